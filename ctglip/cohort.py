@@ -1,0 +1,194 @@
+"""The cohort table and the label table: what a user hands in, one row a study.
+
+A row that cannot be used becomes a ``Failure``; only a table that cannot be read at all is an error.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ctglip.config import read_yaml
+from ctglip.errors import CohortError, CTGLIPError
+from ctglip.files import check_id
+from ctglip.types import Failure, Modality, Report
+
+REQUIRED = ("study_id", "patient_id", "image")
+OPTIONAL = (
+    "masks", "report", "findings", "impression", "report_path", "modality", "view", "regions", "split", "age", "sex",
+    "scanner",
+)  # fmt: skip
+SPLITS = ("train", "val", "test")
+
+
+class CohortRow(BaseModel):
+    """One study of a cohort. Paths are absolute; ids are strings as written.
+
+    ``report`` holds a whole report, ``findings`` and ``impression`` its sections where the table has them apart.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    study_id: str
+    patient_id: str
+    image: Path
+    masks: Path | None = None
+    report: str | None = None
+    findings: str | None = None
+    impression: str | None = None
+    report_path: Path | None = None
+    modality: Modality = "ct"
+    view: str | None = None
+    regions: Path | None = None
+    split: str | None = None
+    age: float | None = None
+    sex: str | None = None
+    scanner: str | None = None
+
+    def sections(self) -> Report | None:
+        """The report's sections where the table gives them apart, else None."""
+        if self.findings is None and self.impression is None:
+            return None
+        return Report(findings=self.findings, impression=self.impression)
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """A cohort as read: the rows that can be worked on, and those that cannot with their reasons."""
+
+    path: Path
+    rows: tuple[CohortRow, ...]
+    bad: tuple[Failure, ...]
+
+
+def read_table(path: Path) -> pl.DataFrame:
+    """A CSV or parquet table with every column as text, empty cells as null.
+
+    Raises:
+        CohortError: missing, unreadable or empty file.
+    """
+    if not path.is_file():
+        raise CohortError(f"There is no table {path}.", code="no_table", fix="Check the path.")
+    try:
+        if path.suffix.lower() == ".parquet":
+            table = pl.read_parquet(path)
+            table = table.select(pl.all().cast(pl.String))
+        else:
+            table = pl.read_csv(path, infer_schema=False)
+    except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError) as error:
+        raise CohortError(f"{path} cannot be read as a table: {error}.", code="bad_table") from error
+    table = table.rename({name: name.strip() for name in table.columns})
+    return table.select(pl.all().str.strip_chars().replace("", None))
+
+
+def read_cohort(path: Path, columns: Path | None = None) -> Cohort:
+    """Read a cohort table (CSV or parquet, one row a study).
+
+    Args:
+        path: the table; relative paths in it are relative to its folder.
+        columns: optional YAML column map, ``our_name: their_name``, for tables with other headings.
+
+    Raises:
+        CohortError: no such table, or a required column is missing.
+    """
+    table = read_table(path)
+    if columns is not None:
+        table = _rename(table, columns)
+    missing = [name for name in REQUIRED if name not in table.columns]
+    if missing:
+        raise CohortError(
+            f"{path} has no column {', '.join(map(repr, missing))}; it has {', '.join(table.columns)}.",
+            code="missing_column",
+            fix="Add it, or name it in a YAML column map (our_name: their_name).",
+        )
+    known = [name for name in (*REQUIRED, *OPTIONAL) if name in table.columns]
+    records = table.select(known).to_dicts()
+    counts = Counter(record["study_id"] for record in records)
+    rows: list[CohortRow] = []
+    bad: list[Failure] = []
+    for number, record in enumerate(records, start=2):
+        try:
+            rows.append(_row(record, counts, path.resolve().parent))
+        except CTGLIPError as error:
+            shown = record["study_id"] or f"row {number}"
+            bad.append(Failure(shown, "cohort", error.code, str(error), {"row": number}))
+    return Cohort(path, tuple(rows), tuple(bad))
+
+
+def _rename(table: pl.DataFrame, columns: Path) -> pl.DataFrame:
+    names = read_yaml(columns)
+    if not isinstance(names, dict):
+        raise CohortError(f"{columns} must map our column names to the table's.", code="bad_columns")
+    unknown = [ours for ours in names if ours not in (*REQUIRED, *OPTIONAL)]
+    absent = [theirs for theirs in names.values() if theirs not in table.columns]
+    if unknown or absent:
+        raise CohortError(
+            f"{columns}: unknown names {unknown}, columns absent from the table {absent}.", code="bad_columns"
+        )
+    return table.rename({theirs: ours for ours, theirs in names.items()})
+
+
+def _row(record: dict[str, str | None], counts: Counter[str | None], folder: Path) -> CohortRow:
+    study_id = record["study_id"]
+    if not study_id:
+        raise CohortError("The row has no study_id.", code="missing_id")
+    check_id(study_id)
+    if counts[study_id] > 1:
+        raise CohortError(
+            f"study_id {study_id!r} stands in {counts[study_id]} rows, so none of them can be trusted.",
+            code="duplicate_id",
+            fix="Give each study one row.",
+        )
+    if not record["patient_id"]:
+        raise CohortError(f"Study {study_id} has no patient_id.", code="missing_id")
+    if not record["image"]:
+        raise CohortError(f"Study {study_id} names no image.", code="missing_image")
+    values = {key: value for key, value in record.items() if value is not None}
+    for key in ("image", "masks", "report_path", "regions"):
+        if key in values:
+            values[key] = str(folder / str(values[key]))
+    if values.get("split", "train") not in SPLITS:
+        raise CohortError(
+            f"Study {study_id} has split {values['split']!r}, expected one of {', '.join(SPLITS)}.",
+            code="bad_split",
+        )
+    try:
+        return CohortRow.model_validate(values)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise CohortError(
+            f"Study {study_id}: column {problem['loc'][0]!r} {problem['msg']} (found {problem['input']!r}).",
+            code="bad_cell",
+        ) from error
+
+
+def read_labels(path: Path) -> pl.DataFrame:
+    """Read a label table: ``study_id``, then a 0/1/empty column for each ``name`` or ``organ:name``.
+
+    Returns:
+        ``study_id`` as text, every label as nullable Int8.
+
+    Raises:
+        CohortError: no ``study_id`` column, a study twice, or a value other than 0, 1 or empty.
+    """
+    table = read_table(path)
+    if "study_id" not in table.columns:
+        raise CohortError(
+            f"{path} has no column 'study_id'; it has {', '.join(table.columns)}.", code="missing_column"
+        )
+    twice = table.filter(pl.col("study_id").is_duplicated())["study_id"].unique().to_list()
+    if twice:
+        raise CohortError(f"{path}: study_id {twice[0]!r} stands in several rows.", code="duplicate_id")
+    for name in (column for column in table.columns if column != "study_id"):
+        wrong = table.filter(~pl.col(name).is_in(["0", "1", "0.0", "1.0"]) & pl.col(name).is_not_null())
+        if wrong.height:
+            raise CohortError(
+                f"{path}: column {name!r}, study {wrong['study_id'][0]!r} holds {wrong[name][0]!r}, expected 0, 1 or empty.",
+                code="bad_label",
+            )
+    labels = pl.exclude("study_id").cast(pl.Float32).cast(pl.Int8)
+    return table.select(pl.col("study_id"), labels)

@@ -1,0 +1,181 @@
+"""Settings from YAML: a base file by ``extends:``, overrides by ``--set a.b=c``, validated by pydantic.
+
+Plain data only: no code, no interpolation. Ids stay strings (``00123`` is never the number 83).
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ctglip.errors import ConfigError
+from ctglip.resources import resource
+
+
+class Settings(BaseModel):
+    """Base of every settings class: unknown keys are errors, values are frozen."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+S = TypeVar("S", bound=Settings)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's core rules where they matter here: only true/false are booleans, a leading zero makes a string."""
+
+
+_REPLACED = {f"tag:yaml.org,2002:{name}" for name in ("bool", "int", "float", "timestamp")}
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in _REPLACED]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_NUMBER = r"(?:0|[1-9][0-9]*)"
+for _name, _pattern, _first in (
+    ("bool", r"^(?:true|True|TRUE|false|False|FALSE)$", "tTfF"),
+    ("int", rf"^[-+]?{_NUMBER}$", "-+0123456789"),
+    ("float", rf"^[-+]?(?:{_NUMBER}?\.[0-9]+|{_NUMBER}\.?)(?:[eE][-+]?[0-9]+)?$", "-+0123456789."),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", re.compile(_pattern), list(_first))
+
+
+def parse_yaml(text: str, where: str = "text") -> Any:
+    """Parse YAML as plain data.
+
+    Raises:
+        ConfigError: with the file and the line.
+    """
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506  (derived from SafeLoader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where} is not valid YAML: {' '.join(str(error).split())}.") from error
+
+
+def read_yaml(path: Path) -> Any:
+    """Parse one YAML file as plain data, or raise a ConfigError that names it."""
+    try:
+        return parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}.") from error
+
+
+def find_config(name: str | Path) -> Path:
+    """A config by path, or a shipped one by its name below ``configs/`` (``preprocess/demo_3mm``)."""
+    path = Path(name)
+    if path.is_file():
+        return path
+    root = resource("configs")
+    shipped = (root / f"{name}.yaml").resolve()
+    if shipped.is_file() and shipped.is_relative_to(root.resolve()):
+        return shipped
+    known = sorted(str(p.relative_to(root).with_suffix("")) for p in root.rglob("*.yaml"))
+    near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.4)
+    raise ConfigError(
+        f"There is no config file {str(name)!r} and no shipped config of that name.",
+        fix=f"Shipped configs: {', '.join(near or known)}.",
+    )
+
+
+def load_tree(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The merged plain data of a config: its ``extends:`` chain, then the overrides ``a.b=c``."""
+    return _overridden(_with_bases(find_config(path), ()), overrides)
+
+
+def load_settings(kind: type[S], path: str | Path | None, overrides: Sequence[str] = ()) -> S:
+    """Read, merge and validate a config.
+
+    Args:
+        kind: the settings class to build.
+        path: file, shipped name, or None for the defaults.
+        overrides: ``a.b=c`` strings, later ones win.
+
+    Raises:
+        ConfigError: names the key, what was found and what was expected; unknown keys get the nearest known one.
+    """
+    tree = load_tree(path, overrides) if path is not None else _overridden({}, overrides)
+    return validate(kind, tree, str(path or "defaults"))
+
+
+def _overridden(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    for override in overrides:
+        key, separator, value = override.partition("=")
+        if not separator or not key:
+            raise ConfigError(f"--set {override!r} has no '='.", fix="Write --set section.key=value.")
+        change: Any = parse_yaml(value, f"--set {override}")
+        for part in reversed(key.strip().split(".")):
+            change = {part: change}
+        tree = merge(tree, change)
+    return tree
+
+
+def validate(kind: type[S], tree: Any, where: str) -> S:
+    """Build settings from plain data, with errors a user can act on."""
+    try:
+        return kind.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(f"{where}: {'; '.join(_explain(kind, e) for e in error.errors()[:5])}.") from error
+
+
+def merge(base: Any, change: Any) -> Any:
+    """Deep merge of mappings; anything else is replaced. A change of a node's ``name`` replaces the whole node."""
+    if not isinstance(base, dict) or not isinstance(change, dict):
+        return change
+    if "name" in base and "name" in change and base["name"] != change["name"]:
+        return change
+    return {**base, **{key: merge(base.get(key), value) for key, value in change.items()}}
+
+
+def _with_bases(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    path = path.resolve()
+    if path in seen:
+        raise ConfigError(f"{path} extends itself: {' -> '.join(p.name for p in (*seen, path))}.")
+    tree = read_yaml(path)
+    if tree is None:
+        tree = {}
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path} holds {type(tree).__name__}, expected a mapping of settings.")
+    base = tree.pop("extends", None)
+    if base is None:
+        return tree
+    beside = path.parent / str(base)
+    return merge(_with_bases(beside if beside.is_file() else find_config(str(base)), (*seen, path)), tree)
+
+
+def _explain(kind: type[BaseModel], error: Any) -> str:
+    place = ".".join(str(part) for part in error["loc"])
+    if error["type"] != "extra_forbidden":
+        found = "" if isinstance(error["input"], dict | list) else f" (found {error['input']!r})"
+        return f"{place}: {error['msg']}{found}"
+    known = _fields_at(kind, error["loc"][:-1])
+    near = difflib.get_close_matches(str(error["loc"][-1]), known, n=1)
+    return f"{place}: unknown setting" + (
+        f", did you mean {near[0]!r}?" if near else f", known here: {', '.join(known)}"
+    )
+
+
+def _fields_at(kind: type[BaseModel], location: Sequence[Any]) -> list[str]:
+    """Names of the fields at a place of the schema, as far as it can be followed."""
+    schema = kind.model_json_schema()
+    node: dict[str, Any] = schema
+    for part in location:
+        options = [node, *node.get("anyOf", []), *node.get("oneOf", []), node.get("items", {})]
+        options = [_deref(schema, option) for option in options]
+        if isinstance(part, int):
+            node = next((_deref(schema, o["items"]) for o in options if "items" in o), {})
+            continue
+        tagged = [o for o in options if part in o.get("properties", {})]
+        named = [o for o in options if o.get("properties", {}).get("name", {}).get("const") == part]
+        node = _deref(schema, tagged[0]["properties"][part]) if tagged else (named[0] if named else {})
+    options = [_deref(schema, option) for option in [node, *node.get("anyOf", []), *node.get("oneOf", [])]]
+    return sorted({name for option in options for name in option.get("properties", {})})
+
+
+def _deref(schema: dict[str, Any], node: dict[str, Any]) -> dict[str, Any]:
+    reference = node.get("$ref")
+    return schema["$defs"][reference.rsplit("/", 1)[1]] if reference else node

@@ -1,0 +1,118 @@
+"""Files that are there whole or not at all, checksums, and ids that cannot leave their folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ctglip.errors import CTGLIPError
+
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
+def check_id(value: str, what: str = "study_id") -> str:
+    """The id itself if it can safely name a file, else an error.
+
+    Raises:
+        CTGLIPError: code ``bad_id``: empty, over 128 characters, or with a character outside ``A-Z a-z 0-9 . _ -``.
+    """
+    if not _ID.fullmatch(value) or ".." in value:
+        raise CTGLIPError(
+            f"{what} {value!r} cannot name a file: it must be 1 to 128 letters, digits, '.', '_' or '-', "
+            "start with a letter or digit and hold no '..'.",
+            code="bad_id",
+            fix="Rename it in the cohort table.",
+        )
+    return value
+
+
+@contextmanager
+def atomic_path(target: Path) -> Iterator[Path]:
+    """A temporary path beside ``target``, renamed onto it when the block ends well and removed when it does not.
+
+    Works for files and folders; an existing target is replaced.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.parent / f".{target.name}.{uuid.uuid4().hex[:12]}.tmp"
+    try:
+        yield temporary
+        if target.is_dir():
+            _replace_folder(temporary, target)
+        else:
+            temporary.replace(target)
+    finally:
+        remove(temporary)
+
+
+def _replace_folder(temporary: Path, target: Path) -> None:
+    """Swap a folder for another; a reader sees the old one or the new one, or for an instant none."""
+    old = target.parent / f".{target.name}.{uuid.uuid4().hex[:12]}.old.tmp"
+    target.rename(old)
+    try:
+        temporary.rename(target)
+    except OSError:
+        old.rename(target)
+        raise
+    remove(old)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file by rename."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write indented JSON with a trailing newline, by rename."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file; the error names the file."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CTGLIPError(f"{path} cannot be read as JSON: {error}.", code="bad_json") from error
+
+
+def file_checksum(path: Path) -> str:
+    """Hex SHA-256 of a file's bytes, or of all files of a folder with their names, in name order."""
+    digest = hashlib.sha256()
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    for file in files:
+        if file is not path:
+            digest.update(str(file.relative_to(path)).encode())
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def value_hash(value: Any, length: int = 16) -> str:
+    """Hex hash of a JSON-able value, the same for equal values whatever the order of their keys."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+def free_bytes(path: Path) -> int:
+    """Bytes free on the disk that holds ``path`` or its nearest existing parent."""
+    while not path.exists():
+        path = path.parent
+    stat = os.statvfs(path)
+    return stat.f_bavail * stat.f_frsize

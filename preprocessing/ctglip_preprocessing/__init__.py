@@ -1,0 +1,1 @@
+"""Preprocessing of cohorts on Ray: thin stages over the rooms of ctglip."""
