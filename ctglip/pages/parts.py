@@ -1,0 +1,112 @@
+"""The small values that several pages share: a score with its interval, a fact, a picture, a curve.
+
+Every text is plain text: the templates escape it. A number that is not known is None (NaN is shown the same way, as
+a dash), never a made-up 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Score:
+    """A number with its 95 % interval.
+
+    Attributes:
+        value: the estimate, or None where it cannot be computed (a class with no positives).
+        low: lower end of the interval, or None.
+        high: upper end of the interval, or None.
+    """
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One thing to know, as name and value: ``Fact("Studies", "240", "60 held out")``."""
+
+    name: str
+    value: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture of a page.
+
+    Attributes:
+        uri: a ``data:image/png;base64,`` or ``data:image/jpeg;base64,`` URI (``ctglip.pages.pictures`` makes them);
+            anything else is refused when the page is rendered, so a page never reaches for the network or the disk.
+        alt: what the picture shows, for those who cannot see it; never empty.
+        caption: the text below it.
+        size: displayed (width, height) in CSS pixels, or None for the picture's own.
+    """
+
+    uri: str
+    alt: str
+    caption: str = ""
+    size: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Control:
+    """A control beside the headline score: the same protocol with something taken away.
+
+    Attributes:
+        name: short, e.g. ``"Volume only"``.
+        explanation: what it is and what it rules out, one sentence.
+        score: its macro AUROC.
+    """
+
+    name: str
+    explanation: str
+    score: Score
+
+
+@dataclass(frozen=True)
+class OrganRecognition:
+    """How often an organ's crop is nearest to its own name among all organ names.
+
+    Attributes:
+        top1: share of all organ crops named right.
+        macro: mean over organs of that share.
+        chance: share expected from guessing, or None.
+        n: number of organ crops judged.
+        organs: number of organ names to choose from.
+        note: what to bear in mind when reading it.
+    """
+
+    top1: Score
+    macro: Score
+    n: int
+    organs: int
+    chance: float | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A curve, with a band if low and high are given; all tuples have one length.
+
+    For a ROC curve x is 1 - specificity and y is sensitivity.
+    """
+
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Link:
+    """A link to another page of the same folder: a relative path such as ``"report.html"``.
+
+    Anything that is not such a path (a scheme, a leading slash, ``..``) is refused when the page is rendered.
+    """
+
+    href: str
+    text: str
+    description: str = ""

@@ -1,0 +1,140 @@
+"""The evaluation page (``report.html``): how well a model answers, against its controls.
+
+>>> page = EvaluationPage(title="Zero-shot evaluation", split="test", label_source="truth.csv",
+...                       auroc=Score(0.86, 0.84, 0.88), pairs=(PairRow("Liver", "Cyst", Score(0.91), 14, 60),))
+>>> html = render(page)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ctglip.pages.parts import Control, Curve, Fact, OrganRecognition, Picture, Score
+
+
+@dataclass(frozen=True)
+class PairRow:
+    """One (organ, abnormality) of the evaluation. Names are display names; shares are 0 to 1.
+
+    Attributes:
+        organ: display name of the organ.
+        abnormality: display name of the abnormality.
+        auroc: area under the ROC curve with its interval over patients.
+        positives: number of positive organs judged.
+        n: number of organs judged.
+        threshold: probability threshold chosen on the validation split; f1, sensitivity and specificity are at it.
+        roc: the ROC curve, or None.
+    """
+
+    organ: str
+    abnormality: str
+    auroc: Score
+    positives: int
+    n: int
+    auprc: float | None = None
+    f1: float | None = None
+    sensitivity: float | None = None
+    specificity: float | None = None
+    threshold: float | None = None
+    roc: Curve | None = None
+
+
+@dataclass(frozen=True)
+class ReliabilityBin:
+    """Predictions of one probability bin: their mean, the share that came true (with interval), and how many."""
+
+    predicted: float
+    observed: Score
+    n: int
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """A reliability diagram: ``Reliability("After temperature scaling", bins, ece=0.03)``."""
+
+    name: str
+    bins: tuple[ReliabilityBin, ...]
+    ece: float | None = None
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """Retrieval in one direction, e.g. ``"Report to study"``.
+
+    Attributes:
+        name: level and direction.
+        recall: (k, recall at k) by rising k.
+        chance: (k, recall at k of a random ranking), or empty.
+        median_rank: median rank of the first right one, from 1.
+        n: number of queries.
+        candidates: number of things ranked.
+    """
+
+    name: str
+    recall: tuple[tuple[int, Score], ...]
+    n: int
+    candidates: int
+    median_rank: float | None = None
+    chance: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class EmbeddedOrgan:
+    """One organ of one study on the 2D map of organ embeddings."""
+
+    x: float
+    y: float
+    organ: str
+
+
+@dataclass(frozen=True)
+class Case:
+    """A best or worst case: what was asked, what is true, what the model said, and a picture."""
+
+    title: str
+    truth: bool
+    probability: float
+    picture: Picture | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class EvaluationPage:
+    """Everything on the evaluation page; only the first five have to be given.
+
+    Attributes:
+        title: heading of the page.
+        split: name of the split judged, e.g. ``"test"``.
+        label_source: where the labels come from, e.g. ``"label table truth.csv"`` or ``"findings of the store"``.
+        auroc: macro AUROC over the pairs: the headline.
+        pairs: one row for each (organ, abnormality) judged.
+        facts: about the cohort and the model (studies, patients, organs, prompts, model hash ...).
+        controls: the same protocol with something taken away; drawn beside the headline.
+        recognition: organ recognition, if judged.
+        notes: what the reader must bear in mind, one sentence each.
+        reliability: diagrams, usually before and after calibration.
+        retrieval: one entry for each level and direction.
+        embeddings: 2D map of organ embeddings.
+        best: cases answered best.
+        worst: cases answered worst.
+    """
+
+    title: str
+    split: str
+    label_source: str
+    auroc: Score
+    pairs: tuple[PairRow, ...]
+    facts: tuple[Fact, ...] = ()
+    controls: tuple[Control, ...] = ()
+    recognition: OrganRecognition | None = None
+    notes: tuple[str, ...] = ()
+    reliability: tuple[Reliability, ...] = ()
+    retrieval: tuple[Retrieval, ...] = ()
+    embeddings: tuple[EmbeddedOrgan, ...] = ()
+    best: tuple[Case, ...] = ()
+    worst: tuple[Case, ...] = ()
+
+
+def render(page: EvaluationPage) -> str:
+    """The page as one self-contained HTML document."""
+    raise NotImplementedError

@@ -1,0 +1,81 @@
+"""The page of one scan: what was asked, what the model answers, and what it looked at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ctglip.pages.parts import Fact, Picture
+from ctglip.types import QualityCheck
+
+
+@dataclass(frozen=True)
+class SimilarText:
+    """A sentence and its cosine similarity (-1 to 1) with the organ's embedding."""
+
+    text: str
+    similarity: float
+
+
+@dataclass(frozen=True)
+class OrganFound:
+    """One organ of the scan: display name, volume, mean HU, and whether the field of view cuts it off."""
+
+    name: str
+    volume_ml: float | None = None
+    mean_hu: float | None = None
+    cut_off: bool = False
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The answer to one question. Exactly one of ``probability`` and ``reason`` says how it went.
+
+    Attributes:
+        question: as asked, e.g. ``"liver: fatty liver"``.
+        organ: display name of the organ found in the question, or "" when none was.
+        abnormality: display name of the abnormality, or "" when none was.
+        probability: 0 to 1, or None when there is no answer.
+        calibrated: the probability was calibrated on a validation split.
+        rank: rank of the abnormality among the organ's abnormalities, from 1 (most likely), or None.
+        of: how many were ranked, or None.
+        reason: why there is no answer: "The gallbladder is not in the scan."
+        texts: the most similar sentences, most similar first.
+    """
+
+    question: str
+    organ: str
+    abnormality: str
+    probability: float | None
+    rank: int | None = None
+    of: int | None = None
+    reason: str = ""
+    calibrated: bool = False
+    texts: tuple[SimilarText, ...] = ()
+
+
+@dataclass(frozen=True)
+class ScanPage:
+    """Everything on the page of one scan.
+
+    Attributes:
+        title: heading; the scan's id or name.
+        answers: in the order asked.
+        facts: spacing, size, model, mask source ...
+        organs: the organs found.
+        checks: what was noticed about the scan and its masks.
+        pictures: slices with mask outlines (``ctglip.pages.pictures.slices_of``).
+        notes: what the reader must bear in mind, one sentence each.
+    """
+
+    title: str
+    answers: tuple[Answer, ...] = ()
+    facts: tuple[Fact, ...] = ()
+    organs: tuple[OrganFound, ...] = ()
+    checks: tuple[QualityCheck, ...] = ()
+    pictures: tuple[Picture, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def render(page: ScanPage) -> str:
+    """The page as one self-contained HTML document."""
+    raise NotImplementedError
