@@ -177,9 +177,7 @@ def read_labels(path: Path) -> pl.DataFrame:
     """
     table = read_table(path)
     if "study_id" not in table.columns:
-        raise CohortError(
-            f"{path} has no column 'study_id'; it has {', '.join(table.columns)}.", code="missing_column"
-        )
+        raise CohortError(f"{path} has no column 'study_id'; it has {', '.join(table.columns)}.", code="missing_column")
     twice = table.filter(pl.col("study_id").is_duplicated())["study_id"].unique().to_list()
     if twice:
         raise CohortError(f"{path}: study_id {twice[0]!r} stands in several rows.", code="duplicate_id")
@@ -187,7 +185,8 @@ def read_labels(path: Path) -> pl.DataFrame:
         wrong = table.filter(~pl.col(name).is_in(["0", "1", "0.0", "1.0"]) & pl.col(name).is_not_null())
         if wrong.height:
             raise CohortError(
-                f"{path}: column {name!r}, study {wrong['study_id'][0]!r} holds {wrong[name][0]!r}, expected 0, 1 or empty.",
+                f"{path}: column {name!r}, study {wrong['study_id'][0]!r} holds {wrong[name][0]!r}, "
+                "expected 0, 1 or empty.",
                 code="bad_label",
             )
     labels = pl.exclude("study_id").cast(pl.Float32).cast(pl.Int8)

@@ -1,0 +1,48 @@
+# The two commands a newcomer needs are `make demo` and `make test`; both set everything up first.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest
+
+.PHONY: help setup demo real test test-slow test-ci check format clean
+
+help:  ## what there is to call
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(READY): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "Installing into .venv (about 8 GB, 2 to 5 minutes the first time) ..."
+	@$(BIN)/python -m pip install --progress-bar on --disable-pip-version-check -c constraints.txt -e '.[demo,dev]' \
+		| grep -vE '^(Requirement already|Collecting|  Using cached|  Downloading|Looking in)' || true
+	@$(BIN)/ctglip --version
+	@touch $(READY)
+
+setup: $(READY)  ## make .venv from the pinned constraints.txt
+
+demo: setup  ## simulate, preprocess, pretrain, evaluate, ask; prints the path of one page
+	$(BIN)/ctglip demo demo-output
+
+real: setup  ## the same path on real patients, from CTGLIP_REAL_DATA (default ../shared/data)
+	$(BIN)/python benchmarks/real_patients.py --model demo-output/run --out real-output
+
+test: setup  ## unit tests and one of each kind, under 8 minutes
+	$(PYTEST) -n 2 -m "not slow" --cov --cov-report=term:skip-covered
+
+test-slow: setup  ## wheel install, browser, kill campaigns, learning
+	$(PYTEST) -n 2 -m slow
+
+test-ci: setup  ## the slow tests that every change must pass
+	$(PYTEST) -n 2 -m ci
+
+check: setup  ## formatting, lint, types, layers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/basedpyright
+	$(BIN)/lint-imports
+
+format: setup  ## let ruff put the code in order
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## remove what the demo made (not .venv)
+	rm -rf demo-output real-output .pytest_cache .ruff_cache

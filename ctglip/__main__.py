@@ -1,0 +1,5 @@
+"""``python -m ctglip`` is the ``ctglip`` command."""
+
+from ctglip.cli.main import run
+
+run()

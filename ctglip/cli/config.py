@@ -1,0 +1,74 @@
+"""``ctglip config``: see, check and describe settings."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ctglip.cli.console import out, result
+from ctglip.config import Settings, load_tree, validate
+from ctglip.errors import ConfigError
+
+app = typer.Typer(help="Show, validate and describe config files.", no_args_is_help=True)
+Changes = Annotated[list[str] | None, typer.Option("--set", help="Change a setting: section.key=value.")]
+
+
+def settings_class(kind: str) -> type[Settings]:
+    """The root settings class of a config's ``kind:``."""
+    if kind == "pretrain":
+        from ctglip.training.recipe import PretrainConfig
+
+        return PretrainConfig
+    if kind == "evaluate":
+        from ctglip.evaluation.settings import EvaluateConfig
+
+        return EvaluateConfig
+    if kind == "simulate":
+        from ctglip.simulation.settings import SimulationSettings
+
+        return SimulationSettings
+    if kind == "preprocess":
+        from importlib.metadata import entry_points
+
+        (entry,) = entry_points(group="ctglip.settings", name="preprocess")
+        return entry.load()
+    raise ConfigError(f"The config's kind is {kind!r}.", fix="Known kinds: preprocess, pretrain, evaluate, simulate.")
+
+
+def _resolved(file: Path, changes: list[str] | None) -> Settings:
+    tree = load_tree(file, changes or ())
+    return validate(settings_class(str(tree.get("kind", ""))), tree, str(file))
+
+
+@app.command()
+def show(
+    file: Annotated[Path, typer.Argument(help="Config file, or a shipped name such as demo/pretrain.")],
+    changes: Changes = None,
+) -> None:
+    """Print the config with its bases merged, defaults filled in and changes applied."""
+    import yaml
+
+    tree = _resolved(file, changes).model_dump(mode="json")
+    out.print(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True), markup=False, highlight=False, end="")
+
+
+@app.command("validate")
+def validate_command(
+    files: Annotated[list[Path], typer.Argument(help="Config files, or shipped names.")],
+    changes: Changes = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Check config files; the first fault ends with exit code 2."""
+    for file in files:
+        _resolved(file, changes)
+    names = [str(file) for file in files]
+    result({"valid": names}, as_json, f"Valid: {', '.join(names)}")
+
+
+@app.command()
+def schema(kind: Annotated[str, typer.Argument(help="preprocess, pretrain, evaluate or simulate.")]) -> None:
+    """Print the JSON schema of a kind of config, for editors."""
+    out.print_json(json.dumps(settings_class(kind).model_json_schema()))

@@ -1,0 +1,57 @@
+"""What all commands share: one console, one progress bar, one way to end."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+out = Console()
+err = Console(stderr=True)
+
+Report = Callable[[int, int], None]
+"""Called with (done, total) as work goes on."""
+
+
+@contextmanager
+def progress(label: str) -> Iterator[Report]:
+    """A progress bar on stderr with rate and time left; quiet lines every tenth where there is no terminal."""
+    if not err.is_terminal:
+        yield _lines(label)
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=err) as bar:
+        task = bar.add_task(label, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _lines(label: str) -> Report:
+    shown = -1
+
+    def report(done: int, total: int) -> None:
+        nonlocal shown
+        tenth = 10 * done // max(total, 1)
+        if tenth > shown:
+            shown = tenth
+            err.print(f"{label}: {done}/{total}", highlight=False)
+
+    return report
+
+
+def result(value: dict[str, Any], as_json: bool, text: str) -> None:
+    """Print a command's result: JSON on stdout, or lines for people."""
+    if as_json:
+        sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    else:
+        out.print(text, soft_wrap=True, highlight=False)

@@ -1,0 +1,33 @@
+"""``ctglip evaluate``: zero-shot evaluation of a run on a store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ctglip.cli.console import progress, result
+
+
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="A run or its model/ folder.")],
+    store: Annotated[Path, typer.Argument(help="The store to evaluate on.")],
+    out: Annotated[Path, typer.Argument(help="Folder for results.json, scores.parquet and report.html.")],
+    split: Annotated[str, typer.Option(help="Which patients: train, val or test.")] = "test",
+    labels: Annotated[
+        Path | None, typer.Option(help="Label table; without it the store's findings are the labels.")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="Config file, or a shipped name.")] = None,
+    changes: Annotated[list[str] | None, typer.Option("--set", help="Change a setting: section.key=value.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Measure organ recognition and abnormality detection, with intervals and controls."""
+    from ctglip.config import load_settings
+    from ctglip.evaluation.run import evaluate as run_evaluation
+    from ctglip.evaluation.settings import EvaluateConfig
+
+    settings = load_settings(EvaluateConfig, config, changes or ())
+    with progress("Encoding studies") as report:
+        results = run_evaluation(run, store, out, split=split, labels=labels, config=settings, progress=report)
+    result(results.to_json(), as_json, f"{results.headline()}\nThe report is in {out / 'report.html'}.")

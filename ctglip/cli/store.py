@@ -1,0 +1,64 @@
+"""``ctglip store``: what is in a store, whether it is sound, and a study back as NIfTI."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ctglip.cli.console import progress, result
+
+app = typer.Typer(help="Look into a store, verify it, export from it.", no_args_is_help=True)
+StorePath = Annotated[Path, typer.Argument(help="The store's folder.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+@app.command()
+def info(store: StorePath, as_json: AsJson = False) -> None:
+    """Say what a store holds."""
+    from ctglip.store.summary import summarize
+
+    value = summarize(store)
+    lines = [f"{key:24} {entry}" for key, entry in value.items()]
+    result(value, as_json, "\n".join(lines))
+
+
+@app.command()
+def verify(
+    store: StorePath,
+    repair: Annotated[
+        bool, typer.Option(help="Rebuild the tables from the studies and drop half-written files.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Re-check every checksum and invariant; exit code 1 when something is wrong and was not repaired."""
+    from ctglip.store.tables import Store
+    from ctglip.store.verify import verify as verify_store
+
+    with progress("Verifying studies") as report:
+        problems = verify_store(Store.open(store), repair=repair, progress=report)
+    lines = [f"{p.study_id or '-'}: {p.code}: {p.message}" for p in problems] or ["The store is sound."]
+    result({"problems": [asdict(p) for p in problems], "repaired": repair}, as_json, "\n".join(lines))
+    if any(not p.repaired for p in problems):
+        raise typer.Exit(1)
+
+
+@app.command()
+def export(
+    store: StorePath,
+    study: Annotated[str, typer.Argument(help="study_id")],
+    out: Annotated[Path, typer.Option(help="Folder for image.nii.gz, organs.nii.gz and organs.csv.")],
+    to: Annotated[str, typer.Option(help="Format.")] = "nifti",
+    as_json: AsJson = False,
+) -> None:
+    """Write one study back as NIfTI with its organ table."""
+    from ctglip.errors import CTGLIPError
+    from ctglip.store.export import export_nifti
+    from ctglip.store.tables import Store
+
+    if to != "nifti":
+        raise CTGLIPError(f"--to {to!r} is not a format that can be exported.", fix="Known: nifti.")
+    files = export_nifti(Store.open(store), study, out)
+    result({"files": [str(f) for f in files]}, as_json, "\n".join(str(f) for f in files))

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from ctglip.cohort import read_cohort, read_labels
+from ctglip.errors import CohortError
+
+
+def table(folder: Path, text: str, name: str = "cohort.csv") -> Path:
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def test_ids_stay_strings_and_paths_are_relative_to_the_table(tmp_path: Path) -> None:
+    path = table(tmp_path, "study_id,patient_id,image,masks,age,split\n00123,007,a/ct.nii.gz,,61.5,test\n")
+    (row,) = read_cohort(path).rows
+    assert (row.study_id, row.patient_id) == ("00123", "007")
+    assert row.image == tmp_path / "a" / "ct.nii.gz"
+    assert row.masks is None
+    assert (row.age, row.split) == (61.5, "test")
+
+
+def test_parquet_reads_like_csv(tmp_path: Path) -> None:
+    frame = pl.DataFrame({"study_id": ["1"], "patient_id": ["p"], "image": ["x.nii"], "age": [40]})
+    frame.write_parquet(tmp_path / "cohort.parquet")
+    frame.write_csv(tmp_path / "cohort.csv")
+    assert read_cohort(tmp_path / "cohort.parquet").rows == read_cohort(tmp_path / "cohort.csv").rows
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        ("../../x,p,a.nii", "bad_id"),
+        (".hidden,p,a.nii", "bad_id"),
+        ("a/b,p,a.nii", "bad_id"),
+        (",p,a.nii", "missing_id"),
+        ("s2,,a.nii", "missing_id"),
+        ("s2,p,", "missing_image"),
+        ("twice,p,a.nii\ntwice,q,b.nii", "duplicate_id"),
+    ],
+)
+def test_a_bad_row_is_a_row_and_the_others_stay(tmp_path: Path, line: str, code: str) -> None:
+    cohort = read_cohort(table(tmp_path, f"study_id,patient_id,image\ngood,p,a.nii\n{line}\n"))
+    assert [row.study_id for row in cohort.rows] == ["good"]
+    assert {failure.code for failure in cohort.bad} == {code}
+    assert len(cohort.bad) == line.count("\n") + 1
+
+
+def test_a_bad_cell_names_column_and_value(tmp_path: Path) -> None:
+    cohort = read_cohort(
+        table(tmp_path, "study_id,patient_id,image,age,split\ns1,p,a.nii,old,train\ns2,p,a.nii,3,dev\n")
+    )
+    assert [failure.code for failure in cohort.bad] == ["bad_cell", "bad_split"]
+    assert "'age'" in cohort.bad[0].message
+    assert "'old'" in cohort.bad[0].message
+
+
+def test_a_missing_column_is_an_error_that_names_it(tmp_path: Path) -> None:
+    with pytest.raises(CohortError, match="no column 'image'; it has study_id, patient_id, scan"):
+        read_cohort(table(tmp_path, "study_id,patient_id,scan\n1,2,3\n"))
+
+
+def test_a_column_map_reads_other_headings(tmp_path: Path) -> None:
+    columns = table(tmp_path, "study_id: AccessionNo\npatient_id: PatientID\nimage: path\n", "columns.yaml")
+    cohort = read_cohort(table(tmp_path, "AccessionNo,PatientID,path\n01,9,x.nii\n"), columns)
+    assert cohort.rows[0].study_id == "01"
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00bad"])
+def test_an_unreadable_table_is_a_clear_error(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "cohort.csv"
+    path.write_bytes(content)
+    with pytest.raises(CohortError):
+        read_cohort(path)
+
+
+def test_labels_keep_missing_values_apart_from_zero(tmp_path: Path) -> None:
+    labels = read_labels(table(tmp_path, "study_id,liver:liver_cyst,spleen:splenomegaly\n007,1,\n8,0,1\n", "t.csv"))
+    assert labels.to_dicts() == [
+        {"study_id": "007", "liver:liver_cyst": 1, "spleen:splenomegaly": None},
+        {"study_id": "8", "liver:liver_cyst": 0, "spleen:splenomegaly": 1},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("study,a\n1,1\n", "no column 'study_id'"),
+        ("study_id,a\n1,1\n1,0\n", "several rows"),
+        ("study_id,a\n1,2\n", "holds '2', expected 0, 1 or empty"),
+    ],
+)
+def test_bad_label_tables(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(CohortError, match=message):
+        read_labels(table(tmp_path, text))
