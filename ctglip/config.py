@@ -27,7 +27,10 @@ class Settings(BaseModel):
 S = TypeVar("S", bound=Settings)
 
 
-class _Loader(yaml.SafeLoader):
+_Base: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's parser where it is built in
+
+
+class _Loader(_Base):
     """YAML 1.2's core rules where they matter here: only true/false are booleans, a leading zero makes a string."""
 
 

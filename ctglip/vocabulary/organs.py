@@ -1,0 +1,314 @@
+"""Organs: names, label numbers, parts and wholes, what grounds them, and the words that reports use for them.
+
+The data is ``organ_dictionary/organs.yaml``; its README explains every field. Nothing here imports TotalSegmentator:
+its class names and numbers stand in the data, and a test holds the two together.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import re
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from ctglip.config import Settings, read_yaml, validate
+from ctglip.errors import VocabularyError
+from ctglip.files import value_hash
+from ctglip.resources import resource
+
+Side = Literal["left", "right"]
+Version = Literal["v1", "v2", "v3"]
+CodeSource = Literal["totalsegmentator", "slicer", "dicom"]
+
+
+class Code(Settings):
+    """A concept of a terminology, and the list it was read from.
+
+    Attributes:
+        scheme: coding scheme designator as DICOM writes it (``SCT`` is SNOMED CT).
+        source: ``totalsegmentator`` and ``slicer`` are their published SNOMED mappings, ``dicom`` is DICOM PS3.16.
+    """
+
+    scheme: str = "SCT"
+    value: str
+    meaning: str
+    source: CodeSource
+
+
+class Grounding(Settings):
+    """Which voxels a model looks at for an organ.
+
+    Attributes:
+        masks: organs whose voxels (with their parts') ground this one; empty where no mask comes near it.
+        dilate_mm: how far the masks are grown.
+        shell: only what the growth added (pleura around a lung), not the masks themselves.
+        margin_mm: what a crop keeps around the box of the grounding.
+    """
+
+    masks: tuple[str, ...] = ()
+    dilate_mm: float = Field(default=0.0, ge=0)
+    shell: bool = False
+    margin_mm: float = Field(default=10.0, ge=0)
+
+
+class Organ(Settings):
+    """One organ, part of an organ, or group of organs.
+
+    Attributes:
+        name: key, TotalSegmentator's class name where one exists.
+        display: how a sentence names it, after "the".
+        side: of a paired structure; None for the pair, and for midline organs.
+        label: number in a store's ``organs`` array; None when no segmentation draws this very structure.
+        group: family; an abnormality of an organ is also one of its parts of the same group.
+        parts: smaller structures; their voxels are this organ's voxels too.
+        grounding: see :class:`Grounding`; by default the organ's own voxels.
+        totalsegmentator: class names by version of TotalSegmentator's main task.
+        anatomy: False for a lesion that is segmented like an organ: no report means it by its name alone.
+        plural: the display name takes a plural verb.
+    """
+
+    name: str
+    display: str
+    side: Side | None = None
+    label: int | None = Field(default=None, ge=1, le=255)
+    group: str | None = None
+    parts: tuple[str, ...] = ()
+    grounding: Grounding = Grounding()
+    totalsegmentator: dict[Version, tuple[str, ...]] = Field(default_factory=dict)
+    code: Code | None = None
+    synonyms: tuple[str, ...] = ()
+    adjectives: tuple[str, ...] = ()
+    plural: bool = False
+    anatomy: bool = True
+
+    @field_validator("totalsegmentator", mode="before")
+    @classmethod
+    def _by_version(cls, value: Any, info: Any) -> Any:
+        """``[v1, v2]`` in the data: the classes of that very name."""
+        return dict.fromkeys(value, (info.data.get("name"),)) if isinstance(value, list | tuple) else value
+
+    @property
+    def phrases(self) -> tuple[str, ...]:
+        """Display name and synonyms, as a report may write them (adjectives not included)."""
+        return tuple(dict.fromkeys((self.display, *self.synonyms)))
+
+
+class OrganDictionary:
+    """All organs, and the relations between them.
+
+    Args:
+        organs: name to organ.
+        source: where they were read from, for messages.
+
+    Raises:
+        VocabularyError: code ``bad_dictionary``: a part, grounding mask or label that contradicts another entry.
+    """
+
+    def __init__(self, organs: Mapping[str, Organ], source: str = "the organ dictionary") -> None:
+        self.organs: Mapping[str, Organ] = MappingProxyType(dict(organs))
+        self.names: tuple[str, ...] = tuple(self.organs)
+        self.source = source
+        self._parts: dict[str, frozenset[str]] = {}
+        self._check()
+
+    @cached_property
+    def hash(self) -> str:
+        """Hex hash of the content."""
+        return value_hash([organ.model_dump(mode="json") for organ in self.organs.values()])
+
+    def __getitem__(self, name: str) -> Organ:
+        """The organ of that name.
+
+        Raises:
+            VocabularyError: code ``unknown_organ``, with the nearest names.
+        """
+        if name in self.organs:
+            return self.organs[name]
+        near = difflib.get_close_matches(str(name).lower().replace(" ", "_"), self.names, n=3, cutoff=0.5)
+        raise VocabularyError(
+            f"There is no organ {name!r} in {self.source}.",
+            code="unknown_organ",
+            fix=f"Nearest names: {', '.join(near)}." if near else "See organ_dictionary/organs.yaml for the names.",
+        )
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.organs
+
+    def parts_of(self, name: str) -> frozenset[str]:
+        """Names of all parts, parts of parts included, itself not."""
+        self[name]
+        return self._parts[name]
+
+    @cached_property
+    def _wholes(self) -> dict[str, frozenset[str]]:
+        return {name: frozenset(w for w in self.names if name in self._parts[w]) for name in self.names}
+
+    def wholes_of(self, name: str) -> frozenset[str]:
+        """Names of everything that this organ is a part of, itself not."""
+        self[name]
+        return self._wholes[name]
+
+    @cached_property
+    def _labels(self) -> dict[str, frozenset[int]]:
+        own = {name: {organ.label} - {None} for name, organ in self.organs.items()}
+        return {
+            name: frozenset(label for member in (name, *self._parts[name]) for label in own[member] if label)
+            for name in self.names
+        }
+
+    def labels_of(self, name: str) -> frozenset[int]:
+        """Label numbers of the organ's voxels: its own and its parts'. Empty when nothing segments it."""
+        self[name]
+        return self._labels[name]
+
+    def grounding_labels(self, name: str) -> frozenset[int]:
+        """Label numbers of the masks that ground it (before any dilation). Empty when nothing comes near it."""
+        return frozenset().union(*(self.labels_of(mask) for mask in self[name].grounding.masks))
+
+    @cached_property
+    def segmented(self) -> tuple[str, ...]:
+        """Organs that are grounded in their own voxels, neither in a neighbour's nor in a shell."""
+        return tuple(n for n, o in self.organs.items() if o.grounding.masks == (n,) and self._labels[n])
+
+    def label_names(self) -> dict[int, str]:
+        """Label number to organ name."""
+        return {organ.label: name for name, organ in self.organs.items() if organ.label is not None}
+
+    def mirror(self, name: str) -> str:
+        """The same structure on the other side, or the name itself where there is none."""
+        side = self[name].side
+        if side is None:
+            return name
+        other = "right" if side == "left" else "left"
+        mirrored = re.sub(rf"(?<=_){side}(?=_|$)", other, name)
+        return mirrored if mirrored in self.organs and self.organs[mirrored].side == other else name
+
+    def on_side(self, name: str, side: Side) -> str:
+        """The given side's member: of a pair (``kidneys``) its part, of a sided organ itself or its mirror."""
+        organ = self[name]
+        if organ.side is not None:
+            return name if organ.side == side else self.mirror(name)
+        members = [p for p in organ.parts if self.organs[p].side == side and self.organs[p].group == organ.group]
+        return members[0] if len(members) == 1 else name
+
+    @cached_property
+    def _phrases(self) -> dict[str, str]:
+        found: dict[str, str] = {}
+        described = [organ for organ in self.organs.values() if organ.anatomy]
+        for organ in described:
+            found.setdefault(normalise(organ.name), organ.name)
+            found.setdefault(normalise(organ.display), organ.name)
+        for organ in described:
+            for synonym in organ.synonyms:
+                found.setdefault(normalise(synonym), organ.name)
+        return found
+
+    def find(self, text: str) -> Organ | None:
+        """The organ of that name, display name or synonym (case, underscores and a leading "the" do not matter)."""
+        name = self._phrases.get(normalise(text))
+        return self.organs[name] if name else None
+
+    @cached_property
+    def _classes(self) -> dict[str, str]:
+        return {c: n for n, o in self.organs.items() for classes in o.totalsegmentator.values() for c in classes}
+
+    def from_source(self, name: str) -> Organ | None:
+        """The organ with a label that a class of TotalSegmentator or a segment of that name is, or None."""
+        known = self._classes.get(name)
+        organ = self.organs[known] if known else self.find(name)
+        return organ if organ is not None and organ.label is not None else None
+
+    def _check(self) -> None:
+        self._known_names()
+        for name in self.names:
+            self._parts[name] = frozenset(self._collect(name, ()))
+        labels: dict[int, str] = {}
+        for name, organ in self.organs.items():
+            if organ.label is not None and labels.setdefault(organ.label, name) != name:
+                self._fault(f"{labels[organ.label]} and {name} have the same label {organ.label}")
+
+    def _known_names(self) -> None:
+        for name, organ in self.organs.items():
+            for other in (*organ.parts, *organ.grounding.masks):
+                if other not in self.organs:
+                    self._fault(f"{name} names {other!r}, which is not an organ of it")
+
+    def _collect(self, name: str, above: tuple[str, ...]) -> set[str]:
+        if name in above:
+            self._fault(f"{' > '.join((*above, name))} is a part of itself")
+        parts = set(self.organs[name].parts)
+        return parts.union(*(self._collect(part, (*above, name)) for part in parts))
+
+    def _fault(self, what: str) -> None:
+        raise VocabularyError(f"{self.source}: {what}.", code="bad_dictionary", fix="Correct that entry.")
+
+
+def normalise(text: str) -> str:
+    """Lower case, underscores and runs of blanks as one blank, no leading "the" and no final full stop."""
+    return re.sub(r"^the ", "", " ".join(text.lower().replace("_", " ").split()).rstrip(".")).strip()
+
+
+def default_organs_path() -> Path:
+    """Path of the shipped ``organs.yaml``."""
+    return resource("organ_dictionary", "organs.yaml")
+
+
+def load_organs(path: Path | None = None) -> OrganDictionary:
+    """Read an organ dictionary; the same file, unchanged, is read once per process.
+
+    Args:
+        path: an ``organs.yaml``; the shipped one by default.
+
+    Raises:
+        ConfigError: a field is missing, unknown or of the wrong type.
+        VocabularyError: entries contradict each other.
+    """
+    path = (path or default_organs_path()).resolve()
+    return _load(path, path.stat().st_mtime_ns if path.is_file() else 0)
+
+
+@functools.lru_cache(maxsize=8)
+def _load(path: Path, changed: int) -> OrganDictionary:  # noqa: ARG001  (part of the cache key)
+    return OrganDictionary(dict(_entries(read_yaml(path), path)), str(path))
+
+
+def _entries(tree: Any, path: Path) -> Iterable[tuple[str, Organ]]:
+    entries = tree.get("organs") if isinstance(tree, dict) else None
+    if not isinstance(entries, dict):
+        raise VocabularyError(
+            f"{path} has no mapping 'organs'.", code="bad_dictionary", fix="See organ_dictionary/README.md."
+        )
+    for name, fields in entries.items():
+        fields = dict(fields or {})
+        grounding = dict(fields.get("grounding") or {})
+        grounding.setdefault("masks", [name])
+        yield name, validate(Organ, {**fields, "name": name, "grounding": grounding}, f"{path}: {name}")
+
+
+class _Numbers(Mapping[int, str]):
+    """TotalSegmentator v2's class numbers, read from the dictionary when first asked for."""
+
+    @cached_property
+    def _map(self) -> dict[int, str]:
+        organs = load_organs().organs.values()
+        found = {o.label: o.totalsegmentator["v2"][0] for o in organs if o.label and "v2" in o.totalsegmentator}
+        return dict(sorted(found.items()))
+
+    def __getitem__(self, number: int) -> str:
+        return self._map[number]
+
+    def __iter__(self) -> Any:
+        return iter(self._map)
+
+    def __len__(self) -> int:
+        return len(self._map)
+
+
+TOTALSEGMENTATOR_V2: Mapping[int, str] = _Numbers()
+"""TotalSegmentator v2's class number to class name (117 entries)."""
