@@ -1,0 +1,73 @@
+"""``ctglip demo``: the whole path on simulated patients, then the questions, then one page."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ctglip.cli.console import err, out
+from ctglip.errors import CTGLIPError
+
+
+@dataclass
+class Walk:
+    """Runs commands one after the other and keeps how long each took."""
+
+    steps: list[tuple[str, float, str]] = field(default_factory=list)
+
+    def command(self, name: str, detail: str, *arguments: str | Path) -> None:
+        """Run one ``ctglip`` command in a process of its own, as a user would; its fault ends the walk."""
+        shown = shlex.join(["ctglip", *map(str, arguments)])
+        err.print(f"\n[bold]{name}[/bold]\n$ {shown}", highlight=False, soft_wrap=True)
+        start = time.monotonic()
+        done = subprocess.run([sys.executable, "-m", "ctglip", *map(str, arguments)], check=False)  # noqa: S603
+        if done.returncode != 0:
+            raise CTGLIPError(f"The step '{name}' ended with exit code {done.returncode}.", fix="Its message is above.")
+        self.steps.append((name, time.monotonic() - start, detail))
+
+
+def demo(
+    folder: Annotated[Path, typer.Argument(help="Folder for everything the demo makes.")] = Path("demo-output"),
+    studies: Annotated[int, typer.Option(min=60, help="Simulated studies.")] = 300,
+    workers: Annotated[int, typer.Option(min=1, help="Processes for simulation and preprocessing.")] = min(
+        os.cpu_count() or 1, 8
+    ),
+    seed: Annotated[int, typer.Option(help="Seed of the simulated cohort.")] = 0,
+) -> None:
+    """Simulate, preprocess, pretrain, evaluate, ask: a whole run on simulated patients and one real chest CT."""
+    cohort, store, run, evaluation = (folder / name for name in ("cohort", "store", "run", "evaluation"))
+    walk = Walk()
+    walk.command(
+        "Simulate", f"{studies} studies, {workers} processes",
+        "simulate", cohort, "--studies", str(studies), "--seed", str(seed), "--workers", str(workers),
+    )  # fmt: skip
+    walk.command(
+        "Preprocess", f"on local Ray, {workers} workers",
+        "preprocess", cohort / "cohort.csv", store, "--config", "preprocess/demo_3mm", "--workers", str(workers),
+    )  # fmt: skip
+    walk.command(
+        "Pretrain", "organ crops against report sentences, frozen sentence encoder",
+        "pretrain", store, run, "--config", "demo/pretrain", *(["--resume"] if run.exists() else []),
+    )  # fmt: skip
+    walk.command(
+        "Evaluate", "held-out patients against the truth table, with controls",
+        "evaluate", run, store, evaluation, "--split", "test", "--labels", cohort / "truth.csv",
+        "--config", "demo/evaluate",
+    )  # fmt: skip
+    from ctglip.cli.demo_page import ask_scans, write_index
+
+    start = time.monotonic()
+    panels = ask_scans(walk, folder)
+    page = write_index(folder, walk.steps, panels)
+    err.print(f"Asked {len(panels)} scans and wrote the page in {time.monotonic() - start:.0f} s.", highlight=False)
+    total = sum(seconds for _, seconds, _ in walk.steps)
+    err.print(f"The whole run took {total:.0f} s.", highlight=False)
+    out.print(str(page), soft_wrap=True, highlight=False)

@@ -1,0 +1,105 @@
+"""What a user's faults lead to: a clear line and exit code 2, or failed rows, exit code 1, and the others finished."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import polars as pl
+import pytest
+
+from tests.cli.commands import ctglip
+
+REPORT = "FINDINGS: The liver is enlarged. No gallstones."
+
+
+def volume(path: Path, shape: tuple[int, int, int] = (24, 24, 24), shift: float = 0.0, labels: bool = False) -> None:
+    """A small body of soft tissue in air, or its masks with a liver and a spleen."""
+    data = np.full(shape, 0 if labels else -1000, np.uint8 if labels else np.int16)
+    data[4:-4, 4:-4, 4:-4] = 0 if labels else 40
+    if labels:
+        data[12:18, 8:16, 8:16], data[6:9, 8:12, 10:14] = 5, 1
+    affine = np.diag([3.0, 3.0, 3.0, 1.0])
+    affine[:3, 3] = shift
+    nib.save(nib.Nifti1Image(data, affine), path)
+
+
+@pytest.fixture(scope="module")
+def troubled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cohort of two good studies among broken ones."""
+    folder = tmp_path_factory.mktemp("troubled")
+    volume(folder / "ct.nii.gz")
+    volume(folder / "masks.nii.gz", labels=True)
+    volume(folder / "elsewhere.nii.gz", shift=5000.0, labels=True)
+    (folder / "cut.nii.gz").write_bytes((folder / "ct.nii.gz").read_bytes()[:900])
+    (folder / "organs").mkdir()
+    volume(folder / "organs" / "flux_capacitor.nii.gz", labels=True)
+    rows = [
+        ("00001", "p1", "ct.nii.gz", "masks.nii.gz", REPORT),
+        ("good-2", "p2", "ct.nii.gz", "masks.nii.gz", REPORT),
+        ("missing", "p3", "nowhere.nii.gz", "masks.nii.gz", REPORT),
+        ("truncated", "p4", "cut.nii.gz", "masks.nii.gz", REPORT),
+        ("othergrid", "p5", "ct.nii.gz", "elsewhere.nii.gz", REPORT),
+        ("unknown-organ", "p6", "ct.nii.gz", "organs", REPORT),
+        ("silent", "p7", "ct.nii.gz", "masks.nii.gz", "..."),
+        ("twice", "p8", "ct.nii.gz", "masks.nii.gz", REPORT),
+        ("twice", "p8", "ct.nii.gz", "masks.nii.gz", REPORT),
+        ("../../x", "p9", "ct.nii.gz", "masks.nii.gz", REPORT),
+    ]
+    pl.DataFrame(rows, schema=["study_id", "patient_id", "image", "masks", "report"], orient="row").write_csv(
+        folder / "cohort.csv"
+    )
+    return folder
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_one_bad_study_never_stops_a_cohort(troubled: Path, tmp_path: Path, workers: int) -> None:
+    store = tmp_path / "store"
+    outcome = ctglip("preprocess", troubled / "cohort.csv", store, "--config", "preprocess/demo_3mm",
+                     "--workers", workers, "--json")  # fmt: skip
+    assert outcome.code == 1, outcome.err
+    assert sorted(pl.read_parquet(store / "studies.parquet")["study_id"]) == ["00001", "good-2"]
+    assert sorted(p.name for p in (store / "studies").iterdir()) == ["00001.zarr", "good-2.zarr"]
+    failed = {row["study_id"]: row for row in json.loads(outcome.out)["failed"]}
+    assert set(failed) == {"missing", "truncated", "othergrid", "unknown-organ", "silent", "twice", "../../x"}
+    assert failed["twice"]["code"] == "duplicate_id"
+    assert failed["../../x"]["code"] == "bad_id"
+    assert len({row["code"] for row in failed.values()}) == 7
+    assert all(len(row["message"]) > 20 for row in failed.values())
+    assert not list(tmp_path.glob("**/*.tmp"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("preprocess", "no.csv", "store"), "There is no table no.csv"),
+        (("preprocess", "bad.csv", "store"), "no column 'image'"),
+        (("preprocess", "bad.csv", "store", "--config", "preprocess/demo_4mm"), "demo_3mm"),
+        (("pretrain", "nostore", "run", "--config", "demo/pretrain"), "nostore"),
+        (
+            ("pretrain", "nostore", "run", "--config", "demo/pretrain", "--set", "training.stepz=3"),
+            "did you mean 'steps'",
+        ),
+        (("evaluate", "norun", "nostore", "out"), "norun"),
+        (("query", "norun", "scan.nii.gz", "--ask", "liver: cyst", "--out", "out"), "norun"),
+        (("query", "norun", "scan.nii.gz", "--out", "out"), "no question"),
+        (("store", "info", "nostore"), "nostore"),
+        (("export", "norun", "out"), "norun"),
+        (("doctor", "nowhere.nii.gz"), "nowhere.nii.gz"),
+        (("parse", "nowhere.txt"), "nowhere.txt"),
+        (("config", "validate", "nothing"), "Shipped configs"),
+    ],
+)
+def test_faults_end_with_one_line_and_exit_code_2(
+    arguments: tuple[str, ...], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bad.csv").write_text("study_id,patient_id\n1,2\n")
+    outcome = ctglip(*arguments)
+    assert outcome.code == 2, outcome.err
+    assert message in outcome.err
+    assert "Traceback" not in outcome.err
+    assert len(outcome.err.strip().splitlines()) == 1
+    assert not (tmp_path / "store").exists()
