@@ -1,0 +1,152 @@
+"""Which patient is in which split: drawn once from a seed, never changed behind the user's back."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import polars as pl
+from pydantic import field_validator
+
+from ctglip.config import Settings
+from ctglip.errors import StoreError
+from ctglip.store.format import SPLITS_SCHEMA
+from ctglip.store.tables import Store, table_path, write_parquet
+
+NAMES: tuple[str, ...] = ("train", "val", "test")
+
+
+class SplitSettings(Settings):
+    """How patients without a given split are divided.
+
+    Attributes:
+        fractions: shares of train, val and test.
+        seed: decides the order in which patients are dealt out.
+        stratify: keep the share of each affirmed abnormality alike in all splits.
+    """
+
+    fractions: tuple[float, float, float] = (0.7, 0.1, 0.2)
+    seed: int = 0
+    stratify: bool = False
+
+    @field_validator("fractions")
+    @classmethod
+    def _shares(cls, value: tuple[float, float, float]) -> tuple[float, float, float]:
+        if min(value) < 0 or abs(sum(value) - 1) > 1e-6:
+            raise ValueError("the fractions of train, val and test must be >= 0 and sum to 1")
+        return value
+
+
+@dataclass
+class _Dealt:
+    """How many patients, and how many with each finding, a split has so far."""
+
+    patients: int = 0
+    findings: Counter[str] = field(default_factory=Counter)
+
+
+def check_given(studies: Iterable[tuple[str, str, str | None]]) -> dict[str, str]:
+    """The split that each patient was given, from (study_id, patient_id, split or None).
+
+    Raises:
+        StoreError: ``patient_in_two_splits``.
+    """
+    given: dict[str, tuple[str, str]] = {}
+    for study_id, patient_id, split in studies:
+        if split is None:
+            continue
+        first, chosen = given.setdefault(patient_id, (study_id, split))
+        if chosen != split:
+            raise StoreError(
+                f"Patient {patient_id!r} is in two splits: study {first} in {chosen!r}, study {study_id} in {split!r}.",
+                code="patient_in_two_splits",
+                fix="Give all studies of a patient the same split in the cohort table.",
+            )
+    return {patient: split for patient, (_, split) in given.items()}
+
+
+def assign_splits(
+    store: Store, settings: SplitSettings | None = None, given: Mapping[str, str] | None = None
+) -> dict[str, tuple[str, str]]:
+    """Give every study of the store's tables a split, by patient, and write ``splits.parquet``.
+
+    A patient who has a split keeps it; one whose split the cohort gives gets that; the others are dealt out by the
+    seed so that the fractions come out right.
+
+    Args:
+        given: patient_id -> split as the cohort says; by default the ``split`` column of ``studies.parquet``.
+
+    Returns:
+        patient_id -> (old, new) for the patients whom the cohort moved.
+
+    Raises:
+        StoreError: ``patient_in_two_splits``.
+    """
+    settings = settings or SplitSettings()
+    studies = store.table("studies").select("study_id", "patient_id", "split")
+    if given is None:
+        given = check_given(studies.iter_rows())
+    before = dict(store.all_splits().select("patient_id", "split").iter_rows())
+    patients = studies["patient_id"].unique().to_list()
+    fixed = {p: given.get(p, before.get(p)) for p in patients}
+    chosen = {patient: split for patient, split in fixed.items() if split is not None}
+    new = [patient for patient in patients if patient not in chosen]
+    findings = _findings(store) if settings.stratify else {}
+    chosen |= _deal(new, chosen, findings, settings)
+    everyone = before | chosen
+    names = pl.Series("split", [everyone[p] for p in studies["patient_id"]], dtype=pl.String)
+    table = studies.select("study_id", "patient_id").with_columns(names)
+    gone = store.all_splits().filter(~pl.col("patient_id").is_in(patients))
+    table = pl.concat([table, gone]).cast(SPLITS_SCHEMA)  # pyright: ignore[reportArgumentType]
+    write_parquet(table.sort("study_id"), table_path(store.path, "splits"))
+    return {p: (before[p], chosen[p]) for p in sorted(chosen) if before.get(p, chosen[p]) != chosen[p]}
+
+
+def _findings(store: Store) -> dict[str, frozenset[str]]:
+    affirmed = store.table("findings").filter((pl.col("status") == "affirmed") & pl.col("abnormality").is_not_null())
+    joined = affirmed.join(store.table("studies").select("study_id", "patient_id"), on="study_id")
+    found: defaultdict[str, set[str]] = defaultdict(set)
+    for patient, abnormality in joined.select("patient_id", "abnormality").iter_rows():
+        found[patient].add(abnormality)
+    return {patient: frozenset(names) for patient, names in found.items()}
+
+
+def _deal(
+    new: list[str], fixed: Mapping[str, str], findings: Mapping[str, frozenset[str]], settings: SplitSettings
+) -> dict[str, str]:
+    """Deal patients out, each to the split that lacks most; the rarest findings first (iterative stratification)."""
+    share: dict[str, float] = dict(zip(NAMES, settings.fractions, strict=True))
+    dealt: dict[str, _Dealt] = {name: _Dealt() for name in NAMES}
+    for patient, split in fixed.items():
+        _add(dealt[split], findings.get(patient, frozenset()))
+    total = len(new) + len(fixed)
+    counts: Counter[str] = Counter(f for p in (*new, *fixed) for f in findings.get(p, ()))
+
+    def rarest(patient: str) -> str | None:
+        return min(findings.get(patient, ()), key=lambda f: (counts[f], f), default=None)
+
+    def order(patient: str) -> tuple[int, str]:
+        finding = rarest(patient)
+        draw = hashlib.sha256(f"{settings.seed}:{patient}".encode()).hexdigest()
+        return (counts[finding] if finding else total + 1, draw)
+
+    chosen: dict[str, str] = {}
+    for patient in sorted(new, key=order):
+        finding = rarest(patient)
+
+        def lacks(name: str, finding: str | None = finding) -> tuple[float, float]:
+            by_size = share[name] * total - dealt[name].patients
+            by_finding = share[name] * counts[finding] - dealt[name].findings[finding] if finding else 0.0
+            return (by_finding, by_size)
+
+        split = max((name for name in NAMES if share[name] > 0), key=lacks)
+        chosen[patient] = split
+        _add(dealt[split], findings.get(patient, frozenset()))
+    return chosen
+
+
+def _add(split: _Dealt, findings: frozenset[str]) -> None:
+    split.patients += 1
+    split.findings.update(findings)

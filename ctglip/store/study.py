@@ -1,0 +1,259 @@
+"""One study on disk: written whole by rename, read box by box."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from zarr.codecs import BloscCodec
+
+from ctglip.errors import StoreError
+from ctglip.files import atomic_path, file_checksum, value_hash
+from ctglip.store.format import CHUNK, FORMAT_VERSION, TABLES, study_path
+from ctglip.types import Box, Finding, OrganRow, Report, Standardized, spacing_of
+
+_EDGES = ("x0", "x1", "y0", "y1", "z0", "z1")
+_DAMAGE = (OSError, ValueError, KeyError, TypeError, RuntimeError)
+
+
+@dataclass(frozen=True)
+class SourceGrid:
+    """The grid a study had before it was standardised (RAS+), so that it can be exported back onto it."""
+
+    shape: tuple[int, ...]
+    affine: np.ndarray
+
+
+@dataclass(frozen=True)
+class StudyRecord:
+    """All there is to store of one study.
+
+    Attributes:
+        standardized: image, organs and organ rows on the recipe's grid.
+        source_checksum: hash of the input it was made from.
+        recipe_hash: the store's, from its ``store.json``.
+        row: further columns of ``studies.parquet`` (modality, split, view, age, sex, scanner); None is left out.
+        labels: label name -> 0 or 1.
+        source: the grid before standardisation, where known.
+    """
+
+    study_id: str
+    patient_id: str
+    standardized: Standardized
+    source_checksum: str
+    recipe_hash: str
+    report: Report | None = None
+    findings: tuple[Finding, ...] = ()
+    row: dict[str, Any] = field(default_factory=dict)
+    labels: dict[str, int] = field(default_factory=dict)
+    source: SourceGrid | None = None
+
+
+def write_study(root: Path, record: StudyRecord) -> Path:
+    """Write a study into the store ``root``: it is there whole or not at all, and replaces an earlier one.
+
+    The same record gives the same bytes.
+
+    Returns:
+        The study's folder ``studies/<study_id>.zarr``.
+    """
+    target = study_path(root, record.study_id)
+    with atomic_path(target) as temporary, zarr.config.set({"json_indent": None}):
+        group = zarr.create_group(temporary, zarr_format=3)
+        _write_array(group, "image", np.asarray(record.standardized.image))
+        if record.standardized.organs is not None:
+            _write_array(group, "organs", np.asarray(record.standardized.organs))
+        attributes = _attributes(record)
+        attributes["checksums"] = {
+            "rows": value_hash(attributes["rows"], 64),
+            **{name: file_checksum(temporary / name) for name in _data_files(temporary)},
+        }
+        group.update_attributes(attributes)
+    return target
+
+
+def _data_files(folder: Path) -> list[str]:
+    files = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return sorted(name for name in files if name != "zarr.json")
+
+
+def _write_array(group: zarr.Group, name: str, array: np.ndarray) -> None:
+    data = array[None]
+    parts = [-(-size // CHUNK) or 1 for size in data.shape]
+    chunks = tuple(max(-(-size // n), 1) for size, n in zip(data.shape, parts, strict=True))
+    stored = group.create_array(
+        name,
+        shape=data.shape,
+        dtype=data.dtype,
+        chunks=chunks,
+        shards=tuple(chunk * n for chunk, n in zip(chunks, parts, strict=True)),
+        compressors=BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle"),
+        fill_value=0,
+        dimension_names=("channel", "x", "y", "z") if data.ndim == 4 else ("channel", "row", "column"),
+    )
+    stored[...] = data
+
+
+def _attributes(record: StudyRecord) -> dict[str, Any]:
+    standardized = record.standardized
+    affine = [[float(v) for v in line] for line in standardized.affine]
+    source = record.source
+    return {
+        "format_version": FORMAT_VERSION,
+        "study_id": record.study_id,
+        "patient_id": record.patient_id,
+        "affine": affine,
+        "spacing_mm": [float(v) for v in standardized.spacing_mm],
+        "source_checksum": record.source_checksum,
+        "recipe_hash": record.recipe_hash,
+        "source_grid": source
+        and {"shape": [int(n) for n in source.shape], "affine": np.asarray(source.affine).tolist()},
+        "rows": {
+            "studies": [_study_row(record, affine)],
+            "organs": [organ_columns(row) for row in standardized.rows],
+            "reports": [
+                {"section": section, "text": text}
+                for section, text in (record.report.sections() if record.report else {}).items()
+            ],
+            "findings": [asdict(finding) for finding in record.findings],
+            "regions": [],
+            "labels": [{name: int(value) for name, value in sorted(record.labels.items())}] if record.labels else [],
+        },
+    }
+
+
+def _study_row(record: StudyRecord, affine: list[list[float]]) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "patient_id": record.patient_id,
+        "modality": "ct",
+        "shape": [int(n) for n in record.standardized.image.shape],
+        "spacing_mm": [float(v) for v in record.standardized.spacing_mm],
+        "affine": [v for line in affine for v in line],
+        "source_checksum": record.source_checksum,
+        "recipe_hash": record.recipe_hash,
+        "checks": json.dumps([asdict(check) for check in record.standardized.checks], ensure_ascii=False),
+    }
+    unknown = record.row.keys() - TABLES["studies"].keys()
+    assert not unknown, f"studies.parquet has no column {sorted(unknown)}"
+    return row | {key: value for key, value in record.row.items() if value is not None}
+
+
+def organ_columns(row: OrganRow) -> dict[str, Any]:
+    """An organ row as columns of ``organs.parquet``."""
+    return {
+        "organ": row.organ,
+        **{edge: int(value) for edge, value in zip(_EDGES, row.box, strict=True)},
+        "volume_ml": float(row.volume_ml),
+        "mean_hu": float(row.mean_hu),
+        "touches_border": bool(row.touches_border),
+    }
+
+
+def organ_row(columns: dict[str, Any]) -> OrganRow:
+    """The organ row that ``organ_columns`` made columns of."""
+    x0, x1, y0, y1, z0, z1 = (int(columns[edge]) for edge in _EDGES)
+    return OrganRow(
+        organ=columns["organ"],
+        box=(x0, x1, y0, y1, z0, z1),
+        volume_ml=columns["volume_ml"],
+        mean_hu=columns["mean_hu"],
+        touches_border=columns["touches_border"],
+    )
+
+
+class StudyReader:
+    """A study in a store. Metadata and open arrays are kept, so reading box after box is cheap.
+
+    Raises:
+        StoreError: ``no_study`` or ``damaged_study``.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self.attributes: dict[str, Any] = json.loads((path / "zarr.json").read_bytes())["attributes"]
+            self.study_id: str = self.attributes["study_id"]
+            self.patient_id: str = self.attributes["patient_id"]
+            self.affine = np.array(self.attributes["affine"], dtype=np.float64)
+            self._rows: dict[str, list[dict[str, Any]]] = self.attributes["rows"]
+        except FileNotFoundError as error:
+            name = path.name.removesuffix(".zarr")
+            raise StoreError(f"There is no study {name!r} in {path.parent.parent}.", code="no_study") from error
+        except _DAMAGE as error:
+            raise self._damaged(error) from error
+
+    def _damaged(self, error: Exception) -> StoreError:
+        return StoreError(
+            f"{self.path} is damaged: {type(error).__name__}: {error}.",
+            code="damaged_study",
+            fix="Run: ctglip store verify STORE --repair, then preprocess again.",
+        )
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Voxel edge lengths (x, y, z) in millimetres."""
+        return spacing_of(self.affine)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Voxels along x, y, z."""
+        x, y, z = self.rows("studies")[0]["shape"]
+        return x, y, z
+
+    @property
+    def source(self) -> SourceGrid | None:
+        """The grid before standardisation, where known."""
+        grid = self.attributes.get("source_grid")
+        return grid and SourceGrid(tuple(grid["shape"]), np.array(grid["affine"], dtype=np.float64))
+
+    def rows(self, table: str) -> list[dict[str, Any]]:
+        """The study's rows of a table, each with its ``study_id``."""
+        return [{"study_id": self.study_id, **row} for row in self._rows.get(table, [])]
+
+    @cached_property
+    def image_array(self) -> zarr.Array:
+        """The stored ``image``, ``[1, x, y, z]``, opened once."""
+        return self._open("image")
+
+    @cached_property
+    def organs_array(self) -> zarr.Array | None:
+        """The stored ``organs``, ``[1, x, y, z]``, opened once, or None where there are no masks."""
+        return self._open("organs") if (self.path / "organs").is_dir() else None
+
+    def _open(self, name: str) -> zarr.Array:
+        try:
+            return zarr.open_array(self.path / name, mode="r", zarr_format=3)
+        except _DAMAGE as error:
+            raise self._damaged(error) from error
+
+    def image(self, box: Box | None = None) -> np.ndarray:
+        """HU, int16 ``[x, y, z]``: the whole volume, or a half-open voxel box clipped to it."""
+        return self._read(self.image_array, box)
+
+    def organs(self, box: Box | None = None) -> np.ndarray | None:
+        """Organ labels, uint8 ``[x, y, z]``, or None where the study has no masks."""
+        return None if self.organs_array is None else self._read(self.organs_array, box)
+
+    def _read(self, array: zarr.Array, box: Box | None) -> np.ndarray:
+        try:
+            if box is None:
+                return np.asarray(array[0])
+            x0, x1, y0, y1, z0, z1 = (max(int(edge), 0) for edge in box)
+            return np.asarray(array[0, x0:x1, y0:y1, z0:z1])
+        except _DAMAGE as error:
+            raise self._damaged(error) from error
+
+    def damage(self) -> list[str]:
+        """What differs from what was written, in words; empty for a sound study."""
+        stored: dict[str, str] = self.attributes.get("checksums", {})
+        found = {name: file_checksum(self.path / name) for name in _data_files(self.path)}
+        found["rows"] = value_hash(self._rows, 64)
+        wrong = [f"{name} is missing" for name in sorted(stored.keys() - found.keys())]
+        wrong += [f"{name} is not part of it" for name in sorted(found.keys() - stored.keys())]
+        wrong += [f"{name} has changed" for name in sorted(stored) if name in found and stored[name] != found[name]]
+        return wrong

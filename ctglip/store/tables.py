@@ -1,0 +1,197 @@
+"""A store as its readers see it: the tables over all studies, and the studies one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from ctglip.errors import StoreError
+from ctglip.files import atomic_path
+from ctglip.store.format import (
+    INFO,
+    SPLITS_SCHEMA,
+    STUDIES,
+    TABLES,
+    StoreInfo,
+    read_info,
+    study_ids,
+    study_path,
+    write_info,
+)
+from ctglip.store.study import StudyReader
+
+ROW_GROUP = 100_000
+Progress = Callable[[int, int], None]
+
+
+class Store:
+    """A store that exists. ``Store.open(path)`` reads one, ``create_store`` makes one."""
+
+    def __init__(self, path: Path, info: StoreInfo) -> None:
+        self.path = path
+        self.info = info
+        self._readers = lru_cache(maxsize=64)(self._reader)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Store, (self.path, self.info))
+
+    @classmethod
+    def open(cls, path: Path) -> Store:
+        """Open a store.
+
+        Raises:
+            StoreError: ``not_a_store``, ``bad_store_info`` or ``store_version``.
+        """
+        return cls(Path(path), read_info(Path(path)))
+
+    @property
+    def study_ids(self) -> list[str]:
+        """Ids of the studies in the tables, sorted."""
+        return self.table("studies")["study_id"].to_list()
+
+    def study(self, study_id: str) -> StudyReader:
+        """A study's reader; the last 64 are kept open.
+
+        Raises:
+            StoreError: ``no_study`` or ``damaged_study``.
+        """
+        return self._readers(study_id)
+
+    def _reader(self, study_id: str) -> StudyReader:
+        return StudyReader(study_path(self.path, study_id))
+
+    def table(self, name: str) -> pl.DataFrame:
+        """A table over all studies: one of ``TABLES`` or ``splits``. Empty when nothing was written yet.
+
+        ``splits.parquet`` also remembers patients whose studies are not in the store at present; they are left out.
+
+        Raises:
+            StoreError: unknown or unreadable table.
+        """
+        if name == "splits":
+            return self.all_splits().join(self.table("studies"), on="study_id", how="semi")
+        return self._read(name)
+
+    def all_splits(self) -> pl.DataFrame:
+        """``splits.parquet`` as it is, with patients whose studies are not in the store at present."""
+        return self._read("splits")
+
+    def _read(self, name: str) -> pl.DataFrame:
+        schema = SPLITS_SCHEMA if name == "splits" else TABLES.get(name)
+        if schema is None:
+            known = ", ".join((*TABLES, "splits"))
+            raise StoreError(f"A store has no table {name!r}; it has {known}.", code="no_table")
+        path = table_path(self.path, name)
+        try:
+            return pl.read_parquet(path) if path.is_file() else pl.DataFrame(schema=schema)
+        except (pl.exceptions.PolarsError, OSError) as error:
+            raise StoreError(
+                f"{path} cannot be read: {error}.", code="damaged_table", fix="Run: ctglip store verify --repair"
+            ) from error
+
+
+def table_path(root: Path, name: str) -> Path:
+    """Where a table is."""
+    return root / f"{name}.parquet"
+
+
+def create_store(path: Path, info: StoreInfo) -> Store:
+    """Make an empty store, or take up an existing one under (possibly new) ``info``.
+
+    Raises:
+        StoreError: ``not_a_store`` when ``path`` is a file, or a folder with other things in it.
+    """
+    path = Path(path)
+    if path.is_file() or (path.is_dir() and not (path / INFO).is_file() and any(path.iterdir())):
+        raise StoreError(
+            f"{path} exists and is not a store.", code="not_a_store", fix="Name a new or empty folder as the store."
+        )
+    if (path / INFO).is_file():
+        read_info(path)
+    (path / STUDIES).mkdir(parents=True, exist_ok=True)
+    write_info(path, info)
+    return Store(path, info)
+
+
+def compact(store: Store, wanted: Collection[str] | None = None, progress: Progress | None = None) -> None:
+    """Rebuild the tables from the rows inside the studies.
+
+    Args:
+        wanted: ids to take; None takes every study in the folder. Studies made with another recipe, and those that
+            cannot be read, are left out (``verify`` names them).
+        progress: called with (done, total).
+
+    The tables are sorted by ``study_id`` and each is replaced by rename: the same studies give the same bytes.
+    """
+    present = study_ids(store.path)
+    chosen = present if wanted is None else sorted(set(present) & set(wanted))
+    write_tables(store, _collect(store, chosen, progress))
+
+
+def extend(store: Store, added: Iterable[str], keep: Collection[str] | None = None) -> None:
+    """Bring the tables up to date for ``added`` studies alone, and drop the rows of studies not in ``keep``.
+
+    Gives the same bytes as ``compact`` over the same studies, without reading the others again.
+    """
+    added = sorted(set(added))
+    fresh = _collect(store, added, None)
+    merged: dict[str, pl.DataFrame] = {}
+    for name in TABLES:
+        old = store.table(name).filter(~pl.col("study_id").is_in(added))
+        if keep is not None:
+            old = old.filter(pl.col("study_id").is_in(list(keep)))
+        merged[name] = pl.concat([old, fresh[name]], how="diagonal")
+    write_tables(store, merged)
+
+
+def _collect(store: Store, chosen: list[str], progress: Progress | None) -> dict[str, pl.DataFrame]:
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in TABLES}
+    for done, study_id in enumerate(chosen, start=1):
+        study = _current(store, study_id)
+        if study is not None:
+            for name, lines in rows.items():
+                lines.extend(study.rows(name))
+        if progress is not None:
+            progress(done, len(chosen))
+    return {name: frame(name, lines) for name, lines in rows.items()}
+
+
+def _current(store: Store, study_id: str) -> StudyReader | None:
+    try:
+        study = StudyReader(study_path(store.path, study_id))
+    except StoreError:
+        return None
+    return study if study.attributes.get("recipe_hash") == store.info.recipe_hash else None
+
+
+def frame(name: str, rows: list[dict[str, Any]]) -> pl.DataFrame:
+    """Rows as a table with the columns and types of the format."""
+    schema = dict(TABLES[name])
+    if name == "labels":
+        names = sorted({key for row in rows for key in row} - {"study_id"})
+        schema |= {key: pl.Int8() for key in names}
+    return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+def sort_table(name: str, table: pl.DataFrame) -> pl.DataFrame:
+    """Rows in the order of ``study_id`` (kept within a study), the columns of ``labels`` by name."""
+    if name == "labels":
+        used = sorted(c for c in table.columns if c != "study_id" and table[c].null_count() < table.height)
+        table = table.select("study_id", *used)
+    return table.sort("study_id", maintain_order=True)
+
+
+def write_tables(store: Store, tables: dict[str, pl.DataFrame]) -> None:
+    """Write tables by rename, sorted."""
+    for name, table in tables.items():
+        write_parquet(sort_table(name, table), table_path(store.path, name))
+
+
+def write_parquet(table: pl.DataFrame, path: Path) -> None:
+    """Write a parquet file by rename; equal tables give equal bytes."""
+    with atomic_path(path) as temporary:
+        table.rechunk().write_parquet(temporary, compression="zstd", compression_level=3, row_group_size=ROW_GROUP)

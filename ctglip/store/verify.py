@@ -1,0 +1,161 @@
+"""Is a store what it says it is? Every checksum, every invariant, every table; and the repair of what can be."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from ctglip.errors import StoreError
+from ctglip.files import remove
+from ctglip.store.format import JOURNAL, STUDIES, SUFFIX, TABLES, leftovers, study_ids, study_path
+from ctglip.store.lock import exclusive
+from ctglip.store.study import StudyReader
+from ctglip.store.tables import Store, frame, sort_table, table_path, write_tables
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong with a store.
+
+    Attributes:
+        study_id: the study it is about, or None for the store as a whole.
+        code: ``leftover``, ``foreign_file``, ``damaged_study``, ``invariant``, ``other_recipe``, ``stale_table``,
+            ``no_split`` or ``patient_in_two_splits``.
+        repaired: ``verify(repair=True)`` has mended it.
+    """
+
+    study_id: str | None
+    code: str
+    message: str
+    repaired: bool = False
+
+
+def verify(store: Store, repair: bool = False, progress: Progress | None = None) -> list[Problem]:
+    """Check a store, study by study and then the tables.
+
+    Args:
+        repair: remove what an interrupted writer left, remove studies that are damaged or of another recipe (the
+            next ``ctglip preprocess`` makes them anew), and rebuild the tables from the studies.
+        progress: called with (done, total).
+
+    Returns:
+        The problems found; empty for a sound store.
+
+    Raises:
+        StoreError: ``store_in_use`` when it is to be repaired while preprocessing writes to it.
+    """
+    if repair:
+        with exclusive(store.path):
+            return _verify(store, True, progress)
+    return _verify(store, False, progress)
+
+
+def _verify(store: Store, repair: bool, progress: Progress | None) -> list[Problem]:
+    problems = _strays(store.path, repair)
+    rows: dict[str, list[dict[str, object]]] = {name: [] for name in TABLES}
+    present = study_ids(store.path)
+    for done, study_id in enumerate(present, start=1):
+        found = _check_study(store, study_id)
+        if not found:
+            study = StudyReader(study_path(store.path, study_id))
+            for name, lines in rows.items():
+                lines.extend(study.rows(name))
+        elif repair:
+            remove(study_path(store.path, study_id))
+            found = [replace(problem, repaired=True) for problem in found]
+        problems += found
+        if progress is not None:
+            progress(done, len(present))
+    tables = {name: sort_table(name, frame(name, lines)) for name, lines in rows.items()}
+    stale = [name for name, table in tables.items() if not _same(store.path, name, table)]
+    if repair and stale:
+        write_tables(store, tables)
+    problems += [
+        Problem(None, "stale_table", f"{name}.parquet does not hold what the studies hold.", repair) for name in stale
+    ]
+    return problems + _check_splits(store, tables["studies"])
+
+
+def _strays(root: Path, repair: bool) -> list[Problem]:
+    """Unfinished files, and things in ``studies/`` that are no studies."""
+    problems: list[Problem] = []
+    for path in leftovers(root):
+        if repair:
+            remove(path)
+        problems.append(Problem(None, "leftover", f"{path.name} was left by an interrupted writer.", repair))
+    name = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}" + re.escape(SUFFIX))
+    entries = sorted(path for path in (root / STUDIES).glob("*") if not path.name.startswith("."))
+    return problems + [
+        Problem(None, "foreign_file", f"{STUDIES}/{path.name} is no study; move it away.")
+        for path in entries
+        if not (name.fullmatch(path.name) and path.is_dir())
+    ]
+
+
+def _check_study(store: Store, study_id: str) -> list[Problem]:
+    try:
+        study = StudyReader(study_path(store.path, study_id))
+        if study.attributes.get("recipe_hash") != store.info.recipe_hash:
+            return [Problem(study_id, "other_recipe", "made with another recipe, so it is not in the tables.")]
+        wrong = study.damage()
+        if wrong:
+            return [Problem(study_id, "damaged_study", f"{'; '.join(wrong)}.")]
+        return [Problem(study_id, "invariant", message) for message in _invariants(store, study, study_id)]
+    except StoreError as error:
+        return [Problem(study_id, "damaged_study", error.message)]
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        return [Problem(study_id, "damaged_study", f"its metadata is not as it should be: {error!r}.")]
+
+
+def _invariants(store: Store, study: StudyReader, study_id: str) -> list[str]:
+    """What must hold of a study whose bytes are as written."""
+    wrong: list[str] = []
+    if study.study_id != study_id:
+        wrong.append(f"it calls itself {study.study_id!r}.")
+    image = study.image_array
+    if image.shape != (1, *study.shape) or image.dtype != np.int16:
+        wrong.append(f"image is {image.dtype} {image.shape}, expected int16 {(1, *study.shape)}.")
+    organs = study.organs()
+    if organs is not None and (organs.shape != study.shape or organs.dtype != np.uint8):
+        wrong.append(f"organs is {organs.dtype} {organs.shape}, expected uint8 {study.shape}.")
+    if organs is not None and store.info.labels:
+        unknown = sorted({int(v) for v in np.flatnonzero(np.bincount(organs.ravel()))} - {0, *store.info.labels})
+        if unknown:
+            wrong.append(f"organs holds the labels {unknown}, which store.json does not know.")
+    for row in study.rows("organs"):
+        edges = zip("xyz", study.shape, strict=True)
+        if not all(0 <= row[f"{axis}0"] < row[f"{axis}1"] <= size for axis, size in edges):
+            wrong.append(f"the box of {row['organ']} is empty or outside the volume.")
+    return wrong
+
+
+def _same(root: Path, name: str, expected: pl.DataFrame) -> bool:
+    try:
+        return pl.read_parquet(table_path(root, name)).equals(expected)
+    except (pl.exceptions.PolarsError, OSError):
+        return False
+
+
+def _check_splits(store: Store, studies: pl.DataFrame) -> list[Problem]:
+    try:
+        splits = store.all_splits()
+    except StoreError as error:
+        return [Problem(None, "no_split", error.message)]
+    if not table_path(store.path, "splits").is_file() and not (store.path / JOURNAL).is_file():
+        return []
+    problems = [
+        Problem(study_id, "no_split", "has no split; run ctglip preprocess again to draw one.")
+        for study_id in studies.join(splits, on="study_id", how="anti")["study_id"]
+    ]
+    several = splits.group_by("patient_id").agg(pl.col("split").n_unique()).filter(pl.col("split") > 1)
+    return problems + [
+        Problem(None, "patient_in_two_splits", f"patient {patient} is in several splits.")
+        for patient in several["patient_id"].sort()
+    ]

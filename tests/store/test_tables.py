@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import hashlib
+import pickle
+
+import polars as pl
+import pytest
+
+from ctglip.errors import StoreError
+from ctglip.files import remove
+from ctglip.store.format import TABLES, study_path
+from ctglip.store.study import write_study
+from ctglip.store.summary import summarize
+from ctglip.store.tables import Store, compact, create_store, extend, table_path
+
+
+def _bytes(store: Store) -> dict[str, str]:
+    return {name: hashlib.sha256(table_path(store.path, name).read_bytes()).hexdigest() for name in TABLES}
+
+
+def test_tables_hold_the_rows_of_all_studies(store: Store) -> None:
+    assert store.study_ids == ["00123", "s-a", "s-b"]
+    assert store.table("studies")["shape"].to_list() == [[26, 19, 15]] * 3
+    assert store.table("organs").filter(pl.col("organ") == "liver")["volume_ml"].to_list() == [1.728] * 3
+    assert store.table("findings").height == 9
+    assert store.table("labels").to_dicts() == [{"study_id": "s-a", "liver:hepatic_steatosis": 1}]
+    assert store.table("splits").is_empty()
+    with pytest.raises(StoreError, match="no table 'organ'"):
+        store.table("organ")
+
+
+def test_rebuilding_gives_the_same_bytes(store: Store) -> None:
+    first = _bytes(store)
+    for name in TABLES:
+        table_path(store.path, name).unlink()
+    compact(store)
+    assert _bytes(store) == first
+
+
+def test_growing_the_tables_equals_rebuilding_them(tmp_path, store: Store, record) -> None:
+    grown = create_store(tmp_path / "grown", store.info)
+    for number, (study_id, labels) in enumerate([("s-b", {}), ("00123", {}), ("s-a", {"liver:hepatic_steatosis": 1})]):
+        write_study(grown.path, record(study_id, "p2" if number == 0 else "p1", labels=labels))
+        extend(grown, [study_id])
+    assert _bytes(grown) == _bytes(store)
+    write_study(grown.path, record("s-a", "p1", seed=3, labels={"new": 0}))
+    extend(grown, ["s-a"], keep={"s-a", "s-b"})
+    remove(study_path(grown.path, "00123"))
+    again = _bytes(grown)
+    compact(grown)
+    assert _bytes(grown) == again
+
+
+def test_studies_of_another_recipe_stay_out(store: Store, record) -> None:
+    write_study(store.path, record("old", recipe_hash="recipe-b"))
+    compact(store)
+    assert "old" not in store.study_ids
+    compact(store, ["s-a", "gone"])
+    assert store.study_ids == ["s-a"]
+
+
+def test_a_full_folder_is_not_taken_for_a_store(tmp_path, store: Store) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("x")
+    with pytest.raises(StoreError, match="not a store"):
+        create_store(tmp_path / "mine", store.info)
+    assert create_store(store.path, store.info).study_ids == store.study_ids
+
+
+def test_an_empty_store_has_typed_empty_tables(tmp_path, store: Store) -> None:
+    empty = create_store(tmp_path / "empty", store.info)
+    assert empty.table("organs").schema["volume_ml"] == pl.Float64
+    compact(empty)
+    assert pl.read_parquet(table_path(empty.path, "organs")).schema == store.table("organs").schema
+
+
+def test_a_damaged_table_says_so(store: Store) -> None:
+    table_path(store.path, "organs").write_bytes(b"PAR1")
+    with pytest.raises(StoreError, match="verify --repair"):
+        store.table("organs")
+
+
+def test_a_store_travels_to_other_processes(store: Store) -> None:
+    assert pickle.loads(pickle.dumps(store)).study("s-a").study_id == "s-a"
+
+
+def test_the_summary_counts(store: Store) -> None:
+    summary = summarize(store.path)
+    assert (summary["studies"], summary["patients"], summary["with_masks"]) == (3, 2, 3)
+    assert summary["unplaced_findings"] == 3
+    assert summary["bytes"] > 3 * 26 * 19 * 15

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import json
+
+import nibabel as nib
+import numpy as np
+import polars as pl
+import pytest
+
+from ctglip.errors import StoreError
+from ctglip.store.export import export_nifti
+from ctglip.store.format import study_path
+from ctglip.store.lock import exclusive
+from ctglip.store.splits import assign_splits
+from ctglip.store.study import write_study
+from ctglip.store.tables import Store, table_path
+from ctglip.store.verify import verify
+from ctglip.types import OrganRow, Standardized
+
+
+def _codes(store: Store) -> list[tuple[str | None, str]]:
+    return [(problem.study_id, problem.code) for problem in verify(store)]
+
+
+def _mends(store: Store) -> bool:
+    assert all(problem.repaired for problem in verify(store, repair=True))
+    return verify(store) == []
+
+
+def test_a_sound_store_has_no_problems(store: Store) -> None:
+    seen = []
+    assert verify(store, progress=lambda done, total: seen.append((done, total))) == []
+    assert seen[-1] == (3, 3)
+
+
+def test_a_flipped_bit_is_found_and_the_study_dropped(store: Store) -> None:
+    shard = study_path(store.path, "s-a") / "organs" / "c" / "0" / "0" / "0" / "0"
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 4
+    shard.write_bytes(bytes(data))
+    assert _codes(store)[0] == ("s-a", "damaged_study")
+    assert _mends(store)
+    assert store.study_ids == ["00123", "s-b"]
+
+
+def test_changed_rows_are_found(store: Store) -> None:
+    file = study_path(store.path, "s-a") / "zarr.json"
+    value = json.loads(file.read_text())
+    value["attributes"]["rows"]["organs"][0]["volume_ml"] = 2.0
+    file.write_text(json.dumps(value))
+    assert (("s-a", "damaged_study")) in _codes(store)
+
+
+def test_leftovers_and_strangers_are_named(store: Store) -> None:
+    (store.path / "studies" / ".x.zarr.abc.tmp").mkdir()
+    (store.path / "studies" / "notes.txt").write_text("x")
+    assert _codes(store) == [(None, "leftover"), (None, "foreign_file")]
+    verify(store, repair=True)
+    assert _codes(store) == [(None, "foreign_file")]
+
+
+def test_tables_that_differ_from_the_studies_are_rebuilt(store: Store, record) -> None:
+    before = table_path(store.path, "organs").read_bytes()
+    table_path(store.path, "organs").write_bytes(b"")
+    table_path(store.path, "findings").unlink()
+    assert _codes(store) == [(None, "stale_table")] * 2
+    assert _mends(store)
+    assert table_path(store.path, "organs").read_bytes() == before
+    write_study(store.path, record("new"))
+    assert (None, "stale_table") in _codes(store)
+    assert _mends(store)
+    assert "new" in store.study_ids
+
+
+def test_invariants(store: Store, record) -> None:
+    sound = record("bad").standardized
+    labels = np.array(sound.organs)
+    labels[0, 0, 0] = 99
+    rows = (OrganRow("liver", (3, 30, 4, 10, 5, 9), 1.0, 1.0, False),)
+    write_study(store.path, record("bad", standardized=Standardized(sound.image, labels, sound.affine, rows)))
+    messages = [problem.message for problem in verify(store) if problem.code == "invariant"]
+    assert "labels [99]" in messages[0]
+    assert "box of liver" in messages[1]
+    study_path(store.path, "s-a").rename(study_path(store.path, "s-z"))
+    assert ("s-z", "invariant") in _codes(store)
+    assert _mends(store)
+
+
+def test_studies_of_another_recipe_are_named(store: Store, record) -> None:
+    write_study(store.path, record("old", recipe_hash="recipe-b"))
+    assert _codes(store) == [("old", "other_recipe")]
+    assert _mends(store)
+
+
+def test_splits_are_checked(store: Store, record) -> None:
+    assign_splits(store)
+    assert verify(store) == []
+    table = store.table("splits")
+    table.with_columns(split=pl.Series(["train", "test", "val"])).write_parquet(table_path(store.path, "splits"))
+    assert _codes(store) == [(None, "patient_in_two_splits")]
+    table.head(2).write_parquet(table_path(store.path, "splits"))
+    assert _codes(store) == [("s-b", "no_split")]
+
+
+def test_a_store_in_use_is_not_repaired(store: Store) -> None:
+    with exclusive(store.path), pytest.raises(StoreError, match="Another process"):
+        verify(store, repair=True)
+    assert verify(store, repair=True) == []
+
+
+def test_export_gives_image_organs_and_table_back(store: Store, tmp_path, record) -> None:
+    files = export_nifti(store, "s-b", tmp_path / "out")
+    assert [f.name for f in files] == ["image.nii.gz", "organs.nii.gz", "organs.csv"]
+    written = record("s-b", "p2").standardized
+    image, organs = (nib.load(f) for f in files[:2])
+    np.testing.assert_array_equal(np.asarray(image.dataobj), written.image)
+    np.testing.assert_array_equal(np.asarray(organs.dataobj), written.organs)
+    np.testing.assert_allclose(image.affine, written.affine)
+    table = pl.read_csv(files[2])
+    assert table.columns[:3] == ["organ", "x0", "x1"]
+    assert table["volume_ml"][0] == 1.728
