@@ -1,37 +1,108 @@
-"""Embeddings of texts under a frozen encoder: computed once, kept on disk, read by index."""
+"""Embeddings of texts under a frozen encoder: computed once, kept on disk, read by index.
+
+A bank is a folder of parts (``part-00000/texts.json`` and ``vectors.npy``); a part is written whole and renamed into
+place, and never changes. An index counts through the parts, so it stays the same for ever.
+"""
 
 from __future__ import annotations
 
+import json
+import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ctglip.files import read_json, remove
 from ctglip.models.text import TextEncoder
+
+Progress = Callable[[int, int], None]
 
 
 class TextBank:
-    """A memory-mapped table of text embeddings in ``folder/<encoder hash>/``.
+    """A memory-mapped table of text embeddings in ``folder/<encoder hash>/``. Safe for several processes.
 
-    An index stays the same for ever; texts are only ever added. Safe for several processes.
+    Args:
+        folder: where banks live; one folder inside it for each encoder.
+        encoder: the frozen text encoder.
     """
 
     def __init__(self, folder: Path, encoder: TextEncoder) -> None:
-        raise NotImplementedError
+        self.folder = folder / encoder.hash
+        self.encoder = encoder
+        self._index: dict[str, int] = {}
+        self._parts: list[np.ndarray] = []
+        self._starts: list[int] = [0]
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._read_new_parts()
 
     @property
     def dim(self) -> int:
         """Width of the embeddings."""
-        raise NotImplementedError
+        return self.encoder.dim
 
     def __len__(self) -> int:
-        raise NotImplementedError
+        return self._starts[-1]
 
-    def ids(self, texts: Sequence[str], progress: Callable[[int, int], None] | None = None) -> Int[Tensor, " n"]:
-        """The index of each text; texts not yet there are encoded and added."""
-        raise NotImplementedError
+    def ids(self, texts: Sequence[str], progress: Progress | None = None) -> Int[Tensor, " n"]:
+        """The index of each text; texts not yet there are encoded and added.
+
+        Args:
+            texts: any texts, repeats allowed.
+            progress: called with (done, of) while new texts are encoded.
+        """
+        while missing := [text for text in dict.fromkeys(texts) if text not in self._index]:
+            self._add(missing, progress)
+        return torch.tensor([self._index[text] for text in texts], dtype=torch.long)
 
     def vectors(self, ids: Int[Tensor, "*n"]) -> Float[Tensor, "*n d"]:
-        """The raw embeddings (float32, CPU) of some indices."""
-        raise NotImplementedError
+        """The raw embeddings (float32, CPU) of some indices.
+
+        Raises:
+            IndexError: an index that the bank does not hold.
+        """
+        wanted = ids.reshape(-1).cpu().numpy()
+        if len(wanted) and not 0 <= wanted.min() <= wanted.max() < len(self):
+            raise IndexError(f"Text ids {wanted.min()}..{wanted.max()} are outside the bank's 0..{len(self) - 1}.")
+        found = np.empty((len(wanted), self.dim), dtype=np.float32)
+        which = np.searchsorted(self._starts, wanted, side="right") - 1
+        for part in np.unique(which):
+            rows = which == part
+            found[rows] = self._parts[part][wanted[rows] - self._starts[part]]
+        return torch.from_numpy(found).reshape(*ids.shape, self.dim)
+
+    def _add(self, texts: list[str], progress: Progress | None) -> None:
+        """Encode and commit one part; when another process was faster, read its part and let the caller retry."""
+        self._read_new_parts()
+        texts = [text for text in texts if text not in self._index]
+        if not texts:
+            return
+        vectors = self.encoder.encode(texts, progress=progress).numpy()
+        temporary = self.folder / f".{uuid.uuid4().hex[:12]}.tmp"
+        temporary.mkdir()
+        try:
+            (temporary / "texts.json").write_text(json.dumps(texts, ensure_ascii=False), encoding="utf-8")
+            np.save(temporary / "vectors.npy", vectors)
+            temporary.rename(self._path(len(self._parts)))  # fails when another process has committed that part
+        except FileExistsError:
+            pass
+        except OSError:
+            if not self._path(len(self._parts)).exists():
+                raise
+        finally:
+            remove(temporary)
+        self._read_new_parts()
+
+    def _read_new_parts(self) -> None:
+        while (path := self._path(len(self._parts))).exists():
+            texts = read_json(path / "texts.json")
+            self._parts.append(np.load(path / "vectors.npy", mmap_mode="r"))
+            for position, text in enumerate(texts, start=self._starts[-1]):
+                self._index.setdefault(text, position)
+            self._starts.append(self._starts[-1] + len(texts))
+
+    def _path(self, part: int) -> Path:
+        return self.folder / f"part-{part:05d}"

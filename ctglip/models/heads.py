@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -27,3 +27,15 @@ class ProjectionHead(nn.Module):
     def forward(self, x: Float[Tensor, "*n i"]) -> Float[Tensor, "*n o"]:
         """Unit vectors."""
         return F.normalize(self.layers(x), dim=-1)
+
+
+def group_directions(vectors: Float[Tensor, "n e"], group: Int[Tensor, " n"], groups: int) -> Float[Tensor, "g e"]:
+    """One unit vector for each group: the direction of the mean of its unit vectors (prompts of one class).
+
+    Args:
+        vectors: unit vectors.
+        group: the group of each, 0 .. groups - 1.
+        groups: how many there are; one without vectors becomes a zero vector.
+    """
+    sums = vectors.new_zeros(groups, vectors.shape[1]).index_add(0, group, vectors)
+    return F.normalize(sums, dim=-1)

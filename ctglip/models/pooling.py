@@ -9,8 +9,7 @@ from torch.nn import functional as F
 
 def coverage(mask: Float[Tensor, "m 1 *S"], grid: tuple[int, ...]) -> Float[Tensor, "m 1 *s"]:
     """The part of each feature voxel that a mask covers, 0 to 1 (area-weighted, so nothing small is lost)."""
-    pool = F.adaptive_avg_pool3d if len(grid) == 3 else F.adaptive_avg_pool2d
-    return pool(mask, grid)
+    return F.interpolate(mask, size=list(grid), mode="area")
 
 
 def masked_pool(features: Float[Tensor, "m c *s"], mask: Float[Tensor, "m 1 *S"]) -> Float[Tensor, "m c"]:

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ctglip.models.text import TextEncoder, TextEncoderSettings
-from ctglip.models.towers import OrganTextModel
+from ctglip.config import validate
+from ctglip.errors import ModelError
+from ctglip.files import atomic_path, read_json
+from ctglip.models.text import TextEncoder, TextEncoderSettings, load_text_encoder, read_text_encoder
+from ctglip.models.towers import OrganTextModel, OrganTextModelSettings
 
 FORMAT_VERSION = 1
+_DICTIONARIES = ("organ_dictionary", "abnormality_dictionary")
 
 
 @dataclass
@@ -19,16 +30,18 @@ class Release:
     """A trained model with everything around it.
 
     Attributes:
-        model: the weights, in evaluation mode after loading.
+        model: the weights; in evaluation mode after loading.
         organs: the organs of the anatomy prompts, in the order of ``organ_id``.
         recipe: the volume recipe as plain data.
         crops: the crop settings as plain data.
-        organ_dictionary, abnormality_dictionary: folders of the YAML files (copied on saving).
+        organ_dictionary, abnormality_dictionary: folders with the YAML files (copied on saving).
         text_settings: which text encoder.
         text_hash: its hash: embeddings made by another encoder are refused.
-        prompts: text -> raw text embedding, for all prompts of the dictionaries.
+        prompts: text -> raw text embedding ``[T]``, for all prompts of the dictionaries.
         calibration: thresholds and temperatures as plain data.
         provenance: versions, seeds, what it was trained on, as plain data.
+        text_encoder: the encoder itself where it is at hand; ``embed`` loads it when it is first needed.
+        folder: where it was loaded from.
     """
 
     model: OrganTextModel
@@ -43,33 +56,129 @@ class Release:
     calibration: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     text_encoder: TextEncoder | None = None
+    folder: Path | None = None
 
-    def embed(self, texts: list[str]) -> Tensor:
-        """Raw text embeddings ``[N, T]``: stored prompts as they are, the rest through the text encoder (loaded
-        when it is first needed).
+    def embed(self, texts: Sequence[str]) -> Float[Tensor, "n t"]:
+        """Raw text embeddings: stored prompts as they are, the rest through the text encoder.
 
         Raises:
             ModelError: code ``text_encoder`` when the encoder is needed and cannot be had, or is another one.
         """
-        raise NotImplementedError
+        missing = [text for text in dict.fromkeys(texts) if text not in self.prompts]
+        found = dict(zip(missing, self.encoder().encode(missing), strict=True)) if missing else {}
+        rows = [self.prompts[text] if text in self.prompts else found[text] for text in texts]
+        return torch.stack(rows) if rows else torch.zeros(0, self.model.settings.text_dim)
+
+    def encoder(self) -> TextEncoder:
+        """The text encoder: from the folder, or by its name where the folder only refers to it.
+
+        Raises:
+            ModelError: code ``text_encoder``, see ``embed``.
+        """
+        if self.text_encoder is None:
+            stored = self.folder / "text_encoder" if self.folder else None
+            if stored and (stored / "config.json").is_file():
+                self.text_encoder = read_text_encoder(stored)
+            else:
+                self.text_encoder = load_text_encoder(self.text_settings)
+        if self.text_encoder.hash != self.text_hash:
+            raise ModelError(
+                f"The text encoder {self.text_settings.name!r} has hash {self.text_encoder.hash}, but this model "
+                f"was trained with {self.text_hash}.",
+                code="text_encoder",
+                fix="Use the model folder of the training run, with its own text_encoder/.",
+            )
+        return self.text_encoder
 
 
 def save_release(folder: Path, release: Release, reference_text_encoder: bool = False) -> Path:
-    """Write ``folder`` (by rename): config.json, model.safetensors, text_encoder/, organ_dictionary/,
-    abnormality_dictionary/, prompts.safetensors, prompts.json, calibration.json.
+    """Write a ``model/`` folder, by rename.
+
+    It holds config.json, model.safetensors, text_encoder/, organ_dictionary/, abnormality_dictionary/,
+    prompts.safetensors, prompts.json and calibration.json.
 
     Args:
-        folder: the ``model/`` folder to write.
+        folder: the folder to write; replaced when it is there.
         release: what to write.
         reference_text_encoder: store the text encoder's name and hash in place of its weights.
     """
-    raise NotImplementedError
+    encoder = None if reference_text_encoder else release.encoder()
+    with atomic_path(folder) as temporary:
+        temporary.mkdir()
+        weights = {name: value.detach().cpu().contiguous() for name, value in release.model.state_dict().items()}
+        save_file(weights, temporary / "model.safetensors")
+        _write_json(temporary / "config.json", _config(release))
+        for name in _DICTIONARIES:
+            (temporary / name).mkdir()
+            for file in sorted(getattr(release, name).glob("*.yaml")):
+                shutil.copyfile(file, temporary / name / file.name)
+        texts = sorted(release.prompts)
+        rows = [release.prompts[text].cpu() for text in texts]
+        table = torch.stack(rows) if rows else torch.zeros(0, release.model.settings.text_dim)
+        save_file({"embeddings": table.contiguous()}, temporary / "prompts.safetensors")
+        _write_json(temporary / "prompts.json", texts)
+        _write_json(temporary / "calibration.json", release.calibration)
+        if encoder is not None:
+            encoder.save(temporary / "text_encoder")
+        else:
+            (temporary / "text_encoder").mkdir()
+            about = {**release.text_settings.model_dump(mode="json"), "hash": release.text_hash}
+            _write_json(temporary / "text_encoder" / "reference.json", about)
+    return folder
 
 
 def load_release(folder: Path) -> Release:
-    """Read a ``model/`` folder, or a run folder that holds one. Needs no network.
+    """Read a ``model/`` folder, or the run folder around it. Needs no network.
 
     Raises:
         ModelError: missing, incomplete, or of another format version.
     """
-    raise NotImplementedError
+    folder = folder / "model" if (folder / "model" / "config.json").is_file() else folder
+    if not (folder / "config.json").is_file():
+        raise ModelError(
+            f"{folder} is not a model folder: it has no config.json.", fix="Name a run folder or its model/ folder."
+        )
+    config = read_json(folder / "config.json")
+    if config.get("format_version") != FORMAT_VERSION:
+        raise ModelError(
+            f"{folder} has format version {config.get('format_version')!r}, this ctglip reads {FORMAT_VERSION}.",
+            fix="Install the ctglip version that wrote it.",
+        )
+    model = OrganTextModel(validate(OrganTextModelSettings, config["model"], str(folder / "config.json")))
+    try:
+        model.load_state_dict(load_file(folder / "model.safetensors"))
+        table = load_file(folder / "prompts.safetensors")["embeddings"]
+    except (OSError, RuntimeError, SafetensorError, KeyError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise ModelError(f"{folder} is damaged: {first}", fix="Copy the model folder again.") from error
+    return Release(
+        model=model.eval(),
+        organs=tuple(config["organs"]),
+        recipe=config["recipe"],
+        crops=config["crops"],
+        organ_dictionary=folder / "organ_dictionary",
+        abnormality_dictionary=folder / "abnormality_dictionary",
+        text_settings=validate(TextEncoderSettings, config["text"], str(folder / "config.json")),
+        text_hash=config["text_hash"],
+        prompts=dict(zip(read_json(folder / "prompts.json"), table, strict=True)),
+        calibration=read_json(folder / "calibration.json"),
+        provenance=config["provenance"],
+        folder=folder,
+    )
+
+
+def _config(release: Release) -> dict[str, Any]:
+    return {
+        "format_version": FORMAT_VERSION,
+        "model": release.model.settings.model_dump(mode="json"),
+        "organs": list(release.organs),
+        "recipe": release.recipe,
+        "crops": release.crops,
+        "text": release.text_settings.model_dump(mode="json"),
+        "text_hash": release.text_hash,
+        "provenance": release.provenance,
+    }
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")

@@ -6,14 +6,17 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
+
+from ctglip.features.text_bank import TextBank
 
 Features = dict[str, Tensor]
 """What ``encode`` gives: every tensor is a list of rows, so micro-batches are joined along the first axis."""
@@ -110,6 +113,25 @@ class Objective(nn.Module, ABC):
         return self.compute(self.encode(batch))
 
 
+class Temperature(nn.Module):
+    """An inverse temperature: learned through its logarithm, or fixed.
+
+    Args:
+        start: temperature at the start.
+        learn: whether it changes.
+        max_scale: largest inverse temperature (CLIP: 100).
+    """
+
+    def __init__(self, start: float = 0.07, learn: bool = True, max_scale: float = 100.0) -> None:
+        super().__init__()
+        self.max_scale = max_scale
+        self.log_scale = nn.Parameter(torch.tensor(-math.log(start)), requires_grad=learn)
+
+    def forward(self) -> Float[Tensor, ""]:
+        """The factor on similarities, 1 / temperature."""
+        return self.log_scale.exp().clamp(max=self.max_scale)
+
+
 def total(losses: Mapping[str, Tensor]) -> Float[Tensor, ""]:
     """The sum of an objective's losses."""
     return torch.stack([loss.float() for loss in losses.values()]).sum()
@@ -127,6 +149,25 @@ def positions(ids: Int[Tensor, "*n"], pool_ids: Int[Tensor, " p"]) -> Int[Tensor
     return torch.where(ids < 0, ids, found)
 
 
-def valid_negatives(ids: Int[Tensor, "m k"]) -> Bool[Tensor, "m k"]:
-    """Where a row has a negative."""
-    return ids >= 0
+def collate_organs(samples: Sequence[OrganSample], bank: TextBank) -> OrganBatch:
+    """Samples of organs to one batch on the CPU, with the embeddings of the distinct texts that they name.
+
+    Args:
+        samples: at least one; all with the same number of negatives.
+        bank: where the text indices point.
+    """
+    integers = {
+        name: torch.tensor([int(getattr(sample, name)) for sample in samples])
+        for name in ("organ_id", "study_index", "text_id", "text_key")
+    }
+    negatives = torch.stack([torch.as_tensor(sample.negative_ids, dtype=torch.long) for sample in samples])
+    wanted = torch.cat([integers["text_id"], negatives[negatives >= 0]]).unique()
+    return OrganBatch(
+        image=torch.stack([torch.as_tensor(sample.image) for sample in samples]),
+        mask=torch.stack([torch.as_tensor(sample.mask) for sample in samples]),
+        size=torch.stack([torch.as_tensor(sample.size) for sample in samples]),
+        negative_ids=negatives,
+        pool_ids=wanted,
+        pool=bank.vectors(wanted),
+        **integers,
+    )

@@ -1,0 +1,83 @@
+"""A small residual CNN with group normalisation: no batch statistics, so it fits small batches and GradCache."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ctglip.models.encoders import CNNSettings, Encoder, VisionFeatures, last_level
+
+
+class CNN(Encoder):
+    """Strided stem, then one stage for each width; every stage after the first halves the grid.
+
+    Args:
+        settings: widths, blocks, strides.
+        in_channels: channels of the images.
+    """
+
+    def __init__(self, settings: CNNSettings, in_channels: int) -> None:
+        super().__init__()
+        if len(settings.widths) != len(settings.blocks):
+            raise ValueError(f"widths {settings.widths} and blocks {settings.blocks} must be of equal length.")
+        dims, groups = settings.spatial_dims, settings.groups
+        self.memory_format = torch.channels_last_3d if dims == 3 else torch.channels_last
+        first = settings.widths[0]
+        self.stem = nn.Sequential(
+            _conv(dims, in_channels, first, settings.stem_kernel, settings.stem_stride),
+            nn.GroupNorm(groups, first),
+            nn.ReLU(inplace=True),
+        )
+        stages, before = [], first
+        for index, (width, blocks) in enumerate(zip(settings.widths, settings.blocks, strict=True)):
+            steps = [2 if index else 1] + [1] * (blocks - 1)
+            layers = [
+                ResidualBlock(dims, before if i == 0 else width, width, step, groups)
+                for i, step in enumerate(steps[:blocks])
+            ]
+            if index and not blocks:
+                raise ValueError("Only the first stage may have no block.")
+            stages.append(nn.Sequential(*layers))
+            before = width
+        self.stages = nn.ModuleList(stages)
+        self.level_channels = settings.widths
+        self.token_dim = before
+        self.strides = tuple(settings.stem_stride * 2**i for i in range(len(settings.widths)))
+        self.to(memory_format=self.memory_format)
+
+    def forward(self, image: Float[Tensor, "b c *s"]) -> VisionFeatures:
+        """All stages' maps; tokens and pooled are the last stage's."""
+        x = self.stem(image.contiguous(memory_format=self.memory_format))
+        levels = []
+        for stage in self.stages:
+            x = stage(x)
+            levels.append(x)
+        return last_level(tuple(levels))
+
+
+class ResidualBlock(nn.Module):
+    """Two 3-wide convolutions with group normalisation beside a (projected) shortcut."""
+
+    def __init__(self, dims: int, before: int, width: int, stride: int, groups: int) -> None:
+        super().__init__()
+        self.first = _conv(dims, before, width, 3, stride)
+        self.first_norm = nn.GroupNorm(groups, width)
+        self.second = _conv(dims, width, width, 3, 1)
+        self.second_norm = nn.GroupNorm(groups, width)
+        self.shortcut: nn.Module = nn.Identity()
+        if stride > 1 or before != width:
+            self.shortcut = nn.Sequential(_conv(dims, before, width, 1, stride), nn.GroupNorm(groups, width))
+        self.act = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Same channels-last layout in and out."""
+        y = self.act(self.first_norm(self.first(x)))
+        return self.act(self.second_norm(self.second(y)) + self.shortcut(x))
+
+
+def _conv(dims: int, before: int, width: int, kernel: int, stride: int) -> nn.Module:
+    kind = nn.Conv3d if dims == 3 else nn.Conv2d
+    conv = kind(before, width, kernel, stride, padding=(kernel - 1) // 2, bias=False)
+    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+    return conv
