@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ctglip.pages.document import render_template
 from ctglip.pages.parts import Control, Fact, Link, OrganRecognition, Picture, Score
 from ctglip.pages.scan import ScanPage
 
@@ -69,4 +70,5 @@ class IndexPage:
 
 def render(page: IndexPage) -> str:
     """The page as one self-contained HTML document."""
-    raise NotImplementedError
+    longest = max((step.seconds for step in page.steps), default=0.0) or 1.0
+    return render_template("index.html", page=page, longest=longest)

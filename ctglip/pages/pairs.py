@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ctglip.pages.document import render_template
 from ctglip.pages.parts import Fact, Picture
 
 
@@ -50,4 +51,4 @@ class PairsPage:
 
 def render(page: PairsPage) -> str:
     """The page as one self-contained HTML document."""
-    raise NotImplementedError
+    return render_template("pairs.html", page=page)

@@ -6,7 +6,14 @@ a dash), never a made-up 0.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import TypeGuard
+
+
+def known(value: float | None) -> TypeGuard[float]:
+    """The value is a finite number."""
+    return value is not None and math.isfinite(value)
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,15 @@ class Fact:
 
 
 @dataclass(frozen=True)
+class LegendEntry:
+    """One outlined structure of a picture: its number in the picture, its name, its colour (``#rrggbb``)."""
+
+    number: int
+    name: str
+    colour: str
+
+
+@dataclass(frozen=True)
 class Picture:
     """One picture of a page.
 
@@ -42,13 +58,15 @@ class Picture:
             anything else is refused when the page is rendered, so a page never reaches for the network or the disk.
         alt: what the picture shows, for those who cannot see it; never empty.
         caption: the text below it.
-        size: displayed (width, height) in CSS pixels, or None for the picture's own.
+        size: its (width, height) in pixels, or None where not known.
+        legend: the outlined structures.
     """
 
     uri: str
     alt: str
     caption: str = ""
     size: tuple[int, int] | None = None
+    legend: tuple[LegendEntry, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
+from ctglip.pages.document import render_template
 from ctglip.pages.parts import Fact, Picture
 from ctglip.types import Failure, Severity
 
@@ -73,4 +75,26 @@ class QualityPage:
 
 def render(page: QualityPage) -> str:
     """The page as one self-contained HTML document."""
-    raise NotImplementedError
+    total = page.done + len(page.failures)
+    return render_template("quality.html", page=page, total=total, groups=_grouped(page.failures))
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Failures of one stage and code: how many, and the first of them."""
+
+    code: str
+    stage: str
+    count: int
+    example: str
+    message: str
+
+
+def _grouped(failures: tuple[Failure, ...]) -> list[_Group]:
+    """Failures by stage and code, most frequent first."""
+    counts = Counter((failure.stage, failure.code) for failure in failures)
+    first = {(failure.stage, failure.code): failure for failure in reversed(failures)}
+    return [
+        _Group(code, stage, number, first[stage, code].study_id, first[stage, code].message)
+        for (stage, code), number in counts.most_common()
+    ]

@@ -9,7 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ctglip.pages.parts import Control, Curve, Fact, OrganRecognition, Picture, Score
+from markupsafe import Markup
+
+from ctglip.pages import plots
+from ctglip.pages.document import render_template
+from ctglip.pages.parts import Control, Curve, Fact, OrganRecognition, Picture, Score, known
 
 
 @dataclass(frozen=True)
@@ -137,4 +141,17 @@ class EvaluationPage:
 
 def render(page: EvaluationPage) -> str:
     """The page as one self-contained HTML document."""
-    raise NotImplementedError
+    return render_template("report.html", page=page, forest=_forest(page))
+
+
+def _forest(page: EvaluationPage) -> Markup:
+    """The macro average, the controls, then the pairs, best first, those without a score last."""
+    ranked = sorted(page.pairs, key=lambda row: row.auroc.value if known(row.auroc.value) else -1.0, reverse=True)
+    rows = [plots.ForestRow("Macro average", page.auroc, "summary")]
+    rows += [plots.ForestRow(control.name, control.score, "control") for control in page.controls]
+    rows += [
+        plots.ForestRow(f"{row.organ} · {row.abnormality}", row.auroc, "pair", f"{row.positives:,} / {row.n:,}")
+        for row in ranked
+    ]
+    title = "AUROC of each organ and abnormality, with controls"
+    return plots.forest(rows, title, "AUROC", "positives / n") + plots.forest(rows, title, narrow=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ctglip.pages.document import render_template
 from ctglip.pages.parts import Fact, Picture
 from ctglip.types import QualityCheck
 
@@ -78,4 +79,4 @@ class ScanPage:
 
 def render(page: ScanPage) -> str:
     """The page as one self-contained HTML document."""
-    raise NotImplementedError
+    return render_template("scan.html", page=page)

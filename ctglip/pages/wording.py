@@ -1,0 +1,56 @@
+"""How numbers are written on every page: true minus signs, thousands separators, a dash for what is not known."""
+
+from __future__ import annotations
+
+from ctglip.pages.parts import Score, known
+
+DASH = "–"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number with fixed decimals (``0.861``), or a dash."""
+    return _minus(f"{value:,.{digits}f}") if known(value) else DASH
+
+
+def plain(value: float | None) -> str:
+    """A number as short as it is exact to 4 digits (``819.4``, ``0.003``, ``12,345``), or a dash."""
+    if not known(value):
+        return DASH
+    return _minus(f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}")
+
+
+def count(value: int) -> str:
+    """A whole number with thousands separators."""
+    return f"{value:,}"
+
+
+def share(value: float | None) -> str:
+    """A probability as percent; 0 and 1 are written only when they are exact."""
+    if not known(value):
+        return DASH
+    if 0 < value < 0.01:
+        return "< 1\u00a0%"
+    if 0.99 < value < 1:
+        return "> 99\u00a0%"
+    return f"{value * 100:.0f}\u00a0%"
+
+
+def interval(score: Score, digits: int = 3) -> str:
+    """``0.842–0.879``, or nothing where no interval is known."""
+    if not known(score.low) or not known(score.high):
+        return ""
+    return f"{number(score.low, digits)}–{number(score.high, digits)}"
+
+
+def duration(seconds: float) -> str:
+    """``0.42 s``, ``12.3 s`` or ``3 min 05 s``."""
+    if seconds < 1:
+        return f"{seconds:.2f}\u00a0s"
+    if seconds < 59.95:
+        return f"{seconds:.1f}\u00a0s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}\u00a0min {rest:02d}\u00a0s"
+
+
+def _minus(text: str) -> str:
+    return text.replace("-", "\u2212")
