@@ -1,0 +1,86 @@
+"""From stored numbers to Hounsfield units, and windows over them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ctglip.errors import ScanError
+from ctglip.types import QualityCheck
+
+AIR_HU = -1024
+_INT16 = np.iinfo(np.int16)
+
+
+def to_hu(
+    values: np.ndarray, slope: float = 1.0, intercept: float = 0.0, where: str = "The scan"
+) -> tuple[np.ndarray, tuple[QualityCheck, ...]]:
+    """Scaled and rounded int16 Hounsfield units, with what was odd about the numbers.
+
+    Args:
+        values: any real array.
+        slope: of the header; the result is ``values * slope + intercept``.
+        intercept: of the header.
+        where: how errors name the scan.
+
+    Returns:
+        int16 array of the same shape (the same memory when nothing is to be done), and checks.
+
+    Raises:
+        ScanError: not real numbers (``not_scalar``), more than half of them not finite (``not_finite``), or all of
+            them equal (``image_constant``).
+    """
+    if values.dtype.kind not in "iufb":
+        raise ScanError(f"{where} holds {values.dtype}, expected real numbers.", code="not_scalar")
+    if not (np.isfinite(slope) and np.isfinite(intercept) and slope != 0):
+        raise ScanError(f"{where} scales by {slope} and {intercept}.", code="bad_rescale")
+    checks: list[QualityCheck] = []
+    if values.dtype.kind == "f":
+        values, checks = _finite(values, slope, intercept, where)
+    if values.min() == values.max():
+        raise ScanError(
+            f"{where} is empty: every voxel holds {values.flat[0]}.", code="image_constant", fix="Export it again."
+        )
+    hu, beyond = scale_to_int16(values, slope, intercept)
+    if beyond:
+        message = f"{beyond} voxels lie beyond what HU can be and were clipped to {_INT16.min}..{_INT16.max}."
+        checks.append(QualityCheck("beyond_int16", "warning", message, beyond))
+    return hu, tuple(checks)
+
+
+def scale_to_int16(values: np.ndarray, slope: float, intercept: float) -> tuple[np.ndarray, int]:
+    """``values * slope + intercept`` rounded to int16, and how many did not fit and were clipped.
+
+    The array itself comes back when it is int16 and there is nothing to do.
+    """
+    if values.dtype == np.int16 and slope == 1 and intercept == 0:
+        return values, 0
+    if values.dtype.kind in "iub" and float(slope).is_integer() and float(intercept).is_integer():
+        scaled = values.astype(np.int32 if values.dtype.itemsize < 4 else np.int64)
+        scaled *= int(slope)
+        scaled += int(intercept)
+    else:
+        scaled = np.rint(values.astype(np.float64) * slope + intercept)
+    if scaled.min() >= _INT16.min and scaled.max() <= _INT16.max:
+        return scaled.astype(np.int16), 0
+    beyond = int(np.count_nonzero((scaled < _INT16.min) | (scaled > _INT16.max)))
+    return np.clip(scaled, _INT16.min, _INT16.max).astype(np.int16), beyond
+
+
+def _finite(values: np.ndarray, slope: float, intercept: float, where: str) -> tuple[np.ndarray, list[QualityCheck]]:
+    """Voxels without a number become air, and are counted."""
+    wrong = ~np.isfinite(values)
+    share = float(wrong.mean())
+    if share == 0:
+        return values, []
+    if share > 0.5:
+        raise ScanError(
+            f"{where}: {share:.0%} of the voxels are NaN or infinite.", code="not_finite", fix="Export it again."
+        )
+    filled = np.where(wrong, (AIR_HU - intercept) / slope, values)
+    message = f"{share:.2%} of the voxels are NaN or infinite and were set to {AIR_HU} HU."
+    return filled, [QualityCheck("not_finite", "warning", message, share)]
+
+
+def window(hu: np.ndarray, low: float, high: float) -> np.ndarray:
+    """float32 in 0..1: HU from ``low`` to ``high``, clipped."""
+    return np.clip((hu.astype(np.float32) - low) / (high - low), 0, 1)

@@ -1,0 +1,132 @@
+"""NIfTI files, gunzipped by isal: the numbers as they are stored, and their affine."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import nibabel as nib
+import numpy as np
+from isal import igzip, igzip_lib
+from nibabel.spatialimages import HeaderDataError
+
+from ctglip.errors import CTGLIPError
+from ctglip.types import QualityCheck
+from ctglip.volume.raw import RawVolume
+
+_GZIP_ERRORS: tuple[type[Exception], ...] = (cast("type[Exception]", igzip_lib.error), zlib.error, OSError)
+SUFFIXES = (".nii", ".nii.gz")
+_LABEL = re.compile(rb'<Label\b[^>]*\bKey="(\d+)"[^>]*>\s*(?:<!\[CDATA\[)?([^<\]]+)')
+
+
+@dataclass(frozen=True)
+class NiftiFile:
+    """A NIfTI file in memory; ``names`` is the label table of its own header, when it has one."""
+
+    volume: RawVolume
+    names: dict[int, str]
+
+
+def read_nifti(path: Path, error: type[CTGLIPError]) -> NiftiFile:
+    """Read one NIfTI file.
+
+    Args:
+        path: ``.nii`` or ``.nii.gz``.
+        error: the class to raise: ScanError or MaskError.
+
+    Raises:
+        CTGLIPError: ``file_empty``, ``file_truncated``, ``not_an_image``, ``image_2d``, ``image_4d``, ``bad_affine``.
+    """
+    data = _bytes(path, error)
+    header, offset = _header(path, data, error)
+    shape = tuple(int(n) for n in header.get_data_shape())
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    if len(shape) != 3 or min(shape) < 1:
+        raise error(
+            f"{path.name} has {len(shape)} dimensions {shape}, expected one 3D volume.",
+            code="image_4d" if len(shape) > 3 else "image_2d",
+            fix="Give one file for each volume." if len(shape) > 3 else "",
+        )
+    dtype = header.get_data_dtype()
+    expected = offset + int(np.prod(shape)) * dtype.itemsize
+    if len(data) < expected:
+        raise error(
+            f"{path.name} is truncated: {len(data)} bytes of {expected}.",
+            code="file_truncated",
+            fix="Copy or download it again.",
+        )
+    values = np.frombuffer(data, dtype, count=int(np.prod(shape)), offset=offset).reshape(shape, order="F")
+    if not dtype.isnative:
+        values = values.astype(dtype.newbyteorder("="))
+    slope, intercept = header.get_slope_inter()
+    affine = np.asarray(header.get_best_affine(), np.float64)
+    volume = RawVolume(
+        values, affine, 1.0 if slope is None else float(slope), float(intercept or 0), checks=_placed(header)
+    )
+    return NiftiFile(volume, _names(data[:offset]))
+
+
+def _bytes(path: Path, error: type[CTGLIPError]) -> bytes:
+    """The file's bytes, unzipped when they are gzip (whatever the name says)."""
+    try:
+        data = path.read_bytes()
+    except OSError as problem:
+        raise error(f"{path} cannot be read: {problem.strerror}.", code="unreadable") from problem
+    if not data:
+        raise error(f"{path.name} is an empty file.", code="file_empty", fix="Copy or download it again.")
+    if data[:2] != b"\x1f\x8b":
+        return data
+    try:
+        return igzip.decompress(data)
+    except EOFError as problem:
+        raise error(
+            f"{path.name} is truncated: its gzip stream of {len(data)} bytes ends too early.",
+            code="file_truncated",
+            fix="Copy or download it again.",
+        ) from problem
+    except _GZIP_ERRORS as problem:
+        raise error(
+            f"{path.name} is a damaged gzip file.", code="file_damaged", fix="Copy or download it again."
+        ) from problem
+
+
+def _header(path: Path, data: bytes, error: type[CTGLIPError]) -> tuple[nib.Nifti1Header, int]:
+    for kind, size, magic in ((nib.Nifti1Header, 348, b"n+1"), (nib.Nifti2Header, 540, b"n+2")):
+        place = 344 if size == 348 else 4
+        if len(data) >= size and data[place : place + 3] == magic:
+            try:
+                header = kind(data[:size], check=True)
+                return header, int(header["vox_offset"])
+            except (HeaderDataError, ValueError, KeyError) as problem:
+                raise error(f"{path.name} has a broken NIfTI header: {problem}.", code="bad_header") from problem
+    if len(data) >= 348 and data[344:347] == b"ni1":
+        raise error(f"{path.name} is the header of a NIfTI pair.", code="not_an_image", fix="Give a single .nii file.")
+    raise error(
+        f"{path.name} is not a NIfTI file (no NIfTI signature in {len(data)} bytes).",
+        code="not_an_image",
+        fix="Give a NIfTI or NRRD file, or a folder of one DICOM series.",
+    )
+
+
+def _placed(header: nib.Nifti1Header) -> tuple[QualityCheck, ...]:
+    """Doubts about where the header says the voxels are."""
+    qform, sform = int(header["qform_code"]), int(header["sform_code"])
+    if not qform and not sform:
+        message = "The header places the voxels nowhere (no sform, no qform): left and right are a guess."
+        return (QualityCheck("no_orientation", "error", message),)
+    if qform and sform:
+        difference = np.asarray(header.get_sform(coded=False)) - np.asarray(header.get_qform(coded=False))
+        apart = float(np.abs(difference).max())
+        if apart > 1:
+            message = f"sform and qform disagree by up to {apart:.3g} mm; the sform is used."
+            return (QualityCheck("two_affines", "warning", message, apart),)
+    return ()
+
+
+def _names(head: bytes) -> dict[int, str]:
+    """The label table that TotalSegmentator and Connectome Workbench write into the extended header."""
+    return {int(key): name.decode("utf-8", "replace").strip() for key, name in _LABEL.findall(head)}

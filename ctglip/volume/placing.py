@@ -1,0 +1,97 @@
+"""Laying label maps on a scan: voxel by voxel, by their affines, or slice by slice."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ctglip.errors import MaskError
+from ctglip.types import QualityCheck, Scan, spacing_of
+from ctglip.volume.geometry import overlap, same_grid
+from ctglip.volume.raw import UnevenScan
+from ctglip.volume.resample import to_grid
+
+MIN_OVERLAP = 0.5
+"""Masks are resampled when at least this share of the smaller field of view lies in the other."""
+
+
+def on_scan(
+    labels: np.ndarray, affine: np.ndarray, scan: Scan, *, by_index: bool
+) -> tuple[np.ndarray, list[QualityCheck]]:
+    """Labels on the scan's grid.
+
+    Args:
+        labels: uint8 ``[x, y, z]`` in RAS+ order.
+        affine: ``[4, 4]`` of the labels.
+        scan: the scan.
+        by_index: where only the slice spacing disagrees, lay slice on slice.
+
+    Raises:
+        MaskError: ``mask_slice_spacing`` or ``mask_elsewhere``.
+    """
+    if same_grid(labels.shape, affine, scan.hu.shape, scan.affine):
+        return labels, []
+    axis = _slice_mismatch(labels.shape, affine, scan)
+    if axis is not None:
+        return _slice_by_slice(labels, affine, scan, axis, by_index=by_index)
+    shared = overlap(labels.shape, affine, scan.hu.shape, scan.affine)
+    if shared < MIN_OVERLAP:
+        raise MaskError(
+            f"The masks lie elsewhere: their grid {_described(labels.shape, affine)} shares {shared:.0%} with the "
+            f"scan's {_described(scan.hu.shape, scan.affine)}.",
+            code="mask_elsewhere",
+            fix="Give the masks that were drawn on this scan, or correct the header of one of them.",
+        )
+    x, y, z = scan.hu.shape
+    message = f"The masks were resampled onto the scan's grid (overlap {shared:.0%})."
+    moved = to_grid(labels, affine, (x, y, z), scan.affine, labels=True)
+    return moved, [QualityCheck("masks_resampled", "info", message, shared)]
+
+
+def _described(shape: tuple[int, ...], affine: np.ndarray) -> str:
+    size = "x".join(map(str, shape))
+    place = ", ".join(f"{value:.0f}" for value in affine[:3, 3])
+    return f"{size} at ({place}) mm"
+
+
+def _slice_mismatch(shape: tuple[int, ...], affine: np.ndarray, scan: Scan) -> int | None:
+    """The slice axis, when the two grids agree in plane and in the number of slices but not in where these lie."""
+    uneven = isinstance(scan, UnevenScan) and scan.slices is not None
+    edges, own = affine[:3, :3], scan.affine[:3, :3]
+    for axis in [scan.slice_axis] if isinstance(scan, UnevenScan) else [2, 1, 0]:
+        plane = [k for k in range(3) if k != axis]
+        count = len(scan.slices) if isinstance(scan, UnevenScan) and scan.slices is not None else scan.hu.shape[axis]
+        if shape[axis] != count or any(shape[k] != scan.hu.shape[k] for k in plane):
+            continue
+        smallest = min(spacing_of(scan.affine))
+        extent = max(scan.hu.shape[k] for k in plane)
+        if np.abs(edges - own)[:, plane].max() * extent > 0.5 * smallest:
+            continue
+        unit, other = own[:, axis] / np.linalg.norm(own[:, axis]), edges[:, axis] / np.linalg.norm(edges[:, axis])
+        apart = abs(np.linalg.norm(edges[:, axis]) / np.linalg.norm(own[:, axis]) - 1)
+        off = scan.affine[:3, 3] - affine[:3, 3]
+        if unit @ other < 0.999 or np.linalg.norm(off - (off @ unit) * unit) > 0.5 * smallest:
+            continue
+        if uneven or apart > 0.01:
+            return axis
+    return None
+
+
+def _slice_by_slice(
+    labels: np.ndarray, affine: np.ndarray, scan: Scan, axis: int, *, by_index: bool
+) -> tuple[np.ndarray, list[QualityCheck]]:
+    theirs, ours = spacing_of(affine)[axis], spacing_of(scan.affine)[axis]
+    found = (
+        f"The masks have the scan's {labels.shape[axis]} slices, but lie {theirs:.4g} mm apart where the scan's grid "
+        f"has {ours:.4g} mm"
+    )
+    if not by_index:
+        raise MaskError(
+            f"{found}.",
+            code="mask_slice_spacing",
+            fix="If each mask slice belongs to the slice of the same number, set align_masks_by_index: true.",
+        )
+    if isinstance(scan, UnevenScan) and scan.slices is not None:
+        index = np.abs(np.arange(scan.hu.shape[axis])[:, None] - scan.slices).argmin(1)
+        labels = labels.take(index, axis=axis)
+    check = QualityCheck("mask_slice_spacing", "warning", f"{found}; they were laid on slice by slice.", theirs)
+    return labels, [check]

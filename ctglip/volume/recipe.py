@@ -1,0 +1,58 @@
+"""What a scan is turned into: one small piece of data that travels from preprocessing into the model."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from ctglip.config import Settings
+from ctglip.files import value_hash
+from ctglip.volume.segmentation import SegmentationSettings
+
+
+class VolumeRecipe(Settings):
+    """How scans and masks are read and standardised.
+
+    Attributes:
+        spacing_mm: voxel edges (x, y, z) of the standardised volume.
+        hu_clip: lowest and highest HU kept; padding such as -3024 ends up at the lowest.
+        crop_to_body: cut away the air around the largest body.
+        min_organ_ml: organs with less than this are not listed.
+        slice_gaps: what to do with a DICOM series whose slices are unevenly spaced: interpolate them onto a regular
+            grid, or refuse the series.
+        series: which CT series of a folder to take: a series number, or words of its description. None takes the one
+            with the most slices.
+        label_map: numbers of a multilabel mask file to organ names, where they are not TotalSegmentator v2's.
+        align_masks_by_index: lay masks on the slices one by one when only their slice spacing disagrees.
+        segmentation: run TotalSegmentator with these settings on scans that come without masks.
+    """
+
+    spacing_mm: tuple[float, float, float] = (1.5, 1.5, 1.5)
+    hu_clip: tuple[int, int] = (-1024, 3071)
+    crop_to_body: bool = True
+    min_organ_ml: float = Field(default=0.05, ge=0)
+    slice_gaps: Literal["resample", "refuse"] = "resample"
+    series: str | None = None
+    label_map: dict[int, str] | None = None
+    align_masks_by_index: bool = False
+    segmentation: SegmentationSettings | None = None
+
+    @field_validator("spacing_mm")
+    @classmethod
+    def _possible_spacing(cls, value: tuple[float, float, float]) -> tuple[float, float, float]:
+        if not all(0.1 <= edge <= 20 for edge in value):
+            raise ValueError("every edge must be between 0.1 and 20 mm")
+        return value
+
+    @field_validator("hu_clip")
+    @classmethod
+    def _ordered_clip(cls, value: tuple[int, int]) -> tuple[int, int]:
+        if not -32768 <= value[0] < value[1] <= 32767:
+            raise ValueError("expected lowest < highest, both within int16")
+        return value
+
+    @property
+    def hash(self) -> str:
+        """The same for equal recipes; part of every cache key."""
+        return value_hash(self.model_dump(mode="json"))
