@@ -43,13 +43,15 @@ def soft_contrastive(
     """
     with torch.autocast(query.device.type, enabled=False):
         query, key = _exact(query), _exact(key)
-        keep = torch.ones(len(query), dtype=torch.bool, device=query.device) if valid is None else valid
-        if not bool(keep.any()):
-            return empty(query, key, scale)
         first, second = context if isinstance(context, tuple) else (context, context)
+        if valid is not None:
+            query, key = query[valid], key[valid]
+            first, second, extra_index = _rows(first, valid), _rows(second, valid), _rows(extra_index, valid)
+        if not len(query):
+            return empty(query, key, scale)
         extra_logits = _extra_logits(query, scale, extra, extra_index)
-        forward = _direction(query, key, scale, target, first, second, keep, extra_logits)
-        backward = _direction(key, query, scale, target, second, first, keep, None)
+        forward = _direction(query, key, scale, target, first, second, extra_logits)
+        backward = _direction(key, query, scale, target, second, first, None)
         return (forward + backward) / 2
 
 
@@ -98,6 +100,10 @@ def _extra_logits(query: Tensor, scale: Tensor | float, extra: Tensor | None, in
     return logits.masked_fill(index < 0, _MASKED)
 
 
+def _rows(value: Tensor | None, keep: Tensor) -> Tensor | None:
+    return None if value is None else value[keep]
+
+
 def _direction(
     query: Tensor,
     key: Tensor,
@@ -105,13 +111,11 @@ def _direction(
     target: Target,
     query_context: Tensor | None,
     key_context: Tensor | None,
-    keep: Tensor,
     extra_logits: Tensor | None,
 ) -> Tensor:
-    """Mean over the kept rows of one direction."""
-    logits = (scale * query @ key.T).masked_fill(~keep[None, :], _MASKED)
+    """Mean over the rows of one direction."""
+    logits = scale * query @ key.T
     own = torch.arange(len(query), device=query.device)
-    weights = target(Block(own, len(key), query_context, key_context)).to(logits.dtype) * keep[None, :]
+    weights = target(Block(own, len(key), query_context, key_context)).to(logits.dtype)
     seen = logits if extra_logits is None else torch.cat([logits, extra_logits], dim=1)
-    rows = weights.sum(1) * seen.logsumexp(1) - (weights * logits).sum(1)
-    return rows[keep].mean()
+    return (weights.sum(1) * seen.logsumexp(1) - (weights * logits).sum(1)).mean()

@@ -131,6 +131,10 @@ class Temperature(nn.Module):
         """The factor on similarities, 1 / temperature."""
         return self.log_scale.exp().clamp(max=self.max_scale)
 
+    def value(self) -> float:
+        """The temperature as a number to log."""
+        return 1 / float(self().detach())
+
 
 def total(losses: Mapping[str, Tensor]) -> Float[Tensor, ""]:
     """The sum of an objective's losses."""

@@ -111,8 +111,8 @@ class OrganText(Objective):
         }
         report = {
             "anatomy_accuracy": accuracy(anatomy, classes, features["organ_id"]),
-            "anatomy_temperature": 1 / float(self.anatomy_scale()),
-            "diagnosis_temperature": 1 / float(self.diagnosis_scale()),
+            "anatomy_temperature": self.anatomy_scale.value(),
+            "diagnosis_temperature": self.diagnosis_scale.value(),
             **pair_similarity(diagnosis, text, features["text_key"]),
             "image_rank": effective_rank(diagnosis),
             "text_rank": effective_rank(text),

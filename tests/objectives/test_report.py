@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from ctglip.objectives.report import accuracy, effective_rank, pair_similarity
+
+
+def test_effective_rank_counts_the_dimensions_in_use():
+    torch.manual_seed(0)
+    line = torch.randn(50, 1) @ torch.randn(1, 16)
+    assert effective_rank(line) == pytest.approx(1, abs=1e-3)
+    cross = torch.cat([torch.eye(4), -torch.eye(4)])
+    assert effective_rank(cross) == pytest.approx(4, abs=1e-4)
+    assert effective_rank(torch.ones(5, 4)) == pytest.approx(1, abs=1e-3)
+    assert math.isnan(effective_rank(torch.randn(1, 4)))
+
+
+def test_similarities_of_pairs_and_others():
+    image, text = torch.eye(3), torch.tensor([[1.0, 0, 0], [0, 0, 1], [0, 0, 1]])
+    report = pair_similarity(image, text, torch.tensor([0, 1, 2]))
+    assert report["positive_similarity"] == pytest.approx(2 / 3)
+    assert report["negative_similarity"] == pytest.approx(1 / 6)
+    shared = pair_similarity(image, text, torch.tensor([0, 1, 1]))
+    assert shared["positive_similarity"] == pytest.approx(3 / 5)
+    assert math.isnan(pair_similarity(image[:0], text[:0], torch.zeros(0, dtype=torch.long))["text_accuracy"])
+
+
+def test_accuracy_is_the_nearest_class():
+    assert accuracy(torch.eye(3), torch.eye(3), torch.tensor([0, 2, 2])) == pytest.approx(2 / 3)
