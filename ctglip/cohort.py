@@ -63,6 +63,12 @@ class Cohort:
     path: Path
     rows: tuple[CohortRow, ...]
     bad: tuple[Failure, ...]
+    columns: tuple[str, ...] = ()
+
+    @property
+    def has_reports(self) -> bool:
+        """Whether the table has a column for reports, so that a row without one lacks something."""
+        return not {"report", "findings", "impression", "report_path"}.isdisjoint(self.columns)
 
 
 def read_table(path: Path) -> pl.DataFrame:
@@ -116,7 +122,7 @@ def read_cohort(path: Path, columns: Path | None = None) -> Cohort:
         except CTGLIPError as error:
             shown = record["study_id"] or f"row {number}"
             bad.append(Failure(shown, "cohort", error.code, str(error), {"row": number}))
-    return Cohort(path, tuple(rows), tuple(bad))
+    return Cohort(path, tuple(rows), tuple(bad), tuple(known))
 
 
 def _rename(table: pl.DataFrame, columns: Path) -> pl.DataFrame:

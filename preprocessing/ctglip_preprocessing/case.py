@@ -1,0 +1,144 @@
+"""One study on its way: a case in, a result out. Failures are values; nothing here knows Ray or the journal."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from ctglip.cohort import CohortRow
+from ctglip.errors import CTGLIPError, StoreError
+from ctglip.store.format import study_path
+from ctglip.store.study import SourceGrid, StudyReader
+from ctglip.types import Failure
+from ctglip.vocabulary.organs import load_organs
+from ctglip_preprocessing.limits import TimeUp, limits
+from ctglip_preprocessing.settings import PreprocessConfig
+from ctglip_preprocessing.stages.ingest import ingest, input_checksum
+from ctglip_preprocessing.stages.report import read_report
+from ctglip_preprocessing.stages.segment import find_masks
+from ctglip_preprocessing.stages.standardize import standardize_study
+from ctglip_preprocessing.stages.write import write
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What all cases of a run have in common; small, since it travels to every worker.
+
+    Attributes:
+        store: the store's folder.
+        recipe_hash: the store's, see ``ctglip.store.format.build_hash``.
+        wants_report: the cohort has reports, so a study without one is a failure.
+    """
+
+    store: Path
+    config: PreprocessConfig
+    recipe_hash: str
+    wants_report: bool
+
+
+@dataclass(frozen=True)
+class Case:
+    """One study to work on. ``fingerprint`` is what its input looked like from outside when it was planned."""
+
+    row: CohortRow
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class CaseResult:
+    """What became of a case.
+
+    Attributes:
+        status: ``done``: written now; ``unchanged``: the store holds just this already; ``failed``: see ``failure``.
+        checksum: hash of the input, empty when it could not be read.
+        seconds: time spent, by stage.
+    """
+
+    study_id: str
+    fingerprint: str
+    status: Literal["done", "unchanged", "failed"]
+    checksum: str = ""
+    failure: Failure | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class _Progress:
+    """Where a case is, and what is known of it so far."""
+
+    stage: str = "ingest"
+    checksum: str = ""
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def at(self, stage: str) -> Iterator[None]:
+        self.stage = stage
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
+
+
+def run_case(case: Case, plan: Plan, hard_limits: bool = False) -> CaseResult:
+    """Take one study from its files into the store. Never raises for what a study can be guilty of.
+
+    Args:
+        hard_limits: end this whole process when even an interrupt does not stop an overdue study; for workers.
+    """
+    progress = _Progress()
+    study_id = case.row.study_id
+
+    def failed(code: str, message: str, **details: str) -> CaseResult:
+        failure = Failure(study_id, progress.stage, code, message, dict(details))
+        return CaseResult(study_id, case.fingerprint, "failed", progress.checksum, failure, progress.seconds)
+
+    config = plan.config
+    try:
+        with limits(config.study_timeout_s, config.study_memory_gb, hard_limits):
+            status = _work(case.row, plan, progress)
+        return CaseResult(study_id, case.fingerprint, status, progress.checksum, None, progress.seconds)
+    except CTGLIPError as error:
+        return failed(error.code, str(error))
+    except TimeUp:
+        return failed("timeout", f"It took longer than {config.study_timeout_s:g} s (study_timeout_s).")
+    except MemoryError:
+        return failed("out_of_memory", f"It needs more than {config.study_memory_gb:g} GB (study_memory_gb).")
+    except Exception as error:  # noqa: BLE001  (a batch job never dies of one bad case)
+        return failed("unexpected", f"{type(error).__name__}: {error}", traceback=traceback.format_exc())
+
+
+def _work(row: CohortRow, plan: Plan, progress: _Progress) -> Literal["done", "unchanged"]:
+    recipe = plan.config.volume
+    with progress.at("ingest"):
+        progress.checksum = input_checksum(row)
+        if _stored(row.study_id, plan, progress.checksum):
+            return "unchanged"
+    with progress.at("report"):
+        report, findings = read_report(row, plan.wants_report)
+    with progress.at("ingest"):
+        scan, scan_checks = ingest(row, recipe)
+    organs = load_organs()
+    with progress.at("segment"):
+        masks, mask_checks = find_masks(row, scan, recipe, organs)
+    source = SourceGrid(scan.hu.shape, scan.affine)
+    with progress.at("standardize"):
+        standardized = standardize_study(scan, masks, recipe, organs, (*scan_checks, *mask_checks))
+    with progress.at("write"):
+        write(plan.store, row, standardized, source, report, findings, progress.checksum, plan.recipe_hash)
+    return "done"
+
+
+def _stored(study_id: str, plan: Plan, checksum: str) -> bool:
+    """Whether the store holds this study as it would be written now."""
+    try:
+        study = StudyReader(study_path(plan.store, study_id))
+    except StoreError:
+        return False
+    known = (study.attributes.get("source_checksum"), study.attributes.get("recipe_hash"))
+    return known == (checksum, plan.recipe_hash)

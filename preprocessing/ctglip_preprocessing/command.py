@@ -1,0 +1,78 @@
+"""``ctglip preprocess``: a cohort table in, a store out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from ctglip_preprocessing.driver import Summary
+
+
+def preprocess(
+    cohort: Annotated[Path, typer.Argument(help="The cohort table: CSV or parquet, one row a study.")],
+    store: Annotated[Path, typer.Argument(help="The store's folder; made when it is not there.")],
+    config: Annotated[
+        str | None, typer.Option(help="A file, or a shipped config such as preprocess/organ_crops.")
+    ] = None,
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", help="Change one setting, e.g. volume.crop_to_body=false.")
+    ] = None,
+    columns: Annotated[Path | None, typer.Option(help="YAML column map, our_name: their_name.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes on this machine (default 1).")] = None,
+    ray: Annotated[str | None, typer.Option(help="Address of a Ray cluster to join, or 'auto'.")] = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed studies again.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Bring a store up to date with a cohort. What is there already is not done again.
+
+    Exit code 0: every study of the cohort is in the store; 1: some failed, and the journal says why; 2: your fault.
+    """
+    import json
+
+    from rich.console import Console
+
+    from ctglip.cohort import read_cohort
+    from ctglip.config import load_settings
+    from ctglip.errors import ConfigError
+    from ctglip_preprocessing.driver import preprocess_cohort
+    from ctglip_preprocessing.progress import watching
+    from ctglip_preprocessing.settings import PreprocessConfig
+
+    if workers is not None and ray is not None:
+        raise ConfigError("--workers and --ray exclude each other.", fix="Give one of them.")
+    settings = load_settings(PreprocessConfig, config or "preprocess/organ_crops", changes or ())
+    table = read_cohort(cohort, columns)
+    with watching(Console(stderr=True)) as watch:
+        summary = preprocess_cohort(table, store, settings, workers or 1, ray, retry_failed, watch)
+    if as_json:
+        typer.echo(json.dumps(summary.as_dict(), indent=2, ensure_ascii=False))
+    else:
+        typer.echo(describe(summary))
+    if summary.failed:
+        raise typer.Exit(1)
+
+
+def describe(summary: Summary) -> str:
+    """A summary in words, a few lines."""
+    if summary.worked == 0 and not summary.failed:
+        lines = [f"Nothing to do: all {summary.studies} studies are in {summary.store}, up to date."]
+    else:
+        lines = [
+            f"{summary.store}: {summary.written} studies written, {summary.up_to_date} up to date, "
+            f"{len(summary.failed)} failed, in {summary.seconds:.1f} s."
+        ]
+    if summary.failed:
+        lines.append(f"Failed: {', '.join(f'{count} {code}' for code, count in summary.reasons.items())}.")
+        lines += [f"  {f.study_id}: {f.code}: {f.message}" for f in summary.failed[:10]]
+        if len(summary.failed) > 10:
+            lines.append(f"  ... and {len(summary.failed) - 10} more (--json lists them all).")
+        lines.append("Mend the input and run again, or try the same input again with --retry-failed.")
+    if summary.others:
+        lines.append(f"{summary.others} studies of earlier cohorts stay in the store.")
+    if summary.moved:
+        moves = ", ".join(f"{p} from {old} to {new}" for p, (old, new) in list(summary.moved.items())[:5])
+        lines.append(f"The cohort's split column moved {len(summary.moved)} patients: {moves}.")
+    return "\n".join(lines)

@@ -1,0 +1,30 @@
+"""The settings of ``ctglip preprocess``."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from ctglip.config import Settings
+from ctglip.store.splits import SplitSettings
+from ctglip.volume.recipe import VolumeRecipe
+
+
+class PreprocessConfig(Settings):
+    """Everything that decides how a cohort becomes a store.
+
+    Attributes:
+        volume: what a scan is turned into. A change of it makes every study anew.
+        splits: how patients without a split of their own are divided.
+        study_timeout_s: a study that takes longer is given up.
+        study_memory_gb: a study that needs more memory than this is given up.
+        worker_retries: how often a study is tried again after its worker or node died under it.
+    """
+
+    kind: Literal["preprocess"] = "preprocess"
+    volume: VolumeRecipe = VolumeRecipe()
+    splits: SplitSettings = SplitSettings()
+    study_timeout_s: float = Field(default=900.0, gt=0)
+    study_memory_gb: float = Field(default=4.0, gt=0)
+    worker_retries: int = Field(default=1, ge=0)

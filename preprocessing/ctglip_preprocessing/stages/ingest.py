@@ -1,0 +1,83 @@
+"""From a cohort row to a scan, and to the hash of all that the study is made from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ctglip.cohort import CohortRow
+from ctglip.errors import CTGLIPError, MaskError, ReportError, ScanError
+from ctglip.files import file_checksum, value_hash
+from ctglip.types import QualityCheck, Scan
+from ctglip.volume.io import read_scan
+from ctglip.volume.recipe import VolumeRecipe
+
+_FILES: dict[str, type[CTGLIPError]] = {"image": ScanError, "masks": MaskError, "report_path": ReportError}
+_NOT_INPUT = {*_FILES, "split", "regions", "study_id"}
+
+
+def ingest(row: CohortRow, recipe: VolumeRecipe) -> tuple[Scan, tuple[QualityCheck, ...]]:
+    """Read the study's scan.
+
+    Raises:
+        ScanError: from ``read_scan``; ``not_ct`` for another modality.
+    """
+    if row.modality != "ct":
+        raise ScanError(
+            f"Study {row.study_id} has modality {row.modality!r}, this recipe is for CT.",
+            code="not_ct",
+            fix="Preprocess films with a recipe for films.",
+        )
+    return read_scan(row.image, recipe)
+
+
+def _values(row: CohortRow) -> dict[str, Any]:
+    """The row's cells that end up in the study. The split is not among them: it is kept by patient, apart."""
+    return row.model_dump(mode="json", exclude=_NOT_INPUT, exclude_none=True)
+
+
+def input_checksum(row: CohortRow) -> str:
+    """Hash of the content of all files and cells that the study is made from; paths do not count.
+
+    Raises:
+        ScanError, MaskError, ReportError: ``no_file`` for a missing file, ``unreadable`` for one that cannot be read.
+    """
+    content: dict[str, Any] = {"cells": _values(row)}
+    for name, kind in _FILES.items():
+        path: Path | None = getattr(row, name)
+        if path is None:
+            continue
+        if not path.exists():
+            raise kind(
+                f"Study {row.study_id}: there is no {name} at {path}.",
+                code="no_file" if name == "image" else f"no_{name.removesuffix('_path')}",
+                fix="Check the path; it is relative to the cohort table.",
+            )
+        try:
+            content[name] = file_checksum(path)
+        except OSError as error:
+            raise kind(f"Study {row.study_id}: {path} cannot be read: {error}.", code="unreadable") from error
+    return value_hash(content, 64)
+
+
+def fingerprint(row: CohortRow) -> str:
+    """What the input looks like without reading it: cells, and path, size and time of every file.
+
+    While it stays the same the content is taken to be the same.
+    """
+    seen: list[Any] = [_values(row)]
+    for name in _FILES:
+        path: Path | None = getattr(row, name)
+        if path is None:
+            continue
+        files = sorted(path.rglob("*")) if path.is_dir() else [path]
+        seen.append([name, *(_look(file) for file in files)])
+    return value_hash(seen, 32)
+
+
+def _look(file: Path) -> list[Any]:
+    try:
+        stat = file.stat()
+    except OSError as error:
+        return [str(file), type(error).__name__]
+    return [str(file), stat.st_size, stat.st_mtime_ns]

@@ -1,0 +1,86 @@
+"""Cohorts of small synthetic studies: a body in air with a liver, a spleen and two lungs."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from ctglip_preprocessing.settings import PreprocessConfig
+
+from ctglip.config import load_settings
+
+SIZE = 24
+REPORT = "FINDINGS: The liver is enlarged. No splenomegaly.\nIMPRESSION: Hepatomegaly."
+
+
+def write_scan(path: Path, seed: int = 0, labels: bool = False) -> None:
+    """A CT, or its masks in TotalSegmentator v2's numbers, 24^3 at 4 mm."""
+    rng = np.random.default_rng(seed)
+    ct = np.full((SIZE,) * 3, -1000, np.int16)
+    ct[3:-3, 3:-3, 2:-2] = 40 + rng.integers(-20, 20, (SIZE - 6, SIZE - 6, SIZE - 4))
+    masks = np.zeros(ct.shape, np.uint8)
+    for number, box, hu in (
+        (5, np.s_[13:20, 8:16, 4:12], 60),
+        (1, np.s_[5:8, 6:10, 6:10], 50),
+        (11, np.s_[13:20, 6:18, 14:22], -850),
+        (10, np.s_[4:11, 6:18, 14:22], -850),
+    ):
+        masks[box] = number
+        ct[box] = hu
+    affine = np.diag([4.0, 4.0, 4.0, 1.0])
+    affine[:3, 3] = [-48, -48, 100]
+    image = nib.Nifti1Image(masks if labels else ct, affine)
+    image.header.set_xyzt_units("mm")
+    nib.save(image, path)
+
+
+Rows = list[dict[str, str]]
+
+
+def write_table(path: Path, rows: Rows) -> Path:
+    """A cohort table."""
+    names = list(dict.fromkeys(key for row in rows for key in row))
+    with path.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, names)
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+@pytest.fixture
+def make_cohort(tmp_path: Path) -> Callable[..., tuple[Path, Rows]]:
+    """Writes a cohort of ``studies`` sound studies; gives its path and rows, for a test to spoil."""
+
+    def make(studies: int = 3, report: str | None = REPORT) -> tuple[Path, Rows]:
+        rows: Rows = []
+        for number in range(studies):
+            name = f"{number:05}"
+            write_scan(tmp_path / f"ct{name}.nii.gz", number)
+            write_scan(tmp_path / f"masks{name}.nii.gz", number, labels=True)
+            row = {
+                "study_id": name,
+                "patient_id": f"p{number // 2}",
+                "image": f"ct{name}.nii.gz",
+                "masks": f"masks{name}.nii.gz",
+            }
+            rows.append(row if report is None else row | {"report": report})
+        return write_table(tmp_path / "cohort.csv", rows), rows
+
+    return make
+
+
+@pytest.fixture
+def config() -> PreprocessConfig:
+    """4 mm, the synthetic studies' own grid."""
+    return load_settings(PreprocessConfig, "preprocess/demo_3mm", ["volume.spacing_mm=[4.0, 4.0, 4.0]"])
+
+
+def contents(store: Path, without: tuple[str, ...] = ("journal.sqlite", ".lock")) -> dict[str, str]:
+    """Path -> hash of every file of a store, but those that need not be the same."""
+    files = (path for path in store.rglob("*") if path.is_file() and path.name not in without)
+    return {str(f.relative_to(store)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}

@@ -1,0 +1,244 @@
+"""What a run leaves in the store and the journal, and what the next run makes of it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ctglip_preprocessing.driver import Summary, preprocess_cohort
+from ctglip_preprocessing.journal import Journal
+
+from ctglip.cohort import read_cohort
+from ctglip.errors import StoreError
+from ctglip.files import remove
+from ctglip.store.format import study_path
+from ctglip.store.lock import exclusive
+from ctglip.store.tables import Store
+from ctglip.store.verify import verify
+from tests.preprocessing.conftest import REPORT, contents, write_scan, write_table
+
+
+@pytest.fixture
+def run(tmp_path: Path, config):
+    """Preprocess the cohort table into ``store``."""
+
+    def go(**options) -> Summary:
+        changes = options.pop("config", config)
+        return preprocess_cohort(read_cohort(tmp_path / "cohort.csv"), tmp_path / "store", changes, **options)
+
+    return go
+
+
+def _journal(store: Path) -> dict[str, tuple[str, str]]:
+    journal = Journal(store / "journal.sqlite")
+    found = {i: (entry.status, entry.code) for i, entry in journal.entries().items()}
+    journal.close()
+    return found
+
+
+def test_a_cohort_becomes_a_store(make_cohort, run, tmp_path: Path) -> None:
+    make_cohort(3)
+    summary = run()
+    assert (summary.studies, summary.written, summary.failed, summary.others) == (3, 3, (), 0)
+    store = Store.open(tmp_path / "store")
+    assert verify(store) == []
+    assert store.study_ids == ["00000", "00001", "00002"]
+    liver = store.table("organs").filter(organ="liver").row(0, named=True)
+    assert liver["volume_ml"] == pytest.approx(7 * 8 * 8 * 0.064, rel=0.02)
+    assert liver["mean_hu"] == pytest.approx(60, abs=1)
+    study = store.study("00000")
+    box = tuple(liver[edge] for edge in ("x0", "x1", "y0", "y1", "z0", "z1"))
+    assert np.unique(study.organs(box)).tolist() == [5]
+    assert store.info.unions["lungs"]
+    assert store.table("reports")["section"].to_list()[:2] == ["findings", "impression"]
+    findings = store.table("findings").filter(study_id="00000", organ="liver", status="affirmed")
+    assert "hepatomegaly" in findings["abnormality"].to_list()
+    assert store.table("splits").height == 3
+    assert set(_journal(store.path).values()) == {("done", "")}
+
+
+def test_a_second_run_does_nothing(make_cohort, run, tmp_path: Path) -> None:
+    make_cohort(3)
+    run()
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "store").rglob("*") if p.name != "store.json"}
+    summary = run()
+    assert (summary.worked, summary.written, summary.up_to_date) == (0, 0, 3)
+    after = {p: p.stat().st_mtime_ns for p in (tmp_path / "store").rglob("*") if p.name != "store.json"}
+    assert {p.name for p in before if before[p] != after[p]} <= {"store"}
+
+
+def test_only_what_changed_is_done_again(make_cohort, run, tmp_path: Path, config) -> None:
+    table, rows = make_cohort(4)
+    run()
+    write_scan(tmp_path / "ct00001.nii.gz", seed=99)
+    os.utime(tmp_path / "ct00002.nii.gz")
+    rows[3]["report"] = "FINDINGS: The spleen is enlarged."
+    write_table(table, rows)
+    before = contents(tmp_path / "store" / "studies")
+    summary = run()
+    assert (summary.worked, summary.written, summary.up_to_date) == (3, 2, 2)
+    after = contents(tmp_path / "store" / "studies")
+    assert {name.split(".")[0] for name in before if before[name] != after.get(name)} == {"00001", "00003"}
+    assert verify(Store.open(tmp_path / "store")) == []
+    coarse = config.model_copy(update={"volume": config.volume.model_copy(update={"spacing_mm": (6.0, 6.0, 6.0)})})
+    assert run(config=coarse).written == 4
+    store = Store.open(tmp_path / "store")
+    assert verify(store) == []
+    assert store.study("00000").spacing_mm == (6.0, 6.0, 6.0)
+
+
+def test_failures_are_rows_and_the_others_finish(make_cohort, run, tmp_path: Path) -> None:
+    table, rows = make_cohort(6)
+    rows[0]["image"] = "nowhere.nii.gz"
+    (tmp_path / "ct00001.nii.gz").write_bytes((tmp_path / "ct00001.nii.gz").read_bytes()[:400])
+    rows[2]["report"] = "   "
+    rows[3]["report"] = "-- 42 --"
+    rows.append(rows[4] | {"study_id": "../../x"})
+    write_table(table, rows)
+    summary = run()
+    failed = {failure.study_id: (failure.stage, failure.code) for failure in summary.failed}
+    assert failed["00000"] == ("ingest", "no_file")
+    assert failed["00001"][0] == "ingest"
+    assert failed["00002"] == failed["00003"] == ("report", "report_empty")
+    assert failed["../../x"] == ("cohort", "bad_id")
+    assert (summary.written, len(failed)) == (2, 5)
+    assert Store.open(tmp_path / "store").study_ids == ["00004", "00005"]
+    assert _journal(tmp_path / "store")["00002"] == ("failed", "report_empty")
+    again = run()
+    assert (again.worked, again.up_to_date, len(again.failed)) == (0, 2, 5)
+    assert run(retry_failed=True).worked == 4
+    rows[2]["report"] = REPORT
+    rows.pop()
+    write_table(table, rows)
+    mended = run()
+    assert (mended.written, len(mended.failed)) == (1, 3)
+    assert "../../x" not in _journal(tmp_path / "store")
+
+
+def test_a_cohort_without_report_columns_is_images_alone(make_cohort, run, tmp_path: Path) -> None:
+    make_cohort(2, report=None)
+    assert run().failed == ()
+    assert Store.open(tmp_path / "store").table("findings").is_empty()
+
+
+def test_a_study_without_masks_has_no_organs(make_cohort, run, tmp_path: Path) -> None:
+    table, rows = make_cohort(2)
+    del rows[1]["masks"]
+    write_table(table, rows)
+    assert run().written == 2
+    assert Store.open(tmp_path / "store").study("00001").organs() is None
+
+
+def test_input_that_changed_for_the_worse_is_not_served_as_it_was(make_cohort, run, tmp_path: Path) -> None:
+    make_cohort(3)
+    run()
+    scan = tmp_path / "ct00001.nii.gz"
+    scan.write_bytes(scan.read_bytes()[:300])
+    summary = run()
+    assert [failure.study_id for failure in summary.failed] == ["00001"]
+    store = Store.open(tmp_path / "store")
+    assert store.study_ids == ["00000", "00002"]
+    assert not study_path(store.path, "00001").exists()
+    assert verify(store) == []
+
+
+def test_a_drive_that_is_away_does_not_empty_the_store(make_cohort, run, tmp_path: Path) -> None:
+    make_cohort(2)
+    run()
+    kept = contents(tmp_path / "store")
+    for scan in tmp_path.glob("ct*.nii.gz"):
+        scan.rename(scan.with_suffix(".away"))
+    summary = run()
+    assert [failure.code for failure in summary.failed] == ["no_file", "no_file"]
+    assert contents(tmp_path / "store") == kept
+    for scan in tmp_path.glob("ct*.away"):
+        scan.rename(scan.with_suffix(".gz"))
+    back = run()
+    assert (back.written, back.up_to_date, back.failed) == (0, 2, ())
+
+
+def test_studies_of_earlier_cohorts_stay(make_cohort, run, tmp_path: Path) -> None:
+    table, rows = make_cohort(4)
+    run()
+    splits = Store.open(tmp_path / "store").table("splits")
+    write_table(table, rows[:1])
+    summary = run()
+    assert (summary.up_to_date, summary.others) == (1, 3)
+    store = Store.open(tmp_path / "store")
+    assert len(store.study_ids) == 4
+    assert store.table("splits").equals(splits)
+
+
+def test_the_cohorts_split_wins_and_a_patient_in_two_is_refused(make_cohort, run, tmp_path: Path) -> None:
+    table, rows = make_cohort(4)
+    for row, split in zip(rows, ("val", "val", "test", "test"), strict=True):
+        row["split"] = split
+    write_table(table, rows)
+    assert run().moved == {}
+    store = Store.open(tmp_path / "store")
+    assert store.table("splits")["split"].to_list() == ["val", "val", "test", "test"]
+    rows[0]["split"] = rows[1]["split"] = "train"
+    write_table(table, rows)
+    summary = run()
+    assert (summary.worked, summary.moved) == (0, {"p0": ("val", "train")})
+    rows[1]["split"] = "test"
+    write_table(table, rows)
+    with pytest.raises(StoreError, match="'p0' is in two splits"):
+        run()
+
+
+def test_what_a_killed_driver_left_is_taken_up(make_cohort, run, tmp_path: Path) -> None:
+    make_cohort(4)
+    run()
+    whole = contents(tmp_path / "store")
+    store = tmp_path / "store"
+    journal = Journal(store / "journal.sqlite")
+    journal.forget(["00001", "00002"])
+    journal.close()
+    remove(study_path(store, "00002"))
+    (store / "studies" / ".00003.zarr.0123.tmp").mkdir()
+    (store / ".organs.parquet.99.tmp").write_text("x")
+    (store / "organs.parquet").unlink()
+    summary = run()
+    assert (summary.written, summary.up_to_date) == (1, 3)
+    assert contents(store) == whole
+
+
+def test_a_lost_journal_costs_no_study(make_cohort, run, tmp_path: Path) -> None:
+    make_cohort(3)
+    run()
+    (tmp_path / "store" / "journal.sqlite").unlink()
+    assert (run().written, run().worked) == (0, 0)
+    (tmp_path / "store" / "journal.sqlite").write_text("no journal")
+    with pytest.raises(StoreError, match="Remove it"):
+        run()
+
+
+def test_two_writers_exclude_each_other(make_cohort, run, tmp_path: Path) -> None:
+    make_cohort(1)
+    run()
+    with exclusive(tmp_path / "store"), pytest.raises(StoreError, match="Another process"):
+        run()
+
+
+def test_tables_grow_in_batches_as_the_run_goes(make_cohort, run, tmp_path: Path, monkeypatch) -> None:
+    make_cohort(5)
+    monkeypatch.setattr("ctglip_preprocessing.driver.FIRST_BATCH", 2)
+    seen: list[int] = []
+
+    class Watch:
+        def begin(self, total: int, up_to_date: int) -> None: ...
+
+        def advance(self, result) -> None:
+            seen.append(len(Store.open(tmp_path / "store").study_ids))
+
+    run(watch=Watch())
+    assert seen == [0, 2, 2, 4, 4]
+    grown = contents(tmp_path / "store")
+    verify(Store.open(tmp_path / "store"), repair=True)
+    for name in ("studies", "organs"):
+        (tmp_path / "store" / f"{name}.parquet").unlink()
+    run()
+    assert contents(tmp_path / "store") == grown
