@@ -1,0 +1,247 @@
+"""Abnormalities: which organs they belong to, what is a kind of what, and how reports word their presence and absence.
+
+The data is ``abnormality_dictionary/abnormalities.yaml``; its README explains every field.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from pydantic import Field
+
+from ctglip.config import Settings, read_yaml, validate
+from ctglip.errors import VocabularyError
+from ctglip.files import value_hash
+from ctglip.resources import resource
+from ctglip.vocabulary.organs import Code, OrganDictionary, load_organs, normalise
+
+
+class Abnormality(Settings):
+    """One abnormality.
+
+    Attributes:
+        name: key, snake_case, singular.
+        display: noun phrase for a sentence.
+        organs: every organ it is an abnormality of, the default organ first. Loaded from the dictionary, this holds
+            the listed organs, their parts of the same group, and the organs of its kinds.
+        parent: what it is a kind of.
+        also: what else it is a kind of.
+        implied: the parent's word alone, said of one of these organs, means this entry ("cyst" in a kidney).
+        synonyms: other words for it, as reports write them.
+        exclusive: abnormalities that one and the same organ cannot have beside it.
+        positive: sentences that affirm it. Placeholders are listed in :mod:`ctglip.vocabulary.prompts`.
+        negative: sentences that deny it.
+        look: what it typically looks like on CT, one sentence.
+    """
+
+    name: str
+    display: str
+    organs: tuple[str, ...] = ()
+    parent: str | None = None
+    also: tuple[str, ...] = ()
+    implied: bool = False
+    synonyms: tuple[str, ...] = ()
+    exclusive: tuple[str, ...] = ()
+    positive: tuple[str, ...] = ()
+    negative: tuple[str, ...] = ()
+    look: str = Field(default="")
+    code: Code | None = None
+
+    @property
+    def default_organ(self) -> str:
+        """Where a sentence means it that names no organ ("cholelithiasis")."""
+        return self.organs[0]
+
+    @property
+    def parents(self) -> tuple[str, ...]:
+        """Everything it is directly a kind of."""
+        return ((self.parent,) if self.parent else ()) + self.also
+
+    @property
+    def phrases(self) -> tuple[str, ...]:
+        """Display name and synonyms."""
+        return tuple(dict.fromkeys((self.display, *self.synonyms)))
+
+
+class AbnormalityDictionary:
+    """All abnormalities, and the relations between them and to organs.
+
+    Args:
+        abnormalities: name to abnormality, as the data lists them.
+        organs: the organ dictionary they refer to.
+        source: where they were read from, for messages.
+
+    Raises:
+        VocabularyError: code ``bad_dictionary``: an unknown organ, parent or exclusive, a cycle, or no organ at all.
+    """
+
+    def __init__(
+        self,
+        abnormalities: Mapping[str, Abnormality],
+        organs: OrganDictionary,
+        source: str = "the abnormality dictionary",
+    ) -> None:
+        self.source = source
+        self._listed = dict(abnormalities)
+        self._check_names(organs)
+        self._ancestors = {name: frozenset(self._climb(name, ())) for name in self._listed}
+        found = {name: self._complete(entry, organs) for name, entry in self._listed.items()}
+        self.abnormalities: Mapping[str, Abnormality] = MappingProxyType(found)
+        self.names: tuple[str, ...] = tuple(found)
+
+    @cached_property
+    def hash(self) -> str:
+        """Hex hash of the content."""
+        return value_hash([entry.model_dump(mode="json") for entry in self.abnormalities.values()])
+
+    def __getitem__(self, name: str) -> Abnormality:
+        """The abnormality of that name.
+
+        Raises:
+            VocabularyError: code ``unknown_abnormality``, with the nearest names.
+        """
+        if name in self.abnormalities:
+            return self.abnormalities[name]
+        near = difflib.get_close_matches(str(name).lower().replace(" ", "_"), self.names, n=3, cutoff=0.5)
+        raise VocabularyError(
+            f"There is no abnormality {name!r} in {self.source}.",
+            code="unknown_abnormality",
+            fix=f"Nearest names: {', '.join(near)}."
+            if near
+            else "See abnormality_dictionary/abnormalities.yaml for the names.",
+        )
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.abnormalities
+
+    @cached_property
+    def _by_organ(self) -> dict[str, tuple[Abnormality, ...]]:
+        found: dict[str, list[Abnormality]] = {}
+        for entry in self.abnormalities.values():
+            for organ in entry.organs:
+                found.setdefault(organ, []).append(entry)
+        return {organ: tuple(entries) for organ, entries in found.items()}
+
+    def of_organ(self, organ: str) -> tuple[Abnormality, ...]:
+        """The abnormalities that an organ can have, in dictionary order."""
+        return self._by_organ.get(organ, ())
+
+    def pairs(self) -> tuple[tuple[str, str], ...]:
+        """Every (organ, abnormality) that can be asked about."""
+        return tuple((organ, entry.name) for entry in self.abnormalities.values() for organ in entry.organs)
+
+    def ancestors(self, name: str) -> frozenset[str]:
+        """Everything it is a kind of, directly or not, itself not."""
+        self[name]
+        return self._ancestors[name]
+
+    @cached_property
+    def _descendants(self) -> dict[str, frozenset[str]]:
+        return {name: frozenset(n for n in self.names if name in self._ancestors[n]) for name in self.names}
+
+    def descendants(self, name: str) -> frozenset[str]:
+        """All its kinds and their kinds, itself not."""
+        self[name]
+        return self._descendants[name]
+
+    def related(self, name: str) -> frozenset[str]:
+        """Itself, its ancestors and its descendants: where one is affirmed, none of them may be called false."""
+        return self.ancestors(name) | self.descendants(name) | {name}
+
+    def specialise(self, name: str, organ: str) -> str:
+        """What a bare word means in an organ: "cyst" in a kidney is a renal cyst. The name itself where nothing is."""
+        seen = self[name].name
+        while True:
+            kinds = [e.name for e in self.of_organ(organ) if e.implied and e.parents and seen in e.parents]
+            if len(kinds) != 1:
+                return seen
+            seen = kinds[0]
+
+    @cached_property
+    def _phrases(self) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for entry in self.abnormalities.values():
+            found.setdefault(normalise(entry.name), entry.name)
+            found.setdefault(normalise(entry.display), entry.name)
+        for entry in self.abnormalities.values():
+            for synonym in entry.synonyms:
+                found.setdefault(normalise(synonym), entry.name)
+        return found
+
+    def find(self, text: str) -> Abnormality | None:
+        """The abnormality of that name, display name or synonym (case and underscores do not matter)."""
+        name = self._phrases.get(normalise(text))
+        return self.abnormalities[name] if name else None
+
+    def _check_names(self, organs: OrganDictionary) -> None:
+        for name, entry in self._listed.items():
+            for organ in entry.organs:
+                if organ not in organs:
+                    self._fault(f"{name} names the organ {organ!r}, which the organ dictionary does not hold")
+            for other in (*entry.parents, *entry.exclusive):
+                if other not in self._listed:
+                    self._fault(f"{name} names the abnormality {other!r}, which is not in it")
+
+    def _climb(self, name: str, below: tuple[str, ...]) -> set[str]:
+        if name in below:
+            self._fault(f"{' > '.join((*below, name))} is a kind of itself")
+        parents = set(self._listed[name].parents)
+        return parents.union(*(self._climb(parent, (*below, name)) for parent in parents))
+
+    def _complete(self, entry: Abnormality, organs: OrganDictionary) -> Abnormality:
+        """The entry with all its organs, and with its exclusives on both sides."""
+        kinds = [kind for kind in self._listed.values() if entry.name in self._ancestors[kind.name]]
+        listed = [organ for source in (entry, *kinds) for organ in source.organs]
+        complete = dict.fromkeys(member for organ in listed for member in (organ, *_same_group(organs, organ)))
+        if not complete:
+            self._fault(f"{entry.name} has no organ, and neither has any kind of it")
+        excluding = [other.name for other in self._listed.values() if entry.name in other.exclusive]
+        exclusive = tuple(dict.fromkeys((*entry.exclusive, *excluding)))
+        return entry.model_copy(update={"organs": tuple(complete), "exclusive": exclusive})
+
+    def _fault(self, what: str) -> None:
+        raise VocabularyError(f"{self.source}: {what}.", code="bad_dictionary", fix="Correct that entry.")
+
+
+def _same_group(organs: OrganDictionary, name: str) -> Iterator[str]:
+    """Parts of an organ that can have its abnormalities: those of its own group."""
+    parts, group = organs.parts_of(name), organs[name].group
+    return (part for part in organs.names if part in parts and organs[part].group == group)
+
+
+def load_abnormalities(path: Path | None = None, organs: OrganDictionary | None = None) -> AbnormalityDictionary:
+    """Read an abnormality dictionary; the same file, unchanged, is read once per process.
+
+    Args:
+        path: an ``abnormalities.yaml``; the shipped one by default.
+        organs: the organ dictionary it refers to; the shipped one by default.
+
+    Raises:
+        ConfigError: a field is missing, unknown or of the wrong type.
+        VocabularyError: entries contradict each other or the organ dictionary.
+    """
+    path = (path or resource("abnormality_dictionary", "abnormalities.yaml")).resolve()
+    return _load(path, path.stat().st_mtime_ns if path.is_file() else 0, organs or load_organs())
+
+
+@functools.lru_cache(maxsize=8)
+def _load(path: Path, changed: int, organs: OrganDictionary) -> AbnormalityDictionary:  # noqa: ARG001  (cache key)
+    return AbnormalityDictionary(dict(_entries(read_yaml(path), path)), organs, str(path))
+
+
+def _entries(tree: Any, path: Path) -> Iterable[tuple[str, Abnormality]]:
+    entries = tree.get("abnormalities") if isinstance(tree, dict) else None
+    if not isinstance(entries, dict):
+        raise VocabularyError(
+            f"{path} has no mapping 'abnormalities'.",
+            code="bad_dictionary",
+            fix="See abnormality_dictionary/README.md.",
+        )
+    for name, fields in entries.items():
+        yield name, validate(Abnormality, {**(fields or {}), "name": name}, f"{path}: {name}")

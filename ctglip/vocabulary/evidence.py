@@ -1,0 +1,134 @@
+"""What a report says of one organ: its findings gathered over parts, wholes and sides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ctglip.types import Finding
+from ctglip.vocabulary.abnormalities import AbnormalityDictionary
+from ctglip.vocabulary.organs import OrganDictionary
+
+_Relation = Literal["same", "part", "whole"]
+
+
+@dataclass(frozen=True)
+class OrganEvidence:
+    """What a report says of one organ.
+
+    Attributes:
+        organ: the organ.
+        affirmed: abnormality to the first sentence that affirms it, here or in a part.
+        negated: abnormalities that are said to be absent, with all their kinds; never one that is affirmed or
+            uncertain, nor anything such a one is a kind of.
+        uncertain: abnormalities that may be there: hedged, historical, or affirmed of a whole without saying where.
+        normal: a sentence finds the organ (or a whole that holds it) normal, and nothing affirms or suspects otherwise.
+        mentioned: any sentence speaks of it, of a part, or of a whole that holds it.
+        sentences: sentences that affirm something here or in a part, verbatim, each once.
+    """
+
+    organ: str
+    affirmed: dict[str, str] = field(default_factory=dict)
+    negated: frozenset[str] = frozenset()
+    uncertain: frozenset[str] = frozenset()
+    normal: bool = False
+    mentioned: bool = False
+    sentences: tuple[str, ...] = ()
+
+
+def organ_evidence(
+    findings: Sequence[Finding], organ: str, organs: OrganDictionary, abnormalities: AbnormalityDictionary
+) -> OrganEvidence:
+    """Gather a report's findings for one organ.
+
+    Affirmed or uncertain in a part counts for the whole. Negated or normal of a whole counts for its parts; negated on
+    both sides counts for the pair. Affirmed in a whole that does not say where leaves its parts uncertain.
+
+    Args:
+        findings: rows of one report; those that speak of no organ, or of unrelated ones, are passed over.
+        organ: name in the organ dictionary.
+    """
+    here: list[tuple[_Relation, Finding]] = [
+        (relation, row) for row in findings for relation in _relations(row, organ, organs)
+    ]
+    affirmed, suspected = _affirmed(here)
+    uncertain = suspected - affirmed.keys()
+    denied = {r.abnormality for relation, r in here if r.abnormality and r.status == "negated" and relation != "part"}
+    denied |= _denied_on_both_sides(findings, organ, organs)
+    negated = {kind for name in denied for kind in (name, *_kinds(abnormalities, name, organ))}
+    for name in (*affirmed, *uncertain):
+        negated -= {name, *(abnormalities.ancestors(name) if name in abnormalities else ())}
+    sentences = tuple(dict.fromkeys(r.sentence for relation, r in here if relation != "whole" and _affirms(r)))
+    calm = any(r.status == "normal" and relation != "part" for relation, r in here)
+    return OrganEvidence(
+        organ=organ,
+        affirmed=affirmed,
+        negated=frozenset(negated),
+        uncertain=frozenset(uncertain),
+        normal=calm and not affirmed and not uncertain and not sentences,
+        mentioned=bool(here),
+        sentences=sentences,
+    )
+
+
+def _affirms(row: Finding) -> bool:
+    return row.status == "affirmed"
+
+
+def _affirmed(here: Iterable[tuple[_Relation, Finding]]) -> tuple[dict[str, str], set[str]]:
+    """Affirmed abnormalities with their sentences, and those that are merely possible."""
+    affirmed: dict[str, str] = {}
+    suspected: set[str] = set()
+    for relation, row in here:
+        if row.abnormality is None:
+            continue
+        if _affirms(row) and relation != "whole":
+            affirmed.setdefault(row.abnormality, row.sentence)
+        elif row.status in ("affirmed", "uncertain", "historical"):
+            suspected.add(row.abnormality)
+    return affirmed, suspected
+
+
+def _kinds(abnormalities: AbnormalityDictionary, name: str, organ: str) -> tuple[str, ...]:
+    """Kinds of an abnormality that the organ can have: none of them is there when it is not."""
+    if name not in abnormalities:
+        return ()
+    kinds = abnormalities.descendants(name)
+    return tuple(entry.name for entry in abnormalities.of_organ(organ) if entry.name in kinds)
+
+
+def _relations(row: Finding, organ: str, organs: OrganDictionary) -> tuple[_Relation, ...]:
+    """How the organ that a row speaks of stands to this one; nothing where the two are strangers."""
+    for target in _targets(row, organs):
+        if target == organ:
+            return ("same",)
+        if target in organs.parts_of(organ):
+            return ("part",)
+        if organ in organs.parts_of(target):
+            return ("whole",)
+    return ()
+
+
+def _targets(row: Finding, organs: OrganDictionary) -> tuple[str, ...]:
+    """The organs a row speaks of, its side taken into account."""
+    if row.organ is None or row.organ not in organs:
+        return ()
+    if row.laterality in ("left", "right"):
+        return (organs.on_side(row.organ, row.laterality),)
+    if row.laterality == "bilateral":
+        sides = (organs.on_side(row.organ, "left"), organs.on_side(row.organ, "right"))
+        return sides if organs[row.organ].side is None else (row.organ,)
+    return (row.organ,)
+
+
+def _denied_on_both_sides(findings: Sequence[Finding], organ: str, organs: OrganDictionary) -> set[str]:
+    """What is negated in the left and in the right member of a pair."""
+    left, right = organs.on_side(organ, "left"), organs.on_side(organ, "right")
+    if organ in (left, right):
+        return set()
+    negated = [row for row in findings if row.abnormality and row.status == "negated"]
+    on_left, on_right = (
+        {row.abnormality for row in negated if side in _targets(row, organs)} for side in (left, right)
+    )
+    return {name for name in on_left & on_right if name}
