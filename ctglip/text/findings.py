@@ -1,0 +1,312 @@
+"""One sentence to rows: which abnormality in which organ, with its status, side and level.
+
+``read_sentence`` looks at a sentence by itself. What it leaves open (an organ that only the sentence before names) the
+parser closes in ``reports.py``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from ctglip.text.lexicon import Lexicon, Mention
+from ctglip.text.negation import Clauses
+from ctglip.text.places import Place, find_places
+from ctglip.text.words import Token, tokens
+from ctglip.types import Laterality, Status
+
+_RANK: dict[Status, int] = {"affirmed": 0, "uncertain": 1, "negated": 2, "historical": 3, "normal": 4}
+_INTRODUCTION = re.compile(
+    r"^(?:when\b.*\b(?:examined|evaluated|assessed)|(?:in|on) (?:the )?(?:evaluation|assessment|examination|study)\b|"
+    r"as far as\b|in (?:the )?sections\b|within the limits\b)[^.]{0,120}$",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a sentence says of one organ; ``open_to`` names the thing that still seeks its organ in the context."""
+
+    organ: str | None
+    abnormality: str | None
+    status: Status
+    laterality: Laterality | None = None
+    level: str | None = None
+    reason: str | None = None
+    open_to: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Rows of one sentence, the organ it leaves as the topic, and whether it speaks of the topic before it."""
+
+    rows: tuple[Row, ...]
+    topic: str | None
+    points_back: bool = False
+
+
+@dataclass(slots=True)
+class _Thing:
+    start: int
+    end: int
+    kind: str
+    key: str
+    status: Status | None = None
+    subject: Place | None = None
+
+
+class _Sentence:
+    """The working state of one sentence."""
+
+    def __init__(self, text: str, lexicon: Lexicon) -> None:
+        self.text = text
+        self.lexicon = lexicon
+        self.tokens: list[Token] = tokens(text)
+        self.words = [token.word for token in self.tokens]
+        self.things = [_Thing(m.start, m.end, *m.value) for m in lexicon.seen.find(self.words)]
+        spans = [(thing.start, thing.end) for thing in self.things]
+        self.signs = lexicon.signs.find(self.words)
+        self.places, self.sides = find_places(self.tokens, lexicon, spans)
+        self.clauses = Clauses(self.words, self.signs, spans, lexicon)
+        self.things += list(self._measured())
+        self.used: set[int] = set()
+
+    # --- measures: "heart size is increased"
+
+    def _measured(self) -> Iterator[_Thing]:
+        found = self.lexicon.measures.find(self.words)
+        for mention in found:
+            if mention.value[0] != "measure":
+                continue
+            entry = self.lexicon.cues["measures"][mention.value[1]]
+            change = self._change(mention, found)
+            key = entry.get(change.value[1]) if change else None
+            subject = self._subject(mention)
+            if change is None or key is None or subject is None:
+                continue
+            status: Status = self.clauses.status(change.start, change.end)
+            if change.value[1] == "normal":
+                status = "negated" if status == "affirmed" else "affirmed"
+            yield _Thing(mention.start, mention.end, "observation", key, status, subject)
+
+    def _change(self, mention: Mention, found: Sequence[Mention]) -> Mention | None:
+        start, end = self.clauses.clause_of(mention.start)
+        near = [m for m in found if m.value[0] == "change" and start <= m.start < end]
+        best = min(near, key=lambda m: _gap(m.start, m.end, mention.start, mention.end), default=None)
+        if best is None or _gap(best.start, best.end, mention.start, mention.end) > 12:
+            return None
+        return best
+
+    def _subject(self, mention: Mention) -> Place | None:
+        """The organ whose size or density is spoken of, unless it is a lesion's."""
+        start, end = self.clauses.clause_of(mention.start)
+        inside = [place for place in self.places if start <= place.start < end]
+        best = min(inside, key=lambda p: _gap(p.start, p.end, mention.start, mention.end), default=None)
+        if best is None:
+            return None
+        gap = _gap(best.start, best.end, mention.start, mention.end)
+        for thing in self.things:
+            named = thing.kind != "pathology" and thing.key != "enlarged" and start <= thing.start < end
+            if named and _gap(thing.start, thing.end, mention.start, mention.end) < gap:
+                return None
+        return best
+
+    # --- things and their places
+
+    def rows(self) -> Iterator[Row]:
+        for number, thing in enumerate(self.things):
+            if thing.kind != "pathology":
+                yield from self._rows_of(number, thing)
+        yield from self._organ_rows()
+
+    def _rows_of(self, number: int, thing: _Thing) -> Iterator[Row]:
+        status = thing.status or self.clauses.status(thing.start, thing.end)
+        sides = self.sides.get(number, set())
+        placed = False
+        for place in self._places_of(thing):
+            for organ, laterality in place.members(sides):
+                resolved = self.lexicon.resolve(thing.kind, thing.key, organ) if organ else None
+                if resolved is None:
+                    continue
+                placed = True
+                self.used.add(id(place))
+                side = laterality or self.lexicon.organs[resolved[1]].side
+                yield Row(resolved[1], resolved[0], status, side, place.level)
+        if not placed and thing.kind == "abnormality":
+            yield from self._at_home(thing, status, sides)
+
+    def _at_home(self, thing: _Thing, status: Status, sides: set[str]) -> Iterator[Row]:
+        """An abnormality that names no organ of its own: its default organ, on the side that the sentence gives."""
+        if self.lexicon.is_general(thing.key):
+            yield Row(None, thing.key, status, open_to=(thing.kind, thing.key), reason="no organ named")
+            return
+        home = self.lexicon.abnormalities[thing.key].default_organ
+        where = self.lexicon.where(home)
+        sides = sides or self._side_near(thing)
+        for organ, laterality in Place(thing.start, thing.end, where).members(sides):
+            if organ:
+                yield Row(organ, thing.key, status, laterality or self.lexicon.organs[organ].side)
+
+    def _side_near(self, thing: _Thing) -> set[str]:
+        start, end = self.clauses.clause_of(thing.start)
+        sided = [p for p in self.places if start <= p.start < end and (p.sides or self._own_side(p))]
+        best = min(sided, key=lambda p: _gap(p.start, p.end, thing.start, thing.end), default=None)
+        if best is None:
+            return set()
+        return best.sides or {self._own_side(best) or ""}
+
+    def _own_side(self, place: Place) -> str | None:
+        return self.lexicon.organs[place.where.organ].side if place.where.organ else None
+
+    def _places_of(self, thing: _Thing) -> list[Place]:
+        if thing.subject is not None:
+            return self._group(thing, thing.subject)
+        inside = [p for p in self.places if p.start < thing.end and p.end > thing.start]
+        if inside and self._fits(thing, inside[-1]):
+            return self._coordinated(thing, inside[-1])
+        start, end = self.clauses.clause_of(thing.start)
+        best = self._nearest(thing, [p for p in self.places if start <= p.start < end])
+        best = best or self._nearest(thing, self.places)
+        return self._group(thing, best) if best is not None else []
+
+    def _nearest(self, thing: _Thing, places: Sequence[Place]) -> Place | None:
+        fitting = [p for p in places if not self._belongs_elsewhere(p, thing) and self._fits(thing, p)]
+        return min(fitting, key=lambda p: self._distance(thing, p), default=None)
+
+    def _distance(self, thing: _Thing, place: Place) -> float:
+        gap = float(_gap(thing.start, thing.end, place.start, place.end))
+        before = self.words[max(0, place.start - 4) : place.start]
+        if not self.lexicon.words["beside"].isdisjoint(before):
+            gap += 20
+        return gap
+
+    def _belongs_elsewhere(self, place: Place, thing: _Thing) -> bool:
+        return any(
+            other is not thing and other.start <= place.start and place.end <= other.end and other.end - other.start > 1
+            for other in self.things
+        )
+
+    def _fits(self, thing: _Thing, place: Place) -> bool:
+        return any(self.lexicon.resolve(thing.kind, thing.key, organ) for organ in place.where.organs)
+
+    def _group(self, thing: _Thing, place: Place) -> list[Place]:
+        """The place and those it is listed with ("liver, spleen and both kidneys")."""
+        at = self.places.index(place)
+        low = high = at
+        while low > 0 and self._joined(self.places[low - 1], self.places[low]):
+            low -= 1
+        while high + 1 < len(self.places) and self._joined(self.places[high], self.places[high + 1]):
+            high += 1
+        return [p for p in self.places[low : high + 1] if p is place or self._fits(thing, p)]
+
+    def _joined(self, first: Place, second: Place) -> bool:
+        if self.clauses.clause_of(first.start) != self.clauses.clause_of(second.start):
+            return False
+        listing = self.lexicon.words["listing"]
+        return all(word in listing for word in self.words[first.end : second.start])
+
+    def _coordinated(self, thing: _Thing, own: Place) -> list[Place]:
+        """For "pleural and pericardial effusion": the effusion is in both."""
+        head = self.lexicon.head_of(tuple(self.words[thing.start : thing.end]))
+        found = [own]
+        if head is None:
+            return found
+        at = self.places.index(own)
+        while at > 0 and self._joined(self.places[at - 1], self.places[at]):
+            at -= 1
+            found.append(self.places[at])
+        extra = [p for p in found[1:] if self._resolves_observation(head, p)]
+        for place in extra:
+            self.things.append(_Thing(thing.start, thing.end, "observation", head, thing.status, place))
+        return [own]
+
+    def _resolves_observation(self, head: str, place: Place) -> bool:
+        return bool(place.where.organ and self.lexicon.resolve("observation", head, place.where.organ))
+
+    # --- organs without a named abnormality
+
+    def _organ_rows(self) -> Iterator[Row]:
+        claimed = bool(self.used)
+        for place in self.places:
+            if id(place) in self.used or self._inside_thing(place):
+                continue
+            status = self._organ_status(place)
+            if status is None or (claimed and status != "normal"):
+                continue
+            for organ, laterality in place.members():
+                if organ:
+                    side = laterality or self.lexicon.organs[organ].side
+                    yield Row(organ, None, status, side, place.level)
+
+    def _inside_thing(self, place: Place) -> bool:
+        return any(
+            t.kind != "pathology" and t.start <= place.start and place.end <= t.end and t.end > t.start + 1
+            for t in self.things
+        )
+
+    def _organ_status(self, place: Place) -> Status | None:
+        start, end = self.clauses.clause_of(place.start)
+        for thing in self.things:
+            if thing.kind == "pathology" and start <= thing.start < end:
+                status = self.clauses.status(thing.start, thing.end)
+                return "normal" if status == "negated" else status
+        if self.clauses.has("unassessable", start, end):
+            return "uncertain"
+        if self.clauses.has("normal", start, end):
+            return "normal"
+        if _INTRODUCTION.match(self.text):
+            return None
+        return "affirmed"
+
+
+def _gap(start: int, end: int, other_start: int, other_end: int) -> int:
+    return max(start - other_end, other_start - end, 0)
+
+
+def read_sentence(text: str, lexicon: Lexicon) -> Reading:
+    """Read one sentence without its context; never empty, never an exception on odd text."""
+    sentence = _Sentence(text, lexicon)
+    best: dict[tuple[str | None, str | None], Row] = {}
+    for row in sentence.rows():
+        key = (row.organ, row.abnormality)
+        if key not in best or _RANK[row.status] < _RANK[best[key].status]:
+            best[key] = row
+    rows = tuple(best.values())
+    named = [row.organ for row in rows if row.organ]
+    topic = named[-1] if named else next((p.where.organ for p in reversed(sentence.places) if p.where.organ), None)
+    if rows:
+        return Reading(rows, topic)
+    back = _points_back(sentence)
+    reason = _reason(sentence, text)
+    status = _bare_status(sentence)
+    return Reading((Row(None, None, status, reason=reason),), topic, back and not sentence.places)
+
+
+def _bare_status(sentence: _Sentence) -> Status:
+    end = len(sentence.words)
+    if sentence.clauses.has("normal", 0, end):
+        return "normal"
+    for thing in sentence.things:
+        status = sentence.clauses.status(thing.start, thing.end)
+        return "normal" if status == "negated" else status
+    return "affirmed"
+
+
+def _points_back(sentence: _Sentence) -> bool:
+    words = sentence.words
+    return bool(words) and (
+        words[0] in sentence.lexicon.elliptical
+        or any(t.kind == "observation" or t.kind == "pathology" for t in sentence.things)
+        or any(words[i].isdigit() and words[i + 1] in ("mm", "cm", "x", "hu") for i in range(len(words) - 1))
+    )
+
+
+def _reason(sentence: _Sentence, text: str) -> str:
+    if not any(c.isalpha() for c in text):
+        return "no words"
+    if sentence.places:
+        return "introduces an organ, states nothing"
+    if sentence.things:
+        return "no organ named"
+    return "names no organ and no abnormality of the dictionaries"

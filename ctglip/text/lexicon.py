@@ -1,0 +1,276 @@
+"""Phrases and what they mean: the dictionaries' organs and abnormalities, this room's cues and observations.
+
+A ``Trie`` finds the longest phrases in a list of words. The ``Lexicon`` holds one for organs, one for what is seen
+there, one for the words around them (negation, uncertainty, sides), and answers which abnormality an observation is
+in an organ: "effusion" in the pleura is a pleural effusion, since the dictionary has the phrase "pleural effusion".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ctglip.config import read_yaml
+from ctglip.text.words import phrase
+from ctglip.vocabulary.abnormalities import AbnormalityDictionary
+from ctglip.vocabulary.organs import Organ, OrganDictionary
+
+_HERE = Path(__file__).parent
+SIDES = {"left": "left", "right": "right", "bilateral": "both", "both": "both", "bilaterally": "both", "lt": "left",
+         "rt": "right", "two": "both"}  # fmt: skip
+
+
+class Mention(NamedTuple):
+    """A phrase found in a sentence: words ``start`` to ``end`` (half-open) and its meaning."""
+
+    start: int
+    end: int
+    value: Any
+
+
+class Trie:
+    """Phrases to meanings; ``find`` gives the longest match at each place, left to right, without overlap."""
+
+    def __init__(self) -> None:
+        self._root: dict[Any, Any] = {}
+        self.words: set[str] = set()
+
+    def add(self, words: Sequence[str], value: Any, replace: bool = False) -> None:
+        """Store a phrase; the first meaning stays unless told otherwise. Empty phrases are ignored."""
+        if not words:
+            return
+        node = self._root
+        for word in words:
+            node = node.setdefault(word, {})
+        if replace or None not in node:
+            node[None] = value
+        self.words.update(words)
+
+    def get(self, words: Sequence[str]) -> Any:
+        """The meaning of exactly this phrase, or None."""
+        node = self._root
+        for word in words:
+            node = node.get(word)
+            if node is None:
+                return None
+        return node.get(None)
+
+    def find(self, words: Sequence[str]) -> list[Mention]:
+        """All longest matches in order."""
+        found: list[Mention] = []
+        root, count, i = self._root, len(words), 0
+        while i < count:
+            node, j, best = root.get(words[i]), i + 1, None
+            while node is not None:
+                value = node.get(None)
+                if value is not None:
+                    best = (j, value)
+                if j == count:
+                    break
+                node, j = node.get(words[j]), j + 1
+            if best is None:
+                i += 1
+            else:
+                found.append(Mention(i, best[0], best[1]))
+                i = best[0]
+        return found
+
+
+class Where(NamedTuple):
+    """What an organ phrase can stand for: the organ without a side (None where nothing spans the two), and by side."""
+
+    organ: str | None
+    left: str | None
+    right: str | None
+    adjective: bool = False
+
+    @property
+    def organs(self) -> frozenset[str]:
+        """All organs that it can stand for."""
+        return frozenset(organ for organ in (self.organ, self.left, self.right) if organ)
+
+
+class Lexicon:
+    """Everything that the parser looks words up in, built once from the two dictionaries and this room's YAML."""
+
+    def __init__(self, organs: OrganDictionary, abnormalities: AbnormalityDictionary) -> None:
+        self.organs = organs
+        self.abnormalities = abnormalities
+        self.cues = read_yaml(_HERE / "cues.yaml")
+        self.words = {name: frozenset(words) for name, words in self.cues["words"].items()}
+        self.observations: dict[str, dict[str, Any]] = read_yaml(_HERE / "observations.yaml")
+        self.places = Trie()
+        self.seen = Trie()
+        self.signs = Trie()
+        self.levels = Trie()
+        self.measures = Trie()
+        self._in: dict[tuple[str, str], str] = {}
+        self._heads: dict[tuple[str, ...], str] = {}
+        self._add_places()
+        self._add_observations()
+        self._add_abnormalities()
+        self._add_signs()
+        self._add_measures()
+        self.resolve = lru_cache(maxsize=65_536)(self._resolve)
+
+    # --- organs
+
+    def _add_places(self) -> None:
+        described = [organ for organ in self.organs.organs.values() if organ.anatomy]
+        for organ in described:
+            for text in (organ.name, *organ.phrases):
+                self.places.add(phrase(text), self._where(organ, False))
+        for organ in described:
+            for text in organ.adjectives:
+                self.places.add(phrase(text), self._where(organ, True))
+        for organ in described:
+            if organ.side is not None:
+                self._add_unsided(organ, organ.side)
+
+    def where(self, organ: str) -> Where:
+        """What an organ of that name is by side."""
+        return self._where(self.organs[organ], False)
+
+    def _where(self, organ: Organ, adjective: bool) -> Where:
+        if organ.side is not None:
+            return Where(organ.name, None, None, adjective)
+        left, right = (self.organs.on_side(organ.name, side) for side in ("left", "right"))
+        return Where(organ.name, left, right, adjective)
+
+    def _add_unsided(self, organ: Organ, side: str) -> None:
+        """ "left subclavian artery" makes "subclavian artery" known, with the side to be found around it."""
+        other = self.organs.mirror(organ.name)
+        if other == organ.name:
+            return
+        pair = {side: organ.name, "right" if side == "left" else "left": other}
+        wholes = self.organs.wholes_of(organ.name) & self.organs.wholes_of(other)
+        nearest = min(wholes, key=lambda whole: (len(self.organs.parts_of(whole)), whole), default=None)
+        for adjective, texts in ((False, organ.phrases), (True, organ.adjectives)):
+            for text in texts:
+                words = phrase(text)
+                if side in words:
+                    bare = tuple(word for word in words if word != side)
+                    self.places.add(bare, Where(nearest, pair["left"], pair["right"], adjective))
+
+    # --- observations and abnormalities
+
+    def _add_observations(self) -> None:
+        for key, entry in self.observations.items():
+            for text in entry["phrases"]:
+                self.seen.add(phrase(text), ("observation", key))
+                self._heads.setdefault(phrase(text), key)
+            for organ, abnormality in (entry.get("in") or {}).items():
+                if organ in self.organs and abnormality in self.abnormalities.abnormalities:
+                    self._in[key, organ] = abnormality
+
+    def _add_abnormalities(self) -> None:
+        for name, entry in self.abnormalities.abnormalities.items():
+            for text in (name, entry.display, *entry.synonyms):
+                words = phrase(text)
+                self.seen.add(words, ("abnormality", name), replace=self._is_observation(words))
+                self._add_head(words, name)
+
+    def _is_observation(self, words: tuple[str, ...]) -> bool:
+        known = self.seen.get(words)
+        return known is not None and known[0] == "observation" and known[1] not in self.observations
+
+    def _add_head(self, words: tuple[str, ...], abnormality: str) -> None:
+        """From "renal cyst": a "cyst" in the kidneys is a renal_cyst."""
+        spans = self.places.find(words)
+        if len(spans) != 1:
+            return
+        span = spans[0]
+        rest = tuple(word for word in words[: span.start] + words[span.end :] if word not in _EMPTY)
+        if not rest or rest[0] in _EMPTY:
+            return
+        key = self._heads.get(rest)
+        if key is None:
+            if len(rest) == 1 and len(rest[0]) < 4:
+                return
+            key = self._heads.setdefault(rest, " ".join(rest))
+            self.seen.add(rest, ("observation", key))
+        for organ in span.value.organs:
+            self._in.setdefault((key, organ), abnormality)
+
+    def head_of(self, words: tuple[str, ...]) -> str | None:
+        """The observation in an abnormality's phrase when its organ is taken out ("pleural effusion": effusion)."""
+        rest = words
+        for span in reversed(self.places.find(words)):
+            rest = rest[: span.start] + rest[span.end :]
+        return self._heads.get(tuple(word for word in rest if word not in _EMPTY))
+
+    def _resolve(self, kind: str, key: str, organ: str) -> tuple[str, str] | None:
+        """(abnormality, organ) of an observation or abnormality in an organ, or None when they do not fit."""
+        if kind == "abnormality":
+            fitting = self._fit(key, organ)
+            return (self.abnormalities.specialise(key, fitting), fitting) if fitting else None
+        for place in (organ, *sorted(self.organs.wholes_of(organ), key=lambda w: len(self.organs.parts_of(w)))):
+            if (key, place) in self._in:
+                return self._in[key, place], organ
+        return None
+
+    def is_general(self, abnormality: str) -> bool:
+        """Whether it says nothing about its organ ("cyst", "calcification"): some kind of it is implied by an organ."""
+        return any(
+            entry.implied and abnormality in entry.parents for entry in self.abnormalities.abnormalities.values()
+        )
+
+    def _fit(self, abnormality: str, organ: str) -> str | None:
+        """The organ of an abnormality that a named place means: itself, its part, or the organ inside that place."""
+        entry = self.abnormalities[abnormality]
+        home = entry.default_organ
+        around = {organ, *self.organs.wholes_of(organ)}
+        if around & {home, *entry.organs}:
+            return organ
+        inside = self.organs.parts_of(organ)
+        if home in inside:
+            return home
+        return next((own for own in entry.organs if own in inside), None)
+
+    # --- words around them
+
+    def _add_signs(self) -> None:
+        cues = self.cues
+        for kind in ("negation", "uncertainty", "history"):
+            for place, texts in cues[kind].items():
+                self._sign(texts, (kind, place))
+        for text in cues["pathology"]:
+            self.seen.add(phrase(text), ("pathology", text))
+        for kind in ("pseudo", "exception", "break", "normal", "abnormal_than", "unassessable"):
+            self._sign(cues[kind], (kind, None))
+
+    def _sign(self, texts: Iterable[str], value: tuple[str, str | None]) -> None:
+        for text in texts:
+            self.signs.add(phrase(text), (*value, None))
+
+    def _add_measures(self) -> None:
+        for name, entry in self.cues["measures"].items():
+            for text in entry["words"]:
+                self.measures.add(phrase(text), ("measure", name))
+        for change in ("up", "down"):
+            for text in self.cues[change]:
+                self.measures.add(phrase(text), ("change", change))
+        for text in self.cues["normal"]:
+            self.measures.add(phrase(text), ("change", "normal"))
+        roots: dict[tuple[str, ...], frozenset[str]] = {}
+        for organ, texts in self.cues["levels"].items():
+            for text in [*texts, *(f"{text}s" for text in texts)]:
+                roots[phrase(text)] = roots.get(phrase(text), frozenset()) | {organ}
+            roots["segment",] = frozenset({"liver", "lungs"})
+        for words, organs in roots.items():
+            self.levels.add(words, organs)
+
+    @cached_property
+    def elliptical(self) -> frozenset[str]:
+        """Words that point back to the sentence before."""
+        return frozenset(phrase(text)[0] for text in self.cues["elliptical"])
+
+    @cached_property
+    def perception(self) -> frozenset[str]:
+        """Words such as "seen", that deny what stands before them when "not" does."""
+        return frozenset(phrase(text)[0] for text in self.cues["perception"])
+
+
+_EMPTY = frozenset({"of", "in", "on", "at", "with", "and", "or", "to", "for", "left", "right", "both", "bilateral"})

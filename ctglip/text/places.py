@@ -1,0 +1,255 @@
+"""Where a sentence speaks of: organ mentions with their side and level, made as specific as the words allow.
+
+"upper lobe of the right lung" and "right upper lobe" are both ``lung_upper_lobe_right``, "both kidneys" is
+``kidney_left`` and ``kidney_right``, "L1-L3" are three vertebrae, "5th rib on the left" is ``rib_left_5``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from ctglip.text.lexicon import SIDES, Lexicon, Where
+from ctglip.text.words import Token
+from ctglip.types import Laterality
+
+_REGION = {"c": "C", "t": "T", "d": "T", "l": "L", "s": "S"}
+_SPINE = {"cervical": "C", "thoracic": "T", "dorsal": "T", "lumbar": "L"}
+_ORDINALS = {"first": 1, "second": 2, "third": 3, "fourth": 4, "fifth": 5, "sixth": 6, "seventh": 7, "eighth": 8,
+             "ninth": 9, "tenth": 10, "eleventh": 11, "twelfth": 12}  # fmt: skip
+
+
+@dataclass(slots=True)
+class Place:
+    """One organ named by the words ``start`` to ``end``.
+
+    Attributes:
+        where: the organ by side.
+        sides: sides that the words around give it.
+        level: the part inside the organ, as written.
+    """
+
+    start: int
+    end: int
+    where: Where
+    sides: set[str] = field(default_factory=set)
+    level: str | None = None
+
+    def members(self, organs_on_side: set[str] | None = None) -> tuple[tuple[str | None, Laterality | None], ...]:
+        """(organ, laterality) for each organ meant: two rows when both sides are."""
+        sides = self.sides or organs_on_side or set()
+        left, right = self.where.left, self.where.right
+        if not (left or right):
+            return ((self.where.organ, None),)
+        if "both" in sides or {"left", "right"} <= sides:
+            return tuple((organ, "bilateral") for organ in dict.fromkeys((left, right)) if organ)
+        if "left" in sides and left:
+            return ((left, "left"),)
+        if "right" in sides and right:
+            return ((right, "right"),)
+        return ((self.where.organ, None),)
+
+    @property
+    def sidable(self) -> bool:
+        """Whether a side would make it more specific."""
+        return bool(self.where.left or self.where.right)
+
+
+def find_places(
+    tokens: Sequence[Token], lexicon: Lexicon, things: Sequence[tuple[int, int]]
+) -> tuple[list[Place], dict[int, set[str]]]:
+    """Organs named in a sentence, and the sides that belong to a finding itself ("left effusion").
+
+    Args:
+        tokens: words of the sentence.
+        lexicon: organ phrases.
+        things: spans of the findings named.
+
+    Returns:
+        places in order, and for the index of each thing its sides.
+    """
+    words = [token.word for token in tokens]
+    places = [Place(m.start, m.end, m.value) for m in lexicon.places.find(words)]
+    places = sorted([*_vertebrae(tokens, words, lexicon, places), *places], key=lambda p: p.start)
+    thing_sides = _give_sides(words, places, things, lexicon)
+    places = _merge(words, places, lexicon)
+    for place in places:
+        _number_rib(words, place, lexicon)
+    _set_levels(words, places, lexicon)
+    return places, thing_sides
+
+
+def _fixed(name: str, lexicon: Lexicon) -> Where | None:
+    return Where(name, None, None) if name in lexicon.organs else None
+
+
+def _vertebrae(tokens: Sequence[Token], words: list[str], lexicon: Lexicon, places: Sequence[Place]) -> list[Place]:
+    """ "L1", "T12-L2", "L4-5", "fifth lumbar vertebra", each level a place of its own."""
+    taken = {i for place in places for i in range(place.start, place.end) if place.end - place.start > 1}
+    found: list[Place] = []
+    last: tuple[str, int, int] | None = None
+    for i, word in enumerate(words):
+        level = _level(words, i)
+        joined = last is not None and i - last[2] in (1, 2) and _ranged(tokens, words, last[2], i)
+        if level is None and joined and last and word.isdigit() and len(word) < 3:
+            level = (last[0], int(word))
+        if level is None or (i in taken and word not in _SPINE):
+            continue
+        names = _between(last[:2], level) if joined and last else [level]
+        for region, number in names:
+            where = _fixed(f"vertebrae_{region}{number}", lexicon)
+            if where is not None:
+                found.append(Place(i, i + 1, where, level=f"{region}{number}"))
+        last = (*level, i)
+    return found
+
+
+def _level(words: list[str], i: int) -> tuple[str, int] | None:
+    word = words[i]
+    if len(word) in (2, 3) and word[0] in _REGION and word[1:].isdigit():
+        if words[i + 1 : i + 2] and words[i + 1] in ("weighted", "signal", "hyperintense", "hypointense", "sequence"):
+            return None
+        return _REGION[word[0]], int(word[1:])
+    if word in _SPINE and i and words[i + 1 : i + 2] and words[i + 1] in ("vertebra", "vertebral"):
+        before = words[i - 2] if words[i - 1] in ("th", "st", "nd", "rd") and i > 1 else words[i - 1]
+        number = _ORDINALS.get(before) or (int(before) if before.isdigit() and len(before) < 3 else None)
+        return (_SPINE[word], number) if number else None
+    return None
+
+
+def _ranged(tokens: Sequence[Token], words: list[str], first: int, second: int) -> bool:
+    if second - first == 2:
+        return words[first + 1] in ("to", "through", "until")
+    return tokens[second].start - tokens[first].end == 1
+
+
+_COLUMN = [(r, n) for r, count in (("C", 7), ("T", 12), ("L", 5), ("S", 1)) for n in range(1, count + 1)]
+
+
+def _between(first: tuple[str, int], last: tuple[str, int]) -> list[tuple[str, int]]:
+    """The levels after ``first`` up to ``last`` (``first`` is listed already)."""
+    if first in _COLUMN and last in _COLUMN and _COLUMN.index(first) < _COLUMN.index(last):
+        return _COLUMN[_COLUMN.index(first) + 1 : _COLUMN.index(last) + 1]
+    return [last]
+
+
+def _give_sides(
+    words: list[str], places: Sequence[Place], things: Sequence[tuple[int, int]], lexicon: Lexicon
+) -> dict[int, set[str]]:
+    """Each side word goes to the name it stands in front of, else to the nearest name before it."""
+    inside = {i for place in places for i in range(place.start, place.end)}
+    given: dict[int, set[str]] = {}
+    place_at = {place.start: place for place in places}
+    thing_at = {start: n for n, (start, _) in enumerate(things)}
+    for i, word in enumerate(words):
+        side = SIDES.get(word)
+        if side is None or (i in inside and word not in ("both", "bilateral")):
+            continue
+        if i and words[max(0, i - 3) : i] and not lexicon.words["comparing"].isdisjoint(words[max(0, i - 3) : i]):
+            continue
+        owner = _named_ahead(words, i, place_at, thing_at, lexicon)
+        if owner is None:
+            owner = _named_behind(i, places, things)
+        for kind, key in owner or ():
+            if kind == "place":
+                places[key].sides.add(side)
+            else:
+                given.setdefault(key, set()).add(side)
+    return given
+
+
+def _named_ahead(
+    words: list[str], i: int, place_at: dict[int, Place], thing_at: dict[int, int], lexicon: Lexicon
+) -> list[tuple[str, int]] | None:
+    order = {id(place): n for n, place in enumerate(sorted(place_at.values(), key=lambda p: p.start))}
+    j, limit = i, i + 6
+    while j < min(limit, len(words)):
+        found: list[tuple[str, int]] = []
+        if j in place_at:
+            found.append(("place", order[id(place_at[j])]))
+        if j in thing_at:
+            found.append(("thing", thing_at[j]))
+        if found:
+            return found
+        j += 1
+        if j < len(words) and words[j] in ("and", "or", "to", "/") and j + 1 < len(words) and words[j + 1] in SIDES:
+            j += 1
+            limit += 2
+        elif j < len(words) and words[j] in lexicon.words["boundary"]:
+            return None
+    return None
+
+
+def _named_behind(i: int, places: Sequence[Place], things: Sequence[tuple[int, int]]) -> list[tuple[str, int]] | None:
+    ends = [(place.end, "place", n) for n, place in enumerate(places) if place.end <= i and place.sidable]
+    ends += [(end, "thing", n) for n, (_, end) in enumerate(things) if end <= i]
+    if not ends:
+        return None
+    _, kind, key = max(ends)
+    return [(kind, key)]
+
+
+def _merge(words: list[str], places: list[Place], lexicon: Lexicon) -> list[Place]:
+    """ "upper lobe | of the | right lung": the side of the whole goes to its part, and the whole is not named apart."""
+    kept: list[Place] = []
+    for place in places:
+        other = kept[-1] if kept else None
+        if other is not None and _linked(words[other.end : place.start], lexicon):
+            joined = _join(other, place, lexicon) or _join(place, other, lexicon)
+            if joined is not None:
+                kept[-1] = joined
+                continue
+        kept.append(place)
+    return kept
+
+
+def _linked(gap: list[str], lexicon: Lexicon) -> bool:
+    return len(gap) <= 3 and all(word in lexicon.words["linking"] or word in SIDES for word in gap)
+
+
+def _join(part: Place, whole: Place, lexicon: Lexicon) -> Place | None:
+    """The part, with the side that the whole has, when it is a part of it."""
+    sides = part.sides or whole.sides
+    own = lexicon.organs[whole.where.organ].side if whole.where.organ else None
+    if own and not part.sides:
+        sides = {own}
+    candidates, around = part.where.organs, whole.where.organs
+    inside = frozenset().union(*(lexicon.organs.parts_of(organ) for organ in around))
+    if not candidates or not (candidates - {part.where.organ} or candidates) <= inside:
+        return None
+    if part.where.organ in around and not part.sidable:
+        return None
+    start, end = min(part.start, whole.start), max(part.end, whole.end)
+    return Place(start, end, part.where, set(sides), part.level or whole.level)
+
+
+def _number_rib(words: list[str], place: Place, lexicon: Lexicon) -> None:
+    if place.where.organ not in ("ribs", "ribs_left", "ribs_right"):
+        return
+    near = [*words[max(0, place.start - 3) : place.start], *words[place.end : place.end + 1]]
+    number = next((int(w) if w.isdigit() else _ORDINALS[w] for w in near if w in _ORDINALS or
+                   (w.isdigit() and len(w) < 3)), None)  # fmt: skip
+    if number is None or not 1 <= number <= 12:
+        return
+    place.level = f"rib {number}"
+    names = [_fixed(f"rib_{side}_{number}", lexicon) for side in ("left", "right")]
+    if all(names):
+        own = lexicon.organs[place.where.organ].side
+        place.sides |= {own} if own else set()
+        place.where = Where(place.where.organ, f"rib_left_{number}", f"rib_right_{number}")
+
+
+def _set_levels(words: list[str], places: Sequence[Place], lexicon: Lexicon) -> None:
+    for mention in lexicon.levels.find(words):
+        near = [
+            p for p in places if p.level is None and p.where.organ and _within(p.where.organ, mention.value, lexicon)
+        ]
+        best = min(near, key=lambda p: max(p.start - mention.end, mention.start - p.end, 0), default=None)
+        if best is not None and max(best.start - mention.end, mention.start - best.end, 0) <= 5:
+            number = words[mention.end : mention.end + 1]
+            level = " ".join(words[mention.start : mention.end])
+            best.level = f"{level} {number[0]}" if level == "segment" and number else level
+
+
+def _within(organ: str | None, roots: frozenset[str], lexicon: Lexicon) -> bool:
+    return organ is not None and not roots.isdisjoint({organ, *lexicon.organs.wholes_of(organ)})

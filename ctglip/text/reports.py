@@ -1,0 +1,103 @@
+"""A report to the rows of ``findings.parquet``: every sentence gives at least one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import lru_cache
+
+from ctglip.text.findings import Reading, Row, read_sentence
+from ctglip.text.lexicon import Lexicon
+from ctglip.text.sections import split_sections
+from ctglip.text.sentences import split_sentences
+from ctglip.types import Finding, Report, Status
+from ctglip.vocabulary.abnormalities import AbnormalityDictionary, load_abnormalities
+from ctglip.vocabulary.organs import OrganDictionary, load_organs
+
+_ABOUT_BEFORE = ("indication", "technique", "comparison")
+"""Sections that tell why and how, not what is seen: nothing in them is affirmed."""
+
+
+class ReportParser:
+    """Reads reports against one pair of dictionaries. Build it once; ``parse`` keeps no state between reports.
+
+    Args:
+        organs: organ dictionary, the shipped one by default.
+        abnormalities: abnormality dictionary, the shipped one by default.
+        remember: how many distinct sentences are kept read (reports repeat themselves).
+    """
+
+    def __init__(
+        self,
+        organs: OrganDictionary | None = None,
+        abnormalities: AbnormalityDictionary | None = None,
+        remember: int = 20_000,
+    ) -> None:
+        organs = organs or load_organs()
+        self.lexicon = Lexicon(organs, abnormalities or load_abnormalities(organs=organs))
+        self._read = lru_cache(maxsize=remember)(self._read_sentence)
+
+    def _read_sentence(self, text: str) -> Reading:
+        return read_sentence(text, self.lexicon)
+
+    def parse(self, report: Report | str) -> tuple[Finding, ...]:
+        """Findings of a report in reading order; empty only for a report without a letter or digit.
+
+        ``sentence_index`` counts through all sections. A text is split into its sections first.
+        """
+        if isinstance(report, str):
+            report = split_sections(report)
+        found: list[Finding] = []
+        index = 0
+        for section, text in report.sections().items():
+            topic: str | None = None
+            for sentence in split_sentences(text):
+                reading = self._read(sentence)
+                for row in self._in_context(reading, topic):
+                    found.append(self._finding(row, index, section, sentence))
+                    topic = row.organ or topic
+                topic = reading.topic or topic
+                index += 1
+        return tuple(found)
+
+    def _in_context(self, reading: Reading, topic: str | None) -> Iterator[Row]:
+        for row in reading.rows:
+            if row.organ is not None or topic is None:
+                yield replace(row, open_to=None)
+            elif row.open_to is not None:
+                resolved = self.lexicon.resolve(*row.open_to, topic)
+                if resolved is None:
+                    yield replace(row, open_to=None)
+                else:
+                    side = self.lexicon.organs[resolved[1]].side
+                    yield Row(resolved[1], resolved[0], row.status, side, row.level)
+            elif reading.points_back:
+                yield Row(topic, None, row.status, self.lexicon.organs[topic].side)
+            else:
+                yield row
+
+    @staticmethod
+    def _finding(row: Row, index: int, section: str, sentence: str) -> Finding:
+        status: Status = row.status
+        if section in _ABOUT_BEFORE and status in ("affirmed", "normal"):
+            status = "historical"
+        return Finding(
+            index, section, sentence, row.organ, row.abnormality, status, row.laterality, row.level, row.reason
+        )
+
+
+@lru_cache(maxsize=1)
+def get_parser() -> ReportParser:
+    """The parser over the shipped dictionaries, built once per process."""
+    return ReportParser()
+
+
+def parse_report(
+    report: Report | str,
+    organs: OrganDictionary | None = None,
+    abnormalities: AbnormalityDictionary | None = None,
+) -> tuple[Finding, ...]:
+    """Findings of one report; with the shipped dictionaries unless others are given."""
+    if organs is None and abnormalities is None:
+        return get_parser().parse(report)
+    return ReportParser(organs, abnormalities).parse(report)

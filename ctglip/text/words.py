@@ -1,0 +1,92 @@
+"""Words of a report: tokens with their place in the text, and one spelling for each word.
+
+Text and dictionary phrases go through the same ``normal_form``, so "Oedemata", "calculi" and "Nodules" meet the
+singular American spelling that the dictionaries use.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from functools import lru_cache
+from typing import NamedTuple
+
+SKIPPED = frozenset({"the", "a", "an", "-", "‐", "‑", "–", "'", "´", "`", "’"})
+"""Tokens that phrases read over: "lobe of the lung" is "lobe of lung", "ground-glass" is "ground glass"."""
+
+_TOKEN = re.compile(r"[a-z]+n['’]t\b|[cdlts]\d{1,2}(?![^\W_])|[^\W\d_]+|\d+(?:[.,]\d+)*|\S", re.IGNORECASE)
+_IRREGULAR = {
+    "vertebrae": "vertebra", "bullae": "bulla", "bronchi": "bronchus", "hila": "hilum", "hili": "hilum",
+    "hilus": "hilum", "calculi": "calculus", "nuclei": "nucleus", "foci": "focus", "atria": "atrium",
+    "diverticula": "diverticulum", "septa": "septum", "septae": "septum", "apices": "apex", "thrombi": "thrombus",
+    "emboli": "embolus", "pneumothoraces": "pneumothorax", "hydrothoraces": "hydrothorax",
+    "hemithoraces": "hemithorax", "thoraces": "thorax", "foramina": "foramen", "lumina": "lumen", "corpora": "corpus",
+    "sequelae": "sequela", "sequelas": "sequela", "scapulae": "scapula", "pleurae": "pleura", "axillae": "axilla",
+    "bases": "base", "lobuli": "lobule", "ureters": "ureter", "ribs": "rib", "teeth": "tooth", "feet": "foot",
+    "ova": "ovum", "cava": "cava", "cavae": "cava", "ganglia": "ganglion", "aortae": "aorta", "fossae": "fossa",
+    "glands": "gland", "lungs": "lung", "pelves": "pelvis", "calyces": "calyx", "calices": "calyx", "ostia": "ostium",
+    "pancreas": "pancreas", "gas": "gas", "aortopulmonar": "aortopulmonary", "pulmoner": "pulmonary",
+    "diseases": "disease", "does": "does", "this": "this", "corpuses": "corpus", "loculi": "loculus",
+    "fistulae": "fistula", "maxillae": "maxilla", "lymphnode": "lymph", "fibroses": "fibrosis",
+}  # fmt: skip
+_SPELLING = (
+    ("oesophag", "esophag"), ("oedem", "edem"), ("haem", "hem"), ("tumour", "tumor"), ("calibre", "caliber"),
+    ("centre", "center"), ("fibre", "fiber"), ("litre", "liter"), ("anaem", "anem"), ("diarrhoea", "diarrhea"),
+    ("aetiolog", "etiolog"), ("caecum", "cecum"), ("paediatr", "pediatr"), ("foetal", "fetal"), ("colour", "color"),
+    ("visualis", "visualiz"), ("localis", "localiz"), ("lymphaden", "lymphaden"), ("aneurism", "aneurysm"),
+    ("faec", "fec"), ("grey", "gray"), ("generalis", "generaliz"), ("recognis", "recogniz"), ("sulph", "sulf"),
+)  # fmt: skip
+
+
+class Token(NamedTuple):
+    """One word or sign of a text: its normal form and where it stands (``text[start:end]``)."""
+
+    word: str
+    start: int
+    end: int
+
+
+def tokens(text: str) -> list[Token]:
+    """The words and signs of a text in order, articles and hyphens left out."""
+    found = []
+    for match in _TOKEN.finditer(text):
+        word = normal_form(match.group())
+        if word not in SKIPPED:
+            found.append(Token(word, match.start(), match.end()))
+    return found
+
+
+def phrase(text: str) -> tuple[str, ...]:
+    """A dictionary phrase as normal forms, to be matched against ``tokens``."""
+    return tuple(token.word for token in tokens(text.replace("_", " ")))
+
+
+@lru_cache(maxsize=100_000)
+def normal_form(word: str) -> str:
+    """Lower case, no accents, American spelling, singular."""
+    word = word.lower()
+    if word.endswith(("n't", "n’t")):
+        return "cannot" if word.startswith("can") else "not"
+    if not word.isascii():
+        word = word.replace("ı", "i").replace("æ", "ae").replace("œ", "oe")
+        word = "".join(c for c in unicodedata.normalize("NFKD", word) if not unicodedata.combining(c))
+    if len(word) < 4 or not word.isalpha():
+        return word
+    for british, american in _SPELLING:
+        if british in word:
+            word = word.replace(british, american)
+    return _IRREGULAR.get(word) or _singular(word)
+
+
+def _singular(word: str) -> str:
+    if not word.endswith("s") or word.endswith(("ss", "us", "is", "ous")):
+        return word
+    if word.endswith("ies"):
+        return word[:-3] + "y" if len(word) > 5 else word
+    if word.endswith(("eases", "phases", "cases")):
+        return word[:-1]
+    if word.endswith(("ases", "oses", "eses", "yses")):
+        return word[:-2] + "is"
+    if word.endswith(("sses", "xes", "ches", "shes")):
+        return word[:-2]
+    return word[:-1]
