@@ -57,8 +57,8 @@ def preprocess(
 
 def describe(summary: Summary) -> str:
     """A summary in words, a few lines."""
-    if summary.worked == 0 and not summary.failed:
-        lines = [f"Nothing to do: all {summary.studies} studies are in {summary.store}, up to date."]
+    if summary.worked == 0:
+        lines = [f"Nothing to do: {summary.up_to_date} of {summary.studies} studies are up to date in {summary.store}."]
     else:
         lines = [
             f"{summary.store}: {summary.written} studies written, {summary.up_to_date} up to date, "

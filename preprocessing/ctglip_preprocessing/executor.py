@@ -30,7 +30,7 @@ def execute(cases: Sequence[Case], plan: Plan, workers: int = 1, address: str | 
     Raises:
         CTGLIPError: ``no_cluster`` when no Ray cluster answers at ``address``.
     """
-    if address is None and workers == 1:
+    if not cases or (address is None and workers == 1):
         return (run_case(case, plan) for case in cases)
     return _on_ray(cases, plan, workers, address)
 

@@ -1,0 +1,62 @@
+"""``ctglip preprocess`` as a user meets it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from ctglip.cli.main import app
+from ctglip.errors import ConfigError
+from ctglip.store.tables import Store
+from tests.preprocessing.conftest import write_table
+
+SET = ("--config", "preprocess/demo_3mm", "--set", "volume.spacing_mm=[4, 4, 4]")
+
+
+def _call(*arguments: object):
+    return CliRunner().invoke(app, ["preprocess", *map(str, arguments)])
+
+
+def test_exit_codes_and_words(make_cohort, tmp_path: Path) -> None:
+    table, rows = make_cohort(3)
+    done = _call(table, tmp_path / "store", *SET)
+    assert done.exit_code == 0
+    assert "3 studies written, 0 up to date, 0 failed" in done.stdout
+    assert "3/3" in done.stderr
+    again = _call(table, tmp_path / "store", *SET)
+    assert (again.exit_code, again.stdout[:14]) == (0, "Nothing to do:")
+    rows[0]["image"] = "nowhere.nii.gz"
+    write_table(table, rows)
+    failed = _call(table, tmp_path / "store", *SET, "--json")
+    assert failed.exit_code == 1
+    value = json.loads(failed.stdout)
+    assert value["reasons"] == {"no_file": 1}
+    assert value["failed"][0]["study_id"] == "00000"
+    assert "nowhere.nii.gz" in value["failed"][0]["message"]
+
+
+def test_a_table_with_other_headings(make_cohort, tmp_path: Path) -> None:
+    table, rows = make_cohort(1)
+    write_table(table, [{"AccessionNo" if key == "study_id" else key: v for key, v in row.items()} for row in rows])
+    (tmp_path / "columns.yaml").write_text("study_id: AccessionNo\n")
+    assert _call(table, tmp_path / "store", *SET, "--columns", tmp_path / "columns.yaml").exit_code == 0
+    assert Store.open(tmp_path / "store").study_ids == ["00000"]
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (("--workers", 2, "--ray", "auto"), "exclude each other"),
+        (("--set", "volume.spacings_mm=1"), "did you mean 'spacing_mm'"),
+        (("--set", "splits.fractions=[0.5, 0.1, 0.1]"), "sum to 1"),
+    ],
+)
+def test_the_users_faults_leave_no_store(make_cohort, tmp_path: Path, extra, message: str) -> None:
+    table, _ = make_cohort(1)
+    outcome = _call(table, tmp_path / "store", *SET, *extra)
+    assert isinstance(outcome.exception, ConfigError)
+    assert message in str(outcome.exception)
+    assert not (tmp_path / "store").exists()
