@@ -17,7 +17,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from ctglip.pages import plots, wording
+from ctglip.pages import curves, plots, wording
 from ctglip.pages.parts import LegendEntry, Link, Picture, known
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -52,7 +52,7 @@ def _environment() -> Environment:
         merged=merged,
         unknown=unknown,
     )
-    environment.globals["plots"] = plots
+    environment.globals.update(plots=plots, curves=curves)
     return environment
 
 

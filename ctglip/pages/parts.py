@@ -119,6 +119,15 @@ class Curve:
 
 
 @dataclass(frozen=True)
+class ReliabilityBin:
+    """Predictions of one probability bin: their mean, the share that came true (with interval), and how many."""
+
+    predicted: float
+    observed: Score
+    n: int
+
+
+@dataclass(frozen=True)
 class Link:
     """A link to another page of the same folder: a relative path such as ``"report.html"``.
 

@@ -54,18 +54,19 @@ def forest(
         return left + (value - start) / (1 - start) * width
 
     svg = Svg(total, bottom + 40, title, _forest_words(rows, heading), "forest narrow" if narrow else "forest wide")
-    svg.text(
-        total if narrow else left + width + 16, 22, f"{heading} (95 % interval)", "head", "end" if narrow else "start"
-    )
-    svg.text(total, 22, "" if narrow else note_heading, "head", "end")
+    if narrow:
+        svg.text(total, 18, heading, "head", "end")
+    else:
+        svg.text(left + width + 16, 22, f"{heading} (95 % interval)", "head")
+        svg.text(total, 22, note_heading, "head", "end")
     _axis(svg, start, at, top, bottom)
     y, before = top + step / 2, rows[0].kind if rows else "pair"
     for row in rows:
         y += 14 if row.kind != before else 0
         before = row.kind
         if narrow:
-            svg.text(0, y - 5, _short(row.label, 30), f"label {row.kind}")
-            svg.text(total, y - 5, _score_text(row.score), f"value {row.kind}", "end")
+            svg.text(0, y - 5, _short(row.label, 42), f"label {row.kind}")
+            svg.text(total, y - 5, number(row.score.value), f"value {row.kind}", "end")
         else:
             svg.text(left - 14, y + 4, _short(row.label), f"label {row.kind}", "end")
             svg.text(left + width + 16, y + 4, _score_text(row.score), f"value {row.kind}")
@@ -180,9 +181,9 @@ def histogram(values: Sequence[float], name: str, unit: str = "", marked: Sequen
         svg.line(left, y, left + width, y, "grid")
         svg.text(left - 6, y + 4, f"{tick:,}", "tick", "end")
     step = width / bins
-    for i, number in enumerate(counts):
-        tall = height * number / most
-        if number:
+    for i, frequency in enumerate(counts):
+        tall = height * frequency / most
+        if frequency:
             svg.rect(left + i * step + 0.5, top + height - tall, step - 1, tall, "fill")
 
     def at(value: float) -> float:

@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from ctglip.pages import plots
 from ctglip.pages.document import render_template
-from ctglip.pages.parts import Control, Curve, Fact, OrganRecognition, Picture, Score, known
+from ctglip.pages.parts import Control, Curve, Fact, OrganRecognition, Picture, ReliabilityBin, Score, known
 
 
 @dataclass(frozen=True)
@@ -41,15 +41,6 @@ class PairRow:
     specificity: float | None = None
     threshold: float | None = None
     roc: Curve | None = None
-
-
-@dataclass(frozen=True)
-class ReliabilityBin:
-    """Predictions of one probability bin: their mean, the share that came true (with interval), and how many."""
-
-    predicted: float
-    observed: Score
-    n: int
 
 
 @dataclass(frozen=True)
@@ -141,7 +132,8 @@ class EvaluationPage:
 
 def render(page: EvaluationPage) -> str:
     """The page as one self-contained HTML document."""
-    return render_template("report.html", page=page, forest=_forest(page))
+    points = [(point.x, point.y, point.organ) for point in page.embeddings]
+    return render_template("report.html", page=page, forest=_forest(page), points=points)
 
 
 def _forest(page: EvaluationPage) -> Markup:
