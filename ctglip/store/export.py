@@ -3,50 +3,63 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import nibabel as nib
 import numpy as np
-import polars as pl
+from isal import igzip
 
+from ctglip.errors import StoreError
 from ctglip.files import atomic_path
-from ctglip.store.study import organ_columns, organ_row
-from ctglip.store.tables import Store, frame
+from ctglip.store.study import StudyReader
+from ctglip.store.tables import Store, frame, write_csv
+from ctglip.volume.resample import to_grid
+
+AIR_HU = -1024
 
 
-def export_nifti(store: Store, study_id: str, out: Path) -> list[Path]:
+def export_nifti(store: Store, study_id: str, out: Path, grid: Literal["stored", "original"] = "stored") -> list[Path]:
     """Write ``image.nii.gz``, ``organs.nii.gz`` (where there are masks) and ``organs.csv`` of a study.
 
     Args:
         out: folder to write into.
+        grid: the store's own, or that of the scan before it was standardised (in RAS+ order; air where the store has
+            no voxels). The boxes in ``organs.csv`` are in voxels of the stored grid, volumes in millilitres.
 
     Returns:
         The files written.
 
     Raises:
-        StoreError: ``no_study`` or ``damaged_study``.
+        StoreError: ``no_study``, ``damaged_study``, or ``no_source_grid`` when the original grid is not known.
     """
     study = store.study(study_id)
-    volumes = {"image": study.image(), "organs": study.organs()}
     files: list[Path] = []
-    for name, array in volumes.items():
+    for name, array in (("image", study.image()), ("organs", study.organs())):
         if array is not None:
-            files.append(_write_nifti(out / f"{name}.nii.gz", array, study.affine))
-    table = frame("organs", [organ_columns(organ_row(row)) for row in study.rows("organs")]).drop("study_id")
-    with atomic_path(out / "organs.csv") as temporary:
-        table.select(pl.all()).write_csv(temporary)
+            placed, affine = (array, study.affine) if grid == "stored" else _on_source(study, array, name == "organs")
+            files.append(_write_nifti(out / f"{name}.nii.gz", placed, affine))
+    write_csv(frame("organs", study.rows("organs")), out / "organs.csv")
     return [*files, out / "organs.csv"]
+
+
+def _on_source(study: StudyReader, array: np.ndarray, labels: bool) -> tuple[np.ndarray, np.ndarray]:
+    source = study.source
+    if source is None:
+        raise StoreError(
+            f"The grid that study {study.study_id} came on was not kept.",
+            code="no_source_grid",
+            fix="Export it on the stored grid.",
+        )
+    x, y, z = source.shape
+    fill = 0 if labels else AIR_HU
+    return to_grid(array, study.affine, (x, y, z), source.affine, labels=labels, fill=fill), source.affine
 
 
 def _write_nifti(path: Path, array: np.ndarray, affine: np.ndarray) -> Path:
     image = nib.Nifti1Image(array, affine)
+    image.header.set_xyzt_units("mm")
     image.set_qform(affine, code=1)
     image.set_sform(affine, code=1)
     with atomic_path(path) as temporary:
-        temporary.write_bytes(_gzipped(image.to_bytes()))
+        temporary.write_bytes(igzip.compress(image.to_bytes(), 1))
     return path
-
-
-def _gzipped(data: bytes) -> bytes:
-    from isal import igzip
-
-    return igzip.compress(data, 1)

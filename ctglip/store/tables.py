@@ -195,3 +195,9 @@ def write_parquet(table: pl.DataFrame, path: Path) -> None:
     """Write a parquet file by rename; equal tables give equal bytes."""
     with atomic_path(path) as temporary:
         table.rechunk().write_parquet(temporary, compression="zstd", compression_level=3, row_group_size=ROW_GROUP)
+
+
+def write_csv(table: pl.DataFrame, path: Path) -> None:
+    """Write a CSV file by rename."""
+    with atomic_path(path) as temporary:
+        table.write_csv(temporary)

@@ -2,13 +2,11 @@ from __future__ import annotations
 
 import json
 
-import nibabel as nib
 import numpy as np
 import polars as pl
 import pytest
 
 from ctglip.errors import StoreError
-from ctglip.store.export import export_nifti
 from ctglip.store.format import study_path
 from ctglip.store.lock import exclusive
 from ctglip.store.splits import assign_splits
@@ -106,16 +104,3 @@ def test_a_store_in_use_is_not_repaired(store: Store) -> None:
     with exclusive(store.path), pytest.raises(StoreError, match="Another process"):
         verify(store, repair=True)
     assert verify(store, repair=True) == []
-
-
-def test_export_gives_image_organs_and_table_back(store: Store, tmp_path, record) -> None:
-    files = export_nifti(store, "s-b", tmp_path / "out")
-    assert [f.name for f in files] == ["image.nii.gz", "organs.nii.gz", "organs.csv"]
-    written = record("s-b", "p2").standardized
-    image, organs = (nib.load(f) for f in files[:2])
-    np.testing.assert_array_equal(np.asarray(image.dataobj), written.image)
-    np.testing.assert_array_equal(np.asarray(organs.dataobj), written.organs)
-    np.testing.assert_allclose(image.affine, written.affine)
-    table = pl.read_csv(files[2])
-    assert table.columns[:3] == ["organ", "x0", "x1"]
-    assert table["volume_ml"][0] == 1.728
