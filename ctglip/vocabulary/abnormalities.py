@@ -22,6 +22,18 @@ from ctglip.resources import resource
 from ctglip.vocabulary.organs import Code, OrganDictionary, load_organs, normalise
 
 
+class Implied(Settings):
+    """When a more general word means an entry: "a cyst in the left kidney" is a renal cyst.
+
+    Attributes:
+        by: the general entries whose word alone means this one.
+        organs: said of these organs (their parts of the same group included); of all that the entry lists by default.
+    """
+
+    by: tuple[str, ...]
+    organs: tuple[str, ...] = ()
+
+
 class Abnormality(Settings):
     """One abnormality.
 
@@ -32,7 +44,7 @@ class Abnormality(Settings):
             the listed organs, their parts of the same group, and the organs of its kinds.
         parent: what it is a kind of.
         also: what else it is a kind of.
-        implied: the parent's word alone, said of one of these organs, means this entry ("cyst" in a kidney).
+        implied: which more general words mean it, and in which organs; see :class:`Implied`.
         synonyms: other words for it, as reports write them.
         exclusive: abnormalities that one and the same organ cannot have beside it.
         positive: sentences that affirm it. Placeholders are listed in :mod:`ctglip.vocabulary.prompts`.
@@ -45,7 +57,7 @@ class Abnormality(Settings):
     organs: tuple[str, ...] = ()
     parent: str | None = None
     also: tuple[str, ...] = ()
-    implied: bool = False
+    implied: Implied | None = None
     synonyms: tuple[str, ...] = ()
     exclusive: tuple[str, ...] = ()
     positive: tuple[str, ...] = ()
@@ -91,6 +103,7 @@ class AbnormalityDictionary:
         self._listed = dict(abnormalities)
         self._check_names(organs)
         self._ancestors = {name: frozenset(self._climb(name, ())) for name in self._listed}
+        self._implied = self._implications(organs)
         found = {name: self._complete(entry, organs) for name, entry in self._listed.items()}
         self.abnormalities: Mapping[str, Abnormality] = MappingProxyType(found)
         self.names: tuple[str, ...] = tuple(found)
@@ -155,13 +168,11 @@ class AbnormalityDictionary:
         return self.ancestors(name) | self.descendants(name) | {name}
 
     def specialise(self, name: str, organ: str) -> str:
-        """What a bare word means in an organ: "cyst" in a kidney is a renal cyst. The name itself where nothing is."""
+        """What a general word means in an organ: "cyst" in a kidney is a renal cyst; the name itself otherwise."""
         seen = self[name].name
-        while True:
-            kinds = [e.name for e in self.of_organ(organ) if e.implied and e.parents and seen in e.parents]
-            if len(kinds) != 1:
-                return seen
-            seen = kinds[0]
+        while (seen, organ) in self._implied:
+            seen = self._implied[seen, organ]
+        return seen
 
     @cached_property
     def _phrases(self) -> dict[str, str]:
@@ -181,10 +192,10 @@ class AbnormalityDictionary:
 
     def _check_names(self, organs: OrganDictionary) -> None:
         for name, entry in self._listed.items():
-            for organ in entry.organs:
+            for organ in (*entry.organs, *(entry.implied.organs if entry.implied else ())):
                 if organ not in organs:
                     self._fault(f"{name} names the organ {organ!r}, which the organ dictionary does not hold")
-            for other in (*entry.parents, *entry.exclusive):
+            for other in (*entry.parents, *entry.exclusive, *(entry.implied.by if entry.implied else ())):
                 if other not in self._listed:
                     self._fault(f"{name} names the abnormality {other!r}, which is not in it")
 
@@ -193,6 +204,22 @@ class AbnormalityDictionary:
             self._fault(f"{' > '.join((*below, name))} is a kind of itself")
         parents = set(self._listed[name].parents)
         return parents.union(*(self._climb(parent, (*below, name)) for parent in parents))
+
+    def _implications(self, organs: OrganDictionary) -> dict[tuple[str, str], str]:
+        """(general abnormality, organ) to the entry that it means there."""
+        found: dict[tuple[str, str], str] = {}
+        for name, entry in self._listed.items():
+            if entry.implied is None:
+                continue
+            listed = entry.implied.organs or entry.organs
+            for organ in dict.fromkeys(m for own in listed for m in (own, *_same_group(organs, own))):
+                for general in entry.implied.by:
+                    if general not in self._ancestors[name]:
+                        self._fault(f"{name} is implied by {general}, but is not a kind of it")
+                    rival = found.setdefault((general, organ), name)
+                    if rival != name:
+                        self._fault(f"{general} in {organ} implies both {rival} and {name}")
+        return found
 
     def _complete(self, entry: Abnormality, organs: OrganDictionary) -> Abnormality:
         """The entry with all its organs, and with its exclusives on both sides."""
