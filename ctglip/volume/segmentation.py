@@ -156,7 +156,7 @@ def _private() -> Iterator[None]:
     from totalsegmentator import python_api
 
     with (
-        mock.patch.object(python_api, "send_usage_stats", lambda *_: None),
-        mock.patch.object(python_api, "increase_prediction_counter", lambda: None),
+        mock.patch.object(python_api, "send_usage_stats"),
+        mock.patch.object(python_api, "increase_prediction_counter", return_value=None),
     ):
         yield
