@@ -34,7 +34,8 @@ class OrganSample(Protocol):
         size: float32 ``[4]``, standardised log mm per voxel in x, y, z and log volume in ml.
         organ_id: index of the organ in the list of organs that the objective was built with.
         study_index: the same number for samples of one study.
-        text_id: the text of this step, by its index in the text bank.
+        text_id: the text of this step, by its index in the text bank; -1 where nothing is said of the organ, which then
+            teaches anatomy alone.
         text_key: equal texts share it, and so do "normal" texts of one organ, whatever their wording.
         negative_ids: int64 ``[K]``, dictionary negatives by their index in the text bank, -1 where there is none.
     """
@@ -165,7 +166,9 @@ def collate_organs(samples: Sequence[OrganSample], bank: TextBank) -> OrganBatch
         for name in ("organ_id", "study_index", "text_id", "text_key")
     }
     negatives = torch.stack([torch.as_tensor(sample.negative_ids, dtype=torch.long) for sample in samples])
-    wanted = torch.cat([integers["text_id"], negatives[negatives >= 0]]).unique()
+    texts = integers["text_id"]
+    wanted = torch.cat([texts[texts >= 0], negatives[negatives >= 0]]).unique()
+    wanted = wanted if len(wanted) else torch.zeros(1, dtype=torch.long)
     return OrganBatch(
         image=torch.stack([torch.as_tensor(sample.image) for sample in samples]),
         mask=torch.stack([torch.as_tensor(sample.mask) for sample in samples]),

@@ -95,6 +95,7 @@ class OrganText(Objective):
         classes = group_directions(self.model.text(self.prompts), self.prompt_organ, self.organs)
         pool = self.model.text(features["pool"])
         text = pool[positions(features["text_id"], features["pool_ids"])]
+        said = features["text_id"] >= 0
         losses = {
             "anatomy": self.settings.anatomy_weight
             * class_prompts(anatomy, classes, features["organ_id"], self.anatomy_scale()),
@@ -105,6 +106,7 @@ class OrganText(Objective):
                 self.diagnosis_scale(),
                 target=equal_key,
                 context=features["text_key"],
+                valid=said,
                 extra=pool,
                 extra_index=positions(features["negative_ids"], features["pool_ids"]),
             ),
@@ -113,7 +115,7 @@ class OrganText(Objective):
             "anatomy_accuracy": accuracy(anatomy, classes, features["organ_id"]),
             "anatomy_temperature": self.anatomy_scale.value(),
             "diagnosis_temperature": self.diagnosis_scale.value(),
-            **pair_similarity(diagnosis, text, features["text_key"]),
+            **pair_similarity(diagnosis[said], text[said], features["text_key"][said]),
             "image_rank": effective_rank(diagnosis),
             "text_rank": effective_rank(text),
         }
