@@ -1,0 +1,201 @@
+"""One organ of one scan, cut out at its own scale: the only way an organ becomes a model's input.
+
+The box of the organ's grounding masks plus a margin is laid on a fixed grid by one separable, anti-aliased linear
+resampling (three small matrix products). The grid erases size, so millimetres per voxel and volume travel beside the
+voxels; HU and mask are kept as whole numbers, so a crop that was cut for training, kept in memory or cut for a single
+question is the same to the last bit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float, Int16, Num, UInt8
+from pydantic import Field
+from scipy import ndimage
+
+from ctglip.config import Settings
+from ctglip.types import Box, OrganRow, spacing_of
+from ctglip.vocabulary.organs import Organ, OrganDictionary
+
+AIR_HU = -1024
+_RELATIVE_HU = 150.0
+_LOG_MM = (0.6, 0.6)
+_LOG_ML = (4.5, 2.0)
+
+
+class CropSettings(Settings):
+    """How an organ becomes a model's input. Part of the model: inference cuts as training did.
+
+    Attributes:
+        grid: voxels of a crop along x, y, z.
+        windows_hu: one channel for each (lowest, highest) HU, scaled to -1 .. 1.
+        relative_hu: one more channel: HU above or below the organ's own median.
+        mask_channel: one more channel: the organ itself.
+        truncated: what to do with organs that the field of view cuts off: keep them, or leave them out.
+        fill: ``organ_mean`` gives every voxel of the organ the organ's mean HU and everything else that of air, so
+            that shape and mean density alone are left (a control).
+    """
+
+    grid: tuple[int, int, int] = (32, 32, 32)
+    windows_hu: tuple[tuple[float, float], ...] = ((-1000.0, 1000.0), (-160.0, 240.0))
+    relative_hu: bool = True
+    mask_channel: bool = True
+    truncated: Literal["keep", "drop"] = "keep"
+    fill: Literal["none", "organ_mean"] = Field(default="none")
+
+    @property
+    def channels(self) -> int:
+        """Channels of a rendered crop."""
+        return len(self.windows_hu) + self.relative_hu + self.mask_channel
+
+
+@dataclass(frozen=True)
+class OrganCrop:
+    """An organ on the fixed grid, before windows.
+
+    Attributes:
+        organ: name in the organ dictionary.
+        hu: int16 ``[x, y, z]``; air where the crop leaves the scan.
+        mask: uint8 ``[x, y, z]``, how much of each voxel the organ covers, 0 to 255.
+        size: float32 ``[4]``, standardised log mm per voxel (x, y, z) and log volume in ml.
+        median_hu: median HU of the organ's voxels on the grid.
+    """
+
+    organ: str
+    hu: Int16[np.ndarray, "x y z"]
+    mask: UInt8[np.ndarray, "x y z"]
+    size: Float[np.ndarray, " 4"]
+    median_hu: float
+
+
+def cut_crop(
+    image: Int16[np.ndarray, "x y z"],
+    labels: UInt8[np.ndarray, "x y z"],
+    affine: np.ndarray,
+    organ: Organ,
+    row: OrganRow,
+    organs: OrganDictionary,
+    settings: CropSettings,
+) -> OrganCrop:
+    """Cut one organ out of a standardised volume.
+
+    Args:
+        image: HU of the whole volume.
+        labels: organ labels on the same grid.
+        affine: voxel index to mm.
+        organ: which organ; its grounding says which masks, what margin, and whether the shell around them is meant.
+        row: the organ's row of the volume's organ table (its box is where the crop is laid).
+        organs: the dictionary that numbers ``labels``.
+        settings: grid.
+    """
+    spacing = spacing_of(affine)
+    low, high = _extent(row.box, spacing, organ)
+    inner = tuple(
+        slice(max(int(np.floor(a)) - reach, 0), min(int(np.ceil(b)) + reach, n))
+        for a, b, n, reach in zip(low, high, image.shape, _reach(low, high, settings.grid), strict=True)
+    )
+    weights = [
+        _axis_weights(a, b, n, part.start, part.stop)
+        for a, b, n, part in zip(low, high, settings.grid, inner, strict=True)
+    ]
+    member = np.zeros(256, dtype=np.float32)
+    member[list(organs.grounding_labels(organ.name))] = 1.0
+    above_air = image[inner].astype(np.float32) - AIR_HU
+    hu = np.rint(_resampled(above_air, weights)).astype(np.int32) + AIR_HU
+    cover = np.clip(_resampled(member[labels[inner]], weights), 0.0, 1.0)
+    voxel_mm = (high - low) * spacing / settings.grid
+    if organ.grounding.shell:
+        cover = _shell(cover, voxel_mm, organ.grounding.dilate_mm)
+    elif organ.grounding.dilate_mm > 0:
+        cover = np.maximum(cover, _shell(cover, voxel_mm, organ.grounding.dilate_mm))
+    size = [*((np.log(voxel_mm) - _LOG_MM[0]) / _LOG_MM[1]), (np.log(row.volume_ml + 1e-3) - _LOG_ML[0]) / _LOG_ML[1]]
+    stored = np.clip(hu, -32768, 32767).astype(np.int16)
+    mask = np.rint(cover * 255).astype(np.uint8)
+    inside = stored[mask >= 128]
+    median = float(np.median(inside if inside.size else stored))
+    return OrganCrop(organ.name, stored, mask, np.array(size, dtype=np.float32), median)
+
+
+def _extent(box: Box, spacing: tuple[float, float, float], organ: Organ) -> tuple[np.ndarray, np.ndarray]:
+    """Lower and upper faces of the crop in voxel units of the volume (a voxel i reaches from i to i + 1)."""
+    margin = (organ.grounding.margin_mm + organ.grounding.dilate_mm) / np.asarray(spacing)
+    x0, x1, y0, y1, z0, z1 = box
+    return np.array([x0, y0, z0]) - margin, np.array([x1, y1, z1]) + margin
+
+
+def _reach(low: np.ndarray, high: np.ndarray, grid: tuple[int, int, int]) -> list[int]:
+    """Voxels around the crop that the resampling kernel touches."""
+    return [int(np.ceil(max(step, 1.0))) + 1 for step in (high - low) / grid]
+
+
+def _axis_weights(low: float, high: float, count: int, start: int, stop: int) -> Float[np.ndarray, "count n"]:
+    """Triangle-kernel weights of the voxels ``start .. stop`` for ``count`` samples between two faces.
+
+    The kernel is as wide as a sample where samples are coarser than voxels (no aliasing), else as a voxel (linear
+    interpolation). Weights of voxels beyond the volume are missing, so what lies there counts as zero.
+    """
+    step = (high - low) / count
+    width = max(step, 1.0)
+    centres = low + (np.arange(count) + 0.5) * step - 0.5
+    first = int(np.floor(centres[0] - width))
+    last = int(np.ceil(centres[-1] + width)) + 1
+    every = np.arange(min(first, start), max(last, stop))
+    weights = np.clip(1.0 - np.abs(every[None, :] - centres[:, None]) / width, 0.0, None)
+    weights /= weights.sum(axis=1, keepdims=True)
+    return np.ascontiguousarray(weights[:, start - every[0] : stop - every[0]], dtype=np.float32)
+
+
+def _resampled(volume: np.ndarray, weights: list[np.ndarray]) -> np.ndarray:
+    """``out[a, b, c] = sum Wx[a, i] Wy[b, j] Wz[c, k] volume[i, j, k]``."""
+    wx, wy, wz = weights
+    out = volume.reshape(-1, volume.shape[2]) @ wz.T
+    out = wy @ out.reshape(volume.shape[0], volume.shape[1], -1)
+    return (wx @ out.reshape(volume.shape[0], -1)).reshape(len(wx), len(wy), len(wz))
+
+
+def _shell(cover: np.ndarray, voxel_mm: np.ndarray, thickness_mm: float) -> np.ndarray:
+    """What lies within a distance of a mask but not in it, with soft edges."""
+    if not (cover >= 0.5).any():
+        return np.zeros_like(cover)
+    distance = ndimage.distance_transform_edt(cover < 0.5, sampling=voxel_mm)
+    edge = float(np.mean(voxel_mm))
+    near = np.clip((thickness_mm - np.asarray(distance)) / edge + 0.5, 0.0, 1.0).astype(np.float32)
+    return near * (1.0 - cover)
+
+
+def render(
+    hu: Num[np.ndarray, "*n x y z"],
+    mask: UInt8[np.ndarray, "*n x y z"],
+    median_hu: Float[np.ndarray, "*n"] | float,
+    settings: CropSettings,
+) -> Float[np.ndarray, "*n c x y z"]:
+    """The channels that a model sees, float32: windows, HU relative to the organ, mask.
+
+    Args:
+        hu: one crop or a stack of crops (float or int16).
+        mask: the organ's coverage of them, 0 to 255.
+        median_hu: the organ's median HU, one for each crop.
+        settings: which channels, and the control ``fill``.
+    """
+    values = hu.astype(np.float32)
+    cover = mask.astype(np.float32) / 255.0
+    if settings.fill == "organ_mean":
+        axes = (-3, -2, -1)
+        weight = np.maximum(cover.sum(axes, keepdims=True), 1e-6)
+        mean = (values * cover).sum(axes, keepdims=True) / weight
+        values = cover * mean + (1.0 - cover) * AIR_HU
+    out = np.empty((*values.shape[:-3], settings.channels, *values.shape[-3:]), dtype=np.float32)
+    for channel, (low, high) in enumerate(settings.windows_hu):
+        scaled = (values - low) * (2.0 / (high - low)) - 1.0
+        np.clip(scaled, -1.0, 1.0, out=out[..., channel, :, :, :])
+    channel = len(settings.windows_hu)
+    if settings.relative_hu:
+        relative = (values - np.asarray(median_hu, dtype=np.float32)[..., None, None, None]) / _RELATIVE_HU
+        np.clip(relative, -1.0, 1.0, out=out[..., channel, :, :, :])
+        channel += 1
+    if settings.mask_channel:
+        out[..., channel, :, :, :] = cover
+    return out

@@ -1,0 +1,84 @@
+"""Intervals by drawing patients with replacement, all draws at once.
+
+A draw is a weight for each patient (how often it was drawn); the AUROC of a weighted sample needs the ranks of the
+scores once and a cumulative sum for each draw, so a thousand draws cost milliseconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate with its percentile interval; None where it cannot be computed."""
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Question:
+    """One yes/no question put to many organs.
+
+    Attributes:
+        labels: 0 or 1.
+        scores: higher means yes.
+        patients: index of each organ's patient, 0 .. number of patients - 1.
+    """
+
+    labels: Int[np.ndarray, " n"]
+    scores: Float[np.ndarray, " n"]
+    patients: Int[np.ndarray, " n"]
+
+
+def draw_patients(patients: int, draws: int, rng: np.random.Generator) -> Float[np.ndarray, "draws patients"]:
+    """How often each patient is drawn, for each draw; row 0 is the sample itself."""
+    weights = rng.multinomial(patients, np.full(patients, 1 / patients), size=draws).astype(np.float64)
+    return np.concatenate([np.ones((1, patients)), weights])
+
+
+def weighted_auroc(question: Question, weights: Float[np.ndarray, "draws patients"]) -> Float[np.ndarray, " draws"]:
+    """AUROC of each draw, ties counted half; NaN where a draw lacks positives or negatives."""
+    order = np.argsort(question.scores, kind="stable")
+    scores, labels = question.scores[order], question.labels[order].astype(bool)
+    drawn = weights[:, question.patients[order]]
+    starts = np.flatnonzero(np.r_[True, np.diff(scores) != 0]) if len(scores) else np.zeros(0, dtype=int)
+    if not len(starts):
+        return np.full(len(weights), np.nan)
+    positive = np.add.reduceat(drawn * labels, starts, axis=1)
+    negative = np.add.reduceat(drawn * ~labels, starts, axis=1)
+    below = np.cumsum(negative, axis=1) - negative / 2
+    pairs = positive.sum(1) * negative.sum(1)
+    wins = (positive * below).sum(1)
+    return np.divide(wins, pairs, out=np.full(len(weights), np.nan), where=pairs > 0)
+
+
+def interval_of(draws: Float[np.ndarray, " draws"], level: float = 0.95) -> Interval:
+    """Estimate (row 0 of the draws) and percentile interval (the other rows)."""
+    rest = draws[1:][np.isfinite(draws[1:])]
+    if not np.isfinite(draws[0]):
+        return Interval(None)
+    if not len(rest):
+        return Interval(float(draws[0]))
+    low, high = np.quantile(rest, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(draws[0]), float(low), float(high))
+
+
+def macro_draws(
+    questions: Sequence[Question], weights: Float[np.ndarray, "draws patients"]
+) -> tuple[Float[np.ndarray, "questions draws"], Float[np.ndarray, " draws"]]:
+    """AUROC of each question and their mean, for each draw.
+
+    A draw that lacks positives of a question leaves that question out of its mean; the same patients are drawn for
+    all questions, so two macro means of the same patients can be subtracted draw by draw.
+    """
+    each = np.stack([weighted_auroc(question, weights) for question in questions])
+    known = np.isfinite(each)
+    sums = np.where(known, each, 0.0).sum(0)
+    return each, np.divide(sums, known.sum(0), out=np.full(each.shape[1], np.nan), where=known.any(0))

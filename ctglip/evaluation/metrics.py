@@ -1,0 +1,97 @@
+"""Metrics of one yes/no question over many organs. The formulas are scikit-learn's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+from sklearn import metrics
+
+from ctglip.evaluation.bootstrap import Interval
+
+
+@dataclass(frozen=True)
+class ThresholdMetrics:
+    """What a threshold does; a share whose denominator is empty is None."""
+
+    threshold: float
+    f1: float | None
+    sensitivity: float | None
+    specificity: float | None
+    ppv: float | None
+    npv: float | None
+
+
+@dataclass(frozen=True)
+class PairMetrics:
+    """One (organ, abnormality) on one split.
+
+    Attributes:
+        auroc: with its interval over patients.
+        auprc: average precision.
+        positives, n: organs with the abnormality, organs judged.
+        at: at the threshold chosen on the validation split, or None where that split could not choose one.
+    """
+
+    organ: str
+    abnormality: str
+    auroc: Interval
+    auprc: float | None
+    positives: int
+    n: int
+    at: ThresholdMetrics | None
+
+
+def auprc(labels: Int[np.ndarray, " n"], scores: Float[np.ndarray, " n"]) -> float | None:
+    """Average precision, or None without positives."""
+    return float(metrics.average_precision_score(labels, scores)) if labels.any() else None
+
+
+def best_f1_threshold(labels: Int[np.ndarray, " n"], scores: Float[np.ndarray, " n"]) -> float | None:
+    """The threshold (score >= threshold is a yes) with the best F1; None unless both answers occur.
+
+    It lies midway between two neighbouring scores, so that it carries over to another split.
+    """
+    if not labels.any() or labels.all():
+        return None
+    precision, recall, thresholds = metrics.precision_recall_curve(labels, scores)
+    f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
+    best = int(np.argmax(f1[:-1]))
+    return float((thresholds[best] + thresholds[best - 1]) / 2) if best > 0 else float(thresholds[best])
+
+
+def at_threshold(labels: Int[np.ndarray, " n"], scores: Float[np.ndarray, " n"], threshold: float) -> ThresholdMetrics:
+    """F1, sensitivity, specificity, PPV and NPV when score >= threshold is a yes."""
+    said = scores >= threshold
+    (tn, fp), (fn, tp) = metrics.confusion_matrix(labels, said, labels=[0, 1]).astype(float)
+    return ThresholdMetrics(
+        threshold=threshold,
+        f1=_share(2 * tp, 2 * tp + fp + fn),
+        sensitivity=_share(tp, tp + fn),
+        specificity=_share(tn, tn + fp),
+        ppv=_share(tp, tp + fp),
+        npv=_share(tn, tn + fn),
+    )
+
+
+def roc_points(
+    labels: Int[np.ndarray, " n"], scores: Float[np.ndarray, " n"]
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The ROC curve as (1 - specificity, sensitivity), without its collinear points."""
+    x, y, _ = metrics.roc_curve(labels, scores)
+    return tuple(float(v) for v in x), tuple(float(v) for v in y)
+
+
+def expected_calibration_error(
+    labels: Int[np.ndarray, " n"], probabilities: Float[np.ndarray, " n"], bins: int = 10
+) -> float:
+    """Mean gap between predicted probability and observed share over equally wide bins, weighted by their size."""
+    which = np.minimum((probabilities * bins).astype(int), bins - 1)
+    counts = np.bincount(which, minlength=bins)
+    gaps = np.abs(np.bincount(which, labels, bins) - np.bincount(which, probabilities, bins))
+    return float(gaps.sum() / max(counts.sum(), 1))
+
+
+def _share(part: float, whole: float) -> float | None:
+    return float(part / whole) if whole > 0 else None

@@ -1,0 +1,35 @@
+"""How an evaluation is done."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from ctglip.config import Settings
+
+
+class EvaluateConfig(Settings):
+    """One zero-shot evaluation.
+
+    Attributes:
+        seed: of the bootstrap.
+        draws: bootstrap draws of patients.
+        min_positives: an (organ, abnormality) with fewer positives, or fewer negatives, is not judged.
+        silence_is_normal: where labels come from findings: an organ that a report never speaks of counts as normal;
+            otherwise it is not judged.
+        controls: also judge what volume alone and the mask alone give.
+        batch: crops encoded at a time.
+        threads: threads that cut crops.
+        device: ``auto`` takes a GPU where there is one.
+    """
+
+    kind: Literal["evaluate"] = "evaluate"
+    seed: int = 0
+    draws: int = Field(default=1000, ge=10)
+    min_positives: int = Field(default=3, ge=1)
+    silence_is_normal: bool = False
+    controls: bool = True
+    batch: int = Field(default=64, ge=1)
+    threads: int = Field(default=2, ge=1)
+    device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -1,0 +1,136 @@
+"""Embeddings to answers: which organ, and how much more like "has it" than like "has it not".
+
+A score is the softmax over a positive and a negative prompt set, embeddings averaged within a set:
+``p = sigmoid(scale * (cos(v, positive) - cos(v, negative)) + bias)``. ``scale`` is the learned inverse temperature and
+``bias`` 0 until both are fitted on the validation split.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from pydantic import Field
+
+from ctglip.config import Settings
+from ctglip.models.heads import group_directions
+from ctglip.models.release import Release
+from ctglip.vocabulary.abnormalities import AbnormalityDictionary, load_abnormalities
+from ctglip.vocabulary.organs import OrganDictionary, load_organs
+from ctglip.vocabulary.prompts import (
+    load_abnormality_templates,
+    load_organ_templates,
+    negative_prompts,
+    organ_prompts,
+    positive_prompts,
+)
+
+Pair = tuple[str, str]
+"""(organ, abnormality)"""
+
+
+class Calibration(Settings):
+    """``model/calibration.json``: how a difference of similarities becomes a probability.
+
+    Attributes:
+        scale, bias: ``p = sigmoid(scale * difference + bias)``.
+        fitted_on: what they were fitted on, or None for the learned temperature as it is.
+        answers: how many yes/no answers they were fitted on.
+        learned_scale: the inverse temperature of training, for comparison.
+        thresholds: ``organ:abnormality`` to the probability from which on the answer is yes (best F1 there).
+    """
+
+    scale: float = 1.0
+    bias: float = 0.0
+    fitted_on: str | None = None
+    answers: int = 0
+    learned_scale: float = 1.0
+    thresholds: dict[str, float] = Field(default_factory=dict)
+
+    def probabilities(self, differences: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
+        """Probabilities of differences of similarities."""
+        return 1.0 / (1.0 + np.exp(-(self.scale * differences + self.bias)))
+
+
+@dataclass(frozen=True)
+class Dictionaries:
+    """The two dictionaries as a model carries them."""
+
+    organs: OrganDictionary
+    abnormalities: AbnormalityDictionary
+
+
+def dictionaries_of(release: Release) -> Dictionaries:
+    """The dictionaries of a model."""
+    organs = load_organs(release.organ_dictionary / "organs.yaml")
+    return Dictionaries(organs, load_abnormalities(release.abnormality_dictionary / "abnormalities.yaml", organs))
+
+
+class Scorer:
+    """A model's prompts, embedded once.
+
+    Args:
+        release: the model.
+    """
+
+    def __init__(self, release: Release) -> None:
+        self.release = release
+        self.dictionaries = dictionaries_of(release)
+        self.calibration = Calibration.model_validate(release.calibration)
+        self._organ_templates = load_organ_templates(release.organ_dictionary / "templates.yaml")
+        self._templates = load_abnormality_templates(release.abnormality_dictionary / "templates.yaml")
+        self._axes: dict[Pair, Float[np.ndarray, " e"]] = {}
+
+    def organ_prompts(self) -> list[tuple[str, ...]]:
+        """The prompts of each of the release's organs."""
+        organs = self.dictionaries.organs
+        return [organ_prompts(organs[name], self._organ_templates) for name in self.release.organs]
+
+    def prompts(self, pair: Pair) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The positive and the negative prompts of a pair.
+
+        Raises:
+            VocabularyError: an organ or abnormality that the dictionaries do not hold.
+        """
+        organ = self.dictionaries.organs[pair[0]]
+        abnormality = self.dictionaries.abnormalities[pair[1]]
+        positive = positive_prompts(abnormality, organ, self._templates)
+        return positive, negative_prompts(abnormality, organ, self._templates)
+
+    def recognise(self, anatomy: Float[np.ndarray, "m e"]) -> Int[np.ndarray, " m"]:
+        """For each organ the index (in ``release.organs``) of the name that is nearest to it."""
+        classes = self._directions(self.organ_prompts())
+        return np.asarray((anatomy @ classes.T).argmax(axis=1))
+
+    def differences(self, diagnosis: Float[np.ndarray, "m e"], pairs: Sequence[Pair]) -> Float[np.ndarray, "m p"]:
+        """Similarity with the positive prompts minus similarity with the negative ones."""
+        self._embed(pairs)
+        axes = np.stack([self._axes[pair] for pair in pairs]) if pairs else np.zeros((0, diagnosis.shape[1]))
+        return (diagnosis @ axes.T).astype(np.float64)
+
+    def similarities(self, diagnosis: Float[np.ndarray, " e"], texts: Sequence[str]) -> Float[np.ndarray, " n"]:
+        """Cosine similarity of one organ's diagnosis vector with texts."""
+        vectors = self._directions([(text,) for text in texts])
+        return vectors @ diagnosis
+
+    def _embed(self, pairs: Iterable[Pair]) -> None:
+        missing = [pair for pair in dict.fromkeys(pairs) if pair not in self._axes]
+        if not missing:
+            return
+        directions = self._directions([texts for pair in missing for texts in self.prompts(pair)])
+        for place, pair in enumerate(missing):
+            self._axes[pair] = directions[2 * place] - directions[2 * place + 1]
+
+    @torch.no_grad()
+    def _directions(self, sets: Sequence[Sequence[str]]) -> Float[np.ndarray, "s e"]:
+        """One unit vector for each set of texts."""
+        model = self.release.model
+        texts = list(dict.fromkeys(text for texts in sets for text in texts))
+        place = {text: number for number, text in enumerate(texts)}
+        vectors = model.text(self.release.embed(texts).to(next(model.parameters()).device))
+        rows = torch.tensor([place[text] for texts in sets for text in texts], device=vectors.device)
+        group = torch.tensor([number for number, texts in enumerate(sets) for _ in texts], device=vectors.device)
+        return group_directions(vectors[rows], group, len(sets)).float().cpu().numpy()

@@ -1,0 +1,61 @@
+"""What a run writes about itself: one line of numbers now and then, and the machine it ran on."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from ctglip.files import write_text
+
+METRICS = "metrics.jsonl"
+_PACKAGES = ("ctglip", "torch", "numpy", "monai", "transformers", "zarr", "polars", "ray")
+
+
+class Metrics:
+    """``metrics.jsonl``: one JSON object a line, each with its ``step``.
+
+    Args:
+        folder: the run.
+        step: lines of later steps, which an interrupted run left behind its last checkpoint, are dropped.
+    """
+
+    def __init__(self, folder: Path, step: int) -> None:
+        self.path = folder / METRICS
+        kept = [line for line in read_metrics(folder) if line["step"] <= step] if step else []
+        write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
+
+    def write(self, step: int, values: dict[str, Any]) -> None:
+        """Append a line; numbers that are not finite become null."""
+        finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
+        with self.path.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps({"step": step, **finite}) + "\n")
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """All lines of a run's ``metrics.jsonl``; a half-written last line is passed over."""
+    path = folder / METRICS
+    found = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+        try:
+            found.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return found
+
+
+def environment(device: str, threads: int) -> dict[str, Any]:
+    """Versions and machine, without names or paths of its owner."""
+    return {
+        "python": platform.python_version(),
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "cpus": os.cpu_count(),
+        "device": device,
+        "torch_threads": threads,
+        "packages": {name: version(name) for name in _PACKAGES},
+    }
