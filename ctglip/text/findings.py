@@ -16,6 +16,7 @@ from ctglip.text.places import Place, find_places
 from ctglip.text.words import Token, tokens
 from ctglip.types import Laterality, Status
 
+_LISTS = frozenset({"and", "or", ",", "/", "&", "nor"})
 _RANK: dict[Status, int] = {"affirmed": 0, "uncertain": 1, "negated": 2, "historical": 3, "normal": 4}
 _INTRODUCTION = re.compile(
     r"^(?:when\b.*\b(?:examined|evaluated|assessed)|(?:in|on) (?:the )?(?:evaluation|assessment|examination|study)\b|"
@@ -26,7 +27,10 @@ _INTRODUCTION = re.compile(
 
 @dataclass(frozen=True)
 class Row:
-    """What a sentence says of one organ; ``open_to`` names the thing that still seeks its organ in the context."""
+    """What a sentence says of one organ.
+
+    ``open_to`` names a thing that still seeks its organ in the context, ``otherwise`` what it is when none fits.
+    """
 
     organ: str | None
     abnormality: str | None
@@ -35,6 +39,7 @@ class Row:
     level: str | None = None
     reason: str | None = None
     open_to: tuple[str, str] | None = None
+    otherwise: tuple[Row, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -133,20 +138,31 @@ class _Sentence:
                 self.used.add(id(place))
                 side = laterality or self.lexicon.organs[resolved[1]].side
                 yield Row(resolved[1], resolved[0], status, side, place.level)
-        if not placed and thing.kind == "abnormality":
-            yield from self._at_home(thing, status, sides)
+        if not placed:
+            yield from self._unplaced(thing, status, sides)
 
-    def _at_home(self, thing: _Thing, status: Status, sides: set[str]) -> Iterator[Row]:
-        """An abnormality that names no organ of its own: its default organ, on the side that the sentence gives."""
-        if self.lexicon.is_general(thing.key):
-            yield Row(None, thing.key, status, open_to=(thing.kind, thing.key), reason="no organ named")
+    def _unplaced(self, thing: _Thing, status: Status, sides: set[str]) -> Iterator[Row]:
+        """A thing whose organ is not named: at home, or left open to the topic of the sentences before."""
+        name = thing.key if thing.kind == "abnormality" else self.lexicon.alone.get(thing.key)
+        if thing.kind == "observation" or self.lexicon.is_general(thing.key):
+            if self._somewhere():
+                return
+            named = name if thing.kind == "abnormality" else None
+            home = tuple(self.at_home(name, status, sides)) if name and not named else ()
+            yield Row(None, named, status, None, None, "no organ named", (thing.kind, thing.key), home)
             return
-        home = self.lexicon.abnormalities[thing.key].default_organ
-        where = self.lexicon.where(home)
-        sides = sides or self._side_near(thing)
-        for organ, laterality in Place(thing.start, thing.end, where).members(sides):
+        yield from self.at_home(str(name), status, sides or self._side_near(thing))
+
+    def _somewhere(self) -> bool:
+        """Whether the sentence names a place for it, though not one that the dictionary has an abnormality for."""
+        return any(place.where.organ not in (None, "body") for place in self.places)
+
+    def at_home(self, name: str, status: Status, sides: set[str]) -> Iterator[Row]:
+        """The abnormality in its default organ, on the sides given."""
+        where = self.lexicon.where(self.lexicon.abnormalities[name].default_organ)
+        for organ, laterality in Place(0, 0, where).members(sides):
             if organ:
-                yield Row(organ, thing.key, status, laterality or self.lexicon.organs[organ].side)
+                yield Row(organ, name, status, laterality or self.lexicon.organs[organ].side)
 
     def _side_near(self, thing: _Thing) -> set[str]:
         start, end = self.clauses.clause_of(thing.start)
@@ -177,7 +193,7 @@ class _Sentence:
     def _distance(self, thing: _Thing, place: Place) -> float:
         gap = float(_gap(thing.start, thing.end, place.start, place.end))
         before = self.words[max(0, place.start - 4) : place.start]
-        if not self.lexicon.words["beside"].isdisjoint(before):
+        if place.where.near or not self.lexicon.words["beside"].isdisjoint(before):
             gap += 20
         return gap
 
@@ -203,8 +219,8 @@ class _Sentence:
     def _joined(self, first: Place, second: Place) -> bool:
         if self.clauses.clause_of(first.start) != self.clauses.clause_of(second.start):
             return False
-        listing = self.lexicon.words["listing"]
-        return all(word in listing for word in self.words[first.end : second.start])
+        gap = self.words[first.end : second.start]
+        return not _LISTS.isdisjoint(gap) and all(word in self.lexicon.words["listing"] for word in gap)
 
     def _coordinated(self, thing: _Thing, own: Place) -> list[Place]:
         """For "pleural and pericardial effusion": the effusion is in both."""
@@ -229,7 +245,7 @@ class _Sentence:
     def _organ_rows(self) -> Iterator[Row]:
         claimed = bool(self.used)
         for place in self.places:
-            if id(place) in self.used or self._inside_thing(place):
+            if id(place) in self.used or place.where.organ == "body" or self._inside_thing(place):
                 continue
             status = self._organ_status(place)
             if status is None or (claimed and status != "normal"):

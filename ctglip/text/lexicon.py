@@ -85,6 +85,7 @@ class Where(NamedTuple):
     left: str | None
     right: str | None
     adjective: bool = False
+    near: bool = False
 
     @property
     def organs(self) -> frozenset[str]:
@@ -108,12 +109,14 @@ class Lexicon:
         self.measures = Trie()
         self._in: dict[tuple[str, str], str] = {}
         self._heads: dict[tuple[str, ...], str] = {}
+        self.alone: dict[str, str | None] = {}
         self._add_places()
         self._add_observations()
         self._add_abnormalities()
         self._add_signs()
         self._add_measures()
         self.resolve = lru_cache(maxsize=65_536)(self._resolve)
+        self._beside = lru_cache(maxsize=65_536)(self._place_beside)
 
     # --- organs
 
@@ -128,6 +131,20 @@ class Lexicon:
         for organ in described:
             if organ.side is not None:
                 self._add_unsided(organ, organ.side)
+
+    def find_places(self, words: Sequence[str]) -> list[Mention]:
+        """Organ phrases, and words such as "paraduodenal" that stand for a place beside an organ."""
+        found = self.places.find(words)
+        covered = {i for mention in found for i in range(mention.start, mention.end)}
+        near = [Mention(i, i + 1, self._beside(w)) for i, w in enumerate(words) if len(w) > 8 and i not in covered]
+        return sorted([*found, *(mention for mention in near if mention.value)])
+
+    def _place_beside(self, word: str) -> Where | None:
+        for prefix in _PREFIXES:
+            where = self.places.get((word[len(prefix) :],)) if word.startswith(prefix) else None
+            if where is not None:
+                return where._replace(near=True)
+        return None
 
     def where(self, organ: str) -> Where:
         """What an organ of that name is by side."""
@@ -161,6 +178,7 @@ class Lexicon:
             for text in entry["phrases"]:
                 self.seen.add(phrase(text), ("observation", key))
                 self._heads.setdefault(phrase(text), key)
+            self.alone[key] = entry.get("alone")
             for organ, abnormality in (entry.get("in") or {}).items():
                 if organ in self.organs and abnormality in self.abnormalities.abnormalities:
                     self._in[key, organ] = abnormality
@@ -169,12 +187,10 @@ class Lexicon:
         for name, entry in self.abnormalities.abnormalities.items():
             for text in (name, entry.display, *entry.synonyms):
                 words = phrase(text)
-                self.seen.add(words, ("abnormality", name), replace=self._is_observation(words))
+                known = self.seen.get(words)
+                derived = known is not None and known[0] == "observation" and known[1] not in self.observations
+                self.seen.add(words, ("abnormality", name), replace=derived)
                 self._add_head(words, name)
-
-    def _is_observation(self, words: tuple[str, ...]) -> bool:
-        known = self.seen.get(words)
-        return known is not None and known[0] == "observation" and known[1] not in self.observations
 
     def _add_head(self, words: tuple[str, ...], abnormality: str) -> None:
         """From "renal cyst": a "cyst" in the kidneys is a renal_cyst."""
@@ -208,14 +224,21 @@ class Lexicon:
             return (self.abnormalities.specialise(key, fitting), fitting) if fitting else None
         for place in (organ, *sorted(self.organs.wholes_of(organ), key=lambda w: len(self.organs.parts_of(w)))):
             if (key, place) in self._in:
-                return self._in[key, place], organ
+                name = self._in[key, place]
+                return name, self._fit(name, organ) or self._home(name, organ)
         return None
+
+    def _home(self, abnormality: str, organ: str) -> str:
+        """The abnormality's own organ, on the side of the place that was named."""
+        home = self.abnormalities[abnormality].default_organ
+        side = self.organs[organ].side
+        return self.organs.on_side(home, side) if side else home
 
     def is_general(self, abnormality: str) -> bool:
         """Whether it says nothing about its organ ("cyst", "calcification"): some kind of it is implied by an organ."""
-        return any(
-            entry.implied and abnormality in entry.parents for entry in self.abnormalities.abnormalities.values()
-        )
+        entries = self.abnormalities.abnormalities.values()
+        implying = any(entry.implied and abnormality in entry.implied.by for entry in entries)
+        return implying or self.abnormalities[abnormality].default_organ == "body"
 
     def _fit(self, abnormality: str, organ: str) -> str | None:
         """The organ of an abnormality that a named place means: itself, its part, or the organ inside that place."""
@@ -240,6 +263,9 @@ class Lexicon:
             self.seen.add(phrase(text), ("pathology", text))
         for kind in ("pseudo", "exception", "break", "normal", "abnormal_than", "unassessable"):
             self._sign(cues[kind], (kind, None))
+        for text in cues["normal"]:
+            if phrase(text)[0] in ("no", "without", "nothing"):
+                self.signs.add(phrase(text), ("normal", "before", None), replace=True)
 
     def _sign(self, texts: Iterable[str], value: tuple[str, str | None]) -> None:
         for text in texts:
@@ -273,4 +299,5 @@ class Lexicon:
         return frozenset(phrase(text)[0] for text in self.cues["perception"])
 
 
+_PREFIXES = ("para", "peri", "retro", "supra", "infra", "sub", "inter", "intra", "trans", "juxta", "pre", "pleuro")
 _EMPTY = frozenset({"of", "in", "on", "at", "with", "and", "or", "to", "for", "left", "right", "both", "bilateral"})

@@ -63,7 +63,8 @@ class Clauses:
         """Whether a comma or "and" parts two statements."""
         right = self.words[at + 1 :]
         if self.small["verb"].isdisjoint(self.words[start:at]):
-            denied = any(m.value[:2] == ("negation", "before") and start <= m.start < at for m in self.signs)
+            ahead = (m for m in self.signs if m.value[1] == "before" and m.value[0] in ("negation", "normal"))
+            denied = any(start <= m.start < at for m in ahead)
             return denied and self._state_follows(at + 1)
         if self.words[at + 1 : at + 2] and self.words[at + 1] in self.small["relative"]:
             return False
@@ -108,6 +109,7 @@ class Clauses:
 
     def _spread(self, sign: Mention) -> None:
         kind, direction, _ = sign.value
+        kind = "negation" if kind == "normal" and direction else kind
         if kind not in self.reach or direction not in ("before", "after"):
             return
         start, end = self.clause_of(sign.start)

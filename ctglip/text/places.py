@@ -69,7 +69,7 @@ def find_places(
         places in order, and for the index of each thing its sides.
     """
     words = [token.word for token in tokens]
-    places = [Place(m.start, m.end, m.value) for m in lexicon.places.find(words)]
+    places = [Place(m.start, m.end, m.value) for m in lexicon.find_places(words)]
     places = sorted([*_vertebrae(tokens, words, lexicon, places), *places], key=lambda p: p.start)
     thing_sides = _give_sides(words, places, things, lexicon)
     places = _merge(words, places, lexicon)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import lru_cache
 
 from ctglip.text.findings import Reading, Row, read_sentence
@@ -61,17 +60,18 @@ class ReportParser:
         return tuple(found)
 
     def _in_context(self, reading: Reading, topic: str | None) -> Iterator[Row]:
+        """The rows of a sentence, those without an organ read with the topic of the sentences before."""
         for row in reading.rows:
-            if row.organ is not None or topic is None:
-                yield replace(row, open_to=None)
+            if row.organ is not None:
+                yield row
             elif row.open_to is not None:
-                resolved = self.lexicon.resolve(*row.open_to, topic)
-                if resolved is None:
-                    yield replace(row, open_to=None)
-                else:
+                resolved = self.lexicon.resolve(*row.open_to, topic) if topic else None
+                if resolved is not None:
                     side = self.lexicon.organs[resolved[1]].side
                     yield Row(resolved[1], resolved[0], row.status, side, row.level)
-            elif reading.points_back:
+                else:
+                    yield from row.otherwise or (row,)
+            elif reading.points_back and topic:
                 yield Row(topic, None, row.status, self.lexicon.organs[topic].side)
             else:
                 yield row

@@ -1,0 +1,164 @@
+"""Measure the report parser on labelled tables: ``report_parsing.py labels|regions|films|throughput --help``.
+
+The tables default to the development data under ``CTGLIP_REAL_DATA`` (default ``../shared/data``); any table of the same
+layout can be given instead. ``--json FILE`` writes the figures, ``--predictions FILE`` the answers in the reference's layout.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from ctglip.config import read_yaml
+from ctglip.text.reports import ReportParser, get_parser
+from ctglip.types import Finding, Report
+from ctglip.vocabulary.abnormalities import AbnormalityDictionary
+from ctglip.vocabulary.organs import OrganDictionary
+
+HERE = Path(__file__).resolve().parent
+DATA = Path(os.environ.get("CTGLIP_REAL_DATA", HERE.parents[1] / "shared" / "data"))
+PRESENT = ("affirmed", "uncertain")
+
+
+class Scores:
+    """Counts of right and wrong 0/1 answers, and the usual figures from them."""
+
+    def __init__(self) -> None:
+        self.tp = self.fp = self.fn = 0
+
+    def add(self, truth: bool, answer: bool) -> None:
+        """Count one answer."""
+        self.tp += truth and answer
+        self.fp += answer and not truth
+        self.fn += truth and not answer
+
+    def row(self) -> dict[str, float | int]:
+        """Positives, precision, recall, F1 (0 where nothing is there to divide by)."""
+        positives = self.tp + self.fn
+        precision = self.tp / max(self.tp + self.fp, 1)
+        recall = self.tp / max(positives, 1)
+        f1 = 2 * self.tp / max(2 * self.tp + self.fp + self.fn, 1)
+        return {"positives": positives, "precision": precision, "recall": recall, "f1": f1}
+
+
+def summary(scores: dict[str, Scores], least: int = 1) -> dict[str, Any]:
+    """Figures a label, their macro mean (labels with at least ``least`` positives) and micro F1."""
+    rows = {name: score.row() for name, score in scores.items()}
+    counted = [row["f1"] for row in rows.values() if row["positives"] >= least]
+    total = Scores()
+    for score in scores.values():
+        total.tp, total.fp, total.fn = total.tp + score.tp, total.fp + score.fp, total.fn + score.fn
+    macro = sum(counted) / max(len(counted), 1)
+    return {"labels": rows, "macro_f1": macro, "micro_f1": total.row()["f1"], "counted_labels": len(counted)}
+
+
+def show(result: dict[str, Any]) -> None:
+    """Print one table."""
+    print(f"{'label':40s} {'pos':>5s} {'prec':>6s} {'rec':>6s} {'F1':>6s}")
+    for name, row in result["labels"].items():
+        print(f"{name:40s} {row['positives']:5d} {row['precision']:6.3f} {row['recall']:6.3f} {row['f1']:6.3f}")
+    print(f"macro F1 {result['macro_f1']:.4f} over {result['counted_labels']} labels, micro F1 {result['micro_f1']:.4f}")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Findings that make a label present: their abnormalities, organs (any where None) and statuses."""
+
+    names: frozenset[str]
+    places: frozenset[str] | None
+    statuses: frozenset[str]
+
+    def holds(self, row: Finding) -> bool:
+        """Whether one finding makes the label present."""
+        placed = self.places is None or row.organ in self.places
+        return placed and row.abnormality in self.names and row.status in self.statuses
+
+
+class LabelMap:
+    """Which findings make a label present.
+
+    Args:
+        labels: label to a list of ``{abnormalities, organs?, exact?, statuses?}``; kinds and parts count unless ``exact``.
+    """
+
+    def __init__(
+        self, labels: dict[str, list[dict[str, Any]]], organs: OrganDictionary, abnormalities: AbnormalityDictionary
+    ) -> None:
+        self.rules: dict[str, list[Rule]] = {}
+        for label, rules in labels.items():
+            for rule in rules:
+                named = set(rule["abnormalities"])
+                if not rule.get("exact"):
+                    named |= {kind for name in rule["abnormalities"] for kind in abnormalities.descendants(name)}
+                places = {place for organ in rule.get("organs", ()) for place in (organ, *organs.parts_of(organ))}
+                places -= {place for organ in rule.get("not_in", ()) for place in (organ, *organs.parts_of(organ))}
+                statuses = frozenset(rule.get("statuses", PRESENT))
+                self.rules.setdefault(label, []).append(Rule(frozenset(named), frozenset(places) or None, statuses))
+
+    def read(self, findings: Sequence[Finding]) -> dict[str, bool]:
+        """Label to whether a finding makes it present."""
+        return {
+            label: any(rule.holds(row) for row in findings for rule in rules) for label, rules in self.rules.items()
+        }
+
+
+def truth_of(value: str | None) -> bool:
+    """A reference's cell as present or not: 1 and the uncertain -1 are present."""
+    return value is not None and value.strip() in ("1", "1.0", "-1", "-1.0")
+
+
+def measure_labels(table: pl.DataFrame, mapping: dict[str, Any], parser: ReportParser) -> tuple[dict[str, Any], pl.DataFrame]:
+    """Report-level labels of one table against the parser's."""
+    lexicon = parser.lexicon
+    labels = LabelMap(mapping["labels"], lexicon.organs, lexicon.abnormalities)
+    scores = {label: Scores() for label in labels.rules}
+    answers = []
+    for record in table.iter_rows(named=True):
+        parts = [record[column] or "" for column in mapping["text"]]
+        report = Report(findings=parts[0]) if len(parts) == 1 else Report(findings=parts[0], impression=parts[1])
+        found = labels.read(parser.parse(report))
+        answers.append({mapping["id"]: record[mapping["id"]], **{label: int(value) for label, value in found.items()}})
+        for label, value in found.items():
+            scores[label].add(truth_of(record[label]), value)
+    return summary(scores, mapping.get("least_positives", 1)), pl.DataFrame(answers)
+
+
+def labels_command(arguments: argparse.Namespace) -> tuple[dict[str, Any], pl.DataFrame]:
+    """18 labels of chest CT reports."""
+    table = pl.read_csv(arguments.table, infer_schema=False)
+    return measure_labels(table, read_yaml(arguments.mapping), get_parser())
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one measurement, print its table, write what was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True)
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--json", type=Path, help="write the figures here")
+    common.add_argument("--predictions", type=Path, help="write the answers here (CSV)")
+    labels = commands.add_parser("labels", parents=[common])
+    labels.add_argument("table", nargs="?", type=Path, default=DATA / "reports/chest_ct_18_labels/reports.csv")
+    labels.add_argument("--mapping", type=Path, default=HERE / "mappings/chest_ct_18_labels.yaml")
+    labels.set_defaults(run=labels_command)
+    arguments = parser.parse_args(argv)
+    result, answers = arguments.run(arguments)
+    show(result)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(result, indent=1), encoding="utf-8")
+    if arguments.predictions:
+        answers.write_csv(arguments.predictions)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
