@@ -2,120 +2,237 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+from typing import Literal
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
-from ctglip.losses.targets import Block, Target, identity
+from ctglip.losses.gather import gather_rows, ranked_mean, row_counts, world_size
+from ctglip.losses.targets import IGNORED, Block, Target, identity
 
 _MASKED = -1e30
 """A logit that never counts; finite, so that its gradient is zero and not NaN."""
+Divergence = Literal["ce", "jeffreys"]
+Scalar = Float[Tensor, ""]
 
 
 def soft_contrastive(
     query: Float[Tensor, "m d"],
     key: Float[Tensor, "m d"],
-    scale: Float[Tensor, ""] | float,
+    scale: Scalar | float,
     *,
     target: Target = identity,
     context: Tensor | tuple[Tensor, Tensor] | None = None,
     valid: Bool[Tensor, " m"] | None = None,
+    group: Int[Tensor, " m"] | None = None,
     extra: Float[Tensor, "p d"] | None = None,
     extra_index: Int[Tensor, "m k"] | None = None,
-) -> Float[Tensor, ""]:
-    """Symmetric cross-entropy between paired queries and keys with soft targets.
+    divergence: Divergence = "ce",
+    chunk: int | None = None,
+    gather: bool = False,
+) -> Scalar:
+    """Symmetric contrast between paired queries and keys with soft targets.
 
-    ``mean over rows of -sum_j T_ij log softmax_j(scale <q_i, k_j>)``, averaged over the directions query to key and
-    key to query (CLIP's convention; losses that are published as a sum of both directions are twice this).
+    ``mean over rows of D(T_i, softmax_j(scale <q_i, k_j>))``, averaged over the directions query to key and key to
+    query (CLIP's convention; losses that are published as a sum of both directions are twice this).
 
     Args:
         query, key: embeddings, used as they are (normalise before).
         scale: inverse temperature, learned (a tensor with gradient) or fixed.
-        target: weights of the positives; the same function serves both directions.
-        context: what the target looks at, row by row; a pair where queries and keys differ.
+        target: weights T of the positives; the same function serves both directions.
+        context: what the target looks at, row by row; a pair where queries and keys differ. Takes no gradient.
         valid: False removes the row and its column.
-        extra: embeddings of further negatives.
+        group: only pairs of one group are compared (one image, one organ).
+        extra: embeddings of further negatives; they stay on their rank.
         extra_index: for each query, which of them it sees (direction query to key only); -1 for none.
+        divergence: ``ce``: -sum T log p; ``jeffreys``: half of KL(T, p) + KL(p, T), for targets above zero.
+        chunk: compute that many rows at a time and again in the backward pass: memory O(chunk x N) in place of
+            O(N x N), the same value and gradient.
+        gather: columns are the keys of all ranks; see ``losses.gather``.
 
     Returns:
         A scalar; zero with a gradient when no row is valid.
     """
     with torch.autocast(query.device.type, enabled=False):
-        query, key = _exact(query), _exact(key)
+        query, key = exact(query), exact(key)
         first, second = context if isinstance(context, tuple) else (context, context)
         if valid is not None:
             query, key = query[valid], key[valid]
-            first, second, extra_index = _rows(first, valid), _rows(second, valid), _rows(extra_index, valid)
-        if not len(query):
-            return empty(query, key, scale)
-        extra_logits = _extra_logits(query, scale, extra, extra_index)
-        forward = _direction(query, key, scale, target, first, second, extra_logits)
-        backward = _direction(key, query, scale, target, second, first, None)
-        return (forward + backward) / 2
+            first, second, group, extra_index = (
+                None if value is None else value[valid] for value in (first, second, group, extra_index)
+            )
+        sides = _sides(query, key, first, second, group, gather)
+        if extra is not None and extra_index is not None and len(extra):
+            sides = replace(sides[0], extra=exact(extra), extra_index=extra_index), sides[1]
+        sums = [_sum(side, scale, target, divergence, chunk) for side in sides]
+        return ranked_mean(torch.stack(sums).sum() / 2, len(query), gather)
+
+
+def sigmoid_pairs(
+    query: Float[Tensor, "m d"],
+    key: Float[Tensor, "m d"],
+    scale: Scalar | float,
+    bias: Scalar | float,
+    *,
+    positive: Bool[Tensor, "m n"] | None = None,
+    valid: Bool[Tensor, " m"] | None = None,
+    gather: bool = False,
+) -> Scalar:
+    """SigLIP (arXiv 2303.15343): each pair on its own is a match or not; sum over pairs, divided by the rows.
+
+    Args:
+        query, key: normalised embeddings.
+        scale, bias: logits are ``scale <q, k> + bias``.
+        positive: own rows against the rows of all ranks; the own pair alone where it is None.
+        valid: False removes the row and its column (not together with ``positive``).
+        gather: columns are the keys of all ranks.
+    """
+    with torch.autocast(query.device.type, enabled=False):
+        query, key = exact(query), exact(key)
+        if valid is not None:
+            query, key = query[valid], key[valid]
+        counts = row_counts(key) if gather else [len(key)]
+        keys = gather_rows(key, counts) if gather else key
+        logits = scale * query @ keys.T + bias
+        if positive is None:
+            own = torch.arange(len(query), device=query.device) + _offset(counts)
+            positive = Block(own, len(keys)).own_mask()
+        signs = torch.where(positive, 1.0, -1.0)
+        total = -F.logsigmoid(signs * logits).sum() + keys.sum() * 0
+        return ranked_mean(total, len(query), gather)
 
 
 def class_prompts(
     query: Float[Tensor, "m d"],
     classes: Float[Tensor, "c d"],
     labels: Int[Tensor, " m"],
-    scale: Float[Tensor, ""] | float,
+    scale: Scalar | float,
     valid: Bool[Tensor, " m"] | None = None,
-) -> Float[Tensor, ""]:
+    gather: bool = False,
+) -> Scalar:
     """Cross-entropy of each query against one embedding for each class, e.g. the prompts of all organs.
 
     Args:
         query: ``[m, d]``, normalised.
-        classes: ``[c, d]``, normalised.
+        classes: ``[c, d]``, normalised, the same on all ranks.
         labels: the right class of each query.
         scale: inverse temperature.
         valid: rows that count.
+        gather: mean over the rows of all ranks.
 
     Returns:
         Mean over valid rows; zero with a gradient when there is none.
     """
     with torch.autocast(query.device.type, enabled=False):
-        query, classes = _exact(query), _exact(classes)
+        query, classes = exact(query), exact(classes)
         if valid is not None:
             query, labels = query[valid], labels[valid]
-        if not len(query):
-            return empty(query, classes, scale)
-        return F.cross_entropy(scale * query @ classes.T, labels)
+        total = F.cross_entropy(scale * query @ classes.T, labels, reduction="sum") + classes.sum() * 0
+        return ranked_mean(total, len(query), gather)
 
 
-def empty(*inputs: Tensor | float) -> Float[Tensor, ""]:
-    """Zero, with a gradient of zero for every input: what a loss returns when nothing is there to compare."""
-    return torch.stack([(value * 0).sum() for value in inputs if isinstance(value, Tensor)]).sum()
+def alignment(
+    query: Float[Tensor, "m d"],
+    key: Float[Tensor, "m d"],
+    valid: Bool[Tensor, " m"] | None = None,
+    gather: bool = False,
+) -> Scalar:
+    """Mean of 1 - <q_i, k_i>: positives alone, no negative at all (it collapses; a control)."""
+    with torch.autocast(query.device.type, enabled=False):
+        rows = 1 - (exact(query) * exact(key)).sum(1)
+        rows = rows if valid is None else rows[valid]
+        return ranked_mean(rows.sum(), len(rows), gather)
 
 
-def _exact(value: Tensor) -> Tensor:
+def exact(value: Tensor) -> Tensor:
     """At least float32."""
     return value if value.dtype == torch.float64 else value.float()
 
 
-def _extra_logits(query: Tensor, scale: Tensor | float, extra: Tensor | None, index: Tensor | None) -> Tensor | None:
-    if extra is None or index is None or not len(extra) or not index.shape[1]:
-        return None
-    logits = (scale * query @ _exact(extra).T).gather(1, index.clamp(min=0))
-    return logits.masked_fill(index < 0, _MASKED)
+@dataclass(frozen=True)
+class _Side:
+    """One direction: this rank's rows against all columns. ``offset`` is the column of the first row's own key."""
+
+    rows: Tensor
+    context: Tensor | None
+    group: Tensor | None
+    columns: Tensor
+    column_context: Tensor | None
+    column_group: Tensor | None
+    offset: int
+    extra: Tensor | None = None
+    extra_index: Tensor | None = None
 
 
-def _rows(value: Tensor | None, keep: Tensor) -> Tensor | None:
-    return None if value is None else value[keep]
+def _offset(counts: list[int]) -> int:
+    """The column of this rank's first row."""
+    return sum(counts[: torch.distributed.get_rank()]) if len(counts) > 1 else 0
 
 
-def _direction(
-    query: Tensor,
-    key: Tensor,
-    scale: Tensor | float,
-    target: Target,
-    query_context: Tensor | None,
-    key_context: Tensor | None,
-    extra_logits: Tensor | None,
-) -> Tensor:
-    """Mean over the rows of one direction."""
-    logits = scale * query @ key.T
-    own = torch.arange(len(query), device=query.device)
-    weights = target(Block(own, len(key), query_context, key_context)).to(logits.dtype)
-    seen = logits if extra_logits is None else torch.cat([logits, extra_logits], dim=1)
-    return (weights.sum(1) * seen.logsumexp(1) - (weights * logits).sum(1)).mean()
+def _sides(
+    query: Tensor, key: Tensor, first: Tensor | None, second: Tensor | None, group: Tensor | None, gather: bool
+) -> tuple[_Side, _Side]:
+    """Both directions. Queries and keys are gathered in one collective, so that all ranks run the same ones in the
+    same order in the backward pass too."""
+    queries, keys, others, offset = query, key, [first, second, group], 0
+    if gather and world_size() > 1:
+        counts = row_counts(query)
+        queries, keys = gather_rows(torch.cat([query, key], dim=1), counts).split(query.shape[1], dim=1)
+        others = [None if value is None else gather_rows(value.detach(), counts) for value in others]
+        offset = _offset(counts)
+    return (
+        _Side(query, first, group, keys, others[1], others[2], offset),
+        _Side(key, second, group, queries, others[0], others[2], offset),
+    )
+
+
+def _sum(side: _Side, scale: Tensor | float, target: Target, divergence: Divergence, chunk: int | None) -> Tensor:
+    """Sum over own rows of one direction, in chunks where asked; every input gets a gradient, if only zero."""
+    inputs = [side.rows, side.columns, side.extra, scale]
+    anchor = torch.stack([value.sum() * 0 for value in inputs if isinstance(value, Tensor)]).sum()
+    own = torch.arange(len(side.rows), device=side.rows.device)
+    if not len(own):
+        return anchor
+    if chunk is None:
+        return anchor + _block(side, own, scale, target, divergence)
+    parts = [
+        checkpoint(_block, side, rows, scale, target, divergence, use_reentrant=False) for rows in own.split(chunk)
+    ]
+    return anchor + torch.stack(parts).sum()  # pyright: ignore[reportArgumentType]
+
+
+def _block(side: _Side, index: Tensor, scale: Tensor | float, target: Target, divergence: Divergence) -> Tensor:
+    """Sum of the loss over some rows."""
+    rows = scale * side.rows[index]
+    weights, hidden = _targets(side, index, target)
+    logits = rows @ side.columns.T
+    weights = weights.to(logits.dtype)
+    if hidden is not None:
+        logits = logits.masked_fill(hidden, _MASKED)
+    seen = logits
+    if side.extra is not None and side.extra_index is not None:
+        choice = side.extra_index[index]
+        further = torch.einsum("md,mkd->mk", rows, F.embedding(choice.clamp(min=0), side.extra))
+        seen = torch.cat([logits, further.masked_fill(choice < 0, _MASKED)], dim=1)
+    log_sum = seen.logsumexp(1)
+    if divergence == "ce":
+        return (weights.sum(1) * log_sum - (weights * logits).sum(1)).sum()
+    log_p = logits - log_sum[:, None]
+    log_t = weights.clamp(min=torch.finfo(weights.dtype).tiny).log()
+    terms = (weights - log_p.exp()) * (log_t - log_p)
+    return (terms if hidden is None else terms.masked_fill(hidden, 0)).sum() / 2
+
+
+@torch.no_grad()
+def _targets(side: _Side, index: Tensor, target: Target) -> tuple[Tensor, Tensor | None]:
+    """Weights of some rows, and the pairs that are not compared."""
+    context = None if side.context is None else side.context[index]
+    weights = target(Block(index + side.offset, len(side.columns), context, side.column_context))
+    hidden = weights == IGNORED
+    if side.group is not None and side.column_group is not None:
+        hidden |= side.group[index][:, None] != side.column_group[None, :]
+    return (weights.masked_fill(hidden, 0), hidden) if bool(hidden.any()) else (weights, None)

@@ -1,12 +1,23 @@
-"""Which key is how much a positive of which query: soft targets of a contrast, built for a block of rows at a time."""
+"""Which key is how much a positive of which query: soft targets of a contrast, built for a block of rows at a time.
+
+A target is a function of a ``Block``; it never builds the whole matrix unless the block is the whole matrix. Its
+weights need not sum to one in a row (IMITATE's do not). A pair whose weight is ``IGNORED`` leaves the softmax: it is
+neither positive nor negative.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+
+IGNORED = -1.0
+"""The weight of a pair that is left out of the comparison."""
 
 
 @dataclass(frozen=True)
@@ -25,15 +36,25 @@ class Block:
     query: Tensor | None = None
     key: Tensor | None = None
 
+    def contexts(self) -> tuple[Tensor, Tensor]:
+        """Both contexts, or an error that says that they are missing."""
+        if self.query is None or self.key is None:
+            raise ValueError("This target needs a context for each row; pass `context=`.")
+        return self.query, self.key
+
+    def own_mask(self) -> Tensor:
+        """Bool ``[r, N]``, true at each row's own key."""
+        mask = torch.zeros(len(self.own), self.columns, dtype=torch.bool, device=self.own.device)
+        return mask.scatter_(1, self.own[:, None], True)
+
 
 Target = Callable[[Block], Tensor]
-"""Non-negative target weights ``[r, N]`` of a block of rows."""
+"""Target weights ``[r, N]`` of a block of rows."""
 
 
 def identity(block: Block) -> Tensor:
     """Only a row's own key is a positive (InfoNCE)."""
-    target = torch.zeros(len(block.own), block.columns, device=block.own.device)
-    return target.scatter_(1, block.own[:, None], 1.0)
+    return block.own_mask().float()
 
 
 def equal_key(block: Block) -> Tensor:
@@ -41,8 +62,92 @@ def equal_key(block: Block) -> Tensor:
 
     Context: int64 ``[M]`` (fVLM's targets with a key for each text and one for each "normal, same organ").
     """
-    if block.query is None or block.key is None:
-        raise ValueError("equal_key needs the keys of queries and keys as context.")
-    same = (block.query[:, None] == block.key[None, :]).float()
-    same = same.scatter(1, block.own[:, None], 1.0)
+    query, key = block.contexts()
+    same = ((query[:, None] == key[None, :]) | block.own_mask()).float()
     return same / same.sum(1, keepdim=True)
+
+
+def hierarchy_aware(related: Tensor) -> Target:
+    """Equal keys share the positive mass; pairs that may be true of each other are left out.
+
+    Context: int64 ``[M, 1 + A]``: the text key, then 0/1 for each of A abnormalities that the text affirms.
+    A pair of different keys is ignored when all findings of one of its texts are implied by those of the other
+    ("renal lesion" beside "renal cyst"); a text without findings implies nothing and is implied by nothing.
+
+    Args:
+        related: bool ``[A, A]``, row a is true at a itself and at every ancestor of a.
+    """
+
+    def target(block: Block) -> Tensor:
+        query, key = block.contexts()
+        weights = equal_key(Block(block.own, block.columns, query[:, 0], key[:, 0]))
+        implied = related.to(query.device).float()
+        mine, theirs = query[:, 1:].float(), key[:, 1:].float()
+        closed_mine, closed_theirs = (mine @ implied).clamp(max=1), (theirs @ implied).clamp(max=1)
+        i_tell = (theirs.sum(1)[None, :] - closed_mine @ theirs.T) < 0.5
+        they_tell = (mine.sum(1)[:, None] - mine @ closed_theirs.T) < 0.5
+        both = (mine.sum(1)[:, None] > 0) & (theirs.sum(1)[None, :] > 0)
+        return weights.masked_fill((i_tell | they_tell) & both & (weights == 0), IGNORED)
+
+    return target
+
+
+Kernel = Literal["exp", "gau", "lap", "sigmoid"]
+
+
+def clinical_prior(tau: float, kernel: Kernel = "exp", lam: float = 0.2) -> Target:
+    """Clinical-informed targets of IMITATE (arXiv 2310.07355): identity plus tau times a kernel of the correlation of
+    the frozen text embeddings. Not normalised; the kernel is applied after the diagonal was set to zero.
+
+    Context: frozen text embeddings ``[M, P]``.
+
+    Args:
+        tau: the contrast's temperature, by which the soft part is multiplied.
+        kernel: ``exp``: 1 - exp(-lam c); ``gau``, ``lap``: the standard densities of c; ``sigmoid``.
+        lam: strength of ``exp``.
+    """
+    kernels: dict[str, Callable[[Tensor], Tensor]] = {
+        "exp": lambda c: 1 - torch.exp(-lam * c),
+        "gau": lambda c: torch.exp(-c.square() / 2) / math.sqrt(2 * math.pi),
+        "lap": lambda c: torch.exp(-c.abs()) / 2,
+        "sigmoid": torch.sigmoid,
+    }
+
+    def target(block: Block) -> Tensor:
+        query, key = (F.normalize(x - x.mean(1, keepdim=True), dim=1) for x in block.contexts())
+        own = block.own_mask()
+        correlation = (query @ key.T).clamp(min=0).masked_fill(own, 0)
+        return own.to(correlation.dtype) + tau * kernels[kernel](correlation)
+
+    return target
+
+
+def tag_overlap(alpha: float = 0.2, eps: float = 1e-6) -> Target:
+    """External soft labels of ASG (arXiv 2403.09294): (1 - alpha) identity + alpha cosine of tags + eps, rows summing
+    to one.
+
+    Context: 0/1 tags ``[M, T]``; a row without tags overlaps with nothing.
+    """
+
+    def target(block: Block) -> Tensor:
+        query, key = (F.normalize(x, dim=1) for x in _floats(block))
+        weights = (1 - alpha) * block.own_mask().to(query.dtype) + alpha * (query @ key.T) + eps
+        return weights / weights.sum(1, keepdim=True)
+
+    return target
+
+
+def label_softmax(block: Block) -> Tensor:
+    """Semantic targets of MedCLIP: softmax over the keys of the similarity of labels.
+
+    Context: label vectors ``[M, L]`` of queries and of keys (a pair where they differ); the similarity is their dot
+    product.
+    """
+    query, key = _floats(block)
+    return (query @ key.T).softmax(1)
+
+
+def _floats(block: Block) -> tuple[Tensor, Tensor]:
+    query, key = block.contexts()
+    kind = query.dtype if query.is_floating_point() else torch.float32
+    return query.to(kind), key.to(kind)

@@ -1,9 +1,17 @@
-"""From feature maps and masks to one vector for each organ."""
+"""From feature maps to one vector for each organ: by mask, by label map, by box, by attention.
+
+Organs are ragged: M rows, ``study_index`` says whose map each row reads (nothing is looped over, none is fine).
+Coverage is soft: the part of each feature voxel that an organ fills, so an organ smaller than a voxel is still read.
+"""
 
 from __future__ import annotations
 
-from jaxtyping import Float
-from torch import Tensor
+import math
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 
@@ -22,7 +30,171 @@ def masked_pool(features: Float[Tensor, "m c *s"], mask: Float[Tensor, "m 1 *S"]
     Returns:
         ``[m, c]``; where a mask is empty, the mean over the whole map.
     """
-    weights = coverage(mask.to(features.dtype), tuple(features.shape[2:])).flatten(2)
+    weights = coverage(mask.to(features.dtype), tuple(features.shape[2:])).flatten(1)
+    return (features.flatten(2) * _shares(weights)[:, None]).sum(-1)
+
+
+def label_coverage(labels: Int[Tensor, "b ..."], count: int, grid: tuple[int, ...]) -> Float[Tensor, "b l n"]:
+    """How much of each feature voxel each label fills.
+
+    Args:
+        labels: label maps, numbers below ``count``.
+        count: number of labels L, the background's 0 included.
+        grid: spatial shape of the features; N is its product.
+    """
+    place = torch.zeros(1, dtype=torch.long, device=labels.device)
+    for size, cells in zip(labels.shape[1:], grid, strict=True):
+        steps = torch.arange(size, device=labels.device) * cells // size
+        place = place[..., None] * cells + steps
+    cells, studies = math.prod(grid), len(labels)
+    rows = labels.long() + count * torch.arange(studies, device=labels.device).view(-1, *[1] * len(grid))
+    filled = torch.bincount((rows * cells + place).flatten(), minlength=studies * count * cells)
+    filled = filled.view(studies, count, cells).float()
+    return filled / filled.sum(1, keepdim=True).clamp(min=1)
+
+
+def box_coverage(boxes: Float[Tensor, "m e"], grid: tuple[int, ...]) -> Float[Tensor, "m n"]:
+    """How much of each feature voxel a box fills.
+
+    Args:
+        boxes: half-open ``(x0, x1, y0, y1, ...)`` in feature voxels, fractions allowed.
+        grid: spatial shape of the features; N is its product.
+    """
+    filled = boxes.new_ones(len(boxes), 1)
+    for axis, cells in enumerate(grid):
+        low, high = boxes[:, 2 * axis, None], boxes[:, 2 * axis + 1, None]
+        start = torch.arange(cells, device=boxes.device, dtype=boxes.dtype)
+        side = (torch.minimum(high, start + 1) - torch.maximum(low, start)).clamp(min=0)
+        filled = (filled[:, :, None] * side[:, None, :]).flatten(1)
+    return filled
+
+
+def pool_organs(
+    features: Float[Tensor, "b c *s"], weights: Float[Tensor, "m n"], study_index: Int[Tensor, " m"]
+) -> Float[Tensor, "m c"]:
+    """Weighted mean of each organ's study's feature map.
+
+    Args:
+        features: one map for each study.
+        weights: coverage of each organ; a row of zeros reads the whole map.
+        study_index: the study of each organ, 0 .. b - 1.
+    """
+    slot, most = _slots(study_index, len(features))
+    padded = features.new_zeros(len(features), most, weights.shape[1])
+    padded[study_index, slot] = _shares(weights.to(features.dtype))
+    return (padded @ features.flatten(2).transpose(1, 2))[study_index, slot]
+
+
+def pool_labels(
+    features: Float[Tensor, "b c *s"],
+    labels: Int[Tensor, "b ..."],
+    member: Float[Tensor, "m l"],
+    study_index: Int[Tensor, " m"],
+) -> Float[Tensor, "m c"]:
+    """Mean of the feature map over each organ of a label map.
+
+    Args:
+        features: one map for each study.
+        labels: label maps on the image's grid or on the features' own.
+        member: which labels make up each organ (a group has several), 0 or 1.
+        study_index: the study of each organ.
+
+    Returns:
+        ``[m, c]``; the mean over the whole map for an organ that is not there.
+    """
+    grid, count = tuple(features.shape[2:]), member.shape[1]
+    flat = features.flatten(2)
+    if tuple(labels.shape[1:]) == grid:
+        index = labels.flatten(1).long()
+        sums = flat.new_zeros(*flat.shape[:2], count).scatter_add(2, index[:, None].expand_as(flat), flat)
+        sizes = flat.new_zeros(len(flat), count).scatter_add(1, index, flat.new_ones(index.shape))
+    else:
+        filled = label_coverage(labels, count, grid).to(features.dtype)
+        sums, sizes = flat @ filled.transpose(1, 2), filled.sum(2)
+    member = member.to(features.dtype)
+    slot, most = _slots(study_index, len(features))
+    padded = member.new_zeros(len(features), most, count)
+    padded[study_index, slot] = member
+    total = (padded @ sums.transpose(1, 2))[study_index, slot]
+    size = (sizes[study_index] * member).sum(1, keepdim=True)
+    return torch.where(size > 0, total / size.clamp(min=1e-12), flat.mean(2)[study_index])
+
+
+def pool_boxes(
+    features: Float[Tensor, "b c *s"],
+    boxes: Float[Tensor, "m e"],
+    study_index: Int[Tensor, " m"],
+    how: Literal["area", "roi_align"] = "area",
+) -> Float[Tensor, "m c"]:
+    """Mean of the feature map over each box.
+
+    Args:
+        features: one map for each study, 2D or 3D.
+        boxes: half-open ``(x0, x1, y0, y1, ...)`` in feature voxels (films: rows first).
+        study_index: the study of each box.
+        how: exact area weights, or torchvision's RoIAlign to one cell, 2D only (ASG).
+    """
+    if how == "area":
+        return pool_organs(features, box_coverage(boxes.to(features.dtype), tuple(features.shape[2:])), study_index)
+    if features.dim() != 4:
+        raise ValueError(f"RoIAlign is for films; these features have {features.dim() - 2} spatial axes. Use 'area'.")
+    from torchvision.ops import roi_align
+
+    corners = torch.cat([study_index[:, None].to(boxes.dtype), boxes[:, [2, 0, 3, 1]]], dim=1)
+    return roi_align(features, corners.to(features.dtype), 1, sampling_ratio=-1, aligned=False).flatten(1)
+
+
+class AttentionPool(nn.Module):
+    """Each organ's query attends to the voxels that the organ covers (all voxels where no coverage is given).
+
+    Args:
+        channels: of the feature map.
+        heads: attention heads.
+        organs: number of learned queries.
+    """
+
+    def __init__(self, channels: int, organs: int, heads: int = 4) -> None:
+        super().__init__()
+        self.heads = heads
+        self.queries = nn.Embedding(organs, channels)
+        nn.init.normal_(self.queries.weight, std=0.02)
+        self.key_value = nn.Linear(channels, 2 * channels)
+        self.out = nn.Linear(channels, channels)
+
+    def forward(
+        self,
+        features: Float[Tensor, "b c *s"],
+        organ_id: Int[Tensor, " m"],
+        study_index: Int[Tensor, " m"],
+        weights: Float[Tensor, "m n"] | None = None,
+    ) -> Float[Tensor, "m c"]:
+        """One vector for each organ; coverage enters as the logarithm of a prior on where to look."""
+        slot, most = _slots(study_index, len(features))
+        tokens = features.flatten(2).transpose(1, 2)
+        query = tokens.new_zeros(len(features), most, tokens.shape[2])
+        query[study_index, slot] = self.queries(organ_id).to(query.dtype)
+        prior = None
+        if weights is not None:
+            bias = weights.to(tokens.dtype).clamp(min=torch.finfo(tokens.dtype).tiny).log()
+            prior = tokens.new_zeros(len(features), 1, most, tokens.shape[1])
+            prior[study_index, 0, slot] = torch.where(weights.sum(1, keepdim=True) > 0, bias, 0.0)
+        key, value = self.key_value(tokens).chunk(2, dim=-1)
+        query, key, value = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (query, key, value))
+        found = F.scaled_dot_product_attention(query, key, value, attn_mask=prior)
+        return self.out(found.transpose(1, 2).flatten(2)[study_index, slot])
+
+
+def _shares(weights: Tensor) -> Tensor:
+    """Weights that sum to one in each row; equal ones where a row is empty."""
     total = weights.sum(-1, keepdim=True)
-    weights = (weights / total.clamp(min=1e-12)).where(total > 0, 1.0 / weights.shape[-1])
-    return (features.flatten(2) * weights).sum(-1)
+    return (weights / total.clamp(min=1e-12)).where(total > 0, 1.0 / weights.shape[-1])
+
+
+def _slots(study_index: Tensor, studies: int) -> tuple[Tensor, int]:
+    """The place of each organ among those of its study, and the largest number of organs in a study."""
+    counts = torch.bincount(study_index, minlength=studies)
+    order = study_index.argsort(stable=True)
+    starts = (counts.cumsum(0) - counts)[study_index[order]]
+    slot = torch.empty_like(study_index)
+    slot[order] = torch.arange(len(order), device=order.device) - starts
+    return slot, int(counts.max()) if len(counts) else 0

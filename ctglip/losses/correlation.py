@@ -1,0 +1,54 @@
+"""Which patches look alike: the correlation between patches of one image, predicted from features."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from ctglip.losses.contrastive import exact
+from ctglip.losses.gather import ranked_mean
+
+
+def correlation(rows: Float[Tensor, "b n f"], columns: Float[Tensor, "b m f"]) -> Float[Tensor, "b n m"]:
+    """Pearson correlation between the features of patches: 1 for a patch with itself, unchanged when an image's
+    intensities are scaled or shifted. A patch without variation correlates with nothing (0)."""
+    rows, columns = (
+        F.normalize(x - x.mean(-1, keepdim=True), dim=-1, eps=torch.finfo(x.dtype).eps) for x in (rows, columns)
+    )
+    return rows @ columns.transpose(1, 2)
+
+
+def patch_correlation(
+    features: Float[Tensor, "b n d"],
+    target: Float[Tensor, "b n f"],
+    rows: Int[Tensor, " r"] | None = None,
+    metric: Literal["mse", "smooth_l1"] = "mse",
+    off_diagonal: bool = True,
+    gather: bool = False,
+) -> Float[Tensor, ""]:
+    """Error between the correlations of predicted features and those of the image's own patches (PLACE's patch-level
+    proxy task, re-implemented from its abstract).
+
+    Args:
+        features: predicted, one row for each patch.
+        target: the patches (``patchify``) or a teacher's features; takes no gradient.
+        rows: the patches whose rows of the N x N matrix are compared, all where None: memory O(r x N).
+        metric: squared error, or the smooth absolute error.
+        off_diagonal: leave out each patch's correlation with itself.
+        gather: mean over the entries of all ranks.
+    """
+    with torch.autocast(features.device.type, enabled=False):
+        features, target = exact(features), exact(target.detach())
+        index = torch.arange(features.shape[1], device=features.device) if rows is None else rows
+        predicted = correlation(features[:, index], features)
+        wanted = correlation(target[:, index], target).to(predicted.dtype)
+        kind = F.mse_loss if metric == "mse" else F.smooth_l1_loss
+        error = kind(predicted, wanted, reduction="none")
+        if off_diagonal:
+            error = error.scatter(2, index.expand(len(error), -1)[..., None], 0.0)
+        others = features.shape[1] - int(off_diagonal)
+        return ranked_mean(error.sum(), len(error) * len(index) * others, gather)
