@@ -19,7 +19,7 @@ from typing import Any
 
 import polars as pl
 
-from ctglip.config import read_yaml
+from ctglip.files import read_yaml
 from ctglip.text.reports import ReportParser, get_parser
 from ctglip.types import Finding, Report
 from ctglip.vocabulary.abnormalities import AbnormalityDictionary

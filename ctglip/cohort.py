@@ -12,9 +12,8 @@ from pathlib import Path
 import polars as pl
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ctglip.config import read_yaml
 from ctglip.errors import CohortError, CTGLIPError
-from ctglip.files import check_id
+from ctglip.files import check_id, read_yaml
 from ctglip.types import Failure, Modality, Report
 
 REQUIRED = ("study_id", "patient_id", "image")

@@ -6,15 +6,14 @@ Plain data only: no code, no interpolation. Ids stay strings (``00123`` is never
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ctglip.errors import ConfigError
+from ctglip.files import parse_yaml, read_yaml
 from ctglip.resources import resource
 
 
@@ -25,47 +24,6 @@ class Settings(BaseModel):
 
 
 S = TypeVar("S", bound=Settings)
-
-
-_Base: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's parser where it is built in
-
-
-class _Loader(_Base):
-    """YAML 1.2's core rules where they matter here: only true/false are booleans, a leading zero makes a string."""
-
-
-_REPLACED = {f"tag:yaml.org,2002:{name}" for name in ("bool", "int", "float", "timestamp")}
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag not in _REPLACED]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_NUMBER = r"(?:0|[1-9][0-9]*)"
-for _name, _pattern, _first in (
-    ("bool", r"^(?:true|True|TRUE|false|False|FALSE)$", "tTfF"),
-    ("int", rf"^[-+]?{_NUMBER}$", "-+0123456789"),
-    ("float", rf"^[-+]?(?:{_NUMBER}?\.[0-9]+|{_NUMBER}\.?)(?:[eE][-+]?[0-9]+)?$", "-+0123456789."),
-):
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", re.compile(_pattern), list(_first))
-
-
-def parse_yaml(text: str, where: str = "text") -> Any:
-    """Parse YAML as plain data.
-
-    Raises:
-        ConfigError: with the file and the line.
-    """
-    try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506  (derived from SafeLoader)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{where} is not valid YAML: {' '.join(str(error).split())}.") from error
-
-
-def read_yaml(path: Path) -> Any:
-    """Parse one YAML file as plain data, or raise a ConfigError that names it."""
-    try:
-        return parse_yaml(path.read_text(encoding="utf-8"), str(path))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}.") from error
 
 
 def find_config(name: str | Path) -> Path:

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, checksums, and ids that cannot leave their folder."""
+"""Files that are there whole or not at all, plain data from YAML and JSON, checksums, ids that cannot leave their folder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ctglip.errors import CTGLIPError
+import yaml
+
+from ctglip.errors import ConfigError, CTGLIPError
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
@@ -89,6 +91,47 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CTGLIPError(f"{path} cannot be read as JSON: {error}.", code="bad_json") from error
+
+
+_Base: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's parser where it is built in
+
+
+class _Loader(_Base):
+    """YAML 1.2's core rules where they matter here: only true/false are booleans, a leading zero makes a string."""
+
+
+_REPLACED = {f"tag:yaml.org,2002:{name}" for name in ("bool", "int", "float", "timestamp")}
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in _REPLACED]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_NUMBER = r"(?:0|[1-9][0-9]*)"
+for _name, _pattern, _first in (
+    ("bool", r"^(?:true|True|TRUE|false|False|FALSE)$", "tTfF"),
+    ("int", rf"^[-+]?{_NUMBER}$", "-+0123456789"),
+    ("float", rf"^[-+]?(?:{_NUMBER}?\.[0-9]+|{_NUMBER}\.?)(?:[eE][-+]?[0-9]+)?$", "-+0123456789."),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", re.compile(_pattern), list(_first))
+
+
+def parse_yaml(text: str, where: str = "text") -> Any:
+    """Parse YAML as plain data.
+
+    Raises:
+        ConfigError: with the file and the line.
+    """
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506  (derived from SafeLoader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where} is not valid YAML: {' '.join(str(error).split())}.") from error
+
+
+def read_yaml(path: Path) -> Any:
+    """Parse one YAML file as plain data, or raise a ConfigError that names it."""
+    try:
+        return parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}.") from error
 
 
 def file_checksum(path: Path) -> str:

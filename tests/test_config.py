@@ -6,8 +6,9 @@ from typing import Literal
 import pytest
 from pydantic import Field
 
-from ctglip.config import Settings, load_settings, merge, parse_yaml
+from ctglip.config import Settings, load_settings, merge
 from ctglip.errors import ConfigError
+from ctglip.files import parse_yaml
 
 
 class Adam(Settings):

@@ -12,7 +12,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ctglip.config import read_yaml
+from ctglip.files import read_yaml
 from ctglip.text.words import phrase
 from ctglip.vocabulary.abnormalities import AbnormalityDictionary
 from ctglip.vocabulary.organs import Organ, OrganDictionary
@@ -79,13 +79,24 @@ class Trie:
 
 
 class Where(NamedTuple):
-    """What an organ phrase can stand for: the organ without a side (None where nothing spans the two), and by side."""
+    """What an organ phrase can stand for.
+
+    Attributes:
+        organ: the organ without a side, None where nothing spans the two.
+        left, right: the organ on a side.
+        adjective: the phrase is one ("hepatic").
+        near: it names what is beside the organ ("paraduodenal").
+        weak: it yields to any other place of the clause ("apex").
+        structure: a part that is no organ of the dictionary ("interlobular septum").
+    """
 
     organ: str | None
     left: str | None
     right: str | None
     adjective: bool = False
     near: bool = False
+    weak: bool = False
+    structure: str | None = None
 
     @property
     def organs(self) -> frozenset[str]:
@@ -101,7 +112,12 @@ class Lexicon:
         self.abnormalities = abnormalities
         self.cues = read_yaml(_HERE / "cues.yaml")
         self.words = {name: frozenset(words) for name, words in self.cues["words"].items()}
-        self.observations: dict[str, dict[str, Any]] = read_yaml(_HERE / "observations.yaml")
+        seen = read_yaml(_HERE / "observations.yaml")
+        self.observations: dict[str, dict[str, Any]] = seen["observations"]
+        self.structures: dict[str, dict[str, Any]] = seen["structures"]
+        self.vague = frozenset(seen["vague"])
+        self._weak = {phrase(text) for text in seen["weak"]}
+        self._not_heads = {phrase(text) for text in seen["not_heads"]}
         self.places = Trie()
         self.seen = Trie()
         self.signs = Trie()
@@ -121,6 +137,10 @@ class Lexicon:
     # --- organs
 
     def _add_places(self) -> None:
+        for name, structure in self.structures.items():
+            for text in structure["phrases"]:
+                where = self.where(structure["organ"])._replace(structure=name)
+                self.places.add(phrase(text), where)
         described = [organ for organ in self.organs.organs.values() if organ.anatomy]
         for organ in described:
             for text in (organ.name, *organ.phrases):
@@ -131,6 +151,10 @@ class Lexicon:
         for organ in described:
             if organ.side is not None:
                 self._add_unsided(organ, organ.side)
+        for words in self._weak:
+            where = self.places.get(words)
+            if where is not None:
+                self.places.add(words, where._replace(weak=True), replace=True)
 
     def find_places(self, words: Sequence[str]) -> list[Mention]:
         """Organ phrases, and words such as "paraduodenal" that stand for a place beside an organ."""
@@ -180,7 +204,8 @@ class Lexicon:
                 self._heads.setdefault(phrase(text), key)
             self.alone[key] = entry.get("alone")
             for organ, abnormality in (entry.get("in") or {}).items():
-                if organ in self.organs and abnormality in self.abnormalities.abnormalities:
+                known = organ in self.organs or organ in self.structures
+                if known and abnormality in self.abnormalities:
                     self._in[key, organ] = abnormality
 
     def _add_abnormalities(self) -> None:
@@ -199,7 +224,7 @@ class Lexicon:
             return
         span = spans[0]
         rest = tuple(word for word in words[: span.start] + words[span.end :] if word not in _EMPTY)
-        if not rest or rest[0] in _EMPTY:
+        if not rest or rest in self._not_heads:
             return
         key = self._heads.get(rest)
         if key is None:
@@ -207,8 +232,9 @@ class Lexicon:
                 return
             key = self._heads.setdefault(rest, " ".join(rest))
             self.seen.add(rest, ("observation", key))
-        for organ in span.value.organs:
-            self._in.setdefault((key, organ), abnormality)
+        where: Where = span.value
+        for place in {where.structure} if where.structure else where.organs:
+            self._in.setdefault((key, place), abnormality)
 
     def head_of(self, words: tuple[str, ...]) -> str | None:
         """The observation in an abnormality's phrase when its organ is taken out ("pleural effusion": effusion)."""
@@ -217,16 +243,31 @@ class Lexicon:
             rest = rest[: span.start] + rest[span.end :]
         return self._heads.get(tuple(word for word in rest if word not in _EMPTY))
 
-    def _resolve(self, kind: str, key: str, organ: str) -> tuple[str, str] | None:
+    def _resolve(self, kind: str, key: str, organ: str, structure: str | None = None) -> tuple[str, str] | None:
         """(abnormality, organ) of an observation or abnormality in an organ, or None when they do not fit."""
         if kind == "abnormality":
-            fitting = self._fit(key, organ)
-            return (self.abnormalities.specialise(key, fitting), fitting) if fitting else None
+            return self._as_abnormality(key, organ)
+        name = self._in.get((key, structure or ""))
+        if name is not None:
+            return name, self._fit(name, organ) or self._home(name, organ)
         for place in (organ, *sorted(self.organs.wholes_of(organ), key=lambda w: len(self.organs.parts_of(w)))):
-            if (key, place) in self._in:
-                name = self._in[key, place]
-                return name, self._fit(name, organ) or self._home(name, organ)
+            name = self._in.get((key, place))
+            if name is None:
+                continue
+            fitting = self._fit(name, organ)
+            if fitting or self.organs[organ].group == self.organs[place].group:
+                return name, fitting or self._home(name, organ)
         return None
+
+    def _as_abnormality(self, name: str, organ: str) -> tuple[str, str] | None:
+        fitting = self._fit(name, organ)
+        return (self.abnormalities.specialise(name, fitting), fitting) if fitting else None
+
+    def general(self, name: str, organ: str) -> tuple[str, str] | None:
+        """An abnormality of another organ by its general word: a "millimetric nodule" in the thyroid is a nodule."""
+        implied = self.abnormalities[name].implied
+        found = (self._as_abnormality(other, organ) for other in (implied.by if implied else ()))
+        return next((pair for pair in found if pair), None)
 
     def _home(self, abnormality: str, organ: str) -> str:
         """The abnormality's own organ, on the side of the place that was named."""
@@ -241,15 +282,13 @@ class Lexicon:
         return implying or self.abnormalities[abnormality].default_organ == "body"
 
     def _fit(self, abnormality: str, organ: str) -> str | None:
-        """The organ of an abnormality that a named place means: itself, its part, or the organ inside that place."""
+        """The organ of an abnormality that a named place means: itself, or the organ inside that place."""
         entry = self.abnormalities[abnormality]
-        home = entry.default_organ
-        around = {organ, *self.organs.wholes_of(organ)}
-        if around & {home, *entry.organs}:
+        if organ in entry.organs or entry.default_organ == "body":
             return organ
         inside = self.organs.parts_of(organ)
-        if home in inside:
-            return home
+        if entry.default_organ in inside:
+            return entry.default_organ
         return next((own for own in entry.organs if own in inside), None)
 
     # --- words around them

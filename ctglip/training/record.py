@@ -6,9 +6,8 @@ from pathlib import Path
 
 import yaml
 
-from ctglip.config import read_yaml
 from ctglip.errors import ConfigError, StoreError
-from ctglip.files import read_json, value_hash, write_json, write_text
+from ctglip.files import read_json, read_yaml, value_hash, write_json, write_text
 from ctglip.store.tables import Store
 from ctglip.training.recipe import PretrainConfig
 from ctglip.training.tracking import environment

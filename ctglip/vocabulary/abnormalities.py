@@ -15,9 +15,9 @@ from typing import Any
 
 from pydantic import Field
 
-from ctglip.config import Settings, read_yaml, validate
+from ctglip.config import Settings, validate
 from ctglip.errors import VocabularyError
-from ctglip.files import value_hash
+from ctglip.files import read_yaml, value_hash
 from ctglip.resources import resource
 from ctglip.vocabulary.organs import Code, OrganDictionary, load_organs, normalise
 

@@ -17,9 +17,9 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from ctglip.config import Settings, read_yaml, validate
+from ctglip.config import Settings, validate
 from ctglip.errors import VocabularyError
-from ctglip.files import value_hash
+from ctglip.files import read_yaml, value_hash
 from ctglip.resources import resource
 
 Side = Literal["left", "right"]

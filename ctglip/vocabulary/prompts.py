@@ -11,7 +11,8 @@ import functools
 import re
 from pathlib import Path
 
-from ctglip.config import Settings, read_yaml, validate
+from ctglip.config import Settings, validate
+from ctglip.files import read_yaml
 from ctglip.resources import resource
 from ctglip.vocabulary.abnormalities import Abnormality
 from ctglip.vocabulary.organs import Organ
