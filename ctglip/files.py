@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, plain data from YAML and JSON, checksums, ids that cannot leave their folder."""
+"""Files that are there whole or not at all, data from YAML and JSON, checksums, ids that stay in their folder."""
 
 from __future__ import annotations
 
