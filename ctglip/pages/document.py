@@ -27,8 +27,18 @@ _HREF = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(?:/[A-Za-z0-9_-][A-Za-z0-9._-]
 
 def render_template(name: str, **values: Any) -> str:
     """Fill a template of ``pages/templates`` with values; the result is one self-contained HTML document."""
-    style = _style()
-    return _environment().get_template(name).render(style=Markup(style), policy=_policy(style), **values)  # noqa: S704
+    style, script = _own("style.css"), _own("viewer.js")
+    return (
+        _environment()
+        .get_template(name)
+        .render(
+            style=Markup(style),  # noqa: S704  (our own file)
+            script=Markup(script),  # noqa: S704  (our own file)
+            policy=_policy(style),
+            viewer_policy=_policy(style, script),
+            **values,
+        )
+    )
 
 
 @cache
@@ -57,13 +67,27 @@ def _environment() -> Environment:
 
 
 @cache
-def _style() -> str:
-    return (_TEMPLATES / "style.css").read_text(encoding="utf-8")
+def _own(name: str) -> str:
+    return (_TEMPLATES / name).read_text(encoding="utf-8")
 
 
-def _policy(style: str) -> str:
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    return f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+def _policy(style: str, script: str | None = None) -> str:
+    """What the page may do: show data URIs and its own style, and with a script, run that and what it unpacks."""
+    rules = [
+        "default-src 'none'",
+        "img-src data:",
+        f"style-src {_hash(style)}",
+        "base-uri 'none'",
+        "form-action 'none'",
+    ]
+    if script is not None:
+        rules[1] = "img-src data: blob:"
+        rules.append(f"script-src {_hash(script)} blob:")
+    return "; ".join(rules)
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 def unknown(values: Sequence[float]) -> int:

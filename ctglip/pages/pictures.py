@@ -25,9 +25,9 @@ LUNG_HU = (-1350.0, 150.0)
 BONE_HU = (-450.0, 1050.0)
 MOST_OUTLINES = 12
 
-_PALETTE = (
+PALETTE = (
     "#4fc3ff", "#ffb000", "#3ddc97", "#ff7a59", "#e58bd0", "#f4e74a",
-    "#8fa8ff", "#b5e655", "#ff9fb2", "#5fe3e0", "#d7b07a", "#ffffff",
+    "#8fa8ff", "#b5e655", "#ff9fb2", "#5fe3e0", "#d7b07a", "#c8a2ff",
 )  # fmt: skip
 _AXIS: dict[Plane, int] = {"axial": 2, "coronal": 1, "sagittal": 0}
 _EDGES: dict[Plane, tuple[str, str, str, str]] = {
@@ -108,7 +108,7 @@ def slice_picture(
     for number, (name, values) in enumerate((organs or {}).items(), start=1):
         if marks is None or not (inside := np.isin(marks, list(values))).any():
             continue
-        entry = LegendEntry(number, name, _PALETTE[(number - 1) % len(_PALETTE)])
+        entry = LegendEntry(number, name, PALETTE[(number - 1) % len(PALETTE)])
         mask = _smooth(inside, size)
         pixels[_edge(mask)] = _rgb(entry.colour)
         legend.append(entry)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from ctglip.pages.document import render_template
 from ctglip.pages.parts import Fact, Picture
+from ctglip.pages.pictures import BONE_HU, LUNG_HU, SOFT_TISSUE_HU
+from ctglip.pages.viewer import Viewer
+from ctglip.pages.wording import share
 from ctglip.types import QualityCheck
 
 
@@ -66,6 +70,7 @@ class ScanPage:
         checks: what was noticed about the scan and its masks.
         pictures: slices with mask outlines (``ctglip.pages.pictures.slices_of``).
         notes: what the reader must bear in mind, one sentence each.
+        viewer: slices to go through (``ctglip.pages.viewer.make_viewer``), or None for the pictures alone.
     """
 
     title: str
@@ -75,8 +80,37 @@ class ScanPage:
     checks: tuple[QualityCheck, ...] = ()
     pictures: tuple[Picture, ...] = ()
     notes: tuple[str, ...] = ()
+    viewer: Viewer | None = None
 
 
 def render(page: ScanPage) -> str:
     """The page as one self-contained HTML document."""
-    return render_template("scan.html", page=page)
+    windows = [("Soft tissue", *SOFT_TISSUE_HU), ("Lung", *LUNG_HU), ("Bone", *BONE_HU)]
+    return render_template("scan.html", page=page, viewer_data=_viewer_data(page), windows=windows)
+
+
+def _viewer_data(page: ScanPage) -> dict[str, Any]:
+    """What the viewer's script is told: the organs with what was answered of each."""
+    if page.viewer is None:
+        return {}
+    organs = [
+        {
+            "name": organ.name,
+            "colour": organ.colour,
+            "centre": organ.centre,
+            "answers": [_in_words(answer) for answer in page.answers if answer.organ == organ.name],
+        }
+        for organ in page.viewer.organs
+    ]
+    return {
+        "organs": organs,
+        "shape": page.viewer.shape,
+        "window": page.viewer.window_hu,
+        "centre": page.viewer.organs[0].centre if page.viewer.organs else (0.5, 0.5, 0.5),
+        "subject": f"Axial, coronal and sagittal slices of {page.title}",
+    }
+
+
+def _in_words(answer: Answer) -> str:
+    said = share(answer.probability) if answer.probability is not None else f"no answer. {answer.reason}"
+    return f"{answer.abnormality or answer.question}: {said}"

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+import io
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from ctglip.pages import index, pairs, quality, report, scan
+from ctglip.pages.viewer import make_viewer
 
 pytestmark = pytest.mark.slow
 MODULES: dict[str, Any] = {
@@ -42,16 +47,22 @@ CONTRAST = """
 """
 
 
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
+def chromium(*arguments: str) -> Any:
+    """Playwright and a Chromium, or a skip that says what is missing."""
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if found is None:
         pytest.skip("no Chromium on this machine")
-    with playwright.sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-quic"])
-        yield chromium
-        chromium.close()
+    driver = playwright.sync_playwright().start()
+    return driver, driver.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-quic", *arguments])
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    driver, chrome = chromium("--use-angle=swiftshader", "--enable-unsafe-swiftshader")
+    yield chrome
+    chrome.close()
+    driver.stop()
 
 
 @pytest.fixture(params=list(MODULES))
@@ -121,3 +132,115 @@ def test_paper_is_white_whatever_the_screen(opened: Any) -> None:
     page.emulate_media(media="print", color_scheme="dark")
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert page.evaluate("getComputedStyle(document.body).color") == "rgb(0, 0, 0)"
+
+
+@pytest.fixture(scope="module")
+def viewed(scan_page: scan.ScanPage, phantom: tuple[np.ndarray, np.ndarray], tmp_path_factory: Any) -> Path:
+    """A scan page with a viewer, from the installed ipyniivue."""
+    pytest.importorskip("ipyniivue", reason="ipyniivue is not installed")
+    hu, labels = phantom
+    view = make_viewer(hu, np.diag([2.0, 2.0, 2.0, 1.0]), labels, {"Liver": {1}, "Spleen": {2}})
+    path = tmp_path_factory.mktemp("viewer") / "scan.html"
+    path.write_text(scan.render(dataclasses.replace(scan_page, viewer=view)), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def ready(browser: Any, viewed: Path) -> Iterator[Any]:
+    """The scan page with its viewer running; nothing may have come from the network or gone wrong."""
+    trouble: list[str] = []
+    context = browser.new_context(offline=True, viewport={"width": 1280, "height": 900})
+    page = context.new_page()
+    page.on("console", lambda message: trouble.extend([message.text] * (message.type in ("error", "warning"))))
+    page.on("pageerror", lambda error: trouble.append(str(error)))
+    page.on("request", lambda request: trouble.extend([request.url] * request.url.startswith("http")))
+    page.goto(viewed.as_uri())
+    page.wait_for_selector("html[data-viewer]", state="attached", timeout=60_000)
+    assert page.locator("html").get_attribute("data-viewer") == "ready"
+    yield page
+    context.close()
+    assert [line for line in trouble if "GPU stall" not in line] == []
+
+
+def drawn(page: Any) -> np.ndarray:
+    """What the viewer's canvas shows, once two frames in a row are alike."""
+    before = b""
+    for _ in range(20):
+        page.wait_for_timeout(150)
+        now = page.locator("#viewer canvas").screenshot()
+        if now == before:
+            break
+        before = now
+    return np.asarray(Image.open(io.BytesIO(before)).convert("RGB")).astype(int)
+
+
+def test_viewer_draws_the_scan_and_its_outlines(ready: Any) -> None:
+    outlined = drawn(ready)
+    assert len(np.unique(outlined)) > 10
+    assert not ready.locator("#stills").is_visible()
+    ready.get_by_label("Show outlines").uncheck()
+    bare = drawn(ready)
+    assert (outlined != bare).any(axis=-1).sum() > 200
+    ready.get_by_label("Show outlines").check()
+    assert (drawn(ready) == outlined).all()
+
+
+def test_clicking_an_organ_shows_its_answers_and_goes_there(ready: Any) -> None:
+    before = drawn(ready)
+    button = ready.get_by_role("button", name="Liver")
+    button.click()
+    assert button.get_attribute("aria-pressed") == "true"
+    assert "Hepatic steatosis: 93" in ready.locator(".said").inner_text()
+    assert "Liver" in ready.locator(".where").inner_text()
+    assert "200 HU" in ready.locator(".where").inner_text()
+    assert (drawn(ready) != before).any()
+    ready.get_by_role("button", name="Spleen").click()
+    assert "nothing was asked" in ready.locator(".said-of").inner_text()
+    assert "Spleen, 100 HU" in ready.locator(".where").inner_text()
+
+
+def test_viewer_shows_the_patients_right_on_the_left(ready: Any) -> None:
+    canvas = ready.locator("#viewer canvas")
+    box = canvas.bounding_box()
+    ready.get_by_role("button", name="Liver").click()
+    axial = drawn(ready)[:, : int(box["width"] / 3)]
+    blue = (axial[..., 2] - axial[..., 0] > 60).nonzero()
+    body = (axial.max(axis=-1) > 30).nonzero()
+    assert blue[1].mean() < body[1].mean()
+
+
+def test_window_and_sliders_work_from_the_keyboard(ready: Any) -> None:
+    before = drawn(ready)
+    ready.get_by_label("Window").select_option(index=2)
+    assert (drawn(ready) != before).any()
+    ready.get_by_label("Feet to head").focus()
+    said = ready.locator(".where").inner_text()
+    for _ in range(3):
+        ready.keyboard.press("PageDown")
+    assert ready.locator(".where").inner_text() != said
+
+
+def test_paper_gets_the_still_pictures(ready: Any) -> None:
+    ready.emulate_media(media="print")
+    assert ready.locator("#stills").is_visible()
+    assert not ready.locator("#viewer").is_visible()
+
+
+def test_without_script_the_still_pictures_show(browser: Any, viewed: Path) -> None:
+    context = browser.new_context(offline=True, java_script_enabled=False)
+    page = context.new_page()
+    page.goto(viewed.as_uri())
+    assert page.locator("#stills img").first.is_visible()
+    assert not page.locator("#viewer").is_visible()
+    context.close()
+
+
+def test_without_webgl_the_still_pictures_show(browser: Any, viewed: Path) -> None:
+    context = browser.new_context(offline=True)
+    page = context.new_page()
+    page.add_init_script("HTMLCanvasElement.prototype.getContext = () => null;")
+    page.goto(viewed.as_uri())
+    page.wait_for_selector("html[data-viewer=absent]", state="attached", timeout=60_000)
+    assert page.locator("#stills img").first.is_visible()
+    assert not page.locator("#viewer").is_visible()
+    context.close()

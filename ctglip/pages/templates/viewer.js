@@ -1,0 +1,159 @@
+"use strict";
+// Hosts the NiiVue widget of the installed ipyniivue (an anywidget front end) with plain objects in the place of
+// notebook models. Whatever goes wrong, the still pictures stay.
+(() => {
+  const place = document.getElementById("viewer");
+  const data = JSON.parse(document.getElementById("viewer-data").textContent);
+
+  class Model {
+    constructor(state) {
+      this.state = state;
+      this.handlers = {};
+      this._comm_live = false;
+      this.widget_manager = { get_model: (id) => Promise.resolve(volumes[id]) };
+    }
+    get(key) { return this.state[key]; }
+    set(key, value) { this.state[key] = value; }
+    change(key, value) { this.state[key] = value; this.emit("change:" + key); }
+    emit(name, ...values) { (this.handlers[name] || []).forEach((handler) => handler(...values)); }
+    on(name, handler) { (this.handlers[name] ||= []).push(handler); }
+    off(name, handler) { this.handlers[name] = handler ? (this.handlers[name] || []).filter((h) => h !== handler) : []; }
+    save_changes() {}
+    send_sync_message() { return ""; }
+    send(message) { if (message.event === "location_change") located(message.data.frac); }
+  }
+  const options = {
+    isRadiologicalConvention: true, sagittalNoseLeft: true, isSliceMM: true, multiplanarShowRender: 0,
+    multiplanarPadPixels: 4, crosshairColor: [0.72, 0.76, 0.8, 0.6], crosshairWidth: 0.4, fontColor: [0.8, 0.83, 0.85, 1],
+    atlasOutline: 1, dragAndDropEnabled: false, logLevel: "silent", showLegend: false, scrollRequiresFocus: true,
+    loadingText: "",
+  };
+  const volumes = {};
+  const voxels = {};
+  let main = null;
+  let chosen = 0;
+  let outlined = true;
+
+  async function unpacked(id) {
+    const packed = Uint8Array.from(atob(document.getElementById(id).textContent.trim()), (c) => c.charCodeAt(0));
+    const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
+    return new Uint8Array(await new Response(stream).arrayBuffer());
+  }
+
+  function volume(id, bytes, rest) {
+    voxels[id] = new DataView(bytes.buffer);
+    volumes[id] = new Model({
+      id: id + "_py", name: id + ".nii", data: bytes, path: {}, url: "", paired_img_path: {}, paired_img_url: "",
+      paired_img_data: null, opacity: 1, colormap: "gray", colormap_negative: "", cal_min: null, cal_max: null,
+      cal_min_neg: null, cal_max_neg: null, frame_4d: 0, colorbar_visible: false, colormap_type: 0,
+      colormap_label: null, colormap_invert: false, modulation_image: null, modulate_alpha: 0, ...rest,
+    });
+  }
+
+  // Colours of the label overlay, [R, G, B, A] a label: every organ is outlined, the chosen one is filled too.
+  function colours() {
+    const lut = new Array(4 * 256).fill(0); // 256 of them: the shader finds the middle of each exactly
+    data.organs.forEach((organ, i) => {
+      const colour = [1, 3, 5].map((at) => parseInt(organ.colour.slice(at, at + 2), 16));
+      lut.splice(4 * (i + 1), 4, ...colour, outlined && chosen === i + 1 ? 255 : 0);
+    });
+    return { lut: lut, min: 0, max: 255, labels: ["", ...data.organs.map((organ) => organ.name)] };
+  }
+
+  function recolour() {
+    if (!volumes.labels) return;
+    main.change("opts", { ...options, atlasOutline: outlined ? 1 : 0 });
+    volumes.labels.change("colormap_label", colours());
+  }
+
+  const sliders = () => [...place.querySelectorAll("input[type=range]")];
+
+  function go(fractions) {
+    main.change("scene", { crosshairPos: fractions });
+    main.emit("msg:custom", { type: "draw_scene", data: [] }, []);
+    located(fractions);
+  }
+
+  // Says where the cross is: in the sliders, and in words from the voxels themselves.
+  function located(fractions) {
+    sliders().forEach((slider, axis) => { slider.value = Math.round(fractions[axis] * 1000); });
+    const [x, y, z] = data.shape.map((n, axis) => Math.min(n - 1, Math.max(0, Math.floor(fractions[axis] * n))));
+    const voxel = x + data.shape[0] * (y + data.shape[1] * z);
+    const organ = voxels.labels ? voxels.labels.getUint8(352 + voxel) : 0;
+    place.querySelector(".where").textContent =
+      (organ ? data.organs[organ - 1].name : "no outlined organ") + ", " +
+      voxels.image.getInt16(352 + 2 * voxel, true) + " HU";
+  }
+
+  function choose(number) {
+    chosen = number === chosen ? 0 : number;
+    place.querySelectorAll("button[data-organ]").forEach((button) => {
+      button.setAttribute("aria-pressed", String(Number(button.dataset.organ) === chosen));
+    });
+    recolour();
+    if (chosen) go(data.organs[chosen - 1].centre);
+    const list = place.querySelector(".said");
+    const lines = chosen ? data.organs[chosen - 1].answers : [];
+    list.replaceChildren(...lines.map((line) => {
+      const item = document.createElement("li");
+      item.textContent = line;
+      return item;
+    }));
+    place.querySelector(".said-of").textContent = !chosen
+      ? "Choose an organ to see what was answered of it."
+      : data.organs[chosen - 1].name + (lines.length ? ":" : ": nothing was asked of this organ.");
+  }
+
+  function wire() {
+    place.addEventListener("click", (event) => {
+      const button = event.target.closest("button[data-organ]");
+      if (button) choose(Number(button.dataset.organ));
+    });
+    place.addEventListener("input", (event) => {
+      if (event.target.type === "range") go(sliders().map((slider) => slider.value / 1000));
+      if (event.target.name === "outlines") {
+        outlined = event.target.checked;
+        recolour();
+      }
+      if (event.target.name === "window") {
+        const [low, high] = event.target.value.split(" ").map(Number);
+        volumes.image.change("cal_min", low);
+        volumes.image.change("cal_max", high);
+      }
+    });
+  }
+
+  async function start() {
+    if (!document.createElement("canvas").getContext("webgl2")) throw new Error("no WebGL 2");
+    const [code, image, labels] = await Promise.all([
+      unpacked("viewer-module"), unpacked("viewer-image"), data.organs.length ? unpacked("viewer-labels") : null,
+    ]);
+    const address = URL.createObjectURL(new Blob([code], { type: "text/javascript" }));
+    const widget = (await import(address)).default;
+    URL.revokeObjectURL(address);
+    volume("image", image, { cal_min: data.window[0], cal_max: data.window[1] });
+    if (labels) volume("labels", labels, { opacity: 0.3, colormap_label: colours() });
+    main = new Model({
+      height: 400, volumes: Object.keys(volumes).map((id) => "IPY_MODEL_" + id), meshes: [],
+      background_masks_overlays: 0, draw_lut: null, draw_opacity: 0.8, draw_fill_overwrites: true, graph: null,
+      scene: null, overlay_outline_width: 0, overlay_alpha_shader: 1, opts: options,
+    });
+    place.hidden = false;
+    await widget.initialize({ model: main });
+    await widget.render({ model: main, el: place.querySelector(".canvas") });
+    const canvas = place.querySelector("canvas");
+    canvas.setAttribute("role", "img");
+    canvas.setAttribute("aria-label", data.subject);
+    wire();
+    choose(0);
+    go(data.centre);
+    document.getElementById("stills").classList.add("covered");
+    document.documentElement.dataset.viewer = "ready";
+  }
+
+  start().catch((error) => {
+    place.hidden = true;
+    document.documentElement.dataset.viewer = "absent";
+    document.documentElement.dataset.viewerReason = String(error);
+  });
+})();
