@@ -59,6 +59,7 @@ class _Thing:
     key: str
     status: Status | None = None
     subject: Place | None = None
+    general: bool = False
 
 
 class _Sentence:
@@ -113,17 +114,36 @@ class _Sentence:
         gap = _gap(best.start, best.end, mention.start, mention.end)
         for thing in self.things:
             named = thing.kind != "pathology" and thing.key != "enlarged" and start <= thing.start < end
-            if named and _gap(thing.start, thing.end, mention.start, mention.end) < gap:
+            if named and _gap(thing.start, thing.end, mention.start, mention.end) <= gap:
                 return None
         return best
 
     # --- things and their places
 
     def rows(self) -> Iterator[Row]:
+        """All rows of the sentence."""
+        found: list[tuple[_Thing, Row]] = []
         for number, thing in enumerate(self.things):
             if thing.kind != "pathology":
-                yield from self._rows_of(number, thing)
+                found += [(thing, row) for row in self._rows_of(number, thing)]
+        yield from (row for thing, row in found if not self._better_named(thing, row, found))
         yield from self._organ_rows()
+
+    def _better_named(self, thing: _Thing, row: Row, found: Sequence[tuple[_Thing, Row]]) -> bool:
+        """Whether a vague word ("density increase consistent with consolidation") is named better beside it."""
+        vague = self.lexicon.vague
+        if row.abnormality not in vague or row.status == "negated":
+            return False
+        clause = self.clauses.clause_of(thing.start)
+        return any(
+            other.organ
+            and row.organ
+            and other.abnormality not in vague
+            and other.status in ("affirmed", "uncertain")
+            and self.clauses.clause_of(beside.start) == clause
+            and self.lexicon.organs[other.organ].group == self.lexicon.organs[row.organ].group
+            for beside, other in found
+        )
 
     def _rows_of(self, number: int, thing: _Thing) -> Iterator[Row]:
         status = thing.status or self.clauses.status(thing.start, thing.end)
@@ -131,7 +151,7 @@ class _Sentence:
         placed = False
         for place in self._places_of(thing):
             for organ, laterality in place.members(sides):
-                resolved = self.lexicon.resolve(thing.kind, thing.key, organ) if organ else None
+                resolved = self._resolved(thing, place, organ)
                 if resolved is None:
                     continue
                 placed = True
@@ -140,6 +160,12 @@ class _Sentence:
                 yield Row(resolved[1], resolved[0], status, side, place.level)
         if not placed:
             yield from self._unplaced(thing, status, sides)
+
+    def _resolved(self, thing: _Thing, place: Place, organ: str | None) -> tuple[str, str] | None:
+        if organ is None:
+            return None
+        resolved = self.lexicon.resolve(thing.kind, thing.key, organ, place.where.structure)
+        return resolved or (self.lexicon.general(thing.key, organ) if thing.general else None)
 
     def _unplaced(self, thing: _Thing, status: Status, sides: set[str]) -> Iterator[Row]:
         """A thing whose organ is not named: at home, or left open to the topic of the sentences before."""
@@ -184,6 +210,9 @@ class _Sentence:
         start, end = self.clauses.clause_of(thing.start)
         best = self._nearest(thing, [p for p in self.places if start <= p.start < end])
         best = best or self._nearest(thing, self.places)
+        if best is None and thing.kind == "abnormality":
+            thing.general = True
+            best = self._nearest(thing, [p for p in self.places if start <= p.start < end])
         return self._group(thing, best) if best is not None else []
 
     def _nearest(self, thing: _Thing, places: Sequence[Place]) -> Place | None:
@@ -195,16 +224,19 @@ class _Sentence:
         before = self.words[max(0, place.start - 4) : place.start]
         if place.where.near or not self.lexicon.words["beside"].isdisjoint(before):
             gap += 20
-        return gap
+        return gap + 15 if place.where.weak else gap
 
     def _belongs_elsewhere(self, place: Place, thing: _Thing) -> bool:
         return any(
-            other is not thing and other.start <= place.start and place.end <= other.end and other.end - other.start > 1
+            other is not thing
+            and other.start <= place.start
+            and place.end <= other.end
+            and other.end - other.start > place.end - place.start
             for other in self.things
         )
 
     def _fits(self, thing: _Thing, place: Place) -> bool:
-        return any(self.lexicon.resolve(thing.kind, thing.key, organ) for organ in place.where.organs)
+        return any(self._resolved(thing, place, organ) for organ in place.where.organs)
 
     def _group(self, thing: _Thing, place: Place) -> list[Place]:
         """The place and those it is listed with ("liver, spleen and both kidneys")."""
@@ -220,6 +252,8 @@ class _Sentence:
         if self.clauses.clause_of(first.start) != self.clauses.clause_of(second.start):
             return False
         gap = self.words[first.end : second.start]
+        if not gap:
+            return first.where.adjective and second.where.adjective
         return not _LISTS.isdisjoint(gap) and all(word in self.lexicon.words["listing"] for word in gap)
 
     def _coordinated(self, thing: _Thing, own: Place) -> list[Place]:

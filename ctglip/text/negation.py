@@ -173,10 +173,11 @@ class Clauses:
         if not earlier or any(word.startswith("compar") for word in self.words):
             return
         covered = {i for m in earlier for i in range(m.start, m.end)}
-        if any(m.value[:2] == ("history", "still") and m.start not in covered for m in self.signs):
-            return
+        now = [m.start for m in self.signs if m.value[:2] == ("history", "still") and m.start not in covered]
         for mention in earlier:
-            self.reach["history"].append(self.clause_of(mention.start))
+            start, end = self.clause_of(mention.start)
+            if not any(start <= i < end for i in now):
+                self.reach["history"].append((start, end))
 
     # --- answers
 

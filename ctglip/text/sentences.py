@@ -18,7 +18,7 @@ _INTRODUCTION = re.compile(
 _OPEN_LINE = re.compile(r"(?:[,/(-]|\b(?:and|or|of|in|the|with|to|a|an|no|is|are|was|were|by))$", re.IGNORECASE)
 _NEXT_ITEM = re.compile(r"\s*(?:[-*•>·–]|\(?\d{1,2}[.)](?=\s|[A-Za-z])|[A-Z][A-Za-z /&,-]{1,40}:)")
 _BULLET = re.compile(r"^[\s\-*•>·–\"“”]*(?:\(?\d{1,2}[.)](?=\s|[A-Za-z]))?[\s\-*•>·–\"“”]*")
-_STOP = re.compile(r"[.!?]+[\"'”)\]]*|;|\n|[•·]|\s[\"“”](?=\s*\S)")
+_STOP = re.compile(r"[.!?]+[\"'”)\]]*|;|\n|[•·]|\s[\"“”](?=\s*\S)|[\"”](?=\s+[A-Z•])")
 _LAST_WORD = re.compile(r"([A-Za-z][A-Za-z.]*|\d+)$")
 
 
