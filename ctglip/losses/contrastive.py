@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from ctglip.losses.gather import gather_rows, ranked_mean, row_counts, world_size
 from ctglip.losses.targets import IGNORED, Block, Target, identity
@@ -50,8 +50,8 @@ def soft_contrastive(
         extra: embeddings of further negatives; they stay on their rank.
         extra_index: for each query, which of them it sees (direction query to key only); -1 for none.
         divergence: ``ce``: -sum T log p; ``jeffreys``: half of KL(T, p) + KL(p, T), for targets above zero.
-        chunk: compute that many rows at a time and again in the backward pass: memory O(chunk x N) in place of
-            O(N x N), the same value and gradient.
+        chunk: compute that many rows at a time, value and gradient together: memory O(chunk x N) in place of
+            O(N x N).
         gather: columns are the keys of all ranks; see ``losses.gather``.
 
     Returns:
@@ -192,32 +192,66 @@ def _sides(
 
 def _sum(side: _Side, scale: Tensor | float, target: Target, divergence: Divergence, chunk: int | None) -> Tensor:
     """Sum over own rows of one direction, in chunks where asked; every input gets a gradient, if only zero."""
-    inputs = [side.rows, side.columns, side.extra, scale]
-    anchor = torch.stack([value.sum() * 0 for value in inputs if isinstance(value, Tensor)]).sum()
-    own = torch.arange(len(side.rows), device=side.rows.device)
-    if not len(own):
-        return anchor
+    scale = torch.as_tensor(scale, dtype=side.rows.dtype, device=side.rows.device)
+    extra = side.rows.new_zeros(0, side.rows.shape[1]) if side.extra is None else side.extra
+
+    def block(start: int, rows: Tensor, columns: Tensor, extra: Tensor, scale: Tensor) -> Tensor:
+        return _block(replace(side, rows=rows, columns=columns, extra=extra), start, scale, target, divergence)
+
+    if not len(side.rows):
+        return torch.stack([value.sum() * 0 for value in (side.rows, side.columns, extra, scale)]).sum()
     if chunk is None:
-        return anchor + _block(side, own, scale, target, divergence)
-    parts = [
-        checkpoint(_block, side, rows, scale, target, divergence, use_reentrant=False) for rows in own.split(chunk)
-    ]
-    return anchor + torch.stack(parts).sum()  # pyright: ignore[reportArgumentType]
+        return block(0, side.rows, side.columns, extra, scale)
+    return _Chunks.apply(block, chunk, side.rows, side.columns, extra, scale)  # pyright: ignore[reportReturnType]
 
 
-def _block(side: _Side, index: Tensor, scale: Tensor | float, target: Target, divergence: Divergence) -> Tensor:
-    """Sum of the loss over some rows."""
-    rows = scale * side.rows[index]
-    weights, hidden = _targets(side, index, target)
+class _Chunks(torch.autograd.Function):
+    """A sum over rows whose gradient is computed chunk by chunk along with the value, so that no more than one
+    chunk's logits are ever there and none is computed twice."""
+
+    @staticmethod
+    def forward(ctx: Any, block: Callable[..., Tensor], chunk: int, rows: Tensor, *shared: Tensor) -> Tensor:
+        wanted = [bool(need) for need in ctx.needs_input_grad[2:]]
+        gradients = [
+            torch.zeros_like(value) if need else None for value, need in zip((rows, *shared), wanted, strict=True)
+        ]
+        total = rows.new_zeros(())
+        for start in range(0, len(rows), chunk):
+            part = slice(start, start + chunk)
+            inputs = (rows[part], *shared)
+            leaves = [value.detach().requires_grad_(need) for value, need in zip(inputs, wanted, strict=True)]
+            with torch.enable_grad():
+                loss = block(start, *leaves)
+            total += loss.detach()
+            asked = [leaf for leaf in leaves if leaf.requires_grad]
+            found = iter(torch.autograd.grad(loss, asked, allow_unused=True) if asked else ())
+            for place, gradient in enumerate(gradients):
+                if gradient is not None and (more := next(found)) is not None:
+                    (gradient[part] if place == 0 else gradient).add_(more)
+        ctx.save_for_backward(*gradients)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return None, None, *(None if saved is None else saved * gradient for saved in ctx.saved_tensors)
+
+
+def _block(side: _Side, start: int, scale: Tensor, target: Target, divergence: Divergence) -> Tensor:
+    """Sum of the loss over some rows, the first of which is own row ``start``."""
+    rows = scale * side.rows
     logits = rows @ side.columns.T
-    weights = weights.to(logits.dtype)
+    index = torch.arange(start, start + len(rows), device=rows.device)
+    weights, hidden = _targets(side, index, target, sparse=divergence == "ce")
     if hidden is not None:
         logits = logits.masked_fill(hidden, _MASKED)
     seen = logits
-    if side.extra is not None and side.extra_index is not None:
+    if side.extra is not None and len(side.extra) and side.extra_index is not None:
         choice = side.extra_index[index]
         further = torch.einsum("md,mkd->mk", rows, F.embedding(choice.clamp(min=0), side.extra))
         seen = torch.cat([logits, further.masked_fill(choice < 0, _MASKED)], dim=1)
+    if weights is None:
+        return F.cross_entropy(seen, index + side.offset, reduction="sum")
+    weights = weights.to(logits.dtype)
     log_sum = seen.logsumexp(1)
     if divergence == "ce":
         return (weights.sum(1) * log_sum - (weights * logits).sum(1)).sum()
@@ -228,11 +262,17 @@ def _block(side: _Side, index: Tensor, scale: Tensor | float, target: Target, di
 
 
 @torch.no_grad()
-def _targets(side: _Side, index: Tensor, target: Target) -> tuple[Tensor, Tensor | None]:
-    """Weights of some rows, and the pairs that are not compared."""
+def _targets(side: _Side, index: Tensor, target: Target, sparse: bool) -> tuple[Tensor | None, Tensor | None]:
+    """Weights of some rows (None where ``sparse`` is welcome and only the own key counts), and the pairs that are not
+    compared (None: all are)."""
+    hidden = None
+    if side.group is not None and side.column_group is not None:
+        hidden = side.group[index][:, None] != side.column_group[None, :]
+    if sparse and target is identity:
+        return None, hidden
     context = None if side.context is None else side.context[index]
     weights = target(Block(index + side.offset, len(side.columns), context, side.column_context))
-    hidden = weights == IGNORED
-    if side.group is not None and side.column_group is not None:
-        hidden |= side.group[index][:, None] != side.column_group[None, :]
-    return (weights.masked_fill(hidden, 0), hidden) if bool(hidden.any()) else (weights, None)
+    if bool((weights.amin() if weights.numel() else 0) < 0):
+        ignored = weights == IGNORED
+        hidden = ignored if hidden is None else hidden | ignored
+    return (weights if hidden is None else weights.masked_fill(hidden, 0)), hidden

@@ -68,9 +68,7 @@ def test_asg(golden):
     close(local, numbers["asg/arsa"])
     recognition = tag_bce(numbers["asg/tag_logits"], tags)
     close(recognition, numbers["asg/irl_bce"])
-    soft = soft_contrastive(
-        image, report, scale, target=tag_overlap(0.2, 1e-6), context=tags, divergence="jeffreys"
-    )
+    soft = soft_contrastive(image, report, scale, target=tag_overlap(0.2, 1e-6), context=tags, divergence="jeffreys")
     close(soft, numbers["asg/erl_soft"])
     total = alignment + local + 5 * recognition + soft
     assert total.item() == pytest.approx(numbers["asg/total"].item(), abs=5e-5)
@@ -92,9 +90,7 @@ def test_ecamp_pictures(golden):
 
 def test_ecamp_words(golden):
     numbers = golden("ecamp")
-    loss = weighted_mlm(
-        numbers["ecamp_mlm/logits"], numbers["ecamp_mlm/labels"], numbers["ecamp_mlm/weights"]
-    )
+    loss = weighted_mlm(numbers["ecamp_mlm/logits"], numbers["ecamp_mlm/labels"], numbers["ecamp_mlm/weights"])
     close(loss, numbers["ecamp_mlm/loss"])
 
 
