@@ -200,6 +200,17 @@ def test_scan_page_with_only_refusals_has_no_probability(scan_page: scan.ScanPag
     assert "No answer" in text
 
 
+def test_many_answers_become_a_table_with_the_likeliest_first(scan_page: scan.ScanPage) -> None:
+    many = tuple(scan.Answer(f"question {i}", "Liver", "Cyst", (i * 7 % 30) / 30) for i in range(30))
+    page = dataclasses.replace(scan_page, answers=(scan_page.answers[-1], *many))
+    text = _text(scan.render, page).replace("\u00a0", " ")
+    shown = [int(share) for share in re.findall(r"Liver Cyst (\d+) %", text)]
+    assert len(shown) == 30
+    assert shown == sorted(shown, reverse=True)
+    assert "30 answers, most likely first; 1 without an answer" in text
+    assert text.index("No answer. The heart is cut off.") > text.index("Liver Cyst 0 %")
+
+
 def test_quality_counts_and_groups_failures(quality_page: quality.QualityPage) -> None:
     text = _text(quality.render, quality_page)
     for shown in (

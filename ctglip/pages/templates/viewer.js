@@ -24,7 +24,7 @@
   }
   const options = {
     isRadiologicalConvention: true, sagittalNoseLeft: true, isSliceMM: true, multiplanarShowRender: 0,
-    multiplanarPadPixels: 4, crosshairColor: [0.72, 0.76, 0.8, 0.6], crosshairWidth: 0.4, fontColor: [0.8, 0.83, 0.85, 1],
+    multiplanarPadPixels: 4, crosshairColor: [0.72, 0.76, 0.8, 0.6], crosshairWidth: 0.6, fontColor: [0.8, 0.83, 0.85, 1],
     atlasOutline: 1, dragAndDropEnabled: false, logLevel: "silent", showLegend: false, scrollRequiresFocus: true,
     loadingText: "",
   };
