@@ -17,6 +17,8 @@ from ctglip.text.words import Token, tokens
 from ctglip.types import Laterality, Status
 
 _LISTS = frozenset({"and", "or", ",", "/", "&", "nor"})
+_SAID = ("affirmed", "uncertain")
+_SILENT = ("pathology", "mute")
 _RANK: dict[Status, int] = {"affirmed": 0, "uncertain": 1, "negated": 2, "historical": 3, "normal": 4}
 _INTRODUCTION = re.compile(
     r"^(?:when\b.*\b(?:examined|evaluated|assessed)|(?:in|on) (?:the )?(?:evaluation|assessment|examination|study)\b|"
@@ -113,7 +115,7 @@ class _Sentence:
             return None
         gap = _gap(best.start, best.end, mention.start, mention.end)
         for thing in self.things:
-            named = thing.kind != "pathology" and thing.key != "enlarged" and start <= thing.start < end
+            named = thing.kind not in _SILENT and thing.key != "enlarged" and start <= thing.start < end
             if named and _gap(thing.start, thing.end, mention.start, mention.end) <= gap:
                 return None
         return best
@@ -124,24 +126,27 @@ class _Sentence:
         """All rows of the sentence."""
         found: list[tuple[_Thing, Row]] = []
         for number, thing in enumerate(self.things):
-            if thing.kind != "pathology":
+            if thing.kind not in _SILENT:
                 found += [(thing, row) for row in self._rows_of(number, thing)]
         yield from (row for thing, row in found if not self._better_named(thing, row, found))
         yield from self._organ_rows()
 
     def _better_named(self, thing: _Thing, row: Row, found: Sequence[tuple[_Thing, Row]]) -> bool:
-        """Whether a vague word ("density increase consistent with consolidation") is named better beside it."""
-        vague = self.lexicon.vague
-        if row.abnormality not in vague or row.status == "negated":
+        """Whether the sentence says more exactly what it is: a kind of it in the same organ, or, for a vague word
+        ("density increase consistent with consolidation"), anything else in the same clause."""
+        if row.abnormality is None or row.organ is None or row.status not in _SAID:
             return False
-        clause = self.clauses.clause_of(thing.start)
-        return any(
+        kinds = self.lexicon.abnormalities.descendants(row.abnormality)
+        if any(o.organ == row.organ and o.status == row.status and o.abnormality in kinds for _, o in found):
+            return True
+        vague, clause = self.lexicon.vague, self.clauses.clause_of(thing.start)
+        group = self.lexicon.organs[row.organ].group
+        return row.abnormality in vague and any(
             other.organ
-            and row.organ
             and other.abnormality not in vague
-            and other.status in ("affirmed", "uncertain")
+            and other.status in _SAID
             and self.clauses.clause_of(beside.start) == clause
-            and self.lexicon.organs[other.organ].group == self.lexicon.organs[row.organ].group
+            and self.lexicon.organs[other.organ].group == group
             for beside, other in found
         )
 
@@ -222,9 +227,14 @@ class _Sentence:
     def _distance(self, thing: _Thing, place: Place) -> float:
         gap = float(_gap(thing.start, thing.end, place.start, place.end))
         before = self.words[max(0, place.start - 4) : place.start]
+        if self._region(place):
+            gap += 15
         if place.where.near or not self.lexicon.words["beside"].isdisjoint(before):
             gap += 20
         return gap + 15 if place.where.weak else gap
+
+    def _region(self, place: Place) -> bool:
+        return place.where.organ is not None and self.lexicon.organs[place.where.organ].group == "regions"
 
     def _belongs_elsewhere(self, place: Place, thing: _Thing) -> bool:
         return any(
@@ -254,7 +264,16 @@ class _Sentence:
         gap = self.words[first.end : second.start]
         if not gap:
             return first.where.adjective and second.where.adjective
-        return not _LISTS.isdisjoint(gap) and all(word in self.lexicon.words["listing"] for word in gap)
+        lists = not _LISTS.isdisjoint(gap) or (gap[0] in ("in", "at") and len(gap) < 4)
+        other = [word for word in gap if word not in self.lexicon.words["listing"]]
+        plain = len(other) < 3 and all(w.isalpha() and w not in self.lexicon.words["boundary"] for w in other)
+        return lists and plain and not self._marked(first.end, second.start)
+
+    def _marked(self, start: int, end: int) -> bool:
+        """Whether a finding or a cue stands in a stretch."""
+        return any(t.start < end and t.end > start for t in self.things) or any(
+            m.start < end and m.end > start and m.value[0] != "break" for m in self.signs
+        )
 
     def _coordinated(self, thing: _Thing, own: Place) -> list[Place]:
         """For "pleural and pericardial effusion": the effusion is in both."""
@@ -291,7 +310,7 @@ class _Sentence:
 
     def _inside_thing(self, place: Place) -> bool:
         return any(
-            t.kind != "pathology" and t.start <= place.start and place.end <= t.end and t.end > t.start + 1
+            t.kind not in _SILENT and t.start <= place.start and place.end <= t.end and t.end > t.start + 1
             for t in self.things
         )
 

@@ -7,7 +7,7 @@ in an organ: "effusion" in the pleura is a pleural effusion, since the dictionar
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -128,6 +128,8 @@ class Lexicon:
         self.alone: dict[str, str | None] = {}
         self._add_places()
         self._add_observations()
+        for text in seen["mute"]:
+            self.seen.add(phrase(text), ("mute", text))
         self._add_abnormalities()
         self._add_signs()
         self._add_measures()
@@ -160,8 +162,23 @@ class Lexicon:
         """Organ phrases, and words such as "paraduodenal" that stand for a place beside an organ."""
         found = self.places.find(words)
         covered = {i for mention in found for i in range(mention.start, mention.end)}
+        found += [place for mention in found for place in self._elided(words, mention, covered)]
         near = [Mention(i, i + 1, self._beside(w)) for i, w in enumerate(words) if len(w) > 8 and i not in covered]
         return sorted([*found, *(mention for mention in near if mention.value)])
+
+    def _elided(self, words: Sequence[str], mention: Mention, covered: set[int]) -> Iterator[Mention]:
+        """Names that share their last words with a place: "ascending" in "ascending and descending aorta"."""
+        rest = tuple(words[mention.start + 1 : mention.end])
+        i = mention.start - 1
+        while rest and i >= 0:
+            if words[i] in ("and", "or", ",", "/"):
+                i -= 1
+                continue
+            where = self.places.get((words[i], *rest)) if i not in covered else None
+            if where is None:
+                return
+            yield Mention(i, i + 1, where)
+            i -= 1
 
     def _place_beside(self, word: str) -> Where | None:
         for prefix in _PREFIXES:
@@ -198,6 +215,9 @@ class Lexicon:
     # --- observations and abnormalities
 
     def _add_observations(self) -> None:
+        for structure, entry in self.structures.items():
+            for seen, abnormality in entry.get("in", {}).items():
+                self._in[seen, structure] = abnormality
         for key, entry in self.observations.items():
             for text in entry["phrases"]:
                 self.seen.add(phrase(text), ("observation", key))
@@ -245,11 +265,11 @@ class Lexicon:
 
     def _resolve(self, kind: str, key: str, organ: str, structure: str | None = None) -> tuple[str, str] | None:
         """(abnormality, organ) of an observation or abnormality in an organ, or None when they do not fit."""
-        if kind == "abnormality":
-            return self._as_abnormality(key, organ)
         name = self._in.get((key, structure or ""))
         if name is not None:
             return name, self._fit(name, organ) or self._home(name, organ)
+        if kind == "abnormality":
+            return self._as_abnormality(key, organ)
         for place in (organ, *sorted(self.organs.wholes_of(organ), key=lambda w: len(self.organs.parts_of(w)))):
             name = self._in.get((key, place))
             if name is None:

@@ -92,7 +92,7 @@ class Clauses:
             if plain and (word in self.small["deny"] or self.words[i : i + 2] == ["no", "longer"]):
                 end = self._perceived(i + 1)
                 if end:
-                    yield Mention(i, end, ("negation", "after", None))
+                    yield Mention(i, end, ("negation", "after", "perceived"))
                     taken = end
                     continue
             if sign is not None:
@@ -108,7 +108,7 @@ class Clauses:
         return None
 
     def _spread(self, sign: Mention) -> None:
-        kind, direction, _ = sign.value
+        kind, direction, manner = sign.value
         kind = "negation" if kind == "normal" and direction else kind
         if kind not in self.reach or direction not in ("before", "after"):
             return
@@ -119,6 +119,13 @@ class Clauses:
         if not self._names_a_thing(first) and self._names_a_thing(second) and self._may_turn(kind, direction, ahead):
             first = second
         self.reach[kind].append(first)
+        if manner == "perceived" and first == behind:
+            self.reach[kind].append((sign.end, self._first_break(*ahead)))
+
+    def _first_break(self, start: int, end: int) -> int:
+        """ "were not seen in pathological size": the denial goes on up to the next part of the sentence."""
+        broken = (i for i in range(start, end) if self.words[i] in (",", "and", "with", "(", "other"))
+        return next(broken, end)
 
     def _may_turn(self, kind: str, direction: str, ahead: tuple[int, int]) -> bool:
         """ "Effusion: none." and "Not seen: effusion" reach the other way."""

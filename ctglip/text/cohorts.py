@@ -1,0 +1,77 @@
+"""The reports of a cohort table: each as its sections, and all of them as one table of findings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+
+import polars as pl
+
+from ctglip.cohort import CohortRow
+from ctglip.errors import ReportError
+from ctglip.text.reports import get_parser
+from ctglip.text.sections import split_sections
+from ctglip.types import Failure, Finding, Report
+
+
+def report_of(row: CohortRow, wanted: bool) -> Report | None:
+    """A study's report by section, verbatim.
+
+    Args:
+        row: the study's row of the cohort table.
+        wanted: the cohort has reports, so having none is a failure; else a study without one is an image alone.
+
+    Raises:
+        ReportError: ``report_empty`` (none, or without a single letter) or ``unreadable``.
+    """
+    report = _sections(row)
+    if report is None and not wanted:
+        return None
+    if report is None or not any(c.isalpha() for text in report.sections().values() for c in text):
+        raise ReportError(
+            f"Study {row.study_id} has an empty report.",
+            code="report_empty",
+            fix="Fill it in, or take the study out; a table without report columns is read as images alone.",
+        )
+    return report
+
+
+def _sections(row: CohortRow) -> Report | None:
+    sections = row.sections()
+    if sections is not None:
+        return sections
+    if row.report is not None:
+        return split_sections(row.report)
+    if row.report_path is None:
+        return None
+    try:
+        return split_sections(row.report_path.read_text(encoding="utf-8-sig"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ReportError(
+            f"Study {row.study_id}: {row.report_path} cannot be read as UTF-8 text: {error}.", code="unreadable"
+        ) from error
+
+
+def cohort_findings(
+    rows: Sequence[CohortRow], progress: Callable[[int, int], None] | None = None
+) -> tuple[pl.DataFrame, tuple[Failure, ...]]:
+    """The findings of all reports of a cohort, and the studies whose report could not be read.
+
+    Args:
+        rows: the studies.
+        progress: called with (studies done, studies).
+    """
+    names = ("study_id", *Finding.__dataclass_fields__)
+    schema = {name: pl.Int32() if name == "sentence_index" else pl.String() for name in names}
+    found: list[dict[str, object]] = []
+    failures: list[Failure] = []
+    for number, row in enumerate(rows, start=1):
+        try:
+            report = report_of(row, wanted=True)
+            findings = get_parser().parse(report) if report else ()
+            found += [{"study_id": row.study_id, **asdict(finding)} for finding in findings]
+        except ReportError as error:
+            failures.append(Failure(row.study_id, "report", error.code, str(error)))
+        if progress:
+            progress(number, len(rows))
+    return pl.DataFrame(found, schema=schema, orient="row"), tuple(failures)
