@@ -24,7 +24,7 @@ def parse(
     if source != "-" and Path(source).suffix.lower() in (".csv", ".parquet"):
         _parse_cohort(Path(source), out, as_json)
         return
-    from ctglip.text.parse import get_parser
+    from ctglip.text.reports import get_parser
     from ctglip.text.view import readable
 
     text = sys.stdin.read() if source == "-" else _read(Path(source))
@@ -47,7 +47,7 @@ def _read(path: Path) -> str:
 def _parse_cohort(path: Path, out: Path | None, as_json: bool) -> None:
     from ctglip.cohort import read_cohort
     from ctglip.errors import CTGLIPError
-    from ctglip.text.tables import cohort_findings
+    from ctglip.text.cohorts import cohort_findings
 
     if out is None:
         raise CTGLIPError("A whole cohort needs --out FILE.", fix="For example --out findings.parquet.")

@@ -79,7 +79,7 @@ def test_one_bad_study_never_stops_a_cohort(troubled: Path, tmp_path: Path, work
         (("preprocess", "bad.csv", "store", "--config", "preprocess/demo_4mm"), "demo_3mm"),
         (("pretrain", "nostore", "run", "--config", "demo/pretrain"), "nostore"),
         (
-            ("pretrain", "nostore", "run", "--config", "demo/pretrain", "--set", "training.stepz=3"),
+            ("pretrain", "nostore", "run", "--config", "demo/pretrain", "--set", "loop.stepz=3"),
             "did you mean 'steps'",
         ),
         (("evaluate", "norun", "nostore", "out"), "norun"),

@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import polars as pl
+
+from tests.cli.commands import ctglip, good
+
+REPORT = "FINDINGS: The liver is enlarged. No gallstones.\nIMPRESSION: Hepatomegaly."
+
+
+def test_a_report_from_standard_input_as_json() -> None:
+    outcome = ctglip("parse", "-", "--json", stdin=REPORT)
+    assert outcome.code == 0, outcome.err
+    rows = json.loads(outcome.out)["findings"]
+    assert ("liver", "hepatomegaly", "affirmed") in {(r["organ"], r["abnormality"], r["status"]) for r in rows}
+    assert ("gallbladder", "gallstone", "negated") in {(r["organ"], r["abnormality"], r["status"]) for r in rows}
+
+
+def test_a_report_for_people_shows_every_sentence(tmp_path: Path) -> None:
+    (tmp_path / "report.txt").write_text(REPORT)
+    shown = good("parse", tmp_path / "report.txt").out
+    assert "The liver is enlarged." in shown
+    assert "negated" in shown
+
+
+def test_a_cohort_becomes_a_table_and_an_empty_report_a_failed_row(tmp_path: Path) -> None:
+    pl.DataFrame(
+        {"study_id": ["1", "2"], "patient_id": ["a", "b"], "image": ["x", "y"], "report": [REPORT, "--"]}
+    ).write_csv(tmp_path / "cohort.csv")
+    outcome = ctglip("parse", tmp_path / "cohort.csv", "--out", tmp_path / "findings.parquet", "--json")
+    assert outcome.code == 1
+    assert [row["code"] for row in json.loads(outcome.out)["failed"]] == ["report_empty"]
+    table = pl.read_parquet(tmp_path / "findings.parquet")
+    assert set(table["study_id"]) == {"1"}
+    assert table.schema["sentence_index"] == pl.Int32
