@@ -62,12 +62,26 @@ def demo(
         "evaluate", run, store, evaluation, "--split", "test", "--labels", cohort / "truth.csv",
         "--config", "demo/evaluate",
     )  # fmt: skip
-    from ctglip.cli.demo_page import ask_scans, write_index
-
-    start = time.monotonic()
-    panels = ask_scans(walk, folder)
-    page = write_index(folder, walk.steps, panels)
-    err.print(f"Asked {len(panels)} scans and wrote the page in {time.monotonic() - start:.0f} s.", highlight=False)
-    total = sum(seconds for _, seconds, _ in walk.steps)
-    err.print(f"The whole run took {total:.0f} s.", highlight=False)
+    page = _ask_and_show(walk, folder, run)
+    err.print(f"The whole run took {sum(seconds for _, seconds, _ in walk.steps):.0f} s. The page:", highlight=False)
     out.print(str(page), soft_wrap=True, highlight=False)
+
+
+def _ask_and_show(walk: Walk, folder: Path, run: Path) -> Path:
+    """Ask the two scans with ``ctglip query``'s own functions and write the page."""
+    from ctglip.api import load_model
+    from ctglip.cli.demo_page import ask_real, ask_simulated, choose_patient, write_index
+
+    err.print("\n[bold]Query[/bold]")
+    start = time.monotonic()
+    model = load_model(run)
+    patient = choose_patient(folder, model)
+    asked = [part for question in patient.questions for part in ("--ask", question)]
+    shown = ["ctglip", "query", run, patient.image, "--masks", patient.masks, *asked, "--out", folder / "simulated"]
+    err.print(f"$ {shlex.join(map(str, shown))}", highlight=False, soft_wrap=True)
+    panels = [ask_simulated(model, patient, folder / "simulated")]
+    real = ask_real(model, folder / "real")
+    if real is not None:
+        panels.append(real)
+    walk.steps.append(("Query", time.monotonic() - start, f"{len(panels)} scans, each organ encoded once"))
+    return write_index(folder, walk.steps, panels)
