@@ -76,7 +76,7 @@ def ask_simulated(model: Pipeline, patient: Patient, out: Path) -> ScanPanel:
         answers,
         out,
         "Simulated patient",
-        f"A held-out patient ({patient.study_id}). True: {'; '.join(patient.present)}. Every other answer should be low.",
+        f"A held-out patient ({patient.study_id}). True: {'; '.join(patient.present)}. All other answers should be low.",
     )
 
 
@@ -109,9 +109,9 @@ def write_index(folder: Path, steps: list[tuple[str, float, str]], panels: list[
     recognition = results["recognition"]
     page = IndexPage(
         title="ctglip: the whole path on simulated patients",
-        summary="A cohort of simulated CT studies with reports was preprocessed into a store, a model was trained on its "
-        "organs and sentences, and asked about patients that it had not seen. The truth it is judged by was never "
-        "shown to it: it learned from the reports alone.",
+        summary="A cohort of simulated CT studies with reports was preprocessed into a store, a model was trained on "
+        "its organs and sentences, and asked about patients that it had not seen. The truth it is judged by was "
+        "never shown to it: it learned from the reports alone.",
         auroc=_score(results["macro_auroc"]),
         auroc_detail=f"Macro AUROC over {pairs} (organ, abnormality) pairs, {patients} held-out simulated patients.",
         controls=tuple(Control(c["name"], c["explanation"], _score(c["macro_auroc"])) for c in results["controls"]),
