@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from ctglip.text.lexicon import Lexicon, Mention
 from ctglip.text.negation import Clauses
 from ctglip.text.places import Place, find_places
-from ctglip.text.words import Token, tokens
+from ctglip.text.words import Token
 from ctglip.types import Laterality, Status
 
 _LISTS = frozenset({"and", "or", ",", "/", "&", "nor"})
@@ -70,7 +70,7 @@ class _Sentence:
     def __init__(self, text: str, lexicon: Lexicon) -> None:
         self.text = text
         self.lexicon = lexicon
-        self.tokens: list[Token] = tokens(text)
+        self.tokens: list[Token] = lexicon.tokens(text)
         self.words = [token.word for token in self.tokens]
         self.things = [_Thing(m.start, m.end, *m.value) for m in lexicon.seen.find(self.words)]
         spans = [(thing.start, thing.end) for thing in self.things]

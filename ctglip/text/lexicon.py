@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ctglip.files import read_yaml
-from ctglip.text.words import phrase
+from ctglip.text.spelling import Spelling
+from ctglip.text.words import Token, phrase, tokens
 from ctglip.vocabulary.abnormalities import AbnormalityDictionary
 from ctglip.vocabulary.organs import Organ, OrganDictionary
 
@@ -133,8 +134,17 @@ class Lexicon:
         self._add_abnormalities()
         self._add_signs()
         self._add_measures()
+        known = (self.places, self.seen, self.signs, self.levels, self.measures)
+        self.spelling = Spelling(
+            {word for trie in known for word in trie.words}, {phrase(text)[0] for text in self.cues["spelled"]}
+        )
         self.resolve = lru_cache(maxsize=65_536)(self._resolve)
         self._beside = lru_cache(maxsize=65_536)(self._place_beside)
+
+    def tokens(self, text: str) -> list[Token]:
+        """The words of a text, slips of one letter mended."""
+        mend = self.spelling.correct
+        return [token if len(token.word) < 7 else token._replace(word=mend(token.word)) for token in tokens(text)]
 
     # --- organs
 
@@ -183,7 +193,7 @@ class Lexicon:
     def _place_beside(self, word: str) -> Where | None:
         for prefix in _PREFIXES:
             where = self.places.get((word[len(prefix) :],)) if word.startswith(prefix) else None
-            if where is not None:
+            if where is not None and where.structure is None:
                 return where._replace(near=True)
         return None
 
