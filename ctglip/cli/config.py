@@ -26,10 +26,6 @@ def settings_class(kind: str) -> type[Settings]:
         from ctglip.evaluation.settings import EvaluateConfig
 
         return EvaluateConfig
-    if kind == "simulate":
-        from ctglip.simulation.settings import SimulationSettings
-
-        return SimulationSettings
     if kind == "preprocess":
         from importlib.metadata import entry_points
 
@@ -69,6 +65,6 @@ def validate_command(
 
 
 @app.command()
-def schema(kind: Annotated[str, typer.Argument(help="preprocess, pretrain, evaluate or simulate.")]) -> None:
+def schema(kind: Annotated[str, typer.Argument(help="preprocess, pretrain or evaluate.")]) -> None:
     """Print the JSON schema of a kind of config, for editors."""
     out.print_json(json.dumps(settings_class(kind).model_json_schema()))

@@ -76,7 +76,7 @@ def ask_simulated(model: Pipeline, patient: Patient, out: Path) -> ScanPanel:
         answers,
         out,
         "Simulated patient",
-        f"A held-out patient ({patient.study_id}). True: {'; '.join(patient.present)}. All other answers should be low.",
+        f"A held-out patient ({patient.study_id}). True: {'; '.join(patient.present)}. The others should be low.",
     )
 
 

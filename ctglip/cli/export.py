@@ -19,9 +19,13 @@ def export(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Write the released form of a model: safetensors and JSON, with its dictionaries and recipe."""
-    from ctglip.models.release import export_release
+    from ctglip.errors import CTGLIPError
+    from ctglip.models.release import load_release, save_release
 
-    files = export_release(run, out, reference_text_encoder=reference_text_encoder)
+    if out.exists() and not (out / "model.safetensors").is_file() and (out.is_file() or any(out.iterdir())):
+        raise CTGLIPError(f"{out} exists and is no model folder; it is left alone.", fix="Name a new folder.")
+    save_release(out, load_release(run), reference_text_encoder=reference_text_encoder)
+    files = sorted(file for file in out.rglob("*") if file.is_file())
     size = sum(file.stat().st_size for file in files)
     result(
         {"out": str(out), "files": [str(f.relative_to(out)) for f in files], "bytes": size},
