@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
-from ctglip.models.encoders import CNNSettings, Encoder, VisionFeatures, last_level
+from ctglip.models.encoders import CNNSettings, Encoder, uniform
 
 
 class CNN(Encoder):
@@ -21,6 +20,7 @@ class CNN(Encoder):
         super().__init__()
         if len(settings.widths) != len(settings.blocks):
             raise ValueError(f"widths {settings.widths} and blocks {settings.blocks} must be of equal length.")
+        self.settings = settings
         dims, groups = settings.spatial_dims, settings.groups
         self.memory_format = torch.channels_last_3d if dims == 3 else torch.channels_last
         first = settings.widths[0]
@@ -43,17 +43,17 @@ class CNN(Encoder):
         self.stages = nn.ModuleList(stages)
         self.level_channels = settings.widths
         self.token_dim = before
-        self.strides = tuple(settings.stem_stride * 2**i for i in range(len(settings.widths)))
+        self.strides = tuple(uniform(settings.stem_stride * 2**i, dims) for i in range(len(settings.widths)))
         self.to(memory_format=self.memory_format)
 
-    def forward(self, image: Float[Tensor, "b c *s"]) -> VisionFeatures:
-        """All stages' maps; tokens and pooled are the last stage's."""
+    def maps(self, image: Tensor) -> tuple[Tensor, ...]:
+        """All stages' maps."""
         x = self.stem(image.contiguous(memory_format=self.memory_format))
         levels = []
         for stage in self.stages:
-            x = stage(x)
+            x = self.stage(stage, x)
             levels.append(x)
-        return last_level(tuple(levels))
+        return tuple(levels)
 
 
 class ResidualBlock(nn.Module):

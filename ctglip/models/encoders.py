@@ -1,4 +1,9 @@
-"""Image encoders for films and scans: one registry, one kind of output."""
+"""Image encoders for films and scans: one registry, one kind of output.
+
+A settings class says what an encoder is; a builder (one file for each kind) builds it without reading any weights;
+``initial.load_initial_weights`` reads them where ``weights`` names some. So a saved model is built from its settings
+alone.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
+import torch
 from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ctglip.config import Settings
 
@@ -30,28 +37,27 @@ class VisionFeatures:
     pooled: Float[Tensor, "b c"]
 
 
-class Encoder(nn.Module):
-    """Base of every image encoder: ``forward(image [B, C, *S]) -> VisionFeatures``.
+class ImageEncoderSettings(Settings):
+    """What all encoders have.
 
     Attributes:
-        level_channels: channels of each level, fine to coarse.
-        token_dim: width of the tokens and of the pooled vector.
-        strides: voxels of the input for one step on each level's grid.
+        spatial_dims: 2 for films, 3 for scans.
+        checkpointing: forget activations inside of stages and compute them again in the backward pass.
+        weights: where the first weights come from (see each encoder); none: random.
     """
 
-    level_channels: tuple[int, ...]
-    token_dim: int
-    strides: tuple[int, ...]
+    spatial_dims: Literal[2, 3] = 3
+    checkpointing: bool = False
+    weights: str | None = None
 
 
-class CNNSettings(Settings):
+class CNNSettings(ImageEncoderSettings):
     """A small residual CNN: a strided stem, then stages of residual blocks, halving between them.
 
     The default (no block at the first stage) takes 48 crops of 32^3 in about 0.1 s a training step on two cores.
     """
 
     name: Literal["cnn"] = "cnn"
-    spatial_dims: Literal[2, 3] = 3
     widths: tuple[int, ...] = (16, 32, 64, 128)
     blocks: tuple[int, ...] = (0, 1, 1, 1)
     stem_kernel: int = 3
@@ -59,11 +65,51 @@ class CNNSettings(Settings):
     groups: int = 8
 
 
-class ViTSettings(Settings):
-    """A vision transformer (MONAI's blocks) over patches; its positions are interpolated to any grid."""
+class ResNetSettings(ImageEncoderSettings):
+    """MONAI's ResNet. ``weights``: a file with the weights of a 2D ResNet (torchvision's names), inflated in 3D, or
+    ``timm:NAME``, which downloads.
+
+    Attributes:
+        layers, widths: blocks and planes of the four stages (34 layers; 50 layers: the same with ``bottleneck``).
+        norm: ``group`` sees each image alone; ``batch`` is what ImageNet weights were trained with.
+    """
+
+    name: Literal["resnet"] = "resnet"
+    layers: tuple[int, int, int, int] = (3, 4, 6, 3)
+    widths: tuple[int, int, int, int] = (64, 128, 256, 512)
+    block: Literal["basic", "bottleneck"] = "basic"
+    norm: Literal["group", "batch"] = "group"
+    stem_kernel: int = 7
+    max_pool: bool = True
+
+
+class NNUNetSettings(ImageEncoderSettings):
+    """The encoder of an nnU-Net. ``weights``: the folder of a trained one (``plans.json``, ``fold_X``), also one of
+    TotalSegmentator's; its architecture is then the plans'.
+
+    Attributes:
+        widths, blocks: of the residual encoder that is built where no folder gives another.
+        configuration: which one of the folder's plans.
+        fold: which fold's weights.
+        architecture: as the plans write it (network_class_name, arch_kwargs, _kw_requires_import); filled in from
+            the folder, so that a saved model needs the folder no more.
+        axes: the order of the image's axes in the network; filled in from the folder (nnU-Net has z first).
+    """
+
+    name: Literal["nnunet"] = "nnunet"
+    widths: tuple[int, ...] = (32, 64, 128, 256, 320, 320)
+    blocks: tuple[int, ...] = (1, 3, 4, 6, 6, 6)
+    configuration: str = "3d_fullres"
+    fold: str = "0"
+    architecture: dict[str, Any] | None = None
+    axes: tuple[int, ...] | None = None
+
+
+class ViTSettings(ImageEncoderSettings):
+    """A vision transformer (MONAI's blocks) over patches; its positions are interpolated to any grid. ``weights``: a
+    file with the weights of a 2D ViT or MAE (timm's names), inflated in 3D, or ``timm:NAME``, which downloads."""
 
     name: Literal["vit"] = "vit"
-    spatial_dims: Literal[2, 3] = 3
     patch: int = 8
     image_size: int = 32
     dim: int = 192
@@ -72,11 +118,72 @@ class ViTSettings(Settings):
     dropout: float = 0.0
 
 
-EncoderSettings = Annotated[CNNSettings | ViTSettings, Field(discriminator="name")]
+class SwinSettings(ImageEncoderSettings):
+    """MONAI's Swin transformer: attention in shifted windows, five levels."""
+
+    name: Literal["swin"] = "swin"
+    patch: int = 2
+    dim: int = 24
+    depths: tuple[int, int, int, int] = (2, 2, 2, 2)
+    heads: tuple[int, int, int, int] = (3, 6, 12, 24)
+    window: int = 7
 
 
-def build_encoder(settings: CNNSettings | ViTSettings, in_channels: int) -> Encoder:
-    """The encoder that the settings name.
+class TimmSettings(ImageEncoderSettings):
+    """Any timm model with feature maps, for films. ``weights``: ``timm`` (downloads those of ``model``) or a file."""
+
+    name: Literal["timm"] = "timm"
+    spatial_dims: Literal[2, 3] = 2
+    model: str = "resnet50"
+
+
+EncoderSettings = Annotated[
+    CNNSettings | ResNetSettings | NNUNetSettings | ViTSettings | SwinSettings | TimmSettings,
+    Field(discriminator="name"),
+]
+
+
+class Encoder(nn.Module):
+    """Base of every image encoder: ``forward(image [B, C, *S]) -> VisionFeatures``.
+
+    Attributes:
+        settings: what it was built from, complete: building from them again needs no other file.
+        level_channels: channels of each level, fine to coarse.
+        token_dim: width of the tokens and of the pooled vector.
+        strides: voxels of the input for one step on each level's grid, along each axis.
+    """
+
+    settings: ImageEncoderSettings
+    level_channels: tuple[int, ...]
+    token_dim: int
+    strides: tuple[tuple[int, ...], ...]
+
+    def forward(self, image: Float[Tensor, "b c *s"]) -> VisionFeatures:
+        """Features of a batch of images.
+
+        Raises:
+            ValueError: sides that the encoder's stride does not divide.
+        """
+        steps = self.strides[-1]
+        if any(side % step for side, step in zip(image.shape[2:], steps, strict=True)):
+            raise ValueError(f"Image sides {tuple(image.shape[2:])} must be multiples of {steps}.")
+        levels = self.maps(image)
+        tokens = levels[-1].flatten(2).transpose(1, 2)
+        return VisionFeatures(levels, tokens, tuple(levels[-1].shape[2:]), tokens.mean(1))
+
+    def maps(self, image: Tensor) -> tuple[Tensor, ...]:
+        """The levels, fine to coarse."""
+        raise NotImplementedError
+
+    def stage(self, module: nn.Module, x: Tensor) -> Tensor:
+        """Run a part of the encoder, without keeping what is inside where the settings say so."""
+        if self.settings.checkpointing and torch.is_grad_enabled():
+            return checkpoint(module, x, use_reentrant=False)  # pyright: ignore[reportReturnType]
+        return module(x)
+
+
+def build_encoder(settings: EncoderSettings, in_channels: int) -> Encoder:
+    """The encoder that the settings name, with random weights.
 
     Args:
         settings: one of the registered settings.
@@ -91,18 +198,47 @@ def _cnn(settings: CNNSettings, in_channels: int) -> Encoder:
     return CNN(settings, in_channels)
 
 
+def _resnet(settings: ResNetSettings, in_channels: int) -> Encoder:
+    from ctglip.models.resnet import ResNetEncoder
+
+    return ResNetEncoder(settings, in_channels)
+
+
+def _nnunet(settings: NNUNetSettings, in_channels: int) -> Encoder:
+    from ctglip.models.nnunet import NNUNetEncoder
+
+    return NNUNetEncoder(settings, in_channels)
+
+
 def _vit(settings: ViTSettings, in_channels: int) -> Encoder:
     from ctglip.models.vit import ViTEncoder
 
     return ViTEncoder(settings, in_channels)
 
 
-ENCODERS: dict[str, Callable[[Any, int], Encoder]] = {"cnn": _cnn, "vit": _vit}
+def _swin(settings: SwinSettings, in_channels: int) -> Encoder:
+    from ctglip.models.vit import SwinEncoder
+
+    return SwinEncoder(settings, in_channels)
+
+
+def _timm(settings: TimmSettings, in_channels: int) -> Encoder:
+    from ctglip.models.timm2d import TimmEncoder
+
+    return TimmEncoder(settings, in_channels)
+
+
+ENCODERS: dict[str, Callable[[Any, int], Encoder]] = {
+    "cnn": _cnn,
+    "resnet": _resnet,
+    "nnunet": _nnunet,
+    "vit": _vit,
+    "swin": _swin,
+    "timm": _timm,
+}
 """Builders by name: a new encoder is a settings class, a builder and an entry here."""
 
 
-def last_level(levels: tuple[Tensor, ...], pooled: Tensor | None = None) -> VisionFeatures:
-    """Features of an encoder whose tokens are its last level; pooled is their mean unless given."""
-    tokens = levels[-1].flatten(2).transpose(1, 2)
-    mean = tokens.mean(1) if pooled is None else pooled
-    return VisionFeatures(levels=levels, tokens=tokens, grid=tuple(levels[-1].shape[2:]), pooled=mean)
+def uniform(stride: int, dims: int) -> tuple[int, ...]:
+    """The same stride along each axis."""
+    return (stride,) * dims

@@ -43,8 +43,8 @@ class OrganTextModel(nn.Module):
 
     def __init__(self, settings: OrganTextModelSettings) -> None:
         super().__init__()
-        self.settings = settings
         self.encoder = build_encoder(settings.encoder, settings.in_channels)
+        self.settings = settings.model_copy(update={"encoder": self.encoder.settings})
         pooled = sum(self.encoder.level_channels[level] for level in settings.pool_levels)
         self.organ_norm = nn.LayerNorm(pooled)
         self.organ = nn.Linear(pooled, settings.dim)

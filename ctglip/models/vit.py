@@ -1,13 +1,12 @@
-"""A vision transformer over patches, from MONAI's blocks, for any grid that the patch divides."""
+"""Transformers over patches, from MONAI's blocks: ViT for any grid that the patch divides, and Swin."""
 
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ctglip.models.encoders import Encoder, VisionFeatures, ViTSettings, last_level
+from ctglip.models.encoders import Encoder, SwinSettings, ViTSettings, uniform
 
 
 class ViTEncoder(Encoder):
@@ -22,37 +21,70 @@ class ViTEncoder(Encoder):
         super().__init__()
         from monai.networks.blocks.transformerblock import TransformerBlock
 
+        self.settings = settings
         dims, width = settings.spatial_dims, settings.dim
-        self.patch = settings.patch
         kind = nn.Conv3d if dims == 3 else nn.Conv2d
         self.embed = kind(in_channels, width, settings.patch, settings.patch)
         side = settings.image_size // settings.patch
         self.positions = nn.Parameter(torch.randn(1, width, *[side] * dims) * 0.02)
         self.blocks = nn.ModuleList(
-            TransformerBlock(width, 4 * width, settings.heads, settings.dropout) for _ in range(settings.depth)
+            TransformerBlock(width, 4 * width, settings.heads, settings.dropout, qkv_bias=True)
+            for _ in range(settings.depth)
         )
+        for block in self.blocks:
+            block.norm_cross_attn = nn.Identity()  # MONAI builds it also where there is no cross-attention
         self.norm = nn.LayerNorm(width)
         self.level_channels = (width, width)
         self.token_dim = width
-        self.strides = (settings.patch, settings.patch)
+        self.strides = (uniform(settings.patch, dims), uniform(settings.patch, dims))
 
-    def forward(self, image: Float[Tensor, "b c *s"]) -> VisionFeatures:
+    def maps(self, image: Tensor) -> tuple[Tensor, ...]:
         """Two levels of the same grid: the tokens after half of the blocks and after all."""
-        bad = [size for size in image.shape[2:] if size % self.patch]
-        if bad:
-            raise ValueError(f"Image sides {tuple(image.shape[2:])} must be multiples of the patch {self.patch}.")
         x = self.embed(image)
         grid = tuple(x.shape[2:])
         x = (x + self._positions(grid)).flatten(2).transpose(1, 2)
         middle = x
         for index, block in enumerate(self.blocks):
-            x = block(x)
+            x = self.stage(block, x)
             if index == len(self.blocks) // 2 - 1:
                 middle = x
-        return last_level(tuple(t.transpose(1, 2).unflatten(2, grid) for t in (middle, self.norm(x))))
+        return tuple(tokens.transpose(1, 2).unflatten(2, grid) for tokens in (middle, self.norm(x)))
 
     def _positions(self, grid: tuple[int, ...]) -> Tensor:
         if tuple(self.positions.shape[2:]) == grid:
             return self.positions
         mode = "trilinear" if len(grid) == 3 else "bilinear"
         return F.interpolate(self.positions, size=grid, mode=mode, align_corners=False)
+
+
+class SwinEncoder(Encoder):
+    """MONAI's Swin transformer: the embedded patches and four stages, normalised.
+
+    Args:
+        settings: widths, depths, window.
+        in_channels: channels of the images.
+    """
+
+    def __init__(self, settings: SwinSettings, in_channels: int) -> None:
+        super().__init__()
+        from monai.networks.nets.swin_unetr import SwinTransformer
+
+        self.settings = settings
+        dims = settings.spatial_dims
+        self.net = SwinTransformer(
+            in_chans=in_channels,
+            embed_dim=settings.dim,
+            window_size=uniform(settings.window, dims),
+            patch_size=uniform(settings.patch, dims),
+            depths=settings.depths,
+            num_heads=settings.heads,
+            spatial_dims=dims,
+            use_checkpoint=settings.checkpointing,
+        )
+        self.level_channels = tuple(settings.dim * 2**level for level in range(5))
+        self.token_dim = self.level_channels[-1]
+        self.strides = tuple(uniform(settings.patch * 2**level, dims) for level in range(5))
+
+    def maps(self, image: Tensor) -> tuple[Tensor, ...]:
+        """The embedded patches and the four stages."""
+        return tuple(self.net(image))

@@ -1,51 +1,104 @@
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
+from torch import nn
 
-from ctglip.models.encoders import ENCODERS, CNNSettings, ViTSettings, build_encoder
+from ctglip.errors import ModelError
+from ctglip.models.encoders import (
+    ENCODERS,
+    CNNSettings,
+    NNUNetSettings,
+    ResNetSettings,
+    SwinSettings,
+    TimmSettings,
+    ViTSettings,
+    build_encoder,
+)
+from ctglip.models.initial import load_initial_weights
 
 SMALL = {
     "cnn": CNNSettings(widths=(8, 16), blocks=(1, 1)),
+    "resnet": ResNetSettings(layers=(1, 1, 1, 1), widths=(8, 8, 16, 16), stem_kernel=3, max_pool=False),
+    "nnunet": NNUNetSettings(widths=(4, 8, 8), blocks=(1, 1, 1)),
     "vit": ViTSettings(patch=8, image_size=16, dim=24, depth=2, heads=2),
+    "swin": SwinSettings(dim=12, depths=(1, 1, 1, 1), heads=(1, 1, 2, 2), window=2, patch=2),
+    "timm": TimmSettings(model="test_resnet"),
 }
+PAIRS = [(name, dims) for name in ENCODERS for dims in (2, 3) if (name, dims) != ("timm", 3)]
 
 
-def with_dims(name: str, dims: int):
-    return SMALL[name].model_copy(update={"spatial_dims": dims})
+def small(name: str, dims: int = 3, **changes):
+    return SMALL[name].model_copy(update={"spatial_dims": dims, **changes})
 
 
-@pytest.mark.parametrize("dims", [2, 3])
-@pytest.mark.parametrize("name", list(ENCODERS))
+def sides(encoder, dims: int, times: tuple[int, ...] = (2, 1, 3)) -> list[int]:
+    return [time * step for time, step in zip(times[:dims], encoder.strides[-1], strict=True)]
+
+
+def test_every_encoder_is_tested():
+    assert set(SMALL) == set(ENCODERS)
+
+
+@pytest.mark.parametrize(("name", "dims"), PAIRS)
 def test_levels_tokens_and_pooled_belong_together(name, dims):
     torch.manual_seed(0)
-    encoder = build_encoder(with_dims(name, dims), in_channels=3)
-    out = encoder(torch.randn(2, 3, *[24, 16, 32][:dims]))
+    encoder = build_encoder(small(name, dims), in_channels=3).eval()
+    shape = sides(encoder, dims)
+    out = encoder(torch.randn(2, 3, *shape))
     assert tuple(level.shape[1] for level in out.levels) == encoder.level_channels
-    for level, stride in zip(out.levels, encoder.strides, strict=True):
-        assert tuple(level.shape[2:]) == tuple(s // stride for s in [24, 16, 32][:dims])
+    for level, strides in zip(out.levels, encoder.strides, strict=True):
+        assert tuple(level.shape[2:]) == tuple(side // step for side, step in zip(shape, strides, strict=True))
     assert out.tokens.shape == (2, torch.Size(out.grid).numel(), encoder.token_dim)
-    back = out.tokens.transpose(1, 2).unflatten(2, out.grid)
-    torch.testing.assert_close(back, out.levels[-1])
+    torch.testing.assert_close(out.tokens.transpose(1, 2).unflatten(2, out.grid), out.levels[-1])
     torch.testing.assert_close(out.pooled, out.tokens.mean(1))
+    with pytest.raises(ValueError, match="must be multiples of"):
+        encoder(torch.zeros(1, 3, *[side + 1 for side in shape]))
 
 
-@pytest.mark.parametrize("name", list(ENCODERS))
+@pytest.mark.parametrize("name", [name for name in ENCODERS if name != "timm"])
 def test_no_image_sees_another(name):
-    encoder = build_encoder(SMALL[name], in_channels=1)
-    images = torch.randn(3, 1, 16, 16, 16)
+    encoder = build_encoder(small(name, 2), in_channels=1)
+    images = torch.randn(3, 1, *sides(encoder, 2))
     together = encoder(images).pooled
     alone = torch.cat([encoder(image[None]).pooled for image in images])
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-4)
 
 
-def test_transformer_keeps_its_positions_on_its_own_grid_and_names_a_bad_size():
+@pytest.mark.parametrize("name", [name for name in ENCODERS if name != "timm"])
+def test_checkpointing_changes_neither_value_nor_gradient(name):
+    encoders = []
+    for checkpointing in (False, True):
+        torch.manual_seed(0)
+        encoders.append(build_encoder(small(name, 2, checkpointing=checkpointing), in_channels=1))
+    image = torch.randn(2, 1, *sides(encoders[0], 2))
+    values = []
+    for encoder in encoders:
+        out = encoder(image)
+        sum(level.square().mean() for level in out.levels).backward()
+        values.append([out.pooled.detach(), *(p.grad for p in encoder.parameters() if p.grad is not None)])
+    for plain, frugal in zip(*values, strict=True):
+        torch.testing.assert_close(frugal, plain, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", list(ENCODERS))
+def test_settings_alone_build_the_same_encoder_again(name):
+    encoder = build_encoder(small(name, 2), in_channels=2).eval()
+    again = type(SMALL[name]).model_validate(json.loads(encoder.settings.model_dump_json()))
+    copy = build_encoder(again, in_channels=2).eval()
+    copy.load_state_dict(encoder.state_dict())
+    image = torch.randn(1, 2, *sides(encoder, 2))
+    torch.testing.assert_close(copy(image).pooled, encoder(image).pooled)
+
+
+def test_transformer_keeps_its_positions_on_its_own_grid():
     encoder = build_encoder(SMALL["vit"], in_channels=1)
     same, larger = encoder(torch.zeros(1, 1, 16, 16, 16)), encoder(torch.zeros(1, 1, 32, 32, 32))
     assert (same.grid, larger.grid) == ((2, 2, 2), (4, 4, 4))
     assert not torch.allclose(same.tokens[0, 0], same.tokens[0, 1])
-    with pytest.raises(ValueError, match="multiples of the patch 8"):
-        encoder(torch.zeros(1, 1, 12, 16, 16))
 
 
 def test_cnn_names_contradicting_widths_and_blocks():
@@ -53,3 +106,129 @@ def test_cnn_names_contradicting_widths_and_blocks():
         build_encoder(CNNSettings(widths=(8,), blocks=(1, 1)), 1)
     with pytest.raises(ValueError, match="first stage"):
         build_encoder(CNNSettings(widths=(8, 8), blocks=(1, 0)), 1)
+
+
+def test_timm_is_for_films_and_names_near_models():
+    with pytest.raises(ModelError, match="films"):
+        build_encoder(TimmSettings(spatial_dims=3), 1)
+    with pytest.raises(ModelError, match="resnet18"):
+        build_encoder(TimmSettings(model="resnet18x"), 1)
+
+
+def flat(image: torch.Tensor, depth: int) -> torch.Tensor:
+    """A volume that is the same film in every slice."""
+    return image[..., None].expand(*image.shape, depth).contiguous()
+
+
+def test_inflated_resnet_gives_the_films_answer_where_the_volume_does_not_change(tmp_path):
+    from torchvision.models.resnet import BasicBlock, ResNet
+
+    torch.manual_seed(0)
+    film = ResNet(BasicBlock, [1, 1, 1, 1]).eval()
+    for module in film.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(std=0.1)
+            module.running_var.uniform_(0.5, 1.5)
+    torch.save(film.state_dict(), tmp_path / "resnet.pth")
+    settings = ResNetSettings(layers=(1, 1, 1, 1), norm="batch", weights=str(tmp_path / "resnet.pth"))
+    encoder = build_encoder(settings, in_channels=3).eval()
+    assert load_initial_weights(encoder) == 1
+    image = torch.randn(1, 3, 32, 32)
+    expected = film.maxpool(film.relu(film.bn1(film.conv1(image))))
+    middle = encoder.net.maxpool(encoder.net.act(encoder.net.bn1(encoder.net.conv1(flat(image, 32)))))
+    torch.testing.assert_close(middle[..., 4], expected, atol=1e-4, rtol=1e-4)
+    deep = encoder.net.layer1(flat(expected, 16))[..., 8]
+    torch.testing.assert_close(deep, film.layer1(expected), atol=1e-4, rtol=1e-4)
+    grey = build_encoder(settings, in_channels=1).eval()
+    load_initial_weights(grey)
+    torch.testing.assert_close(grey.net.conv1.weight.sum(1), encoder.net.conv1.weight.sum(1))
+
+
+def test_inflated_transformer_gives_the_films_answer_where_the_volume_does_not_change(tmp_path):
+    from safetensors.torch import save_file
+    from timm.models.vision_transformer import VisionTransformer
+
+    torch.manual_seed(0)
+    film = VisionTransformer(16, 4, 2, num_classes=0, global_pool="", embed_dim=24, depth=2, num_heads=3).eval()
+    film.cls_token.data.zero_()
+    save_file(film.state_dict(), tmp_path / "vit.safetensors")
+    settings = ViTSettings(patch=4, image_size=16, dim=24, depth=2, heads=3, weights=str(tmp_path / "vit.safetensors"))
+    encoder = build_encoder(settings, in_channels=2).eval()
+    assert load_initial_weights(encoder) == 1
+    image = torch.randn(1, 2, 16, 16)
+    tokens = film.patch_embed(image) + film.pos_embed[:, 1:]
+    expected = film.norm(film.blocks(tokens))
+    out = encoder(flat(image, 16))
+    for depth in range(4):
+        found = out.levels[-1][..., depth].flatten(2).transpose(1, 2)
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_weights_that_are_not_there_or_do_not_fit_are_errors(tmp_path):
+    with pytest.raises(ModelError, match="cannot be read"):
+        load_initial_weights(build_encoder(small("vit", weights=str(tmp_path / "none.pth")), 1))
+    torch.save({"other": torch.zeros(3)}, tmp_path / "other.pth")
+    with pytest.raises(ModelError, match="None of the weights"):
+        load_initial_weights(build_encoder(small("vit", weights=str(tmp_path / "other.pth")), 1))
+    assert load_initial_weights(build_encoder(SMALL["vit"], 1)) == 0
+
+
+OLD_PLAN = {
+    "patch_size": [16, 32, 32],
+    "UNet_class_name": "PlainConvUNet",
+    "UNet_base_num_features": 4,
+    "unet_max_num_features": 8,
+    "n_conv_per_stage_encoder": [1, 2, 1],
+    "n_conv_per_stage_decoder": [1, 1],
+    "conv_kernel_sizes": [[1, 3, 3], [3, 3, 3], [3, 3, 3]],
+    "pool_op_kernel_sizes": [[1, 1, 1], [1, 2, 2], [2, 2, 2]],
+}
+
+
+def old_folder(folder: Path) -> Path:
+    """A trained folder as TotalSegmentator's are: old plans, axes (z, y, x), one input channel."""
+    from dynamic_network_architectures.architectures.unet import PlainConvUNet
+
+    torch.manual_seed(0)
+    plans = {"transpose_forward": [0, 1, 2], "configurations": {"3d_fullres": OLD_PLAN}}
+    (folder / "fold_0").mkdir(parents=True)
+    (folder / "plans.json").write_text(json.dumps(plans))
+    kernels, strides = OLD_PLAN["conv_kernel_sizes"], OLD_PLAN["pool_op_kernel_sizes"]
+    norm = {"norm_op": nn.InstanceNorm3d, "norm_op_kwargs": {"eps": 1e-5, "affine": True}}
+    net = PlainConvUNet(
+        1, 3, [4, 8, 8], nn.Conv3d, kernels, strides, [1, 2, 1], 3, [1, 1], conv_bias=True, nonlin=nn.LeakyReLU, **norm
+    )
+    torch.save({"network_weights": net.state_dict()}, folder / "fold_0" / "checkpoint_final.pth")
+    return folder
+
+
+def test_weights_of_old_plans_are_turned_to_our_axes(tmp_path):
+    folder = old_folder(tmp_path / "trained")
+    encoder = build_encoder(NNUNetSettings(weights=str(folder)), in_channels=1)
+    load_initial_weights(encoder)
+    assert encoder.strides == ((1, 1, 1), (2, 2, 1), (4, 4, 2))
+    state = torch.load(folder / "fold_0" / "checkpoint_final.pth", weights_only=True)["network_weights"]
+    image = torch.randn(1, 1, 32, 32, 16)
+    first = "encoder.stages.0.0.convs.0.conv"
+    zyx = image.permute(0, 1, 4, 3, 2)
+    expected = nn.functional.conv3d(zyx, state[f"{first}.weight"], state[f"{first}.bias"], padding=(0, 1, 1))
+    mine = encoder.encoder.stages[0][0].convs[0].conv(image)
+    torch.testing.assert_close(mine.permute(0, 1, 4, 3, 2), expected, atol=1e-5, rtol=1e-5)
+    four = build_encoder(NNUNetSettings(weights=str(folder)), in_channels=4)
+    load_initial_weights(four)
+    torch.testing.assert_close(
+        four(image.expand(-1, 4, -1, -1, -1)).pooled, encoder(image).pooled, atol=1e-4, rtol=1e-4
+    )
+
+
+def test_nnunet_folders_that_cannot_be_used_say_why(tmp_path):
+    with pytest.raises(ModelError, match=r"no plans\.json"):
+        build_encoder(NNUNetSettings(weights=str(tmp_path)), 1)
+    folder = old_folder(tmp_path / "trained")
+    with pytest.raises(ModelError, match="3d_fullres"):
+        build_encoder(NNUNetSettings(weights=str(folder), configuration="2d"), 1)
+    with pytest.raises(ModelError, match="fold_3"):
+        load_initial_weights(build_encoder(NNUNetSettings(weights=str(folder), fold="3"), 1))
+    evil = {"network_class_name": "os.system", "arch_kwargs": {"conv_op": "x"}, "_kw_requires_import": []}
+    with pytest.raises(ModelError, match=r"os\.system"):
+        build_encoder(NNUNetSettings(architecture={**evil, "arch_kwargs": {"kernel_sizes": [], "strides": []}}), 1)

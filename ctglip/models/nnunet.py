@@ -1,0 +1,213 @@
+"""The encoder of an nnU-Net: nnU-Net's own residual encoder, or whatever the plans of a trained folder say."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ctglip.errors import ModelError
+from ctglip.files import read_json
+from ctglip.models.encoders import Encoder, NNUNetSettings
+
+_NETWORKS = "dynamic_network_architectures.architectures."
+_OLD_NETWORKS = {"PlainConvUNet": "unet.PlainConvUNet", "ResidualEncoderUNet": "unet.ResidualEncoderUNet"}
+_AXIS_KEYS = ("kernel_sizes", "strides")
+
+
+class NNUNetEncoder(Encoder):
+    """The encoder half; it sees images in this project's axis order and turns its kernels, not the images.
+
+    Args:
+        settings: architecture, or the folder to read it from.
+        in_channels: channels of the images.
+
+    Raises:
+        ModelError: code ``nnunet``: the folder's plans cannot be read or name an unknown network.
+    """
+
+    def __init__(self, settings: NNUNetSettings, in_channels: int) -> None:
+        super().__init__()
+        if settings.architecture is None:
+            settings = read_plans(settings) if settings.weights else _residual(settings)
+        assert settings.architecture is not None
+        self.settings = settings
+        dims = settings.spatial_dims
+        self.encoder = _build(settings.architecture, in_channels, settings.axes or tuple(range(dims)))
+        self.level_channels = tuple(int(width) for width in self.encoder.output_channels)
+        self.token_dim = self.level_channels[-1]
+        total = [1] * dims
+        strides = []
+        for step in self.encoder.strides:
+            each = [int(step)] * dims if isinstance(step, int) else [int(s) for s in step]
+            total = [a * b for a, b in zip(total, each, strict=True)]
+            strides.append(tuple(total))
+        self.strides = tuple(strides)
+
+    def maps(self, image: Tensor) -> tuple[Tensor, ...]:
+        """All stages' maps."""
+        x = image if getattr(self.encoder, "stem", None) is None else self.encoder.stem(image)
+        levels = []
+        for stage in self.encoder.stages:
+            x = self.stage(stage, x)
+            levels.append(x)
+        return tuple(levels)
+
+
+def read_plans(settings: NNUNetSettings) -> NNUNetSettings:
+    """The settings completed from the plans of a trained folder.
+
+    Raises:
+        ModelError: code ``nnunet``.
+    """
+    folder = Path(settings.weights or "")
+    if not (folder / "plans.json").is_file():
+        raise ModelError(
+            f"{folder} holds no plans.json.",
+            code="nnunet",
+            fix="Name the folder nnUNetTrainer__nnUNetPlans__3d_fullres of a trained nnU-Net.",
+        )
+    plans = read_json(folder / "plans.json")
+    plan = _configuration(plans, settings.configuration, folder)
+    architecture = plan["architecture"] if "architecture" in plan else _old_architecture(plan)
+    dims = 3 if "Conv3d" in str(architecture["arch_kwargs"]["conv_op"]) else 2
+    forward = list(plans.get("transpose_forward", range(3)))
+    axes = tuple(forward.index(2 - axis) for axis in range(3)) if dims == 3 else (0, 1)
+    change = {"architecture": architecture, "axes": axes, "spatial_dims": dims}
+    return settings.model_copy(update=change)
+
+
+def load_weights(encoder: NNUNetEncoder) -> None:
+    """Load the encoder's weights of the folder and fold that its settings name.
+
+    Raises:
+        ModelError: code ``nnunet``: no checkpoint, or one that does not fit.
+    """
+    settings = encoder.settings
+    assert isinstance(settings, NNUNetSettings)
+    fold = Path(settings.weights or "") / f"fold_{settings.fold}"
+    names = ("checkpoint_final.pth", "checkpoint_best.pth")
+    file = next((fold / name for name in names if (fold / name).is_file()), None)
+    if file is None:
+        raise ModelError(f"{fold} holds no checkpoint_final.pth.", code="nnunet", fix="Name another fold.")
+    with torch.serialization.safe_globals(_numpy_scalars()):
+        state = torch.load(file, map_location="cpu", weights_only=True)["network_weights"]
+    state = {name.removeprefix("_orig_mod.").removeprefix("module."): value for name, value in state.items()}
+    axes = settings.axes or (0, 1, 2)[: settings.spatial_dims]
+    mine = encoder.encoder.state_dict()
+    for name, old in mine.items():
+        new = state.get(f"encoder.{name}")
+        if new is None:
+            raise ModelError(f"{file} has no weights for {name!r}.", code="nnunet")
+        if new.dim() == 2 + settings.spatial_dims:
+            new = new.permute(0, 1, *(2 + axis for axis in axes))
+        if new.dim() > 1 and new.shape[1] != old.shape[1]:
+            new = new.mean(1, keepdim=True).expand_as(old) * new.shape[1] / old.shape[1]
+        old.copy_(new)
+
+
+def _residual(settings: NNUNetSettings) -> NNUNetSettings:
+    """nnU-Net's residual encoder of the given widths, as plans would write it."""
+    stages, dims = len(settings.widths), settings.spatial_dims
+    arguments = {
+        "n_stages": stages,
+        "features_per_stage": list(settings.widths),
+        "conv_op": f"torch.nn.modules.conv.Conv{dims}d",
+        "kernel_sizes": [[3] * dims] * stages,
+        "strides": [[1] * dims] + [[2] * dims] * (stages - 1),
+        "n_blocks_per_stage": list(settings.blocks),
+        "n_conv_per_stage_decoder": [1] * (stages - 1),
+        "conv_bias": True,
+        "norm_op": f"torch.nn.modules.instancenorm.InstanceNorm{dims}d",
+        "norm_op_kwargs": {"eps": 1e-5, "affine": True},
+        "dropout_op": None,
+        "dropout_op_kwargs": None,
+        "nonlin": "torch.nn.LeakyReLU",
+        "nonlin_kwargs": {"inplace": True},
+    }
+    architecture = {
+        "network_class_name": f"{_NETWORKS}unet.ResidualEncoderUNet",
+        "arch_kwargs": arguments,
+        "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
+    }
+    return settings.model_copy(update={"architecture": architecture, "axes": tuple(range(dims))})
+
+
+def _build(architecture: dict[str, Any], in_channels: int, axes: tuple[int, ...]) -> Any:
+    """The encoder of the network that the plans describe, its kernels and strides turned to our axis order."""
+    arguments = dict(architecture["arch_kwargs"])
+    for key in architecture["_kw_requires_import"]:
+        arguments[key] = None if arguments[key] is None else _locate(str(arguments[key]), "torch.nn.")
+    for key in _AXIS_KEYS:
+        arguments[key] = [size if isinstance(size, int) else [size[axis] for axis in axes] for size in arguments[key]]
+    network = _locate(str(architecture["network_class_name"]), _NETWORKS)
+    return network(input_channels=in_channels, num_classes=2, deep_supervision=False, **arguments).encoder
+
+
+def _locate(name: str, prefix: str) -> Any:
+    """Import a class by its dotted name, from where it is allowed to come."""
+    module, _, attribute = name.rpartition(".")
+    if not name.startswith(prefix):
+        raise ModelError(f"The plans name {name!r}, expected something of {prefix}*.", code="nnunet")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ModelError(f"The plans name {name!r}, which is not installed.", code="nnunet") from error
+
+
+def _configuration(plans: dict[str, Any], name: str, folder: Path) -> dict[str, Any]:
+    """One configuration with what it inherits."""
+    known = plans.get("configurations", {})
+    if name not in known:
+        raise ModelError(
+            f"The plans in {folder} have no configuration {name!r}.",
+            code="nnunet",
+            fix=f"Set configuration to one of: {', '.join(known)}.",
+        )
+    plan = known[name]
+    above = plan.get("inherits_from")
+    return {**_configuration(plans, above, folder), **plan} if above else plan
+
+
+def _old_architecture(plan: dict[str, Any]) -> dict[str, Any]:
+    """The architecture of plans written before nnU-Net 2.5 (TotalSegmentator's)."""
+    stages = len(plan["n_conv_per_stage_encoder"])
+    widths = [min(plan["UNet_base_num_features"] * 2**i, plan["unet_max_num_features"]) for i in range(stages)]
+    dims = len(plan["patch_size"])
+    residual = plan["UNet_class_name"] == "ResidualEncoderUNet"
+    arguments = {
+        "n_stages": stages,
+        "features_per_stage": widths,
+        "conv_op": f"torch.nn.modules.conv.Conv{dims}d",
+        "kernel_sizes": plan["conv_kernel_sizes"],
+        "strides": plan["pool_op_kernel_sizes"],
+        "n_blocks_per_stage" if residual else "n_conv_per_stage": plan["n_conv_per_stage_encoder"],
+        "n_conv_per_stage_decoder": plan["n_conv_per_stage_decoder"],
+        "conv_bias": True,
+        "norm_op": f"torch.nn.modules.instancenorm.InstanceNorm{dims}d",
+        "norm_op_kwargs": {"eps": 1e-5, "affine": True},
+        "dropout_op": None,
+        "dropout_op_kwargs": None,
+        "nonlin": "torch.nn.LeakyReLU",
+        "nonlin_kwargs": {"inplace": True},
+    }
+    if plan["UNet_class_name"] not in _OLD_NETWORKS:
+        raise ModelError(f"The plans name the network {plan['UNet_class_name']!r}, which is unknown.", code="nnunet")
+    return {
+        "network_class_name": _NETWORKS + _OLD_NETWORKS[plan["UNet_class_name"]],
+        "arch_kwargs": arguments,
+        "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
+    }
+
+
+def _numpy_scalars() -> list[Any]:
+    """What nnU-Net's checkpoints hold beside tensors and plain values, under the names of NumPy 1 and 2."""
+    import numpy as np
+
+    scalar = np.float64(0).__reduce__()[0]
+    names = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
+    kinds = (np.float64, np.float32, np.int64, np.bool_)
+    return [*((scalar, name) for name in names), np.dtype, *{type(np.dtype(kind)) for kind in kinds}]

@@ -1,0 +1,62 @@
+"""MONAI's ResNet as an encoder of films and scans."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ctglip.models.encoders import Encoder, ResNetSettings, uniform
+
+
+class ResNetEncoder(Encoder):
+    """The four stages of MONAI's ResNet; parameters have torchvision's names.
+
+    Args:
+        settings: depth, widths, norm.
+        in_channels: channels of the images.
+    """
+
+    def __init__(self, settings: ResNetSettings, in_channels: int) -> None:
+        super().__init__()
+        from monai.networks.nets.resnet import ResNet
+
+        self.settings = settings
+        self.net = ResNet(
+            block=settings.block,
+            layers=list(settings.layers),
+            block_inplanes=list(settings.widths),
+            spatial_dims=settings.spatial_dims,
+            n_input_channels=in_channels,
+            conv1_t_size=settings.stem_kernel,
+            conv1_t_stride=2,
+            no_max_pool=not settings.max_pool,
+            bias_downsample=False,
+            feed_forward=False,
+        )
+        if settings.norm == "group":
+            _use_groups(self.net)
+        expansion = 4 if settings.block == "bottleneck" else 1
+        self.level_channels = tuple(width * expansion for width in settings.widths)
+        self.token_dim = self.level_channels[-1]
+        first = 4 if settings.max_pool else 2
+        self.strides = tuple(uniform(first * 2**level, settings.spatial_dims) for level in range(4))
+
+    def maps(self, image: Tensor) -> tuple[Tensor, ...]:
+        """All stages' maps."""
+        net = self.net
+        x = net.act(net.bn1(net.conv1(image)))
+        x = x if net.no_max_pool else net.maxpool(x)
+        levels = []
+        for layer in (net.layer1, net.layer2, net.layer3, net.layer4):
+            x = self.stage(layer, x)
+            levels.append(x)
+        return tuple(levels)
+
+
+def _use_groups(module: nn.Module, groups: int = 8) -> None:
+    """Put group normalisation in place of batch normalisation (MONAI's ``norm`` argument reaches the stem alone)."""
+    for name, child in module.named_children():
+        if isinstance(child, _BatchNorm):
+            setattr(module, name, nn.GroupNorm(groups, child.num_features))
+        else:
+            _use_groups(child, groups)

@@ -1,0 +1,46 @@
+"""timm's models as encoders of films."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ctglip.errors import ModelError
+from ctglip.models.encoders import Encoder, TimmSettings, uniform
+from ctglip.resources import require
+
+
+class TimmEncoder(Encoder):
+    """The feature maps of any timm model that has some.
+
+    Args:
+        settings: the model's name.
+        in_channels: channels of the films.
+
+    Raises:
+        ModelError: code ``timm``: a scan, an unknown model, or one without feature maps.
+    """
+
+    def __init__(self, settings: TimmSettings, in_channels: int) -> None:
+        super().__init__()
+        timm = require("timm", extra="cxr")
+        if settings.spatial_dims != 2:
+            raise ModelError("timm's encoders are for films (spatial_dims: 2).", code="timm")
+        self.settings = settings
+        try:
+            self.net = timm.create_model(settings.model, pretrained=False, features_only=True, in_chans=in_channels)
+        except (RuntimeError, AttributeError, TypeError) as error:
+            near = timm.list_models(f"*{settings.model.split('_')[0]}*")[:5]
+            raise ModelError(
+                f"timm cannot build feature maps of {settings.model!r}: {error}.",
+                code="timm",
+                fix=f"Some it knows: {', '.join(near) or 'see timm.list_models()'}.",
+            ) from error
+        self.level_channels = tuple(self.net.feature_info.channels())
+        self.token_dim = self.level_channels[-1]
+        self.strides = tuple(uniform(step, 2) for step in self.net.feature_info.reduction())
+        if settings.checkpointing:
+            self.net.set_grad_checkpointing(True)
+
+    def maps(self, image: Tensor) -> tuple[Tensor, ...]:
+        """timm's feature maps."""
+        return tuple(self.net(image))
