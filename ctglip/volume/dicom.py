@@ -14,13 +14,12 @@ import pydicom
 
 from ctglip.errors import ScanError
 from ctglip.types import QualityCheck
-from ctglip.volume.dicom_headers import Slice, choose_series, is_dicom, quiet_pydicom
+from ctglip.volume.dicom_headers import Slice, choose_series
+from ctglip.volume.dicom_tags import quiet_pydicom, syntax_name
 from ctglip.volume.geometry import LPS_TO_RAS
 from ctglip.volume.intensity import AIR_HU, scale_to_int16
 from ctglip.volume.raw import RawVolume
 from ctglip.volume.recipe import VolumeRecipe
-
-__all__ = ["is_dicom", "read_series"]
 
 MAX_GAP_MM = 25.0
 """A gap wider than this is not bridged: nothing is known of what lies in it."""
@@ -223,17 +222,17 @@ def _pixels(slices: list[Slice]) -> tuple[np.ndarray, list[QualityCheck]]:
 
 def _decode(path: Path) -> np.ndarray:
     """Pixels of one file, ``[rows, columns]`` or ``[frames, rows, columns]``."""
-    syntax = "unknown"
+    syntax = syntax_name(None)
     try:
         with quiet_pydicom():
             dataset = pydicom.dcmread(path)
-            syntax = dataset.file_meta.TransferSyntaxUID.name
+            syntax = syntax_name(dataset.file_meta.get("TransferSyntaxUID"))
             pixels = dataset.pixel_array
     except Exception as problem:  # noqa: BLE001  decoders raise anything; their words may quote the header
         raise ScanError(
             f"The pixels of a slice cannot be decoded ({type(problem).__name__}, stored as {syntax}).",
             code="dicom_pixels",
-            fix="The file is damaged, or a decoder is missing: pip install python-gdcm or pylibjpeg[all].",
+            fix="The file is damaged, or a decoder is missing: pip install python-gdcm 'pylibjpeg[all]'.",
         ) from None
     if pixels.ndim > 3 or (pixels.ndim == 3 and dataset.get("SamplesPerPixel", 1) > 1):
         raise ScanError("The slices hold colours, expected one number a pixel.", code="not_scalar")

@@ -6,14 +6,10 @@ message quotes a header's text or a slice's file name (which may be a UID).
 
 from __future__ import annotations
 
-import logging
-import warnings
+import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pydicom
@@ -22,6 +18,7 @@ from pydicom.errors import InvalidDicomError
 
 from ctglip.errors import ScanError
 from ctglip.types import QualityCheck
+from ctglip.volume.dicom_tags import frame_sources, look_up, number, plane, quiet_pydicom, whole
 
 CT_CLASSES = ("1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")
 _TAGS = (
@@ -63,26 +60,6 @@ class Series:
     number: int | None
     words: str = field(repr=False)
     slices: tuple[Slice, ...]
-
-
-@contextmanager
-def quiet_pydicom() -> Iterator[None]:
-    """pydicom warns by quoting header values: keep that out of logs and consoles."""
-    logger = logging.getLogger("pydicom")
-    level = logger.level
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        logger.setLevel(logging.CRITICAL + 1)
-        try:
-            yield
-        finally:
-            logger.setLevel(level)
-
-
-def is_dicom(path: Path) -> bool:
-    """Whether a file starts like DICOM (128 bytes, then ``DICM``)."""
-    with path.open("rb") as stream:
-        return stream.read(132)[128:] == b"DICM"
 
 
 def choose_series(path: Path, wanted: str | None) -> tuple[Series, tuple[QualityCheck, ...]]:
@@ -142,18 +119,23 @@ def _all_series(path: Path) -> tuple[list[Series], Counter[str], list[QualityChe
                 continue
             try:
                 header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(_TAGS))
+                slices = _slices(file, header) if _is_ct(header) else []
             except (InvalidDicomError, IsADirectoryError):
                 foreign += 1
                 continue
             except Exception:  # noqa: BLE001  pydicom raises what it meets in a damaged header
                 broken += 1
                 continue
-            if not _is_ct(header):
-                others[str(header.get("Modality") or "unknown")[:16]] += 1
+            if "Modality" not in header and "SOPClassUID" not in header:
+                broken += 1
+                continue
+            if not slices:
+                kind = str(header.get("Modality") or "")
+                others[kind if re.fullmatch(r"[A-Z]{2,9}", kind) else "unknown"] += 1
                 continue
             key = str(header.get("SeriesInstanceUID", ""))
-            titles.setdefault(key, (_int(header.get("SeriesNumber")), str(header.get("SeriesDescription", ""))))
-            groups[key].extend(_slices(file, header))
+            titles.setdefault(key, (whole(header.get("SeriesNumber")), str(header.get("SeriesDescription", ""))))
+            groups[key].extend(slices)
     if not groups and not others:
         code = "dicom_damaged" if broken else "not_dicom"
         raise ScanError(
@@ -181,69 +163,25 @@ def _is_ct(header: Dataset) -> bool:
 
 def _slices(path: Path, header: Dataset) -> list[Slice]:
     """The slices of one file: one, or those of a multi-frame object from its functional groups."""
-    frames = header.get("PerFrameFunctionalGroupsSequence") or []
-    shared = (header.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
-    if not frames:
-        return [_slice(path, header, 0, [header])]
-    return [_slice(path, header, k, [frame, shared, header]) for k, frame in enumerate(frames)]
+    sources = frame_sources(header)
+    placed = len(sources) > 1 or (whole(header.get("NumberOfFrames")) or 1) == 1
+    return [_slice(path, header, frame, found, placed) for frame, found in enumerate(sources)]
 
 
-_GROUPS = {
-    "ImagePositionPatient": "PlanePositionSequence",
-    "ImageOrientationPatient": "PlaneOrientationSequence",
-    "PixelSpacing": "PixelMeasuresSequence",
-    "RescaleSlope": "PixelValueTransformationSequence",
-    "RescaleIntercept": "PixelValueTransformationSequence",
-}
-
-
-def _look_up(sources: list[Dataset], name: str) -> Any:
-    """A value of the frame, else of all frames, else of the file."""
-    for source in sources:
-        if (value := source.get(name)) is not None:
-            return value
-        group = source.get(_GROUPS.get(name, "")) if name in _GROUPS else None
-        if group and (value := group[0].get(name)) is not None:
-            return value
-    return None
-
-
-def _slice(path: Path, header: Dataset, frame: int, sources: list[Dataset]) -> Slice:
-    place = _floats(_look_up(sources, "ImagePositionPatient"), 3)
-    axes = _floats(_look_up(sources, "ImageOrientationPatient"), 6)
-    pixel = _floats(_look_up(sources, "PixelSpacing"), 2)
+def _slice(path: Path, header: Dataset, frame: int, sources: list[Dataset], placed: bool) -> Slice:
+    place, axes, pixel_mm = (plane(sources) if placed else None) or (None, None, None)
     kinds = [str(kind).upper() for kind in (header.get("ImageType") or [])]
     return Slice(
         path=path,
         frame=frame,
-        instance=_int(header.get("InstanceNumber")) or frame,
-        acquisition=_int(header.get("AcquisitionNumber")) or 0,
+        instance=whole(header.get("InstanceNumber")) or 0,
+        acquisition=whole(header.get("AcquisitionNumber")) or 0,
         shape=(int(header.Rows), int(header.get("Columns") or 0)),
-        place=place if axes is not None and pixel is not None else None,
+        place=place,
         axes=axes,
-        pixel_mm=None if pixel is None else (float(pixel[0]), float(pixel[1])),
-        slope=_float(_look_up(sources, "RescaleSlope")),
-        intercept=_float(_look_up(sources, "RescaleIntercept")),
-        padding=_int(header.get("PixelPaddingValue")),
+        pixel_mm=pixel_mm,
+        slope=number(look_up(sources, "RescaleSlope")),
+        intercept=number(look_up(sources, "RescaleIntercept")),
+        padding=whole(header.get("PixelPaddingValue")),
         localizer="LOCALIZER" in kinds,
     )
-
-
-def _floats(value: Any, count: int) -> np.ndarray | None:
-    try:
-        numbers = np.asarray([float(v) for v in value], np.float64)
-    except (TypeError, ValueError):
-        return None
-    return numbers if len(numbers) == count and np.isfinite(numbers).all() else None
-
-
-def _float(value: Any) -> float | None:
-    try:
-        return None if value is None or value == "" else float(value)
-    except (TypeError, ValueError):
-        return None
-
-
-def _int(value: Any) -> int | None:
-    number = _float(value)
-    return None if number is None else int(number)

@@ -9,6 +9,7 @@ import numpy as np
 from ctglip.errors import ScanError
 from ctglip.types import QualityCheck, Scan
 from ctglip.volume import dicom, nifti, nrrd
+from ctglip.volume.dicom_tags import is_dicom
 from ctglip.volume.geometry import canonical, check_affine, shear_degrees, slice_axis_after, upright_grid
 from ctglip.volume.intensity import AIR_HU, to_hu
 from ctglip.volume.quality import check_scan
@@ -57,7 +58,7 @@ def _read_raw(path: Path, recipe: VolumeRecipe) -> RawVolume:
         if file.segments:
             raise ScanError(f"{path.name} is a segmentation, expected a scan.", code="not_a_scan")
         return next(iter(file.layers))
-    if dicom.is_dicom(path):
+    if is_dicom(path):
         return dicom.read_series(path, recipe)
     raise ScanError(
         f"{path.name} is no image format that is known here.",

@@ -12,6 +12,7 @@ from ctglip.types import LabelMap, QualityCheck, Scan
 from ctglip.vocabulary.organs import TOTALSEGMENTATOR_V2, OrganDictionary
 from ctglip.volume import nifti, nrrd
 from ctglip.volume.geometry import canonical
+from ctglip.volume.masks_dicom import find_mask_object, read_mask_object
 from ctglip.volume.placing import on_scan
 from ctglip.volume.raw import RawVolume
 from ctglip.volume.recipe import VolumeRecipe
@@ -34,8 +35,8 @@ def read_masks(
 
     Args:
         path: a multilabel NIfTI (numbers by the recipe's ``label_map``, else by the file's own label table, else
-            TotalSegmentator v2's), a folder of one file per organ (TotalSegmentator v1, v2 or v3 names), or a
-            ``.seg.nrrd`` with named segments.
+            TotalSegmentator v2's), a folder of one file per organ (TotalSegmentator v1, v2 or v3 names), a
+            ``.seg.nrrd`` with named segments, or a DICOM segmentation or RTSTRUCT (the file, or its folder).
         scan: as ``read_scan`` gives it.
         recipe: ``label_map`` and ``align_masks_by_index``.
         organs: names to label numbers.
@@ -48,10 +49,13 @@ def read_masks(
             ``mask_slice_spacing``, or what a reader of the file says.
     """
     unknown: list[str] = []
-    if path.is_dir():
-        drawn = _folder(path, organs, unknown)
-    elif not path.exists():
+    if not path.exists():
         raise MaskError(f"There are no masks {path}.", code="no_file", fix="Check the path.")
+    if (stored := _dicom(path)) is not None:
+        labels, affine = read_mask_object(stored, scan, organs, unknown)
+        drawn = [_drawn(labels, RawVolume(labels, affine))]
+    elif path.is_dir():
+        drawn = _folder(path, organs, unknown)
     elif path.name.lower().endswith(nrrd.SUFFIXES):
         drawn = _segments(path, recipe, organs, unknown)
     elif path.name.lower().endswith(nifti.SUFFIXES):
@@ -60,7 +64,7 @@ def read_masks(
         raise MaskError(
             f"{path.name} is no mask format that is known here.",
             code="not_masks",
-            fix="Give a NIfTI or .seg.nrrd file, or a folder of one file per organ.",
+            fix="Give a NIfTI, .seg.nrrd or DICOM-SEG file, or a folder of one file per organ.",
         )
     checks = _ignored(unknown)
     result: np.ndarray | None = None
@@ -71,6 +75,15 @@ def read_masks(
     if result is None or not result.any():
         raise MaskError(f"{path.name} marks no voxel of the scan.", code="masks_empty", fix="Segment the scan again.")
     return LabelMap(result, scan.affine), tuple(checks)
+
+
+def _dicom(path: Path) -> Path | None:
+    """The DICOM mask object that a path means, if it means one."""
+    if path.is_dir() and any(p.name.lower().endswith(_SUFFIXES) for p in path.iterdir()):
+        return None
+    if path.is_file() and path.name.lower().endswith(_SUFFIXES):
+        return None
+    return find_mask_object(path)
 
 
 def _ignored(unknown: list[str]) -> list[QualityCheck]:

@@ -38,7 +38,8 @@ def read_nifti(path: Path, error: type[CTGLIPError]) -> NiftiFile:
         error: the class to raise: ScanError or MaskError.
 
     Raises:
-        CTGLIPError: ``file_empty``, ``file_truncated``, ``not_an_image``, ``image_2d``, ``image_4d``, ``bad_affine``.
+        CTGLIPError: ``unreadable``, ``file_empty``, ``file_truncated``, ``file_damaged``, ``not_an_image``,
+            ``bad_header``, ``image_2d``, ``image_4d``.
     """
     data = _bytes(path, error)
     header, offset = _header(path, data, error)
@@ -62,11 +63,13 @@ def read_nifti(path: Path, error: type[CTGLIPError]) -> NiftiFile:
     values = np.frombuffer(data, dtype, count=int(np.prod(shape)), offset=offset).reshape(shape, order="F")
     if not dtype.isnative:
         values = values.astype(dtype.newbyteorder("="))
-    slope, intercept = header.get_slope_inter()
-    affine = np.asarray(header.get_best_affine(), np.float64)
-    volume = RawVolume(
-        values, affine, 1.0 if slope is None else float(slope), float(intercept or 0), checks=_placed(header)
-    )
+    try:
+        slope, intercept = header.get_slope_inter()
+        affine = np.asarray(header.get_best_affine(), np.float64)
+        checks = _placed(header)
+    except (HeaderDataError, ValueError) as problem:
+        raise error(f"{path.name} has a broken NIfTI header: {problem}.", code="bad_header") from problem
+    volume = RawVolume(values, affine, 1.0 if slope is None else float(slope), float(intercept or 0), checks=checks)
     return NiftiFile(volume, _names(data[:offset]))
 
 

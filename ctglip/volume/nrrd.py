@@ -37,8 +37,8 @@ def read_nrrd(path: Path, error: type[CTGLIPError]) -> NrrdFile:
     """Read one NRRD file.
 
     Raises:
-        CTGLIPError: of the class ``error``: ``file_empty``, ``file_truncated``, ``not_an_image``, ``image_2d``,
-            ``image_4d``.
+        CTGLIPError: of the class ``error``: ``file_empty``, ``bad_header``, ``file_truncated``, ``not_an_image``,
+            ``image_2d``, ``image_4d``.
     """
     import SimpleITK as sitk
 
@@ -46,14 +46,15 @@ def read_nrrd(path: Path, error: type[CTGLIPError]) -> NrrdFile:
     reader = sitk.ImageFileReader()
     reader.SetImageIO("NrrdImageIO")
     reader.SetFileName(str(path))
+    again = "Copy or download it again."
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError as problem:
+        raise error(f"{path.name} has a broken NRRD header.", code="bad_header", fix=again) from problem
     try:
         image = reader.Execute()
     except RuntimeError as problem:
-        raise error(
-            f"{path.name} cannot be read as NRRD: its data are damaged or end too early.",
-            code="file_truncated",
-            fix="Copy or download it again.",
-        ) from problem
+        raise error(f"{path.name}: its data end too early.", code="file_truncated", fix=again) from problem
     if image.GetDimension() != 3:
         raise error(
             f"{path.name} has {image.GetDimension()} dimensions, expected one 3D volume.",

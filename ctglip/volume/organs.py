@@ -51,7 +51,12 @@ def label_table(labels: np.ndarray, image: np.ndarray) -> LabelTable:
 
 
 def organ_table(
-    labels: np.ndarray, image: np.ndarray, affine: np.ndarray, organs: OrganDictionary, min_organ_ml: float = 0.05
+    labels: np.ndarray,
+    image: np.ndarray,
+    affine: np.ndarray,
+    organs: OrganDictionary,
+    min_organ_ml: float = 0.05,
+    cut: frozenset[int] = frozenset(),
 ) -> tuple[OrganRow, ...]:
     """One row for every dictionary organ whose grounding masks are there, groups and shells included.
 
@@ -61,6 +66,7 @@ def organ_table(
         affine: ``[4, 4]`` of both.
         organs: the dictionary.
         min_organ_ml: organs with less are left out.
+        cut: labels known to reach a border of the field of view that is not a face of the array.
 
     Returns:
         Rows in the dictionary's order. Boxes are half-open voxel boxes of the grounding masks before any dilation.
@@ -75,7 +81,7 @@ def organ_table(
             continue
         low, high = table.low[numbers].min(0), table.high[numbers].max(0)
         x0, y0, z0, x1, y1, z1 = (int(side) for side in (*low, *high))
-        touches = bool((low == 0).any() or (high == labels.shape).any())
+        touches = bool((low == 0).any() or (high == labels.shape).any() or not cut.isdisjoint(numbers))
         mean = float(table.total[numbers].sum()) / voxels
         rows.append(OrganRow(name, (x0, x1, y0, y1, z0, z1), voxels * voxel_ml, mean, touches))
     return tuple(rows)

@@ -42,8 +42,11 @@ def on_scan(
             fix="Give the masks that were drawn on this scan, or correct the header of one of them.",
         )
     x, y, z = scan.hu.shape
-    message = f"The masks were resampled onto the scan's grid (overlap {shared:.0%})."
     moved = to_grid(labels, affine, (x, y, z), scan.affine, labels=True)
+    mapping = np.linalg.solve(affine, scan.affine)
+    if np.abs(mapping - np.rint(mapping)).max() < 0.01 and np.allclose(np.rint(mapping[:3, :3]), np.eye(3)):
+        return moved, []  # the scan's own voxels, of a part of it or of more
+    message = f"The masks were resampled onto the scan's grid (overlap {shared:.0%})."
     return moved, [QualityCheck("masks_resampled", "info", message, shared)]
 
 

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator
 
 from ctglip.config import Settings
 from ctglip.files import value_hash
-from ctglip.volume.segmentation import SegmentationSettings
+from ctglip.volume.segmentation import WHERE_IT_RUNS, SegmentationSettings
 
 
 class VolumeRecipe(Settings):
@@ -54,5 +54,5 @@ class VolumeRecipe(Settings):
 
     @property
     def hash(self) -> str:
-        """The same for equal recipes; part of every cache key."""
-        return value_hash(self.model_dump(mode="json"))
+        """The same for recipes with the same result; part of every cache key. Where it runs does not count."""
+        return value_hash(self.model_dump(mode="json", exclude={"segmentation": WHERE_IT_RUNS}))

@@ -1,31 +1,34 @@
-"""TotalSegmentator, run in this process: organ masks for scans that come without.
+"""TotalSegmentator: organ masks for scans that come without.
 
-Nothing leaves the machine: usage statistics are off, and weights are fetched only when the settings allow it.
+It runs in a process of its own that keeps its model loaded from scan to scan, so that a time-out, a lack of memory, a
+licence exit or a crash of it ends as an error here and nowhere else. Nothing leaves the machine: usage statistics are
+off, and weights are fetched only when the settings allow it.
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
+import json
 import os
-from collections.abc import Iterator
+import queue
+import subprocess
+import sys
+import tempfile
+import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
-from unittest import mock
+from typing import Any, Literal, Self
 
 import numpy as np
+from pydantic import Field
 
 from ctglip.config import Settings
 from ctglip.errors import MaskError
-from ctglip.types import LabelMap, Scan
+from ctglip.types import LabelMap, QualityCheck, Scan
 from ctglip.vocabulary.organs import TOTALSEGMENTATOR_V2, OrganDictionary
-from ctglip.volume.geometry import canonical, same_grid
 
-if TYPE_CHECKING:
-    import nibabel as nib
-
-_MODELS = {"full": (291, 292, 293, 294, 295), "fast": (297,), "fastest": (298,)}
+Mode = Literal["full", "fast", "fastest"]
+_MODELS: dict[Mode, tuple[int, ...]] = {"full": (291, 292, 293, 294, 295), "fast": (297,), "fastest": (298,)}
 _CROP_MODEL = 298
+_SMALLER: dict[Mode, Mode] = {"full": "fast", "fast": "fastest"}
 
 
 class SegmentationSettings(Settings):
@@ -35,65 +38,150 @@ class SegmentationSettings(Settings):
         mode: ``fast`` (3 mm model), ``fastest`` (6 mm model) or ``full`` (1.5 mm models).
         roi_subset: only these classes (TotalSegmentator v2 names); empty for all.
         device: ``cpu``, ``gpu``, ``gpu:1``, ... or ``auto``.
+        threads: CPU threads; None for all.
+        timeout_s: longest time for one scan, the first one's loading included.
+        smaller_on_memory: try the next smaller mode when memory does not suffice.
         allow_download: fetch missing weights from the network.
     """
 
-    mode: Literal["full", "fast", "fastest"] = "fast"
+    mode: Mode = "fast"
     roi_subset: tuple[str, ...] = ()
-    device: str = "auto"
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|gpu(:\d+)?)$")
+    threads: int | None = Field(default=None, ge=1)
+    timeout_s: float = Field(default=1800, gt=0)
+    smaller_on_memory: bool = True
     allow_download: bool = False
+
+
+WHERE_IT_RUNS = frozenset({"device", "threads", "timeout_s", "allow_download"})
+"""Settings that do not change what comes out."""
 
 
 def weights_folder() -> Path:
     """Where TotalSegmentator looks for its weights."""
     if folder := os.environ.get("TOTALSEG_WEIGHTS_PATH"):
         return Path(folder)
-    home = os.environ.get("TOTALSEG_HOME_DIR")
-    return (Path(home) if home else Path.home() / ".totalsegmentator") / "nnunet" / "results"
+    return _home() / "nnunet" / "results"
 
 
-def missing_weights(settings: SegmentationSettings) -> tuple[str, ...]:
-    """Names of the weight folders that the settings need and that are not there."""
+def _home() -> Path:
+    folder = os.environ.get("TOTALSEG_HOME_DIR")
+    return Path(folder) if folder else Path.home() / ".totalsegmentator"
+
+
+def missing_weights(mode: Mode, *, with_crop: bool = False) -> tuple[str, ...]:
+    """Names of the weight folders that a mode needs (``with_crop``: for a subset of classes) and that are not there."""
     from totalsegmentator.map_tasks_config import TASK_ID_WEIGHTS_CONFIGS
 
-    needed = (*_MODELS[settings.mode], *((_CROP_MODEL,) if settings.roi_subset else ()))
-    names = [str(TASK_ID_WEIGHTS_CONFIGS[model]["foldername"]) for model in dict.fromkeys(needed)]
+    needed = dict.fromkeys((*_MODELS[mode], *((_CROP_MODEL,) if with_crop else ())))
+    names = [str(TASK_ID_WEIGHTS_CONFIGS[model]["foldername"]) for model in needed]
     return tuple(name for name in names if not (weights_folder() / name).is_dir())
 
 
 def segment(scan: Scan, settings: SegmentationSettings, organs: OrganDictionary) -> LabelMap:
-    """Organ masks of a scan by TotalSegmentator's task ``total``.
-
-    Args:
-        scan: as ``read_scan`` gives it.
-        settings: mode, classes, device.
-        organs: names to label numbers.
-
-    Returns:
-        Dictionary labels on the scan's grid.
+    """Organ masks of one scan; many scans are faster with one ``Segmenter``.
 
     Raises:
-        MaskError: ``weights_missing``, ``unknown_class``, ``segmentation_licence``, ``segmentation_failed``,
-            ``segmentation_empty``.
+        MaskError: as ``Segmenter.run``.
     """
-    unknown = sorted(set(settings.roi_subset) - set(TOTALSEGMENTATOR_V2.values()))
-    if unknown:
-        raise MaskError(f"TotalSegmentator has no class {', '.join(unknown)}.", code="unknown_class")
-    if not settings.allow_download and (missing := missing_weights(settings)):
-        raise MaskError(
-            f"The TotalSegmentator weights {', '.join(missing)} are not in {weights_folder()}.",
-            code="weights_missing",
-            fix="Unpack them there (or set TOTALSEG_WEIGHTS_PATH), or set segmentation.allow_download: true.",
-        )
-    image = _run(scan, settings)
-    numbers, affine = canonical(np.asarray(image.dataobj).astype(np.uint8), np.asarray(image.affine))
-    if not same_grid(numbers.shape, affine, scan.hu.shape, scan.affine):
-        raise MaskError("TotalSegmentator answered on another grid.", code="segmentation_failed")
-    if not numbers.any():
-        raise MaskError(
-            "TotalSegmentator found no organ.", code="segmentation_empty", fix="Look at the scan: is it a CT of a body?"
-        )
-    return LabelMap(_numbering(organs)[numbers], scan.affine)
+    with Segmenter(settings, organs) as segmenter:
+        return segmenter.run(scan)[0]
+
+
+class Segmenter:
+    """TotalSegmentator's task ``total`` with its model loaded once.
+
+    Use it as a context manager, or call ``close``. The process starts with the first scan and starts anew after a
+    time-out or a crash.
+
+    Args:
+        settings: mode, classes, device, time-out.
+        organs: names to label numbers.
+
+    Raises:
+        MaskError: ``unknown_class``; ``weights_missing`` with where to put them.
+    """
+
+    def __init__(self, settings: SegmentationSettings, organs: OrganDictionary) -> None:
+        unknown = sorted(set(settings.roi_subset) - set(TOTALSEGMENTATOR_V2.values()))
+        if unknown:
+            raise MaskError(
+                f"TotalSegmentator has no class {', '.join(unknown)}.",
+                code="unknown_class",
+                fix="Use the class names of its task 'total'.",
+            )
+        self.settings = settings
+        self._numbering = _numbering(organs)
+        self._worker: _Worker | None = None
+        self._check_weights(settings.mode)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the process."""
+        if self._worker is not None:
+            self._worker.close()
+            self._worker = None
+
+    def run(self, scan: Scan) -> tuple[LabelMap, tuple[QualityCheck, ...]]:
+        """Organ masks of one scan, on its grid, numbered as the dictionary numbers them.
+
+        Raises:
+            MaskError: ``segmentation_timeout``, ``segmentation_memory``, ``segmentation_licence``,
+                ``segmentation_empty``, ``segmentation_failed``.
+        """
+        mode: Mode = self.settings.mode
+        checks: list[QualityCheck] = []
+        while True:
+            try:
+                numbers = self._ask(scan, mode)
+                break
+            except MaskError as error:
+                smaller = _SMALLER.get(mode) if error.code == "segmentation_memory" else None
+                if smaller is None or not self.settings.smaller_on_memory or missing_weights(smaller):
+                    raise
+                message = f"Memory did not suffice for TotalSegmentator's mode {mode!r}; {smaller!r} was used."
+                checks.append(QualityCheck("segmentation_smaller", "warning", message))
+                mode = smaller
+        if not numbers.any():
+            raise MaskError(
+                "TotalSegmentator found no organ.", code="segmentation_empty", fix="Is the scan a CT of a body?"
+            )
+        return LabelMap(self._numbering[numbers], scan.affine), tuple(checks)
+
+    def _check_weights(self, mode: Mode) -> None:
+        missing = missing_weights(mode, with_crop=bool(self.settings.roi_subset))
+        if missing and not self.settings.allow_download:
+            raise MaskError(
+                f"TotalSegmentator's weights {', '.join(missing)} are not in {weights_folder()}.",
+                code="weights_missing",
+                fix="Unpack them there (or set TOTALSEG_WEIGHTS_PATH), or set allow_download: true.",
+            )
+
+    def _ask(self, scan: Scan, mode: Mode) -> np.ndarray:
+        if self._worker is None:
+            self._worker = _Worker()
+        request = {
+            "mode": mode,
+            "roi_subset": list(self.settings.roi_subset),
+            "device": self.settings.device,
+            "threads": self.settings.threads,
+            "allow_download": self.settings.allow_download,
+            "affine": scan.affine.tolist(),
+        }
+        try:
+            numbers = self._worker.ask(scan.hu, request, self.settings.timeout_s)
+        except MaskError:
+            if not self._worker.alive:
+                self.close()
+            raise
+        if numbers.shape != scan.hu.shape:
+            raise MaskError("TotalSegmentator answered on another grid.", code="segmentation_failed")
+        return numbers
 
 
 def _numbering(organs: OrganDictionary) -> np.ndarray:
@@ -105,58 +193,97 @@ def _numbering(organs: OrganDictionary) -> np.ndarray:
     return table
 
 
-def _run(scan: Scan, settings: SegmentationSettings) -> nib.Nifti1Image:
-    import nibabel as nib
-    from totalsegmentator import python_api
+class _Worker:
+    """The process that holds the model: one line of JSON asks, one answers, arrays go through files beside them."""
 
-    with _private(), contextlib.redirect_stdout(io.StringIO()) as said, contextlib.redirect_stderr(said):
+    command: tuple[str, ...] = (sys.executable, "-m", "ctglip.volume.segmentation_worker")
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="ctglip_segmentation_")
+        home = Path(self._folder.name)
+        _private_home(home)
+        self._log = (home / "log.txt").open("wb")
+        environment = {
+            **os.environ,
+            "TOTALSEG_WEIGHTS_PATH": str(weights_folder()),
+            "TOTALSEG_HOME_DIR": str(home),
+            "CTGLIP_WORKER_FOLDER": str(home),
+        }
+        self._process = subprocess.Popen(  # noqa: S603  our own module
+            self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, env=environment, text=True
+        )
+        self._answers: queue.Queue[str | None] = queue.Queue()
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._log.close()
+        self._folder.cleanup()
+
+    def _listen(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._answers.put(line)
+        self._answers.put(None)
+
+    def ask(self, hu: np.ndarray, request: dict[str, Any], timeout_s: float) -> np.ndarray:
+        """TotalSegmentator's numbers ``[x, y, z]`` uint8, or the MaskError that came of it."""
+        folder = Path(self._folder.name)
+        np.save(folder / "scan.npy", hu)
         try:
-            result = python_api.totalsegmentator(
-                nib.Nifti1Image(np.ascontiguousarray(scan.hu), scan.affine),
-                None,
-                ml=True,
-                fast=settings.mode == "fast",
-                fastest=settings.mode == "fastest",
-                roi_subset=list(settings.roi_subset) or None,
-                device=_device(settings.device),
-                quiet=True,
-                nr_thr_saving=1,
+            assert self._process.stdin is not None
+            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.flush()
+            line = self._answers.get(timeout=timeout_s)
+        except queue.Empty:
+            self._process.kill()
+            self._process.wait()
+            raise MaskError(
+                f"TotalSegmentator took longer than {timeout_s:.0f} s.",
+                code="segmentation_timeout",
+                fix="Raise timeout_s or choose a faster mode.",
+            ) from None
+        except BrokenPipeError:
+            line = None
+        if line is None:
+            raise self._crash()
+        answer = json.loads(line)
+        if answer["error"]:
+            raise MaskError(answer["message"], code=answer["error"], fix=answer["fix"])
+        return np.load(folder / "labels.npy")
+
+    def _crash(self) -> MaskError:
+        status = self._process.wait()
+        if status in (-9, 137):
+            return MaskError(
+                "TotalSegmentator was killed, most likely for want of memory.",
+                code="segmentation_memory",
+                fix="Choose a smaller mode or a machine with more memory.",
             )
-        except SystemExit as stop:
-            raise MaskError(
-                f"TotalSegmentator stopped: {_last_line(said.getvalue()) or stop.code}.",
-                code="segmentation_licence",
-                fix="Set its licence number with totalseg_set_license, or choose another mode.",
-            ) from stop
-        except Exception as problem:
-            raise MaskError(
-                f"TotalSegmentator failed: {type(problem).__name__}: {_last_line(str(problem))}.",
-                code="segmentation_failed",
-            ) from problem
-    assert isinstance(result, nib.Nifti1Image)
-    return result
+        self._log.flush()
+        said = (Path(self._folder.name) / "log.txt").read_text(errors="replace").strip().splitlines()
+        return MaskError(
+            f"TotalSegmentator ended with status {status}: {said[-1] if said else 'it said nothing'}.",
+            code="segmentation_failed",
+        )
 
 
-def _last_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1].rstrip(".") if lines else ""
-
-
-def _device(wanted: str) -> str:
-    if wanted != "auto":
-        return wanted
-    import torch
-
-    return "gpu" if torch.cuda.is_available() else "cpu"
-
-
-@contextlib.contextmanager
-def _private() -> Iterator[None]:
-    """No usage statistics, no counting of runs."""
-    from totalsegmentator import python_api
-
-    with (
-        mock.patch.object(python_api, "send_usage_stats"),
-        mock.patch.object(python_api, "increase_prediction_counter", return_value=None),
-    ):
-        yield
+def _private_home(home: Path) -> None:
+    """A TotalSegmentator configuration that sends nothing; the user's licence number, if any, goes with it."""
+    settings: dict[str, Any] = {
+        "totalseg_id": "totalseg_private",
+        "send_usage_stats": False,
+        "prediction_counter": 0,
+        "statistics_disclaimer_shown": True,
+    }
+    try:
+        own = json.loads((_home() / "config.json").read_text())
+        settings |= {key: own[key] for key in ("license_number",) if key in own}
+    except (OSError, ValueError):
+        pass
+    (home / "config.json").write_text(json.dumps(settings))

@@ -10,7 +10,7 @@ from ctglip.types import Box, LabelMap, QualityCheck, Scan, Standardized
 from ctglip.vocabulary.organs import OrganDictionary
 from ctglip.volume.geometry import regrid, same_grid
 from ctglip.volume.organs import organ_table
-from ctglip.volume.quality import check_masks
+from ctglip.volume.quality import PADDING_HU, check_masks
 from ctglip.volume.recipe import VolumeRecipe
 from ctglip.volume.resample import to_grid
 
@@ -41,8 +41,23 @@ def standardize(scan: Scan, masks: LabelMap | None, recipe: VolumeRecipe, organs
     if labels is None:
         return Standardized(image, None, affine, checks=checks)
     moved = to_grid(labels, scan.affine, shape, affine, labels=True)
-    rows = organ_table(moved, image, affine, organs, recipe.min_organ_ml)
+    cut = _beside_padding(scan, moved, affine)
+    rows = organ_table(moved, image, affine, organs, recipe.min_organ_ml, cut)
     return Standardized(image, moved, affine, rows, (*checks, *check_masks(rows)))
+
+
+def _beside_padding(scan: Scan, labels: np.ndarray, affine: np.ndarray) -> frozenset[int]:
+    """Labels next to padding: a round field of view ends there, not at the array's faces."""
+    if float(np.mean(scan.hu[::8, ::8, ::4] < PADDING_HU)) < 0.002:
+        return frozenset()
+    x, y, z = labels.shape
+    blank = to_grid((scan.hu < PADDING_HU).view(np.uint8), scan.affine, (x, y, z), affine, labels=True).view(bool)
+    seen = np.zeros(256, bool)
+    for axis in (0, 1):
+        here, there = blank.swapaxes(0, axis), labels.swapaxes(0, axis)
+        seen[there[1:][here[:-1]]] = True
+        seen[there[:-1][here[1:]]] = True
+    return frozenset(np.flatnonzero(seen).tolist()) - {0}
 
 
 def _whole(shape: tuple[int, ...]) -> Box:

@@ -39,7 +39,7 @@ def test_series_is_read_exactly_in_ras(write_series: Callable[..., Path]) -> Non
     assert np.array_equal(scan.hu, hu[::-1, ::-1])
     assert np.allclose(scan.spacing_mm, (2, 2, 3))
     assert np.allclose(scan.affine @ [19, 15, 0, 1], [20, 10, 0, 1]), "the first DICOM pixel, in RAS"
-    assert not [c for c in checks if c.severity != "info"]
+    assert set(codes(checks)) <= {"thin_slab", "extent_implausible", "no_bone"}, "a small block, nothing else"
 
 
 def test_order_of_files_and_numbers_does_not_matter(write_series: Callable[..., Path]) -> None:
@@ -180,3 +180,114 @@ def test_nothing_of_the_patient_leaves(
             said.append(str(error))
     said += [caplog.text, capsys.readouterr().out, capsys.readouterr().err, *(str(w.message) for w in recwarn)]
     assert not [secret for secret in SECRETS for text in said if secret in text]
+
+
+def compressed(kind: str, data: Any) -> None:
+    """Store a slice's pixels without loss in another transfer syntax."""
+    from pydicom.encaps import encapsulate
+    from pydicom.uid import JPEG2000Lossless, JPEGLosslessSV1, JPEGLSLossless, RLELossless
+
+    if kind == "rle":
+        data.compress(RLELossless)
+        return
+    imagecodecs = pytest.importorskip("imagecodecs")
+    pixels = np.frombuffer(data.PixelData, np.uint16).reshape(data.Rows, data.Columns)
+    encode, syntax = {
+        "jpeg 2000": (lambda p: imagecodecs.jpeg2k_encode(p, codecformat="j2k", reversible=True), JPEG2000Lossless),
+        "jpeg-ls": (imagecodecs.jpegls_encode, JPEGLSLossless),
+        "jpeg lossless": (lambda p: imagecodecs.ljpeg_encode(p, bitspersample=16), JPEGLosslessSV1),
+    }[kind]
+    data.PixelData = encapsulate([encode(pixels)])
+    data.file_meta.TransferSyntaxUID = syntax
+    data["PixelData"].is_undefined_length = True
+
+
+@pytest.mark.parametrize("kind", ["rle", "jpeg 2000", "jpeg-ls", "jpeg lossless"])
+def test_compressed_transfer_syntaxes(kind: str, write_series: Callable[..., Path]) -> None:
+    hu = lps_volume()
+    path = write_series(hu, np.arange(8) * 3.0, change=lambda k, data: compressed(kind, data))
+    assert np.array_equal(read_scan(path, RECIPE)[0].hu, hu[::-1, ::-1])
+
+
+def test_deflated_and_big_and_implicit(write_series: Callable[..., Path]) -> None:
+    from pydicom.uid import DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+    hu = lps_volume()
+
+    def vary(k: int, data: Any) -> None:
+        data.file_meta.TransferSyntaxUID = (DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian)[k % 2]
+
+    path = write_series(hu, np.arange(8) * 3.0, change=vary)
+    assert np.array_equal(read_scan(path, RECIPE)[0].hu, hu[::-1, ::-1])
+
+
+def test_multi_frame_object(write_series: Callable[..., Path], tmp_path: Path) -> None:
+    from pydicom.dataset import Dataset
+
+    hu = lps_volume()
+    order = np.random.default_rng(3).permutation(8)
+
+    def gather(k: int, data: Any) -> bool:
+        if k:
+            return False
+        pixels = (hu[:, :, order].transpose(2, 1, 0) + 1024).astype(np.uint16)
+        data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.2.1"
+        data.NumberOfFrames, data.PixelData = 8, pixels.tobytes()
+        shared, measures, turn = Dataset(), Dataset(), Dataset()
+        measures.PixelSpacing, turn.ImageOrientationPatient = [2.0, 2.0], [1, 0, 0, 0, 1, 0]
+        shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = [measures], [turn]
+        data.SharedFunctionalGroupsSequence = [shared]
+        frames = []
+        for place in order.tolist():
+            frame, position, scale = Dataset(), Dataset(), Dataset()
+            position.ImagePositionPatient = [-20, -10, 3.0 * place]
+            scale.RescaleSlope, scale.RescaleIntercept = 1, -1024
+            frame.PlanePositionSequence, frame.PixelValueTransformationSequence = [position], [scale]
+            frames.append(frame)
+        data.PerFrameFunctionalGroupsSequence = frames
+        for name in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "RescaleSlope"):
+            delattr(data, name)
+        del data.RescaleIntercept
+        return True
+
+    path = write_series(hu, np.arange(8) * 3.0, change=gather)
+    one = next(path.iterdir())
+    for given in (path, one):
+        scan, _ = read_scan(given, RECIPE)
+        assert np.array_equal(scan.hu, hu[::-1, ::-1])
+        assert np.allclose(scan.spacing_mm, (2, 2, 3))
+
+
+@pytest.mark.parametrize("axes", [[0, 1, 0, 0, 0, -1], [1, 0, 0, 0, 0, -1], [-1, 0, 0, 0, -1, 0]])
+def test_other_planes_than_axial(axes: list[int], write_series: Callable[..., Path]) -> None:
+    """Sagittal, coronal and feet-first series: a marked voxel ends up where its slice's header puts it."""
+    hu = lps_volume()
+    normal = np.cross(axes[:3], axes[3:])
+
+    def turn(k: int, data: Any) -> None:
+        data.ImageOrientationPatient = axes
+        data.ImagePositionPatient = (3.0 * k * normal).tolist()
+
+    scan, _ = read_scan(write_series(hu, np.arange(8) * 3.0, change=turn), RECIPE)
+    column, row, k = 15, 3, 6
+    place = np.array(axes[:3]) * 2 * column + np.array(axes[3:]) * 2 * row + 3.0 * k * normal
+    index = np.rint(np.linalg.solve(scan.affine, [-place[0], -place[1], place[2], 1])[:3]).astype(int)
+    assert scan.hu[tuple(index)] == hu[column, row, k]
+    assert sorted(scan.hu.shape) == sorted(hu.shape)
+
+
+def test_series_without_rescale_is_doubted(write_series: Callable[..., Path]) -> None:
+    hu = lps_volume()
+    scan, checks = read_scan(write_series(hu, np.arange(8) * 3.0, RescaleIntercept=None, RescaleSlope=None), RECIPE)
+    assert np.array_equal(scan.hu, hu[::-1, ::-1] + 1024)
+    assert "no_rescale" in codes(checks)
+
+
+def test_two_phases_in_one_series_are_not_mixed(write_series: Callable[..., Path]) -> None:
+    """Every place twice: all slices come from one acquisition."""
+    hu = lps_volume()
+    path = write_series(hu, np.arange(8) * 3.0, AcquisitionNumber=2)
+    write_series(hu[..., :7] + 300, np.arange(7) * 3.0, AcquisitionNumber=1)
+    scan, checks = read_scan(path, RECIPE)
+    assert np.array_equal(scan.hu, hu[::-1, ::-1])
+    assert next(c for c in checks if c.code == "doubled_slices").value == 7

@@ -12,6 +12,7 @@ from ctglip.errors import ConfigError, MaskError
 from ctglip.types import LabelMap, Scan
 from ctglip.vocabulary.organs import OrganDictionary
 from ctglip.volume.recipe import VolumeRecipe
+from ctglip.volume.segmentation import SegmentationSettings
 from ctglip.volume.standardize import standardize
 
 
@@ -82,6 +83,10 @@ def test_masks_of_another_grid_are_refused(phantom: Any, organs: OrganDictionary
 def test_recipe_is_data(tmp_path: Any) -> None:
     assert VolumeRecipe().hash == VolumeRecipe(spacing_mm=(1.5, 1.5, 1.5)).hash
     assert VolumeRecipe().hash != VolumeRecipe(spacing_mm=(3, 3, 3)).hash
+    here, there = SegmentationSettings(device="cpu", threads=1), SegmentationSettings(device="gpu:1", timeout_s=9)
+    assert VolumeRecipe(segmentation=here).hash == VolumeRecipe(segmentation=there).hash
+    assert VolumeRecipe(segmentation=here).hash != VolumeRecipe(segmentation=SegmentationSettings(mode="full")).hash
+    assert VolumeRecipe(segmentation=here).hash != VolumeRecipe().hash
     assert VolumeRecipe.model_validate_json(VolumeRecipe().model_dump_json()) == VolumeRecipe()
     (tmp_path / "r.yaml").write_text("label_map: {1: liver}\nspacing_mm: [3, 3, 3]\n")
     assert load_settings(VolumeRecipe, tmp_path / "r.yaml").label_map == {1: "liver"}
