@@ -53,7 +53,7 @@ class SegmentationSettings(Settings):
     allow_download: bool = False
 
 
-WHERE_IT_RUNS = frozenset({"device", "threads", "timeout_s", "allow_download"})
+WHERE_IT_RUNS = {"device", "threads", "timeout_s", "allow_download"}
 """Settings that do not change what comes out."""
 
 

@@ -163,9 +163,9 @@ def test_nothing_of_the_patient_leaves(
     caplog.set_level(logging.DEBUG)
     hu = lps_volume()
     path = write_series(hu, np.arange(8) * 3.0)
+    first = next(path.iterdir())
     write_series(hu[..., :3], np.arange(3) * 3.0, SeriesInstanceUID="1.2.999.123456789.9")
     said = [str(read_scan(path, RECIPE)[1])]
-    first = next(path.iterdir())
     first.write_bytes(first.read_bytes()[:-100])
     with pytest.raises(ScanError) as caught:
         read_scan(path, RECIPE)
