@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import resource
 import sys
 import time
@@ -139,6 +140,82 @@ def labels_command(arguments: argparse.Namespace) -> tuple[dict[str, Any], pl.Da
     return measure_labels(table, read_yaml(arguments.mapping), get_parser())
 
 
+class RegionMap:
+    """Which region a finding belongs to, by its organ or its abnormality.
+
+    Args:
+        regions: region to ``{organs, abnormalities?, without?}``; parts of an organ belong where it does.
+    """
+
+    def __init__(self, regions: dict[str, dict[str, Any]], organs: OrganDictionary) -> None:
+        def spread(names: Sequence[str]) -> set[str]:
+            return {place for name in names for place in (name, *organs.parts_of(name))}
+
+        self.organs = {
+            region: spread(rule["organs"]) - spread(rule.get("without", ())) for region, rule in regions.items()
+        }
+        self.abnormalities = {
+            name: region for region, rule in regions.items() for name in rule.get("abnormalities", ())
+        }
+
+    def read(self, findings: Sequence[Finding]) -> set[str]:
+        """Regions of one sentence's findings."""
+        found: set[str] = set()
+        for row in findings:
+            if row.abnormality in self.abnormalities:
+                found.add(self.abnormalities[row.abnormality])
+            else:
+                found |= {region for region, organs in self.organs.items() if row.organ in organs}
+        return found
+
+
+def plain(text: str) -> str:
+    """Text as words alone, for comparing sentences that differ in quotes and blanks."""
+    return " ".join(re.findall(r"\w+", text.lower()))
+
+
+def study_of(volume: str) -> str:
+    """The study that a reconstruction belongs to: ``valid_1_a_2.nii.gz`` is of ``valid_1_a``."""
+    return re.sub(r"_\d+\.nii\.gz$", "", volume)
+
+
+def regions_command(arguments: argparse.Namespace) -> tuple[dict[str, Any], pl.DataFrame]:
+    """Sentences of findings sections against the regions they are listed under."""
+    parser = get_parser()
+    regions = RegionMap(read_yaml(arguments.mapping)["regions"], parser.lexicon.organs)
+    truth: dict[str, dict[str, str]] = {}
+    for volume, region, text in pl.read_csv(arguments.regions, infer_schema=False).iter_rows():
+        listed = truth.setdefault(study_of(volume), {})
+        listed[region] = f"{listed.get(region, '')} | {plain(text or '')} |"
+    scores = {region: Scores() for region in regions.organs}
+    listed_only = Scores()
+    answers: list[dict[str, str]] = []
+    for record in pl.read_csv(arguments.reports, infer_schema=False).iter_rows(named=True):
+        named: dict[str, list[str]] = {}
+        for sentence, findings in by_sentence(parser.parse(Report(findings=record["Findings_EN"]))):
+            right = {r for r, text in truth.get(record["VolumeName"], {}).items() if plain(sentence) in text}
+            found = regions.read(findings)
+            for region in scores:
+                scores[region].add(region in right, region in found)
+                if right:
+                    listed_only.add(region in right, region in found)
+            for region in found:
+                named.setdefault(region, []).append(sentence)
+        volume = record["VolumeToAnnotate"]
+        answers += [{"volume": volume, "region": r, "text": " ".join(named[r])} for r in sorted(named)]
+    result = summary(scores)
+    result["micro_f1_of_listed_sentences"] = listed_only.row()["f1"]
+    return result, pl.DataFrame(answers)
+
+
+def by_sentence(findings: Sequence[Finding]) -> list[tuple[str, list[Finding]]]:
+    """Findings gathered by the sentence they come from, in order."""
+    rows: dict[int, list[Finding]] = {}
+    for row in findings:
+        rows.setdefault(row.sentence_index, []).append(row)
+    return [(group[0].sentence, group) for _, group in sorted(rows.items())]
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one measurement, print its table, write what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -150,6 +227,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     labels.add_argument("table", nargs="?", type=Path, default=DATA / "reports/chest_ct_18_labels/reports.csv")
     labels.add_argument("--mapping", type=Path, default=HERE / "mappings/chest_ct_18_labels.yaml")
     labels.set_defaults(run=labels_command)
+    regions = commands.add_parser("regions", parents=[common])
+    regions.add_argument("reports", nargs="?", type=Path, default=DATA / "reports/chest_ct_reports/reports.csv")
+    region_text = DATA / "reports/chest_ct_region_sentences/region_text.csv"
+    regions.add_argument("regions", nargs="?", type=Path, default=region_text)
+    regions.add_argument("--mapping", type=Path, default=HERE / "mappings/chest_ct_regions.yaml")
+    regions.set_defaults(run=regions_command)
     arguments = parser.parse_args(argv)
     result, answers = arguments.run(arguments)
     show(result)

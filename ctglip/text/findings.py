@@ -154,7 +154,7 @@ class _Sentence:
         status = thing.status or self.clauses.status(thing.start, thing.end)
         sides = self.sides.get(number, set())
         placed = False
-        for place in self._places_of(thing):
+        for place in self._stations(thing, self._places_of(thing)):
             for organ, laterality in place.members(sides):
                 resolved = self._resolved(thing, place, organ)
                 if resolved is None:
@@ -186,7 +186,7 @@ class _Sentence:
 
     def _somewhere(self) -> bool:
         """Whether the sentence names a place for it, though not one that the dictionary has an abnormality for."""
-        return any(place.where.organ not in (None, "body") for place in self.places)
+        return any(place.where.organ is not None for place in self.places)
 
     def at_home(self, name: str, status: Status, sides: set[str]) -> Iterator[Row]:
         """The abnormality in its default organ, on the sides given."""
@@ -220,6 +220,29 @@ class _Sentence:
             best = self._nearest(thing, [p for p in self.places if start <= p.start < end])
         return self._group(thing, best) if best is not None else []
 
+    def _stations(self, thing: _Thing, places: list[Place]) -> list[Place]:
+        """Lymph nodes by their station: "lymphadenopathy in the mediastinum", "enlarged nodes in both axillae"."""
+        nodal = [p.where.organ == "lymph_nodes" for p in places]
+        if nodal == [True]:
+            return self._sited(places[0]) or places
+        if thing.kind == "abnormality" and self.lexicon.abnormalities[thing.key].default_organ == "lymph_nodes":
+            self.used.update(id(p) for p in places)
+            stations = [self.lexicon.station(p.where) or p.where for p in places]
+            return [Place(thing.start, thing.end, where) for where in dict.fromkeys(stations)]
+        return places
+
+    def _sited(self, nodes: Place) -> list[Place]:
+        """The stations that the clause names for "lymph nodes", nearest first with those listed beside it."""
+        start, end = self.clauses.clause_of(nodes.start)
+        sited = [p for p in self.places if start <= p.start < end and self.lexicon.station(p.where)]
+        best = min(sited, key=lambda p: _gap(p.start, p.end, nodes.start, nodes.end), default=None)
+        if best is None:
+            return []
+        listed = self._listed_with(best)
+        self.used.update(id(p) for p in (nodes, *listed))
+        stations = dict.fromkeys(self.lexicon.station(p.where) for p in listed)
+        return [Place(nodes.start, nodes.end, where) for where in stations if where]
+
     def _nearest(self, thing: _Thing, places: Sequence[Place]) -> Place | None:
         fitting = [p for p in places if not self._belongs_elsewhere(p, thing) and self._fits(thing, p)]
         return min(fitting, key=lambda p: self._distance(thing, p), default=None)
@@ -250,13 +273,15 @@ class _Sentence:
 
     def _group(self, thing: _Thing, place: Place) -> list[Place]:
         """The place and those it is listed with ("liver, spleen and both kidneys")."""
-        at = self.places.index(place)
-        low = high = at
+        return [p for p in self._listed_with(place) if p is place or self._fits(thing, p)]
+
+    def _listed_with(self, place: Place) -> list[Place]:
+        low = high = self.places.index(place)
         while low > 0 and self._joined(self.places[low - 1], self.places[low]):
             low -= 1
         while high + 1 < len(self.places) and self._joined(self.places[high], self.places[high + 1]):
             high += 1
-        return [p for p in self.places[low : high + 1] if p is place or self._fits(thing, p)]
+        return self.places[low : high + 1]
 
     def _joined(self, first: Place, second: Place) -> bool:
         if self.clauses.clause_of(first.start) != self.clauses.clause_of(second.start):
@@ -298,7 +323,7 @@ class _Sentence:
     def _organ_rows(self) -> Iterator[Row]:
         claimed = bool(self.used)
         for place in self.places:
-            if id(place) in self.used or place.where.organ == "body" or self._inside_thing(place):
+            if id(place) in self.used or self._inside_thing(place):
                 continue
             status = self._organ_status(place)
             if status is None or (claimed and status != "normal"):
@@ -364,6 +389,8 @@ def _bare_status(sentence: _Sentence) -> Status:
 
 def _points_back(sentence: _Sentence) -> bool:
     words = sentence.words
+    if not sentence.lexicon.words["advising"].isdisjoint(words):
+        return False
     return bool(words) and (
         words[0] in sentence.lexicon.elliptical
         or any(t.kind == "observation" or t.kind == "pathology" for t in sentence.things)
@@ -374,6 +401,8 @@ def _points_back(sentence: _Sentence) -> bool:
 def _reason(sentence: _Sentence, text: str) -> str:
     if not any(c.isalpha() for c in text):
         return "no words"
+    if not sentence.lexicon.words["advising"].isdisjoint(sentence.words):
+        return "advice, not a finding"
     if sentence.places:
         return "introduces an organ, states nothing"
     if sentence.things:

@@ -116,6 +116,7 @@ class Lexicon:
         seen = read_yaml(_HERE / "observations.yaml")
         self.observations: dict[str, dict[str, Any]] = seen["observations"]
         self.structures: dict[str, dict[str, Any]] = seen["structures"]
+        self._stations: dict[str, str] = seen["stations"]
         self.vague = frozenset(seen["vague"])
         self._weak = {phrase(text) for text in seen["weak"]}
         self._not_heads = {phrase(text) for text in seen["not_heads"]}
@@ -153,7 +154,7 @@ class Lexicon:
             for text in structure["phrases"]:
                 where = self.where(structure["organ"])._replace(structure=name)
                 self.places.add(phrase(text), where)
-        described = [organ for organ in self.organs.organs.values() if organ.anatomy]
+        described = [organ for organ in self.organs.organs.values() if organ.anatomy and organ.name != "body"]
         for organ in described:
             for text in (organ.name, *organ.phrases):
                 self.places.add(phrase(text), self._where(organ, False))
@@ -257,6 +258,8 @@ class Lexicon:
         if not rest or rest in self._not_heads:
             return
         key = self._heads.get(rest)
+        if key is None and any(m.end == len(rest) for m in self.seen.find(rest)):
+            return  # its last words say it already
         if key is None:
             if len(rest) == 1 and len(rest[0]) < 4:
                 return
@@ -304,6 +307,15 @@ class Lexicon:
         home = self.abnormalities[abnormality].default_organ
         side = self.organs[organ].side
         return self.organs.on_side(home, side) if side else home
+
+    def station(self, where: Where) -> Where | None:
+        """The lymph nodes of a place, or None where it has none of their own."""
+        for organ in (where.organ, *sorted(self.organs.wholes_of(where.organ))) if where.organ else ():
+            if organ == "lymph_nodes":
+                return where._replace(near=False) if where.organ != "lymph_nodes" else None
+            if organ in self._stations:
+                return self.where(self._stations[organ])
+        return None
 
     def is_general(self, abnormality: str) -> bool:
         """Whether it says nothing about its organ ("cyst", "calcification"): some kind of it is implied by an organ."""

@@ -53,11 +53,16 @@ class Clauses:
         breaks = {m.start: m.end for m in self.signs if m.value[0] == "break"}
         cuts, last = [0], 0
         for i, word in enumerate(self.words):
-            if i in breaks or word == ";" or (word in (",", "and") and i > last and self._splits(last, i)):
+            ends = i in breaks or word == ";" or (word == ":" and self._introduces(last, i))
+            if ends or (word in (",", "and") and i > last and self._splits(last, i)):
                 cuts.append(i)
                 last = i
         cuts.append(len(self.words))
         return [(a, b) for a, b in itertools.pairwise(cuts) if b > a]
+
+    def _introduces(self, start: int, at: int) -> bool:
+        """ "As far as can be seen:" is a clause of its own, "Liver:" is not."""
+        return not self.small["introducing"].isdisjoint(self.words[start:at])
 
     def _splits(self, start: int, at: int) -> bool:
         """Whether a comma or "and" parts two statements."""
