@@ -46,6 +46,7 @@ class Abnormality(Settings):
         also: what else it is a kind of.
         implied: which more general words mean it, and in which organs; see :class:`Implied`.
         synonyms: other words for it, as reports write them.
+        shared: it lies across its organs: seen in one of them, it is seen in all ("hiatal hernia").
         exclusive: abnormalities that one and the same organ cannot have beside it.
         positive: sentences that affirm it. Placeholders are listed in :mod:`ctglip.vocabulary.prompts`.
         negative: sentences that deny it.
@@ -58,6 +59,7 @@ class Abnormality(Settings):
     parent: str | None = None
     also: tuple[str, ...] = ()
     implied: Implied | None = None
+    shared: bool = False
     synonyms: tuple[str, ...] = ()
     exclusive: tuple[str, ...] = ()
     positive: tuple[str, ...] = ()

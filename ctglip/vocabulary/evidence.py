@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from ctglip.types import Finding
-from ctglip.vocabulary.abnormalities import AbnormalityDictionary
+from ctglip.vocabulary.abnormalities import Abnormality, AbnormalityDictionary
 from ctglip.vocabulary.organs import OrganDictionary
 
 _Relation = Literal["same", "part", "whole"]
+_POSSIBLE = ("affirmed", "uncertain", "historical")
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class OrganEvidence:
         negated: abnormalities that are said to be absent, with all their kinds; never one that is affirmed or
             uncertain, nor anything such a one is a kind of.
         uncertain: abnormalities that may be there: hedged, historical, or affirmed of a whole without saying where.
+        elsewhere: abnormalities that are affirmed of or suspected in other organs, or nowhere in particular.
         normal: a sentence finds the organ (or a whole that holds it) normal, and nothing affirms or suspects otherwise.
         mentioned: any sentence speaks of it, of a part, or of a whole that holds it.
         sentences: sentences that affirm something here or in a part, verbatim, each once.
@@ -32,6 +34,7 @@ class OrganEvidence:
     affirmed: dict[str, str] = field(default_factory=dict)
     negated: frozenset[str] = frozenset()
     uncertain: frozenset[str] = frozenset()
+    elsewhere: frozenset[str] = frozenset()
     normal: bool = False
     mentioned: bool = False
     sentences: tuple[str, ...] = ()
@@ -43,14 +46,15 @@ def organ_evidence(
     """Gather a report's findings for one organ.
 
     Affirmed or uncertain in a part counts for the whole. Negated or normal of a whole counts for its parts; negated on
-    both sides counts for the pair. Affirmed in a whole that does not say where leaves its parts uncertain.
+    both sides counts for the pair. Affirmed in a whole that does not say where leaves its parts uncertain. What organs
+    share ("hiatal hernia") is affirmed of one as of the other.
 
     Args:
         findings: rows of one report; those that speak of no organ, or of unrelated ones, are passed over.
         organ: name in the organ dictionary.
     """
     here: list[tuple[_Relation, Finding]] = [
-        (relation, row) for row in findings for relation in _relations(row, organ, organs)
+        (relation, row) for row in findings for relation in _relations(row, organ, organs, abnormalities)
     ]
     affirmed, suspected = _affirmed(here)
     uncertain = suspected - affirmed.keys()
@@ -66,6 +70,8 @@ def organ_evidence(
         affirmed=affirmed,
         negated=frozenset(negated),
         uncertain=frozenset(uncertain),
+        elsewhere=frozenset(r.abnormality for r in findings if r.abnormality and r.status in _POSSIBLE)
+        - affirmed.keys(),
         normal=calm and not affirmed and not uncertain and not sentences,
         mentioned=bool(here),
         sentences=sentences,
@@ -85,7 +91,7 @@ def _affirmed(here: Iterable[tuple[_Relation, Finding]]) -> tuple[dict[str, str]
             continue
         if _affirms(row) and relation != "whole":
             affirmed.setdefault(row.abnormality, row.sentence)
-        elif row.status in ("affirmed", "uncertain", "historical"):
+        elif row.status in _POSSIBLE:
             suspected.add(row.abnormality)
     return affirmed, suspected
 
@@ -98,7 +104,9 @@ def _kinds(abnormalities: AbnormalityDictionary, name: str, organ: str) -> tuple
     return tuple(entry.name for entry in abnormalities.of_organ(organ) if entry.name in kinds)
 
 
-def _relations(row: Finding, organ: str, organs: OrganDictionary) -> tuple[_Relation, ...]:
+def _relations(
+    row: Finding, organ: str, organs: OrganDictionary, abnormalities: AbnormalityDictionary
+) -> tuple[_Relation, ...]:
     """How the organ that a row speaks of stands to this one; nothing where the two are strangers."""
     for target in _targets(row, organs):
         if target == organ:
@@ -107,7 +115,20 @@ def _relations(row: Finding, organ: str, organs: OrganDictionary) -> tuple[_Rela
             return ("part",)
         if organ in organs.parts_of(target):
             return ("whole",)
+        name = row.abnormality
+        if name is not None and name in abnormalities and abnormalities[name].shared:
+            return _across(target, organ, abnormalities[name], organs)
     return ()
+
+
+def _across(target: str, organ: str, shared: Abnormality, organs: OrganDictionary) -> tuple[_Relation, ...]:
+    """How two organs stand to each other that share an abnormality: as one organ, as far as their sides agree."""
+    if not {target, organ} <= set(shared.organs):
+        return ()
+    theirs, ours = organs[target].side, organs[organ].side
+    if ours is not None and ours != theirs:
+        return ("whole",) if theirs is None else ()
+    return ("same",) if organs.wholes_of(target).isdisjoint(shared.organs) else ("part",)
 
 
 def _targets(row: Finding, organs: OrganDictionary) -> tuple[str, ...]:

@@ -1,10 +1,12 @@
 """Descriptions that are false for a study: what a small 3D batch cannot supply by itself.
 
-Never an abnormality that the report affirms or leaves uncertain in the organ, nor an ancestor or descendant of one.
+Never an abnormality that the report affirms or leaves uncertain in the organ, nor an ancestor or descendant of one; a
+synonym is the same entry of the dictionary, and so never another negative.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -35,9 +37,8 @@ class Negative:
     hard: bool
 
 
-def _blocked(evidence: OrganEvidence, abnormalities: AbnormalityDictionary) -> frozenset[str]:
-    named = [name for name in (*evidence.affirmed, *evidence.uncertain) if name in abnormalities]
-    return frozenset().union(*(abnormalities.related(name) for name in named))
+def _related(names: Iterable[str], abnormalities: AbnormalityDictionary) -> frozenset[str]:
+    return frozenset().union(*(abnormalities.related(name) for name in names if name in abnormalities))
 
 
 def allowed_negatives(
@@ -51,7 +52,7 @@ def allowed_negatives(
         VocabularyError: the organ is unknown.
     """
     organ = organs[evidence.organ].name
-    blocked = _blocked(evidence, abnormalities)
+    blocked = _related((*evidence.affirmed, *evidence.uncertain), abnormalities)
     return tuple(entry.name for entry in abnormalities.of_organ(organ) if entry.name not in blocked)
 
 
@@ -70,8 +71,9 @@ def sample_negatives(
         k: how many; fewer come back where the organ has fewer.
         rng: seeded generator; the same state gives the same negatives.
         strategy: where those come from that the report does not negate: ``none`` draws no negatives at all, ``random``
-            from all abnormalities of all organs, ``same_organ`` from this organ's, ``hierarchy`` from this organ's,
-            weighted towards those that share a parent with an affirmed or negated one or exclude it.
+            from all abnormalities of all organs that the report affirms or suspects in none, ``same_organ`` from this
+            organ's, ``hierarchy`` from this organ's, weighted towards what is easily mistaken: those that share a
+            parent with an affirmed or uncertain one, or exclude it.
     """
     if strategy == "none" or k <= 0:
         return []
@@ -89,7 +91,7 @@ def sample_negatives(
 
 
 def _from_everywhere(evidence: OrganEvidence, abnormalities: AbnormalityDictionary) -> list[str]:
-    blocked = _blocked(evidence, abnormalities)
+    blocked = _related((*evidence.affirmed, *evidence.uncertain, *evidence.elsewhere), abnormalities)
     return [name for name in abnormalities.names if name not in blocked]
 
 
@@ -101,7 +103,7 @@ def _draw(names: list[str] | tuple[str, ...], weights: np.ndarray, k: int, rng: 
 
 
 def _weights(names: list[str], evidence: OrganEvidence, abnormalities: AbnormalityDictionary) -> np.ndarray:
-    """Siblings and rivals of what the report speaks of weigh more."""
+    """Siblings and rivals of what the report affirms or suspects weigh more."""
     near: set[str] = set()
     for name in (*evidence.affirmed, *evidence.uncertain):
         if name in abnormalities:

@@ -29,7 +29,9 @@ def test_affirmed_in_a_part_counts_for_the_whole(of: Gather, row: Row) -> None:
         evidence = of(organ, finding)
         assert evidence.affirmed == {"compression_fracture": "L1 is wedged."}
         assert evidence.sentences == ("L1 is wedged.",)
-    assert of("thoracic_spine", finding) == OrganEvidence("thoracic_spine")
+    assert of("thoracic_spine", finding) == OrganEvidence(
+        "thoracic_spine", elsewhere=frozenset({"compression_fracture"})
+    )
 
 
 def test_negated_or_normal_of_a_whole_counts_for_its_parts(of: Gather, row: Row) -> None:
@@ -105,6 +107,29 @@ def test_a_calm_region_calms_what_lies_in_it(of: Gather, row: Row) -> None:
     assert not of("spleen", row("lungs", None, "normal")).mentioned
 
 
+def test_what_organs_share_is_affirmed_and_denied_of_both(of: Gather, row: Row) -> None:
+    for organ in ("stomach", "esophagus"):
+        assert of(organ, row("stomach", "hiatal_hernia")).affirmed.keys() == {"hiatal_hernia"}
+        assert "hiatal_hernia" in of(organ, row("stomach", "hiatal_hernia", "negated")).negated
+        assert of(organ, row("esophagus", "hiatal_hernia", "uncertain")).uncertain == {"hiatal_hernia"}
+    assert not of("esophagus", row("stomach", "wall_thickening")).mentioned
+
+
+def test_what_organs_share_stays_on_its_side(of: Gather, row: Row) -> None:
+    finding = row("lung_lower_lobe_left", "bronchiectasis", laterality="left")
+    assert of("bronchi", finding).affirmed.keys() == of("bronchi_left", finding).affirmed.keys() == {"bronchiectasis"}
+    assert not of("bronchi_right", finding).mentioned
+    assert of("bronchi_right", row("lungs", "bronchiectasis")).uncertain == {"bronchiectasis"}
+    assert of("bronchi", row("lung_lower_lobe_left", "bronchiectasis", "negated")).negated == frozenset()
+
+
+def test_what_is_found_elsewhere_is_kept_apart(of: Gather, row: Row) -> None:
+    evidence = of("spleen", row("liver", "liver_cyst"), row("kidneys", "renal_stone", "negated"), row(None, "fracture"))
+    assert evidence.affirmed == {}
+    assert not evidence.mentioned
+    assert evidence.elsewhere == {"liver_cyst", "fracture"}
+
+
 def test_sentences_are_verbatim_and_once(of: Gather, row: Row) -> None:
     text = "Cysts in both kidneys, and a stone on the left."
     rows = [
@@ -118,5 +143,7 @@ def test_sentences_are_verbatim_and_once(of: Gather, row: Row) -> None:
 
 def test_unplaced_and_foreign_rows_are_passed_over(of: Gather, row: Row) -> None:
     rows = [row(None, None), row("not_an_organ", "renal_cyst"), row("liver", "not_an_abnormality", "negated")]
-    assert of("kidneys", *rows) == OrganEvidence("kidneys")
+    evidence = of("kidneys", *rows)
+    assert not evidence.mentioned
+    assert evidence.affirmed == {}
     assert "not_an_abnormality" in of("liver", *rows).negated

@@ -53,6 +53,10 @@ def test_no_negative_is_affirmed_uncertain_or_kin_of_either(
     if strategy in ("same_organ", "hierarchy"):
         assert set(names) <= {entry.name for entry in ABNORMALITIES.of_organ(organ)}
         assert len(names) == min(k, len(allowed_negatives(evidence, ORGANS, ABNORMALITIES)))
+    if strategy == "random":
+        possible = {row.abnormality for row in rows if row.abnormality and row.status not in ("negated", "normal")}
+        soft = [negative.abnormality for negative in drawn if not negative.hard]
+        assert not {name for name in soft if ABNORMALITIES.related(name) & possible}
     if strategy == "none":
         assert not names
 
