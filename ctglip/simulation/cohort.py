@@ -1,0 +1,227 @@
+"""A simulated cohort on disk: images, masks, reports, and the truth apart from them.
+
+``OUT/cohort.csv`` is a cohort table, ``truth.csv`` a label table, ``lesions.csv`` says where each lesion lies,
+``montage.png`` shows each abnormality beside its absence, ``simulation.json`` how all of it was made. Each study is
+committed by its record in ``records/``; what has one from the same settings is kept when a run is taken up again.
+"""
+
+from __future__ import annotations
+
+import functools
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from ctglip.errors import CTGLIPError
+from ctglip.files import atomic_path, file_checksum, read_json, value_hash, write_json
+from ctglip.simulation.anatomy import Anatomy, load_template
+from ctglip.simulation.lesions import KINDS
+from ctglip.simulation.montage import draw_montage
+from ctglip.simulation.study import SimulatedStudy, SimulationSettings, body_of, simulate_study
+
+VERSION = 1
+"""Raised when the same settings make other studies than before."""
+_LESION_COLUMNS = ("study_id", "organ", "abnormality", "x_mm", "y_mm", "z_mm", "radius_mm")
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What a worker needs to know beside the number of a study."""
+
+    out: Path
+    seed: int
+    settings: SimulationSettings
+    template: tuple[Path, Path] | None
+    key: str
+
+
+def simulate_cohort(
+    out: Path,
+    studies: int,
+    seed: int,
+    settings: SimulationSettings | None = None,
+    template: tuple[Path, Path] | None = None,
+    workers: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Simulate a cohort, or what is missing of it.
+
+    Args:
+        out: folder to write to.
+        studies: how many; study n is the same whatever this number is.
+        seed: same seed and settings, same bytes, with any number of workers.
+        settings: what the cohort is like.
+        template: CT and TotalSegmentator v2 masks (NIfTI) to deform in place of the built-in torso.
+        workers: processes.
+        progress: called with (done, total) as studies finish.
+
+    Returns:
+        the path of ``cohort.csv``.
+
+    Raises:
+        CTGLIPError: fewer than one study or worker.
+        MaskError: a template whose masks do not fit.
+    """
+    if studies < 1 or workers < 1:
+        raise CTGLIPError(
+            f"Cannot simulate {studies} studies with {workers} workers.", fix="Ask for at least one of each."
+        )
+    settings = settings or SimulationSettings()
+    key = _key(seed, settings, template)
+    job = _Job(out, seed, settings, template, key)
+    for folder in ("images", "masks", "records"):
+        (out / folder).mkdir(parents=True, exist_ok=True)
+    if template is not None:
+        _template(template)
+    missing = [index for index in range(studies) if not _is_done(job, index)]
+    done = studies - len(missing)
+    if progress:
+        progress(done, studies)
+    for count in _run(job, missing, workers):
+        done += count
+        if progress:
+            progress(done, studies)
+    records = [read_json(_record_path(out, index)) for index in range(studies)]
+    _write_tables(out, records)
+    if missing or not (out / "montage.png").is_file():
+        draw_montage(out / "montage.png", seed, settings, _template(template) if template else None)
+    write_json(
+        out / "simulation.json",
+        {
+            "version": VERSION,
+            "seed": seed,
+            "studies": studies,
+            "hash": key,
+            "settings": settings.model_dump(mode="json"),
+            "template": [path.name for path in template] if template else None,
+        },
+    )
+    return out / "cohort.csv"
+
+
+def study_id(index: int) -> str:
+    """``sim-00012`` for 12."""
+    return f"sim-{index:05d}"
+
+
+def _key(seed: int, settings: SimulationSettings, template: tuple[Path, Path] | None) -> str:
+    sums = [file_checksum(path) for path in template] if template else None
+    return value_hash([VERSION, seed, settings.model_dump(mode="json"), sums])
+
+
+def _record_path(out: Path, index: int) -> Path:
+    return out / "records" / f"{study_id(index)}.json"
+
+
+def _files(out: Path, index: int) -> tuple[Path, Path]:
+    name = f"{study_id(index)}.nii.gz"
+    return out / "images" / name, out / "masks" / name
+
+
+def _is_done(job: _Job, index: int) -> bool:
+    record = _record_path(job.out, index)
+    if not record.is_file() or not all(path.is_file() for path in _files(job.out, index)):
+        return False
+    try:
+        return read_json(record)["hash"] == job.key
+    except (CTGLIPError, KeyError, TypeError):
+        return False
+
+
+def _run(job: _Job, missing: Sequence[int], workers: int) -> Iterator[int]:
+    """Simulate studies, giving back how many more are done.
+
+    Studies of one body are kept together, and each worker has its own share of the bodies: a body is painted once.
+    """
+
+    def body(index: int) -> tuple[int, bool]:
+        return (0, False) if job.template else body_of(job.seed, index, job.settings)
+
+    ordered = sorted(missing, key=lambda index: (body(index), index))
+    workers = min(workers, len(ordered))
+    if workers < 2:
+        for index in ordered:
+            yield _simulate_to_disk(job, [index])
+        return
+    with ExitStack() as stack:
+        waiting = []
+        for share in np.array_split(np.array(ordered), workers):
+            pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
+            stack.callback(pool.shutdown, cancel_futures=True)
+            chunks = np.array_split(share, -(-len(share) // 4))
+            waiting += [pool.submit(_simulate_to_disk, job, chunk.tolist()) for chunk in chunks]
+        for finished in as_completed(waiting):
+            yield finished.result()
+
+
+@functools.lru_cache(maxsize=1)
+def _template(paths: tuple[Path, Path]) -> Anatomy:
+    return load_template(*paths)
+
+
+def _simulate_to_disk(job: _Job, indices: Sequence[int]) -> int:
+    anatomy = _template(job.template) if job.template else None
+    for index in indices:
+        study = simulate_study(job.seed, index, job.settings, anatomy)
+        image, masks = _files(job.out, index)
+        _write_nifti(image, study.scan.hu, study.scan.affine)
+        _write_nifti(masks, study.labels.labels, study.labels.affine)
+        write_json(_record_path(job.out, index), _record(study, index, job.key))
+    return len(indices)
+
+
+def _record(study: SimulatedStudy, index: int, key: str) -> dict[str, Any]:
+    name = study_id(index)
+    return {
+        "hash": key,
+        "row": {
+            "study_id": name,
+            "patient_id": f"patient-{study.patient:05d}",
+            "image": f"images/{name}.nii.gz",
+            "masks": f"masks/{name}.nii.gz",
+            "report": study.report,
+            "age": study.age,
+            "sex": study.sex,
+            "scanner": study.scanner,
+        },
+        "truth": study.truth,
+        "lesions": [asdict(lesion) for lesion in study.lesions],
+    }
+
+
+def _write_nifti(path: Path, array: np.ndarray, affine: np.ndarray) -> None:
+    """A gzipped NIfTI, by rename; the same array gives the same bytes."""
+    import nibabel as nib
+    from isal import igzip
+
+    image = nib.Nifti1Image(array, affine)  # type: ignore[attr-defined]
+    image.header.set_xyzt_units("mm")
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(igzip.compress(image.to_bytes(), 1, mtime=0))
+
+
+def _write_tables(out: Path, records: Sequence[dict[str, Any]]) -> None:
+    """Cohort, truth and lesions as CSV, from the studies' records."""
+    ids = [record["row"]["study_id"] for record in records]
+    _write_csv(out / "cohort.csv", pl.DataFrame([record["row"] for record in records]))
+    pairs = [kind.pair for kind in KINDS if any(kind.pair in record["truth"] for record in records)]
+    truth = {pair: [record["truth"].get(pair) for record in records] for pair in sorted(pairs)}
+    _write_csv(out / "truth.csv", pl.DataFrame({"study_id": ids, **truth}))
+    rows = [
+        (name, m["organ"], m["abnormality"], *m["centre_mm"], round(m["radius_mm"], 1))
+        for name, record in zip(ids, records, strict=True)
+        for m in record["lesions"]
+    ]
+    _write_csv(out / "lesions.csv", pl.DataFrame(rows, schema=list(_LESION_COLUMNS), orient="row"))
+
+
+def _write_csv(path: Path, table: pl.DataFrame) -> None:
+    with atomic_path(path) as temporary:
+        table.write_csv(temporary)

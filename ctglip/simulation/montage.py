@@ -1,0 +1,117 @@
+"""Every abnormality beside its normal twin: the same study, from the same seed, without the lesion."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ctglip.files import atomic_path
+from ctglip.simulation.anatomy import Anatomy
+from ctglip.simulation.lesions import Kind, possible_kinds
+from ctglip.simulation.scene import Lesion
+from ctglip.simulation.study import SimulatedStudy, SimulationSettings, anatomy_of, simulate_study
+
+_LUNG, _SOFT, _BONE = (-1100, 300), (-110, 190), (-250, 750)
+_WINDOWS = {
+    "lung_nodule": _LUNG, "consolidation": _LUNG, "emphysema": (-1050, -600), "compression_fracture": _BONE,
+    "aortic_calcification": (-150, 450), "hepatic_steatosis": (-60, 140), "liver_metastasis": (-40, 140),
+    "liver_cyst": (-60, 140), "renal_cyst": (-70, 110), "hydronephrosis": (-70, 110),
+    "pericardial_effusion": (-90, 120),
+}  # fmt: skip
+_PLANES = {"compression_fracture": 0, "splenomegaly": 1, "emphysema": 1, "hydronephrosis": 1, "cardiomegaly": 1}
+"""Axis that a slice is cut across where it is not z."""
+_WIDE = ("pericardial_effusion", "liver_metastasis", "pleural_effusion", "gallstone")
+"""Shown with more around them."""
+
+
+def draw_montage(
+    path: Path, seed: int, settings: SimulationSettings | None = None, template: Anatomy | None = None
+) -> Path:
+    """Write a PNG that shows each abnormality once, right of the same slice without it.
+
+    Args:
+        path: where to.
+        seed: of the cohort; its first study is the twin.
+        settings: as for the cohort.
+        template: as for the cohort.
+    """
+    settings = settings or SimulationSettings()
+    kinds = _one_each(possible_kinds(template or anatomy_of(seed, 0, settings)))
+    normal = simulate_study(seed, 0, settings, template, pairs=())
+    tiles: dict[str, np.ndarray] = {}
+    for group in _groups(kinds):
+        ill = simulate_study(seed, 0, settings, template, pairs=[kind.pair for kind in group])
+        for kind in group:
+            own = [lesion for lesion in ill.lesions if lesion.abnormality == kind.abnormality]
+            if own:
+                tiles[kind.abnormality] = _tile(normal, ill, max(own, key=lambda lesion: lesion.radius_mm))
+    _render(path, [(kind.abnormality, tiles[kind.abnormality]) for kind in kinds if kind.abnormality in tiles])
+    return path
+
+
+def _one_each(kinds: Sequence[Kind]) -> list[Kind]:
+    """One pair for each abnormality, sides taken in turn."""
+    chosen: dict[str, Kind] = {}
+    for n, kind in enumerate(kinds):
+        if kind.abnormality not in chosen or n % 3 == 0:
+            chosen[kind.abnormality] = kind
+    return list(chosen.values())
+
+
+def _groups(kinds: Sequence[Kind]) -> list[list[Kind]]:
+    """Pairs that can share a study: no two in one part of the body."""
+    groups: list[list[Kind]] = []
+    for kind in kinds:
+        free = (group for group in groups if all(_part(other.organ) != _part(kind.organ) for other in group))
+        group = next(free, None)
+        if group is None:
+            groups.append([kind])
+        else:
+            group.append(kind)
+    return groups
+
+
+def _part(organ: str) -> str:
+    if organ.startswith(("lung", "pleura", "heart", "pericardium", "thoracic")):
+        return "chest"
+    return "left upper belly" if organ in ("spleen", "kidney_left") else organ
+
+
+def _tile(normal: SimulatedStudy, ill: SimulatedStudy, lesion: Lesion) -> np.ndarray:
+    """Grey values 0 to 1 ``[row, column]`` of a square around a lesion: normal, a gap, ill."""
+    axis = _PLANES.get(lesion.abnormality, 2)
+    low, high = _WINDOWS.get(lesion.abnormality, _SOFT)
+    place = np.asarray(lesion.centre_mm)
+    half = 85.0 if lesion.abnormality in _WIDE else float(np.clip(3.2 * lesion.radius_mm, 55, 110))
+    pictures = []
+    for study in (normal, ill):
+        spacing = study.scan.spacing_mm[0]
+        voxel = np.rint((place - ill.scan.affine[:3, 3]) / spacing).astype(int)
+        size = round(half / spacing)
+        plane = np.take(study.scan.hu, int(np.clip(voxel[axis], 0, study.scan.hu.shape[axis] - 1)), axis)
+        centre = np.delete(voxel, axis)
+        padded = np.pad(plane, size, constant_values=-1024)
+        cut = padded[centre[0] : centre[0] + 2 * size, centre[1] : centre[1] + 2 * size]
+        grey = np.clip((cut.T[::-1].astype(float) - low) / (high - low), 0, 1)
+        pictures.append(grey if axis == 0 else grey[:, ::-1])
+    return np.hstack([pictures[0], np.ones((len(pictures[0]), 2)), pictures[1]])
+
+
+def _render(path: Path, tiles: Sequence[tuple[str, np.ndarray]]) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    columns = 3
+    rows = max(1, -(-len(tiles) // columns))
+    figure = Figure(figsize=(columns * 4.2, rows * 2.35), facecolor="white")
+    FigureCanvasAgg(figure)
+    for place, (name, tile) in enumerate(tiles, start=1):
+        axes = figure.add_subplot(rows, columns, place)
+        axes.imshow(tile, cmap="gray", vmin=0, vmax=1, interpolation="bilinear")
+        axes.set_title(f"normal | {name.replace('_', ' ')}", fontsize=9)
+        axes.axis("off")
+    figure.tight_layout(pad=0.4)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=110)

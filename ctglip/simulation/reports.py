@@ -1,0 +1,197 @@
+"""The report of a simulated study: what is there, some of what is not, in words of ``wording.yaml``."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+
+from ctglip.config import Settings
+from ctglip.files import read_yaml
+from ctglip.simulation.anatomy import Anatomy
+from ctglip.simulation.scene import Lesion
+
+_REGIONS = (
+    "lungs",
+    "pleura",
+    "heart",
+    "pericardium",
+    "aorta",
+    "liver",
+    "gallbladder",
+    "spleen",
+    "kidneys",
+    "urinary_bladder",
+    "spine",
+)
+"""The reading order, before it is shuffled a little."""
+_GROUP = {
+    "lung_left": "lungs", "lung_right": "lungs", "pleura_left": "pleura", "pleura_right": "pleura",
+    "kidney_left": "kidneys", "kidney_right": "kidneys", "thoracic_spine": "spine", "lumbar_spine": "spine",
+}  # fmt: skip
+
+
+class ReportRates(Settings):
+    """How much a simulated radiologist says.
+
+    Attributes:
+        affirm: share of the abnormalities there that the findings mention.
+        conclude: share of the mentioned ones that the impression repeats.
+        deny: share of the absent abnormalities that are denied outright.
+        normal: share of the organs with nothing wrong that are called normal.
+        asides: share of other organs that get a sentence.
+        shuffle: deviation of a region's place in the reading order.
+    """
+
+    affirm: float = Field(default=0.95, ge=0, le=1)
+    conclude: float = Field(default=0.7, ge=0, le=1)
+    deny: float = Field(default=0.3, ge=0, le=1)
+    normal: float = Field(default=0.5, ge=0, le=1)
+    asides: float = Field(default=0.3, ge=0, le=1)
+    shuffle: float = Field(default=1.0, ge=0)
+
+
+@functools.cache
+def wording() -> dict[str, Any]:
+    """The sentences of ``wording.yaml``."""
+    return read_yaml(Path(__file__).with_name("wording.yaml"))
+
+
+def write_report(
+    truth: Mapping[str, int],
+    lesions: Mapping[str, Sequence[Lesion]],
+    anatomy: Anatomy,
+    rates: ReportRates,
+    rng: np.random.Generator,
+) -> str:
+    """Free text with a technique, a findings and an impression section.
+
+    Args:
+        truth: 0 or 1 for each ``organ:abnormality`` that could be there.
+        lesions: what was painted, for each pair that is there.
+        anatomy: for its contrast phase and the other organs it holds.
+        rates: how much is said.
+        rng: draws what is said and how.
+    """
+    said: dict[str, list[str]] = {region: [] for region in _REGIONS}
+    conclusion: list[str] = []
+    for abnormality, organs in _by_abnormality(truth).items():
+        region = _GROUP.get(organs[0], organs[0])
+        there = [organ for organ in organs if truth[f"{organ}:{abnormality}"]]
+        absent = [organ for organ in organs if organ not in there]
+        told = [organ for organ in there if rng.random() < rates.affirm]
+        said[region] += _affirmed(abnormality, told, lesions, rng)
+        said[region] += _denied(abnormality, absent, both=len(absent) == len(organs), rates=rates, rng=rng)
+        if told and rng.random() < rates.conclude:
+            conclusion += _concluded(abnormality, told, lesions, rng)
+    for region, sentence in _normal(truth, rates, rng):
+        said[region].insert(0, sentence)
+    order = sorted(_REGIONS, key=lambda region: _REGIONS.index(region) + rng.normal(0, rates.shuffle))
+    body = [sentence for region in order for sentence in said[region]]
+    for organ, choices in wording()["asides"].items():
+        if anatomy.volume_ml(organ) > 0 and rng.random() < rates.asides:
+            body.append(_pick(choices, rng))
+    phase = {True: "contrast", False: "native", None: "unknown"}[anatomy.contrast]
+    rng.shuffle(conclusion)
+    nothing = wording()["nothing"]
+    sections = {
+        "TECHNIQUE": [_pick(wording()["technique"][phase], rng)],
+        "FINDINGS": body or [_pick(nothing, rng)],
+        "IMPRESSION": conclusion or [_pick(["See findings."] if any(truth.values()) else nothing, rng)],
+    }
+    return "\n\n".join(f"{name}: {' '.join(sentences)}" for name, sentences in sections.items())
+
+
+def _by_abnormality(truth: Mapping[str, int]) -> dict[str, list[str]]:
+    """Abnormality to its organs; the two parts of the spine are told of apart."""
+    found: dict[str, list[str]] = {}
+    for pair in truth:
+        organ, abnormality = pair.split(":")
+        found.setdefault(abnormality, []).append(organ)
+    return found
+
+
+def _affirmed(
+    abnormality: str, organs: Sequence[str], lesions: Mapping[str, Sequence[Lesion]], rng: np.random.Generator
+) -> list[str]:
+    words = wording()["findings"][abnormality]
+    if len(organs) == 2 and "both" in words and rng.random() < 0.5:
+        every = [lesion for organ in organs for lesion in lesions[f"{organ}:{abnormality}"]]
+        return [_filled(_pick(words["both"], rng), organs[0], every, rng)]
+    sentences = []
+    for organ in organs:
+        found = lesions[f"{organ}:{abnormality}"]
+        choices = words["many"] if len(found) > 1 and "many" in words else words["one"]
+        sentences.append(_filled(_pick(choices, rng), organ, found, rng))
+    return sentences
+
+
+def _denied(
+    abnormality: str, organs: Sequence[str], *, both: bool, rates: ReportRates, rng: np.random.Generator
+) -> list[str]:
+    words = wording()["findings"][abnormality]
+    if not organs or rng.random() >= rates.deny:
+        return []
+    if "none_side" not in words:
+        return [_filled(_pick(words["none"], rng), organ, (), rng) for organ in organs]
+    if both:
+        return [_filled(_pick(words["none"], rng), organs[0], (), rng)]
+    return [_filled(_pick(words["none_side"], rng), organ, (), rng) for organ in organs]
+
+
+def _concluded(
+    abnormality: str, organs: Sequence[str], lesions: Mapping[str, Sequence[Lesion]], rng: np.random.Generator
+) -> list[str]:
+    words = wording()["findings"][abnormality]
+    if len(organs) == 2 and "impression_both" in words:
+        return [_pick(words["impression_both"], rng)]
+    return [_filled(_pick(words["impression"], rng), organ, lesions[f"{organ}:{abnormality}"], rng) for organ in organs]
+
+
+def _normal(truth: Mapping[str, int], rates: ReportRates, rng: np.random.Generator) -> list[tuple[str, str]]:
+    """Region and sentence for organs with nothing wrong; a pair is called normal together where both are."""
+    organs: dict[str, bool] = {}
+    for pair, here in truth.items():
+        organ = pair.split(":")[0]
+        organs[organ] = organs.get(organ, True) and not here
+    if not organs.pop("lungs", True):
+        organs["lung_left"] = organs["lung_right"] = False
+    found = []
+    for region in _REGIONS:
+        members = [organ for organ in organs if _GROUP.get(organ, organ) == region]
+        healthy = [organ for organ in members if organs[organ] and organ in wording()["normal"]]
+        if len(members) > 1 and all(organs[organ] for organ in members):
+            healthy = [region]
+        named = [organ for organ in healthy if rng.random() < rates.normal]
+        found += [(region, _pick(wording()["normal"][organ], rng)) for organ in named]
+    return found
+
+
+def _filled(sentence: str, organ: str, lesions: Sequence[Lesion], rng: np.random.Generator) -> str:
+    """A sentence with its slots filled from the largest lesion."""
+    slots = {
+        "side": "left" if organ.endswith("left") else "right",
+        "region": organ.split("_")[0],
+    }
+    if lesions:
+        largest = max(lesions, key=lambda lesion: lesion.radius_mm)
+        size = round(2 * largest.radius_mm)
+        slots["size"] = f"{size / 10:.1f} cm" if size >= 100 or rng.random() < 0.4 else f"{size} mm"
+        slots |= {"amount": largest.detail, "level": largest.detail, "lobe": _lobe(largest.detail)}
+    text = re.sub(r"\b([Aa]) (?=8|1[18]\b)", r"\1n ", sentence.format(**slots))
+    return text[0].upper() + text[1:]
+
+
+def _lobe(name: str) -> str:
+    """``lung_upper_lobe_left`` as a radiologist writes it."""
+    parts = name.split("_")
+    return f"{parts[3]} {parts[1]} lobe" if len(parts) == 4 else name
+
+
+def _pick(choices: Sequence[str], rng: np.random.Generator) -> str:
+    return str(choices[int(rng.integers(len(choices)))])

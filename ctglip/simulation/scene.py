@@ -1,0 +1,183 @@
+"""One study in the making: its HU and labels, and the means to find places in organs and paint lesions there."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy import ndimage
+
+from ctglip.simulation.anatomy import Anatomy
+from ctglip.simulation.canvas import Slices, smooth_noise
+from ctglip.simulation.labels import lookup
+
+
+@dataclass(frozen=True)
+class Lesion:
+    """Where one abnormality lies in one study.
+
+    Attributes:
+        abnormality: name in the abnormality dictionary.
+        organ: the most specific structure it lies in (a lobe, a vertebra).
+        centre_mm: x, y, z in the scan's own millimetres once the study is done (voxels times spacing before).
+        radius_mm: half the largest diameter.
+        detail: what a report would say of it beside its size (a lobe, a level).
+    """
+
+    abnormality: str
+    organ: str
+    centre_mm: tuple[float, float, float]
+    radius_mm: float
+    detail: str = ""
+
+
+@dataclass
+class Scene:
+    """A deformed anatomy to paint on.
+
+    Attributes:
+        hu: float32 ``[x, y, z]``, changed in place.
+        labels: uint8 ``[x, y, z]``, TotalSegmentator v2 numbers, changed in place where a lesion takes an organ's room.
+        spacing_mm: edge of a voxel.
+        anatomy: what the study was deformed from.
+    """
+
+    hu: np.ndarray
+    labels: np.ndarray
+    spacing_mm: float
+    anatomy: Anatomy
+    boxes: list[Slices | None] = field(init=False)
+
+    @property
+    def contrast(self) -> bool | None:
+        """Portal venous phase; None where unknown."""
+        return self.anatomy.contrast
+
+    def __post_init__(self) -> None:
+        self.boxes = ndimage.find_objects(self.labels, max_label=117)
+
+    def box(self, organs: Sequence[str], margin_mm: float = 0) -> Slices | None:
+        """The box around organs with a margin, clipped to the grid; None where none of them is there."""
+        table = lookup(organs)
+        found = [box for label, box in enumerate(self.boxes, start=1) if table[label] and box is not None]
+        if not found:
+            return None
+        margin = round(margin_mm / self.spacing_mm)
+        a, b, c = (
+            slice(
+                max(0, min(box[axis].start for box in found) - margin),
+                min(n, max(box[axis].stop for box in found) + margin),
+            )
+            for axis, n in enumerate(self.hu.shape)
+        )
+        return a, b, c
+
+    def mask(self, organs: Sequence[str], box: Slices) -> np.ndarray:
+        """Which voxels of a box belong to any of the organs."""
+        return lookup(organs)[self.labels[box]]
+
+    def median_hu(self, organ: str) -> float:
+        """Median HU inside an organ that is there."""
+        box = self.box([organ])
+        assert box is not None
+        return float(np.median(self.hu[box][self.mask([organ], box)]))
+
+    def spot(
+        self, organs: Sequence[str], radius_mm: float, rng: np.random.Generator, inside: float = 0.9
+    ) -> np.ndarray | None:
+        """A random voxel (float ``[3]``) with ``inside`` of the ball around it in the organs; None if none is found."""
+        box = self.box(organs)
+        if box is None:
+            return None
+        voxels = np.argwhere(self.mask(organs, box)) + [part.start for part in box]
+        table = lookup(organs)
+        for voxel in voxels[rng.integers(len(voxels), size=60)] if len(voxels) else ():
+            if self.share(voxel, radius_mm, table) >= inside:
+                return voxel.astype(float)
+        return None
+
+    def share(self, centre: np.ndarray, radius_mm: float, labels: np.ndarray) -> float:
+        """Which share of a ball around a voxel has one of ``labels`` (bool ``[256]``)."""
+        around = np.rint(centre).astype(int) + _ball(radius_mm / self.spacing_mm)
+        a, b, c = around[((around >= 0) & (around < self.hu.shape)).all(1)].T
+        return float(labels[self.labels[a, b, c]].sum() / len(around))
+
+    def soften(self, box: Slices, painted: np.ndarray) -> None:
+        """Blur the border of what was painted with one value in a box, as a scanner would."""
+        border = np.asarray(ndimage.binary_dilation(painted)) & ~eroded(painted)
+        self.hu[box][border] = ndimage.gaussian_filter(self.hu[box], 0.5, truncate=2)[border]
+
+    def paint(
+        self,
+        centre: np.ndarray,
+        radii_mm: np.ndarray | float,
+        hu: float,
+        rng: np.random.Generator,
+        *,
+        edge_mm: float = 2.0,
+        rough: float = 0.0,
+        over: np.ndarray | None = None,
+        strength: float = 1.0,
+    ) -> tuple[Slices, np.ndarray]:
+        """Blend a ball (or ellipsoid) of one HU into the image.
+
+        Args:
+            centre: voxel coordinates.
+            radii_mm: one radius or three.
+            hu: value at its middle.
+            rng: draws the surface's roughness.
+            edge_mm: width over which it fades out.
+            rough: deviation of the surface, as a share of the radius.
+            over: bool ``[256]``, labels that it may cover; None for any.
+            strength: how much of what was there is replaced.
+
+        Returns:
+            the box that was touched, and which of its voxels are more lesion than not.
+        """
+        radii = np.broadcast_to(np.asarray(radii_mm, float), 3) / self.spacing_mm
+        reach = radii * (1 + 2 * rough) + edge_mm / self.spacing_mm + 1
+        low = np.maximum(np.floor(centre - reach), 0).astype(int)
+        high = np.minimum(np.ceil(centre + reach) + 1, self.hu.shape).astype(int)
+        i, j, k = (slice(a, max(a, b)) for a, b in zip(low, high, strict=True))
+        box = (i, j, k)
+        grids = [((np.arange(a, max(a, b)) - c) / r) for a, b, c, r in zip(low, high, centre, radii, strict=True)]
+        level = np.sqrt(grids[0][:, None, None] ** 2 + grids[1][None, :, None] ** 2 + grids[2][None, None, :] ** 2)
+        if rough and level.size:
+            level = level + rough * smooth_noise(level.shape, max(2.0, float(radii.min()) * 0.8), rng)
+        weight = np.clip((1 - level) * float(radii.min()) * self.spacing_mm / edge_mm + 0.5, 0, 1) * strength
+        if over is not None:
+            weight = weight * over[self.labels[box]]
+        self.hu[box] += (weight * (hu - self.hu[box])).astype(np.float32)
+        return box, weight > 0.5 * strength
+
+    def lesion(self, abnormality: str, organ: str, centre: np.ndarray, radius_mm: float, detail: str = "") -> Lesion:
+        """A record of what was painted; ``centre`` in voxels."""
+        x, y, z = (float(c) * self.spacing_mm for c in centre)
+        return Lesion(abnormality, organ, (x, y, z), float(radius_mm), detail)
+
+
+@functools.lru_cache(maxsize=64)
+def _ball(radius: float) -> np.ndarray:
+    """Voxel offsets ``[n, 3]`` within ``radius`` voxels."""
+    reach = int(np.ceil(radius))
+    steps = np.arange(-reach, reach + 1)
+    offsets = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), -1).reshape(-1, 3)
+    return offsets[(offsets**2).sum(1) <= radius**2]
+
+
+def soft_tissue() -> np.ndarray:
+    """Labels that a lesion may push into: everything but bone, spinal cord and the great vessels."""
+    bones = ("spine", "ribs", "sternum", "hip_left", "hip_right", "sacrum")
+    return ~lookup([*bones, "spinal_cord", "aorta", "inferior_vena_cava", "heart"])
+
+
+def eroded(mask: np.ndarray) -> np.ndarray:
+    """A bool mask without its surface voxels."""
+    return np.asarray(ndimage.binary_erosion(mask), bool)
+
+
+def depth_mm(mask: np.ndarray, spacing_mm: float) -> np.ndarray:
+    """Distance in mm of each voxel of a mask to the nearest voxel outside it; float32."""
+    return np.asarray(ndimage.distance_transform_edt(mask, sampling=spacing_mm), np.float32)
