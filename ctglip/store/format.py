@@ -29,9 +29,6 @@ INFO = "store.json"
 STUDIES = "studies"
 JOURNAL = "journal.sqlite"
 SUFFIX = ".zarr"
-CHUNK = 48
-"""Longest edge of a chunk in voxels; a volume's edges are divided evenly, so no chunk is mostly padding."""
-
 TABLES: dict[str, dict[str, pl.DataType]] = {
     "studies": {
         "study_id": pl.String(),
@@ -40,6 +37,8 @@ TABLES: dict[str, dict[str, pl.DataType]] = {
         "shape": pl.List(pl.Int32()),
         "spacing_mm": pl.List(pl.Float64()),
         "affine": pl.List(pl.Float64()),
+        "source_shape": pl.List(pl.Int32()),
+        "source_spacing_mm": pl.List(pl.Float64()),
         "source_checksum": pl.String(),
         "recipe_hash": pl.String(),
         "checks": pl.String(),

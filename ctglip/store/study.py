@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import zarr
-from zarr.codecs import BloscCodec
 
 from ctglip.errors import StoreError
 from ctglip.files import atomic_path, file_checksum, value_hash
-from ctglip.store.format import CHUNK, FORMAT_VERSION, TABLES, study_path
+from ctglip.store.format import FORMAT_VERSION, TABLES, study_path
+from ctglip.store.shards import Volume, write_volume
 from ctglip.types import Box, Finding, OrganRow, Report, Standardized, spacing_of
 
 _EDGES = ("x0", "x1", "y0", "y1", "z0", "z1")
@@ -65,9 +65,9 @@ def write_study(root: Path, record: StudyRecord) -> Path:
     target = study_path(root, record.study_id)
     with atomic_path(target) as temporary, zarr.config.set({"json_indent": None}):
         group = zarr.create_group(temporary, zarr_format=3)
-        _write_array(group, "image", np.asarray(record.standardized.image))
+        write_volume(group, temporary, "image", record.standardized.image)
         if record.standardized.organs is not None:
-            _write_array(group, "organs", np.asarray(record.standardized.organs))
+            write_volume(group, temporary, "organs", record.standardized.organs)
         attributes = _attributes(record)
         attributes["checksums"] = {
             "rows": value_hash(attributes["rows"], 64),
@@ -80,23 +80,6 @@ def write_study(root: Path, record: StudyRecord) -> Path:
 def _data_files(folder: Path) -> list[str]:
     files = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     return sorted(name for name in files if name != "zarr.json")
-
-
-def _write_array(group: zarr.Group, name: str, array: np.ndarray) -> None:
-    data = array[None]
-    parts = [-(-size // CHUNK) or 1 for size in data.shape]
-    chunks = tuple(max(-(-size // n), 1) for size, n in zip(data.shape, parts, strict=True))
-    stored = group.create_array(
-        name,
-        shape=data.shape,
-        dtype=data.dtype,
-        chunks=chunks,
-        shards=tuple(chunk * n for chunk, n in zip(chunks, parts, strict=True)),
-        compressors=BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle"),
-        fill_value=0,
-        dimension_names=("channel", "x", "y", "z") if data.ndim == 4 else ("channel", "row", "column"),
-    )
-    stored[...] = data
 
 
 def _attributes(record: StudyRecord) -> dict[str, Any]:
@@ -138,6 +121,9 @@ def _study_row(record: StudyRecord, affine: list[list[float]]) -> dict[str, Any]
         "recipe_hash": record.recipe_hash,
         "checks": json.dumps([asdict(check) for check in record.standardized.checks], ensure_ascii=False),
     }
+    if record.source is not None:
+        row["source_shape"] = [int(n) for n in record.source.shape]
+        row["source_spacing_mm"] = [round(edge, 6) for edge in spacing_of(np.asarray(record.source.affine))]
     unknown = record.row.keys() - TABLES["studies"].keys()
     assert not unknown, f"studies.parquet has no column {sorted(unknown)}"
     return row | {key: value for key, value in record.row.items() if value is not None}
@@ -216,35 +202,30 @@ class StudyReader:
         return [{"study_id": self.study_id, **row} for row in self._rows.get(table, [])]
 
     @cached_property
-    def image_array(self) -> zarr.Array:
-        """The stored ``image``, ``[1, x, y, z]``, opened once."""
+    def _image(self) -> Volume:
         return self._open("image")
 
     @cached_property
-    def organs_array(self) -> zarr.Array | None:
-        """The stored ``organs``, ``[1, x, y, z]``, opened once, or None where there are no masks."""
+    def _organs(self) -> Volume | None:
         return self._open("organs") if (self.path / "organs").is_dir() else None
 
-    def _open(self, name: str) -> zarr.Array:
+    def _open(self, name: str) -> Volume:
         try:
-            return zarr.open_array(self.path / name, mode="r", zarr_format=3)
+            return Volume(self.path / name)
         except _DAMAGE as error:
             raise self._damaged(error) from error
 
     def image(self, box: Box | None = None) -> np.ndarray:
         """HU, int16 ``[x, y, z]``: the whole volume, or a half-open voxel box clipped to it."""
-        return self._read(self.image_array, box)
+        return self._read(self._image, box)
 
     def organs(self, box: Box | None = None) -> np.ndarray | None:
         """Organ labels, uint8 ``[x, y, z]``, or None where the study has no masks."""
-        return None if self.organs_array is None else self._read(self.organs_array, box)
+        return None if self._organs is None else self._read(self._organs, box)
 
-    def _read(self, array: zarr.Array, box: Box | None) -> np.ndarray:
+    def _read(self, volume: Volume, box: Box | None) -> np.ndarray:
         try:
-            if box is None:
-                return np.asarray(array[0])
-            x0, x1, y0, y1, z0, z1 = (max(int(edge), 0) for edge in box)
-            return np.asarray(array[0, x0:x1, y0:y1, z0:z1])
+            return volume.read(box)
         except _DAMAGE as error:
             raise self._damaged(error) from error
 

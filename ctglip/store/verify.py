@@ -119,9 +119,9 @@ def _invariants(store: Store, study: StudyReader, study_id: str) -> list[str]:
     wrong: list[str] = []
     if study.study_id != study_id:
         wrong.append(f"it calls itself {study.study_id!r}.")
-    image = study.image_array
-    if image.shape != (1, *study.shape) or image.dtype != np.int16:
-        wrong.append(f"image is {image.dtype} {image.shape}, expected int16 {(1, *study.shape)}.")
+    image = study.image()
+    if image.shape != study.shape or image.dtype != np.int16:
+        wrong.append(f"image is {image.dtype} {image.shape}, expected int16 {study.shape}.")
     organs = study.organs()
     if organs is not None and (organs.shape != study.shape or organs.dtype != np.uint8):
         wrong.append(f"organs is {organs.dtype} {organs.shape}, expected uint8 {study.shape}.")

@@ -45,8 +45,13 @@ def preprocess(
         raise ConfigError("--workers and --ray exclude each other.", fix="Give one of them.")
     settings = load_settings(PreprocessConfig, config or "preprocess/organ_crops", changes or ())
     table = read_cohort(cohort, columns)
-    with watching(Console(stderr=True)) as watch:
-        summary = preprocess_cohort(table, store, settings, workers or 1, ray, retry_failed, watch)
+    console = Console(stderr=True)
+    try:
+        with watching(console) as watch:
+            summary = preprocess_cohort(table, store, settings, workers or 1, ray, retry_failed, watch)
+    except KeyboardInterrupt:
+        console.print("Interrupted. What was finished is in the store; run the same command again to go on.")
+        raise typer.Exit(130) from None
     if as_json:
         typer.echo(json.dumps(summary.as_dict(), indent=2, ensure_ascii=False))
     else:

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -32,6 +33,7 @@ from ctglip.vocabulary.organs import load_organs
 from ctglip_preprocessing.case import Case, CaseResult, Plan
 from ctglip_preprocessing.executor import execute
 from ctglip_preprocessing.journal import Entry, Journal
+from ctglip_preprocessing.quality import QUALITY_PAGE, write_quality_page
 from ctglip_preprocessing.settings import PreprocessConfig
 from ctglip_preprocessing.stages.ingest import fingerprint
 
@@ -124,13 +126,15 @@ def preprocess_cohort(
             if watch is not None:
                 watch.begin(len(cases), run.up_to_date)
             try:
-                for result in execute(cases, run.plan, workers, address):
-                    run.take(result)
-                    if watch is not None:
-                        watch.advance(result)
+                with closing(execute(cases, run.plan, workers, address)) as results:
+                    for result in results:
+                        run.take(result)
+                        if watch is not None:
+                            watch.advance(result)
             finally:
                 run.bring_tables_up_to_date()
             moved = run.assign_splits(given)
+            run.write_quality_page(changed=bool(cases or moved))
             return run.summary(len(cases), moved, time.monotonic() - start)
         finally:
             run.journal.close()
@@ -285,6 +289,12 @@ class _Run:
         if splits.keys() == patients.keys() and all(given.get(p, splits[i]) == splits[i] for i, p in patients.items()):
             return {}
         return assign_splits(self.store, self.config.splits, given)
+
+    def write_quality_page(self, changed: bool) -> None:
+        """Write ``quality.html``, where it is missing or no longer true."""
+        if changed or not (self.store.path / QUALITY_PAGE).is_file():
+            failures = (entry.failure for entry in self.entries.values() if entry.status == "failed")
+            write_quality_page(self.store, sorted(failures, key=lambda failure: failure.study_id))
 
     def summary(self, worked: int, moved: dict[str, tuple[str, str]], seconds: float) -> Summary:
         """The run in numbers."""

@@ -1,26 +1,31 @@
 """Where cases are worked on: here, one after the other, or by Ray. The only file that knows Ray.
 
-Only paths and small results travel through Ray's object store; a worker reads and writes voxels itself.
+Only paths and small results travel through Ray's object store; a worker reads and writes voxels itself. Studies that
+need TotalSegmentator go to a pool of actors, one a GPU, where there are GPUs; all others are tasks of one CPU.
 """
 
 from __future__ import annotations
 
 import os
+import socket
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from ctglip.errors import CTGLIPError
 from ctglip.types import Failure
 from ctglip_preprocessing.case import Case, CaseResult, Plan, run_case
+from ctglip_preprocessing.stages.segment import needs_segmentation
 
 OBJECT_STORE_BYTES = 100 * 2**20
 QUEUED = 2
 """Cases handed to Ray beyond the number of its CPUs, so that no worker waits for the driver."""
 
 
-def execute(cases: Sequence[Case], plan: Plan, workers: int = 1, address: str | None = None) -> Iterator[CaseResult]:
+def execute(
+    cases: Sequence[Case], plan: Plan, workers: int = 1, address: str | None = None
+) -> Generator[CaseResult, None, None]:
     """Work on cases, in any order, and yield each result as it comes.
 
     Args:
@@ -35,42 +40,124 @@ def execute(cases: Sequence[Case], plan: Plan, workers: int = 1, address: str | 
     return _on_ray(cases, plan, workers, address)
 
 
-@dataclass(frozen=True)
-class _Running:
+@dataclass
+class _Job:
+    """A case with Ray, or waiting to be given to it."""
+
     case: Case
-    attempt: int
-    started: float
+    attempts: int = 0
+    started: float = 0.0
+    lane: _Lane | None = field(default=None, repr=False)
 
 
-def _on_ray(cases: Sequence[Case], plan: Plan, workers: int, address: str | None) -> Iterator[CaseResult]:
+class _Lane(Protocol):
+    """A kind of worker."""
+
+    def has_room(self) -> bool: ...
+
+    def submit(self, case: Case) -> Any: ...
+
+    def release(self, reference: Any) -> None: ...
+
+
+class _Tasks:
+    """Any worker with a free CPU and enough memory."""
+
+    def __init__(self, plan: Plan) -> None:
+        import ray
+
+        def work(case: Case, plan: Plan) -> CaseResult:
+            return run_case(case, plan, hard_limits=True)
+
+        memory = _bounded_memory(plan.config.study_memory_gb)
+        self._work: Any = ray.remote(num_cpus=1, memory=memory, max_retries=0)(work)
+        self._plan = ray.put(plan)
+        self._running = 0
+
+    def has_room(self) -> bool:
+        return self._running < _resource("CPU") + QUEUED
+
+    def submit(self, case: Case) -> Any:
+        self._running += 1
+        return self._work.remote(case, self._plan)
+
+    def release(self, reference: Any) -> None:  # noqa: ARG002
+        self._running -= 1
+
+
+class _Actors:
+    """One process a GPU, each with its models loaded once; a process that dies is started anew."""
+
+    def __init__(self, plan: Plan) -> None:
+        import ray
+
+        class Segmenter:
+            def work(self, case: Case, plan: Plan) -> CaseResult:
+                return run_case(case, plan, hard_limits=True)
+
+        kind: Any = ray.remote(num_cpus=1, num_gpus=1, max_restarts=-1, max_task_retries=0)(Segmenter)
+        self._plan = ray.put(plan)
+        self._idle = [kind.remote() for _ in range(int(_resource("GPU")))]
+        self._busy: dict[Any, Any] = {}
+
+    def has_room(self) -> bool:
+        return bool(self._idle)
+
+    def submit(self, case: Case) -> Any:
+        actor = self._idle.pop()
+        reference = actor.work.remote(case, self._plan)
+        self._busy[reference] = actor
+        return reference
+
+    def release(self, reference: Any) -> None:
+        self._idle.append(self._busy.pop(reference))
+
+
+def _on_ray(cases: Sequence[Case], plan: Plan, workers: int, address: str | None) -> Generator[CaseResult, None, None]:
     import ray
 
     ours = not ray.is_initialized()
     if ours:
         _connect(workers, address)
-    running: dict[Any, _Running] = {}
+    running: dict[Any, _Job] = {}
     try:
-        task = _task(plan)
-        shared = ray.put(plan)
-        waiting = [_Running(case, 0, 0.0) for case in reversed(cases)]
-        while waiting or running:
-            while waiting and len(running) < _cpus() + QUEUED:
-                next_one = waiting.pop()
-                reference = task.remote(next_one.case, shared)
-                running[reference] = _Running(next_one.case, next_one.attempt + 1, time.monotonic())
+        waiting = _queues(cases, plan)
+        while running or any(waiting.values()):
+            for lane, jobs in waiting.items():
+                while jobs and lane.has_room():
+                    job = jobs.pop()
+                    job.lane, job.attempts, job.started = lane, job.attempts + 1, time.monotonic()
+                    running[lane.submit(job.case)] = job
             ready, _ = ray.wait(list(running), num_returns=1, timeout=5.0)
             for reference in ready:
-                done = running.pop(reference)
-                result = _outcome(reference, done, plan)
+                job = running.pop(reference)
+                assert job.lane is not None
+                job.lane.release(reference)
+                result = _outcome(reference, job, plan)
                 if result is None:
-                    waiting.append(done)
+                    waiting[job.lane].append(job)
                 else:
                     yield result
     finally:
-        for reference in running:
-            ray.cancel(reference, force=True)
+        for reference, job in running.items():
+            ray.cancel(reference, force=isinstance(job.lane, _Tasks))
         if ours:
             ray.shutdown()
+
+
+def _queues(cases: Sequence[Case], plan: Plan) -> dict[_Lane, list[_Job]]:
+    """The cases of each lane, the first one last."""
+    recipe = plan.config.volume
+    on_gpu = recipe.segmentation is not None and recipe.segmentation.device != "cpu" and _resource("GPU") >= 1
+    slow = [case for case in cases if on_gpu and needs_segmentation(case.row, recipe)]
+    chosen = {case.row.study_id for case in slow}
+    quick = [case for case in cases if case.row.study_id not in chosen]
+    lanes: dict[_Lane, list[_Job]] = {}
+    if slow:
+        lanes[_Actors(plan)] = [_Job(case) for case in reversed(slow)]
+    if quick:
+        lanes[_Tasks(plan)] = [_Job(case) for case in reversed(quick)]
+    return lanes
 
 
 def _connect(workers: int, address: str | None) -> None:
@@ -78,14 +165,14 @@ def _connect(workers: int, address: str | None) -> None:
 
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    common: dict[str, Any] = {"log_to_driver": False, "logging_level": "error", "include_dashboard": False}
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
     if address is None:
-        ray.init(num_cpus=workers, object_store_memory=OBJECT_STORE_BYTES, **common)
+        ray.init(num_cpus=workers, object_store_memory=OBJECT_STORE_BYTES, include_dashboard=False, **quiet)
         return
-    common.pop("include_dashboard")
     try:
-        ray.init(address=address, **common)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+        _knock(address)
+        ray.init(address=address, **quiet)
+    except (OSError, RuntimeError, ValueError) as error:
         raise CTGLIPError(
             f"No Ray cluster answers at {address!r}: {error}.",
             code="no_cluster",
@@ -93,33 +180,34 @@ def _connect(workers: int, address: str | None) -> None:
         ) from error
 
 
-def _task(plan: Plan) -> Any:
-    """The remote function: one CPU and the study's memory, never more than the smallest node has."""
+def _knock(address: str) -> None:
+    """Raise an OSError when nobody listens at ``host:port``; Ray itself would try for many minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=10).close()
+
+
+def _bounded_memory(gigabytes: float) -> int:
+    """Bytes that Ray sets aside for a study, never more than the smallest node has: else it would wait for ever."""
     import ray
 
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) > 0]
-    least = min((node.get("memory", 0) for node in nodes), default=0)
-    memory = int(min(plan.config.study_memory_gb * 1e9, least))
-
-    def work(case: Case, plan: Plan) -> CaseResult:
-        return run_case(case, plan, hard_limits=True)
-
-    return ray.remote(num_cpus=1, memory=memory, max_retries=0)(work)
+    return int(min(gigabytes * 1e9, *(node.get("memory", 0) for node in nodes)))
 
 
-def _cpus() -> int:
+def _resource(name: str) -> float:
     import ray
 
-    return int(ray.cluster_resources().get("CPU", 1))
+    return float(ray.cluster_resources().get(name, 0))
 
 
-def _outcome(reference: Any, done: _Running, plan: Plan) -> CaseResult | None:
+def _outcome(reference: Any, job: _Job, plan: Plan) -> CaseResult | None:
     """A result, or None when the study's worker died under it and the study is to be tried again."""
     import ray
     from ray.exceptions import OutOfMemoryError, RayError
 
     config = plan.config
-    elapsed = time.monotonic() - done.started
+    elapsed = time.monotonic() - job.started
     try:
         return ray.get(reference)
     except OutOfMemoryError:
@@ -128,8 +216,8 @@ def _outcome(reference: Any, done: _Running, plan: Plan) -> CaseResult | None:
         code, message = "worker_died", f"Its worker died: {type(error).__name__}."
         if elapsed > config.study_timeout_s:
             code, message = "timeout", f"It took longer than {config.study_timeout_s:g} s (study_timeout_s)."
-    if code != "timeout" and done.attempt <= config.worker_retries:
+    if code != "timeout" and job.attempts <= config.worker_retries:
         return None
-    study_id = done.case.row.study_id
-    failure = Failure(study_id, "worker", code, message, {"attempts": done.attempt})
-    return CaseResult(study_id, done.case.fingerprint, "failed", "", failure, {"worker": elapsed})
+    study_id = job.case.row.study_id
+    failure = Failure(study_id, "worker", code, message, {"attempts": job.attempts})
+    return CaseResult(study_id, job.case.fingerprint, "failed", "", failure, {"worker": elapsed})

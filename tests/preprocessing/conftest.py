@@ -80,7 +80,7 @@ def config() -> PreprocessConfig:
     return load_settings(PreprocessConfig, "preprocess/demo_3mm", ["volume.spacing_mm=[4.0, 4.0, 4.0]"])
 
 
-def contents(store: Path, without: tuple[str, ...] = ("journal.sqlite", ".lock")) -> dict[str, str]:
+def contents(store: Path, without: tuple[str, ...] = ("journal.sqlite", ".lock", "quality.html")) -> dict[str, str]:
     """Path -> hash of every file of a store, but those that need not be the same."""
     files = (path for path in store.rglob("*") if path.is_file() and path.name not in without)
     return {str(f.relative_to(store)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}

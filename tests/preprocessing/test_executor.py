@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from ctglip_preprocessing.driver import preprocess_cohort
 
 from ctglip.cohort import read_cohort
+from ctglip.errors import CTGLIPError
 from tests.preprocessing.conftest import contents, write_table
 
 
@@ -28,3 +32,99 @@ def test_nothing_to_do_starts_no_ray(make_cohort, config, tmp_path: Path, monkey
     preprocess_cohort(read_cohort(table), tmp_path / "store", config)
     monkeypatch.setattr("ctglip_preprocessing.executor._connect", lambda *_: pytest.fail("Ray was started"))
     assert preprocess_cohort(read_cohort(table), tmp_path / "store", config, workers=2).worked == 0
+
+
+def _deadly() -> None:
+    """Set up in each worker: study 00001 kills it always, 00002 the first time."""
+    from ctglip_preprocessing import case
+
+    sound = case.run_case
+
+    def run_case(one, plan, hard_limits=False):
+        study_id = one.row.study_id
+        mark = plan.store.parent / f"died-{study_id}"
+        if study_id == "00001" or (study_id == "00002" and not mark.exists()):
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return sound(one, plan, hard_limits)
+
+    case.run_case = run_case
+
+
+@pytest.fixture
+def deadly_ray() -> Iterator[None]:
+    import ray
+
+    ray.init(
+        num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error",
+        runtime_env={"worker_process_setup_hook": _deadly},
+    )  # fmt: skip
+    yield
+    ray.shutdown()
+
+
+@pytest.mark.slow
+@pytest.mark.ci
+@pytest.mark.usefixtures("deadly_ray")
+def test_a_study_that_kills_its_worker_is_tried_again_and_then_a_row(make_cohort, config, tmp_path: Path) -> None:
+    table, _ = make_cohort(5)
+    summary = preprocess_cohort(read_cohort(table), tmp_path / "store", config, workers=2)
+    (failure,) = summary.failed
+    assert (failure.study_id, failure.stage, failure.code) == ("00001", "worker", "worker_died")
+    assert failure.details == {"attempts": 2}
+    assert summary.written == 4
+
+
+@pytest.mark.slow
+def test_a_hanging_study_ends_in_a_worker_too(make_cohort, config, tmp_path: Path) -> None:
+    table, _ = make_cohort(4)
+    (tmp_path / "ct00000.nii.gz").unlink()
+    os.mkfifo(tmp_path / "ct00000.nii.gz")
+    quick = config.model_copy(update={"study_timeout_s": 3.0})
+    summary = preprocess_cohort(read_cohort(table), tmp_path / "store", quick, workers=2)
+    assert [failure.code for failure in summary.failed] == ["timeout"]
+    assert summary.written == 3
+
+
+@pytest.mark.slow
+def test_no_cluster_is_the_users_fault(make_cohort, config, tmp_path: Path) -> None:
+    table, _ = make_cohort(1)
+    with pytest.raises(CTGLIPError) as error:
+        preprocess_cohort(read_cohort(table), tmp_path / "store", config, address="127.0.0.1:1")
+    assert error.value.code == "no_cluster"
+
+
+@pytest.mark.slow
+@pytest.mark.ci
+def test_a_node_that_dies_takes_no_study_along(make_cohort, config, tmp_path: Path) -> None:
+    import ray
+    from ray.cluster_utils import Cluster
+
+    table, _ = make_cohort(40)
+    cohort = read_cohort(table)
+    preprocess_cohort(cohort, tmp_path / "alone", config)
+    memory = {"object_store_memory": 100 * 2**20, "memory": 6 * 10**9}
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False, **memory})
+    doomed = cluster.add_node(num_cpus=1, **memory)
+    nodes: set[int] = set()
+
+    class Watch:
+        seen = 0
+
+        def begin(self, total: int, up_to_date: int) -> None: ...
+
+        def advance(self, result) -> None:
+            self.seen += 1
+            nodes.add(sum(node["Alive"] for node in ray.nodes()))
+            if self.seen == 5:
+                cluster.remove_node(doomed, allow_graceful=False)
+
+    try:
+        ray.init(address=cluster.address, log_to_driver=False, logging_level="error")
+        summary = preprocess_cohort(cohort, tmp_path / "store", config, address=cluster.address, watch=Watch())
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+    assert nodes == {1, 2}
+    assert (summary.written + summary.up_to_date, summary.failed) == (40, ())
+    assert contents(tmp_path / "store") == contents(tmp_path / "alone")

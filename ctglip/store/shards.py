@@ -1,0 +1,136 @@
+"""One volume as one zarr 3 shard: written and read chunk by chunk, without zarr's machinery around each chunk.
+
+The files are plain zarr 3 (``sharding_indexed``; inside, Blosc zstd level 3 with bit-shuffling) and zarr reads and
+writes the same. A shard is its chunks one after the other, then an index with (offset, bytes) of every chunk in C
+order as little-endian uint64, then the CRC-32C of the index (zarr's specification of the sharding codec, version 1.0).
+A chunk of nothing but zeros is not stored; its index entry is all ones.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import google_crc32c
+import numpy as np
+import zarr
+from numcodecs import blosc  # pyright: ignore[reportAttributeAccessIssue]
+from zarr.codecs import BloscCodec
+
+from ctglip.types import Box
+
+CHUNK = 40
+"""Longest edge of a chunk in voxels. Edges are multiples of 8: bit-shuffling works on 8 values at a time, and leaves
+what is over uncompressed (three times slower to write, 10 % larger)."""
+_EMPTY = np.uint64(2**64 - 1)
+_SHARD = ("c", "0", "0", "0", "0")
+_ENTRY = np.dtype("<u8")
+
+
+def chunk_edge(size: int) -> int:
+    """The edge of the chunks along an axis of ``size`` voxels: divided evenly, so that no chunk is mostly padding."""
+    even = -(-size // -(-size // CHUNK))
+    return -(-even // 8) * 8
+
+
+def write_volume(group: zarr.Group, path: Path, name: str, volume: np.ndarray) -> None:
+    """Write a volume ``[x, y, z]`` as the array ``[1, x, y, z]`` of a group that lies in the folder ``path``."""
+    chunks = tuple(chunk_edge(size) for size in volume.shape)
+    counts = tuple(-(-size // chunk) for size, chunk in zip(volume.shape, chunks, strict=True))
+    group.create_array(
+        name,
+        shape=(1, *volume.shape),
+        dtype=volume.dtype,
+        chunks=(1, *chunks),
+        shards=(1, *(chunk * count for chunk, count in zip(chunks, counts, strict=True))),
+        compressors=BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle"),
+        fill_value=0,
+        dimension_names=("channel", "x", "y", "z"),
+    )
+    index = np.full((*counts, 2), _EMPTY, dtype=_ENTRY)
+    shard = path / name / Path(*_SHARD)
+    shard.parent.mkdir(parents=True)
+    offset = 0
+    with shard.open("wb") as stream:
+        for place in np.ndindex(*counts):
+            piece = volume[tuple(slice(i * edge, (i + 1) * edge) for i, edge in zip(place, chunks, strict=True))]
+            if not piece.any():
+                continue
+            chunk = np.zeros(chunks, dtype=volume.dtype.newbyteorder("<"))
+            chunk[tuple(slice(0, size) for size in piece.shape)] = piece
+            packed = blosc.compress(chunk, b"zstd", 3, blosc.BITSHUFFLE, 0)
+            index[place] = offset, len(packed)
+            offset += stream.write(packed)
+        stream.write(index.tobytes())
+        stream.write(google_crc32c.value(index.tobytes()).to_bytes(4, "little"))
+
+
+class Volume:
+    """A volume in a shard, open for reading box after box; the index is kept.
+
+    Attributes:
+        shape: voxels along x, y, z.
+        dtype: of the voxels.
+
+    Raises:
+        OSError, ValueError, KeyError: the files are not those of a volume as ``write_volume`` makes it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        meta = json.loads((path / "zarr.json").read_bytes())
+        (codec,) = meta["codecs"]
+        inner = [step["name"] for step in codec["configuration"]["codecs"]]
+        if (codec["name"], inner) != ("sharding_indexed", ["bytes", "blosc"]) or meta["shape"][0] != 1:
+            raise ValueError(f"{path} is stored by {codec['name']} {inner}, expected one shard of Blosc chunks")
+        _, x, y, z = meta["shape"]
+        self.shape: tuple[int, int, int] = (x, y, z)
+        self.dtype = np.dtype(meta["data_type"])
+        self._chunks: tuple[int, ...] = tuple(codec["configuration"]["chunk_shape"][1:])
+        self._shard = path / Path(*_SHARD)
+        self._index = self._read_index()
+
+    def _read_index(self) -> np.ndarray:
+        counts = [-(-size // chunk) for size, chunk in zip(self.shape, self._chunks, strict=True)]
+        size = int(np.prod(counts)) * 2 * _ENTRY.itemsize
+        with self._shard.open("rb") as stream:
+            if stream.seek(0, os.SEEK_END) < size + 4:
+                raise ValueError(f"{self._shard} is cut off")
+            stream.seek(-size - 4, os.SEEK_END)
+            data = stream.read(size)
+            checksum = int.from_bytes(stream.read(4), "little")
+        if google_crc32c.value(data) != checksum:
+            raise ValueError(f"the index of {self._shard} is damaged")
+        return np.frombuffer(data, dtype=_ENTRY).reshape(*counts, 2)
+
+    def read(self, box: Box | None = None) -> np.ndarray:
+        """The voxels of a half-open box clipped to the volume, or all of them: C-ordered ``[x, y, z]``."""
+        x0, x1, y0, y1, z0, z1 = box or (0, self.shape[0], 0, self.shape[1], 0, self.shape[2])
+        low = [min(max(int(v), 0), size) for v, size in zip((x0, y0, z0), self.shape, strict=True)]
+        high = [min(max(int(v), a), size) for v, a, size in zip((x1, y1, z1), low, self.shape, strict=True)]
+        found = np.zeros([b - a for a, b in zip(low, high, strict=True)], dtype=self.dtype)
+        with self._shard.open("rb") as stream:
+            for place, there, here in _pieces(low, high, self._chunks):
+                offset, size = (int(v) for v in self._index[place])
+                if offset != int(_EMPTY):
+                    packed = os.pread(stream.fileno(), size, offset)
+                    chunk = np.frombuffer(blosc.decompress(packed), dtype=self.dtype).reshape(self._chunks)
+                    found[here] = chunk[there]
+        return found
+
+
+_Slices = tuple[slice, ...]
+
+
+def _pieces(
+    low: list[int], high: list[int], chunks: tuple[int, ...]
+) -> Iterator[tuple[tuple[int, ...], _Slices, _Slices]]:
+    """The chunks that a box meets: (place in the grid of chunks, part of the chunk, part of the box)."""
+    axes: list[list[tuple[int, slice, slice]]] = []
+    for a, b, edge in zip(low, high, chunks, strict=True):
+        spans = [(i, max(a, i * edge), min(b, (i + 1) * edge)) for i in range(a // edge, -(-b // edge))]
+        axes.append([(i, slice(p - i * edge, q - i * edge), slice(p - a, q - a)) for i, p, q in spans])
+    for x, y, z in itertools.product(*axes):
+        yield (x[0], y[0], z[0]), (x[1], y[1], z[1]), (x[2], y[2], z[2])

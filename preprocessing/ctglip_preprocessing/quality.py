@@ -1,0 +1,155 @@
+"""The quality page of a store: counts, failures, distributions with outliers, and a look at some studies."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from ctglip.errors import StoreError
+from ctglip.files import write_text
+from ctglip.pages.parts import Fact, Picture
+from ctglip.pages.pictures import Plane, best_slice, slice_picture
+from ctglip.pages.quality import CheckCount, Distribution, Outlier, QualityPage, render
+from ctglip.store.tables import Store
+from ctglip.types import Failure
+from ctglip.vocabulary.organs import OrganDictionary, load_organs
+
+QUALITY_PAGE = "quality.html"
+SHOWN = ("lungs", "heart", "aorta", "liver", "spleen", "kidneys", "urinary_bladder", "spine")
+"""Organs whose volume and HU are drawn, and whose outlines the montage shows."""
+MONTAGE = 12
+THIN = 0.25
+"""A scan whose height is a smaller part of its longest edge than this is a slab, and is shown from below."""
+ODD = 4.0
+"""A value is an outlier when its robust z-score (by median and MAD) is beyond this."""
+MOST_OUTLIERS = 8
+
+
+def write_quality_page(store: Store, failures: Sequence[Failure] = ()) -> Path:
+    """Write ``STORE/quality.html``, by rename. The same store and failures give the same page."""
+    path = store.path / QUALITY_PAGE
+    write_text(path, render(quality_page(store, failures)))
+    return path
+
+
+def quality_page(store: Store, failures: Sequence[Failure] = ()) -> QualityPage:
+    """What the page says, from the store's tables."""
+    studies = store.table("studies")
+    organs = load_organs()
+    distributions = _distributions(studies, store.table("organs"), organs)
+    return QualityPage(
+        title=f"Quality of {store.path.name}",
+        done=studies.height,
+        failures=tuple(failures),
+        facts=_facts(store, studies),
+        checks=_checks(studies),
+        distributions=distributions,
+        montage=_montage(store, distributions, organs),
+        notes=(
+            f"Outliers lie more than {ODD:g} robust standard deviations (by median and median deviation) from the "
+            "median; volumes are compared on a logarithmic scale.",
+            "Organs that touch the border of the scan are left out of the volumes: they may be cut off.",
+            "The montage shows studies with outliers first, then others at even steps through the list.",
+        ),
+    )
+
+
+def _facts(store: Store, studies: pl.DataFrame) -> tuple[Fact, ...]:
+    splits = store.table("splits").group_by("split").len().sort("split")
+    organs = store.table("organs")
+    reports = store.table("reports")["study_id"].n_unique()
+    spacing = " × ".join(f"{edge:g}" for edge in store.info.recipe.get("spacing_mm", ()))
+    return (
+        Fact("Patients", str(studies["patient_id"].n_unique())),
+        Fact("Grid", f"{spacing} mm", "the recipe's voxel edges"),
+        Fact("Recipe", store.info.recipe_hash, "hash of recipe and dictionaries"),
+        Fact("With organ masks", str(organs["study_id"].n_unique())),
+        Fact("With report", str(reports)),
+        Fact("Findings", str(store.table("findings").height), "rows of findings.parquet"),
+        *(Fact(f"Split {name}", f"{count} studies") for name, count in splits.iter_rows()),
+    )
+
+
+def _checks(studies: pl.DataFrame) -> tuple[CheckCount, ...]:
+    seen: defaultdict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
+    for study_id, text in studies.select("study_id", "checks").iter_rows():
+        for check in json.loads(text or "[]"):
+            seen[check["severity"], check["code"]].append((study_id, check["message"]))
+    rank = {"error": 0, "warning": 1, "info": 2}
+    order = sorted(seen.items(), key=lambda item: (rank[item[0][0]], -len(item[1]), item[0][1]))
+    return tuple(
+        CheckCount(code, severity, len({i for i, _ in found}), found[0][1], found[0][0])  # pyright: ignore[reportArgumentType]
+        for (severity, code), found in order
+    )
+
+
+def _distributions(studies: pl.DataFrame, rows: pl.DataFrame, organs: OrganDictionary) -> tuple[Distribution, ...]:
+    spacing = studies.drop_nulls("source_spacing_mm")
+    ids = spacing["study_id"].to_list()
+    edges = np.array(spacing["source_spacing_mm"].to_list(), dtype=float).reshape(-1, 3)
+    made = [
+        _distribution("Voxel edge in plane, as scanned", "mm", ids, edges[:, :2].max(1) if len(ids) else edges[:, 0]),
+        _distribution("Slice spacing, as scanned", "mm", ids, edges[:, 2]),
+        _distribution("Organs found", "", *_columns(rows.group_by("study_id").len().sort("study_id"), "len")),
+    ]
+    for name in SHOWN:
+        found = rows.filter(organ=name)
+        whole = found.filter(~pl.col("touches_border"))
+        display = organs[name].display.capitalize()
+        made.append(_distribution(f"{display}, volume", "ml", *_columns(whole, "volume_ml"), log=True))
+        made.append(_distribution(f"{display}, mean", "HU", *_columns(found, "mean_hu")))
+    return tuple(distribution for distribution in made if distribution.values)
+
+
+def _columns(table: pl.DataFrame, name: str) -> tuple[list[str], np.ndarray]:
+    return table["study_id"].to_list(), table[name].to_numpy().astype(float)
+
+
+def _distribution(name: str, unit: str, ids: list[str], values: np.ndarray, log: bool = False) -> Distribution:
+    odd = oddness(np.log(np.maximum(values, 1e-3)) if log else values)
+    worst = sorted((i for i in range(len(ids)) if odd[i] > ODD), key=lambda i: (-odd[i], ids[i]))
+    outliers = tuple(Outlier(ids[i], float(values[i])) for i in worst[:MOST_OUTLIERS])
+    return Distribution(name, unit, tuple(values.tolist()), outliers)
+
+
+def oddness(values: np.ndarray) -> np.ndarray:
+    """Robust z-scores, ``|value - median| / (1.4826 MAD)``; 0 for fewer than 8 values.
+
+    Where more than half of the values are equal the MAD is 0 and the mean deviation takes its place.
+    """
+    if len(values) < 8:
+        return np.zeros(len(values))
+    away = np.abs(values - np.median(values))
+    scale = 1.4826 * float(np.median(away)) or 1.2533 * float(away.mean())
+    return away / scale if scale > 0 else away
+
+
+def _montage(store: Store, distributions: Sequence[Distribution], organs: OrganDictionary) -> tuple[Picture, ...]:
+    """Coronal slices (axial ones of slabs): one look shows orientation, sides, and whether masks sit on organs."""
+    ids = store.study_ids
+    odd = Counter(outlier.study_id for d in distributions for outlier in d.outliers)
+    first = [study_id for study_id, _ in sorted(odd.items(), key=lambda item: (-item[1], item[0]))][: MONTAGE // 2]
+    steps = np.linspace(0, len(ids) - 1, min(len(ids), MONTAGE)).round().astype(int)
+    chosen = list(dict.fromkeys((*first, *(ids[i] for i in steps))))[:MONTAGE]
+    shown = {organs[name].display: organs.labels_of(name) for name in SHOWN}
+    pictures: list[Picture] = []
+    for study_id in chosen:
+        try:
+            study = store.study(study_id)
+            image, labels = study.image(), study.organs()
+        except StoreError:
+            continue
+        extent = [n * edge for n, edge in zip(image.shape, study.spacing_mm, strict=True)]
+        plane: Plane = "coronal" if extent[2] > THIN * max(extent) else "axial"
+        index = best_slice(image.shape, plane, labels, shown)
+        picture = slice_picture(
+            image, study.spacing_mm, plane, index, labels, shown, longest_px=300, subject=f"study {study_id}"
+        )
+        pictures.append(replace(picture, caption=f"Study {study_id}. {picture.caption}"))
+    return tuple(pictures)

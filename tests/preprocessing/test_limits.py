@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ctglip_preprocessing.driver import preprocess_cohort
+from ctglip_preprocessing.limits import TimeUp, limits
+
+from ctglip.cohort import read_cohort
+from tests.preprocessing.conftest import write_table
+
+STUCK = """
+import signal, time
+import ctglip_preprocessing.limits as limits
+limits.GRACE_S = 0.2
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])
+with limits.limits(0.2, 100, hard=True):
+    time.sleep(20)
+"""
+
+
+def test_time_runs_out_and_what_was_set_before_is_restored() -> None:
+    start = time.monotonic()
+    with pytest.raises(TimeUp), limits(0.2, 100, hard=False):
+        time.sleep(10)
+    assert time.monotonic() - start < 5
+    time.sleep(0.01)
+
+
+def test_no_except_clause_of_a_library_swallows_the_end_of_time() -> None:
+    def stubborn() -> None:
+        try:
+            time.sleep(10)
+        except Exception:  # noqa: BLE001
+            pytest.fail("swallowed")
+
+    with pytest.raises(TimeUp), limits(0.1, 100, hard=True):
+        stubborn()
+
+
+def test_a_process_that_no_interrupt_reaches_is_ended() -> None:
+    start = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", STUCK], capture_output=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert time.monotonic() - start < 15
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is limited on Linux alone")
+def test_memory_runs_out_and_comes_back() -> None:
+    with pytest.raises(MemoryError), limits(60, 0.2, hard=False):
+        np.ones(100_000_000)
+    assert np.ones(100_000_000, np.uint8).all()
+
+
+def test_a_study_that_hangs_is_a_row(make_cohort, config, tmp_path: Path) -> None:
+    table, rows = make_cohort(2)
+    (tmp_path / "ct00000.nii.gz").unlink()
+    os.mkfifo(tmp_path / "ct00000.nii.gz")
+    quick = config.model_copy(update={"study_timeout_s": 1.0})
+    summary = preprocess_cohort(read_cohort(table), tmp_path / "store", quick)
+    assert [(failure.study_id, failure.code) for failure in summary.failed] == [("00000", "timeout")]
+    assert summary.written == 1
+    write_table(table, rows[1:])
+
+
+def test_a_study_that_wants_too_much_memory_is_a_row(make_cohort, config, tmp_path: Path) -> None:
+    table, _ = make_cohort(2)
+    preprocess_cohort(read_cohort(table), tmp_path / "warm", config)
+    fine = config.model_copy(
+        update={
+            "study_memory_gb": 0.3,
+            "volume": config.volume.model_copy(update={"spacing_mm": (0.15, 0.15, 0.15)}),
+        }
+    )
+    summary = preprocess_cohort(read_cohort(table), tmp_path / "store", fine)
+    assert {failure.code for failure in summary.failed} == {"out_of_memory"}
