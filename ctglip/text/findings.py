@@ -10,7 +10,8 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from ctglip.text.lexicon import Lexicon, Mention
+from ctglip.text.lexicon import Lexicon
+from ctglip.text.measures import SILENT, Thing, gap, measured
 from ctglip.text.negation import Clauses
 from ctglip.text.places import Place, find_places
 from ctglip.text.words import Token
@@ -18,7 +19,6 @@ from ctglip.types import Laterality, Status
 
 _LISTS = frozenset({"and", "or", ",", "/", "&", "nor"})
 _SAID = ("affirmed", "uncertain")
-_SILENT = ("pathology", "mute")
 _RANK: dict[Status, int] = {"affirmed": 0, "uncertain": 1, "negated": 2, "historical": 3, "normal": 4}
 _INTRODUCTION = re.compile(
     r"^(?:when\b.*\b(?:examined|evaluated|assessed)|(?:in|on) (?:the )?(?:evaluation|assessment|examination|study)\b|"
@@ -53,17 +53,6 @@ class Reading:
     points_back: bool = False
 
 
-@dataclass(slots=True)
-class _Thing:
-    start: int
-    end: int
-    kind: str
-    key: str
-    status: Status | None = None
-    subject: Place | None = None
-    general: bool = False
-
-
 class _Sentence:
     """The working state of one sentence."""
 
@@ -72,66 +61,26 @@ class _Sentence:
         self.lexicon = lexicon
         self.tokens: list[Token] = lexicon.tokens(text)
         self.words = [token.word for token in self.tokens]
-        self.things = [_Thing(m.start, m.end, *m.value) for m in lexicon.seen.find(self.words)]
+        self.things = [Thing(m.start, m.end, *m.value) for m in lexicon.seen.find(self.words)]
         spans = [(thing.start, thing.end) for thing in self.things]
         self.signs = lexicon.signs.find(self.words)
         self.places, self.sides = find_places(self.tokens, lexicon, spans)
         self.clauses = Clauses(self.words, self.signs, spans, lexicon)
-        self.things += list(self._measured())
+        self.things += measured(self.words, self.places, self.things, self.clauses, lexicon)
         self.used: set[int] = set()
-
-    # --- measures: "heart size is increased"
-
-    def _measured(self) -> Iterator[_Thing]:
-        found = self.lexicon.measures.find(self.words)
-        for mention in found:
-            if mention.value[0] != "measure":
-                continue
-            entry = self.lexicon.cues["measures"][mention.value[1]]
-            change = self._change(mention, found)
-            key = entry.get(change.value[1]) if change else None
-            subject = self._subject(mention)
-            if change is None or key is None or subject is None:
-                continue
-            status: Status = self.clauses.status(change.start, change.end)
-            if change.value[1] == "normal":
-                status = "negated" if status == "affirmed" else "affirmed"
-            yield _Thing(mention.start, mention.end, "observation", key, status, subject)
-
-    def _change(self, mention: Mention, found: Sequence[Mention]) -> Mention | None:
-        start, end = self.clauses.clause_of(mention.start)
-        near = [m for m in found if m.value[0] == "change" and start <= m.start < end]
-        best = min(near, key=lambda m: _gap(m.start, m.end, mention.start, mention.end), default=None)
-        if best is None or _gap(best.start, best.end, mention.start, mention.end) > 12:
-            return None
-        return best
-
-    def _subject(self, mention: Mention) -> Place | None:
-        """The organ whose size or density is spoken of, unless it is a lesion's."""
-        start, end = self.clauses.clause_of(mention.start)
-        inside = [place for place in self.places if start <= place.start < end]
-        best = min(inside, key=lambda p: _gap(p.start, p.end, mention.start, mention.end), default=None)
-        if best is None:
-            return None
-        gap = _gap(best.start, best.end, mention.start, mention.end)
-        for thing in self.things:
-            named = thing.kind not in _SILENT and thing.key != "enlarged" and start <= thing.start < end
-            if named and _gap(thing.start, thing.end, mention.start, mention.end) <= gap:
-                return None
-        return best
 
     # --- things and their places
 
     def rows(self) -> Iterator[Row]:
         """All rows of the sentence."""
-        found: list[tuple[_Thing, Row]] = []
+        found: list[tuple[Thing, Row]] = []
         for number, thing in enumerate(self.things):
-            if thing.kind not in _SILENT:
+            if thing.kind not in SILENT:
                 found += [(thing, row) for row in self._rows_of(number, thing)]
         yield from (row for thing, row in found if not self._better_named(thing, row, found))
         yield from self._organ_rows()
 
-    def _better_named(self, thing: _Thing, row: Row, found: Sequence[tuple[_Thing, Row]]) -> bool:
+    def _better_named(self, thing: Thing, row: Row, found: Sequence[tuple[Thing, Row]]) -> bool:
         """Whether the sentence says more exactly what it is: a kind of it in the same organ, or, for a vague word
         ("density increase consistent with consolidation"), anything else in the same clause."""
         if row.abnormality is None or row.organ is None or row.status not in _SAID:
@@ -150,7 +99,7 @@ class _Sentence:
             for beside, other in found
         )
 
-    def _rows_of(self, number: int, thing: _Thing) -> Iterator[Row]:
+    def _rows_of(self, number: int, thing: Thing) -> Iterator[Row]:
         status = thing.status or self.clauses.status(thing.start, thing.end)
         sides = self.sides.get(number, set())
         placed = False
@@ -166,13 +115,13 @@ class _Sentence:
         if not placed:
             yield from self._unplaced(thing, status, sides)
 
-    def _resolved(self, thing: _Thing, place: Place, organ: str | None) -> tuple[str, str] | None:
+    def _resolved(self, thing: Thing, place: Place, organ: str | None) -> tuple[str, str] | None:
         if organ is None:
             return None
         resolved = self.lexicon.resolve(thing.kind, thing.key, organ, place.where.structure)
         return resolved or (self.lexicon.general(thing.key, organ) if thing.general else None)
 
-    def _unplaced(self, thing: _Thing, status: Status, sides: set[str]) -> Iterator[Row]:
+    def _unplaced(self, thing: Thing, status: Status, sides: set[str]) -> Iterator[Row]:
         """A thing whose organ is not named: at home, or left open to the topic of the sentences before."""
         name = thing.key if thing.kind == "abnormality" else self.lexicon.alone.get(thing.key)
         if thing.kind == "observation" or self.lexicon.is_general(thing.key):
@@ -195,10 +144,10 @@ class _Sentence:
             if organ:
                 yield Row(organ, name, status, laterality or self.lexicon.organs[organ].side)
 
-    def _side_near(self, thing: _Thing) -> set[str]:
+    def _side_near(self, thing: Thing) -> set[str]:
         start, end = self.clauses.clause_of(thing.start)
         sided = [p for p in self.places if start <= p.start < end and (p.sides or self._own_side(p))]
-        best = min(sided, key=lambda p: _gap(p.start, p.end, thing.start, thing.end), default=None)
+        best = min(sided, key=lambda p: gap(p.start, p.end, thing.start, thing.end), default=None)
         if best is None:
             return set()
         return best.sides or {self._own_side(best) or ""}
@@ -206,7 +155,7 @@ class _Sentence:
     def _own_side(self, place: Place) -> str | None:
         return self.lexicon.organs[place.where.organ].side if place.where.organ else None
 
-    def _places_of(self, thing: _Thing) -> list[Place]:
+    def _places_of(self, thing: Thing) -> list[Place]:
         if thing.subject is not None:
             return self._group(thing, thing.subject)
         inside = [p for p in self.places if p.start < thing.end and p.end > thing.start]
@@ -220,7 +169,7 @@ class _Sentence:
             best = self._nearest(thing, [p for p in self.places if start <= p.start < end])
         return self._group(thing, best) if best is not None else []
 
-    def _stations(self, thing: _Thing, places: list[Place]) -> list[Place]:
+    def _stations(self, thing: Thing, places: list[Place]) -> list[Place]:
         """Lymph nodes by their station: "lymphadenopathy in the mediastinum", "enlarged nodes in both axillae"."""
         nodal = [p.where.organ == "lymph_nodes" for p in places]
         if nodal == [True]:
@@ -235,7 +184,7 @@ class _Sentence:
         """The stations that the clause names for "lymph nodes", nearest first with those listed beside it."""
         start, end = self.clauses.clause_of(nodes.start)
         sited = [p for p in self.places if start <= p.start < end and self.lexicon.station(p.where)]
-        best = min(sited, key=lambda p: _gap(p.start, p.end, nodes.start, nodes.end), default=None)
+        best = min(sited, key=lambda p: gap(p.start, p.end, nodes.start, nodes.end), default=None)
         if best is None:
             return []
         listed = self._listed_with(best)
@@ -243,23 +192,23 @@ class _Sentence:
         stations = dict.fromkeys(self.lexicon.station(p.where) for p in listed)
         return [Place(nodes.start, nodes.end, where) for where in stations if where]
 
-    def _nearest(self, thing: _Thing, places: Sequence[Place]) -> Place | None:
+    def _nearest(self, thing: Thing, places: Sequence[Place]) -> Place | None:
         fitting = [p for p in places if not self._belongs_elsewhere(p, thing) and self._fits(thing, p)]
         return min(fitting, key=lambda p: self._distance(thing, p), default=None)
 
-    def _distance(self, thing: _Thing, place: Place) -> float:
-        gap = float(_gap(thing.start, thing.end, place.start, place.end))
+    def _distance(self, thing: Thing, place: Place) -> float:
+        distance = float(gap(thing.start, thing.end, place.start, place.end))
         before = self.words[max(0, place.start - 4) : place.start]
         if self._region(place):
-            gap += 15
+            distance += 15
         if place.where.near or not self.lexicon.words["beside"].isdisjoint(before):
-            gap += 20
-        return gap + 15 if place.where.weak else gap
+            distance += 20
+        return distance + 15 if place.where.weak else distance
 
     def _region(self, place: Place) -> bool:
         return place.where.organ is not None and self.lexicon.organs[place.where.organ].group == "regions"
 
-    def _belongs_elsewhere(self, place: Place, thing: _Thing) -> bool:
+    def _belongs_elsewhere(self, place: Place, thing: Thing) -> bool:
         return any(
             other is not thing
             and other.start <= place.start
@@ -268,10 +217,10 @@ class _Sentence:
             for other in self.things
         )
 
-    def _fits(self, thing: _Thing, place: Place) -> bool:
+    def _fits(self, thing: Thing, place: Place) -> bool:
         return any(self._resolved(thing, place, organ) for organ in place.where.organs)
 
-    def _group(self, thing: _Thing, place: Place) -> list[Place]:
+    def _group(self, thing: Thing, place: Place) -> list[Place]:
         """The place and those it is listed with ("liver, spleen and both kidneys")."""
         return [p for p in self._listed_with(place) if p is place or self._fits(thing, p)]
 
@@ -286,11 +235,11 @@ class _Sentence:
     def _joined(self, first: Place, second: Place) -> bool:
         if self.clauses.clause_of(first.start) != self.clauses.clause_of(second.start):
             return False
-        gap = self.words[first.end : second.start]
-        if not gap:
+        between = self.words[first.end : second.start]
+        if not between:
             return first.where.adjective and second.where.adjective
-        lists = not _LISTS.isdisjoint(gap) or (gap[0] in ("in", "at") and len(gap) < 4)
-        other = [word for word in gap if word not in self.lexicon.words["listing"]]
+        lists = not _LISTS.isdisjoint(between) or (between[0] in ("in", "at") and len(between) < 4)
+        other = [word for word in between if word not in self.lexicon.words["listing"]]
         plain = len(other) < 3 and all(w.isalpha() and w not in self.lexicon.words["boundary"] for w in other)
         return lists and plain and not self._marked(first.end, second.start)
 
@@ -300,7 +249,7 @@ class _Sentence:
             m.start < end and m.end > start and m.value[0] != "break" for m in self.signs
         )
 
-    def _coordinated(self, thing: _Thing, own: Place) -> list[Place]:
+    def _coordinated(self, thing: Thing, own: Place) -> list[Place]:
         """For "pleural and pericardial effusion": the effusion is in both."""
         head = self.lexicon.head_of(tuple(self.words[thing.start : thing.end]))
         found = [own]
@@ -312,7 +261,7 @@ class _Sentence:
             found.append(self.places[at])
         extra = [p for p in found[1:] if self._resolves_observation(head, p)]
         for place in extra:
-            self.things.append(_Thing(thing.start, thing.end, "observation", head, thing.status, place))
+            self.things.append(Thing(thing.start, thing.end, "observation", head, thing.status, place))
         return [own]
 
     def _resolves_observation(self, head: str, place: Place) -> bool:
@@ -335,7 +284,7 @@ class _Sentence:
 
     def _inside_thing(self, place: Place) -> bool:
         return any(
-            t.kind not in _SILENT and t.start <= place.start and place.end <= t.end and t.end > t.start + 1
+            t.kind not in SILENT and t.start <= place.start and place.end <= t.end and t.end > t.start + 1
             for t in self.things
         )
 
@@ -352,10 +301,6 @@ class _Sentence:
         if _INTRODUCTION.match(self.text):
             return None
         return "affirmed"
-
-
-def _gap(start: int, end: int, other_start: int, other_end: int) -> int:
-    return max(start - other_end, other_start - end, 0)
 
 
 def read_sentence(text: str, lexicon: Lexicon) -> Reading:
@@ -388,14 +333,15 @@ def _bare_status(sentence: _Sentence) -> Status:
 
 
 def _points_back(sentence: _Sentence) -> bool:
-    words = sentence.words
-    if not sentence.lexicon.words["advising"].isdisjoint(words):
+    """Whether a sentence without an organ goes on about the one before: "It is stable.", "No pathology seen."."""
+    words, lexicon = sentence.words, sentence.lexicon
+    if not words or not lexicon.words["advising"].isdisjoint(words):
         return False
-    return bool(words) and (
-        words[0] in sentence.lexicon.elliptical
-        or any(t.kind == "observation" or t.kind == "pathology" for t in sentence.things)
-        or any(words[i].isdigit() and words[i + 1] in ("mm", "cm", "x", "hu") for i in range(len(words) - 1))
-    )
+    if any(thing.kind in ("observation", "pathology") for thing in sentence.things):
+        return True
+    measured = any(words[i].isdigit() and words[i + 1] in ("mm", "cm", "x", "hu") for i in range(len(words) - 1))
+    telling = measured or bool(sentence.signs) or bool(lexicon.measures.find(words))
+    return measured or (words[0] in lexicon.elliptical and telling)
 
 
 def _reason(sentence: _Sentence, text: str) -> str:

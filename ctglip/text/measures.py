@@ -1,0 +1,94 @@
+"""Things that a sentence names, and those it tells by a measure: "heart size is increased", "heights are kept"."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from ctglip.text.lexicon import Lexicon, Mention
+from ctglip.text.negation import Clauses
+from ctglip.text.places import Place
+from ctglip.types import Status
+
+SILENT = ("pathology", "mute")
+"""Kinds of things that make no finding by themselves."""
+_REACH = 12
+
+
+@dataclass(slots=True)
+class Thing:
+    """A finding named by the words ``start`` to ``end``.
+
+    Attributes:
+        kind: "abnormality" of the dictionary, "observation" of this room, "pathology" or "mute".
+        key: its name there.
+        status: where it is known already (a measure).
+        subject: the organ whose measure it is.
+        general: its general word is meant, since its own organ is not the one named.
+    """
+
+    start: int
+    end: int
+    kind: str
+    key: str
+    status: Status | None = None
+    subject: Place | None = None
+    general: bool = False
+
+
+def gap(start: int, end: int, other_start: int, other_end: int) -> int:
+    """Words between two stretches of a sentence."""
+    return max(start - other_end, other_start - end, 0)
+
+
+def measured(
+    words: Sequence[str], places: Sequence[Place], things: Sequence[Thing], clauses: Clauses, lexicon: Lexicon
+) -> list[Thing]:
+    """What attributes and their changes say of organs: an observation each, denied where the measure is normal."""
+    return list(_measured(lexicon.measures.find(words), places, things, clauses, lexicon))
+
+
+def _measured(
+    found: Sequence[Mention],
+    places: Sequence[Place],
+    things: Sequence[Thing],
+    clauses: Clauses,
+    lexicon: Lexicon,
+) -> Iterator[Thing]:
+    for mention in found:
+        if mention.value[0] != "measure":
+            continue
+        entry = lexicon.cues["measures"][mention.value[1]]
+        change = _change(mention, found, clauses)
+        key = entry.get(change.value[1]) if change else None
+        subject = _subject(mention, places, things, clauses)
+        if change is None or key is None or subject is None:
+            continue
+        status: Status = clauses.status(change.start, change.end)
+        if change.value[1] == "normal":
+            status = "negated" if status == "affirmed" else "affirmed"
+        yield Thing(mention.start, mention.end, "observation", key, status, subject)
+
+
+def _change(mention: Mention, found: Sequence[Mention], clauses: Clauses) -> Mention | None:
+    start, end = clauses.clause_of(mention.start)
+    near = [m for m in found if m.value[0] == "change" and start <= m.start < end]
+    best = min(near, key=lambda m: gap(m.start, m.end, mention.start, mention.end), default=None)
+    if best is None or gap(best.start, best.end, mention.start, mention.end) > _REACH:
+        return None
+    return best
+
+
+def _subject(mention: Mention, places: Sequence[Place], things: Sequence[Thing], clauses: Clauses) -> Place | None:
+    """The organ whose size or density is spoken of, unless it is a lesion's."""
+    start, end = clauses.clause_of(mention.start)
+    inside = [place for place in places if start <= place.start < end]
+    best = min(inside, key=lambda p: gap(p.start, p.end, mention.start, mention.end), default=None)
+    if best is None:
+        return None
+    nearest = gap(best.start, best.end, mention.start, mention.end)
+    for thing in things:
+        named = thing.kind not in SILENT and thing.key != "enlarged" and start <= thing.start < end
+        if named and gap(thing.start, thing.end, mention.start, mention.end) <= nearest:
+            return None
+    return best
