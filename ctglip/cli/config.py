@@ -31,7 +31,7 @@ def settings_class(kind: str) -> type[Settings]:
 
         (entry,) = entry_points(group="ctglip.settings", name="preprocess")
         return entry.load()
-    raise ConfigError(f"The config's kind is {kind!r}.", fix="Known kinds: preprocess, pretrain, evaluate, simulate.")
+    raise ConfigError(f"The config's kind is {kind!r}.", fix="Known kinds: preprocess, pretrain, evaluate.")
 
 
 def _resolved(file: Path, changes: list[str] | None) -> Settings:

@@ -9,7 +9,7 @@ from ctglip.evaluation.labels import Labels
 from ctglip.evaluation.zero_shot import Scores, thresholds_of
 from ctglip.inference.scoring import Calibration
 
-MIN_ANSWERS = 40
+MIN_ANSWERS = 20
 
 
 def fit_calibration(labels: Labels, differences: Scores, learned_scale: float, what: str) -> Calibration:

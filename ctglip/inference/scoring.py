@@ -74,6 +74,9 @@ class Scorer:
 
     Args:
         release: the model.
+
+    Attributes:
+        dictionaries, templates, calibration: those of the model.
     """
 
     def __init__(self, release: Release) -> None:
@@ -81,7 +84,7 @@ class Scorer:
         self.dictionaries = dictionaries_of(release)
         self.calibration = Calibration.model_validate(release.calibration)
         self._organ_templates = load_organ_templates(release.organ_dictionary / "templates.yaml")
-        self._templates = load_abnormality_templates(release.abnormality_dictionary / "templates.yaml")
+        self.templates = load_abnormality_templates(release.abnormality_dictionary / "templates.yaml")
         self._axes: dict[Pair, Float[np.ndarray, " e"]] = {}
 
     def organ_prompts(self) -> list[tuple[str, ...]]:
@@ -97,8 +100,8 @@ class Scorer:
         """
         organ = self.dictionaries.organs[pair[0]]
         abnormality = self.dictionaries.abnormalities[pair[1]]
-        positive = positive_prompts(abnormality, organ, self._templates)
-        return positive, negative_prompts(abnormality, organ, self._templates)
+        positive = positive_prompts(abnormality, organ, self.templates)
+        return positive, negative_prompts(abnormality, organ, self.templates)
 
     def recognise(self, anatomy: Float[np.ndarray, "m e"]) -> Int[np.ndarray, " m"]:
         """For each organ the index (in ``release.organs``) of the name that is nearest to it."""

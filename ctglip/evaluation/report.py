@@ -1,0 +1,131 @@
+"""Results as the evaluation page's values."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ctglip.evaluation.bootstrap import Interval
+from ctglip.evaluation.encoded import EncodedSplit
+from ctglip.evaluation.labels import Labels
+from ctglip.evaluation.metrics import PairMetrics, roc_points
+from ctglip.evaluation.results import Results
+from ctglip.inference.scoring import Calibration, Scorer
+from ctglip.pages import parts
+from ctglip.pages import report as page
+
+_BINS = 8
+
+
+def evaluation_page(results: Results, split: EncodedSplit, labels: Labels, scorer: Scorer) -> page.EvaluationPage:
+    """The page of one evaluation.
+
+    Args:
+        results: what was found.
+        split: the encoded split, for curves and reliability.
+        labels: the pairs judged.
+        scorer: display names and calibration.
+    """
+    rows = tuple(_row(pair, split, labels, scorer) for pair in results.pairs)
+    controls = tuple(parts.Control(c.name, c.explanation, _score(c.macro_auroc)) for c in results.controls)
+    found = results.recognition
+    sides = "" if found.sides is None else f" Of paired organs, {found.sides:.1%} were given the right side."
+    return page.EvaluationPage(
+        title="Zero-shot evaluation",
+        split=results.split,
+        label_source=results.label_source,
+        auroc=_score(results.macro_auroc),
+        pairs=rows,
+        facts=_facts(results),
+        controls=controls,
+        recognition=parts.OrganRecognition(
+            top1=_score(found.top1),
+            macro=_score(found.macro),
+            n=found.n,
+            organs=found.names,
+            chance=1 / found.names,
+            note=f"The crop's field of view and the mask give much of it away.{sides}",
+        ),
+        notes=(*(_difference(results)), *results.notes),
+        reliability=_reliability(split, labels, scorer.calibration, results),
+    )
+
+
+def _score(interval: Interval) -> parts.Score:
+    return parts.Score(interval.value, interval.low, interval.high)
+
+
+def _row(pair: PairMetrics, split: EncodedSplit, labels: Labels, scorer: Scorer) -> page.PairRow:
+    dictionaries = scorer.dictionaries
+    key = (pair.organ, pair.abnormality)
+    x, y = roc_points(labels[key].labels, split.differences[key])
+    at = pair.at
+    return page.PairRow(
+        organ=dictionaries.organs[pair.organ].display,
+        abnormality=dictionaries.abnormalities[pair.abnormality].display,
+        auroc=_score(pair.auroc),
+        positives=pair.positives,
+        n=pair.n,
+        auprc=pair.auprc,
+        f1=at.f1 if at else None,
+        sensitivity=at.sensitivity if at else None,
+        specificity=at.specificity if at else None,
+        threshold=at.threshold if at else None,
+        roc=parts.Curve(x, y),
+    )
+
+
+def _facts(results: Results) -> tuple[parts.Fact, ...]:
+    calibration = results.calibration
+    f1 = "unknown" if results.macro_f1 is None else f"{results.macro_f1:.3f}"
+    facts = [
+        parts.Fact("Studies", str(results.studies), f"{results.patients} patients"),
+        parts.Fact("Organs encoded", str(results.crops), "each once"),
+        parts.Fact("Thresholds", results.threshold_source),
+        parts.Fact("Macro F1", f1, "at those thresholds"),
+        parts.Fact("Effective rank", f"{results.effective_rank:.1f}", f"of {results.embedding_dim} dimensions"),
+        parts.Fact("Calibration error", f"{calibration.ece_learned:.3f}", "with the learned temperature"),
+    ]
+    if calibration.ece_fitted is not None:
+        facts.append(parts.Fact("Calibration error", f"{calibration.ece_fitted:.3f}", "fitted on the validation split"))
+    if results.failures:
+        facts.append(parts.Fact("Studies that could not be read", str(len(results.failures))))
+    return tuple(facts)
+
+
+def _difference(results: Results) -> tuple[str, ...]:
+    out = []
+    for control in results.controls:
+        d = control.difference
+        if d.value is not None and d.low is not None and d.high is not None:
+            out.append(
+                f"The model is {d.value:+.3f} [{d.low:+.3f}, {d.high:+.3f}] macro AUROC above the control "
+                f"'{control.name}' on the same patients."
+            )
+    return tuple(out)
+
+
+def _reliability(
+    split: EncodedSplit, labels: Labels, calibration: Calibration, results: Results
+) -> tuple[page.Reliability, ...]:
+    truth = np.concatenate([labels[pair].labels for pair in sorted(labels)])
+    differences = np.concatenate([split.differences[pair] for pair in sorted(labels)])
+    learned = Calibration(scale=calibration.learned_scale).probabilities(differences)
+    found = [page.Reliability("Learned temperature", _bins(truth, learned), results.calibration.ece_learned)]
+    if calibration.fitted_on:
+        fitted, ece = calibration.probabilities(differences), results.calibration.ece_fitted
+        found.append(page.Reliability("Fitted on the validation split", _bins(truth, fitted), ece))
+    return tuple(found)
+
+
+def _bins(truth: np.ndarray, probabilities: np.ndarray) -> tuple[parts.ReliabilityBin, ...]:
+    which = np.minimum((probabilities * _BINS).astype(int), _BINS - 1)
+    found = []
+    for number in range(_BINS):
+        here = which == number
+        n = int(here.sum())
+        if n:
+            share = float(truth[here].mean())
+            half = 1.96 * float(np.sqrt(share * (1 - share) / n))
+            score = parts.Score(share, max(share - half, 0.0), min(share + half, 1.0))
+            found.append(parts.ReliabilityBin(float(probabilities[here].mean()), score, n))
+    return tuple(found)

@@ -1,0 +1,120 @@
+"""``evaluate``: a run and a store become ``results.json``, ``scores.parquet`` and ``report.html``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+import torch
+
+from ctglip.cohort import read_labels
+from ctglip.errors import CTGLIPError, ModelError, StoreError
+from ctglip.evaluation.encoded import EncodedSplit, encode_split
+from ctglip.evaluation.judging import judged_pairs, results_of
+from ctglip.evaluation.labels import Labels
+from ctglip.evaluation.report import evaluation_page
+from ctglip.evaluation.results import Results
+from ctglip.evaluation.settings import EvaluateConfig
+from ctglip.files import atomic_path, write_json, write_text
+from ctglip.inference.scoring import Calibration, Scorer
+from ctglip.models.release import load_release
+from ctglip.pages.report import render
+from ctglip.store.tables import Store
+
+Progress = Callable[[int, int], None]
+
+
+def evaluate(
+    run: Path,
+    store: Path,
+    out: Path,
+    split: str = "test",
+    labels: Path | None = None,
+    config: EvaluateConfig | None = None,
+    progress: Progress | None = None,
+) -> Results:
+    """Judge a model on one split of a store.
+
+    Args:
+        run: a run, or its ``model/`` folder.
+        store: the store; its volume recipe must be the model's.
+        out: folder for ``results.json``, ``scores.parquet`` and ``report.html``.
+        split: which patients are judged; thresholds come from the split ``val``.
+        labels: label table; without it the findings of the store's reports are the labels.
+        config: how it is done.
+        progress: called with (crops encoded, crops).
+
+    Raises:
+        ModelError: no model, or one made for another recipe.
+        StoreError: no store, or an empty split.
+        CohortError: the label table names nothing that is known.
+        CTGLIPError: no (organ, abnormality) has enough positives and negatives.
+    """
+    config = config or EvaluateConfig()
+    release, opened = load_release(run), Store.open(store)
+    if release.recipe != opened.info.recipe:
+        raise ModelError(
+            "The store was preprocessed with another recipe than the model was trained on.",
+            code="other_recipe",
+            fix="Preprocess the cohort with the model's recipe (its config.json holds it).",
+        )
+    gpu = torch.cuda.is_available() and config.device != "cpu"
+    release.model.to("cuda" if gpu else "cpu")
+    scorer = Scorer(release)
+    table = None if labels is None else read_labels(labels)
+    judged = encode_split(opened, scorer, split, table, config, config.controls, progress)
+    known = judged_pairs(judged, config.min_positives)
+    if not known:
+        raise CTGLIPError(
+            f"No (organ, abnormality) has {config.min_positives} positives and negatives in the split {split!r}.",
+            code="nothing_to_judge",
+            fix="Give more patients or labels, or lower min_positives.",
+        )
+    source = f"label table {labels.name}" if labels else "findings of the store's reports"
+    results = results_of(scorer, judged, _validation(opened, scorer, split, table, config), known, config, source)
+    write_json(out / "results.json", results.to_json())
+    with atomic_path(out / "scores.parquet") as temporary:
+        score_table(judged, known, scorer.calibration).write_parquet(temporary)
+    write_text(out / "report.html", render(evaluation_page(results, judged, known, scorer)))
+    return results
+
+
+def _validation(
+    store: Store, scorer: Scorer, split: str, table: pl.DataFrame | None, config: EvaluateConfig
+) -> EncodedSplit | None:
+    """The validation split; None where it is judged itself or is not there."""
+    if split == "val":
+        return None
+    try:
+        return encode_split(store, scorer, "val", table, config)
+    except StoreError as error:
+        if error.code in ("empty_split", "no_organs"):
+            return None
+        raise
+
+
+def score_table(split: EncodedSplit, labels: Labels, calibration: Calibration) -> pl.DataFrame:
+    """One row for each answer: study_id, patient, organ, abnormality, label, difference, probability, mask_only."""
+    frames = []
+    for (organ, name), known in sorted(labels.items()):
+        differences = split.differences[organ, name]
+        places = [split.cache.places[row] for row in known.rows]
+        mask_only = split.mask_only[organ, name] if split.mask_only is not None else [None] * len(places)
+        frames.append(
+            pl.DataFrame(
+                {
+                    "study_id": [place.study_id for place in places],
+                    "patient": split.patients[known.rows],
+                    "organ": organ,
+                    "abnormality": name,
+                    "label": known.labels,
+                    "difference": differences,
+                    "probability": calibration.probabilities(differences),
+                    "mask_only_difference": pl.Series(mask_only, dtype=pl.Float64),
+                    "volume_ml": [place.row.volume_ml for place in places],
+                    "touches_border": [place.row.touches_border for place in places],
+                }
+            )
+        )
+    return pl.concat(frames)

@@ -1,0 +1,267 @@
+"""One scan in, answers out: read and standardised by the model's own recipe, each organ encoded once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from ctglip.data.cache import CropCache, Place, stacked
+from ctglip.data.crops import CropSettings, cut_crop
+from ctglip.errors import MaskError, ModelError
+from ctglip.inference.encoding import encode_crops
+from ctglip.inference.questions import Question, parse_question
+from ctglip.inference.scoring import Pair, Scorer
+from ctglip.models.release import Release
+from ctglip.types import LabelMap, OrganRow, QualityCheck, Scan, Standardized
+from ctglip.vocabulary.organs import Organ
+from ctglip.vocabulary.prompts import normal_prompts
+from ctglip.volume.io import read_scan
+from ctglip.volume.masks import read_masks
+from ctglip.volume.recipe import VolumeRecipe
+from ctglip.volume.segmentation import SegmentationSettings, segment
+from ctglip.volume.standardize import standardize
+
+_OPEN_ENDED = frozenset(
+    {"aorta", "arteries", "veins", "digestive", "ribs", "muscles", "body_wall", "regions", "airways"}
+)
+_SIMILAR = 3
+
+
+@dataclass(frozen=True)
+class SimilarSentence:
+    """A sentence of the dictionary and its cosine similarity with the organ."""
+
+    text: str
+    similarity: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The answer to one question about one organ: a probability, or the reason why there is none.
+
+    Attributes:
+        question: as asked.
+        organ, abnormality: names in the dictionaries.
+        probability: 0 to 1, or None.
+        calibrated: the probability was calibrated on a validation split.
+        rank: of the abnormality among those of the organ that the model has learned, from 1.
+        of: how many were ranked.
+        reason: why there is no answer.
+        seen: the model has seen this abnormality of this organ in training.
+        similar: the dictionary sentences nearest to the organ.
+    """
+
+    question: str
+    organ: str
+    abnormality: str
+    probability: float | None
+    calibrated: bool = False
+    rank: int | None = None
+    of: int | None = None
+    reason: str = ""
+    seen: bool = False
+    similar: tuple[SimilarSentence, ...] = ()
+
+
+@dataclass(frozen=True)
+class ScanAnswers:
+    """All answers about one scan, and what is needed to show them.
+
+    Attributes:
+        scan: the scan's file or folder name.
+        masks: where the masks come from.
+        answers: in the order asked.
+        standardized: the scan as the model saw it.
+        displays: display names of the organs and abnormalities that occur.
+    """
+
+    scan: str
+    masks: str
+    answers: tuple[Answer, ...]
+    standardized: Standardized
+    displays: dict[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data: answers, organs found, quality checks."""
+        return {
+            "scan": self.scan,
+            "masks": self.masks,
+            "answers": [asdict(answer) for answer in self.answers],
+            "organs": [asdict(row) for row in self.standardized.rows],
+            "checks": [asdict(check) for check in self.standardized.checks],
+        }
+
+
+class Pipeline:
+    """A trained model that answers questions.
+
+    Args:
+        release: as ``models.release.load_release`` gives it.
+    """
+
+    def __init__(self, release: Release) -> None:
+        self.release = release
+        self.recipe = VolumeRecipe.model_validate(release.recipe)
+        self.crops = CropSettings.model_validate(release.crops)
+        self.scorer = Scorer(release)
+        self.dictionaries = self.scorer.dictionaries
+        self.trained: dict[str, tuple[str, ...]] = {
+            organ: tuple(names) for organ, names in release.provenance.get("trained", {}).items()
+        }
+
+    def query(
+        self,
+        scan: Path | str | Scan,
+        questions: Sequence[str],
+        masks: Path | str | LabelMap | None = None,
+        everything: bool = False,
+    ) -> ScanAnswers:
+        """Answer questions about one scan.
+
+        Args:
+            scan: NIfTI or NRRD file, folder of DICOM slices, or a scan in memory.
+            questions: in words, see ``inference.questions``.
+            masks: organ masks of the scan; made by TotalSegmentator where there are none.
+            everything: ask, after the questions, for all that the model has learned.
+
+        Raises:
+            VocabularyError: a question that is not understood (before the scan is read).
+            ScanError, MaskError: the scan or its masks cannot be used.
+            ModelError: nothing was asked.
+        """
+        asked = [parse_question(text, self.dictionaries, self.trained) for text in questions]
+        pairs = [entry for question in asked for entry in self._pairs(question)]
+        if everything:
+            pairs += [("", (organ, name)) for organ, names in self.trained.items() for name in names]
+        if not pairs:
+            raise ModelError("There is no question.", code="no_question", fix='Ask for example "gallstones?".')
+        standardized, origin = self.standardize(scan, masks)
+        answers = self._answers(pairs, standardized)
+        name = "scan in memory" if isinstance(scan, Scan) else Path(scan).name
+        return ScanAnswers(name, origin, tuple(answers), standardized, self._displays(answers, standardized))
+
+    def standardize(
+        self, scan: Path | str | Scan, masks: Path | str | LabelMap | None = None
+    ) -> tuple[Standardized, str]:
+        """The scan on the model's grid, by the recipe that the model was trained with; and where its masks are from."""
+        organs = self.dictionaries.organs
+        read, checks = (scan, ()) if isinstance(scan, Scan) else read_scan(Path(scan), self.recipe)
+        more: tuple[QualityCheck, ...] = ()
+        if masks is None:
+            labels, origin = self._segmented(read), "TotalSegmentator"
+        elif isinstance(masks, LabelMap):
+            labels, origin = masks, "label map in memory"
+        else:
+            labels, more = read_masks(Path(masks), read, self.recipe, organs)
+            origin = Path(masks).name
+        found = standardize(read, labels, self.recipe, organs)
+        return Standardized(
+            found.image, found.organs, found.affine, found.rows, (*checks, *more, *found.checks)
+        ), origin
+
+    def cut(self, standardized: Standardized, rows: Sequence[OrganRow]) -> CropCache:
+        """The crops of some organs: the same voxels as training would cut from the store."""
+        organs = self.dictionaries.organs
+        assert standardized.organs is not None
+        crops = [
+            cut_crop(
+                standardized.image, standardized.organs, standardized.affine, organs[r.organ], r, organs, self.crops
+            )
+            for r in rows
+        ]
+        return stacked([Place("", row) for row in rows], crops, self.crops)
+
+    def _segmented(self, scan: Scan) -> LabelMap:
+        try:
+            return segment(scan, self.recipe.segmentation or SegmentationSettings(), self.dictionaries.organs)
+        except MaskError as error:
+            raise MaskError(
+                f"The scan comes without masks, and they cannot be made: {error.message}",
+                code=error.code,
+                fix=f"Give the scan's organ masks. {error.fix}".strip(),
+            ) from error
+
+    def _pairs(self, question: Question) -> list[tuple[str, Pair]]:
+        """The question's pairs; "anything abnormal" becomes all that the organ was learned with."""
+        if question.abnormality is not None:
+            return [(question.text, (organ, question.abnormality)) for organ in question.organs]
+        found: list[tuple[str, Pair]] = []
+        for organ in question.organs:
+            names = self.trained.get(organ) or tuple(e.name for e in self.dictionaries.abnormalities.of_organ(organ))
+            found += [(question.text, (organ, name)) for name in names] or [(question.text, (organ, ""))]
+        return found
+
+    def _answers(self, pairs: Sequence[tuple[str, Pair]], standardized: Standardized) -> list[Answer]:
+        rows = {row.organ: row for row in standardized.rows}
+        organs = list(dict.fromkeys(organ for _, (organ, _) in pairs))
+        reasons = {organ: self._no_answer(organ, rows.get(organ), standardized) for organ in organs}
+        whole = [organ for organ in organs if not reasons[organ]]
+        cache = self.cut(standardized, [rows[organ] for organ in whole])
+        vectors = dict(zip(whole, encode_crops(self.release.model, cache, self.crops).diagnosis, strict=True))
+        out = []
+        for text, (organ, name) in pairs:
+            question = text or f"{organ}: {name}"
+            if organ in vectors:
+                out.append(self._answer(question, organ, name, vectors[organ]))
+            else:
+                out.append(Answer(question, organ, name, None, reason=reasons[organ]))
+        return out
+
+    def _answer(self, question: str, organ: str, name: str, vector: Float[np.ndarray, " e"]) -> Answer:
+        learned = self.trained.get(organ, ())
+        ranked = list(dict.fromkeys((*learned, name)))
+        differences = self.scorer.differences(vector[None], [(organ, other) for other in ranked])[0]
+        own = differences[ranked.index(name)]
+        calibration = self.scorer.calibration
+        return Answer(
+            question=question,
+            organ=organ,
+            abnormality=name,
+            probability=float(calibration.probabilities(own)),
+            calibrated=calibration.fitted_on is not None,
+            rank=1 + int((differences > own).sum()),
+            of=len(ranked),
+            seen=name in learned,
+            similar=self._similar(organ, ranked, vector),
+        )
+
+    def _similar(
+        self, organ: str, names: Sequence[str], vector: Float[np.ndarray, " e"]
+    ) -> tuple[SimilarSentence, ...]:
+        texts = list(normal_prompts(self.dictionaries.organs[organ], self.scorer.templates))
+        texts += [text for name in names for text in self.scorer.prompts((organ, name))[0]]
+        texts = list(dict.fromkeys(texts))
+        similarity = self.scorer.similarities(vector, texts)
+        best = np.argsort(-similarity, kind="stable")[:_SIMILAR]
+        return tuple(SimilarSentence(texts[i], round(float(similarity[i]), 4)) for i in best)
+
+    def _no_answer(self, organ: str, row: OrganRow | None, standardized: Standardized) -> str:
+        """Why nothing can be said of an organ; empty where something can."""
+        entry = self.dictionaries.organs[organ]
+        verb = "are" if entry.plural else "is"
+        if organ not in self.trained:
+            return f"The model was not trained on the {entry.display}."
+        if row is None:
+            labels = list(self.dictionaries.organs.grounding_labels(organ))
+            there = standardized.organs is not None and bool(np.isin(standardized.organs, labels).any())
+            why = f"too small (less than {self.recipe.min_organ_ml:g} ml)" if there else "not in the scan's masks"
+            return f"The {entry.display} {verb} {why}."
+        if row.touches_border and not _open_ended(entry):
+            return f"The {entry.display} {verb} cut off by the field of view."
+        return ""
+
+    def _displays(self, answers: Sequence[Answer], standardized: Standardized) -> dict[str, str]:
+        organs, abnormalities = self.dictionaries.organs, self.dictionaries.abnormalities
+        names = {answer.organ for answer in answers} | {row.organ for row in standardized.rows}
+        found = {name: organs[name].display for name in names}
+        return found | {a.abnormality: abnormalities[a.abnormality].display for a in answers if a.abnormality}
+
+
+def _open_ended(organ: Organ) -> bool:
+    """Whether scans hardly ever hold the whole of it, so that a cut end says nothing."""
+    return organ.group in _OPEN_ENDED or (organ.group == "vertebrae" and bool(organ.parts))

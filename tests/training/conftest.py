@@ -1,0 +1,45 @@
+"""A tiny store, a tiny text encoder and a config that fits both."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ctglip.config import validate
+from ctglip.store.tables import Store
+from ctglip.training.recipe import PretrainConfig
+from tests.training.tiny import write_tiny_store, write_word_bert
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Path]:
+    """A store of 40 tiny studies, and the table of what is true of them."""
+    return write_tiny_store(tmp_path_factory.mktemp("tiny") / "store", 40)
+
+
+@pytest.fixture(scope="session")
+def word_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_word_bert(tmp_path_factory.mktemp("bert") / "bert")
+
+
+@pytest.fixture
+def config(word_bert: Path) -> PretrainConfig:
+    return tiny_config(word_bert)
+
+
+def tiny_config(encoder: Path, **loop: object) -> PretrainConfig:
+    """Six steps of a very small model."""
+    tree = {
+        "data": {"organs": ["liver", "spleen", "kidney_left"], "crops": {"grid": [16, 16, 16]}, "negatives": 3},
+        "sampling": {"batch": 12, "organs": 3},
+        "text": {"name": str(encoder)},
+        "model": {
+            "encoder": {"name": "cnn", "widths": [8, 16], "blocks": [0, 1], "groups": 4},
+            "dim": 32,
+            "embedding_dim": 16,
+        },
+        "loop": {"steps": 6, "log_every": 1, "checkpoint_every": 2, "device": "cpu", "threads": 1, **loop},
+        "optim": {"lr": 0.003, "warmup": 2},
+    }
+    return validate(PretrainConfig, tree, "test")

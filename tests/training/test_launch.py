@@ -1,0 +1,138 @@
+"""A run: its files, its seed, and that it can be interrupted anywhere without a trace."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from ctglip.errors import ConfigError, CTGLIPError, ModelError, StoreError
+from ctglip.models.release import load_release
+from ctglip.store.tables import Store
+from ctglip.training.launch import pretrain
+from ctglip.training.recipe import PretrainConfig
+from ctglip.training.tracking import read_metrics
+from tests.training.conftest import tiny_config
+from tests.training.tiny import write_tiny_store
+
+_CLOCKS = ("seconds", "data_wait_s")
+
+
+def curve(run: Path) -> list[dict[str, Any]]:
+    return [{k: v for k, v in line.items() if k not in _CLOCKS} for line in read_metrics(run)]
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "model" / "model.safetensors")
+
+
+class Stop(Exception):
+    pass
+
+
+def stop_after(steps: int) -> Any:
+    def report(done: int, _: int) -> None:
+        if done == steps:
+            raise Stop
+
+    return report
+
+
+@pytest.fixture(scope="module")
+def run(tiny: tuple[Store, Path], word_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    pretrain(tiny[0].path, folder, tiny_config(word_bert))
+    return folder
+
+
+def test_a_run_holds_what_it_should(run: Path, tiny: tuple[Store, Path]) -> None:
+    names = {path.name for path in run.iterdir()}
+    assert names == {"config.resolved.yaml", "environment.json", "metrics.jsonl", "checkpoints", "text_bank", "model"}
+    assert [line["step"] for line in read_metrics(run)] == [1, 2, 3, 4, 5, 6, 6]
+    assert {"loss_anatomy", "loss_diagnosis", "lr", "seconds"} <= read_metrics(run)[0].keys()
+    assert "val_macro_auroc" in read_metrics(run)[-1]
+    release = load_release(run)
+    assert release.recipe == tiny[0].info.recipe
+    assert release.provenance["trained"]["liver"] == ["hepatic_steatosis"]
+    assert release.calibration["fitted_on"] == "findings of the split val"
+
+
+def test_records_hold_no_paths_but_the_users(run: Path, tiny: tuple[Store, Path], word_bert: Path) -> None:
+    for file in (run / "environment.json", run / "config.resolved.yaml", run / "metrics.jsonl"):
+        text = file.read_text().replace(str(word_bert), "")
+        assert "/" not in json.dumps(text.replace("\n", " "))
+    assert str(tiny[0].path) not in (run / "model" / "config.json").read_text()
+
+
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(
+    run: Path, tiny: tuple[Store, Path], word_bert: Path, tmp_path: Path
+) -> None:
+    config = tiny_config(word_bert)
+    pretrain(tiny[0].path, tmp_path / "again", config)
+    assert curve(tmp_path / "again") == curve(run)
+    pretrain(tiny[0].path, tmp_path / "other", config.model_copy(update={"seed": 1}))
+    assert curve(tmp_path / "other")[0] != curve(run)[0]
+
+
+@pytest.mark.parametrize("steps", [1, 3, 4])
+def test_an_interrupted_run_goes_on_to_the_last_bit(
+    run: Path, tiny: tuple[Store, Path], word_bert: Path, tmp_path: Path, steps: int
+) -> None:
+    config = tiny_config(word_bert)
+    with pytest.raises(Stop):
+        pretrain(tiny[0].path, tmp_path / "cut", config, progress=stop_after(steps))
+    assert not (tmp_path / "cut" / "model").exists()
+    pretrain(tiny[0].path, tmp_path / "cut", config, resume=True)
+    assert curve(tmp_path / "cut") == curve(run)
+    whole, cut = weights(run), weights(tmp_path / "cut")
+    assert all(torch.equal(whole[name], cut[name]) for name in whole)
+
+
+def test_a_damaged_last_checkpoint_falls_back_to_the_one_before(
+    run: Path, tiny: tuple[Store, Path], word_bert: Path, tmp_path: Path
+) -> None:
+    config = tiny_config(word_bert)
+    with pytest.raises(Stop):
+        pretrain(tiny[0].path, tmp_path / "cut", config, progress=stop_after(5))
+    last = sorted((tmp_path / "cut" / "checkpoints").iterdir())[-1]
+    last.write_bytes(last.read_bytes()[:100])
+    pretrain(tiny[0].path, tmp_path / "cut", config, resume=True)
+    assert curve(tmp_path / "cut") == curve(run)
+
+
+def test_a_finished_run_is_left_alone(run: Path, tiny: tuple[Store, Path], word_bert: Path) -> None:
+    before = (run / "metrics.jsonl").stat().st_mtime_ns
+    assert pretrain(tiny[0].path, run, tiny_config(word_bert), resume=True) == run / "model"
+    assert (run / "metrics.jsonl").stat().st_mtime_ns == before
+
+
+def test_a_run_is_not_overwritten_nor_resumed_with_other_settings_or_studies(
+    run: Path, tiny: tuple[Store, Path], word_bert: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match="already holds a run"):
+        pretrain(tiny[0].path, run, tiny_config(word_bert))
+    with pytest.raises(ConfigError, match="other settings of: loop"):
+        pretrain(tiny[0].path, run, tiny_config(word_bert, steps=7), resume=True)
+    other, _ = write_tiny_store(tmp_path / "other", 12)
+    with pytest.raises(StoreError, match="other studies"):
+        pretrain(other.path, run, tiny_config(word_bert), resume=True)
+
+
+def test_a_loss_that_is_no_number_stops_the_run(
+    tiny: tuple[Store, Path], config: PretrainConfig, tmp_path: Path
+) -> None:
+    wild = config.model_copy(update={"optim": config.optim.model_copy(update={"lr": 1e30, "warmup": 0, "clip": 0.0})})
+    with pytest.raises(ModelError, match="not a number at step"):
+        pretrain(tiny[0].path, tmp_path / "run", wild)
+
+
+def test_unknown_launchers_and_missing_stores_are_named(config: PretrainConfig, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="launch is 'slurm'"):
+        pretrain(tmp_path, tmp_path / "run", config, launch="slurm")
+    with pytest.raises(CTGLIPError, match="not a store"):
+        pretrain(tmp_path, tmp_path / "run", config)
+    assert not (tmp_path / "run").exists()
