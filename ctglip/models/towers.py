@@ -1,15 +1,27 @@
-"""The organ-text model: crops of organs on one side, texts on the other, one space between."""
+"""The organ-text model: organs of scans or films on one side, texts on the other, one space between."""
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ctglip.config import Settings
+from ctglip.errors import ModelError
+from ctglip.models.decoders import QueryDecoder
 from ctglip.models.encoders import CNNSettings, EncoderSettings, build_encoder
 from ctglip.models.heads import ProjectionHead
-from ctglip.models.pooling import masked_pool
+from ctglip.models.pooling import (
+    AttentionPool,
+    box_coverage,
+    coverage,
+    label_coverage,
+    masked_pool,
+    pool_boxes,
+    pool_labels,
+)
 
 
 class OrganTextModelSettings(Settings):
@@ -17,9 +29,16 @@ class OrganTextModelSettings(Settings):
 
     Attributes:
         encoder: the image encoder.
-        in_channels: channels of a crop (the mask channel included).
-        pool_levels: levels of the encoder over which the mask is pooled.
+        in_channels: channels of an image (a crop's mask channel included).
+        grounding: how an organ is found. ``crop``: each organ's crop is an image of its own. ``pool``: many organs in
+            one image, by its label map. ``box``: by boxes. ``query``: learned queries look for them.
+        pooling: over an organ's voxels, ``mean`` or ``attention`` with the organ's own query.
+        pool_levels: levels of the encoder that are pooled (``query`` reads the tokens).
+        organs: number of organs with a query (``attention``, ``query``).
+        query_layers: depth of the query decoder.
         use_size: the organ's scale and volume are inputs.
+        anatomy: there is a head for anatomy.
+        whole_image: there is a head for whole images.
         dim: width of an organ's feature.
         embedding_dim: width of the common space.
         text_dim: width of the text embeddings that come in.
@@ -27,29 +46,52 @@ class OrganTextModelSettings(Settings):
 
     encoder: EncoderSettings = CNNSettings()
     in_channels: int = 4
+    grounding: Literal["crop", "pool", "box", "query"] = "crop"
+    pooling: Literal["mean", "attention"] = "mean"
     pool_levels: tuple[int, ...] = (-2, -1)
+    organs: int = 0
+    query_layers: int = 2
     use_size: bool = True
+    anatomy: bool = True
+    whole_image: bool = False
     dim: int = 256
     embedding_dim: int = 128
     text_dim: int = 384
 
 
 class OrganTextModel(nn.Module):
-    """Organ crops and text embeddings to unit vectors that can be compared.
+    """Organs and text embeddings to unit vectors that can be compared.
 
     Args:
         settings: widths and parts.
+
+    Raises:
+        ModelError: code ``model_settings``: learned queries without a number of organs.
     """
 
     def __init__(self, settings: OrganTextModelSettings) -> None:
         super().__init__()
         self.encoder = build_encoder(settings.encoder, settings.in_channels)
         self.settings = settings.model_copy(update={"encoder": self.encoder.settings})
-        pooled = sum(self.encoder.level_channels[level] for level in settings.pool_levels)
-        self.organ_norm = nn.LayerNorm(pooled)
-        self.organ = nn.Linear(pooled, settings.dim)
-        self.size = nn.Sequential(nn.Linear(4, 64), nn.GELU(), nn.Linear(64, settings.dim))
-        self.anatomy_head = ProjectionHead(settings.dim, settings.embedding_dim, hidden=settings.dim)
+        widths = [self.encoder.level_channels[level] for level in settings.pool_levels]
+        asks = settings.grounding == "query" or settings.pooling == "attention"
+        if asks and settings.organs < 1:
+            raise ModelError("Organ queries need model.organs, the number of organs.", code="model_settings")
+        if settings.grounding == "query":
+            width = self.encoder.token_dim
+            self.queries = nn.Embedding(settings.organs, width)
+            self.decoder = QueryDecoder(width, settings.query_layers, hidden=4 * width)
+            widths = [width]
+        elif settings.pooling == "attention":
+            self.attention = nn.ModuleList(AttentionPool(width, settings.organs) for width in widths)
+        self.organ_norm = nn.LayerNorm(sum(widths))
+        self.organ = nn.Linear(sum(widths), settings.dim)
+        if settings.use_size:
+            self.size = nn.Sequential(nn.Linear(4, 64), nn.GELU(), nn.Linear(64, settings.dim))
+        if settings.anatomy:
+            self.anatomy_head = ProjectionHead(settings.dim, settings.embedding_dim, hidden=settings.dim)
+        if settings.whole_image:
+            self.image_head = ProjectionHead(self.encoder.token_dim, settings.embedding_dim, hidden=settings.dim)
         self.diagnosis_head = ProjectionHead(settings.dim, settings.embedding_dim, hidden=settings.dim)
         self.text_head = ProjectionHead(settings.text_dim, settings.embedding_dim)
 
@@ -58,19 +100,60 @@ class OrganTextModel(nn.Module):
         images: Float[Tensor, "m c *s"],
         masks: Float[Tensor, "m 1 *s"],
         sizes: Float[Tensor, "m 4"],
+        organ_id: Int[Tensor, " m"] | None = None,
     ) -> Float[Tensor, "m d"]:
-        """One feature for each organ: masked pooling at each of ``pool_levels`` and the organ's size.
+        """One feature for each organ's crop: masked pooling at each of ``pool_levels`` and the organ's size.
 
         Args:
             images: crops; a float16 store of crops is welcome, the weights' type is used.
             masks: the organ in each crop, 0 to 1.
             sizes: standardised log mm per voxel (x, y, z) and log volume.
+            organ_id: which query reads each crop; for ``pooling: attention`` alone.
         """
-        kind = self.organ.weight.dtype
-        levels = self.encoder(images.to(kind)).levels
-        pooled = [masked_pool(levels[level], masks.to(kind)) for level in self.settings.pool_levels]
-        features = self.organ(self.organ_norm(torch.cat(pooled, dim=1)))
-        return features + self.size(sizes.to(kind)) if self.settings.use_size else features
+        levels, masks = self._levels(images), masks.to(self._kind)
+        if self.settings.pooling == "attention":
+            assert organ_id is not None
+            own = torch.arange(len(images), device=images.device)
+            weights = [coverage(masks, tuple(level.shape[2:])).flatten(1) for level in levels]
+            return self._attended(levels, weights, sizes, organ_id, own)
+        return self._feature([masked_pool(level, masks) for level in levels], sizes)
+
+    def study_features(
+        self,
+        images: Float[Tensor, "b c *s"],
+        sizes: Float[Tensor, "m 4"],
+        organ_id: Int[Tensor, " m"],
+        study_index: Int[Tensor, " m"],
+        labels: Int[Tensor, "b ..."] | None = None,
+        member: Float[Tensor, "m l"] | None = None,
+        boxes: Float[Tensor, "m e"] | None = None,
+    ) -> Float[Tensor, "m d"]:
+        """One feature for each organ of whole images, each image encoded once.
+
+        Args:
+            images: scans, patches or films.
+            sizes: as in ``organ_features``.
+            organ_id: the query of each organ.
+            study_index: the image of each organ.
+            labels: label maps of the images (``pool``).
+            member: which labels make up each organ (``pool``).
+            boxes: half-open ``(x0, x1, y0, y1, ...)`` in image voxels (``box``).
+        """
+        if self.settings.grounding == "query":
+            tokens = self.encoder(images.to(self._kind)).tokens
+            found, _ = self.decoder(self.queries.weight.expand(len(tokens), -1, -1), tokens)
+            return self._feature([found[study_index, organ_id]], sizes)
+        levels = self._levels(images)
+        if self.settings.grounding == "box":
+            assert boxes is not None
+            return self._boxed(levels, images, boxes.to(self._kind), sizes, organ_id, study_index)
+        assert labels is not None
+        assert member is not None
+        if self.settings.pooling == "mean":
+            return self._feature([pool_labels(level, labels, member, study_index) for level in levels], sizes)
+        filled = [label_coverage(labels, member.shape[1], tuple(level.shape[2:])) for level in levels]
+        weights = [torch.einsum("ml,mln->mn", member.to(each.dtype), each[study_index]) for each in filled]
+        return self._attended(levels, weights, sizes, organ_id, study_index)
 
     def anatomy(self, features: Float[Tensor, "m d"]) -> Float[Tensor, "m e"]:
         """Unit vectors that are compared with organ prompts: which organ is this?"""
@@ -80,6 +163,47 @@ class OrganTextModel(nn.Module):
         """Unit vectors that are compared with findings: what does it show?"""
         return self.diagnosis_head(features)
 
+    def image(self, images: Float[Tensor, "b c *s"]) -> Float[Tensor, "b t"]:
+        """One feature for each whole image, for ``whole_image``'s head."""
+        return self.encoder(images.to(self._kind)).pooled
+
     def text(self, embeddings: Float[Tensor, "n t"]) -> Float[Tensor, "n e"]:
         """Unit vectors of text embeddings as the text encoder gave them."""
-        return self.text_head(embeddings.to(self.organ.weight.dtype))
+        return self.text_head(embeddings.to(self._kind))
+
+    @property
+    def _kind(self) -> torch.dtype:
+        return self.organ.weight.dtype
+
+    def _levels(self, images: Tensor) -> list[Tensor]:
+        levels = self.encoder(images.to(self._kind)).levels
+        return [levels[level] for level in self.settings.pool_levels]
+
+    def _boxed(
+        self,
+        levels: list[Tensor],
+        images: Tensor,
+        boxes: Tensor,
+        sizes: Tensor,
+        organ_id: Tensor,
+        study_index: Tensor,
+    ) -> Tensor:
+        """Boxes of the image laid on each level's grid."""
+        full = boxes.new_tensor(images.shape[2:])
+        scaled = [boxes * (boxes.new_tensor(level.shape[2:]) / full).repeat_interleave(2) for level in levels]
+        if self.settings.pooling == "mean":
+            pairs = zip(levels, scaled, strict=True)
+            return self._feature([pool_boxes(level, box, study_index) for level, box in pairs], sizes)
+        grids = [tuple(level.shape[2:]) for level in levels]
+        weights = [box_coverage(box, grid) for box, grid in zip(scaled, grids, strict=True)]
+        return self._attended(levels, weights, sizes, organ_id, study_index)
+
+    def _attended(
+        self, levels: list[Tensor], weights: list[Tensor], sizes: Tensor, organ_id: Tensor, study_index: Tensor
+    ) -> Tensor:
+        pools = zip(self.attention, levels, weights, strict=True)
+        return self._feature([pool(level, organ_id, study_index, each) for pool, level, each in pools], sizes)
+
+    def _feature(self, pooled: list[Tensor], sizes: Tensor) -> Tensor:
+        features = self.organ(self.organ_norm(torch.cat(pooled, dim=1)))
+        return features + self.size(sizes.to(self._kind)) if self.settings.use_size else features

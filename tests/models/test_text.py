@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from ctglip.errors import ModelError
+from ctglip.models.lora import add_lora
 from ctglip.models.text import TextEncoderSettings, load_text_encoder, read_text_encoder
 
 TEXTS = ["liver", "the liver is normal", "a large cyst", "the spleen is large the spleen is large"]
@@ -92,3 +93,53 @@ def test_embedded_encoder_knows_what_sentences_mean():
     )
     assert encoder.dim == 384
     assert stone @ calculus > stone @ fracture + 0.2
+
+
+def test_sentences_are_encoded_alone_and_averaged(tiny_bert):
+    together = load_text_encoder(settings(tiny_bert))
+    alone = load_text_encoder(settings(tiny_bert, sentences="mean"))
+    report = "The liver is large. The spleen is normal. A cyst"
+    parts = together.encode(["The liver is large.", "The spleen is normal.", "A cyst"])
+    torch.testing.assert_close(alone.encode([report, "liver"])[0], parts.mean(0), atol=1e-5, rtol=0)
+    assert alone.tokenize([report, "liver"]).shape[:2] == (2, 3)
+    assert alone.hash != together.hash
+
+
+@pytest.mark.parametrize("mode", ["lora", "full"])
+def test_a_trained_encoder_learns_saves_and_loads_frozen(tiny_bert, tmp_path, mode):
+    torch.manual_seed(0)
+    encoder = load_text_encoder(settings(tiny_bert, train=mode, lora_rank=2)).train()
+    before, first = encoder.encode(TEXTS), encoder.hash
+    torch.testing.assert_close(before, load_text_encoder(settings(tiny_bert)).encode(TEXTS), atol=1e-5, rtol=0)
+    optimizer = torch.optim.SGD([p for p in encoder.parameters() if p.requires_grad], lr=0.1)
+    for _ in range(3):
+        optimizer.zero_grad()
+        encoder(encoder.tokenize(TEXTS)).square().sum().backward()
+        optimizer.step()
+    after = encoder.encode(TEXTS)
+    assert not torch.allclose(after, before, atol=1e-3)
+    assert encoder.hash != first
+    encoder.save(tmp_path / "saved")
+    again = read_text_encoder(tmp_path / "saved")
+    torch.testing.assert_close(again.encode(TEXTS), after, atol=1e-5, rtol=0)
+    assert not again.trainable
+    assert not [p for p in again.model.parameters() if p.requires_grad]
+
+
+def test_low_rank_updates_train_few_weights_and_names_must_fit(tiny_bert):
+    encoder = load_text_encoder(settings(tiny_bert, train="lora", lora_rank=2))
+    trained = {name for name, p in encoder.named_parameters() if p.requires_grad}
+    assert all(name.endswith((".down", ".up")) for name in trained)
+    assert len(trained) == 4  # query and value of the one layer
+    with pytest.raises(ModelError, match="no linear layer"):
+        add_lora(torch.nn.Sequential(torch.nn.Linear(2, 2)), 1)
+
+
+def test_attention_over_tokens_ignores_padding_and_travels(tiny_bert, tmp_path):
+    torch.manual_seed(0)
+    encoder = load_text_encoder(settings(tiny_bert, pooling="attention", train="full"))
+    together, alone = encoder.encode(TEXTS), torch.cat([encoder.encode([text]) for text in TEXTS])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
+    assert not torch.allclose(together, load_text_encoder(settings(tiny_bert)).encode(TEXTS), atol=1e-4)
+    encoder.save(tmp_path / "saved")
+    torch.testing.assert_close(read_text_encoder(tmp_path / "saved").encode(TEXTS), together, atol=1e-5, rtol=0)
