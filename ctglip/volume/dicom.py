@@ -14,13 +14,14 @@ import pydicom
 
 from ctglip.errors import ScanError
 from ctglip.types import QualityCheck
-from ctglip.volume.dicom_headers import Slice, choose_series
+from ctglip.volume.dicom_headers import Series, Slice, choose_series
 from ctglip.volume.dicom_tags import quiet_pydicom, syntax_name
 from ctglip.volume.geometry import LPS_TO_RAS
 from ctglip.volume.intensity import AIR_HU, scale_to_int16
 from ctglip.volume.raw import RawVolume
 from ctglip.volume.recipe import VolumeRecipe
 
+SAME_PLACE_MM = 0.02
 MAX_GAP_MM = 25.0
 """A gap wider than this is not bridged: nothing is known of what lies in it."""
 
@@ -37,35 +38,29 @@ def read_series(path: Path, recipe: VolumeRecipe) -> RawVolume:
             ``single_slice``, ``slice_gap``, ``slices_shifted``, ``dicom_pixels``.
     """
     series, checks = choose_series(path, recipe.series)
-    slices, dropped = _one_stack(series.slices)
+    slices, dropped = _one_stack(series)
     slices, doubled = _without_doubles(slices)
-    positions, offsets = _positions(slices)
-    hu, numbers = _pixels(slices)
-    affine = _affine(slices, positions)
+    places = np.stack([one.place for one in slices])
+    positions = places @ _normal(slices)
     source, gaps = _spacing(positions, recipe)
-    _check_line(positions, offsets)
+    _check_line(positions, places)
+    hu, numbers = _pixels(slices)
     if source is not None:
         hu = _regular(hu, source)
-    return RawVolume(
-        hu.transpose(2, 1, 0), affine, slices=source, checks=(*checks, *dropped, *doubled, *gaps, *numbers)
-    )
+    noticed = (*checks, *dropped, *doubled, *gaps, *numbers)
+    return RawVolume(hu.transpose(2, 1, 0), _affine(slices, positions), slices=source, checks=noticed)
 
 
-def _one_stack(slices: tuple[Slice, ...]) -> tuple[list[Slice], list[QualityCheck]]:
+def _one_stack(series: Series) -> tuple[list[Slice], list[QualityCheck]]:
     """The largest set of slices with one orientation; a few others (localizers) are left out and counted."""
-    kept = [s for s in slices if not s.localizer and s.place is not None]
     checks: list[QualityCheck] = []
-    if localizers := sum(s.localizer for s in slices):
-        checks.append(QualityCheck("localizers", "info", f"{localizers} localizers were left out.", localizers))
-    if lost := len(slices) - localizers - len(kept):
-        checks.append(QualityCheck("dicom_geometry", "warning", f"{lost} slices say no position.", lost))
-    stacks: dict[tuple[float, ...], list[Slice]] = defaultdict(list)
-    for one in kept:
-        assert one.axes is not None
-        stacks[tuple(np.round(one.axes, 2) + 0.0)].append(one)
-    main = max(stacks.values(), key=len)
-    others = len(kept) - len(main)
-    if others > max(3, 0.1 * len(kept)):
+    if count := series.localizers:
+        checks.append(QualityCheck("localizers", "info", f"{count} localizers were left out.", count))
+    if count := series.unplaced:
+        checks.append(QualityCheck("dicom_geometry", "warning", f"{count} slices say no position.", count))
+    main = max(_alike(series.slices), key=len)
+    others = len(series.slices) - len(main)
+    if others > max(3, 0.1 * len(series.slices)):
         raise ScanError(
             f"The series mixes orientations: {len(main)} slices one way, {others} another.",
             code="mixed_orientation",
@@ -74,11 +69,26 @@ def _one_stack(slices: tuple[Slice, ...]) -> tuple[list[Slice], list[QualityChec
     if others:
         message = f"{others} slices of another orientation were left out."
         checks.append(QualityCheck("mixed_orientation", "warning", message, others))
-    if len({(s.shape, s.pixel_mm) for s in main}) > 1:
+    if len({s.shape for s in main}) > 1 or np.ptp([s.pixel_mm for s in main], axis=0).max() > 1e-3:
         raise ScanError(
-            f"The slices of the series differ in size: {sorted({s.shape for s in main})} pixels.", code="slice_sizes"
+            f"The slices of the series differ in size ({sorted({s.shape for s in main})} pixels) or pixel spacing.",
+            code="slice_sizes",
+            fix="Reconstruct the series with one field of view.",
         )
     return main, checks
+
+
+def _alike(slices: list[Slice]) -> list[list[Slice]]:
+    """Groups of slices with one orientation, within about a degree."""
+    stacks: list[list[Slice]] = []
+    for one in slices:
+        for stack in stacks:
+            if np.abs(stack[0].axes - one.axes).max() < 0.02:
+                stack.append(one)
+                break
+        else:
+            stacks.append([one])
+    return stacks
 
 
 def _without_doubles(slices: list[Slice]) -> tuple[list[Slice], list[QualityCheck]]:
@@ -86,11 +96,16 @@ def _without_doubles(slices: list[Slice]) -> tuple[list[Slice], list[QualityChec
     sizes: dict[int, int] = defaultdict(int)
     for one in slices:
         sizes[one.acquisition] += 1
-    ranked = sorted(slices, key=lambda s: (-sizes[s.acquisition], s.acquisition, s.instance, s.frame))
-    places: dict[int, Slice] = {}
-    for one in ranked:
-        places.setdefault(round(_height(one) * 50), one)
-    kept = sorted(places.values(), key=_height)
+    heights = [float(one.place @ _normal(slices)) for one in slices]
+    places: list[list[Slice]] = []
+    lowest = -np.inf
+    for height, one in sorted(zip(heights, slices, strict=True), key=lambda pair: pair[0]):
+        if height - lowest < SAME_PLACE_MM:
+            places[-1].append(one)
+        else:
+            places.append([one])
+            lowest = height
+    kept = [min(p, key=lambda s: (-sizes[s.acquisition], s.acquisition, s.instance, s.frame)) for p in places]
     if len(kept) < 2:
         raise ScanError(
             f"The series has {len(kept)} slice, expected a volume.", code="single_slice", fix="Choose another series."
@@ -101,21 +116,11 @@ def _without_doubles(slices: list[Slice]) -> tuple[list[Slice], list[QualityChec
     return kept, [QualityCheck("doubled_slices", "warning", message, doubles)]
 
 
-def _normal(one: Slice) -> np.ndarray:
-    assert one.axes is not None
-    normal = np.cross(one.axes[:3], one.axes[3:])
+def _normal(slices: list[Slice]) -> np.ndarray:
+    """The direction in which the slices are stacked, unit length."""
+    axes = slices[0].axes
+    normal = np.cross(axes[:3], axes[3:])
     return normal / np.linalg.norm(normal)
-
-
-def _height(one: Slice) -> float:
-    assert one.place is not None
-    return float(_normal(one) @ one.place)
-
-
-def _positions(slices: list[Slice]) -> tuple[np.ndarray, np.ndarray]:
-    """Millimetres along the normal ``[n]``, and places ``[n, 3]``."""
-    places = np.stack([one.place for one in slices if one.place is not None])
-    return places @ _normal(slices[0]), places
 
 
 def _check_line(positions: np.ndarray, places: np.ndarray) -> None:
@@ -140,10 +145,6 @@ def _step(positions: np.ndarray) -> float:
 
 def _affine(slices: list[Slice], positions: np.ndarray) -> np.ndarray:
     first, last = slices[0], slices[-1]
-    assert first.axes is not None
-    assert first.pixel_mm is not None
-    assert first.place is not None
-    assert last.place is not None
     affine = np.eye(4)
     affine[:3, 0] = first.axes[:3] * first.pixel_mm[1]
     affine[:3, 1] = first.axes[3:] * first.pixel_mm[0]

@@ -7,7 +7,7 @@ message quotes a header's text or a slice's file name (which may be a UID).
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,8 +34,8 @@ class Slice:
     """One CT slice: where its pixels are, where it lies, how its numbers scale.
 
     Attributes:
-        place: LPS millimetres of the first pixel's centre ``[3]``, None where the header does not say.
-        axes: directions of rows and columns ``[6]``, None where the header does not say.
+        place: LPS millimetres of the first pixel's centre ``[3]``.
+        axes: directions of rows and columns ``[6]``.
         pixel_mm: spacing between rows, between columns.
     """
 
@@ -44,22 +44,30 @@ class Slice:
     instance: int
     acquisition: int
     shape: tuple[int, int]
-    place: np.ndarray | None
-    axes: np.ndarray | None
-    pixel_mm: tuple[float, float] | None
+    place: np.ndarray
+    axes: np.ndarray
+    pixel_mm: tuple[float, float]
     slope: float | None
     intercept: float | None
     padding: int | None
-    localizer: bool
 
 
-@dataclass(frozen=True)
+@dataclass
 class Series:
-    """The CT slices of one series. ``words`` is the description, for choosing only: it is never shown."""
+    """The CT slices of one series.
+
+    Attributes:
+        words: the description, for choosing only: it is never shown.
+        slices: those with a place in space.
+        localizers: how many others only show where the scan was planned.
+        unplaced: how many others say no position.
+    """
 
     number: int | None
     words: str = field(repr=False)
-    slices: tuple[Slice, ...]
+    slices: list[Slice] = field(default_factory=list)
+    localizers: int = 0
+    unplaced: int = 0
 
 
 def choose_series(path: Path, wanted: str | None) -> tuple[Series, tuple[QualityCheck, ...]]:
@@ -69,7 +77,7 @@ def choose_series(path: Path, wanted: str | None) -> tuple[Series, tuple[Quality
         ScanError: ``folder_empty``, ``not_dicom``, ``no_ct``, ``dicom_geometry``, ``no_such_series``.
     """
     every, others, checks = _all_series(path)
-    usable = [s for s in every if any(not one.localizer and one.place is not None for one in s.slices)]
+    usable = [series for series in every if series.slices]
     if not usable:
         if every:
             raise ScanError(
@@ -109,8 +117,7 @@ def _all_series(path: Path) -> tuple[list[Series], Counter[str], list[QualityChe
     files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
     if not files:
         raise ScanError("The folder is empty.", code="folder_empty", fix="Name the folder of one DICOM series.")
-    groups: dict[str, list[Slice]] = defaultdict(list)
-    titles: dict[str, tuple[int | None, str]] = {}
+    groups: dict[str, Series] = {}
     others: Counter[str] = Counter()
     foreign = broken = 0
     with quiet_pydicom():
@@ -119,7 +126,7 @@ def _all_series(path: Path) -> tuple[list[Series], Counter[str], list[QualityChe
                 continue
             try:
                 header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(_TAGS))
-                slices = _slices(file, header) if _is_ct(header) else []
+                series = _add(groups, file, header) if _is_ct(header) else None
             except (InvalidDicomError, IsADirectoryError):
                 foreign += 1
                 continue
@@ -129,20 +136,16 @@ def _all_series(path: Path) -> tuple[list[Series], Counter[str], list[QualityChe
             if "Modality" not in header and "SOPClassUID" not in header:
                 broken += 1
                 continue
-            if not slices:
+            if series is None:
                 kind = str(header.get("Modality") or "")
                 others[kind if re.fullmatch(r"[A-Z]{2,9}", kind) else "unknown"] += 1
-                continue
-            key = str(header.get("SeriesInstanceUID", ""))
-            titles.setdefault(key, (whole(header.get("SeriesNumber")), str(header.get("SeriesDescription", ""))))
-            groups[key].extend(slices)
     if not groups and not others:
         code = "dicom_damaged" if broken else "not_dicom"
         raise ScanError(
             f"None of the {len(files)} files is a readable DICOM file.", code=code, fix="Name the folder of one series."
         )
     checks = _ignored(foreign, broken, others)
-    return [Series(*titles[key], tuple(slices)) for key, slices in groups.items()], others, checks
+    return list(groups.values()), others, checks
 
 
 def _ignored(foreign: int, broken: int, others: Counter[str]) -> list[QualityCheck]:
@@ -161,16 +164,28 @@ def _is_ct(header: Dataset) -> bool:
     return header.get("Modality") == "CT" or str(header.get("SOPClassUID", "")) in CT_CLASSES
 
 
-def _slices(path: Path, header: Dataset) -> list[Slice]:
-    """The slices of one file: one, or those of a multi-frame object from its functional groups."""
+def _add(groups: dict[str, Series], path: Path, header: Dataset) -> Series:
+    """Put the slices of one file (one, or those of a multi-frame object) into their series."""
+    key = str(header.get("SeriesInstanceUID", ""))
+    title = whole(header.get("SeriesNumber")), str(header.get("SeriesDescription", ""))
     sources = frame_sources(header)
+    localizer = "LOCALIZER" in [str(kind).upper() for kind in (header.get("ImageType") or [])]
     placed = len(sources) > 1 or (whole(header.get("NumberOfFrames")) or 1) == 1
-    return [_slice(path, header, frame, found, placed) for frame, found in enumerate(sources)]
+    found = [_slice(path, header, frame, source) if placed else None for frame, source in enumerate(sources)]
+    series = groups.setdefault(key, Series(*title))
+    if localizer:
+        series.localizers += len(found)
+    else:
+        series.slices += [one for one in found if one is not None]
+        series.unplaced += found.count(None)
+    return series
 
 
-def _slice(path: Path, header: Dataset, frame: int, sources: list[Dataset], placed: bool) -> Slice:
-    place, axes, pixel_mm = (plane(sources) if placed else None) or (None, None, None)
-    kinds = [str(kind).upper() for kind in (header.get("ImageType") or [])]
+def _slice(path: Path, header: Dataset, frame: int, sources: list[Dataset]) -> Slice | None:
+    where = plane(sources)
+    if where is None:
+        return None
+    place, axes, pixel_mm = where
     return Slice(
         path=path,
         frame=frame,
@@ -183,5 +198,4 @@ def _slice(path: Path, header: Dataset, frame: int, sources: list[Dataset], plac
         slope=number(look_up(sources, "RescaleSlope")),
         intercept=number(look_up(sources, "RescaleIntercept")),
         padding=whole(header.get("PixelPaddingValue")),
-        localizer="LOCALIZER" in kinds,
     )

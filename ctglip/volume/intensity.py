@@ -9,6 +9,7 @@ from ctglip.types import QualityCheck
 
 AIR_HU = -1024
 _INT16 = np.iinfo(np.int16)
+_BLOCK = 1 << 18
 
 
 def to_hu(
@@ -54,16 +55,28 @@ def scale_to_int16(values: np.ndarray, slope: float, intercept: float) -> tuple[
     """
     if values.dtype == np.int16 and slope == 1 and intercept == 0:
         return values, 0
-    if values.dtype.kind in "iub" and float(slope).is_integer() and float(intercept).is_integer():
-        scaled = values.astype(np.int32 if values.dtype.itemsize < 4 else np.int64)
-        scaled *= int(slope)
-        scaled += int(intercept)
-    else:
-        scaled = np.rint(values.astype(np.float64) * slope + intercept)
-    if scaled.min() >= _INT16.min and scaled.max() <= _INT16.max:
-        return scaled.astype(np.int16), 0
-    beyond = int(np.count_nonzero((scaled < _INT16.min) | (scaled > _INT16.max)))
-    return np.clip(scaled, _INT16.min, _INT16.max).astype(np.int16), beyond
+    if not (values.flags.c_contiguous or values.flags.f_contiguous):
+        values = np.ascontiguousarray(values)
+    result = np.empty_like(values, dtype=np.int16)
+    source, target = values.ravel(order="K"), result.ravel(order="K")
+    whole = values.dtype.kind in "iub" and float(slope).is_integer() and float(intercept).is_integer()
+    beyond = 0
+    for start in range(0, len(source), _BLOCK):
+        part = source[start : start + _BLOCK]
+        if whole:
+            scaled = part.astype(np.int32 if part.dtype.itemsize < 4 else np.int64)
+            scaled *= int(slope)
+            scaled += int(intercept)
+        else:
+            scaled = part.astype(np.float64)
+            scaled *= slope
+            scaled += intercept
+            np.rint(scaled, out=scaled)
+        if scaled.min() < _INT16.min or scaled.max() > _INT16.max:
+            beyond += int(np.count_nonzero((scaled < _INT16.min) | (scaled > _INT16.max)))
+            np.clip(scaled, _INT16.min, _INT16.max, out=scaled)
+        target[start : start + _BLOCK] = scaled
+    return result, beyond
 
 
 def _finite(values: np.ndarray, slope: float, intercept: float, where: str) -> tuple[np.ndarray, list[QualityCheck]]:

@@ -178,7 +178,10 @@ def _folder(path: Path, organs: OrganDictionary, unknown: list[str]) -> list[_Dr
         key = (volume.values.shape, *np.round(volume.affine, 4).ravel().tolist())
         if key not in grids:
             grids[key] = _Drawn(np.zeros(volume.values.shape, np.uint8, order="F"), volume.affine)
-        grids[key].labels[volume.values * volume.slope + volume.intercept > 0.5] = organ.label or 0
+        values, plain = volume.values, volume.slope == 1 and volume.intercept == 0 and volume.values.dtype.kind in "iub"
+        inside = values > 0 if plain else values * volume.slope + volume.intercept > 0.5
+        if inside.any():
+            grids[key].labels[inside] = organ.label or 0
     return [_drawn(one.labels, RawVolume(one.labels, one.affine)) for one in grids.values()]
 
 

@@ -74,7 +74,7 @@ def _slice_mismatch(shape: tuple[int, ...], affine: np.ndarray, scan: Scan) -> i
         off = scan.affine[:3, 3] - affine[:3, 3]
         if unit @ other < 0.999 or np.linalg.norm(off - (off @ unit) * unit) > 0.5 * smallest:
             continue
-        if uneven or apart > 0.01:
+        if uneven or apart * count > 0.5:
             return axis
     return None
 

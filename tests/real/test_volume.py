@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from ctglip.errors import MaskError
 from ctglip.types import LabelMap, QualityCheck, Scan, Standardized
@@ -87,6 +88,10 @@ def test_patient_b_dicom_with_turned_masks(real_data: Path) -> None:
     assert case.scan.hu.shape == (512, 512, 20)
     assert np.allclose(case.scan.spacing_mm, (0.9765625, 0.9765625, 2))
     assert (case.scan.hu.min(), case.scan.hu.max()) == (-1024, 1839)
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder / "dicom")))
+    theirs = sitk.GetArrayFromImage(reader.Execute()).T[::-1, ::-1]
+    assert np.array_equal(case.scan.hu, theirs), "SimpleITK reads the same numbers"
     assert "masks_resampled" not in case.codes, "the masks lie on the series' own grid"
     assert case.centre("liver")[0] > case.centre("spleen")[0]
     assert 60 < case.row("liver")[1] < 130

@@ -291,3 +291,20 @@ def test_two_phases_in_one_series_are_not_mixed(write_series: Callable[..., Path
     scan, checks = read_scan(path, RECIPE)
     assert np.array_equal(scan.hu, hu[::-1, ::-1])
     assert next(c for c in checks if c.code == "doubled_slices").value == 7
+
+
+def test_slightly_different_headers_are_one_stack(write_series: Callable[..., Path]) -> None:
+    """Rounding in the headers of some slices must neither split the stack nor make it look uneven."""
+    hu = lps_volume()
+
+    def jitter(k: int, data: Any) -> None:
+        data.ImageOrientationPatient = [0.995, 0.0998 + 1e-4 * (k % 2), 0, -0.0998, 0.995, 0]
+        data.PixelSpacing = [2.0 + 1e-4 * (k % 2), 2.0]
+        data.ImagePositionPatient = [-20, -10, 3.0 * k + 0.01 * (k % 3)]
+
+    path = write_series(hu, np.arange(8) * 3.0, change=jitter)
+    write_series(hu, np.arange(8) * 3.0, change=lambda k, data: False if k != 4 else jitter(4, data))
+    scan, checks = read_scan(path, RECIPE)
+    assert np.array_equal(scan.hu, hu[::-1, ::-1])
+    assert not {"slice_gap", "mixed_orientation"} & set(codes(checks))
+    assert next(c for c in checks if c.code == "doubled_slices").value == 1

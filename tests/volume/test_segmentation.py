@@ -57,6 +57,11 @@ def test_real_inference_keeps_place_and_model(scan: Scan, weights: Path, organs:
     with Segmenter(SETTINGS, organs) as segmenter:
         first, checks = segmenter.run(scan)
         worker = segmenter._worker
+        segmenter.settings = SETTINGS.model_copy(update={"roi_subset": ("liver",)})
+        liver, _ = segmenter.run(scan)
+        segmenter.settings = SETTINGS.model_copy(update={"mode": "fastest"})
+        coarse, _ = segmenter.run(scan)
+        segmenter.settings = SETTINGS
         turned = Scan(scan.hu[::-1, :, ::-1], scan.affine)
         second, _ = segmenter.run(turned)
         assert segmenter._worker is worker, "the process and its model stay"
@@ -70,6 +75,9 @@ def test_real_inference_keeps_place_and_model(scan: Scan, weights: Path, organs:
         assert (first.labels[wanted] == label).mean() > 0.5
         assert not np.isin(first.labels[scan.hu < 0], label).any()
     assert set(np.unique(first.labels)) == {0, 5, 29, 51}
+    assert set(np.unique(liver.labels)) == {0, 5}
+    assert (coarse.labels == first.labels).mean() > 0.97
+    assert not np.array_equal(coarse.labels, first.labels)
     assert (second.labels == first.labels[::-1, :, ::-1]).mean() > 0.99, "right stays right"
 
 
