@@ -25,7 +25,8 @@ def simulate(
 ) -> None:
     """Simulate CT studies with reports and a truth table."""
     from ctglip.config import load_settings
-    from ctglip.simulation.cohort import SimulationSettings, simulate_cohort
+    from ctglip.simulation.cohort import simulate_cohort
+    from ctglip.simulation.study import SimulationSettings
 
     settings = load_settings(SimulationSettings, config, changes or ())
     with progress("Simulating studies") as report:
