@@ -167,7 +167,8 @@ def _connect(workers: int, address: str | None) -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
     if address is None:
-        ray.init(num_cpus=workers, object_store_memory=OBJECT_STORE_BYTES, include_dashboard=False, **quiet)
+        own = {"address": "local", "num_cpus": workers, "object_store_memory": OBJECT_STORE_BYTES}
+        ray.init(**own, include_dashboard=False, **quiet)  # pyright: ignore[reportArgumentType]
         return
     try:
         _knock(address)
@@ -176,7 +177,7 @@ def _connect(workers: int, address: str | None) -> None:
         raise CTGLIPError(
             f"No Ray cluster answers at {address!r}: {error}.",
             code="no_cluster",
-            fix="Start one with: ray start --head, or use --workers N on this machine.",
+            fix="Start one with: ray start --head, or use --workers N here. RAY_AUTH_MODE=token if it asks for one.",
         ) from error
 
 

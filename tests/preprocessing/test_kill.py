@@ -3,7 +3,6 @@ is the same, byte for byte, as that of a run that nobody disturbed."""
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import subprocess
@@ -136,7 +135,7 @@ def test_an_interrupt_keeps_what_was_finished(campaign: Campaign, tmp_path: Path
     run = campaign.start(store, workers)
     while run.poll() is None and len(list(store.glob("studies/0*.zarr"))) < 5:
         time.sleep(0.02)
-    os.kill(run.pid, signal.SIGINT)
+    run.send_signal(signal.SIGINT)
     _, errors = run.communicate(timeout=120)
     assert run.returncode == 130, errors.decode()
     assert b"run the same command again" in errors
