@@ -34,6 +34,7 @@ class TextBank:
         self.folder = folder / encoder.hash
         self.encoder = encoder
         self._index: dict[str, int] = {}
+        self._texts: list[str] = []
         self._parts: list[np.ndarray] = []
         self._starts: list[int] = [0]
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -74,6 +75,10 @@ class TextBank:
             found[rows] = self._parts[part][wanted[rows] - self._starts[part]]
         return torch.from_numpy(found).reshape(*ids.shape, self.dim)
 
+    def texts(self, ids: Int[Tensor, " n"]) -> list[str]:
+        """The texts of some indices."""
+        return [self._texts[int(number)] for number in ids]
+
     def _add(self, texts: list[str], progress: Progress | None) -> None:
         """Encode and commit one part; when another process was faster, read its part and let the caller retry."""
         self._read_new_parts()
@@ -102,6 +107,7 @@ class TextBank:
             self._parts.append(np.load(path / "vectors.npy", mmap_mode="r"))
             for position, text in enumerate(texts, start=self._starts[-1]):
                 self._index.setdefault(text, position)
+            self._texts += texts
             self._starts.append(self._starts[-1] + len(texts))
 
     def _path(self, part: int) -> Path:

@@ -78,7 +78,7 @@ def sigmoid_pairs(
     scale: Scalar | float,
     bias: Scalar | float,
     *,
-    positive: Bool[Tensor, "m n"] | None = None,
+    match: Int[Tensor, " m"] | None = None,
     valid: Bool[Tensor, " m"] | None = None,
     gather: bool = False,
 ) -> Scalar:
@@ -87,20 +87,21 @@ def sigmoid_pairs(
     Args:
         query, key: normalised embeddings.
         scale, bias: logits are ``scale <q, k> + bias``.
-        positive: own rows against the rows of all ranks; the own pair alone where it is None.
-        valid: False removes the row and its column (not together with ``positive``).
+        match: pairs of equal numbers match, besides each row's own pair.
+        valid: False removes the row and its column.
         gather: columns are the keys of all ranks.
     """
     with torch.autocast(query.device.type, enabled=False):
         query, key = exact(query), exact(key)
         if valid is not None:
-            query, key = query[valid], key[valid]
+            query, key, match = query[valid], key[valid], None if match is None else match[valid]
         counts = row_counts(key) if gather else [len(key)]
         keys = gather_rows(key, counts) if gather else key
+        own = torch.arange(len(query), device=query.device) + _offset(counts)
+        positive = Block(own, len(keys)).own_mask()
+        if match is not None:
+            positive |= match[:, None] == (gather_rows(match, counts) if gather else match)[None, :]
         logits = scale * query @ keys.T + bias
-        if positive is None:
-            own = torch.arange(len(query), device=query.device) + _offset(counts)
-            positive = Block(own, len(keys)).own_mask()
         signs = torch.where(positive, 1.0, -1.0)
         total = -F.logsigmoid(signs * logits).sum() + keys.sum() * 0
         return ranked_mean(total, len(query), gather)

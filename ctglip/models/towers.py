@@ -164,8 +164,12 @@ class OrganTextModel(nn.Module):
         return self.diagnosis_head(features)
 
     def image(self, images: Float[Tensor, "b c *s"]) -> Float[Tensor, "b t"]:
-        """One feature for each whole image, for ``whole_image``'s head."""
+        """One feature for each whole image."""
         return self.encoder(images.to(self._kind)).pooled
+
+    def whole(self, features: Float[Tensor, "b t"]) -> Float[Tensor, "b e"]:
+        """Unit vectors of whole images that are compared with reports (``whole_image``)."""
+        return self.image_head(features)
 
     def text(self, embeddings: Float[Tensor, "n t"]) -> Float[Tensor, "n e"]:
         """Unit vectors of text embeddings as the text encoder gave them."""

@@ -8,42 +8,29 @@ from typing import Literal
 from jaxtyping import Int
 from torch import Tensor
 
-from ctglip.config import Settings
 from ctglip.features.text_bank import TextBank
-from ctglip.losses.contrastive import class_prompts, soft_contrastive
-from ctglip.losses.targets import equal_key
+from ctglip.losses.contrastive import class_prompts
 from ctglip.models.heads import group_directions
 from ctglip.models.towers import OrganTextModel
-from ctglip.objectives.base import (
-    Features,
-    Losses,
-    Objective,
-    OrganBatch,
-    OrganSample,
-    Report,
-    Temperature,
-    collate_organs,
-    positions,
-)
-from ctglip.objectives.report import accuracy, effective_rank, pair_similarity
+from ctglip.objectives.base import Features, Losses, Objective, Report, Temperature
+from ctglip.objectives.contrast import Contrast, ContrastSettings, KeyFindings
+from ctglip.objectives.report import accuracy, gradient_norms
+from ctglip.objectives.samples import OrganBatch, OrganSample, collate_organs
+from ctglip.objectives.texts import Texts, positions
 
 
-class OrganTextSettings(Settings):
-    """Weights and temperature.
+class OrganTextSettings(ContrastSettings):
+    """The diagnosis contrast, and the weights of both alignments.
 
     Attributes:
         anatomy_weight, diagnosis_weight: of the two alignments.
-        temperature: at the start, or for good where it is not learned.
-        learn_temperature: one temperature for each alignment is learned.
-        max_scale: largest inverse temperature.
+        gradient_norms: report how hard each loss pulls at the organ features.
     """
 
     name: Literal["organ_text"] = "organ_text"
     anatomy_weight: float = 0.5
     diagnosis_weight: float = 1.0
-    temperature: float = 0.07
-    learn_temperature: bool = True
-    max_scale: float = 100.0
+    gradient_norms: bool = False
 
 
 class OrganText(Objective):
@@ -51,10 +38,11 @@ class OrganText(Objective):
 
     Args:
         model: the model to train.
-        bank: text bank of the frozen text encoder; samples hold indices into it.
+        bank: text bank; samples hold indices into it.
         prompt_ids: ``[Q]``, the organ prompts' indices in the bank, several templates for each organ.
         prompt_organ: ``[Q]``, the organ of each prompt: 0 .. number of organs - 1, each at least once.
-        settings: weights and temperature.
+        settings: weights, targets, temperature.
+        findings: what text keys affirm, for ``targets: hierarchy``.
     """
 
     prompts: Tensor
@@ -67,56 +55,51 @@ class OrganText(Objective):
         prompt_ids: Int[Tensor, " q"],
         prompt_organ: Int[Tensor, " q"],
         settings: OrganTextSettings | None = None,
+        findings: KeyFindings | None = None,
     ) -> None:
         super().__init__()
         self.model = model
-        self.bank = bank
         self.settings = settings or OrganTextSettings()
-        self.register_buffer("prompts", bank.vectors(prompt_ids), persistent=False)
+        self.texts = Texts(bank)
+        wanted, pool = self.texts.collate(prompt_ids)
+        self.register_buffer("prompts", pool[positions(prompt_ids, wanted)], persistent=False)
         self.register_buffer("prompt_organ", prompt_organ.clone(), persistent=False)
         self.organs = int(prompt_organ.max()) + 1
-        start = (self.settings.temperature, self.settings.learn_temperature, self.settings.max_scale)
-        self.anatomy_scale, self.diagnosis_scale = Temperature(*start), Temperature(*start)
+        self.diagnosis = Contrast(self.settings, findings)
+        self.anatomy_scale = Temperature(
+            self.settings.temperature, self.settings.learn_temperature, self.settings.max_scale
+        )
+
+    @property
+    def diagnosis_scale(self) -> Temperature:
+        """The diagnosis contrast's temperature, which also turns similarities into probabilities at inference."""
+        return self.diagnosis.scale
 
     def collate(self, samples: Sequence[OrganSample]) -> OrganBatch:
-        """Stack samples and fetch the distinct texts' embeddings."""
-        return collate_organs(samples, self.bank)
+        """Stack samples and fetch the distinct texts."""
+        return collate_organs(samples, self.texts)
 
     def encode(self, batch: OrganBatch) -> Features:
         """``organ [M, D]`` and what ``compute`` needs beside it."""
-        organ = self.model.organ_features(batch.image, batch.mask, batch.size)
-        names = ("organ_id", "text_id", "text_key", "negative_ids", "pool_ids", "pool")
-        return {"organ": organ, **{name: getattr(batch, name) for name in names}}
+        organ = self.model.organ_features(batch.image, batch.mask, batch.size, batch.organ_id)
+        return {"organ": organ, "organ_id": batch.organ_id, "pool": self.texts(batch.pool), **batch.texts()}
 
     def compute(self, features: Features) -> tuple[Losses, Report]:
-        """Losses ``anatomy`` and ``diagnosis``; report: temperatures, similarities, effective rank, accuracy."""
-        anatomy = self.model.anatomy(features["organ"])
-        diagnosis = self.model.diagnosis(features["organ"])
-        classes = group_directions(self.model.text(self.prompts), self.prompt_organ, self.organs)
-        pool = self.model.text(features["pool"])
+        """Losses ``anatomy`` and ``diagnosis``; report: temperatures, similarities, effective ranks, accuracy."""
+        settings, model, organ = self.settings, self.model, features["organ"]
+        anatomy, diagnosis, pool = model.anatomy(organ), model.diagnosis(organ), model.text(features["pool"])
+        classes = group_directions(model.text(self.texts(self.prompts)), self.prompt_organ, self.organs)
         text = pool[positions(features["text_id"], features["pool_ids"])]
-        said = features["text_id"] >= 0
+        negatives = positions(features["negative_ids"], features["pool_ids"])
+        pairs = (diagnosis, text, features["text_key"], features["text_id"] >= 0)
+        right = (anatomy, classes, features["organ_id"])
         losses = {
-            "anatomy": self.settings.anatomy_weight
-            * class_prompts(anatomy, classes, features["organ_id"], self.anatomy_scale()),
-            "diagnosis": self.settings.diagnosis_weight
-            * soft_contrastive(
-                diagnosis,
-                text,
-                self.diagnosis_scale(),
-                target=equal_key,
-                context=features["text_key"],
-                valid=said,
-                extra=pool,
-                extra_index=positions(features["negative_ids"], features["pool_ids"]),
-            ),
+            "anatomy": settings.anatomy_weight * class_prompts(*right, self.anatomy_scale(), gather=settings.gather),
+            "diagnosis": settings.diagnosis_weight * self.diagnosis(*pairs, extra=pool, extra_index=negatives),
         }
         report = {
-            "anatomy_accuracy": accuracy(anatomy, classes, features["organ_id"]),
+            "anatomy_accuracy": accuracy(*right),
             "anatomy_temperature": self.anatomy_scale.value(),
-            "diagnosis_temperature": self.diagnosis_scale.value(),
-            **pair_similarity(diagnosis[said], text[said], features["text_key"][said]),
-            "image_rank": effective_rank(diagnosis),
-            "text_rank": effective_rank(text),
+            **self.diagnosis.report(*pairs),
         }
-        return losses, report
+        return losses, report | (gradient_norms(losses, organ) if settings.gradient_norms else {})

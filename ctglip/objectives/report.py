@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from jaxtyping import Float, Int
@@ -14,8 +15,9 @@ from ctglip.objectives.base import Report
 @torch.no_grad()
 def effective_rank(embeddings: Float[Tensor, "m e"]) -> float:
     """Exponential of the entropy of the normalised singular values of the centred embeddings (Roy and Vetterli
-    2007): 1 when all lie on a line, min(M - 1, E) when they fill the space, NaN for fewer than two rows."""
-    if len(embeddings) < 2:
+    2007): 1 when all lie on a line, min(M - 1, E) when they fill the space, NaN for fewer than two rows
+    or where a number is not finite."""
+    if len(embeddings) < 2 or not bool(torch.isfinite(embeddings).all()):
         return math.nan
     values = torch.linalg.svdvals((embeddings - embeddings.mean(0)).float())
     weights = values / values.sum().clamp(min=1e-12)
@@ -41,3 +43,14 @@ def pair_similarity(image: Float[Tensor, "m e"], text: Float[Tensor, "m e"], key
 def accuracy(query: Float[Tensor, "m e"], classes: Float[Tensor, "c e"], labels: Int[Tensor, " m"]) -> float:
     """Share of queries whose nearest class is the right one; NaN without queries."""
     return float(((query @ classes.T).argmax(1) == labels).float().mean()) if len(query) else math.nan
+
+
+def gradient_norms(losses: Mapping[str, Tensor], features: Float[Tensor, "m d"]) -> Report:
+    """Norm of each loss's gradient at the encoder's features; nothing where no gradient is computed."""
+    if not features.requires_grad:
+        return {}
+    found = {
+        name: torch.autograd.grad(loss, features, retain_graph=True, allow_unused=True)[0]
+        for name, loss in losses.items()
+    }
+    return {f"gradient_{name}": 0.0 if value is None else float(value.norm()) for name, value in found.items()}

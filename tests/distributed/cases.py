@@ -90,6 +90,9 @@ CASES: dict[str, Callable[[Data, Weights, bool], Tensor]] = {
     "sigmoid, valid": lambda r, p, g: sigmoid_pairs(
         r["x"] @ p["w"], r["y"] @ p["v"], p["scale"], p["scale"] - 5, valid=r["valid"], gather=g
     ),
+    "sigmoid, matches": lambda r, p, g: sigmoid_pairs(
+        r["x"] @ p["w"], r["y"] @ p["v"], p["scale"], -1.0, match=r["key"], gather=g
+    ),
     "class prompts": lambda r, p, g: class_prompts(
         r["x"] @ p["w"], p["classes"] @ p["v"], r["key"], p["scale"], r["valid"], gather=g
     ),

@@ -27,7 +27,7 @@ class Sample:
 class ToyEncoder:
     """A fixed random direction for each text."""
 
-    dim, hash = 12, "toy"
+    dim, hash, trainable = 12, "toy", False
 
     def encode(self, texts, batch_size=64, progress=None):
         seeds = [int.from_bytes(hashlib.md5(text.encode()).digest()[:4], "big") for text in texts]

@@ -9,8 +9,9 @@ from torch.nn import functional as F
 
 from ctglip.models.encoders import CNNSettings
 from ctglip.models.towers import OrganTextModel, OrganTextModelSettings
-from ctglip.objectives.base import join, positions, total
+from ctglip.objectives.base import join, total
 from ctglip.objectives.organ_text import OrganText, OrganTextSettings
+from ctglip.objectives.texts import positions
 from tests.objectives.conftest import toy_samples
 
 PROMPTS = ["This is the liver.", "A spleen.", "The liver in CT.", "A CT of the spleen."]
@@ -66,7 +67,7 @@ def test_losses_are_what_the_definition_says(bank):
         rows.append(seen.logsumexp(0) - (target[i] * logits[i]).sum())
     back = -(target * logits.T.log_softmax(1)).sum(1)
     torch.testing.assert_close(losses["diagnosis"], 3 * (torch.stack(rows).mean() + back.mean()) / 2)
-    assert report["diagnosis_temperature"] == pytest.approx(0.5)
+    assert report["temperature"] == pytest.approx(0.5)
 
 
 def test_micro_batches_joined_are_the_batch(bank):
@@ -97,7 +98,7 @@ def test_temperature_is_learned_or_fixed(bank):
     for learned in (True, False):
         method = objective(bank, learn_temperature=learned)
         total(method(method.collate(toy_samples(bank, 3)))[0]).backward()
-        gradient = method.diagnosis_scale.log_scale.grad
+        gradient = method.diagnosis.scale.log_scale.grad
         assert (gradient is not None and gradient.abs() > 0) if learned else gradient is None
 
 

@@ -1,0 +1,127 @@
+"""The contrast between image and text embeddings that the objectives share: its form, its targets, its negatives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from ctglip.config import Settings
+from ctglip.losses.contrastive import alignment, sigmoid_pairs, soft_contrastive
+from ctglip.losses.targets import IGNORED, Block, Target, equal_key, hierarchy_aware, identity
+from ctglip.objectives.base import Report, Temperature
+from ctglip.objectives.report import effective_rank, pair_similarity
+
+
+class ContrastSettings(Settings):
+    """How images and texts are compared.
+
+    Attributes:
+        form: ``softmax`` (CLIP) or ``sigmoid`` (SigLIP; in-batch negatives alone).
+        targets: positives: the own text alone (``identity``), all texts with its key, or those while texts that may
+            be true of the image too are left out (``hierarchy``).
+        negatives: nothing but positives (a control that collapses), the texts of the batch, or those and the
+            dictionary's.
+        temperature: at the start, or for good where it is not learned.
+        learn_temperature: whether it is learned.
+        max_scale: largest inverse temperature.
+        chunk: rows at a time, for large batches; the same value and gradient.
+        gather: compare with the texts of all ranks.
+    """
+
+    form: Literal["softmax", "sigmoid"] = "softmax"
+    targets: Literal["identity", "equal_key", "hierarchy"] = "equal_key"
+    negatives: Literal["none", "batch", "dictionary"] = "dictionary"
+    temperature: float = 0.07
+    learn_temperature: bool = True
+    max_scale: float = 100.0
+    chunk: int | None = None
+    gather: bool = True
+
+
+@dataclass(frozen=True)
+class KeyFindings:
+    """What each text key affirms, for ``targets: hierarchy``.
+
+    Attributes:
+        table: 0/1 ``[keys, A]``: the findings of each key.
+        related: bool ``[A, A]``: row a is true at a and at every ancestor of a.
+    """
+
+    table: Int[Tensor, "k a"]
+    related: Bool[Tensor, "a a"]
+
+
+class Contrast(nn.Module):
+    """A contrastive loss with its temperature.
+
+    Args:
+        settings: how images and texts are compared.
+        findings: what text keys affirm; needed for ``targets: hierarchy``.
+    """
+
+    def __init__(self, settings: ContrastSettings, findings: KeyFindings | None = None) -> None:
+        super().__init__()
+        if settings.targets == "hierarchy" and findings is None:
+            raise ValueError("targets: hierarchy needs the findings of the text keys.")
+        self.settings = settings
+        self.scale = Temperature(settings.temperature, settings.learn_temperature, settings.max_scale)
+        self.bias = nn.Parameter(torch.tensor(-10.0)) if settings.form == "sigmoid" else None
+        self.findings = findings
+        chosen: dict[str, Target] = {"identity": identity, "equal_key": equal_key}
+        self.target = hierarchy_aware(findings.related) if findings else chosen[settings.targets]
+
+    def forward(
+        self,
+        image: Float[Tensor, "m e"],
+        text: Float[Tensor, "m e"],
+        key: Int[Tensor, " m"],
+        valid: Bool[Tensor, " m"] | None = None,
+        group: Int[Tensor, " m"] | None = None,
+        extra: Float[Tensor, "p e"] | None = None,
+        extra_index: Int[Tensor, "m k"] | None = None,
+    ) -> Float[Tensor, ""]:
+        """The loss of paired unit vectors; the arguments are those of ``losses.contrastive.soft_contrastive``."""
+        settings = self.settings
+        if settings.negatives == "none":
+            return alignment(image, text, valid, settings.gather)
+        if self.bias is not None:
+            return sigmoid_pairs(image, text, self.scale(), self.bias, match=key, valid=valid, gather=settings.gather)
+        return soft_contrastive(
+            image,
+            text,
+            self.scale(),
+            target=self.target,
+            context=self._context(key),
+            valid=valid,
+            group=group,
+            extra=extra if settings.negatives == "dictionary" else None,
+            extra_index=extra_index,
+            chunk=settings.chunk,
+            gather=settings.gather,
+        )
+
+    @torch.no_grad()
+    def report(self, image: Tensor, text: Tensor, key: Tensor, valid: Tensor | None = None) -> Report:
+        """Temperature, similarities, effective ranks, share of pairs left out as false negatives."""
+        if valid is not None:
+            image, text, key = image[valid], text[valid], key[valid]
+        numbers = {
+            "temperature": self.scale.value(),
+            **pair_similarity(image, text, key),
+            "image_rank": effective_rank(image),
+            "text_rank": effective_rank(text),
+        }
+        if self.findings is not None and len(key):
+            context = self._context(key)
+            weights = self.target(Block(torch.arange(len(key), device=key.device), len(key), context, context))
+            numbers["false_negatives_masked"] = float((weights == IGNORED).float().mean())
+        return numbers
+
+    def _context(self, key: Tensor) -> Tensor:
+        if self.findings is None:
+            return key
+        return torch.cat([key[:, None], self.findings.table.to(key)[key]], dim=1)

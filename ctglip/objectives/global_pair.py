@@ -1,0 +1,53 @@
+"""The baseline without organs: a whole image against its whole report (CLIP, or SigLIP)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from ctglip.features.text_bank import TextBank
+from ctglip.models.towers import OrganTextModel
+from ctglip.objectives.base import Features, Losses, Objective, Report
+from ctglip.objectives.contrast import Contrast, ContrastSettings
+from ctglip.objectives.samples import PairBatch, PairSample, collate_pairs
+from ctglip.objectives.texts import Texts, positions
+
+
+class GlobalPairSettings(ContrastSettings):
+    """Plain InfoNCE unless told otherwise."""
+
+    name: Literal["global_pair"] = "global_pair"
+    targets: Literal["identity", "equal_key", "hierarchy"] = "identity"
+    negatives: Literal["none", "batch", "dictionary"] = "batch"
+
+
+class GlobalPair(Objective):
+    """The same encoder as for organs, pooled over the whole image.
+
+    Args:
+        model: with ``whole_image``.
+        bank: text bank; samples hold indices into it.
+        settings: form, targets, temperature.
+    """
+
+    def __init__(self, model: OrganTextModel, bank: TextBank, settings: GlobalPairSettings | None = None) -> None:
+        super().__init__()
+        self.model = model
+        self.settings = settings or GlobalPairSettings()
+        self.texts = Texts(bank)
+        self.contrast = Contrast(self.settings)
+
+    def collate(self, samples: Sequence[PairSample]) -> PairBatch:
+        """Stack images and fetch the distinct texts."""
+        return collate_pairs(samples, self.texts)
+
+    def encode(self, batch: PairBatch) -> Features:
+        """``image [B, C]`` and what ``compute`` needs beside it."""
+        return {"image": self.model.image(batch.image), "pool": self.texts(batch.pool), **batch.texts()}
+
+    def compute(self, features: Features) -> tuple[Losses, Report]:
+        """Loss ``global_pair``; report: temperature, similarities, effective ranks."""
+        image, pool = self.model.whole(features["image"]), self.model.text(features["pool"])
+        text = pool[positions(features["text_id"], features["pool_ids"])]
+        pairs = (image, text, features["text_key"], features["text_id"] >= 0)
+        return {"global_pair": self.contrast(*pairs)}, self.contrast.report(*pairs)

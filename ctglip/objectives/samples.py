@@ -1,0 +1,211 @@
+"""What goes into objectives: samples as the data rooms make them, and the batches that they are collated to.
+
+Samples are protocols (numpy or torch, any class with these attributes). A batch holds every text that it needs once,
+in a *pool*; ``text_id`` and ``negative_ids`` point into it through ``pool_ids``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Protocol, TypeVar
+
+import torch
+from jaxtyping import Float, Int, Shaped
+from torch import Tensor
+
+from ctglip.objectives.texts import Texts
+
+B = TypeVar("B", bound="Batch")
+
+
+class OrganSample(Protocol):
+    """One organ of one study with this step's text; ``data.organs.OrganSample`` is one.
+
+    Attributes:
+        image: float16/32 ``[C, *S]``, the organ's crop.
+        mask: ``[1, *S]``, the organ's voxels of it, 0 to 1.
+        size: float32 ``[4]``, standardised log mm per voxel in x, y, z and log volume in ml.
+        organ_id: index of the organ in the list of organs that the objective was built with.
+        study_index: the same number for samples of one study.
+        text_id: the text of this step, by its index in the text bank; -1 where nothing is said of the organ, which
+            then teaches anatomy alone.
+        text_key: equal texts share it, and so do "normal" texts of one organ, whatever their wording.
+        negative_ids: int64 ``[K]``, dictionary negatives by their index in the text bank, -1 where there is none.
+    """
+
+    @property
+    def image(self) -> Any: ...
+    @property
+    def mask(self) -> Any: ...
+    @property
+    def size(self) -> Any: ...
+    @property
+    def organ_id(self) -> int: ...
+    @property
+    def study_index(self) -> int: ...
+    @property
+    def text_id(self) -> int: ...
+    @property
+    def text_key(self) -> int: ...
+    @property
+    def negative_ids(self) -> Any: ...
+
+
+class StudySample(Protocol):
+    """A whole scan, patch or film with m of its organs and a text for each (m may be 0).
+
+    Attributes:
+        image: ``[C, *S]``.
+        labels: integer ``[*S]``, organ labels, or None.
+        boxes: ``[m, 2 d]``, half-open ``(x0, x1, y0, y1, ...)`` in voxels, or None.
+        size: ``[m, 4]``, as for ``OrganSample``.
+        organ_id, text_id, text_key: ``[m]``, as for ``OrganSample``.
+        negative_ids: ``[m, K]``.
+    """
+
+    @property
+    def image(self) -> Any: ...
+    @property
+    def labels(self) -> Any: ...
+    @property
+    def boxes(self) -> Any: ...
+    @property
+    def size(self) -> Any: ...
+    @property
+    def organ_id(self) -> Any: ...
+    @property
+    def text_id(self) -> Any: ...
+    @property
+    def text_key(self) -> Any: ...
+    @property
+    def negative_ids(self) -> Any: ...
+
+
+class PairSample(Protocol):
+    """A whole scan or film and its whole report (``text_id``, ``text_key`` as for ``OrganSample``)."""
+
+    @property
+    def image(self) -> Any: ...
+    @property
+    def text_id(self) -> int: ...
+    @property
+    def text_key(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The texts of M rows.
+
+    Attributes:
+        text_id, text_key: one for each row.
+        negative_ids: K for each row.
+        pool_ids: ascending, every text-bank index above once.
+        pool: their embeddings ``[P, T]`` (a frozen text encoder) or their tokens ``[P, K, L]`` (a trained one).
+    """
+
+    text_id: Int[Tensor, " m"]
+    text_key: Int[Tensor, " m"]
+    negative_ids: Int[Tensor, "m k"]
+    pool_ids: Int[Tensor, " p"]
+    pool: Shaped[Tensor, "p ..."]
+
+    def to(self: B, device: torch.device | str) -> B:
+        """The batch on a device."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{n: v if v is None else v.to(device, non_blocking=True) for n, v in values.items()})
+
+    def texts(self) -> dict[str, Tensor]:
+        """The text columns, by name."""
+        return {field.name: getattr(self, field.name) for field in fields(Batch) if field.name != "pool"}
+
+    def __len__(self) -> int:
+        return len(self.text_id)
+
+
+@dataclass(frozen=True)
+class OrganBatch(Batch):
+    """M crops, one organ each; see ``OrganSample``."""
+
+    image: Float[Tensor, "m c *s"]
+    mask: Float[Tensor, "m 1 *s"]
+    size: Float[Tensor, "m 4"]
+    organ_id: Int[Tensor, " m"]
+    study_index: Int[Tensor, " m"]
+
+
+@dataclass(frozen=True)
+class StudyBatch(Batch):
+    """B images with M organs, one image's after the other's; ``study_index`` says whose; see ``StudySample``."""
+
+    image: Float[Tensor, "b c *s"]
+    labels: Int[Tensor, "b ..."] | None
+    boxes: Float[Tensor, "m e"] | None
+    size: Float[Tensor, "m 4"]
+    organ_id: Int[Tensor, " m"]
+    study_index: Int[Tensor, " m"]
+
+
+@dataclass(frozen=True)
+class PairBatch(Batch):
+    """B images with a report each; see ``PairSample``."""
+
+    image: Float[Tensor, "b c *s"]
+
+
+def collate_organs(samples: Sequence[OrganSample], texts: Texts) -> OrganBatch:
+    """Crops to one batch on the CPU (at least one; all with the same number of negatives)."""
+    integers = {
+        name: torch.tensor([int(getattr(sample, name)) for sample in samples])
+        for name in ("organ_id", "study_index", "text_id", "text_key")
+    }
+    negatives = torch.stack([torch.as_tensor(sample.negative_ids, dtype=torch.long) for sample in samples])
+    pool_ids, pool = texts.collate(integers["text_id"], negatives)
+    return OrganBatch(
+        image=_stacked([sample.image for sample in samples]),
+        mask=_stacked([sample.mask for sample in samples]),
+        size=_stacked([sample.size for sample in samples]),
+        negative_ids=negatives,
+        pool_ids=pool_ids,
+        pool=pool,
+        **integers,
+    )
+
+
+def collate_studies(samples: Sequence[StudySample], texts: Texts) -> StudyBatch:
+    """Studies to one batch on the CPU (at least one, of one shape; organs are concatenated)."""
+    integers = {
+        name: torch.cat([torch.as_tensor(getattr(sample, name), dtype=torch.long) for sample in samples])
+        for name in ("organ_id", "text_id", "text_key", "negative_ids")
+    }
+    counts = torch.tensor([len(sample.organ_id) for sample in samples])
+    pool_ids, pool = texts.collate(integers["text_id"], integers["negative_ids"])
+    labels, boxes = [sample.labels for sample in samples], [sample.boxes for sample in samples]
+    return StudyBatch(
+        image=_stacked([sample.image for sample in samples]),
+        labels=None if labels[0] is None else _stacked(labels),
+        boxes=None if boxes[0] is None else torch.cat([torch.as_tensor(box) for box in boxes]),
+        size=torch.cat([torch.as_tensor(sample.size) for sample in samples]),
+        study_index=torch.arange(len(samples)).repeat_interleave(counts),
+        pool_ids=pool_ids,
+        pool=pool,
+        **integers,
+    )
+
+
+def collate_pairs(samples: Sequence[PairSample], texts: Texts) -> PairBatch:
+    """Images and reports to one batch on the CPU (at least one, of one shape)."""
+    text_id = torch.tensor([int(sample.text_id) for sample in samples])
+    pool_ids, pool = texts.collate(text_id)
+    return PairBatch(
+        image=_stacked([sample.image for sample in samples]),
+        text_id=text_id,
+        text_key=torch.tensor([int(sample.text_key) for sample in samples]),
+        negative_ids=text_id.new_zeros(len(samples), 0),
+        pool_ids=pool_ids,
+        pool=pool,
+    )
+
+
+def _stacked(values: Sequence[Any]) -> Tensor:
+    return torch.stack([torch.as_tensor(value) for value in values])
