@@ -38,20 +38,20 @@ class ScanSummary:
 
 
 def examine(
-    path: Path, masks: Path | None, recipe: VolumeRecipe, organs: OrganDictionary | None = None
+    path: Path, masks: Path | None = None, recipe: VolumeRecipe | None = None, organs: OrganDictionary | None = None
 ) -> tuple[tuple[QualityCheck, ...], ScanSummary]:
     """Read, check and standardise one scan; a failure is a check with severity ``error``, never an exception.
 
     Args:
         path: the scan, as ``read_scan`` takes it.
         masks: its masks, as ``read_masks`` takes them, or None.
-        recipe: as preprocessing would use it.
+        recipe: as preprocessing would use it; the default one when None.
         organs: the dictionary; the shipped one by default.
 
     Returns:
         All checks in the order in which they were made, and what is known of the scan.
     """
-    organs = organs or load_organs()
+    organs, recipe = organs or load_organs(), recipe or VolumeRecipe()
     try:
         scan, checks = read_scan(path, recipe)
     except CTGLIPError as error:

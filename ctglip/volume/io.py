@@ -32,7 +32,8 @@ def read_scan(path: Path, recipe: VolumeRecipe) -> tuple[Scan, tuple[QualityChec
         ScanError: with a code for each way in which the input cannot become a volume.
     """
     raw = _read_raw(path, recipe)
-    where = "The DICOM series" if path.is_dir() else path.name
+    named = path.name.lower().endswith((*nifti.SUFFIXES, *nrrd.SUFFIXES)) and path.is_file()
+    where = path.name if named else "The DICOM series"  # its files' names may be UIDs
     check_affine(raw.affine, where)
     if min(raw.values.shape) < 2:
         raise ScanError(f"{where} is a single slice {raw.values.shape}, expected a volume.", code="image_2d")

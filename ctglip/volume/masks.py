@@ -11,6 +11,7 @@ from ctglip.errors import MaskError
 from ctglip.types import LabelMap, QualityCheck, Scan
 from ctglip.vocabulary.organs import TOTALSEGMENTATOR_V2, OrganDictionary
 from ctglip.volume import nifti, nrrd
+from ctglip.volume.dicom_tags import is_dicom
 from ctglip.volume.geometry import canonical
 from ctglip.volume.masks_dicom import find_mask_object, read_mask_object
 from ctglip.volume.placing import on_scan
@@ -61,8 +62,9 @@ def read_masks(
     elif path.name.lower().endswith(nifti.SUFFIXES):
         drawn = _multilabel(path, recipe, organs, unknown)
     else:
+        where = "This DICOM object" if is_dicom(path) else path.name
         raise MaskError(
-            f"{path.name} is no mask format that is known here.",
+            f"{where} is no mask format that is known here.",
             code="not_masks",
             fix="Give a NIfTI, .seg.nrrd or DICOM-SEG file, or a folder of one file per organ.",
         )
@@ -73,7 +75,8 @@ def read_masks(
         checks += [check for check in noticed if check not in checks]
         result = placed if result is None else np.where(placed > 0, placed, result)
     if result is None or not result.any():
-        raise MaskError(f"{path.name} marks no voxel of the scan.", code="masks_empty", fix="Segment the scan again.")
+        where = path.name if stored is None else "The DICOM object"  # its file's name may be a UID
+        raise MaskError(f"{where} marks no voxel of the scan.", code="masks_empty", fix="Segment the scan again.")
     return LabelMap(result, scan.affine), tuple(checks)
 
 

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage, sparse
 
+_PAD = 16
+"""Extra columns that keep rows of 512 floats from falling into the same cache lines."""
+
 
 @dataclass(frozen=True)
 class _Axis:
@@ -129,13 +132,14 @@ def _linear(view: np.ndarray, plan: list[_Axis], clip: tuple[int, int] | None) -
         copy = used.transpose(np.argsort(order)).copy(order="C")
         return copy if clip is None else np.clip(copy, *clip, out=copy)
     planes = np.empty((used.shape[0], n_columns, n_rows), np.float32)
+    width = used.shape[2]
+    scratch = np.zeros((used.shape[1], width + _PAD), np.float32)
     for plane, source in zip(planes, used, strict=True):
-        values = source.astype(np.float32)
+        scratch[:, :width] = source
         if clip is not None:
-            np.clip(values, *clip, out=values)
-        if row_weights is not None:
-            values = row_weights @ values
-        values = np.ascontiguousarray(values.T)
+            np.clip(scratch, *clip, out=scratch)
+        values = scratch if row_weights is None else row_weights @ scratch
+        values = np.ascontiguousarray(values[:, :width].T)
         plane[:] = values if column_weights is None else column_weights @ values
     if slow_weights is not None:
         planes = (slow_weights @ planes.reshape(len(planes), -1)).reshape(-1, n_columns, n_rows)
@@ -144,12 +148,10 @@ def _linear(view: np.ndarray, plan: list[_Axis], clip: tuple[int, int] | None) -
 
 
 def _like(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    if not np.issubdtype(dtype, np.integer):
-        return values.astype(dtype, copy=False)
-    limits = np.iinfo(dtype)
-    np.rint(values, out=values)
-    np.clip(values, limits.min, limits.max, out=values)
-    return values.astype(dtype)
+    """The source's type; interpolated values never leave its range."""
+    if np.issubdtype(dtype, np.integer):
+        np.rint(values, out=values)
+    return values.astype(dtype, copy=False)
 
 
 def _general(

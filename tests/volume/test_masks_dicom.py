@@ -114,6 +114,14 @@ def test_broken_segmentations(
     def numberless(data: Any) -> None:
         data.PerFrameFunctionalGroupsSequence = data.PerFrameFunctionalGroupsSequence[:-1]
 
+    def elsewhere(data: Any) -> None:
+        data.PixelData = bytes(len(data.PixelData))
+
+    def a_scan(data: Any) -> None:
+        data.Modality = "CT"
+
+    fails("1.2.999.123456789.1", "masks_empty", elsewhere)
+    fails("1.2.999.123456789.2", "not_masks", a_scan)
     fails("cut", "dicom_pixels", cut)
     fails("nowhere", "dicom_geometry", nowhere)
     fails("unnamed", "no_known_organ", unnamed)
