@@ -145,8 +145,13 @@ class _Sentence:
                 yield Row(organ, name, status, laterality or self.lexicon.organs[organ].side)
 
     def _side_near(self, thing: Thing) -> set[str]:
+        """The side of the nearest place in the clause that shares its sides with the thing's own organ."""
         start, end = self.clauses.clause_of(thing.start)
+        home = self.lexicon.home_of(thing.kind, thing.key)
+        if home is None or thing.subject is not None:
+            return set()
         sided = [p for p in self.places if start <= p.start < end and (p.sides or self._own_side(p))]
+        sided = [p for p in sided if self.lexicon.same_side(home, p.where.organ or home)]
         best = min(sided, key=lambda p: gap(p.start, p.end, thing.start, thing.end), default=None)
         if best is None:
             return set()
@@ -159,15 +164,24 @@ class _Sentence:
         if thing.subject is not None:
             return self._group(thing, thing.subject)
         inside = [p for p in self.places if p.start < thing.end and p.end > thing.start]
-        if inside and self._fits(thing, inside[-1]):
+        if inside and self._fits(thing, inside[-1]) and not (inside[-1].where.weak and self._elsewhere(thing)):
             return self._coordinated(thing, inside[-1])
         start, end = self.clauses.clause_of(thing.start)
-        best = self._nearest(thing, [p for p in self.places if start <= p.start < end])
-        best = best or self._nearest(thing, self.places)
+        here = [p for p in self.places if start <= p.start < end]
+        own = [p for p in self.places if not self._belongs_elsewhere(p, thing)]
+        named = [p for p in here if not p.where.adjective]
+        best = self._nearest(thing, [p for p in here if p in own]) or self._nearest(thing, own)
+        best = best or self._nearest(thing, named)
         if best is None and thing.kind == "abnormality":
             thing.general = True
-            best = self._nearest(thing, [p for p in self.places if start <= p.start < end])
+            best = self._nearest(thing, [p for p in here if p in own]) or self._nearest(thing, named)
         return self._group(thing, best) if best is not None else []
+
+    def _elsewhere(self, thing: Thing) -> bool:
+        """Whether the clause names a better place than the one in the thing's name ("soft tissue mass of the neck")."""
+        start, end = self.clauses.clause_of(thing.start)
+        outside = (p for p in self.places if start <= p.start < end and not thing.start <= p.start < thing.end)
+        return any(self._fits(thing, p) and not self._belongs_elsewhere(p, thing) for p in outside)
 
     def _stations(self, thing: Thing, places: list[Place]) -> list[Place]:
         """Lymph nodes by their station: "lymphadenopathy in the mediastinum", "enlarged nodes in both axillae"."""
@@ -193,17 +207,22 @@ class _Sentence:
         return [Place(nodes.start, nodes.end, where) for where in stations if where]
 
     def _nearest(self, thing: Thing, places: Sequence[Place]) -> Place | None:
-        fitting = [p for p in places if not self._belongs_elsewhere(p, thing) and self._fits(thing, p)]
+        fitting = [p for p in places if self._fits(thing, p)]
         return min(fitting, key=lambda p: self._distance(thing, p), default=None)
 
     def _distance(self, thing: Thing, place: Place) -> float:
         distance = float(gap(thing.start, thing.end, place.start, place.end))
-        before = self.words[max(0, place.start - 4) : place.start]
         if self._region(place):
             distance += 15
-        if place.where.near or not self.lexicon.words["beside"].isdisjoint(before):
+        if self._beside(place):
             distance += 20
         return distance + 15 if place.where.weak else distance
+
+    def _beside(self, place: Place) -> bool:
+        """Whether it is named for what lies next to it ("adjacent to the heart")."""
+        last = max((p.end for p in self.places if p.end <= place.start), default=0)
+        before = self.words[max(last, place.start - 4) : place.start]
+        return place.where.near or not self.lexicon.words["beside"].isdisjoint(before)
 
     def _region(self, place: Place) -> bool:
         return place.where.organ is not None and self.lexicon.organs[place.where.organ].group == "regions"
@@ -222,7 +241,8 @@ class _Sentence:
 
     def _group(self, thing: Thing, place: Place) -> list[Place]:
         """The place and those it is listed with ("liver, spleen and both kidneys")."""
-        return [p for p in self._listed_with(place) if p is place or self._fits(thing, p)]
+        listed = self._listed_with(place)
+        return [p for p in listed if p is place or (self._fits(thing, p) and not self._beside(p))]
 
     def _listed_with(self, place: Place) -> list[Place]:
         low = high = self.places.index(place)
@@ -237,7 +257,8 @@ class _Sentence:
             return False
         between = self.words[first.end : second.start]
         if not between:
-            return first.where.adjective and second.where.adjective
+            ranged = first.level is not None and second.level is not None
+            return (first.where.adjective and second.where.adjective) or ranged
         lists = not _LISTS.isdisjoint(between) or (between[0] in ("in", "at") and len(between) < 4)
         other = [word for word in between if word not in self.lexicon.words["listing"]]
         plain = len(other) < 3 and all(w.isalpha() and w not in self.lexicon.words["boundary"] for w in other)
@@ -250,22 +271,18 @@ class _Sentence:
         )
 
     def _coordinated(self, thing: Thing, own: Place) -> list[Place]:
-        """For "pleural and pericardial effusion": the effusion is in both."""
+        """The place inside a finding's name. For "pleural and pericardial effusion" the effusion is in both."""
         head = self.lexicon.head_of(tuple(self.words[thing.start : thing.end]))
-        found = [own]
-        if head is None:
-            return found
         at = self.places.index(own)
-        while at > 0 and self._joined(self.places[at - 1], self.places[at]):
+        while head and at > 0 and self._joined(self.places[at - 1], self.places[at]):
             at -= 1
-            found.append(self.places[at])
-        extra = [p for p in found[1:] if self._resolves_observation(head, p)]
-        for place in extra:
-            self.things.append(Thing(thing.start, thing.end, "observation", head, thing.status, place))
+            beside = self.places[at]
+            organ = beside.where.organ
+            if organ and self.lexicon.resolve(*head, organ) and not self._belongs_elsewhere(beside, thing):
+                self.things.append(Thing(thing.start, thing.end, *head, thing.status, beside))
+        if own.sidable and not own.sides:
+            own.sides = set(self._side_near(thing))
         return [own]
-
-    def _resolves_observation(self, head: str, place: Place) -> bool:
-        return bool(place.where.organ and self.lexicon.resolve("observation", head, place.where.organ))
 
     # --- organs without a named abnormality
 
@@ -306,9 +323,9 @@ class _Sentence:
 def read_sentence(text: str, lexicon: Lexicon) -> Reading:
     """Read one sentence without its context; never empty, never an exception on odd text."""
     sentence = _Sentence(text, lexicon)
-    best: dict[tuple[str | None, str | None], Row] = {}
+    best: dict[tuple[object, ...], Row] = {}
     for row in sentence.rows():
-        key = (row.organ, row.abnormality)
+        key = (row.organ, row.abnormality, row.open_to)
         if key not in best or _RANK[row.status] < _RANK[best[key].status]:
             best[key] = row
     rows = tuple(best.values())

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from ctglip.files import read_yaml
 from ctglip.text.spelling import Spelling
+from ctglip.text.trie import Mention, Trie
 from ctglip.text.words import Token, phrase, tokens
 from ctglip.vocabulary.abnormalities import AbnormalityDictionary
 from ctglip.vocabulary.organs import Organ, OrganDictionary
@@ -21,62 +22,6 @@ from ctglip.vocabulary.organs import Organ, OrganDictionary
 _HERE = Path(__file__).parent
 SIDES = {"left": "left", "right": "right", "bilateral": "both", "both": "both", "bilaterally": "both", "lt": "left",
          "rt": "right", "two": "both"}  # fmt: skip
-
-
-class Mention(NamedTuple):
-    """A phrase found in a sentence: words ``start`` to ``end`` (half-open) and its meaning."""
-
-    start: int
-    end: int
-    value: Any
-
-
-class Trie:
-    """Phrases to meanings; ``find`` gives the longest match at each place, left to right, without overlap."""
-
-    def __init__(self) -> None:
-        self._root: dict[Any, Any] = {}
-        self.words: set[str] = set()
-
-    def add(self, words: Sequence[str], value: Any, replace: bool = False) -> None:
-        """Store a phrase; the first meaning stays unless told otherwise. Empty phrases are ignored."""
-        if not words:
-            return
-        node = self._root
-        for word in words:
-            node = node.setdefault(word, {})
-        if replace or None not in node:
-            node[None] = value
-        self.words.update(words)
-
-    def get(self, words: Sequence[str]) -> Any:
-        """The meaning of exactly this phrase, or None."""
-        node = self._root
-        for word in words:
-            node = node.get(word)
-            if node is None:
-                return None
-        return node.get(None)
-
-    def find(self, words: Sequence[str]) -> list[Mention]:
-        """All longest matches in order."""
-        found: list[Mention] = []
-        root, count, i = self._root, len(words), 0
-        while i < count:
-            node, j, best = root.get(words[i]), i + 1, None
-            while node is not None:
-                value = node.get(None)
-                if value is not None:
-                    best = (j, value)
-                if j == count:
-                    break
-                node, j = node.get(words[j]), j + 1
-            if best is None:
-                i += 1
-            else:
-                found.append(Mention(i, best[0], best[1]))
-                i = best[0]
-        return found
 
 
 class Where(NamedTuple):
@@ -117,9 +62,11 @@ class Lexicon:
         self.observations: dict[str, dict[str, Any]] = seen["observations"]
         self.structures: dict[str, dict[str, Any]] = seen["structures"]
         self._stations: dict[str, str] = seen["stations"]
+        self._nowhere: list[str] = seen["no_places"]
+        self._near_groups = [frozenset(groups) for groups in seen["near_groups"]]
         self.vague = frozenset(seen["vague"])
         self._weak = {phrase(text) for text in seen["weak"]}
-        self._not_heads = {phrase(text) for text in seen["not_heads"]}
+        self._head_words = {phrase(text)[0] for text in seen["heads"]}
         self.places = Trie()
         self.seen = Trie()
         self.signs = Trie()
@@ -150,6 +97,8 @@ class Lexicon:
     # --- organs
 
     def _add_places(self) -> None:
+        for text in self._nowhere:
+            self.places.add(phrase(text), Where(None, None, None))
         for name, structure in self.structures.items():
             for text in structure["phrases"]:
                 where = self.where(structure["organ"])._replace(structure=name)
@@ -175,7 +124,8 @@ class Lexicon:
         covered = {i for mention in found for i in range(mention.start, mention.end)}
         found += [place for mention in found for place in self._elided(words, mention, covered)]
         near = [Mention(i, i + 1, self._beside(w)) for i, w in enumerate(words) if len(w) > 8 and i not in covered]
-        return sorted([*found, *(mention for mention in near if mention.value)])
+        named = (mention for mention in (*found, *near) if mention.value and mention.value.organs)
+        return sorted(named, key=lambda mention: mention[:2])
 
     def _elided(self, words: Sequence[str], mention: Mention, covered: set[int]) -> Iterator[Mention]:
         """Names that share their last words with a place: "ascending" in "ascending and descending aorta"."""
@@ -221,7 +171,10 @@ class Lexicon:
                 words = phrase(text)
                 if side in words:
                     bare = tuple(word for word in words if word != side)
-                    self.places.add(bare, Where(nearest, pair["left"], pair["right"], adjective))
+                    known = self.places.get(bare)
+                    vaguer = known is not None and known.organ == nearest
+                    where = Where(nearest, pair["left"], pair["right"], adjective)
+                    self.places.add(bare, where, replace=vaguer)
 
     # --- observations and abnormalities
 
@@ -255,26 +208,24 @@ class Lexicon:
             return
         span = spans[0]
         rest = tuple(word for word in words[: span.start] + words[span.end :] if word not in _EMPTY)
-        if not rest or rest in self._not_heads:
+        if not rest or rest[-1] not in self._head_words:
             return
         key = self._heads.get(rest)
         if key is None and any(m.end == len(rest) for m in self.seen.find(rest)):
             return  # its last words say it already
         if key is None:
-            if len(rest) == 1 and len(rest[0]) < 4:
-                return
             key = self._heads.setdefault(rest, " ".join(rest))
             self.seen.add(rest, ("observation", key))
         where: Where = span.value
         for place in {where.structure} if where.structure else where.organs:
             self._in.setdefault((key, place), abnormality)
 
-    def head_of(self, words: tuple[str, ...]) -> str | None:
-        """The observation in an abnormality's phrase when its organ is taken out ("pleural effusion": effusion)."""
+    def head_of(self, words: tuple[str, ...]) -> tuple[str, str] | None:
+        """What an abnormality's phrase says when its organ is taken out: "pleural effusion" is an effusion."""
         rest = words
         for span in reversed(self.places.find(words)):
             rest = rest[: span.start] + rest[span.end :]
-        return self._heads.get(tuple(word for word in rest if word not in _EMPTY))
+        return self.seen.get(tuple(word for word in rest if word not in _EMPTY)) if rest else None
 
     def _resolve(self, kind: str, key: str, organ: str, structure: str | None = None) -> tuple[str, str] | None:
         """(abnormality, organ) of an observation or abnormality in an organ, or None when they do not fit."""
@@ -307,6 +258,16 @@ class Lexicon:
         home = self.abnormalities[abnormality].default_organ
         side = self.organs[organ].side
         return self.organs.on_side(home, side) if side else home
+
+    def home_of(self, kind: str, key: str) -> str | None:
+        """The organ of a finding that names none, where it has one."""
+        name = key if kind == "abnormality" else self.alone.get(key)
+        return self.abnormalities[name].default_organ if name else None
+
+    def same_side(self, organ: str, other: str) -> bool:
+        """Whether a side said of one organ is the other's too: a pleural effusion "in the right lung"."""
+        groups = {self.organs[organ].group, self.organs[other].group}
+        return len(groups) == 1 or any(groups <= near for near in self._near_groups)
 
     def station(self, where: Where) -> Where | None:
         """The lymph nodes of a place, or None where it has none of their own."""

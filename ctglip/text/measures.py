@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from ctglip.text.lexicon import Lexicon, Mention
+from ctglip.text.lexicon import Lexicon
 from ctglip.text.negation import Clauses
 from ctglip.text.places import Place
+from ctglip.text.trie import Mention
 from ctglip.types import Status
 
 SILENT = ("pathology", "mute")
@@ -89,6 +90,8 @@ def _subject(mention: Mention, places: Sequence[Place], things: Sequence[Thing],
     nearest = gap(best.start, best.end, mention.start, mention.end)
     for thing in things:
         named = thing.kind not in SILENT and thing.key != "enlarged" and start <= thing.start < end
-        if named and gap(thing.start, thing.end, mention.start, mention.end) <= nearest:
+        distance = gap(thing.start, thing.end, mention.start, mention.end)
+        same = thing.start <= best.start and best.end <= thing.end
+        if named and (distance < nearest or (same and distance == nearest)):
             return None
     return best

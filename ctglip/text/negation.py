@@ -11,7 +11,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 
-from ctglip.text.lexicon import Lexicon, Mention
+from ctglip.text.lexicon import Lexicon
+from ctglip.text.trie import Mention
 from ctglip.types import Status
 
 
@@ -32,7 +33,9 @@ class Clauses:
         self.things = things
         self.small = lexicon.words
         self.perception = lexicon.perception
-        self.signs = list(self._with_denials(signs))
+        inside = [(a, b) for a, b in things if b - a > 1]
+        outside = [m for m in signs if not any(a <= m.start and m.end <= b for a, b in inside)]
+        self.signs = list(self._with_denials(outside))
         self.bounds = self._bounds()
         self.reach: dict[str, list[tuple[int, int]]] = {"negation": [], "uncertainty": [], "history": []}
         for sign in self.signs:
@@ -68,12 +71,29 @@ class Clauses:
         """Whether a comma or "and" parts two statements."""
         right = self.words[at + 1 :]
         if self.small["verb"].isdisjoint(self.words[start:at]):
-            ahead = (m for m in self.signs if m.value[1] == "before" and m.value[0] in ("negation", "normal"))
-            denied = any(start <= m.start < at for m in ahead)
-            return denied and self._state_follows(at + 1)
-        if self.words[at + 1 : at + 2] and self.words[at + 1] in self.small["relative"]:
+            return self._denied(start, at) and self._goes_on(start, at)
+        if right[:1] and right[0] in self.small["relative"]:
             return False
         return not self.small["verb"].isdisjoint(right) or self._state_follows(at + 1)
+
+    def _denied(self, start: int, at: int) -> bool:
+        ahead = (m for m in self.signs if m.value[1] == "before" and m.value[0] in ("negation", "normal"))
+        return any(start <= m.start < at for m in ahead)
+
+    def _goes_on(self, start: int, at: int) -> bool:
+        """ "No effusion, heart enlarged" and "No stone in the left kidney, a stone is seen in the right one"."""
+        if self._state_follows(at + 1):
+            return True
+        placed = not self.small["placing"].isdisjoint(self.words[start:at])
+        return placed and self.words[at] == "," and self._verb_follows(at + 1)
+
+    def _verb_follows(self, start: int) -> bool:
+        for word in self.words[start:]:
+            if word in (",", "and", "or", "nor"):
+                return False
+            if word in self.small["verb"]:
+                return True
+        return False
 
     def _state_follows(self, start: int) -> bool:
         for word in self.words[start:]:
@@ -92,6 +112,10 @@ class Clauses:
         for i, word in enumerate(self.words):
             sign = starts.get(i)
             if i < taken:
+                continue
+            following = starts.get(i + 1)
+            if word in self.small["deny"] and following is not None and following.value[0] == "negation":
+                taken = following.end  # "not absent"
                 continue
             plain = sign is None or sign.value[:2] in (("negation", "before"), ("negation", "after"))
             if plain and (word in self.small["deny"] or self.words[i : i + 2] == ["no", "longer"]):
@@ -114,11 +138,14 @@ class Clauses:
 
     def _spread(self, sign: Mention) -> None:
         kind, direction, manner = sign.value
-        kind = "negation" if kind == "normal" and direction else kind
+        if direction == "next":
+            self.reach[kind].append((sign.end, sign.end + 1))
+        denies = kind == "normal" and direction is not None
+        kind = "negation" if denies else kind
         if kind not in self.reach or direction not in ("before", "after"):
             return
         start, end = self.clause_of(sign.start)
-        ahead = (sign.end, self._stop(kind, sign.end, end))
+        ahead = (sign.start if denies else sign.end, self._stop(kind, sign.end, end))
         behind = (self._back(kind, start, sign.start), sign.start)
         first, second = (ahead, behind) if direction == "before" else (behind, ahead)
         if not self._names_a_thing(first) and self._names_a_thing(second) and self._may_turn(kind, direction, ahead):

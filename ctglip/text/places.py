@@ -70,7 +70,10 @@ def find_places(
     """
     words = [token.word for token in tokens]
     places = [Place(m.start, m.end, m.value) for m in lexicon.find_places(words)]
-    places = sorted([*_vertebrae(tokens, words, lexicon, places), *places], key=lambda p: p.start)
+    levels = _vertebrae(tokens, words, lexicon, places)
+    at_levels = {place.start for place in levels}
+    named = (place for place in places if place.start not in at_levels or place.end - place.start > 1)
+    places = sorted([*levels, *named], key=lambda place: place.start)
     thing_sides = _give_sides(words, places, things, lexicon)
     places = _merge(words, places, lexicon)
     for place in places:
