@@ -51,6 +51,7 @@ def export(
     study: Annotated[str, typer.Argument(help="study_id")],
     out: Annotated[Path, typer.Option(help="Folder for image.nii.gz, organs.nii.gz and organs.csv.")],
     to: Annotated[str, typer.Option(help="Format.")] = "nifti",
+    grid: Annotated[str, typer.Option(help="stored, or original: that of the scan as it came.")] = "stored",
     as_json: AsJson = False,
 ) -> None:
     """Write one study back as NIfTI with its organ table."""
@@ -60,5 +61,7 @@ def export(
 
     if to != "nifti":
         raise CTGLIPError(f"--to {to!r} is not a format that can be exported.", fix="Known: nifti.")
-    files = export_nifti(Store.open(store), study, out)
+    if grid not in ("stored", "original"):
+        raise CTGLIPError(f"--grid {grid!r} is no grid.", fix="Known: stored, original.")
+    files = export_nifti(Store.open(store), study, out, "original" if grid == "original" else "stored")
     result({"files": [str(f) for f in files]}, as_json, "\n".join(str(f) for f in files))
