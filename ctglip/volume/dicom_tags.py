@@ -6,7 +6,6 @@ import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -38,15 +37,6 @@ def quiet_pydicom() -> Iterator[None]:
             yield
         finally:
             logger.setLevel(level)
-
-
-def is_dicom(path: Path) -> bool:
-    """Whether a file can be read and starts like DICOM (128 bytes, then ``DICM``)."""
-    try:
-        with path.open("rb") as stream:
-            return stream.read(132)[128:] == b"DICM"
-    except OSError:
-        return False
 
 
 def frame_sources(header: Dataset) -> list[list[Dataset]]:

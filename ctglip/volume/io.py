@@ -8,12 +8,11 @@ import numpy as np
 
 from ctglip.errors import ScanError
 from ctglip.types import QualityCheck, Scan
-from ctglip.volume import dicom, nifti, nrrd
-from ctglip.volume.dicom_tags import is_dicom
+from ctglip.volume import nifti, nrrd
 from ctglip.volume.geometry import canonical, check_affine, shear_degrees, slice_axis_after, upright_grid
 from ctglip.volume.intensity import AIR_HU, to_hu
 from ctglip.volume.quality import check_scan
-from ctglip.volume.raw import RawVolume, UnevenScan
+from ctglip.volume.raw import RawVolume, UnevenScan, is_dicom
 from ctglip.volume.recipe import VolumeRecipe
 from ctglip.volume.resample import to_grid
 
@@ -48,8 +47,10 @@ def read_scan(path: Path, recipe: VolumeRecipe) -> tuple[Scan, tuple[QualityChec
 
 def _read_raw(path: Path, recipe: VolumeRecipe) -> RawVolume:
     name = path.name.lower()
-    if path.is_dir():
-        return dicom.read_series(path, recipe)
+    if path.is_dir() or (is_dicom(path) and not name.endswith((*nifti.SUFFIXES, *nrrd.SUFFIXES))):
+        from ctglip.volume.dicom import read_series
+
+        return read_series(path, recipe)
     if not path.exists():
         raise ScanError(f"There is no scan {path}.", code="no_file", fix="Check the path.")
     if name.endswith(nifti.SUFFIXES):
@@ -59,8 +60,6 @@ def _read_raw(path: Path, recipe: VolumeRecipe) -> RawVolume:
         if file.segments:
             raise ScanError(f"{path.name} is a segmentation, expected a scan.", code="not_a_scan")
         return next(iter(file.layers))
-    if is_dicom(path):
-        return dicom.read_series(path, recipe)
     raise ScanError(
         f"{path.name} is no image format that is known here.",
         code="not_an_image",

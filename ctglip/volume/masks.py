@@ -11,11 +11,9 @@ from ctglip.errors import MaskError
 from ctglip.types import LabelMap, QualityCheck, Scan
 from ctglip.vocabulary.organs import TOTALSEGMENTATOR_V2, OrganDictionary
 from ctglip.volume import nifti, nrrd
-from ctglip.volume.dicom_tags import is_dicom
 from ctglip.volume.geometry import canonical
-from ctglip.volume.masks_dicom import find_mask_object, read_mask_object
 from ctglip.volume.placing import on_scan
-from ctglip.volume.raw import RawVolume
+from ctglip.volume.raw import RawVolume, is_dicom
 from ctglip.volume.recipe import VolumeRecipe
 
 _SUFFIXES = (*nifti.SUFFIXES, ".seg.nrrd", *nrrd.SUFFIXES)
@@ -53,6 +51,8 @@ def read_masks(
     if not path.exists():
         raise MaskError(f"There are no masks {path}.", code="no_file", fix="Check the path.")
     if (stored := _dicom(path)) is not None:
+        from ctglip.volume.masks_dicom import read_mask_object
+
         labels, affine = read_mask_object(stored, scan, organs, unknown)
         drawn = [_drawn(labels, RawVolume(labels, affine))]
     elif path.is_dir():
@@ -86,6 +86,8 @@ def _dicom(path: Path) -> Path | None:
         return None
     if path.is_file() and path.name.lower().endswith(_SUFFIXES):
         return None
+    from ctglip.volume.masks_dicom import find_mask_object
+
     return find_mask_object(path)
 
 
