@@ -17,8 +17,8 @@ def hepatic_steatosis(scene: Scene, organ: str, rng: np.random.Generator) -> lis
     drop = float(rng.uniform(28, 52)) * (1.25 if scene.contrast else 1.0)
     share = np.ones(hu.shape, np.float32)
     if scene.contrast is not None:
-        low, high = (-20.0, 26.0) if scene.contrast else (-10.0, 60.0)
-        share = np.clip((hu - own - low) / 5, 0, 1) * np.clip((own + high - hu) / 12, 0, 1)
+        low, high = (16.0, 400.0) if scene.contrast else (-22.0, -8.0)
+        share = np.where((hu > own + low) & (hu < own + high), np.float32(0.2), share)
     share = share * (1 + 0.06 * smooth_noise(hu.shape, 9, rng))
     hu -= (drop * share * mask).astype(np.float32)
     centre = np.argwhere(mask).mean(0) + [part.start for part in box]
@@ -82,7 +82,7 @@ def _dependent_stones(
     mask = scene.mask([organ], box)
     deep = eroded(mask)
     voxels = np.argwhere(deep if deep.any() else mask)
-    low = voxels[voxels[:, 1] <= np.quantile(voxels[:, 1], 0.3)] + [part.start for part in box]
+    low = voxels[voxels[:, 1] <= np.quantile(voxels[:, 1], 0.15)] + [part.start for part in box]
     value, found = float(rng.uniform(*hu)), []
     for _ in range(count):
         radius = float(rng.uniform(*radii_mm))

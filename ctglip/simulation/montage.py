@@ -16,8 +16,8 @@ from ctglip.simulation.study import SimulatedStudy, SimulationSettings, anatomy_
 _LUNG, _SOFT, _BONE = (-1100, 300), (-110, 190), (-250, 750)
 _WINDOWS = {
     "lung_nodule": _LUNG, "consolidation": _LUNG, "emphysema": (-1050, -600), "compression_fracture": _BONE,
-    "aortic_calcification": (-150, 450), "hepatic_steatosis": (-60, 140), "liver_metastasis": (-40, 140),
-    "liver_cyst": (-60, 140), "renal_cyst": (-70, 110), "hydronephrosis": (-70, 110),
+    "aortic_calcification": (-150, 450), "renal_stone": (-100, 500), "hepatic_steatosis": (-60, 140),
+    "liver_metastasis": (-40, 140), "liver_cyst": (-60, 140), "renal_cyst": (-70, 110), "hydronephrosis": (-70, 110),
     "pericardial_effusion": (-90, 120),
 }  # fmt: skip
 _PLANES = {"compression_fracture": 0, "splenomegaly": 1, "emphysema": 1, "hydronephrosis": 1, "cardiomegaly": 1}
