@@ -167,8 +167,8 @@ def _connect(workers: int, address: str | None) -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
     if address is None:
-        own = {"address": "local", "num_cpus": workers, "object_store_memory": OBJECT_STORE_BYTES}
-        ray.init(**own, include_dashboard=False, **quiet)  # pyright: ignore[reportArgumentType]
+        quiet |= {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+        ray.init(address="local", num_cpus=workers, **quiet)
         return
     try:
         _knock(address)

@@ -18,14 +18,14 @@ SIZE = 24
 REPORT = "FINDINGS: The liver is enlarged. No splenomegaly.\nIMPRESSION: Hepatomegaly."
 
 
-def write_scan(path: Path, seed: int = 0, labels: bool = False) -> None:
+def write_scan(path: Path, seed: int = 0, labels: bool = False, liver_hu: int = 60) -> None:
     """A CT, or its masks in TotalSegmentator v2's numbers, 24^3 at 4 mm."""
     rng = np.random.default_rng(seed)
     ct = np.full((SIZE,) * 3, -1000, np.int16)
     ct[3:-3, 3:-3, 2:-2] = 40 + rng.integers(-20, 20, (SIZE - 6, SIZE - 6, SIZE - 4))
     masks = np.zeros(ct.shape, np.uint8)
     for number, box, hu in (
-        (5, np.s_[13:20, 8:16, 4:12], 60),
+        (5, np.s_[13:20, 8:16, 4:12], liver_hu),
         (1, np.s_[5:8, 6:10, 6:10], 50),
         (11, np.s_[13:20, 6:18, 14:22], -850),
         (10, np.s_[4:11, 6:18, 14:22], -850),

@@ -56,7 +56,7 @@ def deadly_ray() -> Iterator[None]:
     import ray
 
     ray.init(
-        num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error",
+        address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error",
         runtime_env={"worker_process_setup_hook": _deadly},
     )  # fmt: skip
     yield
@@ -128,3 +128,45 @@ def test_a_node_that_dies_takes_no_study_along(make_cohort, config, tmp_path: Pa
     assert nodes == {1, 2}
     assert (summary.written + summary.up_to_date, summary.failed) == (40, ())
     assert contents(tmp_path / "store") == contents(tmp_path / "alone")
+
+
+def _stand_in_segmentation() -> None:
+    """Set up in each worker: the segmentation only notes where it ran, and on which GPU."""
+    from ctglip_preprocessing import case
+
+    def find_masks(row, scan, recipe, organs):
+        import ray
+
+        context = ray.get_runtime_context()
+        where = f"{context.get_actor_id()} {os.environ.get('CUDA_VISIBLE_DEVICES')} {os.getpid()}"
+        (row.image.parent / f"{row.study_id}.where").write_text(where)
+        return None, ()
+
+    case.find_masks = find_masks
+
+
+@pytest.mark.slow
+def test_segmentation_goes_to_one_process_a_gpu_and_the_rest_to_tasks(make_cohort, config, tmp_path: Path) -> None:
+    import ray
+
+    from ctglip.volume.segmentation import SegmentationSettings
+
+    table, rows = make_cohort(10)
+    for row in rows[:6]:
+        del row["masks"]
+    write_table(table, rows)
+    volume = config.volume.model_copy(update={"segmentation": SegmentationSettings()})
+    ray.init(
+        address="local", num_cpus=3, num_gpus=2, include_dashboard=False, log_to_driver=False, logging_level="error",
+        runtime_env={"worker_process_setup_hook": _stand_in_segmentation},
+    )  # fmt: skip
+    try:
+        changed = config.model_copy(update={"volume": volume})
+        summary = preprocess_cohort(read_cohort(table), tmp_path / "store", changed, workers=3)
+    finally:
+        ray.shutdown()
+    assert (summary.written, summary.failed) == (10, ())
+    where = [(tmp_path / f"{row['study_id']}.where").read_text().split() for row in rows]
+    assert {actor for actor, _, _ in where[6:]} == {"None"}
+    assert len({actor for actor, _, _ in where[:6]}) == 2
+    assert {gpu for _, gpu, _ in where[:6]} == {"0", "1"}
