@@ -1,0 +1,71 @@
+"""Real patients from their files into a store and out again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import polars as pl
+import pytest
+from ctglip_preprocessing.driver import Summary, preprocess_cohort
+from ctglip_preprocessing.settings import PreprocessConfig
+
+from ctglip.cohort import read_cohort
+from ctglip.config import load_settings
+from ctglip.store.export import export_nifti
+from ctglip.store.tables import Store
+from ctglip.store.verify import verify
+
+
+@pytest.fixture(scope="module")
+def done(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Summary, Store]:
+    """Patients A (NIfTI, multilabel), B (DICOM, multilabel), D (DICOM, one file per organ), G and R (no masks)."""
+    ct, out = real_data / "ct", tmp_path_factory.mktemp("real")
+    rows = [
+        ("A", ct / "patient_a_abdomen/ct.nii.gz", ct / "patient_a_abdomen/totalsegmentator_v2.nii.gz"),
+        ("B", ct / "patient_b_dicom/dicom", ct / "patient_b_dicom/totalsegmentator_v2.nii.gz"),
+        ("D", ct / "patient_d_chest_v1/dicom", ct / "patient_d_chest_v1/totalsegmentator_v1_one_file_per_organ"),
+        ("G", ct / "patient_g_liver/ct.nii.gz", None),
+        ("R", ct / "patient_r_neck/ct.nii.gz", None),
+    ]
+    lines = [(name, name, str(image), masks and str(masks)) for name, image, masks in rows]
+    pl.DataFrame(lines, schema=["study_id", "patient_id", "image", "masks"], orient="row").write_csv(out / "cohort.csv")
+    config = load_settings(PreprocessConfig, "preprocess/demo_3mm", ["volume.align_masks_by_index=true"])
+    summary = preprocess_cohort(read_cohort(out / "cohort.csv"), out / "store", config)
+    return summary, Store.open(out / "store")
+
+
+def test_all_become_studies_of_a_sound_store(done: tuple[Summary, Store]) -> None:
+    summary, store = done
+    assert (summary.written, summary.failed) == (5, ())
+    assert verify(store) == []
+    assert (store.path / "quality.html").stat().st_size > 20_000
+
+
+def test_organs_are_where_and_as_large_as_they_were(done: tuple[Summary, Store], real_data: Path) -> None:
+    masks = nib.load(real_data / "ct/patient_a_abdomen/totalsegmentator_v2.nii.gz")
+    values = np.asarray(masks.dataobj)
+    voxel_ml = float(np.prod(masks.header.get_zooms()[:3])) / 1000
+    rows = {row["organ"]: row for row in done[1].study("A").rows("organs")}
+    for name, number in (("liver", 5), ("spleen", 1), ("kidney_left", 3), ("kidney_right", 2), ("urinary_bladder", 21)):
+        assert rows[name]["volume_ml"] == pytest.approx((values == number).sum() * voxel_ml, rel=0.02), name
+    centre = {name: (rows[name]["x0"] + rows[name]["x1"]) / 2 for name in ("liver", "spleen")}
+    assert centre["liver"] > centre["spleen"], "x grows towards the patient's right"
+
+
+def test_what_is_odd_about_patient_d_is_written_down(done: tuple[Summary, Store]) -> None:
+    row = done[1].table("studies").filter(study_id="D").row(0, named=True)
+    codes = {check["code"] for check in json.loads(row["checks"])}
+    assert {"slice_gap", "mask_slice_spacing"} <= codes
+    assert row["source_spacing_mm"][2] == pytest.approx(0.8, abs=1e-3)
+
+
+def test_masks_come_back_on_the_original_grid(done: tuple[Summary, Store], real_data: Path, tmp_path: Path) -> None:
+    image, organs = export_nifti(done[1], "A", tmp_path, grid="original")[:2]
+    source = nib.as_closest_canonical(nib.load(real_data / "ct/patient_a_abdomen/ct.nii.gz"))
+    np.testing.assert_allclose(nib.load(image).affine, source.affine, atol=1e-4)
+    masks = nib.as_closest_canonical(nib.load(real_data / "ct/patient_a_abdomen/totalsegmentator_v2.nii.gz"))
+    same = np.asarray(nib.load(organs).dataobj) == np.asarray(masks.dataobj)
+    assert same.mean() > 0.999
