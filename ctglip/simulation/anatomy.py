@@ -13,12 +13,13 @@ from typing import Any, Literal
 import numpy as np
 from scipy import ndimage
 
-from ctglip.errors import MaskError
+from ctglip.errors import MaskError, ScanError
 from ctglip.files import read_yaml
 from ctglip.simulation.canvas import Canvas, Patch, curve
 from ctglip.simulation.labels import lookup, number, numbers_of
 from ctglip.simulation.lungs import carve_lungs, diaphragm_mm, paint_airways_and_vessels
 from ctglip.simulation.skeleton import CavityOutline, paint_skeleton
+from ctglip.types import spacing_of
 
 ZONES = {"wall": 1, "abdomen": 2, "chest": 3, "mediastinum": 4}
 SHAPE, SPACING_MM = (133, 95, 205), 2.5
@@ -121,26 +122,34 @@ def load_template(scan: Path, masks: Path) -> Anatomy:
     organ's median, so that the truth of a study made from it is what was painted.
 
     Raises:
+        ScanError: a file that cannot be read.
         MaskError: the two are on different grids, or the masks hold none of TotalSegmentator v2's numbers.
     """
-    import nibabel as nib
-
-    image = nib.as_closest_canonical(nib.load(scan))  # type: ignore[attr-defined]
-    mask = nib.as_closest_canonical(nib.load(masks))  # type: ignore[attr-defined]
-    if image.shape != mask.shape or not np.allclose(image.affine, mask.affine, atol=0.1):
+    (hu, affine), (labels, other) = (_read_nifti(path) for path in (scan, masks))
+    if hu.shape != labels.shape or not np.allclose(affine, other, atol=0.1):
         raise MaskError(
-            f"Template {masks} has shape {mask.shape}, its scan {scan} has {image.shape}, or their affines differ.",
+            f"Template {masks} has shape {labels.shape}, its scan {scan} has {hu.shape}, or their affines differ.",
             code="mask_grid",
             fix="Give masks on the scan's own grid.",
         )
-    labels = np.asarray(mask.dataobj).astype(np.int64)
-    if not ((labels >= 1) & (labels <= 117)).any():
+    known = (labels >= 1) & (labels <= 117)
+    if not known.any():
         raise MaskError(f"Template masks {masks} hold no TotalSegmentator v2 number (1 to 117).", code="mask_labels")
-    hu = np.clip(np.asarray(image.dataobj, np.float32), -1024, 3071)
-    labels = np.where((labels < 0) | (labels > 117), 0, labels).astype(np.uint8)
-    spacing = tuple(float(s) for s in np.linalg.norm(image.affine[:3, :3], axis=0))
+    hu = np.clip(hu, -1024, 3071)
+    labels = np.where(known, labels, 0).astype(np.uint8)
     _remove_dense_spots(hu, labels)
-    return Anatomy(hu, labels, (spacing[0], spacing[1], spacing[2]), scan.name, noise=0.25)
+    return Anatomy(hu, labels, spacing_of(affine), scan.name, noise=0.25)
+
+
+def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Values (float32) and affine of a NIfTI file, RAS+."""
+    import nibabel as nib
+
+    try:
+        image = nib.as_closest_canonical(nib.load(path))  # type: ignore[attr-defined]
+        return np.asarray(image.dataobj, np.float32), np.asarray(image.affine)
+    except (OSError, EOFError, ValueError, nib.filebasedimages.ImageFileError) as error:
+        raise ScanError(f"Template {path} cannot be read as NIfTI: {error}.", fix="Check the file.") from error
 
 
 def _remove_dense_spots(hu: np.ndarray, labels: np.ndarray) -> None:

@@ -6,7 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from ctglip.errors import MaskError
+from ctglip.errors import MaskError, ScanError
 from ctglip.simulation.anatomy import Anatomy, load_template
 from ctglip.simulation.labels import number, numbers_of
 from ctglip.simulation.lesions import possible_kinds
@@ -96,6 +96,13 @@ def test_a_templates_own_stones_are_removed(tmp_path: Path, torso: Anatomy) -> N
 def test_a_template_on_two_grids_is_refused(tmp_path: Path, torso: Anatomy) -> None:
     with pytest.raises(MaskError, match="affines differ"):
         load_template(*_write_template(tmp_path, torso, shift=20))
+
+
+def test_a_truncated_template_is_refused(tmp_path: Path, torso: Anatomy) -> None:
+    scan, masks = _write_template(tmp_path, torso)
+    scan.write_bytes(scan.read_bytes()[:5000])
+    with pytest.raises(ScanError, match=r"ct\.nii\.gz cannot be read"):
+        load_template(scan, masks)
 
 
 def test_a_study_lies_in_its_own_millimetres(twins: object) -> None:
