@@ -144,11 +144,12 @@ def load_template(scan: Path, masks: Path) -> Anatomy:
 def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Values (float32) and affine of a NIfTI file, RAS+."""
     import nibabel as nib
+    from nibabel.filebasedimages import ImageFileError
 
     try:
         image = nib.as_closest_canonical(nib.load(path))  # type: ignore[attr-defined]
         return np.asarray(image.dataobj, np.float32), np.asarray(image.affine)
-    except (OSError, EOFError, ValueError, nib.filebasedimages.ImageFileError) as error:
+    except (OSError, EOFError, ValueError, ImageFileError) as error:
         raise ScanError(f"Template {path} cannot be read as NIfTI: {error}.", fix="Check the file.") from error
 
 

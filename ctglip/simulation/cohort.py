@@ -92,17 +92,9 @@ def simulate_cohort(
     _write_tables(out, records)
     if missing or not (out / "montage.png").is_file():
         draw_montage(out / "montage.png", seed, settings, _template(template) if template else None)
-    write_json(
-        out / "simulation.json",
-        {
-            "version": VERSION,
-            "seed": seed,
-            "studies": studies,
-            "hash": key,
-            "settings": settings.model_dump(mode="json"),
-            "template": [path.name for path in template] if template else None,
-        },
-    )
+    made = {"version": VERSION, "seed": seed, "studies": studies, "hash": key}
+    names = [path.name for path in template] if template else None
+    write_json(out / "simulation.json", {**made, "settings": settings.model_dump(mode="json"), "template": names})
     return out / "cohort.csv"
 
 
