@@ -1,0 +1,69 @@
+"""Batches: few organs, half of them abnormal, rare findings as often as common ones, the same for the same step."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+
+from ctglip.data.sampling import BalancedSampler, SamplingSettings
+from ctglip.data.sayings import OrganSayings
+
+
+def row(organ: str, *affirmed: str, silent: bool = False) -> OrganSayings:
+    kind = "abnormal" if affirmed else "silent" if silent else "normal"
+    return OrganSayings(organ, kind, affirmed, (), (), ())
+
+
+ROWS = [
+    *[row("liver", "cyst")] * 40,
+    *[row("liver", "fat")] * 4,
+    *[row("liver")] * 100,
+    *[row("spleen")] * 60,
+    *[row("spleen", silent=True)] * 60,
+    *[row("heart", "large")] * 20,
+    *[row("heart", silent=True)] * 20,
+]
+
+
+def sampler(**settings: object) -> BalancedSampler:
+    return BalancedSampler(ROWS, SamplingSettings.model_validate(settings), seed=7)
+
+
+def test_half_of_an_organ_is_abnormal_and_rare_findings_come_as_often() -> None:
+    draws = sampler(batch=24, organs=3)
+    found: Counter[tuple[str, ...]] = Counter()
+    for step in range(200):
+        rows = draws.rows(draws.rng(step))
+        assert len(rows) == len(set(rows)) == 24
+        found.update((ROWS[r].organ, ROWS[r].kind, *ROWS[r].affirmed) for r in rows)
+    cyst, fat, normal = (found["liver", *rest] for rest in (("abnormal", "cyst"), ("abnormal", "fat"), ("normal",)))
+    assert cyst + fat == normal == 200 * 4
+    assert 0.7 < fat / cyst < 1.1
+    assert found["spleen", "normal"] == 200 * 8
+
+
+def test_silent_organs_fill_up_only_where_nothing_else_is_left_or_where_asked() -> None:
+    draws = sampler(batch=90, organs=3)
+    rows = draws.rows(draws.rng(0))
+    kinds = Counter((ROWS[r].organ, ROWS[r].kind) for r in rows)
+    assert kinds["heart", "abnormal"] == 20
+    assert kinds["heart", "silent"] == 10
+    assert kinds["liver", "silent"] == 0
+    asked = sampler(batch=24, organs=3, silent=0.25)
+    kinds = Counter((ROWS[r].organ, ROWS[r].kind) for r in asked.rows(asked.rng(0)))
+    assert kinds["spleen", "silent"] == 2
+
+
+def test_a_step_is_a_function_of_seed_and_step() -> None:
+    first, second = sampler(batch=12, organs=2), sampler(batch=12, organs=2)
+    assert [first.rows(first.rng(s)) for s in (3, 1, 3)] == [second.rows(second.rng(s)) for s in (3, 1, 3)]
+    assert first.rows(first.rng(1)) != first.rows(first.rng(2))
+    other = BalancedSampler(ROWS, SamplingSettings(batch=12, organs=2), seed=8)
+    assert first.rows(first.rng(1)) != other.rows(other.rng(1))
+
+
+def test_a_batch_larger_than_the_data_holds_everything_once() -> None:
+    small = [row("liver", "cyst"), row("liver"), row("liver", silent=True)]
+    draws = BalancedSampler(small, SamplingSettings(batch=16, organs=4), seed=0)
+    assert sorted(draws.rows(np.random.default_rng(0))) == [0, 1, 2]

@@ -1,0 +1,105 @@
+"""Micro-batches give the gradient of the full batch, with everything random replayed."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from ctglip.errors import ModelError
+from ctglip.features.text_bank import TextBank
+from ctglip.models.encoders import ResNetSettings
+from ctglip.models.towers import OrganTextModel
+from ctglip.objectives.base import Features, total
+from ctglip.objectives.organ_text import OrganText
+from ctglip.training.gradcache import cached_backward
+from tests.objectives.conftest import ToyEncoder
+from tests.objectives.toys import EVERY, PROMPTS, global_pair, organ_samples, organ_text, pair_samples
+
+
+@pytest.fixture
+def toy_bank(tmp_path) -> TextBank:
+    return TextBank(tmp_path, ToyEncoder())  # pyright: ignore[reportArgumentType]
+
+
+def gradients(objective: nn.Module) -> dict[str, torch.Tensor]:
+    found = {n: p.grad.clone() for n, p in objective.named_parameters() if p.grad is not None}
+    objective.zero_grad()
+    return found
+
+
+@pytest.mark.parametrize("size", [1, 3, 8])
+@pytest.mark.parametrize("name", ["organ_text", "organ_query, box", "global_pair, sigmoid"])
+def test_gradient_is_that_of_the_full_batch(toy_bank, name, size):
+    objective, samples = EVERY[name](toy_bank, 2)
+    objective.double()
+    losses, report = objective(objective.collate(samples))
+    total(losses).backward()
+    full = gradients(objective)
+    parts = [objective.collate(samples[i : i + size]) for i in range(0, len(samples), size)]
+    cached, cached_report = cached_backward(objective, parts)
+    again = gradients(objective)
+    assert again.keys() == full.keys()
+    for key, gradient in full.items():
+        torch.testing.assert_close(again[key], gradient, atol=1e-10, rtol=0)
+    torch.testing.assert_close(cached, losses)
+    assert cached_report == pytest.approx(report, nan_ok=True)
+
+
+class Dropped(OrganText):
+    """Drops features at random inside of ``encode``."""
+
+    def encode(self, batch) -> Features:
+        features = super().encode(batch)
+        return {**features, "organ": nn.functional.dropout(features["organ"], 0.5)}
+
+
+def test_dropout_is_the_same_both_times(toy_bank):
+    plain = organ_text(toy_bank, 2)
+    owner = torch.tensor([0, 1, 0, 1])
+    objective = Dropped(plain.model, toy_bank, toy_bank.ids(PROMPTS), owner).double()
+    samples = organ_samples(toy_bank, 2)
+    parts = [objective.collate(samples[:4]), objective.collate(samples[4:])]
+    torch.manual_seed(5)
+    encoded = [objective.encode(part) for part in parts]
+    losses, _ = objective.compute({key: torch.cat([e[key] for e in encoded]) for key in encoded[0]})
+    total(losses).backward()
+    full = gradients(objective)
+    torch.manual_seed(5)
+    cached_backward(objective, parts)
+    for key, gradient in gradients(objective).items():
+        torch.testing.assert_close(gradient, full[key], atol=1e-10, rtol=0)
+
+
+def test_mixtures_go_through_too(toy_bank):
+    objective, samples = EVERY["mixture"](toy_bank, 2)
+    objective.double()
+    total(objective(objective.collate(samples))[0]).backward()
+    full = gradients(objective)
+    halves = [{name: some[part] for name, some in samples.items()} for part in (slice(0, 4), slice(4, 8))]
+    cached_backward(objective, [objective.collate(half) for half in halves])
+    for key, gradient in gradients(objective).items():
+        torch.testing.assert_close(gradient, full[key], atol=1e-10, rtol=0)
+
+
+def test_an_encoder_with_batch_statistics_is_refused(toy_bank):
+    plain = organ_text(toy_bank, 2)
+    encoder = ResNetSettings(
+        spatial_dims=2, layers=(1, 1, 1, 1), widths=(8, 8, 8, 8), norm="batch", stem_kernel=3, max_pool=False
+    )
+    model = OrganTextModel(plain.model.settings.model_copy(update={"encoder": encoder}))
+    objective = OrganText(model, toy_bank, toy_bank.ids(PROMPTS), torch.tensor([0, 1, 0, 1]))
+    parts = [objective.collate(organ_samples(toy_bank, 2))]
+    with pytest.raises(ModelError, match=r"model\.encoder\.net\.bn1 \(BatchNorm2d\)") as error:
+        cached_backward(objective, parts)
+    assert error.value.code == "batch_statistics"
+    objective.eval()
+    cached_backward(objective, parts)
+
+
+def test_batch_statistics_in_compute_are_welcome(toy_bank):
+    objective = global_pair(toy_bank, 2)
+    objective.model.image_head = nn.Sequential(nn.Linear(16, 16), nn.BatchNorm1d(16))
+    parts = [objective.collate(pair_samples(toy_bank, 2)[i : i + 4]) for i in (0, 4)]
+    losses, _ = cached_backward(objective, parts)
+    assert torch.isfinite(total(losses))
