@@ -31,7 +31,8 @@ class OrganTextModelSettings(Settings):
         encoder: the image encoder.
         in_channels: channels of an image (a crop's mask channel included).
         grounding: how an organ is found. ``crop``: each organ's crop is an image of its own. ``pool``: many organs in
-            one image, by its label map. ``box``: by boxes. ``query``: learned queries look for them.
+            one image, by its label map. ``box``: by boxes. ``query``: learned queries look for them. ``none``: whole
+            images alone.
         pooling: over an organ's voxels, ``mean`` or ``attention`` with the organ's own query.
         pool_levels: levels of the encoder that are pooled (``query`` reads the tokens).
         organs: number of organs with a query (``attention``, ``query``).
@@ -46,7 +47,7 @@ class OrganTextModelSettings(Settings):
 
     encoder: EncoderSettings = CNNSettings()
     in_channels: int = 4
-    grounding: Literal["crop", "pool", "box", "query"] = "crop"
+    grounding: Literal["crop", "pool", "box", "query", "none"] = "crop"
     pooling: Literal["mean", "attention"] = "mean"
     pool_levels: tuple[int, ...] = (-2, -1)
     organs: int = 0
@@ -73,6 +74,15 @@ class OrganTextModel(nn.Module):
         super().__init__()
         self.encoder = build_encoder(settings.encoder, settings.in_channels)
         self.settings = settings.model_copy(update={"encoder": self.encoder.settings})
+        if settings.grounding != "none":
+            self._build_organs()
+        if settings.whole_image:
+            self.image_head = ProjectionHead(self.encoder.token_dim, settings.embedding_dim, hidden=settings.dim)
+        self.text_head = ProjectionHead(settings.text_dim, settings.embedding_dim)
+
+    def _build_organs(self) -> None:
+        """What reads organs from the encoder's maps."""
+        settings = self.settings
         widths = [self.encoder.level_channels[level] for level in settings.pool_levels]
         asks = settings.grounding == "query" or settings.pooling == "attention"
         if asks and settings.organs < 1:
@@ -90,10 +100,7 @@ class OrganTextModel(nn.Module):
             self.size = nn.Sequential(nn.Linear(4, 64), nn.GELU(), nn.Linear(64, settings.dim))
         if settings.anatomy:
             self.anatomy_head = ProjectionHead(settings.dim, settings.embedding_dim, hidden=settings.dim)
-        if settings.whole_image:
-            self.image_head = ProjectionHead(self.encoder.token_dim, settings.embedding_dim, hidden=settings.dim)
         self.diagnosis_head = ProjectionHead(settings.dim, settings.embedding_dim, hidden=settings.dim)
-        self.text_head = ProjectionHead(settings.text_dim, settings.embedding_dim)
 
     def organ_features(
         self,
@@ -177,7 +184,7 @@ class OrganTextModel(nn.Module):
 
     @property
     def _kind(self) -> torch.dtype:
-        return self.organ.weight.dtype
+        return next(self.parameters()).dtype
 
     def _levels(self, images: Tensor) -> list[Tensor]:
         levels = self.encoder(images.to(self._kind)).levels

@@ -1,0 +1,113 @@
+"""The gradient of a large batch from small ones (GradCache, arXiv 2101.06983).
+
+A contrast looks at all rows of a batch, so micro-batches cannot be added up. But the encoder sees each row alone:
+encode everything once without keeping activations, compute the loss and its gradient at the features, then encode
+each micro-batch again and send its part of that gradient through the encoder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ctglip.errors import ModelError
+from ctglip.objectives.base import Features, Losses, Objective, Report, join, total
+
+_State = tuple[Tensor, list[Tensor]]
+
+
+def cached_backward(
+    objective: Objective, micro_batches: Sequence[Any], autocast: bool = False
+) -> tuple[Losses, Report]:
+    """Add the gradient of the joined batch to the parameters' ``grad``, with the memory of one micro-batch.
+
+    Chance inside ``encode`` (dropout, sampling with torch's generators) is the same both times. Under several ranks
+    call it on the bare objective and average the gradients afterwards: losses gather inside ``compute``.
+
+    Args:
+        objective: its ``encode`` must treat each row alone.
+        micro_batches: what ``Objective.collate`` gives, on the objective's device.
+        autocast: bfloat16 in the forward passes.
+
+    Returns:
+        The losses and the report of the joined batch.
+
+    Raises:
+        ModelError: code ``batch_statistics``: the encoder normalises over the batch, so no row stands alone.
+    """
+    device = next(objective.parameters()).device
+    states, parts = [], []
+    with torch.no_grad(), _no_batch_statistics(objective):
+        for batch in micro_batches:
+            states.append(_random_state(device))
+            parts.append(_encode(objective, batch, autocast))
+    leaves = {name: value.detach() for name, value in join(parts).items()}
+    for value in leaves.values():
+        if value.is_floating_point():
+            value.requires_grad_()
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=autocast):
+        losses, report = objective.compute(leaves)
+    total(losses).backward()
+    after, starts = _random_state(device), dict.fromkeys(leaves, 0)
+    for batch, state in zip(micro_batches, states, strict=True):
+        _restore(state, device)
+        _push(_encode(objective, batch, autocast), leaves, starts)
+    _restore(after, device)
+    return losses, report
+
+
+def _encode(objective: Objective, batch: Any, autocast: bool) -> Features:
+    kind = next(objective.parameters()).device.type
+    with torch.autocast(kind, dtype=torch.bfloat16, enabled=autocast):
+        return objective.encode(batch)
+
+
+def _push(features: Features, leaves: Features, starts: dict[str, int]) -> None:
+    """Send the rows of the cached gradient that belong to a micro-batch through its graph."""
+    outputs, gradients = [], []
+    for name, value in features.items():
+        rows = slice(starts[name], starts[name] + len(value))
+        starts[name] = rows.stop
+        gradient = leaves[name].grad
+        if value.requires_grad and gradient is not None:
+            outputs.append(value)
+            gradients.append(gradient[rows].to(value.dtype))
+    if outputs:
+        torch.autograd.backward(outputs, gradients)
+
+
+def _random_state(device: torch.device) -> _State:
+    return torch.get_rng_state(), [torch.cuda.get_rng_state(device)] if device.type == "cuda" else []
+
+
+def _restore(state: _State, device: torch.device) -> None:
+    torch.set_rng_state(state[0])
+    for own in state[1]:
+        torch.cuda.set_rng_state(own, device)
+
+
+@contextmanager
+def _no_batch_statistics(objective: Objective) -> Iterator[None]:
+    """Refuse batch normalisation while something is encoded (in ``compute`` it is welcome)."""
+
+    def refuse(module: nn.Module, _: Any) -> None:
+        if module.training:
+            raise ModelError(
+                f"GradCache needs an encoder that sees each row alone, but {names[module]} ({type(module).__name__}) "
+                "takes its statistics over the batch.",
+                code="batch_statistics",
+                fix="Choose an encoder with group or layer normalisation (resnet: norm: group), or no micro-batches.",
+            )
+
+    names: dict[nn.Module, str] = {m: name for name, m in objective.named_modules() if isinstance(m, _BatchNorm)}
+    hooks = [module.register_forward_pre_hook(refuse) for module in names]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()

@@ -1,0 +1,142 @@
+"""Toy objectives over toy samples, one of each kind, in 2D and 3D."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from ctglip.features.text_bank import TextBank
+from ctglip.models.encoders import CNNSettings
+from ctglip.models.towers import OrganTextModel, OrganTextModelSettings
+from ctglip.objectives.base import Objective
+from ctglip.objectives.global_pair import GlobalPair, GlobalPairSettings
+from ctglip.objectives.mixture import Mixture
+from ctglip.objectives.organ_query import OrganQuery, OrganQuerySettings
+from ctglip.objectives.organ_text import OrganText, OrganTextSettings
+
+PROMPTS = ["This is the liver.", "A spleen.", "The liver in CT.", "A CT of the spleen."]
+
+
+@dataclass(frozen=True)
+class Organ:
+    image: np.ndarray
+    mask: np.ndarray
+    size: np.ndarray
+    organ_id: int
+    study_index: int
+    text_id: int
+    text_key: int
+    negative_ids: np.ndarray
+
+
+@dataclass(frozen=True)
+class Pair:
+    image: np.ndarray
+    text_id: int
+    text_key: int
+
+
+@dataclass(frozen=True)
+class Study:
+    image: np.ndarray
+    labels: np.ndarray | None
+    boxes: np.ndarray | None
+    size: np.ndarray
+    organ_id: np.ndarray
+    text_id: np.ndarray
+    text_key: np.ndarray
+    negative_ids: np.ndarray
+
+
+def model(bank: TextBank, dims: int, **changes: Any) -> OrganTextModel:
+    torch.manual_seed(0)
+    encoder = CNNSettings(spatial_dims=dims, widths=(8, 16), blocks=(0, 1))  # pyright: ignore[reportArgumentType]
+    shape = {"in_channels": 2, "dim": 32, "embedding_dim": 16, "text_dim": bank.dim}
+    return OrganTextModel(OrganTextModelSettings(encoder=encoder, **shape, **changes))
+
+
+def organ_samples(bank: TextBank, dims: int, count: int = 8, negatives: int = 3, organs: int = 2) -> list[Organ]:
+    """Sample i holds a random pattern and the text "finding i"; organ i % organs."""
+    rng = np.random.default_rng(0)
+    texts = bank.ids([f"finding {i}" for i in range(count)]).tolist()
+    others = bank.ids([f"never {i}" for i in range(5)]).tolist()
+    samples = []
+    for i in range(count):
+        mask = np.zeros((1, *[16] * dims), np.float32)
+        mask[(0, *[slice(2, 14)] * dims)] = 1
+        chosen = rng.choice([*others, -1], size=negatives, replace=False)
+        image = rng.standard_normal((2, *[16] * dims)).astype(np.float32) + i % organs
+        size = rng.standard_normal(4).astype(np.float32)
+        samples.append(Organ(image, mask, size, i % organs, i // organs, texts[i], texts[i], chosen))
+    return samples
+
+
+def pair_samples(bank: TextBank, dims: int, count: int = 8) -> list[Pair]:
+    return [Pair(s.image, s.text_id, s.text_key) for s in organ_samples(bank, dims, count)]
+
+
+def study_samples(bank: TextBank, dims: int, count: int = 4) -> list[Study]:
+    """Two organs a study, each with a pattern and a text of its own; one study without organs."""
+    rng = np.random.default_rng(1)
+    half = slice(0, 8), slice(8, 16)
+    texts = bank.ids([f"finding {i}" for i in range(2 * count)]).numpy().reshape(count, 2)
+    others = bank.ids([f"never {i}" for i in range(5)]).numpy()
+    samples = []
+    for i in range(count + 1):
+        organs = 0 if i == count else 2
+        labels = np.zeros([16] * dims, np.uint8)
+        image = rng.standard_normal((2, *[16] * dims)).astype(np.float32)
+        boxes = np.zeros((organs, 2 * dims), np.float32)
+        for organ in range(organs):
+            labels[half[organ]] = organ + 1
+            image[:, half[organ]] += rng.standard_normal((2, *[1] * dims))
+            boxes[organ] = [half[organ].start, half[organ].stop, *[0, 16] * (dims - 1)]
+        ids = texts[i] if organs else texts[0, :0]
+        negatives = rng.choice(others, size=(organs, 2))
+        size = rng.standard_normal((organs, 4)).astype(np.float32)
+        samples.append(Study(image, labels, boxes, size, np.arange(organs), ids, ids, negatives))
+    return samples
+
+
+def organ_text(bank: TextBank, dims: int, **settings: Any) -> OrganText:
+    owner = torch.tensor([0, 1, 0, 1])
+    return OrganText(model(bank, dims), bank, bank.ids(PROMPTS), owner, OrganTextSettings(**settings))
+
+
+def organ_query(bank: TextBank, dims: int, grounding: str, pooling: str = "mean", **settings: Any) -> OrganQuery:
+    shape = {"grounding": grounding, "pooling": pooling, "organs": 2, "anatomy": False}
+    member = torch.eye(3)[1:]
+    return OrganQuery(model(bank, dims, **shape), bank, member, OrganQuerySettings(**settings))
+
+
+def global_pair(bank: TextBank, dims: int, **settings: Any) -> GlobalPair:
+    net = model(bank, dims, whole_image=True, grounding="none")
+    return GlobalPair(net, bank, GlobalPairSettings(**settings))
+
+
+def mixture(bank: TextBank, dims: int) -> Mixture:
+    net = model(bank, dims, whole_image=True)
+    organs = OrganText(net, bank, bank.ids(PROMPTS), torch.tensor([0, 1, 0, 1]))
+    parts = {"organ_text": organs, "global_pair": GlobalPair(net, bank)}
+    return Mixture(parts, {"organ_text": 1.0, "global_pair": [(0.0, 0.2), (0.5, 1.0)]})
+
+
+Made = tuple[Objective, Any]
+EVERY: dict[str, Callable[[TextBank, int], Made]] = {
+    "organ_text": lambda b, d: (organ_text(b, d), organ_samples(b, d)),
+    "organ_query, pool": lambda b, d: (organ_query(b, d, "pool", within_organ=False), study_samples(b, d)),
+    "organ_query, pool, attention": lambda b, d: (organ_query(b, d, "pool", "attention"), study_samples(b, d)),
+    "organ_query, box": lambda b, d: (organ_query(b, d, "box", negatives="dictionary"), study_samples(b, d)),
+    "organ_query, box, attention": lambda b, d: (organ_query(b, d, "box", "attention"), study_samples(b, d)),
+    "organ_query, query": lambda b, d: (organ_query(b, d, "query"), study_samples(b, d)),
+    "global_pair": lambda b, d: (global_pair(b, d), pair_samples(b, d)),
+    "global_pair, sigmoid": lambda b, d: (global_pair(b, d, form="sigmoid"), pair_samples(b, d)),
+    "mixture": lambda b, d: (
+        mixture(b, d),
+        {"organ_text": organ_samples(b, d), "global_pair": pair_samples(b, d)},
+    ),
+}
