@@ -19,6 +19,11 @@ from ctglip_preprocessing.case import Case, CaseResult, Plan, run_case
 from ctglip_preprocessing.stages.segment import needs_segmentation
 
 OBJECT_STORE_BYTES = 100 * 2**20
+_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_raylet_start_wait_time_s": "120",
+}
 QUEUED = 2
 """Cases handed to Ray beyond the number of its CPUs, so that no worker waits for the driver."""
 
@@ -161,14 +166,14 @@ def _queues(cases: Sequence[Case], plan: Plan) -> dict[_Lane, list[_Job]]:
 
 
 def _connect(workers: int, address: str | None) -> None:
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     import ray
 
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
     if address is None:
         quiet |= {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
-        ray.init(address="local", num_cpus=workers, **quiet)
+        _start(workers, quiet)
         return
     try:
         _knock(address)
@@ -179,6 +184,24 @@ def _connect(workers: int, address: str | None) -> None:
             code="no_cluster",
             fix="Start one with: ray start --head, or use --workers N here. RAY_AUTH_MODE=token if it asks for one.",
         ) from error
+
+
+def _start(workers: int, options: dict[str, Any]) -> None:
+    """A Ray of our own on this machine; a busy machine gets a second chance."""
+    import ray
+
+    for attempt in (1, 2):
+        try:
+            ray.init(address="local", num_cpus=workers, **options)
+            return
+        except Exception as error:  # Ray raises bare exceptions here
+            ray.shutdown()
+            if attempt == 2:
+                raise CTGLIPError(
+                    f"Ray did not start: {error}",
+                    code="no_ray",
+                    fix="Try again, or use --workers 1, which needs no Ray.",
+                ) from error
 
 
 def _knock(address: str) -> None:
