@@ -10,9 +10,7 @@ import argparse
 import json
 import os
 import re
-import resource
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +19,7 @@ from typing import Any
 import polars as pl
 
 from ctglip.files import read_yaml
-from ctglip.text.reports import ReportParser, get_parser
+from ctglip.text.reports import get_parser
 from ctglip.types import Finding, Report
 from ctglip.vocabulary.abnormalities import AbnormalityDictionary
 from ctglip.vocabulary.organs import OrganDictionary
@@ -68,7 +66,9 @@ def show(result: dict[str, Any]) -> None:
     print(f"{'label':40s} {'pos':>5s} {'prec':>6s} {'rec':>6s} {'F1':>6s}")
     for name, row in result["labels"].items():
         print(f"{name:40s} {row['positives']:5d} {row['precision']:6.3f} {row['recall']:6.3f} {row['f1']:6.3f}")
-    print(f"macro F1 {result['macro_f1']:.4f} over {result['counted_labels']} labels, micro F1 {result['micro_f1']:.4f}")
+    print(
+        f"macro F1 {result['macro_f1']:.4f} over {result['counted_labels']} labels, micro F1 {result['micro_f1']:.4f}"
+    )
 
 
 @dataclass(frozen=True)
@@ -98,9 +98,11 @@ class LabelMap:
         self.rules: dict[str, list[Rule]] = {}
         for label, rules in labels.items():
             for rule in rules:
-                named = set(rule["abnormalities"])
+                named = {name for name in rule["abnormalities"] if name in abnormalities}
                 if not rule.get("exact"):
-                    named |= {kind for name in rule["abnormalities"] for kind in abnormalities.descendants(name)}
+                    named |= {kind for name in named for kind in abnormalities.descendants(name)}
+                spared = [name for name in rule.get("except", ()) if name in abnormalities]
+                named -= {kind for name in spared for kind in (name, *abnormalities.descendants(name))}
                 places = {place for organ in rule.get("organs", ()) for place in (organ, *organs.parts_of(organ))}
                 places -= {place for organ in rule.get("not_in", ()) for place in (organ, *organs.parts_of(organ))}
                 statuses = frozenset(rule.get("statuses", PRESENT))
@@ -113,31 +115,65 @@ class LabelMap:
         }
 
 
-def truth_of(value: str | None) -> bool:
-    """A reference's cell as present or not: 1 and the uncertain -1 are present."""
-    return value is not None and value.strip() in ("1", "1.0", "-1", "-1.0")
+def truth_of(value: str | None) -> bool | None:
+    """A reference's cell: 1 is present, the uncertain -1 is left out, all else is absent."""
+    number = (value or "").strip().removesuffix(".0")
+    return None if number == "-1" else number == "1"
 
 
-def measure_labels(table: pl.DataFrame, mapping: dict[str, Any], parser: ReportParser) -> tuple[dict[str, Any], pl.DataFrame]:
-    """Report-level labels of one table against the parser's."""
-    lexicon = parser.lexicon
-    labels = LabelMap(mapping["labels"], lexicon.organs, lexicon.abnormalities)
-    scores = {label: Scores() for label in labels.rules}
+def measure_labels(
+    table: pl.DataFrame, mapping: dict[str, Any], columns: Sequence[str]
+) -> tuple[dict[str, Any], pl.DataFrame]:
+    """Report-level labels of one table against the parser's.
+
+    Args:
+        table: one row a report.
+        mapping: see ``mappings/``; ``rest`` names the label of reports in which no other label is present.
+        columns: where the text stands; the first is the findings, a second the impression. Rows without text count not.
+    """
+    parser = get_parser()
+    labels = LabelMap(mapping["labels"], parser.lexicon.organs, parser.lexicon.abnormalities)
+    rest = mapping.get("rest", {"label": None, "without": []})
+    scores = {label: Scores() for label in (*labels.rules, rest["label"]) if label}
     answers = []
     for record in table.iter_rows(named=True):
-        parts = [record[column] or "" for column in mapping["text"]]
-        report = Report(findings=parts[0]) if len(parts) == 1 else Report(findings=parts[0], impression=parts[1])
-        found = labels.read(parser.parse(report))
+        texts = [record[column] or "" for column in columns]
+        report = Report(findings=texts[0], impression=texts[1] if len(texts) > 1 else None)
+        findings = parser.parse(report)
+        found = labels.read(findings)
+        if rest["label"]:
+            others = (value for label, value in found.items() if label not in rest["without"])
+            found[rest["label"]] = bool(findings) and not any(others)
         answers.append({mapping["id"]: record[mapping["id"]], **{label: int(value) for label, value in found.items()}})
-        for label, value in found.items():
-            scores[label].add(truth_of(record[label]), value)
+        for label, value in found.items() if findings else ():
+            right = truth_of(record[label])
+            if right is not None:
+                scores[label].add(right, value)
     return summary(scores, mapping.get("least_positives", 1)), pl.DataFrame(answers)
 
 
 def labels_command(arguments: argparse.Namespace) -> tuple[dict[str, Any], pl.DataFrame]:
     """18 labels of chest CT reports."""
-    table = pl.read_csv(arguments.table, infer_schema=False)
-    return measure_labels(table, read_yaml(arguments.mapping), get_parser())
+    mapping = read_yaml(arguments.mapping)
+    return measure_labels(pl.read_csv(arguments.table, infer_schema=False), mapping, mapping["text"])
+
+
+def films_command(arguments: argparse.Namespace) -> tuple[dict[str, Any], pl.DataFrame]:
+    """Chest X-ray reports: CheXpert's labels (made from the findings alone) and the indexed problems."""
+    reports = pl.read_csv(arguments.reports, infer_schema=False)
+    labels = pl.read_csv(arguments.labels, infer_schema=False).unique("subject_id", keep="first", maintain_order=True)
+    table = labels.join(reports, left_on="subject_id", right_on="uid", how="left")
+    mapping, problems = read_yaml(arguments.mapping), read_yaml(arguments.problems)
+    result, answers = measure_labels(table, mapping, mapping["text"])
+    result["chexpert_findings_and_impression"], _ = measure_labels(
+        table.filter(pl.col("FINDINGS") != "-"), mapping, ["findings", "impression"]
+    )
+    indexed = pl.col("Problems").fill_null("").str.split(";")
+    columns = [indexed.list.eval(pl.element().is_in(names)).list.any().cast(pl.Int8).cast(pl.String).alias(label)
+               for label, names in problems["problems"].items()]  # fmt: skip
+    usable = reports.filter(~pl.col("Problems").fill_null("").str.contains("No Indexing")).with_columns(columns)
+    result["mesh_problems"], _ = measure_labels(usable, problems, ["findings", "impression"])
+    return result, answers
 
 
 class RegionMap:
@@ -233,9 +269,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     regions.add_argument("regions", nargs="?", type=Path, default=region_text)
     regions.add_argument("--mapping", type=Path, default=HERE / "mappings/chest_ct_regions.yaml")
     regions.set_defaults(run=regions_command)
+    films = commands.add_parser("films", parents=[common])
+    films.add_argument("labels", nargs="?", type=Path, default=DATA / "cxr/openi_reports/chexpert_labels.csv")
+    films.add_argument("reports", nargs="?", type=Path, default=DATA / "cxr/openi_reports/reports.csv")
+    films.add_argument("--mapping", type=Path, default=HERE / "mappings/chexpert_14_labels.yaml")
+    films.add_argument("--problems", type=Path, default=HERE / "mappings/openi_problems.yaml")
+    films.set_defaults(run=films_command)
     arguments = parser.parse_args(argv)
     result, answers = arguments.run(arguments)
     show(result)
+    for name, part in result.items():
+        if isinstance(part, dict) and "macro_f1" in part:
+            print(f"\n{name}")
+            show(part)
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=1), encoding="utf-8")
     if arguments.predictions:

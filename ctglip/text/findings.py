@@ -127,9 +127,11 @@ class _Sentence:
         if thing.kind == "observation" or self.lexicon.is_general(thing.key):
             if self._somewhere():
                 return
+            topical = thing.kind == "observation" or self.lexicon.takes_topic(thing.key)
+            seeking = (thing.kind, thing.key) if topical else None
             named = name if thing.kind == "abnormality" else None
             home = tuple(self.at_home(name, status, sides)) if name and not named else ()
-            yield Row(None, named, status, None, None, "no organ named", (thing.kind, thing.key), home)
+            yield Row(None, named, status, None, None, "no organ named", seeking, home)
             return
         yield from self.at_home(str(name), status, sides or self._side_near(thing))
 
@@ -171,11 +173,22 @@ class _Sentence:
         own = [p for p in self.places if not self._belongs_elsewhere(p, thing)]
         named = [p for p in here if not p.where.adjective]
         best = self._nearest(thing, [p for p in here if p in own]) or self._nearest(thing, own)
-        best = best or self._nearest(thing, named)
+        best = best or self._nearest(thing, [*self._shared(thing), *named])
         if best is None and thing.kind == "abnormality":
             thing.general = True
             best = self._nearest(thing, [p for p in here if p in own]) or self._nearest(thing, named)
         return self._group(thing, best) if best is not None else []
+
+    def _shared(self, thing: Thing) -> list[Place]:
+        """The organ in the name of the thing listed just before: "pleural thickening-effusion"."""
+        listing = self.lexicon.words["listing"]
+        return [
+            place
+            for other in self.things
+            if other.end <= thing.start and all(w in listing for w in self.words[other.end : thing.start])
+            for place in self.places
+            if other.start <= place.start and place.end <= other.end
+        ]
 
     def _elsewhere(self, thing: Thing) -> bool:
         """Whether the clause names a better place than the one in the thing's name ("soft tissue mass of the neck")."""
@@ -317,7 +330,7 @@ class _Sentence:
             return "normal"
         if _INTRODUCTION.match(self.text):
             return None
-        return "affirmed"
+        return self.clauses.status(place.start, place.end)
 
 
 def read_sentence(text: str, lexicon: Lexicon) -> Reading:

@@ -284,6 +284,12 @@ class Lexicon:
         implying = any(entry.implied and abnormality in entry.implied.by for entry in entries)
         return implying or self.abnormalities[abnormality].default_organ == "body"
 
+    def takes_topic(self, abnormality: str) -> bool:
+        """Whether a bare word for it means the organ spoken of before: a "nodule", not a "catheter"."""
+        kinds = {abnormality, *self.abnormalities.ancestors(abnormality)}
+        somewhere = self.abnormalities[abnormality].default_organ != "body"
+        return somewhere or not kinds.isdisjoint(("lesion", "calcification", "fracture"))
+
     def _fit(self, abnormality: str, organ: str) -> str | None:
         """The organ of an abnormality that a named place means: itself, or the organ inside that place."""
         entry = self.abnormalities[abnormality]
@@ -317,7 +323,7 @@ class Lexicon:
         for name, entry in self.cues["measures"].items():
             for text in entry["words"]:
                 self.measures.add(phrase(text), ("measure", name))
-        for change in ("up", "down"):
+        for change in ("up", "down", "limit"):
             for text in self.cues[change]:
                 self.measures.add(phrase(text), ("change", change))
         for text in self.cues["normal"]:

@@ -61,13 +61,15 @@ def _measured(
             continue
         entry = lexicon.cues["measures"][mention.value[1]]
         change = _change(mention, found, clauses)
-        key = entry.get(change.value[1]) if change else None
+        key = entry.get("up" if change.value[1] == "limit" else change.value[1]) if change else None
         subject = _subject(mention, places, things, clauses)
         if change is None or key is None or subject is None:
             continue
         status: Status = clauses.status(change.start, change.end)
         if change.value[1] == "normal":
             status = "negated" if status == "affirmed" else "affirmed"
+        elif change.value[1] == "limit" and status == "affirmed":
+            status = "uncertain"
         yield Thing(mention.start, mention.end, "observation", key, status, subject)
 
 

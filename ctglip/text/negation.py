@@ -72,9 +72,13 @@ class Clauses:
         right = self.words[at + 1 :]
         if self.small["verb"].isdisjoint(self.words[start:at]):
             return self._denied(start, at) and self._goes_on(start, at)
-        if right[:1] and right[0] in self.small["relative"]:
+        if right[:1] and (right[0] in self.small["relative"] or self._same_subject(right)):
             return False
         return not self.small["verb"].isdisjoint(right) or self._state_follows(at + 1)
+
+    def _same_subject(self, right: Sequence[str]) -> bool:
+        """ "... is stable and within normal limits": what follows "and" speaks of the same."""
+        return right[0] in self.small["state"] or right[0] == "within"
 
     def _denied(self, start: int, at: int) -> bool:
         ahead = (m for m in self.signs if m.value[1] == "before" and m.value[0] in ("negation", "normal"))
@@ -179,7 +183,7 @@ class Clauses:
                 listed = "or" in self.words[i:end] or "nor" in self.words[i:end]
                 if (kind != "negation" and not listed) or self.words[i + 1] in ("with", "but", "there"):
                     return i
-            if kind == "negation" and word in ("because", "since"):
+            if kind == "negation" and word in ("because", "since", "("):
                 return i
         return end
 
