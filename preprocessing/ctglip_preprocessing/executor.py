@@ -38,7 +38,7 @@ def execute(
         address: join this Ray cluster instead.
 
     Raises:
-        CTGLIPError: ``no_cluster`` when no Ray cluster answers at ``address``.
+        CTGLIPError: ``no_cluster`` when no Ray cluster answers at ``address``, ``no_ray`` when none starts here.
     """
     if not cases or (address is None and workers == 1):
         return (run_case(case, plan) for case in cases)
@@ -119,6 +119,8 @@ class _Actors:
 
 
 def _on_ray(cases: Sequence[Case], plan: Plan, workers: int, address: str | None) -> Generator[CaseResult, None, None]:
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     import ray
 
     ours = not ray.is_initialized()
@@ -166,8 +168,6 @@ def _queues(cases: Sequence[Case], plan: Plan) -> dict[_Lane, list[_Job]]:
 
 
 def _connect(workers: int, address: str | None) -> None:
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
     import ray
 
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
