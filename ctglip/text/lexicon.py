@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ctglip.files import read_yaml
-from ctglip.text.spelling import Spelling
+from ctglip.text.spelling import LEAST, Spelling
 from ctglip.text.trie import Mention, Trie
-from ctglip.text.words import Token, phrase, tokens
+from ctglip.text.words import Token, normal_form, phrase, tokens
 from ctglip.vocabulary.abnormalities import AbnormalityDictionary
 from ctglip.vocabulary.organs import Organ, OrganDictionary
 
@@ -34,6 +34,7 @@ class Where(NamedTuple):
         near: it names what is beside the organ ("paraduodenal").
         weak: it yields to any other place of the clause ("apex").
         structure: a part that is no organ of the dictionary ("interlobular septum").
+        organs: all organs that it can stand for.
     """
 
     organ: str | None
@@ -43,11 +44,13 @@ class Where(NamedTuple):
     near: bool = False
     weak: bool = False
     structure: str | None = None
+    organs: frozenset[str] = frozenset()
 
-    @property
-    def organs(self) -> frozenset[str]:
-        """All organs that it can stand for."""
-        return frozenset(organ for organ in (self.organ, self.left, self.right) if organ)
+    @classmethod
+    def of(cls, organ: str | None, left: str | None = None, right: str | None = None, adjective: bool = False) -> Where:
+        """A phrase for these organs."""
+        named = frozenset(name for name in (organ, left, right) if name)
+        return cls(organ, left, right, adjective, organs=named)
 
 
 class Lexicon:
@@ -86,19 +89,23 @@ class Lexicon:
         self.spelling = Spelling(
             {word for trie in known for word in trie.words}, {phrase(text)[0] for text in self.cues["spelled"]}
         )
+        self._form = lru_cache(maxsize=100_000)(self._mended)
         self.resolve = lru_cache(maxsize=65_536)(self._resolve)
         self._beside = lru_cache(maxsize=65_536)(self._place_beside)
 
+    def _mended(self, word: str) -> str:
+        word = normal_form(word)
+        return word if len(word) < LEAST else self.spelling.correct(word)
+
     def tokens(self, text: str) -> list[Token]:
         """The words of a text, slips of one letter mended."""
-        mend = self.spelling.correct
-        return [token if len(token.word) < 7 else token._replace(word=mend(token.word)) for token in tokens(text)]
+        return tokens(text, self._form)
 
     # --- organs
 
     def _add_places(self) -> None:
         for text in self._nowhere:
-            self.places.add(phrase(text), Where(None, None, None))
+            self.places.add(phrase(text), Where.of(None))
         for name, structure in self.structures.items():
             for text in structure["phrases"]:
                 where = self.where(structure["organ"])._replace(structure=name)
@@ -154,9 +161,9 @@ class Lexicon:
 
     def _where(self, organ: Organ, adjective: bool) -> Where:
         if organ.side is not None:
-            return Where(organ.name, None, None, adjective)
+            return Where.of(organ.name, adjective=adjective)
         left, right = (self.organs.on_side(organ.name, side) for side in ("left", "right"))
-        return Where(organ.name, left, right, adjective)
+        return Where.of(organ.name, left, right, adjective)
 
     def _add_unsided(self, organ: Organ, side: str) -> None:
         """ "left subclavian artery" makes "subclavian artery" known, with the side to be found around it."""
@@ -173,7 +180,7 @@ class Lexicon:
                     bare = tuple(word for word in words if word != side)
                     known = self.places.get(bare)
                     vaguer = known is not None and known.organ == nearest
-                    where = Where(nearest, pair["left"], pair["right"], adjective)
+                    where = Where.of(nearest, pair["left"], pair["right"], adjective)
                     self.places.add(bare, where, replace=vaguer)
 
     # --- observations and abnormalities

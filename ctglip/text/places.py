@@ -83,7 +83,7 @@ def find_places(
 
 
 def _fixed(name: str, lexicon: Lexicon) -> Where | None:
-    return Where(name, None, None) if name in lexicon.organs else None
+    return Where.of(name) if name in lexicon.organs else None
 
 
 def _vertebrae(tokens: Sequence[Token], words: list[str], lexicon: Lexicon, places: Sequence[Place]) -> list[Place]:
@@ -92,6 +92,8 @@ def _vertebrae(tokens: Sequence[Token], words: list[str], lexicon: Lexicon, plac
     found: list[Place] = []
     last: tuple[str, int, int] | None = None
     for i, word in enumerate(words):
+        if not word[-1].isdigit() and word not in _SPINE:
+            continue
         level = _level(words, i)
         joined = last is not None and i - last[2] in (1, 2) and _ranged(tokens, words, last[2], i)
         if level is None and joined and last and word.isdigit() and len(word) < 3:
@@ -239,7 +241,7 @@ def _number_rib(words: list[str], place: Place, lexicon: Lexicon) -> None:
     if all(names):
         own = lexicon.organs[place.where.organ].side
         place.sides |= {own} if own else set()
-        place.where = Where(place.where.organ, f"rib_left_{number}", f"rib_right_{number}")
+        place.where = Where.of(place.where.organ, f"rib_left_{number}", f"rib_right_{number}")
 
 
 def _set_levels(words: list[str], places: Sequence[Place], lexicon: Lexicon) -> None:

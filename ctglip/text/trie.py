@@ -44,19 +44,21 @@ class Trie:
     def find(self, words: Sequence[str]) -> list[Mention]:
         """All longest matches in order."""
         found: list[Mention] = []
-        root, count, i = self._root, len(words), 0
+        begin, count, i = self._root.get, len(words), 0
         while i < count:
-            node, j, best = root.get(words[i]), i + 1, None
+            node = begin(words[i])
+            if node is None:
+                i += 1
+                continue
+            j, end, value = i + 1, 0, None
             while node is not None:
-                value = node.get(None)
-                if value is not None:
-                    best = (j, value)
+                meant = node.get(None)
+                if meant is not None:
+                    end, value = j, meant
                 if j == count:
                     break
                 node, j = node.get(words[j]), j + 1
-            if best is None:
-                i += 1
-            else:
-                found.append(Mention(i, best[0], best[1]))
-                i = best[0]
+            if end:
+                found.append(Mention(i, end, value))
+            i = max(end, i + 1)
         return found

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -46,13 +47,19 @@ class Token(NamedTuple):
     end: int
 
 
-def tokens(text: str) -> list[Token]:
-    """The words and signs of a text in order, articles and hyphens left out."""
+def tokens(text: str, form: Callable[[str], str] | None = None) -> list[Token]:
+    """The words and signs of a text in order, articles and hyphens left out.
+
+    Args:
+        text: one sentence or phrase.
+        form: what makes a word's form, ``normal_form`` by default.
+    """
+    form = form or normal_form
     found = []
     for match in _TOKEN.finditer(text):
-        word = normal_form(match.group())
+        word = form(match.group())
         if word not in SKIPPED:
-            found.append(Token(word, match.start(), match.end()))
+            found.append(Token(word, *match.span()))
     return found
 
 
