@@ -181,14 +181,14 @@ class _Sentence:
 
     def _shared(self, thing: Thing) -> list[Place]:
         """The organ in the name of the thing listed just before: "pleural thickening-effusion"."""
-        listing = self.lexicon.words["listing"]
-        return [
-            place
-            for other in self.things
-            if other.end <= thing.start and all(w in listing for w in self.words[other.end : thing.start])
-            for place in self.places
-            if other.start <= place.start and place.end <= other.end
-        ]
+        names = ((o.start, o.end) for o in self.things if o.end <= thing.start and self._lists(o.end, thing.start))
+        return [p for start, end in names for p in self.places if start <= p.start and p.end <= end]
+
+    def _lists(self, start: int, end: int) -> bool:
+        """Whether a stretch only lists: "and", "/", or an adjective or two after a hyphen."""
+        between = self.words[start:end]
+        plain = len(between) < 3 and all(w.isalpha() and w not in self.lexicon.words["boundary"] for w in between)
+        return plain or all(word in self.lexicon.words["listing"] for word in between)
 
     def _elsewhere(self, thing: Thing) -> bool:
         """Whether the clause names a better place than the one in the thing's name ("soft tissue mass of the neck")."""
