@@ -125,7 +125,7 @@ def cut_places(
             code="damaged_store",
             fix="Run: ctglip store verify STORE --repair",
         )
-    return _stacked(kept, crops, settings, failures)
+    return stacked(kept, crops, settings, failures)
 
 
 def cut_study(
@@ -143,9 +143,10 @@ def cut_study(
     return [cut_crop(image, labels, study.affine, organs[row.organ], row, organs, settings) for row in rows]
 
 
-def _stacked(
-    places: Sequence[Place], crops: Sequence[OrganCrop], settings: CropSettings, failures: Sequence[Failure]
+def stacked(
+    places: Sequence[Place], crops: Sequence[OrganCrop], settings: CropSettings, failures: Sequence[Failure] = ()
 ) -> CropCache:
+    """Crops side by side."""
     hu = np.empty((len(crops), *settings.grid), dtype=np.int16)
     mask = np.empty((len(crops), *settings.grid), dtype=np.uint8)
     for number, crop in enumerate(crops):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ctglip.data.sayings import OrganSayings
 from ctglip.errors import ConfigError, ModelError
 from ctglip.models.release import save_release
 from ctglip.store.tables import Store
@@ -94,11 +95,19 @@ def _train_run(store: Store, run: Path, config: PretrainConfig, device: str, pro
         "seed": config.seed,
         "steps": config.loop.steps,
         "studies": fingerprint(store),
-        "trained_organs": sorted({said.organ for said in parts.dataset.sayings}),
+        "trained": trained_pairs(parts.dataset.sayings),
         "failed_studies": [failure.study_id for failure in parts.dataset.cache.failures],
     }
     release.model.eval()
     save_release(run / "model", release)
+
+
+def trained_pairs(sayings: Sequence[OrganSayings]) -> dict[str, list[str]]:
+    """Organ to the abnormalities that training reports affirm in it."""
+    found: dict[str, set[str]] = {}
+    for said in sayings:
+        found.setdefault(said.organ, set()).update(said.affirmed)
+    return {organ: sorted(names) for organ, names in sorted(found.items())}
 
 
 def _ray_worker(job: dict[str, Any]) -> None:
