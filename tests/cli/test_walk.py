@@ -86,7 +86,7 @@ def test_the_evaluation_on_disk(walk: Path) -> None:
     assert results["split"] == "test"
     assert "truth.csv" in json.dumps(results)
     scores = pl.read_parquet(walk / "evaluation" / "scores.parquet")
-    assert scores.select(pl.col("score").is_between(0, 1).all()).item()
+    assert scores.select(pl.col("probability").is_between(0, 1).all()).item()
     page = (walk / "evaluation" / "report.html").read_text()
     assert "http://" not in page.replace("http://www.w3.org", "")
 
