@@ -6,6 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ctglip.errors import ScanError
+
 
 def examine_scan(scan: Path, masks: Path | None) -> tuple[dict[str, Any], list[str], bool]:
     """Read a scan as preprocessing would and say what was noticed.
@@ -14,36 +16,25 @@ def examine_scan(scan: Path, masks: Path | None) -> tuple[dict[str, Any], list[s
         the findings as JSON-able values, as lines for people, and whether the scan is free of errors.
 
     Raises:
-        ScanError, MaskError: the scan or its masks cannot be read at all.
+        ScanError: there is no such file or folder.
     """
-    from ctglip.vocabulary.organs import load_organs
-    from ctglip.volume.io import read_scan
-    from ctglip.volume.masks import read_masks
-    from ctglip.volume.recipe import VolumeRecipe
-    from ctglip.volume.standardize import standardize
+    from ctglip.volume.doctor import examine
 
-    recipe, organs = VolumeRecipe(), load_organs()
-    volume, checks = read_scan(scan, recipe)
-    labels = None
-    if masks is not None:
-        labels, more = read_masks(masks, volume, recipe, organs)
-        checks = (*checks, *more)
-    found = standardize(volume, labels, recipe, organs)
-    checks = (*checks, *found.checks)
-    spacing = " x ".join(f"{edge:.3g}" for edge in volume.spacing_mm)
-    low, high = int(volume.hu.min()), int(volume.hu.max())
-    lines = [
-        f"{'x'.join(map(str, volume.hu.shape))} voxels of {spacing} mm, HU {low} to {high}",
-        *([f"{len(found.rows)} organs: {', '.join(row.organ for row in found.rows[:12])} ..."] if found.rows else []),
-        *(f"{check.severity:8} {check.code}: {check.message}" for check in checks),
-    ]
+    for path in (scan, masks):
+        if path is not None and not path.exists():
+            raise ScanError(f"There is no file or folder {path}.", code="missing_file", fix="Check the path.")
+    checks, about = examine(scan, masks)
+    lines = []
+    if about.shape and about.spacing_mm and about.hu_range:
+        shape, spacing = "x".join(map(str, about.shape)), " x ".join(f"{edge:.3g}" for edge in about.spacing_mm)
+        lines.append(f"{shape} voxels of {spacing} mm, HU {about.hu_range[0]} to {about.hu_range[1]}")
+    if about.organs:
+        volumes = (f"{name} {volume:.0f} ml" for name, volume in about.organs.items())
+        lines.append(f"{len(about.organs)} organs: {', '.join(volumes)}")
+    if about.cut_organs:
+        lines.append(f"Cut off by the field of view: {', '.join(about.cut_organs)}")
+    lines += [f"{check.severity:8} {check.code}: {check.message}" for check in checks]
     if not checks:
         lines.append("Nothing stands out.")
-    value = {
-        "shape": list(volume.hu.shape),
-        "spacing_mm": list(volume.spacing_mm),
-        "hu": [low, high],
-        "organs": [asdict(row) for row in found.rows],
-        "checks": [asdict(check) for check in checks],
-    }
+    value = {**asdict(about), "checks": [asdict(check) for check in checks]}
     return value, lines, not any(check.severity == "error" for check in checks)

@@ -87,7 +87,7 @@ def test_one_bad_study_never_stops_a_cohort(troubled: Path, tmp_path: Path, work
         (("query", "norun", "scan.nii.gz", "--out", "out"), "no question"),
         (("store", "info", "nostore"), "nostore"),
         (("export", "norun", "out"), "norun"),
-        (("doctor", "nowhere.nii.gz"), "nowhere.nii.gz"),
+        (("doctor", "nowhere.nii.gz"), "There is no file or folder nowhere.nii.gz"),
         (("parse", "nowhere.txt"), "nowhere.txt"),
         (("config", "validate", "nothing"), "Shipped configs"),
     ],
