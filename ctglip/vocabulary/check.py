@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Literal
 
 from ctglip.errors import CTGLIPError
+from ctglip.resources import resource
 from ctglip.types import Finding, Status
 from ctglip.vocabulary.abnormalities import Abnormality, AbnormalityDictionary, load_abnormalities
 from ctglip.vocabulary.organs import OrganDictionary, load_organs, normalise
 from ctglip.vocabulary.prompts import PLACEHOLDERS, fill, negative_prompts, positive_prompts
+from ctglip.vocabulary.sources import load_sources, unknown_targets
 
 Reader = Callable[[str], Sequence[Finding]]
 """Reads one sentence, as a report parser does."""
@@ -58,6 +60,7 @@ def check_dictionaries(
     return (
         *check_organs(organs),
         *check_abnormalities(abnormalities, organs),
+        *check_sources(abnormalities_path, abnormalities, organs),
         *(read_back(abnormalities, organs, reader) if reader else ()),
     )
 
@@ -79,6 +82,23 @@ def check_abnormalities(abnormalities: AbnormalityDictionary, organs: OrganDicti
         *_clashes(sentences, "abnormality"),
         *(problem for entry in entries for problem in _phrasings(entry, organs)),
         *(problem for entry in entries for problem in _contradictions(entry, abnormalities)),
+    )
+
+
+def check_sources(
+    abnormalities_path: Path | None, abnormalities: AbnormalityDictionary, organs: OrganDictionary
+) -> tuple[Problem, ...]:
+    """Entries that a ``sources.yaml`` beside the abnormality dictionary names and the dictionaries do not hold."""
+    path = (abnormalities_path or resource("abnormality_dictionary", "abnormalities.yaml")).parent / "sources.yaml"
+    if not path.is_file():
+        return ()
+    try:
+        unknown = unknown_targets(load_sources(path), organs, abnormalities)
+    except CTGLIPError as error:
+        return (Problem(str(path), str(error)),)
+    return tuple(
+        Problem(path.name, f"{name}: {item!r} is mapped to {target!r}, which is not there.")
+        for name, item, target in unknown
     )
 
 

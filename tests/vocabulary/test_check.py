@@ -73,6 +73,20 @@ def test_each_fault_of_an_organ_is_named(fault: str, small: Small) -> None:
     assert fault in _whats(check_dictionaries(*paths))
 
 
+def test_a_source_that_is_mapped_to_nothing_is_reported(small: Small) -> None:
+    paths = small(STONE)
+    sources = paths[1].parent / "sources.yaml"
+    sources.write_text(
+        "lists: {mine: {title: mine, maps: {calculus: stone, both: [kidneys, kidneys:stone], pearl: pearl}}}"
+    )
+    assert (
+        _whats(check_dictionaries(*paths))
+        == "error sources.yaml: mine: 'pearl' is mapped to 'pearl', which is not there."
+    )
+    sources.write_text("lists: {mine: {maps: {}}}")
+    assert "title" in _whats(check_dictionaries(*paths))
+
+
 def test_a_phrasing_that_is_read_as_something_else_is_reported(small: Small) -> None:
     def reader(sentence: str) -> list[Finding]:
         status = "negated" if " no " in f" {sentence.lower()}" else "affirmed"
