@@ -81,23 +81,30 @@ class _Sentence:
         yield from self._organ_rows()
 
     def _better_named(self, thing: Thing, row: Row, found: Sequence[tuple[Thing, Row]]) -> bool:
-        """Whether the sentence says more exactly what it is: a kind of it in the same organ, or, for a vague word
-        ("density increase consistent with consolidation"), anything else in the same clause."""
+        """Whether the sentence says more exactly what it is.
+
+        A kind of it in the same organ does. For vague words anything else in the clause does, for words that only
+        describe ("density increase consistent with sequelae") anything else that is no kind of it.
+        """
         if row.abnormality is None or row.organ is None or row.status not in _SAID:
             return False
-        kinds = self.lexicon.abnormalities.descendants(row.abnormality)
-        if any(o.organ == row.organ and o.status == row.status and o.abnormality in kinds for _, o in found):
+        lexicon, clause = self.lexicon, self.clauses.clause_of(thing.start)
+        kinds = lexicon.abnormalities.descendants(row.abnormality)
+        if row.abnormality not in lexicon.describing and any(
+            other.organ == row.organ and other.status == row.status and other.abnormality in kinds for _, other in found
+        ):
             return True
-        vague, clause = self.lexicon.vague, self.clauses.clause_of(thing.start)
-        group = self.lexicon.organs[row.organ].group
-        return row.abnormality in vague and any(
-            other.organ
-            and other.abnormality not in vague
-            and other.status in _SAID
-            and self.clauses.clause_of(beside.start) == clause
-            and self.lexicon.organs[other.organ].group == group
+        group = lexicon.organs[row.organ].group
+        rivals = (
+            other.abnormality
             for beside, other in found
+            if other.organ and lexicon.organs[other.organ].group == group and other.status in _SAID
+            if other.abnormality not in lexicon.vague | lexicon.describing
+            if self.clauses.clause_of(beside.start) == clause
         )
+        if row.abnormality in lexicon.describing:
+            return any(name not in kinds for name in rivals)
+        return row.abnormality in lexicon.vague and any(rivals)
 
     def _rows_of(self, number: int, thing: Thing) -> Iterator[Row]:
         status = thing.status or self.clauses.status(thing.start, thing.end)

@@ -68,6 +68,7 @@ class Lexicon:
         self._nowhere: list[str] = seen["no_places"]
         self._near_groups = [frozenset(groups) for groups in seen["near_groups"]]
         self.vague = frozenset(seen["vague"])
+        self.describing = frozenset(seen["describing"])
         self._weak = {phrase(text) for text in seen["weak"]}
         self._head_words = {phrase(text)[0] for text in seen["heads"]}
         self.places = Trie()
