@@ -1,0 +1,85 @@
+"""What the parts are for: size alone can be learned, and a text encoder can be trained along."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from ctglip.features.text_bank import TextBank
+from ctglip.models.text import TextEncoderSettings, load_text_encoder
+from ctglip.objectives.base import total
+from ctglip.objectives.organ_text import OrganText
+from tests.models.conftest import write_tiny_bert
+from tests.objectives.toys import Organ, model, organ_samples, organ_text
+
+
+def sized(bank: TextBank, volumes: np.ndarray, rng: np.random.Generator) -> list[Organ]:
+    """Crops that look alike, whatever the organ's size; the text says whether it is large."""
+    small, large = bank.ids(["normal size", "enlarged"]).tolist()
+    mask = np.ones((1, 16, 16), np.float32)
+    samples = []
+    for volume in volumes:
+        text = large if volume > 0 else small
+        image = rng.standard_normal((2, 16, 16)).astype(np.float32)
+        size = np.array([volume / 3, volume / 3, volume / 3, volume], np.float32)
+        samples.append(Organ(image, mask, size, 0, 0, text, text, np.zeros(0, np.int64)))
+    return samples
+
+
+def test_an_abnormality_of_size_alone_is_learned(bank):
+    rng = np.random.default_rng(0)
+    train, test = rng.normal(size=64), rng.normal(size=200)
+    accuracy = {}
+    for use_size in (True, False):
+        plain = organ_text(bank, 2)
+        net = model(bank, 2, use_size=use_size)
+        method = OrganText(net, bank, bank.ids(["a", "b"]), torch.tensor([0, 1]), plain.settings)
+        batch = method.collate(sized(bank, train, rng))
+        optimizer = torch.optim.AdamW(method.parameters(), lr=3e-3)
+        for _ in range(40):
+            optimizer.zero_grad()
+            total(method(batch)[0]).backward()
+            optimizer.step()
+        with torch.no_grad():
+            held_out = method.collate(sized(bank, test, rng))
+            image = net.diagnosis(net.organ_features(held_out.image, held_out.mask, held_out.size))
+            small, large = net.text(bank.vectors(bank.ids(["normal size", "enlarged"])))
+            said = (image @ (large - small) > 0).numpy()
+        accuracy[use_size] = (said == (test > 0)).mean()
+    assert accuracy[True] > 0.9
+    assert accuracy[False] < 0.65
+
+
+def test_a_text_encoder_is_trained_along(tmp_path):
+    folder = write_tiny_bert(tmp_path / "bert")
+    encoder = load_text_encoder(TextEncoderSettings(name=str(folder), max_length=16, train="lora", lora_rank=2))
+    bank = TextBank(tmp_path / "bank", encoder)
+    texts = [
+        "liver normal",
+        "liver cyst",
+        "spleen normal",
+        "spleen large",
+        "the liver",
+        "the spleen",
+        "a liver",
+        "large",
+    ]
+    ids = bank.ids(texts).tolist()
+    samples = [replace(s, text_id=i, text_key=i) for s, i in zip(organ_samples(bank, 2), ids, strict=True)]
+    net = model(bank, 2)
+    method = OrganText(net, bank, bank.ids(["is liver", "is spleen"]), torch.tensor([0, 1]))
+    batch = method.collate(samples)
+    assert not batch.pool.is_floating_point()
+    first, before = total(method(batch)[0]).item(), encoder.hash
+    optimizer = torch.optim.AdamW([p for p in method.parameters() if p.requires_grad], lr=3e-3)
+    for _ in range(20):
+        optimizer.zero_grad()
+        total(method(batch)[0]).backward()
+        optimizer.step()
+    assert total(method(batch)[0]).item() < first / 2
+    assert encoder.hash != before
+    trained = [name for name, p in method.named_parameters() if p.requires_grad and "texts.encoder" in name]
+    assert all(name.endswith((".up", ".down")) for name in trained)
+    assert len(trained) == 4
