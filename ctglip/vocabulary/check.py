@@ -114,11 +114,30 @@ def read_back(abnormalities: AbnormalityDictionary, organs: OrganDictionary, rea
         )
         for status, sentences in expected:
             for sentence in sentences:
-                statuses = {row.status for row in reader(sentence) if row.abnormality in meant}
+                rows = reader(sentence)
+                found += _said_beside(sentence, rows, entry, abnormalities, organs)
+                statuses = {row.status for row in rows if row.abnormality in meant}
                 if statuses != {status}:
                     read = f"as {', '.join(sorted(statuses))}" if statuses else "as something else"
                     found.append(Problem(entry.name, f"{sentence!r} should be read as {status}, it is read {read}."))
     return tuple(found)
+
+
+def _said_beside(
+    sentence: str,
+    rows: Iterable[Finding],
+    entry: Abnormality,
+    abnormalities: AbnormalityDictionary,
+    organs: OrganDictionary,
+) -> Iterator[Problem]:
+    """What a phrasing affirms that nobody who only means the entry has said."""
+    meant = abnormalities.related(entry.name)
+    for row in rows:
+        name, organ = row.abnormality, row.organ
+        if row.status != "affirmed" or name is None or organ is None or name in meant:
+            continue
+        if set(abnormalities[name].phrases).isdisjoint(organs[organ].phrases):  # else only the organ was named
+            yield Problem(entry.name, f"{sentence!r} also affirms {name}.", "warning")
 
 
 def _clashes(words: Iterable[tuple[str, str]], kind: str) -> Iterator[Problem]:

@@ -21,6 +21,8 @@ stone:
   negative: ["No stone in the {organ}.", "There is no calculus.", "The {organ} {is} without a stone."]
 """
 
+PHRASINGS = 'positive: ["Gas.", "Some gas.", "Much gas."], negative: ["No gas.", "There is no gas.", "Not any gas."]'
+
 
 def _whats(problems: tuple[Problem, ...]) -> str:
     return "\n".join(f"{p.severity} {p.entry}: {p.what}" for p in problems)
@@ -93,5 +95,18 @@ def test_a_phrasing_that_is_read_as_something_else_is_reported(small: Small) -> 
         return [Finding(0, "findings", sentence, "kidneys", "stone", status)]
 
     problems = check_dictionaries(*small(STONE), reader=reader)
+    assert [p.severity for p in problems] == ["error"]
     assert [p.entry for p in problems] == ["stone"]
     assert "'The kidneys are without a stone.' should be read as negated, it is read as affirmed." in problems[0].what
+
+
+def test_a_phrasing_that_affirms_something_else_as_well_is_reported(small: Small) -> None:
+    def reader(sentence: str) -> list[Finding]:
+        status = "negated" if set(sentence.lower().split()) & {"no", "without"} else "affirmed"
+        beside = [Finding(0, "findings", sentence, "kidneys", "gas", "affirmed")] if "side" in sentence else []
+        return [Finding(0, "findings", sentence, "kidneys", "stone", status), *beside]
+
+    entries = STONE.replace("Stone of the {side} kidney", "Stone with gas beside it")
+    gas = "\ngas: {display: gas, organs: [kidneys], look: Dark, " + PHRASINGS + "}"
+    problems = check_dictionaries(*small(entries + gas), reader=reader)
+    assert [p.what for p in problems if p.entry == "stone"] == ["'Stone with gas beside it.' also affirms gas."]
