@@ -14,7 +14,6 @@ from ctglip.text.lexicon import Lexicon
 from ctglip.text.measures import SILENT, Thing, gap, measured
 from ctglip.text.negation import Clauses
 from ctglip.text.places import Place, find_places
-from ctglip.text.words import Token
 from ctglip.types import Laterality, Status
 
 _LISTS = frozenset({"and", "or", ",", "/", "&", "nor"})
@@ -59,12 +58,11 @@ class _Sentence:
     def __init__(self, text: str, lexicon: Lexicon) -> None:
         self.text = text
         self.lexicon = lexicon
-        self.tokens: list[Token] = lexicon.tokens(text)
-        self.words = [token.word for token in self.tokens]
+        self.words, tied = lexicon.read(text)
         self.things = [Thing(m.start, m.end, *m.value) for m in lexicon.seen.find(self.words)]
         spans = [(thing.start, thing.end) for thing in self.things]
         self.signs = lexicon.signs.find(self.words)
-        self.places, self.sides = find_places(self.tokens, lexicon, spans)
+        self.places, self.sides = find_places(self.words, tied, lexicon, spans)
         self.clauses = Clauses(self.words, self.signs, spans, lexicon)
         self.things += measured(self.words, self.places, self.things, self.clauses, lexicon)
         self.used: set[int] = set()

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from ctglip.files import read_yaml
 from ctglip.text.spelling import LEAST, Spelling
 from ctglip.text.trie import Mention, Trie
-from ctglip.text.words import Token, normal_form, phrase, tokens
+from ctglip.text.words import normal_form, phrase, read_words
 from ctglip.vocabulary.abnormalities import AbnormalityDictionary
 from ctglip.vocabulary.organs import Organ, OrganDictionary
 
@@ -98,9 +98,9 @@ class Lexicon:
         word = normal_form(word)
         return word if len(word) < LEAST else self.spelling.correct(word)
 
-    def tokens(self, text: str) -> list[Token]:
-        """The words of a text, slips of one letter mended."""
-        return tokens(text, self._form)
+    def read(self, text: str) -> tuple[list[str], frozenset[int]]:
+        """The words of a text with slips of one letter mended, and those that a hyphen ties to the one before."""
+        return read_words(text, self._form)
 
     # --- organs
 
@@ -288,9 +288,13 @@ class Lexicon:
 
     def is_general(self, abnormality: str) -> bool:
         """Whether it says nothing about its organ ("cyst", "calcification"): some kind of it is implied by an organ."""
+        return abnormality in self._general
+
+    @cached_property
+    def _general(self) -> frozenset[str]:
         entries = self.abnormalities.abnormalities.values()
-        implying = any(entry.implied and abnormality in entry.implied.by for entry in entries)
-        return implying or self.abnormalities[abnormality].default_organ == "body"
+        implying = {general for entry in entries if entry.implied for general in entry.implied.by}
+        return frozenset(implying | {entry.name for entry in entries if entry.default_organ == "body"})
 
     def takes_topic(self, abnormality: str) -> bool:
         """Whether a bare word for it means the organ spoken of before: a "nodule", not a "catheter"."""

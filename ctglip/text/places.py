@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ctglip.text.lexicon import SIDES, Lexicon, Where
-from ctglip.text.words import Token
 from ctglip.types import Laterality
 
 _REGION = {"c": "C", "t": "T", "d": "T", "l": "L", "s": "S"}
@@ -56,21 +55,21 @@ class Place:
 
 
 def find_places(
-    tokens: Sequence[Token], lexicon: Lexicon, things: Sequence[tuple[int, int]]
+    words: list[str], tied: frozenset[int], lexicon: Lexicon, things: Sequence[tuple[int, int]]
 ) -> tuple[list[Place], dict[int, set[str]]]:
     """Organs named in a sentence, and the sides that belong to a finding itself ("left effusion").
 
     Args:
-        tokens: words of the sentence.
+        words: normal forms of the sentence.
+        tied: indices of the words that a hyphen ties to the one before.
         lexicon: organ phrases.
         things: spans of the findings named.
 
     Returns:
         places in order, and for the index of each thing its sides.
     """
-    words = [token.word for token in tokens]
     places = [Place(m.start, m.end, m.value) for m in lexicon.find_places(words)]
-    levels = _vertebrae(tokens, words, lexicon, places)
+    levels = _vertebrae(words, tied, lexicon, places)
     at_levels = {place.start for place in levels}
     named = (place for place in places if place.start not in at_levels or place.end - place.start > 1)
     places = sorted([*levels, *named], key=lambda place: place.start)
@@ -86,7 +85,7 @@ def _fixed(name: str, lexicon: Lexicon) -> Where | None:
     return Where.of(name) if name in lexicon.organs else None
 
 
-def _vertebrae(tokens: Sequence[Token], words: list[str], lexicon: Lexicon, places: Sequence[Place]) -> list[Place]:
+def _vertebrae(words: list[str], tied: frozenset[int], lexicon: Lexicon, places: Sequence[Place]) -> list[Place]:
     """ "L1", "T12-L2", "L4-5", "fifth lumbar vertebra", each level a place of its own."""
     taken = {i for place in places for i in range(place.start, place.end) if place.end - place.start > 1}
     found: list[Place] = []
@@ -95,7 +94,7 @@ def _vertebrae(tokens: Sequence[Token], words: list[str], lexicon: Lexicon, plac
         if not word[-1].isdigit() and word not in _SPINE:
             continue
         level = _level(words, i)
-        joined = last is not None and i - last[2] in (1, 2) and _ranged(tokens, words, last[2], i)
+        joined = last is not None and _ranged(words, tied, last[2], i)
         if level is None and joined and last and word.isdigit() and len(word) < 3:
             level = (last[0], int(word))
         if level is None or (i in taken and word not in _SPINE):
@@ -122,10 +121,11 @@ def _level(words: list[str], i: int) -> tuple[str, int] | None:
     return None
 
 
-def _ranged(tokens: Sequence[Token], words: list[str], first: int, second: int) -> bool:
+def _ranged(words: list[str], tied: frozenset[int], first: int, second: int) -> bool:
+    """Whether two levels are the ends of a range: "L1-L3", "L1 to L3"."""
     if second - first == 2:
         return words[first + 1] in ("to", "through", "until")
-    return tokens[second].start - tokens[first].end == 1
+    return second - first == 1 and second in tied
 
 
 _COLUMN = [(r, n) for r, count in (("C", 7), ("T", 12), ("L", 5), ("S", 1)) for n in range(1, count + 1)]

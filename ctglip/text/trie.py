@@ -43,6 +43,8 @@ class Trie:
 
     def find(self, words: Sequence[str]) -> list[Mention]:
         """All longest matches in order."""
+        if self._root.keys().isdisjoint(words):
+            return []
         found: list[Mention] = []
         begin, count, i = self._root.get, len(words), 0
         while i < count:

@@ -1,4 +1,4 @@
-"""Words of a report: tokens with their place in the text, and one spelling for each word.
+"""Words of a report, and one spelling for each word.
 
 Text and dictionary phrases go through the same ``normal_form``, so "Oedemata", "calculi" and "Nodules" meet the
 singular American spelling that the dictionaries use.
@@ -10,10 +10,10 @@ import re
 import unicodedata
 from collections.abc import Callable
 from functools import lru_cache
-from typing import NamedTuple
 
 SKIPPED = frozenset({"the", "a", "an", "-", "‐", "‑", "–", "'", "´", "`", "’"})
-"""Tokens that phrases read over: "lobe of the lung" is "lobe of lung", "ground-glass" is "ground glass"."""
+"""Words and signs that phrases read over: "lobe of the lung" is "lobe of lung", "ground-glass" is "ground glass"."""
+_HYPHENS = frozenset({"-", "‐", "‑", "–"})
 
 _TOKEN = re.compile(r"[a-z]+n['’]t\b|[cdlts]\d{1,2}(?![^\W_])|[^\W\d_]+|\d+(?:[.,]\d+)*|\S", re.IGNORECASE)
 _IRREGULAR = {
@@ -39,33 +39,31 @@ _SPELLING = (
 )  # fmt: skip
 
 
-class Token(NamedTuple):
-    """One word or sign of a text: its normal form and where it stands (``text[start:end]``)."""
-
-    word: str
-    start: int
-    end: int
-
-
-def tokens(text: str, form: Callable[[str], str] | None = None) -> list[Token]:
+def read_words(text: str, form: Callable[[str], str] | None = None) -> tuple[list[str], frozenset[int]]:
     """The words and signs of a text in order, articles and hyphens left out.
 
     Args:
         text: one sentence or phrase.
         form: what makes a word's form, ``normal_form`` by default.
+
+    Returns:
+        the words, and the indices of those that a hyphen ties to the word before ("L1-L3").
     """
     form = form or normal_form
-    found = []
-    for match in _TOKEN.finditer(text):
-        word = form(match.group())
+    words: list[str] = []
+    tied: list[int] = []
+    for token in _TOKEN.findall(text):
+        word = form(token)
         if word not in SKIPPED:
-            found.append(Token(word, *match.span()))
-    return found
+            words.append(word)
+        elif word in _HYPHENS:
+            tied.append(len(words))
+    return words, frozenset(tied)
 
 
 def phrase(text: str) -> tuple[str, ...]:
-    """A dictionary phrase as normal forms, to be matched against ``tokens``."""
-    return tuple(token.word for token in tokens(text.replace("_", " ")))
+    """A dictionary phrase as normal forms, to be matched against ``read_words``."""
+    return tuple(read_words(text.replace("_", " "))[0])
 
 
 @lru_cache(maxsize=100_000)
