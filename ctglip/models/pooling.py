@@ -144,6 +144,28 @@ def pool_boxes(
     return roi_align(features, corners.to(features.dtype), 1, sampling_ratio=-1, aligned=False).flatten(1)
 
 
+class PeakPool(nn.Module):
+    """Where a channel is high inside the mask: a soft maximum whose sharpness is learned for each channel.
+
+    A mean over an organ dilutes a small lesion; a plain maximum is taken up by what leaks in at the organ's border. The
+    softmax over voxels is weighted by how much of each the organ covers, so both are tempered.
+
+    Args:
+        channels: of the feature map.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.sharpness = nn.Parameter(torch.ones(channels))
+
+    def forward(self, features: Float[Tensor, "m c *s"], mask: Float[Tensor, "m 1 *S"]) -> Float[Tensor, "m c"]:
+        """``sum_n softmax_n(sharpness * f_n + log coverage_n) f_n``; an empty mask reads the whole map."""
+        weights = coverage(mask.to(features.dtype), tuple(features.shape[2:])).flatten(2)
+        flat = features.flatten(2)
+        attention = (flat * self.sharpness[None, :, None] + weights.clamp(min=1e-6).log()).softmax(-1)
+        return (attention * flat).sum(-1)
+
+
 class AttentionPool(nn.Module):
     """Each organ's query attends to the voxels that the organ covers (all voxels where no coverage is given).
 

@@ -69,6 +69,13 @@ class Release:
         rows = [self.prompts[text] if text in self.prompts else found[text] for text in texts]
         return torch.stack(rows) if rows else torch.zeros(0, self.model.settings.text_dim)
 
+    def refresh(self) -> None:
+        """Take over what a text encoder that is trained along has become: its hash, and the prompts' embeddings."""
+        if self.text_encoder is not None and self.text_encoder.trainable:
+            texts = list(self.prompts)
+            self.text_hash = self.text_encoder.hash
+            self.prompts = dict(zip(texts, self.text_encoder.encode(texts), strict=True))
+
     def encoder(self) -> TextEncoder:
         """The text encoder: from the folder, or by its name where the folder only refers to it.
 
@@ -101,7 +108,15 @@ def save_release(folder: Path, release: Release, reference_text_encoder: bool = 
         folder: the folder to write; replaced when it is there.
         release: what to write.
         reference_text_encoder: store the text encoder's name and hash in place of its weights.
+
+    Raises:
+        ModelError: code ``text_encoder``: a reference to an encoder that was trained along.
     """
+    release.refresh()
+    if reference_text_encoder and release.text_settings.train != "frozen":
+        raise ModelError(
+            "A text encoder that was trained along is nowhere else: its weights must be stored.", code="text_encoder"
+        )
     encoder = None if reference_text_encoder else release.encoder()
     with atomic_path(folder) as temporary:
         temporary.mkdir()
@@ -174,7 +189,7 @@ def _config(release: Release) -> dict[str, Any]:
         "organs": list(release.organs),
         "recipe": release.recipe,
         "crops": release.crops,
-        "text": release.text_settings.model_dump(mode="json"),
+        "text": release.text_settings.model_copy(update={"train": "frozen"}).model_dump(mode="json"),
         "text_hash": release.text_hash,
         "provenance": release.provenance,
     }

@@ -15,6 +15,7 @@ from ctglip.models.encoders import CNNSettings, EncoderSettings, build_encoder
 from ctglip.models.heads import ProjectionHead
 from ctglip.models.pooling import (
     AttentionPool,
+    PeakPool,
     box_coverage,
     coverage,
     label_coverage,
@@ -33,7 +34,8 @@ class OrganTextModelSettings(Settings):
         grounding: how an organ is found. ``crop``: each organ's crop is an image of its own. ``pool``: many organs in
             one image, by its label map. ``box``: by boxes. ``query``: learned queries look for them. ``none``: whole
             images alone.
-        pooling: over an organ's voxels, ``mean`` or ``attention`` with the organ's own query.
+        pooling: over an organ's voxels: ``mean``; ``mean_peak``, the mean beside a soft maximum (``crop`` alone); or
+            ``attention`` with the organ's own query.
         pool_levels: levels of the encoder that are pooled (``query`` reads the tokens).
         organs: number of organs with a query (``attention``, ``query``).
         query_layers: depth of the query decoder.
@@ -48,7 +50,7 @@ class OrganTextModelSettings(Settings):
     encoder: EncoderSettings = CNNSettings()
     in_channels: int = 4
     grounding: Literal["crop", "pool", "box", "query", "none"] = "crop"
-    pooling: Literal["mean", "attention"] = "mean"
+    pooling: Literal["mean", "mean_peak", "attention"] = "mean"
     pool_levels: tuple[int, ...] = (-2, -1)
     organs: int = 0
     query_layers: int = 2
@@ -67,7 +69,7 @@ class OrganTextModel(nn.Module):
         settings: widths and parts.
 
     Raises:
-        ModelError: code ``model_settings``: learned queries without a number of organs.
+        ModelError: code ``model_settings``: learned queries without a number of organs, ``mean_peak`` without crops.
     """
 
     def __init__(self, settings: OrganTextModelSettings) -> None:
@@ -94,6 +96,11 @@ class OrganTextModel(nn.Module):
             widths = [width]
         elif settings.pooling == "attention":
             self.attention = nn.ModuleList(AttentionPool(width, settings.organs) for width in widths)
+        elif settings.pooling == "mean_peak":
+            if settings.grounding != "crop":
+                raise ModelError("pooling: mean_peak needs grounding: crop.", code="model_settings")
+            self.peaks = nn.ModuleList(PeakPool(width) for width in widths)
+            widths = [*widths, *widths]
         self.organ_norm = nn.LayerNorm(sum(widths))
         self.organ = nn.Linear(sum(widths), settings.dim)
         if settings.use_size:
@@ -123,7 +130,10 @@ class OrganTextModel(nn.Module):
             own = torch.arange(len(images), device=images.device)
             weights = [coverage(masks, tuple(level.shape[2:])).flatten(1) for level in levels]
             return self._attended(levels, weights, sizes, organ_id, own)
-        return self._feature([masked_pool(level, masks) for level in levels], sizes)
+        pooled = [masked_pool(level, masks) for level in levels]
+        if self.settings.pooling == "mean_peak":
+            pooled += [peak(level, masks) for peak, level in zip(self.peaks, levels, strict=True)]
+        return self._feature(pooled, sizes)
 
     def study_features(
         self,
