@@ -33,7 +33,8 @@ def troubled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     volume(folder / "ct.nii.gz")
     volume(folder / "masks.nii.gz", labels=True)
     volume(folder / "elsewhere.nii.gz", shift=5000.0, labels=True)
-    (folder / "cut.nii.gz").write_bytes((folder / "ct.nii.gz").read_bytes()[:900])
+    whole = (folder / "ct.nii.gz").read_bytes()
+    (folder / "cut.nii.gz").write_bytes(whole[: len(whole) // 2])
     (folder / "organs").mkdir()
     volume(folder / "organs" / "flux_capacitor.nii.gz", labels=True)
     rows = [
