@@ -21,7 +21,8 @@ from ctglip.types import Box, OrganRow, spacing_of
 from ctglip.vocabulary.organs import Organ, OrganDictionary
 
 AIR_HU = -1024
-_RELATIVE_HU = 150.0
+_RELATIVE_HU = 60.0
+_RELATIVE_CLIP = 2.0
 _LOG_MM = (0.6, 0.6)
 _LOG_ML = (4.5, 2.0)
 
@@ -32,7 +33,8 @@ class CropSettings(Settings):
     Attributes:
         grid: voxels of a crop along x, y, z.
         windows_hu: one channel for each (lowest, highest) HU, scaled to -1 .. 1.
-        relative_hu: one more channel: HU above or below the organ's own median.
+        relative_hu: one more channel: HU above or below the organ's own median, inside the organ alone (its border
+            holds the fat around it, which would drown a faint lesion).
         mask_channel: one more channel: the organ itself.
         truncated: what to do with organs that the field of view cuts off: keep them, or leave them out.
         fill: ``organ_mean`` gives every voxel of the organ the organ's mean HU and everything else that of air, so
@@ -194,7 +196,8 @@ def render(
     channel = len(settings.windows_hu)
     if settings.relative_hu:
         relative = (values - np.asarray(median_hu, dtype=np.float32)[..., None, None, None]) / _RELATIVE_HU
-        np.clip(relative, -1.0, 1.0, out=out[..., channel, :, :, :])
+        inside = np.clip(4.0 * cover - 3.0, 0.0, 1.0)
+        np.multiply(np.clip(relative, -_RELATIVE_CLIP, _RELATIVE_CLIP), inside, out=out[..., channel, :, :, :])
         channel += 1
     if settings.mask_channel:
         out[..., channel, :, :, :] = cover

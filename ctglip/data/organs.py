@@ -104,7 +104,7 @@ class OrganDataset:
         self.cache: CropCache = cut_places(store, places, settings.crops, organs, settings.threads, progress)
         book = Phrasebook(organs, abnormalities, settings.silence_is_normal)
         findings = findings_by_study(store, {place.study_id for place in self.cache.places})
-        self.sayings = [book.add(findings.get(place.study_id, []), place.organ) for place in self.cache.places]
+        self.sayings = book.add_all([(findings.get(p.study_id, []), p.organ) for p in self.cache.places])
         if all(sayings.kind == "silent" for sayings in self.sayings):
             raise StoreError(
                 f"No report of the split {split!r} of {store.path} says anything of the wanted organs.",

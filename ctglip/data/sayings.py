@@ -91,10 +91,20 @@ class Phrasebook:
         self._keys: dict[tuple[str, frozenset[str]], int] = {}
         self._dictionary: dict[tuple[str, str], tuple[int, ...]] = {}
         self._reports: dict[tuple[str, str], list[int]] = defaultdict(list)
+        self._seen: dict[str, set[str]] = defaultdict(set)
 
     def add(self, findings: Sequence[Finding], organ: str) -> OrganSayings:
         """The sayings of one organ from the findings of its study's report."""
-        evidence = organ_evidence(findings, organ, self.organs, self.abnormalities)
+        return self.add_all([(findings, organ)])[0]
+
+    def add_all(self, reports: Sequence[tuple[Sequence[Finding], str]]) -> list[OrganSayings]:
+        """The sayings of many (findings, organ). What is affirmed in any of them is denied more often in the others."""
+        found = [(organ_evidence(rows, organ, self.organs, self.abnormalities), rows) for rows, organ in reports]
+        for evidence, _ in found:
+            self._seen[evidence.organ].update(evidence.affirmed)
+        return [self._sayings(evidence, rows) for evidence, rows in found]
+
+    def _sayings(self, evidence: OrganEvidence, findings: Sequence[Finding]) -> OrganSayings:
         allowed = allowed_negatives(evidence, self.organs, self.abnormalities)
         affirmed = tuple(evidence.affirmed)
         suspected = bool(evidence.uncertain) or bool(evidence.sentences)
@@ -106,7 +116,7 @@ class Phrasebook:
             kind, statements = "normal", self._normal(evidence, findings, allowed)
         hard = tuple(name for name in allowed if name in evidence.negated)
         others = tuple(name for name in allowed if name not in evidence.negated)
-        return OrganSayings(organ, kind, affirmed, statements, hard, others)
+        return OrganSayings(evidence.organ, kind, affirmed, statements, hard, others)
 
     def wordings(self, organ: str, abnormality: str) -> Wordings:
         """The texts that affirm an abnormality in an organ; those of reports come from all sayings added so far."""
@@ -138,11 +148,13 @@ class Phrasebook:
         organ = self.organs[evidence.organ]
         calm = [f.sentence for f in findings if f.organ == organ.name and f.status in ("normal", "negated")]
         own = tuple(dict.fromkeys(s for s in calm if _organs_of(findings, s) == {organ.name}))
-        denials = [text for name in allowed for text in negative_prompts(self.abnormalities[name], organ)]
+        seen = self._seen[organ.name]
         key = self._key(organ.name, ())
         statements = [Statement(key, self._number(own), self._number(normal_prompts(organ)))]
-        if denials:
-            statements.append(Statement(key, self._number(own), self._number(denials)))
+        for names in ([n for n in allowed if n in seen], [n for n in allowed if n not in seen]):
+            denials = [text for name in names for text in negative_prompts(self.abnormalities[name], organ)]
+            if denials:
+                statements.append(Statement(key, self._number(own), self._number(denials)))
         return tuple(statements)
 
     def _number(self, texts: Iterable[str]) -> tuple[int, ...]:
@@ -193,6 +205,8 @@ def draw_negatives(
 ) -> Int[np.ndarray, " k"]:
     """Texts that are false of the organ: what its report denies first, then other abnormalities of the organ.
 
+    Up to half of them are abnormalities that reports of the split affirm in that organ: those are worth telling apart.
+
     Args:
         wordings: (organ, abnormality) -> how it is affirmed.
         count: how many; missing ones are ``NO_TEXT``.
@@ -201,7 +215,9 @@ def draw_negatives(
     out = np.full(count, NO_TEXT, dtype=np.int64)
     hard = [sayings.hard[i] for i in rng.permutation(len(sayings.hard))]
     rest = [sayings.others[i] for i in rng.permutation(len(sayings.others))]
-    for place, name in enumerate((hard + rest)[:count]):
+    seen = [name for name in rest if wordings[sayings.organ, name].reports][: count // 2]
+    rest = [name for name in rest if name not in seen]
+    for place, name in enumerate((hard + seen + rest)[:count]):
         words = wordings[sayings.organ, name]
         pool = words.reports if words.reports and rng.random() < report_wording else words.dictionary
         out[place] = pool[int(rng.integers(len(pool)))]

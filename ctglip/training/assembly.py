@@ -11,10 +11,10 @@ import torch
 
 from ctglip.data.organs import OrganDataset
 from ctglip.data.sampling import BalancedSampler
-from ctglip.errors import StoreError
+from ctglip.errors import ModelError, StoreError
 from ctglip.features.text_bank import TextBank
 from ctglip.inference.scoring import Dictionaries, Scorer
-from ctglip.models.release import Release
+from ctglip.models.release import Release, load_release
 from ctglip.models.text import load_text_encoder
 from ctglip.models.towers import OrganTextModel
 from ctglip.objectives.organ_text import OrganText
@@ -93,6 +93,8 @@ def assemble(
     torch.manual_seed(config.seed)
     shape = {"in_channels": config.data.crops.channels, "text_dim": encoder.dim}
     model = OrganTextModel(config.model.model_copy(update=shape))
+    if config.initial is not None:
+        _start_from(Path(config.initial), model, encoder.hash, config.data.crops.model_dump(mode="json"))
     release = Release(
         model=model,
         organs=names,
@@ -112,6 +114,29 @@ def assemble(
     dataset.bind(bank.ids(dataset.texts).tolist(), names)
     sampler = BalancedSampler(dataset.sayings, config.sampling, config.seed)
     return Assembly(dataset, sampler, objective, release, dictionaries)
+
+
+def _start_from(folder: Path, model: OrganTextModel, text_hash: str, crops: dict[str, Any]) -> None:
+    """Copy a trained model's weights.
+
+    Raises:
+        ModelError: code ``initial``: it sees other crops, reads another text encoder, or has another shape.
+    """
+    before = load_release(folder)
+    if before.crops != crops or before.text_hash != text_hash:
+        raise ModelError(
+            f"{folder} was trained with other crops or another text encoder.",
+            code="initial",
+            fix="Use its data.crops and text settings.",
+        )
+    try:
+        model.load_state_dict(before.model.state_dict())
+    except RuntimeError as error:
+        raise ModelError(
+            f"{folder} holds a model of another shape: {str(error).splitlines()[0]}",
+            code="initial",
+            fix="Use its model settings.",
+        ) from error
 
 
 def _fill_prompts(release: Release, bank: TextBank, dataset: OrganDataset) -> None:

@@ -83,7 +83,7 @@ def _step(
         studies = sorted(set(batch.study_index.tolist()))[:8] if hasattr(batch, "study_index") else []
         raise ModelError(
             f"The loss or its gradient is not a number at step {step} (losses "
-            f"{ {name: float(value) for name, value in losses.items()} }, studies {studies}).",
+            f"{ {name: float(value.detach()) for name, value in losses.items()} }, studies {studies}).",
             code="not_finite",
             fix="Lower optim.lr, or look at those studies.",
         )

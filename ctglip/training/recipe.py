@@ -42,11 +42,13 @@ class PretrainConfig(Settings):
 
     Attributes:
         seed: of weights, batches, texts and augmentations.
+        initial: start from the weights of this run or model folder rather than from chance.
         model: ``in_channels`` and ``text_dim`` are set from the crops and the text encoder.
     """
 
     kind: Literal["pretrain"] = "pretrain"
     seed: int = 0
+    initial: str | None = None
     data: DataSettings = DataSettings()
     sampling: SamplingSettings = SamplingSettings()
     text: TextEncoderSettings = TextEncoderSettings()

@@ -124,8 +124,9 @@ def test_channels_are_windows_relative_hu_and_mask() -> None:
     assert seen.shape == (settings.channels, 16, 16, 16)
     np.testing.assert_allclose(seen[0], np.clip(crop.hu / 100.0, -1, 1), atol=1e-6)
     np.testing.assert_allclose(seen[1], np.clip(crop.hu / 25.0 - 1, -1, 1), atol=1e-6)
-    inside = seen[2][crop.mask >= 128]
-    assert abs(np.median(inside)) < 0.02
+    relative = np.clip((crop.hu - crop.median_hu) / 60.0, -2, 2)
+    np.testing.assert_allclose(seen[2][crop.mask == 255], relative[crop.mask == 255], atol=1e-6)
+    assert (seen[2][crop.mask <= 191] == 0).all()
     np.testing.assert_allclose(seen[3], crop.mask / 255.0, atol=1e-6)
     stacked = render(np.stack([crop.hu] * 2), np.stack([crop.mask] * 2), np.full(2, crop.median_hu), settings)
     np.testing.assert_array_equal(stacked[1], seen)

@@ -52,6 +52,7 @@ def test_an_affirmed_finding_is_said_in_both_wordings(book: Phrasebook) -> None:
 
 
 def test_a_normal_organ_is_called_normal_and_free_of_what_it_could_have(book: Phrasebook) -> None:
+    said(book, "There is splenomegaly.", "spleen")
     sayings = said(book, "The spleen is unremarkable. Gallstones are present.", "spleen")
     texts = drawn(book, sayings, 200)
     assert sayings.kind == "normal"
