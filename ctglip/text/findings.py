@@ -374,7 +374,7 @@ def _points_back(sentence: _Sentence) -> bool:
         return False
     if any(thing.kind in ("observation", "pathology") for thing in sentence.things):
         return True
-    measured = any(words[i].isdigit() and words[i + 1] in ("mm", "cm", "x", "hu") for i in range(len(words) - 1))
+    measured = any(words[i].isdecimal() and words[i + 1] in ("mm", "cm", "x", "hu") for i in range(len(words) - 1))
     telling = measured or bool(sentence.signs) or bool(lexicon.measures.find(words))
     return measured or (words[0] in lexicon.elliptical and telling)
 

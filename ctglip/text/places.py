@@ -91,11 +91,11 @@ def _vertebrae(words: list[str], tied: frozenset[int], lexicon: Lexicon, places:
     found: list[Place] = []
     last: tuple[str, int, int] | None = None
     for i, word in enumerate(words):
-        if not word[-1].isdigit() and word not in _SPINE:
+        if not word[-1].isdecimal() and word not in _SPINE:
             continue
         level = _level(words, i)
         joined = last is not None and _ranged(words, tied, last[2], i)
-        if level is None and joined and last and word.isdigit() and len(word) < 3:
+        if level is None and joined and last and word.isdecimal() and len(word) < 3:
             level = (last[0], int(word))
         if level is None or (i in taken and word not in _SPINE):
             continue
@@ -110,13 +110,13 @@ def _vertebrae(words: list[str], tied: frozenset[int], lexicon: Lexicon, places:
 
 def _level(words: list[str], i: int) -> tuple[str, int] | None:
     word = words[i]
-    if len(word) in (2, 3) and word[0] in _REGION and word[1:].isdigit():
+    if len(word) in (2, 3) and word[0] in _REGION and word[1:].isdecimal():
         if words[i + 1 : i + 2] and words[i + 1] in ("weighted", "signal", "hyperintense", "hypointense", "sequence"):
             return None
         return _REGION[word[0]], int(word[1:])
     if word in _SPINE and i and words[i + 1 : i + 2] and words[i + 1] in ("vertebra", "vertebral"):
         before = words[i - 2] if words[i - 1] in ("th", "st", "nd", "rd") and i > 1 else words[i - 1]
-        number = _ORDINALS.get(before) or (int(before) if before.isdigit() and len(before) < 3 else None)
+        number = _ORDINALS.get(before) or (int(before) if before.isdecimal() and len(before) < 3 else None)
         return (_SPINE[word], number) if number else None
     return None
 
@@ -232,8 +232,8 @@ def _number_rib(words: list[str], place: Place, lexicon: Lexicon) -> None:
     if place.where.organ not in ("ribs", "ribs_left", "ribs_right"):
         return
     near = [*words[max(0, place.start - 3) : place.start], *words[place.end : place.end + 1]]
-    number = next((int(w) if w.isdigit() else _ORDINALS[w] for w in near if w in _ORDINALS or
-                   (w.isdigit() and len(w) < 3)), None)  # fmt: skip
+    number = next((int(w) if w.isdecimal() else _ORDINALS[w] for w in near if w in _ORDINALS or
+                   (w.isdecimal() and len(w) < 3)), None)  # fmt: skip
     if number is None or not 1 <= number <= 12:
         return
     place.level = f"rib {number}"

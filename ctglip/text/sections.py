@@ -16,7 +16,7 @@ from ctglip.types import Report, Section
 _HEADINGS: dict[Section, tuple[str, ...]] = {
     "findings": (
         "findings", "finding", "full result", "results", "result", "report", "body", "description", "observations",
-        "ct findings", "findings en", "narrative", "chest findings", "imaging findings",
+        "ct findings", "findings en", "notes", "radiologist notes", "radiologists notes", "radiologist s notes", "narrative", "chest findings", "imaging findings",
     ),
     "impression": (
         "impression", "impressions", "conclusion", "conclusions", "opinion", "summary", "interpretation",
@@ -42,7 +42,7 @@ _HEADINGS: dict[Section, tuple[str, ...]] = {
 }  # fmt: skip
 _KNOWN: dict[str, Section] = {heading: section for section, names in _HEADINGS.items() for heading in names}
 _CANDIDATE = re.compile(
-    r"(?:^|(?<=[.?!\"•]))[ \t]*[-*#•=_]*[ \t]*(?:\d{1,2}[.)][ \t]*)?(?P<name>[A-Za-z][A-Za-z&/ _-]{2,40}?)[ \t*_]*"
+    r"(?:^|(?<=[.?!\"•]))[ \t]*[-*#•=_]*[ \t]*(?:\d{1,2}[.)][ \t]*)?(?P<name>[A-Za-z][A-Za-z&/ _'’-]{2,40}?)[ \t*_]*"
     r"(?::[*_]*|-{1,2}>|(?=[ \t]*\r?$))",
     re.MULTILINE,
 )
@@ -101,7 +101,8 @@ def section_of(heading: str) -> Section | None:
         return _KNOWN[name]
     if len(name) < 6:
         return None
-    near = difflib.get_close_matches(name, _KNOWN, n=1, cutoff=0.88)
+    alike = [known for known in _KNOWN if known[0] == name[0] and abs(len(known) - len(name)) < 3]
+    near = difflib.get_close_matches(name, alike, n=1, cutoff=0.88)
     return _KNOWN[near[0]] if near else None
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+LONGEST = 2000
+"""Characters at most: what runs on without an end is cut at a comma or blank."""
 _ABBR = "dr mr mrs ms prof st vs cf e.g i.e eg ie approx ca resp incl fig figs no nr ref ser img im seq min max"
 _ABBR2 = "ant post lat sup inf seg r l rt lt bilat dept hosp pt"
 _ABBREVIATIONS = frozenset(f"{_ABBR} {_ABBR2}".split())
@@ -41,6 +43,10 @@ def split_sentences(text: str) -> tuple[str, ...]:
 
 
 def _add(found: list[str], piece: str) -> None:
+    while len(piece) > LONGEST:
+        cut = max(piece.rfind(sign, 0, LONGEST) for sign in (", ", " ")) + 1 or LONGEST
+        _add(found, piece[:cut])
+        piece = piece[cut:]
     piece = " ".join(_BULLET.sub("", piece, count=1).split()).rstrip(' "“”')
     if any(c.isalnum() for c in piece):
         found.append(piece)
@@ -71,13 +77,13 @@ def _period_ends(text: str, start: int, match: re.Match[str], spaced: bool, afte
     lower = word.lower()
     if not spaced:
         return word.isalpha() and len(word) > 2 and word[-1].islower() and after.isupper()
-    if word.isdigit() and not text[start : match.start() - len(word)].strip(' \t\n-*•"“”('):
+    if word.isdecimal() and not text[start : match.start() - len(word)].strip(' \t\n-*•"“”('):
         return False  # the number of a list item
-    if lower in _ABBREVIATIONS and (lower != "no" or after.isdigit()):
+    if lower in _ABBREVIATIONS and (lower != "no" or after.isdecimal()):
         return lower in ("l", "r", "rt", "lt", "ca", "ref") and after.isupper()
     if len(word) == 1 and word.isupper():
         return not after.isupper() or after == "T"
-    if lower in _UNITS or word.isdigit():
+    if lower in _UNITS or word.isdecimal():
         return not after.islower()
     return True
 

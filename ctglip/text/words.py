@@ -54,7 +54,7 @@ def read_words(text: str, form: Callable[[str], str] | None = None) -> tuple[lis
     tied: list[int] = []
     for token in _TOKEN.findall(text):
         word = form(token)
-        if word not in SKIPPED:
+        if word and word not in SKIPPED:
             words.append(word)
         elif word in _HYPHENS:
             tied.append(len(words))

@@ -6,7 +6,7 @@ from ctglip.text.sentences import split_sentences
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("A cyst of 5 x 4 x 5 mm. in the liver. Spleen normal.", ["A cyst of 5 x 4 x 5 mm. in the liver.", "Spleen normal."]),
+        ("Cyst of 5 x 4 x 5 mm. in liver. Spleen normal.", ["Cyst of 5 x 4 x 5 mm. in liver.", "Spleen normal."]),
         ("A mass of 5x4x5. On the right, a nodule.", ["A mass of 5x4x5.", "On the right, a nodule."]),
         ("Nodule of 1.5 mm in size", ["Nodule of 1.5 mm in size"]),
         ("1. Nodule.\n2. No effusion", ["Nodule.", "No effusion"]),
@@ -29,6 +29,6 @@ def test_split(text, expected):
 
 
 def test_nothing_is_lost():
-    text = "Liver normal.Spleen 1.5cm; kidneys (both) fine!\n\n- stones? yes\nPancreas\n\"tail\" \"head\" 12."
+    text = 'Liver normal.Spleen 1.5cm; kidneys (both) fine!\n\n- stones? yes\nPancreas\n"tail" "head" 12.'
     kept = "".join(split_sentences(text))
     assert [c for c in kept if c.isalnum()] == [c for c in text if c.isalnum()]
