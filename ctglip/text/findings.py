@@ -64,10 +64,18 @@ class _Sentence:
         self.signs = lexicon.signs.find(self.words)
         self.places, self.sides = find_places(self.words, tied, lexicon, spans)
         self.clauses = Clauses(self.words, self.signs, spans, lexicon)
+        self._mute_headings()
         self.things += measured(self.words, self.places, self.things, self.clauses, lexicon)
         self.used: set[int] = set()
 
     # --- things and their places
+
+    def _mute_headings(self) -> None:
+        """ "Lymph nodes: none enlarged." names the nodes, and does not yet say that some are seen."""
+        named = {(place.start, place.end) for place in self.places}
+        for thing in self.things:
+            if (thing.start, thing.end) in named and self.words[thing.end : thing.end + 1] == [":"]:
+                thing.kind = "mute"
 
     def rows(self) -> Iterator[Row]:
         """All rows of the sentence."""
@@ -333,7 +341,7 @@ class _Sentence:
             return "uncertain"
         if self.clauses.has("normal", start, end):
             return "normal"
-        if _INTRODUCTION.match(self.text):
+        if self.text.endswith(":") or _INTRODUCTION.match(self.text):
             return None
         return self.clauses.status(place.start, place.end)
 

@@ -167,7 +167,8 @@ class Clauses:
         """ "Effusion: none." and "Not seen: effusion" reach the other way."""
         if kind != "negation":
             return False
-        return direction == "after" or all(not w.isalpha() for w in self.words[ahead[0] : ahead[1]])
+        rest = self.words[ahead[0] : ahead[1]]
+        return direction == "after" or all(not w.isalpha() or w in self.perception for w in rest)
 
     def _names_a_thing(self, span: tuple[int, int]) -> bool:
         return any(span[0] <= start < span[1] for start, _ in self.things)

@@ -75,6 +75,7 @@ def find_places(
     places = sorted([*levels, *named], key=lambda place: place.start)
     thing_sides = _give_sides(words, places, things, lexicon)
     places = _merge(words, places, lexicon)
+    _carry_sides(places, lexicon)
     for place in places:
         _number_rib(words, place, lexicon)
     _set_levels(words, places, lexicon)
@@ -206,6 +207,21 @@ def _merge(words: list[str], places: list[Place], lexicon: Lexicon) -> list[Plac
                 continue
         kept.append(place)
     return kept
+
+
+def _carry_sides(places: Sequence[Place], lexicon: Lexicon) -> None:
+    """In "the left kidney holds a stone in its collecting system" the system is the left kidney's."""
+    said: dict[str, set[str]] = {}
+    for place in places:
+        pair = place.where.organ
+        sides = place.sides or {lexicon.organs[pair].side or ""} if pair else set()
+        wholes = (pair, *lexicon.organs.wholes_of(pair)) if pair else ()
+        for whole in wholes if sides else ():
+            said.setdefault(whole, set()).update(sides)
+    for place in places:
+        sides = said.get(place.where.organ or "", set()) - {""}
+        if place.sidable and not place.sides and place.where.left != place.where.right and len(sides) == 1:
+            place.sides = set(sides)
 
 
 def _linked(gap: list[str], lexicon: Lexicon) -> bool:

@@ -16,7 +16,8 @@ from ctglip.types import Report, Section
 _HEADINGS: dict[Section, tuple[str, ...]] = {
     "findings": (
         "findings", "finding", "full result", "results", "result", "report", "body", "description", "observations",
-        "ct findings", "findings en", "notes", "radiologist notes", "radiologists notes", "radiologist s notes", "narrative", "chest findings", "imaging findings",
+        "ct findings", "findings en",
+        "notes", "radiologist notes", "radiologists notes", "radiologist s notes", "narrative", "chest findings", "imaging findings",
     ),
     "impression": (
         "impression", "impressions", "conclusion", "conclusions", "opinion", "summary", "interpretation",
