@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ctglip import __version__
-from ctglip.cli import config, demo, doctor, evaluate, export, parse, pretrain, query, simulate, store
+from ctglip.cli import config, demo, dictionary, doctor, evaluate, export, parse, pretrain, query, simulate, store
 from ctglip.cli.console import err
 from ctglip.errors import CTGLIPError
 
@@ -45,6 +45,7 @@ for _entry in entry_points(group="ctglip.commands"):
 for _command in (export.export, doctor.doctor, demo.demo):
     app.command()(_command)
 app.add_typer(store.app, name="store")
+app.add_typer(dictionary.app, name="dictionary")
 app.add_typer(config.app, name="config")
 
 

@@ -63,9 +63,9 @@ class Proposal:
 
 
 _HEAD = """\
-# Words of {reports} reports that the abnormality dictionary does not know, for a person to judge. `nearest` is the entry
-# of which a phrase may only be a synonym. To accept one, copy `entry` under its `name` into abnormalities.yaml, give it a
-# parent, sentences of its own and a look, then run `ctglip dictionary check`.
+# Words of {reports} reports that the abnormality dictionary does not know, for a person to judge. `nearest` is the
+# entry of which a phrase may only be a synonym. To accept one, copy `entry` under its `name` into abnormalities.yaml,
+# give it a parent, sentences of its own and a look, then run `ctglip dictionary check`.
 """
 
 
@@ -127,7 +127,7 @@ def _candidates(sentence: str, lexicon: Lexicon, common: frozenset[str]) -> Iter
     runs = list(_runs(words, lexicon, common))
     if not runs:
         return
-    things = [(m.start, m.end) for m in lexicon.seen.find(words)]
+    things = [(m.start, m.end) for m in lexicon.seen.find(words) if m.value[0] in ("abnormality", "observation")]
     signs = lexicon.signs.find(words)
     clauses = Clauses(words, signs, sorted([*things, *runs]), lexicon)
     for start, end in runs:
