@@ -140,16 +140,21 @@ class AbnormalityDictionary:
         found: dict[str, list[Abnormality]] = {}
         for entry in self.abnormalities.values():
             for organ in entry.organs:
-                found.setdefault(organ, []).append(entry)
+                if self.specialise(entry.name, organ) == entry.name:
+                    found.setdefault(organ, []).append(entry)
         return {organ: tuple(entries) for organ, entries in found.items()}
 
     def of_organ(self, organ: str) -> tuple[Abnormality, ...]:
-        """The abnormalities that an organ can have, in dictionary order."""
+        """The abnormalities that an organ can have, in dictionary order, each by its own name there.
+
+        A general word that means another entry in the organ is left out: a liver's cysts are liver cysts.
+        """
         return self._by_organ.get(organ, ())
 
     def pairs(self) -> tuple[tuple[str, str], ...]:
         """Every (organ, abnormality) that can be asked about."""
-        return tuple((organ, entry.name) for entry in self.abnormalities.values() for organ in entry.organs)
+        named = ((organ, entry) for entry in self.abnormalities.values() for organ in entry.organs)
+        return tuple((organ, e.name) for organ, e in named if self.specialise(e.name, organ) == e.name)
 
     def ancestors(self, name: str) -> frozenset[str]:
         """Everything it is a kind of, directly or not, itself not."""

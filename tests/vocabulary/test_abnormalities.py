@@ -71,6 +71,15 @@ def test_pairs_and_organs_agree(abnormalities: AbnormalityDictionary) -> None:
         assert abnormalities[name] in abnormalities.of_organ(organ)
     assert {(organ, entry.name) for organ in ("liver", "body") for entry in abnormalities.of_organ(organ)} <= pairs
     assert abnormalities.of_organ("no_such_organ") == ()
+    listed = {(organ, entry.name) for organ in {o for o, _ in pairs} for entry in abnormalities.of_organ(organ)}
+    assert listed == pairs
+
+
+def test_an_organ_lists_each_abnormality_once(abnormalities: AbnormalityDictionary) -> None:
+    names = [entry.name for entry in abnormalities.of_organ("liver")]
+    assert "liver_cyst" in names
+    assert not {"cyst", "hypodense_lesion", "hemangioma", "abscess", "metastatic_disease"} & set(names)
+    assert "cyst" in {entry.name for entry in abnormalities.of_organ("soft_tissues")}
 
 
 def test_an_abnormality_reaches_the_parts_of_its_organs_own_group(abnormalities: AbnormalityDictionary) -> None:
@@ -116,10 +125,13 @@ def test_a_general_word_means_the_organs_own_entry(
 
 
 def test_what_a_word_means_in_an_organ_is_a_kind_of_it_there(abnormalities: AbnormalityDictionary) -> None:
-    for organ, name in abnormalities.pairs():
-        meaning = abnormalities.specialise(name, organ)
-        assert meaning == name or meaning in abnormalities.descendants(name)
-        assert (organ, meaning) in abnormalities.pairs()
+    pairs = set(abnormalities.pairs())
+    for entry in abnormalities.abnormalities.values():
+        for organ in entry.organs:
+            meaning = abnormalities.specialise(entry.name, organ)
+            assert meaning == entry.name or meaning in abnormalities.descendants(entry.name)
+            assert (organ, meaning) in pairs
+            assert abnormalities.specialise(meaning, organ) == meaning
 
 
 def test_unknown_name_gets_the_nearest_ones(abnormalities: AbnormalityDictionary) -> None:
