@@ -131,12 +131,12 @@ def measure_labels(
 
     Args:
         table: one row a report.
-        mapping: see ``mappings/``; ``rest`` names the label of reports in which no other label is present.
+        mapping: see ``mappings/``; ``rest`` names the label of reports in which nothing else is found.
         columns: where the text stands; the first is the findings, a second the impression. Rows without text count not.
     """
-    parser = get_parser()
-    labels = LabelMap(mapping["labels"], parser.lexicon.organs, parser.lexicon.abnormalities)
-    rest = mapping.get("rest", {"label": None, "without": []})
+    parser, lexicon = get_parser(), get_parser().lexicon
+    labels = LabelMap(mapping["labels"], lexicon.organs, lexicon.abnormalities)
+    rest = mapping.get("rest", {"label": None, "except": []})
     scores = {label: Scores() for label in (*labels.rules, rest["label"]) if label}
     answers = []
     for record in table.iter_rows(named=True):
@@ -145,8 +145,9 @@ def measure_labels(
         findings = parser.parse(report)
         found = labels.read(findings)
         if rest["label"]:
-            others = (value for label, value in found.items() if label not in rest["without"])
-            found[rest["label"]] = bool(findings) and not any(others)
+            spared = {kind for name in rest["except"] for kind in (name, *lexicon.abnormalities.descendants(name))}
+            said = (row.abnormality for row in findings if row.abnormality and row.status in PRESENT)
+            found[rest["label"]] = bool(findings) and spared.issuperset(said)
         answers.append({mapping["id"]: record[mapping["id"]], **{label: int(value) for label, value in found.items()}})
         for label, value in found.items() if findings else ():
             right = truth_of(record[label])

@@ -182,7 +182,7 @@ class Clauses:
             word = self.words[i]
             if word == "," and i + 1 < end:
                 listed = "or" in self.words[i:end] or "nor" in self.words[i:end]
-                if (kind != "negation" and not listed) or self.words[i + 1] in ("with", "but", "there"):
+                if (kind != "negation" and not listed) or self.words[i + 1] in self.small["explaining"]:
                     return i
             if kind == "negation" and word in ("because", "since", "("):
                 return i

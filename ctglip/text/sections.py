@@ -17,7 +17,8 @@ _HEADINGS: dict[Section, tuple[str, ...]] = {
     "findings": (
         "findings", "finding", "full result", "results", "result", "report", "body", "description", "observations",
         "ct findings", "findings en",
-        "notes", "radiologist notes", "radiologists notes", "radiologist s notes", "narrative", "chest findings", "imaging findings",
+        "notes", "radiologist notes", "radiologists notes", "radiologist s notes", "narrative", "chest findings",
+        "imaging findings",
     ),
     "impression": (
         "impression", "impressions", "conclusion", "conclusions", "opinion", "summary", "interpretation",
