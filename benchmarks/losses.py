@@ -1,6 +1,6 @@
 """Contrastive loss and organ pooling: time and peak memory beside plain forms, on this machine's CPU.
 
-    python benchmarks/losses.py [--quick] [--json]
+    python benchmarks/losses.py [--quick] [--json] [--rows N]
 
 Every figure comes from a process of its own. ``open_clip`` is measured where it is installed (extra ``[bench]``).
 """
@@ -89,8 +89,8 @@ def pooled_loop(quick: bool) -> Step:
     return step
 
 
-def contenders(quick: bool) -> dict[str, Callable[[], Step]]:
-    rows, dim = (4096, 128) if quick else (32768, 512)
+def contenders(quick: bool, rows: int | None) -> dict[str, Callable[[], Step]]:
+    rows, dim = rows or (4096 if quick else 32768), 128 if quick else 512
     loss = f"contrast {rows} x {dim}"
     found: dict[str, Callable[[], Step]] = {
         f"{loss}: ours, chunks of {CHUNK}": lambda: ours(rows, dim),
@@ -107,38 +107,46 @@ def contenders(quick: bool) -> dict[str, Callable[[], Step]]:
 
 
 def measure(build: Callable[[], Step]) -> dict[str, float]:
-    """Seconds of the best of two forward and backward passes, and the memory that they took at most."""
+    """The best of two forward and backward passes (seconds, and seconds of CPU, which a busy machine changes less), and
+    the memory that they took at most."""
     step = build()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    times = []
+    times, work = [], []
     for _ in range(2):
-        start = time.perf_counter()
+        start, cpu = time.perf_counter(), time.process_time()
         step().backward()
         times.append(time.perf_counter() - start)
+        work.append(time.process_time() - cpu)
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {"seconds": min(times), "peak_mb": (after - before) / 1024}
+    return {"seconds": min(times), "cpu_seconds": min(work), "peak_mb": (after - before) / 1024}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="small sizes")
     parser.add_argument("--json", action="store_true", help="one JSON object in place of the table")
+    parser.add_argument("--rows", type=int, help="rows of the contrast (plain forms need about 20 rows^2 bytes)")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.one:
-        print(json.dumps(measure(contenders(asked.quick)[asked.one])))
+        print(json.dumps(measure(contenders(asked.quick, asked.rows)[asked.one])))
         return
     results = {}
-    for name in contenders(asked.quick):
-        command = [sys.executable, __file__, "--one", name, *(["--quick"] if asked.quick else [])]
+    for name in contenders(asked.quick, asked.rows):
+        size = ["--quick"] if asked.quick else []
+        size += ["--rows", str(asked.rows)] if asked.rows else []
+        command = [sys.executable, __file__, "--one", name, *size]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         results[name] = (
             json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else {"error": done.stderr[-200:]}
         )
         if not asked.json:
             found = results[name]
-            line = f"{found['seconds']:8.2f} s {found['peak_mb']:9.0f} MB" if "seconds" in found else found["error"]
-            print(f"{name:70s} {line}", flush=True)
+            if "error" in found:
+                print(f"{name:70s} {found['error']}", flush=True)
+                continue
+            times = f"{found['seconds']:8.2f} s ({found['cpu_seconds']:.2f} s of CPU)"
+            print(f"{name:70s} {times} {found['peak_mb']:9.0f} MB", flush=True)
     if asked.json:
         print(json.dumps({"threads": torch.get_num_threads(), "results": results}, indent=2))
 

@@ -50,8 +50,8 @@ def soft_contrastive(
         extra: embeddings of further negatives; they stay on their rank.
         extra_index: for each query, which of them it sees (direction query to key only); -1 for none.
         divergence: ``ce``: -sum T log p; ``jeffreys``: half of KL(T, p) + KL(p, T), for targets above zero.
-        chunk: compute that many rows at a time, value and gradient together: memory O(chunk x N) in place of
-            O(N x N).
+        chunk: compute that many rows at a time, value and gradient together: memory O(chunk x (N + p)) in place of
+            O(N x (N + p)).
         gather: columns are the keys of all ranks; see ``losses.gather``.
 
     Returns:
@@ -248,7 +248,7 @@ def _block(side: _Side, start: int, scale: Tensor, target: Target, divergence: D
     seen = logits
     if side.extra is not None and len(side.extra) and side.extra_index is not None:
         choice = side.extra_index[index]
-        further = torch.einsum("md,mkd->mk", rows, F.embedding(choice.clamp(min=0), side.extra))
+        further = (rows @ side.extra.T).gather(1, choice.clamp(min=0))
         seen = torch.cat([logits, further.masked_fill(choice < 0, _MASKED)], dim=1)
     if weights is None:
         return F.cross_entropy(seen, index + side.offset, reduction="sum")
