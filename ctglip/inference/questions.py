@@ -10,12 +10,12 @@ import difflib
 import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 from ctglip.errors import VocabularyError
 from ctglip.inference.scoring import Dictionaries
 from ctglip.vocabulary.abnormalities import Abnormality
-from ctglip.vocabulary.organs import Organ
+from ctglip.vocabulary.organs import Organ, Side
 
 T = TypeVar("T")
 _LONGEST = 8
@@ -78,10 +78,23 @@ def _parts(text: str, dictionaries: Dictionaries) -> tuple[Organ | None, Abnorma
     else:
         abnormality, rest = _longest(_words(text), dictionaries.abnormalities.find)
         organ, rest = _longest(rest, dictionaries.organs.find)
+        if organ is None and abnormality is not None:
+            organ, rest = _sided(abnormality, rest, dictionaries)
     unknown = [word for word in rest if word not in _PLAIN]
     if unknown:
         raise _not_understood(text, " ".join(unknown), dictionaries)
     return organ, abnormality
+
+
+def _sided(abnormality: Abnormality, rest: list[str], dictionaries: Dictionaries) -> tuple[Organ | None, list[str]]:
+    """ "left pleural effusion": the side that stands alone names the side of the abnormality's own organ."""
+    sides: list[Side] = [side for side in get_args(Side) if side in rest]
+    if len(sides) != 1:
+        return None, rest
+    organ = dictionaries.organs[dictionaries.organs.on_side(abnormality.default_organ, sides[0])]
+    if organ.side is None:
+        return None, rest
+    return organ, [word for word in rest if word != sides[0]]
 
 
 def _words(text: str) -> list[str]:

@@ -23,6 +23,7 @@ BOTH = Dictionaries(load_organs(), load_abnormalities())
         ("Are there any gallstones?", ("gallbladder",), "gallstone"),
         ("splenomegaly", ("spleen",), "splenomegaly"),
         ("Is there a cyst in the right kidney?", ("kidney_right",), "renal_cyst"),
+        ("left pleural effusion?", ("pleura_left",), "pleural_effusion"),
         ("pericardial effusion", ("pericardium",), "pericardial_effusion"),
         ("anything abnormal in the left kidney?", ("kidney_left",), None),
         ("What is wrong with the spleen?", ("spleen",), None),
