@@ -1,0 +1,153 @@
+"""An evaluation: its files agree with each other and with scikit-learn, and the test split chooses nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from ctglip.errors import CohortError, CTGLIPError, ModelError, StoreError
+from ctglip.evaluation.bootstrap import draw_patients
+from ctglip.evaluation.labels import PairLabels, labels_from_findings, labels_from_table
+from ctglip.evaluation.results import Results
+from ctglip.evaluation.run import evaluate
+from ctglip.evaluation.settings import EvaluateConfig
+from ctglip.evaluation.zero_shot import judge
+from ctglip.store.tables import Store
+from ctglip.text.reports import ReportParser
+from ctglip.types import OrganRow
+from ctglip.vocabulary.abnormalities import load_abnormalities
+from ctglip.vocabulary.organs import load_organs
+
+CONFIG = EvaluateConfig(draws=100, min_positives=2, device="cpu")
+Judged = tuple[Store, Path, Path]
+
+
+@pytest.fixture(scope="module")
+def done(judged: Judged, tmp_path_factory: pytest.TempPathFactory) -> tuple[Results, Path]:
+    store, truth, run = judged
+    out = tmp_path_factory.mktemp("out")
+    return evaluate(run, store.path, out, labels=truth, config=CONFIG), out
+
+
+def test_the_files_agree_with_each_other_and_with_scikit_learn(done: tuple[Results, Path]) -> None:
+    results, out = done
+    written = json.loads((out / "results.json").read_text())
+    assert written == json.loads(json.dumps(results.to_json()))
+    scores = pl.read_parquet(out / "scores.parquet")
+    each = []
+    for pair in results.pairs:
+        rows = scores.filter((pl.col("organ") == pair.organ) & (pl.col("abnormality") == pair.abnormality))
+        assert (rows.height, rows["label"].sum()) == (pair.n, pair.positives)
+        each.append(roc_auc_score(rows["label"], rows["probability"]))
+        assert pair.auroc.value == pytest.approx(each[-1])
+    assert results.macro_auroc.value == pytest.approx(np.mean(each))
+    page = (out / "report.html").read_text()
+    assert "Mask only" in page
+    assert "Volume only" in page
+    assert "splenomegaly" in page.lower()
+
+
+def test_the_controls_are_judged_on_the_same_answers(done: tuple[Results, Path]) -> None:
+    results, _ = done
+    assert [control.name for control in results.controls] == ["Mask only", "Volume only"]
+    volume = results.controls[1]
+    assert (volume.pairs["spleen:splenomegaly"] or 0) > 0.95
+    assert abs((volume.pairs["liver:hepatic_steatosis"] or 0) - 0.5) < 0.5
+    for control in results.controls:
+        assert set(control.pairs) == {f"{pair.organ}:{pair.abnormality}" for pair in results.pairs}
+        assert results.macro_auroc.value is not None
+        assert control.macro_auroc.value is not None
+        expected = results.macro_auroc.value - control.macro_auroc.value
+        assert control.difference.value == pytest.approx(expected)
+
+
+def test_thresholds_come_from_the_validation_split(judged: Judged, done: tuple[Results, Path], tmp_path: Path) -> None:
+    """Turning the test split's labels round changes no threshold, and turns every AUROC round."""
+    store, truth, run = judged
+    test = store.table("splits").filter(pl.col("split") == "test")["study_id"].to_list()
+    table = pl.read_csv(truth)
+    names = [name for name in table.columns if name != "study_id"]
+    turned = table.with_columns(
+        pl.when(pl.col("study_id").is_in(test)).then(1 - pl.col(name)).otherwise(pl.col(name)).alias(name)
+        for name in names
+    )
+    turned.write_csv(tmp_path / "turned.csv")
+    other = evaluate(run, store.path, tmp_path, labels=tmp_path / "turned.csv", config=CONFIG)
+    for before, after in zip(done[0].pairs, other.pairs, strict=True):
+        assert before.at is not None
+        assert after.at is not None
+        assert before.at.threshold == after.at.threshold
+        assert (before.auroc.value or 0) + (after.auroc.value or 0) == pytest.approx(1)
+
+
+def test_without_a_table_the_reports_are_the_labels_and_the_result_says_so(judged: Judged, tmp_path: Path) -> None:
+    store, _, run = judged
+    results = evaluate(run, store.path, tmp_path, config=CONFIG)
+    assert results.label_source == "findings of the store's reports"
+    assert {pair.abnormality for pair in results.pairs} == {"hepatic_steatosis", "splenomegaly", "renal_cyst"}
+    assert "findings of the store" in results.headline()
+
+
+def test_faults_are_named(judged: Judged, tmp_path: Path) -> None:
+    store, truth, run = judged
+    with pytest.raises(ModelError):
+        evaluate(tmp_path, store.path, tmp_path, config=CONFIG)
+    with pytest.raises(StoreError, match="split 'holdout'"):
+        evaluate(run, store.path, tmp_path, split="holdout", config=CONFIG)
+    with pytest.raises(CTGLIPError, match="No \\(organ, abnormality\\)"):
+        evaluate(run, store.path, tmp_path, labels=truth, config=CONFIG.model_copy(update={"min_positives": 500}))
+    pl.DataFrame({"study_id": ["s000"], "liver:purple": [1]}).write_csv(tmp_path / "odd.csv")
+    with pytest.raises(CohortError, match="No column of the label table"):
+        evaluate(run, store.path, tmp_path, labels=tmp_path / "odd.csv", config=CONFIG)
+
+
+def test_random_scores_are_judged_as_random() -> None:
+    rng = np.random.default_rng(0)
+    labels, scores = {}, {}
+    for number in range(12):
+        known = PairLabels(np.arange(100), (rng.random(100) < 0.3).astype(int))
+        labels["liver", f"a{number}"], scores["liver", f"a{number}"] = known, rng.random(100)
+    weights = draw_patients(100, 400, rng)
+    pairs, macro = judge(labels, scores, np.arange(100), weights, {})
+    low, high = np.quantile(macro[1:], [0.025, 0.975])
+    assert low < 0.5 < high
+    assert high - low < 0.15
+    assert sum((p.auroc.low or 0) <= 0.5 <= (p.auroc.high or 1) for p in pairs) >= 10
+
+
+def place(study: str, organ: str):
+    from ctglip.data.cache import Place
+
+    return Place(study, OrganRow(organ, (0, 1, 0, 1, 0, 1), 1.0, 0.0, False))
+
+
+def test_labels_of_a_table_keep_unknown_cells_unknown() -> None:
+    table = pl.DataFrame({"study_id": ["a", "b", "c"], "liver:liver_cyst": [1, None, 0], "splenomegaly": [0, 1, None]})
+    places = [place(study, organ) for study in "abcd" for organ in ("liver", "spleen")]
+    found = labels_from_table(table, places, load_organs(), load_abnormalities())
+    cyst, large = found["liver", "liver_cyst"], found["spleen", "splenomegaly"]
+    assert (cyst.rows.tolist(), cyst.labels.tolist()) == ([0, 4], [1, 0])
+    assert (large.rows.tolist(), large.labels.tolist()) == ([1, 3], [0, 1])
+
+
+def test_labels_of_reports_know_affirmed_denied_uncertain_and_silent() -> None:
+    parser = ReportParser()
+    reports = {
+        "a": "There is a liver cyst.",
+        "b": "The liver is unremarkable.",
+        "c": "Possible liver cyst.",
+        "d": "The spleen is normal.",
+        "e": "Hepatic steatosis.",
+    }
+    findings = {name: list(parser.parse(f"FINDINGS: {text}")) for name, text in reports.items()}
+    places = [place(study, "liver") for study in reports]
+    both = load_organs(), load_abnormalities()
+    known = labels_from_findings(findings, places, *both)["liver", "liver_cyst"]
+    assert dict(zip(known.rows.tolist(), known.labels.tolist(), strict=True)) == {0: 1, 1: 0, 4: 0}
+    lenient = labels_from_findings(findings, places, *both, silence_is_normal=True)["liver", "liver_cyst"]
+    assert dict(zip(lenient.rows.tolist(), lenient.labels.tolist(), strict=True)) == {0: 1, 1: 0, 3: 0, 4: 0}

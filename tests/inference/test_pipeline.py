@@ -1,0 +1,119 @@
+"""One scan and its answers: the same voxels as in training, each organ encoded once, silence with a reason."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+from ctglip.api import load_model
+from ctglip.data.cache import cut_places, places_of
+from ctglip.errors import MaskError, ModelError, VocabularyError
+from ctglip.inference.page import scan_page
+from ctglip.pages.scan import render
+from ctglip.store.tables import Store
+from ctglip.types import LabelMap, Scan
+
+Trained = tuple[Store, Path]
+Files = tuple[Path, Path]
+ORGANS = ("liver", "spleen", "kidney_left")
+QUESTIONS = ["liver: fatty liver", "splenomegaly?", "cyst in the left kidney"]
+
+
+def test_a_question_sees_the_very_voxels_that_training_saw(trained: Trained, files: Files) -> None:
+    store, run = trained
+    model = load_model(run)
+    stored = cut_places(store, places_of(store, ["s000"], ORGANS, model.crops), model.crops, model.dictionaries.organs)
+    standardized, _ = model.standardize(*files)
+    rows = {row.organ: row for row in standardized.rows}
+    asked = model.cut(standardized, [rows[organ] for organ in ORGANS])
+    for name in ("hu", "mask", "size", "median_hu"):
+        assert_array_equal(getattr(asked, name), getattr(stored, name))
+
+
+def test_answers_are_probabilities_with_ranks(trained: Trained, files: Files) -> None:
+    answers = load_model(trained[1]).query(files[0], QUESTIONS, masks=files[1])
+    assert [answer.question for answer in answers.answers] == QUESTIONS
+    assert [answer.organ for answer in answers.answers] == list(ORGANS)
+    for answer in answers.answers:
+        assert answer.probability is not None
+        assert 0 < answer.probability < 1
+        assert answer.rank == answer.of == 1
+        assert answer.seen
+        assert len(answer.similar) == 3
+    told = json.loads(json.dumps(answers.to_json()))
+    assert told["scan"] == "scan.nii.gz"
+    assert str(files[0].parent) not in json.dumps(told)
+    page = render(scan_page(answers))
+    assert "left kidney" in page
+    assert str(files[0].parent) not in page
+
+
+def test_every_organ_is_encoded_once_however_much_is_asked(
+    trained: Trained, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = load_model(trained[1])
+    encoded: list[int] = []
+    inner = model.release.model.organ_features
+
+    def counted(images, masks, sizes):
+        encoded.append(len(images))
+        return inner(images, masks, sizes)
+
+    monkeypatch.setattr(model.release.model, "organ_features", counted)
+    answers = model.query(files[0], QUESTIONS * 5 + ["liver: cyst", "anything abnormal in the spleen?"], files[1], True)
+    assert encoded == [3]
+    assert len(answers.answers) >= 20
+
+
+def test_a_copied_model_folder_gives_the_same_answers(trained: Trained, files: Files, tmp_path: Path) -> None:
+    shutil.copytree(trained[1] / "model", tmp_path / "copy")
+    first = load_model(trained[1]).query(files[0], QUESTIONS, masks=files[1])
+    second = load_model(str(tmp_path / "copy")).query(files[0], QUESTIONS, masks=files[1])
+    assert first.answers == second.answers
+
+
+def test_what_cannot_be_seen_is_not_answered(trained: Trained, files: Files) -> None:
+    model = load_model(trained[1])
+    standardized, _ = model.standardize(*files)
+    hu, affine = standardized.image, standardized.affine
+    labels = np.asarray(standardized.organs)
+    spleen, liver, kidney = (
+        next(iter(model.dictionaries.organs.labels_of(n))) for n in ("spleen", "liver", "kidney_left")
+    )
+    changed = np.where(labels == spleen, 0, labels).astype(np.uint8)
+    changed[:, :, :2][:, 14:18] = liver
+    changed[(labels == kidney) & (np.cumsum(labels == kidney).reshape(labels.shape) > 1)] = 0
+    model.recipe = model.recipe.model_copy(update={"min_organ_ml": 0.5})
+    answers = model.query(Scan(hu, affine), [*QUESTIONS, "gallstones?"], masks=LabelMap(changed, affine))
+    said = {answer.organ: answer for answer in answers.answers}
+    assert all(answer.probability is None for answer in said.values())
+    assert "cut off by the field of view" in said["liver"].reason
+    assert "not in the scan's masks" in said["spleen"].reason
+    assert "too small" in said["kidney_left"].reason
+    assert "not trained on the gallbladder" in said["gallbladder"].reason
+
+
+def test_questions_are_checked_before_anything_is_read(trained: Trained) -> None:
+    model = load_model(trained[1])
+    with pytest.raises(VocabularyError, match="flurb"):
+        model.query(Path("no/such/scan.nii.gz"), ["flurb?"])
+    with pytest.raises(ModelError, match="no question"):
+        model.query(Path("no/such/scan.nii.gz"), [])
+
+
+def test_without_masks_or_weights_the_message_says_what_to_do(
+    trained: Trained, files: Files, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TOTALSEG_WEIGHTS_PATH", str(tmp_path))
+    with pytest.raises(MaskError, match="comes without masks"):
+        load_model(trained[1]).query(files[0], QUESTIONS)
+
+
+def test_a_folder_that_is_no_model_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=str(tmp_path)):
+        load_model(tmp_path)
