@@ -30,6 +30,8 @@ _OPEN_ENDED = frozenset(
     {"aorta", "arteries", "veins", "digestive", "ribs", "muscles", "body_wall", "regions", "airways"}
 )
 _SIMILAR = 3
+_GRAZE = 0.1
+"""A border face that holds less than this share of an organ's largest cross-section takes nothing away from it."""
 
 
 @dataclass(frozen=True)
@@ -246,12 +248,12 @@ class Pipeline:
         verb = "are" if entry.plural else "is"
         if organ not in self.trained:
             return f"The model was not trained on the {entry.display}."
+        labels = list(self.dictionaries.organs.grounding_labels(organ))
         if row is None:
-            labels = list(self.dictionaries.organs.grounding_labels(organ))
             there = standardized.organs is not None and bool(np.isin(standardized.organs, labels).any())
             why = f"too small (less than {self.recipe.min_organ_ml:g} ml)" if there else "not in the scan's masks"
             return f"The {entry.display} {verb} {why}."
-        if row.touches_border and not _open_ended(entry):
+        if row.touches_border and not _open_ended(entry) and not _grazes(standardized, row, labels):
             return f"The {entry.display} {verb} cut off by the field of view."
         return ""
 
@@ -260,6 +262,19 @@ class Pipeline:
         names = {answer.organ for answer in answers} | {row.organ for row in standardized.rows}
         found = {name: organs[name].display for name in names}
         return found | {a.abnormality: abnormalities[a.abnormality].display for a in answers if a.abnormality}
+
+
+def _grazes(standardized: Standardized, row: OrganRow, labels: Sequence[int]) -> bool:
+    """Whether an organ that touches the field of view's border loses next to nothing there: a lung's apex in the last
+    slice. False where it ends at padding inside the volume, since nobody knows how much is missing."""
+    assert standardized.organs is not None
+    inside = np.isin(standardized.organs, labels)
+    faces = []
+    for axis, size in enumerate(inside.shape):
+        areas = inside.sum(axis=tuple(other for other in range(3) if other != axis))
+        ends = [areas[0]] * (row.box[2 * axis] == 0) + [areas[-1]] * (row.box[2 * axis + 1] == size)
+        faces += [float(end) / float(areas.max()) for end in ends]
+    return bool(faces) and max(faces) < _GRAZE
 
 
 def _open_ended(organ: Organ) -> bool:
