@@ -7,7 +7,8 @@ import numpy as np
 from ctglip.inference.pipeline import Answer, ScanAnswers
 from ctglip.pages import scan as page
 from ctglip.pages.parts import Fact, Picture
-from ctglip.pages.pictures import slice_pictures
+from ctglip.pages.pictures import LUNG_HU, SOFT_TISSUE_HU, slice_pictures
+from ctglip.pages.viewer import make_viewer
 from ctglip.vocabulary.organs import OrganDictionary, load_organs
 
 
@@ -20,6 +21,7 @@ def scan_page(answers: ScanAnswers, title: str = "", organs: OrganDictionary | N
         organs: the dictionary that numbers the labels.
     """
     standardized = answers.standardized
+    outlined = _outlined(answers, organs or load_organs())
     shape = " x ".join(str(n) for n in standardized.image.shape)
     spacing = " x ".join(f"{edge:g}" for edge in np.round(standardized.spacing_mm, 3))
     facts = (
@@ -43,7 +45,8 @@ def scan_page(answers: ScanAnswers, title: str = "", organs: OrganDictionary | N
             for row in standardized.rows
         ),
         checks=standardized.checks,
-        pictures=_pictures(answers, organs or load_organs()),
+        pictures=_pictures(answers, outlined),
+        viewer=make_viewer(standardized.image, standardized.affine, standardized.organs, outlined, _window(answers)),
         notes=tuple(notes),
     )
 
@@ -66,10 +69,25 @@ def _answer(answers: ScanAnswers, answer: Answer) -> page.Answer:
     )
 
 
-def _pictures(answers: ScanAnswers, organs: OrganDictionary) -> tuple[Picture, ...]:
+def _outlined(answers: ScanAnswers, organs: OrganDictionary) -> dict[str, list[int]]:
+    """Display name to label numbers of the organs asked about."""
     asked = dict.fromkeys(answer.organ for answer in answers.answers)
-    outlined = {_shown(answers, name): sorted(organs.grounding_labels(name)) for name in asked}
+    return {_shown(answers, name): sorted(organs.grounding_labels(name)) for name in asked}
+
+
+def _window(answers: ScanAnswers) -> tuple[float, float]:
+    """The lung window where most questions are about lungs, else soft tissue."""
+    about_lungs = sum(answer.organ.startswith("lung") for answer in answers.answers)
+    return LUNG_HU if 2 * about_lungs > len(answers.answers) else SOFT_TISSUE_HU
+
+
+def _pictures(answers: ScanAnswers, outlined: dict[str, list[int]]) -> tuple[Picture, ...]:
     standardized = answers.standardized
     return slice_pictures(
-        standardized.image, standardized.spacing_mm, standardized.organs, outlined, subject=f"CT scan {answers.scan}"
+        standardized.image,
+        standardized.spacing_mm,
+        standardized.organs,
+        outlined,
+        window_hu=_window(answers),
+        subject=f"CT scan {answers.scan}",
     )
