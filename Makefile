@@ -12,8 +12,7 @@ help:  ## what there is to call
 $(READY): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "Installing into .venv (about 8 GB, 2 to 5 minutes the first time) ..."
-	@$(BIN)/python -m pip install --progress-bar on --disable-pip-version-check -c constraints.txt -e '.[demo,dev]' \
-		| grep -vE '^(Requirement already|Collecting|  Using cached|  Downloading|Looking in)' || true
+	@$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[demo,dev]'
 	@$(BIN)/ctglip --version
 	@touch $(READY)
 
