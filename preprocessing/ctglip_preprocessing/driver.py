@@ -118,8 +118,7 @@ def preprocess_cohort(
     given = check_given((row.study_id, row.patient_id, row.split) for row in cohort.rows)
     store = create_store(store_path, store_info(config))
     with exclusive(store.path):
-        for path in leftovers(store.path):
-            remove(path)
+        _tidy(store.path)
         run = _Run(store, config, cohort)
         try:
             cases = run.plan_cases(retry_failed)
@@ -132,12 +131,19 @@ def preprocess_cohort(
                         if watch is not None:
                             watch.advance(result)
             finally:
+                _tidy(store.path)
                 run.bring_tables_up_to_date()
             moved = run.assign_splits(given)
             run.write_quality_page(changed=bool(cases or moved))
             return run.summary(len(cases), moved, time.monotonic() - start)
         finally:
             run.journal.close()
+
+
+def _tidy(store: Path) -> None:
+    """Remove what writers that were killed, earlier or in this run, left unfinished."""
+    for path in leftovers(store):
+        remove(path)
 
 
 @dataclass
