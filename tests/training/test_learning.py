@@ -41,6 +41,8 @@ def judged(cohort: tuple[Store, Path], folder: Path, config: PretrainConfig) -> 
     return evaluate(folder / "run", store.path, folder / "out", labels=truth, config=asked).macro_auroc
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_held_out_patients_are_judged_right(cohort: tuple[Store, Path], word_bert: Path, tmp_path: Path) -> None:
     found = judged(cohort, tmp_path, learning_config(word_bert, permute=False))
     assert found.value is not None
@@ -49,6 +51,8 @@ def test_held_out_patients_are_judged_right(cohort: tuple[Store, Path], word_ber
     assert found.low > 0.65
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_with_texts_permuted_across_studies_nothing_is_learned(
     cohort: tuple[Store, Path], word_bert: Path, tmp_path: Path
 ) -> None:
