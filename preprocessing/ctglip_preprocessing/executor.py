@@ -24,6 +24,8 @@ _ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_raylet_start_wait_time_s": "120",
 }
+SETTLE_S = 15.0
+"""How long cancelled studies may take to end."""
 QUEUED = 2
 """Cases handed to Ray beyond the number of its CPUs, so that no worker waits for the driver."""
 
@@ -148,6 +150,8 @@ def _on_ray(cases: Sequence[Case], plan: Plan, workers: int, address: str | None
     finally:
         for reference, job in running.items():
             ray.cancel(reference, force=isinstance(job.lane, _Tasks))
+        if running:  # Ray aborts the whole process when a task answers while it is being shut down
+            ray.wait(list(running), num_returns=len(running), timeout=SETTLE_S)
         if ours:
             ray.shutdown()
 
