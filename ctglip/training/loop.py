@@ -6,20 +6,45 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from pydantic import Field
 from torch import nn
 
+from ctglip.config import Settings
 from ctglip.errors import ModelError
 from ctglip.objectives.base import Objective, total
 from ctglip.training.checkpoint import save_checkpoint
 from ctglip.training.optim import OptimSettings, learning_rate
-from ctglip.training.recipe import LoopSettings
 from ctglip.training.tracking import Metrics
 
 Batches = Callable[[int], Any]
 """The batch of a step, on the CPU."""
+
+
+class LoopSettings(Settings):
+    """How long, on what, and how often something is written.
+
+    Attributes:
+        steps: optimiser steps of the whole run.
+        log_every: steps between lines of ``metrics.jsonl``.
+        checkpoint_every: steps between checkpoints; the last step is always one.
+        validate_every: steps between validations; 0 validates at the end alone.
+        device: ``auto`` takes a GPU where there is one.
+        autocast: bfloat16 in the forward pass (GPUs).
+        threads: torch threads on a CPU; 0 leaves torch's own choice.
+        workers: worker processes that make batches; 0 makes them in one thread.
+    """
+
+    steps: int = Field(default=1000, ge=1)
+    log_every: int = Field(default=10, ge=1)
+    checkpoint_every: int = Field(default=250, ge=1)
+    validate_every: int = Field(default=0, ge=0)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    autocast: bool = False
+    threads: int = Field(default=0, ge=0)
+    workers: int = Field(default=0, ge=0)
 
 
 def train(
