@@ -100,25 +100,30 @@ def cut_crop(
         for a, b, n, reach in zip(low, high, image.shape, _reach(low, high, settings.grid), strict=True)
     )
     weights = [
-        _axis_weights(a, b, n, part.start, part.stop)
+        axis_weights(a, b, n, part.start, part.stop)
         for a, b, n, part in zip(low, high, settings.grid, inner, strict=True)
     ]
     member = np.zeros(256, dtype=np.float32)
     member[list(organs.grounding_labels(organ.name))] = 1.0
     above_air = image[inner].astype(np.float32) - AIR_HU
-    hu = np.rint(_resampled(above_air, weights)).astype(np.int32) + AIR_HU
-    cover = np.clip(_resampled(member[labels[inner]], weights), 0.0, 1.0)
+    hu = np.rint(resampled(above_air, weights)).astype(np.int32) + AIR_HU
+    cover = np.clip(resampled(member[labels[inner]], weights), 0.0, 1.0)
     voxel_mm = (high - low) * spacing / settings.grid
     if organ.grounding.shell:
         cover = _shell(cover, voxel_mm, organ.grounding.dilate_mm)
     elif organ.grounding.dilate_mm > 0:
         cover = np.maximum(cover, _shell(cover, voxel_mm, organ.grounding.dilate_mm))
-    size = [*((np.log(voxel_mm) - _LOG_MM[0]) / _LOG_MM[1]), (np.log(row.volume_ml + 1e-3) - _LOG_ML[0]) / _LOG_ML[1]]
     stored = np.clip(hu, -32768, 32767).astype(np.int16)
     mask = np.rint(cover * 255).astype(np.uint8)
     inside = stored[mask >= 128]
     median = float(np.median(inside if inside.size else stored))
-    return OrganCrop(organ.name, stored, mask, np.array(size, dtype=np.float32), median)
+    return OrganCrop(organ.name, stored, mask, standardised_size(voxel_mm, row.volume_ml), median)
+
+
+def standardised_size(voxel_mm: np.ndarray, volume_ml: float) -> Float[np.ndarray, " 4"]:
+    """What a model is told of size: log mm per voxel (x, y, z) and log volume, each about zero and of order one."""
+    size = [*((np.log(voxel_mm) - _LOG_MM[0]) / _LOG_MM[1]), (np.log(volume_ml + 1e-3) - _LOG_ML[0]) / _LOG_ML[1]]
+    return np.array(size, dtype=np.float32)
 
 
 def _extent(box: Box, spacing: tuple[float, float, float], organ: Organ) -> tuple[np.ndarray, np.ndarray]:
@@ -133,8 +138,8 @@ def _reach(low: np.ndarray, high: np.ndarray, grid: tuple[int, int, int]) -> lis
     return [int(np.ceil(max(step, 1.0))) + 1 for step in (high - low) / grid]
 
 
-def _axis_weights(low: float, high: float, count: int, start: int, stop: int) -> Float[np.ndarray, "count n"]:
-    """Triangle-kernel weights of the voxels ``start .. stop`` for ``count`` samples between two faces.
+def axis_weights(low: float, high: float, count: int, start: int, stop: int) -> Float[np.ndarray, "count n"]:
+    """Triangle-kernel weights of the voxels ``start .. stop`` for ``count`` samples between two faces (in voxels).
 
     The kernel is as wide as a sample where samples are coarser than voxels (no aliasing), else as a voxel (linear
     interpolation). Weights of voxels beyond the volume are missing, so what lies there counts as zero.
@@ -150,7 +155,7 @@ def _axis_weights(low: float, high: float, count: int, start: int, stop: int) ->
     return np.ascontiguousarray(weights[:, start - every[0] : stop - every[0]], dtype=np.float32)
 
 
-def _resampled(volume: np.ndarray, weights: list[np.ndarray]) -> np.ndarray:
+def resampled(volume: np.ndarray, weights: list[np.ndarray]) -> np.ndarray:
     """``out[a, b, c] = sum Wx[a, i] Wy[b, j] Wz[c, k] volume[i, j, k]``."""
     wx, wy, wz = weights
     out = volume.reshape(-1, volume.shape[2]) @ wz.T
