@@ -34,6 +34,7 @@ class Release:
         organs: the organs of the anatomy prompts, in the order of ``organ_id``.
         recipe: the volume recipe as plain data.
         crops: the crop settings as plain data.
+        scans: the scan settings as plain data; None for a model that reads crops alone.
         organ_dictionary, abnormality_dictionary: folders with the YAML files (copied on saving).
         text_settings: which text encoder.
         text_hash: its hash: embeddings made by another encoder are refused.
@@ -57,6 +58,7 @@ class Release:
     provenance: dict[str, Any] = field(default_factory=dict)
     text_encoder: TextEncoder | None = None
     folder: Path | None = None
+    scans: dict[str, Any] | None = None
 
     def embed(self, texts: Sequence[str]) -> Float[Tensor, "n t"]:
         """Raw text embeddings: stored prompts as they are, the rest through the text encoder.
@@ -179,6 +181,7 @@ def load_release(folder: Path) -> Release:
         calibration=read_json(folder / "calibration.json"),
         provenance=config["provenance"],
         folder=folder,
+        scans=config.get("scans"),
     )
 
 
@@ -189,6 +192,7 @@ def _config(release: Release) -> dict[str, Any]:
         "organs": list(release.organs),
         "recipe": release.recipe,
         "crops": release.crops,
+        "scans": release.scans,
         "text": release.text_settings.model_copy(update={"train": "frozen"}).model_dump(mode="json"),
         "text_hash": release.text_hash,
         "provenance": release.provenance,
