@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 from jaxtyping import Int
 
-from ctglip.data.cache import CropCache, cut_places, places_of
-from ctglip.data.crops import CropSettings
+from ctglip.data.cache import Place
 from ctglip.data.organs import findings_by_study, studies_of
 from ctglip.errors import StoreError
 from ctglip.evaluation.labels import Labels, labels_from_findings, labels_from_table
 from ctglip.evaluation.settings import EvaluateConfig
 from ctglip.evaluation.zero_shot import Scores
-from ctglip.inference.encoding import OrganEmbeddings, encode_crops
+from ctglip.inference.encoding import OrganEmbeddings
+from ctglip.inference.feature_cache import MASK_ONLY, PLAIN, OrganFeatures, View, in_common, organ_features_of
 from ctglip.inference.scoring import Scorer
 from ctglip.store.tables import Store
 
@@ -29,17 +30,19 @@ class EncodedSplit:
 
     Attributes:
         split: its name.
-        cache: crops, organ by organ.
+        places: the organs, study by study.
+        failures: studies that could not be read.
         labels: what is known of them.
-        patients: index of the patient of each crop; ``patient_count`` of them.
-        embeddings: of the crops as they are.
+        patients: index of the patient of each organ; ``patient_count`` of them.
+        embeddings: of the organs as they are.
         differences: for each pair, similarity with its positive minus its negative prompts, over the pair's rows.
         mask_only: the same of crops that show the mask and the organ's mean HU alone, where controls are wanted.
         rank: effective rank of the diagnosis embeddings.
     """
 
     split: str
-    cache: CropCache
+    places: tuple[Place, ...]
+    failures: tuple[str, ...]
     labels: Labels
     patients: Int[np.ndarray, " rows"]
     patient_count: int
@@ -58,50 +61,56 @@ def encode_split(
     controls: bool = False,
     progress: Progress | None = None,
 ) -> EncodedSplit:
-    """Cut and encode every trained or labelled organ of a split, each once.
+    """Encode every trained or labelled organ of a split, each once and for all (``inference.feature_cache``).
 
     Args:
         table: the label table; None takes the store's findings.
         controls: also encode the mask-only crops.
-        progress: called with (crops encoded, crops), both encodings counted.
+        progress: called with (organs encoded, organs), both encodings counted.
 
     Raises:
         StoreError: the split is empty, or holds no such organ.
     """
     release, dictionaries = scorer.release, scorer.dictionaries
     organs, abnormalities = dictionaries.organs, dictionaries.abnormalities
-    settings = CropSettings.model_validate(release.crops)
     study_ids = studies_of(store, split)
     wanted = {column.partition(":")[0] for column in (table.columns if table is not None else ())}
     wanted |= set(release.provenance.get("trained", organs.names))
-    places = places_of(store, study_ids, [name for name in organs.names if name in wanted], settings)
-    if not places:
+    names = [name for name in organs.names if name in wanted]
+    views = (PLAIN, MASK_ONLY) if controls else (PLAIN,)
+
+    def encode(number: int, view: View) -> OrganFeatures:
+        def report(done: int, total: int) -> None:
+            if progress:
+                progress(number * total + done, len(views) * total)
+
+        folder = Path(config.cache) if config.cache else None
+        return organ_features_of(
+            store, release, study_ids, names,
+            folder=folder, view=view, batch=config.batch, threads=config.threads, progress=report,
+        )  # fmt: skip
+
+    seen, *others = in_common([encode(number, view) for number, view in enumerate(views)])
+    if not len(seen):
         raise StoreError(f"The split {split!r} of {store.path} holds none of the model's organs.", code="no_organs")
-    cache = cut_places(store, places, settings, organs, config.threads)
     if table is not None:
-        labels = labels_from_table(table, cache.places, organs, abnormalities)
+        labels = labels_from_table(table, seen.places, organs, abnormalities)
     else:
         findings = findings_by_study(store, set(study_ids))
-        labels = labels_from_findings(findings, cache.places, organs, abnormalities, config.silence_is_normal)
-    total = len(cache) * (2 if controls else 1)
-
-    def encode(crops: CropSettings, done: int) -> OrganEmbeddings:
-        def report(n: int, _: int) -> None:
-            if progress:
-                progress(done + n, total)
-
-        return encode_crops(release.model, cache, crops, config.batch, report)
-
-    embeddings = encode(settings, 0)
-    mask_only = None
-    if controls:
-        filled = encode(settings.model_copy(update={"fill": "organ_mean"}), len(cache))
-        mask_only = differences_of(scorer, filled, labels)
-    patients, count = _patients(store, [place.study_id for place in cache.places])
+        labels = labels_from_findings(findings, seen.places, organs, abnormalities, config.silence_is_normal)
+    patients, count = _patients(store, [place.study_id for place in seen.places])
     return EncodedSplit(
-        split, cache, labels, patients, count, embeddings, differences_of(scorer, embeddings, labels), mask_only,
-        effective_rank(embeddings.diagnosis),
-    )  # fmt: skip
+        split=split,
+        places=seen.places,
+        failures=tuple(failure.study_id for failure in seen.failures),
+        labels=labels,
+        patients=patients,
+        patient_count=count,
+        embeddings=seen.embeddings,
+        differences=differences_of(scorer, seen.embeddings, labels),
+        mask_only=differences_of(scorer, others[0].embeddings, labels) if others else None,
+        rank=effective_rank(seen.embeddings.diagnosis),
+    )
 
 
 def differences_of(scorer: Scorer, embeddings: OrganEmbeddings, labels: Labels) -> Scores:

@@ -62,9 +62,9 @@ def results_of(
         split=split.split,
         label_source=label_source,
         threshold_source="best F1 on the split val" if validation else "none: the store has no split val",
-        studies=len({place.study_id for place in split.cache.places}),
+        studies=len({place.study_id for place in split.places}),
         patients=split.patient_count,
-        crops=len(split.cache),
+        crops=len(split.places),
         macro_auroc=interval_of(macro),
         macro_f1=float(np.mean(f1)) if f1 else None,
         pairs=tuple(pairs),
@@ -74,7 +74,7 @@ def results_of(
         calibration=_calibration(calibration, split, labels),
         effective_rank=split.rank,
         embedding_dim=split.embeddings.diagnosis.shape[1],
-        failures=tuple(failure.study_id for failure in split.cache.failures),
+        failures=split.failures,
         notes=tuple(notes),
     )
 
@@ -92,7 +92,7 @@ def _controls(
         text = "The same model, shown crops in which the organ has its mean HU throughout and everything else is air."
         found.append(_control(MASK_ONLY, text, split.mask_only, split, labels, macro, weights))
     if validation:
-        scores, unfitted = volume_scores(validation.cache.places, validation.labels, split.cache.places, labels)
+        scores, unfitted = volume_scores(validation.places, validation.labels, split.places, labels)
         text = "A logistic score of log volume and its square, fitted for each pair on the validation split."
         found.append(_control(VOLUME_ONLY, text, scores, split, labels, macro, weights))
         if unfitted:
@@ -119,7 +119,7 @@ def _recognition(scorer: Scorer, split: EncodedSplit, weights: Float[np.ndarray,
     names = scorer.release.organs
     mirror = {name: organs.mirror(name) for name in names if organs.mirror(name) != name}
     said = scorer.recognise(split.embeddings.anatomy)
-    return recognition(said, split.cache.places, names, mirror, split.patients, weights)
+    return recognition(said, split.places, names, mirror, split.patients, weights)
 
 
 def _calibration(calibration: Calibration, split: EncodedSplit, labels: Labels) -> CalibrationResult:

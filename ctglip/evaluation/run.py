@@ -9,7 +9,7 @@ import polars as pl
 import torch
 
 from ctglip.cohort import read_labels
-from ctglip.errors import CTGLIPError, ModelError, StoreError
+from ctglip.errors import CTGLIPError, StoreError
 from ctglip.evaluation.encoded import EncodedSplit, encode_split
 from ctglip.evaluation.judging import judged_pairs, results_of
 from ctglip.evaluation.labels import Labels
@@ -17,6 +17,7 @@ from ctglip.evaluation.report import evaluation_page
 from ctglip.evaluation.results import Results
 from ctglip.evaluation.settings import EvaluateConfig
 from ctglip.files import atomic_path, write_json, write_text
+from ctglip.inference.feature_cache import check_recipe
 from ctglip.inference.scoring import Calibration, Scorer
 from ctglip.models.release import load_release
 from ctglip.pages.report import render
@@ -43,7 +44,7 @@ def evaluate(
         split: which patients are judged; thresholds come from the split ``val``.
         labels: label table; without it the findings of the store's reports are the labels.
         config: how it is done.
-        progress: called with (crops encoded, crops).
+        progress: called with (organs encoded, organs).
 
     Raises:
         ModelError: no model, or one made for another recipe.
@@ -53,12 +54,7 @@ def evaluate(
     """
     config = config or EvaluateConfig()
     release, opened = load_release(run), Store.open(store)
-    if release.recipe != opened.info.recipe:
-        raise ModelError(
-            "The store was preprocessed with another recipe than the model was trained on.",
-            code="other_recipe",
-            fix="Preprocess the cohort with the model's recipe (its config.json holds it).",
-        )
+    check_recipe(opened, release)
     gpu = torch.cuda.is_available() and config.device != "cpu"
     release.model.to("cuda" if gpu else "cpu")
     scorer = Scorer(release)
@@ -99,7 +95,7 @@ def score_table(split: EncodedSplit, labels: Labels, calibration: Calibration) -
     frames = []
     for (organ, name), known in sorted(labels.items()):
         differences = split.differences[organ, name]
-        places = [split.cache.places[row] for row in known.rows]
+        places = [split.places[row] for row in known.rows]
         mask_only = split.mask_only[organ, name] if split.mask_only is not None else [None] * len(places)
         frames.append(
             pl.DataFrame(

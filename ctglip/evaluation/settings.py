@@ -19,8 +19,9 @@ class EvaluateConfig(Settings):
         silence_is_normal: where labels come from findings: an organ that a report never speaks of counts as normal;
             otherwise it is not judged.
         controls: also judge what volume alone and the mask alone give.
-        batch: crops encoded at a time.
+        batch: organs encoded at a time.
         threads: threads that cut crops.
+        cache: folder of encoded organs; ``features`` inside the store by default.
         device: ``auto`` takes a GPU where there is one.
     """
 
@@ -32,4 +33,5 @@ class EvaluateConfig(Settings):
     controls: bool = True
     batch: int = Field(default=64, ge=1)
     threads: int = Field(default=2, ge=1)
+    cache: str | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"

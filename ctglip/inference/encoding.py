@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,10 +18,26 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class OrganEmbeddings:
-    """Unit vectors of M organs, float32: ``anatomy`` says which organ, ``diagnosis`` what it shows."""
+    """What a model makes of M organs, float32.
 
+    Attributes:
+        features: raw, as the heads read them: for probes and fine-tuning.
+        anatomy: unit vectors that say which organ it is; zeros of a model without that head.
+        diagnosis: unit vectors that say what it shows.
+    """
+
+    features: Float[np.ndarray, "m d"]
     anatomy: Float[np.ndarray, "m e"]
     diagnosis: Float[np.ndarray, "m e"]
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+
+def no_embeddings(model: OrganTextModel, count: int = 0) -> OrganEmbeddings:
+    """Room for the embeddings of some organs."""
+    wide, narrow = model.settings.dim, model.settings.embedding_dim
+    return OrganEmbeddings(*(np.zeros((count, width), dtype=np.float32) for width in (wide, narrow, narrow)))
 
 
 @torch.no_grad()
@@ -31,6 +47,7 @@ def encode_crops(
     settings: CropSettings,
     batch: int = 64,
     progress: Progress | None = None,
+    organs: Sequence[str] = (),
 ) -> OrganEmbeddings:
     """Embed all crops of a cache.
 
@@ -40,21 +57,26 @@ def encode_crops(
         settings: how they are rendered (a control renders the same crops in another way).
         batch: crops at a time.
         progress: called with (crops done, crops).
+        organs: names in the order of the model's organ queries; for models that pool by attention.
     """
     was_training = model.training
     model.eval()
     device = next(model.parameters()).device
-    width = model.settings.embedding_dim
-    anatomy = np.empty((len(cache), width), dtype=np.float32)
-    diagnosis = np.empty((len(cache), width), dtype=np.float32)
+    out = no_embeddings(model, len(cache))
+    queries = model.settings.pooling == "attention"
+    ids = torch.tensor([organs.index(place.organ) for place in cache.places] if queries else [])
     for start in range(0, len(cache), batch):
         rows = np.arange(start, min(start + batch, len(cache)))
         images = torch.from_numpy(cache.images(rows, settings)).to(device)
         masks = torch.from_numpy(cache.masks(rows)).to(device)
-        features = model.organ_features(images, masks, torch.from_numpy(cache.size[rows]).to(device))
-        anatomy[rows] = model.anatomy(features).float().cpu().numpy()
-        diagnosis[rows] = model.diagnosis(features).float().cpu().numpy()
+        sizes = torch.from_numpy(cache.size[rows]).to(device)
+        asked = (ids[rows].to(device),) if queries else ()
+        features = model.organ_features(images, masks, sizes, *asked)
+        out.features[rows] = features.float().cpu().numpy()
+        out.diagnosis[rows] = model.diagnosis(features).float().cpu().numpy()
+        if model.settings.anatomy:
+            out.anatomy[rows] = model.anatomy(features).float().cpu().numpy()
         if progress:
             progress(int(rows[-1]) + 1, len(cache))
     model.train(was_training)
-    return OrganEmbeddings(anatomy, diagnosis)
+    return out

@@ -1,0 +1,340 @@
+"""What a model makes of the organs of a store: encoded once, kept on disk, read by every later command.
+
+``FOLDER/<key>/<study_id>.safetensors`` holds the features of one study's organs. The key is a hash of the model's
+weights and settings, the volume recipe, the crop settings and the organ dictionary; inside, each organ's row of the
+organ table and the study's source checksum stand beside its features, so that a study that was preprocessed again is
+encoded again. A file is written by rename and is there whole or not at all; a damaged one counts as absent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from ctglip.data.cache import MAX_FAILED_SHARE, CropCache, Place, cut_study, places_of, stacked
+from ctglip.data.crops import CropSettings, OrganCrop
+from ctglip.errors import CTGLIPError, ModelError, StoreError
+from ctglip.files import atomic_path, value_hash
+from ctglip.inference.encoding import OrganEmbeddings, encode_crops, no_embeddings
+from ctglip.models.release import Release
+from ctglip.store.tables import Store
+from ctglip.types import Failure
+from ctglip.vocabulary.organs import OrganDictionary, load_organs
+
+Progress = Callable[[int, int], None]
+FOLDER = "features"
+_PARTS = ("features", "anatomy", "diagnosis")
+
+
+@dataclass(frozen=True)
+class View:
+    """How organs are shown to the model: as they are, or with something changed (a control, a diagnostic).
+
+    Attributes:
+        name: part of the cache's key; change it when ``change`` changes.
+        fill: as in ``CropSettings``; None leaves the model's own.
+        change: what is done to each crop before it is rendered.
+    """
+
+    name: str = "plain"
+    fill: str | None = None
+    change: Callable[[OrganCrop], OrganCrop] | None = None
+
+    def crops(self, settings: CropSettings) -> CropSettings:
+        """The model's crop settings as this view has them."""
+        return settings if self.fill is None else settings.model_copy(update={"fill": self.fill})
+
+
+PLAIN = View()
+MASK_ONLY = View("mask_only", fill="organ_mean")
+
+
+@dataclass(frozen=True)
+class OrganFeatures:
+    """The features of M organs.
+
+    Attributes:
+        places: whose they are: ``study_id``, and the organ's row (``organ``, ``volume_ml``, ``touches_border`` ...).
+        embeddings: raw ``features [m, d]``, unit vectors ``anatomy`` and ``diagnosis [m, e]``.
+        failures: studies that could not be read, left out.
+        encoded: how many organs were encoded now rather than read from the cache.
+    """
+
+    places: tuple[Place, ...]
+    embeddings: OrganEmbeddings
+    failures: tuple[Failure, ...] = ()
+    encoded: int = 0
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def take(self, rows: Sequence[int]) -> OrganFeatures:
+        """Some of the organs."""
+        parts = {name: getattr(self.embeddings, name)[list(rows)] for name in _PARTS}
+        places = tuple(self.places[row] for row in rows)
+        return OrganFeatures(places, OrganEmbeddings(**parts), self.failures, self.encoded)
+
+    def table(self) -> pl.DataFrame:
+        """One row for each organ: study_id, organ, volume_ml, mean_hu, touches_border."""
+        names = ("organ", "volume_ml", "mean_hu", "touches_border")
+        columns = {name: [getattr(place.row, name) for place in self.places] for name in names}
+        return pl.DataFrame({"study_id": [place.study_id for place in self.places], **columns})
+
+
+Vectors = dict[str, np.ndarray]
+"""Of one organ: ``features [d]``, ``anatomy`` and ``diagnosis [e]``."""
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One cached organ: its row of the organ table as plain data, and its vectors."""
+
+    row: dict[str, Any]
+    vectors: Vectors
+
+
+@dataclass
+class FeatureCache:
+    """A folder of features of one model under one view.
+
+    Attributes:
+        folder: where the studies' files are.
+        writable: False once the disk has refused; from then on nothing is kept.
+    """
+
+    folder: Path
+    writable: bool = True
+
+    def read(self, study_id: str, source: str) -> dict[str, _Entry]:
+        """All that is cached of a study, by organ; nothing where its source was another."""
+        try:
+            with safe_open(self._path(study_id), framework="np") as file:
+                about = file.metadata()
+                if about["source"] != source:
+                    return {}
+                arrays = {name: file.get_tensor(name) for name in _PARTS}
+                return {
+                    row["organ"]: _Entry(row, {name: array[number] for name, array in arrays.items()})
+                    for number, row in enumerate(json.loads(about["rows"]))
+                }
+        except (OSError, SafetensorError, KeyError, IndexError, ValueError, TypeError):
+            return {}
+
+    def write(self, study_id: str, source: str, entries: Mapping[str, _Entry]) -> None:
+        """Keep what is known of a study, by rename."""
+        if not self.writable:
+            return
+        arrays = {name: np.stack([entry.vectors[name] for entry in entries.values()]) for name in _PARTS}
+        about = {"source": source, "rows": json.dumps([entry.row for entry in entries.values()])}
+        try:
+            with atomic_path(self._path(study_id)) as temporary:
+                save_file(arrays, temporary, metadata=about)
+        except OSError:
+            self.writable = False
+
+    def _path(self, study_id: str) -> Path:
+        return self.folder / f"{study_id}.safetensors"
+
+
+def _plain(place: Place) -> dict[str, Any]:
+    return json.loads(json.dumps(asdict(place.row)))
+
+
+def feature_key(release: Release, organs: OrganDictionary, view: View = PLAIN) -> str:
+    """Hash of everything that decides what a study's features are: model, recipe, crops, grounding, view."""
+    digest = hashlib.sha256()
+    for name, value in sorted(release.model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(value.detach().cpu().float().numpy()).tobytes())
+    return value_hash(
+        {
+            "weights": digest.hexdigest(),
+            "model": release.model.settings.model_dump(mode="json"),
+            "recipe": release.recipe,
+            "crops": view.crops(CropSettings.model_validate(release.crops)).model_dump(mode="json"),
+            "organs": organs.hash,
+            "view": view.name,
+        }
+    )
+
+
+def check_recipe(store: Store, release: Release) -> None:
+    """The store was made by the model's own recipe.
+
+    Raises:
+        ModelError: code ``other_recipe``.
+    """
+    if release.recipe != store.info.recipe:
+        raise ModelError(
+            "The store was preprocessed with another recipe than the model was trained on.",
+            code="other_recipe",
+            fix="Preprocess the cohort with the model's recipe (its config.json holds it).",
+        )
+
+
+def in_common(several: Sequence[OrganFeatures]) -> list[OrganFeatures]:
+    """The same organs in each: those of studies that could be read every time."""
+    keys = [[(place.study_id, place.organ) for place in one.places] for one in several]
+    if all(one == keys[0] for one in keys):
+        return list(several)
+    shared = set.intersection(*map(set, keys))
+    return [one.take([n for n, key in enumerate(own) if key in shared]) for one, own in zip(several, keys, strict=True)]
+
+
+@dataclass
+class _Work:
+    """One study on its way: what is known of it, what must be cut."""
+
+    study_id: str
+    source: str
+    places: list[Place]
+    entries: dict[str, _Entry]
+    missing: list[Place] = field(default_factory=list)
+    crops: list[OrganCrop] | Failure | None = None
+
+
+def organ_features_of(
+    store: Store,
+    release: Release,
+    study_ids: Sequence[str],
+    organs: Sequence[str] | None = None,
+    *,
+    folder: Path | None = None,
+    view: View = PLAIN,
+    batch: int = 64,
+    threads: int = 2,
+    progress: Progress | None = None,
+) -> OrganFeatures:
+    """The features of some studies' organs, from the cache where they are there, encoded and kept where not.
+
+    Memory is bounded: crops exist for a few studies at a time.
+
+    Args:
+        store: made by the model's recipe.
+        release: the model; it is encoded on the device where it is.
+        study_ids: whose; the order of the result, study by study.
+        organs: names, the order within a study; None takes the organs that the model was trained on.
+        folder: where the cache lives; ``features`` inside the store by default. A folder that cannot be written to
+            is read only.
+        view: how the organs are shown.
+        batch: crops encoded at a time.
+        threads: threads that cut crops.
+        progress: called with (organs done, organs).
+
+    Raises:
+        ModelError: the store was made by another recipe.
+        StoreError: more than a twentieth of the studies cannot be read.
+    """
+    check_recipe(store, release)
+    dictionary = load_organs(release.organ_dictionary / "organs.yaml")
+    settings = view.crops(CropSettings.model_validate(release.crops))
+    names = organs if organs is not None else release.provenance.get("trained", release.organs)
+    places = places_of(store, study_ids, list(names), settings)
+    cache = FeatureCache((folder or store.path / FOLDER) / feature_key(release, dictionary, view))
+    by_study: dict[str, list[Place]] = {}
+    for place in places:
+        by_study.setdefault(place.study_id, []).append(place)
+    sources = dict(store.table("studies").select("study_id", "source_checksum").iter_rows())
+
+    def prepare(study_id: str) -> _Work:
+        source = sources[study_id] or ""
+        work = _Work(study_id, source, by_study[study_id], cache.read(study_id, source))
+        work.missing = [p for p in work.places if p.organ not in work.entries or work.entries[p.organ].row != _plain(p)]
+        if work.missing:
+            work.crops = _cut(store, work, settings, dictionary, view)
+        return work
+
+    kept: list[_Work] = []
+    failures: list[Failure] = []
+    done = encoded = 0
+    for several in _batches(_ahead(prepare, list(by_study), threads), batch):
+        good = [work for work in several if not isinstance(work.crops, Failure)]
+        failures += [work.crops for work in several if isinstance(work.crops, Failure)]
+        encoded += _encode(release, good, settings, batch)
+        for work in good:
+            if work.missing:
+                cache.write(work.study_id, work.source, work.entries)
+            work.crops = None
+        kept += good
+        done += sum(len(work.places) for work in several)
+        if progress:
+            progress(done, len(places))
+    _refuse_damage(failures, len(by_study))
+    return _gathered(release, kept, failures, encoded)
+
+
+def _cut(
+    store: Store, work: _Work, settings: CropSettings, organs: OrganDictionary, view: View
+) -> list[OrganCrop] | Failure:
+    try:
+        crops = cut_study(store.study(work.study_id), [place.row for place in work.missing], settings, organs)
+    except (CTGLIPError, OSError, ValueError) as error:
+        return Failure(work.study_id, "crops", getattr(error, "code", "unreadable"), str(error))
+    return [view.change(crop) for crop in crops] if view.change else crops
+
+
+def _encode(release: Release, several: Sequence[_Work], settings: CropSettings, batch: int) -> int:
+    """Encode the missing organs of some studies together and put them where they belong."""
+    places = [place for work in several for place in work.missing]
+    if not places:
+        return 0
+    crops = [crop for work in several if isinstance(work.crops, list) for crop in work.crops]
+    cut: CropCache = stacked(places, crops, settings)
+    embeddings = encode_crops(release.model, cut, settings, batch, organs=release.organs)
+    owners = [work for work in several for _ in work.missing]
+    for number, (work, place) in enumerate(zip(owners, places, strict=True)):
+        vectors = {name: getattr(embeddings, name)[number] for name in _PARTS}
+        work.entries[place.organ] = _Entry(_plain(place), vectors)
+    return len(places)
+
+
+def _ahead(prepare: Callable[[str], _Work], study_ids: Sequence[str], threads: int) -> Iterator[_Work]:
+    """Studies in order, prepared in threads, a bounded number ahead."""
+    with ThreadPoolExecutor(threads) as pool:
+        rest = iter(study_ids)
+        waiting: list[Future[_Work]] = [pool.submit(prepare, name) for name in islice(rest, 2 * threads)]
+        while waiting:
+            work = waiting.pop(0).result()
+            waiting += [pool.submit(prepare, name) for name in islice(rest, 1)]
+            yield work
+
+
+def _batches(works: Iterator[_Work], least: int) -> Iterator[list[_Work]]:
+    """Studies gathered until they hold at least so many organs to encode, or many that need nothing."""
+    several: list[_Work] = []
+    for work in works:
+        several.append(work)
+        if sum(len(w.missing) for w in several) >= least or len(several) >= 4 * least:
+            yield several
+            several = []
+    if several:
+        yield several
+
+
+def _refuse_damage(failures: Sequence[Failure], studies: int) -> None:
+    if len(failures) > MAX_FAILED_SHARE * studies:
+        raise StoreError(
+            f"{len(failures)} of {studies} studies cannot be read, the first is {failures[0].study_id}: "
+            f"{failures[0].message}",
+            code="damaged_store",
+            fix="Run: ctglip store verify STORE --repair",
+        )
+
+
+def _gathered(release: Release, works: Sequence[_Work], failures: Sequence[Failure], encoded: int) -> OrganFeatures:
+    places = tuple(place for work in works for place in work.places)
+    if not places:
+        return OrganFeatures((), no_embeddings(release.model), tuple(failures))
+    arrays = {name: np.stack([w.entries[p.organ].vectors[name] for w in works for p in w.places]) for name in _PARTS}
+    return OrganFeatures(places, OrganEmbeddings(**arrays), tuple(failures), encoded)

@@ -1,0 +1,151 @@
+"""The feature cache gives what encoding gives, once, and never something stale."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ctglip.data.cache import cut_places, places_of
+from ctglip.data.crops import CropSettings, OrganCrop
+from ctglip.errors import ModelError, StoreError
+from ctglip.inference import feature_cache
+from ctglip.inference.encoding import encode_crops
+from ctglip.inference.feature_cache import MASK_ONLY, FeatureCache, View, in_common, organ_features_of
+from ctglip.models.release import Release, load_release
+from ctglip.store.study import StudyRecord, write_study
+from ctglip.store.tables import Store, compact
+from ctglip.types import Standardized
+from ctglip.vocabulary.organs import load_organs
+
+Trained = tuple[Store, Path]
+ORGANS = ["liver", "spleen", "kidney_left"]
+
+
+@pytest.fixture(scope="module")
+def release(trained: Trained) -> Release:
+    return load_release(trained[1])
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many crops each call of the encoder was given."""
+    counts: list[int] = []
+
+    def encode(model, cache, *rest, **named):
+        counts.append(len(cache))
+        return encode_crops(model, cache, *rest, **named)
+
+    monkeypatch.setattr(feature_cache, "encode_crops", encode)
+    return counts
+
+
+def test_the_cache_gives_what_the_encoder_gives(trained: Trained, release: Release, tmp_path: Path) -> None:
+    store, ids = trained[0], trained[0].study_ids[:5]
+    settings = CropSettings.model_validate(release.crops)
+    cut = cut_places(store, places_of(store, ids, ORGANS, settings), settings, load_organs())
+    plain = encode_crops(release.model, cut, settings)
+    for _ in range(2):
+        found = organ_features_of(store, release, ids, ORGANS, folder=tmp_path, batch=4)
+        assert found.places == cut.places
+        for part in ("features", "anatomy", "diagnosis"):
+            np.testing.assert_allclose(getattr(found.embeddings, part), getattr(plain, part), atol=1e-5)
+    assert found.table()["volume_ml"].to_list() == [place.row.volume_ml for place in cut.places]
+
+
+def test_every_organ_is_encoded_once(trained: Trained, release: Release, tmp_path: Path, counted: list[int]) -> None:
+    store, ids = trained[0], trained[0].study_ids[:6]
+    first = organ_features_of(store, release, ids[:4], ["liver"], folder=tmp_path)
+    assert (sum(counted), first.encoded) == (4, 4)
+    again = organ_features_of(store, release, ids[:4], ["liver"], folder=tmp_path)
+    assert (sum(counted), again.encoded) == (4, 0)
+    more = organ_features_of(store, release, ids, ["liver", "spleen"], folder=tmp_path)
+    assert (sum(counted), more.encoded) == (12, 8)
+    organ_features_of(store, release, ids, ["spleen", "liver"], folder=tmp_path)
+    assert sum(counted) == 12
+    organ_features_of(store, release, ids[:1], ["liver"], folder=tmp_path, view=MASK_ONLY)
+    assert sum(counted) == 13
+
+
+def test_a_view_changes_the_crops(trained: Trained, release: Release, tmp_path: Path) -> None:
+    def emptied(crop: OrganCrop) -> OrganCrop:
+        return OrganCrop(crop.organ, np.full_like(crop.hu, -1024), crop.mask, crop.size, crop.median_hu)
+
+    store, ids = trained[0], trained[0].study_ids[:2]
+    plain, changed = (
+        organ_features_of(store, release, ids, ORGANS, folder=tmp_path, view=view)
+        for view in (View(), View("emptied", change=emptied))
+    )
+    assert plain.places == changed.places
+    assert not np.allclose(plain.embeddings.features, changed.embeddings.features)
+
+
+def test_a_damaged_or_stale_file_is_encoded_again(
+    trained: Trained, release: Release, tmp_path: Path, counted: list[int]
+) -> None:
+    shutil.copytree(trained[0].path, tmp_path / "store")
+    store = Store.open(tmp_path / "store")
+    ids = store.study_ids[:2]
+    before = organ_features_of(store, release, ids, ORGANS)
+    files = sorted((store.path / "features").rglob("*.safetensors"))
+    assert [file.stem for file in files] == ids
+    files[0].write_bytes(files[0].read_bytes()[:100])
+    again = organ_features_of(store, release, ids, ORGANS)
+    np.testing.assert_allclose(again.embeddings.features, before.embeddings.features, atol=1e-5)
+    assert counted == [6, 3]
+
+    reader = store.study(ids[1])
+    other = Standardized(reader.image() // 2, reader.organs(), reader.affine, before.places[3].row and _rows(before, 1))
+    record = StudyRecord(ids[1], "p001", other, "another scan", store.info.recipe_hash)
+    write_study(store.path, record)
+    compact(store)
+    changed = organ_features_of(Store.open(store.path), release, ids, ORGANS)
+    assert counted == [6, 3, 3]
+    assert not np.allclose(changed.embeddings.features[3:], before.embeddings.features[3:], atol=1e-3)
+
+
+def _rows(found: feature_cache.OrganFeatures, study: int):
+    return tuple(place.row for place in found.places[3 * study : 3 * study + 3])
+
+
+def test_another_model_has_another_key(release: Release) -> None:
+    organs = load_organs()
+    key = feature_cache.feature_key(release, organs)
+    assert key == feature_cache.feature_key(release, organs)
+    assert key != feature_cache.feature_key(release, organs, MASK_ONLY)
+    other = copy.deepcopy(release)
+    next(iter(other.model.parameters())).data.mul_(1.001)
+    assert key != feature_cache.feature_key(other, organs)
+
+
+def test_a_folder_that_cannot_be_written_to_is_no_fault(trained: Trained, release: Release, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    found = organ_features_of(trained[0], release, trained[0].study_ids[:2], ORGANS, folder=tmp_path / "file")
+    assert len(found) == 6
+    cache = FeatureCache(tmp_path / "file" / "key")
+    cache.write("s", "", {"liver": feature_cache._Entry({}, dict.fromkeys(feature_cache._PARTS, np.zeros(2)))})
+    assert not cache.writable
+
+
+def test_faults_are_named(trained: Trained, release: Release, tmp_path: Path) -> None:
+    shutil.copytree(trained[0].path, tmp_path / "store")
+    store = Store.open(tmp_path / "store")
+    for study in store.study_ids[:3]:
+        (store.path / "studies" / f"{study}.zarr" / "zarr.json").write_text("{}")
+    with pytest.raises(StoreError, match="3 of 4 studies cannot be read"):
+        organ_features_of(store, release, store.study_ids[:4], ORGANS, folder=tmp_path / "cache")
+    other = store.info.model_copy(update={"recipe": {**store.info.recipe, "min_organ_ml": 9.0}})
+    with pytest.raises(ModelError, match="another recipe"):
+        organ_features_of(Store(store.path, other), release, store.study_ids[:1], ORGANS)
+
+
+def test_only_organs_of_both_are_compared(trained: Trained, release: Release, tmp_path: Path) -> None:
+    ids = trained[0].study_ids[:4]
+    a = organ_features_of(trained[0], release, ids[:3], ORGANS, folder=tmp_path)
+    b = organ_features_of(trained[0], release, ids[1:], ORGANS, folder=tmp_path)
+    first, second = in_common([a, b])
+    assert first.places == second.places
+    np.testing.assert_array_equal(first.embeddings.features, second.embeddings.features)
