@@ -1,4 +1,4 @@
-"""One volume as one zarr 3 shard: written and read chunk by chunk, without zarr's machinery around each chunk.
+"""One volume or film as one zarr 3 shard: written and read chunk by chunk, without zarr's machinery around each one.
 
 The files are plain zarr 3 (``sharding_indexed``; inside, Blosc zstd level 3 with bit-shuffling) and zarr reads and
 writes the same. A shard is its chunks one after the other, then an index with (offset, bytes) of every chunk in C
@@ -25,20 +25,29 @@ from ctglip.types import Box
 CHUNK = 40
 """Longest edge of a chunk in voxels. Edges are multiples of 8: bit-shuffling works on 8 values at a time, and leaves
 what is over uncompressed (three times slower to write, 10 % larger)."""
+FILM_CHUNK = 256
+"""The same for the two axes of a film."""
 _EMPTY = np.uint64(2**64 - 1)
-_SHARD = ("c", "0", "0", "0", "0")
 _ENTRY = np.dtype("<u8")
+_AXES = {2: ("row", "column"), 3: ("x", "y", "z")}
 
 
-def chunk_edge(size: int) -> int:
+def _shard(path: Path, axes: int) -> Path:
+    return path / Path("c", *("0" for _ in range(axes + 1)))
+
+
+def chunk_edge(size: int, longest: int = CHUNK) -> int:
     """The edge of the chunks along an axis of ``size`` voxels: divided evenly, so that no chunk is mostly padding."""
-    even = -(-size // -(-size // CHUNK))
+    even = -(-size // -(-size // longest))
     return -(-even // 8) * 8
 
 
 def write_volume(group: zarr.Group, path: Path, name: str, volume: np.ndarray) -> None:
-    """Write a volume ``[x, y, z]`` as the array ``[1, x, y, z]`` of a group that lies in the folder ``path``."""
-    chunks = tuple(chunk_edge(size) for size in volume.shape)
+    """Write a volume ``[x, y, z]`` as the array ``[1, x, y, z]`` of a group that lies in the folder ``path``.
+
+    A film ``[row, column]`` becomes ``[1, row, column]``.
+    """
+    chunks = tuple(chunk_edge(size, CHUNK if volume.ndim == 3 else FILM_CHUNK) for size in volume.shape)
     counts = tuple(-(-size // chunk) for size, chunk in zip(volume.shape, chunks, strict=True))
     group.create_array(
         name,
@@ -48,10 +57,10 @@ def write_volume(group: zarr.Group, path: Path, name: str, volume: np.ndarray) -
         shards=(1, *(chunk * count for chunk, count in zip(chunks, counts, strict=True))),
         compressors=BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle"),
         fill_value=0,
-        dimension_names=("channel", "x", "y", "z"),
+        dimension_names=("channel", *_AXES[volume.ndim]),
     )
     index = np.full((*counts, 2), _EMPTY, dtype=_ENTRY)
-    shard = path / name / Path(*_SHARD)
+    shard = _shard(path / name, volume.ndim)
     shard.parent.mkdir(parents=True)
     offset = 0
     with shard.open("wb") as stream:
@@ -72,7 +81,7 @@ class Volume:
     """A volume in a shard, open for reading box after box; the index is kept.
 
     Attributes:
-        shape: voxels along x, y, z.
+        shape: voxels along x, y, z; of a film along row, column.
         dtype: of the voxels.
 
     Raises:
@@ -85,11 +94,10 @@ class Volume:
         inner = [step["name"] for step in codec["configuration"]["codecs"]]
         if (codec["name"], inner) != ("sharding_indexed", ["bytes", "blosc"]) or meta["shape"][0] != 1:
             raise ValueError(f"{path} is stored by {codec['name']} {inner}, expected one shard of Blosc chunks")
-        _, x, y, z = meta["shape"]
-        self.shape: tuple[int, int, int] = (x, y, z)
+        self.shape: tuple[int, ...] = tuple(meta["shape"][1:])
         self.dtype = np.dtype(meta["data_type"])
         self._chunks: tuple[int, ...] = tuple(codec["configuration"]["chunk_shape"][1:])
-        self._shard = path / Path(*_SHARD)
+        self._shard = _shard(path, len(self.shape))
         self._index = self._read_index()
 
     def _read_index(self) -> np.ndarray:
@@ -105,11 +113,15 @@ class Volume:
             raise ValueError(f"the index of {self._shard} is damaged")
         return np.frombuffer(data, dtype=_ENTRY).reshape(*counts, 2)
 
-    def read(self, box: Box | None = None) -> np.ndarray:
-        """The voxels of a half-open box clipped to the volume, or all of them: C-ordered ``[x, y, z]``."""
-        x0, x1, y0, y1, z0, z1 = box or (0, self.shape[0], 0, self.shape[1], 0, self.shape[2])
-        low = [min(max(int(v), 0), size) for v, size in zip((x0, y0, z0), self.shape, strict=True)]
-        high = [min(max(int(v), a), size) for v, a, size in zip((x1, y1, z1), low, self.shape, strict=True)]
+    def read(self, box: Box | FilmBox | None = None) -> np.ndarray:
+        """The voxels of a half-open box clipped to the volume, or all of them, C-ordered.
+
+        Args:
+            box: ``(x0, x1, y0, y1, z0, z1)``, of a film ``(row0, row1, column0, column1)``.
+        """
+        edges = box or [edge for size in self.shape for edge in (0, size)]
+        low = [min(max(int(v), 0), size) for v, size in zip(edges[::2], self.shape, strict=True)]
+        high = [min(max(int(v), a), size) for v, a, size in zip(edges[1::2], low, self.shape, strict=True)]
         found = np.zeros([b - a for a, b in zip(low, high, strict=True)], dtype=self.dtype)
         with self._shard.open("rb") as stream:
             for place, there, here in _pieces(low, high, self._chunks):
@@ -121,6 +133,7 @@ class Volume:
         return found
 
 
+FilmBox = tuple[int, int, int, int]
 _Slices = tuple[slice, ...]
 
 
@@ -132,5 +145,6 @@ def _pieces(
     for a, b, edge in zip(low, high, chunks, strict=True):
         spans = [(i, max(a, i * edge), min(b, (i + 1) * edge)) for i in range(a // edge, -(-b // edge))]
         axes.append([(i, slice(p - i * edge, q - i * edge), slice(p - a, q - a)) for i, p, q in spans])
-    for x, y, z in itertools.product(*axes):
-        yield (x[0], y[0], z[0]), (x[1], y[1], z[1]), (x[2], y[2], z[2])
+    for spans in itertools.product(*axes):
+        places, there, here = zip(*spans, strict=True)
+        yield places, there, here

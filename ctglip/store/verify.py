@@ -120,8 +120,9 @@ def _invariants(store: Store, study: StudyReader, study_id: str) -> list[str]:
     if study.study_id != study_id:
         wrong.append(f"it calls itself {study.study_id!r}.")
     image = study.image()
-    if image.shape != study.shape or image.dtype != np.int16:
-        wrong.append(f"image is {image.dtype} {image.shape}, expected int16 {study.shape}.")
+    kind = np.dtype(np.uint16 if store.info.modality == "cxr" else np.int16)
+    if image.shape != study.shape or image.dtype != kind:
+        wrong.append(f"image is {image.dtype} {image.shape}, expected {kind} {study.shape}.")
     organs = study.organs()
     if organs is not None and (organs.shape != study.shape or organs.dtype != np.uint8):
         wrong.append(f"organs is {organs.dtype} {organs.shape}, expected uint8 {study.shape}.")
@@ -133,6 +134,10 @@ def _invariants(store: Store, study: StudyReader, study_id: str) -> list[str]:
         edges = zip("xyz", study.shape, strict=True)
         if not all(0 <= row[f"{axis}0"] < row[f"{axis}1"] <= size for axis, size in edges):
             wrong.append(f"the box of {row['organ']} is empty or outside the volume.")
+    for row in study.rows("regions"):
+        edges = zip(("row", "column"), study.shape, strict=True)
+        if not all(0 <= row[f"{axis}0"] < row[f"{axis}1"] <= size for axis, size in edges):
+            wrong.append(f"the box of {row['region']} is empty or outside the film.")
     return wrong
 
 

@@ -1,0 +1,146 @@
+"""A film from a DICOM file: decoded, brought through its look-up tables, MONOCHROME1 turned over.
+
+Nothing of the header leaves this file but the projection's name, the pixel spacing and numbers; errors quote neither
+header values nor file names, which may be UIDs.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pydicom
+from pydicom.dataset import Dataset
+from pydicom.errors import InvalidDicomError
+from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
+
+from ctglip.errors import ScanError
+from ctglip.film.io import Film, grey, plain_number
+from ctglip.film.recipe import FilmRecipe
+from ctglip.film.views import view_of
+from ctglip.types import QualityCheck
+
+MODALITIES = ("CR", "DX", "RG", "RF", "XA", "OT", "SC", "")
+_GREY = ("MONOCHROME1", "MONOCHROME2")
+
+
+def read_dicom(path: Path, recipe: FilmRecipe) -> tuple[Film, tuple[QualityCheck, ...]]:
+    """Read one projection.
+
+    Raises:
+        ScanError: ``not_dicom``, ``dicom_damaged``, ``not_a_film`` (CT, MR and the like), ``film_frames`` (several
+            frames), ``no_pixels`` or ``dicom_pixels`` (they cannot be decoded).
+    """
+    with _quiet():
+        header = _header(path)
+        pixels = _pixels(header)
+        if pixels.ndim == 3 and header.get("SamplesPerPixel", 1) == 1:
+            raise ScanError(
+                f"The film has {len(pixels)} frames, expected one.", code="film_frames", fix="Export single films."
+            )
+        if str(header.get("PhotometricInterpretation", "MONOCHROME2")) not in _GREY:
+            values, checks = grey(pixels)
+            return Film(values, None, _spacing(header), _view(header)), checks
+        return _monochrome(header, pixels, recipe)
+
+
+def _header(path: Path) -> Dataset:
+    try:
+        header = pydicom.dcmread(path)
+    except InvalidDicomError:
+        raise ScanError("The film is no DICOM file.", code="not_dicom", fix="Export it again.") from None
+    except Exception as problem:  # noqa: BLE001  broken files raise anything; their words may quote the header
+        raise ScanError(
+            f"The film's DICOM file is damaged ({type(problem).__name__}).", code="dicom_damaged", fix="Copy it again."
+        ) from None
+    modality = str(header.get("Modality", "") or "").upper()
+    if modality not in MODALITIES:
+        shown = modality if modality.isalpha() and len(modality) == 2 else "unknown"
+        raise ScanError(
+            f"The DICOM file is of modality {shown}, expected a radiograph (CR, DX).",
+            code="not_a_film",
+            fix="Scans are preprocessed with a recipe for volumes.",
+        )
+    if "PixelData" not in header:
+        raise ScanError("The film's DICOM file holds no pixels.", code="no_pixels", fix="Export it again.")
+    return header
+
+
+def _pixels(header: Dataset) -> np.ndarray:
+    try:
+        return header.pixel_array
+    except Exception as problem:  # noqa: BLE001  decoders raise anything; their words may quote the header
+        raise ScanError(
+            f"The film's pixels cannot be decoded ({type(problem).__name__}).",
+            code="dicom_pixels",
+            fix="The file is damaged, or a decoder is missing: pip install python-gdcm 'pylibjpeg[all]'.",
+        ) from None
+
+
+def _monochrome(header: Dataset, pixels: np.ndarray, recipe: FilmRecipe) -> tuple[Film, tuple[QualityCheck, ...]]:
+    padding = _padding(header, pixels)
+    checks: list[QualityCheck] = []
+    values = pixels.astype(np.float32)
+    window = None
+    try:
+        scaled = apply_modality_lut(pixels, header)
+        values = scaled.astype(np.float32)
+        if recipe.window == "voi" and ("VOILUTSequence" in header or "WindowWidth" in header):
+            values = apply_voi_lut(scaled, header).astype(np.float32)
+            window = float(values.min()), float(values.max())
+    except Exception as problem:  # noqa: BLE001  a broken table must not lose the film
+        message = f"The file's look-up tables cannot be used ({type(problem).__name__}); percentiles were."
+        checks.append(QualityCheck("film_lut", "warning", message))
+    if window is not None and window[1] <= window[0]:
+        values, window = pixels.astype(np.float32), None
+        checks.append(QualityCheck("film_lut", "warning", "The proposed window shows nothing; percentiles were used."))
+    if str(header.get("PhotometricInterpretation")) == "MONOCHROME1":
+        values = values.max() + values.min() - values
+    if padding is not None:
+        values[padding] = values[~padding].min() if (~padding).any() else values.min()
+        share = float(padding.mean())
+        checks.append(QualityCheck("padding", "info", f"{share:.1%} of the film is padding.", share))
+    return Film(values, window, _spacing(header), _view(header)), tuple(checks)
+
+
+def _padding(header: Dataset, pixels: np.ndarray) -> np.ndarray | None:
+    """Where the file says there is no film, or None."""
+    value = plain_number(header.get("PixelPaddingValue"))
+    if value is None:
+        return None
+    other = plain_number(header.get("PixelPaddingRangeLimit"))
+    low, high = sorted((value, value if other is None else other))
+    found = (pixels >= low) & (pixels <= high)
+    return found if found.any() else None
+
+
+def _spacing(header: Dataset) -> tuple[float, float] | None:
+    """Millimetres between rows and columns, at the detector or calibrated; None where neither is said."""
+    for name in ("PixelSpacing", "ImagerPixelSpacing"):
+        value = header.get(name)
+        found = [plain_number(edge) for edge in value] if value is not None and not isinstance(value, str) else []
+        if len(found) == 2 and all(edge is not None and 0.01 <= edge <= 10 for edge in found):
+            return float(found[0] or 0), float(found[1] or 0)
+    return None
+
+
+def _view(header: Dataset) -> str | None:
+    return view_of(str(header.get("ViewPosition") or ""))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """pydicom warns by quoting header values: keep that out of logs and consoles."""
+    logger = logging.getLogger("pydicom")
+    level = logger.level
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logger.setLevel(logging.CRITICAL + 1)
+        try:
+            yield
+        finally:
+            logger.setLevel(level)

@@ -1,0 +1,31 @@
+"""Names of projections: what tables and DICOM headers write, and what the store knows."""
+
+from __future__ import annotations
+
+import re
+
+VIEWS = ("pa", "ap", "frontal", "lateral")
+"""``frontal``: PA or AP, which of the two is not said."""
+FRONTAL = ("pa", "ap", "frontal")
+
+_WORDS: tuple[tuple[str, str], ...] = (
+    (r"pa|postero-?anterior|posterior-anterior", "pa"),
+    (r"ap|antero-?posterior|anterior-posterior|portable|supine", "ap"),
+    (r"l|ll|rl|lat|lateral|left lateral|right lateral|lldecub|rldecub", "lateral"),
+    (r"frontal|front|f", "frontal"),
+)
+
+
+def view_of(text: str | None) -> str | None:
+    """One of ``VIEWS`` for what a table or header says ("AP_horizontal", "Lateral", "PA"), None where it is unknown.
+
+    Decubitus films are frontal projections by their beam but no upright ones; they count as lateral, so that nothing
+    that asks for frontal films gets them.
+    """
+    words = " ".join(re.sub(r"[^a-z-]", " ", (text or "").lower()).split())
+    if "decub" in words:
+        return "lateral"
+    for pattern, view in _WORDS:
+        if re.search(rf"(?:^|\s)(?:{pattern})(?:$|\s)", words):
+            return view
+    return None
