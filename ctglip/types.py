@@ -77,6 +77,7 @@ class OrganRow:
         volume_ml: volume of the grounding masks in millilitres.
         mean_hu: mean HU inside them.
         touches_border: the mask reaches the field of view's border, so the organ may be cut off.
+        sd_hu: standard deviation of the HU inside them; None where it was not measured.
     """
 
     organ: str
@@ -84,6 +85,7 @@ class OrganRow:
     volume_ml: float
     mean_hu: float
     touches_border: bool
+    sd_hu: float | None = None
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,7 @@ TABLES: dict[str, dict[str, pl.DataType]] = {
         **{edge: pl.Int32() for edge in ("x0", "x1", "y0", "y1", "z0", "z1")},
         "volume_ml": pl.Float64(),
         "mean_hu": pl.Float64(),
+        "sd_hu": pl.Float64(),
         "touches_border": pl.Boolean(),
     },
     "reports": {"study_id": pl.String(), "section": pl.String(), "text": pl.String()},

@@ -13,8 +13,9 @@ import zarr
 
 from ctglip.errors import StoreError
 from ctglip.files import atomic_path, file_checksum, value_hash
+from ctglip.film.regions import Region
 from ctglip.store.format import FORMAT_VERSION, TABLES, study_path
-from ctglip.store.shards import Volume, write_volume
+from ctglip.store.shards import FilmBox, Volume, write_volume
 from ctglip.types import Box, Finding, OrganRow, Report, Standardized, spacing_of
 
 _EDGES = ("x0", "x1", "y0", "y1", "z0", "z1")
@@ -40,6 +41,7 @@ class StudyRecord:
         row: further columns of ``studies.parquet`` (modality, split, view, age, sex, scanner); None is left out.
         labels: label name -> 0 or 1.
         source: the grid before standardisation, where known.
+        regions: boxes on a film.
     """
 
     study_id: str
@@ -52,6 +54,7 @@ class StudyRecord:
     row: dict[str, Any] = field(default_factory=dict)
     labels: dict[str, int] = field(default_factory=dict)
     source: SourceGrid | None = None
+    regions: tuple[Region, ...] = ()
 
 
 def write_study(root: Path, record: StudyRecord) -> Path:
@@ -104,7 +107,7 @@ def _attributes(record: StudyRecord) -> dict[str, Any]:
                 for section, text in (record.report.sections() if record.report else {}).items()
             ],
             "findings": [asdict(finding) for finding in record.findings],
-            "regions": [],
+            "regions": [region.columns() for region in record.regions],
             "labels": [{name: int(value) for name, value in sorted(record.labels.items())}] if record.labels else [],
         },
     }
@@ -136,6 +139,7 @@ def organ_columns(row: OrganRow) -> dict[str, Any]:
         **{edge: int(value) for edge, value in zip(_EDGES, row.box, strict=True)},
         "volume_ml": float(row.volume_ml),
         "mean_hu": float(row.mean_hu),
+        "sd_hu": None if row.sd_hu is None else float(row.sd_hu),
         "touches_border": bool(row.touches_border),
     }
 
@@ -149,6 +153,7 @@ def organ_row(columns: dict[str, Any]) -> OrganRow:
         volume_ml=columns["volume_ml"],
         mean_hu=columns["mean_hu"],
         touches_border=columns["touches_border"],
+        sd_hu=columns.get("sd_hu"),
     )
 
 
@@ -186,10 +191,9 @@ class StudyReader:
         return spacing_of(self.affine)
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """Voxels along x, y, z."""
-        x, y, z = self.rows("studies")[0]["shape"]
-        return x, y, z
+    def shape(self) -> tuple[int, ...]:
+        """Voxels along x, y, z; of a film pixels along row, column."""
+        return tuple(self.rows("studies")[0]["shape"])
 
     @property
     def source(self) -> SourceGrid | None:
@@ -215,15 +219,15 @@ class StudyReader:
         except _DAMAGE as error:
             raise self._damaged(error) from error
 
-    def image(self, box: Box | None = None) -> np.ndarray:
-        """HU, int16 ``[x, y, z]``: the whole volume, or a half-open voxel box clipped to it."""
+    def image(self, box: Box | FilmBox | None = None) -> np.ndarray:
+        """HU, int16 ``[x, y, z]``, or a film, uint16 ``[row, column]``: whole, or a half-open box clipped to it."""
         return self._read(self._image, box)
 
-    def organs(self, box: Box | None = None) -> np.ndarray | None:
-        """Organ labels, uint8 ``[x, y, z]``, or None where the study has no masks."""
+    def organs(self, box: Box | FilmBox | None = None) -> np.ndarray | None:
+        """Organ labels, uint8 like the image, or None where the study has no masks."""
         return None if self._organs is None else self._read(self._organs, box)
 
-    def _read(self, volume: Volume, box: Box | None) -> np.ndarray:
+    def _read(self, volume: Volume, box: Box | FilmBox | None) -> np.ndarray:
         try:
             return volume.read(box)
         except _DAMAGE as error:

@@ -74,7 +74,7 @@ def read_masks(
         placed, noticed = on_scan(one.labels, one.affine, scan, by_index=recipe.align_masks_by_index)
         checks += [check for check in noticed if check not in checks]
         result = placed if result is None else np.where(placed > 0, placed, result)
-    if result is None or not result.any():
+    if result is None or not result.max(initial=0):
         where = path.name if stored is None else "The DICOM object"  # its file's name may be a UID
         raise MaskError(f"{where} marks no voxel of the scan.", code="masks_empty", fix="Segment the scan again.")
     return LabelMap(result, scan.affine), tuple(checks)
@@ -155,16 +155,19 @@ def _renumbered(
 
 
 def _present(values: np.ndarray) -> np.ndarray:
-    """The sorted distinct values of a uint8 or uint16 array, looking only where a run of eight bytes changes."""
+    """The sorted distinct values of a uint8 or uint16 array, looking only where a run of eight bytes changes, and at
+    two bytes at a time."""
     flat = values.ravel(order="K")
     whole = len(flat) // 8 * 8
     words = flat[:whole].view(np.uint64)
     changed = np.ones(len(words), bool)
     np.not_equal(words[1:], words[:-1], out=changed[1:])
-    seen = np.zeros(np.iinfo(values.dtype).max + 1, bool)
-    seen[words[changed].view(values.dtype)] = True
-    seen[flat[whole:]] = True
-    return np.flatnonzero(seen)
+    pairs = np.zeros(65536, bool)
+    pairs[words[changed].view(np.uint16)] = True
+    found = np.flatnonzero(pairs)
+    if values.dtype == np.uint8:
+        found = np.concatenate((found & 255, found >> 8))
+    return np.unique(np.concatenate((found, flat[whole:])))
 
 
 def _folder(path: Path, organs: OrganDictionary, unknown: list[str]) -> list[_Drawn]:

@@ -1,4 +1,4 @@
-"""The organ table: box, volume, mean HU and border contact of every organ, in one pass over the voxels."""
+"""The organ table: box, volume, mean and spread of HU, border contact of every organ, in one pass over the voxels."""
 
 from __future__ import annotations
 
@@ -18,36 +18,40 @@ class LabelTable:
     Attributes:
         count: voxels ``[256]``.
         total: sum of HU ``[256]``.
+        squares: sum of squared HU ``[256]``.
         low: first voxel ``[256, 3]``.
         high: last voxel plus one ``[256, 3]``.
     """
 
     count: np.ndarray
     total: np.ndarray
+    squares: np.ndarray
     low: np.ndarray
     high: np.ndarray
 
 
 def label_table(labels: np.ndarray, image: np.ndarray) -> LabelTable:
-    """Count, HU sum and box of every label.
+    """Count, HU sums and box of every label.
 
     Args:
         labels: uint8 ``[x, y, z]``.
         image: int16 ``[x, y, z]``.
     """
-    count, total = np.zeros(256, np.int64), np.zeros(256)
+    count, total, squares = np.zeros(256, np.int64), np.zeros(256), np.zeros(256)
     for plane, values in zip(labels, image, strict=True):
         inside = np.flatnonzero(plane)
         if len(inside):
             found = plane.ravel()[inside]
             count += np.bincount(found, minlength=256)
-            total += np.bincount(found, values.ravel()[inside], minlength=256)
+            hu = values.ravel()[inside].astype(np.float64)
+            total += np.bincount(found, hu, minlength=256)
+            squares += np.bincount(found, hu * hu, minlength=256)
     low, high = np.zeros((256, 3), np.int64), np.zeros((256, 3), np.int64)
     for number, box in enumerate(ndimage.find_objects(labels), start=1):
         if box is not None:
             low[number] = [side.start for side in box]
             high[number] = [side.stop for side in box]
-    return LabelTable(count, total, low, high)
+    return LabelTable(count, total, squares, low, high)
 
 
 def organ_table(
@@ -83,5 +87,6 @@ def organ_table(
         x0, y0, z0, x1, y1, z1 = (int(side) for side in (*low, *high))
         touches = bool((low == 0).any() or (high == labels.shape).any() or not cut.isdisjoint(numbers))
         mean = float(table.total[numbers].sum()) / voxels
-        rows.append(OrganRow(name, (x0, x1, y0, y1, z0, z1), voxels * voxel_ml, mean, touches))
+        spread = float(np.sqrt(max(0.0, float(table.squares[numbers].sum()) / voxels - mean * mean)))
+        rows.append(OrganRow(name, (x0, x1, y0, y1, z0, z1), voxels * voxel_ml, mean, touches, spread))
     return tuple(rows)

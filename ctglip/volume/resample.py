@@ -115,10 +115,13 @@ def _memory_order(view: np.ndarray) -> tuple[int, int, int]:
 
 
 def _nearest(view: np.ndarray, plan: list[_Axis]) -> np.ndarray:
+    """Plane by plane along the slow axis, so that a plane stays in the cache."""
     order = _memory_order(view)
-    result = view.transpose(order)
-    for k, axis in enumerate(order):
-        result = result.take(plan[axis].nearest(), axis=k)
+    slow, rows, columns = (plan[k].nearest() for k in order)
+    source = view.transpose(order)
+    result = np.empty((len(slow), len(rows), len(columns)), view.dtype)
+    for plane, place in zip(result, slow.tolist(), strict=True):
+        source[place].take(rows, axis=0).take(columns, axis=1, out=plane)
     return result.transpose(np.argsort(order)).copy(order="C")
 
 

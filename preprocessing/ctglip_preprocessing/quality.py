@@ -22,7 +22,7 @@ from ctglip.vocabulary.organs import OrganDictionary, load_organs
 
 QUALITY_PAGE = "quality.html"
 SHOWN = ("lungs", "heart", "aorta", "liver", "spleen", "kidneys", "urinary_bladder", "spine")
-"""Organs whose volume and HU are drawn, and whose outlines the montage shows."""
+"""Organs whose volume, mean HU and its standard deviation (spread) are drawn, and whose outlines the montage shows."""
 MONTAGE = 12
 THIN = 0.25
 """A scan whose height is a smaller part of its longest edge than this is a slab, and is shown from below."""
@@ -55,6 +55,7 @@ def quality_page(store: Store, failures: Sequence[Failure] = ()) -> QualityPage:
             f"Outliers lie more than {ODD:g} robust standard deviations (by median and median deviation) from the "
             "median; volumes are compared on a logarithmic scale.",
             "Organs that touch the border of the scan are left out of the volumes: they may be cut off.",
+            "Mean and spread (standard deviation) of HU are taken over all voxels of an organ's masks.",
             "The montage shows studies with outliers first, then others at even steps through the list.",
         ),
     )
@@ -104,6 +105,7 @@ def _distributions(studies: pl.DataFrame, rows: pl.DataFrame, organs: OrganDicti
         display = organs[name].display.capitalize()
         made.append(_distribution(f"{display}, volume", "ml", *_columns(whole, "volume_ml"), log=True))
         made.append(_distribution(f"{display}, mean", "HU", *_columns(found, "mean_hu")))
+        made.append(_distribution(f"{display}, spread", "HU", *_columns(found.drop_nulls("sd_hu"), "sd_hu")))
     return tuple(distribution for distribution in made if distribution.values)
 
 

@@ -48,6 +48,7 @@ def test_a_cohort_becomes_a_store(make_cohort, run, tmp_path: Path) -> None:
     liver = store.table("organs").filter(organ="liver").row(0, named=True)
     assert liver["volume_ml"] == pytest.approx(7 * 8 * 8 * 0.064, rel=0.02)
     assert liver["mean_hu"] == pytest.approx(60, abs=1)
+    assert liver["sd_hu"] == pytest.approx(0, abs=1)
     study = store.study("00000")
     box = tuple(liver[edge] for edge in ("x0", "x1", "y0", "y1", "z0", "z1"))
     assert np.unique(study.organs(box)).tolist() == [5]

@@ -21,6 +21,7 @@ def test_rows_equal_the_plain_count(phantom: Any, organs: OrganDictionary) -> No
         assert rows[name].box == (low[0], high[0], low[1], high[1], low[2], high[2]), name
         assert rows[name].volume_ml == pytest.approx(inside.sum() * 0.125)
         assert rows[name].mean_hu == pytest.approx(image[inside].mean())
+        assert rows[name].sd_hu == pytest.approx(image[inside].std())
     assert "kidney_left" not in rows
     assert [row for row in rows if row in ("lungs", "stomach")] == []
     assert list(rows) == [name for name in organs.names if name in rows]
@@ -62,3 +63,10 @@ def test_label_table_counts_everything() -> None:
     for number in range(1, 140):
         assert table.count[number] == (labels == number).sum()
         assert table.total[number] == pytest.approx(image[labels == number].sum())
+        assert table.squares[number] == pytest.approx((image[labels == number].astype(float) ** 2).sum())
+
+
+def test_an_even_organ_has_no_spread(organs: OrganDictionary) -> None:
+    labels = np.full((12, 12, 12), 5, np.uint8)
+    liver = organ_table(labels, np.full(labels.shape, 3071, np.int16), np.eye(4) * 5, organs)[0]
+    assert liver.sd_hu == 0
