@@ -79,6 +79,7 @@ class OrganDataset:
         cache: the crops.
         sayings: what is said of each of them.
         texts: every text that can be drawn; ``bind`` gives their numbers elsewhere.
+        keys: what each text key stands for: an organ and what is affirmed in it.
 
     Raises:
         StoreError: the split is empty, has no wanted organ, or no report that says anything of one.
@@ -112,13 +113,13 @@ class OrganDataset:
                 fix="Give the cohort reports.",
             )
         if settings.permute_texts:
-            self.sayings = _permuted(self.sayings, np.random.default_rng(seed))
+            self.sayings = permuted(self.sayings, np.random.default_rng(seed))
         self.wordings: dict[tuple[str, str], Wordings] = {
             (sayings.organ, name): book.wordings(sayings.organ, name)
             for sayings in self.sayings
             for name in (*sayings.hard, *sayings.others)
         }
-        self.texts = book.texts
+        self.texts, self.keys = book.texts, book.keys
         numbers = {study_id: number for number, study_id in enumerate(study_ids)}
         self._study_index = np.array([numbers[place.study_id] for place in self.cache.places])
         self._organ_ids = {name: number for number, name in enumerate(organs.names)}
@@ -200,7 +201,7 @@ def findings_by_study(store: Store, study_ids: set[str]) -> dict[str, list[Findi
     return found
 
 
-def _permuted(sayings: list[OrganSayings], rng: np.random.Generator) -> list[OrganSayings]:
+def permuted(sayings: list[OrganSayings], rng: np.random.Generator) -> list[OrganSayings]:
     """Sayings exchanged between the studies of each organ."""
     out = list(sayings)
     for organ in dict.fromkeys(s.organ for s in sayings):

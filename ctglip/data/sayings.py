@@ -93,6 +93,11 @@ class Phrasebook:
         self._reports: dict[tuple[str, str], list[int]] = defaultdict(list)
         self._seen: dict[str, set[str]] = defaultdict(set)
 
+    @property
+    def keys(self) -> tuple[tuple[str, frozenset[str]], ...]:
+        """What each statement key stands for: an organ and the abnormalities that are affirmed in it."""
+        return tuple(self._keys)
+
     def add(self, findings: Sequence[Finding], organ: str) -> OrganSayings:
         """The sayings of one organ from the findings of its study's report."""
         return self.add_all([(findings, organ)])[0]

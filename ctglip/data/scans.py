@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Int16, Num, UInt8
@@ -31,13 +30,11 @@ class ScanSettings(Settings):
         spacing_mm: None lays the whole volume on the grid; else the volume's middle at this spacing, cropped or padded
             with air.
         windows_hu: one channel for each (lowest, highest) HU, scaled to -1 .. 1.
-        truncated: what to do with organs that the field of view cuts off: keep them, or leave them out.
     """
 
     grid: tuple[int, int, int] = (64, 64, 64)
     spacing_mm: tuple[float, float, float] | None = None
     windows_hu: tuple[tuple[float, float], ...] = ((-1000.0, 1000.0), (-160.0, 240.0))
-    truncated: Literal["keep", "drop"] = "keep"
 
     @property
     def channels(self) -> int:

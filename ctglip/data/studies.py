@@ -1,0 +1,343 @@
+"""Whole scans of a split with what their reports say: organ by organ, or report by report.
+
+A batch is a function of (seed, step). Texts are drawn for the whole batch and images made for a rank's slice of it, so
+that a run's batches do not depend on the number of ranks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+from pydantic import Field
+
+from ctglip.config import Settings
+from ctglip.data.augment import augment_hu
+from ctglip.data.cache import Place, places_of
+from ctglip.data.organs import DataSettings, findings_by_study, permuted, studies_of, trainable_organs
+from ctglip.data.sayings import NO_TEXT, OrganSayings, Phrasebook, Wordings, draw_negatives, draw_text
+from ctglip.data.scans import ScanCut, ScanReader, ScanSettings, render_scans
+from ctglip.errors import StoreError
+from ctglip.store.tables import Store
+from ctglip.types import Failure, Finding, OrganRow
+from ctglip.vocabulary.abnormalities import AbnormalityDictionary
+from ctglip.vocabulary.organs import OrganDictionary
+
+Grounded = Literal["pool", "box", "query"]
+_READ = ("findings", "impression")
+T = TypeVar("T")
+
+
+class ScanDataSettings(Settings):
+    """Training on whole scans.
+
+    Attributes:
+        input: how a scan becomes an input.
+        batch: scans in a batch, over all ranks.
+        text: what a scan is paired with where it has one text: its whole report (findings and impression), or one
+            sentence of it, drawn anew at each step.
+        keep_gb: memory for scans that were cut; beyond it they are read from the store again.
+    """
+
+    input: ScanSettings = ScanSettings()
+    batch: int = Field(default=8, ge=2)
+    text: Literal["report", "sentence"] = "report"
+    keep_gb: float = Field(default=4.0, ge=0)
+
+
+@dataclass(frozen=True)
+class StudySample:
+    """One scan with m of its organs; the fields are those of ``objectives.samples.StudySample``."""
+
+    image: Float[np.ndarray, "c x y z"]
+    labels: UInt8[np.ndarray, "x y z"] | None
+    boxes: Float[np.ndarray, "m 6"] | None
+    size: Float[np.ndarray, "m 4"]
+    organ_id: Int[np.ndarray, " m"]
+    text_id: Int[np.ndarray, " m"]
+    text_key: Int[np.ndarray, " m"]
+    negative_ids: Int[np.ndarray, "m k"]
+
+
+@dataclass(frozen=True)
+class PairSample:
+    """One scan and one text; the fields are those of ``objectives.samples.PairSample``."""
+
+    image: Float[np.ndarray, "c x y z"]
+    text_id: int
+    text_key: int
+
+
+class _Scans:
+    """What both datasets share: studies, their scans, the order in which they are seen, and what is said of organs.
+
+    Every study is seen once before any is seen again (but for the last ones where the batch does not divide them).
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        split: str,
+        organs: OrganDictionary,
+        abnormalities: AbnormalityDictionary,
+        data: DataSettings,
+        settings: ScanDataSettings,
+        seed: int,
+    ) -> None:
+        self.organs, self.data, self.settings, self.seed = organs, data, settings, seed
+        self.study_ids = studies_of(store, split)
+        self.findings = findings_by_study(store, set(self.study_ids))
+        names = data.organs or trainable_organs(store, organs, abnormalities)
+        if not names:
+            names = tuple(name for name in organs.names if abnormalities.of_organ(name))
+        self.organ_names = tuple(organs[name].name for name in names)
+        self.reader = ScanReader(store, settings.input, len(self.study_ids), settings.keep_gb, data.threads)
+        self.texts: list[str] = []
+        self.sayings: list[OrganSayings] = []
+        self._text_ids = np.zeros(0, dtype=np.int64)
+
+    @property
+    def failures(self) -> list[Failure]:
+        """Studies that could not be read so far."""
+        return self.reader.failures
+
+    def _rows(self, count: int, step: int) -> list[int]:
+        """The studies of a step's batch, of ``count``."""
+        batch = min(self.settings.batch, count)
+        epoch, place = divmod(step, count // batch)
+        order = np.random.default_rng([self.seed, 0, epoch]).permutation(count)
+        return [int(row) for row in order[place * batch : (place + 1) * batch]]
+
+    def _images(
+        self, drawn: Sequence[tuple[int, T]], names: Sequence[str], step: int
+    ) -> list[tuple[T, ScanCut, np.ndarray]]:
+        """The scans of some places of the batch, each with what was drawn for it; unreadable ones are left out."""
+        found = []
+        for (place, item), cut in zip(drawn, self.reader.read(names), strict=True):
+            if cut is not None:
+                rng = np.random.default_rng([self.seed, 1, step, place])
+                hu, _ = augment_hu(cut.hu[None], self.data.augment, rng)
+                found.append((item, cut, render_scans(hu[0], self.settings.input)))
+        if drawn and not found:
+            raise StoreError(
+                f"No scan of step {step} can be read: {self.failures[0].message}",
+                code="damaged_store",
+                fix="Run: ctglip store verify STORE --repair",
+            )
+        return found
+
+
+@dataclass(frozen=True)
+class _Said:
+    """One organ of a study and its texts of a step, by their numbers in the dataset's list of texts."""
+
+    row: OrganRow
+    number: int
+    text: int
+    key: int
+    negatives: Int[np.ndarray, " k"]
+
+
+class StudyDataset(_Scans):
+    """Whole scans with their organs, for objectives that find organs in them.
+
+    Args:
+        store: where the scans and findings are.
+        split: train, val or test.
+        organs, abnormalities: the dictionaries.
+        data: which organs, and what is said of them.
+        settings: the scans.
+        seed: of all that is drawn.
+        grounding: how the model finds organs: ``pool`` needs masks and leaves out organs that are too small for the
+            grid; ``box`` needs the organ table; ``query`` needs neither: where a study has no organ table, its organs
+            are those that its report speaks of, of unknown size.
+
+    Attributes:
+        sayings: what is said of each organ of each study.
+        texts: every text that can be drawn; ``bind`` gives their numbers elsewhere.
+        keys: what each text key stands for: an organ and what is affirmed in it.
+
+    Raises:
+        StoreError: the split is empty, has no wanted organ, or no report that says anything of one.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        split: str,
+        organs: OrganDictionary,
+        abnormalities: AbnormalityDictionary,
+        data: DataSettings,
+        settings: ScanDataSettings,
+        seed: int = 0,
+        grounding: Grounded = "pool",
+    ) -> None:
+        super().__init__(store, split, organs, abnormalities, data, settings, seed)
+        self.grounding = grounding
+        places = places_of(store, self.study_ids, self.organ_names, data.crops)
+        book = Phrasebook(organs, abnormalities, data.silence_is_normal)
+        if grounding == "query":
+            places += self._spoken_of({place.study_id for place in places})
+        if not places:
+            raise StoreError(f"None of the wanted organs is in the split {split!r} of {store.path}.", code="no_organs")
+        self.sayings = book.add_all([(self.findings.get(p.study_id, []), p.organ) for p in places])
+        if all(said.kind == "silent" for said in self.sayings):
+            raise StoreError(
+                f"No report of the split {split!r} of {store.path} says anything of the wanted organs.",
+                code="no_texts",
+                fix="Give the cohort reports.",
+            )
+        if data.permute_texts:
+            self.sayings = permuted(self.sayings, np.random.default_rng(seed))
+        self.wordings: dict[tuple[str, str], Wordings] = {
+            (said.organ, name): book.wordings(said.organ, name)
+            for said in self.sayings
+            for name in (*said.hard, *said.others)
+        }
+        self.texts, self.keys = book.texts, book.keys
+        self.study_ids = list(dict.fromkeys(place.study_id for place in places))
+        self._organs: dict[str, list[tuple[OrganRow, OrganSayings]]] = {name: [] for name in self.study_ids}
+        for place, said in zip(places, self.sayings, strict=True):
+            self._organs[place.study_id].append((place.row, said))
+        self.bind(range(len(self.texts)), organs.names)
+
+    def bind(self, text_ids: Sequence[int], organ_names: Sequence[str]) -> None:
+        """Give the numbers by which others know things.
+
+        Args:
+            text_ids: for each of ``texts``, its index in the text bank.
+            organ_names: the organs in the order of the objective's organ ids.
+        """
+        self._text_ids = np.asarray(text_ids, dtype=np.int64)
+        self._organ_ids = {name: number for number, name in enumerate(organ_names)}
+
+    def batch(self, step: int, rank: int = 0, world: int = 1) -> list[StudySample]:
+        """A rank's share of the batch of a step."""
+        rows = self._rows(len(self.study_ids), step)
+        rng = np.random.default_rng([self.seed, 2, step])
+        taken: dict[int, int] = {}
+        drawn = [(place, self._draw(self.study_ids[row], rng, taken)) for place, row in enumerate(rows)][rank::world]
+        names = [self.study_ids[rows[place]] for place, _ in drawn]
+        return [self._sample(said, cut, image) for said, cut, image in self._images(drawn, names, step)]
+
+    def _draw(self, study_id: str, rng: np.random.Generator, taken: dict[int, int]) -> list[_Said]:
+        out = []
+        for row, said in self._organs[study_id]:
+            text, key = draw_text(said, self.data.dictionary_wording, rng, taken)
+            taken[text] = key
+            false = draw_negatives(said, self.wordings, self.data.negatives, self.data.report_wording, rng)
+            false = false if text != NO_TEXT else np.full_like(false, NO_TEXT)
+            out.append(_Said(row, self._organ_ids[said.organ], text, key, false))
+        return out
+
+    def _sample(self, said: list[_Said], cut: ScanCut, image: np.ndarray) -> StudySample:
+        if self.grounding == "pool":
+            assert cut.labels is not None
+            there = np.bincount(cut.labels.ravel(), minlength=256) > 0
+            said = [one for one in said if there[list(self.organs.grounding_labels(one.row.organ))].any()]
+        rows = [one.row for one in said]
+        known = np.array([row.volume_ml > 0 for row in rows], dtype=np.float32).reshape(len(rows), 1)
+        bank = np.append(self._text_ids, NO_TEXT)
+        negatives = [one.negatives for one in said] or [np.zeros(self.data.negatives, dtype=np.int64)][:0]
+        return StudySample(
+            image=image,
+            labels=cut.labels if self.grounding == "pool" else None,
+            boxes=cut.boxes(rows) if self.grounding == "box" else None,
+            size=cut.sizes(rows) * known,
+            organ_id=np.array([one.number for one in said], dtype=np.int64),
+            text_id=bank[np.array([one.text for one in said], dtype=np.int64)],
+            text_key=np.array([one.key for one in said], dtype=np.int64),
+            negative_ids=bank[np.array(negatives, dtype=np.int64).reshape(len(said), self.data.negatives)],
+        )
+
+    def _spoken_of(self, known: set[str]) -> list[Place]:
+        """Organs of studies without an organ table: those that their reports speak of."""
+        found = []
+        for study_id in self.study_ids:
+            if study_id not in known:
+                said = {finding.organ for finding in self.findings.get(study_id, [])}
+                rows = (
+                    OrganRow(name, (0, 0, 0, 0, 0, 0), 0.0, 0.0, False) for name in self.organ_names if name in said
+                )
+                found += [Place(study_id, row) for row in rows]
+        return found
+
+
+class PairDataset(_Scans):
+    """Whole scans with their whole reports, or with one sentence at a time.
+
+    Args:
+        store, split, organs, abnormalities, data, settings, seed: as for ``StudyDataset``; of ``data`` the control
+            ``permute_texts`` and the augmentation of HU count.
+
+    Attributes:
+        sayings: what is said of the wanted organs, which tells what a model was trained on.
+        texts: every text that can be drawn; ``bind`` gives their numbers elsewhere.
+
+    Raises:
+        StoreError: the split is empty, or fewer than two of its studies have a report.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        split: str,
+        organs: OrganDictionary,
+        abnormalities: AbnormalityDictionary,
+        data: DataSettings,
+        settings: ScanDataSettings,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(store, split, organs, abnormalities, data, settings, seed)
+        reports = _reports(store, set(self.study_ids)) if settings.text == "report" else {}
+        found = {
+            name: reports.get(name) or _sentences(self.findings.get(name, []), settings.text) for name in self.study_ids
+        }
+        self.study_ids = [name for name in self.study_ids if found[name]]
+        if len(self.study_ids) < 2:
+            raise StoreError(
+                f"Fewer than two studies of the split {split!r} of {store.path} have a report.",
+                code="no_texts",
+                fix="Give the cohort reports.",
+            )
+        book = Phrasebook(organs, abnormalities, data.silence_is_normal)
+        said = [(self.findings.get(name, []), organ) for name in self.study_ids for organ in self.organ_names]
+        self.sayings = [sayings for sayings in book.add_all(said) if sayings.kind != "silent"]
+        self.texts = list(dict.fromkeys(text for name in self.study_ids for text in found[name]))
+        number = {text: place for place, text in enumerate(self.texts)}
+        self._said = [np.array([number[text] for text in found[name]]) for name in self.study_ids]
+        if data.permute_texts:
+            self._said = [self._said[i] for i in np.random.default_rng(seed).permutation(len(self._said))]
+        self.bind(range(len(self.texts)), organs.names)
+
+    def bind(self, text_ids: Sequence[int], organ_names: Sequence[str]) -> None:  # noqa: ARG002  (as the others have it)
+        """Give the numbers by which others know things: for each of ``texts``, its index in the text bank."""
+        self._text_ids = np.asarray(text_ids, dtype=np.int64)
+
+    def batch(self, step: int, rank: int = 0, world: int = 1) -> list[PairSample]:
+        """A rank's share of the batch of a step."""
+        rows = self._rows(len(self.study_ids), step)
+        rng = np.random.default_rng([self.seed, 2, step])
+        drawn = [(place, int(rng.choice(self._said[row]))) for place, row in enumerate(rows)][rank::world]
+        names = [self.study_ids[rows[place]] for place, _ in drawn]
+        found = self._images(drawn, names, step)
+        return [PairSample(image, int(self._text_ids[text]), text) for text, _, image in found]
+
+
+def _reports(store: Store, study_ids: set[str]) -> dict[str, tuple[str, ...]]:
+    """Findings and impression of some studies, as one text."""
+    found: dict[str, dict[str, str]] = {}
+    for row in store.table("reports").iter_rows(named=True):
+        if row["study_id"] in study_ids and row["section"] in _READ:
+            found.setdefault(row["study_id"], {})[row["section"]] = row["text"].strip()
+    texts = {name: " ".join(parts[s] for s in _READ if parts.get(s)) for name, parts in found.items()}
+    return {name: (text,) for name, text in texts.items() if text}
+
+
+def _sentences(findings: Sequence[Finding], text: Literal["report", "sentence"]) -> tuple[str, ...]:
+    """The sentences of a report's findings and impression, apart or as one text."""
+    said = tuple(dict.fromkeys(finding.sentence for finding in findings if finding.section in _READ))
+    return (" ".join(said),) if said and text == "report" else said
