@@ -11,9 +11,13 @@ from torch import Tensor, nn
 
 from ctglip.config import Settings
 from ctglip.losses.contrastive import alignment, sigmoid_pairs, soft_contrastive
-from ctglip.losses.targets import IGNORED, Block, Target, equal_key, hierarchy_aware, identity
+from ctglip.losses.targets import Block, Target, equal_key, hierarchy_aware, identity
 from ctglip.objectives.base import Report, Temperature
 from ctglip.objectives.report import effective_rank, pair_similarity
+
+SHOWN = 1024
+"""Rows that the report looks at."""
+Negatives = Literal["none", "batch", "random", "same_organ", "hierarchy"]
 
 
 class ContrastSettings(Settings):
@@ -23,23 +27,31 @@ class ContrastSettings(Settings):
         form: ``softmax`` (CLIP) or ``sigmoid`` (SigLIP; in-batch negatives alone).
         targets: positives: the own text alone (``identity``), all texts with its key, or those while texts that may
             be true of the image too are left out (``hierarchy``).
-        negatives: nothing but positives (a control that collapses), the texts of the batch, or those and the
-            dictionary's.
+        negatives: nothing but positives (``none``, a control that collapses), the texts of the ``batch``, or those
+            and the dictionary's: of any organ (``random``), of the ``same_organ``, or of it and rather what is easily
+            mistaken for what the report affirms (``hierarchy``); never what the report affirms or suspects.
         temperature: at the start, or for good where it is not learned.
         learn_temperature: whether it is learned.
         max_scale: largest inverse temperature.
         chunk: rows at a time, for large batches; the same value and gradient.
         gather: compare with the texts of all ranks.
+        gradient_norms: report how hard each loss pulls at the features (it goes back through the losses once more).
     """
 
     form: Literal["softmax", "sigmoid"] = "softmax"
     targets: Literal["identity", "equal_key", "hierarchy"] = "equal_key"
-    negatives: Literal["none", "batch", "dictionary"] = "dictionary"
+    negatives: Negatives = "same_organ"
     temperature: float = 0.07
     learn_temperature: bool = True
     max_scale: float = 100.0
     chunk: int | None = None
     gather: bool = True
+    gradient_norms: bool = False
+
+    @property
+    def asks_dictionary(self) -> bool:
+        """Some negatives are the dictionary's."""
+        return self.form == "softmax" and self.negatives not in ("none", "batch")
 
 
 @dataclass(frozen=True)
@@ -98,27 +110,40 @@ class Contrast(nn.Module):
             context=self._context(key),
             valid=valid,
             group=group,
-            extra=extra if settings.negatives == "dictionary" else None,
+            extra=extra if settings.asks_dictionary else None,
             extra_index=extra_index,
             chunk=settings.chunk,
             gather=settings.gather,
         )
 
     @torch.no_grad()
-    def report(self, image: Tensor, text: Tensor, key: Tensor, valid: Tensor | None = None) -> Report:
-        """Temperature, similarities, effective ranks, share of pairs left out as false negatives."""
-        if valid is not None:
-            image, text, key = image[valid], text[valid], key[valid]
+    def report(
+        self,
+        image: Tensor,
+        text: Tensor,
+        key: Tensor,
+        valid: Tensor | None = None,
+        group: Tensor | None = None,
+    ) -> Report:
+        """Temperature, similarities, effective ranks, and the share of pairs (of different rows that are compared) that
+        are kept from being negatives because the text is or may be true; of the first rows where there are many."""
+        rows = torch.arange(len(image), device=image.device)
+        rows = (rows if valid is None else rows[valid])[:SHOWN]
+        image, text, key = image[rows], text[rows], key[rows]
+        group = None if group is None else group[rows]
+        compared = None if group is None else group[:, None] == group[None, :]
         numbers = {
             "temperature": self.scale.value(),
-            **pair_similarity(image, text, key),
+            **pair_similarity(image, text, key, compared),
             "image_rank": effective_rank(image),
             "text_rank": effective_rank(text),
         }
-        if self.findings is not None and len(key):
+        others = ~torch.eye(len(key), dtype=torch.bool, device=key.device)
+        others = others if compared is None else others & compared
+        if bool(others.any()):
             context = self._context(key)
             weights = self.target(Block(torch.arange(len(key), device=key.device), len(key), context, context))
-            numbers["false_negatives_masked"] = float((weights == IGNORED).float().mean())
+            numbers["false_negatives_masked"] = float((weights[others] != 0).float().mean())
         return numbers
 
     def _context(self, key: Tensor) -> Tensor:

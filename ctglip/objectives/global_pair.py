@@ -7,8 +7,8 @@ from typing import Literal
 
 from ctglip.features.text_bank import TextBank
 from ctglip.models.towers import OrganTextModel
-from ctglip.objectives.base import Features, Losses, Objective, Report
-from ctglip.objectives.contrast import Contrast, ContrastSettings
+from ctglip.objectives.base import Features, Losses, Objective, Report, Temperature
+from ctglip.objectives.contrast import Contrast, ContrastSettings, Negatives
 from ctglip.objectives.samples import PairBatch, PairSample, collate_pairs
 from ctglip.objectives.texts import Texts, positions
 
@@ -18,7 +18,7 @@ class GlobalPairSettings(ContrastSettings):
 
     name: Literal["global_pair"] = "global_pair"
     targets: Literal["identity", "equal_key", "hierarchy"] = "identity"
-    negatives: Literal["none", "batch", "dictionary"] = "batch"
+    negatives: Negatives = "batch"
 
 
 class GlobalPair(Objective):
@@ -34,8 +34,14 @@ class GlobalPair(Objective):
         super().__init__()
         self.model = model
         self.settings = settings or GlobalPairSettings()
+        self.gradient_norms = self.settings.gradient_norms
         self.texts = Texts(bank)
         self.contrast = Contrast(self.settings)
+
+    @property
+    def diagnosis_scale(self) -> Temperature:
+        """The contrast's temperature."""
+        return self.contrast.scale
 
     def collate(self, samples: Sequence[PairSample]) -> PairBatch:
         """Stack images and fetch the distinct texts."""

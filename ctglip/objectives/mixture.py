@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from ctglip.errors import ConfigError
-from ctglip.objectives.base import Features, Losses, Objective, Report
+from ctglip.objectives.base import Features, Losses, Objective, Report, Temperature
 
 Schedule = Sequence[tuple[float, float]]
 """Points (progress 0 to 1, weight), ascending, with straight lines between them; level before and after."""
@@ -51,6 +51,12 @@ class Mixture(Objective):
             if not points or any(a[0] >= b[0] for a, b in pairwise(points)):
                 raise ConfigError(f"The schedule of {name} must be points of growing progress, found {points}.")
         self.batch_coupled = any(part.batch_coupled for part in parts.values())
+        self.gradient_norms = any(part.gradient_norms for part in parts.values())
+
+    @property
+    def diagnosis_scale(self) -> Temperature | None:
+        """That of the first part that has one."""
+        return next((scale for name in self.parts if (scale := self._part(name).diagnosis_scale)), None)
 
     def collate(self, samples: Mapping[str, Sequence[Any]]) -> MixtureBatch:
         """Each part's own samples."""

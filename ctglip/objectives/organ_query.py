@@ -10,9 +10,10 @@ from torch import Tensor
 
 from ctglip.features.text_bank import TextBank
 from ctglip.models.towers import OrganTextModel
-from ctglip.objectives.base import Features, Losses, Objective, Report
-from ctglip.objectives.contrast import Contrast, ContrastSettings, KeyFindings
-from ctglip.objectives.samples import StudyBatch, StudySample, collate_studies
+from ctglip.objectives.base import Features, Losses, Objective, Report, Temperature
+from ctglip.objectives.contrast import Contrast, ContrastSettings, KeyFindings, Negatives
+from ctglip.objectives.grounded import collate_grounded, organ_features
+from ctglip.objectives.samples import OrganBatch, OrganSample, StudyBatch, StudySample
 from ctglip.objectives.texts import Texts, positions
 
 
@@ -24,17 +25,18 @@ class OrganQuerySettings(ContrastSettings):
     """
 
     name: Literal["organ_query"] = "organ_query"
-    negatives: Literal["none", "batch", "dictionary"] = "batch"
+    negatives: Negatives = "batch"
     within_organ: bool = True
 
 
 class OrganQuery(Objective):
-    """Each image is encoded once; its organs are read by label map, box or query; each meets its sentence.
+    """Each image is encoded once; its organs are read by label map, box or query (or each from its crop).
 
-    Positives are the own text, identical texts, and normal with normal of one organ (by their keys).
+    Each organ meets its sentence. Positives are the own text, identical texts, and normal with normal of one organ (by
+    their keys).
 
     Args:
-        model: with grounding ``pool``, ``box`` or ``query``.
+        model: with any grounding but ``none``.
         bank: text bank; samples hold indices into it.
         member: 0/1 ``[organs, L]``, the labels that make up each organ; for grounding ``pool``.
         settings: targets, temperature.
@@ -54,20 +56,23 @@ class OrganQuery(Objective):
         super().__init__()
         self.model = model
         self.settings = settings or OrganQuerySettings()
+        self.gradient_norms = self.settings.gradient_norms
         self.texts = Texts(bank)
         self.register_buffer("member", member, persistent=False)
         self.contrast = Contrast(self.settings, findings)
 
-    def collate(self, samples: Sequence[StudySample]) -> StudyBatch:
-        """Stack images, concatenate organs and fetch the distinct texts."""
-        return collate_studies(samples, self.texts)
+    @property
+    def diagnosis_scale(self) -> Temperature:
+        """The contrast's temperature."""
+        return self.contrast.scale
 
-    def encode(self, batch: StudyBatch) -> Features:
+    def collate(self, samples: Sequence[StudySample] | Sequence[OrganSample]) -> StudyBatch | OrganBatch:
+        """Stack images, concatenate organs and fetch the distinct texts."""
+        return collate_grounded(self.model, samples, self.texts)
+
+    def encode(self, batch: StudyBatch | OrganBatch) -> Features:
         """``organ [M, D]`` and what ``compute`` needs beside it."""
-        member = None if self.member is None else self.member[batch.organ_id]
-        organ = self.model.study_features(
-            batch.image, batch.size, batch.organ_id, batch.study_index, batch.labels, member, batch.boxes
-        )
+        organ = organ_features(self.model, batch, self.member)
         return {"organ": organ, "organ_id": batch.organ_id, "pool": self.texts(batch.pool), **batch.texts()}
 
     def compute(self, features: Features) -> tuple[Losses, Report]:
@@ -78,4 +83,4 @@ class OrganQuery(Objective):
         group = features["organ_id"] if self.settings.within_organ else None
         pairs = (image, text, features["text_key"], features["text_id"] >= 0)
         loss = self.contrast(*pairs, group=group, extra=pool, extra_index=negatives)
-        return {"organ_query": loss}, self.contrast.report(*pairs)
+        return {"organ_query": loss}, self.contrast.report(*pairs, group=group)

@@ -1,11 +1,11 @@
-"""CT-GLIP's two alignments over organ crops (the idea: arXiv 2404.15272; the definitions are this project's own)."""
+"""CT-GLIP's two alignments over organs (the idea: arXiv 2404.15272; the definitions are this project's own)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Literal
 
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from ctglip.features.text_bank import TextBank
@@ -14,8 +14,9 @@ from ctglip.models.heads import group_directions
 from ctglip.models.towers import OrganTextModel
 from ctglip.objectives.base import Features, Losses, Objective, Report, Temperature
 from ctglip.objectives.contrast import Contrast, ContrastSettings, KeyFindings
-from ctglip.objectives.report import accuracy, gradient_norms
-from ctglip.objectives.samples import OrganBatch, OrganSample, collate_organs
+from ctglip.objectives.grounded import collate_grounded, organ_features
+from ctglip.objectives.report import accuracy
+from ctglip.objectives.samples import OrganBatch, OrganSample, StudyBatch, StudySample
 from ctglip.objectives.texts import Texts, positions
 
 
@@ -24,29 +25,29 @@ class OrganTextSettings(ContrastSettings):
 
     Attributes:
         anatomy_weight, diagnosis_weight: of the two alignments.
-        gradient_norms: report how hard each loss pulls at the organ features.
     """
 
     name: Literal["organ_text"] = "organ_text"
     anatomy_weight: float = 0.5
     diagnosis_weight: float = 1.0
-    gradient_norms: bool = False
 
 
 class OrganText(Objective):
     """Anatomy: cross-entropy against all organs' prompts. Diagnosis: soft contrast with dictionary negatives.
 
     Args:
-        model: the model to train.
+        model: with any grounding but ``none``, and ``anatomy``.
         bank: text bank; samples hold indices into it.
         prompt_ids: ``[Q]``, the organ prompts' indices in the bank, several templates for each organ.
         prompt_organ: ``[Q]``, the organ of each prompt: 0 .. number of organs - 1, each at least once.
         settings: weights, targets, temperature.
         findings: what text keys affirm, for ``targets: hierarchy``.
+        member: 0/1, the labels that make up each organ; for grounding ``pool``.
     """
 
     prompts: Tensor
     prompt_organ: Tensor
+    member: Tensor | None
 
     def __init__(
         self,
@@ -56,14 +57,17 @@ class OrganText(Objective):
         prompt_organ: Int[Tensor, " q"],
         settings: OrganTextSettings | None = None,
         findings: KeyFindings | None = None,
+        member: Float[Tensor, "o l"] | None = None,
     ) -> None:
         super().__init__()
         self.model = model
         self.settings = settings or OrganTextSettings()
+        self.gradient_norms = self.settings.gradient_norms
         self.texts = Texts(bank)
         wanted, pool = self.texts.collate(prompt_ids)
         self.register_buffer("prompts", pool[positions(prompt_ids, wanted)], persistent=False)
         self.register_buffer("prompt_organ", prompt_organ.clone(), persistent=False)
+        self.register_buffer("member", member, persistent=False)
         self.organs = int(prompt_organ.max()) + 1
         self.diagnosis = Contrast(self.settings, findings)
         self.anatomy_scale = Temperature(
@@ -75,13 +79,13 @@ class OrganText(Objective):
         """The diagnosis contrast's temperature, which also turns similarities into probabilities at inference."""
         return self.diagnosis.scale
 
-    def collate(self, samples: Sequence[OrganSample]) -> OrganBatch:
+    def collate(self, samples: Sequence[OrganSample] | Sequence[StudySample]) -> OrganBatch | StudyBatch:
         """Stack samples and fetch the distinct texts."""
-        return collate_organs(samples, self.texts)
+        return collate_grounded(self.model, samples, self.texts)
 
-    def encode(self, batch: OrganBatch) -> Features:
+    def encode(self, batch: OrganBatch | StudyBatch) -> Features:
         """``organ [M, D]`` and what ``compute`` needs beside it."""
-        organ = self.model.organ_features(batch.image, batch.mask, batch.size, batch.organ_id)
+        organ = organ_features(self.model, batch, self.member)
         return {"organ": organ, "organ_id": batch.organ_id, "pool": self.texts(batch.pool), **batch.texts()}
 
     def compute(self, features: Features) -> tuple[Losses, Report]:
@@ -102,4 +106,4 @@ class OrganText(Objective):
             "anatomy_temperature": self.anatomy_scale.value(),
             **self.diagnosis.report(*pairs),
         }
-        return losses, report | (gradient_norms(losses, organ) if settings.gradient_norms else {})
+        return losses, report

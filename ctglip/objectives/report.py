@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ctglip.objectives.base import Report
@@ -25,16 +24,28 @@ def effective_rank(embeddings: Float[Tensor, "m e"]) -> float:
 
 
 @torch.no_grad()
-def pair_similarity(image: Float[Tensor, "m e"], text: Float[Tensor, "m e"], key: Int[Tensor, " m"]) -> Report:
-    """Mean similarity of pairs with the same text key and of the others, and how often the nearest text is right."""
+def pair_similarity(
+    image: Float[Tensor, "m e"],
+    text: Float[Tensor, "m e"],
+    key: Int[Tensor, " m"],
+    compared: Bool[Tensor, "m m"] | None = None,
+) -> Report:
+    """Mean similarity of pairs with the same text key and of the others, and how often the nearest text is right.
+
+    Args:
+        compared: only these pairs are looked at.
+    """
     if not len(image):
         return {"positive_similarity": math.nan, "negative_similarity": math.nan, "text_accuracy": math.nan}
     similarity = (image @ text.T).float()
     same = key[:, None] == key[None, :]
+    other = ~same
+    if compared is not None:
+        same, other, similarity = same & compared, other & compared, similarity.masked_fill(~compared, -math.inf)
     nearest = key[similarity.argmax(1)] == key
     return {
         "positive_similarity": float(similarity[same].mean()),
-        "negative_similarity": float(similarity[~same].mean()) if bool((~same).any()) else math.nan,
+        "negative_similarity": float(similarity[other].mean()) if bool(other.any()) else math.nan,
         "text_accuracy": float(nearest.float().mean()),
     }
 
@@ -43,14 +54,3 @@ def pair_similarity(image: Float[Tensor, "m e"], text: Float[Tensor, "m e"], key
 def accuracy(query: Float[Tensor, "m e"], classes: Float[Tensor, "c e"], labels: Int[Tensor, " m"]) -> float:
     """Share of queries whose nearest class is the right one; NaN without queries."""
     return float(((query @ classes.T).argmax(1) == labels).float().mean()) if len(query) else math.nan
-
-
-def gradient_norms(losses: Mapping[str, Tensor], features: Float[Tensor, "m d"]) -> Report:
-    """Norm of each loss's gradient at the encoder's features; nothing where no gradient is computed."""
-    if not features.requires_grad:
-        return {}
-    found = {
-        name: torch.autograd.grad(loss, features, retain_graph=True, allow_unused=True)[0]
-        for name, loss in losses.items()
-    }
-    return {f"gradient_{name}": 0.0 if value is None else float(value.norm()) for name, value in found.items()}

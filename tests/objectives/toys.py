@@ -107,6 +107,11 @@ def organ_text(bank: TextBank, dims: int, **settings: Any) -> OrganText:
     return OrganText(model(bank, dims), bank, bank.ids(PROMPTS), owner, OrganTextSettings(**settings))
 
 
+def organ_text_pooled(bank: TextBank, dims: int) -> OrganText:
+    net = model(bank, dims, grounding="pool")
+    return OrganText(net, bank, bank.ids(PROMPTS), torch.tensor([0, 1, 0, 1]), member=torch.eye(3)[1:])
+
+
 def organ_query(bank: TextBank, dims: int, grounding: str, pooling: str = "mean", **settings: Any) -> OrganQuery:
     shape = {"grounding": grounding, "pooling": pooling, "organs": 2, "anatomy": False}
     member = torch.eye(3)[1:]
@@ -128,9 +133,11 @@ def mixture(bank: TextBank, dims: int) -> Mixture:
 Made = tuple[Objective, Any]
 EVERY: dict[str, Callable[[TextBank, int], Made]] = {
     "organ_text": lambda b, d: (organ_text(b, d), organ_samples(b, d)),
+    "organ_text, pool": lambda b, d: (organ_text_pooled(b, d), study_samples(b, d)),
+    "organ_query, crop": lambda b, d: (organ_query(b, d, "crop", within_organ=False), organ_samples(b, d)),
     "organ_query, pool": lambda b, d: (organ_query(b, d, "pool", within_organ=False), study_samples(b, d)),
     "organ_query, pool, attention": lambda b, d: (organ_query(b, d, "pool", "attention"), study_samples(b, d)),
-    "organ_query, box": lambda b, d: (organ_query(b, d, "box", negatives="dictionary"), study_samples(b, d)),
+    "organ_query, box": lambda b, d: (organ_query(b, d, "box", negatives="same_organ"), study_samples(b, d)),
     "organ_query, box, attention": lambda b, d: (organ_query(b, d, "box", "attention"), study_samples(b, d)),
     "organ_query, query": lambda b, d: (organ_query(b, d, "query"), study_samples(b, d)),
     "global_pair": lambda b, d: (global_pair(b, d), pair_samples(b, d)),
