@@ -181,8 +181,10 @@ class OrganTextModel(nn.Module):
         return self.diagnosis_head(features)
 
     def image(self, images: Float[Tensor, "b c *s"]) -> Float[Tensor, "b t"]:
-        """One feature for each whole image."""
-        return self.encoder(images.to(self._kind)).pooled
+        """One feature for each whole image; channels that only a crop has (the organ's) are zero in it."""
+        missing = self.settings.in_channels - images.shape[1]
+        filled = torch.cat([images, images.new_zeros(len(images), missing, *images.shape[2:])], dim=1)
+        return self.encoder(filled.to(self._kind)).pooled
 
     def whole(self, features: Float[Tensor, "b t"]) -> Float[Tensor, "b e"]:
         """Unit vectors of whole images that are compared with reports (``whole_image``)."""

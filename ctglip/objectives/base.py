@@ -29,12 +29,10 @@ class Objective(nn.Module, ABC):
         batch_coupled: the loss of a row depends on the other rows (a contrast), so micro-batches cannot simply be
             added up: GradCache is needed.
         progress: the share of the training that is done, 0 to 1; the trainer sets it, schedules read it.
-        gradient_norms: ``forward`` also reports how hard each loss pulls at the features.
     """
 
     batch_coupled: bool = True
     progress: float = 0.0
-    gradient_norms: bool = False
 
     @property
     def diagnosis_scale(self) -> Temperature | None:
@@ -55,9 +53,7 @@ class Objective(nn.Module, ABC):
 
     def forward(self, batch: Any) -> tuple[Losses, Report]:
         """``compute(encode(batch))``: what a training step of one batch calls, also through DDP."""
-        features = self.encode(batch)
-        losses, report = self.compute(features)
-        return losses, report | (gradient_norms(losses, features) if self.gradient_norms else {})
+        return self.compute(self.encode(batch))
 
 
 class Temperature(nn.Module):
@@ -92,16 +88,3 @@ def total(losses: Mapping[str, Tensor]) -> Float[Tensor, ""]:
 def join(parts: Sequence[Features]) -> Features:
     """The features of several micro-batches as those of one batch."""
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-
-
-def gradient_norms(losses: Losses, features: Features) -> Report:
-    """Norm of each loss's gradient at the encoder's features; nothing where no gradient is computed.
-
-    Call it before the losses' own backward pass. It goes back through ``compute`` once for each loss.
-    """
-    leaves = [value for value in features.values() if value.requires_grad]
-    norms: Report = {}
-    for name, loss in losses.items() if leaves else ():
-        found = torch.autograd.grad(loss, leaves, retain_graph=True, allow_unused=True)
-        norms[f"gradient_{name}"] = math.hypot(*(float(value.norm()) for value in found if value is not None))
-    return norms

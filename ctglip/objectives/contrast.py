@@ -35,7 +35,6 @@ class ContrastSettings(Settings):
         max_scale: largest inverse temperature.
         chunk: rows at a time, for large batches; the same value and gradient.
         gather: compare with the texts of all ranks.
-        gradient_norms: report how hard each loss pulls at the features (it goes back through the losses once more).
     """
 
     form: Literal["softmax", "sigmoid"] = "softmax"
@@ -46,7 +45,6 @@ class ContrastSettings(Settings):
     max_scale: float = 100.0
     chunk: int | None = None
     gather: bool = True
-    gradient_norms: bool = False
 
     @property
     def asks_dictionary(self) -> bool:

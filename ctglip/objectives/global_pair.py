@@ -34,7 +34,6 @@ class GlobalPair(Objective):
         super().__init__()
         self.model = model
         self.settings = settings or GlobalPairSettings()
-        self.gradient_norms = self.settings.gradient_norms
         self.texts = Texts(bank)
         self.contrast = Contrast(self.settings)
 

@@ -51,7 +51,6 @@ class Mixture(Objective):
             if not points or any(a[0] >= b[0] for a, b in pairwise(points)):
                 raise ConfigError(f"The schedule of {name} must be points of growing progress, found {points}.")
         self.batch_coupled = any(part.batch_coupled for part in parts.values())
-        self.gradient_norms = any(part.gradient_norms for part in parts.values())
 
     @property
     def diagnosis_scale(self) -> Temperature | None:

@@ -56,7 +56,6 @@ class OrganQuery(Objective):
         super().__init__()
         self.model = model
         self.settings = settings or OrganQuerySettings()
-        self.gradient_norms = self.settings.gradient_norms
         self.texts = Texts(bank)
         self.register_buffer("member", member, persistent=False)
         self.contrast = Contrast(self.settings, findings)

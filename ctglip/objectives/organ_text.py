@@ -62,7 +62,6 @@ class OrganText(Objective):
         super().__init__()
         self.model = model
         self.settings = settings or OrganTextSettings()
-        self.gradient_norms = self.settings.gradient_norms
         self.texts = Texts(bank)
         wanted, pool = self.texts.collate(prompt_ids)
         self.register_buffer("prompts", pool[positions(prompt_ids, wanted)], persistent=False)

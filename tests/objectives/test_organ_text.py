@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from ctglip.losses.contrastive import alignment
-from ctglip.objectives.base import gradient_norms, total
+from ctglip.objectives.base import total
 from ctglip.objectives.contrast import KeyFindings
 from ctglip.objectives.organ_text import OrganText, OrganTextSettings
 from ctglip.objectives.texts import positions
@@ -108,15 +108,3 @@ def test_organs_of_which_nothing_is_said_teach_anatomy_alone(bank):
     none, _ = method(method.collate([replace(s, text_id=-1) for s in samples]))
     assert none["diagnosis"].item() == 0
     total(none).backward()
-
-
-def test_gradient_norms_are_told_on_request(bank):
-    method = organ_text(bank, 3, gradient_norms=True)
-    features = method.encode(method.collate(organ_samples(bank, 3)))
-    losses, _ = method.compute(features)
-    report = gradient_norms(losses, features)
-    for name in ("anatomy", "diagnosis"):
-        gradient = torch.autograd.grad(losses[name], features["organ"], retain_graph=True)[0]
-        assert report[f"gradient_{name}"] == pytest.approx(gradient.norm().item(), rel=1e-5)
-    with torch.no_grad():
-        assert "gradient_anatomy" not in method(method.collate(organ_samples(bank, 3)))[1]
