@@ -9,8 +9,8 @@ VIEWS = ("pa", "ap", "frontal", "lateral")
 FRONTAL = ("pa", "ap", "frontal")
 
 _WORDS: tuple[tuple[str, str], ...] = (
-    (r"pa|postero-?anterior|posterior-anterior", "pa"),
-    (r"ap|antero-?posterior|anterior-posterior|portable|supine", "ap"),
+    (r"pa|poster(?:o|ior)[ -]?anterior", "pa"),
+    (r"ap|anter(?:o|ior)[ -]?posterior|portable|supine", "ap"),
     (r"l|ll|rl|lat|lateral|left lateral|right lateral|lldecub|rldecub", "lateral"),
     (r"frontal|front|f", "frontal"),
 )

@@ -18,6 +18,7 @@ from ctglip.types import Failure
 from ctglip.vocabulary.organs import load_organs
 from ctglip_preprocessing.limits import TimeUp, limits
 from ctglip_preprocessing.settings import PreprocessConfig
+from ctglip_preprocessing.stages.film import make_film
 from ctglip_preprocessing.stages.ingest import ingest, input_checksum
 from ctglip_preprocessing.stages.report import read_report
 from ctglip_preprocessing.stages.segment import find_masks
@@ -121,6 +122,13 @@ def _work(row: CohortRow, plan: Plan, progress: _Progress) -> Literal["done", "u
             return "unchanged"
     with progress.at("report"):
         report, findings = read_report(row, plan.wants_report)
+    if plan.config.films is not None:
+        with progress.at("film"):
+            film = make_film(row, plan.config.films, load_organs())
+        made = film.row, film.standardized, film.source
+        with progress.at("write"):
+            write(plan.store, *made, report, findings, progress.checksum, plan.recipe_hash, film.regions)
+        return "done"
     with progress.at("ingest"):
         scan, scan_checks = ingest(row, recipe)
     organs = load_organs()

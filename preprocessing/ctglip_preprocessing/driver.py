@@ -85,10 +85,11 @@ class Summary:
 def store_info(config: PreprocessConfig) -> StoreInfo:
     """What a store made with these settings says of itself."""
     organs = load_organs()
-    recipe = config.volume.model_dump(mode="json")
+    recipe = (config.films or config.volume).model_dump(mode="json")
     dictionaries = {"organs": organs.hash, "abnormalities": load_abnormalities().hash}
     unions = {name: tuple(sorted(organs.labels_of(name))) for name in organs.names if organs[name].parts}
     return StoreInfo(
+        modality="ct" if config.films is None else "cxr",
         recipe=recipe,
         recipe_hash=build_hash(recipe, dictionaries),
         dictionaries=dictionaries,

@@ -19,6 +19,7 @@ from ctglip.pages.quality import CheckCount, Distribution, Outlier, QualityPage,
 from ctglip.store.tables import Store
 from ctglip.types import Failure
 from ctglip.vocabulary.organs import OrganDictionary, load_organs
+from ctglip_preprocessing.quality_films import film_quality_page
 
 QUALITY_PAGE = "quality.html"
 SHOWN = ("lungs", "heart", "aorta", "liver", "spleen", "kidneys", "urinary_bladder", "spine")
@@ -41,6 +42,8 @@ def write_quality_page(store: Store, failures: Sequence[Failure] = ()) -> Path:
 def quality_page(store: Store, failures: Sequence[Failure] = ()) -> QualityPage:
     """What the page says, from the store's tables."""
     studies = store.table("studies")
+    if store.info.modality == "cxr":
+        return film_quality_page(store, failures, _checks(studies))
     organs = load_organs()
     distributions = _distributions(studies, store.table("organs"), organs)
     return QualityPage(

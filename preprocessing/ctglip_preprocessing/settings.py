@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from ctglip.config import Settings
+from ctglip.film.recipe import FilmRecipe
 from ctglip.store.splits import SplitSettings
 from ctglip.volume.recipe import VolumeRecipe
 
@@ -16,6 +17,7 @@ class PreprocessConfig(Settings):
 
     Attributes:
         volume: what a scan is turned into. A change of it makes every study anew.
+        films: what a chest film is turned into; where it is given the cohort is one of films, and ``volume`` is idle.
         splits: how patients without a split of their own are divided.
         study_timeout_s: a study that takes longer is given up.
         study_memory_gb: a study that needs more memory than this is given up.
@@ -24,6 +26,7 @@ class PreprocessConfig(Settings):
 
     kind: Literal["preprocess"] = "preprocess"
     volume: VolumeRecipe = VolumeRecipe()
+    films: FilmRecipe | None = None
     splits: SplitSettings = SplitSettings()
     study_timeout_s: float = Field(default=900.0, gt=0)
     study_memory_gb: float = Field(default=4.0, gt=0)

@@ -12,8 +12,13 @@ from ctglip.types import QualityCheck, Scan
 from ctglip.volume.io import read_scan
 from ctglip.volume.recipe import VolumeRecipe
 
-_FILES: dict[str, type[CTGLIPError]] = {"image": ScanError, "masks": MaskError, "report_path": ReportError}
-_NOT_INPUT = {*_FILES, "split", "regions", "study_id"}
+_FILES: dict[str, type[CTGLIPError]] = {
+    "image": ScanError,
+    "masks": MaskError,
+    "regions": MaskError,
+    "report_path": ReportError,
+}
+_NOT_INPUT = {*_FILES, "split", "study_id"}
 
 
 def ingest(row: CohortRow, recipe: VolumeRecipe) -> tuple[Scan, tuple[QualityCheck, ...]]:

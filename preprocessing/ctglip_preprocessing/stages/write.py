@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ctglip.cohort import CohortRow
+from ctglip.film.regions import Region
 from ctglip.store.study import SourceGrid, StudyRecord, write_study
 from ctglip.types import Finding, Report, Standardized
 
@@ -18,6 +19,7 @@ def write(
     findings: tuple[Finding, ...],
     checksum: str,
     recipe_hash: str,
+    regions: tuple[Region, ...] = (),
 ) -> Path:
     """Write one study with its table rows inside; returns its folder."""
     record = StudyRecord(
@@ -30,5 +32,6 @@ def write(
         findings=findings,
         row=row.model_dump(include={"modality", "view", "age", "sex", "scanner"}),
         source=source,
+        regions=regions,
     )
     return write_study(store, record)
