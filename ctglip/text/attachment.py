@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ctglip.text.lexicon import Lexicon
+from ctglip.text.lexicon import SIDES, Lexicon
 from ctglip.text.measures import Thing, gap, measured
 from ctglip.text.negation import Clauses
 from ctglip.text.places import Place, find_places
 
 _LISTS = frozenset({"and", "or", ",", "/", "&", "nor"})
+_COORDINATED = _LISTS | SIDES.keys()
 
 
 class Sentence:
@@ -32,7 +33,7 @@ class Sentence:
         spans = [(thing.start, thing.end) for thing in self.things]
         self.signs = lexicon.signs.find(self.words)
         self.places, self.sides = find_places(self.words, tied, lexicon, spans)
-        self.clauses = Clauses(self.words, self.signs, spans, lexicon)
+        self.clauses = Clauses(self.words, self.signs, spans, lexicon, tied)
         self._mute_headings()
         self.things += measured(self.words, self.places, self.things, self.clauses, lexicon)
 
@@ -84,6 +85,8 @@ class Attachment:
         while head and at > 0 and self._joined(self.places[at - 1], self.places[at]):
             at -= 1
             beside = self.places[at]
+            if not _COORDINATED.issuperset(self.words[beside.end : self.places[at + 1].start]):
+                break  # "along the peribronchial area and interlobular septal thickening"
             organ = beside.where.organ
             if organ and self.lexicon.resolve(*head, organ) and not self._belongs_elsewhere(beside, thing):
                 self.things.append(Thing(thing.start, thing.end, *head, thing.status, beside))
@@ -150,11 +153,20 @@ class Attachment:
         between = self.words[first.end : second.start]
         if not between:
             ranged = first.level is not None and second.level is not None
-            return (first.where.adjective and second.where.adjective) or ranged
-        lists = not _LISTS.isdisjoint(between) or (between[0] in ("in", "at") and len(between) < 4)
-        other = [word for word in between if word not in self.lexicon.words["listing"]]
+            return (first.where.adjective and second.where.adjective) or ranged or self._siblings(first, second)
+        lists = not _LISTS.isdisjoint(between) or (between[0] in ("in", "at") and len(between) < 5)
+        listing, measuring = self.lexicon.words["listing"], self.lexicon.words["measuring"]
+        other = [w for w in between if w not in listing and w not in measuring and not w[0].isdecimal()]
         plain = len(other) < 3 and all(w.isalpha() and w not in self.lexicon.words["boundary"] for w in other)
         return lists and plain and not self._marked(first.end, second.start)
+
+    def _siblings(self, first: Place, second: Place) -> bool:
+        """Two parts of one organ named in a row: "thoracic-abdominal aorta"."""
+        if first.where.organ is None or second.where.organ is None or first.where.organ == second.where.organ:
+            return False
+        wholes = self.lexicon.organs.wholes_of(first.where.organ) & self.lexicon.organs.wholes_of(second.where.organ)
+        group = self.lexicon.organs[first.where.organ].group
+        return any(self.lexicon.organs[whole].group == group for whole in wholes)
 
     def _marked(self, start: int, end: int) -> bool:
         """Whether a finding or a cue stands in a stretch."""
@@ -177,8 +189,11 @@ class Attachment:
     def _beside(self, place: Place) -> bool:
         """Whether it is named for what lies next to it ("adjacent to the heart")."""
         last = max((p.end for p in self.places if p.end <= place.start), default=0)
-        before = self.words[max(last, place.start - 4) : place.start]
-        return place.where.near or not self.lexicon.words["beside"].isdisjoint(before)
+        small = self.lexicon.words
+        before = range(max(last, place.start - 4), place.start)
+        beside = any(self.words[i] in small["beside"] and self.words[i + 1] not in small["portion"] for i in before)
+        based = not small["based"].isdisjoint(self.words[place.end : place.end + 1])
+        return place.where.near or beside or based
 
     def _region(self, place: Place) -> bool:
         return place.where.organ is not None and self.lexicon.organs[place.where.organ].group == "regions"

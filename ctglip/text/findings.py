@@ -73,7 +73,7 @@ class _Reader:
         """Whether the sentence says more exactly what it is.
 
         A kind of it in the same organ does. For vague words anything else in the clause does, for words that only
-        describe ("density increase consistent with sequelae") anything else that is no kind of it.
+        describe ("density increase consistent with sequelae") what explains them, unless that is a kind of it.
         """
         if row.abnormality is None or row.organ is None or row.status not in _SAID:
             return False
@@ -84,16 +84,23 @@ class _Reader:
         ):
             return True
         group = lexicon.organs[row.organ].group
-        rivals = (
-            other.abnormality
+        rivals = [
+            (beside, other.abnormality)
             for beside, other in found
             if other.organ and lexicon.organs[other.organ].group == group and other.status in _SAID
-            if other.abnormality not in lexicon.vague | lexicon.describing
+            if other.abnormality and other.abnormality not in lexicon.vague | lexicon.describing
             if self.clauses.clause_of(beside.start) == clause
-        )
+        ]
         if row.abnormality in lexicon.describing:
-            return any(name not in kinds for name in rivals)
-        return row.abnormality in lexicon.vague and any(rivals)
+            return any(name not in kinds and self._explains(beside, thing) for beside, name in rivals)
+        return row.abnormality in lexicon.vague and bool(rivals)
+
+    def _explains(self, named: Thing, seen: Thing) -> bool:
+        """Whether one finding tells what another is: "density increase consistent with sequelae", "fibrotic density"."""
+        words, small = self.sentence.words, self.lexicon.words
+        if named.start >= seen.end:
+            return not small["interpreting"].isdisjoint(words[seen.end : named.start])
+        return seen.start - named.end < 3 and small["boundary"].isdisjoint(words[named.end : seen.start])
 
     def _rows_of(self, number: int, thing: Thing) -> Iterator[Row]:
         status = thing.status or self.clauses.status(thing.start, thing.end)

@@ -199,6 +199,7 @@ class Lexicon:
                 known = organ in self.organs or organ in self.structures
                 if known and abnormality in self.abnormalities:
                     self._in[key, organ] = abnormality
+        self._told = frozenset(self._in)
 
     def _add_abnormalities(self) -> None:
         for name, entry in self.abnormalities.abnormalities.items():
@@ -225,6 +226,8 @@ class Lexicon:
             key = self._heads.setdefault(rest, " ".join(rest))
             self.seen.add(rest, ("observation", key))
         where: Where = span.value
+        if (key, where.structure or where.organ) in self._told:
+            return  # this room says itself what it is there
         for place in {where.structure} if where.structure else where.organs:
             self._in.setdefault((key, place), abnormality)
 
@@ -340,6 +343,8 @@ class Lexicon:
                 self.measures.add(phrase(text), ("change", change))
         for text in self.cues["normal"]:
             self.measures.add(phrase(text), ("change", "normal"))
+        for text in self.cues["unmeasured"]:
+            self.measures.add(phrase(text), ("place", text))
         roots: dict[tuple[str, ...], frozenset[str]] = {}
         for organ, texts in self.cues["levels"].items():
             for text in [*texts, *(f"{text}s" for text in texts)]:

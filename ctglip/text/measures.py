@@ -62,8 +62,11 @@ def _measured(
         entry = lexicon.cues["measures"][mention.value[1]]
         change = _change(mention, found, clauses)
         key = entry.get("up" if change.value[1] == "limit" else change.value[1]) if change else None
-        subject = _subject(mention, places, things, clauses)
-        if change is None or key is None or subject is None:
+        if change is None or key is None:
+            continue
+        fitting = [place for place in places if _can_be(key, place, lexicon)]
+        subject = _subject(mention, fitting or places, things, clauses)
+        if subject is None:
             continue
         status: Status = clauses.status(change.start, change.end)
         if change.value[1] == "normal":
@@ -71,6 +74,10 @@ def _measured(
         elif change.value[1] == "limit" and status == "affirmed":
             status = "uncertain"
         yield Thing(mention.start, mention.end, "observation", key, status, subject)
+
+
+def _can_be(key: str, place: Place, lexicon: Lexicon) -> bool:
+    return any(lexicon.resolve("observation", key, organ, place.where.structure) for organ in place.where.organs)
 
 
 def _change(mention: Mention, found: Sequence[Mention], clauses: Clauses) -> Mention | None:

@@ -24,18 +24,26 @@ class Clauses:
         signs: cues found in it (``Lexicon.signs``).
         things: (start, end) of the findings named, so that a denial without an object can look the other way.
         lexicon: for the word lists.
+        tied: indices of the words that a hyphen ties to the one before.
     """
 
     def __init__(
-        self, words: Sequence[str], signs: Sequence[Mention], things: Sequence[tuple[int, int]], lexicon: Lexicon
+        self,
+        words: Sequence[str],
+        signs: Sequence[Mention],
+        things: Sequence[tuple[int, int]],
+        lexicon: Lexicon,
+        tied: frozenset[int] = frozenset(),
     ) -> None:
         self.words = words
         self.things = things
+        self.tied = tied
         self.small = lexicon.words
         self.perception = lexicon.perception
         inside = [(a, b) for a, b in things if b - a > 1]
         outside = [m for m in signs if not any(a <= m.start and m.end <= b for a, b in inside)]
         self.signs = list(self._with_denials(outside))
+        self.telling = [m for m in signs if m.value[:2] == ("history", "still")]
         self.bounds = self._bounds()
         self.reach: dict[str, list[tuple[int, int]]] = {"negation": [], "uncertainty": [], "history": []}
         for sign in self.signs:
@@ -155,8 +163,15 @@ class Clauses:
         if not self._names_a_thing(first) and self._names_a_thing(second) and self._may_turn(kind, direction, ahead):
             first = second
         self.reach[kind].append(first)
+        if self._paired(sign, start, end):
+            self.reach[kind].append((start, sign.start))
         if manner == "perceived" and first == behind:
             self.reach[kind].append((sign.end, self._first_break(*ahead)))
+
+    def _paired(self, sign: Mention, start: int, end: int) -> bool:
+        """ "Pleural effusion - no thickening was detected": the pair was looked for; of the first nothing else is said."""
+        alone = sign.start in self.tied and any(a == start and b == sign.start for a, b in self.things)
+        return alone and not self.perception.isdisjoint(self.words[sign.end : end])
 
     def _first_break(self, start: int, end: int) -> int:
         """ "were not seen in pathological size": the denial goes on up to the next part of the sentence."""
@@ -186,6 +201,8 @@ class Clauses:
                     return i
             if kind == "negation" and word in ("because", "since", "("):
                 return i
+            if kind == "history" and word in self.small["verb"]:
+                return i  # "previously observed as consolidation are now nodules"
         return end
 
     def _back(self, kind: str, start: int, end: int) -> int:
@@ -217,7 +234,7 @@ class Clauses:
         if not earlier or any(word.startswith("compar") for word in self.words):
             return
         covered = {i for m in earlier for i in range(m.start, m.end)}
-        now = [m.start for m in self.signs if m.value[:2] == ("history", "still") and m.start not in covered]
+        now = [m.start for m in self.telling if m.start not in covered]
         for mention in earlier:
             start, end = self.clause_of(mention.start)
             if not any(start <= i < end for i in now):

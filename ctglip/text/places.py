@@ -14,6 +14,7 @@ from ctglip.types import Laterality
 
 _REGION = {"c": "C", "t": "T", "d": "T", "l": "L", "s": "S"}
 _SPINE = {"cervical": "C", "thoracic": "T", "dorsal": "T", "lumbar": "L"}
+_LININGS = {("pleura", lung) for lung in ("lungs", "lung_left", "lung_right")}
 _ORDINALS = {"first": 1, "second": 2, "third": 3, "fourth": 4, "fifth": 5, "sixth": 6, "seventh": 7, "eighth": 8,
              "ninth": 9, "tenth": 10, "eleventh": 11, "twelfth": 12}  # fmt: skip
 
@@ -201,7 +202,8 @@ def _merge(words: list[str], places: list[Place], lexicon: Lexicon) -> list[Plac
     for place in places:
         other = kept[-1] if kept else None
         if other is not None and _linked(words[other.end : place.start], lexicon):
-            joined = _join(other, place, lexicon) or _join(place, other, lexicon)
+            between = words[other.end : place.start]
+            joined = _join(other, place, lexicon) or _join(place, other, lexicon) or _lining(other, place, between)
             if joined is not None:
                 kept[-1] = joined
                 continue
@@ -242,6 +244,16 @@ def _join(part: Place, whole: Place, lexicon: Lexicon) -> Place | None:
         return None
     start, end = min(part.start, whole.start), max(part.end, whole.end)
     return Place(start, end, part.where, set(sides), part.level or whole.level)
+
+
+def _lining(lining: Place, organ: Place, between: list[str]) -> Place | None:
+    """ "in the pleura of the right lung": the lining, on the side of the organ that it covers."""
+    if (lining.where.organ, organ.where.organ) not in _LININGS or not {"of", "in", "at"} & set(between):
+        return None
+    if lining.where.near or lining.where.structure:
+        return None
+    own = {"left", "right"} & set((organ.where.organ or "").split("_"))
+    return Place(lining.start, organ.end, lining.where, lining.sides or organ.sides or own, lining.level or organ.level)
 
 
 def _number_rib(words: list[str], place: Place, lexicon: Lexicon) -> None:
