@@ -96,6 +96,7 @@ class _Scans:
         self.organ_names = tuple(organs[name].name for name in names)
         self.reader = ScanReader(store, settings.input, len(self.study_ids), settings.keep_gb, data.threads)
         self.texts: list[str] = []
+        self.keys: tuple[tuple[str, frozenset[str]], ...] = ()
         self.sayings: list[OrganSayings] = []
         self._text_ids = np.zeros(0, dtype=np.int64)
 
@@ -104,8 +105,12 @@ class _Scans:
         """Studies that could not be read so far."""
         return self.reader.failures
 
-    def _rows(self, count: int, step: int) -> list[int]:
-        """The studies of a step's batch, of ``count``."""
+    def studies(self, step: int) -> list[str]:
+        """The studies of a step's batch, of all ranks."""
+        return [self.study_ids[row] for row in self._rows(step)]
+
+    def _rows(self, step: int) -> list[int]:
+        count = len(self.study_ids)
         batch = min(self.settings.batch, count)
         epoch, place = divmod(step, count // batch)
         order = np.random.default_rng([self.seed, 0, epoch]).permutation(count)
@@ -216,7 +221,7 @@ class StudyDataset(_Scans):
 
     def batch(self, step: int, rank: int = 0, world: int = 1) -> list[StudySample]:
         """A rank's share of the batch of a step."""
-        rows = self._rows(len(self.study_ids), step)
+        rows = self._rows(step)
         rng = np.random.default_rng([self.seed, 2, step])
         taken: dict[int, int] = {}
         drawn = [(place, self._draw(self.study_ids[row], rng, taken)) for place, row in enumerate(rows)][rank::world]
@@ -319,7 +324,7 @@ class PairDataset(_Scans):
 
     def batch(self, step: int, rank: int = 0, world: int = 1) -> list[PairSample]:
         """A rank's share of the batch of a step."""
-        rows = self._rows(len(self.study_ids), step)
+        rows = self._rows(step)
         rng = np.random.default_rng([self.seed, 2, step])
         drawn = [(place, int(rng.choice(self._said[row]))) for place, row in enumerate(rows)][rank::world]
         names = [self.study_ids[rows[place]] for place, _ in drawn]

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ctglip.data.organs import OrganDataset
-from ctglip.data.sampling import BalancedSampler
-from ctglip.errors import ModelError, StoreError
+from ctglip.data.sayings import OrganSayings
+from ctglip.errors import ConfigError, ModelError, StoreError
 from ctglip.features.text_bank import TextBank
 from ctglip.inference.scoring import Dictionaries, Scorer
+from ctglip.models.initial import load_initial_weights
 from ctglip.models.release import Release, load_release
-from ctglip.models.text import load_text_encoder
-from ctglip.models.towers import OrganTextModel
-from ctglip.objectives.organ_text import OrganText
+from ctglip.models.text import TextEncoder, load_text_encoder
+from ctglip.models.towers import OrganTextModel, OrganTextModelSettings
+from ctglip.objectives.base import Objective
+from ctglip.objectives.mixture import Mixture
 from ctglip.resources import resource
 from ctglip.store.tables import Store
 from ctglip.training.recipe import PretrainConfig
+from ctglip.training.registry import SINGLE, Ground, MixtureSettings, asks_dictionary, parts_of
+from ctglip.training.sources import Source, SourceSettings, open_source
+from ctglip.types import Failure
 from ctglip.vocabulary.abnormalities import load_abnormalities
 from ctglip.vocabulary.organs import load_organs
 
@@ -30,24 +34,48 @@ class Assembly:
     """What a run works with.
 
     Attributes:
-        dataset: the training split.
-        sampler: which rows meet in a batch.
+        sources: what each part of the objective is fed with, by the part's name.
         objective: on its device.
         release: the model in training with all that travels with it.
         dictionaries: those that the store was made with.
+        rank, world: which share of each batch is made here.
     """
 
-    dataset: OrganDataset
-    sampler: BalancedSampler
-    objective: OrganText
+    sources: dict[str, Source]
+    objective: Objective
     release: Release
     dictionaries: Dictionaries
+    rank: int = 0
+    world: int = 1
+
+    def samples(self, step: int) -> Any:
+        """The samples of a step (this rank's share): a list; of a mixture one for each part, by its name."""
+        drawn = {name: source.batch(step, self.rank, self.world) for name, source in self.sources.items()}
+        return drawn if isinstance(self.objective, Mixture) else next(iter(drawn.values()))
 
     def batch(self, step: int) -> Any:
-        """The batch of a step: the same for the same seed, whatever came before."""
-        rng = self.sampler.rng(step)
-        rows = self.sampler.rows(rng)
-        return self.objective.collate(self.dataset.samples(rows, rng))
+        """The batch of a step (this rank's share): the same for the same seed, whatever came before."""
+        return self.objective.collate(self.samples(step))
+
+    def studies(self, step: int) -> list[str]:
+        """The studies of a step's batch, of all ranks."""
+        return list(dict.fromkeys(name for source in self.sources.values() for name in source.studies(step)))
+
+    @property
+    def sayings(self) -> list[OrganSayings]:
+        """What is said of which organ in training."""
+        return [said for source in self.sources.values() for said in source.sayings]
+
+    @property
+    def failures(self) -> list[Failure]:
+        """Studies that could not be read so far."""
+        found = {failure.study_id: failure for source in self.sources.values() for failure in source.failures}
+        return list(found.values())
+
+    def learned_scale(self) -> float:
+        """The learned inverse temperature of the contrast with findings; 1 where there is none."""
+        temperature = self.objective.diagnosis_scale
+        return 1.0 if temperature is None else float(temperature().detach())
 
 
 def shipped_dictionaries(store: Store) -> Dictionaries:
@@ -83,21 +111,84 @@ def assemble(
         config: the run's config.
         device: where the objective lives.
         progress: called with (studies done, studies) while crops are cut.
+
+    Raises:
+        ConfigError: the model's settings do not suit the objective.
+        StoreError: the store has not what the objective is fed with.
+        ModelError: weights to start from that cannot be had or do not fit.
     """
     dictionaries = shipped_dictionaries(store)
-    organs, abnormalities = dictionaries.organs, dictionaries.abnormalities
-    dataset = OrganDataset(store, "train", organs, abnormalities, config.data, config.seed, progress)
-    encoder = load_text_encoder(config.text)
-    bank = TextBank(run / "text_bank", encoder)
+    organs = dictionaries.organs
     names = tuple(name for name in organs.names if organs.grounding_labels(name))
+    encoder = load_text_encoder(config.text)
+    settings = model_settings(config, encoder.dim, len(names))
+    parts = parts_of(config.objective)
+    drawn = SourceSettings(config.data, config.sampling, config.scans, settings, config.seed)
+    sources = {
+        name: open_source(SINGLE[part.name].feed, store, dictionaries, drawn, asks_dictionary(part), progress)
+        for name, part in parts.items()
+    }
+    bank = TextBank(run / "text_bank", encoder)
     torch.manual_seed(config.seed)
-    shape = {"in_channels": config.data.crops.channels, "text_dim": encoder.dim}
-    model = OrganTextModel(config.model.model_copy(update=shape))
+    model = OrganTextModel(settings)
+    load_initial_weights(model.encoder)
+    release = _release(model, names, store, config, encoder)
     if config.initial is not None:
-        _start_from(Path(config.initial), model, encoder.hash, config.data.crops.model_dump(mode="json"))
-    release = Release(
+        _start_from(Path(config.initial), release)
+    prompts = Scorer(release).organ_prompts()
+    _fill_prompts(release, bank, [said for source in sources.values() for said in source.sayings])
+    prompt_ids = bank.ids([text for texts in prompts for text in texts])
+    owner = torch.tensor([number for number, texts in enumerate(prompts) for _ in texts])
+    built: dict[str, Objective] = {}
+    for name, part in parts.items():
+        ground = Ground(model, bank, dictionaries, names, prompt_ids, owner, sources[name].keys)
+        built[name] = SINGLE[part.name].build(ground, part)
+        sources[name].bind(bank.ids(sources[name].texts).tolist(), names)
+    return Assembly(sources, _joined(config, built).to(device), release, dictionaries)
+
+
+def model_settings(config: PretrainConfig, text_dim: int, organs: int) -> OrganTextModelSettings:
+    """The model's settings, completed by what inputs, text encoder and objective decide.
+
+    Raises:
+        ConfigError: code ``objective``: organs are asked of a model that finds none, or crops and whole scans that one
+            encoder sees have other windows.
+    """
+    parts, model = parts_of(config.objective).values(), config.model
+    feeds = {SINGLE[part.name].feed for part in parts}
+    grounding = model.grounding if "organs" in feeds else "none"
+    if "organs" in feeds and grounding == "none":
+        raise ConfigError(
+            "The objective asks for organs, and model.grounding is none.",
+            code="objective",
+            fix="Set model.grounding to crop, pool, box or query.",
+        )
+    crops, scans = config.data.crops, config.scans.input
+    if grounding == "crop" and "pairs" in feeds and crops.windows_hu != scans.windows_hu:
+        raise ConfigError(
+            f"One encoder sees crops with the windows {crops.windows_hu} and scans with {scans.windows_hu}.",
+            code="objective",
+            fix="Set scans.input.windows_hu to data.crops.windows_hu.",
+        )
+    return model.model_copy(
+        update={
+            "grounding": grounding,
+            "in_channels": crops.channels if grounding == "crop" else scans.channels,
+            "text_dim": text_dim,
+            "organs": organs if grounding == "query" or model.pooling == "attention" else 0,
+            "anatomy": any(part.name == "organ_text" for part in parts),
+            "whole_image": "pairs" in feeds,
+        }
+    )
+
+
+def _release(
+    model: OrganTextModel, organs: tuple[str, ...], store: Store, config: PretrainConfig, encoder: TextEncoder
+) -> Release:
+    reads_scans = model.settings.grounding != "crop" or model.settings.whole_image
+    return Release(
         model=model,
-        organs=names,
+        organs=organs,
         recipe=store.info.recipe,
         crops=config.data.crops.model_dump(mode="json"),
         organ_dictionary=resource("organ_dictionary"),
@@ -105,44 +196,44 @@ def assemble(
         text_settings=config.text,
         text_hash=encoder.hash,
         text_encoder=encoder,
+        scans=config.scans.input.model_dump(mode="json") if reads_scans else None,
     )
-    prompts = Scorer(release).organ_prompts()
-    _fill_prompts(release, bank, dataset)
-    ids = bank.ids([text for texts in prompts for text in texts])
-    owner = torch.tensor([number for number, texts in enumerate(prompts) for _ in texts])
-    objective = OrganText(model, bank, ids, owner, config.objective).to(device)
-    dataset.bind(bank.ids(dataset.texts).tolist(), names)
-    sampler = BalancedSampler(dataset.sayings, config.sampling, config.seed)
-    return Assembly(dataset, sampler, objective, release, dictionaries)
 
 
-def _start_from(folder: Path, model: OrganTextModel, text_hash: str, crops: dict[str, Any]) -> None:
+def _joined(config: PretrainConfig, parts: Mapping[str, Objective]) -> Objective:
+    if not isinstance(config.objective, MixtureSettings):
+        return next(iter(parts.values()))
+    return Mixture(parts, config.objective.weights)
+
+
+def _start_from(folder: Path, release: Release) -> None:
     """Copy a trained model's weights.
 
     Raises:
-        ModelError: code ``initial``: it sees other crops, reads another text encoder, or has another shape.
+        ModelError: code ``initial``: it sees other inputs, reads another text encoder, or has another shape.
     """
     before = load_release(folder)
-    if before.crops != crops or before.text_hash != text_hash:
+    if (before.crops, before.scans, before.text_hash) != (release.crops, release.scans, release.text_hash):
         raise ModelError(
-            f"{folder} was trained with other crops or another text encoder.",
+            f"{folder} was trained with other crops or scans, or another text encoder.",
             code="initial",
-            fix="Use its data.crops and text settings.",
+            fix="Use its data.crops, scans.input and text settings, or take its image encoder alone: "
+            "model.encoder.weights.",
         )
     try:
-        model.load_state_dict(before.model.state_dict())
+        release.model.load_state_dict(before.model.state_dict())
     except RuntimeError as error:
         raise ModelError(
             f"{folder} holds a model of another shape: {str(error).splitlines()[0]}",
             code="initial",
-            fix="Use its model settings.",
+            fix="Use its model settings, or take its image encoder alone: model.encoder.weights.",
         ) from error
 
 
-def _fill_prompts(release: Release, bank: TextBank, dataset: OrganDataset) -> None:
+def _fill_prompts(release: Release, bank: TextBank, sayings: Sequence[OrganSayings]) -> None:
     """Embed the dictionary's prompts for all organs, and for every question about a trained organ."""
     scorer = Scorer(release)
-    trained = {said.organ for said in dataset.sayings}
+    trained = {said.organ for said in sayings}
     pairs = [pair for pair in scorer.dictionaries.abnormalities.pairs() if pair[0] in trained]
     texts = [text for texts in scorer.organ_prompts() for text in texts]
     texts += [text for pair in pairs for side in scorer.prompts(pair) for text in side]

@@ -7,11 +7,13 @@ from typing import Literal
 from ctglip.config import Settings
 from ctglip.data.organs import DataSettings
 from ctglip.data.sampling import SamplingSettings
+from ctglip.data.studies import ScanDataSettings
 from ctglip.models.text import TextEncoderSettings
 from ctglip.models.towers import OrganTextModelSettings
 from ctglip.objectives.organ_text import OrganTextSettings
 from ctglip.training.loop import LoopSettings
 from ctglip.training.optim import OptimSettings
+from ctglip.training.registry import ObjectiveSettings
 
 
 class PretrainConfig(Settings):
@@ -19,8 +21,14 @@ class PretrainConfig(Settings):
 
     Attributes:
         seed: of weights, batches, texts and augmentations.
-        initial: start from the weights of this run or model folder rather than from chance.
-        model: ``in_channels`` and ``text_dim`` are set from the crops and the text encoder.
+        initial: start from the weights of this run or model folder rather than from chance (``model.encoder.weights``
+            names weights for the image encoder alone).
+        data: organs, texts and crops.
+        sampling: batches of crops.
+        scans: whole scans and their batches, for objectives that read them.
+        model: ``in_channels``, ``text_dim``, ``organs``, ``anatomy`` and ``whole_image`` are set from the inputs, the
+            text encoder and the objective; so is ``grounding`` where no objective asks for organs.
+        objective: one of ``organ_text``, ``organ_query``, ``global_pair``, ``mixture``, by its ``name``.
     """
 
     kind: Literal["pretrain"] = "pretrain"
@@ -28,8 +36,9 @@ class PretrainConfig(Settings):
     initial: str | None = None
     data: DataSettings = DataSettings()
     sampling: SamplingSettings = SamplingSettings()
+    scans: ScanDataSettings = ScanDataSettings()
     text: TextEncoderSettings = TextEncoderSettings()
     model: OrganTextModelSettings = OrganTextModelSettings()
-    objective: OrganTextSettings = OrganTextSettings()
+    objective: ObjectiveSettings = OrganTextSettings()
     optim: OptimSettings = OptimSettings()
     loop: LoopSettings = LoopSettings()

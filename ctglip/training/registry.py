@@ -1,0 +1,168 @@
+"""The objectives that can be trained: a new one is a line in ``SINGLE``."""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import torch
+from jaxtyping import Float, Int
+from pydantic import BeforeValidator, Field
+from torch import Tensor
+
+from ctglip.config import Settings
+from ctglip.errors import ConfigError
+from ctglip.features.text_bank import TextBank
+from ctglip.inference.scoring import Dictionaries
+from ctglip.models.towers import OrganTextModel
+from ctglip.objectives.base import Objective
+from ctglip.objectives.contrast import ContrastSettings, KeyFindings
+from ctglip.objectives.global_pair import GlobalPair, GlobalPairSettings
+from ctglip.objectives.organ_query import OrganQuery, OrganQuerySettings
+from ctglip.objectives.organ_text import OrganText, OrganTextSettings
+from ctglip.training.sources import Feed
+from ctglip.vocabulary.abnormalities import AbnormalityDictionary
+from ctglip.vocabulary.organs import OrganDictionary
+
+Keys = Sequence[tuple[str, frozenset[str]]]
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What objectives are built from.
+
+    Attributes:
+        model: the model to train.
+        bank: the text bank.
+        dictionaries: those that the store was made with.
+        organs: names in the order of organ ids.
+        prompt_ids, prompt_organ: ``[Q]``, the organ prompts in the bank, and the organ of each.
+        keys: what each text key of the samples stands for.
+    """
+
+    model: OrganTextModel
+    bank: TextBank
+    dictionaries: Dictionaries
+    organs: tuple[str, ...]
+    prompt_ids: Int[Tensor, " q"]
+    prompt_organ: Int[Tensor, " q"]
+    keys: Keys
+
+
+def _organ_text(ground: Ground, settings: OrganTextSettings) -> Objective:
+    prompts = (ground.prompt_ids, ground.prompt_organ)
+    member, findings = label_members(ground), _findings(ground, settings)
+    return OrganText(ground.model, ground.bank, *prompts, settings, findings, member)
+
+
+def _organ_query(ground: Ground, settings: OrganQuerySettings) -> Objective:
+    return OrganQuery(ground.model, ground.bank, label_members(ground), settings, _findings(ground, settings))
+
+
+def _global_pair(ground: Ground, settings: GlobalPairSettings) -> Objective:
+    if settings.targets == "hierarchy" or settings.asks_dictionary:
+        raise ConfigError(
+            "global_pair compares whole reports: targets: hierarchy and dictionary negatives are for organs.",
+            code="objective",
+            fix="Set targets to identity or equal_key, and negatives to batch.",
+        )
+    return GlobalPair(ground.model, ground.bank, settings)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One objective: its settings, what builds it, what it is fed with."""
+
+    settings: type[Settings]
+    build: Callable[[Ground, Any], Objective]
+    feed: Feed
+
+
+SINGLE: Mapping[str, Entry] = {
+    "organ_text": Entry(OrganTextSettings, _organ_text, "organs"),
+    "organ_query": Entry(OrganQuerySettings, _organ_query, "organs"),
+    "global_pair": Entry(GlobalPairSettings, _global_pair, "pairs"),
+}
+"""Objectives by the ``name`` of their settings."""
+
+if TYPE_CHECKING:
+    PartSettings = OrganTextSettings | OrganQuerySettings | GlobalPairSettings
+else:
+    _ANY = functools.reduce(operator.or_, (entry.settings for entry in SINGLE.values()))
+    PartSettings = Annotated[_ANY, Field(discriminator="name")]
+
+
+class MixtureSettings(Settings):
+    """Several objectives over one model.
+
+    Attributes:
+        parts: by a name of one's own.
+        weights: of each part: a number, or points (progress 0 to 1, weight) with straight lines between them.
+    """
+
+    name: Literal["mixture"] = "mixture"
+    parts: dict[str, PartSettings]
+    weights: dict[str, float | tuple[tuple[float, float], ...]]
+
+
+def _named(tree: Any) -> Any:
+    """Settings that do not say which objective they are for are organ_text's, the first there was."""
+    return {"name": "organ_text", **tree} if isinstance(tree, dict) else tree
+
+
+if TYPE_CHECKING:
+    ObjectiveSettings = PartSettings | MixtureSettings
+else:
+    ObjectiveSettings = Annotated[_ANY | MixtureSettings, Field(discriminator="name"), BeforeValidator(_named)]
+
+
+def parts_of(settings: ObjectiveSettings) -> dict[str, PartSettings]:
+    """The single objectives of a run's objective, by name."""
+    return settings.parts if isinstance(settings, MixtureSettings) else {settings.name: settings}
+
+
+def asks_dictionary(settings: Settings) -> bool:
+    """The objective compares with descriptions of the dictionary that are false."""
+    return isinstance(settings, ContrastSettings) and settings.asks_dictionary
+
+
+def label_members(ground: Ground) -> Float[Tensor, "o l"] | None:
+    """0/1, which labels of a store's label maps ground each organ (a shell is read as the organ it surrounds); None for
+    a model that does not read label maps."""
+    if ground.model.settings.grounding != "pool":
+        return None
+    organs = ground.dictionaries.organs
+    member = torch.zeros(len(ground.organs), 1 + max(organs.label_names()))
+    for row, name in enumerate(ground.organs):
+        member[row, list(organs.grounding_labels(name))] = 1
+    return member
+
+
+def key_findings(keys: Keys, organs: OrganDictionary, abnormalities: AbnormalityDictionary) -> KeyFindings:
+    """What each text key affirms, and what that implies: the same in every whole that the organ is a part of, and
+    everything above it in the hierarchy.
+
+    Args:
+        keys: organ, and the abnormalities that are affirmed in it.
+    """
+    said = [{(organ, name) for name in names} for organ, names in keys]
+    columns = sorted(set().union(*said))
+    place = {pair: number for number, pair in enumerate(columns)}
+    table = torch.zeros(len(said), len(columns), dtype=torch.long)
+    related = torch.zeros(len(columns), len(columns), dtype=torch.bool)
+    for row, pairs in enumerate(said):
+        table[row, [place[pair] for pair in pairs]] = 1
+    for row, (organ, name) in enumerate(columns):
+        above = {name, *abnormalities.ancestors(name)}
+        where = {organ, *organs.wholes_of(organ)}
+        related[row, [place[pair] for pair in columns if pair[0] in where and pair[1] in above]] = True
+    return KeyFindings(table, related)
+
+
+def _findings(ground: Ground, settings: ContrastSettings) -> KeyFindings | None:
+    if settings.targets != "hierarchy":
+        return None
+    return key_findings(ground.keys, ground.dictionaries.organs, ground.dictionaries.abnormalities)

@@ -1,0 +1,133 @@
+"""What objectives are fed with: samples of a step, drawn from a store's split ``train``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from ctglip.data.organs import DataSettings, OrganDataset
+from ctglip.data.sampling import BalancedSampler, SamplingSettings
+from ctglip.data.sayings import OrganSayings
+from ctglip.data.studies import PairDataset, ScanDataSettings, StudyDataset
+from ctglip.inference.scoring import Dictionaries
+from ctglip.models.towers import OrganTextModelSettings
+from ctglip.store.tables import Store
+from ctglip.types import Failure
+
+Progress = Callable[[int, int], None]
+Feed = Literal["organs", "pairs"]
+"""Organs with texts (as crops, or in whole scans where the model's grounding asks for them); scans with reports."""
+
+
+class Source(Protocol):
+    """Samples of each step.
+
+    Attributes:
+        texts: every text that can be drawn; ``bind`` gives their indices in the text bank.
+        keys: what each text key stands for, where texts are said of organs.
+        sayings: what is said of which organ.
+        failures: studies that could not be read so far.
+    """
+
+    @property
+    def texts(self) -> Sequence[str]: ...
+    @property
+    def keys(self) -> tuple[tuple[str, frozenset[str]], ...]: ...
+    @property
+    def sayings(self) -> Sequence[OrganSayings]: ...
+    @property
+    def failures(self) -> Sequence[Failure]: ...
+
+    def bind(self, text_ids: Sequence[int], organ_names: Sequence[str]) -> None:
+        """Take over the numbers that the text bank and the objective have for texts and organs."""
+
+    def batch(self, step: int, rank: int = 0, world: int = 1) -> Sequence[Any]:
+        """A rank's share of the samples of a step: the same for the same seed, whatever came before."""
+        ...
+
+    def studies(self, step: int) -> list[str]:
+        """The studies of a step's batch, of all ranks."""
+        ...
+
+
+@dataclass
+class CropSource:
+    """Crops of organs, drawn by a sampler."""
+
+    dataset: OrganDataset
+    sampler: BalancedSampler
+
+    @property
+    def texts(self) -> list[str]:
+        """Every text that can be drawn."""
+        return self.dataset.texts
+
+    @property
+    def keys(self) -> tuple[tuple[str, frozenset[str]], ...]:
+        """What each text key stands for."""
+        return self.dataset.keys
+
+    @property
+    def sayings(self) -> Sequence[OrganSayings]:
+        """What is said of each crop's organ."""
+        return self.dataset.sayings
+
+    @property
+    def failures(self) -> Sequence[Failure]:
+        """Studies that could not be read."""
+        return self.dataset.cache.failures
+
+    def bind(self, text_ids: Sequence[int], organ_names: Sequence[str]) -> None:
+        """As ``Source`` says."""
+        self.dataset.bind(text_ids, organ_names)
+
+    def batch(self, step: int, rank: int = 0, world: int = 1) -> Sequence[Any]:
+        """As ``Source`` says."""
+        rng = self.sampler.rng(step)
+        return self.dataset.samples(self.sampler.rows(rng)[rank::world], rng)
+
+    def studies(self, step: int) -> list[str]:
+        """As ``Source`` says."""
+        rows = self.sampler.rows(self.sampler.rng(step))
+        return list(dict.fromkeys(self.dataset.cache.places[row].study_id for row in rows))
+
+
+@dataclass(frozen=True)
+class SourceSettings:
+    """What decides what is drawn: the parts of a run's config that sources read."""
+
+    data: DataSettings
+    sampling: SamplingSettings
+    scans: ScanDataSettings
+    model: OrganTextModelSettings
+    seed: int
+
+
+def open_source(
+    feed: Feed,
+    store: Store,
+    dictionaries: Dictionaries,
+    settings: SourceSettings,
+    asks_dictionary: bool,
+    progress: Progress | None = None,
+) -> Source:
+    """The samples of a store's split ``train``.
+
+    Args:
+        feed: what is wanted.
+        asks_dictionary: negatives are drawn from the dictionary.
+        progress: called with (studies done, studies) while crops are cut.
+
+    Raises:
+        StoreError: the split is empty, or has not what is wanted.
+    """
+    data = settings.data if asks_dictionary else settings.data.model_copy(update={"negatives": 0})
+    split = (store, "train", dictionaries.organs, dictionaries.abnormalities, data)
+    if feed == "pairs":
+        return PairDataset(*split, settings.scans, settings.seed)
+    if settings.model.grounding == "crop":
+        dataset = OrganDataset(*split, settings.seed, progress)
+        return CropSource(dataset, BalancedSampler(dataset.sayings, settings.sampling, settings.seed))
+    assert settings.model.grounding != "none"
+    return StudyDataset(*split, settings.scans, settings.seed, settings.model.grounding)
