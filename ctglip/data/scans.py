@@ -20,6 +20,7 @@ from ctglip.data.crops import AIR_HU, axis_weights, resampled, standardised_size
 from ctglip.errors import CTGLIPError, StoreError
 from ctglip.store.tables import Store
 from ctglip.types import Failure, OrganRow, spacing_of
+from ctglip.vocabulary.organs import OrganDictionary
 
 
 class ScanSettings(Settings):
@@ -118,6 +119,14 @@ def render_scans(hu: Num[np.ndarray, "*n x y z"], settings: ScanSettings) -> Flo
         scaled = (hu.astype(np.float32) - low) * (2.0 / (high - low)) - 1.0
         np.clip(scaled, -1.0, 1.0, out=out[..., channel, :, :, :])
     return out
+
+
+def label_members(organs: OrganDictionary, names: Sequence[str]) -> Float[np.ndarray, "o l"]:
+    """0/1, which labels of a label map ground each of some organs; a shell is read as the organ that it surrounds."""
+    member = np.zeros((len(names), 1 + max(organs.label_names())), dtype=np.float32)
+    for row, name in enumerate(names):
+        member[row, list(organs.grounding_labels(name))] = 1
+    return member
 
 
 class ScanReader:

@@ -14,6 +14,7 @@ from pydantic import BeforeValidator, Field
 from torch import Tensor
 
 from ctglip.config import Settings
+from ctglip.data.scans import label_members
 from ctglip.errors import ConfigError
 from ctglip.features.text_bank import TextBank
 from ctglip.inference.scoring import Dictionaries
@@ -54,12 +55,12 @@ class Ground:
 
 def _organ_text(ground: Ground, settings: OrganTextSettings) -> Objective:
     prompts = (ground.prompt_ids, ground.prompt_organ)
-    member, findings = label_members(ground), _findings(ground, settings)
+    member, findings = _member(ground), _findings(ground, settings)
     return OrganText(ground.model, ground.bank, *prompts, settings, findings, member)
 
 
 def _organ_query(ground: Ground, settings: OrganQuerySettings) -> Objective:
-    return OrganQuery(ground.model, ground.bank, label_members(ground), settings, _findings(ground, settings))
+    return OrganQuery(ground.model, ground.bank, _member(ground), settings, _findings(ground, settings))
 
 
 def _global_pair(ground: Ground, settings: GlobalPairSettings) -> Objective:
@@ -129,18 +130,6 @@ def asks_dictionary(settings: Settings) -> bool:
     return isinstance(settings, ContrastSettings) and settings.asks_dictionary
 
 
-def label_members(ground: Ground) -> Float[Tensor, "o l"] | None:
-    """0/1, which labels of a store's label maps ground each organ (a shell is read as the organ it surrounds); None for
-    a model that does not read label maps."""
-    if ground.model.settings.grounding != "pool":
-        return None
-    organs = ground.dictionaries.organs
-    member = torch.zeros(len(ground.organs), 1 + max(organs.label_names()))
-    for row, name in enumerate(ground.organs):
-        member[row, list(organs.grounding_labels(name))] = 1
-    return member
-
-
 def key_findings(keys: Keys, organs: OrganDictionary, abnormalities: AbnormalityDictionary) -> KeyFindings:
     """What each text key affirms, and what that implies: the same in every whole that the organ is a part of, and
     everything above it in the hierarchy.
@@ -160,6 +149,13 @@ def key_findings(keys: Keys, organs: OrganDictionary, abnormalities: Abnormality
         where = {organ, *organs.wholes_of(organ)}
         related[row, [place[pair] for pair in columns if pair[0] in where and pair[1] in above]] = True
     return KeyFindings(table, related)
+
+
+def _member(ground: Ground) -> Float[Tensor, "o l"] | None:
+    """Which labels make up each organ; None for a model that reads no label maps."""
+    if ground.model.settings.grounding != "pool":
+        return None
+    return torch.from_numpy(label_members(ground.dictionaries.organs, ground.organs))
 
 
 def _findings(ground: Ground, settings: ContrastSettings) -> KeyFindings | None:

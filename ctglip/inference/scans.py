@@ -1,0 +1,88 @@
+"""Whole scans to embeddings of their organs. Each scan passes the encoder once, however many organs are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from ctglip.data.scans import ScanCut, ScanSettings, label_members, render_scans
+from ctglip.inference.encoding import OrganEmbeddings
+from ctglip.models.towers import OrganTextModel
+from ctglip.types import OrganRow
+from ctglip.vocabulary.organs import OrganDictionary
+
+
+def readable(cut: ScanCut, rows: Sequence[OrganRow], model: OrganTextModel, organs: OrganDictionary) -> list[bool]:
+    """Whether each organ can be read from a scan: a model that pools by label maps needs a voxel of it on the grid."""
+    if model.settings.grounding != "pool":
+        return [True] * len(rows)
+    there = np.bincount(cut.labels.ravel(), minlength=256) > 0 if cut.labels is not None else np.zeros(256, bool)
+    return [bool(there[list(organs.grounding_labels(row.organ))].any()) for row in rows]
+
+
+@torch.no_grad()
+def encode_scan(
+    model: OrganTextModel,
+    cut: ScanCut,
+    rows: Sequence[OrganRow],
+    organs: OrganDictionary,
+    names: Sequence[str],
+    settings: ScanSettings,
+) -> OrganEmbeddings:
+    """Embed some organs of one scan.
+
+    A model of whole images (``grounding: none``) has one vector for all organs of a scan: the scan's.
+
+    Args:
+        model: put into evaluation mode for the time, left as it was; of any grounding but ``crop``.
+        cut: the scan on the model's grid.
+        rows: the organs; all ``readable``.
+        organs: the dictionary that numbers the cut's labels.
+        names: the release's organs, in the order of the model's queries.
+        settings: which windows.
+    """
+    was_training = model.training
+    model.eval()
+    device = next(model.parameters()).device
+    image = torch.from_numpy(render_scans(cut.hu, settings))[None].to(device)
+    if model.settings.grounding == "none":
+        features = model.image(image).expand(len(rows), -1)
+        anatomy, diagnosis = None, model.whole(features)
+    else:
+        features = _study_features(model, image, cut, rows, organs, names)
+        anatomy = model.anatomy(features) if model.settings.anatomy else None
+        diagnosis = model.diagnosis(features)
+    model.train(was_training)
+    anatomy = torch.zeros_like(diagnosis) if anatomy is None else anatomy
+    return OrganEmbeddings(*(value.float().cpu().numpy() for value in (features, anatomy, diagnosis)))
+
+
+def _study_features(
+    model: OrganTextModel,
+    image: torch.Tensor,
+    cut: ScanCut,
+    rows: Sequence[OrganRow],
+    organs: OrganDictionary,
+    names: Sequence[str],
+) -> torch.Tensor:
+    kind, device = model.settings.grounding, image.device
+    asked = [row.organ for row in rows]
+    labels = member = boxes = None
+    if kind == "pool":
+        assert cut.labels is not None
+        labels = torch.from_numpy(cut.labels.astype(np.int64))[None].to(device)
+        member = torch.from_numpy(label_members(organs, asked)).to(device)
+    elif kind == "box":
+        boxes = torch.from_numpy(cut.boxes(rows)).to(device)
+    known = np.array([row.volume_ml > 0 for row in rows], dtype=np.float32)[:, None]
+    return model.study_features(
+        image,
+        torch.from_numpy(cut.sizes(rows) * known).to(device),
+        torch.tensor([names.index(name) for name in asked], dtype=torch.long, device=device),
+        torch.zeros(len(rows), dtype=torch.long, device=device),
+        labels,
+        member,
+        boxes,
+    )
