@@ -126,6 +126,11 @@ def standardised_size(voxel_mm: np.ndarray, volume_ml: float) -> Float[np.ndarra
     return np.array(size, dtype=np.float32)
 
 
+def voxel_mm(size: Float[np.ndarray, " 4"]) -> Float[np.ndarray, " 3"]:
+    """Millimetres per voxel, back from what a model is told of size."""
+    return np.exp(size[:3] * _LOG_MM[1] + _LOG_MM[0])
+
+
 def _extent(box: Box, spacing: tuple[float, float, float], organ: Organ) -> tuple[np.ndarray, np.ndarray]:
     """Lower and upper faces of the crop in voxel units of the volume (a voxel i reaches from i to i + 1)."""
     margin = (organ.grounding.margin_mm + organ.grounding.dilate_mm) / np.asarray(spacing)

@@ -1,70 +1,192 @@
-"""Checkpoints: all that a run needs to go on as if it had never stopped, in one file that is there whole or not.
+"""Checkpoints: all that a run needs to go on as if it had never stopped, in a folder that is there whole or not.
 
-Batches, texts and augmentations are functions of (seed, step), so the position in the data is the step itself.
+Tensors are written and read by ``torch.distributed.checkpoint`` as safetensors, the rest is JSON: unlike that
+module's own format, nothing here is a pickle, so a checkpoint from elsewhere cannot run code. Every rank holds the
+same state, so rank 0 writes it, and any number of ranks can read it. Batches, texts, augmentations and torch's chance
+are functions of (seed, step), so the place in the data and the state of the generators is the step itself.
 """
 
 from __future__ import annotations
 
-import pickle
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 
-from ctglip.errors import ModelError
-from ctglip.files import atomic_path, remove
+from ctglip.errors import CTGLIPError, ModelError
+from ctglip.files import atomic_path, file_checksum, read_json, remove, write_json
+from ctglip.training.ema import EMA
 
-KEEP = 2
+FORMAT_VERSION = 1
+_STATE = "state.json"
 
 
-def _path(folder: Path, step: int) -> Path:
-    return folder / f"step-{step:07d}.pt"
+@dataclass(frozen=True)
+class Training:
+    """What training changes.
+
+    Attributes:
+        objective: on its device.
+        optimizer: over its parameters.
+        ema: the average of its weights, where one is kept.
+    """
+
+    objective: nn.Module
+    optimizer: torch.optim.Optimizer
+    ema: EMA | None = None
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """For a while the objective holds the average of its weights, where one is kept."""
+        with self.ema.swapped(self.objective) if self.ema is not None else nullcontext():
+            yield
 
 
 def checkpoints(folder: Path) -> list[Path]:
     """The checkpoints of a run, oldest first."""
-    return sorted(folder.glob("step-*.pt"))
+    return sorted(path for path in folder.glob("step-*") if path.is_dir())
 
 
-def save_checkpoint(folder: Path, step: int, objective: nn.Module, optimizer: torch.optim.Optimizer) -> Path:
-    """Write the state after ``step`` steps; the last two checkpoints are kept."""
-    state: dict[str, Any] = {
-        "step": step,
-        "objective": objective.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "rng": torch.get_rng_state(),
-        "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-    }
-    with atomic_path(_path(folder, step)) as temporary:
-        torch.save(state, temporary)
-    for old in checkpoints(folder)[:-KEEP]:
-        remove(old)
-    return _path(folder, step)
+def save_checkpoint(folder: Path, step: int, training: Training, score: float | None = None, keep: int = 2) -> Path:
+    """Write the state after ``step`` steps; called on rank 0.
+
+    Args:
+        folder: of the run's checkpoints.
+        step: steps done.
+        training: what to write.
+        score: of the validation at this step, higher is better; None where there was none.
+        keep: the last so many stay, and the one with the best score.
+    """
+    from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
+
+    target = folder / f"step-{step:07d}"
+    with atomic_path(target) as temporary:
+        with _quiet():
+            save(_tensors(training), storage_writer=HuggingFaceStorageWriter(str(temporary)), no_dist=True)
+        sums = {file.name: file_checksum(file) for file in sorted(temporary.iterdir())}
+        about = {"format_version": FORMAT_VERSION, "step": step, "score": score, "files": sums}
+        write_json(temporary / _STATE, about)
+    best = best_checkpoint(folder)
+    for old in checkpoints(folder)[:-keep]:
+        if old != best:
+            remove(old)
+    return target
 
 
-def load_checkpoint(folder: Path, objective: nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    """Restore the newest checkpoint that can be read; returns its step, 0 where there is none.
+def best_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint with the best score, the later one of equals; None where none has a score."""
+    scored = [(score, path) for path in checkpoints(folder) if (score := checkpoint_score(path)) is not None]
+    return max(scored)[1] if scored else None
+
+
+def checkpoint_score(path: Path) -> float | None:
+    """The score that a checkpoint was saved with."""
+    try:
+        return read_json(path / _STATE)["score"]
+    except (CTGLIPError, KeyError, TypeError):
+        return None
+
+
+def load_checkpoint(folder: Path, training: Training) -> int:
+    """Restore the newest checkpoint that is whole; returns its step, 0 where there is none.
 
     Raises:
         ModelError: code ``checkpoint``: it belongs to a model of another shape.
     """
     for path in reversed(checkpoints(folder)):
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError):
-            continue
-        try:
-            objective.load_state_dict(state["objective"])
-            optimizer.load_state_dict(state["optimizer"])
-        except (RuntimeError, ValueError, KeyError) as error:
-            raise ModelError(
-                f"{path} does not fit the model of this config: {str(error).splitlines()[0]}",
-                code="checkpoint",
-                fix="Resume with the run's own config.",
-            ) from error
-        torch.set_rng_state(state["rng"])
-        if state["cuda_rng"] and torch.cuda.is_available():
-            torch.cuda.set_rng_state_all(state["cuda_rng"])
-        return int(state["step"])
+        if (about := _whole(path)) is not None:
+            restore(path, training)
+            return int(about["step"])
     return 0
+
+
+def restore(path: Path, training: Training) -> None:
+    """Read one checkpoint into the objects that train.
+
+    Raises:
+        ModelError: code ``checkpoint``: it belongs to a model of another shape.
+    """
+    found = _read(path)
+    try:
+        training.objective.load_state_dict(_part(found, "objective"))
+        training.optimizer.load_state_dict(_optimizer_state(training, _part(found, "optimizer")))
+        if training.ema is not None:
+            average = _part(found, "ema")
+            for name, value in training.ema.state.items():
+                value.copy_(average[name])
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise ModelError(
+            f"{path} does not fit the model of this config: {str(error).splitlines()[0]}",
+            code="checkpoint",
+            fix="Resume with the run's own config.",
+        ) from error
+
+
+def _tensors(training: Training) -> dict[str, Tensor]:
+    """All state under flat names: ``objective/...``, ``optimizer/...#exp_avg``, ``ema/...``."""
+    found = {f"objective/{name}": value for name, value in training.objective.state_dict().items()}
+    for name, parameter in _learned(training):
+        for key, value in training.optimizer.state.get(parameter, {}).items():
+            found[f"optimizer/{name}#{key}"] = torch.as_tensor(value)
+    if training.ema is not None:
+        found |= {f"ema/{name}": value for name, value in training.ema.state.items()}
+    return {name: value.detach().contiguous() for name, value in found.items()}
+
+
+def _learned(training: Training) -> Iterator[tuple[str, nn.Parameter]]:
+    names = {parameter: name for name, parameter in training.objective.named_parameters()}
+    for group in training.optimizer.param_groups:
+        for parameter in group["params"]:
+            yield names[parameter], parameter
+
+
+def _optimizer_state(training: Training, found: dict[str, Tensor]) -> dict[str, Any]:
+    """The optimiser's own form: state by number; rates and decay are the config's."""
+    state = training.optimizer.state_dict()
+    numbers = {name: number for number, (name, _) in enumerate(_learned(training))}
+    own: dict[int, dict[str, Tensor]] = {}
+    for full, value in found.items():
+        name, key = full.rsplit("#", 1)
+        own.setdefault(numbers[name], {})[key] = value
+    return {**state, "state": own}
+
+
+def _part(found: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(f"{prefix}/"): v for name, v in found.items() if name.startswith(f"{prefix}/")}
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint, on the CPU."""
+    from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
+
+    reader = HuggingFaceStorageReader(str(path))
+    listed: dict[str, Any] = reader.read_metadata().state_dict_metadata
+    found = {name: torch.empty(one.size, dtype=one.properties.dtype) for name, one in listed.items()}
+    with _quiet():
+        load(found, storage_reader=reader, no_dist=True)
+    return found
+
+
+def _whole(path: Path) -> dict[str, Any] | None:
+    """What a checkpoint says of itself, if all its files are as they were written."""
+    try:
+        about = read_json(path / _STATE)
+        same = all(file_checksum(path / name) == known for name, known in about["files"].items())
+        return about if same and about["format_version"] == FORMAT_VERSION else None
+    except (CTGLIPError, OSError, KeyError, TypeError):
+        return None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without its warning that one process writes alone, which is meant."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)
+        yield

@@ -7,8 +7,11 @@ each micro-batch again and send its part of that gradient through the encoder.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import fields, replace
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -17,12 +20,24 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ctglip.errors import ModelError
 from ctglip.objectives.base import Features, Losses, Objective, Report, join, total
+from ctglip.objectives.mixture import MixtureBatch
+from ctglip.objectives.samples import Batch, StudyBatch
 
+_POOL = ("pool", "pool_ids")
 _State = tuple[Tensor, list[Tensor]]
 
 
+def micro_batches(batch: Any, size: int) -> list[Any]:
+    """A collated batch as batches of at most ``size`` images, each with the texts that its own rows need.
+
+    The parts of a mixture are cut into equally many pieces, none of them empty.
+    """
+    images = [len(part.image) for part in _parts(batch)]
+    return _cut(batch, min(math.ceil(max(images) / size), *images))
+
+
 def cached_backward(
-    objective: Objective, micro_batches: Sequence[Any], autocast: bool = False
+    objective: Objective, micro_batches: Sequence[Any], autocast: bool = False, by_term: bool = False
 ) -> tuple[Losses, Report]:
     """Add the gradient of the joined batch to the parameters' ``grad``, with the memory of one micro-batch.
 
@@ -33,6 +48,7 @@ def cached_backward(
         objective: its ``encode`` must treat each row alone.
         micro_batches: what ``Objective.collate`` gives, on the objective's device.
         autocast: bfloat16 in the forward passes.
+        by_term: report the norm of each loss's gradient at the features.
 
     Returns:
         The losses and the report of the joined batch.
@@ -52,6 +68,8 @@ def cached_backward(
             value.requires_grad_()
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=autocast):
         losses, report = objective.compute(leaves)
+    if by_term:
+        report = report | gradient_by_term(losses, leaves)
     total(losses).backward()
     after, starts = _random_state(device), dict.fromkeys(leaves, 0)
     for batch, state in zip(micro_batches, states, strict=True):
@@ -59,6 +77,76 @@ def cached_backward(
         _push(_encode(objective, batch, autocast), leaves, starts)
     _restore(after, device)
     return losses, report
+
+
+def accumulated_backward(
+    objective: Objective, micro_batches: Sequence[Any], autocast: bool = False
+) -> tuple[Losses, Report]:
+    """Add up the gradients of micro-batches, each by its share of the rows: for losses that look at each row alone.
+
+    Args:
+        objective: one that is not ``batch_coupled``.
+        micro_batches: what ``Objective.collate`` gives, on the objective's device.
+        autocast: bfloat16 in the forward passes.
+
+    Returns:
+        The losses of the joined batch (exact where all rows count), and the report of the first micro-batch.
+    """
+    kind = next(objective.parameters()).device.type
+    rows = [sum(len(part) for part in _parts(batch)) for batch in micro_batches]
+    summed: Losses = {}
+    first: Report | None = None
+    for batch, count in zip(micro_batches, rows, strict=True):
+        with torch.autocast(kind, dtype=torch.bfloat16, enabled=autocast):
+            losses, report = objective(batch)
+        first = report if first is None else first
+        shares = {name: loss * (count / max(sum(rows), 1)) for name, loss in losses.items()}
+        total(shares).backward()
+        summed = {name: summed.get(name, 0) + share.detach() for name, share in shares.items()}
+    return summed, first or {}
+
+
+def gradient_by_term(losses: Losses, features: Features) -> Report:
+    """How hard each loss pulls at the features: the norm of its gradient there, all features together."""
+    wanted = [value for value in features.values() if value.requires_grad]
+    found = {}
+    for name, loss in losses.items():
+        if wanted and loss.requires_grad:
+            gradients = torch.autograd.grad(loss, wanted, retain_graph=True, allow_unused=True)
+            squares = [gradient.float().square().sum() for gradient in gradients if gradient is not None]
+            found[f"gradient_{name}"] = float(torch.stack(squares).sum().sqrt()) if squares else 0.0
+    return found
+
+
+def _parts(batch: Any) -> list[Any]:
+    return list(batch.parts.values()) if isinstance(batch, MixtureBatch) else [batch]
+
+
+def _cut(batch: Any, count: int) -> list[Any]:
+    if isinstance(batch, MixtureBatch):
+        cuts = {name: _cut(part, count) for name, part in batch.parts.items()}
+        return [MixtureBatch({name: cut[i] for name, cut in cuts.items()}) for i in range(count)]
+    bounds = [round(i * len(batch.image) / count) for i in range(count + 1)]
+    return [_piece(batch, *ends) for ends in pairwise(bounds)]
+
+
+def _piece(batch: Batch, start: int, stop: int) -> Batch:
+    """The images ``start .. stop - 1`` of a batch with their rows and texts."""
+    images = rows = torch.arange(start, stop)
+    if isinstance(batch, StudyBatch):
+        rows = ((batch.study_index >= start) & (batch.study_index < stop)).nonzero()[:, 0]
+    values: dict[str, Any] = {}
+    for field in fields(batch):
+        value = getattr(batch, field.name)
+        if value is not None and field.name not in _POOL:
+            value = value[images if field.name in ("image", "labels") else rows]
+        values[field.name] = value
+    if isinstance(batch, StudyBatch):
+        values["study_index"] = values["study_index"] - start
+    own = torch.cat([values["text_id"].flatten(), values["negative_ids"].flatten()]).unique()
+    kept = torch.isin(batch.pool_ids, own)
+    kept[0] |= not bool(kept.any())
+    return replace(batch, **{**values, "pool_ids": batch.pool_ids[kept], "pool": batch.pool[kept]})
 
 
 def _encode(objective: Objective, batch: Any, autocast: bool) -> Features:

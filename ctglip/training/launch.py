@@ -1,29 +1,64 @@
-"""``pretrain``: a store and a config become a run. The same function runs here or inside a Ray worker."""
+"""``pretrain``: a store and a config become a run. The same function runs here, under torchrun, or in Ray workers."""
 
 from __future__ import annotations
 
+import os
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ctglip.data.sayings import OrganSayings
-from ctglip.errors import ConfigError, ModelError
+from ctglip.errors import ConfigError, CTGLIPError, ModelError
+from ctglip.models.encoders import Encoder
 from ctglip.models.release import save_release
 from ctglip.store.tables import Store
-from ctglip.training.assembly import assemble
-from ctglip.training.checkpoint import load_checkpoint
-from ctglip.training.loop import train
+from ctglip.training.assembly import Assembly, assemble
+from ctglip.training.checkpoint import Training, best_checkpoint, load_checkpoint, restore
+from ctglip.training.ema import EMA
+from ctglip.training.loop import Around, Stopped, train
 from ctglip.training.optim import build_optimizer
+from ctglip.training.pairs import write_pairs
+from ctglip.training.ranks import Ranks, joined, share_batch_statistics
 from ctglip.training.recipe import PretrainConfig
-from ctglip.training.record import fingerprint, open_run
-from ctglip.training.tracking import read_metrics
-from ctglip.training.validation import build_validation
+from ctglip.training.record import begin_run, check_run, fingerprint
+from ctglip.training.tracking import Track, read_metrics
+from ctglip.training.validation import Validation, build_validation
 
 Progress = Callable[[int, int], None]
+Preparing = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Who is told what goes on, and who may end it.
+
+    Attributes:
+        progress: called with (steps done, steps).
+        preparing: called with (what, done, of) while crops are cut and texts are embedded.
+        track: another tracker, called with (step, numbers) at each line of the metrics.
+        stop: asked after each step (and while crops are cut) whether to save and end.
+    """
+
+    progress: Progress | None = None
+    preparing: Preparing | None = None
+    track: Track | None = None
+    stop: Callable[[], bool] | None = None
+
+    def prepared(self, what: str, done: int, of: int) -> None:
+        """Pass on what is being prepared.
+
+        Raises:
+            Stopped: at step 0, when ``stop`` says so.
+        """
+        if self.stop is not None and self.stop():
+            raise Stopped(0)
+        if self.preparing is not None:
+            self.preparing(what, done, of)
 
 
 def pretrain(
@@ -33,16 +68,24 @@ def pretrain(
     resume: bool = False,
     launch: str = "local",
     progress: Progress | None = None,
+    workers: int = 1,
+    watch: Watch | None = None,
 ) -> Path:
-    """Train an organ-text model on a store's split ``train``.
+    """Train a model on a store's split ``train``.
+
+    Under ``torchrun`` every process calls this with the same arguments: they share each batch,
+    and the first one writes.
 
     Args:
         store: the store.
-        run: folder to write: config.resolved.yaml, environment.json, metrics.jsonl, checkpoints/, text_bank/, model/.
+        run: folder to write: config.resolved.yaml, environment.json, pairs.html, metrics.jsonl, tensorboard/,
+            checkpoints/, text_bank/, model/.
         config: what to do.
         resume: go on from the newest checkpoint of the run; a finished run is left as it is.
-        launch: ``local``, or ``ray`` for one worker of Ray Train around the same function.
+        launch: ``local``, or ``ray`` for workers of Ray Train around the same function.
         progress: called with (steps done, steps).
+        workers: of Ray Train; store and run must be on a disk that all of them see.
+        watch: more to call; in place of ``progress``. Ray workers know ``progress`` alone.
 
     Returns:
         The run's ``model/`` folder.
@@ -51,18 +94,38 @@ def pretrain(
         ConfigError: an unknown ``launch``; the run exists and is not resumed, or is resumed with another config.
         StoreError: no store, an empty split, or the run belongs to other studies.
         ModelError: the text encoder cannot be loaded, or training went astray.
+        Stopped: ``watch.stop`` said so; a checkpoint was saved.
     """
     if launch not in ("local", "ray"):
         raise ConfigError(f"launch is {launch!r}, expected local or ray.")
+    if launch == "local" and workers != 1:
+        raise ConfigError(
+            f"{workers} workers are for --launch ray.",
+            fix=f"On one machine: torchrun --nproc-per-node {workers} -m ctglip pretrain ...",
+        )
+    watch = watch or Watch(progress)
     opened = Store.open(store)
     device = resolve_device(config.loop.device)
-    open_run(run, config, opened, resume, device, config.loop.threads or torch.get_num_threads())
-    if not (run / "model" / "config.json").is_file():
-        if launch == "ray":
-            _with_ray(store, run, config, progress)
-        else:
-            _train_run(opened, run, config, device, progress)
+    if launch == "ray":
+        check_run(run, config, opened, resume)
+        begin_run(run, config, opened, device, workers)
+        if not _finished(run):
+            _with_ray(store, run, config, workers, watch.progress)
+        return run / "model"
+    with joined(device) as ranks:
+        check_run(run, config, opened, resume)
+        finished = _finished(run)
+        ranks.wait()
+        if ranks.first:
+            begin_run(run, config, opened, device, ranks.world)
+        if not finished:
+            _train_run(opened, run, config, ranks, watch)
+        ranks.wait()
     return run / "model"
+
+
+def _finished(run: Path) -> bool:
+    return (run / "model" / "config.json").is_file()
 
 
 def resolve_device(wanted: str) -> str:
@@ -76,27 +139,47 @@ def resolve_device(wanted: str) -> str:
     return ("cuda" if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted
 
 
-def _train_run(store: Store, run: Path, config: PretrainConfig, device: str, progress: Progress | None) -> None:
+def _train_run(store: Store, run: Path, config: PretrainConfig, ranks: Ranks, watch: Watch) -> None:
     """Assemble, train from the newest checkpoint on, calibrate, release."""
-    if config.loop.threads:
-        torch.set_num_threads(config.loop.threads)
-    parts = assemble(store, run, config, device)
-    validation = build_validation(store, parts.release, parts.dictionaries, config.data)
-    optimizer = build_optimizer(parts.objective, config.optim)
-    start = load_checkpoint(run / "checkpoints", parts.objective, optimizer)
-    measure = validation.measure if validation else None
-    train(parts.objective, optimizer, parts.batch, start, run, config.loop, config.optim, measure, progress)
-    scale = float(parts.objective.diagnosis_scale().detach())
+    loop = config.loop
+    if loop.threads:
+        torch.set_num_threads(loop.threads)
+    parts = assemble(store, run, config, ranks.device, lambda done, of: watch.prepared("Cutting crops", done, of))
+    parts.rank, parts.world = ranks.rank, ranks.world
+    validation = build_validation(store, parts.release, parts.dictionaries, config.data) if ranks.first else None
+    share_batch_statistics(parts.objective, ranks)
+    average = EMA(parts.objective, loop.ema) if loop.ema else None
+    training = Training(parts.objective, build_optimizer(parts.objective, config.optim), average)
+    start = load_checkpoint(run / "checkpoints", training)
+    if ranks.first and loop.pairs and not (run / "pairs.html").exists():
+        write_pairs(run / "pairs.html", parts, config, loop.pairs)
+    if loop.compile:
+        for module in parts.objective.modules():
+            if isinstance(module, Encoder):
+                module.compile()
+    around = Around(validation.measure if validation else None, watch.progress, watch.track, watch.stop, parts.studies)
+    train(training, parts.batch, start, run, loop, config.optim, config.seed, ranks, around)
+    if ranks.first:
+        if loop.release == "best" and (best := best_checkpoint(run / "checkpoints")):
+            restore(best, training)
+        with training.averaged():
+            _release(store, run, config, parts, validation)
+    ranks.wait()
+
+
+def _release(store: Store, run: Path, config: PretrainConfig, parts: Assembly, validation: Validation | None) -> None:
+    """Calibrate and write ``model/``."""
     release = parts.release
     if validation:
+        scale = parts.learned_scale()
         release.calibration = validation.calibration(scale).model_dump(mode="json")
     release.provenance = {
         "kind": config.kind,
         "seed": config.seed,
         "steps": config.loop.steps,
         "studies": fingerprint(store),
-        "trained": trained_pairs(parts.dataset.sayings),
-        "failed_studies": [failure.study_id for failure in parts.dataset.cache.failures],
+        "trained": trained_pairs(parts.sayings),
+        "failed_studies": [failure.study_id for failure in parts.failures],
     }
     release.model.eval()
     save_release(run / "model", release)
@@ -112,13 +195,12 @@ def trained_pairs(sayings: Sequence[OrganSayings]) -> dict[str, list[str]]:
 
 def _ray_worker(job: dict[str, Any]) -> None:
     config = PretrainConfig.model_validate(job["config"])
-    _train_run(
-        Store.open(Path(job["store"])), Path(job["run"]), config, resolve_device(config.loop.device), progress=None
-    )
+    with joined(resolve_device(config.loop.device)) as ranks:
+        _train_run(Store.open(Path(job["store"])), Path(job["run"]), config, ranks, Watch())
 
 
-def _with_ray(store: Path, run: Path, config: PretrainConfig, progress: Progress | None) -> None:
-    """One Ray Train worker around the same function; progress is read from the run's metrics."""
+def _with_ray(store: Path, run: Path, config: PretrainConfig, workers: int, progress: Progress | None) -> None:
+    """Ray Train workers around the same function; progress is read from the run's metrics."""
     import ray
     from ray.train import RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
@@ -126,7 +208,8 @@ def _with_ray(store: Path, run: Path, config: PretrainConfig, progress: Progress
     job = {"store": str(store.resolve()), "run": str(run.resolve()), "config": config.model_dump(mode="json")}
     started = not ray.is_initialized()
     if started:
-        ray.init(include_dashboard=False, log_to_driver=False, configure_logging=False)
+        own = None if "RAY_ADDRESS" in os.environ else max(workers, os.cpu_count() or 1)
+        ray.init(num_cpus=own, include_dashboard=False, log_to_driver=False, configure_logging=False)
     finished = threading.Event()
     watcher = threading.Thread(target=_watch, args=(run, config.loop.steps, finished, progress), daemon=True)
     watcher.start()
@@ -135,16 +218,25 @@ def _with_ray(store: Path, run: Path, config: PretrainConfig, progress: Progress
             TorchTrainer(
                 _ray_worker,
                 train_loop_config=job,
-                scaling_config=ScalingConfig(num_workers=1, use_gpu=torch.cuda.is_available()),
+                scaling_config=ScalingConfig(num_workers=workers, use_gpu=resolve_device(config.loop.device) == "cuda"),
                 run_config=RunConfig(storage_path=scratch),
             ).fit()
     except Exception as error:
-        raise ModelError(f"The Ray worker failed: {error}", code="ray") from error
+        raise _ray_error(error) from error
     finally:
         finished.set()
         watcher.join()
         if started:
             ray.shutdown()
+
+
+def _ray_error(error: Exception) -> CTGLIPError:
+    """What a worker met, as it was where it is the user's fault."""
+    for failure in getattr(error, "worker_failures", {}).values():
+        for cause in (failure, getattr(failure, "cause", None), getattr(failure, "_base_exc", None)):
+            if isinstance(cause, CTGLIPError):
+                return cause
+    return ModelError(f"The Ray worker failed: {error}", code="ray")
 
 
 def _watch(run: Path, steps: int, finished: threading.Event, progress: Progress | None) -> None:

@@ -1,26 +1,29 @@
-"""The training loop: batch, losses, step; a line of numbers now and then, a checkpoint now and then."""
+"""The training loop: batch, step; a line of numbers now and then, a checkpoint now and then, an end at any time."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from pydantic import Field
-from torch import nn
 
 from ctglip.config import Settings
-from ctglip.errors import ModelError
-from ctglip.objectives.base import Objective, total
-from ctglip.training.checkpoint import save_checkpoint
-from ctglip.training.optim import OptimSettings, learning_rate
-from ctglip.training.tracking import Metrics
+from ctglip.objectives.base import Objective
+from ctglip.training.checkpoint import Training, save_checkpoint
+from ctglip.training.health import Collapse
+from ctglip.training.optim import OptimSettings, set_learning_rate
+from ctglip.training.ranks import Ranks
+from ctglip.training.step import Stepper, rows_of
+from ctglip.training.tracking import Metrics, Track
 
 Batches = Callable[[int], Any]
 """The batch of a step, on the CPU."""
+SCORE = "val_macro_auroc"
+"""The number of a validation that says which checkpoint is the best."""
 
 
 class LoopSettings(Settings):
@@ -30,94 +33,182 @@ class LoopSettings(Settings):
         steps: optimiser steps of the whole run.
         log_every: steps between lines of ``metrics.jsonl``.
         checkpoint_every: steps between checkpoints; the last step is always one.
+        keep: checkpoints that are kept: the last so many, and the best besides.
         validate_every: steps between validations; 0 validates at the end alone.
+        release: the weights of the last step, or those of the best validation.
         device: ``auto`` takes a GPU where there is one.
         autocast: bfloat16 in the forward pass (GPUs).
+        compile: compile the encoder (``torch.compile``); the first steps are slow.
         threads: torch threads on a CPU; 0 leaves torch's own choice.
         workers: worker processes that make batches; 0 makes them in one thread.
+        micro_batch: images that a process encodes at a time, for batches that do not fit its memory; the gradient is
+            that of the whole batch (GradCache), for about a third more time.
+        ema: decay of the weights' moving average, which is then what is validated and released; 0 keeps none.
+        tensorboard: write event files besides ``metrics.jsonl``.
+        gradient_norms: log how hard each loss pulls at the features.
+        collapse_after: stop when embeddings have been collapsed for so many steps; 0 never stops.
+        pairs: samples on the page that shows what is learned (``pairs.html``); 0 writes none.
     """
 
     steps: int = Field(default=1000, ge=1)
     log_every: int = Field(default=10, ge=1)
     checkpoint_every: int = Field(default=250, ge=1)
+    keep: int = Field(default=2, ge=1)
     validate_every: int = Field(default=0, ge=0)
+    release: Literal["last", "best"] = "last"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     autocast: bool = False
+    compile: bool = False
     threads: int = Field(default=0, ge=0)
     workers: int = Field(default=0, ge=0)
+    micro_batch: int | None = Field(default=None, ge=1)
+    ema: float = Field(default=0.0, ge=0, lt=1)
+    tensorboard: bool = True
+    gradient_norms: bool = False
+    collapse_after: int = Field(default=500, ge=0)
+    pairs: int = Field(default=12, ge=0)
+
+
+class Stopped(Exception):
+    """Training was asked to stop; ``step`` steps are done and saved."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__(f"Stopped after step {step}; a checkpoint was saved.")
+        self.step = step
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (Stopped, (self.step,))
+
+
+@dataclass(frozen=True)
+class Around:
+    """What a loop talks to while it runs; all of it may be missing.
+
+    Attributes:
+        validate: numbers to log at validation steps and at the end; called on rank 0.
+        progress: called with (steps done, steps).
+        track: another tracker, called with each line of the metrics.
+        stop: asked after each step whether to save and end.
+        studies: the studies of a step's batch, by which a message names them.
+    """
+
+    validate: Callable[[], dict[str, float]] | None = None
+    progress: Callable[[int, int], None] | None = None
+    track: Track | None = None
+    stop: Callable[[], bool] | None = None
+    studies: Callable[[int], Sequence[str]] | None = None
 
 
 def train(
-    objective: Objective,
-    optimizer: torch.optim.Optimizer,
+    training: Training,
     batches: Batches,
     start: int,
     run: Path,
     loop: LoopSettings,
     optim: OptimSettings,
-    validate: Callable[[], dict[str, float]] | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    seed: int = 0,
+    ranks: Ranks | None = None,
+    around: Around | None = None,
 ) -> None:
     """Train from step ``start`` to the end, writing metrics and checkpoints into the run.
 
     Args:
-        objective: model, losses and temperatures; on its device.
-        optimizer: over the objective's parameters.
-        batches: the batch of a step; made in a thread of its own while the step before it is computed.
+        training: objective (model, losses and temperatures, on its device), optimiser, average.
+        batches: this rank's slice of the batch of a step; made while the step before it is computed.
         start: steps already done.
-        validate: numbers to log at validation steps and at the end.
-        progress: called with (steps done, steps).
+        seed: of what is random inside of the model.
+        ranks: this process among those that train together; rank 0 writes.
 
     Raises:
-        ModelError: code ``not_finite``: a loss or gradient is not a number; names the step.
+        ModelError: code ``not_finite`` or ``collapsed``: names the step and its studies.
+        Stopped: ``around.stop`` said so; the state is saved.
     """
-    device = next(objective.parameters()).device
-    metrics = Metrics(run, start)
-    objective.train()
-    clock = time.perf_counter()
-    for step, (batch, waited) in zip(range(start, loop.steps), _prefetched(batches, start, loop.steps), strict=True):
-        rate = learning_rate(step, loop.steps, optim)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        values = _step(objective, optimizer, batch.to(device), loop.autocast, optim.clip, step)
-        done = step + 1
-        if done % loop.log_every == 0 or done == loop.steps:
-            seconds = time.perf_counter() - clock
-            clock = time.perf_counter()
-            metrics.write(done, {**values, "lr": rate, "seconds": seconds, "data_wait_s": waited})
-        if validate and (done == loop.steps or (loop.validate_every and done % loop.validate_every == 0)):
-            metrics.write(done, validate())
-            clock = time.perf_counter()
-        if done % loop.checkpoint_every == 0 or done == loop.steps:
-            save_checkpoint(run / "checkpoints", done, objective, optimizer)
-        if progress:
-            progress(done, loop.steps)
+    ranks, around = ranks or Ranks(), around or Around()
+    assert isinstance(training.objective, Objective)
+    step = Stepper(training, ranks, loop.micro_batch, loop.autocast, optim.clip, loop.gradient_norms)
+    write = _Writer(training, run, loop, ranks, around, start)
+    training.objective.train()
+    coming = _prefetched(batches, start, loop.steps)
+    try:
+        for done, (batch, waited) in zip(range(start, loop.steps), coming, strict=True):
+            ranks.seed(seed, done)
+            training.objective.progress = done / loop.steps
+            rate = set_learning_rate(training.optimizer, done, loop.steps, optim)
+            look = (done + 1) % loop.log_every == 0 or done + 1 == loop.steps
+            values = step(batch, done, look, lambda done=done: _studies(around, done))
+            if training.ema is not None:
+                training.ema.update(training.objective, done)
+            write.after(done + 1, {**values, "lr": rate} if look else {}, waited, rows_of(batch))
+    finally:
+        coming.close()
+        write.close()
 
 
-def _step(
-    objective: Objective, optimizer: torch.optim.Optimizer, batch: Any, autocast: bool, clip: float, step: int
-) -> dict[str, float]:
-    device = next(objective.parameters()).device.type
-    with torch.autocast(device, dtype=torch.bfloat16, enabled=autocast):
-        losses, report = objective(batch)
-    loss = total(losses)
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    norm = nn.utils.clip_grad_norm_(objective.parameters(), clip or float("inf"))
-    if not bool(torch.isfinite(loss)) or not bool(torch.isfinite(norm)):
-        studies = sorted(set(batch.study_index.tolist()))[:8] if hasattr(batch, "study_index") else []
-        raise ModelError(
-            f"The loss or its gradient is not a number at step {step} (losses "
-            f"{ {name: float(value.detach()) for name, value in losses.items()} }, studies {studies}).",
-            code="not_finite",
-            fix="Lower optim.lr, or look at those studies.",
-        )
-    optimizer.step()
-    named = {f"loss_{name}": float(value.detach()) for name, value in losses.items()}
-    return {"loss": float(loss.detach()), **named, **report, "gradient_norm": float(norm)}
+class _Writer:
+    """What is written after a step: numbers, validation, checkpoint; and whether to go on."""
+
+    def __init__(
+        self, training: Training, run: Path, loop: LoopSettings, ranks: Ranks, around: Around, start: int
+    ) -> None:
+        self.training, self.run, self.loop, self.ranks, self.around = training, run, loop, ranks, around
+        self.metrics = Metrics(run, start, loop.tensorboard, around.track) if ranks.first else None
+        self.collapse = Collapse(loop.collapse_after)
+        self.clock, self.waited, self.steps = time.perf_counter(), 0.0, 0
+
+    def after(self, done: int, values: dict[str, float], waited: float, rows: int) -> None:
+        """Log, validate, save, report, and stop where it is asked for."""
+        loop, last = self.loop, done == self.loop.steps
+        self.waited, self.steps = self.waited + waited, self.steps + 1
+        if values:
+            self._log(done, values, rows)
+        score = None
+        if last or (loop.validate_every and done % loop.validate_every == 0):
+            score = self._validate(done)
+        stop = self.around.stop is not None and self.ranks.any(self.around.stop())
+        if (score is not None or stop or last or done % loop.checkpoint_every == 0) and self.ranks.first:
+            save_checkpoint(self.run / "checkpoints", done, self.training, score, loop.keep)
+        if self.around.progress and self.ranks.first:
+            self.around.progress(done, loop.steps)
+        if stop and not last:
+            raise Stopped(done)
+
+    def close(self) -> None:
+        """Close what is open."""
+        if self.metrics:
+            self.metrics.close()
+
+    def _log(self, done: int, values: dict[str, float], rows: int) -> None:
+        seconds, steps = time.perf_counter() - self.clock, max(self.steps, 1)
+        speed = {
+            "seconds": seconds,
+            "data_wait_s": self.waited / steps,
+            "rows_per_s": rows * self.ranks.world * steps / max(seconds, 1e-9),
+        }
+        if self.metrics:
+            self.metrics.write(done, {**values, **speed})
+        self._restart()
+        self.collapse.check(done, values, rows, _studies(self.around, done - 1))
+
+    def _validate(self, done: int) -> float | None:
+        """The validation's score; None where there is none, and on other ranks than the first."""
+        values: dict[str, float] = {}
+        if self.around.validate and self.metrics:
+            with self.training.averaged():
+                values = self.around.validate()
+            self.metrics.write(done, values)
+        self.ranks.wait()
+        self._restart()
+        return values.get(SCORE)
+
+    def _restart(self) -> None:
+        self.clock, self.waited, self.steps = time.perf_counter(), 0.0, 0
 
 
-def _prefetched(batches: Batches, start: int, stop: int) -> Iterator[tuple[Any, float]]:
+def _studies(around: Around, step: int) -> Sequence[str]:
+    return around.studies(step) if around.studies else ()
+
+
+def _prefetched(batches: Batches, start: int, stop: int) -> Generator[tuple[Any, float], None, None]:
     """Batches one step ahead, each with the seconds that it was waited for."""
     with ThreadPoolExecutor(1) as pool:
         coming = pool.submit(batches, start) if start < stop else None

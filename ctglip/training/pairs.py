@@ -1,0 +1,172 @@
+"""Samples of what a run learns from, as a page: what the model sees, the text beside it, and what is false of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ctglip.data.crops import voxel_mm
+from ctglip.features.text_bank import TextBank
+from ctglip.files import write_text
+from ctglip.objectives.texts import Texts
+from ctglip.pages.pairs import NegativeText, PairSample, PairsPage, render
+from ctglip.pages.parts import Fact, Picture
+from ctglip.pages.pictures import best_slice, slice_picture
+from ctglip.training.assembly import Assembly
+from ctglip.training.recipe import PretrainConfig
+from ctglip.training.sources import CropSource, Source
+from ctglip.vocabulary.organs import OrganDictionary
+
+_DARK_HU = -300
+_NEGATIVES = 4
+_PIXELS = 288
+_SILENT = "Nothing is said of this organ: it teaches anatomy alone."
+_NOTES = (
+    "Pictures show what the model sees in the first step, with shifts and changes of HU as the augmentation has them; "
+    "the outline is the mask that goes with it.",
+    "A text that is false of an organ is worded now as in the dictionary, now as in another study's report.",
+)
+
+
+def write_pairs(path: Path, parts: Assembly, config: PretrainConfig, count: int) -> None:
+    """Write the page of the first batch's pairs: picture, mask outline, text, sampled negatives.
+
+    Args:
+        path: the page.
+        parts: the run's; its first batch is drawn as training draws it, augmentation included.
+        config: the run's.
+        count: samples at most, shared by the parts of a mixture.
+    """
+    bank = next(module.bank for module in parts.objective.modules() if isinstance(module, Texts))
+    share = -(-count // len(parts.sources))
+    samples = [s for source in parts.sources.values() for s in _samples(source, parts, config, bank)[:share]]
+    learned = [said for said in parts.sayings if said.statements]
+    facts = (
+        Fact("Organs with a text", str(len(learned)), f"{sum(said.kind == 'abnormal' for said in learned)} abnormal"),
+        Fact("Grid of a crop", " × ".join(map(str, config.data.crops.grid))),
+        Fact("Negatives of each organ", str(config.data.negatives)),
+    )
+    write_text(path, render(PairsPage("What this run learns from", tuple(samples[:count]), facts, _NOTES)))
+
+
+def _samples(source: Source, parts: Assembly, config: PretrainConfig, bank: TextBank) -> list[PairSample]:
+    drawn = source.batch(0, parts.rank, parts.world)
+    if isinstance(source, CropSource):
+        rng = source.sampler.rng(0)
+        rows = dict(zip(map(id, drawn), source.sampler.rows(rng)[parts.rank :: parts.world], strict=True))
+        return [_crop(one, source, rows[id(one)], config, bank, parts.dictionaries.organs) for one in _in_turn(drawn)]
+    names = source.studies(0)
+    studies = names if len(names) == len(drawn) else [""] * len(drawn)
+    windows = config.scans.input.windows_hu
+    return [
+        found
+        for one, study_id in zip(drawn, studies, strict=True)
+        for found in _scan(one, study_id, parts.release.organs, windows, bank, parts.dictionaries.organs)
+    ]
+
+
+def _in_turn(samples: Sequence[Any]) -> list[Any]:
+    """Those with a text first, one of each organ, then the next of each."""
+    by_organ: dict[int, list[Any]] = {}
+    for one in sorted(samples, key=lambda one: one.text_id < 0):
+        by_organ.setdefault(one.organ_id, []).append(one)
+    turns = max(len(places) for places in by_organ.values())
+    return [places[turn] for turn in range(turns) for places in by_organ.values() if turn < len(places)]
+
+
+def _crop(
+    sample: Any, source: CropSource, row: int, config: PretrainConfig, bank: TextBank, organs: OrganDictionary
+) -> PairSample:
+    dataset = source.dataset
+    said, texts, place = dataset.sayings[row], dataset.texts, dataset.cache.places[row]
+    name = organs[said.organ].display
+    text = _text(bank, sample.text_id)
+    own = {texts[number] for statement in said.statements for number in statement.own}
+    denied = [words for key, words in dataset.wordings.items() if key[0] == said.organ and key[1] in said.hard]
+    hard = {texts[number] for words in denied for number in (*words.dictionary, *words.reports)}
+    false = [_text(bank, number) for number in sample.negative_ids[:_NEGATIVES] if number >= 0]
+    cut = (Fact("Cut off", "by the field of view"),) if place.row.touches_border else ()
+    x, y, z = voxel_mm(np.asarray(sample.size))
+    return PairSample(
+        study_id=place.study_id,
+        organ=name,
+        text=text or _SILENT,
+        source=("report sentence" if text in own else "dictionary wording") if text else "",
+        picture=_picture(
+            np.asarray(sample.image), config.data.crops.windows_hu, (float(x), float(y), float(z)),
+            {name: np.asarray(sample.mask)[0] > 0.5}, f"the crop of {name} of study {place.study_id}",
+        ),
+        negatives=tuple(NegativeText(one, one in hard) for one in false),
+        facts=(Fact("Volume", f"{place.row.volume_ml:.0f} ml"), *cut),
+    )  # fmt: skip
+
+
+def _scan(
+    sample: Any, study_id: str, names: Sequence[str], windows: Any, bank: TextBank, organs: OrganDictionary
+) -> Iterator[PairSample]:
+    """A whole scan with its text, or with each of its organs."""
+    image, subject = np.asarray(sample.image), f"study {study_id}" if study_id else "a scan"
+    if not hasattr(sample, "organ_id"):
+        picture = _picture(image, windows, (1.0, 1.0, 1.0), {}, subject)
+        yield PairSample(study_id, "Whole scan", _text(bank, sample.text_id), "report", picture)
+        return
+    for number, organ_id in enumerate(sample.organ_id[:3]):
+        organ = organs[names[int(organ_id)]]
+        picture = _picture(
+            image, windows, (1.0, 1.0, 1.0), {organ.display: _found(sample, number, organ.name, organs)}, subject
+        )
+        false = [_text(bank, one) for one in sample.negative_ids[number][:_NEGATIVES] if one >= 0]
+        negatives = tuple(NegativeText(one) for one in false)
+        text = _text(bank, sample.text_id[number]) or _SILENT
+        yield PairSample(study_id, organ.display, text, "", picture, negatives)
+
+
+def _found(sample: Any, number: int, organ: str, organs: OrganDictionary) -> np.ndarray:
+    """Where an organ is, by its labels or its box."""
+    if sample.labels is not None:
+        return np.isin(np.asarray(sample.labels), list(organs.grounding_labels(organ)))
+    inside = np.zeros(np.asarray(sample.image).shape[1:], dtype=bool)
+    if sample.boxes is not None:
+        ends = np.asarray(sample.boxes)[number].round().astype(int)
+        inside[tuple(slice(low, high) for low, high in zip(ends[::2], ends[1::2], strict=True))] = True
+    return inside
+
+
+def _picture(
+    image: np.ndarray,
+    windows: Sequence[tuple[float, float]],
+    spacing_mm: tuple[float, float, float],
+    masks: Mapping[str, np.ndarray],
+    subject: str,
+) -> Picture | None:
+    """An axial slice in the window that shows the organ best; None for films, and where no channel is a window."""
+    if not windows or image.ndim != 4:
+        return None
+    inside = next(iter(masks.values()), np.ones(image.shape[1:], dtype=bool))
+    widths = [high - low for low, high in windows]
+    channel = int(np.argmin(widths))
+    widest = int(np.argmax(widths))
+    if inside.any() and float(np.median(_hu(image, windows, widest)[inside])) < _DARK_HU:
+        channel = widest
+    labels = inside.astype(np.uint8) if masks else None
+    shown = {name: [1] for name in masks}
+    index = best_slice(image.shape[1:], "axial", labels, shown)
+    return slice_picture(
+        _hu(image, windows, channel), spacing_mm, "axial", index, labels, shown,
+        window_hu=windows[channel], longest_px=_PIXELS, subject=subject,
+    )  # fmt: skip
+
+
+def _hu(image: np.ndarray, windows: Sequence[tuple[float, float]], channel: int) -> np.ndarray:
+    """HU of a rendered channel, as far as its window reaches."""
+    low, high = windows[channel]
+    return low + (image[channel].astype(np.float32) + 1) / 2 * (high - low)
+
+
+def _text(bank: TextBank, number: Any) -> str:
+    import torch
+
+    return bank.texts(torch.tensor([int(number)]))[0] if int(number) >= 0 else ""

@@ -1,0 +1,135 @@
+"""One optimisation step: forward, losses, backward, clipping, update; whole or in micro-batches, on any rank."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from ctglip.objectives.base import Losses, Objective, Report, total
+from ctglip.training.checkpoint import Training
+from ctglip.training.gradcache import accumulated_backward, cached_backward, gradient_by_term, micro_batches
+from ctglip.training.health import not_finite
+from ctglip.training.ranks import Ranks
+
+
+class Clock:
+    """Seconds of the parts of a step, by name; a GPU's work is waited for, so it is used at log steps alone."""
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+        self.seconds: dict[str, float] = {}
+        self._last = self._now()
+
+    def mark(self, name: str) -> None:
+        """What ran since the last mark was ``name``."""
+        now = self._now()
+        self.seconds[f"{name}_s"] = self.seconds.get(f"{name}_s", 0.0) + now - self._last
+        self._last = now
+
+    def _now(self) -> float:
+        if self.device.startswith("cuda"):
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+
+class _Forward(nn.Module):
+    """``compute(encode(batch))`` with a look at the clock between; what DDP wraps."""
+
+    def __init__(self, objective: Objective) -> None:
+        super().__init__()
+        self.objective = objective
+        self.clock: Clock | None = None
+        self.by_term = False
+
+    def forward(self, batch: Any) -> tuple[Losses, Report]:
+        features = self.objective.encode(batch)
+        if self.clock:
+            self.clock.mark("encode")
+        losses, report = self.objective.compute(features)
+        return losses, report | (gradient_by_term(losses, features) if self.by_term else {})
+
+
+class Stepper:
+    """Takes the steps of a run.
+
+    Args:
+        training: what is trained; its objective is an ``Objective``.
+        ranks: this process among the others.
+        micro_batch: images that are encoded at a time; None: all of the batch.
+        autocast: bfloat16 in the forward pass.
+        clip: largest norm of the gradient; 0 does not clip.
+        by_term: report each loss's gradient norm at log steps.
+    """
+
+    def __init__(
+        self, training: Training, ranks: Ranks, micro_batch: int | None, autocast: bool, clip: float, by_term: bool
+    ) -> None:
+        assert isinstance(training.objective, Objective)
+        self.objective, self.optimizer = training.objective, training.optimizer
+        self.parameters: Sequence[nn.Parameter] = [p for p in self.objective.parameters() if p.requires_grad]
+        self.ranks, self.micro_batch, self.autocast = ranks, micro_batch, autocast
+        self.clip, self.by_term = clip, by_term
+        self._forward = _Forward(self.objective)
+        self._wrapped = ranks.wrapped(self._forward) if micro_batch is None else None
+
+    def __call__(self, batch: Any, step: int, look: bool, studies: Callable[[], Sequence[str]]) -> dict[str, float]:
+        """One step.
+
+        Args:
+            batch: this rank's slice of the batch, on the CPU.
+            step: steps done so far.
+            look: this step is logged: numbers are wanted.
+            studies: names the batch's studies, where something is wrong with it.
+
+        Returns:
+            Losses, report, gradient norm and seconds; nothing where ``look`` is False.
+
+        Raises:
+            ModelError: code ``not_finite``.
+        """
+        clock = Clock(self.ranks.device) if look else None
+        self.optimizer.zero_grad(set_to_none=True)
+        losses, report = self._backward(batch, look, clock)
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.clip or float("inf"))
+        loss = total({name: value.detach() for name, value in losses.items()})
+        if not (bool(torch.isfinite(loss)) and bool(torch.isfinite(norm))):
+            raise not_finite(losses, step, studies())
+        self.optimizer.step()
+        if clock is None:
+            return {}
+        clock.mark("update")
+        named = {f"loss_{name}": float(value.detach()) for name, value in losses.items()}
+        values = {"loss": float(loss), **named, **report, "gradient_norm": float(norm)}
+        return self.ranks.mean({**values, **clock.seconds})
+
+    def _backward(self, batch: Any, look: bool, clock: Clock | None) -> tuple[Losses, Report]:
+        by_term = look and self.by_term
+        if self._wrapped is not None:
+            self._forward.clock, self._forward.by_term = clock, by_term
+            device = torch.device(self.ranks.device)
+            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.autocast):
+                losses, report = self._wrapped(batch.to(device))
+            if clock:
+                clock.mark("loss")
+            total(losses).backward()
+        else:
+            assert self.micro_batch is not None
+            parts = [part.to(self.ranks.device) for part in micro_batches(batch, self.micro_batch)]
+            if self.objective.batch_coupled:
+                losses, report = cached_backward(self.objective, parts, self.autocast, by_term)
+            else:
+                losses, report = accumulated_backward(self.objective, parts, self.autocast)
+            self.ranks.average_gradients(self.parameters)
+        if clock:
+            clock.mark("backward" if self._wrapped is not None else "encode_loss_backward")
+        return losses, report
+
+
+def rows_of(batch: Any) -> int:
+    """Rows of a batch; of the smallest part of a mixture."""
+    parts: Sequence[Any] = list(batch.parts.values()) if hasattr(batch, "parts") else [batch]
+    return min(len(part) for part in parts)
