@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from ctglip.data.cache import CropCache, Place, cut_places, places_of
+from ctglip.data.cache import Place, cut_places, places_of
 from ctglip.data.organs import DataSettings, findings_by_study, studies_of, trainable_organs
+from ctglip.data.scans import ScanCut, ScanReader, ScanSettings
 from ctglip.errors import StoreError
 from ctglip.evaluation.bootstrap import Question, macro_draws
 from ctglip.evaluation.calibration import fit_calibration
 from ctglip.evaluation.labels import Labels, labels_from_findings
 from ctglip.evaluation.zero_shot import Scores
 from ctglip.inference.encoding import OrganEmbeddings, encode_crops
+from ctglip.inference.scans import encode_scan, readable
 from ctglip.inference.scoring import Calibration, Dictionaries, Scorer
 from ctglip.models.release import Release
 from ctglip.store.tables import Store
+from ctglip.vocabulary.organs import OrganDictionary
 
 
 @dataclass(frozen=True)
@@ -25,35 +29,39 @@ class Validation:
 
     Attributes:
         release: the model in training, with its prompts.
-        cache: crops.
+        places: the organs that it is asked about.
+        encode: what the model makes of them now.
         labels: what the reports say.
-        data: settings of the crops.
     """
 
     release: Release
-    cache: CropCache
+    places: Sequence[Place]
+    encode: Callable[[], OrganEmbeddings]
     labels: Labels
-    data: DataSettings
 
     def measure(self) -> dict[str, float]:
-        """Macro AUROC over pairs with both answers, and organ recognition."""
-        scorer = Scorer(self.release)
-        embeddings = encode_crops(self.release.model, self.cache, self.data.crops)
+        """Macro AUROC over pairs with both answers, and organ recognition where the model learns it."""
+        scorer, embeddings = self._now()
         judged = {pair: known for pair, known in self.labels.items() if known.both()}
-        said = scorer.recognise(embeddings.anatomy)
-        names = self.release.organs
-        right = [names[int(i)] == place.organ for i, place in zip(said, self.cache.places, strict=True)]
-        values = {"val_organ_top1": float(np.mean(right)), "val_pairs": float(len(judged))}
+        values = {"val_pairs": float(len(judged))}
+        if self.release.model.settings.anatomy:
+            names, said = self.release.organs, scorer.recognise(embeddings.anatomy)
+            right = [names[int(i)] == place.organ for i, place in zip(said, self.places, strict=True)]
+            values["val_organ_top1"] = float(np.mean(right))
         if judged:
             values["val_macro_auroc"] = macro_auroc(judged, self._differences(scorer, embeddings, judged))
         return values
 
     def calibration(self, learned_scale: float) -> Calibration:
         """Scale, bias and thresholds fitted on this split."""
-        scorer = Scorer(self.release)
-        embeddings = encode_crops(self.release.model, self.cache, self.data.crops)
+        scorer, embeddings = self._now()
         differences = self._differences(scorer, embeddings, self.labels)
         return fit_calibration(self.labels, differences, learned_scale, "findings of the split val")
+
+    def _now(self) -> tuple[Scorer, OrganEmbeddings]:
+        """The model as it is: its prompts (a text encoder may be trained along) and its organs."""
+        self.release.refresh()
+        return Scorer(self.release), self.encode()
 
     @staticmethod
     def _differences(scorer: Scorer, embeddings: OrganEmbeddings, labels: Labels) -> Scores:
@@ -78,10 +86,46 @@ def build_validation(
     except StoreError:
         return None
     names = data.organs or trainable_organs(store, organs, abnormalities)
-    places: list[Place] = places_of(store, study_ids, names, data.crops)
+    places = places_of(store, study_ids, names, data.crops)
     if not places:
         return None
-    cache = cut_places(store, places, data.crops, organs, data.threads)
+    crops = release.model.settings.grounding == "crop"
+    found = _crops(store, release, places, data, organs) if crops else _scans(store, release, places, data, organs)
+    if not found[0]:
+        return None
     findings = findings_by_study(store, set(study_ids))
-    labels = labels_from_findings(findings, cache.places, organs, abnormalities, data.silence_is_normal)
-    return Validation(release, cache, labels, data)
+    labels = labels_from_findings(findings, found[0], organs, abnormalities, data.silence_is_normal)
+    return Validation(release, *found, labels)
+
+
+Asked = tuple[Sequence[Place], Callable[[], OrganEmbeddings]]
+
+
+def _crops(store: Store, release: Release, places: list[Place], data: DataSettings, organs: OrganDictionary) -> Asked:
+    cache = cut_places(store, places, data.crops, organs, data.threads)
+    return cache.places, lambda: encode_crops(release.model, cache, data.crops, organs=release.organs)
+
+
+def _scans(store: Store, release: Release, places: list[Place], data: DataSettings, organs: OrganDictionary) -> Asked:
+    """Scans are kept on the model's grid; organs too small for it are not asked about."""
+    settings = ScanSettings.model_validate(release.scans)
+    by_study: dict[str, list[Place]] = {}
+    for place in places:
+        by_study.setdefault(place.study_id, []).append(place)
+    reader = ScanReader(store, settings, len(by_study), 0.0, data.threads)
+    asked: list[tuple[ScanCut, list[Place]]] = []
+    for (_, some), cut in zip(by_study.items(), reader.read(list(by_study)), strict=True):
+        if cut is not None:
+            keep = readable(cut, [place.row for place in some], release.model, organs)
+            asked.append((cut, [place for place, there in zip(some, keep, strict=True) if there]))
+    asked = [(cut, some) for cut, some in asked if some]
+
+    def encode() -> OrganEmbeddings:
+        found = [
+            encode_scan(release.model, cut, [place.row for place in some], organs, release.organs, settings)
+            for cut, some in asked
+        ]
+        parts = ("features", "anatomy", "diagnosis")
+        return OrganEmbeddings(*(np.concatenate([getattr(one, part) for one in found]) for part in parts))
+
+    return [place for _, some in asked for place in some], encode
