@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from ctglip.config import Settings
+from ctglip.data.loading import Batches, prefetched
 from ctglip.objectives.base import Objective
 from ctglip.training.checkpoint import Training, save_checkpoint
 from ctglip.training.health import Collapse
@@ -20,8 +20,6 @@ from ctglip.training.ranks import Ranks
 from ctglip.training.step import Stepper, rows_of
 from ctglip.training.tracking import Metrics, Track
 
-Batches = Callable[[int], Any]
-"""The batch of a step, on the CPU."""
 SCORE = "val_macro_auroc"
 """The number of a validation that says which checkpoint is the best."""
 
@@ -128,7 +126,7 @@ def train(
     step = Stepper(training, ranks, loop.micro_batch, loop.autocast, optim.clip, loop.gradient_norms)
     write = _Writer(training, run, loop, ranks, around, start)
     training.objective.train()
-    coming = _prefetched(batches, start, loop.steps)
+    coming = prefetched(batches, start, loop.steps, loop.workers)
     try:
         for done, (batch, waited) in zip(range(start, loop.steps), coming, strict=True):
             ranks.seed(seed, done)
@@ -206,16 +204,3 @@ class _Writer:
 
 def _studies(around: Around, step: int) -> Sequence[str]:
     return around.studies(step) if around.studies else ()
-
-
-def _prefetched(batches: Batches, start: int, stop: int) -> Generator[tuple[Any, float], None, None]:
-    """Batches one step ahead, each with the seconds that it was waited for."""
-    with ThreadPoolExecutor(1) as pool:
-        coming = pool.submit(batches, start) if start < stop else None
-        for step in range(start, stop):
-            assert coming is not None
-            clock = time.perf_counter()
-            batch = coming.result()
-            waited = time.perf_counter() - clock
-            coming = pool.submit(batches, step + 1) if step + 1 < stop else None
-            yield batch, waited
