@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
 out = Console()
 err = Console(stderr=True)
@@ -28,6 +40,7 @@ def progress(label: str) -> Iterator[Report]:
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
+        _Rate(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
@@ -37,16 +50,27 @@ def progress(label: str) -> Iterator[Report]:
 
 
 def _lines(label: str) -> Report:
-    shown = -1
+    shown, first, start = -1, 0, time.monotonic()
 
     def report(done: int, total: int) -> None:
-        nonlocal shown
+        nonlocal shown, first
         tenth = 10 * done // max(total, 1)
+        first = done if shown < 0 else first
         if tenth > shown:
             shown = tenth
-            err.print(f"{label}: {done}/{total}", highlight=False)
+            rate = (done - first) / max(time.monotonic() - start, 1e-9)
+            left = f", {rate:.3g}/s, {timedelta(seconds=round((total - done) / rate))} left" if done > first else ""
+            err.print(f"{label}: {done}/{total}{left}", highlight=False)
 
     return report
+
+
+class _Rate(ProgressColumn):
+    """Things done in a second."""
+
+    def render(self, task: Task) -> Text:
+        """The rate of late, or nothing."""
+        return Text(f"{task.speed:.3g}/s" if task.speed else "")
 
 
 def result(value: dict[str, Any], as_json: bool, text: str) -> None:

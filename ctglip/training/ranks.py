@@ -7,6 +7,7 @@ so N ranks take the step that one process takes on the whole batch.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -95,7 +96,9 @@ class Ranks:
             return module
         from torch.nn.parallel import DistributedDataParallel
 
-        return DistributedDataParallel(module, broadcast_buffers=False, find_unused_parameters=True)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+            return DistributedDataParallel(module, broadcast_buffers=False, find_unused_parameters=True)
 
     def seed(self, seed: int, step: int) -> None:
         """Make torch's chance in a step (dropout) a function of seed, step and rank, so that it needs no saving."""
