@@ -11,6 +11,8 @@ from ctglip.text.places import Place, find_places
 
 _LISTS = frozenset({"and", "or", ",", "/", "&", "nor"})
 _COORDINATED = _LISTS | SIDES.keys()
+_REACH = 16
+"""Words at most between "the largest" and its place."""
 
 
 class Sentence:
@@ -59,7 +61,19 @@ class Attachment:
 
     def places_of(self, thing: Thing) -> list[Place]:
         """The places that a thing is in, lymph nodes as their stations; empty where no place fits."""
-        return self._stations(thing, self._candidates(thing))
+        places = self._candidates(thing)
+        return [*self._stations(thing, places), *self._stations(thing, self._of_largest(thing, places))]
+
+    def _of_largest(self, thing: Thing, places: Sequence[Place]) -> list[Place]:
+        """Where the largest of several is: "nodules in both lungs, the largest in the left upper lobe"."""
+        end = min((other.start for other in self.things if other.start >= thing.end), default=len(self.words))
+        largest = next((i for i in range(thing.end, end) if self.words[i] in self.lexicon.words["largest"]), None)
+        ahead = [p for p in self.places if largest is not None and largest < p.start < end]
+        if not places or not ahead or any(p is ahead[0] for p in places) or thing.subject is not None:
+            return []
+        within = self.words[largest : ahead[0].start]
+        near = len(within) <= _REACH and not {"in", "at", "of"}.isdisjoint(within)
+        return ahead[:1] if near and self._fits(thing, ahead[0]) and not self._beside(ahead[0]) else []
 
     def _candidates(self, thing: Thing) -> list[Place]:
         if thing.subject is not None:

@@ -65,7 +65,7 @@ class _Reader:
         found: list[tuple[Thing, Row]] = []
         for number, thing in enumerate(self.sentence.things):
             if thing.kind not in SILENT:
-                found += [(thing, row) for row in self._rows_of(number, thing)]
+                found += [(thing, row) for row in self._rows_of(number, thing, found)]
         yield from (row for thing, row in found if not self._better_named(thing, row, found))
         yield from self._organ_rows()
 
@@ -77,13 +77,20 @@ class _Reader:
         """
         if row.abnormality is None or row.organ is None or row.status not in _SAID:
             return False
-        lexicon, clause = self.lexicon, self.clauses.clause_of(thing.start)
+        lexicon = self.lexicon
+        describing, vague = row.abnormality in lexicon.describing, row.abnormality in lexicon.vague
+        if len(found) < 2 and not (describing or vague):
+            return False
         kinds = lexicon.abnormalities.descendants(row.abnormality)
-        if row.abnormality not in lexicon.describing and any(
-            other.organ == row.organ and other.status == row.status and other.abnormality in kinds for _, other in found
+        if not describing and any(
+            other.organ == row.organ and other.status == row.status and other.abnormality in kinds
+            for _, other in found
+            if other.abnormality not in lexicon.aspects
         ):
             return True
-        group = lexicon.organs[row.organ].group
+        if not (describing or vague):
+            return False
+        group, clause = lexicon.organs[row.organ].group, self.clauses.clause_of(thing.start)
         rivals = [
             (beside, other.abnormality)
             for beside, other in found
@@ -91,18 +98,18 @@ class _Reader:
             if other.abnormality and other.abnormality not in lexicon.vague | lexicon.describing
             if self.clauses.clause_of(beside.start) == clause
         ]
-        if row.abnormality in lexicon.describing:
+        if describing:
             return any(name not in kinds and self._explains(beside, thing) for beside, name in rivals)
-        return row.abnormality in lexicon.vague and bool(rivals)
+        return bool(rivals)
 
     def _explains(self, named: Thing, seen: Thing) -> bool:
-        """Whether one finding tells what another is: "density increase consistent with sequelae", "fibrotic density"."""
+        """Whether one finding tells what another is: "density increase consistent with sequelae"."""
         words, small = self.sentence.words, self.lexicon.words
         if named.start >= seen.end:
             return not small["interpreting"].isdisjoint(words[seen.end : named.start])
         return seen.start - named.end < 3 and small["boundary"].isdisjoint(words[named.end : seen.start])
 
-    def _rows_of(self, number: int, thing: Thing) -> Iterator[Row]:
+    def _rows_of(self, number: int, thing: Thing, before: Sequence[tuple[Thing, Row]]) -> Iterator[Row]:
         status = thing.status or self.clauses.status(thing.start, thing.end)
         sides = self.sentence.sides.get(number, set())
         placed = False
@@ -116,7 +123,16 @@ class _Reader:
                 side = laterality or self.lexicon.organs[resolved[1]].side
                 yield Row(resolved[1], resolved[0], status, side, place.level)
         if not placed:
-            yield from self._unplaced(thing, status, sides)
+            yield from self._companion(thing, status, before) or self._unplaced(thing, status, sides)
+
+    def _companion(self, thing: Thing, status: Status, before: Sequence[tuple[Thing, Row]]) -> list[Row]:
+        """A thing where the one is that it comes with: "nephrolithiasis on the right, with a calculus of 4 mm"."""
+        beside = [other for other, _ in before if other.end <= thing.start]
+        if not beside or self.lexicon.words["joining"].isdisjoint(self.sentence.words[beside[-1].end : thing.start]):
+            return []
+        rows = [row for other, row in before if other is beside[-1] and row.organ]
+        resolved = [(row, self.lexicon.resolve(thing.kind, thing.key, row.organ or "")) for row in rows]
+        return [Row(found[1], found[0], status, row.laterality, row.level) for row, found in resolved if found]
 
     def _unplaced(self, thing: Thing, status: Status, sides: set[str]) -> Iterator[Row]:
         """A thing whose organ is not named: at home, or left open to the topic of the sentences before."""

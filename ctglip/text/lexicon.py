@@ -63,12 +63,15 @@ class Lexicon:
         self.words = {name: frozenset(words) for name, words in self.cues["words"].items()}
         seen = read_yaml(_HERE / "observations.yaml")
         self.observations: dict[str, dict[str, Any]] = seen["observations"]
-        self.structures: dict[str, dict[str, Any]] = seen["structures"]
-        self._stations: dict[str, str] = seen["stations"]
+        self.structures: dict[str, dict[str, Any]] = {
+            name: entry for name, entry in seen["structures"].items() if entry["organ"] in organs
+        }
+        self._stations: dict[str, str] = {place: to for place, to in seen["stations"].items() if to in organs}
         self._nowhere: list[str] = seen["no_places"]
         self._near_groups = [frozenset(groups) for groups in seen["near_groups"]]
         self.vague = frozenset(seen["vague"])
         self.describing = frozenset(seen["describing"])
+        self.aspects = frozenset(seen["aspects"])
         self._weak = {phrase(text) for text in seen["weak"]}
         self._head_words = {phrase(text)[0] for text in seen["heads"]}
         self.places = Trie()
@@ -189,12 +192,13 @@ class Lexicon:
     def _add_observations(self) -> None:
         for structure, entry in self.structures.items():
             for seen, abnormality in entry.get("in", {}).items():
-                self._in[seen, structure] = abnormality
+                if abnormality in self.abnormalities:
+                    self._in[seen, structure] = abnormality
         for key, entry in self.observations.items():
             for text in entry["phrases"]:
                 self.seen.add(phrase(text), ("observation", key))
                 self._heads.setdefault(phrase(text), key)
-            self.alone[key] = entry.get("alone")
+            self.alone[key] = entry.get("alone") if entry.get("alone") in self.abnormalities else None
             for organ, abnormality in (entry.get("in") or {}).items():
                 known = organ in self.organs or organ in self.structures
                 if known and abnormality in self.abnormalities:

@@ -119,6 +119,9 @@ class Clauses:
 
     def _with_denials(self, signs: Sequence[Mention]) -> Iterator[Mention]:
         """ "not" (or "cannot be", "no longer") and a word of perception become one denial of what stands before."""
+        if self.small["deny"].isdisjoint(self.words) and "longer" not in self.words:
+            yield from signs
+            return
         taken = -1
         starts = {sign.start: sign for sign in signs}
         for i, word in enumerate(self.words):
@@ -169,7 +172,7 @@ class Clauses:
             self.reach[kind].append((sign.end, self._first_break(*ahead)))
 
     def _paired(self, sign: Mention, start: int, end: int) -> bool:
-        """ "Pleural effusion - no thickening was detected": the pair was looked for; of the first nothing else is said."""
+        """ "Pleural effusion - no thickening was detected": the pair was looked for, and the first is only named."""
         alone = sign.start in self.tied and any(a == start and b == sign.start for a, b in self.things)
         return alone and not self.perception.isdisjoint(self.words[sign.end : end])
 

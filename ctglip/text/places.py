@@ -89,6 +89,8 @@ def _fixed(name: str, lexicon: Lexicon) -> Where | None:
 
 def _vertebrae(words: list[str], tied: frozenset[int], lexicon: Lexicon, places: Sequence[Place]) -> list[Place]:
     """ "L1", "T12-L2", "L4-5", "fifth lumbar vertebra", each level a place of its own."""
+    if not any(word[-1].isdecimal() for word in words) and _SPINE.keys().isdisjoint(words):
+        return []
     taken = {i for place in places for i in range(place.start, place.end) if place.end - place.start > 1}
     found: list[Place] = []
     last: tuple[str, int, int] | None = None
@@ -144,14 +146,18 @@ def _give_sides(
     words: list[str], places: Sequence[Place], things: Sequence[tuple[int, int]], lexicon: Lexicon
 ) -> dict[int, set[str]]:
     """Each side word goes to the name it stands in front of, else to the nearest name before it."""
-    inside = {i for place in places for i in range(place.start, place.end)}
     given: dict[int, set[str]] = {}
+    if SIDES.keys().isdisjoint(words):
+        return given
+    inside = {i for place in places for i in range(place.start, place.end)}
     place_at = {place.start: place for place in places}
     thing_at = {start: n for n, (start, _) in enumerate(things)}
     for i, word in enumerate(words):
         side = SIDES.get(word)
         if side is None or (i in inside and word not in ("both", "bilateral")):
             continue
+        if word == "two" and i + 1 not in place_at:
+            continue  # "two nodules" are not on two sides
         if i and words[max(0, i - 3) : i] and not lexicon.words["comparing"].isdisjoint(words[max(0, i - 3) : i]):
             continue
         owner = _named_ahead(words, i, place_at, thing_at, lexicon)
@@ -213,6 +219,8 @@ def _merge(words: list[str], places: list[Place], lexicon: Lexicon) -> list[Plac
 
 def _carry_sides(places: Sequence[Place], lexicon: Lexicon) -> None:
     """In "the left kidney holds a stone in its collecting system" the system is the left kidney's."""
+    if len(places) < 2 or not any(place.sidable and not place.sides for place in places):
+        return
     said: dict[str, set[str]] = {}
     for place in places:
         pair = place.where.organ
