@@ -1,8 +1,9 @@
 """A simulated cohort on disk: images, masks, reports, and the truth apart from them.
 
-``OUT/cohort.csv`` is a cohort table, ``truth.csv`` a label table, ``lesions.csv`` says where each lesion lies,
-``montage.png`` shows each abnormality beside its absence, ``simulation.json`` how all of it was made. Each study is
-committed by its record in ``records/``; what has one from the same settings is kept when a run is taken up again.
+``OUT/cohort.csv`` is a cohort table, ``truth.csv`` a label table, ``lesions.csv`` says where each lesion lies (in
+millimetres of the scan, on films in pixels), ``montage.png`` shows each abnormality beside its absence (of films, the
+first ones), ``simulation.json`` how all of it was made. Each study is committed by its record in ``records/``; what has
+one from the same settings is kept when a run is taken up again.
 """
 
 from __future__ import annotations
@@ -22,13 +23,15 @@ import polars as pl
 from ctglip.errors import CTGLIPError
 from ctglip.files import atomic_path, file_checksum, read_json, value_hash, write_json
 from ctglip.simulation.anatomy import Anatomy, load_template
+from ctglip.simulation.films import FilmSettings, SimulatedFilm, chest_of, simulate_film
 from ctglip.simulation.lesions import KINDS
-from ctglip.simulation.montage import draw_montage
+from ctglip.simulation.montage import draw_film_montage, draw_montage
 from ctglip.simulation.study import SimulatedStudy, SimulationSettings, body_of, simulate_study
 
 VERSION = 1
 """Raised when the same settings make other studies than before."""
 _LESION_COLUMNS = ("study_id", "organ", "abnormality", "x_mm", "y_mm", "z_mm", "radius_mm")
+_FILM_LESION_COLUMNS = ("study_id", "organ", "abnormality", "row", "column", "radius")
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ class _Job:
     settings: SimulationSettings
     template: tuple[Path, Path] | None
     key: str
+    films: FilmSettings | None = None
 
 
 def simulate_cohort(
@@ -50,6 +54,7 @@ def simulate_cohort(
     template: tuple[Path, Path] | None = None,
     workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
+    films: FilmSettings | None = None,
 ) -> Path:
     """Simulate a cohort, or what is missing of it.
 
@@ -61,6 +66,7 @@ def simulate_cohort(
         template: CT and TotalSegmentator v2 masks (NIfTI) to deform in place of the built-in torso.
         workers: processes.
         progress: called with (done, total) as studies finish.
+        films: make chest films in place of CTs, with findings and impression apart and boxes of their regions.
 
     Returns:
         the path of ``cohort.csv``.
@@ -74,12 +80,11 @@ def simulate_cohort(
             f"Cannot simulate {studies} studies with {workers} workers.", fix="Ask for at least one of each."
         )
     settings = settings or SimulationSettings()
-    key = _key(seed, settings, template)
-    job = _Job(out, seed, settings, template, key)
-    for folder in ("images", "masks", "records"):
+    key = _key(seed, settings, template, films)
+    job = _Job(out, seed, settings, template, key, films)
+    for folder in ("images", "masks" if films is None else "regions", "records"):
         (out / folder).mkdir(parents=True, exist_ok=True)
-    if template is not None:
-        _template(template)
+    anatomy = None if template is None else _anatomy(job)
     missing = [index for index in range(studies) if not _is_done(job, index)]
     done = studies - len(missing)
     if progress:
@@ -89,12 +94,17 @@ def simulate_cohort(
         if progress:
             progress(done, studies)
     records = [read_json(_record_path(out, index)) for index in range(studies)]
-    _write_tables(out, records)
-    if missing or not (out / "montage.png").is_file():
-        draw_montage(out / "montage.png", seed, settings, _template(template) if template else None)
+    _write_tables(out, records, _LESION_COLUMNS if films is None else _FILM_LESION_COLUMNS)
+    if films is not None:
+        draw_film_montage(out / "montage.png", out / "cohort.csv")
+    elif missing or not (out / "montage.png").is_file():
+        draw_montage(out / "montage.png", seed, settings, anatomy)
     made = {"version": VERSION, "seed": seed, "studies": studies, "hash": key}
     names = [path.name for path in template] if template else None
-    write_json(out / "simulation.json", {**made, "settings": settings.model_dump(mode="json"), "template": names})
+    used = {"settings": settings.model_dump(mode="json"), "template": names}
+    if films is not None:
+        used["films"] = films.model_dump(mode="json")
+    write_json(out / "simulation.json", {**made, **used})
     return out / "cohort.csv"
 
 
@@ -103,23 +113,28 @@ def study_id(index: int) -> str:
     return f"sim-{index:05d}"
 
 
-def _key(seed: int, settings: SimulationSettings, template: tuple[Path, Path] | None) -> str:
+def _key(
+    seed: int, settings: SimulationSettings, template: tuple[Path, Path] | None, films: FilmSettings | None
+) -> str:
     sums = [file_checksum(path) for path in template] if template else None
-    return value_hash([VERSION, seed, settings.model_dump(mode="json"), sums])
+    parts: list[Any] = [VERSION, seed, settings.model_dump(mode="json"), sums]
+    return value_hash(parts if films is None else [*parts, films.model_dump(mode="json")])
 
 
 def _record_path(out: Path, index: int) -> Path:
     return out / "records" / f"{study_id(index)}.json"
 
 
-def _files(out: Path, index: int) -> tuple[Path, Path]:
-    name = f"{study_id(index)}.nii.gz"
-    return out / "images" / name, out / "masks" / name
+def _files(job: _Job, index: int) -> tuple[Path, Path]:
+    name = study_id(index)
+    if job.films is None:
+        return job.out / "images" / f"{name}.nii.gz", job.out / "masks" / f"{name}.nii.gz"
+    return job.out / "images" / f"{name}.png", job.out / "regions" / f"{name}.csv"
 
 
 def _is_done(job: _Job, index: int) -> bool:
     record = _record_path(job.out, index)
-    if not record.is_file() or not all(path.is_file() for path in _files(job.out, index)):
+    if not record.is_file() or not all(path.is_file() for path in _files(job, index)):
         return False
     try:
         return read_json(record)["hash"] == job.key
@@ -158,11 +173,28 @@ def _template(paths: tuple[Path, Path]) -> Anatomy:
     return load_template(*paths)
 
 
+@functools.lru_cache(maxsize=1)
+def _chest(paths: tuple[Path, Path]) -> Anatomy:
+    return chest_of(_template(paths))
+
+
+def _anatomy(job: _Job) -> Anatomy | None:
+    """The template as the job needs it."""
+    if job.template is None:
+        return None
+    return _template(job.template) if job.films is None else _chest(job.template)
+
+
 def _simulate_to_disk(job: _Job, indices: Sequence[int]) -> int:
-    anatomy = _template(job.template) if job.template else None
+    anatomy = _anatomy(job)
     for index in indices:
+        image, masks = _files(job, index)
+        if job.films is not None:
+            film = simulate_film(job.seed, index, job.settings, job.films, anatomy)
+            _write_film(image, masks, film)
+            write_json(_record_path(job.out, index), _film_record(film, index, job.key))
+            continue
         study = simulate_study(job.seed, index, job.settings, anatomy)
-        image, masks = _files(job.out, index)
         _write_nifti(image, study.scan.hu, study.scan.affine)
         _write_nifti(masks, study.labels.labels, study.labels.affine)
         write_json(_record_path(job.out, index), _record(study, index, job.key))
@@ -188,6 +220,36 @@ def _record(study: SimulatedStudy, index: int, key: str) -> dict[str, Any]:
     }
 
 
+def _film_record(film: SimulatedFilm, index: int, key: str) -> dict[str, Any]:
+    name, study = study_id(index), film.study
+    return {
+        "hash": key,
+        "row": {
+            "study_id": name,
+            "patient_id": f"patient-{study.patient:05d}",
+            "image": f"images/{name}.png",
+            "regions": f"regions/{name}.csv",
+            "modality": "cxr",
+            "view": film.view,
+            "findings": film.report.findings,
+            "impression": film.report.impression,
+            "age": study.age,
+            "sex": study.sex,
+            "scanner": study.scanner,
+        },
+        "truth": film.truth,
+        "lesions": [asdict(lesion) for lesion in film.lesions],
+    }
+
+
+def _write_film(image: Path, regions: Path, film: SimulatedFilm) -> None:
+    from PIL import Image
+
+    with atomic_path(image) as temporary:
+        Image.fromarray(film.film.pixels).save(temporary, format="PNG", compress_level=1)
+    _write_csv(regions, pl.DataFrame([region.columns() for region in film.film.regions]))
+
+
 def _write_nifti(path: Path, array: np.ndarray, affine: np.ndarray) -> None:
     """A gzipped NIfTI, by rename; the same array gives the same bytes."""
     import nibabel as nib
@@ -199,19 +261,21 @@ def _write_nifti(path: Path, array: np.ndarray, affine: np.ndarray) -> None:
         temporary.write_bytes(igzip.compress(image.to_bytes(), 1, mtime=0))
 
 
-def _write_tables(out: Path, records: Sequence[dict[str, Any]]) -> None:
+def _write_tables(out: Path, records: Sequence[dict[str, Any]], columns: Sequence[str]) -> None:
     """Cohort, truth and lesions as CSV, from the studies' records."""
     ids = [record["row"]["study_id"] for record in records]
-    _write_csv(out / "cohort.csv", pl.DataFrame([record["row"] for record in records]))
+    _write_csv(out / "cohort.csv", pl.DataFrame([record["row"] for record in records], infer_schema_length=None))
     pairs = [kind.pair for kind in KINDS if any(kind.pair in record["truth"] for record in records)]
     truth = {pair: [record["truth"].get(pair) for record in records] for pair in sorted(pairs)}
     _write_csv(out / "truth.csv", pl.DataFrame({"study_id": ids, **truth}))
-    rows = [
-        (name, m["organ"], m["abnormality"], *m["centre_mm"], round(m["radius_mm"], 1))
-        for name, record in zip(ids, records, strict=True)
-        for m in record["lesions"]
-    ]
-    _write_csv(out / "lesions.csv", pl.DataFrame(rows, schema=list(_LESION_COLUMNS), orient="row"))
+    rows = [(name, *_lesion(m)) for name, record in zip(ids, records, strict=True) for m in record["lesions"]]
+    _write_csv(out / "lesions.csv", pl.DataFrame(rows, schema=list(columns), orient="row"))
+
+
+def _lesion(made: dict[str, Any]) -> tuple[Any, ...]:
+    if "centre_mm" in made:
+        return made["organ"], made["abnormality"], *made["centre_mm"], round(made["radius_mm"], 1)
+    return made["organ"], made["abnormality"], made["row"], made["column"], made["radius"]
 
 
 def _write_csv(path: Path, table: pl.DataFrame) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 
 from ctglip.files import atomic_path
 from ctglip.simulation.anatomy import Anatomy
@@ -22,6 +23,8 @@ _WINDOWS = {
 }  # fmt: skip
 _PLANES = {"compression_fracture": 0, "splenomegaly": 1, "emphysema": 1, "hydronephrosis": 1, "cardiomegaly": 1}
 """Axis that a slice is cut across where it is not z."""
+_BOXES = {"right_lung": "#4fc3ff", "left_lung": "#4fc3ff", "cardiac_silhouette": "#ff7a59", "spine": "#f4e74a"}
+"""Regions drawn on films, and their colours."""
 _WIDE = ("pericardial_effusion", "liver_metastasis", "pleural_effusion", "gallstone")
 """Shown with more around them."""
 
@@ -115,3 +118,39 @@ def _render(path: Path, tiles: Sequence[tuple[str, np.ndarray]]) -> None:
     figure.tight_layout(pad=0.4)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=110)
+
+
+def draw_film_montage(path: Path, cohort: Path, most: int = 12) -> Path:
+    """Write a PNG of the first films of a simulated cohort, with the boxes of lungs, heart and spine.
+
+    Args:
+        path: where to.
+        cohort: ``cohort.csv`` of the cohort; ``truth.csv`` stands beside it.
+        most: films to show.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from PIL import Image
+
+    rows = pl.read_csv(cohort, n_rows=most).to_dicts()
+    truth = {row.pop("study_id"): row for row in pl.read_csv(cohort.with_name("truth.csv"), n_rows=most).to_dicts()}
+    columns = min(4, len(rows))
+    lines = -(-len(rows) // columns)
+    figure = Figure(figsize=(columns * 3.0, lines * 3.3), facecolor="white")
+    FigureCanvasAgg(figure)
+    for place, row in enumerate(rows, start=1):
+        axes = figure.add_subplot(lines, columns, place)
+        with Image.open(cohort.parent / row["image"]) as film:
+            axes.imshow(np.asarray(film), cmap="gray", vmin=0, vmax=255)
+        boxes = {box["region"]: box for box in pl.read_csv(cohort.parent / row["regions"]).to_dicts()}
+        for name, colour in _BOXES.items():
+            if box := boxes.get(name):
+                ends = (box["column0"], box["column1"], box["column1"], box["column0"], box["column0"])
+                axes.plot(ends, [box[f"row{n}"] for n in (0, 0, 1, 1, 0)], color=colour, linewidth=1)
+        ill = [pair.split(":")[1].replace("_", " ") for pair, here in truth[row["study_id"]].items() if here]
+        axes.set_title(", ".join(dict.fromkeys(ill)) or "nothing", fontsize=7, wrap=True)
+        axes.axis("off")
+    figure.tight_layout(pad=0.4)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=110)
+    return path

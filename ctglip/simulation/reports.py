@@ -57,9 +57,9 @@ class ReportRates(Settings):
 
 
 @functools.cache
-def wording() -> dict[str, Any]:
-    """The sentences of ``wording.yaml``."""
-    return read_yaml(Path(__file__).with_name("wording.yaml"))
+def wording(file: str = "wording.yaml") -> dict[str, Any]:
+    """The sentences of ``wording.yaml`` (CT) or ``film_wording.yaml``."""
+    return read_yaml(Path(__file__).with_name(file))
 
 
 def write_report(
@@ -78,33 +78,53 @@ def write_report(
         rates: how much is said.
         rng: draws what is said and how.
     """
+    phase = {True: "contrast", False: "native", None: "unknown"}[anatomy.contrast]
+    sections = report_sections(truth, lesions, anatomy, rates, rng, wording(), phase)
+    return "\n\n".join(f"{name.upper()}: {' '.join(sentences)}" for name, sentences in sections.items())
+
+
+def report_sections(
+    truth: Mapping[str, int],
+    lesions: Mapping[str, Sequence[Lesion]],
+    anatomy: Anatomy,
+    rates: ReportRates,
+    rng: np.random.Generator,
+    words: Mapping[str, Any],
+    technique: str,
+) -> dict[str, list[str]]:
+    """The sentences of the sections technique, findings and impression.
+
+    Args:
+        words: sentences as in ``wording.yaml``.
+        technique: which of its techniques.
+        Others as in :func:`write_report`.
+    """
     said: dict[str, list[str]] = {region: [] for region in _REGIONS}
     conclusion: list[str] = []
     for abnormality, organs in _by_abnormality(truth).items():
+        phrases = words["findings"][abnormality]
         region = _GROUP.get(organs[0], organs[0])
         there = [organ for organ in organs if truth[f"{organ}:{abnormality}"]]
         absent = [organ for organ in organs if organ not in there]
         told = [organ for organ in there if rng.random() < rates.affirm]
-        said[region] += _affirmed(abnormality, told, lesions, rng)
-        said[region] += _denied(abnormality, absent, both=len(absent) == len(organs), rates=rates, rng=rng)
+        said[region] += _affirmed(phrases, abnormality, told, lesions, rng)
+        said[region] += _denied(phrases, absent, both=len(absent) == len(organs), rates=rates, rng=rng)
         if told and rng.random() < rates.conclude:
-            conclusion += _concluded(abnormality, told, lesions, rng)
-    for region, sentence in _normal(truth, rates, rng):
+            conclusion += _concluded(phrases, abnormality, told, lesions, rng)
+    for region, sentence in _normal(truth, rates, rng, words["normal"]):
         said[region].insert(0, sentence)
     order = sorted(_REGIONS, key=lambda region: _REGIONS.index(region) + rng.normal(0, rates.shuffle))
     body = [sentence for region in order for sentence in said[region]]
-    for organ, choices in wording()["asides"].items():
+    for organ, choices in words["asides"].items():
         if anatomy.volume_ml(organ) > 0 and rng.random() < rates.asides:
             body.append(_pick(choices, rng))
-    phase = {True: "contrast", False: "native", None: "unknown"}[anatomy.contrast]
     rng.shuffle(conclusion)
-    nothing = wording()["nothing"]
-    sections = {
-        "TECHNIQUE": [_pick(wording()["technique"][phase], rng)],
-        "FINDINGS": body or [_pick(nothing, rng)],
-        "IMPRESSION": conclusion or [_pick(["See findings."] if any(truth.values()) else nothing, rng)],
+    nothing = words["nothing"]
+    return {
+        "technique": [_pick(words["technique"][technique], rng)],
+        "findings": body or [_pick(nothing, rng)],
+        "impression": conclusion or [_pick(["See findings."] if any(truth.values()) else nothing, rng)],
     }
-    return "\n\n".join(f"{name}: {' '.join(sentences)}" for name, sentences in sections.items())
 
 
 def _by_abnormality(truth: Mapping[str, int]) -> dict[str, list[str]]:
@@ -117,9 +137,12 @@ def _by_abnormality(truth: Mapping[str, int]) -> dict[str, list[str]]:
 
 
 def _affirmed(
-    abnormality: str, organs: Sequence[str], lesions: Mapping[str, Sequence[Lesion]], rng: np.random.Generator
+    words: Mapping[str, Any],
+    abnormality: str,
+    organs: Sequence[str],
+    lesions: Mapping[str, Sequence[Lesion]],
+    rng: np.random.Generator,
 ) -> list[str]:
-    words = wording()["findings"][abnormality]
     if len(organs) == 2 and "both" in words and rng.random() < 0.5:
         every = [lesion for organ in organs for lesion in lesions[f"{organ}:{abnormality}"]]
         return [_filled(_pick(words["both"], rng), organs[0], every, rng)]
@@ -132,9 +155,8 @@ def _affirmed(
 
 
 def _denied(
-    abnormality: str, organs: Sequence[str], *, both: bool, rates: ReportRates, rng: np.random.Generator
+    words: Mapping[str, Any], organs: Sequence[str], *, both: bool, rates: ReportRates, rng: np.random.Generator
 ) -> list[str]:
-    words = wording()["findings"][abnormality]
     if not organs or rng.random() >= rates.deny:
         return []
     if "none_side" not in words:
@@ -145,15 +167,20 @@ def _denied(
 
 
 def _concluded(
-    abnormality: str, organs: Sequence[str], lesions: Mapping[str, Sequence[Lesion]], rng: np.random.Generator
+    words: Mapping[str, Any],
+    abnormality: str,
+    organs: Sequence[str],
+    lesions: Mapping[str, Sequence[Lesion]],
+    rng: np.random.Generator,
 ) -> list[str]:
-    words = wording()["findings"][abnormality]
     if len(organs) == 2 and "impression_both" in words:
         return [_pick(words["impression_both"], rng)]
     return [_filled(_pick(words["impression"], rng), organ, lesions[f"{organ}:{abnormality}"], rng) for organ in organs]
 
 
-def _normal(truth: Mapping[str, int], rates: ReportRates, rng: np.random.Generator) -> list[tuple[str, str]]:
+def _normal(
+    truth: Mapping[str, int], rates: ReportRates, rng: np.random.Generator, words: Mapping[str, Sequence[str]]
+) -> list[tuple[str, str]]:
     """Region and sentence for organs with nothing wrong; a pair is called normal together where both are."""
     organs: dict[str, bool] = {}
     for pair, here in truth.items():
@@ -164,11 +191,11 @@ def _normal(truth: Mapping[str, int], rates: ReportRates, rng: np.random.Generat
     found = []
     for region in _REGIONS:
         members = [organ for organ in organs if _GROUP.get(organ, organ) == region]
-        healthy = [organ for organ in members if organs[organ] and organ in wording()["normal"]]
+        healthy = [organ for organ in members if organs[organ] and organ in words]
         if len(members) > 1 and all(organs[organ] for organ in members):
             healthy = [region]
         named = [organ for organ in healthy if rng.random() < rates.normal]
-        found += [(region, _pick(wording()["normal"][organ], rng)) for organ in named]
+        found += [(region, _pick(words[organ], rng)) for organ in named]
     return found
 
 
