@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
@@ -43,7 +44,8 @@ class ImageEncoderSettings(Settings):
     Attributes:
         spatial_dims: 2 for films, 3 for scans.
         checkpointing: forget activations inside of stages and compute them again in the backward pass.
-        weights: where the first weights come from (see each encoder); none: random.
+        weights: where the first weights come from: a run or model folder with an encoder of the same kind, or what each
+            encoder says of itself; none: random. A saved model does not name them.
     """
 
     spatial_dims: Literal[2, 3] = 3
@@ -180,6 +182,14 @@ class Encoder(nn.Module):
         if self.settings.checkpointing and torch.is_grad_enabled():
             return checkpoint(module, x, use_reentrant=False)  # pyright: ignore[reportReturnType]
         return module(x)
+
+
+def model_folder(folder: Path) -> Path | None:
+    """The ``model/`` folder that is meant by a run or by itself; None where it is neither."""
+    for candidate in (folder / "model", folder):
+        if (candidate / "config.json").is_file() and (candidate / "model.safetensors").is_file():
+            return candidate
+    return None
 
 
 def build_encoder(settings: EncoderSettings, in_channels: int) -> Encoder:

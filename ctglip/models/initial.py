@@ -1,4 +1,4 @@
-"""The first weights of an encoder: from a trained nnU-Net, from timm, or from a 2D network inflated to 3D."""
+"""The first weights of an encoder: from a run, a trained nnU-Net, timm, or a 2D network inflated to 3D."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import math
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ctglip.errors import ModelError
-from ctglip.models.encoders import Encoder
+from ctglip.models.encoders import Encoder, model_folder
 from ctglip.models.nnunet import NNUNetEncoder, load_weights
 from ctglip.resources import require
 
@@ -42,6 +43,8 @@ def load_initial_weights(encoder: Encoder) -> float:
     source = encoder.settings.weights
     if source is None:
         return 0.0
+    if (folder := model_folder(Path(source))) is not None:
+        return inflate(encoder, _encoder_of(folder), source)
     if isinstance(encoder, NNUNetEncoder):
         load_weights(encoder)
         return 1.0
@@ -80,6 +83,15 @@ def _fitted(new: Tensor, mine: Tensor) -> Tensor | None:
     if new.dim() == mine.dim() > 3 and new.shape[1] != mine.shape[1] and new.shape[0] == mine.shape[0]:
         new = new.mean(1, keepdim=True).expand(-1, mine.shape[1], *new.shape[2:]) * new.shape[1] / mine.shape[1]
     return new if new.shape == mine.shape else None
+
+
+def _encoder_of(folder: Path) -> State:
+    """The image encoder's weights of a model folder."""
+    try:
+        state = load_file(folder / "model.safetensors")
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"The weights in {folder} cannot be read: {error}.", code="weights") from error
+    return {name.removeprefix("encoder."): value for name, value in state.items() if name.startswith("encoder.")}
 
 
 def _as_monai_vit(state: State, positions: tuple[int, ...]) -> State:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ctglip.errors import ModelError
 from ctglip.files import read_json
-from ctglip.models.encoders import Encoder, NNUNetSettings
+from ctglip.models.encoders import Encoder, NNUNetSettings, model_folder
 
 _NETWORKS = "dynamic_network_architectures.architectures."
 _OLD_NETWORKS = {"PlainConvUNet": "unet.PlainConvUNet", "ResidualEncoderUNet": "unet.ResidualEncoderUNet"}
@@ -58,17 +58,23 @@ class NNUNetEncoder(Encoder):
 
 
 def read_plans(settings: NNUNetSettings) -> NNUNetSettings:
-    """The settings completed from the plans of a trained folder.
+    """The settings completed from the plans of a trained folder, or from a run or model folder of ours.
 
     Raises:
         ModelError: code ``nnunet``.
     """
     folder = Path(settings.weights or "")
+    if (model := model_folder(folder)) is not None:
+        encoder = read_json(model / "config.json")["model"]["encoder"]
+        if encoder["name"] != "nnunet":
+            raise ModelError(f"The image encoder of {folder} is a {encoder['name']}, no nnU-Net.", code="nnunet")
+        keys = ("architecture", "axes", "spatial_dims")
+        return NNUNetSettings.model_validate({**settings.model_dump(), **{key: encoder[key] for key in keys}})
     if not (folder / "plans.json").is_file():
         raise ModelError(
             f"{folder} holds no plans.json.",
             code="nnunet",
-            fix="Name the folder nnUNetTrainer__nnUNetPlans__3d_fullres of a trained nnU-Net.",
+            fix="Name the folder nnUNetTrainer__nnUNetPlans__3d_fullres of a trained nnU-Net, or a run of ctglip.",
         )
     plans = read_json(folder / "plans.json")
     plan = _configuration(plans, settings.configuration, folder)
@@ -115,24 +121,12 @@ def _residual(settings: NNUNetSettings) -> NNUNetSettings:
     arguments = {
         "n_stages": stages,
         "features_per_stage": list(settings.widths),
-        "conv_op": f"torch.nn.modules.conv.Conv{dims}d",
         "kernel_sizes": [[3] * dims] * stages,
         "strides": [[1] * dims] + [[2] * dims] * (stages - 1),
         "n_blocks_per_stage": list(settings.blocks),
         "n_conv_per_stage_decoder": [1] * (stages - 1),
-        "conv_bias": True,
-        "norm_op": f"torch.nn.modules.instancenorm.InstanceNorm{dims}d",
-        "norm_op_kwargs": {"eps": 1e-5, "affine": True},
-        "dropout_op": None,
-        "dropout_op_kwargs": None,
-        "nonlin": "torch.nn.LeakyReLU",
-        "nonlin_kwargs": {"inplace": True},
     }
-    architecture = {
-        "network_class_name": f"{_NETWORKS}unet.ResidualEncoderUNet",
-        "arch_kwargs": arguments,
-        "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
-    }
+    architecture = _architecture("ResidualEncoderUNet", dims, arguments)
     return settings.model_copy(update={"architecture": architecture, "axes": tuple(range(dims))})
 
 
@@ -181,11 +175,20 @@ def _old_architecture(plan: dict[str, Any]) -> dict[str, Any]:
     arguments = {
         "n_stages": stages,
         "features_per_stage": widths,
-        "conv_op": f"torch.nn.modules.conv.Conv{dims}d",
         "kernel_sizes": plan["conv_kernel_sizes"],
         "strides": plan["pool_op_kernel_sizes"],
         "n_blocks_per_stage" if residual else "n_conv_per_stage": plan["n_conv_per_stage_encoder"],
         "n_conv_per_stage_decoder": plan["n_conv_per_stage_decoder"],
+    }
+    if plan["UNet_class_name"] not in _OLD_NETWORKS:
+        raise ModelError(f"The plans name the network {plan['UNet_class_name']!r}, which is unknown.", code="nnunet")
+    return _architecture(plan["UNet_class_name"], dims, arguments)
+
+
+def _architecture(network: str, dims: int, arguments: dict[str, Any]) -> dict[str, Any]:
+    """A network as plans of nnU-Net 2.5 write it: what differs, and what all of nnU-Net's networks have in common."""
+    common = {
+        "conv_op": f"torch.nn.modules.conv.Conv{dims}d",
         "conv_bias": True,
         "norm_op": f"torch.nn.modules.instancenorm.InstanceNorm{dims}d",
         "norm_op_kwargs": {"eps": 1e-5, "affine": True},
@@ -194,11 +197,9 @@ def _old_architecture(plan: dict[str, Any]) -> dict[str, Any]:
         "nonlin": "torch.nn.LeakyReLU",
         "nonlin_kwargs": {"inplace": True},
     }
-    if plan["UNet_class_name"] not in _OLD_NETWORKS:
-        raise ModelError(f"The plans name the network {plan['UNet_class_name']!r}, which is unknown.", code="nnunet")
     return {
-        "network_class_name": _NETWORKS + _OLD_NETWORKS[plan["UNet_class_name"]],
-        "arch_kwargs": arguments,
+        "network_class_name": _NETWORKS + _OLD_NETWORKS[network],
+        "arch_kwargs": {**arguments, **common},
         "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
     }
 

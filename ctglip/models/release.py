@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from ctglip.config import validate
 from ctglip.errors import ModelError
@@ -122,7 +122,7 @@ def save_release(folder: Path, release: Release, reference_text_encoder: bool = 
     encoder = None if reference_text_encoder else release.encoder()
     with atomic_path(folder) as temporary:
         temporary.mkdir()
-        weights = {name: value.detach().cpu().contiguous() for name, value in release.model.state_dict().items()}
+        weights = {name: value.detach().cpu().contiguous() for name, value in unique_state(release.model).items()}
         save_file(weights, temporary / "model.safetensors")
         _write_json(temporary / "config.json", _config(release))
         for name in _DICTIONARIES:
@@ -163,7 +163,7 @@ def load_release(folder: Path) -> Release:
         )
     model = OrganTextModel(validate(OrganTextModelSettings, config["model"], str(folder / "config.json")))
     try:
-        model.load_state_dict(load_file(folder / "model.safetensors"))
+        load_unique_state(model, load_file(folder / "model.safetensors"))
         table = load_file(folder / "prompts.safetensors")["embeddings"]
     except (OSError, RuntimeError, SafetensorError, KeyError) as error:
         first = str(error).strip().splitlines()[0]
@@ -185,10 +185,31 @@ def load_release(folder: Path) -> Release:
     )
 
 
+def unique_state(model: nn.Module) -> dict[str, Tensor]:
+    """A model's state without the second names of tensors that have several (nnU-Net's networks list their layers
+    twice), which safetensors refuses."""
+    names = {name for name, _ in (*model.named_parameters(), *model.named_buffers())}
+    return {name: value for name, value in model.state_dict().items() if name in names}
+
+
+def load_unique_state(model: nn.Module, state: dict[str, Tensor]) -> None:
+    """Load what ``unique_state`` gave.
+
+    Raises:
+        RuntimeError: names or shapes are others.
+    """
+    unknown = state.keys() - unique_state(model).keys()
+    missing = unique_state(model).keys() - state.keys()
+    if unknown or missing:
+        raise RuntimeError(f"missing weights {sorted(missing)[:3]}, unknown weights {sorted(unknown)[:3]}")
+    model.load_state_dict(state, strict=False)
+
+
 def _config(release: Release) -> dict[str, Any]:
+    encoder = release.model.settings.encoder.model_copy(update={"weights": None})
     return {
         "format_version": FORMAT_VERSION,
-        "model": release.model.settings.model_dump(mode="json"),
+        "model": release.model.settings.model_copy(update={"encoder": encoder}).model_dump(mode="json"),
         "organs": list(release.organs),
         "recipe": release.recipe,
         "crops": release.crops,

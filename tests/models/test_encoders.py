@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from ctglip.errors import ModelError
@@ -19,6 +20,7 @@ from ctglip.models.encoders import (
     build_encoder,
 )
 from ctglip.models.initial import load_initial_weights
+from ctglip.models.release import unique_state
 
 SMALL = {
     "cnn": CNNSettings(widths=(8, 16), blocks=(1, 1)),
@@ -232,3 +234,35 @@ def test_nnunet_folders_that_cannot_be_used_say_why(tmp_path):
     evil = {"network_class_name": "os.system", "arch_kwargs": {"conv_op": "x"}, "_kw_requires_import": []}
     with pytest.raises(ModelError, match=r"os\.system"):
         build_encoder(NNUNetSettings(architecture={**evil, "arch_kwargs": {"kernel_sizes": [], "strides": []}}), 1)
+
+
+def saved(folder: Path, encoder) -> Path:
+    """What a model folder holds of its image encoder."""
+    folder.mkdir(parents=True)
+    settings = encoder.settings.model_copy(update={"weights": None})
+    (folder / "config.json").write_text(json.dumps({"model": {"encoder": settings.model_dump(mode="json")}}))
+    state = {f"encoder.{name}": value.contiguous() for name, value in unique_state(encoder).items()}
+    save_file({**state, "text_head.bias": torch.zeros(3)}, folder / "model.safetensors")
+    return folder
+
+
+@pytest.mark.parametrize("name", ["cnn", "resnet", "vit", "nnunet"])
+def test_a_run_gives_its_image_encoder_to_another(tmp_path, name):
+    torch.manual_seed(1)
+    before = build_encoder(SMALL[name], 1)
+    saved(tmp_path / "run" / "model", before)
+    for source in (tmp_path / "run", tmp_path / "run" / "model"):
+        plain = NNUNetSettings() if name == "nnunet" else SMALL[name]
+        encoder = build_encoder(plain.model_copy(update={"weights": str(source)}), 1)
+        assert load_initial_weights(encoder) == 1
+        state = before.state_dict()
+        assert all(torch.equal(value, state[key]) for key, value in encoder.state_dict().items())
+    other = build_encoder(SMALL["swin"].model_copy(update={"weights": str(tmp_path / "run")}), 1)
+    with pytest.raises(ModelError, match="None of the weights"):
+        load_initial_weights(other)
+
+
+def test_an_nnunet_takes_no_other_encoder(tmp_path):
+    saved(tmp_path / "run" / "model", build_encoder(SMALL["cnn"], 1))
+    with pytest.raises(ModelError, match="is a cnn, no nnU-Net"):
+        build_encoder(NNUNetSettings(weights=str(tmp_path / "run")), 1)

@@ -8,9 +8,10 @@ import sys
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from ctglip.errors import ModelError
-from ctglip.models.encoders import CNNSettings
+from ctglip.models.encoders import CNNSettings, NNUNetSettings
 from ctglip.models.release import Release, load_release, save_release
 from ctglip.models.text import TextEncoderSettings, load_text_encoder
 from ctglip.models.towers import OrganTextModel, OrganTextModelSettings
@@ -88,6 +89,21 @@ def test_everything_comes_back(release, tmp_path):
     assert (again.abnormality_dictionary / "abnor.yaml").is_file()
     assert not again.model.training
     assert not list(folder.rglob("*.pt")) + list(folder.rglob("*.bin")) + list(folder.rglob("*.pkl"))
+
+
+def test_an_nnunet_whose_layers_have_two_names_comes_back(release, tmp_path):
+    shape = {"dim": 16, "embedding_dim": 8, "text_dim": 16, "in_channels": 2}
+    encoder = NNUNetSettings(widths=(4, 8), blocks=(1, 1))
+    release.model = OrganTextModel(OrganTextModelSettings(encoder=encoder, **shape)).eval()
+    expected = answer(release)
+    again = load_release(save_release(tmp_path / "model", release))
+    torch.testing.assert_close(answer(again), expected)
+    state = load_file(tmp_path / "model" / "model.safetensors")
+    save_file(
+        {name: value for name, value in state.items() if "stem" not in name}, tmp_path / "model/model.safetensors"
+    )
+    with pytest.raises(ModelError, match="missing weights"):
+        load_release(tmp_path / "model")
 
 
 def test_stored_prompts_need_no_text_encoder(release, tmp_path):
