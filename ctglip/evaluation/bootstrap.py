@@ -38,25 +38,38 @@ class Question:
 
 
 def draw_patients(patients: int, draws: int, rng: np.random.Generator) -> Float[np.ndarray, "draws patients"]:
-    """How often each patient is drawn, for each draw; row 0 is the sample itself."""
+    """How often each patient is drawn, for each draw; row 0 is the sample itself.
+
+    The weights of one patient lie side by side in memory, since they are gathered patient by patient.
+    """
     weights = rng.multinomial(patients, np.full(patients, 1 / patients), size=draws).astype(np.float64)
-    return np.concatenate([np.ones((1, patients)), weights])
+    return np.ascontiguousarray(np.concatenate([np.ones((1, patients)), weights]).T).T
 
 
 def weighted_auroc(question: Question, weights: Float[np.ndarray, "draws patients"]) -> Float[np.ndarray, " draws"]:
     """AUROC of each draw, ties counted half; NaN where a draw lacks positives or negatives."""
-    order = np.argsort(question.scores, kind="stable")
-    scores, labels = question.scores[order], question.labels[order].astype(bool)
-    drawn = weights[:, question.patients[order]]
-    starts = np.flatnonzero(np.r_[True, np.diff(scores) != 0]) if len(scores) else np.zeros(0, dtype=int)
-    if not len(starts):
-        return np.full(len(weights), np.nan)
-    positive = np.add.reduceat(drawn * labels, starts, axis=1)
-    negative = np.add.reduceat(drawn * ~labels, starts, axis=1)
-    below = np.cumsum(negative, axis=1) - negative / 2
-    pairs = positive.sum(1) * negative.sum(1)
-    wins = (positive * below).sum(1)
+    positive = question.labels.astype(bool)
+    by_patient = weights.T
+    scores = question.scores[~positive]
+    order = np.argsort(scores, kind="stable")
+    below = np.zeros((len(scores) + 1, len(weights)))
+    np.cumsum(by_patient[question.patients[~positive][order]], axis=0, out=below[1:])
+    drawn = by_patient[question.patients[positive]]
+    asked, ranked = question.scores[positive], scores[order]
+    beaten = below[np.searchsorted(ranked, asked, "left")] + below[np.searchsorted(ranked, asked, "right")]
+    pairs = drawn.sum(0) * below[-1]
+    wins = np.einsum("pd,pd->d", drawn, beaten) / 2
     return np.divide(wins, pairs, out=np.full(len(weights), np.nan), where=pairs > 0)
+
+
+def weighted_mean(
+    values: Float[np.ndarray, " n"], patients: Int[np.ndarray, " n"], weights: Float[np.ndarray, "draws patients"]
+) -> Float[np.ndarray, " draws"]:
+    """Mean of one value for each organ (or study) in each draw; NaN where a draw holds none of them."""
+    count = weights.shape[1]
+    sums = weights @ np.bincount(patients, values, count)
+    totals = weights @ np.bincount(patients, minlength=count).astype(np.float64)
+    return np.divide(sums, totals, out=np.full(len(weights), np.nan), where=totals > 0)
 
 
 def interval_of(draws: Float[np.ndarray, " draws"], level: float = 0.95) -> Interval:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +17,9 @@ from ctglip.evaluation.labels import Labels, labels_from_findings, labels_from_t
 from ctglip.evaluation.settings import EvaluateConfig
 from ctglip.evaluation.zero_shot import Scores
 from ctglip.inference.encoding import OrganEmbeddings
-from ctglip.inference.feature_cache import MASK_ONLY, PLAIN, OrganFeatures, View, in_common, organ_features_of
+from ctglip.inference.feature_cache import FOLDER, MASK_ONLY, PLAIN, OrganFeatures, View, organ_features_of
 from ctglip.inference.scoring import Scorer
+from ctglip.models.release import Release
 from ctglip.store.tables import Store
 
 Progress = Callable[[int, int], None]
@@ -30,7 +31,8 @@ class EncodedSplit:
 
     Attributes:
         split: its name.
-        places: the organs, study by study.
+        names: the organs looked for.
+        places: the organs found, study by study.
         failures: studies that could not be read.
         labels: what is known of them.
         patients: index of the patient of each organ; ``patient_count`` of them.
@@ -41,6 +43,7 @@ class EncodedSplit:
     """
 
     split: str
+    names: tuple[str, ...]
     places: tuple[Place, ...]
     failures: tuple[str, ...]
     labels: Labels
@@ -66,7 +69,7 @@ def encode_split(
     Args:
         table: the label table; None takes the store's findings.
         controls: also encode the mask-only crops.
-        progress: called with (organs encoded, organs), both encodings counted.
+        progress: called with (organs encoded, organs).
 
     Raises:
         StoreError: the split is empty, or holds no such organ.
@@ -77,20 +80,7 @@ def encode_split(
     wanted = {column.partition(":")[0] for column in (table.columns if table is not None else ())}
     wanted |= set(release.provenance.get("trained", organs.names))
     names = [name for name in organs.names if name in wanted]
-    views = (PLAIN, MASK_ONLY) if controls else (PLAIN,)
-
-    def encode(number: int, view: View) -> OrganFeatures:
-        def report(done: int, total: int) -> None:
-            if progress:
-                progress(number * total + done, len(views) * total)
-
-        folder = Path(config.cache) if config.cache else None
-        return organ_features_of(
-            store, release, study_ids, names,
-            folder=folder, view=view, batch=config.batch, threads=config.threads, progress=report,
-        )  # fmt: skip
-
-    seen, *others = in_common([encode(number, view) for number, view in enumerate(views)])
+    seen = _features(store, release, study_ids, names, PLAIN, config, progress)
     if not len(seen):
         raise StoreError(f"The split {split!r} of {store.path} holds none of the model's organs.", code="no_organs")
     if table is not None:
@@ -99,8 +89,9 @@ def encode_split(
         findings = findings_by_study(store, set(study_ids))
         labels = labels_from_findings(findings, seen.places, organs, abnormalities, config.silence_is_normal)
     patients, count = _patients(store, [place.study_id for place in seen.places])
-    return EncodedSplit(
+    found = EncodedSplit(
         split=split,
+        names=tuple(names),
         places=seen.places,
         failures=tuple(failure.study_id for failure in seen.failures),
         labels=labels,
@@ -108,9 +99,58 @@ def encode_split(
         patient_count=count,
         embeddings=seen.embeddings,
         differences=differences_of(scorer, seen.embeddings, labels),
-        mask_only=differences_of(scorer, others[0].embeddings, labels) if others else None,
+        mask_only=None,
         rank=effective_rank(seen.embeddings.diagnosis),
     )
+    if not controls:
+        return found
+    masks = seen_as(store, release, found, MASK_ONLY, config, progress)
+    return replace(found, mask_only=differences_of(scorer, masks, labels))
+
+
+def seen_as(
+    store: Store,
+    release: Release,
+    split: EncodedSplit,
+    view: View,
+    config: EvaluateConfig,
+    progress: Progress | None = None,
+) -> OrganEmbeddings:
+    """The organs of a split, shown to the model in another way.
+
+    Raises:
+        StoreError: a study that was encoded before cannot be read any more.
+    """
+    study_ids = list(dict.fromkeys(place.study_id for place in split.places))
+    found = _features(store, release, study_ids, split.names, view, config, progress)
+    if found.places != split.places:
+        raise StoreError(
+            f"{len(split.places) - len(found.places)} organs of {store.path} were encoded before and cannot be now.",
+            code="damaged_store",
+            fix="Run: ctglip store verify STORE --repair",
+        )
+    return found.embeddings
+
+
+def cache_folder(store: Store, config: EvaluateConfig) -> Path:
+    """Where encoded organs and texts are kept."""
+    return Path(config.cache) if config.cache else store.path / FOLDER
+
+
+def _features(
+    store: Store,
+    release: Release,
+    study_ids: Sequence[str],
+    names: Sequence[str],
+    view: View,
+    config: EvaluateConfig,
+    progress: Progress | None,
+) -> OrganFeatures:
+    folder = cache_folder(store, config)
+    return organ_features_of(
+        store, release, study_ids, names,
+        folder=folder, view=view, batch=config.batch, threads=config.threads, progress=progress,
+    )  # fmt: skip
 
 
 def differences_of(scorer: Scorer, embeddings: OrganEmbeddings, labels: Labels) -> Scores:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import numpy as np
+import polars as pl
 from jaxtyping import Float
 
-from ctglip.evaluation.bootstrap import draw_patients, interval_of
+from ctglip.evaluation.bootstrap import draw_patients, interval_of, macro_draws
+from ctglip.evaluation.context import Context
 from ctglip.evaluation.controls import volume_scores
-from ctglip.evaluation.encoded import EncodedSplit
+from ctglip.evaluation.encoded import EncodedSplit, Progress
 from ctglip.evaluation.labels import Labels
-from ctglip.evaluation.metrics import expected_calibration_error
+from ctglip.evaluation.metrics import expected_calibration_error, roc_corner_threshold
+from ctglip.evaluation.parts import run_parts
 from ctglip.evaluation.results import CalibrationResult, ControlResult, Results
 from ctglip.evaluation.settings import EvaluateConfig
-from ctglip.evaluation.zero_shot import Recognition, Scores, judge, recognition, thresholds_of
-from ctglip.inference.scoring import Calibration, Scorer
+from ctglip.evaluation.zero_shot import Recognition, Scores, judge, question, recognition, thresholds_of
+from ctglip.inference.scoring import Calibration, Pair, Scorer
+from ctglip.store.tables import Store
 
 MASK_ONLY = "Mask only"
 VOLUME_ONLY = "Volume only"
@@ -24,44 +28,76 @@ def judged_pairs(split: EncodedSplit, least: int) -> Labels:
     return {pair: known for pair, known in split.labels.items() if known.both(least)}
 
 
-def results_of(
+def context_of(
+    store: Store,
     scorer: Scorer,
     split: EncodedSplit,
     validation: EncodedSplit | None,
     labels: Labels,
     config: EvaluateConfig,
-    label_source: str,
-) -> Results:
-    """Everything that is reported.
+    table: pl.DataFrame | None = None,
+    progress: Progress | None = None,
+) -> Context:
+    """Scores, thresholds and draws of one evaluation.
 
     Args:
         split: the split judged.
         validation: where thresholds and the volume control are fitted; None where the store has no such split.
         labels: the pairs judged.
-        config: draws and seed.
+        config: draws, seed, rule of the threshold.
+        table: the label table, for parts that encode another split.
+    """
+    scores = {pair: scorer.calibration.probabilities(split.differences[pair]) for pair in labels}
+    weights = draw_patients(split.patient_count, config.draws, np.random.default_rng(config.seed))
+    return Context(
+        store=store,
+        scorer=scorer,
+        config=config,
+        table=table,
+        judged=split,
+        validation=validation,
+        labels=labels,
+        scores=scores,
+        thresholds=_thresholds(scorer, validation, labels, scores, config),
+        weights=weights,
+        macro=macro_draws([question(scores[p], labels[p], split.patients) for p in sorted(labels)], weights)[1],
+        progress=progress,
+    )
+
+
+def _thresholds(
+    scorer: Scorer, validation: EncodedSplit | None, labels: Labels, scores: Scores, config: EvaluateConfig
+) -> dict[Pair, float]:
+    if config.threshold == "test_roc_corner":
+        return thresholds_of(labels, scores, roc_corner_threshold)
+    if validation is None:
+        return {}
+    fitted = {pair: known for pair, known in validation.labels.items() if pair in labels}
+    return thresholds_of(fitted, {p: scorer.calibration.probabilities(validation.differences[p]) for p in fitted})
+
+
+def results_of(context: Context, label_source: str) -> Results:
+    """Everything that is reported.
+
+    Args:
+        context: the evaluation under way.
         label_source: where labels come from, in words.
     """
-    calibration = scorer.calibration
-    scores = {pair: calibration.probabilities(split.differences[pair]) for pair in labels}
-    thresholds = {}
-    if validation:
-        fitted = {pair: known for pair, known in validation.labels.items() if pair in labels}
-        chosen = {pair: calibration.probabilities(validation.differences[pair]) for pair in fitted}
-        thresholds = thresholds_of(fitted, chosen)
-    weights = draw_patients(split.patient_count, config.draws, np.random.default_rng(config.seed))
-    pairs, macro = judge(labels, scores, split.patients, weights, thresholds)
+    split, labels, notes, scorer = context.judged, context.labels, context.notes, context.scorer
+    pairs, macro = judge(labels, context.scores, split.patients, context.weights, context.thresholds)
     f1 = [pair.at.f1 for pair in pairs if pair.at and pair.at.f1 is not None]
-    notes: list[str] = []
-    controls = _controls(split, validation, labels, macro, weights, notes) if config.controls else ()
+    controls = _controls(context) if context.config.controls else ()
     left_out = sorted(":".join(pair) for pair in split.labels if pair not in labels)
     if left_out:
         notes.append(f"{len(left_out)} pairs with too few positives or negatives are not judged.")
-    if len(thresholds) < len(labels):
-        notes.append(f"{len(labels) - len(thresholds)} pairs have no threshold: the validation split lacks an answer.")
+    if len(context.thresholds) < len(labels):
+        missing = len(labels) - len(context.thresholds)
+        notes.append(f"{missing} pairs have no threshold: the validation split lacks an answer.")
+    parts = run_parts(context)
     return Results(
         split=split.split,
         label_source=label_source,
-        threshold_source="best F1 on the split val" if validation else "none: the store has no split val",
+        threshold_source=_threshold_source(context),
         studies=len({place.study_id for place in split.places}),
         patients=split.patient_count,
         crops=len(split.places),
@@ -70,48 +106,49 @@ def results_of(
         pairs=tuple(pairs),
         left_out=tuple(left_out),
         controls=controls,
-        recognition=_recognition(scorer, split, weights),
-        calibration=_calibration(calibration, split, labels),
+        recognition=_recognition(scorer, split, context.weights),
+        calibration=_calibration(scorer.calibration, split, labels),
         effective_rank=split.rank,
         embedding_dim=split.embeddings.diagnosis.shape[1],
+        prompts=_prompts(context),
+        parts=parts,
         failures=split.failures,
         notes=tuple(notes),
     )
 
 
-def _controls(
-    split: EncodedSplit,
-    validation: EncodedSplit | None,
-    labels: Labels,
-    macro: Float[np.ndarray, " draws"],
-    weights: Float[np.ndarray, "draws patients"],
-    notes: list[str],
-) -> tuple[ControlResult, ...]:
+def _threshold_source(context: Context) -> str:
+    if context.config.threshold == "test_roc_corner":
+        return "nearest to the ROC corner on the judged labels themselves: flatters, for comparison with public scripts"
+    return "best F1 on the split val" if context.validation else "none: the store has no split val"
+
+
+def _prompts(context: Context) -> str:
+    config = context.config
+    words = (
+        "single prompts: 'X.' against 'Not X.'" if config.wording == "single" else "the dictionary's prompt ensembles"
+    )
+    if not context.scorer.own:
+        return words
+    own = sum(pair in context.scorer.own for pair in context.labels)
+    return f"own prompts for {own} of {len(context.labels)} pairs, for the rest {words}"
+
+
+def _controls(context: Context) -> tuple[ControlResult, ...]:
+    split, validation, labels = context.judged, context.validation, context.labels
     found = []
     if split.mask_only is not None:
         text = "The same model, shown crops in which the organ has its mean HU throughout and everything else is air."
-        found.append(_control(MASK_ONLY, text, split.mask_only, split, labels, macro, weights))
+        found.append(context.compared(MASK_ONLY, text, {pair: split.mask_only[pair] for pair in labels}))
     if validation:
         scores, unfitted = volume_scores(validation.places, validation.labels, split.places, labels)
         text = "A logistic score of log volume and its square, fitted for each pair on the validation split."
-        found.append(_control(VOLUME_ONLY, text, scores, split, labels, macro, weights))
+        found.append(context.compared(VOLUME_ONLY, text, scores))
         if unfitted:
-            notes.append(f"{VOLUME_ONLY}: {unfitted} pairs could not be fitted on the split val and count as 0.5.")
+            context.notes.append(
+                f"{VOLUME_ONLY}: {unfitted} pairs could not be fitted on the split val and count as 0.5."
+            )
     return tuple(found)
-
-
-def _control(
-    name: str,
-    explanation: str,
-    scores: Scores,
-    split: EncodedSplit,
-    labels: Labels,
-    macro: Float[np.ndarray, " draws"],
-    weights: Float[np.ndarray, "draws patients"],
-) -> ControlResult:
-    pairs, own = judge(labels, {pair: scores[pair] for pair in labels}, split.patients, weights, {})
-    values = {f"{pair.organ}:{pair.abnormality}": pair.auroc.value for pair in pairs}
-    return ControlResult(name, explanation, interval_of(own), interval_of(macro - own), values)
 
 
 def _recognition(scorer: Scorer, split: EncodedSplit, weights: Float[np.ndarray, "draws patients"]) -> Recognition:

@@ -21,6 +21,7 @@ class ThresholdMetrics:
     specificity: float | None
     ppv: float | None
     npv: float | None
+    balanced_accuracy: float | None = None
 
 
 @dataclass(frozen=True)
@@ -61,17 +62,29 @@ def best_f1_threshold(labels: Int[np.ndarray, " n"], scores: Float[np.ndarray, "
     return float((thresholds[best] + thresholds[best - 1]) / 2) if best > 0 else float(thresholds[best])
 
 
+def roc_corner_threshold(labels: Int[np.ndarray, " n"], scores: Float[np.ndarray, " n"]) -> float | None:
+    """The threshold whose ROC point is nearest to the corner of no errors, as the public CT-RATE scripts choose it;
+    None unless both answers occur."""
+    if not labels.any() or labels.all():
+        return None
+    fpr, tpr, thresholds = metrics.roc_curve(labels, scores, drop_intermediate=False)
+    return float(thresholds[1:][int(np.argmin((np.hypot(fpr, 1 - tpr))[1:]))])
+
+
 def at_threshold(labels: Int[np.ndarray, " n"], scores: Float[np.ndarray, " n"], threshold: float) -> ThresholdMetrics:
-    """F1, sensitivity, specificity, PPV and NPV when score >= threshold is a yes."""
+    """F1, sensitivity, specificity, PPV, NPV and balanced accuracy when score >= threshold is a yes."""
     said = scores >= threshold
     (tn, fp), (fn, tp) = metrics.confusion_matrix(labels, said, labels=[0, 1]).astype(float)
+    sensitivity, specificity = _share(tp, tp + fn), _share(tn, tn + fp)
+    both = None if sensitivity is None or specificity is None else (sensitivity + specificity) / 2
     return ThresholdMetrics(
         threshold=threshold,
         f1=_share(2 * tp, 2 * tp + fp + fn),
-        sensitivity=_share(tp, tp + fn),
-        specificity=_share(tn, tn + fp),
+        sensitivity=sensitivity,
+        specificity=specificity,
         ppv=_share(tp, tp + fp),
         npv=_share(tn, tn + fn),
+        balanced_accuracy=both,
     )
 
 

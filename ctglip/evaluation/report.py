@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ctglip.evaluation.bootstrap import Interval
+from ctglip.evaluation.context import Context
 from ctglip.evaluation.encoded import EncodedSplit
 from ctglip.evaluation.labels import Labels
 from ctglip.evaluation.metrics import PairMetrics, roc_points
@@ -16,15 +17,9 @@ from ctglip.pages import report as page
 _BINS = 8
 
 
-def evaluation_page(results: Results, split: EncodedSplit, labels: Labels, scorer: Scorer) -> page.EvaluationPage:
-    """The page of one evaluation.
-
-    Args:
-        results: what was found.
-        split: the encoded split, for curves and reliability.
-        labels: the pairs judged.
-        scorer: display names and calibration.
-    """
+def evaluation_page(results: Results, context: Context) -> page.EvaluationPage:
+    """The page of one evaluation: what was found, and the context it was found in for curves and pictures."""
+    split, labels, scorer = context.judged, context.labels, context.scorer
     rows = tuple(_row(pair, split, labels, scorer) for pair in results.pairs)
     controls = tuple(parts.Control(c.name, c.explanation, _score(c.macro_auroc)) for c in results.controls)
     found = results.recognition

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ctglip.evaluation.bootstrap import Interval
@@ -54,6 +54,8 @@ class Results:
         recognition: organ recognition.
         calibration: expected calibration errors.
         effective_rank: of the diagnosis embeddings, of ``embedding_dim`` dimensions.
+        prompts: what the questions were asked in, in words.
+        parts: what else was done: name of the part to its result (see ``evaluation.parts``).
         failures: studies that could not be read.
         notes: what the reader must bear in mind.
     """
@@ -73,6 +75,8 @@ class Results:
     calibration: CalibrationResult
     effective_rank: float
     embedding_dim: int
+    prompts: str = "the dictionary's prompt ensembles"
+    parts: dict[str, Any] = field(default_factory=dict)
     failures: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 

@@ -10,16 +10,18 @@ import torch
 
 from ctglip.cohort import read_labels
 from ctglip.errors import CTGLIPError, StoreError
+from ctglip.evaluation.context import Context
 from ctglip.evaluation.encoded import EncodedSplit, encode_split
-from ctglip.evaluation.judging import judged_pairs, results_of
+from ctglip.evaluation.judging import context_of, judged_pairs, results_of
 from ctglip.evaluation.labels import Labels
 from ctglip.evaluation.report import evaluation_page
 from ctglip.evaluation.results import Results
 from ctglip.evaluation.settings import EvaluateConfig
 from ctglip.files import atomic_path, write_json, write_text
 from ctglip.inference.feature_cache import check_recipe
-from ctglip.inference.scoring import Calibration, Scorer
-from ctglip.models.release import load_release
+from ctglip.inference.prompt_file import read_prompts
+from ctglip.inference.scoring import Calibration, Scorer, dictionaries_of
+from ctglip.models.release import Release, load_release
 from ctglip.pages.report import render
 from ctglip.store.tables import Store
 
@@ -54,12 +56,36 @@ def evaluate(
     """
     config = config or EvaluateConfig()
     release, opened = load_release(run), Store.open(store)
-    check_recipe(opened, release)
+    context = asked(release, opened, split, labels, config, progress)
+    results = results_of(context, label_source(labels))
+    write_json(out / "results.json", results.to_json())
+    with atomic_path(out / "scores.parquet") as temporary:
+        score_table(context.judged, context.labels, context.scorer.calibration).write_parquet(temporary)
+    write_text(out / "report.html", render(evaluation_page(results, context)))
+    return results
+
+
+def label_source(labels: Path | None) -> str:
+    """Where labels come from, in words."""
+    return f"label table {labels.name}" if labels else "findings of the store's reports"
+
+
+def asked(
+    release: Release,
+    store: Store,
+    split: str,
+    labels: Path | None,
+    config: EvaluateConfig,
+    progress: Progress | None = None,
+) -> Context:
+    """A model's answers about a split, ready to be judged. Arguments and errors as in ``evaluate``."""
+    check_recipe(store, release)
     gpu = torch.cuda.is_available() and config.device != "cpu"
     release.model.to("cuda" if gpu else "cpu")
-    scorer = Scorer(release)
+    own = read_prompts(Path(config.prompts), dictionaries_of(release)) if config.prompts else {}
+    scorer = Scorer(release, own, config.wording)
     table = None if labels is None else read_labels(labels)
-    judged = encode_split(opened, scorer, split, table, config, config.controls, progress)
+    judged = encode_split(store, scorer, split, table, config, config.controls, progress)
     known = judged_pairs(judged, config.min_positives)
     if not known:
         raise CTGLIPError(
@@ -67,13 +93,8 @@ def evaluate(
             code="nothing_to_judge",
             fix="Give more patients or labels, or lower min_positives.",
         )
-    source = f"label table {labels.name}" if labels else "findings of the store's reports"
-    results = results_of(scorer, judged, _validation(opened, scorer, split, table, config), known, config, source)
-    write_json(out / "results.json", results.to_json())
-    with atomic_path(out / "scores.parquet") as temporary:
-        score_table(judged, known, scorer.calibration).write_parquet(temporary)
-    write_text(out / "report.html", render(evaluation_page(results, judged, known, scorer)))
-    return results
+    validation = _validation(store, scorer, split, table, config)
+    return context_of(store, scorer, judged, validation, known, config, table, progress)
 
 
 def _validation(

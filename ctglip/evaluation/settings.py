@@ -19,6 +19,13 @@ class EvaluateConfig(Settings):
         silence_is_normal: where labels come from findings: an organ that a report never speaks of counts as normal;
             otherwise it is not judged.
         controls: also judge what volume alone and the mask alone give.
+        parts: what else is done, see ``evaluation.parts``. ``retrieval``, ``prompts`` and ``subgroups`` cost next to
+            nothing; ``probe`` encodes the split train, ``erasure``, ``swap`` and ``truncation`` the judged split again.
+        prompts: YAML file of prompts in place of the dictionary's, see ``inference.prompt_file``.
+        wording: ``dictionary``: prompt ensembles; ``single``: one prompt each, "X." and "Not X.", as the public
+            CT-RATE scripts have them.
+        threshold: ``validation_f1``: the best F1 on the split val; ``test_roc_corner``: the threshold nearest to the
+            ROC corner on the judged labels themselves, as the public CT-RATE scripts choose it (it flatters).
         batch: organs encoded at a time.
         threads: threads that cut crops.
         cache: folder of encoded organs; ``features`` inside the store by default.
@@ -31,6 +38,10 @@ class EvaluateConfig(Settings):
     min_positives: int = Field(default=3, ge=1)
     silence_is_normal: bool = False
     controls: bool = True
+    parts: tuple[str, ...] = ("retrieval", "prompts", "subgroups")
+    prompts: str | None = None
+    wording: Literal["dictionary", "single"] = "dictionary"
+    threshold: Literal["validation_f1", "test_roc_corner"] = "validation_f1"
     batch: int = Field(default=64, ge=1)
     threads: int = Field(default=2, ge=1)
     cache: str | None = None

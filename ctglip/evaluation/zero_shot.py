@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from ctglip.data.cache import Place
-from ctglip.evaluation.bootstrap import Interval, Question, interval_of, macro_draws
+from ctglip.evaluation.bootstrap import Interval, Question, interval_of, macro_draws, weighted_mean
 from ctglip.evaluation.labels import Labels, Pair, PairLabels
 from ctglip.evaluation.metrics import PairMetrics, at_threshold, auprc, best_f1_threshold
 
 Scores = dict[Pair, Float[np.ndarray, " n"]]
 """For each pair a score for each of its labels' rows."""
+Chooser = Callable[[Int[np.ndarray, " n"], Float[np.ndarray, " n"]], float | None]
 
 
 @dataclass(frozen=True)
@@ -78,9 +79,9 @@ def judge(
     return found, macro
 
 
-def thresholds_of(labels: Labels, scores: Scores) -> dict[Pair, float]:
-    """The best F1 threshold of each pair that has both answers."""
-    found = {pair: best_f1_threshold(known.labels, scores[pair]) for pair, known in labels.items()}
+def thresholds_of(labels: Labels, scores: Scores, choose: Chooser = best_f1_threshold) -> dict[Pair, float]:
+    """The threshold of each pair that has both answers, by default the one with the best F1."""
+    found = {pair: choose(known.labels, scores[pair]) for pair, known in labels.items()}
     return {pair: value for pair, value in found.items() if value is not None}
 
 
@@ -101,20 +102,16 @@ def recognition(
     truth = np.array([place.organ for place in places])
     answer = np.array([names[int(i)] for i in said])
     right = (truth == answer).astype(np.float64)
-    drawn = weights[:, patients]
-    top1 = (drawn * right).sum(1) / drawn.sum(1)
-    shares = []
-    for organ in np.unique(truth):
-        here = truth == organ
-        total = drawn[:, here].sum(1)
-        shares.append(np.divide(drawn[:, here] @ right[here], total, out=np.full(len(total), np.nan), where=total > 0))
+    shares = [
+        weighted_mean(right[here], patients[here], weights) for here in (truth == organ for organ in np.unique(truth))
+    ]
     wrong: dict[tuple[str, str], int] = {}
     for a, b in zip(truth[right == 0].tolist(), answer[right == 0].tolist(), strict=True):
         wrong[a, b] = wrong.get((a, b), 0) + 1
     swapped = sum(count for (a, b), count in wrong.items() if mirror.get(a) == b)
     paired = sum(1 for a, b in zip(truth.tolist(), answer.tolist(), strict=True) if a in mirror and b in (a, mirror[a]))
     return Recognition(
-        top1=interval_of(top1),
+        top1=interval_of(weighted_mean(right, patients, weights)),
         macro=interval_of(np.nanmean(np.stack(shares), axis=0)),
         n=len(places),
         names=len(names),

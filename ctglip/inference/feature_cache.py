@@ -28,8 +28,9 @@ from ctglip.errors import CTGLIPError, ModelError, StoreError
 from ctglip.files import atomic_path, value_hash
 from ctglip.inference.encoding import OrganEmbeddings, encode_crops, no_embeddings
 from ctglip.models.release import Release
+from ctglip.store.study import StudyReader
 from ctglip.store.tables import Store
-from ctglip.types import Failure
+from ctglip.types import Failure, OrganRow
 from ctglip.vocabulary.organs import OrganDictionary, load_organs
 
 Progress = Callable[[int, int], None]
@@ -37,19 +38,22 @@ FOLDER = "features"
 _PARTS = ("features", "anatomy", "diagnosis")
 
 
+Cut = Callable[[StudyReader, Sequence[OrganRow], CropSettings, OrganDictionary], list[OrganCrop]]
+
+
 @dataclass(frozen=True)
 class View:
     """How organs are shown to the model: as they are, or with something changed (a control, a diagnostic).
 
     Attributes:
-        name: part of the cache's key; change it when ``change`` changes.
+        name: part of the cache's key; change it when ``cut`` changes.
         fill: as in ``CropSettings``; None leaves the model's own.
-        change: what is done to each crop before it is rendered.
+        cut: cuts organs out of a study; gives one crop for each row.
     """
 
     name: str = "plain"
     fill: str | None = None
-    change: Callable[[OrganCrop], OrganCrop] | None = None
+    cut: Cut = cut_study
 
     def crops(self, settings: CropSettings) -> CropSettings:
         """The model's crop settings as this view has them."""
@@ -78,12 +82,6 @@ class OrganFeatures:
 
     def __len__(self) -> int:
         return len(self.places)
-
-    def take(self, rows: Sequence[int]) -> OrganFeatures:
-        """Some of the organs."""
-        parts = {name: getattr(self.embeddings, name)[list(rows)] for name in _PARTS}
-        places = tuple(self.places[row] for row in rows)
-        return OrganFeatures(places, OrganEmbeddings(**parts), self.failures, self.encoded)
 
     def table(self) -> pl.DataFrame:
         """One row for each organ: study_id, organ, volume_ml, mean_hu, touches_border."""
@@ -183,15 +181,6 @@ def check_recipe(store: Store, release: Release) -> None:
         )
 
 
-def in_common(several: Sequence[OrganFeatures]) -> list[OrganFeatures]:
-    """The same organs in each: those of studies that could be read every time."""
-    keys = [[(place.study_id, place.organ) for place in one.places] for one in several]
-    if all(one == keys[0] for one in keys):
-        return list(several)
-    shared = set.intersection(*map(set, keys))
-    return [one.take([n for n, key in enumerate(own) if key in shared]) for one, own in zip(several, keys, strict=True)]
-
-
 @dataclass
 class _Work:
     """One study on its way: what is known of it, what must be cut."""
@@ -278,10 +267,9 @@ def _cut(
     store: Store, work: _Work, settings: CropSettings, organs: OrganDictionary, view: View
 ) -> list[OrganCrop] | Failure:
     try:
-        crops = cut_study(store.study(work.study_id), [place.row for place in work.missing], settings, organs)
+        return view.cut(store.study(work.study_id), [place.row for place in work.missing], settings, organs)
     except (CTGLIPError, OSError, ValueError) as error:
         return Failure(work.study_id, "crops", getattr(error, "code", "unreadable"), str(error))
-    return [view.change(crop) for crop in crops] if view.change else crops
 
 
 def _encode(release: Release, several: Sequence[_Work], settings: CropSettings, batch: int) -> int:

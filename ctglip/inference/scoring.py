@@ -7,8 +7,9 @@ A score is the softmax over a positive and a negative prompt set, embeddings ave
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -30,6 +31,8 @@ from ctglip.vocabulary.prompts import (
 
 Pair = tuple[str, str]
 """(organ, abnormality)"""
+PromptSet = tuple[tuple[str, ...], tuple[str, ...]]
+"""The positive and the negative prompts of a pair."""
 
 
 class Calibration(Settings):
@@ -74,13 +77,22 @@ class Scorer:
 
     Args:
         release: the model.
+        own: prompts in place of the dictionary's, for some pairs; an empty side keeps the dictionary's.
+        wording: ``single``: one prompt each, "X." and "Not X.", where ``own`` has none.
 
     Attributes:
         dictionaries, templates, calibration: those of the model.
     """
 
-    def __init__(self, release: Release) -> None:
+    def __init__(
+        self,
+        release: Release,
+        own: Mapping[Pair, PromptSet] | None = None,
+        wording: Literal["dictionary", "single"] = "dictionary",
+    ) -> None:
         self.release = release
+        self.own = dict(own or {})
+        self.wording = wording
         self.dictionaries = dictionaries_of(release)
         self.calibration = Calibration.model_validate(release.calibration)
         self._organ_templates = load_organ_templates(release.organ_dictionary / "templates.yaml")
@@ -92,7 +104,7 @@ class Scorer:
         organs = self.dictionaries.organs
         return [organ_prompts(organs[name], self._organ_templates) for name in self.release.organs]
 
-    def prompts(self, pair: Pair) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    def prompts(self, pair: Pair) -> PromptSet:
         """The positive and the negative prompts of a pair.
 
         Raises:
@@ -100,12 +112,16 @@ class Scorer:
         """
         organ = self.dictionaries.organs[pair[0]]
         abnormality = self.dictionaries.abnormalities[pair[1]]
-        positive = positive_prompts(abnormality, organ, self.templates)
-        return positive, negative_prompts(abnormality, organ, self.templates)
+        positive, negative = self.own.get(pair, ((), ()))
+        if self.wording == "single":
+            name = abnormality.display[:1].upper() + abnormality.display[1:]
+            return positive or (f"{name}.",), negative or (f"Not {abnormality.display}.",)
+        positive = positive or positive_prompts(abnormality, organ, self.templates)
+        return positive, negative or negative_prompts(abnormality, organ, self.templates)
 
     def recognise(self, anatomy: Float[np.ndarray, "m e"]) -> Int[np.ndarray, " m"]:
         """For each organ the index (in ``release.organs``) of the name that is nearest to it."""
-        classes = self._directions(self.organ_prompts())
+        classes = self.directions(self.organ_prompts())
         return np.asarray((anatomy @ classes.T).argmax(axis=1))
 
     def differences(self, diagnosis: Float[np.ndarray, "m e"], pairs: Sequence[Pair]) -> Float[np.ndarray, "m p"]:
@@ -116,20 +132,20 @@ class Scorer:
 
     def similarities(self, diagnosis: Float[np.ndarray, " e"], texts: Sequence[str]) -> Float[np.ndarray, " n"]:
         """Cosine similarity of one organ's diagnosis vector with texts."""
-        vectors = self._directions([(text,) for text in texts])
+        vectors = self.directions([(text,) for text in texts])
         return vectors @ diagnosis
 
     def _embed(self, pairs: Iterable[Pair]) -> None:
         missing = [pair for pair in dict.fromkeys(pairs) if pair not in self._axes]
         if not missing:
             return
-        directions = self._directions([texts for pair in missing for texts in self.prompts(pair)])
+        directions = self.directions([texts for pair in missing for texts in self.prompts(pair)])
         for place, pair in enumerate(missing):
             self._axes[pair] = directions[2 * place] - directions[2 * place + 1]
 
     @torch.no_grad()
-    def _directions(self, sets: Sequence[Sequence[str]]) -> Float[np.ndarray, "s e"]:
-        """One unit vector for each set of texts."""
+    def directions(self, sets: Sequence[Sequence[str]]) -> Float[np.ndarray, "s e"]:
+        """One unit vector for each set of texts: the mean of their unit vectors, at unit length."""
         model = self.release.model
         texts = list(dict.fromkeys(text for texts in sets for text in texts))
         place = {text: number for number, text in enumerate(texts)}

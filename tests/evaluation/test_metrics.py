@@ -7,7 +7,13 @@ import pytest
 from sklearn import metrics as reference
 
 from ctglip.evaluation.bootstrap import Question, draw_patients, interval_of, macro_draws, weighted_auroc
-from ctglip.evaluation.metrics import at_threshold, auprc, best_f1_threshold, expected_calibration_error
+from ctglip.evaluation.metrics import (
+    at_threshold,
+    auprc,
+    best_f1_threshold,
+    expected_calibration_error,
+    roc_corner_threshold,
+)
 
 
 def random_question(rng: np.random.Generator, n: int = 80, patients: int = 30, ties: bool = True) -> Question:
@@ -76,6 +82,8 @@ def test_threshold_metrics_agree_with_scikit_learn() -> None:
     assert found.f1 == pytest.approx(reference.f1_score(question.labels, said))
     assert found.sensitivity == pytest.approx(reference.recall_score(question.labels, said))
     assert found.specificity == pytest.approx(reference.recall_score(1 - question.labels, ~said))
+    assert found.balanced_accuracy == pytest.approx(reference.balanced_accuracy_score(question.labels, said))
+    assert found.npv == pytest.approx(reference.precision_score(1 - question.labels, ~said))
     assert found.ppv == pytest.approx(reference.precision_score(question.labels, said))
     best = max(reference.f1_score(question.labels, question.scores >= t) for t in np.unique(question.scores))
     assert found.f1 == pytest.approx(best)
@@ -88,6 +96,31 @@ def test_a_threshold_needs_both_answers() -> None:
     assert best_f1_threshold(np.zeros(4, dtype=int), np.arange(4.0)) is None
     assert best_f1_threshold(np.ones(4, dtype=int), np.arange(4.0)) is None
     assert at_threshold(np.zeros(3, dtype=int), np.zeros(3), 0.5).sensitivity is None
+
+
+def test_the_corner_threshold_is_nearest_to_the_corner() -> None:
+    rng = np.random.default_rng(8)
+    question = random_question(rng, n=150)
+    threshold = roc_corner_threshold(question.labels, question.scores)
+    assert threshold is not None
+
+    def distance(t: float) -> float:
+        found = at_threshold(question.labels, question.scores, t)
+        return float(np.hypot(1 - (found.specificity or 0), 1 - (found.sensitivity or 0)))
+
+    assert distance(threshold) == pytest.approx(min(distance(t) for t in np.unique(question.scores)))
+    assert roc_corner_threshold(np.zeros(3, dtype=int), np.arange(3.0)) is None
+
+
+def test_macro_intervals_of_random_scores_cover_one_half_as_often_as_they_claim() -> None:
+    """150 experiments of 6 questions about the same 100 patients."""
+    rng = np.random.default_rng(9)
+    covered = 0
+    for _ in range(150):
+        asked = [Question((rng.random(100) < 0.4).astype(int), rng.normal(size=100), np.arange(100)) for _ in range(6)]
+        found = interval_of(macro_draws(asked, draw_patients(100, 300, rng))[1])
+        covered += (found.low or 1) <= 0.5 <= (found.high or 0)
+    assert 0.90 <= covered / 150 <= 0.99
 
 
 def test_calibration_error_is_zero_for_honest_and_large_for_bold_probabilities() -> None:

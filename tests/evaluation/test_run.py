@@ -10,9 +10,10 @@ import polars as pl
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from ctglip.errors import CohortError, CTGLIPError, ModelError, StoreError
+from ctglip.errors import CohortError, ConfigError, CTGLIPError, ModelError, StoreError
 from ctglip.evaluation.bootstrap import draw_patients
 from ctglip.evaluation.labels import PairLabels, labels_from_findings, labels_from_table
+from ctglip.evaluation.parts import PARTS
 from ctglip.evaluation.results import Results
 from ctglip.evaluation.run import evaluate
 from ctglip.evaluation.settings import EvaluateConfig
@@ -151,3 +152,31 @@ def test_labels_of_reports_know_affirmed_denied_uncertain_and_silent() -> None:
     assert dict(zip(known.rows.tolist(), known.labels.tolist(), strict=True)) == {0: 1, 1: 0, 4: 0}
     lenient = labels_from_findings(findings, places, *both, silence_is_normal=True)["liver", "liver_cyst"]
     assert dict(zip(lenient.rows.tolist(), lenient.labels.tolist(), strict=True)) == {0: 1, 1: 0, 3: 0, 4: 0}
+
+
+def test_every_part_answers(judged: Judged, tmp_path: Path) -> None:
+    store, truth, run = judged
+    config = CONFIG.model_copy(update={"parts": tuple(PARTS), "controls": False})
+    results = evaluate(run, store.path, tmp_path, labels=truth, config=config)
+    written = json.loads((tmp_path / "results.json").read_text())["parts"]
+    assert list(written) == [name for name in PARTS if name != "subgroups"] or list(written) == list(PARTS)
+    names = [one["name"] for one in written["retrieval"]]
+    assert names[:2] == ["organ: image to text", "organ: text to image"]
+    assert results.parts["swap"].n == len(store.table("splits").filter(pl.col("split") == "test"))
+    assert set(results.parts["erasure"].pairs) == {f"{p.organ}:{p.abnormality}" for p in results.pairs}
+    assert results.parts["prompts"].ensemble == pytest.approx(results.macro_auroc.value)
+
+
+def test_own_prompts_and_public_rules_are_named(judged: Judged, tmp_path: Path) -> None:
+    store, truth, run = judged
+    (tmp_path / "prompts.yaml").write_text("liver:hepatic_steatosis: {positive: [Fatty liver.], negative: [Dense.]}")
+    own = CONFIG.model_copy(update={"prompts": str(tmp_path / "prompts.yaml"), "parts": (), "controls": False})
+    assert "own prompts for 1 of" in evaluate(run, store.path, tmp_path, labels=truth, config=own).prompts
+    public = CONFIG.model_copy(
+        update={"wording": "single", "threshold": "test_roc_corner", "parts": (), "controls": False}
+    )
+    results = evaluate(run, store.path, tmp_path, labels=truth, config=public)
+    assert results.prompts.startswith("single prompts")
+    assert "on the judged labels themselves" in results.threshold_source
+    with pytest.raises(ConfigError, match="no part 'magic'"):
+        evaluate(run, store.path, tmp_path, labels=truth, config=CONFIG.model_copy(update={"parts": ("magic",)}))

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import copy
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from ctglip.data.cache import cut_places, places_of
+from ctglip.data.cache import cut_places, cut_study, places_of
 from ctglip.data.crops import CropSettings, OrganCrop
 from ctglip.errors import ModelError, StoreError
 from ctglip.inference import feature_cache
 from ctglip.inference.encoding import encode_crops
-from ctglip.inference.feature_cache import MASK_ONLY, FeatureCache, View, in_common, organ_features_of
+from ctglip.inference.feature_cache import MASK_ONLY, FeatureCache, View, organ_features_of
 from ctglip.models.release import Release, load_release
 from ctglip.store.study import StudyRecord, write_study
 from ctglip.store.tables import Store, compact
@@ -71,13 +72,13 @@ def test_every_organ_is_encoded_once(trained: Trained, release: Release, tmp_pat
 
 
 def test_a_view_changes_the_crops(trained: Trained, release: Release, tmp_path: Path) -> None:
-    def emptied(crop: OrganCrop) -> OrganCrop:
-        return OrganCrop(crop.organ, np.full_like(crop.hu, -1024), crop.mask, crop.size, crop.median_hu)
+    def emptied(*of) -> list[OrganCrop]:
+        return [replace(crop, hu=np.full_like(crop.hu, -1024)) for crop in cut_study(*of)]
 
     store, ids = trained[0], trained[0].study_ids[:2]
     plain, changed = (
         organ_features_of(store, release, ids, ORGANS, folder=tmp_path, view=view)
-        for view in (View(), View("emptied", change=emptied))
+        for view in (View(), View("emptied", cut=emptied))
     )
     assert plain.places == changed.places
     assert not np.allclose(plain.embeddings.features, changed.embeddings.features)
@@ -140,12 +141,3 @@ def test_faults_are_named(trained: Trained, release: Release, tmp_path: Path) ->
     other = store.info.model_copy(update={"recipe": {**store.info.recipe, "min_organ_ml": 9.0}})
     with pytest.raises(ModelError, match="another recipe"):
         organ_features_of(Store(store.path, other), release, store.study_ids[:1], ORGANS)
-
-
-def test_only_organs_of_both_are_compared(trained: Trained, release: Release, tmp_path: Path) -> None:
-    ids = trained[0].study_ids[:4]
-    a = organ_features_of(trained[0], release, ids[:3], ORGANS, folder=tmp_path)
-    b = organ_features_of(trained[0], release, ids[1:], ORGANS, folder=tmp_path)
-    first, second = in_common([a, b])
-    assert first.places == second.places
-    np.testing.assert_array_equal(first.embeddings.features, second.embeddings.features)

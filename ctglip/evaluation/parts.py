@@ -1,0 +1,47 @@
+"""The parts of an evaluation beyond its scores. A part is a function of the ``Context`` and one line here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ctglip.errors import ConfigError, ModelError
+from ctglip.evaluation.context import Context
+from ctglip.evaluation.diagnostics import left_right_swap, organ_erasure, truncation
+from ctglip.evaluation.paraphrases import prompt_variance
+from ctglip.evaluation.probe import linear_probe
+from ctglip.evaluation.retrieval import retrieval
+from ctglip.evaluation.subgroups import subgroups
+
+PARTS: dict[str, Callable[[Context], Any]] = {
+    "retrieval": retrieval,
+    "prompts": prompt_variance,
+    "subgroups": subgroups,
+    "probe": linear_probe,
+    "erasure": organ_erasure,
+    "swap": left_right_swap,
+    "truncation": truncation,
+}
+"""Name in ``EvaluateConfig.parts`` to what does it; a result is a dataclass, a tuple of them, or None."""
+
+
+def run_parts(context: Context) -> dict[str, Any]:
+    """Do the wanted parts, in the order of the registry.
+
+    Raises:
+        ConfigError: a part that does not exist.
+    """
+    unknown = [name for name in context.config.parts if name not in PARTS]
+    if unknown:
+        raise ConfigError(f"There is no part {unknown[0]!r} of an evaluation.", fix=f"Known: {', '.join(PARTS)}.")
+    found = {}
+    for name, do in PARTS.items():
+        if name not in context.config.parts:
+            continue
+        try:
+            found[name] = do(context)
+        except ModelError as error:
+            if error.code != "text_encoder":
+                raise
+            context.notes.append(f"Without the text encoder there is no {name}: {error.message}")
+    return {name: value for name, value in found.items() if value is not None}
