@@ -12,13 +12,14 @@ from ctglip.config import Settings
 from ctglip.errors import CTGLIPError
 from ctglip.film.regions import Region
 from ctglip.simulation.anatomy import Anatomy, built_in_anatomy
-from ctglip.simulation.labels import lookup, number
+from ctglip.simulation.labels import lookup
 from ctglip.simulation.lesions import KINDS
 from ctglip.simulation.projection import BeamSettings, Geometry, View, expose, line_integrals, set_up
 from ctglip.simulation.reports import report_sections, wording
 from ctglip.simulation.scene import Lesion
 from ctglip.simulation.study import SimulatedStudy, SimulationSettings, body_of, simulate_study
 from ctglip.types import LabelMap, Report, Scan
+from ctglip.vocabulary.organs import load_organs
 
 SHOWN = ("pleural_effusion", "lung_nodule", "consolidation", "emphysema", "cardiomegaly")
 """The abnormalities that a film shows and its report may speak of."""
@@ -188,7 +189,7 @@ def project(
 
     Args:
         scan: RAS+, of a chest.
-        labels: TotalSegmentator v2 numbers on its grid, at least of the lungs.
+        labels: numbers of the organ dictionary (TotalSegmentator v2's among them) on its grid, at least of the lungs.
         rng: draws the noise and the film's place.
         shift_mm: deviation of that place.
 
@@ -200,13 +201,21 @@ def project(
         raise CTGLIPError(
             f"The voxels are {spacing} mm, expected cubes.", code="not_cubic", fix="Resample the scan first."
         )
-    lungs = lookup(["lungs"])[labels.labels]
+    lungs = _mask(labels.labels, ("lungs",))
     if not lungs.any():
         raise CTGLIPError("No lungs are labelled, so the film has no middle.", code="no_lungs")
     shift = rng.normal(0, shift_mm, 2) if shift_mm else np.zeros(2)
     geometry = set_up(scan.hu > _BODY_HU, lungs, spacing[0], view, beam, shift)
     pixels = expose(line_integrals(scan.hu, geometry, beam), geometry, beam, rng)
     return Projected(pixels, film_regions(labels.labels, geometry), geometry)
+
+
+def _mask(labels: np.ndarray, organs: tuple[str, ...]) -> np.ndarray:
+    """Where any of the organs is."""
+    table = np.zeros(256, bool)
+    for organ in organs:
+        table[list(load_organs().labels_of(organ))] = True
+    return table[labels]
 
 
 _WHOLE = {
@@ -225,14 +234,14 @@ _WHOLE = {
 def film_regions(labels: np.ndarray, geometry: Geometry) -> tuple[Region, ...]:
     """Boxes of lungs, heart, spine and so on, and of the zones that lie between them; clipped to the film."""
     boxes: dict[str, np.ndarray] = {}
-    lungs = np.flatnonzero(lookup(["lungs"])[labels].any((0, 1)))
+    lungs = np.flatnonzero(_mask(labels, ("lungs",)).any((0, 1)))
     for name, organs in _WHOLE.items():
-        mask = lookup(organs)[labels]
+        mask = _mask(labels, organs)
         if name == "mediastinum":
             mask[:, :, : lungs[0]] = mask[:, :, lungs[-1] + 1 :] = False
         if mask.any():
             boxes[name] = _shadow(mask, geometry)
-    arch = labels == number("aorta")
+    arch = _mask(labels, ("aorta",))
     if arch.any():
         top = int(np.flatnonzero(arch.any((0, 1)))[-1])
         arch[:, :, : max(0, top - round(38 / geometry.spacing_mm))] = False
@@ -279,7 +288,7 @@ def _zones(side: str, boxes: dict[str, np.ndarray], labels: np.ndarray, geometry
     """Zones of one lung on a frontal film: thirds by height, apex, hilum, diaphragm and costophrenic angle."""
     row0, row1, column0, column1 = boxes[f"{side}_lung"]
     height, width = row1 - row0, column1 - column0
-    dome = _dome(lookup([f"lung_{side}"])[labels], geometry)
+    dome = _dome(_mask(labels, (f"lung_{side}",)), geometry)
     medial = (column1 - 0.36 * width, column1) if side == "right" else (column0, column0 + 0.36 * width)
     lateral = (column0, column0 + 0.3 * width) if side == "right" else (column1 - 0.3 * width, column1)
     third = (dome - row0) / 3
