@@ -9,7 +9,21 @@ from typing import Annotated
 import typer
 
 from ctglip import __version__
-from ctglip.cli import config, demo, dictionary, doctor, evaluate, export, parse, pretrain, query, simulate, store
+from ctglip.cli import (
+    cohort,
+    compare,
+    config,
+    demo,
+    dictionary,
+    doctor,
+    evaluate,
+    export,
+    parse,
+    pretrain,
+    query,
+    simulate,
+    store,
+)
 from ctglip.cli.console import err
 from ctglip.errors import CTGLIPError
 
@@ -38,7 +52,15 @@ def main(
     """Organ-level grounded vision-language pretraining on CT scans and their reports."""
 
 
-for _command in (simulate.simulate, parse.parse, pretrain.pretrain, evaluate.evaluate, query.query):
+for _command in (
+    simulate.simulate,
+    cohort.cohort,
+    parse.parse,
+    pretrain.pretrain,
+    evaluate.evaluate,
+    compare.compare,
+    query.query,
+):
     app.command()(_command)
 for _entry in entry_points(group="ctglip.commands"):
     app.command(_entry.name)(_entry.load())

@@ -30,28 +30,60 @@ class ForestRow:
     note: str = ""
 
 
+@dataclass(frozen=True)
+class Axis:
+    """What a forest plot is drawn on: from low to high, a tick at every step, and a dashed line at ``middle``."""
+
+    low: float
+    high: float
+    step: float
+    middle: float
+    name: str
+
+
+def shares_axis(rows: Sequence[ForestRow]) -> Axis:
+    """An axis for AUROCs: up to 1, chance at 0.5."""
+    ends = [v for r in rows for v in (r.score.value, r.score.low) if known(v)]
+    low = max(0.0, min(0.4, math.floor(min(ends, default=0.4) * 10) / 10))
+    return Axis(low, 1.0, 0.1, 0.5, "chance")
+
+
+def differences_axis(rows: Sequence[ForestRow]) -> Axis:
+    """An axis for differences, as far to the left as to the right."""
+    ends = [abs(v) for r in rows for v in (r.score.value, r.score.low, r.score.high) if known(v)]
+    step = 0.05 if max(ends, default=0.1) <= 0.2 else 0.1 if max(ends) <= 0.5 else 0.25
+    reach = max(1, math.ceil(max(ends, default=step) / step - 1e-9)) * step
+    return Axis(-reach, reach, step, 0.0, "no difference")
+
+
 def forest(
-    rows: Sequence[ForestRow], title: str, heading: str = "AUROC", note_heading: str = "", *, narrow: bool = False
+    rows: Sequence[ForestRow],
+    title: str,
+    heading: str = "AUROC",
+    note_heading: str = "",
+    *,
+    axis: Axis | None = None,
+    narrow: bool = False,
 ) -> Markup:
-    """Scores with their intervals, one below the other, and a line at 0.5 (chance).
+    """Scores with their intervals, one below the other, and a dashed line at chance.
 
     Args:
         rows: from top to bottom; a gap is left where the kind changes.
         title: what is shown.
         heading: what the score is.
         note_heading: what the notes are.
+        axis: for AUROCs by default.
         narrow: for small screens, with the words above the marks and without notes.
     """
     left, width, step = (8.0, 320.0, 44.0) if narrow else (_label_width(rows), 360.0, 26.0)
     top = 34.0 if narrow else 44.0
-    ends = [v for r in rows for v in (r.score.value, r.score.low) if known(v)]
-    start = max(0.0, min(0.4, math.floor(min(ends, default=0.4) * 10) / 10))
+    axis = axis or shares_axis(rows)
     gaps = sum(a.kind != b.kind for a, b in itertools.pairwise(rows))
     bottom = top + step * len(rows) + 14 * gaps
     total = left + width + (12 if narrow else 260 if note_heading else 170)
 
     def at(value: float) -> float:
-        return left + (value - start) / (1 - start) * width
+        return left + (value - axis.low) / (axis.high - axis.low) * width
 
     svg = Svg(total, bottom + 40, title, _forest_words(rows, heading), "forest narrow" if narrow else "forest wide")
     if narrow:
@@ -59,7 +91,7 @@ def forest(
     else:
         svg.text(left + width + 16, 22, f"{heading} (95 % interval)", "head")
         svg.text(total, 22, note_heading, "head", "end")
-    _axis(svg, start, at, top, bottom)
+    _axis(svg, axis, at, top, bottom)
     y, before = top + step / 2, rows[0].kind if rows else "pair"
     for row in rows:
         y += 14 if row.kind != before else 0
@@ -76,11 +108,13 @@ def forest(
     return svg.markup()
 
 
-def _axis(svg: Svg, start: float, at: Callable[[float], float], top: float, bottom: float) -> None:
-    for tick in np.arange(round(start * 10), 11) / 10:
-        svg.line(at(tick), top - 10, at(tick), bottom, "chance" if tick == 0.5 else "grid")
-        svg.text(at(tick), bottom + 18, f"{tick:.1f}", "tick", "middle")
-    svg.text(at(0.5), bottom + 34, "chance", "tick", "middle")
+def _axis(svg: Svg, axis: Axis, at: Callable[[float], float], top: float, bottom: float) -> None:
+    digits = 1 if axis.step in (0.1, 0.5) else 2
+    for tick in axis.low + axis.step * np.arange(round((axis.high - axis.low) / axis.step) + 1):
+        middle = abs(tick - axis.middle) < axis.step / 100
+        svg.line(at(tick), top - 10, at(tick), bottom, "chance" if middle else "grid")
+        svg.text(at(tick), bottom + 18, number(0.0 if middle and not axis.middle else tick, digits), "tick", "middle")
+    svg.text(at(axis.middle), bottom + 34, axis.name, "tick", "middle")
 
 
 def _mark(svg: Svg, row: ForestRow, at: Callable[[float], float], y: float) -> None:
