@@ -26,6 +26,10 @@ def settings_class(kind: str) -> type[Settings]:
         from ctglip.evaluation.settings import EvaluateConfig
 
         return EvaluateConfig
+    if kind == "cohort_map":
+        from ctglip.film.public import CohortMap
+
+        return CohortMap
     if kind == "preprocess":
         from importlib.metadata import entry_points
 
