@@ -1,12 +1,23 @@
-"""Small changes of a crop that leave every finding true: no flips (they would swap sides), no cut-outs."""
+"""Small changes of a crop that leave every finding true: the organ stays whole, HU stay HU, and a left organ is turned
+into a right one only together with its name and its texts (``data.mirror``).
+
+What is changed is drawn for a whole batch from the step's generator, and travels with each sample.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 import numpy as np
-from jaxtyping import Float, Num
+from jaxtyping import Float, Int16, Num, UInt8
 from pydantic import Field
 
 from ctglip.config import Settings
+from ctglip.data.crops import axis_weights, resampled, zoomed_size
+
+_VACUUM_HU = -1000.0
+_ORGAN = 128
+"""Coverage (of 255) from which a voxel counts as the organ's."""
 
 
 class AugmentSettings(Settings):
@@ -14,19 +25,114 @@ class AugmentSettings(Settings):
 
     Attributes:
         shift_hu: standard deviation of a shift of all HU of a crop.
+        gain: standard deviation of a relative change of attenuation (air stays air; 0.01 is 10 HU in water).
         noise_hu: standard deviation of noise on each voxel.
         shift_voxels: largest shift of the crop along each axis, in whole voxels of its grid.
+        zoom: largest change of scale (0.1: from 1 / 1.1 to 1.1); the size that the model is told changes with it.
+        mirror: how often an organ that has a counterpart on the other side is turned into it: image and mask are
+            flipped, organ and texts exchange sides. Rows whose texts name a side that cannot be exchanged stay as they
+            are. What lies around the organ becomes that of the wrong side.
     """
 
     shift_hu: float = Field(default=5.0, ge=0)
+    gain: float = Field(default=0.0, ge=0, le=0.2)
     noise_hu: float = Field(default=0.0, ge=0)
     shift_voxels: int = Field(default=1, ge=0)
+    zoom: float = Field(default=0.0, ge=0, le=0.5)
+    mirror: float = Field(default=0.0, ge=0, le=1)
+
+
+@dataclass(frozen=True)
+class Change:
+    """What is changed of one crop at one step.
+
+    Attributes:
+        shift_voxels: along x, y, z: voxel i shows what was at i + shift.
+        shift_hu, gain: HU become ``(HU + 1000) (1 + gain) - 1000 + shift_hu``.
+        zoom: factor on the organ's size on the grid.
+        mirrored: flipped along x.
+        noise: seed of the noise.
+    """
+
+    shift_voxels: tuple[int, int, int] = (0, 0, 0)
+    shift_hu: float = 0.0
+    gain: float = 0.0
+    zoom: float = 1.0
+    mirrored: bool = False
+    noise: int = 0
+
+
+@dataclass(frozen=True)
+class Changed:
+    """A crop after its changes.
+
+    Attributes:
+        hu, mask: the crop, float32 and 0 to 255.
+        size: what the model is told of size, float32 ``[4]``.
+        median_hu: of the organ.
+        change: what was done, after it was held back so that the organ is not cut.
+    """
+
+    hu: Float[np.ndarray, "x y z"]
+    mask: UInt8[np.ndarray, "x y z"]
+    size: Float[np.ndarray, " 4"]
+    median_hu: np.float32
+    change: Change
+
+
+def draw_changes(count: int, settings: AugmentSettings, rng: np.random.Generator) -> list[Change]:
+    """What is to be changed of each crop of a batch."""
+    reach = settings.shift_voxels
+    steps = rng.integers(-reach, reach + 1, size=(count, 3)) if reach else np.zeros((count, 3), dtype=int)
+    shift_hu = (settings.shift_hu * rng.standard_normal(count)).astype(np.float32)
+    gain = settings.gain * rng.standard_normal(count) if settings.gain else np.zeros(count)
+    limit = np.log1p(settings.zoom)
+    zoom = np.exp(rng.uniform(-limit, limit, count)) if settings.zoom else np.ones(count)
+    mirrored = rng.random(count) < settings.mirror if settings.mirror else np.zeros(count, dtype=bool)
+    noise = rng.integers(2**62, size=count) if settings.noise_hu else np.zeros(count, dtype=int)
+    columns = zip(steps.tolist(), shift_hu, gain, zoom, mirrored, noise, strict=True)
+    return [Change((s[0], s[1], s[2]), float(h), float(g), float(z), bool(m), int(n)) for s, h, g, z, m, n in columns]
+
+
+def apply_change(
+    hu: Int16[np.ndarray, "x y z"],
+    mask: UInt8[np.ndarray, "x y z"],
+    size: Float[np.ndarray, " 4"],
+    median_hu: float,
+    change: Change,
+    noise_hu: float = 0.0,
+) -> Changed:
+    """A changed crop; what comes in at a face repeats that face. Shift and zoom stop where the organ would be cut."""
+    if change.mirrored:
+        hu, mask = hu[::-1], mask[::-1]
+    steps = _held_back(mask, change.shift_voxels)
+    if any(steps):
+        places = np.ix_(*(np.clip(np.arange(n) + d, 0, n - 1) for n, d in zip(hu.shape, steps, strict=True)))
+        hu, mask = hu[places], mask[places]
+    zoom = min(change.zoom, _largest_zoom(mask)) if change.zoom > 1 else change.zoom
+    values = hu.astype(np.float32)
+    if zoom != 1.0:
+        weights = [_zoom_weights(n, zoom) for n in hu.shape]
+        values = resampled(values, weights)
+        mask = np.rint(np.clip(resampled(mask.astype(np.float32), weights), 0, 255)).astype(np.uint8)
+        size = zoomed_size(size, zoom)
+    shift = np.float32(change.shift_hu)
+    median = np.float32(median_hu)
+    if change.gain:
+        gain = np.float32(change.gain)
+        values += (values - np.float32(_VACUUM_HU)) * gain
+        median += (median - np.float32(_VACUUM_HU)) * gain
+    values += shift
+    if noise_hu > 0:
+        rng = np.random.default_rng(change.noise)
+        values += noise_hu * rng.standard_normal(values.shape, dtype=np.float32)
+    return Changed(values, mask, size, median + shift, replace(change, shift_voxels=steps, zoom=zoom))
 
 
 def augment_hu(
     hu: Num[np.ndarray, "n x y z"], settings: AugmentSettings, rng: np.random.Generator
 ) -> tuple[Float[np.ndarray, "n x y z"], Float[np.ndarray, " n"]]:
-    """Crops with shifted and noisy HU, and the shift of each."""
+    """Images with shifted and noisy HU, and the shift of each (for whole scans; crops have ``apply_change``)."""
     shift = (settings.shift_hu * rng.standard_normal(len(hu))).astype(np.float32)
     out = hu.astype(np.float32) + shift[:, None, None, None]
     if settings.noise_hu > 0:
@@ -34,18 +140,45 @@ def augment_hu(
     return out, shift
 
 
-def shift_crops(
-    arrays: tuple[np.ndarray, ...], settings: AugmentSettings, rng: np.random.Generator
-) -> tuple[np.ndarray, ...]:
-    """The same random shift for all arrays ``[n, x, y, z]`` of a crop; what comes in at a face repeats that face."""
-    reach = settings.shift_voxels
-    if reach == 0:
-        return arrays
-    steps = rng.integers(-reach, reach + 1, size=(len(arrays[0]), 3))
-    out = tuple(np.empty_like(array) for array in arrays)
-    shape = arrays[0].shape[1:]
-    for row, step in enumerate(steps):
-        places = [np.clip(np.arange(n) + d, 0, n - 1) for n, d in zip(shape, step, strict=True)]
-        for source, target in zip(arrays, out, strict=True):
-            target[row] = source[row][np.ix_(*places)]
-    return out
+def _extent(mask: np.ndarray) -> list[tuple[int, int]] | None:
+    """First and last voxel of the organ along each axis; None where there is none."""
+    organ = mask >= _ORGAN
+    found = []
+    for axis in range(3):
+        inside = np.flatnonzero(organ.any(axis=tuple(a for a in range(3) if a != axis)))
+        if not len(inside):
+            return None
+        found.append((int(inside[0]), int(inside[-1])))
+    return found
+
+
+def _held_back(mask: np.ndarray, steps: tuple[int, int, int]) -> tuple[int, int, int]:
+    """The shift as far as the organ stays on the grid."""
+    extent = _extent(mask) if any(steps) else None
+    if extent is None:
+        return steps
+    x, y, z = (
+        int(np.clip(step, last - n + 1, first))
+        for step, (first, last), n in zip(steps, extent, mask.shape, strict=True)
+    )
+    return x, y, z
+
+
+def _largest_zoom(mask: np.ndarray) -> float:
+    """The largest factor, at least 1, at which the organ stays on the grid."""
+    extent = _extent(mask)
+    if extent is None:
+        return np.inf
+    far = [max(n / 2 - first, last + 1 - n / 2) for (first, last), n in zip(extent, mask.shape, strict=True)]
+    return max(1.0, min(n / 2 / reach for n, reach in zip(mask.shape, far, strict=True)))
+
+
+def _zoom_weights(count: int, zoom: float) -> Float[np.ndarray, "n n"]:
+    """Weights that scale an axis about its middle; what lies beyond a face is that face's voxel."""
+    half = count / 2 / zoom
+    pad = int(np.ceil(max(half - count / 2, 0))) + 2
+    weights = axis_weights(count / 2 - half, count / 2 + half, count, -pad, count + pad)
+    inner = weights[:, pad:-pad].copy()
+    inner[:, 0] += weights[:, :pad].sum(axis=1)
+    inner[:, -1] += weights[:, -pad:].sum(axis=1)
+    return np.ascontiguousarray(inner)

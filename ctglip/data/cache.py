@@ -1,15 +1,15 @@
-"""Crops of many organs, cut once from the store and kept in memory as whole numbers."""
+"""Crops of many organs as whole numbers, cut from the store once and kept in memory."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float, Int16, UInt8
 
-from ctglip.data.crops import CropSettings, OrganCrop, cut_crop, render
+from ctglip.data.crops import CropSettings, OrganCrop, crop_region, cut_crop, cut_region, render
 from ctglip.errors import CTGLIPError, StoreError
 from ctglip.store.study import StudyReader, organ_row
 from ctglip.store.tables import Store
@@ -54,6 +54,19 @@ class CropCache:
     def __len__(self) -> int:
         return len(self.places)
 
+    def take(self, rows: Sequence[int] | np.ndarray) -> CropCache:
+        """Some of the crops, in the order asked for."""
+        chosen = np.asarray(rows, dtype=np.int64)
+        places = tuple(self.places[int(row)] for row in chosen)
+        return CropCache(places, self.hu[chosen], self.mask[chosen], self.size[chosen], self.median_hu[chosen])
+
+    def draw(
+        self, rows: Sequence[int] | np.ndarray, stand_ins: Callable[[int], Iterable[int]]
+    ) -> tuple[list[int], CropCache]:
+        """Some of the crops, and which they are: those asked for (see ``stored.StoredCrops.draw``)."""
+        del stand_ins  # nothing here is unreadable
+        return [int(row) for row in rows], self.take(rows)
+
     def images(self, rows: Sequence[int] | np.ndarray, settings: CropSettings) -> Float[np.ndarray, "m c x y z"]:
         """What a model sees of some crops."""
         return render(self.hu[rows], self.mask[rows], self.median_hu[rows], settings)
@@ -90,42 +103,68 @@ def cut_places(
     organs: OrganDictionary,
     threads: int = 2,
     progress: Progress | None = None,
+    max_damaged: float = MAX_FAILED_SHARE,
 ) -> CropCache:
     """Cut all places out of the store, study by study in parallel threads.
 
+    Args:
+        progress: called with (studies done, studies).
+        max_damaged: share of the studies that may be unreadable; they are left out and named in ``failures``.
+
     Raises:
-        StoreError: more than a twentieth of the studies cannot be read.
+        StoreError: code ``damaged_store``: more than that cannot be read.
     """
-    by_study: dict[str, list[Place]] = {}
-    for place in places:
-        by_study.setdefault(place.study_id, []).append(place)
+    rows = _rows_by_study(places)
 
     def cut(study_id: str) -> list[OrganCrop] | Failure:
         try:
-            return cut_study(store.study(study_id), [p.row for p in by_study[study_id]], settings, organs)
+            return cut_study(store.study(study_id), [places[row].row for row in rows[study_id]], settings, organs)
         except (CTGLIPError, OSError, ValueError) as error:
-            return Failure(study_id, "crops", getattr(error, "code", "unreadable"), str(error))
+            return failure_of(study_id, error)
 
-    crops: list[OrganCrop] = []
-    kept: list[Place] = []
+    found = stacked(places, (), settings)
+    kept: list[np.ndarray] = []
     failures: list[Failure] = []
     with ThreadPoolExecutor(threads) as pool:
-        for done, (study_id, found) in enumerate(zip(by_study, pool.map(cut, by_study), strict=True), start=1):
-            if isinstance(found, Failure):
-                failures.append(found)
+        for done, (study_id, crops) in enumerate(zip(rows, pool.map(cut, rows), strict=True), start=1):
+            if isinstance(crops, Failure):
+                failures.append(crops)
             else:
-                crops += found
-                kept += by_study[study_id]
+                _put(found, rows[study_id], crops)
+                kept.append(rows[study_id])
             if progress:
-                progress(done, len(by_study))
-    if len(failures) > MAX_FAILED_SHARE * len(by_study):
+                progress(done, len(rows))
+    check_damage(failures, len(rows), max_damaged)
+    if failures:
+        found = found.take(np.sort(np.concatenate(kept)) if kept else ())
+    return replace(found, failures=tuple(failures))
+
+
+def _rows_by_study(places: Sequence[Place]) -> dict[str, np.ndarray]:
+    rows: dict[str, list[int]] = {}
+    for number, place in enumerate(places):
+        rows.setdefault(place.study_id, []).append(number)
+    return {study_id: np.array(numbers) for study_id, numbers in rows.items()}
+
+
+def failure_of(study_id: str, error: Exception) -> Failure:
+    """A study whose crops cannot be cut, as a value."""
+    return Failure(study_id, "crops", getattr(error, "code", "unreadable"), str(error))
+
+
+def check_damage(failures: Sequence[Failure], studies: int, max_damaged: float) -> None:
+    """Refuse to go on when too many studies cannot be read.
+
+    Raises:
+        StoreError: code ``damaged_store``: more than the share ``max_damaged`` of ``studies`` failed.
+    """
+    if len(failures) > max_damaged * studies:
+        named = ", ".join(failure.study_id for failure in failures[:8]) + (", ..." if len(failures) > 8 else "")
         raise StoreError(
-            f"{len(failures)} of {len(by_study)} studies cannot be read, the first is {failures[0].study_id}: "
-            f"{failures[0].message}",
+            f"{len(failures)} of {studies} studies cannot be read ({named}), the first because: {failures[0].message}",
             code="damaged_store",
-            fix="Run: ctglip store verify STORE --repair",
+            fix="Run: ctglip store verify STORE --repair; data.max_damaged is the share that may fail.",
         )
-    return stacked(kept, crops, settings, failures)
 
 
 def cut_study(
@@ -143,14 +182,36 @@ def cut_study(
     return [cut_crop(image, labels, study.affine, organs[row.organ], row, organs, settings) for row in rows]
 
 
-def stacked(
-    places: Sequence[Place], crops: Sequence[OrganCrop], settings: CropSettings, failures: Sequence[Failure] = ()
-) -> CropCache:
-    """Crops side by side."""
-    hu = np.empty((len(crops), *settings.grid), dtype=np.int16)
-    mask = np.empty((len(crops), *settings.grid), dtype=np.uint8)
-    for number, crop in enumerate(crops):
-        hu[number], mask[number] = crop.hu, crop.mask
-    size = np.array([crop.size for crop in crops], dtype=np.float32).reshape(len(crops), 4)
-    median = np.array([crop.median_hu for crop in crops], dtype=np.float32)
-    return CropCache(tuple(places), hu, mask, size, median, tuple(failures))
+def cut_place(study: StudyReader, row: OrganRow, settings: CropSettings, organs: OrganDictionary) -> OrganCrop:
+    """Cut one organ out of a stored study; only the chunks that its crop needs are read.
+
+    Raises:
+        StoreError: the study is damaged or has no masks.
+    """
+    organ = organs[row.organ]
+    region = crop_region(study.shape, study.affine, organ, row, settings)
+    labels = study.organs(region)
+    if labels is None:
+        raise StoreError(f"Study {study.study_id} has no organ masks.", code="no_masks")
+    return cut_region(study.image(region), labels, region, study.affine, organ, row, organs, settings)
+
+
+def stacked(places: Sequence[Place], crops: Sequence[OrganCrop], settings: CropSettings) -> CropCache:
+    """Crops side by side; without crops the room for them."""
+    count = len(places)
+    shape = (count, *settings.grid)
+    found = CropCache(
+        places=tuple(places),
+        hu=np.zeros(shape, dtype=np.int16),
+        mask=np.zeros(shape, dtype=np.uint8),
+        size=np.zeros((count, 4), dtype=np.float32),
+        median_hu=np.zeros(count, dtype=np.float32),
+    )
+    _put(found, np.arange(len(crops)), crops)
+    return found
+
+
+def _put(cache: CropCache, rows: np.ndarray, crops: Sequence[OrganCrop]) -> None:
+    for row, crop in zip(rows, crops, strict=True):
+        cache.hu[row], cache.mask[row] = crop.hu, crop.mask
+        cache.size[row], cache.median_hu[row] = crop.size, crop.median_hu

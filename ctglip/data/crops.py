@@ -93,21 +93,49 @@ def cut_crop(
         organs: the dictionary that numbers ``labels``.
         settings: grid.
     """
+    x0, x1, y0, y1, z0, z1 = region = crop_region(image.shape, affine, organ, row, settings)
+    part = (slice(x0, x1), slice(y0, y1), slice(z0, z1))
+    return cut_region(image[part], labels[part], region, affine, organ, row, organs, settings)
+
+
+def crop_region(shape: tuple[int, ...], affine: np.ndarray, organ: Organ, row: OrganRow, settings: CropSettings) -> Box:
+    """The voxels of a volume of some shape that a crop is made of: all that need to be read for it."""
+    low, high = _extent(row.box, spacing_of(affine), organ)
+    reach = _reach(low, high, settings.grid)
+    first = [min(max(int(np.floor(a)) - r, 0), n) for a, n, r in zip(low, shape, reach, strict=True)]
+    last = [max(min(int(np.ceil(b)) + r, n), a) for b, n, r, a in zip(high, shape, reach, first, strict=True)]
+    return first[0], last[0], first[1], last[1], first[2], last[2]
+
+
+def cut_region(
+    image: Int16[np.ndarray, "x y z"],
+    labels: UInt8[np.ndarray, "x y z"],
+    region: Box,
+    affine: np.ndarray,
+    organ: Organ,
+    row: OrganRow,
+    organs: OrganDictionary,
+    settings: CropSettings,
+) -> OrganCrop:
+    """``cut_crop`` of a volume of which only the crop's region was read.
+
+    Args:
+        image, labels: the voxels of the region.
+        region: what ``crop_region`` gives for the whole volume.
+        affine, organ, row, organs, settings: as for ``cut_crop``.
+    """
     spacing = spacing_of(affine)
     low, high = _extent(row.box, spacing, organ)
-    inner = tuple(
-        slice(max(int(np.floor(a)) - reach, 0), min(int(np.ceil(b)) + reach, n))
-        for a, b, n, reach in zip(low, high, image.shape, _reach(low, high, settings.grid), strict=True)
-    )
+    starts, stops = region[::2], region[1::2]
     weights = [
-        axis_weights(a, b, n, part.start, part.stop)
-        for a, b, n, part in zip(low, high, settings.grid, inner, strict=True)
+        axis_weights(a, b, n, start, stop)
+        for a, b, n, start, stop in zip(low, high, settings.grid, starts, stops, strict=True)
     ]
     member = np.zeros(256, dtype=np.float32)
     member[list(organs.grounding_labels(organ.name))] = 1.0
-    above_air = image[inner].astype(np.float32) - AIR_HU
+    above_air = image.astype(np.float32) - AIR_HU
     hu = np.rint(resampled(above_air, weights)).astype(np.int32) + AIR_HU
-    cover = np.clip(resampled(member[labels[inner]], weights), 0.0, 1.0)
+    cover = np.clip(resampled(member[labels], weights), 0.0, 1.0)
     voxel_mm = (high - low) * spacing / settings.grid
     if organ.grounding.shell:
         cover = _shell(cover, voxel_mm, organ.grounding.dilate_mm)
@@ -129,6 +157,13 @@ def standardised_size(voxel_mm: np.ndarray, volume_ml: float) -> Float[np.ndarra
 def voxel_mm(size: Float[np.ndarray, " 4"]) -> Float[np.ndarray, " 3"]:
     """Millimetres per voxel, back from what a model is told of size."""
     return np.exp(size[:3] * _LOG_MM[1] + _LOG_MM[0])
+
+
+def zoomed_size(size: Float[np.ndarray, " 4"], zoom: float) -> Float[np.ndarray, " 4"]:
+    """The size input of a crop on which the organ was enlarged by a factor: fewer mm per voxel, the volume as it is."""
+    out = size.copy()
+    out[:3] -= np.float32(np.log(zoom) / _LOG_MM[1])
+    return out
 
 
 def _extent(box: Box, spacing: tuple[float, float, float], organ: Organ) -> tuple[np.ndarray, np.ndarray]:

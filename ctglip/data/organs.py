@@ -1,9 +1,10 @@
-"""Organ-text pairs of a split: crops in memory, and at each step a text that is true and texts that are not."""
+"""Organ-text pairs of a split: crops, and at each step a text that is true of the organ and texts that are not."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import polars as pl
@@ -11,12 +12,16 @@ from jaxtyping import Float, Int
 from pydantic import Field
 
 from ctglip.config import Settings
-from ctglip.data.augment import AugmentSettings, augment_hu, shift_crops
-from ctglip.data.cache import CropCache, Progress, cut_places, places_of
+from ctglip.data.augment import AugmentSettings, Change, apply_change, draw_changes
+from ctglip.data.cache import CropCache, Progress, places_of
 from ctglip.data.crops import CropSettings, render
+from ctglip.data.mirror import Mirror
+from ctglip.data.sampling import rows_of_rank
 from ctglip.data.sayings import NO_TEXT, OrganSayings, Phrasebook, Wordings, draw_negatives, draw_text
+from ctglip.data.stored import CacheSettings, StoredCrops, open_crops
 from ctglip.errors import StoreError
 from ctglip.store.tables import Store
+from ctglip.text.reports import get_parser
 from ctglip.types import Finding
 from ctglip.vocabulary.abnormalities import AbnormalityDictionary
 from ctglip.vocabulary.organs import OrganDictionary
@@ -30,6 +35,7 @@ class DataSettings(Settings):
     Attributes:
         organs: names; empty takes every organ that has an abnormality in the dictionary and is in the store.
         crops: how an organ becomes an input.
+        cache: where crops stay between steps.
         augment: small changes of crops in training.
         silence_is_normal: an organ that a report never speaks of counts as normal; otherwise it teaches anatomy alone.
         dictionary_wording: how often a finding is worded as in the dictionary rather than as in its report.
@@ -41,6 +47,7 @@ class DataSettings(Settings):
 
     organs: tuple[str, ...] = ()
     crops: CropSettings = CropSettings()
+    cache: CacheSettings = CacheSettings()
     augment: AugmentSettings = AugmentSettings()
     silence_is_normal: bool = False
     dictionary_wording: float = Field(default=0.5, ge=0, le=1)
@@ -52,7 +59,10 @@ class DataSettings(Settings):
 
 @dataclass(frozen=True)
 class OrganSample:
-    """One organ of one study with this step's text; the fields are those of ``objectives.base.OrganSample``."""
+    """One organ of one study with this step's text; the fields are those of ``objectives.samples.OrganSample``.
+
+    ``change`` says what was drawn to change the crop, ``row`` which of the dataset's rows it is.
+    """
 
     image: Float[np.ndarray, "c x y z"]
     mask: Float[np.ndarray, "1 x y z"]
@@ -62,6 +72,8 @@ class OrganSample:
     text_id: int
     text_key: int
     negative_ids: Int[np.ndarray, " k"]
+    change: Change
+    row: int
 
 
 class OrganDataset:
@@ -102,10 +114,14 @@ class OrganDataset:
         places = places_of(store, study_ids, [organs[name].name for name in names], settings.crops)
         if not places:
             raise StoreError(f"None of the wanted organs is in the split {split!r} of {store.path}.", code="no_organs")
-        self.cache: CropCache = cut_places(store, places, settings.crops, organs, settings.threads, progress)
+        self.cache: CropCache | StoredCrops = open_crops(
+            store, places, settings.crops, organs, settings.cache, settings.threads, progress
+        )
         book = Phrasebook(organs, abnormalities, settings.silence_is_normal)
         findings = findings_by_study(store, {place.study_id for place in self.cache.places})
-        self.sayings = book.add_all([(findings.get(p.study_id, []), p.organ) for p in self.cache.places])
+        said = [(findings.get(p.study_id, []), p.organ) for p in self.cache.places]
+        self.sayings = book.add_all(said)
+        self._mirrored = _mirrored(said, self.sayings, book) if settings.augment.mirror else {}
         if all(sayings.kind == "silent" for sayings in self.sayings):
             raise StoreError(
                 f"No report of the split {split!r} of {store.path} says anything of the wanted organs.",
@@ -116,7 +132,7 @@ class OrganDataset:
             self.sayings = permuted(self.sayings, np.random.default_rng(seed))
         self.wordings: dict[tuple[str, str], Wordings] = {
             (sayings.organ, name): book.wordings(sayings.organ, name)
-            for sayings in self.sayings
+            for sayings in (*self.sayings, *self._mirrored.values())
             for name in (*sayings.hard, *sayings.others)
         }
         self.texts, self.keys = book.texts, book.keys
@@ -138,35 +154,98 @@ class OrganDataset:
         self._text_ids = np.asarray(text_ids, dtype=np.int64)
         self._organ_ids = {name: number for number, name in enumerate(organ_names)}
 
-    def samples(self, rows: Sequence[int], rng: np.random.Generator) -> list[OrganSample]:
-        """Samples of one batch, all chance drawn from ``rng``."""
+    def samples(
+        self, rows: Sequence[int], rng: np.random.Generator, rank: int = 0, world: int = 1
+    ) -> list[OrganSample]:
+        """Samples of one batch, all chance drawn from ``rng``.
+
+        The same is drawn for any number of ranks, and each makes the images of its own share (``rows_of_rank``). A row
+        whose study is damaged gives its place to the next of its organ, of the same kind where there is one.
+
+        Args:
+            rows: of the whole batch.
+        """
         settings = self.settings
-        hu, mask = self.cache.hu[rows], self.cache.mask[rows]
-        hu, mask = shift_crops((hu, mask), settings.augment, rng)
-        hu, shift = augment_hu(hu, settings.augment, rng)
-        images = render(hu, mask, self.cache.median_hu[rows] + shift, settings.crops)
-        masks = mask[:, None].astype(np.float32) / 255.0
-        taken: dict[int, int] = {}
+        changes = draw_changes(len(rows), settings.augment, rng)
+        own = rows_of_rank(range(len(rows)), rank, world)
+        in_batch = set(rows)
+        drawn, cache = self.cache.draw(
+            [rows[place] for place in own], lambda row: (r for r in self._stand_ins(row) if r not in in_batch)
+        )
+        rows = list(rows)
+        for place, row in zip(own, drawn, strict=True):
+            rows[place] = row
+        said = [self._said(row, change) for row, change in zip(rows, changes, strict=True)]
+        texts = self._texts(said, rng)
+        changed = [
+            apply_change(
+                cache.hu[n], cache.mask[n], cache.size[n], cache.median_hu[n], said[place][1], settings.augment.noise_hu
+            )
+            for n, place in enumerate(own)
+        ]
+        masks = np.stack([crop.mask for crop in changed])
+        medians = np.array([crop.median_hu for crop in changed], dtype=np.float32)
+        images = render(np.stack([crop.hu for crop in changed]), masks, medians, settings.crops)
+        coverage = masks[:, None].astype(np.float32) / 255.0
         out = []
-        for place, row in enumerate(rows):
-            sayings = self.sayings[row]
-            text, key = draw_text(sayings, settings.dictionary_wording, rng, taken)
-            taken[text] = key
-            false = draw_negatives(sayings, self.wordings, settings.negatives, settings.report_wording, rng)
-            silent = text == NO_TEXT
+        for n, place in enumerate(own):
+            text, key, false = texts[place]
             out.append(
                 OrganSample(
-                    image=images[place],
-                    mask=masks[place],
-                    size=self.cache.size[row],
-                    organ_id=self._organ_ids[sayings.organ],
-                    study_index=int(self._study_index[row]),
-                    text_id=NO_TEXT if silent else int(self._text_ids[text]),
+                    image=images[n],
+                    mask=coverage[n],
+                    size=changed[n].size,
+                    organ_id=self._organ_ids[said[place][0].organ],
+                    study_index=int(self._study_index[rows[place]]),
+                    text_id=NO_TEXT if text == NO_TEXT else int(self._text_ids[text]),
                     text_key=key,
-                    negative_ids=np.where(false == NO_TEXT, NO_TEXT, self._text_ids[false]) if not silent else false,
+                    negative_ids=false if text == NO_TEXT else np.where(false < 0, NO_TEXT, self._text_ids[false]),
+                    change=changed[n].change,
+                    row=rows[place],
                 )
             )
         return out
+
+    def _said(self, row: int, change: Change) -> tuple[OrganSayings, Change]:
+        """What is said of a row's organ after a change, and the change without a mirror image that cannot be told."""
+        sayings = self.sayings[row]
+        mirrored = self._mirrored.get(sayings) if change.mirrored else None
+        if change.mirrored and (mirrored is None or mirrored.organ not in self._organ_ids):
+            return sayings, replace(change, mirrored=False)
+        return mirrored or sayings, change
+
+    def _texts(
+        self, said: Sequence[tuple[OrganSayings, Change]], rng: np.random.Generator
+    ) -> list[tuple[int, int, Int[np.ndarray, " k"]]]:
+        """For each row a text, its key, and texts that are false, by their numbers in ``texts``."""
+        settings, taken, found = self.settings, {}, []
+        for sayings, _ in said:
+            text, key = draw_text(sayings, settings.dictionary_wording, rng, taken)
+            taken[text] = key
+            false = draw_negatives(sayings, self.wordings, settings.negatives, settings.report_wording, rng)
+            found.append((text, key, false))
+        return found
+
+    def _stand_ins(self, row: int) -> list[int]:
+        """Rows of the same organ, those of the same kind first, each kind from this row on."""
+        kind, rows = self.sayings[row].kind, self._by_organ[self.sayings[row].organ]
+        after = [*rows[rows > row].tolist(), *rows[rows < row].tolist()]
+        return sorted(after, key=lambda other: self.sayings[other].kind != kind)
+
+    @cached_property
+    def _by_organ(self) -> dict[str, np.ndarray]:
+        organs = np.array([sayings.organ for sayings in self.sayings])
+        return {organ: np.flatnonzero(organs == organ) for organ in np.unique(organs).tolist()}
+
+
+def _mirrored(
+    said: Sequence[tuple[Sequence[Finding], str]], sayings: Sequence[OrganSayings], book: Phrasebook
+) -> dict[OrganSayings, OrganSayings]:
+    """What is said of an organ to what is said of its mirror image, where that can be said."""
+    mirror = Mirror(book.organs, get_parser())
+    found = [(own, mirror.findings(rows, organ)) for own, (rows, organ) in zip(sayings, said, strict=True)]
+    pairs = [(own, (rows, book.organs.mirror(own.organ))) for own, rows in found if rows is not None]
+    return dict(zip([own for own, _ in pairs], book.add_all([other for _, other in pairs]), strict=True))
 
 
 def studies_of(store: Store, split: str) -> list[str]:

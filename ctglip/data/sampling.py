@@ -7,13 +7,16 @@ apart at a glance. A batch is a function of (seed, step), so a run can go on at 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from typing import Literal, TypeVar
 
 import numpy as np
 from pydantic import Field
 
 from ctglip.config import Settings
 from ctglip.data.sayings import OrganSayings
+
+T = TypeVar("T")
 
 
 class SamplingSettings(Settings):
@@ -24,12 +27,26 @@ class SamplingSettings(Settings):
         organs: different organs in a batch.
         abnormal: share of abnormal ones, where the organ has any.
         silent: share of organs of which nothing is said (they teach anatomy alone).
+        duplicates: what may meet in a batch. ``keep``: anything, losses know what means the same. ``text``: two
+            organs of one kind never meet whose reports say the same of them, word by word. ``findings``: nor such
+            with the same findings, so at most one normal one (batches of few studies of an organ are then smaller).
     """
 
     batch: int = Field(default=48, ge=2)
     organs: int = Field(default=6, ge=1)
     abnormal: float = Field(default=0.5, ge=0, le=1)
     silent: float = Field(default=0.0, ge=0, le=1)
+    duplicates: Literal["keep", "text", "findings"] = "keep"
+
+
+def rows_of_rank(rows: Sequence[T], rank: int, world: int) -> list[T]:
+    """A rank's share of a batch: every ``world``-th row, so that all ranks have of every organ and kind.
+
+    Args:
+        rows: of the whole batch, the same on all ranks.
+        rank: 0 .. world - 1.
+    """
+    return list(rows[rank::world])
 
 
 class BalancedSampler:
@@ -57,6 +74,7 @@ class BalancedSampler:
             elif said.kind == "silent":
                 self._silent[said.organ].append(row)
         self._abnormal = {organ: list(by_name.values()) for organ, by_name in abnormal.items()}
+        self._said = [_content(said, settings.duplicates) for said in sayings]
         self.organs = sorted({said.organ for said in sayings})
 
     def rng(self, step: int) -> np.random.Generator:
@@ -76,17 +94,18 @@ class BalancedSampler:
 
     def _of_organ(self, organ: str, count: int, rng: np.random.Generator) -> list[int]:
         """Rows of one organ; where a kind runs out, the others fill up."""
-        silent = self._some(self._silent[organ], round(self.settings.silent * count), rng)
+        said: set[Hashable] = set()
+        silent = self._some(self._silent[organ], round(self.settings.silent * count), rng, said)
         room = count - len(silent)
-        abnormal = self._abnormal_rows(organ, round(self.settings.abnormal * room), rng)
-        normal = self._some(self._normal[organ], room - len(abnormal), rng)
+        abnormal = self._abnormal_rows(organ, round(self.settings.abnormal * room), rng, said)
+        normal = self._some(self._normal[organ], room - len(abnormal), rng, said)
         missing = room - len(abnormal) - len(normal)
-        more = self._abnormal_rows(organ, missing, rng, set(abnormal))
-        rest = self._some([r for r in self._silent[organ] if r not in silent], missing - len(more), rng)
+        more = self._abnormal_rows(organ, missing, rng, said, set(abnormal))
+        rest = self._some([r for r in self._silent[organ] if r not in silent], missing - len(more), rng, said)
         return [*abnormal, *normal, *more, *silent, *rest]
 
     def _abnormal_rows(
-        self, organ: str, count: int, rng: np.random.Generator, taken: set[int] | None = None
+        self, organ: str, count: int, rng: np.random.Generator, said: set[Hashable], taken: set[int] | None = None
     ) -> list[int]:
         taken = set(taken or ())
         pools = self._abnormal.get(organ, [])
@@ -94,14 +113,37 @@ class BalancedSampler:
         for _ in range(4 * count if pools else 0):
             pool = pools[int(rng.integers(len(pools)))]
             row = pool[int(rng.integers(len(pool)))]
-            if row not in taken:
+            if row not in taken and self._is_new(row, said):
                 taken.add(row)
                 out.append(row)
             if len(out) == count:
                 break
         return out
 
-    @staticmethod
-    def _some(rows: Sequence[int], count: int, rng: np.random.Generator) -> list[int]:
-        picked = rng.permutation(len(rows))[: max(count, 0)]
-        return [rows[int(i)] for i in picked]
+    def _some(self, rows: Sequence[int], count: int, rng: np.random.Generator, said: set[Hashable]) -> list[int]:
+        out: list[int] = []
+        for i in rng.permutation(len(rows)):
+            if len(out) >= count:
+                break
+            if self._is_new(rows[int(i)], said):
+                out.append(rows[int(i)])
+        return out
+
+    def _is_new(self, row: int, said: set[Hashable]) -> bool:
+        """Whether nothing chosen so far says the same; notes what this row says."""
+        key = self._said[row]
+        if key is None:
+            return True
+        new = key not in said
+        said.add(key)
+        return new
+
+
+def _content(said: OrganSayings, duplicates: str) -> Hashable | None:
+    """What must not come twice in a batch; None where nothing is said, or anything may come."""
+    if duplicates == "keep" or said.kind == "silent":
+        return None
+    if duplicates == "findings":
+        return frozenset(said.affirmed)
+    texts = frozenset(text for statement in said.statements for text in statement.own)
+    return texts or None

@@ -85,7 +85,7 @@ class CropSource:
     def batch(self, step: int, rank: int = 0, world: int = 1) -> Sequence[Any]:
         """As ``Source`` says."""
         rng = self.sampler.rng(step)
-        return self.dataset.samples(self.sampler.rows(rng), rng)[rank::world]
+        return self.dataset.samples(self.sampler.rows(rng), rng, rank, world)
 
     def studies(self, step: int) -> list[str]:
         """As ``Source`` says."""

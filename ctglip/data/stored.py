@@ -1,0 +1,297 @@
+"""Crops that are cut when a step asks for them, for cohorts that memory cannot hold; kept on disk where there is room.
+
+On disk a study has one file with a slot for each of its organs, filled when a crop is first cut, by whatever process.
+A slot counts when its checksum and what it says of its organ's box fit, so nothing that a crash, a full disk or two
+writers leave behind is ever taken for a crop. The folder can be deleted at any time.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import polars as pl
+from pydantic import Field
+
+from ctglip.config import Settings
+from ctglip.data.cache import (
+    MAX_FAILED_SHARE,
+    CropCache,
+    Place,
+    Progress,
+    check_damage,
+    cut_place,
+    cut_places,
+    failure_of,
+    stacked,
+)
+from ctglip.data.crops import CropSettings, OrganCrop
+from ctglip.errors import CTGLIPError, StoreError
+from ctglip.files import check_id, free_bytes, value_hash
+from ctglip.store.tables import Store
+from ctglip.types import Failure, OrganRow
+from ctglip.vocabulary.organs import OrganDictionary
+
+VERSION = 1
+"""Raised when the same settings give other crops than before."""
+_HEADER = struct.Struct("<I6idd4f")
+Kept = Literal["auto", "memory", "disk", "none"]
+StandIns = Callable[[int], Iterable[int]]
+
+
+class CacheSettings(Settings):
+    """Where crops stay between the steps that need them. The crops are the same whichever way.
+
+    Attributes:
+        keep: ``memory`` cuts all of them at the start; ``disk`` and ``none`` cut those of a step when it comes, best in
+            worker processes (``loop.workers``), and ``disk`` keeps what was cut for later epochs and runs; ``auto``
+            takes memory where they fit into ``memory_gb``, else the disk where there is room, else none.
+        memory_gb: what ``auto`` may fill, in each process of a run.
+        folder: of the crops on disk; ``cache/crops`` in the store where none is named.
+        max_damaged: share of the studies that may be unreadable before a run fails.
+    """
+
+    keep: Kept = "auto"
+    memory_gb: float = Field(default=4.0, ge=0)
+    folder: str | None = None
+    max_damaged: float = Field(default=MAX_FAILED_SHARE, ge=0, le=1)
+
+
+def open_crops(
+    store: Store,
+    places: Sequence[Place],
+    settings: CropSettings,
+    organs: OrganDictionary,
+    cache: CacheSettings,
+    threads: int = 2,
+    progress: Progress | None = None,
+) -> CropCache | StoredCrops:
+    """The crops of some places, held as the settings say.
+
+    Args:
+        threads, progress: for crops that are cut at the start; ``progress`` is called with (studies done, studies).
+
+    Raises:
+        StoreError: code ``damaged_store``: too many studies cannot be read (of crops that are cut at the start).
+    """
+    folder = Path(cache.folder) if cache.folder else store.path / "cache" / "crops"
+    kept = resolve(cache, len(places), settings, folder)
+    if kept == "memory":
+        return cut_places(store, places, settings, organs, threads, progress, cache.max_damaged)
+    files = CropFiles(folder, store, settings, organs) if kept == "disk" else None
+    return StoredCrops(store, places, settings, organs, files, cache.max_damaged)
+
+
+def resolve(cache: CacheSettings, crops: int, settings: CropSettings, folder: Path) -> Kept:
+    """What ``auto`` means for so many crops: memory, disk or none; any other wish as it is."""
+    size = crops * slot_bytes(settings)
+    if cache.keep != "auto":
+        return cache.keep
+    if size <= cache.memory_gb * 1e9:
+        return "memory"
+    exists = next(path for path in (folder, *folder.parents) if path.exists())
+    return "disk" if os.access(exists, os.W_OK) and size <= 0.5 * free_bytes(folder) else "none"
+
+
+def slot_bytes(settings: CropSettings) -> int:
+    """Bytes of a crop on disk (in memory a little less)."""
+    return _HEADER.size + 3 * int(np.prod(settings.grid))
+
+
+class CropFiles:
+    """Crops on disk, for one way of cutting them.
+
+    Args:
+        folder: of all caches; this one's is named by all that decides what a crop looks like, so that crops of other
+            settings, recipes or dictionaries lie beside them. Windows and channels do not: they come later.
+        store: where the crops are from.
+        settings: grid.
+        organs: the dictionary, which says how organs are grounded.
+    """
+
+    def __init__(self, folder: Path, store: Store, settings: CropSettings, organs: OrganDictionary) -> None:
+        grounding = [
+            [name, organ.grounding.model_dump(), sorted(organs.grounding_labels(name))]
+            for name, organ in organs.organs.items()
+        ]
+        key = value_hash([VERSION, list(settings.grid), store.info.recipe_hash, grounding])
+        self.folder = folder / key
+        self.settings = settings
+        self._store = store
+        self._writable = True
+
+    @cached_property
+    def _slots(self) -> dict[tuple[str, str], int]:
+        """(study, organ) to the number of its slot in the study's file."""
+        table = self._store.table("organs").select("study_id", "organ", pl.int_range(pl.len()).over("study_id"))
+        return {(study_id, organ): slot for study_id, organ, slot in table.iter_rows()}
+
+    @cached_property
+    def _sources(self) -> dict[str, str]:
+        return dict(self._store.table("studies").select("study_id", "source_checksum").iter_rows())
+
+    def path(self, study_id: str) -> Path:
+        """The file of a study as it is now: a study made from another source has another one."""
+        source = value_hash(self._sources.get(study_id), 8)
+        return self.folder / f"{check_id(study_id)}.{source}.crops"
+
+    def read(self, place: Place) -> OrganCrop | None:
+        """A crop, or None where it is not there whole."""
+        size = slot_bytes(self.settings)
+        try:
+            stream = os.open(self.path(place.study_id), os.O_RDONLY)
+        except OSError:
+            return None
+        try:
+            data = os.pread(stream, size, self._slots[place.study_id, place.organ] * size)
+        except OSError:
+            return None
+        finally:
+            os.close(stream)
+        return self._unpacked(data, place.row) if len(data) == size else None
+
+    def write(self, place: Place, crop: OrganCrop) -> None:
+        """Keep a crop. Where the disk is full or read-only, nothing more is kept."""
+        if not self._writable:
+            return
+        data = _packed(place.row, crop)
+        path = self.path(place.study_id)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            stream = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            try:
+                os.pwrite(stream, data, self._slots[place.study_id, place.organ] * len(data))
+            finally:
+                os.close(stream)
+        except OSError:
+            self._writable = False
+
+    def _unpacked(self, data: bytes, row: OrganRow) -> OrganCrop | None:
+        checksum, *box, volume_ml, median, s0, s1, s2, s3 = _HEADER.unpack_from(data)
+        if checksum != zlib.crc32(data[4:]) or tuple(box) != tuple(row.box) or volume_ml != row.volume_ml:
+            return None
+        voxels = int(np.prod(self.settings.grid))
+        hu = np.frombuffer(data, dtype="<i2", count=voxels, offset=_HEADER.size).reshape(self.settings.grid)
+        mask = np.frombuffer(data, dtype=np.uint8, offset=_HEADER.size + 2 * voxels).reshape(self.settings.grid)
+        return OrganCrop(row.organ, hu, mask, np.array([s0, s1, s2, s3], dtype=np.float32), median)
+
+
+def _packed(row: OrganRow, crop: OrganCrop) -> bytes:
+    header = _HEADER.pack(0, *row.box, row.volume_ml, crop.median_hu, *(float(v) for v in crop.size))[4:]
+    data = header + crop.hu.astype("<i2").tobytes() + crop.mask.tobytes()
+    return zlib.crc32(data).to_bytes(4, "little") + data
+
+
+class StoredCrops:
+    """Crops of N organs that are read from disk, or cut, each time they are asked for.
+
+    Args:
+        files: where crops are kept; None keeps none.
+        max_damaged: share of the studies that may be unreadable.
+
+    Attributes:
+        places: whose they are.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        places: Sequence[Place],
+        settings: CropSettings,
+        organs: OrganDictionary,
+        files: CropFiles | None = None,
+        max_damaged: float = MAX_FAILED_SHARE,
+    ) -> None:
+        self.places = tuple(places)
+        self.settings = settings
+        self._store, self._organs, self._files, self._max_damaged = store, organs, files, max_damaged
+        self._studies = list(dict.fromkeys(place.study_id for place in places))
+        self._numbers = {study_id: number for number, study_id in enumerate(self._studies)}
+        # shared with the processes that are forked from this one: what one of them cannot read, all know of
+        self._damaged = np.frombuffer(mmap.mmap(-1, max(len(self._studies), 1)), dtype=np.uint8)
+        self._reasons: dict[str, Failure] = {}
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    @property
+    def failures(self) -> tuple[Failure, ...]:
+        """Studies that could not be read so far, by this process or its workers."""
+        return tuple(self._reason(self._studies[number]) for number in np.flatnonzero(self._damaged))
+
+    def take(self, rows: Sequence[int] | np.ndarray) -> CropCache:
+        """Some of the crops, in the order asked for.
+
+        Raises:
+            StoreError: code ``damaged_store``: one of them cannot be read.
+        """
+        return self.draw(rows, lambda _: ())[1]
+
+    def draw(self, rows: Sequence[int] | np.ndarray, stand_ins: StandIns) -> tuple[list[int], CropCache]:
+        """Some of the crops, another one in the place of each that cannot be read; and which they are.
+
+        Args:
+            stand_ins: the rows that may stand in for a row, best first; each stands in once.
+
+        Raises:
+            StoreError: code ``damaged_store``: too many studies cannot be read so far, or none can stand in.
+        """
+        drawn, crops = [int(row) for row in rows], []
+        taken = set(drawn)
+        for number, row in enumerate(drawn):
+            crop = self._crop(row)
+            if crop is None:
+                for other in (other for other in stand_ins(row) if other not in taken):
+                    crop = self._crop(other)
+                    if crop is not None:
+                        drawn[number] = other
+                        taken.add(other)
+                        break
+            if crop is None:
+                place = self.places[row]
+                raise StoreError(
+                    f"The organ {place.organ} of study {place.study_id} cannot be read, and no other study's can "
+                    f"stand in for it: {self._reason(place.study_id).message}",
+                    code="damaged_store",
+                    fix="Run: ctglip store verify STORE --repair",
+                )
+            crops.append(crop)
+        return drawn, stacked([self.places[row] for row in drawn], crops, self.settings)
+
+    def _crop(self, row: int) -> OrganCrop | None:
+        """A crop, or None where it cannot be read: always for the same rows, whatever was read before."""
+        place = self.places[row]
+        crop = self._files.read(place) if self._files else None
+        if crop is None:
+            found = self._cut(place)
+            if isinstance(found, Failure):
+                self._reasons[place.study_id] = found
+                self._damaged[self._numbers[place.study_id]] = 1
+                if self._damaged.sum() > self._max_damaged * len(self._studies):
+                    check_damage(self.failures, len(self._studies), self._max_damaged)
+                return None
+            crop = found
+            if self._files:
+                self._files.write(place, crop)
+        return crop
+
+    def _cut(self, place: Place) -> OrganCrop | Failure:
+        try:
+            return cut_place(self._store.study(place.study_id), place.row, self.settings, self._organs)
+        except (CTGLIPError, OSError, ValueError) as error:
+            return failure_of(place.study_id, error)
+
+    def _reason(self, study_id: str) -> Failure:
+        """Why a study cannot be read; where a worker process found it out, it is read again for that."""
+        if study_id not in self._reasons:
+            tried = (self._cut(place) for place in self.places if place.study_id == study_id)
+            found = next((failure for failure in tried if isinstance(failure, Failure)), None)
+            self._reasons[study_id] = found or Failure(study_id, "crops", "unreadable", "It could not be read once.")
+        return self._reasons[study_id]
