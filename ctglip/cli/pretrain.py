@@ -27,8 +27,9 @@ def pretrain(
 ) -> None:
     """Pretrain a model on a store.
 
-    On N GPUs of one machine: torchrun --nproc-per-node N -m ctglip pretrain STORE RUN --config FILE. SIGTERM and Ctrl-C
-    save a checkpoint after the current step and end with 143 and 130; the same command with --resume goes on.
+    On the N GPUs of a machine: torchrun --standalone --nproc-per-node N -m ctglip pretrain STORE RUN --config FILE.
+
+    SIGTERM and Ctrl-C save a checkpoint after the current step and end with 143 and 130; --resume goes on from there.
     """
     from ctglip.config import load_settings
     from ctglip.training.launch import Watch

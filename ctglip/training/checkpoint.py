@@ -22,6 +22,7 @@ from torch.distributed.checkpoint.state_dict_saver import save
 
 from ctglip.errors import CTGLIPError, ModelError
 from ctglip.files import atomic_path, file_checksum, read_json, remove, write_json
+from ctglip.models.release import load_unique_state, unique_state
 from ctglip.training.ema import EMA
 
 FORMAT_VERSION = 1
@@ -115,7 +116,7 @@ def restore(path: Path, training: Training) -> None:
     """
     found = _read(path)
     try:
-        training.objective.load_state_dict(_part(found, "objective"))
+        load_unique_state(training.objective, _part(found, "objective"))
         training.optimizer.load_state_dict(_optimizer_state(training, _part(found, "optimizer")))
         if training.ema is not None:
             average = _part(found, "ema")
@@ -131,7 +132,7 @@ def restore(path: Path, training: Training) -> None:
 
 def _tensors(training: Training) -> dict[str, Tensor]:
     """All state under flat names: ``objective/...``, ``optimizer/...#exp_avg``, ``ema/...``."""
-    found = {f"objective/{name}": value for name, value in training.objective.state_dict().items()}
+    found = {f"objective/{name}": value for name, value in unique_state(training.objective).items()}
     for name, parameter in _learned(training):
         for key, value in training.optimizer.state.get(parameter, {}).items():
             found[f"optimizer/{name}#{key}"] = torch.as_tensor(value)

@@ -101,7 +101,7 @@ def pretrain(
     if launch == "local" and workers != 1:
         raise ConfigError(
             f"{workers} workers are for --launch ray.",
-            fix=f"On one machine: torchrun --nproc-per-node {workers} -m ctglip pretrain ...",
+            fix=f"On one machine: torchrun --standalone --nproc-per-node {workers} -m ctglip pretrain ...",
         )
     watch = watch or Watch(progress)
     opened = Store.open(store)

@@ -143,14 +143,6 @@ def test_unknown_launchers_and_missing_stores_are_named(config: PretrainConfig, 
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.slow
-def test_a_ray_worker_makes_the_same_run(run: Path, tiny: tuple[Store, Path], word_bert: Path, tmp_path: Path) -> None:
-    pretrain(tiny[0].path, tmp_path / "ray", tiny_config(word_bert), launch="ray")
-    assert curve(tmp_path / "ray") == curve(run)
-    whole, other = weights(run), weights(tmp_path / "ray")
-    assert all(torch.equal(whole[name], other[name]) for name in whole)
-
-
 def test_a_run_can_start_from_another_ones_weights(
     run: Path, tiny: tuple[Store, Path], word_bert: Path, tmp_path: Path
 ) -> None:

@@ -1,0 +1,123 @@
+"""Checkpoints: exact, whole or not there, the best and the last ones kept, and no code inside."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from ctglip.errors import ModelError
+from ctglip.files import read_json
+from ctglip.training.checkpoint import (
+    Training,
+    best_checkpoint,
+    checkpoints,
+    load_checkpoint,
+    restore,
+    save_checkpoint,
+)
+from ctglip.training.ema import EMA
+
+
+def made(width: int = 4, ema: bool = True) -> Training:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(width, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+    net.register_parameter("temperature", nn.Parameter(torch.tensor(2.0)))
+    return Training(net, torch.optim.AdamW(net.parameters(), lr=0.01), EMA(net, 0.9) if ema else None)
+
+
+def steps(training: Training, start: int, stop: int) -> None:
+    for step in range(start, stop):
+        torch.manual_seed(step)
+        loss = (training.objective(torch.randn(8, 4)) * training.objective.temperature).square().mean()
+        training.optimizer.zero_grad()
+        loss.backward()
+        training.optimizer.step()
+        if training.ema:
+            training.ema.update(training.objective, step)
+
+
+def state(training: Training) -> list[torch.Tensor]:
+    average = list(training.ema.state.values()) if training.ema else []
+    return [value.clone() for value in (*training.objective.state_dict().values(), *average)]
+
+
+def test_training_goes_on_as_if_it_had_never_stopped(tmp_path: Path) -> None:
+    whole = made()
+    steps(whole, 0, 3)
+    save_checkpoint(tmp_path, 3, whole)
+    steps(whole, 3, 6)
+    other = made()
+    steps(other, 0, 1)
+    assert load_checkpoint(tmp_path, other) == 3
+    steps(other, 3, 6)
+    assert all(torch.equal(a, b) for a, b in zip(state(whole), state(other), strict=True))
+
+
+def test_the_last_ones_and_the_best_are_kept(tmp_path: Path) -> None:
+    training = made()
+    scores = {1: 0.5, 2: 0.9, 3: None, 4: 0.7, 5: None}
+    for step, score in scores.items():
+        save_checkpoint(tmp_path, step, training, score, keep=2)
+    assert [int(path.name[-7:]) for path in checkpoints(tmp_path)] == [2, 4, 5]
+    best = best_checkpoint(tmp_path)
+    assert best is not None
+    assert read_json(best / "state.json")["score"] == 0.9
+
+
+def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path) -> None:
+    training = made()
+    save_checkpoint(tmp_path, 1, training)
+    for harm in ("flip", "cut", "drop"):
+        file = next(save_checkpoint(tmp_path, 2, training).glob("*.safetensors"))
+        whole = bytearray(file.read_bytes())
+        if harm == "drop":
+            file.unlink()
+        else:
+            whole[-3] ^= 8
+            file.write_bytes(whole if harm == "flip" else whole[:50])
+        assert load_checkpoint(tmp_path, training) == 1, harm
+
+
+def test_half_written_folders_are_no_checkpoints(tmp_path: Path) -> None:
+    training = made()
+    (tmp_path / ".step-0000009.abc.tmp").mkdir()
+    (tmp_path / "step-0000008").mkdir()
+    assert load_checkpoint(tmp_path, training) == 0
+    save_checkpoint(tmp_path, 2, training)
+    assert load_checkpoint(tmp_path, training) == 2
+
+
+class Evil:
+    def __reduce__(self) -> tuple[object, ...]:
+        return (os.system, ("touch pwned",))
+
+
+def test_a_checkpoint_from_elsewhere_cannot_run_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    training = made()
+    path = save_checkpoint(tmp_path, 2, training)
+    for name in (".metadata", "__0_0.distcp", "extra.pt"):
+        (path / name).write_bytes(pickle.dumps(Evil()))
+    assert load_checkpoint(tmp_path, training) == 2
+    for file in (*path.glob("*.safetensors"), path / "state.json"):
+        before = file.read_bytes()
+        file.write_bytes(pickle.dumps(Evil()))
+        assert load_checkpoint(tmp_path, training) == 0
+        file.write_bytes(before)
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_another_model_is_named(tmp_path: Path) -> None:
+    path = save_checkpoint(tmp_path, 2, made())
+    with pytest.raises(ModelError, match="does not fit") as error:
+        load_checkpoint(tmp_path, made(width=5))
+    assert error.value.code == "checkpoint"
+    save_checkpoint(tmp_path, 3, made(ema=False))
+    with pytest.raises(ModelError, match="does not fit"):
+        load_checkpoint(tmp_path, made(ema=True))
+    restore(path, made())
