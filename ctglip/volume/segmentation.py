@@ -38,8 +38,10 @@ class SegmentationSettings(Settings):
         mode: ``fast`` (3 mm model), ``fastest`` (6 mm model) or ``full`` (1.5 mm models).
         roi_subset: only these classes (TotalSegmentator v2 names); empty for all.
         device: ``cpu``, ``gpu``, ``gpu:1``, ... or ``auto``.
-        threads: CPU threads; None for all.
+        threads: CPU threads; None for as many as OMP_NUM_THREADS says (Ray sets it), else for all.
         timeout_s: longest time for one scan, the first one's loading included.
+        memory_gb: what it is expected to need: Ray places no more of them on a machine than fit. No limit is set: when
+            memory runs out the system ends it, and not what started it.
         smaller_on_memory: try the next smaller mode when memory does not suffice.
         allow_download: fetch missing weights from the network.
     """
@@ -49,11 +51,12 @@ class SegmentationSettings(Settings):
     device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|gpu(:\d+)?)$")
     threads: int | None = Field(default=None, ge=1)
     timeout_s: float = Field(default=1800, gt=0)
+    memory_gb: float = Field(default=8.0, gt=0)
     smaller_on_memory: bool = True
     allow_download: bool = False
 
 
-WHERE_IT_RUNS = {"device", "threads", "timeout_s", "allow_download"}
+WHERE_IT_RUNS = {"device", "threads", "timeout_s", "memory_gb", "allow_download"}
 """Settings that do not change what comes out."""
 
 
@@ -179,6 +182,9 @@ class Segmenter:
             if not self._worker.alive:
                 self.close()
             raise
+        except BaseException:  # an interrupt: the answer that is still to come must not be taken for the next scan's
+            self.close()
+            raise
         if numbers.shape != scan.hu.shape:
             raise MaskError("TotalSegmentator answered on another grid.", code="segmentation_failed")
         return numbers
@@ -210,7 +216,13 @@ class _Worker:
             "CTGLIP_WORKER_FOLDER": str(home),
         }
         self._process = subprocess.Popen(  # noqa: S603  our own module
-            self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, env=environment, text=True
+            self.command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            env=environment,
+            text=True,
+            start_new_session=True,  # Ctrl-C is for us: it would look like a crash there
         )
         self._answers: queue.Queue[str | None] = queue.Queue()
         threading.Thread(target=self._listen, daemon=True).start()

@@ -1,14 +1,18 @@
 """The process in which TotalSegmentator runs: ``python -m ctglip.volume.segmentation_worker``.
 
 It reads one JSON request a line from stdin and answers with one JSON line on stdout; whatever TotalSegmentator prints
-goes to stderr. It ends when stdin closes or when its parent is gone.
+goes to stderr. It ends when stdin closes or when its parent is gone. Its parent's limit on memory is not its own (CUDA
+and nnU-Net reserve more than they use); when the machine's memory runs out it is the first to be ended.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
+import resource
+import shutil
 import sys
 import threading
 import time
@@ -20,17 +24,26 @@ def main() -> None:
     """Serve requests until stdin closes."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
     folder = Path(os.environ["CTGLIP_WORKER_FOLDER"])
+    threading.Thread(target=_end_with_parent, args=(os.getppid(), folder), daemon=True).start()
+    _memory_without_limit()
     for line in sys.stdin:
         answers.write(json.dumps(answer(json.loads(line), folder)) + "\n")
         answers.flush()
 
 
-def _end_with_parent(parent: int) -> None:
+def _end_with_parent(parent: int, folder: Path) -> None:
     while os.getppid() == parent:
         time.sleep(1)
+    shutil.rmtree(folder, ignore_errors=True)
     os._exit(1)
+
+
+def _memory_without_limit() -> None:
+    _, most = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+    with contextlib.suppress(OSError):  # Linux alone has it
+        Path("/proc/self/oom_score_adj").write_text("1000")
 
 
 def answer(request: dict[str, Any], folder: Path) -> dict[str, str]:
@@ -101,6 +114,7 @@ def _prepared(allow_download: bool, threads: int | None) -> Any:
     import totalsegmentator.nnunet  # noqa: F401  brings its own changes to nnU-Net, so it comes before ours
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
+    threads = threads or int(os.environ.get("OMP_NUM_THREADS", "0")) or None
     if threads is not None:
         multiprocessing.cpu_count = lambda: threads
     if not allow_download:

@@ -18,6 +18,7 @@ from ctglip.types import Failure
 from ctglip.vocabulary.organs import load_organs
 from ctglip_preprocessing.limits import TimeUp, limits
 from ctglip_preprocessing.settings import PreprocessConfig
+from ctglip_preprocessing.stages.check import refuse_errors
 from ctglip_preprocessing.stages.film import make_film
 from ctglip_preprocessing.stages.ingest import ingest, input_checksum
 from ctglip_preprocessing.stages.report import read_report
@@ -125,18 +126,24 @@ def _work(row: CohortRow, plan: Plan, progress: _Progress) -> Literal["done", "u
     if plan.config.films is not None:
         with progress.at("film"):
             film = make_film(row, plan.config.films, load_organs())
+        with progress.at("check"):
+            refuse_errors(film.standardized.checks, plan.config)
         made = film.row, film.standardized, film.source
         with progress.at("write"):
             write(plan.store, *made, report, findings, progress.checksum, plan.recipe_hash, film.regions)
         return "done"
     with progress.at("ingest"):
         scan, scan_checks = ingest(row, recipe)
+    with progress.at("check"):
+        refuse_errors(scan_checks, plan.config)
     organs = load_organs()
     with progress.at("segment"):
         masks, mask_checks = find_masks(row, scan, recipe, organs)
     source = SourceGrid(scan.hu.shape, scan.affine)
     with progress.at("standardize"):
         standardized = standardize_study(scan, masks, recipe, organs, (*scan_checks, *mask_checks))
+    with progress.at("check"):
+        refuse_errors(standardized.checks, plan.config)
     with progress.at("write"):
         write(plan.store, row, standardized, source, report, findings, progress.checksum, plan.recipe_hash)
     return "done"

@@ -38,6 +38,7 @@ def preprocess(
     from ctglip.config import load_settings
     from ctglip.errors import ConfigError
     from ctglip_preprocessing.driver import preprocess_cohort
+    from ctglip_preprocessing.interrupt import first_asks
     from ctglip_preprocessing.progress import watching
     from ctglip_preprocessing.settings import PreprocessConfig
 
@@ -47,8 +48,8 @@ def preprocess(
     table = read_cohort(cohort, columns)
     console = Console(stderr=True)
     try:
-        with watching(console) as watch:
-            summary = preprocess_cohort(table, store, settings, workers or 1, ray, retry_failed, watch)
+        with first_asks() as stop, watching(console) as watch:
+            summary = preprocess_cohort(table, store, settings, workers or 1, ray, retry_failed, watch, stop)
     except KeyboardInterrupt:
         console.print("Interrupted. What was finished is in the store; run the same command again to go on.")
         raise typer.Exit(130) from None

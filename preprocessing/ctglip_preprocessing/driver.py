@@ -30,8 +30,10 @@ from ctglip.store.tables import Store, compact, create_store, extend, table_path
 from ctglip.types import Failure
 from ctglip.vocabulary.abnormalities import load_abnormalities
 from ctglip.vocabulary.organs import load_organs
+from ctglip.volume.segmentation import WHERE_IT_RUNS
 from ctglip_preprocessing.case import Case, CaseResult, Plan
 from ctglip_preprocessing.executor import execute
+from ctglip_preprocessing.interrupt import Stop, never
 from ctglip_preprocessing.journal import Entry, Journal
 from ctglip_preprocessing.quality import QUALITY_PAGE, write_quality_page
 from ctglip_preprocessing.settings import PreprocessConfig
@@ -85,7 +87,10 @@ class Summary:
 def store_info(config: PreprocessConfig) -> StoreInfo:
     """What a store made with these settings says of itself."""
     organs = load_organs()
-    recipe = (config.films or config.volume).model_dump(mode="json")
+    if config.films is not None:
+        recipe = config.films.model_dump(mode="json")
+    else:
+        recipe = config.volume.model_dump(mode="json", exclude={"segmentation": WHERE_IT_RUNS})
     dictionaries = {"organs": organs.hash, "abnormalities": load_abnormalities().hash}
     unions = {name: tuple(sorted(organs.labels_of(name))) for name in organs.names if organs[name].parts}
     return StoreInfo(
@@ -106,13 +111,18 @@ def preprocess_cohort(
     address: str | None = None,
     retry_failed: bool = False,
     watch: Watch | None = None,
+    stop: Stop = never,
 ) -> Summary:
     """Bring a store up to date with a cohort.
 
     Only what is new, changed, or was made with another recipe is worked on. Studies of earlier cohorts that this one
     does not name stay in the store, as long as the recipe is the same.
 
+    Args:
+        stop: looked at between results; once it is true nothing more is begun.
+
     Raises:
+        KeyboardInterrupt: it was stopped with studies left to do. What was finished is in the store and its tables.
         StoreError: not a store, in use by another process, or a patient given two splits.
     """
     start = time.monotonic()
@@ -123,14 +133,18 @@ def preprocess_cohort(
         run = _Run(store, config, cohort)
         try:
             cases = run.plan_cases(retry_failed)
+            left = len(cases)
             if watch is not None:
                 watch.begin(len(cases), run.up_to_date)
             try:
-                with closing(execute(cases, run.plan, workers, address)) as results:
-                    for result in results:
+                with closing(execute(cases, run.plan, workers, address, stop)) as results:
+                    for done, result in enumerate(results, start=1):
                         run.take(result)
+                        left = len(cases) - done
                         if watch is not None:
                             watch.advance(result)
+                if left and stop():
+                    raise KeyboardInterrupt
             finally:
                 _tidy(store.path)
                 run.bring_tables_up_to_date()

@@ -1,11 +1,13 @@
 """Where cases are worked on: here, one after the other, or by Ray. The only file that knows Ray.
 
 Only paths and small results travel through Ray's object store; a worker reads and writes voxels itself. Studies that
-need TotalSegmentator go to a pool of actors, one a GPU, where there are GPUs; all others are tasks of one CPU.
+need TotalSegmentator go to a pool of actors, one a GPU, where there are GPUs; all others are tasks. A worker that has
+started TotalSegmentator keeps it, its model loaded, for the studies that follow.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import time
@@ -16,7 +18,8 @@ from typing import Any, Protocol
 from ctglip.errors import CTGLIPError
 from ctglip.types import Failure
 from ctglip_preprocessing.case import Case, CaseResult, Plan, run_case
-from ctglip_preprocessing.stages.segment import needs_segmentation
+from ctglip_preprocessing.interrupt import Stop, never
+from ctglip_preprocessing.stages.segment import close_segmenter, needs_segmentation
 
 OBJECT_STORE_BYTES = 100 * 2**20
 _ENVIRONMENT = {
@@ -25,26 +28,37 @@ _ENVIRONMENT = {
     "RAY_raylet_start_wait_time_s": "120",
 }
 SETTLE_S = 15.0
-"""How long cancelled studies may take to end."""
+"""How long studies at work may take to end, once the run is to stop, before they are cancelled, and after."""
 QUEUED = 2
 """Cases handed to Ray beyond the number of its CPUs, so that no worker waits for the driver."""
 
 
 def execute(
-    cases: Sequence[Case], plan: Plan, workers: int = 1, address: str | None = None
+    cases: Sequence[Case], plan: Plan, workers: int = 1, address: str | None = None, stop: Stop = never
 ) -> Generator[CaseResult, None, None]:
     """Work on cases, in any order, and yield each result as it comes.
 
     Args:
         workers: processes on this machine; 1 works in this process, without Ray.
         address: join this Ray cluster instead.
+        stop: once it is true no more cases are begun, and the results end early.
 
     Raises:
         CTGLIPError: ``no_cluster`` when no Ray cluster answers at ``address``, ``no_ray`` when none starts here.
     """
     if not cases or (address is None and workers == 1):
-        return (run_case(case, plan) for case in cases)
-    return _on_ray(cases, plan, workers, address)
+        return _here(cases, plan, stop)
+    return _on_ray(cases, plan, workers, address, stop)
+
+
+def _here(cases: Sequence[Case], plan: Plan, stop: Stop) -> Generator[CaseResult, None, None]:
+    try:
+        for case in cases:
+            if stop():
+                return
+            yield run_case(case, plan)
+    finally:
+        close_segmenter()
 
 
 @dataclass
@@ -68,21 +82,22 @@ class _Lane(Protocol):
 
 
 class _Tasks:
-    """Any worker with a free CPU and enough memory."""
+    """Any worker with enough free CPUs and memory."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, gigabytes: float, cpus: int = 1) -> None:
         import ray
 
         def work(case: Case, plan: Plan) -> CaseResult:
             return run_case(case, plan, hard_limits=True)
 
-        memory = _bounded_memory(plan.config.study_memory_gb)
-        self._work: Any = ray.remote(num_cpus=1, memory=memory, max_retries=0)(work)
+        self._cpus = _bounded("CPU", cpus)
+        memory = _bounded("memory", int(gigabytes * 1e9))
+        self._work: Any = ray.remote(num_cpus=self._cpus, memory=memory, max_retries=0)(work)
         self._plan = ray.put(plan)
         self._running = 0
 
     def has_room(self) -> bool:
-        return self._running < _resource("CPU") + QUEUED
+        return self._running < _resource("CPU") // self._cpus + QUEUED
 
     def submit(self, case: Case) -> Any:
         self._running += 1
@@ -120,24 +135,32 @@ class _Actors:
         self._idle.append(self._busy.pop(reference))
 
 
-def _on_ray(cases: Sequence[Case], plan: Plan, workers: int, address: str | None) -> Generator[CaseResult, None, None]:
+def _on_ray(
+    cases: Sequence[Case], plan: Plan, workers: int, address: str | None, stop: Stop
+) -> Generator[CaseResult, None, None]:
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     import ray
 
     ours = not ray.is_initialized()
-    if ours:
-        _connect(workers, address)
     running: dict[Any, _Job] = {}
+    patience = math.inf
     try:
+        if ours:
+            _connect(workers, address)
         waiting = _queues(cases, plan)
         while running or any(waiting.values()):
+            if stop():
+                waiting = {lane: [] for lane in waiting}
+                patience = min(patience, time.monotonic() + SETTLE_S)
+                if not running or time.monotonic() > patience:
+                    break
             for lane, jobs in waiting.items():
                 while jobs and lane.has_room():
                     job = jobs.pop()
                     job.lane, job.attempts, job.started = lane, job.attempts + 1, time.monotonic()
                     running[lane.submit(job.case)] = job
-            ready, _ = ray.wait(list(running), num_returns=1, timeout=5.0)
+            ready, _ = ray.wait(list(running), num_returns=1, timeout=1.0)
             for reference in ready:
                 job = running.pop(reference)
                 assert job.lane is not None
@@ -150,7 +173,7 @@ def _on_ray(cases: Sequence[Case], plan: Plan, workers: int, address: str | None
     finally:
         for reference, job in running.items():
             ray.cancel(reference, force=isinstance(job.lane, _Tasks))
-        if running:  # Ray aborts the whole process when a task answers while it is being shut down
+        if running:  # Ray can abort the whole process when a task answers while it is being shut down
             ray.wait(list(running), num_returns=len(running), timeout=SETTLE_S)
         if ours:
             ray.shutdown()
@@ -158,16 +181,20 @@ def _on_ray(cases: Sequence[Case], plan: Plan, workers: int, address: str | None
 
 def _queues(cases: Sequence[Case], plan: Plan) -> dict[_Lane, list[_Job]]:
     """The cases of each lane, the first one last."""
-    recipe = plan.config.volume
-    on_gpu = recipe.segmentation is not None and recipe.segmentation.device != "cpu" and _resource("GPU") >= 1
-    slow = [case for case in cases if on_gpu and needs_segmentation(case.row, recipe)]
+    config, recipe = plan.config, plan.config.volume
+    lanes: dict[_Lane, list[_Job]] = {}
+    slow = [case for case in cases if needs_segmentation(case.row, recipe)]
+    if slow and recipe.segmentation is not None:
+        own = recipe.segmentation
+        if own.device != "cpu" and _resource("GPU") >= 1:
+            lane = _Actors(plan)
+        else:
+            lane = _Tasks(plan, config.study_memory_gb + own.memory_gb, own.threads or 1)
+        lanes[lane] = [_Job(case) for case in reversed(slow)]
     chosen = {case.row.study_id for case in slow}
     quick = [case for case in cases if case.row.study_id not in chosen]
-    lanes: dict[_Lane, list[_Job]] = {}
-    if slow:
-        lanes[_Actors(plan)] = [_Job(case) for case in reversed(slow)]
     if quick:
-        lanes[_Tasks(plan)] = [_Job(case) for case in reversed(quick)]
+        lanes[_Tasks(plan, config.study_memory_gb)] = [_Job(case) for case in reversed(quick)]
     return lanes
 
 
@@ -215,12 +242,12 @@ def _knock(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=10).close()
 
 
-def _bounded_memory(gigabytes: float) -> int:
-    """Bytes that Ray sets aside for a study, never more than the smallest node has: else it would wait for ever."""
+def _bounded(name: str, wanted: int) -> int:
+    """What Ray sets aside for a study, never more than the smallest node has: else it would wait for ever."""
     import ray
 
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) > 0]
-    return int(min(gigabytes * 1e9, *(node.get("memory", 0) for node in nodes)))
+    return int(min(wanted, *(node.get(name, 0) for node in nodes)))
 
 
 def _resource(name: str) -> float:

@@ -55,6 +55,8 @@ def quality_page(store: Store, failures: Sequence[Failure] = ()) -> QualityPage:
         distributions=distributions,
         montage=_montage(store, distributions, organs),
         notes=(
+            "Studies with a check of severity error do not enter the store (they are among the failures), unless the "
+            "settings say error_checks: keep.",
             f"Outliers lie more than {ODD:g} robust standard deviations (by median and median deviation) from the "
             "median; volumes are compared on a logarithmic scale.",
             "Organs that touch the border of the scan are left out of the volumes: they may be cut off.",

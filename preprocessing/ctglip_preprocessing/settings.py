@@ -19,8 +19,11 @@ class PreprocessConfig(Settings):
         volume: what a scan is turned into. A change of it makes every study anew.
         films: what a chest film is turned into; where it is given the cohort is one of films, and ``volume`` is idle.
         splits: how patients without a split of their own are divided.
+        error_checks: ``refuse`` makes a failure of a study with a quality check of severity ``error`` (its numbers are
+            not what they claim to be), ``keep`` stores it with its checks. Not part of the recipe's hash.
         study_timeout_s: a study that takes longer is given up.
-        study_memory_gb: a study that needs more memory than this is given up.
+        study_memory_gb: a study that needs more memory than this is given up. TotalSegmentator runs in a process of its
+            own that this does not bind, see ``volume.segmentation.memory_gb``.
         worker_retries: how often a study is tried again after its worker or node died under it.
     """
 
@@ -28,6 +31,7 @@ class PreprocessConfig(Settings):
     volume: VolumeRecipe = VolumeRecipe()
     films: FilmRecipe | None = None
     splits: SplitSettings = SplitSettings()
+    error_checks: Literal["refuse", "keep"] = "refuse"
     study_timeout_s: float = Field(default=900.0, gt=0)
     study_memory_gb: float = Field(default=4.0, gt=0)
     worker_retries: int = Field(default=1, ge=0)

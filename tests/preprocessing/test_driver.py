@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 from ctglip_preprocessing.driver import Summary, preprocess_cohort
@@ -243,3 +244,33 @@ def test_tables_grow_in_batches_as_the_run_goes(make_cohort, run, tmp_path: Path
         (tmp_path / "store" / f"{name}.parquet").unlink()
     run()
     assert contents(tmp_path / "store") == grown
+
+
+def _shift(path: Path) -> None:
+    """Rescale as a scanner does whose padding is -8192."""
+    image = nib.load(path)
+    nib.save(nib.Nifti1Image((np.asarray(image.dataobj) - 8192).astype(np.int16), image.affine), path)
+
+
+def test_a_study_that_is_not_what_it_claims_to_be_is_refused_or_kept(make_cohort, run, tmp_path: Path, config) -> None:
+    make_cohort(3)
+    _shift(tmp_path / "ct00001.nii.gz")
+    write_scan(tmp_path / "masks00002.nii.gz", labels=True)
+    masks = nib.load(tmp_path / "masks00002.nii.gz")
+    nib.save(nib.Nifti1Image(np.asarray(masks.dataobj)[::-1], masks.affine), tmp_path / "masks00002.nii.gz")
+    summary = run()
+    failures = {failure.study_id: failure for failure in summary.failed}
+    assert {i: (failure.stage, failure.code) for i, failure in failures.items()} == {
+        "00001": ("check", "intercept_8192"),
+        "00002": ("check", "left_right"),
+    }
+    assert "error_checks: keep" in failures["00001"].message
+    assert Store.open(tmp_path / "store").study_ids == ["00000"]
+    page = (tmp_path / "store" / "quality.html").read_text()
+    assert "intercept_8192" in page
+    assert "do not enter the store" in page
+    kept = run(config=config.model_copy(update={"error_checks": "keep"}), retry_failed=True)
+    assert (kept.written, kept.up_to_date, kept.failed) == (2, 1, ())
+    checks = dict(Store.open(tmp_path / "store").table("studies").select("study_id", "checks").iter_rows())
+    assert '"severity": "error"' in checks["00001"]
+    assert '"severity": "error"' not in checks["00000"]

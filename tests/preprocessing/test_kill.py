@@ -148,3 +148,21 @@ def test_an_interrupt_keeps_what_was_finished(campaign: Campaign, tmp_path: Path
     campaign.finish(store, workers)
     assert contents(store) == campaign.whole
     assert written == {path: path.stat().st_mtime_ns for path in written}, "a finished study was done again"
+
+
+@pytest.mark.slow
+def test_an_interrupt_while_ray_starts(campaign: Campaign, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    run = campaign.start(store, 2)
+    begun: list[psutil.Process] = []
+    while run.poll() is None and not begun:
+        begun = _descendants(run)
+        time.sleep(0.002)
+    run.send_signal(signal.SIGINT)
+    _, errors = run.communicate(timeout=600)
+    assert run.returncode == 130, errors.decode()
+    assert b"run the same command again" in errors
+    _, alive = psutil.wait_procs(begun, timeout=60)
+    assert not alive, "Ray outlived its driver"
+    campaign.finish(store, 2)
+    assert contents(store) == campaign.whole

@@ -111,6 +111,25 @@ def test_time_out_then_a_new_process(scan: Scan, fake: Any, organs: OrganDiction
         assert set(np.unique(segmenter.run(scan)[0].labels)) == {0, 5}
 
 
+def test_an_interrupt_leaves_no_answer_for_the_next_scan(
+    scan: Scan, fake: Any, organs: OrganDictionary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(**_: float) -> str:
+        raise KeyboardInterrupt
+
+    fake("labels[0] = 5")
+    with Segmenter(SETTINGS, organs) as segmenter:
+        segmenter.run(scan)
+        first = segmenter._worker
+        assert first is not None
+        monkeypatch.setattr(first._answers, "get", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            segmenter.run(scan)
+        assert not first.alive
+        assert set(np.unique(segmenter.run(scan)[0].labels)) == {0, 5}
+        assert segmenter._worker is not first
+
+
 def test_want_of_memory_takes_a_smaller_mode(scan: Scan, fake: Any, organs: OrganDictionary) -> None:
     fake("if request['mode'] == 'fast': os.kill(os.getpid(), 9)\nlabels[0] = 5")
     with Segmenter(SETTINGS, organs) as segmenter:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+
 from ctglip.cohort import CohortRow
 from ctglip.types import LabelMap, QualityCheck, Scan
 from ctglip.vocabulary.organs import OrganDictionary
 from ctglip.volume.masks import read_masks
 from ctglip.volume.recipe import VolumeRecipe
+from ctglip.volume.segmentation import SegmentationSettings, Segmenter
 
 
 def needs_segmentation(row: CohortRow, recipe: VolumeRecipe) -> bool:
@@ -26,6 +29,32 @@ def find_masks(
         return read_masks(row.masks, scan, recipe, organs)
     if recipe.segmentation is None:
         return None, ()
-    from ctglip.volume.segmentation import segment
+    return _kept().of(recipe.segmentation, organs).run(scan)
 
-    return segment(scan, recipe.segmentation, organs), ()
+
+class _Kept:
+    """This process's TotalSegmentator: its model is loaded with the first study and stays for those that follow."""
+
+    def __init__(self) -> None:
+        self._segmenter: Segmenter | None = None
+
+    def of(self, settings: SegmentationSettings, organs: OrganDictionary) -> Segmenter:
+        if self._segmenter is None or self._segmenter.settings != settings:
+            self.close()
+            self._segmenter = Segmenter(settings, organs)
+        return self._segmenter
+
+    def close(self) -> None:
+        if self._segmenter is not None:
+            self._segmenter.close()
+            self._segmenter = None
+
+
+@functools.cache
+def _kept() -> _Kept:
+    return _Kept()
+
+
+def close_segmenter() -> None:
+    """End this process's TotalSegmentator, if one was started; else it ends with this process."""
+    _kept().close()

@@ -1,0 +1,43 @@
+"""Ctrl-C in two steps: the first asks the run to stop, the second stops it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+Stop = Callable[[], bool]
+_SAID = b"\nStopping when the studies at work are done; press Ctrl-C again to stop at once.\n"
+
+
+def never() -> bool:
+    """A run that nobody asks to stop."""
+    return False
+
+
+@contextmanager
+def first_asks() -> Iterator[Stop]:
+    """Within, the first SIGINT makes the yielded function true, and each later one raises KeyboardInterrupt.
+
+    Nothing is torn apart by the first: no call into Ray, no transaction. Signals reach the main thread alone; elsewhere
+    nothing changes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield never
+        return
+    asked = threading.Event()
+
+    def ask(number: int, where: FrameType | None) -> None:  # noqa: ARG001
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+        os.write(2, _SAID)  # a signal must not enter a stream that is being written to
+
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield asked.is_set
+    finally:
+        signal.signal(signal.SIGINT, before)
