@@ -1,0 +1,86 @@
+"""Low-rank updates (LoRA, arXiv 2106.09685) of every linear layer and convolution of an encoder.
+
+A convolution's update is a convolution of the same kernel to ``rank`` channels and a pointwise one back, so it too
+folds into the frozen kernel.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from ctglip.errors import ModelError
+from ctglip.models.lora import LowRank
+
+_ALPHA = 16.0
+
+
+class LowRankConv(nn.Module):
+    """A frozen convolution plus a trained update of low rank, zero at the start.
+
+    Args:
+        base: a convolution of 2 or 3 dimensions without groups.
+        rank: of the update.
+    """
+
+    def __init__(self, base: nn.Conv2d | nn.Conv3d, rank: int) -> None:
+        super().__init__()
+        self.base = base.requires_grad_(False)
+        self.down = type(base)(
+            base.in_channels, rank, base.kernel_size, base.stride, base.padding, base.dilation, bias=False,  # pyright: ignore[reportArgumentType]
+            padding_mode=base.padding_mode,
+        )  # fmt: skip
+        nn.init.normal_(self.down.weight, std=1 / self.down.weight[0].numel() ** 0.5)
+        self.up = nn.Parameter(torch.zeros(base.out_channels, rank))
+        self.factor = _ALPHA / rank
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As the convolution, with the update."""
+        update = torch.einsum("or,nr...->no...", self.up, self.down(x))
+        return self.base(x) + self.factor * update
+
+    def merged(self) -> nn.Module:
+        """One plain convolution that does the same."""
+        layer = copy.deepcopy(self.base)
+        layer.weight.data += self.factor * torch.einsum("or,ri...->oi...", self.up.detach(), self.down.weight.detach())
+        return layer
+
+
+def add_low_rank(encoder: nn.Module, rank: int) -> int:
+    """Put low-rank updates on all linear layers and convolutions, in place; everything else is frozen.
+
+    Returns:
+        How many layers were given one.
+
+    Raises:
+        ModelError: code ``lora``: there is no such layer.
+    """
+    encoder.requires_grad_(False)
+    new: dict[nn.Module, nn.Module] = {}
+    for module in list(encoder.modules()):
+        if isinstance(module, nn.Linear):
+            new[module] = LowRank(module, rank)
+        elif isinstance(module, nn.Conv2d | nn.Conv3d) and module.groups == 1:
+            new[module] = LowRankConv(module, rank)
+    if not new:
+        raise ModelError("The encoder has no linear layer and no convolution.", code="lora")
+    _exchange(encoder, new)
+    return len(new)
+
+
+def merge_low_rank(model: nn.Module) -> nn.Module:
+    """A copy of the model with plain layers in place of updated ones."""
+    model = copy.deepcopy(model)
+    _exchange(model, {m: m.merged() for m in list(model.modules()) if isinstance(m, LowRank | LowRankConv)})
+    return model
+
+
+def _exchange(model: nn.Module, new: dict[nn.Module, nn.Module]) -> None:
+    """Put new modules where old ones are, at every place: nnU-Net registers its convolutions twice."""
+    parents = [module for module in model.modules() if module not in new]
+    for parent in parents:
+        for name, child in list(parent._modules.items()):
+            if child in new:
+                parent._modules[name] = new[child]

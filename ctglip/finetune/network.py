@@ -1,0 +1,160 @@
+"""The model that is fine-tuned: a tower that reads organs, and a head on what it reads."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from ctglip.finetune.head import Answers, BagHead
+from ctglip.finetune.labels import Task
+from ctglip.finetune.lowrank import add_low_rank, merge_low_rank
+from ctglip.finetune.settings import FinetuneConfig, Mode
+from ctglip.inference.scoring import Scorer
+from ctglip.models.initial import load_initial_weights
+from ctglip.models.release import Release
+from ctglip.models.towers import OrganTextModel
+
+Space = Literal["raw", "shared"]
+Inputs = Tensor | Mapping[str, Tensor]
+"""Features that are kept, or what a tower reads."""
+FROZEN: frozenset[Mode] = frozenset({"probe", "head"})
+
+
+class Network(nn.Module):
+    """A tower and a head.
+
+    Args:
+        tower: reads organs.
+        head: answers.
+        space: the head reads ``raw`` features, or the tower's ``shared`` space, where texts are too.
+    """
+
+    def __init__(self, tower: OrganTextModel, head: BagHead, space: Space) -> None:
+        super().__init__()
+        self.tower = tower
+        self.head = head
+        self.space = space
+
+    @property
+    def whole(self) -> bool:
+        """The tower reads whole images and knows no organs."""
+        return self.tower.settings.grounding == "none"
+
+    def read(self, inputs: Inputs) -> Float[Tensor, "n d"]:
+        """Raw features."""
+        return inputs if isinstance(inputs, Tensor) else read_organs(self.tower, inputs)
+
+    def project(self, features: Float[Tensor, "n d"]) -> Float[Tensor, "n e"]:
+        """What the head reads."""
+        if self.space == "raw":
+            return features
+        return self.tower.whole(features) if self.whole else self.tower.diagnosis(features)
+
+    def forward(self, inputs: Inputs, organ: Int[Tensor, " n"], study: Int[Tensor, " n"], studies: int) -> Answers:
+        """Answers about some studies, see ``BagHead``."""
+        return self.head(self.project(self.read(inputs)), organ, study, studies)
+
+
+def read_organs(tower: OrganTextModel, inputs: Mapping[str, Tensor]) -> Float[Tensor, "n d"]:
+    """Raw features of organs from crops or whole scans; a tower without organs gives each organ its scan's."""
+    if tower.settings.grounding == "none":
+        return tower.image(inputs["images"])[inputs["study_index"]]
+    return tower.study_features(**inputs) if "study_index" in inputs else tower.organ_features(**inputs)
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a network begins.
+
+    Attributes:
+        name: in tables and file names.
+        release: the model, or the one whose shape a random start takes.
+        random: the weights are drawn.
+        mode: what is trained.
+    """
+
+    name: str
+    release: Release
+    random: bool
+    mode: Mode
+
+
+def build_network(start: Start, tasks: Sequence[Task], organs: Sequence[str], config: FinetuneConfig) -> Network:
+    """The network before its first step, drawn with torch's generator; what is trained is marked.
+
+    Args:
+        start: model and mode.
+        tasks: the columns.
+        organs: names by number.
+        config: the head.
+    """
+    if start.random:
+        tower = OrganTextModel(start.release.model.settings)
+        load_initial_weights(tower.encoder)
+    else:
+        tower = copy.deepcopy(start.release.model)
+    device = next(start.release.model.parameters()).device
+    shared = start.mode != "probe" and not start.random and config.head.start == "text" and _speaks(tower)
+    space: Space = "shared" if shared else "raw"
+    whole = tower.settings.grounding == "none"
+    raw = tower.encoder.token_dim if whole else tower.settings.dim
+    dim = tower.settings.embedding_dim if shared else raw
+    head = BagHead(dim, tasks, organs, config.head.hidden, config.head.dropout)
+    network = Network(tower, head, space)
+    if shared:
+        start_from_text(head, tasks, Scorer(start.release))
+    _mark(network, start.mode, config.fit.rank)
+    return network.to(device)
+
+
+def _speaks(tower: OrganTextModel) -> bool:
+    return tower.settings.grounding != "none" or tower.settings.whole_image
+
+
+@torch.no_grad()
+def start_from_text(head: BagHead, tasks: Sequence[Task], scorer: Scorer) -> None:
+    """Set the classifiers of known abnormalities to the model's zero-shot answer.
+
+    The weight is the direction from the negative to the positive prompts, times the calibrated scale, and the bias the
+    calibrated one. So a column of one organ starts with exactly the zero-shot probability; one of several organs starts
+    with the mean over its organs' directions. Unknown abnormalities and multi-class columns start at zero.
+    """
+    dim = head.weight.shape[1]
+    head.spread.fill_(1 / math.sqrt(dim))
+    start = 0
+    for task in tasks:
+        if task.abnormality is not None and not task.classes:
+            pairs = [(organ, task.abnormality) for organ in task.organs]
+            axes = scorer.differences(np.eye(dim, dtype=np.float32), pairs).mean(1)
+            weight = torch.from_numpy(scorer.calibration.scale * axes).to(head.weight)
+            head.weight[start] = weight * head.spread
+            head.bias[start] = scorer.calibration.bias
+        start += task.width
+
+
+def _mark(network: Network, mode: Mode, rank: int) -> None:
+    """Say which parameters learn: only those that the answers depend on, and of these what the mode trains."""
+    tower = network.tower
+    tower.requires_grad_(mode == "full")
+    if mode == "lora":
+        add_low_rank(tower.encoder, rank)
+    for name in ("anatomy_head", "text_head", "diagnosis_head", "image_head"):
+        part = getattr(tower, name, None)
+        if part is not None:
+            used = network.space == "shared" and name == ("image_head" if network.whole else "diagnosis_head")
+            part.requires_grad_(used and mode != "probe")
+
+
+def tuned_release(start: Start, network: Network) -> Release:
+    """The start's release with the tower as it was trained; low-rank updates are folded in."""
+    release = copy.copy(start.release)
+    release.model = merge_low_rank(network.tower).cpu().eval().requires_grad_(True)  # pyright: ignore[reportAttributeAccessIssue]
+    return release

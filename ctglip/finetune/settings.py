@@ -1,0 +1,160 @@
+"""How a model is fine-tuned: one file of settings, kept beside the result as ``config.resolved.yaml``."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from ctglip.config import Settings
+from ctglip.data.augment import AugmentSettings
+from ctglip.training.optim import OptimSettings
+
+Mode = Literal["probe", "head", "lora", "full"]
+ALL = "all"
+SCRATCH = "scratch"
+
+
+class ColumnSettings(Settings):
+    """What a column of the label table means, where its name does not say it.
+
+    Attributes:
+        organs: the organs that it is read from; ``[all]`` takes every organ that the model has learned.
+        abnormality: name in the dictionary, for the head's start from text.
+        classes: the values of a multi-class column as they are written, in order; none: the column holds 0 and 1.
+    """
+
+    organs: tuple[str, ...] = ()
+    abnormality: str | None = None
+    classes: tuple[str, ...] = ()
+
+    @field_validator("classes")
+    @classmethod
+    def _several(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(value) == 1 or len(set(value)) != len(value):
+            raise ValueError("a multi-class column needs at least two different classes")
+        return value
+
+
+class HeadSettings(Settings):
+    """What sits on the organs' features.
+
+    Attributes:
+        start: of the modes that train more than a probe: ``text`` reads the diagnosis embedding, and the weights of a
+            known abnormality start as its zero-shot direction; ``zero`` reads the raw features, all weights start at
+            zero.
+        hidden: width of the attention gate of columns that are read from several organs.
+        dropout: of the features.
+    """
+
+    start: Literal["text", "zero"] = "text"
+    hidden: int = Field(default=32, ge=1)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+
+
+class LossSettings(Settings):
+    """What is minimised over the known labels.
+
+    Attributes:
+        name: ``bce``, or ``asymmetric`` (ASL, arXiv 2009.14119) for binary columns; multi-class ones always take the
+            cross-entropy.
+        balance: rare answers count more: both answers of a column, and all classes of one, weigh the same in total.
+        most: the largest such weight.
+        gamma_positive, gamma_negative, margin: of the asymmetric loss.
+    """
+
+    name: Literal["bce", "asymmetric"] = "bce"
+    balance: bool = True
+    most: float = Field(default=20.0, ge=1)
+    gamma_positive: float = Field(default=0.0, ge=0)
+    gamma_negative: float = Field(default=4.0, ge=0)
+    margin: float = Field(default=0.05, ge=0, lt=1)
+
+
+class FitSettings(Settings):
+    """How long and on what.
+
+    Attributes:
+        epochs: at most so many passes over the training studies.
+        patience: passes without a better validation before it ends; 0 never ends early.
+        batch: studies of a step.
+        rank: of the low-rank updates (``lora``).
+        checkpoint_every: passes between checkpoints of modes that train the encoder.
+        encode: crops encoded at a time where nothing is learned.
+        keep_gb: memory for whole scans that were read, for models that read those.
+        threads: threads that cut crops.
+        device: ``auto`` takes a GPU where there is one.
+    """
+
+    epochs: int = Field(default=200, ge=1)
+    patience: int = Field(default=30, ge=0)
+    batch: int = Field(default=64, ge=1)
+    rank: int = Field(default=4, ge=1)
+    checkpoint_every: int = Field(default=1, ge=1)
+    encode: int = Field(default=64, ge=1)
+    keep_gb: float = Field(default=4.0, ge=0)
+    threads: int = Field(default=2, ge=1)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+class JudgeSettings(Settings):
+    """How results are judged.
+
+    Attributes:
+        seed: of the bootstrap.
+        draws: bootstrap draws of patients.
+        min_positives: a column with fewer positives, or fewer negatives, in the test split is not judged.
+    """
+
+    seed: int = 0
+    draws: int = Field(default=1000, ge=10)
+    min_positives: int = Field(default=3, ge=1)
+
+
+class FinetuneConfig(Settings):
+    """One fine-tuning.
+
+    Attributes:
+        mode: ``probe``: one linear layer on frozen features. ``head``: the diagnosis head and the linear layer on
+            frozen features. ``lora``: also low-rank updates of the encoder. ``full``: everything.
+        baselines: other starts with the same labels and seeds: ``scratch`` (random weights, always trained in full), or
+            a run or model folder.
+        fractions: shares of the training patients whose labels are used; smaller subsets lie within larger ones. The
+            validation split is kept whole.
+        seeds: each is a subset of patients, a random start of what is new, and an order of batches.
+        columns: what columns mean whose name does not say it.
+        ignore: columns that are left alone.
+        scratch_optim, scratch_fit: ``optim`` and ``fit`` of the start from random weights.
+        optim: ``layer_decay`` gives lower layers of the encoder lower rates (``full``).
+        augment: changes of crops where the encoder is trained.
+    """
+
+    kind: Literal["finetune"] = "finetune"
+    mode: Mode = "probe"
+    baselines: tuple[str, ...] = ()
+    fractions: tuple[float, ...] = (1.0,)
+    seeds: tuple[int, ...] = (0,)
+    columns: dict[str, ColumnSettings] = Field(default_factory=dict)
+    ignore: tuple[str, ...] = ()
+    head: HeadSettings = HeadSettings()
+    loss: LossSettings = LossSettings()
+    optim: OptimSettings = OptimSettings(lr=0.003, warmup=0, weight_decay=0.01)
+    fit: FitSettings = FitSettings()
+    scratch_optim: OptimSettings = OptimSettings(lr=0.001, warmup=20, weight_decay=0.05)
+    scratch_fit: FitSettings = FitSettings(epochs=40, patience=10, batch=8)
+    augment: AugmentSettings = AugmentSettings()
+    judge: JudgeSettings = JudgeSettings()
+
+    @field_validator("fractions")
+    @classmethod
+    def _shares(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if not value or any(not 0 < share <= 1 for share in value):
+            raise ValueError("fractions are shares above 0 and up to 1")
+        return tuple(sorted(set(value)))
+
+    @field_validator("seeds")
+    @classmethod
+    def _some(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if not value or len(set(value)) != len(value):
+            raise ValueError("seeds must be different numbers, at least one")
+        return value

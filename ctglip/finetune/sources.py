@@ -1,0 +1,236 @@
+"""Where the organs of studies come from: features that a frozen model gave once, or crops and scans that it reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ctglip.data.augment import AugmentSettings, apply_change, augment_hu, draw_changes
+from ctglip.data.cache import CropCache, Place, cut_places, places_of
+from ctglip.data.crops import CropSettings, render
+from ctglip.data.scans import ScanReader, ScanSettings, label_members, render_scans
+from ctglip.finetune.labels import Task
+from ctglip.finetune.network import Inputs, read_organs
+from ctglip.finetune.settings import FinetuneConfig
+from ctglip.finetune.studies import Bags, Studies
+from ctglip.inference.feature_cache import check_recipe, organ_features_of
+from ctglip.inference.scans import readable
+from ctglip.models.release import Release
+from ctglip.store.tables import Store
+from ctglip.types import Failure
+from ctglip.vocabulary.organs import load_organs
+
+Progress = Callable[[int, int], None]
+
+
+class Source(Protocol):
+    """Organs by row."""
+
+    @property
+    def bags(self) -> Bags:
+        """Whose organs they are."""
+        ...
+
+    @property
+    def failures(self) -> tuple[Failure, ...]:
+        """Studies that could not be read, left out."""
+        ...
+
+    def inputs(self, rows: np.ndarray, rng: np.random.Generator | None) -> Inputs:
+        """What the network reads for some rows; changed at random where ``rng`` is given."""
+        ...
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Features of a frozen model, ``[n, d]``."""
+
+    bags: Bags
+    features: Tensor
+    failures: tuple[Failure, ...] = ()
+
+    def inputs(self, rows: np.ndarray, rng: np.random.Generator | None) -> Inputs:  # noqa: ARG002
+        """Features as they are."""
+        return self.features[torch.from_numpy(rows)]
+
+
+@dataclass(frozen=True)
+class Crops:
+    """Crops in memory."""
+
+    bags: Bags
+    cache: CropCache
+    settings: CropSettings
+    augment: AugmentSettings
+    queries: np.ndarray | None
+    failures: tuple[Failure, ...] = ()
+
+    def inputs(self, rows: np.ndarray, rng: np.random.Generator | None) -> Inputs:
+        """Images, masks and sizes."""
+        cache = self.cache
+        hu, mask, size, median = cache.hu[rows], cache.mask[rows], cache.size[rows], cache.median_hu[rows]
+        if rng is not None:
+            changes = draw_changes(len(rows), self.augment, rng)
+            parts = zip(hu, mask, size, median.tolist(), changes, strict=True)
+            changed = [apply_change(*part, self.augment.noise_hu) for part in parts]
+            hu, mask = np.stack([one.hu for one in changed]), np.stack([one.mask for one in changed])
+            size, median = np.stack([one.size for one in changed]), np.array([one.median_hu for one in changed])
+        found = {
+            "images": torch.from_numpy(render(hu, mask, median, self.settings)),
+            "masks": torch.from_numpy(mask[:, None].astype(np.float32) / 255.0),
+            "sizes": torch.from_numpy(size),
+        }
+        if self.queries is not None:
+            found["organ_id"] = torch.from_numpy(self.queries[rows])
+        return found
+
+
+@dataclass(frozen=True)
+class Scans:
+    """Whole scans on the model's grid, read when they are asked for; each passes the encoder once."""
+
+    bags: Bags
+    reader: ScanReader
+    settings: ScanSettings
+    places: tuple[Place, ...]
+    release: Release
+    augment: AugmentSettings
+    failures: tuple[Failure, ...] = ()
+
+    def inputs(self, rows: np.ndarray, rng: np.random.Generator | None) -> Inputs:
+        """Images of the studies, and what ``study_features`` is told of their organs."""
+        places = [self.places[row] for row in rows]
+        names = list(dict.fromkeys(place.study_id for place in places))
+        cuts = dict(zip(names, self.reader.read(names), strict=True))
+        known = {name: cut for name, cut in cuts.items() if cut is not None}
+        assert len(known) == len(names)
+        hu = np.stack([known[name].hu for name in names])
+        if rng is not None:
+            hu, _ = augment_hu(hu, self.augment, rng)
+        images = torch.from_numpy(render_scans(hu, self.settings))
+        index = torch.tensor([names.index(place.study_id) for place in places])
+        kind = self.release.model.settings.grounding
+        if kind == "none":
+            return {"images": images, "study_index": index}
+        sizes = [known[place.study_id].sizes([place.row]) for place in places]
+        found = {
+            "images": images,
+            "study_index": index,
+            "sizes": torch.from_numpy(np.concatenate(sizes)),
+            "organ_id": torch.tensor([self.release.organs.index(place.organ) for place in places]),
+        }
+        if kind == "pool":
+            labels = [known[name].labels for name in names]
+            maps = [np.zeros(hu.shape[1:], np.uint8) if one is None else one for one in labels]
+            found["labels"] = torch.from_numpy(np.stack(maps).astype(np.int64))
+            organs = load_organs(self.release.organ_dictionary / "organs.yaml")
+            found["member"] = torch.from_numpy(label_members(organs, [place.organ for place in places]))
+        elif kind == "box":
+            found["boxes"] = torch.from_numpy(
+                np.concatenate([known[place.study_id].boxes([place.row]) for place in places])
+            )
+        return found
+
+
+def wanted_organs(tasks: Sequence[Task]) -> tuple[str, ...]:
+    """The organs that any task is read from."""
+    return tuple(dict.fromkeys(organ for task in tasks for organ in task.organs))
+
+
+def bags_of(places: Sequence[Place], study_ids: Sequence[str], organs: Sequence[str]) -> Bags:
+    """Instances from places."""
+    row = {name: number for number, name in enumerate(study_ids)}
+    number = {name: place for place, name in enumerate(organs)}
+    return Bags(
+        np.array([row[place.study_id] for place in places], dtype=np.int64),
+        np.array([number[place.organ] for place in places], dtype=np.int64),
+        tuple(organs),
+    )
+
+
+def kept_source(
+    store: Store, release: Release, studies: Studies, config: FinetuneConfig, progress: Progress | None = None
+) -> Kept:
+    """Raw features of all organs that are asked about, from the feature cache where they are there."""
+    organs = wanted_organs(studies.tasks)
+    device = next(release.model.parameters()).device
+    if release.scans is not None:
+        return _kept_scans(scan_source(store, release, studies, config), release, config.fit.batch, progress)
+    found = organ_features_of(
+        store, release, studies.study_ids, organs, batch=config.fit.encode, threads=config.fit.threads,
+        progress=progress,
+    )  # fmt: skip
+    features = torch.from_numpy(found.embeddings.features).to(device)
+    return Kept(bags_of(found.places, studies.study_ids, organs), features, found.failures)
+
+
+@torch.no_grad()
+def _kept_scans(source: Scans, release: Release, batch: int, progress: Progress | None) -> Kept:
+    """Raw features of the organs of whole scans, a few scans at a time."""
+    device = next(release.model.parameters()).device
+    studies = np.unique(source.bags.study)
+    features: list[tuple[np.ndarray, Tensor]] = []
+    for start in range(0, len(studies), batch):
+        rows, _ = source.bags.rows(studies[start : start + batch])
+        inputs = source.inputs(rows, None)
+        assert not isinstance(inputs, Tensor)
+        features.append((rows, read_organs(release.model, {k: v.to(device) for k, v in inputs.items()})))
+        if progress:
+            progress(min(start + batch, len(studies)), len(studies))
+    order = np.argsort(np.concatenate([rows for rows, _ in features]))
+    every = torch.cat([values for _, values in features])[torch.from_numpy(order).to(device)]
+    return Kept(source.bags, every, source.failures)
+
+
+def scan_source(
+    store: Store, release: Release, studies: Studies, config: FinetuneConfig, progress: Progress | None = None
+) -> Scans:
+    """Whole scans of all studies, read once to know which can be."""
+    check_recipe(store, release)
+    dictionary = load_organs(release.organ_dictionary / "organs.yaml")
+    settings = ScanSettings.model_validate(release.scans)
+    organs = wanted_organs(studies.tasks)
+    places = places_of(store, studies.study_ids, organs, CropSettings())
+    reader = ScanReader(store, settings, len(studies.study_ids), config.fit.keep_gb, config.fit.threads)
+    kept: list[Place] = []
+    for done, name in enumerate(studies.study_ids, start=1):
+        (cut,) = reader.read([name])
+        own = [place for place in places if place.study_id == name]
+        if cut is not None:
+            can = readable(cut, [place.row for place in own], release.model, dictionary)
+            kept += [place for place, yes in zip(own, can, strict=True) if yes]
+        if progress:
+            progress(done, len(studies.study_ids))
+    bags = bags_of(kept, studies.study_ids, organs)
+    return Scans(bags, reader, settings, tuple(kept), release, config.augment, tuple(reader.failures))
+
+
+def crop_source(
+    store: Store, release: Release, studies: Studies, config: FinetuneConfig, progress: Progress | None = None
+) -> Crops:
+    """Crops of all organs that are asked about, as the model's settings cut them."""
+    check_recipe(store, release)
+    dictionary = load_organs(release.organ_dictionary / "organs.yaml")
+    settings = CropSettings.model_validate(release.crops)
+    organs = wanted_organs(studies.tasks)
+    places = places_of(store, studies.study_ids, organs, settings)
+    cache = cut_places(store, places, settings, dictionary, config.fit.threads, progress)
+    queries = None
+    if release.model.settings.pooling == "attention":
+        queries = np.array([release.organs.index(place.organ) for place in cache.places])
+    bags = bags_of(cache.places, studies.study_ids, organs)
+    sided = config.augment.model_copy(update={"mirror": 0.0})  # a label of a left organ stays one of a left organ
+    return Crops(bags, cache, settings, sided, queries, cache.failures)
+
+
+def live_source(
+    store: Store, release: Release, studies: Studies, config: FinetuneConfig, progress: Progress | None = None
+) -> Crops | Scans:
+    """What a model that is trained reads: crops, or whole scans."""
+    make = crop_source if release.scans is None else scan_source
+    return make(store, release, studies, config, progress)
