@@ -1,0 +1,115 @@
+"""A tuned model on disk: ``model/`` as every command reads it, ``head/`` with what answers the table's columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import torch
+from safetensors.torch import load_file, save_file
+
+from ctglip.errors import ModelError
+from ctglip.files import atomic_path, read_json, write_json
+from ctglip.finetune.cells import probabilities_of
+from ctglip.finetune.fit import predict
+from ctglip.finetune.head import BagHead
+from ctglip.finetune.labels import Task
+from ctglip.finetune.network import Network, Start, tuned_release
+from ctglip.finetune.results import FinetuneResults
+from ctglip.finetune.sources import Kept, bags_of
+from ctglip.inference.feature_cache import organ_features_of
+from ctglip.models.release import Release, load_release, save_release
+from ctglip.store.tables import Store
+
+_BATCH = 256
+
+
+def save_tuned(
+    out: Path, start: Start, network: Network, tasks: Sequence[Task], organs: Sequence[str], results: FinetuneResults
+) -> None:
+    """Write ``out/model`` and ``out/head``.
+
+    Args:
+        out: the fine-tuning's folder.
+        start: where it began.
+        network: with the weights that are kept.
+        tasks: the columns.
+        organs: names by number.
+        results: thresholds and provenance.
+    """
+    release = tuned_release(start, network)
+    release.provenance = {**release.provenance, "finetuned": {"mode": results.mode, **results.released}}
+    save_release(out / "model", release)
+    thresholds = {pair.abnormality: pair.at.threshold for pair in results.pairs if pair.at}
+    with atomic_path(out / "head") as temporary:
+        temporary.mkdir()
+        state = {name: value.detach().cpu().contiguous() for name, value in network.head.state_dict().items()}
+        save_file(state, temporary / "head.safetensors")
+        write_json(
+            temporary / "head.json",
+            {
+                "space": network.space,
+                "organs": list(organs),
+                "hidden": network.head.value.out_features,
+                "tasks": [asdict(task) for task in tasks],
+                "thresholds": thresholds,
+            },
+        )
+
+
+class Tuned:
+    """A tuned model that answers its columns for studies of a store.
+
+    Args:
+        folder: what ``finetune`` wrote.
+
+    Raises:
+        ModelError: it is no such folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        if not (folder / "head" / "head.json").is_file():
+            raise ModelError(f"{folder} holds no head/head.json.", fix="Name a folder that ctglip finetune wrote.")
+        about = read_json(folder / "head" / "head.json")
+        self.release: Release = load_release(folder)
+        self.tasks = tuple(
+            Task(task["column"], tuple(task["organs"]), task["abnormality"], tuple(task["classes"]))
+            for task in about["tasks"]
+        )
+        self.organs: tuple[str, ...] = tuple(about["organs"])
+        self.thresholds: dict[str, float] = about["thresholds"]
+        state = load_file(folder / "head" / "head.safetensors")
+        head = BagHead(state["weight"].shape[1], self.tasks, self.organs, about["hidden"])
+        head.load_state_dict(state)
+        self.network = Network(self.release.model, head, about["space"]).eval()
+
+    def predict(self, store: Store, study_ids: Sequence[str]) -> pl.DataFrame:
+        """study_id, column, class, probability, yes (at the threshold, null where none was chosen).
+
+        A study that has none of a column's organs has no row for it.
+        """
+        found = organ_features_of(store, self.release, study_ids, self.organs)
+        bags = bags_of(found.places, study_ids, self.organs)
+        source = Kept(bags, torch.from_numpy(found.embeddings.features))
+        said = predict(self.network, source, np.arange(len(study_ids)), _BATCH)
+        answerable = bags.answerable(self.tasks, len(study_ids))
+        frames, start = [], 0
+        for number, task in enumerate(self.tasks):
+            rows = np.flatnonzero(answerable[:, number])
+            probabilities = probabilities_of(said.logits[rows, start : start + task.width].astype(np.float64), task)
+            start += task.width
+            for place, name in enumerate(task.classes or ("",)):
+                threshold = self.thresholds.get(f"{task.column} = {name}" if name else task.column)
+                over = None if threshold is None else probabilities[:, place] >= threshold
+                columns = {
+                    "study_id": [study_ids[int(row)] for row in rows],
+                    "column": task.column,
+                    "class": name,
+                    "probability": probabilities[:, place],
+                    "yes": pl.Series([None] * len(rows) if over is None else over, dtype=pl.Boolean),
+                }
+                frames.append(pl.DataFrame(columns))
+        return pl.concat(frames)

@@ -1,0 +1,208 @@
+"""``finetune``: a trained model, a store and a label table become a tuned model and what it is worth."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import polars as pl
+import torch
+import yaml
+
+from ctglip.errors import ConfigError
+from ctglip.files import atomic_path, file_checksum, read_json, read_yaml, write_json, write_text
+from ctglip.finetune.cells import Cell, CellResult, network_of, run_cell
+from ctglip.finetune.labels import Problem, read_labels
+from ctglip.finetune.network import FROZEN, Start
+from ctglip.finetune.page import finetune_page
+from ctglip.finetune.release import save_tuned
+from ctglip.finetune.results import FinetuneResults, results_of
+from ctglip.finetune.settings import SCRATCH, FinetuneConfig
+from ctglip.finetune.sources import Source, kept_source, live_source
+from ctglip.finetune.studies import Studies, join, unanswerable
+from ctglip.inference.scoring import dictionaries_of
+from ctglip.models.release import Release, load_release
+from ctglip.pages.report import render
+from ctglip.store.tables import Store
+from ctglip.training.launch import resolve_device
+from ctglip.training.record import fingerprint
+from ctglip.training.tracking import environment
+
+Progress = Callable[[int, int], None]
+CONFIG = "config.resolved.yaml"
+ENVIRONMENT = "environment.json"
+
+
+def finetune(
+    run: Path,
+    store: Path,
+    out: Path,
+    labels: Path,
+    config: FinetuneConfig | None = None,
+    resume: bool = False,
+    encoding: Progress | None = None,
+    progress: Progress | None = None,
+) -> FinetuneResults:
+    """Fine-tune a model on labels, and judge it beside other starts.
+
+    Args:
+        run: a run, or its ``model/`` folder.
+        store: made by the model's recipe.
+        out: folder to write: config.resolved.yaml, environment.json, metrics.jsonl, cells/, model/ (which
+            ``load_model`` reads), head/, results.json, scores.parquet, attention.parquet, problems.csv, report.html.
+        labels: label table.
+        config: what to do.
+        resume: go on with the cells that are missing.
+        encoding: called with (organs done, organs) while organs are encoded or cut.
+        progress: called with (passes done, passes) of all fits.
+
+    Raises:
+        ConfigError: the folder holds another fine-tuning, or one that is not resumed.
+        CohortError: faults of the label table.
+        ModelError, StoreError: no model or store, or they do not fit.
+        CTGLIPError: nothing can be judged.
+    """
+    config = config or FinetuneConfig()
+    opened, device = Store.open(store), resolve_device(config.fit.device)
+    starts = _starts(run, config, device)
+    main = starts[0]
+    table = read_labels(
+        labels, dictionaries_of(main.release), _readable(main.release, opened), config.columns, config.ignore
+    )
+    studies = join(table, opened)
+    _open(out, config, device, [file_checksum(labels), fingerprint(opened), *(_weights(s) for s in starts)], resume)
+    sources, studies = _sources(starts, opened, studies, config, encoding)
+    cells = [
+        Cell(start.name, fraction, seed) for start in starts for fraction in config.fractions for seed in config.seeds
+    ]
+    found = _run_cells(cells, starts, sources, studies, config, out, progress)
+    source = f"label table {labels.name}"
+    results, best, scores, judged = results_of(found, studies, config.judge, main.name, studies.problems, source)
+    network = best.load(network_of(best.cell, main, sources[main.name], studies, config))
+    save_tuned(out, main, network, studies.tasks, sources[main.name].bags.organs, results)
+    _write(out, results, found, best)
+    dictionaries = dictionaries_of(main.release)
+    write_text(out / "report.html", render(finetune_page(results, studies, scores, judged, dictionaries)))
+    return results
+
+
+def _starts(run: Path, config: FinetuneConfig, device: str) -> list[Start]:
+    """The start, then the baselines; each has a name of its own."""
+    main = load_release(run)
+    main.model.to(device)
+    starts = [Start(_name(run), main, False, config.mode)]
+    for baseline in config.baselines:
+        if baseline == SCRATCH:
+            starts.append(Start(SCRATCH, main, True, "full"))
+            continue
+        release = load_release(Path(baseline))
+        release.model.to(device)
+        name, taken = _name(Path(baseline)), {start.name for start in starts}
+        name = next(n for n in (name, *(f"{name}_{k}" for k in range(2, 99))) if n not in taken | {SCRATCH})
+        starts.append(Start(name, release, False, config.mode))
+    return starts
+
+
+def _name(run: Path) -> str:
+    run = run.resolve()
+    return run.parent.name if run.name == "model" else run.name
+
+
+def _readable(release: Release, store: Store) -> list[str]:
+    """Organs that the model was trained on (all that it knows, where that is not written) and that the store has."""
+    known = release.provenance.get("trained") or release.organs
+    present = set(store.table("organs")["organ"].unique())
+    return [name for name in release.organs if name in known and name in present]
+
+
+def _weights(start: Start) -> str:
+    folder = start.release.folder
+    assert folder is not None
+    return f"{start.name}:{file_checksum(folder / 'model.safetensors')}"
+
+
+def _open(out: Path, config: FinetuneConfig, device: str, inputs: Sequence[str], resume: bool) -> None:
+    """Start the records, or check that what is resumed was begun with the same config and inputs."""
+    resolved = config.model_dump(mode="json")
+    if not (out / ENVIRONMENT).is_file():
+        out.mkdir(parents=True, exist_ok=True)
+        write_text(out / CONFIG, yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
+        write_json(out / ENVIRONMENT, {**environment(device, torch.get_num_threads()), "inputs": list(inputs)})
+        return
+    if not resume:
+        raise ConfigError(
+            f"{out} already holds a fine-tuning.", code="run_exists", fix="Resume it, or name another folder."
+        )
+    before = FinetuneConfig.model_validate(read_yaml(out / CONFIG)).model_dump(mode="json")
+    different = [key for key in resolved if resolved[key] != before[key]]
+    if read_json(out / ENVIRONMENT)["inputs"] != list(inputs):
+        different.append("labels, store or model")
+    if different:
+        raise ConfigError(
+            f"{out} was begun with other {', '.join(different)}.", code="run_differs", fix="Name another folder."
+        )
+
+
+def _sources(
+    starts: Sequence[Start], store: Store, studies: Studies, config: FinetuneConfig, progress: Progress | None
+) -> tuple[dict[str, Source], Studies]:
+    """The organs of each start, and the labels that every one of them can answer."""
+    made: dict[tuple[int, bool], Source] = {}
+    found: dict[str, Source] = {}
+    problems: dict[Problem, None] = {}
+    for start in starts:
+        frozen = start.mode in FROZEN
+        key = (id(start.release), frozen)
+        if key not in made:
+            make = kept_source if frozen else live_source
+            made[key] = make(store, start.release, studies, config, progress)
+            problems |= {Problem("unreadable", f.study_id, f.message): None for f in made[key].failures}
+        found[start.name] = made[key]
+        studies, lacking = unanswerable(studies, made[key].bags)
+        problems |= dict.fromkeys(lacking)
+    return found, studies.with_problems(tuple(problems))
+
+
+def _run_cells(
+    cells: Sequence[Cell],
+    starts: Sequence[Start],
+    sources: dict[str, Source],
+    studies: Studies,
+    config: FinetuneConfig,
+    out: Path,
+    progress: Progress | None,
+) -> list[CellResult]:
+    named = {start.name: start for start in starts}
+    epochs = [(config.scratch_fit if named[cell.start].random else config.fit).epochs for cell in cells]
+    found = []
+    for number, cell in enumerate(cells):
+        before = sum(epochs[:number])
+
+        def report(done: int, _: int, before: int = before) -> None:
+            if progress:
+                progress(before + done, sum(epochs))
+
+        start = named[cell.start]
+        found.append(run_cell(cell, start, sources[start.name], studies, config, out / "cells", report))
+        report(epochs[number], 0)
+    return found
+
+
+def _write(out: Path, results: FinetuneResults, cells: Sequence[CellResult], best: CellResult) -> None:
+    write_json(out / "results.json", results.to_json())
+    with atomic_path(out / "scores.parquet") as temporary:
+        best.scores().write_parquet(temporary)
+    with atomic_path(out / "attention.parquet") as temporary:
+        best.attention().write_parquet(temporary)
+    with atomic_path(out / "problems.csv") as temporary:
+        rows = [asdict(problem) for problem in results.problems]
+        schema = {"code": pl.String, "subject": pl.String, "message": pl.String}
+        pl.DataFrame(rows, schema=schema).write_csv(temporary)
+    lines = [
+        {"cell": cell.cell.key, "pass": number, "auroc_val": auroc, "loss_val": loss}
+        for cell in cells
+        for number, (auroc, loss) in enumerate(zip(cell.about["auroc"], cell.about["loss"], strict=True))
+    ]
+    write_text(out / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))

@@ -1,0 +1,225 @@
+"""Fine-tuning from a run to a page: what is learned, what is kept, what goes on after a kill."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+
+from ctglip.api import load_model
+from ctglip.cohort import read_labels as read_truth
+from ctglip.config import validate
+from ctglip.errors import ConfigError
+from ctglip.evaluation.encoded import encode_split
+from ctglip.evaluation.settings import EvaluateConfig
+from ctglip.finetune.fit import predict
+from ctglip.finetune.labels import read_labels
+from ctglip.finetune.network import Start, build_network
+from ctglip.finetune.release import Tuned
+from ctglip.finetune.run import finetune
+from ctglip.finetune.settings import FinetuneConfig
+from ctglip.finetune.sources import crop_source, kept_source
+from ctglip.finetune.studies import TEST, VAL, join
+from ctglip.inference.scoring import Scorer
+from ctglip.models.release import load_release
+from ctglip.store.tables import Store
+
+Tiny = tuple[Store, Path]
+
+
+def config(**more) -> FinetuneConfig:
+    tree = {
+        "fit": {"epochs": 6, "batch": 12, "device": "cpu", "threads": 1},
+        "scratch_fit": {"epochs": 2, "batch": 12, "device": "cpu", "threads": 1},
+        "judge": {"draws": 50, "min_positives": 1},
+        **more,
+    }
+    return validate(FinetuneConfig, tree, "test")
+
+
+def probe(**more) -> FinetuneConfig:
+    fit = {"epochs": 120, "batch": 12, "device": "cpu", "threads": 1}
+    return config(fit=fit, optim={"lr": 0.02, "warmup": 0}, **more)
+
+
+@pytest.fixture(scope="module")
+def probed(run: Path, tiny: Tiny, tmp_path_factory: pytest.TempPathFactory):
+    """A linear probe beside a start from random weights, at two shares of the labels, with two seeds."""
+    out = tmp_path_factory.mktemp("probed")
+    settings = probe(fractions=(0.3, 1.0), seeds=(0, 1), baselines=("scratch",))
+    return finetune(run, tiny[0].path, out, tiny[1], settings), out
+
+
+def test_plain_findings_are_learned_from_labels(probed) -> None:
+    results, _ = probed
+    assert results.macro_auroc.value is not None
+    assert results.macro_auroc.value > 0.85
+    assert {pair.abnormality for pair in results.pairs} == {
+        "liver:hepatic_steatosis", "spleen:splenomegaly", "kidney_left:renal_cyst"
+    }  # fmt: skip
+
+
+def test_the_files_agree_with_scikit_learn(probed) -> None:
+    results, out = probed
+    assert json.loads((out / "results.json").read_text()) == json.loads(json.dumps(results.to_json()))
+    scores = pl.read_parquet(out / "scores.parquet").filter(pl.col("split") == TEST)
+    for pair in results.pairs:
+        rows = scores.filter(pl.col("column") == pair.abnormality).drop_nulls("label")
+        assert pair.auroc.value == pytest.approx(roc_auc_score(rows["label"], rows["probability"]))
+        assert (rows.height, rows["label"].sum()) == (pair.n, pair.positives)
+    page = (out / "report.html").read_text()
+    assert "linear probe" in page
+    assert "Start: scratch" in page
+
+
+def test_thresholds_come_from_validation(probed) -> None:
+    results, out = probed
+    scores = pl.read_parquet(out / "scores.parquet").filter(pl.col("split") == VAL)
+    for pair in results.pairs:
+        rows = scores.filter(pl.col("column") == pair.abnormality).drop_nulls("label")
+        assert pair.at is not None
+        assert rows["probability"].min() <= pair.at.threshold <= rows["probability"].max()  # type: ignore[operator]
+
+
+def test_every_start_share_and_seed_is_there_with_paired_differences(probed) -> None:
+    results, _ = probed
+    points = {(point.start, point.fraction): point for point in results.points}
+    assert set(points) == {("run", 0.3), ("run", 1.0), ("scratch", 0.3), ("scratch", 1.0)}
+    assert [points["run", share].patients for share in (0.3, 1.0)] == [11, 36]
+    for point in results.points:
+        assert len(point.seeds) == 2
+        assert point.macro_auroc.value == pytest.approx(np.mean(point.seeds))
+    assert {(d.fraction, d.other_fraction) for d in results.differences} == {(0.3, 0.3), (0.3, 1.0), (1.0, 1.0)}
+    for d in results.differences:
+        expected = points["run", d.fraction].macro_auroc.value - points["scratch", d.other_fraction].macro_auroc.value
+        assert d.difference.value == pytest.approx(expected)
+        assert d.difference.low <= d.difference.value <= d.difference.high
+    assert "run at 30% minus scratch at 100%" in results.headline()
+
+
+def test_the_tuned_model_answers_as_it_was_judged(probed, tiny: Tiny) -> None:
+    results, out = probed
+    scores = pl.read_parquet(out / "scores.parquet").filter(pl.col("split") == TEST)
+    said = Tuned(out).predict(tiny[0], sorted(set(scores["study_id"])))
+    both = said.join(scores, on=["study_id", "column"], suffix="_judged")
+    assert both.height == scores.height
+    np.testing.assert_allclose(both["probability"], both["probability_judged"], atol=1e-5)
+    at = {pair.abnormality: pair.at.threshold for pair in results.pairs}
+    assert all(row["yes"] == (row["probability"] >= at[row["column"]]) for row in said.iter_rows(named=True))
+    assert load_model(out).release.provenance["finetuned"]["mode"] == "probe"
+
+
+def written(out: Path) -> dict[str, int]:
+    """When each cell was written."""
+    return {path.parent.name: path.stat().st_mtime_ns for path in (out / "cells").glob("*/cell.json")}
+
+
+def test_it_goes_on_where_it_was_stopped_and_ends_the_same(probed, run: Path, tiny: Tiny, tmp_path: Path) -> None:
+    results, _ = probed
+    settings = probe(fractions=(0.3, 1.0), seeds=(0, 1), baselines=("scratch",))
+
+    class Killed(Exception):
+        pass
+
+    def kill(done: int, of: int) -> None:
+        if done > 0.4 * of:
+            raise Killed
+
+    with pytest.raises(Killed):
+        finetune(run, tiny[0].path, tmp_path, tiny[1], settings, progress=kill)
+    before = written(tmp_path)
+    assert before
+    with pytest.raises(ConfigError, match="already holds"):
+        finetune(run, tiny[0].path, tmp_path, tiny[1], settings)
+    with pytest.raises(ConfigError, match="other seeds"):
+        finetune(run, tiny[0].path, tmp_path, tiny[1], settings.model_copy(update={"seeds": (5,)}), resume=True)
+    again = finetune(run, tiny[0].path, tmp_path, tiny[1], settings, resume=True)
+    assert again.to_json() == results.to_json()
+    assert (
+        before.items()
+        <= {p.parent.name: p.stat().st_mtime_ns for p in (tmp_path / "cells").glob("*/cell.json")}.items()
+    )
+
+
+def test_the_head_starts_as_the_zero_shot_answer(run: Path, tiny: Tiny) -> None:
+    """Before its first step a head from text says what ``evaluate`` says."""
+    store, truth = tiny
+    release = load_release(run)
+    scorer = Scorer(release)
+    table = read_labels(truth, scorer.dictionaries, release.organs)
+    studies = join(table, store)
+    source = kept_source(store, release, studies, config())
+    network = build_network(Start("run", release, False, "head"), studies.tasks, source.bags.organs, config())
+    said = predict(network, source, studies.of(TEST), 8).logits
+    judged = encode_split(store, scorer, TEST, read_truth(truth), EvaluateConfig(device="cpu"))
+    for number, task in enumerate(studies.tasks):
+        pair = (task.organs[0], task.abnormality or "")
+        expected = scorer.calibration.probabilities(judged.differences[pair])
+        np.testing.assert_allclose(1 / (1 + np.exp(-said[:, number])), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("mode", ["head", "lora", "full"])
+def test_each_mode_trains_what_it_says(run: Path, tiny: Tiny, tmp_path: Path, mode: str) -> None:
+    settings = config(mode=mode, fit={"epochs": 2, "patience": 0, "batch": 12, "device": "cpu", "threads": 1})
+    results = finetune(run, tiny[0].path, tmp_path, tiny[1], settings)
+    before, after = load_release(run).model.state_dict(), load_release(tmp_path).model.state_dict()
+    changed = {name.partition(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    best = json.loads((tmp_path / "cells" / "run-1-0" / "cell.json").read_text())["best"]
+    trained = {"head": {"diagnosis_head"}, "lora": {"diagnosis_head", "encoder"}}
+    expected = trained.get(mode, {"diagnosis_head", "encoder", "organ", "organ_norm", "size"})
+    assert changed == (expected if best else set())
+    assert results.mode == mode
+
+
+def test_layers_further_down_are_trained_more_slowly(run: Path, tiny: Tiny) -> None:
+    from ctglip.training.optim import OptimSettings, build_optimizer
+
+    release = load_release(run)
+    tasks = join(read_labels(tiny[1], Scorer(release).dictionaries, release.organs), tiny[0]).tasks
+    network = build_network(Start("run", release, False, "full"), tasks, ("liver", "spleen", "kidney_left"), config())
+    optimizer = build_optimizer(network, OptimSettings(layer_decay=0.5))
+    scale = {id(p): group["scale"] for group in optimizer.param_groups for p in group["params"]}
+    named = dict(network.named_parameters())
+    first = scale[id(named["tower.encoder.stem.0.weight"])]
+    last = scale[id(named["tower.encoder.stages.1.0.first.weight"])]
+    assert first < last <= scale[id(named["head.weight"])] == 1.0
+
+
+def test_low_rank_updates_start_at_nothing_and_fold_into_the_weights(run: Path) -> None:
+    from ctglip.finetune.lowrank import add_low_rank, merge_low_rank
+
+    encoder = load_release(run).model.encoder
+    image = torch.randn(2, 4, 16, 16, 16)
+    plain = encoder(image).pooled
+    assert add_low_rank(encoder, 2) > 0
+    torch.testing.assert_close(encoder(image).pooled, plain)
+    for name, value in encoder.named_parameters():
+        if value.requires_grad:
+            assert name.endswith(("up", "down.weight", "down"))
+            torch.nn.init.normal_(value, std=0.1)
+    moved = encoder(image).pooled
+    assert not torch.allclose(moved, plain, atol=1e-3)
+    folded = merge_low_rank(encoder)
+    torch.testing.assert_close(folded(image).pooled, moved, atol=1e-4, rtol=1e-4)
+    assert set(folded.state_dict()) == set(load_release(run).model.encoder.state_dict())
+
+
+def test_frozen_features_are_those_of_the_live_model(run: Path, tiny: Tiny) -> None:
+    store, truth = tiny
+    release = load_release(run)
+    studies = join(read_labels(truth, Scorer(release).dictionaries, release.organs), store)
+    kept, live = kept_source(store, release, studies, config()), crop_source(store, release, studies, config())
+    np.testing.assert_array_equal(kept.bags.study, live.bags.study)
+    network = build_network(Start("run", release, False, "full"), studies.tasks, kept.bags.organs, config()).eval()
+    rows = np.arange(10)
+    with torch.no_grad():
+        inputs = live.inputs(rows, None)
+        torch.testing.assert_close(network.read(inputs), kept.features[:10], atol=1e-5, rtol=1e-5)
+    changed = live.inputs(rows, np.random.default_rng(0))
+    assert not isinstance(changed, torch.Tensor)
+    assert not torch.equal(changed["images"], inputs["images"])  # type: ignore[index]
