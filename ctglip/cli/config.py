@@ -26,6 +26,10 @@ def settings_class(kind: str) -> type[Settings]:
         from ctglip.evaluation.settings import EvaluateConfig
 
         return EvaluateConfig
+    if kind == "finetune":
+        from ctglip.finetune.settings import FinetuneConfig
+
+        return FinetuneConfig
     if kind == "cohort_map":
         from ctglip.film.public import CohortMap
 
@@ -35,7 +39,7 @@ def settings_class(kind: str) -> type[Settings]:
 
         (entry,) = entry_points(group="ctglip.settings", name="preprocess")
         return entry.load()
-    raise ConfigError(f"The config's kind is {kind!r}.", fix="Known kinds: preprocess, pretrain, evaluate.")
+    raise ConfigError(f"The config's kind is {kind!r}.", fix="Known kinds: preprocess, pretrain, evaluate, finetune.")
 
 
 def _resolved(file: Path, changes: list[str] | None) -> Settings:
@@ -69,6 +73,6 @@ def validate_command(
 
 
 @app.command()
-def schema(kind: Annotated[str, typer.Argument(help="preprocess, pretrain or evaluate.")]) -> None:
+def schema(kind: Annotated[str, typer.Argument(help="preprocess, pretrain, evaluate or finetune.")]) -> None:
     """Print the JSON schema of a kind of config, for editors."""
     out.print_json(json.dumps(settings_class(kind).model_json_schema()))

@@ -16,8 +16,10 @@ from ctglip.cli import (
     demo,
     dictionary,
     doctor,
+    embed,
     evaluate,
     export,
+    finetune,
     parse,
     pretrain,
     query,
@@ -59,6 +61,8 @@ for _command in (
     pretrain.pretrain,
     evaluate.evaluate,
     compare.compare,
+    finetune.finetune,
+    embed.embed,
     query.query,
 ):
     app.command()(_command)

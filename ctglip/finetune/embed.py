@@ -1,0 +1,119 @@
+"""``embed``: what a model makes of every organ of a store, as one table that scikit-learn can read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+import torch
+
+from ctglip.errors import StoreError
+from ctglip.files import atomic_path, file_checksum, write_json
+from ctglip.finetune.labels import Task
+from ctglip.finetune.settings import FinetuneConfig, FitSettings
+from ctglip.finetune.sources import kept_source
+from ctglip.finetune.studies import Studies
+from ctglip.models.release import Release, load_release
+from ctglip.store.tables import Store
+from ctglip.training.launch import resolve_device
+
+Progress = Callable[[int, int], None]
+Space = Literal["features", "diagnosis", "anatomy"]
+TABLE = "embeddings.parquet"
+_CHUNK = 4096
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """What was written.
+
+    Attributes:
+        table: the parquet file.
+        rows, studies, dim: organs, studies, columns of each embedding.
+        space: which embedding.
+        failures: studies that could not be read, with the reason.
+    """
+
+    table: str
+    rows: int
+    studies: int
+    dim: int
+    space: str
+    failures: tuple[dict[str, Any], ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return asdict(self)
+
+
+def embed(
+    run: Path,
+    store: Path,
+    out: Path,
+    space: Space = "features",
+    fit: FitSettings | None = None,
+    progress: Progress | None = None,
+) -> Embedded:
+    """Embed every organ that a model was trained on, of every study of a store.
+
+    The table has one row for each organ of each study: study_id, patient_id, split, organ, volume_ml, mean_hu,
+    touches_border, then one float32 column for each dimension (``f0000`` ...). ``embeddings.json`` says which model and
+    recipe it is from.
+
+    Args:
+        run: a run, or its ``model/`` folder.
+        store: made by the model's recipe.
+        out: folder to write.
+        space: ``features``: raw, for probes. ``diagnosis``, ``anatomy``: unit vectors of the space of texts.
+        fit: batch sizes and device.
+        progress: called with (organs done, organs).
+
+    Raises:
+        ModelError, StoreError: no model or store, they do not fit, or too many studies cannot be read.
+    """
+    fit = fit or FitSettings()
+    release, opened = load_release(run), Store.open(store)
+    release.model.to(resolve_device(fit.device))
+    known = release.provenance.get("trained") or release.organs
+    organs = tuple(name for name in release.organs if name in known)
+    ids = tuple(opened.study_ids)
+    blank = ("",) * len(ids)
+    studies = Studies((Task("all", organs),), ids, np.full((len(ids), 1), np.nan, np.float32), blank, blank, ())
+    kept = kept_source(opened, release, studies, FinetuneConfig(fit=fit), progress)
+    if not len(kept.features):
+        raise StoreError(f"{store} holds none of the model's organs.", code="no_organs")
+    vectors = _in_space(release, kept.features, space)
+    table = pl.DataFrame(
+        {"study_id": [ids[row] for row in kept.bags.study], "organ": [organs[row] for row in kept.bags.organ]}
+    )
+    table = table.join(opened.table("studies").select("study_id", "patient_id"), on="study_id", how="left")
+    table = table.join(opened.table("splits").select("study_id", "split"), on="study_id", how="left")
+    columns = ("study_id", "organ", "volume_ml", "mean_hu", "touches_border")
+    table = table.join(opened.table("organs").select(columns), on=["study_id", "organ"], how="left")
+    names = [f"f{number:04d}" for number in range(vectors.shape[1])]
+    table = table.select("study_id", "patient_id", "split", *columns[1:])
+    table = table.hstack(pl.from_numpy(vectors, schema=names))
+    with atomic_path(out / TABLE) as temporary:
+        table.sort("study_id", "organ").write_parquet(temporary)
+    failures = tuple(asdict(failure) for failure in kept.failures)
+    found = Embedded(str(out / TABLE), table.height, table["study_id"].n_unique(), vectors.shape[1], space, failures)
+    assert release.folder is not None
+    about = {"model": file_checksum(release.folder / "model.safetensors"), "recipe": opened.info.recipe_hash}
+    write_json(out / "embeddings.json", {**found.to_json(), **about})
+    return found
+
+
+@torch.no_grad()
+def _in_space(release: Release, features: torch.Tensor, space: Space) -> np.ndarray:
+    model = release.model
+    if space == "features":
+        return features.float().cpu().numpy()
+    head = model.anatomy if space == "anatomy" else model.diagnosis
+    if model.settings.grounding == "none":
+        head = model.whole
+    parts = [head(features[start : start + _CHUNK]) for start in range(0, len(features), _CHUNK)]
+    return torch.cat(parts).float().cpu().numpy()
