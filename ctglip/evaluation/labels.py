@@ -45,7 +45,8 @@ def labels_from_table(
 ) -> Labels:
     """Labels of places from a label table (``cohort.read_labels``).
 
-    A column ``organ:abnormality`` is about that organ, ``abnormality`` alone about the abnormality's default organ.
+    A column ``organ:abnormality`` is about that organ, ``abnormality`` alone (by name, display name
+    or synonym) about the abnormality's default organ.
 
     Raises:
         CohortError: no column names an (organ, abnormality) of the dictionaries.
@@ -53,6 +54,10 @@ def labels_from_table(
     known = {f"{organ}:{name}": (organ, name) for organ in organs.names for name in abnormalities.names}
     known |= {name: (abnormalities[name].default_organ, name) for name in abnormalities.names}
     columns = {column: known[column] for column in table.columns if column in known}
+    for column in table.columns:
+        entry = abnormalities.find(column) if column not in columns and ":" not in column else None
+        if entry is not None and (entry.default_organ, entry.name) not in columns.values():
+            columns[column] = (entry.default_organ, entry.name)
     if not columns:
         raise CohortError(
             f"No column of the label table names an abnormality of the dictionaries; it has {table.columns[1:6]}.",

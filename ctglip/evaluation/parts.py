@@ -10,6 +10,7 @@ from ctglip.evaluation.context import Context
 from ctglip.evaluation.diagnostics import left_right_swap, organ_erasure, truncation
 from ctglip.evaluation.paraphrases import prompt_variance
 from ctglip.evaluation.probe import linear_probe
+from ctglip.evaluation.protocol import public_protocol
 from ctglip.evaluation.retrieval import retrieval
 from ctglip.evaluation.subgroups import subgroups
 
@@ -21,6 +22,7 @@ PARTS: dict[str, Callable[[Context], Any]] = {
     "erasure": organ_erasure,
     "swap": left_right_swap,
     "truncation": truncation,
+    "protocol": public_protocol,
 }
 """Name in ``EvaluateConfig.parts`` to what does it; a result is a dataclass, a tuple of them, or None."""
 
@@ -34,9 +36,10 @@ def run_parts(context: Context) -> dict[str, Any]:
     unknown = [name for name in context.config.parts if name not in PARTS]
     if unknown:
         raise ConfigError(f"There is no part {unknown[0]!r} of an evaluation.", fix=f"Known: {', '.join(PARTS)}.")
+    wanted = {*context.config.parts, *(("protocol",) if context.config.protocol else ())}
     found = {}
     for name, do in PARTS.items():
-        if name not in context.config.parts:
+        if name not in wanted:
             continue
         try:
             found[name] = do(context)

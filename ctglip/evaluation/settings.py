@@ -7,6 +7,9 @@ from typing import Literal
 from pydantic import Field
 
 from ctglip.config import Settings
+from ctglip.inference.scoring import Wording
+
+ThresholdRule = Literal["validation_f1", "test_roc_corner"]
 
 
 class EvaluateConfig(Settings):
@@ -22,10 +25,11 @@ class EvaluateConfig(Settings):
         parts: what else is done, see ``evaluation.parts``. ``retrieval``, ``prompts`` and ``subgroups`` cost next to
             nothing; ``probe`` encodes the split train, ``erasure``, ``swap`` and ``truncation`` the judged split again.
         prompts: YAML file of prompts in place of the dictionary's, see ``inference.prompt_file``.
-        wording: ``dictionary``: prompt ensembles; ``single``: one prompt each, "X." and "Not X.", as the public
-            CT-RATE scripts have them.
+        wording: ``dictionary``: prompt ensembles; else one prompt each, see ``inference.scoring.Wording``.
         threshold: ``validation_f1``: the best F1 on the split val; ``test_roc_corner``: the threshold nearest to the
             ROC corner on the judged labels themselves, as the public CT-RATE scripts choose it (it flatters).
+        protocol: also judge whole studies by a public protocol: ct_rate_18, ct_rate_four_organs, merlin_30 (see
+            ``evaluation.protocol``).
         batch: organs encoded at a time.
         threads: threads that cut crops.
         cache: folder of encoded organs; ``features`` inside the store by default.
@@ -40,8 +44,9 @@ class EvaluateConfig(Settings):
     controls: bool = True
     parts: tuple[str, ...] = ("retrieval", "prompts", "subgroups")
     prompts: str | None = None
-    wording: Literal["dictionary", "single"] = "dictionary"
-    threshold: Literal["validation_f1", "test_roc_corner"] = "validation_f1"
+    wording: Wording = "dictionary"
+    threshold: ThresholdRule = "validation_f1"
+    protocol: str | None = None
     batch: int = Field(default=64, ge=1)
     threads: int = Field(default=2, ge=1)
     cache: str | None = None

@@ -35,6 +35,17 @@ PromptSet = tuple[tuple[str, ...], tuple[str, ...]]
 """The positive and the negative prompts of a pair."""
 
 
+Wording = Literal["dictionary", "single", "present", "organ_shows"]
+"""The dictionary's ensembles, or one prompt a side as public scripts have them: "X." and "Not X."; "X is present." and
+"X is not present."; "The lung shows: X." and "The lung shows: Not X."."""
+
+_SINGLE = {
+    "single": ("{Name}.", "Not {name}."),
+    "present": ("{Name} is present.", "{Name} is not present."),
+    "organ_shows": ("The {organ} {shows}: {Name}.", "The {organ} {shows}: Not {name}."),
+}
+
+
 class Calibration(Settings):
     """``model/calibration.json``: how a difference of similarities becomes a probability.
 
@@ -78,7 +89,7 @@ class Scorer:
     Args:
         release: the model.
         own: prompts in place of the dictionary's, for some pairs; an empty side keeps the dictionary's.
-        wording: ``single``: one prompt each, "X." and "Not X.", where ``own`` has none.
+        wording: in what words is asked where ``own`` has none.
 
     Attributes:
         dictionaries, templates, calibration: those of the model.
@@ -88,7 +99,7 @@ class Scorer:
         self,
         release: Release,
         own: Mapping[Pair, PromptSet] | None = None,
-        wording: Literal["dictionary", "single"] = "dictionary",
+        wording: Wording = "dictionary",
     ) -> None:
         self.release = release
         self.own = dict(own or {})
@@ -113,11 +124,14 @@ class Scorer:
         organ = self.dictionaries.organs[pair[0]]
         abnormality = self.dictionaries.abnormalities[pair[1]]
         positive, negative = self.own.get(pair, ((), ()))
-        if self.wording == "single":
-            name = abnormality.display[:1].upper() + abnormality.display[1:]
-            return positive or (f"{name}.",), negative or (f"Not {abnormality.display}.",)
-        positive = positive or positive_prompts(abnormality, organ, self.templates)
-        return positive, negative or negative_prompts(abnormality, organ, self.templates)
+        if self.wording == "dictionary":
+            positive = positive or positive_prompts(abnormality, organ, self.templates)
+            return positive, negative or negative_prompts(abnormality, organ, self.templates)
+        yes, no = _SINGLE[self.wording]
+        name = abnormality.display
+        values = {"name": name, "Name": name[:1].upper() + name[1:], "organ": organ.display}
+        values["shows"] = "show" if organ.plural else "shows"
+        return positive or (yes.format(**values),), negative or (no.format(**values),)
 
     def recognise(self, anatomy: Float[np.ndarray, "m e"]) -> Int[np.ndarray, " m"]:
         """For each organ the index (in ``release.organs``) of the name that is nearest to it."""

@@ -14,6 +14,7 @@ from ctglip.errors import CohortError, ConfigError, CTGLIPError, ModelError, Sto
 from ctglip.evaluation.bootstrap import draw_patients
 from ctglip.evaluation.labels import PairLabels, labels_from_findings, labels_from_table
 from ctglip.evaluation.parts import PARTS
+from ctglip.evaluation.protocol import load_protocol, protocol_names
 from ctglip.evaluation.results import Results
 from ctglip.evaluation.run import evaluate
 from ctglip.evaluation.settings import EvaluateConfig
@@ -159,12 +160,37 @@ def test_every_part_answers(judged: Judged, tmp_path: Path) -> None:
     config = CONFIG.model_copy(update={"parts": tuple(PARTS), "controls": False})
     results = evaluate(run, store.path, tmp_path, labels=truth, config=config)
     written = json.loads((tmp_path / "results.json").read_text())["parts"]
-    assert list(written) == [name for name in PARTS if name != "subgroups"] or list(written) == list(PARTS)
+    assert list(written) == [name for name in PARTS if name != "protocol"]
     names = [one["name"] for one in written["retrieval"]]
     assert names[:2] == ["organ: image to text", "organ: text to image"]
     assert results.parts["swap"].n == len(store.table("splits").filter(pl.col("split") == "test"))
     assert set(results.parts["erasure"].pairs) == {f"{p.organ}:{p.abnormality}" for p in results.pairs}
     assert results.parts["prompts"].ensemble == pytest.approx(results.macro_auroc.value)
+
+
+def test_a_public_protocol_judges_whole_studies(judged: Judged, tmp_path: Path) -> None:
+    store, truth, run = judged
+    table = pl.read_csv(truth).rename({"liver:hepatic_steatosis": "hepatic_steatosis"})
+    table.write_csv(tmp_path / "table.csv")
+    config = CONFIG.model_copy(update={"protocol": "merlin_30", "parts": (), "controls": False})
+    found = evaluate(run, store.path, tmp_path, labels=tmp_path / "table.csv", config=config).parts["protocol"]
+    assert [one.finding for one in found.findings] == ["splenomegaly", "hepatic_steatosis", "renal_cyst"]
+    assert found.left_out["ascites"] == "the model knows none of its organs here"
+    assert found.published[0]["model"] == "RADAR"
+    assert all(one.at is not None for one in found.findings)
+    with pytest.raises(ConfigError, match="no protocol 'imagenet'"):
+        evaluate(run, store.path, tmp_path, labels=truth, config=CONFIG.model_copy(update={"protocol": "imagenet"}))
+
+
+@pytest.mark.parametrize("name", protocol_names())
+def test_every_protocol_names_what_the_dictionaries_hold(name: str) -> None:
+    organs, abnormalities = load_organs(), load_abnormalities()
+    protocol = load_protocol(name)
+    for finding in protocol.findings.values():
+        assert finding.abnormality in abnormalities
+        assert all(organ in organs.names for organ in finding.organs)
+    assert all(0.5 < one.macro_auroc < 1 and one.source for one in protocol.published)
+    assert len(protocol.findings) == {"ct_rate_18": 18, "merlin_30": 30, "ct_rate_four_organs": 16}[name]
 
 
 def test_own_prompts_and_public_rules_are_named(judged: Judged, tmp_path: Path) -> None:

@@ -1,0 +1,222 @@
+"""Public protocols: whole-study findings, judged as others judge them, beside the numbers that they published.
+
+A protocol is a file in ``evaluation/protocols``: which findings, which abnormality of which organs each is, in what
+words they are asked, and how thresholds are chosen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from jaxtyping import Float
+
+from ctglip.config import Settings, validate
+from ctglip.data.organs import findings_by_study
+from ctglip.errors import ConfigError
+from ctglip.evaluation.bootstrap import Interval, Question, interval_of, macro_draws
+from ctglip.evaluation.context import Context
+from ctglip.evaluation.encoded import EncodedSplit
+from ctglip.evaluation.metrics import (
+    ThresholdMetrics,
+    at_threshold,
+    auprc,
+    best_f1_threshold,
+    roc_corner_threshold,
+)
+from ctglip.evaluation.settings import ThresholdRule
+from ctglip.files import read_yaml
+from ctglip.inference.scoring import Scorer, Wording
+
+_FOLDER = Path(__file__).parent / "protocols"
+
+
+class ProtocolFinding(Settings):
+    """One finding: an abnormality of the dictionary, looked for in these organs."""
+
+    abnormality: str
+    organs: tuple[str, ...]
+
+
+class Published(Settings):
+    """A number that others published; AUROC 0 to 1."""
+
+    model: str
+    macro_auroc: float
+    source: str
+
+
+class Protocol(Settings):
+    """One public protocol (see ``evaluation/protocols``)."""
+
+    name: str
+    wording: Wording
+    threshold: ThresholdRule
+    findings: dict[str, ProtocolFinding]
+    published: tuple[Published, ...] = ()
+
+
+@dataclass(frozen=True)
+class FindingMetrics:
+    """One finding over studies; fields as in ``metrics.PairMetrics``."""
+
+    finding: str
+    auroc: Interval
+    auprc: float | None
+    positives: int
+    n: int
+    at: ThresholdMetrics | None
+
+
+@dataclass(frozen=True)
+class ProtocolResult:
+    """What a protocol found.
+
+    Attributes:
+        name, wording, threshold: of the protocol.
+        findings: those judged.
+        macro_auroc: over them.
+        left_out: finding to the reason why it is not judged.
+        published: what others report; other patients or scans than yours, so beside and not against.
+    """
+
+    name: str
+    wording: str
+    threshold: str
+    findings: tuple[FindingMetrics, ...]
+    macro_auroc: Interval
+    left_out: dict[str, str]
+    published: tuple[dict[str, str | float], ...]
+
+
+def protocol_names() -> list[str]:
+    """The protocols that are shipped."""
+    return sorted(path.stem for path in _FOLDER.glob("*.yaml"))
+
+
+def load_protocol(name: str) -> Protocol:
+    """A shipped protocol.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    if name not in protocol_names():
+        raise ConfigError(f"There is no protocol {name!r}.", fix=f"Known: {', '.join(protocol_names())}.")
+    path = _FOLDER / f"{name}.yaml"
+    return validate(Protocol, read_yaml(path), str(path))
+
+
+@dataclass(frozen=True)
+class _Studies:
+    """The studies of a split: patient of each, label and score of each finding (NaN where not known)."""
+
+    patients: np.ndarray
+    labels: dict[str, Float[np.ndarray, " s"]]
+    scores: dict[str, Float[np.ndarray, " s"]]
+
+
+def public_protocol(context: Context) -> ProtocolResult | None:
+    """Judge the findings of ``config.protocol``; None where no protocol is asked for."""
+    if context.config.protocol is None:
+        return None
+    protocol = load_protocol(context.config.protocol)
+    scorer = Scorer(context.scorer.release, wording=protocol.wording)
+    judged = _studies(context, scorer, protocol, context.judged)
+    held = _studies(context, scorer, protocol, context.validation) if context.validation else None
+    found, asked, left_out = [], [], {}
+    for name in protocol.findings:
+        labels, scores = judged.labels[name], judged.scores[name]
+        known = np.isfinite(labels) & np.isfinite(scores)
+        if not known.any():
+            left_out[name] = "no label" if np.isfinite(scores).any() else "the model knows none of its organs here"
+        elif min((labels[known] == 1).sum(), (labels[known] == 0).sum()) < context.config.min_positives:
+            left_out[name] = "too few positives or negatives"
+        else:
+            asked.append(Question(labels[known].astype(int), scores[known], judged.patients[known]))
+            found.append((name, _threshold(protocol, asked[-1], held, name)))
+    if not asked:
+        context.notes.append(f"{protocol.name}: none of its findings can be judged here.")
+        return None
+    each, macro = macro_draws(asked, context.weights)
+    metrics = [
+        FindingMetrics(
+            finding=name,
+            auroc=interval_of(draws),
+            auprc=auprc(q.labels, q.scores),
+            positives=int(q.labels.sum()),
+            n=len(q.labels),
+            at=None if limit is None else at_threshold(q.labels, q.scores, limit),
+        )
+        for (name, limit), q, draws in zip(found, asked, each, strict=True)
+    ]
+    return ProtocolResult(
+        name=protocol.name,
+        wording=protocol.wording,
+        threshold=protocol.threshold,
+        findings=tuple(metrics),
+        macro_auroc=interval_of(macro),
+        left_out=left_out,
+        published=tuple(one.model_dump() for one in protocol.published),
+    )
+
+
+def _threshold(protocol: Protocol, asked: Question, held: _Studies | None, name: str) -> float | None:
+    if protocol.threshold == "test_roc_corner":
+        return roc_corner_threshold(asked.labels, asked.scores)
+    if held is None:
+        return None
+    known = np.isfinite(held.labels[name]) & np.isfinite(held.scores[name])
+    return best_f1_threshold(held.labels[name][known].astype(int), held.scores[name][known])
+
+
+def _studies(context: Context, scorer: Scorer, protocol: Protocol, split: EncodedSplit) -> _Studies:
+    rows: dict[str, dict[str, int]] = {}
+    for row, place in enumerate(split.places):
+        rows.setdefault(place.study_id, {})[place.organ] = row
+    studies = list(rows)
+    trained = set(scorer.release.provenance.get("trained", scorer.release.organs))
+    scores = {name: np.full(len(studies), np.nan) for name in protocol.findings}
+    for name, finding in protocol.findings.items():
+        organs = [organ for organ in finding.organs if organ in trained]
+        pairs = [(organ, finding.abnormality) for organ in organs]
+        if not pairs:
+            continue
+        table = scorer.calibration.probabilities(scorer.differences(split.embeddings.diagnosis, pairs))
+        for place, study in enumerate(studies):
+            own = [table[rows[study][organ], column] for column, organ in enumerate(organs) if organ in rows[study]]
+            scores[name][place] = max(own, default=np.nan)
+    labels = _labels(context, protocol, studies)
+    first = np.array([next(iter(rows[study].values())) for study in studies])
+    return _Studies(split.patients[first], labels, scores)
+
+
+def _labels(context: Context, protocol: Protocol, studies: list[str]) -> dict[str, Float[np.ndarray, " s"]]:
+    """1, 0 or NaN for each study: from the columns of the label table that name the finding, else from what reports
+    affirm (a report that is silent says no, as the public labels have it)."""
+    abnormalities = context.scorer.dictionaries.abnormalities
+    out = {name: np.full(len(studies), np.nan) for name in protocol.findings}
+    if context.table is not None:
+        by_study = {row["study_id"]: row for row in context.table.iter_rows(named=True)}
+        columns = {name: _columns(context.table, name, f.abnormality) for name, f in protocol.findings.items()}
+        for name, several in columns.items():
+            for place, study in enumerate(studies):
+                values = [v for c in several if (v := by_study.get(study, {}).get(c)) is not None]
+                out[name][place] = max(values, default=np.nan)
+        return out
+    findings = findings_by_study(context.store, set(studies))
+    for name, finding in protocol.findings.items():
+        kinds = {finding.abnormality, *abnormalities.descendants(finding.abnormality)}
+        for place, study in enumerate(studies):
+            if study in findings:
+                said = (row.abnormality in kinds and row.status == "affirmed" for row in findings[study])
+                out[name][place] = float(any(said))
+    return out
+
+
+def _columns(table: pl.DataFrame, name: str, abnormality: str) -> list[str]:
+    """The label columns of a finding: its own name, or ``organ:abnormality`` and ``abnormality`` of the dictionary."""
+    if name in table.columns:
+        return [name]
+    return [column for column in table.columns if column.rpartition(":")[2] == abnormality]
