@@ -49,6 +49,7 @@ class RegionEntry(Settings):
         organs: organ dictionary names: findings there belong to this region.
         side: the patient's side, None for midline regions.
         level: words of a report that choose this region within its organs ("apical", "lower lobe").
+        findings: abnormalities that choose it likewise.
         inside: regions that it is part of.
     """
 
@@ -57,6 +58,7 @@ class RegionEntry(Settings):
     organs: tuple[str, ...] = ()
     side: str | None = None
     level: tuple[str, ...] = Field(default=())
+    findings: tuple[str, ...] = ()
     inside: tuple[str, ...] = ()
 
 

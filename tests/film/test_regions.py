@@ -13,15 +13,17 @@ from ctglip.errors import MaskError
 from ctglip.film.masks import read_film_masks
 from ctglip.film.recipe import FilmRecipe
 from ctglip.film.regions import Region, read_regions, region_entries, region_name, regions_of_masks
+from ctglip.vocabulary.abnormalities import load_abnormalities
 from ctglip.vocabulary.organs import load_organs
 
 
 def test_every_region_refers_to_known_organs_and_regions() -> None:
-    organs, entries = load_organs(), region_entries()
+    organs, entries, abnormalities = load_organs(), region_entries(), load_abnormalities()
     assert len(entries) >= 23
     for name, entry in entries.items():
         assert all(organ in organs for organ in entry.organs), name
         assert all(other in entries for other in entry.inside), name
+        assert all(other in abnormalities for other in entry.findings), name
     assert region_name("Right Lung") == region_name("lung_right") == "right_lung"
     assert region_name("left hilum") == "left_hilar_structures"
     assert region_name("something new") == "something_new"

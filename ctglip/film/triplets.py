@@ -1,0 +1,127 @@
+"""Triplets of a film's report: region, finding, whether it is there (ASG, MedKLIP, KAD), from the parser's rows.
+
+Regions are those of ``regions.yaml``; a row belongs to the region of its organ, to the zone that its sentence names
+("right apical"), and to what these lie in.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from ctglip.film.regions import region_entries
+from ctglip.types import Finding
+from ctglip.vocabulary.organs import load_organs
+
+Existence = Literal["present", "absent", "uncertain"]
+SECTIONS = ("findings", "impression")
+"""Sections that tell what is seen."""
+_EXISTENCE: dict[str, Existence] = {"affirmed": "present", "negated": "absent", "uncertain": "uncertain"}
+_WORD = re.compile(r"[a-z]+")
+
+
+@dataclass(frozen=True)
+class Triplet:
+    """One thing that a sentence says.
+
+    Attributes:
+        region: of ``regions.yaml``, None where the sentence names none.
+        finding: name in the abnormality dictionary, or the report's own words (RadGraph).
+        existence: present, absent or uncertain.
+        sentence_index: of the sentence in the report.
+        sentence: verbatim.
+    """
+
+    region: str | None
+    finding: str
+    existence: Existence
+    sentence_index: int
+    sentence: str = ""
+
+
+def triplets(findings: Iterable[Finding]) -> tuple[Triplet, ...]:
+    """The triplets of a report, in reading order, each once.
+
+    Args:
+        findings: rows of ``ctglip.text`` for the report; sections that tell why and how are left out.
+    """
+    found: dict[Triplet, None] = {}
+    for row in findings:
+        existence = _EXISTENCE.get(row.status)
+        if row.abnormality is None or existence is None or row.section not in SECTIONS:
+            continue
+        for region in narrowest(row) or (None,):
+            found[Triplet(region, row.abnormality, existence, row.sentence_index, row.sentence)] = None
+    return tuple(found)
+
+
+def sentences_by_region(findings: Iterable[Finding]) -> dict[str, tuple[int, ...]]:
+    """The sentences that belong to each region, by their ``sentence_index``; a zone's are its lung's too."""
+    found: dict[str, dict[int, None]] = {}
+    for row in findings:
+        if row.section in SECTIONS and row.status != "historical":
+            for region in regions_of(row):
+                found.setdefault(region, {})[row.sentence_index] = None
+    return {region: tuple(sorted(found[region])) for region in region_entries() if region in found}
+
+
+def regions_of(row: Finding) -> tuple[str, ...]:
+    """Every region that a row speaks of, with those that they lie in."""
+    entries = region_entries()
+    found: dict[str, None] = {}
+    waiting = list(narrowest(row))
+    while waiting:
+        region = waiting.pop(0)
+        found[region] = None
+        waiting += [other for other in entries[region].inside if other not in found]
+    return tuple(found)
+
+
+def narrowest(row: Finding) -> tuple[str, ...]:
+    """The regions that a row speaks of: zones that its sentence names in place of their lung."""
+    if row.organ is None:
+        return ()
+    regions = regions_of_organ(row.organ)
+    words = set(_WORD.findall(row.sentence.lower()))
+    entries = region_entries()
+    found: dict[str, None] = {}
+    for region in regions:
+        inner = {name: entry for name, entry in entries.items() if region in entry.inside}
+        zones = [name for name, entry in inner.items() if not words.isdisjoint(entry.level)]
+        zones = zones or [name for name, entry in inner.items() if row.abnormality in entry.findings]
+        for name in _deepest(zones) or [region]:
+            found[name] = None
+    return tuple(found)
+
+
+def _deepest(zones: Sequence[str]) -> list[str]:
+    """Zones without those that another one of them lies in."""
+    entries = region_entries()
+    return [zone for zone in zones if not any(zone in entries[other].inside for other in zones)]
+
+
+@functools.cache
+def regions_of_organ(organ: str) -> tuple[str, ...]:
+    """The regions of an organ: its own, else those of its parts ("lungs": both), else that of what it is part of."""
+    organs, entries = load_organs(), region_entries()
+
+    def own(name: str) -> list[str]:
+        return [region for region, entry in entries.items() if name in entry.organs]
+
+    if organ not in organs:
+        return ()
+    if found := own(organ):
+        return tuple(found)
+    parts = [part for part in organs.names if part in organs.parts_of(organ)]
+    sided = [region for part in parts if organs[part].side is not None for region in own(part)]
+    wide = [region for region in dict.fromkeys(sided) if not set(entries[region].inside) & set(sided)]
+    if wide:
+        return tuple(region for region in entries if region in wide)
+    wholes = sorted(organs.wholes_of(organ), key=lambda name: len(organs.parts_of(name)))
+    for whole in wholes:
+        if found := own(whole):
+            return tuple(found)
+    return tuple(dict.fromkeys(region for part in parts for region in own(part)))
