@@ -1,0 +1,274 @@
+"""Every objective can be trained from a config: what it is fed with, what it is built of, and that inference reads what
+training read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from ctglip.config import merge, validate
+from ctglip.data.scans import ScanSettings, cut_scan
+from ctglip.errors import ConfigError, ModelError
+from ctglip.inference.scans import encode_scan
+from ctglip.models.release import load_release
+from ctglip.objectives.base import total
+from ctglip.objectives.mixture import Mixture
+from ctglip.objectives.organ_text import OrganText
+from ctglip.store.study import organ_row
+from ctglip.store.tables import Store
+from ctglip.training.assembly import Assembly, assemble
+from ctglip.training.launch import pretrain
+from ctglip.training.recipe import PretrainConfig
+from ctglip.training.registry import key_findings
+from ctglip.vocabulary.abnormalities import load_abnormalities
+from ctglip.vocabulary.organs import load_organs
+from tests.training.conftest import tiny_config
+
+SCANS = {"input": {"grid": [16, 16, 16]}, "batch": 4}
+KINDS: dict[str, dict[str, Any]] = {
+    "organ_text": {},
+    "organ_text, hierarchy": {"objective": {"name": "organ_text", "targets": "hierarchy"}},
+    "organ_text, pool": {"model": {"grounding": "pool", "pooling": "attention"}},
+    "organ_query, pool": {
+        "model": {"grounding": "pool"},
+        "objective": {"name": "organ_query", "negatives": "same_organ"},
+    },
+    "organ_query, box": {"model": {"grounding": "box"}, "objective": {"name": "organ_query"}},
+    "organ_query, query": {"model": {"grounding": "query", "use_size": False}, "objective": {"name": "organ_query"}},
+    "organ_query, crop": {"objective": {"name": "organ_query"}},
+    "global_pair": {"objective": {"name": "global_pair"}},
+    "global_pair, sentence": {
+        "objective": {"name": "global_pair", "targets": "equal_key"},
+        "scans": {"text": "sentence"},
+    },
+    "mixture": {
+        "objective": {
+            "name": "mixture",
+            "parts": {"organs": {"name": "organ_text"}, "scans": {"name": "global_pair"}},
+            "weights": {"organs": 1.0, "scans": [[0.0, 0.1], [0.5, 1.0]]},
+        }
+    },
+}
+
+
+def config_of(encoder: Path, change: dict[str, Any], **loop: object) -> PretrainConfig:
+    base = tiny_config(encoder, **loop).model_dump(mode="json")
+    return validate(PretrainConfig, merge(merge(base, {"scans": SCANS}), change), "test")
+
+
+@pytest.fixture
+def assembled(tiny: tuple[Store, Path], word_bert: Path, tmp_path: Path):
+    def make(kind: str, **changes: Any) -> Assembly:
+        return assemble(tiny[0], tmp_path / "run", config_of(word_bert, merge(KINDS[kind], changes)), "cpu")
+
+    return make
+
+
+def rows_of(samples: Any) -> list[Any]:
+    return [one for part in samples.values() for one in part] if isinstance(samples, dict) else list(samples)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_all_of_the_model_learns_from_the_first_batch(assembled, kind):
+    parts = assembled(kind)
+    losses, report = parts.objective(parts.batch(0))
+    total(losses).backward()
+    assert np.isfinite(total(losses).item())
+    assert not [n for n, p in parts.objective.named_parameters() if p.requires_grad and p.grad is None]
+    assert any(name.endswith("temperature") for name in report)
+    assert parts.learned_scale() == pytest.approx(1 / 0.07)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if "hierarchy" not in kind])
+def test_batches_depend_on_the_step_alone_and_ranks_share_them(assembled, kind):
+    one, other = assembled(kind), assembled(kind)
+    other.samples(3)
+    whole, again = rows_of(one.samples(1)), rows_of(other.samples(1))
+    assert [np.asarray(s.text_id).tolist() for s in whole] == [np.asarray(s.text_id).tolist() for s in again]
+    shared = []
+    for rank in range(2):
+        one.rank, one.world = rank, 2
+        shared += rows_of(one.samples(1))
+    prints = [sorted(float(np.abs(s.image).sum()) for s in samples) for samples in (whole, shared)]
+    assert prints[0] == pytest.approx(prints[1], rel=1e-6)
+    texts = [sorted(str(np.asarray(s.text_id).tolist()) for s in samples) for samples in (whole, shared)]
+    assert texts[0] == texts[1]
+    assert one.studies(1) == other.studies(1)
+
+
+def test_every_scan_is_seen_once_before_any_is_seen_again(assembled):
+    parts = assembled("global_pair")
+    source = parts.sources["global_pair"]
+    steps = len(source.study_ids) // 4
+    seen = [name for step in range(steps) for name in parts.studies(step)]
+    assert len(seen) == len(set(seen)) == 4 * steps
+    assert [name for step in range(steps, 2 * steps) for name in parts.studies(step)] != seen
+
+
+def test_reports_are_read_whole_or_by_the_sentence(assembled):
+    whole, parts = assembled("global_pair"), assembled("global_pair, sentence")
+    reports, sentences = whole.sources["global_pair"].texts, parts.sources["global_pair"].texts
+    assert all(report.count(".") == 3 for report in reports)
+    assert all(sentence.count(".") == 1 for sentence in sentences)
+    assert {s for report in reports for s in report.split(". ")} <= {s.rstrip(".") for s in sentences} | set(sentences)
+    drawn = {sample.text_id for step in range(30) for sample in parts.samples(step)}
+    assert len(drawn) == len(sentences)
+
+
+def test_permuted_reports_belong_to_other_scans(assembled):
+    plain, control = (assembled("global_pair", data={"permute_texts": flag}) for flag in (False, True))
+    pairs = [
+        {name: s.text_key for step in range(6) for name, s in zip(p.studies(step), p.samples(step), strict=True)}
+        for p in (plain, control)
+    ]
+    same = np.mean([pairs[0][name] == pairs[1][name] for name in pairs[0]])
+    assert same < 0.7
+    assert sorted(map(len, plain.sources["global_pair"].texts)) == sorted(
+        map(len, control.sources["global_pair"].texts)
+    )
+
+
+@pytest.mark.parametrize(
+    "kind", ["organ_text, pool", "organ_query, pool", "organ_query, box", "organ_query, query", "global_pair"]
+)
+def test_inference_reads_what_training_read(assembled, tiny, kind):
+    still = {"augment": {"shift_hu": 0.0, "noise_hu": 0.0}}
+    parts = assembled(kind, data=still)
+    store, model = tiny[0], parts.release.model.eval()
+    settings = ScanSettings.model_validate(parts.release.scans)
+    batch, studies = parts.batch(0), parts.studies(0)
+    with torch.no_grad():
+        trained = parts.objective.encode(batch)
+    for number, name in enumerate(studies):
+        study = store.study(name)
+        rows = {row["organ"]: organ_row(row) for row in study.rows("organs")}
+        cut = cut_scan(study.image(), study.organs(), study.affine, settings)
+        if kind == "global_pair":
+            asked = [rows["liver"], rows["spleen"]]
+            expected = trained["image"][[number, number]]
+        else:
+            mine = batch.study_index == number
+            asked = [rows[parts.release.organs[i]] for i in batch.organ_id[mine].tolist()]
+            expected = trained["organ"][mine]
+        found = encode_scan(model, cut, asked, load_organs(), parts.release.organs, settings)
+        torch.testing.assert_close(torch.from_numpy(found.features), expected, atol=1e-5, rtol=1e-5)
+        np.testing.assert_allclose(np.linalg.norm(found.diagnosis, axis=1), 1, atol=1e-5)
+
+
+def test_scans_without_masks_are_asked_for_the_organs_that_their_reports_speak_of(tiny, word_bert, tmp_path):
+    store = Store.open(tiny[0].path)
+    plain = store.table
+
+    def table(name: str) -> Any:
+        return plain(name).clear() if name == "organs" else plain(name)
+
+    store.table = table  # pyright: ignore[reportAttributeAccessIssue]
+    config = config_of(word_bert, KINDS["organ_query, query"])
+    parts = assemble(store, tmp_path / "run", config, "cpu")
+    sample = parts.samples(0)[0]
+    names = {parts.release.organs[i] for i in sample.organ_id}
+    assert names <= {"liver", "spleen", "kidney_left"}
+    assert (sample.text_id >= 0).any()
+    assert not sample.size.any()
+
+
+@pytest.mark.slow
+@pytest.mark.ci
+@pytest.mark.parametrize("kind", ["organ_text, pool", "organ_query, query", "global_pair", "mixture"])
+def test_a_run_ends_in_a_model_that_can_be_read(tiny, word_bert, tmp_path, kind):
+    config = config_of(word_bert, KINDS[kind], validate_every=3)
+    folder = pretrain(tiny[0].path, tmp_path / "run", config)
+    release = load_release(folder)
+    assert (release.scans is None) == (kind == "organ_text")
+    assert release.provenance["trained"]["liver"] == ["hepatic_steatosis"]
+    assert release.calibration["learned_scale"] == pytest.approx(1 / 0.07, rel=0.2)
+    assert PretrainConfig.model_validate(config.model_dump(mode="json")) == config
+
+
+@pytest.mark.parametrize("train", ["lora", "full"])
+def test_a_text_encoder_trained_along_travels_with_the_model(tiny, word_bert, tmp_path, train):
+    config = config_of(word_bert, {"text": {"train": train, "lora_rank": 2}}, steps=3)
+    folder = pretrain(tiny[0].path, tmp_path / "run", config)
+    release = load_release(folder)
+    assert release.text_settings.train == "frozen"
+    text = next(iter(release.prompts))
+    again = release.encoder().encode([text, "a text that was never seen"])
+    torch.testing.assert_close(again[0], release.prompts[text], atol=1e-5, rtol=1e-5)
+    frozen = assemble(tiny[0], tmp_path / "other", config_of(word_bert, {}), "cpu").release
+    assert not torch.allclose(release.prompts[text], frozen.prompts[text], atol=1e-6)
+
+
+def test_an_image_encoder_can_come_from_another_kind_of_run(tiny, word_bert, tmp_path):
+    before = pretrain(tiny[0].path, tmp_path / "clip", config_of(word_bert, KINDS["global_pair"], steps=2))
+    config = config_of(word_bert, {"model": {"encoder": {"weights": str(tmp_path / "clip")}}})
+    parts = assemble(tiny[0], tmp_path / "run", config, "cpu")
+    trained = load_release(before).model.encoder.state_dict()
+    mine = parts.release.model.encoder.state_dict()
+    deep = [name for name in mine if not name.startswith("stem.0")]
+    assert all(torch.equal(mine[name], trained[name]) for name in deep)
+    with pytest.raises(ModelError, match="other crops or scans"):
+        assemble(tiny[0], tmp_path / "odd", config.model_copy(update={"initial": str(tmp_path / "clip")}), "cpu")
+
+
+def test_configs_without_a_name_are_organ_texts(word_bert):
+    old = validate(PretrainConfig, {"objective": {"diagnosis_weight": 2.0}}, "old")
+    assert old.objective.name == "organ_text"
+    assert PretrainConfig().objective.name == "organ_text"
+    with pytest.raises(ConfigError, match=r"objective.*organ_txt"):
+        validate(PretrainConfig, {"objective": {"name": "organ_txt"}}, "new")
+    with pytest.raises(ConfigError, match=r"did you mean 'within_organ'"):
+        validate(PretrainConfig, {"objective": {"name": "organ_query", "within_organs": True}}, "new")
+
+
+def test_models_that_do_not_suit_the_objective_are_named(tiny, word_bert, tmp_path):
+    faults = {
+        "asks for organs": {"model": {"grounding": "none"}},
+        "compares whole reports": {"objective": {"name": "global_pair", "negatives": "same_organ"}},
+        "with the windows": merge(KINDS["mixture"], {"scans": {"input": {"windows_hu": [[-100.0, 100.0]]}}}),
+        "has weights for": {"objective": {**KINDS["mixture"]["objective"], "weights": {"organs": 1.0}}},
+    }
+    for message, change in faults.items():
+        with pytest.raises(ConfigError, match=message):
+            assemble(tiny[0], tmp_path / "run", config_of(word_bert, change), "cpu")
+
+
+def test_an_objective_decides_which_heads_there_are(assembled):
+    heads = {kind: assembled(kind).release.model.settings for kind in ("organ_text", "global_pair", "mixture")}
+    assert [(m.anatomy, m.whole_image, m.grounding) for m in heads.values()] == [
+        (True, False, "crop"),
+        (False, True, "none"),
+        (True, True, "crop"),
+    ]
+    assert isinstance(assembled("mixture").objective, Mixture)
+
+
+def test_what_a_text_affirms_is_true_above_it_too(assembled):
+    organs, abnormalities = load_organs(), load_abnormalities()
+    child = next(e for e in abnormalities.abnormalities.values() if e.parent and "liver" in e.organs)
+    assert child.parent
+    keys = [("kidney_left", frozenset({"renal_cyst"})), ("kidneys", frozenset({"renal_cyst"}))]
+    keys += [("kidney_right", frozenset({"renal_cyst"})), ("liver", frozenset({child.name}))]
+    keys += [("liver", frozenset({child.parent})), ("liver", frozenset())]
+    found = key_findings(keys, organs, abnormalities)
+    assert found.table.sum(1).tolist() == [1, 1, 1, 1, 1, 0]
+    place = [int(row.argmax()) for row in found.table]
+    implied = [[bool(found.related[place[i], place[j]]) for j in range(5)] for i in range(5)]
+    assert implied == [
+        [True, True, False, False, False],
+        [False, True, False, False, False],
+        [False, True, True, False, False],
+        [False, False, False, True, True],
+        [False, False, False, False, True],
+    ]
+
+
+def test_hierarchy_reaches_the_contrast(assembled):
+    objective = assembled("organ_text, hierarchy").objective
+    assert isinstance(objective, OrganText)
+    findings = objective.diagnosis.findings
+    assert findings is not None
+    assert findings.table.sum() > 0
