@@ -65,7 +65,7 @@ def standardize_film(
     placing = _place(inside.shape, (rows.start, columns.start), recipe)
     image = np.zeros((recipe.size, recipe.size), np.uint16)
     at = tuple(slice(p, p + n) for p, n in zip(placing.pad, placing.inner, strict=True))
-    image[at] = np.rint(np.clip(_resized(inside, placing.inner), 0, 1) * FILM_MAX).astype(np.uint16)
+    image[at] = np.rint(np.clip(resized(inside, placing.inner), 0, 1) * FILM_MAX).astype(np.uint16)
     organs = None
     if masks is not None:
         organs = np.zeros(image.shape, np.uint8)
@@ -141,7 +141,7 @@ def _place(shape: tuple[int, ...], start: tuple[int, int], recipe: FilmRecipe) -
     return Placing(start, scale, ((size - inner[0]) // 2, (size - inner[1]) // 2), (inner[0], inner[1]), size)
 
 
-def _resized(values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+def resized(values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """Linear interpolation, with a support that grows where pixels are merged (no aliasing)."""
     from PIL import Image
 

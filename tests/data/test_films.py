@@ -1,0 +1,160 @@
+"""Films of a split: windows, boxes that move with them, missing sections, sentences of regions, tags."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from ctglip.data.films import FilmDataset, FilmDataSettings
+from ctglip.data.sayings import NO_TEXT
+from ctglip.errors import StoreError
+from ctglip.film.recipe import FILM_MAX
+from ctglip.film.regions import Region
+from ctglip.store.format import StoreInfo
+from ctglip.store.splits import SplitSettings, assign_splits
+from ctglip.store.study import StudyRecord, write_study
+from ctglip.store.tables import Store, compact, create_store
+from ctglip.text.reports import get_parser
+from ctglip.types import Report, Standardized
+
+REPORTS = (
+    Report("The lungs are clear. The heart is enlarged.", "Cardiomegaly.", indication="Cough."),
+    Report("Consolidation in the right lower lobe. No pneumothorax.", None),
+    Report(None, "No acute disease."),
+    Report("The lungs are clear. The heart is enlarged.", "   "),
+)
+SETTINGS = FilmDataSettings(size=32, batch=2, copies=2, margin=1.25, contrast=0)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """Four frontal films with a bright heart, one lateral film, one without a report; the heart has a box."""
+    info = StoreInfo(modality="cxr", recipe={"size": 80}, recipe_hash="x")
+    made = create_store(tmp_path_factory.mktemp("films") / "store", info)
+    for number in range(6):
+        image = np.full((80, 80), 800, np.uint16)
+        image[40:60, 44:64] = FILM_MAX
+        report = REPORTS[number] if number < 4 else (REPORTS[0] if number == 4 else None)
+        record = StudyRecord(
+            f"f{number}",
+            f"p{number}",
+            Standardized(image, None, np.eye(4)),
+            str(number),
+            "x",
+            report=report,
+            findings=get_parser().parse(report) if report else (),
+            row={"modality": "cxr", "view": "lateral" if number == 4 else "pa"},
+            regions=(Region("cardiac_silhouette", 40, 60, 44, 64), Region("right_lung", 10, 60, 4, 30)),
+        )
+        write_study(made.path, record)
+    compact(made)
+    assign_splits(made, SplitSettings(), {f"p{number}": "train" for number in range(6)})
+    return made
+
+
+def test_missing_sections_stay_missing(store: Store) -> None:
+    films = FilmDataset(store, "train", SETTINGS)
+    assert films.study_ids == ["f0", "f1", "f2", "f3"], "no lateral film, none without a report"
+    found = [films.sample(row) for row in range(4)]
+    assert [film.has_findings for film in found] == [True, True, False, True]
+    assert [film.has_impression for film in found] == [True, False, True, False]
+    assert found[1].report == found[1].findings
+    assert all(text.strip() for text in films.texts)
+    assert found[0].findings == found[3].findings, "equal texts share a number"
+    assert films.texts[found[0].report].endswith("Cardiomegaly.")
+    assert not any("Cough" in text for text in films.texts)
+
+
+def test_boxes_move_with_the_windows(store: Store) -> None:
+    films = FilmDataset(store, "train", SETTINGS)
+    places = set()
+    for step in range(6):
+        for film in films.samples(step):
+            assert film.images.shape == (2, 1, 32, 32)
+            at = film.region_id.tolist().index(films.regions.index("cardiac_silhouette"))
+            for image, boxes in zip(film.images, film.boxes, strict=True):
+                row0, row1, column0, column1 = boxes[at].round().astype(int)
+                places.add((row0, column0))
+                bright = image[0] > 0.8 * image.max()
+                rows, columns = np.nonzero(bright)
+                assert rows.min() == pytest.approx(row0, abs=1)
+                assert rows.max() + 1 == pytest.approx(row1, abs=1)
+                assert columns.min() == pytest.approx(column0, abs=1)
+                assert columns.max() + 1 == pytest.approx(column1, abs=1)
+    assert len(places) > 4, "windows are drawn anew"
+
+
+def test_a_mirrored_film_has_mirrored_boxes(store: Store) -> None:
+    films = FilmDataset(store, "train", SETTINGS.model_copy(update={"flip": 1.0, "copies": 1}))
+    film = films.sample(0, np.random.default_rng(0))
+    at = film.region_id.tolist().index(films.regions.index("cardiac_silhouette"))
+    _, _, column0, column1 = film.boxes[0, at].round().astype(int)
+    columns = np.nonzero(film.image[0] > 0.8 * film.image.max())[1]
+    assert (columns.min(), columns.max() + 1) == pytest.approx((column0, column1), abs=1)
+    assert columns.mean() < 16
+
+
+def test_regions_get_their_sentences(store: Store) -> None:
+    films = FilmDataset(store, "train", SETTINGS, training=False)
+    first, second = films.sample(0), films.sample(1)
+    said = {films.regions[i]: text for i, text in zip(first.region_id, first.region_text, strict=True)}
+    assert films.texts[said["right_lung"]] == "The lungs are clear."
+    assert films.texts[said["cardiac_silhouette"]] == "The heart is enlarged. Cardiomegaly."
+    grounded = second.grounded()
+    assert [films.regions[i] for i in grounded.organ_id] == ["right_lung"], "nothing is said of the heart"
+    assert films.texts[grounded.text_id[0]].startswith("Consolidation in the right lower lobe.")
+    assert grounded.boxes.shape == (1, 4)
+    same, other = first.region_sentences
+    assert same != other
+
+
+def test_tags_and_triplets(store: Store) -> None:
+    films = FilmDataset(store, "train", SETTINGS)
+    first, second = films.sample(0), films.sample(1)
+    tag = {name: number for number, name in enumerate(films.tag_names)}
+    assert first.tags[tag["cardiomegaly"]] == 1
+    assert second.tags[tag["consolidation"]] == 1
+    assert second.tags[tag["pneumothorax"]] == 0
+    assert second.tags[tag["hernia"]] == -1
+    assert ("cardiac_silhouette", "cardiomegaly", "present") in {
+        (t.region, t.finding, t.existence) for t in first.triplets
+    }
+
+
+def test_batches_are_a_function_of_the_step_and_ranks_share_them(store: Store) -> None:
+    films, again = (FilmDataset(store, "train", SETTINGS, seed=3) for _ in range(2))
+    for step in (0, 1, 5):
+        whole, repeated = films.samples(step), again.samples(step)
+        shared = [*films.samples(step, 0, 2), *films.samples(step, 1, 2)]
+        for others in (repeated, shared):
+            assert sorted(film.study_id for film in others) == sorted(film.study_id for film in whole)
+        for a, b in zip(whole, repeated, strict=True):
+            np.testing.assert_array_equal(a.images, b.images)
+        by_id = {film.study_id: film for film in shared}
+        for film in whole:
+            np.testing.assert_array_equal(film.images, by_id[film.study_id].images)
+    epoch = [film.study_id for step in (0, 1) for film in films.samples(step)]
+    assert sorted(epoch) == films.study_ids
+
+
+def test_bound_numbers_reach_the_samples(store: Store) -> None:
+    films = FilmDataset(store, "train", SETTINGS)
+    films.bind([100 + n for n in range(len(films.texts))])
+    found = [films.sample(row) for row in range(4)]
+    assert all(film.report >= 100 and film.pair().text_id == film.report for film in found)
+    assert found[2].findings == NO_TEXT
+    assert all(number >= 100 for film in found for number in film.sentences.values())
+
+
+def test_what_cannot_be_a_dataset_of_films(store: Store, tmp_path: Path) -> None:
+    ct = create_store(tmp_path / "ct", StoreInfo(recipe={}, recipe_hash="x"))
+    with pytest.raises(StoreError) as caught:
+        FilmDataset(ct, "train", SETTINGS)
+    assert caught.value.code == "not_films"
+    with pytest.raises(StoreError) as caught:
+        FilmDataset(store, "test", SETTINGS)
+    assert caught.value.code == "empty_split"
+    assert store.table("regions").select(pl.len()).item() == 12
