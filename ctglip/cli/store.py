@@ -39,7 +39,13 @@ def verify(
 
     with progress("Verifying studies") as report:
         problems = verify_store(Store.open(store), repair=repair, progress=report)
-    lines = [f"{p.study_id or '-'}: {p.code}: {p.message}" for p in problems] or ["The store is sound."]
+    lines = [f"{p.study_id or '-'}: {p.code}: {p.message}{' Repaired.' * p.repaired}" for p in problems]
+    if not problems:
+        lines = ["The store is sound."]
+    elif not repair and any(p.study_id or p.code in ("leftover", "stale_table") for p in problems):
+        lines.append("--repair removes damaged studies and leftovers and rebuilds the tables; nothing was changed.")
+    elif any(p.study_id and p.repaired for p in problems):
+        lines.append("Removed studies come back with the next ctglip preprocess.")
     result({"problems": [asdict(p) for p in problems], "repaired": repair}, as_json, "\n".join(lines))
     if any(not p.repaired for p in problems):
         raise typer.Exit(1)

@@ -15,7 +15,8 @@ def preprocess(
     cohort: Annotated[Path, typer.Argument(help="The cohort table: CSV or parquet, one row a study.")],
     store: Annotated[Path, typer.Argument(help="The store's folder; made when it is not there.")],
     config: Annotated[
-        str | None, typer.Option(help="A file, or a shipped config such as preprocess/organ_crops.")
+        str | None,
+        typer.Option(help="A file, or a shipped config (default preprocess/organ_crops; see: ctglip config show)."),
     ] = None,
     changes: Annotated[
         list[str] | None, typer.Option("--set", help="Change one setting, e.g. volume.crop_to_body=false.")
@@ -28,7 +29,12 @@ def preprocess(
 ) -> None:
     """Bring a store up to date with a cohort. What is there already is not done again.
 
-    Exit code 0: every study of the cohort is in the store; 1: some failed, and the journal says why; 2: your fault.
+    A study that fails becomes a row of the journal and stops no other; it is tried again when its input or the recipe
+    changes, or with --retry-failed. Ctrl-C lets the studies at work end; the same command goes on later. Look at
+    STORE/quality.html when it is done.
+
+    Exit code 0: every study of the cohort is in the store; 1: some failed, and the summary says why; 2: the command, a
+    setting or the table is wrong, and nothing was done; 130: interrupted.
     """
     import json
 
@@ -64,10 +70,11 @@ def preprocess(
 def describe(summary: Summary) -> str:
     """A summary in words, a few lines."""
     if summary.worked == 0:
-        lines = [f"Nothing to do: {summary.up_to_date} of {summary.studies} studies are up to date in {summary.store}."]
+        known = f"{summary.up_to_date} of {_count(summary.studies)} up to date in {summary.store}"
+        lines = [f"Nothing to do: {known}, no input has changed since."]
     else:
         lines = [
-            f"{summary.store}: {summary.written} studies written, {summary.up_to_date} up to date, "
+            f"{summary.store}: {_count(summary.written)} written, {summary.up_to_date} up to date, "
             f"{len(summary.failed)} failed, in {summary.seconds:.1f} s."
         ]
     if summary.failed:
@@ -77,8 +84,12 @@ def describe(summary: Summary) -> str:
             lines.append(f"  ... and {len(summary.failed) - 10} more (--json lists them all).")
         lines.append("Mend the input and run again, or try the same input again with --retry-failed.")
     if summary.others:
-        lines.append(f"{summary.others} studies of earlier cohorts stay in the store.")
+        lines.append(f"{_count(summary.others)} of earlier cohorts stay in the store.")
     if summary.moved:
         moves = ", ".join(f"{p} from {old} to {new}" for p, (old, new) in list(summary.moved.items())[:5])
         lines.append(f"The cohort's split column moved {len(summary.moved)} patients: {moves}.")
     return "\n".join(lines)
+
+
+def _count(studies: int) -> str:
+    return f"{studies} {'study' if studies == 1 else 'studies'}"

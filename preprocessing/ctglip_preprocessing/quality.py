@@ -19,7 +19,7 @@ from ctglip.pages.quality import CheckCount, Distribution, Outlier, QualityPage,
 from ctglip.store.tables import Store
 from ctglip.types import Failure
 from ctglip.vocabulary.organs import OrganDictionary, load_organs
-from ctglip_preprocessing.quality_films import film_quality_page
+from ctglip_preprocessing.quality_films import film_quality_page, write_films_page
 
 QUALITY_PAGE = "quality.html"
 SHOWN = ("lungs", "heart", "aorta", "liver", "spleen", "kidneys", "urinary_bladder", "spine")
@@ -33,9 +33,11 @@ MOST_OUTLIERS = 8
 
 
 def write_quality_page(store: Store, failures: Sequence[Failure] = ()) -> Path:
-    """Write ``STORE/quality.html``, by rename. The same store and failures give the same page."""
+    """Write ``STORE/quality.html``, by rename, and ``films.html`` beside it for films. The same store and failures give the same page."""
     path = store.path / QUALITY_PAGE
     write_text(path, render(quality_page(store, failures)))
+    if store.info.modality == "cxr" and store.study_ids:
+        write_films_page(store)
     return path
 
 

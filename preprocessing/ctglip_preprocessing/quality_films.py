@@ -1,22 +1,31 @@
-"""The quality page of a store of films: counts, failures, pixel spacings, and a look at some films with their boxes."""
+"""The pages of a store of films: quality (counts, failures, sizes, a montage), and some films with all that is known.
+
+``films.html`` shows films with their region boxes, the sentences that belong to each region, and the report's tags.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 
 from ctglip.errors import StoreError
+from ctglip.files import write_text
 from ctglip.film.recipe import FILM_MAX
 from ctglip.film.regions import region_entries
-from ctglip.pages.film import FilmBox, film_picture
+from ctglip.film.triplets import sentences_by_region
+from ctglip.pages.film import FilmBox, FilmSample, FilmsPage, RegionSentences, Tag, film_picture, render
 from ctglip.pages.parts import Fact, Picture
 from ctglip.pages.quality import CheckCount, Distribution, QualityPage
+from ctglip.store.study import StudyReader
 from ctglip.store.tables import Store
-from ctglip.types import Failure
+from ctglip.text.tags import ABSENT, PRESENT, Tagger
+from ctglip.types import Failure, Finding
 
+FILMS_PAGE = "films.html"
 MONTAGE = 12
 SHOWN = ("right_lung", "left_lung", "cardiac_silhouette", "spine", "right_hemidiaphragm", "left_hemidiaphragm")
 
@@ -82,3 +91,65 @@ def _montage(store: Store) -> tuple[Picture, ...]:
             film_picture(image, FILM_MAX, boxes, longest_px=300, subject=subject, caption=f"Study {ids[number]}.")
         )
     return tuple(pictures)
+
+
+def write_films_page(store: Store, most: int = MONTAGE) -> Path:
+    """Write ``STORE/films.html``, by rename: films at even steps through the list, those with boxes and text first."""
+    reports = store.table("reports")
+    told = set(reports.filter(pl.col("section").is_in(["findings", "impression"]))["study_id"])
+    boxed = set(store.table("regions")["study_id"])
+    ids = sorted(store.study_ids, key=lambda i: (i not in told, i not in boxed, i))
+    best = [i for i in ids if i in told and i in boxed] or ids
+    chosen = [best[n] for n in np.linspace(0, len(best) - 1, min(len(best), most)).round().astype(int).tolist()]
+    tagger = Tagger()
+    page = FilmsPage(
+        title=f"Films of {store.path.name}",
+        samples=tuple(_sample(store.study(study_id), tagger) for study_id in chosen),
+        facts=(Fact("Films", str(len(ids))), Fact("With text", str(len(told))), Fact("With boxes", str(len(boxed)))),
+        notes=(
+            "A box is numbered at its upper left corner. The patient's right is on the picture's left.",
+            "A region gets the sentences that name it, or an organ of it, or a zone within it.",
+            "Tags are those of findings and impression; what is uncertain is not shown.",
+        ),
+    )
+    path = store.path / FILMS_PAGE
+    write_text(path, render(page))
+    return path
+
+
+def _sample(study: StudyReader, tagger: Tagger) -> FilmSample:
+    rows = study.rows("regions")
+    entries = region_entries()
+    boxes = [
+        FilmBox(_display(row["region"]), *(row[edge] for edge in ("row0", "row1", "column0", "column1")))
+        for row in rows
+    ]
+    findings = [Finding(**{k: v for k, v in row.items() if k != "study_id"}) for row in study.rows("findings")]
+    sentences = {row.sentence_index: row.sentence for row in findings}
+    numbers = {row["region"]: number for number, row in enumerate(rows, start=1)}
+    sections = {row["section"]: row["text"] for row in study.rows("reports")}
+    about = study.rows("studies")[0]
+    spacing = about.get("source_spacing_mm")
+    states = {PRESENT: "present", ABSENT: "absent"}
+    tags = zip(tagger.names, tagger.tags(findings).tolist(), strict=True)
+    return FilmSample(
+        study_id=study.study_id,
+        picture=film_picture(study.image(), FILM_MAX, boxes, subject=f"study {study.study_id}"),
+        findings=sections.get("findings"),
+        impression=sections.get("impression"),
+        regions=tuple(
+            RegionSentences(entries[name].display, tuple(sentences[i] for i in indices), numbers.get(name))
+            for name, indices in sentences_by_region(findings).items()
+        ),
+        tags=tuple(Tag(name, states[state]) for name, state in tags if state in states),
+        facts=(
+            Fact("View", about.get("view") or "unknown"),
+            Fact("Size as read", " × ".join(map(str, about.get("source_shape") or ())) + " px"),
+            *([Fact("Pixel", f"{spacing[0]:g} mm")] if spacing and spacing[0] != 1 else []),
+        ),
+    )
+
+
+def _display(region: str) -> str:
+    entry = region_entries().get(region)
+    return region.replace("_", " ") if entry is None else entry.display
