@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
+from ctglip.data.augment import Change
 from ctglip.data.crops import voxel_mm
 from ctglip.features.text_bank import TextBank
 from ctglip.files import write_text
@@ -18,6 +20,7 @@ from ctglip.pages.pictures import best_slice, slice_picture
 from ctglip.training.assembly import Assembly
 from ctglip.training.recipe import PretrainConfig
 from ctglip.training.sources import CropSource, Source
+from ctglip.types import OrganRow
 from ctglip.vocabulary.organs import OrganDictionary
 
 _DARK_HU = -300
@@ -55,9 +58,7 @@ def write_pairs(path: Path, parts: Assembly, config: PretrainConfig, count: int)
 def _samples(source: Source, parts: Assembly, config: PretrainConfig, bank: TextBank) -> list[PairSample]:
     drawn = source.batch(0, parts.rank, parts.world)
     if isinstance(source, CropSource):
-        rng = source.sampler.rng(0)
-        rows = dict(zip(map(id, drawn), source.sampler.rows(rng)[parts.rank :: parts.world], strict=True))
-        return [_crop(one, source, rows[id(one)], config, bank, parts.dictionaries.organs) for one in _in_turn(drawn)]
+        return [_crop(one, source, parts, config, bank) for one in _in_turn(drawn)]
     names = source.studies(0)
     studies = names if len(names) == len(drawn) else [""] * len(drawn)
     windows = config.scans.input.windows_hu
@@ -77,31 +78,43 @@ def _in_turn(samples: Sequence[Any]) -> list[Any]:
     return [places[turn] for turn in range(turns) for places in by_organ.values() if turn < len(places)]
 
 
-def _crop(
-    sample: Any, source: CropSource, row: int, config: PretrainConfig, bank: TextBank, organs: OrganDictionary
-) -> PairSample:
+def _crop(sample: Any, source: CropSource, parts: Assembly, config: PretrainConfig, bank: TextBank) -> PairSample:
     dataset = source.dataset
-    said, texts, place = dataset.sayings[row], dataset.texts, dataset.cache.places[row]
-    name = organs[said.organ].display
+    said, texts, place = dataset.sayings[sample.row], dataset.texts, dataset.cache.places[sample.row]
+    organ = parts.dictionaries.organs[parts.release.organs[sample.organ_id]]
     text = _text(bank, sample.text_id)
     own = {texts[number] for statement in said.statements for number in statement.own}
     denied = [words for key, words in dataset.wordings.items() if key[0] == said.organ and key[1] in said.hard]
     hard = {texts[number] for words in denied for number in (*words.dictionary, *words.reports)}
     false = [_text(bank, number) for number in sample.negative_ids[:_NEGATIVES] if number >= 0]
-    cut = (Fact("Cut off", "by the field of view"),) if place.row.touches_border else ()
     x, y, z = voxel_mm(np.asarray(sample.size))
     return PairSample(
         study_id=place.study_id,
-        organ=name,
+        organ=organ.display,
         text=text or _SILENT,
-        source=("report sentence" if text in own else "dictionary wording") if text else "",
+        source=_source(text, own, sample.change.mirrored),
         picture=_picture(
             np.asarray(sample.image), config.data.crops.windows_hu, (float(x), float(y), float(z)),
-            {name: np.asarray(sample.mask)[0] > 0.5}, f"the crop of {name} of study {place.study_id}",
+            {organ.display: np.asarray(sample.mask)[0] > 0.5}, f"the crop of {organ.display} of study {place.study_id}",
         ),
         negatives=tuple(NegativeText(one, one in hard) for one in false),
-        facts=(Fact("Volume", f"{place.row.volume_ml:.0f} ml"), *cut),
+        facts=_facts(place.row, sample.change),
     )  # fmt: skip
+
+
+def _source(text: str, own: set[str], mirrored: bool) -> str:
+    if not text:
+        return ""
+    wording = "report sentence" if text in own else "dictionary wording"
+    return f"{wording}, of a mirrored crop: sides are exchanged in picture, organ and text" if mirrored else wording
+
+
+def _facts(row: OrganRow, change: Change) -> tuple[Fact, ...]:
+    """The organ's volume, and what was changed of its crop at this step."""
+    cut = (Fact("Cut off", "by the field of view"),) if row.touches_border else ()
+    shift = ", ".join(map(str, change.shift_voxels))
+    changed = Fact("Changed", f"{change.shift_hu:+.0f} HU, {shift} voxels, size × {change.zoom:.2f}")
+    return (Fact("Volume", f"{row.volume_ml:.0f} ml"), *cut, changed)
 
 
 def _scan(
@@ -167,6 +180,4 @@ def _hu(image: np.ndarray, windows: Sequence[tuple[float, float]], channel: int)
 
 
 def _text(bank: TextBank, number: Any) -> str:
-    import torch
-
     return bank.texts(torch.tensor([int(number)]))[0] if int(number) >= 0 else ""
