@@ -125,9 +125,9 @@ def _threshold_source(context: Context) -> str:
 
 def _prompts(context: Context) -> str:
     config = context.config
-    words = (
-        "single prompts: 'X.' against 'Not X.'" if config.wording == "single" else "the dictionary's prompt ensembles"
-    )
+    words = "the dictionary's prompt ensembles"
+    if config.wording != "dictionary":
+        words = f"single prompts in the wording '{config.wording}'"
     if not context.scorer.own:
         return words
     own = sum(pair in context.scorer.own for pair in context.labels)

@@ -9,6 +9,7 @@ from ctglip.errors import ConfigError, ModelError
 from ctglip.evaluation.context import Context
 from ctglip.evaluation.diagnostics import left_right_swap, organ_erasure, truncation
 from ctglip.evaluation.paraphrases import prompt_variance
+from ctglip.evaluation.pointing import pointing_game
 from ctglip.evaluation.probe import linear_probe
 from ctglip.evaluation.protocol import public_protocol
 from ctglip.evaluation.retrieval import retrieval
@@ -22,6 +23,7 @@ PARTS: dict[str, Callable[[Context], Any]] = {
     "erasure": organ_erasure,
     "swap": left_right_swap,
     "truncation": truncation,
+    "pointing": pointing_game,
     "protocol": public_protocol,
 }
 """Name in ``EvaluateConfig.parts`` to what does it; a result is a dataclass, a tuple of them, or None."""
@@ -36,7 +38,8 @@ def run_parts(context: Context) -> dict[str, Any]:
     unknown = [name for name in context.config.parts if name not in PARTS]
     if unknown:
         raise ConfigError(f"There is no part {unknown[0]!r} of an evaluation.", fix=f"Known: {', '.join(PARTS)}.")
-    wanted = {*context.config.parts, *(("protocol",) if context.config.protocol else ())}
+    config = context.config
+    wanted = {*config.parts, *(["protocol"] if config.protocol else []), *(["pointing"] if config.lesions else [])}
     found = {}
     for name, do in PARTS.items():
         if name not in wanted:

@@ -30,6 +30,7 @@ class EvaluateConfig(Settings):
             ROC corner on the judged labels themselves, as the public CT-RATE scripts choose it (it flatters).
         protocol: also judge whole studies by a public protocol: ct_rate_18, ct_rate_four_organs, merlin_30 (see
             ``evaluation.protocol``).
+        lesions: table of lesions with their places, as ``ctglip simulate`` writes it: also play the pointing game.
         batch: organs encoded at a time.
         threads: threads that cut crops.
         cache: folder of encoded organs; ``features`` inside the store by default.
@@ -47,6 +48,7 @@ class EvaluateConfig(Settings):
     wording: Wording = "dictionary"
     threshold: ThresholdRule = "validation_f1"
     protocol: str | None = None
+    lesions: str | None = None
     batch: int = Field(default=64, ge=1)
     threads: int = Field(default=2, ge=1)
     cache: str | None = None

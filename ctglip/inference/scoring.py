@@ -140,9 +140,13 @@ class Scorer:
 
     def differences(self, diagnosis: Float[np.ndarray, "m e"], pairs: Sequence[Pair]) -> Float[np.ndarray, "m p"]:
         """Similarity with the positive prompts minus similarity with the negative ones."""
+        return (diagnosis @ self.axes(pairs).T).astype(np.float64)
+
+    def axes(self, pairs: Sequence[Pair]) -> Float[np.ndarray, "p e"]:
+        """The direction of each pair: that of its positive minus that of its negative prompts."""
         self._embed(pairs)
-        axes = np.stack([self._axes[pair] for pair in pairs]) if pairs else np.zeros((0, diagnosis.shape[1]))
-        return (diagnosis @ axes.T).astype(np.float64)
+        width = self.release.model.settings.embedding_dim
+        return np.stack([self._axes[pair] for pair in pairs]) if pairs else np.zeros((0, width), dtype=np.float32)
 
     def similarities(self, diagnosis: Float[np.ndarray, " e"], texts: Sequence[str]) -> Float[np.ndarray, " n"]:
         """Cosine similarity of one organ's diagnosis vector with texts."""

@@ -1,0 +1,54 @@
+"""Maps point at what an answer hangs on, and lie where the organ lies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ctglip.data.cache import cut_study
+from ctglip.data.crops import CropSettings
+from ctglip.inference.heatmap import _added, crop_affine, heat_map
+from ctglip.models.release import load_release
+from ctglip.store.study import organ_row
+from ctglip.store.tables import Store
+from ctglip.vocabulary.organs import load_organs
+
+
+def test_a_voxel_adds_what_a_linear_similarity_takes_from_it() -> None:
+    """For a mean over voxels and a linear head the contributions sum up to s - s(mean feature everywhere) = 0, and the
+    voxel that carries the direction has the largest."""
+    level = torch.zeros(1, 2, 4, 4, 4)
+    level[0, 0, 1, 2, 3] = 5.0
+    level[0, 1, 3, 3, 3] = 5.0
+    level.requires_grad_(True)
+    similarity = level.mean((2, 3, 4))[0, 0]
+    gradient = torch.autograd.grad(similarity, [level])
+    added = _added([level], gradient, (4, 4, 4))
+    assert np.unravel_index(added.argmax(), added.shape) == (1, 2, 3)
+    assert added.sum() == pytest.approx(0, abs=1e-6)
+    assert abs(added[3, 3, 3]) < 0.1
+
+
+def test_a_map_lies_on_the_organ(trained: tuple[Store, Path]) -> None:
+    store, run = trained
+    release, organs = load_release(run), load_organs()
+    settings = CropSettings.model_validate(release.crops)
+    study = store.study(store.study_ids[0])
+    row = next(organ_row(r) for r in study.rows("organs") if r["organ"] == "kidney_left")
+    crop = cut_study(study, [row], settings, organs)[0]
+    affine = crop_affine(crop, row, study.affine)
+    axis = np.random.default_rng(0).normal(size=release.model.settings.embedding_dim).astype(np.float32)
+    shown = heat_map(release.model, crop, settings, axis, ("kidney_left", "renal_cyst"), affine)
+    assert shown.values.shape == crop.hu.shape
+    assert float(np.abs(shown.values).max()) == pytest.approx(1.0)
+    assert (shown.values[crop.mask == 0] == 0).all()
+    inside = np.argwhere(crop.mask >= 128)
+    world = inside @ affine[:3, :3].T + affine[:3, 3]
+    box = np.array(row.box).reshape(3, 2)
+    low, high = (study.affine[:3, :3] @ (box[:, side] - 0.5) + study.affine[:3, 3] for side in (0, 1))
+    np.testing.assert_allclose(world.mean(0), (low + high) / 2, atol=4.0)
+    assert (world > low - 4).all()
+    assert (world < high + 4).all()
