@@ -1,4 +1,4 @@
-"""The processes in which ``preprocessing.py`` measures: ``preprocessing_parts.py volume|parts|cohort|reading JSON``.
+"""The processes in which ``preprocessing.py`` measures: ``preprocessing_parts.py ACTION JSON``.
 
 Not for calling by hand. The last line on stdout is the answer.
 """
@@ -230,13 +230,11 @@ def parts(folder: str, recipe: str, repeats: int) -> dict[str, Any]:
 # -- many studies
 
 
-def cohort(folder: str, studies: int, workers: int, spacing_mm: float) -> dict[str, Any]:
-    """A cohort of copies; ``workers`` 0 means one worker under Ray."""
+def cohort(folder: str, studies: int, workers: int) -> dict[str, Any]:
+    """A cohort of copies, from files to store."""
     from ctglip_preprocessing.driver import preprocess_cohort
-    from ctglip_preprocessing.settings import PreprocessConfig
 
     from ctglip.cohort import read_cohort
-    from ctglip.config import load_settings
 
     ends: list[float] = []
 
@@ -252,19 +250,38 @@ def cohort(folder: str, studies: int, workers: int, spacing_mm: float) -> dict[s
         files = f"{folder}/ct.nii.gz,{folder}/masks.nii.gz"
         lines = [f"s{number:04},p{number},{files},The liver is enlarged." for number in range(studies)]
         table.write_text("\n".join(["study_id,patient_id,image,masks,report", *lines]))
-        start = time.perf_counter()
-        address = None
-        if workers == 0:
-            import ray
-
-            os.environ |= {"RAY_USAGE_STATS_ENABLED": "0"}
-            ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="error")
-            address, start = "local", time.perf_counter()
-        config = load_settings(PreprocessConfig, "preprocess/organ_crops", [f"volume.spacing_mm={[spacing_mm] * 3}"])
-        preprocess_cohort(read_cohort(table), Path(name) / "store", config, workers or 1, address, watch=Watch())
-    first = max(workers, 1)  # the results of the first round hold start and imports
-    each = (ends[-1] - ends[first - 1]) / (len(ends) - first)
+        config, start = settings("preprocess/organ_crops", body=True), time.perf_counter()
+        preprocess_cohort(read_cohort(table), Path(name) / "store", config, workers, watch=Watch())
+    each = (ends[-1] - ends[workers - 1]) / (len(ends) - workers)  # the first round holds start and imports
     return {"studies": studies, "seconds_per_study": each, "seconds": ends[-1] - start}
+
+
+def handing(studies: int) -> dict[str, Any]:
+    """Studies that fail at once, worked on here and by one Ray worker: what is left is the handing to and fro."""
+    import ray
+    from ctglip_preprocessing.case import Case, Plan
+    from ctglip_preprocessing.executor import execute
+
+    from ctglip.cohort import CohortRow
+
+    plan = Plan(Path("/nowhere"), settings("preprocess/organ_crops"), "bench", wants_report=False)
+    rows = (CohortRow(study_id=f"s{n}", patient_id="p", image=Path("/nowhere")) for n in range(studies))
+    cases = [Case(row, "") for row in rows]
+    found = {}
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    start = time.perf_counter()
+    ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="error")
+    found["start_seconds"] = time.perf_counter() - start
+    for name, address in (("here", None), ("ray", "local")):
+        results = execute(cases, plan, 1, address)
+        for _ in range(10):
+            next(results)
+        wall, cpu = time.perf_counter(), time.process_time()
+        left = sum(1 for _ in results)
+        found[f"{name}_ms"] = 1000 * (time.perf_counter() - wall) / left
+        found[f"{name}_driver_cpu_ms"] = 1000 * (time.process_time() - cpu) / left
+    ray.shutdown()
+    return found | {"overhead_ms": found["ray_ms"] - found["here_ms"]}
 
 
 # -- reading
@@ -317,9 +334,9 @@ def _bytes_read() -> int:
 
 if __name__ == "__main__":
     action, details = sys.argv[1], json.loads(sys.argv[2])
-    if action != "cohort":
+    if action in ("volume", "parts", "reading"):
         os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:THREADS]))
     actions: dict[str, Callable[..., dict[str, Any]]] = {
-        "volume": volume, "parts": parts, "cohort": cohort, "reading": reading,
+        "volume": volume, "parts": parts, "cohort": cohort, "handing": handing, "reading": reading,
     }  # fmt: skip
     print(json.dumps(actions[action](**details)))

@@ -32,8 +32,9 @@ _ENTRY = np.dtype("<u8")
 _AXES = {2: ("row", "column"), 3: ("x", "y", "z")}
 
 
-def _shard(path: Path, axes: int) -> Path:
-    return path / Path("c", *("0" for _ in range(axes + 1)))
+def _shard(path: Path, axes: int, separator: str) -> Path:
+    """The one shard of the array ``path``, as zarr names it."""
+    return path / separator.join(["c", *"0" * (axes + 1)])
 
 
 def chunk_edge(size: int, longest: int = CHUNK) -> int:
@@ -57,11 +58,11 @@ def write_volume(group: zarr.Group, path: Path, name: str, volume: np.ndarray) -
         shards=(1, *(chunk * count for chunk, count in zip(chunks, counts, strict=True))),
         compressors=BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle"),
         fill_value=0,
+        chunk_key_encoding={"name": "default", "separator": "."},  # a file in place of five nested folders
         dimension_names=("channel", *_AXES[volume.ndim]),
     )
     index = np.full((*counts, 2), _EMPTY, dtype=_ENTRY)
-    shard = _shard(path / name, volume.ndim)
-    shard.parent.mkdir(parents=True)
+    shard = _shard(path / name, volume.ndim, ".")
     offset = 0
     with shard.open("wb") as stream:
         for place in np.ndindex(*counts):
@@ -97,7 +98,7 @@ class Volume:
         self.shape: tuple[int, ...] = tuple(meta["shape"][1:])
         self.dtype = np.dtype(meta["data_type"])
         self._chunks: tuple[int, ...] = tuple(codec["configuration"]["chunk_shape"][1:])
-        self._shard = _shard(path, len(self.shape))
+        self._shard = _shard(path, len(self.shape), meta["chunk_key_encoding"]["configuration"]["separator"])
         self._index = self._read_index()
 
     def _read_index(self) -> np.ndarray:

@@ -84,7 +84,7 @@ def test_missing_and_damaged_studies_are_told_apart(store: Store) -> None:
     with pytest.raises(StoreError) as error:
         store.study("s-a")
     assert error.value.code == "damaged_study"
-    shard = study_path(store.path, "s-b") / "image" / "c" / "0" / "0" / "0" / "0"
+    shard = study_path(store.path, "s-b") / "image" / "c.0.0.0.0"
     shard.write_bytes(shard.read_bytes()[:-40])
     with pytest.raises(StoreError) as error:
         store.study("s-b").image()
@@ -94,12 +94,12 @@ def test_missing_and_damaged_studies_are_told_apart(store: Store) -> None:
 def test_damage_is_found(store: Store) -> None:
     study = store.study("s-b")
     assert study.damage() == []
-    shard = study.path / "image" / "c" / "0" / "0" / "0" / "0"
+    shard = study.path / "image" / "c.0.0.0.0"
     data = bytearray(shard.read_bytes())
     data[100] ^= 1
     shard.write_bytes(bytes(data))
     (study.path / "extra").write_text("x")
-    assert study.damage() == ["extra is not part of it", "image/c/0/0/0/0 has changed"]
+    assert study.damage() == ["extra is not part of it", "image/c.0.0.0.0 has changed"]
 
 
 def test_organ_rows_round_trip(record) -> None:

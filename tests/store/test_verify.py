@@ -32,7 +32,7 @@ def test_a_sound_store_has_no_problems(store: Store) -> None:
 
 
 def test_a_flipped_bit_is_found_and_the_study_dropped(store: Store) -> None:
-    shard = study_path(store.path, "s-a") / "organs" / "c" / "0" / "0" / "0" / "0"
+    shard = study_path(store.path, "s-a") / "organs" / "c.0.0.0.0"
     data = bytearray(shard.read_bytes())
     data[len(data) // 2] ^= 4
     shard.write_bytes(bytes(data))
