@@ -33,7 +33,10 @@ MOST_OUTLIERS = 8
 
 
 def write_quality_page(store: Store, failures: Sequence[Failure] = ()) -> Path:
-    """Write ``STORE/quality.html``, by rename, and ``films.html`` beside it for films. The same store and failures give the same page."""
+    """Write ``STORE/quality.html``, by rename, and ``films.html`` beside it for films.
+
+    The same store and failures give the same page.
+    """
     path = store.path / QUALITY_PAGE
     write_text(path, render(quality_page(store, failures)))
     if store.info.modality == "cxr" and store.study_ids:

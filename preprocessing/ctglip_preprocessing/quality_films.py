@@ -107,7 +107,8 @@ def write_films_page(store: Store, most: int = MONTAGE) -> Path:
         samples=tuple(_sample(store.study(study_id), tagger) for study_id in chosen),
         facts=(Fact("Films", str(len(ids))), Fact("With text", str(len(told))), Fact("With boxes", str(len(boxed)))),
         notes=(
-            "A box is numbered at its upper left corner. The patient's right is on the picture's left.",
+            "Boxes are those of regions that the report speaks of, numbered at their upper left corners.",
+            "The patient's right is on the picture's left.",
             "A region gets the sentences that name it, or an organ of it, or a zone within it.",
             "Tags are those of findings and impression; what is uncertain is not shown.",
         ),
@@ -118,13 +119,12 @@ def write_films_page(store: Store, most: int = MONTAGE) -> Path:
 
 
 def _sample(study: StudyReader, tagger: Tagger) -> FilmSample:
-    rows = study.rows("regions")
     entries = region_entries()
-    boxes = [
-        FilmBox(_display(row["region"]), *(row[edge] for edge in ("row0", "row1", "column0", "column1")))
-        for row in rows
-    ]
     findings = [Finding(**{k: v for k, v in row.items() if k != "study_id"}) for row in study.rows("findings")]
+    said = sentences_by_region(findings)
+    rows = [row for row in study.rows("regions") if row["region"] in (said or SHOWN)]
+    edges = ("row0", "row1", "column0", "column1")
+    boxes = [FilmBox(_display(row["region"]), *(row[edge] for edge in edges)) for row in rows]
     sentences = {row.sentence_index: row.sentence for row in findings}
     numbers = {row["region"]: number for number, row in enumerate(rows, start=1)}
     sections = {row["section"]: row["text"] for row in study.rows("reports")}
@@ -139,7 +139,7 @@ def _sample(study: StudyReader, tagger: Tagger) -> FilmSample:
         impression=sections.get("impression"),
         regions=tuple(
             RegionSentences(entries[name].display, tuple(sentences[i] for i in indices), numbers.get(name))
-            for name, indices in sentences_by_region(findings).items()
+            for name, indices in said.items()
         ),
         tags=tuple(Tag(name, states[state]) for name, state in tags if state in states),
         facts=(

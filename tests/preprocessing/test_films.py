@@ -121,3 +121,14 @@ def test_scans_and_films_do_not_mix(cohort: Path, config: PreprocessConfig, tmp_
     table = pl.read_csv(cohort, infer_schema=False).with_columns(modality=pl.lit("ct"))
     table.write_csv(cohort)
     assert preprocess_cohort(read_cohort(cohort), tmp_path / "store", config).reasons["not_a_film"] == 4
+
+
+def test_pages_of_a_film_store(cohort: Path, config: PreprocessConfig, tmp_path: Path) -> None:
+    preprocess_cohort(read_cohort(cohort), tmp_path / "store", config)
+    quality = (tmp_path / "store" / "quality.html").read_text()
+    assert "View lateral" in quality
+    assert "not_an_image" in quality
+    films = (tmp_path / "store" / "films.html").read_text()
+    assert "No acute disease." in films
+    assert "cardiomegaly: present" in films or "pleural effusion: absent" in films
+    assert films.count("data:image/png") >= 1
