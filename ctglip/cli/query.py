@@ -19,6 +19,9 @@ def query(
         list[str] | None, typer.Option(help='A question, e.g. "liver: fatty liver" or "gallstones?".')
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Ask for every abnormality of every organ.")] = False,
+    maps: Annotated[
+        Path | None, typer.Option(help="Folder for a heat map of each answer, NIfTI on the scan's own grid.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the answers as JSON.")] = False,
 ) -> None:
     """Answer questions about one scan."""
@@ -28,6 +31,14 @@ def query(
 
     if not ask and not everything:
         raise CTGLIPError("There is no question.", fix='Add --ask "liver: fatty liver" or --all.')
-    answers = load_model(run).query(scan, list(ask or ()), masks=masks, everything=everything)
+    model = load_model(run)
+    answers = model.query(scan, list(ask or ()), masks=masks, everything=everything)
     page = write_answers(answers, out)
-    result(answers.to_json(), as_json, "\n".join([*answer_lines(answers), f"The page is in {page}."]))
+    lines = [*answer_lines(answers), f"The page is in {page}."]
+    written: list[str] = []
+    if maps is not None:
+        from ctglip.inference.maps import write_maps
+
+        written = [str(path) for path in write_maps(model, answers, maps)]
+        lines.append(f"{len(written)} maps are in {maps}.")
+    result({**answers.to_json(), **({"maps": written} if maps is not None else {})}, as_json, "\n".join(lines))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,10 @@ import numpy as np
 from jaxtyping import Float
 
 from ctglip.data.cache import CropCache, Place, stacked
-from ctglip.data.crops import CropSettings, cut_crop
+from ctglip.data.crops import CropSettings, OrganCrop, cut_crop
 from ctglip.errors import MaskError, ModelError
 from ctglip.inference.encoding import encode_crops
+from ctglip.inference.heatmap import HeatMap, crop_affine, heat_map
 from ctglip.inference.questions import Question, parse_question
 from ctglip.inference.scoring import Pair, Scorer
 from ctglip.models.release import Release
@@ -80,6 +81,8 @@ class ScanAnswers:
         answers: in the order asked.
         standardized: the scan as the model saw it.
         displays: display names of the organs and abnormalities that occur.
+        grid: shape and affine of the scan as it was read (RAS+).
+        source: the scan's file or folder, where it came from one.
     """
 
     scan: str
@@ -87,6 +90,8 @@ class ScanAnswers:
     answers: tuple[Answer, ...]
     standardized: Standardized
     displays: dict[str, str] = field(default_factory=dict)
+    grid: tuple[tuple[int, ...], np.ndarray] | None = None
+    source: Path | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain data: answers, organs found, quality checks."""
@@ -97,6 +102,15 @@ class ScanAnswers:
             "organs": [asdict(row) for row in self.standardized.rows],
             "checks": [asdict(check) for check in self.standardized.checks],
         }
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """One organ's abnormalities with their differences of similarities, and the sentences nearest to it."""
+
+    names: list[str]
+    differences: Float[np.ndarray, " n"]
+    similar: tuple[SimilarSentence, ...]
 
 
 class Pipeline:
@@ -129,7 +143,8 @@ class Pipeline:
             scan: NIfTI or NRRD file, folder of DICOM slices, or a scan in memory.
             questions: in words, see ``inference.questions``.
             masks: organ masks of the scan; made by TotalSegmentator where there are none.
-            everything: ask, after the questions, for all that the model has learned.
+            everything: ask, after the questions, for every abnormality of the dictionary of every organ that the model
+                was trained on (``Answer.seen`` says whether it has seen that abnormality there).
 
         Raises:
             VocabularyError: a question that is not understood (before the scan is read).
@@ -139,20 +154,63 @@ class Pipeline:
         asked = [parse_question(text, self.dictionaries, self.trained) for text in questions]
         pairs = [entry for question in asked for entry in self._pairs(question)]
         if everything:
-            pairs += [("", (organ, name)) for organ, names in self.trained.items() for name in names]
+            pairs += [("", pair) for pair in self.screened()]
         if not pairs:
             raise ModelError("There is no question.", code="no_question", fix='Ask for example "gallstones?".')
-        standardized, origin = self.standardize(scan, masks)
+        read, checks = (scan, ()) if isinstance(scan, Scan) else read_scan(Path(scan), self.recipe)
+        standardized, origin = self._standardized(read, checks, masks)
         answers = self._answers(pairs, standardized)
-        name = "scan in memory" if isinstance(scan, Scan) else Path(scan).name
-        return ScanAnswers(name, origin, tuple(answers), standardized, self._displays(answers, standardized))
+        return ScanAnswers(
+            scan="scan in memory" if isinstance(scan, Scan) else Path(scan).name,
+            masks=origin,
+            answers=tuple(answers),
+            standardized=standardized,
+            displays=self._displays(answers, standardized),
+            grid=(read.hu.shape, read.affine),
+            source=None if isinstance(scan, Scan) else Path(scan),
+        )
+
+    def screened(self) -> list[Pair]:
+        """Every (organ, abnormality) of the dictionary, of the organs that the model was trained on."""
+        of_organ = self.dictionaries.abnormalities.of_organ
+        return [
+            (organ, name)
+            for organ, learned in self.trained.items()
+            for name in dict.fromkeys((*learned, *(entry.name for entry in of_organ(organ))))
+        ]
+
+    def heat_maps(self, answers: ScanAnswers) -> Iterator[HeatMap]:
+        """Where each answer comes from, one map at a time (``inference.heatmap``).
+
+        Args:
+            answers: as ``query`` gave them; answers without a probability have no map.
+
+        Raises:
+            ModelError: code ``no_maps``: the model reads whole scans.
+        """
+        rows = {row.organ: row for row in answers.standardized.rows}
+        pairs = dict.fromkeys((a.organ, a.abnormality) for a in answers.answers if a.probability is not None)
+        crops: dict[str, OrganCrop] = {}
+        for organ, name in pairs:
+            if organ not in crops:
+                crops = {organ: self._crops(answers.standardized, [rows[organ]])[0]}
+            crop, affine = crops[organ], answers.standardized.affine
+            axis = self.scorer.axes([(organ, name)])[0]
+            place = crop_affine(crop, rows[organ], affine)
+            query = self.release.organs.index(organ) if organ in self.release.organs else None
+            yield heat_map(self.release.model, crop, self.crops, axis, (organ, name), place, query)
 
     def standardize(
         self, scan: Path | str | Scan, masks: Path | str | LabelMap | None = None
     ) -> tuple[Standardized, str]:
         """The scan on the model's grid, by the recipe that the model was trained with; and where its masks are from."""
-        organs = self.dictionaries.organs
         read, checks = (scan, ()) if isinstance(scan, Scan) else read_scan(Path(scan), self.recipe)
+        return self._standardized(read, checks, masks)
+
+    def _standardized(
+        self, read: Scan, checks: tuple[QualityCheck, ...], masks: Path | str | LabelMap | None
+    ) -> tuple[Standardized, str]:
+        organs = self.dictionaries.organs
         more: tuple[QualityCheck, ...] = ()
         if masks is None:
             labels, origin = self._segmented(read), "TotalSegmentator"
@@ -168,15 +226,17 @@ class Pipeline:
 
     def cut(self, standardized: Standardized, rows: Sequence[OrganRow]) -> CropCache:
         """The crops of some organs: the same voxels as training would cut from the store."""
+        return stacked([Place("", row) for row in rows], self._crops(standardized, rows), self.crops)
+
+    def _crops(self, standardized: Standardized, rows: Sequence[OrganRow]) -> list[OrganCrop]:
         organs = self.dictionaries.organs
         assert standardized.organs is not None
-        crops = [
+        return [
             cut_crop(
                 standardized.image, standardized.organs, standardized.affine, organs[r.organ], r, organs, self.crops
             )
             for r in rows
         ]
-        return stacked([Place("", row) for row in rows], crops, self.crops)
 
     def _segmented(self, scan: Scan) -> LabelMap:
         try:
@@ -204,21 +264,28 @@ class Pipeline:
         reasons = {organ: self._no_answer(organ, rows.get(organ), standardized) for organ in organs}
         whole = [organ for organ in organs if not reasons[organ]]
         cache = self.cut(standardized, [rows[organ] for organ in whole])
-        vectors = dict(zip(whole, encode_crops(self.release.model, cache, self.crops).diagnosis, strict=True))
+        found = encode_crops(self.release.model, cache, self.crops, organs=self.release.organs).diagnosis
+        read = {organ: self._read(organ, pairs, vector) for organ, vector in zip(whole, found, strict=True)}
         out = []
         for text, (organ, name) in pairs:
             question = text or f"{organ}: {name}"
-            if organ in vectors:
-                out.append(self._answer(question, organ, name, vectors[organ]))
+            if organ in read:
+                out.append(self._answer(question, organ, name, read[organ]))
             else:
                 out.append(Answer(question, organ, name, None, reason=reasons[organ]))
         return out
 
-    def _answer(self, question: str, organ: str, name: str, vector: Float[np.ndarray, " e"]) -> Answer:
+    def _read(self, organ: str, pairs: Sequence[tuple[str, Pair]], vector: Float[np.ndarray, " e"]) -> _Reading:
+        """All that is asked of one organ, and all that it was learned with, read off its vector at once."""
+        names = list(dict.fromkeys((*self.trained.get(organ, ()), *(name for _, (o, name) in pairs if o == organ))))
+        differences = self.scorer.differences(vector[None], [(organ, name) for name in names])[0]
+        return _Reading(names, differences, self._similar(organ, names, vector))
+
+    def _answer(self, question: str, organ: str, name: str, read: _Reading) -> Answer:
         learned = self.trained.get(organ, ())
-        ranked = list(dict.fromkeys((*learned, name)))
-        differences = self.scorer.differences(vector[None], [(organ, other) for other in ranked])[0]
-        own = differences[ranked.index(name)]
+        place = read.names.index(name)
+        ranked = [n for n, other in enumerate(read.names) if other in learned or n == place]
+        own = read.differences[place]
         calibration = self.scorer.calibration
         return Answer(
             question=question,
@@ -226,10 +293,10 @@ class Pipeline:
             abnormality=name,
             probability=float(calibration.probabilities(own)),
             calibrated=calibration.fitted_on is not None,
-            rank=1 + int((differences > own).sum()),
+            rank=1 + int((read.differences[ranked] > own).sum()),
             of=len(ranked),
             seen=name in learned,
-            similar=self._similar(organ, ranked, vector),
+            similar=read.similar,
         )
 
     def _similar(

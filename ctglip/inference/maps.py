@@ -1,0 +1,49 @@
+"""Heat maps as NIfTI files on the grid that the scan came on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation, ornt_transform
+
+from ctglip.files import atomic_path
+from ctglip.inference.heatmap import HeatMap
+from ctglip.inference.pipeline import Pipeline, ScanAnswers
+from ctglip.volume.resample import to_grid
+
+
+def write_maps(model: Pipeline, answers: ScanAnswers, folder: Path) -> Iterator[Path]:
+    """Write ``<organ>_<abnormality>.nii.gz`` for each answer, one map in memory at a time.
+
+    A map has the shape and affine of the scan's file (of the volume in RAS+ order, for DICOM and NRRD): 1 where most
+    is added to the answer, negative where it is taken away, 0 outside the organ.
+
+    Raises:
+        ModelError: code ``no_maps``: the model reads whole scans.
+    """
+    assert answers.grid is not None
+    for shown in model.heat_maps(answers):
+        path = folder / f"{shown.organ}_{shown.abnormality}.nii.gz"
+        image = _as_read(answers, shown)
+        with atomic_path(path) as temporary:
+            plain = temporary.with_name(temporary.name + ".nii.gz")
+            nib.save(image, plain)
+            plain.rename(temporary)
+        yield path
+
+
+def _as_read(answers: ScanAnswers, shown: HeatMap) -> nib.Nifti1Image:
+    assert answers.grid is not None
+    (x, y, z), affine = answers.grid
+    placed = to_grid(shown.values, shown.affine, (x, y, z), affine)
+    source = answers.source
+    if source is not None and source.name.endswith((".nii", ".nii.gz")):
+        original = nib.Nifti1Image.from_filename(source)
+        turn = ornt_transform(axcodes2ornt("RAS"), io_orientation(original.affine))
+        placed, affine = apply_orientation(placed, turn), original.affine
+    image = nib.Nifti1Image(np.asarray(placed, dtype=np.float32), affine)
+    image.header.set_xyzt_units("mm")
+    return image
