@@ -1,13 +1,26 @@
-"""``ctglip export``: a run's model as one folder for another machine."""
+"""``ctglip export``: a run's model as one folder for another machine, and its encoder for other programs."""
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ctglip.cli.console import result
+
+if TYPE_CHECKING:
+    from ctglip.models.release import Release
+
+
+class Also(StrEnum):
+    """What else is written."""
+
+    onnx = "onnx"
+    nnunet = "nnunet"
+    timm = "timm"
+    hub = "hub"
 
 
 def export(
@@ -16,6 +29,13 @@ def export(
     reference_text_encoder: Annotated[
         bool, typer.Option("--reference-text-encoder", help="Store the text encoder's name and hash, not its weights.")
     ] = False,
+    also: Annotated[
+        list[Also] | None,
+        typer.Option(
+            help="Beside it: onnx (encoder.onnx, checked), nnunet (a checkpoint for -pretrained_weights), timm (its "
+            "state dict), hub (a README for Hugging Face's hub). Repeatable."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Write the released form of a model: safetensors and JSON, with its dictionaries and recipe."""
@@ -24,11 +44,37 @@ def export(
 
     if out.exists() and not (out / "model.safetensors").is_file() and (out.is_file() or any(out.iterdir())):
         raise CTGLIPError(f"{out} exists and is no model folder; it is left alone.", fix="Name a new folder.")
-    save_release(out, load_release(run), reference_text_encoder=reference_text_encoder)
+    release = load_release(run)
+    save_release(out, release, reference_text_encoder=reference_text_encoder)
+    notes = [_also(wanted, release, out) for wanted in dict.fromkeys(also or ())]
     files = sorted(file for file in out.rglob("*") if file.is_file())
     size = sum(file.stat().st_size for file in files)
     result(
-        {"out": str(out), "files": [str(f.relative_to(out)) for f in files], "bytes": size},
+        {"out": str(out), "files": [str(f.relative_to(out)) for f in files], "bytes": size, "notes": notes},
         as_json,
-        f"{len(files)} files, {size / 1e6:.1f} MB in {out}.",
+        "\n".join([f"{len(files)} files, {size / 1e6:.1f} MB in {out}.", *notes]),
     )
+
+
+def _also(wanted: Also, release: Release, out: Path) -> str:
+    """Write one more form of the encoder; returns a line about it."""
+    encoder = release.model.encoder
+    if wanted is Also.onnx:
+        from ctglip.models.onnx import export_onnx, image_shape
+
+        worst = export_onnx(encoder, image_shape(release), out / "encoder.onnx")
+        return f"encoder.onnx agrees with PyTorch to {worst:.1g}."
+    if wanted is Also.nnunet:
+        from ctglip.models.exchange import save_nnunet
+
+        return f"{save_nnunet(encoder, out / 'nnunet_pretrained.pth').name} is for nnUNetv2_train -pretrained_weights."
+    if wanted is Also.timm:
+        from safetensors.torch import save_file
+
+        from ctglip.models.exchange import timm_state
+
+        save_file(timm_state(encoder), out / "timm.safetensors")
+        return "timm.safetensors loads into timm's model with strict=False."
+    from ctglip.models.hub import write_card
+
+    return f"{write_card(release, out).name} makes the folder ready for Hugging Face's hub."

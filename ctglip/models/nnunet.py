@@ -132,13 +132,18 @@ def _residual(settings: NNUNetSettings) -> NNUNetSettings:
 
 def _build(architecture: dict[str, Any], in_channels: int, axes: tuple[int, ...]) -> Any:
     """The encoder of the network that the plans describe, its kernels and strides turned to our axis order."""
+    return build_unet(architecture, in_channels, axes).encoder
+
+
+def build_unet(architecture: dict[str, Any], in_channels: int, axes: tuple[int, ...], classes: int = 2) -> Any:
+    """The whole network that the plans describe, its kernels and strides turned to another axis order."""
     arguments = dict(architecture["arch_kwargs"])
     for key in architecture["_kw_requires_import"]:
         arguments[key] = None if arguments[key] is None else _locate(str(arguments[key]), "torch.nn.")
     for key in _AXIS_KEYS:
         arguments[key] = [size if isinstance(size, int) else [size[axis] for axis in axes] for size in arguments[key]]
     network = _locate(str(architecture["network_class_name"]), _NETWORKS)
-    return network(input_channels=in_channels, num_classes=2, deep_supervision=False, **arguments).encoder
+    return network(input_channels=in_channels, num_classes=classes, deep_supervision=False, **arguments)
 
 
 def _locate(name: str, prefix: str) -> Any:

@@ -1,0 +1,74 @@
+"""A released model as Hugging Face's hub has it: ``from_pretrained``, ``save_pretrained``, ``push_to_hub``.
+
+The folder is the ``model/`` folder itself with a README, so ``ctglip.load_model`` reads a downloaded one too.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import ModelHubMixin, snapshot_download
+
+from ctglip.models.release import Release, load_release, save_release
+
+
+class HubModel(
+    ModelHubMixin,
+    library_name="ctglip",
+    tags=["ct", "radiology", "vision-language"],
+    repo_url="",
+    docs_url="",
+):
+    """A model that hubs can keep.
+
+    >>> HubModel(load_release(Path("run"))).push_to_hub("me/my-model")
+    >>> HubModel.from_pretrained("me/my-model").release
+
+    Args:
+        release: the model with everything around it.
+    """
+
+    def __init__(self, release: Release) -> None:
+        self.release = release
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        """Write the files of ``model/`` beside what is there."""
+        with tempfile.TemporaryDirectory() as scratch:
+            written = save_release(Path(scratch) / "model", self.release)
+            shutil.copytree(written, save_directory, dirs_exist_ok=True)
+
+    @classmethod
+    def _from_pretrained(
+        cls,
+        *,
+        model_id: str,
+        revision: str | None,
+        cache_dir: str | Path | None,
+        force_download: bool,
+        local_files_only: bool,
+        token: str | bool | None,
+        **_: Any,
+    ) -> HubModel:
+        """From a folder, or from the hub's copy.
+
+        Raises:
+            ModelError: the folder is not a model.
+        """
+        folder = Path(model_id)
+        if not folder.is_dir():
+            folder = Path(
+                snapshot_download(
+                    model_id, revision=revision, cache_dir=cache_dir, force_download=force_download,
+                    local_files_only=local_files_only, token=token,
+                )
+            )  # fmt: skip
+        return cls(load_release(folder))
+
+
+def write_card(release: Release, folder: Path) -> Path:
+    """A README with the tags that the hub reads; fill in what the model was trained on."""
+    HubModel(release).generate_model_card().save(folder / "README.md")
+    return folder / "README.md"
