@@ -1,0 +1,78 @@
+"""The shipped recipes fit together, and each has a twin that a small machine can run."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from ctglip_preprocessing.driver import preprocess_cohort
+from ctglip_preprocessing.settings import PreprocessConfig
+
+from ctglip.cohort import read_cohort
+from ctglip.config import load_settings
+from ctglip.models.encoders import build_encoder
+from ctglip.models.release import load_release
+from ctglip.resources import resource
+from ctglip.simulation.cohort import simulate_cohort
+from ctglip.simulation.study import SimulationSettings
+from ctglip.store.tables import Store
+from ctglip.training.assembly import model_settings
+from ctglip.training.launch import pretrain
+from ctglip.training.recipe import PretrainConfig
+from ctglip.training.registry import SINGLE, parts_of
+from ctglip.training.tracking import read_metrics
+from ctglip.volume.recipe import VolumeRecipe
+
+RECIPES = sorted(path.stem for path in resource("configs").glob("pretrain/*.yaml"))
+BOTH = [f"pretrain/{name}" for name in RECIPES] + [f"demo/pretrain_{name}" for name in RECIPES]
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_what_the_encoder_sees_suits_it(name):
+    config = load_settings(PretrainConfig, name)
+    settings = model_settings(config, 384, 100)
+    with torch.device("meta"):
+        encoder = build_encoder(settings.encoder, settings.in_channels)
+    feeds = {SINGLE[part.name].feed for part in parts_of(config.objective).values()}
+    grids = [config.data.crops.grid] if settings.grounding == "crop" else []
+    grids += [config.scans.input.grid] if settings.grounding != "crop" or "pairs" in feeds else []
+    for grid in grids:
+        assert not any(side % step for side, step in zip(grid, encoder.strides[-1], strict=True))
+    assert all(-len(encoder.level_channels) <= level < len(encoder.level_channels) for level in settings.pool_levels)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_twin_is_the_same_method(name):
+    large, small = (load_settings(PretrainConfig, at) for at in (f"pretrain/{name}", f"demo/pretrain_{name}"))
+    assert large.model.grounding == small.model.grounding
+    assert large.scans.text == small.scans.text
+    parts = [[(key, part.name, part.negatives) for key, part in parts_of(c.objective).items()] for c in (large, small)]
+    assert parts[0] == parts[1]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """Twenty simulated patients at 7 mm."""
+    folder = tmp_path_factory.mktemp("recipes")
+    simulate_cohort(folder / "cohort", 20, seed=3, settings=SimulationSettings(bodies=1, contrast=0, spacing_mm=7))
+    config = PreprocessConfig(volume=VolumeRecipe(spacing_mm=(7.0, 7.0, 7.0)))
+    preprocess_cohort(read_cohort(folder / "cohort" / "cohort.csv"), folder / "store", config)
+    return Store.open(folder / "store")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_twin_trains_and_its_model_can_be_read(store, word_bert, tmp_path, name):
+    steps = ["loop.steps=2", "loop.log_every=1", "loop.threads=1", "sampling.batch=12", "scans.batch=2"]
+    config = load_settings(
+        PretrainConfig, f"demo/pretrain_{name}", [*steps, f"text.name={word_bert}", "text.max_length=60"]
+    )
+    folder = pretrain(store.path, tmp_path / "run", config)
+    release = load_release(folder)
+    assert release.provenance["trained"]
+    assert all(torch.isfinite(value).all() for value in release.model.state_dict().values())
+    lines = read_metrics(Path(tmp_path / "run"))
+    assert math.isfinite(lines[0]["loss"])
+    assert 0 <= lines[-1]["val_macro_auroc"] <= 1
