@@ -50,8 +50,11 @@ def read_film_masks(
         labels, checks = _lungs(picture > picture.max() / 2, organs)
     else:
         labels, checks = _numbered(picture, recipe.label_map, organs), ()
+    if (rows, columns) == shape:
+        return labels, checks
     picks = [((np.arange(n) + 0.5) * m / n).astype(int) for n, m in zip(shape, labels.shape, strict=True)]
-    return labels[np.ix_(*picks)], checks
+    message = f"The mask has {rows} x {columns} pixels, the film {shape[0]} x {shape[1]}; it was scaled to it."
+    return labels[np.ix_(*picks)], (*checks, QualityCheck("mask_scaled", "warning", message, shape[0] / rows))
 
 
 def _numbered(picture: np.ndarray, names: dict[int, str], organs: OrganDictionary) -> np.ndarray:
