@@ -31,9 +31,8 @@ def test_an_upload_is_the_whole_model(release, tmp_path: Path, monkeypatch: pyte
         repo_id = "me/model"
 
     monkeypatch.setattr(HfApi, "create_repo", lambda self, **_: Repo())
-    monkeypatch.setattr(
-        HfApi, "upload_folder", lambda self, folder_path, **_: shutil.copytree(folder_path, tmp_path / "up")
-    )
+    up = tmp_path / "up"
+    monkeypatch.setattr(HfApi, "upload_folder", lambda self, folder_path, **_: shutil.copytree(folder_path, up))
     HubModel(release).push_to_hub("me/model")
     torch.testing.assert_close(answer(load_release(up)), answer(release), atol=1e-6, rtol=0)
 
