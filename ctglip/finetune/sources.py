@@ -159,7 +159,7 @@ def kept_source(
     """Raw features of all organs that are asked about, from the feature cache where they are there."""
     organs = wanted_organs(studies.tasks)
     device = next(release.model.parameters()).device
-    if release.scans is not None:
+    if not release.reads_crops:
         return _kept_scans(scan_source(store, release, studies, config), release, config.fit.batch, progress)
     found = organ_features_of(
         store, release, studies.study_ids, organs, batch=config.fit.encode, threads=config.fit.threads,
@@ -232,5 +232,5 @@ def live_source(
     store: Store, release: Release, studies: Studies, config: FinetuneConfig, progress: Progress | None = None
 ) -> Crops | Scans:
     """What a model that is trained reads: crops, or whole scans."""
-    make = crop_source if release.scans is None else scan_source
+    make = crop_source if release.reads_crops else scan_source
     return make(store, release, studies, config, progress)

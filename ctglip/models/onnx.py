@@ -34,7 +34,7 @@ class _Outputs(nn.Module):
 
 def image_shape(release: Release) -> tuple[int, ...]:
     """Channels and sides of what a released model's encoder sees."""
-    grid = (release.scans or release.crops)["grid"]
+    grid = (release.crops if release.reads_crops else release.scans or {})["grid"]
     return (release.model.settings.in_channels, *(int(side) for side in grid))
 
 

@@ -34,7 +34,8 @@ class Release:
         organs: the organs of the anatomy prompts, in the order of ``organ_id``.
         recipe: the volume recipe as plain data.
         crops: the crop settings as plain data.
-        scans: the scan settings as plain data; None for a model that reads crops alone.
+        scans: the scan settings as plain data; None for a model that reads crops alone (one that reads organs from
+            crops and looks at whole scans besides has both; see ``reads_crops``).
         organ_dictionary, abnormality_dictionary: folders with the YAML files (copied on saving).
         text_settings: which text encoder.
         text_hash: its hash: embeddings made by another encoder are refused.
@@ -59,6 +60,11 @@ class Release:
     text_encoder: TextEncoder | None = None
     folder: Path | None = None
     scans: dict[str, Any] | None = None
+
+    @property
+    def reads_crops(self) -> bool:
+        """Organs are read from crops, not in whole scans."""
+        return self.model.settings.grounding == "crop"
 
     def embed(self, texts: Sequence[str]) -> Float[Tensor, "n t"]:
         """Raw text embeddings: stored prompts as they are, the rest through the text encoder.
