@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
+import signal
 import time
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,13 +21,15 @@ Batches = Callable[[int], Any]
 """The batch of a step, on the CPU: a function of the step alone, whatever was asked for before."""
 AHEAD = 2
 """Batches that a worker process makes ahead of the one that is waited for."""
+_DIE_WITH_PARENT = 1  # prctl's PR_SET_PDEATHSIG
 
 
 def prefetched(batches: Batches, start: int, stop: int, workers: int = 0) -> Generator[tuple[Any, float], None, None]:
     """The batches of the steps ``start .. stop - 1`` in order, each with the seconds that it was waited for.
 
     They are the same for any number of workers. Workers are forks of this process: what ``batches`` holds in memory
-    is shared with them, what they change of it is not seen here. They end when the iterator is closed, and when this
+    is shared with them, what they change of it is not seen here, and libraries with threads of their own (polars) must
+    not be called in it. They end when the iterator is closed, and when this
     process ends in whatever way; signals that are sent to the whole group of processes are this process's business.
 
     Args:
@@ -58,7 +63,7 @@ def _from_processes(batches: Batches, start: int, stop: int, workers: int) -> Ge
         sampler=range(start, stop),
         num_workers=workers,
         collate_fn=_as_it_is,
-        worker_init_fn=_in_its_own_group,
+        worker_init_fn=_tied_to_the_parent,
         prefetch_factor=AHEAD,
         multiprocessing_context="fork",
         generator=torch.Generator(),  # its own, so that torch's global one is where it would be without workers
@@ -112,6 +117,8 @@ def _as_it_is(batch: Any) -> Any:
     return batch
 
 
-def _in_its_own_group(_: int) -> None:
-    """Signals to the group (Ctrl-C) are the parent's to answer; it ends the workers itself."""
+def _tied_to_the_parent(_: int) -> None:
+    """Ends when the parent does, in whatever state; signals to the group (Ctrl-C) are the parent's to answer."""
     os.setpgrp()
+    with contextlib.suppress(OSError, AttributeError):  # Linux alone has it; elsewhere a worker looks now and then
+        ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)

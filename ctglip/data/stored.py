@@ -12,7 +12,6 @@ import os
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -124,18 +123,11 @@ class CropFiles:
         key = value_hash([VERSION, list(settings.grid), store.info.recipe_hash, grounding])
         self.folder = folder / key
         self.settings = settings
-        self._store = store
         self._writable = True
-
-    @cached_property
-    def _slots(self) -> dict[tuple[str, str], int]:
-        """(study, organ) to the number of its slot in the study's file."""
-        table = self._store.table("organs").select("study_id", "organ", pl.int_range(pl.len()).over("study_id"))
-        return {(study_id, organ): slot for study_id, organ, slot in table.iter_rows()}
-
-    @cached_property
-    def _sources(self) -> dict[str, str]:
-        return dict(self._store.table("studies").select("study_id", "source_checksum").iter_rows())
+        # read now: polars' threads do not survive the fork of a worker process
+        organ_rows = store.table("organs").select("study_id", "organ", pl.int_range(pl.len()).over("study_id"))
+        self._slots = {(study_id, organ): slot for study_id, organ, slot in organ_rows.iter_rows()}
+        self._sources = dict(store.table("studies").select("study_id", "source_checksum").iter_rows())
 
     def path(self, study_id: str) -> Path:
         """The file of a study as it is now: a study made from another source has another one."""

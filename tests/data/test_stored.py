@@ -1,0 +1,261 @@
+"""Crops are the same wherever they are kept; what lies on disk is a crop or nothing; damaged studies are counted."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ctglip.config import validate
+from ctglip.data.cache import CropCache, cut_places, places_of
+from ctglip.data.crops import CropSettings
+from ctglip.data.loading import prefetched
+from ctglip.data.organs import DataSettings, OrganDataset, OrganSample
+from ctglip.data.sampling import BalancedSampler, SamplingSettings
+from ctglip.data.stored import CacheSettings, CropFiles, StoredCrops, open_crops, resolve, slot_bytes
+from ctglip.errors import StoreError
+from ctglip.store.study import StudyReader
+from ctglip.store.tables import Store
+from ctglip.vocabulary.abnormalities import load_abnormalities
+from ctglip.vocabulary.organs import load_organs
+
+ORGANS = load_organs()
+SETTINGS = CropSettings(grid=(12, 12, 12))
+
+NAMES = ["liver", "spleen", "kidney_left", "kidneys"]
+
+
+def places(store: Store) -> list[Any]:
+    return places_of(store, store.study_ids, NAMES, SETTINGS)
+
+
+def same(a: CropCache, b: CropCache) -> bool:
+    arrays = ("hu", "mask", "size", "median_hu")
+    return a.places == b.places and all(np.array_equal(getattr(a, n), getattr(b, n)) for n in arrays)
+
+
+def test_crops_are_the_same_from_memory_store_and_disk(tiny_store: Store, tmp_path: Path) -> None:
+    wanted = places(tiny_store)
+    memory = cut_places(tiny_store, wanted, SETTINGS, ORGANS)
+    files = CropFiles(tmp_path, tiny_store, SETTINGS, ORGANS)
+    rows = np.random.default_rng(0).permutation(len(wanted))
+    assert len(rows) >= 60
+    for crops in (
+        StoredCrops(tiny_store, wanted, SETTINGS, ORGANS),
+        StoredCrops(tiny_store, wanted, SETTINGS, ORGANS, files),
+        StoredCrops(tiny_store, wanted, SETTINGS, ORGANS, files),
+    ):
+        assert same(crops.take(rows), memory.take(rows))
+
+
+def test_the_second_time_the_disk_answers_alone(
+    tiny_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = places(tiny_store)
+    before = StoredCrops(tiny_store, wanted, SETTINGS, ORGANS, CropFiles(tmp_path, tiny_store, SETTINGS, ORGANS))
+    first = before.take([3, 0, 5])
+    monkeypatch.setattr(StudyReader, "image", lambda *_: pytest.fail("the study was read again"))
+    after = StoredCrops(tiny_store, wanted, SETTINGS, ORGANS, CropFiles(tmp_path, tiny_store, SETTINGS, ORGANS))
+    assert same(after.take([3, 0, 5]), first)
+
+
+def test_only_the_chunks_of_the_crop_are_read(tiny_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    boxes: list[Any] = []
+    plain = StudyReader.image
+
+    def noted(self: StudyReader, box: Any = None) -> np.ndarray:
+        boxes.append(box)
+        return plain(self, box)
+
+    monkeypatch.setattr(StudyReader, "image", noted)
+    StoredCrops(tiny_store, places(tiny_store), SETTINGS, ORGANS).take([1])
+    (x0, x1, y0, y1, z0, z1) = boxes[0]
+    assert (x1 - x0) * (y1 - y0) * (z1 - z0) < 20**3 / 2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda data: data[:-100],
+        lambda data: data[:-900] + b"\x00" * 900,
+        lambda data: data[:-500] + bytes([data[-500] ^ 1]) + data[-499:],
+        lambda data: b"",
+    ],
+    ids=["cut off", "zeros after a crash", "one bit", "empty"],
+)
+def test_what_a_crash_leaves_behind_is_cut_again(
+    tiny_store: Store, tmp_path: Path, change: Callable[[bytes], bytes]
+) -> None:
+    wanted = places(tiny_store)
+    files = CropFiles(tmp_path, tiny_store, SETTINGS, ORGANS)
+    first = StoredCrops(tiny_store, wanted, SETTINGS, ORGANS, files).take([0])
+    path = files.path(wanted[0].study_id)
+    whole = path.read_bytes()
+    path.write_bytes(change(whole))
+    assert files.read(wanted[0]) is None
+    assert same(StoredCrops(tiny_store, wanted, SETTINGS, ORGANS, files).take([0]), first)
+    assert path.read_bytes()[-slot_bytes(SETTINGS) :] == whole[-slot_bytes(SETTINGS) :]
+
+
+def test_other_settings_recipes_and_sources_have_other_files(tiny_store: Store, tmp_path: Path) -> None:
+    def path(store: Store, **settings: Any) -> Path:
+        return CropFiles(tmp_path, store, SETTINGS.model_copy(update=settings), ORGANS).path("s000")
+
+    here = path(tiny_store)
+    assert path(tiny_store, windows_hu=((-100.0, 300.0),)) == here
+    assert path(tiny_store, grid=(8, 8, 8)).parent != here.parent
+    other = Store(tiny_store.path, tiny_store.info.model_copy(update={"recipe_hash": "other"}))
+    assert path(other).parent != here.parent
+    files = CropFiles(tmp_path, tiny_store, SETTINGS, ORGANS)
+    files.__dict__["_sources"] = {"s000": "another scan"}
+    assert files.path("s000").parent == here.parent
+    assert files.path("s000").name != here.name
+
+
+def test_a_box_that_moved_is_not_taken_from_disk(tiny_store: Store, tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    place = places(tiny_store)[0]
+    files = CropFiles(tmp_path, tiny_store, SETTINGS, ORGANS)
+    StoredCrops(tiny_store, [place], SETTINGS, ORGANS, files).take([0])
+    assert files.read(place) is not None
+    x0, *rest = place.row.box
+    assert files.read(replace(place, row=replace(place.row, box=(x0 + 1, *rest)))) is None
+
+
+def test_a_disk_that_cannot_be_written_is_done_without(tiny_store: Store, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    files = CropFiles(tmp_path / "file", tiny_store, SETTINGS, ORGANS)
+    wanted = places(tiny_store)
+    found = StoredCrops(tiny_store, wanted, SETTINGS, ORGANS, files).take([0, 1])
+    assert same(found, StoredCrops(tiny_store, wanted, SETTINGS, ORGANS).take([0, 1]))
+
+
+def test_auto_takes_memory_then_disk_then_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    size = slot_bytes(SETTINGS)
+    small = CacheSettings(memory_gb=10 * size / 1e9)
+    assert resolve(small, 10, SETTINGS, tmp_path) == "memory"
+    assert resolve(small, 11, SETTINGS, tmp_path / "new" / "folder") == "disk"
+    monkeypatch.setattr("ctglip.data.stored.free_bytes", lambda _: 20 * size)
+    assert resolve(small, 11, SETTINGS, tmp_path) == "none"
+    assert resolve(CacheSettings(keep="memory"), 10**9, SETTINGS, tmp_path) == "memory"
+
+
+def test_auto_keeps_a_small_cohort_in_memory(tiny_store: Store) -> None:
+    crops = open_crops(tiny_store, places(tiny_store), SETTINGS, ORGANS, CacheSettings())
+    assert isinstance(crops, CropCache)
+
+
+# ---- batches
+
+
+def dataset(store: Store, folder: Path, keep: str, max_damaged: float = 0.05, **augment: Any) -> OrganDataset:
+    tree = {
+        "organs": NAMES[:3],
+        "crops": {"grid": [12, 12, 12]},
+        "cache": {"keep": keep, "folder": str(folder), "max_damaged": max_damaged},
+        "augment": augment,
+    }
+    return OrganDataset(store, "train", ORGANS, load_abnormalities(), validate(DataSettings, tree, "test"))
+
+
+def batches(data: OrganDataset) -> Callable[[int], list[OrganSample]]:
+    sampler = BalancedSampler(data.sayings, SamplingSettings(batch=9, organs=3), seed=1)
+
+    def batch(step: int) -> list[OrganSample]:
+        rng = sampler.rng(step)
+        return data.samples(sampler.rows(rng), rng)
+
+    return batch
+
+
+def equal(a: list[OrganSample], b: list[OrganSample]) -> bool:
+    def key(one: OrganSample) -> list[Any]:
+        arrays = (one.image, one.mask, one.size, one.negative_ids)
+        return [*(v.tobytes() for v in arrays), one.organ_id, one.text_id, one.text_key, one.study_index, one.change]
+
+    return [key(one) for one in a] == [key(one) for one in b]
+
+
+@pytest.mark.parametrize("keep", ["memory", "disk", "none"])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_are_the_same_however_crops_are_kept_and_whoever_makes_them(
+    tiny_store: Store, tmp_path: Path, keep: str, workers: int
+) -> None:
+    plain = batches(dataset(tiny_store, tmp_path / "plain", "memory", zoom=0.1, gain=0.01, noise_hu=3.0))
+    other = batches(dataset(tiny_store, tmp_path / "other", keep, zoom=0.1, gain=0.01, noise_hu=3.0))
+    for _ in range(2):  # on disk, the second time they are read from there
+        for step, (batch, _) in enumerate(prefetched(other, 0, 4, workers)):
+            assert equal(batch, plain(step))
+
+
+def damage(store: Store, study_id: str) -> None:
+    folder = store.path / "studies" / f"{study_id}.zarr" / "image"
+    shard = max((path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+    shard.write_bytes(shard.read_bytes()[:7])
+
+
+def train_studies(store: Store) -> list[str]:
+    return store.table("splits").filter(split="train")["study_id"].sort().to_list()
+
+
+@pytest.mark.parametrize("keep", ["memory", "disk", "none"])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_damaged_study_is_skipped_counted_and_named(
+    own_store: Store, tmp_path: Path, keep: str, workers: int
+) -> None:
+    broken = train_studies(own_store)[:2]
+    damage(own_store, broken[0])
+    shutil.rmtree(own_store.path / "studies" / f"{broken[1]}.zarr")
+    data = dataset(own_store, tmp_path, keep, max_damaged=0.5)
+    named = {name: number for number, name in enumerate(train_studies(own_store))}
+    found = [batch for batch, _ in prefetched(batches(data), 0, 6, workers)]
+    again = [batches(data)(step) for step in range(6)]
+    assert all(equal(a, b) for a, b in zip(found, again, strict=True))
+    for batch in found:
+        assert len({one.row for one in batch}) == len(batch) == 9
+        assert not {one.study_index for one in batch} & {named[name] for name in broken}
+        assert sorted(one.organ_id for one in batch) == sorted([one.organ_id for one in batch[::3]] * 3)
+    failures = {failure.study_id: failure for failure in data.cache.failures}
+    assert set(failures) == set(broken)
+    assert failures[broken[0]].code == "damaged_study"
+    assert failures[broken[1]].code == "no_study"
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_too_many_damaged_studies_end_the_run_on_the_way(own_store: Store, tmp_path: Path, workers: int) -> None:
+    data = dataset(own_store, tmp_path, "none", max_damaged=0.2)
+    coming = prefetched(batches(data), 0, 200, workers)
+    next(coming)
+    broken = train_studies(own_store)[:4]
+    for study_id in broken:
+        damage(own_store, study_id)
+    with pytest.raises(StoreError, match=r"of 12 studies cannot be read") as error:
+        list(coming)
+    assert error.value.code == "damaged_store"
+    assert any(study_id in error.value.message for study_id in broken)
+
+
+def test_too_many_damaged_studies_end_the_run_at_once_in_memory(own_store: Store, tmp_path: Path) -> None:
+    for study_id in train_studies(own_store)[:4]:
+        damage(own_store, study_id)
+    with pytest.raises(StoreError, match="4 of 12 studies cannot be read"):
+        dataset(own_store, tmp_path, "memory", max_damaged=0.2)
+
+
+def test_ranks_share_a_batch_that_does_not_depend_on_their_number(tiny_store: Store, tmp_path: Path) -> None:
+    data = dataset(tiny_store, tmp_path, "memory", noise_hu=2.0)
+    sampler = BalancedSampler(data.sayings, SamplingSettings(batch=9, organs=3), seed=1)
+
+    def batch(rank: int, world: int) -> list[OrganSample]:
+        rng = sampler.rng(5)
+        return data.samples(sampler.rows(rng), rng, rank, world)
+
+    whole = batch(0, 1)
+    for world in (2, 4):
+        for rank in range(world):
+            assert equal(batch(rank, world), whole[rank::world])
