@@ -139,25 +139,54 @@ def extend(store: Store, added: Iterable[str], keep: Collection[str] | None = No
     """
     added = sorted(set(added))
     fresh = _collect(store, added, None)
-    merged: dict[str, pl.DataFrame] = {}
-    for name in TABLES:
+    kept = None if keep is None else list(keep)
+
+    def merged(name: str) -> pl.DataFrame:
         old = store.table(name).filter(~pl.col("study_id").is_in(added))
-        if keep is not None:
-            old = old.filter(pl.col("study_id").is_in(list(keep)))
-        merged[name] = pl.concat([old, fresh[name]], how="diagonal")
-    write_tables(store, merged)
+        if kept is not None:
+            old = old.filter(pl.col("study_id").is_in(kept))
+        return pl.concat([old, fresh[name]], how="diagonal")
+
+    _write_each(store, TABLES, merged)
 
 
 def _collect(store: Store, chosen: list[str], progress: Progress | None) -> dict[str, pl.DataFrame]:
-    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in TABLES}
+    gathered = Gathered()
     for done, study_id in enumerate(chosen, start=1):
         study = _current(store, study_id)
         if study is not None:
-            for name, lines in rows.items():
-                lines.extend(study.rows(name))
+            gathered.add(study)
         if progress is not None:
             progress(done, len(chosen))
-    return {name: frame(name, lines) for name, lines in rows.items()}
+    return gathered.tables()
+
+
+class Gathered:
+    """The rows of many studies. They are made into tables a thousand studies at a time: as Python values they take
+    several times the room."""
+
+    def __init__(self) -> None:
+        self._rows: dict[str, list[dict[str, Any]]] = {name: [] for name in TABLES}
+        self._frames: dict[str, list[pl.DataFrame]] = {name: [frame(name, [])] for name in TABLES}
+        self._studies = 0
+
+    def add(self, study: StudyReader) -> None:
+        """Take a study's rows of every table."""
+        for name, lines in self._rows.items():
+            lines.extend(study.rows(name))
+        self._studies += 1
+        if self._studies % 1000 == 0:
+            self._flush()
+
+    def _flush(self) -> None:
+        for name, lines in self._rows.items():
+            self._frames[name].append(frame(name, lines))
+            lines.clear()
+
+    def tables(self) -> dict[str, pl.DataFrame]:
+        """All rows so far, in the order in which they came."""
+        self._flush()
+        return {name: pl.concat(frames, how="diagonal") for name, frames in self._frames.items()}
 
 
 def _current(store: Store, study_id: str) -> StudyReader | None:
@@ -187,8 +216,14 @@ def sort_table(name: str, table: pl.DataFrame) -> pl.DataFrame:
 
 def write_tables(store: Store, tables: dict[str, pl.DataFrame]) -> None:
     """Write tables by rename, sorted."""
-    for name, table in tables.items():
-        write_parquet(sort_table(name, table), table_path(store.path, name))
+    _write_each(store, tables, tables.__getitem__)
+
+
+def _write_each(store: Store, names: Iterable[str], table: Callable[[str], pl.DataFrame]) -> None:
+    """One table after the other, ``studies`` last: it tells which studies the tables hold, and a writer that dies
+    half-way must not have said so yet."""
+    for name in sorted(names, key="studies".__eq__):
+        write_parquet(sort_table(name, table(name)), table_path(store.path, name))
 
 
 def write_parquet(table: pl.DataFrame, path: Path) -> None:

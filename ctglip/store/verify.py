@@ -12,10 +12,10 @@ import polars as pl
 
 from ctglip.errors import StoreError
 from ctglip.files import remove
-from ctglip.store.format import JOURNAL, STUDIES, SUFFIX, TABLES, leftovers, study_ids, study_path
+from ctglip.store.format import JOURNAL, STUDIES, SUFFIX, leftovers, study_ids, study_path
 from ctglip.store.lock import exclusive
 from ctglip.store.study import StudyReader
-from ctglip.store.tables import Store, frame, sort_table, table_path, write_tables
+from ctglip.store.tables import Gathered, Store, sort_table, table_path, write_tables
 
 Progress = Callable[[int, int], None]
 
@@ -59,21 +59,19 @@ def verify(store: Store, repair: bool = False, progress: Progress | None = None)
 
 def _verify(store: Store, repair: bool, progress: Progress | None) -> list[Problem]:
     problems = _strays(store.path, repair)
-    rows: dict[str, list[dict[str, object]]] = {name: [] for name in TABLES}
+    gathered = Gathered()
     present = study_ids(store.path)
     for done, study_id in enumerate(present, start=1):
         found = _check_study(store, study_id)
         if not found:
-            study = StudyReader(study_path(store.path, study_id))
-            for name, lines in rows.items():
-                lines.extend(study.rows(name))
+            gathered.add(StudyReader(study_path(store.path, study_id)))
         elif repair:
             remove(study_path(store.path, study_id))
             found = [replace(problem, repaired=True) for problem in found]
         problems += found
         if progress is not None:
             progress(done, len(present))
-    tables = {name: sort_table(name, frame(name, lines)) for name, lines in rows.items()}
+    tables = {name: sort_table(name, table) for name, table in gathered.tables().items()}
     stale = [name for name, table in tables.items() if not _same(store.path, name, table)]
     if repair and stale:
         write_tables(store, tables)

@@ -16,7 +16,7 @@ from ctglip.errors import StoreError
 from ctglip.files import remove
 from ctglip.store.format import study_path
 from ctglip.store.lock import exclusive
-from ctglip.store.tables import Store
+from ctglip.store.tables import Store, write_parquet
 from ctglip.store.verify import verify
 from tests.preprocessing.conftest import REPORT, contents, write_scan, write_table
 
@@ -274,3 +274,35 @@ def test_a_study_that_is_not_what_it_claims_to_be_is_refused_or_kept(make_cohort
     checks = dict(Store.open(tmp_path / "store").table("studies").select("study_id", "checks").iter_rows())
     assert '"severity": "error"' in checks["00001"]
     assert '"severity": "error"' not in checks["00000"]
+
+
+class Died(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("written", range(7))
+def test_a_driver_that_dies_among_the_tables_is_made_up_for(
+    make_cohort, run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: int
+) -> None:
+    """Whichever tables were replaced when it died, the next run brings all of them up to date."""
+    table, rows = make_cohort(4)
+    write_table(table, rows[:2])
+    run()
+    write_table(table, rows)
+    left = written
+
+    def dying(*arguments) -> None:
+        nonlocal left
+        if left == 0:
+            raise Died
+        left -= 1
+        write_parquet(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("ctglip.store.tables.write_parquet", dying)
+        patch.setattr("ctglip.store.splits.write_parquet", dying)
+        with pytest.raises(Died):
+            run()
+    run()
+    assert verify(Store.open(tmp_path / "store")) == []
+    assert Store.open(tmp_path / "store").table("organs")["study_id"].n_unique() == 4

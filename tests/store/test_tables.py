@@ -9,9 +9,9 @@ import pytest
 from ctglip.errors import StoreError
 from ctglip.files import remove
 from ctglip.store.format import TABLES, study_path
-from ctglip.store.study import write_study
+from ctglip.store.study import StudyReader, write_study
 from ctglip.store.summary import summarize
-from ctglip.store.tables import Store, compact, create_store, extend, table_path
+from ctglip.store.tables import Gathered, Store, compact, create_store, extend, table_path
 
 
 def _bytes(store: Store) -> dict[str, str]:
@@ -89,3 +89,19 @@ def test_the_summary_counts(store: Store) -> None:
     assert (summary["studies"], summary["patients"], summary["with_masks"]) == (3, 2, 3)
     assert summary["unplaced_findings"] == 3
     assert summary["bytes"] > 3 * 26 * 19 * 15
+
+
+def test_rows_are_the_same_in_one_go_and_in_batches(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = _bytes(store)
+    flush, flushed = Gathered._flush, []
+    monkeypatch.setattr(Gathered, "_flush", lambda self: flushed.append(flush(self)))
+    add = Gathered.add
+
+    def add_and_flush(self: Gathered, study: StudyReader) -> None:
+        add(self, study)
+        self._flush()
+
+    monkeypatch.setattr(Gathered, "add", add_and_flush)
+    compact(store)
+    assert len(flushed) == 4
+    assert _bytes(store) == first
