@@ -21,6 +21,8 @@ AIR_HU = -1024
 def export_nifti(store: Store, study_id: str, out: Path, grid: Literal["stored", "original"] = "stored") -> list[Path]:
     """Write ``image.nii.gz``, ``organs.nii.gz`` (where there are masks) and ``organs.csv`` of a study.
 
+    A film becomes ``image.png`` (16 bits) and ``organs.png`` on the stored grid, and ``regions.csv``.
+
     Args:
         out: folder to write into.
         grid: the store's own, or that of the scan before it was standardised (in RAS+ order; air where the store has
@@ -33,6 +35,8 @@ def export_nifti(store: Store, study_id: str, out: Path, grid: Literal["stored",
         StoreError: ``no_study``, ``damaged_study``, or ``no_source_grid`` when the original grid is not known.
     """
     study = store.study(study_id)
+    if store.info.modality == "cxr":
+        return _export_film(study, out)
     files: list[Path] = []
     for name, array in (("image", study.image()), ("organs", study.organs())):
         if array is not None:
@@ -40,6 +44,19 @@ def export_nifti(store: Store, study_id: str, out: Path, grid: Literal["stored",
             files.append(_write_nifti(out / f"{name}.nii.gz", placed, affine))
     write_csv(frame("organs", study.rows("organs")), out / "organs.csv")
     return [*files, out / "organs.csv"]
+
+
+def _export_film(study: StudyReader, out: Path) -> list[Path]:
+    from PIL import Image
+
+    files: list[Path] = []
+    for name, array in (("image", study.image()), ("organs", study.organs())):
+        if array is not None:
+            with atomic_path(out / f"{name}.png") as temporary:
+                Image.fromarray(array).save(temporary, format="PNG")
+            files.append(out / f"{name}.png")
+    write_csv(frame("regions", study.rows("regions")), out / "regions.csv")
+    return [*files, out / "regions.csv"]
 
 
 def _on_source(study: StudyReader, array: np.ndarray, labels: bool) -> tuple[np.ndarray, np.ndarray]:
