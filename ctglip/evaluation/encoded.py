@@ -68,7 +68,7 @@ def encode_split(
 
     Args:
         table: the label table; None takes the store's findings.
-        controls: also encode the mask-only crops.
+        controls: also encode the mask-only crops, of a model that reads crops.
         progress: called with (organs encoded, organs).
 
     Raises:
@@ -102,7 +102,7 @@ def encode_split(
         mask_only=None,
         rank=effective_rank(seen.embeddings.diagnosis),
     )
-    if not controls:
+    if not controls or not release.reads_crops:
         return found
     masks = seen_as(store, release, found, MASK_ONLY, config, progress)
     return replace(found, mask_only=differences_of(scorer, masks, labels))

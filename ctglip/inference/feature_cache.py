@@ -24,9 +24,11 @@ from safetensors.numpy import save_file
 
 from ctglip.data.cache import MAX_FAILED_SHARE, CropCache, Place, cut_study, places_of, stacked
 from ctglip.data.crops import CropSettings, OrganCrop
+from ctglip.data.scans import ScanCut, ScanSettings, cut_scan
 from ctglip.errors import CTGLIPError, ModelError, StoreError
 from ctglip.files import atomic_path, value_hash
 from ctglip.inference.encoding import OrganEmbeddings, encode_crops, no_embeddings
+from ctglip.inference.scans import encode_scan, readable
 from ctglip.models.release import Release
 from ctglip.store.study import StudyReader
 from ctglip.store.tables import Store
@@ -161,6 +163,7 @@ def feature_key(release: Release, organs: OrganDictionary, view: View = PLAIN) -
             "model": release.model.settings.model_dump(mode="json"),
             "recipe": release.recipe,
             "crops": view.crops(CropSettings.model_validate(release.crops)).model_dump(mode="json"),
+            "scans": None if release.reads_crops else release.scans,
             "organs": organs.hash,
             "view": view.name,
         }
@@ -183,14 +186,14 @@ def check_recipe(store: Store, release: Release) -> None:
 
 @dataclass
 class _Work:
-    """One study on its way: what is known of it, what must be cut."""
+    """One study on its way: what is known of it, what must be cut (organs, or the scan)."""
 
     study_id: str
     source: str
     places: list[Place]
     entries: dict[str, _Entry]
     missing: list[Place] = field(default_factory=list)
-    crops: list[OrganCrop] | Failure | None = None
+    crops: list[OrganCrop] | ScanCut | Failure | None = None
 
 
 def organ_features_of(
@@ -222,10 +225,15 @@ def organ_features_of(
         progress: called with (organs done, organs).
 
     Raises:
-        ModelError: the store was made by another recipe.
+        ModelError: the store was made by another recipe; a view other than ``PLAIN`` for a model of whole scans.
         StoreError: more than a twentieth of the studies cannot be read.
     """
     check_recipe(store, release)
+    crops = release.reads_crops
+    if not crops and view != PLAIN:
+        raise ModelError(
+            f"The view {view.name!r} changes crops of organs; this model reads organs in whole scans.", code="no_crops"
+        )
     dictionary = load_organs(release.organ_dictionary / "organs.yaml")
     settings = view.crops(CropSettings.model_validate(release.crops))
     names = organs if organs is not None else release.provenance.get("trained", release.organs)
@@ -241,7 +249,7 @@ def organ_features_of(
         work = _Work(study_id, source, by_study[study_id], cache.read(study_id, source))
         work.missing = [p for p in work.places if p.organ not in work.entries or work.entries[p.organ].row != _plain(p)]
         if work.missing:
-            work.crops = _cut(store, work, settings, dictionary, view)
+            work.crops = _cut(store, work, settings, dictionary, view) if crops else _cut_scan(store, work, release)
         return work
 
     kept: list[_Work] = []
@@ -250,7 +258,7 @@ def organ_features_of(
     for several in _batches(_ahead(prepare, list(by_study), threads), batch):
         good = [work for work in several if not isinstance(work.crops, Failure)]
         failures += [work.crops for work in several if isinstance(work.crops, Failure)]
-        encoded += _encode(release, good, settings, batch)
+        encoded += _encode(release, good, settings, batch) if crops else _encode_scans(release, good, dictionary)
         for work in good:
             if work.missing:
                 cache.write(work.study_id, work.source, work.entries)
@@ -270,6 +278,29 @@ def _cut(
         return view.cut(store.study(work.study_id), [place.row for place in work.missing], settings, organs)
     except (CTGLIPError, OSError, ValueError) as error:
         return Failure(work.study_id, "crops", getattr(error, "code", "unreadable"), str(error))
+
+
+def _cut_scan(store: Store, work: _Work, release: Release) -> ScanCut | Failure:
+    try:
+        study = store.study(work.study_id)
+        return cut_scan(study.image(), study.organs(), study.affine, ScanSettings.model_validate(release.scans))
+    except (CTGLIPError, OSError, ValueError) as error:
+        return Failure(work.study_id, "scans", getattr(error, "code", "unreadable"), str(error))
+
+
+def _encode_scans(release: Release, several: Sequence[_Work], organs: OrganDictionary) -> int:
+    """Encode the scans of some studies, each once; organs that cannot be read in them get vectors of NaN."""
+    settings = ScanSettings.model_validate(release.scans)
+    for work in several:
+        if isinstance(work.crops, ScanCut):
+            rows = [place.row for place in work.missing]
+            found = encode_scan(release.model, work.crops, rows, organs, release.organs, settings)
+            there = readable(work.crops, rows, release.model, organs)
+            for number, (place, seen) in enumerate(zip(work.missing, there, strict=True)):
+                vectors = {name: getattr(found, name)[number] for name in _PARTS}
+                vectors = vectors if seen else {name: np.full_like(v, np.nan) for name, v in vectors.items()}
+                work.entries[place.organ] = _Entry(_plain(place), vectors)
+    return sum(len(work.missing) for work in several)
 
 
 def _encode(release: Release, several: Sequence[_Work], settings: CropSettings, batch: int) -> int:
@@ -321,8 +352,10 @@ def _refuse_damage(failures: Sequence[Failure], studies: int) -> None:
 
 
 def _gathered(release: Release, works: Sequence[_Work], failures: Sequence[Failure], encoded: int) -> OrganFeatures:
-    places = tuple(place for work in works for place in work.places)
-    if not places:
+    found = [(place, work.entries[place.organ].vectors) for work in works for place in work.places]
+    found = [(place, vectors) for place, vectors in found if not np.isnan(vectors["diagnosis"]).any()]
+    if not found:
         return OrganFeatures((), no_embeddings(release.model), tuple(failures))
-    arrays = {name: np.stack([w.entries[p.organ].vectors[name] for w in works for p in w.places]) for name in _PARTS}
+    places = tuple(place for place, _ in found)
+    arrays = {name: np.stack([vectors[name] for _, vectors in found]) for name in _PARTS}
     return OrganFeatures(places, OrganEmbeddings(**arrays), tuple(failures), encoded)

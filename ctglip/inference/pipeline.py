@@ -12,10 +12,12 @@ from jaxtyping import Float
 
 from ctglip.data.cache import CropCache, Place, stacked
 from ctglip.data.crops import CropSettings, OrganCrop, cut_crop
+from ctglip.data.scans import ScanSettings, cut_scan
 from ctglip.errors import MaskError, ModelError
 from ctglip.inference.encoding import encode_crops
 from ctglip.inference.heatmap import HeatMap, crop_affine, heat_map
 from ctglip.inference.questions import Question, parse_question
+from ctglip.inference.scans import encode_scan, readable
 from ctglip.inference.scoring import Pair, Scorer
 from ctglip.models.release import Release
 from ctglip.types import LabelMap, OrganRow, QualityCheck, Scan, Standardized
@@ -263,9 +265,15 @@ class Pipeline:
         organs = list(dict.fromkeys(organ for _, (organ, _) in pairs))
         reasons = {organ: self._no_answer(organ, rows.get(organ), standardized) for organ in organs}
         whole = [organ for organ in organs if not reasons[organ]]
-        cache = self.cut(standardized, [rows[organ] for organ in whole])
-        found = encode_crops(self.release.model, cache, self.crops, organs=self.release.organs).diagnosis
-        read = {organ: self._read(organ, pairs, vector) for organ, vector in zip(whole, found, strict=True)}
+        found = self._vectors(standardized, [rows[organ] for organ in whole])
+        for organ, vector in zip(whole, found, strict=True):
+            if np.isnan(vector).any():
+                entry = self.dictionaries.organs[organ]
+                reasons[organ] = (
+                    f"The {entry.display} {'are' if entry.plural else 'is'} too small for the model's grid."
+                )
+        seen = ((organ, vector) for organ, vector in zip(whole, found, strict=True) if not reasons[organ])
+        read = {organ: self._read(organ, pairs, vector) for organ, vector in seen}
         out = []
         for text, (organ, name) in pairs:
             question = text or f"{organ}: {name}"
@@ -274,6 +282,18 @@ class Pipeline:
             else:
                 out.append(Answer(question, organ, name, None, reason=reasons[organ]))
         return out
+
+    def _vectors(self, standardized: Standardized, rows: Sequence[OrganRow]) -> Float[np.ndarray, "m e"]:
+        """What meets findings, of each organ; NaN for one that cannot be read in a whole scan."""
+        release, organs = self.release, self.dictionaries.organs
+        if release.reads_crops:
+            cache = self.cut(standardized, rows)
+            return encode_crops(release.model, cache, self.crops, organs=release.organs).diagnosis
+        settings = ScanSettings.model_validate(release.scans)
+        cut = cut_scan(standardized.image, standardized.organs, standardized.affine, settings)
+        there = np.array(readable(cut, rows, release.model, organs), dtype=bool).reshape(len(rows), 1)
+        found = encode_scan(release.model, cut, rows, organs, release.organs, settings)
+        return np.where(there, found.diagnosis, np.nan)
 
     def _read(self, organ: str, pairs: Sequence[tuple[str, Pair]], vector: Float[np.ndarray, " e"]) -> _Reading:
         """All that is asked of one organ, and all that it was learned with, read off its vector at once."""

@@ -33,7 +33,8 @@ def encode_scan(
 ) -> OrganEmbeddings:
     """Embed some organs of one scan.
 
-    A model of whole images (``grounding: none``) has one vector for all organs of a scan: the scan's.
+    A model of whole images (``grounding: none``) has one vector for all organs of a scan: the scan's. Without a head
+    for anatomy the vector that meets findings also meets the organs' names.
 
     Args:
         model: put into evaluation mode for the time, left as it was; of any grounding but ``crop``.
@@ -55,7 +56,7 @@ def encode_scan(
         anatomy = model.anatomy(features) if model.settings.anatomy else None
         diagnosis = model.diagnosis(features)
     model.train(was_training)
-    anatomy = torch.zeros_like(diagnosis) if anatomy is None else anatomy
+    anatomy = diagnosis if anatomy is None else anatomy
     return OrganEmbeddings(*(value.float().cpu().numpy() for value in (features, anatomy, diagnosis)))
 
 

@@ -3,6 +3,7 @@ training read."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,13 @@ import numpy as np
 import pytest
 import torch
 
+from ctglip.api import load_model
 from ctglip.config import merge, validate
 from ctglip.data.scans import ScanSettings, cut_scan
 from ctglip.errors import ConfigError, ModelError
-from ctglip.inference.scans import encode_scan
+from ctglip.evaluation.run import evaluate
+from ctglip.evaluation.settings import EvaluateConfig
+from ctglip.inference.scans import encode_scan, readable
 from ctglip.models.release import load_release
 from ctglip.objectives.base import total
 from ctglip.objectives.mixture import Mixture
@@ -27,6 +31,7 @@ from ctglip.training.registry import key_findings
 from ctglip.vocabulary.abnormalities import load_abnormalities
 from ctglip.vocabulary.organs import load_organs
 from tests.training.conftest import tiny_config
+from tests.training.tiny import tiny_study
 
 SCANS = {"input": {"grid": [16, 16, 16]}, "batch": 4}
 KINDS: dict[str, dict[str, Any]] = {
@@ -187,6 +192,28 @@ def test_a_run_ends_in_a_model_that_can_be_read(tiny, word_bert, tmp_path, kind)
     assert release.provenance["trained"]["liver"] == ["hepatic_steatosis"]
     assert release.calibration["learned_scale"] == pytest.approx(1 / 0.07, rel=0.2)
     assert PretrainConfig.model_validate(config.model_dump(mode="json")) == config
+    asked = EvaluateConfig(draws=20, min_positives=1, parts=(), pictures=False, device="cpu")
+    results = evaluate(tmp_path / "run", tiny[0].path, tmp_path / "out", labels=tiny[1], config=asked)
+    again = evaluate(tmp_path / "run", tiny[0].path, tmp_path / "again", labels=tiny[1], config=asked)
+    assert again.macro_auroc == results.macro_auroc
+    scan, labels, _, _ = tiny_study(np.random.default_rng(5))
+    answers = load_model(tmp_path / "run").query(scan, ["liver: fatty liver", "spleen: splenomegaly"], labels).answers
+    assert all(answer.probability is not None and 0 < answer.probability < 1 for answer in answers)
+
+
+def test_an_organ_too_small_for_the_grid_is_not_asked_about(tiny, word_bert, tmp_path):
+    coarse = {"scans": {"input": {"grid": [4, 4, 4]}}, "model": {"encoder": {"stem_stride": 1}}}
+    config = config_of(word_bert, merge(KINDS["organ_text, pool"], coarse))
+    parts = assemble(tiny[0], tmp_path / "run", config, "cpu")
+    study = tiny[0].study("s000")
+    rows = [organ_row(row) for row in study.rows("organs") if row["organ"] in ("liver", "spleen", "kidney_left")]
+    cut = cut_scan(study.image(), study.organs(), study.affine, config.scans.input)
+    assert cut.labels is not None
+    organs = load_organs()
+    there = readable(cut, rows, parts.release.model, organs)
+    assert there == [bool(np.isin(cut.labels, list(organs.grounding_labels(row.organ))).any()) for row in rows]
+    gone = replace(cut, labels=np.zeros_like(cut.labels))
+    assert readable(gone, rows, parts.release.model, organs) == [False] * len(rows)
 
 
 @pytest.mark.parametrize("train", ["lora", "full"])
