@@ -24,6 +24,7 @@ from ctglip.store.tables import Store
 from ctglip.text.reports import get_parser
 from ctglip.types import Finding
 from ctglip.vocabulary.abnormalities import AbnormalityDictionary
+from ctglip.vocabulary.negatives import Strategy
 from ctglip.vocabulary.organs import OrganDictionary
 
 _FINDING = tuple(Finding.__dataclass_fields__)
@@ -86,6 +87,7 @@ class OrganDataset:
         settings: what is wanted.
         seed: of the permutation, where one is asked for.
         progress: called with (studies done, studies) while crops are cut.
+        strategy: which dictionary negatives are drawn.
 
     Attributes:
         cache: the crops.
@@ -106,8 +108,10 @@ class OrganDataset:
         settings: DataSettings,
         seed: int = 0,
         progress: Progress | None = None,
+        strategy: Strategy = "same_organ",
     ) -> None:
         self.settings = settings
+        self.strategy: Strategy = strategy
         self.organs = organs
         study_ids = studies_of(store, split)
         names = settings.organs or trainable_organs(store, organs, abnormalities)
@@ -222,7 +226,9 @@ class OrganDataset:
         for sayings, _ in said:
             text, key = draw_text(sayings, settings.dictionary_wording, rng, taken)
             taken[text] = key
-            false = draw_negatives(sayings, self.wordings, settings.negatives, settings.report_wording, rng)
+            false = draw_negatives(
+                sayings, self.wordings, settings.negatives, settings.report_wording, rng, self.strategy
+            )
             found.append((text, key, false))
         return found
 

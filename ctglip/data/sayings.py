@@ -1,23 +1,25 @@
 """What can truthfully, and what falsely, be said of one organ of one study: the texts that training draws from.
 
-Report sentences and dictionary wording are mixed on both sides, so that wording alone tells nothing: positives are
-rendered in dictionary wording half the time, negatives in the words of other studies' reports half the time.
+Wording alone must tell nothing. Positives are rendered in dictionary wording half the time; a negative is what would
+be said, as often and in the same words, of the same organ of another study, where it is false of this one. So nothing
+is ever only false: an abnormality that no report of the split affirms is no negative either, however a report denies
+it. ``tests/objectives/test_style_leak.py`` holds a text-only classifier to AUROC 0.6.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from ctglip.types import Finding
 from ctglip.vocabulary.abnormalities import AbnormalityDictionary
 from ctglip.vocabulary.evidence import OrganEvidence, organ_evidence
-from ctglip.vocabulary.negatives import allowed_negatives
+from ctglip.vocabulary.negatives import CONFUSABLE_WEIGHT, Strategy, allowed_negatives, confusable
 from ctglip.vocabulary.organs import OrganDictionary
 from ctglip.vocabulary.prompts import negative_prompts, normal_prompts, positive_prompts
 
@@ -33,11 +35,13 @@ class Statement:
         key: the same for statements of the same content about the same organ.
         own: texts of the study's report.
         dictionary: texts of the dictionary.
+        names: the abnormalities that it affirms; none for a normal organ.
     """
 
     key: int
     own: tuple[int, ...]
     dictionary: tuple[int, ...]
+    names: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,8 @@ class OrganSayings:
         statements: one of them is drawn at a step.
         hard: abnormalities of the organ that the report denies.
         others: abnormalities of the organ that the report neither affirms, suspects nor denies.
+        near: which of them are easily mistaken for what the report affirms or suspects.
+        possible: abnormalities that may be there, in whatever organ, with all their kin.
     """
 
     organ: str
@@ -59,14 +65,41 @@ class OrganSayings:
     statements: tuple[Statement, ...]
     hard: tuple[str, ...]
     others: tuple[str, ...]
+    near: frozenset[str] = frozenset()
+    possible: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What reports of a split affirm of an organ: the same abnormalities, in all the ways that they are said.
+
+    Attributes:
+        names: the abnormalities.
+        statements: how they are said.
+        weights: how likely each is to be drawn where its study is drawn.
+        total: their sum.
+    """
+
+    organ: str
+    names: frozenset[str]
+    statements: tuple[Statement, ...]
+    weights: Float[np.ndarray, " s"]
+    total: float
 
 
 @dataclass(frozen=True)
 class Wordings:
-    """How an abnormality of an organ is affirmed: by the dictionary, and by the reports of a training split."""
+    """How an abnormality of an organ is affirmed: by the dictionary, and by the reports of a training split.
+
+    Attributes:
+        dictionary: texts of the dictionary.
+        reports: texts of reports that affirm it and nothing else.
+        claims: what reports affirm of the organ that holds it, alone or with others.
+    """
 
     dictionary: tuple[int, ...]
     reports: tuple[int, ...]
+    claims: tuple[Claim, ...] = ()
 
 
 class Phrasebook:
@@ -89,8 +122,8 @@ class Phrasebook:
         self.texts: list[str] = []
         self._numbers: dict[str, int] = {}
         self._keys: dict[tuple[str, frozenset[str]], int] = {}
-        self._dictionary: dict[tuple[str, str], tuple[int, ...]] = {}
-        self._reports: dict[tuple[str, str], list[int]] = defaultdict(list)
+        self._said: dict[tuple[str, frozenset[str]], list[tuple[Statement, float]]] = defaultdict(list)
+        self._claims: dict[tuple[str, str], list[Claim]] | None = None
         self._seen: dict[str, set[str]] = defaultdict(set)
 
     @property
@@ -107,7 +140,26 @@ class Phrasebook:
         found = [(organ_evidence(rows, organ, self.organs, self.abnormalities), rows) for rows, organ in reports]
         for evidence, _ in found:
             self._seen[evidence.organ].update(evidence.affirmed)
+        self._claims = None
         return [self._sayings(evidence, rows) for evidence, rows in found]
+
+    def wordings(self, organ: str, abnormality: str) -> Wordings:
+        """The texts that affirm an abnormality in an organ; those of reports come from all sayings added so far."""
+        prompts = self._number(positive_prompts(self.abnormalities[abnormality], self.organs[organ]))
+        claims = tuple(self._claims_by_name().get((organ, abnormality), ()))
+        alone = (claim for claim in claims if claim.names == {abnormality})
+        reports = (text for claim in alone for statement in claim.statements for text in statement.own)
+        return Wordings(prompts, tuple(dict.fromkeys(reports)), claims)
+
+    def _claims_by_name(self) -> dict[tuple[str, str], list[Claim]]:
+        if self._claims is None:
+            self._claims = {}
+            for (organ, names), said in self._said.items():
+                weights = np.array([weight for _, weight in said])
+                claim = Claim(organ, names, tuple(s for s, _ in said), weights / weights.sum(), float(weights.sum()))
+                for name in names:
+                    self._claims.setdefault((organ, name), []).append(claim)
+        return self._claims
 
     def _sayings(self, evidence: OrganEvidence, findings: Sequence[Finding]) -> OrganSayings:
         allowed = allowed_negatives(evidence, self.organs, self.abnormalities)
@@ -121,15 +173,10 @@ class Phrasebook:
             kind, statements = "normal", self._normal(evidence, findings, allowed)
         hard = tuple(name for name in allowed if name in evidence.negated)
         others = tuple(name for name in allowed if name not in evidence.negated)
-        return OrganSayings(evidence.organ, kind, affirmed, statements, hard, others)
-
-    def wordings(self, organ: str, abnormality: str) -> Wordings:
-        """The texts that affirm an abnormality in an organ; those of reports come from all sayings added so far."""
-        pair = (organ, abnormality)
-        if pair not in self._dictionary:
-            prompts = positive_prompts(self.abnormalities[abnormality], self.organs[organ])
-            self._dictionary[pair] = self._number(prompts)
-        return Wordings(self._dictionary[pair], tuple(dict.fromkeys(self._reports.get(pair, ()))))
+        near = confusable(evidence, self.abnormalities)
+        said = (*evidence.affirmed, *evidence.uncertain, *evidence.elsewhere)
+        possible = frozenset().union(*(self.abnormalities.related(n) for n in said if n in self.abnormalities))
+        return OrganSayings(evidence.organ, kind, affirmed, statements, hard, others, near, possible)
 
     def _abnormal(self, evidence: OrganEvidence, findings: Sequence[Finding]) -> tuple[Statement, ...]:
         organ = evidence.organ
@@ -138,13 +185,15 @@ class Phrasebook:
         for name, sentence in evidence.affirmed.items():
             said = {f.abnormality for f in findings if f.sentence == sentence}
             alone = self._number((sentence,)) if said == {name} else ()
-            if alone and _organs_of(findings, sentence) == {organ}:
-                self._reports[organ, name] += alone
-            statements.append(Statement(self._key(organ, (name,)), alone, self.wordings(organ, name).dictionary))
+            prompts = self._number(positive_prompts(self.abnormalities[name], self.organs[organ]))
+            statements.append(Statement(self._key(organ, (name,)), alone, prompts, frozenset((name,))))
         if len(statements) > 1:
-            statements.append(Statement(self._key(organ, evidence.affirmed), self._number((whole,)), ()))
+            every = frozenset(evidence.affirmed)
+            statements.append(Statement(self._key(organ, every), self._number((whole,)), (), every))
         elif not statements[0].own:
-            statements[0] = Statement(statements[0].key, self._number((whole,)), statements[0].dictionary)
+            statements[0] = replace(statements[0], own=self._number((whole,)))
+        for statement in statements:
+            self._said[organ, statement.names].append((statement, 1 / len(statements)))
         return tuple(statements)
 
     def _normal(
@@ -207,23 +256,48 @@ def draw_negatives(
     count: int,
     report_wording: float,
     rng: np.random.Generator,
+    strategy: Strategy = "same_organ",
 ) -> Int[np.ndarray, " k"]:
-    """Texts that are false of the organ: what its report denies first, then other abnormalities of the organ.
-
-    Up to half of them are abnormalities that reports of the split affirm in that organ: those are worth telling apart.
+    """Texts that are false of the organ: what its report denies first, then what else other studies' reports affirm.
 
     Args:
         wordings: (organ, abnormality) -> how it is affirmed.
         count: how many; missing ones are ``NO_TEXT``.
-        report_wording: probability of another report's words where there are any.
+        report_wording: probability of a report's words where there are any.
+        strategy: see ``vocabulary.negatives.sample_negatives``; ``none`` and ``batch`` draw nothing here.
     """
     out = np.full(count, NO_TEXT, dtype=np.int64)
-    hard = [sayings.hard[i] for i in rng.permutation(len(sayings.hard))]
-    rest = [sayings.others[i] for i in rng.permutation(len(sayings.others))]
-    seen = [name for name in rest if wordings[sayings.organ, name].reports][: count // 2]
-    rest = [name for name in rest if name not in seen]
-    for place, name in enumerate((hard + seen + rest)[:count]):
-        words = wordings[sayings.organ, name]
-        pool = words.reports if words.reports and rng.random() < report_wording else words.dictionary
-        out[place] = pool[int(rng.integers(len(pool)))]
+    if strategy in ("none", "batch") or count == 0:
+        return out
+    false = _false_claims(sayings, wordings, strategy)
+    if not false:
+        return out
+    weights = np.array([claim.total for claim in false])
+    if strategy == "hierarchy":
+        weights *= [CONFUSABLE_WEIGHT if claim.names & sayings.near else 1.0 for claim in false]
+    denied = [place for place, claim in enumerate(false) if claim.names.issubset(sayings.hard)]
+    first = [denied[i] for i in rng.permutation(len(denied))][:count]
+    rest = rng.choice(len(false), size=count - len(first), p=weights / weights.sum())
+    for place, number in enumerate((*first, *rest)):
+        out[place] = _worded(false[int(number)], report_wording, rng)
     return out
+
+
+def _false_claims(
+    sayings: OrganSayings, wordings: Mapping[tuple[str, str], Wordings], strategy: Strategy
+) -> list[Claim]:
+    """Claims of which no part can be true of the study's organ, nor, where organs are mixed, of any other organ."""
+    false = {*sayings.hard, *sayings.others}
+    every = (claim for name in sorted(false) for claim in wordings[sayings.organ, name].claims)
+    own = [claim for claim in every if claim.names <= false]
+    if strategy == "random":
+        pairs = (words for (organ, _), words in wordings.items() if organ != sayings.organ and words.claims)
+        own += [c for words in pairs for c in words.claims if c.names.isdisjoint(sayings.possible)]
+    return list({(claim.organ, claim.names): claim for claim in own}.values())
+
+
+def _worded(claim: Claim, report_wording: float, rng: np.random.Generator) -> int:
+    statement = claim.statements[int(rng.choice(len(claim.statements), p=claim.weights))]
+    from_report = bool(rng.random() < report_wording)
+    pool = (statement.own if from_report else statement.dictionary) or statement.own or statement.dictionary
+    return pool[int(rng.integers(len(pool)))]

@@ -24,6 +24,7 @@ from ctglip.errors import StoreError
 from ctglip.store.tables import Store
 from ctglip.types import Failure, Finding, OrganRow
 from ctglip.vocabulary.abnormalities import AbnormalityDictionary
+from ctglip.vocabulary.negatives import Strategy
 from ctglip.vocabulary.organs import OrganDictionary
 
 Grounded = Literal["pool", "box", "query"]
@@ -159,6 +160,7 @@ class StudyDataset(_Scans):
         grounding: how the model finds organs: ``pool`` needs masks and leaves out organs that are too small for the
             grid; ``box`` needs the organ table; ``query`` needs neither: where a study has no organ table, its organs
             are those that its report speaks of, of unknown size.
+        strategy: which dictionary negatives are drawn.
 
     Attributes:
         sayings: what is said of each organ of each study.
@@ -179,9 +181,11 @@ class StudyDataset(_Scans):
         settings: ScanDataSettings,
         seed: int = 0,
         grounding: Grounded = "pool",
+        strategy: Strategy = "same_organ",
     ) -> None:
         super().__init__(store, split, organs, abnormalities, data, settings, seed)
         self.grounding = grounding
+        self.strategy: Strategy = strategy
         places = places_of(store, self.study_ids, self.organ_names, data.crops)
         book = Phrasebook(organs, abnormalities, data.silence_is_normal)
         if grounding == "query":
@@ -233,7 +237,9 @@ class StudyDataset(_Scans):
         for row, said in self._organs[study_id]:
             text, key = draw_text(said, self.data.dictionary_wording, rng, taken)
             taken[text] = key
-            false = draw_negatives(said, self.wordings, self.data.negatives, self.data.report_wording, rng)
+            false = draw_negatives(
+                said, self.wordings, self.data.negatives, self.data.report_wording, rng, self.strategy
+            )
             false = false if text != NO_TEXT else np.full_like(false, NO_TEXT)
             out.append(_Said(row, self._organ_ids[said.organ], text, key, false))
         return out

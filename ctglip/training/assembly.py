@@ -22,7 +22,7 @@ from ctglip.objectives.mixture import Mixture
 from ctglip.resources import resource
 from ctglip.store.tables import Store
 from ctglip.training.recipe import PretrainConfig
-from ctglip.training.registry import SINGLE, Ground, MixtureSettings, asks_dictionary, parts_of
+from ctglip.training.registry import SINGLE, Ground, MixtureSettings, negatives_of, parts_of
 from ctglip.training.sources import Source, SourceSettings, open_source
 from ctglip.types import Failure
 from ctglip.vocabulary.abnormalities import load_abnormalities
@@ -125,7 +125,7 @@ def assemble(
     parts = parts_of(config.objective)
     drawn = SourceSettings(config.data, config.sampling, config.scans, settings, config.seed)
     sources = {
-        name: open_source(SINGLE[part.name].feed, store, dictionaries, drawn, asks_dictionary(part), progress)
+        name: open_source(SINGLE[part.name].feed, store, dictionaries, drawn, negatives_of(part), progress)
         for name, part in parts.items()
     }
     bank = TextBank(run / "text_bank", encoder)

@@ -26,6 +26,7 @@ from ctglip.objectives.organ_query import OrganQuery, OrganQuerySettings
 from ctglip.objectives.organ_text import OrganText, OrganTextSettings
 from ctglip.training.sources import Feed
 from ctglip.vocabulary.abnormalities import AbnormalityDictionary
+from ctglip.vocabulary.negatives import Strategy
 from ctglip.vocabulary.organs import OrganDictionary
 
 Keys = Sequence[tuple[str, frozenset[str]]]
@@ -125,9 +126,11 @@ def parts_of(settings: ObjectiveSettings) -> dict[str, PartSettings]:
     return settings.parts if isinstance(settings, MixtureSettings) else {settings.name: settings}
 
 
-def asks_dictionary(settings: Settings) -> bool:
-    """The objective compares with descriptions of the dictionary that are false."""
-    return isinstance(settings, ContrastSettings) and settings.asks_dictionary
+def negatives_of(settings: Settings) -> Strategy:
+    """Which descriptions of the dictionary that are false an objective compares with; ``batch`` where with none."""
+    if isinstance(settings, ContrastSettings) and settings.asks_dictionary:
+        return settings.negatives
+    return "batch"
 
 
 def key_findings(keys: Keys, organs: OrganDictionary, abnormalities: AbnormalityDictionary) -> KeyFindings:

@@ -14,6 +14,7 @@ from ctglip.inference.scoring import Dictionaries
 from ctglip.models.towers import OrganTextModelSettings
 from ctglip.store.tables import Store
 from ctglip.types import Failure
+from ctglip.vocabulary.negatives import Strategy
 
 Progress = Callable[[int, int], None]
 Feed = Literal["organs", "pairs"]
@@ -109,25 +110,25 @@ def open_source(
     store: Store,
     dictionaries: Dictionaries,
     settings: SourceSettings,
-    asks_dictionary: bool,
+    strategy: Strategy,
     progress: Progress | None = None,
 ) -> Source:
     """The samples of a store's split ``train``.
 
     Args:
         feed: what is wanted.
-        asks_dictionary: negatives are drawn from the dictionary.
+        strategy: which negatives are drawn from the dictionary, if any.
         progress: called with (studies done, studies) while crops are cut.
 
     Raises:
         StoreError: the split is empty, or has not what is wanted.
     """
-    data = settings.data if asks_dictionary else settings.data.model_copy(update={"negatives": 0})
+    data = settings.data if strategy not in ("none", "batch") else settings.data.model_copy(update={"negatives": 0})
     split = (store, "train", dictionaries.organs, dictionaries.abnormalities, data)
     if feed == "pairs":
         return PairDataset(*split, settings.scans, settings.seed)
     if settings.model.grounding == "crop":
-        dataset = OrganDataset(*split, settings.seed, progress)
+        dataset = OrganDataset(*split, settings.seed, progress, strategy)
         return CropSource(dataset, BalancedSampler(dataset.sayings, settings.sampling, settings.seed))
     assert settings.model.grounding != "none"
-    return StudyDataset(*split, settings.scans, settings.seed, settings.model.grounding)
+    return StudyDataset(*split, settings.scans, settings.seed, settings.model.grounding, strategy)

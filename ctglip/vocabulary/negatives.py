@@ -17,7 +17,7 @@ from ctglip.vocabulary.evidence import OrganEvidence
 from ctglip.vocabulary.organs import OrganDictionary
 from ctglip.vocabulary.prompts import positive_prompts
 
-Strategy = Literal["none", "random", "same_organ", "hierarchy"]
+Strategy = Literal["none", "batch", "random", "same_organ", "hierarchy"]
 CONFUSABLE_WEIGHT = 4.0
 """How much likelier than the rest the strategy ``hierarchy`` draws a sibling or rival of an affirmed finding."""
 
@@ -70,12 +70,13 @@ def sample_negatives(
         evidence: what the report says of the organ.
         k: how many; fewer come back where the organ has fewer.
         rng: seeded generator; the same state gives the same negatives.
-        strategy: where those come from that the report does not negate: ``none`` draws no negatives at all, ``random``
+        strategy: where those come from that the report does not negate: ``none`` draws no negatives at all, ``batch``
+            leaves them to the other texts of a batch and draws none either, ``random``
             from all abnormalities of all organs that the report affirms or suspects in none, ``same_organ`` from this
             organ's, ``hierarchy`` from this organ's, weighted towards what is easily mistaken: those that share a
             parent with an affirmed or uncertain one, or exclude it.
     """
-    if strategy == "none" or k <= 0:
+    if strategy in ("none", "batch") or k <= 0:
         return []
     own = allowed_negatives(evidence, organs, abnormalities)
     hard = [name for name in own if name in evidence.negated]
@@ -102,14 +103,19 @@ def _draw(names: list[str] | tuple[str, ...], weights: np.ndarray, k: int, rng: 
     return [names[index] for index in picked]
 
 
-def _weights(names: list[str], evidence: OrganEvidence, abnormalities: AbnormalityDictionary) -> np.ndarray:
-    """Siblings and rivals of what the report affirms or suspects weigh more."""
+def confusable(evidence: OrganEvidence, abnormalities: AbnormalityDictionary) -> frozenset[str]:
+    """Siblings and rivals of what the report affirms or suspects in the organ."""
     near: set[str] = set()
     for name in (*evidence.affirmed, *evidence.uncertain):
         if name in abnormalities:
             entry = abnormalities[name]
             near.update(entry.exclusive)
             near.update(*(abnormalities.descendants(parent) for parent in entry.parents))
+    return frozenset(near)
+
+
+def _weights(names: list[str], evidence: OrganEvidence, abnormalities: AbnormalityDictionary) -> np.ndarray:
+    near = confusable(evidence, abnormalities)
     return np.array([CONFUSABLE_WEIGHT if name in near else 1.0 for name in names])
 
 
