@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-import torch
 from safetensors.torch import load_file, save_file
 
 from ctglip.errors import ModelError
@@ -19,8 +18,9 @@ from ctglip.finetune.head import BagHead
 from ctglip.finetune.labels import Task
 from ctglip.finetune.network import Network, Start, tuned_release
 from ctglip.finetune.results import FinetuneResults
-from ctglip.finetune.sources import Kept, bags_of
-from ctglip.inference.feature_cache import organ_features_of
+from ctglip.finetune.settings import FinetuneConfig
+from ctglip.finetune.sources import kept_source
+from ctglip.finetune.studies import Studies
 from ctglip.models.release import Release, load_release, save_release
 from ctglip.store.tables import Store
 
@@ -91,10 +91,11 @@ class Tuned:
 
         A study that has none of a column's organs has no row for it.
         """
-        found = organ_features_of(store, self.release, study_ids, self.organs)
-        bags = bags_of(found.places, study_ids, self.organs)
-        source = Kept(bags, torch.from_numpy(found.embeddings.features))
+        blank, unknown = ("",) * len(study_ids), np.full((len(study_ids), len(self.tasks)), np.nan, np.float32)
+        studies = Studies(self.tasks, tuple(study_ids), unknown, blank, blank, ())
+        source = kept_source(store, self.release, studies, FinetuneConfig())
         said = predict(self.network, source, np.arange(len(study_ids)), _BATCH)
+        bags = source.bags
         answerable = bags.answerable(self.tasks, len(study_ids))
         frames, start = [], 0
         for number, task in enumerate(self.tasks):

@@ -119,6 +119,8 @@ def written(out: Path) -> dict[str, int]:
     return {path.parent.name: path.stat().st_mtime_ns for path in (out / "cells").glob("*/cell.json")}
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_it_goes_on_where_it_was_stopped_and_ends_the_same(probed, run: Path, tiny: Tiny, tmp_path: Path) -> None:
     results, _ = probed
     settings = probe(fractions=(0.3, 1.0), seeds=(0, 1), baselines=("scratch",))
