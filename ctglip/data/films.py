@@ -79,7 +79,7 @@ class FilmRegions:
     organ_id: Int[np.ndarray, " m"]
     text_id: Int[np.ndarray, " m"]
     text_key: Int[np.ndarray, " m"]
-    negative_ids: Int[np.ndarray, "m 0"]
+    negative_ids: Int[np.ndarray, "m k"]
 
 
 @dataclass(frozen=True)
@@ -212,6 +212,10 @@ class FilmDataset:
     def bind(self, text_ids: Sequence[int]) -> None:
         """Give each of ``texts`` the index that it has in the text bank."""
         self._text_ids = np.asarray(text_ids, dtype=np.int64)
+
+    def region_numbers(self, row: int) -> list[int]:
+        """The regions that a film has a box of, by their place in ``regions``."""
+        return [number for number, _ in self._boxes[row]]
 
     def rows(self, step: int) -> list[int]:
         """The films of a step's batch, of all ranks; each is seen once before any is seen again."""

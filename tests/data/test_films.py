@@ -7,18 +7,25 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+import torch
 
+from ctglip.data.film_organs import FilmOrganDataset
 from ctglip.data.films import FilmDataset, FilmDataSettings
+from ctglip.data.organs import DataSettings
 from ctglip.data.sayings import NO_TEXT
 from ctglip.errors import StoreError
 from ctglip.film.recipe import FILM_MAX
 from ctglip.film.regions import Region
+from ctglip.objectives.samples import collate_pairs, collate_studies
+from ctglip.objectives.texts import Texts
 from ctglip.store.format import StoreInfo
 from ctglip.store.splits import SplitSettings, assign_splits
 from ctglip.store.study import StudyRecord, write_study
 from ctglip.store.tables import Store, compact, create_store
 from ctglip.text.reports import get_parser
 from ctglip.types import Report, Standardized
+from ctglip.vocabulary.abnormalities import load_abnormalities
+from ctglip.vocabulary.organs import load_organs
 
 REPORTS = (
     Report("The lungs are clear. The heart is enlarged.", "Cardiomegaly.", indication="Cough."),
@@ -158,3 +165,49 @@ def test_what_cannot_be_a_dataset_of_films(store: Store, tmp_path: Path) -> None
         FilmDataset(store, "test", SETTINGS)
     assert caught.value.code == "empty_split"
     assert store.table("regions").select(pl.len()).item() == 12
+
+
+def test_organs_of_films_get_true_texts_and_false_ones(store: Store) -> None:
+    organs, abnormalities = load_organs(), load_abnormalities(organs=load_organs())
+    films = FilmDataset(store, "train", SETTINGS)
+    data = FilmOrganDataset(films, store, organs, abnormalities, DataSettings(negatives=3))
+    names = dict(enumerate(organs.names))
+    false: set[tuple[str, str]] = set()
+    for step in range(8):
+        for film, known in zip(data.samples(step), films.samples(step), strict=True):
+            np.testing.assert_array_equal(film.image, known.image)
+            assert film.boxes.shape == (2, 4)
+            assert film.negative_ids.shape == (2, 3)
+            assert {names[i] for i in film.organ_id} == {"heart", "lung_right"}
+            for organ, text, negatives in zip(film.organ_id, film.text_id, film.negative_ids, strict=True):
+                said = [data.texts[n] for n in negatives if n != NO_TEXT]
+                if text != NO_TEXT and names[organ] == "heart":
+                    assert not any("cardiomegaly" in one.lower() or "enlarged" in one.lower() for one in said)
+                false |= {(names[organ], one) for one in said}
+    assert any(organ == "lung_right" for organ, _ in false), "the other film's consolidation is false of a clear lung"
+    batch = collate_studies(data.samples(0), _Texts())
+    assert batch.boxes is not None
+    assert batch.boxes.shape == (4, 4)
+    assert batch.image.shape == (2, 1, 32, 32)
+
+
+def test_films_are_pairs_and_studies_to_the_objectives(store: Store) -> None:
+    films = FilmDataset(store, "train", SETTINGS)
+    found = films.samples(0)
+    pairs = collate_pairs([film.pair() for film in found], _Texts())
+    assert pairs.image.shape == (2, 1, 32, 32)
+    regions = collate_studies([film.grounded() for film in found], _Texts())
+    assert regions.study_index.max() <= 1
+    assert regions.boxes is not None
+    assert len(regions.boxes) == len(regions.text_id)
+
+
+class _Texts(Texts):
+    """No bank: the numbers themselves."""
+
+    def __init__(self) -> None:
+        torch.nn.Module.__init__(self)
+
+    def collate(self, *ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        found = torch.cat([one.flatten() for one in ids]).unique()
+        return found, found[:, None].float()
