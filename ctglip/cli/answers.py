@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,12 +15,17 @@ if TYPE_CHECKING:
 def answer_lines(answers: ScanAnswers) -> list[str]:
     """One line an answer: the question, then the probability and rank, or why there is none."""
     lines = []
+    asked = Counter(answer.question for answer in answers.answers)
     for answer in answers.answers:
+        question = answer.question
+        if asked[question] > 1:
+            about = (answers.displays.get(name, name) for name in (answer.organ, answer.abnormality) if name)
+            question = f"{question} {': '.join(about)}"
         if answer.probability is None:
-            lines.append(f"{answer.question}: no answer: {answer.reason}")
+            lines.append(f"{question}: no answer: {answer.reason}")
         else:
             rank = f", rank {answer.rank} of {answer.of}" if answer.rank else ""
-            lines.append(f"{answer.question}: {answer.probability:.2f}{rank}")
+            lines.append(f"{question}: {answer.probability:.2f}{rank}")
     return lines
 
 

@@ -96,6 +96,28 @@ def roc_points(
     return tuple(float(v) for v in x), tuple(float(v) for v in y)
 
 
+def roc_band(
+    labels: Int[np.ndarray, " n"],
+    scores: Float[np.ndarray, " n"],
+    weights: Float[np.ndarray, "draws n"],
+    x: tuple[float, ...],
+    level: float = 0.95,
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Lower and upper sensitivity at some 1 - specificity, over bootstrap draws (how often each row is drawn)."""
+    order = np.argsort(-scores, kind="stable")
+    ends = np.flatnonzero(np.r_[np.diff(scores[order]) != 0, True])
+    drawn, yes = weights[:, order], labels[order].astype(bool)
+    tp, fp = (np.cumsum(drawn * which, axis=1)[:, ends] for which in (yes, ~yes))
+    good = (tp[:, -1] > 0) & (fp[:, -1] > 0)
+    if not good.any():
+        return (), ()
+    curves = [
+        np.interp(x, np.r_[0.0, f / f[-1]], np.r_[0.0, t / t[-1]]) for t, f in zip(tp[good], fp[good], strict=True)
+    ]
+    low, high = np.quantile(curves, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return tuple(low.tolist()), tuple(high.tolist())
+
+
 def expected_calibration_error(
     labels: Int[np.ndarray, " n"], probabilities: Float[np.ndarray, " n"], bins: int = 10
 ) -> float:

@@ -8,6 +8,7 @@ from typing import Any
 from ctglip.errors import ConfigError, ModelError
 from ctglip.evaluation.context import Context
 from ctglip.evaluation.diagnostics import left_right_swap, organ_erasure, truncation
+from ctglip.evaluation.embedding_map import embedding_map
 from ctglip.evaluation.paraphrases import prompt_variance
 from ctglip.evaluation.pointing import pointing_game
 from ctglip.evaluation.probe import linear_probe
@@ -19,6 +20,7 @@ PARTS: dict[str, Callable[[Context], Any]] = {
     "retrieval": retrieval,
     "prompts": prompt_variance,
     "subgroups": subgroups,
+    "map": embedding_map,
     "probe": linear_probe,
     "erasure": organ_erasure,
     "swap": left_right_swap,

@@ -5,22 +5,27 @@ from __future__ import annotations
 import numpy as np
 
 from ctglip.evaluation.bootstrap import Interval
+from ctglip.evaluation.cases import best_and_worst
 from ctglip.evaluation.context import Context
 from ctglip.evaluation.encoded import EncodedSplit
 from ctglip.evaluation.labels import Labels
-from ctglip.evaluation.metrics import PairMetrics, roc_points
+from ctglip.evaluation.metrics import PairMetrics, roc_band, roc_points
 from ctglip.evaluation.results import Results
-from ctglip.inference.scoring import Calibration, Scorer
+from ctglip.evaluation.retrieval import Direction
+from ctglip.evaluation.tables import tables_of
+from ctglip.inference.scoring import Calibration
 from ctglip.pages import parts
 from ctglip.pages import report as page
 
 _BINS = 8
+_BAND_DRAWS = 200
 
 
 def evaluation_page(results: Results, context: Context) -> page.EvaluationPage:
     """The page of one evaluation: what was found, and the context it was found in for curves and pictures."""
     split, labels, scorer = context.judged, context.labels, context.scorer
-    rows = tuple(_row(pair, split, labels, scorer) for pair in results.pairs)
+    rows = tuple(_row(pair, context) for pair in results.pairs)
+    best, worst = best_and_worst(context) if context.config.pictures else ((), ())
     controls = tuple(parts.Control(c.name, c.explanation, _score(c.macro_auroc)) for c in results.controls)
     found = results.recognition
     sides = "" if found.sides is None else f" Of paired organs, {found.sides:.1%} were given the right side."
@@ -42,6 +47,14 @@ def evaluation_page(results: Results, context: Context) -> page.EvaluationPage:
         ),
         notes=(*(_difference(results)), *results.notes),
         reliability=_reliability(split, labels, scorer.calibration, results),
+        retrieval=tuple(_retrieval(one) for one in results.parts.get("retrieval", ())),
+        embeddings=tuple(
+            page.EmbeddedOrgan(point.x, point.y, scorer.dictionaries.organs[point.organ].display)
+            for point in results.parts.get("map", ())
+        ),
+        tables=tables_of(results.parts, scorer.dictionaries),
+        best=best,
+        worst=worst,
     )
 
 
@@ -49,10 +62,23 @@ def _score(interval: Interval) -> parts.Score:
     return parts.Score(interval.value, interval.low, interval.high)
 
 
-def _row(pair: PairMetrics, split: EncodedSplit, labels: Labels, scorer: Scorer) -> page.PairRow:
-    dictionaries = scorer.dictionaries
-    key = (pair.organ, pair.abnormality)
-    x, y = roc_points(labels[key].labels, split.differences[key])
+def _retrieval(one: Direction) -> page.Retrieval:
+    return page.Retrieval(
+        name=one.name[:1].upper() + one.name[1:],
+        recall=tuple((at.k, _score(at.recall)) for at in one.at),
+        n=one.queries,
+        candidates=round(one.candidates),
+        median_rank=one.median_rank,
+        chance=tuple((at.k, at.chance) for at in one.at),
+    )
+
+
+def _row(pair: PairMetrics, context: Context) -> page.PairRow:
+    dictionaries, known = context.scorer.dictionaries, context.labels[pair.organ, pair.abnormality]
+    scores = context.judged.differences[pair.organ, pair.abnormality]
+    x, y = roc_points(known.labels, scores)
+    weights = context.weights[1 : _BAND_DRAWS + 1, context.judged.patients[known.rows]]
+    low, high = roc_band(known.labels, scores, weights, x)
     at = pair.at
     return page.PairRow(
         organ=dictionaries.organs[pair.organ].display,
@@ -65,7 +91,7 @@ def _row(pair: PairMetrics, split: EncodedSplit, labels: Labels, scorer: Scorer)
         sensitivity=at.sensitivity if at else None,
         specificity=at.specificity if at else None,
         threshold=at.threshold if at else None,
-        roc=parts.Curve(x, y),
+        roc=parts.Curve(x, y, low, high),
     )
 
 

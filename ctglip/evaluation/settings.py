@@ -22,8 +22,9 @@ class EvaluateConfig(Settings):
         silence_is_normal: where labels come from findings: an organ that a report never speaks of counts as normal;
             otherwise it is not judged.
         controls: also judge what volume alone and the mask alone give.
-        parts: what else is done, see ``evaluation.parts``. ``retrieval``, ``prompts`` and ``subgroups`` cost next to
-            nothing; ``probe`` encodes the split train, ``erasure``, ``swap`` and ``truncation`` the judged split again.
+        pictures: the report shows the answers that went best and worst with slices.
+        parts: what else is done, see ``evaluation.parts``. ``retrieval``, ``prompts``, ``subgroups`` and ``map`` cost
+            seconds; ``probe`` encodes the split train, ``erasure``, ``swap`` and ``truncation`` the judged split again.
         prompts: YAML file of prompts in place of the dictionary's, see ``inference.prompt_file``.
         wording: ``dictionary``: prompt ensembles; else one prompt each, see ``inference.scoring.Wording``.
         threshold: ``validation_f1``: the best F1 on the split val; ``test_roc_corner``: the threshold nearest to the
@@ -43,7 +44,8 @@ class EvaluateConfig(Settings):
     min_positives: int = Field(default=3, ge=1)
     silence_is_normal: bool = False
     controls: bool = True
-    parts: tuple[str, ...] = ("retrieval", "prompts", "subgroups")
+    pictures: bool = True
+    parts: tuple[str, ...] = ("retrieval", "prompts", "subgroups", "map")
     prompts: str | None = None
     wording: Wording = "dictionary"
     threshold: ThresholdRule = "validation_f1"

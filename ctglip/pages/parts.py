@@ -128,6 +128,26 @@ class ReliabilityBin:
 
 
 @dataclass(frozen=True)
+class Table:
+    """A table under a heading of its own; every cell is text, columns after the first ``words`` hold numbers.
+
+    Attributes:
+        key: short and unique on the page, for anchors.
+        heading, text: above the table.
+        columns: their heads.
+        rows: as long as ``columns``.
+        words: how many columns from the left hold words.
+    """
+
+    key: str
+    heading: str
+    text: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    words: int = 1
+
+
+@dataclass(frozen=True)
 class Link:
     """A link to another page of the same folder: a relative path such as ``"report.html"``.
 

@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from ctglip.pages import plots
 from ctglip.pages.document import render_template
-from ctglip.pages.parts import Control, Curve, Fact, OrganRecognition, Picture, ReliabilityBin, Score, known
+from ctglip.pages.parts import Control, Curve, Fact, OrganRecognition, Picture, ReliabilityBin, Score, Table, known
 
 
 @dataclass(frozen=True)
@@ -110,6 +110,7 @@ class EvaluationPage:
         reliability: diagrams, usually before and after calibration.
         retrieval: one entry for each level and direction.
         embeddings: 2D map of organ embeddings.
+        tables: further results, each under a heading of its own.
         best: cases answered best.
         worst: cases answered worst.
     """
@@ -126,6 +127,7 @@ class EvaluationPage:
     reliability: tuple[Reliability, ...] = ()
     retrieval: tuple[Retrieval, ...] = ()
     embeddings: tuple[EmbeddedOrgan, ...] = ()
+    tables: tuple[Table, ...] = ()
     best: tuple[Case, ...] = ()
     worst: tuple[Case, ...] = ()
 

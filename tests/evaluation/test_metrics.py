@@ -12,7 +12,9 @@ from ctglip.evaluation.metrics import (
     auprc,
     best_f1_threshold,
     expected_calibration_error,
+    roc_band,
     roc_corner_threshold,
+    roc_points,
 )
 
 
@@ -110,6 +112,21 @@ def test_the_corner_threshold_is_nearest_to_the_corner() -> None:
 
     assert distance(threshold) == pytest.approx(min(distance(t) for t in np.unique(question.scores)))
     assert roc_corner_threshold(np.zeros(3, dtype=int), np.arange(3.0)) is None
+
+
+def test_the_band_of_a_roc_curve_holds_it_and_closes_at_its_ends() -> None:
+    rng = np.random.default_rng(10)
+    question = random_question(rng, n=200, patients=200)
+    x, y = roc_points(question.labels, question.scores)
+    weights = draw_patients(200, 300, rng)[1:, question.patients]
+    low, high = roc_band(question.labels, question.scores, weights, x)
+    assert len(low) == len(high) == len(x)
+    assert np.mean([a - 0.02 <= b <= c + 0.02 for a, b, c in zip(low, y, high, strict=True)]) > 0.9
+    assert high[-1] == low[-1] == 1.0
+    one = roc_band(question.labels, question.scores, np.ones((1, 200)), x)[0]
+    assert max(one) == 1.0
+    assert np.all(np.diff(one) >= 0)
+    assert roc_band(np.zeros(3, dtype=int), np.arange(3.0), np.ones((2, 3)), (0.0, 1.0)) == ((), ())
 
 
 def test_macro_intervals_of_random_scores_cover_one_half_as_often_as_they_claim() -> None:

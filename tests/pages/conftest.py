@@ -15,6 +15,7 @@ from ctglip.pages.parts import (
     Picture,
     ReliabilityBin,
     Score,
+    Table,
 )
 from ctglip.pages.pictures import slice_pictures
 from ctglip.types import Failure, QualityCheck
@@ -85,6 +86,7 @@ def report_page(slices: tuple[Picture, ...]) -> report.EvaluationPage:
             report.EmbeddedOrgan(2.0, 3.0, "Spleen"),
             report.EmbeddedOrgan(float("nan"), 3.0, "Spleen"),
         ),
+        tables=(Table("groups", "Groups", "By age.", ("Group", "Macro AUROC"), (("60 to 79", "0.861"),)),),
         best=(report.Case("Study s01", True, 0.93, slices[0], "A large cyst."),),
         worst=(report.Case("Study s02", False, 0.88),),
     )

@@ -1,0 +1,59 @@
+"""The answers that went best and worst, with a slice through the organ."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ctglip.errors import CTGLIPError
+from ctglip.evaluation.context import Context
+from ctglip.inference.scoring import Pair
+from ctglip.pages.parts import Picture
+from ctglip.pages.pictures import LUNG_HU, SOFT_TISSUE_HU, best_slice, slice_picture
+from ctglip.pages.report import Case
+
+MOST = 4
+
+
+def best_and_worst(context: Context) -> tuple[tuple[Case, ...], tuple[Case, ...]]:
+    """Up to four positives found with the highest probability, and four answers that were furthest from the truth, each
+    of another (organ, abnormality)."""
+    best: list[tuple[float, Pair, int]] = []
+    worst: list[tuple[float, Pair, int]] = []
+    for pair, known in context.labels.items():
+        scores = context.scores[pair]
+        found = int(np.where(known.labels == 1, scores, -1.0).argmax())
+        best.append((1 - float(scores[found]), pair, found))
+        far = int(np.abs(known.labels - scores).argmax())
+        worst.append((-float(abs(known.labels[far] - scores[far])), pair, far))
+    chosen = (sorted(several)[:MOST] for several in (best, worst))
+    good, bad = (tuple(_case(context, pair, number) for _, pair, number in several) for several in chosen)
+    return good, bad
+
+
+def _case(context: Context, pair: Pair, number: int) -> Case:
+    dictionaries, known = context.scorer.dictionaries, context.labels[pair]
+    place = context.judged.places[int(known.rows[number])]
+    organ, abnormality = dictionaries.organs[pair[0]], dictionaries.abnormalities[pair[1]]
+    return Case(
+        title=f"{abnormality.display}, {organ.display}",
+        truth=bool(known.labels[number]),
+        probability=float(context.scores[pair][number]),
+        picture=_picture(context, place.study_id, pair[0]),
+        note=f"Study {place.study_id}, {place.row.volume_ml:.0f} ml{', cut off' if place.row.touches_border else ''}.",
+    )
+
+
+def _picture(context: Context, study_id: str, organ: str) -> Picture | None:
+    organs = context.scorer.dictionaries.organs
+    try:
+        study = context.store.study(study_id)
+        image, labels = study.image(), study.organs()
+    except CTGLIPError:
+        return None
+    outlined = {organs[organ].display: sorted(organs.grounding_labels(organ))}
+    lungs = organ.startswith(("lung", "pleura", "bronch"))
+    index = best_slice(image.shape, "axial", labels, outlined)
+    return slice_picture(
+        image, study.spacing_mm, "axial", index, labels, outlined,
+        window_hu=LUNG_HU if lungs else SOFT_TISSUE_HU, longest_px=320, subject=f"study {study_id}",
+    )  # fmt: skip

@@ -1,0 +1,41 @@
+"""The organs of a split on a plane, organs that are alike to the model side by side."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.manifold import TSNE
+
+from ctglip.evaluation.context import Context
+
+MOST = 400
+LEAST = 10
+
+
+@dataclass(frozen=True)
+class MappedOrgan:
+    """One organ of one study on the map."""
+
+    study_id: str
+    organ: str
+    x: float
+    y: float
+
+
+def embedding_map(context: Context) -> tuple[MappedOrgan, ...]:
+    """t-SNE (van der Maaten and Hinton 2008) of the diagnosis vectors of at most 400 organs, drawn at random."""
+    places = context.judged.places
+    if len(places) < LEAST:
+        return ()
+    rng = np.random.default_rng(context.config.seed)
+    rows = np.sort(rng.choice(len(places), min(MOST, len(places)), replace=False))
+    vectors = context.judged.embeddings.diagnosis[rows]
+    perplexity = min(30.0, (len(rows) - 1) / 3)
+    flat = TSNE(perplexity=perplexity, init="pca", random_state=context.config.seed, max_iter=500).fit_transform(
+        vectors
+    )
+    return tuple(
+        MappedOrgan(places[row].study_id, places[row].organ, round(float(x), 2), round(float(y), 2))
+        for row, (x, y) in zip(rows, flat, strict=True)
+    )
