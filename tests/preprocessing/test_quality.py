@@ -36,6 +36,7 @@ def test_the_page_counts_and_names_what_is_odd(store: Store) -> None:
     assert drawn["Slice spacing, as scanned"].values == (4.0,) * 13
     assert [outlier.study_id for outlier in drawn["Liver, mean"].outliers] == ["00003"]
     assert len(drawn["Liver, volume"].values) == 13
+    assert len(drawn["Liver, spread"].values) == 13
     assert drawn["Liver, volume"].outliers == ()
     assert len(page.montage) == MONTAGE
     assert page.montage[0].caption.startswith("Study 00003.")
