@@ -68,6 +68,8 @@ class TextEncoder(nn.Module):
         self.attention = nn.Linear(self.dim, 1, bias=False) if settings.pooling == "attention" else None
         if settings.train == "full":
             self.model.requires_grad_(True)
+            for name, value in self.model.named_parameters():
+                value.requires_grad_(not name.startswith("pooler."))  # BERT's pooler is not read
         elif settings.train == "lora":
             add_lora(self.model, settings.lora_rank)
         self._hash: str | None = None

@@ -1,9 +1,10 @@
-"""A whole objective on two ranks, also with GradCache, gives the gradient of one process."""
+"""Whole objectives on two ranks, also with GradCache, give the gradient of one process."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,12 +12,13 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from ctglip.features.text_bank import TextBank
-from ctglip.objectives.base import total
+from ctglip.objectives.base import Objective, total
 from ctglip.objectives.organ_text import OrganText
 from ctglip.training.gradcache import cached_backward
 from tests.objectives.conftest import ToyEncoder
-from tests.objectives.toys import Organ, organ_samples, organ_text
+from tests.objectives.toys import EVERY, Organ, organ_samples, organ_text
 
+OTHERS = ("organ_text, pool", "organ_query, crop", "organ_query, box", "global_pair", "global_pair, sigmoid", "mixture")
 CUTS = (3, 5)
 """Rank 0 takes so many of the eight samples; of the second cut's rank 1 nothing is said."""
 
@@ -31,7 +33,21 @@ def silenced(samples: list[Organ], cut: int) -> list[Organ]:
     return [replace(s, text_id=-1) if cut == CUTS[1] and i >= cut else s for i, s in enumerate(samples)]
 
 
-def gradient(objective: OrganText) -> torch.Tensor:
+def other(folder: Path, name: str) -> tuple[Objective, Any]:
+    """An objective of another kind and its samples."""
+    bank = TextBank(folder, ToyEncoder())  # pyright: ignore[reportArgumentType]
+    objective, samples = EVERY[name](bank, 2)
+    return objective.double(), samples
+
+
+def share(samples: Any, rank: int) -> Any:
+    """Three samples (of each part) for rank 0, the others for rank 1."""
+    if isinstance(samples, dict):
+        return {name: share(some, rank) for name, some in samples.items()}
+    return samples[:3] if rank == 0 else samples[3:]
+
+
+def gradient(objective: Objective) -> torch.Tensor:
     rows = [torch.zeros_like(p) if p.grad is None else p.grad for p in objective.parameters()]
     return torch.cat([row.flatten() for row in rows])
 
@@ -51,6 +67,13 @@ def worker(rank: int, folder: str) -> None:
             dist.all_reduce(value)
             if rank == 0:
                 torch.save(value / 2, Path(folder) / f"{cut}-{cached}.pt")
+    for name in OTHERS:
+        objective, samples = other(Path(folder) / f"bank{rank}", name)
+        total(objective(objective.collate(share(samples, rank)))[0]).backward()
+        value = gradient(objective)
+        dist.all_reduce(value)
+        if rank == 0:
+            torch.save(value / 2, Path(folder) / f"{name}.pt")
     dist.destroy_process_group()
 
 
@@ -67,4 +90,12 @@ def test_two_ranks_give_the_gradient_of_one(folder, tmp_path, cut, cached):
     objective, samples = made(tmp_path, chunk=None)
     total(objective(objective.collate(silenced(samples, cut)))[0]).backward()
     theirs = torch.load(folder / f"{cut}-{cached}.pt", weights_only=True)
+    torch.testing.assert_close(theirs, gradient(objective), atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_every_other_objective_does_too(folder, tmp_path, name):
+    objective, samples = other(tmp_path, name)
+    total(objective(objective.collate(samples))[0]).backward()
+    theirs = torch.load(folder / f"{name}.pt", weights_only=True)
     torch.testing.assert_close(theirs, gradient(objective), atol=1e-9, rtol=0)

@@ -36,6 +36,8 @@ from tests.training.tiny import tiny_study
 SCANS = {"input": {"grid": [16, 16, 16]}, "batch": 4}
 KINDS: dict[str, dict[str, Any]] = {
     "organ_text": {},
+    "organ_text, lora": {"text": {"train": "lora"}},
+    "organ_text, full": {"text": {"train": "full"}},
     "organ_text, hierarchy": {"objective": {"name": "organ_text", "targets": "hierarchy"}},
     "organ_text, pool": {"model": {"grounding": "pool", "pooling": "attention"}},
     "organ_query, pool": {
