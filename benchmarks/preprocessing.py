@@ -2,7 +2,7 @@
 
     python benchmarks/preprocessing.py [--quick] [--json FILE] [--only SECTION] [--ct CT --masks MASKS]
 
-Every figure comes from a child process of its own, bound to one or two CPUs: the best of three runs after a first one,
+Every figure comes from a child process of its own, bound to one or two CPUs: the best of two runs after a first one,
 seconds on the clock and seconds of CPU (which a busy machine changes less), and the most memory the process ever had,
 imports included. Peers that are not installed are named and left out (extra ``[bench]``).
 """
@@ -98,7 +98,7 @@ def volumes(folder: Path, quick: bool) -> list[dict[str, Any]]:
                     {"error": lack}
                     if lack
                     else child(
-                        "volume", threads, name=name, folder=str(folder), recipe=recipe, repeats=1 if quick else 3
+                        "volume", threads, name=name, folder=str(folder), recipe=recipe, repeats=1 if quick else 2
                     )
                 )
                 rows.append({"recipe": recipe, "threads": threads, "name": name, **found})
