@@ -15,7 +15,7 @@ from ctglip.data.cache import CropCache, Place, cut_places, places_of
 from ctglip.data.crops import CropSettings, render
 from ctglip.data.scans import ScanReader, ScanSettings, label_members, render_scans
 from ctglip.finetune.labels import Task
-from ctglip.finetune.network import Inputs, read_organs
+from ctglip.finetune.network import Inputs
 from ctglip.finetune.settings import FinetuneConfig
 from ctglip.finetune.studies import Bags, Studies
 from ctglip.inference.feature_cache import check_recipe, organ_features_of
@@ -159,32 +159,12 @@ def kept_source(
     """Raw features of all organs that are asked about, from the feature cache where they are there."""
     organs = wanted_organs(studies.tasks)
     device = next(release.model.parameters()).device
-    if not release.reads_crops:
-        return _kept_scans(scan_source(store, release, studies, config), release, config.fit.batch, progress)
     found = organ_features_of(
         store, release, studies.study_ids, organs, batch=config.fit.encode, threads=config.fit.threads,
         progress=progress,
     )  # fmt: skip
     features = torch.from_numpy(found.embeddings.features).to(device)
     return Kept(bags_of(found.places, studies.study_ids, organs), features, found.failures)
-
-
-@torch.no_grad()
-def _kept_scans(source: Scans, release: Release, batch: int, progress: Progress | None) -> Kept:
-    """Raw features of the organs of whole scans, a few scans at a time."""
-    device = next(release.model.parameters()).device
-    studies = np.unique(source.bags.study)
-    features: list[tuple[np.ndarray, Tensor]] = []
-    for start in range(0, len(studies), batch):
-        rows, _ = source.bags.rows(studies[start : start + batch])
-        inputs = source.inputs(rows, None)
-        assert not isinstance(inputs, Tensor)
-        features.append((rows, read_organs(release.model, {k: v.to(device) for k, v in inputs.items()})))
-        if progress:
-            progress(min(start + batch, len(studies)), len(studies))
-    order = np.argsort(np.concatenate([rows for rows, _ in features]))
-    every = torch.cat([values for _, values in features])[torch.from_numpy(order).to(device)]
-    return Kept(source.bags, every, source.failures)
 
 
 def scan_source(
