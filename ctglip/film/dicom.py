@@ -84,6 +84,9 @@ def _pixels(header: Dataset) -> np.ndarray:
 def _monochrome(header: Dataset, pixels: np.ndarray, recipe: FilmRecipe) -> tuple[Film, tuple[QualityCheck, ...]]:
     padding = _padding(header, pixels)
     checks: list[QualityCheck] = []
+    if str(header.get("PresentationIntentType", "")).upper() == "FOR PROCESSING":
+        message = "The film is raw (for processing): it looks unlike films made for reading."
+        checks.append(QualityCheck("film_raw", "warning", message))
     values = pixels.astype(np.float32)
     window = None
     try:

@@ -15,6 +15,8 @@ from ctglip.types import QualityCheck, Standardized
 _BORDER = 0.03
 """How far a border's pixels may differ from each other, as a share of the film's range."""
 _DEEPEST = 0.45
+_SAMPLE = 250_000
+"""Pixels that the percentiles are taken of, at least."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,8 @@ def _windowed(film: Film, recipe: FilmRecipe) -> tuple[np.ndarray, tuple[Quality
         inner = values
         if recipe.crop_borders:
             inner = values[_inner_box((values - span[0]) / (span[1] - span[0]))]
-        low, high = (float(v) for v in np.percentile(inner[::2, ::2], recipe.percentiles))
+        step = max(1, int(np.sqrt(inner.size / _SAMPLE)))
+        low, high = (float(v) for v in np.percentile(inner[::step, ::step], recipe.percentiles))
         if high <= low:
             low, high = span
     grey = (values - low) / (high - low)
@@ -114,13 +117,12 @@ def _inner_box(values: np.ndarray) -> tuple[slice, slice]:
     grey = np.clip(values, 0, 1)
     spans: list[slice] = []
     for axis in (0, 1):
-        lines = grey if axis == 0 else grey.T
-        low, high = np.percentile(lines, (0, 100), axis=1)
-        level = np.median(lines, axis=1)
-        flat = high - low < _BORDER
-        first, last = _run(flat, level), len(lines) - _run(flat[::-1], level[::-1])
-        deepest = int(_DEEPEST * len(lines))
-        spans.append(slice(first, last) if first <= deepest and len(lines) - last <= deepest else slice(0, len(lines)))
+        low, high = grey.min(axis=1 - axis), grey.max(axis=1 - axis)
+        level, flat = (low + high) / 2, high - low < _BORDER
+        count = len(level)
+        first, last = _run(flat, level), count - _run(flat[::-1], level[::-1])
+        deepest = int(_DEEPEST * count)
+        spans.append(slice(first, last) if first <= deepest and count - last <= deepest else slice(0, count))
     return spans[0], spans[1]
 
 

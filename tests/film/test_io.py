@@ -94,6 +94,11 @@ def test_padding_becomes_black(phantom: np.ndarray, write_dicom: Writer) -> None
     assert "padding" in {check.code for check in checks}
 
 
+def test_raw_films_are_noticed(phantom: np.ndarray, write_dicom: Writer) -> None:
+    _, checks = read_film(write_dicom(phantom, PresentationIntentType="FOR PROCESSING"), RECIPE)
+    assert [check.code for check in checks] == ["film_raw"]
+
+
 BROKEN: dict[str, Callable[[Path, np.ndarray, Writer], Path]] = {}
 
 
