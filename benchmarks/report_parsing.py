@@ -2,7 +2,7 @@
 
 The tables default to the development data under ``CTGLIP_REAL_DATA`` (default ``../shared/data``); any table of the
 same layout can be given instead. ``--json FILE`` writes the figures, ``--predictions FILE`` the answers in the
-reference's layout.
+reference's layout, ``labels --errors FILE`` every wrong answer with the sentences that led to it.
 """
 
 from __future__ import annotations
@@ -117,6 +117,10 @@ class LabelMap:
             label: any(rule.holds(row) for row in findings for rule in rules) for label, rules in self.rules.items()
         }
 
+    def evidence(self, findings: Sequence[Finding], label: str) -> list[str]:
+        """The sentences that made a label present."""
+        return list(dict.fromkeys(r.sentence for r in findings if any(rule.holds(r) for rule in self.rules[label])))
+
 
 def truth_of(value: str | None) -> bool | None:
     """A reference's cell: 1 is present, the uncertain -1 is left out, all else is absent."""
@@ -125,7 +129,7 @@ def truth_of(value: str | None) -> bool | None:
 
 
 def measure_labels(
-    table: pl.DataFrame, mapping: dict[str, Any], columns: Sequence[str]
+    table: pl.DataFrame, mapping: dict[str, Any], columns: Sequence[str], errors: list[dict[str, str]] | None = None
 ) -> tuple[dict[str, Any], pl.DataFrame]:
     """Report-level labels of one table against the parser's.
 
@@ -133,6 +137,7 @@ def measure_labels(
         table: one row a report.
         mapping: see ``mappings/``; ``rest`` names the label of reports in which nothing else is found.
         columns: where the text stands; the first is the findings, a second the impression. Rows without text count not.
+        errors: takes each wrong answer, with the sentences that led to it.
     """
     parser, lexicon = get_parser(), get_parser().lexicon
     labels = LabelMap(mapping["labels"], lexicon.organs, lexicon.abnormalities)
@@ -153,13 +158,21 @@ def measure_labels(
             right = truth_of(record[label])
             if right is not None:
                 scores[label].add(right, value)
+                if right != value and errors is not None:
+                    why = " | ".join(labels.evidence(findings, label)) if label in labels.rules else ""
+                    wrong = "missed" if right else "invented"
+                    errors.append({"id": record[mapping["id"]], "label": label, "wrong": wrong, "sentences": why})
     return summary(scores, mapping.get("least_positives", 1)), pl.DataFrame(answers)
 
 
 def labels_command(arguments: argparse.Namespace) -> tuple[dict[str, Any], pl.DataFrame]:
     """18 labels of chest CT reports."""
     mapping = read_yaml(arguments.mapping)
-    return measure_labels(pl.read_csv(arguments.table, infer_schema=False), mapping, mapping["text"])
+    errors: list[dict[str, str]] = []
+    found = measure_labels(pl.read_csv(arguments.table, infer_schema=False), mapping, mapping["text"], errors)
+    if arguments.errors:
+        pl.DataFrame(errors, schema=["id", "label", "wrong", "sentences"]).write_csv(arguments.errors)
+    return found
 
 
 def films_command(arguments: argparse.Namespace) -> tuple[dict[str, Any], pl.DataFrame]:
@@ -325,6 +338,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     labels = commands.add_parser("labels", parents=[common])
     labels.add_argument("table", nargs="?", type=Path, default=DATA / "reports/chest_ct_18_labels/reports.csv")
     labels.add_argument("--mapping", type=Path, default=HERE / "mappings/chest_ct_18_labels.yaml")
+    labels.add_argument("--errors", type=Path, help="write every wrong answer with its sentences here (CSV)")
     labels.set_defaults(run=labels_command)
     regions = commands.add_parser("regions", parents=[common])
     regions.add_argument("reports", nargs="?", type=Path, default=DATA / "reports/chest_ct_reports/reports.csv")

@@ -34,11 +34,11 @@ def build(
     from ctglip.cohort import read_cohort
     from ctglip.errors import ReportError
     from ctglip.files import write_text
-    from ctglip.text.cohorts import report_of
+    from ctglip.text.cohorts import report_of, with_reports
     from ctglip.text.mining import mine, proposals_text
     from ctglip.types import Failure
 
-    table = read_cohort(cohort)
+    table = with_reports(read_cohort(cohort), cohort)
     failures = list(table.bad)
     reports = []
     for row in table.rows:

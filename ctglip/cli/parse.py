@@ -24,22 +24,28 @@ def parse(
     if source != "-" and Path(source).suffix.lower() in (".csv", ".parquet"):
         _parse_cohort(Path(source), out, as_json)
         return
+    from ctglip.errors import CTGLIPError
+    from ctglip.text.cohorts import decoded
     from ctglip.text.reports import get_parser
     from ctglip.text.view import readable
 
-    text = sys.stdin.read() if source == "-" else _read(Path(source))
+    if out is not None:
+        raise CTGLIPError(
+            "--out is for a cohort table.", fix="For one report, use --json and redirect what is printed."
+        )
+    text = decoded(sys.stdin.buffer.read() if source == "-" else _read(Path(source)), source)
     findings = get_parser().parse(text)
     if as_json:
         result({"findings": [asdict(f) for f in findings]}, True, "")
     else:
-        console.print(readable(findings), highlight=False)
+        console.print(readable(findings) or "The report is empty: it holds no letter and no digit.", highlight=False)
 
 
-def _read(path: Path) -> str:
+def _read(path: Path) -> bytes:
     from ctglip.errors import ReportError
 
     try:
-        return path.read_text(encoding="utf-8", errors="replace")
+        return path.read_bytes()
     except OSError as error:
         raise ReportError(f"The report {path} cannot be read: {error.strerror}.", fix="Check the path.") from error
 
@@ -47,18 +53,19 @@ def _read(path: Path) -> str:
 def _parse_cohort(path: Path, out: Path | None, as_json: bool) -> None:
     from ctglip.cohort import read_cohort
     from ctglip.errors import CTGLIPError
-    from ctglip.text.cohorts import cohort_findings
+    from ctglip.files import atomic_path
+    from ctglip.text.cohorts import cohort_findings, with_reports
 
-    if out is None:
-        raise CTGLIPError("A whole cohort needs --out FILE.", fix="For example --out findings.parquet.")
-    cohort = read_cohort(path)
+    if out is None or out.suffix not in (".csv", ".parquet"):
+        raise CTGLIPError(
+            "A whole cohort needs --out FILE, a .parquet or .csv file.", fix="For example --out findings.parquet."
+        )
+    cohort = with_reports(read_cohort(path), path)
     with progress("Parsing reports") as report:
         table, failures = cohort_findings(cohort.rows, report)
     failures = (*cohort.bad, *failures)
-    if out.suffix == ".csv":
-        table.write_csv(out)
-    else:
-        table.write_parquet(out)
+    with atomic_path(out) as temporary:
+        (table.write_csv if out.suffix == ".csv" else table.write_parquet)(temporary)
     lines = [f"{table.height} findings in {out}.", *(f"{f.study_id}: {f.message}" for f in failures)]
     result(
         {"out": str(out), "findings": table.height, "failed": [asdict(f) for f in failures]}, as_json, "\n".join(lines)

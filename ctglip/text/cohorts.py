@@ -4,14 +4,45 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 import polars as pl
 
-from ctglip.cohort import CohortRow
-from ctglip.errors import ReportError
+from ctglip.cohort import Cohort, CohortRow
+from ctglip.errors import CohortError, ReportError
 from ctglip.text.reports import get_parser
 from ctglip.text.sections import split_sections
 from ctglip.types import Failure, Finding, Report
+
+
+def decoded(raw: bytes, name: str) -> str:
+    """Text of a report file: UTF-8, UTF-16 with its mark, else Windows' western letters.
+
+    Raises:
+        ReportError: it is no text.
+    """
+    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return raw.decode("utf-16", errors="replace")
+    if b"\0" in raw:
+        raise ReportError(f"{name} is no text file.", code="unreadable", fix="Save the report as UTF-8 text.")
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return raw.decode("cp1252", errors="replace")
+
+
+def with_reports(cohort: Cohort, path: Path) -> Cohort:
+    """The cohort, if its table has reports.
+
+    Raises:
+        CohortError: it has none.
+    """
+    if not cohort.has_reports:
+        raise CohortError(
+            f"{path} has no reports.",
+            fix="Add a column report, findings, impression or report_path, or name it in a column map.",
+        )
+    return cohort
 
 
 def report_of(row: CohortRow, wanted: bool) -> Report | None:
@@ -45,10 +76,10 @@ def _sections(row: CohortRow) -> Report | None:
     if row.report_path is None:
         return None
     try:
-        return split_sections(row.report_path.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError) as error:
+        return split_sections(decoded(row.report_path.read_bytes(), str(row.report_path)))
+    except OSError as error:
         raise ReportError(
-            f"Study {row.study_id}: {row.report_path} cannot be read as UTF-8 text: {error}.", code="unreadable"
+            f"Study {row.study_id}: {row.report_path} cannot be read: {error}.", code="unreadable"
         ) from error
 
 

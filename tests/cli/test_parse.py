@@ -35,3 +35,19 @@ def test_a_cohort_becomes_a_table_and_an_empty_report_a_failed_row(tmp_path: Pat
     table = pl.read_parquet(tmp_path / "findings.parquet")
     assert set(table["study_id"]) == {"1"}
     assert table.schema["sentence_index"] == pl.Int32
+
+
+def test_an_empty_report_is_said_to_be_empty(tmp_path: Path) -> None:
+    (tmp_path / "report.txt").write_text(" \n")
+    assert "empty" in good("parse", tmp_path / "report.txt").out
+
+
+def test_a_place_for_findings_is_made_and_other_files_are_refused(tmp_path: Path) -> None:
+    pl.DataFrame({"study_id": ["1"], "patient_id": ["a"], "image": ["x"], "report": [REPORT]}).write_csv(
+        tmp_path / "cohort.csv"
+    )
+    good("parse", tmp_path / "cohort.csv", "--out", tmp_path / "new" / "findings.csv")
+    assert pl.read_csv(tmp_path / "new" / "findings.csv").height > 1
+    refused = ctglip("parse", tmp_path / "cohort.csv", "--out", tmp_path / "findings.json")
+    assert refused.code == 2
+    assert ".parquet" in refused.err
