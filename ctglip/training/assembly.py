@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from ctglip.resources import resource
 from ctglip.store.tables import Store
 from ctglip.training.recipe import PretrainConfig
 from ctglip.training.registry import SINGLE, Ground, MixtureSettings, negatives_of, parts_of
-from ctglip.training.sources import Source, SourceSettings, open_source
+from ctglip.training.sources import Progress, Source, SourceSettings, open_source
 from ctglip.types import Failure
 from ctglip.vocabulary.abnormalities import load_abnormalities
 from ctglip.vocabulary.organs import load_organs
@@ -101,7 +101,8 @@ def assemble(
     run: Path,
     config: PretrainConfig,
     device: str,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
+    embedding: Progress | None = None,
 ) -> Assembly:
     """Build everything; the same config and store give the same weights and batches.
 
@@ -111,6 +112,7 @@ def assemble(
         config: the run's config.
         device: where the objective lives.
         progress: called with (studies done, studies) while crops are cut.
+        embedding: called with (texts done, texts) while texts are embedded.
 
     Raises:
         ConfigError: the model's settings do not suit the objective.
@@ -136,14 +138,14 @@ def assemble(
     if config.initial is not None:
         _start_from(Path(config.initial), release)
     prompts = Scorer(release).organ_prompts()
-    _fill_prompts(release, bank, [said for source in sources.values() for said in source.sayings])
+    _fill_prompts(release, bank, [said for source in sources.values() for said in source.sayings], embedding)
     prompt_ids = bank.ids([text for texts in prompts for text in texts])
     owner = torch.tensor([number for number, texts in enumerate(prompts) for _ in texts])
     built: dict[str, Objective] = {}
     for name, part in parts.items():
         ground = Ground(model, bank, dictionaries, names, prompt_ids, owner, sources[name].keys)
         built[name] = SINGLE[part.name].build(ground, part)
-        sources[name].bind(bank.ids(sources[name].texts).tolist(), names)
+        sources[name].bind(bank.ids(sources[name].texts, embedding).tolist(), names)
     return Assembly(sources, _joined(config, built).to(device), release, dictionaries)
 
 
@@ -230,7 +232,7 @@ def _start_from(folder: Path, release: Release) -> None:
         ) from error
 
 
-def _fill_prompts(release: Release, bank: TextBank, sayings: Sequence[OrganSayings]) -> None:
+def _fill_prompts(release: Release, bank: TextBank, sayings: Sequence[OrganSayings], progress: Progress | None) -> None:
     """Embed the dictionary's prompts for all organs, and for every question about a trained organ."""
     scorer = Scorer(release)
     trained = {said.organ for said in sayings}
@@ -238,4 +240,4 @@ def _fill_prompts(release: Release, bank: TextBank, sayings: Sequence[OrganSayin
     texts = [text for texts in scorer.organ_prompts() for text in texts]
     texts += [text for pair in pairs for side in scorer.prompts(pair) for text in side]
     texts = list(dict.fromkeys(texts))
-    release.prompts = dict(zip(texts, bank.vectors(bank.ids(texts)), strict=True))
+    release.prompts = dict(zip(texts, bank.vectors(bank.ids(texts, progress)), strict=True))

@@ -7,6 +7,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -99,10 +100,8 @@ def pretrain(
     if launch not in ("local", "ray"):
         raise ConfigError(f"launch is {launch!r}, expected local or ray.")
     if launch == "local" and workers != 1:
-        raise ConfigError(
-            f"{workers} workers are for --launch ray.",
-            fix=f"On one machine: torchrun --standalone --nproc-per-node {workers} -m ctglip pretrain ...",
-        )
+        fix = f"On one machine: torchrun --standalone --nproc-per-node {workers} -m ctglip pretrain ..."
+        raise ConfigError(f"{workers} workers are for --launch ray.", fix=fix)
     watch = watch or Watch(progress)
     opened = Store.open(store)
     device = resolve_device(config.loop.device)
@@ -144,7 +143,8 @@ def _train_run(store: Store, run: Path, config: PretrainConfig, ranks: Ranks, wa
     loop = config.loop
     if loop.threads:
         torch.set_num_threads(loop.threads)
-    parts = assemble(store, run, config, ranks.device, lambda done, of: watch.prepared("Cutting crops", done, of))
+    told = [partial(watch.prepared, what) for what in ("Cutting crops", "Embedding texts")]
+    parts = assemble(store, run, config, ranks.device, *told)
     parts.rank, parts.world = ranks.rank, ranks.world
     validation = build_validation(store, parts.release, parts.dictionaries, config.data) if ranks.first else None
     share_batch_statistics(parts.objective, ranks)

@@ -79,28 +79,22 @@ def test_the_average_is_what_is_released_and_it_resumes_exactly(
     assert all(torch.equal(saved[f"ema/model.{name}"], value) for name, value in released.items())
     assert any(not torch.equal(saved[f"objective/model.{name}"], value) for name, value in released.items())
     with pytest.raises(Stopped):
-        pretrain(tiny[0].path, tmp_path / "cut", config, watch=Watch(stop=after(3)))
+        pretrain(tiny[0].path, tmp_path / "cut", config, watch=stopping(3))
     pretrain(tiny[0].path, tmp_path / "cut", config, resume=True)
     assert same(weights(tmp_path / "cut"), released)
 
 
-def after(asked: int) -> Any:
-    """Says stop when it is asked during training for the n-th time."""
-    left = [asked]
-
-    def stop() -> bool:
-        left[0] -= 1
-        return left[0] == 0
-
-    return stop
+def stopping(step: int) -> Watch:
+    """Asks for an end after a step."""
+    told: list[int] = []
+    return Watch(track=lambda done, _: told.append(done), stop=lambda: step in told)
 
 
 def test_a_stop_saves_the_step_that_is_done(
     tiny: tuple[Store, Path], word_bert: Path, tmp_path: Path, run: Path
 ) -> None:
-    studies = len(tiny[0].table("splits").filter(split="train"))
     with pytest.raises(Stopped) as stopped:
-        pretrain(tiny[0].path, tmp_path / "cut", changed(word_bert), watch=Watch(stop=after(studies + 3)))
+        pretrain(tiny[0].path, tmp_path / "cut", changed(word_bert), watch=stopping(3))
     assert stopped.value.step == 3
     assert [path.name for path in checkpoints(tmp_path / "cut" / "checkpoints")] == ["step-0000002", "step-0000003"]
     pretrain(tiny[0].path, tmp_path / "cut", changed(word_bert), resume=True)
@@ -115,6 +109,11 @@ def test_a_stop_while_crops_are_cut_ends_at_once(tiny: tuple[Store, Path], word_
         pretrain(tiny[0].path, tmp_path / "run", changed(word_bert), watch=watch)
     assert stopped.value.step == 0
     assert told[0][0] == "Cutting crops"
+    everything: list[str] = []
+    pretrain(
+        tiny[0].path, tmp_path / "all", changed(word_bert), watch=Watch(preparing=lambda *s: everything.append(s[0]))
+    )
+    assert list(dict.fromkeys(everything)) == ["Cutting crops", "Embedding texts"]
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
