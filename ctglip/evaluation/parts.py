@@ -49,7 +49,7 @@ def run_parts(context: Context) -> dict[str, Any]:
         try:
             found[name] = do(context)
         except ModelError as error:
-            if error.code != "text_encoder":
+            if error.code not in ("text_encoder", "no_crops"):
                 raise
-            context.notes.append(f"Without the text encoder there is no {name}: {error.message}")
+            context.notes.append(f"There is no {name}: {error.message}")
     return {name: value for name, value in found.items() if value is not None}

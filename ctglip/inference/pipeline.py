@@ -32,6 +32,8 @@ from ctglip.volume.standardize import standardize
 _OPEN_ENDED = frozenset(
     {"aorta", "arteries", "veins", "digestive", "ribs", "muscles", "body_wall", "regions", "airways"}
 )
+_MASKLESS = ("query", "none")
+"""Groundings that need no masks."""
 _SIMILAR = 3
 _GRAZE = 0.1
 """A border face that holds less than this share of an organ's largest cross-section takes nothing away from it."""
@@ -215,7 +217,7 @@ class Pipeline:
         organs = self.dictionaries.organs
         more: tuple[QualityCheck, ...] = ()
         if masks is None:
-            labels, origin = self._segmented(read), "TotalSegmentator"
+            labels, origin = self._made(read)
         elif isinstance(masks, LabelMap):
             labels, origin = masks, "label map in memory"
         else:
@@ -240,6 +242,15 @@ class Pipeline:
             for r in rows
         ]
 
+    def _made(self, scan: Scan) -> tuple[LabelMap | None, str]:
+        """Masks from TotalSegmentator; none where it cannot run and the model finds organs without."""
+        try:
+            return self._segmented(scan), "TotalSegmentator"
+        except MaskError:
+            if self.release.model.settings.grounding in _MASKLESS:
+                return None, "none: the model reads the whole scan"
+            raise
+
     def _segmented(self, scan: Scan) -> LabelMap:
         try:
             return segment(scan, self.recipe.segmentation or SegmentationSettings(), self.dictionaries.organs)
@@ -261,8 +272,11 @@ class Pipeline:
         return found
 
     def _answers(self, pairs: Sequence[tuple[str, Pair]], standardized: Standardized) -> list[Answer]:
-        rows = {row.organ: row for row in standardized.rows}
         organs = list(dict.fromkeys(organ for _, (organ, _) in pairs))
+        rows = {row.organ: row for row in standardized.rows}
+        if standardized.organs is None:
+            x, y, z = standardized.image.shape
+            rows = {organ: OrganRow(organ, (0, x, 0, y, 0, z), 0.0, 0.0, False) for organ in organs}
         reasons = {organ: self._no_answer(organ, rows.get(organ), standardized) for organ in organs}
         whole = [organ for organ in organs if not reasons[organ]]
         found = self._vectors(standardized, [rows[organ] for organ in whole])

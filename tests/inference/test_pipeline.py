@@ -117,3 +117,31 @@ def test_without_masks_or_weights_the_message_says_what_to_do(
 def test_a_folder_that_is_no_model_is_named(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=str(tmp_path)):
         load_model(tmp_path)
+
+
+def test_a_model_that_finds_organs_itself_is_asked_without_masks(
+    trained: tuple[Store, Path], files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TotalSegmentator cannot run; a model of whole images answers all the same, a model of crops says what to give."""
+    from ctglip.data.scans import ScanSettings
+    from ctglip.errors import MaskError
+    from ctglip.inference import pipeline as module
+    from ctglip.models.release import load_release
+    from ctglip.models.towers import OrganTextModel
+
+    def fails(*_: object) -> None:
+        raise MaskError("There are no weights.", code="no_weights", fix="Install them.")
+
+    monkeypatch.setattr(module, "segment", fails)
+    release = load_release(trained[1])
+    with pytest.raises(MaskError, match="comes without masks"):
+        module.Pipeline(release).query(files[0], ["liver: fatty liver"])
+    scans = ScanSettings(grid=(16, 16, 16))
+    settings = release.model.settings.model_copy(
+        update={"grounding": "none", "whole_image": True, "in_channels": scans.channels, "pooling": "mean"}
+    )
+    release.model, release.scans = OrganTextModel(settings), scans.model_dump(mode="json")
+    answers = module.Pipeline(release).query(files[0], ["liver: fatty liver"])
+    assert answers.answers[0].probability is not None
+    assert answers.masks == "none: the model reads the whole scan"
+    assert answers.to_json()["organs"] == []
