@@ -8,7 +8,7 @@ from ctglip.evaluation.bootstrap import Interval
 from ctglip.evaluation.metrics import PairMetrics, roc_points
 from ctglip.evaluation.results import shown
 from ctglip.evaluation.zero_shot import Scores
-from ctglip.finetune.results import STUDY, Difference, FinetuneResults, Judge
+from ctglip.finetune.results import STUDY, FinetuneResults, Judge
 from ctglip.finetune.studies import TEST, Studies
 from ctglip.inference.scoring import Dictionaries
 from ctglip.pages import parts
@@ -52,9 +52,9 @@ def finetune_page(
             )
             for point in others
         ),
-        notes=(*(_paired(difference) for difference in results.differences), *_attention(results, dictionaries),
-               *results.notes, *_problems(results)),
-    )  # fmt: skip
+        tables=tuple(_tables(results, dictionaries)),
+        notes=(*results.notes, *_problems(results)),
+    )
 
 
 def _score(interval: Interval) -> parts.Score:
@@ -97,30 +97,43 @@ def _facts(results: FinetuneResults, studies: Studies) -> tuple[parts.Fact, ...]
         parts.Fact("Thresholds", results.threshold_source),
         parts.Fact("Model shown", f"start {results.released['start']}", f"seed {results.released['seed']}"),
     ]
-    if len(results.points) > 1:
-        facts += [
-            parts.Fact(
-                f"{point.start}, {point.fraction:.0%} of labels", shown(point.macro_auroc),
-                f"{point.patients} training patients, {len(point.seeds)} seeds",
-            )
-            for point in results.points
-        ]  # fmt: skip
     return tuple(facts)
 
 
-def _paired(difference: Difference) -> str:
-    return (
-        f"{difference.start} with {difference.fraction:.0%} of the labels minus {difference.other} with "
-        f"{difference.other_fraction:.0%}: {shown(difference.difference)} macro AUROC on the same patients."
-    )
-
-
-def _attention(results: FinetuneResults, dictionaries: Dictionaries) -> list[str]:
+def _tables(results: FinetuneResults, dictionaries: Dictionaries) -> list[parts.Table]:
+    """Starts and shares, their paired differences, attention: each where there is something to say."""
     found = []
-    for column, shares in results.attention.items():
-        listed = ", ".join(f"{dictionaries.organs[organ].display} {share:.0%}" for organ, share in shares.items())
-        found.append(f"Attention of {column}, mean over test studies: {listed}.")
+    if len(results.points) > 1:
+        rows = [
+            (p.start, _MODES[p.mode], f"{p.fraction:.0%}", str(p.patients), shown(p.macro_auroc), _each(p.seeds))
+            for p in results.points
+        ]
+        columns = ("Start", "Trained", "Labels", "Patients", "Macro AUROC", "Each seed")
+        text = "Mean over seeds, with its 95 % interval over test patients."
+        found.append(parts.Table("starts", "Starts and shares of the labels", text, columns, tuple(rows), words=2))
+    if results.differences:
+        rows = [
+            (f"{d.start}, {d.fraction:.0%}", f"{d.other}, {d.other_fraction:.0%}", shown(d.difference))
+            for d in results.differences
+        ]
+        text = "Macro AUROC of the first minus that of the second, draw by draw on the same test patients."
+        columns = ("Start, labels", "Minus", "Difference")
+        found.append(parts.Table("differences", "Paired differences", text, columns, tuple(rows), words=2))
+    if results.attention:
+        rows = [
+            (column, dictionaries.organs[organ].display, f"{share:.0%}",
+             f"{results.attention_positive.get(column, {}).get(organ, 0.0):.0%}")
+            for column, shares in results.attention.items()
+            for organ, share in shares.items()
+        ]  # fmt: skip
+        text = "Mean share of each organ in the answer: where it was read, not why it is right."
+        columns = ("Column", "Organ", "All test studies", "Those that have it")
+        found.append(parts.Table("attention", "Attention over organs", text, columns, tuple(rows), words=2))
     return found
+
+
+def _each(seeds: tuple[float | None, ...]) -> str:
+    return ", ".join("unknown" if value is None else f"{value:.3f}" for value in seeds)
 
 
 def _problems(results: FinetuneResults) -> list[str]:

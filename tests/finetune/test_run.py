@@ -225,3 +225,43 @@ def test_frozen_features_are_those_of_the_live_model(run: Path, tiny: Tiny) -> N
     changed = live.inputs(rows, np.random.default_rng(0))
     assert not isinstance(changed, torch.Tensor)
     assert not torch.equal(changed["images"], inputs["images"])  # type: ignore[index]
+
+
+def test_a_study_level_column_is_read_where_the_truth_lies(run: Path, tiny: Tiny, tmp_path: Path) -> None:
+    """The label is the liver's, the column does not say so: attention finds the liver, and the page says it. Beside it
+    a column of three classes, made of liver and spleen, with holes."""
+    store, truth = tiny
+    table = pl.read_csv(truth, schema_overrides={"study_id": pl.String})
+    fat, large = table["liver:hepatic_steatosis"], table["spleen:splenomegaly"]
+    grade = pl.Series(["none", "one", "both"])[(fat + large).to_list()]
+    holes = pl.Series([None if number % 7 == 0 else value for number, value in enumerate(grade)])
+    pl.DataFrame({"study_id": table["study_id"], "odd": fat, "grade": holes}).write_csv(tmp_path / "labels.csv")
+    columns = {"odd": {"organs": ["all"]}, "grade": {"organs": ["liver", "spleen"], "classes": ["none", "one", "both"]}}
+    results = finetune(run, store.path, tmp_path / "out", tmp_path / "labels.csv", probe(columns=columns))
+    assert max(results.attention["odd"], key=results.attention["odd"].__getitem__) == "liver"
+    assert sum(results.attention["odd"].values()) == pytest.approx(1.0)
+    judged = {pair.abnormality: pair.auroc.value for pair in results.pairs}
+    assert {"odd", "grade = none", "grade = one", "grade = both"} == {*judged, *results.left_out}
+    assert judged["odd"] is not None
+    assert judged["odd"] > 0.85
+    scores = pl.read_parquet(tmp_path / "out" / "scores.parquet").filter(pl.col("column") == "grade")
+    total = scores.group_by("study_id").agg(pl.col("probability").sum(), pl.col("label").sum())
+    np.testing.assert_allclose(total["probability"], 1.0, atol=1e-6)
+    assert "Attention over organs" in (tmp_path / "out" / "report.html").read_text()
+
+
+@pytest.mark.slow
+def test_permuted_labels_are_not_learned(run: Path, tiny: Tiny, tmp_path: Path) -> None:
+    """Over several permutations the macro AUROC on the test split is that of guessing."""
+    store, truth = tiny
+    table = pl.read_csv(truth, schema_overrides={"study_id": pl.String})
+    found = []
+    for seed in range(4):
+        order = np.random.default_rng(seed).permutation(table.height)
+        shuffled = table.select(pl.exclude("study_id"))[order.tolist()].insert_column(0, table["study_id"])
+        shuffled.write_csv(tmp_path / f"{seed}.csv")
+        settings = config(fit={"epochs": 25, "batch": 12, "device": "cpu", "threads": 1})
+        found.append(
+            finetune(run, store.path, tmp_path / str(seed), tmp_path / f"{seed}.csv", settings).macro_auroc.value
+        )
+    assert abs(np.mean(found) - 0.5) < 0.15

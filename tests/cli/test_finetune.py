@@ -1,0 +1,62 @@
+"""Fine-tuning, embedding and export as a user calls them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from tests.cli.commands import ctglip, good
+
+QUICK = ("--set", "fit.epochs=5", "--set", "judge.draws=20", "--set", "judge.min_positives=1")
+
+
+@pytest.mark.slow
+def test_finetune_lists_what_it_could_not_use_and_resumes(walk: Path, tmp_path: Path) -> None:
+    truth = pl.read_csv(walk / "cohort" / "truth.csv", infer_schema=False)
+    labels = truth.select("study_id", "liver:hepatic_steatosis", "kidney_left:renal_cyst", "spleen:splenomegaly")
+    stranger = labels.head(1).with_columns(study_id=pl.lit("stranger"))
+    pl.concat([labels, stranger]).write_csv(tmp_path / "labels.csv")
+    arguments = ("finetune", walk / "run", walk / "store", tmp_path / "out", "--labels", tmp_path / "labels.csv",
+                 "--config", "finetune/probe", *QUICK, "--json")  # fmt: skip
+    done = ctglip(*arguments)
+    assert done.code == 1, done.err
+    results = json.loads(done.out)
+    assert "stranger" in {problem["subject"] for problem in results["problems"]}
+    assert "stranger" in done.err
+    assert "stranger" in (tmp_path / "out" / "problems.csv").read_text()
+    for name in ("config.resolved.yaml", "environment.json", "results.json", "scores.parquet", "report.html"):
+        assert (tmp_path / "out" / name).is_file()
+    assert (tmp_path / "out" / "model" / "config.json").is_file()
+    again = ctglip(*arguments)
+    assert again.code == 2
+    assert "already holds" in again.err
+    assert json.loads(ctglip(*arguments, "--resume").out) == results
+
+
+@pytest.mark.slow
+def test_a_fault_in_the_labels_ends_with_2_and_says_what_to_do(walk: Path, tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("study_id,livr:hepatic_steatosis\nsim-00000,1\n")
+    done = ctglip("finetune", walk / "run", walk / "store", tmp_path / "out", "--labels", tmp_path / "labels.csv")
+    assert done.code == 2
+    assert "livr:hepatic_steatosis" in done.err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_embed_writes_a_table_that_polars_reads(walk: Path, tmp_path: Path) -> None:
+    found = json.loads(good("embed", walk / "run", walk / "store", tmp_path, "--space", "diagnosis", "--json").out)
+    table = pl.read_parquet(tmp_path / "embeddings.parquet")
+    assert (table.height, table["study_id"].n_unique()) == (found["rows"], 24)
+    assert {"study_id", "patient_id", "split", "organ", "volume_ml", "f0000"} <= set(table.columns)
+
+
+@pytest.mark.slow
+def test_export_names_what_an_encoder_cannot_become(walk: Path, tmp_path: Path) -> None:
+    done = ctglip("export", walk / "run", tmp_path / "out", "--also", "nnunet")
+    assert done.code == 2
+    assert "no place in a network of nnU-Net" in done.err
+    good("export", walk / "run", tmp_path / "hub", "--also", "hub")
+    assert (tmp_path / "hub" / "README.md").is_file()
