@@ -58,10 +58,13 @@ class Attachment:
         self.signs = sentence.signs
         self.clauses = sentence.clauses
         self.used: set[int] = set()
+        self.compares = not self.lexicon.words["largest"].isdisjoint(self.words)
 
     def places_of(self, thing: Thing) -> list[Place]:
         """The places that a thing is in, lymph nodes as their stations; empty where no place fits."""
         places = self._candidates(thing)
+        if not self.compares:
+            return self._stations(thing, places)
         return [*self._stations(thing, places), *self._stations(thing, self._of_largest(thing, places))]
 
     def _of_largest(self, thing: Thing, places: Sequence[Place]) -> list[Place]:
