@@ -1,0 +1,375 @@
+"""Organ pairs a second of pretraining on a CPU, by where the crops come from; and memory by batch, with GradCache.
+
+    python benchmarks/training.py [--quick] [--json FILE] [--threads 2] [--folder KEEP]
+
+The same encoder, objective and optimiser learn from simulated patients in every row. "Tensors in memory" are batches
+made beforehand, over and over: all that happens is learning. "Data stall" is how much slower a row is than that; rows
+take turns, round after round, and the median of their rounds' ratios counts. The peers' loop does what their public
+code does for each step: decode whole ``.nii.gz`` files (image and masks), resample them whole, cut organs out of them;
+all organs of a volume are used at once, so that it decodes as few volumes as it can. Memory is that of child processes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ctglip.config import find_config, load_settings
+from ctglip.data.loading import Batches, prefetched
+from ctglip.training.assembly import Assembly, assemble
+from ctglip.training.checkpoint import Training
+from ctglip.training.optim import build_optimizer
+from ctglip.training.ranks import Ranks
+from ctglip.training.recipe import PretrainConfig
+from ctglip.training.step import Stepper
+
+TENSORS = "tensors in memory"
+PEERS = "peers: whole .nii.gz, resampled"
+MARGIN = 3
+"""Voxels around an organ's box in the peers' crops (10 mm at 3 mm)."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is measured: ``quick`` takes under three minutes."""
+
+    studies: int
+    scan_mm: float
+    store_mm: float
+    rounds: int
+    steps: int
+    batches: tuple[int, ...]
+
+
+QUICK = Plan(studies=12, scan_mm=3.0, store_mm=3.0, rounds=3, steps=6, batches=(16, 64))
+FULL = Plan(studies=24, scan_mm=2.0, store_mm=3.0, rounds=5, steps=20, batches=(16, 32, 64, 128))
+
+
+# ---- patients
+
+
+def make_store(folder: Path, plan: Plan) -> Path:
+    """Simulated patients as files, and the store made of them; all are in the split ``train``."""
+    from ctglip.cohort import read_cohort
+    from ctglip.simulation.cohort import SimulationSettings, simulate_cohort
+    from ctglip.store.format import StoreInfo
+    from ctglip.store.splits import SplitSettings, assign_splits
+    from ctglip.store.study import StudyRecord, write_study
+    from ctglip.store.tables import compact, create_store
+    from ctglip.text.cohorts import report_of
+    from ctglip.text.reports import get_parser
+    from ctglip.vocabulary.abnormalities import load_abnormalities
+    from ctglip.vocabulary.organs import load_organs
+    from ctglip.volume.io import read_scan
+    from ctglip.volume.masks import read_masks
+    from ctglip.volume.recipe import VolumeRecipe
+    from ctglip.volume.standardize import standardize
+
+    organs, parser = load_organs(), get_parser()
+    settings = SimulationSettings(spacing_mm=plan.scan_mm, prevalence=0.4)
+    table = simulate_cohort(folder / "cohort", plan.studies, 5, settings, workers=min(os.cpu_count() or 1, 8))
+    recipe = VolumeRecipe(spacing_mm=(plan.store_mm, plan.store_mm, plan.store_mm))
+    hashes = {"organs": organs.hash, "abnormalities": load_abnormalities().hash}
+    labels = organs.label_names()
+    info = StoreInfo(recipe=recipe.model_dump(mode="json"), recipe_hash=recipe.hash, dictionaries=hashes, labels=labels)
+    store = create_store(folder / "store", info)
+    for row in read_cohort(table).rows:
+        scan, _ = read_scan(Path(row.image), recipe)
+        masks, _ = read_masks(Path(str(row.masks)), scan, recipe, organs)
+        found = standardize(scan, masks, recipe, organs)
+        report = report_of(row, wanted=True)
+        assert report is not None
+        findings = parser.parse(report)
+        record = StudyRecord(
+            row.study_id, row.patient_id, found, row.study_id, recipe.hash, report, findings, {"split": "train"}
+        )
+        write_study(store.path, record)
+    compact(store)
+    assign_splits(store, SplitSettings(fractions=(1.0, 0.0, 0.0)))
+    return store.path
+
+
+def config_of(folder: Path, keep: str) -> PretrainConfig:
+    """The demo's own configuration, with crops kept in one way or another."""
+    base = load_settings(PretrainConfig, find_config("demo/pretrain"))
+    cache = base.data.cache.model_copy(update={"keep": keep, "folder": str(folder / "crops")})
+    return base.model_copy(update={"data": base.data.model_copy(update={"cache": cache})})
+
+
+# ---- what is compared
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way of making batches."""
+
+    name: str
+    batches: Batches
+    workers: int
+
+
+def rows_of(folder: Path, store_path: Path) -> tuple[Assembly, list[Row]]:
+    """All rows; the first is the one that the others are compared with."""
+    from ctglip.data.stored import open_crops
+    from ctglip.store.tables import Store
+    from ctglip.training.sources import CropSource
+
+    store, config = Store.open(store_path), config_of(folder, "memory")
+    parts = {"memory": assemble(store, folder / "run", config, "cpu")}
+    source = parts["memory"].sources["organ_text"]
+    assert isinstance(source, CropSource)
+    for keep in ("disk", "none"):  # the same in all but where crops are
+        data, cache = copy.copy(source.dataset), config_of(folder, keep).data.cache
+        data.cache = open_crops(store, source.dataset.cache.places, config.data.crops, data.organs, cache)
+        parts[keep] = replace(parts["memory"], sources={"organ_text": replace(source, dataset=data)})
+    ready = [parts["memory"].batch(step) for step in range(4)]
+    warm = parts["disk"].sources["organ_text"]
+    assert isinstance(warm, CropSource)
+    warm.dataset.cache.take(range(len(source.dataset)))  # as from the second epoch on
+    rows = [
+        Row(TENSORS, lambda step: ready[step % len(ready)], 0),
+        Row("crops in memory, a thread", parts["memory"].batch, 0),
+        Row("crops in memory, 1 worker", parts["memory"].batch, 1),
+        Row("crops on disk, a thread", parts["disk"].batch, 0),
+        Row("crops on disk, 1 worker", parts["disk"].batch, 1),
+        Row("cut from the store, 1 worker", parts["none"].batch, 1),
+        Row("cut from the store, 2 workers", parts["none"].batch, 2),
+        Row(PEERS + ", 2 workers", Peers(folder / "cohort", ready[0], float(store.info.recipe["spacing_mm"][0])), 2),
+    ]
+    return parts["memory"], rows
+
+
+class Peers:
+    """Batches as public training loops make them: from whole files, at each step."""
+
+    def __init__(self, cohort: Path, like: Any, spacing_mm: float) -> None:
+        from ctglip.vocabulary.organs import load_organs
+
+        self.images = sorted((cohort / "images").glob("*.nii.gz"))
+        self.like, self.spacing_mm = like, spacing_mm
+        organs = load_organs()
+        wanted = config_of(cohort, "memory").data.organs
+        self.labels = [sorted(organs.grounding_labels(name)) for name in wanted]
+
+    def __call__(self, step: int) -> Any:
+        rows, grid = len(self.like), self.like.image.shape[2:]
+        crops = list(islice(self._crops(step, grid), rows))
+        image, mask = (torch.stack([crop[part] for crop in crops]) for part in (0, 1))
+        return replace(self.like, image=image, mask=mask)
+
+    def _crops(self, step: int, grid: Any) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        rng = np.random.default_rng([7, step])
+        while True:
+            image, masks = self._volume(self.images[int(rng.integers(len(self.images)))])
+            for labels in self.labels:
+                mask = torch.isin(masks, torch.tensor(labels))
+                if bool(mask.any()):
+                    yield self._crop(image, mask, grid)
+
+    def _volume(self, path: Path) -> tuple[torch.Tensor, torch.Tensor]:
+        import nibabel as nib
+
+        loaded = nib.load(path)  # pyright: ignore[reportPrivateImportUsage]
+        spacing = np.asarray(loaded.header.get_zooms()[:3])  # pyright: ignore[reportAttributeAccessIssue]
+        masks = nib.load(path.parents[1] / "masks" / path.name)  # pyright: ignore[reportPrivateImportUsage]
+        hu = torch.from_numpy(loaded.get_fdata(dtype=np.float32))  # pyright: ignore[reportAttributeAccessIssue]
+        labels = torch.from_numpy(np.asarray(masks.dataobj).astype(np.float32))  # pyright: ignore[reportAttributeAccessIssue]
+        size = [max(1, round(float(n * s / self.spacing_mm))) for n, s in zip(hu.shape, spacing, strict=True)]
+        image = torch.nn.functional.interpolate(hu[None, None], size, mode="trilinear")[0, 0]
+        nearest = torch.nn.functional.interpolate(labels[None, None], size, mode="nearest")[0, 0]
+        return image, nearest.to(torch.int16)
+
+    def _crop(self, image: torch.Tensor, mask: torch.Tensor, grid: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        places = mask.nonzero()
+        low = (places.amin(0) - MARGIN).clamp(min=0).tolist()
+        high = (places.amax(0) + 1 + MARGIN).tolist()
+        box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+        both = torch.stack([image[box], mask[box].float()])[None]
+        hu, cover = torch.nn.functional.interpolate(both, tuple(grid), mode="trilinear")[0]
+        windows = [((hu - low) / (high - low) * 2 - 1).clamp(-1, 1) for low, high in ((-1000, 1000), (-160, 240))]
+        return torch.stack([*windows, (hu / 60).clamp(-2, 2) * cover, cover]), cover[None]
+
+
+# ---- speed
+
+
+def measure(parts: Assembly, config: PretrainConfig, rows: list[Row], plan: Plan, say: Callable[[str], None]) -> Any:
+    """Pairs a second and stall of each row."""
+    training = Training(parts.objective, build_optimizer(parts.objective, config.optim))
+    step = Stepper(training, Ranks(), None, False, config.optim.clip, False)
+    rates: dict[str, list[float]] = {row.name: [] for row in rows}
+    waits: dict[str, list[float]] = {row.name: [] for row in rows}
+    for number in range(plan.rounds):
+        for row in rows:
+            steps = max(2, plan.steps // 3) if row.name.startswith(PEERS) else plan.steps
+            seconds, waited, pairs = _round(step, row, number * plan.steps, steps)
+            rates[row.name].append(pairs / seconds)
+            waits[row.name].append(waited / seconds)
+        say(f"round {number + 1} of {plan.rounds}")
+    found = {}
+    for row in rows:
+        ratios = [rate / full for rate, full in zip(rates[row.name], rates[TENSORS], strict=True)]
+        found[row.name] = {
+            "pairs_per_s": statistics.median(rates[row.name]),
+            "ratio": statistics.median(ratios),
+            "stall": 1 - statistics.median(ratios),
+            "waited": statistics.median(waits[row.name]),
+            "rates": rates[row.name],
+        }
+    return found
+
+
+def _round(step: Stepper, row: Row, start: int, steps: int) -> tuple[float, float, int]:
+    """Seconds, seconds waited and pairs of some steps; a first step, in which workers start, is not counted."""
+    waited, pairs, clock = 0.0, 0, 0.0
+    with closing(prefetched(row.batches, start, start + steps + 1, row.workers)) as coming:
+        for number, (batch, wait) in enumerate(coming):
+            if number:
+                waited, pairs = waited + wait, pairs + len(batch)
+            step(batch, start + number, False, tuple)
+            if not number:
+                clock = time.perf_counter()
+    return time.perf_counter() - clock, waited, pairs
+
+
+# ---- memory
+
+
+def memory(rows: int, micro_batch: int | None) -> dict[str, float]:
+    """Peak memory and seconds of two steps on a batch of so many crops, in this process."""
+    from ctglip.models.towers import OrganTextModel
+    from ctglip.objectives.organ_text import OrganText
+    from ctglip.objectives.samples import OrganBatch
+
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    config = load_settings(PretrainConfig, find_config("demo/pretrain"))
+    crops, texts, negatives, organs = config.data.crops, 384, config.data.negatives, 64
+
+    class Bank:
+        dim = texts
+        encoder = type("Frozen", (), {"trainable": False})()
+
+        def vectors(self, ids: torch.Tensor) -> torch.Tensor:
+            return torch.randn(*ids.shape, texts, generator=torch.Generator().manual_seed(0))
+
+    shape = {"in_channels": crops.channels, "text_dim": texts}
+    model = OrganTextModel(config.model.model_copy(update=shape))
+    owner = torch.arange(organs).repeat_interleave(4)
+    objective = OrganText(model, Bank(), torch.arange(len(owner)), owner)  # pyright: ignore[reportArgumentType]
+    pool = torch.arange(rows * (negatives + 1))
+    batch = OrganBatch(
+        image=torch.randn(rows, crops.channels, *crops.grid),
+        mask=(torch.rand(rows, 1, *crops.grid) > 0.5).float(),
+        size=torch.randn(rows, 4),
+        organ_id=torch.arange(rows) % organs,
+        study_index=torch.arange(rows),
+        text_id=torch.arange(rows),
+        text_key=torch.arange(rows),
+        negative_ids=pool[rows:].view(rows, negatives),
+        pool_ids=pool,
+        pool=torch.randn(len(pool), texts),
+    )
+    optimizer = build_optimizer(objective, config.optim)
+    step = Stepper(Training(objective, optimizer), Ranks(), micro_batch, False, config.optim.clip, False)
+    before, clock = _peak_mb(), time.perf_counter()
+    for number in range(2):
+        step(batch, number, False, tuple)
+    return {"mb": _peak_mb() - before, "seconds": (time.perf_counter() - clock) / 2}
+
+
+def _peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def memories(plan: Plan) -> dict[str, dict[str, Any]]:
+    """Memory of a step beyond model and batch, by batch size, each in a process of its own."""
+    found: dict[str, dict[str, Any]] = {}
+    for rows in plan.batches:
+        for name, micro in (("whole", None), ("GradCache, 16 at a time", 16)):
+            command = [sys.executable, __file__, "--memory", str(rows), *(["--micro", str(micro)] if micro else [])]
+            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            found.setdefault(name, {})[str(rows)] = json.loads(done.stdout)
+    return found
+
+
+# ---- the table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="few small patients, few steps: under three minutes")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
+    parser.add_argument("--threads", type=int, default=2, help="torch threads")
+    parser.add_argument("--folder", type=Path, help="keep patients and store here, and take them up again")
+    parser.add_argument("--memory", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--micro", type=int, help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.memory:
+        print(json.dumps(memory(asked.memory, asked.micro)))
+        return
+    plan = QUICK if asked.quick else FULL
+    with tempfile.TemporaryDirectory(prefix="ctglip-training-") as scratch:
+        found = compare(asked.folder or Path(scratch), plan, asked.threads)
+    found |= {"memory": memories(plan), "machine": f"{platform.machine()}, {os.cpu_count()} CPUs", "plan": vars(plan)}
+    show(found)
+    if asked.json:
+        asked.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+
+
+def compare(folder: Path, plan: Plan, threads: int) -> dict[str, Any]:
+    """Speed of all rows."""
+
+    def say(what: str) -> None:
+        print(f"... {what}", file=sys.stderr, flush=True)
+
+    torch.set_num_threads(threads)
+    store = folder / "store"
+    if not (store / "splits.parquet").is_file():
+        say(f"simulating {plan.studies} patients")
+        make_store(folder, plan)
+    say("cutting crops, embedding texts")
+    parts, rows = rows_of(folder, store)
+    config = config_of(folder, "memory")
+    batch = parts.batch(0)
+    _warm_up(parts, config, batch)
+    return {"speed": measure(parts, config, rows, plan, say), "batch": len(batch), "threads": threads}
+
+
+def _warm_up(parts: Assembly, config: PretrainConfig, batch: Any) -> None:
+    training = Training(parts.objective, build_optimizer(parts.objective, config.optim))
+    Stepper(training, Ranks(), None, False, config.optim.clip, False)(batch, 0, False, tuple)
+
+
+def show(found: dict[str, Any]) -> None:
+    """The tables."""
+    print(f"batches of {found['batch']} organ pairs, {found['threads']} torch threads, {found['machine']}")
+    print(f"{'':42s} {'pairs/s':>8s} {'of tensors':>11s} {'stall':>7s} {'waited':>7s}")
+    for name, row in found["speed"].items():
+        print(f"{name:42s} {row['pairs_per_s']:8.1f} {row['ratio']:11.2f} {row['stall']:7.1%} {row['waited']:7.1%}")
+    sizes = list(next(iter(found["memory"].values())))
+    print("\n" + f"{'MB of a step beyond model and batch of':42s}" + "".join(f"{size:>9s}" for size in sizes))
+    for name, by_size in found["memory"].items():
+        print(f"{name:42s}" + "".join(f"{by_size[size]['mb']:9.0f}" for size in sizes))
+
+
+if __name__ == "__main__":
+    main()
