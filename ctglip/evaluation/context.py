@@ -15,6 +15,7 @@ from ctglip.errors import StoreError
 from ctglip.evaluation.bootstrap import interval_of
 from ctglip.evaluation.encoded import EncodedSplit, Progress, cache_folder, differences_of, encode_split, seen_as
 from ctglip.evaluation.labels import Labels
+from ctglip.evaluation.metrics import PairMetrics
 from ctglip.evaluation.results import ControlResult
 from ctglip.evaluation.settings import EvaluateConfig
 from ctglip.evaluation.zero_shot import Scores, judge
@@ -56,6 +57,7 @@ class Context:
         scores: probabilities of the judged pairs.
         thresholds: of the pairs that have one.
         weights: bootstrap draws of the judged patients.
+        pairs: what was found of each pair.
         macro: draws of the macro AUROC.
         progress: called with (organs encoded, organs) when a part encodes.
         notes: what the reader must bear in mind; parts may add to it.
@@ -71,6 +73,7 @@ class Context:
     scores: Scores
     thresholds: Mapping[Pair, float]
     weights: Float[np.ndarray, "draws patients"]
+    pairs: list[PairMetrics]
     macro: Float[np.ndarray, " draws"]
     progress: Progress | None = None
     notes: list[str] = field(default_factory=list)

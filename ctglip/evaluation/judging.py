@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 from jaxtyping import Float
 
-from ctglip.evaluation.bootstrap import draw_patients, interval_of, macro_draws
+from ctglip.evaluation.bootstrap import draw_patients, interval_of
 from ctglip.evaluation.context import Context
 from ctglip.evaluation.controls import volume_scores
 from ctglip.evaluation.encoded import EncodedSplit, Progress
@@ -15,7 +15,7 @@ from ctglip.evaluation.metrics import expected_calibration_error, roc_corner_thr
 from ctglip.evaluation.parts import run_parts
 from ctglip.evaluation.results import CalibrationResult, ControlResult, Results
 from ctglip.evaluation.settings import EvaluateConfig
-from ctglip.evaluation.zero_shot import Recognition, Scores, judge, question, recognition, thresholds_of
+from ctglip.evaluation.zero_shot import Recognition, Scores, judge, recognition, thresholds_of
 from ctglip.inference.scoring import Calibration, Pair, Scorer
 from ctglip.store.tables import Store
 
@@ -49,6 +49,8 @@ def context_of(
     """
     scores = {pair: scorer.calibration.probabilities(split.differences[pair]) for pair in labels}
     weights = draw_patients(split.patient_count, config.draws, np.random.default_rng(config.seed))
+    thresholds = _thresholds(scorer, validation, labels, scores, config)
+    pairs, macro = judge(labels, scores, split.patients, weights, thresholds)
     return Context(
         store=store,
         scorer=scorer,
@@ -58,9 +60,10 @@ def context_of(
         validation=validation,
         labels=labels,
         scores=scores,
-        thresholds=_thresholds(scorer, validation, labels, scores, config),
+        thresholds=thresholds,
         weights=weights,
-        macro=macro_draws([question(scores[p], labels[p], split.patients) for p in sorted(labels)], weights)[1],
+        pairs=pairs,
+        macro=macro,
         progress=progress,
     )
 
@@ -84,7 +87,7 @@ def results_of(context: Context, label_source: str) -> Results:
         label_source: where labels come from, in words.
     """
     split, labels, notes, scorer = context.judged, context.labels, context.notes, context.scorer
-    pairs, macro = judge(labels, context.scores, split.patients, context.weights, context.thresholds)
+    pairs, macro = context.pairs, context.macro
     f1 = [pair.at.f1 for pair in pairs if pair.at and pair.at.f1 is not None]
     controls = _controls(context) if context.config.controls else ()
     left_out = sorted(":".join(pair) for pair in split.labels if pair not in labels)
