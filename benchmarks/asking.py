@@ -175,11 +175,8 @@ def main() -> None:
     print(f"{'questions':>10} {'s a scan':>10} {'questions/s':>12} {'s, encoding for each':>22}")
     for row in asked:
         print("{:>10} {:>10} {:>12} {:>22}".format(*row.values()))
-    print(
-        "\nevaluating {studies} studies x {pairs} pairs with {draws} draws: {seconds} s ({cpu_seconds} s of CPU)".format(
-            **judged
-        )
-    )
+    line = "evaluating {studies} studies x {pairs} pairs with {draws} draws: {seconds} s ({cpu_seconds} s of CPU)"
+    print("\n" + line.format(**judged))
 
 
 if __name__ == "__main__":
