@@ -13,7 +13,7 @@ import torch
 
 from ctglip.api import load_model
 from ctglip.config import merge, validate
-from ctglip.data.scans import ScanSettings, cut_scan
+from ctglip.data.scans import ScanSettings, cut_scan, render_scans
 from ctglip.errors import ConfigError, ModelError
 from ctglip.evaluation.run import evaluate
 from ctglip.evaluation.settings import EvaluateConfig
@@ -28,10 +28,11 @@ from ctglip.training.assembly import Assembly, assemble
 from ctglip.training.launch import pretrain
 from ctglip.training.recipe import PretrainConfig
 from ctglip.training.registry import key_findings
+from ctglip.training.tracking import read_metrics
 from ctglip.vocabulary.abnormalities import load_abnormalities
 from ctglip.vocabulary.organs import load_organs
 from tests.training.conftest import tiny_config
-from tests.training.tiny import tiny_study
+from tests.training.tiny import tiny_study, write_tiny_store
 
 SCANS = {"input": {"grid": [16, 16, 16]}, "batch": 4}
 KINDS: dict[str, dict[str, Any]] = {
@@ -124,6 +125,47 @@ def test_reports_are_read_whole_or_by_the_sentence(assembled):
     assert {s for report in reports for s in report.split(". ")} <= {s.rstrip(".") for s in sentences} | set(sentences)
     drawn = {sample.text_id for step in range(30) for sample in parts.samples(step)}
     assert len(drawn) == len(sentences)
+
+
+def test_a_scan_meets_its_own_report(assembled, tiny):
+    parts = assembled("global_pair", data={"augment": {"shift_hu": 0.0, "noise_hu": 0.0}})
+    source, table = parts.sources["global_pair"], tiny[0].table("findings")
+    for name, sample in zip(parts.studies(2), parts.samples(2), strict=True):
+        rows = table.filter(table["study_id"] == name)
+        assert source.texts[sample.text_key] == " ".join(dict.fromkeys(rows["sentence"].to_list()))
+        study = tiny[0].study(name)
+        cut = cut_scan(study.image(), None, study.affine, ScanSettings.model_validate(parts.release.scans))
+        shown = render_scans(cut.hu, ScanSettings.model_validate(parts.release.scans))
+        np.testing.assert_array_equal(sample.image, shown)
+
+
+@pytest.mark.parametrize("kind", ["organ_text", "organ_text, pool"])
+@pytest.mark.parametrize("negatives", ["none", "batch", "random", "same_organ", "hierarchy"])
+def test_negatives_are_chosen_by_the_config(assembled, kind, negatives):
+    parts = assembled(kind, objective={"name": "organ_text", "negatives": negatives})
+    batch = parts.batch(0)
+    if negatives in ("none", "batch"):
+        assert batch.negative_ids.shape[1] == 0
+        return
+    assert batch.negative_ids.shape[1] == 3
+    bank = parts.objective.texts.bank
+    organs = [parts.release.organs[i] for i in batch.organ_id]
+    words = {"liver": ("steato", "fatty"), "spleen": ("splenomeg", "enlarg"), "kidney_left": ("cyst",)}
+    strange = 0
+    for organ, row in zip(organs, batch.negative_ids, strict=True):
+        for text in bank.texts(row[row >= 0]):
+            strange += not any(word in text.lower() for word in words[organ])
+    assert (strange > 0) == (negatives == "random")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "steps", "least"), [("organ_text, pool", 120, 0.8), ("organ_query, query", 400, 0.7)])
+def test_organs_are_learned_from_whole_scans(word_bert, tmp_path, kind, steps, least):
+    store, _ = write_tiny_store(tmp_path / "store", 150, seed=3)
+    scans = {"scans": {"input": {"grid": [20, 20, 20]}, "batch": 12}}
+    quiet = {"log_every": steps, "checkpoint_every": steps, "pairs": 0, "tensorboard": False}
+    pretrain(store.path, tmp_path / "run", config_of(word_bert, merge(KINDS[kind], scans), steps=steps, **quiet))
+    assert read_metrics(tmp_path / "run")[-1]["val_macro_auroc"] > least
 
 
 def test_permuted_reports_belong_to_other_scans(assembled):
