@@ -31,6 +31,11 @@ class HubModel(
         release: the model with everything around it.
     """
 
+    def __new__(cls, release: Release) -> HubModel:
+        """The mixin is not shown the release: it would copy it number by number into a config."""
+        del release
+        return super().__new__(cls)
+
     def __init__(self, release: Release) -> None:
         self.release = release
 
