@@ -1,13 +1,16 @@
-"""Files that are there whole or not at all, data from YAML and JSON, checksums, ids that stay in their folder."""
+"""Files that are there whole or not at all, data from YAML and JSON, checksums, ids that stay in their folder,
+headers that stay out of logs."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
 import uuid
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -159,3 +162,17 @@ def free_bytes(path: Path) -> int:
         path = path.parent
     stat = os.statvfs(path)
     return stat.f_bavail * stat.f_frsize
+
+
+@contextmanager
+def quiet_pydicom() -> Iterator[None]:
+    """pydicom warns by quoting header values: keep that out of logs and consoles."""
+    logger = logging.getLogger("pydicom")
+    level = logger.level
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logger.setLevel(logging.CRITICAL + 1)
+        try:
+            yield
+        finally:
+            logger.setLevel(level)

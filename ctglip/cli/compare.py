@@ -29,6 +29,6 @@ def compare(
     from ctglip.evaluation.settings import EvaluateConfig
 
     settings = load_settings(EvaluateConfig, config, changes or ())
-    with progress("Encoding studies") as report:
+    with progress("Encoding organs") as report:
         found = run_comparison(run_a, run_b, store, out, split=split, labels=labels, config=settings, progress=report)
     result(found.to_json(), as_json, f"{found.headline()}\nThe page is in {out / 'compare.html'}.")

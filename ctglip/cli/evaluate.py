@@ -28,6 +28,6 @@ def evaluate(
     from ctglip.evaluation.settings import EvaluateConfig
 
     settings = load_settings(EvaluateConfig, config, changes or ())
-    with progress("Encoding studies") as report:
+    with progress("Encoding organs") as report:
         results = run_evaluation(run, store, out, split=split, labels=labels, config=settings, progress=report)
     result(results.to_json(), as_json, f"{results.headline()}\nThe report is in {out / 'report.html'}.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -124,21 +124,10 @@ class OrganDataset:
         book = Phrasebook(organs, abnormalities, settings.silence_is_normal)
         findings = findings_by_study(store, {place.study_id for place in self.cache.places})
         said = [(findings.get(p.study_id, []), p.organ) for p in self.cache.places]
-        self.sayings = book.add_all(said)
-        self._mirrored = _mirrored(said, self.sayings, book) if settings.augment.mirror else {}
-        if all(sayings.kind == "silent" for sayings in self.sayings):
-            raise StoreError(
-                f"No report of the split {split!r} of {store.path} says anything of the wanted organs.",
-                code="no_texts",
-                fix="Give the cohort reports.",
-            )
-        if settings.permute_texts:
-            self.sayings = permuted(self.sayings, np.random.default_rng(seed))
-        self.wordings: dict[tuple[str, str], Wordings] = {
-            (sayings.organ, name): book.wordings(sayings.organ, name)
-            for sayings in (*self.sayings, *self._mirrored.values())
-            for name in (*sayings.hard, *sayings.others)
-        }
+        told = told_of(said, book, f"the split {split!r} of {store.path}")
+        self._mirrored = _mirrored(said, told, book) if settings.augment.mirror else {}
+        self.sayings = permuted(told, np.random.default_rng(seed)) if settings.permute_texts else told
+        self.wordings = wordings_of((*self.sayings, *self._mirrored.values()), book)
         self.texts, self.keys = book.texts, book.keys
         numbers = {study_id: number for number, study_id in enumerate(study_ids)}
         self._study_index = np.array([numbers[place.study_id] for place in self.cache.places])
@@ -222,15 +211,8 @@ class OrganDataset:
         self, said: Sequence[tuple[OrganSayings, Change]], rng: np.random.Generator
     ) -> list[tuple[int, int, Int[np.ndarray, " k"]]]:
         """For each row a text, its key, and texts that are false, by their numbers in ``texts``."""
-        settings, taken, found = self.settings, {}, []
-        for sayings, _ in said:
-            text, key = draw_text(sayings, settings.dictionary_wording, rng, taken)
-            taken[text] = key
-            false = draw_negatives(
-                sayings, self.wordings, settings.negatives, settings.report_wording, rng, self.strategy
-            )
-            found.append((text, key, false))
-        return found
+        taken: dict[int, int] = {}
+        return [draw_texts(sayings, self.wordings, self.settings, rng, taken, self.strategy) for sayings, _ in said]
 
     def _stand_ins(self, row: int) -> list[int]:
         """Rows of the same organ, those of the same kind first, each kind from this row on."""
@@ -252,6 +234,51 @@ def _mirrored(
     found = [(own, mirror.findings(rows, organ)) for own, (rows, organ) in zip(sayings, said, strict=True)]
     pairs = [(own, (rows, book.organs.mirror(own.organ))) for own, rows in found if rows is not None]
     return dict(zip([own for own, _ in pairs], book.add_all([other for _, other in pairs]), strict=True))
+
+
+def told_of(said: Sequence[tuple[Sequence[Finding], str]], book: Phrasebook, where: str) -> list[OrganSayings]:
+    """What reports say of organs.
+
+    Args:
+        said: for each organ the findings of its report, and its name.
+        where: for the message.
+
+    Raises:
+        StoreError: code ``no_texts``: no report says anything of any of them.
+    """
+    told = book.add_all(said)
+    if all(sayings.kind == "silent" for sayings in told):
+        raise StoreError(
+            f"No report of {where} says anything of the wanted organs.",
+            code="no_texts",
+            fix="Give the cohort reports.",
+        )
+    return told
+
+
+def wordings_of(sayings: Iterable[OrganSayings], book: Phrasebook) -> dict[tuple[str, str], Wordings]:
+    """How each (organ, abnormality) is affirmed that may be a negative of one of the sayings."""
+    return {
+        (said.organ, name): book.wordings(said.organ, name) for said in sayings for name in (*said.hard, *said.others)
+    }
+
+
+def draw_texts(
+    said: OrganSayings,
+    wordings: Mapping[tuple[str, str], Wordings],
+    settings: DataSettings,
+    rng: np.random.Generator,
+    taken: dict[int, int],
+    strategy: Strategy,
+) -> tuple[int, int, Int[np.ndarray, " k"]]:
+    """A text that is true of an organ, its key, and texts that are false, by their numbers in the phrasebook.
+
+    Args:
+        taken: the key of each text that the batch holds; the text drawn is entered.
+    """
+    text, key = draw_text(said, settings.dictionary_wording, rng, taken)
+    taken[text] = key
+    return text, key, draw_negatives(said, wordings, settings.negatives, settings.report_wording, rng, strategy)
 
 
 def studies_of(store: Store, split: str) -> list[str]:

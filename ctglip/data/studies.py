@@ -17,8 +17,17 @@ from pydantic import Field
 from ctglip.config import Settings
 from ctglip.data.augment import augment_hu
 from ctglip.data.cache import Place, places_of
-from ctglip.data.organs import DataSettings, findings_by_study, permuted, studies_of, trainable_organs
-from ctglip.data.sayings import NO_TEXT, OrganSayings, Phrasebook, Wordings, draw_negatives, draw_text
+from ctglip.data.organs import (
+    DataSettings,
+    draw_texts,
+    findings_by_study,
+    permuted,
+    studies_of,
+    told_of,
+    trainable_organs,
+    wordings_of,
+)
+from ctglip.data.sayings import NO_TEXT, OrganSayings, Phrasebook
 from ctglip.data.scans import ScanCut, ScanReader, ScanSettings, render_scans
 from ctglip.errors import StoreError
 from ctglip.store.tables import Store
@@ -192,20 +201,10 @@ class StudyDataset(_Scans):
             places += self._spoken_of({place.study_id for place in places})
         if not places:
             raise StoreError(f"None of the wanted organs is in the split {split!r} of {store.path}.", code="no_organs")
-        self.sayings = book.add_all([(self.findings.get(p.study_id, []), p.organ) for p in places])
-        if all(said.kind == "silent" for said in self.sayings):
-            raise StoreError(
-                f"No report of the split {split!r} of {store.path} says anything of the wanted organs.",
-                code="no_texts",
-                fix="Give the cohort reports.",
-            )
-        if data.permute_texts:
-            self.sayings = permuted(self.sayings, np.random.default_rng(seed))
-        self.wordings: dict[tuple[str, str], Wordings] = {
-            (said.organ, name): book.wordings(said.organ, name)
-            for said in self.sayings
-            for name in (*said.hard, *said.others)
-        }
+        said = [(self.findings.get(place.study_id, []), place.organ) for place in places]
+        told = told_of(said, book, f"the split {split!r} of {store.path}")
+        self.sayings = permuted(told, np.random.default_rng(seed)) if data.permute_texts else told
+        self.wordings = wordings_of(self.sayings, book)
         self.texts, self.keys = book.texts, book.keys
         self.study_ids = list(dict.fromkeys(place.study_id for place in places))
         self._organs: dict[str, list[tuple[OrganRow, OrganSayings]]] = {name: [] for name in self.study_ids}
@@ -235,11 +234,7 @@ class StudyDataset(_Scans):
     def _draw(self, study_id: str, rng: np.random.Generator, taken: dict[int, int]) -> list[_Said]:
         out = []
         for row, said in self._organs[study_id]:
-            text, key = draw_text(said, self.data.dictionary_wording, rng, taken)
-            taken[text] = key
-            false = draw_negatives(
-                said, self.wordings, self.data.negatives, self.data.report_wording, rng, self.strategy
-            )
+            text, key, false = draw_texts(said, self.wordings, self.data, rng, taken, self.strategy)
             false = false if text != NO_TEXT else np.full_like(false, NO_TEXT)
             out.append(_Said(row, self._organ_ids[said.organ], text, key, false))
         return out

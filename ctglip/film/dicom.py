@@ -6,10 +6,6 @@ header values nor file names, which may be UIDs.
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +15,7 @@ from pydicom.errors import InvalidDicomError
 from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 
 from ctglip.errors import ScanError
+from ctglip.files import quiet_pydicom
 from ctglip.film.io import Film, grey, plain_number
 from ctglip.film.recipe import FilmRecipe
 from ctglip.film.views import view_of
@@ -35,7 +32,7 @@ def read_dicom(path: Path, recipe: FilmRecipe) -> tuple[Film, tuple[QualityCheck
         ScanError: ``not_dicom``, ``dicom_damaged``, ``not_a_film`` (CT, MR and the like), ``film_frames`` (several
             frames), ``no_pixels`` or ``dicom_pixels`` (they cannot be decoded).
     """
-    with _quiet():
+    with quiet_pydicom():
         header = _header(path)
         pixels = _pixels(header)
         if pixels.ndim == 3 and header.get("SamplesPerPixel", 1) == 1:
@@ -133,17 +130,3 @@ def _spacing(header: Dataset) -> tuple[float, float] | None:
 
 def _view(header: Dataset) -> str | None:
     return view_of(str(header.get("ViewPosition") or ""))
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """pydicom warns by quoting header values: keep that out of logs and consoles."""
-    logger = logging.getLogger("pydicom")
-    level = logger.level
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        logger.setLevel(logging.CRITICAL + 1)
-        try:
-            yield
-        finally:
-            logger.setLevel(level)

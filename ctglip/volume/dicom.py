@@ -13,9 +13,10 @@ import numpy as np
 import pydicom
 
 from ctglip.errors import ScanError
+from ctglip.files import quiet_pydicom
 from ctglip.types import QualityCheck
 from ctglip.volume.dicom_headers import Series, Slice, choose_series
-from ctglip.volume.dicom_tags import quiet_pydicom, syntax_name
+from ctglip.volume.dicom_tags import syntax_name
 from ctglip.volume.geometry import LPS_TO_RAS
 from ctglip.volume.intensity import AIR_HU, scale_to_int16
 from ctglip.volume.raw import RawVolume

@@ -17,8 +17,9 @@ from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 
 from ctglip.errors import ScanError
+from ctglip.files import quiet_pydicom
 from ctglip.types import QualityCheck
-from ctglip.volume.dicom_tags import frame_sources, look_up, number, plane, quiet_pydicom, whole
+from ctglip.volume.dicom_tags import frame_sources, look_up, number, plane, whole
 
 CT_CLASSES = ("1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")
 _TAGS = (

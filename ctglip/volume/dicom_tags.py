@@ -1,11 +1,8 @@
-"""Reading DICOM headers without letting them speak: values as plain numbers, pydicom's own warnings kept quiet."""
+"""Reading DICOM headers without letting them speak: values as plain numbers."""
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -23,20 +20,6 @@ _GROUPS = {
     "ReferencedSegmentNumber": "SegmentIdentificationSequence",
 }
 """Where a multi-frame object keeps what a plain slice has at its top."""
-
-
-@contextmanager
-def quiet_pydicom() -> Iterator[None]:
-    """pydicom warns by quoting header values: keep that out of logs and consoles."""
-    logger = logging.getLogger("pydicom")
-    level = logger.level
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        logger.setLevel(logging.CRITICAL + 1)
-        try:
-            yield
-        finally:
-            logger.setLevel(level)
 
 
 def frame_sources(header: Dataset) -> list[list[Dataset]]:

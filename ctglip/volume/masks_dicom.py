@@ -14,9 +14,10 @@ import pydicom
 from pydicom.dataset import Dataset
 
 from ctglip.errors import MaskError
+from ctglip.files import quiet_pydicom
 from ctglip.types import Scan
 from ctglip.vocabulary.organs import Organ, OrganDictionary
-from ctglip.volume.dicom_tags import frame_sources, look_up, number, plane, quiet_pydicom, whole
+from ctglip.volume.dicom_tags import frame_sources, look_up, number, plane, whole
 from ctglip.volume.geometry import LPS_TO_RAS
 from ctglip.volume.raw import is_dicom
 
