@@ -1,8 +1,8 @@
 """How fast are questions answered? One scan with 1, 18 and 500 questions beside re-encoding for each question, and an
 evaluation of many studies from cached features.
 
-``python benchmarks/asking.py [--quick] [--json] [--run RUN --scan SCAN --masks MASKS]``. Without a run a small model of
-random weights is asked about a simulated scan: times do not depend on what was learned.
+``python benchmarks/asking.py [--quick] [--json FILE] [--run RUN --scan SCAN --masks MASKS]``. Without a run a
+small model of random weights is asked about a simulated scan: times do not depend on what was learned.
 """
 
 from __future__ import annotations
@@ -155,10 +155,10 @@ def evaluate(studies: int, pairs: int, draws: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure, and print one table or JSON."""
+    """Measure, and print one table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer questions, studies and pairs")
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
     parser.add_argument("--run", type=Path)
     parser.add_argument("--scan", type=Path)
     parser.add_argument("--masks", type=Path)
@@ -170,8 +170,8 @@ def main() -> None:
         asked = ask(release, scan, masks, QUESTIONS[:2] if options.quick else QUESTIONS)
     judged = evaluate(*((100, 30, 200) if options.quick else (1000, 300, 1000)))
     if options.json:
-        print(json.dumps({"machine": platform.processor(), "asking": asked, "evaluating": judged}, indent=2))
-        return
+        figures = {"machine": platform.processor(), "asking": asked, "evaluating": judged}
+        options.json.write_text(json.dumps(figures, indent=2))
     print(f"{'questions':>10} {'s a scan':>10} {'questions/s':>12} {'s, encoding for each':>22}")
     for row in asked:
         print("{:>10} {:>10} {:>12} {:>22}".format(*row.values()))

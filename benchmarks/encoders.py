@@ -1,6 +1,6 @@
 """Training steps per second of each encoder over organ crops, and how little happens outside of it.
 
-python benchmarks/encoders.py [--quick] [--json] [--device cuda]
+python benchmarks/encoders.py [--quick] [--json FILE] [--device cuda]
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -116,25 +117,23 @@ def measure(encoder: Any, rows: int, side: int, autocast: bool, device: str, sec
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="two encoders, 32^3 crops, half a second each")
-    parser.add_argument("--json", action="store_true", help="one JSON object in place of the table")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     asked = parser.parse_args()
     side, rows = (32, 8) if asked.quick else (64, 8)
     results: dict[str, dict[str, float]] = {}
-    if not asked.json:
-        print(f"{rows} crops of {side}^3 x 4 channels, {asked.device}, {torch.get_num_threads()} threads")
-        print(f"{'encoder':32s} {'':5s} {'steps/s':>8s} {'crops/s':>8s} {'outside the encoder':>20s}")
+    print(f"{rows} crops of {side}^3 x 4 channels, {asked.device}, {torch.get_num_threads()} threads")
+    print(f"{'encoder':32s} {'':5s} {'steps/s':>8s} {'crops/s':>8s} {'outside the encoder':>20s}")
     for name, encoder in encoders(asked.quick).items():
         for autocast in (False, True):
             kind = "bf16" if autocast else "fp32"
             found = measure(encoder, rows, side, autocast, asked.device, 0.5 if asked.quick else 5.0)
             results[f"{name}, {kind}"] = found
-            if not asked.json:
-                line = f"{found['steps_per_second']:8.2f} {found['crops_per_second']:8.1f} {found['outside']:19.1%}"
-                print(f"{name:32s} {kind:5s} {line}", flush=True)
+            line = f"{found['steps_per_second']:8.2f} {found['crops_per_second']:8.1f} {found['outside']:19.1%}"
+            print(f"{name:32s} {kind:5s} {line}", flush=True)
     if asked.json:
         about = {"side": side, "rows": rows, "device": asked.device, "threads": torch.get_num_threads()}
-        print(json.dumps({**about, "results": results}, indent=2))
+        asked.json.write_text(json.dumps({**about, "results": results}, indent=2))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """How far labels go: the same encoder from random weights, from report-level CLIP (clip_global) and from organ-grounded
 pretraining, fine-tuned on 1, 10 and 100 % of the labelled patients of a simulated cohort.
 
-    python benchmarks/finetuning.py [--quick] [--json] [--size quick|small|full] [--out DIR] [--mode MODE]
+    python benchmarks/finetuning.py [--quick] [--json FILE] [--size quick|small|full] [--out DIR] [--mode MODE]
 
 Pretraining sees the reports of one simulated cohort and no label; the labels are the truth of another one, whose
 reports are not read. Random weights are always trained in full. Every start has the same labels, subsets and seeds;
@@ -102,7 +102,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", default="full", choices=list(SIZES), help="small: half an hour on one core")
     parser.add_argument("--quick", action="store_const", const="quick", dest="size", help="does it run: --size quick")
-    parser.add_argument("--json", action="store_true", help="one JSON object in place of the table")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
     parser.add_argument("--out", type=Path, default=Path("finetuning-output"), help="cohorts and runs")
     parser.add_argument(
         "--mode", default="head", choices=["probe", "head", "lora", "full"], help="of pretrained starts"
@@ -121,10 +121,9 @@ def main() -> None:
     seconds = time.perf_counter() - start
     if asked.json:
         kept = {key: results[key] for key in ("points", "differences", "patients", "studies")}
-        print(json.dumps({"mode": asked.mode, "size": size, "seconds": seconds, **kept}))
-    else:
-        counts = f"{results['patients']} test patients, {len(results['pairs'])} columns"
-        print(f"{table(results)}\n\n{counts}, {seconds:.0f} s.")
+        asked.json.write_text(json.dumps({"mode": asked.mode, "size": size, "seconds": seconds, **kept}))
+    counts = f"{results['patients']} test patients, {len(results['pairs'])} columns"
+    print(f"{table(results)}\n\n{counts}, {seconds:.0f} s.")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Contrastive loss and organ pooling: time and peak memory beside plain forms, on this machine's CPU.
 
-    python benchmarks/losses.py [--quick] [--json] [--rows N]
+    python benchmarks/losses.py [--quick] [--json FILE] [--rows N]
 
 Every figure comes from a process of its own. ``open_clip`` is measured where it is installed (extra ``[bench]``).
 """
@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -124,7 +125,7 @@ def measure(build: Callable[[], Step]) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="small sizes")
-    parser.add_argument("--json", action="store_true", help="one JSON object in place of the table")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
     parser.add_argument("--rows", type=int, help="rows of the contrast (plain forms need about 20 rows^2 bytes)")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     asked = parser.parse_args()
@@ -140,15 +141,14 @@ def main() -> None:
         results[name] = (
             json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else {"error": done.stderr[-200:]}
         )
-        if not asked.json:
-            found = results[name]
-            if "error" in found:
-                print(f"{name:70s} {found['error']}", flush=True)
-                continue
-            times = f"{found['seconds']:8.2f} s ({found['cpu_seconds']:.2f} s of CPU)"
-            print(f"{name:70s} {times} {found['peak_mb']:9.0f} MB", flush=True)
+        found = results[name]
+        if "error" in found:
+            print(f"{name:70s} {found['error']}", flush=True)
+            continue
+        times = f"{found['seconds']:8.2f} s ({found['cpu_seconds']:.2f} s of CPU)"
+        print(f"{name:70s} {times} {found['peak_mb']:9.0f} MB", flush=True)
     if asked.json:
-        print(json.dumps({"threads": torch.get_num_threads(), "results": results}, indent=2))
+        asked.json.write_text(json.dumps({"threads": torch.get_num_threads(), "results": results}, indent=2))
 
 
 if __name__ == "__main__":

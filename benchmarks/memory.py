@@ -1,6 +1,6 @@
 """GPU memory of pretraining by encoder and image size, worked out without a GPU: what autograd keeps of a forward pass.
 
-python benchmarks/memory.py [--json] [--measure]
+python benchmarks/memory.py [--json FILE] [--measure]
 
 Every tensor that the forward pass saves for the backward pass is counted once (fake tensors: nothing is computed), in
 float32; with autocast it is about the same, since normalisations keep float32 copies. Weights, gradients and AdamW's
@@ -15,6 +15,7 @@ import json
 import resource
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -114,7 +115,7 @@ def measured(name: str, side: int, batch: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
     parser.add_argument("--measure", action="store_true", help="compare with this CPU")
     parser.add_argument("--one", nargs=3, metavar=("CONFIG", "SIDE", "BATCH"), help=argparse.SUPPRESS)
     asked = parser.parse_args()
@@ -130,8 +131,7 @@ def main() -> None:
                 said = float(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
                 row |= {"cpu_batch": batch, "counted_gb": batch * row["image_mb"] / 1e3, "measured_gb": said}
     if asked.json:
-        print(json.dumps(table, indent=2))
-        return
+        asked.json.write_text(json.dumps(table, indent=2))
     names = list(dict.fromkeys(name for row in table for name in row))
     print("| " + " | ".join(names) + " |\n|" + "---|" * len(names))
     for row in table:
