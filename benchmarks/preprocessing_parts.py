@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -186,14 +187,9 @@ def parts(folder: str, recipe: str, repeats: int) -> dict[str, Any]:
     masks, _ = read_masks(masks_path, scan, wanted, organs)
     x, y, z = scan.hu.shape
     shape, affine = regrid(scan.affine, (0, x, 0, y, 0, z), wanted.spacing_mm)
-    clip = wanted.hu_clip
-
-    def image_on_grid() -> np.ndarray:
-        return to_grid(scan.hu, scan.affine, shape, affine, fill=clip[0], clip=clip)
-
-    def labels_on_grid() -> np.ndarray:
-        return to_grid(masks.labels, scan.affine, shape, affine, labels=True)
-
+    low, _ = clip = wanted.hu_clip
+    image_on_grid = partial(to_grid, scan.hu, scan.affine, shape, affine, fill=low, clip=clip)
+    labels_on_grid = partial(to_grid, masks.labels, scan.affine, shape, affine, labels=True)
     image, labels = image_on_grid(), labels_on_grid()
     rows = organ_table(labels, image, affine, organs)
     study = Standardized(image, labels, affine, rows)
@@ -218,11 +214,10 @@ def parts(folder: str, recipe: str, repeats: int) -> dict[str, Any]:
          "one count of the labels", lambda: np.bincount(labels.ravel(), minlength=256)),
         ("write", lambda: write_study(store, record), "Blosc zstd-3 in one go, and write", compressed),
     ]  # fmt: skip
-    found = []
-    for part, work, floor, least in measured:
-        found.append(
-            {"part": part, "seconds": best(work, repeats)[1], "floor": floor, "floor_seconds": best(least, repeats)[1]}
-        )
+    found = [
+        {"part": part, "seconds": best(work, repeats)[1], "floor": floor, "floor_seconds": best(least, repeats)[1]}
+        for part, work, floor, least in measured
+    ]
     shutil.rmtree(store)
     return {"parts": found}
 

@@ -163,7 +163,7 @@ def check_damage(failures: Sequence[Failure], studies: int, max_damaged: float) 
         raise StoreError(
             f"{len(failures)} of {studies} studies cannot be read ({named}), the first because: {failures[0].message}",
             code="damaged_store",
-            fix="Run: ctglip store verify STORE --repair; data.max_damaged is the share that may fail.",
+            fix=f"Run: ctglip store verify STORE --repair ({max_damaged:.0%} of the studies may fail).",
         )
 
 

@@ -15,9 +15,9 @@ import numpy as np
 from jaxtyping import Float, Int16, Num, UInt8
 
 from ctglip.config import Settings
-from ctglip.data.cache import MAX_FAILED_SHARE
+from ctglip.data.cache import MAX_FAILED_SHARE, check_damage
 from ctglip.data.crops import AIR_HU, axis_weights, resampled, standardised_size
-from ctglip.errors import CTGLIPError, StoreError
+from ctglip.errors import CTGLIPError
 from ctglip.store.tables import Store
 from ctglip.types import Failure, OrganRow, spacing_of
 from ctglip.vocabulary.organs import OrganDictionary
@@ -168,13 +168,7 @@ class ScanReader:
                 self.failures += [] if name in known else [cut]
             elif len(self._kept) < self._room:
                 self._kept[name] = cut
-        if len(self.failures) > MAX_FAILED_SHARE * self.studies:
-            raise StoreError(
-                f"{len(self.failures)} of {self.studies} studies cannot be read, the first is "
-                f"{self.failures[0].study_id}: {self.failures[0].message}",
-                code="damaged_store",
-                fix="Run: ctglip store verify STORE --repair",
-            )
+        check_damage(self.failures, self.studies, MAX_FAILED_SHARE)
         cuts = (self._kept.get(name, found.get(name)) for name in study_ids)
         return [cut if isinstance(cut, ScanCut) else None for cut in cuts]
 

@@ -19,6 +19,7 @@ from scipy.stats import norm
 from ctglip.errors import CTGLIPError
 from ctglip.evaluation.bootstrap import Interval, Question, draw_patients, interval_of, macro_draws
 from ctglip.evaluation.context import Context
+from ctglip.evaluation.report import score_of
 from ctglip.evaluation.results import shown
 from ctglip.evaluation.run import Progress, asked, label_source
 from ctglip.evaluation.settings import EvaluateConfig
@@ -26,7 +27,7 @@ from ctglip.files import write_json, write_text
 from ctglip.inference.scoring import Dictionaries, Pair
 from ctglip.models.release import load_release
 from ctglip.pages import compare as page
-from ctglip.pages.parts import Fact, Score
+from ctglip.pages.parts import Fact
 from ctglip.store.tables import Store
 
 LEVEL = 0.05
@@ -213,10 +214,6 @@ def _same_rows(first: Context, second: Context, pair: Pair, number: dict[str, in
     return a, b
 
 
-def _score(interval: Interval) -> Score:
-    return Score(interval.value, interval.low, interval.high)
-
-
 def comparison_page(found: Comparison, dictionaries: Dictionaries) -> page.ComparePage:
     """The comparison as the page's values."""
     organs, abnormalities = dictionaries.organs, dictionaries.abnormalities
@@ -224,9 +221,9 @@ def comparison_page(found: Comparison, dictionaries: Dictionaries) -> page.Compa
         page.ComparedRow(
             organs[pair.organ].display,
             abnormalities[pair.abnormality].display,
-            _score(pair.first),
-            _score(pair.second),
-            _score(pair.difference),
+            score_of(pair.first),
+            score_of(pair.second),
+            score_of(pair.difference),
             pair.p_value,
             pair.adjusted,
             pair.positives,
@@ -241,7 +238,7 @@ def comparison_page(found: Comparison, dictionaries: Dictionaries) -> page.Compa
         second=found.second,
         split=found.split,
         label_source=found.label_source,
-        macro=(_score(found.macro_first), _score(found.macro_second), _score(found.macro_difference)),
+        macro=(score_of(found.macro_first), score_of(found.macro_second), score_of(found.macro_difference)),
         p_value=found.p_value,
         rows=tuple(rows),
         facts=(

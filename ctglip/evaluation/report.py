@@ -26,20 +26,20 @@ def evaluation_page(results: Results, context: Context) -> page.EvaluationPage:
     split, labels, scorer = context.judged, context.labels, context.scorer
     rows = tuple(_row(pair, context) for pair in results.pairs)
     best, worst = best_and_worst(context) if context.config.pictures else ((), ())
-    controls = tuple(parts.Control(c.name, c.explanation, _score(c.macro_auroc)) for c in results.controls)
+    controls = tuple(parts.Control(c.name, c.explanation, score_of(c.macro_auroc)) for c in results.controls)
     found = results.recognition
     sides = "" if found.sides is None else f" Of paired organs, {found.sides:.1%} were given the right side."
     return page.EvaluationPage(
         title="Zero-shot evaluation",
         split=results.split,
         label_source=results.label_source,
-        auroc=_score(results.macro_auroc),
+        auroc=score_of(results.macro_auroc),
         pairs=rows,
         facts=_facts(results),
         controls=controls,
         recognition=parts.OrganRecognition(
-            top1=_score(found.top1),
-            macro=_score(found.macro),
+            top1=score_of(found.top1),
+            macro=score_of(found.macro),
             n=found.n,
             organs=found.names,
             chance=1 / found.names,
@@ -58,14 +58,15 @@ def evaluation_page(results: Results, context: Context) -> page.EvaluationPage:
     )
 
 
-def _score(interval: Interval) -> parts.Score:
+def score_of(interval: Interval) -> parts.Score:
+    """An interval as pages know it."""
     return parts.Score(interval.value, interval.low, interval.high)
 
 
 def _retrieval(one: Direction) -> page.Retrieval:
     return page.Retrieval(
         name=one.name[:1].upper() + one.name[1:],
-        recall=tuple((at.k, _score(at.recall)) for at in one.at),
+        recall=tuple((at.k, score_of(at.recall)) for at in one.at),
         n=one.queries,
         candidates=round(one.candidates),
         median_rank=one.median_rank,
@@ -79,11 +80,21 @@ def _row(pair: PairMetrics, context: Context) -> page.PairRow:
     x, y = roc_points(known.labels, scores)
     weights = context.weights[1 : _BAND_DRAWS + 1, context.judged.patients[known.rows]]
     low, high = roc_band(known.labels, scores, weights, x)
+    return pair_row(
+        pair,
+        dictionaries.organs[pair.organ].display,
+        dictionaries.abnormalities[pair.abnormality].display,
+        parts.Curve(x, y, low, high),
+    )
+
+
+def pair_row(pair: PairMetrics, organ: str, abnormality: str, curve: parts.Curve) -> page.PairRow:
+    """The numbers of one pair as a page shows them, under the names that a person reads."""
     at = pair.at
     return page.PairRow(
-        organ=dictionaries.organs[pair.organ].display,
-        abnormality=dictionaries.abnormalities[pair.abnormality].display,
-        auroc=_score(pair.auroc),
+        organ=organ,
+        abnormality=abnormality,
+        auroc=score_of(pair.auroc),
         positives=pair.positives,
         n=pair.n,
         auprc=pair.auprc,
@@ -91,7 +102,7 @@ def _row(pair: PairMetrics, context: Context) -> page.PairRow:
         sensitivity=at.sensitivity if at else None,
         specificity=at.specificity if at else None,
         threshold=at.threshold if at else None,
-        roc=parts.Curve(x, y, low, high),
+        roc=curve,
     )
 
 

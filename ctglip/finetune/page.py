@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
-from ctglip.evaluation.bootstrap import Interval
 from ctglip.evaluation.metrics import PairMetrics, roc_points
+from ctglip.evaluation.report import pair_row, score_of
 from ctglip.evaluation.results import shown
 from ctglip.evaluation.zero_shot import Scores
 from ctglip.finetune.results import STUDY, FinetuneResults, Judge
@@ -41,14 +41,14 @@ def finetune_page(
         title=f"Fine-tuning: {_MODES[results.mode]}",
         split=TEST,
         label_source=results.label_source,
-        auroc=_score(results.macro_auroc),
+        auroc=score_of(results.macro_auroc),
         pairs=tuple(_row(pair, scores, judged, studies, dictionaries) for pair in results.pairs),
         facts=_facts(results, studies),
         controls=tuple(
             parts.Control(
                 f"Start: {point.start}",
                 f"The same labels and patients, {_MODES[point.mode]}; mean over {len(point.seeds)} seeds.",
-                _score(point.macro_auroc),
+                score_of(point.macro_auroc),
             )
             for point in others
         ),
@@ -57,29 +57,13 @@ def finetune_page(
     )
 
 
-def _score(interval: Interval) -> parts.Score:
-    return parts.Score(interval.value, interval.low, interval.high)
-
-
 def _row(
     pair: PairMetrics, scores: Scores, judged: Judge, studies: Studies, dictionaries: Dictionaries
 ) -> page.PairRow:
     key = (pair.organ, pair.abnormality)
     x, y = roc_points(judged.labels[key].labels, scores[key])
-    at = pair.at
-    return page.PairRow(
-        organ="Study" if pair.organ == STUDY else dictionaries.organs[pair.organ].display,
-        abnormality=_shown(pair, studies, dictionaries),
-        auroc=_score(pair.auroc),
-        positives=pair.positives,
-        n=pair.n,
-        auprc=pair.auprc,
-        f1=at.f1 if at else None,
-        sensitivity=at.sensitivity if at else None,
-        specificity=at.specificity if at else None,
-        threshold=at.threshold if at else None,
-        roc=parts.Curve(x, y),
-    )
+    organ = "Study" if pair.organ == STUDY else dictionaries.organs[pair.organ].display
+    return pair_row(pair, organ, _shown(pair, studies, dictionaries), parts.Curve(x, y))
 
 
 def _shown(pair: PairMetrics, studies: Studies, dictionaries: Dictionaries) -> str:

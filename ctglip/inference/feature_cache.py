@@ -22,10 +22,10 @@ import polars as pl
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from ctglip.data.cache import MAX_FAILED_SHARE, CropCache, Place, cut_study, places_of, stacked
+from ctglip.data.cache import MAX_FAILED_SHARE, CropCache, Place, check_damage, cut_study, places_of, stacked
 from ctglip.data.crops import CropSettings, OrganCrop
 from ctglip.data.scans import ScanCut, ScanSettings, cut_scan
-from ctglip.errors import CTGLIPError, ModelError, StoreError
+from ctglip.errors import CTGLIPError, ModelError
 from ctglip.files import atomic_path, value_hash
 from ctglip.inference.encoding import OrganEmbeddings, encode_crops, no_embeddings
 from ctglip.inference.scans import encode_scan, readable
@@ -184,6 +184,18 @@ def check_recipe(store: Store, release: Release) -> None:
         )
 
 
+def check_view(view: View, release: Release) -> None:
+    """The model can see this view.
+
+    Raises:
+        ModelError: code ``no_crops``.
+    """
+    if view != PLAIN and not release.reads_crops:
+        raise ModelError(
+            f"The view {view.name!r} changes crops of organs; this model reads organs in whole scans.", code="no_crops"
+        )
+
+
 @dataclass
 class _Work:
     """One study on its way: what is known of it, what must be cut (organs, or the scan)."""
@@ -229,11 +241,8 @@ def organ_features_of(
         StoreError: more than a twentieth of the studies cannot be read.
     """
     check_recipe(store, release)
+    check_view(view, release)
     crops = release.reads_crops
-    if not crops and view != PLAIN:
-        raise ModelError(
-            f"The view {view.name!r} changes crops of organs; this model reads organs in whole scans.", code="no_crops"
-        )
     dictionary = load_organs(release.organ_dictionary / "organs.yaml")
     settings = view.crops(CropSettings.model_validate(release.crops))
     names = organs if organs is not None else release.provenance.get("trained", release.organs)
@@ -244,10 +253,8 @@ def organ_features_of(
         by_study.setdefault(place.study_id, []).append(place)
     sources = dict(store.table("studies").select("study_id", "source_checksum").iter_rows())
 
-    def prepare(study_id: str) -> _Work:
-        source = sources[study_id] or ""
-        work = _Work(study_id, source, by_study[study_id], cache.read(study_id, source))
-        work.missing = [p for p in work.places if p.organ not in work.entries or work.entries[p.organ].row != _plain(p)]
+    def cut(study_id: str) -> _Work:
+        work = _open(cache, study_id, by_study[study_id], sources[study_id] or "")
         if work.missing:
             work.crops = _cut(store, work, settings, dictionary, view) if crops else _cut_scan(store, work, release)
         return work
@@ -255,20 +262,31 @@ def organ_features_of(
     kept: list[_Work] = []
     failures: list[Failure] = []
     done = encoded = 0
-    for several in _batches(_ahead(prepare, list(by_study), threads), batch):
+    for several in _batches(_ahead(cut, list(by_study), threads), batch):
         good = [work for work in several if not isinstance(work.crops, Failure)]
         failures += [work.crops for work in several if isinstance(work.crops, Failure)]
         encoded += _encode(release, good, settings, batch) if crops else _encode_scans(release, good, dictionary)
-        for work in good:
-            if work.missing:
-                cache.write(work.study_id, work.source, work.entries)
-            work.crops = None
-        kept += good
+        kept += [_close(cache, work) for work in good]
         done += sum(len(work.places) for work in several)
         if progress:
             progress(done, len(places))
-    _refuse_damage(failures, len(by_study))
+    check_damage(failures, len(by_study), MAX_FAILED_SHARE)
     return _gathered(release, kept, failures, encoded)
+
+
+def _open(cache: FeatureCache, study_id: str, places: list[Place], source: str) -> _Work:
+    """What is cached of a study, and what is missing."""
+    work = _Work(study_id, source, places, cache.read(study_id, source))
+    work.missing = [p for p in places if p.organ not in work.entries or work.entries[p.organ].row != _plain(p)]
+    return work
+
+
+def _close(cache: FeatureCache, work: _Work) -> _Work:
+    """Keep what was encoded, and let the voxels go."""
+    if work.missing:
+        cache.write(work.study_id, work.source, work.entries)
+    work.crops = None
+    return work
 
 
 def _cut(
@@ -318,14 +336,14 @@ def _encode(release: Release, several: Sequence[_Work], settings: CropSettings, 
     return len(places)
 
 
-def _ahead(prepare: Callable[[str], _Work], study_ids: Sequence[str], threads: int) -> Iterator[_Work]:
-    """Studies in order, prepared in threads, a bounded number ahead."""
+def _ahead(cut: Callable[[str], _Work], study_ids: Sequence[str], threads: int) -> Iterator[_Work]:
+    """Studies in order, cut in threads, a bounded number ahead."""
     with ThreadPoolExecutor(threads) as pool:
         rest = iter(study_ids)
-        waiting: list[Future[_Work]] = [pool.submit(prepare, name) for name in islice(rest, 2 * threads)]
+        waiting: list[Future[_Work]] = [pool.submit(cut, name) for name in islice(rest, 2 * threads)]
         while waiting:
             work = waiting.pop(0).result()
-            waiting += [pool.submit(prepare, name) for name in islice(rest, 1)]
+            waiting += [pool.submit(cut, name) for name in islice(rest, 1)]
             yield work
 
 
@@ -339,16 +357,6 @@ def _batches(works: Iterator[_Work], least: int) -> Iterator[list[_Work]]:
             several = []
     if several:
         yield several
-
-
-def _refuse_damage(failures: Sequence[Failure], studies: int) -> None:
-    if len(failures) > MAX_FAILED_SHARE * studies:
-        raise StoreError(
-            f"{len(failures)} of {studies} studies cannot be read, the first is {failures[0].study_id}: "
-            f"{failures[0].message}",
-            code="damaged_store",
-            fix="Run: ctglip store verify STORE --repair",
-        )
 
 
 def _gathered(release: Release, works: Sequence[_Work], failures: Sequence[Failure], encoded: int) -> OrganFeatures:

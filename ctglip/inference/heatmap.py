@@ -36,13 +36,6 @@ class HeatMap:
     values: Float[np.ndarray, "x y z"]
     affine: Float[np.ndarray, "4 4"]
 
-    @property
-    def peak_mm(self) -> tuple[float, float, float]:
-        """Where most is added, in mm (RAS+)."""
-        place = np.unravel_index(int(self.values.argmax()), self.values.shape)
-        x, y, z = self.affine[:3, :3] @ np.array(place) + self.affine[:3, 3]
-        return float(x), float(y), float(z)
-
 
 def crop_affine(crop: OrganCrop, row: OrganRow, affine: Float[np.ndarray, "4 4"]) -> Float[np.ndarray, "4 4"]:
     """Voxel index of a crop to mm; the crop lies about the middle of the organ's box.

@@ -212,6 +212,7 @@ class _Chunks(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, block: Callable[..., Tensor], chunk: int, rows: Tensor, *shared: Tensor) -> Tensor:
+        """The sum of ``block(start, rows[start : start + chunk], *shared)``; the gradients wait in ``ctx``."""
         wanted = [bool(need) for need in ctx.needs_input_grad[2:]]
         gradients = [
             torch.zeros_like(value) if need else None for value, need in zip((rows, *shared), wanted, strict=True)

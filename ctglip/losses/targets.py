@@ -79,6 +79,7 @@ def hierarchy_aware(related: Tensor) -> Target:
     """
 
     def target(block: Block) -> Tensor:
+        """Shares of the positive mass, ``IGNORED`` where a pair is left out."""
         query, key = block.contexts()
         weights = equal_key(Block(block.own, block.columns, query[:, 0], key[:, 0]))
         implied = related.to(query.device).float()

@@ -83,14 +83,24 @@ def _sections(row: CohortRow) -> Report | None:
         ) from error
 
 
+Reader = Callable[[Report, str], tuple[Sequence[Finding], Failure | None]]
+"""A report and its study's id to findings, and what went wrong on the way."""
+
+
+def by_rules(report: Report, study_id: str) -> tuple[Sequence[Finding], None]:  # noqa: ARG001  (a Reader)
+    """The rule parser as a ``Reader``."""
+    return get_parser().parse(report), None
+
+
 def cohort_findings(
-    rows: Sequence[CohortRow], progress: Callable[[int, int], None] | None = None
+    rows: Sequence[CohortRow], progress: Callable[[int, int], None] | None = None, read: Reader = by_rules
 ) -> tuple[pl.DataFrame, tuple[Failure, ...]]:
     """The findings of all reports of a cohort, and the studies whose report could not be read.
 
     Args:
         rows: the studies.
         progress: called with (studies done, studies).
+        read: who reads them; ``text.llm.LLMParser.read`` asks a language model.
     """
     names = ("study_id", *Finding.__dataclass_fields__)
     schema = {name: pl.Int32() if name == "sentence_index" else pl.String() for name in names}
@@ -99,7 +109,8 @@ def cohort_findings(
     for number, row in enumerate(rows, start=1):
         try:
             report = report_of(row, wanted=True)
-            findings = get_parser().parse(report) if report else ()
+            findings, failure = read(report, row.study_id) if report else ((), None)
+            failures += [failure] if failure else []
             found += [{"study_id": row.study_id, **asdict(finding)} for finding in findings]
         except ReportError as error:
             failures.append(Failure(row.study_id, "report", error.code, str(error)))

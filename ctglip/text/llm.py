@@ -46,7 +46,7 @@ class LLMSettings(Settings):
     Attributes:
         url: base of the server's API, ending in ``/v1``.
         model: its name there.
-        key_variable: environment variable that holds the key, if the server wants one.
+        key_variable: environment variable that holds the key, for servers that want one.
         timeout_s: seconds for one call.
         attempts: calls at most for one report.
         wait_s: pause before the second call, doubled for each further one.
@@ -56,7 +56,7 @@ class LLMSettings(Settings):
 
     url: str = "http://127.0.0.1:8000/v1"
     model: str
-    key_variable: str | None = None
+    key_variable: str = "CTGLIP_LLM_KEY"
     timeout_s: float = Field(default=120.0, gt=0)
     attempts: int = Field(default=3, ge=1)
     wait_s: float = Field(default=1.0, ge=0)
@@ -144,6 +144,11 @@ class LLMParser:
         claims, known = _claims(by_model), _claims(by_rule)
         return LLMReading(by_model, "model", claims - known, known - claims)
 
+    def read(self, report: Report, study_id: str) -> tuple[tuple[Finding, ...], Failure | None]:
+        """``parse`` as a ``text.cohorts.Reader``: the rule parser's rows where the model failed, and why it did."""
+        reading = self.parse(report, study_id)
+        return reading.findings, reading.failure
+
     # --- one answer, from the cache or the server
 
     def _answer(self, sentences: Sequence[str]) -> _Answer:
@@ -184,7 +189,7 @@ class LLMParser:
             "response_format": {"type": "json_schema", "json_schema": schema},
         }
         headers = {"Content-Type": "application/json"}
-        key = os.environ.get(self.settings.key_variable or "")
+        key = os.environ.get(self.settings.key_variable)
         if key:
             headers["Authorization"] = f"Bearer {key}"
         where = f"{self.settings.url}/chat/completions"

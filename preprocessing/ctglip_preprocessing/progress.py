@@ -55,6 +55,7 @@ class _Bar(_Tally):
         self._bar.update(self._task, total=total)
 
     def advance(self, result: CaseResult) -> None:
+        """Move the bar."""
         super().advance(result)
         self._bar.update(self._task, completed=self.finished, rate=self.rate, failures=self.failures)
 
@@ -67,6 +68,7 @@ class _Lines(_Tally):
         self._shown = time.monotonic()
 
     def advance(self, result: CaseResult) -> None:
+        """A line for every tenth of the work, and now and then between."""
         super().advance(result)
         tenth, now = 10 * self.finished // max(self.total, 1), time.monotonic()
         if tenth <= self._tenth and now - self._shown < LINE_EVERY_S:

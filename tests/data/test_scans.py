@@ -90,5 +90,5 @@ def test_a_damaged_scan_is_named_and_too_many_end_it(tmp_path: Path, keep_gb: fl
         assert [cut is None for cut in cuts] == [False, True, False, False, False, False, False]
         np.testing.assert_array_equal(cuts[0].hu, cuts[-1].hu)  # pyright: ignore[reportOptionalMemberAccess]
         assert [failure.study_id for failure in reader.failures] == [names[1]]
-    with pytest.raises(StoreError, match=f"1 of 6 studies cannot be read, the first is {names[1]}"):
+    with pytest.raises(StoreError, match=f"1 of 6 studies cannot be read \\({names[1]}\\)"):
         ScanReader(store, settings, 6, keep_gb, 1).read(names)

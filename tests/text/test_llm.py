@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from ctglip.text.llm import LLMParser, LLMSettings
 from ctglip.text.reports import get_parser
+from tests.cli.commands import ctglip, good
 
 REPORT = "The liver contains a cyst. No gallstones. It rains."
 ROWS = [
@@ -203,3 +204,30 @@ def test_nothing_to_read_is_not_sent(stub: Stub, parser: Callable[..., LLMParser
 def test_only_http_is_a_server() -> None:
     with pytest.raises(ValidationError, match="http"):
         LLMSettings(url="file:///etc/passwd", model="m")
+
+
+def test_on_the_command_line(stub: Stub, tmp_path: Path) -> None:
+    """One report: what the model reads, and where the rules differ. A table: a failed call is a failed row."""
+    stub.says(answer(ROWS[:1]))
+    report = tmp_path / "report.txt"
+    report.write_text(REPORT)
+    asked = ("--llm", "tiny", "--llm-url", stub.url)
+    one = good("parse", report, *asked)
+    assert "liver: hepatic cyst, affirmed" in one.out
+    assert "the rules alone: gallbladder, gallstone, negated" in one.out
+    table = tmp_path / "cohort.csv"
+    table.write_text(f"study_id,patient_id,image,report\na,p,a.nii.gz,{REPORT}\nb,q,b.nii.gz,Gallstones.\n")
+    stub.says(answer(ROWS), (404, {}))
+    stub.requests.clear()
+    done = ctglip("parse", table, "--out", tmp_path / "findings.csv", "--json", *asked)
+    assert done.code == 1
+    told = json.loads(done.out)["failed"]
+    assert [(row["study_id"], row["code"]) for row in told if row["stage"] == "report"] == [("b", "llm_refused")]
+    assert "gallstone" in (tmp_path / "findings.csv").read_text().splitlines()[-1], "the rules stand in"
+    assert (tmp_path / "findings.llm.sqlite").is_file()
+
+
+def test_a_wrong_address_is_named() -> None:
+    done = ctglip("parse", "-", "--llm", "tiny", "--llm-url", "ftp://here", stdin=REPORT)
+    assert done.code == 2
+    assert "http://" in done.err

@@ -5,10 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
 from ctglip.config import validate
+from ctglip.features.text_bank import TextBank
 from ctglip.store.tables import Store
 from ctglip.training.recipe import PretrainConfig
+from tests.objectives.conftest import ToyEncoder
 from tests.training.tiny import write_tiny_store, write_word_bert
 
 
@@ -43,3 +47,15 @@ def tiny_config(encoder: Path, **loop: object) -> PretrainConfig:
         "optim": {"lr": 0.003, "warmup": 2},
     }
     return validate(PretrainConfig, tree, "test")
+
+
+@pytest.fixture
+def toy_bank(tmp_path: Path) -> TextBank:
+    return TextBank(tmp_path, ToyEncoder())  # pyright: ignore[reportArgumentType]
+
+
+def gradients(objective: nn.Module) -> dict[str, torch.Tensor]:
+    """The gradients of all parameters that have one; they are cleared."""
+    found = {name: p.grad.clone() for name, p in objective.named_parameters() if p.grad is not None}
+    objective.zero_grad()
+    return found

@@ -7,25 +7,13 @@ import torch
 from torch import nn
 
 from ctglip.errors import ModelError
-from ctglip.features.text_bank import TextBank
 from ctglip.models.encoders import ResNetSettings
 from ctglip.models.towers import OrganTextModel
 from ctglip.objectives.base import Features, total
 from ctglip.objectives.organ_text import OrganText
 from ctglip.training.gradcache import cached_backward
-from tests.objectives.conftest import ToyEncoder
 from tests.objectives.toys import EVERY, PROMPTS, global_pair, organ_samples, organ_text, pair_samples
-
-
-@pytest.fixture
-def toy_bank(tmp_path) -> TextBank:
-    return TextBank(tmp_path, ToyEncoder())  # pyright: ignore[reportArgumentType]
-
-
-def gradients(objective: nn.Module) -> dict[str, torch.Tensor]:
-    found = {n: p.grad.clone() for n, p in objective.named_parameters() if p.grad is not None}
-    objective.zero_grad()
-    return found
+from tests.training.conftest import gradients
 
 
 @pytest.mark.parametrize("size", [1, 3, 8])

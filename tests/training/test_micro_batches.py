@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,19 +13,8 @@ from ctglip.objectives.base import Features, Losses, Objective, Report, total
 from ctglip.objectives.samples import Batch, StudyBatch
 from ctglip.objectives.texts import positions
 from ctglip.training.gradcache import accumulated_backward, cached_backward, gradient_by_term, micro_batches
-from tests.objectives.conftest import ToyEncoder
 from tests.objectives.toys import EVERY
-
-
-@pytest.fixture
-def toy_bank(tmp_path: Path) -> TextBank:
-    return TextBank(tmp_path, ToyEncoder())  # pyright: ignore[reportArgumentType]
-
-
-def gradients(objective: nn.Module) -> dict[str, torch.Tensor]:
-    found = {n: p.grad.clone() for n, p in objective.named_parameters() if p.grad is not None}
-    objective.zero_grad()
-    return found
+from tests.training.conftest import gradients
 
 
 @pytest.mark.parametrize("size", [1, 3, 100])
