@@ -13,7 +13,7 @@ from ctglip.vocabulary.organs import OrganDictionary, load_organs
 
 
 def scan_page(answers: ScanAnswers, title: str = "", organs: OrganDictionary | None = None) -> page.ScanPage:
-    """The page of one scan.
+    """The page of one scan; its table of organs holds what the masks draw, not what is read beside another organ.
 
     Args:
         answers: as ``Pipeline.query`` gives them.
@@ -21,14 +21,16 @@ def scan_page(answers: ScanAnswers, title: str = "", organs: OrganDictionary | N
         organs: the dictionary that numbers the labels.
     """
     standardized = answers.standardized
-    outlined = _outlined(answers, organs or load_organs())
+    organs = organs or load_organs()
+    outlined = _outlined(answers, organs)
+    drawn = [row for row in standardized.rows if organs.labels_of(row.organ)]
     shape = " x ".join(str(n) for n in standardized.image.shape)
     spacing = " x ".join(f"{edge:g}" for edge in np.round(standardized.spacing_mm, 3))
     facts = (
         Fact("Scan", answers.scan),
         Fact("Masks", answers.masks),
         Fact("Seen by the model as", f"{shape} voxels", f"{spacing} mm"),
-        Fact("Organs found", str(len(standardized.rows))),
+        Fact("Organs found", str(len(drawn))),
     )
     notes = []
     unseen = sorted(
@@ -42,7 +44,7 @@ def scan_page(answers: ScanAnswers, title: str = "", organs: OrganDictionary | N
         facts=facts,
         organs=tuple(
             page.OrganFound(_shown(answers, row.organ), row.volume_ml, row.mean_hu, row.touches_border)
-            for row in standardized.rows
+            for row in drawn
         ),
         checks=standardized.checks,
         pictures=_pictures(answers, outlined),

@@ -102,12 +102,13 @@ def _checks(studies: pl.DataFrame) -> tuple[CheckCount, ...]:
 
 def _distributions(studies: pl.DataFrame, rows: pl.DataFrame, organs: OrganDictionary) -> tuple[Distribution, ...]:
     spacing = studies.drop_nulls("source_spacing_mm")
+    drawn = rows.filter(pl.col("organ").is_in([name for name in organs.names if organs.labels_of(name)]))
     ids = spacing["study_id"].to_list()
     edges = np.array(spacing["source_spacing_mm"].to_list(), dtype=float).reshape(-1, 3)
     made = [
         _distribution("Voxel edge in plane, as scanned", "mm", ids, edges[:, :2].max(1) if len(ids) else edges[:, 0]),
         _distribution("Slice spacing, as scanned", "mm", ids, edges[:, 2]),
-        _distribution("Organs found", "", *_columns(rows.group_by("study_id").len().sort("study_id"), "len")),
+        _distribution("Organs found", "", *_columns(drawn.group_by("study_id").len().sort("study_id"), "len")),
     ]
     for name in SHOWN:
         found = rows.filter(organ=name)

@@ -48,9 +48,13 @@ def test_answers_are_probabilities_with_ranks(trained: Trained, files: Files) ->
     told = json.loads(json.dumps(answers.to_json()))
     assert told["scan"] == "scan.nii.gz"
     assert str(files[0].parent) not in json.dumps(told)
-    page = render(scan_page(answers))
+    shown = scan_page(answers)
+    page = render(shown)
     assert "left kidney" in page
     assert str(files[0].parent) not in page
+    stand_ins = {"hepatic vessels", "bile ducts"}
+    assert stand_ins & {answers.displays.get(row.organ, row.organ) for row in answers.standardized.rows}
+    assert not stand_ins & {organ.name for organ in shown.organs}, "no mask draws them: they are read beside the liver"
 
 
 def test_every_organ_is_encoded_once_however_much_is_asked(
