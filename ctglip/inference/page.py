@@ -43,8 +43,7 @@ def scan_page(answers: ScanAnswers, title: str = "", organs: OrganDictionary | N
         answers=tuple(_answer(answers, answer) for answer in answers.answers),
         facts=facts,
         organs=tuple(
-            page.OrganFound(_shown(answers, row.organ), row.volume_ml, row.mean_hu, row.touches_border)
-            for row in drawn
+            page.OrganFound(_shown(answers, row.organ), row.volume_ml, row.mean_hu, row.touches_border) for row in drawn
         ),
         checks=standardized.checks,
         pictures=_pictures(answers, outlined),
