@@ -36,6 +36,8 @@ class Release:
         crops: the crop settings as plain data.
         scans: the scan settings as plain data; None for a model that reads crops alone (one that reads organs from
             crops and looks at whole scans besides has both; see ``reads_crops``).
+        films: how films become inputs (``data.films``) as plain data; None for a model of scans. ``recipe`` is then
+            the film recipe.
         organ_dictionary, abnormality_dictionary: folders with the YAML files (copied on saving).
         text_settings: which text encoder.
         text_hash: its hash: embeddings made by another encoder are refused.
@@ -60,6 +62,7 @@ class Release:
     text_encoder: TextEncoder | None = None
     folder: Path | None = None
     scans: dict[str, Any] | None = None
+    films: dict[str, Any] | None = None
 
     @property
     def reads_crops(self) -> bool:
@@ -188,6 +191,7 @@ def load_release(folder: Path) -> Release:
         provenance=config["provenance"],
         folder=folder,
         scans=config.get("scans"),
+        films=config.get("films"),
     )
 
 
@@ -220,6 +224,7 @@ def _config(release: Release) -> dict[str, Any]:
         "recipe": release.recipe,
         "crops": release.crops,
         "scans": release.scans,
+        "films": release.films,
         "text": release.text_settings.model_copy(update={"train": "frozen"}).model_dump(mode="json"),
         "text_hash": release.text_hash,
         "provenance": release.provenance,
