@@ -27,6 +27,7 @@ from ctglip.training.sources import Progress, Source, SourceSettings, open_sourc
 from ctglip.types import Failure
 from ctglip.vocabulary.abnormalities import load_abnormalities
 from ctglip.vocabulary.organs import load_organs
+from ctglip.vocabulary.prompts import normal_prompts
 
 
 @dataclass
@@ -233,11 +234,13 @@ def _start_from(folder: Path, release: Release) -> None:
 
 
 def _fill_prompts(release: Release, bank: TextBank, sayings: Sequence[OrganSayings], progress: Progress | None) -> None:
-    """Embed the dictionary's prompts for all organs, and for every question about a trained organ."""
+    """Embed the dictionary's prompts for all organs, and for every question about a trained organ and its answer."""
     scorer = Scorer(release)
     trained = {said.organ for said in sayings}
     pairs = [pair for pair in scorer.dictionaries.abnormalities.pairs() if pair[0] in trained]
     texts = [text for texts in scorer.organ_prompts() for text in texts]
     texts += [text for pair in pairs for side in scorer.prompts(pair) for text in side]
+    normal = (normal_prompts(scorer.dictionaries.organs[organ], scorer.templates) for organ in sorted(trained))
+    texts += [text for several in normal for text in several]
     texts = list(dict.fromkeys(texts))
     release.prompts = dict(zip(texts, bank.vectors(bank.ids(texts, progress)), strict=True))

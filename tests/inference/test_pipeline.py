@@ -74,6 +74,13 @@ def test_every_organ_is_encoded_once_however_much_is_asked(
     assert len(answers.answers) >= 20
 
 
+def test_answers_need_no_text_encoder(trained: Trained, files: Files) -> None:
+    """Every text that the dictionaries can ask or answer with was embedded in training (loading an encoder costs seconds)."""
+    model = load_model(trained[1])
+    model.query(files[0], [*QUESTIONS, "anything abnormal in the liver?"], masks=files[1], everything=True)
+    assert model.release.text_encoder is None
+
+
 def test_a_copied_model_folder_gives_the_same_answers(trained: Trained, files: Files, tmp_path: Path) -> None:
     shutil.copytree(trained[1] / "model", tmp_path / "copy")
     first = load_model(trained[1]).query(files[0], QUESTIONS, masks=files[1])
