@@ -44,6 +44,8 @@ class Release:
         prompts: text -> raw text embedding ``[T]``, for all prompts of the dictionaries.
         calibration: thresholds and temperatures as plain data.
         provenance: versions, seeds, what it was trained on, as plain data.
+        aligned: images and texts were brought into one space; a model that was not (masked modelling alone) has an
+            image encoder to embed, probe and fine-tune with, and cannot be asked in words.
         text_encoder: the encoder itself where it is at hand; ``embed`` loads it when it is first needed.
         folder: where it was loaded from.
     """
@@ -63,6 +65,7 @@ class Release:
     folder: Path | None = None
     scans: dict[str, Any] | None = None
     films: dict[str, Any] | None = None
+    aligned: bool = True
 
     @property
     def reads_crops(self) -> bool:
@@ -192,6 +195,7 @@ def load_release(folder: Path) -> Release:
         folder=folder,
         scans=config.get("scans"),
         films=config.get("films"),
+        aligned=config.get("aligned", True),
     )
 
 
@@ -225,6 +229,7 @@ def _config(release: Release) -> dict[str, Any]:
         "crops": release.crops,
         "scans": release.scans,
         "films": release.films,
+        "aligned": release.aligned,
         "text": release.text_settings.model_copy(update={"train": "frozen"}).model_dump(mode="json"),
         "text_hash": release.text_hash,
         "provenance": release.provenance,

@@ -28,11 +28,15 @@ class Objective(nn.Module, ABC):
     Attributes:
         batch_coupled: the loss of a row depends on the other rows (a contrast), so micro-batches cannot simply be
             added up: GradCache is needed.
+        aligned: images and texts are brought into one space, so that the model can be asked in words.
         progress: the share of the training that is done, 0 to 1; the trainer sets it, schedules read it.
+        chance: seeds of what ``collate`` draws; the trainer sets (seed, step).
     """
 
     batch_coupled: bool = True
+    aligned: bool = True
     progress: float = 0.0
+    chance: tuple[int, ...] = (0, 0)
 
     @property
     def diagnosis_scale(self) -> Temperature | None:

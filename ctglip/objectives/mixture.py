@@ -51,6 +51,7 @@ class Mixture(Objective):
             if not points or any(a[0] >= b[0] for a, b in pairwise(points)):
                 raise ConfigError(f"The schedule of {name} must be points of growing progress, found {points}.")
         self.batch_coupled = any(part.batch_coupled for part in parts.values())
+        self.aligned = any(part.aligned for part in parts.values())
 
     @property
     def diagnosis_scale(self) -> Temperature | None:
@@ -59,6 +60,8 @@ class Mixture(Objective):
 
     def collate(self, samples: Mapping[str, Sequence[Any]]) -> MixtureBatch:
         """Each part's own samples."""
+        for name in self.parts:
+            self._part(name).chance = self.chance
         return MixtureBatch({name: self._part(name).collate(samples[name]) for name in self.parts})
 
     def encode(self, batch: MixtureBatch) -> Features:
