@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from ctglip.losses.chunks import chunked_sum
 from ctglip.losses.gather import gather_rows, ranked_mean, row_counts, world_size
 from ctglip.losses.targets import IGNORED, Block, Target, identity
 
@@ -203,39 +203,7 @@ def _sum(side: _Side, scale: Tensor | float, target: Target, divergence: Diverge
         return torch.stack([value.sum() * 0 for value in (side.rows, side.columns, extra, scale)]).sum()
     if chunk is None:
         return block(0, side.rows, side.columns, extra, scale)
-    return _Chunks.apply(block, chunk, side.rows, side.columns, extra, scale)  # pyright: ignore[reportReturnType]
-
-
-class _Chunks(torch.autograd.Function):
-    """A sum over rows whose gradient is computed chunk by chunk along with the value, so that no more than one
-    chunk's logits are ever there and none is computed twice."""
-
-    @staticmethod
-    def forward(ctx: Any, block: Callable[..., Tensor], chunk: int, rows: Tensor, *shared: Tensor) -> Tensor:
-        """The sum of ``block(start, rows[start : start + chunk], *shared)``; the gradients wait in ``ctx``."""
-        wanted = [bool(need) for need in ctx.needs_input_grad[2:]]
-        gradients = [
-            torch.zeros_like(value) if need else None for value, need in zip((rows, *shared), wanted, strict=True)
-        ]
-        total = rows.new_zeros(())
-        for start in range(0, len(rows), chunk):
-            part = slice(start, start + chunk)
-            inputs = (rows[part], *shared)
-            leaves = [value.detach().requires_grad_(need) for value, need in zip(inputs, wanted, strict=True)]
-            with torch.enable_grad():
-                loss = block(start, *leaves)
-            total += loss.detach()
-            asked = [leaf for leaf in leaves if leaf.requires_grad]
-            found = iter(torch.autograd.grad(loss, asked, allow_unused=True) if asked else ())
-            for place, gradient in enumerate(gradients):
-                if gradient is not None and (more := next(found)) is not None:
-                    (gradient[part] if place == 0 else gradient).add_(more)
-        ctx.save_for_backward(*gradients)
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return None, None, *(None if saved is None else saved * gradient for saved in ctx.saved_tensors)
+    return chunked_sum(block, chunk, side.rows, side.columns, extra, scale)
 
 
 def _block(side: _Side, start: int, scale: Tensor, target: Target, divergence: Divergence) -> Tensor:
