@@ -16,13 +16,13 @@ from pydantic import Field
 
 from ctglip.config import Settings
 from ctglip.data.cache import Progress
+from ctglip.data.film_input import kept_edge, scaled, shrunk
 from ctglip.data.organs import findings_by_study, studies_of
 from ctglip.data.sampling import rows_of_rank
 from ctglip.data.sayings import NO_TEXT
 from ctglip.errors import StoreError
 from ctglip.film.recipe import FILM_MAX
 from ctglip.film.regions import region_entries
-from ctglip.film.standardize import resized
 from ctglip.film.triplets import Triplet, sentences_by_region, triplets
 from ctglip.film.views import FRONTAL
 from ctglip.store.tables import Store
@@ -202,7 +202,7 @@ class FilmDataset:
         self.study_ids = _reported(store, split, settings.lateral)
         self._said = self._read_reports(store, tagger)
         self._text_ids = np.arange(len(self.texts))
-        edge = round(settings.size * settings.margin)
+        edge = kept_edge(settings)
         self._films = _read_films(store, self.study_ids, edge, settings.threads, progress)
         self._boxes = _read_boxes(store, self.study_ids, self.regions, edge)
 
@@ -313,7 +313,7 @@ class FilmDataset:
             if rng.random() < settings.flip:
                 grey = grey[:, ::-1]
                 placed[:, 2:] = size - placed[:, [3, 2]]
-        return np.ascontiguousarray((grey - settings.mean) / settings.std, np.float32)[None], placed
+        return scaled(grey, settings)[None], placed
 
 
 def _reported(store: Store, split: str, lateral: bool) -> list[str]:
@@ -339,8 +339,7 @@ def _read_films(
     films = np.zeros((len(study_ids), edge, edge), np.uint16)
 
     def read(row: int) -> None:
-        image = store.study(study_ids[row]).image().astype(np.float32)
-        films[row] = np.clip(np.rint(resized(image, (edge, edge))), 0, FILM_MAX)
+        films[row] = shrunk(store.study(study_ids[row]).image(), edge)
 
     with ThreadPoolExecutor(threads) as pool:
         for done, _ in enumerate(pool.map(read, range(len(study_ids))), start=1):
