@@ -119,6 +119,26 @@ class Batch:
         """The text columns, by name."""
         return {field.name: getattr(self, field.name) for field in fields(Batch) if field.name != "pool"}
 
+    def columns(self) -> dict[str, Any]:
+        """Everything but the pool, by name."""
+        names = (field.name for field in fields(self))
+        return {name: getattr(self, name) for name in names if name not in ("pool", "pool_ids")}
+
+    def all_ids(self) -> Int[Tensor, " n"]:
+        """Every text that the batch needs, -1 where there is none."""
+        return torch.cat([self.text_id.flatten(), self.negative_ids.flatten()])
+
+    def cut(self, start: int, stop: int) -> dict[str, Any]:
+        """The columns of images ``start .. stop - 1``."""
+        return {name: value if value is None else value[start:stop] for name, value in self.columns().items()}
+
+    def piece(self: B, start: int, stop: int) -> B:
+        """The images ``start .. stop - 1`` with their rows and the texts that these need (one at least)."""
+        found = replace(self, **self.cut(start, stop))
+        kept = torch.isin(found.pool_ids, found.all_ids())
+        kept[0] |= not bool(kept.any())
+        return replace(found, pool_ids=found.pool_ids[kept], pool=found.pool[kept])
+
     def __len__(self) -> int:
         return len(self.text_id)
 
@@ -145,6 +165,15 @@ class StudyBatch(Batch):
     organ_id: Int[Tensor, " m"]
     study_index: Int[Tensor, " m"]
 
+    def cut(self, start: int, stop: int) -> dict[str, Any]:
+        """The columns of images ``start .. stop - 1``."""
+        own = (self.study_index >= start) & (self.study_index < stop)
+        columns = {}
+        for name, value in self.columns().items():
+            rows = slice(start, stop) if name in ("image", "labels") else own
+            columns[name] = value if value is None else value[rows]
+        return {**columns, "study_index": columns["study_index"] - start}
+
 
 @dataclass(frozen=True)
 class PairBatch(Batch):
@@ -162,9 +191,9 @@ def collate_organs(samples: Sequence[OrganSample], texts: Texts) -> OrganBatch:
     negatives = torch.stack([torch.as_tensor(sample.negative_ids, dtype=torch.long) for sample in samples])
     pool_ids, pool = texts.collate(integers["text_id"], negatives)
     return OrganBatch(
-        image=_stacked([sample.image for sample in samples]),
-        mask=_stacked([sample.mask for sample in samples]),
-        size=_stacked([sample.size for sample in samples]),
+        image=stacked([sample.image for sample in samples]),
+        mask=stacked([sample.mask for sample in samples]),
+        size=stacked([sample.size for sample in samples]),
         negative_ids=negatives,
         pool_ids=pool_ids,
         pool=pool,
@@ -182,8 +211,8 @@ def collate_studies(samples: Sequence[StudySample], texts: Texts) -> StudyBatch:
     pool_ids, pool = texts.collate(integers["text_id"], integers["negative_ids"])
     labels, boxes = [sample.labels for sample in samples], [sample.boxes for sample in samples]
     return StudyBatch(
-        image=_stacked([sample.image for sample in samples]),
-        labels=None if labels[0] is None else _stacked(labels),
+        image=stacked([sample.image for sample in samples]),
+        labels=None if labels[0] is None else stacked(labels),
         boxes=None if boxes[0] is None else torch.cat([torch.as_tensor(box) for box in boxes]),
         size=torch.cat([torch.as_tensor(sample.size) for sample in samples]),
         study_index=torch.arange(len(samples)).repeat_interleave(counts),
@@ -198,7 +227,7 @@ def collate_pairs(samples: Sequence[PairSample], texts: Texts) -> PairBatch:
     text_id = torch.tensor([int(sample.text_id) for sample in samples])
     pool_ids, pool = texts.collate(text_id)
     return PairBatch(
-        image=_stacked([sample.image for sample in samples]),
+        image=stacked([sample.image for sample in samples]),
         text_id=text_id,
         text_key=torch.tensor([int(sample.text_key) for sample in samples]),
         negative_ids=text_id.new_zeros(len(samples), 0),
@@ -207,5 +236,6 @@ def collate_pairs(samples: Sequence[PairSample], texts: Texts) -> PairBatch:
     )
 
 
-def _stacked(values: Sequence[Any]) -> Tensor:
+def stacked(values: Sequence[Any]) -> Tensor:
+    """Arrays or tensors of one shape as one tensor."""
     return torch.stack([torch.as_tensor(value) for value in values])

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields, replace
 from itertools import pairwise
 from typing import Any
 
@@ -21,9 +20,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ctglip.errors import ModelError
 from ctglip.objectives.base import Features, Losses, Objective, Report, join, total
 from ctglip.objectives.mixture import MixtureBatch
-from ctglip.objectives.samples import Batch, StudyBatch
 
-_POOL = ("pool", "pool_ids")
 _State = tuple[Tensor, list[Tensor]]
 
 
@@ -127,26 +124,7 @@ def _cut(batch: Any, count: int) -> list[Any]:
         cuts = {name: _cut(part, count) for name, part in batch.parts.items()}
         return [MixtureBatch({name: cut[i] for name, cut in cuts.items()}) for i in range(count)]
     bounds = [round(i * len(batch.image) / count) for i in range(count + 1)]
-    return [_piece(batch, *ends) for ends in pairwise(bounds)]
-
-
-def _piece(batch: Batch, start: int, stop: int) -> Batch:
-    """The images ``start .. stop - 1`` of a batch with their rows and texts."""
-    images = rows = torch.arange(start, stop)
-    if isinstance(batch, StudyBatch):
-        rows = ((batch.study_index >= start) & (batch.study_index < stop)).nonzero()[:, 0]
-    values: dict[str, Any] = {}
-    for field in fields(batch):
-        value = getattr(batch, field.name)
-        if value is not None and field.name not in _POOL:
-            value = value[images if field.name in ("image", "labels") else rows]
-        values[field.name] = value
-    if isinstance(batch, StudyBatch):
-        values["study_index"] = values["study_index"] - start
-    own = torch.cat([values["text_id"].flatten(), values["negative_ids"].flatten()]).unique()
-    kept = torch.isin(batch.pool_ids, own)
-    kept[0] |= not bool(kept.any())
-    return replace(batch, **{**values, "pool_ids": batch.pool_ids[kept], "pool": batch.pool[kept]})
+    return [batch.piece(*ends) for ends in pairwise(bounds)]
 
 
 def _encode(objective: Objective, batch: Any, autocast: bool) -> Features:

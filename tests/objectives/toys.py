@@ -52,6 +52,22 @@ class Study:
     negative_ids: np.ndarray
 
 
+@dataclass(frozen=True)
+class Report:
+    """The fields of ``objectives.reports.ReportSample``."""
+
+    images: np.ndarray
+    boxes: np.ndarray
+    region_id: np.ndarray
+    region_text: np.ndarray
+    findings: int
+    impression: int
+    report: int
+    sentences: dict[int, int]
+    region_sentences: tuple[tuple[int, ...], ...]
+    tags: np.ndarray
+
+
 def model(bank: TextBank, dims: int, **changes: Any) -> OrganTextModel:
     torch.manual_seed(0)
     encoder = CNNSettings(spatial_dims=dims, widths=(8, 16), blocks=(0, 1))  # pyright: ignore[reportArgumentType]
@@ -99,6 +115,40 @@ def study_samples(bank: TextBank, dims: int, count: int = 4) -> list[Study]:
         negatives = rng.choice(others, size=(organs, 2))
         size = rng.standard_normal((organs, 4)).astype(np.float32)
         samples.append(Study(image, labels, boxes, size, np.arange(organs), ids, ids, negatives))
+    return samples
+
+
+def report_samples(bank: TextBank, dims: int, count: int = 8, views: int = 2) -> list[Report]:
+    """Study i has a pattern and a report of its own; two regions (the last study has none), each with a pattern and a
+    sentence, the second with one more that all studies share. Study 1 has no findings, study 2 no impression."""
+    rng = np.random.default_rng(2)
+    half = slice(0, 8), slice(8, 16)
+    shared = int(bank.ids(["the same everywhere"])[0])
+    samples = []
+    for i in range(count):
+        said = [f"finding {i}. second {i}", f"impression {i}", f"report {i}", f"finding {i}", f"second {i}"]
+        findings, impression, report, *own = bank.ids(said).tolist()
+        regions = 0 if i == count - 1 else 2
+        image = rng.standard_normal((1, 2, *[16] * dims)) + rng.standard_normal((1, 2, *[1] * dims))
+        boxes = np.zeros((views, regions, 2 * dims), np.float32)
+        for region in range(regions):
+            image[:, :, half[region]] += rng.standard_normal((1, 2, *[1] * dims))
+            boxes[:, region] = [half[region].start, half[region].stop, *[0, 16] * (dims - 1)]
+        noise = 0.1 * rng.standard_normal((views, 2, *[16] * dims))
+        samples.append(
+            Report(
+                images=(image + noise).astype(np.float32),
+                boxes=boxes,
+                region_id=np.arange(regions),
+                region_text=np.array(own[:regions]),
+                findings=-1 if i == 1 else findings,
+                impression=-1 if i == 2 else impression,
+                report=report,
+                sentences={0: own[0], 1: own[1], 4: shared} if regions else {},
+                region_sentences=((0,), (1, 4))[:regions],
+                tags=np.array([1, 0, -1, i % 2], np.int8),
+            )
+        )
     return samples
 
 
