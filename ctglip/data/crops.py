@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Int16, Num, UInt8
-from pydantic import Field
+from pydantic import Field, model_validator
 from scipy import ndimage
 
 from ctglip.config import Settings
@@ -39,6 +39,10 @@ class CropSettings(Settings):
         truncated: what to do with organs that the field of view cuts off: keep them, or leave them out.
         fill: ``organ_mean`` gives every voxel of the organ the organ's mean HU and everything else that of air, so
             that shape and mean density alone are left (a control).
+        masked: False withholds the mask: the organ's box is all that is told of it. The whole crop then counts as the
+            organ (for pooling, the relative HU and its median), no volume is told, and there is no mask channel.
+        field_mm: a common field of view: every crop shows so many mm around the middle of the organ's box, whatever
+            the organ's size; None shows the box and the organ's margin.
     """
 
     grid: tuple[int, int, int] = (32, 32, 32)
@@ -47,6 +51,14 @@ class CropSettings(Settings):
     mask_channel: bool = True
     truncated: Literal["keep", "drop"] = "keep"
     fill: Literal["none", "organ_mean"] = Field(default="none")
+    masked: bool = True
+    field_mm: tuple[float, float, float] | None = None
+
+    @model_validator(mode="after")
+    def _no_mask_to_show(self) -> CropSettings:
+        if self.mask_channel and not self.masked:
+            raise ValueError("masked: false withholds the mask, so mask_channel must be false too")
+        return self
 
     @property
     def channels(self) -> int:
@@ -100,7 +112,7 @@ def cut_crop(
 
 def crop_region(shape: tuple[int, ...], affine: np.ndarray, organ: Organ, row: OrganRow, settings: CropSettings) -> Box:
     """The voxels of a volume of some shape that a crop is made of: all that need to be read for it."""
-    low, high = _extent(row.box, spacing_of(affine), organ)
+    low, high = _extent(row.box, spacing_of(affine), organ, settings)
     reach = _reach(low, high, settings.grid)
     first = [min(max(int(np.floor(a)) - r, 0), n) for a, n, r in zip(low, shape, reach, strict=True)]
     last = [max(min(int(np.ceil(b)) + r, n), a) for b, n, r, a in zip(high, shape, reach, first, strict=True)]
@@ -125,27 +137,41 @@ def cut_region(
         affine, organ, row, organs, settings: as for ``cut_crop``.
     """
     spacing = spacing_of(affine)
-    low, high = _extent(row.box, spacing, organ)
+    low, high = _extent(row.box, spacing, organ, settings)
     starts, stops = region[::2], region[1::2]
     weights = [
         axis_weights(a, b, n, start, stop)
         for a, b, n, start, stop in zip(low, high, settings.grid, starts, stops, strict=True)
     ]
-    member = np.zeros(256, dtype=np.float32)
-    member[list(organs.grounding_labels(organ.name))] = 1.0
     above_air = image.astype(np.float32) - AIR_HU
     hu = np.rint(resampled(above_air, weights)).astype(np.int32) + AIR_HU
-    cover = np.clip(resampled(member[labels], weights), 0.0, 1.0)
     voxel_mm = (high - low) * spacing / settings.grid
-    if organ.grounding.shell:
-        cover = _shell(cover, voxel_mm, organ.grounding.dilate_mm)
-    elif organ.grounding.dilate_mm > 0:
-        cover = np.maximum(cover, _shell(cover, voxel_mm, organ.grounding.dilate_mm))
     stored = np.clip(hu, -32768, 32767).astype(np.int16)
-    mask = np.rint(cover * 255).astype(np.uint8)
+    if not settings.masked:
+        size = standardised_size(voxel_mm, row.volume_ml) * np.array([1, 1, 1, 0], np.float32)
+        return OrganCrop(organ.name, stored, np.full_like(stored, 255, np.uint8), size, float(np.median(stored)))
+    mask = np.rint(_coverage(labels, weights, voxel_mm, organ, organs) * 255).astype(np.uint8)
     inside = stored[mask >= 128]
     median = float(np.median(inside if inside.size else stored))
     return OrganCrop(organ.name, stored, mask, standardised_size(voxel_mm, row.volume_ml), median)
+
+
+def _coverage(
+    labels: UInt8[np.ndarray, "x y z"],
+    weights: list[np.ndarray],
+    voxel_mm: np.ndarray,
+    organ: Organ,
+    organs: OrganDictionary,
+) -> Float[np.ndarray, "x y z"]:
+    """How much of each voxel of the grid the organ's grounding covers, 0 to 1."""
+    member = np.zeros(256, dtype=np.float32)
+    member[list(organs.grounding_labels(organ.name))] = 1.0
+    cover = np.clip(resampled(member[labels], weights), 0.0, 1.0)
+    if organ.grounding.shell:
+        return _shell(cover, voxel_mm, organ.grounding.dilate_mm)
+    if organ.grounding.dilate_mm > 0:
+        return np.maximum(cover, _shell(cover, voxel_mm, organ.grounding.dilate_mm))
+    return cover
 
 
 def standardised_size(voxel_mm: np.ndarray, volume_ml: float) -> Float[np.ndarray, " 4"]:
@@ -166,11 +192,17 @@ def zoomed_size(size: Float[np.ndarray, " 4"], zoom: float) -> Float[np.ndarray,
     return out
 
 
-def _extent(box: Box, spacing: tuple[float, float, float], organ: Organ) -> tuple[np.ndarray, np.ndarray]:
+def _extent(
+    box: Box, spacing: tuple[float, float, float], organ: Organ, settings: CropSettings
+) -> tuple[np.ndarray, np.ndarray]:
     """Lower and upper faces of the crop in voxel units of the volume (a voxel i reaches from i to i + 1)."""
-    margin = (organ.grounding.margin_mm + organ.grounding.dilate_mm) / np.asarray(spacing)
     x0, x1, y0, y1, z0, z1 = box
-    return np.array([x0, y0, z0]) - margin, np.array([x1, y1, z1]) + margin
+    low, high = np.array([x0, y0, z0]), np.array([x1, y1, z1])
+    if settings.field_mm is not None:
+        half = np.array(settings.field_mm) / np.asarray(spacing) / 2
+        return (low + high) / 2 - half, (low + high) / 2 + half
+    margin = (organ.grounding.margin_mm + organ.grounding.dilate_mm) / np.asarray(spacing)
+    return low - margin, high + margin
 
 
 def _reach(low: np.ndarray, high: np.ndarray, grid: tuple[int, int, int]) -> list[int]:

@@ -120,7 +120,8 @@ class CropFiles:
             [name, organ.grounding.model_dump(), sorted(organs.grounding_labels(name))]
             for name, organ in organs.organs.items()
         ]
-        key = value_hash([VERSION, list(settings.grid), store.info.recipe_hash, grounding])
+        cut = settings.model_dump(mode="json", include={"grid", "masked", "field_mm"})
+        key = value_hash([VERSION, cut, store.info.recipe_hash, grounding])
         self.folder = folder / key
         self.settings = settings
         self._writable = True

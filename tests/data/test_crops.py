@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -142,3 +144,43 @@ def test_the_mask_only_control_shows_shape_and_mean_alone() -> None:
     assert seen[inside][0] * 1024 == pytest.approx(
         (crop.hu * (crop.mask / 255.0)).sum() / (crop.mask / 255.0).sum(), abs=1
     )
+
+
+def test_without_the_mask_the_box_is_all_that_is_told() -> None:
+    """Another organ shape in the same box, and another volume, make no difference; the box and the HU do."""
+    image, labels, affine = phantom("liver")
+    settings = CropSettings(grid=(16, 16, 16), mask_channel=False, masked=False)
+    row = next(r for r in organ_table(labels, image, affine, ORGANS) if r.organ == "liver")
+    whole = cut_crop(image, labels, affine, ORGANS["liver"], row, ORGANS, settings)
+    labels[12:20, 6:18, 10:20] = 0
+    hollow = replace(row, volume_ml=row.volume_ml / 2)
+    other = cut_crop(image, labels, affine, ORGANS["liver"], hollow, ORGANS, settings)
+    assert (whole.mask == 255).all()
+    assert np.array_equal(whole.size, other.size)
+    assert whole.size[3] == 0
+    assert whole.median_hu == other.median_hu == np.median(whole.hu)
+    seen, again = (render(c.hu, c.mask, c.median_hu, settings) for c in (whole, other))
+    assert np.array_equal(seen, again)
+    assert len(seen) == settings.channels == 3
+    masked = cut(image, labels, affine, ORGANS["liver"])[0]
+    assert np.array_equal(masked.hu, whole.hu)
+
+
+def test_a_mask_that_is_withheld_cannot_be_a_channel() -> None:
+    with pytest.raises(ValueError, match="mask_channel"):
+        CropSettings(masked=False)
+
+
+def test_a_common_field_of_view_shows_every_organ_at_one_scale() -> None:
+    settings = CropSettings(grid=(16, 16, 16), field_mm=(32.0, 32.0, 32.0))
+    boxes = (BOX, (12, 20, 10, 14, 13, 17))
+    found = []
+    for box in boxes:
+        image, labels, affine = phantom("liver", box)
+        row = next(r for r in organ_table(labels, image, affine, ORGANS) if r.organ == "liver")
+        found.append(cut_crop(image, labels, affine, ORGANS["liver"], row, ORGANS, settings))
+    large, small = found
+    assert np.array_equal(large.size[:3], small.size[:3])
+    assert large.size[3] > small.size[3]
+    assert np.array_equal(large.hu, small.hu)  # both boxes have the same middle
+    assert large.mask.sum() > small.mask.sum()
