@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from ctglip.losses.contrastive import alignment, class_prompts, sigmoid_pairs, soft_contrastive
 from ctglip.losses.correlation import patch_correlation
 from ctglip.losses.masked import masked_pixel, weighted_mlm, window_error
+from ctglip.losses.observations import SetSimilarity, answers, query_overlap, sentence_contrast, set_contrast
 from ctglip.losses.tags import tag_bce
 from ctglip.losses.targets import clinical_prior, equal_key, hierarchy_aware, label_softmax, tag_overlap
 
@@ -78,6 +79,21 @@ def _hierarchy(rows: Data, p: Weights, gather: bool) -> Tensor:
     )
 
 
+def _sets(rows: Data, p: Weights) -> tuple[Tensor, Tensor, Tensor]:
+    """Three observations of each row, four sentences, some of them untold."""
+    visual, textual = (F.normalize(rows["tokens"] @ p[name], dim=-1) for name in "wv")
+    return visual[:, 1:], textual, rows["masked"]
+
+
+def _set_contrast(**options) -> Callable[[Data, Weights, bool], Tensor]:
+    return lambda r, p, g: set_contrast(*_sets(r, p), p["scale"], **options, gather=g)
+
+
+def _sentences(rows: Data, p: Weights, gather: bool) -> Tensor:
+    visual, textual, told = _sets(rows, p)
+    return sentence_contrast(answers(textual, visual, 0.3), textual, told, p["scale"], gather)
+
+
 CASES: dict[str, Callable[[Data, Weights, bool], Tensor]] = {
     "identity": contrast(),
     "equal key": contrast(target=equal_key, context="key", extra=True),
@@ -108,6 +124,11 @@ CASES: dict[str, Callable[[Data, Weights, bool], Tensor]] = {
         (r["tokens"] @ p["w"])[:, None], r["tokens"][:, None], r["masked"][:, None, :, None].double(), gather=g
     ),
     "correlation": lambda r, p, g: patch_correlation(r["tokens"] @ p["w"], r["tokens"] + 1, gather=g),
+    "sets": _set_contrast(),
+    "sets, soft, chunk": _set_contrast(similarity=SetSimilarity("logsumexp", 0.2, symmetric=False), chunk=2),
+    "sets, keys": lambda r, p, g: set_contrast(*_sets(r, p), p["scale"], key=r["key"], gather=g),
+    "sentences": _sentences,
+    "overlap": lambda r, p, g: query_overlap(_sets(r, p)[0], gather=g),
 }  # fmt: skip
 
 
