@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+HeadNorm = Literal["layer", "batch"]
 
 
 class ProjectionHead(nn.Module):
@@ -14,19 +18,37 @@ class ProjectionHead(nn.Module):
         in_dim: width of the input.
         out_dim: width of the embedding.
         hidden: width between; 0 for one linear layer.
+        norm: ``layer``: the input is normalised. ``batch``: linear, batch norm, ReLU, linear, batch norm without
+            weights (MGCA, IMITATE, ASG); of tokens the statistics are those of all tokens of all images.
     """
 
-    def __init__(self, in_dim: int, out_dim: int, hidden: int = 0) -> None:
+    def __init__(self, in_dim: int, out_dim: int, hidden: int = 0, norm: HeadNorm = "layer") -> None:
         super().__init__()
-        layers: list[nn.Module] = [nn.LayerNorm(in_dim)]
+        layers: list[nn.Module] = [nn.LayerNorm(in_dim)] if norm == "layer" else []
         if hidden:
-            layers += [nn.Linear(in_dim, hidden), nn.GELU()]
+            layers.append(nn.Linear(in_dim, hidden))
+            layers += [nn.GELU()] if norm == "layer" else [RowBatchNorm(hidden), nn.ReLU()]
         layers.append(nn.Linear(hidden or in_dim, out_dim))
+        if norm == "batch":
+            layers.append(RowBatchNorm(out_dim, affine=False))
         self.layers = nn.Sequential(*layers)
 
     def forward(self, x: Float[Tensor, "*n i"]) -> Float[Tensor, "*n o"]:
         """Unit vectors."""
         return F.normalize(self.layers(x), dim=-1)
+
+
+class RowBatchNorm(nn.BatchNorm1d):
+    """Batch norm over all leading axes; fewer than two rows have no statistics and use the running ones."""
+
+    def forward(self, input: Float[Tensor, "*n c"]) -> Float[Tensor, "*n c"]:
+        """Rows of about mean 0 and variance 1."""
+        rows = input.flatten(0, -2)
+        if self.training and len(rows) < 2:
+            rows = F.batch_norm(rows, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        else:
+            rows = super().forward(rows)
+        return rows.view(input.shape)
 
 
 def group_directions(vectors: Float[Tensor, "n e"], group: Int[Tensor, " n"], groups: int) -> Float[Tensor, "g e"]:

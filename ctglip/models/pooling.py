@@ -14,6 +14,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+BoxPooling = Literal["area", "roi_align"]
+
 
 def coverage(mask: Float[Tensor, "m 1 *S"], grid: tuple[int, ...]) -> Float[Tensor, "m 1 *s"]:
     """The part of each feature voxel that a mask covers, 0 to 1 (area-weighted, so nothing small is lost)."""
@@ -124,7 +126,7 @@ def pool_boxes(
     features: Float[Tensor, "b c *s"],
     boxes: Float[Tensor, "m e"],
     study_index: Int[Tensor, " m"],
-    how: Literal["area", "roi_align"] = "area",
+    how: BoxPooling = "area",
 ) -> Float[Tensor, "m c"]:
     """Mean of the feature map over each box.
 
@@ -134,14 +136,27 @@ def pool_boxes(
         study_index: the study of each box.
         how: exact area weights, or torchvision's RoIAlign to one cell, 2D only (ASG).
     """
+    return pool_organs(features, box_weights(boxes.to(features.dtype), tuple(features.shape[2:]), how), study_index)
+
+
+def box_weights(boxes: Float[Tensor, "m e"], grid: tuple[int, ...], how: BoxPooling = "area") -> Float[Tensor, "m n"]:
+    """How much each feature voxel counts in the mean over a box, up to a factor for each box.
+
+    Args:
+        boxes: half-open ``(x0, x1, y0, y1, ...)`` in feature voxels, fractions allowed.
+        grid: spatial shape of the features; N is its product.
+        how: as for ``pool_boxes``. RoIAlign is linear in the features, so its weights are what it makes of a map with
+            one channel for each voxel.
+    """
     if how == "area":
-        return pool_organs(features, box_coverage(boxes.to(features.dtype), tuple(features.shape[2:])), study_index)
-    if features.dim() != 4:
-        raise ValueError(f"RoIAlign is for films; these features have {features.dim() - 2} spatial axes. Use 'area'.")
+        return box_coverage(boxes, grid)
+    if len(grid) != 2:
+        raise ValueError(f"RoIAlign is for films; these features have {len(grid)} spatial axes. Use 'area'.")
     from torchvision.ops import roi_align
 
-    corners = torch.cat([study_index[:, None].to(boxes.dtype), boxes[:, [2, 0, 3, 1]]], dim=1)
-    return roi_align(features, corners.to(features.dtype), 1, sampling_ratio=-1, aligned=False).flatten(1)
+    cells = torch.eye(math.prod(grid), dtype=boxes.dtype, device=boxes.device).view(1, -1, *grid)
+    corners = torch.cat([boxes.new_zeros(len(boxes), 1), boxes[:, [2, 0, 3, 1]]], dim=1)
+    return roi_align(cells, corners, 1, sampling_ratio=-1, aligned=False).flatten(1)
 
 
 class PeakPool(nn.Module):

@@ -7,22 +7,27 @@ from typing import Literal
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ctglip.config import Settings
 from ctglip.errors import ModelError
 from ctglip.models.decoders import QueryDecoder
-from ctglip.models.encoders import CNNSettings, EncoderSettings, build_encoder
-from ctglip.models.heads import ProjectionHead
+from ctglip.models.encoders import CNNSettings, EncoderSettings, VisionFeatures, build_encoder
+from ctglip.models.heads import HeadNorm, ProjectionHead
+from ctglip.models.observations import ObservationExtractor, Observations, ObservationSettings
 from ctglip.models.pooling import (
     AttentionPool,
+    BoxPooling,
     PeakPool,
-    box_coverage,
+    box_weights,
     coverage,
     label_coverage,
     masked_pool,
     pool_boxes,
     pool_labels,
+    pool_organs,
 )
+from ctglip.models.tags import TagDecoder, TagSettings
 
 
 class OrganTextModelSettings(Settings):
@@ -37,14 +42,20 @@ class OrganTextModelSettings(Settings):
         pooling: over an organ's voxels: ``mean``; ``mean_peak``, the mean beside a soft maximum (``crop`` alone); or
             ``attention`` with the organ's own query.
         pool_levels: levels of the encoder that are pooled (``query`` reads the tokens).
+        box_pooling: the mean over a box: exact area weights, or RoIAlign (films).
+        project: what the head of organs reads: what was ``pooled`` over an organ, or each ``token`` before that (ASG;
+            one level, ``pool`` and ``box`` with ``mean`` alone, without size and anatomy).
         organs: number of organs with a query (``attention``, ``query``).
         query_layers: depth of the query decoder.
         use_size: the organ's scale and volume are inputs.
         anatomy: there is a head for anatomy.
         whole_image: there is a head for whole images.
+        observations: learned queries read whole images, each an observation to compare with sentences (PLACE).
         dim: width of an organ's feature.
         embedding_dim: width of the common space.
         text_dim: width of the text embeddings that come in.
+        head_norm: ``layer``, or the heads with ``batch`` norm that films are published with (hidden width: ``dim``).
+        tags: the model has a decoder of tags.
     """
 
     encoder: EncoderSettings = CNNSettings()
@@ -52,14 +63,19 @@ class OrganTextModelSettings(Settings):
     grounding: Literal["crop", "pool", "box", "query", "none"] = "crop"
     pooling: Literal["mean", "mean_peak", "attention"] = "mean"
     pool_levels: tuple[int, ...] = (-2, -1)
+    box_pooling: BoxPooling = "area"
+    project: Literal["pooled", "token"] = "pooled"
     organs: int = 0
     query_layers: int = 2
     use_size: bool = True
     anatomy: bool = True
     whole_image: bool = False
+    observations: ObservationSettings | None = None
     dim: int = 256
     embedding_dim: int = 128
     text_dim: int = 384
+    head_norm: HeadNorm = "layer"
+    tags: TagSettings | None = None
 
 
 class OrganTextModel(nn.Module):
@@ -69,7 +85,8 @@ class OrganTextModel(nn.Module):
         settings: widths and parts.
 
     Raises:
-        ModelError: code ``model_settings``: learned queries without a number of organs, ``mean_peak`` without crops.
+        ModelError: code ``model_settings``: learned queries without a number of organs, ``mean_peak`` without crops,
+            tokens projected where that is not possible.
     """
 
     def __init__(self, settings: OrganTextModelSettings) -> None:
@@ -79,8 +96,23 @@ class OrganTextModel(nn.Module):
         if settings.grounding != "none":
             self._build_organs()
         if settings.whole_image:
-            self.image_head = ProjectionHead(self.encoder.token_dim, settings.embedding_dim, hidden=settings.dim)
-        self.text_head = ProjectionHead(settings.text_dim, settings.embedding_dim)
+            self.image_head = self._head(self.encoder.token_dim)
+        hidden = settings.dim if settings.head_norm == "batch" else 0
+        self.text_head = ProjectionHead(settings.text_dim, settings.embedding_dim, hidden, settings.head_norm)
+        if settings.observations is not None:
+            self.observer = ObservationExtractor(
+                settings.observations,
+                self.encoder.level_channels,
+                self.encoder.settings.spatial_dims,
+                settings.embedding_dim,
+                settings.text_dim,
+            )
+        if settings.tags is not None:
+            self.tag_decoder = TagDecoder(settings.tags, self.encoder.token_dim, settings.text_dim)
+
+    def _head(self, width: int) -> ProjectionHead:
+        settings = self.settings
+        return ProjectionHead(width, settings.embedding_dim, settings.dim, settings.head_norm)
 
     def _build_organs(self) -> None:
         """What reads organs from the encoder's maps."""
@@ -89,6 +121,15 @@ class OrganTextModel(nn.Module):
         asks = settings.grounding == "query" or settings.pooling == "attention"
         if asks and settings.organs < 1:
             raise ModelError("Organ queries need model.organs, the number of organs.", code="model_settings")
+        if settings.project == "token":
+            wanted = settings.grounding in ("pool", "box") and settings.pooling == "mean" and not settings.anatomy
+            if not wanted or len(widths) != 1:
+                raise ModelError(
+                    "project: token needs grounding: pool or box, pooling: mean, no anatomy and one of pool_levels.",
+                    code="model_settings",
+                )
+            self.diagnosis_head = self._head(widths[0])
+            return
         if settings.grounding == "query":
             width = self.encoder.token_dim
             self.queries = nn.Embedding(settings.organs, width)
@@ -106,8 +147,8 @@ class OrganTextModel(nn.Module):
         if settings.use_size:
             self.size = nn.Sequential(nn.Linear(4, 64), nn.GELU(), nn.Linear(64, settings.dim))
         if settings.anatomy:
-            self.anatomy_head = ProjectionHead(settings.dim, settings.embedding_dim, hidden=settings.dim)
-        self.diagnosis_head = ProjectionHead(settings.dim, settings.embedding_dim, hidden=settings.dim)
+            self.anatomy_head = self._head(settings.dim)
+        self.diagnosis_head = self._head(settings.dim)
 
     def organ_features(
         self,
@@ -144,6 +185,7 @@ class OrganTextModel(nn.Module):
         labels: Int[Tensor, "b ..."] | None = None,
         member: Float[Tensor, "m l"] | None = None,
         boxes: Float[Tensor, "m e"] | None = None,
+        vision: VisionFeatures | None = None,
     ) -> Float[Tensor, "m d"]:
         """One feature for each organ of whole images, each image encoded once.
 
@@ -155,22 +197,62 @@ class OrganTextModel(nn.Module):
             labels: label maps of the images (``pool``).
             member: which labels make up each organ (``pool``).
             boxes: half-open ``(x0, x1, y0, y1, ...)`` in image voxels (``box``).
+            vision: what the encoder makes of the images, where that is known.
         """
+        seen: VisionFeatures = self.encoder(images.to(self._kind)) if vision is None else vision
         if self.settings.grounding == "query":
-            tokens = self.encoder(images.to(self._kind)).tokens
-            found, _ = self.decoder(self.queries.weight.expand(len(tokens), -1, -1), tokens)
+            found, _ = self.decoder(self.queries.weight.expand(len(seen.tokens), -1, -1), seen.tokens)
             return self._feature([found[study_index, organ_id]], sizes)
-        levels = self._levels(images)
+        levels = [seen.levels[level] for level in self.settings.pool_levels]
+        if self.settings.project == "token":
+            weights = self.organ_weights(images, levels[0], study_index, labels, member, boxes)
+            return pool_organs(self.token_map(levels[0]), weights, study_index)
+        if self.settings.pooling == "mean":
+            if self.settings.grounding == "pool":
+                assert labels is not None
+                assert member is not None
+                return self._feature([pool_labels(level, labels, member, study_index) for level in levels], sizes)
+            pooled = [
+                pool_boxes(level, self._on_grid(images, level, boxes), study_index, self.settings.box_pooling)
+                for level in levels
+            ]
+            return self._feature(pooled, sizes)
+        weights = [self.organ_weights(images, level, study_index, labels, member, boxes) for level in levels]
+        return self._attended(levels, weights, sizes, organ_id, study_index)
+
+    def organ_weights(
+        self,
+        images: Float[Tensor, "b c *S"],
+        level: Float[Tensor, "b d *s"],
+        study_index: Int[Tensor, " m"],
+        labels: Int[Tensor, "b ..."] | None = None,
+        member: Float[Tensor, "m l"] | None = None,
+        boxes: Float[Tensor, "m e"] | None = None,
+    ) -> Float[Tensor, "m n"]:
+        """How much each voxel of a level belongs to each organ (``pool``, ``box``); arguments as ``study_features``."""
+        grid = tuple(level.shape[2:])
         if self.settings.grounding == "box":
-            assert boxes is not None
-            return self._boxed(levels, images, boxes.to(self._kind), sizes, organ_id, study_index)
+            return box_weights(self._on_grid(images, level, boxes), grid, self.settings.box_pooling)
         assert labels is not None
         assert member is not None
-        if self.settings.pooling == "mean":
-            return self._feature([pool_labels(level, labels, member, study_index) for level in levels], sizes)
-        filled = [label_coverage(labels, member.shape[1], tuple(level.shape[2:])) for level in levels]
-        weights = [torch.einsum("ml,mln->mn", member.to(each.dtype), each[study_index]) for each in filled]
-        return self._attended(levels, weights, sizes, organ_id, study_index)
+        filled = label_coverage(labels, member.shape[1], grid)
+        return torch.einsum("ml,mln->mn", member.to(filled.dtype), filled[study_index])
+
+    def token_map(self, level: Float[Tensor, "b d *s"]) -> Float[Tensor, "b e *s"]:
+        """Each token of a level as a unit vector of the common space (``project: token``)."""
+        return self.diagnosis_head(level.movedim(1, -1)).movedim(-1, 1)
+
+    def tags(
+        self, tokens: Float[Tensor, "b n c"], tag_embeddings: Float[Tensor, "t d"] | None = None
+    ) -> Float[Tensor, "b t"]:
+        """Logits of tags: their sigmoid is the probability that an image shows each (settings with ``tags``).
+
+        Args:
+            tokens: ``encoder(images).tokens``.
+            tag_embeddings: raw text embeddings (``Release.embed``) of other tags; those of ``settings.tags.names``
+                travel with the weights and are taken where None.
+        """
+        return self.tag_decoder(tokens, tag_embeddings)[0]
 
     def anatomy(self, features: Float[Tensor, "m d"]) -> Float[Tensor, "m e"]:
         """Unit vectors that are compared with organ prompts: which organ is this?"""
@@ -178,13 +260,21 @@ class OrganTextModel(nn.Module):
 
     def diagnosis(self, features: Float[Tensor, "m d"]) -> Float[Tensor, "m e"]:
         """Unit vectors that are compared with findings: what does it show?"""
-        return self.diagnosis_head(features)
+        return F.normalize(features, dim=-1) if self.settings.project == "token" else self.diagnosis_head(features)
 
     def image(self, images: Float[Tensor, "b c *s"]) -> Float[Tensor, "b t"]:
         """One feature for each whole image; channels that only a crop has (the organ's) are zero in it."""
+        return self.encoder(self.filled(images)).pooled
+
+    def filled(self, images: Float[Tensor, "b c *s"]) -> Float[Tensor, "b d *s"]:
+        """Whole images as the encoder sees them."""
         missing = self.settings.in_channels - images.shape[1]
         filled = torch.cat([images, images.new_zeros(len(images), missing, *images.shape[2:])], dim=1)
-        return self.encoder(filled.to(self._kind)).pooled
+        return filled.to(self._kind)
+
+    def observe(self, images: Float[Tensor, "b c *s"]) -> Observations:
+        """What the learned queries find in whole images, and where they look (settings with ``observations``)."""
+        return self.observer(self.encoder(self.filled(images)).levels)
 
     def whole(self, features: Float[Tensor, "b t"]) -> Float[Tensor, "b e"]:
         """Unit vectors of whole images that are compared with reports (``whole_image``)."""
@@ -202,24 +292,12 @@ class OrganTextModel(nn.Module):
         levels = self.encoder(images.to(self._kind)).levels
         return [levels[level] for level in self.settings.pool_levels]
 
-    def _boxed(
-        self,
-        levels: list[Tensor],
-        images: Tensor,
-        boxes: Tensor,
-        sizes: Tensor,
-        organ_id: Tensor,
-        study_index: Tensor,
-    ) -> Tensor:
-        """Boxes of the image laid on each level's grid."""
-        full = boxes.new_tensor(images.shape[2:])
-        scaled = [boxes * (boxes.new_tensor(level.shape[2:]) / full).repeat_interleave(2) for level in levels]
-        if self.settings.pooling == "mean":
-            pairs = zip(levels, scaled, strict=True)
-            return self._feature([pool_boxes(level, box, study_index) for level, box in pairs], sizes)
-        grids = [tuple(level.shape[2:]) for level in levels]
-        weights = [box_coverage(box, grid) for box, grid in zip(scaled, grids, strict=True)]
-        return self._attended(levels, weights, sizes, organ_id, study_index)
+    def _on_grid(self, images: Tensor, level: Tensor, boxes: Tensor | None) -> Tensor:
+        """Boxes of the image in voxels of a level."""
+        assert boxes is not None
+        boxes = boxes.to(self._kind)
+        step = boxes.new_tensor(level.shape[2:]) / boxes.new_tensor(images.shape[2:])
+        return boxes * step.repeat_interleave(2)
 
     def _attended(
         self, levels: list[Tensor], weights: list[Tensor], sizes: Tensor, organ_id: Tensor, study_index: Tensor

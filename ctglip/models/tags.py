@@ -1,0 +1,66 @@
+"""Tags of whole images: the name of each tag is a query that looks for it among the image's tokens (KAD, ASG)."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ctglip.config import Settings
+from ctglip.models.decoders import QueryDecoder
+
+
+class TagSettings(Settings):
+    """A decoder of tags. The defaults are ASG's (arXiv 2403.09294).
+
+    Attributes:
+        names: of the tags, in order; training fills them in.
+        layers, heads, hidden, dropout: of the decoder.
+        norm_inputs: layer norms on queries and tokens (KAD's TQN has them, ASG's decoder does not).
+    """
+
+    names: tuple[str, ...] = ()
+    layers: int = 4
+    heads: int = 4
+    hidden: int = 1024
+    dropout: float = 0.1
+    norm_inputs: bool = False
+
+
+class TagDecoder(nn.Module):
+    """One logit for each image and tag.
+
+    Args:
+        settings: depth, widths, tags.
+        token_dim: width of the image's tokens.
+        text_dim: width of the text embeddings; where it is another one, a linear layer takes them over.
+
+    Attributes:
+        embeddings: ``[t, text_dim]``, raw embeddings of the tags' names by the frozen text encoder, computed once; they
+            are saved with the weights.
+    """
+
+    embeddings: Tensor
+
+    def __init__(self, settings: TagSettings, token_dim: int, text_dim: int) -> None:
+        super().__init__()
+        self.register_buffer("embeddings", torch.zeros(len(settings.names), text_dim))
+        self.query = nn.Identity() if text_dim == token_dim else nn.Linear(text_dim, token_dim)
+        self.query_norm = nn.LayerNorm(token_dim) if settings.norm_inputs else nn.Identity()
+        self.token_norm = nn.LayerNorm(token_dim) if settings.norm_inputs else nn.Identity()
+        self.decoder = QueryDecoder(token_dim, settings.layers, settings.heads, settings.hidden, settings.dropout)
+        self.score = nn.Sequential(nn.Dropout(settings.dropout), nn.Linear(token_dim, 1))
+
+    def forward(
+        self, tokens: Float[Tensor, "b n c"], embeddings: Float[Tensor, "t d"] | None = None
+    ) -> tuple[Float[Tensor, "b t"], Float[Tensor, "b t n"]]:
+        """Logits, and where each tag was looked for in the last layer.
+
+        Args:
+            tokens: of the image encoder, as they are.
+            embeddings: raw text embeddings of other tags than the trained ones.
+        """
+        embeddings = self.embeddings if embeddings is None else embeddings
+        queries = self.query_norm(self.query(embeddings.to(tokens.dtype)))
+        found, where = self.decoder(queries.expand(len(tokens), -1, -1), self.token_norm(tokens))
+        return self.score(found)[..., 0], where
