@@ -1,0 +1,218 @@
+"""PLACE (re-implementation from the abstract, arXiv 2506.10573): what a report says meets what a picture shows.
+
+No code and no equation of it is public. Known is what it does: sentence by sentence, textual observations are aligned
+with visual ones that learned queries extract, and the correlation of patches is predicted with the report at hand. How
+that is done here, and every number, is this project's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from pydantic import Field
+from torch import Tensor
+
+from ctglip.features.text_bank import TextBank
+from ctglip.losses.observations import SetSimilarity, answers, query_overlap, sentence_contrast, set_contrast
+from ctglip.models.towers import OrganTextModel
+from ctglip.objectives.base import Features, Losses, Objective, Report, Temperature
+from ctglip.objectives.contrast import Contrast, ContrastSettings, Negatives
+from ctglip.objectives.patches import PatchSettings, PatchTask
+from ctglip.objectives.reports import ReportBatch, ReportSample, collate_reports
+from ctglip.objectives.texts import Texts, positions
+
+_SHOWN = 64
+"""Studies that the report looks at."""
+
+
+class PlaceSettings(ContrastSettings):
+    """The contrast of whole image and whole report, and of observations; a term of weight 0 is not computed.
+
+    Attributes:
+        instance_weight: of whole image against whole report.
+        batch_weight: of observations against sentences as sets, across the batch.
+        sentence_weight: of each sentence against what the picture's observations say to it, within the study.
+        correlation_weight: of the patch-correlation task.
+        diversity_weight: of the queries' overlap.
+        sentences: of each report at most so many count, the first ones.
+        min_words: shorter sentences do not count.
+        reduce, reduce_temperature, symmetric: how sets are compared (``losses.observations.SetSimilarity``).
+        answer_temperature: of the softmax over observations that answers a sentence.
+        patches: the patch-correlation task.
+    """
+
+    name: Literal["place"] = "place"
+    targets: Literal["identity", "equal_key", "hierarchy"] = "equal_key"
+    negatives: Negatives = "batch"
+    instance_weight: float = 1.0
+    batch_weight: float = 1.0
+    sentence_weight: float = 1.0
+    correlation_weight: float = 1.0
+    diversity_weight: float = 0.0
+    sentences: int = Field(default=12, ge=1)
+    min_words: int = Field(default=3, ge=1)
+    reduce: Literal["max", "logsumexp"] = "max"
+    reduce_temperature: float = Field(default=0.1, gt=0)
+    symmetric: bool = True
+    answer_temperature: float = Field(default=0.1, gt=0)
+    patches: PatchSettings = PatchSettings()
+
+    @property
+    def observes(self) -> bool:
+        """Some term needs observations."""
+        return max(self.batch_weight, self.sentence_weight, self.diversity_weight) > 0
+
+
+class Place(Objective):
+    """Instances, observations and patches of a picture and its report; of several views the first is taken.
+
+    Args:
+        model: with ``whole_image``, and ``observations`` where a term needs them.
+        bank: text bank; samples hold indices into it.
+        settings: weights, temperatures, how observations are compared.
+    """
+
+    def __init__(self, model: OrganTextModel, bank: TextBank, settings: PlaceSettings | None = None) -> None:
+        super().__init__()
+        self.model = model
+        self.settings = settings or PlaceSettings()
+        self.texts = Texts(bank)
+        self.contrast = Contrast(self.settings)
+        start = (self.settings.temperature, self.settings.learn_temperature, self.settings.max_scale)
+        self.batch_scale = Temperature(*start)
+        self.sentence_scale = Temperature(*start)
+        own = self.settings
+        self.similarity = SetSimilarity(own.reduce, own.reduce_temperature, own.symmetric)
+        self.patches = None
+        if own.correlation_weight > 0:
+            encoder = model.encoder
+            self.patches = PatchTask(own.patches, encoder, encoder.settings.spatial_dims, model.settings.text_dim)
+
+    @property
+    def diagnosis_scale(self) -> Temperature:
+        """The temperature of whole image and whole report."""
+        return self.contrast.scale
+
+    def collate(self, samples: Sequence[ReportSample]) -> ReportBatch:
+        """Stack images and fetch the distinct texts; sentences that do not count become -1."""
+        batch = collate_reports(samples, self.texts)
+        words = [len(text.split()) for text in self.texts.bank.texts(batch.sentence_id)]
+        long = torch.tensor([count >= self.settings.min_words for count in words], dtype=torch.bool)
+        place = _places(batch.sentence_study.where(long, -1), len(batch))
+        kept = long & (place < self.settings.sentences)
+        return replace(batch, sentence_id=batch.sentence_id.where(kept, -1))
+
+    def encode(self, batch: ReportBatch) -> Features:
+        """``image [B, C]``, ``observed [B, Q, D]``, ``patch`` and ``patch_target [B, M, ..]``, the texts that they are
+        compared with, and ``sentence_id [B, K]``, -1 where there is none."""
+        model, filled = self.model, self.model.filled(batch.image)
+        vision = model.encoder(filled)
+        pool = self.texts(batch.pool)
+        sentences = sentence_table(batch.sentence_id, batch.sentence_study, len(batch), self.settings.sentences)
+        features = {"image": vision.pooled, "sentence_id": sentences, "pool": pool, **batch.texts()}
+        if self.settings.observes:
+            features["observed"] = model.observer(vision.levels).found
+        if self.patches is not None:
+            said = batch.report[:, None] if self.settings.patches.condition == "report" else sentences
+            told = said >= 0
+            raw = pool[positions(said, batch.pool_ids)]
+            patch, target = self.patches(filled[:, : batch.image.shape[1]], filled, vision, raw, told)
+            features |= {"patch": patch, "patch_target": target}
+        return features
+
+    def compute(self, features: Features) -> tuple[Losses, Report]:
+        """Losses ``instance``, ``batch``, ``sentence``, ``correlation``, ``diversity`` (those with a weight); report:
+        temperatures, similarities, ranks, and how many queries answer sentences."""
+        settings, gather = self.settings, self.settings.gather
+        losses: Losses = {}
+        report: Report = {}
+        if settings.instance_weight > 0:
+            image, pool = self.model.whole(features["image"]), self.model.text(features["pool"])
+            text = pool[positions(features["text_id"], features["pool_ids"])]
+            pairs = (image, text, features["text_key"], features["text_id"] >= 0)
+            losses["instance"] = settings.instance_weight * self.contrast(*pairs)
+            report |= self.contrast.report(*pairs)
+        if settings.observes:
+            some, numbers = self._observations(features)
+            losses, report = losses | some, report | numbers
+        if self.patches is not None:
+            if self.training:
+                self.patches.follow(self.model.encoder)
+            error = self.patches.loss(features["patch"], features["patch_target"], gather)
+            losses["correlation"] = settings.correlation_weight * error
+        return losses, report
+
+    def _observations(self, features: Features) -> tuple[Losses, Report]:
+        settings, gather = self.settings, self.settings.gather
+        visual = self.model.observer.visual(features["observed"])
+        said = self.model.observer.textual(features["pool"])
+        told = features["sentence_id"] >= 0
+        textual = said[positions(features["sentence_id"], features["pool_ids"])]
+        losses: Losses = {}
+        if settings.batch_weight > 0:
+            key = features["text_key"] if settings.targets == "equal_key" else None
+            losses["batch"] = settings.batch_weight * set_contrast(
+                visual, textual, told, self.batch_scale(), self.similarity, key=key, chunk=settings.chunk, gather=gather
+            )
+        if settings.sentence_weight > 0:
+            found = answers(textual, visual, settings.answer_temperature)
+            error = sentence_contrast(found, textual, told, self.sentence_scale(), gather)
+            losses["sentence"] = settings.sentence_weight * error
+        if settings.diversity_weight > 0:
+            losses["diversity"] = settings.diversity_weight * query_overlap(visual, gather)
+        return losses, observation_report(visual, textual, told, features["text_key"], self.similarity)
+
+
+@torch.no_grad()
+def observation_report(
+    visual: Float[Tensor, "b q e"],
+    textual: Float[Tensor, "b k e"],
+    told: Bool[Tensor, "b k"],
+    key: Int[Tensor, " b"],
+    similarity: SetSimilarity,
+) -> Report:
+    """How often the nearest report as a set is the right one, the effective number of queries that answer sentences (1:
+    always the same one), and how alike a picture's observations are; of the first studies where there are many."""
+    rows = told.any(1).nonzero()[:_SHOWN, 0]
+    visual, textual, told, key = (value[rows].detach() for value in (visual, textual, told, key))
+    if not len(rows):
+        return {}
+    visual, textual = visual.float(), textual.float()
+    nearest = key[similarity(visual, textual, told).argmax(1)] == key
+    chosen = torch.einsum("bke,bqe->bkq", textual, visual).argmax(-1)[told]
+    share = torch.bincount(chosen, minlength=visual.shape[1]).float() / len(chosen)
+    return {
+        "observation_accuracy": float(nearest.float().mean()),
+        "queries_used": float(torch.special.entr(share).sum().exp()),
+        "query_overlap": float(query_overlap(visual)),
+    }
+
+
+def sentence_table(
+    sentence_id: Int[Tensor, " n"], study: Int[Tensor, " n"], studies: int, width: int
+) -> Int[Tensor, "b k"]:
+    """The sentences of each study in a row, filled up with -1.
+
+    Args:
+        sentence_id: -1 for those that do not count.
+        study: ascending.
+        studies: how many there are.
+        width: sentences of a study at most; further ones are left out.
+    """
+    kept = sentence_id >= 0
+    sentence_id, study = sentence_id[kept], study[kept]
+    place = _places(study, studies)
+    fits = place < width
+    table = sentence_id.new_full((studies, width), -1)
+    table[study[fits], place[fits]] = sentence_id[fits]
+    return table
+
+
+def _places(study: Int[Tensor, " n"], studies: int) -> Int[Tensor, " n"]:
+    """How many of the same study stand before each; -1 belongs to no study and counts for none."""
+    before = (study[:, None] == torch.arange(studies, device=study.device)).long().cumsum(0)
+    return before.gather(1, study.clamp(min=0)[:, None])[:, 0] - 1 if len(study) else study
