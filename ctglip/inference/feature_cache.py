@@ -12,35 +12,40 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from ctglip.data.cache import MAX_FAILED_SHARE, CropCache, Place, check_damage, cut_study, places_of, stacked
-from ctglip.data.crops import CropSettings, OrganCrop
-from ctglip.data.scans import ScanCut, ScanSettings, cut_scan
-from ctglip.errors import CTGLIPError, ModelError
+from ctglip.data.cache import MAX_FAILED_SHARE, Place, check_damage, cut_study, places_of
+from ctglip.data.crops import CropSettings
+from ctglip.errors import ModelError
 from ctglip.files import atomic_path, value_hash
-from ctglip.inference.encoding import OrganEmbeddings, encode_crops, no_embeddings
-from ctglip.inference.scans import encode_scan, readable
+from ctglip.inference.encoding import OrganEmbeddings, no_embeddings
+from ctglip.inference.feature_work import (
+    PARTS,
+    Cut,
+    Entry,
+    Work,
+    cut_image,
+    cut_organs,
+    encode_film_works,
+    encode_organs,
+    encode_scans,
+    plain_row,
+)
+from ctglip.inference.film_encoding import film_places, reading_of
 from ctglip.models.release import Release
-from ctglip.store.study import StudyReader
 from ctglip.store.tables import Store
-from ctglip.types import Failure, OrganRow
+from ctglip.types import Failure
 from ctglip.vocabulary.organs import OrganDictionary, load_organs
 
 Progress = Callable[[int, int], None]
 FOLDER = "features"
-_PARTS = ("features", "anatomy", "diagnosis")
-
-
-Cut = Callable[[StudyReader, Sequence[OrganRow], CropSettings, OrganDictionary], list[OrganCrop]]
 
 
 @dataclass(frozen=True)
@@ -51,11 +56,13 @@ class View:
         name: part of the cache's key; change it when ``cut`` changes.
         fill: as in ``CropSettings``; None leaves the model's own.
         cut: cuts organs out of a study; gives one crop for each row.
+        whole: read organs of films from the whole film, although the model finds them by box or query.
     """
 
     name: str = "plain"
     fill: str | None = None
     cut: Cut = cut_study
+    whole: bool = False
 
     def crops(self, settings: CropSettings) -> CropSettings:
         """The model's crop settings as this view has them."""
@@ -64,6 +71,7 @@ class View:
 
 PLAIN = View()
 MASK_ONLY = View("mask_only", fill="organ_mean")
+WHOLE_FILM = View("whole_film", whole=True)
 
 
 @dataclass(frozen=True)
@@ -92,18 +100,6 @@ class OrganFeatures:
         return pl.DataFrame({"study_id": [place.study_id for place in self.places], **columns})
 
 
-Vectors = dict[str, np.ndarray]
-"""Of one organ: ``features [d]``, ``anatomy`` and ``diagnosis [e]``."""
-
-
-@dataclass(frozen=True)
-class _Entry:
-    """One cached organ: its row of the organ table as plain data, and its vectors."""
-
-    row: dict[str, Any]
-    vectors: Vectors
-
-
 @dataclass
 class FeatureCache:
     """A folder of features of one model under one view.
@@ -116,26 +112,26 @@ class FeatureCache:
     folder: Path
     writable: bool = True
 
-    def read(self, study_id: str, source: str) -> dict[str, _Entry]:
+    def read(self, study_id: str, source: str) -> dict[str, Entry]:
         """All that is cached of a study, by organ; nothing where its source was another."""
         try:
             with safe_open(self._path(study_id), framework="np") as file:
                 about = file.metadata()
                 if about["source"] != source:
                     return {}
-                arrays = {name: file.get_tensor(name) for name in _PARTS}
+                arrays = {name: file.get_tensor(name) for name in PARTS}
                 return {
-                    row["organ"]: _Entry(row, {name: array[number] for name, array in arrays.items()})
+                    row["organ"]: Entry(row, {name: array[number] for name, array in arrays.items()})
                     for number, row in enumerate(json.loads(about["rows"]))
                 }
         except (OSError, SafetensorError, KeyError, IndexError, ValueError, TypeError):
             return {}
 
-    def write(self, study_id: str, source: str, entries: Mapping[str, _Entry]) -> None:
+    def write(self, study_id: str, source: str, entries: Mapping[str, Entry]) -> None:
         """Keep what is known of a study, by rename."""
         if not self.writable:
             return
-        arrays = {name: np.stack([entry.vectors[name] for entry in entries.values()]) for name in _PARTS}
+        arrays = {name: np.stack([entry.vectors[name] for entry in entries.values()]) for name in PARTS}
         about = {"source": source, "rows": json.dumps([entry.row for entry in entries.values()])}
         try:
             with atomic_path(self._path(study_id)) as temporary:
@@ -145,10 +141,6 @@ class FeatureCache:
 
     def _path(self, study_id: str) -> Path:
         return self.folder / f"{study_id}.safetensors"
-
-
-def _plain(place: Place) -> dict[str, Any]:
-    return json.loads(json.dumps(asdict(place.row)))
 
 
 def feature_key(release: Release, organs: OrganDictionary, view: View = PLAIN) -> str:
@@ -166,6 +158,7 @@ def feature_key(release: Release, organs: OrganDictionary, view: View = PLAIN) -
             "scans": None if release.reads_crops else release.scans,
             "organs": organs.hash,
             "view": view.name,
+            **({"films": release.films} if release.films is not None else {}),
         }
     )
 
@@ -174,8 +167,15 @@ def check_recipe(store: Store, release: Release) -> None:
     """The store was made by the model's own recipe.
 
     Raises:
-        ModelError: code ``other_recipe``.
+        ModelError: code ``other_modality`` or ``other_recipe``.
     """
+    if (release.films is None) != (store.info.modality == "ct"):
+        kinds = ("CT scans", "films") if release.films is None else ("films", "CT scans")
+        raise ModelError(
+            f"This model was trained on {kinds[0]}, and {store.path} is a store of {kinds[1]}.",
+            code="other_modality",
+            fix=f"Name a store of {kinds[0]}, or a model that was trained on {kinds[1]}.",
+        )
     if release.recipe != store.info.recipe:
         raise ModelError(
             "The store was preprocessed with another recipe than the model was trained on.",
@@ -190,22 +190,12 @@ def check_view(view: View, release: Release) -> None:
     Raises:
         ModelError: code ``no_crops``.
     """
+    if view.whole and release.films is not None:
+        return
     if view != PLAIN and not release.reads_crops:
         raise ModelError(
             f"The view {view.name!r} changes crops of organs; this model reads organs in whole scans.", code="no_crops"
         )
-
-
-@dataclass
-class _Work:
-    """One study on its way: what is known of it, what must be cut (organs, or the scan)."""
-
-    study_id: str
-    source: str
-    places: list[Place]
-    entries: dict[str, _Entry]
-    missing: list[Place] = field(default_factory=list)
-    crops: list[OrganCrop] | ScanCut | Failure | None = None
 
 
 def organ_features_of(
@@ -222,7 +212,8 @@ def organ_features_of(
 ) -> OrganFeatures:
     """The features of some studies' organs, from the cache where they are there, encoded and kept where not.
 
-    Memory is bounded: crops exist for a few studies at a time.
+    Memory is bounded: crops exist for a few studies at a time. Of films the organs are those with a box, or, for models
+    that need none, all that are asked for.
 
     Args:
         store: made by the model's recipe.
@@ -246,26 +237,37 @@ def organ_features_of(
     dictionary = load_organs(release.organ_dictionary / "organs.yaml")
     settings = view.crops(CropSettings.model_validate(release.crops))
     names = organs if organs is not None else release.provenance.get("trained", release.organs)
-    places = places_of(store, study_ids, list(names), settings)
+    reading = None if release.films is None else reading_of(release.model, view.whole)
+    if reading is None:
+        places = places_of(store, study_ids, list(names), settings)
+    else:
+        places = film_places(store, study_ids, list(names), reading, dictionary)
     cache = FeatureCache((folder or store.path / FOLDER) / feature_key(release, dictionary, view))
     by_study: dict[str, list[Place]] = {}
     for place in places:
         by_study.setdefault(place.study_id, []).append(place)
     sources = dict(store.table("studies").select("study_id", "source_checksum").iter_rows())
 
-    def cut(study_id: str) -> _Work:
+    def cut(study_id: str) -> Work:
         work = _open(cache, study_id, by_study[study_id], sources[study_id] or "")
-        if work.missing:
-            work.crops = _cut(store, work, settings, dictionary, view) if crops else _cut_scan(store, work, release)
+        if work.missing and crops:
+            work.crops = cut_organs(store, work, settings, dictionary, view.cut)
+        elif work.missing:
+            work.crops = cut_image(store, work, release)
         return work
 
-    kept: list[_Work] = []
+    def encode(good: list[Work]) -> int:
+        if reading is not None:
+            return encode_film_works(release, good, reading, batch)
+        return encode_organs(release, good, settings, batch) if crops else encode_scans(release, good, dictionary)
+
+    kept: list[Work] = []
     failures: list[Failure] = []
     done = encoded = 0
     for several in _batches(_ahead(cut, list(by_study), threads), batch):
         good = [work for work in several if not isinstance(work.crops, Failure)]
         failures += [work.crops for work in several if isinstance(work.crops, Failure)]
-        encoded += _encode(release, good, settings, batch) if crops else _encode_scans(release, good, dictionary)
+        encoded += encode(good)
         kept += [_close(cache, work) for work in good]
         done += sum(len(work.places) for work in several)
         if progress:
@@ -274,14 +276,14 @@ def organ_features_of(
     return _gathered(release, kept, failures, encoded)
 
 
-def _open(cache: FeatureCache, study_id: str, places: list[Place], source: str) -> _Work:
+def _open(cache: FeatureCache, study_id: str, places: list[Place], source: str) -> Work:
     """What is cached of a study, and what is missing."""
-    work = _Work(study_id, source, places, cache.read(study_id, source))
-    work.missing = [p for p in places if p.organ not in work.entries or work.entries[p.organ].row != _plain(p)]
+    work = Work(study_id, source, places, cache.read(study_id, source))
+    work.missing = [p for p in places if p.organ not in work.entries or work.entries[p.organ].row != plain_row(p)]
     return work
 
 
-def _close(cache: FeatureCache, work: _Work) -> _Work:
+def _close(cache: FeatureCache, work: Work) -> Work:
     """Keep what was encoded, and let the voxels go."""
     if work.missing:
         cache.write(work.study_id, work.source, work.entries)
@@ -289,67 +291,20 @@ def _close(cache: FeatureCache, work: _Work) -> _Work:
     return work
 
 
-def _cut(
-    store: Store, work: _Work, settings: CropSettings, organs: OrganDictionary, view: View
-) -> list[OrganCrop] | Failure:
-    try:
-        return view.cut(store.study(work.study_id), [place.row for place in work.missing], settings, organs)
-    except (CTGLIPError, OSError, ValueError) as error:
-        return Failure(work.study_id, "crops", getattr(error, "code", "unreadable"), str(error))
-
-
-def _cut_scan(store: Store, work: _Work, release: Release) -> ScanCut | Failure:
-    try:
-        study = store.study(work.study_id)
-        return cut_scan(study.image(), study.organs(), study.affine, ScanSettings.model_validate(release.scans))
-    except (CTGLIPError, OSError, ValueError) as error:
-        return Failure(work.study_id, "scans", getattr(error, "code", "unreadable"), str(error))
-
-
-def _encode_scans(release: Release, several: Sequence[_Work], organs: OrganDictionary) -> int:
-    """Encode the scans of some studies, each once; organs that cannot be read in them get vectors of NaN."""
-    settings = ScanSettings.model_validate(release.scans)
-    for work in several:
-        if isinstance(work.crops, ScanCut):
-            rows = [place.row for place in work.missing]
-            found = encode_scan(release.model, work.crops, rows, organs, release.organs, settings)
-            there = readable(work.crops, rows, release.model, organs)
-            for number, (place, seen) in enumerate(zip(work.missing, there, strict=True)):
-                vectors = {name: getattr(found, name)[number] for name in _PARTS}
-                vectors = vectors if seen else {name: np.full_like(v, np.nan) for name, v in vectors.items()}
-                work.entries[place.organ] = _Entry(_plain(place), vectors)
-    return sum(len(work.missing) for work in several)
-
-
-def _encode(release: Release, several: Sequence[_Work], settings: CropSettings, batch: int) -> int:
-    """Encode the missing organs of some studies together and put them where they belong."""
-    places = [place for work in several for place in work.missing]
-    if not places:
-        return 0
-    crops = [crop for work in several if isinstance(work.crops, list) for crop in work.crops]
-    cut: CropCache = stacked(places, crops, settings)
-    embeddings = encode_crops(release.model, cut, settings, batch, organs=release.organs)
-    owners = [work for work in several for _ in work.missing]
-    for number, (work, place) in enumerate(zip(owners, places, strict=True)):
-        vectors = {name: getattr(embeddings, name)[number] for name in _PARTS}
-        work.entries[place.organ] = _Entry(_plain(place), vectors)
-    return len(places)
-
-
-def _ahead(cut: Callable[[str], _Work], study_ids: Sequence[str], threads: int) -> Iterator[_Work]:
+def _ahead(cut: Callable[[str], Work], study_ids: Sequence[str], threads: int) -> Iterator[Work]:
     """Studies in order, cut in threads, a bounded number ahead."""
     with ThreadPoolExecutor(threads) as pool:
         rest = iter(study_ids)
-        waiting: list[Future[_Work]] = [pool.submit(cut, name) for name in islice(rest, 2 * threads)]
+        waiting: list[Future[Work]] = [pool.submit(cut, name) for name in islice(rest, 2 * threads)]
         while waiting:
             work = waiting.pop(0).result()
             waiting += [pool.submit(cut, name) for name in islice(rest, 1)]
             yield work
 
 
-def _batches(works: Iterator[_Work], least: int) -> Iterator[list[_Work]]:
+def _batches(works: Iterator[Work], least: int) -> Iterator[list[Work]]:
     """Studies gathered until they hold at least so many organs to encode, or many that need nothing."""
-    several: list[_Work] = []
+    several: list[Work] = []
     for work in works:
         several.append(work)
         if sum(len(w.missing) for w in several) >= least or len(several) >= 4 * least:
@@ -359,11 +314,11 @@ def _batches(works: Iterator[_Work], least: int) -> Iterator[list[_Work]]:
         yield several
 
 
-def _gathered(release: Release, works: Sequence[_Work], failures: Sequence[Failure], encoded: int) -> OrganFeatures:
+def _gathered(release: Release, works: Sequence[Work], failures: Sequence[Failure], encoded: int) -> OrganFeatures:
     found = [(place, work.entries[place.organ].vectors) for work in works for place in work.places]
     found = [(place, vectors) for place, vectors in found if not np.isnan(vectors["diagnosis"]).any()]
     if not found:
         return OrganFeatures((), no_embeddings(release.model), tuple(failures))
     places = tuple(place for place, _ in found)
-    arrays = {name: np.stack([vectors[name] for _, vectors in found]) for name in _PARTS}
+    arrays = {name: np.stack([vectors[name] for _, vectors in found]) for name in PARTS}
     return OrganFeatures(places, OrganEmbeddings(**arrays), tuple(failures), encoded)

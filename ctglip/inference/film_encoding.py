@@ -1,0 +1,202 @@
+"""Films to embeddings of their organs: from an organ's box, by its learned query, or from the whole film.
+
+An organ on a film is a ``Place`` like one in a scan; its box is (row0, row1, column0, column1, 0, 1) in pixels of the
+standardised film, its volume 0: a film has none.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+
+from ctglip.data.cache import Place
+from ctglip.data.film_input import FilmInput
+from ctglip.data.film_organs import organ_of_region
+from ctglip.data.films import FilmDataSettings
+from ctglip.errors import ModelError
+from ctglip.film.regions import Region, region_entries
+from ctglip.inference.encoding import OrganEmbeddings, no_embeddings
+from ctglip.models.release import Release
+from ctglip.models.towers import OrganTextModel
+from ctglip.store.tables import Store
+from ctglip.types import OrganRow
+from ctglip.vocabulary.organs import OrganDictionary
+
+Reading = Literal["box", "query", "whole"]
+"""How an organ is read from a film."""
+
+
+def film_settings(release: Release) -> FilmDataSettings:
+    """How a release wants its films.
+
+    Raises:
+        ModelError: code ``other_modality``: it is a model of scans.
+    """
+    if release.films is None:
+        raise ModelError("This model was trained on CT scans, not on films.", code="other_modality")
+    return FilmDataSettings.model_validate(release.films)
+
+
+def reading_of(model: OrganTextModel, whole: bool = False) -> Reading:
+    """How a model reads organs from films.
+
+    Args:
+        whole: ask the head for whole films although the model finds organs.
+
+    Raises:
+        ModelError: code ``no_whole_films``.
+    """
+    grounding = model.settings.grounding
+    if grounding == "none" or whole:
+        if not model.settings.whole_image:
+            raise ModelError("This model has no head for whole films.", code="no_whole_films")
+        return "whole"
+    assert grounding in ("box", "query"), grounding
+    return "box" if grounding == "box" else "query"
+
+
+@functools.cache
+def regions_of(organ: str, organs: OrganDictionary) -> tuple[tuple[str, ...], ...]:
+    """What can stand for an organ on a film, best first: sets of regions whose common box is taken.
+
+    The region that it fills; a region that its findings belong to (the lung's, for the pleura); those of its parts.
+    """
+    entries = region_entries()
+    found = [(name,) for name in entries if organ_of_region(name) == organ]
+    found += [(name,) for name, entry in entries.items() if organ in entry.organs and (name,) not in found]
+    sides = [organs.on_side(organ, side) for side in ("right", "left")]
+    if sides[0] != sides[1] and organ not in sides:
+        both = [regions_of(side, organs) for side in sides]
+        found += [(*right, *left) for right, left in zip(*both, strict=False)]
+    return tuple(found)
+
+
+def shown_on_films(organs: OrganDictionary) -> tuple[str, ...]:
+    """The organs that a chest film has a region of."""
+    return tuple(name for name in organs.names if regions_of(name, organs))
+
+
+Boxes = Mapping[str, tuple[int, int, int, int]]
+"""Region to its box (row0, row1, column0, column1) on the standardised film."""
+
+
+def boxes_of(regions: Sequence[Region]) -> dict[str, tuple[int, int, int, int]]:
+    """The boxes of some regions by name."""
+    return {box.name: (box.row0, box.row1, box.column0, box.column1) for box in regions}
+
+
+def organ_box(organ: str, boxes: Boxes, organs: OrganDictionary) -> tuple[OrganRow, tuple[str, ...]] | None:
+    """An organ's place on a film with the regions that it was taken from; None where no box stands for it."""
+    for names in regions_of(organ, organs):
+        if all(name in boxes for name in names):
+            several = np.array([boxes[name] for name in names])
+            low, high = several.min(0), several.max(0)
+            box = int(low[0]), int(high[1]), int(low[2]), int(high[3])
+            return OrganRow(organ, (*box, 0, 1), 0.0, 0.0, False), names
+    return None
+
+
+def whole_film(organ: str, shape: Sequence[int]) -> OrganRow:
+    """An organ's place where the whole film is looked at."""
+    return OrganRow(organ, (0, int(shape[0]), 0, int(shape[1]), 0, 1), 0.0, 0.0, False)
+
+
+def film_places(
+    store: Store, study_ids: Sequence[str], names: Sequence[str], reading: Reading, organs: OrganDictionary
+) -> list[Place]:
+    """The wanted organs on some films, film by film: those with a box, or all where none is needed."""
+    shapes = dict(store.table("studies").select("study_id", "shape").iter_rows())
+    if reading != "box":
+        return [Place(study_id, whole_film(name, shapes[study_id])) for study_id in study_ids for name in names]
+    boxes: dict[str, dict[str, tuple[int, int, int, int]]] = {}
+    wanted = set(study_ids)
+    for row in store.table("regions").iter_rows(named=True):
+        if row["study_id"] in wanted:
+            box = row["row0"], row["row1"], row["column0"], row["column1"]
+            boxes.setdefault(row["study_id"], {})[row["region"]] = box
+    found = ((study_id, organ_box(name, boxes.get(study_id, {}), organs)) for study_id in study_ids for name in names)
+    return [Place(study_id, place[0]) for study_id, place in found if place is not None]
+
+
+def on_window(film: FilmInput, rows: Sequence[OrganRow], reading: Reading) -> list[bool]:
+    """Whether each organ can be read: a part of its box, at least a pixel wide, lies on the window."""
+    if reading != "box":
+        return [True] * len(rows)
+    boxes = film.boxes(np.array([row.box[:4] for row in rows]))
+    sides = np.stack([boxes[:, 1] - boxes[:, 0], boxes[:, 3] - boxes[:, 2]])
+    return (sides.min(0) >= 1).tolist()
+
+
+@torch.no_grad()
+def encode_films(
+    model: OrganTextModel,
+    films: Sequence[FilmInput],
+    rows: Sequence[Sequence[OrganRow]],
+    names: Sequence[str],
+    reading: Reading,
+    batch: int = 64,
+) -> OrganEmbeddings:
+    """Embed organs of films, film after film; each film passes the encoder once.
+
+    Without a head for anatomy the vector that meets findings also meets the organs' names.
+
+    Args:
+        model: put into evaluation mode for the time, left as it was.
+        films: as ``data.film_input.film_input`` gives them.
+        rows: the organs of each film, all ``on_window``; a film may have none.
+        names: the release's organs, in the order of the model's queries.
+        reading: how organs are read.
+        batch: films at a time.
+    """
+    was_training = model.training
+    model.eval()
+    parts = [
+        _encoded(model, films[start : start + batch], rows[start : start + batch], names, reading)
+        for start in range(0, len(films), batch)
+    ]
+    model.train(was_training)
+    parts = parts or [no_embeddings(model)]
+    return OrganEmbeddings(
+        *(np.concatenate([getattr(part, name) for part in parts]) for name in ("features", "anatomy", "diagnosis"))
+    )
+
+
+def _encoded(
+    model: OrganTextModel,
+    films: Sequence[FilmInput],
+    rows: Sequence[Sequence[OrganRow]],
+    names: Sequence[str],
+    reading: Reading,
+) -> OrganEmbeddings:
+    device = next(model.parameters()).device
+    images = torch.from_numpy(np.stack([film.image for film in films])).to(device)
+    owner = torch.tensor([place for place, several in enumerate(rows) for _ in several], dtype=torch.long)
+    owner = owner.to(device)
+    if reading == "whole":
+        image = model.image(images)
+        features, diagnosis = image[owner], model.whole(image)[owner]
+        anatomy = None
+    else:
+        placed = zip(films, rows, strict=True)
+        boxes = [film.boxes(np.array([row.box[:4] for row in several])) for film, several in placed]
+        asked = [query_of(row.organ, names) for several in rows for row in several]
+        features = model.study_features(
+            images,
+            torch.zeros(len(owner), 4, device=device),
+            torch.tensor(asked, dtype=torch.long).to(device),
+            owner,
+            boxes=torch.from_numpy(np.concatenate(boxes)).to(device),
+        )
+        diagnosis = model.diagnosis(features)
+        anatomy = model.anatomy(features) if model.settings.anatomy else None
+    anatomy = diagnosis if anatomy is None else anatomy
+    return OrganEmbeddings(*(value.float().cpu().numpy() for value in (features, anatomy, diagnosis)))
+
+
+def query_of(organ: str, names: Sequence[str]) -> int:
+    """The number of an organ's learned query; 0 for one that a model of boxes never had a number for."""
+    return names.index(organ) if organ in names else 0
