@@ -67,6 +67,16 @@ def equal_key(block: Block) -> Tensor:
     return same / same.sum(1, keepdim=True)
 
 
+def equal_ignored(block: Block) -> Tensor:
+    """A row's own key is its only positive; other keys with the row's integer context are no negatives.
+
+    Context: int64 ``[M]``.
+    """
+    query, key = block.contexts()
+    own = block.own_mask()
+    return own.float().masked_fill((query[:, None] == key[None, :]) & ~own, IGNORED)
+
+
 def hierarchy_aware(related: Tensor) -> Target:
     """Equal keys share the positive mass; pairs that may be true of each other are left out.
 

@@ -29,6 +29,7 @@ class ReportSample(Protocol):
         sentences: sentence index -> text.
         region_sentences: for each region the indices of its sentences.
         tags: ``[t]``, 1 affirmed, 0 denied, -1 unsaid.
+        labels: integer ``[*s]``, organ labels of the first view, or None.
     """
 
     @property
@@ -51,6 +52,8 @@ class ReportSample(Protocol):
     def region_sentences(self) -> Sequence[Sequence[int]]: ...
     @property
     def tags(self) -> Any: ...
+    @property
+    def labels(self) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,7 @@ class ReportBatch(Batch):
         sentence_id, sentence_study: every sentence of a study once, and the study's image.
         findings, impression, report: one for each study.
         tags: 1 affirmed, 0 denied, -1 unsaid.
+        labels: label maps of the first views.
     """
 
     images: Float[Tensor, "b v c *s"]
@@ -86,6 +90,7 @@ class ReportBatch(Batch):
     impression: Int[Tensor, " b"]
     report: Int[Tensor, " b"]
     tags: Int[Tensor, "b t"]
+    labels: Int[Tensor, "b ..."] | None = None
 
     @property
     def image(self) -> Float[Tensor, "b c *s"]:
@@ -106,8 +111,17 @@ class ReportBatch(Batch):
     def cut(self, start: int, stop: int) -> dict[str, Any]:
         """The columns of images ``start .. stop - 1``."""
         columns = self.columns()
-        for name in (*Batch.__dataclass_fields__, "images", "row", "findings", "impression", "report", "tags"):
-            if name in columns:
+        for name in (
+            *Batch.__dataclass_fields__,
+            "images",
+            "row",
+            "findings",
+            "impression",
+            "report",
+            "tags",
+            "labels",
+        ):
+            if columns.get(name) is not None:
                 columns[name] = columns[name][start:stop]
         for kind in ("region", "sentence"):
             study = columns[f"{kind}_study"]
@@ -151,6 +165,7 @@ def collate_reports(samples: Sequence[ReportSample], texts: Texts) -> ReportBatc
         row=torch.arange(len(samples)),
         boxes=torch.cat([torch.as_tensor(one.boxes).transpose(0, 1) for one in samples]),
         tags=stacked([one.tags for one in samples]).long(),
+        labels=None if samples[0].labels is None else stacked([one.labels for one in samples]),
         **columns,
     )
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from ctglip.objectives.base import join, total
+from ctglip.training.gradcache import micro_batches
 from tests.objectives.toys import EVERY
 
 CASES = [(name, dims) for name in EVERY for dims in (2, 3)]
@@ -44,9 +45,9 @@ def test_every_parameter_gets_a_gradient(bank, name):
 def test_micro_batches_joined_are_the_batch(bank, name):
     objective, samples = EVERY[name](bank, 2)
     objective.eval()
-    parts = [objective.encode(objective.collate(samples[i : i + 3])) for i in range(0, len(samples), 3)]
-    joined, _ = objective.compute(join(parts))
-    whole, _ = objective(objective.collate(samples))
+    batch = objective.collate(samples)
+    joined, _ = objective.compute(join([objective.encode(part) for part in micro_batches(batch, 3)]))
+    whole, _ = objective(batch)
     for key, loss in whole.items():
         torch.testing.assert_close(joined[key], loss, atol=1e-5, rtol=1e-5)
 

@@ -11,7 +11,9 @@ import torch
 
 from ctglip.features.text_bank import TextBank
 from ctglip.models.encoders import CNNSettings
+from ctglip.models.tags import TagSettings
 from ctglip.models.towers import OrganTextModel, OrganTextModelSettings
+from ctglip.objectives.asg import ASG, ASGSettings
 from ctglip.objectives.base import Objective
 from ctglip.objectives.global_pair import GlobalPair, GlobalPairSettings
 from ctglip.objectives.mixture import Mixture
@@ -66,6 +68,7 @@ class Report:
     sentences: dict[int, int]
     region_sentences: tuple[tuple[int, ...], ...]
     tags: np.ndarray
+    labels: np.ndarray | None = None
 
 
 def model(bank: TextBank, dims: int, **changes: Any) -> OrganTextModel:
@@ -131,7 +134,9 @@ def report_samples(bank: TextBank, dims: int, count: int = 8, views: int = 2) ->
         regions = 0 if i == count - 1 else 2
         image = rng.standard_normal((1, 2, *[16] * dims)) + rng.standard_normal((1, 2, *[1] * dims))
         boxes = np.zeros((views, regions, 2 * dims), np.float32)
+        labels = np.zeros([16] * dims, np.uint8)
         for region in range(regions):
+            labels[half[region]] = region + 1
             image[:, :, half[region]] += rng.standard_normal((1, 2, *[1] * dims))
             boxes[:, region] = [half[region].start, half[region].stop, *[0, 16] * (dims - 1)]
         noise = 0.1 * rng.standard_normal((views, 2, *[16] * dims))
@@ -147,6 +152,7 @@ def report_samples(bank: TextBank, dims: int, count: int = 8, views: int = 2) ->
                 sentences={0: own[0], 1: own[1], 4: shared} if regions else {},
                 region_sentences=((0,), (1, 4))[:regions],
                 tags=np.array([1, 0, -1, i % 2], np.int8),
+                labels=labels,
             )
         )
     return samples
@@ -173,6 +179,20 @@ def global_pair(bank: TextBank, dims: int, **settings: Any) -> GlobalPair:
     return GlobalPair(net, bank, GlobalPairSettings(**settings))
 
 
+HARD = {"soft_labels": 0.0}
+"""Without soft targets, whose loss is never zero."""
+
+
+def asg(bank: TextBank, dims: int, **changes: Any) -> ASG:
+    tags = TagSettings(names=("edema", "mass", "tube", "line"), layers=1, hidden=16, dropout=0.0)
+    shape = {"grounding": "box", "whole_image": True, "anatomy": False, "use_size": False, "tags": tags}
+    if changes.get("project") == "token":
+        shape |= {"pool_levels": (-1,), "head_norm": "batch"}
+    objective = changes.pop("objective", {})
+    member = torch.eye(3)[1:] if changes.get("grounding") == "pool" else None
+    return ASG(model(bank, dims, **{**shape, **changes}), bank, ASGSettings(**objective), member)
+
+
 def mixture(bank: TextBank, dims: int) -> Mixture:
     net = model(bank, dims, whole_image=True)
     organs = OrganText(net, bank, bank.ids(PROMPTS), torch.tensor([0, 1, 0, 1]))
@@ -192,6 +212,8 @@ EVERY: dict[str, Callable[[TextBank, int], Made]] = {
     "organ_query, query": lambda b, d: (organ_query(b, d, "query"), study_samples(b, d)),
     "global_pair": lambda b, d: (global_pair(b, d), pair_samples(b, d)),
     "global_pair, sigmoid": lambda b, d: (global_pair(b, d, form="sigmoid"), pair_samples(b, d)),
+    "asg, box, token": lambda b, d: (asg(b, d, project="token", objective=HARD), report_samples(b, d)),
+    "asg, query": lambda b, d: (asg(b, d, grounding="query", organs=2, objective=HARD), report_samples(b, d)),
     "mixture": lambda b, d: (
         mixture(b, d),
         {"organ_text": organ_samples(b, d), "global_pair": pair_samples(b, d)},

@@ -1,0 +1,219 @@
+"""ASG (Li et al., MICCAI 2024, arXiv 2403.09294) on films and scans: an image meets its report, its regions meet their
+sentences, tags are recognised, and reports with similar tags are soft positives.
+
+Where this differs from what is published:
+
+- A region's text is the mean of the unit vectors of its *sentences*. The released code averages the words at a
+  region's positions inside one reading of the whole report: the same mean, of words that have seen their context. Each
+  sentence alone can be read by a frozen encoder, once, and is what the released model is asked with.
+- Reports and sentences share one text head, which sees each distinct text of the batch once.
+- ``same_sentences``: in the released code two regions of a film with the same sentences are negatives of each other.
+- A batch without regions gives zero, not NaN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from ctglip.config import Settings
+from ctglip.features.text_bank import TextBank
+from ctglip.losses.contrastive import soft_contrastive
+from ctglip.losses.gather import ranked_mean
+from ctglip.losses.tags import tag_bce
+from ctglip.losses.targets import Target, equal_ignored, equal_key, identity, tag_overlap
+from ctglip.models.pooling import pool_organs
+from ctglip.models.towers import OrganTextModel
+from ctglip.objectives.base import Features, Losses, Objective, Report, Temperature
+from ctglip.objectives.report import effective_rank, pair_similarity
+from ctglip.objectives.reports import ReportBatch, ReportSample, collate_reports
+from ctglip.objectives.texts import Texts, positions
+
+_SAME: dict[str, Target] = {"negative": identity, "positive": equal_key, "ignored": equal_ignored}
+
+
+class ASGSettings(Settings):
+    """Four losses and their weights; the defaults are the published ones, but for ``same_sentences`` and ``gather``.
+
+    Attributes:
+        image_report: weight of the contrast of images and reports (IRA).
+        region_sentence: weight of the contrast of the regions and sentences of one image (ARSA).
+        recognition: weight of the tags' cross-entropy (IRL); with it the model has a decoder of tags.
+        soft_labels: weight of the contrast whose targets are the overlap of tags (ERL).
+        temperature: of all contrasts.
+        learn_temperature: whether it is learned.
+        overlap: share of the overlap in the soft targets.
+        same_sentences: regions of one image that have the same sentences are positives, ``ignored``, or negatives as
+            in the released code.
+        unit_regions: regions and their sentences are made unit vectors again after they were averaged.
+        unsaid: a tag that the report does not speak of is ``absent``, as published, or ``ignored``.
+        gather: images are compared with the reports of all ranks (the released code: each rank's own).
+    """
+
+    name: Literal["asg"] = "asg"
+    image_report: float = Field(default=1.0, ge=0)
+    region_sentence: float = Field(default=1.0, ge=0)
+    recognition: float = Field(default=5.0, ge=0)
+    soft_labels: float = Field(default=1.0, ge=0)
+    temperature: float = Field(default=0.07, gt=0)
+    learn_temperature: bool = False
+    overlap: float = Field(default=0.2, ge=0, le=1)
+    same_sentences: Literal["positive", "ignored", "negative"] = "positive"
+    unit_regions: bool = False
+    unsaid: Literal["absent", "ignored"] = "absent"
+    gather: bool = True
+
+
+class ASG(Objective):
+    """Each image is encoded once; its regions are read as the model's grounding says.
+
+    Args:
+        model: with ``whole_image``, without ``use_size``; with ``tags`` where they are recognised; with any grounding
+            but ``crop`` where regions are compared.
+        bank: text bank; samples hold indices into it.
+        settings: weights, temperature, switches.
+        member: 0/1 ``[regions, L]``, the labels that make up each region; for grounding ``pool``.
+    """
+
+    member: Tensor | None
+
+    def __init__(
+        self,
+        model: OrganTextModel,
+        bank: TextBank,
+        settings: ASGSettings | None = None,
+        member: Float[Tensor, "o l"] | None = None,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.settings = settings or ASGSettings()
+        self.texts = Texts(bank)
+        self.scale = Temperature(self.settings.temperature, self.settings.learn_temperature)
+        self.register_buffer("member", member, persistent=False)
+        tags = model.settings.tags
+        if tags is not None:
+            model.tag_decoder.embeddings.copy_(bank.vectors(bank.ids(tags.names)))
+
+    @property
+    def diagnosis_scale(self) -> Temperature:
+        """The temperature of all contrasts."""
+        return self.scale
+
+    @property
+    def reads_regions(self) -> bool:
+        """Regions are compared with their sentences."""
+        return self.settings.region_sentence > 0 and self.model.settings.grounding != "none"
+
+    def collate(self, samples: Sequence[ReportSample]) -> ReportBatch:
+        """Stack images, concatenate regions and sentences, and fetch the distinct texts."""
+        return collate_reports(samples, self.texts)
+
+    def encode(self, batch: ReportBatch) -> Features:
+        """What the encoder makes of each study's first view, with the tags and regions that were read from it.
+
+        ``region_row`` says whose region each is, as ``row`` numbers the studies.
+        """
+        vision = self.model.encoder(self.model.filled(batch.image))
+        features = {"image": vision.pooled, "row": batch.row, "tags": batch.tags, "report": batch.report}
+        features |= {"pool": self.texts(batch.pool), "pool_ids": batch.pool_ids}
+        if self.settings.recognition > 0:
+            features["tag_logits"] = self.model.tags(vision.tokens)
+        if not self.reads_regions:
+            return features
+        member = None if self.member is None else self.member[batch.region_id]
+        places = (batch.region_study, batch.labels, member, batch.boxes[:, 0])
+        if self.model.settings.project == "token":
+            level = vision.levels[self.model.settings.pool_levels[0]]
+            features |= {"level": level, "weights": self.model.organ_weights(batch.image, level, *places)}
+        else:
+            sizes = batch.boxes.new_zeros(len(batch.boxes), 4)
+            features["region"] = self.model.study_features(batch.image, sizes, batch.region_id, *places, vision)
+        return features | {
+            "region_row": batch.row[batch.region_study],
+            "region_text": batch.region_text,
+            "region_sentences": batch.region_sentences,
+        }
+
+    def compute(self, features: Features) -> tuple[Losses, Report]:
+        """Losses ``image_report``, ``region_sentence``, ``recognition``, ``soft_labels`` (those with a weight); report:
+        temperature, similarities, effective ranks."""
+        ids, pool = distinct(features["pool_ids"], features["pool"])
+        texts = self.model.text(pool)
+        image, report = self.model.whole(features["image"]), texts[positions(features["report"], ids)]
+        told = features["report"] >= 0
+        losses = self._global(image, report, told, features["tags"] == 1)
+        if self.settings.recognition > 0:
+            losses["recognition"] = self._recognition(features["tag_logits"], features["tags"], told)
+        if self.reads_regions:
+            sentences = mean_of_texts(texts, positions(features["region_sentences"], ids))
+            losses["region_sentence"] = self._local(self._regions(features), sentences, features)
+        numbers = {
+            "temperature": self.scale.value(),
+            **pair_similarity(image[told], report[told], features["report"][told]),
+            "image_rank": effective_rank(image),
+            "text_rank": effective_rank(texts),
+        }
+        return losses, numbers
+
+    def _global(self, image: Tensor, report: Tensor, told: Tensor, tags: Tensor) -> Losses:
+        """IRA, the sum of both directions; ERL, their mean."""
+        settings, pairs = self.settings, (image, report, self.scale())
+        losses: Losses = {}
+        if settings.image_report > 0:
+            hard = soft_contrastive(*pairs, valid=told, gather=settings.gather)
+            losses["image_report"] = settings.image_report * 2 * hard
+        if settings.soft_labels > 0:
+            soft = soft_contrastive(
+                *pairs,
+                target=tag_overlap(settings.overlap),
+                context=tags.to(image.dtype),
+                valid=told,
+                divergence="jeffreys",
+                gather=settings.gather,
+            )
+            losses["soft_labels"] = settings.soft_labels * soft
+        return losses
+
+    def _recognition(self, logits: Tensor, tags: Tensor, told: Tensor) -> Tensor:
+        """IRL: mean over all tags of all images that have a report."""
+        valid = told[:, None] & (tags >= 0) if self.settings.unsaid == "ignored" else told[:, None].expand_as(tags)
+        return self.settings.recognition * tag_bce(logits, (tags == 1).to(logits.dtype), valid, self.settings.gather)
+
+    def _local(self, regions: Tensor, sentences: Tensor, features: Features) -> Tensor:
+        """ARSA: both directions, inside each image, mean over all regions of all ranks. An image's regions are all on
+        one rank, so nothing is gathered but their number."""
+        row, text = features["region_row"], features["region_text"]
+        valid = (features["region_sentences"] >= 0).any(1) & (text >= 0)
+        if self.settings.unit_regions:
+            regions, sentences = F.normalize(regions, dim=1), F.normalize(sentences, dim=1)
+        pair = torch.stack([row, text], dim=1).unique(dim=0, return_inverse=True)[1]
+        target = _SAME[self.settings.same_sentences]
+        loss = soft_contrastive(regions, sentences, self.scale(), target=target, context=pair, valid=valid, group=row)
+        count = valid.sum()
+        return self.settings.region_sentence * 2 * ranked_mean(loss * count, count, self.settings.gather)
+
+    def _regions(self, features: Features) -> Float[Tensor, "m e"]:
+        if "region" in features:
+            return self.model.diagnosis(features["region"])
+        study = positions(features["region_row"], features["row"])
+        return pool_organs(self.model.token_map(features["level"]), features["weights"], study)
+
+
+def distinct(ids: Int[Tensor, " p"], pool: Float[Tensor, "p t"]) -> tuple[Int[Tensor, " q"], Float[Tensor, "q t"]]:
+    """Each text of a pool once, ascending: micro-batches that were joined may each have brought it."""
+    found, place = ids.unique(return_inverse=True)
+    first = torch.full_like(found, len(ids)).scatter_reduce(0, place, torch.arange(len(ids), device=ids.device), "amin")
+    return found, pool[first]
+
+
+def mean_of_texts(texts: Float[Tensor, "p e"], chosen: Int[Tensor, "m k"]) -> Float[Tensor, "m e"]:
+    """The mean of some texts for each row, not made a unit vector again; -1 is none, a row without any is zero."""
+    there: Bool[Tensor, "m k"] = chosen >= 0
+    rows = texts[chosen.clamp(min=0)] * there[..., None]
+    return rows.sum(1) / there.sum(1, keepdim=True).clamp(min=1)
