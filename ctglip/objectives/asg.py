@@ -79,9 +79,12 @@ class ASG(Objective):
         bank: text bank; samples hold indices into it.
         settings: weights, temperature, switches.
         member: 0/1 ``[regions, L]``, the labels that make up each region; for grounding ``pool``.
+        queries: which of the model's learned queries looks for each region, -1 where none does and the region is left
+            out; for grounding ``query``. By default they are counted alike.
     """
 
     member: Tensor | None
+    queries: Tensor | None
 
     def __init__(
         self,
@@ -89,6 +92,7 @@ class ASG(Objective):
         bank: TextBank,
         settings: ASGSettings | None = None,
         member: Float[Tensor, "o l"] | None = None,
+        queries: Int[Tensor, " o"] | None = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -96,6 +100,7 @@ class ASG(Objective):
         self.texts = Texts(bank)
         self.scale = Temperature(self.settings.temperature, self.settings.learn_temperature)
         self.register_buffer("member", member, persistent=False)
+        self.register_buffer("queries", queries, persistent=False)
         tags = model.settings.tags
         if tags is not None:
             model.tag_decoder.embeddings.copy_(bank.vectors(bank.ids(tags.names)))
@@ -128,17 +133,18 @@ class ASG(Objective):
             return features
         member = None if self.member is None else self.member[batch.region_id]
         places = (batch.region_study, batch.labels, member, batch.boxes[:, 0])
+        text, asked = batch.region_text, batch.region_id
         if self.model.settings.project == "token":
             level = vision.levels[self.model.settings.pool_levels[0]]
             features |= {"level": level, "weights": self.model.organ_weights(batch.image, level, *places)}
         else:
+            if self.queries is not None:
+                asked = self.queries[batch.region_id]
+                text = text.where(asked >= 0, -1)
             sizes = batch.boxes.new_zeros(len(batch.boxes), 4)
-            features["region"] = self.model.study_features(batch.image, sizes, batch.region_id, *places, vision)
-        return features | {
-            "region_row": batch.row[batch.region_study],
-            "region_text": batch.region_text,
-            "region_sentences": batch.region_sentences,
-        }
+            features["region"] = self.model.study_features(batch.image, sizes, asked.clamp(min=0), *places, vision)
+        row = batch.row[batch.region_study]
+        return features | {"region_row": row, "region_text": text, "region_sentences": batch.region_sentences}
 
     def compute(self, features: Features) -> tuple[Losses, Report]:
         """Losses ``image_report``, ``region_sentence``, ``recognition``, ``soft_labels`` (those with a weight); report:

@@ -268,6 +268,19 @@ def test_gradcache_is_the_plain_step(bank, changes):
             torch.testing.assert_close(p.grad, expected[name], atol=1e-5, rtol=1e-3)
 
 
+def test_regions_without_a_query_are_left_out(bank):
+    samples = report_samples(bank, 2, 4)
+    objective = asg(bank, 2, grounding="query", organs=3).eval()
+    objective.queries = torch.tensor([2, -1])
+    features = objective.encode(objective.collate(samples))
+    assert (features["region_text"] >= 0).tolist() == [True, False] * 3
+    assert objective.compute(features)[0]["region_sentence"].item() == 0  # one region is left of each film
+    objective.queries = torch.tensor([2, 0])
+    both = objective.encode(objective.collate(samples))
+    torch.testing.assert_close(both["region"][::2], features["region"][::2])
+    assert objective.compute(both)[0]["region_sentence"].item() > 0
+
+
 def test_tag_names_are_embedded_once_and_frozen(bank):
     objective = asg(bank, 2)
     names = ["edema", "mass", "tube", "line"]
