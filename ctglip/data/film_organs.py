@@ -12,13 +12,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from ctglip.data.films import FilmDataset, FilmRegions, FilmSample
-from ctglip.data.organs import DataSettings, findings_by_study
+from ctglip.data.organs import DataSettings, draw_texts, findings_by_study, permuted, told_of, wordings_of
 from ctglip.data.sampling import rows_of_rank
-from ctglip.data.sayings import NO_TEXT, OrganSayings, Phrasebook, Wordings, draw_negatives, draw_text
+from ctglip.data.sayings import NO_TEXT, Phrasebook
 from ctglip.errors import StoreError
 from ctglip.film.regions import region_entries
 from ctglip.store.tables import Store
+from ctglip.types import Failure
 from ctglip.vocabulary.abnormalities import AbnormalityDictionary
+from ctglip.vocabulary.negatives import Strategy
 from ctglip.vocabulary.organs import OrganDictionary
 
 
@@ -43,6 +45,7 @@ class FilmOrganDataset:
         store: where they are.
         organs, abnormalities: the dictionaries.
         data: which organs (all that have a region by default), and what is said of them.
+        strategy: which dictionary negatives are drawn.
 
     Attributes:
         sayings: what is said of each (film, organ).
@@ -60,24 +63,21 @@ class FilmOrganDataset:
         organs: OrganDictionary,
         abnormalities: AbnormalityDictionary,
         data: DataSettings,
+        strategy: Strategy = "same_organ",
     ) -> None:
         self.films, self.data = films, data
+        self.strategy: Strategy = strategy
         findings = findings_by_study(store, set(films.study_ids))
         book = Phrasebook(organs, abnormalities, data.silence_is_normal)
         wanted = [self._wanted(row) for row in range(len(films))]
         places = [(row, organ) for row, members in enumerate(wanted) for organ in members.values()]
         if not places:
             raise StoreError("No film has a box of a wanted organ.", code="no_organs", fix="Give the films boxes.")
-        said = book.add_all([(findings.get(films.study_ids[row], []), organ) for row, organ in places])
-        if all(sayings.kind == "silent" for sayings in said):
-            raise StoreError("No report says anything of the wanted organs.", code="no_texts")
-        self.sayings: list[OrganSayings] = said
-        self._said = dict(zip(places, said, strict=True))
-        self._wordings: dict[tuple[str, str], Wordings] = {
-            (sayings.organ, name): book.wordings(sayings.organ, name)
-            for sayings in said
-            for name in (*sayings.hard, *sayings.others)
-        }
+        said = [(findings.get(films.study_ids[row], []), organ) for row, organ in places]
+        told = told_of(said, book, store.path.name)
+        self.sayings = permuted(told, np.random.default_rng(films.seed)) if data.permute_texts else told
+        self._said = dict(zip(places, self.sayings, strict=True))
+        self._wordings = wordings_of(self.sayings, book)
         self.texts, self.keys = book.texts, book.keys
         self.bind(range(len(self.texts)), organs.names)
 
@@ -100,7 +100,16 @@ class FilmOrganDataset:
         self._text_ids = np.append(np.asarray(text_ids, dtype=np.int64), NO_TEXT)
         self._organ_ids = {name: number for number, name in enumerate(organ_names)}
 
-    def samples(self, step: int, rank: int = 0, world: int = 1) -> list[FilmRegions]:
+    @property
+    def failures(self) -> list[Failure]:
+        """Films that could not be read."""
+        return self.films.failures
+
+    def studies(self, step: int) -> list[str]:
+        """The films of a step's batch, of all ranks."""
+        return self.films.studies(step)
+
+    def batch(self, step: int, rank: int = 0, world: int = 1) -> list[FilmRegions]:
         """A rank's films of a step, with organs, texts and negatives; the batch is the same for any number of ranks."""
         rng = np.random.default_rng([self.films.seed, 3, step])
         taken: dict[int, int] = {}
@@ -109,13 +118,10 @@ class FilmOrganDataset:
         return [self._sample(film, said) for film, said in zip(films, rows_of_rank(drawn, rank, world), strict=True)]
 
     def _draw(self, row: int, rng: np.random.Generator, taken: dict[int, int]) -> _Drawn:
-        data = self.data
         out: _Drawn = {}
         for number, organ in self._wanted(row).items():
             said = self._said[row, organ]
-            text, key = draw_text(said, data.dictionary_wording, rng, taken)
-            taken[text] = key
-            false = draw_negatives(said, self._wordings, data.negatives, data.report_wording, rng)
+            text, key, false = draw_texts(said, self._wordings, self.data, rng, taken, self.strategy)
             out[number] = self._organ_ids[organ], text, key, false if text != NO_TEXT else np.full_like(false, NO_TEXT)
         return out
 

@@ -1,7 +1,6 @@
 """Chest films of a split with what their reports say: findings and impression apart, region by region, as tags.
 
-A batch is a function of (seed, step), whatever the number of ranks. A missing section is -1 among the text numbers,
-never an empty or made-up text.
+A batch is a function of (seed, step), whatever the number of ranks.
 """
 
 from __future__ import annotations
@@ -11,23 +10,24 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int, Int8
+from jaxtyping import Float, Int
 from pydantic import Field
 
 from ctglip.config import Settings
-from ctglip.data.cache import Progress
+from ctglip.data.cache import MAX_FAILED_SHARE, Progress, check_damage
 from ctglip.data.film_input import kept_edge, scaled, shrunk
 from ctglip.data.organs import findings_by_study, studies_of
+from ctglip.data.report_texts import ReportSample, ReportTexts, sections_by_study
 from ctglip.data.sampling import rows_of_rank
 from ctglip.data.sayings import NO_TEXT
-from ctglip.errors import StoreError
+from ctglip.errors import CTGLIPError, StoreError
 from ctglip.film.recipe import FILM_MAX
 from ctglip.film.regions import region_entries
 from ctglip.film.triplets import Triplet, sentences_by_region, triplets
 from ctglip.film.views import FRONTAL
 from ctglip.store.tables import Store
 from ctglip.text.tags import Tagger
-from ctglip.types import Finding
+from ctglip.types import Failure
 
 
 class FilmDataSettings(Settings):
@@ -83,49 +83,14 @@ class FilmRegions:
 
 
 @dataclass(frozen=True)
-class FilmSample:
-    """One film with all that is known of it. Text numbers are -1 where there is no such text.
+class FilmSample(ReportSample):
+    """One film with all that is known of it; images are ``[v, 1, h, w]``, boxes (row0, row1, column0, column1).
 
     Attributes:
-        study_id: of the store.
-        images: one window for each copy.
-        boxes: of the regions in each copy, half-open ``(row0, row1, column0, column1)`` in its pixels, clipped.
-        region_id: which regions, by their place in ``FilmDataset.regions``; those with a box that is on every copy.
-        region_text: the sentences of each region as one text; equal sentences share a number.
-        findings, impression, report: the sections, and both together.
-        sentences: every sentence that belongs to a region -> text number, by ``sentence_index``.
-        region_sentences: for each region its ``sentence_index`` values.
-        tags: 1 affirmed, 0 denied, -1 unsaid.
         triplets: region, finding, existence.
     """
 
-    study_id: str
-    images: Float[np.ndarray, "v 1 h w"]
-    boxes: Float[np.ndarray, "v m 4"]
-    region_id: Int[np.ndarray, " m"]
-    region_text: Int[np.ndarray, " m"]
-    findings: int
-    impression: int
-    report: int
-    sentences: dict[int, int]
-    region_sentences: tuple[tuple[int, ...], ...]
-    tags: Int8[np.ndarray, " t"]
-    triplets: tuple[Triplet, ...]
-
-    @property
-    def image(self) -> Float[np.ndarray, "1 h w"]:
-        """The first copy."""
-        return self.images[0]
-
-    @property
-    def has_findings(self) -> bool:
-        """The report has a findings section."""
-        return self.findings != NO_TEXT
-
-    @property
-    def has_impression(self) -> bool:
-        """The report has an impression section."""
-        return self.impression != NO_TEXT
+    triplets: tuple[Triplet, ...] = ()
 
     def pair(self) -> FilmPair:
         """The film with its whole report."""
@@ -147,20 +112,6 @@ class FilmSample:
         )
 
 
-@dataclass(frozen=True)
-class _Said:
-    """What a report says, by numbers in the dataset's list of texts."""
-
-    findings: int
-    impression: int
-    report: int
-    sentences: dict[int, int]
-    regions: dict[str, tuple[int, ...]]
-    region_texts: dict[str, int]
-    tags: Int8[np.ndarray, " t"]
-    triplets: tuple[Triplet, ...]
-
-
 class FilmDataset:
     """All films of one split that have a report.
 
@@ -171,15 +122,17 @@ class FilmDataset:
         seed: of all that is drawn.
         training: draw windows, contrast and flips; otherwise the middle of the film as it is.
         progress: called with (films read, films).
+        permute_texts: a control that must learn nothing: reports are exchanged between films.
 
     Attributes:
         study_ids: the films, sorted.
+        failures: films that could not be read, and are left out.
         regions: the names that ``region_id`` counts through.
         tag_names: of ``tags``.
-        texts: every text; ``bind`` gives their numbers elsewhere.
 
     Raises:
-        StoreError: ``not_films``, ``empty_split`` or ``no_texts``.
+        StoreError: ``not_films``, ``empty_split``, ``no_texts``, or ``damaged_store``: more than a twentieth of the
+            films cannot be read.
     """
 
     def __init__(
@@ -190,28 +143,41 @@ class FilmDataset:
         seed: int = 0,
         training: bool = True,
         progress: Progress | None = None,
+        permute_texts: bool = False,
     ) -> None:
         if store.info.modality != "cxr":
             raise StoreError(f"{store.path} holds no films.", code="not_films", fix="Preprocess films into a store.")
         self.settings, self.seed, self.training = settings, seed, training
         self.regions: tuple[str, ...] = tuple(region_entries())
+        wanted = _reported(store, split, settings.lateral)
+        edge = kept_edge(settings)
+        self.study_ids, self._films, self.failures = _read_films(store, wanted, edge, settings.threads, progress)
+        self._boxes = _read_boxes(store, self.study_ids, self.regions, edge)
         tagger = Tagger(settings.tags)
         self.tag_names = tagger.names
-        self.texts: list[str] = []
-        self._numbers: dict[str, int] = {}
-        self.study_ids = _reported(store, split, settings.lateral)
-        self._said = self._read_reports(store, tagger)
-        self._text_ids = np.arange(len(self.texts))
-        edge = kept_edge(settings)
-        self._films = _read_films(store, self.study_ids, edge, settings.threads, progress)
-        self._boxes = _read_boxes(store, self.study_ids, self.regions, edge)
+        self._texts = ReportTexts(tagger)
+        findings, sections = findings_by_study(store, set(self.study_ids)), sections_by_study(store)
+        order = np.arange(len(self.study_ids))
+        order = np.random.default_rng(seed).permutation(order) if permute_texts else order
+        told = [self.study_ids[row] for row in order]
+        rows = [findings.get(name, []) for name in told]
+        self._triplets = [triplets(own) for own in rows]
+        self._said = [
+            self._texts.say(sections.get(name, {}), own, sentences_by_region(own))
+            for name, own in zip(told, rows, strict=True)
+        ]
 
     def __len__(self) -> int:
         return len(self.study_ids)
 
+    @property
+    def texts(self) -> list[str]:
+        """Every text; ``bind`` gives their numbers elsewhere."""
+        return self._texts.texts
+
     def bind(self, text_ids: Sequence[int]) -> None:
         """Give each of ``texts`` the index that it has in the text bank."""
-        self._text_ids = np.asarray(text_ids, dtype=np.int64)
+        self._texts.bind(text_ids)
 
     def region_numbers(self, row: int) -> list[int]:
         """The regions that a film has a box of, by their place in ``regions``."""
@@ -224,6 +190,10 @@ class FilmDataset:
         order = np.random.default_rng([self.seed, 0, epoch]).permutation(len(self))
         return order[place * batch : (place + 1) * batch].tolist()
 
+    def studies(self, step: int) -> list[str]:
+        """The films of a step's batch, of all ranks."""
+        return [self.study_ids[row] for row in self.rows(step)]
+
     def samples(self, step: int, rank: int = 0, world: int = 1) -> list[FilmSample]:
         """A rank's films of a step; the batch is the same however many ranks share it."""
         placed = list(enumerate(self.rows(step)))
@@ -234,68 +204,19 @@ class FilmDataset:
 
     def sample(self, row: int, rng: np.random.Generator | None = None) -> FilmSample:
         """One film; ``rng`` draws what training draws."""
-        said, boxes = self._said[row], self._boxes[row]
+        boxes = self._boxes[row]
         rng = rng or np.random.default_rng([self.seed, 2, row])
         edges = np.array([box for _, box in boxes]).reshape(-1, 4)
         made = [self._copy(self._films[row], edges, rng) for _ in range(self.settings.copies)]
-        placed = np.stack([box for _, box in made])
-        kept = ((placed[..., 1] - placed[..., 0] >= 1) & (placed[..., 3] - placed[..., 2] >= 1)).all(0)
-        ids = np.array([number for number, _ in boxes], dtype=np.int64)[kept]
-        names = [self.regions[number] for number in ids]
-        return FilmSample(
-            study_id=self.study_ids[row],
+        found = self._texts.sample(
+            self.study_ids[row],
+            self._said[row],
             images=np.stack([image for image, _ in made]),
-            boxes=placed[:, kept].astype(np.float32),
-            region_id=ids,
-            region_text=np.array([self._id(said.region_texts.get(name, NO_TEXT)) for name in names], dtype=np.int64),
-            findings=self._id(said.findings),
-            impression=self._id(said.impression),
-            report=self._id(said.report),
-            sentences={index: self._id(number) for index, number in said.sentences.items()},
-            region_sentences=tuple(said.regions.get(name, ()) for name in names),
-            tags=said.tags,
-            triplets=said.triplets,
+            boxes=np.stack([box for _, box in made]),
+            region_id=np.array([number for number, _ in boxes], dtype=np.int64),
+            regions=self.regions,
         )
-
-    # --- texts
-
-    def _id(self, number: int) -> int:
-        return NO_TEXT if number == NO_TEXT else int(self._text_ids[number])
-
-    def _number(self, text: str | None) -> int:
-        """The number of a text; blank ones have none."""
-        text = " ".join((text or "").split())
-        if not any(c.isalnum() for c in text):
-            return NO_TEXT
-        if text not in self._numbers:
-            self._numbers[text] = len(self.texts)
-            self.texts.append(text)
-        return self._numbers[text]
-
-    def _read_reports(self, store: Store, tagger: Tagger) -> list[_Said]:
-        sections: dict[str, dict[str, str]] = {}
-        for study_id, section, text in store.table("reports").iter_rows():
-            sections.setdefault(study_id, {})[section] = text
-        findings = findings_by_study(store, set(self.study_ids))
-        return [self._say(sections.get(i, {}), findings.get(i, []), tagger) for i in self.study_ids]
-
-    def _say(self, sections: dict[str, str], rows: Sequence[Finding], tagger: Tagger) -> _Said:
-        texts = {row.sentence_index: row.sentence for row in rows}
-        regions = sentences_by_region(rows)
-        used = sorted({index for indices in regions.values() for index in indices})
-        both = " ".join(filter(None, (sections.get("findings"), sections.get("impression"))))
-        return _Said(
-            findings=self._number(sections.get("findings")),
-            impression=self._number(sections.get("impression")),
-            report=self._number(both),
-            sentences={index: self._number(texts[index]) for index in used},
-            regions=regions,
-            region_texts={name: self._number(" ".join(texts[i] for i in found)) for name, found in regions.items()},
-            tags=tagger.tags(rows),
-            triplets=triplets(rows),
-        )
-
-    # --- images
+        return FilmSample(**vars(found), triplets=self._triplets[row])
 
     def _copy(
         self, film: np.ndarray, boxes: np.ndarray, rng: np.random.Generator
@@ -334,18 +255,27 @@ def _reported(store: Store, split: str, lateral: bool) -> list[str]:
 
 def _read_films(
     store: Store, study_ids: Sequence[str], edge: int, threads: int, progress: Progress | None
-) -> np.ndarray:
-    """uint16 ``[films, edge, edge]``."""
+) -> tuple[list[str], np.ndarray, list[Failure]]:
+    """Those that can be read, uint16 ``[films, edge, edge]``, and why the others cannot."""
     films = np.zeros((len(study_ids), edge, edge), np.uint16)
 
-    def read(row: int) -> None:
-        films[row] = shrunk(store.study(study_ids[row]).image(), edge)
+    def read(row: int) -> Failure | None:
+        try:
+            films[row] = shrunk(store.study(study_ids[row]).image(), edge)
+        except (CTGLIPError, OSError, ValueError) as error:
+            return Failure(study_ids[row], "films", getattr(error, "code", "unreadable"), str(error))
+        return None
 
+    found = []
     with ThreadPoolExecutor(threads) as pool:
-        for done, _ in enumerate(pool.map(read, range(len(study_ids))), start=1):
+        for done, failure in enumerate(pool.map(read, range(len(study_ids))), start=1):
+            found.append(failure)
             if progress is not None:
                 progress(done, len(study_ids))
-    return films
+    failures = [failure for failure in found if failure is not None]
+    check_damage(failures, len(study_ids), MAX_FAILED_SHARE)
+    read_well = [row for row, failure in enumerate(found) if failure is None]
+    return [study_ids[row] for row in read_well], films[read_well] if failures else films, failures
 
 
 def _read_boxes(

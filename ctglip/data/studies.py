@@ -50,12 +50,19 @@ class ScanDataSettings(Settings):
         text: what a scan is paired with where it has one text: its whole report (findings and impression), or one
             sentence of it, drawn anew at each step.
         keep_gb: memory for scans that were cut; beyond it they are read from the store again.
+        copies: views of each scan, changed independently of each other (``data.augment``); for objectives that compare
+            views.
+        shift_voxels: largest shift of a view along each axis; for those objectives too.
+        tags: which list of tags a report is read for, ``tags`` (ASG's 40) or ``entities`` (ECAMP's).
     """
 
     input: ScanSettings = ScanSettings()
     batch: int = Field(default=8, ge=2)
     text: Literal["report", "sentence"] = "report"
     keep_gb: float = Field(default=4.0, ge=0)
+    copies: int = Field(default=1, ge=1, le=4)
+    shift_voxels: int = Field(default=0, ge=0)
+    tags: str = "tags"
 
 
 @dataclass(frozen=True)
@@ -81,8 +88,8 @@ class PairSample:
     text_key: int
 
 
-class _Scans:
-    """What both datasets share: studies, their scans, the order in which they are seen, and what is said of organs.
+class WholeScans:
+    """What the datasets share: studies, their scans, the order in which they are seen, and what is said of organs.
 
     Every study is seen once before any is seen again (but for the last ones where the batch does not divide them).
     """
@@ -117,9 +124,9 @@ class _Scans:
 
     def studies(self, step: int) -> list[str]:
         """The studies of a step's batch, of all ranks."""
-        return [self.study_ids[row] for row in self._rows(step)]
+        return [self.study_ids[row] for row in self.rows(step)]
 
-    def _rows(self, step: int) -> list[int]:
+    def rows(self, step: int) -> list[int]:
         count = len(self.study_ids)
         batch = min(self.settings.batch, count)
         epoch, place = divmod(step, count // batch)
@@ -130,12 +137,20 @@ class _Scans:
         self, drawn: Sequence[tuple[int, T]], names: Sequence[str], step: int
     ) -> list[tuple[T, ScanCut, np.ndarray]]:
         """The scans of some places of the batch, each with what was drawn for it; unreadable ones are left out."""
+        return [(item, cut, self._shown(cut.hu, rng)) for item, cut, rng in self._cuts(drawn, names, step)]
+
+    def _shown(self, hu: np.ndarray, rng: np.random.Generator) -> Float[np.ndarray, "c x y z"]:
+        """A scan on the grid as the model sees it, with what training draws."""
+        changed, _ = augment_hu(hu[None], self.data.augment, rng)
+        return render_scans(changed[0], self.settings.input)
+
+    def _cuts(
+        self, drawn: Sequence[tuple[int, T]], names: Sequence[str], step: int
+    ) -> list[tuple[T, ScanCut, np.random.Generator]]:
         found = []
         for (place, item), cut in zip(drawn, self.reader.read(names), strict=True):
             if cut is not None:
-                rng = np.random.default_rng([self.seed, 1, step, place])
-                hu, _ = augment_hu(cut.hu[None], self.data.augment, rng)
-                found.append((item, cut, render_scans(hu[0], self.settings.input)))
+                found.append((item, cut, np.random.default_rng([self.seed, 1, step, place])))
         if drawn and not found:
             raise StoreError(
                 f"No scan of step {step} can be read: {self.failures[0].message}",
@@ -156,7 +171,7 @@ class _Said:
     negatives: Int[np.ndarray, " k"]
 
 
-class StudyDataset(_Scans):
+class StudyDataset(WholeScans):
     """Whole scans with their organs, for objectives that find organs in them.
 
     Args:
@@ -224,7 +239,7 @@ class StudyDataset(_Scans):
 
     def batch(self, step: int, rank: int = 0, world: int = 1) -> list[StudySample]:
         """A rank's share of the batch of a step."""
-        rows = self._rows(step)
+        rows = self.rows(step)
         rng = np.random.default_rng([self.seed, 2, step])
         taken: dict[int, int] = {}
         drawn = [(place, self._draw(self.study_ids[row], rng, taken)) for place, row in enumerate(rows)][rank::world]
@@ -272,7 +287,7 @@ class StudyDataset(_Scans):
         return found
 
 
-class PairDataset(_Scans):
+class PairDataset(WholeScans):
     """Whole scans with their whole reports, or with one sentence at a time.
 
     Args:
@@ -325,7 +340,7 @@ class PairDataset(_Scans):
 
     def batch(self, step: int, rank: int = 0, world: int = 1) -> list[PairSample]:
         """A rank's share of the batch of a step."""
-        rows = self._rows(step)
+        rows = self.rows(step)
         rng = np.random.default_rng([self.seed, 2, step])
         drawn = [(place, int(rng.choice(self._said[row]))) for place, row in enumerate(rows)][rank::world]
         names = [self.study_ids[rows[place]] for place, _ in drawn]

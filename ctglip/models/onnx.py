@@ -34,6 +34,8 @@ class _Outputs(nn.Module):
 
 def image_shape(release: Release) -> tuple[int, ...]:
     """Channels and sides of what a released model's encoder sees."""
+    if release.films is not None:
+        return (release.model.settings.in_channels, release.films["size"], release.films["size"])
     grid = (release.crops if release.reads_crops else release.scans or {})["grid"]
     return (release.model.settings.in_channels, *(int(side) for side in grid))
 

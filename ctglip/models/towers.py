@@ -29,6 +29,8 @@ from ctglip.models.pooling import (
 )
 from ctglip.models.tags import TagDecoder, TagSettings
 
+Grounding = Literal["crop", "pool", "box", "query", "none"]
+
 
 class OrganTextModelSettings(Settings):
     """What the model is made of.
@@ -60,7 +62,7 @@ class OrganTextModelSettings(Settings):
 
     encoder: EncoderSettings = CNNSettings()
     in_channels: int = 4
-    grounding: Literal["crop", "pool", "box", "query", "none"] = "crop"
+    grounding: Grounding = "crop"
     pooling: Literal["mean", "mean_peak", "attention"] = "mean"
     pool_levels: tuple[int, ...] = (-2, -1)
     box_pooling: BoxPooling = "area"

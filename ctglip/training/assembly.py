@@ -15,12 +15,15 @@ from ctglip.features.text_bank import TextBank
 from ctglip.inference.scoring import Dictionaries, Scorer
 from ctglip.models.initial import load_initial_weights
 from ctglip.models.release import Release, load_release
+from ctglip.models.tags import TagSettings
 from ctglip.models.text import TextEncoder, load_text_encoder
-from ctglip.models.towers import OrganTextModel, OrganTextModelSettings
+from ctglip.models.towers import Grounding, OrganTextModel, OrganTextModelSettings
+from ctglip.objectives.asg import ASGSettings
 from ctglip.objectives.base import Objective
 from ctglip.objectives.mixture import Mixture
 from ctglip.resources import resource
 from ctglip.store.tables import Store
+from ctglip.text.tags import tag_entries
 from ctglip.training.recipe import PretrainConfig
 from ctglip.training.registry import SINGLE, Ground, MixtureSettings, negatives_of, parts_of
 from ctglip.training.sources import Progress, Source, SourceSettings, open_source
@@ -39,6 +42,7 @@ class Assembly:
         objective: on its device.
         release: the model in training with all that travels with it.
         dictionaries: those that the store was made with.
+        seed: of the run.
         rank, world: which share of each batch is made here.
     """
 
@@ -46,6 +50,7 @@ class Assembly:
     objective: Objective
     release: Release
     dictionaries: Dictionaries
+    seed: int = 0
     rank: int = 0
     world: int = 1
 
@@ -56,6 +61,7 @@ class Assembly:
 
     def batch(self, step: int) -> Any:
         """The batch of a step (this rank's share): the same for the same seed, whatever came before."""
+        self.objective.chance = (self.seed, step)
         return self.objective.collate(self.samples(step))
 
     def studies(self, step: int) -> list[str]:
@@ -124,9 +130,9 @@ def assemble(
     organs = dictionaries.organs
     names = tuple(name for name in organs.names if organs.grounding_labels(name))
     encoder = load_text_encoder(config.text)
-    settings = model_settings(config, encoder.dim, len(names))
+    settings = model_settings(config, encoder.dim, len(names), store.info.modality == "cxr")
     parts = parts_of(config.objective)
-    drawn = SourceSettings(config.data, config.sampling, config.scans, settings, config.seed)
+    drawn = SourceSettings(config.data, config.sampling, config.scans, config.films, settings, config.seed)
     sources = {
         name: open_source(SINGLE[part.name].feed, store, dictionaries, drawn, negatives_of(part), progress)
         for name, part in parts.items()
@@ -144,28 +150,28 @@ def assemble(
     owner = torch.tensor([number for number, texts in enumerate(prompts) for _ in texts])
     built: dict[str, Objective] = {}
     for name, part in parts.items():
-        ground = Ground(model, bank, dictionaries, names, prompt_ids, owner, sources[name].keys)
+        regions, tags = (tuple(getattr(sources[name], kind, ())) for kind in ("regions", "tag_names"))
+        ground = Ground(model, bank, dictionaries, names, prompt_ids, owner, sources[name].keys, regions, tags)
         built[name] = SINGLE[part.name].build(ground, part)
         sources[name].bind(bank.ids(sources[name].texts, embedding).tolist(), names)
-    return Assembly(sources, _joined(config, built).to(device), release, dictionaries)
+    objective = _joined(config, built).to(device)
+    release.aligned = objective.aligned
+    return Assembly(sources, objective, release, dictionaries, config.seed)
 
 
-def model_settings(config: PretrainConfig, text_dim: int, organs: int) -> OrganTextModelSettings:
+def model_settings(config: PretrainConfig, text_dim: int, organs: int, films: bool = False) -> OrganTextModelSettings:
     """The model's settings, completed by what inputs, text encoder and objective decide.
 
+    Args:
+        organs: number of organs that a model may have queries for.
+        films: the store holds films.
+
     Raises:
-        ConfigError: code ``objective``: organs are asked of a model that finds none, or crops and whole scans that one
-            encoder sees have other windows.
+        ConfigError: code ``objective``: organs are asked of a model that finds none (or not in films), crops and whole
+            scans that one encoder sees have other windows, or the encoder is not for this kind of image.
     """
-    parts, model = parts_of(config.objective).values(), config.model
-    feeds = {SINGLE[part.name].feed for part in parts}
-    grounding = model.grounding if "organs" in feeds else "none"
-    if "organs" in feeds and grounding == "none":
-        raise ConfigError(
-            "The objective asks for organs, and model.grounding is none.",
-            code="objective",
-            fix="Set model.grounding to crop, pool, box or query.",
-        )
+    entries, model = [SINGLE[part.name] for part in parts_of(config.objective).values()], config.model
+    feeds, grounding = {entry.feed for entry in entries}, _grounding(config, films)
     crops, scans = config.data.crops, config.scans.input
     if grounding == "crop" and "pairs" in feeds and crops.windows_hu != scans.windows_hu:
         raise ConfigError(
@@ -173,22 +179,62 @@ def model_settings(config: PretrainConfig, text_dim: int, organs: int) -> OrganT
             code="objective",
             fix="Set scans.input.windows_hu to data.crops.windows_hu.",
         )
+    dims, kind = (2, "films") if films else (3, "scans")
+    if model.encoder.spatial_dims != dims:
+        raise ConfigError(
+            f"The store holds {kind}, and the encoder sees images of {model.encoder.spatial_dims} dimensions.",
+            code="objective",
+            fix=f"Set model.encoder.spatial_dims to {dims}.",
+        )
+    seen = crops.channels if grounding == "crop" else scans.channels
     return model.model_copy(
         update={
             "grounding": grounding,
-            "in_channels": crops.channels if grounding == "crop" else scans.channels,
+            "in_channels": 1 if films else seen,
             "text_dim": text_dim,
             "organs": organs if grounding == "query" or model.pooling == "attention" else 0,
-            "anatomy": any(part.name == "organ_text" for part in parts),
-            "whole_image": "pairs" in feeds,
+            "use_size": model.use_size and not films,
+            "anatomy": any(part.name == "organ_text" for part in parts_of(config.objective).values()),
+            "whole_image": not feeds.isdisjoint(("pairs", "reports")),
+            "tags": _tags(config, films),
         }
     )
+
+
+def _tags(config: PretrainConfig, films: bool) -> TagSettings | None:
+    """The decoder of tags, with the names of the list that reports are read for; None where no objective has one."""
+    parts = parts_of(config.objective).values()
+    if not any(isinstance(part, ASGSettings) and part.recognition > 0 for part in parts):
+        return None
+    names = tuple(tag_entries(config.films.tags if films else config.scans.tags))
+    return (config.model.tags or TagSettings()).model_copy(update={"names": names})
+
+
+def _grounding(config: PretrainConfig, films: bool) -> Grounding:
+    """How the model finds organs or regions: not at all where no objective asks for them.
+
+    Raises:
+        ConfigError: code ``objective``.
+    """
+    entries, wanted = [SINGLE[part.name] for part in parts_of(config.objective).values()], config.model.grounding
+    whole: tuple[Grounding, ...] = ("box", "query") if films else ("pool", "box", "query")
+    if not any(entry.feed == "organs" for entry in entries):
+        return wanted if wanted in whole and any(entry.regions for entry in entries) else "none"
+    offered = whole if films else ("crop", *whole)
+    if wanted not in offered:
+        raise ConfigError(
+            f"The objective asks for organs{' in films' if films else ''}, and model.grounding is {wanted}.",
+            code="objective",
+            fix=f"Set model.grounding to {', '.join(offered[:-1])} or {offered[-1]}.",
+        )
+    return wanted
 
 
 def _release(
     model: OrganTextModel, organs: tuple[str, ...], store: Store, config: PretrainConfig, encoder: TextEncoder
 ) -> Release:
-    reads_scans = model.settings.grounding != "crop" or model.settings.whole_image
+    films = store.info.modality == "cxr"
+    reads_scans = not films and (model.settings.grounding != "crop" or model.settings.whole_image)
     return Release(
         model=model,
         organs=organs,
@@ -200,6 +246,7 @@ def _release(
         text_hash=encoder.hash,
         text_encoder=encoder,
         scans=config.scans.input.model_dump(mode="json") if reads_scans else None,
+        films=config.films.model_dump(mode="json") if films else None,
     )
 
 
@@ -216,11 +263,11 @@ def _start_from(folder: Path, release: Release) -> None:
         ModelError: code ``initial``: it sees other inputs, reads another text encoder, or has another shape.
     """
     before = load_release(folder)
-    if (before.crops, before.scans, before.text_hash) != (release.crops, release.scans, release.text_hash):
+    if any(getattr(before, part) != getattr(release, part) for part in ("crops", "scans", "films", "text_hash")):
         raise ModelError(
-            f"{folder} was trained with other crops or scans, or another text encoder.",
+            f"{folder} was trained with other crops or scans or films, or another text encoder.",
             code="initial",
-            fix="Use its data.crops, scans.input and text settings, or take its image encoder alone: "
+            fix="Use its data.crops, scans.input, films and text settings, or take its image encoder alone: "
             "model.encoder.weights.",
         )
     try:

@@ -16,7 +16,7 @@ import torch
 from ctglip.data.sayings import OrganSayings
 from ctglip.errors import ConfigError, CTGLIPError, ModelError
 from ctglip.models.encoders import Encoder
-from ctglip.models.release import save_release
+from ctglip.models.release import Release, save_release
 from ctglip.store.tables import Store
 from ctglip.training.assembly import Assembly, assemble
 from ctglip.training.checkpoint import Training, best_checkpoint, load_checkpoint, restore
@@ -180,9 +180,17 @@ def _release(store: Store, run: Path, config: PretrainConfig, parts: Assembly, v
         "studies": fingerprint(store),
         "trained": trained_pairs(parts.sayings),
         "failed_studies": [failure.study_id for failure in parts.failures],
+        "validation": _validated(release, validation),
     }
     release.model.eval()
     save_release(run / "model", release)
+
+
+def _validated(release: Release, validation: Validation | None) -> str:
+    """What the run was validated on, or why it was not."""
+    if validation is not None:
+        return "split val"
+    return "none: films are not asked about in training" if release.films else "none: no organ in a split val"
 
 
 def trained_pairs(sayings: Sequence[OrganSayings]) -> dict[str, list[str]]:

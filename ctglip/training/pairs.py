@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from ctglip.data.crops import voxel_mm
 from ctglip.features.text_bank import TextBank
 from ctglip.files import write_text
 from ctglip.objectives.texts import Texts
+from ctglip.pages.film import FilmBox, film_picture
 from ctglip.pages.pairs import NegativeText, PairSample, PairsPage, render
 from ctglip.pages.parts import Fact, Picture
 from ctglip.pages.pictures import best_slice, slice_picture
@@ -47,9 +49,12 @@ def write_pairs(path: Path, parts: Assembly, config: PretrainConfig, count: int)
     share = -(-count // len(parts.sources))
     samples = [s for source in parts.sources.values() for s in _samples(source, parts, config, bank)[:share]]
     learned = [said for said in parts.sayings if said.statements]
+    release = parts.release
+    size = [release.films["size"]] * 2 if release.films else (release.scans or release.crops)["grid"]
+    seen = release.crops["grid"] if release.reads_crops else size
     facts = (
         Fact("Organs with a text", str(len(learned)), f"{sum(said.kind == 'abnormal' for said in learned)} abnormal"),
-        Fact("Grid of a crop", " × ".join(map(str, config.data.crops.grid))),
+        Fact("Grid of a crop" if release.reads_crops else "Grid", " × ".join(map(str, seen))),
         Fact("Negatives of each organ", str(config.data.negatives)),
     )
     write_text(path, render(PairsPage("What this run learns from", tuple(samples[:count]), facts, _NOTES)))
@@ -61,12 +66,34 @@ def _samples(source: Source, parts: Assembly, config: PretrainConfig, bank: Text
         return [_crop(one, source, parts, config, bank) for one in _in_turn(drawn)]
     names = source.studies(0)
     studies = names if len(names) == len(drawn) else [""] * len(drawn)
-    windows = config.scans.input.windows_hu
+    shown = _Shown(config, parts.release.films is not None)
     return [
         found
         for one, study_id in zip(drawn, studies, strict=True)
-        for found in _scan(one, study_id, parts.release.organs, windows, bank, parts.dictionaries.organs)
+        for found in _scan(one, study_id, parts.release.organs, shown, bank, parts.dictionaries.organs)
     ]
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """How inputs were made, which their pictures undo."""
+
+    config: PretrainConfig
+    films: bool
+
+    def picture(self, image: np.ndarray, masks: Mapping[str, np.ndarray], subject: str) -> Picture | None:
+        """A film with boxes around what is meant, or an axial slice of a scan with its outline."""
+        if not self.films:
+            return _picture(image, self.config.scans.input.windows_hu, (1.0, 1.0, 1.0), masks, subject)
+        grey = image[0] * self.config.films.std + self.config.films.mean
+        boxes = [FilmBox(name, *_edges(inside)) for name, inside in masks.items() if inside.any()]
+        return film_picture(grey, 1.0, boxes, longest_px=_PIXELS, subject=subject)
+
+
+def _edges(inside: np.ndarray) -> tuple[int, int, int, int]:
+    """First row, row after the last one, and the columns likewise."""
+    rows, columns = np.nonzero(inside)
+    return int(rows.min()), int(rows.max()) + 1, int(columns.min()), int(columns.max()) + 1
 
 
 def _in_turn(samples: Sequence[Any]) -> list[Any]:
@@ -118,23 +145,37 @@ def _facts(row: OrganRow, change: Change) -> tuple[Fact, ...]:
 
 
 def _scan(
-    sample: Any, study_id: str, names: Sequence[str], windows: Any, bank: TextBank, organs: OrganDictionary
+    sample: Any, study_id: str, names: Sequence[str], shown: _Shown, bank: TextBank, organs: OrganDictionary
 ) -> Iterator[PairSample]:
-    """A whole scan with its text, or with each of its organs."""
-    image, subject = np.asarray(sample.image), f"study {study_id}" if study_id else "a scan"
-    if not hasattr(sample, "organ_id"):
-        picture = _picture(image, windows, (1.0, 1.0, 1.0), {}, subject)
-        yield PairSample(study_id, "Whole scan", _text(bank, sample.text_id), "report", picture)
-        return
-    for number, organ_id in enumerate(sample.organ_id[:3]):
-        organ = organs[names[int(organ_id)]]
-        picture = _picture(
-            image, windows, (1.0, 1.0, 1.0), {organ.display: _found(sample, number, organ.name, organs)}, subject
-        )
-        false = [_text(bank, one) for one in sample.negative_ids[number][:_NEGATIVES] if one >= 0]
-        negatives = tuple(NegativeText(one) for one in false)
-        text = _text(bank, sample.text_id[number]) or _SILENT
-        yield PairSample(study_id, organ.display, text, "", picture, negatives)
+    """A whole scan or film with its text, or with each of its organs."""
+    image, whole = np.asarray(sample.image), "Whole film" if shown.films else "Whole scan"
+    subject = f"study {study_id}" if study_id else f"a {whole.split()[-1]}"
+    if hasattr(sample, "region_text"):
+        yield _report(sample, whole, shown, bank)
+    elif not hasattr(sample, "organ_id"):
+        picture = shown.picture(image, {}, subject)
+        yield PairSample(study_id, whole, _text(bank, sample.text_id), "report", picture)
+    else:
+        for number, organ_id in enumerate(sample.organ_id[:3]):
+            organ = organs[names[int(organ_id)]]
+            picture = shown.picture(image, {organ.display: _found(sample, number, organ.name, organs)}, subject)
+            false = [_text(bank, one) for one in sample.negative_ids[number][:_NEGATIVES] if one >= 0]
+            negatives = tuple(NegativeText(one) for one in false)
+            text = _text(bank, sample.text_id[number]) or _SILENT
+            yield PairSample(study_id, organ.display, text, "", picture, negatives)
+
+
+def _report(sample: Any, whole: str, shown: _Shown, bank: TextBank) -> PairSample:
+    """A whole scan or film with both sections of its report."""
+    said = {name: _text(bank, getattr(sample, name)) for name in ("findings", "impression")}
+    text = " ".join(f"{name.capitalize()}: {told or 'none.'}" for name, told in said.items())
+    facts = (
+        Fact("Views", str(len(sample.images))),
+        Fact("Regions", str(len(sample.region_id)), f"{int((sample.region_text >= 0).sum())} with sentences"),
+        Fact("Tags", str(int((sample.tags == 1).sum())), f"{int((sample.tags == 0).sum())} denied"),
+    )
+    picture = shown.picture(np.asarray(sample.image), {}, f"study {sample.study_id}")
+    return PairSample(sample.study_id, whole, text, "report", picture, facts=facts)
 
 
 def _found(sample: Any, number: int, organ: str, organs: OrganDictionary) -> np.ndarray:
@@ -155,8 +196,8 @@ def _picture(
     masks: Mapping[str, np.ndarray],
     subject: str,
 ) -> Picture | None:
-    """An axial slice in the window that shows the organ best; None for films, and where no channel is a window."""
-    if not windows or image.ndim != 4:
+    """An axial slice in the window that shows the organ best; None where no channel is a window."""
+    if not windows:
         return None
     inside = next(iter(masks.values()), np.ones(image.shape[1:], dtype=bool))
     widths = [high - low for low, high in windows]

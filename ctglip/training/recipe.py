@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from ctglip.config import Settings
+from ctglip.data.films import FilmDataSettings
 from ctglip.data.organs import DataSettings
 from ctglip.data.sampling import SamplingSettings
 from ctglip.data.studies import ScanDataSettings
@@ -26,9 +27,10 @@ class PretrainConfig(Settings):
         data: organs, texts and crops.
         sampling: batches of crops.
         scans: whole scans and their batches, for objectives that read them.
+        films: films and their batches, for stores of films.
         model: ``in_channels``, ``text_dim``, ``organs``, ``anatomy`` and ``whole_image`` are set from the inputs, the
-            text encoder and the objective; so is ``grounding`` where no objective asks for organs.
-        objective: one of ``organ_text``, ``organ_query``, ``global_pair``, ``mixture``, by its ``name``.
+            text encoder and the objective; so is ``grounding`` where no objective reads organs or regions.
+        objective: one of those in ``training.registry``, or a ``mixture`` of them, by its ``name``.
     """
 
     kind: Literal["pretrain"] = "pretrain"
@@ -37,6 +39,7 @@ class PretrainConfig(Settings):
     data: DataSettings = DataSettings()
     sampling: SamplingSettings = SamplingSettings()
     scans: ScanDataSettings = ScanDataSettings()
+    films: FilmDataSettings = FilmDataSettings()
     text: TextEncoderSettings = TextEncoderSettings()
     model: OrganTextModelSettings = OrganTextModelSettings()
     objective: ObjectiveSettings = OrganTextSettings()

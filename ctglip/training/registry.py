@@ -14,11 +14,13 @@ from pydantic import BeforeValidator, Field
 from torch import Tensor
 
 from ctglip.config import Settings
+from ctglip.data.film_organs import organ_of_region
 from ctglip.data.scans import label_members
 from ctglip.errors import ConfigError
 from ctglip.features.text_bank import TextBank
 from ctglip.inference.scoring import Dictionaries
 from ctglip.models.towers import OrganTextModel
+from ctglip.objectives.asg import ASG, ASGSettings
 from ctglip.objectives.base import Objective
 from ctglip.objectives.contrast import ContrastSettings, KeyFindings
 from ctglip.objectives.global_pair import GlobalPair, GlobalPairSettings
@@ -43,6 +45,8 @@ class Ground:
         organs: names in the order of organ ids.
         prompt_ids, prompt_organ: ``[Q]``, the organ prompts in the bank, and the organ of each.
         keys: what each text key of the samples stands for.
+        regions: what ``region_id`` counts through, for the feed ``reports``.
+        tags: the names of a report's tags, likewise.
     """
 
     model: OrganTextModel
@@ -52,6 +56,8 @@ class Ground:
     prompt_ids: Int[Tensor, " q"]
     prompt_organ: Int[Tensor, " q"]
     keys: Keys
+    regions: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
 
 
 def _organ_text(ground: Ground, settings: OrganTextSettings) -> Objective:
@@ -62,6 +68,12 @@ def _organ_text(ground: Ground, settings: OrganTextSettings) -> Objective:
 
 def _organ_query(ground: Ground, settings: OrganQuerySettings) -> Objective:
     return OrganQuery(ground.model, ground.bank, _member(ground), settings, _findings(ground, settings))
+
+
+def _asg(ground: Ground, settings: ASGSettings) -> Objective:
+    if ground.model.settings.use_size and ground.model.settings.grounding != "none":
+        raise ConfigError("asg reads regions without their size.", code="objective", fix="Set model.use_size to false.")
+    return ASG(ground.model, ground.bank, settings, _member(ground), _queries(ground))
 
 
 def _global_pair(ground: Ground, settings: GlobalPairSettings) -> Objective:
@@ -76,22 +88,25 @@ def _global_pair(ground: Ground, settings: GlobalPairSettings) -> Objective:
 
 @dataclass(frozen=True)
 class Entry:
-    """One objective: its settings, what builds it, what it is fed with."""
+    """One objective: its settings, what builds it, what it is fed with, and (of those that are fed with reports)
+    whether it trains the model to read ``regions`` by ``model.grounding`` (pool, box, query)."""
 
     settings: type[Settings]
     build: Callable[[Ground, Any], Objective]
     feed: Feed
+    regions: bool = False
 
 
 SINGLE: Mapping[str, Entry] = {
     "organ_text": Entry(OrganTextSettings, _organ_text, "organs"),
     "organ_query": Entry(OrganQuerySettings, _organ_query, "organs"),
     "global_pair": Entry(GlobalPairSettings, _global_pair, "pairs"),
+    "asg": Entry(ASGSettings, _asg, "reports", regions=True),
 }
 """Objectives by the ``name`` of their settings."""
 
 if TYPE_CHECKING:
-    PartSettings = OrganTextSettings | OrganQuerySettings | GlobalPairSettings
+    PartSettings = OrganTextSettings | OrganQuerySettings | GlobalPairSettings | ASGSettings
 else:
     _ANY = functools.reduce(operator.or_, (entry.settings for entry in SINGLE.values()))
     PartSettings = Annotated[_ANY, Field(discriminator="name")]
@@ -159,6 +174,14 @@ def _member(ground: Ground) -> Float[Tensor, "o l"] | None:
     if ground.model.settings.grounding != "pool":
         return None
     return torch.from_numpy(label_members(ground.dictionaries.organs, ground.organs))
+
+
+def _queries(ground: Ground) -> Int[Tensor, " o"] | None:
+    """The learned query of each region of a film that is an organ, -1 for the others; None where regions are organs."""
+    if ground.model.settings.grounding != "query" or ground.model.encoder.settings.spatial_dims != 2:
+        return None
+    numbers = {name: number for number, name in enumerate(ground.organs)}
+    return torch.tensor([numbers.get(organ_of_region(name) or "", -1) for name in ground.regions])
 
 
 def _findings(ground: Ground, settings: ContrastSettings) -> KeyFindings | None:

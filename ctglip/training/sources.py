@@ -6,9 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from ctglip.data.organs import DataSettings, OrganDataset
+from ctglip.data.film_organs import FilmOrganDataset
+from ctglip.data.films import FilmDataset, FilmDataSettings
+from ctglip.data.organs import DataSettings, OrganDataset, findings_by_study
+from ctglip.data.report_texts import organs_spoken_of
 from ctglip.data.sampling import BalancedSampler, SamplingSettings
-from ctglip.data.sayings import OrganSayings
+from ctglip.data.sayings import OrganSayings, Phrasebook
+from ctglip.data.scan_reports import ScanReportDataset
 from ctglip.data.studies import PairDataset, ScanDataSettings, StudyDataset
 from ctglip.inference.scoring import Dictionaries
 from ctglip.models.towers import OrganTextModelSettings
@@ -17,8 +21,9 @@ from ctglip.types import Failure
 from ctglip.vocabulary.negatives import Strategy
 
 Progress = Callable[[int, int], None]
-Feed = Literal["organs", "pairs"]
-"""Organs with texts (as crops, or in whole scans where the model's grounding asks for them); scans with reports."""
+Feed = Literal["organs", "pairs", "reports"]
+"""Organs with texts (as crops, or in whole scans and films where the model's grounding asks for them); scans or films
+with their report as one text; scans or films with all that their report says (``objectives.reports``)."""
 
 
 class Source(Protocol):
@@ -94,6 +99,53 @@ class CropSource:
         return list(dict.fromkeys(self.dataset.cache.places[row].study_id for row in rows))
 
 
+@dataclass
+class FilmSource:
+    """Films with their reports: as one text (``pairs``), or all that they say."""
+
+    dataset: FilmDataset
+    feed: Feed
+    sayings: Sequence[OrganSayings]
+
+    @property
+    def texts(self) -> list[str]:
+        """Every text that can be drawn."""
+        return self.dataset.texts
+
+    @property
+    def keys(self) -> tuple[tuple[str, frozenset[str]], ...]:
+        """None: texts are not said of one organ."""
+        return ()
+
+    @property
+    def failures(self) -> Sequence[Failure]:
+        """Films that could not be read."""
+        return self.dataset.failures
+
+    @property
+    def regions(self) -> tuple[str, ...]:
+        """What ``region_id`` counts through."""
+        return self.dataset.regions
+
+    @property
+    def tag_names(self) -> tuple[str, ...]:
+        """Of ``tags``."""
+        return self.dataset.tag_names
+
+    def bind(self, text_ids: Sequence[int], organ_names: Sequence[str]) -> None:  # noqa: ARG002  (as the others have it)
+        """As ``Source`` says."""
+        self.dataset.bind(text_ids)
+
+    def batch(self, step: int, rank: int = 0, world: int = 1) -> Sequence[Any]:
+        """As ``Source`` says."""
+        found = self.dataset.samples(step, rank, world)
+        return [film.pair() for film in found] if self.feed == "pairs" else found
+
+    def studies(self, step: int) -> list[str]:
+        """As ``Source`` says."""
+        return self.dataset.studies(step)
+
+
 @dataclass(frozen=True)
 class SourceSettings:
     """What decides what is drawn: the parts of a run's config that sources read."""
@@ -101,6 +153,7 @@ class SourceSettings:
     data: DataSettings
     sampling: SamplingSettings
     scans: ScanDataSettings
+    films: FilmDataSettings
     model: OrganTextModelSettings
     seed: int
 
@@ -118,17 +171,46 @@ def open_source(
     Args:
         feed: what is wanted.
         strategy: which negatives are drawn from the dictionary, if any.
-        progress: called with (studies done, studies) while crops are cut.
+        progress: called with (studies done, studies) while crops are cut or films are read.
 
     Raises:
         StoreError: the split is empty, or has not what is wanted.
     """
-    data = settings.data if strategy not in ("none", "batch") else settings.data.model_copy(update={"negatives": 0})
+    if store.info.modality == "cxr":
+        return _films(feed, store, dictionaries, settings, strategy, progress)
+    data = _data(settings, strategy)
     split = (store, "train", dictionaries.organs, dictionaries.abnormalities, data)
     if feed == "pairs":
         return PairDataset(*split, settings.scans, settings.seed)
+    if feed == "reports":
+        return ScanReportDataset(*split, settings.scans, settings.seed, settings.model.grounding == "pool")
     if settings.model.grounding == "crop":
         dataset = OrganDataset(*split, settings.seed, progress, strategy)
         return CropSource(dataset, BalancedSampler(dataset.sayings, settings.sampling, settings.seed))
     assert settings.model.grounding != "none"
     return StudyDataset(*split, settings.scans, settings.seed, settings.model.grounding, strategy)
+
+
+def _films(
+    feed: Feed,
+    store: Store,
+    dictionaries: Dictionaries,
+    settings: SourceSettings,
+    strategy: Strategy,
+    progress: Progress | None,
+) -> Source:
+    """The films of a store's split ``train``."""
+    data = _data(settings, strategy)
+    own, organs = settings.films, (dictionaries.organs, dictionaries.abnormalities)
+    if feed == "organs":
+        dataset = FilmDataset(store, "train", own, settings.seed, progress=progress)
+        return FilmOrganDataset(dataset, store, *organs, data, strategy)
+    dataset = FilmDataset(store, "train", own, settings.seed, progress=progress, permute_texts=data.permute_texts)
+    findings = findings_by_study(store, set(dataset.study_ids))
+    said = organs_spoken_of(findings, dataset.study_ids, Phrasebook(*organs, data.silence_is_normal))
+    return FilmSource(dataset, feed, said)
+
+
+def _data(settings: SourceSettings, strategy: Strategy) -> DataSettings:
+    """The texts of organs, without negatives where none are compared with."""
+    return settings.data if strategy not in ("none", "batch") else settings.data.model_copy(update={"negatives": 0})

@@ -79,7 +79,9 @@ def macro_auroc(labels: Labels, scores: Scores) -> float:
 def build_validation(
     store: Store, release: Release, dictionaries: Dictionaries, data: DataSettings
 ) -> Validation | None:
-    """Cut the validation split's crops; None where the store has no such split."""
+    """Cut the validation split's crops; None where the store has no such split, and for films."""
+    if release.films is not None:
+        return None
     organs, abnormalities = dictionaries.organs, dictionaries.abnormalities
     try:
         study_ids = studies_of(store, "val")

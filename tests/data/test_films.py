@@ -174,7 +174,7 @@ def test_organs_of_films_get_true_texts_and_false_ones(store: Store) -> None:
     names = dict(enumerate(organs.names))
     false: set[tuple[str, str]] = set()
     for step in range(8):
-        for film, known in zip(data.samples(step), films.samples(step), strict=True):
+        for film, known in zip(data.batch(step), films.samples(step), strict=True):
             np.testing.assert_array_equal(film.image, known.image)
             assert film.boxes.shape == (2, 4)
             assert film.negative_ids.shape == (2, 3)
@@ -185,7 +185,7 @@ def test_organs_of_films_get_true_texts_and_false_ones(store: Store) -> None:
                     assert not any("cardiomegaly" in one.lower() or "enlarged" in one.lower() for one in said)
                 false |= {(names[organ], one) for one in said}
     assert any(organ == "lung_right" for organ, _ in false), "the other film's consolidation is false of a clear lung"
-    batch = collate_studies(data.samples(0), _Texts())
+    batch = collate_studies(data.batch(0), _Texts())
     assert batch.boxes is not None
     assert batch.boxes.shape == (4, 4)
     assert batch.image.shape == (2, 1, 32, 32)

@@ -8,12 +8,14 @@ import numpy as np
 import polars as pl
 import torch
 
+from ctglip.film.recipe import FILM_MAX, FilmRecipe
+from ctglip.film.regions import Region
 from ctglip.store.format import StoreInfo
 from ctglip.store.splits import SplitSettings, assign_splits
 from ctglip.store.study import StudyRecord, write_study
 from ctglip.store.tables import Store, compact, create_store
 from ctglip.text.reports import ReportParser
-from ctglip.types import LabelMap, Scan
+from ctglip.types import LabelMap, Report, Scan, Standardized
 from ctglip.vocabulary.abnormalities import load_abnormalities
 from ctglip.vocabulary.organs import load_organs
 from ctglip.volume.recipe import VolumeRecipe
@@ -88,6 +90,68 @@ def write_tiny_store(path: Path, studies: int, seed: int = 0) -> tuple[Store, Pa
     return Store.open(path), table
 
 
+FILM_SAYS = {
+    "heart:cardiomegaly": (
+        (("The heart is enlarged.", "The cardiac silhouette is enlarged."), "Cardiomegaly."),
+        (("The heart is normal in size.", "The heart size is normal."), "Normal heart."),
+    ),
+    "lung_right:consolidation": (
+        (
+            ("There is consolidation in the right lung.", "Right lung consolidation."),
+            "Right lung consolidation.",
+        ),
+        (("The right lung is clear.", "No consolidation in the right lung."), "Clear lungs."),
+    ),
+}
+
+
+def tiny_film(rng: np.random.Generator) -> tuple[np.ndarray, tuple[Region, ...], Report, dict[str, int]]:
+    """A film of 64 x 64 pixels with two dark lungs and a heart that may be wide, its boxes, report and truth."""
+    truth = {name: int(rng.random() < 0.5) for name in FILM_SAYS}
+    film = np.full((64, 64), 2000.0)
+    film[8:52, 6:28] = film[8:52, 36:58] = 800
+    wide = 8 if truth["heart:cardiomegaly"] else 0
+    film[28:54, 26 - wide : 38 + wide] = 2600
+    if truth["lung_right:consolidation"]:
+        row, column = rng.integers(10, 18), rng.integers(7, 12)
+        film[row : row + 10, column : column + 8] = 2000
+    film += rng.normal(0, 60, film.shape)
+    boxes = (
+        Region("cardiac_silhouette", 28, 54, 26 - wide, 38 + wide),
+        Region("right_lung", 8, 52, 6, 28),
+        Region("left_lung", 8, 52, 36, 58),
+    )
+    said = [lines[1 - truth[name]] for name, lines in FILM_SAYS.items()]
+    findings = " ".join(lines[int(rng.integers(2))] for lines, _ in said)
+    missing = rng.random()
+    report = Report(
+        None if missing < 0.15 else findings, None if missing > 0.85 else " ".join(brief for _, brief in said)
+    )
+    return np.clip(film, 0, FILM_MAX).astype(np.uint16), boxes, report, truth
+
+
+def write_tiny_films(path: Path, films: int, seed: int = 0) -> tuple[Store, Path]:
+    """A store of tiny films, some without findings or without an impression, and what is true of them."""
+    recipe = FilmRecipe(size=64)
+    info = StoreInfo(modality="cxr", recipe=recipe.model_dump(mode="json"), recipe_hash=recipe.hash)
+    store = create_store(path, info)
+    rng, parser, rows = np.random.default_rng(seed), ReportParser(), []
+    for number in range(films):
+        film, boxes, report, truth = tiny_film(rng)
+        name = f"f{number:03d}"
+        record = StudyRecord(
+            name, f"p{number:03d}", Standardized(film, None, np.eye(4)), name, recipe.hash,
+            report=report, findings=parser.parse(report), row={"modality": "cxr", "view": "pa"}, regions=boxes,
+        )  # fmt: skip
+        write_study(path, record)
+        rows.append({"study_id": name, **truth})
+    compact(store)
+    assign_splits(store, SplitSettings(fractions=(0.6, 0.2, 0.2)))
+    table = path.parent / f"{path.name}_truth.csv"
+    pl.DataFrame(rows).write_csv(table)
+    return Store.open(path), table
+
+
 def write_word_bert(folder: Path, words: int = 400) -> Path:
     """A one-layer random BERT that gives every common word of the dictionaries an embedding of its own."""
     from collections import Counter
@@ -101,6 +165,7 @@ def write_word_bert(folder: Path, words: int = 400) -> Path:
     abnormalities = load_abnormalities()
     texts = [text for entry in abnormalities.abnormalities.values() for text in (*entry.positive, *entry.negative)]
     texts += [line for both in _SAYS.values() for lines in both for line in lines]
+    texts += [line for both in FILM_SAYS.values() for lines, brief in both for line in (*lines, brief)]
     counts = Counter(word.strip(".,;{}").lower() for text in texts for word in text.split())
     listed = [word for word, _ in counts.most_common(words)] + ["liver", "spleen", "kidney", "left", "right"]
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]

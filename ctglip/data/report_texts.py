@@ -1,0 +1,190 @@
+"""What reports say, as numbers of texts: sections, sentences, the sentences of each region, tags.
+
+A missing section is -1 among the numbers, never an empty or made-up text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int, Int8
+
+from ctglip.data.sayings import NO_TEXT, OrganSayings, Phrasebook
+from ctglip.film.triplets import SECTIONS
+from ctglip.store.tables import Store
+from ctglip.text.tags import Tagger
+from ctglip.types import Finding
+
+
+@dataclass(frozen=True)
+class ReportSample:
+    """One film or scan with all that its report says; the fields are those of ``objectives.reports.ReportSample``.
+
+    Attributes:
+        study_id: of the store.
+        images: one view for each copy.
+        boxes: of the regions in each copy, half-open ``(low, high)`` along each axis, in its pixels, clipped.
+        region_id: which regions, by their place in the dataset's ``regions``; those with a box that is on every copy.
+        region_text: the sentences of each region as one text; equal sentences share a number.
+        findings, impression, report: the sections, and both together.
+        sentences: every sentence that belongs to a region -> text number, by ``sentence_index``.
+        region_sentences: for each region its ``sentence_index`` values.
+        tags: 1 affirmed, 0 denied, -1 unsaid.
+        labels: organ labels of the first copy.
+    """
+
+    study_id: str
+    images: Float[np.ndarray, "v c *s"]
+    boxes: Float[np.ndarray, "v m e"]
+    region_id: Int[np.ndarray, " m"]
+    region_text: Int[np.ndarray, " m"]
+    findings: int
+    impression: int
+    report: int
+    sentences: dict[int, int]
+    region_sentences: tuple[tuple[int, ...], ...]
+    tags: Int8[np.ndarray, " t"]
+    labels: Int[np.ndarray, ...] | None = None
+
+    @property
+    def image(self) -> Float[np.ndarray, "c ..."]:
+        """The first copy."""
+        return self.images[0]
+
+    @property
+    def has_findings(self) -> bool:
+        """The report has a findings section."""
+        return self.findings != NO_TEXT
+
+    @property
+    def has_impression(self) -> bool:
+        """The report has an impression section."""
+        return self.impression != NO_TEXT
+
+
+@dataclass(frozen=True)
+class Said:
+    """What one report says, by numbers in the list of texts.
+
+    Attributes:
+        findings, impression, report, sentences, tags: as for ``ReportSample``.
+        regions: region -> its sentences.
+        region_texts: region -> all of them as one text.
+    """
+
+    findings: int
+    impression: int
+    report: int
+    sentences: dict[int, int]
+    regions: Mapping[str, tuple[int, ...]]
+    region_texts: dict[str, int]
+    tags: Int8[np.ndarray, " t"]
+
+
+class ReportTexts:
+    """Every text that some reports give, each once.
+
+    Args:
+        tagger: of the reports.
+
+    Attributes:
+        texts: the list; ``bind`` gives their numbers elsewhere.
+    """
+
+    def __init__(self, tagger: Tagger) -> None:
+        self.tagger = tagger
+        self.texts: list[str] = []
+        self._numbers: dict[str, int] = {}
+        self._ids: Int[np.ndarray, " n"] | None = None
+
+    def bind(self, text_ids: Sequence[int]) -> None:
+        """Give each of ``texts`` the index that it has in the text bank."""
+        self._ids = np.asarray(text_ids, dtype=np.int64)
+
+    def id(self, number: int) -> int:
+        """The index of a text in the text bank."""
+        return number if number == NO_TEXT or self._ids is None else int(self._ids[number])
+
+    def number(self, text: str | None) -> int:
+        """The number of a text; blank ones have none."""
+        text = " ".join((text or "").split())
+        if not any(c.isalnum() for c in text):
+            return NO_TEXT
+        if text not in self._numbers:
+            self._numbers[text] = len(self.texts)
+            self.texts.append(text)
+        return self._numbers[text]
+
+    def say(self, sections: Mapping[str, str], rows: Sequence[Finding], regions: Mapping[str, tuple[int, ...]]) -> Said:
+        """One report.
+
+        Args:
+            sections: its sections by name.
+            rows: its findings.
+            regions: region -> sentence indices.
+        """
+        texts = {row.sentence_index: row.sentence for row in rows}
+        used = sorted({index for indices in regions.values() for index in indices})
+        both = " ".join(filter(None, (sections.get("findings"), sections.get("impression"))))
+        return Said(
+            findings=self.number(sections.get("findings")),
+            impression=self.number(sections.get("impression")),
+            report=self.number(both),
+            sentences={index: self.number(texts[index]) for index in used},
+            regions=regions,
+            region_texts={name: self.number(" ".join(texts[i] for i in found)) for name, found in regions.items()},
+            tags=self.tagger.tags(rows),
+        )
+
+    def sample(
+        self,
+        study_id: str,
+        said: Said,
+        images: Float[np.ndarray, "v c *s"],
+        boxes: Float[np.ndarray, "v m e"],
+        region_id: Int[np.ndarray, " m"],
+        regions: Sequence[str],
+    ) -> ReportSample:
+        """A study with its report; regions without extent in one of the views are left out.
+
+        Args:
+            boxes: of the study's regions.
+            region_id: which they are.
+            regions: their names, by id.
+        """
+        kept = (boxes[..., 1::2] - boxes[..., ::2] >= 1).all(axis=(0, 2))
+        names = [regions[int(number)] for number in region_id[kept]]
+        texts = [self.id(said.region_texts.get(name, NO_TEXT)) for name in names]
+        return ReportSample(
+            study_id=study_id,
+            images=images,
+            boxes=boxes[:, kept].astype(np.float32),
+            region_id=region_id[kept],
+            region_text=np.array(texts, dtype=np.int64),
+            findings=self.id(said.findings),
+            impression=self.id(said.impression),
+            report=self.id(said.report),
+            sentences={index: self.id(number) for index, number in said.sentences.items()},
+            region_sentences=tuple(said.regions.get(name, ()) for name in names),
+            tags=said.tags,
+        )
+
+
+def sections_by_study(store: Store) -> dict[str, dict[str, str]]:
+    """The sections of all reports: study -> section -> text."""
+    found: dict[str, dict[str, str]] = {}
+    for study_id, section, text in store.table("reports").select("study_id", "section", "text").iter_rows():
+        found.setdefault(study_id, {})[section] = text
+    return found
+
+
+def organs_spoken_of(
+    findings: Mapping[str, Sequence[Finding]], study_ids: Sequence[str], book: Phrasebook
+) -> list[OrganSayings]:
+    """What reports say of the organs that any of them speaks of and that the dictionary has abnormalities of."""
+    named = {row.organ for name in study_ids for row in findings.get(name, ()) if row.section in SECTIONS}
+    organs = [name for name in book.organs.names if name in named and book.abnormalities.of_organ(name)]
+    said = book.add_all([(findings.get(name, ()), organ) for name in study_ids for organ in organs])
+    return [sayings for sayings in said if sayings.kind != "silent"]
