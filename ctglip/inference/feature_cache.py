@@ -241,7 +241,7 @@ def organ_features_of(
     if reading is None:
         places = places_of(store, study_ids, list(names), settings)
     else:
-        places = film_places(store, study_ids, list(names), reading, dictionary)
+        places = film_places(store, study_ids, list(names), reading, release)
     cache = FeatureCache((folder or store.path / FOLDER) / feature_key(release, dictionary, view))
     by_study: dict[str, list[Place]] = {}
     for place in places:
@@ -258,7 +258,7 @@ def organ_features_of(
 
     def encode(good: list[Work]) -> int:
         if reading is not None:
-            return encode_film_works(release, good, reading, batch)
+            return encode_film_works(release, good, reading, dictionary, batch)
         return encode_organs(release, good, settings, batch) if crops else encode_scans(release, good, dictionary)
 
     kept: list[Work] = []

@@ -15,7 +15,7 @@ from ctglip.data.film_input import FilmInput, film_input
 from ctglip.data.scans import ScanCut, ScanSettings, cut_scan
 from ctglip.errors import CTGLIPError
 from ctglip.inference.encoding import OrganEmbeddings, encode_crops
-from ctglip.inference.film_encoding import Reading, encode_films, film_settings, on_window
+from ctglip.inference.film_encoding import Reading, encode_films, film_settings, on_window, queries_of
 from ctglip.inference.scans import encode_scan, readable
 from ctglip.models.release import Release
 from ctglip.store.study import StudyReader
@@ -92,7 +92,9 @@ def encode_scans(release: Release, several: Sequence[Work], organs: OrganDiction
     return sum(len(work.missing) for work in several)
 
 
-def encode_film_works(release: Release, several: Sequence[Work], reading: Reading, batch: int) -> int:
+def encode_film_works(
+    release: Release, several: Sequence[Work], reading: Reading, organs: OrganDictionary, batch: int
+) -> int:
     """Encode the films of some studies, each once; organs that are not on the model's window get vectors of NaN."""
     films = [(work, work.crops) for work in several if isinstance(work.crops, FilmInput)]
     seen = [on_window(film, [place.row for place in work.missing], reading) for work, film in films]
@@ -100,7 +102,8 @@ def encode_film_works(release: Release, several: Sequence[Work], reading: Readin
         [p.row for p, there in zip(work.missing, on, strict=True) if there]
         for (work, _), on in zip(films, seen, strict=True)
     ]
-    found = encode_films(release.model, [film for _, film in films], asked, release.organs, reading, batch)
+    queries = queries_of(release.organs, organs)
+    found = encode_films(release.model, [film for _, film in films], asked, queries, reading, batch)
     number = 0
     for (work, _), on in zip(films, seen, strict=True):
         for place, there in zip(work.missing, on, strict=True):

@@ -24,7 +24,7 @@ from ctglip.models.release import Release
 from ctglip.models.towers import OrganTextModel
 from ctglip.store.tables import Store
 from ctglip.types import OrganRow
-from ctglip.vocabulary.organs import OrganDictionary
+from ctglip.vocabulary.organs import OrganDictionary, load_organs
 
 Reading = Literal["box", "query", "whole"]
 """How an organ is read from a film."""
@@ -75,6 +75,25 @@ def regions_of(organ: str, organs: OrganDictionary) -> tuple[tuple[str, ...], ..
     return tuple(found)
 
 
+def queries_of(names: Sequence[str], organs: OrganDictionary) -> dict[str, int]:
+    """The number of the learned query that reads each organ on films.
+
+    Queries are learned for the organs that a region shows as a whole; others are read by that of the one region that
+    stands for them.
+
+    Args:
+        names: the release's organs, in the order of the model's queries.
+    """
+    numbers = {name: number for number, name in enumerate(names)}
+    found: dict[str, int] = {}
+    for organ in shown_on_films(organs):
+        own = [organ_of_region(several[0]) for several in regions_of(organ, organs) if len(several) == 1]
+        known = [numbers[name] for name in own if name in numbers]
+        if known:
+            found[organ] = known[0]
+    return found
+
+
 def shown_on_films(organs: OrganDictionary) -> tuple[str, ...]:
     """The organs that a chest film has a region of."""
     return tuple(name for name in organs.names if regions_of(name, organs))
@@ -106,9 +125,13 @@ def whole_film(organ: str, shape: Sequence[int]) -> OrganRow:
 
 
 def film_places(
-    store: Store, study_ids: Sequence[str], names: Sequence[str], reading: Reading, organs: OrganDictionary
+    store: Store, study_ids: Sequence[str], names: Sequence[str], reading: Reading, release: Release
 ) -> list[Place]:
-    """The wanted organs on some films, film by film: those with a box, or all where none is needed."""
+    """The wanted organs on some films, film by film: those with a box, those with a query, or all."""
+    organs = load_organs(release.organ_dictionary / "organs.yaml")
+    if reading == "query":
+        known = queries_of(release.organs, organs)
+        names = [name for name in names if name in known]
     shapes = dict(store.table("studies").select("study_id", "shape").iter_rows())
     if reading != "box":
         return [Place(study_id, whole_film(name, shapes[study_id])) for study_id in study_ids for name in names]
@@ -136,7 +159,7 @@ def encode_films(
     model: OrganTextModel,
     films: Sequence[FilmInput],
     rows: Sequence[Sequence[OrganRow]],
-    names: Sequence[str],
+    queries: Mapping[str, int],
     reading: Reading,
     batch: int = 64,
 ) -> OrganEmbeddings:
@@ -148,14 +171,14 @@ def encode_films(
         model: put into evaluation mode for the time, left as it was.
         films: as ``data.film_input.film_input`` gives them.
         rows: the organs of each film, all ``on_window``; a film may have none.
-        names: the release's organs, in the order of the model's queries.
+        queries: as ``queries_of`` gives them.
         reading: how organs are read.
         batch: films at a time.
     """
     was_training = model.training
     model.eval()
     parts = [
-        _encoded(model, films[start : start + batch], rows[start : start + batch], names, reading)
+        _encoded(model, films[start : start + batch], rows[start : start + batch], queries, reading)
         for start in range(0, len(films), batch)
     ]
     model.train(was_training)
@@ -169,7 +192,7 @@ def _encoded(
     model: OrganTextModel,
     films: Sequence[FilmInput],
     rows: Sequence[Sequence[OrganRow]],
-    names: Sequence[str],
+    queries: Mapping[str, int],
     reading: Reading,
 ) -> OrganEmbeddings:
     device = next(model.parameters()).device
@@ -183,7 +206,7 @@ def _encoded(
     else:
         placed = zip(films, rows, strict=True)
         boxes = [film.boxes(np.array([row.box[:4] for row in several])) for film, several in placed]
-        asked = [query_of(row.organ, names) for several in rows for row in several]
+        asked = [queries.get(row.organ, 0) for several in rows for row in several]
         features = model.study_features(
             images,
             torch.zeros(len(owner), 4, device=device),
@@ -195,8 +218,3 @@ def _encoded(
         anatomy = model.anatomy(features) if model.settings.anatomy else None
     anatomy = diagnosis if anatomy is None else anatomy
     return OrganEmbeddings(*(value.float().cpu().numpy() for value in (features, anatomy, diagnosis)))
-
-
-def query_of(organ: str, names: Sequence[str]) -> int:
-    """The number of an organ's learned query; 0 for one that a model of boxes never had a number for."""
-    return names.index(organ) if organ in names else 0
