@@ -11,17 +11,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ctglip.inference.films import FilmPipeline
 from ctglip.inference.pipeline import Pipeline
 from ctglip.models.release import load_release
 
 
-def load_model(path: Path | str) -> Pipeline:
-    """Load a trained model, ready to be asked.
+def load_model(path: Path | str) -> Pipeline | FilmPipeline:
+    """Load a trained model, ready to be asked: about scans, or about films where it was trained on films.
 
     Args:
         path: a run folder or a ``model/`` folder.
 
     Raises:
-        ModelError: it is neither, or damaged.
+        ModelError: it is neither, or damaged; ``not_aligned``: it was trained without texts.
     """
-    return Pipeline(load_release(Path(path)))
+    release = load_release(Path(path))
+    return Pipeline(release) if release.films is None else FilmPipeline(release)

@@ -8,11 +8,12 @@ from typing import Any
 
 import polars as pl
 
-from ctglip.cli.answers import write_answers
+from ctglip.cli.answers import write_page
 from ctglip.errors import MissingExtraError
 from ctglip.files import read_json, write_text
-from ctglip.inference.page import scan_page
-from ctglip.inference.pipeline import Pipeline, ScanAnswers
+from ctglip.inference.answers import ScanAnswers
+from ctglip.inference.page import most_likely, scan_page
+from ctglip.inference.pipeline import Pipeline
 from ctglip.pages.index import IndexPage, ScanPanel, Step, render
 from ctglip.pages.parts import Control, Fact, Link, OrganRecognition, Score
 from ctglip.pages.pictures import file_picture
@@ -73,6 +74,7 @@ def ask_simulated(model: Pipeline, patient: Patient, out: Path) -> ScanPanel:
     """Ask a simulated patient; the panel says what is true."""
     answers = model.query(patient.image, patient.questions, masks=patient.masks)
     return _panel(
+        model,
         answers,
         out,
         "Simulated patient",
@@ -88,6 +90,7 @@ def ask_real(model: Pipeline, out: Path) -> ScanPanel | None:
         return None
     answers = model.query(data / "CTChest4.nrrd", REAL_QUESTIONS, masks=data / "Segmentation.seg.nrrd")
     return _panel(
+        model,
         answers,
         out,
         "Real chest CT",
@@ -96,10 +99,11 @@ def ask_real(model: Pipeline, out: Path) -> ScanPanel | None:
     )
 
 
-def _panel(answers: ScanAnswers, out: Path, kind: str, explanation: str) -> ScanPanel:
-    page = write_answers(answers, out)
-    link = Link(f"{out.name}/{page.name}", "All answers about this scan")
-    return ScanPanel(scan_page(answers), kind, explanation, link)
+def _panel(model: Pipeline, answers: ScanAnswers, out: Path, kind: str, explanation: str) -> ScanPanel:
+    page = scan_page(answers, maps=model.heat_maps(answers, most_likely(answers)))
+    path = write_page(answers, page, out / "scan.html")
+    link = Link(f"{out.name}/{path.name}", "All answers about this scan")
+    return ScanPanel(page, kind, explanation, link)
 
 
 def write_index(folder: Path, steps: list[tuple[str, float, str]], panels: list[ScanPanel]) -> Path:

@@ -14,7 +14,7 @@ from ctglip.data.crops import CropSettings
 from ctglip.errors import CohortError
 from ctglip.evaluation.bootstrap import Interval, interval_of, weighted_mean
 from ctglip.evaluation.context import Context
-from ctglip.inference.heatmap import HeatMap, crop_affine, heat_map
+from ctglip.inference.heatmap import HeatMap, crop_affine, crop_maps
 
 NEAR_MM = 10.0
 _COLUMNS = ("study_id", "organ", "abnormality", "x_mm", "y_mm", "z_mm", "radius_mm")
@@ -104,11 +104,12 @@ def _study(context: Context, place: Place, lesions: Lesions) -> list[tuple[str, 
     crop = cut_study(study, [place.row], settings, organs)[0]
     affine = crop_affine(crop, place.row, study.affine)
     patient = int(context.judged.patients[context.judged.places.index(place)])
-    query = release.organs.index(place.organ) if place.organ in release.organs else None
+    query = release.organs.index(place.organ) if place.organ in release.organs else 0
+    axes = context.scorer.axes([(place.organ, name) for name in lesions])
+    maps = crop_maps(release.model, crop, settings, axes, query)
     out = []
-    for name, several in lesions.items():
-        axis = context.scorer.axes([(place.organ, name)])[0]
-        shown = heat_map(release.model, crop, settings, axis, (place.organ, name), affine, query)
+    for (name, several), values in zip(lesions.items(), maps, strict=True):
+        shown = HeatMap(place.organ, name, values, affine)
         distance = np.min([_beyond(shown, middle, radius) for middle, radius in several], axis=0)
         inside = crop.mask >= 128 if (crop.mask >= 128).any() else crop.mask > 0
         peak = distance.reshape(-1)[int(np.where(inside, shown.values, -np.inf).argmax())]

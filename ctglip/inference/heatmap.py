@@ -7,27 +7,29 @@ contributions of the pooled levels are laid on the finest of them and summed.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
 from ctglip.data.crops import CropSettings, OrganCrop, render, voxel_mm
-from ctglip.errors import ModelError
+from ctglip.models.encoders import VisionFeatures
 from ctglip.models.towers import OrganTextModel
 from ctglip.types import OrganRow, spacing_of
 
 
 @dataclass(frozen=True)
 class HeatMap:
-    """A map on the crop's grid.
+    """A map on the grid that the model saw: the organ's crop, or the whole scan's.
 
     Attributes:
         organ, abnormality: of the question.
-        values: float32 ``[x, y, z]``, 1 where most is added, negative where it is taken away, 0 outside the organ.
+        values: float32 ``[x, y, z]``, 1 where most is added, negative where it is taken away, 0 outside the organ
+            (without masks it is nonzero everywhere).
         affine: voxel index to mm.
     """
 
@@ -45,82 +47,117 @@ def crop_affine(crop: OrganCrop, row: OrganRow, affine: Float[np.ndarray, "4 4"]
     """
     step = voxel_mm(crop.size) / np.array(spacing_of(affine))
     middle = np.array(row.box, dtype=np.float64).reshape(3, 2).mean(axis=1)
-    low = middle - step * np.array(crop.hu.shape) / 2
+    return grid_affine(middle - step * np.array(crop.hu.shape) / 2, step, affine)
+
+
+def grid_affine(
+    low: Float[np.ndarray, " 3"], step: Float[np.ndarray, " 3"], affine: Float[np.ndarray, "4 4"]
+) -> Float[np.ndarray, "4 4"]:
+    """Voxel index of a grid laid over a volume to mm.
+
+    Args:
+        low: the grid's lower faces in voxels of the volume (a voxel i reaches from i to i + 1).
+        step: edges of the grid's voxels, in voxels of the volume.
+        affine: the volume's.
+    """
     inside = np.diag([*step, 1.0])
     inside[:3, 3] = low + 0.5 * step - 0.5
     return affine @ inside
 
 
-def heat_map(
+def crop_maps(
     model: OrganTextModel,
     crop: OrganCrop,
     settings: CropSettings,
-    axis: Float[np.ndarray, " e"],
-    pair: tuple[str, str],
-    affine: Float[np.ndarray, "4 4"],
-    query: int | None = None,
-) -> HeatMap:
-    """The map of one answer.
+    axes: Float[np.ndarray, "p e"],
+    query: int = 0,
+) -> list[Float[np.ndarray, "x y z"]]:
+    """Maps of several answers about one organ, which passes the encoder once.
 
     Args:
         model: a model that reads organ crops.
         crop: the organ.
         settings: how crops are rendered.
-        axis: the direction that the answer is measured along (see ``Scorer.axes``).
-        pair: (organ, abnormality).
-        affine: of the crop (``crop_affine``).
+        axes: the directions that the answers are measured along (see ``Scorer.axes``).
         query: the organ's number, for models that pool by attention.
 
-    Raises:
-        ModelError: code ``no_maps``: the model reads whole scans.
+    Returns:
+        ``HeatMap.values`` for each axis, on the crop's grid.
     """
-    if model.settings.grounding != "crop":
-        raise ModelError("Maps are drawn for models that read organ crops; this one reads whole scans.", code="no_maps")
     device = next(model.parameters()).device
-    image = render(crop.hu[None], crop.mask[None], np.array([crop.median_hu]), settings)
+    image = torch.from_numpy(render(crop.hu[None], crop.mask[None], np.array([crop.median_hu]), settings)).to(device)
     mask = torch.from_numpy(crop.mask[None, None].astype(np.float32) / 255.0).to(device)
     size = torch.from_numpy(crop.size[None]).to(device)
-    ids = (torch.tensor([query or 0], device=device),) if model.settings.pooling == "attention" else ()
-    levels = _Levels(model)
-    with levels, torch.enable_grad():
-        features = model.organ_features(torch.from_numpy(image).to(device), mask, size, *ids)
-        similarity = (model.diagnosis(features) @ torch.from_numpy(axis).to(features)).sum()
-        gradients = torch.autograd.grad(similarity, levels.maps, allow_unused=True)
-    added = _added(levels.maps, gradients, crop.hu.shape)
-    inside = crop.mask > 0
-    values = np.where(inside, added, 0.0) if inside.any() else added
-    return HeatMap(*pair, (values / max(float(np.abs(values).max()), 1e-12)).astype(np.float32), affine)
+    ids = (torch.tensor([query], device=device),) if model.settings.pooling == "attention" else ()
+    found = contributions(
+        model,
+        lambda: model.diagnosis(model.organ_features(image, mask, size, *ids)),
+        [(0, axis) for axis in axes],
+        crop.hu.shape,
+    )
+    return [scaled(added, crop.mask > 0) for added in found]
+
+
+def contributions(
+    model: OrganTextModel,
+    vectors: Callable[[], Float[Tensor, "m e"]],
+    asked: Sequence[tuple[int, Float[np.ndarray, " e"]]],
+    shape: tuple[int, ...],
+) -> Iterator[Float[np.ndarray, "*s"]]:
+    """What each voxel adds to some similarities, in the order asked.
+
+    Args:
+        model: whose encoder runs, once.
+        vectors: runs the model.
+        asked: which of the vectors, and the axis that it is compared with.
+        shape: of the input, which the maps are laid on.
+    """
+    kept = _Levels(model)
+    with kept, torch.enable_grad():
+        found = vectors()
+    for row, axis in asked:
+        similarity = found[row] @ torch.from_numpy(axis).to(found)
+        gradients = torch.autograd.grad(similarity, kept.maps, allow_unused=True, retain_graph=True)
+        yield _added(kept.maps, gradients, shape)
+
+
+def scaled(added: Float[np.ndarray, "*s"], inside: Bool[np.ndarray, "*s"] | None = None) -> Float[np.ndarray, "*s"]:
+    """Contributions as a map: 0 outside of the organ, 1 (or -1) where most is added (or taken away)."""
+    values = np.where(inside, added, 0.0) if inside is not None and inside.any() else added
+    return (values / max(float(np.abs(values).max()), 1e-12)).astype(np.float32)
 
 
 class _Levels:
-    """Keeps the feature maps that the encoder gives while the model runs, so that gradients can be asked of them."""
+    """Keeps the maps that an answer is read from while the model runs, so that gradients can be asked of them."""
 
     def __init__(self, model: OrganTextModel) -> None:
         self.model = model
         self.maps: list[Tensor] = []
+        pooled = model.settings.grounding not in ("query", "none")
+        self._which = model.settings.pool_levels if pooled else (-1,)  # tokens are the last level
 
-    def __enter__(self) -> _Levels:
+    def __enter__(self) -> None:
         self._was_training = self.model.training
         self.model.eval()
         self._hook = self.model.encoder.register_forward_hook(self._keep)
-        return self
 
     def __exit__(self, *_: object) -> None:
         self._hook.remove()
         self.model.train(self._was_training)
 
-    def _keep(self, _module: object, _inputs: object, output: object) -> None:
-        every = output.levels  # type: ignore[attr-defined]
-        self.maps = [every[level] for level in self.model.settings.pool_levels]
+    def _keep(self, _module: object, _inputs: object, output: VisionFeatures) -> None:
+        self.maps = [output.levels[level] for level in self._which]
 
 
 def _added(
-    levels: list[Tensor], gradients: tuple[Tensor | None, ...], shape: tuple[int, ...]
-) -> Float[np.ndarray, "x y z"]:
+    levels: Sequence[Tensor], gradients: Sequence[Tensor | None], shape: tuple[int, ...]
+) -> Float[np.ndarray, "*s"]:
     finest = max((tuple(level.shape[2:]) for level in levels), key=np.prod)
+    mode = "trilinear" if len(shape) == 3 else "bilinear"
     total = torch.zeros(1, 1, *finest, device=levels[0].device)
     for level, gradient in zip(levels, gradients, strict=True):
         if gradient is not None:
-            part = ((level - level.mean((2, 3, 4), keepdim=True)) * gradient).sum(1, keepdim=True)
-            total += F.interpolate(part.detach().float(), size=list(finest), mode="trilinear")
-    return F.interpolate(total, size=list(shape), mode="trilinear")[0, 0].cpu().numpy()
+            centred = level - level.mean(tuple(range(2, level.dim())), keepdim=True)
+            part = (centred * gradient).sum(1, keepdim=True).detach().float()
+            total += F.interpolate(part, size=list(finest), mode=mode)
+    return F.interpolate(total, size=list(shape), mode=mode)[0, 0].cpu().numpy()

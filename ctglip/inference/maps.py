@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import nibabel as nib
@@ -10,29 +9,28 @@ import numpy as np
 from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation, ornt_transform
 
 from ctglip.files import atomic_path
+from ctglip.inference.answers import ScanAnswers
 from ctglip.inference.heatmap import HeatMap
-from ctglip.inference.pipeline import Pipeline, ScanAnswers
 from ctglip.volume.resample import to_grid
 
 
-def write_maps(model: Pipeline, answers: ScanAnswers, folder: Path) -> Iterator[Path]:
-    """Write ``<organ>_<abnormality>.nii.gz`` for each answer, one map in memory at a time.
+def write_map(answers: ScanAnswers, shown: HeatMap, folder: Path) -> Path:
+    """Write ``<organ>_<abnormality>.nii.gz``.
 
     A map has the shape and affine of the scan's file (of the volume in RAS+ order, for DICOM and NRRD): 1 where most
     is added to the answer, negative where it is taken away, 0 outside the organ.
 
-    Raises:
-        ModelError: code ``no_maps``: the model reads whole scans.
+    Args:
+        answers: what the map belongs to; shown: as ``Pipeline.heat_maps`` gives it.
+        folder: where the file is written.
     """
-    assert answers.grid is not None
-    for shown in model.heat_maps(answers):
-        path = folder / f"{shown.organ}_{shown.abnormality}.nii.gz"
-        image = _as_read(answers, shown)
-        with atomic_path(path) as temporary:
-            plain = temporary.with_name(temporary.name + ".nii.gz")
-            nib.save(image, plain)
-            plain.rename(temporary)
-        yield path
+    path = folder / f"{shown.organ}_{shown.abnormality}.nii.gz"
+    image = _as_read(answers, shown)
+    with atomic_path(path) as temporary:
+        plain = temporary.with_name(temporary.name + ".nii.gz")
+        nib.save(image, plain)
+        plain.rename(temporary)
+    return path
 
 
 def _as_read(answers: ScanAnswers, shown: HeatMap) -> nib.Nifti1Image:

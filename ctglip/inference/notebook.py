@@ -8,7 +8,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from ctglip.inference.pipeline import ScanAnswers
+from ctglip.inference.answers import ScanAnswers
 from ctglip.pages.pictures import LUNG_HU, PALETTE, SOFT_TISSUE_HU
 from ctglip.pages.wording import share
 from ctglip.resources import require

@@ -2,23 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
 import numpy as np
 
-from ctglip.inference.pipeline import Answer, ScanAnswers
+from ctglip.inference.answers import Answer, ScanAnswers
+from ctglip.inference.heatmap import HeatMap
+from ctglip.inference.scoring import Pair
 from ctglip.pages import scan as page
 from ctglip.pages.parts import Fact, Picture
-from ctglip.pages.pictures import LUNG_HU, SOFT_TISSUE_HU, slice_pictures
-from ctglip.pages.viewer import make_viewer
+from ctglip.pages.pictures import LUNG_HU, SOFT_TISSUE_HU, heat_picture, slice_picture, slice_pictures
+from ctglip.pages.viewer import LaidMap, make_viewer
 from ctglip.vocabulary.organs import OrganDictionary, load_organs
+from ctglip.volume.resample import to_grid
+
+MOST_MAPS = 8
+_MAP_PX = 384
 
 
-def scan_page(answers: ScanAnswers, title: str = "", organs: OrganDictionary | None = None) -> page.ScanPage:
+def most_likely(answers: ScanAnswers) -> set[Pair]:
+    """The (organ, abnormality) pairs whose heat maps a page shows: the most likely ones, at most ``MOST_MAPS``."""
+    best: dict[Pair, float] = {}
+    for answer in answers.answers:
+        if answer.probability is not None:
+            best[answer.organ, answer.abnormality] = answer.probability
+    return set(sorted(best, key=lambda pair: -best[pair])[:MOST_MAPS])
+
+
+def scan_page(
+    answers: ScanAnswers, title: str = "", organs: OrganDictionary | None = None, maps: Iterable[HeatMap] = ()
+) -> page.ScanPage:
     """The page of one scan; its table of organs holds what the masks draw, not what is read beside another organ.
 
     Args:
         answers: as ``Pipeline.query`` gives them.
         title: heading; the scan's name by default.
         organs: the dictionary that numbers the labels.
+        maps: of answers, see ``most_likely``.
     """
     standardized = answers.standardized
     organs = organs or load_organs()
@@ -32,7 +53,8 @@ def scan_page(answers: ScanAnswers, title: str = "", organs: OrganDictionary | N
         Fact("Seen by the model as", f"{shape} voxels", f"{spacing} mm"),
         Fact("Organs found", str(len(drawn))),
     )
-    notes = []
+    notes, maps = [], list(maps)
+    laid = [_laid(answers, one) for one in maps]
     unseen = sorted(
         {_shown(answers, a.abnormality) for a in answers.answers if a.probability is not None and not a.seen}
     )
@@ -47,8 +69,11 @@ def scan_page(answers: ScanAnswers, title: str = "", organs: OrganDictionary | N
         ),
         checks=standardized.checks,
         pictures=_pictures(answers, outlined),
-        viewer=make_viewer(standardized.image, standardized.affine, standardized.organs, outlined, _window(answers)),
+        viewer=make_viewer(
+            standardized.image, standardized.affine, standardized.organs, outlined, _window(answers), laid
+        ),
         notes=tuple(notes),
+        where=tuple(_where(answers, one, outlined) for one in maps),
     )
 
 
@@ -78,8 +103,12 @@ def _outlined(answers: ScanAnswers, organs: OrganDictionary) -> dict[str, list[i
 
 def _window(answers: ScanAnswers) -> tuple[float, float]:
     """The lung window where most questions are about lungs, else soft tissue."""
-    about_lungs = sum(answer.organ.startswith("lung") for answer in answers.answers)
-    return LUNG_HU if 2 * about_lungs > len(answers.answers) else SOFT_TISSUE_HU
+    return _window_of([answer.organ for answer in answers.answers])
+
+
+def _window_of(organs: Sequence[str]) -> tuple[float, float]:
+    about_lungs = sum(organ.startswith("lung") for organ in organs)
+    return LUNG_HU if 2 * about_lungs > len(organs) else SOFT_TISSUE_HU
 
 
 def _pictures(answers: ScanAnswers, outlined: dict[str, list[int]]) -> tuple[Picture, ...]:
@@ -91,4 +120,47 @@ def _pictures(answers: ScanAnswers, outlined: dict[str, list[int]]) -> tuple[Pic
         outlined,
         window_hu=_window(answers),
         subject=f"CT scan {answers.scan}",
+    )
+
+
+def _laid(answers: ScanAnswers, one: HeatMap) -> LaidMap:
+    organ, abnormality = _shown(answers, one.organ), _shown(answers, one.abnormality)
+    return LaidMap(f"{organ}: {abnormality}", organ, one.values, one.affine)
+
+
+def _where(answers: ScanAnswers, one: HeatMap, outlined: dict[str, list[int]]) -> page.Where:
+    """The axial slice with the map's highest value as far as the map reaches, and the map on it."""
+    standardized = answers.standardized
+    into = np.linalg.solve(standardized.affine, one.affine)
+    corners = [into[:3, :3] @ edge + into[:3, 3] for edge in (np.full(3, -0.5), np.array(one.values.shape) - 0.5)]
+    limit = np.array(standardized.image.shape)
+    low, high = np.clip([np.floor(corners[0]), np.ceil(corners[1]) + 1], 0, limit).astype(int)
+    reach = (slice(low[0], high[0]), slice(low[1], high[1]))
+    peak = np.unravel_index(int(one.values.argmax()), one.values.shape)
+    index = int(np.clip(round((into @ [*peak, 1.0])[2]), 0, limit[2] - 1))
+    laid, labels = _laid(answers, one), standardized.organs
+    picture = slice_picture(
+        standardized.image[reach],
+        standardized.spacing_mm,
+        "axial",
+        index,
+        None if labels is None else labels[reach],
+        {laid.organ: outlined[laid.organ]},
+        window_hu=_window_of([one.organ]),
+        longest_px=_MAP_PX,
+        subject=f"CT scan {answers.scan} about the {laid.organ}",
+        numbered=False,
+    )
+    assert picture.size is not None
+    start = np.eye(4)
+    start[:3, 3] = (low[0], low[1], index)
+    across = (int(high[0] - low[0]), int(high[1] - low[1]), 1)
+    heat = to_grid(one.values, one.affine, across, standardized.affine @ start)
+    said = {(answer.organ, answer.abnormality): answer.probability for answer in answers.answers}
+    return page.Where(
+        organ=laid.organ,
+        abnormality=_shown(answers, one.abnormality),
+        probability=said[one.organ, one.abnormality] or 0.0,
+        picture=replace(picture, caption=f"Axial slice {index + 1} of {limit[2]}.", legend=()),
+        heat=heat_picture(heat, "axial", picture.size, f"Heat map of {laid.name}."),
     )

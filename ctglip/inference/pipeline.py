@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -13,16 +11,16 @@ from jaxtyping import Float
 from ctglip.data.cache import CropCache, Place, stacked
 from ctglip.data.crops import CropSettings, OrganCrop, cut_crop
 from ctglip.data.scans import ScanSettings, cut_scan
-from ctglip.errors import MaskError, ModelError
+from ctglip.errors import MaskError
+from ctglip.inference.answerer import Answerer
+from ctglip.inference.answers import Answer, ScanAnswers
 from ctglip.inference.encoding import encode_crops
-from ctglip.inference.heatmap import HeatMap, crop_affine, heat_map
-from ctglip.inference.questions import Question, parse_question
-from ctglip.inference.scans import encode_scan, readable
-from ctglip.inference.scoring import Pair, Scorer
+from ctglip.inference.heatmap import HeatMap, crop_affine, crop_maps, grid_affine
+from ctglip.inference.scans import encode_scan, readable, scan_maps
+from ctglip.inference.scoring import Pair
 from ctglip.models.release import Release
 from ctglip.types import LabelMap, OrganRow, QualityCheck, Scan, Standardized
 from ctglip.vocabulary.organs import Organ
-from ctglip.vocabulary.prompts import normal_prompts
 from ctglip.volume.io import read_scan
 from ctglip.volume.masks import read_masks
 from ctglip.volume.recipe import VolumeRecipe
@@ -34,105 +32,24 @@ _OPEN_ENDED = frozenset(
 )
 _MASKLESS = ("query", "none")
 """Groundings that need no masks."""
-_SIMILAR = 3
 _GRAZE = 0.1
 """A border face that holds less than this share of an organ's largest cross-section takes nothing away from it."""
 
 
-@dataclass(frozen=True)
-class SimilarSentence:
-    """A sentence of the dictionary and its cosine similarity with the organ."""
-
-    text: str
-    similarity: float
-
-
-@dataclass(frozen=True)
-class Answer:
-    """The answer to one question about one organ: a probability, or the reason why there is none.
-
-    Attributes:
-        question: as asked.
-        organ, abnormality: names in the dictionaries.
-        probability: 0 to 1, or None.
-        calibrated: the probability was calibrated on a validation split.
-        rank: of the abnormality among those of the organ that the model has learned, from 1.
-        of: how many were ranked.
-        reason: why there is no answer.
-        seen: the model has seen this abnormality of this organ in training.
-        similar: the dictionary sentences nearest to the organ.
-    """
-
-    question: str
-    organ: str
-    abnormality: str
-    probability: float | None
-    calibrated: bool = False
-    rank: int | None = None
-    of: int | None = None
-    reason: str = ""
-    seen: bool = False
-    similar: tuple[SimilarSentence, ...] = ()
-
-
-@dataclass(frozen=True)
-class ScanAnswers:
-    """All answers about one scan, and what is needed to show them.
-
-    Attributes:
-        scan: the scan's file or folder name.
-        masks: where the masks come from.
-        answers: in the order asked.
-        standardized: the scan as the model saw it.
-        displays: display names of the organs and abnormalities that occur.
-        grid: shape and affine of the scan as it was read (RAS+).
-        source: the scan's file or folder, where it came from one.
-    """
-
-    scan: str
-    masks: str
-    answers: tuple[Answer, ...]
-    standardized: Standardized
-    displays: dict[str, str] = field(default_factory=dict)
-    grid: tuple[tuple[int, ...], np.ndarray] | None = None
-    source: Path | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data: answers, organs found, quality checks."""
-        return {
-            "scan": self.scan,
-            "masks": self.masks,
-            "answers": [asdict(answer) for answer in self.answers],
-            "organs": [asdict(row) for row in self.standardized.rows],
-            "checks": [asdict(check) for check in self.standardized.checks],
-        }
-
-
-@dataclass(frozen=True)
-class _Reading:
-    """One organ's abnormalities with their differences of similarities, and the sentences nearest to it."""
-
-    names: list[str]
-    differences: Float[np.ndarray, " n"]
-    similar: tuple[SimilarSentence, ...]
-
-
-class Pipeline:
-    """A trained model that answers questions.
+class Pipeline(Answerer):
+    """A trained model that answers questions about scans.
 
     Args:
         release: as ``models.release.load_release`` gives it.
+
+    Raises:
+        ModelError: code ``not_aligned``: a model that was trained without texts.
     """
 
     def __init__(self, release: Release) -> None:
-        self.release = release
+        super().__init__(release)
         self.recipe = VolumeRecipe.model_validate(release.recipe)
         self.crops = CropSettings.model_validate(release.crops)
-        self.scorer = Scorer(release)
-        self.dictionaries = self.scorer.dictionaries
-        self.trained: dict[str, tuple[str, ...]] = {
-            organ: tuple(names) for organ, names in release.provenance.get("trained", {}).items()
-        }
 
     def query(
         self,
@@ -155,12 +72,7 @@ class Pipeline:
             ScanError, MaskError: the scan or its masks cannot be used.
             ModelError: nothing was asked.
         """
-        asked = [parse_question(text, self.dictionaries, self.trained) for text in questions]
-        pairs = [entry for question in asked for entry in self._pairs(question)]
-        if everything:
-            pairs += [("", pair) for pair in self.screened()]
-        if not pairs:
-            raise ModelError("There is no question.", code="no_question", fix='Ask for example "gallstones?".')
+        pairs = self.understood(questions, everything)
         read, checks = (scan, ()) if isinstance(scan, Scan) else read_scan(Path(scan), self.recipe)
         standardized, origin = self._standardized(read, checks, masks)
         answers = self._answers(pairs, standardized)
@@ -174,35 +86,49 @@ class Pipeline:
             source=None if isinstance(scan, Scan) else Path(scan),
         )
 
-    def screened(self) -> list[Pair]:
-        """Every (organ, abnormality) of the dictionary, of the organs that the model was trained on."""
-        of_organ = self.dictionaries.abnormalities.of_organ
-        return [
-            (organ, name)
-            for organ, learned in self.trained.items()
-            for name in dict.fromkeys((*learned, *(entry.name for entry in of_organ(organ))))
-        ]
-
-    def heat_maps(self, answers: ScanAnswers) -> Iterator[HeatMap]:
-        """Where each answer comes from, one map at a time (``inference.heatmap``).
+    def heat_maps(self, answers: ScanAnswers, pairs: Collection[Pair] | None = None) -> Iterator[HeatMap]:
+        """Where each answer comes from (``inference.heatmap``): one map for each pair, one at a time, organ by organ.
 
         Args:
             answers: as ``query`` gave them; answers without a probability have no map.
-
-        Raises:
-            ModelError: code ``no_maps``: the model reads whole scans.
+            pairs: (organ, abnormality) of the answers wanted; all by default.
         """
-        rows = {row.organ: row for row in answers.standardized.rows}
-        pairs = dict.fromkeys((a.organ, a.abnormality) for a in answers.answers if a.probability is not None)
-        crops: dict[str, OrganCrop] = {}
-        for organ, name in pairs:
-            if organ not in crops:
-                crops = {organ: self._crops(answers.standardized, [rows[organ]])[0]}
-            crop, affine = crops[organ], answers.standardized.affine
-            axis = self.scorer.axes([(organ, name)])[0]
-            place = crop_affine(crop, rows[organ], affine)
-            query = self.release.organs.index(organ) if organ in self.release.organs else None
-            yield heat_map(self.release.model, crop, self.crops, axis, (organ, name), place, query)
+        asked: dict[str, list[str]] = {}
+        for answer in answers.answers:
+            pair = (answer.organ, answer.abnormality)
+            names = asked.setdefault(answer.organ, [])
+            if answer.probability is not None and (pairs is None or pair in pairs) and pair[1] not in names:
+                names.append(pair[1])
+        standardized, release = answers.standardized, self.release
+        axes = {organ: self.scorer.axes([(organ, name) for name in names]) for organ, names in asked.items() if names}
+        rows = self._rows(standardized, list(axes))
+        if not release.reads_crops:
+            yield from self._maps_of_scan(standardized, [rows[organ] for organ in axes], asked, axes)
+            return
+        for organ in axes:
+            crop = self._crops(standardized, [rows[organ]])[0]
+            place = crop_affine(crop, rows[organ], standardized.affine)
+            query = release.organs.index(organ) if organ in release.organs else 0
+            found = crop_maps(release.model, crop, self.crops, axes[organ], query)
+            for name, values in zip(asked[organ], found, strict=True):
+                yield HeatMap(organ, name, values, place)
+
+    def _maps_of_scan(
+        self,
+        standardized: Standardized,
+        rows: Sequence[OrganRow],
+        asked: Mapping[str, Sequence[str]],
+        axes: Mapping[str, Float[np.ndarray, "p e"]],
+    ) -> Iterator[HeatMap]:
+        release, organs = self.release, self.dictionaries.organs
+        settings = ScanSettings.model_validate(release.scans)
+        cut = cut_scan(standardized.image, standardized.organs, standardized.affine, settings)
+        place = grid_affine(cut.low, (cut.high - cut.low) / np.array(cut.hu.shape), standardized.affine)
+        pairs = [(organ, name) for organ in axes for name in asked[organ]]
+        every = [axes[row.organ] for row in rows]
+        found = scan_maps(release.model, cut, rows, organs, release.organs, settings, every)
+        for (organ, name), values in zip(pairs, found, strict=True):
+            yield HeatMap(organ, name, values, place)
 
     def standardize(
         self, scan: Path | str | Scan, masks: Path | str | LabelMap | None = None
@@ -261,22 +187,9 @@ class Pipeline:
                 fix=f"Give the scan's organ masks. {error.fix}".strip(),
             ) from error
 
-    def _pairs(self, question: Question) -> list[tuple[str, Pair]]:
-        """The question's pairs; "anything abnormal" becomes all that the organ was learned with."""
-        if question.abnormality is not None:
-            return [(question.text, (organ, question.abnormality)) for organ in question.organs]
-        found: list[tuple[str, Pair]] = []
-        for organ in question.organs:
-            names = self.trained.get(organ) or tuple(e.name for e in self.dictionaries.abnormalities.of_organ(organ))
-            found += [(question.text, (organ, name)) for name in names] or [(question.text, (organ, ""))]
-        return found
-
     def _answers(self, pairs: Sequence[tuple[str, Pair]], standardized: Standardized) -> list[Answer]:
         organs = list(dict.fromkeys(organ for _, (organ, _) in pairs))
-        rows = {row.organ: row for row in standardized.rows}
-        if standardized.organs is None:
-            x, y, z = standardized.image.shape
-            rows = {organ: OrganRow(organ, (0, x, 0, y, 0, z), 0.0, 0.0, False) for organ in organs}
+        rows = self._rows(standardized, organs)
         reasons = {organ: self._no_answer(organ, rows.get(organ), standardized) for organ in organs}
         whole = [organ for organ in organs if not reasons[organ]]
         found = self._vectors(standardized, [rows[organ] for organ in whole])
@@ -286,16 +199,15 @@ class Pipeline:
                 reasons[organ] = (
                     f"The {entry.display} {'are' if entry.plural else 'is'} too small for the model's grid."
                 )
-        seen = ((organ, vector) for organ, vector in zip(whole, found, strict=True) if not reasons[organ])
-        read = {organ: self._read(organ, pairs, vector) for organ, vector in seen}
-        out = []
-        for text, (organ, name) in pairs:
-            question = text or f"{organ}: {name}"
-            if organ in read:
-                out.append(self._answer(question, organ, name, read[organ]))
-            else:
-                out.append(Answer(question, organ, name, None, reason=reasons[organ]))
-        return out
+        seen = {organ: vector for organ, vector in zip(whole, found, strict=True) if not reasons[organ]}
+        return self._told(pairs, seen, reasons)
+
+    def _rows(self, standardized: Standardized, organs: Sequence[str]) -> dict[str, OrganRow]:
+        """The organs that the masks hold; without masks every organ asked for may be anywhere."""
+        if standardized.organs is not None:
+            return {row.organ: row for row in standardized.rows}
+        x, y, z = standardized.image.shape
+        return {organ: OrganRow(organ, (0, x, 0, y, 0, z), 0.0, 0.0, False) for organ in organs}
 
     def _vectors(self, standardized: Standardized, rows: Sequence[OrganRow]) -> Float[np.ndarray, "m e"]:
         """What meets findings, of each organ; NaN for one that cannot be read in a whole scan."""
@@ -308,40 +220,6 @@ class Pipeline:
         there = np.array(readable(cut, rows, release.model, organs), dtype=bool).reshape(len(rows), 1)
         found = encode_scan(release.model, cut, rows, organs, release.organs, settings)
         return np.where(there, found.diagnosis, np.nan)
-
-    def _read(self, organ: str, pairs: Sequence[tuple[str, Pair]], vector: Float[np.ndarray, " e"]) -> _Reading:
-        """All that is asked of one organ, and all that it was learned with, read off its vector at once."""
-        names = list(dict.fromkeys((*self.trained.get(organ, ()), *(name for _, (o, name) in pairs if o == organ))))
-        differences = self.scorer.differences(vector[None], [(organ, name) for name in names])[0]
-        return _Reading(names, differences, self._similar(organ, names, vector))
-
-    def _answer(self, question: str, organ: str, name: str, read: _Reading) -> Answer:
-        learned = self.trained.get(organ, ())
-        place = read.names.index(name)
-        ranked = [n for n, other in enumerate(read.names) if other in learned or n == place]
-        own = read.differences[place]
-        calibration = self.scorer.calibration
-        return Answer(
-            question=question,
-            organ=organ,
-            abnormality=name,
-            probability=float(calibration.probabilities(own)),
-            calibrated=calibration.fitted_on is not None,
-            rank=1 + int((read.differences[ranked] > own).sum()),
-            of=len(ranked),
-            seen=name in learned,
-            similar=read.similar,
-        )
-
-    def _similar(
-        self, organ: str, names: Sequence[str], vector: Float[np.ndarray, " e"]
-    ) -> tuple[SimilarSentence, ...]:
-        texts = list(normal_prompts(self.dictionaries.organs[organ], self.scorer.templates))
-        texts += [text for name in names for text in self.scorer.prompts((organ, name))[0]]
-        texts = list(dict.fromkeys(texts))
-        similarity = self.scorer.similarities(vector, texts)
-        best = np.argsort(-similarity, kind="stable")[:_SIMILAR]
-        return tuple(SimilarSentence(texts[i], round(float(similarity[i]), 4)) for i in best)
 
     def _no_answer(self, organ: str, row: OrganRow | None, standardized: Standardized) -> str:
         """Why nothing can be said of an organ; empty where something can."""
@@ -357,12 +235,6 @@ class Pipeline:
         if row.touches_border and not _open_ended(entry) and not _grazes(standardized, row, labels):
             return f"The {entry.display} {verb} cut off by the field of view."
         return ""
-
-    def _displays(self, answers: Sequence[Answer], standardized: Standardized) -> dict[str, str]:
-        organs, abnormalities = self.dictionaries.organs, self.dictionaries.abnormalities
-        names = {answer.organ for answer in answers} | {row.organ for row in standardized.rows}
-        found = {name: organs[name].display for name in names}
-        return found | {a.abnormality: abnormalities[a.abnormality].display for a in answers if a.abnormality}
 
 
 def _grazes(standardized: Standardized, row: OrganRow, labels: Sequence[int]) -> bool:

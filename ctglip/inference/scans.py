@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
+from jaxtyping import Float
 
 from ctglip.data.scans import ScanCut, ScanSettings, label_members, render_scans
 from ctglip.inference.encoding import OrganEmbeddings
+from ctglip.inference.heatmap import contributions, scaled
 from ctglip.models.towers import OrganTextModel
 from ctglip.types import OrganRow
 from ctglip.vocabulary.organs import OrganDictionary
@@ -46,18 +48,53 @@ def encode_scan(
     """
     was_training = model.training
     model.eval()
+    features, diagnosis = _read(model, cut, rows, organs, names, settings)
+    anatomy = model.anatomy(features) if model.settings.grounding != "none" and model.settings.anatomy else diagnosis
+    model.train(was_training)
+    return OrganEmbeddings(*(value.float().cpu().numpy() for value in (features, anatomy, diagnosis)))
+
+
+def scan_maps(
+    model: OrganTextModel,
+    cut: ScanCut,
+    rows: Sequence[OrganRow],
+    organs: OrganDictionary,
+    names: Sequence[str],
+    settings: ScanSettings,
+    axes: Sequence[Float[np.ndarray, "p e"]],
+) -> Iterator[Float[np.ndarray, "x y z"]]:
+    """Heat maps of the answers about some organs of one scan, which passes the encoder once.
+
+    Args:
+        axes: for each organ the directions that its answers are measured along.
+        Others as in ``encode_scan``.
+
+    Yields:
+        ``HeatMap.values`` on the cut's grid, organ by organ, axis by axis.
+    """
+    asked = [(place, axis) for place, several in enumerate(axes) for axis in several]
+    found = contributions(model, lambda: _read(model, cut, rows, organs, names, settings)[1], asked, cut.hu.shape)
+    for (place, _), added in zip(asked, found, strict=True):
+        own = None if cut.labels is None else np.isin(cut.labels, list(organs.grounding_labels(rows[place].organ)))
+        yield scaled(added, own)
+
+
+def _read(
+    model: OrganTextModel,
+    cut: ScanCut,
+    rows: Sequence[OrganRow],
+    organs: OrganDictionary,
+    names: Sequence[str],
+    settings: ScanSettings,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Features of the organs, and the vectors that meet findings."""
     device = next(model.parameters()).device
     image = torch.from_numpy(render_scans(cut.hu, settings))[None].to(device)
     if model.settings.grounding == "none":
         features = model.image(image).expand(len(rows), -1)
-        anatomy, diagnosis = None, model.whole(features)
-    else:
-        features = _study_features(model, image, cut, rows, organs, names)
-        anatomy = model.anatomy(features) if model.settings.anatomy else None
-        diagnosis = model.diagnosis(features)
-    model.train(was_training)
-    anatomy = diagnosis if anatomy is None else anatomy
-    return OrganEmbeddings(*(value.float().cpu().numpy() for value in (features, anatomy, diagnosis)))
+        return features, model.whole(features)
+    features = _study_features(model, image, cut, rows, organs, names)
+    return features, model.diagnosis(features)
 
 
 def _study_features(

@@ -6,12 +6,16 @@ import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ctglip.pages.document import render_template
 from ctglip.pages.parts import Fact, LegendEntry, Picture
-from ctglip.pages.pictures import PALETTE
+from ctglip.pages.pictures import PALETTE, heat_colours
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 MOST_BOXES = 24
 
@@ -100,13 +104,11 @@ def film_picture(
         longest_px: pixels of the picture's longer side.
         subject: what is shown, for the alt text.
     """
-    from PIL import Image, ImageDraw, ImageFont
+    from PIL import ImageDraw, ImageFont
 
     scale = longest_px / max(image.shape)
-    size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
-    grey = np.clip(image.astype(np.float32) / white, 0, 1)
-    picture = Image.fromarray(np.round(grey * 255).astype(np.uint8)).resize(size, Image.Resampling.BICUBIC)
-    picture = picture.convert("RGB")
+    picture = _grey_picture(image, white, longest_px).convert("RGB")
+    size = picture.size
     draw = ImageDraw.Draw(picture)
     font = ImageFont.load_default(size=max(11, round(longest_px / 34)))
     legend: list[LegendEntry] = []
@@ -116,9 +118,54 @@ def film_picture(
         draw.rectangle(edges, outline=colour, width=1 if longest_px < 320 else 2)
         draw.text((edges[0] + 5, edges[1] + 3), str(number), colour, font, stroke_width=2, stroke_fill="black")
         legend.append(LegendEntry(number, box.name, colour))
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    uri = f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    uri = _uri(picture)
     names = ", ".join(entry.name for entry in legend)
     alt = f"Chest film{' of ' + subject if subject else ''}{', with boxes of ' + names if names else ''}."
     return Picture(uri, alt, caption, size, tuple(legend))
+
+
+def film_under_map(image: np.ndarray, white: float, values: np.ndarray) -> Image:
+    """A film with a map laid over it, on the film's own pixels; arguments as in ``film_picture`` and ``map_picture``."""
+    from PIL import Image as Images
+
+    picture = _grey_picture(image, white, None).convert("RGBA")
+    return Images.alpha_composite(picture, Images.fromarray(_heat(values, picture.size))).convert("RGB")
+
+
+def map_picture(values: np.ndarray, size: tuple[int, int], alt: str) -> Picture:
+    """A map to be laid over a film's picture: transparent where it is at its median, yellow where it is highest.
+
+    Args:
+        values: the map on the film's pixels; NaN where it says nothing.
+        size: of the film's picture.
+        alt: what it shows.
+    """
+    from PIL import Image as Images
+
+    return Picture(_uri(Images.fromarray(_heat(values, size))), alt, size=size)
+
+
+def _heat(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """uint8 ``[row, column, 4]``."""
+    from PIL import Image as Images
+
+    known = np.isfinite(values)
+    above = np.where(known, values - (np.median(values[known]) if known.any() else 0), 0)
+    share = np.clip(above / max(float(above.max()), 1e-12), 0, 1).astype(np.float32)
+    laid = np.asarray(Images.fromarray(share).resize(size, Images.Resampling.BILINEAR))
+    return heat_colours(laid)
+
+
+def _grey_picture(image: np.ndarray, white: float, longest_px: int | None) -> Image:
+    from PIL import Image as Images
+
+    scale = 1.0 if longest_px is None else longest_px / max(image.shape)
+    size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
+    grey = np.clip(image.astype(np.float32) / white, 0, 1)
+    return Images.fromarray(np.round(grey * 255).astype(np.uint8)).resize(size, Images.Resampling.BICUBIC)
+
+
+def _uri(picture: Image) -> str:
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"

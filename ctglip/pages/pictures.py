@@ -24,6 +24,9 @@ SOFT_TISSUE_HU = (-160.0, 240.0)
 LUNG_HU = (-1350.0, 150.0)
 BONE_HU = (-450.0, 1050.0)
 MOST_OUTLINES = 12
+LEAST_HEAT = 0.2
+"""Heat below this share of a map's highest value is not shown."""
+HEAT_OPACITY = 0.6
 
 PALETTE = (
     "#4fc3ff", "#ffb000", "#3ddc97", "#ff7a59", "#e58bd0", "#f4e74a",
@@ -85,11 +88,13 @@ def slice_picture(
     window_hu: tuple[float, float] = SOFT_TISSUE_HU,
     longest_px: int = 512,
     subject: str = "",
+    numbered: bool = True,
 ) -> Picture:
     """One slice as a picture, every organ given outlined and numbered by its place in ``organs``.
 
     Args:
         index: voxel index along the plane's axis (z for axial, y for coronal, x for sagittal).
+        numbered: write the organs' numbers on them.
         Others as in :func:`slice_pictures`.
     """
     from PIL import Image
@@ -112,12 +117,37 @@ def slice_picture(
         mask = _smooth(inside, size)
         pixels[_edge(mask)] = _rgb(entry.colour)
         legend.append(entry)
-        if (place := _place(mask, [(x, y) for x, y, _ in tags])) is not None:
+        if numbered and (place := _place(mask, [(x, y) for x, y, _ in tags])) is not None:
             tags.append((*place, entry))
     uri = _uri(_lettered(pixels, _EDGES[plane], tags))
     return Picture(
         uri, _alt(plane, subject, legend), _caption(plane, index, hu.shape[axis], window_hu), size, tuple(legend)
     )
+
+
+def heat_picture(heat: np.ndarray, plane: Plane, size: tuple[int, int], alt: str) -> Picture:
+    """A heat map to be laid over a slice's picture: transparent where little is added, from dark red to yellow.
+
+    Args:
+        heat: ``[x, y, z]`` with one voxel along the plane's axis, at most 1.
+        plane: of the slice.
+        size: of the slice's picture.
+        alt: what it shows.
+    """
+    from PIL import Image
+
+    laid = Image.fromarray(displayed(heat, plane, 0).astype(np.float32)).resize(size, Image.Resampling.BILINEAR)
+    return Picture(_uri(heat_colours(np.asarray(laid))), alt, size=size)
+
+
+def heat_colours(heat: np.ndarray) -> np.ndarray:
+    """uint8 ``[row, column, 4]`` of shares of a map's highest value: nothing below ``LEAST_HEAT``, dark red to yellow."""
+    strength = np.clip((heat - LEAST_HEAT) / (1 - LEAST_HEAT), 0, 1)
+    pixels = np.zeros((*strength.shape, 4), np.uint8)
+    pixels[..., 0] = 192 + 63 * strength
+    pixels[..., 1] = 255 * strength
+    pixels[..., 3] = np.where(strength > 0, 255 * HEAT_OPACITY, 0)
+    return pixels
 
 
 def displayed(volume: np.ndarray, plane: Plane, index: int) -> np.ndarray:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from ctglip.pages.document import render_template
 from ctglip.pages.parts import Fact, Picture
-from ctglip.pages.pictures import BONE_HU, LUNG_HU, SOFT_TISSUE_HU
+from ctglip.pages.pictures import BONE_HU, HEAT_OPACITY, LEAST_HEAT, LUNG_HU, SOFT_TISSUE_HU
 from ctglip.pages.viewer import Viewer
 from ctglip.pages.wording import share
 from ctglip.types import QualityCheck
@@ -45,6 +45,7 @@ class Answer:
         of: how many were ranked, or None.
         reason: why there is no answer: "The gallbladder is not in the scan."
         texts: the most similar sentences, most similar first.
+        read_from: what was looked at: "the whole film", "the box of the left lung"; "" where it is the organ itself.
     """
 
     question: str
@@ -56,11 +57,30 @@ class Answer:
     reason: str = ""
     calibrated: bool = False
     texts: tuple[SimilarText, ...] = ()
+    read_from: str = ""
+
+
+@dataclass(frozen=True)
+class Where:
+    """Where an answer comes from.
+
+    Attributes:
+        organ, abnormality: display names.
+        probability: of the answer.
+        picture: a slice through the highest value.
+        heat: the map, as large as the picture and laid over it.
+    """
+
+    organ: str
+    abnormality: str
+    probability: float
+    picture: Picture
+    heat: Picture
 
 
 @dataclass(frozen=True)
 class ScanPage:
-    """Everything on the page of one scan.
+    """Everything on the page of one scan or film.
 
     Attributes:
         title: heading; the scan's id or name.
@@ -70,7 +90,9 @@ class ScanPage:
         checks: what was noticed about the scan and its masks.
         pictures: slices with mask outlines (``ctglip.pages.pictures.slices_of``).
         notes: what the reader must bear in mind, one sentence each.
+        where: heat maps of answers.
         viewer: slices to go through (``ctglip.pages.viewer.make_viewer``), or None for the pictures alone.
+        kind: ``scan`` or ``film``.
     """
 
     title: str
@@ -80,7 +102,9 @@ class ScanPage:
     checks: tuple[QualityCheck, ...] = ()
     pictures: tuple[Picture, ...] = ()
     notes: tuple[str, ...] = ()
+    where: tuple[Where, ...] = ()
     viewer: Viewer | None = None
+    kind: Literal["scan", "film"] = "scan"
 
 
 def render(page: ScanPage) -> str:
@@ -104,6 +128,8 @@ def _viewer_data(page: ScanPage) -> dict[str, Any]:
     ]
     return {
         "organs": organs,
+        "maps": [{"organ": one.organ, "peak": one.peak} for one in page.viewer.maps],
+        "heat": {"least": round(255 * LEAST_HEAT), "opacity": HEAT_OPACITY},
         "shape": page.viewer.shape,
         "window": page.viewer.window_hu,
         "centre": page.viewer.organs[0].centre if page.viewer.organs else (0.5, 0.5, 0.5),

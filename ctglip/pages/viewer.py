@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import gzip
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -35,6 +35,33 @@ class ViewedOrgan:
 
 
 @dataclass(frozen=True)
+class LaidMap:
+    """A heat map to be laid over the scan.
+
+    Attributes:
+        name: of the answer.
+        organ: display name.
+        values: ``[x, y, z]``, at most 1; what is below ``LEAST_HEAT`` is not shown.
+        affine: ``[4, 4]``, voxel index to millimetres.
+    """
+
+    name: str
+    organ: str
+    values: np.ndarray
+    affine: np.ndarray
+
+
+@dataclass(frozen=True)
+class ViewedMap:
+    """One heat map of the viewer: base64 of a gzipped NIfTI file (0 to 255), and where its highest value lies."""
+
+    name: str
+    organ: str
+    image: str
+    peak: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
 class Viewer:
     """What the viewer of one scan is given.
 
@@ -45,6 +72,7 @@ class Viewer:
         organs: in the order of their numbers; their names must be those of the answers to be found by them.
         window_hu: the HU first shown as black and as white.
         module: base64 of the gzipped ES module.
+        maps: heat maps, one of which is shown when it is asked for.
     """
 
     image: str
@@ -53,6 +81,7 @@ class Viewer:
     organs: tuple[ViewedOrgan, ...]
     window_hu: tuple[float, float]
     module: str
+    maps: tuple[ViewedMap, ...] = ()
 
 
 def make_viewer(
@@ -61,6 +90,7 @@ def make_viewer(
     labels: np.ndarray | None = None,
     organs: Mapping[str, Collection[int]] | None = None,
     window_hu: tuple[float, float] = SOFT_TISSUE_HU,
+    maps: Sequence[LaidMap] = (),
 ) -> Viewer | None:
     """A viewer of a volume, or None where ``ipyniivue`` is not installed.
 
@@ -70,6 +100,7 @@ def make_viewer(
         labels: ``[x, y, z]`` whole numbers on the same grid, or None.
         organs: display name to label numbers; where two claim a voxel, the first has it.
         window_hu: the HU first shown as black and as white.
+        maps: heat maps on grids of their own.
     """
     module = _module()
     if module is None:
@@ -95,7 +126,17 @@ def make_viewer(
         organs=tuple(viewed),
         window_hu=window_hu,
         module=module,
+        maps=tuple(_viewed(one, affine, (x, y, z)) for one in maps),
     )
+
+
+def _viewed(laid: LaidMap, affine: np.ndarray, shape: tuple[int, int, int]) -> ViewedMap:
+    """A map packed, its highest value found as fractions of the volume that it is laid over."""
+    heat = np.round(np.clip(laid.values, 0, 1) * 255).astype(np.uint8)
+    highest = np.unravel_index(int(laid.values.argmax()), laid.values.shape)
+    place = np.linalg.solve(affine, laid.affine @ [*highest, 1.0])[:3]
+    x, y, z = np.clip((place + 0.5) / shape, 0, 1).round(4).tolist()
+    return ViewedMap(laid.name, laid.organ, _nifti(heat, laid.affine), (x, y, z))
 
 
 def _thinning(shape: tuple[int, ...]) -> tuple[int, int, int]:
@@ -124,7 +165,7 @@ def _nifti(volume: np.ndarray, affine: np.ndarray, *, labels: bool = False) -> s
 
 
 def _packed(data: bytes) -> str:
-    return base64.b64encode(gzip.compress(data, compresslevel=9, mtime=0)).decode()
+    return base64.b64encode(gzip.compress(data, compresslevel=6, mtime=0)).decode()
 
 
 @cache

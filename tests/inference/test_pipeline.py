@@ -75,7 +75,7 @@ def test_every_organ_is_encoded_once_however_much_is_asked(
 
 
 def test_answers_need_no_text_encoder(trained: Trained, files: Files) -> None:
-    """Every text that the dictionaries can ask or answer with was embedded in training (loading an encoder costs seconds)."""
+    """Every text that the dictionaries can ask or answer with was embedded in training: loading one costs seconds."""
     model = load_model(trained[1])
     model.query(files[0], [*QUESTIONS, "anything abnormal in the liver?"], masks=files[1], everything=True)
     assert model.release.text_encoder is None
@@ -156,3 +156,6 @@ def test_a_model_that_finds_organs_itself_is_asked_without_masks(
     assert answers.answers[0].probability is not None
     assert answers.masks == "none: the model reads the whole scan"
     assert answers.to_json()["organs"] == []
+    (shown,) = module.Pipeline(release).heat_maps(answers)
+    assert shown.values.shape == scans.grid
+    assert np.abs(shown.values).max() == 1.0

@@ -31,8 +31,10 @@
   const volumes = {};
   const voxels = {};
   let main = null;
+  let ground = [];
   let chosen = 0;
   let outlined = true;
+  let mapped = 0;
 
   async function unpacked(id) {
     const packed = Uint8Array.from(atob(document.getElementById(id).textContent.trim()), (c) => c.charCodeAt(0));
@@ -50,12 +52,13 @@
     });
   }
 
-  // Colours of the label overlay, [R, G, B, A] a label: every organ is outlined, the chosen one is filled too.
+  // Colours of the label overlay, [R, G, B, A] a label: every organ is outlined, the chosen one is filled too
+  // unless a heat map lies on it.
   function colours() {
     const lut = new Array(4 * 256).fill(0); // 256 of them: the shader finds the middle of each exactly
     data.organs.forEach((organ, i) => {
       const colour = [1, 3, 5].map((at) => parseInt(organ.colour.slice(at, at + 2), 16));
-      lut.splice(4 * (i + 1), 4, ...colour, outlined && chosen === i + 1 ? 255 : 0);
+      lut.splice(4 * (i + 1), 4, ...colour, outlined && !mapped && chosen === i + 1 ? 255 : 0);
     });
     return { lut: lut, min: 0, max: 255, labels: ["", ...data.organs.map((organ) => organ.name)] };
   }
@@ -64,6 +67,27 @@
     if (!volumes.labels) return;
     main.change("opts", { ...options, atlasOutline: outlined ? 1 : 0 });
     volumes.labels.change("colormap_label", colours());
+  }
+
+  const shown = (ids) => ids.map((id) => "IPY_MODEL_" + id);
+
+  // Lays one heat map over the scan, or none (0), and goes to its highest value.
+  async function lay(number) {
+    mapped = number;
+    const id = "map" + number;
+    if (number && !volumes[id]) {
+      const rest = { colormap: "redyell", cal_min: data.heat.least, cal_max: 255, opacity: data.heat.opacity };
+      volume(id, await unpacked("viewer-" + id), rest);
+    }
+    if (mapped !== number) return; // another was asked for meanwhile
+    main.change("volumes", shown([...ground, ...(number ? [id] : [])]));
+    if (number) {
+      const map = data.maps[number - 1];
+      const organ = 1 + data.organs.findIndex((one) => one.name === map.organ);
+      if (organ && organ !== chosen) choose(organ);
+      go(map.peak);
+    }
+    recolour();
   }
 
   const sliders = () => [...place.querySelectorAll("input[type=range]")];
@@ -115,6 +139,7 @@
         outlined = event.target.checked;
         recolour();
       }
+      if (event.target.name === "map") lay(Number(event.target.value));
       if (event.target.name === "window") {
         const [low, high] = event.target.value.split(" ").map(Number);
         volumes.image.change("cal_min", low);
@@ -133,8 +158,9 @@
     URL.revokeObjectURL(address);
     volume("image", image, { cal_min: data.window[0], cal_max: data.window[1] });
     if (labels) volume("labels", labels, { opacity: 0.3, colormap_label: colours() });
+    ground = Object.keys(volumes);
     main = new Model({
-      height: 400, volumes: Object.keys(volumes).map((id) => "IPY_MODEL_" + id), meshes: [],
+      height: 400, volumes: shown(ground), meshes: [],
       background_masks_overlays: 0, draw_lut: null, draw_opacity: 0.8, draw_fill_overwrites: true, graph: null,
       scene: null, overlay_outline_width: 0, overlay_alpha_shader: 1, opts: options,
     });

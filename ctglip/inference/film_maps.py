@@ -1,0 +1,114 @@
+"""Where on a film does an answer come from? How similar each patch of it is to the words.
+
+A patch is asked as an organ would be: as a box of one cell of the finest pooled level, or as a token through the head
+for whole films. Models with learned queries see no patch alone; there a map says how much each patch adds to the answer
+(``inference.heatmap``).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch.nn import functional as F
+
+from ctglip.data.film_input import FilmInput
+from ctglip.inference.film_encoding import Reading
+from ctglip.inference.heatmap import contributions
+from ctglip.models.towers import OrganTextModel
+from ctglip.types import OrganRow
+
+
+def film_maps(
+    model: OrganTextModel,
+    film: FilmInput,
+    row: OrganRow,
+    query: int,
+    reading: Reading,
+    axes: Float[np.ndarray, "p e"],
+) -> Float[np.ndarray, "p h w"]:
+    """Maps of several answers about one organ of a film, which passes the encoder once.
+
+    Args:
+        row: the organ; outside of its box the map is NaN where the model reads boxes.
+        query: the number of the organ's learned query.
+        axes: the directions that the answers are measured along (see ``Scorer.axes``).
+        Others as in ``film_encoding.encode_films``.
+
+    Returns:
+        On the pixels of the film's window: differences of cosine similarities, with the positive minus with the
+        negative prompts (of learned queries: contributions to that difference).
+    """
+    device = next(model.parameters()).device
+    images = torch.from_numpy(film.image[None]).to(device)
+    size = film.image.shape[1:]
+    if reading == "query":
+        ids, first = torch.tensor([query], device=device), torch.zeros(1, dtype=torch.long, device=device)
+        blank = torch.zeros(1, 4, device=device)
+        found = contributions(
+            model,
+            lambda: model.diagnosis(model.study_features(images, blank, ids, first)),
+            [(0, axis) for axis in axes],
+            size,
+        )
+        return np.stack(list(found)).astype(np.float32)
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        patches = _tokens(model, images) if reading == "whole" else _cells(model, images, query)
+    model.train(was_training)
+    cells = torch.from_numpy(axes).to(patches) @ patches.flatten(1)
+    laid = cells.reshape(1, len(axes), *patches.shape[1:]).float()
+    values = F.interpolate(laid, size=list(size), mode="bilinear")[0].cpu().numpy()
+    return values if reading == "whole" else np.where(_inside(film, row), values, np.nan).astype(np.float32)
+
+
+def _tokens(model: OrganTextModel, images: torch.Tensor) -> Float[torch.Tensor, "e h w"]:
+    """Each token as if it were a whole film."""
+    seen = model.encoder(images.to(next(model.parameters()).dtype))
+    return model.whole(seen.tokens[0]).T.unflatten(1, seen.grid)
+
+
+def _cells(model: OrganTextModel, images: torch.Tensor, query: int) -> Float[torch.Tensor, "e h w"]:
+    """Each cell of the finest pooled level as if it were an organ's box."""
+    vision = model.encoder(images.to(next(model.parameters()).dtype))
+    levels = [vision.levels[level] for level in model.settings.pool_levels]
+    rows, columns = max((tuple(level.shape[2:]) for level in levels), key=lambda grid: grid[0] * grid[1])
+    down, across = images.shape[2] / rows, images.shape[3] / columns
+    place = torch.cartesian_prod(torch.arange(rows), torch.arange(columns)).float()
+    boxes = torch.stack(
+        [place[:, 0] * down, (place[:, 0] + 1) * down, place[:, 1] * across, (place[:, 1] + 1) * across], dim=1
+    ).to(images.device)
+    owner = torch.zeros(len(boxes), dtype=torch.long, device=images.device)
+    blank = torch.zeros(len(boxes), 4, device=images.device)
+    features = model.study_features(images, blank, owner + query, owner, boxes=boxes, vision=vision)
+    return model.diagnosis(features).T.unflatten(1, (rows, columns))
+
+
+def _inside(film: FilmInput, row: OrganRow) -> np.ndarray:
+    row0, row1, column0, column1 = film.boxes(np.array([row.box[:4]]))[0]
+    inside = np.zeros(film.image.shape[1:], bool)
+    inside[int(row0) : int(np.ceil(row1)), int(column0) : int(np.ceil(column1))] = True
+    return inside
+
+
+def laid_on(
+    values: Float[np.ndarray, "h w"], affine: Float[np.ndarray, "4 4"], shape: tuple[int, int]
+) -> Float[np.ndarray, "r c"]:
+    """A map on other pixels, interpolated linearly; NaN where it does not reach.
+
+    Args:
+        values: on some grid.
+        affine: (row, column, 0) of that grid to those of the other pixels.
+        shape: rows and columns wanted.
+    """
+    from scipy.ndimage import map_coordinates
+
+    back = np.linalg.inv(affine)
+    lines = [back[axis, axis] * np.arange(shape[axis]) + back[axis, 3] for axis in (0, 1)]
+    reach = [(line >= -0.5) & (line <= n - 0.5) for line, n in zip(lines, values.shape, strict=True)]
+    known, at = np.isfinite(values), np.meshgrid(*lines, indexing="ij")
+    laid = map_coordinates(np.where(known, values, 0.0), at, order=1, mode="nearest")
+    there = map_coordinates(known.astype(np.uint8), at, order=0, mode="nearest") > 0
+    there &= reach[0][:, None] & reach[1][None, :]
+    return np.where(there, laid, np.nan).astype(np.float32)

@@ -1,0 +1,124 @@
+"""Answers about one film as the page's values, and its heat maps as files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ctglip.files import atomic_path
+from ctglip.film.recipe import FILM_MAX
+from ctglip.film.regions import region_entries
+from ctglip.inference.answers import Answer
+from ctglip.inference.film_maps import laid_on
+from ctglip.inference.films import FilmAnswers, FilmMap
+from ctglip.pages import scan as page
+from ctglip.pages.film import FilmBox, film_picture, film_under_map, map_picture
+from ctglip.pages.parts import Fact, Picture
+from ctglip.pages.wording import number
+
+MOST_MAPS = 12
+_MAP_PX = 400
+
+
+def film_answer_page(answers: FilmAnswers, maps: Sequence[FilmMap] = (), title: str = "") -> page.ScanPage:
+    """The page of one film.
+
+    Args:
+        answers: as ``FilmPipeline.query`` gives them.
+        maps: as ``FilmPipeline.heat_maps`` gives them; those of the most probable answers are shown.
+        title: heading; the film's name by default.
+    """
+    rows, columns = answers.grid[0] if answers.grid else answers.standardized.image.shape
+    size, window = answers.standardized.image.shape[0], answers.film.image.shape[-1] if answers.film else 0
+    facts = (
+        Fact("Film", answers.scan, f"{rows} x {columns} pixels"),
+        Fact("Boxes and masks", answers.masks, f"{len(answers.regions)} boxes"),
+        Fact("Standardised to", f"{size} x {size} pixels"),
+        Fact("Seen by the model as", f"{window} x {window} pixels", "the middle of the film"),
+    )
+    unseen = sorted(
+        {_shown(answers, a.abnormality) for a in answers.answers if a.probability is not None and not a.seen}
+    )
+    notes = [f"Not seen in training, answered through the words alone: {', '.join(unseen)}."] if unseen else []
+    return page.ScanPage(
+        title=title or answers.scan,
+        answers=tuple(_answer(answers, answer) for answer in answers.answers),
+        facts=facts,
+        checks=answers.standardized.checks,
+        pictures=(_film(answers),),
+        notes=tuple(notes),
+        kind="film",
+        where=tuple(_where(answers, one) for one in _likeliest(answers, maps)),
+    )
+
+
+def write_film_map(answers: FilmAnswers, shown: FilmMap, folder: Path) -> list[Path]:
+    """Write ``<organ>_<abnormality>.png`` (the film under the map) and ``.npy`` (float32, on the film's own pixels; NaN
+    where the map does not reach)."""
+    assert answers.original is not None
+    pixels = answers.original.pixels
+    rows, columns = pixels.shape
+    values = laid_on(shown.values, shown.to_file, (rows, columns))
+    low, high = answers.original.window or tuple(float(v) for v in np.percentile(pixels[::4, ::4], (0.5, 99.5)))
+    paths = [folder / f"{shown.organ}_{shown.abnormality}.{kind}" for kind in ("png", "npy")]
+    with atomic_path(paths[0]) as temporary:
+        film_under_map(pixels - low, max(high - low, 1e-6), values).save(temporary, format="PNG")
+    with atomic_path(paths[1]) as temporary, temporary.open("wb") as stream:
+        np.save(stream, values)
+    return paths
+
+
+def _shown(answers: FilmAnswers, name: str) -> str:
+    return answers.displays.get(name, name)
+
+
+def _answer(answers: FilmAnswers, answer: Answer) -> page.Answer:
+    return page.Answer(
+        question=answer.question,
+        organ=_shown(answers, answer.organ),
+        abnormality=_shown(answers, answer.abnormality),
+        probability=answer.probability,
+        rank=answer.rank,
+        of=answer.of,
+        reason=answer.reason,
+        calibrated=answer.calibrated,
+        texts=tuple(page.SimilarText(similar.text, similar.similarity) for similar in answer.similar),
+        read_from=answer.read_from,
+    )
+
+
+def _film(answers: FilmAnswers) -> Picture:
+    """The film with the boxes that were read, or with all where none was."""
+    read = {row.box[:4] for row, reading in answers.places if reading == "box"}
+    entries = region_entries()
+    boxes = [
+        FilmBox(entries[r.name].display if r.name in entries else r.name, r.row0, r.row1, r.column0, r.column1)
+        for r in answers.regions
+        if not read or (r.row0, r.row1, r.column0, r.column1) in read
+    ]
+    return film_picture(
+        answers.standardized.image, FILM_MAX, boxes, longest_px=640, subject=answers.scan,
+        caption="The standardised film. The patient’s right is on the left.",
+    )  # fmt: skip
+
+
+def _likeliest(answers: FilmAnswers, maps: Sequence[FilmMap]) -> list[FilmMap]:
+    said = {(a.organ, a.abnormality): a.probability or 0.0 for a in answers.answers}
+    return sorted(maps, key=lambda one: -said.get((one.organ, one.abnormality), 0.0))[:MOST_MAPS]
+
+
+def _where(answers: FilmAnswers, shown: FilmMap) -> page.Where:
+    rows, columns = answers.standardized.image.shape
+    values = laid_on(shown.values, shown.to_standard, (rows, columns))
+    known = values[np.isfinite(values)]
+    organ, abnormality = _shown(answers, shown.organ), _shown(answers, shown.abnormality)
+    said = {(a.organ, a.abnormality): a.probability or 0.0 for a in answers.answers}
+    reach = f"Similarity {number(float(known.min()), 2)} to {number(float(known.max()), 2)}." if len(known) else ""
+    picture = film_picture(
+        answers.standardized.image, FILM_MAX, longest_px=_MAP_PX, subject=answers.scan, caption=reach
+    )
+    assert picture.size is not None
+    heat = map_picture(values, picture.size, f"Heat map of {organ}: {abnormality}.")
+    return page.Where(organ, abnormality, said[shown.organ, shown.abnormality], picture, heat)

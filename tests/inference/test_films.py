@@ -1,0 +1,224 @@
+"""One film and its answers: the same pixels as preprocessing stores and training sees; from a box, a query, the whole
+film; heat maps on the film's own pixels; other modalities refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from ctglip_preprocessing.stages.film import make_film
+from numpy.testing import assert_allclose, assert_array_equal
+from PIL import Image
+
+from ctglip.api import load_model
+from ctglip.cohort import CohortRow
+from ctglip.data.film_input import film_input
+from ctglip.data.films import FilmDataset
+from ctglip.errors import ModelError, ScanError, VocabularyError
+from ctglip.film.io import Film
+from ctglip.film.recipe import FilmRecipe
+from ctglip.inference.film_encoding import boxes_of, encode_films, organ_box, queries_of
+from ctglip.inference.film_maps import film_maps, laid_on
+from ctglip.inference.films import FilmPipeline
+from ctglip.vocabulary.organs import load_organs
+from tests.inference.tiny_films import BOXES, FILMS, RECIPE, draw_film, film_release, saved, write_film_store
+from tests.training.tiny import write_word_bert
+
+QUESTIONS = ["heart: cardiomegaly", "pleural effusion left?"]
+Releases = Callable[..., FilmPipeline]
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_word_bert(tmp_path_factory.mktemp("bert") / "bert")
+
+
+@pytest.fixture
+def model(bert: Path) -> Releases:
+    return lambda **settings: FilmPipeline(film_release(bert, **settings))
+
+
+@pytest.fixture
+def film(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    truth = {"heart:cardiomegaly": 1, "pleura_left:pleural_effusion": 1, "pleura_right:pleural_effusion": 0}
+    Image.fromarray(draw_film(rng, truth)).save(tmp_path / "film.png")
+    return tmp_path / "film.png"
+
+
+@pytest.fixture
+def boxes(tmp_path: Path) -> Path:
+    pl.DataFrame([box.columns() for box in BOXES]).write_csv(tmp_path / "boxes.csv")
+    return tmp_path / "boxes.csv"
+
+
+@pytest.fixture
+def lungs(tmp_path: Path) -> Path:
+    mask = np.zeros((120, 100), np.uint8)
+    mask[20:90, 10:42] = mask[20:90, 58:90] = 255
+    Image.fromarray(mask).save(tmp_path / "lungs.png")
+    return tmp_path / "lungs.png"
+
+
+def test_a_question_sees_the_very_pixels_that_preprocessing_stores(
+    model: Releases, film: Path, boxes: Path, lungs: Path
+) -> None:
+    row = CohortRow(study_id="f", patient_id="p", image=film, masks=lungs, regions=boxes, modality="cxr")
+    stored = make_film(row, FilmRecipe.model_validate(RECIPE.model_dump(mode="json")), load_organs())
+    asked, regions, _ = model().standardize(film, lungs, boxes)
+    assert_array_equal(asked.image, stored.standardized.image)
+    assert_array_equal(np.asarray(asked.organs), np.asarray(stored.standardized.organs))
+    assert_array_equal(asked.affine, stored.standardized.affine)
+    assert set(regions) == set(stored.regions)
+
+
+def test_a_question_sees_the_very_window_that_training_sees(tmp_path: Path) -> None:
+    store, _ = write_film_store(tmp_path / "store", 3)
+    films = FilmDataset(store, "train", FILMS, training=False)
+    for row, study_id in enumerate(films.study_ids):
+        sample, asked = films.sample(row), film_input(store.study(study_id).image(), FILMS)
+        assert_array_equal(asked.image, sample.image)
+        stored = {r["region"]: r for r in store.study(study_id).rows("regions")}
+        names = [films.regions[i] for i in sample.region_id]
+        edges = np.array([[stored[n][e] for e in ("row0", "row1", "column0", "column1")] for n in names])
+        assert_allclose(asked.boxes(edges), sample.boxes[0], atol=1e-4)
+
+
+def test_answers_say_where_they_were_read(model: Releases, film: Path, boxes: Path, lungs: Path) -> None:
+    def said(answers: Any) -> list[str]:
+        assert all(0 < answer.probability < 1 for answer in answers.answers)
+        return [answer.read_from for answer in answers.answers]
+
+    assert said(model().query(film, QUESTIONS)) == ["the whole film"] * 2
+    asking = model(grounding="query", trained={})
+    assert said(asking.query(film, QUESTIONS)) == ["a learned query"] * 2
+    assert said(asking.query(film, ["lungs: emphysema"])) == ["the whole film"], "no one region is the lungs"
+    boxed = model(grounding="box")
+    assert said(boxed.query(film, QUESTIONS, regions=boxes)) == [
+        "the box of the cardiac silhouette",
+        "the box of the left costophrenic angle",
+    ]
+    both = boxed.query(film, QUESTIONS, masks=lungs)
+    assert said(both) == ["the whole film", "the box of the left lung"]
+    assert both.masks == "lungs.png"
+    assert {region.name for region in both.regions} == {"right_lung", "left_lung"}
+    told = model(grounding="box", whole_image=False).query(film, [*QUESTIONS, "gallstones?"], masks=lungs).answers
+    assert told[0].probability is None
+    assert told[0].reason == "There is no box of the heart."
+    assert told[1].probability is not None
+    wide = model(grounding="box", trained={}).query(film, ["lungs: emphysema"], masks=lungs).answers[0]
+    assert wide.read_from == "the boxes of the right lung and the left lung"
+
+
+def test_the_answer_is_that_of_the_box(bert: Path, film: Path, boxes: Path) -> None:
+    """By hand: standardise, cut the window, pool the box, compare with the prompts."""
+    release = film_release(bert, grounding="box")
+    pipeline = FilmPipeline(release)
+    answer = pipeline.query(film, QUESTIONS[:1], regions=boxes).answers[0]
+    standardized, regions, _ = pipeline.standardize(film, regions=boxes)
+    found = organ_box("heart", boxes_of(regions), load_organs())
+    assert found is not None
+    window = film_input(standardized.image, FILMS)
+    with torch.no_grad():
+        features = release.model.study_features(
+            torch.from_numpy(window.image[None]), torch.zeros(1, 4), torch.tensor([4]), torch.tensor([0]),
+            boxes=torch.from_numpy(window.boxes(np.array([found[0].box[:4]]))),
+        )  # fmt: skip
+        vector = release.model.diagnosis(features).numpy()
+    difference = pipeline.scorer.differences(vector, [("heart", "cardiomegaly")])
+    assert answer.probability == pytest.approx(pipeline.scorer.calibration.probabilities(difference)[0, 0], abs=1e-6)
+
+
+def test_each_film_passes_the_encoder_once_and_batches_do_not_matter(bert: Path) -> None:
+    release, rng = film_release(bert, grounding="box"), np.random.default_rng(0)
+    films = [film_input(rng.integers(0, 4096, (64, 64)).astype(np.uint16), FILMS) for _ in range(5)]
+    boxes = {"left_lung": (10, 50, 34, 60), "cardiac_silhouette": (30, 52, 20, 44)}
+    organs = load_organs()
+    rows = [[found[0] for name in names if (found := organ_box(name, boxes, organs))] for names in
+            (("heart", "lung_left"), (), ("heart",), ("lung_left",), ("lung_left", "heart"))]  # fmt: skip
+    queries = queries_of(release.organs, organs)
+    whole = encode_films(release.model, films, rows, queries, "box")
+    parts = encode_films(release.model, films, rows, queries, "box", batch=2)
+    assert whole.diagnosis.shape == (6, 16)
+    assert_allclose(whole.diagnosis, parts.diagnosis, atol=1e-5)
+    alone = encode_films(release.model, films[2:3], rows[2:3], queries, "box")
+    assert_allclose(alone.diagnosis[0], whole.diagnosis[2], atol=1e-5)
+
+
+@pytest.mark.parametrize("grounding", ["none", "query", "box"])
+def test_maps_lie_on_the_films_own_pixels(model: Releases, film: Path, boxes: Path, grounding: str) -> None:
+    pipeline = model(grounding=grounding)
+    answers = pipeline.query(film, QUESTIONS, regions=boxes)
+    found = list(pipeline.heat_maps(answers))
+    assert [(one.organ, one.abnormality) for one in found] == [
+        ("heart", "cardiomegaly"), ("pleura_left", "pleural_effusion"),
+    ]  # fmt: skip
+    for one in found:
+        laid = laid_on(one.values, one.to_file, (120, 100))
+        assert laid.shape == (120, 100)
+        known = np.argwhere(np.isfinite(laid))
+        if grounding == "box":
+            box = next(b for b in BOXES if b.name.startswith("card" if one.organ == "heart" else "left_cost"))
+            low, high = known.min(0), known.max(0) + 1
+            assert_allclose([low[0], high[0], low[1], high[1]], [box.row0, box.row1, box.column0, box.column1], atol=4)
+        else:
+            assert len(known) > 0.6 * laid.size
+
+
+def test_a_map_of_the_whole_film_is_how_similar_each_patch_is(bert: Path) -> None:
+    """A film whose lower right differs: the map differs there, and where the film is even the map is."""
+    release = film_release(bert)
+    image = np.full((64, 64), 1000, np.uint16)
+    image[44:54, 44:54] = 4000
+    film, row = film_input(image, FILMS), organ_box("heart", {"cardiac_silhouette": (0, 64, 0, 64)}, load_organs())
+    assert row is not None
+    axis = np.random.default_rng(0).normal(size=(1, 16)).astype(np.float32)
+    values = film_maps(release.model, film, row[0], 0, "whole", axis)[0]
+    away = np.abs(values - np.median(values))
+    peak = np.unravel_index(away.argmax(), away.shape)
+    assert min(peak) > 24, "the patch that differs"
+
+
+def test_json_and_privacy(model: Releases, film: Path, lungs: Path) -> None:
+    told = json.loads(json.dumps(model(grounding="box").query(film, QUESTIONS, masks=lungs).to_json()))
+    assert told["film"] == "film.png"
+    assert [r["name"] for r in told["regions"]] == ["left_lung", "right_lung"]
+    assert told["answers"][1]["read_from"] == "the box of the left lung"
+    assert str(film.parent) not in json.dumps(told)
+
+
+def test_other_modalities_are_refused(model: Releases, film: Path, bert: Path, tmp_path: Path) -> None:
+    (tmp_path / "slices").mkdir()
+    (tmp_path / "scan.nii.gz").write_bytes(b"x")
+    for path in (tmp_path / "slices", tmp_path / "scan.nii.gz"):
+        with pytest.raises(ScanError, match="trained on films") as refused:
+            model().query(path, QUESTIONS)
+        assert refused.value.code == "other_modality"
+    with pytest.raises(VocabularyError):
+        model().query(tmp_path / "no.png", ["flurb?"])
+    with pytest.raises(ScanError, match="no film"):
+        model().query(tmp_path / "no.png", QUESTIONS)
+
+
+def test_a_model_trained_without_texts_is_not_asked(bert: Path, tmp_path: Path) -> None:
+    release = film_release(bert)
+    release.aligned = False
+    folder = saved(tmp_path, release)
+    with pytest.raises(ModelError, match="ctglip finetune") as refused:
+        load_model(folder)
+    assert refused.value.code == "not_aligned"
+
+
+def test_a_film_in_memory_and_from_a_folder_give_the_same(bert: Path, film: Path, tmp_path: Path) -> None:
+    loaded = load_model(saved(tmp_path, film_release(bert)))
+    assert isinstance(loaded, FilmPipeline)
+    pixels = np.asarray(Image.open(film)).astype(np.float32)
+    first, second = loaded.query(film, QUESTIONS), loaded.query(Film(pixels), QUESTIONS)
+    assert first.answers == second.answers
+    assert second.scan == "film in memory"
