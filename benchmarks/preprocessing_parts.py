@@ -198,7 +198,7 @@ def parts(folder: str, recipe: str, repeats: int) -> dict[str, Any]:
 
     def compressed() -> None:
         for array in (image, labels):
-            (store / "floor").write_bytes(blosc.compress(array, b"zstd", 3, blosc.BITSHUFFLE, 0))
+            (store / "floor").write_bytes(blosc.compress(array, b"zstd", 1, blosc.BITSHUFFLE, 0))
 
     blosc.set_nthreads(1)
     measured: list[tuple[str, Callable[[], Any], str, Callable[[], Any]]] = [
@@ -212,7 +212,7 @@ def parts(folder: str, recipe: str, repeats: int) -> dict[str, Any]:
         ("labels onto the grid", labels_on_grid, "the result copied once", labels.copy),
         ("organ table, mask checks", lambda: check_masks(organ_table(labels, image, affine, organs)),
          "one count of the labels", lambda: np.bincount(labels.ravel(), minlength=256)),
-        ("write", lambda: write_study(store, record), "Blosc zstd-3 in one go, and write", compressed),
+        ("write", lambda: write_study(store, record), "Blosc zstd-1 in one go, and write", compressed),
     ]  # fmt: skip
     found = [
         {"part": part, "seconds": best(work, repeats)[1], "floor": floor, "floor_seconds": best(least, repeats)[1]}

@@ -1,6 +1,7 @@
 """One volume or film as one zarr 3 shard: written and read chunk by chunk, without zarr's machinery around each one.
 
-The files are plain zarr 3 (``sharding_indexed``; inside, Blosc zstd level 3 with bit-shuffling) and zarr reads and
+The files are plain zarr 3 (``sharding_indexed``; inside, Blosc zstd level 1 with bit-shuffling: level 3 takes
+two thirds longer for 1 % fewer bytes) and zarr reads and
 writes the same. A shard is its chunks one after the other, then an index with (offset, bytes) of every chunk in C
 order as little-endian uint64, then the CRC-32C of the index (zarr's specification of the sharding codec, version 1.0).
 A chunk of nothing but zeros is not stored; its index entry is all ones.
@@ -22,6 +23,7 @@ from zarr.codecs import BloscCodec
 
 from ctglip.types import Box
 
+LEVEL = 1
 CHUNK = 40
 """Longest edge of a chunk in voxels. Edges are multiples of 8: bit-shuffling works on 8 values at a time, and leaves
 what is over uncompressed (three times slower to write, 10 % larger)."""
@@ -56,7 +58,7 @@ def write_volume(group: zarr.Group, path: Path, name: str, volume: np.ndarray) -
         dtype=volume.dtype,
         chunks=(1, *chunks),
         shards=(1, *(chunk * count for chunk, count in zip(chunks, counts, strict=True))),
-        compressors=BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle"),
+        compressors=BloscCodec(cname="zstd", clevel=LEVEL, shuffle="bitshuffle"),
         fill_value=0,
         chunk_key_encoding={"name": "default", "separator": "."},  # a file in place of five nested folders
         dimension_names=("channel", *_AXES[volume.ndim]),
@@ -71,7 +73,7 @@ def write_volume(group: zarr.Group, path: Path, name: str, volume: np.ndarray) -
                 continue
             chunk = np.zeros(chunks, dtype=volume.dtype.newbyteorder("<"))
             chunk[tuple(slice(0, size) for size in piece.shape)] = piece
-            packed = blosc.compress(chunk, b"zstd", 3, blosc.BITSHUFFLE, 0)
+            packed = blosc.compress(chunk, b"zstd", LEVEL, blosc.BITSHUFFLE, 0)
             index[place] = offset, len(packed)
             offset += stream.write(packed)
         stream.write(index.tobytes())

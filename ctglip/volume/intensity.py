@@ -37,7 +37,7 @@ def to_hu(
     checks: list[QualityCheck] = []
     if values.dtype.kind == "f":
         values, checks = _finite(values, slope, intercept, where)
-    if values.min() == values.max():
+    if _constant(values):
         raise ScanError(
             f"{where} is empty: every voxel holds {values.flat[0]}.", code="image_constant", fix="Export it again."
         )
@@ -46,6 +46,12 @@ def to_hu(
         message = f"{beyond} voxels lie beyond what HU can be and were clipped to {_INT16.min}..{_INT16.max}."
         checks.append(QualityCheck("beyond_int16", "warning", message, beyond))
     return hu, tuple(checks)
+
+
+def _constant(values: np.ndarray) -> bool:
+    """Whether all voxels hold one number; one slice mostly tells that they do not."""
+    few = values[..., values.shape[-1] // 2]
+    return few.min() == few.max() and values.min() == values.max()
 
 
 def scale_to_int16(values: np.ndarray, slope: float, intercept: float) -> tuple[np.ndarray, int]:

@@ -121,6 +121,8 @@ def _multilabel(path: Path, recipe: VolumeRecipe, organs: OrganDictionary, unkno
 def _integers(path: Path, volume: RawVolume) -> np.ndarray:
     """The labels as integers, whatever type they were stored in."""
     values = volume.values
+    if values.dtype == np.uint8 and volume.slope == 1 and volume.intercept == 0:
+        return values
     if values.dtype.kind not in "iufb":
         raise MaskError(f"{path.name} holds {values.dtype}, expected whole numbers.", code="not_labels")
     if volume.slope != 1 or volume.intercept != 0 or values.dtype.kind == "f":

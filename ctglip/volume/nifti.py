@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import io
+import os
 import re
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 import nibabel as nib
 import numpy as np
-from isal import igzip, igzip_lib
+from isal import igzip_lib
 from nibabel.spatialimages import HeaderDataError
 
 from ctglip.errors import CTGLIPError
 from ctglip.types import QualityCheck
 from ctglip.volume.raw import RawVolume
 
-_GZIP_ERRORS: tuple[type[Exception], ...] = (cast("type[Exception]", igzip_lib.error), zlib.error, OSError)
+_GZIP_ERRORS: tuple[type[Exception], ...] = (cast("type[Exception]", igzip_lib.error),)
 SUFFIXES = (".nii", ".nii.gz")
+_BLOCK = 1 << 16
+_LEAST = 18
+"""Bytes of a gzip file's head and tail."""
+_MOST = 1032
+"""Bytes that one byte of deflate can become."""
 _LABEL = re.compile(rb'<Label\b[^>]*\bKey="(\d+)"[^>]*>\s*(?:<!\[CDATA\[)?([^<\]]+)')
 
 
@@ -70,24 +76,20 @@ def read_nifti(path: Path, error: type[CTGLIPError]) -> NiftiFile:
     except (HeaderDataError, ValueError) as problem:
         raise error(f"{path.name} has a broken NIfTI header: {problem}.", code="bad_header") from problem
     volume = RawVolume(values, affine, 1.0 if slope is None else float(slope), float(intercept or 0), checks=checks)
-    return NiftiFile(volume, _names(data[:offset]))
+    return NiftiFile(volume, _names(bytes(data[:offset])))
 
 
-def _bytes(path: Path, error: type[CTGLIPError]) -> bytes:
+def _bytes(path: Path, error: type[CTGLIPError]) -> memoryview:
     """The file's bytes, unzipped when they are gzip (whatever the name says)."""
+    size = 0
     try:
-        data = path.read_bytes()
-    except OSError as problem:
-        raise error(f"{path} cannot be read: {problem.strerror}.", code="unreadable") from problem
-    if not data:
-        raise error(f"{path.name} is an empty file.", code="file_empty", fix="Copy or download it again.")
-    if data[:2] != b"\x1f\x8b":
-        return data
-    try:
-        return igzip.decompress(data)
+        with path.open("rb", buffering=0) as stream:
+            zipped = stream.read(2) == b"\x1f\x8b"
+            size = stream.seek(0, os.SEEK_END)
+            data = _gunzip(stream, size) if zipped else np.fromfile(path, np.uint8)
     except EOFError as problem:
         raise error(
-            f"{path.name} is truncated: its gzip stream of {len(data)} bytes ends too early.",
+            f"{path.name} is truncated: its gzip stream of {size} bytes ends too early.",
             code="file_truncated",
             fix="Copy or download it again.",
         ) from problem
@@ -95,14 +97,45 @@ def _bytes(path: Path, error: type[CTGLIPError]) -> bytes:
         raise error(
             f"{path.name} is a damaged gzip file.", code="file_damaged", fix="Copy or download it again."
         ) from problem
+    except OSError as problem:
+        raise error(f"{path} cannot be read: {problem.strerror}.", code="unreadable") from problem
+    if not size:
+        raise error(f"{path.name} is an empty file.", code="file_empty", fix="Copy or download it again.")
+    return data.data
 
 
-def _header(path: Path, data: bytes, error: type[CTGLIPError]) -> tuple[nib.Nifti1Header, int]:
+def _gunzip(stream: io.RawIOBase, size: int) -> np.ndarray:
+    """The content of a gzip file of ``size`` bytes, block by block into one array: no block leaves the cache.
+
+    The last four bytes say how much is in a file of one member; room for more members is made as they come.
+    """
+    if size < _LEAST:
+        raise EOFError
+    stream.seek(-4, os.SEEK_END)
+    told = int.from_bytes(stream.read(4) or b"", "little")
+    stream.seek(0)
+    room, used, member = np.empty(min(told, _MOST * size), np.uint8), 0, None
+    while block := stream.read(_BLOCK):
+        while block := block if member else block.lstrip(b"\0"):
+            member = member or igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
+            part = np.frombuffer(member.decompress(block), np.uint8)
+            if used + len(part) > len(room):
+                room = np.concatenate([room[:used], np.empty(used + len(part), np.uint8)])
+            room[used : used + len(part)] = part
+            used, block = used + len(part), b""
+            if member.eof:
+                block, member = member.unused_data, None
+    if member is not None:
+        raise EOFError
+    return room[:used]
+
+
+def _header(path: Path, data: memoryview, error: type[CTGLIPError]) -> tuple[nib.Nifti1Header, int]:
     for kind, size, magic in ((nib.Nifti1Header, 348, b"n+1"), (nib.Nifti2Header, 540, b"n+2")):
         place = 344 if size == 348 else 4
         if len(data) >= size and data[place : place + 3] == magic:
             try:
-                header = kind(data[:size], check=True)
+                header = kind(bytes(data[:size]), check=True)
                 return header, int(header["vox_offset"])
             except (HeaderDataError, ValueError, KeyError) as problem:
                 raise error(f"{path.name} has a broken NIfTI header: {problem}.", code="bad_header") from problem

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
 
 from ctglip.types import OrganRow
 from ctglip.vocabulary.organs import OrganDictionary
+
+_SLAB = 8
+"""Planes at a time: what is made of them stays in the cache."""
 
 
 @dataclass(frozen=True)
@@ -38,20 +40,35 @@ def label_table(labels: np.ndarray, image: np.ndarray) -> LabelTable:
         image: int16 ``[x, y, z]``.
     """
     count, total, squares = np.zeros(256, np.int64), np.zeros(256), np.zeros(256)
-    for plane, values in zip(labels, image, strict=True):
-        inside = np.flatnonzero(plane)
-        if len(inside):
-            found = plane.ravel()[inside]
-            count += np.bincount(found, minlength=256)
-            hu = values.ravel()[inside].astype(np.float64)
-            total += np.bincount(found, hu, minlength=256)
-            squares += np.bincount(found, hu * hu, minlength=256)
-    low, high = np.zeros((256, 3), np.int64), np.zeros((256, 3), np.int64)
-    for number, box in enumerate(ndimage.find_objects(labels), start=1):
-        if box is not None:
-            low[number] = [side.start for side in box]
-            high[number] = [side.stop for side in box]
-    return LabelTable(count, total, squares, low, high)
+    seen = [np.zeros((256, size), bool) for size in labels.shape]
+    for start in range(0, len(labels), _SLAB):
+        slab, values = labels[start : start + _SLAB], image[start : start + _SLAB]
+        label, place, length = _runs(slab)
+        if not len(label):
+            continue
+        x, y, first = np.unravel_index(place, slab.shape)
+        for axis, along in ((0, x + start), (1, y), (2, first), (2, first + length - 1)):
+            seen[axis][label, along] = True
+        hu = values[slab > 0].astype(np.int64)
+        begin = np.cumsum(length) - length
+        count += np.bincount(label, length, minlength=256).astype(np.int64)
+        total += np.bincount(label, np.add.reduceat(hu, begin), minlength=256)
+        squares += np.bincount(label, np.add.reduceat(hu * hu, begin), minlength=256)
+    there = count[:, None] > 0
+    low = np.stack([places.argmax(1) for places in seen], axis=1)
+    high = np.stack([places.shape[1] - places[:, ::-1].argmax(1) for places in seen], axis=1)
+    return LabelTable(count, total, squares, low * there, high * there)
+
+
+def _runs(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Runs of one label along z, in order: which, the first voxel's place in the flattened array, how many voxels."""
+    changed = np.ones(labels.shape, bool)
+    np.not_equal(labels[..., 1:], labels[..., :-1], out=changed[..., 1:])
+    place = np.flatnonzero(changed)
+    length = np.diff(place, append=labels.size)
+    label = labels.ravel()[place]
+    inside = label > 0
+    return label[inside], place[inside], length[inside]
 
 
 def organ_table(

@@ -15,15 +15,21 @@ from scipy import ndimage, sparse
 _PAD = 16
 """Extra columns that keep rows of 512 floats from falling into the same cache lines."""
 
+_LINES = 4
+
 
 @dataclass(frozen=True)
 class _Axis:
-    """Where the voxels of one output axis lie on an input axis: index = offset + scale * output index."""
+    """Where the voxels of one output axis lie on an input axis: index = offset + scale * output index.
+
+    ``backwards``: the input is held the other way round, and indices on it count from its end.
+    """
 
     n_in: int
     n_out: int
     scale: float
     offset: float
+    backwards: bool
 
     @property
     def positions(self) -> np.ndarray:
@@ -35,15 +41,18 @@ class _Axis:
         return (positions < -0.5 - 1e-6) | (positions > self.n_in - 0.5 + 1e-6)
 
     def nearest(self) -> np.ndarray:
-        """Input index of each output voxel, clamped."""
-        return np.clip(np.floor(self.positions + 0.5 - 1e-9), 0, self.n_in - 1).astype(np.intp)
+        """Index in the input as it is held of each output voxel, clamped."""
+        return self._held(np.clip(np.floor(self.positions + 0.5 - 1e-9), 0, self.n_in - 1).astype(np.intp))
+
+    def _held(self, index: np.ndarray) -> np.ndarray:
+        return self.n_in - 1 - index if self.backwards else index
 
     def weights(self) -> tuple[slice, sparse.csr_array | None]:
-        """The input range that is used, and the weights ``[n_out, range]`` on it (None: a plain copy)."""
+        """The range of the input, as held, that is used, and the weights ``[n_out, range]`` on it (None: a copy)."""
         step, positions = abs(self.scale), np.clip(self.positions, 0, self.n_in - 1)
         if abs(step - 1) < 1e-9 and np.abs(positions - np.rint(positions)).max() < 1e-6:
-            index = np.rint(positions).astype(np.intp)
-            if self.scale > 0 and (np.diff(index) == 1).all():
+            index = self._held(np.rint(positions).astype(np.intp))
+            if (np.diff(index) == 1).all():
                 return slice(int(index[0]), int(index[-1]) + 1), None
         half = max(step, 1.0)
         taps = np.arange(int(np.floor(-half)), int(np.ceil(half)) + 1)
@@ -52,7 +61,7 @@ class _Axis:
         weight[(index < 0) | (index >= self.n_in)] = 0
         weight /= weight.sum(1, keepdims=True)
         rows, kept = np.nonzero(weight > 1e-7)
-        columns = index[rows, kept]
+        columns = self._held(index[rows, kept])
         low, high = int(columns.min()), int(columns.max()) + 1
         shape = (self.n_out, high - low)
         values = weight[rows, kept].astype(np.float32)
@@ -89,8 +98,12 @@ def to_grid(
         source = array if clip is None else np.clip(array, *clip)
         return _general(source, mapping, shape, labels=labels, fill=fill)
     view = array.transpose(axes)
-    plan = [_Axis(view.shape[k], shape[k], float(mapping[axes[k], k]), float(mapping[axes[k], 3])) for k in range(3)]
-    result = _nearest(view, plan) if labels else _linear(view, plan, clip)
+    held = view[tuple(slice(None, None, -1 if step < 0 else 1) for step in view.strides)]  # forwards in memory
+    plan = [
+        _Axis(view.shape[k], shape[k], float(mapping[axes[k], k]), float(mapping[axes[k], 3]), view.strides[k] < 0)
+        for k in range(3)
+    ]
+    result = _nearest(held, plan) if labels else _linear(held, plan, clip)
     for k, axis in enumerate(plan):
         if (outside := axis.outside).any():
             result[(slice(None),) * k + (outside,)] = fill
@@ -122,7 +135,16 @@ def _nearest(view: np.ndarray, plan: list[_Axis]) -> np.ndarray:
     result = np.empty((len(slow), len(rows), len(columns)), view.dtype)
     for plane, place in zip(result, slow.tolist(), strict=True):
         source[place].take(rows, axis=0).take(columns, axis=1, out=plane)
-    return result.transpose(np.argsort(order)).copy(order="C")
+    return _c_ordered(result.transpose(np.argsort(order)))
+
+
+def _c_ordered(view: np.ndarray) -> np.ndarray:
+    """A copy in C order, a few lines of the middle axis at a time: the cache holds what is read and what is written."""
+    result = np.empty(view.shape, view.dtype)
+    for start in range(0, view.shape[1], _LINES):
+        lines = slice(start, start + _LINES)
+        result[:, lines] = view[:, lines]
+    return result
 
 
 def _linear(view: np.ndarray, plan: list[_Axis], clip: tuple[int, int] | None) -> np.ndarray:
@@ -132,22 +154,20 @@ def _linear(view: np.ndarray, plan: list[_Axis], clip: tuple[int, int] | None) -
     used = view.transpose(order)[slow, rows, columns]
     n_rows, n_columns = plan[order[1]].n_out, plan[order[2]].n_out
     if slow_weights is None and row_weights is None and column_weights is None:
-        copy = used.transpose(np.argsort(order)).copy(order="C")
+        copy = _c_ordered(used.transpose(np.argsort(order)))
         return copy if clip is None else np.clip(copy, *clip, out=copy)
     planes = np.empty((used.shape[0], n_columns, n_rows), np.float32)
     width = used.shape[2]
     scratch = np.zeros((used.shape[1], width + _PAD), np.float32)
     for plane, source in zip(planes, used, strict=True):
-        scratch[:, :width] = source
-        if clip is not None:
-            np.clip(scratch, *clip, out=scratch)
+        scratch[:, :width] = source if clip is None else np.clip(source, *clip)
         values = scratch if row_weights is None else row_weights @ scratch
         values = np.ascontiguousarray(values[:, :width].T)
         plane[:] = values if column_weights is None else column_weights @ values
     if slow_weights is not None:
         planes = (slow_weights @ planes.reshape(len(planes), -1)).reshape(-1, n_columns, n_rows)
     back = np.argsort((order[0], order[2], order[1]))
-    return np.ascontiguousarray(_like(planes, view.dtype).transpose(back))
+    return _c_ordered(_like(planes, view.dtype).transpose(back))
 
 
 def _like(values: np.ndarray, dtype: np.dtype) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,15 @@ def test_trailing_axis_and_wrong_suffix(phantom: Any, write_nifti: Callable[...,
     zipped = write_nifti(phantom.hu, phantom.affine, "b.nii.gz")
     plain_name = zipped.rename(tmp_path / "really_zipped.nii")
     assert np.array_equal(read_scan(plain_name, RECIPE)[0].hu, phantom.hu)
+
+
+def test_gzip_of_many_members(phantom: Any, write_nifti: Callable[..., Path]) -> None:
+    path = write_nifti(phantom.hu, phantom.affine, "plain.nii")
+    content = path.read_bytes()
+    members = [gzip.compress(content[start : start + 4000]) for start in range(0, len(content), 4000)]
+    joined = path.with_name("joined.nii.gz")
+    joined.write_bytes(b"".join(members) + gzip.compress(b"") + b"\0" * 70000)
+    assert np.array_equal(read_scan(joined, RECIPE)[0].hu, phantom.hu)
 
 
 def test_nifti2(phantom: Any, tmp_path: Path) -> None:

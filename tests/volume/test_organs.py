@@ -57,13 +57,17 @@ def test_specks_are_left_out(organs: OrganDictionary) -> None:
 
 def test_label_table_counts_everything() -> None:
     rng = np.random.default_rng(0)
-    labels = rng.integers(0, 140, (9, 10, 11)).astype(np.uint8)
+    labels = rng.integers(0, 140, (19, 10, 11)).astype(np.uint8)
+    labels[3:5] = 7  # runs that go on from line to line
     image = rng.integers(-1000, 1000, labels.shape).astype(np.int16)
     table = label_table(labels, image)
     for number in range(1, 140):
         assert table.count[number] == (labels == number).sum()
         assert table.total[number] == pytest.approx(image[labels == number].sum())
         assert table.squares[number] == pytest.approx((image[labels == number].astype(float) ** 2).sum())
+        places = np.argwhere(labels == number)
+        assert table.low[number].tolist() == places.min(0).tolist()
+        assert table.high[number].tolist() == (places.max(0) + 1).tolist()
 
 
 def test_an_even_organ_has_no_spread(organs: OrganDictionary) -> None:

@@ -78,6 +78,20 @@ def test_axes_in_another_order_and_direction() -> None:
         assert np.array_equal(to_grid(swapped, affine, (6, 7, 8), np.eye(4), labels=labels), array)
 
 
+@pytest.mark.parametrize("labels", [False, True])
+def test_memory_that_runs_backwards_changes_nothing(labels: bool) -> None:
+    rng = np.random.default_rng(1)
+    stored = np.asarray(rng.integers(0, 200, (19, 23, 14)), np.uint8 if labels else np.int16, order="F")
+    turned = stored[::-1, :, ::-1]
+    affine = np.diag([0.7, 0.9, 1.1, 1.0])
+    box = (1, 18, 2, 23, 0, 11)
+    shape, target = regrid(affine, box, (1.5, 0.6, 2.0))
+    result = to_grid(turned, affine, shape, target, labels=labels)
+    assert np.array_equal(result, to_grid(np.ascontiguousarray(turned), affine, shape, target, labels=labels))
+    same, moved = regrid(affine, box, (0.7, 0.9, 1.1))
+    assert np.array_equal(to_grid(turned, affine, same, moved, labels=labels), turned[1:18, 2:23, :11])
+
+
 @pytest.mark.parametrize("spacing", [(3.0, 3.0, 3.0), (1.5, 0.7, 2.2), (0.6, 0.6, 0.6)])
 def test_labels_are_exact_and_volumes_kept(spacing: tuple[float, float, float]) -> None:
     grid = np.indices((40, 40, 40)) - 19.5
