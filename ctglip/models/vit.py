@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -40,15 +41,32 @@ class ViTEncoder(Encoder):
 
     def maps(self, image: Tensor) -> tuple[Tensor, ...]:
         """Two levels of the same grid: the tokens after half of the blocks and after all."""
-        x = self.embed(image)
-        grid = tuple(x.shape[2:])
-        x = (x + self._positions(grid)).flatten(2).transpose(1, 2)
+        x, grid = self._embedded(image)
         middle = x
         for index, block in enumerate(self.blocks):
             x = self.stage(block, x)
             if index == len(self.blocks) // 2 - 1:
                 middle = x
         return tuple(tokens.transpose(1, 2).unflatten(2, grid) for tokens in (middle, self.norm(x)))
+
+    def visible(self, image: Float[Tensor, "b c *s"], kept: Int[Tensor, "b n"]) -> Float[Tensor, "b n d"]:
+        """Tokens of some patches alone, as if the others were not there (masked modelling).
+
+        Args:
+            image: whole images.
+            kept: which patches of the grid, counted row by row.
+        """
+        x, _ = self._embedded(image)
+        x = x.gather(1, kept[..., None].expand(-1, -1, x.shape[2]))
+        for block in self.blocks:
+            x = self.stage(block, x)
+        return self.norm(x)
+
+    def _embedded(self, image: Tensor) -> tuple[Tensor, tuple[int, ...]]:
+        """Patches with their positions ``[B, N, C]``, and their grid."""
+        x = self.embed(image)
+        grid = tuple(x.shape[2:])
+        return (x + self._positions(grid)).flatten(2).transpose(1, 2), grid
 
     def _positions(self, grid: tuple[int, ...]) -> Tensor:
         if tuple(self.positions.shape[2:]) == grid:

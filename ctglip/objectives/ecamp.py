@@ -1,0 +1,318 @@
+"""ECAMP (Wang et al., MedIA 2025, arXiv 2312.13316): hidden patches, a sharper window and hidden words, in 2D and 3D.
+
+A masked picture is decoded, what was decoded is sharpened to twice the resolution inside the window that the text
+looks at, and the hidden words of the report, with a short sentence for each entity put in, are filled in by a BERT that
+reads the patches that were seen. No contrast: the image encoder is what is released.
+
+Differences from the publication: positions of the encoder are learned, it has no class token (the global token is the
+mean of the patches, as published); entity sentences are distilled by our parser, or a model of your choice; windows
+come from the model in training (``models.masked.spread_attention``).
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from pydantic import Field
+from torch import Tensor
+
+from ctglip.config import Settings
+from ctglip.data.masking import EntityMasker, MaskedWords, MaskingSettings
+from ctglip.errors import ConfigError
+from ctglip.features.text_bank import TextBank
+from ctglip.losses.masked import (
+    masked_pixel,
+    patchify,
+    select_window,
+    unpatchify,
+    weighted_mlm,
+    window_error,
+    window_mask,
+)
+from ctglip.models.encoders import ViTSettings
+from ctglip.models.fusion import ReportBert, ReportBertSettings
+from ctglip.models.masked import (
+    MaskedDecoder,
+    MaskedImageSettings,
+    Sharpener,
+    draw_patches,
+    halved,
+    hidden_patches,
+    spread_attention,
+)
+from ctglip.models.towers import OrganTextModel
+from ctglip.models.vit import ViTEncoder
+from ctglip.objectives.base import Features, Losses, Objective, Report
+from ctglip.objectives.samples import Batch, stacked
+from ctglip.objectives.texts import Texts
+from ctglip.text.entities import EntityContext, EntitySettings, entity_words, with_context
+from ctglip.text.wordpiece import WordPieces, WordPieceSettings
+
+
+class EcampSettings(Settings):
+    """Terms and their parts; the published numbers.
+
+    Attributes:
+        of: what pictures are: whole films or scans with their ``reports``, or ``organs`` with what is said of each.
+        image_weight, sharp_weight, word_weight: of the hidden patches, the sharpened window, the hidden words. Without
+            the window samples are seen at their own resolution, else at half of it.
+        denominator: errors are means over what was hidden (or inside the window), or sums divided by ``all`` pixels
+            and all pieces of a text, padding too, where pieces that can be seen count as well (as released).
+        image: masking, decoder, window.
+        bert: the language model.
+        pieces: its vocabulary.
+        entities: which sentences are put in.
+        context: chance that they are.
+        masking: how words are hidden.
+        gather: denominators count all ranks.
+    """
+
+    name: Literal["ecamp"] = "ecamp"
+    of: Literal["reports", "organs"] = "reports"
+    image_weight: float = Field(default=1.0, gt=0)
+    sharp_weight: float = Field(default=1.0, ge=0)
+    word_weight: float = Field(default=1.0, ge=0)
+    denominator: Literal["hidden", "all"] = "hidden"
+    image: MaskedImageSettings = MaskedImageSettings()
+    bert: ReportBertSettings = ReportBertSettings()
+    pieces: WordPieceSettings = WordPieceSettings()
+    entities: EntitySettings = EntitySettings()
+    context: float = Field(default=0.8, ge=0, le=1)
+    masking: MaskingSettings = MaskingSettings()
+    gather: bool = True
+
+
+@dataclass(frozen=True)
+class MaskedBatch(Batch):
+    """B pictures and reports with holes. A picture without a report has a text of nothing but its beginning.
+
+    Attributes:
+        image: at the resolution of the sharpened picture.
+        kept: the patches that are seen.
+        words: true pieces.
+        shown: pieces with [MASK] for hidden ones.
+        hidden, weights, entity, focus: of the pieces; see ``data.masking.MaskedWords``.
+    """
+
+    image: Float[Tensor, "b c *s"]
+    kept: Int[Tensor, "b n"]
+    words: Int[Tensor, "b t"]
+    shown: Int[Tensor, "b t"]
+    hidden: Bool[Tensor, "b t"]
+    weights: Float[Tensor, "b t"]
+    entity: Bool[Tensor, "b t"]
+    focus: Bool[Tensor, "b t"]
+
+
+class Ecamp(Objective):
+    """Masked modelling of pictures and reports; of several views the first is taken.
+
+    Args:
+        model: its image encoder, a ViT, is what is trained.
+        bank: gives the texts of samples; none is embedded.
+        pieces: the vocabulary.
+        settings: terms.
+        folder: where entity sentences are kept.
+
+    Raises:
+        ConfigError: code ``objective``: another encoder than a ViT.
+    """
+
+    batch_coupled = False
+    aligned = False
+
+    def __init__(
+        self,
+        model: OrganTextModel,
+        bank: TextBank,
+        pieces: WordPieces,
+        settings: EcampSettings | None = None,
+        folder: Path | None = None,
+    ) -> None:
+        super().__init__()
+        if not isinstance(model.encoder, ViTEncoder):
+            raise ConfigError(
+                "ECAMP hides patches from a transformer over patches.",
+                code="objective",
+                fix="Set model.encoder.name to vit.",
+            )
+        self.settings = settings or EcampSettings()
+        self.encoder = model.encoder
+        self.channels = model.settings.in_channels
+        self.texts = Texts(bank)
+        self.pieces = pieces
+        self.context = EntityContext(self.settings.entities, folder)
+        self.masker = EntityMasker(pieces, entity_words(self.settings.entities.entities), self.settings.masking)
+        own, vit = self.settings.image, self.encoder.settings
+        assert isinstance(vit, ViTSettings)
+        self.patch, self.dims = vit.patch, vit.spatial_dims
+        self.decoder = MaskedDecoder(own, vit.dim, vit.patch, self.channels, vit.spatial_dims)
+        self.sharpener = None
+        if self.settings.sharp_weight > 0:
+            self.sharpener = Sharpener(self.channels, vit.spatial_dims, own.final_relu)
+        self.bert = None
+        if self.settings.word_weight > 0:
+            self.bert = ReportBert(self.settings.bert, len(pieces), pieces.length, pieces.pad, vit.dim)
+
+    @property
+    def scale(self) -> int:
+        """How many times finer samples are than what the encoder is shown."""
+        return 1 if self.sharpener is None else 2
+
+    # --- batches
+
+    def collate(self, samples: Sequence[Any]) -> MaskedBatch:
+        """Hide patches and words: drawn for each sample from the step's chance and its own name, so that the number
+        of ranks changes nothing."""
+        ids = [int(sample.report if self.settings.of == "reports" else sample.text_id) for sample in samples]
+        own = [np.random.default_rng([*self.chance, zlib.crc32(_name(sample).encode())]) for sample in samples]
+        image = stacked([sample.image for sample in samples])
+        grid = self._grid(tuple(image.shape[2:]))
+        ratio = self.settings.image.ratio
+        kept = [torch.from_numpy(draw_patches(prod(grid), ratio, rng)) for rng in own]
+        words, found = self._words(ids, own)
+        number = torch.tensor(ids)
+        return MaskedBatch(
+            text_id=number,
+            text_key=number,
+            negative_ids=number.new_zeros(len(ids), 0),
+            pool_ids=torch.zeros(1, dtype=torch.long),
+            pool=torch.zeros(1, 0),
+            image=image.float(),
+            kept=torch.stack(kept),
+            words=stacked(words),
+            shown=stacked([one.ids for one in found]),
+            hidden=stacked([one.hidden for one in found]),
+            weights=stacked([one.weights for one in found]),
+            entity=stacked([one.entity for one in found]),
+            focus=stacked([one.focus for one in found]),
+        )
+
+    def _words(
+        self, ids: Sequence[int], own: Sequence[np.random.Generator]
+    ) -> tuple[list[np.ndarray], list[MaskedWords]]:
+        """Each text with its entities' sentences put in, and with its holes."""
+        there = [number for number in ids if number >= 0]
+        said = dict(zip(there, self.texts.bank.texts(torch.tensor(there, dtype=torch.long)), strict=True))
+        context = dict(zip(said, self.context(list(said.values())), strict=True))
+        words, found = [], []
+        for number, rng in zip(ids, own, strict=True):
+            text = ""
+            if number >= 0:
+                text = with_context(said[number], context[number].values(), rng, self.settings.context)
+            cut = self.pieces(text)
+            words.append(cut.ids)
+            found.append(self.masker(cut, rng))
+        return words, found
+
+    def _grid(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        step = self.patch * self.scale
+        if any(side % step for side in shape):
+            raise ConfigError(
+                f"Pictures of {shape} do not divide into patches of {step} ({self.patch} at 1/{self.scale} of them).",
+                code="objective",
+                fix="Choose sides that are multiples of it.",
+            )
+        return tuple(side // step for side in shape)
+
+    # --- networks
+
+    def encode(self, batch: MaskedBatch) -> Features:
+        """``prediction``, ``target [B, N, F]``, ``covered [B, N]``; ``sharp``, ``fine``, ``corner`` of the window;
+        ``state [B, T, D]`` of the pieces; and what they are compared with."""
+        image, channels = batch.image, batch.image.shape[1]
+        grid = self._grid(tuple(image.shape[2:]))
+        seen = halved(image) if self.sharpener else image
+        tokens = self.encoder.visible(self._filled(seen), batch.kept)
+        decoded = unpatchify(self.decoder(tokens, batch.kept, grid), self.patch, grid)
+        features: Features = {
+            "prediction": patchify(decoded[:, :channels], self.patch),
+            "target": patchify(seen, self.patch),
+            "covered": hidden_patches(batch.kept, prod(grid)),
+        }
+        where = None
+        if self.bert is not None:
+            state, where = self.bert(batch.shown, tokens)
+            names = ("words", "hidden", "weights", "entity")
+            features |= {"state": state, **{name: getattr(batch, name) for name in names}}
+        if self.sharpener is not None:
+            sharp = self.sharpener(decoded)[:, :channels]
+            features |= {"sharp": sharp, "fine": image, "corner": self._corner(batch, where, grid)}
+        return features
+
+    @torch.no_grad()
+    def _corner(self, batch: MaskedBatch, where: Tensor | None, grid: tuple[int, ...]) -> Int[Tensor, "b d"]:
+        """The window that holds most of what entities and their descriptors look at (all pieces, where there is none);
+        the first corner for a model without words."""
+        if where is None:
+            return batch.kept.new_zeros(len(batch), len(grid))
+        there = batch.shown != self.pieces.pad
+        looking = torch.where(batch.focus.any(1, keepdim=True), batch.focus, there).to(where.dtype)
+        attention = (where * looking[..., None]).sum(1) / looking.sum(1, keepdim=True)
+        return select_window(spread_attention(attention, batch.kept, grid), self._window(grid))
+
+    def _window(self, grid: tuple[int, ...]) -> int:
+        return max(round(self.settings.image.window * min(grid)), 1)
+
+    def _filled(self, image: Tensor) -> Tensor:
+        """Channels that the encoder knows and this picture has not are zero."""
+        missing = self.channels - image.shape[1]
+        return torch.cat([image, image.new_zeros(len(image), missing, *image.shape[2:])], dim=1) if missing else image
+
+    # --- losses
+
+    def compute(self, features: Features) -> tuple[Losses, Report]:
+        """Losses ``image``, ``sharp``, ``words``; report: mean squared errors, shares of hidden words and of hidden
+        entities that are filled in rightly, words hidden in a text."""
+        settings, every = self.settings, self.settings.denominator == "all"
+        pictures = (features["prediction"], features["target"], features["covered"])
+        error = masked_pixel(*pictures, denominator="all" if every else "masked", gather=settings.gather)
+        losses = {"image": settings.image_weight * error}
+        report = {"image_error": float(masked_pixel(*pictures).detach())}
+        if self.sharpener is not None:
+            sides = features["fine"].shape[2:]
+            grid = self._grid(tuple(sides))
+            window = window_mask(grid, features["corner"], self._window(grid), self.patch * self.scale)
+            pictures = (features["sharp"], features["fine"], window)
+            error = window_error(*pictures, denominator="all" if every else "window", gather=settings.gather)
+            losses["sharp"] = settings.sharp_weight * error
+            report["sharp_error"] = float(window_error(*pictures).detach())
+        if self.bert is not None:
+            loss, numbers = self._filled_in(self.bert, features, every)
+            losses["words"] = settings.word_weight * loss
+            report |= numbers
+        return losses, report
+
+    def _filled_in(self, bert: ReportBert, features: Features, every: bool) -> tuple[Tensor, Report]:
+        hidden, words, weights = features["hidden"], features["words"], features["weights"]
+        gather = self.settings.gather
+        if every:
+            logits = bert.words(features["state"])
+            loss = weighted_mlm(logits, words, weights, gather=gather)
+            logits = logits[hidden]
+        else:
+            logits = bert.words(features["state"][hidden])
+            counted = (words[hidden][None], weights[hidden][None])
+            loss = weighted_mlm(logits[None], *counted, denominator="masked", gather=gather)
+        said = logits.detach().argmax(-1)
+        right, entity = (said == words[hidden]).float(), features["entity"][hidden]
+        nan = float("nan")
+        return loss, {
+            "word_accuracy": float(right.mean()) if len(right) else nan,
+            "entity_accuracy": float(right[entity].mean()) if bool(entity.any()) else nan,
+            "words_hidden": float(hidden.float().sum(1).mean()),
+        }
+
+
+def _name(sample: Any) -> str:
+    """What tells a sample from the others of its batch, whatever the ranks."""
+    study = getattr(sample, "study_id", None)
+    return str(study) if study is not None else f"{int(sample.study_index)}/{int(sample.organ_id)}"
