@@ -13,7 +13,7 @@ from pydantic import Field
 
 from ctglip.config import Settings
 from ctglip.data.augment import AugmentSettings, Change, apply_change, draw_changes
-from ctglip.data.cache import CropCache, Progress, places_of
+from ctglip.data.cache import CropCache, Place, Progress, places_of
 from ctglip.data.crops import CropSettings, render
 from ctglip.data.mirror import Mirror
 from ctglip.data.sampling import rows_of_rank
@@ -24,6 +24,7 @@ from ctglip.store.tables import Store
 from ctglip.text.reports import get_parser
 from ctglip.types import Finding
 from ctglip.vocabulary.abnormalities import AbnormalityDictionary
+from ctglip.vocabulary.evidence import organ_evidence
 from ctglip.vocabulary.negatives import Strategy
 from ctglip.vocabulary.organs import OrganDictionary
 
@@ -44,6 +45,8 @@ class DataSettings(Settings):
         negatives: dictionary negatives for each organ of a batch.
         threads: threads that cut crops.
         permute_texts: a control that must learn nothing: reports are exchanged between studies, organ by organ.
+        held_out: abnormalities that are not to be taught, to ask later about what was never seen: crops of organs in
+            which a report affirms one are left out.
     """
 
     organs: tuple[str, ...] = ()
@@ -56,6 +59,7 @@ class DataSettings(Settings):
     negatives: int = Field(default=8, ge=0)
     threads: int = Field(default=2, ge=1)
     permute_texts: bool = False
+    held_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -116,13 +120,15 @@ class OrganDataset:
         study_ids = studies_of(store, split)
         names = settings.organs or trainable_organs(store, organs, abnormalities)
         places = places_of(store, study_ids, [organs[name].name for name in names], settings.crops)
+        findings = findings_by_study(store, {place.study_id for place in places})
+        if settings.held_out:
+            places = _without(settings.held_out, places, findings, organs, abnormalities)
         if not places:
             raise StoreError(f"None of the wanted organs is in the split {split!r} of {store.path}.", code="no_organs")
         self.cache: CropCache | StoredCrops = open_crops(
             store, places, settings.crops, organs, settings.cache, settings.threads, progress
         )
         book = Phrasebook(organs, abnormalities, settings.silence_is_normal)
-        findings = findings_by_study(store, {place.study_id for place in self.cache.places})
         said = [(findings.get(p.study_id, []), p.organ) for p in self.cache.places]
         told = told_of(said, book, f"the split {split!r} of {store.path}")
         self._mirrored = _mirrored(said, told, book) if settings.augment.mirror else {}
@@ -258,9 +264,8 @@ def told_of(said: Sequence[tuple[Sequence[Finding], str]], book: Phrasebook, whe
 
 def wordings_of(sayings: Iterable[OrganSayings], book: Phrasebook) -> dict[tuple[str, str], Wordings]:
     """How each (organ, abnormality) is affirmed that may be a negative of one of the sayings."""
-    return {
-        (said.organ, name): book.wordings(said.organ, name) for said in sayings for name in (*said.hard, *said.others)
-    }
+    asked = dict.fromkeys((said.organ, name) for said in sayings for name in (*said.hard, *said.others))
+    return {pair: book.wordings(*pair) for pair in asked}
 
 
 def draw_texts(
@@ -311,6 +316,19 @@ def findings_by_study(store: Store, study_ids: set[str]) -> dict[str, list[Findi
             finding = Finding(**{name: columns[name] for name in _FINDING})
             found.setdefault(columns["study_id"], []).append(finding)
     return found
+
+
+def _without(
+    held_out: Sequence[str],
+    places: Sequence[Place],
+    findings: Mapping[str, Sequence[Finding]],
+    organs: OrganDictionary,
+    abnormalities: AbnormalityDictionary,
+) -> list[Place]:
+    """The places in which no report affirms any of some abnormalities."""
+    names = {abnormalities[name].name for name in held_out}
+    told = ((place, findings.get(place.study_id, ())) for place in places)
+    return [p for p, rows in told if names.isdisjoint(organ_evidence(rows, p.organ, organs, abnormalities).affirmed)]
 
 
 def permuted(sayings: list[OrganSayings], rng: np.random.Generator) -> list[OrganSayings]:

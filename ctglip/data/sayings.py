@@ -125,6 +125,7 @@ class Phrasebook:
         self._said: dict[tuple[str, frozenset[str]], list[tuple[Statement, float]]] = defaultdict(list)
         self._claims: dict[tuple[str, str], list[Claim]] | None = None
         self._seen: dict[str, set[str]] = defaultdict(set)
+        self._prompts: dict[tuple[bool, str, str], tuple[str, ...]] = {}
 
     @property
     def keys(self) -> tuple[tuple[str, frozenset[str]], ...]:
@@ -145,7 +146,7 @@ class Phrasebook:
 
     def wordings(self, organ: str, abnormality: str) -> Wordings:
         """The texts that affirm an abnormality in an organ; those of reports come from all sayings added so far."""
-        prompts = self._number(positive_prompts(self.abnormalities[abnormality], self.organs[organ]))
+        prompts = self._number(self._prompts_of(True, abnormality, organ))
         claims = tuple(self._claims_by_name().get((organ, abnormality), ()))
         alone = (claim for claim in claims if claim.names == {abnormality})
         reports = (text for claim in alone for statement in claim.statements for text in statement.own)
@@ -185,7 +186,7 @@ class Phrasebook:
         for name, sentence in evidence.affirmed.items():
             said = {f.abnormality for f in findings if f.sentence == sentence}
             alone = self._number((sentence,)) if said == {name} else ()
-            prompts = self._number(positive_prompts(self.abnormalities[name], self.organs[organ]))
+            prompts = self._number(self._prompts_of(True, name, organ))
             statements.append(Statement(self._key(organ, (name,)), alone, prompts, frozenset((name,))))
         if len(statements) > 1:
             every = frozenset(evidence.affirmed)
@@ -206,10 +207,18 @@ class Phrasebook:
         key = self._key(organ.name, ())
         statements = [Statement(key, self._number(own), self._number(normal_prompts(organ)))]
         for names in ([n for n in allowed if n in seen], [n for n in allowed if n not in seen]):
-            denials = [text for name in names for text in negative_prompts(self.abnormalities[name], organ)]
+            denials = [text for name in names for text in self._prompts_of(False, name, organ.name)]
             if denials:
                 statements.append(Statement(key, self._number(own), self._number(denials)))
         return tuple(statements)
+
+    def _prompts_of(self, affirmed: bool, abnormality: str, organ: str) -> tuple[str, ...]:
+        """The dictionary's prompts, filled in once."""
+        key = (affirmed, abnormality, organ)
+        if key not in self._prompts:
+            fill = positive_prompts if affirmed else negative_prompts
+            self._prompts[key] = tuple(fill(self.abnormalities[abnormality], self.organs[organ]))
+        return self._prompts[key]
 
     def _number(self, texts: Iterable[str]) -> tuple[int, ...]:
         found = []
