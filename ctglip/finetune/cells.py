@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ctglip.files import atomic_path, read_json, remove, write_json
+from ctglip.finetune.calibrate import LogitCalibration, as_plain, fit_logits
 from ctglip.finetune.fit import Fit, Predictions, standardise
 from ctglip.finetune.labels import Task
 from ctglip.finetune.losses import LabelLoss
@@ -55,7 +56,7 @@ class CellResult:
         cell: which.
         folder: where it is: ``scores.parquet``, ``attention.parquet``, ``weights.safetensors``.
         about: patients and studies, the pass that was kept, the history of the validation, columns that the subset
-            knows one answer of.
+            knows one answer of, the calibration.
     """
 
     cell: Cell
@@ -63,7 +64,7 @@ class CellResult:
     about: Mapping[str, Any]
 
     def scores(self) -> pl.DataFrame:
-        """split, study_id, column, class, label, logit, probability."""
+        """split, study_id, patient_id, column, class, label, logit, uncalibrated, probability."""
         return pl.read_parquet(self.folder / "scores.parquet")
 
     def attention(self) -> pl.DataFrame:
@@ -117,6 +118,8 @@ def run_cell(
     work = Fit(network, source, studies.tasks, studies.values, train, val, loss, fit, optim, cell.seed,
                checkpoints)  # fmt: skip
     done = work.run(progress)
+    said = {VAL: work.predict(val), TEST: work.predict(test)}
+    calibration = fit_logits(said[VAL].logits, studies.values[val], studies.tasks)
     about = {
         "start": cell.start,
         "mode": start.mode,
@@ -125,14 +128,18 @@ def run_cell(
         "studies": len(train),
         "patients": len({studies.patients[row] for row in train}),
         "one_class": _one_class(studies, train),
+        "calibration": as_plain(calibration),
         **asdict(done),
     }
-    said = {VAL: (val, work.predict(val)) if len(val) else None, TEST: (test, work.predict(test))}
-    tables = [score_table(studies, split, *found) for split, found in said.items() if found]
+    tables = [
+        score_table(studies, split, studies.of(split), found, calibration)
+        for split, found in said.items()
+        if len(found.logits)
+    ]
     with atomic_path(target) as temporary:
         temporary.mkdir()
         pl.concat(tables).write_parquet(temporary / "scores.parquet")
-        attention_table(studies, source, work.predict(test)).write_parquet(temporary / "attention.parquet")
+        attention_table(studies, source, said[TEST]).write_parquet(temporary / "attention.parquet")
         save_file({name: value.cpu().contiguous() for name, value in work.kept.items()},
                   temporary / "weights.safetensors")  # fmt: skip
         write_json(temporary / "cell.json", about)
@@ -148,12 +155,17 @@ def _one_class(studies: Studies, rows: np.ndarray) -> list[str]:
     return [task.column for task, count in zip(studies.tasks, counts, strict=True) if count < 2]
 
 
-def score_table(studies: Studies, split: str, rows: np.ndarray, said: Predictions) -> pl.DataFrame:
+def score_table(
+    studies: Studies, split: str, rows: np.ndarray, said: Predictions, calibration: LogitCalibration
+) -> pl.DataFrame:
     """One row for each study, column and class; the label is 1 or 0, or null where it is not known."""
+    every = said.logits.astype(np.float64)
+    calibrated = calibration.logits(every)
     frames, start = [], 0
     for number, task in enumerate(studies.tasks):
-        logits = said.logits[:, start : start + task.width].astype(np.float64)
-        probabilities = probabilities_of(logits, task)
+        here = slice(start, start + task.width)
+        logits, plain = every[:, here], probabilities_of(every[:, here], task)
+        probabilities = probabilities_of(calibrated[:, here], task)
         values = studies.values[rows, number]
         for place in range(task.width):
             truth = np.where(np.isfinite(values), values == (place if task.classes else 1), np.nan)
@@ -167,6 +179,7 @@ def score_table(studies: Studies, split: str, rows: np.ndarray, said: Prediction
                         "class": task.classes[place] if task.classes else "",
                         "label": pl.Series(truth, dtype=pl.Float64).fill_nan(None).cast(pl.Int8),
                         "logit": logits[:, place],
+                        "uncalibrated": plain[:, place],
                         "probability": probabilities[:, place],
                     }
                 )

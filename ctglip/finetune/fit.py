@@ -209,6 +209,10 @@ class Fit:
 @torch.no_grad()
 def predict(network: Network, source: Source, studies: Int[np.ndarray, " s"], batch: int) -> Predictions:
     """Answers about some studies, in evaluation mode."""
+    if not len(studies):
+        head = network.head
+        none = np.zeros((0, len(head.bias)), np.float32), np.zeros((0, len(head.prefer)), np.float32)
+        return Predictions(none[0], np.zeros(0, np.int64), none[1])
     was_training = network.training
     network.eval()
     device = next(network.parameters()).device

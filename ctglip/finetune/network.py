@@ -67,7 +67,9 @@ def read_organs(tower: OrganTextModel, inputs: Mapping[str, Tensor]) -> Float[Te
     """Raw features of organs from crops or whole scans; a tower without organs gives each organ its scan's."""
     if tower.settings.grounding == "none":
         return tower.image(inputs["images"])[inputs["study_index"]]
-    return tower.study_features(**inputs) if "study_index" in inputs else tower.organ_features(**inputs)
+    if "study_index" in inputs:
+        return tower.study_features(**inputs)  # pyright: ignore[reportArgumentType]
+    return tower.organ_features(**inputs)
 
 
 @dataclass(frozen=True)

@@ -81,6 +81,13 @@ def _facts(results: FinetuneResults, studies: Studies) -> tuple[parts.Fact, ...]
         parts.Fact("Thresholds", results.threshold_source),
         parts.Fact("Model shown", f"start {results.released['start']}", f"seed {results.released['seed']}"),
     ]
+    columns, texts = results.calibration.columns, results.calibration.texts
+    if results.calibration.answers and columns.before is not None:
+        text = f"before calibration {columns.before:.3f}; columns, test split"
+        facts.append(parts.Fact("Calibration error", f"{columns.after:.3f}", text))
+    if texts is not None and texts.before is not None:
+        text = f"with the scale before tuning {texts.before:.3f}; answers to texts, test split"
+        facts.append(parts.Fact("Calibration error", f"{texts.after:.3f}", text))
     return tuple(facts)
 
 

@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from ctglip.errors import ModelError
 from ctglip.files import atomic_path, read_json, write_json
-from ctglip.finetune.cells import probabilities_of
+from ctglip.finetune.calibrate import from_plain
+from ctglip.finetune.cells import CellResult, probabilities_of
 from ctglip.finetune.fit import predict
 from ctglip.finetune.head import BagHead
 from ctglip.finetune.labels import Task
@@ -21,6 +22,7 @@ from ctglip.finetune.results import FinetuneResults
 from ctglip.finetune.settings import FinetuneConfig
 from ctglip.finetune.sources import kept_source
 from ctglip.finetune.studies import Studies
+from ctglip.inference.scoring import Calibration
 from ctglip.models.release import Release, load_release, save_release
 from ctglip.store.tables import Store
 
@@ -28,7 +30,14 @@ _BATCH = 256
 
 
 def save_tuned(
-    out: Path, start: Start, network: Network, tasks: Sequence[Task], organs: Sequence[str], results: FinetuneResults
+    out: Path,
+    start: Start,
+    network: Network,
+    tasks: Sequence[Task],
+    organs: Sequence[str],
+    results: FinetuneResults,
+    cell: CellResult,
+    calibration: Calibration | None = None,
 ) -> None:
     """Write ``out/model`` and ``out/head``.
 
@@ -39,9 +48,13 @@ def save_tuned(
         tasks: the columns.
         organs: names by number.
         results: thresholds and provenance.
+        cell: the fit that is kept.
+        calibration: of answers to texts; None leaves the model's own.
     """
     release = tuned_release(start, network)
     release.provenance = {**release.provenance, "finetuned": {"mode": results.mode, **results.released}}
+    if calibration is not None:
+        release.calibration = calibration.model_dump(mode="json")
     save_release(out / "model", release)
     thresholds = {pair.abnormality: pair.at.threshold for pair in results.pairs if pair.at}
     with atomic_path(out / "head") as temporary:
@@ -56,6 +69,7 @@ def save_tuned(
                 "hidden": network.head.value.out_features,
                 "tasks": [asdict(task) for task in tasks],
                 "thresholds": thresholds,
+                "calibration": cell.about["calibration"],
             },
         )
 
@@ -81,6 +95,7 @@ class Tuned:
         )
         self.organs: tuple[str, ...] = tuple(about["organs"])
         self.thresholds: dict[str, float] = about["thresholds"]
+        self.calibration = from_plain(about["calibration"])
         state = load_file(folder / "head" / "head.safetensors")
         head = BagHead(state["weight"].shape[1], self.tasks, self.organs, about["hidden"])
         head.load_state_dict(state)
@@ -96,11 +111,12 @@ class Tuned:
         source = kept_source(store, self.release, studies, FinetuneConfig())
         said = predict(self.network, source, np.arange(len(study_ids)), _BATCH)
         bags = source.bags
+        logits = self.calibration.logits(said.logits.astype(np.float64))
         answerable = bags.answerable(self.tasks, len(study_ids))
         frames, start = [], 0
         for number, task in enumerate(self.tasks):
             rows = np.flatnonzero(answerable[:, number])
-            probabilities = probabilities_of(said.logits[rows, start : start + task.width].astype(np.float64), task)
+            probabilities = probabilities_of(logits[rows, start : start + task.width], task)
             start += task.width
             for place, name in enumerate(task.classes or ("",)):
                 threshold = self.thresholds.get(f"{task.column} = {name}" if name else task.column)

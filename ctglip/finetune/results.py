@@ -16,6 +16,7 @@ from ctglip.evaluation.labels import Labels, PairLabels
 from ctglip.evaluation.metrics import PairMetrics
 from ctglip.evaluation.results import shown
 from ctglip.evaluation.zero_shot import Scores, judge, question, thresholds_of
+from ctglip.finetune.calibrate import CalibrationError, column_error
 from ctglip.finetune.cells import CellResult, attention_means
 from ctglip.finetune.labels import Problem, Task
 from ctglip.finetune.settings import JudgeSettings
@@ -57,6 +58,25 @@ class Difference:
 
 
 @dataclass(frozen=True)
+class Calibrated:
+    """How far the kept model's probabilities can be trusted, see ``calibrate``.
+
+    Attributes:
+        scale, offsets: of the logits of each column (and class); fitted on the validation split.
+        answers: what they were fitted on; 0: nothing was fitted.
+        columns: error of the columns' probabilities on the test split, before and after.
+        texts: error of answers to texts, where the model behind them was trained; before: with the scale of the model
+            before tuning.
+    """
+
+    scale: float
+    offsets: dict[str, float]
+    answers: int
+    columns: CalibrationError
+    texts: CalibrationError | None = None
+
+
+@dataclass(frozen=True)
 class FinetuneResults:
     """One fine-tuning.
 
@@ -71,6 +91,7 @@ class FinetuneResults:
         left_out: columns with too few answers in the test split.
         points: every start at every share.
         differences: this start against the others.
+        calibration: of the model that was kept.
         attention: mean share of each organ in columns that are read from several, over the test studies; and over
             those that have it.
         problems: what of the input could not be used.
@@ -88,6 +109,7 @@ class FinetuneResults:
     left_out: tuple[str, ...]
     points: tuple[Point, ...]
     differences: tuple[Difference, ...]
+    calibration: Calibrated
     attention: dict[str, dict[str, float]]
     attention_positive: dict[str, dict[str, float]]
     problems: tuple[Problem, ...]
@@ -235,6 +257,7 @@ def results_of(
         left_out=judged.left_out,
         points=points,
         differences=_differences(points, draws, main),
+        calibration=_calibrated(released, table, studies.tasks),
         attention=attention_means(attention, columns),
         attention_positive=attention_means(attention.join(positive, on=["study_id", "column"], how="semi"), columns),
         problems=tuple(problems),
@@ -280,6 +303,13 @@ def _released(cells: Sequence[CellResult], main: str) -> CellResult:
     largest = max(cell.cell.fraction for cell in own)
     own = [cell for cell in own if cell.cell.fraction == largest]
     return max(own, key=lambda cell: cell.about["auroc"][cell.about["best"]] if cell.about["auroc"] else 0.0)
+
+
+def _calibrated(released: CellResult, table: pl.DataFrame, tasks: Sequence[Task]) -> Calibrated:
+    about = released.about["calibration"]
+    names = [name for _, name in pairs_of(tasks).values()]
+    offsets = dict(zip(names, about["offsets"], strict=True))
+    return Calibrated(about["scale"], offsets, about["answers"], column_error(table))
 
 
 def _notes(cells: Sequence[CellResult], studies: Studies, judged: Judge) -> tuple[str, ...]:

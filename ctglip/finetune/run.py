@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import polars as pl
@@ -13,6 +13,7 @@ import yaml
 
 from ctglip.errors import ConfigError
 from ctglip.files import atomic_path, file_checksum, read_json, read_yaml, write_json, write_text
+from ctglip.finetune.calibrate import calibrate_texts
 from ctglip.finetune.cells import Cell, CellResult, network_of, run_cell
 from ctglip.finetune.labels import Problem, read_labels
 from ctglip.finetune.network import FROZEN, Start
@@ -81,7 +82,14 @@ def finetune(
     source = f"label table {labels.name}"
     results, best, scores, judged = results_of(found, studies, config.judge, main.name, studies.problems, source)
     network = best.load(network_of(best.cell, main, sources[main.name], studies, config))
-    save_tuned(out, main, network, studies.tasks, sources[main.name].bags.organs, results)
+    calibration = None
+    if main.mode != "probe":
+        texts = calibrate_texts(main.release, network, sources[main.name], studies, source)
+        calibrated = replace(results.calibration, texts=texts.error)
+        results = replace(results, calibration=calibrated, notes=(*results.notes, texts.note))
+        calibration = texts.calibration
+    organs = sources[main.name].bags.organs
+    save_tuned(out, main, network, studies.tasks, organs, results, best, calibration)
     _write(out, results, found, best)
     dictionaries = dictionaries_of(main.release)
     write_text(out / "report.html", render(finetune_page(results, studies, scores, judged, dictionaries)))
