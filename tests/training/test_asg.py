@@ -1,0 +1,111 @@
+"""ASG from stores of films and of scans to a released model."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from ctglip.config import load_settings
+from ctglip.data.films import FilmDataset, FilmDataSettings
+from ctglip.data.scans import ScanSettings
+from ctglip.errors import ConfigError
+from ctglip.evaluation.bootstrap import Question, weighted_auroc
+from ctglip.models.encoders import build_encoder
+from ctglip.models.release import load_release
+from ctglip.objectives.base import total
+from ctglip.store.tables import Store
+from ctglip.text.tags import tag_entries
+from ctglip.training.assembly import assemble, model_settings
+from ctglip.training.launch import pretrain
+from ctglip.training.recipe import PretrainConfig
+from ctglip.training.tracking import read_metrics
+from tests.training.test_films import SCANS, film_config
+
+TAGS = {"layers": 1, "heads": 2, "hidden": 32, "dropout": 0.0}
+ASG = {"model": {"tags": TAGS, "use_size": False, "pooling": "mean"}, "objective": {"name": "asg"}}
+TOKEN = {"project": "token", "pool_levels": [-1], "head_norm": "batch"}
+ALL = {"image_report", "region_sentence", "recognition", "soft_labels"}
+
+
+@pytest.mark.parametrize("model", [{"grounding": "box", **TOKEN}, {"grounding": "query"}, {"grounding": "none"}])
+def test_films_reach_every_term(tiny_films, word_bert: Path, tmp_path: Path, model: dict[str, Any]) -> None:
+    parts = assemble(tiny_films[0], tmp_path / "run", film_config(word_bert, ASG, {"model": model}), "cpu")
+    settings = parts.release.model.settings
+    assert settings.tags is not None
+    assert settings.tags.names == tuple(tag_entries("tags"))
+    losses, _ = parts.objective(parts.batch(0))
+    assert losses.keys() == (ALL if model["grounding"] != "none" else ALL - {"region_sentence"})
+    assert all(loss.item() > 0 for loss in losses.values())
+    total(losses).backward()
+    assert not [n for n, p in parts.objective.named_parameters() if p.requires_grad and p.grad is None]
+
+
+@pytest.mark.parametrize("grounding", ["pool", "box", "query"])
+def test_scans_reach_every_term(tiny, word_bert: Path, tmp_path: Path, grounding: str) -> None:
+    three = {"films": {}, "model": {"grounding": grounding, "encoder": {"spatial_dims": 3}}}
+    config = film_config(word_bert, SCANS, ASG, three)
+    parts = assemble(tiny[0], tmp_path / "run", config, "cpu")
+    losses, _ = parts.objective(parts.batch(0))
+    assert losses.keys() == ALL
+    assert losses["region_sentence"].item() > 0
+    assert ScanSettings.model_validate(parts.release.scans).grid == (16, 16, 16)
+
+
+def test_regions_have_no_size(tiny_films, tiny, word_bert: Path, tmp_path: Path) -> None:
+    three = {"model": {"grounding": "box", "use_size": True, "encoder": {"spatial_dims": 3}}}
+    with pytest.raises(ConfigError, match="without their size"):
+        assemble(tiny[0], tmp_path / "run", film_config(word_bert, SCANS, ASG, three), "cpu")
+
+
+@pytest.mark.slow
+@pytest.mark.ci
+def test_a_released_model_recognises_tags_and_regions(tiny_films, word_bert: Path, tmp_path: Path) -> None:
+    store, truth = tiny_films
+    model = {"grounding": "box", **TOKEN}
+    config = film_config(word_bert, ASG, {"model": model, "films": {"margin": 1.05}}, steps=60, log_every=10)
+    release = load_release(pretrain(store.path, tmp_path / "run", config))
+    lines = read_metrics(tmp_path / "run")
+    assert lines[-1]["loss"] < 0.7 * lines[0]["loss"]
+    held = FilmDataset(store, "test", FilmDataSettings.model_validate(release.films), training=False)
+    images = torch.from_numpy(np.stack([held.sample(row).image for row in range(len(held))]))
+    with torch.no_grad():
+        logits = release.model.tags(release.model.encoder(images).tokens)
+    labels = dict(pl.read_csv(truth).select("study_id", "heart:cardiomegaly").iter_rows())
+    wide = np.array([labels[name] for name in held.study_ids])
+    column = held.tag_names.index("cardiomegaly")
+    asked = Question(wide, logits[:, column].numpy().astype(np.float64), np.arange(len(wide)))
+    assert weighted_auroc(asked, np.ones((1, len(wide))))[0] > 0.9
+    with torch.no_grad():
+        tokens = release.model.encoder(images).tokens
+        again = release.model.tags(tokens, release.embed(held.tag_names))
+        assert release.model.tags(tokens, release.embed(["edema", "a heart that is wide"])).shape == (len(held), 2)
+    torch.testing.assert_close(again, logits, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("name", "twin"), [("cxr/asg", "demo/cxr_asg")])
+def test_the_recipe_of_films_fits_together(name: str, twin: str) -> None:
+    large, small = (load_settings(PretrainConfig, at) for at in (name, twin))
+    for config in (large, small):
+        settings = model_settings(config, 384, 100, films=True)
+        with torch.device("meta"):
+            encoder = build_encoder(settings.encoder, settings.in_channels)
+        assert config.films.size % encoder.strides[-1][0] == 0
+        assert (settings.grounding, settings.project) == ("box", "token")
+    assert large.objective == small.objective
+
+
+@pytest.mark.slow
+def test_the_twin_trains(tiny_films, word_bert: Path, tmp_path: Path) -> None:
+    store: Store = tiny_films[0]
+    steps = ["loop.steps=2", "loop.log_every=1", "loop.threads=1", "films.batch=6", f"text.name={word_bert}"]
+    config = load_settings(PretrainConfig, "demo/cxr_asg", [*steps, "text.max_length=60"])
+    release = load_release(pretrain(store.path, tmp_path / "run", config))
+    assert release.provenance["trained"]
+    assert all(torch.isfinite(value).all() for value in release.model.state_dict().values())
+    assert math.isfinite(read_metrics(tmp_path / "run")[0]["loss"])
