@@ -13,7 +13,7 @@ from numpy.testing import assert_array_equal
 from ctglip.api import load_model
 from ctglip.data.cache import cut_places, places_of
 from ctglip.errors import MaskError, ModelError, VocabularyError
-from ctglip.inference.page import scan_page
+from ctglip.inference.page import MOST_MAPS, most_likely, scan_page
 from ctglip.pages.scan import render
 from ctglip.store.tables import Store
 from ctglip.types import LabelMap, Scan
@@ -79,6 +79,27 @@ def test_answers_need_no_text_encoder(trained: Trained, files: Files) -> None:
     model = load_model(trained[1])
     model.query(files[0], [*QUESTIONS, "anything abnormal in the liver?"], masks=files[1], everything=True)
     assert model.release.text_encoder is None
+
+
+def test_the_page_shows_where_the_most_likely_answers_come_from(trained: Trained, files: Files) -> None:
+    model = load_model(trained[1])
+    answers = model.query(files[0], [*QUESTIONS, "gallstones?"], masks=files[1])
+    wanted = most_likely(answers)
+    assert wanted == {(a.organ, a.abnormality) for a in answers.answers if a.probability is not None}
+    page = scan_page(answers, organs=model.dictionaries.organs, maps=model.heat_maps(answers, wanted))
+    assert [(one.organ, one.probability) for one in page.where] == [
+        (answers.displays[a.organ], a.probability) for a in answers.answers if a.probability is not None
+    ]
+    for one in page.where:
+        assert one.picture.size == one.heat.size
+        assert one.picture.uri != one.heat.uri
+    if page.viewer is not None:
+        assert [one.organ for one in page.viewer.maps] == [one.organ for one in page.where]
+    everything = model.query(files[0], [], masks=files[1], everything=True)
+    chosen = most_likely(everything)
+    assert len(chosen) == min(MOST_MAPS, len({(a.organ, a.abnormality) for a in everything.answers}))
+    least = min(a.probability or 0 for a in everything.answers if (a.organ, a.abnormality) in chosen)
+    assert all((a.probability or 0) <= least for a in everything.answers if (a.organ, a.abnormality) not in chosen)
 
 
 def test_a_copied_model_folder_gives_the_same_answers(trained: Trained, files: Files, tmp_path: Path) -> None:

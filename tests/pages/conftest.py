@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ctglip.pages import index, pairs, quality, report, scan
+from ctglip.pages import compare, index, pairs, quality, report, scan
 from ctglip.pages.parts import (
     Control,
     Curve,
@@ -17,7 +17,7 @@ from ctglip.pages.parts import (
     Score,
     Table,
 )
-from ctglip.pages.pictures import slice_pictures
+from ctglip.pages.pictures import heat_picture, slice_pictures
 from ctglip.types import Failure, QualityCheck
 
 
@@ -93,7 +93,10 @@ def report_page(slices: tuple[Picture, ...]) -> report.EvaluationPage:
 
 
 @pytest.fixture(scope="session")
-def scan_page(slices: tuple[Picture, ...]) -> scan.ScanPage:
+def scan_page(slices: tuple[Picture, ...], phantom: tuple[np.ndarray, np.ndarray]) -> scan.ScanPage:
+    axial = slices[0]
+    assert axial.size is not None
+    heat = heat_picture(np.where(phantom[1] == 1, 1.0, 0.0)[:, :, 30:31], "axial", axial.size, "Heat map of the liver.")
     return scan.ScanPage(
         title="patient_a",
         answers=(
@@ -112,6 +115,7 @@ def scan_page(slices: tuple[Picture, ...]) -> scan.ScanPage:
         ),
         pictures=slices,
         notes=("Trained on simulated patients.",),
+        where=(scan.Where("Liver", "Hepatic steatosis", 0.9312, axial, heat),),
     )  # fmt: skip
 
 
@@ -177,3 +181,31 @@ def index_page(scan_page: scan.ScanPage, slices: tuple[Picture, ...]) -> index.I
         links=(Link("report.html", "Evaluation", "Every number"),),
         notes=("Not on people.",),
     )
+
+
+@pytest.fixture(scope="session")
+def compare_page() -> compare.ComparePage:
+    return compare.ComparePage(
+        title="organs against whole-scans",
+        first="whole-scans",
+        second="organs",
+        split="test",
+        label_source="label table truth.csv",
+        macro=(Score(0.612, 0.580, 0.644), Score(0.861, 0.842, 0.879), Score(0.249, 0.211, 0.287)),
+        p_value=1e-9,
+        rows=(
+            compare.ComparedRow(
+                "liver", "hepatic steatosis", Score(0.6, 0.5, 0.7), Score(0.9, 0.8, 1.0), Score(0.3, 0.2, 0.4),
+                0.0001, 0.0002, 21, 60,
+            ),
+            compare.ComparedRow(
+                "gallbladder", "gallstone", Score(0.7, 0.5, 0.9), Score(0.65, 0.4, 0.85), Score(-0.05, -0.2, 0.1),
+                0.43, 0.43, 5, 58,
+            ),
+            compare.ComparedRow(
+                "spleen", "splenomegaly", Score(1.0), Score(1.0), Score(0.0), None, None, 4, 60
+            ),
+        ),
+        facts=(Fact("Patients", "60"),),
+        notes=("2 pairs could be judged for one of the models alone and are left out.",),
+    )  # fmt: skip

@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ctglip.pages import index, pairs, quality, report, scan
-from ctglip.pages.viewer import make_viewer
+from ctglip.pages import compare, index, pairs, quality, report, scan
+from ctglip.pages.viewer import LaidMap, make_viewer
 
 pytestmark = pytest.mark.slow
 MODULES: dict[str, Any] = {
     "report_page": report, "scan_page": scan, "quality_page": quality, "pairs_page": pairs, "index_page": index,
+    "compare_page": compare,
 }  # fmt: skip
 
 CONTRAST = """
@@ -139,7 +140,11 @@ def viewed(scan_page: scan.ScanPage, phantom: tuple[np.ndarray, np.ndarray], tmp
     """A scan page with a viewer, from the installed ipyniivue."""
     pytest.importorskip("ipyniivue", reason="ipyniivue is not installed")
     hu, labels = phantom
-    view = make_viewer(hu, np.diag([2.0, 2.0, 2.0, 1.0]), labels, {"Liver": {1}, "Spleen": {2}})
+    affine = np.diag([2.0, 2.0, 2.0, 1.0])
+    heat = np.where(labels == 1, 0.5, 0.0)
+    heat[13, 22, 30] = 1.0
+    maps = [LaidMap("Liver: Hepatic steatosis", "Liver", heat, affine)]
+    view = make_viewer(hu, affine, labels, {"Liver": {1}, "Spleen": {2}}, maps=maps)
     path = tmp_path_factory.mktemp("viewer") / "scan.html"
     path.write_text(scan.render(dataclasses.replace(scan_page, viewer=view)), encoding="utf-8")
     return path
@@ -183,6 +188,36 @@ def test_viewer_draws_the_scan_and_its_outlines(ready: Any) -> None:
     assert (outlined != bare).any(axis=-1).sum() > 200
     ready.get_by_label("Show outlines").check()
     assert (drawn(ready) == outlined).all()
+
+
+def red(pixels: np.ndarray) -> int:
+    """How many pixels are clearly red to yellow."""
+    return int(((pixels[..., 0] - pixels[..., 2] > 80) & (pixels[..., 0] > 120)).sum())
+
+
+def test_a_heat_map_is_laid_over_the_scan_and_taken_off_again(ready: Any) -> None:
+    bare = drawn(ready)
+    choice = ready.locator("select[name=map]")
+    choice.select_option(label="Liver: Hepatic steatosis")
+    heated = drawn(ready)
+    assert red(heated) > red(bare) + 50
+    assert "Liver" in ready.locator(".where").inner_text(), "the cross goes to the highest value"
+    assert ready.get_by_role("button", name="Liver").get_attribute("aria-pressed") == "true"
+    choice.select_option(label="none")
+    assert red(drawn(ready)) <= red(bare) + 5
+
+
+def test_heat_maps_of_the_stills_are_shown_and_hidden(browser: Any, viewed: Path) -> None:
+    """Without any script."""
+    context = browser.new_context(offline=True, java_script_enabled=False)
+    page = context.new_page()
+    page.goto(viewed.as_uri())
+    still = page.locator(".layers").first
+    shown = np.asarray(Image.open(io.BytesIO(still.screenshot())).convert("RGB")).astype(int)
+    page.get_by_label("Show heat maps").uncheck()
+    hidden = np.asarray(Image.open(io.BytesIO(still.screenshot())).convert("RGB")).astype(int)
+    assert red(shown) > red(hidden) + 50
+    context.close()
 
 
 def test_clicking_an_organ_shows_its_answers_and_goes_there(ready: Any) -> None:

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from ctglip.pages import index, pairs, quality, report, scan
+from ctglip.pages import compare, index, pairs, quality, report, scan
 from ctglip.pages.parts import Fact, Link, Picture, Score
 
 MODULES: dict[str, Any] = {
     "report_page": report, "scan_page": scan, "quality_page": quality, "pairs_page": pairs, "index_page": index,
+    "compare_page": compare,
 }  # fmt: skip
 EMPTY: dict[str, Any] = {
     "report_page": report.EvaluationPage("Empty", "test", "nothing", Score(None), ()),
@@ -21,9 +22,10 @@ EMPTY: dict[str, Any] = {
     "quality_page": quality.QualityPage("Empty", 0),
     "pairs_page": pairs.PairsPage("Empty"),
     "index_page": index.IndexPage("Empty", "Nothing.", Score(None)),
+    "compare_page": compare.ComparePage("Empty", "a", "b", "test", "nothing", (Score(None),) * 3, None, ()),
 }
 HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(2)>'
-VOID = {"meta", "link", "img", "br"}
+VOID = {"meta", "link", "img", "br", "input"}
 
 
 class Reader(HTMLParser):
@@ -195,7 +197,7 @@ def test_scan_shows_answers_and_refusals(scan_page: scan.ScanPage) -> None:
 
 
 def test_scan_page_with_only_refusals_has_no_probability(scan_page: scan.ScanPage) -> None:
-    text = _text(scan.render, dataclasses.replace(scan_page, answers=scan_page.answers[-1:]))
+    text = _text(scan.render, dataclasses.replace(scan_page, where=(), answers=scan_page.answers[-1:]))
     assert "%" not in text
     assert "No answer" in text
 

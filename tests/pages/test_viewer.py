@@ -60,6 +60,20 @@ def test_organs_are_numbered_in_order_and_centred_inside(phantom: Phantom) -> No
         assert phantom[1][voxel] == number
 
 
+def test_a_heat_map_keeps_its_own_grid_and_its_peak_is_found_in_the_scan(phantom: Phantom) -> None:
+    fine = AFFINE @ np.diag([0.5, 0.5, 0.5, 1.0])
+    heat = np.full((40, 60, 80), -0.5)
+    heat[27, 44, 60] = 1.0
+    view = made(phantom, maps=[viewer.LaidMap("Liver: cyst", "Liver", heat, fine)])
+    (shown,) = view.maps
+    image = image_of(shown.image)
+    np.testing.assert_allclose(image.affine, fine)
+    values = np.asarray(image.dataobj)
+    assert (values.max(), values[27, 44, 60], values[0, 0, 0]) == (255, 255, 0)
+    voxel = [int(share * n) for share, n in zip(shown.peak, view.shape, strict=True)]
+    np.testing.assert_allclose(voxel, [13.5, 22, 30], atol=0.6)
+
+
 def test_absent_organs_are_left_out_and_the_first_claim_wins(phantom: Phantom) -> None:
     organs = {"Absent": {9}, "Liver": {1}, "Both": {1, 2}}
     view = viewer.make_viewer(phantom[0], AFFINE, phantom[1], organs)
