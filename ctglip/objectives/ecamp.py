@@ -58,10 +58,9 @@ from ctglip.text.wordpiece import WordPieces, WordPieceSettings
 
 
 class EcampSettings(Settings):
-    """Terms and their parts; the published numbers.
+    """Terms and their parts, for whole films or scans with their reports; the published numbers.
 
     Attributes:
-        of: what pictures are: whole films or scans with their ``reports``, or ``organs`` with what is said of each.
         image_weight, sharp_weight, word_weight: of the hidden patches, the sharpened window, the hidden words. Without
             the window samples are seen at their own resolution, else at half of it.
         denominator: errors are means over what was hidden (or inside the window), or sums divided by ``all`` pixels
@@ -76,7 +75,6 @@ class EcampSettings(Settings):
     """
 
     name: Literal["ecamp"] = "ecamp"
-    of: Literal["reports", "organs"] = "reports"
     image_weight: float = Field(default=1.0, gt=0)
     sharp_weight: float = Field(default=1.0, ge=0)
     word_weight: float = Field(default=1.0, ge=0)
@@ -88,6 +86,17 @@ class EcampSettings(Settings):
     context: float = Field(default=0.8, ge=0, le=1)
     masking: MaskingSettings = MaskingSettings()
     gather: bool = True
+
+    @property
+    def scale(self) -> int:
+        """How many times finer samples are than what the encoder is shown, and the released model will be."""
+        return 2 if self.sharp_weight > 0 else 1
+
+
+class EcampOrganSettings(EcampSettings):
+    """The same for crops of organs with what is said of each."""
+
+    name: Literal["ecamp_organs"] = "ecamp_organs"  # pyright: ignore[reportIncompatibleVariableOverride]
 
 
 @dataclass(frozen=True)
@@ -162,17 +171,13 @@ class Ecamp(Objective):
         if self.settings.word_weight > 0:
             self.bert = ReportBert(self.settings.bert, len(pieces), pieces.length, pieces.pad, vit.dim)
 
-    @property
-    def scale(self) -> int:
-        """How many times finer samples are than what the encoder is shown."""
-        return 1 if self.sharpener is None else 2
-
     # --- batches
 
     def collate(self, samples: Sequence[Any]) -> MaskedBatch:
         """Hide patches and words: drawn for each sample from the step's chance and its own name, so that the number
         of ranks changes nothing."""
-        ids = [int(sample.report if self.settings.of == "reports" else sample.text_id) for sample in samples]
+        organs = isinstance(self.settings, EcampOrganSettings)
+        ids = [int(sample.text_id if organs else sample.report) for sample in samples]
         own = [np.random.default_rng([*self.chance, zlib.crc32(_name(sample).encode())]) for sample in samples]
         image = stacked([sample.image for sample in samples])
         grid = self._grid(tuple(image.shape[2:]))
@@ -214,10 +219,11 @@ class Ecamp(Objective):
         return words, found
 
     def _grid(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        step = self.patch * self.scale
+        step = self.patch * self.settings.scale
         if any(side % step for side in shape):
             raise ConfigError(
-                f"Pictures of {shape} do not divide into patches of {step} ({self.patch} at 1/{self.scale} of them).",
+                f"Pictures of {shape} do not divide into patches of {step} "
+                f"({self.patch} at 1/{self.settings.scale} of their size).",
                 code="objective",
                 fix="Choose sides that are multiples of it.",
             )
@@ -280,7 +286,7 @@ class Ecamp(Objective):
         if self.sharpener is not None:
             sides = features["fine"].shape[2:]
             grid = self._grid(tuple(sides))
-            window = window_mask(grid, features["corner"], self._window(grid), self.patch * self.scale)
+            window = window_mask(grid, features["corner"], self._window(grid), self.patch * self.settings.scale)
             pictures = (features["sharp"], features["fine"], window)
             error = window_error(*pictures, denominator="all" if every else "window", gather=settings.gather)
             losses["sharp"] = settings.sharp_weight * error

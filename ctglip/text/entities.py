@@ -74,6 +74,12 @@ def entity_words(name: str) -> frozenset[str]:
     return frozenset(w.lower() for entity, entry in entries.items() for w in (entity, *entry.words) if " " not in w)
 
 
+def entity_templates(name: str) -> list[str]:
+    """A sentence of each kind for every entity of a list: words that a vocabulary should know."""
+    forms = ("There is {}.", "There may be {}.", "There is no evidence of {}.", "The {} is normal.")
+    return [form.format(entity) for entity in entity_entries(name) for form in forms]
+
+
 @dataclass
 class _Mention:
     """What a report says of one entity; a higher presence overrides a lower one."""

@@ -146,7 +146,8 @@ def _train_run(store: Store, run: Path, config: PretrainConfig, ranks: Ranks, wa
     told = [partial(watch.prepared, what) for what in ("Cutting crops", "Embedding texts")]
     parts = assemble(store, run, config, ranks.device, *told)
     parts.rank, parts.world = ranks.rank, ranks.world
-    validation = build_validation(store, parts.release, parts.dictionaries, config.data) if ranks.first else None
+    asked = ranks.first and parts.release.aligned
+    validation = build_validation(store, parts.release, parts.dictionaries, config.data) if asked else None
     share_batch_statistics(parts.objective, ranks)
     average = EMA(parts.objective, loop.ema) if loop.ema else None
     training = Training(parts.objective, build_optimizer(parts.objective, config.optim), average)
@@ -190,6 +191,8 @@ def _validated(release: Release, validation: Validation | None) -> str:
     """What the run was validated on, or why it was not."""
     if validation is not None:
         return "split val"
+    if not release.aligned:
+        return "none: images and texts are not aligned"
     return "none: films are not asked about in training" if release.films else "none: no organ in a split val"
 
 

@@ -20,7 +20,7 @@ from ctglip.models.fusion import ReportBertSettings
 from ctglip.models.masked import MaskedImageSettings, Sharpener
 from ctglip.models.towers import OrganTextModel, OrganTextModelSettings
 from ctglip.objectives.base import join, total
-from ctglip.objectives.ecamp import Ecamp, EcampSettings
+from ctglip.objectives.ecamp import Ecamp, EcampOrganSettings, EcampSettings
 from ctglip.objectives.mixture import Mixture
 from ctglip.text.wordpiece import WordPieceSettings, learn_pieces
 from ctglip.training.gradcache import accumulated_backward
@@ -72,7 +72,8 @@ def ecamp(bank: TextBank, dims: int, folder: Path | None = None, channels: int =
         "image": MaskedImageSettings(width=48, depth=1, heads=4, **settings.pop("image", {})),
         "bert": ReportBertSettings(width=48, layers=1, heads=4, hidden=64, dropout=0),
     }
-    return Ecamp(vit_model(dims, channels), bank, pieces, EcampSettings(**(small | settings)), folder)
+    kind = EcampOrganSettings if settings.get("name") == "ecamp_organs" else EcampSettings
+    return Ecamp(vit_model(dims, channels), bank, pieces, kind(**(small | settings)), folder)
 
 
 def trained(objective: Ecamp, samples: list[Study], steps: int, lr: float = 3e-3) -> dict[str, float]:
@@ -229,7 +230,7 @@ def test_a_picture_without_a_report_teaches_pictures_alone(bank):
 
 def test_terms_can_be_left_out(bank):
     objective = ecamp(bank, 2, sharp_weight=0, word_weight=0)
-    assert objective.scale == 1
+    assert objective.settings.scale == 1
     losses, _ = objective(objective.collate(studies(bank, 2, 2)))
     assert set(losses) == {"image"}
     plain = ecamp(bank, 2, word_weight=0)
@@ -247,7 +248,7 @@ def test_what_does_not_fit_is_refused(bank):
 
 
 def test_organs_with_their_texts_and_fewer_channels_than_the_encoder_knows(bank):
-    objective = ecamp(bank, 3, channels=3, of="organs", sharp_weight=0)
+    objective = ecamp(bank, 3, channels=3, name="ecamp_organs", sharp_weight=0)
     made = studies(bank, 3, 2, side=16)
     samples = [replace_organ(one, number) for number, one in enumerate(made)]
     batch = objective.collate(samples)
