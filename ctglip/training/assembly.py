@@ -14,6 +14,7 @@ from ctglip.errors import ConfigError, ModelError, StoreError
 from ctglip.features.text_bank import TextBank
 from ctglip.inference.scoring import Dictionaries, Scorer
 from ctglip.models.initial import load_initial_weights
+from ctglip.models.observations import ObservationSettings
 from ctglip.models.release import Release, load_release
 from ctglip.models.tags import TagSettings
 from ctglip.models.text import TextEncoder, load_text_encoder
@@ -21,6 +22,7 @@ from ctglip.models.towers import Grounding, OrganTextModel, OrganTextModelSettin
 from ctglip.objectives.asg import ASGSettings
 from ctglip.objectives.base import Objective
 from ctglip.objectives.mixture import Mixture
+from ctglip.objectives.place import PlaceSettings
 from ctglip.resources import resource
 from ctglip.store.tables import Store
 from ctglip.text.tags import tag_entries
@@ -173,7 +175,7 @@ def model_settings(config: PretrainConfig, text_dim: int, organs: int, films: bo
     entries, model = [SINGLE[part.name] for part in parts_of(config.objective).values()], config.model
     feeds, grounding = {entry.feed for entry in entries}, _grounding(config, films)
     crops, scans = config.data.crops, config.scans.input
-    if grounding == "crop" and "pairs" in feeds and crops.windows_hu != scans.windows_hu:
+    if grounding == "crop" and not feeds.isdisjoint(("pairs", "reports")) and crops.windows_hu != scans.windows_hu:
         raise ConfigError(
             f"One encoder sees crops with the windows {crops.windows_hu} and scans with {scans.windows_hu}.",
             code="objective",
@@ -197,6 +199,7 @@ def model_settings(config: PretrainConfig, text_dim: int, organs: int, films: bo
             "anatomy": any(part.name == "organ_text" for part in parts_of(config.objective).values()),
             "whole_image": not feeds.isdisjoint(("pairs", "reports")),
             "tags": _tags(config, films),
+            "observations": _observations(config),
         }
     )
 
@@ -208,6 +211,13 @@ def _tags(config: PretrainConfig, films: bool) -> TagSettings | None:
         return None
     names = tuple(tag_entries(config.films.tags if films else config.scans.tags))
     return (config.model.tags or TagSettings()).model_copy(update={"names": names})
+
+
+def _observations(config: PretrainConfig) -> ObservationSettings | None:
+    """The queries that observe whole images; None where no objective has them."""
+    parts = parts_of(config.objective).values()
+    wanted = any(isinstance(part, PlaceSettings) and part.observes for part in parts)
+    return (config.model.observations or ObservationSettings()) if wanted else None
 
 
 def _grounding(config: PretrainConfig, films: bool) -> Grounding:

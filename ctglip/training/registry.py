@@ -26,6 +26,7 @@ from ctglip.objectives.contrast import ContrastSettings, KeyFindings
 from ctglip.objectives.global_pair import GlobalPair, GlobalPairSettings
 from ctglip.objectives.organ_query import OrganQuery, OrganQuerySettings
 from ctglip.objectives.organ_text import OrganText, OrganTextSettings
+from ctglip.objectives.place import Place, PlaceSettings
 from ctglip.training.sources import Feed
 from ctglip.vocabulary.abnormalities import AbnormalityDictionary
 from ctglip.vocabulary.negatives import Strategy
@@ -77,13 +78,27 @@ def _asg(ground: Ground, settings: ASGSettings) -> Objective:
 
 
 def _global_pair(ground: Ground, settings: GlobalPairSettings) -> Objective:
+    _refuse_organ_contrast(settings)
+    return GlobalPair(ground.model, ground.bank, settings)
+
+
+def _place(ground: Ground, settings: PlaceSettings) -> Objective:
+    _refuse_organ_contrast(settings)
+    return Place(ground.model, ground.bank, settings)
+
+
+def _refuse_organ_contrast(settings: GlobalPairSettings | PlaceSettings) -> None:
+    """Whole reports affirm no one thing of an organ.
+
+    Raises:
+        ConfigError: code ``objective``.
+    """
     if settings.targets == "hierarchy" or settings.asks_dictionary:
         raise ConfigError(
-            "global_pair compares whole reports: targets: hierarchy and dictionary negatives are for organs.",
+            f"{settings.name} compares whole reports: targets: hierarchy and dictionary negatives are for organs.",
             code="objective",
             fix="Set targets to identity or equal_key, and negatives to batch.",
         )
-    return GlobalPair(ground.model, ground.bank, settings)
 
 
 @dataclass(frozen=True)
@@ -102,11 +117,12 @@ SINGLE: Mapping[str, Entry] = {
     "organ_query": Entry(OrganQuerySettings, _organ_query, "organs"),
     "global_pair": Entry(GlobalPairSettings, _global_pair, "pairs"),
     "asg": Entry(ASGSettings, _asg, "reports", regions=True),
+    "place": Entry(PlaceSettings, _place, "reports"),
 }
 """Objectives by the ``name`` of their settings."""
 
 if TYPE_CHECKING:
-    PartSettings = OrganTextSettings | OrganQuerySettings | GlobalPairSettings | ASGSettings
+    PartSettings = OrganTextSettings | OrganQuerySettings | GlobalPairSettings | ASGSettings | PlaceSettings
 else:
     _ANY = functools.reduce(operator.or_, (entry.settings for entry in SINGLE.values()))
     PartSettings = Annotated[_ANY, Field(discriminator="name")]

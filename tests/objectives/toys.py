@@ -12,6 +12,7 @@ import torch
 from ctglip.features.text_bank import TextBank
 from ctglip.models.encoders import CNNSettings
 from ctglip.models.tags import TagSettings
+from ctglip.models.observations import ObservationSettings
 from ctglip.models.towers import OrganTextModel, OrganTextModelSettings
 from ctglip.objectives.asg import ASG, ASGSettings
 from ctglip.objectives.base import Objective
@@ -19,6 +20,7 @@ from ctglip.objectives.global_pair import GlobalPair, GlobalPairSettings
 from ctglip.objectives.mixture import Mixture
 from ctglip.objectives.organ_query import OrganQuery, OrganQuerySettings
 from ctglip.objectives.organ_text import OrganText, OrganTextSettings
+from ctglip.objectives.place import Place, PlaceSettings
 
 PROMPTS = ["This is the liver.", "A spleen.", "The liver in CT.", "A CT of the spleen."]
 
@@ -193,6 +195,13 @@ def asg(bank: TextBank, dims: int, **changes: Any) -> ASG:
     return ASG(model(bank, dims, **{**shape, **changes}), bank, ASGSettings(**objective), member)
 
 
+def place(bank: TextBank, dims: int, queries: int = 4, **settings: Any) -> Place:
+    observations = ObservationSettings(queries=queries, dim=16, layers=1, heads=2, levels=(-2, -1))
+    net = model(bank, dims, whole_image=True, grounding="none", anatomy=False, observations=observations)
+    patches = {"dim": 16, "heads": 2, "detail": 4, "patches": 16, **settings.pop("patches", {})}
+    return Place(net, bank, PlaceSettings.model_validate({"min_words": 2, "patches": patches, **settings}))
+
+
 def mixture(bank: TextBank, dims: int) -> Mixture:
     net = model(bank, dims, whole_image=True)
     organs = OrganText(net, bank, bank.ids(PROMPTS), torch.tensor([0, 1, 0, 1]))
@@ -214,6 +223,7 @@ EVERY: dict[str, Callable[[TextBank, int], Made]] = {
     "global_pair, sigmoid": lambda b, d: (global_pair(b, d, form="sigmoid"), pair_samples(b, d)),
     "asg, box, token": lambda b, d: (asg(b, d, project="token", objective=HARD), report_samples(b, d)),
     "asg, query": lambda b, d: (asg(b, d, grounding="query", organs=2, objective=HARD), report_samples(b, d)),
+    "place": lambda b, d: (place(b, d, correlation_weight=0.1), report_samples(b, d)),
     "mixture": lambda b, d: (
         mixture(b, d),
         {"organ_text": organ_samples(b, d), "global_pair": pair_samples(b, d)},

@@ -1,0 +1,76 @@
+"""Observations: what queries find in tokens of several levels, and where."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ctglip.models.encoders import CNNSettings, ViTSettings
+from ctglip.models.observations import ObservationExtractor, ObservationSettings, waves
+from ctglip.models.release import load_unique_state, unique_state
+from ctglip.models.towers import OrganTextModel, OrganTextModelSettings
+
+SETTINGS = ObservationSettings(queries=5, layers=2, heads=2, dim=16, levels=(0, 1))
+
+
+def extractor(dims: int) -> ObservationExtractor:
+    torch.manual_seed(0)
+    return ObservationExtractor(SETTINGS, (4, 6), dims, 8, 10)
+
+
+def levels(dims: int) -> list[torch.Tensor]:
+    torch.manual_seed(1)
+    return [torch.randn(2, 4, *[6, 4, 2][:dims]), torch.randn(2, 6, *[3, 2, 1][:dims])]
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_attention_is_shared_among_all_voxels_of_all_levels(dims):
+    found = extractor(dims)(levels(dims))
+    assert found.found.shape == (2, 5, 16)
+    assert [tuple(part.shape[2:]) for part in found.where] == [tuple(level.shape[2:]) for level in levels(dims)]
+    total = sum(part.flatten(2).sum(2) for part in found.where)
+    torch.testing.assert_close(total, torch.ones(2, 5))
+
+
+def test_queries_are_a_set_and_pictures_do_not_see_each_other():
+    plain, maps = extractor(2), levels(2)
+    before = plain(maps)
+    order = torch.tensor([3, 1, 0, 4, 2])
+    plain.queries.weight.data = plain.queries.weight.data[order]
+    after = plain(maps)
+    torch.testing.assert_close(after.found, before.found[:, order])
+    torch.testing.assert_close(after.where[0], before.where[0][:, order])
+    torch.testing.assert_close(plain([level[1:] for level in maps]).found, after.found[1:])
+
+
+def test_queries_know_places():
+    plain = extractor(2)
+    maps = [torch.zeros(1, 4, 6, 4), torch.zeros(1, 6, 3, 2)]
+    maps[0][0, 1, 1, 0] = 2.0
+    other = [maps[0].flip(3), maps[1]]
+    assert (plain(maps).found - plain(other).found).abs().max() > 1e-3
+    places = waves((3, 4))
+    assert places.shape == (12, 16)
+    assert torch.cdist(places, places).fill_diagonal_(1).min() > 0.1
+
+
+ENCODERS = [
+    CNNSettings(spatial_dims=2, widths=(8, 16), blocks=(0, 1)),
+    ViTSettings(spatial_dims=2, patch=4, image_size=16, dim=8, depth=1, heads=2),
+]
+
+
+@pytest.mark.parametrize("encoder", ENCODERS, ids=lambda encoder: encoder.name)
+def test_a_model_has_them_where_asked(encoder):
+    plain = {"encoder": encoder, "in_channels": 2, "grounding": "none", "anatomy": False, "text_dim": 10}
+    without = OrganTextModel(OrganTextModelSettings(**plain))
+    assert not any("observer" in name for name, _ in without.named_parameters())
+    settings = OrganTextModelSettings(**plain, observations=SETTINGS.model_copy(update={"levels": (-2, -1)}))
+    model = OrganTextModel(settings).eval()
+    images = torch.randn(3, 1, 16, 16)
+    found = model.observe(images)
+    vectors = model.observer.visual(found.found)
+    torch.testing.assert_close(vectors.norm(dim=-1), torch.ones(3, 5))
+    again = OrganTextModel(OrganTextModelSettings.model_validate(settings.model_dump(mode="json"))).eval()
+    load_unique_state(again, unique_state(model))
+    torch.testing.assert_close(again.observe(images).found, found.found)
