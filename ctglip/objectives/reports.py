@@ -132,10 +132,17 @@ class ReportBatch(Batch):
         return columns
 
 
-def collate_reports(samples: Sequence[ReportSample], texts: Texts) -> ReportBatch:
+TOLD = ("findings", "impression", "report", "region_text", "region_sentences", "sentence_id")
+"""The columns of a ``ReportBatch`` that number texts."""
+
+
+def collate_reports(samples: Sequence[ReportSample], texts: Texts, told: Sequence[str] = TOLD) -> ReportBatch:
     """Reports to one batch on the CPU (at least one; images of one shape, equally many views).
 
     A sentence that a report has twice is there once.
+
+    Args:
+        told: the columns whose texts are wanted in the pool; without ``report`` ``text_id`` is -1.
     """
     sections = {
         name: _numbers([getattr(one, name) for one in samples]) for name in ("findings", "impression", "report")
@@ -153,11 +160,11 @@ def collate_reports(samples: Sequence[ReportSample], texts: Texts) -> ReportBatc
         "sentence_id": _numbers([number for own in sentences for number in own]),
         "sentence_study": _owner([len(own) for own in sentences]),
     }
-    told = (*sections, "region_text", "region_sentences", "sentence_id")
     pool_ids, pool = texts.collate(*(columns[name] for name in told))
+    whole = sections["report"] if "report" in told else torch.full((len(samples),), -1)
     return ReportBatch(
-        text_id=sections["report"],
-        text_key=sections["report"],
+        text_id=whole,
+        text_key=whole,
         negative_ids=torch.zeros(len(samples), 0, dtype=torch.long),
         pool_ids=pool_ids,
         pool=pool,

@@ -18,7 +18,15 @@ from ctglip.training.gradcache import cached_backward
 from tests.objectives.conftest import ToyEncoder
 from tests.objectives.toys import EVERY, Organ, organ_samples, organ_text
 
-OTHERS = ("organ_text, pool", "organ_query, crop", "organ_query, box", "global_pair", "global_pair, sigmoid", "mixture")
+OTHERS = (
+    "organ_text, pool",
+    "organ_query, crop",
+    "organ_query, box",
+    "global_pair",
+    "global_pair, sigmoid",
+    "imitate",
+    "mixture",
+)
 CUTS = (3, 5)
 """Rank 0 takes so many of the eight samples; of the second cut's rank 1 nothing is said."""
 

@@ -10,13 +10,15 @@ import numpy as np
 import torch
 
 from ctglip.features.text_bank import TextBank
+from ctglip.models.aggregation import AggregationSettings
 from ctglip.models.encoders import CNNSettings
-from ctglip.models.tags import TagSettings
 from ctglip.models.observations import ObservationSettings
+from ctglip.models.tags import TagSettings
 from ctglip.models.towers import OrganTextModel, OrganTextModelSettings
 from ctglip.objectives.asg import ASG, ASGSettings
 from ctglip.objectives.base import Objective
 from ctglip.objectives.global_pair import GlobalPair, GlobalPairSettings
+from ctglip.objectives.imitate import Imitate, ImitateSettings
 from ctglip.objectives.mixture import Mixture
 from ctglip.objectives.organ_query import OrganQuery, OrganQuerySettings
 from ctglip.objectives.organ_text import OrganText, OrganTextSettings
@@ -202,6 +204,14 @@ def place(bank: TextBank, dims: int, queries: int = 4, **settings: Any) -> Place
     return Place(net, bank, PlaceSettings.model_validate({"min_words": 2, "patches": patches, **settings}))
 
 
+def imitate(bank: TextBank, dims: int, head_norm: str = "layer", **settings: Any) -> Imitate:
+    """IMITATE over the two levels of the toy encoder."""
+    own = settings.pop("aggregation", {})
+    small = AggregationSettings(**{"keep": (0.5, 0.5), "grid": (4,) * dims, "heads": 2, "tokens": 16, **own})
+    net = model(bank, dims, whole_image=True, grounding="none", head_norm=head_norm)
+    return Imitate(net, bank, ImitateSettings(aggregation=small, **settings))
+
+
 def mixture(bank: TextBank, dims: int) -> Mixture:
     net = model(bank, dims, whole_image=True)
     organs = OrganText(net, bank, bank.ids(PROMPTS), torch.tensor([0, 1, 0, 1]))
@@ -219,6 +229,7 @@ EVERY: dict[str, Callable[[TextBank, int], Made]] = {
     "organ_query, box": lambda b, d: (organ_query(b, d, "box", negatives="same_organ"), study_samples(b, d)),
     "organ_query, box, attention": lambda b, d: (organ_query(b, d, "box", "attention"), study_samples(b, d)),
     "organ_query, query": lambda b, d: (organ_query(b, d, "query"), study_samples(b, d)),
+    "imitate": lambda b, d: (imitate(b, d, strength=0, view_temperature=0.03), report_samples(b, d)),
     "global_pair": lambda b, d: (global_pair(b, d), pair_samples(b, d)),
     "global_pair, sigmoid": lambda b, d: (global_pair(b, d, form="sigmoid"), pair_samples(b, d)),
     "asg, box, token": lambda b, d: (asg(b, d, project="token", objective=HARD), report_samples(b, d)),
