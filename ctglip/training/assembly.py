@@ -9,7 +9,10 @@ from typing import Any
 
 import torch
 
+from ctglip.data.crops import CropSettings
+from ctglip.data.films import FilmDataSettings
 from ctglip.data.sayings import OrganSayings
+from ctglip.data.scans import ScanSettings
 from ctglip.errors import ConfigError, ModelError, StoreError
 from ctglip.features.text_bank import TextBank
 from ctglip.inference.scoring import Dictionaries, Scorer
@@ -21,6 +24,7 @@ from ctglip.models.text import TextEncoder, load_text_encoder
 from ctglip.models.towers import Grounding, OrganTextModel, OrganTextModelSettings
 from ctglip.objectives.asg import ASGSettings
 from ctglip.objectives.base import Objective
+from ctglip.objectives.ecamp import EcampSettings
 from ctglip.objectives.mixture import Mixture
 from ctglip.objectives.place import PlaceSettings
 from ctglip.resources import resource
@@ -153,7 +157,10 @@ def assemble(
     built: dict[str, Objective] = {}
     for name, part in parts.items():
         regions, tags = (tuple(getattr(sources[name], kind, ())) for kind in ("regions", "tag_names"))
-        ground = Ground(model, bank, dictionaries, names, prompt_ids, owner, sources[name].keys, regions, tags)
+        texts = sources[name].texts
+        ground = Ground(
+            model, bank, dictionaries, names, prompt_ids, owner, sources[name].keys, regions, tags, run, texts
+        )
         built[name] = SINGLE[part.name].build(ground, part)
         sources[name].bind(bank.ids(sources[name].texts, embedding).tolist(), names)
     objective = _joined(config, built).to(device)
@@ -245,19 +252,42 @@ def _release(
 ) -> Release:
     films = store.info.modality == "cxr"
     reads_scans = not films and (model.settings.grounding != "crop" or model.settings.whole_image)
+    scales = _scales(config, model.settings.grounding, films)
     return Release(
         model=model,
         organs=organs,
         recipe=store.info.recipe,
-        crops=config.data.crops.model_dump(mode="json"),
+        crops=_shown(config.data.crops, scales["crops"]),
         organ_dictionary=resource("organ_dictionary"),
         abnormality_dictionary=resource("abnormality_dictionary"),
         text_settings=config.text,
         text_hash=encoder.hash,
         text_encoder=encoder,
-        scans=config.scans.input.model_dump(mode="json") if reads_scans else None,
-        films=config.films.model_dump(mode="json") if films else None,
+        scans=_shown(config.scans.input, scales["scans"]) if reads_scans else None,
+        films=_shown(config.films, scales["films"]) if films else None,
     )
+
+
+def _scales(config: PretrainConfig, grounding: Grounding, films: bool) -> dict[str, int]:
+    """How many times coarser than its samples each kind of input is shown to the encoder, by all objectives that read
+    it; an objective that sharpens what it sees (``ecamp``) wants finer samples."""
+    found: dict[str, int] = {}
+    for part in parts_of(config.objective).values():
+        crops = SINGLE[part.name].feed == "organs" and grounding == "crop"
+        kind = "films" if films else "crops" if crops else "scans"
+        scale = part.scale if isinstance(part, EcampSettings) else 1
+        found[kind] = min(found.get(kind, scale), scale)
+    return {kind: found.get(kind, 1) for kind in ("crops", "scans", "films")}
+
+
+def _shown(settings: CropSettings | ScanSettings | FilmDataSettings, scale: int) -> dict[str, Any]:
+    """How inputs are made for the released model, which sees what the encoder saw."""
+    tree = settings.model_dump(mode="json")
+    coarser = {key: [side // scale for side in tree[key]] for key in ("grid",) if key in tree}
+    coarser |= {key: tree[key] // scale for key in ("size",) if key in tree}
+    if tree.get("spacing_mm"):
+        coarser["spacing_mm"] = [edge * scale for edge in tree["spacing_mm"]]
+    return tree | coarser
 
 
 def _joined(config: PretrainConfig, parts: Mapping[str, Objective]) -> Objective:

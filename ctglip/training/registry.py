@@ -6,6 +6,7 @@ import functools
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
@@ -23,10 +24,13 @@ from ctglip.models.towers import OrganTextModel
 from ctglip.objectives.asg import ASG, ASGSettings
 from ctglip.objectives.base import Objective
 from ctglip.objectives.contrast import ContrastSettings, KeyFindings
+from ctglip.objectives.ecamp import Ecamp, EcampOrganSettings, EcampSettings
 from ctglip.objectives.global_pair import GlobalPair, GlobalPairSettings
 from ctglip.objectives.organ_query import OrganQuery, OrganQuerySettings
 from ctglip.objectives.organ_text import OrganText, OrganTextSettings
 from ctglip.objectives.place import Place, PlaceSettings
+from ctglip.text.entities import entity_templates
+from ctglip.text.wordpiece import pieces_for
 from ctglip.training.sources import Feed
 from ctglip.vocabulary.abnormalities import AbnormalityDictionary
 from ctglip.vocabulary.negatives import Strategy
@@ -48,6 +52,8 @@ class Ground:
         keys: what each text key of the samples stands for.
         regions: what ``region_id`` counts through, for the feed ``reports``.
         tags: the names of a report's tags, likewise.
+        run: the run's folder.
+        texts: every text that can be drawn.
     """
 
     model: OrganTextModel
@@ -59,6 +65,8 @@ class Ground:
     keys: Keys
     regions: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
+    run: Path = Path()
+    texts: Sequence[str] = ()
 
 
 def _organ_text(ground: Ground, settings: OrganTextSettings) -> Objective:
@@ -75,6 +83,12 @@ def _asg(ground: Ground, settings: ASGSettings) -> Objective:
     if ground.model.settings.use_size and ground.model.settings.grounding != "none":
         raise ConfigError("asg reads regions without their size.", code="objective", fix="Set model.use_size to false.")
     return ASG(ground.model, ground.bank, settings, _member(ground), _queries(ground))
+
+
+def _ecamp(ground: Ground, settings: EcampSettings) -> Objective:
+    words = (*ground.texts, *entity_templates(settings.entities.entities))
+    pieces = pieces_for(settings.pieces, words, ground.run / "wordpiece")
+    return Ecamp(ground.model, ground.bank, pieces, settings, ground.run / "entities")
 
 
 def _global_pair(ground: Ground, settings: GlobalPairSettings) -> Objective:
@@ -118,11 +132,15 @@ SINGLE: Mapping[str, Entry] = {
     "global_pair": Entry(GlobalPairSettings, _global_pair, "pairs"),
     "asg": Entry(ASGSettings, _asg, "reports", regions=True),
     "place": Entry(PlaceSettings, _place, "reports"),
+    "ecamp": Entry(EcampSettings, _ecamp, "reports"),
+    "ecamp_organs": Entry(EcampOrganSettings, _ecamp, "organs"),
 }
 """Objectives by the ``name`` of their settings."""
 
 if TYPE_CHECKING:
-    PartSettings = OrganTextSettings | OrganQuerySettings | GlobalPairSettings | ASGSettings | PlaceSettings
+    PartSettings = (
+        OrganTextSettings | OrganQuerySettings | GlobalPairSettings | ASGSettings | PlaceSettings | EcampSettings
+    )
 else:
     _ANY = functools.reduce(operator.or_, (entry.settings for entry in SINGLE.values()))
     PartSettings = Annotated[_ANY, Field(discriminator="name")]
