@@ -58,9 +58,18 @@ class TagDecoder(nn.Module):
 
         Args:
             tokens: of the image encoder, as they are.
-            embeddings: raw text embeddings of other tags than the trained ones.
+            embeddings: raw text embeddings of tags, known or new. Tags attend to one another, so they are asked in the
+                company of those of training: a known tag answers as if all were asked.
         """
-        embeddings = self.embeddings if embeddings is None else embeddings
-        queries = self.query_norm(self.query(embeddings.to(tokens.dtype)))
+        known = len(self.embeddings)
+        asked, place = self.embeddings, torch.arange(known, device=tokens.device)
+        if embeddings is not None:
+            near = torch.cdist(embeddings.float(), self.embeddings.float()) < 1e-3 * embeddings.norm(
+                dim=1, keepdim=True
+            )
+            new = ~near.any(1)
+            asked = torch.cat([asked, embeddings[new].to(asked)])
+            place = torch.where(new, known - 1 + new.cumsum(0), near.int().argmax(1) if known else 0)
+        queries = self.query_norm(self.query(asked.to(tokens.dtype)))
         found, where = self.decoder(queries.expand(len(tokens), -1, -1), self.token_norm(tokens))
-        return self.score(found)[..., 0], where
+        return self.score(found)[..., 0][:, place], where[:, place]

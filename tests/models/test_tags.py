@@ -38,6 +38,19 @@ def test_each_tag_looks_for_itself():
     assert not torch.allclose(net.tags(tokens + 1), logits)
 
 
+def test_known_tags_answer_alone_as_together_and_new_ones_beside_them():
+    net = built(tags=TagSettings(names=NAMES, layers=1, hidden=16))
+    tokens, embeddings, new = torch.randn(2, 5, 16), torch.randn(3, 6), torch.randn(2, 6)
+    net.tag_decoder.embeddings.copy_(embeddings)
+    torch.testing.assert_close(net.tags(tokens, embeddings[1:2] + 1e-5), net.tags(tokens)[:, 1:2])
+    mixed = net.tags(tokens, torch.stack([new[0], embeddings[2], new[1]]))
+    fresh = built(tags=TagSettings(names=(*NAMES, "a", "b"), layers=1, hidden=16))
+    fresh.load_state_dict({**net.state_dict(), "tag_decoder.embeddings": torch.cat([embeddings, new])})
+    torch.testing.assert_close(mixed, fresh.tags(tokens)[:, [3, 2, 4]])
+    nameless = built(tags=TagSettings(layers=1, hidden=16))
+    assert nameless.tags(tokens, new).shape == (2, 2)
+
+
 def test_the_names_travel_with_the_weights():
     net = built(tags=TagSettings(names=NAMES, layers=1, hidden=16))
     net.tag_decoder.embeddings.copy_(torch.randn(3, 6))
