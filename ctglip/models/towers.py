@@ -251,7 +251,7 @@ class OrganTextModel(nn.Module):
 
         Args:
             tokens: ``encoder(images).tokens``.
-            tag_embeddings: raw text embeddings (``Release.embed``) of the tags asked for; those of ``settings.tags.names``
+            tag_embeddings: raw text embeddings (``Release.embed``) of the tags asked; those of ``settings.tags.names``
                 travel with the weights and are taken where None.
         """
         return self.tag_decoder(tokens, tag_embeddings)[0]
