@@ -1,0 +1,335 @@
+"""What ``headline.py`` compares: the arms with their settings, the patients, and one job (train, judge) at a time.
+
+Everything lies in one folder and is made once: a job that is done has its file in ``jobs/``, one that was cut off goes
+on from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import statistics
+import time
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import polars as pl
+
+from ctglip.data.cache import Place
+from ctglip.files import read_json, write_json
+from ctglip.store.splits import SplitSettings
+from ctglip.training.recipe import PretrainConfig
+
+Anatomy = Literal["built_in", "real"]
+PATIENT_A = ("ct/patient_a_abdomen/ct.nii.gz", "ct/patient_a_abdomen/totalsegmentator_v2.nii.gz")
+HELD_OUT = ("liver_cyst", "renal_stone", "consolidation", "aortic_aneurysm")
+"""Abnormalities that the open-vocabulary arm is never taught."""
+
+RECIPE = ("demo/pretrain",)
+"""The recipe of the organ arms: a config, and changes to it that were chosen on another cohort (docs/log.md)."""
+ENCODER: tuple[str, ...] = ()
+"""Changes of the encoder that all arms share."""
+_BOX = ("data.crops.masked=false", "data.crops.mask_channel=false", "model.use_size=false", "objective.negatives=batch")
+_SCANS = ("scans.keep_gb=6",)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is done.
+
+    Attributes:
+        studies, real_studies: simulated from the built-in anatomy, and from a real patient's.
+        fractions: shares of patients for training, validation and test.
+        validation: patients whom the ladder keeps for validation: learning rates, thresholds. The recipe was chosen on
+            all of that split; the others then go to training, the test split stays as it is.
+        seeds: of the built-in arms; the real-template arms take the first.
+        budget_s: CPU seconds of steady learning that each run is given.
+        rates: learning rates that are tried, each with ``tried`` of the budget.
+        draws: bootstrap draws of patients.
+    """
+
+    studies: int
+    real_studies: int
+    fractions: tuple[float, float, float]
+    validation: int
+    seeds: tuple[int, ...]
+    budget_s: float
+    rates: tuple[float, ...]
+    tried: float
+    draws: int
+
+
+QUICK = Plan(40, 30, (0.5, 0.2, 0.3), 6, (0,), 2.0, (0.001,), 0.5, 50)
+FULL = Plan(1200, 1000, (0.58, 0.2, 0.22), 60, (0, 1, 2), 150.0, (0.0003, 0.001, 0.003), 0.33, 1000)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to learn.
+
+    Attributes:
+        label: for people.
+        config: shipped config that is changed.
+        changes: ``section.key=value``.
+        tuned_as: the arm whose learning rate it takes.
+    """
+
+    label: str
+    config: str
+    changes: tuple[str, ...]
+    tuned_as: str
+
+
+def _crops(label: str, *changes: str, config: str = RECIPE[0], tuned_as: str = "same_organ") -> Arm:
+    return Arm(label, config, (*RECIPE[1:], *ENCODER, *changes), tuned_as)
+
+
+LADDER: dict[str, Arm] = {
+    "report": Arm("report-level CLIP, whole scans", "demo/pretrain_clip_global", (*ENCODER, *_SCANS), "report"),
+    "sentence": Arm(
+        "sentence-level CLIP, whole scans",
+        "demo/pretrain_clip_global",
+        (*ENCODER, *_SCANS, "scans.text=sentence"),
+        "report",
+    ),
+    "box": _crops("organ crops, box only", *_BOX),
+    "mask": _crops("organ crops with masks", "objective.negatives=batch"),
+    "random": _crops("+ random dictionary negatives", "objective.negatives=random"),
+    "same_organ": _crops("+ same-organ, false negatives masked", "objective.negatives=same_organ"),
+}
+"""From plain CLIP to all of CT-GLIP's ingredients; each has all that the one before it has from ``box`` on."""
+
+EXTRA: dict[str, Arm] = {
+    "field": _crops("organ recognition: no mask, 200 mm", *_BOX, "data.crops.field_mm=[200,200,200]"),
+    "held_out": _crops("abnormalities held out", f"data.held_out=[{','.join(HELD_OUT)}]"),
+}
+"""Other questions; one seed, built-in anatomy."""
+
+BATCHES = (8, 24, 48, 128)
+_SHAPE = {8: 2, 24: 4, 48: 6, 128: 8}
+VARIANTS: dict[str, Arm] = {
+    **{
+        f"batch{size}_{negatives}": _crops(
+            f"batch {size}, {'dictionary' if negatives == 'same_organ' else 'no dictionary'}",
+            f"sampling.batch={size}",
+            f"sampling.organs={_SHAPE[size]}",
+            f"objective.negatives={negatives}",
+        )
+        for size in BATCHES
+        for negatives in ("batch", "same_organ")
+    },
+    "vit": _crops("ViT in place of the CNN", config="demo/pretrain_ctglip_vit"),
+    "pool": Arm("organs pooled in whole scans", "demo/pretrain_ctglip_pool", _SCANS, "same_organ"),
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run: an arm, trained with a seed and a learning rate for so many steps on one anatomy.
+
+    Attributes:
+        judged: cohorts whose test split it is judged on.
+        curve: validate now and then, for the learning curve.
+    """
+
+    folder: str
+    arm: str
+    anatomy: Anatomy
+    seed: int
+    rate: float
+    steps: int
+    draws: int
+    judged: tuple[Anatomy, ...] = ()
+    curve: bool = False
+
+    @property
+    def name(self) -> str:
+        """The same for the same training."""
+        return f"{self.anatomy}-{self.arm}-lr{self.rate:g}-s{self.seed}-{self.steps}"
+
+    @property
+    def run(self) -> Path:
+        """Where it is trained."""
+        return Path(self.folder) / "runs" / self.name
+
+    def scores(self, anatomy: Anatomy) -> Path:
+        """Its answers about a cohort's test split."""
+        return Path(self.folder) / "judged" / f"{self.name}-on-{anatomy}"
+
+
+def arm_of(name: str) -> Arm:
+    """An arm by its name."""
+    return {**LADDER, **EXTRA, **VARIANTS}[name]
+
+
+def config_of(folder: Path, arm: str, seed: int, rate: float, steps: int, curve: bool = False) -> PretrainConfig:
+    """The config of one run."""
+    from ctglip.config import load_settings
+
+    asked = arm_of(arm)
+    common = (
+        f"seed={seed}", f"optim.lr={rate}", f"optim.warmup={max(1, steps // 10)}", f"loop.steps={steps}",
+        "loop.threads=1", "loop.pairs=0", "loop.tensorboard=false", f"loop.checkpoint_every={max(20, steps // 5)}",
+        "loop.keep=1", "loop.device=cpu", f"loop.validate_every={max(1, -(-steps // 5)) if curve else 0}",
+        "data.threads=1", "data.cache.keep=disk", f"data.cache.folder={folder.resolve() / 'crops'}",
+    )  # fmt: skip
+    return load_settings(PretrainConfig, asked.config, [*asked.changes, *common])
+
+
+# ---- patients
+
+
+def make_patients(folder: Path, anatomy: Anatomy, plan: Plan, template: tuple[Path, Path] | None, workers: int) -> None:
+    """Simulate a cohort and preprocess it, or what is missing of both."""
+    from ctglip_preprocessing.driver import preprocess_cohort
+    from ctglip_preprocessing.settings import PreprocessConfig
+
+    from ctglip.cohort import read_cohort
+    from ctglip.config import load_settings
+    from ctglip.simulation.cohort import simulate_cohort
+
+    home = folder / anatomy
+    if (home / "done.json").is_file():
+        return
+    clock = time.monotonic()
+    seed, studies = (71, plan.studies) if anatomy == "built_in" else (73, plan.real_studies)
+    table = simulate_cohort(home / "cohort", studies, seed, template=template, workers=workers)
+    config = load_settings(PreprocessConfig, "preprocess/demo_3mm", [f"splits.fractions={list(plan.fractions)}"])
+    preprocess_cohort(read_cohort(table), home / "store", config, workers if studies > 100 else 1)
+    counts = _fewer_for_validation(home / "store", plan, config.splits)
+    write_json(home / "done.json", {"seconds": time.monotonic() - clock, "patients": counts})
+
+
+def _fewer_for_validation(store: Path, plan: Plan, settings: SplitSettings) -> dict[str, int]:
+    """Move patients from validation to training until the plan's are left; how many patients each split has then."""
+    from ctglip.store.splits import assign_splits
+    from ctglip.store.tables import Store
+
+    opened = Store.open(store)
+    splits = opened.table("splits")
+    patients = splits.filter(splits["split"] == "val")["patient_id"].unique().sort().to_list()
+    assign_splits(opened, settings, dict.fromkeys(patients[plan.validation :], "train"))
+    table = opened.table("splits").group_by("split").agg(pl.col("patient_id").n_unique())
+    return dict(table.iter_rows())
+
+
+def cut_ahead(folder: str, anatomy: Anatomy, arm: str, share: int, shares: int) -> int:
+    """Cut the training crops of an arm, study by study, for all runs that see the same; a share of the studies."""
+    from ctglip.data.cache import cut_study, places_of
+    from ctglip.data.organs import studies_of
+    from ctglip.data.stored import CropFiles
+    from ctglip.store.tables import Store
+    from ctglip.vocabulary.organs import load_organs
+
+    home, organs = Path(folder), load_organs()
+    settings = config_of(home, arm, 0, 0.001, 1).data
+    store = Store.open(home / anatomy / "store")
+    places = places_of(store, studies_of(store, "train")[share::shares], settings.organs, settings.crops)
+    files = CropFiles(home.resolve() / "crops", store, settings.crops, organs)
+    by_study: dict[str, list[Place]] = {}
+    for place in places:
+        by_study.setdefault(place.study_id, []).append(place)
+    for study_id, some in by_study.items():
+        if any(files.read(place) is None for place in some):
+            crops = cut_study(store.study(study_id), [place.row for place in some], settings.crops, organs)
+            for place, crop in zip(some, crops, strict=True):
+                files.write(place, crop)
+    return len(places)
+
+
+# ---- jobs, each in a process of a pool
+
+
+def tied_to_the_parent() -> None:
+    """A worker ends when the benchmark does, in whatever way; one torch thread in each."""
+    import torch
+
+    torch.set_num_threads(1)
+    with suppress(OSError, AttributeError):  # Linux alone has it
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+    os.environ["OMP_NUM_THREADS"] = "1"
+
+
+def _share_texts(folder: Path, run: Path) -> None:
+    """One bank of text embeddings for all runs: the text encoder is frozen and the same."""
+    run.mkdir(parents=True, exist_ok=True)
+    (folder / "text_bank").mkdir(exist_ok=True)
+    if not (run / "text_bank").exists():
+        (run / "text_bank").symlink_to((folder / "text_bank").resolve())
+
+
+def measure(folder: str, arm: str, repeats: int = 5) -> dict[str, float]:
+    """CPU seconds of a step of an arm once its data are in memory: the median of some repeats of one batch."""
+    from ctglip.store.tables import Store
+    from ctglip.training.assembly import assemble
+    from ctglip.training.checkpoint import Training
+    from ctglip.training.optim import build_optimizer
+    from ctglip.training.ranks import Ranks
+    from ctglip.training.step import Stepper
+
+    home = Path(folder)
+    run = home / "measured" / arm
+    _share_texts(home, run)
+    config = config_of(home, arm, 0, 0.001, 100)
+    parts = assemble(Store.open(home / "built_in" / "store"), run, config, "cpu")
+    parts.objective.train()
+    training = Training(parts.objective, build_optimizer(parts.objective, config.optim))
+    step = Stepper(training, Ranks(), None, False, config.optim.clip, False)
+    seconds = []
+    for number in range(repeats + 2):
+        clock = time.process_time()
+        step(parts.batch(0), number, False, tuple)
+        seconds.append(time.process_time() - clock)
+    return {"cpu_s_per_step": statistics.median(seconds[2:]), "rows": len(parts.batch(0))}
+
+
+def is_done(job: Job) -> bool:
+    """Trained, and judged wherever it is to be."""
+    trained = (Path(job.folder) / "jobs" / f"{job.name}.json").is_file()
+    return trained and all((job.scores(anatomy) / "report.html").is_file() for anatomy in job.judged)
+
+
+def do(job: Job) -> dict[str, Any]:
+    """Train, and judge where that is asked for; what is there already is not done again."""
+    from ctglip.training.launch import pretrain
+    from ctglip.training.tracking import read_metrics
+
+    folder = Path(job.folder)
+    done = folder / "jobs" / f"{job.name}.json"
+    if not done.is_file():
+        _share_texts(folder, job.run)
+        config = config_of(folder, job.arm, job.seed, job.rate, job.steps, job.curve)
+        wall, cpu = time.monotonic(), time.process_time()
+        begun = (job.run / "environment.json").is_file()
+        pretrain(folder / job.anatomy / "store", job.run, config, resume=begun)
+        lines = read_metrics(job.run)
+        found = {
+            "wall_s": time.monotonic() - wall,
+            "cpu_s": time.process_time() - cpu,
+            "resumed": begun,
+            "val": [[line["step"], line["val_macro_auroc"]] for line in lines if "val_macro_auroc" in line],
+            "loss": [[line["step"], line["loss"]] for line in lines if "loss" in line],
+        }
+        write_json(done, {**asdict(job), **found})
+    for anatomy in job.judged:
+        _judge(job, anatomy)
+    return read_json(done)
+
+
+def _judge(job: Job, anatomy: Anatomy) -> None:
+    """Read the test split of a cohort once."""
+    from ctglip.evaluation.run import evaluate
+    from ctglip.evaluation.settings import EvaluateConfig
+
+    out = job.scores(anatomy)
+    if (out / "report.html").is_file():
+        return
+    home = Path(job.folder) / anatomy
+    config = EvaluateConfig(
+        draws=max(job.draws, 10), controls=False, pictures=False, parts=(), threads=1, device="cpu",
+        cache=str(Path(job.folder) / "features"),
+    )  # fmt: skip
+    evaluate(job.run, home / "store", out, labels=home / "cohort" / "truth.csv", config=config)
