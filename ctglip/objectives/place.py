@@ -33,7 +33,7 @@ class PlaceSettings(ContrastSettings):
     """The contrast of whole image and whole report, and of observations; a term of weight 0 is not computed.
 
     Attributes:
-        instance_weight: of whole image against whole report.
+        instance_weight: of whole image against whole report; without it the model cannot be asked in words.
         batch_weight: of observations against sentences as sets, across the batch.
         sentence_weight: of each sentence against what the picture's observations say to it, within the study.
         correlation_weight: of the patch-correlation task.
@@ -82,10 +82,11 @@ class Place(Objective):
         self.settings = settings or PlaceSettings()
         self.texts = Texts(bank)
         self.contrast = Contrast(self.settings)
-        start = (self.settings.temperature, self.settings.learn_temperature, self.settings.max_scale)
-        self.batch_scale = Temperature(*start)
-        self.sentence_scale = Temperature(*start)
         own = self.settings
+        self.aligned = own.instance_weight > 0
+        start = (own.temperature, own.learn_temperature, own.max_scale)
+        self.batch_scale = Temperature(*start) if own.batch_weight > 0 else None
+        self.sentence_scale = Temperature(*start) if own.sentence_weight > 0 else None
         self.similarity = SetSimilarity(own.reduce, own.reduce_temperature, own.symmetric)
         self.patches = None
         if own.correlation_weight > 0:
@@ -153,12 +154,12 @@ class Place(Objective):
         told = features["sentence_id"] >= 0
         textual = said[positions(features["sentence_id"], features["pool_ids"])]
         losses: Losses = {}
-        if settings.batch_weight > 0:
+        if self.batch_scale is not None:
             key = features["text_key"] if settings.targets == "equal_key" else None
             losses["batch"] = settings.batch_weight * set_contrast(
                 visual, textual, told, self.batch_scale(), self.similarity, key=key, chunk=settings.chunk, gather=gather
             )
-        if settings.sentence_weight > 0:
+        if self.sentence_scale is not None:
             found = answers(textual, visual, settings.answer_temperature)
             error = sentence_contrast(found, textual, told, self.sentence_scale(), gather)
             losses["sentence"] = settings.sentence_weight * error

@@ -1,0 +1,100 @@
+"""PLACE (re-implementation from the abstract) from stores of films and of scans to a released model."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ctglip.config import load_settings
+from ctglip.errors import ConfigError
+from ctglip.models.encoders import build_encoder
+from ctglip.models.release import load_release
+from ctglip.objectives.base import total
+from ctglip.training.assembly import assemble, model_settings
+from ctglip.training.launch import pretrain
+from ctglip.training.recipe import PretrainConfig
+from ctglip.training.tracking import read_metrics
+from tests.training.test_films import SCANS, film_config
+
+OBSERVATIONS = {"queries": 4, "layers": 1, "heads": 2, "dim": 16, "levels": [-2, -1]}
+PLACE: dict[str, Any] = {"name": "place", "patches": {"dim": 16, "heads": 2, "detail": 4, "patches": 16}}
+ALONE = {"model": {"observations": OBSERVATIONS}, "objective": PLACE}
+TERMS = {"instance", "batch", "sentence", "correlation"}
+CROPS = {"films": {}, "model": {"encoder": {"spatial_dims": 3}}}
+
+
+def mixed(grounding: str) -> dict[str, Any]:
+    parts = {"organs": {"name": "organ_text"}, "reports": PLACE}
+    objective = {"name": "mixture", "parts": parts, "weights": {"organs": 1.0, "reports": 0.5}}
+    return {"model": {"observations": OBSERVATIONS, "grounding": grounding}, "objective": objective}
+
+
+def learns(store, config: PretrainConfig, run: Path, terms: set[str]) -> None:
+    parts = assemble(store, run, config, "cpu")
+    losses, _ = parts.objective(parts.batch(0))
+    assert losses.keys() == terms
+    assert all(loss.item() > 0 for loss in losses.values())
+    total(losses).backward()
+    assert not [n for n, p in parts.objective.named_parameters() if p.requires_grad and p.grad is None]
+
+
+def test_films_reach_every_term(tiny_films, word_bert: Path, tmp_path: Path) -> None:
+    learns(tiny_films[0], film_config(word_bert, ALONE), tmp_path, TERMS)
+
+
+def test_scans_reach_every_term(tiny, word_bert: Path, tmp_path: Path) -> None:
+    learns(tiny[0], film_config(word_bert, SCANS, ALONE, CROPS), tmp_path, TERMS)
+
+
+@pytest.mark.parametrize("grounding", ["box", "query", "crop", "pool"])
+def test_beside_organ_text(tiny_films, tiny, word_bert: Path, tmp_path: Path, grounding: str) -> None:
+    terms = {"organs/anatomy", "organs/diagnosis", *(f"reports/{term}" for term in TERMS)}
+    if grounding in ("box", "query"):
+        learns(tiny_films[0], film_config(word_bert, mixed(grounding)), tmp_path / "films", terms)
+    learns(tiny[0], film_config(word_bert, SCANS, mixed(grounding), CROPS), tmp_path / "scans", terms)
+
+
+def test_a_model_observes_only_where_a_term_needs_it(tiny_films, word_bert: Path, tmp_path: Path) -> None:
+    without = {"objective": {**PLACE, "batch_weight": 0.0, "sentence_weight": 0.0}}
+    config = film_config(word_bert, without)
+    assert model_settings(config, 8, 3, films=True).observations is None
+    learns(tiny_films[0], config, tmp_path, {"instance", "correlation"})
+
+
+def test_contrasts_of_organs_are_refused(tiny_films, word_bert: Path, tmp_path: Path) -> None:
+    config = film_config(word_bert, {"objective": {**PLACE, "negatives": "same_organ"}})
+    with pytest.raises(ConfigError, match="place compares whole reports"):
+        assemble(tiny_films[0], tmp_path, config, "cpu")
+
+
+@pytest.mark.parametrize("name", ["place", "place_mixture"])
+def test_the_recipes_of_films_fit_together(name: str) -> None:
+    large, small = (load_settings(PretrainConfig, at) for at in (f"cxr/{name}", f"demo/cxr_{name}"))
+    for config in (large, small):
+        settings = model_settings(config, 384, 100, films=True)
+        with torch.device("meta"):
+            encoder = build_encoder(settings.encoder, settings.in_channels)
+        assert config.films.size % encoder.strides[-1][0] == 0
+        assert settings.observations is not None
+        assert settings.grounding == ("box" if "mixture" in name else "none")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["place", "place_mixture"])
+def test_the_twins_train_in_micro_batches_too(tiny_films, word_bert: Path, tmp_path: Path, name: str) -> None:
+    steps = ["loop.steps=2", "loop.log_every=1", "loop.threads=1", "films.batch=6", "films.size=64"]
+    changes = [*steps, f"text.name={word_bert}", "text.max_length=60"]
+    first = []
+    for more in ([], ["loop.micro_batch=3"]):
+        config = load_settings(PretrainConfig, f"demo/cxr_{name}", [*changes, *more])
+        run = tmp_path / f"run{len(more)}"
+        release = load_release(pretrain(tiny_films[0].path, run, config))
+        assert release.provenance["trained"]
+        assert release.model.observe(torch.zeros(1, 1, 64, 64)).found.shape == (1, 16, 128)
+        first.append(read_metrics(run)[0]["loss"])
+    assert math.isfinite(first[0])
+    assert first[1] == pytest.approx(first[0], rel=0.05)  # patches are drawn for each micro-batch
