@@ -26,6 +26,7 @@ from ctglip.objectives.base import Objective
 from ctglip.objectives.contrast import ContrastSettings, KeyFindings
 from ctglip.objectives.ecamp import Ecamp, EcampOrganSettings, EcampSettings
 from ctglip.objectives.global_pair import GlobalPair, GlobalPairSettings
+from ctglip.objectives.imitate import Imitate, ImitateSettings
 from ctglip.objectives.organ_query import OrganQuery, OrganQuerySettings
 from ctglip.objectives.organ_text import OrganText, OrganTextSettings
 from ctglip.objectives.place import Place, PlaceSettings
@@ -115,6 +116,18 @@ def _refuse_organ_contrast(settings: GlobalPairSettings | PlaceSettings) -> None
         )
 
 
+def _imitate(ground: Ground, settings: ImitateSettings) -> Objective:
+    wanted, levels = settings.aggregation, ground.model.encoder.level_channels
+    if len(wanted.keep) != len(levels) or len(wanted.grid) != ground.model.encoder.settings.spatial_dims:
+        raise ConfigError(
+            f"imitate draws channels of {len(wanted.keep)} levels on a grid of {len(wanted.grid)} axes; the encoder "
+            f"has {len(levels)} levels.",
+            code="objective",
+            fix="Give objective.aggregation.keep one share for each level, and grid one side for each axis.",
+        )
+    return Imitate(ground.model, ground.bank, settings)
+
+
 @dataclass(frozen=True)
 class Entry:
     """One objective: its settings, what builds it, what it is fed with, and (of those that are fed with reports)
@@ -134,12 +147,19 @@ SINGLE: Mapping[str, Entry] = {
     "place": Entry(PlaceSettings, _place, "reports"),
     "ecamp": Entry(EcampSettings, _ecamp, "reports"),
     "ecamp_organs": Entry(EcampOrganSettings, _ecamp, "organs"),
+    "imitate": Entry(ImitateSettings, _imitate, "reports"),
 }
 """Objectives by the ``name`` of their settings."""
 
 if TYPE_CHECKING:
     PartSettings = (
-        OrganTextSettings | OrganQuerySettings | GlobalPairSettings | ASGSettings | PlaceSettings | EcampSettings
+        OrganTextSettings
+        | OrganQuerySettings
+        | GlobalPairSettings
+        | ASGSettings
+        | PlaceSettings
+        | EcampSettings
+        | ImitateSettings
     )
 else:
     _ANY = functools.reduce(operator.or_, (entry.settings for entry in SINGLE.values()))
