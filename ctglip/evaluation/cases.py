@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from ctglip.data.cache import Place
 from ctglip.errors import CTGLIPError
 from ctglip.evaluation.context import Context
+from ctglip.film.recipe import FILM_MAX
 from ctglip.inference.scoring import Pair
+from ctglip.pages.film import FilmBox, film_picture
 from ctglip.pages.parts import Picture
 from ctglip.pages.pictures import LUNG_HU, SOFT_TISSUE_HU, best_slice, slice_picture
 from ctglip.pages.report import Case
@@ -38,9 +41,27 @@ def _case(context: Context, pair: Pair, number: int) -> Case:
         title=f"{abnormality.display}, {organ.display}",
         truth=bool(known.labels[number]),
         probability=float(context.scores[pair][number]),
-        picture=_picture(context, place.study_id, pair[0]),
-        note=f"Study {place.study_id}, {place.row.volume_ml:.0f} ml{', cut off' if place.row.touches_border else ''}.",
+        picture=_film(context, place) if context.films else _picture(context, place.study_id, pair[0]),
+        note=_note(context, place),
     )
+
+
+def _note(context: Context, place: Place) -> str:
+    if context.films:
+        return f"Film {place.study_id}."
+    return f"Study {place.study_id}, {place.row.volume_ml:.0f} ml{', cut off' if place.row.touches_border else ''}."
+
+
+def _film(context: Context, place: Place) -> Picture | None:
+    """The film, with the box that was read."""
+    try:
+        image = context.store.study(place.study_id).image()
+    except CTGLIPError:
+        return None
+    name = context.scorer.dictionaries.organs[place.organ].display
+    whole = place.row.box[:4] == (0, image.shape[0], 0, image.shape[1])
+    boxes = () if whole else (FilmBox(name, *place.row.box[:4]),)
+    return film_picture(image, FILM_MAX, boxes, longest_px=320, subject=f"study {place.study_id}")
 
 
 def _picture(context: Context, study_id: str, organ: str) -> Picture | None:

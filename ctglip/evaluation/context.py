@@ -22,6 +22,7 @@ from ctglip.evaluation.zero_shot import Scores, judge
 from ctglip.features.text_bank import TextBank
 from ctglip.inference.encoding import OrganEmbeddings
 from ctglip.inference.feature_cache import View
+from ctglip.inference.film_encoding import reading_of
 from ctglip.inference.scoring import Pair, Scorer
 from ctglip.models.release import Release
 from ctglip.models.text import TextEncoder
@@ -77,6 +78,18 @@ class Context:
     macro: Float[np.ndarray, " draws"]
     progress: Progress | None = None
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def films(self) -> bool:
+        """Films are judged, not scans."""
+        return self.scorer.release.films is not None
+
+    @property
+    def whole_films(self) -> bool:
+        """Every organ is read from the whole film, so that all organs of a film look alike."""
+        release = self.scorer.release
+        read = reading_of(release.model, self.config.films.read == "whole") if self.films else "box"
+        return read == "whole"
 
     def split(self, name: str) -> EncodedSplit | None:
         """Another split, encoded; None where the store has no such split."""

@@ -15,7 +15,8 @@ from ctglip.evaluation.zero_shot import Scores
 def volume_scores(
     fit_places: Sequence[Place], fit_labels: Labels, places: Sequence[Place], labels: Labels
 ) -> tuple[Scores, int]:
-    """A logistic score of log volume and its square, fitted for each pair on the validation split.
+    """A logistic score of log volume (on films, of the box's area) and its square, fitted for each pair on the
+    validation split.
 
     Returns:
         Scores of ``labels``, and the number of pairs that could not be fitted because the validation split lacks one
@@ -38,7 +39,13 @@ def volume_scores(
 
 
 def _log_volume(places: Sequence[Place]) -> np.ndarray:
-    return np.log(np.array([place.row.volume_ml for place in places]) + 1e-3)
+    return np.log(np.array([place.row.volume_ml or _area(place) for place in places]) + 1e-3)
+
+
+def _area(place: Place) -> float:
+    """Pixels of an organ's box on a film, which has no volume."""
+    row0, row1, column0, column1, _, depth = place.row.box
+    return float((row1 - row0) * (column1 - column0)) if depth == 1 else 0.0
 
 
 def _features(x: np.ndarray, mean: float, spread: float) -> np.ndarray:

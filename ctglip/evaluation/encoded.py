@@ -13,11 +13,12 @@ from jaxtyping import Int
 from ctglip.data.cache import Place
 from ctglip.data.organs import findings_by_study, studies_of
 from ctglip.errors import StoreError
-from ctglip.evaluation.labels import Labels, labels_from_findings, labels_from_table
+from ctglip.evaluation.labels import Labels, columns_of, labels_from_findings, labels_from_table
 from ctglip.evaluation.settings import EvaluateConfig
 from ctglip.evaluation.zero_shot import Scores
 from ctglip.inference.encoding import OrganEmbeddings
-from ctglip.inference.feature_cache import FOLDER, MASK_ONLY, PLAIN, OrganFeatures, View, organ_features_of
+from ctglip.inference.feature_cache import FOLDER, MASK_ONLY, PLAIN, WHOLE_FILM, OrganFeatures, View, organ_features_of
+from ctglip.inference.film_encoding import shown_on_films
 from ctglip.inference.scoring import Scorer
 from ctglip.models.release import Release
 from ctglip.store.tables import Store
@@ -63,12 +64,14 @@ def encode_split(
     config: EvaluateConfig,
     controls: bool = False,
     progress: Progress | None = None,
+    listed: str | None = None,
 ) -> EncodedSplit:
     """Encode every trained or labelled organ of a split, each once and for all (``inference.feature_cache``).
 
     Args:
         table: the label table; None takes the store's findings.
         controls: also encode the mask-only crops, of a model that reads crops.
+        listed: as ``EvaluateConfig.studies``.
         progress: called with (organs encoded, organs).
 
     Raises:
@@ -76,13 +79,16 @@ def encode_split(
     """
     release, dictionaries = scorer.release, scorer.dictionaries
     organs, abnormalities = dictionaries.organs, dictionaries.abnormalities
-    study_ids = studies_of(store, split)
-    wanted = {column.partition(":")[0] for column in (table.columns if table is not None else ())}
-    wanted |= set(release.provenance.get("trained", organs.names))
+    study_ids = studies_of(store, split) if listed is None else listed_studies(store, split, Path(listed))
+    wanted = _wanted(scorer, table)
     names = [name for name in organs.names if name in wanted]
-    seen = _features(store, release, study_ids, names, PLAIN, config, progress)
+    seen = _features(store, release, study_ids, names, reading_view(release, config), config, progress)
     if not len(seen):
-        raise StoreError(f"The split {split!r} of {store.path} holds none of the model's organs.", code="no_organs")
+        raise StoreError(
+            f"The split {split!r} of {store.path} holds none of the model's organs.",
+            code="no_organs",
+            fix="" if release.films is None else "Its films have no boxes of them: try --set films.read=whole.",
+        )
     if table is not None:
         labels = labels_from_table(table, seen.places, organs, abnormalities)
     else:
@@ -106,6 +112,41 @@ def encode_split(
         return found
     masks = seen_as(store, release, found, MASK_ONLY, config, progress)
     return replace(found, mask_only=differences_of(scorer, masks, labels))
+
+
+def listed_studies(store: Store, split: str, path: Path) -> list[str]:
+    """The studies of a split that a file lists, one a line.
+
+    Raises:
+        StoreError: code ``not_in_split``: a listed study is unknown, or its patient is in another split.
+    """
+    listed = list(dict.fromkeys(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()))
+    here = set(studies_of(store, split))
+    other = [name for name in listed if name not in here]
+    if other or not listed:
+        raise StoreError(
+            f"{len(other)} of the {len(listed)} studies that {path} lists are not in the split {split!r}"
+            f"{f', for example {other[0]!r}' if other else ''}.",
+            code="not_in_split",
+            fix="List studies of this split; the cohort's column `split` decides which those are, patient by patient.",
+        )
+    return listed
+
+
+def reading_view(release: Release, config: EvaluateConfig) -> View:
+    """How organs are shown to a model: as they are, or as a whole film where the settings say so."""
+    whole = release.films is not None and config.films.read == "whole" and release.model.settings.grounding != "none"
+    return WHOLE_FILM if whole else PLAIN
+
+
+def _wanted(scorer: Scorer, table: pl.DataFrame | None) -> set[str]:
+    """The organs that are looked for: those of training, and those that the label table names."""
+    release, organs = scorer.release, scorer.dictionaries.organs
+    trained = release.provenance.get("trained", organs.names)
+    if release.films is None:
+        return {column.partition(":")[0] for column in (table.columns if table is not None else ())} | set(trained)
+    named = columns_of(table, organs, scorer.dictionaries.abnormalities).values() if table is not None else ()
+    return {organ for organ, _ in named} | (set(trained) or set(shown_on_films(organs)))
 
 
 def seen_as(

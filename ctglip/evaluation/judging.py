@@ -11,7 +11,7 @@ from ctglip.evaluation.context import Context
 from ctglip.evaluation.controls import volume_scores
 from ctglip.evaluation.encoded import EncodedSplit, Progress
 from ctglip.evaluation.labels import Labels
-from ctglip.evaluation.metrics import expected_calibration_error, roc_corner_threshold
+from ctglip.evaluation.metrics import ON_TEST, expected_calibration_error
 from ctglip.evaluation.parts import run_parts
 from ctglip.evaluation.results import CalibrationResult, ControlResult, Results
 from ctglip.evaluation.settings import EvaluateConfig
@@ -21,6 +21,7 @@ from ctglip.store.tables import Store
 
 MASK_ONLY = "Mask only"
 VOLUME_ONLY = "Volume only"
+BOX_ONLY = "Box only"
 
 
 def judged_pairs(split: EncodedSplit, least: int) -> Labels:
@@ -71,8 +72,8 @@ def context_of(
 def _thresholds(
     scorer: Scorer, validation: EncodedSplit | None, labels: Labels, scores: Scores, config: EvaluateConfig
 ) -> dict[Pair, float]:
-    if config.threshold == "test_roc_corner":
-        return thresholds_of(labels, scores, roc_corner_threshold)
+    if config.threshold in ON_TEST:
+        return thresholds_of(labels, scores, ON_TEST[config.threshold])
     if validation is None:
         return {}
     fitted = {pair: known for pair, known in validation.labels.items() if pair in labels}
@@ -109,7 +110,7 @@ def results_of(context: Context, label_source: str) -> Results:
         pairs=tuple(pairs),
         left_out=tuple(left_out),
         controls=controls,
-        recognition=_recognition(scorer, split, context.weights),
+        recognition=None if context.whole_films else _recognition(scorer, split, context.weights),
         calibration=_calibration(scorer.calibration, split, labels),
         effective_rank=split.rank,
         embedding_dim=split.embeddings.diagnosis.shape[1],
@@ -121,8 +122,9 @@ def results_of(context: Context, label_source: str) -> Results:
 
 
 def _threshold_source(context: Context) -> str:
-    if context.config.threshold == "test_roc_corner":
-        return "nearest to the ROC corner on the judged labels themselves: flatters, for comparison with public scripts"
+    if context.config.threshold in ON_TEST:
+        what = "nearest to the ROC corner" if context.config.threshold == "test_roc_corner" else "best F1"
+        return f"{what} on the judged labels themselves: flatters, for comparison with public scripts"
     return "best F1 on the split val" if context.validation else "none: the store has no split val"
 
 
@@ -143,14 +145,13 @@ def _controls(context: Context) -> tuple[ControlResult, ...]:
     if split.mask_only is not None:
         text = "The same model, shown crops in which the organ has its mean HU throughout and everything else is air."
         found.append(context.compared(MASK_ONLY, text, {pair: split.mask_only[pair] for pair in labels}))
-    if validation:
+    if validation and not context.whole_films:
         scores, unfitted = volume_scores(validation.places, validation.labels, split.places, labels)
-        text = "A logistic score of log volume and its square, fitted for each pair on the validation split."
-        found.append(context.compared(VOLUME_ONLY, text, scores))
+        name, what = (VOLUME_ONLY, "volume") if context.films is False else (BOX_ONLY, "area of the organ's box")
+        text = f"A logistic score of log {what} and its square, fitted for each pair on the validation split."
+        found.append(context.compared(name, text, scores))
         if unfitted:
-            context.notes.append(
-                f"{VOLUME_ONLY}: {unfitted} pairs could not be fitted on the split val and count as 0.5."
-            )
+            context.notes.append(f"{name}: {unfitted} pairs could not be fitted on the split val and count as 0.5.")
     return tuple(found)
 
 

@@ -40,17 +40,9 @@ class PairLabels:
 Labels = dict[Pair, PairLabels]
 
 
-def labels_from_table(
-    table: pl.DataFrame, places: Sequence[Place], organs: OrganDictionary, abnormalities: AbnormalityDictionary
-) -> Labels:
-    """Labels of places from a label table (``cohort.read_labels``).
-
-    A column ``organ:abnormality`` is about that organ, ``abnormality`` alone (by name, display name
-    or synonym) about the abnormality's default organ.
-
-    Raises:
-        CohortError: no column names an (organ, abnormality) of the dictionaries.
-    """
+def columns_of(table: pl.DataFrame, organs: OrganDictionary, abnormalities: AbnormalityDictionary) -> dict[str, Pair]:
+    """The columns of a label table that are about an (organ, abnormality): ``organ:abnormality`` as it says,
+    ``abnormality`` alone (by name, display name or synonym) about the abnormality's default organ."""
     known = {f"{organ}:{name}": (organ, name) for organ in organs.names for name in abnormalities.names}
     known |= {name: (abnormalities[name].default_organ, name) for name in abnormalities.names}
     columns = {column: known[column] for column in table.columns if column in known}
@@ -58,6 +50,18 @@ def labels_from_table(
         entry = abnormalities.find(column) if column not in columns and ":" not in column else None
         if entry is not None and (entry.default_organ, entry.name) not in columns.values():
             columns[column] = (entry.default_organ, entry.name)
+    return columns
+
+
+def labels_from_table(
+    table: pl.DataFrame, places: Sequence[Place], organs: OrganDictionary, abnormalities: AbnormalityDictionary
+) -> Labels:
+    """Labels of places from a label table (``cohort.read_labels``), see ``columns_of``.
+
+    Raises:
+        CohortError: no column names an (organ, abnormality) of the dictionaries.
+    """
+    columns = columns_of(table, organs, abnormalities)
     if not columns:
         raise CohortError(
             f"No column of the label table names an abnormality of the dictionaries; it has {table.columns[1:6]}.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +23,7 @@ class ThresholdMetrics:
     ppv: float | None
     npv: float | None
     balanced_accuracy: float | None = None
+    accuracy: float | None = None
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,13 @@ def roc_corner_threshold(labels: Int[np.ndarray, " n"], scores: Float[np.ndarray
     return float(thresholds[1:][int(np.argmin((np.hypot(fpr, 1 - tpr))[1:]))])
 
 
+ON_TEST: Mapping[str, Callable[[Int[np.ndarray, " n"], Float[np.ndarray, " n"]], float | None]] = {
+    "test_roc_corner": roc_corner_threshold,
+    "test_f1": best_f1_threshold,
+}
+"""Rules that choose a threshold on the very labels that are judged, by their name in the settings."""
+
+
 def at_threshold(labels: Int[np.ndarray, " n"], scores: Float[np.ndarray, " n"], threshold: float) -> ThresholdMetrics:
     """F1, sensitivity, specificity, PPV, NPV and balanced accuracy when score >= threshold is a yes."""
     said = scores >= threshold
@@ -85,6 +94,7 @@ def at_threshold(labels: Int[np.ndarray, " n"], scores: Float[np.ndarray, " n"],
         ppv=_share(tp, tp + fp),
         npv=_share(tn, tn + fn),
         balanced_accuracy=both,
+        accuracy=_share(tp + tn, tp + tn + fp + fn),
     )
 
 

@@ -9,12 +9,16 @@ from ctglip.errors import ConfigError, ModelError
 from ctglip.evaluation.context import Context
 from ctglip.evaluation.diagnostics import left_right_swap, organ_erasure, truncation
 from ctglip.evaluation.embedding_map import embedding_map
+from ctglip.evaluation.films import film_retrieval
+from ctglip.evaluation.five_by_200 import five_by_200
+from ctglip.evaluation.grounding import film_pointing
 from ctglip.evaluation.paraphrases import prompt_variance
 from ctglip.evaluation.pointing import pointing_game
 from ctglip.evaluation.probe import linear_probe
 from ctglip.evaluation.protocol import public_protocol
 from ctglip.evaluation.retrieval import retrieval
 from ctglip.evaluation.subgroups import subgroups
+from ctglip.evaluation.tagging import tag_decoder
 
 PARTS: dict[str, Callable[[Context], Any]] = {
     "retrieval": retrieval,
@@ -27,6 +31,10 @@ PARTS: dict[str, Callable[[Context], Any]] = {
     "truncation": truncation,
     "pointing": pointing_game,
     "protocol": public_protocol,
+    "film_retrieval": film_retrieval,
+    "five_by_200": five_by_200,
+    "film_pointing": film_pointing,
+    "tags": tag_decoder,
 }
 """Name in ``EvaluateConfig.parts`` to what does it; a result is a dataclass, a tuple of them, or None."""
 
@@ -40,8 +48,7 @@ def run_parts(context: Context) -> dict[str, Any]:
     unknown = [name for name in context.config.parts if name not in PARTS]
     if unknown:
         raise ConfigError(f"There is no part {unknown[0]!r} of an evaluation.", fix=f"Known: {', '.join(PARTS)}.")
-    config = context.config
-    wanted = {*config.parts, *(["protocol"] if config.protocol else []), *(["pointing"] if config.lesions else [])}
+    wanted = _wanted(context)
     found = {}
     for name, do in PARTS.items():
         if name not in wanted:
@@ -49,7 +56,22 @@ def run_parts(context: Context) -> dict[str, Any]:
         try:
             found[name] = do(context)
         except ModelError as error:
-            if error.code not in ("text_encoder", "no_crops"):
+            if error.code not in ("text_encoder", "no_crops", "no_whole_films", "other_modality"):
                 raise
             context.notes.append(f"There is no {name}: {error.message}")
     return {name: value for name, value in found.items() if value is not None}
+
+
+def _wanted(context: Context) -> set[str]:
+    """The parts asked for; on films those that do the same there."""
+    config = context.config
+    wanted = {*config.parts, *(["protocol"] if config.protocol else []), *(["pointing"] if config.lesions else [])}
+    if not context.films:
+        return wanted
+    if "retrieval" in wanted and context.scorer.release.model.settings.whole_image:
+        wanted.add("film_retrieval")
+    if context.whole_films:
+        wanted.discard("retrieval")
+    if "pointing" in wanted:
+        wanted = (wanted - {"pointing"}) | {"film_pointing"}
+    return wanted

@@ -13,6 +13,7 @@ from ctglip.evaluation.metrics import PairMetrics, roc_band, roc_points
 from ctglip.evaluation.results import Results
 from ctglip.evaluation.retrieval import Direction
 from ctglip.evaluation.tables import tables_of
+from ctglip.evaluation.zero_shot import Recognition
 from ctglip.inference.scoring import Calibration
 from ctglip.pages import parts
 from ctglip.pages import report as page
@@ -27,8 +28,6 @@ def evaluation_page(results: Results, context: Context) -> page.EvaluationPage:
     rows = tuple(_row(pair, context) for pair in results.pairs)
     best, worst = best_and_worst(context) if context.config.pictures else ((), ())
     controls = tuple(parts.Control(c.name, c.explanation, score_of(c.macro_auroc)) for c in results.controls)
-    found = results.recognition
-    sides = "" if found.sides is None else f" Of paired organs, {found.sides:.1%} were given the right side."
     return page.EvaluationPage(
         title="Zero-shot evaluation",
         split=results.split,
@@ -37,17 +36,12 @@ def evaluation_page(results: Results, context: Context) -> page.EvaluationPage:
         pairs=rows,
         facts=_facts(results),
         controls=controls,
-        recognition=parts.OrganRecognition(
-            top1=score_of(found.top1),
-            macro=score_of(found.macro),
-            n=found.n,
-            organs=found.names,
-            chance=1 / found.names,
-            note=f"The crop's field of view and the mask give much of it away.{sides}",
-        ),
+        recognition=_recognition(results.recognition, context.films),
         notes=(*(_difference(results)), *results.notes),
         reliability=_reliability(split, labels, scorer.calibration, results),
-        retrieval=tuple(_retrieval(one) for one in results.parts.get("retrieval", ())),
+        retrieval=tuple(
+            _retrieval(one) for one in (*results.parts.get("retrieval", ()), *results.parts.get("film_retrieval", ()))
+        ),
         embeddings=tuple(
             page.EmbeddedOrgan(point.x, point.y, scorer.dictionaries.organs[point.organ].display)
             for point in results.parts.get("map", ())
@@ -55,6 +49,21 @@ def evaluation_page(results: Results, context: Context) -> page.EvaluationPage:
         tables=tables_of(results.parts, scorer.dictionaries),
         best=best,
         worst=worst,
+    )
+
+
+def _recognition(found: Recognition | None, films: bool) -> parts.OrganRecognition | None:
+    if found is None:
+        return None
+    sides = "" if found.sides is None else f" Of paired organs, {found.sides:.1%} were given the right side."
+    away = "The box's place and size give" if films else "The crop's field of view and the mask give"
+    return parts.OrganRecognition(
+        top1=score_of(found.top1),
+        macro=score_of(found.macro),
+        n=found.n,
+        organs=found.names,
+        chance=1 / found.names,
+        note=f"{away} much of it away.{sides}",
     )
 
 

@@ -51,7 +51,7 @@ class Results:
         pairs: every (organ, abnormality) judged.
         left_out: pairs with labels but too few positives or negatives.
         controls: the same questions with something taken away.
-        recognition: organ recognition.
+        recognition: organ recognition; None where all organs of a study look alike.
         calibration: expected calibration errors.
         effective_rank: of the diagnosis embeddings, of ``embedding_dim`` dimensions.
         prompts: what the questions were asked in, in words.
@@ -71,7 +71,7 @@ class Results:
     pairs: tuple[PairMetrics, ...]
     left_out: tuple[str, ...]
     controls: tuple[ControlResult, ...]
-    recognition: Recognition
+    recognition: Recognition | None
     calibration: CalibrationResult
     effective_rank: float
     embedding_dim: int
@@ -93,7 +93,9 @@ class Results:
         if self.controls:
             controls = ", ".join(f"{control.name.lower()} {shown(control.macro_auroc)}" for control in self.controls)
             lines.append(f"Controls: {controls}.")
-        lines.append(f"Organ recognition: top-1 {shown(self.recognition.top1)} among {self.recognition.names} names.")
+        found = self.recognition
+        if found is not None:
+            lines.append(f"Organ recognition: top-1 {shown(found.top1)} among {found.names} names.")
         return "\n".join(lines)
 
 

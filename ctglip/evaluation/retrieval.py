@@ -129,19 +129,20 @@ def retrieval(context: Context) -> tuple[Direction, ...]:
         if len(organ.keys) < LEAST:
             continue
         similarity = organ.images @ organ.texts.T
-        hit = _same(organ.keys)
+        hit = same(organ.keys)
         found["organ: image to text"].append(ranked(similarity, hit, patient[organ.studies]))
         found["organ: text to image"].append(ranked(similarity.T, hit, patient[organ.studies]))
     similarity, keys = _study_similarity(organs, len(studies))
     if len(keys) >= LEAST:
-        hit = _same(keys)
+        hit = same(keys)
         found["study: image to report"] = [ranked(similarity, hit, patient)]
         found["study: report to image"] = [ranked(similarity.T, hit, patient)]
     every = (direction(name, parts, context.weights) for name, parts in found.items())
     return tuple(one for one in every if one is not None)
 
 
-def _same(keys: Sequence[str]) -> Bool[np.ndarray, "n n"]:
+def same(keys: Sequence[str]) -> Bool[np.ndarray, "n n"]:
+    """Which texts are the same text."""
     numbers = np.unique(np.array(keys), return_inverse=True)[1]
     return numbers[:, None] == numbers[None, :]
 

@@ -10,6 +10,7 @@ import torch
 
 from ctglip.cohort import read_labels
 from ctglip.errors import CTGLIPError, StoreError
+from ctglip.evaluation.composed import composed_prompts
 from ctglip.evaluation.context import Context
 from ctglip.evaluation.encoded import EncodedSplit, encode_split
 from ctglip.evaluation.judging import context_of, judged_pairs, results_of
@@ -20,7 +21,7 @@ from ctglip.evaluation.settings import EvaluateConfig
 from ctglip.files import atomic_path, write_json, write_text
 from ctglip.inference.feature_cache import check_recipe
 from ctglip.inference.prompt_file import read_prompts
-from ctglip.inference.scoring import Calibration, Scorer, dictionaries_of
+from ctglip.inference.scoring import Calibration, Scorer, check_aligned, dictionaries_of
 from ctglip.models.release import Release, load_release
 from ctglip.pages.report import render
 from ctglip.store.tables import Store
@@ -79,13 +80,16 @@ def asked(
     progress: Progress | None = None,
 ) -> Context:
     """A model's answers about a split, ready to be judged. Arguments and errors as in ``evaluate``."""
+    check_aligned(release)
     check_recipe(store, release)
     gpu = torch.cuda.is_available() and config.device != "cpu"
     release.model.to("cuda" if gpu else "cpu")
     own = read_prompts(Path(config.prompts), dictionaries_of(release)) if config.prompts else {}
+    if config.films.composed and release.films is not None:
+        own = composed_prompts(dictionaries_of(release), config.films.composed, config.films.seed) | own
     scorer = Scorer(release, own, config.wording)
     table = None if labels is None else read_labels(labels)
-    judged = encode_split(store, scorer, split, table, config, config.controls, progress)
+    judged = encode_split(store, scorer, split, table, config, config.controls, progress, config.studies)
     known = judged_pairs(judged, config.min_positives)
     if not known:
         raise CTGLIPError(

@@ -9,7 +9,30 @@ from pydantic import Field
 from ctglip.config import Settings
 from ctglip.inference.scoring import Wording
 
-ThresholdRule = Literal["validation_f1", "test_roc_corner"]
+ThresholdRule = Literal["validation_f1", "test_roc_corner", "test_f1"]
+
+
+class FilmEvaluation(Settings):
+    """What is particular to films.
+
+    Attributes:
+        read: ``organs`` as the model finds them, or the ``whole`` film, by its head for whole films (the only way of
+            models that find no organs).
+        composed: ask in so many prompts a finding, composed of severity, kind and place (``evaluation/prompts``) and
+            drawn by ``seed``; 0: in the dictionary's.
+        classes: of the retrieval protocol ``five_by_200``: abnormalities.
+        per_class: films drawn of each class, by ``seed``, that show it and none of the others.
+        standardized: of each class the similarities are standardised over all films asked (as GLoRIA's; never over
+            batches); otherwise taken as they are.
+        seed: of what is drawn.
+    """
+
+    read: Literal["organs", "whole"] = "organs"
+    composed: int = Field(default=0, ge=0)
+    classes: tuple[str, ...] = ("atelectasis", "cardiomegaly", "consolidation", "pulmonary_edema", "pleural_effusion")
+    per_class: int = Field(default=200, ge=1)
+    standardized: bool = True
+    seed: int = 0
 
 
 class EvaluateConfig(Settings):
@@ -27,11 +50,15 @@ class EvaluateConfig(Settings):
             seconds; ``probe`` encodes the split train, ``erasure``, ``swap`` and ``truncation`` the judged split again.
         prompts: YAML file of prompts in place of the dictionary's, see ``inference.prompt_file``.
         wording: ``dictionary``: prompt ensembles; else one prompt each, see ``inference.scoring.Wording``.
-        threshold: ``validation_f1``: the best F1 on the split val; ``test_roc_corner``: the threshold nearest to the
-            ROC corner on the judged labels themselves, as the public CT-RATE scripts choose it (it flatters).
-        protocol: also judge whole studies by a public protocol: ct_rate_18, ct_rate_four_organs, merlin_30 (see
-            ``evaluation.protocol``).
-        lesions: table of lesions with their places, as ``ctglip simulate`` writes it: also play the pointing game.
+        threshold: ``validation_f1``: the best F1 on the split val; chosen on the judged labels themselves (they
+            flatter): ``test_roc_corner``, nearest to the ROC corner, as the public CT-RATE scripts do; ``test_f1``, the
+            best F1, as MedKLIP's do.
+        protocol: also judge whole studies by a public protocol: ct_rate_18, ct_rate_four_organs, fvlm_16,
+            merlin_30 (see ``evaluation.protocol``).
+        lesions: table of lesions with their places, as ``ctglip simulate`` writes it (of films: or of boxes): also
+            play the pointing game.
+        studies: file with one study id a line: judge these of the split alone.
+        films: what is particular to films.
         batch: organs encoded at a time.
         threads: threads that cut crops.
         cache: folder of encoded organs; ``features`` inside the store by default.
@@ -51,6 +78,8 @@ class EvaluateConfig(Settings):
     threshold: ThresholdRule = "validation_f1"
     protocol: str | None = None
     lesions: str | None = None
+    studies: str | None = None
+    films: FilmEvaluation = FilmEvaluation()
     batch: int = Field(default=64, ge=1)
     threads: int = Field(default=2, ge=1)
     cache: str | None = None

@@ -60,6 +60,7 @@ COLUMNS: dict[str, Callable[[Mapping[str, Any]], str | None]] = {
     "sex": lambda row: row.get("sex"),
     "scanner": lambda row: row.get("scanner"),
     "slice spacing": slice_spacing,
+    "view": lambda row: row.get("view"),
 }
 """How the patients are divided; a division that gives one group alone is left out."""
 

@@ -97,6 +97,8 @@ def encode_film_works(
 ) -> int:
     """Encode the films of some studies, each once; organs that are not on the model's window get vectors of NaN."""
     films = [(work, work.crops) for work in several if isinstance(work.crops, FilmInput)]
+    if not films:
+        return 0
     seen = [on_window(film, [place.row for place in work.missing], reading) for work, film in films]
     asked = [
         [p.row for p, there in zip(work.missing, on, strict=True) if there]

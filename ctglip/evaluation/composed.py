@@ -1,0 +1,69 @@
+"""Prompts for films composed of severity, kind and place and drawn by a seed, after GLoRIA (Huang et al., ICCV 2021).
+
+``prompts/films.yaml`` holds the words, in a wording of our own.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+
+from ctglip.config import Settings, validate
+from ctglip.errors import ConfigError
+from ctglip.files import read_yaml
+from ctglip.inference.scoring import Dictionaries, Pair, PromptSet
+
+_FILE = Path(__file__).parent / "prompts" / "films.yaml"
+_OTHER = {"left": ("right", "both"), "right": ("left", "both")}
+
+
+class Words(Settings):
+    """The words of one abnormality."""
+
+    severity: tuple[str, ...]
+    kind: tuple[str, ...]
+    place: tuple[str, ...]
+
+
+@functools.cache
+def film_words() -> Mapping[str, Words]:
+    """The words of each abnormality that has some."""
+    tree = read_yaml(_FILE)
+    return {name: validate(Words, fields, f"{_FILE.name}: {name}") for name, fields in tree.items()}
+
+
+def drawn(abnormality: str, count: int, seed: int, side: str | None = None) -> tuple[str, ...]:
+    """Some prompts of an abnormality, no two alike; the same for the same seed.
+
+    Args:
+        count: how many; fewer where there are not so many.
+        side: of the organ that is asked about: places on the other side are left out.
+
+    Raises:
+        ConfigError: the abnormality has no words.
+    """
+    if abnormality not in film_words():
+        raise ConfigError(
+            f"There are no composed prompts of {abnormality!r}.", fix=f"There are those of {', '.join(film_words())}."
+        )
+    words = film_words()[abnormality]
+    places = [p for p in words.place if side is None or not set(p.split()) & set(_OTHER[side])]
+    every = [" ".join(filter(None, parts)) for parts in product(words.severity, words.kind, places)]
+    rng = np.random.default_rng([seed, *abnormality.encode()])
+    picked = rng.permutation(len(every))[:count]
+    return tuple(f"{every[i][:1].upper()}{every[i][1:]}." for i in picked)
+
+
+def composed_prompts(dictionaries: Dictionaries, count: int, seed: int) -> dict[Pair, PromptSet]:
+    """Drawn prompts for every (organ, abnormality) that has words; negative ones stay the dictionary's."""
+    abnormalities, organs = dictionaries.abnormalities, dictionaries.organs
+    return {
+        (organ, name): (drawn(name, count, seed, organs[organ].side), ())
+        for name in film_words()
+        if name in abnormalities
+        for organ in abnormalities[name].organs
+    }

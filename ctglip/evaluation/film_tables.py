@@ -1,0 +1,95 @@
+"""The parts of an evaluation that only films have, as tables of its report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ctglip.evaluation.bootstrap import Interval
+from ctglip.evaluation.five_by_200 import FiveBy200
+from ctglip.evaluation.grounding import FilmPointed
+from ctglip.evaluation.tagging import Tagged
+from ctglip.inference.scoring import Dictionaries
+from ctglip.pages.parts import Score, Table
+from ctglip.pages.wording import DASH, interval, number
+
+
+def _cells(found: Interval | None) -> tuple[str, str]:
+    if found is None:
+        return DASH, DASH
+    return number(found.value), interval(Score(found.value, found.low, found.high)) or DASH
+
+
+def _name(name: str, dictionaries: Dictionaries) -> str:
+    return "All" if name == "all" else dictionaries.abnormalities[name].display
+
+
+def _pointing(found: tuple[FilmPointed, ...], dictionaries: Dictionaries) -> Table:
+    return Table(
+        "film_pointing",
+        "Does it look at the finding?",
+        "How often the map of an answer about a film that shows the finding peaks inside a lesion, within a twentieth "
+        "of the film's width of one, and in the box of the finding's organ; by chance: a random pixel of the map.",
+        ("Abnormality", "Answers", "In a lesion", "95 % interval", "By chance", "Near", "By chance", "In its organ",
+         "95 % interval", "By chance"),
+        tuple(
+            (
+                _name(p.abnormality, dictionaries), f"{p.films:,}", *_cells(p.lesion), number(p.lesion_chance),
+                _cells(p.near)[0], number(p.near_chance), *_cells(p.region), number(p.region_chance),
+            )
+            for p in found
+        ),
+    )  # fmt: skip
+
+
+def _five(found: FiveBy200, dictionaries: Dictionaries) -> Table:
+    names = ", ".join(_name(name, dictionaries).lower() for name in found.classes)
+    chance = 1 / len(found.classes)
+    rows = [("Films whose class is told", *_cells(found.accuracy), number(chance))]
+    rows += [("Macro F1 of that", number(found.macro_f1), DASH, DASH)]
+    rows += [
+        (f"Prompt to film, precision at {at.k}", *_cells(at.precision), number(at.chance)) for at in found.text_to_film
+    ]
+    rows += [
+        (f"Film to report, precision at {at.k}", *_cells(at.precision), number(at.chance))
+        for at in found.film_to_report
+    ]
+    return Table(
+        "five_by_200",
+        f"{len(found.classes)} classes of {found.per_class:,} films",
+        f"Films that show one of these and none of the others: {names}. Asked with "
+        f"{max(map(len, found.prompts.values()))} prompts a class, all films at once.",
+        ("What", "Share", "95 % interval", "By chance"),
+        tuple(rows),
+    )
+
+
+def _tags(found: Tagged, dictionaries: Dictionaries) -> Table:
+    rows = [("All", "", *_cells(found.macro_auroc), DASH, DASH)]
+    rows += [
+        (
+            _name(t.abnormality, dictionaries),
+            t.tag if t.trained else f"{t.tag} (not of training)",
+            *_cells(t.auroc),
+            number(t.at.f1 if t.at else None),
+            f"{t.positives:,} of {t.n:,}",
+        )
+        for t in found.findings
+    ]
+    return Table(
+        "tags",
+        "Asked by the decoder of tags",
+        "The same films, asked by the decoder in place of the similarity with prompts; F1 at thresholds of the split "
+        "val.",
+        ("Abnormality", "Tag", "AUROC", "95 % interval", "F1", "Films"),
+        tuple(rows),
+        words=2,
+    )
+
+
+FILM_TABLES: dict[str, Callable[[Any, Dictionaries], Table]] = {
+    "film_pointing": _pointing,
+    "five_by_200": _five,
+    "tags": _tags,
+}
+"""Name in ``parts.PARTS`` to what lays it out."""

@@ -1,0 +1,106 @@
+"""What an evaluation does otherwise on films: which organs are asked about and how they are read, what is known of
+films as a whole, and which text belongs to which film."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from ctglip.data.organs import findings_by_study
+from ctglip.evaluation.context import Context
+from ctglip.evaluation.encoded import cache_folder
+from ctglip.evaluation.labels import columns_of
+from ctglip.evaluation.retrieval import LEAST, Direction, Ranked, direction, ranked, same
+from ctglip.inference.feature_cache import PLAIN, WHOLE_FILM, organ_features_of
+from ctglip.inference.film_encoding import reading_of
+from ctglip.store.tables import Store
+
+SECTIONS = ("findings", "impression", "report")
+"""Texts of a film; ``report`` is both sections together."""
+
+
+def film_texts(store: Store, study_ids: Iterable[str]) -> dict[str, dict[str, str]]:
+    """What is written of some films, by section; a section that a film does not have is not there."""
+    wanted, found = set(study_ids), {}
+    for study_id, section, text in store.table("reports").iter_rows():
+        text = " ".join((text or "").split())
+        if study_id in wanted and section in SECTIONS[:2] and any(c.isalnum() for c in text):
+            found.setdefault(study_id, {})[section] = text
+    for texts in found.values():
+        texts["report"] = " ".join(texts[name] for name in SECTIONS[:2] if name in texts)
+    return found
+
+
+def whole_films(context: Context) -> tuple[list[str], Float[np.ndarray, "s e"]]:
+    """The judged films that could be read, and their vectors as a whole.
+
+    Raises:
+        ModelError: code ``no_whole_films``: the model has no head for them.
+    """
+    release, config = context.scorer.release, context.config
+    reading_of(release.model, whole=True)
+    study_ids = list(dict.fromkeys(place.study_id for place in context.judged.places))
+    view = PLAIN if release.model.settings.grounding == "none" else WHOLE_FILM
+    folder = cache_folder(context.store, config)
+    found = organ_features_of(
+        context.store, release, study_ids, ["body"], folder=folder, view=view, batch=config.batch,
+        threads=config.threads, progress=context.progress,
+    )  # fmt: skip
+    return [place.study_id for place in found.places], found.embeddings.diagnosis
+
+
+def film_retrieval(context: Context) -> list[Direction]:
+    """Films and their findings, impressions and reports, both ways. Films with the same text are hits of each other.
+
+    Raises:
+        ModelError: code ``no_whole_films``.
+    """
+    studies, films = whole_films(context)
+    texts = film_texts(context.store, studies)
+    patient = {p.study_id: int(n) for p, n in zip(context.judged.places, context.judged.patients, strict=True)}
+    context.remember([text for of_study in texts.values() for text in of_study.values()])
+    found: list[Direction | None] = []
+    for section in SECTIONS:
+        rows = [row for row, study in enumerate(studies) if section in texts.get(study, {})]
+        if len(rows) < LEAST:
+            continue
+        said = [texts[studies[row]][section] for row in rows]
+        similarity = films[rows] @ context.scorer.directions([(text,) for text in said]).T
+        hit, patients = same(said), np.array([patient[studies[row]] for row in rows])
+        both: Sequence[tuple[str, Ranked]] = (
+            (f"film to {section}", ranked(similarity, hit, patients)),
+            (f"{section} to film", ranked(similarity.T, hit, patients)),
+        )
+        found += [direction(name, [one], context.weights) for name, one in both]
+    return [one for one in found if one is not None]
+
+
+def film_labels(
+    context: Context, names: Sequence[str], studies: Sequence[str]
+) -> Mapping[str, Float[np.ndarray, " s"]]:
+    """What films show as a whole: 1, 0 or NaN for each abnormality and film.
+
+    From the columns of the label table that are about it, of whatever organ; else from what reports affirm (a report
+    that is silent says no).
+    """
+    dictionaries, table = context.scorer.dictionaries, context.table
+    out = {name: np.full(len(studies), np.nan) for name in names}
+    kinds = {name: {name, *dictionaries.abnormalities.descendants(name)} for name in names}
+    if table is not None:
+        columns = columns_of(table, dictionaries.organs, dictionaries.abnormalities)
+        by_study = {row["study_id"]: row for row in table.iter_rows(named=True)}
+        for name in names:
+            wanted = [column for column, (_, other) in columns.items() if other in kinds[name]]
+            for place, study in enumerate(studies):
+                row = by_study.get(study, {})
+                out[name][place] = max((float(row[c]) for c in wanted if row.get(c) is not None), default=np.nan)
+        return out
+    findings = findings_by_study(context.store, set(studies))
+    for name in names:
+        for place, study in enumerate(studies):
+            if study in findings:
+                rows = findings[study]
+                out[name][place] = any(row.abnormality in kinds[name] and row.status == "affirmed" for row in rows)
+    return out

@@ -1,0 +1,211 @@
+"""Does the map of an answer peak where the finding is? On films whose lesions, or whose organs, have boxes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from jaxtyping import Float
+
+from ctglip.cohort import read_table
+from ctglip.data.cache import Place
+from ctglip.data.film_input import FilmInput, film_input
+from ctglip.errors import CohortError
+from ctglip.evaluation.bootstrap import Interval, interval_of, weighted_mean
+from ctglip.evaluation.context import Context
+from ctglip.film.regions import Region
+from ctglip.inference.film_encoding import boxes_of, film_settings, organ_box, queries_of, reading_of
+from ctglip.inference.film_maps import film_maps, laid_on
+from ctglip.store.study import StudyReader
+
+NEAR = 0.05
+"""Near a lesion: within this share of the film's width."""
+_DISCS = ("row", "column", "radius")
+_BOXES = ("row0", "row1", "column0", "column1")
+
+
+@dataclass(frozen=True)
+class FilmPointed:
+    """One abnormality, or all.
+
+    Attributes:
+        abnormality: name, or "all".
+        films: how many positive answers were looked at.
+        lesion, near: share whose map peaks in a lesion, and within a twentieth of the film's width of one; None where
+            no table of lesions was given.
+        region: share whose map peaks in the box of the finding's organ; None where films have none.
+        *_chance: the same of a random pixel that the map covers.
+    """
+
+    abnormality: str
+    films: int
+    lesion: Interval | None
+    lesion_chance: float | None
+    near: Interval | None
+    near_chance: float | None
+    region: Interval | None
+    region_chance: float | None
+
+
+Lesion = tuple[float, float, float, float, float]
+"""Middle (row, column), half height and width, and 1 for a disc (0: a box), in pixels of the film's file."""
+_KINDS = ("lesion", "near", "region")
+
+
+@dataclass(frozen=True)
+class _Looked:
+    """One answer: shares (1 or 0, NaN where not known) and their chance, by ``_KINDS``."""
+
+    abnormality: str
+    patient: int
+    hit: tuple[float, float, float]
+    chance: tuple[float, float, float]
+
+
+def film_pointing(context: Context) -> tuple[FilmPointed, ...] | None:
+    """Maps of the answers about films that show a finding, judged by ``config.lesions`` and by the boxes of organs.
+
+    The table of lesions has ``study_id, organ, abnormality`` and a disc (``row, column, radius``) or a box (``row0,
+    row1, column0, column1``), in pixels of the film's file. None where no film has anything to judge by.
+
+    Raises:
+        CohortError: the table lacks a column.
+    """
+    lesions = _lesions(Path(context.config.lesions)) if context.config.lesions else {}
+    asked: dict[str, list[tuple[Place, str, int]]] = {}
+    for (_, name), known in context.labels.items():
+        for row in known.rows[known.labels == 1]:
+            place = context.judged.places[int(row)]
+            asked.setdefault(place.study_id, []).append((place, name, int(context.judged.patients[int(row)])))
+    looked: list[_Looked] = []
+    for done, (study_id, several) in enumerate(asked.items(), start=1):
+        looked += _film(context, study_id, several, lesions)
+        if context.progress:
+            context.progress(done, len(asked))
+    looked = [one for one in looked if np.isfinite(one.hit).any()]
+    if not looked:
+        context.notes.append("Pointing game: no film has a lesion of the table, or a box of the finding's organ.")
+        return None
+    names = sorted({one.abnormality for one in looked})
+    found = [_pointed(context, name, [one for one in looked if one.abnormality == name]) for name in names]
+    return (_pointed(context, "all", looked), *found)
+
+
+def _lesions(path: Path) -> dict[tuple[str, str, str], list[Lesion]]:
+    """By study, organ and abnormality."""
+    table = read_table(path)
+    discs = set(_DISCS) <= set(table.columns)
+    missing = [name for name in ("study_id", "organ", "abnormality", *(_DISCS if discs else _BOXES))
+               if name not in table.columns]  # fmt: skip
+    if missing:
+        raise CohortError(
+            f"{path} has no column {missing[0]!r}.",
+            code="missing_column",
+            fix=f"Give study_id, organ, abnormality and {', '.join(_DISCS)} or {', '.join(_BOXES)}.",
+        )
+    found: dict[tuple[str, str, str], list[Lesion]] = {}
+    for row in table.with_columns(pl.col(name).cast(pl.Float64) for name in (_DISCS if discs else _BOXES)).iter_rows(
+        named=True
+    ):
+        if discs:
+            lesion = row["row"], row["column"], row["radius"], row["radius"], 1.0
+        else:
+            (top, low, left, right) = (row[name] for name in _BOXES)
+            lesion = (top + low - 1) / 2, (left + right - 1) / 2, (low - top) / 2, (right - left) / 2, 0.0
+        found.setdefault((row["study_id"], row["organ"], row["abnormality"]), []).append(lesion)
+    return found
+
+
+def _film(
+    context: Context,
+    study_id: str,
+    several: Sequence[tuple[Place, str, int]],
+    lesions: Mapping[tuple[str, str, str], Sequence[Lesion]],
+) -> list[_Looked]:
+    release, organs = context.scorer.release, context.scorer.dictionaries.organs
+    study = context.store.study(study_id)
+    film = film_input(study.image(), film_settings(release))
+    boxes = boxes_of([Region(r["region"], *(r[edge] for edge in _BOXES)) for r in study.rows("regions")])
+    reading = reading_of(release.model, context.config.films.read == "whole")
+    queries = queries_of(release.organs, organs)
+    to_file, shape = _to_file(study, film)
+    found = []
+    for place, name, patient in several:
+        axis = context.scorer.axes([(place.organ, name)])
+        values = film_maps(release.model, film, place.row, queries.get(place.organ, 0), reading, axis)[0]
+        laid = laid_on(values, to_file, shape)
+        if not np.isfinite(laid).any():
+            continue
+        parts = {place.organ, *organs.parts_of(place.organ)}
+        own = [one for (s, o, a), many in lesions.items() if s == study_id and o in parts and a == name for one in many]
+        # a map of a box lies in the organ's box wherever it peaks
+        region = organ_box(place.organ, boxes, organs) if reading != "box" else None
+        found.append(_judged(name, patient, laid, own, _on_file(region[0].box[:4], study) if region else None))
+    return found
+
+
+def _to_file(study: StudyReader, film: FilmInput) -> tuple[Float[np.ndarray, "4 4"], tuple[int, int]]:
+    """The window's pixels to those of the film's file, and the shape of that; the stored grid where it is not known."""
+    source = study.source
+    if source is None:
+        return film.affine(), film.shape
+    rows, columns = source.shape[:2]
+    return np.linalg.inv(source.affine) @ study.affine @ film.affine(), (int(rows), int(columns))
+
+
+def _on_file(box: Sequence[int], study: StudyReader) -> Lesion:
+    """A box of the stored film in pixels of its file."""
+    to_file = np.eye(4) if study.source is None else np.linalg.inv(study.source.affine) @ study.affine
+    middle = [(box[0] + box[1] - 1) / 2, (box[2] + box[3] - 1) / 2]
+    row, column = (to_file[axis, axis] * middle[axis] + to_file[axis, 3] for axis in (0, 1))
+    return row, column, to_file[0, 0] * (box[1] - box[0]) / 2, to_file[1, 1] * (box[3] - box[2]) / 2, 0.0
+
+
+def _judged(
+    name: str, patient: int, laid: Float[np.ndarray, "r c"], lesions: Sequence[Lesion], region: Lesion | None
+) -> _Looked:
+    known = np.isfinite(laid)
+    peak = np.unravel_index(int(np.where(known, laid, -np.inf).argmax()), laid.shape)
+    hit, chance = [np.nan] * 3, [np.nan] * 3
+    wanted = {0: (lesions, 0.0), 1: (lesions, NEAR * laid.shape[1]), 2: ([region] if region else [], 0.0)}
+    for number, (several, slack) in wanted.items():
+        if several:
+            beyond = np.min([_beyond(laid.shape, one) for one in several], axis=0)
+            hit[number], chance[number] = float(beyond[peak] <= slack), float((beyond[known] <= slack).mean())
+    return _Looked(name, patient, (hit[0], hit[1], hit[2]), (chance[0], chance[1], chance[2]))
+
+
+def _beyond(shape: tuple[int, ...], lesion: Lesion) -> Float[np.ndarray, "r c"]:
+    """How far each pixel lies outside a lesion, in pixels; 0 or less inside."""
+    row, column, height, width, disc = lesion
+    down = np.abs(np.arange(shape[0]) - row)[:, None]
+    across = np.abs(np.arange(shape[1]) - column)[None, :]
+    if disc:
+        return np.hypot(down, across) - max(height, 0.5)
+    return np.hypot(np.maximum(down - height, 0), np.maximum(across - width, 0))
+
+
+def _pointed(context: Context, name: str, looked: Sequence[_Looked]) -> FilmPointed:
+    values: dict[str, Interval | None] = {}
+    chances: dict[str, float | None] = {}
+    patients = np.array([one.patient for one in looked])
+    for number, kind in enumerate(_KINDS):
+        hit, chance = (np.array([getattr(one, part)[number] for one in looked]) for part in ("hit", "chance"))
+        there = np.isfinite(hit)
+        values[kind] = chances[kind] = None
+        if there.any():
+            values[kind] = interval_of(weighted_mean(hit[there], patients[there], context.weights))
+            chances[kind] = float(chance[there].mean())
+    return FilmPointed(
+        abnormality=name,
+        films=len(looked),
+        lesion=values["lesion"],
+        lesion_chance=chances["lesion"],
+        near=values["near"],
+        near_chance=chances["near"],
+        region=values["region"],
+        region_chance=chances["region"],
+    )
