@@ -37,6 +37,8 @@ PARTS: dict[str, Callable[[Context], Any]] = {
     "tags": tag_decoder,
 }
 """Name in ``EvaluateConfig.parts`` to what does it; a result is a dataclass, a tuple of them, or None."""
+FILM_PARTS = ("film_retrieval", "five_by_200", "film_pointing", "tags")
+"""Those that only films have."""
 
 
 def run_parts(context: Context) -> dict[str, Any]:
@@ -67,7 +69,9 @@ def _wanted(context: Context) -> set[str]:
     config = context.config
     wanted = {*config.parts, *(["protocol"] if config.protocol else []), *(["pointing"] if config.lesions else [])}
     if not context.films:
-        return wanted
+        here = sorted(wanted.intersection(FILM_PARTS))
+        context.notes += [f"There is no {name}: it is for films." for name in here]
+        return wanted.difference(FILM_PARTS)
     if "retrieval" in wanted and context.scorer.release.model.settings.whole_image:
         wanted.add("film_retrieval")
     if context.whole_films:
