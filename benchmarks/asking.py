@@ -1,8 +1,9 @@
 """How fast are questions answered? One scan with 1, 18 and 500 questions beside re-encoding for each question, and an
 evaluation of many studies from cached features.
 
-``python benchmarks/asking.py [--quick] [--json FILE] [--run RUN --scan SCAN --masks MASKS]``. Without a run a
-small model of random weights is asked about a simulated scan: times do not depend on what was learned.
+``python benchmarks/asking.py [--quick] [--json FILE] [--run RUN] [--scan SCAN --masks MASKS]``. Without a run a
+small model of random weights is asked about a simulated scan: times do not depend on what was learned. With a run the
+command ``ctglip query`` is timed as well, from its start to the page.
 """
 
 from __future__ import annotations
@@ -10,6 +11,9 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import resource
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -105,13 +109,14 @@ def ask(release: Release, scan: Path, masks: Path, counts: Sequence[int]) -> lis
     rows = []
     for count in counts:
         questions = [every[n % len(every)] for n in range(count)]
-        start = time.perf_counter()
+        start, cpu = time.perf_counter(), time.process_time()
         answers = pipeline.query(scan, questions, masks=masks)
         whole = time.perf_counter() - start
         rows.append(
             {
                 "questions": count,
                 "seconds": round(whole, 2),
+                "cpu_seconds": round(time.process_time() - cpu, 2),
                 "questions_per_second": round(count / whole, 1),
                 "seconds_encoding_each_question": round(whole + (count - 1) * _once(pipeline, answers.standardized), 2),
             }
@@ -126,6 +131,19 @@ def _once(pipeline: Pipeline, standardized: Any) -> float:
     for _ in range(3):
         encode_crops(pipeline.release.model, pipeline.cut(standardized, [row]), pipeline.crops)
     return (time.perf_counter() - start) / 3
+
+
+def command(run: Path, scan: Path, masks: Path) -> dict[str, Any]:
+    """Seconds and memory of ``ctglip query`` from its start to the page, with five questions and their heat maps."""
+    asked = ("liver: fatty liver", "gallstones?", "cyst in the left kidney", "splenomegaly?", "aortic aneurysm?")
+    with tempfile.TemporaryDirectory() as folder:
+        questions = [part for question in asked for part in ("--ask", question)]
+        told = ["query", run, scan, "--masks", masks, *questions, "--out", folder, "--maps", f"{folder}/maps"]
+        start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([sys.executable, "-m", "ctglip", *map(str, told)], check=True, capture_output=True)
+        seconds, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return {"seconds": round(seconds, 1), "cpu_seconds": round(cpu, 1), "peak_mb": after.ru_maxrss // 1024}
 
 
 def evaluate(studies: int, pairs: int, draws: int) -> dict[str, Any]:
@@ -167,14 +185,18 @@ def main() -> None:
         given = options.scan and options.masks
         scan, masks = (options.scan, options.masks) if given else simulated_scan(Path(folder) / "cohort")
         release = load_release(options.run) if options.run else random_release()
+        whole = command(options.run, scan, masks) if options.run else None
         asked = ask(release, scan, masks, QUESTIONS[:2] if options.quick else QUESTIONS)
     judged = evaluate(*((100, 30, 200) if options.quick else (1000, 300, 1000)))
     if options.json:
-        figures = {"machine": platform.processor(), "asking": asked, "evaluating": judged}
+        figures = {"machine": platform.processor(), "asking": asked, "query": whole, "evaluating": judged}
         options.json.write_text(json.dumps(figures, indent=2))
-    print(f"{'questions':>10} {'s a scan':>10} {'questions/s':>12} {'s, encoding for each':>22}")
+    print(f"{'questions':>10} {'s a scan':>10} {'of CPU':>10} {'questions/s':>12} {'s, encoding for each':>22}")
     for row in asked:
-        print("{:>10} {:>10} {:>12} {:>22}".format(*row.values()))
+        print("{:>10} {:>10} {:>10} {:>12} {:>22}".format(*row.values()))
+    if whole:
+        line = "ctglip query, five questions with heat maps: {seconds} s ({cpu_seconds} s of CPU), {peak_mb} MB"
+        print("\n" + line.format(**whole))
     line = "evaluating {studies} studies x {pairs} pairs with {draws} draws: {seconds} s ({cpu_seconds} s of CPU)"
     print("\n" + line.format(**judged))
 

@@ -20,32 +20,45 @@ from ctglip.evaluation.bootstrap import Interval, Question, interval_of, macro_d
 from ctglip.evaluation.context import Context
 from ctglip.evaluation.encoded import EncodedSplit
 from ctglip.evaluation.metrics import (
+    ON_TEST,
     ThresholdMetrics,
     at_threshold,
     auprc,
     best_f1_threshold,
-    roc_corner_threshold,
 )
 from ctglip.evaluation.settings import ThresholdRule
 from ctglip.files import read_yaml
 from ctglip.inference.scoring import Scorer, Wording
+from ctglip.models.release import Release
 
 _FOLDER = Path(__file__).parent / "protocols"
 
 
 class ProtocolFinding(Settings):
-    """One finding: an abnormality of the dictionary, looked for in these organs."""
+    """One finding: an abnormality of the dictionary, looked for in these organs.
+
+    Attributes:
+        positive, negative: in these very words, whatever the protocol's wording.
+    """
 
     abnormality: str
     organs: tuple[str, ...]
+    positive: tuple[str, ...] = ()
+    negative: tuple[str, ...] = ()
 
 
 class Published(Settings):
-    """A number that others published; AUROC 0 to 1."""
+    """A number that others published; AUROC 0 to 1.
+
+    Attributes:
+        source: author, place, and number or address of the publication.
+        note: over how many findings, and where the number was read if not in the publication itself.
+    """
 
     model: str
     macro_auroc: float
     source: str
+    note: str = ""
 
 
 class Protocol(Settings):
@@ -108,6 +121,16 @@ def load_protocol(name: str) -> Protocol:
     return validate(Protocol, read_yaml(path), str(path))
 
 
+def own_words(release: Release, protocol: Protocol) -> Scorer:
+    """A model asked in the words of a protocol."""
+    own = {
+        (organ, finding.abnormality): (finding.positive, finding.negative)
+        for finding in protocol.findings.values()
+        for organ in finding.organs
+    }
+    return Scorer(release, own, protocol.wording)
+
+
 @dataclass(frozen=True)
 class _Studies:
     """The studies of a split: patient of each, label and score of each finding (NaN where not known)."""
@@ -122,7 +145,7 @@ def public_protocol(context: Context) -> ProtocolResult | None:
     if context.config.protocol is None:
         return None
     protocol = load_protocol(context.config.protocol)
-    scorer = Scorer(context.scorer.release, wording=protocol.wording)
+    scorer = own_words(context.scorer.release, protocol)
     judged = _studies(context, scorer, protocol, context.judged)
     held = _studies(context, scorer, protocol, context.validation) if context.validation else None
     found, asked, left_out = [], [], {}
@@ -163,8 +186,8 @@ def public_protocol(context: Context) -> ProtocolResult | None:
 
 
 def _threshold(protocol: Protocol, asked: Question, held: _Studies | None, name: str) -> float | None:
-    if protocol.threshold == "test_roc_corner":
-        return roc_corner_threshold(asked.labels, asked.scores)
+    if protocol.threshold in ON_TEST:
+        return ON_TEST[protocol.threshold](asked.labels, asked.scores)
     if held is None:
         return None
     known = np.isfinite(held.labels[name]) & np.isfinite(held.scores[name])
@@ -176,7 +199,8 @@ def _studies(context: Context, scorer: Scorer, protocol: Protocol, split: Encode
     for row, place in enumerate(split.places):
         rows.setdefault(place.study_id, {})[place.organ] = row
     studies = list(rows)
-    trained = set(scorer.release.provenance.get("trained", scorer.release.organs))
+    release = scorer.release
+    trained = set(split.names if release.films is not None else release.provenance.get("trained", release.organs))
     scores = {name: np.full(len(studies), np.nan) for name in protocol.findings}
     for name, finding in protocol.findings.items():
         organs = [organ for organ in finding.organs if organ in trained]

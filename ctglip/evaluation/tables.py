@@ -7,6 +7,7 @@ from typing import Any
 
 from ctglip.evaluation.bootstrap import Interval
 from ctglip.evaluation.diagnostics import Swap, Truncation
+from ctglip.evaluation.film_tables import FILM_TABLES
 from ctglip.evaluation.paraphrases import PromptVariance
 from ctglip.evaluation.pointing import NEAR_MM, Pointed
 from ctglip.evaluation.protocol import ProtocolResult
@@ -126,7 +127,7 @@ def _pointing(found: tuple[Pointed, ...], dictionaries: Dictionaries) -> Table:
 def _protocol(found: ProtocolResult, _: Dictionaries) -> Table:
     left = f" Not judged: {', '.join(found.left_out)}." if found.left_out else ""
     own = [("This model", *_cells(found.macro_auroc), f"{len(found.findings)} findings, this store's patients")]
-    others = [(str(p["model"]), number(float(p["macro_auroc"])), DASH, str(p["source"])) for p in found.published]
+    others = [(str(p["model"]), number(float(p["macro_auroc"])), DASH, _source(p)) for p in found.published]
     each = [
         (f"This model: {f.finding}", *_cells(f.auroc), f"{f.positives:,} of {f.n:,} studies") for f in found.findings
     ]
@@ -140,10 +141,15 @@ def _protocol(found: ProtocolResult, _: Dictionaries) -> Table:
     )
 
 
+def _source(published: dict[str, str | float]) -> str:
+    return "; ".join(str(published[key]) for key in ("source", "note") if published[key])
+
+
 TABLES: dict[str, Callable[[Any, Dictionaries], Table]] = {
     "subgroups": _subgroups,
     "prompts": _prompts,
     "pointing": _pointing,
     "protocol": _protocol,
+    **FILM_TABLES,
 }
 """Name in ``parts.PARTS`` to what lays it out; retrieval and the map have plots of their own."""

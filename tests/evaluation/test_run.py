@@ -13,12 +13,13 @@ from sklearn.metrics import roc_auc_score
 from ctglip.errors import CohortError, ConfigError, CTGLIPError, ModelError, StoreError
 from ctglip.evaluation.bootstrap import draw_patients
 from ctglip.evaluation.labels import PairLabels, labels_from_findings, labels_from_table
-from ctglip.evaluation.parts import PARTS
-from ctglip.evaluation.protocol import load_protocol, protocol_names
+from ctglip.evaluation.parts import FILM_PARTS, PARTS
+from ctglip.evaluation.protocol import load_protocol, own_words, protocol_names
 from ctglip.evaluation.results import Results
 from ctglip.evaluation.run import evaluate
 from ctglip.evaluation.settings import EvaluateConfig
 from ctglip.evaluation.zero_shot import judge
+from ctglip.models.release import load_release
 from ctglip.store.tables import Store
 from ctglip.text.reports import ReportParser
 from ctglip.types import OrganRow
@@ -160,7 +161,7 @@ def test_every_part_answers(judged: Judged, tmp_path: Path) -> None:
     config = CONFIG.model_copy(update={"parts": tuple(PARTS), "controls": False})
     results = evaluate(run, store.path, tmp_path, labels=truth, config=config)
     written = json.loads((tmp_path / "results.json").read_text())["parts"]
-    assert list(written) == [name for name in PARTS if name not in ("protocol", "pointing")]
+    assert list(written) == [name for name in PARTS if name not in ("protocol", "pointing", *FILM_PARTS)]
     names = [one["name"] for one in written["retrieval"]]
     assert names[:2] == ["organ: image to text", "organ: text to image"]
     assert results.parts["swap"].n == len(store.table("splits").filter(pl.col("split") == "test"))
@@ -190,7 +191,17 @@ def test_every_protocol_names_what_the_dictionaries_hold(name: str) -> None:
         assert finding.abnormality in abnormalities
         assert all(organ in organs.names for organ in finding.organs)
     assert all(0.5 < one.macro_auroc < 1 and one.source for one in protocol.published)
-    assert len(protocol.findings) == {"ct_rate_18": 18, "merlin_30": 30, "ct_rate_four_organs": 16}[name]
+    findings = {"ct_rate_18": 18, "merlin_30": 30, "ct_rate_four_organs": 16, "fvlm_16": 16}
+    assert len(protocol.findings) == findings.get(name, len(protocol.findings))
+
+
+def test_a_protocol_may_ask_in_words_of_its_own(judged: Judged) -> None:
+    protocol = load_protocol("fvlm_16")
+    atelectasis = protocol.findings["Atelectasis"]
+    assert (atelectasis.positive, atelectasis.negative) == (("Atelectatic.",), ("Not Atelectatic.",))
+    scorer = own_words(load_release(judged[2]), protocol)
+    for organ in atelectasis.organs:
+        assert scorer.prompts((organ, "atelectasis")) == (("Atelectatic.",), ("Not Atelectatic.",))
 
 
 def test_own_prompts_and_public_rules_are_named(judged: Judged, tmp_path: Path) -> None:
