@@ -19,6 +19,7 @@ from ctglip.data.film_organs import organ_of_region
 from ctglip.data.films import FilmDataSettings
 from ctglip.errors import ModelError
 from ctglip.film.regions import Region, region_entries
+from ctglip.film.views import FRONTAL
 from ctglip.inference.encoding import OrganEmbeddings, no_embeddings
 from ctglip.models.release import Release
 from ctglip.models.towers import OrganTextModel
@@ -127,7 +128,13 @@ def whole_film(organ: str, shape: Sequence[int]) -> OrganRow:
 def film_places(
     store: Store, study_ids: Sequence[str], names: Sequence[str], reading: Reading, release: Release
 ) -> list[Place]:
-    """The wanted organs on some films, film by film: those with a box, those with a query, or all."""
+    """The wanted organs on some films, film by film: those with a box, those with a query, or all.
+
+    Lateral films are left out where the model was not trained on them.
+    """
+    views = dict(store.table("studies").select("study_id", "view").iter_rows())
+    if not film_settings(release).lateral:
+        study_ids = [study_id for study_id in study_ids if views.get(study_id) in (None, *FRONTAL)]
     organs = load_organs(release.organ_dictionary / "organs.yaml")
     if reading == "query":
         known = queries_of(release.organs, organs)

@@ -193,7 +193,7 @@ def _validated(release: Release, validation: Validation | None) -> str:
         return "split val"
     if not release.aligned:
         return "none: images and texts are not aligned"
-    return "none: films are not asked about in training" if release.films else "none: no organ in a split val"
+    return "none: no organ in a split val"
 
 
 def trained_pairs(sayings: Sequence[OrganSayings]) -> dict[str, list[str]]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
 from ctglip.data.cache import Place, cut_places, places_of
+from ctglip.data.film_input import film_input
 from ctglip.data.organs import DataSettings, findings_by_study, studies_of, trainable_organs
 from ctglip.data.scans import ScanCut, ScanReader, ScanSettings
 from ctglip.errors import StoreError
@@ -16,10 +18,20 @@ from ctglip.evaluation.calibration import fit_calibration
 from ctglip.evaluation.labels import Labels, labels_from_findings
 from ctglip.evaluation.zero_shot import Scores
 from ctglip.inference.encoding import OrganEmbeddings, encode_crops
+from ctglip.inference.film_encoding import (
+    encode_films,
+    film_places,
+    film_settings,
+    on_window,
+    queries_of,
+    reading_of,
+    shown_on_films,
+)
 from ctglip.inference.scans import encode_scan, readable
 from ctglip.inference.scoring import Calibration, Dictionaries, Scorer
 from ctglip.models.release import Release
 from ctglip.store.tables import Store
+from ctglip.types import OrganRow
 from ctglip.vocabulary.organs import OrganDictionary
 
 
@@ -79,23 +91,23 @@ def macro_auroc(labels: Labels, scores: Scores) -> float:
 def build_validation(
     store: Store, release: Release, dictionaries: Dictionaries, data: DataSettings
 ) -> Validation | None:
-    """Cut the validation split's crops; None where the store has no such split, and for films."""
-    if release.films is not None:
-        return None
+    """Cut the validation split's crops, or read its scans or films; None where the store has no such split."""
     organs, abnormalities = dictionaries.organs, dictionaries.abnormalities
     try:
         study_ids = studies_of(store, "val")
     except StoreError:
         return None
-    names = data.organs or trainable_organs(store, organs, abnormalities)
-    places = places_of(store, study_ids, names, data.crops)
-    if not places:
-        return None
-    crops = release.model.settings.grounding == "crop"
-    found = _crops(store, release, places, data, organs) if crops else _scans(store, release, places, data, organs)
+    findings = findings_by_study(store, set(study_ids))
+    if release.films is not None:
+        spoken = {row.organ for rows in findings.values() for row in rows if row.abnormality is not None}
+        names = data.organs or [name for name in shown_on_films(organs) if name in spoken]
+        found = _films(store, release, study_ids, names, data, organs)
+    else:
+        places = places_of(store, study_ids, data.organs or trainable_organs(store, organs, abnormalities), data.crops)
+        crops = release.model.settings.grounding == "crop"
+        found = _crops(store, release, places, data, organs) if crops else _scans(store, release, places, data, organs)
     if not found[0]:
         return None
-    findings = findings_by_study(store, set(study_ids))
     labels = labels_from_findings(findings, found[0], organs, abnormalities, data.silence_is_normal)
     return Validation(release, *found, labels)
 
@@ -106,6 +118,30 @@ Asked = tuple[Sequence[Place], Callable[[], OrganEmbeddings]]
 def _crops(store: Store, release: Release, places: list[Place], data: DataSettings, organs: OrganDictionary) -> Asked:
     cache = cut_places(store, places, data.crops, organs, data.threads)
     return cache.places, lambda: encode_crops(release.model, cache, data.crops, organs=release.organs)
+
+
+def _films(
+    store: Store,
+    release: Release,
+    study_ids: Sequence[str],
+    names: Sequence[str],
+    data: DataSettings,
+    organs: OrganDictionary,
+) -> Asked:
+    """Films are kept as the model reads them; organs that its window leaves out are not asked about."""
+    settings, reading = film_settings(release), reading_of(release.model)
+    by_study: dict[str, list[OrganRow]] = {}
+    for place in film_places(store, study_ids, names, reading, release):
+        by_study.setdefault(place.study_id, []).append(place.row)
+    with ThreadPoolExecutor(data.threads) as pool:
+        films = list(pool.map(lambda name: film_input(store.study(name).image(), settings), by_study))
+    rows = [
+        [row for row, there in zip(several, on_window(film, several, reading), strict=True) if there]
+        for film, several in zip(films, by_study.values(), strict=True)
+    ]
+    queries = queries_of(release.organs, organs)
+    places = [Place(study_id, row) for study_id, several in zip(by_study, rows, strict=True) for row in several]
+    return places, lambda: encode_films(release.model, films, rows, queries, reading)
 
 
 def _scans(store: Store, release: Release, places: list[Place], data: DataSettings, organs: OrganDictionary) -> Asked:
