@@ -24,6 +24,7 @@ OTHERS = (
     "organ_query, box",
     "global_pair",
     "global_pair, sigmoid",
+    "asg, query",
     "imitate",
     "mixture",
 )
