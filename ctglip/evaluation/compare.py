@@ -81,7 +81,7 @@ class Comparison:
     def headline(self) -> str:
         """The result in two lines."""
         certain = sum(pair.adjusted is not None and pair.adjusted < LEVEL for pair in self.pairs)
-        p = "unknown" if self.p_value is None else f"{self.p_value:.3f}"
+        p = "unknown" if self.p_value is None else "< 0.001" if self.p_value < 0.001 else f"{self.p_value:.3f}"
         return (
             f"Macro AUROC {shown(self.macro_second)} against {shown(self.macro_first)}: difference "
             f"{shown(self.macro_difference)}, p {p}, {self.patients} patients of the split {self.split}.\n"

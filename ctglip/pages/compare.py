@@ -9,6 +9,7 @@ from markupsafe import Markup
 from ctglip.pages import plots
 from ctglip.pages.document import render_template
 from ctglip.pages.parts import Fact, Score, known
+from ctglip.pages.wording import p_value
 
 
 @dataclass(frozen=True)
@@ -61,22 +62,28 @@ class ComparePage:
 
 def render(page: ComparePage) -> str:
     """The page as one self-contained HTML document."""
-    return render_template("compare.html", page=page, forest=_forest(page))
+    return render_template("compare.html", page=page, forest=_forest(page), verdict=_verdict(page))
+
+
+def _verdict(page: ComparePage) -> str:
+    low, high = page.macro[2].low, page.macro[2].high
+    if not known(low) or not known(high):
+        return ""
+    if low <= 0 <= high:
+        return "The two cannot be told apart on these patients: the interval of the difference holds 0."
+    better = page.second if low > 0 else page.first
+    return f"{better} is better on these patients: the interval of the difference does not hold 0."
 
 
 def _forest(page: ComparePage) -> Markup:
     ranked = sorted(page.rows, key=lambda r: r.difference.value if known(r.difference.value) else 0.0, reverse=True)
-    rows = [plots.ForestRow("Macro average", page.macro[2], "summary", _p(page.p_value))]
+    rows = [plots.ForestRow("Macro average", page.macro[2], "summary", p_value(page.p_value))]
     rows += [
-        plots.ForestRow(f"{row.organ} · {row.abnormality}", row.difference, "pair", _p(row.adjusted)) for row in ranked
+        plots.ForestRow(f"{row.organ} · {row.abnormality}", row.difference, "pair", p_value(row.adjusted))
+        for row in ranked
     ]
-    title, axis = f"AUROC of {page.second} minus {page.first}", plots.differences_axis(rows)
+    title = f"AUROC of {page.second} minus {page.first}"
+    axis = plots.differences_axis(rows, (f"{page.first} better", f"{page.second} better"))
     return plots.forest(rows, title, "Difference", "adjusted p", axis=axis) + plots.forest(
         rows, title, "Difference", axis=axis, narrow=True
     )
-
-
-def _p(value: float | None) -> str:
-    if not known(value):
-        return "–"
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"

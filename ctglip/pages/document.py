@@ -57,6 +57,7 @@ def _environment() -> Environment:
         count=wording.count,
         duration=wording.duration,
         interval=wording.interval,
+        p_value=wording.p_value,
         href=href,
         uri=uri,
         merged=merged,

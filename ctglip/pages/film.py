@@ -125,7 +125,7 @@ def film_picture(
 
 
 def film_under_map(image: np.ndarray, white: float, values: np.ndarray) -> Image:
-    """A film with a map laid over it, on the film's own pixels; arguments as in ``film_picture`` and ``map_picture``."""
+    """A film with a map laid over it, on its own pixels; arguments as in ``film_picture`` and ``map_picture``."""
     from PIL import Image as Images
 
     picture = _grey_picture(image, white, None).convert("RGBA")

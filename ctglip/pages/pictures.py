@@ -141,7 +141,7 @@ def heat_picture(heat: np.ndarray, plane: Plane, size: tuple[int, int], alt: str
 
 
 def heat_colours(heat: np.ndarray) -> np.ndarray:
-    """uint8 ``[row, column, 4]`` of shares of a map's highest value: nothing below ``LEAST_HEAT``, dark red to yellow."""
+    """uint8 ``[row, column, 4]`` of shares of a map's highest value: none below ``LEAST_HEAT``, dark red to yellow."""
     strength = np.clip((heat - LEAST_HEAT) / (1 - LEAST_HEAT), 0, 1)
     pixels = np.zeros((*strength.shape, 4), np.uint8)
     pixels[..., 0] = 192 + 63 * strength

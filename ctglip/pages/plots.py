@@ -32,13 +32,19 @@ class ForestRow:
 
 @dataclass(frozen=True)
 class Axis:
-    """What a forest plot is drawn on: from low to high, a tick at every step, and a dashed line at ``middle``."""
+    """What a forest plot is drawn on: from low to high, a tick at every step, and a dashed line at ``middle``.
+
+    Attributes:
+        name: of the dashed line.
+        ends: what the left and the right end mean.
+    """
 
     low: float
     high: float
     step: float
     middle: float
     name: str
+    ends: tuple[str, str] = ("", "")
 
 
 def shares_axis(rows: Sequence[ForestRow]) -> Axis:
@@ -48,12 +54,12 @@ def shares_axis(rows: Sequence[ForestRow]) -> Axis:
     return Axis(low, 1.0, 0.1, 0.5, "chance")
 
 
-def differences_axis(rows: Sequence[ForestRow]) -> Axis:
-    """An axis for differences, as far to the left as to the right."""
+def differences_axis(rows: Sequence[ForestRow], sides: tuple[str, str] = ("", "")) -> Axis:
+    """An axis for differences, as far to the left as to the right; ``sides`` say what left and right mean."""
     ends = [abs(v) for r in rows for v in (r.score.value, r.score.low, r.score.high) if known(v)]
     step = 0.05 if max(ends, default=0.1) <= 0.2 else 0.1 if max(ends) <= 0.5 else 0.25
     reach = max(1, math.ceil(max(ends, default=step) / step - 1e-9)) * step
-    return Axis(-reach, reach, step, 0.0, "no difference")
+    return Axis(-reach, reach, step, 0.0, "no difference", sides)
 
 
 def forest(
@@ -115,6 +121,9 @@ def _axis(svg: Svg, axis: Axis, at: Callable[[float], float], top: float, bottom
         svg.line(at(tick), top - 10, at(tick), bottom, "chance" if middle else "grid")
         svg.text(at(tick), bottom + 18, number(0.0 if middle and not axis.middle else tick, digits), "tick", "middle")
     svg.text(at(axis.middle), bottom + 34, axis.name, "tick", "middle")
+    for text, place, anchor in zip(axis.ends, (axis.low, axis.high), ("start", "end"), strict=True):
+        if text:
+            svg.text(at(place), bottom + 34, _short(text, 20), "tick", anchor)
 
 
 def _mark(svg: Svg, row: ForestRow, at: Callable[[float], float], y: float) -> None:

@@ -36,10 +36,16 @@ def share(value: float | None) -> str:
 
 
 def interval(score: Score, digits: int = 3) -> str:
-    """``0.842–0.879``, or nothing where no interval is known."""
+    """``0.842–0.879`` (``−0.031 to 0.012`` below zero), or nothing where no interval is known."""
     if not known(score.low) or not known(score.high):
         return ""
-    return f"{number(score.low, digits)}–{number(score.high, digits)}"
+    between = " to " if score.low < 0 else "–"
+    return f"{number(score.low, digits)}{between}{number(score.high, digits)}"
+
+
+def p_value(value: float | None) -> str:
+    """``0.031`` or ``< 0.001``, or a dash."""
+    return "<\u00a00.001" if known(value) and value < 0.001 else number(value)
 
 
 def duration(seconds: float) -> str:

@@ -259,3 +259,13 @@ def test_facts_keep_their_order(scan_page: scan.ScanPage) -> None:
         scan.render, dataclasses.replace(scan_page, facts=tuple(Fact(f"name{i}", f"value{i}") for i in (3, 1, 2)))
     )
     assert text.index("name3 value3") < text.index("name1 value1") < text.index("name2 value2")
+
+
+def test_a_comparison_says_who_is_better(compare_page: compare.ComparePage) -> None:
+    text = _text(compare.render, compare_page)
+    assert "organs is better on these patients" in text
+    assert "p <\u00a00.001" in text.replace("< 0.001", "<\u00a00.001")
+    turned = dataclasses.replace(compare_page, macro=(*compare_page.macro[:2], Score(-0.2, -0.3, -0.1)), p_value=0.02)
+    assert "whole-scans is better on these patients" in _text(compare.render, turned)
+    alike = dataclasses.replace(compare_page, macro=(*compare_page.macro[:2], Score(0.0, -0.1, 0.1)), p_value=0.9)
+    assert "cannot be told apart" in _text(compare.render, alike)

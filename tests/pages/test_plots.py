@@ -7,7 +7,7 @@ import pytest
 
 from ctglip.pages import curves, plots
 from ctglip.pages.parts import Curve, ReliabilityBin, Score
-from ctglip.pages.wording import duration, interval, number, plain, share
+from ctglip.pages.wording import duration, interval, number, p_value, plain, share
 
 
 def of_kind(svg: str, tag: str, kind: str) -> list[ET.Element]:
@@ -142,5 +142,7 @@ def test_numbers_are_written_alike() -> None:
     shares = [share(v).replace("\u00a0", " ") for v in (0.0, 0.004, 0.5, 0.996, 1.0)]
     assert shares == ["0 %", "< 1 %", "50 %", "> 99 %", "100 %"]
     assert interval(Score(0.5, None, 0.6)) == ""
+    assert interval(Score(0.0, -0.031, 0.012)) == "−0.031 to 0.012"
+    assert (p_value(0.031), p_value(1e-9), p_value(None)) == ("0.031", "<\u00a00.001", "–")
     times = [duration(v).replace("\u00a0", " ") for v in (0.417, 12.34, 59.97, 185)]
     assert times == ["0.42 s", "12.3 s", "1 min 00 s", "3 min 05 s"]
