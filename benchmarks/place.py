@@ -1,0 +1,254 @@
+"""PLACE (re-implementation from the abstract) on simulated films: does each query specialise, what is each term for?
+
+    python benchmarks/place.py [--quick] [--json FILE] [--out DIR] [--films N] [--steps N] [--seeds N] [--arms A B ...]
+
+Every arm sees the same films in the same order for the same number of steps. On films of other patients, against the
+truth table:
+
+- *whole*, *sets*: zero-shot macro AUROC of the whole film's vector, and of the best observation: the largest similarity
+  of any query with the positive prompts minus that with the negative ones.
+- *best query*: the one query that tells an abnormality best on training films, judged on the others.
+- *asked*: mutual information in bits between the abnormality that is asked for (of those that a film has) and the query
+  that answers. The prompt alone may decide it: *exchanged* is the same with each film's observations taken from another
+  film.
+- *seen*: mutual information between which query answers the question for an abnormality and whether the film has it,
+  mean over abnormalities: it can only come from the film. *permuted* is the 95 % quantile with permuted labels.
+
+What is already in DIR is not made again. Figures say how well the machinery learns from simulated films, nothing about
+clinical use.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+OFF = {"batch_weight": 0.0, "sentence_weight": 0.0, "correlation_weight": 0.0}
+ARMS: dict[str, dict[str, Any]] = {
+    "instance alone": OFF,
+    "all": {},
+    "- instance": {"instance_weight": 0.0},
+    "- batch": {"batch_weight": 0.0},
+    "- sentence": {"sentence_weight": 0.0},
+    "- correlation": {"correlation_weight": 0.0},
+    "+ diversity": {"diversity_weight": 1.0},
+    "sentences alone ask": {"symmetric": False},
+    "correlation without report": {"patches.condition": "none"},
+}
+DRAWS = 200
+
+
+@dataclass(frozen=True)
+class Films:
+    """Films with their truth.
+
+    Attributes:
+        images: ``[n, 1, h, w]``, the middle of each.
+        truth: 0/1 ``[n, a]``, of ``pairs``.
+    """
+
+    images: np.ndarray
+    truth: np.ndarray
+
+
+def films_store(folder: Path, films: int) -> Path:
+    """A store of simulated films, 70 % of the patients for training."""
+    from ctglip_preprocessing.driver import preprocess_cohort
+    from ctglip_preprocessing.settings import PreprocessConfig
+
+    from ctglip.cohort import read_cohort
+    from ctglip.config import load_settings
+    from ctglip.simulation.cohort import simulate_cohort
+    from ctglip.simulation.films import FilmSettings
+
+    if not (folder / "done").is_file():
+        simulate_cohort(folder / "cohort", films, 5, films=FilmSettings())
+        config = load_settings(PreprocessConfig, "preprocess/films", ["films.size=128"])
+        preprocess_cohort(read_cohort(folder / "cohort" / "cohort.csv"), folder / "store", config)
+        (folder / "done").touch()
+    return folder / "store"
+
+
+def train(store: Path, run: Path, changes: dict[str, Any], steps: int, seed: int, pixels: int) -> float:
+    """Seconds of CPU of one run; none where it is there."""
+    from ctglip.config import load_settings
+    from ctglip.training.launch import pretrain
+    from ctglip.training.recipe import PretrainConfig
+
+    if (run / "model" / "config.json").is_file():
+        return 0.0
+    settings = [f"objective.{name}={json.dumps(value)}" for name, value in changes.items()]
+    settings += [f"loop.steps={steps}", f"seed={seed}", f"films.size={pixels}", "films.margin=1.125"]
+    settings += ["loop.device=cpu", "loop.threads=1", "loop.tensorboard=false", f"loop.checkpoint_every={steps}"]
+    settings += ["loop.pairs=0"]
+    start, bank = time.process_time(), run.parent.parent / "text_bank"
+    for folder in (bank, run):
+        folder.mkdir(parents=True, exist_ok=True)
+    if not (run / "text_bank").exists():
+        (run / "text_bank").symlink_to(bank.resolve())  # the same texts for all runs
+    pretrain(store, run, load_settings(PretrainConfig, "demo/cxr_place", settings))
+    return time.process_time() - start
+
+
+def read_films(store_path: Path, truth: Path, pixels: int) -> tuple[dict[str, Films], list[str]]:
+    """Films of training and the others, and the names of the columns of truth."""
+    from ctglip.data.films import FilmDataset, FilmDataSettings
+    from ctglip.store.tables import Store
+
+    store, table = Store.open(store_path), pl.read_csv(truth, schema_overrides={"study_id": pl.String})
+    pairs = [name for name in table.columns if ":" in name]
+    told = {row["study_id"]: [row[name] for name in pairs] for row in table.iter_rows(named=True)}
+    found: dict[str, list[tuple[np.ndarray, list[int]]]] = {"train": [], "other": []}
+    for split in ("train", "val", "test"):
+        films = FilmDataset(store, split, FilmDataSettings(size=pixels), training=False)
+        here = [(films.sample(row).image, told[films.study_ids[row]]) for row in range(len(films))]
+        found["train" if split == "train" else "other"] += here
+    return {
+        name: Films(np.stack([image for image, _ in some]), np.array([labels for _, labels in some], dtype=np.int64))
+        for name, some in found.items()
+    }, pairs
+
+
+def vectors(release: Any, images: np.ndarray, pairs: list[str]) -> dict[str, np.ndarray]:
+    """Similarities with the positive and the negative prompts: of whole films ``[n, a]``, of queries ``[n, a, q]``."""
+    import torch
+
+    from ctglip.inference.scoring import Scorer
+
+    scorer, model = Scorer(release), release.model
+    prompts = [scorer.prompts(tuple(name.split(":"))) for name in pairs]  # pyright: ignore[reportArgumentType]
+    out: dict[str, list[np.ndarray]] = {}
+    with torch.no_grad():
+        raw = [[release.embed(texts) for texts in sides] for sides in prompts]
+        text = [[model.text(side).mean(0) for side in sides] for sides in raw]
+        heads = {} if model.settings.observations is None else {"said": model.observer.textual}
+        said = [[heads["said"](side).mean(0) for side in sides] for sides in raw] if heads else []
+        for start in range(0, len(images), 64):
+            vision = model.encoder(model.filled(torch.from_numpy(images[start : start + 64])))
+            whole = model.whole(vision.pooled)
+            for side, name in enumerate(("positive", "negative")):
+                axis = torch.stack([both[side] for both in text])
+                out.setdefault(f"whole_{name}", []).append((whole @ axis.T).numpy())
+                if said:
+                    observed = model.observer.visual(model.observer(vision.levels).found)
+                    axis = torch.stack([both[side] for both in said])
+                    out.setdefault(f"sets_{name}", []).append(torch.einsum("bqe,ae->baq", observed, axis).numpy())
+    return {name: np.concatenate(some) for name, some in out.items()}
+
+
+def auroc(scores: np.ndarray, labels: np.ndarray) -> float:
+    """Area under the curve; NaN with one class."""
+    from ctglip.evaluation.bootstrap import Question, weighted_auroc
+
+    if labels.min() == labels.max():
+        return float("nan")
+    question = Question(labels, scores.astype(np.float64), np.arange(len(labels)))
+    return float(weighted_auroc(question, np.ones((1, len(labels))))[0])
+
+
+def macro(scores: np.ndarray, truth: np.ndarray) -> float:
+    """Mean AUROC over the columns."""
+    return float(np.nanmean([auroc(scores[:, a], truth[:, a]) for a in range(truth.shape[1])]))
+
+
+def information(first: np.ndarray, second: np.ndarray) -> float:
+    """Mutual information of two lists of small numbers, in bits."""
+    joint = np.zeros((first.max() + 1, second.max() + 1))
+    np.add.at(joint, (first, second), 1)
+    joint /= joint.sum()
+    apart = joint.sum(1, keepdims=True) * joint.sum(0, keepdims=True)
+    there = joint > 0
+    return float((joint[there] * np.log2(joint[there] / apart[there])).sum())
+
+
+def above_chance(measure: Callable[[np.ndarray], float], labels: np.ndarray, seed: int = 0) -> tuple[float, float]:
+    """A measure of labels, and the 95 % quantile of it with the labels permuted."""
+    rng = np.random.default_rng(seed)
+    return measure(labels), float(np.quantile([measure(rng.permutation(labels)) for _ in range(DRAWS)], 0.95))
+
+
+def figures(release: Any, films: dict[str, Films], pairs: list[str]) -> dict[str, float]:
+    """All figures of one model."""
+    other, truth = vectors(release, films["other"].images, pairs), films["other"].truth
+    found = {"whole": macro(other["whole_positive"] - other["whole_negative"], truth)}
+    if "sets_positive" not in other:
+        return found
+    found["sets"] = macro(other["sets_positive"].max(2) - other["sets_negative"].max(2), truth)
+    train = vectors(release, films["train"].images, pairs)
+    apart = {name: some["sets_positive"] - some["sets_negative"] for name, some in (("train", train), ("other", other))}
+    each = [
+        [auroc(apart["train"][:, a, q], films["train"].truth[:, a]) for q in range(apart["train"].shape[2])]
+        for a in range(len(pairs))
+    ]
+    best = np.argmax(each, axis=1)
+    found["best query"] = macro(np.stack([apart["other"][:, a, q] for a, q in enumerate(best)], axis=1), truth)
+    found["best queries"] = float(len(set(best.tolist())))
+    answers = other["sets_positive"].argmax(2)
+    rows, asked = truth.nonzero()
+    found["queries"] = float(2 ** information(answers[rows, asked], answers[rows, asked]))
+    found["asked"], found["asked, permuted"] = above_chance(lambda said: information(answers[rows, asked], said), asked)
+    moved = np.roll(np.arange(len(truth)), len(truth) // 2)
+    found["exchanged"] = information(answers[moved[rows], asked], asked)
+    order = np.arange(len(truth))
+    found["seen"], found["seen, permuted"] = above_chance(
+        lambda at: float(np.mean([information(answers[:, a], truth[at, a]) for a in range(len(pairs))])), order
+    )
+    return found
+
+
+def measured(out: Path, arms: list[str], seeds: int, steps: int, films: int, pixels: int) -> dict[str, Any]:
+    """The figures of every run, mean and all seeds."""
+    from ctglip.models.release import load_release
+
+    store = films_store(out, films)
+    table, pairs = read_films(store, out / "cohort" / "truth.csv", pixels)
+    results: dict[str, Any] = {
+        "films": {name: len(some.images) for name, some in table.items()}, "steps": steps, "pairs": pairs, "arms": {}
+    }  # fmt: skip
+    for arm in arms:
+        runs = []
+        for seed in range(seeds):
+            run = out / "runs" / f"{arm.replace(' ', '_')}-{seed}-{steps}"
+            seconds = train(store, run, ARMS[arm], steps, seed, pixels)
+            runs.append({**figures(load_release(run), table, pairs), "cpu_s": seconds})
+            line = ", ".join(f"{name} {value:.3f}" for name, value in runs[-1].items())
+            print(f"{arm}, seed {seed}: {line}", flush=True)
+        results["arms"][arm] = runs
+    return results
+
+
+def main() -> None:
+    """Measure, and print one table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="few films and steps: does it run?")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
+    parser.add_argument("--out", type=Path, help="keep films and runs here")
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--films", type=int)
+    parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
+    asked = parser.parse_args()
+    films, steps, pixels = (40, 4, 64) if asked.quick else (400, 200, 96)
+    with tempfile.TemporaryDirectory() as folder:
+        size = (asked.steps or steps, asked.films or films, pixels)
+        results = measured(asked.out or Path(folder), asked.arms, asked.seeds, *size)
+    if asked.json:
+        asked.json.write_text(json.dumps(results, indent=2))
+    names = list(dict.fromkeys(name for runs in results["arms"].values() for name in runs[0]))
+    print("\n| | " + " | ".join(names) + " |\n|" + "---|" * (len(names) + 1))
+    for arm, runs in results["arms"].items():
+        means = [np.mean([run[name] for run in runs]) if name in runs[0] else None for name in names]
+        print(f"| {arm} | " + " | ".join("" if mean is None else f"{mean:.3f}" for mean in means) + " |")
+
+
+if __name__ == "__main__":
+    main()
