@@ -13,7 +13,6 @@ import numpy as np
 
 from ctglip.data.films import FilmDataset, FilmRegions, FilmSample
 from ctglip.data.organs import DataSettings, draw_texts, findings_by_study, permuted, told_of, wordings_of
-from ctglip.data.sampling import rows_of_rank
 from ctglip.data.sayings import NO_TEXT, Phrasebook
 from ctglip.errors import StoreError
 from ctglip.film.regions import region_entries
@@ -113,9 +112,8 @@ class FilmOrganDataset:
         """A rank's films of a step, with organs, texts and negatives; the batch is the same for any number of ranks."""
         rng = np.random.default_rng([self.films.seed, 3, step])
         taken: dict[int, int] = {}
-        drawn = [self._draw(row, rng, taken) for row in self.films.rows(step)]
-        films = self.films.samples(step, rank, world)
-        return [self._sample(film, said) for film, said in zip(films, rows_of_rank(drawn, rank, world), strict=True)]
+        drawn = {self.films.study_ids[row]: self._draw(row, rng, taken) for row in self.films.rows(step)}
+        return [self._sample(film, drawn[film.study_id]) for film in self.films.samples(step, rank, world)]
 
     def _draw(self, row: int, rng: np.random.Generator, taken: dict[int, int]) -> _Drawn:
         out: _Drawn = {}

@@ -6,7 +6,6 @@ A batch is a function of (seed, step), whatever the number of ranks.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,13 +13,14 @@ from jaxtyping import Float, Int
 from pydantic import Field
 
 from ctglip.config import Settings
-from ctglip.data.cache import MAX_FAILED_SHARE, Progress, check_damage
-from ctglip.data.film_input import kept_edge, scaled, shrunk
+from ctglip.data.cache import Progress
+from ctglip.data.film_input import kept_edge, scaled
+from ctglip.data.film_reader import FilmReader
 from ctglip.data.organs import findings_by_study, studies_of
 from ctglip.data.report_texts import ReportSample, ReportTexts, sections_by_study
 from ctglip.data.sampling import rows_of_rank
 from ctglip.data.sayings import NO_TEXT
-from ctglip.errors import CTGLIPError, StoreError
+from ctglip.errors import StoreError
 from ctglip.film.recipe import FILM_MAX
 from ctglip.film.regions import region_entries
 from ctglip.film.triplets import Triplet, sentences_by_region, triplets
@@ -44,6 +44,8 @@ class FilmDataSettings(Settings):
         lateral: take lateral films too; frontal ones, and those of unknown projection, always count.
         tags: which list of tags, ``tags`` (ASG's 40) or ``entities`` (ECAMP's).
         threads: threads that read films.
+        keep_gb: memory for all films of the split; where they take more (two bytes a pixel, ``margin`` included) they
+            are read from the store at each step, by ``loop.workers`` if there are any.
     """
 
     size: int = Field(default=128, ge=16)
@@ -57,6 +59,7 @@ class FilmDataSettings(Settings):
     lateral: bool = False
     tags: str = "tags"
     threads: int = Field(default=2, ge=1)
+    keep_gb: float = Field(default=4.0, ge=0)
 
 
 @dataclass(frozen=True)
@@ -126,7 +129,6 @@ class FilmDataset:
 
     Attributes:
         study_ids: the films, sorted.
-        failures: films that could not be read, and are left out.
         regions: the names that ``region_id`` counts through.
         tag_names: of ``tags``.
 
@@ -151,7 +153,8 @@ class FilmDataset:
         self.regions: tuple[str, ...] = tuple(region_entries())
         wanted = _reported(store, split, settings.lateral)
         edge = kept_edge(settings)
-        self.study_ids, self._films, self.failures = _read_films(store, wanted, edge, settings.threads, progress)
+        self._reader = FilmReader(store, wanted, edge, settings.keep_gb, settings.threads, progress)
+        self.study_ids = self._reader.study_ids
         self._boxes = _read_boxes(store, self.study_ids, self.regions, edge)
         tagger = Tagger(settings.tags)
         self.tag_names = tagger.names
@@ -169,6 +172,11 @@ class FilmDataset:
 
     def __len__(self) -> int:
         return len(self.study_ids)
+
+    @property
+    def failures(self) -> list[Failure]:
+        """Films that could not be read so far, and are left out."""
+        return self._reader.failures
 
     @property
     def texts(self) -> list[str]:
@@ -196,18 +204,33 @@ class FilmDataset:
 
     def samples(self, step: int, rank: int = 0, world: int = 1) -> list[FilmSample]:
         """A rank's films of a step; the batch is the same however many ranks share it."""
-        placed = list(enumerate(self.rows(step)))
-        return [
-            self.sample(row, np.random.default_rng([self.seed, 1, step, place]))
-            for place, row in rows_of_rank(placed, rank, world)
+        placed = rows_of_rank(list(enumerate(self.rows(step))), rank, world)
+        films = self._reader.read([row for _, row in placed])
+        found = [
+            self._sample(row, film, np.random.default_rng([self.seed, 1, step, place]))
+            for (place, row), film in zip(placed, films, strict=True)
+            if film is not None
         ]
+        if placed and not found:
+            raise StoreError(f"No film of step {step} can be read: {self.failures[0].message}", code="damaged_store")
+        return found
 
     def sample(self, row: int, rng: np.random.Generator | None = None) -> FilmSample:
-        """One film; ``rng`` draws what training draws."""
+        """One film; ``rng`` draws what training draws.
+
+        Raises:
+            StoreError: code ``damaged_store``: it cannot be read.
+        """
+        (film,) = self._reader.read([row])
+        if film is None:
+            raise StoreError(f"{self.study_ids[row]} cannot be read.", code="damaged_store")
+        return self._sample(row, film, rng or np.random.default_rng([self.seed, 2, row]))
+
+    def _sample(self, row: int, film: np.ndarray, rng: np.random.Generator) -> FilmSample:
         boxes = self._boxes[row]
-        rng = rng or np.random.default_rng([self.seed, 2, row])
         edges = np.array([box for _, box in boxes]).reshape(-1, 4)
-        made = [self._copy(self._films[row], edges, rng) for _ in range(self.settings.copies)]
+        drawn = rng if self.training else None
+        made = [film_window(film, edges, self.settings, drawn) for _ in range(self.settings.copies)]
         found = self._texts.sample(
             self.study_ids[row],
             self._said[row],
@@ -218,23 +241,30 @@ class FilmDataset:
         )
         return FilmSample(**vars(found), triplets=self._triplets[row])
 
-    def _copy(
-        self, film: np.ndarray, boxes: np.ndarray, rng: np.random.Generator
-    ) -> tuple[Float[np.ndarray, "1 h w"], Float[np.ndarray, "m 4"]]:
-        """A window of a film, as a model's input, with its boxes."""
-        settings, size = self.settings, self.settings.size
-        room = len(film) - size
-        row, column = rng.integers(0, room + 1, 2) if self.training else (room // 2, room // 2)
-        grey = film[row : row + size, column : column + size].astype(np.float32) / FILM_MAX
-        placed = np.clip(boxes - np.array([row, row, column, column]), 0, size)
-        if self.training:
-            factor, shift = rng.normal([1, 0], settings.contrast)
-            middle = float(grey.mean())
-            grey = np.clip((grey - middle) * max(factor, 0.2) + middle + 0.5 * shift, 0, 1)
-            if rng.random() < settings.flip:
-                grey = grey[:, ::-1]
-                placed[:, 2:] = size - placed[:, [3, 2]]
-        return scaled(grey, settings)[None], placed
+
+def film_window(
+    film: np.ndarray, boxes: Float[np.ndarray, "m 4"], settings: FilmDataSettings, rng: np.random.Generator | None
+) -> tuple[Float[np.ndarray, "1 h w"], Float[np.ndarray, "m 4"]]:
+    """A window of a film, as a model's input, with its boxes, clipped to it.
+
+    Args:
+        film: uint16, ``film_input.kept_edge`` rows and columns.
+        boxes: ``(row0, row1, column0, column1)`` in its pixels.
+        settings: window and changes.
+        rng: draws window, contrast and flip; None takes the middle as it is.
+    """
+    size, room = settings.size, len(film) - settings.size
+    row, column = (room // 2, room // 2) if rng is None else rng.integers(0, room + 1, 2)
+    grey = film[row : row + size, column : column + size].astype(np.float32) / FILM_MAX
+    placed = np.clip(boxes - np.array([row, row, column, column]), 0, size)
+    if rng is not None:
+        factor, shift = rng.normal([1, 0], settings.contrast)
+        middle = float(grey.mean())
+        grey = np.clip((grey - middle) * max(factor, 0.2) + middle + 0.5 * shift, 0, 1)
+        if rng.random() < settings.flip:
+            grey = grey[:, ::-1]
+            placed[:, 2:] = size - placed[:, [3, 2]]
+    return scaled(grey, settings)[None], placed
 
 
 def _reported(store: Store, split: str, lateral: bool) -> list[str]:
@@ -251,31 +281,6 @@ def _reported(store: Store, split: str, lateral: bool) -> list[str]:
             fix="Give the cohort reports.",
         )
     return found
-
-
-def _read_films(
-    store: Store, study_ids: Sequence[str], edge: int, threads: int, progress: Progress | None
-) -> tuple[list[str], np.ndarray, list[Failure]]:
-    """Those that can be read, uint16 ``[films, edge, edge]``, and why the others cannot."""
-    films = np.zeros((len(study_ids), edge, edge), np.uint16)
-
-    def read(row: int) -> Failure | None:
-        try:
-            films[row] = shrunk(store.study(study_ids[row]).image(), edge)
-        except (CTGLIPError, OSError, ValueError) as error:
-            return Failure(study_ids[row], "films", getattr(error, "code", "unreadable"), str(error))
-        return None
-
-    found = []
-    with ThreadPoolExecutor(threads) as pool:
-        for done, failure in enumerate(pool.map(read, range(len(study_ids))), start=1):
-            found.append(failure)
-            if progress is not None:
-                progress(done, len(study_ids))
-    failures = [failure for failure in found if failure is not None]
-    check_damage(failures, len(study_ids), MAX_FAILED_SHARE)
-    read_well = [row for row, failure in enumerate(found) if failure is None]
-    return [study_ids[row] for row in read_well], films[read_well] if failures else films, failures
 
 
 def _read_boxes(

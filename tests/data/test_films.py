@@ -211,3 +211,34 @@ class _Texts(Texts):
     def collate(self, *ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         found = torch.cat([one.flatten() for one in ids]).unique()
         return found, found[:, None].float()
+
+
+def test_films_that_do_not_fit_in_memory_are_read_each_time(store: Store) -> None:
+    kept, read = (FilmDataset(store, "train", SETTINGS.model_copy(update={"keep_gb": gb})) for gb in (1.0, 0.0))
+    for step in range(3):
+        for a, b in zip(kept.samples(step), read.samples(step), strict=True):
+            np.testing.assert_array_equal(a.images, b.images)
+            assert a.report == b.report
+
+
+@pytest.mark.parametrize("keep_gb", [1.0, 0.0])
+def test_a_damaged_film_is_left_out(store: Store, monkeypatch: pytest.MonkeyPatch, keep_gb: float) -> None:
+    study = Store.study
+
+    def broken(self: Store, study_id: str) -> object:
+        if study_id == "f1":
+            raise StoreError("gone", code="study_damaged")
+        return study(self, study_id)
+
+    monkeypatch.setattr(Store, "study", broken)
+    settings = SETTINGS.model_copy(update={"keep_gb": keep_gb, "batch": 4})
+    with pytest.raises(StoreError, match="1 of 4 studies cannot be read"):
+        FilmDataset(store, "train", settings).samples(0)
+    monkeypatch.setattr("ctglip.data.film_reader.MAX_FAILED_SHARE", 0.5)
+    films = FilmDataset(store, "train", settings)
+    assert {film.study_id for step in range(2) for film in films.samples(step)} == {"f0", "f2", "f3"}
+    assert [failure.code for failure in films.failures] == ["study_damaged"]
+    organs = load_organs()
+    data = FilmOrganDataset(films, store, organs, load_abnormalities(organs=organs), DataSettings(negatives=1))
+    assert len(data.batch(0)) == 3
+    assert [failure.study_id for failure in data.failures] == ["f1"]
