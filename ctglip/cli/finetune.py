@@ -14,7 +14,12 @@ def finetune(
     run: Annotated[Path, typer.Argument(help="A run or its model/ folder.")],
     store: Annotated[Path, typer.Argument(help="The store that holds the labelled studies.")],
     out: Annotated[Path, typer.Argument(help="Folder for the tuned model, results.json, scores.parquet, report.html.")],
-    labels: Annotated[Path, typer.Option(help="Label table: study_id, then a column for each name or organ:name.")],
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            help="Label table: study_id, then a column for each name or organ:name (segmentation needs none)."
+        ),
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="Config file, or a shipped name such as finetune/probe.")] = None,
     changes: Annotated[list[str] | None, typer.Option("--set", help="Change a setting: section.key=value.")] = None,
     baseline: Annotated[
@@ -25,16 +30,29 @@ def finetune(
 ) -> None:
     """Fine-tune a model on labels, beside other starts; ends with 1 where labels could not be used."""
     from ctglip.config import load_settings
+    from ctglip.errors import ConfigError
     from ctglip.finetune.run import finetune as run_finetuning
     from ctglip.finetune.settings import FinetuneConfig
 
     settings = load_settings(FinetuneConfig, config, changes or ())
     if baseline:
         settings = settings.model_copy(update={"baselines": tuple(baseline)})
-    with progress("Reading organs") as encoding, progress("Passes") as passes:
-        results = run_finetuning(run, store, out, labels, settings, resume, encoding, passes)
-    result(results.to_json(), as_json, f"{results.headline()}\nThe report is in {out / 'report.html'}.")
-    unused = [problem for problem in results.problems if problem.code not in ("no_labels", "no_organ")]
+    told = f"The report is in {out / 'report.html'}."
+    if settings.task == "segmentation":
+        from ctglip.finetune.segment import segment
+
+        if labels is not None:
+            raise ConfigError("A segmentation learns from the store's masks.", fix="Leave --labels out.")
+        with progress("Reading films") as encoding, progress("Passes") as passes:
+            results = segment(run, store, out, settings, resume, encoding, passes)
+        told = f"The model is in {out}."
+    elif labels is None:
+        raise ConfigError("There is nothing to learn from.", fix="Name a label table: --labels labels.csv")
+    else:
+        with progress("Reading organs") as encoding, progress("Passes") as passes:
+            results = run_finetuning(run, store, out, labels, settings, resume, encoding, passes)
+    result(results.to_json(), as_json, f"{results.headline()}\n{told}")
+    unused = [problem for problem in results.problems if problem.code not in ("no_labels", "no_organ", "no_mask")]
     for problem in results.problems[:10]:
         err.print(f"{problem.subject}: {problem.message}", markup=False, highlight=False)
     if len(results.problems) > 10:

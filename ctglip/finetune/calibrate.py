@@ -181,19 +181,21 @@ def _text_answers(
     bags, tower = source.bags, network.tower
     labels: Labels = {}
     scores: Scores = {}
+    if network.whole != (tower.settings.grounding == "none"):
+        return labels, scores  # asked in words, the model looks for organs
     read, parts = bags.rows(rows)[0], []
     for start in range(0, len(read), batch):
         features = network.read(to_device(source.inputs(read[start : start + batch], None), device))
         parts.append((tower.whole if network.whole else tower.diagnosis)(features).float().cpu().numpy())
     for number, task in enumerate(studies.tasks):
-        if task.abnormality is None or task.classes or len(task.organs) != 1 or not parts:
+        if task.classes or len(task.organs) != 1 or len(task.asks) != 1 or not parts:
             continue
         organ = bags.organs.index(task.organs[0])
         here = np.flatnonzero(bags.organ[read] == organ)
         values = studies.values[bags.study[read[here]], number]
         here, values = here[np.isfinite(values)], values[np.isfinite(values)]
         if len(here):
-            pair = (task.organs[0], task.abnormality)
+            pair = task.asks[0]
             vectors = np.concatenate(parts)[here]
             labels[pair] = PairLabels(np.arange(len(here)), values.astype(np.int64))
             scores[pair] = scorer.differences(vectors, [pair])[:, 0]

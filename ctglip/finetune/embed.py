@@ -11,9 +11,10 @@ import numpy as np
 import polars as pl
 import torch
 
-from ctglip.errors import StoreError
+from ctglip.errors import ModelError, StoreError
 from ctglip.files import atomic_path, file_checksum, write_json
-from ctglip.finetune.labels import Task
+from ctglip.finetune.labels import STUDY, Task
+from ctglip.finetune.network import reads_whole, speaks
 from ctglip.finetune.settings import FinetuneConfig, FitSettings
 from ctglip.finetune.sources import kept_source
 from ctglip.finetune.studies import Studies
@@ -58,7 +59,8 @@ def embed(
     fit: FitSettings | None = None,
     progress: Progress | None = None,
 ) -> Embedded:
-    """Embed every organ that a model was trained on, of every study of a store.
+    """Embed every organ that a model was trained on, of every study of a store; of films, for a model that finds no
+    organs, the whole film (``organ`` is ``study``).
 
     The table has one row for each organ of each study: study_id, patient_id, split, organ, volume_ml, mean_hu,
     touches_border, then one float32 column for each dimension (``f0000`` ...). ``embeddings.json`` says which model and
@@ -79,11 +81,21 @@ def embed(
     release, opened = load_release(run), Store.open(store)
     release.model.to(resolve_device(fit.device))
     known = release.provenance.get("trained") or release.organs
+    config = FinetuneConfig(fit=fit)
+    whole = reads_whole(release, config)
     organs = tuple(name for name in release.organs if name in known)
+    if whole and release.films is not None:
+        organs = (STUDY,)
+    if space != "features" and not speaks(release, whole):
+        raise ModelError(
+            "This model was trained without texts, so it has no space that texts are in.",
+            code="not_aligned",
+            fix="Ask for --space features.",
+        )
     ids = tuple(opened.study_ids)
     blank = ("",) * len(ids)
     studies = Studies((Task("all", organs),), ids, np.full((len(ids), 1), np.nan, np.float32), blank, blank, ())
-    kept = kept_source(opened, release, studies, FinetuneConfig(fit=fit), progress)
+    kept = kept_source(opened, release, studies, config, progress)
     if not len(kept.features):
         raise StoreError(f"{store} holds none of the model's organs.", code="no_organs")
     vectors = _in_space(release, kept.features, space)
@@ -112,7 +124,7 @@ def _in_space(release: Release, features: torch.Tensor, space: Space) -> np.ndar
     model = release.model
     if space == "features":
         return features.float().cpu().numpy()
-    head = model.anatomy if space == "anatomy" else model.diagnosis
+    head = model.anatomy if space == "anatomy" and model.settings.anatomy else model.diagnosis
     if model.settings.grounding == "none":
         head = model.whole
     parts = [head(features[start : start + _CHUNK]) for start in range(0, len(features), _CHUNK)]

@@ -22,6 +22,8 @@ from ctglip.finetune.settings import ALL, ColumnSettings
 from ctglip.inference.questions import parse_question
 from ctglip.inference.scoring import Dictionaries
 
+STUDY = "study"
+"""In place of an organ: the whole image."""
 RESERVED = ("study_id", "patient_id", "split")
 _BINARY = {"0": 0.0, "1": 1.0, "0.0": 0.0, "1.0": 1.0}
 _MISSING = frozenset({"nan", "na", "null", "none"})
@@ -34,15 +36,22 @@ class Task:
 
     Attributes:
         column: its heading.
-        organs: the organs that answer it; one: the label is that organ's.
+        organs: the organs that answer it; one: the label is that organ's. ``STUDY``: the whole image answers.
         abnormality: name in the dictionary, where the column has one.
         classes: of a multi-class column; empty: the answer is yes or no.
+        about: the organs that it asks about, where the whole image answers.
     """
 
     column: str
     organs: tuple[str, ...]
     abnormality: str | None = None
     classes: tuple[str, ...] = ()
+    about: tuple[str, ...] = ()
+
+    @property
+    def asks(self) -> tuple[tuple[str, str], ...]:
+        """The (organ, abnormality) that texts are made of; none where the column names no abnormality."""
+        return tuple((organ, self.abnormality) for organ in self.about or self.organs if self.abnormality)
 
     @property
     def width(self) -> int:
@@ -89,6 +98,7 @@ def read_labels(
     organs: Sequence[str],
     columns: Mapping[str, ColumnSettings] | None = None,
     ignore: Sequence[str] = (),
+    whole: bool = False,
 ) -> LabelTable:
     """Read and understand a label table (CSV or parquet).
 
@@ -98,6 +108,7 @@ def read_labels(
         organs: the organs that can be read.
         columns: what the dictionaries do not know.
         ignore: columns that are left alone.
+        whole: every column is read from the whole image, whether its name says something or not.
 
     Raises:
         CohortError: all faults of the table in one message: ids, columns that mean nothing, values that are no answer.
@@ -112,7 +123,8 @@ def read_labels(
     tasks: list[Task] = []
     for name in table.columns:
         if name not in RESERVED and name not in ignore:
-            found = _task(name, columns.get(name), dictionaries, organs)
+            said = columns.get(name)
+            found = _whole_task(name, said, dictionaries) if whole else _task(name, said, dictionaries, organs)
             if isinstance(found, str):
                 faults.append(found)
             else:
@@ -170,6 +182,15 @@ def _task(name: str, said: ColumnSettings | None, dictionaries: Dictionaries, or
     return Task(name, readable, abnormality, said.classes if said is not None else ())
 
 
+def _whole_task(name: str, said: ColumnSettings | None, dictionaries: Dictionaries) -> Task | str:
+    """The column as a task of the whole image: any heading will do, one that means something can start from text."""
+    found = _task(name, said, dictionaries, dictionaries.organs.names)
+    classes = said.classes if said is not None else ()
+    if isinstance(found, str):
+        return found if said is not None and (said.organs or said.abnormality) else Task(name, (STUDY,), None, classes)
+    return Task(name, (STUDY,), found.abnormality, classes, found.organs if found.abnormality else ())
+
+
 def _meaning(name: str, dictionaries: Dictionaries, organs: Sequence[str]) -> tuple[tuple[str, ...], str | None]:
     """Organs and abnormality of a heading.
 
@@ -212,11 +233,11 @@ def _answers(table: pl.DataFrame, task: Task) -> tuple[Float[np.ndarray, " s"], 
 
 def _clashes(tasks: Sequence[Task]) -> list[str]:
     """Two columns that ask the same of the same organs."""
-    seen: dict[tuple[tuple[str, ...], str], str] = {}
+    seen: dict[tuple[tuple[str, str], ...], str] = {}
     faults = []
     for task in tasks:
         if task.abnormality is not None and not task.classes:
-            first = seen.setdefault((task.organs, task.abnormality), task.column)
+            first = seen.setdefault(task.asks, task.column)
             if first != task.column:
                 faults.append(f"columns {first!r} and {task.column!r} ask the same")
     return faults

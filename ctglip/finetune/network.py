@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from ctglip.errors import ModelError
 from ctglip.finetune.head import Answers, BagHead
 from ctglip.finetune.labels import Task
 from ctglip.finetune.lowrank import add_low_rank, merge_low_rank
@@ -25,6 +26,7 @@ from ctglip.models.towers import OrganTextModel
 Space = Literal["raw", "shared"]
 Inputs = Tensor | Mapping[str, Tensor]
 """Features that are kept, or what a tower reads."""
+WHOLE_INPUTS = {"images", "study_index"}
 FROZEN: frozenset[Mode] = frozenset({"probe", "head"})
 
 
@@ -35,18 +37,15 @@ class Network(nn.Module):
         tower: reads organs.
         head: answers.
         space: the head reads ``raw`` features, or the tower's ``shared`` space, where texts are too.
+        whole: the tower reads whole images, no organs.
     """
 
-    def __init__(self, tower: OrganTextModel, head: BagHead, space: Space) -> None:
+    def __init__(self, tower: OrganTextModel, head: BagHead, space: Space, whole: bool) -> None:
         super().__init__()
         self.tower = tower
         self.head = head
         self.space = space
-
-    @property
-    def whole(self) -> bool:
-        """The tower reads whole images and knows no organs."""
-        return self.tower.settings.grounding == "none"
+        self.whole = whole
 
     def read(self, inputs: Inputs) -> Float[Tensor, "n d"]:
         """Raw features."""
@@ -64,8 +63,8 @@ class Network(nn.Module):
 
 
 def read_organs(tower: OrganTextModel, inputs: Mapping[str, Tensor]) -> Float[Tensor, "n d"]:
-    """Raw features of organs from crops or whole scans; a tower without organs gives each organ its scan's."""
-    if tower.settings.grounding == "none":
+    """Raw features of organs from crops, scans or films; where no organ is looked for, each gets its whole image's."""
+    if inputs.keys() == WHOLE_INPUTS:
         return tower.image(inputs["images"])[inputs["study_index"]]
     if "study_index" in inputs:
         return tower.study_features(**inputs)  # pyright: ignore[reportArgumentType]
@@ -104,21 +103,44 @@ def build_network(start: Start, tasks: Sequence[Task], organs: Sequence[str], co
     else:
         tower = copy.deepcopy(start.release.model)
     device = next(start.release.model.parameters()).device
-    shared = start.mode != "probe" and not start.random and config.head.start == "text" and _speaks(tower)
+    whole = reads_whole(start.release, config)
+    shared = start.mode != "probe" and not start.random and config.head.start == "text"
+    shared = shared and speaks(start.release, whole)
     space: Space = "shared" if shared else "raw"
-    whole = tower.settings.grounding == "none"
-    raw = tower.encoder.token_dim if whole else tower.settings.dim
-    dim = tower.settings.embedding_dim if shared else raw
+    dim = tower.settings.embedding_dim if shared else raw_width(tower, whole)
     head = BagHead(dim, tasks, organs, config.head.hidden, config.head.dropout)
-    network = Network(tower, head, space)
+    network = Network(tower, head, space, whole)
     if shared:
         start_from_text(head, tasks, Scorer(start.release))
     _mark(network, start.mode, config.fit.rank)
     return network.to(device)
 
 
-def _speaks(tower: OrganTextModel) -> bool:
-    return tower.settings.grounding != "none" or tower.settings.whole_image
+def reads_whole(release: Release, config: FinetuneConfig) -> bool:
+    """Whether images are read as a whole.
+
+    Raises:
+        ModelError: code ``no_whole_films``: ``read: whole`` for a model of scans.
+    """
+    if config.read == "whole" and release.films is None:
+        raise ModelError(
+            "read: whole is for models of films; this one was trained on CT scans.",
+            code="no_whole_films",
+            fix="Leave read at organs.",
+        )
+    return config.read == "whole" or release.model.settings.grounding == "none"
+
+
+def speaks(release: Release, whole: bool) -> bool:
+    """Whether what is read can be compared with texts."""
+    return release.aligned and (release.model.settings.whole_image or not whole)
+
+
+def raw_width(tower: OrganTextModel, whole: bool) -> int:
+    """Width of what ``read_organs`` gives."""
+    if whole:
+        return tower.encoder.token_dim
+    return tower.settings.embedding_dim if tower.settings.project == "token" else tower.settings.dim
 
 
 @torch.no_grad()
@@ -134,8 +156,7 @@ def start_from_text(head: BagHead, tasks: Sequence[Task], scorer: Scorer) -> Non
     start = 0
     for task in tasks:
         if task.abnormality is not None and not task.classes:
-            pairs = [(organ, task.abnormality) for organ in task.organs]
-            axes = scorer.differences(np.eye(dim, dtype=np.float32), pairs).mean(1)
+            axes = scorer.differences(np.eye(dim, dtype=np.float32), task.asks).mean(1)
             weight = torch.from_numpy(scorer.calibration.scale * axes).to(head.weight)
             head.weight[start] = weight * head.spread
             head.bias[start] = scorer.calibration.bias
@@ -152,6 +173,8 @@ def _mark(network: Network, mode: Mode, rank: int) -> None:
         part = getattr(tower, name, None)
         if part is not None:
             used = network.space == "shared" and name == ("image_head" if network.whole else "diagnosis_head")
+            if name == "diagnosis_head" and tower.settings.project == "token" and not network.whole:
+                used = mode in ("lora", "full")  # organs are read through it
             part.requires_grad_(used and mode != "probe")
 
 

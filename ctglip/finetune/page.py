@@ -8,7 +8,8 @@ from ctglip.evaluation.metrics import PairMetrics, roc_points
 from ctglip.evaluation.report import pair_row, score_of
 from ctglip.evaluation.results import shown
 from ctglip.evaluation.zero_shot import Scores
-from ctglip.finetune.results import STUDY, FinetuneResults, Judge
+from ctglip.finetune.labels import STUDY
+from ctglip.finetune.results import FinetuneResults, Judge
 from ctglip.finetune.studies import TEST, Studies
 from ctglip.inference.scoring import Dictionaries
 from ctglip.pages import parts

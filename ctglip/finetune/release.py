@@ -65,6 +65,7 @@ def save_tuned(
             temporary / "head.json",
             {
                 "space": network.space,
+                "whole": network.whole,
                 "organs": list(organs),
                 "hidden": network.head.value.out_features,
                 "tasks": [asdict(task) for task in tasks],
@@ -90,7 +91,13 @@ class Tuned:
         about = read_json(folder / "head" / "head.json")
         self.release: Release = load_release(folder)
         self.tasks = tuple(
-            Task(task["column"], tuple(task["organs"]), task["abnormality"], tuple(task["classes"]))
+            Task(
+                task["column"],
+                tuple(task["organs"]),
+                task["abnormality"],
+                tuple(task["classes"]),
+                tuple(task["about"]),
+            )
             for task in about["tasks"]
         )
         self.organs: tuple[str, ...] = tuple(about["organs"])
@@ -99,7 +106,9 @@ class Tuned:
         state = load_file(folder / "head" / "head.safetensors")
         head = BagHead(state["weight"].shape[1], self.tasks, self.organs, about["hidden"])
         head.load_state_dict(state)
-        self.network = Network(self.release.model, head, about["space"]).eval()
+        self.network = Network(self.release.model, head, about["space"], about["whole"]).eval()
+        films = self.release.films is not None
+        self.config = FinetuneConfig(read="whole" if about["whole"] and films else "organs")
 
     def predict(self, store: Store, study_ids: Sequence[str]) -> pl.DataFrame:
         """study_id, column, class, probability, yes (at the threshold, null where none was chosen).
@@ -108,7 +117,7 @@ class Tuned:
         """
         blank, unknown = ("",) * len(study_ids), np.full((len(study_ids), len(self.tasks)), np.nan, np.float32)
         studies = Studies(self.tasks, tuple(study_ids), unknown, blank, blank, ())
-        source = kept_source(store, self.release, studies, FinetuneConfig())
+        source = kept_source(store, self.release, studies, self.config)
         said = predict(self.network, source, np.arange(len(study_ids)), _BATCH)
         bags = source.bags
         logits = self.calibration.logits(said.logits.astype(np.float64))

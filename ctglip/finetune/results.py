@@ -18,11 +18,9 @@ from ctglip.evaluation.results import shown
 from ctglip.evaluation.zero_shot import Scores, judge, question, thresholds_of
 from ctglip.finetune.calibrate import CalibrationError, column_error
 from ctglip.finetune.cells import CellResult, attention_means
-from ctglip.finetune.labels import Problem, Task
+from ctglip.finetune.labels import STUDY, Problem, Task
 from ctglip.finetune.settings import JudgeSettings
 from ctglip.finetune.studies import TEST, VAL, Studies
-
-STUDY = "study"
 
 
 @dataclass(frozen=True)

@@ -8,32 +8,29 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import polars as pl
-import torch
-import yaml
 
 from ctglip.errors import ConfigError
-from ctglip.files import atomic_path, file_checksum, read_json, read_yaml, write_json, write_text
+from ctglip.files import atomic_path, file_checksum, write_json, write_text
+from ctglip.finetune.begin import open_records, starts_of, weights_of
 from ctglip.finetune.calibrate import calibrate_texts
 from ctglip.finetune.cells import Cell, CellResult, network_of, run_cell
 from ctglip.finetune.labels import Problem, read_labels
-from ctglip.finetune.network import FROZEN, Start
+from ctglip.finetune.network import FROZEN, Start, reads_whole, speaks
 from ctglip.finetune.page import finetune_page
 from ctglip.finetune.release import save_tuned
 from ctglip.finetune.results import FinetuneResults, results_of
-from ctglip.finetune.settings import SCRATCH, FinetuneConfig
+from ctglip.finetune.settings import FinetuneConfig
 from ctglip.finetune.sources import Source, kept_source, live_source
 from ctglip.finetune.studies import Studies, join, unanswerable
+from ctglip.inference.film_encoding import film_places, reading_of, shown_on_films
 from ctglip.inference.scoring import dictionaries_of
-from ctglip.models.release import Release, load_release
+from ctglip.models.release import Release
 from ctglip.pages.report import render
 from ctglip.store.tables import Store
 from ctglip.training.launch import resolve_device
 from ctglip.training.record import fingerprint
-from ctglip.training.tracking import environment
 
 Progress = Callable[[int, int], None]
-CONFIG = "config.resolved.yaml"
-ENVIRONMENT = "environment.json"
 
 
 def finetune(
@@ -66,14 +63,18 @@ def finetune(
         CTGLIPError: nothing can be judged.
     """
     config = config or FinetuneConfig()
+    if config.task != "classification":
+        raise ConfigError(f"task: {config.task} takes no label table.", fix="Call finetune.segment.segment.")
     opened, device = Store.open(store), resolve_device(config.fit.device)
-    starts = _starts(run, config, device)
+    starts = starts_of(run, config, config.mode, device)
     main = starts[0]
-    table = read_labels(
-        labels, dictionaries_of(main.release), _readable(main.release, opened), config.columns, config.ignore
-    )
+    whole = main.release.films is not None and reads_whole(main.release, config)
+    organs = [] if whole else _readable(main.release, opened)
+    table = read_labels(labels, dictionaries_of(main.release), organs, config.columns, config.ignore, whole)
     studies = join(table, opened)
-    _open(out, config, device, [file_checksum(labels), fingerprint(opened), *(_weights(s) for s in starts)], resume)
+    open_records(
+        out, config, device, [file_checksum(labels), fingerprint(opened), *(weights_of(s) for s in starts)], resume
+    )
     sources, studies = _sources(starts, opened, studies, config, encoding)
     cells = [
         Cell(start.name, fraction, seed) for start in starts for fraction in config.fractions for seed in config.seeds
@@ -83,7 +84,7 @@ def finetune(
     results, best, scores, judged = results_of(found, studies, config.judge, main.name, studies.problems, source)
     network = best.load(network_of(best.cell, main, sources[main.name], studies, config))
     calibration = None
-    if main.mode != "probe":
+    if main.mode != "probe" and speaks(main.release, network.whole):
         texts = calibrate_texts(main.release, network, sources[main.name], studies, source)
         calibrated = replace(results.calibration, texts=texts.error)
         results = replace(results, calibration=calibrated, notes=(*results.notes, texts.note))
@@ -96,61 +97,16 @@ def finetune(
     return results
 
 
-def _starts(run: Path, config: FinetuneConfig, device: str) -> list[Start]:
-    """The start, then the baselines; each has a name of its own."""
-    main = load_release(run)
-    main.model.to(device)
-    starts = [Start(_name(run), main, False, config.mode)]
-    for baseline in config.baselines:
-        if baseline == SCRATCH:
-            starts.append(Start(SCRATCH, main, True, "full"))
-            continue
-        release = load_release(Path(baseline))
-        release.model.to(device)
-        name, taken = _name(Path(baseline)), {start.name for start in starts}
-        name = next(n for n in (name, *(f"{name}_{k}" for k in range(2, 99))) if n not in taken | {SCRATCH})
-        starts.append(Start(name, release, False, config.mode))
-    return starts
-
-
-def _name(run: Path) -> str:
-    run = run.resolve()
-    return run.parent.name if run.name == "model" else run.name
-
-
 def _readable(release: Release, store: Store) -> list[str]:
     """Organs that the model was trained on (all that it knows, where that is not written) and that the store has."""
     known = release.provenance.get("trained") or release.organs
-    present = set(store.table("organs")["organ"].unique())
+    if release.films is None:
+        present = set(store.table("organs")["organ"].unique())
+    else:
+        shown = shown_on_films(dictionaries_of(release).organs)
+        places = film_places(store, store.study_ids, shown, reading_of(release.model), release)
+        present = {place.organ for place in places}
     return [name for name in release.organs if name in known and name in present]
-
-
-def _weights(start: Start) -> str:
-    folder = start.release.folder
-    assert folder is not None
-    return f"{start.name}:{file_checksum(folder / 'model.safetensors')}"
-
-
-def _open(out: Path, config: FinetuneConfig, device: str, inputs: Sequence[str], resume: bool) -> None:
-    """Start the records, or check that what is resumed was begun with the same config and inputs."""
-    resolved = config.model_dump(mode="json")
-    if not (out / ENVIRONMENT).is_file():
-        out.mkdir(parents=True, exist_ok=True)
-        write_text(out / CONFIG, yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
-        write_json(out / ENVIRONMENT, {**environment(device, torch.get_num_threads()), "inputs": list(inputs)})
-        return
-    if not resume:
-        raise ConfigError(
-            f"{out} already holds a fine-tuning.", code="run_exists", fix="Resume it, or name another folder."
-        )
-    before = FinetuneConfig.model_validate(read_yaml(out / CONFIG)).model_dump(mode="json")
-    different = [key for key in resolved if resolved[key] != before[key]]
-    if read_json(out / ENVIRONMENT)["inputs"] != list(inputs):
-        different.append("labels, store or model")
-    if different:
-        raise ConfigError(
-            f"{out} was begun with other {', '.join(different)}.", code="run_differs", fix="Name another folder."
-        )
 
 
 def _sources(

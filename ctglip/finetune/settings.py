@@ -111,10 +111,35 @@ class JudgeSettings(Settings):
     min_positives: int = Field(default=3, ge=1)
 
 
+class SegmentationSettings(Settings):
+    """A head that draws one organ (or lesion) on films; its truth is the store's ``organs``.
+
+    Attributes:
+        organ: name in the dictionary; its voxels and those of its parts.
+        head: ``unet``: from the encoder's levels, with skips. ``setr``: from its tokens, progressively enlarged.
+        width: channels of the U-Net's finest step, or of SETR's first (halved at each step).
+        frozen: the encoder is left as it is; otherwise it learns at ``layer_decay``'s rates.
+        focal: weight of the focal loss beside the logarithm of the soft Dice.
+        gamma: of the focal loss.
+        threshold: probability from which on a pixel is drawn.
+    """
+
+    organ: str = "lungs"
+    head: Literal["unet", "setr"] = "unet"
+    width: int = Field(default=64, ge=8)
+    frozen: bool = True
+    focal: float = Field(default=10.0, ge=0)
+    gamma: float = Field(default=2.0, ge=0)
+    threshold: float = Field(default=0.5, gt=0, lt=1)
+
+
 class FinetuneConfig(Settings):
     """One fine-tuning.
 
     Attributes:
+        task: ``classification``: columns of a label table. ``segmentation``: an organ on films; ``mode``, ``read``,
+            ``columns``, ``head`` and ``loss`` say nothing then.
+        segmentation: what is drawn, and how.
         mode: ``probe``: one linear layer on frozen features. ``head``: the diagnosis head and the linear layer on
             frozen features. ``lora``: also low-rank updates of the encoder. ``full``: everything.
         baselines: other starts with the same labels and seeds: ``scratch`` (random weights, always trained in full), or
@@ -122,18 +147,24 @@ class FinetuneConfig(Settings):
         fractions: shares of the training patients whose labels are used; smaller subsets lie within larger ones. The
             validation split is kept whole.
         seeds: each is a subset of patients, a random start of what is new, and an order of batches.
+        read: ``organs``: a column is read from the organs that it is about. ``whole``: from one feature of the whole
+            film, whatever it is about; so are all models of films that find no organs. For models of films alone.
         columns: what columns mean whose name does not say it.
         ignore: columns that are left alone.
         scratch_optim, scratch_fit: ``optim`` and ``fit`` of the start from random weights.
         optim: ``layer_decay`` gives lower layers of the encoder lower rates (``full``).
-        augment: changes of crops where the encoder is trained.
+        augment: changes of crops and scans where the encoder is trained; films are changed as in their pretraining, but
+            never mirrored.
     """
 
     kind: Literal["finetune"] = "finetune"
+    task: Literal["classification", "segmentation"] = "classification"
+    segmentation: SegmentationSettings = SegmentationSettings()
     mode: Mode = "probe"
     baselines: tuple[str, ...] = ()
     fractions: tuple[float, ...] = (1.0,)
     seeds: tuple[int, ...] = (0,)
+    read: Literal["organs", "whole"] = "organs"
     columns: dict[str, ColumnSettings] = Field(default_factory=dict)
     ignore: tuple[str, ...] = ()
     head: HeadSettings = HeadSettings()

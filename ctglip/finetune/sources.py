@@ -11,14 +11,18 @@ import torch
 from torch import Tensor
 
 from ctglip.data.augment import AugmentSettings, apply_change, augment_hu, draw_changes
-from ctglip.data.cache import CropCache, Place, cut_places, places_of
+from ctglip.data.cache import MAX_FAILED_SHARE, CropCache, Place, check_damage, cut_places, places_of
 from ctglip.data.crops import CropSettings, render
+from ctglip.data.film_input import kept_edge, shrunk
+from ctglip.data.films import FilmDataSettings, film_window
 from ctglip.data.scans import ScanReader, ScanSettings, label_members, render_scans
+from ctglip.errors import CTGLIPError
 from ctglip.finetune.labels import Task
-from ctglip.finetune.network import Inputs
+from ctglip.finetune.network import Inputs, raw_width, read_organs, reads_whole
 from ctglip.finetune.settings import FinetuneConfig
 from ctglip.finetune.studies import Bags, Studies
 from ctglip.inference.feature_cache import check_recipe, organ_features_of
+from ctglip.inference.film_encoding import film_places, queries_of, reading_of
 from ctglip.inference.scans import readable
 from ctglip.models.release import Release
 from ctglip.store.tables import Store
@@ -137,6 +141,47 @@ class Scans:
         return found
 
 
+@dataclass(frozen=True)
+class Films:
+    """Films in memory, larger than the model's window; each passes the encoder once.
+
+    Attributes:
+        bags: whose organs they are.
+        films: uint16, one a study that could be read.
+        film: of each organ.
+        boxes: of each organ, in pixels of ``films``; not used where the whole film is read.
+        queries: the model's number of each organ.
+        settings: window and changes, as in pretraining but never mirrored.
+        whole: the whole film is read.
+        failures: studies that could not be read.
+    """
+
+    bags: Bags
+    films: np.ndarray
+    film: np.ndarray
+    boxes: np.ndarray
+    queries: np.ndarray
+    settings: FilmDataSettings
+    whole: bool
+    failures: tuple[Failure, ...] = ()
+
+    def inputs(self, rows: np.ndarray, rng: np.random.Generator | None) -> Inputs:
+        """Images, and where in them the organs are; an organ that a drawn window cuts off keeps a pixel."""
+        which, index = np.unique(self.film[rows], return_inverse=True)
+        images, boxes = [], np.zeros((len(rows), 4), np.float32)
+        for place, number in enumerate(which):
+            own = index == place
+            image, placed = film_window(self.films[number], self.boxes[rows[own]], self.settings, rng)
+            images.append(image)
+            low = np.minimum(placed[:, ::2], self.settings.size - 1)
+            boxes[own] = np.stack([low, np.maximum(placed[:, 1::2], low + 1)], axis=2).reshape(-1, 4)
+        found = {"images": torch.from_numpy(np.stack(images)), "study_index": torch.from_numpy(index)}
+        if self.whole:
+            return found
+        sizes, queries = torch.zeros(len(rows), 4), torch.from_numpy(self.queries[rows])
+        return {**found, "sizes": sizes, "organ_id": queries, "boxes": torch.from_numpy(boxes)}
+
+
 def wanted_organs(tasks: Sequence[Task]) -> tuple[str, ...]:
     """The organs that any task is read from."""
     return tuple(dict.fromkeys(organ for task in tasks for organ in task.organs))
@@ -159,12 +204,72 @@ def kept_source(
     """Raw features of all organs that are asked about, from the feature cache where they are there."""
     organs = wanted_organs(studies.tasks)
     device = next(release.model.parameters()).device
+    if reads_whole(release, config) and (release.films is not None or not release.model.settings.whole_image):
+        return frozen(live_source(store, release, studies, config, progress), release, config.fit.encode)
     found = organ_features_of(
         store, release, studies.study_ids, organs, batch=config.fit.encode, threads=config.fit.threads,
         progress=progress,
     )  # fmt: skip
     features = torch.from_numpy(found.embeddings.features).to(device)
     return Kept(bags_of(found.places, studies.study_ids, organs), features, found.failures)
+
+
+@torch.no_grad()
+def frozen(source: Source, release: Release, batch: int) -> Kept:
+    """What a model makes of a source as it is, each study read once."""
+    model, bags = release.model.eval(), source.bags
+    device = next(model.parameters()).device
+    parts: list[Tensor] = []
+    for start in range(0, len(bags.study), batch):
+        rows = np.arange(start, min(start + batch, len(bags.study)))
+        inputs = source.inputs(rows, None)
+        assert not isinstance(inputs, Tensor)
+        parts.append(read_organs(model, {name: value.to(device) for name, value in inputs.items()}))
+    features = torch.cat(parts) if parts else torch.zeros(0, raw_width(model, whole=True))
+    return Kept(bags, features.float(), source.failures)
+
+
+def tuning_films(release: Release) -> FilmDataSettings:
+    """A release's films as they are drawn here: as in its pretraining, but never mirrored; labels have sides."""
+    return FilmDataSettings.model_validate(release.films).model_copy(update={"flip": 0.0})
+
+
+def film_source(
+    store: Store, release: Release, studies: Studies, config: FinetuneConfig, progress: Progress | None = None
+) -> Films:
+    """Films of all studies in memory, with the boxes of the organs that are asked about."""
+    check_recipe(store, release)
+    numbers = queries_of(release.organs, load_organs(release.organ_dictionary / "organs.yaml"))
+    settings = tuning_films(release)
+    organs, whole = wanted_organs(studies.tasks), reads_whole(release, config)
+    reading = "whole" if whole else reading_of(release.model)
+    edge = kept_edge(settings)
+    films = np.zeros((len(studies.study_ids), edge, edge), np.uint16)
+    shapes: dict[str, tuple[int, ...]] = {}
+    failures: list[Failure] = []
+    for number, name in enumerate(studies.study_ids):
+        try:
+            image = store.study(name).image()
+            films[number], shapes[name] = shrunk(image, edge), image.shape
+        except (CTGLIPError, OSError, ValueError) as error:
+            failures.append(Failure(name, "films", getattr(error, "code", "unreadable"), str(error)))
+        if progress:
+            progress(number + 1, len(studies.study_ids))
+    check_damage(failures, len(studies.study_ids), MAX_FAILED_SHARE)
+    row = {name: number for number, name in enumerate(studies.study_ids)}
+    places = film_places(store, [name for name in studies.study_ids if name in shapes], organs, reading, release)
+    boxes = np.array([place.row.box[:4] for place in places], np.float64).reshape(-1, 4)
+    boxes *= np.array([np.repeat(edge / np.array(shapes[place.study_id]), 2) for place in places]).reshape(-1, 4)
+    low, high = (edge - settings.size) // 2, (edge - settings.size) // 2 + settings.size
+    inside = np.clip(boxes, low, high)
+    seen = (
+        np.asarray((inside[:, 1::2] - inside[:, ::2] >= 1).all(1)) if reading == "box" else np.ones(len(places), bool)
+    )
+    places = [place for place, there in zip(places, seen, strict=True) if there]
+    film = np.array([row[place.study_id] for place in places], dtype=np.int64)
+    queries = np.array([numbers.get(place.organ, 0) for place in places], dtype=np.int64)
+    bags = bags_of(places, studies.study_ids, organs)
+    return Films(bags, films, film, boxes[seen], queries, settings, whole, tuple(failures))
 
 
 def scan_source(
@@ -210,7 +315,7 @@ def crop_source(
 
 def live_source(
     store: Store, release: Release, studies: Studies, config: FinetuneConfig, progress: Progress | None = None
-) -> Crops | Scans:
-    """What a model that is trained reads: crops, or whole scans."""
-    make = crop_source if release.reads_crops else scan_source
+) -> Crops | Scans | Films:
+    """What a model that is trained reads: crops, whole scans, or films."""
+    make = film_source if release.films is not None else crop_source if release.reads_crops else scan_source
     return make(store, release, studies, config, progress)
