@@ -94,7 +94,7 @@ class ObservationExtractor(nn.Module):
 
     def textual(self, embeddings: Float[Tensor, "*n t"]) -> Float[Tensor, "*n e"]:
         """Raw text embeddings of sentences as unit vectors that are compared with observations."""
-        return self.textual_head(embeddings)
+        return self.textual_head(embeddings.to(self.queries.weight.dtype))
 
 
 class TokenReader(nn.Module):

@@ -26,6 +26,7 @@ OTHERS = (
     "global_pair, sigmoid",
     "asg, query",
     "imitate",
+    "place",
     "mixture",
 )
 CUTS = (3, 5)
