@@ -46,6 +46,23 @@ def test_films_reach_every_term(tiny_films, word_bert: Path, tmp_path: Path, mod
     assert not [n for n, p in parts.objective.named_parameters() if p.requires_grad and p.grad is None]
 
 
+def test_texts_are_trained_along_and_tags_stay(tiny_films, word_bert: Path, tmp_path: Path) -> None:
+    lora = {"model": {"grounding": "box", **TOKEN}, "text": {"train": "lora", "lora_rank": 2}}
+    parts = assemble(tiny_films[0], tmp_path / "run", film_config(word_bert, ASG, lora), "cpu")
+    batch = parts.batch(0)
+    assert not batch.pool.is_floating_point()
+    tags = parts.release.model.tag_decoder.embeddings.clone()
+    optimizer = torch.optim.AdamW([p for p in parts.objective.parameters() if p.requires_grad], lr=1e-2)
+    assert parts.release.text_encoder is not None
+    before = parts.release.text_encoder.hash
+    for _ in range(2):
+        optimizer.zero_grad()
+        total(parts.objective(batch)[0]).backward()
+        optimizer.step()
+    assert parts.release.text_encoder.hash != before
+    assert torch.equal(parts.release.model.tag_decoder.embeddings, tags)
+
+
 @pytest.mark.parametrize("grounding", ["pool", "box", "query"])
 def test_scans_reach_every_term(tiny, word_bert: Path, tmp_path: Path, grounding: str) -> None:
     three = {"films": {}, "model": {"grounding": grounding, "encoder": {"spatial_dims": 3}}}
