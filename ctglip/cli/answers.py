@@ -29,7 +29,8 @@ def answer_lines(answers: ScanAnswers) -> list[str]:
         else:
             rank = f", rank {answer.rank} of {answer.of}" if answer.rank else ""
             read = f", read from {answer.read_from}" if answer.read_from else ""
-            lines.append(f"{question}: {answer.probability:.2f}{rank}{read}")
+            unseen = "" if answer.seen else ", not seen in training"
+            lines.append(f"{question}: {answer.probability:.2f}{rank}{read}{unseen}")
     return lines
 
 

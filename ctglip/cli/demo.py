@@ -69,12 +69,13 @@ def demo(
 
 def _ask_and_show(walk: Walk, folder: Path, run: Path) -> Path:
     """Ask the two scans with ``ctglip query``'s own functions and write the page."""
-    from ctglip.api import load_model
     from ctglip.cli.demo_page import ask_real, ask_simulated, choose_patient, write_index
+    from ctglip.inference.pipeline import Pipeline
+    from ctglip.models.release import load_release
 
     err.print("\n[bold]Query[/bold]")
     start = time.monotonic()
-    model = load_model(run)
+    model = Pipeline(load_release(run))
     patient = choose_patient(folder, model)
     asked = [part for question in patient.questions for part in ("--ask", question)]
     shown = ["ctglip", "query", run, patient.image, "--masks", patient.masks, *asked, "--out", folder / "simulated"]

@@ -22,12 +22,13 @@ _MAP_PX = 384
 
 
 def most_likely(answers: ScanAnswers) -> set[Pair]:
-    """The (organ, abnormality) pairs whose heat maps a page shows: the most likely ones, at most ``MOST_MAPS``."""
-    best: dict[Pair, float] = {}
+    """The (organ, abnormality) pairs whose heat maps a page shows, at most ``MOST_MAPS``: those seen in training before
+    the others, the most likely first."""
+    best: dict[Pair, tuple[bool, float]] = {}
     for answer in answers.answers:
         if answer.probability is not None:
-            best[answer.organ, answer.abnormality] = answer.probability
-    return set(sorted(best, key=lambda pair: -best[pair])[:MOST_MAPS])
+            best[answer.organ, answer.abnormality] = (answer.seen, answer.probability)
+    return set(sorted(best, key=lambda pair: best[pair], reverse=True)[:MOST_MAPS])
 
 
 def scan_page(

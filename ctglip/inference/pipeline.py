@@ -184,7 +184,7 @@ class Pipeline(Answerer):
             raise MaskError(
                 f"The scan comes without masks, and they cannot be made: {error.message}",
                 code=error.code,
-                fix=f"Give the scan's organ masks. {error.fix}".strip(),
+                fix=f"Give the scan's organ masks (ctglip query: --masks). {error.fix}".strip(),
             ) from error
 
     def _answers(self, pairs: Sequence[tuple[str, Pair]], standardized: Standardized) -> list[Answer]:
