@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ctglip.evaluation.bootstrap import Interval
 from ctglip.evaluation.five_by_200 import FiveBy200
 from ctglip.evaluation.grounding import FilmPointed
+from ctglip.evaluation.published_tables import published_tables
+from ctglip.evaluation.settings import FilmEvaluation
 from ctglip.evaluation.tagging import Tagged
 from ctglip.inference.scoring import Dictionaries
 from ctglip.pages.parts import Score, Table
@@ -54,6 +56,13 @@ def _five(found: FiveBy200, dictionaries: Dictionaries) -> Table:
         (f"Film to report, precision at {at.k}", *_cells(at.precision), number(at.chance))
         for at in found.film_to_report
     ]
+    table = published_tables()["cxr_five_by_200"]
+    if found.complete and set(found.classes) == set(FilmEvaluation().classes) and found.film_to_report:
+        rows += [
+            (f"{row.model}, precision at {k}", number(value / 100), DASH, table.source_of(row))
+            for row in table.rows
+            for k, value in zip(table.shares, row.values["precision"], strict=True)
+        ]
     return Table(
         "five_by_200",
         f"{len(found.classes)} classes of {found.per_class:,} films",
@@ -84,6 +93,28 @@ def _tags(found: Tagged, dictionaries: Dictionaries) -> Table:
         ("Abnormality", "Tag", "AUROC", "95 % interval", "F1", "Films"),
         tuple(rows),
         words=2,
+    )
+
+
+def published_probe(parts: Mapping[str, Any]) -> Table | None:
+    """Linear probes that others published on the labels of the protocol that was asked for, beside the own one."""
+    probe, tables = parts["probe"], parts["protocol"].tables
+    if not tables:
+        return None
+    key, column = next(iter(tables.items()))
+    table = published_tables()[key]
+    heads = tuple(f"{share} %" for share in table.shares)
+    own = ("This model (organ features, this store)", *("",) * (len(heads) - 1), number(probe.macro_auroc.value), "")
+    rows = [
+        (row.model, *(number(value / 100) for value in row.values[column]), table.source_of(row)) for row in table.rows
+    ]
+    return Table(
+        "published_probe",
+        f"{table.name}: {table.columns[column]}",
+        "As published, by the share of the labels that was used. Other patients and other training: beside yours, not "
+        "against it.",
+        ("Model", *heads, "Source"),
+        (own, *rows),
     )
 
 

@@ -6,12 +6,15 @@ words they are asked, and how thresholds are chosen.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 from jaxtyping import Float
+from pydantic import Field
 
 from ctglip.config import Settings, validate
 from ctglip.data.organs import findings_by_study
@@ -51,6 +54,7 @@ class Published(Settings):
     """A number that others published; AUROC 0 to 1.
 
     Attributes:
+        macro_f1, accuracy: means over findings, at thresholds chosen as the protocol says.
         source: author, place, and number or address of the publication.
         note: over how many findings, and where the number was read if not in the publication itself.
     """
@@ -59,16 +63,26 @@ class Published(Settings):
     macro_auroc: float
     source: str
     note: str = ""
+    macro_f1: float | None = None
+    accuracy: float | None = None
 
 
 class Protocol(Settings):
-    """One public protocol (see ``evaluation/protocols``)."""
+    """One public protocol (see ``evaluation/protocols``).
+
+    Attributes:
+        name, wording, threshold: how it is done.
+        findings: what is judged.
+        published: what others report of it.
+        tables: as in ``ProtocolResult``.
+    """
 
     name: str
     wording: Wording
     threshold: ThresholdRule
     findings: dict[str, ProtocolFinding]
     published: tuple[Published, ...] = ()
+    tables: dict[str, str] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -93,6 +107,8 @@ class ProtocolResult:
         macro_auroc: over them.
         left_out: finding to the reason why it is not judged.
         published: what others report; other patients or scans than yours, so beside and not against.
+        macro_f1, accuracy: means over findings at their thresholds.
+        tables: of ``published_tables`` that a probe on these labels can be read beside, and the column that is meant.
     """
 
     name: str
@@ -101,7 +117,10 @@ class ProtocolResult:
     findings: tuple[FindingMetrics, ...]
     macro_auroc: Interval
     left_out: dict[str, str]
-    published: tuple[dict[str, str | float], ...]
+    published: tuple[dict[str, Any], ...]
+    macro_f1: float | None = None
+    accuracy: float | None = None
+    tables: dict[str, str] = field(default_factory=dict)
 
 
 def protocol_names() -> list[str]:
@@ -182,7 +201,15 @@ def public_protocol(context: Context) -> ProtocolResult | None:
         macro_auroc=interval_of(macro),
         left_out=left_out,
         published=tuple(one.model_dump() for one in protocol.published),
+        macro_f1=_mean([one.at.f1 for one in metrics if one.at]),
+        accuracy=_mean([one.at.accuracy for one in metrics if one.at]),
+        tables=protocol.tables,
     )
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
 
 
 def _threshold(protocol: Protocol, asked: Question, held: _Studies | None, name: str) -> float | None:

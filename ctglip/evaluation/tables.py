@@ -7,7 +7,7 @@ from typing import Any
 
 from ctglip.evaluation.bootstrap import Interval
 from ctglip.evaluation.diagnostics import Swap, Truncation
-from ctglip.evaluation.film_tables import FILM_TABLES
+from ctglip.evaluation.film_tables import FILM_TABLES, published_probe
 from ctglip.evaluation.paraphrases import PromptVariance
 from ctglip.evaluation.pointing import NEAR_MM, Pointed
 from ctglip.evaluation.protocol import ProtocolResult
@@ -24,7 +24,8 @@ def tables_of(parts: Mapping[str, Any], dictionaries: Dictionaries) -> tuple[Tab
     """The tables of the parts that were done."""
     changed = _changed(parts)
     found = [make(parts[name], dictionaries) for name, make in TABLES.items() if parts.get(name)]
-    return tuple(([changed] if changed else []) + found)
+    beside = [published_probe(parts)] if parts.get("probe") and parts.get("protocol") else []
+    return tuple(table for table in (changed, *found, *beside) if table is not None)
 
 
 def _cells(found: Interval) -> tuple[str, str]:
@@ -126,22 +127,35 @@ def _pointing(found: tuple[Pointed, ...], dictionaries: Dictionaries) -> Table:
 
 def _protocol(found: ProtocolResult, _: Dictionaries) -> Table:
     left = f" Not judged: {', '.join(found.left_out)}." if found.left_out else ""
-    own = [("This model", *_cells(found.macro_auroc), f"{len(found.findings)} findings, this store's patients")]
-    others = [(str(p["model"]), number(float(p["macro_auroc"])), DASH, _source(p)) for p in found.published]
-    each = [
-        (f"This model: {f.finding}", *_cells(f.auroc), f"{f.positives:,} of {f.n:,} studies") for f in found.findings
+    more = any(p.get("accuracy") is not None for p in found.published)  # F1 and accuracy, where others tell them
+
+    def row(who: str, auroc: tuple[str, str], f1: float | None, accuracy: float | None, what: str) -> tuple[str, ...]:
+        return (who, *auroc, *((number(f1), number(accuracy)) if more else ()), what)
+
+    on = f"{len(found.findings)} findings, this store's patients"
+    own = [row("This model", _cells(found.macro_auroc), found.macro_f1, found.accuracy, on)]
+    others = [
+        row(str(p["model"]), (number(p["macro_auroc"]), DASH), p.get("macro_f1"), p.get("accuracy"), _source(p))
+        for p in found.published
     ]
+    each = [
+        row(
+            f"This model: {f.finding}", _cells(f.auroc), f.at.f1 if f.at else None, f.at.accuracy if f.at else None,
+            f"{f.positives:,} of {f.n:,} studies",
+        )
+        for f in found.findings
+    ]  # fmt: skip
     return Table(
         "protocol",
         found.name,
         "Whole studies, judged as the public protocol does. The published numbers were measured on other patients or "
         f"other copies of the data: read them beside yours, not against them.{left}",
-        ("Model", "AUROC", "95 % interval", "On what"),
+        ("Model", "AUROC", "95 % interval", *(("F1", "Accuracy") if more else ()), "On what"),
         (*own, *others, *each),
     )
 
 
-def _source(published: dict[str, str | float]) -> str:
+def _source(published: dict[str, Any]) -> str:
     return "; ".join(str(published[key]) for key in ("source", "note") if published[key])
 
 

@@ -14,6 +14,8 @@ from ctglip.errors import ConfigError, ModelError, StoreError
 from ctglip.evaluation.composed import drawn, film_words
 from ctglip.evaluation.five_by_200 import exclusive, precision_at, told_class
 from ctglip.evaluation.grounding import _beyond, _judged
+from ctglip.evaluation.protocol import load_protocol, protocol_names
+from ctglip.evaluation.published_tables import published_tables
 from ctglip.evaluation.run import evaluate
 from ctglip.evaluation.settings import EvaluateConfig
 from ctglip.files import read_json
@@ -232,3 +234,61 @@ def test_pointing_at_discs_and_boxes() -> None:
     assert _judged("x", 0, laid, [away], box).hit == (0, 0, 1)
     edges = np.argwhere(_beyond((40, 40), box) <= 0)
     assert_array_equal([edges.min(0), edges.max(0)], [[18, 22], [21, 27]])
+
+
+def test_published_tables_are_whole_and_say_where_they_are_from() -> None:
+    tables = published_tables()
+    assert {
+        "cxr_linear_probe",
+        "cxr_segmentation",
+        "cxr_asg_ablation",
+        "cxr_benchx",
+        "cxr_five_by_200",
+    } <= tables.keys()
+    for table in tables.values():
+        assert all(table.source_of(row) for row in table.rows)
+        assert all(0 < value <= 100 for row in table.rows for values in row.values.values() for value in values)
+    for name in protocol_names():
+        for key, column in load_protocol(name).tables.items():
+            assert column in tables[key].columns
+
+
+def test_published_numbers_stand_beside_own_ones_only_under_their_protocol(
+    films: tuple[Store, Path], bert: Path, tmp_path: Path
+) -> None:
+    store, truth = films
+    run = saved(tmp_path, film_release(bert))
+    config = CONFIG.model_copy(update={"parts": ("probe", "five_by_200"), "pictures": False})
+    evaluate(run, store.path, tmp_path / "plain", labels=truth, config=config)
+    results = evaluate(
+        run, store.path, tmp_path / "nih", labels=truth, config=config.model_copy(update={"protocol": "cxr_nih_14"})
+    )
+    plain, nih = ((tmp_path / name / "report.html").read_text() for name in ("plain", "nih"))
+    assert "MGCA" not in plain
+    assert "ConVIRT, precision" not in nih, "two classes of two films are not 5 x 200"
+    assert "MGCA" in nih
+    found = results.parts["protocol"]
+    assert [one.finding for one in found.findings] == ["Cardiomegaly", "Effusion"]
+    assert found.accuracy == pytest.approx(np.mean([one.at.accuracy for one in found.findings]))
+    assert found.left_out["Mass"] == "no label"
+    said = {one["model"]: one["accuracy"] for one in found.published}
+    assert said == {"ASG": 0.9, "MedKLIP": 0.878, "BioViL": 0.859}
+
+
+@pytest.mark.parametrize("rule", ["validation_f1", "test_f1"])
+def test_where_thresholds_come_from(films: tuple[Store, Path], bert: Path, tmp_path: Path, rule: str) -> None:
+    """Labels of the judged split that are turned round move a threshold only where it is chosen on them."""
+    store, truth = films
+    run = saved(tmp_path, film_release(bert))
+    test = store.table("splits").filter(pl.col("split") == "test")["study_id"].to_list()
+    turned = pl.read_csv(truth).with_columns(
+        pl.when(pl.col("study_id").is_in(test)).then(1 - pl.col(n)).otherwise(pl.col(n)).alias(n)
+        for n in ("heart:cardiomegaly", "pleura_left:pleural_effusion", "pleura_right:pleural_effusion")
+    )
+    turned.write_csv(tmp_path / "turned.csv")
+    config = CONFIG.model_copy(update={"parts": (), "threshold": rule, "pictures": False})
+    found = [
+        [p.at.threshold for p in evaluate(run, store.path, tmp_path / t.stem, labels=t, config=config).pairs if p.at]
+        for t in (truth, tmp_path / "turned.csv")
+    ]
+    assert (found[0] == found[1]) == (rule == "validation_f1")
