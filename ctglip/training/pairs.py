@@ -28,6 +28,7 @@ from ctglip.vocabulary.organs import OrganDictionary
 _DARK_HU = -300
 _NEGATIVES = 4
 _PIXELS = 288
+_REGIONS = 8
 _SILENT = "Nothing is said of this organ: it teaches anatomy alone."
 _NOTES = (
     "Pictures show what the model sees in the first step, with shifts and changes of HU as the augmentation has them; "
@@ -55,8 +56,9 @@ def write_pairs(path: Path, parts: Assembly, config: PretrainConfig, count: int)
     facts = (
         Fact("Organs with a text", str(len(learned)), f"{sum(said.kind == 'abnormal' for said in learned)} abnormal"),
         Fact("Grid of a crop" if release.reads_crops else "Grid", " × ".join(map(str, seen))),
-        Fact("Negatives of each organ", str(config.data.negatives)),
     )
+    if any(sample.negatives for sample in samples):
+        facts += (Fact("Negatives of each organ", str(config.data.negatives)),)
     write_text(path, render(PairsPage("What this run learns from", tuple(samples[:count]), facts, _NOTES)))
 
 
@@ -66,7 +68,7 @@ def _samples(source: Source, parts: Assembly, config: PretrainConfig, bank: Text
         return [_crop(one, source, parts, config, bank) for one in _in_turn(drawn)]
     names = source.studies(0)
     studies = names if len(names) == len(drawn) else [""] * len(drawn)
-    shown = _Shown(config, parts.release.films is not None)
+    shown = _Shown(config, parts.release.films is not None, tuple(getattr(source, "regions", ())))
     return [
         found
         for one, study_id in zip(drawn, studies, strict=True)
@@ -76,10 +78,11 @@ def _samples(source: Source, parts: Assembly, config: PretrainConfig, bank: Text
 
 @dataclass(frozen=True)
 class _Shown:
-    """How inputs were made, which their pictures undo."""
+    """How inputs were made, which their pictures undo, and the names of regions."""
 
     config: PretrainConfig
     films: bool
+    regions: tuple[str, ...]
 
     def picture(self, image: np.ndarray, masks: Mapping[str, np.ndarray], subject: str) -> Picture | None:
         """A film with boxes around what is meant, or an axial slice of a scan with its outline."""
@@ -174,7 +177,11 @@ def _report(sample: Any, whole: str, shown: _Shown, bank: TextBank) -> PairSampl
         Fact("Regions", str(len(sample.region_id)), f"{int((sample.region_text >= 0).sum())} with sentences"),
         Fact("Tags", str(int((sample.tags == 1).sum())), f"{int((sample.tags == 0).sum())} denied"),
     )
-    picture = shown.picture(np.asarray(sample.image), {}, f"study {sample.study_id}")
+    image, told = np.asarray(sample.image), np.flatnonzero(sample.region_text >= 0)[:_REGIONS]
+    boxes = {
+        shown.regions[int(sample.region_id[n])].replace("_", " "): _inside(image, sample.boxes[0][n]) for n in told
+    }
+    picture = shown.picture(image, boxes if shown.films else {}, f"study {sample.study_id}")
     return PairSample(sample.study_id, whole, text, "report", picture, facts=facts)
 
 
@@ -182,10 +189,15 @@ def _found(sample: Any, number: int, organ: str, organs: OrganDictionary) -> np.
     """Where an organ is, by its labels or its box."""
     if sample.labels is not None:
         return np.isin(np.asarray(sample.labels), list(organs.grounding_labels(organ)))
-    inside = np.zeros(np.asarray(sample.image).shape[1:], dtype=bool)
-    if sample.boxes is not None:
-        ends = np.asarray(sample.boxes)[number].round().astype(int)
-        inside[tuple(slice(low, high) for low, high in zip(ends[::2], ends[1::2], strict=True))] = True
+    image = np.asarray(sample.image)
+    return np.zeros(image.shape[1:], dtype=bool) if sample.boxes is None else _inside(image, sample.boxes[number])
+
+
+def _inside(image: np.ndarray, box: np.ndarray) -> np.ndarray:
+    """True within a box, on the image's grid."""
+    ends = np.asarray(box).round().astype(int)
+    inside = np.zeros(image.shape[1:], dtype=bool)
+    inside[tuple(slice(low, high) for low, high in zip(ends[::2], ends[1::2], strict=True))] = True
     return inside
 
 

@@ -148,7 +148,10 @@ def test_the_twin_of_films_trains(tiny_films, word_bert: Path, tmp_path: Path) -
     assert release.provenance["trained"]["heart"] == ["cardiomegaly"]
     assert all(torch.isfinite(value).all() for value in release.model.state_dict().values())
     assert math.isfinite(read_metrics(tmp_path / "run")[0]["loss"])
-    assert "Findings:" in (tmp_path / "run" / "pairs.html").read_text()
+    page = (tmp_path / "run" / "pairs.html").read_text()
+    assert "Findings:" in page
+    assert "cardiac silhouette" in page, "boxes of regions"
+    assert "Negatives of each organ" not in page
 
 
 def test_a_part_of_a_mixture(tiny_films, word_bert: Path, tmp_path: Path) -> None:
