@@ -12,13 +12,16 @@ import torch
 
 from ctglip.config import load_settings
 from ctglip.data.films import FilmDataset, FilmDataSettings
+from ctglip.errors import ModelError
+from ctglip.evaluation.run import evaluate
+from ctglip.finetune.embed import embed
 from ctglip.models.encoders import build_encoder
 from ctglip.models.release import load_release
 from ctglip.models.vit import ViTEncoder
 from ctglip.objectives.base import total
 from ctglip.objectives.ecamp import Ecamp
 from ctglip.training.assembly import assemble, model_settings
-from ctglip.training.launch import pretrain
+from ctglip.training.launch import Watch, pretrain
 from ctglip.training.loop import Stopped
 from ctglip.training.recipe import PretrainConfig
 from ctglip.training.tracking import read_metrics
@@ -86,8 +89,6 @@ def test_scans_and_organs_reach_every_term(tiny, word_bert, tmp_path, objective,
 @pytest.mark.slow
 @pytest.mark.ci
 def test_a_run_goes_on_as_if_it_had_not_stopped_and_its_encoder_is_released(tiny_films, word_bert, tmp_path):
-    from ctglip.training.launch import Watch
-
     config = film_config(word_bert, FILM, steps=6)
     whole = pretrain(tiny_films[0].path, tmp_path / "whole", config)
     seen: list[int] = []
@@ -107,6 +108,10 @@ def test_a_run_goes_on_as_if_it_had_not_stopped_and_its_encoder_is_released(tiny
     assert images.shape[2:] == (24, 24)
     assert isinstance(first.model.encoder, ViTEncoder)
     assert torch.isfinite(first.model.image(images)).all()
+    table = embed(tmp_path / "whole", tiny_films[0].path, tmp_path / "table")
+    assert (table.space, table.dim) == ("features", 32)
+    with pytest.raises(ModelError, match="asked in words"):
+        evaluate(tmp_path / "whole", tiny_films[0].path, tmp_path / "answers")
 
 
 @pytest.mark.parametrize(("name", "films"), [

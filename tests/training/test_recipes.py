@@ -78,4 +78,4 @@ def test_a_twin_trains_and_its_model_can_be_read(store, word_bert, tmp_path, nam
     assert all(torch.isfinite(value).all() for value in release.model.state_dict().values())
     lines = read_metrics(Path(tmp_path / "run"))
     assert math.isfinite(lines[0]["loss"])
-    assert 0 <= lines[-1]["val_macro_auroc"] <= 1
+    assert not release.aligned or 0 <= lines[-1]["val_macro_auroc"] <= 1
