@@ -52,7 +52,8 @@ def finetune(
         with progress("Reading organs") as encoding, progress("Passes") as passes:
             results = run_finetuning(run, store, out, labels, settings, resume, encoding, passes)
     result(results.to_json(), as_json, f"{results.headline()}\n{told}")
-    unused = [problem for problem in results.problems if problem.code not in ("no_labels", "no_organ", "no_mask")]
+    expected = ("no_labels", "few_labels", "no_organ", "no_mask")
+    unused = [problem for problem in results.problems if problem.code not in expected]
     for problem in results.problems[:10]:
         err.print(f"{problem.subject}: {problem.message}", markup=False, highlight=False)
     if len(results.problems) > 10:

@@ -258,8 +258,8 @@ def results_of(
         calibration=_calibrated(released, table, studies.tasks),
         attention=attention_means(attention, columns),
         attention_positive=attention_means(attention.join(positive, on=["study_id", "column"], how="semi"), columns),
-        problems=tuple(problems),
-        notes=_notes(cells, studies, judged),
+        problems=(*problems, *_few_labels(judged, settings)),
+        notes=_notes(cells, studies),
     )
     return results, released, scores, judged
 
@@ -310,10 +310,15 @@ def _calibrated(released: CellResult, table: pl.DataFrame, tasks: Sequence[Task]
     return Calibrated(about["scale"], offsets, about["answers"], column_error(table))
 
 
-def _notes(cells: Sequence[CellResult], studies: Studies, judged: Judge) -> tuple[str, ...]:
+def _few_labels(judged: Judge, settings: JudgeSettings) -> list[Problem]:
+    """The columns that are learned but not judged."""
+    least = settings.min_positives
+    message = f"The test split has fewer than {least} positives or {least} negatives, so it is learned but not judged."
+    return [Problem("few_labels", name, message) for name in judged.left_out]
+
+
+def _notes(cells: Sequence[CellResult], studies: Studies) -> tuple[str, ...]:
     notes = []
-    if judged.left_out:
-        notes.append(f"Too few answers in the test split, not judged: {', '.join(judged.left_out)}.")
     if not len(studies.of(VAL)):
         notes.append("No labelled study is in the validation split: the last pass was kept, and no threshold chosen.")
     for fraction in sorted({cell.cell.fraction for cell in cells}):

@@ -265,3 +265,16 @@ def test_permuted_labels_are_not_learned(run: Path, tiny: Tiny, tmp_path: Path) 
             finetune(run, store.path, tmp_path / str(seed), tmp_path / f"{seed}.csv", settings).macro_auroc.value
         )
     assert abs(np.mean(found) - 0.5) < 0.15
+
+
+def test_a_column_that_the_test_split_cannot_judge_is_listed(run: Path, tiny: Tiny, tmp_path: Path) -> None:
+    store, truth = tiny
+    test = store.table("splits").filter(pl.col("split") == TEST)["study_id"].to_list()
+    table = pl.read_csv(truth, infer_schema=False)
+    cyst = pl.when(pl.col("study_id").is_in(test)).then(pl.lit("0")).otherwise(pl.col("kidney_left:renal_cyst"))
+    table.with_columns(cyst.alias("kidney_left:renal_cyst")).write_csv(tmp_path / "labels.csv")
+    results = finetune(run, store.path, tmp_path / "out", tmp_path / "labels.csv", config())
+    assert results.left_out == ("kidney_left:renal_cyst",)
+    assert [(problem.code, problem.subject) for problem in results.problems] == [("few_labels", results.left_out[0])]
+    assert "few_labels" in (tmp_path / "out" / "problems.csv").read_text()
+    assert "learned but not judged" in (tmp_path / "out" / "report.html").read_text()
