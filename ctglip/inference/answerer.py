@@ -124,7 +124,7 @@ class Answerer:
             calibrated=calibration.fitted_on is not None,
             rank=1 + int((read.differences[ranked] > own).sum()),
             of=len(ranked),
-            seen=name in learned,
+            seen=name in learned or not self.dictionaries.abnormalities.descendants(name).isdisjoint(learned),
             similar=read.similar,
         )
 

@@ -31,7 +31,7 @@ class Answer:
         rank: of the abnormality among those of the organ that the model has learned, from 1.
         of: how many were ranked.
         reason: why there is no answer.
-        seen: the model has seen this abnormality of this organ in training.
+        seen: the model has seen this abnormality of this organ, or a kind of it, in training.
         similar: the dictionary sentences nearest to the organ.
         read_from: what was looked at, where organs can be read in more ways than one: the whole film, a box ...
     """

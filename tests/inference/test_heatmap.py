@@ -10,8 +10,11 @@ import torch
 
 from ctglip.data.cache import cut_study
 from ctglip.data.crops import CropSettings
+from ctglip.data.scans import ScanSettings
 from ctglip.inference.heatmap import _added, crop_affine, crop_maps
+from ctglip.inference.pipeline import Pipeline
 from ctglip.models.release import load_release
+from ctglip.models.towers import OrganTextModel
 from ctglip.store.study import organ_row
 from ctglip.store.tables import Store
 from ctglip.vocabulary.organs import load_organs
@@ -54,3 +57,27 @@ def test_a_map_lies_on_the_organ(trained: tuple[Store, Path]) -> None:
     np.testing.assert_allclose(world.mean(0), (low + high) / 2, atol=4.0)
     assert (world > low - 4).all()
     assert (world < high + 4).all()
+
+
+@pytest.mark.parametrize("grounding", ["pool", "query"])
+def test_models_of_whole_scans_have_maps_on_their_grid(
+    trained: tuple[Store, Path], files: tuple[Path, Path], grounding: str
+) -> None:
+    release, scans = load_release(trained[1]), ScanSettings(grid=(32, 32, 32))
+    changes = {"grounding": grounding, "pooling": "mean", "in_channels": scans.channels, "organs": len(release.organs)}
+    torch.manual_seed(0)
+    release.model = OrganTextModel(release.model.settings.model_copy(update=changes))
+    release.scans = scans.model_dump(mode="json")
+    model = Pipeline(release)
+    answers = model.query(files[0], ["liver: fatty liver", "splenomegaly?"], masks=files[1])
+    liver, spleen = model.heat_maps(answers)
+    labels = np.asarray(answers.standardized.organs)
+    for shown in (liver, spleen):
+        assert shown.values.shape == scans.grid
+        assert np.abs(shown.values).max() == 1.0
+        there = np.argwhere(shown.values != 0)
+        world = there @ shown.affine[:3, :3].T + shown.affine[:3, 3]
+        index = (world - answers.standardized.affine[:3, 3]) @ np.linalg.inv(answers.standardized.affine[:3, :3]).T
+        voxels = np.clip(np.rint(index).astype(int), 0, np.array(labels.shape) - 1)
+        own = model.dictionaries.organs[shown.organ].label or 0
+        assert (labels[tuple(voxels.T)] == own).mean() > 0.7

@@ -74,6 +74,15 @@ def test_every_organ_is_encoded_once_however_much_is_asked(
     assert len(answers.answers) >= 20
 
 
+def test_what_was_seen_as_a_kind_of_it_was_seen(trained: Trained, files: Files) -> None:
+    model = load_model(trained[1])
+    model.trained["liver"] = ("cirrhosis", "liver_cyst")
+    wider = next(iter(model.dictionaries.abnormalities.ancestors("liver_cyst")))
+    asked = ["liver: " + model.dictionaries.abnormalities[name].display for name in (wider, "hepatic_steatosis")]
+    answers = model.query(files[0], asked, masks=files[1]).answers
+    assert [answer.seen for answer in answers] == [True, False]
+
+
 def test_answers_need_no_text_encoder(trained: Trained, files: Files) -> None:
     """Every text that the dictionaries can ask or answer with was embedded in training: loading one costs seconds."""
     model = load_model(trained[1])
