@@ -35,20 +35,18 @@ class ProjectionHead(nn.Module):
 
     def forward(self, x: Float[Tensor, "*n i"]) -> Float[Tensor, "*n o"]:
         """Unit vectors."""
-        return F.normalize(self.layers(x), dim=-1)
+        rows = self.layers(x.reshape(-1, x.shape[-1]))  # rows alone: so the norm that ranks share wants them
+        return F.normalize(rows, dim=-1).view(*x.shape[:-1], rows.shape[1])
 
 
 class RowBatchNorm(nn.BatchNorm1d):
-    """Batch norm over all leading axes; fewer than two rows have no statistics and use the running ones."""
+    """Batch norm that uses the running statistics where there are fewer than two rows, which have none of their own."""
 
-    def forward(self, input: Float[Tensor, "*n c"]) -> Float[Tensor, "*n c"]:
+    def forward(self, input: Float[Tensor, "n c"]) -> Float[Tensor, "n c"]:
         """Rows of about mean 0 and variance 1."""
-        rows = input.flatten(0, -2)
-        if self.training and len(rows) < 2:
-            rows = F.batch_norm(rows, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
-        else:
-            rows = super().forward(rows)
-        return rows.view(input.shape)
+        if self.training and len(input) < 2:
+            return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        return super().forward(input)
 
 
 def group_directions(vectors: Float[Tensor, "n e"], group: Int[Tensor, " n"], groups: int) -> Float[Tensor, "g e"]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from ctglip.errors import ModelError
@@ -96,6 +98,17 @@ def test_too_few_rows_for_statistics_use_the_running_ones(rows):
     head = ProjectionHead(6, 4, 10, "batch")
     x = torch.randn(rows, 6)
     torch.testing.assert_close(head.train()(x), head.eval()(x))
+
+
+def test_statistics_can_be_shared_by_ranks() -> None:
+    """What ``training.ranks.share_batch_statistics`` does to a head: the same of all tokens, whatever their axes."""
+    torch.manual_seed(0)
+    head = ProjectionHead(6, 4, hidden=8, norm="batch")
+    shared = nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(head))
+    assert sum(isinstance(part, nn.SyncBatchNorm) for part in shared.modules()) == 2
+    for x in (torch.randn(5, 6), torch.randn(3, 7, 6)):
+        torch.testing.assert_close(shared(x), head(x))
+    assert shared.state_dict().keys() == head.state_dict().keys()
 
 
 def test_roi_align_as_weights_is_roi_align():
