@@ -100,7 +100,7 @@ def fixed_steps(bench: Bench, arms: Sequence[str]) -> None:
     """Measure each arm's step once, and fix how many its budget allows; kept in ``steps.json``."""
     path = bench.folder / "steps.json"
     known = read_json(path) if path.is_file() else {}
-    missing = [arm for arm in arms if arm not in known]
+    missing = [arm for arm in arms if arm not in known and not bench.so_far]
     for arm, cost in zip(
         missing, bench.pool.map(parts.measure, [str(bench.folder)] * len(missing), missing), strict=True
     ):
@@ -108,7 +108,7 @@ def fixed_steps(bench: Bench, arms: Sequence[str]) -> None:
         known[arm] = {**cost, "steps": steps, "budget_cpu_s": bench.plan.budget_s}
         write_json(path, known)
         say(f"{arm}: {cost['cpu_s_per_step']:.2f} s of CPU a step, so {steps} steps")
-    bench.steps = {arm: known[arm]["steps"] for arm in arms}
+    bench.steps = {arm: known[arm]["steps"] for arm in arms if arm in known}
 
 
 def choose_rates(bench: Bench, arms: Sequence[str]) -> dict[str, dict[str, float]]:
@@ -132,7 +132,7 @@ def ladder(bench: Bench) -> dict[str, Any]:
     """All arms on built-in anatomy with every seed, on real-template anatomy with one, and the other questions."""
     plan, first = bench.plan, bench.plan.seeds[0]
     cut_crops(bench)
-    fixed_steps(bench, [*LADDER, *EXTRA])
+    fixed_steps(bench, [*LADDER])
     tried = choose_rates(bench, list(dict.fromkeys(arm.tuned_as for arm in LADDER.values())))
     say(f"learning rates, by the validation split: {bench.rates}")
     abroad = {"report", "sentence", "mask", "same_organ"} if "real" in bench.anatomies else set()
@@ -143,8 +143,11 @@ def ladder(bench: Bench) -> dict[str, Any]:
     ]
     if "real" in bench.anatomies:
         jobs += [replace(bench.job(arm, first, "real"), judged=("real",)) for arm in LADDER]
-    jobs += [replace(bench.job(arm, first), judged=("built_in",)) for arm in EXTRA]
     done = bench.do(jobs)
+    fixed_steps(bench, [*LADDER, *EXTRA])
+    more = [replace(bench.job(arm, first), judged=("built_in",)) for arm in EXTRA if arm in bench.steps]
+    done |= bench.do(more)
+    jobs += more
     found = judged(bench, list(done))
     found["not_run"] = [job.name for job in jobs if job not in done]
     found["learning_rates"] = {"tried": tried, "chosen": bench.rates}
@@ -211,7 +214,8 @@ def variants(bench: Bench) -> dict[str, Any]:
     """Crop or pool, CNN or ViT, batch sizes with and without the dictionary: one seed, built-in anatomy."""
     fixed_steps(bench, [*LADDER, *VARIANTS])
     choose_rates(bench, ["same_organ"])
-    jobs = [replace(bench.job(arm, bench.plan.seeds[0]), judged=("built_in",)) for arm in ("same_organ", *VARIANTS)]
+    arms = [arm for arm in ("same_organ", *VARIANTS) if arm in bench.steps]
+    jobs = [replace(bench.job(arm, bench.plan.seeds[0]), judged=("built_in",)) for arm in arms]
     done = bench.do(jobs)
     bench.anatomies = ("built_in",)
     return {**judged(bench, list(done)), "not_run": [job.name for job in jobs if job not in done]}
