@@ -102,13 +102,17 @@ def laid_on(
         affine: (row, column, 0) of that grid to those of the other pixels.
         shape: rows and columns wanted.
     """
-    from scipy.ndimage import map_coordinates
-
     back = np.linalg.inv(affine)
-    lines = [back[axis, axis] * np.arange(shape[axis]) + back[axis, 3] for axis in (0, 1)]
-    reach = [(line >= -0.5) & (line <= n - 0.5) for line, n in zip(lines, values.shape, strict=True)]
-    known, at = np.isfinite(values), np.meshgrid(*lines, indexing="ij")
-    laid = map_coordinates(np.where(known, values, 0.0), at, order=1, mode="nearest")
-    there = map_coordinates(known.astype(np.uint8), at, order=0, mode="nearest") > 0
-    there &= reach[0][:, None] & reach[1][None, :]
+    laid, there = values.astype(np.float32), np.isfinite(values)
+    laid = np.where(there, laid, 0)
+    for axis in (0, 1):
+        line, n = back[axis, axis] * np.arange(shape[axis]) + back[axis, 3], values.shape[axis]
+        low = np.clip(np.floor(line).astype(int), 0, n - 1)
+        share = np.clip(line - low, 0, 1).astype(np.float32)
+        share = share[:, None] if axis == 0 else share[None, :]
+        high = np.minimum(low + 1, n - 1)
+        laid = laid.take(low, axis) * (1 - share) + laid.take(high, axis) * share
+        there = there.take(np.clip(np.rint(line).astype(int), 0, n - 1), axis)
+        reach = (line >= -0.5) & (line <= n - 0.5)
+        there = there & (reach[:, None] if axis == 0 else reach[None, :])
     return np.where(there, laid, np.nan).astype(np.float32)

@@ -222,3 +222,19 @@ def test_a_film_in_memory_and_from_a_folder_give_the_same(bert: Path, film: Path
     first, second = loaded.query(film, QUESTIONS), loaded.query(Film(pixels), QUESTIONS)
     assert first.answers == second.answers
     assert second.scan == "film in memory"
+
+
+def test_maps_are_laid_linearly() -> None:
+    from scipy.ndimage import map_coordinates
+
+    rng = np.random.default_rng(0)
+    values, affine = rng.normal(size=(9, 7)).astype(np.float32), np.diag([2.5, 1.5, 1.0, 1.0])
+    affine[:2, 3] = 1.2, -0.7
+    laid = laid_on(values, affine, (30, 14))
+    at = np.meshgrid((np.arange(30) - 1.2) / 2.5, (np.arange(14) + 0.7) / 1.5, indexing="ij")
+    expected = map_coordinates(values, at, order=1, mode="nearest")
+    known = np.isfinite(laid)
+    assert_allclose(laid[known], expected[known], atol=1e-5)
+    assert known.any(1).sum() == 23
+    values[:, 3:] = np.nan
+    assert np.isfinite(laid_on(values, affine, (30, 14))).any(0).sum() < known.any(0).sum()
