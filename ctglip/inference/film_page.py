@@ -90,13 +90,13 @@ def _answer(answers: FilmAnswers, answer: Answer) -> page.Answer:
 
 
 def _film(answers: FilmAnswers) -> Picture:
-    """The film with the boxes that were read, or with all where none was."""
-    read = {row.box[:4] for row, reading in answers.places if reading == "box"}
+    """The film with the boxes that were read, or with all that are known where none was."""
     entries = region_entries()
     boxes = [
+        FilmBox(_shown(answers, row.organ), *row.box[:4]) for row, reading in answers.places if reading == "box"
+    ] or [
         FilmBox(entries[r.name].display if r.name in entries else r.name, r.row0, r.row1, r.column0, r.column1)
         for r in answers.regions
-        if not read or (r.row0, r.row1, r.column0, r.column1) in read
     ]
     return film_picture(
         answers.standardized.image, FILM_MAX, boxes, longest_px=640, subject=answers.scan,
