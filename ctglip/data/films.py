@@ -126,6 +126,7 @@ class FilmDataset:
         training: draw windows, contrast and flips; otherwise the middle of the film as it is.
         progress: called with (films read, films).
         permute_texts: a control that must learn nothing: reports are exchanged between films.
+        reader: of another dataset of the same films, which then are kept once.
 
     Attributes:
         study_ids: the films, sorted.
@@ -146,6 +147,7 @@ class FilmDataset:
         training: bool = True,
         progress: Progress | None = None,
         permute_texts: bool = False,
+        reader: FilmReader | None = None,
     ) -> None:
         if store.info.modality != "cxr":
             raise StoreError(f"{store.path} holds no films.", code="not_films", fix="Preprocess films into a store.")
@@ -153,8 +155,8 @@ class FilmDataset:
         self.regions: tuple[str, ...] = tuple(region_entries())
         wanted = _reported(store, split, settings.lateral)
         edge = kept_edge(settings)
-        self._reader = FilmReader(store, wanted, edge, settings.keep_gb, settings.threads, progress)
-        self.study_ids = self._reader.study_ids
+        self.reader = reader or FilmReader(store, wanted, edge, settings.keep_gb, settings.threads, progress)
+        self.study_ids = self.reader.study_ids
         self._boxes = _read_boxes(store, self.study_ids, self.regions, edge)
         tagger = Tagger(settings.tags)
         self.tag_names = tagger.names
@@ -176,7 +178,7 @@ class FilmDataset:
     @property
     def failures(self) -> list[Failure]:
         """Films that could not be read so far, and are left out."""
-        return self._reader.failures
+        return self.reader.failures
 
     @property
     def texts(self) -> list[str]:
@@ -205,7 +207,7 @@ class FilmDataset:
     def samples(self, step: int, rank: int = 0, world: int = 1) -> list[FilmSample]:
         """A rank's films of a step; the batch is the same however many ranks share it."""
         placed = rows_of_rank(list(enumerate(self.rows(step))), rank, world)
-        films = self._reader.read([row for _, row in placed])
+        films = self.reader.read([row for _, row in placed])
         found = [
             self._sample(row, film, np.random.default_rng([self.seed, 1, step, place]))
             for (place, row), film in zip(placed, films, strict=True)
@@ -221,7 +223,7 @@ class FilmDataset:
         Raises:
             StoreError: code ``damaged_store``: it cannot be read.
         """
-        (film,) = self._reader.read([row])
+        (film,) = self.reader.read([row])
         if film is None:
             raise StoreError(f"{self.study_ids[row]} cannot be read.", code="damaged_store")
         return self._sample(row, film, rng or np.random.default_rng([self.seed, 2, row]))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from ctglip.data.film_organs import FilmOrganDataset
+from ctglip.data.film_reader import FilmReader
 from ctglip.data.films import FilmDataset, FilmDataSettings
 from ctglip.data.organs import DataSettings, OrganDataset, findings_by_study
 from ctglip.data.report_texts import organs_spoken_of
@@ -148,7 +149,10 @@ class FilmSource:
 
 @dataclass(frozen=True)
 class SourceSettings:
-    """What decides what is drawn: the parts of a run's config that sources read."""
+    """What decides what is drawn: the parts of a run's config that sources read.
+
+    ``opened`` keeps what the sources of one run share.
+    """
 
     data: DataSettings
     sampling: SamplingSettings
@@ -156,6 +160,7 @@ class SourceSettings:
     films: FilmDataSettings
     model: OrganTextModelSettings
     seed: int
+    opened: dict[str, FilmReader] = field(default_factory=dict)
 
 
 def open_source(
@@ -202,10 +207,12 @@ def _films(
     """The films of a store's split ``train``."""
     data = _data(settings, strategy)
     own, organs = settings.films, (dictionaries.organs, dictionaries.abnormalities)
+    permuted = data.permute_texts and feed != "organs"
+    reader = settings.opened.get("films")
+    dataset = FilmDataset(store, "train", own, settings.seed, True, progress, permuted, reader)
+    settings.opened["films"] = dataset.reader
     if feed == "organs":
-        dataset = FilmDataset(store, "train", own, settings.seed, progress=progress)
         return FilmOrganDataset(dataset, store, *organs, data, strategy)
-    dataset = FilmDataset(store, "train", own, settings.seed, progress=progress, permute_texts=data.permute_texts)
     findings = findings_by_study(store, set(dataset.study_ids))
     said = organs_spoken_of(findings, dataset.study_ids, Phrasebook(*organs, data.silence_is_normal))
     return FilmSource(dataset, feed, said)

@@ -117,6 +117,12 @@ def test_organs_of_films_have_negatives_where_asked(assembled) -> None:
     assert assembled("organ_query, query").batch(0).negative_ids.shape[1] == 0
 
 
+def test_the_parts_of_a_mixture_keep_the_films_once(assembled) -> None:
+    sources = assembled("mixture").sources
+    assert sources["organs"].films.reader is sources["films"].dataset.reader
+    assert assembled("mixture").sources["films"].dataset.reader is not sources["films"].dataset.reader
+
+
 @pytest.mark.parametrize("kind", ["organ_text, box", "global_pair"])
 def test_permuted_reports_belong_to_other_films(assembled, kind: str) -> None:
     texts = []
