@@ -31,7 +31,7 @@ SIZES = {
              "scratch": 40},
 }  # fmt: skip
 """Studies of the two cohorts, steps of the two pretrainings, passes of the pretrained starts and of random weights.
-"core" takes about 25 minutes of one core; clip_global gets about the time of the organ-grounded pretraining."""
+"core" takes about 20 minutes of one core; clip_global gets about the time of the organ-grounded pretraining."""
 SEEDS = [0, 1, 2]
 FRACTIONS = [0.01, 0.1, 1.0]
 COLUMNS = (
@@ -175,7 +175,7 @@ def simulated(asked: argparse.Namespace) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="?", default="simulated", choices=["simulated", "real"])
-    parser.add_argument("--size", default="core", choices=list(SIZES), help="core: about 25 minutes of one core")
+    parser.add_argument("--size", default="core", choices=list(SIZES), help="core: about 20 minutes of one core")
     parser.add_argument("--quick", action="store_const", const="quick", dest="size", help="does it run: --size quick")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
     parser.add_argument("--out", type=Path, default=Path("finetuning-output"), help="cohorts and runs")
