@@ -11,7 +11,7 @@ from jaxtyping import Float
 from ctglip.data.cache import CropCache, Place, stacked
 from ctglip.data.crops import CropSettings, OrganCrop, cut_crop
 from ctglip.data.scans import ScanSettings, cut_scan
-from ctglip.errors import MaskError
+from ctglip.errors import MaskError, ScanError
 from ctglip.inference.answerer import Answerer
 from ctglip.inference.answers import Answer, ScanAnswers
 from ctglip.inference.encoding import encode_crops
@@ -73,7 +73,7 @@ class Pipeline(Answerer):
             ModelError: nothing was asked.
         """
         pairs = self.understood(questions, everything)
-        read, checks = (scan, ()) if isinstance(scan, Scan) else read_scan(Path(scan), self.recipe)
+        read, checks = (scan, ()) if isinstance(scan, Scan) else read_scan(_scan_path(Path(scan)), self.recipe)
         standardized, origin = self._standardized(read, checks, masks)
         answers = self._answers(pairs, standardized)
         return ScanAnswers(
@@ -134,7 +134,7 @@ class Pipeline(Answerer):
         self, scan: Path | str | Scan, masks: Path | str | LabelMap | None = None
     ) -> tuple[Standardized, str]:
         """The scan on the model's grid, by the recipe that the model was trained with; and where its masks are from."""
-        read, checks = (scan, ()) if isinstance(scan, Scan) else read_scan(Path(scan), self.recipe)
+        read, checks = (scan, ()) if isinstance(scan, Scan) else read_scan(_scan_path(Path(scan)), self.recipe)
         return self._standardized(read, checks, masks)
 
     def _standardized(
@@ -235,6 +235,17 @@ class Pipeline(Answerer):
         if row.touches_border and not _open_ended(entry) and not _grazes(standardized, row, labels):
             return f"The {entry.display} {verb} cut off by the field of view."
         return ""
+
+
+def _scan_path(path: Path) -> Path:
+    """The path, unless it is a film's: a picture, or a single DICOM file."""
+    if path.is_file() and path.suffix.lower() in (".png", ".jpg", ".jpeg", ".dcm", ".dicom"):
+        raise ScanError(
+            f"This model was trained on CT scans, and {path.name} is a film.",
+            code="other_modality",
+            fix="Give a NIfTI or NRRD file or a folder of DICOM slices, or ask a model that was trained on films.",
+        )
+    return path
 
 
 def _grazes(standardized: Standardized, row: OrganRow, labels: Sequence[int]) -> bool:

@@ -190,3 +190,12 @@ def test_a_model_that_finds_organs_itself_is_asked_without_masks(
     (shown,) = module.Pipeline(release).heat_maps(answers)
     assert shown.values.shape == scans.grid
     assert np.abs(shown.values).max() == 1.0
+
+
+def test_a_film_asked_of_a_model_of_scans_is_refused(trained: Trained, tmp_path: Path) -> None:
+    from ctglip.errors import ScanError
+
+    (tmp_path / "film.png").write_bytes(b"x")
+    with pytest.raises(ScanError, match="trained on CT scans") as refused:
+        load_model(trained[1]).query(tmp_path / "film.png", QUESTIONS)
+    assert refused.value.code == "other_modality"
