@@ -9,6 +9,9 @@ import polars as pl
 import pytest
 
 from tests.cli.commands import ctglip, good
+from tests.finetune.test_segment import write_lungs
+from tests.inference.tiny_films import film_release, saved
+from tests.training.tiny import write_word_bert
 
 QUICK = ("--set", "fit.epochs=5", "--set", "judge.draws=20", "--set", "judge.min_positives=1")
 
@@ -60,3 +63,22 @@ def test_export_names_what_an_encoder_cannot_become(walk: Path, tmp_path: Path) 
     assert "no place in a network of nnU-Net" in done.err
     good("export", walk / "run", tmp_path / "hub", "--also", "hub")
     assert (tmp_path / "hub" / "README.md").is_file()
+
+
+@pytest.mark.slow
+def test_films_are_segmented_without_a_label_table(tmp_path: Path) -> None:
+    store = write_lungs(tmp_path / "store", 30)
+    model = saved(tmp_path, film_release(write_word_bert(tmp_path / "bert")))
+    arguments = ("finetune", model, store.path, tmp_path / "out", "--config", "finetune/cxr_segmentation_unet",
+                 "--set", "fit.epochs=1", "--set", "seeds=[0]", "--set", "segmentation.width=8")  # fmt: skip
+    done = ctglip(*arguments, "--json")
+    assert done.code == 0, done.err
+    results = json.loads(done.out)
+    assert {"dice_pos", "dice_all", "mdice"} <= set(results["points"][0])
+    assert "f008" in done.err
+    assert "f008" in (tmp_path / "out" / "problems.csv").read_text()
+    (tmp_path / "labels.csv").write_text("study_id,lungs:emphysema\nf000,1\n")
+    refused = ctglip(*arguments, "--resume", "--labels", tmp_path / "labels.csv")
+    assert (refused.code, "Leave --labels out" in refused.err) == (2, True)
+    nothing = ctglip("finetune", model, store.path, tmp_path / "other")
+    assert (nothing.code, "--labels labels.csv" in nothing.err) == (2, True)
