@@ -253,7 +253,7 @@ def crops(store: Store, steps: int, quick: bool, out: Path) -> Figures:
     bank = TextBank(out / "crops", NoEncoder())  # pyright: ignore[reportArgumentType]
     for dataset in (learned, held):
         dataset.bind(bank.ids(dataset.texts).tolist(), dictionaries[0].names)
-    sampler = BalancedSampler(learned.sayings, SamplingSettings(batch=32, organs=8), 0)
+    sampler = BalancedSampler(learned.sayings, SamplingSettings(batch=16, organs=8), 0)
 
     def batch(step: int) -> Sequence[Any]:
         rng = sampler.rng(step)
