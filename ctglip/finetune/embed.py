@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +16,7 @@ from ctglip.files import atomic_path, file_checksum, write_json
 from ctglip.finetune.labels import STUDY, Task
 from ctglip.finetune.network import reads_whole, speaks
 from ctglip.finetune.settings import FinetuneConfig, FitSettings
-from ctglip.finetune.sources import kept_source
+from ctglip.finetune.sources import Kept, kept_source
 from ctglip.finetune.studies import Studies
 from ctglip.models.release import Release, load_release
 from ctglip.store.tables import Store
@@ -99,16 +99,7 @@ def embed(
     if not len(kept.features):
         raise StoreError(f"{store} holds none of the model's organs.", code="no_organs")
     vectors = _in_space(release, kept.features, space)
-    table = pl.DataFrame(
-        {"study_id": [ids[row] for row in kept.bags.study], "organ": [organs[row] for row in kept.bags.organ]}
-    )
-    table = table.join(opened.table("studies").select("study_id", "patient_id"), on="study_id", how="left")
-    table = table.join(opened.table("splits").select("study_id", "split"), on="study_id", how="left")
-    columns = ("study_id", "organ", "volume_ml", "mean_hu", "touches_border")
-    table = table.join(opened.table("organs").select(columns), on=["study_id", "organ"], how="left")
-    names = [f"f{number:04d}" for number in range(vectors.shape[1])]
-    table = table.select("study_id", "patient_id", "split", *columns[1:])
-    table = table.hstack(pl.from_numpy(vectors, schema=names))
+    table = _table(opened, kept, ids, organs, vectors)
     with atomic_path(out / TABLE) as temporary:
         table.sort("study_id", "organ").write_parquet(temporary)
     failures = tuple(asdict(failure) for failure in kept.failures)
@@ -117,6 +108,20 @@ def embed(
     about = {"model": file_checksum(release.folder / "model.safetensors"), "recipe": opened.info.recipe_hash}
     write_json(out / "embeddings.json", {**found.to_json(), **about})
     return found
+
+
+def _table(store: Store, kept: Kept, ids: Sequence[str], organs: Sequence[str], vectors: np.ndarray) -> pl.DataFrame:
+    """A row for each organ of each study: what the store knows of it, then its vector."""
+    table = pl.DataFrame(
+        {"study_id": [ids[row] for row in kept.bags.study], "organ": [organs[row] for row in kept.bags.organ]}
+    )
+    table = table.join(store.table("studies").select("study_id", "patient_id"), on="study_id", how="left")
+    table = table.join(store.table("splits").select("study_id", "split"), on="study_id", how="left")
+    columns = ("study_id", "organ", "volume_ml", "mean_hu", "touches_border")
+    table = table.join(store.table("organs").select(columns), on=["study_id", "organ"], how="left")
+    names = [f"f{number:04d}" for number in range(vectors.shape[1])]
+    table = table.select("study_id", "patient_id", "split", *columns[1:])
+    return table.hstack(pl.from_numpy(vectors, schema=names))
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ from ctglip.finetune.begin import open_records, starts_of, weights_of
 from ctglip.finetune.calibrate import calibrate_texts
 from ctglip.finetune.cells import Cell, CellResult, network_of, run_cell
 from ctglip.finetune.labels import Problem, read_labels
-from ctglip.finetune.network import FROZEN, Start, reads_whole, speaks
+from ctglip.finetune.network import FROZEN, Network, Start, reads_whole, speaks
 from ctglip.finetune.page import finetune_page
 from ctglip.finetune.release import save_tuned
 from ctglip.finetune.results import FinetuneResults, results_of
@@ -23,7 +23,7 @@ from ctglip.finetune.settings import FinetuneConfig
 from ctglip.finetune.sources import Source, kept_source, live_source
 from ctglip.finetune.studies import Studies, join, unanswerable
 from ctglip.inference.film_encoding import film_places, reading_of, shown_on_films
-from ctglip.inference.scoring import dictionaries_of
+from ctglip.inference.scoring import Calibration, dictionaries_of
 from ctglip.models.release import Release
 from ctglip.pages.report import render
 from ctglip.store.tables import Store
@@ -83,18 +83,24 @@ def finetune(
     source = f"label table {labels.name}"
     results, best, scores, judged = results_of(found, studies, config.judge, main.name, studies.problems, source)
     network = best.load(network_of(best.cell, main, sources[main.name], studies, config))
-    calibration = None
-    if main.mode != "probe" and speaks(main.release, network.whole):
-        texts = calibrate_texts(main.release, network, sources[main.name], studies, source)
-        calibrated = replace(results.calibration, texts=texts.error)
-        results = replace(results, calibration=calibrated, notes=(*results.notes, texts.note))
-        calibration = texts.calibration
+    results, calibration = _with_texts(results, main, network, sources[main.name], studies, source)
     organs = sources[main.name].bags.organs
     save_tuned(out, main, network, studies.tasks, organs, results, best, calibration)
     _write(out, results, found, best)
     dictionaries = dictionaries_of(main.release)
     write_text(out / "report.html", render(finetune_page(results, studies, scores, judged, dictionaries)))
     return results
+
+
+def _with_texts(
+    results: FinetuneResults, main: Start, network: Network, source: Source, studies: Studies, labels: str
+) -> tuple[FinetuneResults, Calibration | None]:
+    """How well the tuned model's answers to texts are calibrated, and their calibration; none where it has no texts."""
+    if main.mode == "probe" or not speaks(main.release, network.whole):
+        return results, None
+    texts = calibrate_texts(main.release, network, source, studies, labels)
+    calibrated = replace(results.calibration, texts=texts.error)
+    return replace(results, calibration=calibrated, notes=(*results.notes, texts.note)), texts.calibration
 
 
 def _readable(release: Release, store: Store) -> list[str]:

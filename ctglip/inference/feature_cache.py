@@ -38,7 +38,7 @@ from ctglip.inference.feature_work import (
     encode_scans,
     plain_row,
 )
-from ctglip.inference.film_encoding import film_places, reading_of
+from ctglip.inference.film_encoding import Reading, film_places, reading_of
 from ctglip.models.release import Release
 from ctglip.store.tables import Store
 from ctglip.types import Failure
@@ -233,33 +233,17 @@ def organ_features_of(
     """
     check_recipe(store, release)
     check_view(view, release)
-    crops = release.reads_crops
-    dictionary = load_organs(release.organ_dictionary / "organs.yaml")
-    settings = view.crops(CropSettings.model_validate(release.crops))
+    worker = _Worker(store, release, view, load_organs(release.organ_dictionary / "organs.yaml"))
     names = organs if organs is not None else release.provenance.get("trained", release.organs)
-    reading = None if release.films is None else reading_of(release.model, view.whole)
-    if reading is None:
-        places = places_of(store, study_ids, list(names), settings)
-    else:
-        places = film_places(store, study_ids, list(names), reading, release)
-    cache = FeatureCache((folder or store.path / FOLDER) / feature_key(release, dictionary, view))
+    places = worker.places(study_ids, list(names))
+    cache = FeatureCache((folder or store.path / FOLDER) / feature_key(release, worker.dictionary, view))
     by_study: dict[str, list[Place]] = {}
     for place in places:
         by_study.setdefault(place.study_id, []).append(place)
     sources = dict(store.table("studies").select("study_id", "source_checksum").iter_rows())
 
     def cut(study_id: str) -> Work:
-        work = _open(cache, study_id, by_study[study_id], sources[study_id] or "")
-        if work.missing and crops:
-            work.crops = cut_organs(store, work, settings, dictionary, view.cut)
-        elif work.missing:
-            work.crops = cut_image(store, work, release)
-        return work
-
-    def encode(good: list[Work]) -> int:
-        if reading is not None:
-            return encode_film_works(release, good, reading, dictionary, batch)
-        return encode_organs(release, good, settings, batch) if crops else encode_scans(release, good, dictionary)
+        return worker.cut(_open(cache, study_id, by_study[study_id], sources[study_id] or ""))
 
     kept: list[Work] = []
     failures: list[Failure] = []
@@ -267,13 +251,43 @@ def organ_features_of(
     for several in _batches(_ahead(cut, list(by_study), threads), batch):
         good = [work for work in several if not isinstance(work.crops, Failure)]
         failures += [work.crops for work in several if isinstance(work.crops, Failure)]
-        encoded += encode(good)
+        encoded += worker.encode(good, batch)
         kept += [_close(cache, work) for work in good]
         done += sum(len(work.places) for work in several)
         if progress:
             progress(done, len(places))
     check_damage(failures, len(by_study), MAX_FAILED_SHARE)
     return _gathered(release, kept, failures, encoded)
+
+
+class _Worker:
+    """What a model reads of a store: places, what is cut out there, and what the model makes of it."""
+
+    def __init__(self, store: Store, release: Release, view: View, dictionary: OrganDictionary) -> None:
+        self.store, self.release, self.view, self.dictionary = store, release, view, dictionary
+        self.settings = view.crops(CropSettings.model_validate(release.crops))
+        self.reading: Reading | None = None if release.films is None else reading_of(release.model, view.whole)
+
+    def places(self, study_ids: Sequence[str], names: list[str]) -> list[Place]:
+        if self.reading is None:
+            return places_of(self.store, study_ids, names, self.settings)
+        return film_places(self.store, study_ids, names, self.reading, self.release)
+
+    def cut(self, work: Work) -> Work:
+        """Cut what is missing."""
+        if work.missing and self.release.reads_crops:
+            work.crops = cut_organs(self.store, work, self.settings, self.dictionary, self.view.cut)
+        elif work.missing:
+            work.crops = cut_image(self.store, work, self.release)
+        return work
+
+    def encode(self, good: list[Work], batch: int) -> int:
+        """Encode what was cut; how many organs that were."""
+        if self.reading is not None:
+            return encode_film_works(self.release, good, self.reading, self.dictionary, batch)
+        if self.release.reads_crops:
+            return encode_organs(self.release, good, self.settings, batch)
+        return encode_scans(self.release, good, self.dictionary)
 
 
 def _open(cache: FeatureCache, study_id: str, places: list[Place], source: str) -> Work:
