@@ -195,7 +195,7 @@ def _differences(arms: dict[str, figures.Judged]) -> dict[str, Any]:
     """Each arm of the ladder less the one before it, and the last less both kinds of CLIP."""
     names = [name for name in LADDER if name in arms]
     asked = list(zip(names[1:], names, strict=False))
-    asked += [(names[-1], name) for name in ("report", "sentence") if names and (names[-1], name) not in asked]
+    asked += [(names[-1], name) for name in ("report", "sentence") if name in arms and (names[-1], name) not in asked]
     return {f"{more} - {less}": asdict(figures.difference(arms[more], arms[less])) for more, less in asked}
 
 
