@@ -141,9 +141,9 @@ def cubic(picture: Tensor) -> Tensor:
     """Twice the resolution: bicubic; in 3D cubic splines."""
     if picture.dim() == 4:
         return F.interpolate(picture, scale_factor=2, mode="bicubic")
-    zoom = (1, 1, 2, 2, 2)
-    found = ndimage.zoom(picture.numpy(), zoom, order=3, mode="nearest", grid_mode=True)
-    return torch.from_numpy(found)
+    volumes = picture.flatten(0, 1).numpy()
+    found = np.stack([ndimage.zoom(one, 2, order=3, mode="nearest", grid_mode=True) for one in volumes])
+    return torch.from_numpy(found).unflatten(0, picture.shape[:2])
 
 
 @torch.no_grad()
