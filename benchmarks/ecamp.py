@@ -141,8 +141,9 @@ def cubic(picture: Tensor) -> Tensor:
     """Twice the resolution: bicubic; in 3D cubic splines."""
     if picture.dim() == 4:
         return F.interpolate(picture, scale_factor=2, mode="bicubic")
-    volumes = picture.flatten(0, 1).numpy()
-    found = np.stack([ndimage.zoom(one, 2, order=3, mode="nearest", grid_mode=True) for one in volumes])
+    volumes: Any = picture.flatten(0, 1).numpy()
+    zoomed: list[Any] = [ndimage.zoom(one, 2, order=3, mode="nearest", grid_mode=True) for one in volumes]
+    found = np.stack(zoomed)
     return torch.from_numpy(found).unflatten(0, picture.shape[:2])
 
 
