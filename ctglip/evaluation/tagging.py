@@ -93,13 +93,17 @@ def _studies(context: Context) -> tuple[list[str], np.ndarray]:
 
 
 def _tag(context: Context, name: str) -> str:
-    """The tag of training that means an abnormality, or the abnormality's own name."""
+    """The tag of training that means an abnormality or the nearest thing above it, or the abnormality's own name."""
     settings = context.scorer.release.model.settings.tags
     assert settings is not None
     listed = (tag_entries(kind) for kind in ("tags", "entities"))
     known = {tag: entry for entries in listed for tag, entry in entries.items() if tag in settings.names}
-    means = [tag for tag, entry in known.items() if name in entry.abnormalities]
-    return means[0] if means else context.scorer.dictionaries.abnormalities[name].display
+    dictionary = context.scorer.dictionaries.abnormalities
+    wanted = [name]
+    while above := dictionary[wanted[-1]].parent:
+        wanted.append(above)
+    means = (tag for meant in wanted for tag, entry in known.items() if meant in entry.abnormalities)
+    return next(means, dictionary[name].display)
 
 
 def _held(context: Context, names: list[str], tags: dict[str, str]) -> dict[str, float | None]:

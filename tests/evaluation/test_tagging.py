@@ -1,0 +1,29 @@
+"""Which tag looks for an abnormality."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from ctglip.evaluation.tagging import _tag
+from ctglip.models.tags import TagSettings
+from ctglip.vocabulary.abnormalities import load_abnormalities
+
+
+@pytest.mark.parametrize(
+    ("name", "tag"),
+    [
+        ("cardiomegaly", "cardiomegaly"),
+        ("lung_nodule", "nodule"),
+        ("gallstone", load_abnormalities()["gallstone"].display),
+    ],
+)
+def test_a_tag_stands_for_what_is_below_it(name: str, tag: str) -> None:
+    model = SimpleNamespace(settings=SimpleNamespace(tags=TagSettings(names=("nodule", "cardiomegaly"), layers=1)))
+    scorer = SimpleNamespace(
+        release=SimpleNamespace(model=model), dictionaries=SimpleNamespace(abnormalities=load_abnormalities())
+    )
+    context: Any = SimpleNamespace(scorer=scorer)
+    assert _tag(context, name) == tag
