@@ -22,7 +22,7 @@ def answer_lines(answers: ScanAnswers) -> list[str]:
     for answer in answers.answers:
         question = answer.question
         if asked[question] > 1:
-            about = (answers.displays.get(name, name) for name in (answer.organ, answer.abnormality) if name)
+            about = (answers.shown(name) for name in (answer.organ, answer.abnormality) if name)
             question = f"{question} {': '.join(about)}"
         if answer.probability is None:
             lines.append(f"{question}: no answer: {answer.reason}")

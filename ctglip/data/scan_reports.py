@@ -16,7 +16,6 @@ from ctglip.data.report_texts import ReportSample, ReportTexts, organs_spoken_of
 from ctglip.data.sayings import Phrasebook
 from ctglip.data.scans import ScanCut
 from ctglip.data.studies import ScanDataSettings, WholeScans
-from ctglip.errors import StoreError
 from ctglip.film.triplets import SECTIONS
 from ctglip.store.tables import Store
 from ctglip.text.tags import Tagger
@@ -57,13 +56,7 @@ class ScanReportDataset(WholeScans):
         self.labels = labels
         sections = sections_by_study(store)
         told = {name: _sections(sections.get(name, {}), self.findings.get(name, ())) for name in self.study_ids}
-        self.study_ids = [name for name in self.study_ids if told[name]]
-        if len(self.study_ids) < 2:
-            raise StoreError(
-                f"Fewer than two studies of the split {split!r} of {store.path} have a report.",
-                code="no_texts",
-                fix="Give the cohort reports.",
-            )
+        self._keep_told(told, store, split)
         self._rows: dict[str, list[OrganRow]] = {name: [] for name in self.study_ids}
         for place in places_of(store, self.study_ids, self.organ_names, data.crops):
             self._rows[place.study_id].append(place.row)

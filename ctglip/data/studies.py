@@ -6,7 +6,7 @@ that a run's batches do not depend on the number of ranks.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
@@ -116,6 +116,16 @@ class WholeScans:
         self.keys: tuple[tuple[str, frozenset[str]], ...] = ()
         self.sayings: list[OrganSayings] = []
         self._text_ids = np.zeros(0, dtype=np.int64)
+
+    def _keep_told(self, told: Mapping[str, object], store: Store, split: str) -> None:
+        """Leave out studies that nothing is told of; one report alone has nothing to be compared with."""
+        self.study_ids = [name for name in self.study_ids if told[name]]
+        if len(self.study_ids) < 2:
+            raise StoreError(
+                f"Fewer than two studies of the split {split!r} of {store.path} have a report.",
+                code="no_texts",
+                fix="Give the cohort reports.",
+            )
 
     @property
     def failures(self) -> list[Failure]:
@@ -317,13 +327,7 @@ class PairDataset(WholeScans):
         found = {
             name: reports.get(name) or _sentences(self.findings.get(name, []), settings.text) for name in self.study_ids
         }
-        self.study_ids = [name for name in self.study_ids if found[name]]
-        if len(self.study_ids) < 2:
-            raise StoreError(
-                f"Fewer than two studies of the split {split!r} of {store.path} have a report.",
-                code="no_texts",
-                fix="Give the cohort reports.",
-            )
+        self._keep_told(found, store, split)
         book = Phrasebook(organs, abnormalities, data.silence_is_normal)
         said = [(self.findings.get(name, []), organ) for name in self.study_ids for organ in self.organ_names]
         self.sayings = [sayings for sayings in book.add_all(said) if sayings.kind != "silent"]

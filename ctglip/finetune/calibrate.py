@@ -74,7 +74,7 @@ def fit_logits(
     offsets = torch.zeros(width, dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS([log_scale, offsets], max_iter=_STEPS, line_search_fn="strong_wolfe")
 
-    def loss() -> torch.Tensor:
+    def closure() -> torch.Tensor:
         optimizer.zero_grad()
         said = log_scale.exp() * raw + offsets
         total = log_scale.square() / 2 + (offsets / _OFFSET_DEVIATION).square().sum() / 2
@@ -91,7 +91,7 @@ def fit_logits(
         total.backward()
         return total
 
-    optimizer.step(loss)  # pyright: ignore[reportArgumentType]
+    optimizer.step(closure)  # pyright: ignore[reportArgumentType]
     return LogitCalibration(float(log_scale.detach().exp()), tuple(offsets.detach().tolist()), int(known.sum()))
 
 

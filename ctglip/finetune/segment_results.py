@@ -106,6 +106,16 @@ def results_of(
     cells: Sequence[Cell], studies: Studies, config: FinetuneConfig, resolution: int, out: Path,
     problems: Sequence[Problem],
 ) -> SegmentationResults:  # fmt: skip
+    """All fits, judged on the films of the test split: Dice with intervals over patients, and paired differences.
+
+    Args:
+        cells: the fits, those of the start that is judged first.
+        studies: films with patients and splits.
+        config: shares of the labels, draws of patients.
+        resolution: rows and columns on which drawings were compared.
+        out: the run's folder, which holds the fits' scores.
+        problems: what could not be used.
+    """
     test = studies.of(TEST)
     names, patients = np.unique([studies.patients[row] for row in test], return_inverse=True)
     weights = draw_patients(len(names), config.judge.draws, np.random.default_rng(config.judge.seed))

@@ -71,6 +71,10 @@ class ScanAnswers:
     grid: tuple[tuple[int, ...], np.ndarray] | None = None
     source: Path | None = None
 
+    def shown(self, name: str) -> str:
+        """An organ or abnormality as people are told of it."""
+        return self.displays.get(name, name)
+
     def to_json(self) -> dict[str, Any]:
         """Plain data: answers, organs found, quality checks."""
         return {

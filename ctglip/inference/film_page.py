@@ -10,9 +10,9 @@ import numpy as np
 from ctglip.files import atomic_path
 from ctglip.film.recipe import FILM_MAX
 from ctglip.film.regions import region_entries
-from ctglip.inference.answers import Answer
 from ctglip.inference.film_maps import laid_on
 from ctglip.inference.films import FilmAnswers, FilmMap
+from ctglip.inference.page import page_answers, unseen_note
 from ctglip.pages import scan as page
 from ctglip.pages.film import FilmBox, film_picture, film_under_map, map_picture
 from ctglip.pages.parts import Fact, Picture
@@ -38,17 +38,13 @@ def film_answer_page(answers: FilmAnswers, maps: Sequence[FilmMap] = (), title: 
         Fact("Standardised to", f"{size} x {size} pixels"),
         Fact("Seen by the model as", f"{window} x {window} pixels", "the middle of the film"),
     )
-    unseen = sorted(
-        {_shown(answers, a.abnormality) for a in answers.answers if a.probability is not None and not a.seen}
-    )
-    notes = [f"Not seen in training, answered through the words alone: {', '.join(unseen)}."] if unseen else []
     return page.ScanPage(
         title=title or answers.scan,
-        answers=tuple(_answer(answers, answer) for answer in answers.answers),
+        answers=page_answers(answers),
         facts=facts,
         checks=answers.standardized.checks,
         pictures=(_film(answers),),
-        notes=tuple(notes),
+        notes=unseen_note(answers),
         kind="film",
         where=tuple(_where(answers, one) for one in _likeliest(answers, maps)),
     )
@@ -70,30 +66,11 @@ def write_film_map(answers: FilmAnswers, shown: FilmMap, folder: Path) -> list[P
     return paths
 
 
-def _shown(answers: FilmAnswers, name: str) -> str:
-    return answers.displays.get(name, name)
-
-
-def _answer(answers: FilmAnswers, answer: Answer) -> page.Answer:
-    return page.Answer(
-        question=answer.question,
-        organ=_shown(answers, answer.organ),
-        abnormality=_shown(answers, answer.abnormality),
-        probability=answer.probability,
-        rank=answer.rank,
-        of=answer.of,
-        reason=answer.reason,
-        calibrated=answer.calibrated,
-        texts=tuple(page.SimilarText(similar.text, similar.similarity) for similar in answer.similar),
-        read_from=answer.read_from,
-    )
-
-
 def _film(answers: FilmAnswers) -> Picture:
     """The film with the boxes that were read, or with all that are known where none was."""
     entries = region_entries()
     boxes = [
-        FilmBox(_shown(answers, row.organ), *row.box[:4]) for row, reading in answers.places if reading == "box"
+        FilmBox(answers.shown(row.organ), *row.box[:4]) for row, reading in answers.places if reading == "box"
     ] or [
         FilmBox(entries[r.name].display if r.name in entries else r.name, r.row0, r.row1, r.column0, r.column1)
         for r in answers.regions
@@ -113,7 +90,7 @@ def _where(answers: FilmAnswers, shown: FilmMap) -> page.Where:
     rows, columns = answers.standardized.image.shape
     values = laid_on(shown.values, shown.to_standard, (rows, columns))
     known = values[np.isfinite(values)]
-    organ, abnormality = _shown(answers, shown.organ), _shown(answers, shown.abnormality)
+    organ, abnormality = answers.shown(shown.organ), answers.shown(shown.abnormality)
     said = {(a.organ, a.abnormality): a.probability or 0.0 for a in answers.answers}
     reach = f"Similarity {number(float(known.min()), 2)} to {number(float(known.max()), 2)}." if len(known) else ""
     picture = film_picture(

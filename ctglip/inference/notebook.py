@@ -52,7 +52,7 @@ def volumes(answers: ScanAnswers, organs: OrganDictionary) -> list[dict[str, Any
     for number in range(1, len(asked) + 1):
         colour = PALETTE[(number - 1) % len(PALETTE)]
         lut[4 * number : 4 * number + 4] = [*(int(colour[at : at + 2], 16) for at in (1, 3, 5)), 255]
-    label = {"lut": lut, "min": 0, "max": 255, "labels": ["", *(answers.displays.get(name, name) for name in asked)]}
+    label = {"lut": lut, "min": 0, "max": 255, "labels": ["", *(answers.shown(name) for name in asked)]}
     overlay = nib.Nifti1Image(numbers, standardized.affine)
     found.append({"name": "organs.nii", "data": overlay.to_bytes(), "opacity": 0.4, "colormap_label": label})
     return found
@@ -64,7 +64,7 @@ def table(answers: ScanAnswers) -> str:
     for answer in answers.answers:
         said = answer.reason if answer.probability is None else share(answer.probability)
         rank = f"{answer.rank} of {answer.of}" if answer.rank else ""
-        about = (answers.displays.get(name, name) for name in (answer.organ, answer.abnormality))
+        about = (answers.shown(name) for name in (answer.organ, answer.abnormality))
         cells = (answer.question, *about, said, rank)
         rows.append("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>")
     heads = "".join(f"<th>{name}</th>" for name in ("Question", "Organ", "Abnormality", "Answer", "Rank"))

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ctglip.inference.answers import Answer, ScanAnswers
+from ctglip.inference.answers import ScanAnswers
 from ctglip.inference.heatmap import HeatMap
 from ctglip.inference.scoring import Pair
 from ctglip.pages import scan as page
@@ -54,52 +54,56 @@ def scan_page(
         Fact("Seen by the model as", f"{shape} voxels", f"{spacing} mm"),
         Fact("Organs found", str(len(drawn))),
     )
-    notes, maps = [], list(maps)
+    maps = list(maps)
     laid = [_laid(answers, one) for one in maps]
-    unseen = sorted(
-        {_shown(answers, a.abnormality) for a in answers.answers if a.probability is not None and not a.seen}
-    )
-    if unseen:
-        notes.append(f"Not seen in training, answered through the words alone: {', '.join(unseen)}.")
     return page.ScanPage(
         title=title or answers.scan,
-        answers=tuple(_answer(answers, answer) for answer in answers.answers),
+        answers=page_answers(answers),
         facts=facts,
         organs=tuple(
-            page.OrganFound(_shown(answers, row.organ), row.volume_ml, row.mean_hu, row.touches_border) for row in drawn
+            page.OrganFound(answers.shown(row.organ), row.volume_ml, row.mean_hu, row.touches_border) for row in drawn
         ),
         checks=standardized.checks,
         pictures=_pictures(answers, outlined),
         viewer=make_viewer(
             standardized.image, standardized.affine, standardized.organs, outlined, _window(answers), laid
         ),
-        notes=tuple(notes),
+        notes=unseen_note(answers),
         where=tuple(_where(answers, one, outlined) for one in maps),
     )
 
 
-def _shown(answers: ScanAnswers, name: str) -> str:
-    return answers.displays.get(name, name)
-
-
-def _answer(answers: ScanAnswers, answer: Answer) -> page.Answer:
-    return page.Answer(
-        question=answer.question,
-        organ=_shown(answers, answer.organ),
-        abnormality=_shown(answers, answer.abnormality),
-        probability=answer.probability,
-        rank=answer.rank,
-        of=answer.of,
-        reason=answer.reason,
-        calibrated=answer.calibrated,
-        texts=tuple(page.SimilarText(similar.text, similar.similarity) for similar in answer.similar),
+def page_answers(answers: ScanAnswers) -> tuple[page.Answer, ...]:
+    """The answers about a scan or a film as its page's."""
+    return tuple(
+        page.Answer(
+            question=answer.question,
+            organ=answers.shown(answer.organ),
+            abnormality=answers.shown(answer.abnormality),
+            probability=answer.probability,
+            rank=answer.rank,
+            of=answer.of,
+            reason=answer.reason,
+            calibrated=answer.calibrated,
+            texts=tuple(page.SimilarText(similar.text, similar.similarity) for similar in answer.similar),
+            read_from=answer.read_from,
+        )
+        for answer in answers.answers
     )
+
+
+def unseen_note(answers: ScanAnswers) -> tuple[str, ...]:
+    """A line that names the answers that rest on words alone, where there are any."""
+    unseen = {answers.shown(a.abnormality) for a in answers.answers if a.probability is not None and not a.seen}
+    if not unseen:
+        return ()
+    return (f"Not seen in training, answered through the words alone: {', '.join(sorted(unseen))}.",)
 
 
 def _outlined(answers: ScanAnswers, organs: OrganDictionary) -> dict[str, list[int]]:
     """Display name to label numbers of the organs asked about."""
     asked = dict.fromkeys(answer.organ for answer in answers.answers)
-    return {_shown(answers, name): sorted(organs.grounding_labels(name)) for name in asked}
+    return {answers.shown(name): sorted(organs.grounding_labels(name)) for name in asked}
 
 
 def _window(answers: ScanAnswers) -> tuple[float, float]:
@@ -125,7 +129,7 @@ def _pictures(answers: ScanAnswers, outlined: dict[str, list[int]]) -> tuple[Pic
 
 
 def _laid(answers: ScanAnswers, one: HeatMap) -> LaidMap:
-    organ, abnormality = _shown(answers, one.organ), _shown(answers, one.abnormality)
+    organ, abnormality = answers.shown(one.organ), answers.shown(one.abnormality)
     return LaidMap(f"{organ}: {abnormality}", organ, one.values, one.affine)
 
 
@@ -160,7 +164,7 @@ def _where(answers: ScanAnswers, one: HeatMap, outlined: dict[str, list[int]]) -
     said = {(answer.organ, answer.abnormality): answer.probability for answer in answers.answers}
     return page.Where(
         organ=laid.organ,
-        abnormality=_shown(answers, one.abnormality),
+        abnormality=answers.shown(one.abnormality),
         probability=said[one.organ, one.abnormality] or 0.0,
         picture=replace(picture, caption=f"Axial slice {index + 1} of {limit[2]}.", legend=()),
         heat=heat_picture(heat, "axial", picture.size, f"Heat map of {laid.name}."),

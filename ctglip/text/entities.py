@@ -91,6 +91,7 @@ class _Mention:
     change: dict[str, None] = field(default_factory=dict)
 
     def add(self, other: _Mention) -> None:
+        """Take in another mention of the same entity: descriptors add up among mentions of the highest presence."""
         if other.presence > self.presence:
             self.presence = other.presence
             self.severity, self.sides, self.places, self.change = {}, set(), {}, {}
