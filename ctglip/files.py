@@ -20,6 +20,7 @@ import yaml
 
 from ctglip.errors import ConfigError, CTGLIPError
 
+DICOM_SUFFIXES = (".dcm", ".dicom")
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
@@ -154,6 +155,23 @@ def value_hash(value: Any, length: int = 16) -> str:
     """Hex hash of a JSON-able value, the same for equal values whatever the order of their keys."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a file can be read and starts like DICOM (128 bytes, then ``DICM``)."""
+    try:
+        with path.open("rb") as stream:
+            return stream.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
+def told_name(path: Path) -> str:
+    """What answers and pages call an input: its name, but for DICOM: those names may hold UIDs and patients."""
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    if any(is_dicom(file) or file.suffix.lower() in DICOM_SUFFIXES for file in files):
+        return "DICOM series" if path.is_dir() else "DICOM file"
+    return path.name
 
 
 def free_bytes(path: Path) -> int:

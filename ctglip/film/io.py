@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ctglip.errors import CTGLIPError, ScanError
+from ctglip.files import DICOM_SUFFIXES, is_dicom
 from ctglip.film.recipe import FilmRecipe
 from ctglip.types import QualityCheck
 
@@ -56,7 +57,7 @@ def read_film(path: Path, recipe: FilmRecipe) -> tuple[Film, tuple[QualityCheck,
         raise ScanError("The film is a folder, expected one file.", code="not_an_image", fix="Name the film's file.")
     if path.stat().st_size == 0:
         raise ScanError("The film's file is empty.", code="file_empty", fix="Export it again.")
-    if _is_dicom(path):
+    if is_dicom(path) or path.suffix.lower() in DICOM_SUFFIXES:
         from ctglip.film.dicom import read_dicom
 
         film, checks = read_dicom(path, recipe)
@@ -70,12 +71,6 @@ def read_film(path: Path, recipe: FilmRecipe) -> tuple[Film, tuple[QualityCheck,
             fix="Give a PNG, JPEG or DICOM file.",
         )
     return film, (*checks, *_sound(film.pixels))
-
-
-def _is_dicom(path: Path) -> bool:
-    with path.open("rb") as stream:
-        head = stream.read(132)
-    return head[128:132] == b"DICM" or path.suffix.lower() in (".dcm", ".dicom")
 
 
 def read_picture(path: Path, kind: type[CTGLIPError], what: str) -> np.ndarray:

@@ -12,6 +12,7 @@ from jaxtyping import Float
 
 from ctglip.data.film_input import FilmInput, film_input
 from ctglip.errors import ScanError
+from ctglip.files import told_name
 from ctglip.film.io import Film, read_film
 from ctglip.film.masks import read_film_masks
 from ctglip.film.recipe import FilmRecipe
@@ -143,7 +144,7 @@ class FilmPipeline(Answerer):
         told, seen, shown = self._answers(pairs, standardized, placed)
         displays = self._displays(told, standardized)
         return FilmAnswers(
-            scan="film in memory" if isinstance(film, Film) else Path(film).name,
+            scan="film in memory" if isinstance(film, Film) else told_name(Path(film)),
             masks=_origin(masks, regions),
             answers=tuple(told),
             standardized=standardized,
@@ -264,9 +265,9 @@ def _source_affine(film: Film) -> np.ndarray:
 
 def _origin(masks: Path | str | None, regions: object) -> str:
     """Where organs are known from, in words."""
-    said = [] if masks is None else [Path(masks).name]
+    said = [] if masks is None else [told_name(Path(masks))]
     if isinstance(regions, str | Path):
-        said.append(Path(regions).name)
+        said.append(told_name(Path(regions)))
     elif regions is not None:
         said.append("boxes in memory")
     return ", ".join(said) or "none"

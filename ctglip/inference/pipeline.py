@@ -12,6 +12,7 @@ from ctglip.data.cache import CropCache, Place, stacked
 from ctglip.data.crops import CropSettings, OrganCrop, cut_crop
 from ctglip.data.scans import ScanSettings, cut_scan
 from ctglip.errors import MaskError, ScanError
+from ctglip.files import DICOM_SUFFIXES, told_name
 from ctglip.inference.answerer import Answerer
 from ctglip.inference.answers import Answer, ScanAnswers
 from ctglip.inference.encoding import encode_crops
@@ -77,7 +78,7 @@ class Pipeline(Answerer):
         standardized, origin = self._standardized(read, checks, masks)
         answers = self._answers(pairs, standardized)
         return ScanAnswers(
-            scan="scan in memory" if isinstance(scan, Scan) else Path(scan).name,
+            scan="scan in memory" if isinstance(scan, Scan) else told_name(Path(scan)),
             masks=origin,
             answers=tuple(answers),
             standardized=standardized,
@@ -148,7 +149,7 @@ class Pipeline(Answerer):
             labels, origin = masks, "label map in memory"
         else:
             labels, more = read_masks(Path(masks), read, self.recipe, organs)
-            origin = Path(masks).name
+            origin = told_name(Path(masks))
         found = standardize(read, labels, self.recipe, organs)
         return Standardized(
             found.image, found.organs, found.affine, found.rows, (*checks, *more, *found.checks)
@@ -239,9 +240,9 @@ class Pipeline(Answerer):
 
 def _scan_path(path: Path) -> Path:
     """The path, unless it is a film's: a picture, or a single DICOM file."""
-    if path.is_file() and path.suffix.lower() in (".png", ".jpg", ".jpeg", ".dcm", ".dicom"):
+    if path.is_file() and path.suffix.lower() in (".png", ".jpg", ".jpeg", *DICOM_SUFFIXES):
         raise ScanError(
-            f"This model was trained on CT scans, and {path.name} is a film.",
+            f"This model was trained on CT scans, and {told_name(path)} is a film.",
             code="other_modality",
             fix="Give a NIfTI or NRRD file or a folder of DICOM slices, or ask a model that was trained on films.",
         )

@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from ctglip.errors import ScanError
+from ctglip.files import is_dicom
 from ctglip.types import QualityCheck, Scan
 from ctglip.volume import nifti, nrrd
 from ctglip.volume.geometry import canonical, check_affine, shear_degrees, slice_axis_after, upright_grid
 from ctglip.volume.intensity import AIR_HU, to_hu
 from ctglip.volume.quality import check_scan
-from ctglip.volume.raw import RawVolume, UnevenScan, is_dicom
+from ctglip.volume.raw import RawVolume, UnevenScan
 from ctglip.volume.recipe import VolumeRecipe
 from ctglip.volume.resample import to_grid
 

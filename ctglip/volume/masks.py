@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from ctglip.errors import MaskError
+from ctglip.files import is_dicom
 from ctglip.types import LabelMap, QualityCheck, Scan
 from ctglip.vocabulary.organs import TOTALSEGMENTATOR_V2, OrganDictionary
 from ctglip.volume import nifti, nrrd
 from ctglip.volume.geometry import canonical
 from ctglip.volume.placing import on_scan
-from ctglip.volume.raw import RawVolume, is_dicom
+from ctglip.volume.raw import RawVolume
 from ctglip.volume.recipe import VolumeRecipe
 
 _SUFFIXES = (*nifti.SUFFIXES, ".seg.nrrd", *nrrd.SUFFIXES)

@@ -14,12 +14,11 @@ import pydicom
 from pydicom.dataset import Dataset
 
 from ctglip.errors import MaskError
-from ctglip.files import quiet_pydicom
+from ctglip.files import is_dicom, quiet_pydicom
 from ctglip.types import Scan
 from ctglip.vocabulary.organs import Organ, OrganDictionary
 from ctglip.volume.dicom_tags import frame_sources, look_up, number, plane, whole
 from ctglip.volume.geometry import LPS_TO_RAS
-from ctglip.volume.raw import is_dicom
 
 _STORED = {"SEG": "segmentation", "RTSTRUCT": "contours"}
 

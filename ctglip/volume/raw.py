@@ -3,20 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from ctglip.types import QualityCheck, Scan
-
-
-def is_dicom(path: Path) -> bool:
-    """Whether a file can be read and starts like DICOM (128 bytes, then ``DICM``)."""
-    try:
-        with path.open("rb") as stream:
-            return stream.read(132)[128:] == b"DICM"
-    except OSError:
-        return False
 
 
 @dataclass(frozen=True)

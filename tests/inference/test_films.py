@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import pydicom
 import pytest
 import torch
 from ctglip_preprocessing.stages.film import make_film
@@ -25,7 +26,9 @@ from ctglip.film.io import Film
 from ctglip.film.recipe import FilmRecipe
 from ctglip.inference.film_encoding import boxes_of, encode_films, organ_box, queries_of
 from ctglip.inference.film_maps import film_maps, laid_on
+from ctglip.inference.film_page import film_answer_page
 from ctglip.inference.films import FilmPipeline
+from ctglip.pages.scan import render
 from ctglip.vocabulary.organs import load_organs
 from tests.inference.tiny_films import BOXES, FILMS, RECIPE, draw_film, film_release, saved, write_film_store
 from tests.training.tiny import write_word_bert
@@ -114,6 +117,36 @@ def test_answers_say_where_they_were_read(model: Releases, film: Path, boxes: Pa
     assert told[1].probability is not None
     wide = model(grounding="box", trained={}).query(film, ["lungs: emphysema"], masks=lungs).answers[0]
     assert wide.read_from == "the boxes of the right lung and the left lung"
+
+
+def _as_dicom(picture: Path, path: Path) -> Path:
+    pixels = np.asarray(Image.open(picture)).astype(np.uint16)
+    meta = pydicom.dataset.FileMetaDataset()
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = "1.2.840.10008.5.1.4.1.1.1.1", "1.2.3.4567"
+    meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    file = pydicom.Dataset()
+    file.file_meta, file.Modality, file.PatientName, file.StudyInstanceUID = meta, "DX", "Secret^Name", "1.2.3.4568"
+    file.SOPClassUID, file.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
+    file.PhotometricInterpretation, file.SamplesPerPixel, file.PixelRepresentation = "MONOCHROME2", 1, 0
+    file.Rows, file.Columns = pixels.shape
+    file.BitsAllocated, file.BitsStored, file.HighBit = 16, 8, 7
+    file.PixelData = pixels.tobytes()
+    pydicom.dcmwrite(path, file, enforce_file_format=True)
+    return path
+
+
+@pytest.mark.parametrize("name", ["film.dcm", "1.2.3.4567"])
+def test_a_dicom_film_is_asked_like_its_picture(
+    model: Releases, film: Path, boxes: Path, tmp_path: Path, name: str
+) -> None:
+    asking = model(grounding="box")
+    told, expected = (asking.query(path, QUESTIONS, regions=boxes) for path in (_as_dicom(film, tmp_path / name), film))
+    for one, other in zip(told.answers, expected.answers, strict=True):
+        assert one.probability == pytest.approx(other.probability, abs=1e-3)
+        assert one.read_from == other.read_from
+    page = render(film_answer_page(told))
+    for secret in ("Secret", "1.2.3.4567", "1.2.3.4568"):
+        assert secret not in page + json.dumps(told.to_json())
 
 
 def test_the_answer_is_that_of_the_box(bert: Path, film: Path, boxes: Path) -> None:
