@@ -25,12 +25,13 @@ from pathlib import Path
 import polars as pl
 
 SIZES = {
-    "quick": {"pretrain": 30, "splits": (18, 8, 16), "steps": 12, "clip_steps": 4, "epochs": 20, "scratch": 1},
-    "core": {"pretrain": 200, "splits": (90, 20, 60), "steps": 350, "clip_steps": 120, "epochs": 100, "scratch": 8},
+    "quick": {"pretrain": 30, "splits": (18, 8, 16), "steps": 12, "clip_steps": 4, "epochs": 20, "scratch": 1, "seeds": 1},
+    "core": {"pretrain": 200, "splits": (90, 20, 60), "steps": 350, "clip_steps": 120, "epochs": 100, "scratch": 8,
+             "seeds": 3},
     "full": {"pretrain": 600, "splits": (700, 100, 200), "steps": 1500, "clip_steps": 1500, "epochs": 100,
-             "scratch": 40},
+             "scratch": 40, "seeds": 3},
 }  # fmt: skip
-"""Studies of the two cohorts, steps of the two pretrainings, passes of the pretrained starts and of random weights.
+"""Studies of the two cohorts, steps of the two pretrainings, passes of the pretrained starts and of random weights, seeds.
 "core" takes about 20 minutes of one core; clip_global gets about the time of the organ-grounded pretraining."""
 SEEDS = [0, 1, 2]
 FRACTIONS = [0.01, 0.1, 1.0]
@@ -101,7 +102,7 @@ def tuned(out: Path, runs: list[Path], store: Path, labels: Path, mode: str, siz
     changes = {
         "mode": mode,
         "fractions": FRACTIONS,
-        "seeds": SEEDS,
+        "seeds": SEEDS[: size["seeds"]],
         "fit.epochs": size["epochs"],
         "scratch_fit.epochs": size["scratch"],
     }
