@@ -25,14 +25,15 @@ from pathlib import Path
 import polars as pl
 
 SIZES = {
-    "quick": {"pretrain": 30, "splits": (18, 8, 16), "steps": 12, "clip_steps": 4, "epochs": 20, "scratch": 1, "seeds": 1},
+    "quick": {"pretrain": 30, "splits": (18, 8, 16), "steps": 12, "clip_steps": 4, "epochs": 20, "scratch": 1,
+              "seeds": 1},
     "core": {"pretrain": 200, "splits": (90, 20, 60), "steps": 350, "clip_steps": 120, "epochs": 100, "scratch": 8,
              "seeds": 3},
     "full": {"pretrain": 600, "splits": (700, 100, 200), "steps": 1500, "clip_steps": 1500, "epochs": 100,
              "scratch": 40, "seeds": 3},
 }  # fmt: skip
-"""Studies of the two cohorts, steps of the two pretrainings, passes of the pretrained starts and of random weights, seeds.
-"core" takes about 20 minutes of one core; clip_global gets about the time of the organ-grounded pretraining."""
+"""Studies of the two cohorts, steps of the two pretrainings, passes of the pretrained starts and of random weights, and
+seeds. "core" takes about 20 minutes of one core; clip_global gets about the time of the organ-grounded pretraining."""
 SEEDS = [0, 1, 2]
 FRACTIONS = [0.01, 0.1, 1.0]
 COLUMNS = (

@@ -6,14 +6,15 @@ What is changed is drawn for a whole batch from the step's generator, and travel
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float, Int16, Num, UInt8
+from jaxtyping import Float, Int8, Int16, Num, UInt8
 from pydantic import Field
 
 from ctglip.config import Settings
-from ctglip.data.crops import axis_weights, resampled, zoomed_size
+from ctglip.data.crops import CropSettings, axis_weights, render, resampled, zoomed_size
 
 _VACUUM_HU = -1000.0
 _ORGAN = 128
@@ -67,13 +68,14 @@ class Changed:
     """A crop after its changes.
 
     Attributes:
-        hu, mask: the crop, float32 and 0 to 255.
+        hu, detail, mask: the crop, float32, HU above the median, and 0 to 255.
         size: what the model is told of size, float32 ``[4]``.
         median_hu: of the organ.
         change: what was done, after it was held back so that the organ is not cut.
     """
 
     hu: Float[np.ndarray, "x y z"]
+    detail: Num[np.ndarray, "d x y z"]
     mask: UInt8[np.ndarray, "x y z"]
     size: Float[np.ndarray, " 4"]
     median_hu: np.float32
@@ -96,6 +98,7 @@ def draw_changes(count: int, settings: AugmentSettings, rng: np.random.Generator
 
 def apply_change(
     hu: Int16[np.ndarray, "x y z"],
+    detail: Int8[np.ndarray, "d x y z"],
     mask: UInt8[np.ndarray, "x y z"],
     size: Float[np.ndarray, " 4"],
     median_hu: float,
@@ -104,16 +107,18 @@ def apply_change(
 ) -> Changed:
     """A changed crop; what comes in at a face repeats that face. Shift and zoom stop where the organ would be cut."""
     if change.mirrored:
-        hu, mask = hu[::-1], mask[::-1]
+        hu, detail, mask = hu[::-1], detail[:, ::-1], mask[::-1]
     steps = _held_back(mask, change.shift_voxels)
     if any(steps):
         places = np.ix_(*(np.clip(np.arange(n) + d, 0, n - 1) for n, d in zip(hu.shape, steps, strict=True)))
-        hu, mask = hu[places], mask[places]
+        hu, detail, mask = hu[places], detail[:, places[0], places[1], places[2]], mask[places]
     zoom = min(change.zoom, _largest_zoom(mask)) if change.zoom > 1 else change.zoom
     values = hu.astype(np.float32)
     if zoom != 1.0:
         weights = [_zoom_weights(n, zoom) for n in hu.shape]
         values = resampled(values, weights)
+        if len(detail):
+            detail = np.stack([resampled(one.astype(np.float32), weights) for one in detail])
         mask = np.rint(np.clip(resampled(mask.astype(np.float32), weights), 0, 255)).astype(np.uint8)
         size = zoomed_size(size, zoom)
     shift = np.float32(change.shift_hu)
@@ -122,11 +127,20 @@ def apply_change(
         gain = np.float32(change.gain)
         values += (values - np.float32(_VACUUM_HU)) * gain
         median += (median - np.float32(_VACUUM_HU)) * gain
+        detail = detail * (1 + gain)
     values += shift
     if noise_hu > 0:
         rng = np.random.default_rng(change.noise)
         values += noise_hu * rng.standard_normal(values.shape, dtype=np.float32)
-    return Changed(values, mask, size, median + shift, replace(change, shift_voxels=steps, zoom=zoom))
+    return Changed(values, detail, mask, size, median + shift, replace(change, shift_voxels=steps, zoom=zoom))
+
+
+def render_changed(crops: Sequence[Changed], settings: CropSettings) -> Float[np.ndarray, "n c x y z"]:
+    """The channels that a model sees of changed crops (see ``data.crops.render``)."""
+    hu, detail, mask, median = (
+        np.stack([getattr(crop, name) for crop in crops]) for name in ("hu", "detail", "mask", "median_hu")
+    )
+    return render(hu, detail, mask, median, settings)
 
 
 def augment_hu(

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float, Int16, UInt8
+from jaxtyping import Float, Int8, Int16, UInt8
 
 from ctglip.data.crops import CropSettings, OrganCrop, crop_region, cut_crop, cut_region, render
 from ctglip.errors import CTGLIPError, StoreError
@@ -39,13 +39,15 @@ class CropCache:
 
     Attributes:
         places: whose they are.
-        hu: int16 ``[N, x, y, z]``; mask: uint8; size: float32 ``[N, 4]``; median_hu: float32 ``[N]`` (see
+        hu, detail, mask: int16 ``[N, x, y, z]``, int8 ``[N, d, x, y, z]``, uint8 ``[N, x, y, z]`` (see
             ``data.crops.OrganCrop``).
+        size, median_hu: float32 ``[N, 4]``, ``[N]``.
         failures: studies that could not be read, left out.
     """
 
     places: tuple[Place, ...]
     hu: Int16[np.ndarray, "n x y z"]
+    detail: Int8[np.ndarray, "n d x y z"]
     mask: UInt8[np.ndarray, "n x y z"]
     size: Float[np.ndarray, "n 4"]
     median_hu: Float[np.ndarray, " n"]
@@ -58,7 +60,8 @@ class CropCache:
         """Some of the crops, in the order asked for."""
         chosen = np.asarray(rows, dtype=np.int64)
         places = tuple(self.places[int(row)] for row in chosen)
-        return CropCache(places, self.hu[chosen], self.mask[chosen], self.size[chosen], self.median_hu[chosen])
+        arrays = (self.hu, self.detail, self.mask, self.size, self.median_hu)
+        return CropCache(places, *(array[chosen] for array in arrays))
 
     def draw(
         self, rows: Sequence[int] | np.ndarray, stand_ins: Callable[[int], Iterable[int]]
@@ -67,9 +70,11 @@ class CropCache:
         del stand_ins  # nothing here is unreadable
         return [int(row) for row in rows], self.take(rows)
 
-    def images(self, rows: Sequence[int] | np.ndarray, settings: CropSettings) -> Float[np.ndarray, "m c x y z"]:
+    def images(
+        self, rows: Sequence[int] | np.ndarray | slice, settings: CropSettings
+    ) -> Float[np.ndarray, "m c x y z"]:
         """What a model sees of some crops."""
-        return render(self.hu[rows], self.mask[rows], self.median_hu[rows], settings)
+        return render(self.hu[rows], self.detail[rows], self.mask[rows], self.median_hu[rows], settings)
 
     def masks(self, rows: Sequence[int] | np.ndarray) -> Float[np.ndarray, "m 1 x y z"]:
         """Coverage of some crops, 0 to 1."""
@@ -203,6 +208,7 @@ def stacked(places: Sequence[Place], crops: Sequence[OrganCrop], settings: CropS
     found = CropCache(
         places=tuple(places),
         hu=np.zeros(shape, dtype=np.int16),
+        detail=np.zeros((count, len(settings.details), *settings.grid), dtype=np.int8),
         mask=np.zeros(shape, dtype=np.uint8),
         size=np.zeros((count, 4), dtype=np.float32),
         median_hu=np.zeros(count, dtype=np.float32),
@@ -213,5 +219,5 @@ def stacked(places: Sequence[Place], crops: Sequence[OrganCrop], settings: CropS
 
 def _put(cache: CropCache, rows: np.ndarray, crops: Sequence[OrganCrop]) -> None:
     for row, crop in zip(rows, crops, strict=True):
-        cache.hu[row], cache.mask[row] = crop.hu, crop.mask
+        cache.hu[row], cache.detail[row], cache.mask[row] = crop.hu, crop.detail, crop.mask
         cache.size[row], cache.median_hu[row] = crop.size, crop.median_hu

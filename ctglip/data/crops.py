@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, Int16, Num, UInt8
+from jaxtyping import Float, Int8, Int16, Num, UInt8
 from pydantic import Field, model_validator
 from scipy import ndimage
 
 from ctglip.config import Settings
+from ctglip.data.details import Detail, detail_maps
 from ctglip.types import Box, OrganRow, spacing_of
 from ctglip.vocabulary.organs import Organ, OrganDictionary
 
@@ -35,6 +36,9 @@ class CropSettings(Settings):
         windows_hu: one channel for each (lowest, highest) HU, scaled to -1 .. 1.
         relative_hu: one more channel: HU above or below the organ's own median, inside the organ alone (its border
             holds the fat around it, which would drown a faint lesion).
+        details: one more channel for each: what is brightest or darkest within each voxel of the grid, or thicker than
+            ``thick_mm`` (see ``data.details``), relative to the organ's median.
+        thick_mm: of the details ``opened`` and ``closed``.
         mask_channel: one more channel: the organ itself.
         truncated: what to do with organs that the field of view cuts off: keep them, or leave them out.
         fill: ``organ_mean`` gives every voxel of the organ the organ's mean HU and everything else that of air, so
@@ -48,6 +52,8 @@ class CropSettings(Settings):
     grid: tuple[int, int, int] = (32, 32, 32)
     windows_hu: tuple[tuple[float, float], ...] = ((-1000.0, 1000.0), (-160.0, 240.0))
     relative_hu: bool = True
+    details: tuple[Detail, ...] = ()
+    thick_mm: float = Field(default=9.0, gt=0)
     mask_channel: bool = True
     truncated: Literal["keep", "drop"] = "keep"
     fill: Literal["none", "organ_mean"] = Field(default="none")
@@ -63,7 +69,7 @@ class CropSettings(Settings):
     @property
     def channels(self) -> int:
         """Channels of a rendered crop."""
-        return len(self.windows_hu) + self.relative_hu + self.mask_channel
+        return len(self.windows_hu) + self.relative_hu + len(self.details) + self.mask_channel
 
 
 @dataclass(frozen=True)
@@ -73,6 +79,7 @@ class OrganCrop:
     Attributes:
         organ: name in the organ dictionary.
         hu: int16 ``[x, y, z]``; air where the crop leaves the scan.
+        detail: int8 ``[d, x, y, z]``, HU above the organ's median, one map for each of ``CropSettings.details``.
         mask: uint8 ``[x, y, z]``, how much of each voxel the organ covers, 0 to 255.
         size: float32 ``[4]``, standardised log mm per voxel (x, y, z) and log volume in ml.
         median_hu: median HU of the organ's voxels on the grid.
@@ -80,6 +87,7 @@ class OrganCrop:
 
     organ: str
     hu: Int16[np.ndarray, "x y z"]
+    detail: Int8[np.ndarray, "d x y z"]
     mask: UInt8[np.ndarray, "x y z"]
     size: Float[np.ndarray, " 4"]
     median_hu: float
@@ -147,26 +155,35 @@ def cut_region(
     hu = np.rint(resampled(above_air, weights)).astype(np.int32) + AIR_HU
     voxel_mm = (high - low) * spacing / settings.grid
     stored = np.clip(hu, -32768, 32767).astype(np.int16)
-    if not settings.masked:
-        size = standardised_size(voxel_mm, row.volume_ml) * np.array([1, 1, 1, 0], np.float32)
-        return OrganCrop(organ.name, stored, np.full_like(stored, 255, np.uint8), size, float(np.median(stored)))
-    mask = np.rint(_coverage(labels, weights, voxel_mm, organ, organs) * 255).astype(np.uint8)
-    inside = stored[mask >= 128]
-    median = float(np.median(inside if inside.size else stored))
-    return OrganCrop(organ.name, stored, mask, standardised_size(voxel_mm, row.volume_ml), median)
+    size = standardised_size(voxel_mm, row.volume_ml)
+    if settings.masked:
+        own = _member(labels, organ, organs)
+        mask = np.rint(_coverage(own, weights, voxel_mm, organ) * 255).astype(np.uint8)
+        organ_hu = stored[mask >= 128]
+        inside = own == (not organ.grounding.shell)
+    else:
+        mask, organ_hu, inside = np.full_like(stored, 255, np.uint8), stored, np.ones(image.shape, bool)
+        size = size * np.array([1, 1, 1, 0], np.float32)
+    median = float(np.median(organ_hu if organ_hu.size else stored))
+    detail = np.zeros((0, *settings.grid), np.int8)
+    if settings.details:
+        faces = [np.linspace(a, b, n + 1) - s for a, b, n, s in zip(low, high, settings.grid, starts, strict=True)]
+        detail = detail_maps(image, inside, median, faces, spacing, settings.details, settings.thick_mm)
+    return OrganCrop(organ.name, stored, detail, mask, size, median)
+
+
+def _member(labels: UInt8[np.ndarray, "x y z"], organ: Organ, organs: OrganDictionary) -> Float[np.ndarray, "x y z"]:
+    """1 where a voxel is of the masks that ground the organ."""
+    member = np.zeros(256, dtype=np.float32)
+    member[list(organs.grounding_labels(organ.name))] = 1.0
+    return member[labels]
 
 
 def _coverage(
-    labels: UInt8[np.ndarray, "x y z"],
-    weights: list[np.ndarray],
-    voxel_mm: np.ndarray,
-    organ: Organ,
-    organs: OrganDictionary,
-) -> Float[np.ndarray, "x y z"]:
+    own: Float[np.ndarray, "x y z"], weights: list[np.ndarray], voxel_mm: np.ndarray, organ: Organ
+) -> Float[np.ndarray, "a b c"]:
     """How much of each voxel of the grid the organ's grounding covers, 0 to 1."""
-    member = np.zeros(256, dtype=np.float32)
-    member[list(organs.grounding_labels(organ.name))] = 1.0
-    cover = np.clip(resampled(member[labels], weights), 0.0, 1.0)
+    cover = np.clip(resampled(own, weights), 0.0, 1.0)
     if organ.grounding.shell:
         return _shell(cover, voxel_mm, organ.grounding.dilate_mm)
     if organ.grounding.dilate_mm > 0:
@@ -247,34 +264,42 @@ def _shell(cover: np.ndarray, voxel_mm: np.ndarray, thickness_mm: float) -> np.n
 
 def render(
     hu: Num[np.ndarray, "*n x y z"],
+    detail: Num[np.ndarray, "*n d x y z"],
     mask: UInt8[np.ndarray, "*n x y z"],
     median_hu: Float[np.ndarray, "*n"] | float,
     settings: CropSettings,
 ) -> Float[np.ndarray, "*n c x y z"]:
-    """The channels that a model sees, float32: windows, HU relative to the organ, mask.
+    """The channels that a model sees, float32: windows, HU relative to the organ, details, mask.
 
     Args:
         hu: one crop or a stack of crops (float or int16).
+        detail: their details, HU above the median.
         mask: the organ's coverage of them, 0 to 255.
         median_hu: the organ's median HU, one for each crop.
         settings: which channels, and the control ``fill``.
     """
     values = hu.astype(np.float32)
     cover = mask.astype(np.float32) / 255.0
+    median = np.asarray(median_hu, dtype=np.float32)[..., None, None, None]
     if settings.fill == "organ_mean":
         axes = (-3, -2, -1)
         weight = np.maximum(cover.sum(axes, keepdims=True), 1e-6)
         mean = (values * cover).sum(axes, keepdims=True) / weight
         values = cover * mean + (1.0 - cover) * AIR_HU
+        detail = np.broadcast_to((mean - median)[..., None, :, :, :], detail.shape)
     out = np.empty((*values.shape[:-3], settings.channels, *values.shape[-3:]), dtype=np.float32)
     for channel, (low, high) in enumerate(settings.windows_hu):
         scaled = (values - low) * (2.0 / (high - low)) - 1.0
         np.clip(scaled, -1.0, 1.0, out=out[..., channel, :, :, :])
     channel = len(settings.windows_hu)
     if settings.relative_hu:
-        relative = (values - np.asarray(median_hu, dtype=np.float32)[..., None, None, None]) / _RELATIVE_HU
+        relative = np.clip((values - median) / _RELATIVE_HU, -_RELATIVE_CLIP, _RELATIVE_CLIP)
         inside = np.clip(4.0 * cover - 3.0, 0.0, 1.0)
-        np.multiply(np.clip(relative, -_RELATIVE_CLIP, _RELATIVE_CLIP), inside, out=out[..., channel, :, :, :])
+        np.multiply(relative, inside, out=out[..., channel, :, :, :])
+        channel += 1
+    for number in range(len(settings.details)):
+        relative = np.clip(detail[..., number, :, :, :] * (1 / _RELATIVE_HU), -_RELATIVE_CLIP, _RELATIVE_CLIP)
+        np.multiply(relative, np.clip(2.0 * cover, 0.0, 1.0), out=out[..., channel, :, :, :])
         channel += 1
     if settings.mask_channel:
         out[..., channel, :, :, :] = cover

@@ -12,9 +12,9 @@ from jaxtyping import Float, Int
 from pydantic import Field
 
 from ctglip.config import Settings
-from ctglip.data.augment import AugmentSettings, Change, apply_change, draw_changes
+from ctglip.data.augment import AugmentSettings, Change, apply_change, draw_changes, render_changed
 from ctglip.data.cache import CropCache, Place, Progress, places_of
-from ctglip.data.crops import CropSettings, render
+from ctglip.data.crops import CropSettings
 from ctglip.data.mirror import Mirror
 from ctglip.data.sampling import rows_of_rank
 from ctglip.data.sayings import NO_TEXT, OrganSayings, Phrasebook, Wordings, draw_negatives, draw_text
@@ -176,15 +176,13 @@ class OrganDataset:
             rows[place] = row
         said = [self._said(row, change) for row, change in zip(rows, changes, strict=True)]
         texts = self._texts(said, rng)
+        columns = (cache.hu, cache.detail, cache.mask, cache.size, cache.median_hu.tolist())
         changed = [
-            apply_change(
-                cache.hu[n], cache.mask[n], cache.size[n], cache.median_hu[n], said[place][1], settings.augment.noise_hu
-            )
-            for n, place in enumerate(own)
+            apply_change(*crop, said[place][1], settings.augment.noise_hu)
+            for place, *crop in zip(own, *columns, strict=True)
         ]
         masks = np.stack([crop.mask for crop in changed])
-        medians = np.array([crop.median_hu for crop in changed], dtype=np.float32)
-        images = render(np.stack([crop.hu for crop in changed]), masks, medians, settings.crops)
+        images = render_changed(changed, settings.crops)
         coverage = masks[:, None].astype(np.float32) / 255.0
         out = []
         for n, place in enumerate(own):

@@ -101,7 +101,7 @@ def resolve(cache: CacheSettings, crops: int, settings: CropSettings, folder: Pa
 
 def slot_bytes(settings: CropSettings) -> int:
     """Bytes of a crop on disk (in memory a little less)."""
-    return _HEADER.size + 3 * int(np.prod(settings.grid))
+    return _HEADER.size + (3 + len(settings.details)) * int(np.prod(settings.grid))
 
 
 class CropFiles:
@@ -120,7 +120,7 @@ class CropFiles:
             [name, organ.grounding.model_dump(), sorted(organs.grounding_labels(name))]
             for name, organ in organs.organs.items()
         ]
-        cut = settings.model_dump(mode="json", include={"grid", "masked", "field_mm"})
+        cut = settings.model_dump(mode="json", include={"grid", "masked", "field_mm", "details", "thick_mm"})
         key = value_hash([VERSION, cut, store.info.recipe_hash, grounding])
         self.folder = folder / key
         self.settings = settings
@@ -172,13 +172,15 @@ class CropFiles:
             return None
         voxels = int(np.prod(self.settings.grid))
         hu = np.frombuffer(data, dtype="<i2", count=voxels, offset=_HEADER.size).reshape(self.settings.grid)
-        mask = np.frombuffer(data, dtype=np.uint8, offset=_HEADER.size + 2 * voxels).reshape(self.settings.grid)
-        return OrganCrop(row.organ, hu, mask, np.array([s0, s1, s2, s3], dtype=np.float32), median)
+        rest = np.frombuffer(data, dtype=np.uint8, offset=_HEADER.size + 2 * voxels).reshape(-1, *self.settings.grid)
+        return OrganCrop(
+            row.organ, hu, rest[1:].view(np.int8), rest[0], np.array([s0, s1, s2, s3], dtype=np.float32), median
+        )
 
 
 def _packed(row: OrganRow, crop: OrganCrop) -> bytes:
     header = _HEADER.pack(0, *row.box, row.volume_ml, crop.median_hu, *(float(v) for v in crop.size))[4:]
-    data = header + crop.hu.astype("<i2").tobytes() + crop.mask.tobytes()
+    data = header + crop.hu.astype("<i2").tobytes() + crop.mask.tobytes() + crop.detail.tobytes()
     return zlib.crc32(data).to_bytes(4, "little") + data
 
 

@@ -22,19 +22,22 @@ KEPT = 0.5
 
 
 def erase(crop: OrganCrop) -> OrganCrop:
-    """The crop with every voxel that the organ touches replaced by its nearest surroundings; the mask stays."""
+    """The crop with every voxel that the organ touches replaced by its nearest surroundings; the mask stays. Details
+    are of the organ, so none are left."""
     touched = crop.mask > 0
     if touched.all() or not touched.any():
         return crop
     nearest = ndimage.distance_transform_edt(touched, return_distances=False, return_indices=True)
     hu = crop.hu[tuple(np.asarray(nearest))]
     inside = hu[crop.mask >= 128]
-    return replace(crop, hu=hu, median_hu=float(np.median(inside if inside.size else hu)))
+    median = float(np.median(inside if inside.size else hu))
+    return replace(crop, hu=hu, detail=np.zeros_like(crop.detail), median_hu=median)
 
 
 def mirror(crop: OrganCrop) -> OrganCrop:
     """The crop with left and right exchanged."""
-    return replace(crop, hu=np.ascontiguousarray(crop.hu[::-1]), mask=np.ascontiguousarray(crop.mask[::-1]))
+    turned = {name: np.ascontiguousarray(np.flip(getattr(crop, name), -3)) for name in ("hu", "detail", "mask")}
+    return replace(crop, **turned)
 
 
 def truncate(

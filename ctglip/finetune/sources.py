@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ctglip.data.augment import AugmentSettings, apply_change, augment_hu, draw_changes
+from ctglip.data.augment import AugmentSettings, apply_change, augment_hu, draw_changes, render_changed
 from ctglip.data.cache import MAX_FAILED_SHARE, CropCache, Place, check_damage, cut_places, places_of
-from ctglip.data.crops import CropSettings, render
+from ctglip.data.crops import CropSettings
 from ctglip.data.film_input import kept_edge, shrunk
 from ctglip.data.films import FilmDataSettings, film_window
 from ctglip.data.scans import ScanReader, ScanSettings, label_members, render_scans
@@ -76,16 +76,17 @@ class Crops:
 
     def inputs(self, rows: np.ndarray, rng: np.random.Generator | None) -> Inputs:
         """Images, masks and sizes."""
-        cache = self.cache
-        hu, mask, size, median = cache.hu[rows], cache.mask[rows], cache.size[rows], cache.median_hu[rows]
-        if rng is not None:
+        cache = self.cache.take(rows)
+        if rng is None:
+            images, mask, size = cache.images(slice(None), self.settings), cache.mask, cache.size
+        else:
             changes = draw_changes(len(rows), self.augment, rng)
-            parts = zip(hu, mask, size, median.tolist(), changes, strict=True)
-            changed = [apply_change(*part, self.augment.noise_hu) for part in parts]
-            hu, mask = np.stack([one.hu for one in changed]), np.stack([one.mask for one in changed])
-            size, median = np.stack([one.size for one in changed]), np.array([one.median_hu for one in changed])
+            columns = (cache.hu, cache.detail, cache.mask, cache.size, cache.median_hu.tolist(), changes)
+            changed = [apply_change(*crop, self.augment.noise_hu) for crop in zip(*columns, strict=True)]
+            images = render_changed(changed, self.settings)
+            mask, size = np.stack([one.mask for one in changed]), np.stack([one.size for one in changed])
         found = {
-            "images": torch.from_numpy(render(hu, mask, median, self.settings)),
+            "images": torch.from_numpy(images),
             "masks": torch.from_numpy(mask[:, None].astype(np.float32) / 255.0),
             "sizes": torch.from_numpy(size),
         }

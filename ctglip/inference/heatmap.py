@@ -85,7 +85,7 @@ def crop_maps(
         ``HeatMap.values`` for each axis, on the crop's grid.
     """
     device = next(model.parameters()).device
-    image = torch.from_numpy(render(crop.hu[None], crop.mask[None], np.array([crop.median_hu]), settings)).to(device)
+    image = torch.from_numpy(render(crop.hu, crop.detail, crop.mask, crop.median_hu, settings)[None]).to(device)
     mask = torch.from_numpy(crop.mask[None, None].astype(np.float32) / 255.0).to(device)
     size = torch.from_numpy(crop.size[None]).to(device)
     ids = (torch.tensor([query], device=device),) if model.settings.pooling == "attention" else ()

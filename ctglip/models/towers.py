@@ -43,6 +43,8 @@ class OrganTextModelSettings(Settings):
             images alone.
         pooling: over an organ's voxels: ``mean``; ``mean_peak``, the mean beside a soft maximum (``crop`` alone); or
             ``attention`` with the organ's own query.
+        context: what lies around an organ is pooled as well, over its whole crop (``crop`` with ``mean`` or
+            ``mean_peak``): fluid beside a kidney, the muscle that a liver's density is compared with.
         pool_levels: levels of the encoder that are pooled (``query`` reads the tokens).
         box_pooling: the mean over a box: exact area weights, or RoIAlign (films).
         project: what the head of organs reads: what was ``pooled`` over an organ, or each ``token`` before that (ASG;
@@ -64,6 +66,7 @@ class OrganTextModelSettings(Settings):
     in_channels: int = 4
     grounding: Grounding = "crop"
     pooling: Literal["mean", "mean_peak", "attention"] = "mean"
+    context: bool = False
     pool_levels: tuple[int, ...] = (-2, -1)
     box_pooling: BoxPooling = "area"
     project: Literal["pooled", "token"] = "pooled"
@@ -142,7 +145,13 @@ class OrganTextModel(nn.Module):
         elif settings.pooling == "mean_peak":
             if settings.grounding != "crop":
                 raise ModelError("pooling: mean_peak needs grounding: crop.", code="model_settings")
-            self.peaks = nn.ModuleList(PeakPool(width) for width in widths)
+            self.peaks = nn.ModuleList(PeakPool(width) for width in widths * (1 + settings.context))
+            widths = [*widths, *widths]
+        if settings.context:
+            if settings.grounding != "crop" or settings.pooling == "attention":
+                raise ModelError(
+                    "context: true needs grounding: crop and pooling: mean or mean_peak.", code="model_settings"
+                )
             widths = [*widths, *widths]
         self.organ_norm = nn.LayerNorm(sum(widths))
         self.organ = nn.Linear(sum(widths), settings.dim)
@@ -173,9 +182,11 @@ class OrganTextModel(nn.Module):
             own = torch.arange(len(images), device=images.device)
             weights = [coverage(masks, tuple(level.shape[2:])).flatten(1) for level in levels]
             return self._attended(levels, weights, sizes, organ_id, own)
-        pooled = [masked_pool(level, masks) for level in levels]
+        regions = [masks, torch.ones_like(masks)] if self.settings.context else [masks]
+        pairs = [(level, region) for region in regions for level in levels]
+        pooled = [masked_pool(*pair) for pair in pairs]
         if self.settings.pooling == "mean_peak":
-            pooled += [peak(level, masks) for peak, level in zip(self.peaks, levels, strict=True)]
+            pooled += [peak(*pair) for peak, pair in zip(self.peaks, pairs, strict=True)]
         return self._feature(pooled, sizes)
 
     def study_features(

@@ -24,7 +24,7 @@ from ctglip.vocabulary.abnormalities import load_abnormalities
 from ctglip.vocabulary.organs import load_organs
 
 ORGANS = load_organs()
-SETTINGS = CropSettings(grid=(12, 12, 12))
+SETTINGS = CropSettings(grid=(12, 12, 12), details=("highest", "closed"))
 
 NAMES = ["liver", "spleen", "kidney_left", "kidneys"]
 
@@ -34,7 +34,7 @@ def places(store: Store) -> list[Any]:
 
 
 def same(a: CropCache, b: CropCache) -> bool:
-    arrays = ("hu", "mask", "size", "median_hu")
+    arrays = ("hu", "detail", "mask", "size", "median_hu")
     return a.places == b.places and all(np.array_equal(getattr(a, n), getattr(b, n)) for n in arrays)
 
 
@@ -108,6 +108,7 @@ def test_other_settings_recipes_and_sources_have_other_files(tiny_store: Store, 
     here = path(tiny_store)
     assert path(tiny_store, windows_hu=((-100.0, 300.0),)) == here
     assert path(tiny_store, grid=(8, 8, 8)).parent != here.parent
+    assert path(tiny_store, details=("highest", "opened")).parent != here.parent
     other = Store(tiny_store.path, tiny_store.info.model_copy(update={"recipe_hash": "other"}))
     assert path(other).parent != here.parent
     files = CropFiles(tmp_path, tiny_store, SETTINGS, ORGANS)

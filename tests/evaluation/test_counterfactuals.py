@@ -15,7 +15,8 @@ def crop() -> OrganCrop:
     mask[2:6, 3:8, 4:9] = 255
     hu[2:6, 3:8, 4:9] = 60
     hu[:, :, :4] = -900
-    return OrganCrop("liver", hu, mask, np.zeros(4, dtype=np.float32), 60.0)
+    detail = np.clip(hu[None] - 60, -127, 127).astype(np.int8)
+    return OrganCrop("liver", hu, detail, mask, np.zeros(4, dtype=np.float32), 60.0)
 
 
 def test_an_erased_organ_holds_its_surroundings_and_keeps_its_mask() -> None:
@@ -25,11 +26,12 @@ def test_an_erased_organ_holds_its_surroundings_and_keeps_its_mask() -> None:
     np.testing.assert_array_equal(after.hu[~inside], before.hu[~inside])
     np.testing.assert_array_equal(after.mask, before.mask)
     assert after.median_hu in (-50.0, -900.0)
+    assert not after.detail.any()
 
 
 def test_a_crop_without_organ_or_surroundings_is_left_alone() -> None:
     one = crop()
-    full = OrganCrop("liver", one.hu, np.full_like(one.mask, 255), one.size, one.median_hu)
+    full = OrganCrop("liver", one.hu, one.detail, np.full_like(one.mask, 255), one.size, one.median_hu)
     assert erase(full) is full
 
 
@@ -38,6 +40,7 @@ def test_mirrored_twice_is_as_before() -> None:
     once = mirror(before)
     assert (once.mask[6:10, 3:8, 4:9] == 255).all()
     assert (once.hu[6:10, 3:8, 4:9] == 60).all()
+    np.testing.assert_array_equal(once.detail, before.detail[:, ::-1])
     np.testing.assert_array_equal(mirror(once).hu, before.hu)
 
 
