@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float, Int8, Int16, Num, UInt8
+from jaxtyping import Float, Num, UInt8
 from pydantic import Field
 
 from ctglip.config import Settings
-from ctglip.data.crops import CropSettings, axis_weights, render, resampled, zoomed_size
+from ctglip.data.crops import CropSettings, OrganCrop, axis_weights, render, resampled, zoomed_size
 
 _VACUUM_HU = -1000.0
 _ORGAN = 128
@@ -96,16 +96,9 @@ def draw_changes(count: int, settings: AugmentSettings, rng: np.random.Generator
     return [Change((s[0], s[1], s[2]), float(h), float(g), float(z), bool(m), int(n)) for s, h, g, z, m, n in columns]
 
 
-def apply_change(
-    hu: Int16[np.ndarray, "x y z"],
-    detail: Int8[np.ndarray, "d x y z"],
-    mask: UInt8[np.ndarray, "x y z"],
-    size: Float[np.ndarray, " 4"],
-    median_hu: float,
-    change: Change,
-    noise_hu: float = 0.0,
-) -> Changed:
+def apply_change(crop: OrganCrop, change: Change, noise_hu: float = 0.0) -> Changed:
     """A changed crop; what comes in at a face repeats that face. Shift and zoom stop where the organ would be cut."""
+    hu, detail, mask, size = crop.hu, crop.detail, crop.mask, crop.size
     if change.mirrored:
         hu, detail, mask = hu[::-1], detail[:, ::-1], mask[::-1]
     steps = _held_back(mask, change.shift_voxels)
@@ -122,7 +115,7 @@ def apply_change(
         mask = np.rint(np.clip(resampled(mask.astype(np.float32), weights), 0, 255)).astype(np.uint8)
         size = zoomed_size(size, zoom)
     shift = np.float32(change.shift_hu)
-    median = np.float32(median_hu)
+    median = np.float32(crop.median_hu)
     if change.gain:
         gain = np.float32(change.gain)
         values += (values - np.float32(_VACUUM_HU)) * gain

@@ -60,8 +60,13 @@ class CropCache:
         """Some of the crops, in the order asked for."""
         chosen = np.asarray(rows, dtype=np.int64)
         places = tuple(self.places[int(row)] for row in chosen)
-        arrays = (self.hu, self.detail, self.mask, self.size, self.median_hu)
-        return CropCache(places, *(array[chosen] for array in arrays))
+        voxels = (self.hu[chosen], self.detail[chosen], self.mask[chosen])
+        return CropCache(places, *voxels, self.size[chosen], self.median_hu[chosen])
+
+    def crop(self, row: int) -> OrganCrop:
+        """One of the crops."""
+        median = float(self.median_hu[row])
+        return OrganCrop(self.places[row].organ, self.hu[row], self.detail[row], self.mask[row], self.size[row], median)
 
     def draw(
         self, rows: Sequence[int] | np.ndarray, stand_ins: Callable[[int], Iterable[int]]

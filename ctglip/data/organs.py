@@ -176,11 +176,8 @@ class OrganDataset:
             rows[place] = row
         said = [self._said(row, change) for row, change in zip(rows, changes, strict=True)]
         texts = self._texts(said, rng)
-        columns = (cache.hu, cache.detail, cache.mask, cache.size, cache.median_hu.tolist())
-        changed = [
-            apply_change(*crop, said[place][1], settings.augment.noise_hu)
-            for place, *crop in zip(own, *columns, strict=True)
-        ]
+        noise = settings.augment.noise_hu
+        changed = [apply_change(cache.crop(n), said[place][1], noise) for n, place in enumerate(own)]
         masks = np.stack([crop.mask for crop in changed])
         images = render_changed(changed, settings.crops)
         coverage = masks[:, None].astype(np.float32) / 255.0

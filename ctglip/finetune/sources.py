@@ -81,8 +81,8 @@ class Crops:
             images, mask, size = cache.images(slice(None), self.settings), cache.mask, cache.size
         else:
             changes = draw_changes(len(rows), self.augment, rng)
-            columns = (cache.hu, cache.detail, cache.mask, cache.size, cache.median_hu.tolist(), changes)
-            changed = [apply_change(*crop, self.augment.noise_hu) for crop in zip(*columns, strict=True)]
+            noise = self.augment.noise_hu
+            changed = [apply_change(cache.crop(row), change, noise) for row, change in enumerate(changes)]
             images = render_changed(changed, self.settings)
             mask, size = np.stack([one.mask for one in changed]), np.stack([one.size for one in changed])
         found = {

@@ -5,12 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ctglip.data.augment import AugmentSettings, Change, apply_change, draw_changes
-from ctglip.data.crops import voxel_mm
+from ctglip.data.augment import AugmentSettings, Change, Changed, apply_change, draw_changes
+from ctglip.data.crops import OrganCrop, voxel_mm
 
 SIZE = np.array([0.3, 0.1, -0.2, 0.5], dtype=np.float32)
 N = 16
 NONE = np.zeros((0, N, N, N), dtype=np.int8)
+
+
+def changed(
+    hu: np.ndarray, mask: np.ndarray, change: Change, noise_hu: float = 0.0, detail: np.ndarray = NONE
+) -> Changed:
+    return apply_change(OrganCrop("liver", hu, detail, mask, SIZE, 40.0), change, noise_hu)
 
 
 def crop(first: tuple[int, int, int] = (4, 5, 6), last: tuple[int, int, int] = (9, 10, 11)) -> tuple:
@@ -28,7 +34,7 @@ def volume(mask: np.ndarray) -> float:
 
 def test_nothing_drawn_changes_nothing() -> None:
     hu, mask = crop()
-    found = apply_change(hu, NONE, mask, SIZE, 40.0, Change())
+    found = changed(hu, mask, Change())
     assert np.array_equal(found.hu, hu)
     assert np.array_equal(found.mask, mask)
     assert (found.median_hu, found.change) == (40.0, Change())
@@ -36,7 +42,7 @@ def test_nothing_drawn_changes_nothing() -> None:
 
 def test_a_shift_moves_image_and_mask_alike() -> None:
     hu, mask = crop()
-    found = apply_change(hu, NONE, mask, SIZE, 40.0, Change(shift_voxels=(1, -2, 0)))
+    found = changed(hu, mask, Change(shift_voxels=(1, -2, 0)))
     assert np.array_equal(found.hu[1:-1, 2:-1], hu[2:, :-3])
     assert np.array_equal(found.mask[1:-1, 2:-1], mask[2:, :-3])
     assert volume(found.mask) == volume(mask)
@@ -46,7 +52,7 @@ def test_a_shift_moves_image_and_mask_alike() -> None:
 @pytest.mark.parametrize("zoom", [1.0, 1.4])
 def test_shift_and_zoom_stop_where_the_organ_would_be_cut(shift: tuple[int, int, int], zoom: float) -> None:
     hu, mask = crop((0, 1, 13), (14, 12, 15))
-    found = apply_change(hu, NONE, mask, SIZE, 40.0, Change(shift_voxels=shift, zoom=zoom))
+    found = changed(hu, mask, Change(shift_voxels=shift, zoom=zoom))
     assert volume(found.mask) >= volume(mask) * 0.97
     assert found.change.zoom < 1.1
     done = found.change.shift_voxels
@@ -58,7 +64,7 @@ def test_shift_and_zoom_stop_where_the_organ_would_be_cut(shift: tuple[int, int,
 @pytest.mark.parametrize("zoom", [0.8, 1.25])
 def test_zoom_scales_the_organ_and_tells_the_model(zoom: float) -> None:
     hu, mask = crop((4, 4, 4), (11, 11, 11))
-    found = apply_change(hu, NONE, mask, SIZE, 40.0, Change(zoom=zoom))
+    found = changed(hu, mask, Change(zoom=zoom))
     assert volume(found.mask) == pytest.approx(volume(mask) * zoom**3, rel=0.05)
     assert voxel_mm(found.size) == pytest.approx(voxel_mm(SIZE) / zoom, rel=1e-5)
     assert found.size[3] == SIZE[3]
@@ -74,7 +80,7 @@ def test_zoom_scales_the_organ_and_tells_the_model(zoom: float) -> None:
 
 def test_hu_change_as_hu_do() -> None:
     hu, mask = crop()
-    found = apply_change(hu, NONE, mask, SIZE, 40.0, Change(shift_hu=7.0, gain=0.01))
+    found = changed(hu, mask, Change(shift_hu=7.0, gain=0.01))
     assert found.hu[hu == -1000] == pytest.approx(-1000 + 7)
     assert found.hu - 7 == pytest.approx((hu + 1000.0) * 1.01 - 1000, abs=1e-2)
     assert found.median_hu == pytest.approx(1040 * 1.01 - 1000 + 7)
@@ -82,7 +88,7 @@ def test_hu_change_as_hu_do() -> None:
 
 def test_noise_is_the_one_drawn() -> None:
     hu, mask = crop()
-    found = [apply_change(hu, NONE, mask, SIZE, 40.0, Change(noise=seed), noise_hu=5.0).hu for seed in (1, 1, 2)]
+    found = [changed(hu, mask, Change(noise=seed), noise_hu=5.0).hu for seed in (1, 1, 2)]
     assert np.array_equal(found[0], found[1])
     assert not np.array_equal(found[0], found[2])
     assert float(np.std(found[0] - hu)) == pytest.approx(5.0, rel=0.05)
@@ -90,7 +96,7 @@ def test_noise_is_the_one_drawn() -> None:
 
 def test_a_mirrored_crop_is_flipped_along_x() -> None:
     hu, mask = crop()
-    found = apply_change(hu, NONE, mask, SIZE, 40.0, Change(mirrored=True))
+    found = changed(hu, mask, Change(mirrored=True))
     assert np.array_equal(found.hu, hu[::-1])
     assert np.array_equal(found.mask, mask[::-1])
 
@@ -99,10 +105,10 @@ def test_details_go_the_way_of_the_crop() -> None:
     hu, mask = crop()
     place = np.indices(hu.shape)[0].astype(np.int8)
     detail = np.stack([place, -place])
-    moved = apply_change(hu, detail, mask, SIZE, 40.0, Change(shift_voxels=(1, 0, 0), shift_hu=7.0))
+    moved = changed(hu, mask, Change(shift_voxels=(1, 0, 0), shift_hu=7.0, detail=detail))
     assert np.array_equal(moved.detail[0, 1:-1], place[2:])  # relative to the median, which is shifted too
-    assert np.array_equal(apply_change(hu, detail, mask, SIZE, 40.0, Change(mirrored=True)).detail, detail[:, ::-1])
-    larger = apply_change(hu, detail, mask, SIZE, 40.0, Change(zoom=1.2, gain=0.1))
+    assert np.array_equal(changed(hu, mask, Change(mirrored=True), detail=detail).detail, detail[:, ::-1])
+    larger = changed(hu, mask, Change(zoom=1.2, gain=0.1), detail=detail)
     middle = (np.arange(N) + 0.5 - N / 2) / larger.change.zoom + N / 2 - 0.5
     np.testing.assert_allclose(larger.detail[0, 4:-4, 8, 8], 1.1 * middle[4:-4], rtol=1e-4)
     np.testing.assert_allclose(larger.detail[1], -larger.detail[0], atol=1e-5)
