@@ -105,7 +105,7 @@ def test_details_go_the_way_of_the_crop() -> None:
     hu, mask = crop()
     place = np.indices(hu.shape)[0].astype(np.int8)
     detail = np.stack([place, -place])
-    moved = changed(hu, mask, Change(shift_voxels=(1, 0, 0), shift_hu=7.0, detail=detail))
+    moved = changed(hu, mask, Change(shift_voxels=(1, 0, 0), shift_hu=7.0), detail=detail)
     assert np.array_equal(moved.detail[0, 1:-1], place[2:])  # relative to the median, which is shifted too
     assert np.array_equal(changed(hu, mask, Change(mirrored=True), detail=detail).detail, detail[:, ::-1])
     larger = changed(hu, mask, Change(zoom=1.2, gain=0.1), detail=detail)
