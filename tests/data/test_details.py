@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from ctglip.data.crops import CropSettings, cut_crop, render
 from ctglip.data.details import LIMIT_HU, detail_maps
@@ -67,6 +68,18 @@ def test_what_is_thin_is_removed_and_what_is_thick_is_kept() -> None:
     assert closed.min() == -44
     assert (closed[:2] == 0).all()
     assert (closed[3:5, 3:5, 3:5] == -44).all()
+
+
+@pytest.mark.parametrize("step", [3.0, 2.0, 1.0])
+def test_opening_and_closing_are_those_of_scipy(step: float) -> None:
+    rng = np.random.default_rng(1)
+    image, inside = rng.integers(-100, 100, (24, 24, 24)).astype(np.int16), np.ones((24, 24, 24), bool)
+    every = [np.arange(25.0)] * 3
+    opened, closed = detail_maps(image, inside, 0.0, every, (step, step, step), ("opened", "closed"), 9.0)
+    size = [round(9 / step)] * 3
+    inner = (slice(9, -9),) * 3  # the faces are treated in other ways
+    np.testing.assert_array_equal(opened[inner], ndimage.grey_opening(image, size)[inner])
+    np.testing.assert_array_equal(closed[inner], ndimage.grey_closing(image, size)[inner])
 
 
 def test_a_stone_that_the_mean_dilutes_is_a_channel_of_its_own() -> None:
