@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import pytest
 import torch
 
+from ctglip.errors import ModelError
 from ctglip.models.encoders import CNNSettings
 from ctglip.models.towers import OrganTextModel, OrganTextModelSettings
 
@@ -47,3 +49,25 @@ def test_half_precision_crops_and_no_organs_are_welcome():
     half = model.organ_features(image.half(), mask.to(torch.uint8), size.half())
     torch.testing.assert_close(half, model.organ_features(image, mask, size), atol=2e-2, rtol=0)
     assert model.diagnosis(model.organ_features(image[:0], mask[:0], size[:0])).shape == (0, 8)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "mean_peak"])
+def test_what_lies_around_an_organ_is_read_where_the_settings_say_so(pooling):
+    """Far from the organ, beyond what a voxel of it sees, the image changes nothing or all."""
+    image, _, size = inputs()
+    mask = torch.zeros(3, 1, 16, 16, 16)
+    mask[..., :3] = 1
+    changed = image.clone()
+    changed[..., 14:] += 5
+    for context in (False, True):
+        model = OrganTextModel(
+            SETTINGS.model_copy(update={"pooling": pooling, "pool_levels": (0,), "context": context})
+        )
+        model.encoder.stem[1] = torch.nn.Identity()  # group normalisation sees the whole crop
+        before, after = (model.organ_features(which, mask, size) for which in (image, changed))
+        assert torch.allclose(before, after, atol=1e-2) == (not context)
+
+
+def test_context_is_that_of_crops():
+    with pytest.raises(ModelError, match="context: true needs grounding: crop"):
+        OrganTextModel(SETTINGS.model_copy(update={"grounding": "pool", "context": True}))
