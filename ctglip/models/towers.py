@@ -6,6 +6,7 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -14,6 +15,7 @@ from ctglip.errors import ModelError
 from ctglip.models.decoders import QueryDecoder
 from ctglip.models.encoders import CNNSettings, EncoderSettings, VisionFeatures, build_encoder
 from ctglip.models.heads import HeadNorm, ProjectionHead
+from ctglip.models.intensities import IntensityHistogram
 from ctglip.models.observations import ObservationExtractor, Observations, ObservationSettings
 from ctglip.models.pooling import (
     AttentionPool,
@@ -45,6 +47,7 @@ class OrganTextModelSettings(Settings):
             ``attention`` with the organ's own query.
         context: what lies around an organ is pooled as well, over its whole crop (``crop`` with ``mean`` or
             ``mean_peak``): fluid beside a kidney, the muscle that a liver's density is compared with.
+        histogram: bins of the histogram of each channel over the organ, one more input (``crop`` alone); 0: none.
         pool_levels: levels of the encoder that are pooled (``query`` reads the tokens).
         box_pooling: the mean over a box: exact area weights, or RoIAlign (films).
         project: what the head of organs reads: what was ``pooled`` over an organ, or each ``token`` before that (ASG;
@@ -67,6 +70,7 @@ class OrganTextModelSettings(Settings):
     grounding: Grounding = "crop"
     pooling: Literal["mean", "mean_peak", "attention"] = "mean"
     context: bool = False
+    histogram: int = Field(default=0, ge=0)
     pool_levels: tuple[int, ...] = (-2, -1)
     box_pooling: BoxPooling = "area"
     project: Literal["pooled", "token"] = "pooled"
@@ -157,6 +161,10 @@ class OrganTextModel(nn.Module):
         self.organ = nn.Linear(sum(widths), settings.dim)
         if settings.use_size:
             self.size = nn.Sequential(nn.Linear(4, 64), nn.GELU(), nn.Linear(64, settings.dim))
+        if settings.histogram:
+            if settings.grounding != "crop":
+                raise ModelError("histogram needs grounding: crop.", code="model_settings")
+            self.histogram = IntensityHistogram(settings.in_channels, settings.histogram, settings.dim)
         if settings.anatomy:
             self.anatomy_head = self._head(settings.dim)
         self.diagnosis_head = self._head(settings.dim)
@@ -177,17 +185,18 @@ class OrganTextModel(nn.Module):
             organ_id: which query reads each crop; for ``pooling: attention`` alone.
         """
         levels, masks = self._levels(images), masks.to(self._kind)
+        told = self.histogram(images, masks) if self.settings.histogram else 0
         if self.settings.pooling == "attention":
             assert organ_id is not None
             own = torch.arange(len(images), device=images.device)
             weights = [coverage(masks, tuple(level.shape[2:])).flatten(1) for level in levels]
-            return self._attended(levels, weights, sizes, organ_id, own)
+            return self._attended(levels, weights, sizes, organ_id, own) + told
         regions = [masks, torch.ones_like(masks)] if self.settings.context else [masks]
         pairs = [(level, region) for region in regions for level in levels]
         pooled = [masked_pool(*pair) for pair in pairs]
         if self.settings.pooling == "mean_peak":
             pooled += [peak(*pair) for peak, pair in zip(self.peaks, pairs, strict=True)]
-        return self._feature(pooled, sizes)
+        return self._feature(pooled, sizes) + told
 
     def study_features(
         self,
