@@ -86,8 +86,9 @@ def _aurocs(context: Context, pair: Pair) -> Float[np.ndarray, " combinations"]:
     positive, negative = context.scorer.prompts(pair)
     vectors = context.scorer.directions([(text,) for text in (*positive, *negative)])
     similar = context.judged.embeddings.diagnosis[context.labels[pair].rows] @ vectors.T
+    weight = context.scorer.calibration.negative_weight
     yes, no = similar[:, : len(positive)], similar[:, len(positive) :]
-    return np.array([_auroc(context, pair, a - b) for a in yes.T for b in no.T])
+    return np.array([_auroc(context, pair, a - weight * b) for a in yes.T for b in no.T])
 
 
 def _auroc(context: Context, pair: Pair, scores: Float[np.ndarray, " n"]) -> float:

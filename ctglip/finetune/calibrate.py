@@ -150,7 +150,7 @@ def calibrate_texts(
     scorer = Scorer(release)
     before = scorer.calibration
     val, test = (_text_answers(network, source, studies, studies.of(split), scorer) for split in (VAL, TEST))
-    fitted = fit_calibration(*val, before.learned_scale, f"{labels}, split {VAL}")
+    fitted = fit_calibration(*val, before.learned_scale, f"{labels}, split {VAL}", before.negative_weight)
     error = CalibrationError(_error(*test, before), _error(*test, fitted), sum(len(v.labels) for v in test[0].values()))
     if fitted.fitted_on:
         note = f"Answers to texts were calibrated anew on {fitted.answers} labels of the split {VAL}."

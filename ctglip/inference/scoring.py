@@ -1,8 +1,8 @@
 """Embeddings to answers: which organ, and how much more like "has it" than like "has it not".
 
 A score is the softmax over a positive and a negative prompt set, embeddings averaged within a set:
-``p = sigmoid(scale * (cos(v, positive) - cos(v, negative)) + bias)``. ``scale`` is the learned inverse temperature and
-``bias`` 0 until both are fitted on the validation split.
+``p = sigmoid(scale * (cos(v, positive) - w cos(v, negative)) + bias)``. ``scale`` is the learned inverse temperature,
+``bias`` 0 and ``w`` 1 until they are fitted on the validation split.
 """
 
 from __future__ import annotations
@@ -52,6 +52,9 @@ class Calibration(Settings):
 
     Attributes:
         scale, bias: ``p = sigmoid(scale * difference + bias)``.
+        negative_weight: how much similarity with the negative prompts takes away from that with the positive ones.
+            "No X" is said of normal organs above all, so a model may take it for "normal", which an organ with another
+            abnormality is not.
         fitted_on: what they were fitted on, or None for the learned temperature as it is.
         answers: how many yes/no answers they were fitted on.
         learned_scale: the inverse temperature of training, for comparison.
@@ -60,6 +63,7 @@ class Calibration(Settings):
 
     scale: float = 1.0
     bias: float = 0.0
+    negative_weight: float = 1.0
     fitted_on: str | None = None
     answers: int = 0
     learned_scale: float = 1.0
@@ -123,7 +127,7 @@ class Scorer:
         self.calibration = Calibration.model_validate(release.calibration)
         self._organ_templates = load_organ_templates(release.organ_dictionary / "templates.yaml")
         self.templates = load_abnormality_templates(release.abnormality_dictionary / "templates.yaml")
-        self._axes: dict[Pair, Float[np.ndarray, " e"]] = {}
+        self._sides: dict[Pair, Float[np.ndarray, "2 e"]] = {}
 
     def organ_prompts(self) -> list[tuple[str, ...]]:
         """The prompts of each of the release's organs."""
@@ -154,14 +158,24 @@ class Scorer:
         return np.asarray((anatomy @ classes.T).argmax(axis=1))
 
     def differences(self, diagnosis: Float[np.ndarray, "m e"], pairs: Sequence[Pair]) -> Float[np.ndarray, "m p"]:
-        """Similarity with the positive prompts minus similarity with the negative ones."""
+        """Similarity with the positive prompts minus (weighted) similarity with the negative ones."""
         return (diagnosis @ self.axes(pairs).T).astype(np.float64)
 
     def axes(self, pairs: Sequence[Pair]) -> Float[np.ndarray, "p e"]:
-        """The direction of each pair: that of its positive minus that of its negative prompts."""
+        """The direction of each pair: that of its positive minus that of its negative prompts, as calibrated.
+
+        Public protocols' own wordings weigh both alike.
+        """
+        weight = self.calibration.negative_weight if self.wording == "dictionary" else 1.0
+        positive, negative = self.sides(pairs)
+        return positive - np.float32(weight) * negative
+
+    def sides(self, pairs: Sequence[Pair]) -> Float[np.ndarray, "2 p e"]:
+        """The directions of the positive and of the negative prompts of each pair."""
         self._embed(pairs)
         width = self.release.model.settings.embedding_dim
-        return np.stack([self._axes[pair] for pair in pairs]) if pairs else np.zeros((0, width), dtype=np.float32)
+        found = [self._sides[pair] for pair in pairs]
+        return np.stack(found, axis=1) if found else np.zeros((2, 0, width), dtype=np.float32)
 
     def similarities(self, diagnosis: Float[np.ndarray, " e"], texts: Sequence[str]) -> Float[np.ndarray, " n"]:
         """Cosine similarity of one organ's diagnosis vector with texts."""
@@ -169,12 +183,12 @@ class Scorer:
         return vectors @ diagnosis
 
     def _embed(self, pairs: Iterable[Pair]) -> None:
-        missing = [pair for pair in dict.fromkeys(pairs) if pair not in self._axes]
+        missing = [pair for pair in dict.fromkeys(pairs) if pair not in self._sides]
         if not missing:
             return
         directions = self.directions([texts for pair in missing for texts in self.prompts(pair)])
         for place, pair in enumerate(missing):
-            self._axes[pair] = directions[2 * place] - directions[2 * place + 1]
+            self._sides[pair] = directions[2 * place : 2 * place + 2]
 
     @torch.no_grad()
     def directions(self, sets: Sequence[Sequence[str]]) -> Float[np.ndarray, "s e"]:

@@ -59,4 +59,4 @@ class IntensityHistogram(nn.Module):
         with torch.no_grad():
             shares = organ_histogram(images, masks, self.bins)
             told = 1 - (shares + _RARE).log() / math.log(_RARE)  # 0 where there is none, about 1 where there is all
-        return self.layers(told.flatten(1).to(self.layers[0].weight.dtype))
+        return self.layers(told.flatten(1).to(images.dtype))

@@ -185,7 +185,7 @@ class OrganTextModel(nn.Module):
             organ_id: which query reads each crop; for ``pooling: attention`` alone.
         """
         levels, masks = self._levels(images), masks.to(self._kind)
-        told = self.histogram(images, masks) if self.settings.histogram else 0
+        told = self.histogram(images.to(self._kind), masks) if self.settings.histogram else 0
         if self.settings.pooling == "attention":
             assert organ_id is not None
             own = torch.arange(len(images), device=images.device)

@@ -15,6 +15,7 @@ from ctglip.data.scans import ScanCut, ScanReader, ScanSettings
 from ctglip.errors import StoreError
 from ctglip.evaluation.bootstrap import Question, macro_draws
 from ctglip.evaluation.calibration import fit_calibration
+from ctglip.evaluation.encoded import differences_of
 from ctglip.evaluation.labels import Labels, labels_from_findings
 from ctglip.evaluation.zero_shot import Scores
 from ctglip.inference.encoding import OrganEmbeddings, encode_crops
@@ -33,6 +34,9 @@ from ctglip.models.release import Release
 from ctglip.store.tables import Store
 from ctglip.types import OrganRow
 from ctglip.vocabulary.organs import OrganDictionary
+
+NEGATIVE_WEIGHTS = (1.0, 0.5, 0.0)
+"""Weights of the negative prompts that are tried; the first of the best is taken."""
 
 
 @dataclass(frozen=True)
@@ -61,25 +65,34 @@ class Validation:
             right = [names[int(i)] == place.organ for i, place in zip(said, self.places, strict=True)]
             values["val_organ_top1"] = float(np.mean(right))
         if judged:
-            values["val_macro_auroc"] = macro_auroc(judged, self._differences(scorer, embeddings, judged))
+            values["val_macro_auroc"] = max(self._by_weight(scorer, embeddings, judged).values())
         return values
 
     def calibration(self, learned_scale: float) -> Calibration:
-        """Scale, bias and thresholds fitted on this split."""
+        """Weight of the negative prompts, scale, bias and thresholds, fitted on this split."""
         scorer, embeddings = self._now()
-        differences = self._differences(scorer, embeddings, self.labels)
-        return fit_calibration(self.labels, differences, learned_scale, "findings of the split val")
+        judged = {pair: known for pair, known in self.labels.items() if known.both()}
+        by_weight = self._by_weight(scorer, embeddings, judged) if judged else {1.0: 0.5}
+        weight = max(by_weight, key=lambda one: by_weight[one])
+        differences = self._differences(scorer, embeddings, self.labels, weight)
+        return fit_calibration(self.labels, differences, learned_scale, "findings of the split val", weight)
 
     def _now(self) -> tuple[Scorer, OrganEmbeddings]:
         """The model as it is: its prompts (a text encoder may be trained along) and its organs."""
         self.release.refresh()
         return Scorer(self.release), self.encode()
 
+    def _by_weight(self, scorer: Scorer, embeddings: OrganEmbeddings, labels: Labels) -> dict[float, float]:
+        """Macro AUROC with each weight of the negative prompts."""
+        return {
+            weight: macro_auroc(labels, self._differences(scorer, embeddings, labels, weight))
+            for weight in NEGATIVE_WEIGHTS
+        }
+
     @staticmethod
-    def _differences(scorer: Scorer, embeddings: OrganEmbeddings, labels: Labels) -> Scores:
-        pairs = sorted(labels)
-        table = scorer.differences(embeddings.diagnosis, pairs)
-        return {pair: table[labels[pair].rows, column] for column, pair in enumerate(pairs)}
+    def _differences(scorer: Scorer, embeddings: OrganEmbeddings, labels: Labels, weight: float) -> Scores:
+        scorer.calibration = scorer.calibration.model_copy(update={"negative_weight": weight})
+        return differences_of(scorer, embeddings, labels)
 
 
 def macro_auroc(labels: Labels, scores: Scores) -> float:
