@@ -139,7 +139,8 @@ def speaks(release: Release, whole: bool) -> bool:
 def raw_width(tower: OrganTextModel, whole: bool) -> int:
     """Width of what ``read_organs`` gives."""
     if whole:
-        return tower.encoder.token_dim
+        by_token = tower.settings.image_project == "token"
+        return tower.settings.embedding_dim if by_token else tower.encoder.token_dim
     return tower.settings.embedding_dim if tower.settings.project == "token" else tower.settings.dim
 
 

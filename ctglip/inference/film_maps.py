@@ -1,8 +1,9 @@
 """Where on a film does an answer come from? How similar each patch of it is to the words.
 
-A patch is asked as an organ would be: as a box of one cell of the finest pooled level, or as a token through the head
-for whole films. Models with learned queries see no patch alone; there a map says how much each patch adds to the answer
-(``inference.heatmap``).
+Where the head for whole films reads tokens (``image_project: token``) a map says what each adds to the answer: the mean
+over tokens is the answer. Else a patch is asked as an organ would be: as a box of one cell of the finest pooled level,
+or as a token through the head for whole films, which never saw a single one in training. Models with learned queries
+see no patch alone; there a map says how much each patch adds to the answer (``inference.heatmap``).
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ def film_maps(
 
     Returns:
         On the pixels of the film's window: differences of cosine similarities, with the positive minus with the
-        negative prompts (of learned queries: contributions to that difference).
+        negative prompts (of learned queries: contributions to that difference; of tokens of whole films: contributions
+        times the number of tokens).
     """
     device = next(model.parameters()).device
     images = torch.from_numpy(film.image[None]).to(device)
@@ -64,9 +66,8 @@ def film_maps(
 
 
 def _tokens(model: OrganTextModel, images: torch.Tensor) -> Float[torch.Tensor, "e h w"]:
-    """Each token as if it were a whole film."""
-    seen = model.encoder(images.to(next(model.parameters()).dtype))
-    return model.whole(seen.tokens[0]).T.unflatten(1, seen.grid)
+    """What each token adds to the film's vector, where the model projects tokens; each as if it were a whole film."""
+    return model.image_parts(model.encoder(images.to(next(model.parameters()).dtype)))[0]
 
 
 def _cells(model: OrganTextModel, images: torch.Tensor, query: int) -> Float[torch.Tensor, "e h w"]:

@@ -24,6 +24,7 @@ class ProjectionHead(nn.Module):
 
     def __init__(self, in_dim: int, out_dim: int, hidden: int = 0, norm: HeadNorm = "layer") -> None:
         super().__init__()
+        self.in_dim, self.out_dim = in_dim, out_dim
         layers: list[nn.Module] = [nn.LayerNorm(in_dim)] if norm == "layer" else []
         if hidden:
             layers.append(nn.Linear(in_dim, hidden))
