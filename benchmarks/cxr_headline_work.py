@@ -10,7 +10,6 @@ import json
 import os
 import random
 import resource
-import shutil
 import signal
 import sys
 import time
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from cxr_headline_parts import judged, probed  # beside this file
+from cxr_headline_parts import judged, probed, run_of  # beside this file
 
 from ctglip.files import read_json, write_json
 
@@ -95,3 +94,145 @@ def _splits(patients: list[str], films: tuple[int, int, int]) -> dict[str, str]:
         if split in left:
             left[split] -= patients.count(name)
     return found
+
+
+# --- arms
+
+
+TAGS = {"layers": 2, "heads": 4, "hidden": 256, "dropout": 0.1}
+TOKENS = {"model.image_project": "token", "model.image_levels": [-2, -1], "model.image_pooling": "mean_peak"}
+"""How whole films are read by all arms that do."""
+ARMS: dict[str, Arm] = {
+    "clip": ("demo/cxr_asg", {"objective": {"name": "global_pair"}, "model.tags": None}),
+    "imitate": ("demo/cxr_imitate", {"films.copies": 2}),
+    "asg": ("demo/cxr_asg", {"model.tags": TAGS}),
+    "ecamp": ("demo/cxr_ecamp", {}),
+    "place": ("demo/cxr_place", {}),
+}
+"""Config and changes; ``shared`` is laid over both. ECAMP has its own encoder (a ViT) and is probed alone."""
+ABLATION: dict[str, Arm] = {
+    **{name: ARMS[name] for name in ("clip", "imitate", "asg")},
+    **{
+        f"asg - {term}": (ARMS["asg"][0], {**ARMS["asg"][1], f"objective.{term}": 0.0})
+        for term in ("image_report", "region_sentence", "recognition", "soft_labels")
+    },
+    "asg, same sentences negative": (ARMS["asg"][0], {**ARMS["asg"][1], "objective.same_sentences": "negative"}),
+    "imitate - findings": ("demo/cxr_imitate", {"films.copies": 2, "objective.findings_weight": 0.0}),
+    "imitate - views": ("demo/cxr_imitate", {"films.copies": 1, "objective.view_weight": 0.0}),
+    "imitate - clinical prior": ("demo/cxr_imitate", {"films.copies": 2, "objective.strength": 0.0}),
+}
+
+
+def config_of(arm: Arm, size: dict[str, Any], seed: int) -> Any:
+    """An arm's config: its own, then what all share."""
+    from ctglip.config import load_settings
+    from ctglip.training.recipe import PretrainConfig
+
+    name, changes = arm
+    shared = {
+        "seed": seed,
+        "films.size": size["pixels"],
+        "films.margin": 1.125,
+        "films.batch": min(32, size["films"][0] // 2),
+        "films.contrast": 0.1,
+        "films.flip": 0.0,  # sides are asked for
+        "films.lateral": False,
+        "films.threads": 1,
+        "optim.lr": 0.001,
+        "optim.warmup": max(1, size["steps"] // 10),
+        "optim.weight_decay": 0.05,
+        "optim.betas": [0.9, 0.98],
+        "loop.steps": size["steps"],
+        "loop.checkpoint_every": max(1, size["steps"] // 5),
+        "loop.threads": 1,
+        "loop.pairs": 0,
+        "loop.tensorboard": False,
+        "loop.device": "cpu",
+    }
+    if "ecamp" not in name:
+        shared |= {"model.encoder": size["encoder"], "model.embedding_dim": 128, "model.dim": 256, **TOKENS}
+    return load_settings(
+        PretrainConfig, name, [f"{key}={json.dumps(value)}" for key, value in {**shared, **changes}.items()]
+    )
+
+
+# --- jobs, each in a process of a pool
+
+
+@dataclass(frozen=True)
+class Job:
+    """One arm with one seed."""
+
+    out: Path
+    size: str
+    name: str
+    ablation: bool
+    seed: int
+
+    @property
+    def arm(self) -> Arm:
+        """Config and changes."""
+        return (ABLATION if self.ablation else ARMS)[self.name]
+
+    @property
+    def run(self) -> Path:
+        """Where it is trained and judged."""
+        return run_of(self.out / "runs", self.name, self.seed)
+
+
+def tied_to_the_parent() -> None:
+    """A worker ends when the benchmark does, in whatever way; one torch thread in each."""
+    import torch
+
+    torch.set_num_threads(1)
+    with suppress(OSError, AttributeError):  # Linux alone has it
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+    os.environ["OMP_NUM_THREADS"] = "1"
+
+
+def _share_texts(out: Path, run: Path) -> None:
+    """One bank of text embeddings for all runs: the text encoder is frozen and the same."""
+    run.mkdir(parents=True, exist_ok=True)
+    (out / "text_bank").mkdir(exist_ok=True)
+    if not (run / "text_bank").exists():
+        (run / "text_bank").symlink_to((out / "text_bank").resolve())
+
+
+def embedded(out: Path, size: str) -> dict[str, float]:
+    """Embed all texts once, before runs side by side would each do so."""
+    from ctglip.store.tables import Store
+    from ctglip.training.assembly import assemble
+
+    mark, cpu = out / "texts.json", cpu_seconds()
+    if not mark.is_file():
+        _share_texts(out, out / "texts")
+        assemble(Store.open(out / "store"), out / "texts", config_of(ARMS["asg"], SIZES[size], 0), "cpu")
+        write_json(mark, {"cpu_seconds": cpu_seconds() - cpu})
+    return read_json(mark)
+
+
+def do(job: Job) -> dict[str, float]:
+    """Train, judge and probe, or what of it is missing; CPU seconds of each."""
+    from ctglip.training.launch import pretrain
+
+    run, took = job.run, job.run / "took.json"
+    known: dict[str, float] = read_json(took) if took.is_file() else {}
+    store, truth, lesions = job.out / "store", job.out / "cohort" / "truth.csv", job.out / "cohort" / "lesions.csv"
+
+    def timed(part: str, start: float) -> None:
+        known[part] = known.get(part, 0.0) + cpu_seconds() - start
+        write_json(took, known)
+
+    start = cpu_seconds()
+    if not (run / "model" / "config.json").is_file():
+        begun = (run / "environment.json").is_file()
+        _share_texts(job.out, run)
+        pretrain(store, run, config_of(job.arm, SIZES[job.size], job.seed), resume=begun)
+        timed("cpu_seconds", start)
+    start = cpu_seconds()
+    if judged(run, store, truth, lesions):
+        timed("judging", start)
+    start = cpu_seconds()
+    if probed(run, store, truth, job.seed):
+        timed("probing", start)
+    return known

@@ -231,8 +231,10 @@ def frozen(source: Source, release: Release, batch: int) -> Kept:
 
 
 def tuning_films(release: Release) -> FilmDataSettings:
-    """A release's films as they are drawn here: as in its pretraining, but never mirrored, turned or warped: labels have
-    sides, and masks are cut as windows are."""
+    """A release's films as they are drawn here: as in its pretraining, but never mirrored, turned or warped.
+
+    Labels have sides, and masks are cut as windows are.
+    """
     upright = {"flip": 0.0, "rotate": 0.0, "perspective": 0.0}
     return FilmDataSettings.model_validate(release.films).model_copy(update=upright)
 

@@ -1,8 +1,9 @@
 """Whole images read token by token, so that an answer is the sum of what its tokens add to it.
 
 A head that was trained on the mean token says nothing reliable of a single one. Here every token goes through the head
-itself and the image's vector is the direction of their (weighted) mean, as ASG does inside of regions: then what each
-token adds to any similarity is exact, not an approximation.
+itself and the image's vector is the direction of their (weighted) mean: then what each token adds to any similarity is
+exact, not an approximation. Tokens are not made unit vectors (ASG's inside of regions are): those that say nothing would
+have to cancel each other out, and would drown the few that say something.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ class TokenHead(nn.Module):
         """Each token in the common space, times its weight (of mean 1 over tokens)."""
         grid = tuple(tokens.shape[2:])
         placed = tokens.flatten(2).transpose(1, 2) + self.place(positions(grid).to(tokens))
-        found = self.head(placed).transpose(1, 2)
+        found = self.head.unscaled(placed).transpose(1, 2)
         if self.pooling != "mean":
             weights = (found * self.sharpness[None, :, None]).softmax(-1) * found.shape[-1]
             found = found * (weights if self.pooling == "peak" else (1 + weights) / 2)

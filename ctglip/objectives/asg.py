@@ -125,7 +125,12 @@ class ASG(Objective):
         ``region_row`` says whose region each is, as ``row`` numbers the studies.
         """
         vision = self.model.encoder(self.model.filled(batch.image))
-        features = {"image": self.model.image_input(vision), "row": batch.row, "tags": batch.tags, "report": batch.report}
+        features = {
+            "image": self.model.image_input(vision),
+            "row": batch.row,
+            "tags": batch.tags,
+            "report": batch.report,
+        }
         features |= {"pool": self.texts(batch.pool), "pool_ids": batch.pool_ids}
         if self.settings.recognition > 0:
             features["tag_logits"] = self.model.tags(vision.tokens)

@@ -121,8 +121,8 @@ class Imitate(Objective):
         return ImitateBatch(**vars(batch), channels=channels.unflatten(0, (views, _FAMILIES)))
 
     def encode(self, batch: ImitateBatch) -> Features:
-        """``high [B, V, F, ...]``, what the head for whole images reads (F: passes of the backbone), and ``multi [B, V, 2,
-        D]``."""
+        """``high [B, V, F, ...]``, what the head for whole images reads (F: passes of the backbone), and
+        ``multi [B, V, 2, D]``."""
         found = [
             self._view(images, chosen) for images, chosen in zip(batch.images.unbind(1), batch.channels, strict=True)
         ]
