@@ -25,7 +25,7 @@ from ctglip.files import read_json, write_json
 
 Arm = tuple[str, dict[str, Any]]
 """A config, and changes to it."""
-CNN = {"name": "cnn", "spatial_dims": 2, "widths": [16, 32, 64, 128], "blocks": [0, 1, 1, 1]}
+CNN = {"name": "cnn", "spatial_dims": 2, "widths": [16, 32, 64, 128], "blocks": [0, 1, 1, 1], "norm": "batch"}
 SIZES: dict[str, dict[str, Any]] = {
     "quick": {"films": (48, 12, 40), "steps": 6, "pixels": 64, "stored": 128, "seeds": 1, "encoder": CNN},
     "core": {"films": (700, 100, 300), "steps": 300, "pixels": 96, "stored": 192, "seeds": 2, "encoder": CNN},
@@ -100,7 +100,7 @@ def _splits(patients: list[str], films: tuple[int, int, int]) -> dict[str, str]:
 
 
 TAGS = {"layers": 2, "heads": 4, "hidden": 256, "dropout": 0.1}
-TOKENS = {"model.image_project": "token", "model.image_levels": [-2, -1], "model.image_pooling": "mean_peak"}
+TOKENS = {"model.image_project": "token", "model.image_levels": [-2], "model.image_pooling": "peak"}
 """How whole films are read by all arms that do."""
 ARMS: dict[str, Arm] = {
     "clip": ("demo/cxr_asg", {"objective": {"name": "global_pair"}, "model.tags": None}),
