@@ -9,8 +9,8 @@ import pytest
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 
-import cxr_headline_work as work  # noqa: E402  # pyright: ignore[reportMissingImports]
-from cxr_headline_parts import about_pointing, run_of  # noqa: E402  # pyright: ignore[reportMissingImports]
+import cxr_headline_work as work  # pyright: ignore[reportMissingImports]
+from cxr_headline_parts import about_pointing, run_of  # pyright: ignore[reportMissingImports]
 
 
 def test_patients_stay_whole_and_the_splits_are_large_enough() -> None:
@@ -41,6 +41,8 @@ def test_runs_have_names_of_their_own(tmp_path: Path) -> None:
 
 
 def test_a_table_of_pointing() -> None:
-    lines = about_pointing({"clip (whole)": {"all": [0.3, 0.13, 40], "x": [0.5, 0.2, 10]}, "asg": {"all": [0.1, 0.2, 9]}})
+    lines = about_pointing(
+        {"clip (whole)": {"all": [0.3, 0.13, 40], "x": [0.5, 0.2, 10]}, "asg": {"all": [0.1, 0.2, 9]}}
+    )
     assert lines[-2:] == ["| clip (whole) | 0.30 (0.13) | 0.50 (0.20) |", "| asg | 0.10 (0.20) |  |"]
     assert about_pointing({}) == []

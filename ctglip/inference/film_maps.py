@@ -57,10 +57,12 @@ def film_maps(
         )
         return np.stack(list(found)).astype(np.float32)
     was_training = model.training
-    model.eval()
+    if was_training:
+        model.eval()
     with torch.no_grad():
         patches = _tokens(model, images) if reading == "whole" else _cells(model, images, query)
-    model.train(was_training)
+    if was_training:
+        model.train()
     cells = torch.from_numpy(axes).to(patches) @ patches.flatten(1)
     laid = cells.reshape(len(axes), *patches.shape[1:]).float()
     values = on_pixels(laid, (size[0], size[1]), model.encoder.anchor).cpu().numpy()

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from ctglip.models.encoders import CNNSettings, Encoder, uniform
 
-
 Norm = Callable[[int], nn.Module]
 
 

@@ -2,8 +2,8 @@
 
 A head that was trained on the mean token says nothing reliable of a single one. Here every token goes through the head
 itself and the image's vector is the direction of their (weighted) mean: then what each token adds to any similarity is
-exact, not an approximation. Tokens are not made unit vectors (ASG's inside of regions are): those that say nothing would
-have to cancel each other out, and would drown the few that say something.
+exact, not an approximation. Tokens are not made unit vectors (ASG's inside of regions are): those that say nothing
+would have to cancel each other out, and would drown the few that say something.
 """
 
 from __future__ import annotations

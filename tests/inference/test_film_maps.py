@@ -1,9 +1,8 @@
-"""Maps of whole films: on toy films that show a blot or none, a trained model's map peaks in the blot, and the mean over
-the map's tokens is the answer itself."""
+"""Maps of whole films: on toy films that show a blot or none, a trained model's map peaks in the blot, and the mean
+over the map's tokens is the answer itself."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +13,13 @@ from ctglip.data.film_input import FilmInput
 from ctglip.features.text_bank import TextBank
 from ctglip.inference.film_encoding import whole_film
 from ctglip.inference.film_maps import film_maps
+from ctglip.models.aggregation import AggregationSettings
 from ctglip.models.encoders import CNNSettings
 from ctglip.models.text import TextEncoderSettings, load_text_encoder
 from ctglip.models.towers import OrganTextModel, OrganTextModelSettings
 from ctglip.objectives.base import Objective, total
 from ctglip.objectives.global_pair import GlobalPair, GlobalPairSettings
 from ctglip.objectives.imitate import Imitate, ImitateSettings
-from ctglip.models.aggregation import AggregationSettings
 from tests.objectives.toys import Pair, Report
 from tests.training.tiny import write_word_bert
 
@@ -65,7 +64,9 @@ def sample(image: np.ndarray, text: int, method: str) -> Pair | Report:
 
 @pytest.mark.parametrize(("pooling", "method"), [("mean", "global_pair"), ("peak", "global_pair"), ("peak", "imitate")])
 def test_a_trained_models_map_peaks_in_the_blot(tmp_path: Path, pooling: str, method: str) -> None:
-    bank = TextBank(tmp_path / "bank", load_text_encoder(TextEncoderSettings(name=str(write_word_bert(tmp_path / "b")))))
+    bank = TextBank(
+        tmp_path / "bank", load_text_encoder(TextEncoderSettings(name=str(write_word_bert(tmp_path / "b"))))
+    )
     ids = bank.ids(list(SAID)).tolist()
     objective = made(bank, pooling, method)
     optimizer = torch.optim.AdamW(objective.parameters(), lr=3e-3)
