@@ -12,9 +12,9 @@ import torch
 from ctglip.data.film_input import FilmInput
 from ctglip.features.text_bank import TextBank
 from ctglip.inference.film_encoding import whole_film
-from ctglip.inference.film_maps import film_maps
+from ctglip.inference.film_maps import film_maps, on_pixels
 from ctglip.models.aggregation import AggregationSettings
-from ctglip.models.encoders import CNNSettings
+from ctglip.models.encoders import CNNSettings, build_encoder
 from ctglip.models.text import TextEncoderSettings, load_text_encoder
 from ctglip.models.towers import OrganTextModel, OrganTextModelSettings
 from ctglip.objectives.base import Objective, total
@@ -99,3 +99,38 @@ def test_a_trained_models_map_peaks_in_the_blot(tmp_path: Path, pooling: str, me
             hits.append(bool(np.hypot(*(at - [row, column])) <= BLOT + CELL))
     assert np.mean(np.greater.outer(answers[True], answers[False])) > 0.95, "told"
     assert np.mean(hits) > 0.85, "in the blot or the cell beside it; by chance 0.14"
+
+
+def test_cells_are_laid_where_they_are_centred() -> None:
+    """An odd kernel with padding is centred at the first pixel of its stride: a change there moves that cell most."""
+    cells = torch.zeros(1, 4, 4)
+    cells[0, 1, 2] = 1
+    first, middle = (on_pixels(cells, (16, 16), anchor)[0].numpy() for anchor in ("first", "middle"))
+    assert np.unravel_index(first.argmax(), (16, 16)) == (4, 8)
+    assert first[4, 8] == 1
+    at = np.argwhere(middle == middle.max())
+    assert at.mean(0).tolist() == [5.5, 9.5]
+    torch.manual_seed(0)
+    encoder = build_encoder(CNNSettings(spatial_dims=2, widths=(8, 16), blocks=(0, 1), norm="batch"), 1).eval()
+    assert encoder.anchor == "first"
+    image = torch.randn(1, 1, 32, 32, requires_grad=True)
+    encoder(image).levels[-1][0, :, 4, 4].square().sum().backward()
+    assert image.grad is not None
+    weight = image.grad[0, 0].abs()
+    middle_of = [float((weight.sum(1 - axis) * torch.arange(32)).sum() / weight.sum()) for axis in (0, 1)]
+    assert np.abs(np.array(middle_of) - 16).max() < 1, "cell 4 of stride 4 sees pixel 16, not 17.5"
+
+
+def test_several_answers_at_once_are_those_one_by_one() -> None:
+    torch.manual_seed(0)
+    tree = {"encoder": CNNSettings(spatial_dims=2, widths=(8, 16), blocks=(0, 1)), "in_channels": 1, "dim": 16,
+            "grounding": "none", "whole_image": True, "anatomy": False, "embedding_dim": 8, "text_dim": 8}  # fmt: skip
+    rng = np.random.default_rng(0)
+    shown, row = FilmInput(film(rng, True)[0], (SIZE, SIZE), SIZE, 0), whole_film("lungs", (SIZE, SIZE))
+    axes = rng.normal(size=(3, 8)).astype(np.float32)
+    for project in ("pooled", "token"):
+        model = OrganTextModel(OrganTextModelSettings.model_validate({**tree, "image_project": project}))
+        together = film_maps(model, shown, row, 0, "whole", axes)
+        assert model.training, "as it was"
+        for values, axis in zip(together, axes, strict=True):
+            np.testing.assert_allclose(values, film_maps(model, shown, row, 0, "whole", axis[None])[0], atol=1e-5)

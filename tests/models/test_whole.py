@@ -89,3 +89,15 @@ def test_old_settings_and_weights_still_load() -> None:
     pooled = model.encoder(images := torch.randn(2, 1, 16, 16)).pooled
     torch.testing.assert_close(model.image(images), pooled)
     torch.testing.assert_close(model.whole(pooled), model.image_head(pooled))
+
+
+@pytest.mark.parametrize(("norm", "far"), [("batch", False), ("group", True)])
+def test_with_batch_norm_a_token_holds_what_is_near_it(norm: str, far: bool) -> None:
+    encoder = CNNSettings(spatial_dims=2, widths=(8, 16), blocks=(0, 1), norm=norm)  # pyright: ignore[reportArgumentType]
+    model = made(encoder=encoder)
+    image = torch.randn(1, 1, 64, 64)
+    changed = image.clone()
+    changed[..., 48:, 48:] += 2
+    before, after = (model.encoder(one).levels[-1] for one in (image, changed))
+    assert not torch.allclose(before[..., -1, -1], after[..., -1, -1], atol=1e-3)
+    assert torch.allclose(before[..., 0, 0], after[..., 0, 0], atol=1e-6) is not far
