@@ -299,6 +299,7 @@ class OrganTextModel(nn.Module):
         """
         if self.settings.image_project == "pooled":
             return self.image_head(vision.tokens).transpose(1, 2).unflatten(2, vision.grid)
+        assert isinstance(self.image_head, TokenHead)
         return self.image_head.parts(self.image_input(vision))
 
     def filled(self, images: Float[Tensor, "b c *s"]) -> Float[Tensor, "b d *s"]:
