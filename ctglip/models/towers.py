@@ -105,7 +105,7 @@ class OrganTextModel(nn.Module):
         self.settings = settings.model_copy(update={"encoder": self.encoder.settings})
         if settings.grounding != "none":
             self._build_organs()
-        if settings.whole_image and settings.image_project == "token":
+        if self.by_token:
             self.image_head = TokenHead(
                 self._head(sum(self.encoder.level_channels[level] for level in settings.image_levels)),
                 self.encoder.settings.spatial_dims,
@@ -284,20 +284,20 @@ class OrganTextModel(nn.Module):
 
     def image_input(self, vision: VisionFeatures) -> Float[Tensor, "b c *s"]:
         """What the head for whole images reads: the pooled vector ``[b, c]``, or the tokens' map."""
-        if self.settings.image_project == "pooled":
+        if not self.by_token:
             return vision.pooled
         return joined_levels([vision.levels[level] for level in self.settings.image_levels])
 
     def image_feature(self, seen: Float[Tensor, "b c *s"]) -> Float[Tensor, "b t"]:
         """One feature for each whole image from what its head reads; of tokens their mean in the common space."""
-        return seen if self.settings.image_project == "pooled" else self.image_head(seen)
+        return self.image_head(seen) if self.by_token else seen
 
     def image_parts(self, vision: VisionFeatures) -> Float[Tensor, "b e *s"]:
         """What each token adds to the unit vector of its image: their mean over tokens is that vector.
 
         Where the head reads the pooled vector this isn't known: each token as if it were a whole image.
         """
-        if self.settings.image_project == "pooled":
+        if not self.by_token:
             return self.image_head(vision.tokens).transpose(1, 2).unflatten(2, vision.grid)
         assert isinstance(self.image_head, TokenHead)
         return self.image_head.parts(self.image_input(vision))
@@ -308,13 +308,18 @@ class OrganTextModel(nn.Module):
         filled = torch.cat([images, images.new_zeros(len(images), missing, *images.shape[2:])], dim=1)
         return filled.to(self._kind)
 
+    @property
+    def by_token(self) -> bool:
+        """There is a head for whole images, and it reads tokens."""
+        return self.settings.whole_image and self.settings.image_project == "token"
+
     def observe(self, images: Float[Tensor, "b c *s"]) -> Observations:
         """What the learned queries find in whole images, and where they look (settings with ``observations``)."""
         return self.observer(self.encoder(self.filled(images)).levels)
 
     def whole(self, features: Float[Tensor, "b t"]) -> Float[Tensor, "b e"]:
         """Unit vectors of whole images that are compared with reports (``whole_image``); of what ``image`` gave."""
-        return F.normalize(features, dim=-1) if self.settings.image_project == "token" else self.image_head(features)
+        return F.normalize(features, dim=-1) if self.by_token else self.image_head(features)
 
     def text(self, embeddings: Float[Tensor, "n t"]) -> Float[Tensor, "n e"]:
         """Unit vectors of text embeddings as the text encoder gave them."""
