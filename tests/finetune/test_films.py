@@ -109,7 +109,9 @@ def test_effusions_are_found_in_their_boxes(models, films, tmp_path: Path) -> No
     assert said.height == 15
 
 
-@pytest.mark.parametrize(("model", "mode"), [("whole", "head"), ("tokens", "head"), ("deaf", "probe"), ("boxes", "full")])
+@pytest.mark.parametrize(
+    ("model", "mode"), [("whole", "head"), ("tokens", "head"), ("deaf", "probe"), ("boxes", "full")]
+)
 def test_whole_films_answer_any_column(model: str, mode: str, models, films, tmp_path: Path) -> None:
     """A heading that no dictionary knows, a table for all models of films; beside it a start from random weights."""
     table = pl.read_csv(films[1], infer_schema=False)
