@@ -29,7 +29,7 @@ CNN = {"name": "cnn", "spatial_dims": 2, "widths": [16, 32, 64, 128], "blocks": 
 SIZES: dict[str, dict[str, Any]] = {
     "quick": {"films": (48, 12, 40), "steps": 6, "pixels": 64, "stored": 128, "seeds": 1, "encoder": CNN},
     "core": {"films": (700, 100, 300), "steps": 300, "pixels": 96, "stored": 192, "seeds": 2, "encoder": CNN},
-    "full": {"films": (2000, 150, 500), "steps": 1200, "pixels": 128, "stored": 256, "seeds": 3, "encoder": CNN},
+    "full": {"films": (2000, 150, 500), "steps": 600, "pixels": 128, "stored": 256, "seeds": 3, "encoder": CNN},
 }
 """Films of the splits (at least, but for those for choices), steps of 32 films, rows and columns of a model's input and
 of the store. A step at 128 pixels takes 0.18 s of a core (CLIP), 0.47 (IMITATE, two views) or 0.31 (ASG); with a ResNet
