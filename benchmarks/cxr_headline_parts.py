@@ -16,8 +16,17 @@ DRAWS = 500
 READS = ("whole", "organs")
 
 
-def judged(run: Path, store: Path, truth: Path, lesions: Path) -> None:
-    """Zero-shot, pointing, retrieval and tags of a run, in each way that it can be read: ``evaluation-<read>/``."""
+def run_of(runs: Path, arm: str, seed: int) -> Path:
+    """The folder of an arm with a seed."""
+    return runs / f"{arm.replace(' ', '_').replace(',', '')}-{seed}"
+
+
+def judged(run: Path, store: Path, truth: Path, lesions: Path) -> bool:
+    """Zero-shot, pointing, retrieval and tags of a run, in each way that it can be read: ``evaluation-<read>/``.
+
+    Returns:
+        Whether there was anything to do.
+    """
     from ctglip.errors import ModelError
     from ctglip.evaluation.run import evaluate
     from ctglip.evaluation.settings import EvaluateConfig, FilmEvaluation
@@ -25,12 +34,11 @@ def judged(run: Path, store: Path, truth: Path, lesions: Path) -> None:
 
     release = load_release(run)
     if not release.aligned:
-        return
+        return False
     reads = READS if release.model.settings.grounding != "none" else READS[:1]
-    for read in reads:
+    missing = [read for read in reads if not (run / f"evaluation-{read}" / "results.json").is_file()]
+    for read in missing:
         out = run / f"evaluation-{read}"
-        if (out / "results.json").is_file():
-            continue
         parts = ("film_retrieval", "tags") if read == "whole" else ()
         config = EvaluateConfig(
             controls=False, pictures=False, parts=parts, lesions=str(lesions), draws=DRAWS, device="cpu",
@@ -41,6 +49,7 @@ def judged(run: Path, store: Path, truth: Path, lesions: Path) -> None:
         except ModelError as error:
             if error.code not in ("no_whole_films", "not_aligned"):
                 raise
+    return bool(missing)
 
 
 def features(model: Any, release: Any, store: Any, study_ids: list[str]) -> np.ndarray:
@@ -58,8 +67,12 @@ def features(model: Any, release: Any, store: Any, study_ids: list[str]) -> np.n
     return np.concatenate(out).astype(np.float64)
 
 
-def probed(run: Path, store_path: Path, truth: Path, seed: int) -> None:
-    """Logistic regression on the frozen encoder at each share of the labelled films, and on random weights."""
+def probed(run: Path, store_path: Path, truth: Path, seed: int) -> bool:
+    """Logistic regression on the frozen encoder at each share of the labelled films, and on random weights.
+
+    Returns:
+        Whether there was anything to do.
+    """
     import torch
 
     from ctglip.data.organs import studies_of
@@ -68,7 +81,7 @@ def probed(run: Path, store_path: Path, truth: Path, seed: int) -> None:
     from ctglip.store.tables import Store
 
     if (run / "probe.parquet").is_file():
-        return
+        return False
     release, store = load_release(run), Store.open(store_path)
     ids = {split: studies_of(store, split) for split in ("train", "val", "test")}
     labels = pl.read_csv(truth)
@@ -94,6 +107,7 @@ def probed(run: Path, store_path: Path, truth: Path, seed: int) -> None:
                     "label": y["test"][:, column], "score": said,
                 }))  # fmt: skip
     pl.concat(frames).write_parquet(run / "probe.parquet")
+    return True
 
 
 def _fitted(x: dict[str, np.ndarray], y: dict[str, np.ndarray], kept: np.ndarray, column: int) -> np.ndarray:
@@ -121,7 +135,7 @@ def _tables(runs: Path, arm: str, seeds: int, kind: str) -> list[pl.DataFrame]:
     """study_id, column, label, score of each seed; ``kind`` a way of reading, or ``start fraction`` of the probe."""
     found = []
     for seed in range(seeds):
-        run = runs / f"{arm.replace(' ', '_').replace(',', '')}-{seed}"
+        run = run_of(runs, arm, seed)
         path = run / f"evaluation-{kind}" / "scores.parquet"
         if kind in READS and path.is_file():
             column = pl.concat_str(["organ", "abnormality"], separator=":").alias("column")
@@ -173,7 +187,7 @@ def rows(runs: Path, arms: list[str], seeds: int) -> dict[str, dict[str, Any]]:
         for read in READS:
             numbers: dict[str, list[float]] = {}
             for seed in range(seeds):
-                run = runs / f"{arm.replace(' ', '_').replace(',', '')}-{seed}"
+                run = run_of(runs, arm, seed)
                 path = run / f"evaluation-{read}" / "results.json"
                 if not path.is_file():
                     continue
@@ -184,6 +198,24 @@ def rows(runs: Path, arms: list[str], seeds: int) -> dict[str, dict[str, Any]]:
                     numbers.setdefault("cpu_s", []).append(json.loads(took.read_text())["cpu_seconds"])
             if numbers:
                 found[f"{arm} ({read})"] = {name: float(np.mean(values)) for name, values in numbers.items()}
+    return found
+
+
+def pointed(runs: Path, arms: list[str], seeds: int) -> dict[str, dict[str, list[float]]]:
+    """For each arm (and way), by abnormality: share of maps that peak in the lesion, by chance, and films of a seed."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for arm in arms:
+        for read in READS:
+            kept: dict[str, list[list[float]]] = {}
+            for seed in range(seeds):
+                path = run_of(runs, arm, seed) / f"evaluation-{read}" / "results.json"
+                parts = json.loads(path.read_text())["parts"] if path.is_file() else {}
+                for one in parts.get("film_pointing") or ():
+                    if one["lesion"] is not None:
+                        numbers = [one["lesion"]["value"], one["lesion_chance"], one["films"]]
+                        kept.setdefault(one["abnormality"], []).append(numbers)
+            if kept:
+                found[f"{arm} ({read})"] = {name: np.mean(rows, axis=0).tolist() for name, rows in kept.items()}
     return found
 
 
@@ -263,6 +295,20 @@ def about(figures: dict[str, Any]) -> str:
         cells = [f"{numbers[name]:.3f}" if name in numbers else "" for name in plain]
         chance = [f" ({numbers[f'{name} by chance']:.3f})" if f"{name} by chance" in numbers else "" for name in plain]
         lines.append(f"| {arm} | " + " | ".join(a + b for a, b in zip(cells, chance, strict=True)) + " |")
-    lines += ["", "In brackets: by chance."]
-    lines += ["", f"{figures['seeds']} seeds; {figures['cpu_seconds']:.0f} s of a core, {figures['seconds']:.0f} s."]
+    lines += ["", "In brackets: by chance.", *about_pointing(figures["pointing"])]
+    took = f"{figures['cpu_seconds']:.0f} s of a core, {figures['seconds']:.0f} s of this call"
+    lines += ["", f"{figures['seeds']} seeds, films {figures['split']}; {took}."]
     return "\n".join(lines)
+
+
+def about_pointing(found: dict[str, dict[str, list[float]]]) -> list[str]:
+    """By abnormality: does the map peak in the lesion?"""
+    names = list(dict.fromkeys(name for own in found.values() for name in own))
+    if not names:
+        return []
+    lines = ["", "Maps that peak in the lesion, in brackets by chance:", ""]
+    lines += ["| arm (read from) | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]
+    for arm, own in found.items():
+        cells = [f"{own[name][0]:.2f} ({own[name][1]:.2f})" if name in own else "" for name in names]
+        lines.append(f"| {arm} | " + " | ".join(cells) + " |")
+    return lines

@@ -134,7 +134,7 @@ def vectors(release: Any, images: np.ndarray, pairs: list[str]) -> dict[str, np.
         said = [[heads["said"](side).mean(0) for side in sides] for sides in raw] if heads else []
         for start in range(0, len(images), 64):
             vision = model.encoder(model.filled(torch.from_numpy(images[start : start + 64])))
-            whole = model.whole(vision.pooled)
+            whole = model.whole(model.image_feature(model.image_input(vision)))
             for side, name in enumerate(("positive", "negative")):
                 axis = torch.stack([both[side] for both in text])
                 out.setdefault(f"whole_{name}", []).append((whole @ axis.T).numpy())

@@ -14,14 +14,14 @@ from pydantic import Field
 
 from ctglip.config import Settings
 from ctglip.data.cache import Progress
-from ctglip.data.film_input import kept_edge, scaled
+from ctglip.data.film_input import kept_edge
 from ctglip.data.film_reader import FilmReader
+from ctglip.data.film_window import film_window
 from ctglip.data.organs import findings_by_study, studies_of
 from ctglip.data.report_texts import ReportSample, ReportTexts, sections_by_study
 from ctglip.data.sampling import rows_of_rank
 from ctglip.data.sayings import NO_TEXT
 from ctglip.errors import StoreError
-from ctglip.film.recipe import FILM_MAX
 from ctglip.film.regions import region_entries
 from ctglip.film.triplets import Triplet, sentences_by_region, triplets
 from ctglip.film.views import FRONTAL
@@ -40,6 +40,11 @@ class FilmDataSettings(Settings):
         copies: independently drawn windows of each film (IMITATE and view-view terms want 2).
         contrast: deviation of the factor and of the shift of the grey values, in training.
         flip: share of windows that are mirrored. It contradicts the sides that reports name (IMITATE's 0.5).
+        autocontrast: share of windows whose grey values are stretched to all there are (IMITATE's 0.5).
+        rotate: largest turn in degrees, either way (IMITATE's 30). The box of a turned region is that around it, larger
+            than the region; so leave turns and warps out where regions are compared (ASG).
+        perspective, distortion: share of windows that are warped, and how far their corners move inwards at most, in
+            halves of the window (IMITATE's 0.5, 0.5).
         mean, std: of the grey values (0 to 1), for a model's input; ECAMP's.
         lateral: take lateral films too; frontal ones, and those of unknown projection, always count.
         tags: which list of tags, ``tags`` (ASG's 40) or ``entities`` (ECAMP's).
@@ -54,6 +59,10 @@ class FilmDataSettings(Settings):
     copies: int = Field(default=1, ge=1, le=4)
     contrast: float = Field(default=0.1, ge=0, le=1)
     flip: float = Field(default=0.0, ge=0, le=1)
+    autocontrast: float = Field(default=0.0, ge=0, le=1)
+    rotate: float = Field(default=0.0, ge=0, le=180)
+    perspective: float = Field(default=0.0, ge=0, le=1)
+    distortion: float = Field(default=0.5, ge=0, lt=1)
     mean: float = 0.4721
     std: float = Field(default=0.3037, gt=0)
     lateral: bool = False
@@ -123,7 +132,7 @@ class FilmDataset:
         split: train, val or test.
         settings: what is wanted.
         seed: of all that is drawn.
-        training: draw windows, contrast and flips; otherwise the middle of the film as it is.
+        training: draw windows and what else is changed of them; otherwise the middle of the film as it is.
         progress: called with (films read, films).
         permute_texts: a control that must learn nothing: reports are exchanged between films.
         reader: of another dataset of the same films, which then are kept once.
@@ -233,40 +242,17 @@ class FilmDataset:
         edges = np.array([box for _, box in boxes]).reshape(-1, 4)
         drawn = rng if self.training else None
         made = [film_window(film, edges, self.settings, drawn) for _ in range(self.settings.copies)]
+        placed = np.stack([box for _, box in made])
+        seen = (placed[..., 1::2] > placed[..., ::2]).all(axis=(0, 2))  # a region that a view has lost is left out
         found = self._texts.sample(
             self.study_ids[row],
             self._said[row],
             images=np.stack([image for image, _ in made]),
-            boxes=np.stack([box for _, box in made]),
-            region_id=np.array([number for number, _ in boxes], dtype=np.int64),
+            boxes=placed[:, seen],
+            region_id=np.array([number for number, _ in boxes], dtype=np.int64)[seen],
             regions=self.regions,
         )
         return FilmSample(**vars(found), triplets=self._triplets[row])
-
-
-def film_window(
-    film: np.ndarray, boxes: Float[np.ndarray, "m 4"], settings: FilmDataSettings, rng: np.random.Generator | None
-) -> tuple[Float[np.ndarray, "1 h w"], Float[np.ndarray, "m 4"]]:
-    """A window of a film, as a model's input, with its boxes, clipped to it.
-
-    Args:
-        film: uint16, ``film_input.kept_edge`` rows and columns.
-        boxes: ``(row0, row1, column0, column1)`` in its pixels.
-        settings: window and changes.
-        rng: draws window, contrast and flip; None takes the middle as it is.
-    """
-    size, room = settings.size, len(film) - settings.size
-    row, column = (room // 2, room // 2) if rng is None else rng.integers(0, room + 1, 2)
-    grey = film[row : row + size, column : column + size].astype(np.float32) / FILM_MAX
-    placed = np.clip(boxes - np.array([row, row, column, column]), 0, size)
-    if rng is not None:
-        factor, shift = rng.normal([1, 0], settings.contrast)
-        middle = float(grey.mean())
-        grey = np.clip((grey - middle) * max(factor, 0.2) + middle + 0.5 * shift, 0, 1)
-        if rng.random() < settings.flip:
-            grey = grey[:, ::-1]
-            placed[:, 2:] = size - placed[:, [3, 2]]
-    return scaled(grey, settings)[None], placed
 
 
 def _reported(store: Store, split: str, lateral: bool) -> list[str]:

@@ -17,7 +17,7 @@ from ctglip.errors import CohortError
 from ctglip.evaluation.bootstrap import Interval, interval_of, weighted_mean
 from ctglip.evaluation.context import Context
 from ctglip.film.regions import Region
-from ctglip.inference.film_encoding import boxes_of, film_settings, organ_box, queries_of, reading_of
+from ctglip.inference.film_encoding import Reading, boxes_of, film_settings, organ_box, queries_of, reading_of
 from ctglip.inference.film_maps import film_maps, laid_on
 from ctglip.store.study import StudyReader
 
@@ -82,7 +82,7 @@ def film_pointing(context: Context) -> tuple[FilmPointed, ...] | None:
             asked.setdefault(place.study_id, []).append((place, name, int(context.judged.patients[int(row)])))
     looked: list[_Looked] = []
     for done, (study_id, several) in enumerate(asked.items(), start=1):
-        looked += _film(context, study_id, several, lesions)
+        looked += _film(context, study_id, several, lesions.get(study_id, {}))
         if context.progress:
             context.progress(done, len(asked))
     looked = [one for one in looked if np.isfinite(one.hit).any()]
@@ -94,8 +94,8 @@ def film_pointing(context: Context) -> tuple[FilmPointed, ...] | None:
     return (_pointed(context, "all", looked), *found)
 
 
-def _lesions(path: Path) -> dict[tuple[str, str, str], list[Lesion]]:
-    """By study, organ and abnormality."""
+def _lesions(path: Path) -> dict[str, dict[tuple[str, str], list[Lesion]]]:
+    """By study, then organ and abnormality."""
     table = read_table(path)
     discs = set(_DISCS) <= set(table.columns)
     missing = [name for name in ("study_id", "organ", "abnormality", *(_DISCS if discs else _BOXES))
@@ -106,7 +106,7 @@ def _lesions(path: Path) -> dict[tuple[str, str, str], list[Lesion]]:
             code="missing_column",
             fix=f"Give study_id, organ, abnormality and {', '.join(_DISCS)} or {', '.join(_BOXES)}.",
         )
-    found: dict[tuple[str, str, str], list[Lesion]] = {}
+    found: dict[str, dict[tuple[str, str], list[Lesion]]] = {}
     for row in table.with_columns(pl.col(name).cast(pl.Float64) for name in (_DISCS if discs else _BOXES)).iter_rows(
         named=True
     ):
@@ -115,7 +115,7 @@ def _lesions(path: Path) -> dict[tuple[str, str, str], list[Lesion]]:
         else:
             (top, low, left, right) = (row[name] for name in _BOXES)
             lesion = (top + low - 1) / 2, (left + right - 1) / 2, (low - top) / 2, (right - left) / 2, 0.0
-        found.setdefault((row["study_id"], row["organ"], row["abnormality"]), []).append(lesion)
+        found.setdefault(row["study_id"], {}).setdefault((row["organ"], row["abnormality"]), []).append(lesion)
     return found
 
 
@@ -123,7 +123,7 @@ def _film(
     context: Context,
     study_id: str,
     several: Sequence[tuple[Place, str, int]],
-    lesions: Mapping[tuple[str, str, str], Sequence[Lesion]],
+    lesions: Mapping[tuple[str, str], Sequence[Lesion]],
 ) -> list[_Looked]:
     release, organs = context.scorer.release, context.scorer.dictionaries.organs
     study = context.store.study(study_id)
@@ -133,18 +133,37 @@ def _film(
     queries = queries_of(release.organs, organs)
     to_file, shape = _to_file(study, film)
     found = []
-    for place, name, patient in several:
-        axis = context.scorer.axes([(place.organ, name)])
-        values = film_maps(release.model, film, place.row, queries.get(place.organ, 0), reading, axis)[0]
+    maps = _maps(context, film, several, reading, queries)
+    for (place, name, patient), values in zip(several, maps, strict=True):
         laid = laid_on(values, to_file, shape)
         if not np.isfinite(laid).any():
             continue
         parts = {place.organ, *organs.parts_of(place.organ)}
-        own = [one for (s, o, a), many in lesions.items() if s == study_id and o in parts and a == name for one in many]
+        own = [one for (organ, what), many in lesions.items() if organ in parts and what == name for one in many]
         # a map of a box lies in the organ's box wherever it peaks
         region = organ_box(place.organ, boxes, organs) if reading != "box" else None
         found.append(_judged(name, patient, laid, own, _on_file(region[0].box[:4], study) if region else None))
     return found
+
+
+def _maps(
+    context: Context,
+    film: FilmInput,
+    several: Sequence[tuple[Place, str, int]],
+    reading: Reading,
+    queries: Mapping[str, int],
+) -> list[Float[np.ndarray, "h w"]]:
+    """The map of each answer; a film passes the encoder once where whole films are read, else once for each organ."""
+    groups: dict[str, list[int]] = {}
+    for number, (place, _, _) in enumerate(several):
+        groups.setdefault("" if reading == "whole" else place.organ, []).append(number)
+    found: dict[int, Float[np.ndarray, "h w"]] = {}
+    for numbers in groups.values():
+        place = several[numbers[0]][0]
+        axes = context.scorer.axes([(several[n][0].organ, several[n][1]) for n in numbers])
+        model, query = context.scorer.release.model, queries.get(place.organ, 0)
+        found |= dict(zip(numbers, film_maps(model, film, place.row, query, reading, axes), strict=True))
+    return [found[number] for number in range(len(several))]
 
 
 def _to_file(study: StudyReader, film: FilmInput) -> tuple[Float[np.ndarray, "4 4"], tuple[int, int]]:
@@ -170,11 +189,12 @@ def _judged(
     known = np.isfinite(laid)
     peak = np.unravel_index(int(np.where(known, laid, -np.inf).argmax()), laid.shape)
     hit, chance = [np.nan] * 3, [np.nan] * 3
-    wanted = {0: (lesions, 0.0), 1: (lesions, NEAR * laid.shape[1]), 2: ([region] if region else [], 0.0)}
-    for number, (several, slack) in wanted.items():
+    wanted = ((lesions, {0: 0.0, 1: NEAR * laid.shape[1]}), ([region] if region else [], {2: 0.0}))
+    for several, slacks in wanted:
         if several:
             beyond = np.min([_beyond(laid.shape, one) for one in several], axis=0)
-            hit[number], chance[number] = float(beyond[peak] <= slack), float((beyond[known] <= slack).mean())
+            for number, slack in slacks.items():
+                hit[number], chance[number] = float(beyond[peak] <= slack), float((beyond[known] <= slack).mean())
     return _Looked(name, patient, (hit[0], hit[1], hit[2]), (chance[0], chance[1], chance[2]))
 
 

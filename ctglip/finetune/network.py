@@ -139,7 +139,7 @@ def speaks(release: Release, whole: bool) -> bool:
 def raw_width(tower: OrganTextModel, whole: bool) -> int:
     """Width of what ``read_organs`` gives."""
     if whole:
-        return tower.encoder.token_dim
+        return tower.settings.embedding_dim if tower.by_token else tower.encoder.token_dim
     return tower.settings.embedding_dim if tower.settings.project == "token" else tower.settings.dim
 
 

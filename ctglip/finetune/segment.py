@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from ctglip.data.cache import MAX_FAILED_SHARE, check_damage
 from ctglip.data.film_input import kept_edge, shrunk
-from ctglip.data.films import FilmDataSettings, film_window
+from ctglip.data.film_window import film_window
+from ctglip.data.films import FilmDataSettings
 from ctglip.errors import CohortError, CTGLIPError, ModelError
 from ctglip.files import atomic_path, read_json, write_json
 from ctglip.film.standardize import resized

@@ -14,7 +14,8 @@ from ctglip.data.augment import AugmentSettings, apply_change, augment_hu, draw_
 from ctglip.data.cache import MAX_FAILED_SHARE, CropCache, Place, check_damage, cut_places, places_of
 from ctglip.data.crops import CropSettings
 from ctglip.data.film_input import kept_edge, shrunk
-from ctglip.data.films import FilmDataSettings, film_window
+from ctglip.data.film_window import film_window
+from ctglip.data.films import FilmDataSettings
 from ctglip.data.scans import ScanReader, ScanSettings, label_members, render_scans
 from ctglip.errors import CTGLIPError
 from ctglip.finetune.labels import Task
@@ -152,7 +153,7 @@ class Films:
         film: of each organ.
         boxes: of each organ, in pixels of ``films``; not used where the whole film is read.
         queries: the model's number of each organ.
-        settings: window and changes, as in pretraining but never mirrored.
+        settings: window and changes, as in pretraining but upright (``tuning_films``).
         whole: the whole film is read.
         failures: studies that could not be read.
     """
@@ -231,8 +232,12 @@ def frozen(source: Source, release: Release, batch: int) -> Kept:
 
 
 def tuning_films(release: Release) -> FilmDataSettings:
-    """A release's films as they are drawn here: as in its pretraining, but never mirrored; labels have sides."""
-    return FilmDataSettings.model_validate(release.films).model_copy(update={"flip": 0.0})
+    """A release's films as they are drawn here: as in its pretraining, but never mirrored, turned or warped.
+
+    Labels have sides, and masks are cut as windows are.
+    """
+    upright = {"flip": 0.0, "rotate": 0.0, "perspective": 0.0}
+    return FilmDataSettings.model_validate(release.films).model_copy(update=upright)
 
 
 def film_source(

@@ -1,11 +1,14 @@
 """Where on a film does an answer come from? How similar each patch of it is to the words.
 
-A patch is asked as an organ would be: as a box of one cell of the finest pooled level, or as a token through the head
-for whole films. Models with learned queries see no patch alone; there a map says how much each patch adds to the answer
-(``inference.heatmap``).
+Where the head for whole films reads tokens (``image_project: token``) a map says what each adds to the answer: the mean
+over tokens is the answer. Else a patch is asked as an organ would be: as a box of one cell of the finest pooled level,
+or as a token through the head for whole films, which never saw a single one in training. Models with learned queries
+see no patch alone; there a map says how much each patch adds to the answer (``inference.heatmap``).
 """
 
 from __future__ import annotations
+
+from typing import Literal
 
 import numpy as np
 import torch
@@ -37,7 +40,8 @@ def film_maps(
 
     Returns:
         On the pixels of the film's window: differences of cosine similarities, with the positive minus with the
-        negative prompts (of learned queries: contributions to that difference).
+        negative prompts (of learned queries: contributions to that difference; of tokens of whole films: contributions
+        times the number of tokens).
     """
     device = next(model.parameters()).device
     images = torch.from_numpy(film.image[None]).to(device)
@@ -53,20 +57,39 @@ def film_maps(
         )
         return np.stack(list(found)).astype(np.float32)
     was_training = model.training
-    model.eval()
+    if was_training:
+        model.eval()
     with torch.no_grad():
         patches = _tokens(model, images) if reading == "whole" else _cells(model, images, query)
-    model.train(was_training)
+    if was_training:
+        model.train()
     cells = torch.from_numpy(axes).to(patches) @ patches.flatten(1)
-    laid = cells.reshape(1, len(axes), *patches.shape[1:]).float()
-    values = F.interpolate(laid, size=list(size), mode="bilinear")[0].cpu().numpy()
+    laid = cells.reshape(len(axes), *patches.shape[1:]).float()
+    values = on_pixels(laid, (size[0], size[1]), model.encoder.anchor).cpu().numpy()
     return values if reading == "whole" else np.where(_inside(film, row), values, np.nan).astype(np.float32)
 
 
+def on_pixels(
+    cells: Float[torch.Tensor, "p h w"], size: tuple[int, int], anchor: Literal["middle", "first"]
+) -> Float[torch.Tensor, "p H W"]:
+    """Values of an encoder's cells on the pixels of its input, interpolated linearly.
+
+    Args:
+        cells: on the grid of a level.
+        size: of the input.
+        anchor: where cells are centred, see ``models.encoders.Encoder``.
+    """
+    if anchor == "middle":
+        return F.interpolate(cells[None], size=list(size), mode="bilinear")[0]
+    steps = [n // c for n, c in zip(size, cells.shape[1:], strict=True)]
+    reach = [(c - 1) * step + 1 for c, step in zip(cells.shape[1:], steps, strict=True)]
+    laid = F.interpolate(cells[None], size=reach, mode="bilinear", align_corners=True)
+    return F.pad(laid, (0, size[1] - reach[1], 0, size[0] - reach[0]), mode="replicate")[0]
+
+
 def _tokens(model: OrganTextModel, images: torch.Tensor) -> Float[torch.Tensor, "e h w"]:
-    """Each token as if it were a whole film."""
-    seen = model.encoder(images.to(next(model.parameters()).dtype))
-    return model.whole(seen.tokens[0]).T.unflatten(1, seen.grid)
+    """What each token adds to the film's vector, where the model projects tokens; each as if it were a whole film."""
+    return model.image_parts(model.encoder(images.to(next(model.parameters()).dtype)))[0]
 
 
 def _cells(model: OrganTextModel, images: torch.Tensor, query: int) -> Float[torch.Tensor, "e h w"]:

@@ -1,11 +1,15 @@
-"""A small residual CNN with group normalisation: no batch statistics, so it fits small batches and GradCache."""
+"""A small residual CNN; with group normalisation no batch statistics, so it fits small batches and GradCache."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from ctglip.models.encoders import CNNSettings, Encoder, uniform
+
+Norm = Callable[[int], nn.Module]
 
 
 class CNN(Encoder):
@@ -16,24 +20,26 @@ class CNN(Encoder):
         in_channels: channels of the images.
     """
 
+    anchor = "first"
+
     def __init__(self, settings: CNNSettings, in_channels: int) -> None:
         super().__init__()
         if len(settings.widths) != len(settings.blocks):
             raise ValueError(f"widths {settings.widths} and blocks {settings.blocks} must be of equal length.")
         self.settings = settings
-        dims, groups = settings.spatial_dims, settings.groups
+        dims, norm = settings.spatial_dims, _norm_of(settings)
         self.memory_format = torch.channels_last_3d if dims == 3 else torch.channels_last
         first = settings.widths[0]
         self.stem = nn.Sequential(
             _conv(dims, in_channels, first, settings.stem_kernel, settings.stem_stride),
-            nn.GroupNorm(groups, first),
+            norm(first),
             nn.ReLU(inplace=True),
         )
         stages, before = [], first
         for index, (width, blocks) in enumerate(zip(settings.widths, settings.blocks, strict=True)):
             steps = [2 if index else 1] + [1] * (blocks - 1)
             layers = [
-                ResidualBlock(dims, before if i == 0 else width, width, step, groups)
+                ResidualBlock(dims, before if i == 0 else width, width, step, norm)
                 for i, step in enumerate(steps[:blocks])
             ]
             if index and not blocks:
@@ -57,23 +63,29 @@ class CNN(Encoder):
 
 
 class ResidualBlock(nn.Module):
-    """Two 3-wide convolutions with group normalisation beside a (projected) shortcut."""
+    """Two 3-wide convolutions with normalisation beside a (projected) shortcut."""
 
-    def __init__(self, dims: int, before: int, width: int, stride: int, groups: int) -> None:
+    def __init__(self, dims: int, before: int, width: int, stride: int, norm: Norm) -> None:
         super().__init__()
         self.first = _conv(dims, before, width, 3, stride)
-        self.first_norm = nn.GroupNorm(groups, width)
+        self.first_norm = norm(width)
         self.second = _conv(dims, width, width, 3, 1)
-        self.second_norm = nn.GroupNorm(groups, width)
+        self.second_norm = norm(width)
         self.shortcut: nn.Module = nn.Identity()
         if stride > 1 or before != width:
-            self.shortcut = nn.Sequential(_conv(dims, before, width, 1, stride), nn.GroupNorm(groups, width))
+            self.shortcut = nn.Sequential(_conv(dims, before, width, 1, stride), norm(width))
         self.act = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
         """Same channels-last layout in and out."""
         y = self.act(self.first_norm(self.first(x)))
         return self.act(self.second_norm(self.second(y)) + self.shortcut(x))
+
+
+def _norm_of(settings: CNNSettings) -> Norm:
+    if settings.norm == "group":
+        return lambda width: nn.GroupNorm(settings.groups, width)
+    return nn.BatchNorm3d if settings.spatial_dims == 3 else nn.BatchNorm2d
 
 
 def _conv(dims: int, before: int, width: int, kernel: int, stride: int) -> nn.Module:

@@ -24,6 +24,7 @@ class ProjectionHead(nn.Module):
 
     def __init__(self, in_dim: int, out_dim: int, hidden: int = 0, norm: HeadNorm = "layer") -> None:
         super().__init__()
+        self.in_dim, self.out_dim = in_dim, out_dim
         layers: list[nn.Module] = [nn.LayerNorm(in_dim)] if norm == "layer" else []
         if hidden:
             layers.append(nn.Linear(in_dim, hidden))
@@ -35,8 +36,12 @@ class ProjectionHead(nn.Module):
 
     def forward(self, x: Float[Tensor, "*n i"]) -> Float[Tensor, "*n o"]:
         """Unit vectors."""
+        return F.normalize(self.unscaled(x), dim=-1)
+
+    def unscaled(self, x: Float[Tensor, "*n i"]) -> Float[Tensor, "*n o"]:
+        """The vectors before they are made unit vectors."""
         rows = self.layers(x.reshape(-1, x.shape[-1]))  # rows alone: so the norm that ranks share wants them
-        return F.normalize(rows, dim=-1).view(*x.shape[:-1], rows.shape[1])
+        return rows.view(*x.shape[:-1], rows.shape[1])
 
 
 class RowBatchNorm(nn.BatchNorm1d):

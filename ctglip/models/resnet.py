@@ -16,6 +16,8 @@ class ResNetEncoder(Encoder):
         in_channels: channels of the images.
     """
 
+    anchor = "first"
+
     def __init__(self, settings: ResNetSettings, in_channels: int) -> None:
         super().__init__()
         from monai.networks.nets.resnet import ResNet

@@ -30,6 +30,7 @@ from ctglip.models.pooling import (
     pool_organs,
 )
 from ctglip.models.tags import TagDecoder, TagSettings
+from ctglip.models.whole import TokenHead, TokenPooling, joined_levels
 
 Grounding = Literal["crop", "pool", "box", "query", "none"]
 
@@ -57,6 +58,10 @@ class OrganTextModelSettings(Settings):
         use_size: the organ's scale and volume are inputs.
         anatomy: there is a head for anatomy.
         whole_image: there is a head for whole images.
+        image_project: what that head reads: the encoder's ``pooled`` vector, or each ``token``. Then an image's vector
+            is the direction of the mean of its tokens' (``models.whole``), so that what each token adds is known.
+        image_levels, image_pooling: of ``token``: levels whose maps are its tokens, on the grid of the finest, and how
+            they are averaged.
         observations: learned queries read whole images, each an observation to compare with sentences (PLACE).
         dim: width of an organ's feature.
         embedding_dim: width of the common space.
@@ -79,6 +84,9 @@ class OrganTextModelSettings(Settings):
     use_size: bool = True
     anatomy: bool = True
     whole_image: bool = False
+    image_project: Literal["pooled", "token"] = "pooled"
+    image_levels: tuple[int, ...] = (-1,)
+    image_pooling: TokenPooling = "mean"
     observations: ObservationSettings | None = None
     dim: int = 256
     embedding_dim: int = 128
@@ -104,7 +112,13 @@ class OrganTextModel(nn.Module):
         self.settings = settings.model_copy(update={"encoder": self.encoder.settings})
         if settings.grounding != "none":
             self._build_organs()
-        if settings.whole_image:
+        if self.by_token:
+            self.image_head = TokenHead(
+                self._head(sum(self.encoder.level_channels[level] for level in settings.image_levels)),
+                self.encoder.settings.spatial_dims,
+                settings.image_pooling,
+            )
+        elif settings.whole_image:
             self.image_head = self._head(self.encoder.token_dim)
         hidden = settings.dim if settings.head_norm == "batch" else 0
         self.text_head = ProjectionHead(settings.text_dim, settings.embedding_dim, hidden, settings.head_norm)
@@ -286,7 +300,27 @@ class OrganTextModel(nn.Module):
 
     def image(self, images: Float[Tensor, "b c *s"]) -> Float[Tensor, "b t"]:
         """One feature for each whole image; channels that only a crop has (the organ's) are zero in it."""
-        return self.encoder(self.filled(images)).pooled
+        return self.image_feature(self.image_input(self.encoder(self.filled(images))))
+
+    def image_input(self, vision: VisionFeatures) -> Float[Tensor, "b c *s"]:
+        """What the head for whole images reads: the pooled vector ``[b, c]``, or the tokens' map."""
+        if not self.by_token:
+            return vision.pooled
+        return joined_levels([vision.levels[level] for level in self.settings.image_levels])
+
+    def image_feature(self, seen: Float[Tensor, "b c *s"]) -> Float[Tensor, "b t"]:
+        """One feature for each whole image from what its head reads; of tokens their mean in the common space."""
+        return self.image_head(seen) if self.by_token else seen
+
+    def image_parts(self, vision: VisionFeatures) -> Float[Tensor, "b e *s"]:
+        """What each token adds to the unit vector of its image: their mean over tokens is that vector.
+
+        Where the head reads the pooled vector this isn't known: each token as if it were a whole image.
+        """
+        if not self.by_token:
+            return self.image_head(vision.tokens).transpose(1, 2).unflatten(2, vision.grid)
+        assert isinstance(self.image_head, TokenHead)
+        return self.image_head.parts(self.image_input(vision))
 
     def filled(self, images: Float[Tensor, "b c *s"]) -> Float[Tensor, "b d *s"]:
         """Whole images as the encoder sees them."""
@@ -294,13 +328,18 @@ class OrganTextModel(nn.Module):
         filled = torch.cat([images, images.new_zeros(len(images), missing, *images.shape[2:])], dim=1)
         return filled.to(self._kind)
 
+    @property
+    def by_token(self) -> bool:
+        """There is a head for whole images, and it reads tokens."""
+        return self.settings.whole_image and self.settings.image_project == "token"
+
     def observe(self, images: Float[Tensor, "b c *s"]) -> Observations:
         """What the learned queries find in whole images, and where they look (settings with ``observations``)."""
         return self.observer(self.encoder(self.filled(images)).levels)
 
     def whole(self, features: Float[Tensor, "b t"]) -> Float[Tensor, "b e"]:
-        """Unit vectors of whole images that are compared with reports (``whole_image``)."""
-        return self.image_head(features)
+        """Unit vectors of whole images that are compared with reports (``whole_image``); of what ``image`` gave."""
+        return F.normalize(features, dim=-1) if self.by_token else self.image_head(features)
 
     def text(self, embeddings: Float[Tensor, "n t"]) -> Float[Tensor, "n e"]:
         """Unit vectors of text embeddings as the text encoder gave them."""

@@ -125,7 +125,12 @@ class ASG(Objective):
         ``region_row`` says whose region each is, as ``row`` numbers the studies.
         """
         vision = self.model.encoder(self.model.filled(batch.image))
-        features = {"image": vision.pooled, "row": batch.row, "tags": batch.tags, "report": batch.report}
+        features = {
+            "image": self.model.image_input(vision),
+            "row": batch.row,
+            "tags": batch.tags,
+            "report": batch.report,
+        }
         features |= {"pool": self.texts(batch.pool), "pool_ids": batch.pool_ids}
         if self.settings.recognition > 0:
             features["tag_logits"] = self.model.tags(vision.tokens)
@@ -151,7 +156,8 @@ class ASG(Objective):
         temperature, similarities, effective ranks."""
         ids, pool = distinct(features["pool_ids"], features["pool"])
         texts = self.model.text(pool)
-        image, report = self.model.whole(features["image"]), texts[positions(features["report"], ids)]
+        image = self.model.whole(self.model.image_feature(features["image"]))
+        report = texts[positions(features["report"], ids)]
         told = features["report"] >= 0
         losses = self._global(image, report, told, features["tags"] == 1)
         if self.settings.recognition > 0:

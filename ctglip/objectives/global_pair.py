@@ -47,12 +47,14 @@ class GlobalPair(Objective):
         return collate_pairs(samples, self.texts)
 
     def encode(self, batch: PairBatch) -> Features:
-        """``image [B, C]`` and what ``compute`` needs beside it."""
-        return {"image": self.model.image(batch.image), "pool": self.texts(batch.pool), **batch.texts()}
+        """``image``, what the head for whole images reads, and what ``compute`` needs beside it."""
+        seen = self.model.encoder(self.model.filled(batch.image))
+        return {"image": self.model.image_input(seen), "pool": self.texts(batch.pool), **batch.texts()}
 
     def compute(self, features: Features) -> tuple[Losses, Report]:
         """Loss ``global_pair``; report: temperature, similarities, effective ranks."""
-        image, pool = self.model.whole(features["image"]), self.model.text(features["pool"])
+        image = self.model.whole(self.model.image_feature(features["image"]))
+        pool = self.model.text(features["pool"])
         text = pool[positions(features["text_id"], features["pool_ids"])]
         pairs = (image, text, features["text_key"], features["text_id"] >= 0)
         return {"global_pair": self.contrast(*pairs)}, self.contrast.report(*pairs)

@@ -121,7 +121,8 @@ class Imitate(Objective):
         return ImitateBatch(**vars(batch), channels=channels.unflatten(0, (views, _FAMILIES)))
 
     def encode(self, batch: ImitateBatch) -> Features:
-        """``high [B, V, F, C]``, the last level averaged (F: passes of the backbone), and ``multi [B, V, 2, D]``."""
+        """``high [B, V, F, ...]``, what the head for whole images reads (F: passes of the backbone), and
+        ``multi [B, V, 2, D]``."""
         found = [
             self._view(images, chosen) for images, chosen in zip(batch.images.unbind(1), batch.channels, strict=True)
         ]
@@ -139,7 +140,7 @@ class Imitate(Objective):
         report: temperature, similarities, effective ranks, the weight of findings."""
         settings = self.settings
         impression, findings = (self._section(features, name) for name in ("impression", "findings"))
-        high = [self._heads(self.model.whole, view) for view in features["high"].unbind(1)]
+        high = [self._heads(self._whole, view) for view in features["high"].unbind(1)]
         multi = [self._heads(self.multi_head, view) for view in features["multi"].unbind(1)]
         points = settings.findings_weight
         weight = points if isinstance(points, float | int) else weight_at(points, self.progress)
@@ -171,16 +172,19 @@ class Imitate(Objective):
     def _view(self, images: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
         """The last level of each pass of the backbone, and what each draw of channels reads."""
         vision = self.model.encoder(self.model.filled(images))
-        high, multi = [vision.pooled], [self.aggregator(vision.levels, chosen[0])]
+        high, multi = [self.model.image_input(vision)], [self.aggregator(vision.levels, chosen[0])]
         for channels in chosen[1:]:
             if not self.settings.share_backbone_pass:
                 vision = self.model.encoder(self.model.filled(images))
-                high.append(vision.pooled)
+                high.append(self.model.image_input(vision))
             multi.append(self.aggregator(vision.levels, channels))
         return torch.stack(high, dim=1), torch.stack(multi, dim=1)
 
+    def _whole(self, seen: Tensor) -> Float[Tensor, "b e"]:
+        return self.model.whole(self.model.image_feature(seen))
+
     @staticmethod
-    def _heads(head: Any, view: Float[Tensor, "b f c"]) -> list[Float[Tensor, "b e"]]:
+    def _heads(head: Any, view: Float[Tensor, "b f *c"]) -> list[Float[Tensor, "b e"]]:
         """Unit vectors for each draw, each with the statistics of its own batch."""
         return [head(one) for one in view.unbind(1)]
 

@@ -114,7 +114,7 @@ class Place(Objective):
         vision = model.encoder(filled)
         pool = self.texts(batch.pool)
         sentences = sentence_table(batch.sentence_id, batch.sentence_study, len(batch), self.settings.sentences)
-        features = {"image": vision.pooled, "sentence_id": sentences, "pool": pool, **batch.texts()}
+        features = {"image": self.model.image_input(vision), "sentence_id": sentences, "pool": pool, **batch.texts()}
         if self.settings.observes:
             features["observed"] = model.observer(vision.levels).found
         if self.patches is not None:
@@ -132,7 +132,8 @@ class Place(Objective):
         losses: Losses = {}
         report: Report = {}
         if settings.instance_weight > 0:
-            image, pool = self.model.whole(features["image"]), self.model.text(features["pool"])
+            image = self.model.whole(self.model.image_feature(features["image"]))
+            pool = self.model.text(features["pool"])
             text = pool[positions(features["text_id"], features["pool_ids"])]
             pairs = (image, text, features["text_key"], features["text_id"] >= 0)
             losses["instance"] = settings.instance_weight * self.contrast(*pairs)

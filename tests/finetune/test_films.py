@@ -51,14 +51,16 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Path]:
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Random film models: one that reads boxes of organs, one of whole films, one that knows no texts."""
+    """Random film models: one that reads boxes of organs, one of whole films, one of their tokens, one that knows
+    no texts."""
     folder = tmp_path_factory.mktemp("models")
     bert = write_word_bert(folder / "bert")
     boxes = film_release(bert, grounding="box", whole_image=False, pool_levels=(-2, -1))
     whole = film_release(bert)
     deaf = film_release(bert, whole_image=False)
     deaf.aligned = False
-    found = {"boxes": boxes, "whole": whole, "deaf": deaf}
+    tokens = film_release(bert, image_project="token", image_levels=(-2, -1), image_pooling="mean_peak")
+    found = {"boxes": boxes, "whole": whole, "tokens": tokens, "deaf": deaf}
     return {name: saved(folder / name, release) for name, release in found.items()}
 
 
@@ -107,7 +109,9 @@ def test_effusions_are_found_in_their_boxes(models, films, tmp_path: Path) -> No
     assert said.height == 15
 
 
-@pytest.mark.parametrize(("model", "mode"), [("whole", "head"), ("deaf", "probe"), ("boxes", "full")])
+@pytest.mark.parametrize(
+    ("model", "mode"), [("whole", "head"), ("tokens", "head"), ("deaf", "probe"), ("boxes", "full")]
+)
 def test_whole_films_answer_any_column(model: str, mode: str, models, films, tmp_path: Path) -> None:
     """A heading that no dictionary knows, a table for all models of films; beside it a start from random weights."""
     table = pl.read_csv(films[1], infer_schema=False)
@@ -127,8 +131,9 @@ def test_whole_films_answer_any_column(model: str, mode: str, models, films, tmp
     assert load_release(tmp_path / "out").films is not None
 
 
-def test_a_model_of_whole_films_starts_from_its_own_zero_shot_answer(models, films) -> None:
-    release, studies = studies_of(models["whole"], films, whole=True)
+@pytest.mark.parametrize("model", ["whole", "tokens"])
+def test_a_model_of_whole_films_starts_from_its_own_zero_shot_answer(model: str, models, films) -> None:
+    release, studies = studies_of(models[model], films, whole=True)
     kept = kept_source(films[0], release, studies, config(mode="head"))
     network = build_network(Start("whole", release, False, "head"), studies.tasks, kept.bags.organs, config()).eval()
     scorer = Scorer(release)

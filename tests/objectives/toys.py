@@ -178,8 +178,12 @@ def organ_query(bank: TextBank, dims: int, grounding: str, pooling: str = "mean"
     return OrganQuery(model(bank, dims, **shape), bank, member, OrganQuerySettings(**settings))
 
 
-def global_pair(bank: TextBank, dims: int, **settings: Any) -> GlobalPair:
-    net = model(bank, dims, whole_image=True, grounding="none")
+TOKENS = {"image_project": "token", "image_levels": (-2, -1), "image_pooling": "mean_peak"}
+"""Whole images are read token by token."""
+
+
+def global_pair(bank: TextBank, dims: int, shape: dict[str, Any] | None = None, **settings: Any) -> GlobalPair:
+    net = model(bank, dims, whole_image=True, grounding="none", **(shape or {}))
     return GlobalPair(net, bank, GlobalPairSettings(**settings))
 
 
@@ -199,7 +203,8 @@ def asg(bank: TextBank, dims: int, **changes: Any) -> ASG:
 
 def place(bank: TextBank, dims: int, queries: int = 4, **settings: Any) -> Place:
     observations = ObservationSettings(queries=queries, dim=16, layers=1, heads=2, levels=(-2, -1))
-    net = model(bank, dims, whole_image=True, grounding="none", anatomy=False, observations=observations)
+    shape = settings.pop("shape", {})
+    net = model(bank, dims, whole_image=True, grounding="none", anatomy=False, observations=observations, **shape)
     patches = {"dim": 16, "heads": 2, "detail": 4, "patches": 16, **settings.pop("patches", {})}
     return Place(net, bank, PlaceSettings.model_validate({"min_words": 2, "patches": patches, **settings}))
 
@@ -208,7 +213,8 @@ def imitate(bank: TextBank, dims: int, head_norm: str = "layer", **settings: Any
     """IMITATE over the two levels of the toy encoder."""
     own = settings.pop("aggregation", {})
     small = AggregationSettings(**{"keep": (0.5, 0.5), "grid": (4,) * dims, "heads": 2, "tokens": 16, **own})
-    net = model(bank, dims, whole_image=True, grounding="none", head_norm=head_norm)
+    shape = settings.pop("shape", {})
+    net = model(bank, dims, whole_image=True, grounding="none", head_norm=head_norm, **shape)
     return Imitate(net, bank, ImitateSettings(aggregation=small, **settings))
 
 
@@ -231,10 +237,20 @@ EVERY: dict[str, Callable[[TextBank, int], Made]] = {
     "organ_query, query": lambda b, d: (organ_query(b, d, "query"), study_samples(b, d)),
     "imitate": lambda b, d: (imitate(b, d, strength=0, view_temperature=0.03), report_samples(b, d)),
     "global_pair": lambda b, d: (global_pair(b, d), pair_samples(b, d)),
+    "imitate, tokens": lambda b, d: (
+        imitate(b, d, "batch", strength=0, view_temperature=0.03, shape=TOKENS),
+        report_samples(b, d),
+    ),
+    "global_pair, tokens": lambda b, d: (global_pair(b, d, TOKENS), pair_samples(b, d)),
     "global_pair, sigmoid": lambda b, d: (global_pair(b, d, form="sigmoid"), pair_samples(b, d)),
     "asg, box, token": lambda b, d: (asg(b, d, project="token", objective=HARD), report_samples(b, d)),
+    "asg, whole by tokens": lambda b, d: (
+        asg(b, d, project="token", objective=HARD, **TOKENS),
+        report_samples(b, d),
+    ),
     "asg, query": lambda b, d: (asg(b, d, grounding="query", organs=2, objective=HARD), report_samples(b, d)),
     "place": lambda b, d: (place(b, d, correlation_weight=0.1), report_samples(b, d)),
+    "place, tokens": lambda b, d: (place(b, d, correlation_weight=0.1, shape=TOKENS), report_samples(b, d)),
     "mixture": lambda b, d: (
         mixture(b, d),
         {"organ_text": organ_samples(b, d), "global_pair": pair_samples(b, d)},

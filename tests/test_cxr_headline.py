@@ -1,0 +1,48 @@
+"""The benchmark on films: whole patients in each split, enough films in those that count, arms that can be built."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+
+import cxr_headline_work as work  # pyright: ignore[reportMissingImports]
+from cxr_headline_parts import about_pointing, run_of  # pyright: ignore[reportMissingImports]
+
+
+def test_patients_stay_whole_and_the_splits_are_large_enough() -> None:
+    patients = [f"p{number // 2 if number % 3 else number}" for number in range(300)]
+    place = work._splits(patients, (180, 30, 90))
+    counts = {name: sum(place[p] == name for p in patients) for name in ("train", "val", "test")}
+    assert counts["train"] >= 180
+    assert counts["test"] >= 90
+    assert sum(counts.values()) == 300
+    assert place == work._splits(list(patients), (180, 30, 90))
+
+
+@pytest.mark.parametrize("name", list({**work.ARMS, **work.ABLATION}))
+def test_arms_differ_only_in_what_they_are_about(name: str) -> None:
+    size = work.SIZES["full"]
+    arm = {**work.ARMS, **work.ABLATION}[name]
+    config = work.config_of(arm, size, seed=2)
+    assert (config.seed, config.loop.steps, config.films.size) == (2, size["steps"], size["pixels"])
+    assert (config.films.flip, config.films.rotate, config.films.perspective) == (0, 0, 0), "sides are asked for"
+    if name != "ecamp":
+        assert (config.model.image_project, config.model.encoder.norm) == ("token", "batch")
+
+
+def test_runs_have_names_of_their_own(tmp_path: Path) -> None:
+    names = [run_of(tmp_path, name, seed).name for name in {**work.ARMS, **work.ABLATION} for seed in range(3)]
+    assert len(set(names)) == len(names)
+    assert not any(" " in name or "," in name for name in names)
+
+
+def test_a_table_of_pointing() -> None:
+    lines = about_pointing(
+        {"clip (whole)": {"all": [0.3, 0.13, 40], "x": [0.5, 0.2, 10]}, "asg": {"all": [0.1, 0.2, 9]}}
+    )
+    assert lines[-2:] == ["| clip (whole) | 0.30 (0.13) | 0.50 (0.20) |", "| asg | 0.10 (0.20) |  |"]
+    assert about_pointing({}) == []
