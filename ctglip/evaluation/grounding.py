@@ -19,6 +19,7 @@ from ctglip.evaluation.context import Context
 from ctglip.film.regions import Region
 from ctglip.inference.film_encoding import boxes_of, film_settings, organ_box, queries_of, reading_of
 from ctglip.inference.film_maps import film_maps, laid_on
+from ctglip.inference.observations import observation_maps
 from ctglip.store.study import StudyReader
 
 NEAR = 0.05
@@ -129,13 +130,17 @@ def _film(
     study = context.store.study(study_id)
     film = film_input(study.image(), film_settings(release))
     boxes = boxes_of([Region(r["region"], *(r[edge] for edge in _BOXES)) for r in study.rows("regions")])
-    reading = reading_of(release.model, context.config.films.read == "whole")
+    reading = reading_of(release.model, context.config.films.read)
     queries = queries_of(release.organs, organs)
     to_file, shape = _to_file(study, film)
     found = []
     for place, name, patient in several:
-        axis = context.scorer.axes([(place.organ, name)])
-        values = film_maps(release.model, film, place.row, queries.get(place.organ, 0), reading, axis)[0]
+        pair = (place.organ, name)
+        if reading == "observations":
+            values = observation_maps(release.model, film, context.scorer.positives([pair]))[0]
+        else:
+            axis = context.scorer.axes([pair])
+            values = film_maps(release.model, film, place.row, queries.get(place.organ, 0), reading, axis)[0]
         laid = laid_on(values, to_file, shape)
         if not np.isfinite(laid).any():
             continue

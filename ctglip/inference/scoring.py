@@ -56,6 +56,7 @@ class Calibration(Settings):
         answers: how many yes/no answers they were fitted on.
         learned_scale: the inverse temperature of training, for comparison.
         thresholds: ``organ:abnormality`` to the probability from which on the answer is yes (best F1 there).
+        observations: the same for films that are read by their observations.
     """
 
     scale: float = 1.0
@@ -64,6 +65,7 @@ class Calibration(Settings):
     answers: int = 0
     learned_scale: float = 1.0
     thresholds: dict[str, float] = Field(default_factory=dict)
+    observations: Calibration | None = None
 
     def probabilities(self, differences: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
         """Probabilities of differences of similarities."""
@@ -105,6 +107,8 @@ class Scorer:
         release: the model.
         own: prompts in place of the dictionary's, for some pairs; an empty side keeps the dictionary's.
         wording: in what words is asked where ``own`` has none.
+        observes: films are read by their observations, which have a space with texts of their own: the best of them
+            answers.
 
     Attributes:
         dictionaries, templates, calibration: those of the model.
@@ -115,15 +119,21 @@ class Scorer:
         release: Release,
         own: Mapping[Pair, PromptSet] | None = None,
         wording: Wording = "dictionary",
+        observes: bool = False,
     ) -> None:
         self.release = release
         self.own = dict(own or {})
         self.wording = wording
         self.dictionaries = dictionaries_of(release)
+        self.observes = observes
         self.calibration = Calibration.model_validate(release.calibration)
+        if observes:
+            learned = self.calibration.learned_scale
+            plain = Calibration(scale=learned, learned_scale=learned)
+            self.calibration = self.calibration.observations or plain
         self._organ_templates = load_organ_templates(release.organ_dictionary / "templates.yaml")
         self.templates = load_abnormality_templates(release.abnormality_dictionary / "templates.yaml")
-        self._axes: dict[Pair, Float[np.ndarray, " e"]] = {}
+        self._sides: dict[Pair, Float[np.ndarray, "2 e"]] = {}
 
     def organ_prompts(self) -> list[tuple[str, ...]]:
         """The prompts of each of the release's organs."""
@@ -153,28 +163,42 @@ class Scorer:
         classes = self.directions(self.organ_prompts())
         return np.asarray((anatomy @ classes.T).argmax(axis=1))
 
-    def differences(self, diagnosis: Float[np.ndarray, "m e"], pairs: Sequence[Pair]) -> Float[np.ndarray, "m p"]:
-        """Similarity with the positive prompts minus similarity with the negative ones."""
-        return (diagnosis @ self.axes(pairs).T).astype(np.float64)
+    def of_whole(self) -> Scorer:
+        """The same questions to whole films."""
+        return Scorer(self.release, self.own, self.wording) if self.observes else self
+
+    def differences(self, diagnosis: Float[np.ndarray, "m *q e"], pairs: Sequence[Pair]) -> Float[np.ndarray, "m p"]:
+        """Similarity with the positive prompts minus similarity with the negative ones; of observations those that are
+        most like each."""
+        if diagnosis.ndim == 2:
+            return (diagnosis @ self.axes(pairs).T).astype(np.float64)
+        return (alike(diagnosis, self._both(pairs, 0)) - alike(diagnosis, self._both(pairs, 1))).astype(np.float64)
 
     def axes(self, pairs: Sequence[Pair]) -> Float[np.ndarray, "p e"]:
         """The direction of each pair: that of its positive minus that of its negative prompts."""
+        return self._both(pairs, 0) - self._both(pairs, 1)
+
+    def positives(self, pairs: Sequence[Pair]) -> Float[np.ndarray, "p e"]:
+        """The direction of each pair's positive prompts."""
+        return self._both(pairs, 0)
+
+    def similarities(self, diagnosis: Float[np.ndarray, "*q e"], texts: Sequence[str]) -> Float[np.ndarray, " n"]:
+        """Cosine similarity of one organ's diagnosis vector (or the best of its observations) with texts."""
+        return alike(diagnosis[None], self.directions([(text,) for text in texts]))[0]
+
+    def _both(self, pairs: Sequence[Pair], side: int) -> Float[np.ndarray, "p e"]:
+        """The directions of the positive (0) or the negative (1) prompts."""
         self._embed(pairs)
         width = self.release.model.settings.embedding_dim
-        return np.stack([self._axes[pair] for pair in pairs]) if pairs else np.zeros((0, width), dtype=np.float32)
-
-    def similarities(self, diagnosis: Float[np.ndarray, " e"], texts: Sequence[str]) -> Float[np.ndarray, " n"]:
-        """Cosine similarity of one organ's diagnosis vector with texts."""
-        vectors = self.directions([(text,) for text in texts])
-        return vectors @ diagnosis
+        return np.stack([self._sides[pair][side] for pair in pairs]) if pairs else np.zeros((0, width), np.float32)
 
     def _embed(self, pairs: Iterable[Pair]) -> None:
-        missing = [pair for pair in dict.fromkeys(pairs) if pair not in self._axes]
+        missing = [pair for pair in dict.fromkeys(pairs) if pair not in self._sides]
         if not missing:
             return
         directions = self.directions([texts for pair in missing for texts in self.prompts(pair)])
         for place, pair in enumerate(missing):
-            self._axes[pair] = directions[2 * place] - directions[2 * place + 1]
+            self._sides[pair] = directions[2 * place : 2 * place + 2]
 
     @torch.no_grad()
     def directions(self, sets: Sequence[Sequence[str]]) -> Float[np.ndarray, "s e"]:
@@ -182,7 +206,14 @@ class Scorer:
         model = self.release.model
         texts = list(dict.fromkeys(text for texts in sets for text in texts))
         place = {text: number for number, text in enumerate(texts)}
-        vectors = model.text(self.release.embed(texts).to(next(model.parameters()).device))
+        head = model.observer.textual if self.observes else model.text
+        vectors = head(self.release.embed(texts).to(next(model.parameters()).device))
         rows = torch.tensor([place[text] for texts in sets for text in texts], device=vectors.device)
         group = torch.tensor([number for number, texts in enumerate(sets) for _ in texts], device=vectors.device)
         return group_directions(vectors[rows], group, len(sets)).float().cpu().numpy()
+
+
+def alike(diagnosis: Float[np.ndarray, "m *q e"], directions: Float[np.ndarray, "s e"]) -> Float[np.ndarray, "m s"]:
+    """Cosine similarities of organs with directions; of several observations the best."""
+    found = diagnosis @ directions.T
+    return found if found.ndim == 2 else found.max(1)

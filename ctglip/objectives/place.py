@@ -7,22 +7,25 @@ that is done here, and every number, is this project's own.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from torch import Tensor
 
+from ctglip.data.report_texts import Spoken
 from ctglip.features.text_bank import TextBank
+from ctglip.losses.mentions import contradictions, mention_contrast
 from ctglip.losses.observations import SetSimilarity, answers, query_overlap, sentence_contrast, set_contrast
 from ctglip.models.towers import OrganTextModel
 from ctglip.objectives.base import Features, Losses, Objective, Report, Temperature
 from ctglip.objectives.contrast import Contrast, ContrastSettings, Negatives
 from ctglip.objectives.patches import PatchSettings, PatchTask
 from ctglip.objectives.reports import ReportBatch, ReportSample, collate_reports
+from ctglip.objectives.sentences import SentenceBook
 from ctglip.objectives.texts import Texts, positions
 
 _SHOWN = 64
@@ -40,6 +43,13 @@ class PlaceSettings(ContrastSettings):
         diversity_weight: of the queries' overlap.
         sentences: of each report at most so many count, the first ones.
         min_words: shorter sentences do not count.
+        max_share: sentences that say what more than this share of the training reports says do not count either.
+        rarity: sentences count by how rare they are (``SentenceBook``); 0: all alike.
+        same: sentences are equal by their ``text``, or by the ``findings`` that the report parser reads in them.
+        batch_unit: across the batch pictures are compared with whole ``reports`` as sets, or with its ``sentences`` one
+            by one, where equal ones of other reports are right too (``losses.mentions``).
+        sentence_negatives: within the study a sentence is told from the others of its ``report``, which needs no film,
+            or from the sentences of the batch that say the ``opposite``.
         reduce, reduce_temperature, symmetric: how sets are compared (``losses.observations.SetSimilarity``).
         answer_temperature: of the softmax over observations that answers a sentence.
         patches: the patch-correlation task.
@@ -55,6 +65,11 @@ class PlaceSettings(ContrastSettings):
     diversity_weight: float = 0.0
     sentences: int = Field(default=12, ge=1)
     min_words: int = Field(default=3, ge=1)
+    max_share: float = Field(default=1.0, gt=0, le=1)
+    rarity: float = Field(default=0.0, ge=0)
+    same: Literal["text", "findings"] = "text"
+    batch_unit: Literal["reports", "sentences"] = "reports"
+    sentence_negatives: Literal["report", "opposite"] = "report"
     reduce: Literal["max", "logsumexp"] = "max"
     reduce_temperature: float = Field(default=0.1, gt=0)
     symmetric: bool = True
@@ -66,6 +81,12 @@ class PlaceSettings(ContrastSettings):
         """Some term needs observations."""
         return max(self.batch_weight, self.sentence_weight, self.diversity_weight) > 0
 
+    @property
+    def weighs(self) -> bool:
+        """What the training reports say of sentences is needed."""
+        opposite = self.sentence_negatives == "opposite" and self.sentence_weight > 0
+        return self.rarity > 0 or self.max_share < 1 or self.same == "findings" or opposite
+
 
 class Place(Objective):
     """Instances, observations and patches of a picture and its report; of several views the first is taken.
@@ -74,13 +95,21 @@ class Place(Objective):
         model: with ``whole_image``, and ``observations`` where a term needs them.
         bank: text bank; samples hold indices into it.
         settings: weights, temperatures, how observations are compared.
+        spoken: what is known of the sentences of the training reports, where the settings ask for it (``weighs``).
     """
 
-    def __init__(self, model: OrganTextModel, bank: TextBank, settings: PlaceSettings | None = None) -> None:
+    def __init__(
+        self,
+        model: OrganTextModel,
+        bank: TextBank,
+        settings: PlaceSettings | None = None,
+        spoken: Mapping[str, Spoken] | None = None,
+    ) -> None:
         super().__init__()
         self.model = model
         self.settings = settings or PlaceSettings()
         self.texts = Texts(bank)
+        self.book = SentenceBook(bank, spoken or {}, self.settings.same, self.settings.rarity)
         self.contrast = Contrast(self.settings)
         own = self.settings
         self.aligned = own.instance_weight > 0
@@ -103,6 +132,8 @@ class Place(Objective):
         batch = collate_reports(samples, self.texts)
         words = [len(text.split()) for text in self.texts.bank.texts(batch.sentence_id)]
         long = torch.tensor([count >= self.settings.min_words for count in words], dtype=torch.bool)
+        if self.settings.max_share < 1:
+            long &= self.book.common(batch.sentence_id) <= self.settings.max_share
         place = _places(batch.sentence_study.where(long, -1), len(batch))
         kept = long & (place < self.settings.sentences)
         return replace(batch, sentence_id=batch.sentence_id.where(kept, -1))
@@ -153,15 +184,25 @@ class Place(Objective):
         said = self.model.observer.textual(features["pool"])
         told = features["sentence_id"] >= 0
         textual = said[positions(features["sentence_id"], features["pool_ids"])]
+        mentions = self.book.mentions(features["sentence_id"])
+        weight = mentions.weight if settings.rarity > 0 else None
         losses: Losses = {}
         if self.batch_scale is not None:
-            key = features["text_key"] if settings.targets == "equal_key" else None
-            losses["batch"] = settings.batch_weight * set_contrast(
-                visual, textual, told, self.batch_scale(), self.similarity, key=key, chunk=settings.chunk, gather=gather
-            )
+            shared: dict[str, Any] = {"chunk": settings.chunk, "gather": gather}
+            if settings.batch_unit == "sentences":
+                error = mention_contrast(visual, textual, mentions, self.batch_scale(), self.similarity, **shared)
+            else:
+                key = features["text_key"] if settings.targets == "equal_key" else None
+                error = set_contrast(
+                    visual, textual, told, self.batch_scale(), self.similarity, key=key, weight=weight, **shared
+                )
+            losses["batch"] = settings.batch_weight * error
         if self.sentence_scale is not None:
-            found = answers(textual, visual, settings.answer_temperature)
-            error = sentence_contrast(found, textual, told, self.sentence_scale(), gather)
+            if settings.sentence_negatives == "opposite":
+                error = contradictions(visual, textual, mentions, self.sentence_scale(), self.similarity, gather=gather)
+            else:
+                found = answers(textual, visual, settings.answer_temperature)
+                error = sentence_contrast(found, textual, told, self.sentence_scale(), gather, weight)
             losses["sentence"] = settings.sentence_weight * error
         if settings.diversity_weight > 0:
             losses["diversity"] = settings.diversity_weight * query_overlap(visual, gather)

@@ -44,12 +44,14 @@ class Validation:
         places: the organs that it is asked about.
         encode: what the model makes of them now.
         labels: what the reports say.
+        observe: the same films by their observations, of models that have some.
     """
 
     release: Release
     places: Sequence[Place]
     encode: Callable[[], OrganEmbeddings]
     labels: Labels
+    observe: Callable[[], OrganEmbeddings] | None = None
 
     def measure(self) -> dict[str, float]:
         """Macro AUROC over pairs with both answers, and organ recognition where the model learns it."""
@@ -67,8 +69,14 @@ class Validation:
     def calibration(self, learned_scale: float) -> Calibration:
         """Scale, bias and thresholds fitted on this split."""
         scorer, embeddings = self._now()
+        source = "findings of the split val"
         differences = self._differences(scorer, embeddings, self.labels)
-        return fit_calibration(self.labels, differences, learned_scale, "findings of the split val")
+        fitted = fit_calibration(self.labels, differences, learned_scale, source)
+        if self.observe is None:
+            return fitted
+        differences = self._differences(Scorer(self.release, observes=True), self.observe(), self.labels)
+        own = fit_calibration(self.labels, differences, learned_scale, source)
+        return fitted.model_copy(update={"observations": own})
 
     def _now(self) -> tuple[Scorer, OrganEmbeddings]:
         """The model as it is: its prompts (a text encoder may be trained along) and its organs."""
@@ -98,10 +106,11 @@ def build_validation(
     except StoreError:
         return None
     findings = findings_by_study(store, set(study_ids))
+    observe = None
     if release.films is not None:
         spoken = {row.organ for rows in findings.values() for row in rows if row.abnormality is not None}
         names = data.organs or [name for name in shown_on_films(organs) if name in spoken]
-        found = _films(store, release, study_ids, names, data, organs)
+        *found, observe = _films(store, release, study_ids, names, data, organs)
     else:
         places = places_of(store, study_ids, data.organs or trainable_organs(store, organs, abnormalities), data.crops)
         crops = release.model.settings.grounding == "crop"
@@ -109,7 +118,7 @@ def build_validation(
     if not found[0]:
         return None
     labels = labels_from_findings(findings, found[0], organs, abnormalities, data.silence_is_normal)
-    return Validation(release, *found, labels)
+    return Validation(release, found[0], found[1], labels, observe)
 
 
 Asked = tuple[Sequence[Place], Callable[[], OrganEmbeddings]]
@@ -127,7 +136,7 @@ def _films(
     names: Sequence[str],
     data: DataSettings,
     organs: OrganDictionary,
-) -> Asked:
+) -> tuple[Sequence[Place], Callable[[], OrganEmbeddings], Callable[[], OrganEmbeddings] | None]:
     """Films are kept as the model reads them; organs that its window leaves out are not asked about."""
     settings, reading = film_settings(release), reading_of(release.model)
     by_study: dict[str, list[OrganRow]] = {}
@@ -141,7 +150,13 @@ def _films(
     ]
     queries = queries_of(release.organs, organs)
     places = [Place(study_id, row) for study_id, several in zip(by_study, rows, strict=True) for row in several]
-    return places, lambda: encode_films(release.model, films, rows, queries, reading)
+    model = release.model
+
+    def observe() -> OrganEmbeddings:
+        return encode_films(model, films, rows, queries, "observations")
+
+    found = observe if model.settings.observations is not None else None
+    return places, lambda: encode_films(model, films, rows, queries, reading), found
 
 
 def _scans(store: Store, release: Release, places: list[Place], data: DataSettings, organs: OrganDictionary) -> Asked:
