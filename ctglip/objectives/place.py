@@ -48,8 +48,7 @@ class PlaceSettings(ContrastSettings):
         same: sentences are equal by their ``text``, or by the ``findings`` that the report parser reads in them.
         batch_unit: across the batch pictures are compared with whole ``reports`` as sets, or with its ``sentences`` one
             by one, where equal ones of other reports are right too (``losses.mentions``).
-        sentence_negatives: within the study a sentence is told from the others of its ``report``, which needs no film,
-            or from the sentences of the batch that say the ``opposite``.
+        opposite_weight: of each sentence against those of the batch that contradict it (``losses.mentions``).
         reduce, reduce_temperature, symmetric: how sets are compared (``losses.observations.SetSimilarity``).
         answer_temperature: of the softmax over observations that answers a sentence.
         patches: the patch-correlation task.
@@ -69,7 +68,7 @@ class PlaceSettings(ContrastSettings):
     rarity: float = Field(default=0.0, ge=0)
     same: Literal["text", "findings"] = "text"
     batch_unit: Literal["reports", "sentences"] = "reports"
-    sentence_negatives: Literal["report", "opposite"] = "report"
+    opposite_weight: float = 0.0
     reduce: Literal["max", "logsumexp"] = "max"
     reduce_temperature: float = Field(default=0.1, gt=0)
     symmetric: bool = True
@@ -79,13 +78,12 @@ class PlaceSettings(ContrastSettings):
     @property
     def observes(self) -> bool:
         """Some term needs observations."""
-        return max(self.batch_weight, self.sentence_weight, self.diversity_weight) > 0
+        return max(self.batch_weight, self.sentence_weight, self.diversity_weight, self.opposite_weight) > 0
 
     @property
     def weighs(self) -> bool:
         """What the training reports say of sentences is needed."""
-        opposite = self.sentence_negatives == "opposite" and self.sentence_weight > 0
-        return self.rarity > 0 or self.max_share < 1 or self.same == "findings" or opposite
+        return self.rarity > 0 or self.max_share < 1 or self.same == "findings" or self.opposite_weight > 0
 
 
 class Place(Objective):
@@ -116,6 +114,7 @@ class Place(Objective):
         start = (own.temperature, own.learn_temperature, own.max_scale)
         self.batch_scale = Temperature(*start) if own.batch_weight > 0 else None
         self.sentence_scale = Temperature(*start) if own.sentence_weight > 0 else None
+        self.opposite_scale = Temperature(*start) if own.opposite_weight > 0 else None
         self.similarity = SetSimilarity(own.reduce, own.reduce_temperature, own.symmetric)
         self.patches = None
         if own.correlation_weight > 0:
@@ -157,8 +156,8 @@ class Place(Objective):
         return features
 
     def compute(self, features: Features) -> tuple[Losses, Report]:
-        """Losses ``instance``, ``batch``, ``sentence``, ``correlation``, ``diversity`` (those with a weight); report:
-        temperatures, similarities, ranks, and how many queries answer sentences."""
+        """Losses ``instance``, ``batch``, ``sentence``, ``opposite``, ``correlation``, ``diversity``: those with a weight;
+        report: temperatures, similarities, ranks, and how many queries answer sentences."""
         settings, gather = self.settings, self.settings.gather
         losses: Losses = {}
         report: Report = {}
@@ -198,12 +197,12 @@ class Place(Objective):
                 )
             losses["batch"] = settings.batch_weight * error
         if self.sentence_scale is not None:
-            if settings.sentence_negatives == "opposite":
-                error = contradictions(visual, textual, mentions, self.sentence_scale(), self.similarity, gather=gather)
-            else:
-                found = answers(textual, visual, settings.answer_temperature)
-                error = sentence_contrast(found, textual, told, self.sentence_scale(), gather, weight)
+            found = answers(textual, visual, settings.answer_temperature)
+            error = sentence_contrast(found, textual, told, self.sentence_scale(), gather, weight)
             losses["sentence"] = settings.sentence_weight * error
+        if self.opposite_scale is not None:
+            error = contradictions(visual, textual, mentions, self.opposite_scale(), self.similarity, gather=gather)
+            losses["opposite"] = settings.opposite_weight * error
         if settings.diversity_weight > 0:
             losses["diversity"] = settings.diversity_weight * query_overlap(visual, gather)
         return losses, observation_report(visual, textual, told, features["text_key"], self.similarity)

@@ -14,6 +14,7 @@ from ctglip.models.masked import (
     MaskedImageSettings,
     Sharpener,
     draw_patches,
+    few_channels,
     halved,
     hidden_patches,
     spread_attention,
@@ -83,6 +84,24 @@ def test_half_the_resolution_keeps_the_grey_and_sharpening_doubles_it_again(dims
     plain = Sharpener(3, dims)
     assert plain(halved(image) - 2).shape == image.shape
     assert plain(halved(image) - 2).min() < 0
+
+
+@pytest.mark.parametrize(
+    ("dims", "channels", "sides"), [(2, 1, (6, 9)), (2, 3, (5, 8)), (3, 4, (5, 6, 7)), (3, 9, (4, 4, 4))]
+)
+def test_a_convolution_of_few_channels_is_the_layer_value_and_gradient(dims, channels, sides):
+    torch.manual_seed(0)
+    kind = torch.nn.Conv2d if dims == 2 else torch.nn.Conv3d
+    layer = kind(channels, channels, 3, padding=1).double()
+    found = []
+    for do in (layer, lambda picture: few_channels(layer, picture)):
+        torch.manual_seed(1)
+        picture = torch.randn(2, channels, *sides, dtype=torch.float64, requires_grad=True)
+        made = do(picture)
+        weights = torch.randn_like(made)
+        found.append((made, *torch.autograd.grad((made * weights).sum(), (picture, *layer.parameters()))))
+    for mine, plain in zip(found[1], found[0], strict=True):
+        torch.testing.assert_close(mine, plain)
 
 
 def test_attention_of_patches_that_were_not_seen_is_their_neighbours():
