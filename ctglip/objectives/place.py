@@ -128,7 +128,7 @@ class Place(Objective):
 
     def collate(self, samples: Sequence[ReportSample]) -> ReportBatch:
         """Stack images and fetch the distinct texts; sentences that do not count become -1."""
-        batch = collate_reports(samples, self.texts)
+        batch = collate_reports(samples, self.texts, ("report", "sentence_id"))
         words = [len(text.split()) for text in self.texts.bank.texts(batch.sentence_id)]
         long = torch.tensor([count >= self.settings.min_words for count in words], dtype=torch.bool)
         if self.settings.max_share < 1:
@@ -156,7 +156,7 @@ class Place(Objective):
         return features
 
     def compute(self, features: Features) -> tuple[Losses, Report]:
-        """Losses ``instance``, ``batch``, ``sentence``, ``opposite``, ``correlation``, ``diversity``: those with a weight;
+        """Losses ``instance``, ``batch``, ``sentence``, ``opposite``, ``correlation``, ``diversity``, if they weigh;
         report: temperatures, similarities, ranks, and how many queries answer sentences."""
         settings, gather = self.settings, self.settings.gather
         losses: Losses = {}
