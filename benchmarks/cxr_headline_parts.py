@@ -13,7 +13,7 @@ import polars as pl
 SHOWN = ["clip", "imitate", "asg"]
 FRACTIONS = (0.01, 0.1, 1.0)
 DRAWS = 500
-READS = ("whole", "organs")
+READS = ("whole", "organs", "observations")
 
 
 def judged(run: Path, store: Path, truth: Path, lesions: Path) -> None:
@@ -26,7 +26,8 @@ def judged(run: Path, store: Path, truth: Path, lesions: Path) -> None:
     release = load_release(run)
     if not release.aligned:
         return
-    reads = READS if release.model.settings.grounding != "none" else READS[:1]
+    has = {"organs": release.model.settings.grounding != "none", "observations": release.model.settings.observations}
+    reads = [read for read in READS if has.get(read, True)]
     for read in reads:
         out = run / f"evaluation-{read}"
         if (out / "results.json").is_file():
@@ -217,7 +218,7 @@ def differences(runs: Path, store: Path, arms: list[str], seeds: int) -> dict[st
     for (arm, kind), own in macro.items():
         if own is None:
             continue
-        base = macro.get(("clip", "whole" if kind == "organs" else kind))
+        base = macro.get(("clip", "whole" if kind in READS else kind))
         apart = None if base is None or arm == "clip" else asdict(interval_of(own - base))
         found.setdefault(arm, {})[kind] = {"macro_auroc": asdict(interval_of(own)), "minus_clip": apart}
     return found

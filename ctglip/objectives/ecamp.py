@@ -75,7 +75,7 @@ class EcampSettings(Settings):
     """
 
     name: Literal["ecamp"] = "ecamp"
-    image_weight: float = Field(default=1.0, gt=0)
+    image_weight: float = Field(default=1.0, ge=0)
     sharp_weight: float = Field(default=1.0, ge=0)
     word_weight: float = Field(default=1.0, ge=0)
     denominator: Literal["hidden", "all"] = "hidden"
