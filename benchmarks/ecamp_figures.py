@@ -16,9 +16,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ctglip.data.films import FilmDataset
+from ctglip.data.masking import EntityMasker, MaskingSettings
 from ctglip.losses.masked import patchify, unpatchify, window_mask
 from ctglip.models.masked import halved
 from ctglip.objectives.ecamp import Ecamp, MaskedBatch
+from ctglip.text.entities import entity_words
 
 Figures = dict[str, float]
 
@@ -97,37 +99,46 @@ def pictures(method: Ecamp, batches: Sequence[MaskedBatch], average: Tensor, gre
 
 
 @torch.no_grad()
-def words(method: Ecamp, batches: Sequence[MaskedBatch], swap: bool) -> Figures:
-    """Share of hidden entities, and of the words before them, that are said rightly.
+def words(method: Ecamp, batches: Sequence[MaskedBatch], swap: bool, many: bool) -> Figures:
+    """Share of hidden entities, and of the words before them, that are said rightly, and the cross-entropy of both.
 
     Args:
         swap: every report with the picture of the next one.
+        many: the words around them are hidden too, as in the published training; otherwise these are shown.
     """
     assert method.bert is not None
-    right: dict[str, list[float]] = {"entities": [], "descriptors": []}
+    right: dict[str, list[float]] = {"entities": [], "descriptors": [], "nats": []}
     for batch in batches:
         image = batch.image.roll(1, 0) if swap else batch.image
-        shown = torch.where(batch.focus, method.pieces.mask, batch.words)
-        state = method.encode(replace(batch, image=image, shown=shown, hidden=batch.focus))["state"]
-        said = method.bert.words(state).argmax(-1) == batch.words
+        hidden = batch.focus | batch.hidden if many else batch.focus
+        shown = torch.where(hidden, method.pieces.mask, batch.words)
+        logits = method.bert.words(method.encode(replace(batch, image=image, shown=shown, hidden=hidden))["state"])
+        said = logits.argmax(-1) == batch.words
         right["entities"] += said[batch.entity].float().tolist()
         right["descriptors"] += said[batch.focus & ~batch.entity].float().tolist()
+        nats = F.cross_entropy(logits[batch.focus], batch.words[batch.focus], reduction="none")
+        right["nats"] += nats.tolist()
     return {name: float(np.mean(some)) for name, some in right.items()}
 
 
 def tested(method: Ecamp, samples: Sequence[Any], size: int) -> list[MaskedBatch]:
-    """Held-out samples in batches, no sentences put in."""
+    """Held-out samples in batches with the published holes, no sentences put in."""
     method.settings = method.settings.model_copy(update={"context": 0.0})
+    entities = entity_words(method.settings.entities.entities)
+    method.masker = EntityMasker(method.pieces, entities, MaskingSettings())
     method.chance = (1, 0)
     return [method.collate(samples[start : start + size]) for start in range(0, len(samples), size)]
 
 
 def told(method: Ecamp, batches: Sequence[MaskedBatch]) -> Figures:
-    """Words with the own picture and with another patient's."""
-    if method.bert is None:
-        return {}
-    own, other = words(method, batches, False), words(method, batches, True)
-    return {**own, **{f"{name}, another's picture": value for name, value in other.items()}}
+    """Words with the own picture and with another patient's, much and little of the rest hidden."""
+    found: Figures = {}
+    if method.bert is not None:
+        for many in (True, False):
+            for swap in (False, True):
+                where = f"{'published holes' if many else 'rest shown'}{', another picture' if swap else ''}"
+                found |= {f"{name} ({where})": value for name, value in words(method, batches, swap, many).items()}
+    return found
 
 
 # --- labels

@@ -95,7 +95,7 @@ def train(
     if (run / "model" / "config.json").is_file():
         return 0.0
     settings = [f"objective.{name}={json.dumps(value)}" for name, value in changes.items()]
-    settings += [f"loop.steps={steps}", f"seed={seed}", f"films.size={pixels}", "films.margin=1.125"]
+    settings += [f"loop.steps={steps}", f"seed={seed}", f"films.size={pixels}", "films.margin=1.0"]
     settings += ["loop.device=cpu", "loop.threads=1", "loop.tensorboard=false", f"loop.checkpoint_every={steps}"]
     settings += ["loop.pairs=0", "optim.lr=0.002", f"films.batch={batch}"]
     start, bank = time.process_time(), run.parent.parent / "text_bank"
@@ -251,7 +251,7 @@ def main() -> None:
     parser.add_argument("--films", type=int)
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
     asked = parser.parse_args()
-    films, steps = (40, 4) if asked.quick else (1000, 220)
+    films, steps = (40, 4) if asked.quick else (1000, 300)
     with tempfile.TemporaryDirectory() as folder:
         sizes = (asked.steps or steps, asked.films or films, 64)
         results = measured(asked.out or Path(folder), asked.arms, asked.seeds, sizes, asked.split)
