@@ -43,7 +43,7 @@ def query(
         Reads,
         typer.Option(
             help="How a film is read: organs as the model finds them, the whole film, or the observations of its "
-            "learned queries (PLACE)."
+            "learned queries (PLACE, re-implemented from its abstract)."
         ),
     ] = Reads.organs,
     as_json: Annotated[bool, typer.Option("--json", help="Print the answers as JSON.")] = False,

@@ -18,8 +18,8 @@ class FilmEvaluation(Settings):
 
     Attributes:
         read: ``organs`` as the model finds them, or the ``whole`` film, by its head for whole films (the only way of
-            models that find no organs); or the film's ``observations``, of models with learned queries (PLACE): the
-            best one answers, and retrieval still looks at whole films.
+            models that find no organs); or the film's ``observations``, of models with learned queries (PLACE,
+            re-implemented from its abstract): the best one answers, and retrieval still looks at whole films.
         composed: ask in so many prompts a finding, composed of severity, kind and place (``evaluation/prompts``) and
             drawn by ``seed``; 0: in the dictionary's.
         classes: of the retrieval protocol ``five_by_200``: abnormalities.

@@ -102,8 +102,8 @@ class FilmPipeline(Answerer):
 
     Args:
         release: as ``models.release.load_release`` gives it.
-        read: organs as the model finds them, the ``whole`` film, or its ``observations`` (PLACE): the best one answers,
-            and maps show where its query looks.
+        read: organs as the model finds them, the ``whole`` film, or its ``observations`` (of PLACE, re-implemented from
+            the abstract): the best one answers, and maps show where its query looks.
 
     Raises:
         ModelError: code ``not_aligned``: a model that was trained without texts; ``other_modality``: one of scans;

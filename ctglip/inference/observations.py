@@ -1,4 +1,7 @@
-"""Answers from a film's observations (PLACE): the best of them answers, and the map is where its query looks."""
+"""Answers from a film's observations: the best of them answers, and the map is where its query looks.
+
+PLACE (re-implementation from the abstract, arXiv 2506.10573); reading it so is this project's own.
+"""
 
 from __future__ import annotations
 

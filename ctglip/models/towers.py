@@ -52,7 +52,8 @@ class OrganTextModelSettings(Settings):
         use_size: the organ's scale and volume are inputs.
         anatomy: there is a head for anatomy.
         whole_image: there is a head for whole images.
-        observations: learned queries read whole images, each an observation to compare with sentences (PLACE).
+        observations: learned queries read whole images, each an observation to compare with sentences (PLACE,
+            re-implemented from its abstract).
         dim: width of an organ's feature.
         embedding_dim: width of the common space.
         text_dim: width of the text embeddings that come in.

@@ -139,4 +139,9 @@ def test_a_bert_reads_pieces_and_picture():
     assert bert.words(states).shape == (2, 6, 20)
     alone, _ = bert(ids[:1, :3], patches[:1])
     torch.testing.assert_close(states[:1, :3], alone, atol=1e-5, rtol=1e-5)
+    blind = ReportBert(
+        ReportBertSettings(width=16, layers=1, heads=4, hidden=32, dropout=0, reads=False), 20, 6, 0, 8
+    ).eval()
+    torch.testing.assert_close(blind(ids, patches)[0], blind(ids, 3 * patches + 1)[0])
+    assert not torch.allclose(bert(ids, patches)[0], bert(ids, 3 * patches + 1)[0])
     assert bert.head.predictions.decoder.weight is bert.embeddings.word_embeddings.weight
