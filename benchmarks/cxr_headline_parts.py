@@ -27,7 +27,7 @@ def judged(run: Path, store: Path, truth: Path, lesions: Path) -> None:
     if not release.aligned:
         return
     has = {"organs": release.model.settings.grounding != "none", "observations": release.model.settings.observations}
-    reads = [read for read in READS if has.get(read, True)]
+    reads: list[Any] = [read for read in READS if has.get(read, True)]
     for read in reads:
         out = run / f"evaluation-{read}"
         if (out / "results.json").is_file():

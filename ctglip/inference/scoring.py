@@ -123,7 +123,7 @@ class Scorer:
     ) -> None:
         self.release = release
         self.own = dict(own or {})
-        self.wording = wording
+        self.wording: Wording = wording
         self.dictionaries = dictionaries_of(release)
         self.observes = observes
         self.calibration = Calibration.model_validate(release.calibration)

@@ -110,15 +110,16 @@ def build_validation(
     if release.films is not None:
         spoken = {row.organ for rows in findings.values() for row in rows if row.abnormality is not None}
         names = data.organs or [name for name in shown_on_films(organs) if name in spoken]
-        *found, observe = _films(store, release, study_ids, names, data, organs)
+        places, encode, observe = _films(store, release, study_ids, names, data, organs)
     else:
         places = places_of(store, study_ids, data.organs or trainable_organs(store, organs, abnormalities), data.crops)
         crops = release.model.settings.grounding == "crop"
-        found = _crops(store, release, places, data, organs) if crops else _scans(store, release, places, data, organs)
-    if not found[0]:
+        cut = _crops if crops else _scans
+        places, encode = cut(store, release, places, data, organs)
+    if not places:
         return None
-    labels = labels_from_findings(findings, found[0], organs, abnormalities, data.silence_is_normal)
-    return Validation(release, found[0], found[1], labels, observe)
+    labels = labels_from_findings(findings, places, organs, abnormalities, data.silence_is_normal)
+    return Validation(release, places, encode, labels, observe)
 
 
 Asked = tuple[Sequence[Place], Callable[[], OrganEmbeddings]]
