@@ -3,9 +3,10 @@
     python benchmarks/place.py [--quick] [--json FILE] [--out DIR] [--films N] [--steps N] [--seeds A ..] [--arms A ..]
                                [--split val]
 
-Every arm sees the same films in the same order for the same number of steps. "as first built" compares reports as
-sets, all sentences alike, equal by their text, and has no term against contradictions. On films of other patients (the
-split test; val is for choosing), against the truth table:
+Every arm sees the same films in the same order for the same number of steps. "all" is the config; arms with a minus
+leave a term out, those with a plus add what is off in it: sentences weighed by rarity, equal by their findings, a term
+against contradictions, sentences compared one by one in place of reports as sets. On films of other patients (the split
+test; val is for choosing), against the truth table:
 
 - *whole*, *sets*: zero-shot macro AUROC of the whole film's vector, and of the best observation: the largest similarity
   of any query with the positive prompts minus that with the negative ones.
@@ -34,21 +35,22 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-OFF = {"batch_weight": 0.0, "sentence_weight": 0.0, "opposite_weight": 0.0, "correlation_weight": 0.0}
-SETS = {"batch_unit": "reports"}
+OFF = {"batch_weight": 0.0, "sentence_weight": 0.0, "correlation_weight": 0.0}
+WEIGHED = {"rarity": 1.0, "same": "findings", "opposite_weight": 1.0}
 ARMS: dict[str, dict[str, Any]] = {
     "all": {},
-    "as first built": {**SETS, "same": "text", "rarity": 0.0, "opposite_weight": 0.0},
     "instance alone": OFF,
     "- instance": {"instance_weight": 0.0},
     "- batch": {"batch_weight": 0.0},
     "- sentence": {"sentence_weight": 0.0},
-    "- opposite": {"opposite_weight": 0.0},
     "- correlation": {"correlation_weight": 0.0},
     "+ diversity": {"diversity_weight": 1.0},
-    "reports as sets": SETS,
-    "reports as sets, sentences alone ask": {**SETS, "symmetric": False},
+    "sentences alone ask": {"symmetric": False},
     "correlation without report": {"patches.condition": "none"},
+    "+ rarity": {"rarity": 1.0},
+    "+ opposite": {"opposite_weight": 1.0},
+    "+ rarity, findings, opposite": WEIGHED,
+    "+ rarity, findings, opposite, one by one": {**WEIGHED, "batch_unit": "sentences"},
 }
 DRAWS = 200
 
