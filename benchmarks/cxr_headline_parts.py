@@ -13,7 +13,7 @@ import polars as pl
 SHOWN = ["clip", "imitate", "asg"]
 FRACTIONS = (0.01, 0.1, 1.0)
 DRAWS = 500
-READS = ("whole", "organs")
+READS = ("whole", "organs", "observations")
 
 
 def run_of(runs: Path, arm: str, seed: int) -> Path:
@@ -35,7 +35,8 @@ def judged(run: Path, store: Path, truth: Path, lesions: Path) -> bool:
     release = load_release(run)
     if not release.aligned:
         return False
-    reads = READS if release.model.settings.grounding != "none" else READS[:1]
+    has = {"organs": release.model.settings.grounding != "none", "observations": release.model.settings.observations}
+    reads: list[Any] = [read for read in READS if has.get(read, True)]
     missing = [read for read in reads if not (run / f"evaluation-{read}" / "results.json").is_file()]
     for read in missing:
         out = run / f"evaluation-{read}"
@@ -249,7 +250,7 @@ def differences(runs: Path, store: Path, arms: list[str], seeds: int) -> dict[st
     for (arm, kind), own in macro.items():
         if own is None:
             continue
-        base = macro.get(("clip", "whole" if kind == "organs" else kind))
+        base = macro.get(("clip", "whole" if kind in READS else kind))
         apart = None if base is None or arm == "clip" else asdict(interval_of(own - base))
         found.setdefault(arm, {})[kind] = {"macro_auroc": asdict(interval_of(own)), "minus_clip": apart}
     return found

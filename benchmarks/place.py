@@ -1,9 +1,12 @@
 """PLACE (re-implementation from the abstract) on simulated films: does each query specialise, what is each term for?
 
-    python benchmarks/place.py [--quick] [--json FILE] [--out DIR] [--films N] [--steps N] [--seeds N] [--arms A B ...]
+    python benchmarks/place.py [--quick] [--json FILE] [--out DIR] [--films N] [--steps N] [--seeds A ..] [--arms A ..]
+                               [--split val]
 
-Every arm sees the same films in the same order for the same number of steps. On films of other patients, against the
-truth table:
+Every arm sees the same films in the same order for the same number of steps. "all" is the config; arms with a minus
+leave a term out, those with a plus add what is off in it: sentences weighed by rarity, equal by their findings, a term
+against contradictions, sentences compared one by one in place of reports as sets. On films of other patients (the split
+test; val is for choosing), against the truth table:
 
 - *whole*, *sets*: zero-shot macro AUROC of the whole film's vector, and of the best observation: the largest similarity
   of any query with the positive prompts minus that with the negative ones.
@@ -33,9 +36,10 @@ import numpy as np
 import polars as pl
 
 OFF = {"batch_weight": 0.0, "sentence_weight": 0.0, "correlation_weight": 0.0}
+WEIGHED = {"rarity": 1.0, "same": "findings", "opposite_weight": 1.0}
 ARMS: dict[str, dict[str, Any]] = {
-    "instance alone": OFF,
     "all": {},
+    "instance alone": OFF,
     "- instance": {"instance_weight": 0.0},
     "- batch": {"batch_weight": 0.0},
     "- sentence": {"sentence_weight": 0.0},
@@ -43,6 +47,10 @@ ARMS: dict[str, dict[str, Any]] = {
     "+ diversity": {"diversity_weight": 1.0},
     "sentences alone ask": {"symmetric": False},
     "correlation without report": {"patches.condition": "none"},
+    "+ rarity": {"rarity": 1.0},
+    "+ opposite": {"opposite_weight": 1.0},
+    "+ rarity, findings, opposite": WEIGHED,
+    "+ rarity, findings, opposite, one by one": {**WEIGHED, "batch_unit": "sentences"},
 }
 DRAWS = 200
 
@@ -78,7 +86,9 @@ def films_store(folder: Path, films: int) -> Path:
     return folder / "store"
 
 
-def train(store: Path, run: Path, changes: dict[str, Any], steps: int, seed: int, pixels: int) -> float:
+def train(
+    store: Path, run: Path, changes: dict[str, Any], steps: int, seed: int, pixels: int, batch: int = 24
+) -> float:
     """Seconds of CPU of one run; none where it is there."""
     from ctglip.config import load_settings
     from ctglip.training.launch import pretrain
@@ -87,9 +97,9 @@ def train(store: Path, run: Path, changes: dict[str, Any], steps: int, seed: int
     if (run / "model" / "config.json").is_file():
         return 0.0
     settings = [f"objective.{name}={json.dumps(value)}" for name, value in changes.items()]
-    settings += [f"loop.steps={steps}", f"seed={seed}", f"films.size={pixels}", "films.margin=1.125"]
+    settings += [f"loop.steps={steps}", f"seed={seed}", f"films.size={pixels}", "films.margin=1.0"]
     settings += ["loop.device=cpu", "loop.threads=1", "loop.tensorboard=false", f"loop.checkpoint_every={steps}"]
-    settings += ["loop.pairs=0"]
+    settings += ["loop.pairs=0", "optim.lr=0.002", f"films.batch={batch}"]
     start, bank = time.process_time(), run.parent.parent / "text_bank"
     for folder in (bank, run):
         folder.mkdir(parents=True, exist_ok=True)
@@ -99,8 +109,8 @@ def train(store: Path, run: Path, changes: dict[str, Any], steps: int, seed: int
     return time.process_time() - start
 
 
-def read_films(store_path: Path, truth: Path, pixels: int) -> tuple[dict[str, Films], list[str]]:
-    """Films of training and the others, and the names of the columns of truth."""
+def read_films(store_path: Path, truth: Path, pixels: int, judged: str) -> tuple[dict[str, Films], list[str]]:
+    """Films of training (400 at most) and of the split judged, and the names of the columns of truth."""
     from ctglip.data.films import FilmDataset, FilmDataSettings
     from ctglip.store.tables import Store
 
@@ -108,9 +118,9 @@ def read_films(store_path: Path, truth: Path, pixels: int) -> tuple[dict[str, Fi
     pairs = [name for name in table.columns if ":" in name]
     told = {row["study_id"]: [row[name] for name in pairs] for row in table.iter_rows(named=True)}
     found: dict[str, list[tuple[np.ndarray, list[int]]]] = {"train": [], "other": []}
-    for split in ("train", "val", "test"):
+    for split in ("train", judged):
         films = FilmDataset(store, split, FilmDataSettings(size=pixels), training=False)
-        here = [(films.sample(row).image, told[films.study_ids[row]]) for row in range(len(films))]
+        here = [(films.sample(row).image, told[films.study_ids[row]]) for row in range(min(len(films), 400))]
         found["train" if split == "train" else "other"] += here
     return {
         name: Films(np.stack([image for image, _ in some]), np.array([labels for _, labels in some], dtype=np.int64))
@@ -205,24 +215,29 @@ def figures(release: Any, films: dict[str, Films], pairs: list[str]) -> dict[str
     return found
 
 
-def measured(out: Path, arms: list[str], seeds: int, steps: int, films: int, pixels: int) -> dict[str, Any]:
-    """The figures of every run, mean and all seeds."""
+def measured(out: Path, arms: list[str], seeds: list[int], sizes: tuple[int, int, int], split: str) -> dict[str, Any]:
+    """The figures of every run; seed by seed, so that what is broken off is whole.
+
+    Args:
+        sizes: steps, films and pixels.
+    """
     from ctglip.models.release import load_release
 
+    steps, films, pixels = sizes
     store = films_store(out, films)
-    table, pairs = read_films(store, out / "cohort" / "truth.csv", pixels)
+    table, pairs = read_films(store, out / "cohort" / "truth.csv", pixels, split)
     results: dict[str, Any] = {
-        "films": {name: len(some.images) for name, some in table.items()}, "steps": steps, "pairs": pairs, "arms": {}
+        "films": {name: len(some.images) for name, some in table.items()},
+        "steps": steps, "split": split, "pairs": pairs, "seeds": seeds, "arms": {},
     }  # fmt: skip
-    for arm in arms:
-        runs = []
-        for seed in range(seeds):
-            run = out / "runs" / f"{arm.replace(' ', '_')}-{seed}-{steps}"
+    for seed in seeds:
+        for arm in arms:
+            run = out / "runs" / f"{arm.replace(' ', '_').replace(',', '')}-{seed}-{steps}"
             seconds = train(store, run, ARMS[arm], steps, seed, pixels)
-            runs.append({**figures(load_release(run), table, pairs), "cpu_s": seconds})
-            line = ", ".join(f"{name} {value:.3f}" for name, value in runs[-1].items())
+            found = {**figures(load_release(run), table, pairs), "cpu_s": seconds}
+            results["arms"].setdefault(arm, []).append(found)
+            line = ", ".join(f"{name} {value:.3f}" for name, value in found.items())
             print(f"{arm}, seed {seed}: {line}", flush=True)
-        results["arms"][arm] = runs
     return results
 
 
@@ -233,14 +248,16 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
     parser.add_argument("--out", type=Path, help="keep films and runs here")
     parser.add_argument("--steps", type=int)
-    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--split", choices=("val", "test"), default="test")
     parser.add_argument("--films", type=int)
-    parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
+    parser.add_argument("--arms", nargs="+", choices=list(ARMS), help="all by default; three with --quick")
     asked = parser.parse_args()
-    films, steps, pixels = (40, 4, 64) if asked.quick else (400, 200, 96)
+    arms = asked.arms or ([*ARMS][:2] + [*ARMS][-1:] if asked.quick else list(ARMS))
+    films, steps = (40, 4) if asked.quick else (1000, 300)
     with tempfile.TemporaryDirectory() as folder:
-        size = (asked.steps or steps, asked.films or films, pixels)
-        results = measured(asked.out or Path(folder), asked.arms, asked.seeds, *size)
+        sizes = (asked.steps or steps, asked.films or films, 64)
+        results = measured(asked.out or Path(folder), arms, asked.seeds, sizes, asked.split)
     if asked.json:
         asked.json.write_text(json.dumps(results, indent=2))
     names = list(dict.fromkeys(name for runs in results["arms"].values() for name in runs[0]))

@@ -11,19 +11,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ctglip.inference.film_encoding import Read
 from ctglip.inference.films import FilmPipeline
 from ctglip.inference.pipeline import Pipeline
 from ctglip.models.release import load_release
 
 
-def load_model(path: Path | str) -> Pipeline | FilmPipeline:
+def load_model(path: Path | str, read: Read = "organs") -> Pipeline | FilmPipeline:
     """Load a trained model, ready to be asked: about scans, or about films where it was trained on films.
 
     Args:
         path: a run folder or a ``model/`` folder.
+        read: how films are read, see ``inference.films.FilmPipeline``; scans are read in one way.
 
     Raises:
         ModelError: it is neither, or damaged; ``not_aligned``: it was trained without texts.
     """
     release = load_release(Path(path))
-    return Pipeline(release) if release.films is None else FilmPipeline(release)
+    return Pipeline(release) if release.films is None else FilmPipeline(release, read)

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ctglip.cli.console import result
+
+
+class Reads(StrEnum):
+    """How a film is read."""
+
+    organs = "organs"
+    whole = "whole"
+    observations = "observations"
 
 
 def query(
@@ -30,6 +39,13 @@ def query(
         Path | None,
         typer.Option(help="Folder for a heat map of each answer on its own grid (films: PNG and NPY)."),
     ] = None,
+    read: Annotated[
+        Reads,
+        typer.Option(
+            help="How a film is read: organs as the model finds them, the whole film, or the observations of its "
+            "learned queries (PLACE, re-implemented from its abstract)."
+        ),
+    ] = Reads.organs,
     as_json: Annotated[bool, typer.Option("--json", help="Print the answers as JSON.")] = False,
 ) -> None:
     """Answer questions about one scan or film."""
@@ -41,12 +57,14 @@ def query(
 
     if not ask and not everything:
         raise CTGLIPError("There is no question.", fix='Add --ask "liver: fatty liver" or --all.')
-    model = load_model(run)
+    model = load_model(run, read.value)
     if isinstance(model, FilmPipeline):
         asked = model.query(scan, list(ask or ()), masks=masks, everything=everything, regions=regions)
         told, lines = write_film(model, asked, out, maps)
         result(told, as_json, "\n".join(lines))
         return
+    if read is not Reads.organs:
+        raise CTGLIPError("--read is for films; this model was trained on scans.", fix="Leave it out.")
     if regions is not None:
         raise CTGLIPError("Boxes of regions are for films; this model was trained on scans.", fix="Give --masks.")
     answers = model.query(scan, list(ask or ()), masks=masks, everything=everything)

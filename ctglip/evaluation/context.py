@@ -88,8 +88,8 @@ class Context:
     def whole_films(self) -> bool:
         """Every organ is read from the whole film, so that all organs of a film look alike."""
         release = self.scorer.release
-        read = reading_of(release.model, self.config.films.read == "whole") if self.films else "box"
-        return read == "whole"
+        read = reading_of(release.model, self.config.films.read) if self.films else "box"
+        return read in ("whole", "observations")
 
     def split(self, name: str) -> EncodedSplit | None:
         """Another split, encoded; None where the store has no such split."""

@@ -30,7 +30,7 @@ def embedding_map(context: Context) -> tuple[MappedOrgan, ...]:
         return ()
     rng = np.random.default_rng(context.config.seed)
     rows = np.sort(rng.choice(len(places), min(MOST, len(places)), replace=False))
-    vectors = context.judged.embeddings.diagnosis[rows]
+    vectors = context.judged.embeddings.diagnosis[rows].reshape(len(rows), -1)
     perplexity = min(30.0, (len(rows) - 1) / 3)
     flat = TSNE(perplexity=perplexity, init="pca", random_state=context.config.seed, max_iter=500).fit_transform(
         vectors

@@ -17,7 +17,16 @@ from ctglip.evaluation.labels import Labels, columns_of, labels_from_findings, l
 from ctglip.evaluation.settings import EvaluateConfig
 from ctglip.evaluation.zero_shot import Scores
 from ctglip.inference.encoding import OrganEmbeddings
-from ctglip.inference.feature_cache import FOLDER, MASK_ONLY, PLAIN, WHOLE_FILM, OrganFeatures, View, organ_features_of
+from ctglip.inference.feature_cache import (
+    FOLDER,
+    MASK_ONLY,
+    OBSERVATIONS,
+    PLAIN,
+    WHOLE_FILM,
+    OrganFeatures,
+    View,
+    organ_features_of,
+)
 from ctglip.inference.film_encoding import shown_on_films
 from ctglip.inference.scoring import Scorer
 from ctglip.models.release import Release
@@ -134,9 +143,11 @@ def listed_studies(store: Store, split: str, path: Path) -> list[str]:
 
 
 def reading_view(release: Release, config: EvaluateConfig) -> View:
-    """How organs are shown to a model: as they are, or as a whole film where the settings say so."""
-    whole = release.films is not None and config.films.read == "whole" and release.model.settings.grounding != "none"
-    return WHOLE_FILM if whole else PLAIN
+    """How organs are shown to a model: as they are, or as a whole film or its observations if the settings say so."""
+    read = config.films.read if release.films is not None else "organs"
+    if read == "observations":
+        return OBSERVATIONS
+    return WHOLE_FILM if read == "whole" and release.model.settings.grounding != "none" else PLAIN
 
 
 def _wanted(scorer: Scorer, table: pl.DataFrame | None) -> set[str]:
@@ -209,6 +220,7 @@ def _patients(store: Store, study_ids: Sequence[str]) -> tuple[Int[np.ndarray, "
 
 def effective_rank(vectors: np.ndarray) -> float:
     """Exponential of the entropy of the normalised singular values of the centred vectors (Roy and Vetterli 2007)."""
+    vectors = vectors.reshape(-1, vectors.shape[-1])
     values = np.linalg.svd(vectors - vectors.mean(0), compute_uv=False)
     shares = values / max(values.sum(), 1e-12)
     return float(np.exp(-(shares * np.log(np.maximum(shares, 1e-12))).sum()))

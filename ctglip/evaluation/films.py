@@ -40,7 +40,7 @@ def whole_films(context: Context) -> tuple[list[str], Float[np.ndarray, "s e"]]:
         ModelError: code ``no_whole_films``: the model has no head for them.
     """
     release, config = context.scorer.release, context.config
-    reading_of(release.model, whole=True)
+    reading_of(release.model, "whole")
     study_ids = list(dict.fromkeys(place.study_id for place in context.judged.places))
     view = PLAIN if release.model.settings.grounding == "none" else WHOLE_FILM
     folder = cache_folder(context.store, config)
@@ -67,7 +67,7 @@ def film_retrieval(context: Context) -> list[Direction]:
         if len(rows) < LEAST:
             continue
         said = [texts[studies[row]][section] for row in rows]
-        similarity = films[rows] @ context.scorer.directions([(text,) for text in said]).T
+        similarity = films[rows] @ context.scorer.of_whole().directions([(text,) for text in said]).T
         hit, patients = same(said), np.array([patient[studies[row]] for row in rows])
         both: Sequence[tuple[str, Ranked]] = (
             (f"film to {section}", ranked(similarity, hit, patients)),

@@ -84,10 +84,10 @@ def five_by_200(context: Context) -> FiveBy200 | None:
     patients = np.array([patient[studies[row]] for row in chosen])
     prompts = {name: _prompts(context, name) for name in rows}
     context.remember([text for texts in prompts.values() for text in texts])
-    similarity = films[chosen] @ context.scorer.directions(list(prompts.values())).T
+    similarity = films[chosen] @ context.scorer.of_whole().directions(list(prompts.values())).T
     said = told_class(similarity, settings.standardized)
     every = [(number, text) for number, texts in enumerate(prompts.values()) for text in texts]
-    by_prompt = context.scorer.directions([(text,) for _, text in every]) @ films[chosen].T
+    by_prompt = context.scorer.of_whole().directions([(text,) for _, text in every]) @ films[chosen].T
     asked = np.array([number for number, _ in every])
     return FiveBy200(
         classes=tuple(rows),
@@ -145,7 +145,7 @@ def _film_to_report(
         return ()
     said = [texts[studies[row]].get("impression") or texts[studies[row]]["report"] for row in here]
     context.remember(said)
-    similarity = films[here] @ context.scorer.directions([(text,) for text in said]).T
+    similarity = films[here] @ context.scorer.of_whole().directions([(text,) for text in said]).T
     shares = {k: precision_at(similarity, truth[here], truth[here], k) for k in PLACES}
     chance = float(np.mean([np.mean(truth[here] == own) for own in truth[here]]))
     return tuple(

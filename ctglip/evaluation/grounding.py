@@ -19,6 +19,7 @@ from ctglip.evaluation.context import Context
 from ctglip.film.regions import Region
 from ctglip.inference.film_encoding import Reading, boxes_of, film_settings, organ_box, queries_of, reading_of
 from ctglip.inference.film_maps import film_maps, laid_on
+from ctglip.inference.observations import observation_maps
 from ctglip.store.study import StudyReader
 
 NEAR = 0.05
@@ -129,7 +130,7 @@ def _film(
     study = context.store.study(study_id)
     film = film_input(study.image(), film_settings(release))
     boxes = boxes_of([Region(r["region"], *(r[edge] for edge in _BOXES)) for r in study.rows("regions")])
-    reading = reading_of(release.model, context.config.films.read == "whole")
+    reading = reading_of(release.model, context.config.films.read)
     queries = queries_of(release.organs, organs)
     to_file, shape = _to_file(study, film)
     found = []
@@ -153,16 +154,20 @@ def _maps(
     reading: Reading,
     queries: Mapping[str, int],
 ) -> list[Float[np.ndarray, "h w"]]:
-    """The map of each answer; a film passes the encoder once where whole films are read, else once for each organ."""
+    """The map of each answer; a film passes the encoder once where it is read as a whole, else once for each organ."""
     groups: dict[str, list[int]] = {}
     for number, (place, _, _) in enumerate(several):
-        groups.setdefault("" if reading == "whole" else place.organ, []).append(number)
+        groups.setdefault("" if reading in ("whole", "observations") else place.organ, []).append(number)
     found: dict[int, Float[np.ndarray, "h w"]] = {}
     for numbers in groups.values():
-        place = several[numbers[0]][0]
-        axes = context.scorer.axes([(several[n][0].organ, several[n][1]) for n in numbers])
-        model, query = context.scorer.release.model, queries.get(place.organ, 0)
-        found |= dict(zip(numbers, film_maps(model, film, place.row, query, reading, axes), strict=True))
+        place, model = several[numbers[0]][0], context.scorer.release.model
+        pairs = [(several[n][0].organ, several[n][1]) for n in numbers]
+        if reading == "observations":
+            maps = observation_maps(model, film, context.scorer.sides(pairs)[0])
+        else:
+            query, axes = queries.get(place.organ, 0), context.scorer.axes(pairs)
+            maps = film_maps(model, film, place.row, query, reading, axes)
+        found |= dict(zip(numbers, maps, strict=True))
     return [found[number] for number in range(len(several))]
 
 

@@ -113,7 +113,7 @@ def results_of(context: Context, label_source: str) -> Results:
         recognition=None if context.whole_films else _recognition(scorer, split, context.weights),
         calibration=_calibration(scorer.calibration, split, labels),
         effective_rank=split.rank,
-        embedding_dim=split.embeddings.diagnosis.shape[1],
+        embedding_dim=split.embeddings.diagnosis.shape[-1],
         prompts=_prompts(context),
         parts=parts,
         failures=split.failures,

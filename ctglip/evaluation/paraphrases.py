@@ -10,7 +10,7 @@ from jaxtyping import Float
 from ctglip.evaluation.bootstrap import weighted_auroc
 from ctglip.evaluation.context import Context
 from ctglip.evaluation.zero_shot import question
-from ctglip.inference.scoring import Pair
+from ctglip.inference.scoring import Pair, alike
 
 DRAWS = 200
 
@@ -85,8 +85,8 @@ def prompt_variance(context: Context) -> PromptVariance | None:
 def _aurocs(context: Context, pair: Pair) -> Float[np.ndarray, " combinations"]:
     positive, negative = context.scorer.prompts(pair)
     vectors = context.scorer.directions([(text,) for text in (*positive, *negative)])
-    similar = context.judged.embeddings.diagnosis[context.labels[pair].rows] @ vectors.T
-    weight = context.scorer.calibration.negative_weight
+    similar = alike(context.judged.embeddings.diagnosis[context.labels[pair].rows], vectors)
+    weight = context.scorer.negative_weight
     yes, no = similar[:, : len(positive)], similar[:, len(positive) :]
     return np.array([_auroc(context, pair, a - weight * b) for a in yes.T for b in no.T])
 

@@ -87,7 +87,7 @@ def asked(
     own = read_prompts(Path(config.prompts), dictionaries_of(release)) if config.prompts else {}
     if config.films.composed and release.films is not None:
         own = composed_prompts(dictionaries_of(release), config.films.composed, config.films.seed) | own
-    scorer = Scorer(release, own, config.wording)
+    scorer = Scorer(release, own, config.wording, release.films is not None and config.films.read == "observations")
     table = None if labels is None else read_labels(labels)
     judged = encode_split(store, scorer, split, table, config, config.controls, progress, config.studies)
     known = judged_pairs(judged, config.min_positives)

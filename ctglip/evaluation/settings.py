@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from ctglip.config import Settings
+from ctglip.inference.film_encoding import Read
 from ctglip.inference.scoring import Wording
 
 ThresholdRule = Literal["validation_f1", "test_roc_corner", "test_f1"]
@@ -17,7 +18,8 @@ class FilmEvaluation(Settings):
 
     Attributes:
         read: ``organs`` as the model finds them, or the ``whole`` film, by its head for whole films (the only way of
-            models that find no organs).
+            models that find no organs); or the film's ``observations``, of models with learned queries (PLACE,
+            re-implemented from its abstract): the best one answers, and retrieval still looks at whole films.
         composed: ask in so many prompts a finding, composed of severity, kind and place (``evaluation/prompts``) and
             drawn by ``seed``; 0: in the dictionary's.
         classes: of the retrieval protocol ``five_by_200``: abnormalities.
@@ -27,7 +29,7 @@ class FilmEvaluation(Settings):
         seed: of what is drawn.
     """
 
-    read: Literal["organs", "whole"] = "organs"
+    read: Read = "organs"
     composed: int = Field(default=0, ge=0)
     classes: tuple[str, ...] = ("atelectasis", "cardiomegaly", "consolidation", "pulmonary_edema", "pleural_effusion")
     per_class: int = Field(default=200, ge=1)

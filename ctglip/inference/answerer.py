@@ -33,6 +33,7 @@ class Answerer:
 
     Args:
         release: as ``models.release.load_release`` gives it.
+        observes: films are read by their observations.
 
     Attributes:
         scorer, dictionaries: the model's prompts and dictionaries.
@@ -42,10 +43,10 @@ class Answerer:
         ModelError: code ``not_aligned``: a model that was trained without texts.
     """
 
-    def __init__(self, release: Release) -> None:
+    def __init__(self, release: Release, observes: bool = False) -> None:
         check_aligned(release)
         self.release = release
-        self.scorer = Scorer(release)
+        self.scorer = Scorer(release, observes=observes)
         self.dictionaries = self.scorer.dictionaries
         self.trained: dict[str, tuple[str, ...]] = {
             organ: tuple(names) for organ, names in release.provenance.get("trained", {}).items()
@@ -91,7 +92,10 @@ class Answerer:
         return found
 
     def _told(
-        self, pairs: Sequence[tuple[str, Pair]], seen: Mapping[str, Float[np.ndarray, " e"]], reasons: Mapping[str, str]
+        self,
+        pairs: Sequence[tuple[str, Pair]],
+        seen: Mapping[str, Float[np.ndarray, "*q e"]],
+        reasons: Mapping[str, str],
     ) -> list[Answer]:
         """What is said of each pair: from the vector of its organ, or the reason why that cannot be seen."""
         read = {organ: self._read(organ, pairs, vector) for organ, vector in seen.items()}
@@ -104,7 +108,7 @@ class Answerer:
                 out.append(Answer(question, organ, name, None, reason=reasons[organ]))
         return out
 
-    def _read(self, organ: str, pairs: Sequence[tuple[str, Pair]], vector: Float[np.ndarray, " e"]) -> _Reading:
+    def _read(self, organ: str, pairs: Sequence[tuple[str, Pair]], vector: Float[np.ndarray, "*q e"]) -> _Reading:
         """All that is asked of one organ, and all that it was learned with, read off its vector at once."""
         names = list(dict.fromkeys((*self.trained.get(organ, ()), *(name for _, (o, name) in pairs if o == organ))))
         differences = self.scorer.differences(vector[None], [(organ, name) for name in names])[0]
@@ -129,7 +133,7 @@ class Answerer:
         )
 
     def _similar(
-        self, organ: str, names: Sequence[str], vector: Float[np.ndarray, " e"]
+        self, organ: str, names: Sequence[str], vector: Float[np.ndarray, "*q e"]
     ) -> tuple[SimilarSentence, ...]:
         texts = list(normal_prompts(self.dictionaries.organs[organ], self.scorer.templates))
         texts += [text for name in names for text in self.scorer.prompts((organ, name))[0]]

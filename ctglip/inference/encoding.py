@@ -23,12 +23,12 @@ class OrganEmbeddings:
     Attributes:
         features: raw, as the heads read them: for probes and fine-tuning.
         anatomy: unit vectors that say which organ it is; zeros of a model without that head.
-        diagnosis: unit vectors that say what it shows.
+        diagnosis: unit vectors that say what it shows; several of each organ where a film's observations are read.
     """
 
     features: Float[np.ndarray, "m d"]
     anatomy: Float[np.ndarray, "m e"]
-    diagnosis: Float[np.ndarray, "m e"]
+    diagnosis: Float[np.ndarray, "m *q e"]
 
     def __len__(self) -> int:
         return len(self.features)

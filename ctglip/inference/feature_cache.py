@@ -38,7 +38,7 @@ from ctglip.inference.feature_work import (
     encode_scans,
     plain_row,
 )
-from ctglip.inference.film_encoding import Reading, film_places, reading_of
+from ctglip.inference.film_encoding import Read, Reading, film_places, reading_of
 from ctglip.models.release import Release
 from ctglip.store.tables import Store
 from ctglip.types import Failure
@@ -56,13 +56,13 @@ class View:
         name: part of the cache's key; change it when ``cut`` changes.
         fill: as in ``CropSettings``; None leaves the model's own.
         cut: cuts organs out of a study; gives one crop for each row.
-        whole: read organs of films from the whole film, although the model finds them by box or query.
+        read: how films are read.
     """
 
     name: str = "plain"
     fill: str | None = None
     cut: Cut = cut_study
-    whole: bool = False
+    read: Read = "organs"
 
     def crops(self, settings: CropSettings) -> CropSettings:
         """The model's crop settings as this view has them."""
@@ -71,7 +71,8 @@ class View:
 
 PLAIN = View()
 MASK_ONLY = View("mask_only", fill="organ_mean")
-WHOLE_FILM = View("whole_film", whole=True)
+WHOLE_FILM = View("whole_film", read="whole")
+OBSERVATIONS = View("observations", read="observations")
 
 
 @dataclass(frozen=True)
@@ -190,7 +191,7 @@ def check_view(view: View, release: Release) -> None:
     Raises:
         ModelError: code ``no_crops``.
     """
-    if view.whole and release.films is not None:
+    if view.read != "organs" and release.films is not None:
         return
     if view != PLAIN and not release.reads_crops:
         raise ModelError(
@@ -266,7 +267,7 @@ class _Worker:
     def __init__(self, store: Store, release: Release, view: View, dictionary: OrganDictionary) -> None:
         self.store, self.release, self.view, self.dictionary = store, release, view, dictionary
         self.settings = view.crops(CropSettings.model_validate(release.crops))
-        self.reading: Reading | None = None if release.films is None else reading_of(release.model, view.whole)
+        self.reading: Reading | None = None if release.films is None else reading_of(release.model, view.read)
 
     def places(self, study_ids: Sequence[str], names: list[str]) -> list[Place]:
         if self.reading is None:

@@ -27,8 +27,10 @@ from ctglip.store.tables import Store
 from ctglip.types import OrganRow
 from ctglip.vocabulary.organs import OrganDictionary, load_organs
 
-Reading = Literal["box", "query", "whole"]
+Reading = Literal["box", "query", "whole", "observations"]
 """How an organ is read from a film."""
+Read = Literal["organs", "whole", "observations"]
+"""How films are wanted to be read: organs as the model finds them, the whole film, or what learned queries observe."""
 
 
 def film_settings(release: Release) -> FilmDataSettings:
@@ -42,17 +44,25 @@ def film_settings(release: Release) -> FilmDataSettings:
     return FilmDataSettings.model_validate(release.films)
 
 
-def reading_of(model: OrganTextModel, whole: bool = False) -> Reading:
+def reading_of(model: OrganTextModel, read: Read = "organs") -> Reading:
     """How a model reads organs from films.
 
     Args:
-        whole: ask the head for whole films although the model finds organs.
+        read: ``whole``: ask the head for whole films although the model finds organs.
 
     Raises:
-        ModelError: code ``no_whole_films``.
+        ModelError: code ``no_whole_films``, ``no_observations``.
     """
     grounding = model.settings.grounding
-    if grounding == "none" or whole:
+    if read == "observations":
+        if model.settings.observations is None:
+            raise ModelError(
+                "This model has no queries that observe films.",
+                code="no_observations",
+                fix="Read organs or whole films, or train with objective place.",
+            )
+        return "observations"
+    if grounding == "none" or read == "whole":
         if not model.settings.whole_image:
             raise ModelError("This model has no head for whole films.", code="no_whole_films")
         return "whole"
@@ -172,7 +182,8 @@ def encode_films(
 ) -> OrganEmbeddings:
     """Embed organs of films, film after film; each film passes the encoder once.
 
-    Without a head for anatomy the vector that meets findings also meets the organs' names.
+    Without a head for anatomy the vector that meets findings also meets the organs' names. Of a film that is read by
+    its ``observations`` each organ's ``diagnosis`` is all of them, ``[m, q, e]``.
 
     Args:
         model: put into evaluation mode for the time, left as it was.
@@ -210,6 +221,10 @@ def _encoded(
         image = model.image(images)
         features, diagnosis = image[owner], model.whole(image)[owner]
         anatomy = None
+    elif reading == "observations":
+        vision = model.encoder(model.filled(images))
+        observed = model.observer.visual(model.observer(vision.levels).found)
+        features, diagnosis, anatomy = vision.pooled[owner], observed[owner], observed.mean(1)[owner]
     else:
         placed = zip(films, rows, strict=True)
         boxes = [film.boxes(np.array([row.box[:4] for row in several])) for film, several in placed]

@@ -22,6 +22,7 @@ from ctglip.inference.answerer import Answerer
 from ctglip.inference.answers import Answer, ScanAnswers
 from ctglip.inference.film_encoding import (
     Boxes,
+    Read,
     Reading,
     boxes_of,
     encode_films,
@@ -34,6 +35,7 @@ from ctglip.inference.film_encoding import (
     whole_film,
 )
 from ctglip.inference.film_maps import film_maps
+from ctglip.inference.observations import observation_maps
 from ctglip.inference.scoring import Pair
 from ctglip.models.release import Release
 from ctglip.types import OrganRow, Standardized
@@ -100,16 +102,20 @@ class FilmPipeline(Answerer):
 
     Args:
         release: as ``models.release.load_release`` gives it.
+        read: organs as the model finds them, the ``whole`` film, or its ``observations`` (of PLACE, re-implemented from
+            the abstract): the best one answers, and maps show where its query looks.
 
     Raises:
-        ModelError: code ``not_aligned``: a model that was trained without texts; ``other_modality``: one of scans.
+        ModelError: code ``not_aligned``: a model that was trained without texts; ``other_modality``: one of scans;
+            ``no_whole_films``, ``no_observations``: it cannot be read so.
     """
 
-    def __init__(self, release: Release) -> None:
-        super().__init__(release)
+    def __init__(self, release: Release, read: Read = "organs") -> None:
+        reading = reading_of(release.model, read)
+        super().__init__(release, reading == "observations")
         self.recipe = FilmRecipe.model_validate(release.recipe)
         self.settings = film_settings(release)
-        self.reading = reading_of(release.model)
+        self.reading = reading
         self.queries = queries_of(release.organs, self.dictionaries.organs)
 
     @property
@@ -194,9 +200,13 @@ class FilmPipeline(Answerer):
         for organ in dict.fromkeys(organ for organ, _ in answered):
             names = dict.fromkeys(n for o, n in answered if o == organ and (pairs is None or (o, n) in pairs))
             if names:
-                axes = self.scorer.axes([(organ, name) for name in names])
+                asked, model = [(organ, name) for name in names], self.release.model
                 row, reading = places[organ]
-                found = film_maps(self.release.model, answers.film, row, self.queries.get(organ, 0), reading, axes)
+                if reading == "observations":
+                    found = observation_maps(model, answers.film, self.scorer.sides(asked)[0])
+                else:
+                    axes = self.scorer.axes(asked)
+                    found = film_maps(model, answers.film, row, self.queries.get(organ, 0), reading, axes)
                 for name, values in zip(names, found, strict=True):
                     yield FilmMap(organ, name, values, to_standard, to_file)
 
@@ -232,6 +242,8 @@ class FilmPipeline(Answerer):
         everywhere = _Place(whole_film(organ, film.shape), "whole", "the whole film")
         if self.reading == "whole":
             return everywhere
+        if self.reading == "observations":
+            return _Place(everywhere.row, "observations", "the film's observations")
         if self.reading == "query":
             if organ in self.queries:
                 return _Place(whole_film(organ, film.shape), "query", "a learned query")

@@ -59,6 +59,7 @@ class Calibration(Settings):
         answers: how many yes/no answers they were fitted on.
         learned_scale: the inverse temperature of training, for comparison.
         thresholds: ``organ:abnormality`` to the probability from which on the answer is yes (best F1 there).
+        observations: the same for films that are read by their observations.
     """
 
     scale: float = 1.0
@@ -68,6 +69,7 @@ class Calibration(Settings):
     answers: int = 0
     learned_scale: float = 1.0
     thresholds: dict[str, float] = Field(default_factory=dict)
+    observations: Calibration | None = None
 
     def probabilities(self, differences: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
         """Probabilities of differences of similarities."""
@@ -109,6 +111,8 @@ class Scorer:
         release: the model.
         own: prompts in place of the dictionary's, for some pairs; an empty side keeps the dictionary's.
         wording: in what words is asked where ``own`` has none.
+        observes: films are read by their observations, which have a space with texts of their own: the best of them
+            answers.
 
     Attributes:
         dictionaries, templates, calibration: those of the model.
@@ -119,12 +123,18 @@ class Scorer:
         release: Release,
         own: Mapping[Pair, PromptSet] | None = None,
         wording: Wording = "dictionary",
+        observes: bool = False,
     ) -> None:
         self.release = release
         self.own = dict(own or {})
-        self.wording = wording
+        self.wording: Wording = wording
         self.dictionaries = dictionaries_of(release)
+        self.observes = observes
         self.calibration = Calibration.model_validate(release.calibration)
+        if observes:
+            learned = self.calibration.learned_scale
+            plain = Calibration(scale=learned, learned_scale=learned)
+            self.calibration = self.calibration.observations or plain
         self._organ_templates = load_organ_templates(release.organ_dictionary / "templates.yaml")
         self.templates = load_abnormality_templates(release.abnormality_dictionary / "templates.yaml")
         self._sides: dict[Pair, Float[np.ndarray, "2 e"]] = {}
@@ -157,18 +167,27 @@ class Scorer:
         classes = self.directions(self.organ_prompts())
         return np.asarray((anatomy @ classes.T).argmax(axis=1))
 
-    def differences(self, diagnosis: Float[np.ndarray, "m e"], pairs: Sequence[Pair]) -> Float[np.ndarray, "m p"]:
-        """Similarity with the positive prompts minus (weighted) similarity with the negative ones."""
-        return (diagnosis @ self.axes(pairs).T).astype(np.float64)
+    @property
+    def negative_weight(self) -> float:
+        """How much negative prompts count: as calibrated; in full in the wordings of public protocols."""
+        return self.calibration.negative_weight if self.wording == "dictionary" else 1.0
+
+    def of_whole(self) -> Scorer:
+        """The same questions to whole films."""
+        return Scorer(self.release, self.own, self.wording) if self.observes else self
+
+    def differences(self, diagnosis: Float[np.ndarray, "m *q e"], pairs: Sequence[Pair]) -> Float[np.ndarray, "m p"]:
+        """Similarity with the positive prompts minus (weighted) similarity with the negative ones; of observations
+        those that are most like each."""
+        if diagnosis.ndim == 2:
+            return (diagnosis @ self.axes(pairs).T).astype(np.float64)
+        positive, negative = (alike(diagnosis, side) for side in self.sides(pairs))
+        return (positive - self.negative_weight * negative).astype(np.float64)
 
     def axes(self, pairs: Sequence[Pair]) -> Float[np.ndarray, "p e"]:
-        """The direction of each pair: that of its positive minus that of its negative prompts, as calibrated.
-
-        Public protocols' own wordings weigh both alike.
-        """
-        weight = self.calibration.negative_weight if self.wording == "dictionary" else 1.0
+        """The direction of each pair: that of its positive minus (weighted) that of its negative prompts."""
         positive, negative = self.sides(pairs)
-        return positive - np.float32(weight) * negative
+        return positive - np.float32(self.negative_weight) * negative
 
     def sides(self, pairs: Sequence[Pair]) -> Float[np.ndarray, "2 p e"]:
         """The directions of the positive and of the negative prompts of each pair."""
@@ -177,10 +196,9 @@ class Scorer:
         found = [self._sides[pair] for pair in pairs]
         return np.stack(found, axis=1) if found else np.zeros((2, 0, width), dtype=np.float32)
 
-    def similarities(self, diagnosis: Float[np.ndarray, " e"], texts: Sequence[str]) -> Float[np.ndarray, " n"]:
-        """Cosine similarity of one organ's diagnosis vector with texts."""
-        vectors = self.directions([(text,) for text in texts])
-        return vectors @ diagnosis
+    def similarities(self, diagnosis: Float[np.ndarray, "*q e"], texts: Sequence[str]) -> Float[np.ndarray, " n"]:
+        """Cosine similarity of one organ's diagnosis vector (or the best of its observations) with texts."""
+        return alike(diagnosis[None], self.directions([(text,) for text in texts]))[0]
 
     def _embed(self, pairs: Iterable[Pair]) -> None:
         missing = [pair for pair in dict.fromkeys(pairs) if pair not in self._sides]
@@ -196,7 +214,14 @@ class Scorer:
         model = self.release.model
         texts = list(dict.fromkeys(text for texts in sets for text in texts))
         place = {text: number for number, text in enumerate(texts)}
-        vectors = model.text(self.release.embed(texts).to(next(model.parameters()).device))
+        head = model.observer.textual if self.observes else model.text
+        vectors = head(self.release.embed(texts).to(next(model.parameters()).device))
         rows = torch.tensor([place[text] for texts in sets for text in texts], device=vectors.device)
         group = torch.tensor([number for number, texts in enumerate(sets) for _ in texts], device=vectors.device)
         return group_directions(vectors[rows], group, len(sets)).float().cpu().numpy()
+
+
+def alike(diagnosis: Float[np.ndarray, "m *q e"], directions: Float[np.ndarray, "s e"]) -> Float[np.ndarray, "m s"]:
+    """Cosine similarities of organs with directions; of several observations the best."""
+    found = diagnosis @ directions.T
+    return found if found.ndim == 2 else found.max(1)

@@ -39,7 +39,11 @@ class SetSimilarity:
     symmetric: bool = True
 
     def __call__(
-        self, visual: Float[Tensor, "a q e"], textual: Float[Tensor, "b k e"], told: Bool[Tensor, "b k"]
+        self,
+        visual: Float[Tensor, "a q e"],
+        textual: Float[Tensor, "b k e"],
+        told: Bool[Tensor, "b k"],
+        weight: Float[Tensor, "b k"] | None = None,
     ) -> Float[Tensor, "a b"]:
         """Of every picture with every report; memory O(a x b x q x k).
 
@@ -47,17 +51,18 @@ class SetSimilarity:
             visual: observations of pictures.
             textual: sentences of reports.
             told: False where there is no sentence; every report has one.
+            weight: of the sentences in the mean over them, positive where told; all alike where None.
         """
         pairs = torch.einsum("aqe,bke->abkq", visual, textual)
-        there = told.to(pairs.dtype)
-        asked = (self._best(pairs) * there).sum(2) / there.sum(1)
+        there = told.to(pairs.dtype) if weight is None else weight.to(pairs.dtype).where(told, 0)
+        asked = (self.best(pairs) * there).sum(2) / there.sum(1)
         if not self.symmetric:
             return asked
-        shown = self._best(pairs.transpose(2, 3), told[None, :, None, :]).mean(2)
+        shown = self.best(pairs.transpose(2, 3), told[None, :, None, :]).mean(2)
         return (asked + shown) / 2
 
-    def _best(self, pairs: Tensor, told: Tensor | None = None) -> Tensor:
-        """Over the last axis."""
+    def best(self, pairs: Float[Tensor, "*n q"], told: Bool[Tensor, "*m q"] | None = None) -> Float[Tensor, "*n"]:
+        """The best answer along the last axis, of those that are there."""
         hidden = pairs if told is None else pairs.masked_fill(~told, _MASKED)
         if self.reduce == "max":
             return hidden.amax(-1)
@@ -74,6 +79,7 @@ def set_contrast(
     similarity: SetSimilarity | None = None,
     *,
     key: Int[Tensor, " b"] | None = None,
+    weight: Float[Tensor, "b k"] | None = None,
     chunk: int | None = None,
     gather: bool = False,
 ) -> Float[Tensor, ""]:
@@ -86,6 +92,7 @@ def set_contrast(
         scale: inverse temperature.
         similarity: how sets are compared.
         key: reports of one key share the positive mass; only a picture's own report is right where None.
+        weight: of the sentences (``SetSimilarity``).
         chunk: rows at a time, value and gradient together: memory O(chunk x B x q x k).
         gather: compare with the reports and pictures of all ranks.
 
@@ -97,7 +104,10 @@ def set_contrast(
         valid = told.any(1)
         visual, textual, told = exact(visual)[valid], exact(textual)[valid], told[valid]
         key = None if key is None else key[valid]
-        pictures, reports, everyone, keys, first = _of_all_ranks(visual, textual, told, key, gather)
+        weight = None if weight is None else weight[valid]
+        pictures, reports, first = _of_all_ranks(visual, textual, gather)
+        everyone, keys, heavy = (_plain_rows(value, gather) for value in (told, key, weight))
+        assert everyone is not None
         scale = torch.as_tensor(scale, dtype=visual.dtype, device=visual.device)
 
         def nearest(start: int, logits: Tensor) -> Tensor:
@@ -105,10 +115,13 @@ def set_contrast(
             return _cross_entropy(logits, index + first, None if key is None else key[index], keys)
 
         def of_pictures(start: int, rows: Tensor, columns: Tensor, factor: Tensor) -> Tensor:
-            return nearest(start, factor * similarity(rows, columns, everyone))
+            return nearest(start, factor * similarity(rows, columns, everyone, heavy))
 
         def of_reports(start: int, rows: Tensor, columns: Tensor, factor: Tensor) -> Tensor:
-            return nearest(start, factor * similarity(columns, rows, told[start : start + len(rows)]).T)
+            own = slice(start, start + len(rows))
+            return nearest(
+                start, factor * similarity(columns, rows, told[own], None if weight is None else weight[own]).T
+            )
 
         sums = []
         for block, *inputs in ((of_pictures, visual, reports, scale), (of_reports, textual, pictures, scale)):
@@ -119,19 +132,22 @@ def set_contrast(
         return ranked_mean((sums[0] + sums[1]) / 2, len(visual), gather)
 
 
-def _of_all_ranks(
-    visual: Tensor, textual: Tensor, told: Tensor, key: Tensor | None, gather: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor | None, int]:
+def _of_all_ranks(visual: Tensor, textual: Tensor, gather: bool) -> tuple[Tensor, Tensor, int]:
     """The same of all ranks, and the place of this rank's first row. Pictures and reports go in one collective, so that
     all ranks run the same ones in the same order in the backward pass too."""
     if not gather or world_size() == 1:
-        return visual, textual, told, key, 0
+        return visual, textual, 0
     counts = row_counts(visual)
     both = gather_rows(torch.cat([visual, textual], dim=1), counts)
     pictures, reports = both.split([visual.shape[1], textual.shape[1]], dim=1)
-    keys = None if key is None else gather_rows(key, counts)
-    first = sum(counts[: torch.distributed.get_rank()])
-    return pictures, reports, gather_rows(told.long(), counts).bool(), keys, first
+    return pictures, reports, sum(counts[: torch.distributed.get_rank()])
+
+
+def _plain_rows(rows: Tensor | None, gather: bool) -> Tensor | None:
+    """Rows without a gradient, of all ranks."""
+    if rows is None or not gather or world_size() == 1:
+        return rows
+    return gather_rows(rows.long()).bool() if rows.dtype == torch.bool else gather_rows(rows)
 
 
 def answers(
@@ -149,6 +165,7 @@ def sentence_contrast(
     told: Bool[Tensor, "b k"],
     scale: Float[Tensor, ""] | float,
     gather: bool = False,
+    weight: Float[Tensor, "b k"] | None = None,
 ) -> Float[Tensor, ""]:
     """InfoNCE inside each study between its sentences and what was found for them, averaged over both directions.
 
@@ -158,6 +175,7 @@ def sentence_contrast(
         told: False where there is no sentence.
         scale: inverse temperature.
         gather: mean over the sentences of all ranks.
+        weight: of the sentences in it; all alike where None.
 
     Returns:
         Mean over sentences; the only sentence of a study adds zero. Zero with a gradient where there is none.
@@ -170,7 +188,8 @@ def sentence_contrast(
             side.logsumexp(2) - side.diagonal(dim1=1, dim2=2) for side in (logits, other)
         )  # the same place is right in both
         assert isinstance(terms, Tensor)
-        return ranked_mean(terms.where(told, 0).sum() / 2, told.sum(), gather)
+        counted = told.to(terms.dtype) if weight is None else weight.to(terms.dtype).where(told, 0)
+        return ranked_mean((terms.where(told, 0) * counted).sum() / 2, counted.sum(), gather)
 
 
 def query_overlap(visual: Float[Tensor, "b q e"], gather: bool = False) -> Float[Tensor, ""]:

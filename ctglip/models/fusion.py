@@ -18,6 +18,7 @@ class ReportBertSettings(Settings):
     Attributes:
         width, layers, heads, hidden: of the transformer; ``hidden`` is the width inside of its feed-forward parts.
         dropout: everywhere in it.
+        reads: words see the picture; otherwise none is shown to them (a control).
     """
 
     width: int = 768
@@ -25,6 +26,7 @@ class ReportBertSettings(Settings):
     heads: int = 6
     hidden: int = 1536
     dropout: float = Field(default=0.1, ge=0, lt=1)
+    reads: bool = True
 
 
 class ContextFusion(nn.Module):
@@ -96,7 +98,7 @@ class ReportBert(nn.Module):
             pad_token_id=pad,
         )
         made: Any = BertForMaskedLM(config)
-        self.pad = pad
+        self.pad, self.reads = pad, settings.reads
         self.embeddings, self.layers, self.head = made.bert.embeddings, made.bert.encoder, made.cls
         self.fusion = ContextFusion(settings.width, image_dim, settings.heads, settings.hidden, settings.dropout)
 
@@ -110,6 +112,7 @@ class ReportBert(nn.Module):
             patches: tokens of the patches that were seen.
         """
         missing = ids == self.pad
+        patches = patches if self.reads else torch.zeros_like(patches)
         x, where = self.fusion(self.embeddings(input_ids=ids), missing, patches)
         bias = torch.zeros_like(missing, dtype=x.dtype).masked_fill(missing, torch.finfo(x.dtype).min)
         return self.layers(x, attention_mask=bias[:, None, None]).last_hidden_state, where

@@ -62,7 +62,8 @@ class OrganTextModelSettings(Settings):
             is the direction of the mean of its tokens' (``models.whole``), so that what each token adds is known.
         image_levels, image_pooling: of ``token``: levels whose maps are its tokens, on the grid of the finest, and how
             they are averaged.
-        observations: learned queries read whole images, each an observation to compare with sentences (PLACE).
+        observations: learned queries read whole images, each an observation to compare with sentences (PLACE,
+            re-implemented from its abstract).
         dim: width of an organ's feature.
         embedding_dim: width of the common space.
         text_dim: width of the text embeddings that come in.

@@ -75,7 +75,7 @@ class EcampSettings(Settings):
     """
 
     name: Literal["ecamp"] = "ecamp"
-    image_weight: float = Field(default=1.0, gt=0)
+    image_weight: float = Field(default=1.0, ge=0)
     sharp_weight: float = Field(default=1.0, ge=0)
     word_weight: float = Field(default=1.0, ge=0)
     denominator: Literal["hidden", "all"] = "hidden"
@@ -184,7 +184,7 @@ class Ecamp(Objective):
         ratio = self.settings.image.ratio
         kept = [torch.from_numpy(draw_patches(prod(grid), ratio, rng)) for rng in own]
         words, found = self._words(ids, own)
-        number = torch.tensor(ids)
+        number, told = torch.tensor(ids), slice(self._length(words))
         return MaskedBatch(
             text_id=number,
             text_key=number,
@@ -193,13 +193,19 @@ class Ecamp(Objective):
             pool=torch.zeros(1, 0),
             image=image.float(),
             kept=torch.stack(kept),
-            words=stacked(words),
-            shown=stacked([one.ids for one in found]),
-            hidden=stacked([one.hidden for one in found]),
-            weights=stacked([one.weights for one in found]),
-            entity=stacked([one.entity for one in found]),
-            focus=stacked([one.focus for one in found]),
+            words=stacked([one[told] for one in words]),
+            shown=stacked([one.ids[told] for one in found]),
+            hidden=stacked([one.hidden[told] for one in found]),
+            weights=stacked([one.weights[told] for one in found]),
+            entity=stacked([one.entity[told] for one in found]),
+            focus=stacked([one.focus[told] for one in found]),
         )
+
+    def _length(self, words: Sequence[np.ndarray]) -> int:
+        """Pieces of a batch's longest text: what follows is padding, which counts under ``denominator: all`` alone."""
+        if self.settings.denominator == "all":
+            return self.pieces.length
+        return max(int((one != self.pieces.pad).sum()) for one in words)
 
     def _words(
         self, ids: Sequence[int], own: Sequence[np.random.Generator]

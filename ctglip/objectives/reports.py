@@ -1,5 +1,5 @@
 """A film or scan with its report: both sections, sentences, regions with their sentences, tags. What report-level
-objectives (IMITATE, ASG, ECAMP, PLACE) are fed with, in 2D and 3D.
+objectives (IMITATE, ASG, ECAMP, and PLACE as re-implemented from its abstract) are fed with, in 2D and 3D.
 """
 
 from __future__ import annotations

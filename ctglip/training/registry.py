@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ctglip.config import Settings
 from ctglip.data.film_organs import organ_of_region
+from ctglip.data.report_texts import Spoken
 from ctglip.data.scans import label_members
 from ctglip.errors import ConfigError
 from ctglip.features.text_bank import TextBank
@@ -55,6 +56,7 @@ class Ground:
         tags: the names of a report's tags, likewise.
         run: the run's folder.
         texts: every text that can be drawn.
+        spoken: gives what is known of the sentences of reports, by text.
     """
 
     model: OrganTextModel
@@ -68,6 +70,7 @@ class Ground:
     tags: tuple[str, ...] = ()
     run: Path = Path()
     texts: Sequence[str] = ()
+    spoken: Callable[[], Mapping[str, Spoken]] = dict
 
 
 def _organ_text(ground: Ground, settings: OrganTextSettings) -> Objective:
@@ -99,7 +102,7 @@ def _global_pair(ground: Ground, settings: GlobalPairSettings) -> Objective:
 
 def _place(ground: Ground, settings: PlaceSettings) -> Objective:
     _refuse_organ_contrast(settings)
-    return Place(ground.model, ground.bank, settings)
+    return Place(ground.model, ground.bank, settings, ground.spoken() if settings.weighs else {})
 
 
 def _refuse_organ_contrast(settings: GlobalPairSettings | PlaceSettings) -> None:

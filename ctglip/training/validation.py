@@ -48,12 +48,14 @@ class Validation:
         places: the organs that it is asked about.
         encode: what the model makes of them now.
         labels: what the reports say.
+        observe: the same films by their observations, of models that have some.
     """
 
     release: Release
     places: Sequence[Place]
     encode: Callable[[], OrganEmbeddings]
     labels: Labels
+    observe: Callable[[], OrganEmbeddings] | None = None
 
     def measure(self) -> dict[str, float]:
         """Macro AUROC over pairs with both answers, and organ recognition where the model learns it."""
@@ -71,6 +73,13 @@ class Validation:
     def calibration(self, learned_scale: float) -> Calibration:
         """Weight of the negative prompts, scale, bias and thresholds, fitted on this split."""
         scorer, embeddings = self._now()
+        fitted = self._calibration(scorer, embeddings, learned_scale)
+        if self.observe is None:
+            return fitted
+        own = self._calibration(Scorer(self.release, observes=True), self.observe(), learned_scale)
+        return fitted.model_copy(update={"observations": own})
+
+    def _calibration(self, scorer: Scorer, embeddings: OrganEmbeddings, learned_scale: float) -> Calibration:
         judged = {pair: known for pair, known in self.labels.items() if known.both()}
         by_weight = self._by_weight(scorer, embeddings, judged) if judged else {1.0: 0.5}
         weight = max(by_weight, key=lambda one: by_weight[one])
@@ -111,18 +120,20 @@ def build_validation(
     except StoreError:
         return None
     findings = findings_by_study(store, set(study_ids))
+    observe = None
     if release.films is not None:
         spoken = {row.organ for rows in findings.values() for row in rows if row.abnormality is not None}
         names = data.organs or [name for name in shown_on_films(organs) if name in spoken]
-        found = _films(store, release, study_ids, names, data, organs)
+        places, encode, observe = _films(store, release, study_ids, names, data, organs)
     else:
         places = places_of(store, study_ids, data.organs or trainable_organs(store, organs, abnormalities), data.crops)
         crops = release.model.settings.grounding == "crop"
-        found = _crops(store, release, places, data, organs) if crops else _scans(store, release, places, data, organs)
-    if not found[0]:
+        cut = _crops if crops else _scans
+        places, encode = cut(store, release, places, data, organs)
+    if not places:
         return None
-    labels = labels_from_findings(findings, found[0], organs, abnormalities, data.silence_is_normal)
-    return Validation(release, *found, labels)
+    labels = labels_from_findings(findings, places, organs, abnormalities, data.silence_is_normal)
+    return Validation(release, places, encode, labels, observe)
 
 
 Asked = tuple[Sequence[Place], Callable[[], OrganEmbeddings]]
@@ -140,7 +151,7 @@ def _films(
     names: Sequence[str],
     data: DataSettings,
     organs: OrganDictionary,
-) -> Asked:
+) -> tuple[Sequence[Place], Callable[[], OrganEmbeddings], Callable[[], OrganEmbeddings] | None]:
     """Films are kept as the model reads them; organs that its window leaves out are not asked about."""
     settings, reading = film_settings(release), reading_of(release.model)
     by_study: dict[str, list[OrganRow]] = {}
@@ -154,7 +165,13 @@ def _films(
     ]
     queries = queries_of(release.organs, organs)
     places = [Place(study_id, row) for study_id, several in zip(by_study, rows, strict=True) for row in several]
-    return places, lambda: encode_films(release.model, films, rows, queries, reading)
+    model = release.model
+
+    def observe() -> OrganEmbeddings:
+        return encode_films(model, films, rows, queries, "observations")
+
+    found = observe if model.settings.observations is not None else None
+    return places, lambda: encode_films(model, films, rows, queries, reading), found
 
 
 def _scans(store: Store, release: Release, places: list[Place], data: DataSettings, organs: OrganDictionary) -> Asked:

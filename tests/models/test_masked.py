@@ -14,6 +14,7 @@ from ctglip.models.masked import (
     MaskedImageSettings,
     Sharpener,
     draw_patches,
+    few_channels,
     halved,
     hidden_patches,
     spread_attention,
@@ -85,6 +86,24 @@ def test_half_the_resolution_keeps_the_grey_and_sharpening_doubles_it_again(dims
     assert plain(halved(image) - 2).min() < 0
 
 
+@pytest.mark.parametrize(
+    ("dims", "channels", "sides"), [(2, 1, (6, 9)), (2, 3, (5, 8)), (3, 4, (5, 6, 7)), (3, 9, (4, 4, 4))]
+)
+def test_a_convolution_of_few_channels_is_the_layer_value_and_gradient(dims, channels, sides):
+    torch.manual_seed(0)
+    kind = torch.nn.Conv2d if dims == 2 else torch.nn.Conv3d
+    layer = kind(channels, channels, 3, padding=1).double()
+    found = []
+    for do in (layer, lambda picture: few_channels(layer, picture)):
+        torch.manual_seed(1)
+        picture = torch.randn(2, channels, *sides, dtype=torch.float64, requires_grad=True)
+        made = do(picture)
+        weights = torch.randn_like(made)
+        found.append((made, *torch.autograd.grad((made * weights).sum(), (picture, *layer.parameters()))))
+    for mine, plain in zip(found[1], found[0], strict=True):
+        torch.testing.assert_close(mine, plain)
+
+
 def test_attention_of_patches_that_were_not_seen_is_their_neighbours():
     kept = torch.tensor([[0, 15]])
     found = spread_attention(torch.tensor([[0.2, 0.8]]), kept, (4, 4))
@@ -120,4 +139,9 @@ def test_a_bert_reads_pieces_and_picture():
     assert bert.words(states).shape == (2, 6, 20)
     alone, _ = bert(ids[:1, :3], patches[:1])
     torch.testing.assert_close(states[:1, :3], alone, atol=1e-5, rtol=1e-5)
+    blind = ReportBert(
+        ReportBertSettings(width=16, layers=1, heads=4, hidden=32, dropout=0, reads=False), 20, 6, 0, 8
+    ).eval()
+    torch.testing.assert_close(blind(ids, patches)[0], blind(ids, 3 * patches + 1)[0])
+    assert not torch.allclose(bert(ids, patches)[0], bert(ids, 3 * patches + 1)[0])
     assert bert.head.predictions.decoder.weight is bert.embeddings.word_embeddings.weight

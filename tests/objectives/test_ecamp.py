@@ -206,6 +206,24 @@ def test_micro_batches_joined_are_the_batch(bank):
         torch.testing.assert_close(own, other, atol=1e-5, rtol=1e-4)
 
 
+def test_padding_after_the_longest_text_changes_nothing_where_it_does_not_count(bank, monkeypatch):
+    found = []
+    for whole in (False, True):
+        objective = ecamp(bank, 2, context=0.0).eval()
+        if whole:
+            monkeypatch.setattr(objective, "_length", lambda _: LENGTH)
+        batch = objective.collate(studies(bank, 2, 4))
+        assert batch.words.shape[1] == (LENGTH if whole else int((batch.words != objective.pieces.pad).sum(1).max()))
+        losses, _ = objective(batch)
+        total(losses).backward()
+        found.append((losses, {name: p.grad for name, p in objective.named_parameters()}))
+    assert ecamp(bank, 2, denominator="all").collate(studies(bank, 2, 4)).words.shape[1] == LENGTH
+    for name, loss in found[0][0].items():
+        torch.testing.assert_close(loss, found[1][0][name])
+    for name, gradient in found[0][1].items():
+        torch.testing.assert_close(gradient, found[1][1][name], atol=1e-6, rtol=1e-4, msg=name)
+
+
 def test_bfloat16_autocast_stays_near(bank):
     objective = ecamp(bank, 2)
     batch = objective.collate(studies(bank, 2))

@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 
 from ctglip.data.organs import DataSettings
+from ctglip.evaluation.calibration import fit_calibration
 from ctglip.evaluation.run import evaluate
 from ctglip.evaluation.settings import EvaluateConfig
-from ctglip.inference.scoring import dictionaries_of
+from ctglip.inference.scoring import Scorer, dictionaries_of
+from ctglip.models.observations import ObservationSettings
+from ctglip.models.release import load_release
 from ctglip.training.validation import build_validation
 from tests.inference.tiny_films import film_release, saved, write_film_store
 from tests.training.tiny import write_word_bert
@@ -32,3 +35,24 @@ def test_validation_finds_what_evaluate_finds(grounding: str, tmp_path: Path) ->
     if measured["val_pairs"] == len(values):
         assert own == pytest.approx(np.mean([value for value in values.values() if value is not None]))
     assert {place.study_id for place in validation.places} <= set(store.study_ids)
+
+
+def test_answers_of_observations_are_calibrated_on_their_own(tmp_path: Path) -> None:
+    """The released model carries both calibrations, and the scorer of observations takes theirs."""
+    observing = {"observations": ObservationSettings(queries=3, layers=1, heads=2, dim=16)}
+    release = film_release(write_word_bert(tmp_path / "bert"), **observing)
+    store, _ = write_film_store(tmp_path / "store", 40)
+    validation = build_validation(store, release, dictionaries_of(release), DataSettings())
+    assert validation is not None
+    assert validation.observe is not None
+    fitted = validation.calibration(14.0)
+    assert fitted.observations is not None
+    scorer = Scorer(release, observes=True)
+    differences = {p: scorer.differences(validation.observe().diagnosis, [p])[k.rows, 0]
+                   for p, k in validation.labels.items()}  # fmt: skip
+    expected = fit_calibration(validation.labels, differences, 14.0, "findings of the split val")
+    assert fitted.observations.scale == pytest.approx(expected.scale, rel=1e-4)
+    release.calibration = fitted.model_dump(mode="json")
+    loaded = load_release(saved(tmp_path, release))
+    assert Scorer(loaded, observes=True).calibration == fitted.observations
+    assert Scorer(loaded).calibration == fitted

@@ -50,6 +50,21 @@ def test_scans_reach_every_term(tiny, word_bert: Path, tmp_path: Path) -> None:
     learns(tiny[0], film_config(word_bert, SCANS, ALONE, CROPS), tmp_path, TERMS)
 
 
+def test_sentences_weighed_by_the_training_reports_in_films_and_scans(
+    tiny_films, tiny, word_bert: Path, tmp_path: Path
+) -> None:
+    weighed = {**PLACE, "batch_unit": "sentences", "same": "findings", "rarity": 1.0, "opposite_weight": 1.0}
+    for store, name, more in ((tiny_films[0], "films", ()), (tiny[0], "scans", (SCANS, CROPS))):
+        config = film_config(word_bert, *more, {**ALONE, "objective": weighed})
+        assembly = assemble(store, tmp_path / name, config, "cpu")
+        book = assembly.objective.book
+        assert 0 < book.weight.min() < book.weight.max() <= 1
+        assert (book.affirmed.any(1) != book.denied.any(1)).any()
+        losses, _ = assembly.objective(assembly.batch(0))
+        assert losses.keys() == {*TERMS, "opposite"}
+        assert losses["opposite"] > 0
+
+
 @pytest.mark.parametrize("grounding", ["box", "query", "crop", "pool"])
 def test_beside_organ_text(tiny_films, tiny, word_bert: Path, tmp_path: Path, grounding: str) -> None:
     terms = {"organs/anatomy", "organs/diagnosis", *(f"reports/{term}" for term in TERMS)}
