@@ -26,6 +26,7 @@ def test_validation_finds_what_evaluate_finds(grounding: str, tmp_path: Path) ->
     validation = build_validation(store, release, dictionaries_of(release), DataSettings())
     assert validation is not None
     measured = validation.measure()
+    release.calibration = validation.calibration(14.0).model_dump(mode="json")
     config = EvaluateConfig(draws=10, min_positives=1, controls=False, pictures=False, parts=(), device="cpu")
     found = evaluate(saved(tmp_path, release), store.path, tmp_path / "out", split="val", config=config)
     values = {(p.organ, p.abnormality): p.auroc.value for p in found.pairs}
@@ -47,10 +48,11 @@ def test_answers_of_observations_are_calibrated_on_their_own(tmp_path: Path) -> 
     assert validation.observe is not None
     fitted = validation.calibration(14.0)
     assert fitted.observations is not None
-    scorer = Scorer(release, observes=True)
+    scorer, weight = Scorer(release, observes=True), fitted.observations.negative_weight
+    scorer.calibration = scorer.calibration.model_copy(update={"negative_weight": weight})
     differences = {p: scorer.differences(validation.observe().diagnosis, [p])[k.rows, 0]
                    for p, k in validation.labels.items()}  # fmt: skip
-    expected = fit_calibration(validation.labels, differences, 14.0, "findings of the split val")
+    expected = fit_calibration(validation.labels, differences, 14.0, "findings of the split val", weight)
     assert fitted.observations.scale == pytest.approx(expected.scale, rel=1e-4)
     release.calibration = fitted.model_dump(mode="json")
     loaded = load_release(saved(tmp_path, release))
