@@ -215,10 +215,10 @@ def _held_out(arms: dict[str, figures.Judged]) -> dict[str, Any] | None:
 
 
 def variants(bench: Bench) -> dict[str, Any]:
-    """Crop or pool, CNN or ViT, batch sizes with and without the dictionary: one seed, built-in anatomy."""
+    """Crop or pool, CNN or ViT, batch sizes with and without the dictionary (24: the ladder's): one seed, built-in."""
     fixed_steps(bench, [*LADDER, *VARIANTS])
     choose_rates(bench, ["same_organ"])
-    arms = [arm for arm in ("same_organ", *VARIANTS) if arm in bench.steps]
+    arms = [arm for arm in ("mask", "same_organ", *VARIANTS) if arm in bench.steps]
     jobs = [replace(bench.job(arm, bench.plan.seeds[0]), judged=("built_in",)) for arm in arms]
     done = bench.do(jobs)
     bench.anatomies = ("built_in",)
