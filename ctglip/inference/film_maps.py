@@ -8,16 +8,13 @@ see no patch alone; there a map says how much each patch adds to the answer (``i
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch.nn import functional as F
 
 from ctglip.data.film_input import FilmInput
 from ctglip.inference.film_encoding import Reading
-from ctglip.inference.heatmap import contributions
+from ctglip.inference.heatmap import contributions, on_pixels
 from ctglip.models.towers import OrganTextModel
 from ctglip.types import OrganRow
 
@@ -65,26 +62,8 @@ def film_maps(
         model.train()
     cells = torch.from_numpy(axes).to(patches) @ patches.flatten(1)
     laid = cells.reshape(len(axes), *patches.shape[1:]).float()
-    values = on_pixels(laid, (size[0], size[1]), model.encoder.anchor).cpu().numpy()
+    values = on_pixels(laid, size, model.encoder.anchor).cpu().numpy()
     return values if reading == "whole" else np.where(_inside(film, row), values, np.nan).astype(np.float32)
-
-
-def on_pixels(
-    cells: Float[torch.Tensor, "p h w"], size: tuple[int, int], anchor: Literal["middle", "first"]
-) -> Float[torch.Tensor, "p H W"]:
-    """Values of an encoder's cells on the pixels of its input, interpolated linearly.
-
-    Args:
-        cells: on the grid of a level.
-        size: of the input.
-        anchor: where cells are centred, see ``models.encoders.Encoder``.
-    """
-    if anchor == "middle":
-        return F.interpolate(cells[None], size=list(size), mode="bilinear")[0]
-    steps = [n // c for n, c in zip(size, cells.shape[1:], strict=True)]
-    reach = [(c - 1) * step + 1 for c, step in zip(cells.shape[1:], steps, strict=True)]
-    laid = F.interpolate(cells[None], size=reach, mode="bilinear", align_corners=True)
-    return F.pad(laid, (0, size[1] - reach[1], 0, size[0] - reach[0]), mode="replicate")[0]
 
 
 def _tokens(model: OrganTextModel, images: torch.Tensor) -> Float[torch.Tensor, "e h w"]:

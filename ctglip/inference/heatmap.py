@@ -2,7 +2,7 @@
 
 To first order, a feature voxel adds ``(f - mean f) . d s / d f`` to the similarity s of the organ with the question's
 axis (positive minus negative prompts): exact where pooling and heads are linear, and defined for every pooling. The
-contributions of the pooled levels are laid on the finest of them and summed. What an organ's size and histogram add has
+contributions of the pooled levels are laid on the input's voxels and summed. What an organ's size and histogram add has
 no place, and is not on the map.
 """
 
@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ctglip.data.crops import CropSettings, OrganCrop, render, voxel_mm
-from ctglip.models.encoders import VisionFeatures
+from ctglip.models.encoders import Anchor, VisionFeatures
 from ctglip.models.towers import OrganTextModel
 from ctglip.types import OrganRow, spacing_of
 
@@ -119,7 +119,7 @@ def contributions(
     for row, axis in asked:
         similarity = found[row] @ torch.from_numpy(axis).to(found)
         gradients = torch.autograd.grad(similarity, kept.maps, allow_unused=True, retain_graph=True)
-        yield _added(kept.maps, gradients, shape)
+        yield _added(kept.maps, gradients, shape, model.encoder.anchor)
 
 
 def scaled(added: Float[np.ndarray, "*s"], inside: Bool[np.ndarray, "*s"] | None = None) -> Float[np.ndarray, "*s"]:
@@ -151,14 +151,28 @@ class _Levels:
 
 
 def _added(
-    levels: Sequence[Tensor], gradients: Sequence[Tensor | None], shape: tuple[int, ...]
+    levels: Sequence[Tensor], gradients: Sequence[Tensor | None], shape: tuple[int, ...], anchor: Anchor = "middle"
 ) -> Float[np.ndarray, "*s"]:
-    finest = max((tuple(level.shape[2:]) for level in levels), key=np.prod)
-    mode = "trilinear" if len(shape) == 3 else "bilinear"
-    total = torch.zeros(1, 1, *finest, device=levels[0].device)
+    total = torch.zeros(1, *shape, device=levels[0].device)
     for level, gradient in zip(levels, gradients, strict=True):
         if gradient is not None:
             centred = level - level.mean(tuple(range(2, level.dim())), keepdim=True)
-            part = (centred * gradient).sum(1, keepdim=True).detach().float()
-            total += F.interpolate(part, size=list(finest), mode=mode)
-    return F.interpolate(total, size=list(shape), mode=mode)[0, 0].cpu().numpy()
+            total += on_pixels((centred * gradient).sum(1).detach().float(), shape, anchor)
+    return total[0].cpu().numpy()
+
+
+def on_pixels(cells: Float[Tensor, "p ..."], shape: tuple[int, ...], anchor: Anchor) -> Float[Tensor, "p ..."]:
+    """Values of an encoder's cells on the pixels or voxels of its input, interpolated linearly.
+
+    Args:
+        cells: on the grid of a level.
+        shape: of the input.
+        anchor: where cells are centred, see ``models.encoders.Encoder``.
+    """
+    mode = "trilinear" if len(shape) == 3 else "bilinear"
+    if anchor == "middle":
+        return F.interpolate(cells[None], size=list(shape), mode=mode)[0]
+    reach = [(count - 1) * (side // count) + 1 for count, side in zip(cells.shape[1:], shape, strict=True)]
+    laid = F.interpolate(cells[None], size=reach, mode=mode, align_corners=True)
+    rest = [side - end for side, end in zip(shape, reach, strict=True)]
+    return F.pad(laid, [part for left in reversed(rest) for part in (0, left)], mode="replicate")[0]

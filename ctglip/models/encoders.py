@@ -151,6 +151,10 @@ EncoderSettings = Annotated[
 ]
 
 
+Anchor = Literal["middle", "first"]
+"""Where the middle of what a cell sees lies in its stride."""
+
+
 class Encoder(nn.Module):
     """Base of every image encoder: ``forward(image [B, C, *S]) -> VisionFeatures``.
 
@@ -163,7 +167,7 @@ class Encoder(nn.Module):
             ``first`` voxel of it, which is where odd kernels with padding on both sides are centred.
     """
 
-    anchor: Literal["middle", "first"] = "middle"
+    anchor: Anchor = "middle"
     settings: ImageEncoderSettings
     level_channels: tuple[int, ...]
     token_dim: int

@@ -12,7 +12,8 @@ import torch
 from ctglip.data.film_input import FilmInput
 from ctglip.features.text_bank import TextBank
 from ctglip.inference.film_encoding import whole_film
-from ctglip.inference.film_maps import film_maps, on_pixels
+from ctglip.inference.film_maps import film_maps
+from ctglip.inference.heatmap import on_pixels
 from ctglip.models.aggregation import AggregationSettings
 from ctglip.models.encoders import CNNSettings, build_encoder
 from ctglip.models.text import TextEncoderSettings, load_text_encoder

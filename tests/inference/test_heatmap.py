@@ -13,6 +13,7 @@ from ctglip.data.crops import CropSettings
 from ctglip.data.scans import ScanSettings
 from ctglip.inference.heatmap import _added, crop_affine, crop_maps
 from ctglip.inference.pipeline import Pipeline
+from ctglip.models.encoders import CNNSettings, build_encoder
 from ctglip.models.release import load_release
 from ctglip.models.towers import OrganTextModel
 from ctglip.store.study import organ_row
@@ -33,6 +34,26 @@ def test_a_voxel_adds_what_a_linear_similarity_takes_from_it() -> None:
     assert np.unravel_index(added.argmax(), added.shape) == (1, 2, 3)
     assert added.sum() == pytest.approx(0, abs=1e-6)
     assert abs(added[3, 3, 3]) < 0.1
+
+
+def test_maps_of_scans_lie_where_the_encoder_looks() -> None:
+    """Two levels of different strides put what one voxel adds at that voxel, not half a cell beside it."""
+    fine, coarse = torch.zeros(1, 1, 8, 8, 8), torch.zeros(1, 1, 4, 4, 4)
+    fine[0, 0, 2, 4, 6], coarse[0, 0, 1, 2, 3] = 1, 1
+    gradients = [torch.ones_like(fine), torch.ones_like(coarse)]
+    added = _added([fine, coarse], gradients, (16, 16, 16), "first")
+    assert np.unravel_index(added.argmax(), added.shape) == (4, 8, 12)
+    torch.manual_seed(0)
+    encoder = build_encoder(CNNSettings(widths=(8, 16), blocks=(0, 1), norm="batch"), 1).eval()
+    image = torch.randn(1, 1, 32, 32, 32, requires_grad=True)
+    encoder(image).levels[-1][0, :, 4, 4, 4].square().sum().backward()
+    assert image.grad is not None
+    weight = image.grad[0, 0].abs()
+    along = [
+        float((weight.sum(tuple({0, 1, 2} - {axis})) * torch.arange(32)).sum() / weight.sum()) for axis in range(3)
+    ]
+    assert np.abs(np.array(along) - 16).max() < 1, "cell 4 of stride 4 sees voxel 16, not 17.5"
+    assert encoder.anchor == "first"
 
 
 def test_a_map_lies_on_the_organ(trained: tuple[Store, Path]) -> None:
