@@ -82,9 +82,14 @@ class Validation:
     def _calibration(self, scorer: Scorer, embeddings: OrganEmbeddings, learned_scale: float) -> Calibration:
         judged = {pair: known for pair, known in self.labels.items() if known.both()}
         by_weight = self._by_weight(scorer, embeddings, judged) if judged else {1.0: 0.5}
-        weight = max(by_weight, key=lambda one: by_weight[one])
-        differences = self._differences(scorer, embeddings, self.labels, weight)
-        return fit_calibration(self.labels, differences, learned_scale, "findings of the split val", weight)
+        best = max(by_weight, key=lambda one: by_weight[one])
+        fitted = Calibration()
+        for weight in (best, 1.0):  # where nothing can be fitted both sides count alike, as the softmax has it
+            differences = self._differences(scorer, embeddings, self.labels, weight)
+            fitted = fit_calibration(self.labels, differences, learned_scale, "findings of the split val", weight)
+            if fitted.fitted_on:
+                break
+        return fitted
 
     def _now(self) -> tuple[Scorer, OrganEmbeddings]:
         """The model as it is: its prompts (a text encoder may be trained along) and its organs."""

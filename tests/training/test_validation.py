@@ -45,9 +45,9 @@ POINTS = (np.stack([CYST, 3 * OTHER], axis=1) + RNG.normal(0, 0.3, (200, 2))).as
 """First axis: a cyst; second: something else that is wrong with the liver."""
 
 
-def told(negative: list[float]) -> Calibration:
+def told(negative: list[float], rows: int = 200) -> Calibration:
     release = type("Nothing", (), {})()
-    split = Told(release, (), lambda: None, {PAIR: PairLabels(np.arange(200), CYST)})  # pyright: ignore
+    split = Told(release, (), lambda: None, {PAIR: PairLabels(np.arange(rows), CYST[:rows])})  # pyright: ignore
     object.__setattr__(split, "negative", np.array(negative))
     return split.calibration(14.0)
 
@@ -62,6 +62,12 @@ def test_denials_that_mean_normal_are_left_out() -> None:
 
 def test_denials_that_are_understood_count_in_full() -> None:
     assert told([-1.0, 0.0]).negative_weight == 1.0
+
+
+def test_too_few_answers_choose_nothing() -> None:
+    """An uncalibrated model's probability is the softmax over both sides, which weighs them alike."""
+    found = told([0.0, -1.0], rows=10)
+    assert (found.fitted_on, found.negative_weight, found.scale) == (None, 1.0, 14.0)
 
 
 def test_models_saved_before_weigh_both_alike() -> None:
