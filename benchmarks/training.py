@@ -165,8 +165,9 @@ class Peers:
         self.images = sorted((cohort / "images").glob("*.nii.gz"))
         self.like, self.spacing_mm = like, spacing_mm
         organs = load_organs()
-        wanted = config_of(cohort, "memory").data.organs
-        self.labels = [sorted(organs.grounding_labels(name)) for name in wanted]
+        data = config_of(cohort, "memory").data
+        self.windows_hu = data.crops.windows_hu
+        self.labels = [sorted(organs.grounding_labels(name)) for name in data.organs]
 
     def __call__(self, step: int) -> Any:
         rows, grid = len(self.like), self.like.image.shape[2:]
@@ -203,8 +204,12 @@ class Peers:
         box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
         both = torch.stack([image[box], mask[box].float()])[None]
         hu, cover = torch.nn.functional.interpolate(both, tuple(grid), mode="trilinear")[0]
-        windows = [((hu - low) / (high - low) * 2 - 1).clamp(-1, 1) for low, high in ((-1000, 1000), (-160, 240))]
-        return torch.stack([*windows, (hu / 60).clamp(-2, 2) * cover, cover]), cover[None]
+        windows = [((hu - low) / (high - low) * 2 - 1).clamp(-1, 1) for low, high in self.windows_hu]
+        relative = (hu / 60).clamp(
+            -2, 2
+        ) * cover  # in the place of details too: peers have none, the encoder wants them
+        rest = self.like.image.shape[1] - len(windows) - 1
+        return torch.stack([*windows, *[relative] * rest, cover]), cover[None]
 
 
 # ---- speed
