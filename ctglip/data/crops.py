@@ -297,10 +297,12 @@ def render(
         inside = np.clip(4.0 * cover - 3.0, 0.0, 1.0)
         np.multiply(relative, inside, out=out[..., channel, :, :, :])
         channel += 1
-    for number in range(len(settings.details)):
-        relative = np.clip(detail[..., number, :, :, :] * (1 / _RELATIVE_HU), -_RELATIVE_CLIP, _RELATIVE_CLIP)
-        np.multiply(relative, np.clip(2.0 * cover, 0.0, 1.0), out=out[..., channel, :, :, :])
-        channel += 1
+    if settings.details:
+        inside = np.clip(2.0 * cover, 0.0, 1.0)
+        for number in range(len(settings.details)):
+            relative = np.clip(detail[..., number, :, :, :] * (1 / _RELATIVE_HU), -_RELATIVE_CLIP, _RELATIVE_CLIP)
+            np.multiply(relative, inside, out=out[..., channel, :, :, :])
+            channel += 1
     if settings.mask_channel:
         out[..., channel, :, :, :] = cover
     return out
