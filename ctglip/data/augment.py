@@ -14,7 +14,8 @@ from jaxtyping import Float, Num, UInt8
 from pydantic import Field
 
 from ctglip.config import Settings
-from ctglip.data.crops import CropSettings, OrganCrop, axis_weights, render, resampled, zoomed_size
+from ctglip.data.crops import CropSettings, OrganCrop, axis_weights, resampled, zoomed_size
+from ctglip.data.rendering import render
 
 _VACUUM_HU = -1000.0
 _ORGAN = 128
@@ -81,6 +82,15 @@ class Changed:
     median_hu: np.float32
     change: Change
 
+    def image(self, settings: CropSettings) -> Float[np.ndarray, "c x y z"]:
+        """The channels that a model sees (see ``data.rendering``)."""
+        return render([self], settings)[0].numpy()
+
+    @property
+    def coverage(self) -> Float[np.ndarray, "1 x y z"]:
+        """The organ's coverage of each voxel, 0 to 1."""
+        return self.mask[None].astype(np.float32) / 255.0
+
 
 def draw_changes(count: int, settings: AugmentSettings, rng: np.random.Generator) -> list[Change]:
     """What is to be changed of each crop of a batch."""
@@ -103,8 +113,7 @@ def apply_change(crop: OrganCrop, change: Change, noise_hu: float = 0.0) -> Chan
         hu, detail, mask = hu[::-1], detail[:, ::-1], mask[::-1]
     steps = _held_back(mask, change.shift_voxels)
     if any(steps):
-        places = np.ix_(*(np.clip(np.arange(n) + d, 0, n - 1) for n, d in zip(hu.shape, steps, strict=True)))
-        hu, detail, mask = hu[places], detail[:, places[0], places[1], places[2]], mask[places]
+        hu, detail, mask = _shifted(hu, steps), _shifted(detail, steps), _shifted(mask, steps)
     zoom = min(change.zoom, _largest_zoom(mask)) if change.zoom > 1 else change.zoom
     values = hu.astype(np.float32)
     if zoom != 1.0:
@@ -126,14 +135,6 @@ def apply_change(crop: OrganCrop, change: Change, noise_hu: float = 0.0) -> Chan
         rng = np.random.default_rng(change.noise)
         values += noise_hu * rng.standard_normal(values.shape, dtype=np.float32)
     return Changed(values, detail, mask, size, median + shift, replace(change, shift_voxels=steps, zoom=zoom))
-
-
-def render_changed(crops: Sequence[Changed], settings: CropSettings) -> Float[np.ndarray, "n c x y z"]:
-    """The channels that a model sees of changed crops (see ``data.crops.render``)."""
-    hu, detail, mask, median = (
-        np.stack([getattr(crop, name) for crop in crops]) for name in ("hu", "detail", "mask", "median_hu")
-    )
-    return render(hu, detail, mask, median, settings)
 
 
 def augment_hu(
@@ -161,14 +162,30 @@ def _extent(mask: np.ndarray) -> list[tuple[int, int]] | None:
 
 def _held_back(mask: np.ndarray, steps: tuple[int, int, int]) -> tuple[int, int, int]:
     """The shift as far as the organ stays on the grid."""
-    extent = _extent(mask) if any(steps) else None
-    if extent is None:
-        return steps
-    x, y, z = (
-        int(np.clip(step, last - n + 1, first))
-        for step, (first, last), n in zip(steps, extent, mask.shape, strict=True)
-    )
-    return x, y, z
+    kept = [0, 0, 0]
+    for axis, step in ((axis, step) for axis, step in enumerate(steps) if step):
+        planes = mask.swapaxes(0, axis)[:: 1 if step > 0 else -1][: abs(step)]  # those that would be lost
+        free = (planes < _ORGAN).all(axis=(1, 2))
+        kept[axis] = int(np.sign(step)) * int(free.cumprod().sum())
+    return kept[0], kept[1], kept[2]
+
+
+def _shifted(volume: Num[np.ndarray, "*d x y z"], steps: Sequence[int]) -> Num[np.ndarray, "*d x y z"]:
+    """Voxel i shows what was at i + step; what comes in at a face repeats that face."""
+    volume = np.ascontiguousarray(volume)
+    strides = (volume.shape[-2] * volume.shape[-1], volume.shape[-1], 1)
+    far = sum(step * stride for step, stride in zip(steps, strides, strict=True))
+    out = np.empty_like(volume)
+    ahead, behind = max(far, 0), max(-far, 0)
+    out.reshape(-1)[behind : out.size - ahead] = volume.reshape(-1)[ahead : out.size - behind]
+    # all at once, so that what is wrong lies at the faces
+    for axis, step in enumerate(steps, start=volume.ndim - 3):
+        face = out.swapaxes(0, axis)  # a view
+        if step > 0:
+            face[-step:] = face[-step - 1]
+        if step < 0:
+            face[:-step] = face[-step]
+    return out
 
 
 def _largest_zoom(mask: np.ndarray) -> float:

@@ -8,8 +8,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float, Int8, Int16, UInt8
+from torch import Tensor
 
-from ctglip.data.crops import CropSettings, OrganCrop, crop_region, cut_crop, cut_region, render
+from ctglip.data.crops import CropSettings, OrganCrop, crop_region, cut_crop, cut_region
+from ctglip.data.rendering import render
 from ctglip.errors import CTGLIPError, StoreError
 from ctglip.store.study import StudyReader, organ_row
 from ctglip.store.tables import Store
@@ -70,16 +72,14 @@ class CropCache:
 
     def draw(
         self, rows: Sequence[int] | np.ndarray, stand_ins: Callable[[int], Iterable[int]]
-    ) -> tuple[list[int], CropCache]:
+    ) -> tuple[list[int], list[OrganCrop]]:
         """Some of the crops, and which they are: those asked for (see ``stored.StoredCrops.draw``)."""
         del stand_ins  # nothing here is unreadable
-        return [int(row) for row in rows], self.take(rows)
+        return [int(row) for row in rows], [self.crop(row) for row in rows]
 
-    def images(
-        self, rows: Sequence[int] | np.ndarray | slice, settings: CropSettings
-    ) -> Float[np.ndarray, "m c x y z"]:
+    def images(self, rows: Iterable[int], settings: CropSettings) -> Float[Tensor, "m c x y z"]:
         """What a model sees of some crops."""
-        return render(self.hu[rows], self.detail[rows], self.mask[rows], self.median_hu[rows], settings)
+        return render([self.crop(row) for row in rows], settings)
 
     def masks(self, rows: Sequence[int] | np.ndarray) -> Float[np.ndarray, "m 1 x y z"]:
         """Coverage of some crops, 0 to 1."""

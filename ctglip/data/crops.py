@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, Int8, Int16, Num, UInt8
+from jaxtyping import Float, Int8, Int16, UInt8
 from pydantic import Field, model_validator
 from scipy import ndimage
 
@@ -22,8 +22,6 @@ from ctglip.types import Box, OrganRow, spacing_of
 from ctglip.vocabulary.organs import Organ, OrganDictionary
 
 AIR_HU = -1024
-_RELATIVE_HU = 60.0
-_RELATIVE_CLIP = 2.0
 _LOG_MM = (0.6, 0.6)
 _LOG_ML = (4.5, 2.0)
 
@@ -260,49 +258,3 @@ def _shell(cover: np.ndarray, voxel_mm: np.ndarray, thickness_mm: float) -> np.n
     edge = float(np.mean(voxel_mm))
     near = np.clip((thickness_mm - np.asarray(distance)) / edge + 0.5, 0.0, 1.0).astype(np.float32)
     return near * (1.0 - cover)
-
-
-def render(
-    hu: Num[np.ndarray, "*n x y z"],
-    detail: Num[np.ndarray, "*n d x y z"],
-    mask: UInt8[np.ndarray, "*n x y z"],
-    median_hu: Float[np.ndarray, "*n"] | float,
-    settings: CropSettings,
-) -> Float[np.ndarray, "*n c x y z"]:
-    """The channels that a model sees, float32: windows, HU relative to the organ, details, mask.
-
-    Args:
-        hu: one crop or a stack of crops (float or int16).
-        detail: their details, HU above the median.
-        mask: the organ's coverage of them, 0 to 255.
-        median_hu: the organ's median HU, one for each crop.
-        settings: which channels, and the control ``fill``.
-    """
-    values = hu.astype(np.float32)
-    cover = mask.astype(np.float32) / 255.0
-    median = np.asarray(median_hu, dtype=np.float32)[..., None, None, None]
-    if settings.fill == "organ_mean":
-        axes = (-3, -2, -1)
-        weight = np.maximum(cover.sum(axes, keepdims=True), 1e-6)
-        mean = (values * cover).sum(axes, keepdims=True) / weight
-        values = cover * mean + (1.0 - cover) * AIR_HU
-        detail = np.broadcast_to((mean - median)[..., None, :, :, :], detail.shape)
-    out = np.empty((*values.shape[:-3], settings.channels, *values.shape[-3:]), dtype=np.float32)
-    for channel, (low, high) in enumerate(settings.windows_hu):
-        scaled = (values - low) * (2.0 / (high - low)) - 1.0
-        np.clip(scaled, -1.0, 1.0, out=out[..., channel, :, :, :])
-    channel = len(settings.windows_hu)
-    if settings.relative_hu:
-        relative = np.clip((values - median) / _RELATIVE_HU, -_RELATIVE_CLIP, _RELATIVE_CLIP)
-        inside = np.clip(4.0 * cover - 3.0, 0.0, 1.0)
-        np.multiply(relative, inside, out=out[..., channel, :, :, :])
-        channel += 1
-    if settings.details:
-        inside = np.clip(2.0 * cover, 0.0, 1.0)
-        for number in range(len(settings.details)):
-            relative = np.clip(detail[..., number, :, :, :] * (1 / _RELATIVE_HU), -_RELATIVE_CLIP, _RELATIVE_CLIP)
-            np.multiply(relative, inside, out=out[..., channel, :, :, :])
-            channel += 1
-    if settings.mask_channel:
-        out[..., channel, :, :, :] = cover
-    return out

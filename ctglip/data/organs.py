@@ -10,12 +10,14 @@ import numpy as np
 import polars as pl
 from jaxtyping import Float, Int
 from pydantic import Field
+from torch import Tensor
 
 from ctglip.config import Settings
-from ctglip.data.augment import AugmentSettings, Change, apply_change, draw_changes, render_changed
+from ctglip.data.augment import AugmentSettings, Change, Changed, apply_change, draw_changes
 from ctglip.data.cache import CropCache, Place, Progress, places_of
 from ctglip.data.crops import CropSettings
 from ctglip.data.mirror import Mirror
+from ctglip.data.rendering import render
 from ctglip.data.sampling import rows_of_rank
 from ctglip.data.sayings import NO_TEXT, OrganSayings, Phrasebook, Wordings, draw_negatives, draw_text
 from ctglip.data.stored import CacheSettings, StoredCrops, open_crops
@@ -66,19 +68,42 @@ class DataSettings(Settings):
 class OrganSample:
     """One organ of one study with this step's text; the fields are those of ``objectives.samples.OrganSample``.
 
-    ``change`` says what was drawn to change the crop, ``row`` which of the dataset's rows it is.
+    ``row`` says which of the dataset's rows it is. The image is made when it is asked for.
     """
 
-    image: Float[np.ndarray, "c x y z"]
-    mask: Float[np.ndarray, "1 x y z"]
-    size: Float[np.ndarray, " 4"]
+    crop: Changed
+    settings: CropSettings
     organ_id: int
     study_index: int
     text_id: int
     text_key: int
     negative_ids: Int[np.ndarray, " k"]
-    change: Change
     row: int
+
+    @staticmethod
+    def rendered(samples: Sequence[OrganSample]) -> Float[Tensor, "n c x y z"]:
+        """The images of many, which are made faster together."""
+        return render([sample.crop for sample in samples], samples[0].settings)
+
+    @property
+    def image(self) -> Float[np.ndarray, "c x y z"]:
+        """What the model sees of the crop."""
+        return self.crop.image(self.settings)
+
+    @property
+    def mask(self) -> Float[np.ndarray, "1 x y z"]:
+        """The organ's coverage of the crop."""
+        return self.crop.coverage
+
+    @property
+    def size(self) -> Float[np.ndarray, " 4"]:
+        """What the model is told of size."""
+        return self.crop.size
+
+    @property
+    def change(self) -> Change:
+        """What was done to the crop."""
+        return self.crop.change
 
 
 class OrganDataset:
@@ -168,7 +193,7 @@ class OrganDataset:
         changes = draw_changes(len(rows), settings.augment, rng)
         own = rows_of_rank(range(len(rows)), rank, world)
         in_batch = set(rows)
-        drawn, cache = self.cache.draw(
+        drawn, crops = self.cache.draw(
             [rows[place] for place in own], lambda row: (r for r in self._stand_ins(row) if r not in in_batch)
         )
         rows = list(rows)
@@ -177,24 +202,19 @@ class OrganDataset:
         said = [self._said(row, change) for row, change in zip(rows, changes, strict=True)]
         texts = self._texts(said, rng)
         noise = settings.augment.noise_hu
-        changed = [apply_change(cache.crop(n), said[place][1], noise) for n, place in enumerate(own)]
-        masks = np.stack([crop.mask for crop in changed])
-        images = render_changed(changed, settings.crops)
-        coverage = masks[:, None].astype(np.float32) / 255.0
+        noise = settings.augment.noise_hu
         out = []
-        for n, place in enumerate(own):
+        for crop, place in zip(crops, own, strict=True):
             text, key, false = texts[place]
             out.append(
                 OrganSample(
-                    image=images[n],
-                    mask=coverage[n],
-                    size=changed[n].size,
+                    crop=apply_change(crop, said[place][1], noise),
+                    settings=settings.crops,
                     organ_id=self._organ_ids[said[place][0].organ],
                     study_index=int(self._study_index[rows[place]]),
                     text_id=NO_TEXT if text == NO_TEXT else int(self._text_ids[text]),
                     text_key=key,
                     negative_ids=false if text == NO_TEXT else np.where(false < 0, NO_TEXT, self._text_ids[false]),
-                    change=changed[n].change,
                     row=rows[place],
                 )
             )

@@ -76,14 +76,14 @@ class Claim:
     Attributes:
         names: the abnormalities.
         statements: how they are said.
-        weights: how likely each is to be drawn where its study is drawn.
+        cumulative: how likely each is to be drawn where its study is drawn, added up from the first on.
         total: their sum.
     """
 
     organ: str
     names: frozenset[str]
     statements: tuple[Statement, ...]
-    weights: Float[np.ndarray, " s"]
+    cumulative: Float[np.ndarray, " s"]
     total: float
 
 
@@ -156,8 +156,8 @@ class Phrasebook:
         if self._claims is None:
             self._claims = {}
             for (organ, names), said in self._said.items():
-                weights = np.array([weight for _, weight in said])
-                claim = Claim(organ, names, tuple(s for s, _ in said), weights / weights.sum(), float(weights.sum()))
+                sums = np.cumsum([weight for _, weight in said])
+                claim = Claim(organ, names, tuple(s for s, _ in said), sums / sums[-1], float(sums[-1]))
                 for name in names:
                     self._claims.setdefault((organ, name), []).append(claim)
         return self._claims
@@ -286,7 +286,8 @@ def draw_negatives(
         weights *= [CONFUSABLE_WEIGHT if claim.names & sayings.near else 1.0 for claim in false]
     denied = [place for place, claim in enumerate(false) if claim.names.issubset(sayings.hard)]
     first = [denied[i] for i in rng.permutation(len(denied))][:count]
-    rest = rng.choice(len(false), size=count - len(first), p=weights / weights.sum())
+    sums = np.cumsum(weights)
+    rest = sums.searchsorted(rng.random(count - len(first)) * sums[-1], side="right")
     for place, number in enumerate((*first, *rest)):
         out[place] = _worded(false[int(number)], report_wording, rng)
     return out
@@ -306,7 +307,7 @@ def _false_claims(
 
 
 def _worded(claim: Claim, report_wording: float, rng: np.random.Generator) -> int:
-    statement = claim.statements[int(rng.choice(len(claim.statements), p=claim.weights))]
+    statement = claim.statements[int(claim.cumulative.searchsorted(rng.random(), side="right"))]
     from_report = bool(rng.random() < report_wording)
     pool = (statement.own if from_report else statement.dictionary) or statement.own or statement.dictionary
     return pool[int(rng.integers(len(pool)))]

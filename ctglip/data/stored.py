@@ -227,9 +227,10 @@ class StoredCrops:
         Raises:
             StoreError: code ``damaged_store``: one of them cannot be read.
         """
-        return self.draw(rows, lambda _: ())[1]
+        crops = self.draw(rows, lambda _: ())[1]
+        return stacked([self.places[row] for row in rows], crops, self.settings)
 
-    def draw(self, rows: Sequence[int] | np.ndarray, stand_ins: StandIns) -> tuple[list[int], CropCache]:
+    def draw(self, rows: Sequence[int] | np.ndarray, stand_ins: StandIns) -> tuple[list[int], list[OrganCrop]]:
         """Some of the crops, another one in the place of each that cannot be read; and which they are.
 
         Args:
@@ -258,7 +259,7 @@ class StoredCrops:
                     fix="Run: ctglip store verify STORE --repair",
                 )
             crops.append(crop)
-        return drawn, stacked([self.places[row] for row in drawn], crops, self.settings)
+        return drawn, crops
 
     def _crop(self, row: int) -> OrganCrop | None:
         """A crop, or None where it cannot be read: always for the same rows, whatever was read before."""

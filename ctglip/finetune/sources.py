@@ -10,12 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ctglip.data.augment import AugmentSettings, apply_change, augment_hu, draw_changes, render_changed
+from ctglip.data.augment import AugmentSettings, apply_change, augment_hu, draw_changes
 from ctglip.data.cache import MAX_FAILED_SHARE, CropCache, Place, check_damage, cut_places, places_of
 from ctglip.data.crops import CropSettings
 from ctglip.data.film_input import kept_edge, shrunk
 from ctglip.data.film_window import film_window
 from ctglip.data.films import FilmDataSettings
+from ctglip.data.rendering import render
 from ctglip.data.scans import ScanReader, ScanSettings, label_members, render_scans
 from ctglip.errors import CTGLIPError
 from ctglip.finetune.labels import Task
@@ -79,15 +80,15 @@ class Crops:
         """Images, masks and sizes."""
         cache = self.cache.take(rows)
         if rng is None:
-            images, mask, size = cache.images(slice(None), self.settings), cache.mask, cache.size
+            images, mask, size = cache.images(range(len(cache)), self.settings), cache.mask, cache.size
         else:
             changes = draw_changes(len(rows), self.augment, rng)
             noise = self.augment.noise_hu
             changed = [apply_change(cache.crop(row), change, noise) for row, change in enumerate(changes)]
-            images = render_changed(changed, self.settings)
+            images = render(changed, self.settings)
             mask, size = np.stack([one.mask for one in changed]), np.stack([one.size for one in changed])
         found = {
-            "images": torch.from_numpy(images),
+            "images": images,
             "masks": torch.from_numpy(mask[:, None].astype(np.float32) / 255.0),
             "sizes": torch.from_numpy(size),
         }

@@ -67,7 +67,7 @@ def encode_crops(
     ids = torch.tensor([organs.index(place.organ) for place in cache.places] if queries else [])
     for start in range(0, len(cache), batch):
         rows = np.arange(start, min(start + batch, len(cache)))
-        images = torch.from_numpy(cache.images(rows, settings)).to(device)
+        images = cache.images(rows, settings).to(device)
         masks = torch.from_numpy(cache.masks(rows)).to(device)
         sizes = torch.from_numpy(cache.size[rows]).to(device)
         asked = (ids[rows].to(device),) if queries else ()

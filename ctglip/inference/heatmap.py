@@ -17,7 +17,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from ctglip.data.crops import CropSettings, OrganCrop, render, voxel_mm
+from ctglip.data.crops import CropSettings, OrganCrop, voxel_mm
+from ctglip.data.rendering import render
 from ctglip.models.encoders import Anchor, VisionFeatures
 from ctglip.models.towers import OrganTextModel
 from ctglip.types import OrganRow, spacing_of
@@ -86,7 +87,7 @@ def crop_maps(
         ``HeatMap.values`` for each axis, on the crop's grid.
     """
     device = next(model.parameters()).device
-    image = torch.from_numpy(render(crop.hu, crop.detail, crop.mask, crop.median_hu, settings)[None]).to(device)
+    image = render([crop], settings).to(device)
     mask = torch.from_numpy(crop.mask[None, None].astype(np.float32) / 255.0).to(device)
     size = torch.from_numpy(crop.size[None]).to(device)
     ids = (torch.tensor([query], device=device),) if model.settings.pooling == "attention" else ()

@@ -51,7 +51,7 @@ from ctglip.models.masked import (
 from ctglip.models.towers import OrganTextModel
 from ctglip.models.vit import ViTEncoder
 from ctglip.objectives.base import Features, Losses, Objective, Report
-from ctglip.objectives.samples import Batch, stacked
+from ctglip.objectives.samples import Batch, images_of, stacked
 from ctglip.objectives.texts import Texts
 from ctglip.text.entities import EntityContext, EntitySettings, entity_words, with_context
 from ctglip.text.wordpiece import WordPieces, WordPieceSettings
@@ -179,7 +179,7 @@ class Ecamp(Objective):
         organs = isinstance(self.settings, EcampOrganSettings)
         ids = [int(sample.text_id if organs else sample.report) for sample in samples]
         own = [np.random.default_rng([*self.chance, zlib.crc32(_name(sample).encode())]) for sample in samples]
-        image = stacked([sample.image for sample in samples])
+        image = images_of(samples)
         grid = self._grid(tuple(image.shape[2:]))
         ratio = self.settings.image.ratio
         kept = [torch.from_numpy(draw_patches(prod(grid), ratio, rng)) for rng in own]

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ctglip.objectives.samples import Batch, stacked
+from ctglip.objectives.samples import Batch, column
 from ctglip.objectives.texts import Texts
 
 
@@ -168,11 +168,11 @@ def collate_reports(samples: Sequence[ReportSample], texts: Texts, told: Sequenc
         negative_ids=torch.zeros(len(samples), 0, dtype=torch.long),
         pool_ids=pool_ids,
         pool=pool,
-        images=stacked([one.images for one in samples]),
+        images=column(samples, "images"),
         row=torch.arange(len(samples)),
         boxes=torch.cat([torch.as_tensor(one.boxes).transpose(0, 1) for one in samples]),
-        tags=stacked([one.tags for one in samples]).long(),
-        labels=None if samples[0].labels is None else stacked([one.labels for one in samples]),
+        tags=column(samples, "tags").long(),
+        labels=None if samples[0].labels is None else column(samples, "labels"),
         **columns,
     )
 

@@ -18,6 +18,7 @@ from ctglip.errors import ConfigError, CTGLIPError, ModelError
 from ctglip.models.encoders import Encoder
 from ctglip.models.release import Release, save_release
 from ctglip.store.tables import Store
+from ctglip.training.allocator import keep_freed_memory
 from ctglip.training.assembly import Assembly, assemble
 from ctglip.training.checkpoint import Training, best_checkpoint, load_checkpoint, restore
 from ctglip.training.ema import EMA
@@ -143,6 +144,8 @@ def _train_run(store: Store, run: Path, config: PretrainConfig, ranks: Ranks, wa
     loop = config.loop
     if loop.threads:
         torch.set_num_threads(loop.threads)
+    if ranks.device == "cpu":
+        keep_freed_memory()
     told = [partial(watch.prepared, what) for what in ("Cutting crops", "Embedding texts")]
     parts = assemble(store, run, config, ranks.device, *told)
     parts.rank, parts.world = ranks.rank, ranks.world

@@ -38,7 +38,8 @@ class LoopSettings(Settings):
         autocast: bfloat16 in the forward pass (GPUs).
         compile: compile the encoder (``torch.compile``); the first steps are slow.
         threads: torch threads on a CPU; 0 leaves torch's own choice.
-        workers: worker processes that make batches; 0 makes them in one thread.
+        workers: worker processes that make batches; 0 makes them in the process that trains, beside a GPU's work in a
+            thread.
         micro_batch: images that a process encodes at a time, for batches that do not fit its memory; the gradient is
             that of the whole batch (GradCache), for about a third more time.
         ema: decay of the weights' moving average, which is then what is validated and released; 0 keeps none.
@@ -126,7 +127,7 @@ def train(
     step = Stepper(training, ranks, loop.micro_batch, loop.autocast, optim.clip, loop.gradient_norms)
     write = _Writer(training, run, loop, ranks, around, start)
     training.objective.train()
-    coming = prefetched(batches, start, loop.steps, loop.workers)
+    coming = prefetched(batches, start, loop.steps, loop.workers, ahead=ranks.device != "cpu")
     try:
         for done, (batch, waited) in zip(range(start, loop.steps), coming, strict=True):
             ranks.seed(seed, done)

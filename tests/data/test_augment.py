@@ -48,6 +48,21 @@ def test_a_shift_moves_image_and_mask_alike() -> None:
     assert volume(found.mask) == volume(mask)
 
 
+@pytest.mark.parametrize("shift", [(1, 0, 0), (0, -2, 0), (0, 0, 2), (-1, 2, -3), (3, -1, 1), (4, 5, 6)])
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_a_shift_is_the_gather_of_its_places(shift: tuple[int, int, int], mirrored: bool) -> None:
+    hu, mask = crop((5, 5, 6), (10, 10, 9))
+    rng = np.random.default_rng(0)
+    detail = rng.integers(-99, 99, (2, N, N, N), dtype=np.int8)
+    found = changed(hu, mask, Change(shift_voxels=shift, mirrored=mirrored), detail=detail)
+    assert found.change.shift_voxels == shift
+    places = np.ix_(*(np.clip(np.arange(N) + step, 0, N - 1) for step in shift))
+    ahead = -1 if mirrored else 1
+    assert np.array_equal(found.hu, hu[::ahead][places])
+    assert np.array_equal(found.mask, mask[::ahead][places])
+    assert np.array_equal(found.detail, detail[:, ::ahead][:, places[0], places[1], places[2]])
+
+
 @pytest.mark.parametrize("shift", [(3, 0, 0), (-3, 3, -3), (0, -3, 3)])
 @pytest.mark.parametrize("zoom", [1.0, 1.4])
 def test_shift_and_zoom_stop_where_the_organ_would_be_cut(shift: tuple[int, int, int], zoom: float) -> None:

@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ctglip.data.crops import AIR_HU, CropSettings, OrganCrop, cut_crop, render
+from ctglip.data.crops import AIR_HU, CropSettings, OrganCrop, cut_crop
+from ctglip.data.rendering import render
 from ctglip.types import OrganRow
 from ctglip.vocabulary.organs import Organ, load_organs
 from ctglip.volume.organs import organ_table
@@ -122,7 +123,7 @@ def test_large_organs_are_averaged_not_skipped() -> None:
 def test_channels_are_windows_relative_hu_and_mask() -> None:
     crop, _ = cut(*phantom("liver"), ORGANS["liver"])
     settings = CropSettings(grid=(16, 16, 16), windows_hu=((-100, 100), (0, 50)))
-    seen = render(crop.hu, crop.detail, crop.mask, crop.median_hu, settings)
+    seen = render([crop], settings)[0].numpy()
     assert seen.shape == (settings.channels, 16, 16, 16)
     np.testing.assert_allclose(seen[0], np.clip(crop.hu / 100.0, -1, 1), atol=1e-6)
     np.testing.assert_allclose(seen[1], np.clip(crop.hu / 25.0 - 1, -1, 1), atol=1e-6)
@@ -130,15 +131,16 @@ def test_channels_are_windows_relative_hu_and_mask() -> None:
     np.testing.assert_allclose(seen[2][crop.mask == 255], relative[crop.mask == 255], atol=1e-6)
     assert (seen[2][crop.mask <= 191] == 0).all()
     np.testing.assert_allclose(seen[3], crop.mask / 255.0, atol=1e-6)
-    pair = [np.stack([array] * 2) for array in (crop.hu, crop.detail, crop.mask)]
-    stacked = render(*pair, np.full(2, crop.median_hu), settings)
-    np.testing.assert_array_equal(stacked[1], seen)
+    many = render([crop] * 20, settings).numpy()
+    assert len(many) == 20
+    assert (many == seen).all()
+    assert render([], settings).shape == (0, *seen.shape)
 
 
 def test_the_mask_only_control_shows_shape_and_mean_alone() -> None:
     crop, _ = cut(*phantom("liver"), ORGANS["liver"])
     settings = CropSettings(grid=(16, 16, 16), windows_hu=((-1024.0, 1024.0),), fill="organ_mean")
-    seen = render(crop.hu, crop.detail, crop.mask, crop.median_hu, settings)[0]
+    seen = render([crop], settings)[0, 0].numpy()
     assert np.ptp(seen[crop.mask == 255]) == pytest.approx(0, abs=1e-6)
     assert (seen[crop.mask == 0] == -1).all()
     inside = crop.mask == 255
@@ -160,7 +162,7 @@ def test_without_the_mask_the_box_is_all_that_is_told() -> None:
     assert np.array_equal(whole.size, other.size)
     assert whole.size[3] == 0
     assert whole.median_hu == other.median_hu == np.median(whole.hu)
-    seen, again = (render(c.hu, c.detail, c.mask, c.median_hu, settings) for c in (whole, other))
+    seen, again = render([whole, other], settings).numpy()
     assert np.array_equal(seen, again)
     assert len(seen) == settings.channels == 3
     masked = cut(image, labels, affine, ORGANS["liver"])[0]

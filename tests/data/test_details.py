@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from ctglip.data.crops import CropSettings, cut_crop, render
+from ctglip.data.crops import CropSettings, cut_crop
 from ctglip.data.details import LIMIT_HU, detail_maps
+from ctglip.data.rendering import render
 from ctglip.types import OrganRow
 from ctglip.vocabulary.organs import load_organs
 from ctglip.volume.organs import organ_table
@@ -92,12 +93,12 @@ def test_a_stone_that_the_mean_dilutes_is_a_channel_of_its_own() -> None:
     settings = CropSettings(grid=(8, 8, 8), details=("highest",))
     row: OrganRow = next(r for r in organ_table(labels, image, affine, ORGANS) if r.organ == "liver")
     crop = cut_crop(image, labels, affine, ORGANS["liver"], row, ORGANS, settings)
-    seen = render(crop.hu, crop.detail, crop.mask, crop.median_hu, settings)
+    seen = render([crop], settings)[0].numpy()
     assert seen.shape[0] == settings.channels == 5
     places = np.argwhere(seen[3] > 1)
     assert len(places) == 1
     assert seen[3].max() == 2.0
     assert np.abs(seen[2][tuple(places[0])]) < 0.2
     mean_alone = settings.model_copy(update={"fill": "organ_mean"})
-    control = render(crop.hu, crop.detail, crop.mask, crop.median_hu, mean_alone)[3]
+    control = render([crop], mean_alone)[0, 3].numpy()
     assert np.ptp(control[crop.mask == 255]) < 1e-5

@@ -16,48 +16,59 @@ import torch
 from ctglip.data.loading import AHEAD, prefetched
 from ctglip.errors import CTGLIPError, StoreError
 
+HOWEVER = pytest.mark.parametrize(("workers", "ahead"), [(0, False), (0, True), (2, True)])
+
 
 def noise(step: int) -> dict[str, Any]:
     rng = np.random.default_rng([3, step])
     return {"step": step, "image": torch.from_numpy(rng.standard_normal((4, 8, 8), dtype=np.float32))}
 
 
-@pytest.mark.parametrize("workers", [0, 1, 2])
-def test_any_number_of_workers_gives_the_same_batches_in_order(workers: int) -> None:
+@pytest.mark.parametrize(("workers", "ahead"), [(0, False), (0, True), (1, True), (2, True)])
+def test_any_number_of_workers_gives_the_same_batches_in_order(workers: int, ahead: bool) -> None:
     state = torch.get_rng_state()
-    found = list(prefetched(noise, 2, 11, workers))
+    found = list(prefetched(noise, 2, 11, workers, ahead))
     assert [batch["step"] for batch, _ in found] == list(range(2, 11))
     assert all(torch.equal(batch["image"], noise(batch["step"])["image"]) for batch, _ in found)
     assert all(waited >= 0 for _, waited in found)
     assert torch.equal(torch.get_rng_state(), state)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_no_steps_no_batches(workers: int) -> None:
-    assert list(prefetched(noise, 5, 5, workers)) == []
+@HOWEVER
+def test_no_steps_no_batches(workers: int, ahead: bool) -> None:
+    assert list(prefetched(noise, 5, 5, workers, ahead)) == []
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_an_error_comes_through_where_its_step_would(workers: int) -> None:
+@HOWEVER
+def test_an_error_comes_through_where_its_step_would(workers: int, ahead: bool) -> None:
     def damaged(step: int) -> Any:
         if step == 3:
             raise StoreError("study s003 is gone.", code="damaged_store", fix="Look for it.")
         return noise(step)
 
-    batches = prefetched(damaged, 0, 9, workers)
+    batches = prefetched(damaged, 0, 9, workers, ahead)
     assert [next(batches)[0]["step"] for _ in range(3)] == [0, 1, 2]
     with pytest.raises(StoreError, match=r"s003 is gone") as error:
         next(batches)
     assert (error.value.code, error.value.fix) == ("damaged_store", "Look for it.")
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_our_own_faults_come_through_as_they_are(workers: int) -> None:
+@HOWEVER
+def test_our_own_faults_come_through_as_they_are(workers: int, ahead: bool) -> None:
     def wrong(step: int) -> Any:
         return {}["nothing"]
 
     with pytest.raises(KeyError, match="nothing"):
-        list(prefetched(wrong, 0, 2, workers))
+        list(prefetched(wrong, 0, 2, workers, ahead))
+
+
+def test_in_turn_nothing_is_made_before_it_is_asked_for_and_in_a_thread_one_batch() -> None:
+    for ahead in (False, True):
+        made: list[int] = []
+        coming = prefetched(lambda step, made=made: made.append(step) or step, 0, 9, 0, ahead)
+        assert next(coming)[0] == 0
+        coming.close()
+        assert made == ([0, 1] if ahead else [0])
 
 
 def test_a_killed_worker_is_an_error_not_a_wait() -> None:

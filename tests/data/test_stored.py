@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from ctglip.config import validate
 from ctglip.data.cache import CropCache, cut_places, places_of
@@ -18,6 +19,7 @@ from ctglip.data.organs import DataSettings, OrganDataset, OrganSample
 from ctglip.data.sampling import BalancedSampler, SamplingSettings
 from ctglip.data.stored import CacheSettings, CropFiles, StoredCrops, open_crops, resolve, slot_bytes
 from ctglip.errors import StoreError
+from ctglip.objectives.samples import images_of
 from ctglip.store.study import StudyReader
 from ctglip.store.tables import Store
 from ctglip.vocabulary.abnormalities import load_abnormalities
@@ -192,6 +194,12 @@ def test_batches_are_the_same_however_crops_are_kept_and_whoever_makes_them(
     for _ in range(2):  # on disk, the second time they are read from there
         for step, (batch, _) in enumerate(prefetched(other, 0, 4, workers)):
             assert equal(batch, plain(step))
+
+
+def test_images_that_are_made_together_are_those_of_each_sample(tiny_store: Store, tmp_path: Path) -> None:
+    data = dataset(tiny_store, tmp_path, "memory", zoom=0.1, gain=0.01, noise_hu=3.0)
+    samples = batches(data)(0)
+    assert torch.equal(images_of(samples), torch.stack([torch.from_numpy(one.image) for one in samples]))
 
 
 def damage(store: Store, study_id: str) -> None:
