@@ -56,32 +56,28 @@ def detail_maps(
 
 
 def _slid(volume: Int8[np.ndarray, "x y z"], extreme: np.ufunc, cube: Sequence[int]) -> Int8[np.ndarray, "x y z"]:
-    """Erosion or dilation by a cube; beyond a face lies what is at the face. (Whole slices at a time: a twentieth of
-    what scipy's filters take.)"""
+    """Erosion or dilation by a cube, as far as it lies inside. (Whole slices at a time: a twentieth of what scipy's
+    filters take.)"""
     for axis, size in enumerate(cube):
-        before = (size - 1) // 2 if extreme is np.minimum else size // 2
-        ends = [(0, 0)] * 3
-        ends[axis] = (before, size - 1 - before)
-        padded, count = np.pad(volume, ends, mode="edge"), volume.shape[axis]
-        windows = [padded[(slice(None),) * axis + (slice(start, start + count),)] for start in range(size)]
-        volume = windows[0].copy()
-        for window in windows[1:]:
-            extreme(volume, window, out=volume)
+        before, count = (size - 1) // 2 if extreme is np.minimum else size // 2, volume.shape[axis]
+        source, ahead = volume, (slice(None),) * axis
+        volume = source.copy()
+        for step in range(-before, size - before):
+            into = volume[(*ahead, slice(max(-step, 0), max(count - max(step, 0), 0)))]
+            extreme(into, source[(*ahead, slice(max(step, 0), max(count + min(step, 0), 0)))], out=into)
     return volume
 
 
 def _extremes(volume: np.ndarray, extreme: np.ufunc, edges: Sequence[np.ndarray]) -> np.ndarray:
     """The extreme in each grid voxel (of the voxels whose middle it holds; of the nearest where it holds none)."""
-    for axis, faces in enumerate(edges):
-        count = volume.shape[axis]
+    for faces in edges:  # each finds its axis in front, where slices are contiguous, and leaves it at the end
+        count = len(volume)
         first = np.clip(np.ceil(faces - 0.5).astype(int), 0, count)
         nearest = np.clip(np.floor((faces[:-1] + faces[1:]) / 2).astype(int), 0, count - 1)
         empty = first[1:] <= first[:-1]
         starts = np.where(empty, nearest, first[:-1])
         stops = np.where(empty, nearest + 1, first[1:])
-        ahead = (slice(None),) * axis
-        parts = [volume[(*ahead, slice(a, b))] for a, b in zip(starts, stops, strict=True)]
-        volume = np.stack([extreme.reduce(part, axis) for part in parts], axis)
-        beyond = (faces[1:] <= 0) | (faces[:-1] >= count)
-        volume[(*ahead, beyond)] = 0
+        found = np.stack([extreme.reduce(volume[a:b], 0) for a, b in zip(starts, stops, strict=True)])
+        found[(faces[1:] <= 0) | (faces[:-1] >= count)] = 0
+        volume = np.ascontiguousarray(np.moveaxis(found, 0, -1))
     return volume
