@@ -2,9 +2,10 @@
 
     python benchmarks/training.py [--quick] [--json FILE] [--threads 2] [--folder KEEP]
 
-The same encoder, objective and optimiser learn from simulated patients in every row. "Tensors in memory" are batches
-made beforehand, over and over: all that happens is learning. "Data stall" is how much slower a row is than that; rows
-take turns, round after round, and the median of their rounds' ratios counts. The peers' loop does what their public
+The same encoder, objective and optimiser learn from simulated patients in every row of a table: the demo's small
+encoder, for which data come hardest, and that of the recipe for one GPU. "Tensors in memory" are batches made
+beforehand, over and over: all that happens is learning. "Data stall" is how much slower a row is than that; rows take
+turns, round after round, and the median of their rounds' ratios counts. The peers' loop does what their public
 code does for each step: decode whole ``.nii.gz`` files (image and masks), resample them whole, cut organs out of them;
 all organs of a volume are used at once, so that it decodes as few volumes as it can. Memory is that of child processes.
 """
@@ -33,6 +34,7 @@ import torch
 
 from ctglip.config import find_config, load_settings
 from ctglip.data.loading import Batches, prefetched
+from ctglip.training.allocator import keep_freed_memory
 from ctglip.training.assembly import Assembly, assemble
 from ctglip.training.checkpoint import Training
 from ctglip.training.optim import build_optimizer
@@ -42,24 +44,28 @@ from ctglip.training.step import Stepper
 
 TENSORS = "tensors in memory"
 PEERS = "peers: whole .nii.gz, resampled"
+LARGE = "pretrain/ctglip_cnn"
 MARGIN = 3
 """Voxels around an organ's box in the peers' crops (10 mm at 3 mm)."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How much is measured: ``quick`` takes under three minutes."""
+    """How much is measured: ``quick`` takes under three minutes.
+
+    ``large`` is for the recipe of one GPU: crops in a batch, rounds, steps.
+    """
 
     studies: int
     scan_mm: float
-    store_mm: float
     rounds: int
     steps: int
+    large: tuple[int, int, int]
     batches: tuple[int, ...]
 
 
-QUICK = Plan(studies=12, scan_mm=3.0, store_mm=3.0, rounds=3, steps=6, batches=(16, 64))
-FULL = Plan(studies=24, scan_mm=2.0, store_mm=3.0, rounds=5, steps=20, batches=(16, 32, 64, 128))
+QUICK = Plan(studies=12, scan_mm=3.0, rounds=2, steps=5, large=(4, 1, 2), batches=(16, 64))
+FULL = Plan(studies=24, scan_mm=2.0, rounds=5, steps=20, large=(16, 3, 3), batches=(16, 32, 64, 128))
 
 
 # ---- patients
@@ -67,48 +73,23 @@ FULL = Plan(studies=24, scan_mm=2.0, store_mm=3.0, rounds=5, steps=20, batches=(
 
 def make_store(folder: Path, plan: Plan) -> Path:
     """Simulated patients as files, and the store made of them; all are in the split ``train``."""
+    from ctglip_preprocessing.driver import preprocess_cohort
+    from ctglip_preprocessing.settings import PreprocessConfig
+
     from ctglip.cohort import read_cohort
     from ctglip.simulation.cohort import SimulationSettings, simulate_cohort
-    from ctglip.store.format import StoreInfo
-    from ctglip.store.splits import SplitSettings, assign_splits
-    from ctglip.store.study import StudyRecord, write_study
-    from ctglip.store.tables import compact, create_store
-    from ctglip.text.cohorts import report_of
-    from ctglip.text.reports import get_parser
-    from ctglip.vocabulary.abnormalities import load_abnormalities
-    from ctglip.vocabulary.organs import load_organs
-    from ctglip.volume.io import read_scan
-    from ctglip.volume.masks import read_masks
-    from ctglip.volume.recipe import VolumeRecipe
-    from ctglip.volume.standardize import standardize
 
-    organs, parser = load_organs(), get_parser()
+    workers = min(os.cpu_count() or 1, 8)
     settings = SimulationSettings(spacing_mm=plan.scan_mm, prevalence=0.4)
-    table = simulate_cohort(folder / "cohort", plan.studies, 5, settings, workers=min(os.cpu_count() or 1, 8))
-    recipe = VolumeRecipe(spacing_mm=(plan.store_mm, plan.store_mm, plan.store_mm))
-    hashes = {"organs": organs.hash, "abnormalities": load_abnormalities().hash}
-    labels = organs.label_names()
-    info = StoreInfo(recipe=recipe.model_dump(mode="json"), recipe_hash=recipe.hash, dictionaries=hashes, labels=labels)
-    store = create_store(folder / "store", info)
-    for row in read_cohort(table).rows:
-        scan, _ = read_scan(Path(row.image), recipe)
-        masks, _ = read_masks(Path(str(row.masks)), scan, recipe, organs)
-        found = standardize(scan, masks, recipe, organs)
-        report = report_of(row, wanted=True)
-        assert report is not None
-        findings = parser.parse(report)
-        record = StudyRecord(
-            row.study_id, row.patient_id, found, row.study_id, recipe.hash, report, findings, {"split": "train"}
-        )
-        write_study(store.path, record)
-    compact(store)
-    assign_splits(store, SplitSettings(fractions=(1.0, 0.0, 0.0)))
-    return store.path
+    table = simulate_cohort(folder / "cohort", plan.studies, 5, settings, workers=workers)
+    config = load_settings(PreprocessConfig, "preprocess/demo_3mm", ["splits.fractions=[1.0, 0.0, 0.0]"])
+    preprocess_cohort(read_cohort(table), folder / "store", config)
+    return folder / "store"
 
 
-def config_of(folder: Path, keep: str) -> PretrainConfig:
-    """The demo's own configuration, with crops kept in one way or another."""
-    base = load_settings(PretrainConfig, find_config("demo/pretrain"))
+def config_of(folder: Path, keep: str, recipe: str = "demo/pretrain") -> PretrainConfig:
+    """A recipe as it is, with crops kept in one way or another."""
+    base = load_settings(PretrainConfig, find_config(recipe))
     cache = base.data.cache.model_copy(update={"keep": keep, "folder": str(folder / "crops")})
     return base.model_copy(update={"data": base.data.model_copy(update={"cache": cache})})
 
@@ -122,7 +103,7 @@ class Row:
 
     name: str
     batches: Batches
-    workers: int
+    workers: int = 0
 
 
 def rows_of(folder: Path, store_path: Path) -> tuple[Assembly, list[Row]]:
@@ -144,14 +125,15 @@ def rows_of(folder: Path, store_path: Path) -> tuple[Assembly, list[Row]]:
     assert isinstance(warm, CropSource)
     warm.dataset.cache.take(range(len(source.dataset)))  # as from the second epoch on
     rows = [
-        Row(TENSORS, lambda step: ready[step % len(ready)], 0),
-        Row("crops in memory, a thread", parts["memory"].batch, 0),
+        Row(TENSORS, lambda step: ready[step % len(ready)]),
+        Row("crops in memory", parts["memory"].batch),
         Row("crops in memory, 1 worker", parts["memory"].batch, 1),
-        Row("crops on disk, a thread", parts["disk"].batch, 0),
+        Row("crops on disk", parts["disk"].batch),
         Row("crops on disk, 1 worker", parts["disk"].batch, 1),
-        Row("cut from the store, 1 worker", parts["none"].batch, 1),
+        Row("cut from the store", parts["none"].batch),
         Row("cut from the store, 2 workers", parts["none"].batch, 2),
-        Row(PEERS + ", 2 workers", Peers(folder / "cohort", ready[0], float(store.info.recipe["spacing_mm"][0])), 2),
+        Row(PEERS, peers := Peers(folder / "cohort", ready[0], float(store.info.recipe["spacing_mm"][0]))),
+        Row(PEERS + ", 2 workers", peers, 2),
     ]
     return parts["memory"], rows
 
@@ -215,19 +197,21 @@ class Peers:
 # ---- speed
 
 
-def measure(parts: Assembly, config: PretrainConfig, rows: list[Row], plan: Plan, say: Callable[[str], None]) -> Any:
+def measure(
+    parts: Assembly, config: PretrainConfig, rows: list[Row], rounds: int, steps: int, say: Callable[[str], None]
+) -> dict[str, Any]:
     """Pairs a second and stall of each row."""
-    training = Training(parts.objective, build_optimizer(parts.objective, config.optim))
-    step = Stepper(training, Ranks(), None, False, config.optim.clip, False)
+    step = _step(parts, config)
+    step(parts.batch(0), 0, False, tuple)
     rates: dict[str, list[float]] = {row.name: [] for row in rows}
     waits: dict[str, list[float]] = {row.name: [] for row in rows}
-    for number in range(plan.rounds):
+    for number in range(rounds):
         for row in rows:
-            steps = max(2, plan.steps // 3) if row.name.startswith(PEERS) else plan.steps
-            seconds, waited, pairs = _round(step, row, number * plan.steps, steps)
+            few = max(2, steps // 3) if row.name.startswith(PEERS) else steps
+            seconds, waited, pairs = _round(step, row, number * steps, few)
             rates[row.name].append(pairs / seconds)
             waits[row.name].append(waited / seconds)
-        say(f"round {number + 1} of {plan.rounds}")
+        say(f"round {number + 1} of {rounds}")
     found = {}
     for row in rows:
         ratios = [rate / full for rate, full in zip(rates[row.name], rates[TENSORS], strict=True)]
@@ -244,7 +228,7 @@ def measure(parts: Assembly, config: PretrainConfig, rows: list[Row], plan: Plan
 def _round(step: Stepper, row: Row, start: int, steps: int) -> tuple[float, float, int]:
     """Seconds, seconds waited and pairs of some steps; a first step, in which workers start, is not counted."""
     waited, pairs, clock = 0.0, 0, 0.0
-    with closing(prefetched(row.batches, start, start + steps + 1, row.workers)) as coming:
+    with closing(prefetched(row.batches, start, start + steps + 1, row.workers, ahead=False)) as coming:
         for number, (batch, wait) in enumerate(coming):
             if number:
                 waited, pairs = waited + wait, pairs + len(batch)
@@ -349,29 +333,51 @@ def compare(folder: Path, plan: Plan, threads: int) -> dict[str, Any]:
         print(f"... {what}", file=sys.stderr, flush=True)
 
     torch.set_num_threads(threads)
+    keep_freed_memory()  # as ``pretrain`` does on a processor
     store = folder / "store"
     if not (store / "splits.parquet").is_file():
         say(f"simulating {plan.studies} patients")
         make_store(folder, plan)
     say("cutting crops, embedding texts")
     parts, rows = rows_of(folder, store)
-    config = config_of(folder, "memory")
-    batch = parts.batch(0)
-    _warm_up(parts, config, batch)
-    return {"speed": measure(parts, config, rows, plan, say), "batch": len(batch), "threads": threads}
+    speed = measure(parts, config_of(folder, "memory"), rows, plan.rounds, plan.steps, say)
+    say("the recipe for one GPU")
+    large, its = larger(folder, store, plan.large[0])
+    its_speed = measure(large, config_of(folder, "memory", LARGE), its, *plan.large[1:], say)
+    return {"speed": speed, "batch": len(parts.batch(0)), "large": its_speed, "threads": threads}
 
 
-def _warm_up(parts: Assembly, config: PretrainConfig, batch: Any) -> None:
+def larger(folder: Path, store_path: Path, batch: int) -> tuple[Assembly, list[Row]]:
+    """The recipe for one GPU, in small batches: a processor takes seconds for a crop of it."""
+    from ctglip.store.tables import Store
+
+    config = config_of(folder, "memory", LARGE)
+    few = config.data.model_copy(update={"organs": ("liver", "aorta", "kidney_left", "heart")})
+    sampling = config.sampling.model_copy(update={"batch": batch, "organs": 4})
+    parts = assemble(
+        Store.open(store_path), folder / "large", config.model_copy(update={"data": few, "sampling": sampling}), "cpu"
+    )
+    ready = [parts.batch(step) for step in range(2)]
+    return parts, [Row(TENSORS, lambda step: ready[step % 2]), Row("crops in memory", parts.batch)]
+
+
+def _step(parts: Assembly, config: PretrainConfig) -> Stepper:
     training = Training(parts.objective, build_optimizer(parts.objective, config.optim))
-    Stepper(training, Ranks(), None, False, config.optim.clip, False)(batch, 0, False, tuple)
+    return Stepper(training, Ranks(), None, False, config.optim.clip, False)
 
 
 def show(found: dict[str, Any]) -> None:
     """The tables."""
     print(f"batches of {found['batch']} organ pairs, {found['threads']} torch threads, {found['machine']}")
-    print(f"{'':42s} {'pairs/s':>8s} {'of tensors':>11s} {'stall':>7s} {'waited':>7s}")
-    for name, row in found["speed"].items():
-        print(f"{name:42s} {row['pairs_per_s']:8.1f} {row['ratio']:11.2f} {row['stall']:7.1%} {row['waited']:7.1%}")
+    titles = {
+        "speed": "the demo's encoder, crops of 32",
+        "large": f"{LARGE}, crops of 64, {found['plan']['large'][0]} in a batch",
+    }
+    for part, title in titles.items():
+        print(f"{title:46s} {'pairs/s':>8s} {'of tensors':>11s} {'stall':>7s} {'waited':>7s}")
+        for name, row in found[part].items():
+            told = f"{row['pairs_per_s']:8.1f} {row['ratio']:11.2f} {row['stall']:7.1%} {row['waited']:7.1%}"
+            print(f"  {name:44s} {told}")
     sizes = list(next(iter(found["memory"].values())))
     print("\n" + f"{'MB of a step beyond model and batch of':42s}" + "".join(f"{size:>9s}" for size in sizes))
     for name, by_size in found["memory"].items():

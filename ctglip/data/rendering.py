@@ -62,17 +62,19 @@ def _render(
         detail = (mean - median)[:, None].expand(detail.shape)
     channels = iter(out.unbind(1))
     for low, high in settings.windows_hu:
-        torch.clamp((hu - low).mul_(2.0 / (high - low)).sub_(1.0), -1.0, 1.0, out=next(channels))
+        scale = 2.0 / (high - low)
+        torch.clamp((hu * scale).sub_(low * scale + 1.0), -1.0, 1.0, out=next(channels))
     if settings.relative_hu:
         inside = (4.0 * cover).sub_(3.0).clamp_(0.0, 1.0)
-        torch.mul(_relative(hu - median), inside, out=next(channels))
-    inside = (2.0 * cover).clamp_(max=1.0)
+        torch.mul(_relative(hu - median), inside.div_(_RELATIVE_HU), out=next(channels))
+    inside = (2.0 * cover).clamp_(max=1.0).div_(_RELATIVE_HU)
     for above in detail.unbind(1):
-        torch.mul(_relative(above.to(torch.float32, copy=True)), inside, out=next(channels))
+        torch.mul(_relative(above), inside, out=next(channels))
     if settings.mask_channel:
         next(channels).copy_(cover)
 
 
-def _relative(above: Float[Tensor, "n x y z"]) -> Float[Tensor, "n x y z"]:
-    """HU above the median as a channel, in place."""
-    return above.div_(_RELATIVE_HU).clamp_(-_RELATIVE_CLIP, _RELATIVE_CLIP)
+def _relative(above: Num[Tensor, "n x y z"]) -> Num[Tensor, "n x y z"]:
+    """HU above the median, as far as channels show them."""
+    limit = _RELATIVE_CLIP * _RELATIVE_HU
+    return above.clamp(-limit, limit)
