@@ -78,6 +78,7 @@ class OrganSample:
     text_id: int
     text_key: int
     negative_ids: Int[np.ndarray, " k"]
+    sentence_ids: Int[np.ndarray, " n"]
     row: int
 
     @staticmethod
@@ -215,6 +216,7 @@ class OrganDataset:
                     text_id=NO_TEXT if text == NO_TEXT else int(self._text_ids[text]),
                     text_key=key,
                     negative_ids=false if text == NO_TEXT else np.where(false < 0, NO_TEXT, self._text_ids[false]),
+                    sentence_ids=self._text_ids[list(said[place][0].sentences)],
                     row=rows[place],
                 )
             )

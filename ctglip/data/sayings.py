@@ -68,6 +68,12 @@ class OrganSayings:
     near: frozenset[str] = frozenset()
     possible: frozenset[str] = frozenset()
 
+    @property
+    def sentences(self) -> tuple[int, ...]:
+        """All that is said of the organ alone, text by text; in the dictionary's words where the report has none."""
+        single = (statement for statement in self.statements if len(statement.names) < 2)
+        return tuple(dict.fromkeys(text for one in single for text in one.own or one.dictionary[:1]))
+
 
 @dataclass(frozen=True)
 class Claim:

@@ -68,7 +68,7 @@ def read_organs(tower: OrganTextModel, inputs: Mapping[str, Tensor]) -> Float[Te
         return tower.image(inputs["images"])[inputs["study_index"]]
     if "study_index" in inputs:
         return tower.study_features(**inputs)  # pyright: ignore[reportArgumentType]
-    return tower.organ_features(**inputs)
+    return tower.organ_features(**inputs)  # pyright: ignore[reportArgumentType]
 
 
 @dataclass(frozen=True)

@@ -70,8 +70,8 @@ def encode_crops(
         images = cache.images(rows, settings).to(device)
         masks = torch.from_numpy(cache.masks(rows)).to(device)
         sizes = torch.from_numpy(cache.size[rows]).to(device)
-        asked = (ids[rows].to(device),) if queries else ()
-        features = model.organ_features(images, masks, sizes, *asked)
+        asked = ids[rows].to(device) if queries else None
+        features = model.organ_features(images, masks, sizes, asked)
         out.features[rows] = features.float().cpu().numpy()
         out.diagnosis[rows] = model.diagnosis(features).float().cpu().numpy()
         if model.settings.anatomy:

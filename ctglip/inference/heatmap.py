@@ -90,10 +90,10 @@ def crop_maps(
     image = render([crop], settings).to(device)
     mask = torch.from_numpy(crop.mask[None, None].astype(np.float32) / 255.0).to(device)
     size = torch.from_numpy(crop.size[None]).to(device)
-    ids = (torch.tensor([query], device=device),) if model.settings.pooling == "attention" else ()
+    ids = torch.tensor([query], device=device) if model.settings.pooling == "attention" else None
     found = contributions(
         model,
-        lambda: model.diagnosis(model.organ_features(image, mask, size, *ids)),
+        lambda: model.diagnosis(model.organ_features(image, mask, size, ids)),
         [(0, axis) for axis in axes],
         crop.hu.shape,
     )

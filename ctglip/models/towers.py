@@ -190,6 +190,7 @@ class OrganTextModel(nn.Module):
         masks: Float[Tensor, "m 1 *s"],
         sizes: Float[Tensor, "m 4"],
         organ_id: Int[Tensor, " m"] | None = None,
+        vision: VisionFeatures | None = None,
     ) -> Float[Tensor, "m d"]:
         """One feature for each organ's crop: masked pooling at each of ``pool_levels`` and the organ's size.
 
@@ -198,8 +199,9 @@ class OrganTextModel(nn.Module):
             masks: the organ in each crop, 0 to 1.
             sizes: standardised log mm per voxel (x, y, z) and log volume.
             organ_id: which query reads each crop; for ``pooling: attention`` alone.
+            vision: what the encoder makes of the crops, where that is known.
         """
-        levels, masks = self._levels(images), masks.to(self._kind)
+        levels, masks = self._levels(images, vision), masks.to(self._kind)
         told = self.histogram(images.to(self._kind), masks) if self.settings.histogram else 0
         if self.settings.pooling == "attention":
             assert organ_id is not None
@@ -350,9 +352,9 @@ class OrganTextModel(nn.Module):
     def _kind(self) -> torch.dtype:
         return next(self.parameters()).dtype
 
-    def _levels(self, images: Tensor) -> list[Tensor]:
-        levels = self.encoder(images.to(self._kind)).levels
-        return [levels[level] for level in self.settings.pool_levels]
+    def _levels(self, images: Tensor, vision: VisionFeatures | None) -> list[Tensor]:
+        seen: VisionFeatures = self.encoder(images.to(self._kind)) if vision is None else vision
+        return [seen.levels[level] for level in self.settings.pool_levels]
 
     def _on_grid(self, images: Tensor, level: Tensor, boxes: Tensor | None) -> Tensor:
         """Boxes of the image in voxels of a level."""

@@ -20,11 +20,13 @@ from ctglip.data.report_texts import Spoken
 from ctglip.features.text_bank import TextBank
 from ctglip.losses.mentions import contradictions, mention_contrast
 from ctglip.losses.observations import SetSimilarity, answers, query_overlap, sentence_contrast, set_contrast
+from ctglip.models.encoders import VisionFeatures
 from ctglip.models.towers import OrganTextModel
 from ctglip.objectives.base import Features, Losses, Objective, Report, Temperature
 from ctglip.objectives.contrast import Contrast, ContrastSettings, Negatives
 from ctglip.objectives.patches import PatchSettings, PatchTask
 from ctglip.objectives.reports import ReportBatch, ReportSample, collate_reports
+from ctglip.objectives.samples import OrganBatch
 from ctglip.objectives.sentences import SentenceBook
 from ctglip.objectives.texts import Texts, positions
 
@@ -129,26 +131,49 @@ class Place(Objective):
     def collate(self, samples: Sequence[ReportSample]) -> ReportBatch:
         """Stack images and fetch the distinct texts; sentences that do not count become -1."""
         batch = collate_reports(samples, self.texts, ("report", "sentence_id"))
-        words = [len(text.split()) for text in self.texts.bank.texts(batch.sentence_id)]
-        long = torch.tensor([count >= self.settings.min_words for count in words], dtype=torch.bool)
+        long = self.long(batch.sentence_id)
         if self.settings.max_share < 1:
             long &= self.book.common(batch.sentence_id) <= self.settings.max_share
         place = _places(batch.sentence_study.where(long, -1), len(batch))
         kept = long & (place < self.settings.sentences)
         return replace(batch, sentence_id=batch.sentence_id.where(kept, -1))
 
+    def long(self, ids: Int[Tensor, " n"]) -> Bool[Tensor, " n"]:
+        """Which sentences have words enough to count."""
+        words = [len(text.split()) for text in self.texts.bank.texts(ids)]
+        return torch.tensor([count >= self.settings.min_words for count in words], dtype=torch.bool)
+
     def encode(self, batch: ReportBatch) -> Features:
         """``image [B, C]``, ``observed [B, Q, D]``, ``patch`` and ``patch_target [B, M, ..]``, the texts that they are
         compared with, and ``sentence_id [B, K]``, -1 where there is none."""
-        model, filled = self.model, self.model.filled(batch.image)
-        vision = model.encoder(filled)
-        pool = self.texts(batch.pool)
+        filled = self.model.filled(batch.image)
+        vision = self.model.encoder(filled)
         sentences = sentence_table(batch.sentence_id, batch.sentence_study, len(batch), self.settings.sentences)
-        features = {"image": self.model.image_input(vision), "sentence_id": sentences, "pool": pool, **batch.texts()}
+        return self.seen(batch, filled, vision, self.model.image_input(vision), sentences, batch.report)
+
+    def seen(
+        self,
+        batch: ReportBatch | OrganBatch,
+        filled: Float[Tensor, "b d *s"],
+        vision: VisionFeatures,
+        image: Float[Tensor, "b ..."],
+        sentences: Int[Tensor, "b k"],
+        report: Int[Tensor, " b"],
+    ) -> Features:
+        """What ``encode`` gives.
+
+        Args:
+            filled: the pictures as the encoder sees them.
+            vision: what it made of them.
+            image: what ``instance`` reads.
+            sentences, report: texts of each, by their numbers in the text bank.
+        """
+        pool = self.texts(batch.pool)
+        features = {"image": image, "sentence_id": sentences, "pool": pool, **batch.texts()}
         if self.settings.observes:
-            features["observed"] = model.observer(vision.levels).found
+            features["observed"] = self.model.observer(vision.levels).found
         if self.patches is not None:
-            said = batch.report[:, None] if self.settings.patches.condition == "report" else sentences
+            said = report[:, None] if self.settings.patches.condition == "report" else sentences
             told = said >= 0
             raw = pool[positions(said, batch.pool_ids)]
             patch, target = self.patches(filled[:, : batch.image.shape[1]], filled, vision, raw, told)
@@ -162,7 +187,7 @@ class Place(Objective):
         losses: Losses = {}
         report: Report = {}
         if settings.instance_weight > 0:
-            image = self.model.whole(self.model.image_feature(features["image"]))
+            image = self.instance(features["image"])
             pool = self.model.text(features["pool"])
             text = pool[positions(features["text_id"], features["pool_ids"])]
             pairs = (image, text, features["text_key"], features["text_id"] >= 0)
@@ -177,6 +202,10 @@ class Place(Objective):
             error = self.patches.loss(features["patch"], features["patch_target"], gather)
             losses["correlation"] = settings.correlation_weight * error
         return losses, report
+
+    def instance(self, image: Float[Tensor, "b ..."]) -> Float[Tensor, "b e"]:
+        """The unit vector of each whole picture in the common space."""
+        return self.model.whole(self.model.image_feature(image))
 
     def _observations(self, features: Features) -> tuple[Losses, Report]:
         settings, gather = self.settings, self.settings.gather

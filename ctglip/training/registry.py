@@ -31,6 +31,7 @@ from ctglip.objectives.imitate import Imitate, ImitateSettings
 from ctglip.objectives.organ_query import OrganQuery, OrganQuerySettings
 from ctglip.objectives.organ_text import OrganText, OrganTextSettings
 from ctglip.objectives.place import Place, PlaceSettings
+from ctglip.objectives.place_organs import PlaceOrgans, PlaceOrganSettings
 from ctglip.text.entities import entity_templates
 from ctglip.text.wordpiece import pieces_for
 from ctglip.training.sources import Feed
@@ -105,6 +106,17 @@ def _place(ground: Ground, settings: PlaceSettings) -> Objective:
     return Place(ground.model, ground.bank, settings, ground.spoken() if settings.weighs else {})
 
 
+def _place_organs(ground: Ground, settings: PlaceOrganSettings) -> Objective:
+    _refuse_organ_contrast(settings)
+    if settings.weighs or ground.model.settings.grounding != "crop":
+        raise ConfigError(
+            "place_organs reads crops of organs, and knows no rarity, max_share, same or opposite_weight.",
+            code="objective",
+            fix="Leave them as they are, and set model.grounding to crop.",
+        )
+    return PlaceOrgans(ground.model, ground.bank, settings)
+
+
 def _refuse_organ_contrast(settings: GlobalPairSettings | PlaceSettings) -> None:
     """Whole reports affirm no one thing of an organ.
 
@@ -148,6 +160,7 @@ SINGLE: Mapping[str, Entry] = {
     "global_pair": Entry(GlobalPairSettings, _global_pair, "pairs"),
     "asg": Entry(ASGSettings, _asg, "reports", regions=True),
     "place": Entry(PlaceSettings, _place, "reports"),
+    "place_organs": Entry(PlaceOrganSettings, _place_organs, "organs"),
     "ecamp": Entry(EcampSettings, _ecamp, "reports"),
     "ecamp_organs": Entry(EcampOrganSettings, _ecamp, "organs"),
     "imitate": Entry(ImitateSettings, _imitate, "reports"),

@@ -11,6 +11,7 @@ import torch
 
 from ctglip.config import load_settings
 from ctglip.errors import ConfigError
+from ctglip.evaluation.run import evaluate
 from ctglip.models.encoders import build_encoder
 from ctglip.models.release import load_release
 from ctglip.objectives.base import total
@@ -23,6 +24,7 @@ from tests.training.test_films import SCANS, film_config
 OBSERVATIONS = {"queries": 4, "layers": 1, "heads": 2, "dim": 16, "levels": [-2, -1]}
 PLACE: dict[str, Any] = {"name": "place", "patches": {"dim": 16, "heads": 2, "detail": 4, "patches": 16}}
 ALONE = {"model": {"observations": OBSERVATIONS}, "objective": PLACE}
+ORGANS = {**ALONE, "objective": {**PLACE, "name": "place_organs"}}
 TERMS = {"instance", "batch", "sentence", "correlation"}
 CROPS = {"films": {}, "model": {"encoder": {"spatial_dims": 3}}}
 
@@ -48,6 +50,39 @@ def test_films_reach_every_term(tiny_films, word_bert: Path, tmp_path: Path) -> 
 
 def test_scans_reach_every_term(tiny, word_bert: Path, tmp_path: Path) -> None:
     learns(tiny[0], film_config(word_bert, SCANS, ALONE, CROPS), tmp_path, TERMS)
+
+
+def test_crops_reach_every_term(tiny, word_bert: Path, tmp_path: Path) -> None:
+    learns(tiny[0], film_config(word_bert, ORGANS, CROPS), tmp_path, TERMS)
+
+
+def test_sentences_of_a_crop_are_what_its_report_says_of_the_organ_alone(tiny, word_bert: Path, tmp_path: Path) -> None:
+    parts = assemble(tiny[0], tmp_path, film_config(word_bert, ORGANS, CROPS), "cpu")
+    source: Any = parts.sources["place_organs"]
+    many = 0
+    for step in range(4):
+        samples = source.batch(step)
+        batch: Any = parts.objective.collate(samples)
+        for sample, row in zip(samples, batch.sentence_id, strict=True):
+            said = source.sayings[sample.row]
+            own = {text for one in said.statements if len(one.names) < 2 for text in one.own}
+            told = parts.objective.texts.bank.texts(row[row >= 0])
+            assert {text for text in told if len(text.split()) >= 3} == set(told)
+            mine = {source.texts[number] for number in own}
+            assert mine.issubset(told) or len(mine) > 12 or any(len(text.split()) < 3 for text in mine)
+            assert not told if said.kind == "silent" else told
+            many += len(told) > 1
+            if said.kind == "abnormal":
+                assert {text for text in told if text not in mine} <= {
+                    source.texts[number] for one in said.statements if not one.own for number in one.dictionary
+                }
+    assert many
+
+
+def test_crops_do_without_what_reports_know_of_sentences(tiny, word_bert: Path, tmp_path: Path) -> None:
+    config = film_config(word_bert, ORGANS, CROPS, {"objective": {"name": "place_organs", "rarity": 1.0}})
+    with pytest.raises(ConfigError, match="place_organs reads crops"):
+        assemble(tiny[0], tmp_path, config, "cpu")
 
 
 def test_sentences_weighed_by_the_training_reports_in_films_and_scans(
@@ -96,6 +131,31 @@ def test_the_recipes_of_films_fit_together(name: str) -> None:
         assert config.films.size % encoder.strides[-1][0] == 0
         assert settings.observations is not None
         assert settings.grounding == ("box" if "mixture" in name else "none")
+
+
+@pytest.mark.parametrize("name", ["pretrain/place_organs", "demo/pretrain_place_organs"])
+def test_the_recipes_of_crops_fit_together(name: str) -> None:
+    settings = model_settings(load_settings(PretrainConfig, name), 384, 100)
+    assert (settings.grounding, settings.anatomy) == ("crop", False)
+    assert settings.observations is not None
+
+
+@pytest.mark.slow
+def test_the_twin_of_crops_answers_for_organs(tiny, word_bert: Path, tmp_path: Path) -> None:
+    steps = ["loop.steps=4", "loop.log_every=1", "loop.threads=1", "sampling.batch=8", "data.crops.grid=[16, 16, 16]"]
+    changes = [*steps, "data.organs=[liver, spleen]", f"text.name={word_bert}", "text.max_length=60"]
+    first = []
+    for more in ([], ["loop.micro_batch=3"]):
+        config = load_settings(PretrainConfig, "demo/pretrain_place_organs", [*changes, *more])
+        run = tmp_path / f"run{len(more)}"
+        release = load_release(pretrain(tiny[0].path, run, config))
+        assert release.aligned
+        first.append(read_metrics(run)[0])
+    assert first[1]["loss_instance"] == pytest.approx(first[0]["loss_instance"], rel=1e-4)
+    assert first[1]["loss_batch"] == pytest.approx(first[0]["loss_batch"], rel=1e-4)
+    found = evaluate(tmp_path / "run0", tiny[0].path, tmp_path / "answers")
+    assert 0 <= found.macro_auroc.value <= 1
+    assert found.crops > 0
 
 
 @pytest.mark.slow

@@ -1,0 +1,77 @@
+"""PLACE (re-implementation from the abstract, arXiv 2506.10573) on crops of organs: each crop is a picture, and what is
+said of its organ is its report. All is as for whole pictures, but that the instance is the organ, which is read as in
+``organ_text``: a trained model answers for organs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ctglip.objectives.base import Features
+from ctglip.objectives.place import Place, PlaceSettings
+from ctglip.objectives.samples import OrganBatch, OrganSample, collate_organs
+
+
+class PlaceOrganSettings(PlaceSettings):
+    """As for whole pictures; sentences that a report shares between organs belong to none of them."""
+
+    name: Literal["place_organs"] = "place_organs"  # pyright: ignore[reportIncompatibleVariableOverride]
+
+
+class ToldOrgan(OrganSample, Protocol):
+    """One organ of one study with all that is said of it; ``data.organs.OrganSample`` is one.
+
+    Attributes:
+        sentence_ids: ``[n]``, what its report says of the organ alone, by numbers of the text bank.
+    """
+
+    @property
+    def sentence_ids(self) -> Any: ...
+
+
+@dataclass(frozen=True)
+class ToldBatch(OrganBatch):
+    """M crops with all that is said of their organs.
+
+    Attributes:
+        sentence_id: by its number in the text bank, filled up with -1.
+    """
+
+    sentence_id: Int[Tensor, "m k"]
+
+    def all_ids(self) -> Int[Tensor, " n"]:
+        """Every text that the batch needs, -1 where there is none."""
+        return torch.cat([super().all_ids(), self.sentence_id.flatten()])
+
+
+class PlaceOrgans(Place):
+    """``Place`` of crops; the arguments are its own, the model's grounding is ``crop``."""
+
+    def collate(self, samples: Sequence[ToldOrgan]) -> ToldBatch:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Stack crops and fetch the distinct texts; sentences that do not count become -1."""
+        batch = collate_organs(samples, self.texts)
+        said = [torch.as_tensor(sample.sentence_ids, dtype=torch.long) for sample in samples]
+        table = torch.full((len(samples), self.settings.sentences), -1)
+        for row, own in zip(table, said, strict=True):
+            kept = own[self.long(own)][: len(row)]
+            row[: len(kept)] = kept
+        pool_ids, pool = self.texts.collate(batch.text_id, batch.negative_ids, table)
+        columns = {**batch.columns(), "pool_ids": pool_ids, "pool": pool}
+        return ToldBatch(**columns, sentence_id=table)
+
+    def encode(self, batch: ToldBatch) -> Features:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """As for whole pictures; ``image [M, D]`` is the organ's feature."""
+        image = self.model.filled(batch.image)
+        vision = self.model.encoder(image)
+        organ = self.model.organ_features(image, batch.mask, batch.size, batch.organ_id, vision)
+        return self.seen(batch, image, vision, organ, batch.sentence_id, batch.text_id)
+
+    def instance(self, image: Float[Tensor, "m d"]) -> Float[Tensor, "m e"]:
+        """The organ's unit vector in the common space."""
+        return self.model.diagnosis(image)
