@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -46,3 +51,37 @@ def test_a_table_of_pointing() -> None:
     )
     assert lines[-2:] == ["| clip (whole) | 0.30 (0.13) | 0.50 (0.20) |", "| asg | 0.10 (0.20) |  |"]
     assert about_pointing({}) == []
+
+
+@pytest.mark.slow
+def test_killed_and_started_again_it_goes_on(tmp_path: Path) -> None:
+    benchmark = Path(work.__file__).with_name("cxr_headline.py")
+    out, figures = tmp_path / "out", tmp_path / "figures.json"
+    command = [sys.executable, str(benchmark), "--quick", "--arms", "clip", "asg", "--out", str(out)]
+    first = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    begun, limit = out / "runs" / "clip-0" / "environment.json", time.monotonic() + 300
+    while not begun.is_file():
+        assert first.poll() is None
+        assert time.monotonic() < limit
+        time.sleep(0.1)
+    os.kill(first.pid, signal.SIGKILL)
+    first.wait()
+    films, texts = (out / name for name in ("films.json", "texts.json"))
+    before = [path.stat().st_mtime_ns for path in (films, texts)]
+    while alive(first.pid):
+        assert time.monotonic() < limit, "its processes end with it"
+        time.sleep(0.1)
+    subprocess.run([*command, "--json", str(figures)], check=True, capture_output=True)
+    assert [path.stat().st_mtime_ns for path in (films, texts)] == before
+    found = json.loads(figures.read_text(encoding="utf-8"))
+    assert {name.split()[0] for name in found["rows"]} >= {"clip", "asg"}
+    assert found["split"]["train"] >= 48
+
+
+def alive(group: int) -> bool:
+    """Some process of a group is left."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
