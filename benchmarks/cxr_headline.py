@@ -27,7 +27,8 @@ from pathlib import Path
 from typing import Any
 
 from cxr_headline_parts import SHOWN, about, differences, pointed, rows  # beside this file
-from cxr_headline_work import ABLATION, ARMS, SIZES, Job, do, embedded, say, store_of, tied_to_the_parent
+from cxr_headline_work import ABLATION, ARMS, SIZES, Job, do, embedded, say, store_of
+from side_by_side import tied_to_the_parent
 
 
 def compared(asked: argparse.Namespace, names: list[str]) -> dict[str, Any]:

@@ -5,21 +5,18 @@ Everything lies in one folder and is made once; a run that was cut off goes on f
 
 from __future__ import annotations
 
-import ctypes
 import json
-import os
 import random
 import resource
-import signal
 import sys
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 from cxr_headline_parts import judged, probed, run_of  # beside this file
+from side_by_side import share_texts
 
 from ctglip.files import read_json, write_json
 
@@ -181,24 +178,6 @@ class Job:
         return run_of(self.out / "runs", self.name, self.seed)
 
 
-def tied_to_the_parent() -> None:
-    """A worker ends when the benchmark does, in whatever way; one torch thread in each."""
-    import torch
-
-    torch.set_num_threads(1)
-    with suppress(OSError, AttributeError):  # Linux alone has it
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-    os.environ["OMP_NUM_THREADS"] = "1"
-
-
-def _share_texts(out: Path, run: Path) -> None:
-    """One bank of text embeddings for all runs: the text encoder is frozen and the same."""
-    run.mkdir(parents=True, exist_ok=True)
-    (out / "text_bank").mkdir(exist_ok=True)
-    if not (run / "text_bank").exists():
-        (run / "text_bank").symlink_to((out / "text_bank").resolve())
-
-
 def embedded(out: Path, size: str) -> dict[str, float]:
     """Embed all texts once, before runs side by side would each do so."""
     from ctglip.store.tables import Store
@@ -206,7 +185,7 @@ def embedded(out: Path, size: str) -> dict[str, float]:
 
     mark, cpu = out / "texts.json", cpu_seconds()
     if not mark.is_file():
-        _share_texts(out, out / "texts")
+        share_texts(out, out / "texts")
         assemble(Store.open(out / "store"), out / "texts", config_of(ARMS["asg"], SIZES[size], 0), "cpu")
         write_json(mark, {"cpu_seconds": cpu_seconds() - cpu})
     return read_json(mark)
@@ -227,7 +206,7 @@ def do(job: Job) -> dict[str, float]:
     start = cpu_seconds()
     if not (run / "model" / "config.json").is_file():
         begun = (run / "environment.json").is_file()
-        _share_texts(job.out, run)
+        share_texts(job.out, run)
         pretrain(store, run, config_of(job.arm, SIZES[job.size], job.seed), resume=begun)
         timed("cpu_seconds", start)
     start = cpu_seconds()

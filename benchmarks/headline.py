@@ -28,6 +28,7 @@ from typing import Any
 import headline_figures as figures
 import headline_parts as parts
 from headline_parts import EXTRA, LADDER, VARIANTS, Anatomy, Job, Plan
+from side_by_side import tied_to_the_parent
 
 from ctglip.files import read_json, write_json
 
@@ -274,7 +275,7 @@ def run(what: str, plan: Plan, folder: Path, workers: int, data: Path = DATA, so
     for anatomy in anatomies:
         say(f"patients: {anatomy}")
         parts.make_patients(folder, anatomy, plan, template if anatomy == "real" else None, workers)
-    with ProcessPoolExecutor(workers, get_context("spawn"), parts.tied_to_the_parent) as pool:
+    with ProcessPoolExecutor(workers, get_context("spawn"), tied_to_the_parent) as pool:
         bench = Bench(folder, plan, pool, workers, anatomies, so_far, {}, {})
         found = {"ladder": ladder, "variants": variants}[what](bench)
     machine = f"{platform.machine()}, {os.cpu_count()} CPUs, {workers} workers with one thread each"

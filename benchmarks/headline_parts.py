@@ -6,17 +6,14 @@ on from its last checkpoint.
 
 from __future__ import annotations
 
-import ctypes
-import os
-import signal
 import statistics
 import time
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import polars as pl
+from side_by_side import share_texts  # beside this file
 
 from ctglip.data.cache import Place
 from ctglip.files import read_json, write_json
@@ -243,24 +240,6 @@ def cut_ahead(folder: str, anatomy: Anatomy, arm: str, share: int, shares: int) 
 # ---- jobs, each in a process of a pool
 
 
-def tied_to_the_parent() -> None:
-    """A worker ends when the benchmark does, in whatever way; one torch thread in each."""
-    import torch
-
-    torch.set_num_threads(1)
-    with suppress(OSError, AttributeError):  # Linux alone has it
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-    os.environ["OMP_NUM_THREADS"] = "1"
-
-
-def _share_texts(folder: Path, run: Path) -> None:
-    """One bank of text embeddings for all runs: the text encoder is frozen and the same."""
-    run.mkdir(parents=True, exist_ok=True)
-    (folder / "text_bank").mkdir(exist_ok=True)
-    if not (run / "text_bank").exists():
-        (run / "text_bank").symlink_to((folder / "text_bank").resolve())
-
-
 def measure(folder: str, arm: str, repeats: int = 5) -> dict[str, float]:
     """CPU seconds of a step of an arm once its data are in memory: the median of some repeats of one batch."""
     from ctglip.store.tables import Store
@@ -272,7 +251,7 @@ def measure(folder: str, arm: str, repeats: int = 5) -> dict[str, float]:
 
     home = Path(folder)
     run = home / "measured" / arm
-    _share_texts(home, run)
+    share_texts(home, run)
     config = config_of(home, arm, 0, 0.001, 100)
     parts = assemble(Store.open(home / "built_in" / "store"), run, config, "cpu")
     parts.objective.train()
@@ -300,7 +279,7 @@ def do(job: Job) -> dict[str, Any]:
     folder = Path(job.folder)
     done = folder / "jobs" / f"{job.name}.json"
     if not done.is_file():
-        _share_texts(folder, job.run)
+        share_texts(folder, job.run)
         config = config_of(folder, job.arm, job.seed, job.rate, job.steps, job.curve)
         wall, cpu = time.monotonic(), time.process_time()
         begun = (job.run / "environment.json").is_file()

@@ -1,0 +1,34 @@
+"""Runs side by side, one thread each: what both headline benchmarks do alike."""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import os
+import signal
+from contextlib import suppress
+from pathlib import Path
+
+
+def tied_to_the_parent() -> None:
+    """A worker ends when the benchmark does, in whatever way; one torch thread in each."""
+    import torch
+
+    from ctglip.training.allocator import keep_freed_memory
+
+    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"
+    keep_freed_memory()  # as ``pretrain`` does: steps are timed without it
+    with suppress(OSError, AttributeError):  # Linux alone has it
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+    parent = multiprocessing.parent_process()
+    if parent is not None and os.getppid() != parent.pid:  # it was gone before
+        os._exit(1)
+
+
+def share_texts(folder: Path, run: Path) -> None:
+    """One bank of text embeddings for all runs: the text encoder is frozen and the same."""
+    run.mkdir(parents=True, exist_ok=True)
+    (folder / "text_bank").mkdir(exist_ok=True)
+    if not (run / "text_bank").exists():
+        (run / "text_bank").symlink_to((folder / "text_bank").resolve())
