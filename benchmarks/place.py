@@ -4,9 +4,8 @@
                                [--split val]
 
 Every arm sees the same films in the same order for the same number of steps. "all" is the config; arms with a minus
-leave a term out, those with a plus add what is off in it: sentences weighed by rarity, equal by their findings, a term
-against contradictions, sentences compared one by one in place of reports as sets. On films of other patients (the split
-test; val is for choosing), against the truth table:
+leave a term out, that with a plus adds one. On films of other patients (the split test; val is for choosing), against
+the truth table:
 
 - *whole*, *sets*: zero-shot macro AUROC of the whole film's vector, and of the best observation: the largest similarity
   of any query with the positive prompts minus that with the negative ones.
@@ -36,7 +35,6 @@ import numpy as np
 import polars as pl
 
 OFF = {"batch_weight": 0.0, "sentence_weight": 0.0, "correlation_weight": 0.0}
-WEIGHED = {"rarity": 1.0, "same": "findings", "opposite_weight": 1.0}
 ARMS: dict[str, dict[str, Any]] = {
     "all": {},
     "instance alone": OFF,
@@ -47,10 +45,6 @@ ARMS: dict[str, dict[str, Any]] = {
     "+ diversity": {"diversity_weight": 1.0},
     "sentences alone ask": {"symmetric": False},
     "correlation without report": {"patches.condition": "none"},
-    "+ rarity": {"rarity": 1.0},
-    "+ opposite": {"opposite_weight": 1.0},
-    "+ rarity, findings, opposite": WEIGHED,
-    "+ rarity, findings, opposite, one by one": {**WEIGHED, "batch_unit": "sentences"},
 }
 DRAWS = 200
 

@@ -18,7 +18,7 @@ from ctglip.data.film_input import kept_edge
 from ctglip.data.film_reader import FilmReader
 from ctglip.data.film_window import film_window
 from ctglip.data.organs import findings_by_study, studies_of
-from ctglip.data.report_texts import ReportSample, ReportTexts, Spoken, sections_by_study
+from ctglip.data.report_texts import ReportSample, ReportTexts, sections_by_study
 from ctglip.data.sampling import rows_of_rank
 from ctglip.data.sayings import NO_TEXT
 from ctglip.errors import StoreError
@@ -193,10 +193,6 @@ class FilmDataset:
     def texts(self) -> list[str]:
         """Every text; ``bind`` gives their numbers elsewhere."""
         return self._texts.texts
-
-    def spoken(self) -> dict[str, Spoken]:
-        """What is known of every sentence."""
-        return self._texts.spoken()
 
     def bind(self, text_ids: Sequence[int]) -> None:
         """Give each of ``texts`` the index that it has in the text bank."""

@@ -5,7 +5,6 @@ A missing section is -1 among the numbers, never an empty or made-up text.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,25 +16,6 @@ from ctglip.film.triplets import SECTIONS
 from ctglip.store.tables import Store
 from ctglip.text.tags import Tagger
 from ctglip.types import Finding
-from ctglip.vocabulary.organs import OrganDictionary, load_organs
-
-Claim = tuple[str, str]
-"""Organ and abnormality; an empty abnormality is any."""
-
-
-@dataclass(frozen=True)
-class Spoken:
-    """What is known of one sentence.
-
-    Attributes:
-        share: of the reports have it.
-        affirmed, denied: what it says is there and is not, a group of organs as each of its parts. A normal organ
-            denies all of it.
-    """
-
-    share: float
-    affirmed: frozenset[Claim] = frozenset()
-    denied: frozenset[Claim] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -118,17 +98,6 @@ class ReportTexts:
         self.texts: list[str] = []
         self._numbers: dict[str, int] = {}
         self._ids: Int[np.ndarray, " n"] | None = None
-        self._reports = 0
-        self._often: Counter[int] = Counter()
-        self._rows: dict[int, Sequence[Finding]] = {}
-
-    def spoken(self) -> dict[str, Spoken]:
-        """What is known of every sentence that a report has."""
-        organs = load_organs()
-        return {
-            self.texts[number]: Spoken(often / self._reports, *claims_of(self._rows[number], organs))
-            for number, often in self._often.items()
-        }
 
     def bind(self, text_ids: Sequence[int]) -> None:
         """Give each of ``texts`` the index that it has in the text bank."""
@@ -160,11 +129,6 @@ class ReportTexts:
         used = sorted({index for indices in regions.values() for index in indices})
         both = " ".join(filter(None, (sections.get("findings"), sections.get("impression"))))
         sentences = {index: self.number(texts[index]) for index in used}
-        self._reports += 1
-        self._often.update(set(sentences.values()) - {NO_TEXT})
-        for index, number in sentences.items():
-            if number not in self._rows:
-                self._rows[number] = [row for row in rows if row.sentence_index == index]
         return Said(
             findings=self.number(sections.get("findings")),
             impression=self.number(sections.get("impression")),
@@ -225,15 +189,3 @@ def organs_spoken_of(
     organs = [name for name in book.organs.names if name in named and book.abnormalities.of_organ(name)]
     said = book.add_all([(findings.get(name, ()), organ) for name in study_ids for organ in organs])
     return [sayings for sayings in said if sayings.kind != "silent"]
-
-
-def claims_of(rows: Sequence[Finding], organs: OrganDictionary) -> tuple[frozenset[Claim], frozenset[Claim]]:
-    """What the findings of one sentence affirm (suspicions among it) and deny."""
-    said: dict[bool, set[Claim]] = {True: set(), False: set()}
-    for row in rows:
-        if row.organ is None or row.status == "historical":
-            continue
-        there, names = row.status in ("affirmed", "uncertain"), {row.abnormality or ""}
-        for organ in (row.organ, *organs.parts_of(row.organ)):
-            said[there] |= {(organ, name) for name in (names | {""} if there else names)}
-    return frozenset(said[True]), frozenset(said[False])

@@ -12,7 +12,7 @@ import numpy as np
 
 from ctglip.data.cache import places_of
 from ctglip.data.organs import DataSettings
-from ctglip.data.report_texts import ReportSample, ReportTexts, Spoken, organs_spoken_of, sections_by_study
+from ctglip.data.report_texts import ReportSample, ReportTexts, organs_spoken_of, sections_by_study
 from ctglip.data.sayings import Phrasebook
 from ctglip.data.scans import ScanCut
 from ctglip.data.studies import ScanDataSettings, WholeScans
@@ -73,10 +73,6 @@ class ScanReportDataset(WholeScans):
         phrases = Phrasebook(organs, abnormalities, data.silence_is_normal)
         self.sayings = organs_spoken_of(self.findings, self.study_ids, phrases)
         self.bind(range(len(self.texts)), organs.names)
-
-    def spoken(self) -> dict[str, Spoken]:
-        """What is known of every sentence."""
-        return self._book.spoken()
 
     def bind(self, text_ids: Sequence[int], organ_names: Sequence[str]) -> None:
         """Give the numbers by which others know things.

@@ -43,7 +43,6 @@ class SetSimilarity:
         visual: Float[Tensor, "a q e"],
         textual: Float[Tensor, "b k e"],
         told: Bool[Tensor, "b k"],
-        weight: Float[Tensor, "b k"] | None = None,
     ) -> Float[Tensor, "a b"]:
         """Of every picture with every report; memory O(a x b x q x k).
 
@@ -51,11 +50,9 @@ class SetSimilarity:
             visual: observations of pictures.
             textual: sentences of reports.
             told: False where there is no sentence; every report has one.
-            weight: of the sentences in the mean over them, positive where told; all alike where None.
         """
         pairs = torch.einsum("aqe,bke->abkq", visual, textual)
-        there = told.to(pairs.dtype) if weight is None else weight.to(pairs.dtype).where(told, 0)
-        asked = (self.best(pairs) * there).sum(2) / there.sum(1)
+        asked = (self.best(pairs) * told).sum(2) / told.sum(1)
         if not self.symmetric:
             return asked
         shown = self.best(pairs.transpose(2, 3), told[None, :, None, :]).mean(2)
@@ -79,7 +76,6 @@ def set_contrast(
     similarity: SetSimilarity | None = None,
     *,
     key: Int[Tensor, " b"] | None = None,
-    weight: Float[Tensor, "b k"] | None = None,
     chunk: int | None = None,
     gather: bool = False,
 ) -> Float[Tensor, ""]:
@@ -92,7 +88,6 @@ def set_contrast(
         scale: inverse temperature.
         similarity: how sets are compared.
         key: reports of one key share the positive mass; only a picture's own report is right where None.
-        weight: of the sentences (``SetSimilarity``).
         chunk: rows at a time, value and gradient together: memory O(chunk x B x q x k).
         gather: compare with the reports and pictures of all ranks.
 
@@ -104,9 +99,8 @@ def set_contrast(
         valid = told.any(1)
         visual, textual, told = exact(visual)[valid], exact(textual)[valid], told[valid]
         key = None if key is None else key[valid]
-        weight = None if weight is None else weight[valid]
         pictures, reports, first = _of_all_ranks(visual, textual, gather)
-        everyone, keys, heavy = (_plain_rows(value, gather) for value in (told, key, weight))
+        everyone, keys = (_plain_rows(value, gather) for value in (told, key))
         assert everyone is not None
         scale = torch.as_tensor(scale, dtype=visual.dtype, device=visual.device)
 
@@ -115,13 +109,10 @@ def set_contrast(
             return _cross_entropy(logits, index + first, None if key is None else key[index], keys)
 
         def of_pictures(start: int, rows: Tensor, columns: Tensor, factor: Tensor) -> Tensor:
-            return nearest(start, factor * similarity(rows, columns, everyone, heavy))
+            return nearest(start, factor * similarity(rows, columns, everyone))
 
         def of_reports(start: int, rows: Tensor, columns: Tensor, factor: Tensor) -> Tensor:
-            own = slice(start, start + len(rows))
-            return nearest(
-                start, factor * similarity(columns, rows, told[own], None if weight is None else weight[own]).T
-            )
+            return nearest(start, factor * similarity(columns, rows, told[start : start + len(rows)]).T)
 
         sums = []
         for block, *inputs in ((of_pictures, visual, reports, scale), (of_reports, textual, pictures, scale)):
@@ -165,7 +156,6 @@ def sentence_contrast(
     told: Bool[Tensor, "b k"],
     scale: Float[Tensor, ""] | float,
     gather: bool = False,
-    weight: Float[Tensor, "b k"] | None = None,
 ) -> Float[Tensor, ""]:
     """InfoNCE inside each study between its sentences and what was found for them, averaged over both directions.
 
@@ -175,7 +165,6 @@ def sentence_contrast(
         told: False where there is no sentence.
         scale: inverse temperature.
         gather: mean over the sentences of all ranks.
-        weight: of the sentences in it; all alike where None.
 
     Returns:
         Mean over sentences; the only sentence of a study adds zero. Zero with a gradient where there is none.
@@ -188,8 +177,7 @@ def sentence_contrast(
             side.logsumexp(2) - side.diagonal(dim1=1, dim2=2) for side in (logits, other)
         )  # the same place is right in both
         assert isinstance(terms, Tensor)
-        counted = told.to(terms.dtype) if weight is None else weight.to(terms.dtype).where(told, 0)
-        return ranked_mean((terms.where(told, 0) * counted).sum() / 2, counted.sum(), gather)
+        return ranked_mean(terms.where(told, 0).sum() / 2, told.sum(), gather)
 
 
 def query_overlap(visual: Float[Tensor, "b q e"], gather: bool = False) -> Float[Tensor, ""]:

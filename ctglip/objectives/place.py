@@ -7,18 +7,16 @@ that is done here, and every number, is this project's own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from torch import Tensor
 
-from ctglip.data.report_texts import Spoken
 from ctglip.features.text_bank import TextBank
-from ctglip.losses.mentions import contradictions, mention_contrast
 from ctglip.losses.observations import SetSimilarity, answers, query_overlap, sentence_contrast, set_contrast
 from ctglip.models.encoders import VisionFeatures
 from ctglip.models.towers import OrganTextModel
@@ -27,7 +25,6 @@ from ctglip.objectives.contrast import Contrast, ContrastSettings, Negatives
 from ctglip.objectives.patches import PatchSettings, PatchTask
 from ctglip.objectives.reports import ReportBatch, ReportSample, collate_reports
 from ctglip.objectives.samples import OrganBatch
-from ctglip.objectives.sentences import SentenceBook
 from ctglip.objectives.texts import Texts, positions
 
 _SHOWN = 64
@@ -45,12 +42,6 @@ class PlaceSettings(ContrastSettings):
         diversity_weight: of the queries' overlap.
         sentences: of each report at most so many count, the first ones.
         min_words: shorter sentences do not count.
-        max_share: sentences that say what more than this share of the training reports says do not count either.
-        rarity: sentences count by how rare they are (``SentenceBook``); 0: all alike.
-        same: sentences are equal by their ``text``, or by the ``findings`` that the report parser reads in them.
-        batch_unit: across the batch pictures are compared with whole ``reports`` as sets, or with its ``sentences`` one
-            by one, where equal ones of other reports are right too (``losses.mentions``).
-        opposite_weight: of each sentence against those of the batch that contradict it (``losses.mentions``).
         reduce, reduce_temperature, symmetric: how sets are compared (``losses.observations.SetSimilarity``).
         answer_temperature: of the softmax over observations that answers a sentence.
         patches: the patch-correlation task.
@@ -66,11 +57,6 @@ class PlaceSettings(ContrastSettings):
     diversity_weight: float = 0.0
     sentences: int = Field(default=12, ge=1)
     min_words: int = Field(default=3, ge=1)
-    max_share: float = Field(default=1.0, gt=0, le=1)
-    rarity: float = Field(default=0.0, ge=0)
-    same: Literal["text", "findings"] = "text"
-    batch_unit: Literal["reports", "sentences"] = "reports"
-    opposite_weight: float = 0.0
     reduce: Literal["max", "logsumexp"] = "max"
     reduce_temperature: float = Field(default=0.1, gt=0)
     symmetric: bool = True
@@ -80,12 +66,7 @@ class PlaceSettings(ContrastSettings):
     @property
     def observes(self) -> bool:
         """Some term needs observations."""
-        return max(self.batch_weight, self.sentence_weight, self.diversity_weight, self.opposite_weight) > 0
-
-    @property
-    def weighs(self) -> bool:
-        """What the training reports say of sentences is needed."""
-        return self.rarity > 0 or self.max_share < 1 or self.same == "findings" or self.opposite_weight > 0
+        return max(self.batch_weight, self.sentence_weight, self.diversity_weight) > 0
 
 
 class Place(Objective):
@@ -95,7 +76,6 @@ class Place(Objective):
         model: with ``whole_image``, and ``observations`` where a term needs them.
         bank: text bank; samples hold indices into it.
         settings: weights, temperatures, how observations are compared.
-        spoken: what is known of the sentences of the training reports, where the settings ask for it (``weighs``).
     """
 
     def __init__(
@@ -103,20 +83,17 @@ class Place(Objective):
         model: OrganTextModel,
         bank: TextBank,
         settings: PlaceSettings | None = None,
-        spoken: Mapping[str, Spoken] | None = None,
     ) -> None:
         super().__init__()
         self.model = model
         self.settings = settings or PlaceSettings()
         self.texts = Texts(bank)
-        self.book = SentenceBook(bank, spoken or {}, self.settings.same, self.settings.rarity)
         self.contrast = Contrast(self.settings)
         own = self.settings
         self.aligned = own.instance_weight > 0
         start = (own.temperature, own.learn_temperature, own.max_scale)
         self.batch_scale = Temperature(*start) if own.batch_weight > 0 else None
         self.sentence_scale = Temperature(*start) if own.sentence_weight > 0 else None
-        self.opposite_scale = Temperature(*start) if own.opposite_weight > 0 else None
         self.similarity = SetSimilarity(own.reduce, own.reduce_temperature, own.symmetric)
         self.patches = None
         if own.correlation_weight > 0:
@@ -132,8 +109,6 @@ class Place(Objective):
         """Stack images and fetch the distinct texts; sentences that do not count become -1."""
         batch = collate_reports(samples, self.texts, ("report", "sentence_id"))
         long = self.long(batch.sentence_id)
-        if self.settings.max_share < 1:
-            long &= self.book.common(batch.sentence_id) <= self.settings.max_share
         place = _places(batch.sentence_study.where(long, -1), len(batch))
         kept = long & (place < self.settings.sentences)
         return replace(batch, sentence_id=batch.sentence_id.where(kept, -1))
@@ -181,7 +156,7 @@ class Place(Objective):
         return features
 
     def compute(self, features: Features) -> tuple[Losses, Report]:
-        """Losses ``instance``, ``batch``, ``sentence``, ``opposite``, ``correlation``, ``diversity``, if they weigh;
+        """Losses ``instance``, ``batch``, ``sentence``, ``correlation``, ``diversity``, if they weigh;
         report: temperatures, similarities, ranks, and how many queries answer sentences."""
         settings, gather = self.settings, self.settings.gather
         losses: Losses = {}
@@ -213,26 +188,16 @@ class Place(Objective):
         said = self.model.observer.textual(features["pool"])
         told = features["sentence_id"] >= 0
         textual = said[positions(features["sentence_id"], features["pool_ids"])]
-        mentions = self.book.mentions(features["sentence_id"])
-        weight = mentions.weight if settings.rarity > 0 else None
         losses: Losses = {}
         if self.batch_scale is not None:
-            shared: dict[str, Any] = {"chunk": settings.chunk, "gather": gather}
-            if settings.batch_unit == "sentences":
-                error = mention_contrast(visual, textual, mentions, self.batch_scale(), self.similarity, **shared)
-            else:
-                key = features["text_key"] if settings.targets == "equal_key" else None
-                error = set_contrast(
-                    visual, textual, told, self.batch_scale(), self.similarity, key=key, weight=weight, **shared
-                )
+            key = features["text_key"] if settings.targets == "equal_key" else None
+            more = {"key": key, "chunk": settings.chunk, "gather": gather}
+            error = set_contrast(visual, textual, told, self.batch_scale(), self.similarity, **more)
             losses["batch"] = settings.batch_weight * error
         if self.sentence_scale is not None:
             found = answers(textual, visual, settings.answer_temperature)
-            error = sentence_contrast(found, textual, told, self.sentence_scale(), gather, weight)
+            error = sentence_contrast(found, textual, told, self.sentence_scale(), gather)
             losses["sentence"] = settings.sentence_weight * error
-        if self.opposite_scale is not None:
-            error = contradictions(visual, textual, mentions, self.opposite_scale(), self.similarity, gather=gather)
-            losses["opposite"] = settings.opposite_weight * error
         if settings.diversity_weight > 0:
             losses["diversity"] = settings.diversity_weight * query_overlap(visual, gather)
         return losses, observation_report(visual, textual, told, features["text_key"], self.similarity)

@@ -157,10 +157,8 @@ def assemble(
     built: dict[str, Objective] = {}
     for name, part in parts.items():
         regions, tags = (tuple(getattr(sources[name], kind, ())) for kind in ("regions", "tag_names"))
-        texts, spoken = sources[name].texts, getattr(sources[name], "spoken", dict)
-        ground = Ground(
-            model, bank, dictionaries, names, prompt_ids, owner, sources[name].keys, regions, tags, run, texts, spoken
-        )
+        keys, texts = sources[name].keys, sources[name].texts
+        ground = Ground(model, bank, dictionaries, names, prompt_ids, owner, keys, regions, tags, run, texts)
         built[name] = SINGLE[part.name].build(ground, part)
         sources[name].bind(bank.ids(sources[name].texts, embedding).tolist(), names)
     objective = _joined(config, built).to(device)

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from ctglip.config import Settings
 from ctglip.data.film_organs import organ_of_region
-from ctglip.data.report_texts import Spoken
 from ctglip.data.scans import label_members
 from ctglip.errors import ConfigError
 from ctglip.features.text_bank import TextBank
@@ -57,7 +56,6 @@ class Ground:
         tags: the names of a report's tags, likewise.
         run: the run's folder.
         texts: every text that can be drawn.
-        spoken: gives what is known of the sentences of reports, by text.
     """
 
     model: OrganTextModel
@@ -71,7 +69,6 @@ class Ground:
     tags: tuple[str, ...] = ()
     run: Path = Path()
     texts: Sequence[str] = ()
-    spoken: Callable[[], Mapping[str, Spoken]] = dict
 
 
 def _organ_text(ground: Ground, settings: OrganTextSettings) -> Objective:
@@ -103,17 +100,13 @@ def _global_pair(ground: Ground, settings: GlobalPairSettings) -> Objective:
 
 def _place(ground: Ground, settings: PlaceSettings) -> Objective:
     _refuse_organ_contrast(settings)
-    return Place(ground.model, ground.bank, settings, ground.spoken() if settings.weighs else {})
+    return Place(ground.model, ground.bank, settings)
 
 
 def _place_organs(ground: Ground, settings: PlaceOrganSettings) -> Objective:
     _refuse_organ_contrast(settings)
-    if settings.weighs or ground.model.settings.grounding != "crop":
-        raise ConfigError(
-            "place_organs reads crops of organs, and knows no rarity, max_share, same or opposite_weight.",
-            code="objective",
-            fix="Leave them as they are, and set model.grounding to crop.",
-        )
+    if ground.model.settings.grounding != "crop":
+        raise ConfigError("place_organs reads crops.", code="objective", fix="Set model.grounding to crop.")
     return PlaceOrgans(ground.model, ground.bank, settings)
 
 

@@ -10,7 +10,7 @@ from ctglip.data.film_organs import FilmOrganDataset
 from ctglip.data.film_reader import FilmReader
 from ctglip.data.films import FilmDataset, FilmDataSettings
 from ctglip.data.organs import DataSettings, OrganDataset, findings_by_study
-from ctglip.data.report_texts import Spoken, organs_spoken_of
+from ctglip.data.report_texts import organs_spoken_of
 from ctglip.data.sampling import BalancedSampler, SamplingSettings
 from ctglip.data.sayings import OrganSayings, Phrasebook
 from ctglip.data.scan_reports import ScanReportDataset
@@ -132,10 +132,6 @@ class FilmSource:
     def tag_names(self) -> tuple[str, ...]:
         """Of ``tags``."""
         return self.dataset.tag_names
-
-    def spoken(self) -> dict[str, Spoken]:
-        """What is known of every sentence."""
-        return self.dataset.spoken()
 
     def bind(self, text_ids: Sequence[int], organ_names: Sequence[str]) -> None:  # noqa: ARG002  (as the others have it)
         """As ``Source`` says."""

@@ -13,7 +13,6 @@ from torch.nn import functional as F
 from ctglip.losses.contrastive import alignment, class_prompts, sigmoid_pairs, soft_contrastive
 from ctglip.losses.correlation import patch_correlation
 from ctglip.losses.masked import masked_pixel, weighted_mlm, window_error
-from ctglip.losses.mentions import Mentions, contradictions, mention_contrast
 from ctglip.losses.observations import SetSimilarity, answers, query_overlap, sentence_contrast, set_contrast
 from ctglip.losses.tags import tag_bce
 from ctglip.losses.targets import clinical_prior, equal_key, hierarchy_aware, label_softmax, tag_overlap
@@ -90,15 +89,6 @@ def _set_contrast(**options) -> Callable[[Data, Weights, bool], Tensor]:
     return lambda r, p, g: set_contrast(*_sets(r, p), p["scale"], **options, gather=g)
 
 
-def _mentions(rows: Data, p: Weights) -> tuple[Tensor, Tensor, Mentions]:
-    """The same sentences, some equal, some of which contradict others."""
-    visual, textual, told = _sets(rows, p)
-    key = (rows["labels"] % 5).where(told, -1)
-    said = torch.nn.functional.one_hot(rows["labels"] % 3, 3) > 0
-    yes = rows["labels"][..., None] % 2 == 0
-    return visual, textual, Mentions(key, rows["weight"].abs() + 0.1, said & yes, said & ~yes)
-
-
 def _sentences(rows: Data, p: Weights, gather: bool) -> Tensor:
     visual, textual, told = _sets(rows, p)
     return sentence_contrast(answers(textual, visual, 0.3), textual, told, p["scale"], gather)
@@ -137,11 +127,6 @@ CASES: dict[str, Callable[[Data, Weights, bool], Tensor]] = {
     "sets": _set_contrast(),
     "sets, soft, chunk": _set_contrast(similarity=SetSimilarity("logsumexp", 0.2, symmetric=False), chunk=2),
     "sets, keys": lambda r, p, g: set_contrast(*_sets(r, p), p["scale"], key=r["key"], gather=g),
-    "mentions": lambda r, p, g: mention_contrast(*_mentions(r, p), p["scale"], gather=g),
-    "mentions, soft, chunk": lambda r, p, g: mention_contrast(
-        *_mentions(r, p), p["scale"], SetSimilarity("logsumexp", 0.2), chunk=2, gather=g
-    ),
-    "contradictions": lambda r, p, g: contradictions(*_mentions(r, p), p["scale"], gather=g),
     "sentences": _sentences,
     "overlap": lambda r, p, g: query_overlap(_sets(r, p)[0], gather=g),
 }  # fmt: skip

@@ -35,21 +35,6 @@ def test_similarity_by_hand():
     assert soft == pytest.approx((one + other) / 2)
 
 
-def test_sentences_count_by_their_weights():
-    visual, textual, told = sets()
-    weight = torch.rand(5, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64) + 0.1
-    form = SetSimilarity(symmetric=False)
-    best = torch.einsum("aqe,bke->abkq", visual, textual).amax(3)
-    counted = weight * told
-    expected = (best * counted).sum(2) / counted.sum(1)
-    torch.testing.assert_close(form(visual, textual, told, weight), expected)
-    torch.testing.assert_close(form(visual, textual, told, torch.full_like(weight, 0.3)), form(visual, textual, told))
-    heavy = set_contrast(visual, textual, told, 4.0, form, weight=weight)
-    logits, own = 4 * expected, torch.arange(5)
-    torch.testing.assert_close(heavy, (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2)
-    torch.testing.assert_close(set_contrast(visual, textual, told, 4.0, form, weight=weight, chunk=2), heavy)
-
-
 def test_the_soft_maximum_lies_between_mean_and_maximum():
     visual, textual, told = sets()
     hard = SetSimilarity()(visual, textual, told)

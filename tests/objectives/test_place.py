@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from ctglip.data.report_texts import Spoken
 from ctglip.features.text_bank import TextBank
 from ctglip.losses.correlation import correlation
 from ctglip.models.encoders import ViTSettings
@@ -16,7 +15,6 @@ from ctglip.models.observations import ObservationSettings
 from ctglip.models.towers import OrganTextModel, OrganTextModelSettings
 from ctglip.objectives.base import total
 from ctglip.objectives.place import Place, PlaceSettings, sentence_table
-from ctglip.objectives.sentences import SentenceBook
 from ctglip.training.gradcache import micro_batches
 from tests.objectives.toys import Report, place, report_samples
 
@@ -150,64 +148,6 @@ def test_pieces_joined_are_the_batch(bank):
     whole, pieces = objective(batch)[0], objective.compute(joined)[0]
     for name, loss in whole.items():
         torch.testing.assert_close(pieces[name], loss, atol=1e-5, rtol=1e-5)
-
-
-SPOKEN = {
-    **{f"finding {i}": Spoken(0.1, frozenset({("heart", f"a{i % 2}")})) for i in range(8)},
-    **{f"second {i}": Spoken(0.1, frozenset(), frozenset({("heart", f"a{i % 2}")})) for i in range(8)},
-    "the same everywhere": Spoken(1.0),
-}
-
-
-def weighed(bank: TextBank, **settings: object) -> Place:
-    base = place(bank, 2, correlation_weight=0.0, diversity_weight=1.0, **settings)
-    return Place(base.model, bank, base.settings, SPOKEN).eval()
-
-
-def test_what_all_reports_say_weighs_nothing(bank):
-    """And sentences that the training reports have not are as rare as the rarest."""
-    book = SentenceBook(bank, SPOKEN, rarity=1.0)
-    ids = bank.ids(["finding 1", "the same everywhere", "never heard"])
-    told = book.mentions(torch.cat([ids, torch.tensor([-1])])[None])
-    assert told.weight[0].tolist() == pytest.approx([1.0, 1e-3, 1.0, 1.0])
-    assert told.key[0, -1] == -1
-    assert len(set(told.key[0].tolist())) == 4
-    assert book.common(ids).tolist() == pytest.approx([0.1, 1.0, 0.0])
-    assert told.affirmed[0].sum(1).tolist() == [1, 0, 0, 0]
-
-
-def test_sentences_with_the_same_findings_are_the_same(bank):
-    ids = bank.ids(["finding 1", "finding 3", "finding 2", "second 1", "the same everywhere"])[None]
-    plain, same = (SentenceBook(bank, SPOKEN, how).mentions(ids).key[0].tolist() for how in ("text", "findings"))
-    assert len(set(plain)) == 5
-    assert same[0] == same[1]
-    assert len(set(same)) == 4
-
-
-def test_common_sentences_can_be_dropped(bank):
-    dropped = weighed(bank, max_share=0.5)
-    batch, plain = (one.collate(report_samples(bank, 2)) for one in (dropped, weighed(bank)))
-    gone = (plain.sentence_id >= 0) & (batch.sentence_id < 0)
-    assert set(bank.texts(plain.sentence_id[gone])) == {"the same everywhere"}
-
-
-@pytest.mark.parametrize("unit", ["reports", "sentences"])
-def test_sentences_one_by_one_by_rarity_and_against_their_opposites(bank, unit):
-    settings = {"batch_unit": unit, "rarity": 1.0, "same": "findings", "opposite_weight": 1.0}
-    objective, samples = weighed(bank, **settings), report_samples(bank, 2)
-    plain = losses_of(objective, samples)
-    assert set(plain) == {"instance", "batch", "sentence", "opposite", "diversity"}
-    assert plain["opposite"] > 0
-    turned = [replace(one, sentences=dict(reversed(one.sentences.items()))) for one in samples]
-    assert losses_of(objective, turned) == pytest.approx(plain, abs=1e-5)
-    batch = objective.collate(samples)
-    parts = [objective.encode(piece) for piece in micro_batches(batch, 3)]
-    joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-    for name, loss in objective.compute(joined)[0].items():
-        assert loss.item() == pytest.approx(plain[name], abs=1e-5)
-    assert objective.state_dict().keys() == place(bank, 2, correlation_weight=0.0).state_dict().keys() | {
-        "opposite_scale.log_scale"
-    }
 
 
 # --- learning: six patterns, two of them on each film at places of their own, and a sentence about each

@@ -79,25 +79,10 @@ def test_sentences_of_a_crop_are_what_its_report_says_of_the_organ_alone(tiny, w
     assert many
 
 
-def test_crops_do_without_what_reports_know_of_sentences(tiny, word_bert: Path, tmp_path: Path) -> None:
-    config = film_config(word_bert, ORGANS, CROPS, {"objective": {"name": "place_organs", "rarity": 1.0}})
+def test_organs_of_whole_scans_are_refused(tiny, word_bert: Path, tmp_path: Path) -> None:
+    config = film_config(word_bert, SCANS, ORGANS, CROPS, {"model": {"grounding": "pool"}})
     with pytest.raises(ConfigError, match="place_organs reads crops"):
         assemble(tiny[0], tmp_path, config, "cpu")
-
-
-def test_sentences_weighed_by_the_training_reports_in_films_and_scans(
-    tiny_films, tiny, word_bert: Path, tmp_path: Path
-) -> None:
-    weighed = {**PLACE, "batch_unit": "sentences", "same": "findings", "rarity": 1.0, "opposite_weight": 1.0}
-    for store, name, more in ((tiny_films[0], "films", ()), (tiny[0], "scans", (SCANS, CROPS))):
-        config = film_config(word_bert, *more, {**ALONE, "objective": weighed})
-        assembly = assemble(store, tmp_path / name, config, "cpu")
-        book = assembly.objective.book
-        assert 0 < book.weight.min() < book.weight.max() <= 1
-        assert (book.affirmed.any(1) != book.denied.any(1)).any()
-        losses, _ = assembly.objective(assembly.batch(0))
-        assert losses.keys() == {*TERMS, "opposite"}
-        assert losses["opposite"] > 0
 
 
 @pytest.mark.parametrize("grounding", ["box", "query", "crop", "pool"])
