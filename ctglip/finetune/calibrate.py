@@ -75,6 +75,7 @@ def fit_logits(
     optimizer = torch.optim.LBFGS([log_scale, offsets], max_iter=_STEPS, line_search_fn="strong_wolfe")
 
     def closure() -> torch.Tensor:
+        """The loss with its gradients, as LBFGS asks for it."""
         optimizer.zero_grad()
         said = log_scale.exp() * raw + offsets
         total = log_scale.square() / 2 + (offsets / _OFFSET_DEVIATION).square().sum() / 2
