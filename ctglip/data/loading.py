@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from threadpoolctl import threadpool_limits
 from torch.utils.data import DataLoader, Dataset
 
 from ctglip.errors import CTGLIPError
@@ -76,7 +77,7 @@ def _from_processes(batches: Batches, start: int, stop: int, workers: int) -> Ge
         sampler=range(start, stop),
         num_workers=workers,
         collate_fn=_as_it_is,
-        worker_init_fn=_tied_to_the_parent,
+        worker_init_fn=_begin,
         prefetch_factor=AHEAD,
         multiprocessing_context="fork",
         generator=torch.Generator(),  # its own, so that torch's global one is where it would be without workers
@@ -130,8 +131,12 @@ def _as_it_is(batch: Any) -> Any:
     return batch
 
 
-def _tied_to_the_parent(_: int) -> None:
-    """Ends when the parent does, in whatever state; signals to the group (Ctrl-C) are the parent's to answer."""
+def _begin(_: int) -> None:
+    """A worker ends when the parent does, in whatever state; signals to the group (Ctrl-C) are the parent's to answer.
+
+    It counts on one thread (torch sees to its own), or all workers together would take more than there are.
+    """
     os.setpgrp()
+    threadpool_limits(1)
     with contextlib.suppress(OSError, AttributeError):  # Linux alone has it; elsewhere a worker looks now and then
         ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)

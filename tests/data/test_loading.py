@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from threadpoolctl import threadpool_info
 
 from ctglip.data.loading import AHEAD, prefetched
 from ctglip.errors import CTGLIPError, StoreError
@@ -91,6 +92,14 @@ def test_workers_make_no_more_than_a_few_batches_ahead(tmp_path) -> None:
         assert next(batches)[0] == step
         assert len(list(tmp_path.iterdir())) <= step + 1 + 2 * AHEAD
     batches.close()
+
+
+def test_a_worker_counts_on_one_thread() -> None:
+    def threads(step: int) -> set[int]:
+        assert (np.ones((4, 4)) @ np.ones((4, 4)) == 4).all()
+        return {one["num_threads"] for one in threadpool_info()} | {torch.get_num_threads()}
+
+    assert [found for found, _ in prefetched(threads, 0, 2, 2)] == [{1}, {1}]
 
 
 def test_closing_ends_the_workers() -> None:
