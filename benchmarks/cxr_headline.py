@@ -12,7 +12,7 @@ patients, of the mean over seeds; differences are paired. "ablation" leaves out 
 side, each with one thread. Kill it and run it again: it goes on, and what is in DIR is not made again. Figures say how
 well the machinery learns from simulated films, nothing about clinical use.
 
-Minutes of a core, all in all: "full" 75 (films 7, texts 2), with --all 160; "ablation" at "core", one seed, 24.
+Minutes of a core, all in all: "full" 44 (films 7, texts 2), with --all 77; "ablation" at "core", one seed, 20.
 """
 
 from __future__ import annotations
