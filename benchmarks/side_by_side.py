@@ -18,7 +18,7 @@ def tied_to_the_parent() -> None:
 
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"
-    keep_freed_memory()  # as ``pretrain`` does: steps are timed without it
+    keep_freed_memory()  # as ``pretrain`` does, for what is timed without it
     with suppress(OSError, AttributeError):  # Linux alone has it
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
     parent = multiprocessing.parent_process()

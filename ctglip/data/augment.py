@@ -164,7 +164,8 @@ def _held_back(mask: np.ndarray, steps: tuple[int, int, int]) -> tuple[int, int,
     """The shift as far as the organ stays on the grid."""
     kept = [0, 0, 0]
     for axis, step in ((axis, step) for axis, step in enumerate(steps) if step):
-        planes = mask.swapaxes(0, axis)[:: 1 if step > 0 else -1][: abs(step)]  # those that would be lost
+        reach = min(abs(step), mask.shape[axis] - 1)
+        planes = mask.swapaxes(0, axis)[:: 1 if step > 0 else -1][:reach]  # those that would be lost
         free = (planes < _ORGAN).all(axis=(1, 2))
         kept[axis] = int(np.sign(step)) * int(free.cumprod().sum())
     return kept[0], kept[1], kept[2]

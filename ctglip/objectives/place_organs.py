@@ -55,15 +55,12 @@ class PlaceOrgans(Place):
 
     def collate(self, samples: Sequence[ToldOrgan]) -> ToldBatch:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Stack crops and fetch the distinct texts; sentences that do not count become -1."""
-        batch = collate_organs(samples, self.texts)
-        said = [torch.as_tensor(sample.sentence_ids, dtype=torch.long) for sample in samples]
         table = torch.full((len(samples), self.settings.sentences), -1)
-        for row, own in zip(table, said, strict=True):
+        for row, sample in zip(table, samples, strict=True):
+            own = torch.as_tensor(sample.sentence_ids, dtype=torch.long)
             kept = own[self.long(own)][: len(row)]
             row[: len(kept)] = kept
-        pool_ids, pool = self.texts.collate(batch.text_id, batch.negative_ids, table)
-        columns = {**batch.columns(), "pool_ids": pool_ids, "pool": pool}
-        return ToldBatch(**columns, sentence_id=table)
+        return ToldBatch(**vars(collate_organs(samples, self.texts, table)), sentence_id=table)
 
     def encode(self, batch: ToldBatch) -> Features:  # pyright: ignore[reportIncompatibleMethodOverride]
         """As for whole pictures; ``image [M, D]`` is the organ's feature."""

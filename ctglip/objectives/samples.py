@@ -183,14 +183,18 @@ class PairBatch(Batch):
     image: Float[Tensor, "b c *s"]
 
 
-def collate_organs(samples: Sequence[OrganSample], texts: Texts) -> OrganBatch:
-    """Crops to one batch on the CPU (at least one; all with the same number of negatives)."""
+def collate_organs(samples: Sequence[OrganSample], texts: Texts, *others: Int[Tensor, "*n"]) -> OrganBatch:
+    """Crops to one batch on the CPU (at least one; all with the same number of negatives).
+
+    Args:
+        others: texts that are wanted in the pool besides, -1 where there is none.
+    """
     integers = {
         name: torch.tensor([int(getattr(sample, name)) for sample in samples])
         for name in ("organ_id", "study_index", "text_id", "text_key")
     }
     negatives = torch.stack([torch.as_tensor(sample.negative_ids, dtype=torch.long) for sample in samples])
-    pool_ids, pool = texts.collate(integers["text_id"], negatives)
+    pool_ids, pool = texts.collate(integers["text_id"], negatives, *others)
     return OrganBatch(
         image=images_of(samples),
         mask=column(samples, "mask"),

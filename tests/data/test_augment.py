@@ -48,6 +48,13 @@ def test_a_shift_moves_image_and_mask_alike() -> None:
     assert volume(found.mask) == volume(mask)
 
 
+def test_a_shift_beyond_the_grid_shows_its_last_face() -> None:
+    hu, mask = crop()
+    found = changed(hu, np.zeros_like(mask), Change(shift_voxels=(2 * N, 0, -N)))
+    assert found.change.shift_voxels == (N - 1, 0, 1 - N)
+    assert np.array_equal(found.hu, np.broadcast_to(hu[-1:, :, :1], hu.shape))
+
+
 @pytest.mark.parametrize("shift", [(1, 0, 0), (0, -2, 0), (0, 0, 2), (-1, 2, -3), (3, -1, 1), (4, 5, 6)])
 @pytest.mark.parametrize("mirrored", [False, True])
 def test_a_shift_is_the_gather_of_its_places(shift: tuple[int, int, int], mirrored: bool) -> None:
