@@ -92,7 +92,9 @@ def _where(answers: FilmAnswers, shown: FilmMap) -> page.Where:
     known = values[np.isfinite(values)]
     organ, abnormality = answers.shown(shown.organ), answers.shown(shown.abnormality)
     said = {(a.organ, a.abnormality): a.probability or 0.0 for a in answers.answers}
-    reach = f"Similarity {number(float(known.min()), 2)} to {number(float(known.max()), 2)}." if len(known) else ""
+    looked = {row.organ: reading for row, reading in answers.places}[shown.organ] == "observations"
+    what, unit = ("Attention", ", 1 where it is even") if looked else ("Similarity", "")
+    reach = f"{what} {number(float(known.min()), 2)} to {number(float(known.max()), 2)}{unit}." if len(known) else ""
     picture = film_picture(
         answers.standardized.image, FILM_MAX, longest_px=_MAP_PX, subject=answers.scan, caption=reach
     )

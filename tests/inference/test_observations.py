@@ -21,6 +21,7 @@ from ctglip.evaluation.settings import EvaluateConfig
 from ctglip.film.io import Film
 from ctglip.film.standardize import standardize_film
 from ctglip.inference.film_maps import laid_on
+from ctglip.inference.film_page import film_answer_page
 from ctglip.inference.films import FilmPipeline
 from ctglip.inference.observations import observation_maps
 from ctglip.inference.scoring import Calibration, Scorer
@@ -123,6 +124,17 @@ def test_the_answer_by_hand(run: Path) -> None:
             assert drawn[0].mean() == pytest.approx(1, abs=0.1)
             coarse = drawn[0].reshape(8, 6, 8, 6).mean((1, 3))
             assert np.corrcoef(coarse.ravel(), attention.ravel())[0, 1] > 0.9
+
+
+@pytest.mark.parametrize(("read", "what"), [("observations", "Attention"), ("whole", "Similarity")])
+def test_a_map_says_what_its_numbers_are(run: Path, read: str, what: str) -> None:
+    model = load_model(run, read)
+    assert isinstance(model, FilmPipeline)
+    rng = np.random.default_rng(3)
+    asked = model.query(Film(draw_film(rng, truth_of(rng)).astype(np.float32)), QUESTIONS)
+    captions = [where.picture.caption for where in film_answer_page(asked, list(model.heat_maps(asked))).where]
+    assert len(captions) == len(QUESTIONS)
+    assert all(caption.startswith(what) for caption in captions)
 
 
 def test_an_evaluation_reads_them_too(run: Path, tmp_path: Path) -> None:
