@@ -34,9 +34,11 @@ class CropSettings(Settings):
         windows_hu: one channel for each (lowest, highest) HU, scaled to -1 .. 1.
         relative_hu: one more channel: HU above or below the organ's own median, inside the organ alone (its border
             holds the fat around it, which would drown a faint lesion).
-        details: one more channel for each: what is brightest or darkest within each voxel of the grid, or thicker than
-            ``thick_mm`` (see ``data.details``), relative to the organ's median.
+        details: one more channel for each: what is brightest or darkest within each voxel of the grid, thicker than
+            ``thick_mm`` or round (see ``data.details``).
         thick_mm: of the details ``opened`` and ``closed``.
+        dense_hu: of the detail ``round``: voxels denser than this make up pieces. -100 is what is solid in a lung.
+        round_mm: shortest and longest pieces that can be round: a lung nodule is up to 30 mm wide (Fleischner Society).
         mask_channel: one more channel: the organ itself.
         truncated: what to do with organs that the field of view cuts off: keep them, or leave them out.
         fill: ``organ_mean`` gives every voxel of the organ the organ's mean HU and everything else that of air, so
@@ -52,6 +54,8 @@ class CropSettings(Settings):
     relative_hu: bool = True
     details: tuple[Detail, ...] = ()
     thick_mm: float = Field(default=9.0, gt=0)
+    dense_hu: float = -100.0
+    round_mm: tuple[float, float] = (9.0, 36.0)
     mask_channel: bool = True
     truncated: Literal["keep", "drop"] = "keep"
     fill: Literal["none", "organ_mean"] = Field(default="none")
@@ -166,7 +170,8 @@ def cut_region(
     detail = np.zeros((0, *settings.grid), np.int8)
     if settings.details:
         faces = [np.linspace(a, b, n + 1) - s for a, b, n, s in zip(low, high, settings.grid, starts, strict=True)]
-        detail = detail_maps(image, inside, median, faces, spacing, settings.details, settings.thick_mm)
+        limits = (settings.thick_mm, settings.dense_hu, settings.round_mm)
+        detail = detail_maps(image, inside, median, faces, spacing, settings.details, *limits)
     return OrganCrop(organ.name, stored, detail, mask, size, median)
 
 

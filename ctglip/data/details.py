@@ -1,13 +1,15 @@
-"""What a voxel of a crop's grid hides of the finer ones in it: extremes, and what is thicker than some millimetres.
+"""What a voxel of a crop's grid hides of the finer ones in it: extremes, what is thick, what is round.
 
-The mean over a grid voxel of a lung or a liver (6 to 9 mm) dilutes a stone, a plaque or a nodule. Four maps keep them:
+The mean over a grid voxel of a lung or a liver (6 to 9 mm) dilutes a stone, a plaque or a nodule. Five maps keep them:
 
 - ``highest`` and ``lowest`` HU of the scan's voxels in each voxel of the grid: stones, plaques, small holes.
 - ``opened`` and ``closed``: the same after a greyscale opening (closing) by a cube of some millimetres, which removes
   what is bright (dark) and thinner than that: of a lung's vessels and nodules the nodules are left, and at an organ's
   border nothing of the partial volume.
+- ``round``: how round the connected piece of dense voxels is that a voxel belongs to (``roundness``): a lung's vessels
+  and consolidations reach far and fill little of their reach, a nodule fills it.
 
-All are in HU above the organ's median and look at the organ alone: voxels outside of it count as the median.
+All look at the organ alone. The first four are in HU above its median, and voxels outside of it count as the median.
 """
 
 from __future__ import annotations
@@ -17,8 +19,9 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int8, Int16
+from scipy import ndimage
 
-Detail = Literal["highest", "lowest", "opened", "closed"]
+Detail = Literal["highest", "lowest", "opened", "closed", "round"]
 LIMIT_HU = 127
 """Details reach so far from the median: they are kept as one byte."""
 
@@ -31,6 +34,8 @@ def detail_maps(
     spacing_mm: Sequence[float],
     wanted: Sequence[Detail],
     thick_mm: float,
+    dense_hu: float,
+    round_mm: tuple[float, float],
 ) -> Int8[np.ndarray, "d a b c"]:
     """Details of a part of a volume on a coarser (or finer) grid.
 
@@ -43,16 +48,43 @@ def detail_maps(
         spacing_mm: of ``image``.
         wanted: which maps.
         thick_mm: edge of the cube of ``opened`` and ``closed``.
+        dense_hu, round_mm: of ``roundness``, which is told from 0 to ``LIMIT_HU``.
     """
     above = np.clip(image - np.int32(round(median_hu)), -LIMIT_HU, LIMIT_HU).astype(np.int8)
     above[~inside] = 0
     cube = [max(1, round(thick_mm / step)) for step in spacing_mm]
     maps = []
     for name in wanted:
-        extreme, other = (np.maximum, np.minimum) if name in ("highest", "opened") else (np.minimum, np.maximum)
-        volume = _slid(_slid(above, other, cube), extreme, cube) if name in ("opened", "closed") else above
+        dark = name in ("lowest", "closed")
+        extreme, other = (np.minimum, np.maximum) if dark else (np.maximum, np.minimum)
+        volume = above
+        if name in ("opened", "closed"):
+            volume = _slid(_slid(above, other, cube), extreme, cube)
+        if name == "round":
+            share = roundness(inside & (image > dense_hu), spacing_mm, round_mm)
+            volume = np.rint(LIMIT_HU * share).astype(np.int8)
         maps.append(_extremes(volume, extreme, edges))
     return np.stack(maps)
+
+
+def roundness(
+    dense: Bool[np.ndarray, "x y z"], spacing_mm: Sequence[float], round_mm: tuple[float, float]
+) -> Float[np.ndarray, "x y z"]:
+    """Of each connected piece (by faces), the share that it fills of a ball as wide as the piece is long, 0 to 1.
+
+    Args:
+        dense: which voxels belong to pieces; elsewhere it is 0.
+        spacing_mm: edges of a voxel.
+        round_mm: shorter and longer pieces are 0. A piece is as long as the longest side of its box.
+    """
+    pieces, count = ndimage.label(dense)
+    boxes = ndimage.find_objects(pieces)
+    sides = np.array([[part.stop - part.start for part in box] for box in boxes]).reshape(count, 3)
+    longest = (sides * np.asarray(spacing_mm)).max(1)
+    volumes = np.bincount(pieces.ravel(), minlength=count + 1)[1:] * float(np.prod(spacing_mm))
+    filled = np.minimum(volumes / (np.pi / 6 * longest**3), 1.0)
+    filled[(longest < round_mm[0]) | (longest > round_mm[1])] = 0
+    return np.concatenate([[0.0], filled]).astype(np.float32)[pieces]
 
 
 def _slid(volume: Int8[np.ndarray, "x y z"], extreme: np.ufunc, cube: Sequence[int]) -> Int8[np.ndarray, "x y z"]:

@@ -203,7 +203,6 @@ class OrganDataset:
         said = [self._said(row, change) for row, change in zip(rows, changes, strict=True)]
         texts = self._texts(said, rng)
         noise = settings.augment.noise_hu
-        noise = settings.augment.noise_hu
         out = []
         for crop, place in zip(crops, own, strict=True):
             text, key, false = texts[place]

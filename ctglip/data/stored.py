@@ -120,7 +120,8 @@ class CropFiles:
             [name, organ.grounding.model_dump(), sorted(organs.grounding_labels(name))]
             for name, organ in organs.organs.items()
         ]
-        cut = settings.model_dump(mode="json", include={"grid", "masked", "field_mm", "details", "thick_mm"})
+        later = {"windows_hu", "relative_hu", "mask_channel", "truncated", "fill"}
+        cut = settings.model_dump(mode="json", exclude=later)
         key = value_hash([VERSION, cut, store.info.recipe_hash, grounding])
         self.folder = folder / key
         self.settings = settings
