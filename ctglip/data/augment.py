@@ -15,7 +15,7 @@ from pydantic import Field
 
 from ctglip.config import Settings
 from ctglip.data.crops import CropSettings, OrganCrop, axis_weights, resampled, zoomed_size
-from ctglip.data.rendering import render
+from ctglip.data.rendering import cover_of, render
 
 _VACUUM_HU = -1000.0
 _ORGAN = 128
@@ -89,7 +89,7 @@ class Changed:
     @property
     def coverage(self) -> Float[np.ndarray, "1 x y z"]:
         """The organ's coverage of each voxel, 0 to 1."""
-        return self.mask[None].astype(np.float32) / 255.0
+        return cover_of(self.mask)[None]
 
 
 def draw_changes(count: int, settings: AugmentSettings, rng: np.random.Generator) -> list[Change]:

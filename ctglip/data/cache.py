@@ -70,6 +70,10 @@ class CropCache:
         median = float(self.median_hu[row])
         return OrganCrop(self.places[row].organ, self.hu[row], self.detail[row], self.mask[row], self.size[row], median)
 
+    def readable(self) -> CropCache:
+        """Those that can be read (see ``stored.StoredCrops.readable``): all."""
+        return self
+
     def draw(
         self, rows: Sequence[int] | np.ndarray, stand_ins: Callable[[int], Iterable[int]]
     ) -> tuple[list[int], list[OrganCrop]]:
@@ -77,13 +81,9 @@ class CropCache:
         del stand_ins  # nothing here is unreadable
         return [int(row) for row in rows], [self.crop(row) for row in rows]
 
-    def images(self, rows: Iterable[int], settings: CropSettings) -> Float[Tensor, "m c x y z"]:
-        """What a model sees of some crops."""
-        return render([self.crop(row) for row in rows], settings)
-
-    def masks(self, rows: Sequence[int] | np.ndarray) -> Float[np.ndarray, "m 1 x y z"]:
-        """Coverage of some crops, 0 to 1."""
-        return self.mask[rows][:, None].astype(np.float32) / 255.0
+    def images(self, settings: CropSettings) -> Float[Tensor, "n c x y z"]:
+        """What a model sees of the crops."""
+        return render([self.crop(row) for row in range(len(self))], settings)
 
 
 def places_of(store: Store, study_ids: Sequence[str], organs: Sequence[str], settings: CropSettings) -> list[Place]:

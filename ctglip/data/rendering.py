@@ -45,6 +45,11 @@ def render(crops: Sequence[Drawable], settings: CropSettings) -> Float[Tensor, "
     return out
 
 
+def cover_of(mask: UInt8[np.ndarray, "*n x y z"]) -> Float[np.ndarray, "*n x y z"]:
+    """How much of each voxel the organ covers, 0 to 1, of a crop's mask."""
+    return mask.astype(np.float32) / 255.0
+
+
 def _render(
     out: Float[Tensor, "n c x y z"],
     hu: Float[Tensor, "n x y z"],

@@ -231,6 +231,15 @@ class StoredCrops:
         crops = self.draw(rows, lambda _: ())[1]
         return stacked([self.places[row] for row in rows], crops, self.settings)
 
+    def readable(self) -> StoredCrops:
+        """Those that can be read; each is read (cut, kept) once for that.
+
+        Raises:
+            StoreError: code ``damaged_store``: too many studies cannot be read.
+        """
+        places = [place for row, place in enumerate(self.places) if self._crop(row) is not None]
+        return StoredCrops(self._store, places, self.settings, self._organs, self._files, self._max_damaged)
+
     def draw(self, rows: Sequence[int] | np.ndarray, stand_ins: StandIns) -> tuple[list[int], list[OrganCrop]]:
         """Some of the crops, another one in the place of each that cannot be read; and which they are.
 

@@ -16,7 +16,7 @@ from ctglip.data.crops import CropSettings
 from ctglip.data.film_input import kept_edge, shrunk
 from ctglip.data.film_window import film_window
 from ctglip.data.films import FilmDataSettings
-from ctglip.data.rendering import render
+from ctglip.data.rendering import cover_of, render
 from ctglip.data.scans import ScanReader, ScanSettings, label_members, render_scans
 from ctglip.errors import CTGLIPError
 from ctglip.finetune.labels import Task
@@ -80,7 +80,7 @@ class Crops:
         """Images, masks and sizes."""
         cache = self.cache.take(rows)
         if rng is None:
-            images, mask, size = cache.images(range(len(cache)), self.settings), cache.mask, cache.size
+            images, mask, size = cache.images(self.settings), cache.mask, cache.size
         else:
             changes = draw_changes(len(rows), self.augment, rng)
             noise = self.augment.noise_hu
@@ -89,7 +89,7 @@ class Crops:
             mask, size = np.stack([one.mask for one in changed]), np.stack([one.size for one in changed])
         found = {
             "images": images,
-            "masks": torch.from_numpy(mask[:, None].astype(np.float32) / 255.0),
+            "masks": torch.from_numpy(cover_of(mask)[:, None]),
             "sizes": torch.from_numpy(size),
         }
         if self.queries is not None:

@@ -11,6 +11,8 @@ from jaxtyping import Float
 
 from ctglip.data.cache import CropCache
 from ctglip.data.crops import CropSettings
+from ctglip.data.rendering import cover_of
+from ctglip.data.stored import StoredCrops
 from ctglip.models.towers import OrganTextModel
 
 Progress = Callable[[int, int], None]
@@ -43,7 +45,7 @@ def no_embeddings(model: OrganTextModel, count: int = 0) -> OrganEmbeddings:
 @torch.no_grad()
 def encode_crops(
     model: OrganTextModel,
-    cache: CropCache,
+    cache: CropCache | StoredCrops,
     settings: CropSettings,
     batch: int = 64,
     progress: Progress | None = None,
@@ -67,9 +69,10 @@ def encode_crops(
     ids = torch.tensor([organs.index(place.organ) for place in cache.places] if queries else [])
     for start in range(0, len(cache), batch):
         rows = np.arange(start, min(start + batch, len(cache)))
-        images = cache.images(rows, settings).to(device)
-        masks = torch.from_numpy(cache.masks(rows)).to(device)
-        sizes = torch.from_numpy(cache.size[rows]).to(device)
+        some = cache.take(rows)
+        images = some.images(settings).to(device)
+        masks = torch.from_numpy(cover_of(some.mask)[:, None]).to(device)
+        sizes = torch.from_numpy(some.size).to(device)
         asked = ids[rows].to(device) if queries else None
         features = model.organ_features(images, masks, sizes, asked)
         out.features[rows] = features.float().cpu().numpy()

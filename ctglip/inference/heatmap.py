@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ctglip.data.crops import CropSettings, OrganCrop, voxel_mm
-from ctglip.data.rendering import render
+from ctglip.data.rendering import cover_of, render
 from ctglip.models.encoders import Anchor, VisionFeatures
 from ctglip.models.towers import OrganTextModel
 from ctglip.types import OrganRow, spacing_of
@@ -88,7 +88,7 @@ def crop_maps(
     """
     device = next(model.parameters()).device
     image = render([crop], settings).to(device)
-    mask = torch.from_numpy(crop.mask[None, None].astype(np.float32) / 255.0).to(device)
+    mask = torch.from_numpy(cover_of(crop.mask)[None, None]).to(device)
     size = torch.from_numpy(crop.size[None]).to(device)
     ids = torch.tensor([query], device=device) if model.settings.pooling == "attention" else None
     found = contributions(

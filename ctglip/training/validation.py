@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ctglip.data.cache import Place, cut_places, places_of
+from ctglip.data.cache import Place, places_of
 from ctglip.data.film_input import film_input
 from ctglip.data.organs import DataSettings, findings_by_study, studies_of, trainable_organs
 from ctglip.data.scans import ScanCut, ScanReader, ScanSettings
+from ctglip.data.stored import open_crops
 from ctglip.errors import StoreError
 from ctglip.evaluation.bootstrap import Question, macro_draws
 from ctglip.evaluation.calibration import fit_calibration
@@ -145,7 +146,7 @@ Asked = tuple[Sequence[Place], Callable[[], OrganEmbeddings]]
 
 
 def _crops(store: Store, release: Release, places: list[Place], data: DataSettings, organs: OrganDictionary) -> Asked:
-    cache = cut_places(store, places, data.crops, organs, data.threads)
+    cache = open_crops(store, places, data.crops, organs, data.cache, data.threads).readable()
     return cache.places, lambda: encode_crops(release.model, cache, data.crops, organs=release.organs)
 
 
