@@ -77,11 +77,12 @@ def roundness(
         spacing_mm: edges of a voxel.
         round_mm: shorter and longer pieces are 0. A piece is as long as the longest side of its box.
     """
-    pieces, count = ndimage.label(dense)
-    boxes = ndimage.find_objects(pieces)
-    sides = np.array([[part.stop - part.start for part in box] for box in boxes]).reshape(count, 3)
+    pieces = np.zeros(dense.shape, np.int32)
+    ndimage.label(dense, output=pieces)
+    boxes = [box for box in ndimage.find_objects(pieces) if box is not None]
+    sides = np.array([[part.stop - part.start for part in box] for box in boxes]).reshape(-1, 3)
     longest = (sides * np.asarray(spacing_mm)).max(1)
-    volumes = np.bincount(pieces.ravel(), minlength=count + 1)[1:] * float(np.prod(spacing_mm))
+    volumes = np.bincount(pieces.ravel(), minlength=1)[1:] * float(np.prod(spacing_mm))
     filled = np.minimum(volumes / (np.pi / 6 * longest**3), 1.0)
     filled[(longest < round_mm[0]) | (longest > round_mm[1])] = 0
     return np.concatenate([[0.0], filled]).astype(np.float32)[pieces]

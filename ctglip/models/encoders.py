@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ctglip.config import Settings
+from ctglip.errors import CTGLIPError, ModelError
 
 
 @dataclass
@@ -211,8 +212,18 @@ def build_encoder(settings: EncoderSettings, in_channels: int) -> Encoder:
     Args:
         settings: one of the registered settings.
         in_channels: channels of the images.
+
+    Raises:
+        ModelError: code ``model_settings``: they do not fit each other.
     """
-    return ENCODERS[settings.name](settings, in_channels)
+    try:
+        return ENCODERS[settings.name](settings, in_channels)
+    except CTGLIPError:
+        raise
+    except (ValueError, RuntimeError) as error:
+        raise ModelError(
+            f"model.encoder: no {settings.name} can be built from these settings: {error}", code="model_settings"
+        ) from error
 
 
 def _cnn(settings: CNNSettings, in_channels: int) -> Encoder:

@@ -103,11 +103,18 @@ def test_transformer_keeps_its_positions_on_its_own_grid():
     assert not torch.allclose(same.tokens[0, 0], same.tokens[0, 1])
 
 
-def test_cnn_names_contradicting_widths_and_blocks():
-    with pytest.raises(ValueError, match="equal length"):
-        build_encoder(CNNSettings(widths=(8,), blocks=(1, 1)), 1)
-    with pytest.raises(ValueError, match="first stage"):
-        build_encoder(CNNSettings(widths=(8, 8), blocks=(1, 0)), 1)
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        (CNNSettings(widths=(8,), blocks=(1, 1)), "cnn .* equal length"),
+        (CNNSettings(widths=(8, 8), blocks=(1, 0)), "cnn .* first stage"),
+        (CNNSettings(widths=(4, 8), blocks=(1, 1)), "cnn .* divisible by num_groups"),
+        (ViTSettings(dim=50, heads=4), "vit .* divisible by num_heads"),
+    ],
+)
+def test_settings_that_do_not_fit_each_other_are_a_users_error(settings, named):
+    with pytest.raises(ModelError, match=named):
+        build_encoder(settings, 1)
 
 
 def test_timm_is_for_films_and_names_near_models():
