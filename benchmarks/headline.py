@@ -105,8 +105,9 @@ def fixed_steps(bench: Bench, arms: Sequence[str]) -> None:
     for arm, cost in zip(
         missing, bench.pool.map(parts.measure, [str(bench.folder)] * len(missing), missing), strict=True
     ):
-        steps = max(5, round(bench.plan.budget_s / cost["cpu_s_per_step"]))
-        known[arm] = {**cost, "steps": steps, "budget_cpu_s": bench.plan.budget_s}
+        budget = bench.plan.budget_s * parts.arm_of(arm).budgets
+        steps = max(5, round(budget / cost["cpu_s_per_step"]))
+        known[arm] = {**cost, "steps": steps, "budget_cpu_s": budget}
         write_json(path, known)
         say(f"{arm}: {cost['cpu_s_per_step']:.2f} s of CPU a step, so {steps} steps")
     bench.steps = {arm: known[arm]["steps"] for arm in arms if arm in known}
@@ -216,9 +217,10 @@ def _held_out(arms: dict[str, figures.Judged]) -> dict[str, Any] | None:
 
 
 def variants(bench: Bench) -> dict[str, Any]:
-    """Crop or pool, CNN or ViT, batch sizes with and without the dictionary (24: the ladder's): one seed, built-in."""
+    """Crop or pool, CNN or ViT, batch sizes with and without the dictionary (24: the ladder's), CLIP with ten times the
+    budget: one seed, built-in."""
     fixed_steps(bench, [*LADDER, *VARIANTS])
-    choose_rates(bench, ["same_organ"])
+    choose_rates(bench, ["same_organ", "report"])
     arms = [arm for arm in ("mask", "same_organ", *VARIANTS) if arm in bench.steps]
     jobs = [replace(bench.job(arm, bench.plan.seeds[0]), judged=("built_in",)) for arm in arms]
     done = bench.do(jobs)

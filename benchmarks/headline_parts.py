@@ -72,26 +72,27 @@ class Arm:
         config: shipped config that is changed.
         changes: ``section.key=value``.
         tuned_as: the arm whose learning rate it takes.
+        budgets: how many times the budget of the others it is given.
     """
 
     label: str
     config: str
     changes: tuple[str, ...]
     tuned_as: str
+    budgets: float = 1.0
 
 
 def _crops(label: str, *changes: str, config: str = RECIPE[0], tuned_as: str = "same_organ") -> Arm:
     return Arm(label, config, (*RECIPE[1:], *ENCODER, *changes), tuned_as)
 
 
+def _scans(label: str, *changes: str, budgets: float = 1.0) -> Arm:
+    return Arm(label, "demo/pretrain_clip_global", (*ENCODER, *_SCANS, *changes), "report", budgets)
+
+
 LADDER: dict[str, Arm] = {
-    "report": Arm("report-level CLIP, whole scans", "demo/pretrain_clip_global", (*ENCODER, *_SCANS), "report"),
-    "sentence": Arm(
-        "sentence-level CLIP, whole scans",
-        "demo/pretrain_clip_global",
-        (*ENCODER, *_SCANS, "scans.text=sentence"),
-        "report",
-    ),
+    "report": _scans("report-level CLIP, whole scans"),
+    "sentence": _scans("sentence-level CLIP, whole scans", "scans.text=sentence"),
     "box": _crops("organ crops, box only", *_BOX),
     "mask": _crops("organ crops with masks", "objective.negatives=batch"),
     "random": _crops("+ random dictionary negatives", "objective.negatives=random"),
@@ -120,6 +121,8 @@ VARIANTS: dict[str, Arm] = {
     },
     "vit": _crops("ViT in place of the CNN", config="demo/pretrain_ctglip_vit"),
     "pool": Arm("organs pooled in whole scans", "demo/pretrain_ctglip_pool", _SCANS, "same_organ"),
+    "report_long": _scans("report-level CLIP, ten budgets", budgets=10),
+    "sentence_long": _scans("sentence-level CLIP, ten budgets", "scans.text=sentence", budgets=10),
 }
 
 

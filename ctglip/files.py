@@ -3,6 +3,7 @@ headers that stay out of logs."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
@@ -180,6 +181,18 @@ def free_bytes(path: Path) -> int:
         path = path.parent
     stat = os.statvfs(path)
     return stat.f_bavail * stat.f_frsize
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether an error, or one that led to it, says that no space is left (some libraries have that in words alone)."""
+    chain: BaseException | None = error
+    while chain is not None:
+        if isinstance(chain, OSError) and chain.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if os.strerror(errno.ENOSPC) in str(chain):
+            return True
+        chain = chain.__cause__ or chain.__context__
+    return False
 
 
 @contextmanager

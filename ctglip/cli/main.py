@@ -28,6 +28,7 @@ from ctglip.cli import (
 )
 from ctglip.cli.console import err
 from ctglip.errors import CTGLIPError
+from ctglip.files import is_disk_full
 
 app = typer.Typer(
     name="ctglip",
@@ -76,11 +77,16 @@ app.add_typer(config.app, name="config")
 
 
 def run() -> None:
-    """Entry point: a user's fault ends with one line and exit code 2, an interrupt with 130."""
+    """Entry point: a user's fault or a full disk ends with one line and exit code 2, an interrupt with 130."""
     try:
         app()
     except CTGLIPError as error:
         err.print(f"ctglip: {error}", style="bold red", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(2)
+    except Exception as error:
+        if not is_disk_full(error):
+            raise
+        err.print("ctglip: no space is left on the disk; what was finished is kept. Make room and go on.", markup=False)
         sys.exit(2)
     except KeyboardInterrupt:
         err.print("ctglip: interrupted; what was finished is kept, run the same command again to go on.", markup=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from ctglip.cli import main
 from tests.cli.commands import ctglip
 
 REPORT = "FINDINGS: The liver is enlarged. No gallstones."
@@ -104,3 +106,39 @@ def test_faults_end_with_one_line_and_exit_code_2(
     assert "Traceback" not in outcome.err
     assert len(outcome.err.strip().splitlines()) == 1
     assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    ],
+    ids=["of the system", "of a library, in words"],
+)
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_full_disk_is_one_line(
+    error: Exception, wrapped: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def command() -> None:
+        if not wrapped:
+            raise error
+        try:
+            raise error
+        finally:
+            raise TypeError("while cleaning up")
+
+    monkeypatch.setattr(main, "app", command)
+    with pytest.raises(SystemExit) as ended:
+        main.run()
+    assert ended.value.code == 2
+    assert "no space is left" in capsys.readouterr().err
+
+
+def test_a_fault_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def command() -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(main, "app", command)
+    with pytest.raises(OSError, match="Input/output"):
+        main.run()
