@@ -109,6 +109,8 @@ EXTRA: dict[str, Arm] = {
 BATCHES = {8: 2, 48: 6, 128: 8}
 """Batch sizes beside the ladder's own (24), and how many organs meet in each."""
 VARIANTS: dict[str, Arm] = {
+    "report_long": _scans("report-level CLIP, ten budgets", budgets=10),
+    "sentence_long": _scans("sentence-level CLIP, ten budgets", "scans.text=sentence", budgets=10),
     **{
         f"batch{size}_{negatives}": _crops(
             f"batch {size}, {'dictionary' if negatives == 'same_organ' else 'no dictionary'}",
@@ -121,8 +123,6 @@ VARIANTS: dict[str, Arm] = {
     },
     "vit": _crops("ViT in place of the CNN", config="demo/pretrain_ctglip_vit"),
     "pool": Arm("organs pooled in whole scans", "demo/pretrain_ctglip_pool", _SCANS, "same_organ"),
-    "report_long": _scans("report-level CLIP, ten budgets", budgets=10),
-    "sentence_long": _scans("sentence-level CLIP, ten budgets", "scans.text=sentence", budgets=10),
 }
 
 

@@ -47,6 +47,7 @@ def film_answer_page(answers: FilmAnswers, maps: Sequence[FilmMap] = (), title: 
         notes=unseen_note(answers),
         kind="film",
         where=tuple(_where(answers, one) for one in _likeliest(answers, maps)),
+        maps="attention" if any(reading == "observations" for _, reading in answers.places) else "evidence",
     )
 
 

@@ -91,6 +91,7 @@ class ScanPage:
         pictures: slices with mask outlines (``ctglip.pages.pictures.slices_of``).
         notes: what the reader must bear in mind, one sentence each.
         where: heat maps of answers.
+        maps: what they show: ``evidence`` for the abnormality, or where the model's ``attention`` was.
         viewer: slices to go through (``ctglip.pages.viewer.make_viewer``), or None for the pictures alone.
         kind: ``scan`` or ``film``.
     """
@@ -103,6 +104,7 @@ class ScanPage:
     pictures: tuple[Picture, ...] = ()
     notes: tuple[str, ...] = ()
     where: tuple[Where, ...] = ()
+    maps: Literal["evidence", "attention"] = "evidence"
     viewer: Viewer | None = None
     kind: Literal["scan", "film"] = "scan"
 

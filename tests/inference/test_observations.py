@@ -28,6 +28,7 @@ from ctglip.inference.scoring import Calibration, Scorer
 from ctglip.models.encoders import ViTSettings
 from ctglip.models.observations import ObservationSettings
 from ctglip.models.release import Release
+from ctglip.pages.scan import render
 from tests.inference.tiny_films import FILMS, RECIPE, draw_film, film_release, saved, truth_of, write_film_store
 from tests.training.tiny import write_word_bert
 
@@ -132,9 +133,11 @@ def test_a_map_says_what_its_numbers_are(run: Path, read: str, what: str) -> Non
     assert isinstance(model, FilmPipeline)
     rng = np.random.default_rng(3)
     asked = model.query(Film(draw_film(rng, truth_of(rng)).astype(np.float32)), QUESTIONS)
-    captions = [where.picture.caption for where in film_answer_page(asked, list(model.heat_maps(asked))).where]
+    shown = film_answer_page(asked, list(model.heat_maps(asked)))
+    captions = [where.picture.caption for where in shown.where]
     assert len(captions) == len(QUESTIONS)
     assert all(caption.startswith(what) for caption in captions)
+    assert ("where the observation that answers looked" in render(shown)) == (what == "Attention")
 
 
 def test_an_evaluation_reads_them_too(run: Path, tmp_path: Path) -> None:
