@@ -15,20 +15,18 @@ from typing import Any, Literal
 import polars as pl
 from side_by_side import share_texts  # beside this file
 
-from ctglip.data.cache import Place
 from ctglip.files import read_json, write_json
 from ctglip.store.splits import SplitSettings
 from ctglip.training.recipe import PretrainConfig
+from ctglip.types import OrganRow
 
 Anatomy = Literal["built_in", "real"]
 PATIENT_A = ("ct/patient_a_abdomen/ct.nii.gz", "ct/patient_a_abdomen/totalsegmentator_v2.nii.gz")
 HELD_OUT = ("liver_cyst", "renal_stone", "consolidation", "aortic_aneurysm")
 """Abnormalities that the open-vocabulary arm is never taught."""
 
-RECIPE = ("demo/pretrain", "sampling.batch=24", "sampling.organs=4")
-"""The recipe of the organ arms: a config, and changes to it that were chosen on validation patients (docs/log.md)."""
-ENCODER: tuple[str, ...] = ()
-"""Changes of the encoder that all arms share."""
+RECIPE = "demo/pretrain"
+"""The recipe of the organ arms; it was chosen on a cohort of its own (docs/log.md)."""
 _BOX = ("data.crops.masked=false", "data.crops.mask_channel=false", "model.use_size=false", "objective.negatives=batch")
 _SCANS = ("scans.keep_gb=6",)
 
@@ -82,12 +80,12 @@ class Arm:
     budgets: float = 1.0
 
 
-def _crops(label: str, *changes: str, config: str = RECIPE[0], tuned_as: str = "same_organ") -> Arm:
-    return Arm(label, config, (*RECIPE[1:], *ENCODER, *changes), tuned_as)
+def _crops(label: str, *changes: str, config: str = RECIPE, tuned_as: str = "same_organ") -> Arm:
+    return Arm(label, config, changes, tuned_as)
 
 
 def _scans(label: str, *changes: str, budgets: float = 1.0) -> Arm:
-    return Arm(label, "demo/pretrain_clip_global", (*ENCODER, *_SCANS, *changes), "report", budgets)
+    return Arm(label, "demo/pretrain_clip_global", (*_SCANS, *changes), "report", budgets)
 
 
 LADDER: dict[str, Arm] = {
@@ -218,7 +216,7 @@ def _fewer_for_validation(store: Path, plan: Plan, settings: SplitSettings) -> d
 
 def cut_ahead(folder: str, anatomy: Anatomy, arm: str, share: int, shares: int) -> int:
     """Cut the training crops of an arm, study by study, for all runs that see the same; a share of the studies."""
-    from ctglip.data.cache import cut_study, places_of
+    from ctglip.data.cache import places_of
     from ctglip.data.organs import studies_of
     from ctglip.data.stored import CropFiles
     from ctglip.store.tables import Store
@@ -229,14 +227,11 @@ def cut_ahead(folder: str, anatomy: Anatomy, arm: str, share: int, shares: int) 
     store = Store.open(home / anatomy / "store")
     places = places_of(store, studies_of(store, "train")[share::shares], settings.organs, settings.crops)
     files = CropFiles(home.resolve() / "crops", store, settings.crops, organs)
-    by_study: dict[str, list[Place]] = {}
+    by_study: dict[str, list[OrganRow]] = {}
     for place in places:
-        by_study.setdefault(place.study_id, []).append(place)
-    for study_id, some in by_study.items():
-        if any(files.read(place) is None for place in some):
-            crops = cut_study(store.study(study_id), [place.row for place in some], settings.crops, organs)
-            for place, crop in zip(some, crops, strict=True):
-                files.write(place, crop)
+        by_study.setdefault(place.study_id, []).append(place.row)
+    for study_id, rows in by_study.items():
+        files.cut_study(store.study(study_id), rows, settings.crops, organs)
     return len(places)
 
 
@@ -312,6 +307,6 @@ def _judge(job: Job, anatomy: Anatomy) -> None:
     home = Path(job.folder) / anatomy
     config = EvaluateConfig(
         draws=max(job.draws, 10), controls=False, pictures=False, parts=(), threads=1, device="cpu",
-        cache=str(Path(job.folder) / "features"),
+        cache=str(Path(job.folder) / "features"), crops=str(Path(job.folder).resolve() / "crops"),
     )  # fmt: skip
     evaluate(job.run, home / "store", out, labels=home / "cohort" / "truth.csv", config=config)

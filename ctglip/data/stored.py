@@ -28,12 +28,14 @@ from ctglip.data.cache import (
     check_damage,
     cut_place,
     cut_places,
+    cut_study,
     failure_of,
     stacked,
 )
 from ctglip.data.crops import CropSettings, OrganCrop
 from ctglip.errors import CTGLIPError, StoreError
 from ctglip.files import check_id, free_bytes, value_hash
+from ctglip.store.study import StudyReader
 from ctglip.store.tables import Store
 from ctglip.types import Failure, OrganRow
 from ctglip.vocabulary.organs import OrganDictionary
@@ -166,6 +168,22 @@ class CropFiles:
                 os.close(stream)
         except OSError:
             self._writable = False
+
+    def cut_study(
+        self, study: StudyReader, rows: Sequence[OrganRow], settings: CropSettings, organs: OrganDictionary
+    ) -> list[OrganCrop]:
+        """As ``cache.cut_study``, but what is kept here is not cut, and what is cut is kept.
+
+        Raises:
+            StoreError: the study is damaged or has no masks.
+        """
+        crops = {row.organ: self.read(Place(study.study_id, row)) for row in rows}
+        missing = [row for row in rows if crops[row.organ] is None]
+        if missing:
+            for row, crop in zip(missing, cut_study(study, missing, settings, organs), strict=True):
+                self.write(Place(study.study_id, row), crop)
+                crops[row.organ] = crop
+        return [crop for crop in crops.values() if crop is not None]
 
     def _unpacked(self, data: bytes, row: OrganRow) -> OrganCrop | None:
         checksum, *box, volume_ml, median, s0, s1, s2, s3 = _HEADER.unpack_from(data)

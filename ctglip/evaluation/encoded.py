@@ -10,8 +10,10 @@ import numpy as np
 import polars as pl
 from jaxtyping import Int
 
-from ctglip.data.cache import Place
+from ctglip.data.cache import Place, cut_study
+from ctglip.data.crops import CropSettings
 from ctglip.data.organs import findings_by_study, studies_of
+from ctglip.data.stored import CropFiles
 from ctglip.errors import StoreError
 from ctglip.evaluation.labels import Labels, columns_of, labels_from_findings, labels_from_table
 from ctglip.evaluation.settings import EvaluateConfig
@@ -31,6 +33,7 @@ from ctglip.inference.film_encoding import shown_on_films
 from ctglip.inference.scoring import Scorer
 from ctglip.models.release import Release
 from ctglip.store.tables import Store
+from ctglip.vocabulary.organs import load_organs
 
 Progress = Callable[[int, int], None]
 
@@ -199,6 +202,10 @@ def _features(
     progress: Progress | None,
 ) -> OrganFeatures:
     folder = cache_folder(store, config)
+    if config.crops and release.reads_crops and view.cut is cut_study:
+        organs = load_organs(release.organ_dictionary / "organs.yaml")
+        files = CropFiles(Path(config.crops), store, CropSettings.model_validate(release.crops), organs)
+        view = replace(view, cut=files.cut_study)
     return organ_features_of(
         store, release, study_ids, names,
         folder=folder, view=view, batch=config.batch, threads=config.threads, progress=progress,

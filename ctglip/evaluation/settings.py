@@ -64,6 +64,8 @@ class EvaluateConfig(Settings):
         batch: organs encoded at a time.
         threads: threads that cut crops.
         cache: folder of encoded organs; ``features`` inside the store by default.
+        crops: folder in which the crops themselves are kept too, for other models that cut alike (a run keeps its own
+            in ``data.cache.folder``, by default ``cache/crops`` inside the store); none: they are not kept.
         device: ``auto`` takes a GPU where there is one.
     """
 
@@ -85,4 +87,5 @@ class EvaluateConfig(Settings):
     batch: int = Field(default=64, ge=1)
     threads: int = Field(default=2, ge=1)
     cache: str | None = None
+    crops: str | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"

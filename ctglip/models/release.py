@@ -21,7 +21,7 @@ from ctglip.files import atomic_path, read_json
 from ctglip.models.text import TextEncoder, TextEncoderSettings, load_text_encoder, read_text_encoder
 from ctglip.models.towers import OrganTextModel, OrganTextModelSettings
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _DICTIONARIES = ("organ_dictionary", "abnormality_dictionary")
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from ctglip.config import validate
-from ctglip.data.cache import CropCache, cut_places, places_of
+from ctglip.data.cache import CropCache, cut_places, cut_study, places_of
 from ctglip.data.crops import CropSettings
 from ctglip.data.loading import prefetched
 from ctglip.data.organs import DataSettings, OrganDataset, OrganSample
@@ -136,6 +136,30 @@ def test_a_disk_that_cannot_be_written_is_done_without(tiny_store: Store, tmp_pa
     wanted = places(tiny_store)
     found = StoredCrops(tiny_store, wanted, SETTINGS, ORGANS, files).take([0, 1])
     assert same(found, StoredCrops(tiny_store, wanted, SETTINGS, ORGANS).take([0, 1]))
+
+
+def test_a_study_is_cut_once_for_all_models_that_cut_alike(
+    tiny_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study_id = tiny_store.study_ids[0]
+    rows = [place.row for place in places(tiny_store) if place.study_id == study_id]
+    plain = cut_study(tiny_store.study(study_id), rows, SETTINGS, ORGANS)
+    files, asked = CropFiles(tmp_path, tiny_store, SETTINGS, ORGANS), []
+
+    def cut(study: StudyReader, some: list[Any], *rest: Any) -> list[Any]:
+        asked.append([row.organ for row in some])
+        return cut_study(study, some, *rest)
+
+    monkeypatch.setattr("ctglip.data.stored.cut_study", cut)
+    files.cut_study(tiny_store.study(study_id), rows[1:2], SETTINGS, ORGANS)
+    for _ in range(2):
+        found = files.cut_study(tiny_store.study(study_id), rows, SETTINGS, ORGANS)
+        assert [crop.organ for crop in found] == [row.organ for row in rows]
+        for crop, expected in zip(found, plain, strict=True):
+            np.testing.assert_array_equal(crop.hu, expected.hu)
+            np.testing.assert_array_equal(crop.detail, expected.detail)
+            assert crop.median_hu == expected.median_hu
+    assert asked == [[rows[1].organ], [row.organ for row in rows if row is not rows[1]]]
 
 
 def test_auto_takes_memory_then_disk_then_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from ctglip.data.cache import cut_study
+from ctglip.data.crops import OrganCrop
 from ctglip.errors import CohortError, ConfigError, CTGLIPError, ModelError, StoreError
 from ctglip.evaluation.bootstrap import draw_patients
 from ctglip.evaluation.labels import PairLabels, labels_from_findings, labels_from_table
@@ -20,6 +23,7 @@ from ctglip.evaluation.run import evaluate
 from ctglip.evaluation.settings import EvaluateConfig
 from ctglip.evaluation.zero_shot import judge
 from ctglip.models.release import load_release
+from ctglip.store.study import StudyReader
 from ctglip.store.tables import Store
 from ctglip.text.reports import ReportParser
 from ctglip.types import OrganRow
@@ -86,6 +90,25 @@ def test_thresholds_come_from_the_validation_split(judged: Judged, done: tuple[R
         assert after.at is not None
         assert before.at.threshold == after.at.threshold
         assert (before.auroc.value or 0) + (after.auroc.value or 0) == pytest.approx(1)
+
+
+def test_kept_crops_change_nothing_and_serve_the_next_model_and_the_control(
+    judged: Judged, done: tuple[Results, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, truth, run = judged
+    cut: list[str] = []
+
+    def counted(study: StudyReader, *rest: Any) -> list[OrganCrop]:
+        cut.append(study.study_id)
+        return cut_study(study, *rest)
+
+    monkeypatch.setattr("ctglip.data.stored.cut_study", counted)
+    for number in (0, 1):  # as for another model: its features are not there yet
+        kept = CONFIG.model_copy(update={"crops": str(tmp_path / "crops"), "cache": str(tmp_path / f"{number}")})
+        again = evaluate(run, store.path, tmp_path / f"out{number}", labels=truth, config=kept)
+        assert again.macro_auroc == done[0].macro_auroc
+        assert again.controls == done[0].controls
+    assert len(cut) == len(set(cut)) > 0
 
 
 def test_without_a_table_the_reports_are_the_labels_and_the_result_says_so(judged: Judged, tmp_path: Path) -> None:
