@@ -220,7 +220,7 @@ def variants(bench: Bench) -> dict[str, Any]:
     """Crop or pool, CNN or ViT, batch sizes with and without the dictionary (24: the ladder's), CLIP with ten times the
     budget: one seed, built-in."""
     fixed_steps(bench, [*LADDER, *VARIANTS])
-    choose_rates(bench, ["same_organ", "report"])
+    choose_rates(bench, ["same_organ", "report", "sentence"])
     arms = [arm for arm in ("mask", "same_organ", *VARIANTS) if arm in bench.steps]
     jobs = [replace(bench.job(arm, bench.plan.seeds[0]), judged=("built_in",)) for arm in arms]
     done = bench.do(jobs)

@@ -84,13 +84,14 @@ def _crops(label: str, *changes: str, config: str = RECIPE, tuned_as: str = "sam
     return Arm(label, config, changes, tuned_as)
 
 
-def _scans(label: str, *changes: str, budgets: float = 1.0) -> Arm:
-    return Arm(label, "demo/pretrain_clip_global", (*_SCANS, *changes), "report", budgets)
+def _scans(text: str, label: str, budgets: float = 1.0) -> Arm:
+    """CLIP on whole scans, by ``report`` or by ``sentence``; each has a learning rate of its own."""
+    return Arm(label, "demo/pretrain_clip_global", (*_SCANS, f"scans.text={text}"), text, budgets)
 
 
 LADDER: dict[str, Arm] = {
-    "report": _scans("report-level CLIP, whole scans"),
-    "sentence": _scans("sentence-level CLIP, whole scans", "scans.text=sentence"),
+    "report": _scans("report", "report-level CLIP, whole scans"),
+    "sentence": _scans("sentence", "sentence-level CLIP, whole scans"),
     "box": _crops("organ crops, box only", *_BOX),
     "mask": _crops("organ crops with masks", "objective.negatives=batch"),
     "random": _crops("+ random dictionary negatives", "objective.negatives=random"),
@@ -107,8 +108,8 @@ EXTRA: dict[str, Arm] = {
 BATCHES = {8: 2, 48: 6, 128: 8}
 """Batch sizes beside the ladder's own (24), and how many organs meet in each."""
 VARIANTS: dict[str, Arm] = {
-    "report_long": _scans("report-level CLIP, ten budgets", budgets=10),
-    "sentence_long": _scans("sentence-level CLIP, ten budgets", "scans.text=sentence", budgets=10),
+    "report_long": _scans("report", "report-level CLIP, ten budgets", 10),
+    "sentence_long": _scans("sentence", "sentence-level CLIP, ten budgets", 10),
     **{
         f"batch{size}_{negatives}": _crops(
             f"batch {size}, {'dictionary' if negatives == 'same_organ' else 'no dictionary'}",
