@@ -80,8 +80,8 @@ class Arm:
     budgets: float = 1.0
 
 
-def _crops(label: str, *changes: str, config: str = RECIPE, tuned_as: str = "same_organ") -> Arm:
-    return Arm(label, config, changes, tuned_as)
+def _crops(label: str, *changes: str, config: str = RECIPE) -> Arm:
+    return Arm(label, config, changes, "same_organ")
 
 
 def _scans(text: str, label: str, budgets: float = 1.0) -> Arm:

@@ -86,7 +86,11 @@ def run() -> None:
     except Exception as error:
         if not is_disk_full(error):
             raise
-        err.print("ctglip: no space is left on the disk; what was finished is kept. Make room and go on.", markup=False)
+        err.print(
+            "ctglip: no space is left on the disk; what was finished is kept. Make room and go on.",
+            markup=False,
+            soft_wrap=True,
+        )
         sys.exit(2)
     except KeyboardInterrupt:
         err.print("ctglip: interrupted; what was finished is kept, run the same command again to go on.", markup=False)

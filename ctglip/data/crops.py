@@ -63,9 +63,11 @@ class CropSettings(Settings):
     field_mm: tuple[float, float, float] | None = None
 
     @model_validator(mode="after")
-    def _no_mask_to_show(self) -> CropSettings:
+    def _consistent(self) -> CropSettings:
         if self.mask_channel and not self.masked:
             raise ValueError("masked: false withholds the mask, so mask_channel must be false too")
+        if not 0 <= self.round_mm[0] < self.round_mm[1]:
+            raise ValueError(f"round_mm {self.round_mm} must rise from 0 or more: nothing would be round")
         return self
 
     @property

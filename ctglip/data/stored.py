@@ -54,7 +54,7 @@ class CacheSettings(Settings):
         keep: ``memory`` cuts all of them at the start; ``disk`` and ``none`` cut those of a step when it comes, best in
             worker processes (``loop.workers``), and ``disk`` keeps what was cut for later epochs and runs; ``auto``
             takes memory where they fit into ``memory_gb``, else the disk where there is room, else none.
-        memory_gb: what ``auto`` may fill, in each process of a run.
+        memory_gb: what ``auto`` may fill, in each process of a run; validation may fill as much again.
         folder: of the crops on disk; ``cache/crops`` in the store where none is named.
         max_damaged: share of the studies that may be unreadable before a run fails.
     """

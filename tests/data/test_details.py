@@ -108,6 +108,12 @@ def test_pieces_that_touch_by_an_edge_alone_are_two_and_none_is_rounder_than_a_b
     np.testing.assert_array_equal(found[dense], 1.0)  # a cube is more than the ball in it
 
 
+@pytest.mark.parametrize("limits", [(36, 9), (9, 9), (-1, 9)])
+def test_limits_between_which_nothing_is_round_are_refused(limits: tuple[float, float]) -> None:
+    with pytest.raises(ValueError, match="must rise"):
+        CropSettings(round_mm=limits)
+
+
 def test_a_nodule_is_round_and_a_vessel_and_what_is_outside_the_lung_are_not() -> None:
     image = np.full((24, 24, 24), -850, dtype=np.int16)
     image[4:6, :, 4:6] = 40

@@ -1,66 +1,74 @@
-"""Validation on crops: the same answers wherever crops are kept, and of the studies alone that can be read."""
+"""How much negative prompts count is chosen on the validation split."""
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
+from dataclasses import dataclass
+from typing import Any
 
-import pytest
+import numpy as np
 
-from ctglip.config import merge, validate
-from ctglip.data.organs import DataSettings
-from ctglip.inference.scoring import dictionaries_of
-from ctglip.models.release import load_release
-from ctglip.store.tables import Store
-from ctglip.training.launch import pretrain
-from ctglip.training.validation import build_validation
-from tests.training.conftest import tiny_config
-from tests.training.tiny import write_tiny_store
+from ctglip.evaluation.labels import PairLabels
+from ctglip.inference.encoding import OrganEmbeddings
+from ctglip.inference.scoring import Calibration
+from ctglip.training.validation import Validation
+
+PAIR = ("liver", "liver_cyst")
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, word_bert: Path) -> tuple[Store, Path, DataSettings]:
-    folder = tmp_path_factory.mktemp("validation")
-    store, _ = write_tiny_store(folder / "store", 40, seed=5)
-    config = tiny_config(word_bert, steps=2)
-    pretrain(store.path, folder / "run", config)
-    return store, folder / "run", config.data
+@dataclass
+class Words:
+    """Prompts with known directions."""
+
+    positive: np.ndarray
+    negative: np.ndarray
+    calibration: Calibration
+
+    def differences(self, diagnosis: np.ndarray, pairs: list[Any]) -> np.ndarray:
+        axis = self.positive - self.calibration.negative_weight * self.negative
+        return np.repeat((diagnosis @ axis)[:, None], len(pairs), axis=1)
 
 
-def kept(data: DataSettings, keep: str, folder: Path, max_damaged: float = 0.05) -> DataSettings:
-    cache = {"keep": keep, "folder": str(folder), "max_damaged": max_damaged}
-    return validate(DataSettings, merge(data.model_dump(mode="json"), {"cache": cache}), "test")
+class Told(Validation):
+    """A validation split whose embeddings and prompts are given."""
+
+    negative: np.ndarray
+
+    def _now(self) -> tuple[Any, OrganEmbeddings]:
+        empty = np.zeros((len(POINTS), 2), np.float32)
+        return Words(np.array([1.0, 0.0]), self.negative, Calibration()), OrganEmbeddings(empty, empty, POINTS)
 
 
-def test_answers_are_the_same_wherever_crops_are_kept(
-    trained: tuple[Store, Path, DataSettings], tmp_path: Path
-) -> None:
-    store, run, data = trained
-    release = load_release(run)
-    found = []
-    for keep in ("memory", "disk", "none"):
-        validation = build_validation(store, release, dictionaries_of(release), kept(data, keep, tmp_path))
-        assert validation is not None
-        found.append((validation.measure(), [(p.study_id, p.organ) for p in validation.places]))
-    assert found[0] == found[1] == found[2]
-    assert found[0][0]["val_pairs"] > 0
-    assert list(tmp_path.rglob("*.crops"))
+RNG = np.random.default_rng(0)
+CYST = np.arange(200) % 2
+OTHER = RNG.integers(0, 2, 200)
+POINTS = (np.stack([CYST, 3 * OTHER], axis=1) + RNG.normal(0, 0.3, (200, 2))).astype(np.float32)
+"""First axis: a cyst; second: something else that is wrong with the liver."""
 
 
-@pytest.mark.parametrize("keep", ["memory", "none"])
-def test_a_damaged_study_is_left_out(trained: tuple[Store, Path, DataSettings], tmp_path: Path, keep: str) -> None:
-    store, run, data = trained
-    copy = tmp_path / "store"
-    shutil.copytree(store.path, copy)
-    table = store.table("splits")
-    damaged = table.filter(table["split"] == "val")["study_id"].sort()[0]
-    shutil.rmtree(copy / "studies" / f"{damaged}.zarr")
-    release = load_release(run)
-    validation = build_validation(
-        Store.open(copy), release, dictionaries_of(release), kept(data, keep, tmp_path / "crops", 0.5)
-    )
-    assert validation is not None
-    studies = {place.study_id for place in validation.places}
-    assert studies
-    assert damaged not in studies
-    assert validation.measure()["val_pairs"] > 0
+def told(negative: list[float], rows: int = 200) -> Calibration:
+    release = type("Nothing", (), {})()
+    split = Told(release, (), lambda: None, {PAIR: PairLabels(np.arange(rows), CYST[:rows])})  # pyright: ignore
+    object.__setattr__(split, "negative", np.array(negative))
+    return split.calibration(14.0)
+
+
+def test_denials_that_mean_normal_are_left_out() -> None:
+    """ "No cyst" lies where normal livers do, so whatever else is wrong looks like a cyst."""
+    found = told([0.0, -1.0])
+    assert found.negative_weight == 0.0
+    assert found.scale > 0
+    assert found.fitted_on == "findings of the split val"
+
+
+def test_denials_that_are_understood_count_in_full() -> None:
+    assert told([-1.0, 0.0]).negative_weight == 1.0
+
+
+def test_too_few_answers_choose_nothing() -> None:
+    """An uncalibrated model's probability is the softmax over both sides, which weighs them alike."""
+    found = told([0.0, -1.0], rows=10)
+    assert (found.fitted_on, found.negative_weight, found.scale) == (None, 1.0, 14.0)
+
+
+def test_models_saved_before_weigh_both_alike() -> None:
+    assert Calibration.model_validate({"scale": 3.0, "bias": 0.1}).negative_weight == 1.0
