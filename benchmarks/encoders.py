@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from ctglip.data.rendering import DrawnCrops
 from ctglip.models.encoders import (
     CNNSettings,
     NNUNetSettings,
@@ -55,8 +56,7 @@ def batch(rows: int, side: int, device: str) -> OrganBatch:
     torch.manual_seed(0)
     pool = torch.arange(rows * (NEGATIVES + 1))
     return OrganBatch(
-        image=torch.randn(rows, 4, *[side] * 3),
-        mask=(torch.rand(rows, 1, *[side] * 3) > 0.5).float(),
+        crops=DrawnCrops(torch.randn(rows, 4, *[side] * 3), (torch.rand(rows, 1, *[side] * 3) > 0.5).float()),
         size=torch.randn(rows, 4),
         organ_id=torch.arange(rows) % ORGANS,
         study_index=torch.arange(rows) // 6,

@@ -34,6 +34,7 @@ import torch
 
 from ctglip.config import find_config, load_settings
 from ctglip.data.loading import Batches, prefetched
+from ctglip.data.rendering import DrawnCrops
 from ctglip.training.allocator import keep_freed_memory
 from ctglip.training.assembly import Assembly, assemble
 from ctglip.training.checkpoint import Training
@@ -155,7 +156,7 @@ class Peers:
         rows, grid = len(self.like), self.like.image.shape[2:]
         crops = list(islice(self._crops(step, grid), rows))
         image, mask = (torch.stack([crop[part] for crop in crops]) for part in (0, 1))
-        return replace(self.like, image=image, mask=mask)
+        return replace(self.like, crops=DrawnCrops(image, mask))
 
     def _crops(self, step: int, grid: Any) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         rng = np.random.default_rng([7, step])
@@ -265,8 +266,9 @@ def memory(rows: int, micro_batch: int | None) -> dict[str, float]:
     objective = OrganText(model, Bank(), torch.arange(len(owner)), owner)  # pyright: ignore[reportArgumentType]
     pool = torch.arange(rows * (negatives + 1))
     batch = OrganBatch(
-        image=torch.randn(rows, crops.channels, *crops.grid),
-        mask=(torch.rand(rows, 1, *crops.grid) > 0.5).float(),
+        crops=DrawnCrops(
+            torch.randn(rows, crops.channels, *crops.grid), (torch.rand(rows, 1, *crops.grid) > 0.5).float()
+        ),
         size=torch.randn(rows, 4),
         organ_id=torch.arange(rows) % organs,
         study_index=torch.arange(rows),

@@ -6,7 +6,6 @@ What is changed is drawn for a whole batch from the step's generator, and travel
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,7 +14,7 @@ from pydantic import Field
 
 from ctglip.config import Settings
 from ctglip.data.crops import CropSettings, OrganCrop, axis_weights, resampled, zoomed_size
-from ctglip.data.rendering import cover_of, render
+from ctglip.data.rendering import render, shifted
 
 _VACUUM_HU = -1000.0
 _ORGAN = 128
@@ -69,18 +68,26 @@ class Changed:
     """A crop after its changes.
 
     Attributes:
-        hu, detail, mask: the crop, float32, HU above the median, and 0 to 255.
+        hu, detail, mask: the crop; float32 and HU above the median where they are no whole numbers any more.
         size: what the model is told of size, float32 ``[4]``.
         median_hu: of the organ.
         change: what was done, after it was held back so that the organ is not cut.
+        shift_voxels: what is still to be shifted. Rendering does it, and adds ``shift_hu``, where it copies and scales
+            voxels anyway (see ``rendering.Drawable``).
     """
 
-    hu: Float[np.ndarray, "x y z"]
+    hu: Num[np.ndarray, "x y z"]
     detail: Num[np.ndarray, "d x y z"]
     mask: UInt8[np.ndarray, "x y z"]
     size: Float[np.ndarray, " 4"]
     median_hu: np.float32
     change: Change
+    shift_voxels: tuple[int, int, int] = (0, 0, 0)
+
+    @property
+    def shift_hu(self) -> float:
+        """What is still to be added to all HU."""
+        return self.change.shift_hu
 
     def image(self, settings: CropSettings) -> Float[np.ndarray, "c x y z"]:
         """The channels that a model sees (see ``data.rendering``)."""
@@ -89,7 +96,7 @@ class Changed:
     @property
     def coverage(self) -> Float[np.ndarray, "1 x y z"]:
         """The organ's coverage of each voxel, 0 to 1."""
-        return cover_of(self.mask)[None]
+        return shifted(self.mask, self.shift_voxels)[None].astype(np.float32) / 255.0
 
 
 def draw_changes(count: int, settings: AugmentSettings, rng: np.random.Generator) -> list[Change]:
@@ -111,30 +118,33 @@ def apply_change(crop: OrganCrop, change: Change, noise_hu: float = 0.0) -> Chan
     hu, detail, mask, size = crop.hu, crop.detail, crop.mask, crop.size
     if change.mirrored:
         hu, detail, mask = hu[::-1], detail[:, ::-1], mask[::-1]
-    steps = _held_back(mask, change.shift_voxels)
-    if any(steps):
-        hu, detail, mask = _shifted(hu, steps), _shifted(detail, steps), _shifted(mask, steps)
+    steps = to_shift = _held_back(mask, change.shift_voxels)
+    if change.zoom != 1.0 or noise_hu > 0:  # which look at voxels in their place
+        hu, detail, mask = (shifted(volume, steps) for volume in (hu, detail, mask))
+        to_shift = (0, 0, 0)
     zoom = min(change.zoom, _largest_zoom(mask)) if change.zoom > 1 else change.zoom
-    values = hu.astype(np.float32)
     if zoom != 1.0:
         weights = [_zoom_weights(n, zoom) for n in hu.shape]
-        values = resampled(values, weights)
+        hu = resampled(hu.astype(np.float32), weights)
         if len(detail):
             detail = np.stack([resampled(one.astype(np.float32), weights) for one in detail])
         mask = np.rint(np.clip(resampled(mask.astype(np.float32), weights), 0, 255)).astype(np.uint8)
         size = zoomed_size(size, zoom)
-    shift = np.float32(change.shift_hu)
     median = np.float32(crop.median_hu)
     if change.gain:
-        gain = np.float32(change.gain)
-        values += (values - np.float32(_VACUUM_HU)) * gain
-        median += (median - np.float32(_VACUUM_HU)) * gain
+        gain, vacuum = np.float32(change.gain), np.float32(_VACUUM_HU)
+        hu = hu + (hu - vacuum) * gain
+        median += (median - vacuum) * gain
         detail = detail * (1 + gain)
-    values += shift
     if noise_hu > 0:
         rng = np.random.default_rng(change.noise)
-        values += noise_hu * rng.standard_normal(values.shape, dtype=np.float32)
-    return Changed(values, detail, mask, size, median + shift, replace(change, shift_voxels=steps, zoom=zoom))
+        hu = hu + np.float32(noise_hu) * rng.standard_normal(hu.shape, dtype=np.float32)
+    done = (
+        change
+        if (steps, zoom) == (change.shift_voxels, change.zoom)
+        else replace(change, shift_voxels=steps, zoom=zoom)
+    )
+    return Changed(hu, detail, mask, size, median, done, to_shift)
 
 
 def augment_hu(
@@ -163,30 +173,13 @@ def _extent(mask: np.ndarray) -> list[tuple[int, int]] | None:
 def _held_back(mask: np.ndarray, steps: tuple[int, int, int]) -> tuple[int, int, int]:
     """The shift as far as the organ stays on the grid."""
     kept = [0, 0, 0]
-    for axis, step in ((axis, step) for axis, step in enumerate(steps) if step):
-        reach = min(abs(step), mask.shape[axis] - 1)
-        planes = mask.swapaxes(0, axis)[:: 1 if step > 0 else -1][:reach]  # those that would be lost
-        free = (planes < _ORGAN).all(axis=(1, 2))
-        kept[axis] = int(np.sign(step)) * int(free.cumprod().sum())
+    for axis, step in enumerate(steps):
+        count, free = mask.shape[axis], 0
+        planes = mask.swapaxes(0, axis)  # a view; those that would be lost come first or last
+        while free < min(abs(step), count - 1) and planes[free if step > 0 else -1 - free].max() < _ORGAN:
+            free += 1
+        kept[axis] = free if step > 0 else -free
     return kept[0], kept[1], kept[2]
-
-
-def _shifted(volume: Num[np.ndarray, "*d x y z"], steps: Sequence[int]) -> Num[np.ndarray, "*d x y z"]:
-    """Voxel i shows what was at i + step; what comes in at a face repeats that face."""
-    volume = np.ascontiguousarray(volume)
-    strides = (volume.shape[-2] * volume.shape[-1], volume.shape[-1], 1)
-    far = sum(step * stride for step, stride in zip(steps, strides, strict=True))
-    out = np.empty_like(volume)
-    ahead, behind = max(far, 0), max(-far, 0)
-    out.reshape(-1)[behind : out.size - ahead] = volume.reshape(-1)[ahead : out.size - behind]
-    # all at once, so that what is wrong lies at the faces
-    for axis, step in enumerate(steps, start=volume.ndim - 3):
-        face = out.swapaxes(0, axis)  # a view
-        if step > 0:
-            face[-step:] = face[-step - 1]
-        if step < 0:
-            face[:-step] = face[-step]
-    return out
 
 
 def _largest_zoom(mask: np.ndarray) -> float:

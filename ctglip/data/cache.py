@@ -8,10 +8,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float, Int8, Int16, UInt8
-from torch import Tensor
 
 from ctglip.data.crops import CropSettings, OrganCrop, crop_region, cut_crop, cut_region
-from ctglip.data.rendering import render
+from ctglip.data.rendering import CropStack
 from ctglip.errors import CTGLIPError, StoreError
 from ctglip.store.study import StudyReader, organ_row
 from ctglip.store.tables import Store
@@ -81,9 +80,9 @@ class CropCache:
         del stand_ins  # nothing here is unreadable
         return [int(row) for row in rows], [self.crop(row) for row in rows]
 
-    def images(self, settings: CropSettings) -> Float[Tensor, "n c x y z"]:
-        """What a model sees of the crops."""
-        return render([self.crop(row) for row in range(len(self))], settings)
+    def stack(self, settings: CropSettings) -> CropStack:
+        """The crops, of which a model's input can be drawn."""
+        return CropStack.of([self.crop(row) for row in range(len(self))], settings)
 
 
 def places_of(store: Store, study_ids: Sequence[str], organs: Sequence[str], settings: CropSettings) -> list[Place]:

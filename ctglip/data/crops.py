@@ -96,6 +96,16 @@ class OrganCrop:
     size: Float[np.ndarray, " 4"]
     median_hu: float
 
+    @property
+    def shift_voxels(self) -> tuple[int, int, int]:
+        """None: a crop is shown as it was cut (see ``data.rendering.Drawable``)."""
+        return 0, 0, 0
+
+    @property
+    def shift_hu(self) -> float:
+        """None."""
+        return 0.0
+
 
 def cut_crop(
     image: Int16[np.ndarray, "x y z"],

@@ -13,7 +13,7 @@ import numpy as np
 
 from ctglip.data.films import FilmDataset, FilmRegions, FilmSample
 from ctglip.data.organs import DataSettings, draw_texts, findings_by_study, permuted, told_of, wordings_of
-from ctglip.data.sayings import NO_TEXT, Phrasebook
+from ctglip.data.sayings import NO_TEXT, Negatives, Phrasebook
 from ctglip.errors import StoreError
 from ctglip.film.regions import region_entries
 from ctglip.store.tables import Store
@@ -65,7 +65,6 @@ class FilmOrganDataset:
         strategy: Strategy = "same_organ",
     ) -> None:
         self.films, self.data = films, data
-        self.strategy: Strategy = strategy
         findings = findings_by_study(store, set(films.study_ids))
         book = Phrasebook(organs, abnormalities, data.silence_is_normal)
         wanted = [self._wanted(row) for row in range(len(films))]
@@ -76,7 +75,7 @@ class FilmOrganDataset:
         told = told_of(said, book, store.path.name)
         self.sayings = permuted(told, np.random.default_rng(films.seed)) if data.permute_texts else told
         self._said = dict(zip(places, self.sayings, strict=True))
-        self._wordings = wordings_of(self.sayings, book)
+        self._negatives = Negatives(wordings_of(self.sayings, book), strategy)
         self.texts, self.keys = book.texts, book.keys
         self.bind(range(len(self.texts)), organs.names)
 
@@ -119,8 +118,7 @@ class FilmOrganDataset:
         out: _Drawn = {}
         for number, organ in self._wanted(row).items():
             said = self._said[row, organ]
-            text, key, false = draw_texts(said, self._wordings, self.data, rng, taken, self.strategy)
-            out[number] = self._organ_ids[organ], text, key, false if text != NO_TEXT else np.full_like(false, NO_TEXT)
+            out[number] = (self._organ_ids[organ], *draw_texts(said, self._negatives, self.data, rng, taken))
         return out
 
     def _sample(self, film: FilmSample, said: _Drawn) -> FilmRegions:

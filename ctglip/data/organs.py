@@ -10,16 +10,15 @@ import numpy as np
 import polars as pl
 from jaxtyping import Float, Int
 from pydantic import Field
-from torch import Tensor
 
 from ctglip.config import Settings
 from ctglip.data.augment import AugmentSettings, Change, Changed, apply_change, draw_changes
 from ctglip.data.cache import CropCache, Place, Progress, places_of
 from ctglip.data.crops import CropSettings
 from ctglip.data.mirror import Mirror
-from ctglip.data.rendering import render
+from ctglip.data.rendering import CropStack
 from ctglip.data.sampling import rows_of_rank
-from ctglip.data.sayings import NO_TEXT, OrganSayings, Phrasebook, Wordings, draw_negatives, draw_text
+from ctglip.data.sayings import NO_TEXT, Negatives, OrganSayings, Phrasebook, Wordings, draw_text
 from ctglip.data.stored import CacheSettings, StoredCrops, open_crops
 from ctglip.errors import StoreError
 from ctglip.store.tables import Store
@@ -82,9 +81,9 @@ class OrganSample:
     row: int
 
     @staticmethod
-    def rendered(samples: Sequence[OrganSample]) -> Float[Tensor, "n c x y z"]:
-        """The images of many, which are made faster together."""
-        return render([sample.crop for sample in samples], samples[0].settings)
+    def stacked(samples: Sequence[OrganSample]) -> CropStack:
+        """The crops of many, whose images are drawn where they are wanted."""
+        return CropStack.of([sample.crop for sample in samples], samples[0].settings)
 
     @property
     def image(self) -> Float[np.ndarray, "c x y z"]:
@@ -141,7 +140,6 @@ class OrganDataset:
         strategy: Strategy = "same_organ",
     ) -> None:
         self.settings = settings
-        self.strategy: Strategy = strategy
         self.organs = organs
         study_ids = studies_of(store, split)
         names = settings.organs or trainable_organs(store, organs, abnormalities)
@@ -159,12 +157,12 @@ class OrganDataset:
         told = told_of(said, book, f"the split {split!r} of {store.path}")
         self._mirrored = _mirrored(said, told, book) if settings.augment.mirror else {}
         self.sayings = permuted(told, np.random.default_rng(seed)) if settings.permute_texts else told
-        self.wordings = wordings_of((*self.sayings, *self._mirrored.values()), book)
+        self.negatives = Negatives(wordings_of((*self.sayings, *self._mirrored.values()), book), strategy)
         self.texts, self.keys = book.texts, book.keys
         numbers = {study_id: number for number, study_id in enumerate(study_ids)}
         self._study_index = np.array([numbers[place.study_id] for place in self.cache.places])
         self._organ_ids = {name: number for number, name in enumerate(organs.names)}
-        self._text_ids = np.arange(len(self.texts))
+        self._text_ids = np.append(np.arange(len(self.texts)), NO_TEXT)
 
     def __len__(self) -> int:
         return len(self.cache)
@@ -176,7 +174,7 @@ class OrganDataset:
             text_ids: for each of ``texts``, its index in the text bank.
             organ_names: the organs in the order of the objective's organ ids.
         """
-        self._text_ids = np.asarray(text_ids, dtype=np.int64)
+        self._text_ids = np.append(np.asarray(text_ids, dtype=np.int64), NO_TEXT)  # which stays what it is
         self._organ_ids = {name: number for number, name in enumerate(organ_names)}
 
     def samples(
@@ -201,21 +199,20 @@ class OrganDataset:
         for place, row in zip(own, drawn, strict=True):
             rows[place] = row
         said = [self._said(row, change) for row, change in zip(rows, changes, strict=True)]
-        texts = self._texts(said, rng)
-        noise = settings.augment.noise_hu
+        texts = self._texts([sayings for sayings, _ in said], rng)
         out = []
         for crop, place in zip(crops, own, strict=True):
-            text, key, false = texts[place]
+            (sayings, change), (text, key, false) = said[place], texts[place]
             out.append(
                 OrganSample(
-                    crop=apply_change(crop, said[place][1], noise),
+                    crop=apply_change(crop, change, settings.augment.noise_hu),
                     settings=settings.crops,
-                    organ_id=self._organ_ids[said[place][0].organ],
+                    organ_id=self._organ_ids[sayings.organ],
                     study_index=int(self._study_index[rows[place]]),
-                    text_id=NO_TEXT if text == NO_TEXT else int(self._text_ids[text]),
+                    text_id=int(self._text_ids[text]),
                     text_key=key,
-                    negative_ids=false if text == NO_TEXT else np.where(false < 0, NO_TEXT, self._text_ids[false]),
-                    sentence_ids=self._text_ids[list(said[place][0].sentences)],
+                    negative_ids=self._text_ids[false],
+                    sentence_ids=self._text_ids[list(sayings.sentences)],
                     row=rows[place],
                 )
             )
@@ -230,11 +227,11 @@ class OrganDataset:
         return mirrored or sayings, change
 
     def _texts(
-        self, said: Sequence[tuple[OrganSayings, Change]], rng: np.random.Generator
+        self, said: Sequence[OrganSayings], rng: np.random.Generator
     ) -> list[tuple[int, int, Int[np.ndarray, " k"]]]:
         """For each row a text, its key, and texts that are false, by their numbers in ``texts``."""
         taken: dict[int, int] = {}
-        return [draw_texts(sayings, self.wordings, self.settings, rng, taken, self.strategy) for sayings, _ in said]
+        return [draw_texts(sayings, self.negatives, self.settings, rng, taken) for sayings in said]
 
     def _stand_ins(self, row: int) -> list[int]:
         """Rows of the same organ, those of the same kind first, each kind from this row on."""
@@ -286,20 +283,23 @@ def wordings_of(sayings: Iterable[OrganSayings], book: Phrasebook) -> dict[tuple
 
 def draw_texts(
     said: OrganSayings,
-    wordings: Mapping[tuple[str, str], Wordings],
+    negatives: Negatives,
     settings: DataSettings,
     rng: np.random.Generator,
     taken: dict[int, int],
-    strategy: Strategy,
 ) -> tuple[int, int, Int[np.ndarray, " k"]]:
     """A text that is true of an organ, its key, and texts that are false, by their numbers in the phrasebook.
+
+    All are ``NO_TEXT`` where nothing is said of it.
 
     Args:
         taken: the key of each text that the batch holds; the text drawn is entered.
     """
     text, key = draw_text(said, settings.dictionary_wording, rng, taken)
+    if text == NO_TEXT:
+        return text, key, np.full(settings.negatives, NO_TEXT, dtype=np.int64)
     taken[text] = key
-    return text, key, draw_negatives(said, wordings, settings.negatives, settings.report_wording, rng, strategy)
+    return text, key, negatives.draw(said, settings.negatives, settings.report_wording, rng)
 
 
 def studies_of(store: Store, split: str) -> list[str]:

@@ -1,8 +1,14 @@
-"""From a crop's whole numbers to the channels that a model sees: windows, HU relative to the organ, details, mask."""
+"""From a crop's whole numbers to the channels that a model sees: windows, HU relative to the organ, details, mask.
+
+Channels take six times the memory of the numbers that they are drawn from, so a batch holds the numbers (``CropStack``)
+until it is where the model is: less is copied between processes and to a GPU, and the GPU draws.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import prod
 from typing import Protocol
 
 import numpy as np
@@ -14,12 +20,19 @@ from ctglip.data.crops import AIR_HU, CropSettings
 
 _RELATIVE_HU = 60.0
 _RELATIVE_CLIP = 2.0
-_TOGETHER = 8
-"""Crops that are rendered at once: enough for all threads, few enough for the processor's cache."""
+_TOGETHER = 2**20
+"""Voxels that are drawn at once: enough for all threads, few enough for the processor's cache."""
 
 
 class Drawable(Protocol):
-    """A crop, as it was cut (``data.crops.OrganCrop``) or changed (``data.augment.Changed``)."""
+    """A crop, as it was cut (``data.crops.OrganCrop``) or changed (``data.augment.Changed``).
+
+    Attributes:
+        hu, detail, mask: before it is shifted.
+        median_hu: of the organ, before ``shift_hu``.
+        shift_voxels: voxel i shows what was at i + shift; what comes in at a face repeats that face.
+        shift_hu: is added to all HU.
+    """
 
     @property
     def hu(self) -> Num[np.ndarray, "x y z"]: ...
@@ -29,57 +42,168 @@ class Drawable(Protocol):
     def mask(self) -> UInt8[np.ndarray, "x y z"]: ...
     @property
     def median_hu(self) -> float | np.floating: ...
+    @property
+    def shift_voxels(self) -> tuple[int, int, int]: ...
+    @property
+    def shift_hu(self) -> float: ...
+
+
+@dataclass(frozen=True)
+class DrawnCrops:
+    """Crops as a model sees them.
+
+    Attributes:
+        image: float32 ``[n, C, *S]``.
+        mask: how much of each voxel the organ covers, 0 to 1, ``[n, 1, *S]``.
+    """
+
+    image: Float[Tensor, "n c *s"]
+    mask: Float[Tensor, "n 1 *s"]
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    def __getitem__(self, rows: slice) -> DrawnCrops:
+        """Some of them."""
+        return DrawnCrops(self.image[rows], self.mask[rows])
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> DrawnCrops:
+        """The crops on a device."""
+        return DrawnCrops(*(t.to(device, non_blocking=non_blocking) for t in (self.image, self.mask)))
+
+
+@dataclass(frozen=True)
+class CropStack:
+    """Crops of one grid side by side, as whole numbers (see ``Drawable``), of which a model's input can be drawn.
+
+    Attributes:
+        hu, detail, covered: int16 ``[n, x, y, z]``, int8 ``[n, d, x, y, z]`` (both float32 after changes that make no
+            whole numbers) and the crops' masks, uint8 ``[n, x, y, z]``; shifted.
+        median_hu, shift_hu: ``[n]``.
+    """
+
+    hu: Num[Tensor, "n x y z"]
+    detail: Num[Tensor, "n d x y z"]
+    covered: UInt8[Tensor, "n x y z"]
+    median_hu: Float[Tensor, " n"]
+    shift_hu: Float[Tensor, " n"]
+    settings: CropSettings
+
+    @staticmethod
+    def of(crops: Sequence[Drawable], settings: CropSettings) -> CropStack:
+        """Crops next to each other, each shifted on its way."""
+        grid, steps = settings.grid, [crop.shift_voxels for crop in crops]
+        return CropStack(
+            _placed([crop.hu for crop in crops], steps, np.dtype(np.int16), grid),
+            _placed([crop.detail for crop in crops], steps, np.dtype(np.int8), (len(settings.details), *grid)),
+            _placed([crop.mask for crop in crops], steps, np.dtype(np.uint8), grid),
+            torch.tensor([float(crop.median_hu) for crop in crops], dtype=torch.float32),
+            torch.tensor([crop.shift_hu for crop in crops], dtype=torch.float32),
+            settings,
+        )
+
+    def __len__(self) -> int:
+        return len(self.hu)
+
+    def __getitem__(self, rows: slice) -> CropStack:
+        """Some of them."""
+        return self._each(lambda tensor: tensor[rows])
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> DrawnCrops:
+        """The crops drawn on a device."""
+        moved = self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+        image = moved.image
+        return DrawnCrops(image, image[:, -1:] if self.settings.mask_channel else moved.mask)
+
+    @property
+    def image(self) -> Float[Tensor, "n c x y z"]:
+        """What a model sees of the crops, float32, drawn anew each time."""
+        shape = (len(self), self.settings.channels, *self.settings.grid)
+        # numpy asks the system for large pages, which come faster
+        on_cpu = self.hu.device.type == "cpu"
+        out = torch.from_numpy(np.empty(shape, np.float32)) if on_cpu else self.hu.new_empty(shape, dtype=torch.float32)
+        some = max(1, _TOGETHER // prod(self.settings.grid))
+        for start in range(0, len(self), some):
+            self[start : start + some]._draw(out[start : start + some])
+        return out
+
+    @property
+    def mask(self) -> Float[Tensor, "n 1 x y z"]:
+        """How much of each voxel the organ covers, 0 to 1."""
+        return self.covered[:, None].float().div_(255.0)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> CropStack:
+        hu, detail, covered = change(self.hu), change(self.detail), change(self.covered)
+        return CropStack(hu, detail, covered, change(self.median_hu), change(self.shift_hu), self.settings)
+
+    def _draw(self, out: Float[Tensor, "n c x y z"]) -> None:
+        """All channels into their place, in as few passes over memory as there can be."""
+        settings, hu, detail = self.settings, self.hu.float(), self.detail
+        median, shift = (column[:, None, None, None] for column in (self.median_hu, self.shift_hu))
+        cover = self.mask[:, 0]
+        if settings.mask_channel:
+            cover = out[:, -1].copy_(cover)
+        if settings.fill == "organ_mean":
+            space = (1, 2, 3)
+            mean = (hu * cover).sum(space, keepdim=True) / cover.sum(space, keepdim=True).clamp(min=1e-6)
+            hu = cover * mean + (1.0 - cover) * (AIR_HU - shift)
+            detail = (mean - median)[:, None].expand(detail.shape)
+        channels = iter(out.unbind(1))
+        for low, high in settings.windows_hu:
+            scale = 2.0 / (high - low)
+            torch.add((shift - low) * scale - 1.0, hu, alpha=scale, out=next(channels)).clamp_(-1.0, 1.0)
+        inside = torch.empty_like(hu)
+        if settings.relative_hu:
+            above = torch.add(median / -_RELATIVE_HU, hu, alpha=1 / _RELATIVE_HU, out=next(channels))
+            torch.mul(cover, 4.0, out=inside).sub_(3.0).clamp_(0.0, 1.0)
+            above.clamp_(-_RELATIVE_CLIP, _RELATIVE_CLIP).mul_(inside)
+        if settings.details:
+            limit = _RELATIVE_CLIP * _RELATIVE_HU
+            torch.mul(cover, 2.0 / _RELATIVE_HU, out=inside).clamp_(max=1.0 / _RELATIVE_HU)
+            for above in detail.clamp(-limit, limit).unbind(1):
+                next(channels).copy_(above).mul_(inside)
 
 
 def render(crops: Sequence[Drawable], settings: CropSettings) -> Float[Tensor, "n c x y z"]:
     """The channels of some crops of one grid, float32."""
-    shape = (len(crops), settings.channels, *settings.grid)
-    out = torch.from_numpy(np.empty(shape, np.float32))  # numpy asks for large pages, which come faster
-    for start in range(0, len(crops), _TOGETHER):
-        some = crops[start : start + _TOGETHER]
-        hu, detail, mask = (
-            torch.from_numpy(np.stack([getattr(crop, name) for crop in some])) for name in ("hu", "detail", "mask")
-        )
-        median = torch.tensor([float(crop.median_hu) for crop in some])
-        _render(out[start : start + _TOGETHER], hu.float(), detail, mask.float().div_(255.0), median, settings)
+    return CropStack.of(crops, settings).image
+
+
+def shifted(volume: Num[np.ndarray, "*d x y z"], steps: tuple[int, int, int]) -> Num[np.ndarray, "*d x y z"]:
+    """Voxel i shows what was at i + step; what comes in at a face repeats that face."""
+    out = np.empty(volume.shape, volume.dtype)
+    _shift_into(out, volume, steps)
     return out
 
 
-def cover_of(mask: UInt8[np.ndarray, "*n x y z"]) -> Float[np.ndarray, "*n x y z"]:
-    """How much of each voxel the organ covers, 0 to 1, of a crop's mask."""
-    return mask.astype(np.float32) / 255.0
+def _placed(
+    volumes: Sequence[np.ndarray], steps: Sequence[tuple[int, int, int]], whole: np.dtype, shape: tuple[int, ...]
+) -> Tensor:
+    """Volumes side by side, shifted; whole numbers stay what they are unless one of the volumes has others."""
+    kinds = {volume.dtype for volume in volumes} or {whole}
+    out = np.empty((len(volumes), *shape), np.result_type(*kinds))
+    for place, volume, own in zip(out, volumes, steps, strict=True):
+        _shift_into(place, volume, own)
+    return torch.from_numpy(out)
 
 
-def _render(
-    out: Float[Tensor, "n c x y z"],
-    hu: Float[Tensor, "n x y z"],
-    detail: Num[Tensor, "n d x y z"],
-    cover: Float[Tensor, "n x y z"],
-    median: Float[Tensor, " n"],
-    settings: CropSettings,
-) -> None:
-    """Channels into their place."""
-    median = median[:, None, None, None]
-    if settings.fill == "organ_mean":
-        space = (1, 2, 3)
-        mean = (hu * cover).sum(space, keepdim=True) / cover.sum(space, keepdim=True).clamp(min=1e-6)
-        hu = cover * mean + (1.0 - cover) * AIR_HU
-        detail = (mean - median)[:, None].expand(detail.shape)
-    channels = iter(out.unbind(1))
-    for low, high in settings.windows_hu:
-        scale = 2.0 / (high - low)
-        torch.clamp((hu * scale).sub_(low * scale + 1.0), -1.0, 1.0, out=next(channels))
-    if settings.relative_hu:
-        inside = (4.0 * cover).sub_(3.0).clamp_(0.0, 1.0)
-        torch.mul(_relative(hu - median), inside.div_(_RELATIVE_HU), out=next(channels))
-    inside = (2.0 * cover).clamp_(max=1.0).div_(_RELATIVE_HU)
-    for above in detail.unbind(1):
-        torch.mul(_relative(above), inside, out=next(channels))
-    if settings.mask_channel:
-        next(channels).copy_(cover)
-
-
-def _relative(above: Num[Tensor, "n x y z"]) -> Num[Tensor, "n x y z"]:
-    """HU above the median, as far as channels show them."""
-    limit = _RELATIVE_CLIP * _RELATIVE_HU
-    return above.clamp(-limit, limit)
+def _shift_into(out: np.ndarray, volume: np.ndarray, steps: tuple[int, int, int]) -> None:
+    """``shifted`` into a contiguous array."""
+    if steps == (0, 0, 0):
+        out[...] = volume
+        return
+    rows, columns = volume.shape[-2:]
+    far = (steps[0] * rows + steps[1]) * columns + steps[2]
+    flat, into = np.ascontiguousarray(volume).reshape(-1), out.reshape(-1)
+    # all at once, so that what is wrong lies at the faces
+    if far > 0:
+        into[:-far] = flat[far:]
+    else:
+        into[-far:] = flat[: len(flat) + far]
+    for axis, step in enumerate(steps, start=volume.ndim - 3):
+        if step:
+            face = out.swapaxes(0, axis)  # a view
+            if step > 0:
+                face[-step:] = face[-step - 1]
+            else:
+                face[:-step] = face[-step]

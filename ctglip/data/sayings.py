@@ -8,10 +8,12 @@ it. ``tests/objectives/test_style_leak.py`` holds a text-only classifier to AURO
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from functools import cached_property
+from typing import Literal, TypeVar
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -25,6 +27,7 @@ from ctglip.vocabulary.prompts import negative_prompts, normal_prompts, positive
 
 Kind = Literal["abnormal", "normal", "silent"]
 NO_TEXT = -1
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ class OrganSayings:
     near: frozenset[str] = frozenset()
     possible: frozenset[str] = frozenset()
 
-    @property
+    @cached_property
     def sentences(self) -> tuple[int, ...]:
         """All that is said of the organ alone, text by text; in the dictionary's words where the report has none."""
         single = (statement for statement in self.statements if len(statement.names) < 2)
@@ -89,7 +92,7 @@ class Claim:
     organ: str
     names: frozenset[str]
     statements: tuple[Statement, ...]
-    cumulative: Float[np.ndarray, " s"]
+    cumulative: tuple[float, ...]
     total: float
 
 
@@ -162,8 +165,8 @@ class Phrasebook:
         if self._claims is None:
             self._claims = {}
             for (organ, names), said in self._said.items():
-                sums = np.cumsum([weight for _, weight in said])
-                claim = Claim(organ, names, tuple(s for s, _ in said), sums / sums[-1], float(sums[-1]))
+                weights = np.array([weight for _, weight in said])
+                claim = Claim(organ, names, tuple(s for s, _ in said), _cumulative(weights), float(weights.sum()))
                 for name in names:
                     self._claims.setdefault((organ, name), []).append(claim)
         return self._claims
@@ -256,47 +259,72 @@ def draw_text(
         return NO_TEXT, NO_TEXT
     text, key = NO_TEXT, NO_TEXT
     for _ in range(6):
-        statement = sayings.statements[int(rng.integers(len(sayings.statements)))]
-        from_dictionary = bool(rng.random() < dictionary_wording)
-        pool = (statement.dictionary if from_dictionary else statement.own) or statement.own or statement.dictionary
-        text, key = pool[int(rng.integers(len(pool)))], statement.key
+        which, wording, place = rng.random(3).tolist()
+        statement = _at(sayings.statements, which)
+        text, key = _worded(statement, wording >= dictionary_wording, place), statement.key
         if text not in taken:
             break
     return text, key
 
 
-def draw_negatives(
-    sayings: OrganSayings,
-    wordings: Mapping[tuple[str, str], Wordings],
-    count: int,
-    report_wording: float,
-    rng: np.random.Generator,
-    strategy: Strategy = "same_organ",
-) -> Int[np.ndarray, " k"]:
-    """Texts that are false of the organ: what its report denies first, then what else other studies' reports affirm.
+class Negatives:
+    """Draws texts that are false of an organ: what its report denies first, then what other studies' reports affirm.
+
+    What is false of whom is worked out once for each saying.
 
     Args:
         wordings: (organ, abnormality) -> how it is affirmed.
-        count: how many; missing ones are ``NO_TEXT``.
-        report_wording: probability of a report's words where there are any.
         strategy: see ``vocabulary.negatives.sample_negatives``; ``none`` and ``batch`` draw nothing here.
     """
-    out = np.full(count, NO_TEXT, dtype=np.int64)
-    if strategy in ("none", "batch") or count == 0:
-        return out
-    false = _false_claims(sayings, wordings, strategy)
-    if not false:
-        return out
-    weights = np.array([claim.total for claim in false])
-    if strategy == "hierarchy":
-        weights *= [CONFUSABLE_WEIGHT if claim.names & sayings.near else 1.0 for claim in false]
-    denied = [place for place, claim in enumerate(false) if claim.names.issubset(sayings.hard)]
-    first = [denied[i] for i in rng.permutation(len(denied))][:count]
-    sums = np.cumsum(weights)
-    rest = sums.searchsorted(rng.random(count - len(first)) * sums[-1], side="right")
-    for place, number in enumerate((*first, *rest)):
-        out[place] = _worded(false[int(number)], report_wording, rng)
-    return out
+
+    def __init__(self, wordings: Mapping[tuple[str, str], Wordings], strategy: Strategy = "same_organ") -> None:
+        self.wordings = wordings
+        self.strategy: Strategy = strategy
+        self._false: dict[Hashable, _False] = {}
+
+    def draw(
+        self, sayings: OrganSayings, count: int, report_wording: float, rng: np.random.Generator
+    ) -> Int[np.ndarray, " k"]:
+        """So many texts; missing ones are ``NO_TEXT``.
+
+        Args:
+            report_wording: probability of a report's words where there are any.
+        """
+        nothing = self.strategy in ("none", "batch") or count == 0
+        false = _NOTHING if nothing else self._of(sayings)
+        if not false.claims:
+            return np.full(count, NO_TEXT, dtype=np.int64)
+        first = [false.denied[i] for i in rng.permutation(len(false.denied))[:count]] if false.denied else []
+        out = []
+        for number, (which, statement, wording, place) in enumerate(rng.random((count, 4)).tolist()):
+            chosen = first[number] if number < len(first) else _drawn(false.cumulative, which)
+            claim = false.claims[chosen]
+            said = claim.statements[_drawn(claim.cumulative, statement)]
+            out.append(_worded(said, wording < report_wording, place))
+        return np.array(out, dtype=np.int64)
+
+    def _of(self, sayings: OrganSayings) -> _False:
+        key = (sayings.organ, sayings.hard, sayings.others, sayings.near, sayings.possible)
+        if key not in self._false:
+            claims = tuple(_false_claims(sayings, self.wordings, self.strategy))
+            weights = np.array([claim.total for claim in claims])
+            if self.strategy == "hierarchy":
+                weights *= [CONFUSABLE_WEIGHT if claim.names & sayings.near else 1.0 for claim in claims]
+            denied = tuple(place for place, claim in enumerate(claims) if claim.names.issubset(sayings.hard))
+            self._false[key] = _False(claims, _cumulative(weights), denied)
+        return self._false[key]
+
+
+@dataclass(frozen=True)
+class _False:
+    """Claims that are false of an organ, how likely each is (added up), and which of them its report denies."""
+
+    claims: tuple[Claim, ...]
+    cumulative: tuple[float, ...]
+    denied: tuple[int, ...]
+
+
+_NOTHING = _False((), (), ())
 
 
 def _false_claims(
@@ -312,8 +340,23 @@ def _false_claims(
     return list({(claim.organ, claim.names): claim for claim in own}.values())
 
 
-def _worded(claim: Claim, report_wording: float, rng: np.random.Generator) -> int:
-    statement = claim.statements[int(claim.cumulative.searchsorted(rng.random(), side="right"))]
-    from_report = bool(rng.random() < report_wording)
-    pool = (statement.own if from_report else statement.dictionary) or statement.own or statement.dictionary
-    return pool[int(rng.integers(len(pool)))]
+def _cumulative(weights: Float[np.ndarray, " n"]) -> tuple[float, ...]:
+    """Weights added up from the first on, the last 1."""
+    sums = np.cumsum(weights)
+    return tuple((sums / sums[-1]).tolist()) if len(sums) else ()
+
+
+def _drawn(cumulative: Sequence[float], chance: float) -> int:
+    """The place that a number from 0 to 1 falls on."""
+    return bisect_right(cumulative, chance)
+
+
+def _at(some: Sequence[T], chance: float) -> T:
+    """The one of equals that a number from 0 to 1 falls on."""
+    return some[int(chance * len(some))]
+
+
+def _worded(statement: Statement, from_report: bool, chance: float) -> int:
+    return _at(
+        (statement.own if from_report else statement.dictionary) or statement.own or statement.dictionary, chance
+    )

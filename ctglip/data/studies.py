@@ -27,7 +27,7 @@ from ctglip.data.organs import (
     trainable_organs,
     wordings_of,
 )
-from ctglip.data.sayings import NO_TEXT, OrganSayings, Phrasebook
+from ctglip.data.sayings import NO_TEXT, Negatives, OrganSayings, Phrasebook
 from ctglip.data.scans import ScanCut, ScanReader, ScanSettings, render_scans
 from ctglip.errors import StoreError
 from ctglip.store.tables import Store
@@ -219,7 +219,6 @@ class StudyDataset(WholeScans):
     ) -> None:
         super().__init__(store, split, organs, abnormalities, data, settings, seed)
         self.grounding = grounding
-        self.strategy: Strategy = strategy
         places = places_of(store, self.study_ids, self.organ_names, data.crops)
         book = Phrasebook(organs, abnormalities, data.silence_is_normal)
         if grounding == "query":
@@ -229,7 +228,7 @@ class StudyDataset(WholeScans):
         said = [(self.findings.get(place.study_id, []), place.organ) for place in places]
         told = told_of(said, book, f"the split {split!r} of {store.path}")
         self.sayings = permuted(told, np.random.default_rng(seed)) if data.permute_texts else told
-        self.wordings = wordings_of(self.sayings, book)
+        self.negatives = Negatives(wordings_of(self.sayings, book), strategy)
         self.texts, self.keys = book.texts, book.keys
         self.study_ids = list(dict.fromkeys(place.study_id for place in places))
         self._organs: dict[str, list[tuple[OrganRow, OrganSayings]]] = {name: [] for name in self.study_ids}
@@ -259,9 +258,8 @@ class StudyDataset(WholeScans):
     def _draw(self, study_id: str, rng: np.random.Generator, taken: dict[int, int]) -> list[_Said]:
         out = []
         for row, said in self._organs[study_id]:
-            text, key, false = draw_texts(said, self.wordings, self.data, rng, taken, self.strategy)
-            false = false if text != NO_TEXT else np.full_like(false, NO_TEXT)
-            out.append(_Said(row, self._organ_ids[said.organ], text, key, false))
+            drawn = draw_texts(said, self.negatives, self.data, rng, taken)
+            out.append(_Said(row, self._organ_ids[said.organ], *drawn))
         return out
 
     def _sample(self, said: list[_Said], cut: ScanCut, image: np.ndarray) -> StudySample:

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ctglip.data.augment import AugmentSettings, apply_change, augment_hu, draw_changes
+from ctglip.data.augment import AugmentSettings, Changed, apply_change, augment_hu, draw_changes
 from ctglip.data.cache import MAX_FAILED_SHARE, CropCache, Place, check_damage, cut_places, places_of
-from ctglip.data.crops import CropSettings
+from ctglip.data.crops import CropSettings, OrganCrop
 from ctglip.data.film_input import kept_edge, shrunk
 from ctglip.data.film_window import film_window
 from ctglip.data.films import FilmDataSettings
-from ctglip.data.rendering import cover_of, render
+from ctglip.data.rendering import CropStack
 from ctglip.data.scans import ScanReader, ScanSettings, label_members, render_scans
 from ctglip.errors import CTGLIPError
 from ctglip.finetune.labels import Task
@@ -78,19 +78,15 @@ class Crops:
 
     def inputs(self, rows: np.ndarray, rng: np.random.Generator | None) -> Inputs:
         """Images, masks and sizes."""
-        cache = self.cache.take(rows)
-        if rng is None:
-            images, mask, size = cache.images(self.settings), cache.mask, cache.size
-        else:
-            changes = draw_changes(len(rows), self.augment, rng)
-            noise = self.augment.noise_hu
-            changed = [apply_change(cache.crop(row), change, noise) for row, change in enumerate(changes)]
-            images = render(changed, self.settings)
-            mask, size = np.stack([one.mask for one in changed]), np.stack([one.size for one in changed])
+        crops: Sequence[OrganCrop | Changed] = [self.cache.crop(int(row)) for row in rows]
+        if rng is not None:
+            changes, noise = draw_changes(len(crops), self.augment, rng), self.augment.noise_hu
+            crops = [apply_change(crop, change, noise) for crop, change in zip(crops, changes, strict=True)]
+        drawn = CropStack.of(crops, self.settings).to("cpu")
         found = {
-            "images": images,
-            "masks": torch.from_numpy(cover_of(mask)[:, None]),
-            "sizes": torch.from_numpy(size),
+            "images": drawn.image,
+            "masks": drawn.mask,
+            "sizes": torch.from_numpy(np.stack([crop.size for crop in crops])),
         }
         if self.queries is not None:
             found["organ_id"] = torch.from_numpy(self.queries[rows])

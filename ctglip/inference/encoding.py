@@ -11,7 +11,6 @@ from jaxtyping import Float
 
 from ctglip.data.cache import CropCache
 from ctglip.data.crops import CropSettings
-from ctglip.data.rendering import cover_of
 from ctglip.data.stored import StoredCrops
 from ctglip.models.towers import OrganTextModel
 
@@ -70,11 +69,10 @@ def encode_crops(
     for start in range(0, len(cache), batch):
         rows = np.arange(start, min(start + batch, len(cache)))
         some = cache.take(rows)
-        images = some.images(settings).to(device)
-        masks = torch.from_numpy(cover_of(some.mask)[:, None]).to(device)
+        drawn = some.stack(settings).to(device)
         sizes = torch.from_numpy(some.size).to(device)
         asked = ids[rows].to(device) if queries else None
-        features = model.organ_features(images, masks, sizes, asked)
+        features = model.organ_features(drawn.image, drawn.mask, sizes, asked)
         out.features[rows] = features.float().cpu().numpy()
         out.diagnosis[rows] = model.diagnosis(features).float().cpu().numpy()
         if model.settings.anatomy:

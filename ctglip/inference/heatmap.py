@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ctglip.data.crops import CropSettings, OrganCrop, voxel_mm
-from ctglip.data.rendering import cover_of, render
+from ctglip.data.rendering import CropStack
 from ctglip.models.encoders import Anchor, VisionFeatures
 from ctglip.models.towers import OrganTextModel
 from ctglip.types import OrganRow, spacing_of
@@ -87,13 +87,12 @@ def crop_maps(
         ``HeatMap.values`` for each axis, on the crop's grid.
     """
     device = next(model.parameters()).device
-    image = render([crop], settings).to(device)
-    mask = torch.from_numpy(cover_of(crop.mask)[None, None]).to(device)
+    drawn = CropStack.of([crop], settings).to(device)
     size = torch.from_numpy(crop.size[None]).to(device)
     ids = torch.tensor([query], device=device) if model.settings.pooling == "attention" else None
     found = contributions(
         model,
-        lambda: model.diagnosis(model.organ_features(image, mask, size, ids)),
+        lambda: model.diagnosis(model.organ_features(drawn.image, drawn.mask, size, ids)),
         [(0, axis) for axis in axes],
         crop.hu.shape,
     )

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
+from ctglip.data.rendering import CropStack, DrawnCrops
 from ctglip.objectives.texts import Texts
 
 B = TypeVar("B", bound="Batch")
@@ -143,16 +144,30 @@ class Batch:
     def __len__(self) -> int:
         return len(self.text_id)
 
+    @property
+    def image_count(self) -> int:
+        """How many images there are."""
+        return len(self)
+
 
 @dataclass(frozen=True)
 class OrganBatch(Batch):
-    """M crops, one organ each; see ``OrganSample``."""
+    """M crops, one organ each; see ``OrganSample``. ``to`` draws the channels of those that are not drawn yet."""
 
-    image: Float[Tensor, "m c *s"]
-    mask: Float[Tensor, "m 1 *s"]
+    crops: CropStack | DrawnCrops
     size: Float[Tensor, "m 4"]
     organ_id: Int[Tensor, " m"]
     study_index: Int[Tensor, " m"]
+
+    @property
+    def image(self) -> Float[Tensor, "m c *s"]:
+        """What the model sees."""
+        return self.crops.image
+
+    @property
+    def mask(self) -> Float[Tensor, "m 1 *s"]:
+        """How much of each voxel the organ covers."""
+        return self.crops.mask
 
 
 @dataclass(frozen=True)
@@ -165,6 +180,11 @@ class StudyBatch(Batch):
     size: Float[Tensor, "m 4"]
     organ_id: Int[Tensor, " m"]
     study_index: Int[Tensor, " m"]
+
+    @property
+    def image_count(self) -> int:
+        """How many images there are."""
+        return len(self.image)
 
     def cut(self, start: int, stop: int) -> dict[str, Any]:
         """The columns of images ``start .. stop - 1``."""
@@ -193,12 +213,11 @@ def collate_organs(samples: Sequence[OrganSample], texts: Texts, *others: Int[Te
         name: torch.tensor([int(getattr(sample, name)) for sample in samples])
         for name in ("organ_id", "study_index", "text_id", "text_key")
     }
-    negatives = torch.stack([torch.as_tensor(sample.negative_ids, dtype=torch.long) for sample in samples])
+    negatives = torch.from_numpy(np.stack([np.asarray(sample.negative_ids, np.int64) for sample in samples]))
     pool_ids, pool = texts.collate(integers["text_id"], negatives, *others)
     return OrganBatch(
-        image=images_of(samples),
-        mask=column(samples, "mask"),
-        size=column(samples, "size"),
+        crops=crops_of(samples),
+        size=torch.from_numpy(np.stack([np.asarray(sample.size) for sample in samples])),
         negative_ids=negatives,
         pool_ids=pool_ids,
         pool=pool,
@@ -241,10 +260,16 @@ def collate_pairs(samples: Sequence[PairSample], texts: Texts) -> PairBatch:
     )
 
 
+def crops_of(samples: Sequence[Any]) -> CropStack | DrawnCrops:
+    """The crops of all samples: to be drawn later where their class can (``stacked``), else as they are."""
+    together = getattr(type(samples[0]), "stacked", None)
+    return together(samples) if together else DrawnCrops(column(samples, "image"), column(samples, "mask"))
+
+
 def images_of(samples: Sequence[Any]) -> Tensor:
-    """The images of all samples: made together where their class can (``rendered``), else one after the other."""
-    together = getattr(type(samples[0]), "rendered", None)
-    return together(samples) if together else column(samples, "image")
+    """The images of all samples: drawn together where their class can (``stacked``), else one after the other."""
+    together = getattr(type(samples[0]), "stacked", None)
+    return together(samples).image if together else column(samples, "image")
 
 
 def column(samples: Sequence[Any], name: str) -> Tensor:

@@ -26,8 +26,8 @@ class Texts(nn.Module):
 
         At least one text is always there, so that empty batches go the same way.
         """
-        wanted = torch.cat([values[values >= 0] for values in ids]).unique()
-        wanted = wanted if len(wanted) else torch.zeros(1, dtype=torch.long)
+        wanted = torch.cat([values.flatten() for values in ids]).unique()
+        wanted = wanted[wanted >= 0] if len(wanted) and wanted[-1] >= 0 else torch.zeros(1, dtype=torch.long)
         if self.encoder is None:
             return wanted, self.bank.vectors(wanted)
         return wanted, self.encoder.tokenize(self.bank.texts(wanted))

@@ -29,7 +29,7 @@ def micro_batches(batch: Any, size: int) -> list[Any]:
 
     The parts of a mixture are cut into equally many pieces, none of them empty.
     """
-    images = [len(part.image) for part in _parts(batch)]
+    images = [part.image_count for part in _parts(batch)]
     return _cut(batch, min(math.ceil(max(images) / size), *images))
 
 
@@ -123,7 +123,7 @@ def _cut(batch: Any, count: int) -> list[Any]:
     if isinstance(batch, MixtureBatch):
         cuts = {name: _cut(part, count) for name, part in batch.parts.items()}
         return [MixtureBatch({name: cut[i] for name, cut in cuts.items()}) for i in range(count)]
-    bounds = [round(i * len(batch.image) / count) for i in range(count + 1)]
+    bounds = [round(i * batch.image_count / count) for i in range(count + 1)]
     return [batch.piece(*ends) for ends in pairwise(bounds)]
 
 

@@ -114,7 +114,9 @@ def _crop(sample: Any, source: CropSource, parts: Assembly, config: PretrainConf
     organ = parts.dictionaries.organs[parts.release.organs[sample.organ_id]]
     text = _text(bank, sample.text_id)
     own = {texts[number] for statement in said.statements for number in statement.own}
-    denied = [words for key, words in dataset.wordings.items() if key[0] == said.organ and key[1] in said.hard]
+    denied = [
+        words for key, words in dataset.negatives.wordings.items() if key[0] == said.organ and key[1] in said.hard
+    ]
     hard = {texts[number] for words in denied for number in (*words.dictionary, *words.reports)}
     false = [_text(bank, number) for number in sample.negative_ids[:_NEGATIVES] if number >= 0]
     x, y, z = voxel_mm(np.asarray(sample.size))

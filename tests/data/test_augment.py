@@ -2,21 +2,43 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 
-from ctglip.data.augment import AugmentSettings, Change, Changed, apply_change, draw_changes
-from ctglip.data.crops import OrganCrop, voxel_mm
+from ctglip.data.augment import AugmentSettings, Change, apply_change, draw_changes
+from ctglip.data.crops import CropSettings, OrganCrop, voxel_mm
+from ctglip.data.rendering import CropStack
 
 SIZE = np.array([0.3, 0.1, -0.2, 0.5], dtype=np.float32)
 N = 16
 NONE = np.zeros((0, N, N, N), dtype=np.int8)
 
 
-def changed(
-    hu: np.ndarray, mask: np.ndarray, change: Change, noise_hu: float = 0.0, detail: np.ndarray = NONE
-) -> Changed:
-    return apply_change(OrganCrop("liver", hu, detail, mask, SIZE, 40.0), change, noise_hu)
+@dataclass
+class Seen:
+    """A changed crop as it is gathered for a model, and what was done to it."""
+
+    hu: np.ndarray
+    detail: np.ndarray
+    mask: np.ndarray
+    median_hu: float
+    size: np.ndarray
+    change: Change
+
+
+def changed(hu: np.ndarray, mask: np.ndarray, change: Change, noise_hu: float = 0.0, detail: np.ndarray = NONE) -> Seen:
+    found = apply_change(OrganCrop("liver", hu, detail, mask, SIZE, 40.0), change, noise_hu)
+    stack = CropStack.of([found], CropSettings(grid=(N, N, N), details=("highest", "lowest")[: len(detail)]))
+    shift, covered = float(stack.shift_hu[0]), stack.covered[0].numpy()
+    assert np.array_equal(found.coverage[0], covered / np.float32(255))
+    image = found.image(stack.settings)
+    assert np.array_equal(image, stack.image[0].numpy())
+    middle = np.clip((stack.hu[0].numpy().astype(np.float32) + shift + 160) / 200 - 1, -1, 1)
+    np.testing.assert_allclose(image[1], middle, atol=1e-5)
+    median = float(stack.median_hu[0]) + shift
+    return Seen(stack.hu[0].numpy() + shift, stack.detail[0].numpy(), covered, median, found.size, found.change)
 
 
 def crop(first: tuple[int, int, int] = (4, 5, 6), last: tuple[int, int, int] = (9, 10, 11)) -> tuple:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ctglip.data.sayings import NO_TEXT, OrganSayings, Phrasebook, draw_negatives, draw_text
+from ctglip.data.sayings import NO_TEXT, Negatives, OrganSayings, Phrasebook, draw_text
 from ctglip.text.reports import ReportParser
 from ctglip.types import Finding
 from ctglip.vocabulary.abnormalities import load_abnormalities
@@ -44,7 +44,7 @@ def negatives(
     strategy: Strategy = "same_organ",
 ) -> list[str]:
     wordings = {(sayings.organ, n): book.wordings(sayings.organ, n) for n in (*sayings.hard, *sayings.others)}
-    found = draw_negatives(sayings, wordings, count, report_wording, np.random.default_rng(seed), strategy)
+    found = Negatives(wordings, strategy).draw(sayings, count, report_wording, np.random.default_rng(seed))
     return [book.texts[number] for number in found if number != NO_TEXT]
 
 
@@ -147,7 +147,7 @@ def test_random_reaches_other_organs_and_nothing_that_the_report_affirms_there(b
     sayings = said(book, report, "liver")
     every = [said(book, "The spleen is unremarkable.", "spleen"), elsewhere, sayings]
     wordings = {(o.organ, n): book.wordings(o.organ, n) for o in every for n in (*o.hard, *o.others)}
-    found = draw_negatives(sayings, wordings, 40, 0.5, np.random.default_rng(0), "random")
+    found = Negatives(wordings, "random").draw(sayings, 40, 0.5, np.random.default_rng(0))
     texts = {book.texts[number].lower() for number in found}
     assert all("splen" in text or "spleen" in text for text in texts)
 
@@ -184,9 +184,10 @@ def test_no_negative_claims_anything_that_may_be_true(
         for s in c.statements
         for text in (*s.own, *s.dictionary)
     }
+    shared = Negatives(wordings, strategy)
     for rows, sayings in zip(every, found, strict=True):
-        drawn = draw_negatives(sayings, wordings, 6, 0.5, np.random.default_rng(seed), strategy)
-        again = draw_negatives(sayings, wordings, 6, 0.5, np.random.default_rng(seed), strategy)
+        drawn = shared.draw(sayings, 6, 0.5, np.random.default_rng(seed))
+        again = Negatives(wordings, strategy).draw(sayings, 6, 0.5, np.random.default_rng(seed))
         assert drawn.tolist() == again.tolist()
         evidence = organ_evidence(rows, organ, ORGANS, ABNORMALITIES)
         said_here = {*evidence.affirmed, *evidence.uncertain}

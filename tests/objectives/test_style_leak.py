@@ -22,7 +22,7 @@ from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from ctglip.data.sayings import NO_TEXT, OrganSayings, Phrasebook, Wordings, draw_negatives, draw_text
+from ctglip.data.sayings import NO_TEXT, Negatives, OrganSayings, Phrasebook, Wordings, draw_text
 from ctglip.models.text import TextEncoderSettings, load_text_encoder
 from ctglip.simulation.study import SimulationSettings, simulate_study
 from ctglip.text.reports import ReportParser
@@ -69,7 +69,7 @@ def drawn(cohort: Cohort, strategy: Strategy, *, ill_only: bool) -> tuple[list[s
 
     ``batch`` takes what is said of the same organ of other studies of a batch, as a contrast without the dictionary.
     """
-    rng = np.random.default_rng(0)
+    rng, negatives = np.random.default_rng(0), Negatives(cohort.wordings, strategy)
     true, false = defaultdict(list), defaultdict(list)
     for _ in range(DRAWS):
         for said, patient in zip(cohort.sayings, cohort.patients, strict=True):
@@ -77,7 +77,7 @@ def drawn(cohort: Cohort, strategy: Strategy, *, ill_only: bool) -> tuple[list[s
                 true[said.organ].append((draw_text(said, 0.5, rng, {})[0], patient))
             if said.kind == "silent" or (ill_only and said.kind == "normal"):
                 continue
-            numbers = draw_negatives(said, cohort.wordings, NEGATIVES, 0.5, rng, strategy)
+            numbers = negatives.draw(said, NEGATIVES, 0.5, rng)
             false[said.organ] += [(int(number), patient) for number in numbers if number != NO_TEXT]
     if strategy == "batch":
         false = {organ: _others(said, rng) for organ, said in true.items()}
@@ -111,7 +111,7 @@ def separation(features: object, labels: np.ndarray, patients: np.ndarray, model
 def test_nothing_is_drawn_without_the_dictionary(cohort: Cohort) -> None:
     for strategy in ("none", "batch"):
         rng = np.random.default_rng(0)
-        numbers = [draw_negatives(s, cohort.wordings, 4, 0.5, rng, strategy) for s in cohort.sayings]
+        numbers = [Negatives(cohort.wordings, strategy).draw(s, 4, 0.5, rng) for s in cohort.sayings]
         assert (np.array(numbers) == NO_TEXT).all()
 
 
@@ -148,12 +148,12 @@ def embedded(texts: Sequence[str]) -> np.ndarray:
 
 def test_the_test_would_see_a_leak(cohort: Cohort) -> None:
     """Dictionary wording for the false alone, report wording for the true alone: what must not happen is found."""
-    rng = np.random.default_rng(0)
+    rng, negatives = np.random.default_rng(0), Negatives(cohort.wordings)
     texts, labels, patients = [], [], []
     for said, patient in zip(cohort.sayings, cohort.patients, strict=True):
         if said.kind != "abnormal":
             continue
-        false = draw_negatives(said, cohort.wordings, 1, 0.0, rng)[0]
+        false = negatives.draw(said, 1, 0.0, rng)[0]
         for number, label in ((draw_text(said, 0.0, rng, {})[0], 1), (int(false), 0)):
             if number != NO_TEXT:
                 texts.append(cohort.book.texts[number])
