@@ -3,11 +3,13 @@
     python benchmarks/training.py [--quick] [--json FILE] [--threads 2] [--folder KEEP]
 
 The same encoder, objective and optimiser learn from simulated patients in every row of a table: the demo's small
-encoder, for which data come hardest, and that of the recipe for one GPU. "Tensors in memory" are batches made
-beforehand, over and over: all that happens is learning. "Data stall" is how much slower a row is than that; rows take
-turns, round after round, and the median of their rounds' ratios counts. The peers' loop does what their public
-code does for each step: decode whole ``.nii.gz`` files (image and masks), resample them whole, cut organs out of them;
-all organs of a volume are used at once, so that it decodes as few volumes as it can. Memory is that of child processes.
+encoder, for which data come hardest, and that of the recipe for one GPU. "Pre-cropped tensors in memory" are batches
+made beforehand, over and over: all that happens is learning, for which the step draws channels out of the crops'
+numbers. "Data stall" is how much slower a row is than that. "Channels in memory" are batches whose channels were drawn
+beforehand too. Rows take turns, step by step where all happens in this process, and medians over steps count; rows with
+worker processes take some steps at a time. The peers' loop does what their public code does for each step: decode whole
+``.nii.gz`` files (image and masks), resample them whole, cut organs out of them; all organs of a volume are used at
+once, so that it decodes as few volumes as it can. Memory is that of child processes.
 """
 
 from __future__ import annotations
@@ -43,7 +45,8 @@ from ctglip.training.ranks import Ranks
 from ctglip.training.recipe import PretrainConfig
 from ctglip.training.step import Stepper
 
-TENSORS = "tensors in memory"
+TENSORS = "pre-cropped tensors in memory"
+CHANNELS = "channels in memory"
 PEERS = "peers: whole .nii.gz, resampled"
 LARGE = "pretrain/ctglip_cnn"
 MARGIN = 3
@@ -65,8 +68,8 @@ class Plan:
     batches: tuple[int, ...]
 
 
-QUICK = Plan(studies=12, scan_mm=3.0, rounds=2, steps=5, large=(4, 1, 2), batches=(16, 64))
-FULL = Plan(studies=24, scan_mm=2.0, rounds=5, steps=20, large=(16, 3, 3), batches=(16, 32, 64, 128))
+QUICK = Plan(studies=12, scan_mm=3.0, rounds=3, steps=5, large=(4, 1, 2), batches=(16, 64))
+FULL = Plan(studies=24, scan_mm=2.0, rounds=16, steps=8, large=(16, 4, 3), batches=(16, 32, 64, 128))
 
 
 # ---- patients
@@ -122,11 +125,13 @@ def rows_of(folder: Path, store_path: Path) -> tuple[Assembly, list[Row]]:
         data.cache = open_crops(store, source.dataset.cache.places, config.data.crops, data.organs, cache)
         parts[keep] = replace(parts["memory"], sources={"organ_text": replace(source, dataset=data)})
     ready = [parts["memory"].batch(step) for step in range(4)]
+    drawn = [batch.to("cpu") for batch in ready]
     warm = parts["disk"].sources["organ_text"]
     assert isinstance(warm, CropSource)
     warm.dataset.cache.take(range(len(source.dataset)))  # as from the second epoch on
     rows = [
         Row(TENSORS, lambda step: ready[step % len(ready)]),
+        Row(CHANNELS, lambda step: drawn[step % len(drawn)]),
         Row("crops in memory", parts["memory"].batch),
         Row("crops in memory, 1 worker", parts["memory"].batch, 1),
         Row("crops on disk", parts["disk"].batch),
@@ -204,39 +209,50 @@ def measure(
     """Pairs a second and stall of each row."""
     step = _step(parts, config)
     step(parts.batch(0), 0, False, tuple)
-    rates: dict[str, list[float]] = {row.name: [] for row in rows}
-    waits: dict[str, list[float]] = {row.name: [] for row in rows}
+    times: dict[str, list[tuple[float, float]]] = {row.name: [] for row in rows}
     for number in range(rounds):
+        start = 1 + number * steps
         for row in rows:
-            few = max(2, steps // 3) if row.name.startswith(PEERS) else steps
-            seconds, waited, pairs = _round(step, row, number * steps, few)
-            rates[row.name].append(pairs / seconds)
-            waits[row.name].append(waited / seconds)
+            if row.workers:
+                times[row.name] += _round(step, row, start, _share(row, steps))
+        for turn in range(steps):
+            for row in rows:
+                if not row.workers and turn < _share(row, steps):
+                    times[row.name] += _round(step, row, start + turn, 1)
         say(f"round {number + 1} of {rounds}")
-    found = {}
-    for row in rows:
-        ratios = [rate / full for rate, full in zip(rates[row.name], rates[TENSORS], strict=True)]
-        found[row.name] = {
-            "pairs_per_s": statistics.median(rates[row.name]),
-            "ratio": statistics.median(ratios),
-            "stall": 1 - statistics.median(ratios),
-            "waited": statistics.median(waits[row.name]),
-            "rates": rates[row.name],
+    pairs = len(parts.batch(0))
+    seconds = {name: statistics.median(whole for whole, _ in some) for name, some in times.items()}
+    return {
+        name: {
+            "pairs_per_s": pairs / seconds[name],
+            "ratio": seconds[TENSORS] / seconds[name],
+            "stall": 1 - seconds[TENSORS] / seconds[name],
+            "waited": statistics.median(waited / whole for whole, waited in some),
+            "seconds": [whole for whole, _ in some],
         }
-    return found
+        for name, some in times.items()
+    }
 
 
-def _round(step: Stepper, row: Row, start: int, steps: int) -> tuple[float, float, int]:
-    """Seconds, seconds waited and pairs of some steps; a first step, in which workers start, is not counted."""
-    waited, pairs, clock = 0.0, 0, 0.0
-    with closing(prefetched(row.batches, start, start + steps + 1, row.workers, ahead=False)) as coming:
-        for number, (batch, wait) in enumerate(coming):
-            if number:
-                waited, pairs = waited + wait, pairs + len(batch)
+def _share(row: Row, steps: int) -> int:
+    """The steps of a round that a row takes: peers a third, for they take long."""
+    return max(2, steps // 3) if row.name.startswith(PEERS) else steps
+
+
+def _round(step: Stepper, row: Row, start: int, steps: int) -> list[tuple[float, float]]:
+    """Seconds of some steps, and seconds of them that were waited; with workers, a first step, in which they start,
+    is left out."""
+    first = bool(row.workers)
+    found = []
+    with closing(prefetched(row.batches, start, start + steps + first, row.workers, ahead=False)) as coming:
+        clock = time.perf_counter()
+        for number, (batch, waited) in enumerate(coming):
             step(batch, start + number, False, tuple)
-            if not number:
-                clock = time.perf_counter()
-    return time.perf_counter() - clock, waited, pairs
+            now = time.perf_counter()
+            if number >= first:
+                found.append((now - clock, waited))
+            clock = now
+    return found
 
 
 # ---- memory
@@ -360,7 +376,12 @@ def larger(folder: Path, store_path: Path, batch: int) -> tuple[Assembly, list[R
         Store.open(store_path), folder / "large", config.model_copy(update={"data": few, "sampling": sampling}), "cpu"
     )
     ready = [parts.batch(step) for step in range(2)]
-    return parts, [Row(TENSORS, lambda step: ready[step % 2]), Row("crops in memory", parts.batch)]
+    drawn = [batch.to("cpu") for batch in ready]
+    return parts, [
+        Row(TENSORS, lambda step: ready[step % 2]),
+        Row(CHANNELS, lambda step: drawn[step % 2]),
+        Row("crops in memory", parts.batch),
+    ]
 
 
 def _step(parts: Assembly, config: PretrainConfig) -> Stepper:

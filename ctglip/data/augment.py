@@ -13,12 +13,10 @@ from jaxtyping import Float, Num, UInt8
 from pydantic import Field
 
 from ctglip.config import Settings
-from ctglip.data.crops import CropSettings, OrganCrop, axis_weights, resampled, zoomed_size
+from ctglip.data.crops import CropSettings, Extent, OrganCrop, axis_weights, resampled, zoomed_size
 from ctglip.data.rendering import render, shifted
 
 _VACUUM_HU = -1000.0
-_ORGAN = 128
-"""Coverage (of 255) from which a voxel counts as the organ's."""
 
 
 class AugmentSettings(Settings):
@@ -109,20 +107,24 @@ def draw_changes(count: int, settings: AugmentSettings, rng: np.random.Generator
     zoom = np.exp(rng.uniform(-limit, limit, count)) if settings.zoom else np.ones(count)
     mirrored = rng.random(count) < settings.mirror if settings.mirror else np.zeros(count, dtype=bool)
     noise = rng.integers(2**62, size=count) if settings.noise_hu else np.zeros(count, dtype=int)
-    columns = zip(steps.tolist(), shift_hu, gain, zoom, mirrored, noise, strict=True)
-    return [Change((s[0], s[1], s[2]), float(h), float(g), float(z), bool(m), int(n)) for s, h, g, z, m, n in columns]
+    columns = zip(*(column.tolist() for column in (steps, shift_hu, gain, zoom, mirrored, noise)), strict=True)
+    return [Change((x, y, z), *rest) for (x, y, z), *rest in columns]
 
 
 def apply_change(crop: OrganCrop, change: Change, noise_hu: float = 0.0) -> Changed:
     """A changed crop; what comes in at a face repeats that face. Shift and zoom stop where the organ would be cut."""
-    hu, detail, mask, size = crop.hu, crop.detail, crop.mask, crop.size
+    hu, detail, mask, size, extent = crop.hu, crop.detail, crop.mask, crop.size, crop.extent
     if change.mirrored:
         hu, detail, mask = hu[::-1], detail[:, ::-1], mask[::-1]
-    steps = to_shift = _held_back(mask, change.shift_voxels)
+        extent = extent and ((len(hu) - 1 - extent[0][1], len(hu) - 1 - extent[0][0]), *extent[1:])
+    steps = to_shift = _held_back(extent, hu.shape, change.shift_voxels)
     if change.zoom != 1.0 or noise_hu > 0:  # which look at voxels in their place
         hu, detail, mask = (shifted(volume, steps) for volume in (hu, detail, mask))
         to_shift = (0, 0, 0)
-    zoom = min(change.zoom, _largest_zoom(mask)) if change.zoom > 1 else change.zoom
+    zoom = change.zoom
+    if zoom > 1.0:
+        moved = extent and tuple((a - step, b - step) for (a, b), step in zip(extent, steps, strict=True))
+        zoom = min(zoom, _largest_zoom(moved, hu.shape))
     if zoom != 1.0:
         weights = [_zoom_weights(n, zoom) for n in hu.shape]
         hu = resampled(hu.astype(np.float32), weights)
@@ -158,37 +160,21 @@ def augment_hu(
     return out, shift
 
 
-def _extent(mask: np.ndarray) -> list[tuple[int, int]] | None:
-    """First and last voxel of the organ along each axis; None where there is none."""
-    organ = mask >= _ORGAN
-    found = []
-    for axis in range(3):
-        inside = np.flatnonzero(organ.any(axis=tuple(a for a in range(3) if a != axis)))
-        if not len(inside):
-            return None
-        found.append((int(inside[0]), int(inside[-1])))
-    return found
-
-
-def _held_back(mask: np.ndarray, steps: tuple[int, int, int]) -> tuple[int, int, int]:
+def _held_back(extent: Extent | None, shape: tuple[int, ...], steps: tuple[int, int, int]) -> tuple[int, int, int]:
     """The shift as far as the organ stays on the grid."""
-    kept = [0, 0, 0]
-    for axis, step in enumerate(steps):
-        count, free = mask.shape[axis], 0
-        planes = mask.swapaxes(0, axis)  # a view; those that would be lost come first or last
-        while free < min(abs(step), count - 1) and planes[free if step > 0 else -1 - free].max() < _ORGAN:
-            free += 1
-        kept[axis] = free if step > 0 else -free
+    kept = []
+    for axis, (count, step) in enumerate(zip(shape, steps, strict=True)):
+        first, last = extent[axis] if extent else (count - 1, 0)
+        kept.append(max(min(step, first), last + 1 - count))
     return kept[0], kept[1], kept[2]
 
 
-def _largest_zoom(mask: np.ndarray) -> float:
+def _largest_zoom(extent: Extent | None, shape: tuple[int, ...]) -> float:
     """The largest factor, at least 1, at which the organ stays on the grid."""
-    extent = _extent(mask)
     if extent is None:
         return np.inf
-    far = [max(n / 2 - first, last + 1 - n / 2) for (first, last), n in zip(extent, mask.shape, strict=True)]
-    return max(1.0, min(n / 2 / reach for n, reach in zip(mask.shape, far, strict=True)))
+    far = [max(n / 2 - first, last + 1 - n / 2) for (first, last), n in zip(extent, shape, strict=True)]
+    return max(1.0, min(n / 2 / reach for n, reach in zip(shape, far, strict=True)))
 
 
 def _zoom_weights(count: int, zoom: float) -> Float[np.ndarray, "n n"]:

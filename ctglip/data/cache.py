@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float, Int8, Int16, UInt8
@@ -65,9 +66,16 @@ class CropCache:
         return CropCache(places, *voxels, self.size[chosen], self.median_hu[chosen])
 
     def crop(self, row: int) -> OrganCrop:
-        """One of the crops."""
-        median = float(self.median_hu[row])
-        return OrganCrop(self.places[row].organ, self.hu[row], self.detail[row], self.mask[row], self.size[row], median)
+        """One of the crops: the same object each time."""
+        if row not in self._crops:
+            voxels, median = (self.hu[row], self.detail[row], self.mask[row]), float(self.median_hu[row])
+            self._crops[row] = OrganCrop(self.places[row].organ, *voxels, self.size[row], median)
+        return self._crops[row]
+
+    @cached_property
+    def _crops(self) -> dict[int, OrganCrop]:
+        """Those asked for so far."""
+        return {}
 
     def readable(self) -> CropCache:
         """Those that can be read (see ``stored.StoredCrops.readable``): all."""

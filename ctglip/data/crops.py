@@ -9,6 +9,7 @@ question is the same to the last bit.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -22,6 +23,9 @@ from ctglip.types import Box, OrganRow, spacing_of
 from ctglip.vocabulary.organs import Organ, OrganDictionary
 
 AIR_HU = -1024
+ORGAN_COVER = 128
+"""Coverage (of 255) from which a voxel counts as the organ's."""
+Extent = tuple[tuple[int, int], ...]
 _LOG_MM = (0.6, 0.6)
 _LOG_ML = (4.5, 2.0)
 
@@ -95,6 +99,15 @@ class OrganCrop:
     mask: UInt8[np.ndarray, "x y z"]
     size: Float[np.ndarray, " 4"]
     median_hu: float
+
+    @cached_property
+    def extent(self) -> Extent | None:
+        """First and last voxel of the organ along each axis; None where it covers half of no voxel."""
+        organ = self.mask >= ORGAN_COVER
+        inside = [np.flatnonzero(organ.any(axis=others)) for others in ((1, 2), (0, 2), (0, 1))]
+        if not len(inside[0]):
+            return None
+        return tuple((int(places[0]), int(places[-1])) for places in inside)
 
     @property
     def shift_voxels(self) -> tuple[int, int, int]:
@@ -173,7 +186,7 @@ def cut_region(
     if settings.masked:
         own = _member(labels, organ, organs)
         mask = np.rint(_coverage(own, weights, voxel_mm, organ) * 255).astype(np.uint8)
-        organ_hu = stored[mask >= 128]
+        organ_hu = stored[mask >= ORGAN_COVER]
         inside = own == (not organ.grounding.shell)
     else:
         mask, organ_hu, inside = np.full_like(stored, 255, np.uint8), stored, np.ones(image.shape, bool)

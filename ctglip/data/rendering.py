@@ -192,18 +192,17 @@ def _shift_into(out: np.ndarray, volume: np.ndarray, steps: tuple[int, int, int]
     if steps == (0, 0, 0):
         out[...] = volume
         return
-    rows, columns = volume.shape[-2:]
-    far = (steps[0] * rows + steps[1]) * columns + steps[2]
+    x, y, z = volume.shape[-3:]
+    far = (steps[0] * y + steps[1]) * z + steps[2]
     flat, into = np.ascontiguousarray(volume).reshape(-1), out.reshape(-1)
     # all at once, so that what is wrong lies at the faces
     if far > 0:
         into[:-far] = flat[far:]
     else:
         into[-far:] = flat[: len(flat) + far]
-    for axis, step in enumerate(steps, start=volume.ndim - 3):
-        if step:
-            face = out.swapaxes(0, axis)  # a view
-            if step > 0:
-                face[-step:] = face[-step - 1]
-            else:
-                face[:-step] = face[-step]
+    for step, sides in zip(steps, ((-1, x, y * z), (-1, y, z), (-1, z, 1)), strict=True):
+        planes = out.reshape(sides)  # a view: the axis is in the middle
+        if step > 0:
+            planes[:, -step:] = planes[:, -step - 1 : -step]
+        elif step < 0:
+            planes[:, :-step] = planes[:, -step : 1 - step]

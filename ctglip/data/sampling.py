@@ -110,9 +110,9 @@ class BalancedSampler:
         taken = set(taken or ())
         pools = self._abnormal.get(organ, [])
         out: list[int] = []
-        for _ in range(4 * count if pools else 0):
-            pool = pools[int(rng.integers(len(pools)))]
-            row = pool[int(rng.integers(len(pool)))]
+        for which, place in rng.random((4 * count if pools else 0, 2)).tolist():
+            pool = pools[int(which * len(pools))]
+            row = pool[int(place * len(pool))]
             if row not in taken and self._is_new(row, said):
                 taken.add(row)
                 out.append(row)
@@ -122,11 +122,11 @@ class BalancedSampler:
 
     def _some(self, rows: Sequence[int], count: int, rng: np.random.Generator, said: set[Hashable]) -> list[int]:
         out: list[int] = []
-        for i in rng.permutation(len(rows)):
+        for i in rng.permutation(len(rows)).tolist() if count else ():
             if len(out) >= count:
                 break
-            if self._is_new(rows[int(i)], said):
-                out.append(rows[int(i)])
+            if self._is_new(rows[i], said):
+                out.append(rows[i])
         return out
 
     def _is_new(self, row: int, said: set[Hashable]) -> bool:

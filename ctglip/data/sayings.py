@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal, TypeVar
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -27,7 +27,6 @@ from ctglip.vocabulary.prompts import negative_prompts, normal_prompts, positive
 
 Kind = Literal["abnormal", "normal", "silent"]
 NO_TEXT = -1
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -260,7 +259,7 @@ def draw_text(
     text, key = NO_TEXT, NO_TEXT
     for _ in range(6):
         which, wording, place = rng.random(3).tolist()
-        statement = _at(sayings.statements, which)
+        statement = sayings.statements[int(which * len(sayings.statements))]
         text, key = _worded(statement, wording >= dictionary_wording, place), statement.key
         if text not in taken:
             break
@@ -297,9 +296,8 @@ class Negatives:
         first = [false.denied[i] for i in rng.permutation(len(false.denied))[:count]] if false.denied else []
         out = []
         for number, (which, statement, wording, place) in enumerate(rng.random((count, 4)).tolist()):
-            chosen = first[number] if number < len(first) else _drawn(false.cumulative, which)
-            claim = false.claims[chosen]
-            said = claim.statements[_drawn(claim.cumulative, statement)]
+            claim = false.claims[first[number] if number < len(first) else bisect_right(false.cumulative, which)]
+            said = claim.statements[bisect_right(claim.cumulative, statement)]
             out.append(_worded(said, wording < report_wording, place))
         return np.array(out, dtype=np.int64)
 
@@ -341,22 +339,12 @@ def _false_claims(
 
 
 def _cumulative(weights: Float[np.ndarray, " n"]) -> tuple[float, ...]:
-    """Weights added up from the first on, the last 1."""
+    """Weights added up from the first on, the last 1: where ``bisect_right`` finds the one that a chance falls on."""
     sums = np.cumsum(weights)
     return tuple((sums / sums[-1]).tolist()) if len(sums) else ()
 
 
-def _drawn(cumulative: Sequence[float], chance: float) -> int:
-    """The place that a number from 0 to 1 falls on."""
-    return bisect_right(cumulative, chance)
-
-
-def _at(some: Sequence[T], chance: float) -> T:
-    """The one of equals that a number from 0 to 1 falls on."""
-    return some[int(chance * len(some))]
-
-
 def _worded(statement: Statement, from_report: bool, chance: float) -> int:
-    return _at(
-        (statement.own if from_report else statement.dictionary) or statement.own or statement.dictionary, chance
-    )
+    """The wording that a number from 0 to 1 falls on."""
+    pool = (statement.own if from_report else statement.dictionary) or statement.own or statement.dictionary
+    return pool[int(chance * len(pool))]

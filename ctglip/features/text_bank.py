@@ -70,7 +70,7 @@ class TextBank:
             raise IndexError(f"Text ids {wanted.min()}..{wanted.max()} are outside the bank's 0..{len(self) - 1}.")
         found = np.empty((len(wanted), self.dim), dtype=np.float32)
         which = np.searchsorted(self._starts, wanted, side="right") - 1
-        for part in np.unique(which):
+        for part in set(which.tolist()):
             rows = which == part
             found[rows] = self._parts[part][wanted[rows] - self._starts[part]]
         return torch.from_numpy(found).reshape(*ids.shape, self.dim)
@@ -104,7 +104,7 @@ class TextBank:
     def _read_new_parts(self) -> None:
         while (path := self._path(len(self._parts))).exists():
             texts = read_json(path / "texts.json")
-            self._parts.append(np.load(path / "vectors.npy", mmap_mode="r"))
+            self._parts.append(np.asarray(np.load(path / "vectors.npy", mmap_mode="r")))
             for position, text in enumerate(texts, start=self._starts[-1]):
                 self._index.setdefault(text, position)
             self._texts += texts

@@ -60,7 +60,7 @@ def test_another_encoder_has_another_bank(tmp_path):
 def test_vectors_stay_on_disk(tmp_path):
     bank = TextBank(tmp_path, CountingEncoder())
     bank.ids(TEXTS)
-    assert isinstance(bank._parts[0], np.memmap)
+    assert isinstance(bank._parts[0].base, np.memmap)
 
 
 def test_writers_at_the_same_time_agree(tmp_path):
