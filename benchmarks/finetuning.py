@@ -27,7 +27,7 @@ import polars as pl
 SIZES = {
     "quick": {"pretrain": 30, "splits": (18, 8, 16), "steps": 12, "clip_steps": 4, "epochs": 20, "scratch": 1,
               "seeds": 1},
-    "core": {"pretrain": 200, "splits": (90, 20, 60), "steps": 350, "clip_steps": 120, "epochs": 100, "scratch": 8,
+    "core": {"pretrain": 200, "splits": (90, 20, 60), "steps": 700, "clip_steps": 420, "epochs": 100, "scratch": 16,
              "seeds": 3},
     "full": {"pretrain": 600, "splits": (700, 100, 200), "steps": 1500, "clip_steps": 1500, "epochs": 100,
              "scratch": 40, "seeds": 3},

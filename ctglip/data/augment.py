@@ -24,7 +24,8 @@ class AugmentSettings(Settings):
 
     Attributes:
         shift_hu: standard deviation of a shift of all HU of a crop.
-        gain: standard deviation of a relative change of attenuation (air stays air; 0.01 is 10 HU in water).
+        gain: standard deviation of a relative change of attenuation (air stays air; 0.01 is 10 HU in water). Details
+            stay as they are: they are small differences of HU, or none.
         noise_hu: standard deviation of noise on each voxel.
         shift_voxels: largest shift of the crop along each axis, in whole voxels of its grid.
         zoom: largest change of scale (0.1: from 1 / 1.1 to 1.1); the size that the model is told changes with it.
@@ -137,7 +138,6 @@ def apply_change(crop: OrganCrop, change: Change, noise_hu: float = 0.0) -> Chan
         gain, vacuum = np.float32(change.gain), np.float32(_VACUUM_HU)
         hu = hu + (hu - vacuum) * gain
         median += (median - vacuum) * gain
-        detail = detail * (1 + gain)
     if noise_hu > 0:
         rng = np.random.default_rng(change.noise)
         hu = hu + np.float32(noise_hu) * rng.standard_normal(hu.shape, dtype=np.float32)

@@ -27,6 +27,7 @@ from ctglip.inference.scoring import Calibration, dictionaries_of
 from ctglip.models.release import Release
 from ctglip.pages.report import render
 from ctglip.store.tables import Store
+from ctglip.training.allocator import keep_freed_memory
 from ctglip.training.launch import resolve_device
 from ctglip.training.record import fingerprint
 
@@ -66,6 +67,8 @@ def finetune(
     if config.task != "classification":
         raise ConfigError(f"task: {config.task} takes no label table.", fix="Call finetune.segment.segment.")
     opened, device = Store.open(store), resolve_device(config.fit.device)
+    if device == "cpu":
+        keep_freed_memory()
     starts = starts_of(run, config, config.mode, device)
     main = starts[0]
     whole = main.release.films is not None and reads_whole(main.release, config)

@@ -35,6 +35,7 @@ from ctglip.models.initial import load_initial_weights
 from ctglip.models.release import Release, load_release, save_release
 from ctglip.models.towers import OrganTextModel
 from ctglip.store.tables import Store
+from ctglip.training.allocator import keep_freed_memory
 from ctglip.training.launch import resolve_device
 from ctglip.training.optim import build_optimizer, set_learning_rate
 from ctglip.training.record import fingerprint
@@ -96,6 +97,8 @@ def segment(
         ConfigError, ModelError, StoreError: as ``run.finetune``.
     """
     opened, device = Store.open(store), resolve_device(config.fit.device)
+    if device == "cpu":
+        keep_freed_memory()
     starts = starts_of(run, config, "probe" if config.segmentation.frozen else "full", device)
     for start in starts:
         if start.release.films is None:

@@ -154,7 +154,7 @@ def test_details_go_the_way_of_the_crop() -> None:
     assert np.array_equal(changed(hu, mask, Change(mirrored=True), detail=detail).detail, detail[:, ::-1])
     larger = changed(hu, mask, Change(zoom=1.2, gain=0.1), detail=detail)
     middle = (np.arange(N) + 0.5 - N / 2) / larger.change.zoom + N / 2 - 0.5
-    np.testing.assert_allclose(larger.detail[0, 4:-4, 8, 8], 1.1 * middle[4:-4], rtol=1e-4)
+    np.testing.assert_allclose(larger.detail[0, 4:-4, 8, 8], middle[4:-4], rtol=1e-4)  # whatever the gain
     np.testing.assert_allclose(larger.detail[1], -larger.detail[0], atol=1e-5)
 
 
