@@ -140,9 +140,7 @@ class CropStack:
         """All channels into their place, in as few passes over memory as there can be."""
         settings, hu, detail = self.settings, self.hu.float(), self.detail
         median, shift = (column[:, None, None, None] for column in (self.median_hu, self.shift_hu))
-        cover = self.mask[:, 0]
-        if settings.mask_channel:
-            cover = out[:, -1].copy_(cover)
+        cover = out[:, -1].copy_(self.covered).div_(255.0) if settings.mask_channel else self.mask[:, 0]
         if settings.fill == "organ_mean":
             space = (1, 2, 3)
             mean = (hu * cover).sum(space, keepdim=True) / cover.sum(space, keepdim=True).clamp(min=1e-6)

@@ -27,6 +27,8 @@ from ctglip.vocabulary.prompts import negative_prompts, normal_prompts, positive
 
 Kind = Literal["abnormal", "normal", "silent"]
 NO_TEXT = -1
+_KEPT = 10_000
+"""Sayings of which is kept what is false of them."""
 
 
 @dataclass(frozen=True)
@@ -269,7 +271,7 @@ def draw_text(
 class Negatives:
     """Draws texts that are false of an organ: what its report denies first, then what other studies' reports affirm.
 
-    What is false of whom is worked out once for each saying.
+    What is false of whom is worked out once for each saying (of very many, now and then anew).
 
     Args:
         wordings: (organ, abnormality) -> how it is affirmed.
@@ -304,6 +306,8 @@ class Negatives:
     def _of(self, sayings: OrganSayings) -> _False:
         key = (sayings.organ, sayings.hard, sayings.others, sayings.near, sayings.possible)
         if key not in self._false:
+            if len(self._false) >= _KEPT:
+                self._false.clear()
             claims = tuple(_false_claims(sayings, self.wordings, self.strategy))
             weights = np.array([claim.total for claim in claims])
             if self.strategy == "hierarchy":

@@ -111,14 +111,15 @@ class Stepper:
         if self._wrapped is not None:
             self._forward.clock, self._forward.by_term = clock, by_term
             device = torch.device(self.ranks.device)
+            seen = self._moved([batch], clock)[0]
             with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.autocast):
-                losses, report = self._wrapped(batch.to(device))
+                losses, report = self._wrapped(seen)
             if clock:
                 clock.mark("loss")
             total(losses).backward()
         else:
             assert self.micro_batch is not None
-            parts = [part.to(self.ranks.device) for part in micro_batches(batch, self.micro_batch)]
+            parts = self._moved(micro_batches(batch, self.micro_batch), clock)
             if self.objective.batch_coupled:
                 losses, report = cached_backward(self.objective, parts, self.autocast, by_term)
             else:
@@ -127,6 +128,13 @@ class Stepper:
         if clock:
             clock.mark("backward" if self._wrapped is not None else "encode_loss_backward")
         return losses, report
+
+    def _moved(self, batches: Sequence[Any], clock: Clock | None) -> list[Any]:
+        """Batches on the device, where crops are drawn."""
+        found = [batch.to(self.ranks.device) for batch in batches]
+        if clock:
+            clock.mark("draw")
+        return found
 
 
 def rows_of(batch: Any) -> int:

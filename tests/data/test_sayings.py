@@ -206,3 +206,18 @@ def test_a_text_that_is_taken_is_avoided_where_there_is_another(book: Phrasebook
         text, key = draw_text(sayings, 0.5, rng, taken)
         taken[text] = key
     assert len(taken) >= 7
+
+
+def test_what_is_kept_of_negatives_changes_nothing(book: Phrasebook, monkeypatch: pytest.MonkeyPatch) -> None:
+    reports = [("Splenomegaly.", "spleen"), ("Splenic cyst.", "spleen"), ("No splenomegaly.", "spleen")]
+    sayings = book.add_all([(PARSER.parse(f"FINDINGS: {text}"), organ) for text, organ in reports])
+    wordings = {("spleen", n): book.wordings("spleen", n) for s in sayings for n in (*s.hard, *s.others)}
+    order = [0, 1, 2, 1, 0, 2]
+
+    def drawn(kept: int) -> list[list[int]]:
+        monkeypatch.setattr("ctglip.data.sayings._KEPT", kept)
+        negatives, rng = Negatives(wordings), np.random.default_rng(0)
+        return [negatives.draw(sayings[number], 4, 0.5, rng).tolist() for number in order]
+
+    assert drawn(1) == drawn(10_000)
+    assert any(number != NO_TEXT for numbers in drawn(1) for number in numbers)

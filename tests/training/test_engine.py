@@ -145,7 +145,7 @@ def test_every_tracker_is_told_the_same(tiny: tuple[Store, Path], word_bert: Pat
     assert told == read_metrics(tmp_path / "run")
     first = told[0]
     assert {"gradient_anatomy", "gradient_diagnosis", "data_wait_s", "rows_per_s", "lr"} <= first.keys()
-    assert {"encode_s", "loss_s", "backward_s", "update_s"} <= first.keys()
+    assert {"draw_s", "encode_s", "loss_s", "backward_s", "update_s"} <= first.keys()
     events = b"".join(path.read_bytes() for path in (tmp_path / "run" / "tensorboard").iterdir())
     assert events.count(b"loss_diagnosis") == 6
     pretrain(tiny[0].path, tmp_path / "plain", changed(word_bert, loop={"tensorboard": False, "pairs": 0}))

@@ -20,7 +20,7 @@ from ctglip.training.tracking import read_metrics
 from tests.training.conftest import tiny_config
 from tests.training.tiny import write_tiny_store
 
-_CLOCKS = ("seconds", "data_wait_s", "rows_per_s", "encode_s", "loss_s", "backward_s", "update_s")
+_CLOCKS = ("seconds", "data_wait_s", "rows_per_s", "draw_s", "encode_s", "loss_s", "backward_s", "update_s")
 
 
 def curve(run: Path) -> list[dict[str, Any]]:
