@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -46,24 +45,6 @@ CONTRAST = """
   return bad;
 }
 """
-
-
-def chromium(*arguments: str) -> Any:
-    """Playwright and a Chromium, or a skip that says what is missing."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if found is None:
-        pytest.skip("no Chromium on this machine")
-    driver = playwright.sync_playwright().start()
-    return driver, driver.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-quic", *arguments])
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
-    driver, chrome = chromium("--use-angle=swiftshader", "--enable-unsafe-swiftshader")
-    yield chrome
-    chrome.close()
-    driver.stop()
 
 
 @pytest.fixture(params=list(MODULES))

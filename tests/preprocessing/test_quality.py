@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -79,20 +80,15 @@ def test_oddness_is_robust() -> None:
 
 @pytest.mark.slow
 @pytest.mark.ci
-def test_a_browser_draws_it_without_network(store: Store) -> None:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if found is None:
-        pytest.skip("no Chromium on this machine")
+def test_a_browser_draws_it_without_network(store: Store, browser: Any) -> None:
     trouble: list[str] = []
-    with playwright.sync_playwright() as driver:
-        chrome = driver.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        page = chrome.new_context(offline=True).new_page()
-        page.on("console", lambda message: trouble.append(message.text))
-        page.on("pageerror", lambda error: trouble.append(str(error)))
-        page.on("requestfailed", lambda request: trouble.append(request.url[:100]))
-        page.goto((store.path / "quality.html").as_uri())
-        assert page.evaluate("[...document.images].filter(i => i.complete && i.naturalWidth > 0).length") >= MONTAGE
-        assert page.get_by_text("report_empty").first.is_visible()
-        chrome.close()
+    context = browser.new_context(offline=True)
+    page = context.new_page()
+    page.on("console", lambda message: trouble.append(message.text))
+    page.on("pageerror", lambda error: trouble.append(str(error)))
+    page.on("requestfailed", lambda request: trouble.append(request.url[:100]))
+    page.goto((store.path / "quality.html").as_uri())
+    assert page.evaluate("[...document.images].filter(i => i.complete && i.naturalWidth > 0).length") >= MONTAGE
+    assert page.get_by_text("report_empty").first.is_visible()
+    context.close()
     assert trouble == []
