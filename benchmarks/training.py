@@ -5,11 +5,11 @@
 The same encoder, objective and optimiser learn from simulated patients in every row of a table: the demo's small
 encoder, for which data come hardest, and that of the recipe for one GPU. "Pre-cropped tensors in memory" are batches
 made beforehand, over and over: all that happens is learning, for which the step draws channels out of the crops'
-numbers. "Data stall" is how much slower a row is than that. "Channels in memory" are batches whose channels were drawn
-beforehand too. Rows take turns, step by step where all happens in this process, and medians over steps count; rows with
-worker processes take some steps at a time. The peers' loop does what their public code does for each step: decode whole
+numbers. "Stall" is how much slower a row is than that; "of channels", than batches whose channels were drawn beforehand
+too. Rows take turns, step by step where all happens in this process, and medians over steps count; rows with worker
+processes take some steps at a time. The peers' loop does what their public code does for each step: decode whole
 ``.nii.gz`` files (image and masks), resample them whole, cut organs out of them; all organs of a volume are used at
-once, so that it decodes as few volumes as it can. Memory is that of child processes.
+once, so that it decodes as few volumes as it can. Memory is that of child processes (``training_memory.py``).
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ import json
 import os
 import platform
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -33,6 +32,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from training_memory import memories  # beside this file
 
 from ctglip.config import find_config, load_settings
 from ctglip.data.loading import Batches, prefetched
@@ -138,7 +138,7 @@ def rows_of(folder: Path, store_path: Path) -> tuple[Assembly, list[Row]]:
         Row("crops on disk, 1 worker", parts["disk"].batch, 1),
         Row("cut from the store", parts["none"].batch),
         Row("cut from the store, 2 workers", parts["none"].batch, 2),
-        Row(PEERS, peers := Peers(folder / "cohort", ready[0], float(store.info.recipe["spacing_mm"][0]))),
+        Row(PEERS, peers := Peers(folder / "cohort", drawn[0], float(store.info.recipe["spacing_mm"][0]))),
         Row(PEERS + ", 2 workers", peers, 2),
     ]
     return parts["memory"], rows
@@ -225,8 +225,8 @@ def measure(
     return {
         name: {
             "pairs_per_s": pairs / seconds[name],
-            "ratio": seconds[TENSORS] / seconds[name],
             "stall": 1 - seconds[TENSORS] / seconds[name],
+            "stall_of_channels": 1 - seconds[CHANNELS] / seconds[name],
             "waited": statistics.median(waited / whole for whole, waited in some),
             "seconds": [whole for whole, _ in some],
         }
@@ -255,71 +255,6 @@ def _round(step: Stepper, row: Row, start: int, steps: int) -> list[tuple[float,
     return found
 
 
-# ---- memory
-
-
-def memory(rows: int, micro_batch: int | None) -> dict[str, float]:
-    """Peak memory and seconds of two steps on a batch of so many crops, in this process."""
-    from ctglip.models.towers import OrganTextModel
-    from ctglip.objectives.organ_text import OrganText
-    from ctglip.objectives.samples import OrganBatch
-
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    config = load_settings(PretrainConfig, find_config("demo/pretrain"))
-    crops, texts, negatives, organs = config.data.crops, 384, config.data.negatives, 64
-
-    class Bank:
-        dim = texts
-        encoder = type("Frozen", (), {"trainable": False})()
-
-        def vectors(self, ids: torch.Tensor) -> torch.Tensor:
-            return torch.randn(*ids.shape, texts, generator=torch.Generator().manual_seed(0))
-
-    shape = {"in_channels": crops.channels, "text_dim": texts}
-    model = OrganTextModel(config.model.model_copy(update=shape))
-    owner = torch.arange(organs).repeat_interleave(4)
-    objective = OrganText(model, Bank(), torch.arange(len(owner)), owner)  # pyright: ignore[reportArgumentType]
-    pool = torch.arange(rows * (negatives + 1))
-    batch = OrganBatch(
-        crops=DrawnCrops(
-            torch.randn(rows, crops.channels, *crops.grid), (torch.rand(rows, 1, *crops.grid) > 0.5).float()
-        ),
-        size=torch.randn(rows, 4),
-        organ_id=torch.arange(rows) % organs,
-        study_index=torch.arange(rows),
-        text_id=torch.arange(rows),
-        text_key=torch.arange(rows),
-        negative_ids=pool[rows:].view(rows, negatives),
-        pool_ids=pool,
-        pool=torch.randn(len(pool), texts),
-    )
-    optimizer = build_optimizer(objective, config.optim)
-    step = Stepper(Training(objective, optimizer), Ranks(), micro_batch, False, config.optim.clip, False)
-    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the most it had is from now on
-    before, clock = _status_mb("VmRSS"), time.perf_counter()
-    for number in range(2):
-        step(batch, number, False, tuple)
-    return {"mb": _status_mb("VmHWM") - before, "seconds": (time.perf_counter() - clock) / 2}
-
-
-def _status_mb(name: str) -> float:
-    """A line of this process's memory (Linux): VmRSS is what it has now, VmHWM the most it had."""
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{name}:"))
-
-
-def memories(plan: Plan) -> dict[str, dict[str, Any]]:
-    """Memory of a step beyond model and batch, by batch size, each in a process of its own."""
-    found: dict[str, dict[str, Any]] = {}
-    for rows in plan.batches:
-        for name, micro in (("whole", None), ("GradCache, 16 at a time", 16)):
-            command = [sys.executable, __file__, "--memory", str(rows), *(["--micro", str(micro)] if micro else [])]
-            done = subprocess.run(command, check=True, capture_output=True, text=True)
-            found.setdefault(name, {})[str(rows)] = json.loads(done.stdout)
-    return found
-
-
 # ---- the table
 
 
@@ -329,16 +264,15 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
     parser.add_argument("--threads", type=int, default=2, help="torch threads")
     parser.add_argument("--folder", type=Path, help="keep patients and store here, and take them up again")
-    parser.add_argument("--memory", type=int, help=argparse.SUPPRESS)
-    parser.add_argument("--micro", type=int, help=argparse.SUPPRESS)
     asked = parser.parse_args()
-    if asked.memory:
-        print(json.dumps(memory(asked.memory, asked.micro)))
-        return
     plan = QUICK if asked.quick else FULL
     with tempfile.TemporaryDirectory(prefix="ctglip-training-") as scratch:
         found = compare(asked.folder or Path(scratch), plan, asked.threads)
-    found |= {"memory": memories(plan), "machine": f"{platform.machine()}, {os.cpu_count()} CPUs", "plan": vars(plan)}
+    found |= {
+        "memory": memories(plan.batches),
+        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs",
+        "plan": vars(plan),
+    }
     show(found)
     if asked.json:
         asked.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
@@ -397,10 +331,10 @@ def show(found: dict[str, Any]) -> None:
         "large": f"{LARGE}, crops of 64, {found['plan']['large'][0]} in a batch",
     }
     for part, title in titles.items():
-        print(f"{title:46s} {'pairs/s':>8s} {'of tensors':>11s} {'stall':>7s} {'waited':>7s}")
+        print(f"{title:46s} {'pairs/s':>8s} {'stall':>7s} {'of channels':>12s} {'waited':>7s}")
         for name, row in found[part].items():
-            told = f"{row['pairs_per_s']:8.1f} {row['ratio']:11.2f} {row['stall']:7.1%} {row['waited']:7.1%}"
-            print(f"  {name:44s} {told}")
+            stalls = f"{row['stall']:7.1%} {row['stall_of_channels']:12.1%}"
+            print(f"  {name:44s} {row['pairs_per_s']:8.1f} {stalls} {row['waited']:7.1%}")
     sizes = list(next(iter(found["memory"].values())))
     print("\n" + f"{'MB of a step beyond model and batch of':42s}" + "".join(f"{size:>9s}" for size in sizes))
     for name, by_size in found["memory"].items():

@@ -67,9 +67,10 @@ class Changed:
     """A crop after its changes.
 
     Attributes:
-        hu, detail, mask: the crop; float32 and HU above the median where they are no whole numbers any more.
+        hu, detail, mask: as of ``OrganCrop``, before the shifts below; ``hu`` and ``detail`` are float32 where they are
+            no whole numbers any more.
         size: what the model is told of size, float32 ``[4]``.
-        median_hu: of the organ.
+        median_hu: of the organ, before ``shift_hu``.
         change: what was done, after it was held back so that the organ is not cut.
         shift_voxels: what is still to be shifted. Rendering does it, and adds ``shift_hu``, where it copies and scales
             voxels anyway (see ``rendering.Drawable``).
@@ -141,11 +142,7 @@ def apply_change(crop: OrganCrop, change: Change, noise_hu: float = 0.0) -> Chan
     if noise_hu > 0:
         rng = np.random.default_rng(change.noise)
         hu = hu + np.float32(noise_hu) * rng.standard_normal(hu.shape, dtype=np.float32)
-    done = (
-        change
-        if (steps, zoom) == (change.shift_voxels, change.zoom)
-        else replace(change, shift_voxels=steps, zoom=zoom)
-    )
+    done = replace(change, shift_voxels=steps, zoom=zoom)
     return Changed(hu, detail, mask, size, median, done, to_shift)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 from typing import Protocol
 
@@ -115,9 +116,9 @@ class CropStack:
         image = moved.image
         return DrawnCrops(image, image[:, -1:] if self.settings.mask_channel else moved.mask)
 
-    @property
+    @cached_property
     def image(self) -> Float[Tensor, "n c x y z"]:
-        """What a model sees of the crops, float32, drawn anew each time."""
+        """What a model sees of the crops, float32."""
         shape = (len(self), self.settings.channels, *self.settings.grid)
         # numpy asks the system for large pages, which come faster
         on_cpu = self.hu.device.type == "cpu"
@@ -127,7 +128,7 @@ class CropStack:
             self[start : start + some]._draw(out[start : start + some])
         return out
 
-    @property
+    @cached_property
     def mask(self) -> Float[Tensor, "n 1 x y z"]:
         """How much of each voxel the organ covers, 0 to 1."""
         return self.covered[:, None].float().div_(255.0)

@@ -121,8 +121,10 @@ class BalancedSampler:
         return out
 
     def _some(self, rows: Sequence[int], count: int, rng: np.random.Generator, said: set[Hashable]) -> list[int]:
+        if not count:
+            return []
         out: list[int] = []
-        for i in rng.permutation(len(rows)).tolist() if count else ():
+        for i in rng.permutation(len(rows)).tolist():
             if len(out) >= count:
                 break
             if self._is_new(rows[i], said):

@@ -291,9 +291,8 @@ class Negatives:
         Args:
             report_wording: probability of a report's words where there are any.
         """
-        nothing = self.strategy in ("none", "batch") or count == 0
-        false = _NOTHING if nothing else self._of(sayings)
-        if not false.claims:
+        false = self._of(sayings)
+        if not (count and false.claims):
             return np.full(count, NO_TEXT, dtype=np.int64)
         first = [false.denied[i] for i in rng.permutation(len(false.denied))[:count]] if false.denied else []
         out = []
@@ -326,13 +325,12 @@ class _False:
     denied: tuple[int, ...]
 
 
-_NOTHING = _False((), (), ())
-
-
 def _false_claims(
     sayings: OrganSayings, wordings: Mapping[tuple[str, str], Wordings], strategy: Strategy
 ) -> list[Claim]:
     """Claims of which no part can be true of the study's organ, nor, where organs are mixed, of any other organ."""
+    if strategy in ("none", "batch"):
+        return []
     false = {*sayings.hard, *sayings.others}
     every = (claim for name in sorted(false) for claim in wordings[sayings.organ, name].claims)
     own = [claim for claim in every if claim.names <= false]

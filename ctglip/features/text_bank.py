@@ -104,7 +104,8 @@ class TextBank:
     def _read_new_parts(self) -> None:
         while (path := self._path(len(self._parts))).exists():
             texts = read_json(path / "texts.json")
-            self._parts.append(np.asarray(np.load(path / "vectors.npy", mmap_mode="r")))
+            mapped = np.load(path / "vectors.npy", mmap_mode="r")
+            self._parts.append(np.asarray(mapped))  # still on disk, but indexed as fast as any array
             for position, text in enumerate(texts, start=self._starts[-1]):
                 self._index.setdefault(text, position)
             self._texts += texts

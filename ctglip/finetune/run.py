@@ -67,8 +67,7 @@ def finetune(
     if config.task != "classification":
         raise ConfigError(f"task: {config.task} takes no label table.", fix="Call finetune.segment.segment.")
     opened, device = Store.open(store), resolve_device(config.fit.device)
-    if device == "cpu":
-        keep_freed_memory()
+    keep_freed_memory(device)
     starts = starts_of(run, config, config.mode, device)
     main = starts[0]
     whole = main.release.films is not None and reads_whole(main.release, config)

@@ -97,8 +97,7 @@ def segment(
         ConfigError, ModelError, StoreError: as ``run.finetune``.
     """
     opened, device = Store.open(store), resolve_device(config.fit.device)
-    if device == "cpu":
-        keep_freed_memory()
+    keep_freed_memory(device)
     starts = starts_of(run, config, "probe" if config.segmentation.frozen else "full", device)
     for start in starts:
         if start.release.films is None:

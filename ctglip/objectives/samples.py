@@ -262,14 +262,19 @@ def collate_pairs(samples: Sequence[PairSample], texts: Texts) -> PairBatch:
 
 def crops_of(samples: Sequence[Any]) -> CropStack | DrawnCrops:
     """The crops of all samples: to be drawn later where their class can (``stacked``), else as they are."""
-    together = getattr(type(samples[0]), "stacked", None)
-    return together(samples) if together else DrawnCrops(column(samples, "image"), column(samples, "mask"))
+    stack = _stack_of(samples)
+    return DrawnCrops(column(samples, "image"), column(samples, "mask")) if stack is None else stack
 
 
 def images_of(samples: Sequence[Any]) -> Tensor:
     """The images of all samples: drawn together where their class can (``stacked``), else one after the other."""
+    stack = _stack_of(samples)
+    return column(samples, "image") if stack is None else stack.image
+
+
+def _stack_of(samples: Sequence[Any]) -> CropStack | None:
     together = getattr(type(samples[0]), "stacked", None)
-    return together(samples).image if together else column(samples, "image")
+    return together(samples) if together else None
 
 
 def column(samples: Sequence[Any], name: str) -> Tensor:

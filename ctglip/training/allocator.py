@@ -8,13 +8,15 @@ import ctypes
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # names of mallopt(3)
 
 
-def keep_freed_memory() -> None:
-    """Let this process keep what it frees, for what it allocates next (glibc; elsewhere nothing happens).
+def keep_freed_memory(device: str = "cpu") -> None:
+    """Let a process that trains on a CPU keep what it frees, for what it allocates next (with glibc; else nothing happens).
 
     Each step of training frees and allocates the same large arrays. As delivered, the C library hands each of them back
     to the system and asks for it anew, page by page, which takes up to a quarter of a step on a CPU. The most that the
     process needs at a time does not change.
     """
+    if device != "cpu":
+        return
     with contextlib.suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(_MMAP_MAX, 0)

@@ -144,8 +144,7 @@ def _train_run(store: Store, run: Path, config: PretrainConfig, ranks: Ranks, wa
     loop = config.loop
     if loop.threads:
         torch.set_num_threads(loop.threads)
-    if ranks.device == "cpu":
-        keep_freed_memory()
+    keep_freed_memory(ranks.device)
     told = [partial(watch.prepared, what) for what in ("Cutting crops", "Embedding texts")]
     parts = assemble(store, run, config, ranks.device, *told)
     parts.rank, parts.world = ranks.rank, ranks.world
