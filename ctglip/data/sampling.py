@@ -7,7 +7,8 @@ apart at a glance. A batch is a function of (seed, step), so a run can go on at 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
+from itertools import islice
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -47,6 +48,15 @@ def rows_of_rank(rows: Sequence[T], rank: int, world: int) -> list[T]:
         rank: 0 .. world - 1.
     """
     return list(rows[rank::world])
+
+
+def in_random_order(rows: Sequence[T], rng: np.random.Generator) -> Iterator[T]:
+    """Each row once, in random order: a few of very many cost no more than a few (Fisher and Yates's shuffle)."""
+    moved: dict[int, int] = {}
+    for place in range(len(rows)):
+        other = int(rng.integers(place, len(rows)))
+        yield rows[moved.get(other, other)]
+        moved[other] = moved.pop(place, place)
 
 
 class BalancedSampler:
@@ -101,8 +111,9 @@ class BalancedSampler:
         normal = self._some(self._normal[organ], room - len(abnormal), rng, said)
         missing = room - len(abnormal) - len(normal)
         more = self._abnormal_rows(organ, missing, rng, said, set(abnormal))
-        rest = self._some([r for r in self._silent[organ] if r not in silent], missing - len(more), rng, said)
-        return [*abnormal, *normal, *more, *silent, *rest]
+        missing -= len(more)
+        others = [row for row in self._silent[organ] if row not in silent] if missing else []
+        return [*abnormal, *normal, *more, *silent, *self._some(others, missing, rng, said)]
 
     def _abnormal_rows(
         self, organ: str, count: int, rng: np.random.Generator, said: set[Hashable], taken: set[int] | None = None
@@ -121,15 +132,8 @@ class BalancedSampler:
         return out
 
     def _some(self, rows: Sequence[int], count: int, rng: np.random.Generator, said: set[Hashable]) -> list[int]:
-        if not count:
-            return []
-        out: list[int] = []
-        for i in rng.permutation(len(rows)).tolist():
-            if len(out) >= count:
-                break
-            if self._is_new(rows[i], said):
-                out.append(rows[i])
-        return out
+        new = (row for row in in_random_order(rows, rng) if self._is_new(row, said))
+        return list(islice(new, count))
 
     def _is_new(self, row: int, said: set[Hashable]) -> bool:
         """Whether nothing chosen so far says the same; notes what this row says."""

@@ -19,7 +19,7 @@ BoxPooling = Literal["area", "roi_align"]
 
 def coverage(mask: Float[Tensor, "m 1 *S"], grid: tuple[int, ...]) -> Float[Tensor, "m 1 *s"]:
     """The part of each feature voxel that a mask covers, 0 to 1 (area-weighted, so nothing small is lost)."""
-    return F.interpolate(mask, size=list(grid), mode="area")
+    return mask if tuple(mask.shape[2:]) == grid else F.interpolate(mask, size=list(grid), mode="area")
 
 
 def masked_pool(features: Float[Tensor, "m c *s"], mask: Float[Tensor, "m 1 *S"]) -> Float[Tensor, "m c"]:
@@ -27,7 +27,7 @@ def masked_pool(features: Float[Tensor, "m c *s"], mask: Float[Tensor, "m 1 *S"]
 
     Args:
         features: one map for each organ.
-        mask: the organ's voxels on the image grid, 0 to 1.
+        mask: the organ's voxels on the image's grid or its coverage on the features' own, 0 to 1.
 
     Returns:
         ``[m, c]``; where a mask is empty, the mean over the whole map.

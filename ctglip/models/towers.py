@@ -203,13 +203,13 @@ class OrganTextModel(nn.Module):
         """
         levels, masks = self._levels(images, vision), masks.to(self._kind)
         told = self.histogram(images.to(self._kind), masks) if self.settings.histogram else 0
+        weights = [coverage(masks, tuple(level.shape[2:])) for level in levels]
         if self.settings.pooling == "attention":
             assert organ_id is not None
             own = torch.arange(len(images), device=images.device)
-            weights = [coverage(masks, tuple(level.shape[2:])).flatten(1) for level in levels]
-            return self._attended(levels, weights, sizes, organ_id, own) + told
-        regions = [masks, torch.ones_like(masks)] if self.settings.context else [masks]
-        pairs = [(level, region) for region in regions for level in levels]
+            return self._attended(levels, [w.flatten(1) for w in weights], sizes, organ_id, own) + told
+        regions = [weights, [torch.ones_like(w) for w in weights]] if self.settings.context else [weights]
+        pairs = [pair for region in regions for pair in zip(levels, region, strict=True)]
         pooled = [masked_pool(*pair) for pair in pairs]
         if self.settings.pooling == "mean_peak":
             pooled += [peak(*pair) for peak, pair in zip(self.peaks, pairs, strict=True)]

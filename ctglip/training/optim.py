@@ -55,7 +55,7 @@ def build_optimizer(module: nn.Module, settings: OptimSettings) -> torch.optim.A
             decay = 0.0 if parameter.ndim < 2 or name in undecayed else settings.weight_decay
             groups[decay, scales.get(name, 1.0)].append(parameter)
     listed = [{"params": found, "weight_decay": decay, "scale": scale} for (decay, scale), found in groups.items()]
-    return torch.optim.AdamW(listed, lr=settings.lr, betas=settings.betas)
+    return torch.optim.AdamW(listed, lr=settings.lr, betas=settings.betas, foreach=True)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, step: int, steps: int, settings: OptimSettings) -> float:

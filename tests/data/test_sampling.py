@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import islice
 
 import numpy as np
 
-from ctglip.data.sampling import BalancedSampler, SamplingSettings, rows_of_rank
+from ctglip.data.sampling import BalancedSampler, SamplingSettings, in_random_order, rows_of_rank
 from ctglip.data.sayings import OrganSayings, Statement
 
 
@@ -112,3 +113,27 @@ def test_ranks_share_all_rows_and_every_organ() -> None:
         assert sorted(row for share in shares for row in share) == sorted(rows)
         assert max(map(len, shares)) - min(map(len, shares)) <= 1
         assert all({ROWS[r].organ for r in share} == {"liver", "spleen", "heart"} for share in shares)
+
+
+def test_a_random_order_holds_everything_once_and_favours_nothing() -> None:
+    rng = np.random.default_rng(0)
+    assert sorted(in_random_order("abcdef", rng)) == list("abcdef")
+    assert list(in_random_order([], rng)) == []
+    orders = Counter(tuple(in_random_order((0, 1, 2), rng)) for _ in range(6000))
+    assert len(orders) == 6
+    assert all(abs(times - 1000) < 150 for times in orders.values())  # five standard deviations
+
+
+def test_a_few_of_very_many_are_drawn_without_looking_at_the_others() -> None:
+    looked: list[int] = []
+
+    class Rows(list[int]):
+        def __getitem__(self, place: int) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
+            looked.append(place)
+            return place
+
+        def __len__(self) -> int:
+            return 10**9
+
+    assert len(set(islice(in_random_order(Rows(), np.random.default_rng(0)), 20))) == 20
+    assert len(looked) == 20

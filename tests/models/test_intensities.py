@@ -31,6 +31,14 @@ def test_place_and_surroundings_make_no_difference_and_an_empty_mask_reads_all()
     assert organ_histogram(image[:0], mask[:0], 16).shape == (0, 3, 16)
 
 
+def test_a_voxel_that_is_no_number_stops_nothing_here():
+    """A step's own check names the batch; the first bin takes it."""
+    image = torch.zeros(1, 1, 2, 2, 2)
+    image[..., 0, 0, 0] = torch.nan
+    found = organ_histogram(image, torch.ones(1, 1, 2, 2, 2), 4)
+    torch.testing.assert_close(found[0, 0] * 8, torch.tensor([1.0, 0.0, 7.0, 0.0]))
+
+
 def test_one_voxel_in_ten_thousand_reaches_the_feature():
     torch.manual_seed(0)
     layer = IntensityHistogram(1, 16, 8)

@@ -37,6 +37,14 @@ def test_an_organ_across_two_feature_voxels_is_weighted_by_area():
     assert masked_pool(features, mask).item() == pytest.approx(2.0)
 
 
+def test_a_mask_on_the_features_own_grid_is_its_coverage():
+    torch.manual_seed(0)
+    features, mask = torch.randn(2, 3, 4, 4, 4), (torch.rand(2, 1, 16, 16, 16) > 0.8).float()
+    covered = coverage(mask, (4, 4, 4))
+    assert coverage(covered, (4, 4, 4)) is covered
+    assert torch.equal(masked_pool(features, covered), masked_pool(features, mask))
+
+
 def test_an_empty_mask_reads_the_whole_map_and_passes_a_finite_gradient():
     features = torch.randn(2, 3, 2, 2, 2, requires_grad=True)
     mask = torch.zeros(2, 1, 4, 4, 4)
