@@ -18,7 +18,10 @@ BoxPooling = Literal["area", "roi_align"]
 
 
 def coverage(mask: Float[Tensor, "m 1 *S"], grid: tuple[int, ...]) -> Float[Tensor, "m 1 *s"]:
-    """The part of each feature voxel that a mask covers, 0 to 1 (area-weighted, so nothing small is lost)."""
+    """The part of each feature voxel that a mask covers, 0 to 1 (area-weighted, so nothing small is lost).
+
+    A mask that is on the features' grid already is its own coverage.
+    """
     return mask if tuple(mask.shape[2:]) == grid else F.interpolate(mask, size=list(grid), mode="area")
 
 
