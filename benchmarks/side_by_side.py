@@ -11,13 +11,14 @@ from pathlib import Path
 
 
 def tied_to_the_parent() -> None:
-    """A worker ends when the benchmark does, in whatever way; one torch thread in each."""
+    """A worker ends when the benchmark does, in whatever way; it counts on one thread."""
     import torch
 
+    from ctglip.parallel import count_on_one_thread
     from ctglip.training.allocator import keep_freed_memory
 
     torch.set_num_threads(1)
-    os.environ["OMP_NUM_THREADS"] = "1"
+    count_on_one_thread()
     keep_freed_memory()  # as ``pretrain`` does, for what is timed without it
     with suppress(OSError, AttributeError):  # Linux alone has it
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)

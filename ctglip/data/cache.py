@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -13,6 +12,7 @@ from jaxtyping import Float, Int8, Int16, UInt8
 from ctglip.data.crops import CropSettings, OrganCrop, crop_region, cut_crop, cut_region
 from ctglip.data.rendering import CropStack
 from ctglip.errors import CTGLIPError, StoreError
+from ctglip.parallel import worker_threads
 from ctglip.store.study import StudyReader, organ_row
 from ctglip.store.tables import Store
 from ctglip.types import Failure, OrganRow
@@ -142,7 +142,7 @@ def cut_places(
     found = stacked(places, (), settings)
     kept: list[np.ndarray] = []
     failures: list[Failure] = []
-    with ThreadPoolExecutor(threads) as pool:
+    with worker_threads(threads) as pool:
         for done, (study_id, crops) in enumerate(zip(rows, pool.map(cut, rows), strict=True), start=1):
             if isinstance(crops, Failure):
                 failures.append(crops)

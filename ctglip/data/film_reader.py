@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
 from ctglip.data.cache import MAX_FAILED_SHARE, Progress, check_damage
 from ctglip.data.film_input import shrunk
 from ctglip.errors import CTGLIPError
+from ctglip.parallel import worker_threads
 from ctglip.store.tables import Store
 from ctglip.types import Failure
 
@@ -52,7 +52,7 @@ class FilmReader:
         """uint16 ``[edge, edge]`` for each row of ``study_ids``; None for a film that cannot be read."""
         if len(self._kept):
             return [self._kept[row] for row in rows]
-        with ThreadPoolExecutor(self.threads) as pool:
+        with worker_threads(self.threads) as pool:
             found = list(pool.map(self._read, [self.study_ids[row] for row in rows]))
         known = {failure.study_id for failure in self.failures}
         self.failures += [one for one in found if isinstance(one, Failure) and one.study_id not in known]
@@ -62,7 +62,7 @@ class FilmReader:
     def _keep(self, progress: Progress | None) -> None:
         films = np.zeros((len(self.study_ids), self.edge, self.edge), np.uint16)
         read_well: list[int] = []
-        with ThreadPoolExecutor(self.threads) as pool:
+        with worker_threads(self.threads) as pool:
             for row, found in enumerate(pool.map(self._read, self.study_ids)):
                 if isinstance(found, Failure):
                     self.failures.append(found)

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from threadpoolctl import threadpool_limits
 from torch.utils.data import DataLoader, Dataset
 
 from ctglip.errors import CTGLIPError
+from ctglip.parallel import count_on_one_thread
 
 Batches = Callable[[int], Any]
 """The batch of a step, on the CPU: a function of the step alone, whatever was asked for before."""
@@ -137,6 +137,6 @@ def _begin(_: int) -> None:
     It counts on one thread (torch sees to its own), or all workers together would take more than there are.
     """
     os.setpgrp()
-    threadpool_limits(1)
+    count_on_one_thread()
     with contextlib.suppress(OSError, AttributeError):  # Linux alone has it; elsewhere a worker looks now and then
         ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)

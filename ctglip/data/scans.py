@@ -8,7 +8,6 @@ fixed spacing, padded with air, as most published models have it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +17,7 @@ from ctglip.config import Settings
 from ctglip.data.cache import MAX_FAILED_SHARE, check_damage
 from ctglip.data.crops import AIR_HU, axis_weights, resampled, standardised_size
 from ctglip.errors import CTGLIPError
+from ctglip.parallel import worker_threads
 from ctglip.store.tables import Store
 from ctglip.types import Failure, OrganRow, spacing_of
 from ctglip.vocabulary.organs import OrganDictionary
@@ -161,7 +161,7 @@ class ScanReader:
         """
         wanted = [name for name in dict.fromkeys(study_ids) if name not in self._kept]
         known = {failure.study_id for failure in self.failures}
-        with ThreadPoolExecutor(self.threads) as pool:
+        with worker_threads(self.threads) as pool:
             found = dict(zip(wanted, pool.map(self._cut, wanted), strict=True))
         for name, cut in found.items():
             if isinstance(cut, Failure):

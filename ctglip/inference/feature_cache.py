@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -40,6 +40,7 @@ from ctglip.inference.feature_work import (
 )
 from ctglip.inference.film_encoding import Read, Reading, film_places, reading_of
 from ctglip.models.release import Release
+from ctglip.parallel import worker_threads
 from ctglip.store.tables import Store
 from ctglip.types import Failure
 from ctglip.vocabulary.organs import OrganDictionary, load_organs
@@ -308,7 +309,7 @@ def _close(cache: FeatureCache, work: Work) -> Work:
 
 def _ahead(cut: Callable[[str], Work], study_ids: Sequence[str], threads: int) -> Iterator[Work]:
     """Studies in order, cut in threads, a bounded number ahead."""
-    with ThreadPoolExecutor(threads) as pool:
+    with worker_threads(threads) as pool:
         rest = iter(study_ids)
         waiting: list[Future[Work]] = [pool.submit(cut, name) for name in islice(rest, 2 * threads)]
         while waiting:

@@ -22,6 +22,7 @@ import polars as pl
 
 from ctglip.errors import CTGLIPError
 from ctglip.files import atomic_path, file_checksum, read_json, value_hash, write_json
+from ctglip.parallel import count_on_one_thread
 from ctglip.simulation.anatomy import Anatomy, load_template
 from ctglip.simulation.films import FilmSettings, SimulatedFilm, chest_of, simulate_film
 from ctglip.simulation.lesions import KINDS
@@ -160,7 +161,7 @@ def _run(job: _Job, missing: Sequence[int], workers: int) -> Iterator[int]:
     with ExitStack() as stack:
         waiting = []
         for share in np.array_split(np.array(ordered), workers):
-            pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
+            pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), count_on_one_thread)
             stack.callback(pool.shutdown, cancel_futures=True)
             chunks = np.array_split(share, -(-len(share) // 4))
             waiting += [pool.submit(_simulate_to_disk, job, chunk.tolist()) for chunk in chunks]

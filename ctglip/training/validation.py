@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,6 +31,7 @@ from ctglip.inference.film_encoding import (
 from ctglip.inference.scans import encode_scan, readable
 from ctglip.inference.scoring import Calibration, Dictionaries, Scorer
 from ctglip.models.release import Release
+from ctglip.parallel import worker_threads
 from ctglip.store.tables import Store
 from ctglip.types import OrganRow
 from ctglip.vocabulary.organs import OrganDictionary
@@ -163,7 +163,7 @@ def _films(
     by_study: dict[str, list[OrganRow]] = {}
     for place in film_places(store, study_ids, names, reading, release):
         by_study.setdefault(place.study_id, []).append(place.row)
-    with ThreadPoolExecutor(data.threads) as pool:
+    with worker_threads(data.threads) as pool:
         films = list(pool.map(lambda name: film_input(store.study(name).image(), settings), by_study))
     rows = [
         [row for row, there in zip(several, on_window(film, several, reading), strict=True) if there]

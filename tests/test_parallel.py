@@ -1,0 +1,33 @@
+"""Work side by side counts on one thread each."""
+
+import os
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
+import numpy as np
+from threadpoolctl import threadpool_info, threadpool_limits
+
+from ctglip.parallel import count_on_one_thread, worker_threads
+
+
+def _threads() -> set[int]:
+    """As many as numpy's products are made on."""
+    assert (np.ones((4, 4)) @ np.ones((4, 4)) == 4).all()
+    return {one["num_threads"] for one in threadpool_info() if one["user_api"] == "blas"}
+
+
+def test_products_in_worker_threads_take_one_thread_and_afterwards_as_many_as_before() -> None:
+    with threadpool_limits(2, user_api="blas"):
+        before = _threads()
+        with worker_threads(2) as pool:
+            within = [pool.submit(_threads).result() for _ in range(2)]
+        assert (before, within, _threads()) == ({2}, [{1}, {1}], {2})
+
+
+def test_a_worker_process_counts_on_one_thread_whatever_it_loads_later(monkeypatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    with ProcessPoolExecutor(1, get_context("spawn")) as free, threadpool_limits(2, user_api="blas"):
+        assert free.submit(_threads).result() == {min(2, os.cpu_count() or 1)}
+    with ProcessPoolExecutor(1, get_context("spawn"), count_on_one_thread) as bound:
+        assert bound.submit(_threads).result() == {1}
+        assert bound.submit(os.getenv, "OMP_NUM_THREADS").result() == "1"
