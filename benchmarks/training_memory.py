@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from ctglip.config import find_config, load_settings
-from ctglip.data.rendering import DrawnCrops
+from ctglip.data.rendering import CropStack
 from ctglip.models.towers import OrganTextModel
 from ctglip.objectives.organ_text import OrganText
 from ctglip.objectives.samples import OrganBatch
@@ -59,8 +59,13 @@ def memory(rows: int, micro_batch: int | None) -> dict[str, float]:
     objective = OrganText(model, Bank(), torch.arange(len(owner)), owner)  # pyright: ignore[reportArgumentType]
     pool = torch.arange(rows * (negatives + 1))
     batch = OrganBatch(
-        crops=DrawnCrops(
-            torch.randn(rows, crops.channels, *crops.grid), (torch.rand(rows, 1, *crops.grid) > 0.5).float()
+        crops=CropStack(
+            hu=torch.randint(-1000, 1000, (rows, *crops.grid), dtype=torch.int16),
+            detail=torch.randint(-127, 128, (rows, len(crops.details), *crops.grid), dtype=torch.int8),
+            covered=torch.randint(0, 2, (rows, *crops.grid), dtype=torch.uint8) * 255,
+            median_hu=torch.zeros(rows),
+            shift_hu=torch.zeros(rows),
+            settings=crops,
         ),
         size=torch.randn(rows, 4),
         organ_id=torch.arange(rows) % organs,

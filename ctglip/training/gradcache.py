@@ -43,7 +43,8 @@ def cached_backward(
 
     Args:
         objective: its ``encode`` must treat each row alone.
-        micro_batches: what ``Objective.collate`` gives, on the objective's device.
+        micro_batches: what ``Objective.collate`` gives; each is moved to the objective's device, and its crops drawn,
+            when it is encoded (both times): no two are there at once.
         autocast: bfloat16 in the forward passes.
         by_term: report the norm of each loss's gradient at the features.
 
@@ -83,19 +84,19 @@ def accumulated_backward(
 
     Args:
         objective: one that is not ``batch_coupled``.
-        micro_batches: what ``Objective.collate`` gives, on the objective's device.
+        micro_batches: what ``Objective.collate`` gives; each is moved to the objective's device when its turn comes.
         autocast: bfloat16 in the forward passes.
 
     Returns:
         The losses of the joined batch (exact where all rows count), and the report of the first micro-batch.
     """
-    kind = next(objective.parameters()).device.type
+    device = next(objective.parameters()).device
     rows = [sum(len(part) for part in _parts(batch)) for batch in micro_batches]
     summed: Losses = {}
     first: Report | None = None
     for batch, count in zip(micro_batches, rows, strict=True):
-        with torch.autocast(kind, dtype=torch.bfloat16, enabled=autocast):
-            losses, report = objective(batch)
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=autocast):
+            losses, report = objective(batch.to(device))
         first = report if first is None else first
         shares = {name: loss * (count / max(sum(rows), 1)) for name, loss in losses.items()}
         total(shares).backward()
@@ -128,9 +129,9 @@ def _cut(batch: Any, count: int) -> list[Any]:
 
 
 def _encode(objective: Objective, batch: Any, autocast: bool) -> Features:
-    kind = next(objective.parameters()).device.type
-    with torch.autocast(kind, dtype=torch.bfloat16, enabled=autocast):
-        return objective.encode(batch)
+    device = next(objective.parameters()).device
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=autocast):
+        return objective.encode(batch.to(device))
 
 
 def _push(features: Features, leaves: Features, starts: dict[str, int]) -> None:

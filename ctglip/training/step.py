@@ -110,16 +110,17 @@ class Stepper:
         by_term = look and self.by_term
         if self._wrapped is not None:
             self._forward.clock, self._forward.by_term = clock, by_term
-            device = torch.device(self.ranks.device)
-            seen = self._moved([batch], clock)[0]
-            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.autocast):
+            seen = batch.to(self.ranks.device)  # crops are drawn there
+            if clock:
+                clock.mark("draw")
+            with torch.autocast(torch.device(self.ranks.device).type, dtype=torch.bfloat16, enabled=self.autocast):
                 losses, report = self._wrapped(seen)
             if clock:
                 clock.mark("loss")
             total(losses).backward()
         else:
             assert self.micro_batch is not None
-            parts = self._moved(micro_batches(batch, self.micro_batch), clock)
+            parts = micro_batches(batch, self.micro_batch)
             if self.objective.batch_coupled:
                 losses, report = cached_backward(self.objective, parts, self.autocast, by_term)
             else:
@@ -128,13 +129,6 @@ class Stepper:
         if clock:
             clock.mark("backward" if self._wrapped is not None else "encode_loss_backward")
         return losses, report
-
-    def _moved(self, batches: Sequence[Any], clock: Clock | None) -> list[Any]:
-        """Batches on the device, where crops are drawn."""
-        found = [batch.to(self.ranks.device) for batch in batches]
-        if clock:
-            clock.mark("draw")
-        return found
 
 
 def rows_of(batch: Any) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import pytest
 import torch
 from torch import nn
@@ -11,7 +13,7 @@ from ctglip.models.encoders import ResNetSettings
 from ctglip.models.towers import OrganTextModel
 from ctglip.objectives.base import Features, total
 from ctglip.objectives.organ_text import OrganText
-from ctglip.training.gradcache import cached_backward
+from ctglip.training.gradcache import accumulated_backward, cached_backward, micro_batches
 from tests.objectives.toys import EVERY, PROMPTS, global_pair, organ_samples, organ_text, pair_samples
 from tests.training.conftest import gradients
 
@@ -32,6 +34,27 @@ def test_gradient_is_that_of_the_full_batch(toy_bank, name, size):
         torch.testing.assert_close(again[key], gradient, atol=1e-10, rtol=0)
     torch.testing.assert_close(cached, losses)
     assert cached_report == pytest.approx(report, nan_ok=True)
+
+
+class Watched(OrganText):
+    """Counts the micro-batches that are on the device while one is encoded."""
+
+    def encode(self, batch) -> Features:
+        self.seen = [*getattr(self, "seen", []), weakref.ref(batch)]
+        self.most = max(getattr(self, "most", 0), sum(one() is not None for one in self.seen))
+        return super().encode(batch)
+
+
+@pytest.mark.parametrize("backward", [cached_backward, accumulated_backward])
+def test_each_micro_batch_is_moved_when_its_turn_comes_and_let_go(toy_bank, backward):
+    plain = organ_text(toy_bank, 2)
+    objective = Watched(plain.model, toy_bank, toy_bank.ids(PROMPTS), torch.tensor([0, 1, 0, 1])).double()
+    samples = organ_samples(toy_bank, 2)
+    parts = micro_batches(objective.collate(samples), 2)
+    backward(objective, parts)
+    times = 2 if backward is cached_backward else 1
+    assert (len(objective.seen), objective.most) == (times * len(parts), 1)
+    assert len(parts) > 2
 
 
 class Dropped(OrganText):
