@@ -161,8 +161,10 @@ class ScanReader:
         """
         wanted = [name for name in dict.fromkeys(study_ids) if name not in self._kept]
         known = {failure.study_id for failure in self.failures}
-        with worker_threads(self.threads) as pool:
-            found = dict(zip(wanted, pool.map(self._cut, wanted), strict=True))
+        found: dict[str, ScanCut | Failure] = {}
+        if wanted:  # a pool takes milliseconds
+            with worker_threads(self.threads) as pool:
+                found = dict(zip(wanted, pool.map(self._cut, wanted), strict=True))
         for name, cut in found.items():
             if isinstance(cut, Failure):
                 self.failures += [] if name in known else [cut]
