@@ -26,8 +26,7 @@ def test_products_in_worker_threads_take_one_thread_and_afterwards_as_many_as_be
 
 def test_a_worker_process_counts_on_one_thread_whatever_it_loads_later(monkeypatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    with ProcessPoolExecutor(1, get_context("spawn")) as free, threadpool_limits(2, user_api="blas"):
+    with ProcessPoolExecutor(1, get_context("spawn")) as free:
         assert free.submit(_threads).result() == {min(2, os.cpu_count() or 1)}
     with ProcessPoolExecutor(1, get_context("spawn"), count_on_one_thread) as bound:
-        assert bound.submit(_threads).result() == {1}
-        assert bound.submit(os.getenv, "OMP_NUM_THREADS").result() == "1"
+        assert bound.submit(_threads).result() == {1}  # numpy is loaded for this, after the beginning
