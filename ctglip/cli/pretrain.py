@@ -30,9 +30,10 @@ def pretrain(
     On the N GPUs of a machine: torchrun --standalone --nproc-per-node N -m ctglip pretrain STORE RUN --config FILE.
 
     SIGTERM and Ctrl-C save a checkpoint after the current step and end with 143 and 130; --resume goes on from there.
+    Studies that cannot be read are left out and named at the end, and the exit code is 1.
     """
     from ctglip.config import load_settings
-    from ctglip.training.launch import Watch
+    from ctglip.training.launch import Watch, failed_studies
     from ctglip.training.launch import pretrain as run_pretraining
     from ctglip.training.loop import Stopped
     from ctglip.training.recipe import PretrainConfig
@@ -56,7 +57,14 @@ def pretrain(
                 err.print(f"ctglip: stopped {saved}; add --resume to go on.", highlight=False)
             raise typer.Exit(128 + (stop.number if stop else signal.SIGTERM)) from None
     if first:
-        result({"run": str(run), "model": str(model)}, as_json, f"The model is in {model}.")
+        failed = failed_studies(run)
+        result({"run": str(run), "model": str(model), "failed": failed}, as_json, f"The model is in {model}.")
+        if failed:
+            named = f"Left out, because they cannot be read ({len(failed)}): {', '.join(failed)}."
+            err.print(
+                f"{named} Run: ctglip store verify {store} --repair", markup=False, highlight=False, soft_wrap=True
+            )
+            raise typer.Exit(1)
 
 
 class _Stages:

@@ -15,6 +15,7 @@ import torch
 
 from ctglip.data.sayings import OrganSayings
 from ctglip.errors import ConfigError, CTGLIPError, ModelError
+from ctglip.files import read_json
 from ctglip.models.encoders import Encoder
 from ctglip.models.release import Release, save_release
 from ctglip.store.tables import Store
@@ -122,6 +123,11 @@ def pretrain(
             _train_run(opened, run, config, ranks, watch)
         ranks.wait()
     return run / "model"
+
+
+def failed_studies(run: Path) -> list[str]:
+    """Studies that a finished run left out because they could not be read."""
+    return read_json(run / "model" / "config.json")["provenance"]["failed_studies"]
 
 
 def _finished(run: Path) -> bool:

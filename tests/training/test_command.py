@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,7 @@ def test_a_run_its_end_and_what_may_follow(tiny: tuple[Store, Path], config: str
     store, run = tiny[0].path, tmp_path / "run"
     code, out, _ = called(store, run, "--config", config, "--json")
     assert code == 0
-    assert json.loads(out) == {"run": str(run), "model": str(run / "model")}
+    assert json.loads(out) == {"run": str(run), "model": str(run / "model"), "failed": []}
     code, _, said = called(store, run, "--config", config)
     assert (code, said) == (2, f"{run} already holds a run. Add --resume to go on, or name another folder.")
     code, _, said = called(store, run, "--config", config, "--resume", "--set", "loop.steps=4", "--set", "seed=1")
@@ -44,6 +45,23 @@ def test_a_run_its_end_and_what_may_follow(tiny: tuple[Store, Path], config: str
     assert "seed: 0 before, 1 now; loop.steps: 3 before, 4 now" in said
     assert f"--config {run / 'config.resolved.yaml'}" in said
     assert called(store, run, "--config", run / "config.resolved.yaml", "--resume")[0] == 0
+
+
+def test_studies_that_cannot_be_read_are_named_at_the_end(
+    tiny: tuple[Store, Path], config: str, tmp_path: Path
+) -> None:
+    store = shutil.copytree(tiny[0].path, tmp_path / "store")
+    splits = tiny[0].table("splits")
+    damaged = splits.filter(splits["split"] == "train")["study_id"].sort()[0]
+    shutil.rmtree(store / "studies" / f"{damaged}.zarr")
+    change = ("--config", config, "--set", "data.cache.max_damaged=0.5")
+    code, _, said = called(store, tmp_path / "run", *change)
+    assert code == 1
+    assert f"Left out, because they cannot be read (1): {damaged}. Run: ctglip store verify {store}" in " ".join(
+        said.split()
+    )
+    code, out, _ = called(store, tmp_path / "run", *change, "--resume", "--json")
+    assert (code, json.loads(out)["failed"]) == (1, [damaged])
 
 
 @pytest.mark.parametrize(
