@@ -174,9 +174,10 @@ def parts(folder: str, recipe: str, repeats: int) -> dict[str, Any]:
     from ctglip.vocabulary.organs import load_organs
     from ctglip.volume.geometry import regrid
     from ctglip.volume.io import read_scan
+    from ctglip.volume.mask_checks import check_masks
     from ctglip.volume.masks import read_masks
     from ctglip.volume.organs import organ_table
-    from ctglip.volume.quality import check_masks, check_scan
+    from ctglip.volume.quality import check_scan
     from ctglip.volume.resample import to_grid
 
     image_path, masks_path = (Path(folder) / f"{name}.nii.gz" for name in ("ct", "masks"))

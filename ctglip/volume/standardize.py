@@ -9,8 +9,9 @@ from ctglip.errors import MaskError
 from ctglip.types import Box, LabelMap, QualityCheck, Scan, Standardized
 from ctglip.vocabulary.organs import OrganDictionary
 from ctglip.volume.geometry import regrid, same_grid
+from ctglip.volume.mask_checks import check_masks
 from ctglip.volume.organs import organ_table
-from ctglip.volume.quality import PADDING_HU, check_masks
+from ctglip.volume.quality import PADDING_HU
 from ctglip.volume.recipe import VolumeRecipe
 from ctglip.volume.resample import to_grid
 

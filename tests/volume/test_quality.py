@@ -11,7 +11,8 @@ import pytest
 from ctglip.types import LabelMap, OrganRow, Scan
 from ctglip.vocabulary.organs import OrganDictionary
 from ctglip.volume.doctor import examine
-from ctglip.volume.quality import check_masks, check_scan
+from ctglip.volume.mask_checks import check_masks
+from ctglip.volume.quality import check_scan
 from ctglip.volume.recipe import VolumeRecipe
 from ctglip.volume.standardize import standardize
 
