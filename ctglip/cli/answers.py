@@ -65,7 +65,8 @@ def write_page(answers: ScanAnswers, page: ScanPage, path: Path) -> Path:
 
 
 def _told(answers: ScanAnswers, page: Path, written: Sequence[Path], folder: Path | None) -> Told:
-    lines = [*answer_lines(answers), f"The page is in {page}."]
+    noticed = [f"warning: {check.message}" for check in answers.standardized.checks if check.severity == "warning"]
+    lines = [*noticed, *answer_lines(answers), f"The page is in {page}."]
     if folder is None:
         return answers.to_json(), lines
     lines.append(f"{len(written)} files of heat maps are in {folder}.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from ctglip.types import LabelMap, OrganRow, QualityCheck, Scan, Standardized
 from ctglip.vocabulary.organs import Organ
 from ctglip.volume.io import read_scan
 from ctglip.volume.masks import read_masks
+from ctglip.volume.quality import check_scan, refuse_errors
 from ctglip.volume.recipe import VolumeRecipe
 from ctglip.volume.segmentation import SegmentationSettings, segment
 from ctglip.volume.standardize import standardize
@@ -70,11 +72,11 @@ class Pipeline(Answerer):
 
         Raises:
             VocabularyError: a question that is not understood (before the scan is read).
-            ScanError, MaskError: the scan or its masks cannot be used.
+            ScanError, MaskError: the scan or its masks cannot be used, or preprocessing would refuse them.
             ModelError: nothing was asked.
         """
         pairs = self.understood(questions, everything)
-        read, checks = (scan, ()) if isinstance(scan, Scan) else read_scan(_scan_path(Path(scan)), self.recipe)
+        read, checks = self._checked(scan)
         standardized, origin = self._standardized(read, checks, masks)
         answers = self._answers(pairs, standardized)
         return ScanAnswers(
@@ -135,8 +137,17 @@ class Pipeline(Answerer):
         self, scan: Path | str | Scan, masks: Path | str | LabelMap | None = None
     ) -> tuple[Standardized, str]:
         """The scan on the model's grid, by the recipe that the model was trained with; and where its masks are from."""
-        read, checks = (scan, ()) if isinstance(scan, Scan) else read_scan(_scan_path(Path(scan)), self.recipe)
+        read, checks = self._checked(scan)
         return self._standardized(read, checks, masks)
+
+    def _checked(self, scan: Path | str | Scan) -> tuple[Scan, tuple[QualityCheck, ...]]:
+        """A scan and its checks, refused as preprocessing would refuse it, before any mask is looked at."""
+        if isinstance(scan, Scan):
+            read, checks = scan, check_scan(scan)
+        else:
+            read, checks = read_scan(_scan_path(Path(scan)), self.recipe)
+        refuse_errors(checks)
+        return read, checks
 
     def _standardized(
         self, read: Scan, checks: tuple[QualityCheck, ...], masks: Path | str | LabelMap | None
@@ -151,9 +162,8 @@ class Pipeline(Answerer):
             labels, more = read_masks(Path(masks), read, self.recipe, organs)
             origin = told_name(Path(masks))
         found = standardize(read, labels, self.recipe, organs)
-        return Standardized(
-            found.image, found.organs, found.affine, found.rows, (*checks, *more, *found.checks)
-        ), origin
+        refuse_errors((*more, *found.checks), "Look at the masks.")
+        return replace(found, checks=(*checks, *more, *found.checks)), origin
 
     def cut(self, standardized: Standardized, rows: Sequence[OrganRow]) -> CropCache:
         """The crops of some organs: the same voxels as training would cut from the store."""

@@ -6,14 +6,31 @@ looked at. ``warning`` means that something was repaired or is unusual, ``info``
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
+from ctglip.errors import ScanError
 from ctglip.types import QualityCheck, Scan
 
 _SAMPLE = 400_000
 _BIN_HU = 10
 PADDING_HU = -1400
 """Below anything that a scanner measures, noise in air included: the field of view does not reach there."""
+
+
+def refuse_errors(checks: Iterable[QualityCheck], fix: str = "Look at the source.") -> None:
+    """Let a scan pass, or not: the same rule at preprocessing and at inference.
+
+    Args:
+        checks: of the scan, and of its masks where they are known.
+        fix: what the user can do.
+
+    Raises:
+        ScanError: what all checks of severity ``error`` say, with the code of the first of them.
+    """
+    if wrong := [check for check in checks if check.severity == "error"]:
+        raise ScanError(" ".join(check.message for check in wrong), code=wrong[0].code, fix=fix)
 
 
 def check_scan(scan: Scan) -> tuple[QualityCheck, ...]:

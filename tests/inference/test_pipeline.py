@@ -6,13 +6,14 @@ import json
 import shutil
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
 from ctglip.api import load_model
 from ctglip.data.cache import cut_places, places_of
-from ctglip.errors import MaskError, ModelError, VocabularyError
+from ctglip.errors import MaskError, ModelError, ScanError, VocabularyError
 from ctglip.inference.page import MOST_MAPS, most_likely, scan_page
 from ctglip.pages.scan import render
 from ctglip.store.tables import Store
@@ -199,3 +200,27 @@ def test_a_film_asked_of_a_model_of_scans_is_refused(trained: Trained, tmp_path:
     with pytest.raises(ScanError, match="trained on CT scans") as refused:
         load_model(trained[1]).query(tmp_path / "film.png", QUESTIONS)
     assert refused.value.code == "other_modality"
+
+
+def test_a_scan_that_preprocessing_refuses_is_not_answered(
+    trained: Trained, files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A scan at +1024 HU, from a file and in memory: the same refusal, and no mask is read for it."""
+    model = load_model(trained[1])
+    sound = nib.load(files[0])
+    hu = np.asarray(sound.dataobj).astype(np.int16) + np.int16(1024)
+    nib.save(nib.Nifti1Image(hu, sound.affine), tmp_path / "raw.nii.gz")
+    monkeypatch.setattr("ctglip.inference.pipeline.read_masks", lambda *_: pytest.fail("masks were read"))
+    for given in (tmp_path / "raw.nii.gz", Scan(hu, sound.affine)):
+        for ask in (lambda scan: model.query(scan, QUESTIONS, masks=files[1]), lambda scan: model.standardize(scan)):
+            with pytest.raises(ScanError) as caught:
+                ask(given)
+            assert caught.value.code in ("intercept_missing", "not_hu")
+
+
+def test_masks_that_preprocessing_refuses_are_not_used(trained: Trained, files: Files, tmp_path: Path) -> None:
+    masks = nib.load(files[1])
+    nib.save(nib.Nifti1Image(np.asarray(masks.dataobj)[::-1], masks.affine), tmp_path / "mirrored.nii.gz")
+    with pytest.raises(ScanError) as caught:
+        load_model(trained[1]).query(files[0], QUESTIONS, masks=tmp_path / "mirrored.nii.gz")
+    assert caught.value.code in ("left_right", "organ_hu")
