@@ -23,7 +23,7 @@ from ctglip.data.sampling import rows_of_rank
 from ctglip.data.sayings import NO_TEXT
 from ctglip.errors import StoreError
 from ctglip.film.regions import region_entries
-from ctglip.film.triplets import Triplet, sentences_by_region, triplets
+from ctglip.film.sentence_regions import sentences_by_region
 from ctglip.film.views import FRONTAL
 from ctglip.store.tables import Store
 from ctglip.text.tags import Tagger
@@ -96,13 +96,7 @@ class FilmRegions:
 
 @dataclass(frozen=True)
 class FilmSample(ReportSample):
-    """One film with all that is known of it; images are ``[v, 1, h, w]``, boxes (row0, row1, column0, column1).
-
-    Attributes:
-        triplets: region, finding, existence.
-    """
-
-    triplets: tuple[Triplet, ...] = ()
+    """One film with all that is known of it; images are ``[v, 1, h, w]``, boxes (row0, row1, column0, column1)."""
 
     def pair(self) -> FilmPair:
         """The film with its whole report."""
@@ -175,7 +169,6 @@ class FilmDataset:
         order = np.random.default_rng(seed).permutation(order) if permute_texts else order
         told = [self.study_ids[row] for row in order]
         rows = [findings.get(name, []) for name in told]
-        self._triplets = [triplets(own) for own in rows]
         self._said = [
             self._texts.say(sections.get(name, {}), own, sentences_by_region(own))
             for name, own in zip(told, rows, strict=True)
@@ -252,7 +245,7 @@ class FilmDataset:
             region_id=np.array([number for number, _ in boxes], dtype=np.int64)[seen],
             regions=self.regions,
         )
-        return FilmSample(**vars(found), triplets=self._triplets[row])
+        return FilmSample(**vars(found))
 
 
 def _reported(store: Store, split: str, lateral: bool) -> list[str]:

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int, Int8
 
 from ctglip.data.sayings import NO_TEXT, OrganSayings, Phrasebook
-from ctglip.film.triplets import SECTIONS
+from ctglip.film.sentence_regions import SECTIONS
 from ctglip.store.tables import Store
 from ctglip.text.tags import Tagger
 from ctglip.types import Finding

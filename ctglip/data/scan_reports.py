@@ -16,7 +16,7 @@ from ctglip.data.report_texts import ReportSample, ReportTexts, organs_spoken_of
 from ctglip.data.sayings import Phrasebook
 from ctglip.data.scans import ScanCut
 from ctglip.data.studies import ScanDataSettings, WholeScans
-from ctglip.film.triplets import SECTIONS
+from ctglip.film.sentence_regions import SECTIONS
 from ctglip.store.tables import Store
 from ctglip.text.tags import Tagger
 from ctglip.types import Finding, OrganRow

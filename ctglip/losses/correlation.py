@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -25,7 +25,6 @@ def correlation(rows: Float[Tensor, "b n f"], columns: Float[Tensor, "b m f"]) -
 def patch_correlation(
     features: Float[Tensor, "b n d"],
     target: Float[Tensor, "b n f"],
-    rows: Int[Tensor, " r"] | None = None,
     metric: Literal["mse", "smooth_l1"] = "mse",
     off_diagonal: bool = True,
     gather: bool = False,
@@ -36,19 +35,17 @@ def patch_correlation(
     Args:
         features: predicted, one row for each patch.
         target: the patches (``patchify``) or a teacher's features; takes no gradient.
-        rows: the patches whose rows of the N x N matrix are compared, all where None: memory O(r x N).
         metric: squared error, or the smooth absolute error.
         off_diagonal: leave out each patch's correlation with itself.
         gather: mean over the entries of all ranks.
     """
     with torch.autocast(features.device.type, enabled=False):
         features, target = exact(features), exact(target.detach())
-        index = torch.arange(features.shape[1], device=features.device) if rows is None else rows
-        predicted = correlation(features[:, index], features)
-        wanted = correlation(target[:, index], target).to(predicted.dtype)
+        predicted = correlation(features, features)
+        wanted = correlation(target, target).to(predicted.dtype)
         kind = F.mse_loss if metric == "mse" else F.smooth_l1_loss
         error = kind(predicted, wanted, reduction="none")
         if off_diagonal:
-            error = error.scatter(2, index.expand(len(error), -1)[..., None], 0.0)
+            error = error * (1 - torch.eye(features.shape[1], dtype=error.dtype, device=error.device))
         others = features.shape[1] - int(off_diagonal)
-        return ranked_mean(error.sum(), len(error) * len(index) * others, gather)
+        return ranked_mean(error.sum(), len(error) * features.shape[1] * others, gather)

@@ -20,7 +20,7 @@ def weighted_mlm(
     labels: Int[Tensor, "b t"],
     weights: Float[Tensor, "b t"] | None = None,
     masked: Bool[Tensor, "b t"] | None = None,
-    denominator: Literal["all", "masked", "weights"] = "all",
+    denominator: Literal["all", "masked"] = "all",
     gather: bool = False,
 ) -> Float[Tensor, ""]:
     """Cross-entropy of words, each with its weight.
@@ -30,7 +30,7 @@ def weighted_mlm(
         labels: the true token everywhere.
         weights: of the tokens, 1 where None.
         masked: the tokens whose loss counts, all where None (ECAMP counts all, padding too).
-        denominator: divide by all B x T tokens (ECAMP), by the counted ones, or by the sum of their weights.
+        denominator: divide by all B x T tokens (ECAMP), or by the counted ones.
         gather: denominators count all ranks.
     """
     with torch.autocast(logits.device.type, enabled=False):
@@ -39,8 +39,8 @@ def weighted_mlm(
         weight = torch.ones_like(terms) if weights is None else weights.to(terms.dtype)
         keep = torch.ones_like(labels, dtype=torch.bool) if masked is None else masked
         weight = weight.where(keep, 0)
-        counts = {"all": labels.numel(), "masked": keep.sum(), "weights": weight.sum()}
-        return ranked_mean((weight * terms).sum(), counts[denominator], gather)
+        count = labels.numel() if denominator == "all" else keep.sum()
+        return ranked_mean((weight * terms).sum(), count, gather)
 
 
 def patchify(image: Float[Tensor, "b c *s"], patch: int) -> Float[Tensor, "b n f"]:
@@ -64,7 +64,6 @@ def masked_pixel(
     target: Float[Tensor, "b n f"],
     mask: Float[Tensor, "b n"],
     denominator: Literal["masked", "all"] = "masked",
-    normalize: bool = False,
     gather: bool = False,
 ) -> Float[Tensor, ""]:
     """Squared error of the patches that were masked.
@@ -73,14 +72,10 @@ def masked_pixel(
         prediction, target: flattened patches (``patchify``).
         mask: 1 where a patch was hidden from the encoder.
         denominator: mean over hidden pixels, or divide by all pixels (ECAMP).
-        normalize: compare with targets of mean 0 and variance 1 within each patch (MAE).
         gather: denominators count all ranks.
     """
     with torch.autocast(prediction.device.type, enabled=False):
         prediction, target = exact(prediction), exact(target)
-        if normalize:
-            variance = target.var(-1, keepdim=True)
-            target = (target - target.mean(-1, keepdim=True)) / (variance + 1e-6).sqrt()
         hidden = mask.to(prediction.dtype)[..., None]
         total = ((prediction - target) * hidden).square().sum()
         pixels = hidden.sum() * prediction.shape[-1] if denominator == "masked" else prediction.numel()
@@ -123,18 +118,17 @@ def window_error(
         return ranked_mean(total, pixels, gather)
 
 
-def select_window(attention: Float[Tensor, "b ..."], size: int, choices: int | None = None) -> Int[Tensor, "b d"]:
+def select_window(attention: Float[Tensor, "b ..."], size: int) -> Int[Tensor, "b d"]:
     """The corner of the window of ``size`` patches a side that holds the most attention (by an integral image).
 
     Args:
         attention: non-negative, on the patch grid, 2D or 3D.
         size: patches along each side of the window.
-        choices: only corners below this along each axis (ECAMP: 3), all that fit where None.
     """
     sums = attention
     for axis in range(1, attention.dim()):
         sums = F.pad(sums.transpose(axis, -1), (1, 0)).cumsum(-1)
-        sums = (sums[..., size:] - sums[..., :-size])[..., :choices].transpose(axis, -1)
+        sums = (sums[..., size:] - sums[..., :-size]).transpose(axis, -1)
     flat = sums.flatten(1).argmax(1)
     shape = sums.shape[1:]
     steps = [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]

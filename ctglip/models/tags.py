@@ -16,7 +16,6 @@ class TagSettings(Settings):
     Attributes:
         names: of the tags, in order; training fills them in.
         layers, heads, hidden, dropout: of the decoder.
-        norm_inputs: layer norms on queries and tokens (KAD's TQN has them, ASG's decoder does not).
     """
 
     names: tuple[str, ...] = ()
@@ -24,7 +23,6 @@ class TagSettings(Settings):
     heads: int = 4
     hidden: int = 1024
     dropout: float = 0.1
-    norm_inputs: bool = False
 
 
 class TagDecoder(nn.Module):
@@ -46,8 +44,6 @@ class TagDecoder(nn.Module):
         super().__init__()
         self.register_buffer("embeddings", torch.zeros(len(settings.names), text_dim))
         self.query = nn.Identity() if text_dim == token_dim else nn.Linear(text_dim, token_dim)
-        self.query_norm = nn.LayerNorm(token_dim) if settings.norm_inputs else nn.Identity()
-        self.token_norm = nn.LayerNorm(token_dim) if settings.norm_inputs else nn.Identity()
         self.decoder = QueryDecoder(token_dim, settings.layers, settings.heads, settings.hidden, settings.dropout)
         self.score = nn.Sequential(nn.Dropout(settings.dropout), nn.Linear(token_dim, 1))
 
@@ -70,6 +66,6 @@ class TagDecoder(nn.Module):
             new = ~near.any(1)
             asked = torch.cat([asked, embeddings[new].to(asked)])
             place = torch.where(new, known - 1 + new.cumsum(0), near.int().argmax(1) if known else 0)
-        queries = self.query_norm(self.query(asked.to(tokens.dtype)))
-        found, where = self.decoder(queries.expand(len(tokens), -1, -1), self.token_norm(tokens))
+        queries = self.query(asked.to(tokens.dtype))
+        found, where = self.decoder(queries.expand(len(tokens), -1, -1), tokens)
         return self.score(found)[..., 0][:, place], where[:, place]

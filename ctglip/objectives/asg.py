@@ -20,7 +20,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from torch import Tensor
-from torch.nn import functional as F
 
 from ctglip.config import Settings
 from ctglip.features.text_bank import TextBank
@@ -51,7 +50,6 @@ class ASGSettings(Settings):
         overlap: share of the overlap in the soft targets.
         same_sentences: regions of one image that have the same sentences are positives, ``ignored``, or negatives as
             in the released code.
-        unit_regions: regions and their sentences are made unit vectors again after they were averaged.
         unsaid: a tag that the report does not speak of is ``absent``, as published, or ``ignored``.
         gather: images are compared with the reports of all ranks (the released code: each rank's own).
     """
@@ -65,7 +63,6 @@ class ASGSettings(Settings):
     learn_temperature: bool = False
     overlap: float = Field(default=0.2, ge=0, le=1)
     same_sentences: Literal["positive", "ignored", "negative"] = "positive"
-    unit_regions: bool = False
     unsaid: Literal["absent", "ignored"] = "absent"
     gather: bool = True
 
@@ -202,8 +199,6 @@ class ASG(Objective):
         one rank, so nothing is gathered but their number."""
         row, text = features["region_row"], features["region_text"]
         valid = (features["region_sentences"] >= 0).any(1) & (text >= 0)
-        if self.settings.unit_regions:
-            regions, sentences = F.normalize(regions, dim=1), F.normalize(sentences, dim=1)
         pair = torch.stack([row, text], dim=1).unique(dim=0, return_inverse=True)[1]
         target = _SAME[self.settings.same_sentences]
         loss = soft_contrastive(regions, sentences, self.scale(), target=target, context=pair, valid=valid, group=row)

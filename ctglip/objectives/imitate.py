@@ -5,7 +5,7 @@ Where this differs from what is published:
 
 - A missing section leaves its losses, row and column. The released line that should do so cannot run.
 - The soft positives of two views want the correlation of impressions; a study without one is like no other.
-- The backbone sees each view once (``share_backbone_pass``); the released code runs it again for other channels.
+- The backbone sees each view once; the released code runs it again for other channels.
 - Channels are drawn once for a batch, as part of it, so that micro-batches and ranks see the same ones.
 """
 
@@ -40,7 +40,8 @@ _FAMILIES = 2
 
 
 class ImitateSettings(Settings):
-    """The defaults are those of the released code, but for ``share_backbone_pass`` and ``gather``.
+    """The defaults are those of the released code, but for ``gather``, and that the backbone sees each view
+    once, not once for each draw of channels.
 
     Attributes:
         temperature: of images against reports.
@@ -50,9 +51,8 @@ class ImitateSettings(Settings):
         findings_weight: of the losses of several levels: a number, or points (progress 0 to 1, weight) with straight
             lines between them. The released schedule is 1, from epoch 31 on 1.3 - (epoch - 30) / 20, at last 0.3, which
             its 20 epochs never reach.
-        view_weight: of the comparison of views; 0 leaves it out (and one copy of each image is enough).
-        views_twice: count the comparison of two views in either order, as the released code does; both are the same.
-        share_backbone_pass: encode each view once, not once for each draw of channels.
+        view_weight: of the comparison of views, which counts in either order, as in the released code; 0 leaves it out
+            (and one copy of each image is enough).
         aggregation: of several levels.
         gather: compare with the reports of all ranks (the released code: each rank's own).
         chunk: rows at a time, for large batches; the same value and gradient.
@@ -65,8 +65,6 @@ class ImitateSettings(Settings):
     strength: float = Field(default=0.2, ge=0)
     findings_weight: float | tuple[tuple[float, float], ...] = 1.0
     view_weight: float = Field(default=1.0, ge=0)
-    views_twice: bool = True
-    share_backbone_pass: bool = True
     aggregation: AggregationSettings = AggregationSettings()
     gather: bool = True
     chunk: int | None = None
@@ -121,8 +119,8 @@ class Imitate(Objective):
         return ImitateBatch(**vars(batch), channels=channels.unflatten(0, (views, _FAMILIES)))
 
     def encode(self, batch: ImitateBatch) -> Features:
-        """``high [B, V, F, ...]``, what the head for whole images reads (F: passes of the backbone), and
-        ``multi [B, V, 2, D]``."""
+        """``high [B, V, ...]``, what the head for whole images reads, and ``multi [B, V, 2, D]``, what each draw of
+        channels reads."""
         found = [
             self._view(images, chosen) for images, chosen in zip(batch.images.unbind(1), batch.channels, strict=True)
         ]
@@ -140,19 +138,19 @@ class Imitate(Objective):
         report: temperature, similarities, effective ranks, the weight of findings."""
         settings = self.settings
         impression, findings = (self._section(features, name) for name in ("impression", "findings"))
-        high = [self._heads(self._whole, view) for view in features["high"].unbind(1)]
+        high = [self._whole(view) for view in features["high"].unbind(1)]
         multi = [self._heads(self.multi_head, view) for view in features["multi"].unbind(1)]
         points = settings.findings_weight
         weight = points if isinstance(points, float | int) else weight_at(points, self.progress)
         report_terms = {
-            "impression": [self._against(view[0], impression) for view in high],
+            "impression": [self._against(view, impression) for view in high],
             "findings": [weight * self._against(view[0], findings) for view in multi],
         }
         losses = {name: torch.stack(terms).sum() for name, terms in report_terms.items()}
         if settings.view_weight > 0 and len(high) > 1:
-            share = settings.view_weight * (2 if settings.views_twice else 1)
+            share = 2 * settings.view_weight
             prior = impression.frozen
-            above = [self._views(a[-1], b[-1], prior) for a, b in combinations(high, 2)]
+            above = [self._views(a, b, prior) for a, b in combinations(high, 2)]
             below = [self._views(a[-1], b[-1], None) for a, b in combinations(multi, 2)]
             losses["high_views"] = share * torch.stack(above).sum()
             losses["multi_views"] = share * weight * torch.stack(below).sum()
@@ -160,8 +158,8 @@ class Imitate(Objective):
         numbers = {
             "temperature": self.scale.value(),
             "findings_weight": float(weight),
-            **pair_similarity(high[0][0][told], impression.text[told], features["impression"][told]),
-            "image_rank": effective_rank(high[0][0]),
+            **pair_similarity(high[0][told], impression.text[told], features["impression"][told]),
+            "image_rank": effective_rank(high[0]),
             "multi_rank": effective_rank(multi[0][0]),
             "text_rank": effective_rank(impression.text[told]),
         }
@@ -170,15 +168,10 @@ class Imitate(Objective):
     # --- images
 
     def _view(self, images: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
-        """The last level of each pass of the backbone, and what each draw of channels reads."""
+        """The last level, and what each draw of channels reads."""
         vision = self.model.encoder(self.model.filled(images))
-        high, multi = [self.model.image_input(vision)], [self.aggregator(vision.levels, chosen[0])]
-        for channels in chosen[1:]:
-            if not self.settings.share_backbone_pass:
-                vision = self.model.encoder(self.model.filled(images))
-                high.append(self.model.image_input(vision))
-            multi.append(self.aggregator(vision.levels, channels))
-        return torch.stack(high, dim=1), torch.stack(multi, dim=1)
+        multi = [self.aggregator(vision.levels, channels) for channels in chosen]
+        return self.model.image_input(vision), torch.stack(multi, dim=1)
 
     def _whole(self, seen: Tensor) -> Float[Tensor, "b e"]:
         return self.model.whole(self.model.image_feature(seen))

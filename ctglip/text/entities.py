@@ -23,7 +23,7 @@ import numpy as np
 
 from ctglip.config import Settings, validate
 from ctglip.files import read_json, read_yaml, write_json
-from ctglip.film.triplets import SECTIONS
+from ctglip.film.sentence_regions import SECTIONS
 from ctglip.text.attachment import Sentence
 from ctglip.text.cohorts import Reader, by_rules
 from ctglip.text.lexicon import Lexicon

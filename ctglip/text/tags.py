@@ -15,7 +15,7 @@ from pydantic import Field
 from ctglip.config import Settings, validate
 from ctglip.files import read_yaml
 from ctglip.film import regions
-from ctglip.film.triplets import SECTIONS
+from ctglip.film.sentence_regions import SECTIONS
 from ctglip.text.attachment import Sentence
 from ctglip.text.lexicon import Lexicon
 from ctglip.text.reports import get_parser

@@ -16,7 +16,7 @@ from ctglip.errors import StoreError
 from ctglip.files import write_text
 from ctglip.film.recipe import FILM_MAX
 from ctglip.film.regions import region_entries
-from ctglip.film.triplets import sentences_by_region
+from ctglip.film.sentence_regions import sentences_by_region
 from ctglip.pages.film import FilmBox, FilmSample, FilmsPage, RegionSentences, Tag, film_picture, render
 from ctglip.pages.parts import Fact, Picture
 from ctglip.pages.quality import CheckCount, Distribution, QualityPage

@@ -117,7 +117,7 @@ CASES: dict[str, Callable[[Data, Weights, bool], Tensor]] = {
         (r["x"] @ p["w"])[:, :4], r["tags"][:, :4], r["masked"], gather=g
     ),
     "words": lambda r, p, g: weighted_mlm(
-        r["tokens"] @ p["w"], r["labels"], r["weight"], r["masked"], "weights", gather=g
+        r["tokens"] @ p["w"], r["labels"], r["weight"], r["masked"], "masked", gather=g
     ),
     "pixels": lambda r, p, g: masked_pixel(r["tokens"] @ p["w"], r["tokens"], r["masked"], gather=g),
     "window": lambda r, p, g: window_error(

@@ -35,7 +35,7 @@ def test_words_by_hand():
     first, other = -math.log(3 / 6), math.log(4)
     weights, masked = torch.tensor([[2.0, 1.0, 0.5]]), torch.tensor([[True, False, True]])
     total = 2 * first + 0.5 * other
-    for denominator, count in (("all", 3), ("masked", 2), ("weights", 2.5)):
+    for denominator, count in (("all", 3), ("masked", 2)):
         loss = weighted_mlm(logits, labels, weights, masked, denominator)
         assert loss.item() == pytest.approx(total / count, abs=1e-6)
     assert weighted_mlm(logits, labels).item() == pytest.approx((first + 2 * other) / 3, abs=1e-6)
@@ -46,10 +46,6 @@ def test_pixels_count_where_they_were_hidden():
     prediction = torch.tensor([[[9.0] * 4, [1.0, 1.0, 3.0, 1.0]]])
     assert masked_pixel(prediction, target, mask).item() == pytest.approx(3)
     assert masked_pixel(prediction, target, mask, "all").item() == pytest.approx(1.5)
-    ramp = torch.tensor([[[0.0, 1, 2, 3], [10, 20, 30, 40]]])
-    standard = (ramp[:, 1:] - 25) / ramp[:, 1:].std()
-    perfect = torch.cat([ramp[:, :1], standard], dim=1)
-    assert masked_pixel(perfect, ramp, mask, normalize=True).item() == pytest.approx(0, abs=1e-6)
 
 
 @pytest.mark.parametrize("grid", [(4, 5), (4, 5, 3)])
@@ -63,8 +59,6 @@ def test_a_window_is_found_and_drawn(grid):
     assert drawn.shape == (2, 1, *(3 * side for side in grid))
     assert drawn.sum().item() == 2 * 6 ** len(grid)
     assert drawn[(1, 0, *(3 * p for p in corner[1].tolist()))] == 1
-    limited = select_window(torch.arange(25.0).view(1, 5, 5), 2, choices=3)
-    assert limited.tolist() == [[2, 2]]
 
 
 def test_window_error_looks_only_inside():
@@ -91,13 +85,11 @@ def test_correlation_is_symmetric_one_with_itself_and_blind_to_scale_and_shift()
     assert correlation(torch.ones(1, 2, 4), torch.randn(1, 2, 4)).abs().max() == 0
 
 
-def test_patch_correlation_is_zero_for_the_truth_and_chunks_of_rows_add_up():
+def test_patch_correlation_is_zero_for_the_truth_and_leaves_out_the_diagonal():
     torch.manual_seed(0)
     patches, features = torch.randn(2, 6, 9), torch.randn(2, 6, 5, requires_grad=True)
     assert patch_correlation(2 * patches + 1, patches).item() == pytest.approx(0, abs=1e-10)
     whole = patch_correlation(features, patches)
-    parts = [patch_correlation(features, patches, rows=rows) for rows in (torch.arange(2), torch.arange(2, 6))]
-    torch.testing.assert_close((2 * parts[0] + 4 * parts[1]) / 6, whole)
     off = (correlation(features, features) - correlation(patches, patches)).square()
     expected = (off.sum() - off.diagonal(dim1=1, dim2=2).sum()) / (2 * 6 * 5)
     torch.testing.assert_close(whole, expected)

@@ -242,7 +242,6 @@ def test_weights_and_terms(bank, published):
     assert found.keys() == {"region_sentence", "soft_labels"}
     assert found["region_sentence"].item() == pytest.approx(plain["region_sentence"].item() / 2)
     assert found["soft_labels"].item() == pytest.approx(plain["soft_labels"].item() * 2)
-    assert local(bare(bank, unit_regions=True), features) != pytest.approx(plain["region_sentence"].item())
 
 
 def test_each_text_is_seen_once_whatever_brought_it():

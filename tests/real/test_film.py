@@ -19,7 +19,7 @@ from ctglip.data.films import FilmDataset, FilmDataSettings
 from ctglip.film.io import read_film
 from ctglip.film.public import CohortMap, read_public, write_public
 from ctglip.film.recipe import FilmRecipe
-from ctglip.film.triplets import triplets
+from ctglip.film.sentence_regions import triplets
 from ctglip.simulation.films import project
 from ctglip.simulation.projection import BeamSettings, View
 from ctglip.store.tables import Store

@@ -1,4 +1,4 @@
-"""Triplets of a film's report: region, finding, whether it is there (ASG, MedKLIP, KAD), from the parser's rows.
+"""Which sentences of a report belong to which region of a chest radiograph, from the parser's rows.
 
 Regions are those of ``regions.yaml``; a row belongs to the region of its organ, to the zone that its sentence names
 ("right apical"), and to what these lie in.
@@ -9,53 +9,14 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 from ctglip.film.regions import region_entries
 from ctglip.types import Finding
 from ctglip.vocabulary.organs import load_organs
 
-Existence = Literal["present", "absent", "uncertain"]
 SECTIONS = ("findings", "impression")
 """Sections that tell what is seen."""
-_EXISTENCE: dict[str, Existence] = {"affirmed": "present", "negated": "absent", "uncertain": "uncertain"}
 _WORD = re.compile(r"[a-z]+")
-
-
-@dataclass(frozen=True)
-class Triplet:
-    """One thing that a sentence says.
-
-    Attributes:
-        region: of ``regions.yaml``, None where the sentence names none.
-        finding: name in the abnormality dictionary, or the report's own words (RadGraph).
-        existence: present, absent or uncertain.
-        sentence_index: of the sentence in the report.
-        sentence: verbatim.
-    """
-
-    region: str | None
-    finding: str
-    existence: Existence
-    sentence_index: int
-    sentence: str = ""
-
-
-def triplets(findings: Iterable[Finding]) -> tuple[Triplet, ...]:
-    """The triplets of a report, in reading order, each once.
-
-    Args:
-        findings: rows of ``ctglip.text`` for the report; sections that tell why and how are left out.
-    """
-    found: dict[Triplet, None] = {}
-    for row in findings:
-        existence = _EXISTENCE.get(row.status)
-        if row.abnormality is None or existence is None or row.section not in SECTIONS:
-            continue
-        for region in narrowest(row) or (None,):
-            found[Triplet(region, row.abnormality, existence, row.sentence_index, row.sentence)] = None
-    return tuple(found)
 
 
 def sentences_by_region(findings: Iterable[Finding]) -> dict[str, tuple[int, ...]]:
