@@ -1,4 +1,4 @@
-"""What every test shares: one torch thread, where the real data is, and a browser."""
+"""What every test shares: one torch thread, where the real data is, a browser, and options of another machine."""
 
 from __future__ import annotations
 
@@ -12,6 +12,23 @@ import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("another machine", "run the tests as another machine would (tests/perturbation.py)")
+    group.addoption("--seed-shift", type=int, default=0, help="shift every seed of numpy and torch by this")
+    group.addoption("--perturb", type=float, default=0.0, help="initial weights times 1 plus or minus this, say 1e-6")
+    group.addoption("--threads", type=int, default=0, help="threads of torch, whatever a config asks for")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    asked = [config.getoption(name) for name in ("seed_shift", "perturb", "threads")]
+    if any(asked):
+        from tests.perturbation import perturb
+
+        patch = pytest.MonkeyPatch()
+        config.add_cleanup(patch.undo)
+        perturb(patch, *asked)
 
 
 @pytest.fixture(scope="session")
