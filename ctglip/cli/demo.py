@@ -40,7 +40,7 @@ def demo(
     workers: Annotated[int, typer.Option(min=1, help="Processes for simulation and preprocessing.")] = min(
         os.cpu_count() or 1, 8
     ),
-    seed: Annotated[int, typer.Option(help="Seed of the simulated cohort.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the simulated cohort and of training.")] = 0,
 ) -> None:
     """Simulate, preprocess, pretrain, evaluate, ask: a whole run on simulated patients and one real chest CT."""
     cohort, store, run, evaluation = (folder / name for name in ("cohort", "store", "run", "evaluation"))
@@ -55,7 +55,8 @@ def demo(
     )  # fmt: skip
     walk.command(
         "Pretrain", "organ crops against report sentences, frozen sentence encoder",
-        "pretrain", store, run, "--config", "demo/pretrain", *(["--resume"] if run.exists() else []),
+        "pretrain", store, run, "--config", "demo/pretrain", "--set", f"seed={seed}",
+        *(["--resume"] if run.exists() else []),
     )  # fmt: skip
     walk.command(
         "Evaluate", "held-out patients against the truth table, with controls",
