@@ -1,4 +1,4 @@
-"""The cohort table and the label table: what a user hands in, one row a study.
+"""The cohort table: what a user hands in, one row a study.
 
 A row that cannot be used becomes a ``Failure``; only a table that cannot be read at all is an error.
 """
@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ctglip.errors import CohortError, CTGLIPError
 from ctglip.files import check_id, read_yaml
+from ctglip.table_files import read_table
 from ctglip.types import Failure, Modality, Report
 
 REQUIRED = ("study_id", "patient_id", "image")
@@ -70,28 +71,8 @@ class Cohort:
         return not {"report", "findings", "impression", "report_path"}.isdisjoint(self.columns)
 
 
-def read_table(path: Path) -> pl.DataFrame:
-    """A CSV or parquet table with every column as text, empty cells as null.
-
-    Raises:
-        CohortError: missing, unreadable or empty file.
-    """
-    if not path.is_file():
-        raise CohortError(f"There is no table {path}.", code="no_table", fix="Check the path.")
-    try:
-        if path.suffix.lower() == ".parquet":
-            table = pl.read_parquet(path)
-            table = table.select(pl.all().cast(pl.String))
-        else:
-            table = pl.read_csv(path, infer_schema=False)
-    except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError) as error:
-        raise CohortError(f"{path} cannot be read as a table: {error}.", code="bad_table") from error
-    table = table.rename({name: name.strip() for name in table.columns})
-    return table.select(pl.all().str.strip_chars().replace("", None))
-
-
 def read_cohort(path: Path, columns: Path | None = None) -> Cohort:
-    """Read a cohort table (CSV or parquet, one row a study).
+    """Read a cohort table (``table_files.read_table``; one row a study).
 
     Args:
         path: the table; relative paths in it are relative to its folder.
@@ -169,30 +150,3 @@ def _row(record: dict[str, str | None], counts: Counter[str | None], folder: Pat
             f"Study {study_id}: column {problem['loc'][0]!r} {problem['msg']} (found {problem['input']!r}).",
             code="bad_cell",
         ) from error
-
-
-def read_labels(path: Path) -> pl.DataFrame:
-    """Read a label table: ``study_id``, then a 0/1/empty column for each ``name`` or ``organ:name``.
-
-    Returns:
-        ``study_id`` as text, every label as nullable Int8.
-
-    Raises:
-        CohortError: no ``study_id`` column, a study twice, or a value other than 0, 1 or empty.
-    """
-    table = read_table(path)
-    if "study_id" not in table.columns:
-        raise CohortError(f"{path} has no column 'study_id'; it has {', '.join(table.columns)}.", code="missing_column")
-    twice = table.filter(pl.col("study_id").is_duplicated())["study_id"].unique().to_list()
-    if twice:
-        raise CohortError(f"{path}: study_id {twice[0]!r} stands in several rows.", code="duplicate_id")
-    for name in (column for column in table.columns if column != "study_id"):
-        wrong = table.filter(~pl.col(name).is_in(["0", "1", "0.0", "1.0"]) & pl.col(name).is_not_null())
-        if wrong.height:
-            raise CohortError(
-                f"{path}: column {name!r}, study {wrong['study_id'][0]!r} holds {wrong[name][0]!r}, "
-                "expected 0, 1 or empty.",
-                code="bad_label",
-            )
-    labels = pl.exclude("study_id").cast(pl.Float32).cast(pl.Int8)
-    return table.select(pl.col("study_id"), labels)

@@ -5,7 +5,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from ctglip.cohort import read_cohort, read_labels
+from ctglip.cohort import read_cohort
 from ctglip.errors import CohortError
 
 
@@ -76,24 +76,3 @@ def test_an_unreadable_table_is_a_clear_error(tmp_path: Path, content: bytes) ->
     path.write_bytes(content)
     with pytest.raises(CohortError):
         read_cohort(path)
-
-
-def test_labels_keep_missing_values_apart_from_zero(tmp_path: Path) -> None:
-    labels = read_labels(table(tmp_path, "study_id,liver:liver_cyst,spleen:splenomegaly\n007,1,\n8,0,1\n", "t.csv"))
-    assert labels.to_dicts() == [
-        {"study_id": "007", "liver:liver_cyst": 1, "spleen:splenomegaly": None},
-        {"study_id": "8", "liver:liver_cyst": 0, "spleen:splenomegaly": 1},
-    ]
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("study,a\n1,1\n", "no column 'study_id'"),
-        ("study_id,a\n1,1\n1,0\n", "several rows"),
-        ("study_id,a\n1,2\n", "holds '2', expected 0, 1 or empty"),
-    ],
-)
-def test_bad_label_tables(tmp_path: Path, text: str, message: str) -> None:
-    with pytest.raises(CohortError, match=message):
-        read_labels(table(tmp_path, text))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ctglip.cli.console import progress, result
+from ctglip.cli.console import progress, result, told
 
 
 def compare(
@@ -32,3 +32,4 @@ def compare(
     with progress("Encoding organs") as report:
         found = run_comparison(run_a, run_b, store, out, split=split, labels=labels, config=settings, progress=report)
     result(found.to_json(), as_json, f"{found.headline()}\nThe page is in {out / 'compare.html'}.")
+    told(*found.problems)

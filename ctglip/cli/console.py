@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
+import typer
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -25,6 +26,7 @@ from rich.text import Text
 
 out = Console()
 err = Console(stderr=True)
+_LISTED = 20
 
 Report = Callable[[int, int], None]
 """Called with (done, total) as work goes on."""
@@ -79,3 +81,13 @@ def result(value: dict[str, Any], as_json: bool, text: str) -> None:
         sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
     else:
         out.print(text, soft_wrap=True, highlight=False)
+
+
+def told(*problems: str) -> None:
+    """Name what could not be used, and end with 1 if there was something."""
+    for problem in problems[:_LISTED]:
+        err.print(problem, markup=False, highlight=False, soft_wrap=True)
+    if len(problems) > _LISTED:
+        err.print(f"... and {len(problems) - _LISTED} more.", markup=False, highlight=False)
+    if problems:
+        raise typer.Exit(1)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ctglip.cli.console import progress, result
+from ctglip.cli.console import progress, result, told
 
 
 def evaluate(
@@ -22,7 +22,8 @@ def evaluate(
     changes: Annotated[list[str] | None, typer.Option("--set", help="Change a setting: section.key=value.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Measure organ recognition and abnormality detection, with intervals and controls."""
+    """Measure organ recognition and abnormality detection, with intervals and controls; ends with 1 where studies or
+    labels could not be used."""
     from ctglip.config import load_settings
     from ctglip.evaluation.run import evaluate as run_evaluation
     from ctglip.evaluation.settings import EvaluateConfig
@@ -31,3 +32,4 @@ def evaluate(
     with progress("Encoding organs") as report:
         results = run_evaluation(run, store, out, split=split, labels=labels, config=settings, progress=report)
     result(results.to_json(), as_json, f"{results.headline()}\nThe report is in {out / 'report.html'}.")
+    told(*results.problems, *(f"{study}: it cannot be read." for study in results.failures))

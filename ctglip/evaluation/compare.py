@@ -60,6 +60,7 @@ class Comparison:
         p_value: of the macro difference.
         pairs: each pair; ``adjusted`` is Holm's over all of them.
         notes: what the reader must bear in mind.
+        problems: what of the label table could not be used.
     """
 
     first: str
@@ -73,6 +74,7 @@ class Comparison:
     p_value: float | None
     pairs: tuple[PairComparison, ...]
     notes: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -165,6 +167,7 @@ def compared(first: Context, second: Context, names: tuple[str, str], source: st
         p_value=p_value(macro_b - macro_a),
         pairs=tuple(pairs),
         notes=(f"{alone} pairs could be judged for one of the models alone and are left out.",) if alone else (),
+        problems=first.problems,
     )
 
 

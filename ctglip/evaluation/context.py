@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import cast
 
 import numpy as np
-import polars as pl
 from jaxtyping import Float
 from torch import Tensor
 
@@ -24,6 +23,7 @@ from ctglip.inference.encoding import OrganEmbeddings
 from ctglip.inference.feature_cache import View
 from ctglip.inference.film_encoding import reading_of
 from ctglip.inference.scoring import Pair, Scorer
+from ctglip.labels import LabelTable
 from ctglip.models.release import Release
 from ctglip.models.text import TextEncoder
 from ctglip.store.tables import Store
@@ -62,12 +62,13 @@ class Context:
         macro: draws of the macro AUROC.
         progress: called with (organs encoded, organs) when a part encodes.
         notes: what the reader must bear in mind; parts may add to it.
+        problems: what of the label table could not be used.
     """
 
     store: Store
     scorer: Scorer
     config: EvaluateConfig
-    table: pl.DataFrame | None
+    table: LabelTable | None
     judged: EncodedSplit
     validation: EncodedSplit | None
     labels: Labels
@@ -78,6 +79,7 @@ class Context:
     macro: Float[np.ndarray, " draws"]
     progress: Progress | None = None
     notes: list[str] = field(default_factory=list)
+    problems: tuple[str, ...] = ()
 
     @property
     def films(self) -> bool:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 from jaxtyping import Int
 
 from ctglip.data.cache import Place, cut_study
@@ -15,7 +14,7 @@ from ctglip.data.crops import CropSettings
 from ctglip.data.organs import findings_by_study, studies_of
 from ctglip.data.stored import CropFiles
 from ctglip.errors import StoreError
-from ctglip.evaluation.labels import Labels, columns_of, labels_from_findings, labels_from_table
+from ctglip.evaluation.labels import Labels, labels_from_findings, labels_from_table, pairs_of
 from ctglip.evaluation.settings import EvaluateConfig
 from ctglip.evaluation.zero_shot import Scores
 from ctglip.inference.encoding import OrganEmbeddings
@@ -31,6 +30,7 @@ from ctglip.inference.feature_cache import (
 )
 from ctglip.inference.film_encoding import shown_on_films
 from ctglip.inference.scoring import Scorer
+from ctglip.labels import LabelTable
 from ctglip.models.release import Release
 from ctglip.store.tables import Store
 from ctglip.vocabulary.organs import load_organs
@@ -72,7 +72,7 @@ def encode_split(
     store: Store,
     scorer: Scorer,
     split: str,
-    table: pl.DataFrame | None,
+    table: LabelTable | None,
     config: EvaluateConfig,
     controls: bool = False,
     progress: Progress | None = None,
@@ -102,7 +102,7 @@ def encode_split(
             fix="" if release.films is None else "Its films have no boxes of them: try --set films.read=whole.",
         )
     if table is not None:
-        labels = labels_from_table(table, seen.places, organs, abnormalities)
+        labels = labels_from_table(table, seen.places, abnormalities)
     else:
         findings = findings_by_study(store, set(study_ids))
         labels = labels_from_findings(findings, seen.places, organs, abnormalities, config.silence_is_normal)
@@ -153,14 +153,13 @@ def reading_view(release: Release, config: EvaluateConfig) -> View:
     return WHOLE_FILM if read == "whole" and release.model.settings.grounding != "none" else PLAIN
 
 
-def _wanted(scorer: Scorer, table: pl.DataFrame | None) -> set[str]:
+def _wanted(scorer: Scorer, table: LabelTable | None) -> set[str]:
     """The organs that are looked for: those of training, and those that the label table names."""
     release, organs = scorer.release, scorer.dictionaries.organs
     trained = release.provenance.get("trained", organs.names)
-    if release.films is None:
-        return {column.partition(":")[0] for column in (table.columns if table is not None else ())} | set(trained)
-    named = columns_of(table, organs, scorer.dictionaries.abnormalities).values() if table is not None else ()
-    return {organ for organ, _ in named} | (set(trained) or set(shown_on_films(organs)))
+    asked = pairs_of(table, scorer.dictionaries.abnormalities) if table is not None else ()
+    named = {pair[0] for pair in asked if pair is not None}
+    return named | (set(trained) if release.films is None else set(trained) or set(shown_on_films(organs)))
 
 
 def seen_as(

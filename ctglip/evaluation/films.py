@@ -11,7 +11,7 @@ from jaxtyping import Float
 from ctglip.data.organs import findings_by_study
 from ctglip.evaluation.context import Context
 from ctglip.evaluation.encoded import cache_folder
-from ctglip.evaluation.labels import columns_of
+from ctglip.evaluation.labels import pairs_of
 from ctglip.evaluation.retrieval import LEAST, Direction, Ranked, direction, ranked, same
 from ctglip.inference.feature_cache import PLAIN, WHOLE_FILM, organ_features_of
 from ctglip.inference.film_encoding import reading_of
@@ -89,13 +89,10 @@ def film_labels(
     out = {name: np.full(len(studies), np.nan) for name in names}
     kinds = {name: {name, *dictionaries.abnormalities.descendants(name)} for name in names}
     if table is not None:
-        columns = columns_of(table, dictionaries.organs, dictionaries.abnormalities)
-        by_study = {row["study_id"]: row for row in table.iter_rows(named=True)}
+        pairs, values = pairs_of(table, dictionaries.abnormalities), table.of_studies(studies)
         for name in names:
-            wanted = [column for column, (_, other) in columns.items() if other in kinds[name]]
-            for place, study in enumerate(studies):
-                row = by_study.get(study, {})
-                out[name][place] = max((float(row[c]) for c in wanted if row.get(c) is not None), default=np.nan)
+            wanted = [number for number, pair in enumerate(pairs) if pair is not None and pair[1] in kinds[name]]
+            out[name] = np.fmax.reduce(values[:, wanted], axis=1, initial=np.nan)
         return out
     findings = findings_by_study(context.store, set(studies))
     for name in names:

@@ -10,7 +10,6 @@ import numpy as np
 import polars as pl
 from jaxtyping import Float
 
-from ctglip.cohort import read_table
 from ctglip.data.cache import Place
 from ctglip.data.film_input import FilmInput, film_input
 from ctglip.errors import CohortError
@@ -21,6 +20,7 @@ from ctglip.inference.film_encoding import Reading, boxes_of, film_settings, org
 from ctglip.inference.film_maps import film_maps, laid_on
 from ctglip.inference.observations import observation_maps
 from ctglip.store.study import StudyReader
+from ctglip.table_files import read_table
 
 NEAR = 0.05
 """Near a lesion: within this share of the film's width."""

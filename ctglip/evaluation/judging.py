@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import numpy as np
-import polars as pl
 from jaxtyping import Float
 
 from ctglip.evaluation.bootstrap import draw_patients, interval_of
 from ctglip.evaluation.context import Context
 from ctglip.evaluation.controls import volume_scores
 from ctglip.evaluation.encoded import EncodedSplit, Progress
-from ctglip.evaluation.labels import Labels
+from ctglip.evaluation.labels import Labels, pairs_of
 from ctglip.evaluation.metrics import ON_TEST, expected_calibration_error
 from ctglip.evaluation.parts import run_parts
 from ctglip.evaluation.results import CalibrationResult, ControlResult, Results
 from ctglip.evaluation.settings import EvaluateConfig
 from ctglip.evaluation.zero_shot import Recognition, Scores, judge, recognition, thresholds_of
 from ctglip.inference.scoring import Calibration, Pair, Scorer
+from ctglip.labels import LabelTable
 from ctglip.store.tables import Store
 
 MASK_ONLY = "Mask only"
 VOLUME_ONLY = "Volume only"
 BOX_ONLY = "Box only"
+_NAMED = 10
 
 
 def judged_pairs(split: EncodedSplit, least: int) -> Labels:
@@ -36,7 +37,7 @@ def context_of(
     validation: EncodedSplit | None,
     labels: Labels,
     config: EvaluateConfig,
-    table: pl.DataFrame | None = None,
+    table: LabelTable | None = None,
     progress: Progress | None = None,
 ) -> Context:
     """Scores, thresholds and draws of one evaluation.
@@ -93,7 +94,10 @@ def results_of(context: Context, label_source: str) -> Results:
     controls = _controls(context) if context.config.controls else ()
     left_out = sorted(":".join(pair) for pair in split.labels if pair not in labels)
     if left_out:
-        notes.append(f"{len(left_out)} pairs with too few positives or negatives are not judged.")
+        shown = f": {', '.join(left_out)}" if context.table is not None or len(left_out) <= _NAMED else ""
+        notes.append(f"{len(left_out)} pairs with too few positives or negatives are not judged{shown}.")
+    if context.table is not None:
+        notes += _unused(context, context.table)
     if len(context.thresholds) < len(labels):
         missing = len(labels) - len(context.thresholds)
         notes.append(f"{missing} pairs have no threshold: the validation split lacks an answer.")
@@ -118,7 +122,26 @@ def results_of(context: Context, label_source: str) -> Results:
         parts=parts,
         failures=split.failures,
         notes=tuple(notes),
+        problems=context.problems,
     )
+
+
+def _unused(context: Context, table: LabelTable) -> list[str]:
+    """Labels of the judged studies that no organ answers, and studies without labels."""
+    split, abnormalities = context.judged, context.scorer.dictionaries.abnormalities
+    studies = list(dict.fromkeys(place.study_id for place in split.places))
+    seen = {(place.study_id, place.organ) for place in split.places}
+    values = table.of_studies(studies)
+    notes = []
+    without = sum(study not in table.rows for study in studies)
+    if without:
+        notes.append(f"{without} of {len(studies)} studies of the split have no row in the label table.")
+    for number, pair in enumerate(pairs_of(table, abnormalities)):
+        lacking = [study for study, value in zip(studies, values[:, number], strict=True)
+                   if pair is not None and np.isfinite(value) and (study, pair[0]) not in seen]  # fmt: skip
+        if lacking:
+            notes.append(f"{table.columns[number].heading}: {len(lacking)} labelled studies lack the organ.")
+    return notes
 
 
 def _threshold_source(context: Context) -> str:

@@ -6,17 +6,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import polars as pl
 from jaxtyping import Int
 
 from ctglip.data.cache import Place
 from ctglip.errors import CohortError
+from ctglip.labels import LabelTable
+from ctglip.store.tables import Store
 from ctglip.types import Finding
 from ctglip.vocabulary.abnormalities import AbnormalityDictionary
 from ctglip.vocabulary.evidence import OrganEvidence, organ_evidence
 from ctglip.vocabulary.organs import OrganDictionary
 
 Pair = tuple[str, str]
+_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -40,45 +42,90 @@ class PairLabels:
 Labels = dict[Pair, PairLabels]
 
 
-def columns_of(table: pl.DataFrame, organs: OrganDictionary, abnormalities: AbnormalityDictionary) -> dict[str, Pair]:
-    """The columns of a label table that are about an (organ, abnormality): ``organ:abnormality`` as it says,
-    ``abnormality`` alone (by name, display name or synonym) about the abnormality's default organ."""
-    known = {f"{organ}:{name}": (organ, name) for organ in organs.names for name in abnormalities.names}
-    known |= {name: (abnormalities[name].default_organ, name) for name in abnormalities.names}
-    columns = {column: known[column] for column in table.columns if column in known}
-    for column in table.columns:
-        entry = abnormalities.find(column) if column not in columns and ":" not in column else None
-        if entry is not None and (entry.default_organ, entry.name) not in columns.values():
-            columns[column] = (entry.default_organ, entry.name)
-    return columns
-
-
-def labels_from_table(
-    table: pl.DataFrame, places: Sequence[Place], organs: OrganDictionary, abnormalities: AbnormalityDictionary
-) -> Labels:
-    """Labels of places from a label table (``cohort.read_labels``), see ``columns_of``.
+def pairs_of(table: LabelTable, abnormalities: AbnormalityDictionary) -> tuple[Pair | None, ...]:
+    """The (organ, abnormality) of each column; a column about the study is about the abnormality's default organ. None
+    for columns of a protocol's own.
 
     Raises:
-        CohortError: no column names an (organ, abnormality) of the dictionaries.
+        CohortError: code ``bad_labels``: two columns are about the same.
     """
-    columns = columns_of(table, organs, abnormalities)
-    if not columns:
+    found: list[Pair | None] = []
+    for column in table.columns:
+        if column.abnormality is None:
+            found.append(None)
+            continue
+        pair = (column.organ or abnormalities[column.abnormality].default_organ, column.abnormality)
+        if pair in found:
+            first = table.columns[found.index(pair)].heading
+            raise CohortError(
+                f"{table.path}: columns {first!r} and {column.heading!r} ask the same ({':'.join(pair)}).",
+                code="bad_labels",
+                fix="Leave one of them out, or ignore it (ignore).",
+            )
+        found.append(pair)
+    return tuple(found)
+
+
+def check_studies(table: LabelTable, store: Store, split: str) -> tuple[str, ...]:
+    """Lay a label table on a store.
+
+    Returns:
+        What could not be used: studies of the table that the store does not have.
+
+    Raises:
+        CohortError: ``unknown_study``: the store has none of its studies, or the split none; ``other_patient``,
+            ``other_split``: it gives studies to other patients or splits than the store.
+    """
+    splits = dict(store.table("splits").select("study_id", "split").iter_rows())
+    patients = dict(store.table("studies").select("study_id", "patient_id").iter_rows())
+    strangers = [study for study in table.study_ids if study not in patients]
+    if len(strangers) == len(table.study_ids) or not any(splits.get(study) == split for study in table.study_ids):
+        where = store.path if len(strangers) == len(table.study_ids) else f"the split {split!r} of {store.path}"
         raise CohortError(
-            f"No column of the label table names an abnormality of the dictionaries; it has {table.columns[1:6]}.",
+            f"None of the {len(table.study_ids)} studies of {table.path} is in {where}: it names "
+            f"{_some(table.study_ids)}, the store has {_some(store.study_ids)}.",
+            code="unknown_study",
+            fix="Write study ids as the cohort table has them.",
+        )
+    for what, given, known in (("patient", table.patients, patients), ("split", table.splits, splits)):
+        other = [study for study, value in given.items() if known.get(study, value) != value]
+        if other:
+            raise CohortError(
+                f"{table.path} gives {len(other)} studies to another {what} than the store: {_some(other)}.",
+                code=f"other_{what}",
+                fix=f"Correct the column, or leave it out: the store's {what}s count.",
+            )
+    if not strangers:
+        return ()
+    return (f"{len(strangers)} studies of {table.path.name} are not in the store: {_some(strangers)}.",)
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(map(repr, names[:_SHOWN])) + more
+
+
+def labels_from_table(table: LabelTable, places: Sequence[Place], abnormalities: AbnormalityDictionary) -> Labels:
+    """Labels of places from a label table, see ``pairs_of``.
+
+    Raises:
+        CohortError: no column is about an (organ, abnormality), or two are about the same.
+    """
+    pairs = pairs_of(table, abnormalities)
+    if not any(pairs):
+        raise CohortError(
+            f"No column of {table.path} names an abnormality of the dictionaries.",
             code="no_labels",
             fix="Name columns organ:abnormality, for example liver:hepatic_steatosis.",
         )
-    by_study = {row["study_id"]: row for row in table.iter_rows(named=True)}
-    found: dict[Pair, list[tuple[int, int]]] = {pair: [] for pair in columns.values()}
-    by_organ: dict[str, list[tuple[str, Pair]]] = {}
-    for column, pair in columns.items():
-        by_organ.setdefault(pair[0], []).append((column, pair))
-    for number, place in enumerate(places):
-        row = by_study.get(place.study_id, {})
-        for column, pair in by_organ.get(place.organ, ()):
-            if row.get(column) is not None:
-                found[pair].append((number, int(row[column])))
-    return _arrays(found)
+    values = table.of_studies([place.study_id for place in places])
+    organs = np.array([place.organ for place in places])
+    found: Labels = {}
+    for number, pair in enumerate(pairs):
+        if pair is not None:
+            rows = np.flatnonzero((organs == pair[0]) & np.isfinite(values[:, number]))
+            found[pair] = PairLabels(rows, values[rows, number].astype(np.int64))
+    return found
 
 
 def labels_from_findings(

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from ctglip.cohort import read_table
 from ctglip.data.cache import Place, cut_study
 from ctglip.data.crops import CropSettings
 from ctglip.errors import CohortError
 from ctglip.evaluation.bootstrap import Interval, interval_of, weighted_mean
 from ctglip.evaluation.context import Context
 from ctglip.inference.heatmap import HeatMap, crop_affine, crop_maps
+from ctglip.table_files import read_table
 
 NEAR_MM = 10.0
 _COLUMNS = ("study_id", "organ", "abnormality", "x_mm", "y_mm", "z_mm", "radius_mm")

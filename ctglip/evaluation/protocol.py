@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 from jaxtyping import Float
 from pydantic import Field
 
@@ -32,6 +31,7 @@ from ctglip.evaluation.metrics import (
 from ctglip.evaluation.settings import ThresholdRule
 from ctglip.files import read_yaml
 from ctglip.inference.scoring import Scorer, Wording
+from ctglip.labels import LabelTable
 from ctglip.models.release import Release
 
 _FOLDER = Path(__file__).parent / "protocols"
@@ -249,12 +249,10 @@ def _labels(context: Context, protocol: Protocol, studies: list[str]) -> dict[st
     abnormalities = context.scorer.dictionaries.abnormalities
     out = {name: np.full(len(studies), np.nan) for name in protocol.findings}
     if context.table is not None:
-        by_study = {row["study_id"]: row for row in context.table.iter_rows(named=True)}
-        columns = {name: _columns(context.table, name, f.abnormality) for name, f in protocol.findings.items()}
-        for name, several in columns.items():
-            for place, study in enumerate(studies):
-                values = [v for c in several if (v := by_study.get(study, {}).get(c)) is not None]
-                out[name][place] = max(values, default=np.nan)
+        values = context.table.of_studies(studies)
+        for name, finding in protocol.findings.items():
+            columns = _columns(context.table, name, finding.abnormality)
+            out[name] = np.fmax.reduce(values[:, columns], axis=1, initial=np.nan)
         return out
     findings = findings_by_study(context.store, set(studies))
     for name, finding in protocol.findings.items():
@@ -266,8 +264,7 @@ def _labels(context: Context, protocol: Protocol, studies: list[str]) -> dict[st
     return out
 
 
-def _columns(table: pl.DataFrame, name: str, abnormality: str) -> list[str]:
-    """The label columns of a finding: its own name, or ``organ:abnormality`` and ``abnormality`` of the dictionary."""
-    if name in table.columns:
-        return [name]
-    return [column for column in table.columns if column.rpartition(":")[2] == abnormality]
+def _columns(table: LabelTable, name: str, abnormality: str) -> list[int]:
+    """The label columns of a finding: its own name, or those about its abnormality, of whatever organ."""
+    own = [number for number, column in enumerate(table.columns) if column.heading == name]
+    return own or [number for number, column in enumerate(table.columns) if column.abnormality == abnormality]

@@ -9,6 +9,8 @@ from ctglip.evaluation.bootstrap import Interval
 from ctglip.evaluation.metrics import PairMetrics
 from ctglip.evaluation.zero_shot import Recognition
 
+_SHOWN = 8
+
 
 @dataclass(frozen=True)
 class ControlResult:
@@ -58,6 +60,7 @@ class Results:
         parts: what else was done: name of the part to its result (see ``evaluation.parts``).
         failures: studies that could not be read.
         notes: what the reader must bear in mind.
+        problems: what of the label table could not be used.
     """
 
     split: str
@@ -79,17 +82,21 @@ class Results:
     parts: dict[str, Any] = field(default_factory=dict)
     failures: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
         return asdict(self)
 
     def headline(self) -> str:
-        """The result in one or two lines."""
+        """The result in a few lines."""
         lines = [
             f"Macro AUROC {shown(self.macro_auroc)} over {len(self.pairs)} (organ, abnormality) pairs, "
             f"{self.patients} patients of the split {self.split}, labels: {self.label_source}."
         ]
+        if self.left_out:
+            named = ", ".join(self.left_out[:_SHOWN]) + (", ..." if len(self.left_out) > _SHOWN else "")
+            lines.append(f"Not judged, too few positives or negatives ({len(self.left_out)}): {named}.")
         if self.controls:
             controls = ", ".join(f"{control.name.lower()} {shown(control.macro_auroc)}" for control in self.controls)
             lines.append(f"Controls: {controls}.")

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 import torch
 
-from ctglip.cohort import read_labels
 from ctglip.errors import CTGLIPError, StoreError
 from ctglip.evaluation.composed import composed_prompts
 from ctglip.evaluation.context import Context
 from ctglip.evaluation.encoded import EncodedSplit, encode_split
 from ctglip.evaluation.judging import context_of, judged_pairs, results_of
-from ctglip.evaluation.labels import Labels
+from ctglip.evaluation.labels import Labels, check_studies
+from ctglip.evaluation.protocol import load_protocol
 from ctglip.evaluation.report import evaluation_page
 from ctglip.evaluation.results import Results
 from ctglip.evaluation.settings import EvaluateConfig
@@ -22,9 +23,11 @@ from ctglip.files import atomic_path, write_json, write_text
 from ctglip.inference.feature_cache import check_recipe
 from ctglip.inference.prompt_file import read_prompts
 from ctglip.inference.scoring import Calibration, Scorer, check_aligned, dictionaries_of
+from ctglip.labels import LabelTable, read_labels
 from ctglip.models.release import Release, load_release
 from ctglip.pages.report import render
 from ctglip.store.tables import Store
+from ctglip.table_files import read_table
 
 Progress = Callable[[int, int], None]
 
@@ -52,7 +55,7 @@ def evaluate(
     Raises:
         ModelError: no model, or one made for another recipe.
         StoreError: no store, or an empty split.
-        CohortError: the label table names nothing that is known.
+        CohortError: faults of the label table, or studies that the store does not have.
         CTGLIPError: no (organ, abnormality) has enough positives and negatives.
     """
     config = config or EvaluateConfig()
@@ -88,7 +91,10 @@ def asked(
     if config.films.composed and release.films is not None:
         own = composed_prompts(dictionaries_of(release), config.films.composed, config.films.seed) | own
     scorer = Scorer(release, own, config.wording, release.films is not None and config.films.read == "observations")
-    table = None if labels is None else read_labels(labels)
+    table, problems = None, ()
+    if labels is not None:
+        table = label_table(labels, release, config)
+        problems = check_studies(table, store, split)
     judged = encode_split(store, scorer, split, table, config, config.controls, progress, config.studies)
     known = judged_pairs(judged, config.min_positives)
     if not known:
@@ -98,11 +104,21 @@ def asked(
             fix="Give more patients or labels, or lower min_positives.",
         )
     validation = _validation(store, scorer, split, table, config)
-    return context_of(store, scorer, judged, validation, known, config, table, progress)
+    context = context_of(store, scorer, judged, validation, known, config, table, progress)
+    return replace(context, problems=problems)
+
+
+def label_table(path: Path, release: Release, config: EvaluateConfig) -> LabelTable:
+    """A label table as an evaluation reads it: a column of a public protocol may have the protocol's own name."""
+    dictionaries = dictionaries_of(release)
+    findings = load_protocol(config.protocol).findings if config.protocol else ()
+    named = read_table(path).columns
+    explained = {name: () for name in findings if name in named and dictionaries.abnormalities.find(name) is None}
+    return read_labels(path, dictionaries.organs, dictionaries.abnormalities, explained, config.ignore)
 
 
 def _validation(
-    store: Store, scorer: Scorer, split: str, table: pl.DataFrame | None, config: EvaluateConfig
+    store: Store, scorer: Scorer, split: str, table: LabelTable | None, config: EvaluateConfig
 ) -> EncodedSplit | None:
     """The validation split; None where it is judged itself or is not there."""
     if split == "val":

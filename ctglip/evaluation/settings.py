@@ -61,6 +61,7 @@ class EvaluateConfig(Settings):
             play the pointing game.
         studies: file with one study id a line: judge these of the split alone.
         films: what is particular to films.
+        ignore: columns of the label table that are no labels.
         batch: organs encoded at a time.
         threads: threads that cut crops.
         cache: folder of encoded organs; ``features`` inside the store by default.
@@ -84,6 +85,7 @@ class EvaluateConfig(Settings):
     lesions: str | None = None
     studies: str | None = None
     films: FilmEvaluation = FilmEvaluation()
+    ignore: tuple[str, ...] = ()
     batch: int = Field(default=64, ge=1)
     threads: int = Field(default=2, ge=1)
     cache: str | None = None

@@ -14,7 +14,7 @@ from ctglip.files import atomic_path, file_checksum, write_json, write_text
 from ctglip.finetune.begin import open_records, starts_of, weights_of
 from ctglip.finetune.calibrate import calibrate_texts
 from ctglip.finetune.cells import Cell, CellResult, network_of, run_cell
-from ctglip.finetune.labels import Problem, read_labels
+from ctglip.finetune.labels import Problem, read_tasks
 from ctglip.finetune.network import FROZEN, Network, Start, reads_whole, speaks
 from ctglip.finetune.page import finetune_page
 from ctglip.finetune.release import save_tuned
@@ -72,7 +72,7 @@ def finetune(
     main = starts[0]
     whole = main.release.films is not None and reads_whole(main.release, config)
     organs = [] if whole else _readable(main.release, opened)
-    table = read_labels(labels, dictionaries_of(main.release), organs, config.columns, config.ignore, whole)
+    table = read_tasks(labels, dictionaries_of(main.release), organs, config.columns, config.ignore, whole)
     studies = join(table, opened)
     open_records(
         out, config, device, [file_checksum(labels), fingerprint(opened), *(weights_of(s) for s in starts)], resume

@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from ctglip.errors import CohortError
-from ctglip.finetune.labels import LabelTable, Problem, Task
+from ctglip.finetune.labels import Problem, Task, TaskTable
+from ctglip.labels import LabelTable
 from ctglip.store.tables import Store
 
 TRAIN, VAL, TEST = "train", "val", "test"
@@ -59,13 +60,14 @@ class Studies:
         return np.array([row for row in rows if self.patients[row] in kept], dtype=np.int64)
 
 
-def join(table: LabelTable, store: Store) -> Studies:
+def join(asked: TaskTable, store: Store) -> Studies:
     """Lay a label table on a store.
 
     Raises:
         CohortError: ``patient_in_two_splits``; ``other_patient``: the table gives a study to another patient than the
             store; ``empty_split``: no labelled study to train or to judge on; ``no_labels``: nothing can be learned.
     """
+    table = asked.labels
     patients = dict(store.table("studies").select("study_id", "patient_id").iter_rows())
     splits = dict(store.table("splits").select("study_id", "split").iter_rows()) | dict(table.splits)
     _check_patients(table, patients, splits)
@@ -90,7 +92,7 @@ def join(table: LabelTable, store: Store) -> Studies:
     kept.sort(key=lambda row: table.study_ids[row])
     names = tuple(table.study_ids[row] for row in kept)
     studies = Studies(
-        table.tasks,
+        asked.tasks,
         names,
         table.values[kept],
         tuple(patients[name] for name in names),

@@ -22,6 +22,7 @@ from ctglip.evaluation.results import Results
 from ctglip.evaluation.run import evaluate
 from ctglip.evaluation.settings import EvaluateConfig
 from ctglip.evaluation.zero_shot import judge
+from ctglip.labels import read_labels
 from ctglip.models.release import load_release
 from ctglip.store.study import StudyReader
 from ctglip.store.tables import Store
@@ -128,8 +129,40 @@ def test_faults_are_named(judged: Judged, tmp_path: Path) -> None:
     with pytest.raises(CTGLIPError, match="No \\(organ, abnormality\\)"):
         evaluate(run, store.path, tmp_path, labels=truth, config=CONFIG.model_copy(update={"min_positives": 500}))
     pl.DataFrame({"study_id": ["s000"], "liver:purple": [1]}).write_csv(tmp_path / "odd.csv")
-    with pytest.raises(CohortError, match="No column of the label table"):
+    with pytest.raises(CohortError, match="there is no abnormality 'purple'"):
         evaluate(run, store.path, tmp_path, labels=tmp_path / "odd.csv", config=CONFIG)
+
+
+def test_label_tables_are_laid_on_the_store(judged: Judged, tmp_path: Path) -> None:
+    """Ids that match nothing are listed, or stop where none matches; so do another split and another patient."""
+    store, truth, run = judged
+    table, path = pl.read_csv(truth, infer_schema=False), tmp_path / "labels.csv"
+
+    def judge_on(frame: pl.DataFrame) -> Results:
+        frame.write_csv(path, separator=";")
+        return evaluate(run, store.path, tmp_path, labels=path, config=CONFIG.model_copy(update={"controls": False}))
+
+    strangers = table.head(2).with_columns(study_id="x" + pl.col("study_id"))
+    found = judge_on(pl.concat([table, strangers]))
+    assert len(found.problems) == 1
+    assert "2 studies of labels.csv are not in the store" in found.problems[0]
+    known = {f"{pair.organ}:{pair.abnormality}" for pair in found.pairs} | set(found.left_out)
+    assert known == set(table.columns[1:])
+    with pytest.raises(CohortError, match=r"None of the 60 studies of .* is in .*store: it names 'xs0"):
+        judge_on(table.with_columns(study_id="x" + pl.col("study_id")))
+    train = store.table("splits").filter(pl.col("split") == "train")["study_id"]
+    with pytest.raises(CohortError, match="is in the split 'test'"):
+        judge_on(table.filter(pl.col("study_id").is_in(train.to_list())))
+    with pytest.raises(CohortError, match="gives 60 studies to another patient"):
+        judge_on(table.with_columns(patient_id=pl.lit("p")))
+    with pytest.raises(CohortError, match="studies to another split"):
+        judge_on(table.with_columns(split=pl.lit("test")))
+    name = table.columns[1]
+    with pytest.raises(CohortError, match="ask the same"):
+        judge_on(table.with_columns(pl.col(name).alias(name.upper())))
+    empty = judge_on(table.with_columns(pl.lit(None, dtype=pl.String).alias(name)))
+    assert name in empty.left_out
+    assert name in empty.headline()
 
 
 def test_random_scores_are_judged_as_random() -> None:
@@ -152,10 +185,11 @@ def place(study: str, organ: str):
     return Place(study, OrganRow(organ, (0, 1, 0, 1, 0, 1), 1.0, 0.0, False))
 
 
-def test_labels_of_a_table_keep_unknown_cells_unknown() -> None:
-    table = pl.DataFrame({"study_id": ["a", "b", "c"], "liver:liver_cyst": [1, None, 0], "splenomegaly": [0, 1, None]})
+def test_labels_of_a_table_keep_unknown_cells_unknown(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("study_id,liver:liver_cyst,splenomegaly\na,1,0\nb,,1\nc,0,\n")
+    table = read_labels(tmp_path / "labels.csv", load_organs(), load_abnormalities())
     places = [place(study, organ) for study in "abcd" for organ in ("liver", "spleen")]
-    found = labels_from_table(table, places, load_organs(), load_abnormalities())
+    found = labels_from_table(table, places, load_abnormalities())
     cyst, large = found["liver", "liver_cyst"], found["spleen", "splenomegaly"]
     assert (cyst.rows.tolist(), cyst.labels.tolist()) == ([0, 4], [1, 0])
     assert (large.rows.tolist(), large.labels.tolist()) == ([1, 3], [0, 1])

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from ctglip.cohort import Cohort, read_cohort, read_labels
+from ctglip.cohort import Cohort, read_cohort
 from ctglip.config import load_settings
 from ctglip.errors import CohortError
 from ctglip.film.public import CohortMap, PublicTables, write_public
 from ctglip.film.regions import read_regions
 from ctglip.resources import resource
 from ctglip.vocabulary.abnormalities import load_abnormalities
+from tests.label_frames import label_frame
 
 MAPS = sorted(path.stem for path in (resource("configs") / "cohorts").glob("*.yaml"))
 MIMIC_CHEX = "subject_id,study_id,Atelectasis,Cardiomegaly,Consolidation,Edema,Enlarged Cardiomediastinum,Fracture,Lung Lesion,Lung Opacity,No Finding,Pleural Effusion,Pleural Other,Pneumonia,Pneumothorax,Support Devices"  # noqa: E501
@@ -110,7 +111,7 @@ def test_mimic(tmp_path: Path) -> None:
     assert other.findings is None, "a missing section stays missing"
     assert other.impression == "Focal consolidation at the left lung base."
     assert (first.patient_id, first.split, other.split) == ("p10000032", "train", "val")
-    labels = read_labels(out / "labels.csv")
+    labels = label_frame(out / "labels.csv")
     assert labels["consolidation"].to_list() == [0, 0, 1]
     assert labels["pneumonia"].to_list() == [None, None, None], "uncertain stays empty"
 
@@ -132,7 +133,7 @@ def test_chexpert(tmp_path: Path) -> None:
     assert [row.view for row in cohort.rows] == ["ap", "lateral", "pa"]
     assert [row.split for row in cohort.rows] == ["train", "train", "test"]
     assert [row.sex for row in cohort.rows] == ["F", "M", "M"]
-    labels = read_labels(out / "labels.csv")
+    labels = label_frame(out / "labels.csv")
     assert labels["cardiomegaly"].to_list() == [None, None, 1]
     assert labels["pleural_effusion"].to_list() == [None, 1, 0]
 
@@ -143,7 +144,7 @@ def test_nih(tmp_path: Path) -> None:
     assert first.image == (tmp_path / "data/images_001/images/00000001_000.png").resolve()
     assert (first.split, second.split) == ("train", "test")
     assert (first.patient_id, first.age, second.view) == ("00000001", 58, "ap")
-    labels = read_labels(out / "labels.csv")
+    labels = label_frame(out / "labels.csv")
     assert labels["pleural_effusion"].to_list() == [1, 0]
     assert labels["hernia"].to_list() == [0, 0]
 
@@ -152,7 +153,7 @@ def test_padchest(tmp_path: Path) -> None:
     cohort, _, out = read("padchest", tmp_path)
     assert [row.view for row in cohort.rows] == ["pa", "ap", "lateral"]
     assert all(row.findings is None and row.report is None for row in cohort.rows)
-    labels = read_labels(out / "labels.csv")
+    labels = label_frame(out / "labels.csv")
     assert labels["atelectasis"].to_list() == [0, 1, None]
     assert cohort.rows[0].image.parent.name == "0"
 
@@ -160,7 +161,7 @@ def test_padchest(tmp_path: Path) -> None:
 def test_rsna(tmp_path: Path) -> None:
     cohort, _, out = read("rsna_pneumonia", tmp_path)
     assert len(cohort.rows) == 2
-    assert read_labels(out / "labels.csv")["pneumonia"].to_list() == [0, 1]
+    assert label_frame(out / "labels.csv")["pneumonia"].to_list() == [0, 1]
     path = cohort.rows[1].regions
     assert path is not None
     first, second = read_regions(path)
@@ -172,14 +173,14 @@ def test_rsna(tmp_path: Path) -> None:
 def test_siim(tmp_path: Path) -> None:
     cohort, _, out = read("siim_pneumothorax", tmp_path)
     assert len(cohort.rows) == 2, "rows of one film are one study"
-    assert read_labels(out / "labels.csv")["pneumothorax"].to_list() == [0, 1]
+    assert label_frame(out / "labels.csv")["pneumothorax"].to_list() == [0, 1]
     assert cohort.rows[0].image.parent.name == "1.2.4"
 
 
 def test_covidx(tmp_path: Path) -> None:
     cohort, _, out = read("covidx", tmp_path)
     assert [row.split for row in cohort.rows] == ["train", "train", "test"]
-    assert read_labels(out / "labels.csv")["pneumonia"].to_list() == [1, 0, 1]
+    assert label_frame(out / "labels.csv")["pneumonia"].to_list() == [1, 0, 1]
 
 
 def test_a_folder_without_the_tables(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from ctglip.config import load_settings, validate
 from ctglip.data.film_input import film_input
 from ctglip.errors import CTGLIPError
 from ctglip.finetune.embed import embed
-from ctglip.finetune.labels import STUDY, read_labels
+from ctglip.finetune.labels import STUDY, read_tasks
 from ctglip.finetune.network import Start, build_network, read_organs
 from ctglip.finetune.release import Tuned
 from ctglip.finetune.run import finetune
@@ -66,7 +66,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def studies_of(model: Path, films: tuple[Store, Path], whole: bool):
     release = load_release(model)
-    return release, join(read_labels(films[1], Scorer(release).dictionaries, release.organs, whole=whole), films[0])
+    return release, join(read_tasks(films[1], Scorer(release).dictionaries, release.organs, whole=whole), films[0])
 
 
 def test_boxes_are_read_as_inference_reads_them(models, films) -> None:
@@ -164,7 +164,7 @@ def test_a_label_of_an_organ_without_a_box_is_listed(models, films, tmp_path: Pa
     from ctglip.finetune.studies import unanswerable
 
     release = load_release(models["boxes"])
-    labels = read_labels(tmp_path / "labels.csv", Scorer(release).dictionaries, release.organs)
+    labels = read_tasks(tmp_path / "labels.csv", Scorer(release).dictionaries, release.organs)
     studies = join(labels, Tampered)  # type: ignore[arg-type]
     live = live_source(Tampered, release, studies, config())  # type: ignore[arg-type]
     _, problems = unanswerable(studies, live.bags)

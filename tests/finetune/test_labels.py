@@ -11,7 +11,7 @@ import pytest
 from ctglip.data.cache import places_of
 from ctglip.data.crops import CropSettings
 from ctglip.errors import CohortError
-from ctglip.finetune.labels import read_labels
+from ctglip.finetune.labels import read_tasks
 from ctglip.finetune.settings import ColumnSettings
 from ctglip.finetune.sources import bags_of, wanted_organs
 from ctglip.finetune.studies import join, unanswerable
@@ -34,7 +34,7 @@ def table(path: Path, text: str) -> Path:
 
 
 def read(path: Path, dictionaries: Dictionaries, text: str, organs=ORGANS, **more):
-    return read_labels(table(path / "labels.csv", text), dictionaries, organs, **more)
+    return read_tasks(table(path / "labels.csv", text), dictionaries, organs, **more)
 
 
 def test_columns_find_their_organs(tmp_path, dictionaries) -> None:
@@ -51,7 +51,7 @@ def test_columns_find_their_organs(tmp_path, dictionaries) -> None:
         ("aortic_aneurysm", ("aorta",), "aortic_aneurysm"),
         ("spleen:weight", ("spleen",), None),
     ]
-    np.testing.assert_array_equal(found.values, [[1, 0, 1, np.nan, np.nan], [0, 1, np.nan, 1, 0]])
+    np.testing.assert_array_equal(found.labels.values, [[1, 0, 1, np.nan, np.nan], [0, 1, np.nan, 1, 0]])
 
 
 def test_columns_by_config(tmp_path, dictionaries) -> None:
@@ -64,10 +64,10 @@ def test_columns_by_config(tmp_path, dictionaries) -> None:
         tmp_path, dictionaries, "study_id,died,grade,Effusion,age\n01,1,mild,0,70\n02,0,,1,x\n",
         columns=columns, ignore=("age",),
     )  # fmt: skip
-    assert found.study_ids == ("01", "02")
+    assert found.labels.study_ids == ("01", "02")
     assert [task.organs for task in found.tasks] == [ORGANS, ("liver",), ("lung_left", "pleura_left")]
     assert [task.width for task in found.tasks] == [1, 3, 1]
-    np.testing.assert_array_equal(found.values, [[1, 1, 0], [0, np.nan, 1]])
+    np.testing.assert_array_equal(found.labels.values, [[1, 1, 0], [0, np.nan, 1]])
 
 
 @pytest.mark.parametrize(
@@ -76,8 +76,11 @@ def test_columns_by_config(tmp_path, dictionaries) -> None:
         ("study_id,liver_cyst\na,2\nb,-1\nc,-1\n", r"'liver_cyst' holds '2' in 1 studies, first 'a'.*holds '-1' in 2"),
         ("study_id,liver_cyst\na,1\na,0\n", "study_id 'a' stands in 2 rows"),
         ("study_id,liver_cyst\na,1\n,0\n", "1 rows have no study_id"),
-        ("study_id,hepatic_steatosys\na,1\n", r"'hepatic_steatosys' names no organ and no abnormality.*Did you mean"),
-        ("study_id,liver\na,1\n", "'liver' names no organ and no abnormality"),
+        (
+            "study_id,hepatic_steatosys\na,1\n",
+            r"'hepatic_steatosys' names no abnormality.*Did you mean hepatic_steatosis",
+        ),
+        ("study_id,liver\na,1\n", "'liver' names an organ, but no abnormality"),
         ("study_id,gallstone\na,1\n", "the model or the store has none of them"),
         ("study_id,hepatic_steatosis,liver:hepatic_steatosis\na,1,1\n", "ask the same"),
         ("study_id,liver_cyst,split\na,1,training\n", "split 'training' is none of train, val, test"),

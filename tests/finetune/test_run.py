@@ -12,13 +12,12 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from ctglip.api import load_model
-from ctglip.cohort import read_labels as read_truth
 from ctglip.config import validate
 from ctglip.errors import ConfigError
 from ctglip.evaluation.encoded import encode_split
 from ctglip.evaluation.settings import EvaluateConfig
 from ctglip.finetune.fit import predict
-from ctglip.finetune.labels import read_labels
+from ctglip.finetune.labels import read_tasks
 from ctglip.finetune.network import Start, build_network
 from ctglip.finetune.release import Tuned
 from ctglip.finetune.run import finetune
@@ -153,12 +152,14 @@ def test_the_head_starts_as_the_zero_shot_answer(run: Path, tiny: Tiny) -> None:
     store, truth = tiny
     release = load_release(run)
     scorer = Scorer(release)
-    table = read_labels(truth, scorer.dictionaries, release.organs)
+    table = read_tasks(truth, scorer.dictionaries, release.organs)
     studies = join(table, store)
     source = kept_source(store, release, studies, config())
     network = build_network(Start("run", release, False, "head"), studies.tasks, source.bags.organs, config())
     said = predict(network, source, studies.of(TEST), 8).logits
-    judged = encode_split(store, scorer, TEST, read_truth(truth), EvaluateConfig(device="cpu"))
+    judged = encode_split(
+        store, scorer, TEST, read_tasks(truth, scorer.dictionaries, release.organs).labels, EvaluateConfig(device="cpu")
+    )
     for number, task in enumerate(studies.tasks):
         pair = (task.organs[0], task.abnormality or "")
         expected = scorer.calibration.probabilities(judged.differences[pair])
@@ -182,7 +183,7 @@ def test_layers_further_down_are_trained_more_slowly(run: Path, tiny: Tiny) -> N
     from ctglip.training.optim import OptimSettings, build_optimizer
 
     release = load_release(run)
-    tasks = join(read_labels(tiny[1], Scorer(release).dictionaries, release.organs), tiny[0]).tasks
+    tasks = join(read_tasks(tiny[1], Scorer(release).dictionaries, release.organs), tiny[0]).tasks
     network = build_network(Start("run", release, False, "full"), tasks, ("liver", "spleen", "kidney_left"), config())
     optimizer = build_optimizer(network, OptimSettings(layer_decay=0.5))
     scale = {id(p): group["scale"] for group in optimizer.param_groups for p in group["params"]}
@@ -214,7 +215,7 @@ def test_low_rank_updates_start_at_nothing_and_fold_into_the_weights(run: Path) 
 def test_frozen_features_are_those_of_the_live_model(run: Path, tiny: Tiny) -> None:
     store, truth = tiny
     release = load_release(run)
-    studies = join(read_labels(truth, Scorer(release).dictionaries, release.organs), store)
+    studies = join(read_tasks(truth, Scorer(release).dictionaries, release.organs), store)
     kept, live = kept_source(store, release, studies, config()), crop_source(store, release, studies, config())
     np.testing.assert_array_equal(kept.bags.study, live.bags.study)
     network = build_network(Start("run", release, False, "full"), studies.tasks, kept.bags.organs, config()).eval()

@@ -10,7 +10,7 @@ import torch
 
 from ctglip.config import validate
 from ctglip.data.scans import ScanSettings, cut_scan
-from ctglip.finetune.labels import read_labels
+from ctglip.finetune.labels import read_tasks
 from ctglip.finetune.network import Start, build_network, read_organs
 from ctglip.finetune.release import Tuned
 from ctglip.finetune.run import finetune
@@ -53,7 +53,7 @@ def runs(tiny: tuple[Store, Path], tmp_path_factory: pytest.TempPathFactory):
 
 
 def studies_of(release: Release, tiny: tuple[Store, Path]):
-    return join(read_labels(tiny[1], Scorer(release).dictionaries, release.organs), tiny[0])
+    return join(read_tasks(tiny[1], Scorer(release).dictionaries, release.organs), tiny[0])
 
 
 @pytest.mark.parametrize("kind", ["organ_query, pool", "organ_query, box", "organ_query, query", "global_pair"])

@@ -13,7 +13,7 @@ import pytest
 from ctglip_preprocessing.driver import preprocess_cohort
 from ctglip_preprocessing.settings import PreprocessConfig
 
-from ctglip.cohort import read_cohort, read_table
+from ctglip.cohort import read_cohort
 from ctglip.config import load_settings
 from ctglip.data.films import FilmDataSettings
 from ctglip.film.public import CohortMap, write_public
@@ -22,6 +22,7 @@ from ctglip.finetune.segment import segment
 from ctglip.finetune.settings import FinetuneConfig
 from ctglip.models.encoders import CNNSettings
 from ctglip.store.tables import Store
+from ctglip.table_files import read_table
 from tests.inference.tiny_films import film_release, saved
 from tests.training.tiny import write_word_bert
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ctglip.cohort import read_table
+from ctglip.table_files import read_table
 from ctglip.text.reports import get_parser
 from ctglip.types import Report
 

@@ -9,10 +9,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from ctglip.cohort import read_cohort, read_labels
+from ctglip.cohort import read_cohort
 from ctglip.errors import CTGLIPError
 from ctglip.simulation.cohort import simulate_cohort
 from ctglip.simulation.study import SimulationSettings, patient_of, simulate_study
+from tests.label_frames import label_frame
 
 COARSE = SimulationSettings(bodies=1, contrast=0, spacing_mm=7)
 
@@ -52,7 +53,7 @@ def test_tables_are_what_readers_expect(cohort: Path) -> None:
     table = read_cohort(cohort / "cohort.csv")
     assert [row.study_id for row in table.rows] == [f"sim-{n:05d}" for n in range(4)]
     assert table.bad == ()
-    truth = read_labels(cohort / "truth.csv")
+    truth = label_frame(cohort / "truth.csv")
     assert truth["study_id"].to_list() == [row.study_id for row in table.rows]
     assert "kidney_left:renal_cyst" in truth.columns
     lesions = pl.read_csv(cohort / "lesions.csv")

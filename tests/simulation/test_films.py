@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from ctglip.cohort import read_cohort, read_labels
+from ctglip.cohort import read_cohort
 from ctglip.errors import CTGLIPError
 from ctglip.film.regions import read_regions, region_entries
 from ctglip.simulation.anatomy import built_in_anatomy
@@ -22,6 +22,7 @@ from ctglip.types import LabelMap, Report, Scan
 from ctglip.vocabulary.abnormalities import load_abnormalities
 from ctglip.vocabulary.evidence import organ_evidence
 from ctglip.vocabulary.organs import load_organs
+from tests.label_frames import label_frame
 
 ONE = SimulationSettings(bodies=1, contrast=0, noise_hu=(4, 4.001), second_studies=0)
 STILL = FilmSettings(shift_mm=0, no_findings=0, no_impression=0)
@@ -184,7 +185,7 @@ def test_a_cohort_of_films(tmp_path: Path) -> None:
     assert {row.modality for row in cohort.rows} == {"cxr"}
     assert {row.view for row in cohort.rows} == {"pa", "lateral"}
     assert all(row.regions and read_regions(row.regions) for row in cohort.rows)
-    truth = read_labels(tmp_path / "truth.csv")
+    truth = label_frame(tmp_path / "truth.csv")
     assert truth.height == 5
     assert "liver:liver_cyst" not in truth.columns
     lesions = pl.read_csv(tmp_path / "lesions.csv")
