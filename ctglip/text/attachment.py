@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
-from ctglip.text.lexicon import SIDES, Lexicon
-from ctglip.text.measures import Thing, gap, measured
+from ctglip.text.lexicon import SIDES, STATION, Lexicon
+from ctglip.text.measures import SILENT, Thing, gap, measured, removed
 from ctglip.text.negation import Clauses
-from ctglip.text.places import Place, find_places
+from ctglip.text.place import Place
+from ctglip.text.places import find_places
+from ctglip.text.words import definite
+from ctglip.types import Status
 
+_DENYING = re.compile(
+    r"\b(?:no|not|without|negative|free)\b.*\b(?:the|this|these|that|those)\b", re.IGNORECASE | re.DOTALL
+)
 _LISTS = frozenset({"and", "or", ",", "/", "&", "nor"})
+_NONE = frozenset({"none", "nil"})
+_PREPOSITIONS = frozenset({"in", "of", "at", "on", "within"})
 _COORDINATED = _LISTS | SIDES.keys()
 _REACH = 16
 """Words at most between "the largest" and its place."""
@@ -22,7 +31,6 @@ class Sentence:
         words: normal forms.
         things: findings named, measures included.
         places: organs named.
-        sides: sides that belong to a thing itself, by its number.
         signs: cues.
         clauses: what the cues reach.
     """
@@ -34,10 +42,16 @@ class Sentence:
         self.things = [Thing(m.start, m.end, *m.value) for m in lexicon.seen.find(self.words)]
         spans = [(thing.start, thing.end) for thing in self.things]
         self.signs = lexicon.signs.find(self.words)
-        self.places, self.sides = find_places(self.words, tied, lexicon, spans)
-        self.clauses = Clauses(self.words, self.signs, spans, lexicon, tied)
+        self.places, sides = find_places(self.words, tied, lexicon, spans)
+        for number, own in sides.items():
+            self.things[number].sides = own
+        named = [(place.start, place.end) for place in self.places if not place.where.adjective]
+        known = definite(text) if _DENYING.search(text) else frozenset[int]()
+        self.clauses = Clauses(self.words, self.signs, spans, lexicon, tied, named, known)
         self._mute_headings()
-        self.things += measured(self.words, self.places, self.things, self.clauses, lexicon)
+        self._repeat()
+        gone = removed(self.words, self.places, self.things, lexicon)
+        self.things += [*measured(self.words, self.places, self.things, self.clauses, lexicon), *gone]
 
     def _mute_headings(self) -> None:
         """ "Lymph nodes: none enlarged." names the nodes, and does not yet say that some are seen."""
@@ -45,6 +59,24 @@ class Sentence:
         for thing in self.things:
             if (thing.start, thing.end) in named and self.words[thing.end : thing.end + 1] == [":"]:
                 thing.kind = "mute"
+            elif any(a <= thing.start and thing.end <= b for a, b in named):
+                start, end = self.clauses.clause_of(thing.start)
+                if self.clauses.has("normal", start, end) and not self.clauses.has("abnormal_than", start, end):
+                    thing.kind = "mute"  # "the inguinal nodes are normal"
+
+    def _repeat(self) -> None:
+        """ "A right effusion, none on the left": the finding named before is meant again."""
+        for i in range(1, len(self.words) - 2):
+            none = self.words[i] in _NONE
+            if not (none or self.words[i] in self.lexicon.words["quantity"]) or self.words[i + 1] != "on":
+                continue
+            side = SIDES.get(self.words[i + 2])
+            before = max(
+                (t for t in self.things if t.end <= i and t.kind not in SILENT), key=lambda t: t.end, default=None
+            )
+            if side is not None and before is not None:
+                status: Status | None = "negated" if none else None
+                self.things.append(Thing(i, i + 1, before.kind, before.key, status, sides={side}))
 
 
 class Attachment:
@@ -83,10 +115,11 @@ class Attachment:
             return self._group(thing, thing.subject)
         inside = [p for p in self.places if p.start < thing.end and p.end > thing.start]
         if inside and self._fits(thing, inside[-1]) and not (inside[-1].where.weak and self._elsewhere(thing)):
-            return self._coordinated(thing, inside[-1])
+            exact = self._exact(thing, inside[-1])
+            return self._group(thing, exact) if exact else self._coordinated(thing, inside[-1])
         start, end = self.clauses.clause_of(thing.start)
         here = [p for p in self.places if start <= p.start < end]
-        own = [p for p in self.places if not self._belongs_elsewhere(p, thing)]
+        own = [p for p in self.places if not self.belongs_elsewhere(p, thing)]
         named = [p for p in here if not p.where.adjective]
         best = self._nearest(thing, [p for p in here if p in own]) or self._nearest(thing, own)
         best = best or self._nearest(thing, [*self._shared(thing), *named])
@@ -94,6 +127,21 @@ class Attachment:
             thing.general = True
             best = self._nearest(thing, [p for p in here if p in own]) or self._nearest(thing, named)
         return self._group(thing, best) if best is not None else []
+
+    def _exact(self, thing: Thing, own: Place) -> Place | None:
+        """The part beside a finding whose name names the whole: "pulmonary nodule in the left lower lobe"."""
+        parts = self.lexicon.organs.parts_of(own.where.organ) if own.where.organ else frozenset[str]()
+        for p in self.places:
+            before = self.words[p.end : thing.start]
+            beside = p.end <= thing.start and len(before) < 3 and self.lexicon.words["boundary"].isdisjoint(before)
+            if beside and p.where.organs and p.where.organs <= parts:
+                return p  # "left lower lobe pulmonary nodule"
+        ahead = next((p for p in self.places if p.start >= thing.end), None)
+        if ahead is None or not ahead.where.organs or not ahead.where.organs - {own.where.organ} <= parts:
+            return None
+        between = self.words[thing.end : ahead.start]
+        near = len(between) < 9 and not _PREPOSITIONS.isdisjoint(between) and _LISTS.isdisjoint(between)
+        return ahead if near and self._fits(thing, ahead) and not self._beside(ahead) else None
 
     def _coordinated(self, thing: Thing, own: Place) -> list[Place]:
         """The place inside a finding's name. For "pleural and pericardial effusion" the effusion is in both."""
@@ -105,10 +153,10 @@ class Attachment:
             if not _COORDINATED.issuperset(self.words[beside.end : self.places[at + 1].start]):
                 break  # "along the peribronchial area and interlobular septal thickening"
             organ = beside.where.organ
-            if organ and self.lexicon.resolve(*head, organ) and not self._belongs_elsewhere(beside, thing):
+            if organ and self.lexicon.resolve(*head, organ) and not self.belongs_elsewhere(beside, thing):
                 self.things.append(Thing(thing.start, thing.end, *head, thing.status, beside))
         if own.sidable and not own.sides:
-            own.sides = set(self.side_near(thing))
+            own.sides = set(thing.sides or self.side_near(thing))
         return [own]
 
     def _shared(self, thing: Thing) -> list[Place]:
@@ -126,14 +174,14 @@ class Attachment:
         """Whether the clause names a better place than the one in the thing's name ("soft tissue mass of the neck")."""
         start, end = self.clauses.clause_of(thing.start)
         outside = (p for p in self.places if start <= p.start < end and not thing.start <= p.start < thing.end)
-        return any(self._fits(thing, p) and not self._belongs_elsewhere(p, thing) for p in outside)
+        return any(self._fits(thing, p) and not self.belongs_elsewhere(p, thing) for p in outside)
 
     def _stations(self, thing: Thing, places: list[Place]) -> list[Place]:
         """Lymph nodes by their station: "lymphadenopathy in the mediastinum", "enlarged nodes in both axillae"."""
         nodal = [p.where.organ == "lymph_nodes" for p in places]
         if nodal == [True]:
             return self._sited(places[0]) or places
-        if thing.kind == "abnormality" and self.lexicon.abnormalities[thing.key].default_organ == "lymph_nodes":
+        if self._nodal(thing):
             self.used.update(id(p) for p in places)
             stations = [self.lexicon.station(p.where) or p.where for p in places]
             return [Place(thing.start, thing.end, where) for where in dict.fromkeys(stations)]
@@ -154,6 +202,13 @@ class Attachment:
     def _group(self, thing: Thing, place: Place) -> list[Place]:
         """The place and those it is listed with ("liver, spleen and both kidneys")."""
         listed = self._listed_with(place)
+        if place.where.organ in self.lexicon.node_organs:  # "right hilar and subcarinal lymph nodes"
+            sited = [(p, self.lexicon.station(p.where)) for p in listed]
+            return [
+                p if p is place or where is None else Place(p.start, p.end, where)
+                for p, where in sited
+                if p is place or where
+            ]
         return [p for p in listed if p is place or (self._fits(thing, p) and not self._beside(p))]
 
     def _listed_with(self, place: Place) -> list[Place]:
@@ -192,16 +247,45 @@ class Attachment:
         )
 
     def _nearest(self, thing: Thing, places: Sequence[Place]) -> Place | None:
-        fitting = [p for p in places if self._fits(thing, p)]
+        fitting = [p for p in places if self._fits(thing, p) and not self.barred(thing, p)]
         return min(fitting, key=lambda p: self._distance(thing, p), default=None)
 
     def _distance(self, thing: Thing, place: Place) -> float:
         distance = float(gap(thing.start, thing.end, place.start, place.end))
         if self._region(place):
             distance += 15
+        if self._heads(place):
+            distance += 12
+        if self._owned(thing, place):
+            distance += 6
         if self._beside(place):
             distance += 20
         return distance + 15 if place.where.weak else distance
+
+    def _heads(self, place: Place) -> bool:
+        """Whether it is only the heading: "Liver: cyst in the right kidney"."""
+        return self.words[place.end : place.end + 1] == [":"]
+
+    def barred(self, thing: Thing, place: Place) -> bool:
+        """Whether it is where a finding does not go: "no extension of the thrombus into the vena cava"."""
+        before = self.words[max(0, place.start - 2) : place.start]
+        return self.clauses.is_host(thing.start) and not {"into", "to", "through", "beyond"}.isdisjoint(before)
+
+    def _owned(self, thing: Thing, place: Place) -> bool:
+        """Whether a preposition ties the place to another finding: "a stone in the right kidney and a cyst"."""
+        if place.end <= thing.start and not self.lexicon.words["joining"].isdisjoint(
+            self.words[place.end : thing.start]
+        ):
+            return False  # what comes "with" it is where it is
+        for other in self.things:
+            if other is thing or other.end > place.start or thing.start <= other.start < thing.end:
+                continue
+            between = self.words[other.end : place.start]
+            tied = len(between) < 9 and not _PREPOSITIONS.isdisjoint(between) and _LISTS.isdisjoint(between)
+            apart = place.end <= thing.start or (thing.end <= other.start and not self._lists(thing.end, other.start))
+            if tied and apart:
+                return True
+        return False
 
     def _beside(self, place: Place) -> bool:
         """Whether it is named for what lies next to it ("adjacent to the heart")."""
@@ -215,7 +299,7 @@ class Attachment:
     def _region(self, place: Place) -> bool:
         return place.where.organ is not None and self.lexicon.organs[place.where.organ].group == "regions"
 
-    def _belongs_elsewhere(self, place: Place, thing: Thing) -> bool:
+    def belongs_elsewhere(self, place: Place, thing: Thing) -> bool:
         return any(
             other is not thing
             and other.start <= place.start
@@ -224,7 +308,15 @@ class Attachment:
             for other in self.things
         )
 
+    def _nodal(self, thing: Thing) -> bool:
+        known = thing.kind == "abnormality" and thing.key in self.lexicon.abnormalities
+        return known and self.lexicon.abnormalities[thing.key].default_organ == "lymph_nodes"
+
     def _fits(self, thing: Thing, place: Place) -> bool:
+        if self._nodal(thing):
+            return self.lexicon.station(place.where) is not None or place.where.organ == "lymph_nodes"
+        if (place.where.structure or "").endswith(STATION):
+            return False
         return any(self.resolved(thing, place, organ) for organ in place.where.organs)
 
     def resolved(self, thing: Thing, place: Place, organ: str | None) -> tuple[str, str] | None:
@@ -255,8 +347,17 @@ class Attachment:
         sided = [p for p in sided if self.lexicon.same_side(home, p.where.organ or home)]
         best = min(sided, key=lambda p: gap(p.start, p.end, thing.start, thing.end), default=None)
         if best is None:
-            return set()
+            return self._side_beside(thing, home)
         return best.sides or {self._own_side(best) or ""}
+
+    def _side_beside(self, thing: Thing, home: str) -> set[str]:
+        """The side of what the clause names beside it, where all of that is on one."""
+        clause = self.clauses.clause_of(thing.start)
+        others = [o for o in self.things if o is not thing and o.sides and self.clauses.clause_of(o.start) == clause]
+        homes = {self.lexicon.home_of(o.kind, o.key) or "body" for o in others}
+        near = all(other == "body" or self.lexicon.same_side(home, other) for other in homes)
+        sides = {frozenset(o.sides) for o in others}
+        return set(next(iter(sides))) if near and len(sides) == 1 else set()
 
     def _own_side(self, place: Place) -> str | None:
         return self.lexicon.organs[place.where.organ].side if place.where.organ else None

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ctglip.text.attachment import Attachment, Sentence
+from ctglip.text.background import background
 from ctglip.text.lexicon import Lexicon
 from ctglip.text.measures import SILENT, Thing
-from ctglip.text.places import Place
+from ctglip.text.place import Place
 from ctglip.types import Laterality, Status
 
 _SAID = ("affirmed", "uncertain")
@@ -29,7 +30,8 @@ _INTRODUCTION = re.compile(
 class Row:
     """What a sentence says of one organ.
 
-    ``open_to`` names a thing that still seeks its organ in the context, ``otherwise`` what it is when none fits.
+    ``open_to`` names a thing that still seeks its organ in the context, on ``sides`` where it has some of its own;
+    ``otherwise`` is what it is when none fits.
     """
 
     organ: str | None
@@ -40,6 +42,7 @@ class Row:
     reason: str | None = None
     open_to: tuple[str, str] | None = None
     otherwise: tuple[Row, ...] = ()
+    sides: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -63,9 +66,9 @@ class _Reader:
     def rows(self) -> Iterator[Row]:
         """All rows of the sentence."""
         found: list[tuple[Thing, Row]] = []
-        for number, thing in enumerate(self.sentence.things):
+        for thing in self.sentence.things:
             if thing.kind not in SILENT:
-                found += [(thing, row) for row in self._rows_of(number, thing, found)]
+                found += [(thing, row) for row in self._rows_of(thing, found)]
         yield from (row for thing, row in found if not self._better_named(thing, row, found))
         yield from self._organ_rows()
 
@@ -109,21 +112,30 @@ class _Reader:
             return not small["interpreting"].isdisjoint(words[seen.end : named.start])
         return seen.start - named.end < 3 and small["boundary"].isdisjoint(words[named.end : seen.start])
 
-    def _rows_of(self, number: int, thing: Thing, before: Sequence[tuple[Thing, Row]]) -> Iterator[Row]:
+    def _rows_of(self, thing: Thing, before: Sequence[tuple[Thing, Row]]) -> Iterator[Row]:
         status = thing.status or self.clauses.status(thing.start, thing.end)
-        sides = self.sentence.sides.get(number, set())
+        sides = thing.sides
+        reason = self.clauses.reason(thing.start) if status == "uncertain" else None
         placed = False
         for place in self.attachment.places_of(thing):
-            for organ, laterality in place.members(sides):
+            for organ, laterality in self._members(thing, place, sides):
                 resolved = self.attachment.resolved(thing, place, organ)
                 if resolved is None:
                     continue
                 placed = True
-                self.attachment.used.add(id(place))
+                if self.clauses.clause_of(place.start) == self.clauses.clause_of(thing.start):
+                    self.attachment.used.add(id(place))
                 side = laterality or self.lexicon.organs[resolved[1]].side
-                yield Row(resolved[1], resolved[0], status, side, place.level)
+                yield Row(resolved[1], resolved[0], status, side, place.level, reason)
         if not placed:
             yield from self._companion(thing, status, before) or self._unplaced(thing, status, sides)
+
+    def _members(self, thing: Thing, place: Place, sides: set[str]) -> tuple[tuple[str | None, Laterality | None], ...]:
+        """The organs of a place; a side of the finding's own beats that of a place named for something else."""
+        pair = self.lexicon.pair_of(place.where) if sides and not thing.start <= place.start < thing.end else None
+        if pair is None:
+            return place.members(sides)
+        return Place(place.start, place.end, pair, set(sides), place.level).members()
 
     def _companion(self, thing: Thing, status: Status, before: Sequence[tuple[Thing, Row]]) -> list[Row]:
         """A thing where the one is that it comes with: "nephrolithiasis on the right, with a calculus of 4 mm"."""
@@ -138,20 +150,33 @@ class _Reader:
         """A thing whose organ is not named: at home, or left open to the topic of the sentences before."""
         name = thing.key if thing.kind == "abnormality" else self.lexicon.alone.get(thing.key)
         if thing.kind == "observation" or self.lexicon.is_general(thing.key):
-            if self._somewhere():
+            if self._somewhere(thing):
                 return
-            topical = thing.kind == "observation" or self.lexicon.takes_topic(thing.key)
+            topical = self.lexicon.takes_topic(thing.kind, thing.key) and not self._headed(thing)
             seeking = (thing.kind, thing.key) if topical else None
             named = name if thing.kind == "abnormality" else None
-            home = tuple(self.at_home(name, status, sides)) if name and not named else ()
-            yield Row(None, named, status, None, None, "no organ named", seeking, home)
+            homed = name is not None and self.lexicon.abnormalities[name].default_organ != "body"
+            home = tuple(self.at_home(str(name), status, sides or self.attachment.side_near(thing))) if homed else ()
+            if home and not topical:
+                yield from home
+                return
+            own = frozenset(sides)
+            yield Row(None, named, status, None, None, "no organ named", seeking, home, own)
             return
         if not self.attachment.said_elsewhere(thing):
             yield from self.at_home(str(name), status, sides or self.attachment.side_near(thing))
 
-    def _somewhere(self) -> bool:
-        """Whether the sentence names a place for it, though not one that the dictionary has an abnormality for."""
-        return any(place.where.organ is not None for place in self.sentence.places)
+    def _headed(self, thing: Thing) -> bool:
+        """ "New lesions: none" is a heading of its own, not of the organ before."""
+        words = self.sentence.words
+        return words[0] in ("new", "other", "additional") and words[thing.end : thing.end + 1] == [":"]
+
+    def _somewhere(self, thing: Thing) -> bool:
+        """Whether its clause names a place for it, though not one that the dictionary has an abnormality for."""
+        start, end = self.clauses.clause_of(thing.start)
+        inside = (place for place in self.sentence.places if start <= place.start < end and place.where.organ)
+        known = self.attachment
+        return any(not known.barred(thing, place) and not known.belongs_elsewhere(place, thing) for place in inside)
 
     def at_home(self, name: str, status: Status, sides: set[str]) -> Iterator[Row]:
         """The abnormality in its default organ, on the sides given."""
@@ -198,10 +223,15 @@ class _Reader:
 
 def read_sentence(text: str, lexicon: Lexicon) -> Reading:
     """Read one sentence without its context; never empty, never an exception on odd text."""
+    about = background(text)
+    if about == "examination":
+        return Reading((Row(None, None, "historical", reason="tells how the scan was made"),), None)
     sentence = Sentence(text, lexicon)
     best: dict[tuple[object, ...], Row] = {}
     for row in _Reader(sentence).rows():
-        key = (row.organ, row.abnormality, row.open_to)
+        if about == "patient":
+            row = _told_before(row)
+        key = (row.organ, row.abnormality, row.open_to, row.sides)
         if key not in best or _RANK[row.status] < _RANK[best[key].status]:
             best[key] = row
     rows = tuple(best.values())
@@ -213,6 +243,11 @@ def read_sentence(text: str, lexicon: Lexicon) -> Reading:
     reason = _reason(sentence, text)
     status = _bare_status(sentence)
     return Reading((Row(None, None, status, reason=reason),), topic, back and not sentence.places)
+
+
+def _told_before(row: Row) -> Row:
+    """What is told of the patient is not what is seen."""
+    return replace(row, status="historical", open_to=None, otherwise=())
 
 
 def _bare_status(sentence: Sentence) -> Status:

@@ -24,6 +24,10 @@ SIDES = {"left": "left", "right": "right", "bilateral": "both", "both": "both", 
          "rt": "right", "two": "both"}  # fmt: skip
 
 
+STATION = "_station"
+"""Ends the names of structures that hold lymph nodes alone."""
+
+
 class Where(NamedTuple):
     """What an organ phrase can stand for.
 
@@ -72,6 +76,8 @@ class Lexicon:
         self.vague = frozenset(seen["vague"])
         self.describing = frozenset(seen["describing"])
         self.aspects = frozenset(seen["aspects"])
+        self._topical = frozenset(seen["topical"])
+        self._proper = frozenset(seen["proper"])
         self._weak = {phrase(text) for text in seen["weak"]}
         self._head_words = {phrase(text)[0] for text in seen["heads"]}
         self.places = Trie()
@@ -120,7 +126,8 @@ class Lexicon:
                 self.places.add(phrase(text), self._where(organ, False))
         for organ in described:
             for text in organ.adjectives:
-                self.places.add(phrase(text), self._where(organ, True))
+                near = text.startswith(("peri", "para")) and not organ.name.startswith(text[:4])
+                self.places.add(phrase(text), self._where(organ, True)._replace(near=near))
         for organ in described:
             if organ.side is not None:
                 self._add_unsided(organ, organ.side)
@@ -162,6 +169,16 @@ class Lexicon:
     def where(self, organ: str) -> Where:
         """What an organ of that name is by side."""
         return self._where(self.organs[organ], False)
+
+    def pair_of(self, where: Where) -> Where | None:
+        """The same organ on either side, of a place with or without one; None where it has no sides."""
+        if where.left and where.right:
+            return where
+        organ = self.organs[where.organ] if where.organ else None
+        if organ is None or organ.side is None or self.organs.mirror(organ.name) == organ.name:
+            return None
+        left, right = (self.organs.on_side(organ.name, side) for side in ("left", "right"))
+        return Where.of(None, left, right)
 
     def _where(self, organ: Organ, adjective: bool) -> Where:
         if organ.side is not None:
@@ -264,6 +281,8 @@ class Lexicon:
 
     def general(self, name: str, organ: str) -> tuple[str, str] | None:
         """An abnormality of another organ by its general word: a "millimetric nodule" in the thyroid is a nodule."""
+        if name in self._proper:
+            return None
         implied = self.abnormalities[name].implied
         found = (self._as_abnormality(other, organ) for other in (implied.by if implied else ()))
         return next((pair for pair in found if pair), None)
@@ -284,6 +303,11 @@ class Lexicon:
         groups = {self.organs[organ].group, self.organs[other].group}
         return len(groups) == 1 or any(groups <= near for near in self._near_groups)
 
+    @cached_property
+    def node_organs(self) -> frozenset[str]:
+        """Lymph nodes, of every station."""
+        return self.organs.parts_of("lymph_nodes") if "lymph_nodes" in self.organs else frozenset()
+
     def station(self, where: Where) -> Where | None:
         """The lymph nodes of a place, or None where it has none of their own."""
         for organ in (where.organ, *sorted(self.organs.wholes_of(where.organ))) if where.organ else ():
@@ -303,11 +327,13 @@ class Lexicon:
         implying = {general for entry in entries if entry.implied for general in entry.implied.by}
         return frozenset(implying | {entry.name for entry in entries if entry.default_organ == "body"})
 
-    def takes_topic(self, abnormality: str) -> bool:
+    def takes_topic(self, kind: str, key: str) -> bool:
         """Whether a bare word for it means the organ spoken of before: a "nodule", not a "catheter"."""
-        kinds = {abnormality, *self.abnormalities.ancestors(abnormality)}
-        somewhere = self.abnormalities[abnormality].default_organ != "body"
-        return somewhere or not kinds.isdisjoint(("lesion", "calcification", "fracture"))
+        if kind == "observation":
+            return self.observations.get(key, {}).get("topic", True)
+        kinds = {key, *self.abnormalities.ancestors(key)}
+        somewhere = self.abnormalities[key].default_organ != "body"
+        return somewhere or not kinds.isdisjoint(self._topical)
 
     def _fit(self, abnormality: str, organ: str) -> str | None:
         """The organ of an abnormality that a named place means: itself, or the organ inside that place."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ctglip.text.lexicon import Lexicon
 from ctglip.text.negation import Clauses
-from ctglip.text.places import Place
+from ctglip.text.place import Place
 from ctglip.text.trie import Mention
 from ctglip.types import Status
 
@@ -26,6 +26,7 @@ class Thing:
         status: where it is known already (a measure).
         subject: the organ whose measure it is.
         general: its general word is meant, since its own organ is not the one named.
+        sides: sides that are said of itself ("left effusion").
     """
 
     start: int
@@ -35,6 +36,7 @@ class Thing:
     status: Status | None = None
     subject: Place | None = None
     general: bool = False
+    sides: set[str] = field(default_factory=set)
 
 
 def gap(start: int, end: int, other_start: int, other_end: int) -> int:
@@ -70,10 +72,28 @@ def _measured(
             continue
         status: Status = clauses.status(change.start, change.end)
         if change.value[1] == "normal":
-            status = "negated" if status == "affirmed" else "affirmed"
+            status = "affirmed" if clauses.denies_normal(change.start) else "negated"
         elif change.value[1] == "limit" and status == "affirmed":
             status = "uncertain"
         yield Thing(mention.start, mention.end, "observation", key, status, subject)
+
+
+def removed(words: Sequence[str], places: Sequence[Place], things: Sequence[Thing], lexicon: Lexicon) -> list[Thing]:
+    """Organs that are not there any more: "the gallbladder is absent", "not seen, presumably removed"."""
+    if lexicon.words["removed"].isdisjoint(words):
+        return []
+    found: list[Thing] = []
+    for i, word in enumerate(words):
+        if word not in lexicon.words["removed"] or any(t.start <= i < t.end for t in things):
+            continue
+        near = [p for p in places if p.end <= i and _can_be("removed", p, lexicon)]
+        between = [t for t in things if near and near[-1].end <= t.start and t.end <= i and t.kind not in SILENT]
+        if not near or between or any(p.start >= near[-1].end and p.end <= i for p in places):
+            continue
+        unsure = not lexicon.words["unsure"].isdisjoint(words[max(0, i - 4) : i])
+        status: Status = "uncertain" if unsure else "affirmed"
+        found.append(Thing(i, i + 1, "observation", "removed", status, near[-1]))
+    return found
 
 
 def _can_be(key: str, place: Place, lexicon: Lexicon) -> bool:

@@ -1,16 +1,16 @@
 """Status of what a sentence names: clauses, and what each cue denies, doubts or dates within its clause.
 
 The idea is NegEx's and ConText's (Chapman et al. 2001, Harkema et al. 2009): a cue has a direction and reaches to the
-end of its clause or to a word that ends it. The cue lists are data (``cues.yaml``). A clause ends at ";", "but" and
-the like, and at a comma or "and" when both sides have a verb of their own: "no effusion, mass or nodule was seen" is
-one clause, "no effusion was seen and the heart is enlarged" are two.
+end of its clause or to a word that ends it. The cue lists are data (``cues.yaml``), clauses are ``clauses.py``'s. What
+a denied word belongs to is not denied with it: "no rupture of the aneurysm", "no hydronephrosis from the stone".
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Sequence
 
+from ctglip.text.clauses import Span, Statements
+from ctglip.text.doubt import doubts
 from ctglip.text.lexicon import Lexicon
 from ctglip.text.trie import Mention
 from ctglip.types import Status
@@ -25,15 +25,19 @@ class Clauses:
         things: (start, end) of the findings named, so that a denial without an object can look the other way.
         lexicon: for the word lists.
         tied: indices of the words that a hyphen ties to the one before.
+        places: (start, end) of the organs named.
+        definite: indices of the words that "the" and its like stand before.
     """
 
     def __init__(
         self,
         words: Sequence[str],
         signs: Sequence[Mention],
-        things: Sequence[tuple[int, int]],
+        things: Sequence[Span],
         lexicon: Lexicon,
         tied: frozenset[int] = frozenset(),
+        places: Sequence[Span] = (),
+        definite: frozenset[int] = frozenset(),
     ) -> None:
         self.words = words
         self.things = things
@@ -44,12 +48,17 @@ class Clauses:
         outside = [m for m in signs if not any(a <= m.start and m.end <= b for a, b in inside)]
         self.signs = list(self._with_denials(outside))
         self.telling = [m for m in signs if m.value[:2] == ("history", "still")]
-        self.bounds = self._bounds()
-        self.reach: dict[str, list[tuple[int, int]]] = {"negation": [], "uncertainty": [], "history": []}
+        self.bounds = Statements(words, self.signs, things, places, self.small, self.perception, tied).bounds()
+        self.reach: dict[str, list[Span]] = {"negation": [], "uncertainty": [], "history": []}
+        self.hosts: list[tuple[int, int, bool]] = []
+        self._named = frozenset(places)
+        self._definite = definite
         for sign in self.signs:
             self._spread(sign)
-        self._question_marks()
+        excepted = min((m.start for m in self.signs if m.value[0] == "exception"), default=len(words))
+        self.reach["uncertainty"] += doubts(words, [t for t in things if t[0] < excepted], self.clause_of, self.small)
         self._earlier_examinations()
+        self._operated()
 
     # --- clauses
 
@@ -59,61 +68,6 @@ class Clauses:
             if start <= index < end:
                 return start, end
         return 0, len(self.words)
-
-    def _bounds(self) -> list[tuple[int, int]]:
-        breaks = {m.start: m.end for m in self.signs if m.value[0] == "break"}
-        cuts, last = [0], 0
-        for i, word in enumerate(self.words):
-            ends = i in breaks or word == ";" or (word == ":" and self._introduces(last, i))
-            if ends or (word in (",", "and") and i > last and self._splits(last, i)):
-                cuts.append(i)
-                last = i
-        cuts.append(len(self.words))
-        return [(a, b) for a, b in itertools.pairwise(cuts) if b > a]
-
-    def _introduces(self, start: int, at: int) -> bool:
-        """ "As far as can be seen:" is a clause of its own, "Liver:" is not."""
-        return not self.small["introducing"].isdisjoint(self.words[start:at])
-
-    def _splits(self, start: int, at: int) -> bool:
-        """Whether a comma or "and" parts two statements."""
-        right = self.words[at + 1 :]
-        if self.small["verb"].isdisjoint(self.words[start:at]):
-            return self._denied(start, at) and self._goes_on(start, at)
-        if right[:1] and (right[0] in self.small["relative"] or self._same_subject(right)):
-            return False
-        return not self.small["verb"].isdisjoint(right) or self._state_follows(at + 1)
-
-    def _same_subject(self, right: Sequence[str]) -> bool:
-        """ "... is stable and within normal limits": what follows "and" speaks of the same."""
-        return right[0] in self.small["state"] or right[0] == "within"
-
-    def _denied(self, start: int, at: int) -> bool:
-        ahead = (m for m in self.signs if m.value[1] == "before" and m.value[0] in ("negation", "normal"))
-        return any(start <= m.start < at for m in ahead)
-
-    def _goes_on(self, start: int, at: int) -> bool:
-        """ "No effusion, heart enlarged" and "No stone in the left kidney, a stone is seen in the right one"."""
-        if self._state_follows(at + 1):
-            return True
-        placed = not self.small["placing"].isdisjoint(self.words[start:at])
-        return placed and self.words[at] == "," and self._verb_follows(at + 1)
-
-    def _verb_follows(self, start: int) -> bool:
-        for word in self.words[start:]:
-            if word in (",", "and", "or", "nor"):
-                return False
-            if word in self.small["verb"]:
-                return True
-        return False
-
-    def _state_follows(self, start: int) -> bool:
-        for word in self.words[start:]:
-            if word in (",", "and", "or") or word in self.small["verb"]:
-                return False
-            if word in self.small["state"]:
-                return True
-        return False
 
     # --- cues
 
@@ -166,6 +120,8 @@ class Clauses:
         if not self._names_a_thing(first) and self._names_a_thing(second) and self._may_turn(kind, direction, ahead):
             first = second
         self.reach[kind].append(first)
+        if kind == "negation" and first == ahead:
+            self._spare(*ahead)
         if self._paired(sign, start, end):
             self.reach[kind].append((start, sign.start))
         if manner == "perceived" and first == behind:
@@ -199,14 +155,34 @@ class Clauses:
         for i in range(start, end):
             word = self.words[i]
             if word == "," and i + 1 < end:
-                listed = "or" in self.words[i:end] or "nor" in self.words[i:end]
-                if (kind != "negation" and not listed) or self.words[i + 1] in self.small["explaining"]:
+                goes_on = kind == "negation" or self._listed(kind, start, i, end)
+                if not goes_on or self.words[i + 1] in self.small["explaining"]:
                     return i
             if kind == "negation" and word in ("because", "since", "("):
                 return i
             if kind == "history" and word in self.small["verb"]:
                 return i  # "previously observed as consolidation are now nodules"
         return end
+
+    def _listed(self, kind: str, start: int, comma: int, end: int) -> bool:
+        """Whether the list that a doubt or a history begins goes on behind a comma."""
+        if not {"or", "nor"}.isdisjoint(self.words[comma:end]):
+            return True
+        if kind != "uncertainty" or self._placed(start, comma) or self._in_apposition(start):
+            return False
+        following = next((j for j in range(comma + 1, end) if self.words[j] in (",", "and")), end)
+        return self.words[comma + 1] not in self.small["quantity"] and self._names_a_thing((comma + 1, following))
+
+    def _placed(self, start: int, end: int) -> bool:
+        """Whether a stretch tells where something is: "cyst of the left kidney"."""
+        named = next((b for a, b in self.things if start <= a < end), end)
+        return not {"in", "at", "on", "of"}.isdisjoint(self.words[named:end])
+
+    def _in_apposition(self, sign: int) -> bool:
+        """Whether a cue stands behind a comma that only explains: "opacities, possibly pneumonia, ..."."""
+        start, _ = self.clause_of(sign - 1)
+        named = max((b for a, b in self.things if start <= a < sign - 1), default=None)
+        return named is not None and not {",", "("}.isdisjoint(self.words[named:sign])
 
     def _back(self, kind: str, start: int, end: int) -> int:
         """How far a cue that looks back reaches: past an exception, and for doubts past the last comma."""
@@ -216,20 +192,53 @@ class Clauses:
         if kind == "negation":
             return start
         for i in range(end - 1, start, -1):
-            if self.words[i] == "," and self._names_a_thing((i, end)) and "or" not in self.words[i:end]:
-                return i
+            if self.words[i] == "," and self._names_a_thing((i, end)):
+                joined = not {"or", "and"}.isdisjoint(self.words[i:end])
+                if not joined or self._placed(start, i):
+                    return i
         return start
 
-    def _question_marks(self) -> None:
-        for i, word in enumerate(self.words):
-            if word != "?":
+    # --- what a denied word belongs to
+
+    def _spare(self, start: int, end: int) -> None:
+        """Take out of a denial what its object only belongs to: "no rupture of the aneurysm"."""
+        for i in range(start, end):
+            linker = self._linker(i)
+            if linker is None:
                 continue
-            start, _ = self.clause_of(i)
-            for j in range(i - 1, start - 1, -1):
-                if self.words[j] in ("(", ",", ";", "?") and self._names_a_thing((j, i)):
-                    start = j
-                    break
-            self.reach["uncertainty"].append((start, i))
+            length, causal = linker
+            host = min(((a, b) for a, b in self.things if i + length <= a < end), default=None)
+            if host is None or not self._is_host(start, i, length, host):
+                continue
+            stop = next((j for j in range(host[1], end) if self.words[j] in ("or", "nor", ",", "into", "to")), end)
+            known = any(j in self._definite for j in range(i + length, host[0] + 1))
+            known = known or not self.small["known"].isdisjoint(self.words[i + length : host[1]])
+            self.hosts.append((i, stop, known or not causal))
+
+    def _linker(self, i: int) -> tuple[int, bool] | None:
+        """(words, whether it names a cause) of what ties a denied word to what it belongs to."""
+        for length in (2, 1):
+            text = " ".join(self.words[i : i + length])
+            if text in self.small["tying"]:
+                return length, False
+            if text in self.small["causing"]:
+                return length, True
+        return None
+
+    def _is_host(self, start: int, at: int, length: int, host: Span) -> bool:
+        between = self.words[at + length : host[0]]
+        denied = [(a, b) for a, b in self.things if start <= a and b <= at]
+        if not self.small["boundary"].isdisjoint(between) or host in self._named:
+            return False
+        if not self.small["sizing"].isdisjoint(self.words[host[0] : host[1]]):
+            return False  # "no lymph node in pathological size"
+        before = any(self.words[i] in self.small["acting"] for i in range(start, at))
+        if self.words[at] == "for":
+            return before
+        if self.words[at] == "of" and not before:
+            named = bool(denied) or self.words[at - 1] not in self.small["transparent"]
+            return named and any(j in self._definite for j in range(at + 1, host[0] + 1))
+        return before or any(span not in self._named for span in denied)
 
     def _earlier_examinations(self) -> None:
         """What an earlier examination showed is history, unless the sentence tells how it is now."""
@@ -243,15 +252,47 @@ class Clauses:
             if not any(start <= i < end for i in now):
                 self.reach["history"].append((start, end))
 
+    def _operated(self) -> None:
+        """ "Nephrectomy for renal cell carcinoma": what was operated is history."""
+        for i, word in enumerate(self.words):
+            if word in ("for", "of") and any(self._operation(w, word) for w in self.words[max(0, i - 5) : i]):
+                _, end = self.clause_of(i)
+                stop = (
+                    j
+                    for j in range(i + 1, end)
+                    if self.words[j] in (",", "and", "with") or self.words[j] in self.small["verb"]
+                )
+                self.reach["history"].append((i, next(stop, end)))
+
+    def _operation(self, word: str, link: str) -> bool:
+        return (link == "for" and word.endswith("ectomy")) or word in self.small["operation"]
+
     # --- answers
 
     def status(self, start: int, end: int) -> Status:
         """Status of what is named by the words ``start`` to ``end``."""
-        if self._within("negation", start):
+        host = next((known for a, b, known in self.hosts if a <= start < b), None)
+        if host is None and self._within("negation", start):
             return "negated"
         if self._within("history", start):
             return "historical"
-        return "uncertain" if self._within("uncertainty", start) or self._cue_inside(start, end) else "affirmed"
+        doubted = self._within("uncertainty", start) or self._cue_inside(start, end) or host is False
+        return "uncertain" if doubted else "affirmed"
+
+    def is_host(self, start: int) -> bool:
+        """Whether what is denied only belongs to the finding that begins there."""
+        return any(a <= start < b for a, b, _ in self.hosts)
+
+    def reason(self, start: int) -> str | None:
+        """Why a finding that begins there is uncertain though no word doubts it."""
+        unsure = any(a <= start < b and not known for a, b, known in self.hosts)
+        return "the cause of something denied" if unsure else None
+
+    def denies_normal(self, start: int) -> bool:
+        """Whether what is normal is not: "not normal", and never by the denial of something else."""
+        near = [m for m in self.signs if m.value[0] == "negation" and m.value[1] == "before" and m.end <= start]
+        last = max((m.end for m in near), default=-9)
+        return start - last < 3 and "," not in self.words[last:start] and not self._names_a_thing((last, start))
 
     def _cue_inside(self, start: int, end: int) -> bool:
         return any(start < m.start < end and m.value[0] == "uncertainty" for m in self.signs)
@@ -262,5 +303,5 @@ class Clauses:
     def has(self, kind: str, start: int, end: int) -> bool:
         """Whether a cue of a kind ("normal", "unassessable") stands in a stretch, not denied itself."""
         return any(
-            m.value[0] == kind and start <= m.start < end and not self._within("negation", m.start) for m in self.signs
+            m.value[0] == kind and start <= m.start < end and not self.denies_normal(m.start) for m in self.signs
         )

@@ -7,52 +7,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 from ctglip.text.lexicon import SIDES, Lexicon, Where
-from ctglip.types import Laterality
+from ctglip.text.place import Place
+from ctglip.text.ribs import ORDINALS, ribs
+from ctglip.text.sides import give_sides, other_sides
 
 _REGION = {"c": "C", "t": "T", "d": "T", "l": "L", "s": "S"}
 _SPINE = {"cervical": "C", "thoracic": "T", "dorsal": "T", "lumbar": "L"}
 _LININGS = {("pleura", lung) for lung in ("lungs", "lung_left", "lung_right")}
-_ORDINALS = {"first": 1, "second": 2, "third": 3, "fourth": 4, "fifth": 5, "sixth": 6, "seventh": 7, "eighth": 8,
-             "ninth": 9, "tenth": 10, "eleventh": 11, "twelfth": 12}  # fmt: skip
-
-
-@dataclass(slots=True)
-class Place:
-    """One organ named by the words ``start`` to ``end``.
-
-    Attributes:
-        where: the organ by side.
-        sides: sides that the words around give it.
-        level: the part inside the organ, as written.
-    """
-
-    start: int
-    end: int
-    where: Where
-    sides: set[str] = field(default_factory=set)
-    level: str | None = None
-
-    def members(self, organs_on_side: set[str] | None = None) -> tuple[tuple[str | None, Laterality | None], ...]:
-        """(organ, laterality) for each organ meant: two rows when both sides are."""
-        sides = self.sides or organs_on_side or set()
-        left, right = self.where.left, self.where.right
-        if not (left or right):
-            return ((self.where.organ, None),)
-        if "both" in sides or {"left", "right"} <= sides:
-            return tuple((organ, "bilateral") for organ in dict.fromkeys((left, right)) if organ)
-        if "left" in sides and left:
-            return ((left, "left"),)
-        if "right" in sides and right:
-            return ((right, "right"),)
-        return ((self.where.organ, None),)
-
-    @property
-    def sidable(self) -> bool:
-        """Whether a side would make it more specific."""
-        return bool(self.where.left or self.where.right)
 
 
 def find_places(
@@ -74,11 +37,12 @@ def find_places(
     at_levels = {place.start for place in levels}
     named = (place for place in places if place.start not in at_levels or place.end - place.start > 1)
     places = sorted([*levels, *named], key=lambda place: place.start)
-    thing_sides = _give_sides(words, places, things, lexicon)
+    if not SIDES.keys().isdisjoint(words):
+        places = sorted([*places, *other_sides(words, places, lexicon)], key=lambda place: place.start)
+    thing_sides = give_sides(words, places, things, lexicon)
     places = _merge(words, places, lexicon)
     _carry_sides(places, lexicon)
-    for place in places:
-        _number_rib(words, place, lexicon)
+    places = ribs(words, tied, places, lexicon)
     _set_levels(words, places, lexicon)
     return places, thing_sides
 
@@ -120,7 +84,7 @@ def _level(words: list[str], i: int) -> tuple[str, int] | None:
         return _REGION[word[0]], int(word[1:])
     if word in _SPINE and i and words[i + 1 : i + 2] and words[i + 1] in ("vertebra", "vertebral"):
         before = words[i - 2] if words[i - 1] in ("th", "st", "nd", "rd") and i > 1 else words[i - 1]
-        number = _ORDINALS.get(before) or (int(before) if before.isdecimal() and len(before) < 3 else None)
+        number = ORDINALS.get(before) or (int(before) if before.isdecimal() and len(before) < 3 else None)
         return (_SPINE[word], number) if number else None
     return None
 
@@ -140,66 +104,6 @@ def _between(first: tuple[str, int], last: tuple[str, int]) -> list[tuple[str, i
     if first in _COLUMN and last in _COLUMN and _COLUMN.index(first) < _COLUMN.index(last):
         return _COLUMN[_COLUMN.index(first) + 1 : _COLUMN.index(last) + 1]
     return [last]
-
-
-def _give_sides(
-    words: list[str], places: Sequence[Place], things: Sequence[tuple[int, int]], lexicon: Lexicon
-) -> dict[int, set[str]]:
-    """Each side word goes to the name it stands in front of, else to the nearest name before it."""
-    given: dict[int, set[str]] = {}
-    if SIDES.keys().isdisjoint(words):
-        return given
-    inside = {i for place in places for i in range(place.start, place.end)}
-    place_at = {place.start: place for place in places}
-    thing_at = {start: n for n, (start, _) in enumerate(things)}
-    for i, word in enumerate(words):
-        side = SIDES.get(word)
-        if side is None or (i in inside and word not in ("both", "bilateral")):
-            continue
-        if word == "two" and i + 1 not in place_at:
-            continue  # "two nodules" are not on two sides
-        if i and words[max(0, i - 3) : i] and not lexicon.words["comparing"].isdisjoint(words[max(0, i - 3) : i]):
-            continue
-        owner = _named_ahead(words, i, place_at, thing_at, lexicon)
-        if owner is None:
-            owner = _named_behind(i, places, things)
-        for kind, key in owner or ():
-            if kind == "place":
-                places[key].sides.add(side)
-            else:
-                given.setdefault(key, set()).add(side)
-    return given
-
-
-def _named_ahead(
-    words: list[str], i: int, place_at: dict[int, Place], thing_at: dict[int, int], lexicon: Lexicon
-) -> list[tuple[str, int]] | None:
-    order = {id(place): n for n, place in enumerate(sorted(place_at.values(), key=lambda p: p.start))}
-    j, limit = i, i + 6
-    while j < min(limit, len(words)):
-        found: list[tuple[str, int]] = []
-        if j in place_at:
-            found.append(("place", order[id(place_at[j])]))
-        if j in thing_at:
-            found.append(("thing", thing_at[j]))
-        if found:
-            return found
-        j += 1
-        if j < len(words) and words[j] in ("and", "or", "to", "/") and j + 1 < len(words) and words[j + 1] in SIDES:
-            j += 1
-            limit += 2
-        elif j < len(words) and words[j] in lexicon.words["boundary"]:
-            return None
-    return None
-
-
-def _named_behind(i: int, places: Sequence[Place], things: Sequence[tuple[int, int]]) -> list[tuple[str, int]] | None:
-    ends = [(place.end, "place", n) for n, place in enumerate(places) if place.end <= i and place.sidable]
-    ends += [(end, "thing", n) for n, (_, end) in enumerate(things) if end <= i]
-    if not ends:
-        return None
-    _, kind, key = max(ends)
-    return [(kind, key)]
 
 
 def _merge(words: list[str], places: list[Place], lexicon: Lexicon) -> list[Place]:
@@ -262,22 +166,6 @@ def _lining(lining: Place, organ: Place, between: list[str]) -> Place | None:
         return None
     own = {"left", "right"} & set((organ.where.organ or "").split("_"))
     return Place(lining.start, organ.end, lining.where, lining.sides or organ.sides or own, lining.level or organ.level)
-
-
-def _number_rib(words: list[str], place: Place, lexicon: Lexicon) -> None:
-    if place.where.organ not in ("ribs", "ribs_left", "ribs_right"):
-        return
-    near = [*words[max(0, place.start - 3) : place.start], *words[place.end : place.end + 1]]
-    number = next((int(w) if w.isdecimal() else _ORDINALS[w] for w in near if w in _ORDINALS or
-                   (w.isdecimal() and len(w) < 3)), None)  # fmt: skip
-    if number is None or not 1 <= number <= 12:
-        return
-    place.level = f"rib {number}"
-    names = [_fixed(f"rib_{side}_{number}", lexicon) for side in ("left", "right")]
-    if all(names):
-        own = lexicon.organs[place.where.organ].side
-        place.sides |= {own} if own else set()
-        place.where = Where.of(place.where.organ, f"rib_left_{number}", f"rib_right_{number}")
 
 
 def _set_levels(words: list[str], places: Sequence[Place], lexicon: Lexicon) -> None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from functools import lru_cache
 
+from ctglip.text.ellipsis import announced, completed
 from ctglip.text.findings import Reading, Row, read_sentence
 from ctglip.text.lexicon import Lexicon
+from ctglip.text.place import Place
 from ctglip.text.sections import split_sections
 from ctglip.text.sentences import split_sentences
-from ctglip.types import Finding, Report, Status
+from ctglip.types import Finding, Laterality, Report, Status
 from ctglip.vocabulary.abnormalities import AbnormalityDictionary, load_abnormalities
 from ctglip.vocabulary.organs import OrganDictionary, load_organs
 
+_ITEM = re.compile(r"\d\s*(?:mm|cm)\b", re.IGNORECASE)
 _ABOUT_BEFORE = ("indication", "technique", "comparison")
 """Sections that tell why and how, not what is seen: nothing in them is affirmed."""
 
@@ -50,12 +54,15 @@ class ReportParser:
         index = 0
         for section, text in report.sections().items():
             topic: str | None = None
+            last: Row | None = None
+            heading: str | None = None
             for sentence in split_sentences(text):
-                reading = self._read(sentence)
+                reading = self._read(completed(sentence, topic, last, heading, self.lexicon))
                 for row in self._in_context(reading, topic):
                     found.append(self._finding(row, index, section, sentence))
-                    topic = row.organ or topic
+                    topic, last = row.organ or topic, row if row.abnormality else last
                 topic = reading.topic or topic
+                heading = announced(sentence, reading.rows) or (heading if _ITEM.search(sentence) else None)
                 index += 1
         return tuple(found)
 
@@ -67,14 +74,21 @@ class ReportParser:
             elif row.open_to is not None:
                 resolved = self.lexicon.resolve(*row.open_to, topic) if topic else None
                 if resolved is not None:
-                    side = self.lexicon.organs[resolved[1]].side
-                    yield Row(resolved[1], resolved[0], row.status, side, row.level)
+                    for organ, side in self._on_sides(resolved[1], row.sides):
+                        yield Row(organ, resolved[0], row.status, side, row.level)
                 else:
                     yield from row.otherwise or (row,)
             elif reading.points_back and topic:
                 yield Row(topic, None, row.status, self.lexicon.organs[topic].side)
             else:
                 yield row
+
+    def _on_sides(self, organ: str, sides: frozenset[str]) -> Iterator[tuple[str, Laterality | None]]:
+        """The topic's organ, or its like on the sides that the sentence itself names."""
+        pair = self.lexicon.pair_of(self.lexicon.where(organ)) if sides else None
+        for name, side in Place(0, 0, pair, set(sides)).members() if pair else ((organ, None),):
+            if name:
+                yield name, side or self.lexicon.organs[name].side
 
     @staticmethod
     def _finding(row: Row, index: int, section: str, sentence: str) -> Finding:

@@ -11,6 +11,7 @@ import html
 import re
 from functools import lru_cache
 
+from ctglip.text.dictation import written
 from ctglip.types import Report, Section
 
 _HEADINGS: dict[Section, tuple[str, ...]] = {
@@ -31,6 +32,13 @@ _HEADINGS: dict[Section, tuple[str, ...]] = {
         "reason for exam", "reason for examination", "reason for study", "clinical data", "clinical details",
         "clinical statement", "clinical question", "patient history", "presenting complaint", "symptoms",
         "clinicalinformation en", "relevant clinical information", "medical history", "diagnosis on request",
+        "hx", "clinical hx", "pmh", "pmhx", "past medical history", "past history", "past surgical history",
+        "background", "clinical background", "clinical context", "clinical problem", "clinical notes",
+        "reason for request", "reason for scan", "reason for referral", "indication for examination",
+        "indication for study", "clinical",
+        "request", "referral", "complaint", "clinical summary", "oncologic history", "oncological history",
+        "mechanism", "mechanism of injury", "question", "reason", "history of present illness", "hpi",
+        "surgical history",
     ),
     "technique": (
         "technique", "techniques", "procedure", "protocol", "exam", "examination", "study", "scan", "modality",
@@ -51,6 +59,19 @@ _CANDIDATE = re.compile(
 _INLINE = re.compile(
     r"(?<![\w])(?P<name>FINDINGS?|IMPRESSIONS?|CONCLUSIONS?|INDICATIONS?|TECHNIQUE|COMPARISON|HISTORY|OPINION)[ \t]*:"
 )
+_PLACES = (
+    "head|brain|skull|sinuses|face|orbits|neck|thyroid|chest|thorax|lower chest|lungs?(?: bases| and pleura)?|pleura",
+    "airways|heart|cardiac|mediastinum|abdomen|upper abdomen|pelvis|liver|hepatobiliary|biliary|gallbladder|spleen",
+    "pancreas|adrenals?|kidneys?|bowel|gi tract|stomach|peritoneum|bladder|vessels|vasculature|vascular|aorta",
+    "lymph nodes|nodes|bones?|skeleton|musculoskeletal|osseous|spine|(?:cervical|thoracic|lumbar|thoracolumbar) spine",
+    "soft tissues|lines and tubes|lines|tubes|devices|reproductive|uterus|prostate|extremities",
+)
+_REGIONS = "|".join(_PLACES)
+_REGION = re.compile(
+    rf"^[ \t]*[-*#•]*[ \t]*(?P<name>(?:{_REGIONS})(?:[ \t]*(?:/|&|,|and)[ \t]*(?:{_REGIONS}))*)[ \t]*:",
+    re.IGNORECASE | re.MULTILINE,
+)
+_FIRST_LINE = re.compile(r"\s*[^\n]*(?:(?<![.?!:])\n(?=[ \t]*[a-z])[^\n]*)*(?:\n|$)")
 _BREAK_TAG = re.compile(r"<\s*/?\s*(?:br|p|div|li|tr|h[1-6]|ul|ol|table)\b[^<>]{0,200}>", re.IGNORECASE)
 _TAG = re.compile(r"<\s*/?\s*[a-zA-Z][\w-]{0,20}(?:\s[^<>]{0,200})?/?>")
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u200b\ufeff]")
@@ -62,7 +83,7 @@ def split_sections(text: str) -> Report:
     HTML tags become line breaks or spaces and entities become characters. Text before the first heading is a title
     (technique) when it is one short line without a sentence, else findings.
     """
-    text = clean(text)
+    text = written(clean(text))
     parts: dict[Section, list[str]] = {section: [] for section in _HEADINGS}
     marks = _headings(text)
     first = marks[0][0] if marks else len(text)
@@ -87,12 +108,33 @@ def clean(text: str) -> str:
 def _headings(text: str) -> list[tuple[int, int, Section]]:
     """(start of the heading, start of its content, section) in order of the text."""
     found: dict[int, tuple[int, int, Section]] = {}
+    for match in _REGION.finditer(text):
+        found[match.start("name")] = (match.start("name"), match.start("name"), "findings")
     for pattern in (_CANDIDATE, _INLINE):
         for match in pattern.finditer(text):
             section = section_of(match.group("name"))
             if section is not None:
                 found.setdefault(match.start("name"), (match.start("name"), match.end(), section))
-    return [found[start] for start in sorted(found)]
+    return _untitled([found[start] for start in sorted(found)], text)
+
+
+def _untitled(marks: list[tuple[int, int, Section]], text: str) -> list[tuple[int, int, Section]]:
+    """With findings that stand under no heading: behind the line of an indication, a technique or a comparison.
+
+    Headings of organs and regions open the findings only where what is before them is no part of the findings yet.
+    """
+    kept: list[tuple[int, int, Section]] = []
+    told = any(section == "findings" and start != content for start, content, section in marks)
+    for number, mark in enumerate(marks):
+        if mark[0] == mark[1] and (not kept or kept[-1][2] in ("findings", "impression")):
+            continue
+        kept.append(mark)
+        end = marks[number + 1][0] if number + 1 < len(marks) else len(text)
+        line = _FIRST_LINE.match(text, mark[1], end)
+        if told or mark[2] in ("findings", "impression") or line is None or not text[line.end() : end].strip():
+            continue
+        kept.append((line.end(), line.end(), "findings"))
+    return kept
 
 
 @lru_cache(maxsize=4096)

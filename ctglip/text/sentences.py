@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from ctglip.text.dictation import written
+
 LONGEST = 2000
 """Characters at most: what runs on without an end is cut at a comma or blank."""
 _ABBR = "dr mr mrs ms prof st vs cf e.g i.e eg ie approx ca resp incl fig figs no nr ref ser img im seq min max"
@@ -21,6 +23,10 @@ _OPEN_LINE = re.compile(r"(?:[,/(-]|\b(?:and|or|of|in|the|with|to|a|an|no|is|are
 _NEXT_ITEM = re.compile(r"\s*(?:[-*•>·–]|\(?\d{1,2}[.)](?=\s|[A-Za-z])|[A-Z][A-Za-z /&,-]{1,40}:)")
 _BULLET = re.compile(r"^[\s\-*•>·–\"“”]*(?:\(?\d{1,2}[.)](?=\s|[A-Za-z]))?[\s\-*•>·–\"“”]*")
 _STOP = re.compile(r"[.!?]+[\"'”)\]]*|;|\n|[•·]|\s[\"“”](?=\s*\S)|[\"”](?=\s+[A-Z•])")
+_SHORT_ANSWER = re.compile(
+    r"\s*(?:none|nil|no|absent|negative|normal|unremarkable|present|yes)[\s.]*(?:\n|$)", re.IGNORECASE
+)
+_LIST_GOES_ON = re.compile(r"\s*(?:[^.;:\n]{1,60};\s*)*(?:or|nor|and/or)\b", re.IGNORECASE)
 _LAST_WORD = re.compile(r"([A-Za-z][A-Za-z.]*|\d+)$")
 
 
@@ -29,6 +35,7 @@ def split_sentences(text: str) -> tuple[str, ...]:
 
     Every letter and digit of the text is in exactly one sentence (list numbers and bullets are dropped).
     """
+    text = written(text)
     found: list[str] = []
     start = 0
     for match in _STOP.finditer(text):
@@ -60,7 +67,8 @@ def _ends(text: str, start: int, match: re.Match[str]) -> bool:
     if sign in "•·" or match.group().strip() in ('"', "“", "”"):
         return True
     if sign == ";":
-        return not _INTRODUCTION.match(text[start : match.start()])
+        listed = _LIST_GOES_ON.match(text, match.end())
+        return not listed and not _INTRODUCTION.match(text[start : match.start()])
     following = text[match.end() : match.end() + 3]
     if not following.strip():
         return True
@@ -97,6 +105,8 @@ def _line_ends(text: str, start: int, match: re.Match[str]) -> bool:
     if _NEXT_ITEM.match(rest):
         return True
     after = rest.lstrip()[:1]
+    if line.endswith(":") and _SHORT_ANSWER.match(rest):
+        return False
     if _OPEN_LINE.search(line):
         return False
     return after.isupper() and len(line) < 60

@@ -13,6 +13,7 @@ from functools import lru_cache
 
 SKIPPED = frozenset({"the", "a", "an", "-", "‐", "‑", "–", "'", "´", "`", "’"})
 """Words and signs that phrases read over: "lobe of the lung" is "lobe of lung", "ground-glass" is "ground glass"."""
+_DEFINITE = frozenset({"the", "this", "these", "those", "that"})
 _HYPHENS = frozenset({"-", "‐", "‑", "–"})
 
 _TOKEN = re.compile(r"[a-z]+n['’]t\b|[cdlts]\d{1,2}(?![^\W_])|[^\W\d_]+|\d+(?:[.,]\d+)*|\S", re.IGNORECASE)
@@ -39,6 +40,10 @@ _SPELLING = (
 )  # fmt: skip
 
 
+_SIDE_LETTER = re.compile(r"(?<![\w./,-])[LR](?=[ \t]+(?!spine|ala)[a-z]{2,})")
+_SIDE_OF = {"L": "left", "R": "right"}
+
+
 def read_words(text: str, form: Callable[[str], str] | None = None) -> tuple[list[str], frozenset[int]]:
     """The words and signs of a text in order, articles and hyphens left out.
 
@@ -50,6 +55,7 @@ def read_words(text: str, form: Callable[[str], str] | None = None) -> tuple[lis
         the words, and the indices of those that a hyphen ties to the word before ("L1-L3").
     """
     form = form or normal_form
+    text = _SIDE_LETTER.sub(lambda m: _SIDE_OF[m.group()], text)
     words: list[str] = []
     tied: list[int] = []
     for token in _TOKEN.findall(text):
@@ -59,6 +65,21 @@ def read_words(text: str, form: Callable[[str], str] | None = None) -> tuple[lis
         elif word in _HYPHENS:
             tied.append(len(words))
     return words, frozenset(tied)
+
+
+def definite(text: str, form: Callable[[str], str] | None = None) -> frozenset[int]:
+    """Indices, among ``read_words``, of the words right behind "the", "this" and "these"."""
+    form = form or normal_form
+    found: set[int] = set()
+    count, known = 0, False
+    for token in _TOKEN.findall(text):
+        word = form(token)
+        if word and word not in SKIPPED:
+            if known:
+                found.add(count)
+            count, known = count + 1, False
+        known = known or word in _DEFINITE
+    return frozenset(found)
 
 
 def phrase(text: str) -> tuple[str, ...]:

@@ -1,0 +1,67 @@
+"""Reports as they are written down: spoken punctuation, table rows and empty boxes become plain sentences."""
+
+from __future__ import annotations
+
+import re
+
+_SPOKEN = re.compile(r"\b(?:period|full stop|comma|new (?:line|paragraph))(?=\s|$)", re.IGNORECASE)
+_SIGNS = {"period": ".", "full stop": ".", "comma": ",", "new line": "\n", "new paragraph": "\n", "semicolon": ";"}
+_SAID = re.compile(
+    r"\s*\b(?P<sign>period|full stop|comma|semicolon|new line|new paragraph)(?:\s+(?=\n)|(?=\s|$)|(?=[.,;]))",
+    re.IGNORECASE,
+)
+_COLON = re.compile(
+    r"(?P<head>(?:^|[.\n])[ \t]*(?!(?:the|a|an|no|sigmoid|ascending|descending|transverse|right|left|whole|entire)\b)"
+    r"[a-z]+(?:[ \t]+[a-z]+){0,2}?)[ \t]+colon\b(?![ \t]*(?:is|are|was|shows|has|with|,|\.|$))[ \t]*",
+    re.IGNORECASE | re.MULTILINE,
+)
+_NO_PERIOD = re.compile(
+    r"(?:of|time|long|short|month|week|day|year|follow-up|same|this|that|waiting|over)\s+(?:a\s+)?$", re.IGNORECASE
+)
+_BOX = re.compile(r"[\[{(][ \t_]*[\]})]")
+_TICKED = re.compile(r"[\[{(][ \t]*[xX✓][ \t]*[\]})]")
+_UNTICKED = re.compile(r"[\[{(][ \t_]*[\]})][^\n\[{(]*")
+_NUMBERED = re.compile(r"(?<=[^\s\d,:])[ \t]+(\d{1,2}\)[ \t]+(?=[A-Z]))")
+_CORRECTED = re.compile(r"\b\w+[ \t]+correction[,:]?[ \t]+", re.IGNORECASE)
+_FRAME = re.compile(r"[\[{]([A-Za-z][^\[\]{}\n]{1,200})[\]}]")
+_ROW = re.compile(r"^[ \t]*\|?[ \t]*(?P<cells>[^\n|\t]+(?:[ \t]*[|\t][ \t]*[^\n|\t]*)+?)[ \t]*\|?[ \t]*$", re.MULTILINE)
+_RULE = re.compile(r"^[ \t]*\|?[ \t]*:?-{2,}[-|: \t]*$", re.MULTILINE)
+
+
+def written(text: str) -> str:
+    """The text with its punctuation as signs, its table rows as "first cell: second, third" and its boxes opened."""
+    if "|" in text or "\t" in text:
+        text = _ROW.sub(_row, _RULE.sub("", text))
+    if "[" in text or "{" in text:
+        text = _UNTICKED.sub(" ", text) if _TICKED.search(text) else _BOX.sub(" ", text)
+        text = _FRAME.sub(r"\1", _TICKED.sub(" ", text))
+    if _NUMBERED.search(text):
+        text = _NUMBERED.sub(r"\n\1", text)
+    text = _CORRECTED.sub("", text) if "correction" in text else text
+    return _dictated(text) if _is_dictated(text) else text
+
+
+def _is_dictated(text: str) -> bool:
+    """Whether signs are spoken: often enough, or in place of the written ones."""
+    spoken = [m for m in _SPOKEN.finditer(text) if not _NO_PERIOD.search(text[: m.start()])]
+    return bool(spoken) and (len(spoken) > 1 or not text.rstrip().endswith("."))
+
+
+def _dictated(text: str) -> str:
+    text = _SAID.sub(_sign, text)
+    return _COLON.sub(lambda m: f"{m.group('head')}: ", text)
+
+
+def _sign(match: re.Match[str]) -> str:
+    if match.group("sign").lower() == "period" and _NO_PERIOD.search(match.string[: match.start("sign")]):
+        return match.group()
+    return _SIGNS[match.group("sign").lower()]
+
+
+def _row(match: re.Match[str]) -> str:
+    cells = [cell.strip() for cell in re.split(r"[|\t]", match.group("cells"))]
+    cells = [cell for cell in cells if cell]
+    if len(cells) < 2:
+        return " ".join(cells)
+    ended = cells[-1][-1:] in ".;:!?"
+    return f"{cells[0].rstrip(':')}: {', '.join(cells[1:])}{'' if ended else '.'}"
