@@ -20,7 +20,7 @@ from ctglip.types import Failure, Modality, Report
 REQUIRED = ("study_id", "patient_id", "image")
 OPTIONAL = (
     "masks", "report", "findings", "impression", "report_path", "modality", "view", "regions", "split", "age", "sex",
-    "scanner",
+    "scanner", "numbering",
 )  # fmt: skip
 SPLITS = ("train", "val", "test")
 
@@ -28,7 +28,8 @@ SPLITS = ("train", "val", "test")
 class CohortRow(BaseModel):
     """One study of a cohort. Paths are absolute; ids are strings as written.
 
-    ``report`` holds a whole report, ``findings`` and ``impression`` its sections where the table has them apart.
+    ``report`` holds a whole report, ``findings`` and ``impression`` its sections where the table has them apart;
+    ``numbering`` says what the numbers of multilabel masks mean, where the recipe does not hold for them.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -48,6 +49,7 @@ class CohortRow(BaseModel):
     age: float | None = None
     sex: str | None = None
     scanner: str | None = None
+    numbering: str | None = None
 
     def sections(self) -> Report | None:
         """The report's sections where the table gives them apart, else None."""

@@ -21,6 +21,7 @@ from ctglip.config import Settings, validate
 from ctglip.errors import VocabularyError
 from ctglip.files import read_yaml, value_hash
 from ctglip.resources import resource
+from ctglip.vocabulary.mask_names import MaskNames
 
 Side = Literal["left", "right"]
 Version = Literal["v1", "v2", "v3"]
@@ -215,14 +216,20 @@ class OrganDictionary:
         return self.organs[name] if name else None
 
     @cached_property
-    def _classes(self) -> dict[str, str]:
-        return {c: n for n, o in self.organs.items() for classes in o.totalsegmentator.values() for c in classes}
+    def mask_names(self) -> MaskNames:
+        """The organs that have a label, by the names and codes that masks carry."""
+        drawn = {name: organ for name, organ in self.organs.items() if organ.label is not None}
+        return MaskNames(
+            own={n: (n, *(c for classes in o.totalsegmentator.values() for c in classes)) for n, o in drawn.items()},
+            sides={name: organ.side for name, organ in drawn.items()},
+            codes={name: (o.code.scheme, o.code.value) for name, o in drawn.items() if o.code is not None},
+            mirror=self.mirror,
+        )
 
     def from_source(self, name: str) -> Organ | None:
-        """The organ with a label that a class of TotalSegmentator or a segment of that name is, or None."""
-        known = self._classes.get(name)
-        organ = self.organs[known] if known else self.find(name)
-        return organ if organ is not None and organ.label is not None else None
+        """The organ with a label that masks of that name draw (a class of TotalSegmentator, a segment), or None."""
+        known = self.mask_names.find(name)
+        return self.organs[known] if known else None
 
     def _check(self) -> None:
         self._known_names()

@@ -44,11 +44,27 @@ def _order(rows: Sequence[OrganRow]) -> list[QualityCheck]:
         slack = {(a, b): _SLACK * min(size[a][axis], size[b][axis]) for a, b in known}
         wrong = [(a, b) for a, b in known if centre[a][axis] - centre[b][axis] > slack[a, b]]
         if wrong:
-            severity = "error" if len(wrong) > len(known) / 2 else "warning"
-            shown = ", ".join(f"{a} and {b}" for a, b in wrong)
-            message = f"{len(wrong)} of {len(known)} organ pairs lie the wrong way round ({shown})."
-            checks.append(QualityCheck(code, severity, message, len(wrong) / len(known)))
+            checks.append(_of_order(code, known, wrong))
     return checks
+
+
+def _of_order(code: str, known: Sequence[tuple[str, str]], wrong: Sequence[tuple[str, str]]) -> QualityCheck:
+    """Left and right of a pair come from its names, the sides of liver and spleen from the body: where the pairs are
+    right and the others all wrong the patient may be built the other way round; where the pairs are wrong the names or
+    the header are."""
+    shown = ", ".join(f"{a} and {b}" for a, b in wrong)
+    message = f"{len(wrong)} of {len(known)} organ pairs lie the wrong way round ({shown})."
+    share = len(wrong) / len(known)
+    severity = "error" if share > 0.5 else "warning"
+    sided = [pair for pair in known if pair[0].endswith("_left")]
+    if code == "left_right" and sided:
+        swapped = [pair for pair in sided if pair in wrong]
+        if not swapped and len(wrong) == len(known) - len(sided) > 1:
+            message = f"{shown} lie the wrong way round, left and right of pairs do not: situs inversus?"
+            return QualityCheck("situs_inversus", "warning", message, share)
+        if len(swapped) > len(sided) / 2:
+            severity = "error"
+    return QualityCheck(code, severity, message, share)
 
 
 def _density(rows: Sequence[OrganRow]) -> list[QualityCheck]:

@@ -9,11 +9,16 @@ from pathlib import Path
 import numpy as np
 
 from ctglip.errors import CTGLIPError
+from ctglip.types import QualityCheck
 from ctglip.volume.geometry import LPS_TO_RAS
+from ctglip.volume.masks_codes import SegmentCodes
 from ctglip.volume.raw import RawVolume
 
 SUFFIXES = (".nrrd", ".nhdr")
-_SEGMENT = re.compile(r"Segment(\d+)_(Name|LabelValue|Layer)")
+_HEADER_BYTES = 1 << 20
+_SEGMENT = re.compile(r"Segment(\d+)_(Name|LabelValue|Layer|Tags)")
+_TERMINOLOGY = re.compile(r"TerminologyEntry:([^|]*)")
+_SPACES = {"right-anterior-superior", "left-anterior-superior", "left-posterior-superior", "ras", "las", "lps"}
 
 
 @dataclass(frozen=True)
@@ -23,6 +28,7 @@ class Segment:
     name: str
     value: int
     layer: int
+    codes: SegmentCodes
 
 
 @dataclass(frozen=True)
@@ -37,12 +43,13 @@ def read_nrrd(path: Path, error: type[CTGLIPError]) -> NrrdFile:
     """Read one NRRD file.
 
     Raises:
-        CTGLIPError: of the class ``error``: ``file_empty``, ``bad_header``, ``file_truncated``, ``not_an_image``,
-            ``image_2d``, ``image_4d``.
+        CTGLIPError: of the class ``error``: ``file_empty``, ``bad_header``, ``file_truncated``, ``no_data_file``,
+            ``not_an_image``, ``image_2d``, ``image_4d``.
     """
     import SimpleITK as sitk
 
-    _check_start(path, error)
+    header = _header(path, error)
+    _check_data(path, header, error)
     reader = sitk.ImageFileReader()
     reader.SetImageIO("NrrdImageIO")
     reader.SetFileName(str(path))
@@ -70,19 +77,63 @@ def read_nrrd(path: Path, error: type[CTGLIPError]) -> NrrdFile:
     segments = _segments({key: image.GetMetaData(key) for key in image.GetMetaDataKeys()})
     if count > 1 and not segments:
         raise error(f"{path.name} holds {count} numbers a voxel, expected one.", code="image_4d")
-    return NrrdFile(tuple(RawVolume(layer.T, affine) for layer in layers), segments)
+    checks = _placed(header)
+    return NrrdFile(tuple(RawVolume(layer.T, affine, checks=checks) for layer in layers), segments)
 
 
-def _check_start(path: Path, error: type[CTGLIPError]) -> None:
+def _header(path: Path, error: type[CTGLIPError]) -> dict[str, str]:
+    """The fields of the header's text, lower-case names."""
     try:
         with path.open("rb") as stream:
             start = stream.read(4)
+            text = stream.read(_HEADER_BYTES)
     except OSError as problem:
         raise error(f"{path} cannot be read: {problem.strerror}.", code="unreadable") from problem
     if not start:
         raise error(f"{path.name} is an empty file.", code="file_empty", fix="Copy or download it again.")
     if start != b"NRRD":
         raise error(f"{path.name} is not an NRRD file.", code="not_an_image")
+    fields: dict[str, str] = {}
+    for raw in text.split(b"\n")[1:]:
+        line = raw.decode("utf-8", "replace").strip("\r")
+        if not line.strip():
+            break
+        name, found, value = line.partition(":")
+        if found and not line.startswith("#"):
+            fields[name.strip().lower()] = value.removeprefix("=").strip()
+            if name.strip().lower().replace(" ", "") == "datafile" and value.strip().upper().startswith("LIST"):
+                break
+    return fields
+
+
+def _check_data(path: Path, header: dict[str, str], error: type[CTGLIPError]) -> None:
+    """Whether the file that a detached header names is there."""
+    name = header.get("data file", header.get("datafile"))
+    if name is None and path.suffix.lower() == ".nhdr":
+        raise error(
+            f"{path.name} is a header alone and names no data file.",
+            code="no_data_file",
+            fix="Give the whole NRRD file.",
+        )
+    if name is None or name.upper().startswith("LIST") or "%" in name:
+        return
+    data = path.parent / name
+    if not data.is_file():
+        raise error(
+            f"{path.name} is a header alone: its data file {data.name} is not beside it.",
+            code="no_data_file",
+            fix="Copy the data file to where the header says, or save both as one .nrrd file.",
+        )
+    if not data.stat().st_size:
+        raise error(f"{data.name}, the data file of {path.name}, is empty.", code="file_empty", fix="Copy it again.")
+
+
+def _placed(header: dict[str, str]) -> tuple[QualityCheck, ...]:
+    """A header that names no patient space places the voxels nowhere."""
+    if header.get("space", "").lower() in _SPACES and "space directions" in header:
+        return ()
+    message = "The header names no patient space (such as left-posterior-superior): left and right are a guess."
+    return (QualityCheck("no_orientation", "error", message),)
 
 
 def _segments(metadata: dict[str, str]) -> tuple[Segment, ...]:
@@ -91,7 +142,23 @@ def _segments(metadata: dict[str, str]) -> tuple[Segment, ...]:
         if match := _SEGMENT.fullmatch(key):
             fields.setdefault(int(match[1]), {})[match[2]] = value
     return tuple(
-        Segment(values["Name"].strip(), int(values.get("LabelValue", "1")), int(values.get("Layer", "0")))
+        Segment(
+            values["Name"].strip(),
+            int(values.get("LabelValue", "1")),
+            int(values.get("Layer", "0")),
+            _codes(values.get("Tags", "")),
+        )
         for _, values in sorted(fields.items())
         if "Name" in values
     )
+
+
+def _codes(tags: str) -> SegmentCodes:
+    """The codes of a segment's terminology entry: context~category~type~modifier~context~region~modifier."""
+    match = _TERMINOLOGY.search(tags)
+    entry = (match[1] if match else "").split("~")
+    codes: list[tuple[tuple[str, str], ...]] = []
+    for place in (1, 2, 3, 5, 6):
+        parts = entry[place].split("^") if place < len(entry) else []
+        codes.append(((parts[0], parts[1]),) if len(parts) >= 2 and parts[1] else ())
+    return SegmentCodes(codes[0], codes[1], codes[3], (*codes[2], *codes[4]))

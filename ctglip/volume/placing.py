@@ -26,13 +26,14 @@ def on_scan(
         by_index: where only the slice spacing disagrees, lay slice on slice.
 
     Raises:
-        MaskError: ``mask_slice_spacing`` or ``mask_elsewhere``.
+        MaskError: ``mask_slice_spacing``, ``mask_geometry`` or ``mask_elsewhere``.
     """
     if same_grid(labels.shape, affine, scan.hu.shape, scan.affine):
         return labels, []
     axis = _slice_mismatch(labels.shape, affine, scan)
     if axis is not None:
         return _slice_by_slice(labels, affine, scan, axis, by_index=by_index)
+    _check_geometry(labels.shape, affine, scan)
     shared = overlap(labels.shape, affine, scan.hu.shape, scan.affine)
     if shared < MIN_OVERLAP:
         raise MaskError(
@@ -48,6 +49,52 @@ def on_scan(
         return moved, []  # the scan's own voxels, of a part of it or of more
     message = f"The masks were resampled onto the scan's grid (overlap {shared:.0%})."
     return moved, [QualityCheck("masks_resampled", "info", message, shared)]
+
+
+def _check_geometry(shape: tuple[int, ...], affine: np.ndarray, scan: Scan) -> None:
+    """Refuse masks whose header lost its geometry, or that have the scan's voxels in other places."""
+    copy = "Give the masks the scan's header (in nibabel: Nifti1Image(labels, scan.affine)), or segment the scan again."
+    if _trivial(shape, affine) and not _trivial(scan.hu.shape, scan.affine):
+        raise MaskError(
+            f"The masks' header has lost its geometry (voxels of 1 mm from the origin on), so that their "
+            f"{_size(shape)} voxels cannot be laid on the scan's {_size(scan.hu.shape)}.",
+            code="mask_geometry",
+            fix=copy,
+        )
+    if tuple(shape) != scan.hu.shape:
+        return
+    apart = np.linalg.norm(affine[:3, :3] - scan.affine[:3, :3], axis=0) / scan.spacing_mm
+    if apart.max() > 0.05:
+        raise MaskError(
+            f"The masks have the scan's {_size(shape)} voxels, but theirs are {_edges(affine)} mm and the scan's "
+            f"{_edges(scan.affine)} mm, or turned: one of the headers is wrong.",
+            code="mask_geometry",
+            fix=copy,
+        )
+    shift = np.linalg.solve(scan.affine[:3, :3], affine[:3, 3] - scan.affine[:3, 3])
+    if np.abs(shift).max() > 1:
+        by = ", ".join(f"{value:.1f}" for value in affine[:3, 3] - scan.affine[:3, 3])
+        raise MaskError(
+            f"The masks have the scan's {_size(shape)} voxels, but lie ({by}) mm beside them: one of the headers is "
+            "wrong.",
+            code="mask_elsewhere",
+            fix=copy,
+        )
+
+
+def _trivial(shape: tuple[int, ...], affine: np.ndarray) -> bool:
+    """Whether an affine says nothing: voxels of 1 mm along the axes, the first or last one at the origin."""
+    if np.abs(np.abs(affine[:3, :3]) - np.eye(3)).max() > 1e-6:
+        return False
+    return all(min(abs(place), abs(place + n - 1)) < 1e-3 for place, n in zip(affine[:3, 3], shape, strict=True))
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
+
+
+def _edges(affine: np.ndarray) -> str:
+    return " x ".join(f"{edge:.3g}" for edge in spacing_of(affine))
 
 
 def _described(shape: tuple[int, ...], affine: np.ndarray) -> str:

@@ -7,7 +7,9 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from ctglip.config import Settings
+from ctglip.errors import MaskError
 from ctglip.files import value_hash
+from ctglip.vocabulary.numberings import numbering
 from ctglip.volume.segmentation import WHERE_IT_RUNS, SegmentationSettings
 
 
@@ -23,7 +25,9 @@ class VolumeRecipe(Settings):
             grid, or refuse the series.
         series: which CT series of a folder to take: a series number, or words of its description. None takes the one
             with the most slices.
-        label_map: numbers of a multilabel mask file to organ names, where they are not TotalSegmentator v2's.
+        label_map: what the numbers of multilabel mask files mean, where they are not TotalSegmentator v2's: the name of
+            a numbering (``amos``, ``abdomenatlas``, ... see ``organ_dictionary/numberings.yaml``), or number to organ.
+            A row's ``numbering`` in the cohort comes before it.
         align_masks_by_index: lay masks on the slices one by one when only their slice spacing disagrees.
         segmentation: run TotalSegmentator with these settings on scans that come without masks.
     """
@@ -34,7 +38,7 @@ class VolumeRecipe(Settings):
     min_organ_ml: float = Field(default=0.05, ge=0)
     slice_gaps: Literal["resample", "refuse"] = "resample"
     series: str | None = None
-    label_map: dict[int, str] | None = None
+    label_map: dict[int, str] | str | None = None
     align_masks_by_index: bool = False
     segmentation: SegmentationSettings | None = None
 
@@ -44,6 +48,16 @@ class VolumeRecipe(Settings):
         if not all(0.1 <= edge <= 20 for edge in value):
             raise ValueError("every edge must be between 0.1 and 20 mm")
         return value
+
+    @field_validator("label_map")
+    @classmethod
+    def _known_numbering(cls, value: dict[int, str] | str | None) -> dict[int, str] | str | None:
+        if not isinstance(value, str):
+            return value
+        try:
+            return numbering(value).name
+        except MaskError as error:
+            raise ValueError(str(error)) from error
 
     @field_validator("hu_clip")
     @classmethod

@@ -26,7 +26,7 @@ def find_masks(
         MaskError: masks that cannot be laid on the scan, or a segmentation that failed.
     """
     if row.masks is not None:
-        return read_masks(row.masks, scan, recipe, organs)
+        return read_masks(row.masks, scan, recipe, organs, row.numbering)
     if recipe.segmentation is None:
         return None, ()
     return _kept().of(recipe.segmentation, organs).run(scan)
