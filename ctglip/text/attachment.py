@@ -10,7 +10,7 @@ from ctglip.text.measures import SILENT, Thing, gap, measured, removed
 from ctglip.text.negation import Clauses
 from ctglip.text.place import Place
 from ctglip.text.places import find_places
-from ctglip.text.words import definite
+from ctglip.text.trie import Mention
 from ctglip.types import Status
 
 _DENYING = re.compile(
@@ -41,17 +41,27 @@ class Sentence:
         self.words, tied = lexicon.read(text)
         self.things = [Thing(m.start, m.end, *m.value) for m in lexicon.seen.find(self.words)]
         spans = [(thing.start, thing.end) for thing in self.things]
-        self.signs = lexicon.signs.find(self.words)
+        self.signs = self._own_signs(spans)
         self.places, sides = find_places(self.words, tied, lexicon, spans)
         for number, own in sides.items():
             self.things[number].sides = own
         named = [(place.start, place.end) for place in self.places if not place.where.adjective]
-        known = definite(text) if _DENYING.search(text) else frozenset[int]()
+        known = lexicon.definite(text) if _DENYING.search(text) else frozenset[int]()
         self.clauses = Clauses(self.words, self.signs, spans, lexicon, tied, named, known)
         self._mute_headings()
         self._repeat()
         gone = removed(self.words, self.places, self.things, lexicon)
         self.things += [*measured(self.words, self.places, self.things, self.clauses, lexicon), *gone]
+
+    def _own_signs(self, spans: Sequence[tuple[int, int]]) -> list[Mention]:
+        """The cues, each without the words of a finding: "no contrast extravasation" denies, "no contrast" does not."""
+        found: list[Mention] = []
+        for sign in self.lexicon.signs.find(self.words):
+            within = (start for start, end in spans if sign.start < start < sign.end < end)
+            start = next(within, None) if sign.value[0] == "pseudo" else None
+            rest = self.lexicon.signs.find(self.words[sign.start : start]) if start is not None else [sign]
+            found += [m if m is sign else m._replace(start=m.start + sign.start, end=m.end + sign.start) for m in rest]
+        return found
 
     def _mute_headings(self) -> None:
         """ "Lymph nodes: none enlarged." names the nodes, and does not yet say that some are seen."""

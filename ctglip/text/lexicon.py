@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ctglip.files import read_yaml
+from ctglip.text.abbreviations import add_abbreviations
 from ctglip.text.spelling import LEAST, Spelling
 from ctglip.text.trie import Mention, Trie
-from ctglip.text.words import normal_form, phrase, read_words
+from ctglip.text.words import definite, normal_form, phrase, read_words
 from ctglip.vocabulary.abnormalities import AbnormalityDictionary
 from ctglip.vocabulary.organs import Organ, OrganDictionary
 
@@ -73,18 +74,13 @@ class Lexicon:
         self._stations: dict[str, str] = {place: to for place, to in seen["stations"].items() if to in organs}
         self._nowhere: list[str] = seen["no_places"]
         self._near_groups = [frozenset(groups) for groups in seen["near_groups"]]
-        self.vague = frozenset(seen["vague"])
-        self.describing = frozenset(seen["describing"])
-        self.aspects = frozenset(seen["aspects"])
+        self.vague, self.describing, self.aspects = (frozenset(seen[k]) for k in ("vague", "describing", "aspects"))
         self._topical = frozenset(seen["topical"])
         self._proper = frozenset(seen["proper"])
         self._weak = {phrase(text) for text in seen["weak"]}
         self._head_words = {phrase(text)[0] for text in seen["heads"]}
-        self.places = Trie()
-        self.seen = Trie()
-        self.signs = Trie()
-        self.levels = Trie()
-        self.measures = Trie()
+        known = tuple(Trie() for _ in range(5))
+        self.places, self.seen, self.signs, self.levels, self.measures = known
         self._in: dict[tuple[str, str], str] = {}
         self._heads: dict[tuple[str, ...], str] = {}
         self.alone: dict[str, str | None] = {}
@@ -95,7 +91,7 @@ class Lexicon:
         self._add_abnormalities()
         self._add_signs()
         self._add_measures()
-        known = (self.places, self.seen, self.signs, self.levels, self.measures)
+        self._expansion = add_abbreviations(self.seen, self.places, abnormalities.names, organs.names)
         self.spelling = Spelling(
             {word for trie in known for word in trie.words}, {phrase(text)[0] for text in self.cues["spelled"]}
         )
@@ -104,12 +100,18 @@ class Lexicon:
         self._beside = lru_cache(maxsize=65_536)(self._place_beside)
 
     def _mended(self, word: str) -> str:
+        if self._expansion.is_exact(word):
+            return word
         word = normal_form(word)
         return word if len(word) < LEAST else self.spelling.correct(word)
 
     def read(self, text: str) -> tuple[list[str], frozenset[int]]:
         """The words of a text with slips of one letter mended, and those that a hyphen ties to the one before."""
-        return read_words(text, self._form)
+        return self._expansion.apply(*read_words(text, self._form))
+
+    def definite(self, text: str) -> frozenset[int]:
+        """Indices, among the words that ``read`` gives, of those right behind "the", "this" and "these"."""
+        return self._expansion.apply(read_words(text, self._form)[0], definite(text, self._form))[1]
 
     # --- organs
 

@@ -30,13 +30,18 @@ _IRREGULAR = {
     "pancreas": "pancreas", "gas": "gas", "aortopulmonar": "aortopulmonary", "pulmoner": "pulmonary",
     "diseases": "disease", "does": "does", "this": "this", "corpuses": "corpus", "loculi": "loculus",
     "fistulae": "fistula", "maxillae": "maxilla", "lymphnode": "lymph", "fibroses": "fibrosis",
+    "sulci": "sulcus", "gyri": "gyrus", "testes": "testis", "metastases": "metastasis",
 }  # fmt: skip
 _SPELLING = (
     ("oesophag", "esophag"), ("oedem", "edem"), ("haem", "hem"), ("tumour", "tumor"), ("calibre", "caliber"),
-    ("centre", "center"), ("fibre", "fiber"), ("litre", "liter"), ("anaem", "anem"), ("diarrhoea", "diarrhea"),
-    ("aetiolog", "etiolog"), ("caecum", "cecum"), ("paediatr", "pediatr"), ("foetal", "fetal"), ("colour", "color"),
+    ("centre", "center"), ("fibre", "fiber"), ("litre", "liter"), ("metre", "meter"), ("aemi", "emi"),
+    ("diarrhoea", "diarrhea"), ("aetiolog", "etiolog"), ("caec", "cec"), ("caesar", "cesar"), ("coel", "cel"),
+    ("orthopaed", "orthoped"), ("paediatr", "pediatr"), ("foet", "fet"), ("goitre", "goiter"), ("colour", "color"),
+    ("artefact", "artifact"), ("isation", "ization"), ("organise", "organize"), ("organising", "organizing"),
+    ("vascularised", "vascularized"), ("necrotising", "necrotizing"), ("embolised", "embolized"),
     ("visualis", "visualiz"), ("localis", "localiz"), ("lymphaden", "lymphaden"), ("aneurism", "aneurysm"),
-    ("faec", "fec"), ("grey", "gray"), ("generalis", "generaliz"), ("recognis", "recogniz"), ("sulph", "sulf"),
+    ("faec", "fec"), ("grey", "gray"), ("disk", "disc"),
+    ("generalis", "generaliz"), ("recognis", "recogniz"), ("sulph", "sulf"),
 )  # fmt: skip
 
 

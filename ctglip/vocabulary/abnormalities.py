@@ -185,16 +185,19 @@ class AbnormalityDictionary:
     def _phrases(self) -> dict[str, str]:
         found: dict[str, str] = {}
         for entry in self.abnormalities.values():
-            found.setdefault(normalise(entry.name), entry.name)
-            found.setdefault(normalise(entry.display), entry.name)
-        for entry in self.abnormalities.values():
-            for synonym in entry.synonyms:
-                found.setdefault(normalise(synonym), entry.name)
+            for text in entry.phrases:
+                found.setdefault(normalise(text), entry.name)
+        for name in self.names:
+            found.setdefault(normalise(name), name)
         return found
 
     def find(self, text: str) -> Abnormality | None:
-        """The abnormality of that name, display name or synonym (case and underscores do not matter)."""
-        name = self._phrases.get(normalise(text))
+        """The abnormality of that name, display name or synonym (case and underscores do not matter).
+
+        Words that one entry lists and another has for its name mean the first; the name with its underscores, the
+        second: "chest tube" is medical material, ``chest_tube`` the entry.
+        """
+        name = text if "_" in text and text in self.abnormalities else self._phrases.get(normalise(text))
         return self.abnormalities[name] if name else None
 
     def _check_names(self, organs: OrganDictionary) -> None:

@@ -179,7 +179,7 @@ def _phrasings(entry: Abnormality, organs: OrganDictionary) -> Iterator[Problem]
         yield Problem(entry.name, f"Unknown placeholders {unknown}; known are {sorted(PLACEHOLDERS)}.")
         return
     for kind, sentences in (("positive", entry.positive), ("negative", entry.negative)):
-        if len(sentences) < FEWEST_PHRASINGS:
+        if len(sentences) < FEWEST_PHRASINGS and (entry.positive or entry.negative):  # none at all: the templates'
             yield Problem(entry.name, f"It has {len(sentences)} {kind} phrasings, fewer than three.", "warning")
         for sentence in sentences:
             text = fill(sentence, organs[entry.default_organ], entry).lower()
