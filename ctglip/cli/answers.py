@@ -10,28 +10,71 @@ from typing import TYPE_CHECKING, Any
 from ctglip.files import write_json, write_text
 
 if TYPE_CHECKING:
-    from ctglip.inference.answers import ScanAnswers
+    from ctglip.inference.answers import Answer, ScanAnswers
     from ctglip.inference.pipeline import Pipeline
     from ctglip.pages.scan import ScanPage
 
 
+_MOST_RANKED = 8
+"""Lines of one question that asks for several abnormalities."""
+
+
 def answer_lines(answers: ScanAnswers) -> list[str]:
-    """One line an answer: the question, then the probability and rank, or why there is none."""
-    lines = []
+    """What was noticed about the scan, then one line an answer: the question, the probability and what speaks against
+    trusting it, or why there is none. Of a question that asks for several the most likely are listed."""
+    checks = [check for check in answers.standardized.checks if check.severity != "info"]
+    lines = [f"{check.severity}: {check.message}" for check in checks]
+    lines += [f"note: {note}" for note in answers.notes]
     asked = Counter(answer.question for answer in answers.answers)
+    groups: dict[str, list[Answer]] = {}
+    for answer in answers.answers:
+        if answer.group and asked[answer.question] > 1:
+            groups.setdefault(answer.question, []).append(answer)
     for answer in answers.answers:
         question = answer.question
-        if asked[question] > 1:
-            about = (answers.shown(name) for name in (answer.organ, answer.abnormality) if name)
-            question = f"{question} {': '.join(about)}"
-        if answer.probability is None:
-            lines.append(f"{question}: no answer: {answer.reason}")
-        else:
-            rank = f", rank {answer.rank} of {answer.of}" if answer.rank else ""
-            read = f", read from {answer.read_from}" if answer.read_from else ""
-            unseen = "" if answer.seen else ", not seen in training"
-            lines.append(f"{question}: {answer.probability:.2f}{rank}{read}{unseen}")
+        if question in groups:
+            lines += _ranked(answers, groups.pop(question))
+        elif not answer.group or asked[question] == 1:
+            about = ": ".join(answers.shown(name) for name in (answer.organ, answer.abnormality) if name)
+            lines.append(f"{question}{' ' + about if asked[question] > 1 else ''}: {_said(answer)}")
     return lines
+
+
+def _ranked(answers: ScanAnswers, several: Sequence[Answer]) -> list[str]:
+    """The most likely of what one question asks for, then how many more there are and which organs have no answer."""
+    given = [answer for answer in several if answer.probability is not None]
+    lines = [f"{several[0].question}: {len(given)} abnormalities, those taught first, the most likely first:"]
+    lines += [
+        f"  {answers.shown(one.organ)}: {answers.shown(one.abnormality)}: {_said(one, rank=False)}"
+        for one in given[:_MOST_RANKED]
+    ]
+    if len(given) > _MOST_RANKED:
+        lines.append(f"  {len(given) - _MOST_RANKED} more are on the page and in answers.json.")
+    return lines + [f"  {answers.shown(a.organ)}: no answer: {a.reason}" for a in several if a.probability is None]
+
+
+def _said(answer: Answer, rank: bool = True) -> str:
+    """An answer in one line."""
+    if answer.similarity is not None:
+        place = f"nearer than all but {(answer.rank or 1) - 1} of {(answer.of or 1) - 1} dictionary sentences"
+        return f"similarity {answer.similarity:.2f}, {place}; {'; '.join(answer.caveats)}"
+    if answer.probability is None:
+        return f"no answer: {answer.reason}"
+    said = [f"{answer.probability:.2f}"]
+    if rank and answer.rank:
+        said.append(f"rank {answer.rank} of {answer.of}")
+    if answer.threshold is not None:
+        said.append(f"{'yes' if answer.probability >= answer.threshold else 'no'} (yes from {answer.threshold:.2f} on)")
+    if answer.read_from:
+        said.append(f"read from {answer.read_from}")
+    if not answer.calibrated:
+        said.append("not calibrated")
+    tail = [*answer.caveats]
+    if answer.denied:
+        tail.append("asked as its absence, this is the probability of its presence")
+    if answer.unasked:
+        tail.append(f"without regard to {', '.join(repr(word) for word in answer.unasked)}")
+    return "; ".join([", ".join(said), *tail])
 
 
 Told = tuple[dict[str, Any], list[str]]
@@ -65,8 +108,7 @@ def write_page(answers: ScanAnswers, page: ScanPage, path: Path) -> Path:
 
 
 def _told(answers: ScanAnswers, page: Path, written: Sequence[Path], folder: Path | None) -> Told:
-    noticed = [f"warning: {check.message}" for check in answers.standardized.checks if check.severity == "warning"]
-    lines = [*noticed, *answer_lines(answers), f"The page is in {page}."]
+    lines = [*answer_lines(answers), f"The page is in {page}."]
     if folder is None:
         return answers.to_json(), lines
     lines.append(f"{len(written)} files of heat maps are in {folder}.")

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from ctglip.cli.console import result
+
+if TYPE_CHECKING:
+    from ctglip.inference.answers import ScanAnswers
 
 
 class Reads(StrEnum):
@@ -32,7 +36,18 @@ def query(
         Path | None, typer.Option(help="Boxes of regions of a film: CSV, or a Chest ImaGenome scene graph.")
     ] = None,
     ask: Annotated[
-        list[str] | None, typer.Option(help='A question, e.g. "liver: fatty liver" or "gallstones?".')
+        list[str] | None,
+        typer.Option(
+            help='A question: "liver: fatty liver", "gallstones?", "is there a stone in the left kidney?", "spleen", '
+            '"any abnormality?". Repeatable.'
+        ),
+    ] = None,
+    prompt: Annotated[
+        list[str] | None,
+        typer.Option(
+            help='A sentence of your own about an organ, e.g. "liver: The liver shows a large mass.": similarity and '
+            "rank among the dictionary's sentences, no probability. Repeatable."
+        ),
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Ask for every abnormality of every organ.")] = False,
     maps: Annotated[
@@ -46,27 +61,46 @@ def query(
             "learned queries (PLACE, re-implemented from its abstract)."
         ),
     ] = Reads.organs,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="Change how this scan is read: volume.series=3, volume.align_masks_by_index=true; cut_off=answer "
+            "answers about organs that the field of view cuts off, and marks it.",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the answers as JSON.")] = False,
 ) -> None:
-    """Answer questions about one scan or film."""
+    """Answer questions about one scan or film.
+
+    A question that is not understood does not stop the others: its row says why, and the exit code is 1.
+    """
     from ctglip.api import load_model
     from ctglip.cli.answers import write_scan
     from ctglip.cli.film_answers import write_film
     from ctglip.errors import CTGLIPError
     from ctglip.inference.films import FilmPipeline
 
-    if not ask and not everything:
+    if not ask and not everything and not prompt:
         raise CTGLIPError("There is no question.", fix='Add --ask "liver: fatty liver" or --all.')
+    questions, prompts, settings = list(ask or ()), list(prompt or ()), list(changes or ())
     model = load_model(run, read.value)
     if isinstance(model, FilmPipeline):
-        asked = model.query(scan, list(ask or ()), masks=masks, everything=everything, regions=regions)
+        asked = model.query(scan, questions, masks, everything, regions, prompts, settings)
         told, lines = write_film(model, asked, out, maps)
-        result(told, as_json, "\n".join(lines))
+        _print(asked, told, lines, as_json)
         return
     if read is not Reads.organs:
         raise CTGLIPError("--read is for films; this model was trained on scans.", fix="Leave it out.")
     if regions is not None:
         raise CTGLIPError("Boxes of regions are for films; this model was trained on scans.", fix="Give --masks.")
-    answers = model.query(scan, list(ask or ()), masks=masks, everything=everything)
+    answers = model.query(scan, questions, masks, everything, prompts, settings)
     told, lines = write_scan(model, answers, out, maps)
-    result(told, as_json, "\n".join(lines))
+    _print(answers, told, lines, as_json)
+
+
+def _print(answers: ScanAnswers, told: dict[str, Any], lines: list[str], as_json: bool) -> None:
+    """The answers, and the exit code: 1 where a question was not understood."""
+    result(told, as_json, escape("\n".join(lines)))
+    if not all(answer.understood for answer in answers.answers):
+        raise typer.Exit(1)

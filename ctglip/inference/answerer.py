@@ -2,21 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from jaxtyping import Float
 
-from ctglip.errors import ModelError
+from ctglip.errors import CTGLIPError, ModelError, VocabularyError
 from ctglip.inference.answers import Answer, SimilarSentence
-from ctglip.inference.questions import Question, parse_question
+from ctglip.inference.familiarity import Familiarity, Verdict, familiarity_of, scan_outside
+from ctglip.inference.questions import Ask, organ_in, parse_question
 from ctglip.inference.scoring import Pair, Scorer, check_aligned
 from ctglip.models.release import Release
 from ctglip.types import Standardized
 from ctglip.vocabulary.prompts import normal_prompts
 
 _SIMILAR = 3
+NOT_MEASURED = (
+    "How far this scan lies from those of training was not measured: the model was made without that, or read in "
+    "another way than it was fitted for."
+)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One answer that is wanted.
+
+    Attributes:
+        text: the question; "" for what ``everything`` adds.
+        organ, abnormality: names; an abnormality of "" asks for a sentence, or for an organ of which nothing is known.
+        sentence: of one's own, to compare the organ with.
+        group: one of several that the question asked for at once.
+        denied, unasked: see ``Answer``.
+        reason: why the question is not understood.
+    """
+
+    text: str
+    organ: str = ""
+    abnormality: str = ""
+    sentence: str = ""
+    group: bool = False
+    denied: bool = False
+    unasked: tuple[str, ...] = ()
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the model makes of the organs that can be read.
+
+    Attributes:
+        vectors: organ to the unit vector (of films' observations several) that meets texts.
+        reasons: organ to why nothing can be said of it.
+        verdicts: organ to how it compares with training; None where that is not known.
+        marks: organ to what speaks against its answers: "The liver is cut off by the field of view."
+    """
+
+    vectors: Mapping[str, Float[np.ndarray, "*q e"]]
+    reasons: Mapping[str, str]
+    verdicts: Mapping[str, Verdict | None] = field(default_factory=dict)
+    marks: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -26,6 +71,7 @@ class _Reading:
     names: list[str]
     differences: Float[np.ndarray, " n"]
     similar: tuple[SimilarSentence, ...]
+    texts: tuple[str, ...]
 
 
 class Answerer:
@@ -34,16 +80,18 @@ class Answerer:
     Args:
         release: as ``models.release.load_release`` gives it.
         observes: films are read by their observations.
+        reading: how organs are read, as ``Familiarity`` names it.
 
     Attributes:
         scorer, dictionaries: the model's prompts and dictionaries.
         trained: organ to the abnormalities that training reports affirm in it.
+        familiarity: what organs looked like in training; None where that was not measured.
 
     Raises:
         ModelError: code ``not_aligned``: a model that was trained without texts.
     """
 
-    def __init__(self, release: Release, observes: bool = False) -> None:
+    def __init__(self, release: Release, observes: bool = False, reading: str = "") -> None:
         check_aligned(release)
         self.release = release
         self.scorer = Scorer(release, observes=observes)
@@ -51,26 +99,40 @@ class Answerer:
         self.trained: dict[str, tuple[str, ...]] = {
             organ: tuple(names) for organ, names in release.provenance.get("trained", {}).items()
         }
+        self.familiarity: Familiarity | None = familiarity_of(release, reading or release.model.settings.grounding)
 
     @property
     def known(self) -> Collection[str]:
         """The organs that can be asked about."""
         return self.trained
 
-    def understood(self, questions: Sequence[str], everything: bool = False) -> list[tuple[str, Pair]]:
-        """Each question with its (organ, abnormality), and after them, without words, all that can be asked.
+    def understood(
+        self, questions: Sequence[str], everything: bool = False, prompts: Sequence[str] = ()
+    ) -> list[Asked]:
+        """What each question asks for, then the sentences, and after them, without words, all that can be asked.
+
+        A question that is not understood is an entry with a reason, as long as there is another.
 
         Raises:
-            VocabularyError: a question that is not understood.
+            VocabularyError: the only question, or every one, is not understood.
             ModelError: nothing was asked.
         """
-        asked = [parse_question(text, self.dictionaries, self.known) for text in questions]
-        pairs = [entry for question in asked for entry in self._pairs(question)]
+        found: list[Asked] = []
+        errors: list[VocabularyError] = []
+        for texts, read in ((questions, self._question), (prompts, self._sentence)):
+            for text in texts:
+                try:
+                    found += read(text)
+                except VocabularyError as error:
+                    errors.append(error)
+                    found.append(Asked(text, reason=str(error).removeprefix(f"{text!r}: ")))
         if everything:
-            pairs += [("", pair) for pair in self.screened()]
-        if not pairs:
+            found += [Asked("", organ, name, group=True) for organ, name in self.screened()]
+        if not found:
             raise ModelError("There is no question.", code="no_question", fix='Ask for example "gallstones?".')
-        return pairs
+        if len(errors) == len(found):
+            raise errors[0]
+        return found
 
     def screened(self) -> list[Pair]:
         """Every (organ, abnormality) of the dictionary, of the organs that the model was trained on."""
@@ -81,69 +143,164 @@ class Answerer:
             for name in dict.fromkeys((*learned, *(entry.name for entry in of_organ(organ))))
         ]
 
-    def _pairs(self, question: Question) -> list[tuple[str, Pair]]:
-        """The question's pairs; "anything abnormal" becomes all that the organ was learned with."""
-        if question.abnormality is not None:
-            return [(question.text, (organ, question.abnormality)) for organ in question.organs]
-        found: list[tuple[str, Pair]] = []
-        for organ in question.organs:
-            names = self.trained.get(organ) or tuple(e.name for e in self.dictionaries.abnormalities.of_organ(organ))
-            found += [(question.text, (organ, name)) for name in names] or [(question.text, (organ, ""))]
-        return found
+    def _question(self, text: str) -> list[Asked]:
+        question = parse_question(text, self.dictionaries, self.known)
+        return [
+            replace(asked, denied=ask.denied, unasked=question.unasked)
+            for ask in question.asks
+            for asked in self._asked(text, ask)
+        ]
 
-    def _told(
-        self,
-        pairs: Sequence[tuple[str, Pair]],
-        seen: Mapping[str, Float[np.ndarray, "*q e"]],
-        reasons: Mapping[str, str],
-    ) -> list[Answer]:
-        """What is said of each pair: from the vector of its organ, or the reason why that cannot be seen."""
-        read = {organ: self._read(organ, pairs, vector) for organ, vector in seen.items()}
-        out = []
-        for text, (organ, name) in pairs:
-            question = text or f"{organ}: {name}"
-            if organ in read:
-                out.append(self._answer(question, organ, name, read[organ]))
+    def _asked(self, text: str, ask: Ask) -> Iterator[Asked]:
+        """The answers wanted; "anything abnormal" becomes all that the organ was learned with."""
+        if ask.abnormality is not None:
+            yield from (Asked(text, organ, ask.abnormality) for organ in ask.organs)
+            return
+        of_organ = self.dictionaries.abnormalities.of_organ
+        for organ in ask.organs or tuple(organ for organ, names in self.trained.items() if names):
+            names = self.trained.get(organ) or tuple(entry.name for entry in of_organ(organ))
+            yield from [Asked(text, organ, name, group=True) for name in names] or [Asked(text, organ, group=True)]
+
+    def _sentence(self, text: str) -> list[Asked]:
+        organs, sentence = organ_in(text, self.dictionaries, self.known)
+        return [Asked(text, organ, sentence=sentence) for organ in organs]
+
+    def _told(self, asked: Sequence[Asked], seen: Seen) -> list[Answer]:
+        """What is said of each: from the vector of its organ, or the reason why that cannot be seen.
+
+        Several that one question asks for come ranked, those that were taught first; an organ of which nothing can be
+        said takes one line of them.
+        """
+        read = {organ: self._read(organ, asked, vector) for organ, vector in seen.vectors.items()}
+        outside = scan_outside(seen.verdicts)
+        out: list[Answer] = []
+        groups: dict[str, list[Answer]] = {}
+        silent: set[tuple[str, str]] = set()
+        for one in asked:
+            known = one.organ in read
+            place = (one.text, one.organ)
+            if one.group and not known:
+                if place in silent:
+                    continue
+                silent.add(place)
+            answer = self._answer(one, read.get(one.organ), seen, outside)
+            if not one.group:
+                out.append(answer)
+            elif one.text in groups:
+                groups[one.text].append(answer)
             else:
-                out.append(Answer(question, organ, name, None, reason=reasons[organ]))
-        return out
+                groups[one.text] = [answer]
+                out.append(answer)
+        return [each for one in out for each in (_ranked(groups[_key(one, groups)]) if one.group else [one])]
 
-    def _read(self, organ: str, pairs: Sequence[tuple[str, Pair]], vector: Float[np.ndarray, "*q e"]) -> _Reading:
+    def _notes(self, seen: Seen) -> tuple[str, ...]:
+        """What holds for all answers."""
+        outside = scan_outside(seen.verdicts)
+        if outside:
+            return (f"This scan is outside what this model has seen: {outside}. Its probabilities are not calibrated.",)
+        unknown = [organ for organ, verdict in seen.verdicts.items() if verdict is None]
+        if self.familiarity is None and seen.vectors:
+            return (NOT_MEASURED,)
+        if unknown:
+            names = ", ".join(self.dictionaries.organs[organ].display for organ in unknown)
+            return (f"How far these lie from those of training was not measured, too few were validated: {names}.",)
+        return ()
+
+    def _read(self, organ: str, asked: Sequence[Asked], vector: Float[np.ndarray, "*q e"]) -> _Reading:
         """All that is asked of one organ, and all that it was learned with, read off its vector at once."""
-        names = list(dict.fromkeys((*self.trained.get(organ, ()), *(name for _, (o, name) in pairs if o == organ))))
+        wanted = (one.abnormality for one in asked if one.organ == organ and one.abnormality)
+        names = list(dict.fromkeys((*self.trained.get(organ, ()), *wanted)))
         differences = self.scorer.differences(vector[None], [(organ, name) for name in names])[0]
-        return _Reading(names, differences, self._similar(organ, names, vector))
-
-    def _answer(self, question: str, organ: str, name: str, read: _Reading) -> Answer:
-        learned = self.trained.get(organ, ())
-        place = read.names.index(name)
-        ranked = [n for n, other in enumerate(read.names) if other in learned or n == place]
-        own = read.differences[place]
-        calibration = self.scorer.calibration
-        return Answer(
-            question=question,
-            organ=organ,
-            abnormality=name,
-            probability=float(calibration.probabilities(own)),
-            calibrated=calibration.fitted_on is not None,
-            rank=1 + int((read.differences[ranked] > own).sum()),
-            of=len(ranked),
-            seen=name in learned or not self.dictionaries.abnormalities.descendants(name).isdisjoint(learned),
-            similar=read.similar,
-        )
-
-    def _similar(
-        self, organ: str, names: Sequence[str], vector: Float[np.ndarray, "*q e"]
-    ) -> tuple[SimilarSentence, ...]:
         texts = list(normal_prompts(self.dictionaries.organs[organ], self.scorer.templates))
         texts += [text for name in names for text in self.scorer.prompts((organ, name))[0]]
         texts = list(dict.fromkeys(texts))
         similarity = self.scorer.similarities(vector, texts)
         best = np.argsort(-similarity, kind="stable")[:_SIMILAR]
-        return tuple(SimilarSentence(texts[i], round(float(similarity[i]), 4)) for i in best)
+        similar = tuple(SimilarSentence(texts[i], round(float(similarity[i]), 4)) for i in best)
+        return _Reading(names, differences, similar, tuple(texts))
+
+    def _answer(self, one: Asked, read: _Reading | None, seen: Seen, outside: str) -> Answer:
+        organ, name = one.organ, one.abnormality
+        question = one.text or f"{self._display(organ)}: {self._display(name)}"
+        blank = Answer(question, organ, name, None, denied=one.denied, unasked=one.unasked, group=one.group)
+        if one.reason:
+            return replace(blank, reason=one.reason, understood=False)
+        if read is None:
+            return replace(blank, reason=seen.reasons[organ], abnormality="" if one.group else name)
+        verdict = seen.verdicts.get(organ)
+        blank = replace(
+            blank,
+            familiar=None if verdict is None else not (verdict.outside or outside),
+            distance=None if verdict is None else round(verdict.distance, 3),
+            similar=read.similar,
+        )
+        if one.sentence:
+            return self._compared(blank, one, read, seen)
+        if not name:
+            return replace(blank, reason=f"The dictionary holds no abnormality of the {self._display(organ)}.")
+        learned = self.trained.get(organ, ())
+        place = read.names.index(name)
+        ranked = [n for n, other in enumerate(read.names) if other in learned or n == place]
+        own = read.differences[place]
+        taught = name in learned or not self.dictionaries.abnormalities.descendants(name).isdisjoint(learned)
+        caveats = tuple(self._caveats(organ, name, taught, seen, outside))
+        calibration = self.scorer.calibration
+        calibrated = calibration.fitted_on is not None and not caveats
+        return replace(
+            blank,
+            probability=float(calibration.probabilities(own)),
+            calibrated=calibrated,
+            rank=1 + int((read.differences[ranked] > own).sum()),
+            of=len(ranked),
+            seen=taught,
+            caveats=caveats,
+            threshold=calibration.thresholds.get(f"{organ}:{name}") if calibrated else None,
+        )
+
+    def _caveats(self, organ: str, name: str, taught: bool, seen: Seen, outside: str) -> Iterator[str]:
+        """Why a calibration does not hold for an answer."""
+        verdict = seen.verdicts.get(organ)
+        if verdict is not None and verdict.outside:
+            yield f"outside what this model has seen ({verdict.why})"
+        elif outside:
+            yield f"outside what this model has seen ({outside})"
+        if not taught:
+            yield f"never taught: no report of training affirms {self._display(name)} of the {self._display(organ)}"
+        if organ in seen.marks:
+            yield seen.marks[organ]
+
+    def _compared(self, blank: Answer, one: Asked, read: _Reading, seen: Seen) -> Answer:
+        """A sentence of one's own: how similar the organ is to it, and to how many sentences it is less similar."""
+        try:
+            found = self.scorer.similarities(seen.vectors[one.organ], [one.sentence, *read.texts])
+        except CTGLIPError as error:
+            return replace(blank, reason=str(error))
+        own, others = float(found[0]), found[1:]
+        marks = (seen.marks[one.organ],) if one.organ in seen.marks else ()
+        return replace(
+            blank,
+            similarity=round(own, 4),
+            rank=1 + int((others > own).sum()),
+            of=1 + len(others),
+            caveats=("a sentence of your own: a similarity, no probability", *marks),
+        )
+
+    def _display(self, name: str) -> str:
+        for dictionary in (self.dictionaries.organs, self.dictionaries.abnormalities):
+            if name in dictionary:
+                return dictionary[name].display
+        return name
 
     def _displays(self, answers: Sequence[Answer], standardized: Standardized) -> dict[str, str]:
-        organs, abnormalities = self.dictionaries.organs, self.dictionaries.abnormalities
-        names = {answer.organ for answer in answers} | {row.organ for row in standardized.rows}
-        found = {name: organs[name].display for name in names}
-        return found | {a.abnormality: abnormalities[a.abnormality].display for a in answers if a.abnormality}
+        names = [name for answer in answers for name in (answer.organ, answer.abnormality) if name]
+        return {name: self._display(name) for name in (*names, *(row.organ for row in standardized.rows))}
+
+
+def _key(answer: Answer, groups: Mapping[str, Sequence[Answer]]) -> str:
+    """The question of a group; what ``everything`` adds has none."""
+    return answer.question if answer.question in groups else ""
+
+
+def _ranked(answers: Sequence[Answer]) -> list[Answer]:
+    """Those that were taught first, the most likely first, those without an answer last."""
+    return sorted(answers, key=lambda a: (a.probability is None, not a.seen, -(a.probability or 0.0)))

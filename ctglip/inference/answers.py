@@ -25,15 +25,26 @@ class Answer:
 
     Attributes:
         question: as asked.
-        organ, abnormality: names in the dictionaries.
+        organ, abnormality: names in the dictionaries; "" where none was understood.
         probability: 0 to 1, or None.
-        calibrated: the probability was calibrated on a validation split.
-        rank: of the abnormality among those of the organ that the model has learned, from 1.
+        calibrated: the probability was calibrated on a validation split, and nothing in ``caveats`` speaks against it.
+        rank: of the abnormality among those of the organ that the model has learned, from 1; of a sentence of one's
+            own among the dictionary's sentences about the organ, by similarity.
         of: how many were ranked.
         reason: why there is no answer.
         seen: the model has seen this abnormality of this organ, or a kind of it, in training.
         similar: the dictionary sentences nearest to the organ.
         read_from: what was looked at, where organs can be read in more ways than one: the whole film, a box ...
+        familiar: the organ looks like those of training; None where that was not measured.
+        distance: how far it lies from them, as a multiple of what 99 % of the validation organs keep.
+        caveats: why the probability is not calibrated though the model is, one sentence each.
+        threshold: the probability from which on the answer is yes (best F1 on the validation split), where one is known
+            and the probability is calibrated.
+        denied: it was asked as its absence ("no gallstones"); the probability is still that of its presence.
+        unasked: words of the question that the answer does not speak of: "large".
+        similarity: of the organ with a sentence of one's own (cosine, -1 to 1); such an answer has no probability.
+        group: the question asked for several abnormalities ("pancreas"), and this is one of them.
+        understood: a question that was not understood has a reason, and this is False.
     """
 
     question: str
@@ -47,6 +58,15 @@ class Answer:
     seen: bool = False
     similar: tuple[SimilarSentence, ...] = ()
     read_from: str = ""
+    familiar: bool | None = None
+    distance: float | None = None
+    caveats: tuple[str, ...] = ()
+    threshold: float | None = None
+    denied: bool = False
+    unasked: tuple[str, ...] = ()
+    similarity: float | None = None
+    group: bool = False
+    understood: bool = True
 
 
 @dataclass(frozen=True)
@@ -61,6 +81,7 @@ class ScanAnswers:
         displays: display names of the organs and abnormalities that occur.
         grid: shape and affine of the scan as it was read (RAS+).
         source: the scan's file or folder, where it came from one.
+        notes: what holds for all answers, one sentence each.
     """
 
     scan: str
@@ -70,6 +91,7 @@ class ScanAnswers:
     displays: dict[str, str] = field(default_factory=dict)
     grid: tuple[tuple[int, ...], np.ndarray] | None = None
     source: Path | None = None
+    notes: tuple[str, ...] = ()
 
     def shown(self, name: str) -> str:
         """An organ or abnormality as people are told of it."""
@@ -80,6 +102,7 @@ class ScanAnswers:
         return {
             "scan": self.scan,
             "masks": self.masks,
+            "notes": list(self.notes),
             "answers": [asdict(answer) for answer in self.answers],
             "organs": [asdict(row) for row in self.standardized.rows],
             "checks": [asdict(check) for check in self.standardized.checks],

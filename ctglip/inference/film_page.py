@@ -45,6 +45,7 @@ def film_answer_page(answers: FilmAnswers, maps: Sequence[FilmMap] = (), title: 
         checks=answers.standardized.checks,
         pictures=(_film(answers),),
         notes=unseen_note(answers),
+        warnings=answers.notes,
         kind="film",
         where=tuple(_where(answers, one) for one in _likeliest(answers, maps)),
         maps="attention" if any(reading == "observations" for _, reading in answers.places) else "evidence",

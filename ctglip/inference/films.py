@@ -11,15 +11,16 @@ import numpy as np
 from jaxtyping import Float
 
 from ctglip.data.film_input import FilmInput, film_input
-from ctglip.errors import ScanError
+from ctglip.errors import MaskError, ScanError
 from ctglip.files import told_name
 from ctglip.film.io import Film, read_film
 from ctglip.film.masks import read_film_masks
 from ctglip.film.recipe import FilmRecipe
 from ctglip.film.regions import Region, read_regions, region_entries, regions_of_masks
 from ctglip.film.standardize import standardize_film
-from ctglip.inference.answerer import Answerer
-from ctglip.inference.answers import Answer, ScanAnswers
+from ctglip.inference.answerer import Answerer, Asked, Seen
+from ctglip.inference.answers import ScanAnswers
+from ctglip.inference.familiarity import Verdict
 from ctglip.inference.film_encoding import (
     Boxes,
     Read,
@@ -36,6 +37,7 @@ from ctglip.inference.film_encoding import (
 )
 from ctglip.inference.film_maps import film_maps
 from ctglip.inference.observations import observation_maps
+from ctglip.inference.query_settings import changed_recipe, query_settings, with_setting
 from ctglip.inference.scoring import Pair
 from ctglip.models.release import Release
 from ctglip.types import OrganRow, Standardized
@@ -64,6 +66,7 @@ class FilmAnswers(ScanAnswers):
         return {
             "film": self.scan,
             "masks": self.masks,
+            "notes": list(self.notes),
             "answers": [asdict(answer) for answer in self.answers],
             "regions": [asdict(region) for region in self.regions],
             "checks": [asdict(check) for check in self.standardized.checks],
@@ -112,7 +115,7 @@ class FilmPipeline(Answerer):
 
     def __init__(self, release: Release, read: Read = "organs") -> None:
         reading = reading_of(release.model, read)
-        super().__init__(release, reading == "observations")
+        super().__init__(release, reading == "observations", reading)
         self.recipe = FilmRecipe.model_validate(release.recipe)
         self.settings = film_settings(release)
         self.reading = reading
@@ -130,6 +133,8 @@ class FilmPipeline(Answerer):
         masks: Path | str | None = None,
         everything: bool = False,
         regions: Path | str | Sequence[Region] | None = None,
+        prompts: Sequence[str] = (),
+        settings: Sequence[str] = (),
     ) -> FilmAnswers:
         """Answer questions about one film.
 
@@ -139,15 +144,24 @@ class FilmPipeline(Answerer):
             masks: picture of organ numbers or of two lungs; organs are found by the boxes around them.
             everything: ask, after the questions, for every abnormality of the dictionary of every organ of training.
             regions: boxes in the film's pixels: a file as ``film.regions.read_regions`` reads it, or the boxes.
+            prompts, settings: as ``Pipeline.query`` takes them (``"film.label_map={1: lung_left}"``).
 
         Raises:
-            VocabularyError: a question that is not understood (before the film is read).
+            ConfigError: a setting that there is not, or that the model was trained with.
+            VocabularyError: no question is understood (before the film is read).
             ScanError, MaskError: the film, its masks or its boxes cannot be used; ``other_modality``: a CT scan.
             ModelError: nothing was asked.
         """
-        pairs = self.understood(questions, everything)
-        standardized, placed, read = self.standardize(film, masks, regions)
-        told, seen, shown = self._answers(pairs, standardized, placed)
+        asked = self.understood(questions, everything, prompts)
+        recipe = changed_recipe(self.recipe, query_settings(settings).film, "film")
+        try:
+            standardized, placed, read = self.standardize(film, masks, regions, recipe)
+        except (ScanError, MaskError) as error:
+            raise with_setting(error, recipe, "film") from error
+        seen, places, shown = self._seen(asked, standardized, placed)
+        told = [
+            replace(a, read_from=places[a.organ].words) if a.organ in places else a for a in self._told(asked, seen)
+        ]
         displays = self._displays(told, standardized)
         return FilmAnswers(
             scan="film in memory" if isinstance(film, Film) else told_name(Path(film)),
@@ -159,8 +173,9 @@ class FilmPipeline(Answerer):
             source=None if isinstance(film, Film) else Path(film),
             regions=placed,
             film=shown,
-            places=tuple((place.row, place.reading) for place in seen.values()),
+            places=tuple((place.row, place.reading) for place in places.values()),
             original=read,
+            notes=self._notes(seen),
         )
 
     def standardize(
@@ -168,20 +183,22 @@ class FilmPipeline(Answerer):
         film: Path | str | Film,
         masks: Path | str | None = None,
         regions: Path | str | Sequence[Region] | None = None,
+        recipe: FilmRecipe | None = None,
     ) -> tuple[Standardized, tuple[Region, ...], Film]:
         """The film as preprocessing would store it with the model's recipe, its boxes, and as it was read."""
-        read, checks = (film, ()) if isinstance(film, Film) else read_film(_film_file(Path(film)), self.recipe)
+        recipe = recipe or self.recipe
+        read, checks = (film, ()) if isinstance(film, Film) else read_film(_film_file(Path(film)), recipe)
         labels, given = None, {}
         if masks is not None:
             rows, columns = read.pixels.shape
             organs = self.dictionaries.organs
-            labels, noticed = read_film_masks(Path(masks), (rows, columns), self.recipe, organs)
+            labels, noticed = read_film_masks(Path(masks), (rows, columns), recipe, organs)
             checks = (*checks, *noticed)
             given = {region.name: region for region in regions_of_masks(labels, organs.label_names())}
         if regions is not None:
             boxes = read_regions(Path(regions)) if isinstance(regions, str | Path) else regions
             given |= {region.name: region for region in boxes}
-        found, placed = standardize_film(read, self.recipe, labels, tuple(given.values()))
+        found, placed = standardize_film(read, recipe, labels, tuple(given.values()))
         return replace(found, checks=(*checks, *found.checks)), placed, read
 
     def heat_maps(self, answers: FilmAnswers, pairs: Collection[Pair] | None = None) -> Iterator[FilmMap]:
@@ -210,27 +227,31 @@ class FilmPipeline(Answerer):
                 for name, values in zip(names, found, strict=True):
                     yield FilmMap(organ, name, values, to_standard, to_file)
 
-    def _answers(
-        self, pairs: Sequence[tuple[str, Pair]], standardized: Standardized, regions: Sequence[Region]
-    ) -> tuple[list[Answer], dict[str, _Place], FilmInput]:
+    def _seen(
+        self, asked: Sequence[Asked], standardized: Standardized, regions: Sequence[Region]
+    ) -> tuple[Seen, dict[str, _Place], FilmInput]:
         film = film_input(standardized.image, self.settings)
         boxes = boxes_of(regions)
         places: dict[str, _Place] = {}
         reasons: dict[str, str] = {}
-        for organ in dict.fromkeys(organ for _, (organ, _) in pairs):
+        for organ in dict.fromkeys(one.organ for one in asked if one.organ):
             found = self._place(organ, boxes, film)
             if isinstance(found, _Place):
                 places[organ] = found
             else:
                 reasons[organ] = found
         vectors: dict[str, np.ndarray] = {}
+        verdicts: dict[str, Verdict | None] = {}
         readings: list[Reading] = [place.reading for place in places.values()]
         for reading in sorted(set(readings)):
             rows = [place.row for place in places.values() if place.reading == reading]
-            seen = encode_films(self.release.model, [film], [rows], self.queries, reading).diagnosis
-            vectors |= {row.organ: vector for row, vector in zip(rows, seen, strict=True)}
-        told = self._told(pairs, vectors, reasons)
-        return [replace(a, read_from=places[a.organ].words) if a.organ in places else a for a in told], places, film
+            read = encode_films(self.release.model, [film], [rows], self.queries, reading)
+            known = self.familiarity if reading == self.reading else None
+            for row, vector, features in zip(rows, read.diagnosis, read.features, strict=True):
+                vectors[row.organ] = vector
+                display = self.dictionaries.organs[row.organ].display
+                verdicts[row.organ] = None if known is None else known.judge(row, features, display)
+        return Seen(vectors, reasons, verdicts), places, film
 
     def _place(self, organ: str, boxes: Boxes, film: FilmInput) -> _Place | str:
         """How an organ is read: from its box, by its query, from the whole film; or why it is not."""

@@ -21,6 +21,7 @@ from ctglip.data.crops import CropSettings, OrganCrop, voxel_mm
 from ctglip.data.rendering import CropStack
 from ctglip.models.encoders import Anchor, VisionFeatures
 from ctglip.models.towers import OrganTextModel
+from ctglip.pages.pictures import LEAST_HEAT
 from ctglip.types import OrganRow, spacing_of
 
 
@@ -39,6 +40,11 @@ class HeatMap:
     abnormality: str
     values: Float[np.ndarray, "x y z"]
     affine: Float[np.ndarray, "4 4"]
+
+    @property
+    def speaks(self) -> bool:
+        """Something in the map speaks for the answer: its highest value can be seen beside what speaks against."""
+        return float(self.values.max(initial=0.0)) >= LEAST_HEAT
 
 
 def crop_affine(crop: OrganCrop, row: OrganRow, affine: Float[np.ndarray, "4 4"]) -> Float[np.ndarray, "4 4"]:

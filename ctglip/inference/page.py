@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ctglip.inference.answers import ScanAnswers
+from ctglip.inference.answers import Answer, ScanAnswers
 from ctglip.inference.heatmap import HeatMap
 from ctglip.inference.scoring import Pair
 from ctglip.pages import scan as page
@@ -55,7 +55,7 @@ def scan_page(
         Fact("Organs found", str(len(drawn))),
     )
     maps = list(maps)
-    laid = [_laid(answers, one) for one in maps]
+    laid = [_laid(answers, one) for one in maps if one.speaks]
     return page.ScanPage(
         title=title or answers.scan,
         answers=page_answers(answers),
@@ -69,6 +69,7 @@ def scan_page(
             standardized.image, standardized.affine, standardized.organs, outlined, _window(answers), laid
         ),
         notes=unseen_note(answers),
+        warnings=answers.notes,
         where=tuple(_where(answers, one, outlined) for one in maps),
     )
 
@@ -87,9 +88,24 @@ def page_answers(answers: ScanAnswers) -> tuple[page.Answer, ...]:
             calibrated=answer.calibrated,
             texts=tuple(page.SimilarText(similar.text, similar.similarity) for similar in answer.similar),
             read_from=answer.read_from,
+            caveats=answer.caveats,
+            threshold=answer.threshold,
+            remark=remark(answer),
+            similarity=answer.similarity,
+            group=answer.group,
         )
         for answer in answers.answers
     )
+
+
+def remark(answer: Answer) -> str:
+    """How a question was understood, where that is not plain; one line or nothing."""
+    said = []
+    if answer.denied:
+        said.append("asked as its absence; the probability is that of its presence")
+    if answer.unasked:
+        said.append(f"answered without regard to {', '.join(repr(word) for word in answer.unasked)}")
+    return "; ".join(said)
 
 
 def unseen_note(answers: ScanAnswers) -> tuple[str, ...]:
@@ -102,7 +118,7 @@ def unseen_note(answers: ScanAnswers) -> tuple[str, ...]:
 
 def _outlined(answers: ScanAnswers, organs: OrganDictionary) -> dict[str, list[int]]:
     """Display name to label numbers of the organs asked about."""
-    asked = dict.fromkeys(answer.organ for answer in answers.answers)
+    asked = dict.fromkeys(answer.organ for answer in answers.answers if answer.organ)
     return {answers.shown(name): sorted(organs.grounding_labels(name)) for name in asked}
 
 
@@ -162,10 +178,13 @@ def _where(answers: ScanAnswers, one: HeatMap, outlined: dict[str, list[int]]) -
     across = (int(high[0] - low[0]), int(high[1] - low[1]), 1)
     heat = to_grid(one.values, one.affine, across, standardized.affine @ start)
     said = {(answer.organ, answer.abnormality): answer.probability for answer in answers.answers}
+    alt = f"Heat map of {laid.name}."
+    heats = [heat_picture(heat, "axial", picture.size, alt, outline=only) for only in (False, True)]
     return page.Where(
         organ=laid.organ,
         abnormality=answers.shown(one.abnormality),
         probability=said[one.organ, one.abnormality] or 0.0,
         picture=replace(picture, caption=f"Axial slice {index + 1} of {limit[2]}.", legend=()),
-        heat=heat_picture(heat, "axial", picture.size, f"Heat map of {laid.name}."),
+        heat=heats[0] if one.speaks else None,
+        outline=heats[1] if one.speaks else None,
     )

@@ -14,10 +14,12 @@ from ctglip.data.crops import CropSettings, OrganCrop, cut_crop
 from ctglip.data.scans import ScanSettings, cut_scan
 from ctglip.errors import MaskError, ScanError
 from ctglip.files import DICOM_SUFFIXES, told_name
-from ctglip.inference.answerer import Answerer
-from ctglip.inference.answers import Answer, ScanAnswers
-from ctglip.inference.encoding import encode_crops
+from ctglip.inference.answerer import Answerer, Asked, Seen
+from ctglip.inference.answers import ScanAnswers
+from ctglip.inference.encoding import OrganEmbeddings, encode_crops
+from ctglip.inference.familiarity import Verdict
 from ctglip.inference.heatmap import HeatMap, crop_affine, crop_maps, grid_affine
+from ctglip.inference.query_settings import changed_recipe, query_settings, with_setting
 from ctglip.inference.scans import encode_scan, readable, scan_maps
 from ctglip.inference.scoring import Pair
 from ctglip.models.release import Release
@@ -60,8 +62,13 @@ class Pipeline(Answerer):
         questions: Sequence[str],
         masks: Path | str | LabelMap | None = None,
         everything: bool = False,
+        prompts: Sequence[str] = (),
+        settings: Sequence[str] = (),
     ) -> ScanAnswers:
         """Answer questions about one scan.
+
+        A question that is not understood has an answer that says so (``Answer.understood``), as long as there is
+        another one.
 
         Args:
             scan: NIfTI or NRRD file, folder of DICOM slices, or a scan in memory.
@@ -69,16 +76,26 @@ class Pipeline(Answerer):
             masks: organ masks of the scan; made by TotalSegmentator where there are none.
             everything: ask, after the questions, for every abnormality of the dictionary of every organ that the model
                 was trained on (``Answer.seen`` says whether it has seen that abnormality there).
+            prompts: sentences of one's own, ``"liver: The liver shows a large mass."``: each organ's similarity with
+                them, and its rank among the dictionary's sentences; no probability.
+            settings: changes for this query, ``"volume.series=3"`` (``inference.query_settings``).
 
         Raises:
-            VocabularyError: a question that is not understood (before the scan is read).
-            ScanError, MaskError: the scan or its masks cannot be used, or preprocessing would refuse them.
+            ConfigError: a setting that there is not, or that the model was trained with.
+            VocabularyError: no question is understood (before the scan is read).
+            ScanError, MaskError: the scan or its masks cannot be used.
             ModelError: nothing was asked.
         """
-        pairs = self.understood(questions, everything)
-        read, checks = self._checked(scan)
-        standardized, origin = self._standardized(read, checks, masks)
-        answers = self._answers(pairs, standardized)
+        asked = self.understood(questions, everything, prompts)
+        wanted = query_settings(settings)
+        recipe = changed_recipe(self.recipe, wanted.volume, "volume")
+        try:
+            read, checks = self._checked(scan, recipe)
+            standardized, origin = self._standardized(read, checks, masks, recipe)
+        except (ScanError, MaskError) as error:
+            raise with_setting(error, recipe) from error
+        seen = self._seen(asked, standardized, recipe, wanted.cut_off == "answer")
+        answers = self._told(asked, seen)
         return ScanAnswers(
             scan="scan in memory" if isinstance(scan, Scan) else told_name(Path(scan)),
             masks=origin,
@@ -87,6 +104,7 @@ class Pipeline(Answerer):
             displays=self._displays(answers, standardized),
             grid=(read.hu.shape, read.affine),
             source=None if isinstance(scan, Scan) else Path(scan),
+            notes=self._notes(seen),
         )
 
     def heat_maps(self, answers: ScanAnswers, pairs: Collection[Pair] | None = None) -> Iterator[HeatMap]:
@@ -98,9 +116,11 @@ class Pipeline(Answerer):
         """
         asked: dict[str, list[str]] = {}
         for answer in answers.answers:
+            if answer.probability is None:
+                continue
             pair = (answer.organ, answer.abnormality)
             names = asked.setdefault(answer.organ, [])
-            if answer.probability is not None and (pairs is None or pair in pairs) and pair[1] not in names:
+            if (pairs is None or pair in pairs) and pair[1] not in names:
                 names.append(pair[1])
         standardized, release = answers.standardized, self.release
         axes = {organ: self.scorer.axes([(organ, name) for name in names]) for organ, names in asked.items() if names}
@@ -137,31 +157,31 @@ class Pipeline(Answerer):
         self, scan: Path | str | Scan, masks: Path | str | LabelMap | None = None
     ) -> tuple[Standardized, str]:
         """The scan on the model's grid, by the recipe that the model was trained with; and where its masks are from."""
-        read, checks = self._checked(scan)
-        return self._standardized(read, checks, masks)
+        read, checks = self._checked(scan, self.recipe)
+        return self._standardized(read, checks, masks, self.recipe)
 
-    def _checked(self, scan: Path | str | Scan) -> tuple[Scan, tuple[QualityCheck, ...]]:
+    def _checked(self, scan: Path | str | Scan, recipe: VolumeRecipe) -> tuple[Scan, tuple[QualityCheck, ...]]:
         """A scan and its checks, refused as preprocessing would refuse it, before any mask is looked at."""
         if isinstance(scan, Scan):
             read, checks = scan, check_scan(scan)
         else:
-            read, checks = read_scan(_scan_path(Path(scan)), self.recipe)
+            read, checks = read_scan(_scan_path(Path(scan)), recipe)
         refuse_errors(checks)
         return read, checks
 
     def _standardized(
-        self, read: Scan, checks: tuple[QualityCheck, ...], masks: Path | str | LabelMap | None
+        self, read: Scan, checks: tuple[QualityCheck, ...], masks: Path | str | LabelMap | None, recipe: VolumeRecipe
     ) -> tuple[Standardized, str]:
         organs = self.dictionaries.organs
         more: tuple[QualityCheck, ...] = ()
         if masks is None:
-            labels, origin = self._made(read)
+            labels, origin = self._made(read, recipe)
         elif isinstance(masks, LabelMap):
             labels, origin = masks, "label map in memory"
         else:
-            labels, more = read_masks(Path(masks), read, self.recipe, organs)
+            labels, more = read_masks(Path(masks), read, recipe, organs)
             origin = told_name(Path(masks))
-        found = standardize(read, labels, self.recipe, organs)
+        found = standardize(read, labels, recipe, organs)
         refuse_errors((*more, *found.checks), "Look at the masks.")
         return replace(found, checks=(*checks, *more, *found.checks)), origin
 
@@ -179,18 +199,18 @@ class Pipeline(Answerer):
             for r in rows
         ]
 
-    def _made(self, scan: Scan) -> tuple[LabelMap | None, str]:
+    def _made(self, scan: Scan, recipe: VolumeRecipe) -> tuple[LabelMap | None, str]:
         """Masks from TotalSegmentator; none where it cannot run and the model finds organs without."""
         try:
-            return self._segmented(scan), "TotalSegmentator"
+            return self._segmented(scan, recipe), "TotalSegmentator"
         except MaskError:
             if self.release.model.settings.grounding in _MASKLESS:
                 return None, "none: the model reads the whole scan"
             raise
 
-    def _segmented(self, scan: Scan) -> LabelMap:
+    def _segmented(self, scan: Scan, recipe: VolumeRecipe) -> LabelMap:
         try:
-            return segment(scan, self.recipe.segmentation or SegmentationSettings(), self.dictionaries.organs)
+            return segment(scan, recipe.segmentation or SegmentationSettings(), self.dictionaries.organs)
         except MaskError as error:
             raise MaskError(
                 f"The scan comes without masks, and they cannot be made: {error.message}",
@@ -198,20 +218,30 @@ class Pipeline(Answerer):
                 fix=f"Give the scan's organ masks (ctglip query: --masks). {error.fix}".strip(),
             ) from error
 
-    def _answers(self, pairs: Sequence[tuple[str, Pair]], standardized: Standardized) -> list[Answer]:
-        organs = list(dict.fromkeys(organ for _, (organ, _) in pairs))
+    def _seen(self, asked: Sequence[Asked], standardized: Standardized, recipe: VolumeRecipe, cut_off: bool) -> Seen:
+        """Encode the organs that are asked about and can be read, each once."""
+        organs = list(dict.fromkeys(one.organ for one in asked if one.organ))
         rows = self._rows(standardized, organs)
-        reasons = {organ: self._no_answer(organ, rows.get(organ), standardized) for organ in organs}
+        reasons = {organ: self._no_answer(organ, rows.get(organ), standardized, recipe) for organ in organs}
+        marks = {}
+        for organ in organs:
+            if not reasons[organ] and (cut := self._cut_off(rows[organ], standardized)):
+                told, hint = (marks, "") if cut_off else (reasons, " Set cut_off=answer for an answer marked as such.")
+                told[organ] = cut + hint
         whole = [organ for organ in organs if not reasons[organ]]
-        found = self._vectors(standardized, [rows[organ] for organ in whole])
-        for organ, vector in zip(whole, found, strict=True):
+        found = self._encoded(standardized, [rows[organ] for organ in whole])
+        vectors: dict[str, np.ndarray] = {}
+        verdicts: dict[str, Verdict | None] = {}
+        for organ, vector, features in zip(whole, found.diagnosis, found.features, strict=True):
+            entry = self.dictionaries.organs[organ]
             if np.isnan(vector).any():
-                entry = self.dictionaries.organs[organ]
-                reasons[organ] = (
-                    f"The {entry.display} {'are' if entry.plural else 'is'} too small for the model's grid."
-                )
-        seen = {organ: vector for organ, vector in zip(whole, found, strict=True) if not reasons[organ]}
-        return self._told(pairs, seen, reasons)
+                verb = "are" if entry.plural else "is"
+                reasons[organ] = f"The {entry.display} {verb} too small for the model's grid."
+                continue
+            vectors[organ] = vector
+            known = self.familiarity
+            verdicts[organ] = None if known is None else known.judge(rows[organ], features, entry.display)
+        return Seen(vectors, reasons, verdicts, marks)
 
     def _rows(self, standardized: Standardized, organs: Sequence[str]) -> dict[str, OrganRow]:
         """The organs that the masks hold; without masks every organ asked for may be anywhere."""
@@ -220,19 +250,19 @@ class Pipeline(Answerer):
         x, y, z = standardized.image.shape
         return {organ: OrganRow(organ, (0, x, 0, y, 0, z), 0.0, 0.0, False) for organ in organs}
 
-    def _vectors(self, standardized: Standardized, rows: Sequence[OrganRow]) -> Float[np.ndarray, "m e"]:
-        """What meets findings, of each organ; NaN for one that cannot be read in a whole scan."""
+    def _encoded(self, standardized: Standardized, rows: Sequence[OrganRow]) -> OrganEmbeddings:
+        """What the model makes of each organ; NaN for what meets findings of one that cannot be read in a scan."""
         release, organs = self.release, self.dictionaries.organs
         if release.reads_crops:
             cache = self.cut(standardized, rows)
-            return encode_crops(release.model, cache, self.crops, organs=release.organs).diagnosis
+            return encode_crops(release.model, cache, self.crops, organs=release.organs)
         settings = ScanSettings.model_validate(release.scans)
         cut = cut_scan(standardized.image, standardized.organs, standardized.affine, settings)
         there = np.array(readable(cut, rows, release.model, organs), dtype=bool).reshape(len(rows), 1)
         found = encode_scan(release.model, cut, rows, organs, release.organs, settings)
-        return np.where(there, found.diagnosis, np.nan)
+        return replace(found, diagnosis=np.where(there, found.diagnosis, np.nan))
 
-    def _no_answer(self, organ: str, row: OrganRow | None, standardized: Standardized) -> str:
+    def _no_answer(self, organ: str, row: OrganRow | None, standardized: Standardized, recipe: VolumeRecipe) -> str:
         """Why nothing can be said of an organ; empty where something can."""
         entry = self.dictionaries.organs[organ]
         verb = "are" if entry.plural else "is"
@@ -241,11 +271,17 @@ class Pipeline(Answerer):
         labels = list(self.dictionaries.organs.grounding_labels(organ))
         if row is None:
             there = standardized.organs is not None and bool(np.isin(standardized.organs, labels).any())
-            why = f"too small (less than {self.recipe.min_organ_ml:g} ml)" if there else "not in the scan's masks"
+            why = f"too small (less than {recipe.min_organ_ml:g} ml)" if there else "not in the scan's masks"
             return f"The {entry.display} {verb} {why}."
-        if row.touches_border and not _open_ended(entry) and not _grazes(standardized, row, labels):
-            return f"The {entry.display} {verb} cut off by the field of view."
         return ""
+
+    def _cut_off(self, row: OrganRow, standardized: Standardized) -> str:
+        """That the field of view cuts an organ off; empty where it is whole, or never is."""
+        entry = self.dictionaries.organs[row.organ]
+        labels = list(self.dictionaries.organs.grounding_labels(row.organ))
+        if not row.touches_border or _open_ended(entry) or _grazes(standardized, row, labels):
+            return ""
+        return f"The {entry.display} {'are' if entry.plural else 'is'} cut off by the field of view."
 
 
 def _scan_path(path: Path) -> Path:

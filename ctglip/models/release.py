@@ -25,6 +25,14 @@ FORMAT_VERSION = 2
 _DICTIONARIES = ("organ_dictionary", "abnormality_dictionary")
 
 
+@dataclass(frozen=True)
+class Statistics:
+    """Plain data with arrays beside it, as they are stored: JSON and safetensors."""
+
+    about: dict[str, Any]
+    arrays: dict[str, Tensor]
+
+
 @dataclass
 class Release:
     """A trained model with everything around it.
@@ -43,6 +51,7 @@ class Release:
         text_hash: its hash: embeddings made by another encoder are refused.
         prompts: text -> raw text embedding ``[T]``, for all prompts of the dictionaries.
         calibration: thresholds and temperatures as plain data.
+        familiarity: what organs looked like in training (``inference.familiarity``); None where it was not measured.
         provenance: versions, seeds, what it was trained on, as plain data.
         aligned: images and texts were brought into one space; a model that was not (masked modelling alone) has an
             image encoder to embed, probe and fine-tune with, and cannot be asked in words.
@@ -66,6 +75,7 @@ class Release:
     scans: dict[str, Any] | None = None
     films: dict[str, Any] | None = None
     aligned: bool = True
+    familiarity: Statistics | None = None
 
     @property
     def reads_crops(self) -> bool:
@@ -116,7 +126,8 @@ def save_release(folder: Path, release: Release, reference_text_encoder: bool = 
     """Write a ``model/`` folder, by rename.
 
     It holds config.json, model.safetensors, text_encoder/, organ_dictionary/, abnormality_dictionary/,
-    prompts.safetensors, prompts.json and calibration.json.
+    prompts.safetensors, prompts.json and calibration.json; familiarity.json and familiarity.safetensors where that was
+    measured.
 
     Args:
         folder: the folder to write; replaced when it is there.
@@ -147,6 +158,9 @@ def save_release(folder: Path, release: Release, reference_text_encoder: bool = 
         save_file({"embeddings": table.contiguous()}, temporary / "prompts.safetensors")
         _write_json(temporary / "prompts.json", texts)
         _write_json(temporary / "calibration.json", release.calibration)
+        if release.familiarity is not None:
+            _write_json(temporary / "familiarity.json", release.familiarity.about)
+            save_file(release.familiarity.arrays, temporary / "familiarity.safetensors")
         if encoder is not None:
             encoder.save(temporary / "text_encoder")
         else:
@@ -177,6 +191,7 @@ def load_release(folder: Path) -> Release:
     try:
         load_unique_state(model, load_file(folder / "model.safetensors"))
         table = load_file(folder / "prompts.safetensors")["embeddings"]
+        familiarity = _read_statistics(folder, "familiarity")
     except (OSError, RuntimeError, SafetensorError, KeyError) as error:
         first = str(error).strip().splitlines()[0]
         raise ModelError(f"{folder} is damaged: {first}", fix="Copy the model folder again.") from error
@@ -196,7 +211,15 @@ def load_release(folder: Path) -> Release:
         scans=config.get("scans"),
         films=config.get("films"),
         aligned=config.get("aligned", True),
+        familiarity=familiarity,
     )
+
+
+def _read_statistics(folder: Path, name: str) -> Statistics | None:
+    """None where a model comes without them."""
+    if not (folder / f"{name}.json").is_file():
+        return None
+    return Statistics(read_json(folder / f"{name}.json"), load_file(folder / f"{name}.safetensors"))
 
 
 def unique_state(model: nn.Module) -> dict[str, Tensor]:

@@ -54,6 +54,7 @@ def _environment() -> Environment:
         number=wording.number,
         plain=wording.plain,
         share=wording.share,
+        capitalised=wording.capitalised,
         count=wording.count,
         duration=wording.duration,
         interval=wording.interval,

@@ -26,7 +26,10 @@ BONE_HU = (-450.0, 1050.0)
 MOST_OUTLINES = 12
 LEAST_HEAT = 0.2
 """Heat below this share of a map's highest value is not shown."""
-HEAT_OPACITY = 0.6
+HEAT_OPACITY = 0.5
+"""Of the highest heat, so that what lies under it stays visible; less heat is more transparent."""
+OUTLINED_HEAT = 0.5
+"""The share of a map's highest value that its outline encloses."""
 
 PALETTE = (
     "#4fc3ff", "#ffb000", "#3ddc97", "#ff7a59", "#e58bd0", "#f4e74a",
@@ -125,7 +128,7 @@ def slice_picture(
     )
 
 
-def heat_picture(heat: np.ndarray, plane: Plane, size: tuple[int, int], alt: str) -> Picture:
+def heat_picture(heat: np.ndarray, plane: Plane, size: tuple[int, int], alt: str, *, outline: bool = False) -> Picture:
     """A heat map to be laid over a slice's picture: transparent where little is added, from dark red to yellow.
 
     Args:
@@ -133,20 +136,30 @@ def heat_picture(heat: np.ndarray, plane: Plane, size: tuple[int, int], alt: str
         plane: of the slice.
         size: of the slice's picture.
         alt: what it shows.
+        outline: only a line around the highest heat, with nothing over what it encloses.
     """
     from PIL import Image
 
     laid = Image.fromarray(displayed(heat, plane, 0).astype(np.float32)).resize(size, Image.Resampling.BILINEAR)
-    return Picture(_uri(heat_colours(np.asarray(laid))), alt, size=size)
+    drawn = (heat_outline if outline else heat_colours)(np.asarray(laid))
+    return Picture(_uri(drawn), alt, size=size)
 
 
 def heat_colours(heat: np.ndarray) -> np.ndarray:
-    """uint8 ``[row, column, 4]`` of shares of a map's highest value: none below ``LEAST_HEAT``, dark red to yellow."""
+    """uint8 ``[row, column, 4]`` of shares of a map's highest value: dark red to yellow, the less the more transparent,
+    nothing below ``LEAST_HEAT``."""
     strength = np.clip((heat - LEAST_HEAT) / (1 - LEAST_HEAT), 0, 1)
     pixels = np.zeros((*strength.shape, 4), np.uint8)
     pixels[..., 0] = 192 + 63 * strength
     pixels[..., 1] = 255 * strength
-    pixels[..., 3] = np.where(strength > 0, 255 * HEAT_OPACITY, 0)
+    pixels[..., 3] = np.round(255 * HEAT_OPACITY * np.sqrt(strength))
+    return pixels
+
+
+def heat_outline(heat: np.ndarray) -> np.ndarray:
+    """uint8 ``[row, column, 4]``: a yellow line around what reaches ``OUTLINED_HEAT`` of the map's highest value."""
+    pixels = np.zeros((*heat.shape, 4), np.uint8)
+    pixels[_edge(heat >= OUTLINED_HEAT)] = (255, 220, 0, 255)
     return pixels
 
 

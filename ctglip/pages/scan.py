@@ -9,7 +9,7 @@ from ctglip.pages.document import render_template
 from ctglip.pages.parts import Fact, Picture
 from ctglip.pages.pictures import BONE_HU, HEAT_OPACITY, LEAST_HEAT, LUNG_HU, SOFT_TISSUE_HU
 from ctglip.pages.viewer import Viewer
-from ctglip.pages.wording import share
+from ctglip.pages.wording import number, share
 from ctglip.types import QualityCheck
 
 
@@ -33,7 +33,7 @@ class OrganFound:
 
 @dataclass(frozen=True)
 class Answer:
-    """The answer to one question. Exactly one of ``probability`` and ``reason`` says how it went.
+    """The answer to one question: a ``probability``, a ``similarity``, or the ``reason`` why there is none.
 
     Attributes:
         question: as asked, e.g. ``"liver: fatty liver"``.
@@ -46,6 +46,11 @@ class Answer:
         reason: why there is no answer: "The gallbladder is not in the scan."
         texts: the most similar sentences, most similar first.
         read_from: what was looked at: "the whole film", "the box of the left lung"; "" where it is the organ itself.
+        caveats: why the probability cannot be trusted, one sentence each.
+        threshold: the probability from which on the answer is yes, or None.
+        remark: how the question was understood: "Asked as its absence."
+        similarity: cosine (-1 to 1) of the organ with a sentence of one's own; ranked among the dictionary's.
+        group: one of several that the question asked for; where these are many they are listed organ by organ.
     """
 
     question: str
@@ -58,6 +63,11 @@ class Answer:
     calibrated: bool = False
     texts: tuple[SimilarText, ...] = ()
     read_from: str = ""
+    caveats: tuple[str, ...] = ()
+    threshold: float | None = None
+    remark: str = ""
+    similarity: float | None = None
+    group: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,14 +78,16 @@ class Where:
         organ, abnormality: display names.
         probability: of the answer.
         picture: a slice through the highest value.
-        heat: the map, as large as the picture and laid over it.
+        heat: the map, as large as the picture and laid over it; None where nothing speaks for the answer.
+        outline: a line around its highest values, or None.
     """
 
     organ: str
     abnormality: str
     probability: float
     picture: Picture
-    heat: Picture
+    heat: Picture | None
+    outline: Picture | None = None
 
 
 @dataclass(frozen=True)
@@ -90,6 +102,7 @@ class ScanPage:
         checks: what was noticed about the scan and its masks.
         pictures: slices with mask outlines (``ctglip.pages.pictures.slices_of``).
         notes: what the reader must bear in mind, one sentence each.
+        warnings: what holds for all answers, at the top: "This scan is outside what this model has seen."
         where: heat maps of answers.
         maps: what they show: ``evidence`` for the abnormality, or where the model's ``attention`` was.
         viewer: slices to go through (``ctglip.pages.viewer.make_viewer``), or None for the pictures alone.
@@ -103,6 +116,7 @@ class ScanPage:
     checks: tuple[QualityCheck, ...] = ()
     pictures: tuple[Picture, ...] = ()
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     where: tuple[Where, ...] = ()
     maps: Literal["evidence", "attention"] = "evidence"
     viewer: Viewer | None = None
@@ -112,7 +126,9 @@ class ScanPage:
 def render(page: ScanPage) -> str:
     """The page as one self-contained HTML document."""
     windows = [("Soft tissue", *SOFT_TISSUE_HU), ("Lung", *LUNG_HU), ("Bone", *BONE_HU)]
-    return render_template("scan.html", page=page, viewer_data=_viewer_data(page), windows=windows)
+    return render_template(
+        "scan.html", page=page, viewer_data=_viewer_data(page), windows=windows, strength=round(100 * HEAT_OPACITY)
+    )
 
 
 def _viewer_data(page: ScanPage) -> dict[str, Any]:
@@ -140,5 +156,9 @@ def _viewer_data(page: ScanPage) -> dict[str, Any]:
 
 
 def _in_words(answer: Answer) -> str:
-    said = share(answer.probability) if answer.probability is not None else f"no answer. {answer.reason}"
+    said = f"no answer. {answer.reason}"
+    if answer.probability is not None:
+        said = share(answer.probability) + ("" if answer.calibrated else ", not calibrated")
+    elif answer.similarity is not None:
+        said = f"similarity {number(answer.similarity, 2)}"
     return f"{answer.abnormality or answer.question}: {said}"

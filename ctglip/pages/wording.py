@@ -58,5 +58,10 @@ def duration(seconds: float) -> str:
     return f"{minutes}\u00a0min {rest:02d}\u00a0s"
 
 
+def capitalised(text: str) -> str:
+    """With a capital first letter, the rest as it is."""
+    return text[:1].upper() + text[1:]
+
+
 def _minus(text: str) -> str:
     return text.replace("-", "\u2212")

@@ -106,6 +106,12 @@ def get_parser() -> ReportParser:
     return ReportParser()
 
 
+@lru_cache(maxsize=4)
+def parser_of(organs: OrganDictionary, abnormalities: AbnormalityDictionary) -> ReportParser:
+    """The parser over some dictionaries, built once for each pair."""
+    return ReportParser(organs, abnormalities)
+
+
 def parse_report(
     report: Report | str,
     organs: OrganDictionary | None = None,

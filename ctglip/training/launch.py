@@ -15,7 +15,9 @@ import torch
 
 from ctglip.data.sayings import OrganSayings
 from ctglip.errors import ConfigError, CTGLIPError, ModelError
+from ctglip.evaluation.familiarity import measure_familiarity
 from ctglip.files import read_json
+from ctglip.inference.feature_cache import OrganFeatures
 from ctglip.models.encoders import Encoder
 from ctglip.models.release import Release, save_release
 from ctglip.store.tables import Store
@@ -182,6 +184,9 @@ def _release(store: Store, run: Path, config: PretrainConfig, parts: Assembly, v
     if validation:
         scale = parts.learned_scale()
         release.calibration = validation.calibration(scale).model_dump(mode="json")
+        organs = list(dict.fromkeys(place.organ for place in validation.places))
+        seen = OrganFeatures(tuple(validation.places), validation.encode())
+        release.familiarity = measure_familiarity(store, release, organs, seen, config.data.threads)
     release.provenance = {
         "kind": config.kind,
         "seed": config.seed,

@@ -80,6 +80,7 @@
       volume(id, await unpacked("viewer-" + id), rest);
     }
     if (mapped !== number) return; // another was asked for meanwhile
+    if (number) volumes[id].state.opacity = data.heat.opacity;
     main.change("volumes", shown([...ground, ...(number ? [id] : [])]));
     if (number) {
       const map = data.maps[number - 1];
@@ -90,7 +91,7 @@
     recolour();
   }
 
-  const sliders = () => [...place.querySelectorAll("input[type=range]")];
+  const sliders = () => [...place.querySelectorAll("input[type=range]:not([name])")];
 
   function go(fractions) {
     main.change("scene", { crosshairPos: fractions });
@@ -134,7 +135,10 @@
       if (button) choose(Number(button.dataset.organ));
     });
     place.addEventListener("input", (event) => {
-      if (event.target.type === "range") go(sliders().map((slider) => slider.value / 1000));
+      if (event.target.name === "strength") {
+        data.heat.opacity = Number(event.target.value) / 100;
+        if (mapped) volumes["map" + mapped].change("opacity", data.heat.opacity);
+      } else if (event.target.type === "range") go(sliders().map((slider) => slider.value / 1000));
       if (event.target.name === "outlines") {
         outlined = event.target.checked;
         recolour();

@@ -1,0 +1,184 @@
+"""How far organs may lie from those of training: means and covariance of training, limits of the validation split."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from sklearn.covariance import LedoitWolf
+
+from ctglip.data.organs import studies_of
+from ctglip.errors import StoreError
+from ctglip.inference.familiarity import Familiarity, FamiliaritySettings, HURange, OrganRange
+from ctglip.inference.feature_cache import OrganFeatures, organ_features_of
+from ctglip.inference.film_encoding import reading_of
+from ctglip.models.release import Release, Statistics
+from ctglip.store.tables import Store
+
+SHARE = 0.99
+"""Of the validation organs, inside the limits."""
+MOST_STUDIES = 100
+"""Training studies that are encoded."""
+LEAST_OF_ORGAN = 5
+"""Organs of one name in either split, to measure it."""
+LEAST = 20
+"""Organs of the validation split, to measure anything."""
+_PRIOR = 10.0
+"""Degrees of freedom that the spread of all organs counts with in that of one."""
+_LEAST_HU = 1.0
+
+Measured = Mapping[str, Float[np.ndarray, " n"]]
+"""Organ to the distances of the validation split."""
+
+
+def measure_familiarity(
+    store: Store, release: Release, organs: Sequence[str], val: OrganFeatures | None = None, threads: int = 2
+) -> Statistics | None:
+    """Encode organs of training (and of validation) with the model as it is, and fit what is stored with it.
+
+    Args:
+        store: where both splits are.
+        release: the model.
+        organs: names.
+        val: organs of the validation split, where they are encoded already.
+        threads: threads that read the store.
+
+    Returns:
+        None where the store has no such splits, or too few organs in them.
+    """
+    try:
+        ids = {split: studies_of(store, split) for split in ("train", "val") if val is None or split == "train"}
+    except StoreError:
+        return None
+    if len(ids["train"]) > MOST_STUDIES:
+        drawn = np.random.default_rng(0).choice(len(ids["train"]), MOST_STUDIES, replace=False)
+        ids["train"] = [ids["train"][row] for row in sorted(drawn)]
+    with tempfile.TemporaryDirectory(prefix="ctglip-familiarity-") as folder:
+        found = {
+            split: organ_features_of(store, release, several, organs, folder=Path(folder), threads=threads)
+            for split, several in ids.items()
+        }
+    reading = release.model.settings.grounding if release.films is None else reading_of(release.model)
+    fitted = fit_familiarity(found["train"], found["val"] if val is None else val, reading)
+    return None if fitted is None else as_statistics(fitted)
+
+
+def as_statistics(found: Familiarity) -> Statistics:
+    """For ``Release.familiarity``."""
+    arrays = {"means": found.means, "whiten": found.whiten}
+    stored = {name: torch.from_numpy(np.ascontiguousarray(value, np.float32)) for name, value in arrays.items()}
+    return Statistics(found.about.model_dump(mode="json"), stored)
+
+
+def fit_familiarity(train: OrganFeatures, val: OrganFeatures, reading: str) -> Familiarity | None:
+    """Means, one covariance (shrunk by Ledoit and Wolf's rule) and HU of ``train``; limits from ``val``.
+
+    Args:
+        train, val: features of the two splits.
+        reading: how organs were read.
+
+    Returns:
+        None where ``val`` has too few organs.
+    """
+    owners = [np.array([place.organ for place in part.places]) for part in (train, val)]
+    names = [
+        name
+        for name in dict.fromkeys(owners[0].tolist())
+        if all((owner == name).sum() >= LEAST_OF_ORGAN for owner in owners)
+    ]
+    if not names or sum(int((owners[1] == name).sum()) for name in names) < LEAST:
+        return None
+    features = train.embeddings.features.astype(np.float64)
+    means = np.stack([features[owners[0] == name].mean(0) for name in names])
+    off = np.concatenate([features[owners[0] == name] - mean for name, mean in zip(names, means, strict=True)])
+    whiten = _whitener(off)
+    blank = {name: OrganRange(row=row, training=0, validation=0, limit=1.0) for row, name in enumerate(names)}
+    unlimited = Familiarity(FamiliaritySettings(share=SHARE, reading=reading, organs=blank), means, whiten)
+    seen = {name: unlimited.distances(name, val.embeddings.features[owners[1] == name]) for name in names}
+    limits, share = limits_of(seen)
+    hu = {} if _no_hu(train) else _hu_ranges(names, train, val, owners)
+    ranges = {
+        name: OrganRange(
+            row=row,
+            training=int((owners[0] == name).sum()),
+            validation=int((owners[1] == name).sum()),
+            limit=limits[name],
+            hu=hu.get(name),
+        )
+        for row, name in enumerate(names)
+    }
+    return Familiarity(FamiliaritySettings(share=share, reading=reading, organs=ranges), means, whiten)
+
+
+def limits_of(distances: Measured) -> tuple[dict[str, float], float]:
+    """For each organ the distance that ``SHARE`` of new organs keep, and the share that so many organs can speak for.
+
+    Few organs of one name say little about their own 99th percentile. Logarithms of distances are therefore brought to
+    a common scale, by each organ's mean and by its spread (drawn to the spread of all), and the percentile is that of
+    all organs together: of n values the ``ceil((n + 1) SHARE)``-th smallest, which a new one keeps with that
+    probability.
+    """
+    logs = {name: np.log(np.maximum(values, 1e-12)) for name, values in distances.items()}
+    means = {name: float(values.mean()) for name, values in logs.items()}
+    squares = {name: float(((values - means[name]) ** 2).sum()) for name, values in logs.items()}
+    count = sum(len(values) for values in logs.values())
+    common = sum(squares.values()) / max(count - len(logs), 1)
+    spreads = {
+        name: np.sqrt((squares[name] + _PRIOR * common) / (len(values) - 1 + _PRIOR)) for name, values in logs.items()
+    }
+    scaled = np.concatenate(
+        [
+            (values - means[name]) / max(spreads[name] * np.sqrt(1 - 1 / len(values)), 1e-12)
+            for name, values in logs.items()
+        ]
+    )
+    share = min(SHARE, count / (count + 1))
+    place = min(int(np.ceil((count + 1) * share - 1e-9)), count)
+    reach = float(np.sort(scaled)[place - 1])
+    found = {
+        name: float(np.exp(means[name] + reach * spreads[name] * np.sqrt(1 + 1 / len(values))))
+        for name, values in logs.items()
+    }
+    return found, share
+
+
+def _whitener(off: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "d d"]:
+    """Makes the distance of a training organ 1 on average, squared."""
+    covariance = LedoitWolf(assume_centered=True).fit(off).covariance_
+    values, vectors = np.linalg.eigh(covariance)
+    values = np.maximum(values, 1e-6 * max(float(values.max()), 1e-12))
+    return vectors / np.sqrt(values * len(values))
+
+
+def _no_hu(features: OrganFeatures) -> bool:
+    """Films have none."""
+    return all(place.row.volume_ml == 0 for place in features.places)
+
+
+def _hu_ranges(
+    names: Iterable[str], train: OrganFeatures, val: OrganFeatures, owners: Sequence[np.ndarray]
+) -> dict[str, HURange]:
+    ranges: dict[str, HURange] = {}
+    seen: dict[str, np.ndarray] = {}
+    for name in names:
+        ours, theirs = (
+            [part.places[int(row)].row for row in np.flatnonzero(owner == name)]
+            for part, owner in zip((train, val), owners, strict=True)
+        )
+        means = [row.mean_hu for row in ours]
+        spreads = [row.sd_hu for row in ours if row.sd_hu is not None]
+        whole = len(spreads) == len(ours)
+        ranges[name] = HURange(
+            mean=float(np.mean(means)),
+            mean_sd=max(float(np.std(means, ddof=1)), _LEAST_HU),
+            spread=float(np.mean(spreads)) if whole else None,
+            spread_sd=max(float(np.std(spreads, ddof=1)), _LEAST_HU) if whole else 1.0,
+            limit=1.0,
+        )
+        seen[name] = np.array([ranges[name].distance(row.mean_hu, row.sd_hu) for row in theirs])
+    limits, _ = limits_of(seen)
+    return {name: found.model_copy(update={"limit": limits[name]}) for name, found in ranges.items()}

@@ -1,0 +1,72 @@
+"""What may be changed when a model is asked: how a scan is read, not what the model was trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, TypeVar
+
+from pydantic import Field
+
+from ctglip.config import Settings, load_settings, merge, validate
+from ctglip.errors import ConfigError, CTGLIPError
+
+S = TypeVar("S", bound=Settings)
+
+_TRAINED = {
+    "volume": ("spacing_mm", "hu_clip", "crop_to_body"),
+    "film": ("size", "fit", "crop_borders", "window", "percentiles"),
+}
+"""Settings that decide what the model sees: those of its training, and no others."""
+
+
+class QuerySettings(Settings):
+    """Settings of one query, changed by ``--set``.
+
+    Attributes:
+        volume: changes of the model's volume recipe (``volume.series=3``, ``volume.align_masks_by_index=true``).
+        film: changes of a film model's recipe (``film.label_map={1: lung_left}``).
+        cut_off: whether an organ that the field of view cuts off gets no answer, or one that is marked as such.
+    """
+
+    volume: dict[str, Any] = Field(default_factory=dict)
+    film: dict[str, Any] = Field(default_factory=dict)
+    cut_off: Literal["refuse", "answer"] = "refuse"
+
+
+def query_settings(changes: Sequence[str]) -> QuerySettings:
+    """Settings from ``a.b=c`` strings.
+
+    Raises:
+        ConfigError: an unknown setting, with the nearest one.
+    """
+    return load_settings(QuerySettings, None, changes)
+
+
+def changed_recipe(recipe: S, changes: dict[str, Any], section: Literal["volume", "film"]) -> S:
+    """A model's recipe with the changes of a query.
+
+    Raises:
+        ConfigError: an unknown setting, or one that the model was trained with.
+    """
+    fixed = [name for name in _TRAINED[section] if name in changes]
+    if fixed:
+        free = [name for name in type(recipe).model_fields if name not in _TRAINED[section]]
+        raise ConfigError(
+            f"--set {section}.{fixed[0]}: the model was trained with {fixed[0]} = {getattr(recipe, fixed[0])!r}, and "
+            "reads nothing else.",
+            fix=f"What can be set: {', '.join(f'{section}.{name}' for name in free)}.",
+        )
+    if not changes:
+        return recipe
+    return validate(type(recipe), merge(recipe.model_dump(mode="json"), changes), f"--set {section}")
+
+
+def with_setting(error: CTGLIPError, recipe: Settings, section: str = "volume") -> CTGLIPError:
+    """The error, and where its advice names a setting of the recipe how a query changes it."""
+    named = [
+        name for name in type(recipe).model_fields if name in error.fix.replace("`", " ").replace(":", " ").split()
+    ]
+    if not named:
+        return error
+    fix = f"{error.fix} For one query: --set {section}.{named[0]}=..."
+    return type(error)(error.message, code=error.code, fix=fix)
