@@ -11,7 +11,7 @@ from jaxtyping import Float
 from ctglip.errors import CTGLIPError, ModelError, VocabularyError
 from ctglip.inference.answers import Answer, SimilarSentence
 from ctglip.inference.familiarity import Familiarity, Verdict, familiarity_of, scan_outside
-from ctglip.inference.questions import Ask, organ_in, parse_question
+from ctglip.inference.questions import Ask, organ_in, understand
 from ctglip.inference.scoring import Pair, Scorer, check_aligned
 from ctglip.models.release import Release
 from ctglip.types import Standardized
@@ -144,7 +144,7 @@ class Answerer:
         ]
 
     def _question(self, text: str) -> list[Asked]:
-        question = parse_question(text, self.dictionaries, self.known)
+        question = understand(text, self.dictionaries, self.known)
         return [
             replace(asked, denied=ask.denied, unasked=question.unasked)
             for ask in question.asks

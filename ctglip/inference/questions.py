@@ -48,7 +48,22 @@ class Ask:
 
 @dataclass(frozen=True)
 class Question:
-    """A question understood.
+    """A name understood.
+
+    Attributes:
+        text: as asked.
+        organs: the organs it is about: one, or both sides where the words name none.
+        abnormality: name, or None for "anything abnormal".
+    """
+
+    text: str
+    organs: tuple[str, ...]
+    abnormality: str | None
+
+
+@dataclass(frozen=True)
+class Understood:
+    """A question in natural words understood.
 
     Attributes:
         text: as asked.
@@ -62,28 +77,45 @@ class Question:
 
 
 def parse_question(text: str, dictionaries: Dictionaries, known_organs: Collection[str] = ()) -> Question:
-    """Understand a question.
+    """An organ and an abnormality by their names, for headings as for questions; nothing is read into them.
 
     Args:
-        text: ``organ: abnormality``, or free words that name an organ, an abnormality, both, or several.
+        text: ``organ: abnormality``, or words that name an organ, an abnormality, or both.
         dictionaries: where names and synonyms come from.
         known_organs: organs that can be answered about: a pair (``kidneys``) that is not among them is asked about
             side by side where its sides are.
 
     Raises:
-        VocabularyError: code ``unknown_question``: no organ or abnormality in it, a word that is neither, or an
-            abnormality that the organ cannot have; with the nearest names.
+        VocabularyError: code ``unknown_question``: no organ or abnormality in it, a word that is neither, a denial, or
+            an abnormality that the organ cannot have; with the nearest names.
+    """
+    ask = _looked_up(text, dictionaries)
+    rest = [word for word in _parts(text, dictionaries)[2] if word in DENYING or _unasked(word)]
+    if rest:
+        raise _not_understood(text, " ".join(rest), dictionaries)
+    return Question(text, _sides(ask.organs, dictionaries, known_organs), ask.abnormality)
+
+
+def understand(text: str, dictionaries: Dictionaries, known_organs: Collection[str] = ()) -> Understood:
+    """Understand a question in natural words: one finding, several, an organ, or everything.
+
+    Args:
+        Others as in ``parse_question``.
+
+    Raises:
+        VocabularyError: code ``unknown_question``, as ``parse_question``.
     """
     words = _words(text)
     unasked = tuple(word for word in words if _unasked(word))
     if words and GENERAL.intersection(words) and all(_plain(word) for word in words):
-        return Question(text, (Ask((), None),), unasked)
+        return Understood(text, (Ask((), None),), unasked)
     asks = _asks(text, dictionaries)
     if not asks:
         raise _not_understood(text, text, dictionaries)
     said = [phrase_of(ask, dictionaries) for ask in asks]
     unasked = tuple(word for word in unasked if not any(word in name for name in said))
-    return Question(text, tuple(replace(a, organs=_sides(a.organs, dictionaries, known_organs)) for a in asks), unasked)
+    placed = tuple(replace(ask, organs=_sides(ask.organs, dictionaries, known_organs)) for ask in asks)
+    return Understood(text, placed, unasked)
 
 
 def organ_in(text: str, dictionaries: Dictionaries, known_organs: Collection[str] = ()) -> tuple[tuple[str, ...], str]:
@@ -127,7 +159,8 @@ def _asks(text: str, dictionaries: Dictionaries) -> list[Ask]:
 
 
 def _looked_up(text: str, dictionaries: Dictionaries) -> Ask:
-    organs, abnormality, denied = _parts(text, dictionaries)
+    organs, abnormality, rest = _parts(text, dictionaries)
+    denied = not DENYING.isdisjoint(rest)
     if abnormality is None:
         if len(organs) != 1:
             raise _not_understood(text, text, dictionaries)
@@ -222,10 +255,9 @@ def _placed(row: Row) -> tuple[Row, ...]:
     return tuple(other for other in row.otherwise if other.organ is not None)
 
 
-def _parts(text: str, dictionaries: Dictionaries) -> tuple[list[Organ], Abnormality | None, bool]:
-    """The organs and the abnormality that a text names, and whether it denies."""
+def _parts(text: str, dictionaries: Dictionaries) -> tuple[list[Organ], Abnormality | None, list[str]]:
+    """The organs and the abnormality that a text names, and its other words."""
     head, colon, tail = text.partition(":")
-    denied = not DENYING.isdisjoint(_words(text))
     organs: list[Organ] = []
     if colon:
         organ = _whole(head, dictionaries.organs.find)
@@ -245,7 +277,7 @@ def _parts(text: str, dictionaries: Dictionaries) -> tuple[list[Organ], Abnormal
     unknown = [word for word in rest if not _plain(word) or (abnormality is None and _unasked(word))]
     if unknown:
         raise _not_understood(text, " ".join(unknown), dictionaries)
-    return organs, abnormality, denied
+    return organs, abnormality, rest
 
 
 def _plain(word: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ctglip.errors import VocabularyError
-from ctglip.inference.questions import organ_in, parse_question
+from ctglip.inference.questions import organ_in, parse_question, understand
 from ctglip.inference.scoring import Dictionaries
 from ctglip.vocabulary.abnormalities import load_abnormalities
 from ctglip.vocabulary.organs import load_organs
@@ -32,7 +32,9 @@ BOTH = Dictionaries(load_organs(), load_abnormalities())
     ],
 )
 def test_forms_of_a_question(text: str, organs: tuple[str, ...], abnormality: str | None) -> None:
-    found = parse_question(text, BOTH)
+    found = understand(text, BOTH)
+    named = parse_question(text, BOTH)
+    assert (named.organs, named.abnormality, named.text) == (organs, abnormality, text)
     assert found.text == text
     assert [(ask.organs, ask.abnormality, ask.denied) for ask in found.asks] == [(organs, abnormality, False)]
 
@@ -45,7 +47,7 @@ def test_a_pair_is_asked_side_by_side_where_only_its_sides_are_known() -> None:
 
 
 def asked(text: str, known: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], str | None, bool]]:
-    return [(ask.organs, ask.abnormality, ask.denied) for ask in parse_question(text, BOTH, known).asks]
+    return [(ask.organs, ask.abnormality, ask.denied) for ask in understand(text, BOTH, known).asks]
 
 
 @pytest.mark.parametrize(
@@ -86,9 +88,9 @@ def test_questions_in_natural_words(text: str, wanted: list[tuple[str, str, bool
 
 
 def test_what_no_answer_speaks_of_is_said() -> None:
-    assert parse_question("large left pleural effusion", BOTH).unasked == ("large",)
-    assert parse_question("12 mm nodule in the right lung", BOTH).unasked == ("12", "mm")
-    assert parse_question("enlarged lymph nodes", BOTH).unasked == ()
+    assert understand("large left pleural effusion", BOTH).unasked == ("large",)
+    assert understand("12 mm nodule in the right lung", BOTH).unasked == ("12", "mm")
+    assert understand("enlarged lymph nodes", BOTH).unasked == ()
 
 
 @pytest.mark.parametrize(
@@ -129,6 +131,12 @@ def test_a_sentence_without_one_organ_is_refused(text: str, said: str) -> None:
 )
 def test_what_is_not_understood_is_named(text: str, said: str) -> None:
     with pytest.raises(VocabularyError) as caught:
-        parse_question(text, BOTH)
+        understand(text, BOTH)
     assert caught.value.code == "unknown_question"
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["no gallstones", "large left pleural effusion", "gallstones and liver cyst"])
+def test_a_heading_is_a_name_and_nothing_more(text: str) -> None:
+    with pytest.raises(VocabularyError):
+        parse_question(text, BOTH)

@@ -190,7 +190,7 @@ def test_report_ranks_the_forest_and_keeps_the_table_in_order(report_page: repor
 def test_scan_shows_answers_and_refusals(scan_page: scan.ScanPage) -> None:
     text = _text(scan.render, scan_page).replace("\u00a0", " ")
     for shown in (
-        "93 %", "< 1 %", "Rank 1 of 6", "calibrated", "not calibrated", "No answer", "The heart is cut off.", "0.71",
+        "93 %", "< 1 %", "Place 1 of 6", "calibrated", "not calibrated", "No answer", "The heart is cut off.", "0.71",
         "−0.11", "1,480.2", "−12", "cut off", "slice_gap", "1.6", "error", "3.0 × 3.0 × 3.0 mm",
     ):  # fmt: skip
         assert shown in text, shown
@@ -203,14 +203,50 @@ def test_scan_page_with_only_refusals_has_no_probability(scan_page: scan.ScanPag
 
 
 def test_many_answers_become_a_table_with_the_likeliest_first(scan_page: scan.ScanPage) -> None:
-    many = tuple(scan.Answer(f"question {i}", "Liver", "Cyst", (i * 7 % 30) / 30) for i in range(30))
+    many = tuple(scan.Answer(f"question {i}", "Liver", f"Cyst{i}", (i * 7 % 30) / 30) for i in range(30))
     page = dataclasses.replace(scan_page, answers=(scan_page.answers[-1], *many))
     text = _text(scan.render, page).replace("\u00a0", " ")
-    shown = [int(share) for share in re.findall(r"Liver Cyst (\d+) %", text)]
+    shown = [int(share) for share in re.findall(r"(?<!highest: )Cyst\d+ (\d+) %", text)]
     assert len(shown) == 30
     assert shown == sorted(shown, reverse=True)
-    assert "30 answers, most likely first; 1 without an answer" in text
-    assert text.index("No answer. The heart is cut off.") > text.index("Liver Cyst 0 %")
+    assert "30 answers, organ by organ, most likely first; 1 without an answer" in text
+    assert text.index("No answer. The heart is cut off.") > text.index("Cyst0 0 %")
+
+
+def test_questions_keep_their_cards_beside_a_long_list(scan_page: scan.ScanPage) -> None:
+    listed = (
+        scan.Answer("anything?", organ, f"Finding {i}", 0.5, group=True)
+        for organ in ("Liver", "Spleen")
+        for i in range(20)
+    )
+    text = _text(scan.render, dataclasses.replace(scan_page, answers=(*scan_page.answers, *listed)))
+    assert "Place 1 of 6" in text
+    assert "40 answers, organ by organ" in text
+    assert "Spleen 20 answers; highest: Finding 0" in text
+
+
+def test_what_speaks_against_an_answer_stands_beside_it(scan_page: scan.ScanPage) -> None:
+    answer = scan.Answer(
+        "no gallstones", "Gallbladder", "Gallstone", 0.4, caveats=("outside what this model has seen",),
+        remark="asked as its absence", threshold=0.31,
+    )  # fmt: skip
+    axial = scan_page.pictures[0]
+    silent = scan.Where("Liver", "Cyst", 0.7, axial, None)
+    page = dataclasses.replace(
+        scan_page, answers=(answer,), where=(silent,), warnings=("This scan is far from training.",)
+    )
+    text = _text(scan.render, page).replace("\u00a0", " ")
+    for shown in (
+        "Outside what this model has seen", "not calibrated", "Asked as its absence", "Yes from 31 %",
+        "This scan is far from training.", "No heat map: no place in the Liver adds to this answer",
+    ):  # fmt: skip
+        assert shown in text, shown
+    assert text.index("This scan is far from training.") < text.index("40 %")
+    compared = scan.Answer("liver: It is large.", "Liver", "", None, 3, 19, similarity=0.54)
+    text = _text(scan.render, dataclasses.replace(scan_page, answers=(compared,), where=()))
+    assert "0.54 cosine similarity, no probability" in text
+    assert "Nearer than all but 2 of the 18 sentences" in text
+    assert "%" not in text
 
 
 def test_quality_counts_and_groups_failures(quality_page: quality.QualityPage) -> None:
