@@ -32,8 +32,10 @@ def measured(trained: Trained) -> Release:
     store, run = trained
     release = load_release(run)
     ids = store.study_ids
-    parts = [organ_features_of(store, release, some, ORGANS, folder=run / "cached") for some in (ids[:20], ids[20:])]
-    found = fit_familiarity(*parts, release.model.settings.grounding)
+    train, val = (
+        organ_features_of(store, release, some, ORGANS, folder=run / "cached") for some in (ids[:20], ids[20:])
+    )
+    found = fit_familiarity(train, val, release.model.settings.grounding)
     assert found is not None
     release.familiarity = as_statistics(found)
     release.calibration = {**release.calibration, "fitted_on": "findings of the split val", "answers": 90}

@@ -22,7 +22,9 @@ EMPTY: dict[str, Any] = {
     "quality_page": quality.QualityPage("Empty", 0),
     "pairs_page": pairs.PairsPage("Empty"),
     "index_page": index.IndexPage("Empty", "Nothing.", Score(None)),
-    "compare_page": compare.ComparePage("Empty", "a", "b", "test", "nothing", (Score(None),) * 3, None, ()),
+    "compare_page": compare.ComparePage(
+        "Empty", "a", "b", "test", "nothing", (Score(None), Score(None), Score(None)), None, ()
+    ),
 }
 HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(2)>'
 VOID = {"meta", "link", "img", "br", "input"}
