@@ -78,6 +78,7 @@ class PatchTask(nn.Module):
         vision: VisionFeatures,
         said: Float[Tensor, "b k t"],
         told: Bool[Tensor, "b k"],
+        seed: int,
     ) -> tuple[Float[Tensor, "b m d"], Float[Tensor, "b m f"]]:
         """Features of some patches, predicted, and what they are compared with.
 
@@ -87,8 +88,9 @@ class PatchTask(nn.Module):
             vision: what the encoder made of them.
             said: raw embeddings of what the report says.
             told: False where there is nothing.
+            seed: what draws the patches in training; the same patches for all pictures.
         """
-        chosen = self._chosen(vision.tokens.shape[1], image.device)
+        chosen = self._chosen(vision.tokens.shape[1], seed).to(image.device)
         patches = self.look(vision.levels[-1])[:, chosen]
         memory, ignored = self.nothing.to(patches.dtype).expand(len(patches), -1, -1), None
         if self.listen is not None:
@@ -112,11 +114,12 @@ class PatchTask(nn.Module):
             for mine, theirs in zip(self.teacher.buffers(), encoder.buffers(), strict=True):
                 mine.copy_(theirs)
 
-    def _chosen(self, count: int, device: torch.device) -> Int[Tensor, " m"]:
+    def _chosen(self, count: int, seed: int) -> Int[Tensor, " m"]:
         wanted = min(self.settings.patches, count)
         if self.training and wanted < count:
-            return torch.randperm(count, device=device)[:wanted].sort().values
-        return torch.linspace(0, count - 1, wanted, device=device).round().long()
+            generator = torch.Generator().manual_seed(seed)
+            return torch.randperm(count, generator=generator)[:wanted].sort().values
+        return torch.linspace(0, count - 1, wanted).round().long()
 
     @torch.no_grad()
     def _target(self, image: Tensor, filled: Tensor, grid: tuple[int, ...]) -> Float[Tensor, "b n f"]:

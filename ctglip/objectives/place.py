@@ -8,9 +8,10 @@ that is done here, and every number, is this project's own.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Literal
+from dataclasses import dataclass
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from pydantic import Field
@@ -69,6 +70,21 @@ class PlaceSettings(ContrastSettings):
         return max(self.batch_weight, self.sentence_weight, self.diversity_weight) > 0
 
 
+@dataclass(frozen=True, kw_only=True)
+class PlaceBatch(ReportBatch):
+    """Reports, and what draws the patches that take part.
+
+    Attributes:
+        patch_seed: one number; micro-batches and ranks have the same, so they compare the same patches.
+    """
+
+    patch_seed: Int[Tensor, " 1"]
+
+    def cut(self, start: int, stop: int) -> dict[str, Any]:
+        """The columns of images ``start .. stop - 1``."""
+        return {**super().cut(start, stop), "patch_seed": self.patch_seed}
+
+
 class Place(Objective):
     """Instances, observations and patches of a picture and its report; of several views the first is taken.
 
@@ -105,26 +121,33 @@ class Place(Objective):
         """The temperature of whole image and whole report."""
         return self.contrast.scale
 
-    def collate(self, samples: Sequence[ReportSample]) -> ReportBatch:
-        """Stack images and fetch the distinct texts; sentences that do not count become -1."""
+    def collate(self, samples: Sequence[ReportSample]) -> PlaceBatch:
+        """Stack images, fetch the distinct texts and draw the patches' seed; sentences that do not count become -1."""
         batch = collate_reports(samples, self.texts, ("report", "sentence_id"))
         long = self.long(batch.sentence_id)
         place = _places(batch.sentence_study.where(long, -1), len(batch))
         kept = long & (place < self.settings.sentences)
-        return replace(batch, sentence_id=batch.sentence_id.where(kept, -1))
+        columns = {**vars(batch), "sentence_id": batch.sentence_id.where(kept, -1)}
+        return PlaceBatch(**columns, patch_seed=self.patch_seed())
+
+    def patch_seed(self) -> Int[Tensor, " 1"]:
+        """A number that follows from the run's seed and the step."""
+        return torch.tensor([int(np.random.default_rng(self.chance).integers(2**31))])
 
     def long(self, ids: Int[Tensor, " n"]) -> Bool[Tensor, " n"]:
         """Which sentences have words enough to count."""
         words = [len(text.split()) for text in self.texts.bank.texts(ids)]
         return torch.tensor([count >= self.settings.min_words for count in words], dtype=torch.bool)
 
-    def encode(self, batch: ReportBatch) -> Features:
+    def encode(self, batch: PlaceBatch) -> Features:
         """``image [B, C]``, ``observed [B, Q, D]``, ``patch`` and ``patch_target [B, M, ..]``, the texts that they are
         compared with, and ``sentence_id [B, K]``, -1 where there is none."""
         filled = self.model.filled(batch.image)
         vision = self.model.encoder(filled)
         sentences = sentence_table(batch.sentence_id, batch.sentence_study, len(batch), self.settings.sentences)
-        return self.seen(batch, filled, vision, self.model.image_input(vision), sentences, batch.report)
+        return self.seen(
+            batch, filled, vision, self.model.image_input(vision), sentences, batch.report, batch.patch_seed
+        )
 
     def seen(
         self,
@@ -134,6 +157,7 @@ class Place(Objective):
         image: Float[Tensor, "b ..."],
         sentences: Int[Tensor, "b k"],
         report: Int[Tensor, " b"],
+        patch_seed: Int[Tensor, " 1"],
     ) -> Features:
         """What ``encode`` gives.
 
@@ -142,6 +166,7 @@ class Place(Objective):
             vision: what it made of them.
             image: what ``instance`` reads.
             sentences, report: texts of each, by their numbers in the text bank.
+            patch_seed: draws the patches that take part.
         """
         pool = self.texts(batch.pool)
         features = {"image": image, "sentence_id": sentences, "pool": pool, **batch.texts()}
@@ -151,7 +176,7 @@ class Place(Objective):
             said = report[:, None] if self.settings.patches.condition == "report" else sentences
             told = said >= 0
             raw = pool[positions(said, batch.pool_ids)]
-            patch, target = self.patches(filled[:, : batch.image.shape[1]], filled, vision, raw, told)
+            patch, target = self.patches(filled[:, : batch.image.shape[1]], filled, vision, raw, told, int(patch_seed))
             features |= {"patch": patch, "patch_target": target}
         return features
 

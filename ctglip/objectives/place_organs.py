@@ -41,9 +41,15 @@ class ToldBatch(OrganBatch):
 
     Attributes:
         sentence_id: by its number in the text bank, filled up with -1.
+        patch_seed: one number; micro-batches and ranks have the same, so they compare the same patches.
     """
 
     sentence_id: Int[Tensor, "m k"]
+    patch_seed: Int[Tensor, " 1"]
+
+    def cut(self, start: int, stop: int) -> dict[str, Any]:
+        """The columns of crops ``start .. stop - 1``."""
+        return {**super().cut(start, stop), "patch_seed": self.patch_seed}
 
     def all_ids(self) -> Int[Tensor, " n"]:
         """Every text that the batch needs, -1 where there is none."""
@@ -60,14 +66,15 @@ class PlaceOrgans(Place):
             own = torch.as_tensor(sample.sentence_ids, dtype=torch.long)
             kept = own[self.long(own)][: len(row)]
             row[: len(kept)] = kept
-        return ToldBatch(**vars(collate_organs(samples, self.texts, table)), sentence_id=table)
+        columns = vars(collate_organs(samples, self.texts, table))
+        return ToldBatch(**columns, sentence_id=table, patch_seed=self.patch_seed())
 
     def encode(self, batch: ToldBatch) -> Features:  # pyright: ignore[reportIncompatibleMethodOverride]
         """As for whole pictures; ``image [M, D]`` is the organ's feature."""
         image = self.model.filled(batch.image)
         vision = self.model.encoder(image)
         organ = self.model.organ_features(image, batch.mask, batch.size, batch.organ_id, vision)
-        return self.seen(batch, image, vision, organ, batch.sentence_id, batch.text_id)
+        return self.seen(batch, image, vision, organ, batch.sentence_id, batch.text_id, batch.patch_seed)
 
     def instance(self, image: Float[Tensor, "m d"]) -> Float[Tensor, "m e"]:
         """The organ's unit vector in the common space."""

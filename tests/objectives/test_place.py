@@ -15,7 +15,7 @@ from ctglip.models.observations import ObservationSettings
 from ctglip.models.towers import OrganTextModel, OrganTextModelSettings
 from ctglip.objectives.base import total
 from ctglip.objectives.place import Place, PlaceSettings, sentence_table
-from ctglip.training.gradcache import micro_batches
+from ctglip.training.gradcache import cached_backward, micro_batches
 from tests.objectives.toys import Report, place, report_samples
 
 TERMS = {"instance": "instance_weight", "batch": "batch_weight", "sentence": "sentence_weight",
@@ -77,8 +77,11 @@ def test_targets_of_patches_are_symmetric_and_blind_to_brightness_and_contrast(b
 def test_patches_are_drawn_anew_in_training_alone(bank):
     objective = place(bank, 2, patches={"patches": 5})
     batch = objective.collate(report_samples(bank, 2))
-    drawn = [objective.encode(batch)["patch_target"] for _ in range(2)]
-    assert not torch.equal(*drawn)
+    again = objective.encode(batch)["patch_target"]
+    assert torch.equal(objective.encode(batch)["patch_target"], again), "what is drawn travels in the batch"
+    objective.chance = (0, 1)
+    other = objective.collate(report_samples(bank, 2))
+    assert not torch.equal(objective.encode(other)["patch_target"], again)
     objective.eval()
     still = [objective.encode(batch)["patch_target"] for _ in range(2)]
     assert torch.equal(*still)
@@ -138,6 +141,24 @@ def test_a_teacher_follows_the_encoder(bank):
     objective.eval()(batch)
     for before, now in zip(mine, task.teacher.parameters(), strict=True):
         torch.testing.assert_close(now, before + 0.25)
+
+
+@pytest.mark.parametrize("patches", [5, 16])
+def test_micro_batches_give_the_gradient_of_the_whole(bank, patches):
+    """In training, with fewer patches than there are: every micro-batch compares the same ones."""
+    gradients = []
+    for cut in (False, True):
+        torch.manual_seed(0)
+        objective = place(bank, 2, patches={"patches": patches}).double()
+        batch = objective.collate(report_samples(bank, 2))
+        if cut:
+            cached_backward(objective, micro_batches(batch, 3))
+        else:
+            total(objective(batch)[0]).backward()
+        gradients.append({n: p.grad for n, p in objective.named_parameters() if p.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, atol=1e-6, rtol=1e-5)
 
 
 def test_pieces_joined_are_the_batch(bank):
