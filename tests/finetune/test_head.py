@@ -85,12 +85,12 @@ def test_attention_finds_the_organ_that_carries_the_label() -> None:
 
 
 def test_a_column_of_one_organ_is_a_logistic_regression() -> None:
-    studies, source, _, fit, _ = fitted((KIDNEY,), loss=LossSettings(balance=False))
+    studies, source, _, fit, _ = fitted((KIDNEY,), studies=300, loss=LossSettings(balance=False))
     test = studies.of(TEST)
     own = source.features.numpy().reshape(-1, 4, 8)[:, 2]
     reference = LogisticRegression().fit(own[studies.of(TRAIN)], studies.values[studies.of(TRAIN), 0])
     ours = fit.predict(test).logits[:, 0]
-    assert np.corrcoef(ours, reference.decision_function(own[test]))[0, 1] > 0.95
+    assert np.corrcoef(ours, reference.decision_function(own[test]))[0, 1] > 0.98
 
 
 def test_several_columns_of_different_kinds_with_holes_are_learned_together() -> None:

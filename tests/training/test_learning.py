@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy import stats
 
 from ctglip.config import merge, validate
 from ctglip.evaluation.bootstrap import Interval
@@ -68,20 +67,20 @@ def test_held_out_patients_are_judged_right(
 def test_with_texts_permuted_across_studies_nothing_is_learned(
     cohort: tuple[Store, Path], word_bert: Path, tmp_path: Path
 ) -> None:
-    """Eight permutations, and an interval over them: each one alone says nothing.
+    """Some of eight permutations do no better than a coin: a leak would be right every time.
 
     Fat livers and others are two clear groups here, so a model that knows nothing still ranks one above the other,
-    and its AUROC is near 0 or 1 by chance: an interval over patients misses that. A leak would be right every time.
+    and its AUROC is near 0 or 1 by chance: no interval over patients or permutations can be trusted. Without a leak
+    eight times right comes about less than once in 200.
     One organ alone, because permuting within organs leaves the contrast between organs as it was: an odd-looking liver
     and an odd text of the liver both stand out from other organs, and come together without any pairing.
     """
-    found = [
-        judged(cohort, tmp_path / str(seed), learning_config(word_bert, True, seed, ("liver",))).value
-        for seed in range(8)
-    ]
-    values = np.array(found, dtype=float)
-    low, high = stats.t.interval(0.99, len(values) - 1, values.mean(), stats.sem(values))
-    assert low <= 0.5 <= high, found
+    found = []
+    for seed in range(8):
+        value = judged(cohort, tmp_path / str(seed), learning_config(word_bert, True, seed, ("liver",))).value
+        assert value is not None
+        found.append(value)
+    assert min(found) < 0.6, found
 
 
 def test_permuting_keeps_what_is_said_of_each_organ_and_changes_of_whom(cohort: tuple[Store, Path]) -> None:
@@ -101,3 +100,24 @@ def test_permuting_keeps_what_is_said_of_each_organ_and_changes_of_whom(cohort: 
         same = np.mean([a == b for a, b in zip(before, after, strict=True)])
         assert same < 0.75
     assert [place.organ for place in mixed.cache.places] == [s.organ for s in mixed.sayings]
+
+
+def test_permuted_texts_know_nothing_of_the_organs_they_are_given_to() -> None:
+    """Of 60 livers, half of them ill, over 200 permutations: as often right as wrong."""
+    from dataclasses import dataclass
+
+    from ctglip.data.organs import permuted
+
+    @dataclass(frozen=True)
+    class Said:
+        organ: str
+        ill: bool
+
+    told = [Said("liver" if number % 2 else "spleen", number % 4 < 2) for number in range(120)]
+    right = [
+        np.mean(
+            [one.ill == mine.ill for one, mine in zip(permuted(told, np.random.default_rng(seed)), told, strict=True)]
+        )
+        for seed in range(200)
+    ]
+    assert abs(np.mean(right) - 0.5) < 0.03
