@@ -1,5 +1,6 @@
 """The head: attention and classifiers against formulas, and what it learns against a planted truth."""
 
+# pyright: reportArgumentType=false
 from __future__ import annotations
 
 import numpy as np

@@ -45,7 +45,8 @@ def test_an_abnormality_of_size_alone_is_learned(bank):
             optimizer.step()
         with torch.no_grad():
             held_out = method.collate(sized(bank, test, rng))
-            image = net.diagnosis(net.organ_features(held_out.image, held_out.mask, held_out.size))
+            features = net.organ_features(held_out.image, held_out.mask, held_out.size)  # pyright: ignore
+            image = net.diagnosis(features)
             small, large = net.text(bank.vectors(bank.ids(["normal size", "enlarged"])))
             found[use_size] = roc_auc_score(test > 0, (image @ (large - small)).numpy())
     assert found[True] > 0.95

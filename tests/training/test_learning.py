@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from ctglip.config import merge, validate
+from ctglip.data.organs import permuted
+from ctglip.data.sayings import OrganSayings
 from ctglip.evaluation.bootstrap import Interval
 from ctglip.evaluation.run import evaluate
 from ctglip.evaluation.settings import EvaluateConfig
@@ -103,21 +105,13 @@ def test_permuting_keeps_what_is_said_of_each_organ_and_changes_of_whom(cohort: 
 
 
 def test_permuted_texts_know_nothing_of_the_organs_they_are_given_to() -> None:
-    """Of 60 livers, half of them ill, over 200 permutations: as often right as wrong."""
-    from dataclasses import dataclass
-
-    from ctglip.data.organs import permuted
-
-    @dataclass(frozen=True)
-    class Said:
-        organ: str
-        ill: bool
-
-    told = [Said("liver" if number % 2 else "spleen", number % 4 < 2) for number in range(120)]
-    right = [
-        np.mean(
-            [one.ill == mine.ill for one, mine in zip(permuted(told, np.random.default_rng(seed)), told, strict=True)]
-        )
-        for seed in range(200)
+    """Of 60 livers and 60 spleens, half of them ill, over 200 permutations: as often right as wrong."""
+    told = [
+        OrganSayings("liver" if number % 2 else "spleen", "abnormal" if number % 4 < 2 else "normal", (), (), (), ())
+        for number in range(120)
     ]
+    right = []
+    for seed in range(200):
+        mixed = permuted(told, np.random.default_rng(seed))
+        right.append(np.mean([one.kind == mine.kind for one, mine in zip(mixed, told, strict=True)]))
     assert abs(np.mean(right) - 0.5) < 0.03
