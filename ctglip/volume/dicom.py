@@ -18,7 +18,7 @@ from ctglip.types import QualityCheck
 from ctglip.volume.dicom_headers import Series, Slice, choose_series
 from ctglip.volume.dicom_tags import syntax_name
 from ctglip.volume.geometry import LPS_TO_RAS
-from ctglip.volume.intensity import AIR_HU, scale_to_int16
+from ctglip.volume.intensity import AIR_HU, beyond_int16, scale_to_int16
 from ctglip.volume.raw import RawVolume
 from ctglip.volume.recipe import VolumeRecipe
 
@@ -215,7 +215,7 @@ def _pixels(slices: list[Slice]) -> tuple[np.ndarray, list[QualityCheck]]:
         message = f"{unscaled} slices have no rescale intercept; their numbers are taken as HU."
         checks.append(QualityCheck("no_rescale", "warning", message, unscaled))
     if beyond:
-        checks.append(QualityCheck("beyond_int16", "warning", f"{beyond} voxels were clipped to int16.", beyond))
+        checks.append(beyond_int16(beyond, hu.size))
     if padded:
         message = f"{padded / hu.size:.1%} of the voxels are padding and were set to {AIR_HU} HU."
         checks.append(QualityCheck("padding", "info", message, padded / hu.size))

@@ -10,6 +10,8 @@ from ctglip.types import QualityCheck
 AIR_HU = -1024
 _INT16 = np.iinfo(np.int16)
 _BLOCK = 1 << 18
+_WRAPPED = (1 << 16) - 8192
+"""What HU from -8192 become in 16 bits without a sign begins here."""
 
 
 def to_hu(
@@ -37,15 +39,43 @@ def to_hu(
     checks: list[QualityCheck] = []
     if values.dtype.kind == "f":
         values, checks = _finite(values, slope, intercept, where)
+    values, wrapped = _unwrapped(values, slope, intercept)
+    checks += wrapped
     if _constant(values):
         raise ScanError(
             f"{where} is empty: every voxel holds {values.flat[0]}.", code="image_constant", fix="Export it again."
         )
     hu, beyond = scale_to_int16(values, slope, intercept)
     if beyond:
-        message = f"{beyond} voxels lie beyond what HU can be and were clipped to {_INT16.min}..{_INT16.max}."
-        checks.append(QualityCheck("beyond_int16", "warning", message, beyond))
+        checks.append(beyond_int16(beyond, hu.size))
     return hu, tuple(checks)
+
+
+def beyond_int16(beyond: int, size: int) -> QualityCheck:
+    """What is said of voxels that were clipped to int16: an error when they are more than metal can be."""
+    message = f"{beyond} voxels ({beyond / size:.2g} of all) lie beyond what HU can be"
+    if beyond > 0.01 * size:
+        return QualityCheck("beyond_int16", "error", f"{message}: scaled numbers, or signed read as unsigned.", beyond)
+    message = f"{message} and were clipped to {_INT16.min}..{_INT16.max}."
+    return QualityCheck("beyond_int16", "warning", message, beyond)
+
+
+def _unwrapped(values: np.ndarray, slope: float, intercept: float) -> tuple[np.ndarray, list[QualityCheck]]:
+    """Negative HU that became large numbers in 16 bits without a sign (-1000 is 64536) are read as what they were.
+
+    That is certain where the numbers fill the two ends of 16 bits alone, with nothing from 16385 to 57343.
+    """
+    if slope != 1 or intercept != 0 or (values.dtype.kind in "iu" and values.dtype.itemsize < 2):
+        return values, []
+    if values.dtype == np.int16 or float(values.max()) < _WRAPPED or float(values.max()) >= 1 << 16 or values.min() < 0:
+        return values, []
+    upper = values >= _WRAPPED
+    if bool(((values > 16384) & ~upper).any()):
+        return values, []
+    share = float(upper.mean())
+    message = f"{share:.0%} of the voxels hold negative HU as unsigned numbers (65536 more); they were read as signed."
+    signed = np.where(upper, values.astype(np.float64) - (1 << 16), values)
+    return np.rint(signed).astype(np.int16), [QualityCheck("hu_wrapped", "warning", message, share)]
 
 
 def _constant(values: np.ndarray) -> bool:

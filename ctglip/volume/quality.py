@@ -12,6 +12,8 @@ import numpy as np
 
 from ctglip.errors import ScanError
 from ctglip.types import QualityCheck, Scan
+from ctglip.volume.hounsfield import Histogram, Layout
+from ctglip.volume.hu_maps import not_hounsfield
 
 _SAMPLE = 400_000
 _BIN_HU = 10
@@ -36,8 +38,10 @@ def refuse_errors(checks: Iterable[QualityCheck], fix: str = "Look at the source
 def check_scan(scan: Scan) -> tuple[QualityCheck, ...]:
     """Doubts about HU and spacing, from a regular sample of at most 400,000 voxels."""
     sample = _sample(scan.hu)
-    shifted = _not_hu(sample)
-    return (*(shifted or _implausible(sample)), *_grid(scan))
+    histogram = Histogram.of(sample)
+    wrong = not_hounsfield(histogram)
+    noticed = [wrong] if wrong else [*_cut(histogram), *_implausible(sample, Layout.under(histogram))]
+    return (*noticed, *_grid(scan))
 
 
 def _sample(hu: np.ndarray) -> np.ndarray:
@@ -49,41 +53,33 @@ def _share(sample: np.ndarray, low: float, high: float) -> float:
     return float(np.mean((sample >= low) & (sample <= high)))
 
 
-def _not_hu(sample: np.ndarray) -> list[QualityCheck]:
-    """Numbers that are Hounsfield units shifted, scaled, or no Hounsfield units at all."""
-    low, high = float(sample.min()), float(sample.max())
-    tissue = _share(sample, -200, 300)
-    if np.percentile(sample, 99) < -4096:
-        message = f"HU lie between {low:.0f} and {high:.0f}: shifted by an intercept of -8192."
-        return [QualityCheck("intercept_8192", "error", message, high)]
-    if tissue < 0.01 and _share(sample, -2200, -1900) > 0.02 and _share(sample, -1250, -750) > 0.02:
-        message = "Air lies at -2048 and tissue at -1024 HU: the rescale was applied twice."
-        return [QualityCheck("rescale_twice", "error", message, low)]
-    if low >= -50 and high - low <= 255:
-        message = f"Values lie between {low:.0f} and {high:.0f}: a picture or a normalised volume, no HU."
-        return [QualityCheck("not_hu", "error", message, high - low)]
-    if low > -150 and _share(sample, 800, 1400) > 0.02 and _share(sample, -50, 50) > 0.02:
-        message = f"Air lies near 0 and tissue near 1024 (lowest {low:.0f}): the intercept is missing."
-        return [QualityCheck("intercept_missing", "error", message, low)]
-    return []
+def _cut(histogram: Histogram) -> list[QualityCheck]:
+    """A window was laid over the values: what lies beyond it is gone, what lies within is right."""
+    checks: list[QualityCheck] = []
+    for word, ends, least, most in (("below", histogram.low[:1], -900, 0), ("above", histogram.high, 100, 1999)):
+        for one in ends:
+            if least < one.value <= most and one.share > 0.005:
+                message = f"HU {word} {one.value} are cut off ({one.share:.0%} of the voxels hold {one.value})."
+                checks.append(QualityCheck("hu_clipped", "warning", message, float(one.value)))
+    return checks
 
 
-def _implausible(sample: np.ndarray) -> list[QualityCheck]:
-    """Air, soft tissue and bone are not where CT puts them."""
+def _implausible(sample: np.ndarray, layout: Layout) -> list[QualityCheck]:
+    """Padding, and air, soft tissue and bone that are missing or not where CT puts them."""
     checks: list[QualityCheck] = []
     padding = float(np.mean(sample < PADDING_HU))
     if padding > 0.001:
         message = f"{padding:.1%} of the voxels are padding (lowest {sample.min()})."
         checks.append(QualityCheck("padding", "info", message, float(sample.min())))
     air = _share(sample, -1100, -800)
-    if air < 0.001:
-        message = f"Only {air:.2%} of the voxels are as thin as air or lung (-1100 to -800 HU)."
+    if air < 0.001 and layout.cut is None:
+        message = f"Only {air:.2%} of the voxels are as thin as air or lung (-1100 to -800 HU): a tight crop?"
         checks.append(QualityCheck("no_air", "warning", message, air))
     tissue = _share(sample, -200, 300)
     if tissue < 0.01:
         message = f"Only {tissue:.2%} of the voxels have the HU of soft tissue (-200 to 300)."
         checks.append(QualityCheck("no_soft_tissue", "warning", message, tissue))
-    elif not -140 <= (peak := _peak(sample, -400, 500)) <= 200:
+    elif not -140 <= (peak := _peak(sample, -400, 500)) <= 200 and (layout.cut is None or abs(peak - layout.cut) > 10):
         message = f"The commonest soft tissue has {peak:.0f} HU, expected fat or water (-140 to 200)."
         checks.append(QualityCheck("tissue_peak", "warning", message, peak))
     bone = float(np.mean(sample > 200))

@@ -35,9 +35,10 @@ def test_a_sound_scan_raises_no_doubt(phantom: Any) -> None:
         (lambda hu: (np.clip(hu, -160, 240) + 160) * 255 // 400, "not_hu", "error"),
         (lambda hu: (hu > 0) * 1, "not_hu", "error"),
         (lambda hu: np.where(hu < -500, -3024, hu), "padding", "info"),
-        (lambda hu: np.maximum(hu, -200), "no_air", "warning"),
+        (lambda hu: np.maximum(hu, -200), "hu_clipped", "warning"),
+        (lambda hu: hu[8:20, 8:20, 6:26], "no_air", "warning"),
         (lambda hu: np.minimum(hu, 100), "no_bone", "warning"),
-        (lambda hu: np.where((hu > -200) & (hu < 300), 1000, hu), "no_soft_tissue", "warning"),
+        (lambda hu: np.where((hu > -200) & (hu < 300), 1000, hu), "not_hu", "error"),
         (lambda hu: np.where(hu > -500, hu + 250, hu), "tissue_peak", "warning"),
     ],
 )
