@@ -81,7 +81,7 @@ def read_cohort(path: Path, columns: Path | None = None) -> Cohort:
         columns: optional YAML column map, ``our_name: their_name``, for tables with other headings.
 
     Raises:
-        CohortError: no such table, or a required column is missing.
+        CohortError: no such table, a required column is missing, or it has no row.
     """
     table = read_table(path)
     if columns is not None:
@@ -95,6 +95,12 @@ def read_cohort(path: Path, columns: Path | None = None) -> Cohort:
         )
     known = [name for name in (*REQUIRED, *OPTIONAL) if name in table.columns]
     records = table.select(known).to_dicts()
+    if not records:
+        raise CohortError(
+            f"{path} has headings and no row, so there is no study to work on.",
+            code="empty_table",
+            fix="Give one row a study.",
+        )
     counts = Counter(record["study_id"] for record in records)
     rows: list[CohortRow] = []
     bad: list[Failure] = []

@@ -148,7 +148,7 @@ class OrganDataset:
         if settings.held_out:
             places = _without(settings.held_out, places, findings, organs, abnormalities)
         if not places:
-            raise StoreError(f"None of the wanted organs is in the split {split!r} of {store.path}.", code="no_organs")
+            raise no_organs(store, split)
         self.cache: CropCache | StoredCrops = open_crops(
             store, places, settings.crops, organs, settings.cache, settings.threads, progress
         )
@@ -316,6 +316,19 @@ def studies_of(store: Store, split: str) -> list[str]:
             fix="Give studies a split in the cohort table, or preprocess more patients.",
         )
     return found
+
+
+def no_organs(store: Store, split: str) -> StoreError:
+    """Why a split has no organ to train on."""
+    if store.info.modality == "ct" and store.table("organs").is_empty():
+        return StoreError(
+            f"None of the {len(store.study_ids)} studies of {store.path} has organ masks, so there is no organ to "
+            "train on.",
+            code="no_masks",
+            fix="Preprocess into a new store with masks (the cohort's column masks), or without the setting "
+            "volume.segmentation=null, so that TotalSegmentator draws them.",
+        )
+    return StoreError(f"None of the wanted organs is in the split {split!r} of {store.path}.", code="no_organs")
 
 
 def trainable_organs(store: Store, organs: OrganDictionary, abnormalities: AbnormalityDictionary) -> tuple[str, ...]:

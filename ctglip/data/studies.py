@@ -21,6 +21,7 @@ from ctglip.data.organs import (
     DataSettings,
     draw_texts,
     findings_by_study,
+    no_organs,
     permuted,
     studies_of,
     told_of,
@@ -224,7 +225,7 @@ class StudyDataset(WholeScans):
         if grounding == "query":
             places += self._spoken_of({place.study_id for place in places})
         if not places:
-            raise StoreError(f"None of the wanted organs is in the split {split!r} of {store.path}.", code="no_organs")
+            raise no_organs(store, split)
         said = [(self.findings.get(place.study_id, []), place.organ) for place in places]
         told = told_of(said, book, f"the split {split!r} of {store.path}")
         self.sayings = permuted(told, np.random.default_rng(seed)) if data.permute_texts else told

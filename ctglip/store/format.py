@@ -47,6 +47,7 @@ TABLES: dict[str, dict[str, pl.DataType]] = {
         "age": pl.Float64(),
         "sex": pl.String(),
         "scanner": pl.String(),
+        "image_checksum": pl.String(),
     },
     "organs": {
         "study_id": pl.String(),

@@ -42,6 +42,7 @@ class StudyRecord:
         labels: label name -> 0 or 1.
         source: the grid before standardisation, where known.
         regions: boxes on a film.
+        image_checksum: hash of the image alone: the same for the same image under other ids; empty where not known.
     """
 
     study_id: str
@@ -55,6 +56,7 @@ class StudyRecord:
     labels: dict[str, int] = field(default_factory=dict)
     source: SourceGrid | None = None
     regions: tuple[Region, ...] = ()
+    image_checksum: str = ""
 
 
 def write_study(root: Path, record: StudyRecord) -> Path:
@@ -127,6 +129,8 @@ def _study_row(record: StudyRecord, affine: list[list[float]]) -> dict[str, Any]
     if record.source is not None:
         row["source_shape"] = [int(n) for n in record.source.shape]
         row["source_spacing_mm"] = [round(edge, 6) for edge in spacing_of(np.asarray(record.source.affine))]
+    if record.image_checksum:
+        row["image_checksum"] = record.image_checksum
     unknown = record.row.keys() - TABLES["studies"].keys()
     assert not unknown, f"studies.parquet has no column {sorted(unknown)}"
     return row | {key: value for key, value in record.row.items() if value is not None}

@@ -100,10 +100,11 @@ def table_path(root: Path, name: str) -> Path:
 
 
 def create_store(path: Path, info: StoreInfo) -> Store:
-    """Make an empty store, or take up an existing one under (possibly new) ``info``.
+    """Make an empty store, or take up an existing one that was made with the same recipe (or holds no study yet).
 
     Raises:
-        StoreError: ``not_a_store`` when ``path`` is a file, or a folder with other things in it.
+        StoreError: ``not_a_store`` when ``path`` is a file, or a folder with other things in it; ``other_recipe`` when
+            it holds studies of another recipe, which the new one would hide.
     """
     path = Path(path)
     if path.is_file() or (path.is_dir() and not (path / INFO).is_file() and any(path.iterdir())):
@@ -111,10 +112,29 @@ def create_store(path: Path, info: StoreInfo) -> Store:
             f"{path} exists and is not a store.", code="not_a_store", fix="Name a new or empty folder as the store."
         )
     if (path / INFO).is_file():
-        read_info(path)
+        _check_recipe(path, read_info(path), info)
     (path / STUDIES).mkdir(parents=True, exist_ok=True)
     write_info(path, info)
     return Store(path, info)
+
+
+def _check_recipe(path: Path, stored: StoreInfo, info: StoreInfo) -> None:
+    held = len(study_ids(path)) if stored.recipe_hash != info.recipe_hash else 0
+    if not held:
+        return
+    before, now = (
+        {"modality": one.modality, **one.recipe, **{f"dictionary of {k}": v for k, v in one.dictionaries.items()}}
+        for one in (stored, info)
+    )
+    names = [name for name in dict.fromkeys((*before, *now)) if before.get(name) != now.get(name)]
+    shown = "; ".join(f"{name} {before.get(name)}, now {now.get(name)}" for name in names[:4])
+    raise StoreError(
+        f"{path} holds {held} {'study' if held == 1 else 'studies'} made with another recipe ({shown}"
+        f"{'; ...' if len(names) > 4 else ''}).",
+        code="other_recipe",
+        fix="Name a new folder as the store, or give the settings that this one was made with; to make all its studies "
+        "anew, remove it first.",
+    )
 
 
 def compact(store: Store, wanted: Collection[str] | None = None, progress: Progress | None = None) -> None:

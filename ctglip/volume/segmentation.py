@@ -28,6 +28,9 @@ from ctglip.vocabulary.organs import TOTALSEGMENTATOR_V2, OrganDictionary
 Mode = Literal["full", "fast", "fastest"]
 _MODELS: dict[Mode, tuple[int, ...]] = {"full": (291, 292, 293, 294, 295), "fast": (297,), "fastest": (298,)}
 _CROP_MODEL = 298
+_TASKS: dict[Mode, str] = {"full": "total", "fast": "total_fast", "fastest": "total_fast"}
+"""What the weights of a mode are called where they are downloaded."""
+
 _SMALLER: dict[Mode, Mode] = {"full": "fast", "fast": "fastest"}
 
 
@@ -160,9 +163,12 @@ class Segmenter:
         missing = missing_weights(mode, with_crop=bool(self.settings.roi_subset))
         if missing and not self.settings.allow_download:
             raise MaskError(
-                f"TotalSegmentator's weights {', '.join(missing)} are not in {weights_folder()}.",
+                f"The scan has no masks, and TotalSegmentator's weights {', '.join(missing)} are not in "
+                f"{weights_folder()}.",
                 code="weights_missing",
-                fix="Unpack them there (or set TOTALSEG_WEIGHTS_PATH), or set allow_download: true.",
+                fix=f"Get them where there is a network with `totalseg_download_weights -t {_TASKS[mode]}`, put them "
+                "there or name their folder in TOTALSEG_WEIGHTS_PATH, and try again (preprocess: --retry-failed); or "
+                "give masks; or say that none are wanted: --set volume.segmentation=null.",
             )
 
     def _ask(self, scan: Scan, mode: Mode) -> np.ndarray:

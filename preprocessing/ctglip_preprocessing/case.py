@@ -20,7 +20,7 @@ from ctglip_preprocessing.limits import TimeUp, limits
 from ctglip_preprocessing.settings import PreprocessConfig
 from ctglip_preprocessing.stages.check import refuse_errors
 from ctglip_preprocessing.stages.film import make_film
-from ctglip_preprocessing.stages.ingest import ingest, input_checksum
+from ctglip_preprocessing.stages.ingest import image_checksum, ingest, input_checksum
 from ctglip_preprocessing.stages.report import read_report
 from ctglip_preprocessing.stages.segment import find_masks
 from ctglip_preprocessing.stages.standardize import standardize_study
@@ -130,7 +130,8 @@ def _work(row: CohortRow, plan: Plan, progress: _Progress) -> Literal["done", "u
             refuse_errors(film.standardized.checks, plan.config)
         made = film.row, film.standardized, film.source
         with progress.at("write"):
-            write(plan.store, *made, report, findings, progress.checksum, plan.recipe_hash, film.regions)
+            seen = image_checksum(film.standardized.image)
+            write(plan.store, *made, report, findings, progress.checksum, plan.recipe_hash, film.regions, seen)
         return "done"
     with progress.at("ingest"):
         scan, scan_checks = ingest(row, recipe)
@@ -139,13 +140,14 @@ def _work(row: CohortRow, plan: Plan, progress: _Progress) -> Literal["done", "u
     organs = load_organs()
     with progress.at("segment"):
         masks, mask_checks = find_masks(row, scan, recipe, organs)
-    source = SourceGrid(scan.hu.shape, scan.affine)
+    source, seen = SourceGrid(scan.hu.shape, scan.affine), image_checksum(scan.hu)
     with progress.at("standardize"):
         standardized = standardize_study(scan, masks, recipe, organs, (*scan_checks, *mask_checks))
     with progress.at("check"):
         refuse_errors(standardized.checks, plan.config)
     with progress.at("write"):
-        write(plan.store, row, standardized, source, report, findings, progress.checksum, plan.recipe_hash)
+        made = row, standardized, source
+        write(plan.store, *made, report, findings, progress.checksum, plan.recipe_hash, image_checksum=seen)
     return "done"
 
 

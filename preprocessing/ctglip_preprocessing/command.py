@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -83,12 +84,25 @@ def describe(summary: Summary) -> str:
         if len(summary.failed) > 10:
             lines.append(f"  ... and {len(summary.failed) - 10} more (--json lists them all).")
         lines.append("Mend the input and run again, or try the same input again with --retry-failed.")
+    if summary.without_masks:
+        shown = _listed(summary.without_masks)
+        lines.append(
+            f"{_count(len(summary.without_masks))} without organ masks: {shown}. No organ of them is trained on."
+        )
+    for group in summary.same_images[:5]:
+        lines.append(f"The same image stands under several patients: {_listed(group)}. Give them one patient_id.")
+    if len(summary.same_images) > 5:
+        lines.append(f"... and {len(summary.same_images) - 5} more such images (--json lists them all).")
     if summary.others:
         lines.append(f"{_count(summary.others)} of earlier cohorts stay in the store.")
     if summary.moved:
         moves = ", ".join(f"{p} from {old} to {new}" for p, (old, new) in list(summary.moved.items())[:5])
         lines.append(f"The cohort's split column moved {len(summary.moved)} patients: {moves}.")
     return "\n".join(lines)
+
+
+def _listed(ids: Sequence[str]) -> str:
+    return ", ".join(ids[:10]) + (f" and {len(ids) - 10} more (--json lists them all)" if len(ids) > 10 else "")
 
 
 def _count(studies: int) -> str:

@@ -35,7 +35,7 @@ from ctglip_preprocessing.case import Case, CaseResult, Plan
 from ctglip_preprocessing.executor import execute
 from ctglip_preprocessing.interrupt import Stop, never
 from ctglip_preprocessing.journal import Entry, Journal
-from ctglip_preprocessing.quality import QUALITY_PAGE, write_quality_page
+from ctglip_preprocessing.quality import QUALITY_PAGE, same_images, without_masks, write_quality_page
 from ctglip_preprocessing.settings import PreprocessConfig
 from ctglip_preprocessing.stages.ingest import fingerprint
 
@@ -61,6 +61,9 @@ class Summary:
         failed: the cohort's studies that are not in the store, with their reasons; earlier failures too.
         others: studies in the store that this cohort does not name; they stay.
         moved: patients whom the cohort's own split column moved, patient_id -> (old, new).
+        without_masks: the cohort's studies in the store that have no organ masks; always empty for films.
+        same_images: ids of the store's studies that share one image though they are of different patients, group by
+            group: such an image may stand in training and in test.
         worked: cases that were looked into in this run, that is whose input had to be read.
     """
 
@@ -71,6 +74,8 @@ class Summary:
     failed: tuple[Failure, ...]
     others: int
     moved: dict[str, tuple[str, str]]
+    without_masks: tuple[str, ...]
+    same_images: tuple[tuple[str, ...], ...]
     worked: int
     seconds: float
 
@@ -329,6 +334,8 @@ class _Run:
             failed=tuple(entry.failure for entry in failed),
             others=len(self.tabled.keys() - named),
             moved=moved,
+            without_masks=tuple(i for i in without_masks(self.store) if i in named),
+            same_images=same_images(self.store),
             worked=worked,
             seconds=round(seconds, 2),
         )

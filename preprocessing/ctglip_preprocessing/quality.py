@@ -48,7 +48,7 @@ def quality_page(store: Store, failures: Sequence[Failure] = ()) -> QualityPage:
     """What the page says, from the store's tables."""
     studies = store.table("studies")
     if store.info.modality == "cxr":
-        return film_quality_page(store, failures, _checks(studies))
+        return film_quality_page(store, failures, (*_store_checks(store), *_checks(studies)))
     organs = load_organs()
     distributions = _distributions(studies, store.table("organs"), organs)
     return QualityPage(
@@ -56,7 +56,7 @@ def quality_page(store: Store, failures: Sequence[Failure] = ()) -> QualityPage:
         done=studies.height,
         failures=tuple(failures),
         facts=_facts(store, studies),
-        checks=_checks(studies),
+        checks=(*_store_checks(store), *_checks(studies)),
         distributions=distributions,
         montage=_montage(store, distributions, organs),
         notes=(
@@ -71,6 +71,38 @@ def quality_page(store: Store, failures: Sequence[Failure] = ()) -> QualityPage:
     )
 
 
+def without_masks(store: Store) -> tuple[str, ...]:
+    """Ids of the store's scans that have no organ masks."""
+    if store.info.modality != "ct":
+        return ()
+    lacking = store.table("studies").join(store.table("organs"), on="study_id", how="anti")
+    return tuple(lacking["study_id"].to_list())
+
+
+def same_images(store: Store) -> tuple[tuple[str, ...], ...]:
+    """Ids of studies that hold the same image though they are of different patients, group by group."""
+    studies = store.table("studies")
+    if "image_checksum" not in studies.columns:
+        return ()
+    known = studies.drop_nulls("image_checksum")
+    shared = known.group_by("image_checksum").agg(pl.col("study_id").sort(), pl.col("patient_id").n_unique())
+    return tuple(tuple(ids) for ids in shared.filter(pl.col("patient_id") > 1)["study_id"].sort().to_list())
+
+
+def _store_checks(store: Store) -> tuple[CheckCount, ...]:
+    """What shows only when studies are seen together."""
+    found: list[CheckCount] = []
+    if groups := same_images(store):
+        ids = [study_id for group in groups for study_id in group]
+        meaning = f"The same image stands under several patients ({'; '.join(', '.join(g) for g in groups[:5])})."
+        found.append(CheckCount("same_image", "warning", len(ids), meaning, ids[0]))
+    if lacking := list(without_masks(store)):
+        shown = ", ".join(lacking[:20]) + (" ..." if len(lacking) > 20 else "")
+        meaning = f"No organ masks, so that no organ of them is trained on: {shown}."
+        found.append(CheckCount("no_masks", "warning", len(lacking), meaning, lacking[0]))
+    return tuple(found)
+
+
 def _facts(store: Store, studies: pl.DataFrame) -> tuple[Fact, ...]:
     splits = store.table("splits").group_by("split").len().sort("split")
     organs = store.table("organs")
@@ -81,6 +113,7 @@ def _facts(store: Store, studies: pl.DataFrame) -> tuple[Fact, ...]:
         Fact("Grid", f"{spacing} mm", "the recipe's voxel edges"),
         Fact("Recipe", store.info.recipe_hash, "hash of recipe and dictionaries"),
         Fact("With organ masks", str(organs["study_id"].n_unique())),
+        Fact("Without organ masks", str(len(without_masks(store)))),
         Fact("With report", str(reports)),
         Fact("Findings", str(store.table("findings").height), "rows of findings.parquet"),
         *(Fact(f"Split {name}", f"{count} studies") for name, count in splits.iter_rows()),

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ctglip.cli.main import app
-from ctglip.errors import ConfigError
+from ctglip.errors import CohortError, ConfigError
 from ctglip.store.tables import Store
 from tests.preprocessing.conftest import write_table
 
@@ -44,6 +44,15 @@ def test_a_table_with_other_headings(make_cohort, tmp_path: Path) -> None:
     (tmp_path / "columns.yaml").write_text("study_id: AccessionNo\n")
     assert _call(table, tmp_path / "store", *SET, "--columns", tmp_path / "columns.yaml").exit_code == 0
     assert Store.open(tmp_path / "store").study_ids == ["00000"]
+
+
+def test_a_table_without_a_row_leaves_no_store(make_cohort, tmp_path: Path) -> None:
+    table, _ = make_cohort(1)
+    table.write_text(table.read_text().splitlines()[0] + "\n")
+    outcome = _call(table, tmp_path / "store", *SET)
+    assert isinstance(outcome.exception, CohortError)
+    assert "no row" in str(outcome.exception)
+    assert not (tmp_path / "store").exists()
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
+from ctglip_preprocessing.command import describe
 from ctglip_preprocessing.driver import Summary, preprocess_cohort
 from ctglip_preprocessing.journal import Journal
 
@@ -84,11 +86,62 @@ def test_only_what_changed_is_done_again(make_cohort, run, tmp_path: Path, confi
     after = contents(tmp_path / "store" / "studies")
     assert {name.split(".")[0] for name in before if before[name] != after.get(name)} == {"00001", "00003"}
     assert verify(Store.open(tmp_path / "store")) == []
+
+
+def test_another_recipe_hides_no_study(make_cohort, run, tmp_path: Path, config) -> None:
+    table, rows = make_cohort(4)
+    run()
+    kept = contents(tmp_path / "store")
     coarse = config.model_copy(update={"volume": config.volume.model_copy(update={"spacing_mm": (6.0, 6.0, 6.0)})})
-    assert run(config=coarse).written == 4
-    store = Store.open(tmp_path / "store")
-    assert verify(store) == []
-    assert store.study("00000").spacing_mm == (6.0, 6.0, 6.0)
+    for chosen in (rows, rows[:1]):
+        write_table(table, chosen)
+        with pytest.raises(StoreError) as caught:
+            run(config=coarse)
+        assert caught.value.code == "other_recipe"
+        assert "spacing_mm [4.0, 4.0, 4.0], now [6.0, 6.0, 6.0]" in str(caught.value)
+        assert "4 studies" in str(caught.value)
+        assert contents(tmp_path / "store") == kept
+    write_table(table, rows)
+    run()
+    assert len(Store.open(tmp_path / "store").study_ids) == 4
+
+
+def test_a_store_without_a_study_takes_another_recipe(make_cohort, run, tmp_path: Path, config) -> None:
+    make_cohort(1)
+    scan = tmp_path / "ct00000.nii.gz"
+    scan.rename(tmp_path / "away")
+    assert len(run().failed) == 1
+    (tmp_path / "away").rename(scan)
+    coarse = config.model_copy(update={"volume": config.volume.model_copy(update={"spacing_mm": (6.0, 6.0, 6.0)})})
+    assert run(config=coarse).written == 1
+    assert Store.open(tmp_path / "store").study("00000").spacing_mm == (6.0, 6.0, 6.0)
+
+
+def test_a_second_table_with_the_same_recipe_adds(make_cohort, run, tmp_path: Path) -> None:
+    table, rows = make_cohort(4)
+    write_table(table, rows[:2])
+    run()
+    write_table(table, rows[2:])
+    summary = run()
+    assert (summary.written, summary.others) == (2, 2)
+    assert Store.open(tmp_path / "store").study_ids == ["00000", "00001", "00002", "00003"]
+
+
+def test_the_same_image_under_two_patients_is_named(make_cohort, run, tmp_path: Path) -> None:
+    table, rows = make_cohort(4)  # patients p0, p0, p1, p1
+    scan = tmp_path / "ct00000.nii.gz"
+    (tmp_path / "ct00003.nii").write_bytes(gzip.decompress(scan.read_bytes()))  # another file, the same image
+    (tmp_path / "ct00001.nii.gz").write_bytes(scan.read_bytes())  # of the same patient: no leak
+    rows[3]["image"] = "ct00003.nii"
+    write_table(table, rows)
+    summary = run()
+    assert summary.same_images == (("00000", "00001", "00003"),)
+    page = (tmp_path / "store" / "quality.html").read_text(encoding="utf-8")
+    assert "same_image" in page
+    assert "00000, 00001, 00003" in page
+    rows[3]["image"] = "ct00003.nii.gz"
+    write_table(table, rows)
+    assert run().same_images == ()
 
 
 def test_failures_are_rows_and_the_others_finish(make_cohort, run, tmp_path: Path) -> None:
@@ -129,7 +182,14 @@ def test_a_study_without_masks_has_no_organs(make_cohort, run, tmp_path: Path) -
     table, rows = make_cohort(2)
     del rows[1]["masks"]
     write_table(table, rows)
-    assert run().written == 2
+    summary = run()
+    assert summary.written == 2
+    assert summary.without_masks == ("00001",)
+    assert summary.as_dict()["without_masks"] == ("00001",)
+    assert "1 study without organ masks: 00001." in describe(summary)
+    page = (tmp_path / "store" / "quality.html").read_text(encoding="utf-8")
+    assert "no_masks" in page
+    assert "is trained on: 00001." in page
     assert Store.open(tmp_path / "store").study("00001").organs() is None
 
 

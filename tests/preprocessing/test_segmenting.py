@@ -14,6 +14,7 @@ from ctglip_preprocessing.driver import preprocess_cohort, store_info
 from ctglip_preprocessing.settings import PreprocessConfig
 
 from ctglip.cohort import Cohort, read_cohort
+from ctglip.config import load_settings
 from ctglip.store.tables import Store
 from ctglip.volume import segmentation
 from ctglip.volume.segmentation import SegmentationSettings
@@ -117,6 +118,26 @@ def test_a_segmentation_that_hangs_is_a_row(without_masks, scripted, config, tmp
     late = settings.model_copy(update={"study_timeout_s": 1.0})
     late = segmenting(late, timeout_s=600)
     assert preprocess_cohort(without_masks(1), tmp_path / "other", late).reasons == {"timeout": 1}
+
+
+@pytest.mark.parametrize("recipe", ["organ_crops", "whole_scan_1x1x3", "whole_scan_1.5x1.5x3"])
+def test_shipped_recipes_segment_what_has_no_masks(recipe: str, without_masks, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("TOTALSEG_WEIGHTS_PATH", str(tmp_path / "nowhere"))
+    config = load_settings(PreprocessConfig, f"preprocess/{recipe}", ["volume.spacing_mm=[4.0, 4.0, 4.0]"])
+    summary = preprocess_cohort(without_masks(2), tmp_path / "store", config)
+    assert [(failure.stage, failure.code) for failure in summary.failed] == [("segment", "weights_missing")] * 2
+    message = summary.failed[0].message
+    assert str(tmp_path / "nowhere") in message
+    assert "totalseg_download_weights -t total_fast" in message
+    assert "TOTALSEG_WEIGHTS_PATH" in message
+    assert "\n" not in message
+    none = load_settings(PreprocessConfig, f"preprocess/{recipe}", ["volume.segmentation=null"])
+    assert none.volume.segmentation is None
+
+
+def test_the_demos_recipe_needs_no_totalsegmentator(without_masks, config, tmp_path: Path) -> None:
+    summary = preprocess_cohort(without_masks(2), tmp_path / "store", config)
+    assert (summary.written, summary.failed, len(summary.without_masks)) == (2, (), 2)
 
 
 def test_where_it_runs_makes_no_study_anew(config) -> None:

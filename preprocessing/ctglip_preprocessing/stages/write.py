@@ -20,6 +20,7 @@ def write(
     checksum: str,
     recipe_hash: str,
     regions: tuple[Region, ...] = (),
+    image_checksum: str = "",
 ) -> Path:
     """Write one study with its table rows inside; returns its folder."""
     record = StudyRecord(
@@ -33,5 +34,6 @@ def write(
         row=row.model_dump(include={"modality", "view", "age", "sex", "scanner"}),
         source=source,
         regions=regions,
+        image_checksum=image_checksum,
     )
     return write_study(store, record)
