@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from ctglip.text.lexicon import SIDES, STATION, Lexicon
@@ -13,9 +12,6 @@ from ctglip.text.places import find_places
 from ctglip.text.trie import Mention
 from ctglip.types import Status
 
-_DENYING = re.compile(
-    r"\b(?:no|not|without|negative|free)\b.*\b(?:the|this|these|that|those)\b", re.IGNORECASE | re.DOTALL
-)
 _LISTS = frozenset({"and", "or", ",", "/", "&", "nor"})
 _NONE = frozenset({"none", "nil"})
 _PREPOSITIONS = frozenset({"in", "of", "at", "on", "within"})
@@ -42,12 +38,13 @@ class Sentence:
         self.things = [Thing(m.start, m.end, *m.value) for m in lexicon.seen.find(self.words)]
         spans = [(thing.start, thing.end) for thing in self.things]
         self.signs = self._own_signs(spans)
-        self.places, sides = find_places(self.words, tied, lexicon, spans)
+        owners = ((thing.end, lexicon.home_of(thing.kind, thing.key)) for thing in self.things)
+        homes = [(end, home) for end, home in owners if home] if not SIDES.keys().isdisjoint(self.words) else []
+        self.places, sides = find_places(self.words, tied, lexicon, spans, homes)
         for number, own in sides.items():
             self.things[number].sides = own
         named = [(place.start, place.end) for place in self.places if not place.where.adjective]
-        known = lexicon.definite(text) if _DENYING.search(text) else frozenset[int]()
-        self.clauses = Clauses(self.words, self.signs, spans, lexicon, tied, named, known)
+        self.clauses = Clauses(self.words, self.signs, spans, lexicon, tied, named, lambda: lexicon.definite(text))
         self._mute_headings()
         self._repeat()
         gone = removed(self.words, self.places, self.things, lexicon)
@@ -118,7 +115,7 @@ class Attachment:
             return []
         within = self.words[largest : ahead[0].start]
         near = len(within) <= _REACH and not {"in", "at", "of"}.isdisjoint(within)
-        return ahead[:1] if near and self._fits(thing, ahead[0]) and not self._beside(ahead[0]) else []
+        return ahead[:1] if near and self._fits(thing, ahead[0]) and not self.beside(ahead[0]) else []
 
     def _candidates(self, thing: Thing) -> list[Place]:
         if thing.subject is not None:
@@ -136,7 +133,16 @@ class Attachment:
         if best is None and thing.kind == "abnormality":
             thing.general = True
             best = self._nearest(thing, [p for p in here if p in own]) or self._nearest(thing, named)
+        if best is not None and best.where.adjective:
+            parts = self.lexicon.organs.parts_of(best.where.organ) if best.where.organ else frozenset[str]()
+            exact = [p for p in here if p.where.organs and p.where.organs <= parts and not self.beside(p)]
+            best = self._nearest(thing, [p for p in exact if self._agree(p, best)]) or best
         return self._group(thing, best) if best is not None else []
+
+    def _agree(self, part: Place, whole: Place) -> bool:
+        """Whether a part is not on another side than the whole."""
+        own = part.sides or ({self._own_side(part) or ""} - {""})
+        return not whole.sides or not own or own == whole.sides
 
     def _exact(self, thing: Thing, own: Place) -> Place | None:
         """The part beside a finding whose name names the whole: "pulmonary nodule in the left lower lobe"."""
@@ -151,7 +157,7 @@ class Attachment:
             return None
         between = self.words[thing.end : ahead.start]
         near = len(between) < 9 and not _PREPOSITIONS.isdisjoint(between) and _LISTS.isdisjoint(between)
-        return ahead if near and self._fits(thing, ahead) and not self._beside(ahead) else None
+        return ahead if near and self._fits(thing, ahead) and not self.beside(ahead) else None
 
     def _coordinated(self, thing: Thing, own: Place) -> list[Place]:
         """The place inside a finding's name. For "pleural and pericardial effusion" the effusion is in both."""
@@ -219,7 +225,7 @@ class Attachment:
                 for p, where in sited
                 if p is place or where
             ]
-        return [p for p in listed if p is place or (self._fits(thing, p) and not self._beside(p))]
+        return [p for p in listed if p is place or (self._fits(thing, p) and not self.beside(p))]
 
     def _listed_with(self, place: Place) -> list[Place]:
         low = high = self.places.index(place)
@@ -268,7 +274,7 @@ class Attachment:
             distance += 12
         if self._owned(thing, place):
             distance += 6
-        if self._beside(place):
+        if self.beside(place):
             distance += 20
         return distance + 15 if place.where.weak else distance
 
@@ -278,11 +284,15 @@ class Attachment:
 
     def barred(self, thing: Thing, place: Place) -> bool:
         """Whether it is where a finding does not go: "no extension of the thrombus into the vena cava"."""
+        if not self.clauses.is_host(thing.start):
+            return False
         before = self.words[max(0, place.start - 2) : place.start]
-        return self.clauses.is_host(thing.start) and not {"into", "to", "through", "beyond"}.isdisjoint(before)
+        return not {"into", "to", "through", "beyond"}.isdisjoint(before)
 
     def _owned(self, thing: Thing, place: Place) -> bool:
         """Whether a preposition ties the place to another finding: "a stone in the right kidney and a cyst"."""
+        if len(self.things) == 1:
+            return False
         if place.end <= thing.start and not self.lexicon.words["joining"].isdisjoint(
             self.words[place.end : thing.start]
         ):
@@ -297,7 +307,7 @@ class Attachment:
                 return True
         return False
 
-    def _beside(self, place: Place) -> bool:
+    def beside(self, place: Place) -> bool:
         """Whether it is named for what lies next to it ("adjacent to the heart")."""
         last = max((p.end for p in self.places if p.end <= place.start), default=0)
         small = self.lexicon.words
@@ -319,8 +329,7 @@ class Attachment:
         )
 
     def _nodal(self, thing: Thing) -> bool:
-        known = thing.kind == "abnormality" and thing.key in self.lexicon.abnormalities
-        return known and self.lexicon.abnormalities[thing.key].default_organ == "lymph_nodes"
+        return thing.kind == "abnormality" and thing.key in self.lexicon.nodal
 
     def _fits(self, thing: Thing, place: Place) -> bool:
         if self._nodal(thing):
@@ -339,7 +348,7 @@ class Attachment:
         """Whether the words right behind it put it where its own organ is not: "ulceration in the aorta"."""
         home = self.lexicon.home_of(thing.kind, thing.key)
         ahead = next((p for p in self.places if p.start >= thing.end), None)
-        if home is None or ahead is None or ahead.where.organ is None or self._beside(ahead):
+        if home is None or ahead is None or ahead.where.organ is None or self.beside(ahead):
             return False
         if any(thing.start <= p.start < thing.end for p in self.places):
             return False

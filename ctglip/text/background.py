@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -34,14 +35,24 @@ def _patterns() -> dict[str, re.Pattern[str]]:
     return {name: re.compile(text, re.IGNORECASE) for name, text in texts.items()}
 
 
-def background(text: str) -> Background | None:
+@cache
+def _hints() -> frozenset[str]:
+    return frozenset(read_yaml(_DATA)["hint"])
+
+
+def background(text: str, words: Sequence[str]) -> Background | None:
     """What a sentence tells of, where it is not of what is seen.
 
     ``patient``: age, complaint, history, the question asked. ``examination``: its name, how it was made, what it is
     compared with.
+
+    Args:
+        text: the sentence.
+        words: its normal forms.
     """
     known = _patterns()
-    if known["title"].match(text) or (known["made"].search(text) and not known["seen"].search(text)):
+    told = not _hints().isdisjoint(words)
+    if told and (known["title"].match(text) or (known["made"].search(text) and not known["seen"].search(text))):
         return "examination"
     if known["aged"].match(text):
         return "patient"

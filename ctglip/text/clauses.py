@@ -14,6 +14,7 @@ from ctglip.text.trie import Mention
 
 Span = tuple[int, int]
 _PARTING = frozenset({",", "and", ";"})
+_DECIDING = _PARTING | {":", "no"}
 _ALTERNATIVE = frozenset({"or", "nor"})
 
 
@@ -57,8 +58,9 @@ class Statements:
     def bounds(self) -> list[Span]:
         """(first, last + 1) word of each clause, in order and without gaps."""
         cuts, last = [0], 0
+        deciding = self.small["quantity"] | _DECIDING
         for at, word in enumerate(self.words):
-            if self._ends(last, at, word):
+            if (word in deciding or at in self.breaks or at in self.places) and self._ends(last, at, word):
                 cuts.append(at)
                 last = at
         cuts.append(len(self.words))
@@ -79,10 +81,12 @@ class Statements:
 
     def _runs_on(self, start: int, at: int) -> bool:
         """Whether a statement begins without any sign: "heart is normal lungs are clear", "no mass small hernia"."""
-        if at in self.places and (self.words[at - 1] in self.small["state"] or at - 1 in self._normal_ends):
+        said = self._predicate(at, min(self.places[at] + 4, len(self.words))) if at in self.places else None
+        if said is not None and (self.words[at - 1] in self.small["state"] or at - 1 in self._normal_ends):
             named = any(start <= i < at for i in self.places)
-            said = self._predicate(at, min(self.places[at] + 4, len(self.words)))
-            return named and said is not None and said[0] != "bare" and self.words[at - 2] != "and"
+            return named and said[0] != "bare" and self.words[at - 2] != "and"
+        if said is not None and said[0] == "state" and at in self._things_ends and said[1] <= self.places[at]:
+            return self._denied(start, at)  # "no stones liver normal"
         if self.words[at] in self.small["quantity"] and at in self._things_ends:
             return any(i in self.things for i in range(at + 1, min(at + 4, len(self.words))))
         return False
@@ -166,12 +170,7 @@ class Statements:
         if any(i in self.denials and named and named[0] < i for i in range(a, b)):
             return True
         rest = self.words[at:]
-        return (
-            self.words[at] != "and"
-            and self.words[a] in self.small["quantity"]
-            and bool(named)
-            and _ALTERNATIVE.isdisjoint(rest)
-        )
+        return self.words[a] in self.small["quantity"] and bool(named) and _ALTERNATIVE.isdisjoint(rest)
 
     def _predicate(self, a: int, b: int) -> tuple[str, int] | None:
         """What is said of a piece's subject, and where: "verb", "seen" (a verb of perception) or "state"."""

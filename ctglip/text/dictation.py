@@ -35,10 +35,13 @@ def written(text: str) -> str:
     if "[" in text or "{" in text:
         text = _UNTICKED.sub(" ", text) if _TICKED.search(text) else _BOX.sub(" ", text)
         text = _FRAME.sub(r"\1", _TICKED.sub(" ", text))
-    if _NUMBERED.search(text):
+    if ") " in text:
         text = _NUMBERED.sub(r"\n\1", text)
-    text = _CORRECTED.sub("", text) if "correction" in text else text
-    return _dictated(text) if _is_dictated(text) else text
+    if "correction" in text:
+        text = _CORRECTED.sub("", text)
+    lower = text.lower()
+    spoken = any(sign in lower for sign in _SIGNS)
+    return _dictated(text) if spoken and _is_dictated(text) else text
 
 
 def _is_dictated(text: str) -> bool:

@@ -53,5 +53,7 @@ def completed(text: str, topic: str | None, last: Row | None, heading: str | Non
 
 def announced(text: str, rows: tuple[Row, ...]) -> str | None:
     """The finding that a heading alone on its line names: what follows are its places."""
+    if not text.endswith(":"):
+        return None
     names = {row.abnormality for row in rows if row.abnormality}
-    return next(iter(names)) if text.endswith(":") and len(names) == 1 else None
+    return next(iter(names)) if len(names) == 1 else None

@@ -176,7 +176,8 @@ class _Reader:
         start, end = self.clauses.clause_of(thing.start)
         inside = (place for place in self.sentence.places if start <= place.start < end and place.where.organ)
         known = self.attachment
-        return any(not known.barred(thing, place) and not known.belongs_elsewhere(place, thing) for place in inside)
+        inside = (place for place in inside if not known.barred(thing, place) and not known.beside(place))
+        return any(not known.belongs_elsewhere(place, thing) for place in inside)
 
     def at_home(self, name: str, status: Status, sides: set[str]) -> Iterator[Row]:
         """The abnormality in its default organ, on the sides given."""
@@ -223,10 +224,10 @@ class _Reader:
 
 def read_sentence(text: str, lexicon: Lexicon) -> Reading:
     """Read one sentence without its context; never empty, never an exception on odd text."""
-    about = background(text)
+    sentence = Sentence(text, lexicon)
+    about = background(text, sentence.words)
     if about == "examination":
         return Reading((Row(None, None, "historical", reason="tells how the scan was made"),), None)
-    sentence = Sentence(text, lexicon)
     best: dict[tuple[object, ...], Row] = {}
     for row in _Reader(sentence).rows():
         if about == "patient":

@@ -297,13 +297,19 @@ class Lexicon:
 
     def home_of(self, kind: str, key: str) -> str | None:
         """The organ of a finding that names none, where it has one."""
-        name = key if kind == "abnormality" else self.alone.get(key)
+        name = key if kind == "abnormality" and key in self.abnormalities else self.alone.get(key)
         return self.abnormalities[name].default_organ if name else None
 
     def same_side(self, organ: str, other: str) -> bool:
         """Whether a side said of one organ is the other's too: a pleural effusion "in the right lung"."""
         groups = {self.organs[organ].group, self.organs[other].group}
         return len(groups) == 1 or any(groups <= near for near in self._near_groups)
+
+    @cached_property
+    def nodal(self) -> frozenset[str]:
+        """Abnormalities of lymph nodes."""
+        entries = self.abnormalities.abnormalities.values()
+        return frozenset(entry.name for entry in entries if entry.default_organ == "lymph_nodes")
 
     @cached_property
     def node_organs(self) -> frozenset[str]:

@@ -119,6 +119,7 @@ def _subject(mention: Mention, places: Sequence[Place], things: Sequence[Thing],
     nearest = gap(best.start, best.end, mention.start, mention.end)
     for thing in things:
         named = thing.kind not in SILENT and thing.key != "enlarged" and start <= thing.start < end
+        named = named and not (thing.start >= mention.end and clauses.sets_off(mention.end, thing.start))
         distance = gap(thing.start, thing.end, mention.start, mention.end)
         same = thing.start <= best.start and best.end <= thing.end
         if named and (distance < nearest or (same and distance == nearest)):

@@ -7,7 +7,7 @@ a denied word belongs to is not denied with it: "no rupture of the aneurysm", "n
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from ctglip.text.clauses import Span, Statements
 from ctglip.text.doubt import doubts
@@ -26,7 +26,7 @@ class Clauses:
         lexicon: for the word lists.
         tied: indices of the words that a hyphen ties to the one before.
         places: (start, end) of the organs named.
-        definite: indices of the words that "the" and its like stand before.
+        definite: gives the indices of the words that "the" and its like stand before.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class Clauses:
         lexicon: Lexicon,
         tied: frozenset[int] = frozenset(),
         places: Sequence[Span] = (),
-        definite: frozenset[int] = frozenset(),
+        definite: Callable[[], frozenset[int]] = frozenset,
     ) -> None:
         self.words = words
         self.things = things
@@ -50,6 +50,7 @@ class Clauses:
         self.telling = [m for m in signs if m.value[:2] == ("history", "still")]
         self.bounds = Statements(words, self.signs, things, places, self.small, self.perception, tied).bounds()
         self.reach: dict[str, list[Span]] = {"negation": [], "uncertainty": [], "history": []}
+        self._ahead = [m.end for m in self.signs if m.value[:2] == ("negation", "before")]
         self.hosts: list[tuple[int, int, bool]] = []
         self._named = frozenset(places)
         self._definite = definite
@@ -211,7 +212,7 @@ class Clauses:
             if host is None or not self._is_host(start, i, length, host):
                 continue
             stop = next((j for j in range(host[1], end) if self.words[j] in ("or", "nor", ",", "into", "to")), end)
-            known = any(j in self._definite for j in range(i + length, host[0] + 1))
+            known = any(j in self._definite() for j in range(i + length, host[0] + 1))
             known = known or not self.small["known"].isdisjoint(self.words[i + length : host[1]])
             self.hosts.append((i, stop, known or not causal))
 
@@ -237,7 +238,7 @@ class Clauses:
             return before
         if self.words[at] == "of" and not before:
             named = bool(denied) or self.words[at - 1] not in self.small["transparent"]
-            return named and any(j in self._definite for j in range(at + 1, host[0] + 1))
+            return named and any(j in self._definite() for j in range(at + 1, host[0] + 1))
         return before or any(span not in self._named for span in denied)
 
     def _earlier_examinations(self) -> None:
@@ -288,10 +289,13 @@ class Clauses:
         unsure = any(a <= start < b and not known for a, b, known in self.hosts)
         return "the cause of something denied" if unsure else None
 
+    def sets_off(self, start: int, end: int) -> bool:
+        """Whether a stretch leads from one thing said to another: "of normal calibre with no dissection"."""
+        return not self.small["joining"].isdisjoint(self.words[start:end]) or "no" in self.words[start:end]
+
     def denies_normal(self, start: int) -> bool:
         """Whether what is normal is not: "not normal", and never by the denial of something else."""
-        near = [m for m in self.signs if m.value[0] == "negation" and m.value[1] == "before" and m.end <= start]
-        last = max((m.end for m in near), default=-9)
+        last = max((end for end in self._ahead if end <= start), default=-9)
         return start - last < 3 and "," not in self.words[last:start] and not self._names_a_thing((last, start))
 
     def _cue_inside(self, start: int, end: int) -> bool:

@@ -19,7 +19,11 @@ _LININGS = {("pleura", lung) for lung in ("lungs", "lung_left", "lung_right")}
 
 
 def find_places(
-    words: list[str], tied: frozenset[int], lexicon: Lexicon, things: Sequence[tuple[int, int]]
+    words: list[str],
+    tied: frozenset[int],
+    lexicon: Lexicon,
+    things: Sequence[tuple[int, int]],
+    homes: Sequence[tuple[int, str]] = (),
 ) -> tuple[list[Place], dict[int, set[str]]]:
     """Organs named in a sentence, and the sides that belong to a finding itself ("left effusion").
 
@@ -28,6 +32,7 @@ def find_places(
         tied: indices of the words that a hyphen ties to the one before.
         lexicon: organ phrases.
         things: spans of the findings named.
+        homes: the end and the own organ of those that have one.
 
     Returns:
         places in order, and for the index of each thing its sides.
@@ -38,7 +43,7 @@ def find_places(
     named = (place for place in places if place.start not in at_levels or place.end - place.start > 1)
     places = sorted([*levels, *named], key=lambda place: place.start)
     if not SIDES.keys().isdisjoint(words):
-        places = sorted([*places, *other_sides(words, places, lexicon)], key=lambda place: place.start)
+        places = sorted([*places, *other_sides(words, places, lexicon, homes)], key=lambda place: place.start)
     thing_sides = give_sides(words, places, things, lexicon)
     places = _merge(words, places, lexicon)
     _carry_sides(places, lexicon)

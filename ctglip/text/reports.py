@@ -62,7 +62,7 @@ class ReportParser:
                     found.append(self._finding(row, index, section, sentence))
                     topic, last = row.organ or topic, row if row.abnormality else last
                 topic = reading.topic or topic
-                heading = announced(sentence, reading.rows) or (heading if _ITEM.search(sentence) else None)
+                heading = announced(sentence, reading.rows) or (heading if heading and _ITEM.search(sentence) else None)
                 index += 1
         return tuple(found)
 

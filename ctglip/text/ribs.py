@@ -17,6 +17,8 @@ _BEFORE_NUMBER = frozenset({"fracture", "no", "number", "(", "#"})
 
 def ribs(words: list[str], tied: frozenset[int], places: list[Place], lexicon: Lexicon) -> list[Place]:
     """The places of a sentence, with each rib that is told by its number a place of its own."""
+    if not any(place.where.organ in _RIBS for place in places):
+        return places
     found: list[Place] = []
     for place in places:
         known = _rib_numbers(words, tied, place) if place.where.organ in _RIBS else []

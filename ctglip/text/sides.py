@@ -28,7 +28,8 @@ def give_sides(
             continue
         if word == "two" and i + 1 not in place_at:
             continue  # "two nodules" are not on two sides
-        if i and words[max(0, i - 3) : i] and not lexicon.words["comparing"].isdisjoint(words[max(0, i - 3) : i]):
+        compared = _compared(words, i, lexicon)
+        if not compared and not lexicon.words["comparing"].isdisjoint(words[max(0, i - 3) : i]):
             continue
         if i in elliptic or (i > 1 and words[i - 1] == "on" and words[i - 2] in ("none", "nil")):
             continue
@@ -36,6 +37,8 @@ def give_sides(
             owner = _first_after(i, places, things)
         else:
             owner = _named_ahead(words, i, place_at, thing_at, lexicon) or _named_behind(i, places, things)
+        if compared and owner is None:
+            owner = _named_ahead(words, min(i + 3, len(words) - 1), place_at, thing_at, lexicon)
         for kind, key in owner or ():
             if kind == "place":
                 _add_side(places[key], side, lexicon)
@@ -77,6 +80,16 @@ def _named_ahead(
     return None
 
 
+def _compared(words: list[str], i: int, lexicon: Lexicon) -> bool:
+    """Whether it is a side of "left greater than right": both are meant."""
+    for first, second in ((i, i + 3), (i - 3, i)):
+        if first < 0 or second >= len(words) or words[second - 1] != "than":
+            continue
+        if words[first + 1] in lexicon.words["comparing"] and words[first] in SIDES and words[second] in SIDES:
+            return True
+    return False
+
+
 def _fronted(words: list[str], i: int, lexicon: Lexicon) -> bool:
     """ "On the left there is ..." and "The left shows ...": the side is of what follows."""
     after = words[i + 1 : i + 2]
@@ -104,7 +117,9 @@ def _side_follows(words: list[str], start: int, place_at: dict[int, Place], thin
     return False
 
 
-def other_sides(words: list[str], places: list[Place], lexicon: Lexicon) -> list[Place]:
+def other_sides(
+    words: list[str], places: list[Place], lexicon: Lexicon, homes: Sequence[tuple[int, str]] = ()
+) -> list[Place]:
     """ "The right kidney is normal, the left is small": a side that stands for the organ named before."""
     inside = {i for place in places for i in range(place.start, place.end)}
     found: list[Place] = []
@@ -115,13 +130,14 @@ def other_sides(words: list[str], places: list[Place], lexicon: Lexicon) -> list
         stands = after < len(words) and (
             words[after] in lexicon.words["verb"] or words[after] in lexicon.words["state"]
         )
-        before = [p for p in places if p.end <= i and lexicon.pair_of(p.where)]
-        if stands and before and words[i - 1] not in ("on", "in", "at", "to"):
-            where = lexicon.pair_of(before[-1].where)
-            if where is not None:
-                found.append(
-                    Place(i, i + 1, where, {word if word in ("left", "right") else SIDES[word]}, elliptic=True)
-                )
+        if not stands or words[i - 1] in ("on", "in", "at", "to"):
+            continue
+        named = [(p.end, p.where) for p in places if p.end <= i]
+        named += [(end, lexicon.where(home)) for end, home in homes if end <= i]
+        pairs = [(end, lexicon.pair_of(where)) for end, where in named]
+        _, where = max(((end, pair) for end, pair in pairs if pair), key=lambda known: known[0], default=(0, None))
+        if where is not None:
+            found.append(Place(i, i + 1, where, {SIDES[word]}, elliptic=True))
     return found
 
 

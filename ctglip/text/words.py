@@ -60,7 +60,8 @@ def read_words(text: str, form: Callable[[str], str] | None = None) -> tuple[lis
         the words, and the indices of those that a hyphen ties to the word before ("L1-L3").
     """
     form = form or normal_form
-    text = _SIDE_LETTER.sub(lambda m: _SIDE_OF[m.group()], text)
+    if "L " in text or "R " in text:
+        text = _SIDE_LETTER.sub(lambda m: _SIDE_OF[m.group()], text)
     words: list[str] = []
     tied: list[int] = []
     for token in _TOKEN.findall(text):
