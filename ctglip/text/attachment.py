@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ctglip.text.lexicon import SIDES, STATION, Lexicon
+from ctglip.text.lexicon import Lexicon
 from ctglip.text.measures import SILENT, Thing, gap, measured, removed
 from ctglip.text.negation import Clauses
 from ctglip.text.place import Place
 from ctglip.text.places import find_places
 from ctglip.text.trie import Mention
+from ctglip.text.where import SIDES, STATION
 from ctglip.types import Status
 
 _LISTS = frozenset({"and", "or", ",", "/", "&", "nor"})
@@ -268,7 +269,7 @@ class Attachment:
 
     def _distance(self, thing: Thing, place: Place) -> float:
         distance = float(gap(thing.start, thing.end, place.start, place.end))
-        if self._region(place):
+        if self._region(place) and place.end != thing.start:
             distance += 15
         if self._heads(place):
             distance += 12
@@ -283,7 +284,9 @@ class Attachment:
         return self.words[place.end : place.end + 1] == [":"]
 
     def barred(self, thing: Thing, place: Place) -> bool:
-        """Whether it is where a finding does not go: "no extension of the thrombus into the vena cava"."""
+        """Whether a finding is not there: behind "other than", or in "no extension of the thrombus into the ..."."""
+        if self.clauses.excepted(thing.start, place.start):
+            return True
         if not self.clauses.is_host(thing.start):
             return False
         before = self.words[max(0, place.start - 2) : place.start]
@@ -298,6 +301,8 @@ class Attachment:
         ):
             return False  # what comes "with" it is where it is
         for other in self.things:
+            if other is not thing and place.end == other.start and other.end <= thing.start:
+                return not self._lists(other.end, thing.start)  # "skin thickening and a 2 cm mass"
             if other is thing or other.end > place.start or thing.start <= other.start < thing.end:
                 continue
             between = self.words[other.end : place.start]

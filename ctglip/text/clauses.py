@@ -134,7 +134,7 @@ class Statements:
                 subject = "place" if any(a <= i < said[1] for i in self.places) else "thing"
                 if listed - {subject}:
                     return False
-                if said[0] == "seen" and not spoken and not denied and number:
+                if (said[0] == "there" or (said[0] == "seen" and not spoken and not denied)) and number:
                     return False
                 return self._new(said[0], start, at, spoken, joint in _ALTERNATIVE)
             named = {"thing"} if any(a <= i < b for i in self.things) else set()
@@ -176,7 +176,10 @@ class Statements:
         """What is said of a piece's subject, and where: "verb", "seen" (a verb of perception) or "state"."""
         for i in range(a, b):
             if self.words[i] in self.small["verb"]:
-                seen = not self.perception.isdisjoint(self.words[i + 1 : min(i + 4, b)])
+                following = self.words[i + 1 : min(i + 4, b)]
+                if following[:1] == ["present"] and self.words[i] in ("is", "are"):
+                    return ("there" if i > a else "bare"), i
+                seen = not self.perception.isdisjoint(following)
                 seen = seen or any(i <= j < b for j in self.behind)
                 return ("bare" if i == a else "seen" if seen else "verb"), i
         for i in range(a, b):
@@ -189,7 +192,7 @@ class Statements:
     def _new(self, said: str, start: int, at: int, spoken: bool, alternative: bool) -> bool:
         if spoken:
             return True
-        if said in ("verb", "state"):
+        if said in ("verb", "state") or (said == "there" and self.words[at] == ","):
             return not alternative
         placed = not self.small["placing"].isdisjoint(self.words[start:at])
         return said == "seen" and placed and not alternative and self.words[at] == ","

@@ -30,6 +30,8 @@ _RULE = re.compile(r"^[ \t]*\|?[ \t]*:?-{2,}[-|: \t]*$", re.MULTILINE)
 
 def written(text: str) -> str:
     """The text with its punctuation as signs, its table rows as "first cell: second, third" and its boxes opened."""
+    if "\\" in text:  # signs that an export wrote out
+        text = text.replace("\\t", "\t").replace("\\n", "\n")
     if "|" in text or "\t" in text:
         text = _ROW.sub(_row, _RULE.sub("", text))
     if "[" in text or "{" in text:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import re
 
 from ctglip.text.findings import Row
-from ctglip.text.lexicon import SIDES, Lexicon
+from ctglip.text.lexicon import Lexicon
+from ctglip.text.where import SIDES
 
 _LED = re.compile(
     r"^\W*(?:the\s+)?(?P<side>left|right|lt|rt|l|r)\b\s*(?:side|one)?\s*(?P<rest>[:–—-].*|"
@@ -20,6 +21,7 @@ _PRESENT = re.compile(
     r"^[\s:–—-]*(?:is\s+)?(?P<said>yes|present|positive|mild|moderate|severe|small|large|trace|minimal|massive)[\s.]*$",
     re.IGNORECASE,
 )
+_DASHES = " :–—-."
 _MEASURED = re.compile(r"\d\s*(?:mm|cm)\b", re.IGNORECASE)
 
 
@@ -46,7 +48,7 @@ def completed(text: str, topic: str | None, last: Row | None, heading: str | Non
         said = short.group("said").lower()
         return f"No {side} {name}." if _ABSENT.match(rest) else f"{said if short.re is _PRESENT else ''} {side} {name}."
     if topic is None or lexicon.pair_of(lexicon.where(topic)) is None:
-        return text
+        return f"{rest.strip(_DASHES)} on the {side}." if rest[0] in _DASHES else text
     organ = lexicon.organs[lexicon.organs.on_side(topic, side)]
     return f"{organ.display} {rest}" if organ.side == side else text
 

@@ -10,52 +10,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ctglip.files import read_yaml
 from ctglip.text.abbreviations import add_abbreviations
 from ctglip.text.spelling import LEAST, Spelling
 from ctglip.text.trie import Mention, Trie
+from ctglip.text.where import Where
 from ctglip.text.words import definite, normal_form, phrase, read_words
 from ctglip.vocabulary.abnormalities import AbnormalityDictionary
 from ctglip.vocabulary.organs import Organ, OrganDictionary
 
 _HERE = Path(__file__).parent
-SIDES = {"left": "left", "right": "right", "bilateral": "both", "both": "both", "bilaterally": "both", "lt": "left",
-         "rt": "right", "two": "both"}  # fmt: skip
-
-
-STATION = "_station"
-"""Ends the names of structures that hold lymph nodes alone."""
-
-
-class Where(NamedTuple):
-    """What an organ phrase can stand for.
-
-    Attributes:
-        organ: the organ without a side, None where nothing spans the two.
-        left, right: the organ on a side.
-        adjective: the phrase is one ("hepatic").
-        near: it names what is beside the organ ("paraduodenal").
-        weak: it yields to any other place of the clause ("apex").
-        structure: a part that is no organ of the dictionary ("interlobular septum").
-        organs: all organs that it can stand for.
-    """
-
-    organ: str | None
-    left: str | None
-    right: str | None
-    adjective: bool = False
-    near: bool = False
-    weak: bool = False
-    structure: str | None = None
-    organs: frozenset[str] = frozenset()
-
-    @classmethod
-    def of(cls, organ: str | None, left: str | None = None, right: str | None = None, adjective: bool = False) -> Where:
-        """A phrase for these organs."""
-        named = frozenset(name for name in (organ, left, right) if name)
-        return cls(organ, left, right, adjective, organs=named)
 
 
 class Lexicon:

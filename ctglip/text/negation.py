@@ -49,10 +49,10 @@ class Clauses:
         self.signs = list(self._with_denials(outside))
         self.telling = [m for m in signs if m.value[:2] == ("history", "still")]
         self.bounds = Statements(words, self.signs, things, places, self.small, self.perception, tied).bounds()
+        self._named = frozenset(places)
         self.reach: dict[str, list[Span]] = {"negation": [], "uncertainty": [], "history": []}
         self._ahead = [m.end for m in self.signs if m.value[:2] == ("negation", "before")]
         self.hosts: list[tuple[int, int, bool]] = []
-        self._named = frozenset(places)
         self._definite = definite
         for sign in self.signs:
             self._spread(sign)
@@ -118,7 +118,8 @@ class Clauses:
         ahead = (sign.start if denies else sign.end, self._stop(kind, sign.end, end))
         behind = (self._back(kind, start, sign.start), sign.start)
         first, second = (ahead, behind) if direction == "before" else (behind, ahead)
-        if not self._names_a_thing(first) and self._names_a_thing(second) and self._may_turn(kind, direction, ahead):
+        turns = not self._names_a_thing(first) and self._names_a_thing(second)
+        if turns and self._may_turn(kind, direction, ahead, behind):
             first = second
         self.reach[kind].append(first)
         if kind == "negation" and first == ahead:
@@ -138,12 +139,14 @@ class Clauses:
         broken = (i for i in range(start, end) if self.words[i] in (",", "and", "with", "(", "other"))
         return next(broken, end)
 
-    def _may_turn(self, kind: str, direction: str, ahead: tuple[int, int]) -> bool:
+    def _may_turn(self, kind: str, direction: str, ahead: Span, behind: Span) -> bool:
         """ "Effusion: none." and "Not seen: effusion" reach the other way."""
         if kind != "negation":
             return False
         rest = self.words[ahead[0] : ahead[1]]
-        return direction == "after" or all(not w.isalpha() or w in self.perception for w in rest)
+        if direction == "after":  # "the spleen is not seen, presumably splenectomy" denies nothing ahead
+            return not any(behind[0] <= start < behind[1] for start, _ in self._named)
+        return all(not w.isalpha() or w in self.perception for w in rest)
 
     def _names_a_thing(self, span: tuple[int, int]) -> bool:
         return any(span[0] <= start < span[1] for start, _ in self.things)
@@ -279,6 +282,11 @@ class Clauses:
             return "historical"
         doubted = self._within("uncertainty", start) or self._cue_inside(start, end) or host is False
         return "uncertain" if doubted else "affirmed"
+
+    def excepted(self, start: int, other: int) -> bool:
+        """Whether an exception stands between two words: "no metastasis other than the lesion in the ilium"."""
+        low, high = min(start, other), max(start, other)
+        return any(m.value[0] == "exception" and low < m.start < high for m in self.signs)
 
     def is_host(self, start: int) -> bool:
         """Whether what is denied only belongs to the finding that begins there."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ctglip.text.lexicon import Where
+from ctglip.text.where import Where
 from ctglip.types import Laterality
 
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ctglip.text.lexicon import SIDES, Lexicon, Where
+from ctglip.text.lexicon import Lexicon
 from ctglip.text.place import Place
 from ctglip.text.ribs import ORDINALS, ribs
 from ctglip.text.sides import give_sides, other_sides
+from ctglip.text.where import SIDES, Where
 
 _REGION = {"c": "C", "t": "T", "d": "T", "l": "L", "s": "S"}
 _SPINE = {"cervical": "C", "thoracic": "T", "dorsal": "T", "lumbar": "L"}

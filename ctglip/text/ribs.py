@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from ctglip.text.lexicon import Lexicon, Where
+from ctglip.text.lexicon import Lexicon
 from ctglip.text.place import Place
+from ctglip.text.where import Where
 
 ORDINALS = {"first": 1, "second": 2, "third": 3, "fourth": 4, "fifth": 5, "sixth": 6, "seventh": 7, "eighth": 8,
              "ninth": 9, "tenth": 10, "eleventh": 11, "twelfth": 12}  # fmt: skip

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ctglip.text.lexicon import SIDES, Lexicon
+from ctglip.text.lexicon import Lexicon
 from ctglip.text.place import Place
 from ctglip.text.ribs import rib_number
+from ctglip.text.where import SIDES
 
 _BETWEEN_SIDES = ("and", "or", "to", "/", ",")
 
@@ -36,7 +37,9 @@ def give_sides(
         if _fronted(words, i, lexicon):
             owner = _first_after(i, places, things)
         else:
-            owner = _named_ahead(words, i, place_at, thing_at, lexicon) or _named_behind(i, places, things)
+            owner = _named_ahead(words, i, place_at, thing_at, lexicon) or _named_behind(
+                words, i, places, things, lexicon
+            )
         if compared and owner is None:
             owner = _named_ahead(words, min(i + 3, len(words) - 1), place_at, thing_at, lexicon)
         for kind, key in owner or ():
@@ -141,10 +144,24 @@ def other_sides(
     return found
 
 
-def _named_behind(i: int, places: Sequence[Place], things: Sequence[tuple[int, int]]) -> list[tuple[str, int]] | None:
+def _named_behind(
+    words: list[str], i: int, places: Sequence[Place], things: Sequence[tuple[int, int]], lexicon: Lexicon
+) -> list[tuple[str, int]] | None:
     ends = [(place.end, "place", n) for n, place in enumerate(places) if place.end <= i and place.sidable]
     ends += [(end, "thing", n) for n, (_, end) in enumerate(things) if end <= i]
     if not ends:
         return None
     _, kind, key = max(ends)
-    return [(kind, key)]
+    found = [(kind, key)]
+    last = things[key][0] if kind == "thing" else places[key].start
+    for n in range(len(things) - 1, -1, -1):  # "a stone, hydronephrosis and stranding on the left"
+        start, end = things[n]
+        if end > last or words[i - 1] != "on":
+            continue
+        between = words[end:last]
+        apart = [w for w in between if w in lexicon.words["boundary"] and w not in (",", "and", "or")]
+        if apart or not {",", "and", "or"} & set(between) or any(w in SIDES for w in between):
+            break
+        found.append(("thing", n))
+        last = start
+    return found
