@@ -47,11 +47,14 @@ class ImageEncoderSettings(Settings):
         checkpointing: forget activations inside of stages and compute them again in the backward pass.
         weights: where the first weights come from: a run or model folder with an encoder of the same kind, or what each
             encoder says of itself; none: random. A saved model does not name them.
+        partial: go on where keys of the encoder are missing in them or do not fit, as long as nine tenths of its
+            parameters are filled; the share is printed.
     """
 
     spatial_dims: Literal[2, 3] = 3
     checkpointing: bool = False
     weights: str | None = None
+    partial: bool = False
 
 
 class CNNSettings(ImageEncoderSettings):

@@ -6,12 +6,12 @@ import importlib
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ctglip.errors import ModelError
 from ctglip.files import read_json
 from ctglip.models.encoders import Encoder, NNUNetSettings, model_folder
+from ctglip.models.weights import State, read_state
 
 _NETWORKS = "dynamic_network_architectures.architectures."
 _OLD_NETWORKS = {"PlainConvUNet": "unet.PlainConvUNet", "ResidualEncoderUNet": "unet.ResidualEncoderUNet"}
@@ -86,11 +86,11 @@ def read_plans(settings: NNUNetSettings) -> NNUNetSettings:
     return settings.model_copy(update=change)
 
 
-def load_weights(encoder: NNUNetEncoder) -> None:
-    """Load the encoder's weights of the folder and fold that its settings name.
+def checkpoint_state(encoder: NNUNetEncoder) -> State:
+    """The weights of the folder and fold that an encoder's settings name, kernels turned to our axis order.
 
     Raises:
-        ModelError: code ``nnunet``: no checkpoint, or one that does not fit.
+        ModelError: code ``nnunet``: no checkpoint; ``weights``: it cannot be read.
     """
     settings = encoder.settings
     assert isinstance(settings, NNUNetSettings)
@@ -99,20 +99,11 @@ def load_weights(encoder: NNUNetEncoder) -> None:
     file = next((fold / name for name in names if (fold / name).is_file()), None)
     if file is None:
         raise ModelError(f"{fold} holds no checkpoint_final.pth.", code="nnunet", fix="Name another fold.")
-    with torch.serialization.safe_globals(_numpy_scalars()):
-        state = torch.load(file, map_location="cpu", weights_only=True)["network_weights"]
-    state = {name.removeprefix("_orig_mod.").removeprefix("module."): value for name, value in state.items()}
     axes = settings.axes or (0, 1, 2)[: settings.spatial_dims]
-    mine = encoder.encoder.state_dict()
-    for name, old in mine.items():
-        new = state.get(f"encoder.{name}")
-        if new is None:
-            raise ModelError(f"{file} has no weights for {name!r}.", code="nnunet")
-        if new.dim() == 2 + settings.spatial_dims:
-            new = new.permute(0, 1, *(2 + axis for axis in axes))
-        if new.dim() > 1 and new.shape[1] != old.shape[1]:
-            new = new.mean(1, keepdim=True).expand_as(old) * new.shape[1] / old.shape[1]
-        old.copy_(new)
+    order = (0, 1, *(2 + axis for axis in axes))
+    state = read_state(file, _numpy_scalars())
+    state = {name: value for name, value in state.items() if name.startswith("network_weights.")}
+    return {name: value.permute(order) if value.dim() == len(order) else value for name, value in state.items()}
 
 
 def _residual(settings: NNUNetSettings) -> NNUNetSettings:

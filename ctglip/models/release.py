@@ -243,7 +243,7 @@ def load_unique_state(model: nn.Module, state: dict[str, Tensor]) -> None:
 
 
 def _config(release: Release) -> dict[str, Any]:
-    encoder = release.model.settings.encoder.model_copy(update={"weights": None})
+    encoder = release.model.settings.encoder.model_copy(update={"weights": None, "partial": False})
     return {
         "format_version": FORMAT_VERSION,
         "model": release.model.settings.model_copy(update={"encoder": encoder}).model_dump(mode="json"),

@@ -173,13 +173,134 @@ def test_inflated_transformer_gives_the_films_answer_where_the_volume_does_not_c
         torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
 
-def test_weights_that_are_not_there_or_do_not_fit_are_errors(tmp_path):
+def plain(folder, name: str, state, seed: int = 0):
+    """An encoder that is to start from a file."""
+    torch.manual_seed(seed)
+    torch.save(state, folder / "weights.pth")
+    return build_encoder(small(name, weights=str(folder / "weights.pth")), 1)
+
+
+def source_state(name: str, seed: int = 1):
+    torch.manual_seed(seed)
+    return build_encoder(SMALL[name], 1).state_dict()
+
+
+def under(prefix: str, state):
+    return {f"{prefix}{name}": value for name, value in state.items()}
+
+
+@pytest.mark.parametrize("name", ["cnn", "vit"])
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state, other: under("module.", state),
+        lambda state, other: {"epoch": 3, "state_dict": under("module.encoder.", state)},
+        lambda state, other: {"state_dict": under("model.backbone.", state) | {"model.head.weight": torch.zeros(3)}},
+        lambda state, other: {"model": under("net.", state), "optimizer": {"state": {0: {"exp_avg": torch.ones(2)}}}},
+        lambda state, other: under("visual.", state) | under("text.", {"embed.weight": torch.zeros(4, 4)}),
+        lambda state, other: under("_orig_mod.module.image_encoder.trunk.", state),
+        lambda state, other: {"state_dict": other, "state_dict_ema": state},
+        lambda state, other: {"student": under("backbone.", other), "teacher": under("backbone.", state)},
+        lambda state, other: under("model.", other) | under("ema_model.", state),
+        lambda state, other: under("encoder.", state) | under("decoder.encoder.", state),
+        lambda state, other: {n: v.half() if v.is_floating_point() else v for n, v in under("a.b.", state).items()},
+    ],
+)
+def test_wrapped_weights_are_found(tmp_path, name: str, wrap) -> None:
+    state, other = source_state(name), source_state(name, seed=2)
+    encoder = plain(tmp_path, name, wrap(state, other))
+    assert load_initial_weights(encoder) == 1
+    for key, value in encoder.state_dict().items():
+        torch.testing.assert_close(value, state[key], atol=2e-3, rtol=2e-3)
+
+
+def test_two_networks_that_fit_equally_well_are_not_chosen_from(tmp_path) -> None:
+    state, other = source_state("cnn"), source_state("cnn", seed=2)
+    with pytest.raises(ModelError, match=r"several networks that fit .*'encoder_k\.', 'encoder_q\.'"):
+        load_initial_weights(plain(tmp_path, "cnn", under("encoder_q.", state) | under("encoder_k.", other)))
+
+
+def test_a_key_that_is_missing_or_does_not_fit_is_an_error_with_both_lists(tmp_path) -> None:
+    state = source_state("cnn")
+    names = list(state)
+    first, second = names[0], names[-1]
+    broken = {"extra.weight": torch.zeros(2), **{n: v for n, v in state.items() if n != first}}
+    broken[second] = torch.zeros(*state[second].shape, 2)
+    with pytest.raises(ModelError) as caught:
+        load_initial_weights(plain(tmp_path, "cnn", under("module.", broken)))
+    text = str(caught.value)
+    for part in (f"Missing (1): {first}", f"Of another shape (1): {second}", "Unexpected (1): extra.weight"):
+        assert part in text
+    few = dict(list(state.items())[:2])
+    with pytest.raises(ModelError, match=r"Not all weights .*\(\d\.\d %"):
+        load_initial_weights(plain(tmp_path, "cnn", few))
+
+
+def test_a_part_is_enough_only_where_it_is_asked_for_and_large(tmp_path, caplog) -> None:
+    state = source_state("cnn")
+    sizes = {name: value.numel() for name, value in state.items()}
+    small_one, large = min(sizes, key=lambda n: sizes[n]), max(sizes, key=lambda n: sizes[n])
+
+    def start(left: str):
+        torch.save({n: v for n, v in state.items() if n != left}, tmp_path / "w.pth")
+        torch.manual_seed(5)
+        return build_encoder(small("cnn", weights=str(tmp_path / "w.pth"), partial=True), 1)
+
+    encoder = start(small_one)
+    before = encoder.state_dict()[small_one].clone()
+    share = load_initial_weights(encoder)
+    assert share == pytest.approx(1 - sizes[small_one] / sum(sizes.values()))
+    assert torch.equal(encoder.state_dict()[small_one], before)
+    assert f"{100 * share:.1f} %" in caplog.text
+    assert small_one in caplog.text
+    assert sizes[large] > 0.1 * sum(sizes.values())
+    with pytest.raises(ModelError, match=f"Missing \\(1\\): {large}"):
+        load_initial_weights(start(large))
+
+
+def test_weights_that_cannot_be_read_are_errors(tmp_path) -> None:
+    def start(path):
+        return load_initial_weights(build_encoder(small("vit", weights=str(path)), 1))
+
     with pytest.raises(ModelError, match="cannot be read"):
-        load_initial_weights(build_encoder(small("vit", weights=str(tmp_path / "none.pth")), 1))
+        start(tmp_path / "none.pth")
     torch.save({"other": torch.zeros(3)}, tmp_path / "other.pth")
     with pytest.raises(ModelError, match="None of the weights"):
-        load_initial_weights(build_encoder(small("vit", weights=str(tmp_path / "other.pth")), 1))
+        start(tmp_path / "other.pth")
+    torch.save(source_state("vit"), tmp_path / "good.pth")
+    save_file({n: v.contiguous() for n, v in source_state("vit").items()}, tmp_path / "good.safetensors")
+    for name in ("good.pth", "good.safetensors"):
+        content = (tmp_path / name).read_bytes()
+        for kind, broken in (("cut", content[: len(content) // 2]), ("empty", b""), ("noise", bytes(range(256)) * 50)):
+            path = tmp_path / f"{kind}.{name.rpartition('.')[2]}"
+            path.write_bytes(broken)
+            with pytest.raises(ModelError, match="cannot be read"):
+                start(path)
+    with pytest.raises(ModelError, match="cannot be read"):
+        start(tmp_path)
+    bad = source_state("vit")
+    bad["norm.weight" if "norm.weight" in bad else next(iter(bad))].fill_(float("nan"))
+    torch.save(bad, tmp_path / "nan.pth")
+    with pytest.raises(ModelError, match="NaN or infinite"):
+        start(tmp_path / "nan.pth")
     assert load_initial_weights(build_encoder(SMALL["vit"], 1)) == 0
+
+
+class Harmful:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), "w"))
+
+
+def test_a_pickle_never_runs(tmp_path) -> None:
+    torch.save({"state_dict": source_state("cnn"), "x": Harmful(tmp_path / "ran")}, tmp_path / "w.pth")
+    with pytest.raises(ModelError, match="more than tensors and plain values"):
+        load_initial_weights(build_encoder(small("cnn", weights=str(tmp_path / "w.pth")), 1))
+    assert not (tmp_path / "ran").exists()
 
 
 OLD_PLAN = {
@@ -259,8 +380,8 @@ def test_a_run_gives_its_image_encoder_to_another(tmp_path, name):
     before = build_encoder(SMALL[name], 1)
     saved(tmp_path / "run" / "model", before)
     for source in (tmp_path / "run", tmp_path / "run" / "model"):
-        plain = NNUNetSettings() if name == "nnunet" else SMALL[name]
-        encoder = build_encoder(plain.model_copy(update={"weights": str(source)}), 1)
+        settings = NNUNetSettings() if name == "nnunet" else SMALL[name]
+        encoder = build_encoder(settings.model_copy(update={"weights": str(source)}), 1)
         assert load_initial_weights(encoder) == 1
         state = before.state_dict()
         assert all(torch.equal(value, state[key]) for key, value in encoder.state_dict().items())

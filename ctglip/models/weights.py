@@ -1,0 +1,225 @@
+"""Weights from elsewhere, laid on an encoder: read without pickles, names brought together, and nothing left unsaid.
+
+Checkpoints wrap their weights: in dictionaries (``state_dict``, ``model_ema``) and under prefixes (``module.``,
+``encoder.``, ``visual.``). Whatever they are called, the prefix under which most of the encoder's own names are found
+is taken away.
+"""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from ctglip.errors import ModelError
+
+State = dict[str, Tensor]
+LEAST_SHARE = 0.9
+"""Of an encoder's parameters, even where a part of them is enough."""
+_LOG = logging.getLogger(__name__)
+_SHOWN = 6
+_AVERAGED = re.compile(r"(?:^|[._])(?:ema|teacher|averaged|swa)(?:[._]|$)")
+_COUNTERS = ("num_batches_tracked",)
+
+
+def read_state(path: Path, allowed: Sequence[Any] = ()) -> State:
+    """All tensors of a safetensors or PyTorch file, nested dictionaries under dotted names. Pickled code never runs.
+
+    Args:
+        path: the file.
+        allowed: harmless classes that a PyTorch file may hold beside tensors and plain values.
+
+    Raises:
+        ModelError: code ``weights``: missing, broken, or something other than weights.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        with torch.serialization.safe_globals(list(allowed)) if allowed else nullcontext():
+            found = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ModelError(
+            f"The weights {path} cannot be read: they are broken, or hold more than tensors and plain values.",
+            code="weights",
+            fix="Copy the file again, or save its state dict alone (best as safetensors).",
+        ) from error
+    except (OSError, RuntimeError, ValueError, EOFError, KeyError, SafetensorError) as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelError(f"The weights {path} cannot be read: {first}", code="weights", fix="Copy it again.") from error
+    return dict(_tensors(found, ""))
+
+
+def _tensors(value: Any, prefix: str) -> Iterator[tuple[str, Tensor]]:
+    if isinstance(value, Tensor):
+        yield prefix.removesuffix("."), value
+    elif isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from _tensors(inner, f"{prefix}{name}.")
+
+
+@dataclass(frozen=True)
+class Match:
+    """How a checkpoint's names meet an encoder's.
+
+    Attributes:
+        found: weight of each of the encoder's names that is there and fits.
+        missing: names that are not there.
+        misfits: names of another shape, with both shapes.
+        unexpected: what else stands under the prefix.
+        prefix: what was taken away.
+    """
+
+    found: State
+    missing: tuple[str, ...]
+    misfits: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    prefix: str
+
+
+Fit = Callable[[str, Tensor, Tensor], Tensor | None]
+"""(name, a weight, ours) -> the weight in the shape of ours; None where that cannot be."""
+
+
+def match(body: nn.Module, state: State, fit: Fit, source: str, flat: bool = False) -> Match:
+    """Bring a checkpoint's names to an encoder's.
+
+    Args:
+        body: the encoder.
+        state: the checkpoint.
+        fit: brings a weight to the shape of ours.
+        source: the checkpoint's name, for messages.
+        flat: dots and underscores in names are the same (timm's).
+
+    Raises:
+        ModelError: code ``weights``: two prefixes fit equally well and hold other numbers.
+    """
+    mine = dict((*body.named_parameters(), *body.named_buffers()))
+    kept = body.state_dict().keys()
+    mine = {name: value for name, value in mine.items() if name in kept and not name.endswith(_COUNTERS)}
+    key: Callable[[str], str] = (lambda name: name.replace("_", ".")) if flat else str
+    head = _common(list(mine))
+    wanted = {key(name.removeprefix(head)): name for name in mine}
+    theirs = {key(name): value for name, value in state.items()}
+    counts: Counter[str] = Counter()
+    for name, value in theirs.items():
+        for start in (0, *(place + 1 for place, letter in enumerate(name) if letter == ".")):
+            own = wanted.get(name[start:])
+            if own is not None:  # a name alone decides only where shapes do not
+                counts[name[:start]] += 1 if fit(own, value, mine[own]) is None else len(mine)
+    if not counts:
+        return Match({}, tuple(mine), (), tuple(state)[:_SHOWN], "")
+    prefix = _chosen(counts, wanted, theirs, source)
+    found, misfits = {}, []
+    for name, own in wanted.items():
+        value = theirs.get(prefix + name)
+        if value is not None:
+            fitted = fit(own, value, mine[own])
+            if fitted is None:
+                misfits.append(f"{own} {tuple(value.shape)} for {tuple(mine[own].shape)}")
+            else:
+                found[own] = fitted
+    missing = tuple(own for name, own in wanted.items() if prefix + name not in theirs)
+    rest = (name.removeprefix(prefix) for name in theirs if name.startswith(prefix))
+    unexpected = tuple(name for name in rest if name not in wanted and not name.endswith(_COUNTERS))
+    return Match(found, missing, tuple(misfits), unexpected, prefix)
+
+
+def _common(names: Sequence[str]) -> str:
+    """The first part of the names with its dot, where all have the same."""
+    first = names[0].partition(".")[0] + "."
+    return first if all(name.startswith(first) for name in names) else ""
+
+
+def _chosen(counts: Counter[str], wanted: Mapping[str, str], theirs: State, source: str) -> str:
+    """The prefix with most matches; of equals the averaged weights, or the shorter where the numbers are the same."""
+    most = max(counts.values())
+    best = sorted((prefix for prefix, count in counts.items() if count == most), key=lambda one: (len(one), one))
+    averaged = [prefix for prefix in best if _AVERAGED.search(prefix)]
+    best = averaged or best
+    for other in best[1:]:
+        if any(not torch.equal(theirs[best[0] + name], theirs[other + name])
+               for name in wanted if best[0] + name in theirs and other + name in theirs):  # fmt: skip
+            named = ", ".join(repr(prefix) for prefix in best[:_SHOWN])
+            raise ModelError(
+                f"{source} holds several networks that fit the encoder equally well, under {named}.",
+                code="weights",
+                fix="Save the one that is meant alone.",
+            )
+    return best[0]
+
+
+def fill(
+    body: nn.Module, state: State, source: str, partial: bool = False, fit: Fit | None = None, flat: bool = False
+) -> float:
+    """Copy a checkpoint's weights into an encoder.
+
+    Args:
+        body: the encoder.
+        state: the checkpoint.
+        source: its name, for messages.
+        partial: keys that are missing or do not fit are named, and stay as they were drawn, as long as nine tenths
+            of the parameters are filled.
+        fit: see ``match``; only equal shapes fit by default.
+        flat: see ``match``.
+
+    Returns:
+        The share of the parameters that were filled.
+
+    Raises:
+        ModelError: code ``weights``: a key of the encoder is missing or does not fit; with ``partial``, less than nine
+            tenths are filled; weights are not finite.
+    """
+    found = match(body, state, fit or _same_shape, source, flat)
+    parameters = dict(body.named_parameters())
+    total = sum(value.numel() for value in parameters.values())
+    share = sum(parameters[name].numel() for name in found.found if name in parameters) / max(total, 1)
+    if (found.missing or found.misfits) and (not partial or share < LEAST_SHARE):
+        raise _misfit(found, share, source, partial)
+    odd = [name for name, value in found.found.items() if not torch.isfinite(value).all()]
+    if odd:
+        raise ModelError(f"{source}: the weights {_some(odd)} hold NaN or infinite numbers.", code="weights")
+    targets = {**parameters, **dict(body.named_buffers())}
+    with torch.no_grad():
+        for name, value in found.found.items():
+            targets[name].copy_(value)
+    if found.missing or found.misfits:
+        _LOG.warning(
+            "%s: %.1f %% of the encoder's parameters are loaded; drawn at random stay: %s.",
+            source, 100 * share, _some((*found.missing, *found.misfits)),
+        )  # fmt: skip
+    return share
+
+
+def _same_shape(_: str, new: Tensor, mine: Tensor) -> Tensor | None:
+    return new if new.shape == mine.shape else None
+
+
+def _misfit(found: Match, share: float, source: str, partial: bool) -> ModelError:
+    what = "None of the weights" if not found.found else "Not all weights"
+    said = [f"{what} of {source} fit the encoder ({100 * share:.1f} % of its parameters)."]
+    for label, names in (("missing", found.missing), ("of another shape", found.misfits),
+                         ("unexpected", found.unexpected)):  # fmt: skip
+        if names:
+            said.append(f"{label[0].upper()}{label[1:]} ({len(names)}): {_some(names)}.")
+    enough = share >= LEAST_SHARE and not partial
+    return ModelError(
+        " ".join(said),
+        code="weights",
+        fix="Name weights of the same architecture"
+        + (", or start from the part that fits: model.encoder.partial=true." if enough else "."),
+    )
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
