@@ -20,7 +20,9 @@ def pretrain(
     run: Annotated[Path, typer.Argument(help="The run's folder: pairs.html, metrics.jsonl, checkpoints/, model/.")],
     config: Annotated[Path, typer.Option(help="Config file, or a shipped name such as demo/pretrain.")],
     changes: Annotated[list[str] | None, typer.Option("--set", help="Change a setting: section.key=value.")] = None,
-    resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint.")] = False,
+    resume: Annotated[
+        bool, typer.Option(help="Go on from the last checkpoint; loop.steps may be more than before.")
+    ] = False,
     launch: Annotated[str, typer.Option(help="local (alone or under torchrun), or ray for Ray Train.")] = "local",
     workers: Annotated[int, typer.Option(min=1, help="Workers of Ray Train, a GPU each where there are GPUs.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
@@ -47,6 +49,7 @@ def pretrain(
             progress=shown.training if shown else None,
             preparing=shown.preparing if shown else None,
             stop=stop.asked if stop else None,
+            tell=_tell if first else None,
         )
         try:
             model = run_pretraining(store, run, settings, resume, launch, workers=workers, watch=watch)
@@ -65,6 +68,10 @@ def pretrain(
                 f"{named} Run: ctglip store verify {store} --repair", markup=False, highlight=False, soft_wrap=True
             )
             raise typer.Exit(1)
+
+
+def _tell(text: str) -> None:
+    err.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 class _Stages:

@@ -9,7 +9,7 @@ are functions of (seed, step), so the place in the data and the state of the gen
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,16 +95,34 @@ def checkpoint_score(path: Path) -> float | None:
         return None
 
 
-def load_checkpoint(folder: Path, training: Training) -> int:
-    """Restore the newest checkpoint that is whole; returns its step, 0 where there is none.
+def load_checkpoint(folder: Path, training: Training, tell: Callable[[str], None] | None = None) -> int:
+    """Restore the newest checkpoint that is whole; returns its step, 0 where there is no checkpoint at all.
+
+    Args:
+        folder: of the run's checkpoints.
+        training: what is restored.
+        tell: called with one sentence for each newer checkpoint that is passed over.
 
     Raises:
-        ModelError: code ``checkpoint``: it belongs to a model of another shape.
+        ModelError: code ``checkpoint``: it belongs to a model of another shape; ``no_whole_checkpoint``: there are
+            checkpoints, and none is whole.
     """
+    faults = []
     for path in reversed(checkpoints(folder)):
-        if (about := _whole(path)) is not None:
-            restore(path, training)
-            return int(about["step"])
+        about = _whole(path)
+        if isinstance(about, str):
+            faults.append(f"{path.name}: {about}")
+            continue
+        restore(path, training)
+        if tell and faults:
+            tell(f"Passed over, because they are not whole: {'; '.join(faults)}. Going on from {path.name}.")
+        return int(about["step"])
+    if faults:
+        raise ModelError(
+            f"None of the checkpoints in {folder} is whole: {'; '.join(faults)}.",
+            code="no_whole_checkpoint",
+            fix="Copy them again from where they are whole, or remove them to begin at step 0.",
+        )
     return 0
 
 
@@ -175,14 +193,23 @@ def _read(path: Path) -> dict[str, Tensor]:
     return found
 
 
-def _whole(path: Path) -> dict[str, Any] | None:
-    """What a checkpoint says of itself, if all its files are as they were written."""
+def _whole(path: Path) -> dict[str, Any] | str:
+    """What a checkpoint says of itself, if all its files are as they were written; else what is wrong with it."""
+    if not (path / _STATE).is_file():
+        return f"{_STATE} is missing"
     try:
         about = read_json(path / _STATE)
-        same = all(file_checksum(path / name) == known for name, known in about["files"].items())
-        return about if same and about["format_version"] == FORMAT_VERSION else None
-    except (CTGLIPError, OSError, KeyError, TypeError):
-        return None
+        if about["format_version"] != FORMAT_VERSION:
+            return f"format version {about['format_version']!r}, this ctglip reads {FORMAT_VERSION}"
+        for name, known in about["files"].items():
+            if not (path / name).is_file():
+                return f"{name} is missing"
+            if file_checksum(path / name) != known:
+                return f"{name} is not as it was written ({(path / name).stat().st_size} bytes)"
+        int(about["step"])
+    except (CTGLIPError, OSError, KeyError, TypeError, AttributeError, ValueError) as error:
+        return f"{_STATE} cannot be read ({type(error).__name__})"
+    return about
 
 
 @contextmanager

@@ -23,14 +23,14 @@ from ctglip.models.release import Release, save_release
 from ctglip.store.tables import Store
 from ctglip.training.allocator import keep_freed_memory
 from ctglip.training.assembly import Assembly, assemble
-from ctglip.training.checkpoint import Training, best_checkpoint, load_checkpoint, restore
+from ctglip.training.checkpoint import Training, best_checkpoint, checkpoints, load_checkpoint, restore
 from ctglip.training.ema import EMA
 from ctglip.training.loop import Around, Stopped, train
 from ctglip.training.optim import build_optimizer
 from ctglip.training.pairs import write_pairs
 from ctglip.training.ranks import Ranks, joined, share_batch_statistics
 from ctglip.training.recipe import PretrainConfig
-from ctglip.training.record import begin_run, check_run, fingerprint
+from ctglip.training.record import ENVIRONMENT, begin_run, check_run, fingerprint, lengthening, steps_before
 from ctglip.training.tracking import Track, read_metrics
 from ctglip.training.validation import Validation, build_validation
 
@@ -46,6 +46,7 @@ class Watch:
         progress: called with (steps done, steps).
         preparing: called with (what, done, of) while crops are cut and texts are embedded.
         track: another tracker, called with (step, numbers) at each line of the metrics.
+        tell: called with sentences that the user must know, such as which checkpoints are passed over.
         stop: asked after each step (and while crops are cut) whether to save and end.
     """
 
@@ -53,6 +54,12 @@ class Watch:
     preparing: Preparing | None = None
     track: Track | None = None
     stop: Callable[[], bool] | None = None
+    tell: Callable[[str], None] | None = None
+
+    def say(self, text: str) -> None:
+        """Pass on a sentence."""
+        if self.tell is not None:
+            self.tell(text)
 
     def prepared(self, what: str, done: int, of: int) -> None:
         """Pass on what is being prepared.
@@ -86,7 +93,8 @@ def pretrain(
         run: folder to write: config.resolved.yaml, environment.json, pairs.html, metrics.jsonl, tensorboard/,
             checkpoints/, text_bank/, model/.
         config: what to do.
-        resume: go on from the newest checkpoint of the run; a finished run is left as it is.
+        resume: go on from the newest checkpoint of the run that is whole; a finished run is left as it is, unless it
+            is given more steps.
         launch: ``local``, or ``ray`` for workers of Ray Train around the same function.
         progress: called with (steps done, steps).
         workers: of Ray Train; store and run must be on a disk that all of them see.
@@ -111,15 +119,18 @@ def pretrain(
     device = resolve_device(config.loop.device)
     if launch == "ray":
         check_run(run, config, opened, resume)
+        finished, before = _finished(run, config), steps_before(run, config)
+        _announce(run, config, resume, before, watch)
         begin_run(run, config, opened, device, workers)
-        if not _finished(run):
+        if not finished:
             _with_ray(store, run, config, workers, watch.progress)
         return run / "model"
     with joined(device) as ranks:
         check_run(run, config, opened, resume)
-        finished = _finished(run)
+        finished, before = _finished(run, config), steps_before(run, config)
         ranks.wait()
         if ranks.first:
+            _announce(run, config, resume, before, watch)
             begin_run(run, config, opened, device, ranks.world)
         if not finished:
             _train_run(opened, run, config, ranks, watch)
@@ -132,8 +143,30 @@ def failed_studies(run: Path) -> list[str]:
     return read_json(run / "model" / "config.json")["provenance"]["failed_studies"]
 
 
-def _finished(run: Path) -> bool:
-    return (run / "model" / "config.json").is_file()
+def _finished(run: Path, config: PretrainConfig) -> bool:
+    """The model of a run was written after as many steps as are asked for."""
+    about = run / "model" / "config.json"
+    return about.is_file() and read_json(about)["provenance"]["steps"] >= config.loop.steps
+
+
+def _announce(run: Path, config: PretrainConfig, resume: bool, before: int | None, watch: Watch) -> None:
+    """Say where a resumed run goes on, where that may not be what was meant.
+
+    Raises:
+        ConfigError: code ``no_checkpoint``: a finished run is to be lengthened, and has none.
+    """
+    found = checkpoints(run / "checkpoints")
+    if before is not None and not found and (run / "model").exists():
+        raise ConfigError(
+            f"{run} is finished, and its checkpoints are gone: it cannot be lengthened.",
+            code="no_checkpoint",
+            fix=f"Begin another run from its weights: --set initial={run}.",
+        )
+    if before is not None and found:
+        watch.say(lengthening(int(found[-1].name.removeprefix("step-")), before, config))
+    elif resume and not found:
+        what = "no checkpoint yet" if (run / ENVIRONMENT).exists() else "no run yet"
+        watch.say(f"There is {what} in {run}: training begins at step 0.")
 
 
 def resolve_device(wanted: str) -> str:
@@ -161,7 +194,7 @@ def _train_run(store: Store, run: Path, config: PretrainConfig, ranks: Ranks, wa
     share_batch_statistics(parts.objective, ranks)
     average = EMA(parts.objective, loop.ema) if loop.ema else None
     training = Training(parts.objective, build_optimizer(parts.objective, config.optim), average)
-    start = load_checkpoint(run / "checkpoints", training)
+    start = load_checkpoint(run / "checkpoints", training, watch.say if ranks.first else None)
     if ranks.first and loop.pairs and not (run / "pairs.html").exists():
         write_pairs(run / "pairs.html", parts, config, loop.pairs)
     if loop.compile:

@@ -80,14 +80,38 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path) -> None:
         else:
             whole[-3] ^= 8
             file.write_bytes(whole if harm == "flip" else whole[:50])
-        assert load_checkpoint(tmp_path, training) == 1, harm
+        told: list[str] = []
+        assert load_checkpoint(tmp_path, training, told.append) == 1, harm
+        assert "step-0000002" in told[0], "the one that is passed over is named"
+        assert file.name in told[0]
+        assert "Going on from step-0000001" in told[0]
+
+
+def test_where_no_checkpoint_is_whole_nothing_begins_again(tmp_path: Path) -> None:
+    training = made()
+    assert load_checkpoint(tmp_path, training) == 0, "there is none"
+    for step in (1, 2):
+        file = next(save_checkpoint(tmp_path, step, training).glob("*.safetensors"))
+        file.write_bytes(file.read_bytes()[:40])
+    (tmp_path / "step-0000003").mkdir()
+    (tmp_path / "step-0000004").mkdir()
+    (tmp_path / "step-0000004" / "state.json").write_text("[1]")
+    (tmp_path / "step-0000005").mkdir()
+    (tmp_path / "step-0000005" / "state.json").write_text('{"format_version": 99}')
+    with pytest.raises(ModelError) as caught:
+        load_checkpoint(tmp_path, training)
+    assert caught.value.code == "no_whole_checkpoint"
+    text = str(caught.value)
+    assert "step-0000001: shard" in text or "step-0000001: model" in text
+    for part in ("step-0000003: state.json is missing", "step-0000004: state.json cannot", "format version 99"):
+        assert part in text
 
 
 def test_half_written_folders_are_no_checkpoints(tmp_path: Path) -> None:
     training = made()
     (tmp_path / ".step-0000009.abc.tmp").mkdir()
-    (tmp_path / "step-0000008").mkdir()
     assert load_checkpoint(tmp_path, training) == 0
+    (tmp_path / "step-0000008").mkdir()
     save_checkpoint(tmp_path, 2, training)
     assert load_checkpoint(tmp_path, training) == 2
 
@@ -107,7 +131,8 @@ def test_a_checkpoint_from_elsewhere_cannot_run_code(tmp_path: Path, monkeypatch
     for file in (*path.glob("*.safetensors"), path / "state.json"):
         before = file.read_bytes()
         file.write_bytes(pickle.dumps(Evil()))
-        assert load_checkpoint(tmp_path, training) == 0
+        with pytest.raises(ModelError, match="None of the checkpoints"):
+            load_checkpoint(tmp_path, training)
         file.write_bytes(before)
     assert not (tmp_path / "pwned").exists()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ import torch
 from safetensors.torch import load_file
 
 from ctglip.errors import ConfigError, CTGLIPError, ModelError, StoreError
+from ctglip.files import read_json
 from ctglip.models.release import load_release
 from ctglip.store.tables import Store
 from ctglip.training.checkpoint import checkpoints
-from ctglip.training.launch import pretrain
+from ctglip.training.launch import Watch, pretrain
+from ctglip.training.optim import learning_rate
 from ctglip.training.recipe import PretrainConfig
 from ctglip.training.tracking import read_metrics
 from tests.training.conftest import tiny_config
@@ -109,6 +112,54 @@ def test_a_damaged_last_checkpoint_falls_back_to_the_one_before(
     assert curve(tmp_path / "cut") == curve(run)
 
 
+def test_a_finished_run_can_be_lengthened(run: Path, tiny: tuple[Store, Path], word_bert: Path, tmp_path: Path) -> None:
+    """Its first steps stay as they were, the new ones follow the longer schedule, and the model is the new one's."""
+    longer = tmp_path / "run"
+    shutil.copytree(run, longer)
+    told: list[str] = []
+    config = tiny_config(word_bert, steps=9)
+    pretrain(tiny[0].path, longer, config, resume=True, watch=Watch(tell=told.append))
+    assert len(told) == 1
+    assert "lengthened from 6 to 9 steps: from step 7 on" in told[0]
+    lines = read_metrics(longer)
+    assert curve(longer)[: len(curve(run))] == curve(run)
+    assert lines[-1]["step"] == 9
+    rates = {line["step"]: line["lr"] for line in lines if "lr" in line}
+    assert rates[9] == pytest.approx(learning_rate(8, 9, config.optim))
+    assert load_release(longer).provenance["steps"] == 9
+    assert read_json(longer / "environment.json")["lengthened"] == [[6, 9]]
+    pretrain(tiny[0].path, longer, config, resume=True)
+    with pytest.raises(ConfigError, match="not fewer"):
+        pretrain(tiny[0].path, longer, tiny_config(word_bert), resume=True)
+    shutil.rmtree(longer / "checkpoints")
+    with pytest.raises(ConfigError, match="its checkpoints are gone"):
+        pretrain(tiny[0].path, longer, tiny_config(word_bert, steps=12), resume=True)
+    assert load_release(longer).provenance["steps"] == 9
+
+
+def test_resuming_says_where_it_begins_and_stops_where_nothing_is_whole(
+    tiny: tuple[Store, Path], word_bert: Path, tmp_path: Path
+) -> None:
+    config, told = tiny_config(word_bert, steps=2), []
+    pretrain(tiny[0].path, tmp_path / "new", config, resume=True, watch=Watch(tell=told.append))
+    assert "There is no run yet" in told[0]
+    with pytest.raises(Stop):
+        pretrain(tiny[0].path, tmp_path / "cut", tiny_config(word_bert, steps=4), progress=stop_after(3))
+    for file in (tmp_path / "cut" / "checkpoints").rglob("*.safetensors"):
+        file.write_bytes(file.read_bytes()[:100])
+    before = (tmp_path / "cut" / "metrics.jsonl").read_bytes()
+    with pytest.raises(ModelError, match="None of the checkpoints"):
+        pretrain(tiny[0].path, tmp_path / "cut", tiny_config(word_bert, steps=4), resume=True)
+    assert (tmp_path / "cut" / "metrics.jsonl").read_bytes() == before
+    (tmp_path / "cut" / "environment.json").unlink()
+    with pytest.raises(ConfigError, match="holds checkpoints, but no environment"):
+        pretrain(tiny[0].path, tmp_path / "cut", config, resume=True)
+    shutil.rmtree(tmp_path / "new" / "checkpoints")
+    shutil.rmtree(tmp_path / "new" / "model")
+    pretrain(tiny[0].path, tmp_path / "new", config, resume=True, watch=Watch(tell=told.append))
+    assert "There is no checkpoint yet" in told[-1]
+
+
 def test_a_finished_run_is_left_alone(run: Path, tiny: tuple[Store, Path], word_bert: Path) -> None:
     before = (run / "metrics.jsonl").stat().st_mtime_ns
     assert pretrain(tiny[0].path, run, tiny_config(word_bert), resume=True) == run / "model"
@@ -120,8 +171,10 @@ def test_a_run_is_not_overwritten_nor_resumed_with_other_settings_or_studies(
 ) -> None:
     with pytest.raises(ConfigError, match="already holds a run"):
         pretrain(tiny[0].path, run, tiny_config(word_bert))
-    with pytest.raises(ConfigError, match=r"loop\.steps: 6 before, 7 now"):
-        pretrain(tiny[0].path, run, tiny_config(word_bert, steps=7), resume=True)
+    with pytest.raises(ConfigError, match=r"loop\.steps: 6 before, 5 now.*more steps, not fewer"):
+        pretrain(tiny[0].path, run, tiny_config(word_bert, steps=5), resume=True)
+    with pytest.raises(ConfigError, match=r"seed: 0 before, 1 now"):
+        pretrain(tiny[0].path, run, tiny_config(word_bert, steps=7).model_copy(update={"seed": 1}), resume=True)
     other, _ = write_tiny_store(tmp_path / "other", 12)
     with pytest.raises(StoreError, match="other studies"):
         pretrain(other.path, run, tiny_config(word_bert), resume=True)
