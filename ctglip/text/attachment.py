@@ -14,6 +14,7 @@ from ctglip.text.where import SIDES, STATION
 from ctglip.types import Status
 
 _LISTS = frozenset({"and", "or", ",", "/", "&", "nor"})
+_FRONT_OR_BACK = frozenset({"anterior", "posterior"})
 _NONE = frozenset({"none", "nil"})
 _PREPOSITIONS = frozenset({"in", "of", "at", "on", "within"})
 _COORDINATED = _LISTS | SIDES.keys()
@@ -158,6 +159,7 @@ class Attachment:
             return None
         between = self.words[thing.end : ahead.start]
         near = len(between) < 9 and not _PREPOSITIONS.isdisjoint(between) and _LISTS.isdisjoint(between)
+        near = near or between == [":"]
         return ahead if near and self._fits(thing, ahead) and not self.beside(ahead) else None
 
     def _coordinated(self, thing: Thing, own: Place) -> list[Place]:
@@ -219,13 +221,9 @@ class Attachment:
     def _group(self, thing: Thing, place: Place) -> list[Place]:
         """The place and those it is listed with ("liver, spleen and both kidneys")."""
         listed = self._listed_with(place)
-        if place.where.organ in self.lexicon.node_organs:  # "right hilar and subcarinal lymph nodes"
+        if any(p.where.organ in self.lexicon.node_organs for p in listed):  # "hilar and subcarinal lymph nodes"
             sited = [(p, self.lexicon.station(p.where)) for p in listed]
-            return [
-                p if p is place or where is None else Place(p.start, p.end, where)
-                for p, where in sited
-                if p is place or where
-            ]
+            return [p if where is None else Place(p.start, p.end, where) for p, where in sited if p is place or where]
         return [p for p in listed if p is place or (self._fits(thing, p) and not self.beside(p))]
 
     def _listed_with(self, place: Place) -> list[Place]:
@@ -285,7 +283,7 @@ class Attachment:
 
     def barred(self, thing: Thing, place: Place) -> bool:
         """Whether a finding is not there: behind "other than", or in "no extension of the thrombus into the ..."."""
-        if self.clauses.excepted(thing.start, place.start):
+        if place.start > thing.start and self.clauses.excepted(thing.start, place.start):
             return True
         if not self.clauses.is_host(thing.start):
             return False
@@ -318,6 +316,7 @@ class Attachment:
         small = self.lexicon.words
         before = range(max(last, place.start - 4), place.start)
         beside = any(self.words[i] in small["beside"] and self.words[i + 1] not in small["portion"] for i in before)
+        beside = beside or any(self.words[i] in _FRONT_OR_BACK and self.words[i + 1] == "to" for i in before)
         based = not small["based"].isdisjoint(self.words[place.end : place.end + 1])
         return place.where.near or beside or based
 

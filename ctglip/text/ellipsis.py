@@ -12,7 +12,7 @@ from ctglip.text.lexicon import Lexicon
 from ctglip.text.where import SIDES
 
 _LED = re.compile(
-    r"^\W*(?:the\s+)?(?P<side>left|right|lt|rt|l|r)\b\s*(?:side|one)?\s*(?P<rest>[:–—-].*|"
+    r"^\W*(?:the\s+)?(?P<side>left|right|lt|rt|l|r)\b\s*(?:side|one)?\s*(?P<rest>(?::|(?<=\s)[–—-]).*|"
     r"(?:is|are|was|shows?|has|contains?|demonstrates?|measures?|appears?|normal|unremarkable|clear|none|no|not|also)\b.*)$",
     re.IGNORECASE | re.DOTALL,
 )

@@ -87,8 +87,8 @@ class _Reader:
         kinds = lexicon.abnormalities.descendants(row.abnormality)
         if not describing and any(
             other.organ == row.organ and other.status == row.status and other.abnormality in kinds
-            for _, other in found
-            if other.abnormality not in lexicon.aspects
+            for beside, other in found
+            if other.abnormality not in lexicon.aspects and not self._interpreted(thing, beside)
         ):
             return True
         if not (describing or vague):
@@ -104,6 +104,13 @@ class _Reader:
         if describing:
             return any(name not in kinds and self._explains(beside, thing) for beside, name in rivals)
         return bool(rivals)
+
+    def _interpreted(self, seen: Thing, named: Thing) -> bool:
+        """Whether one finding is seen and the other what it is held to be: "thickening, in keeping with colitis"."""
+        between = self.sentence.words[seen.end : named.start]
+        return not {"consistent", "keeping", "compatible", "suggesting", "suggestive", "representing"}.isdisjoint(
+            between
+        )
 
     def _explains(self, named: Thing, seen: Thing) -> bool:
         """Whether one finding tells what another is: "density increase consistent with sequelae"."""

@@ -144,6 +144,8 @@ class Clauses:
         if kind != "negation":
             return False
         rest = self.words[ahead[0] : ahead[1]]
+        if self.words[ahead[0] - 2 : ahead[0] - 1] == [":"]:
+            return True  # "lymphadenopathy: none in the axillae"
         if direction == "after":  # "the spleen is not seen, presumably splenectomy" denies nothing ahead
             return not any(behind[0] <= start < behind[1] for start, _ in self._named)
         return all(not w.isalpha() or w in self.perception for w in rest)

@@ -45,10 +45,6 @@ _SPELLING = (
 )  # fmt: skip
 
 
-_SIDE_LETTER = re.compile(r"(?<![\w./,-])[LR](?=[ \t]+(?!spine|ala)[a-z]{2,})")
-_SIDE_OF = {"L": "left", "R": "right"}
-
-
 def read_words(text: str, form: Callable[[str], str] | None = None) -> tuple[list[str], frozenset[int]]:
     """The words and signs of a text in order, articles and hyphens left out.
 
@@ -60,8 +56,6 @@ def read_words(text: str, form: Callable[[str], str] | None = None) -> tuple[lis
         the words, and the indices of those that a hyphen ties to the word before ("L1-L3").
     """
     form = form or normal_form
-    if "L " in text or "R " in text:
-        text = _SIDE_LETTER.sub(lambda m: _SIDE_OF[m.group()], text)
     words: list[str] = []
     tied: list[int] = []
     for token in _TOKEN.findall(text):
