@@ -54,8 +54,11 @@ class Sentence:
 
     def _own_signs(self, spans: Sequence[tuple[int, int]]) -> list[Mention]:
         """The cues, each without the words of a finding: "no contrast extravasation" denies, "no contrast" does not."""
+        signs = self.lexicon.signs.find(self.words)
+        if not any(sign.value[0] == "pseudo" for sign in signs):
+            return signs
         found: list[Mention] = []
-        for sign in self.lexicon.signs.find(self.words):
+        for sign in signs:
             within = (start for start, end in spans if sign.start < start < sign.end < end)
             start = next(within, None) if sign.value[0] == "pseudo" else None
             rest = self.lexicon.signs.find(self.words[sign.start : start]) if start is not None else [sign]
@@ -65,7 +68,7 @@ class Sentence:
     def _mute_headings(self) -> None:
         """ "Lymph nodes: none enlarged." names the nodes, and does not yet say that some are seen."""
         named = {(place.start, place.end) for place in self.places}
-        for thing in self.things:
+        for thing in self.things if named else ():
             if (thing.start, thing.end) in named and self.words[thing.end : thing.end + 1] == [":"]:
                 thing.kind = "mute"
             elif any(a <= thing.start and thing.end <= b for a, b in named):
@@ -128,13 +131,16 @@ class Attachment:
             return self._group(thing, exact) if exact else self._coordinated(thing, inside[-1])
         start, end = self.clauses.clause_of(thing.start)
         here = [p for p in self.places if start <= p.start < end]
+        if not self.places:
+            return []
         own = [p for p in self.places if not self.belongs_elsewhere(p, thing)]
+        inside = [p for p in own if start <= p.start < end]
         named = [p for p in here if not p.where.adjective]
-        best = self._nearest(thing, [p for p in here if p in own]) or self._nearest(thing, own)
+        best = self._nearest(thing, inside) or self._nearest(thing, own)
         best = best or self._nearest(thing, [*self._shared(thing), *named])
         if best is None and thing.kind == "abnormality":
             thing.general = True
-            best = self._nearest(thing, [p for p in here if p in own]) or self._nearest(thing, named)
+            best = self._nearest(thing, inside) or self._nearest(thing, named)
         if best is not None and best.where.adjective:
             parts = self.lexicon.organs.parts_of(best.where.organ) if best.where.organ else frozenset[str]()
             exact = [p for p in here if p.where.organs and p.where.organs <= parts and not self.beside(p)]
@@ -262,7 +268,11 @@ class Attachment:
         )
 
     def _nearest(self, thing: Thing, places: Sequence[Place]) -> Place | None:
+        if not places:
+            return None
         fitting = [p for p in places if self._fits(thing, p) and not self.barred(thing, p)]
+        if len(fitting) < 2:
+            return fitting[0] if fitting else None
         return min(fitting, key=lambda p: self._distance(thing, p), default=None)
 
     def _distance(self, thing: Thing, place: Place) -> float:

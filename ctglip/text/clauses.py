@@ -14,7 +14,6 @@ from ctglip.text.trie import Mention
 
 Span = tuple[int, int]
 _PARTING = frozenset({",", "and", ";"})
-_DECIDING = _PARTING | {":", "no"}
 _ALTERNATIVE = frozenset({"or", "nor"})
 
 
@@ -47,18 +46,31 @@ class Statements:
         self.tied = tied
         self.things = dict(things)
         self.places = dict(places)
-        self.breaks = {m.start for m in signs if m.value[0] == "break"}
-        ahead = [m for m in signs if m.value[1] == "before" and m.value[0] in ("negation", "normal")]
-        self.denials = {m.start: m.end for m in ahead}
-        self.behind = {m.start for m in signs if m.value[1] == "after" and m.value[0] in ("negation", "uncertainty")}
-        self.normal = {m.start for m in signs if m.value[0] == "normal"}
-        self._normal_ends = {m.end - 1 for m in signs if m.value[0] == "normal"}
+        self.breaks: set[int] = set()
+        self.denials: set[int] = set()
+        self.behind: set[int] = set()
+        self.normal: set[int] = set()
+        self._normal_ends: set[int] = set()
         self._things_ends = {end for _, end in things}
+        for sign in signs:
+            self._sort(sign)
+
+    def _sort(self, sign: Mention) -> None:
+        kind, direction, _ = sign.value
+        if kind == "break":
+            self.breaks.add(sign.start)
+        if kind == "normal":
+            self.normal.add(sign.start)
+            self._normal_ends.add(sign.end - 1)
+        if direction == "before" and kind in ("negation", "normal"):
+            self.denials.add(sign.start)
+        if direction == "after" and kind in ("negation", "uncertainty"):
+            self.behind.add(sign.start)
 
     def bounds(self) -> list[Span]:
         """(first, last + 1) word of each clause, in order and without gaps."""
         cuts, last = [0], 0
-        deciding = self.small["quantity"] | _DECIDING
+        deciding = self.small["deciding"]
         for at, word in enumerate(self.words):
             if (word in deciding or at in self.breaks or at in self.places) and self._ends(last, at, word):
                 cuts.append(at)

@@ -10,6 +10,8 @@ from ctglip.text.clauses import Span
 _OPENING = frozenset({",", "(", ":", ";"})
 _RULING = frozenset({"rule", "ruling"})
 _AGAINST = frozenset({"versus", "vs", "v"})
+DOUBTING = _RULING | _AGAINST | {"?", "or"}
+"""A sentence without any of these words leaves nothing open by itself."""
 _FARTHEST = 9
 """Words at most between "rule" and "out"."""
 

@@ -32,6 +32,7 @@ class Lexicon:
         self.abnormalities = abnormalities
         self.cues = read_yaml(_HERE / "cues.yaml")
         self.words = {name: frozenset(words) for name, words in self.cues["words"].items()}
+        self.words["deciding"] = self.words["quantity"] | {",", "and", ";", ":", "no"}
         seen = read_yaml(_HERE / "observations.yaml")
         self.observations: dict[str, dict[str, Any]] = seen["observations"]
         self.structures: dict[str, dict[str, Any]] = {

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from ctglip.text.clauses import Span, Statements
-from ctglip.text.doubt import doubts
+from ctglip.text.doubt import DOUBTING, doubts
 from ctglip.text.lexicon import Lexicon
 from ctglip.text.trie import Mention
 from ctglip.types import Status
@@ -44,8 +44,8 @@ class Clauses:
         self.tied = tied
         self.small = lexicon.words
         self.perception = lexicon.perception
-        inside = [(a, b) for a, b in things if b - a > 1]
-        outside = [m for m in signs if not any(a <= m.start and m.end <= b for a, b in inside)]
+        inside = {i for a, b in things if b - a > 1 for i in range(a, b)}
+        outside = [m for m in signs if m.start not in inside or not any(a <= m.start and m.end <= b for a, b in things)]
         self.signs = list(self._with_denials(outside))
         self.telling = [m for m in signs if m.value[:2] == ("history", "still")]
         self.bounds = Statements(words, self.signs, things, places, self.small, self.perception, tied).bounds()
@@ -56,8 +56,10 @@ class Clauses:
         self._definite = definite
         for sign in self.signs:
             self._spread(sign)
-        excepted = min((m.start for m in self.signs if m.value[0] == "exception"), default=len(words))
-        self.reach["uncertainty"] += doubts(words, [t for t in things if t[0] < excepted], self.clause_of, self.small)
+        if not DOUBTING.isdisjoint(words):
+            excepted = min((m.start for m in self.signs if m.value[0] == "exception"), default=len(words))
+            known = [thing for thing in things if thing[0] < excepted]
+            self.reach["uncertainty"] += doubts(words, known, self.clause_of, self.small)
         self._earlier_examinations()
         self._operated()
 
@@ -260,6 +262,8 @@ class Clauses:
 
     def _operated(self) -> None:
         """ "Nephrectomy for renal cell carcinoma": what was operated is history."""
+        if "for" not in self.words and self.small["operation"].isdisjoint(self.words):
+            return
         for i, word in enumerate(self.words):
             if word in ("for", "of") and any(self._operation(w, word) for w in self.words[max(0, i - 5) : i]):
                 _, end = self.clause_of(i)
