@@ -37,13 +37,18 @@ Key = tuple[Side | None, tuple[str, ...]]
 def key_of(name: str) -> Key | None:
     """The side and the words of a mask's name, in no order; None for a name of both sides or without words."""
     words: list[str] = [word.lower() for word in _WORD.findall(name)]
-    sides: set[Side] = {_SIDES[word] for word in words if word in _SIDES}
     kept = sorted(
         _SAME.get(word, word.lstrip("0") or word) for word in words if word not in _SIDES and word not in _EMPTY
     )
-    if len(sides) > 1 or not kept:
+    if len({_SIDES[word] for word in words if word in _SIDES}) > 1 or not kept:
         return None
-    return (next(iter(sides), None), tuple(kept))
+    return (side_of(name), tuple(kept))
+
+
+def side_of(name: str) -> Side | None:
+    """The side that a mask's name tells; None where it tells none or both."""
+    sides: set[Side] = {_SIDES[word] for word in map(str.lower, _WORD.findall(name)) if word in _SIDES}
+    return next(iter(sides)) if len(sides) == 1 else None
 
 
 @dataclass(frozen=True)
@@ -142,8 +147,7 @@ class MaskNames:
         return fitting[0] if len(fitting) == 1 else None
 
     def _side(self, organ: str) -> Side | None:
-        key = key_of(organ)
-        return self._sides.get(organ) or (key[0] if key is not None else None)
+        return self._sides.get(organ) or side_of(organ)
 
 
 def translated(code: Code) -> Code:

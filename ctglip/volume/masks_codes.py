@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ctglip.errors import MaskError
 from ctglip.types import QualityCheck
-from ctglip.vocabulary.mask_names import Code, key_of
+from ctglip.vocabulary.mask_names import Code, side_of
 from ctglip.vocabulary.organs import Organ, OrganDictionary
 
 
@@ -22,7 +22,12 @@ class SegmentCodes:
 
 
 def organ_of(
-    where: str, names: Sequence[str], codes: SegmentCodes, organs: OrganDictionary, checks: list[QualityCheck]
+    where: str,
+    names: Sequence[str],
+    codes: SegmentCodes,
+    organs: OrganDictionary,
+    checks: list[QualityCheck],
+    meanings: Sequence[str] = (),
 ) -> Organ | None:
     """The organ of a segment, or None.
 
@@ -31,11 +36,12 @@ def organ_of(
         names: its label and description; the first that is known counts.
         codes: its codes; they count before the names.
         checks: receives a warning where codes and name contradict each other.
+        meanings: what its codes say in words, for codes and names that are not known.
 
     Raises:
         MaskError: ``side_contradicts`` when one says left and the other right.
     """
-    found = (organs.from_source(str(name)) for name in names if name)
+    found = (organs.from_source(str(name)) for name in (*names, *meanings) if name)
     called = next((organ for organ in found if organ is not None), None)
     coded = organs.mask_names.of_codes(codes.category, codes.types, codes.regions, codes.modifiers)
     if coded.excluded:
@@ -43,8 +49,8 @@ def organ_of(
     if coded.organ is None:
         return called
     organ = organs[coded.organ]
-    told = {side for side in (_side(str(name)) for name in names if name) if side is not None}
-    own = organ.side or _side(organ.name)
+    told = {side for side in (side_of(str(name)) for name in names if name) if side is not None}
+    own = organ.side or side_of(organ.name)
     if own is not None and told and own not in told:
         raise MaskError(
             f"The masks' {where} is {organ.display} by its code and on the {'/'.join(sorted(told))} by its name.",
@@ -58,8 +64,3 @@ def organ_of(
     message = f"The masks' {where} is {organ.name} by its code and {called.name} by its name; the code counts."
     checks.append(QualityCheck("name_contradicts_code", "warning", message))
     return organ
-
-
-def _side(name: str) -> str | None:
-    key = key_of(name)
-    return None if key is None else key[0]

@@ -95,10 +95,11 @@ def _structures(dataset: Dataset, organs: OrganDictionary, checks: list[QualityC
         return {
             (key := whole(s.get("SegmentNumber")) or 0): organ_of(
                 f"segment {key}",
-                [s.get("SegmentLabel"), s.get("SegmentDescription"), *_meanings(s)],
+                [s.get("SegmentLabel"), s.get("SegmentDescription")],
                 _segment_codes(s),
                 organs,
                 checks,
+                _meanings(s),
             )
             for s in dataset.get("SegmentSequence") or []
         }
