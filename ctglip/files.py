@@ -22,6 +22,8 @@ import yaml
 from ctglip.errors import ConfigError, CTGLIPError
 
 DICOM_SUFFIXES = (".dcm", ".dicom")
+_FIRST_ELEMENT = re.compile(rb"[\x02\x08]\0.\0(?:[A-Z]{2}|..\0\0)", re.DOTALL)
+"""Group 2 or 8, then a value's type, or its length where types are not written."""
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
@@ -142,14 +144,29 @@ def read_yaml(path: Path) -> Any:
 def file_checksum(path: Path) -> str:
     """Hex SHA-256 of a file's bytes, or of all files of a folder with their names, in name order."""
     digest = hashlib.sha256()
-    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-    for file in files:
-        if file is not path:
+    for file in files_below(path):
+        if file != path:
             digest.update(str(file.relative_to(path)).encode())
         with file.open("rb") as stream:
             while block := stream.read(1 << 20):
                 digest.update(block)
     return digest.hexdigest()
+
+
+def files_below(path: Path) -> list[Path]:
+    """All files of a folder in name order, links to files and folders followed (each folder once); a file is itself."""
+    if not path.is_dir():
+        return [path]
+    found: list[Path] = []
+    seen: set[str] = set()
+    for folder, inner, names in os.walk(path, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            inner.clear()
+            continue
+        seen.add(real)
+        found += [file for name in names if (file := Path(folder, name)).is_file()]
+    return sorted(found)
 
 
 def value_hash(value: Any, length: int = 16) -> str:
@@ -159,12 +176,13 @@ def value_hash(value: Any, length: int = 16) -> str:
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a file can be read and starts like DICOM (128 bytes, then ``DICM``)."""
+    """Whether a file can be read and starts like DICOM: 128 bytes and ``DICM``, or, without these, an element."""
     try:
         with path.open("rb") as stream:
-            return stream.read(132)[128:] == b"DICM"
+            start = stream.read(132)
     except OSError:
         return False
+    return start[128:] == b"DICM" or bool(_FIRST_ELEMENT.match(start))
 
 
 def told_name(path: Path) -> str:

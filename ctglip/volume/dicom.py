@@ -10,13 +10,13 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
-import pydicom
 
 from ctglip.errors import ScanError
 from ctglip.files import quiet_pydicom
 from ctglip.types import QualityCheck
-from ctglip.volume.dicom_headers import Series, Slice, choose_series
+from ctglip.volume.dicom_headers import Series, Slice, choose_series, read_dicom
 from ctglip.volume.dicom_tags import syntax_name
+from ctglip.volume.dicom_volumes import one_volume
 from ctglip.volume.geometry import LPS_TO_RAS
 from ctglip.volume.intensity import AIR_HU, beyond_int16, scale_to_int16
 from ctglip.volume.raw import RawVolume
@@ -35,8 +35,8 @@ def read_series(path: Path, recipe: VolumeRecipe) -> RawVolume:
         recipe: ``series`` chooses, ``slice_gaps`` says what happens when slices are missing.
 
     Raises:
-        ScanError: no usable series (see ``choose_series``), ``mixed_orientation``, ``slice_sizes``,
-            ``single_slice``, ``slice_gap``, ``slices_shifted``, ``dicom_pixels``.
+        ScanError: no usable series (see ``choose_series``), ``no_volume``, ``mixed_orientation``, ``slice_sizes``,
+            ``same_position``, ``single_slice``, ``slice_gap``, ``slices_shifted``, ``dicom_pixels``.
     """
     series, checks = choose_series(path, recipe.series)
     slices, dropped = _one_stack(series)
@@ -59,9 +59,11 @@ def _one_stack(series: Series) -> tuple[list[Slice], list[QualityCheck]]:
         checks.append(QualityCheck("localizers", "info", f"{count} localizers were left out.", count))
     if count := series.unplaced:
         checks.append(QualityCheck("dicom_geometry", "warning", f"{count} slices say no position.", count))
-    main = max(_alike(series.slices), key=len)
-    others = len(series.slices) - len(main)
-    if others > max(3, 0.1 * len(series.slices)):
+    slices, more = one_volume(series.slices)
+    checks += more
+    main = max(_alike(slices), key=len)
+    others = len(slices) - len(main)
+    if others > max(3, 0.1 * len(slices)):
         raise ScanError(
             f"The series mixes orientations: {len(main)} slices one way, {others} another.",
             code="mixed_orientation",
@@ -107,6 +109,13 @@ def _without_doubles(slices: list[Slice]) -> tuple[list[Slice], list[QualityChec
             places.append([one])
             lowest = height
     kept = [min(p, key=lambda s: (-sizes[s.acquisition], s.acquisition, s.instance, s.frame)) for p in places]
+    if len(kept) < 2 <= len(slices):
+        raise ScanError(
+            f"All {len(slices)} slices of the series claim the same position "
+            f"({', '.join(f'{mm:.4g}' for mm in slices[0].place)} mm).",
+            code="same_position",
+            fix="Export the series again from where it was made.",
+        )
     if len(kept) < 2:
         raise ScanError(
             f"The series has {len(kept)} slice, expected a volume.", code="single_slice", fix="Choose another series."
@@ -162,7 +171,13 @@ def _spacing(positions: np.ndarray, recipe: VolumeRecipe) -> tuple[np.ndarray | 
         return None, []
     widest = float(steps.max())
     missing = int(np.rint(steps / median - 1).clip(0).sum())
-    found = f"The slices are unevenly spaced: {median:.3g} mm apart, at most {widest:.3g} mm; {missing} seem missing."
+    wide = np.flatnonzero(steps > 1.1 * median)
+    where = ", ".join(f"{positions[k]:.1f} to {positions[k + 1]:.1f}" for k in wide[:3])
+    found = (
+        f"The {len(positions)} slices are unevenly spaced: {median:.3g} mm apart, at most {widest:.3g} mm; "
+        f"{missing} seem missing, in {len(wide)} gaps"
+    )
+    found += f" (at {where}{' ...' if len(wide) > 3 else ''} mm)." if where else "."
     if recipe.slice_gaps == "refuse" or widest > max(MAX_GAP_MM, 2.5 * median):
         raise ScanError(
             found,
@@ -227,7 +242,7 @@ def _decode(path: Path) -> np.ndarray:
     syntax = syntax_name(None)
     try:
         with quiet_pydicom():
-            dataset = pydicom.dcmread(path)
+            dataset = read_dicom(path)
             syntax = syntax_name(dataset.file_meta.get("TransferSyntaxUID"))
             pixels = dataset.pixel_array
     except Exception as problem:  # noqa: BLE001  decoders raise anything; their words may quote the header

@@ -10,14 +10,17 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
+from pydicom.multival import MultiValue
+from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from ctglip.errors import ScanError
-from ctglip.files import quiet_pydicom
+from ctglip.files import files_below, is_dicom, quiet_pydicom
 from ctglip.types import QualityCheck
 from ctglip.volume.dicom_tags import frame_sources, look_up, number, plane, whole
 
@@ -26,8 +29,25 @@ _TAGS = (
     "SOPClassUID", "Modality", "ImageType", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "InstanceNumber",
     "AcquisitionNumber", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns",
     "SamplesPerPixel", "RescaleSlope", "RescaleIntercept", "PixelPaddingValue", "PixelRepresentation", "NumberOfFrames",
-    "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
+    "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "VolumeBasedCalculationTechnique",
+    "ConvolutionKernel", "TemporalPositionIdentifier", "TemporalPositionIndex", "NominalPercentageOfCardiacPhase",
+    "TriggerTime", "ContrastBolusAgent", "KVP", "AcquisitionDateTime", "AcquisitionTime", "ContentTime",
+    "FrameAcquisitionNumber", "StackID",
 )  # fmt: skip
+TRAITS = {
+    "the acquisition number": ("FrameAcquisitionNumber", "AcquisitionNumber"),
+    "the temporal position": ("TemporalPositionIndex", "TemporalPositionIdentifier"),
+    "the cardiac phase": ("NominalPercentageOfCardiacPhase",),
+    "the trigger time": ("TriggerTime",),
+    "the kernel": ("ConvolutionKernel",),
+    "the contrast agent": ("ContrastBolusAgent",),
+    "the tube voltage": ("KVP",),
+    "the stack": ("StackID",),
+    "the image type": ("FrameType", "ImageType"),
+    "the acquisition time": ("AcquisitionDateTime", "AcquisitionTime"),
+    "the time of the content": ("ContentTime",),
+}
+"""What tells the volumes of one series apart, in the order in which it is asked. Values are compared, never shown."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +58,8 @@ class Slice:
         place: LPS millimetres of the first pixel's centre ``[3]``.
         axes: directions of rows and columns ``[6]``.
         pixel_mm: spacing between rows, between columns.
+        kind: the image type, for choosing only: it is never shown.
+        traits: what may tell the volumes of one series apart, see ``TRAITS``; never shown.
     """
 
     path: Path = field(repr=False)
@@ -51,6 +73,8 @@ class Slice:
     slope: float | None
     intercept: float | None
     padding: int | None
+    kind: str = field(default="", repr=False)
+    traits: dict[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass
@@ -115,7 +139,7 @@ def _shown(series: Series) -> str:
 
 
 def _all_series(path: Path) -> tuple[list[Series], Counter[str], list[QualityCheck]]:
-    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    files = files_below(path)
     if not files:
         raise ScanError("The folder is empty.", code="folder_empty", fix="Name the folder of one DICOM series.")
     groups: dict[str, Series] = {}
@@ -126,7 +150,7 @@ def _all_series(path: Path) -> tuple[list[Series], Counter[str], list[QualityChe
             if file.name.upper() == "DICOMDIR" or file.name.startswith("."):
                 continue
             try:
-                header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(_TAGS))
+                header = read_dicom(file, stop_before_pixels=True, specific_tags=list(_TAGS))
                 series = _add(groups, file, header) if _is_ct(header) else None
             except (InvalidDicomError, IsADirectoryError):
                 foreign += 1
@@ -147,6 +171,25 @@ def _all_series(path: Path) -> tuple[list[Series], Counter[str], list[QualityChe
         )
     checks = _ignored(foreign, broken, others)
     return list(groups.values()), others, checks
+
+
+def read_dicom(path: Path, **options: Any) -> Dataset:
+    """A DICOM file with or without its preamble and prefix, as ``pydicom.dcmread`` gives it.
+
+    Raises:
+        InvalidDicomError: it is none.
+    """
+    try:
+        return pydicom.dcmread(path, **options)
+    except InvalidDicomError:
+        if not is_dicom(path):
+            raise
+    found = pydicom.dcmread(path, force=True, **options)
+    if "TransferSyntaxUID" not in found.file_meta:
+        implicit, little = found.original_encoding
+        known = {(True, True): ImplicitVRLittleEndian, (False, True): ExplicitVRLittleEndian}
+        found.file_meta.TransferSyntaxUID = known.get((bool(implicit), bool(little)), ExplicitVRBigEndian)
+    return found
 
 
 def _ignored(foreign: int, broken: int, others: Counter[str]) -> list[QualityCheck]:
@@ -191,7 +234,7 @@ def _slice(path: Path, header: Dataset, frame: int, sources: list[Dataset]) -> S
         path=path,
         frame=frame,
         instance=whole(header.get("InstanceNumber")) or 0,
-        acquisition=whole(header.get("AcquisitionNumber")) or 0,
+        acquisition=whole(look_up(sources, "FrameAcquisitionNumber") or header.get("AcquisitionNumber")) or 0,
         shape=(int(header.Rows), int(header.get("Columns") or 0)),
         place=place,
         axes=axes,
@@ -199,4 +242,17 @@ def _slice(path: Path, header: Dataset, frame: int, sources: list[Dataset]) -> S
         slope=number(look_up(sources, "RescaleSlope")),
         intercept=number(look_up(sources, "RescaleIntercept")),
         padding=whole(header.get("PixelPaddingValue")),
+        kind=" ".join(
+            _text(look_up(sources, n)) for n in ("FrameType", "ImageType", "VolumeBasedCalculationTechnique")
+        ),
+        traits={
+            told: next(filter(None, (_text(look_up(sources, n)) for n in names)), "") for told, names in TRAITS.items()
+        },
     )
+
+
+def _text(value: object) -> str:
+    """A header's value as text; several are joined."""
+    if value is None:
+        return ""
+    return " ".join(map(str, value)) if isinstance(value, (MultiValue, list)) else str(value)

@@ -77,7 +77,9 @@ def _named(histogram: Histogram, few: bool) -> tuple[HuMap, Layout] | None:
     other = [(3, HuMap(sign, mode - sign * hu)) for sign in (1, -1) for mode in modes for hu in _CT.values()]
     other += [(3, HuMap(scale, low - scale * bottom)) for scale, bottom in scales]
     other += [(3, one) for one in _scaled(modes)]
-    return _best(histogram, other) or found
+    better = _best(histogram, other)
+    turned = better is not None and better[0].scale < 0
+    return better if better is not None and not (turned and found is not None) else found
 
 
 def _best(histogram: Histogram, candidates: list[tuple[int, HuMap]]) -> tuple[HuMap, Layout] | None:

@@ -243,7 +243,7 @@ def test_broken_series(name: str, write_series: Callable[..., Path]) -> None:
 
 @pytest.mark.parametrize(
     ("heights", "code"),
-    [([0.0], "single_slice"), ([0, 3, 6, 90, 93, 96], "slice_gap"), ([5.0, 5.0, 5.0], "single_slice")],
+    [([0.0], "single_slice"), ([0, 3, 6, 90, 93, 96], "slice_gap"), ([5.0, 5.0, 5.0], "same_position")],
 )
 def test_series_with_too_little(heights: list[float], code: str, write_series: Callable[..., Path]) -> None:
     hu = np.random.default_rng(0).integers(-1000, 1000, (20, 16, len(heights))).astype(np.int16)

@@ -10,7 +10,7 @@ import numpy as np
 
 from ctglip.cohort import CohortRow
 from ctglip.errors import CTGLIPError, MaskError, ReportError, ScanError
-from ctglip.files import file_checksum, value_hash
+from ctglip.files import file_checksum, files_below, value_hash
 from ctglip.types import QualityCheck, Scan
 from ctglip.volume.io import read_scan
 from ctglip.volume.recipe import VolumeRecipe
@@ -85,8 +85,7 @@ def fingerprint(row: CohortRow) -> str:
         path: Path | None = getattr(row, name)
         if path is None:
             continue
-        files = sorted(path.rglob("*")) if path.is_dir() else [path]
-        seen.append([name, *(_look(file) for file in files)])
+        seen.append([name, *(_look(file) for file in files_below(path))])
     return value_hash(seen, 32)
 
 
