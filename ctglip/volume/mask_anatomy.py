@@ -239,6 +239,9 @@ _WORSE = 0.9
 """By how much less another numbering must cost: about one organ in a wrong place."""
 
 _RATIO = 0.35
+_ALIKE = 0.1
+"""Numberings this near to the best one are named with it."""
+
 _BAD = 0.5
 _MIRRORED = 0.35
 _FEW = 3
@@ -303,7 +306,7 @@ def _better(regions: Sequence[Region], names: Mapping[int, str], body: Body, cos
     least, _, best = min(found, key=lambda entry: entry[0])
     if least > cost * _RATIO or cost - least < _WORSE:
         return []
-    alike = [name for other, name, reading in found if reading == best or other <= least + 1e-9]
+    alike = [name for other, name, reading in found if reading == best or other <= least + _ALIKE]
     return alike if DEFAULT not in alike else [DEFAULT, *(name for name in alike if name != DEFAULT)]
 
 
