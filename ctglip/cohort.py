@@ -73,12 +73,14 @@ class Cohort:
         return not {"report", "findings", "impression", "report_path"}.isdisjoint(self.columns)
 
 
-def read_cohort(path: Path, columns: Path | None = None) -> Cohort:
+def read_cohort(path: Path, columns: Path | None = None, reports_alone: bool = False) -> Cohort:
     """Read a cohort table (``table_files.read_table``; one row a study).
 
     Args:
         path: the table; relative paths in it are relative to its folder.
         columns: optional YAML column map, ``our_name: their_name``, for tables with other headings.
+        reports_alone: only the reports are read, so that patients and images may be missing; the study's id then
+            stands for both.
 
     Raises:
         CohortError: no such table, a required column is missing, or it has no row.
@@ -86,6 +88,8 @@ def read_cohort(path: Path, columns: Path | None = None) -> Cohort:
     table = read_table(path)
     if columns is not None:
         table = _rename(table, columns)
+    if reports_alone and "study_id" in table.columns:
+        table = table.with_columns(_filled(table, name) for name in REQUIRED[1:])
     missing = [name for name in REQUIRED if name not in table.columns]
     if missing:
         raise CohortError(
@@ -111,6 +115,11 @@ def read_cohort(path: Path, columns: Path | None = None) -> Cohort:
             shown = record["study_id"] or f"row {number}"
             bad.append(Failure(shown, "cohort", error.code, str(error), {"row": number}))
     return Cohort(path, tuple(rows), tuple(bad), tuple(known))
+
+
+def _filled(table: pl.DataFrame, name: str) -> pl.Expr:
+    own = pl.col("study_id")
+    return (pl.col(name).fill_null(own) if name in table.columns else own).alias(name)
 
 
 def _rename(table: pl.DataFrame, columns: Path) -> pl.DataFrame:

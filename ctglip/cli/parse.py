@@ -15,11 +15,12 @@ from ctglip.cli.console import out as console
 if TYPE_CHECKING:
     from ctglip.text.llm import LLMParser
 
+TABLES = (".csv", ".tsv", ".xlsx", ".parquet")
 _EMPTY = "The report is empty: it holds no letter and no digit."
 
 
 def parse(
-    source: Annotated[str, typer.Argument(help="A report (text file), '-' for standard input, or a cohort table.")],
+    source: Annotated[str, typer.Argument(help="A report (text file), '-' for standard input, or a table of reports.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
     out: Annotated[
         Path | None, typer.Option(help="For a cohort: the findings table to write (.parquet or .csv).")
@@ -32,7 +33,7 @@ def parse(
     ] = "http://127.0.0.1:8000/v1",
 ) -> None:
     """Read a report into findings: sentence, organ, abnormality, status."""
-    if source != "-" and Path(source).suffix.lower() in (".csv", ".parquet"):
+    if source != "-" and Path(source).suffix.lower() in TABLES:
         _parse_cohort(Path(source), out, as_json, llm, llm_url)
         return
     from ctglip.errors import CTGLIPError
@@ -104,7 +105,7 @@ def _parse_cohort(path: Path, out: Path | None, as_json: bool, llm: str | None, 
         raise CTGLIPError(
             "A whole cohort needs --out FILE, a .parquet or .csv file.", fix="For example --out findings.parquet."
         )
-    cohort = with_reports(read_cohort(path), path)
+    cohort = with_reports(read_cohort(path, reports_alone=True), path)
     with progress("Parsing reports") as report:
         read = _model(llm, url, out.with_suffix(".llm.sqlite")).read if llm else by_rules
         table, failures = cohort_findings(cohort.rows, report, read)

@@ -4,91 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ctglip.text.lexicon import Lexicon
-from ctglip.text.measures import SILENT, Thing, gap, measured, removed
-from ctglip.text.negation import Clauses
+from ctglip.text.measures import Thing, gap
 from ctglip.text.place import Place
-from ctglip.text.places import find_places
-from ctglip.text.trie import Mention
+from ctglip.text.sentence import Sentence
 from ctglip.text.where import SIDES, STATION
-from ctglip.types import Status
 
 _LISTS = frozenset({"and", "or", ",", "/", "&", "nor"})
 _FRONT_OR_BACK = frozenset({"anterior", "posterior"})
-_NONE = frozenset({"none", "nil"})
 _PREPOSITIONS = frozenset({"in", "of", "at", "on", "within"})
 _COORDINATED = _LISTS | SIDES.keys()
 _REACH = 16
 """Words at most between "the largest" and its place."""
-
-
-class Sentence:
-    """One sentence taken apart.
-
-    Attributes:
-        words: normal forms.
-        things: findings named, measures included.
-        places: organs named.
-        signs: cues.
-        clauses: what the cues reach.
-    """
-
-    def __init__(self, text: str, lexicon: Lexicon) -> None:
-        self.text = text
-        self.lexicon = lexicon
-        self.words, tied = lexicon.read(text)
-        self.things = [Thing(m.start, m.end, *m.value) for m in lexicon.seen.find(self.words)]
-        spans = [(thing.start, thing.end) for thing in self.things]
-        self.signs = self._own_signs(spans)
-        owners = ((thing.end, lexicon.home_of(thing.kind, thing.key)) for thing in self.things)
-        homes = [(end, home) for end, home in owners if home] if not SIDES.keys().isdisjoint(self.words) else []
-        self.places, sides = find_places(self.words, tied, lexicon, spans, homes)
-        for number, own in sides.items():
-            self.things[number].sides = own
-        named = [(place.start, place.end) for place in self.places if not place.where.adjective]
-        self.clauses = Clauses(self.words, self.signs, spans, lexicon, tied, named, lambda: lexicon.definite(text))
-        self._mute_headings()
-        self._repeat()
-        gone = removed(self.words, self.places, self.things, lexicon)
-        self.things += [*measured(self.words, self.places, self.things, self.clauses, lexicon), *gone]
-
-    def _own_signs(self, spans: Sequence[tuple[int, int]]) -> list[Mention]:
-        """The cues, each without the words of a finding: "no contrast extravasation" denies, "no contrast" does not."""
-        signs = self.lexicon.signs.find(self.words)
-        if not any(sign.value[0] == "pseudo" for sign in signs):
-            return signs
-        found: list[Mention] = []
-        for sign in signs:
-            within = (start for start, end in spans if sign.start < start < sign.end < end)
-            start = next(within, None) if sign.value[0] == "pseudo" else None
-            rest = self.lexicon.signs.find(self.words[sign.start : start]) if start is not None else [sign]
-            found += [m if m is sign else m._replace(start=m.start + sign.start, end=m.end + sign.start) for m in rest]
-        return found
-
-    def _mute_headings(self) -> None:
-        """ "Lymph nodes: none enlarged." names the nodes, and does not yet say that some are seen."""
-        named = {(place.start, place.end) for place in self.places}
-        for thing in self.things if named else ():
-            if (thing.start, thing.end) in named and self.words[thing.end : thing.end + 1] == [":"]:
-                thing.kind = "mute"
-            elif any(a <= thing.start and thing.end <= b for a, b in named):
-                start, end = self.clauses.clause_of(thing.start)
-                if self.clauses.has("normal", start, end) and not self.clauses.has("abnormal_than", start, end):
-                    thing.kind = "mute"  # "the inguinal nodes are normal"
-
-    def _repeat(self) -> None:
-        """ "A right effusion, none on the left": the finding named before is meant again."""
-        for i in range(1, len(self.words) - 2):
-            none = self.words[i] in _NONE
-            if not (none or self.words[i] in self.lexicon.words["quantity"]) or self.words[i + 1] != "on":
-                continue
-            side = SIDES.get(self.words[i + 2])
-            before = max(
-                (t for t in self.things if t.end <= i and t.kind not in SILENT), key=lambda t: t.end, default=None
-            )
-            if side is not None and before is not None:
-                status: Status | None = "negated" if none else None
-                self.things.append(Thing(i, i + 1, before.kind, before.key, status, sides={side}))
 
 
 class Attachment:
@@ -161,7 +87,12 @@ class Attachment:
             if beside and p.where.organs and p.where.organs <= parts:
                 return p  # "left lower lobe pulmonary nodule"
         ahead = next((p for p in self.places if p.start >= thing.end), None)
-        if ahead is None or not ahead.where.organs or not ahead.where.organs - {own.where.organ} <= parts:
+        if (
+            ahead is None
+            or self.barred(thing, ahead)
+            or not ahead.where.organs
+            or not ahead.where.organs - {own.where.organ} <= parts
+        ):
             return None
         between = self.words[thing.end : ahead.start]
         near = len(between) < 9 and not _PREPOSITIONS.isdisjoint(between) and _LISTS.isdisjoint(between)
@@ -369,6 +300,17 @@ class Attachment:
         between = self.words[thing.end : ahead.start]
         linked = len(between) < 4 and bool(between) and between[0] in ("in", "of", "within") and "," not in between
         return linked and not self._region(ahead) and not self.lexicon.same_side(home, ahead.where.organ)
+
+    def sides_disagree(self, thing: Thing) -> bool:
+        """Whether a finding of one side is put into a place of the other: "left effusion in the right hemithorax"."""
+        if len(thing.sides) != 1 or not thing.sides <= {"left", "right"}:
+            return False
+        ahead = next((p for p in self.places if p.start >= thing.end), None)
+        between = self.words[thing.end : ahead.start] if ahead else []
+        if ahead is None or not between or between[0] not in ("in", "of", "within") or len(between) > 2:
+            return False
+        own = ahead.sides or {self._own_side(ahead) or ""} - {""}
+        return len(own) == 1 and own <= {"left", "right"} and own != thing.sides
 
     def side_near(self, thing: Thing) -> set[str]:
         """The side of the nearest place in the clause that shares its sides with the thing's own organ."""

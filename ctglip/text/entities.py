@@ -24,12 +24,12 @@ import numpy as np
 from ctglip.config import Settings, validate
 from ctglip.files import read_json, read_yaml, write_json
 from ctglip.film.sentence_regions import SECTIONS
-from ctglip.text.attachment import Sentence
 from ctglip.text.cohorts import Reader, by_rules
 from ctglip.text.lexicon import Lexicon
 from ctglip.text.llm import PROMPT_VERSION, LLMParser, LLMSettings
 from ctglip.text.reports import get_parser
 from ctglip.text.sections import split_sections
+from ctglip.text.sentence import Sentence
 from ctglip.text.sentences import split_sentences
 from ctglip.text.tags import TagEntry, tag_entries
 from ctglip.text.trie import Trie

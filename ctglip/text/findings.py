@@ -10,11 +10,12 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from ctglip.text.attachment import Attachment, Sentence
+from ctglip.text.attachment import Attachment
 from ctglip.text.background import background
 from ctglip.text.lexicon import Lexicon
 from ctglip.text.measures import SILENT, Thing
 from ctglip.text.place import Place
+from ctglip.text.sentence import Sentence
 from ctglip.types import Laterality, Status
 
 _SAID = ("affirmed", "uncertain")
@@ -95,15 +96,15 @@ class _Reader:
             return False
         group, clause = lexicon.organs[row.organ].group, self.clauses.clause_of(thing.start)
         rivals = [
-            (beside, other.abnormality)
+            (beside, other.abnormality, other.status)
             for beside, other in found
             if other.organ and lexicon.organs[other.organ].group == group and other.status in _SAID
             if other.abnormality and other.abnormality not in lexicon.vague | lexicon.describing
             if self.clauses.clause_of(beside.start) == clause
         ]
         if describing:
-            return any(name not in kinds and self._explains(beside, thing) for beside, name in rivals)
-        return bool(rivals)
+            return any(name not in kinds and self._explains(beside, thing) for beside, name, _ in rivals)
+        return any(status == row.status for _, _, status in rivals)
 
     def _interpreted(self, seen: Thing, named: Thing) -> bool:
         """Whether one finding is seen and the other what it is held to be: "thickening, in keeping with colitis"."""
@@ -123,6 +124,9 @@ class _Reader:
         status = thing.status or self.clauses.status(thing.start, thing.end)
         sides = thing.sides
         reason = self.clauses.reason(thing.start) if status == "uncertain" else None
+        if self.attachment.sides_disagree(thing):
+            yield from self._of_no_side(thing, status)
+            return
         placed = False
         for place in self.attachment.places_of(thing):
             for organ, laterality in self._members(thing, place, sides):
@@ -137,10 +141,18 @@ class _Reader:
         if not placed:
             yield from self._companion(thing, status, before) or self._unplaced(thing, status, sides)
 
+    def _of_no_side(self, thing: Thing, status: Status) -> Iterator[Row]:
+        """A finding said to be on one side and in a place on the other: neither is to be believed."""
+        name = thing.key if thing.kind == "abnormality" else self.lexicon.alone.get(thing.key)
+        rows = self.at_home(name, status, set()) if name else (Row(None, None, status),)
+        doubted: Status = "uncertain" if status == "affirmed" else status
+        yield from (replace(row, status=doubted, laterality=None, reason="two sides are named for it") for row in rows)
+
     def _members(self, thing: Thing, place: Place, sides: set[str]) -> tuple[tuple[str | None, Laterality | None], ...]:
         """The organs of a place; a side of the finding's own beats that of a place named for something else."""
         pair = self.lexicon.pair_of(place.where) if sides and not thing.start <= place.start < thing.end else None
-        if pair is None:
+        own = place.where.organ and self.lexicon.organs[place.where.organ].side
+        if pair is None or (not thing.firm and (place.sides or own)):
             return place.members(sides)
         return Place(place.start, place.end, pair, set(sides), place.level).members()
 
@@ -198,7 +210,7 @@ class _Reader:
     def _organ_rows(self) -> Iterator[Row]:
         claimed = bool(self.attachment.used)
         for place in self.sentence.places:
-            if id(place) in self.attachment.used or self._inside_thing(place):
+            if self._inside_thing(place) or (id(place) in self.attachment.used and not self._called_normal(place)):
                 continue
             status = self._organ_status(place)
             if status is None or (claimed and status != "normal"):
@@ -207,6 +219,13 @@ class _Reader:
                 if organ:
                     side = laterality or self.lexicon.organs[organ].side
                     yield Row(organ, None, status, side, place.level)
+
+    def _called_normal(self, place: Place) -> bool:
+        """ "The bladder is intact, ...": the organ itself is normal, whatever else is seen there."""
+        for sign in self.sentence.signs:
+            if sign.value[0] == "normal" and place.end <= sign.start <= place.end + 1:
+                return self.sentence.words[sign.end : sign.end + 1] in ([","], [";"])
+        return False
 
     def _inside_thing(self, place: Place) -> bool:
         return any(

@@ -14,9 +14,9 @@ from typing import Any
 
 from ctglip.files import read_yaml
 from ctglip.text.abbreviations import add_abbreviations
-from ctglip.text.spelling import LEAST, Spelling
+from ctglip.text.spelling import SHORTEST, Spelling
 from ctglip.text.trie import Mention, Trie
-from ctglip.text.where import Where
+from ctglip.text.where import SIDES, Where
 from ctglip.text.words import definite, normal_form, phrase, read_words
 from ctglip.vocabulary.abnormalities import AbnormalityDictionary
 from ctglip.vocabulary.organs import Organ, OrganDictionary
@@ -59,9 +59,9 @@ class Lexicon:
         self._add_signs()
         self._add_measures()
         self._expansion = add_abbreviations(self.seen, self.places, abnormalities.names, organs.names)
-        self.spelling = Spelling(
-            {word for trie in known for word in trie.words}, {phrase(text)[0] for text in self.cues["spelled"]}
-        )
+        spelled = {phrase(text)[0] for text in self.cues["spelled"]}
+        named = {*self.places.words, *self.seen.words, *SIDES}
+        self.spelling = Spelling({word for trie in known for word in trie.words}, spelled, named)
         self._form = lru_cache(maxsize=100_000)(self._mended)
         self.resolve = lru_cache(maxsize=65_536)(self._resolve)
         self._beside = lru_cache(maxsize=65_536)(self._place_beside)
@@ -70,7 +70,7 @@ class Lexicon:
         if self._expansion.is_exact(word):
             return word
         word = normal_form(word)
-        return word if len(word) < LEAST else self.spelling.correct(word)
+        return word if len(word) < SHORTEST else self.spelling.correct(word)
 
     def read(self, text: str) -> tuple[list[str], frozenset[int]]:
         """The words of a text with slips of one letter mended, and those that a hyphen ties to the one before."""
@@ -127,6 +127,32 @@ class Lexicon:
                 return
             yield Mention(i, i + 1, where)
             i -= 1
+
+    def find_seen(self, words: Sequence[str]) -> list[Mention]:
+        """Phrases of what is seen, and adjectives that share their noun: "epidural" in "epidural or subdural bleed"."""
+        found = self.seen.find(words)
+        listed = [m for m in found if m.end - m.start > 1 and m.start > 1 and words[m.start - 1] in _JOINTS]
+        if not listed:
+            return found
+        covered = {i for mention in found for i in range(mention.start, mention.end)}
+        shared = [m for mention in listed for m in self._sharing(words, mention, covered)]
+        return sorted((*found, *shared), key=lambda mention: mention[:2]) if shared else found
+
+    def _sharing(self, words: Sequence[str], mention: Mention, covered: set[int]) -> Iterator[Mention]:
+        i = mention.start - 1
+        while i > 0 and words[i] in _JOINTS:
+            i -= 1
+            endings = (tuple(words[k : mention.end]) for k in range(mention.start + 1, mention.end))
+            known = next(
+                (self.seen.get((words[i], *rest)) for rest in endings if self.seen.get((words[i], *rest))), None
+            )
+            place = self.places.get((words[i],))
+            if known is None or i in covered or (place is not None and not place.adjective):
+                return
+            yield Mention(i, i + 1, known)
+            i -= 1
+            while i > 0 and words[i] in _JOINTS and words[i - 1] in _JOINTS:
+                i -= 1
 
     def _place_beside(self, word: str) -> Where | None:
         for prefix in _PREFIXES:
@@ -369,5 +395,6 @@ class Lexicon:
         return frozenset(phrase(text)[0] for text in self.cues["perception"])
 
 
+_JOINTS = frozenset({"and", "or", ",", "/", "nor"})
 _PREFIXES = ("para", "peri", "retro", "supra", "infra", "sub", "inter", "intra", "trans", "juxta", "pre", "pleuro")
 _EMPTY = frozenset({"of", "in", "on", "at", "with", "and", "or", "to", "for", "left", "right", "both", "bilateral"})

@@ -27,6 +27,7 @@ class Thing:
         subject: the organ whose measure it is.
         general: its general word is meant, since its own organ is not the one named.
         sides: sides that are said of itself ("left effusion").
+        firm: they stand before it, so that they beat a side that a place has.
     """
 
     start: int
@@ -37,6 +38,7 @@ class Thing:
     subject: Place | None = None
     general: bool = False
     sides: set[str] = field(default_factory=set)
+    firm: bool = False
 
 
 def gap(start: int, end: int, other_start: int, other_end: int) -> int:

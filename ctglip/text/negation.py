@@ -52,6 +52,7 @@ class Clauses:
         self._named = frozenset(places)
         self.reach: dict[str, list[Span]] = {"negation": [], "uncertainty": [], "history": []}
         self._ahead = [m.end for m in self.signs if m.value[:2] == ("negation", "before")]
+        self.doubted: list[Span] = []
         self.hosts: list[tuple[int, int, bool]] = []
         self._definite = definite
         for sign in self.signs:
@@ -119,6 +120,8 @@ class Clauses:
         start, end = self.clause_of(sign.start)
         ahead = (sign.start if denies else sign.end, self._stop(kind, sign.end, end))
         behind = (self._back(kind, start, sign.start), sign.start)
+        if kind == "uncertainty" and direction == "after" and start > 0 and not self._names_a_thing((start, end)):
+            self._doubt_before(start)  # "no pneumonia is seen, but it cannot be excluded"
         first, second = (ahead, behind) if direction == "before" else (behind, ahead)
         turns = not self._names_a_thing(first) and self._names_a_thing(second)
         if turns and self._may_turn(kind, direction, ahead, behind):
@@ -130,6 +133,13 @@ class Clauses:
             self.reach[kind].append((start, sign.start))
         if manner == "perceived" and first == behind:
             self.reach[kind].append((sign.end, self._first_break(*ahead)))
+
+    def _doubt_before(self, at: int) -> None:
+        """Doubt what the clause before names last: a clause without a finding of its own speaks of that."""
+        start, _ = self.clause_of(at - 1)
+        named = max(((a, b) for a, b in self.things if start <= a < at), default=None)
+        if named is not None and not any(at <= a < self.clause_of(at)[1] for a, _ in self._named):
+            self.doubted.append(named)
 
     def _paired(self, sign: Mention, start: int, end: int) -> bool:
         """ "Pleural effusion - no thickening was detected": the pair was looked for, and the first is only named."""
@@ -281,6 +291,8 @@ class Clauses:
 
     def status(self, start: int, end: int) -> Status:
         """Status of what is named by the words ``start`` to ``end``."""
+        if any(a <= start < b for a, b in self.doubted):
+            return "uncertain"
         host = next((known for a, b, known in self.hosts if a <= start < b), None)
         if host is None and self._within("negation", start):
             return "negated"
@@ -300,6 +312,8 @@ class Clauses:
 
     def reason(self, start: int) -> str | None:
         """Why a finding that begins there is uncertain though no word doubts it."""
+        if any(a <= start < b for a, b in self.doubted) and self._within("negation", start):
+            return "denied and doubted"
         unsure = any(a <= start < b and not known for a, b, known in self.hosts)
         return "the cause of something denied" if unsure else None
 

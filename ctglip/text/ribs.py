@@ -11,7 +11,8 @@ ORDINALS = {"first": 1, "second": 2, "third": 3, "fourth": 4, "fifth": 5, "sixth
 _RIBS = ("ribs", "ribs_left", "ribs_right")
 _SUFFIXES = frozenset({"th", "st", "nd", "rd"})
 _RIB_LINKS = (
-    frozenset({"and", ",", "to", "through", "or", "&", "lateral", "posterior", "anterior", "left", "right"}) | _SUFFIXES
+    frozenset({"and", ",", "to", "through", "or", "&", "lateral", "posterior", "anterior", "left", "right", "on"})
+    | _SUFFIXES
 )
 _BEFORE_NUMBER = frozenset({"fracture", "no", "number", "(", "#"})
 

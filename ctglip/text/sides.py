@@ -9,6 +9,7 @@ from ctglip.text.place import Place
 from ctglip.text.ribs import rib_number
 from ctglip.text.where import SIDES
 
+_BETWEEN_RIBS = ("and", "or", "to", "/", ",", "through")
 _BETWEEN_SIDES = ("and", "or", "to", "/", ",")
 
 
@@ -76,7 +77,7 @@ def _named_ahead(
         if j < len(words) and words[j] in _BETWEEN_SIDES and _side_follows(words, j + 1, place_at, thing_at):
             j += 1
             limit += 3
-        elif j < len(words) and words[j] in _BETWEEN_SIDES and words[j + 1 : j + 2] and rib_number(words, j + 1):
+        elif j < len(words) and words[j] in _BETWEEN_RIBS and words[j + 1 : j + 2] and rib_number(words, j + 1):
             limit += 3  # "left 2nd, 3rd and 5th ribs"
         elif j < len(words) and words[j] in lexicon.words["boundary"]:
             return None

@@ -6,7 +6,9 @@ from collections.abc import Iterable
 from functools import lru_cache
 
 LEAST = 7
-"""Words shorter than this are left as they are: too many of them are one letter apart."""
+"""Words shorter than this are mended with more care: too many of them are one letter apart."""
+SHORTEST = 4
+"""Words shorter than this are left as they are."""
 
 
 class Spelling:
@@ -18,9 +20,10 @@ class Spelling:
     Args:
         words: every word of the phrases, in normal form.
         spelled: words that stand in no phrase and are right all the same.
+        short: short words that slips are mended to: names, not words around them.
     """
 
-    def __init__(self, words: Iterable[str], spelled: Iterable[str] = ()) -> None:
+    def __init__(self, words: Iterable[str], spelled: Iterable[str] = (), short: Iterable[str] = ()) -> None:
         words = frozenset(words)
         self._known = words | frozenset(spelled)
         self._shortened: dict[str, set[str]] = {}
@@ -28,13 +31,30 @@ class Spelling:
             if len(word) >= LEAST and word.isalpha():
                 for short in _shortened(word):
                     self._shortened.setdefault(short, set()).add(word)
+        self._omitted: dict[str, set[str]] = {}
+        self._short = frozenset(short)
+        for word in self._short:
+            if SHORTEST < len(word) < LEAST + 1 and word.isalpha():
+                for i in range(1, len(word) - 1):
+                    self._omitted.setdefault(word[:i] + word[i + 1 :], set()).add(word)
         self.correct = lru_cache(maxsize=65_536)(self._correct)
 
     def _correct(self, word: str) -> str:
-        if len(word) < LEAST or word in self._known or not word.isalpha():
+        if word in self._known or not word.isalpha():
             return word
+        if len(word) < LEAST:
+            return self._correct_short(word)
         near = {known for short in _shortened(word) for known in self._shortened.get(short, ())}
         near = {known for known in near if known[0] == word[0] and _one_slip(word, known)}
+        return near.pop() if len(near) == 1 else word
+
+    def _correct_short(self, word: str) -> str:
+        """A short word with a letter left out, or with two exchanged; never one with another letter."""
+        if len(word) < SHORTEST:
+            return word
+        near = set(self._omitted.get(word, ()))
+        swapped = (word[:i] + word[i + 1] + word[i] + word[i + 2 :] for i in range(1, len(word) - 1))
+        near |= {other for other in swapped if other in self._short and len(other) > SHORTEST}
         return near.pop() if len(near) == 1 else word
 
 

@@ -16,9 +16,9 @@ from ctglip.config import Settings, validate
 from ctglip.files import read_yaml
 from ctglip.film import regions
 from ctglip.film.sentence_regions import SECTIONS
-from ctglip.text.attachment import Sentence
 from ctglip.text.lexicon import Lexicon
 from ctglip.text.reports import get_parser
+from ctglip.text.sentence import Sentence
 from ctglip.types import Finding, Status
 from ctglip.vocabulary.abnormalities import AbnormalityDictionary, load_abnormalities
 
