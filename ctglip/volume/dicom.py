@@ -212,7 +212,7 @@ def _pixels(slices: list[Slice]) -> tuple[np.ndarray, list[QualityCheck]]:
     for k, one in enumerate(slices):
         wanted[one.path].append(k)
     for path, numbers in wanted.items():
-        pixels = _decode(path)
+        pixels = _decode(path, f"{numbers[0] + 1} of {len(slices)}")
         for k in numbers:
             one = slices[k]
             plane = pixels if pixels.ndim == 2 else pixels[one.frame]
@@ -237,8 +237,8 @@ def _pixels(slices: list[Slice]) -> tuple[np.ndarray, list[QualityCheck]]:
     return hu, checks
 
 
-def _decode(path: Path) -> np.ndarray:
-    """Pixels of one file, ``[rows, columns]`` or ``[frames, rows, columns]``."""
+def _decode(path: Path, which: str) -> np.ndarray:
+    """Pixels of one file, ``[rows, columns]`` or ``[frames, rows, columns]``; ``which`` names it in errors."""
     syntax = syntax_name(None)
     try:
         with quiet_pydicom():
@@ -247,7 +247,7 @@ def _decode(path: Path) -> np.ndarray:
             pixels = dataset.pixel_array
     except Exception as problem:  # noqa: BLE001  decoders raise anything; their words may quote the header
         raise ScanError(
-            f"The pixels of a slice cannot be decoded ({type(problem).__name__}, stored as {syntax}).",
+            f"The pixels of slice {which} cannot be decoded ({type(problem).__name__}, stored as {syntax}).",
             code="dicom_pixels",
             fix="The file is damaged, or a decoder is missing: pip install python-gdcm 'pylibjpeg[all]'.",
         ) from None

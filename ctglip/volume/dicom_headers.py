@@ -32,9 +32,14 @@ _TAGS = (
     "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "VolumeBasedCalculationTechnique",
     "ConvolutionKernel", "TemporalPositionIdentifier", "TemporalPositionIndex", "NominalPercentageOfCardiacPhase",
     "TriggerTime", "ContrastBolusAgent", "KVP", "AcquisitionDateTime", "AcquisitionTime", "ContentTime",
-    "FrameAcquisitionNumber", "StackID",
+    "FrameAcquisitionNumber", "StackID", "PatientID", "StudyInstanceUID", "FrameOfReferenceUID",
 )  # fmt: skip
 TRAITS = {
+    "the patient": ("PatientID",),
+    "the study": ("StudyInstanceUID",),
+    "the frame of reference": ("FrameOfReferenceUID",),
+    "the series number": ("SeriesNumber",),
+    "the series description": ("SeriesDescription",),
     "the acquisition number": ("FrameAcquisitionNumber", "AcquisitionNumber"),
     "the temporal position": ("TemporalPositionIndex", "TemporalPositionIdentifier"),
     "the cardiac phase": ("NominalPercentageOfCardiacPhase",),

@@ -148,6 +148,8 @@ def _told(one: HuMap, layout: Layout) -> QualityCheck:
     there = ", ".join(f"{name} at {where:.0f}" for name, where in seen.items())
     usual = ", ".join(f"{_CT[name]:.0f}" for name in seen)
     shift = next((known for known in _SHIFTS if abs(known - one.shift) < 15), round(one.shift))
+    if shift in (1000, 1024) and "air" in seen:
+        shift = min((1000, 1024), key=lambda known: abs(seen["air"] + 1000 - known))
     if one.wrapped:
         code, what = "hu_wrapped", "negative HU are wrapped into 12 bits"
     elif one.scale == -1:

@@ -12,7 +12,7 @@ import numpy as np
 
 from ctglip.errors import ScanError
 from ctglip.types import QualityCheck, Scan
-from ctglip.volume.hounsfield import Histogram, Layout
+from ctglip.volume.hounsfield import FEW, Histogram, Layout
 from ctglip.volume.hu_maps import not_hounsfield
 
 _SAMPLE = 400_000
@@ -56,6 +56,8 @@ def _share(sample: np.ndarray, low: float, high: float) -> float:
 def _cut(histogram: Histogram) -> list[QualityCheck]:
     """A window was laid over the values: what lies beyond it is gone, what lies within is right."""
     checks: list[QualityCheck] = []
+    if len(histogram.values) <= FEW:
+        return checks
     for word, ends, least, most in (("below", histogram.low[:1], -900, 0), ("above", histogram.high, 100, 1999)):
         for one in ends:
             if least < one.value <= most and one.share > 0.005:
@@ -72,7 +74,7 @@ def _implausible(sample: np.ndarray, layout: Layout) -> list[QualityCheck]:
         message = f"{padding:.1%} of the voxels are padding (lowest {sample.min()})."
         checks.append(QualityCheck("padding", "info", message, float(sample.min())))
     air = _share(sample, -1100, -800)
-    if air < 0.001 and layout.cut is None:
+    if air < 0.001 and (layout.cut is None or layout.few):
         message = f"Only {air:.2%} of the voxels are as thin as air or lung (-1100 to -800 HU): a tight crop?"
         checks.append(QualityCheck("no_air", "warning", message, air))
     tissue = _share(sample, -200, 300)

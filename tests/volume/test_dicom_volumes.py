@@ -42,6 +42,8 @@ PHASES: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "contrast": ({}, {"ContrastBolusAgent": "SECRET^NAME 300"}, "contrast agent"),
     "tube voltages": ({"KVP": "80"}, {"KVP": "140"}, "tube voltage"),
     "times": ({"AcquisitionTime": "101500"}, {"AcquisitionTime": "101600"}, "acquisition time"),
+    "patients": ({"PatientID": "SECRETA"}, {"PatientID": "SECRETB"}, "the patient"),
+    "frames of reference": ({}, {"FrameOfReferenceUID": "1.2.999.123456789.8"}, "frame of reference"),
     "order alone": ({}, {}, "the order of the images"),
 }  # fmt: skip
 
@@ -219,3 +221,31 @@ def test_links_to_files_and_folders_are_followed(write_series: Write, tmp_path: 
     before = file_checksum(linked)
     next(real.iterdir()).write_bytes(b"changed")
     assert file_checksum(linked) != before
+
+
+def test_times_of_a_multi_frame_object(write_series: Write) -> None:
+    """Two times of four places in one file, told apart by the frames' own headers."""
+    from pydicom.dataset import Dataset
+
+    hu = lps_volume()
+
+    def gather(k: int, data: Any) -> bool:
+        if k:
+            return False
+        data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.2.1"
+        data.NumberOfFrames = 8
+        data.PixelData = (hu.transpose(2, 1, 0) + 1024).astype(np.uint16).tobytes()
+        data.SharedFunctionalGroupsSequence = [Dataset()]
+        frames = []
+        for frame in range(8):
+            one, position, content = Dataset(), Dataset(), Dataset()
+            position.ImagePositionPatient = [-20, -10, 3.0 * (frame // 2)]
+            content.TemporalPositionIndex = frame % 2 + 1
+            one.PlanePositionSequence, one.FrameContentSequence = [position], [content]
+            frames.append(one)
+        data.PerFrameFunctionalGroupsSequence = frames
+        return True
+
+    scan, checks = read_scan(write_series(hu, HEIGHTS, change=gather), RECIPE)
+    assert np.array_equal(scan.hu, hu[::-1, ::-1, ::2]), "the first time"
+    assert "temporal position" in next(check for check in checks if check.code == "several_volumes").message
