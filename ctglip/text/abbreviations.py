@@ -46,10 +46,11 @@ class Abbreviation(Settings):
 
 
 class AbbreviationFile(Settings):
-    """``abbreviations.yaml``; ``left_out`` tells why an abbreviation is not read."""
+    """``abbreviations.yaml``; ``slips`` are words typed wrongly, ``left_out`` tells why an abbreviation is not read."""
 
     version: int = 1
     abbreviations: dict[str, Abbreviation]
+    slips: dict[str, str] = Field(default_factory=dict)
     left_out: dict[str, str] = Field(default_factory=dict)
 
 
@@ -131,9 +132,10 @@ def add_abbreviations(seen: Trie, places: Trie, findings: Container[str], organs
         findings: names of abnormalities.
         organs: names of organs.
     """
-    replaced: dict[str, Abbreviation] = {}
+    data = load_abbreviations()
+    replaced = {text: Abbreviation(means=means) for text, means in data.slips.items()}
     kept: list[str] = []
-    for text, entry in load_abbreviations().abbreviations.items():
+    for text, entry in data.abbreviations.items():
         if (entry.finding and entry.finding not in findings) or (entry.organ and entry.organ not in organs):
             continue
         trie = seen if entry.finding else places

@@ -44,6 +44,8 @@ class Spelling:
             return word
         if len(word) < LEAST:
             return self._correct_short(word)
+        if word.endswith("it") and f"{word}is" in self._known:  # "appendicits", singular
+            return f"{word}is"
         near = {known for short in _shortened(word) for known in self._shortened.get(short, ())}
         near = {known for known in near if known[0] == word[0] and _one_slip(word, known)}
         return near.pop() if len(near) == 1 else word

@@ -97,6 +97,9 @@ def test_an_abbreviation_of_two_meanings_is_read_by_the_words_beside_it(text: st
         ("Findings c/w ruptured AAA.", "abdominal_aorta", "abdominal_aortic_aneurysm", "affirmed"),
         ("Small L effusion.", "pleura_left", "pleural_effusion", "affirmed"),
         ("R/O pneumatosis.", "bowel", "pneumatosis", "uncertain"),
+        ("Left basal opacity, contusion versus aspiration.", "lung_lower_lobe_left", "aspiration_change", "uncertain"),
+        ("The prostate is surgically absent.", "prostate", "prostatectomy", "affirmed"),
+        ("Left temporal lobe contusion.", "brain", "brain_contusion", "affirmed"),
         ("Acute left subdural haematoma.", "brain", "subdural_hematoma", "affirmed"),
         ("Haemoperitoneum.", "peritoneum", "hemoperitoneum", "affirmed"),
         ("Gas in the wall of the caecum, in keeping with pneumatosis.", "cecum", "pneumatosis", "affirmed"),
@@ -113,6 +116,26 @@ def test_words_in_their_sentences(
     assert (organ, abnormality, status) in rows
 
 
+@pytest.mark.parametrize(("slip", "word"), load_abbreviations().slips.items())
+def test_each_slip_is_read_as_the_word_it_was_meant_to_be(slip: str, word: str, parser: ReportParser) -> None:
+    def words(text: str) -> list[str]:
+        return parser.lexicon.read(text)[0]
+
+    assert words(f"There is {slip} here.") == words(f"There is {word} here.")
+    assert parser.lexicon.seen.get((slip,)) is None
+    assert parser.lexicon.places.get((slip,)) is None
+
+
+def test_a_sentence_of_slips_is_read() -> None:
+    rows = {(r.organ, r.abnormality, r.status) for r in ReportParser().parse("There is a smal rigth plerual efusion.")}
+    assert ("pleura_right", "pleural_effusion", "affirmed") in rows
+
+
+@pytest.mark.parametrize(("slip", "name"), [("diverticulits", "diverticulitis"), ("appendicits", "appendicitis")])
+def test_an_inflammation_without_its_second_i_is_one(slip: str, name: str, parser: ReportParser) -> None:
+    assert name in {row.abnormality for row in parser.parse(f"Acute {slip}.")}
+
+
 @pytest.mark.parametrize(
     ("sentence", "abnormality"),
     [
@@ -121,6 +144,7 @@ def test_words_in_their_sentences(
         ("On PE the abdomen is soft.", "pulmonary_embolism"),
         ("PE: pleural effusion on the left.", "pulmonary_embolism"),
         ("Mosaic attenuation of both lungs (small vessel disease?).", "small_vessel_disease"),
+        ("Bronchoscopy with needle aspiration was performed.", "aspiration_change"),
         ("Free fluid in the hip joint.", "pleural_effusion"),
     ],
 )
