@@ -115,7 +115,10 @@ class Expansion:
             means, unless, only_with = mention.value
             fits = unless.isdisjoint(around) and (not only_with or not only_with.isdisjoint(around))
             kept = words[i : mention.end]
-            out += means if fits else [normal_form(w) if w in self._exact else w for w in kept]
+            put = means if fits else [normal_form(word) if word in self._exact else word for word in kept]
+            if len(put) == len(kept):
+                moved |= {i + k: len(out) + k for k in range(len(put))}
+            out += put
             i = mention.end
         return out, frozenset(moved[i] for i in tied if i in moved)
 
