@@ -201,13 +201,17 @@ def free_bytes(path: Path) -> int:
     return stat.f_bavail * stat.f_frsize
 
 
+_SHORT_WRITE = re.compile(r"^\d+ requested and \d+ written$")
+"""How NumPy says it."""
+
+
 def is_disk_full(error: BaseException) -> bool:
     """Whether an error, or one that led to it, says that no space is left (some libraries have that in words alone)."""
     chain: BaseException | None = error
     while chain is not None:
         if isinstance(chain, OSError) and chain.errno in (errno.ENOSPC, errno.EDQUOT):
             return True
-        if os.strerror(errno.ENOSPC) in str(chain):
+        if os.strerror(errno.ENOSPC) in str(chain) or _SHORT_WRITE.search(str(chain)):
             return True
         chain = chain.__cause__ or chain.__context__
     return False

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import traceback
 from importlib.metadata import entry_points
 from typing import Annotated
 
@@ -27,8 +29,7 @@ from ctglip.cli import (
     store,
 )
 from ctglip.cli.console import err
-from ctglip.errors import CTGLIPError
-from ctglip.files import is_disk_full
+from ctglip.cli.failures import TRACEBACK, failure
 
 app = typer.Typer(
     name="ctglip",
@@ -77,21 +78,16 @@ app.add_typer(config.app, name="config")
 
 
 def run() -> None:
-    """Entry point: a user's fault or a full disk ends with one line and exit code 2, an interrupt with 130."""
+    """Entry point. Whatever goes wrong ends with one line: a fault of the input or the machine with exit code 2, one of
+    ctglip with 70, an interrupt with 130. ``CTGLIP_TRACEBACK=1`` shows the traceback too."""
     try:
         app()
-    except CTGLIPError as error:
-        err.print(f"ctglip: {error}", style="bold red", markup=False, highlight=False, soft_wrap=True)
-        sys.exit(2)
-    except Exception as error:
-        if not is_disk_full(error):
-            raise
-        err.print(
-            "ctglip: no space is left on the disk; what was finished is kept. Make room and go on.",
-            markup=False,
-            soft_wrap=True,
-        )
-        sys.exit(2)
+    except Exception as error:  # noqa: BLE001  (this is where all of them end)
+        if os.environ.get(TRACEBACK):
+            traceback.print_exc()
+        line, code = failure(error)
+        err.print(f"ctglip: {line}", style="bold red", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(code)
     except KeyboardInterrupt:
         err.print("ctglip: interrupted; what was finished is kept, run the same command again to go on.", markup=False)
         sys.exit(130)

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ctglip.config import validate
-from ctglip.errors import ModelError
+from ctglip.errors import CTGLIPError, ModelError
 from ctglip.files import atomic_path, read_json
 from ctglip.models.text import TextEncoder, TextEncoderSettings, load_text_encoder, read_text_encoder
 from ctglip.models.towers import OrganTextModel, OrganTextModelSettings
@@ -182,19 +182,27 @@ def load_release(folder: Path) -> Release:
             f"{folder} is not a model folder: it has no config.json.", fix="Name a run folder or its model/ folder."
         )
     config = read_json(folder / "config.json")
+    if not isinstance(config, dict):
+        raise ModelError(f"{folder / 'config.json'} is not the config of a model.", fix="Copy the model folder again.")
     if config.get("format_version") != FORMAT_VERSION:
         raise ModelError(
             f"{folder} has format version {config.get('format_version')!r}, this ctglip reads {FORMAT_VERSION}.",
             fix="Install the ctglip version that wrote it.",
         )
-    model = OrganTextModel(validate(OrganTextModelSettings, config["model"], str(folder / "config.json")))
     try:
-        load_unique_state(model, load_file(folder / "model.safetensors"))
-        table = load_file(folder / "prompts.safetensors")["embeddings"]
-        familiarity = _read_statistics(folder, "familiarity")
-    except (OSError, RuntimeError, SafetensorError, KeyError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise ModelError(f"{folder} is damaged: {first}", fix="Copy the model folder again.") from error
+        return _read_release(folder, config)
+    except (OSError, RuntimeError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, CTGLIPError):
+            raise
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        what = f"{first} is missing" if isinstance(error, KeyError) else first
+        raise ModelError(f"{folder} is damaged: {what}.", fix="Copy the model folder again.") from error
+
+
+def _read_release(folder: Path, config: dict[str, Any]) -> Release:
+    model = OrganTextModel(validate(OrganTextModelSettings, config["model"], str(folder / "config.json")))
+    load_unique_state(model, load_file(folder / "model.safetensors"))
+    table = load_file(folder / "prompts.safetensors")["embeddings"]
     return Release(
         model=model.eval(),
         organs=tuple(config["organs"]),
@@ -211,7 +219,7 @@ def load_release(folder: Path) -> Release:
         scans=config.get("scans"),
         films=config.get("films"),
         aligned=config.get("aligned", True),
-        familiarity=familiarity,
+        familiarity=_read_statistics(folder, "familiarity"),
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -213,7 +214,7 @@ def _load(source: str, settings: TextEncoderSettings) -> TextEncoder:
             model = AutoModel.from_pretrained(
                 source, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
             )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelError(
             f"The text encoder {settings.name!r} cannot be loaded: {first}",

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
@@ -69,7 +70,7 @@ def save_checkpoint(folder: Path, step: int, training: Training, score: float | 
 
     target = folder / f"step-{step:07d}"
     with atomic_path(target) as temporary:
-        with _quiet():
+        with _quiet(), _plain_errors():
             save(_tensors(training), storage_writer=HuggingFaceStorageWriter(str(temporary)), no_dist=True)
         sums = {file.name: file_checksum(file) for file in sorted(temporary.iterdir())}
         about = {"format_version": FORMAT_VERSION, "step": step, "score": score, "files": sums}
@@ -188,7 +189,7 @@ def _read(path: Path) -> dict[str, Tensor]:
     reader = HuggingFaceStorageReader(str(path))
     listed: dict[str, Any] = reader.read_metadata().state_dict_metadata
     found = {name: torch.empty(one.size, dtype=one.properties.dtype) for name, one in listed.items()}
-    with _quiet():
+    with _quiet(), _plain_errors():
         load(found, storage_reader=reader, no_dist=True)
     return found
 
@@ -210,6 +211,16 @@ def _whole(path: Path) -> dict[str, Any] | str:
     except (CTGLIPError, OSError, KeyError, TypeError, AttributeError, ValueError) as error:
         return f"{_STATE} cannot be read ({type(error).__name__})"
     return about
+
+
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    """What a rank met, in place of torch's collection of all ranks' errors, which is no ``Exception``."""
+    try:
+        yield
+    except CheckpointException as error:
+        cause = next((one[0] for one in error.failures.values()), error)
+        raise (cause if isinstance(cause, Exception) else RuntimeError(str(error))) from None
 
 
 @contextmanager

@@ -16,13 +16,18 @@ _MOST_ALIKE = 0.98
 _SHOWN = 8
 
 
-def not_finite(losses: Mapping[str, Tensor], step: int, studies: Sequence[str]) -> ModelError:
-    """The error of a batch whose loss or gradient is not a number, code ``not_finite``; ``step`` steps were done."""
+def not_finite(losses: Mapping[str, Tensor], step: int, studies: Sequence[str], half: str | None = None) -> ModelError:
+    """The error of a batch whose loss or gradient is not a number, code ``not_finite``; ``step`` steps were done.
+
+    ``half``: the kind of device that counted in bfloat16, if one did.
+    """
     values = {name: float(value.detach()) for name, value in losses.items()}
     return ModelError(
         f"The loss or its gradient is not a number at step {step + 1} (losses {values}, {_named(studies)}).",
         code="not_finite",
-        fix="Lower optim.lr, or look at those studies.",
+        fix="Lower optim.lr, or look at those studies."
+        if half is None
+        else f"bfloat16 may be at fault (on a {half.upper()}): set loop.autocast=false; else lower optim.lr.",
     )
 
 

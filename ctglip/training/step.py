@@ -97,7 +97,8 @@ class Stepper:
         norm = nn.utils.clip_grad_norm_(self.parameters, self.clip or float("inf"))
         loss = total({name: value.detach() for name, value in losses.items()})
         if not (bool(torch.isfinite(loss)) and bool(torch.isfinite(norm))):
-            raise not_finite(losses, step, studies())
+            half = torch.device(self.ranks.device).type if self.autocast else None
+            raise not_finite(losses, step, studies(), half)
         self.optimizer.step()
         if clock is None:
             return {}

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import errno
 import json
+import pickle
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import polars as pl
 import pytest
+import torch
+from safetensors import SafetensorError
 
 from ctglip.cli import main
+from ctglip.errors import ConfigError
 from tests.cli.commands import ctglip
 
 REPORT = "FINDINGS: The liver is enlarged. No gallstones."
@@ -135,10 +140,44 @@ def test_a_full_disk_is_one_line(
     assert "no space is left" in capsys.readouterr().err
 
 
-def test_a_fault_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+FAULTS: list[tuple[BaseException, int, str]] = [
+    (OSError(errno.EIO, "Input/output error", "a.nii"), 2, "a.nii: Input/output error."),
+    (OSError("52384 requested and 28640 written"), 2, "no space is left"),
+    (PermissionError(errno.EACCES, "Permission denied", "/x/store"), 2, "/x/store may not be read or written"),
+    (FileNotFoundError(errno.ENOENT, "No such file", "labels.csv"), 2, "labels.csv is not there."),
+    (IsADirectoryError(errno.EISDIR, "Is a directory", "run"), 2, "run is a folder"),
+    (MemoryError(), 2, "memory ran out"),
+    (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "), 2, "a worker process was killed"),
+    (BrokenProcessPool("A child process terminated abruptly"), 2, "a worker process was killed"),
+    (SafetensorError("Error while deserializing header: HeaderTooLarge"), 2, "safetensors file is broken"),
+    (pickle.UnpicklingError("pickle data was truncated"), 2, "a file is broken"),
+    (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate"), 2, "GPU's memory ran out"),
+    (ConfigError("Two words.", fix="Do this."), 2, "Two words. Do this."),
+    (KeyError("organs"), 70, "KeyError: 'organs'. This is a fault of ctglip"),
+]
+
+
+@pytest.mark.parametrize(("error", "code", "message"), FAULTS, ids=[type(one[0]).__name__ for one in FAULTS])
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_whatever_goes_wrong_is_one_line(
+    error: BaseException, code: int, message: str, wrapped: bool, monkeypatch, capsys, tmp_path: Path
+) -> None:
     def command() -> None:
-        raise OSError(errno.EIO, "Input/output error")
+        if not wrapped or code == 70:
+            raise error
+        raise RuntimeError("The worker failed") from error
 
     monkeypatch.setattr(main, "app", command)
-    with pytest.raises(OSError, match="Input/output"):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with pytest.raises(SystemExit) as ended:
         main.run()
+    said = capsys.readouterr().err
+    assert ended.value.code == code
+    assert message in said
+    assert "Traceback" not in said
+    assert len(said.strip().splitlines()) == 1
+    kept = list(tmp_path.iterdir())
+    assert len(kept) == (code == 70)
+    if kept:
+        assert str(kept[0]) in said
+        assert "in command" in kept[0].read_text()
