@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ctglip.cli.console import progress, result, told
+from ctglip.cli.console import err, progress, result, told
 
 
 def evaluate(
@@ -32,4 +32,6 @@ def evaluate(
     with progress("Encoding organs") as report:
         results = run_evaluation(run, store, out, split=split, labels=labels, config=settings, progress=report)
     result(results.to_json(), as_json, f"{results.headline()}\nThe report is in {out / 'report.html'}.")
+    for note in results.notes:
+        err.print(f"Note: {note}", markup=False, highlight=False, soft_wrap=True)
     told(*results.problems, *(f"{study}: it cannot be read." for study in results.failures))

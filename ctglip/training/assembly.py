@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,6 +116,7 @@ def assemble(
     device: str,
     progress: Progress | None = None,
     embedding: Progress | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> Assembly:
     """Build everything; the same config and store give the same weights and batches.
 
@@ -126,6 +127,7 @@ def assemble(
         device: where the objective lives.
         progress: called with (studies done, studies) while crops are cut.
         embedding: called with (texts done, texts) while texts are embedded.
+        tell: called with a sentence about texts that are longer than the text encoder reads at a time.
 
     Raises:
         ConfigError: the model's settings do not suit the objective.
@@ -143,6 +145,9 @@ def assemble(
         name: open_source(SINGLE[part.name].feed, store, dictionaries, drawn, negatives_of(part), progress)
         for name, part in parts.items()
     }
+    said = encoder.told_long({text for source in sources.values() for text in source.texts}, "texts")
+    if said and tell:
+        tell(said)
     bank = TextBank(run / "text_bank", encoder)
     torch.manual_seed(config.seed)
     model = OrganTextModel(settings)

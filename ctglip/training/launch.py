@@ -187,7 +187,7 @@ def _train_run(store: Store, run: Path, config: PretrainConfig, ranks: Ranks, wa
         torch.set_num_threads(loop.threads)
     keep_freed_memory(ranks.device)
     told = [partial(watch.prepared, what) for what in ("Cutting crops", "Embedding texts")]
-    parts = assemble(store, run, config, ranks.device, *told)
+    parts = assemble(store, run, config, ranks.device, *told, tell=watch.say if ranks.first else None)
     parts.rank, parts.world = ranks.rank, ranks.world
     asked = ranks.first and parts.release.aligned
     validation = build_validation(store, parts.release, parts.dictionaries, config.data) if asked else None

