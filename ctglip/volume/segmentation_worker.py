@@ -58,6 +58,10 @@ def answer(request: dict[str, Any], folder: Path) -> dict[str, str]:
     except MemoryError:
         return _memory("MemoryError")
     except Exception as problem:  # noqa: BLE001  the answer says it
+        if type(problem).__module__.split(".")[0] in ("requests", "urllib3"):
+            message = f"TotalSegmentator's weights could not be downloaded ({type(problem).__name__}): no network?"
+            fix = "Get them elsewhere with totalseg_download_weights, and name their folder in TOTALSEG_WEIGHTS_PATH."
+            return _fault("weights_missing", message, fix)
         text = " ".join(str(problem).split())[:300]
         if "out of memory" in text.lower() or "not enough memory" in text.lower():
             return _memory(type(problem).__name__)

@@ -15,7 +15,11 @@ from ctglip_preprocessing.settings import PreprocessConfig
 
 from ctglip.cohort import Cohort, read_cohort
 from ctglip.config import load_settings
+from ctglip.data.organs import DataSettings, OrganDataset
+from ctglip.errors import StoreError
 from ctglip.store.tables import Store
+from ctglip.vocabulary.abnormalities import load_abnormalities
+from ctglip.vocabulary.organs import load_organs
 from ctglip.volume import segmentation
 from ctglip.volume.segmentation import SegmentationSettings
 from tests.preprocessing.conftest import write_table
@@ -138,6 +142,11 @@ def test_shipped_recipes_segment_what_has_no_masks(recipe: str, without_masks, t
 def test_the_demos_recipe_needs_no_totalsegmentator(without_masks, config, tmp_path: Path) -> None:
     summary = preprocess_cohort(without_masks(2), tmp_path / "store", config)
     assert (summary.written, summary.failed, len(summary.without_masks)) == (2, (), 2)
+    store = Store.open(tmp_path / "store")
+    with pytest.raises(StoreError, match="None of the 2 studies") as caught:
+        OrganDataset(store, store.table("splits")["split"][0], load_organs(), load_abnormalities(), DataSettings())
+    assert caught.value.code == "no_masks"
+    assert "volume.segmentation=null" in str(caught.value)
 
 
 def test_where_it_runs_makes_no_study_anew(config) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import requests
 
 from ctglip.errors import MaskError
 from ctglip.types import Scan
@@ -175,6 +176,7 @@ class OutOfMemoryError(RuntimeError):
         (OutOfMemoryError("CUDA out of memory. Tried to allocate 3 GiB"), "segmentation_memory"),
         (RuntimeError("DefaultCPUAllocator: not enough memory"), "segmentation_memory"),
         (ValueError("odd\ninput"), "segmentation_failed"),
+        (requests.ConnectionError("no route to\nhost"), "weights_missing"),
     ],
 )
 def test_the_process_answers_whatever_happens(
