@@ -1,4 +1,4 @@
-"""Measure the report parser: ``report_parsing.py labels|regions|films|throughput|phrases|coverage --help``.
+"""Measure the report parser: ``report_parsing.py labels|regions|films|throughput|phrases|coverage|sets --help``.
 
 The tables default to the development data under ``CTGLIP_REAL_DATA`` (default ``../shared/data``); any table of the
 same layout can be given instead. ``--json FILE`` writes the figures, ``--predictions FILE`` the answers in the
@@ -274,6 +274,17 @@ def by_sentence(findings: Sequence[Finding]) -> list[tuple[str, list[Finding]]]:
     return [(group[0].sentence, group) for _, group in sorted(rows.items())]
 
 
+def sets_command(arguments: argparse.Namespace) -> tuple[dict[str, Any], pl.DataFrame]:
+    """Findings read right of sets of sentences and reports, and what is read wrongly."""
+    sys.path.insert(0, str(HERE.parent))
+    from tests.text.scoring import read_cases, score
+
+    scores = {path.stem: score(read_cases(path)) for path in arguments.sets}
+    wrong = [(name, text, "; ".join(lines)) for name, found in scores.items() for text, lines in found.wrong]
+    table = pl.DataFrame(wrong, schema=["set", "text", "wrong"], orient="row")
+    return {name: found.figures() for name, found in scores.items()}, table
+
+
 def throughput_command(arguments: argparse.Namespace) -> tuple[dict[str, Any], pl.DataFrame]:
     """Full reports a second on one core, first with every sentence new, then as reports come (sentences repeat)."""
     table = pl.read_csv(arguments.reports, infer_schema=False)
@@ -366,6 +377,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     coverage.add_argument("notes", nargs="?", type=Path, default=notes)
     coverage.add_argument("--column", default="Notes")
     coverage.set_defaults(run=coverage_command)
+    sets = commands.add_parser("sets", parents=[common])
+    sets.add_argument("sets", nargs="*", type=Path, default=sorted((HERE.parent / "tests/text/sets").glob("*.jsonl")))
+    sets.set_defaults(run=sets_command)
     arguments = parser.parse_args(argv)
     result, answers = arguments.run(arguments)
     if "macro_f1" in result:

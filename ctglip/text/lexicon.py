@@ -41,13 +41,11 @@ class Lexicon:
         self._stations: dict[str, str] = {place: to for place, to in seen["stations"].items() if to in organs}
         self._nowhere: list[str] = seen["no_places"]
         self._near_groups = [frozenset(groups) for groups in seen["near_groups"]]
-        self.vague, self.describing, self.aspects = (frozenset(seen[k]) for k in ("vague", "describing", "aspects"))
-        self._topical = frozenset(seen["topical"])
-        self._proper = frozenset(seen["proper"])
+        lists = ("vague", "describing", "aspects", "topical", "proper")
+        self.vague, self.describing, self.aspects, self._topical, self._proper = (frozenset(seen[k]) for k in lists)
         self._weak = {phrase(text) for text in seen["weak"]}
         self._head_words = {phrase(text)[0] for text in seen["heads"]}
-        known = tuple(Trie() for _ in range(5))
-        self.places, self.seen, self.signs, self.levels, self.measures = known
+        self.places, self.seen, self.signs, self.levels, self.measures = known = tuple(Trie() for _ in range(5))
         self._in: dict[tuple[str, str], str] = {}
         self._heads: dict[tuple[str, ...], str] = {}
         self.alone: dict[str, str | None] = {}
@@ -59,11 +57,13 @@ class Lexicon:
         self._add_signs()
         self._add_measures()
         self._expansion = add_abbreviations(self.seen, self.places, abnormalities.names, organs.names)
-        spelled = {phrase(text)[0] for text in self.cues["spelled"]}
-        named = {*self.places.words, *self.seen.words, *SIDES}
+        named, spelled = {*self.places.words, *self.seen.words, *SIDES}, map(normal_form, self.cues["spelled"])
         self.spelling = Spelling({word for trie in known for word in trie.words}, spelled, named)
         self._form = lru_cache(maxsize=100_000)(self._mended)
         self.resolve = lru_cache(maxsize=65_536)(self._resolve)
+        self.where = lru_cache(maxsize=1024)(self.where)
+        self.station = lru_cache(maxsize=1024)(self.station)
+        self.pair_of = lru_cache(maxsize=1024)(self.pair_of)
         self._beside = lru_cache(maxsize=65_536)(self._place_beside)
 
     def _mended(self, word: str) -> str:

@@ -29,8 +29,8 @@ class Spelling:
         self._shortened: dict[str, set[str]] = {}
         for word in words:
             if len(word) >= LEAST and word.isalpha():
-                for short in _shortened(word):
-                    self._shortened.setdefault(short, set()).add(word)
+                for part in _shortened(word):
+                    self._shortened.setdefault(part, set()).add(word)
         self._omitted: dict[str, set[str]] = {}
         self._short = frozenset(short)
         for word in self._short:

@@ -51,3 +51,22 @@ def test_a_place_for_findings_is_made_and_other_files_are_refused(tmp_path: Path
     refused = ctglip("parse", tmp_path / "cohort.csv", "--out", tmp_path / "findings.json")
     assert refused.code == 2
     assert ".parquet" in refused.err
+
+
+def test_a_table_of_reports_alone_is_read(tmp_path: Path) -> None:
+    pl.DataFrame({"study_id": ["1", "2"], "report": [REPORT, "No ascites."]}).write_csv(tmp_path / "reports.csv")
+    good("parse", tmp_path / "reports.csv", "--out", tmp_path / "findings.parquet")
+    table = pl.read_parquet(tmp_path / "findings.parquet")
+    assert set(table["study_id"]) == {"1", "2"}
+    assert ("2", "ascites", "negated") in set(table.select("study_id", "abnormality", "status").iter_rows())
+
+
+def test_a_table_without_ids_or_reports_says_which_column_is_missing(tmp_path: Path) -> None:
+    pl.DataFrame({"report": [REPORT]}).write_csv(tmp_path / "anonymous.csv")
+    refused = ctglip("parse", tmp_path / "anonymous.csv", "--out", tmp_path / "findings.parquet")
+    assert refused.code == 2
+    assert "study_id" in refused.err
+    pl.DataFrame({"study_id": ["1"], "text": [REPORT]}).write_csv(tmp_path / "other.csv")
+    refused = ctglip("parse", tmp_path / "other.csv", "--out", tmp_path / "findings.parquet")
+    assert refused.code == 2
+    assert "report" in refused.err

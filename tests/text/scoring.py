@@ -36,6 +36,11 @@ class Score:
         """Findings read right of all that are asked for."""
         return self.right / max(self.findings, 1)
 
+    def figures(self) -> dict[str, float]:
+        """The counts and the share by name."""
+        counts = {name: getattr(self, name) for name in ("cases", "whole", "findings", "right", "forbidden")}
+        return {**counts, "share": round(self.share, 4)}
+
 
 def read_cases(path: Path) -> list[Case]:
     """The cases of a JSON-lines file."""
