@@ -26,6 +26,7 @@ from ctglip.training.launch import pretrain
 from ctglip.training.recipe import PretrainConfig
 from ctglip.training.tracking import read_metrics
 from tests.training.test_films import SCANS, film_config
+from tests.training.tiny import write_tiny_films, write_word_bert
 
 TAGS = {"layers": 1, "heads": 2, "hidden": 32, "dropout": 0.0}
 ASG = {"model": {"tags": TAGS, "use_size": False, "pooling": "mean"}, "objective": {"name": "asg"}}
@@ -82,13 +83,15 @@ def test_regions_have_no_size(tiny_films, tiny, word_bert: Path, tmp_path: Path)
 
 @pytest.mark.slow
 @pytest.mark.ci
-def test_a_released_model_recognises_tags_and_regions(tiny_films, word_bert: Path, tmp_path: Path) -> None:
-    store, truth = tiny_films
-    model = {"grounding": "box", **TOKEN}
-    config = film_config(word_bert, ASG, {"model": model, "films": {"margin": 1.05}}, steps=60, log_every=10)
+def test_a_released_model_recognises_tags_and_regions(tmp_path: Path) -> None:
+    """The text encoder knows every tag's words: names that are unknown to it are one and the same to the decoder."""
+    store, truth = write_tiny_films(tmp_path / "store", 120)
+    encoder = write_word_bert(tmp_path / "bert", also=tag_entries("tags"))
+    changes = {"model": {"grounding": "box", **TOKEN}, "films": {"margin": 1.05, "batch": 16}}
+    config = film_config(encoder, ASG, changes, steps=100, log_every=10, checkpoint_every=100)
     release = load_release(pretrain(store.path, tmp_path / "run", config))
     lines = [line for line in read_metrics(tmp_path / "run") if "loss" in line]
-    assert lines[-1]["loss"] < 0.85 * lines[0]["loss"]  # single batches: 0.6 to 0.75 by machine
+    assert lines[-1]["loss"] < 0.85 * lines[0]["loss"]  # single batches: 0.36 to 0.7 by seed
     held = FilmDataset(store, "test", FilmDataSettings.model_validate(release.films), training=False)
     images = torch.from_numpy(np.stack([held.sample(row).image for row in range(len(held))]))
     with torch.no_grad():
@@ -98,6 +101,7 @@ def test_a_released_model_recognises_tags_and_regions(tiny_films, word_bert: Pat
     column = held.tag_names.index("cardiomegaly")
     asked = Question(wide, logits[:, column].numpy().astype(np.float64), np.arange(len(wide)))
     assert weighted_auroc(asked, np.ones((1, len(wide))))[0] > 0.9
+    assert np.std(asked.scores) > 0.02, "what tells films apart is more than rounding"
     with torch.no_grad():
         tokens = release.model.encoder(images).tokens
         again = release.model.tags(tokens, release.embed(held.tag_names))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -152,8 +153,9 @@ def write_tiny_films(path: Path, films: int, seed: int = 0) -> tuple[Store, Path
     return Store.open(path), table
 
 
-def write_word_bert(folder: Path, words: int = 400) -> Path:
-    """A one-layer random BERT that gives every common word of the dictionaries an embedding of its own."""
+def write_word_bert(folder: Path, words: int = 400, also: Iterable[str] = ()) -> Path:
+    """A one-layer random BERT that gives every common word of the dictionaries, and those of some texts ``also``, an
+    embedding of its own; all others share one."""
     from collections import Counter
 
     from tokenizers import Tokenizer
@@ -168,6 +170,7 @@ def write_word_bert(folder: Path, words: int = 400) -> Path:
     texts += [line for both in FILM_SAYS.values() for lines, brief in both for line in (*lines, brief)]
     counts = Counter(word.strip(".,;{}").lower() for text in texts for word in text.split())
     listed = [word for word, _ in counts.most_common(words)] + ["liver", "spleen", "kidney", "left", "right"]
+    listed += [word.lower() for text in also for word in text.split()]
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
     vocabulary = {word: number for number, word in enumerate(dict.fromkeys((*special, *listed)))}
     tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="[UNK]"))
