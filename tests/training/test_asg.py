@@ -87,11 +87,15 @@ def test_a_released_model_recognises_tags_and_regions(tmp_path: Path) -> None:
     """The text encoder knows every tag's words: names that are unknown to it are one and the same to the decoder."""
     store, truth = write_tiny_films(tmp_path / "store", 120)
     encoder = write_word_bert(tmp_path / "bert", also=tag_entries("tags"))
-    changes = {"model": {"grounding": "box", **TOKEN}, "films": {"margin": 1.05, "batch": 16}}
-    config = film_config(encoder, ASG, changes, steps=100, log_every=10, checkpoint_every=100)
+    changes = {
+        "model": {"grounding": "box", **TOKEN},
+        "films": {"margin": 1.05, "batch": 16},
+        "objective": {"recognition": 50.0},
+    }
+    config = film_config(encoder, ASG, changes, steps=250, log_every=10, checkpoint_every=250)
     release = load_release(pretrain(store.path, tmp_path / "run", config))
     lines = [line for line in read_metrics(tmp_path / "run") if "loss" in line]
-    assert lines[-1]["loss"] < 0.85 * lines[0]["loss"]  # single batches: 0.36 to 0.7 by seed
+    assert lines[-1]["loss"] < 0.85 * lines[0]["loss"]
     held = FilmDataset(store, "test", FilmDataSettings.model_validate(release.films), training=False)
     images = torch.from_numpy(np.stack([held.sample(row).image for row in range(len(held))]))
     with torch.no_grad():
@@ -101,7 +105,7 @@ def test_a_released_model_recognises_tags_and_regions(tmp_path: Path) -> None:
     column = held.tag_names.index("cardiomegaly")
     asked = Question(wide, logits[:, column].numpy().astype(np.float64), np.arange(len(wide)))
     assert weighted_auroc(asked, np.ones((1, len(wide))))[0] > 0.9
-    assert np.std(asked.scores) > 0.02, "what tells films apart is more than rounding"
+    assert np.mean((asked.scores > 0) == wide) > 0.8, "by chance 0.5, and so with tags of other films"
     with torch.no_grad():
         tokens = release.model.encoder(images).tokens
         again = release.model.tags(tokens, release.embed(held.tag_names))
