@@ -14,7 +14,7 @@ from ctglip.cohort import CohortRow
 from ctglip.errors import CTGLIPError, StoreError
 from ctglip.store.format import study_path
 from ctglip.store.study import SourceGrid, StudyReader
-from ctglip.types import Failure
+from ctglip.types import Failure, QualityCheck
 from ctglip.vocabulary.organs import load_organs
 from ctglip_preprocessing.limits import TimeUp, limits
 from ctglip_preprocessing.settings import PreprocessConfig
@@ -71,11 +71,16 @@ class CaseResult:
 
 @dataclass
 class _Progress:
-    """Where a case is, and what is known of it so far."""
+    """Where a case is, and what is known of it so far; ``noticed`` are the checks of its scan."""
 
     stage: str = "ingest"
     checksum: str = ""
+    noticed: tuple[QualityCheck, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
+
+    def remarks(self) -> list[str]:
+        """What was noticed of the scan before the case failed at something else."""
+        return [f"Noticed before: {check.message}" for check in self.noticed if check.severity != "error"]
 
     @contextmanager
     def at(self, stage: str) -> Iterator[None]:
@@ -106,7 +111,7 @@ def run_case(case: Case, plan: Plan, hard_limits: bool = False) -> CaseResult:
             status = _work(case.row, plan, progress)
         return CaseResult(study_id, case.fingerprint, status, progress.checksum, None, progress.seconds)
     except CTGLIPError as error:
-        return failed(error.code, str(error))
+        return failed(error.code, " ".join((str(error), *progress.remarks())))
     except TimeUp:
         return failed("timeout", f"It took longer than {config.study_timeout_s:g} s (study_timeout_s).")
     except MemoryError:
@@ -137,6 +142,7 @@ def _work(row: CohortRow, plan: Plan, progress: _Progress) -> Literal["done", "u
         scan, scan_checks = ingest(row, recipe)
     with progress.at("check"):
         refuse_errors(scan_checks, plan.config)
+    progress.noticed = scan_checks
     organs = load_organs()
     with progress.at("segment"):
         masks, mask_checks = find_masks(row, scan, recipe, organs)

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import psutil
 import pytest
 from ctglip_preprocessing.driver import preprocess_cohort, store_info
@@ -137,6 +139,20 @@ def test_shipped_recipes_segment_what_has_no_masks(recipe: str, without_masks, t
     assert "\n" not in message
     none = load_settings(PreprocessConfig, f"preprocess/{recipe}", ["volume.segmentation=null"])
     assert none.volume.segmentation is None
+
+
+def test_a_failure_tells_what_was_noticed_of_the_scan_before(without_masks, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("TOTALSEG_WEIGHTS_PATH", str(tmp_path / "nowhere"))
+    cohort, path = without_masks(1), tmp_path / "ct00000.nii.gz"
+    image = nib.load(path)
+    values = np.asanyarray(image.dataobj).copy()
+    values[:2] = -2000
+    nib.save(nib.Nifti1Image(values, image.affine), path)
+    config = load_settings(PreprocessConfig, "preprocess/organ_crops")
+    (failure,) = preprocess_cohort(cohort, tmp_path / "store", config).failed
+    assert failure.code == "weights_missing"
+    assert "Noticed before: " in failure.message
+    assert "padding" in failure.message
 
 
 def test_the_demos_recipe_needs_no_totalsegmentator(without_masks, config, tmp_path: Path) -> None:
