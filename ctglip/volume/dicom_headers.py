@@ -149,7 +149,7 @@ def _all_series(path: Path) -> tuple[list[Series], Counter[str], list[QualityChe
         raise ScanError("The folder is empty.", code="folder_empty", fix="Name the folder of one DICOM series.")
     groups: dict[str, Series] = {}
     others: Counter[str] = Counter()
-    foreign = broken = 0
+    foreign = broken = bare = 0
     with quiet_pydicom():
         for file in files:
             if file.name.upper() == "DICOMDIR" or file.name.startswith("."):
@@ -166,6 +166,7 @@ def _all_series(path: Path) -> tuple[list[Series], Counter[str], list[QualityChe
             if "Modality" not in header and "SOPClassUID" not in header:
                 broken += 1
                 continue
+            bare += getattr(header, "preamble", None) is None
             if series is None:
                 kind = str(header.get("Modality") or "")
                 others[kind if re.fullmatch(r"[A-Z]{2,9}", kind) else "unknown"] += 1
@@ -174,7 +175,7 @@ def _all_series(path: Path) -> tuple[list[Series], Counter[str], list[QualityChe
         raise ScanError(
             f"None of the {len(files)} files is a readable DICOM file.", code=code, fix="Name the folder of one series."
         )
-    checks = _ignored(foreign, broken, others)
+    checks = _ignored(foreign, broken, bare, others)
     return list(groups.values()), others, checks
 
 
@@ -197,10 +198,13 @@ def read_dicom(path: Path, **options: Any) -> Dataset:
     return found
 
 
-def _ignored(foreign: int, broken: int, others: Counter[str]) -> list[QualityCheck]:
+def _ignored(foreign: int, broken: int, bare: int, others: Counter[str]) -> list[QualityCheck]:
     checks: list[QualityCheck] = []
     if broken:
         checks.append(QualityCheck("dicom_damaged", "warning", f"{broken} DICOM files have damaged headers.", broken))
+    if bare:
+        message = f"{bare} DICOM files lack the preamble and the prefix DICM; they were read without."
+        checks.append(QualityCheck("no_prefix", "info", message, bare))
     if foreign or others:
         count = foreign + others.total()
         checks.append(QualityCheck("other_files", "info", f"{count} files of the folder are no CT images.", count))

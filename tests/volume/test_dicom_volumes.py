@@ -181,7 +181,10 @@ def test_files_without_preamble_or_prefix(cut: int, syntax: str, write_series: W
     for file in path.iterdir():
         data = file.read_bytes()
         file.write_bytes(data[132:] if cut == 132 else bytes(128) + data[128:])
-    assert np.array_equal(read_scan(path, RECIPE)[0].hu, hu[::-1, ::-1])
+    scan, checks = read_scan(path, RECIPE)
+    assert np.array_equal(scan.hu, hu[::-1, ::-1])
+    noticed = [check.value for check in checks if check.code == "no_prefix"]
+    assert noticed == ([len(hu.T)] if cut == 132 else [])
 
 
 def test_bare_data_sets_without_a_file_header(write_series: Write) -> None:
