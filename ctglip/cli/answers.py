@@ -36,7 +36,8 @@ def answer_lines(answers: ScanAnswers) -> list[str]:
             lines += _ranked(answers, groups.pop(question))
         elif not answer.group or asked[question] == 1:
             about = ": ".join(answers.shown(name) for name in (answer.organ, answer.abnormality) if name)
-            lines.append(f"{question}{' ' + about if asked[question] > 1 else ''}: {_said(answer)}")
+            said = asked[question] > 1 or (answer.group and answer.abnormality)
+            lines.append(f"{question}{' ' + about if said else ''}: {_said(answer)}")
     return lines
 
 

@@ -179,7 +179,12 @@ def _mark(network: Network, mode: Mode, rank: int) -> None:
 
 
 def tuned_release(start: Start, network: Network) -> Release:
-    """The start's release with the tower as it was trained; low-rank updates are folded in."""
+    """The start's release with the tower as it was trained; low-rank updates are folded in.
+
+    How far organs lie from those of training was measured with the tower as it was: one that moved is not measured.
+    """
     release = copy.copy(start.release)
+    if start.mode not in FROZEN:
+        release.familiarity = None
     release.model = merge_low_rank(network.tower).cpu().eval().requires_grad_(True)  # pyright: ignore[reportAttributeAccessIssue]
     return release

@@ -153,7 +153,7 @@ class FilmPipeline(Answerer):
             ModelError: nothing was asked.
         """
         asked = self.understood(questions, everything, prompts)
-        recipe = changed_recipe(self.recipe, query_settings(settings).film, "film")
+        recipe = changed_recipe(self.recipe, query_settings(settings, "film").film, "film")
         try:
             standardized, placed, read = self.standardize(film, masks, regions, recipe)
         except (ScanError, MaskError) as error:

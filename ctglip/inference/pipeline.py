@@ -87,7 +87,7 @@ class Pipeline(Answerer):
             ModelError: nothing was asked.
         """
         asked = self.understood(questions, everything, prompts)
-        wanted = query_settings(settings)
+        wanted = query_settings(settings, "volume")
         recipe = changed_recipe(self.recipe, wanted.volume, "volume")
         try:
             read, checks = self._checked(scan, recipe)

@@ -33,13 +33,27 @@ class QuerySettings(Settings):
     cut_off: Literal["refuse", "answer"] = "refuse"
 
 
-def query_settings(changes: Sequence[str]) -> QuerySettings:
+def query_settings(changes: Sequence[str], section: Literal["volume", "film"] | None = None) -> QuerySettings:
     """Settings from ``a.b=c`` strings.
 
+    Args:
+        changes: the strings.
+        section: the one that a model reads; the other is refused.
+
     Raises:
-        ConfigError: an unknown setting, with the nearest one.
+        ConfigError: an unknown setting, with the nearest one, or one of the other kind of model.
     """
-    return load_settings(QuerySettings, None, changes)
+    try:
+        found = load_settings(QuerySettings, None, changes)
+    except ConfigError as error:
+        raise ConfigError(error.message.replace("defaults: ", "--set "), fix=error.fix) from error
+    other = {"volume": "film", "film": "volume"}.get(section or "")
+    if other and getattr(found, other):
+        kind = "scans" if section == "volume" else "films"
+        raise ConfigError(f"--set {other}: this model was trained on {kind}.", fix=f"Set {section}.NAME=VALUE.")
+    if section == "film" and found.cut_off != "refuse":
+        raise ConfigError("--set cut_off: films have no organs that are cut off.", fix="Leave it out.")
+    return found
 
 
 def changed_recipe(recipe: S, changes: dict[str, Any], section: Literal["volume", "film"]) -> S:
@@ -58,6 +72,8 @@ def changed_recipe(recipe: S, changes: dict[str, Any], section: Literal["volume"
         )
     if not changes:
         return recipe
+    if isinstance(changes.get("series"), int):  # a series number is written as one
+        changes = {**changes, "series": str(changes["series"])}
     return validate(type(recipe), merge(recipe.model_dump(mode="json"), changes), f"--set {section}")
 
 
@@ -68,5 +84,6 @@ def with_setting(error: CTGLIPError, recipe: Settings, section: str = "volume") 
     ]
     if not named:
         return error
-    fix = f"{error.fix} For one query: --set {section}.{named[0]}=..."
+    value = "true" if type(recipe).model_fields[named[0]].annotation is bool else "..."
+    fix = f"{error.fix} For one query: --set {section}.{named[0]}={value}"
     return type(error)(error.message, code=error.code, fix=fix)

@@ -96,7 +96,8 @@ def report_page(slices: tuple[Picture, ...]) -> report.EvaluationPage:
 def scan_page(slices: tuple[Picture, ...], phantom: tuple[np.ndarray, np.ndarray]) -> scan.ScanPage:
     axial = slices[0]
     assert axial.size is not None
-    heat = heat_picture(np.where(phantom[1] == 1, 1.0, 0.0)[:, :, 30:31], "axial", axial.size, "Heat map of the liver.")
+    values, alt = np.where(phantom[1] == 1, 1.0, 0.0)[:, :, 30:31], "Heat map of the liver."
+    heat, outline = (heat_picture(values, "axial", axial.size, alt, outline=only) for only in (False, True))
     return scan.ScanPage(
         title="patient_a",
         answers=(
@@ -115,7 +116,7 @@ def scan_page(slices: tuple[Picture, ...], phantom: tuple[np.ndarray, np.ndarray
         ),
         pictures=slices,
         notes=("Trained on simulated patients.",),
-        where=(scan.Where("Liver", "Hepatic steatosis", 0.9312, axial, heat),),
+        where=(scan.Where("Liver", "Hepatic steatosis", 0.9312, axial, heat, outline),),
     )  # fmt: skip
 
 

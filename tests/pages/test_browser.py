@@ -195,9 +195,12 @@ def test_heat_maps_of_the_stills_are_shown_and_hidden(browser: Any, viewed: Path
     page.goto(viewed.as_uri())
     still = page.locator(".layers").first
     shown = np.asarray(Image.open(io.BytesIO(still.screenshot())).convert("RGB")).astype(int)
-    page.get_by_label("Show heat maps").uncheck()
+    page.get_by_label("No heat maps").check()
     hidden = np.asarray(Image.open(io.BytesIO(still.screenshot())).convert("RGB")).astype(int)
     assert red(shown) > red(hidden) + 50
+    page.get_by_label("Outline of the highest").check()
+    outlined = np.asarray(Image.open(io.BytesIO(still.screenshot())).convert("RGB")).astype(int)
+    assert red(hidden) + 20 < red(outlined) < red(shown)
     context.close()
 
 

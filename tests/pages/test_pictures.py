@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ctglip.pages import pictures
 from ctglip.pages.parts import Picture
 from ctglip.pages.pictures import MOST_OUTLINES, best_slice, displayed, file_picture, slice_picture, slice_pictures
 
@@ -136,3 +137,20 @@ def test_a_file_becomes_a_picture(tmp_path: Path) -> None:
     Image.new("RGB", (7, 5), "red").save(tmp_path / "a.gif")
     with pytest.raises(ValueError, match="expected PNG or JPEG"):
         file_picture(tmp_path / "a.gif", "A red field")
+
+
+def test_heat_is_the_more_transparent_the_less_it_is_and_never_hides_what_lies_under_it() -> None:
+    heat = np.array([[-1.0, 0.0, pictures.LEAST_HEAT, 0.4, 0.7, 1.0]])
+    alpha = pictures.heat_colours(heat)[0, :, 3].astype(float) / 255
+    assert (alpha[:3] == 0).all()
+    assert (np.diff(alpha[2:]) > 0).all()
+    assert alpha.max() <= 0.5 + 1 / 255
+
+
+def test_an_outline_leaves_what_it_encloses_bare() -> None:
+    heat = np.zeros((40, 40))
+    heat[10:30, 10:30] = 0.9
+    drawn = pictures.heat_outline(heat)[..., 3] > 0
+    assert drawn[10, 10:30].all()
+    assert not drawn[14:26, 14:26].any()
+    assert not drawn[:9].any()
