@@ -69,7 +69,7 @@ def test_an_organ_is_answered_ranked_and_in_one_line_where_it_is_not_there(model
     assert any(line.startswith("liver: 3 abnormalities") for line in lines)
     model.trained["liver"] = ("cirrhosis",)
     (line,) = answer_lines(model.query(files[0], ["liver"], files[1]))[-1:]
-    assert line.startswith("liver liver: cirrhosis: 0.")
+    assert line.startswith("liver liver: liver cirrhosis: 0.")
 
 
 def test_any_abnormality_asks_for_all_that_was_taught(model: Pipeline, files: Files) -> None:
