@@ -113,7 +113,10 @@ def _better(histogram: Histogram, plain: Layout) -> tuple[HuMap, Layout] | None:
     if "air" not in plain.places:
         if plain.fine:
             maps.append(HuMap(0.1, 0))
-        maps += [one for one in _scaled(histogram.modes) if one.scale > 0 and not 0.8 < one.scale < 1.25]
+        flat = (
+            0.35 if {"fat", "soft tissue"} <= plain.places.keys() else 0.0
+        )  # a crop of fat and organs is no flat scan
+        maps += [one for one in _scaled(histogram.modes) if one.scale > flat and not 0.8 < one.scale < 1.25]
     bare = not plain.places.keys() & {"air", "fat"}
     for one in maps:
         layout = one.layout(histogram)

@@ -117,3 +117,15 @@ def test_a_little_metal_beyond_16_bits_is_clipped() -> None:
     hu, checks = to_hu(values)
     assert hu.max() == 32767
     assert [(check.code, check.severity, check.value) for check in checks] == [("beyond_int16", "warning", 48)]
+
+
+@pytest.mark.parametrize("organs", [(60, 36), (50, 20), (45, 65)])
+def test_a_tight_crop_of_fat_and_two_organs_is_no_flattened_scan(organs: tuple[int, int]) -> None:
+    """Fat and soft tissue lie where they belong; that three modes could also be a body squeezed to a seventh is no
+    reason to refuse it."""
+    hu = np.full((20, 20, 20), -90.0)
+    hu[2:9, 4:12, 6:14], hu[11:18, 6:15, 8:16] = organs
+    noisy = np.rint(hu + np.random.default_rng(0).normal(0, 5, hu.shape)).astype(np.int16)
+    checks = check_scan(Scan(noisy, np.diag([6.0, 6.0, 6.0, 1.0])))
+    assert [check.code for check in checks if check.severity == "error"] == []
+    assert "no_air" in [check.code for check in checks]
