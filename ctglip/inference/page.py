@@ -178,8 +178,8 @@ def _where(answers: ScanAnswers, one: HeatMap, outlined: dict[str, list[int]]) -
     across = (int(high[0] - low[0]), int(high[1] - low[1]), 1)
     heat = to_grid(one.values, one.affine, across, standardized.affine @ start)
     said = {(answer.organ, answer.abnormality): answer.probability for answer in answers.answers}
-    alt = f"Heat map of {laid.name}."
-    heats = [heat_picture(heat, "axial", picture.size, alt, outline=only) for only in (False, True)]
+    words = {False: f"Heat map of {laid.name}.", True: f"Outline of the highest of the heat map of {laid.name}."}
+    heats = [heat_picture(heat, "axial", picture.size, words[only], outline=only) for only in (False, True)]
     return page.Where(
         organ=laid.organ,
         abnormality=answers.shown(one.abnormality),
