@@ -193,6 +193,13 @@ def told_name(path: Path) -> str:
     return path.name
 
 
+def user_cache() -> Path:
+    """Where things are kept between runs: ``CTGLIP_CACHE``, else ``ctglip`` in the user's folder of caches."""
+    if own := os.environ.get("CTGLIP_CACHE"):
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ctglip"
+
+
 def free_bytes(path: Path) -> int:
     """Bytes free on the disk that holds ``path`` or its nearest existing parent."""
     while not path.exists():

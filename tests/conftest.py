@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("CTGLIP_CACHE", str(Path(tempfile.gettempdir()) / f"ctglip-tests-{os.getuid()}"))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

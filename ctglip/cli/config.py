@@ -9,10 +9,12 @@ from typing import Annotated
 import typer
 
 from ctglip.cli.console import out, result
+from ctglip.cli.group import CommandGroup
 from ctglip.config import Settings, load_tree, validate
 from ctglip.errors import ConfigError
+from ctglip.resources import resource
 
-app = typer.Typer(help="Show, validate and describe config files.", no_args_is_help=True)
+app = typer.Typer(cls=CommandGroup, help="Show, validate and describe config files.", no_args_is_help=True)
 Changes = Annotated[list[str] | None, typer.Option("--set", help="Change a setting: section.key=value.")]
 
 
@@ -45,6 +47,27 @@ def settings_class(kind: str) -> type[Settings]:
 def _resolved(file: Path, changes: list[str] | None) -> Settings:
     tree = load_tree(file, changes or ())
     return validate(settings_class(str(tree.get("kind", ""))), tree, str(file))
+
+
+@app.command("list")
+def list_command(as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False) -> None:
+    """List the shipped configs by the names that --config takes, with what each is."""
+    folder = resource("configs")
+    files = {file.relative_to(folder).with_suffix("").as_posix(): file for file in folder.rglob("*.yaml")}
+    known = {name: _about(file) for name, file in sorted(files.items())}
+    width = max(map(len, known)) + 2
+    result(known, as_json, "\n".join(f"{name:<{width}}{about}".rstrip() for name, about in known.items()))
+
+
+def _about(file: Path) -> str:
+    """The first sentence of the comment that a config begins with."""
+    lines = []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            break
+        lines.append(line.lstrip("# "))
+    first = " ".join(lines).split(". ")[0].rstrip(".")
+    return f"{first}." if first else ""
 
 
 @app.command()

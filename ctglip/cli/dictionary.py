@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ctglip.cli.console import progress, result
+from ctglip.cli.group import CommandGroup
 
 if TYPE_CHECKING:
     from ctglip.text.reports import ReportParser
 
-app = typer.Typer(help="Check the dictionaries, and find what they lack in your reports.", no_args_is_help=True)
+app = typer.Typer(
+    cls=CommandGroup, help="Check the dictionaries, and find what they lack in your reports.", no_args_is_help=True
+)
 OrgansPath = Annotated[Path | None, typer.Option("--organs", help="An organs.yaml; the shipped one by default.")]
 AbnormalitiesPath = Annotated[
     Path | None, typer.Option("--abnormalities", help="An abnormalities.yaml; the shipped one by default.")

@@ -26,13 +26,14 @@ def embed(
     space: Annotated[
         Space, typer.Option(help="features: raw, for probes; diagnosis, anatomy: unit vectors beside texts.")
     ] = Space.features,
+    organ: Annotated[list[str] | None, typer.Option(help="Only this organ. Repeatable; all by default.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Write what a model makes of every organ of a store, one row each; ends with 1 where studies cannot be read."""
     from ctglip.finetune.embed import embed as run_embedding
 
     with progress("Encoding organs") as report:
-        found = run_embedding(run, store, out, space.value, progress=report)
+        found = run_embedding(run, store, out, space.value, progress=report, only=organ or ())
     text = f"{found.rows} organs of {found.studies} studies, {found.dim} numbers each, in {found.table}."
     result(found.to_json(), as_json, text)
     for failure in found.failures:

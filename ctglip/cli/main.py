@@ -30,9 +30,11 @@ from ctglip.cli import (
 )
 from ctglip.cli.console import err
 from ctglip.cli.failures import TRACEBACK, failure
+from ctglip.cli.group import CommandGroup
 
 app = typer.Typer(
     name="ctglip",
+    cls=CommandGroup,
     help="Organ-level grounded vision-language pretraining on CT scans and their reports.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

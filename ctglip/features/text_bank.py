@@ -6,6 +6,7 @@ place, and never changes. An index counts through the parts, so it stays the sam
 
 from __future__ import annotations
 
+import contextlib
 import json
 import uuid
 from collections.abc import Callable, Sequence
@@ -16,7 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ctglip.files import read_json, remove
+from ctglip.files import atomic_path, read_json, remove, value_hash
 from ctglip.models.text import TextEncoder
 
 Progress = Callable[[int, int], None]
@@ -48,15 +49,19 @@ class TextBank:
     def __len__(self) -> int:
         return self._starts[-1]
 
-    def ids(self, texts: Sequence[str], progress: Progress | None = None) -> Int[Tensor, " n"]:
+    def ids(
+        self, texts: Sequence[str], progress: Progress | None = None, cache: Path | None = None
+    ) -> Int[Tensor, " n"]:
         """The index of each text; texts not yet there are encoded and added.
 
         Args:
             texts: any texts, repeats allowed.
             progress: called with (done, of) while new texts are encoded.
+            cache: folder in which the embeddings of just these texts are kept for other banks, by the encoder's hash
+                and all the texts, so that they are to the last bit what encoding them gives. Not for patients' texts.
         """
         while missing := [text for text in dict.fromkeys(texts) if text not in self._index]:
-            self._add(missing, progress)
+            self._add(missing, progress, cache)
         return torch.tensor([self._index[text] for text in texts], dtype=torch.long)
 
     def vectors(self, ids: Int[Tensor, "*n"]) -> Float[Tensor, "*n d"]:
@@ -79,13 +84,13 @@ class TextBank:
         """The texts of some indices."""
         return [self._texts[int(number)] for number in ids]
 
-    def _add(self, texts: list[str], progress: Progress | None) -> None:
+    def _add(self, texts: list[str], progress: Progress | None, cache: Path | None) -> None:
         """Encode and commit one part; when another process was faster, read its part and let the caller retry."""
         self._read_new_parts()
         texts = [text for text in texts if text not in self._index]
         if not texts:
             return
-        vectors = self.encoder.encode(texts, progress=progress).numpy()
+        vectors = self._encoded(texts, progress, cache)
         temporary = self.folder / f".{uuid.uuid4().hex[:12]}.tmp"
         temporary.mkdir()
         try:
@@ -100,6 +105,20 @@ class TextBank:
         finally:
             remove(temporary)
         self._read_new_parts()
+
+    def _encoded(self, texts: list[str], progress: Progress | None, cache: Path | None) -> np.ndarray:
+        """Embeddings from the cache, or encoded and put there if the folder can be written."""
+        if cache is None:
+            return self.encoder.encode(texts, progress=progress).numpy()
+        file = cache / self.encoder.hash / f"{value_hash(texts, 32)}.npy"
+        with contextlib.suppress(OSError, ValueError, EOFError):
+            found = np.load(file, allow_pickle=False)
+            if found.shape == (len(texts), self.dim) and found.dtype == np.float32:
+                return found
+        vectors = self.encoder.encode(texts, progress=progress).numpy()
+        with contextlib.suppress(OSError), atomic_path(file) as temporary, temporary.open("wb") as stream:
+            np.save(stream, vectors)
+        return vectors
 
     def _read_new_parts(self) -> None:
         while (path := self._path(len(self._parts))).exists():

@@ -11,16 +11,18 @@ import numpy as np
 import polars as pl
 import torch
 
-from ctglip.errors import ModelError, StoreError
+from ctglip.errors import ModelError, StoreError, VocabularyError
 from ctglip.files import atomic_path, file_checksum, write_json
 from ctglip.finetune.labels import STUDY, Task
 from ctglip.finetune.network import reads_whole, speaks
 from ctglip.finetune.settings import FinetuneConfig, FitSettings
 from ctglip.finetune.sources import Kept, kept_source
 from ctglip.finetune.studies import Studies
+from ctglip.inference.scoring import dictionaries_of
 from ctglip.models.release import Release, load_release
 from ctglip.store.tables import Store
 from ctglip.training.launch import resolve_device
+from ctglip.vocabulary.organs import OrganDictionary
 
 Progress = Callable[[int, int], None]
 Space = Literal["features", "diagnosis", "anatomy"]
@@ -58,6 +60,7 @@ def embed(
     space: Space = "features",
     fit: FitSettings | None = None,
     progress: Progress | None = None,
+    only: Sequence[str] = (),
 ) -> Embedded:
     """Embed every organ that a model was trained on, of every study of a store; of films, for a model that finds no
     organs, the whole film (``organ`` is ``study``).
@@ -73,8 +76,10 @@ def embed(
         space: ``features``: raw, for probes. ``diagnosis``, ``anatomy``: unit vectors of the space of texts.
         fit: batch sizes and device.
         progress: called with (organs done, organs).
+        only: these organs alone are encoded, by name or synonym; all where none is named.
 
     Raises:
+        VocabularyError: ``only`` names an organ that the model was not trained on.
         ModelError, StoreError: no model or store, they do not fit, or too many studies cannot be read.
     """
     fit = fit or FitSettings()
@@ -86,6 +91,8 @@ def embed(
     organs = tuple(name for name in release.organs if name in known)
     if whole and release.films is not None:
         organs = (STUDY,)
+    elif only:
+        organs = _asked(only, organs, dictionaries_of(release).organs)
     if space != "features" and not speaks(release, whole):
         raise ModelError(
             "This model was trained without texts, so it has no space that texts are in.",
@@ -108,6 +115,19 @@ def embed(
     about = {"model": file_checksum(release.folder / "model.safetensors"), "recipe": opened.info.recipe_hash}
     write_json(out / "embeddings.json", {**found.to_json(), **about})
     return found
+
+
+def _asked(only: Sequence[str], organs: Sequence[str], dictionary: OrganDictionary) -> tuple[str, ...]:
+    found = {text: dictionary.find(text) for text in only}
+    for text, organ in found.items():
+        if organ is None or organ.name not in organs:
+            raise VocabularyError(
+                f"The model was not trained on an organ {text!r}.",
+                code="unknown_organ",
+                fix=f"It knows {', '.join(organs)}.",
+            )
+    names = {organ.name for organ in found.values() if organ is not None}
+    return tuple(name for name in organs if name in names)
 
 
 def _table(store: Store, kept: Kept, ids: Sequence[str], organs: Sequence[str], vectors: np.ndarray) -> pl.DataFrame:

@@ -15,6 +15,7 @@ from ctglip.data.sayings import OrganSayings
 from ctglip.data.scans import ScanSettings
 from ctglip.errors import ConfigError, ModelError, StoreError
 from ctglip.features.text_bank import TextBank
+from ctglip.files import user_cache
 from ctglip.inference.scoring import Dictionaries, Scorer
 from ctglip.models.initial import load_initial_weights
 from ctglip.models.observations import ObservationSettings
@@ -333,4 +334,4 @@ def _fill_prompts(release: Release, bank: TextBank, sayings: Sequence[OrganSayin
     normal = (normal_prompts(scorer.dictionaries.organs[organ], scorer.templates) for organ in sorted(trained))
     texts += [text for several in normal for text in several]
     texts = list(dict.fromkeys(texts))
-    release.prompts = dict(zip(texts, bank.vectors(bank.ids(texts, progress)), strict=True))
+    release.prompts = dict(zip(texts, bank.vectors(bank.ids(texts, progress, user_cache() / "texts")), strict=True))

@@ -91,3 +91,27 @@ def test_unknown_indices_are_errors(tmp_path):
     for bad in (4, -1):
         with pytest.raises(IndexError, match=r"outside the bank's 0\.\.3"):
             bank.vectors(torch.tensor([0, bad]))
+
+
+def test_texts_in_a_cache_are_encoded_once_for_all_banks(tmp_path):
+    cache = tmp_path / "cache"
+    first = CountingEncoder()
+    before = TextBank(tmp_path / "a", first)
+    one = before.vectors(before.ids(TEXTS, cache=cache))
+    second = CountingEncoder()
+    bank = TextBank(tmp_path / "b", second)
+    torch.testing.assert_close(bank.vectors(bank.ids(TEXTS, cache=cache)), one, atol=0, rtol=0)
+    assert second.asked == []
+    for harm in (b"", b"noise", (next(cache.rglob("*.npy"))).read_bytes()[:-4]):
+        next(cache.rglob("*.npy")).write_bytes(harm)
+        other = CountingEncoder()
+        again = TextBank(tmp_path / str(len(harm)), other)
+        torch.testing.assert_close(again.vectors(again.ids(TEXTS, cache=cache)), one, atol=0, rtol=0)
+        assert other.asked, "a broken file is made anew"
+    for others, texts in ((CountingEncoder("xyz"), TEXTS), (CountingEncoder(), TEXTS[1:])):
+        bank = TextBank(tmp_path / f"{others.hash}{len(texts)}", others)
+        bank.ids(texts, cache=cache)
+        assert others.asked, "another encoder, or other texts"
+    (tmp_path / "file").write_text("in the way")
+    TextBank(tmp_path / "c", CountingEncoder()).ids(TEXTS, cache=tmp_path / "file")
+    assert not [path for path in cache.rglob("*") if ".tmp" in path.name]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -47,9 +48,26 @@ def test_each_space_is_the_models(run: Path, tiny: tuple[Store, Path], tmp_path:
     assert (about["space"], about["dim"], about["recipe"]) == (space, expected.shape[1], store.info.recipe_hash)
 
 
-def test_another_recipe_is_refused(run: Path, tiny: tuple[Store, Path], tmp_path: Path) -> None:
-    import shutil
+def test_only_the_organs_asked_for_are_encoded(run: Path, tiny: tuple[Store, Path], tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    copied = Store.open(
+        Path(shutil.copytree(tiny[0].path, tmp_path / "store", ignore=shutil.ignore_patterns("features")))
+    )
+    embed(run, copied.path, tmp_path, only=["Spleen"], progress=lambda done, of: seen.append((done, of)))
+    table = pl.read_parquet(tmp_path / "embeddings.parquet")
+    assert table["organ"].unique().to_list() == ["spleen"]
+    spleens = copied.table("organs").filter(pl.col("organ") == "spleen").height
+    assert table.height == spleens
+    assert seen[-1] == (spleens, spleens)
+    embed(run, copied.path, tmp_path / "all")
+    every = pl.read_parquet(tmp_path / "all" / "embeddings.parquet").filter(pl.col("organ") == "spleen")
+    numbers = cs.matches(r"^f\d{4}$")
+    np.testing.assert_allclose(every.select(numbers).to_numpy(), table.select(numbers).to_numpy(), atol=1e-5)
+    with pytest.raises(CTGLIPError, match="not trained on an organ 'prostate'"):
+        embed(run, copied.path, tmp_path, only=["prostate"])
 
+
+def test_another_recipe_is_refused(run: Path, tiny: tuple[Store, Path], tmp_path: Path) -> None:
     copied = shutil.copytree(tiny[0].path, tmp_path / "other")
     info = json.loads((copied / "store.json").read_text())
     info["recipe"]["spacing_mm"] = [3.0, 3.0, 3.0]
