@@ -79,9 +79,15 @@ app.add_typer(dictionary.app, name="dictionary")
 app.add_typer(config.app, name="config")
 
 
+def _unraisable(_: object) -> None:
+    """Say nothing: the command ends with its own line."""
+
+
 def run() -> None:
     """Entry point. Whatever goes wrong ends with one line: a fault of the input or the machine with exit code 2, one of
     ctglip with 70, an interrupt with 130. ``CTGLIP_TRACEBACK=1`` shows the traceback too."""
+    if not os.environ.get(TRACEBACK):
+        sys.unraisablehook = _unraisable  # what fails while things are tidied up: a killed worker may be noticed there
     try:
         app()
     except Exception as error:  # noqa: BLE001  (this is where all of them end)

@@ -96,11 +96,12 @@ def _from_processes(batches: Batches, start: int, stop: int, workers: int) -> Ge
 def _next(coming: Iterator[Any]) -> Any:
     try:
         batch = next(coming)
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error) or "Caught" in str(error):
+    except (RuntimeError, ConnectionError, EOFError) as error:
+        gone = isinstance(error, ConnectionError | EOFError) or "DataLoader worker" in str(error)
+        if not gone or "Caught" in str(error):
             raise
         raise CTGLIPError(
-            f"A process that makes batches died: {error}",
+            f"A process that makes batches died: {str(error).strip().rstrip('.')}.",
             code="worker_died",
             fix="Most often memory, or shared memory (/dev/shm), ran out: set fewer loop.workers.",
         ) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import pickle
+import sys
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
@@ -181,3 +182,23 @@ def test_whatever_goes_wrong_is_one_line(
     if kept:
         assert str(kept[0]) in said
         assert "in command" in kept[0].read_text()
+
+
+def test_what_fails_while_things_are_tidied_up_shows_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Untidy:
+        def __del__(self) -> None:
+            raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
+
+    def command() -> None:
+        one = Untidy()
+        del one
+        raise ConfigError("Two words.")
+
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    monkeypatch.delenv("CTGLIP_TRACEBACK", raising=False)
+    monkeypatch.setattr(main, "app", command)
+    with pytest.raises(SystemExit):
+        main.run()
+    assert capsys.readouterr().err.strip() == "ctglip: Two words."

@@ -12,13 +12,14 @@ import pytest
 import torch
 
 from ctglip.config import validate
+from ctglip.data import loading
 from ctglip.data.cache import CropCache, cut_places, cut_study, places_of
 from ctglip.data.crops import CropSettings
 from ctglip.data.loading import prefetched
 from ctglip.data.organs import DataSettings, OrganDataset, OrganSample
 from ctglip.data.sampling import BalancedSampler, SamplingSettings
 from ctglip.data.stored import CacheSettings, CropFiles, StoredCrops, open_crops, resolve, slot_bytes
-from ctglip.errors import StoreError
+from ctglip.errors import CTGLIPError, StoreError
 from ctglip.objectives.samples import images_of
 from ctglip.store.study import StudyReader
 from ctglip.store.tables import Store
@@ -292,3 +293,23 @@ def test_ranks_share_a_batch_that_does_not_depend_on_their_number(tiny_store: St
     for world in (2, 4):
         for rank in range(world):
             assert equal(batch(rank, world), whole[rank::world])
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConnectionResetError(104, "Connection reset by peer"),
+        EOFError(),
+        RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "),
+    ],
+    ids=["reset", "end", "signal"],
+)
+def test_a_killed_worker_is_named_however_it_is_noticed(error: Exception) -> None:
+    def broken():
+        raise error
+        yield
+
+    with pytest.raises(CTGLIPError, match="A process that makes batches died") as caught:
+        loading._next(broken())
+    assert caught.value.code == "worker_died"
+    assert "fewer loop.workers" in str(caught.value)
