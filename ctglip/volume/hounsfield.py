@@ -210,12 +210,19 @@ class Layout:
         top = max(modes, key=lambda one: self.smooth[int((one - _LOW) // _BIN)])
         return top < 90 and self.share(130, _HIGH) < 0.3 * self.share(-200, _HIGH)
 
+    @property
+    def crop(self) -> bool:
+        """A crop without air: fat and soft tissue are in place, and no mode lies where neither they nor bone do."""
+        if not {"fat", "soft tissue"} <= self.places.keys() or self.constants:
+            return False
+        return all(FAT[0] <= one <= FAT[1] or one >= SOFT[0] for one in self.modes)
+
     def _below_water(self) -> bool:
         """Whether more than one number and noise around zero lies there."""
         lowest, taken = self.constants[0] if self.constants else (-np.inf, 0.0)
         if lowest > -100:
             return lowest < -20 and self.share(lowest + 3, -5) > 0.005
-        return self.share(_LOW, -100) - taken > 0.001
+        return self.share(_LOW, FAT[1]) - taken > 0.001
 
     def _spread(self, body: float) -> str:
         """Tissue has two narrow modes, fat and soft tissue, however noisy the scan."""

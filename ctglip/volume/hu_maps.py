@@ -42,6 +42,9 @@ class HuMap:
         return Layout.under(Histogram.from_counts(values[order], histogram.counts[order]), self.scale, self.shift)
 
 
+_TENTH = HuMap(0.1, 0)
+
+
 def not_hounsfield(histogram: Histogram) -> QualityCheck | None:
     """The error that numbers deserve which are no Hounsfield units; None where they are."""
     plain = Layout.under(histogram)
@@ -62,6 +65,8 @@ def not_hounsfield(histogram: Histogram) -> QualityCheck | None:
 def _named(histogram: Histogram, few: bool) -> tuple[HuMap, Layout] | None:
     """The map under which most modes lie in their places, of those under which the numbers can be a CT.
 
+    A known shift that explains all modes is preferred to a scale that puts more of them in place.
+
     Args:
         few: the numbers are as few as a label map's: a simple map has to put all modes in place.
     """
@@ -69,7 +74,7 @@ def _named(histogram: Histogram, few: bool) -> tuple[HuMap, Layout] | None:
     if histogram.values[0] > -200:
         simple.append((3 if few else 2, HuMap(1, 0, wrapped=True)))
     found = _best(histogram, simple)
-    if few or (found is not None and len(found[1].places) == len(_CT)):
+    if few or (found is not None and (len(found[1].places) == len(_CT) or found[1].crop)):
         return found
     modes = histogram.modes
     low, high = float(histogram.values[0]), float(histogram.values[-1])
@@ -107,40 +112,53 @@ def _better(histogram: Histogram, plain: Layout) -> tuple[HuMap, Layout] | None:
     """A map that puts all three modes in their places where the plain numbers leave some out, and differs by enough."""
     if len(plain.places) == len(_CT):
         return None
-    maps = [HuMap(1, shift) for shift in _SHIFTS]
+    maps = [*(HuMap(1, shift) for shift in _SHIFTS), HuMap(0.5, 0)]
     if plain.mode(AIR) is None:
         maps += [HuMap(1, mode - hu) for mode in histogram.modes for hu in _CT.values() if abs(mode - hu) > 80]
     if "air" not in plain.places:
-        if plain.fine:
-            maps.append(HuMap(0.1, 0))
-        flat = (
-            0.35 if {"fat", "soft tissue"} <= plain.places.keys() else 0.0
-        )  # a crop of fat and organs is no flat scan
+        maps.append(_TENTH)
+        # a crop of fat and organs is no flat scan
+        flat = 0.35 if {"fat", "soft tissue"} <= plain.places.keys() else 0.0
         maps += [one for one in _scaled(histogram.modes) if one.scale > flat and not 0.8 < one.scale < 1.25]
     bare = not plain.places.keys() & {"air", "fat"}
     for one in maps:
         layout = one.layout(histogram)
-        loose = one == HuMap(0.1, 0) or (bare and one.shift in _SHIFTS)
+        loose = (one == _TENTH and plain.fine) or (bare and one.shift in _SHIFTS)
         needed = {"air", "soft tissue"} if loose else set(_CT)
-        if needed <= set(layout.places) and (one.scale > 0.35 or plain.fine) and not layout.doubt():
+        sure = one.scale > 0.35 or plain.fine or one == _TENTH
+        if sure and needed <= set(layout.places) and not layout.doubt():
             return one, layout
     return _stretched(histogram, plain)
 
 
 def _stretched(histogram: Histogram, plain: Layout) -> tuple[HuMap, Layout] | None:
-    """A window stretched over a wider range: cut at both ends, fat and soft tissue where the window puts them."""
-    if not histogram.low or not histogram.high or histogram.high[0].share < 0.003:
+    """A window stretched over a wider range: cut at both ends, fat and soft tissue where the window puts them.
+
+    A chest without fat that was cut at both ends looks like a narrow window stretched over much: that is told by the
+    numbers that no voxel has, where whole HU were taken apart.
+    """
+    if not histogram.low or {"fat", "soft tissue"} <= set(plain.places):
         return None
-    if {"fat", "soft tissue"} <= set(plain.places):
-        return None
-    low, high = histogram.low[0].value, histogram.high[0].value
+    cut = bool(histogram.high) and histogram.high[0].share >= 0.003
+    low, high = histogram.low[0].value, int(histogram.values[-1])
     for bottom, top in _WINDOWS:
         scale = (high - low) / (top - bottom)
         one = HuMap(scale, low - scale * bottom)
+        apart = _apart(histogram, scale)
+        if 0.8 < scale < 1.25 or not (cut or apart):
+            continue
         layout = one.layout(histogram)
-        if not 0.8 < scale < 1.25 and {"fat", "soft tissue"} <= set(layout.places) and not layout.doubt():
+        needed = {"soft tissue"} if apart and cut else {"fat", "soft tissue"}
+        if needed <= set(layout.places) and not layout.doubt():
             return one, layout
     return None
+
+
+def _apart(histogram: Histogram, scale: float) -> bool:
+    """Whether the numbers are whole HU times a scale, rounded: with gaps between them that only this explains."""
+    steps = (histogram.values - histogram.low[0].value) / scale
+    off = np.abs(steps - np.rint(steps)) * scale
+    return scale > 1.3 and len(steps) > 40 and bool((off <= min(1.0, 0.36 * scale)).all())
 
 
 def _told(one: HuMap, layout: Layout) -> QualityCheck:
@@ -160,7 +178,8 @@ def _told(one: HuMap, layout: Layout) -> QualityCheck:
     elif one.scale != 1:
         code, what = "hu_scaled", f"HU are scaled by about {one.scale:.3g} and shifted by {one.shift:.0f}"
     elif shift in (1024, 1000):
-        code, what = "intercept_missing", f"the intercept of -{shift} is missing"
+        known = f"-{shift}" if "air" in seen else "-1024 (or -1000)"
+        code, what = "intercept_missing", f"the intercept of {known} is missing"
     elif shift in (-1024, -1000):
         code, what = "rescale_twice", "the rescale was applied twice"
     elif abs(shift) == 8192:

@@ -12,7 +12,19 @@ from ctglip.errors import ScanError
 from ctglip.types import QualityCheck, Scan
 from ctglip.volume.intensity import to_hu
 from ctglip.volume.quality import check_scan, refuse_errors
-from tests.volume.bodies import BODIES, CHEST, CORRUPTIONS, NATIVE, others, stored
+from tests.volume.bodies import (
+    BODIES,
+    CHEST,
+    CIRCLE,
+    CORRUPTIONS,
+    NATIVE,
+    filled,
+    others,
+    scanned,
+    stored,
+    trunk,
+    turned_over,
+)
 
 AFFINE = np.diag([4.0, 4.0, 4.0, 1.0])
 WHOLE = ("native abdomen", "chest", "obese", "portal venous phase", "legs", "padding -2000", "cut to -1000..1000")
@@ -119,13 +131,59 @@ def test_a_little_metal_beyond_16_bits_is_clipped() -> None:
     assert [(check.code, check.severity, check.value) for check in checks] == [("beyond_int16", "warning", 48)]
 
 
-@pytest.mark.parametrize("organs", [(60, 36), (50, 20), (45, 65)])
-def test_a_tight_crop_of_fat_and_two_organs_is_no_flattened_scan(organs: tuple[int, int]) -> None:
-    """Fat and soft tissue lie where they belong; that three modes could also be a body squeezed to a seventh is no
-    reason to refuse it."""
+def tight_crop(organs: tuple[int, int], noise: float) -> np.ndarray:
+    """Fat around two organs, no air: int16 HU."""
     hu = np.full((20, 20, 20), -90.0)
     hu[2:9, 4:12, 6:14], hu[11:18, 6:15, 8:16] = organs
-    noisy = np.rint(hu + np.random.default_rng(0).normal(0, 5, hu.shape)).astype(np.int16)
-    checks = check_scan(Scan(noisy, np.diag([6.0, 6.0, 6.0, 1.0])))
+    return np.rint(hu + np.random.default_rng(0).normal(0, noise, hu.shape)).astype(np.int16)
+
+
+@pytest.mark.parametrize("noise", [3, 5, 20])
+@pytest.mark.parametrize("organs", [(60, 36), (50, 20), (45, 65), (60, 110)])
+def test_a_tight_crop_of_fat_and_two_organs_is_no_flattened_scan(organs: tuple[int, int], noise: float) -> None:
+    """Fat and soft tissue lie where they belong; that three modes could also be a body squeezed to a seventh is no
+    reason to refuse it."""
+    checks = check_scan(Scan(tight_crop(organs, noise), np.diag([6.0, 6.0, 6.0, 1.0])))
     assert [check.code for check in checks if check.severity == "error"] == []
     assert "no_air" in [check.code for check in checks]
+
+
+@pytest.mark.parametrize(
+    ("shift", "code"),
+    [(1024, "intercept_missing"), (8192, "intercept_8192"), (-8192, "intercept_8192"), (-1024, "rescale_twice")],
+)
+@pytest.mark.parametrize("organs", [(60, 36), (50, 20), (60, 110), (58, 58)])
+def test_a_known_shift_names_a_tight_crop_before_a_scale_does(organs: tuple[int, int], shift: int, code: str) -> None:
+    """Fat and organs alone could be air, fat and organs squeezed: a shift that is known explains them more simply."""
+    (found,) = wrong(stored(tight_crop(organs, 5).astype(np.int32) + shift))
+    assert (found.code, found.value) == (code, shift)
+    assert "air" not in found.message
+
+
+@pytest.mark.parametrize("window", [(-160, 240), (-200, 300)])
+@pytest.mark.parametrize("name", ["native abdomen", "chest", "portal venous phase", "ascites", "padding -2000"])
+def test_a_window_stretched_to_what_a_chest_is_cut_to_is_refused(name: str, window: tuple[int, int]) -> None:
+    (found,) = wrong(stored(turned_over(body(name), *window, 2000) - 1000))
+    assert found.code == "hu_scaled"
+    assert found.value == pytest.approx(2000 / (window[1] - window[0]))
+
+
+@pytest.mark.parametrize("name", ["chest", "native abdomen", "lean", "portal venous phase", "padding -1024"])
+@pytest.mark.parametrize("step", [4, 5])
+def test_hu_in_steps_that_are_cut_at_both_ends_are_no_stretched_window(name: str, step: int) -> None:
+    """-1000, -995, ... 1000: the numbers that a window of 400 HU stretched over 2000 has, but fat at -100."""
+    assert wrong(np.clip(np.rint(body(name) / step) * step, -1000, 1000).astype(np.int16)) == []
+
+
+@pytest.mark.parametrize("name", ["no noise", "padding -2000", "padding -1024", "rotated, filled with 0", "head"])
+def test_a_tenth_of_hu_is_refused(name: str) -> None:
+    (found,) = wrong(stored(body(name) / 10))
+    assert found.code in ("hu_scaled", "not_hu")
+
+
+@pytest.mark.parametrize("noise", [25, 40])
+@pytest.mark.parametrize("lungs", [True, False])
+def test_half_of_hu_with_padding_where_air_belongs_is_refused(noise: float, lungs: bool) -> None:
+    """Half of -2048 looks like air; that air itself is at -500 and fat at -50 tells."""
+    (found,) = wrong(stored(filled(scanned(trunk(lungs=lungs), noise), CIRCLE, -2048) / 2))
+    assert (found.code, found.value) == ("hu_scaled", 0.5)
