@@ -93,13 +93,16 @@ class Statements:
 
     def _runs_on(self, start: int, at: int) -> bool:
         """Whether a statement begins without any sign: "heart is normal lungs are clear", "no mass small hernia"."""
+        ended = at in self._things_ends
+        if not ended and at - 1 not in self._normal_ends and self.words[at - 1] not in self.small["state"]:
+            return False
         said = self._predicate(at, min(self.places[at] + 4, len(self.words))) if at in self.places else None
         if said is not None and (self.words[at - 1] in self.small["state"] or at - 1 in self._normal_ends):
             named = any(start <= i < at for i in self.places)
             return named and said[0] != "bare" and self.words[at - 2] != "and"
-        if said is not None and said[0] == "state" and at in self._things_ends and said[1] <= self.places[at]:
+        if said is not None and said[0] == "state" and ended and said[1] <= self.places[at]:
             return self._denied(start, at)  # "no stones liver normal"
-        if self.words[at] in self.small["quantity"] and at in self._things_ends:
+        if ended and self.words[at] in self.small["quantity"]:
             return any(i in self.things for i in range(at + 1, min(at + 4, len(self.words))))
         return False
 
@@ -118,8 +121,9 @@ class Statements:
 
     def _says(self, start: int, at: int) -> bool:
         """Whether a stretch says something by itself: it names a finding, or a state."""
-        inside = range(start, at)
-        return any(i in self.things or i in self.normal or self.words[i] in self.small["state"] for i in inside)
+        if not self.small["state"].isdisjoint(self.words[start:at]):
+            return True
+        return any(start <= i < at for i in self.things) or any(start <= i < at for i in self.normal)
 
     def _parts(self, start: int, at: int) -> bool:
         """Whether a comma or "and" parts two statements."""

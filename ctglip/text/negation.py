@@ -68,6 +68,8 @@ class Clauses:
 
     def clause_of(self, index: int) -> tuple[int, int]:
         """(first, last + 1) word of the clause that a word stands in."""
+        if len(self.bounds) == 1:
+            return self.bounds[0]
         for start, end in self.bounds:
             if start <= index < end:
                 return start, end
@@ -291,9 +293,9 @@ class Clauses:
 
     def status(self, start: int, end: int) -> Status:
         """Status of what is named by the words ``start`` to ``end``."""
-        if any(a <= start < b for a, b in self.doubted):
+        if self.doubted and any(a <= start < b for a, b in self.doubted):
             return "uncertain"
-        host = next((known for a, b, known in self.hosts if a <= start < b), None)
+        host = next((known for a, b, known in self.hosts if a <= start < b), None) if self.hosts else None
         if host is None and self._within("negation", start):
             return "negated"
         if self._within("history", start):
@@ -308,7 +310,7 @@ class Clauses:
 
     def is_host(self, start: int) -> bool:
         """Whether what is denied only belongs to the finding that begins there."""
-        return any(a <= start < b for a, b, _ in self.hosts)
+        return bool(self.hosts) and any(a <= start < b for a, b, _ in self.hosts)
 
     def reason(self, start: int) -> str | None:
         """Why a finding that begins there is uncertain though no word doubts it."""

@@ -63,18 +63,21 @@ class Sentence:
 
     def _mute_headings(self) -> None:
         """ "Lymph nodes: none enlarged." names the nodes, and does not yet say that some are seen."""
+        praised = any(sign.value[0] == "normal" for sign in self.signs)
+        if not praised and ":" not in self.words:
+            return
         named = {(place.start, place.end) for place in self.places}
         for thing in self.things if named else ():
             if (thing.start, thing.end) in named and self.words[thing.end : thing.end + 1] == [":"]:
                 thing.kind = "mute"
-            elif any(a <= thing.start and thing.end <= b for a, b in named):
+            elif praised and any(a <= thing.start and thing.end <= b for a, b in named):
                 start, end = self.clauses.clause_of(thing.start)
                 if self.clauses.has("normal", start, end) and not self.clauses.has("abnormal_than", start, end):
                     thing.kind = "mute"  # "the inguinal nodes are normal"
 
     def _repeat(self) -> None:
         """ "A right effusion, none on the left": the finding named before is meant again."""
-        for i in range(1, len(self.words) - 2):
+        for i in range(1, len(self.words) - 2) if "on" in self.words else ():
             none = self.words[i] in _NONE
             if not (none or self.words[i] in self.lexicon.words["quantity"]) or self.words[i + 1] != "on":
                 continue

@@ -43,16 +43,13 @@ class Trie:
 
     def find(self, words: Sequence[str]) -> list[Mention]:
         """All longest matches in order."""
-        if self._root.keys().isdisjoint(words):
-            return []
+        root = self._root
         found: list[Mention] = []
-        begin, count, i = self._root.get, len(words), 0
-        while i < count:
-            node = begin(words[i])
-            if node is None:
-                i += 1
+        count, taken = len(words), 0
+        for i in [i for i, word in enumerate(words) if word in root]:
+            if i < taken:
                 continue
-            j, end, value = i + 1, 0, None
+            node, j, end, value = root[words[i]], i + 1, 0, None
             while node is not None:
                 meant = node.get(None)
                 if meant is not None:
@@ -62,5 +59,5 @@ class Trie:
                 node, j = node.get(words[j]), j + 1
             if end:
                 found.append(Mention(i, end, value))
-            i = max(end, i + 1)
+                taken = end
         return found
