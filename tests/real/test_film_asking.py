@@ -62,7 +62,8 @@ def test_films_with_lung_masks_are_answered_from_their_boxes(real_data: Path, tm
         assert boxes["right_lung"].column0 < boxes["left_lung"].column0
     last = answered[-1]
     told, lines = write_film(model, last, tmp_path / "out", tmp_path / "maps")
-    assert len(lines) == len(QUESTIONS) + 2
+    notes = [line for line in lines if line.startswith("note: ")]
+    assert len(lines) == len(QUESTIONS) + 2 + len(notes)
     assert "Read from the box of the left lung" in (tmp_path / "out" / "film.html").read_text()
     maps = [np.load(path) for path in told["maps"] if path.endswith(".npy")]
     assert {one.shape for one in maps} == {last.original.pixels.shape if last.original else ()}
