@@ -298,9 +298,8 @@ def throughput_command(arguments: argparse.Namespace) -> tuple[dict[str, Any], p
         wall, cpu = time.perf_counter(), time.process_time()
         findings = sum(len(reader.parse(Report(findings=text))) for text in texts)
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-        figures = {"reports_per_cpu_s": len(texts) / cpu, "reports_per_s": len(texts) / wall, "findings": findings}
-        result[name] = figures
-        rows.append({"how": name, **figures})
+        result[name] = {"reports_per_cpu_s": len(texts) / cpu, "reports_per_s": len(texts) / wall, "findings": findings}
+        rows.append({"how": name, **result[name]})
     result["peak_memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return result, pl.DataFrame(rows)
 

@@ -23,6 +23,30 @@ class Reads(StrEnum):
     observations = "observations"
 
 
+Asks = Annotated[
+    list[str] | None,
+    typer.Option(
+        help='A question: "liver: fatty liver", "gallstones?", "is there a stone in the left kidney?", "spleen", '
+        '"any abnormality?". Repeatable.'
+    ),
+]
+Prompts = Annotated[
+    list[str] | None,
+    typer.Option(
+        help='A sentence of your own about an organ, e.g. "liver: The liver shows a large mass.": similarity and '
+        "rank among the dictionary's sentences, no probability. Repeatable."
+    ),
+]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        help="Change how this scan is read: volume.series=3, volume.align_masks_by_index=true; cut_off=answer "
+        "answers about organs that the field of view cuts off, and marks it.",
+    ),
+]
+
+
 def query(
     run: Annotated[Path, typer.Argument(help="A run or its model/ folder.")],
     scan: Annotated[
@@ -35,20 +59,8 @@ def query(
     regions: Annotated[
         Path | None, typer.Option(help="Boxes of regions of a film: CSV, or a Chest ImaGenome scene graph.")
     ] = None,
-    ask: Annotated[
-        list[str] | None,
-        typer.Option(
-            help='A question: "liver: fatty liver", "gallstones?", "is there a stone in the left kidney?", "spleen", '
-            '"any abnormality?". Repeatable.'
-        ),
-    ] = None,
-    prompt: Annotated[
-        list[str] | None,
-        typer.Option(
-            help='A sentence of your own about an organ, e.g. "liver: The liver shows a large mass.": similarity and '
-            "rank among the dictionary's sentences, no probability. Repeatable."
-        ),
-    ] = None,
+    ask: Asks = None,
+    prompt: Prompts = None,
     everything: Annotated[bool, typer.Option("--all", help="Ask for every abnormality of every organ.")] = False,
     maps: Annotated[
         Path | None,
@@ -61,14 +73,7 @@ def query(
             "learned queries (PLACE, re-implemented from its abstract)."
         ),
     ] = Reads.organs,
-    changes: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            help="Change how this scan is read: volume.series=3, volume.align_masks_by_index=true; cut_off=answer "
-            "answers about organs that the field of view cuts off, and marks it.",
-        ),
-    ] = None,
+    changes: Changes = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the answers as JSON.")] = False,
 ) -> None:
     """Answer questions about one scan or film.

@@ -107,14 +107,19 @@ def embed(
         raise StoreError(f"{store} holds none of the model's organs.", code="no_organs")
     vectors = _in_space(release, kept.features, space)
     table = _table(opened, kept, ids, organs, vectors)
-    with atomic_path(out / TABLE) as temporary:
-        table.sort("study_id", "organ").write_parquet(temporary)
     failures = tuple(asdict(failure) for failure in kept.failures)
     found = Embedded(str(out / TABLE), table.height, table["study_id"].n_unique(), vectors.shape[1], space, failures)
-    assert release.folder is not None
-    about = {"model": file_checksum(release.folder / "model.safetensors"), "recipe": opened.info.recipe_hash}
-    write_json(out / "embeddings.json", {**found.to_json(), **about})
+    _write(out, table, found, release, opened)
     return found
+
+
+def _write(out: Path, table: pl.DataFrame, found: Embedded, release: Release, store: Store) -> None:
+    """The table, and beside it which model and recipe it is from."""
+    with atomic_path(out / TABLE) as temporary:
+        table.sort("study_id", "organ").write_parquet(temporary)
+    assert release.folder is not None
+    about = {"model": file_checksum(release.folder / "model.safetensors"), "recipe": store.info.recipe_hash}
+    write_json(out / "embeddings.json", {**found.to_json(), **about})
 
 
 def _asked(only: Sequence[str], organs: Sequence[str], dictionary: OrganDictionary) -> tuple[str, ...]:

@@ -47,21 +47,6 @@ class Ask:
 
 
 @dataclass(frozen=True)
-class Question:
-    """A name understood.
-
-    Attributes:
-        text: as asked.
-        organs: the organs it is about: one, or both sides where the words name none.
-        abnormality: name, or None for "anything abnormal".
-    """
-
-    text: str
-    organs: tuple[str, ...]
-    abnormality: str | None
-
-
-@dataclass(frozen=True)
 class Understood:
     """A question in natural words understood.
 
@@ -76,34 +61,18 @@ class Understood:
     unasked: tuple[str, ...] = ()
 
 
-def parse_question(text: str, dictionaries: Dictionaries, known_organs: Collection[str] = ()) -> Question:
-    """An organ and an abnormality by their names, for headings as for questions; nothing is read into them.
+def understand(text: str, dictionaries: Dictionaries, known_organs: Collection[str] = ()) -> Understood:
+    """Understand a question in natural words: one finding, several, an organ, or everything.
 
     Args:
-        text: ``organ: abnormality``, or words that name an organ, an abnormality, or both.
+        text: ``organ: abnormality``, or words that name an organ, abnormalities, or both.
         dictionaries: where names and synonyms come from.
         known_organs: organs that can be answered about: a pair (``kidneys``) that is not among them is asked about
             side by side where its sides are.
 
     Raises:
-        VocabularyError: code ``unknown_question``: no organ or abnormality in it, a word that is neither, a denial, or
-            an abnormality that the organ cannot have; with the nearest names.
-    """
-    ask = _looked_up(text, dictionaries)
-    rest = [word for word in _parts(text, dictionaries)[2] if word in DENYING or _unasked(word)]
-    if rest:
-        raise _not_understood(text, " ".join(rest), dictionaries)
-    return Question(text, _sides(ask.organs, dictionaries, known_organs), ask.abnormality)
-
-
-def understand(text: str, dictionaries: Dictionaries, known_organs: Collection[str] = ()) -> Understood:
-    """Understand a question in natural words: one finding, several, an organ, or everything.
-
-    Args:
-        Others as in ``parse_question``.
-
-    Raises:
-        VocabularyError: code ``unknown_question``, as ``parse_question``.
+        VocabularyError: code ``unknown_question``: no organ or abnormality in it, a word that is neither, or an
+            abnormality that the organ cannot have; with the nearest names.
     """
     words = _words(text)
     unasked = tuple(word for word in words if _unasked(word))

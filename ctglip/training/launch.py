@@ -119,19 +119,17 @@ def pretrain(
     device = resolve_device(config.loop.device)
     if launch == "ray":
         check_run(run, config, opened, resume)
-        finished, before = _finished(run, config), steps_before(run, config)
-        _announce(run, config, resume, before, watch)
-        begin_run(run, config, opened, device, workers)
+        finished = _finished(run, config)
+        _begin(opened, run, config, resume, device, workers, watch)
         if not finished:
             _with_ray(store, run, config, workers, watch.progress)
         return run / "model"
     with joined(device) as ranks:
         check_run(run, config, opened, resume)
-        finished, before = _finished(run, config), steps_before(run, config)
-        ranks.wait()
+        finished = _finished(run, config)
+        ranks.wait()  # every rank has looked before the first one writes
         if ranks.first:
-            _announce(run, config, resume, before, watch)
-            begin_run(run, config, opened, device, ranks.world)
+            _begin(opened, run, config, resume, device, ranks.world, watch)
         if not finished:
             _train_run(opened, run, config, ranks, watch)
         ranks.wait()
@@ -149,13 +147,15 @@ def _finished(run: Path, config: PretrainConfig) -> bool:
     return about.is_file() and read_json(about)["provenance"]["steps"] >= config.loop.steps
 
 
-def _announce(run: Path, config: PretrainConfig, resume: bool, before: int | None, watch: Watch) -> None:
-    """Say where a resumed run goes on, where that may not be what was meant.
+def _begin(
+    store: Store, run: Path, config: PretrainConfig, resume: bool, device: str, ranks: int, watch: Watch
+) -> None:
+    """Say where a resumed run goes on, where that may not be what was meant, and write the run's records.
 
     Raises:
         ConfigError: code ``no_checkpoint``: a finished run is to be lengthened, and has none.
     """
-    found = checkpoints(run / "checkpoints")
+    found, before = checkpoints(run / "checkpoints"), steps_before(run, config)
     if before is not None and not found and (run / "model").exists():
         raise ConfigError(
             f"{run} is finished, and its checkpoints are gone: it cannot be lengthened.",
@@ -167,6 +167,7 @@ def _announce(run: Path, config: PretrainConfig, resume: bool, before: int | Non
     elif resume and not found:
         what = "no checkpoint yet" if (run / ENVIRONMENT).exists() else "no run yet"
         watch.say(f"There is {what} in {run}: training begins at step 0.")
+    begin_run(run, config, store, device, ranks)
 
 
 def resolve_device(wanted: str) -> str:

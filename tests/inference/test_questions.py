@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ctglip.errors import VocabularyError
-from ctglip.inference.questions import organ_in, parse_question, understand
+from ctglip.inference.questions import organ_in, understand
 from ctglip.inference.scoring import Dictionaries
 from ctglip.vocabulary.abnormalities import load_abnormalities
 from ctglip.vocabulary.organs import load_organs
@@ -33,8 +33,6 @@ BOTH = Dictionaries(load_organs(), load_abnormalities())
 )
 def test_forms_of_a_question(text: str, organs: tuple[str, ...], abnormality: str | None) -> None:
     found = understand(text, BOTH)
-    named = parse_question(text, BOTH)
-    assert (named.organs, named.abnormality, named.text) == (organs, abnormality, text)
     assert found.text == text
     assert [(ask.organs, ask.abnormality, ask.denied) for ask in found.asks] == [(organs, abnormality, False)]
 
@@ -134,9 +132,3 @@ def test_what_is_not_understood_is_named(text: str, said: str) -> None:
         understand(text, BOTH)
     assert caught.value.code == "unknown_question"
     assert said in str(caught.value)
-
-
-@pytest.mark.parametrize("text", ["no gallstones", "large left pleural effusion", "gallstones and liver cyst"])
-def test_a_heading_is_a_name_and_nothing_more(text: str) -> None:
-    with pytest.raises(VocabularyError):
-        parse_question(text, BOTH)

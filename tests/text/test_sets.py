@@ -27,7 +27,15 @@ def test_read_as_meant(kind: str, case: dict) -> None:
     assert not found.wrong, f"{kind}: {found.wrong}"
 
 
-@pytest.mark.parametrize(("name", "least", "forbidden"), [("a", 0.97, 0), ("a_reports", 0.97, 0)])
+@pytest.mark.parametrize(
+    ("name", "least", "forbidden"),
+    [
+        ("a", 0.97, 0),
+        ("a_reports", 0.97, 0),
+        ("b", 0.79, 15),
+        ("b_reports", 0.91, 8),
+    ],  # b: not below its first, blind score
+)
 def test_set(name: str, least: float, forbidden: int) -> None:
     found = score(read_cases(HERE / "sets" / f"{name}.jsonl"))
     assert found.share >= least, found.wrong
