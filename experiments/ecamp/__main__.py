@@ -1,7 +1,7 @@
 """ECAMP on simulated patients: hidden patches and sharpened windows beside interpolation, words filled in beside plain
 masked words, and what each term is for.
 
-    python benchmarks/ecamp.py [films|words|crops|ablation] [--quick] [--json FILE] [--films STORE] [--scans STORE]
+    python -m experiments.ecamp [films|words|crops|ablation] [--quick] [--json FILE] [--films STORE] [--scans STORE]
                                [--steps N] [--seeds A ..] [--arms A ..] [--split val]
 
 Films and crops of organs are of held-out patients (the split test; val is for choosing). Pictures: PSNR over the range
@@ -33,7 +33,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from ecamp_figures import Figures, labelled, pictures, tested, told
 from torch import Tensor
 
 from ctglip.data.films import FilmDataset, FilmDataSettings
@@ -52,6 +51,7 @@ from ctglip.text.wordpiece import WordPieceSettings, learn_pieces
 from ctglip.training.optim import OptimSettings, build_optimizer, set_learning_rate
 from ctglip.vocabulary.abnormalities import load_abnormalities
 from ctglip.vocabulary.organs import load_organs
+from experiments.ecamp.figures import Figures, labelled, pictures, tested, told
 
 ORGANS = ("liver", "spleen", "kidney_left", "kidney_right", "lung_left", "lung_right", "heart", "aorta")
 Results = dict[str, list[Figures]]
@@ -244,7 +244,7 @@ def table(results: Results) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m experiments.ecamp", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("part", nargs="?", choices=("films", "words", "crops", "ablation"), help="one of these alone")
     parser.add_argument("--quick", action="store_true", help="few studies, few steps, narrow networks")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")

@@ -1,30 +1,17 @@
-"""The headline benchmark's machinery on a handful of patients: begun, cut off, taken up again, judged."""
+"""The headline experiment's machinery on a handful of patients: begun, cut off, taken up again, judged."""
 
 from __future__ import annotations
 
-import importlib
-import sys
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import polars as pl
 import pytest
 
 from ctglip.files import read_json, write_json
-
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-
-
-def load(name: str) -> ModuleType:
-    """A module of the folder, as its own processes find it."""
-    if str(BENCHMARKS) not in sys.path:
-        sys.path.append(str(BENCHMARKS))
-    return importlib.import_module(name)
-
-
-parts, figures = load("headline_parts"), load("headline_figures")
+from experiments.headline import __main__ as headline
+from experiments.headline import figures, parts
 
 
 def answers(folder: Path, shift: float, rng: np.random.Generator) -> Path:
@@ -78,7 +65,6 @@ def test_each_arm_differs_from_the_one_before_by_its_ingredient() -> None:
 @pytest.mark.slow
 def test_the_ladder_on_a_handful_of_patients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two arms from patients to figures; what is done is not done again, and one run cut off goes on."""
-    headline = load("headline")
     monkeypatch.setattr(headline, "LADDER", {name: parts.LADDER[name] for name in ("report", "same_organ")})
     monkeypatch.setattr(headline, "EXTRA", {})
     plan = replace(parts.QUICK, studies=24, budget_s=0.5)

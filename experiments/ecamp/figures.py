@@ -1,4 +1,4 @@
-"""What ``ecamp.py`` measures of a model: pictures, words, labels."""
+"""What the experiment measures of a model: pictures, words, labels."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """PLACE (re-implementation from the abstract) on simulated films: does each query specialise, what is each term for?
 
-    python benchmarks/place.py [--quick] [--json FILE] [--out DIR] [--films N] [--steps N] [--seeds A ..] [--arms A ..]
+    python -m experiments.place [--quick] [--json FILE] [--out DIR] [--films N] [--steps N] [--seeds A ..] [--arms A ..]
                                [--split val]
 
 Every arm sees the same films in the same order for the same number of steps. "all" is the config; arms with a minus
@@ -237,7 +237,9 @@ def measured(out: Path, arms: list[str], seeds: list[int], sizes: tuple[int, int
 
 def main() -> None:
     """Measure, and print one table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.place", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true", help="few films and steps: does it run?")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
     parser.add_argument("--out", type=Path, help="keep films and runs here")

@@ -1,7 +1,7 @@
 """The headline: what does each ingredient of organ grounding bring, from plain CLIP on whole scans to all of them?
 
-    python benchmarks/headline.py ladder [--quick] [--json FILE] [--folder KEEP] [--budget CPU_SECONDS] [--workers 2]
-    python benchmarks/headline.py variants [...]
+    python -m experiments.headline ladder [--quick] [--json FILE] [--folder KEEP] [--budget CPU_SECONDS] [--workers 2]
+    python -m experiments.headline variants [...]
 
 One command: patients are simulated and preprocessed, the seconds of a step of each arm are measured, every arm gets the
 steps that the same budget of CPU seconds allows, learning rates are chosen on the validation split (by its reports),
@@ -25,14 +25,12 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import headline_figures as figures
-import headline_parts as parts
-from headline_parts import EXTRA, LADDER, VARIANTS, Anatomy, Job, Plan
-from side_by_side import tied_to_the_parent
-
 from ctglip.files import read_json, write_json
+from experiments.headline import figures, parts
+from experiments.headline.parts import EXTRA, LADDER, VARIANTS, Anatomy, Job, Plan
+from experiments.side_by_side import tied_to_the_parent
 
-DATA = Path(os.environ.get("CTGLIP_REAL_DATA", Path(__file__).parents[1].parent / "shared" / "data"))
+DATA = Path(os.environ.get("CTGLIP_REAL_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
 
 
 def say(what: str) -> None:
@@ -287,7 +285,9 @@ def run(what: str, plan: Plan, folder: Path, workers: int, data: Path = DATA, so
 
 def main() -> None:
     """Run, show, and write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.headline", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=("ladder", "variants"))
     parser.add_argument("--quick", action="store_true", help="the mechanics on few patients: under three minutes")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")

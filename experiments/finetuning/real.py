@@ -1,6 +1,6 @@
 """A smoke test on real labels: does the probe of ``ctglip finetune`` learn what people wrote down?
 
-    python benchmarks/finetuning.py real [--quick] [--json FILE] [--out DIR]
+    python -m experiments.finetuning real [--quick] [--json FILE] [--out DIR]
 
 Reports are read, not images: a sentence encoder that has seen neither of these tables embeds each sentence, and the
 head that ``ctglip finetune`` puts on organs is put on sentences: the 18 labels that people gave 780 chest CT reports,
@@ -9,7 +9,7 @@ that heads, losses, splits by patient, label fractions, thresholds and calibrati
 imbalance. It says nothing of images, nor of how well a CT or a film is read. Reports of the same words share a split.
 
 ``mean`` probes the mean of a report's sentences (a linear probe), ``attention`` weighs sentences by gated attention.
-Data: ``CTGLIP_REAL_DATA`` (default ``../shared/data``), see ``report_parsing.py``.
+Data: ``CTGLIP_REAL_DATA`` (default ``../shared/data``), see ``benchmarks/report_parsing.py``.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ from ctglip.models.text import TextEncoderSettings, load_text_encoder
 from ctglip.text.sentences import split_sentences
 from ctglip.training.optim import OptimSettings
 
-HERE = Path(__file__).resolve().parent
-DATA = Path(os.environ.get("CTGLIP_REAL_DATA", HERE.parents[1] / "shared" / "data"))
+ROOT = Path(__file__).resolve().parents[2]
+DATA = Path(os.environ.get("CTGLIP_REAL_DATA", ROOT.parent / "shared" / "data"))
 FRACTIONS = (0.01, 0.1, 1.0)
 SEEDS = (0, 1, 2)
 EPOCHS = 60
@@ -80,7 +80,7 @@ def film_reports() -> Reports:
     text = pl.concat_str(["findings", "impression"], separator=" ", ignore_nulls=True).str.strip_chars()
     table = table.with_columns(text.alias("text"), pl.col("Problems").fill_null(""))
     table = table.filter((pl.col("text") != "") & ~pl.col("Problems").str.contains("No Indexing"))
-    problems = read_yaml(HERE / "mappings/openi_problems.yaml")["problems"]
+    problems = read_yaml(ROOT / "benchmarks/mappings/openi_problems.yaml")["problems"]
     given = pl.col("Problems").str.split(";")
     labels = table.select(
         given.list.eval(pl.element().is_in(names)).list.any().cast(pl.Int8).alias(label)

@@ -1,7 +1,7 @@
 """Pretraining on chest films: CLIP on the whole report beside IMITATE and ASG (and ECAMP, PLACE), on simulated films.
 
-    python benchmarks/cxr_headline.py [ablation] [--size quick|core|full] [--quick] [--all] [--seeds N] [--arms A B ...]
-                                      [--workers 2] [--films] [--json FILE] [--out DIR]
+    python -m experiments.cxr_headline [ablation] [--size quick|core|full] [--quick] [--all] [--seeds N]
+                                       [--arms A B ...] [--workers 2] [--films] [--json FILE] [--out DIR]
 
 Every arm sees the same films in the same order for the same number of steps with the same encoder, frozen text encoder
 and optimiser; IMITATE sees two windows of each film, as published, and so takes about twice the time. Judged on films
@@ -26,9 +26,9 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from cxr_headline_parts import SHOWN, about, differences, pointed, rows  # beside this file
-from cxr_headline_work import ABLATION, ARMS, SIZES, Job, do, embedded, say, store_of
-from side_by_side import tied_to_the_parent
+from experiments.cxr_headline.parts import SHOWN, about, differences, pointed, rows
+from experiments.cxr_headline.work import ABLATION, ARMS, SIZES, Job, do, embedded, say, store_of
+from experiments.side_by_side import tied_to_the_parent
 
 
 def compared(asked: argparse.Namespace, names: list[str]) -> dict[str, Any]:
@@ -62,7 +62,11 @@ def compared(asked: argparse.Namespace, names: list[str]) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.cxr_headline",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("what", nargs="?", default="headline", choices=["headline", "ablation"])
     parser.add_argument("--size", default="core", choices=list(SIZES), help="full: what is to be reported")
     parser.add_argument("--quick", action="store_const", const="quick", dest="size", help="does it run: --size quick")

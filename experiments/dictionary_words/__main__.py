@@ -1,4 +1,6 @@
-"""Where the dictionary's newer words come from: ``words.py`` counts them and rewrites ``words.yaml``.
+"""Where the dictionary's newer words come from: count them and rewrite ``words.yaml``.
+
+    python -m experiments.dictionary_words [--add ENTRY TERM ...]
 
 A word that reports under ``CTGLIP_REAL_DATA`` hold is ``counted`` with the number of reports; one that a public
 vocabulary lists is a ``list`` word with that list's name; the rest is ``knowledge``, for which no frequency is claimed.
@@ -21,9 +23,9 @@ from ctglip.files import read_yaml, write_text
 from ctglip.text.abbreviations import load_abbreviations
 from ctglip.text.words import phrase
 
-HERE = Path(__file__).resolve().parent
-DATA = Path(os.environ.get("CTGLIP_REAL_DATA", HERE.parents[1] / "shared" / "data"))
-WORDS = HERE.parent / "abnormality_dictionary" / "words.yaml"
+ROOT = Path(__file__).resolve().parents[2]
+DATA = Path(os.environ.get("CTGLIP_REAL_DATA", ROOT.parent / "shared" / "data"))
+WORDS = ROOT / "abnormality_dictionary" / "words.yaml"
 TEXTS = {
     "chest_ct_18_labels/reports.csv": ("report_text",),
     "chest_ct_reports/reports.csv": ("ClinicalInformation_EN", "Findings_EN", "Impressions_EN"),
@@ -34,7 +36,7 @@ TEXTS = {
 HEAD = """\
 # Where the dictionary's newer words come from: `counted` in {reports} reports (the number of reports that hold the
 # word), `list`ed by a public vocabulary, or `knowledge` of the field, for which no frequency is claimed.
-# benchmarks/words.py writes this file; the words themselves stand in abnormalities.yaml and, with what they stand for,
+# experiments/dictionary_words writes this file; the words stand in abnormalities.yaml and, with what they stand for,
 # in ctglip/text/abbreviations.yaml. A test reads every one of them back.
 version: 1
 """
@@ -121,7 +123,11 @@ def terms_of(entry: dict[str, Any]) -> list[str]:
 
 def main() -> None:
     """Count and write."""
-    ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ask = argparse.ArgumentParser(
+        prog="python -m experiments.dictionary_words",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     ask.add_argument("--add", nargs="+", action="append", default=[], metavar=("ENTRY", "TERM"))
     arguments = ask.parse_args()
     known = read_yaml(WORDS)["findings"] if WORDS.is_file() else {}

@@ -1,4 +1,4 @@
-"""The benchmark on films: whole patients in each split, enough films in those that count, arms that can be built."""
+"""The experiment on films: whole patients in each split, enough films in those that count, arms that can be built."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+from experiments.cxr_headline import work
+from experiments.cxr_headline.parts import about_pointing, run_of
 
-import cxr_headline_work as work  # pyright: ignore[reportMissingImports]
-from cxr_headline_parts import about_pointing, run_of  # pyright: ignore[reportMissingImports]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_patients_stay_whole_and_the_splits_are_large_enough() -> None:
@@ -55,10 +55,11 @@ def test_a_table_of_pointing() -> None:
 
 @pytest.mark.slow
 def test_killed_and_started_again_it_goes_on(tmp_path: Path) -> None:
-    benchmark = Path(work.__file__).with_name("cxr_headline.py")
     out, figures = tmp_path / "out", tmp_path / "figures.json"
-    command = [sys.executable, str(benchmark), "--quick", "--arms", "clip", "asg", "--out", str(out)]
-    first = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = [sys.executable, "-m", "experiments.cxr_headline", "--quick", "--arms", "clip", "asg", "--out", str(out)]
+    first = subprocess.Popen(
+        command, cwd=ROOT, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     begun, limit = out / "runs" / "clip-0" / "environment.json", time.monotonic() + 300
     while not begun.is_file():
         assert first.poll() is None
@@ -71,7 +72,7 @@ def test_killed_and_started_again_it_goes_on(tmp_path: Path) -> None:
     while alive(first.pid):
         assert time.monotonic() < limit, "its processes end with it"
         time.sleep(0.1)
-    subprocess.run([*command, "--json", str(figures)], check=True, capture_output=True)
+    subprocess.run([*command, "--json", str(figures)], cwd=ROOT, check=True, capture_output=True)
     assert [path.stat().st_mtime_ns for path in (films, texts)] == before
     found = json.loads(figures.read_text(encoding="utf-8"))
     assert {name.split()[0] for name in found["rows"]} >= {"clip", "asg"}

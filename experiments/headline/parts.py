@@ -1,4 +1,4 @@
-"""What ``headline.py`` compares: the arms with their settings, the patients, and one job (train, judge) at a time.
+"""What the experiment compares: the arms with their settings, the patients, and one job (train, judge) at a time.
 
 Everything lies in one folder and is made once: a job that is done has its file in ``jobs/``, one that was cut off goes
 on from its last checkpoint.
@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import polars as pl
-from side_by_side import share_texts  # beside this file
 
 from ctglip.files import read_json, write_json
 from ctglip.store.splits import SplitSettings
 from ctglip.training.recipe import PretrainConfig
 from ctglip.types import OrganRow
+from experiments.side_by_side import share_texts
 
 Anatomy = Literal["built_in", "real"]
 PATIENT_A = ("ct/patient_a_abdomen/ct.nii.gz", "ct/patient_a_abdomen/totalsegmentator_v2.nii.gz")
@@ -26,7 +26,7 @@ HELD_OUT = ("liver_cyst", "renal_stone", "consolidation", "aortic_aneurysm")
 """Abnormalities that the open-vocabulary arm is never taught."""
 
 RECIPE = "demo/pretrain"
-"""The recipe of the organ arms; it was chosen on a cohort of its own (docs/log.md)."""
+"""The recipe of the organ arms; it was chosen on a cohort of its own (``experiments/small_findings``)."""
 _BOX = ("data.crops.masked=false", "data.crops.mask_channel=false", "model.use_size=false", "objective.negatives=batch")
 _SCANS = ("scans.keep_gb=6",)
 

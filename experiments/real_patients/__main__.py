@@ -1,5 +1,7 @@
 """The whole path on real patients: a cohort table, a store, questions, some training on them, questions again.
 
+    python -m experiments.real_patients [--data DIR] [--model RUN] [--out DIR] [--steps N]
+
 Needs the folder of real data (``CTGLIP_REAL_DATA``, default ``../shared/data``) and a trained model (``make demo``).
 Three patients are no evidence of anything: this shows that real files pass every step, and what a model that was
 trained on simulated bodies makes of a real one. The second figure is on a patient that the training has seen.
@@ -17,7 +19,7 @@ from pathlib import Path
 
 import polars as pl
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PATIENTS = {
     "A": ("patient_a_abdomen/ct.nii.gz", "patient_a_abdomen/totalsegmentator_v2.nii.gz"),
     "B": ("patient_b_dicom/dicom", "patient_b_dicom/totalsegmentator_v2.nii.gz"),
@@ -40,7 +42,11 @@ class Recognition:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.real_patients",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     default = os.environ.get("CTGLIP_REAL_DATA", ROOT / ".." / "shared" / "data")
     parser.add_argument("--data", type=Path, default=Path(default), help="folder of real data")
     parser.add_argument("--model", type=Path, default=ROOT / "demo-output" / "run", help="a trained run")

@@ -1,4 +1,4 @@
-"""What ``cxr_headline.py`` does: the films, the arms with their settings, and one job (train, judge, probe) at a time.
+"""What the experiment does: the films, the arms with their settings, and one job (train, judge, probe) at a time.
 
 Everything lies in one folder and is made once; a run that was cut off goes on from its last checkpoint.
 """
@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from cxr_headline_parts import judged, probed, run_of  # beside this file
-from side_by_side import share_texts
 
 from ctglip.files import read_json, write_json
+from experiments.cxr_headline.parts import judged, probed, run_of
+from experiments.side_by_side import share_texts
 
 Arm = tuple[str, dict[str, Any]]
 """A config, and changes to it."""

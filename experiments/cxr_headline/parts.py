@@ -1,4 +1,4 @@
-"""What ``cxr_headline.py`` measures of a run, and its tables."""
+"""What the experiment measures of a run, and its tables."""
 
 from __future__ import annotations
 

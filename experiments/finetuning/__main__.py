@@ -1,8 +1,8 @@
 """How far labels go: the same encoder from random weights, from report-level CLIP (clip_global) and from organ-grounded
 pretraining, fine-tuned on 1, 10 and 100 % of the labelled patients of a simulated cohort.
 
-    python benchmarks/finetuning.py [--quick] [--json FILE] [--size quick|core|full] [--out DIR] [--mode MODE]
-    python benchmarks/finetuning.py real [--json FILE]          # a smoke test on real labels, see finetuning_real.py
+    python -m experiments.finetuning [--quick] [--json FILE] [--size quick|core|full] [--out DIR] [--mode MODE]
+    python -m experiments.finetuning real [--json FILE]         # a smoke test on real labels, see real.py
 
 Pretraining sees the reports of one simulated cohort and no label; the labels are the truth of another one, whose
 reports are not read. Random weights are always trained in full. Every start has the same labels, subsets and seeds, and
@@ -175,7 +175,11 @@ def simulated(asked: argparse.Namespace) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.finetuning",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("what", nargs="?", default="simulated", choices=["simulated", "real"])
     parser.add_argument("--size", default="core", choices=list(SIZES), help="core: about 20 minutes of one core")
     parser.add_argument("--quick", action="store_const", const="quick", dest="size", help="does it run: --size quick")
@@ -186,7 +190,7 @@ def main() -> None:
     )
     asked = parser.parse_args()
     if asked.what == "real":
-        from finetuning_real import real  # beside this file
+        from experiments.finetuning.real import real
 
         figures = real(asked.out, quick=asked.size == "quick")
     else:

@@ -1,4 +1,4 @@
-"""Runs side by side, one thread each: what both headline benchmarks do alike."""
+"""Runs side by side, one thread each: what the headline experiments share."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def tied_to_the_parent() -> None:
-    """A worker ends when the benchmark does, in whatever way; it counts on one thread."""
+    """A worker ends when the experiment does, in whatever way; it counts on one thread."""
     import torch
 
     from ctglip.parallel import count_on_one_thread
