@@ -17,7 +17,7 @@ _RARE = 1e-5
 """Shares are told by their logarithm, so that a rare intensity counts; those below this are none."""
 _WEIGHT = 4.0
 """Of the histogram's part of the feature: at 1 what the encoder makes of the voxels drowns small findings for some
-hundred steps, at 12 the histogram drowns the organ's size in turn (docs/log.md)."""
+hundred steps, at 12 the histogram drowns the organ's size in turn (experiments/notes)."""
 
 
 def organ_histogram(

@@ -26,7 +26,7 @@ HELD_OUT = ("liver_cyst", "renal_stone", "consolidation", "aortic_aneurysm")
 """Abnormalities that the open-vocabulary arm is never taught."""
 
 RECIPE = "demo/pretrain"
-"""The recipe of the organ arms; it was chosen on a cohort of its own (``experiments/small_findings``)."""
+"""The recipe of the organ arms; chosen on a cohort of its own (``experiments/notes/2026-11-28-small-findings.md``)."""
 _BOX = ("data.crops.masked=false", "data.crops.mask_channel=false", "model.use_size=false", "objective.negatives=batch")
 _SCANS = ("scans.keep_gb=6",)
 
