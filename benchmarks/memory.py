@@ -1,6 +1,6 @@
 """GPU memory of pretraining by encoder and image size, worked out without a GPU: what autograd keeps of a forward pass.
 
-python benchmarks/memory.py [--json FILE] [--measure]
+python benchmarks/memory.py [--quick] [--json FILE] [--measure]
 
 Every tensor that the forward pass saves for the backward pass is counted once (fake tensors: nothing is computed), in
 float32; with autocast it is about the same, since normalisations keep float32 copies. Weights, gradients and AdamW's
@@ -15,6 +15,7 @@ import json
 import resource
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,9 +77,9 @@ def activations(mode: FakeTensorMode, encoder: Encoder, channels: int, grid: tup
     return whole.total, min(whole.total, forgotten)
 
 
-def rows() -> list[dict[str, Any]]:
+def rows(names: Sequence[str] = CONFIGS) -> list[dict[str, Any]]:
     found = []
-    for name in CONFIGS:
+    for name in names:
         config = load_settings(PretrainConfig, find_config(name), ())
         crops, scans = config.data.crops, config.scans.input
         on_crops = config.model.grounding == "crop" and config.objective.name != "global_pair"
@@ -115,6 +116,7 @@ def measured(name: str, side: int, batch: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="the smallest config alone")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
     parser.add_argument("--measure", action="store_true", help="compare with this CPU")
     parser.add_argument("--one", nargs=3, metavar=("CONFIG", "SIDE", "BATCH"), help=argparse.SUPPRESS)
@@ -122,7 +124,7 @@ def main() -> None:
     if asked.one:
         print(measured(asked.one[0], int(asked.one[1]), int(asked.one[2])))
         return
-    table = rows()
+    table = rows(CONFIGS[:1] if asked.quick else CONFIGS)
     if asked.measure:
         for row in table:
             if row["grid"] in ("32x32x32", "64x64x64") and row["config"] != "pretrain/ctglip_vit":

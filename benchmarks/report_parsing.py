@@ -1,8 +1,8 @@
 """Measure the report parser: ``report_parsing.py labels|regions|films|throughput|phrases|coverage|sets --help``.
 
 The tables default to the development data under ``CTGLIP_REAL_DATA`` (default ``../shared/data``); any table of the
-same layout can be given instead. ``--json FILE`` writes the figures, ``--predictions FILE`` the answers in the
-reference's layout, ``labels --errors FILE`` every wrong answer with the sentences that led to it.
+same layout can be given instead. ``--quick`` reads 50 rows, ``--json FILE`` writes the figures, ``--predictions FILE``
+the answers in the reference's layout, ``labels --errors FILE`` every wrong answer with the sentences that led to it.
 """
 
 from __future__ import annotations
@@ -30,6 +30,12 @@ from ctglip.vocabulary.organs import OrganDictionary
 HERE = Path(__file__).resolve().parent
 DATA = Path(os.environ.get("CTGLIP_REAL_DATA", HERE.parents[1] / "shared" / "data"))
 PRESENT = ("affirmed", "uncertain")
+
+
+def table_of(path: Path, arguments: argparse.Namespace, **options: Any) -> pl.DataFrame:
+    """A table, or its first rows."""
+    table = pl.read_csv(path, **(options or {"infer_schema": False}))
+    return table.head(50) if arguments.quick else table
 
 
 class Scores:
@@ -69,9 +75,8 @@ def show(result: dict[str, Any]) -> None:
     print(f"{'label':40s} {'pos':>5s} {'prec':>6s} {'rec':>6s} {'F1':>6s}")
     for name, row in result["labels"].items():
         print(f"{name:40s} {row['positives']:5d} {row['precision']:6.3f} {row['recall']:6.3f} {row['f1']:6.3f}")
-    print(
-        f"macro F1 {result['macro_f1']:.4f} over {result['counted_labels']} labels, micro F1 {result['micro_f1']:.4f}"
-    )
+    macro, micro, counted = (result[name] for name in ("macro_f1", "micro_f1", "counted_labels"))
+    print(f"macro F1 {macro:.4f} over {counted} labels, micro F1 {micro:.4f}")
 
 
 @dataclass(frozen=True)
@@ -169,7 +174,7 @@ def labels_command(arguments: argparse.Namespace) -> tuple[dict[str, Any], pl.Da
     """18 labels of chest CT reports."""
     mapping = read_yaml(arguments.mapping)
     errors: list[dict[str, str]] = []
-    found = measure_labels(pl.read_csv(arguments.table, infer_schema=False), mapping, mapping["text"], errors)
+    found = measure_labels(table_of(arguments.table, arguments), mapping, mapping["text"], errors)
     if arguments.errors:
         pl.DataFrame(errors, schema=["id", "label", "wrong", "sentences"]).write_csv(arguments.errors)
     return found
@@ -177,9 +182,9 @@ def labels_command(arguments: argparse.Namespace) -> tuple[dict[str, Any], pl.Da
 
 def films_command(arguments: argparse.Namespace) -> tuple[dict[str, Any], pl.DataFrame]:
     """Chest X-ray reports: CheXpert's labels (made from the findings alone) and the indexed problems."""
-    reports = pl.read_csv(arguments.reports, infer_schema=False)
+    reports = table_of(arguments.reports, arguments)
     labels = pl.read_csv(arguments.labels, infer_schema=False).unique("subject_id", keep="first", maintain_order=True)
-    table = labels.join(reports, left_on="subject_id", right_on="uid", how="left")
+    table = labels.join(reports, left_on="subject_id", right_on="uid", how="inner" if arguments.quick else "left")
     mapping, problems = read_yaml(arguments.mapping), read_yaml(arguments.problems)
     result, answers = measure_labels(table, mapping, mapping["text"])
     result["chexpert_findings_and_impression"], _ = measure_labels(
@@ -211,7 +216,6 @@ class RegionMap:
         self.abnormalities = {
             name: region for region, rule in regions.items() for name in rule.get("abnormalities", ())
         }
-
         self.yields = {organ: other for rule in regions.values() for organ, other in rule.get("yields", {}).items()}
 
     def read(self, findings: Sequence[Finding]) -> set[str]:
@@ -247,8 +251,8 @@ def regions_command(arguments: argparse.Namespace) -> tuple[dict[str, Any], pl.D
         listed[region] = f"{listed.get(region, '')} | {plain(text or '')} |"
     scores = {region: Scores() for region in regions.organs}
     listed_only = Scores()
-    answers: list[dict[str, str]] = []
-    for record in pl.read_csv(arguments.reports, infer_schema=False).iter_rows(named=True):
+    answers = []
+    for record in table_of(arguments.reports, arguments).iter_rows(named=True):
         named: dict[str, list[str]] = {}
         for sentence, findings in by_sentence(parser.parse(Report(findings=record["Findings_EN"]))):
             right = {r for r, text in truth.get(record["VolumeName"], {}).items() if plain(sentence) in text}
@@ -279,7 +283,7 @@ def sets_command(arguments: argparse.Namespace) -> tuple[dict[str, Any], pl.Data
     sys.path.insert(0, str(HERE.parent))
     from tests.text.scoring import read_cases, score
 
-    scores = {path.stem: score(read_cases(path)) for path in arguments.sets}
+    scores = {path.stem: score(read_cases(path)[: 50 if arguments.quick else None]) for path in arguments.sets}
     wrong = [(name, text, "; ".join(lines)) for name, found in scores.items() for text, lines in found.wrong]
     table = pl.DataFrame(wrong, schema=["set", "text", "wrong"], orient="row")
     return {name: found.figures() for name, found in scores.items()}, table
@@ -287,21 +291,19 @@ def sets_command(arguments: argparse.Namespace) -> tuple[dict[str, Any], pl.Data
 
 def throughput_command(arguments: argparse.Namespace) -> tuple[dict[str, Any], pl.DataFrame]:
     """Full reports a second on one core, first with every sentence new, then as reports come (sentences repeat)."""
-    table = pl.read_csv(arguments.reports, infer_schema=False)
+    table = table_of(arguments.reports, arguments)
     texts = ["\n".join(filter(None, row)) for row in table.select(arguments.columns).iter_rows()] * arguments.repeat
     started = time.perf_counter()
     parser = ReportParser(remember=0)
     built = time.perf_counter() - started
     result: dict[str, Any] = {"reports": len(texts), "words": sum(len(t.split()) for t in texts), "build_s": built}
-    rows = []
     for name, reader in (("every_sentence_new", parser), ("sentences_remembered", ReportParser())):
         wall, cpu = time.perf_counter(), time.process_time()
         findings = sum(len(reader.parse(Report(findings=text))) for text in texts)
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
         result[name] = {"reports_per_cpu_s": len(texts) / cpu, "reports_per_s": len(texts) / wall, "findings": findings}
-        rows.append({"how": name, **result[name]})
     result["peak_memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return result, pl.DataFrame(rows)
+    return result, pl.DataFrame([{"how": how, **one} for how, one in result.items() if isinstance(one, dict)])
 
 
 def phrases_command(arguments: argparse.Namespace) -> tuple[dict[str, Any], pl.DataFrame]:
@@ -310,7 +312,7 @@ def phrases_command(arguments: argparse.Namespace) -> tuple[dict[str, Any], pl.D
     organs, abnormalities = parser.lexicon.organs, parser.lexicon.abnormalities
     scores = {"organs": Scores(), "abnormalities": Scores()}
     missed = []
-    for entry in json.loads(arguments.phrases.read_text(encoding="utf-8")):
+    for entry in json.loads(Path(arguments.phrases).read_text(encoding="utf-8"))[: 50 if arguments.quick else None]:
         rows = parser.parse(Report(findings=entry["text"]))
         places = {p for r in rows if r.organ for p in (r.organ, *organs.wholes_of(r.organ), *organs.parts_of(r.organ))}
         kinds = {k for r in rows if r.abnormality for k in (r.abnormality, *abnormalities.ancestors(r.abnormality))}
@@ -326,9 +328,8 @@ def phrases_command(arguments: argparse.Namespace) -> tuple[dict[str, Any], pl.D
 
 def coverage_command(arguments: argparse.Namespace) -> tuple[dict[str, Any], pl.DataFrame]:
     """Share of sentences that find an organ, and the most frequent reasons where none is found."""
-    table = pl.read_csv(arguments.notes, infer_schema=False, encoding="utf8-lossy")
-    sentences = 0
-    lost: list[dict[str, str]] = []
+    table = table_of(arguments.notes, arguments, infer_schema=False, encoding="utf8-lossy")
+    sentences, lost = 0, []
     for text in table[arguments.column]:
         for sentence, rows in by_sentence(get_parser().parse(text or "")):
             sentences += 1
@@ -338,49 +339,48 @@ def coverage_command(arguments: argparse.Namespace) -> tuple[dict[str, Any], pl.
     return result, pl.DataFrame(lost, schema=["sentence", "reason"])
 
 
+COMMANDS = {
+    "labels": labels_command, "regions": regions_command, "films": films_command, "throughput": throughput_command,
+    "phrases": phrases_command, "coverage": coverage_command, "sets": sets_command,
+}  # fmt: skip
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one measurement, print its table, write what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(required=True)
+    commands = parser.add_subparsers(dest="what", required=True)
     common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--quick", action="store_true", help="50 rows of each table: does it run?")
     common.add_argument("--json", type=Path, help="write the figures here")
     common.add_argument("--predictions", type=Path, help="write the answers here (CSV)")
     labels = commands.add_parser("labels", parents=[common])
     labels.add_argument("table", nargs="?", type=Path, default=DATA / "reports/chest_ct_18_labels/reports.csv")
     labels.add_argument("--mapping", type=Path, default=HERE / "mappings/chest_ct_18_labels.yaml")
     labels.add_argument("--errors", type=Path, help="write every wrong answer with its sentences here (CSV)")
-    labels.set_defaults(run=labels_command)
     regions = commands.add_parser("regions", parents=[common])
     regions.add_argument("reports", nargs="?", type=Path, default=DATA / "reports/chest_ct_reports/reports.csv")
-    region_text = DATA / "reports/chest_ct_region_sentences/region_text.csv"
-    regions.add_argument("regions", nargs="?", type=Path, default=region_text)
+    regions.add_argument("regions", nargs="?", default=DATA / "reports/chest_ct_region_sentences/region_text.csv")
     regions.add_argument("--mapping", type=Path, default=HERE / "mappings/chest_ct_regions.yaml")
-    regions.set_defaults(run=regions_command)
     films = commands.add_parser("films", parents=[common])
     films.add_argument("labels", nargs="?", type=Path, default=DATA / "cxr/openi_reports/chexpert_labels.csv")
     films.add_argument("reports", nargs="?", type=Path, default=DATA / "cxr/openi_reports/reports.csv")
     films.add_argument("--mapping", type=Path, default=HERE / "mappings/chexpert_14_labels.yaml")
     films.add_argument("--problems", type=Path, default=HERE / "mappings/openi_problems.yaml")
-    films.set_defaults(run=films_command)
     throughput = commands.add_parser("throughput", parents=[common])
     throughput.add_argument("reports", nargs="?", type=Path, default=DATA / "reports/chest_ct_reports/reports.csv")
     throughput.add_argument("--columns", nargs="+", default=["Findings_EN", "Impressions_EN"])
     throughput.add_argument("--repeat", type=int, default=1)
-    throughput.set_defaults(run=throughput_command)
     phrases = commands.add_parser("phrases", parents=[common])
-    lesions = DATA / "reports/deeplesion_phrases/hand_labeled_test_set.json"
-    phrases.add_argument("phrases", nargs="?", type=Path, default=lesions)
-    phrases.set_defaults(run=phrases_command)
+    phrases.add_argument("phrases", nargs="?", default=DATA / "reports/deeplesion_phrases/hand_labeled_test_set.json")
     coverage = commands.add_parser("coverage", parents=[common])
-    notes = DATA / "reports/radiologist_notes/AbdomenAtlasRadiologistsNotes.csv"
-    coverage.add_argument("notes", nargs="?", type=Path, default=notes)
+    coverage.add_argument(
+        "notes", nargs="?", default=DATA / "reports/radiologist_notes/AbdomenAtlasRadiologistsNotes.csv"
+    )
     coverage.add_argument("--column", default="Notes")
-    coverage.set_defaults(run=coverage_command)
     sets = commands.add_parser("sets", parents=[common])
     sets.add_argument("sets", nargs="*", type=Path, default=sorted((HERE.parent / "tests/text/sets").glob("*.jsonl")))
-    sets.set_defaults(run=sets_command)
     arguments = parser.parse_args(argv)
-    result, answers = arguments.run(arguments)
+    result, answers = COMMANDS[arguments.what](arguments)
     if "macro_f1" in result:
         show(result)
     else:

@@ -1,6 +1,7 @@
 """The whole path on real patients: a cohort table, a store, questions, some training on them, questions again.
 
-    python -m experiments.real_patients [--data DIR] [--model RUN] [--out DIR] [--steps N]
+    python -m experiments.real_patients [--quick] [--json FILE] [--data DIR] [--model RUN] [--out DIR]
+                                        [--steps N]
 
 Needs the folder of real data (``CTGLIP_REAL_DATA``, default ``../shared/data``) and a trained model (``make demo``).
 Three patients are no evidence of anything: this shows that real files pass every step, and what a model that was
@@ -10,11 +11,12 @@ trained on simulated bodies makes of a real one. The second figure is on a patie
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shlex
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import polars as pl
@@ -52,6 +54,8 @@ def main() -> int:
     parser.add_argument("--model", type=Path, default=ROOT / "demo-output" / "run", help="a trained run")
     parser.add_argument("--out", type=Path, default=ROOT / "real-output")
     parser.add_argument("--steps", type=int, default=60, help="steps of training on the real patients")
+    parser.add_argument("--quick", action="store_true", help="two steps: does it run?")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
     options = parser.parse_args()
     if not (options.data / "ct").is_dir():
         print(f"There is no real data at {options.data}; set CTGLIP_REAL_DATA.", file=sys.stderr)
@@ -59,12 +63,14 @@ def main() -> int:
     if not (options.model / "model").is_dir():
         print(f"There is no trained run at {options.model}; run `make demo` first.", file=sys.stderr)
         return 2
-    walk(options.data, options.model, options.out, options.steps)
+    found = walk(options.data, options.model, options.out, 2 if options.quick else options.steps)
+    if options.json:
+        options.json.write_text(json.dumps({name: asdict(one) for name, one in found.items()}, indent=2))
     return 0
 
 
-def walk(data: Path, model: Path, out: Path, steps: int) -> None:
-    """Cohort, store, questions, training, questions."""
+def walk(data: Path, model: Path, out: Path, steps: int) -> dict[str, Recognition]:
+    """Cohort, store, questions, training, questions: the organs recognised before and after."""
     cohort = write_cohort(data, out)
     ctglip("preprocess", cohort, out / "store", "--config", "preprocess/demo_3mm",
            "--set", "volume.align_masks_by_index=true")  # fmt: skip
@@ -87,6 +93,7 @@ def walk(data: Path, model: Path, out: Path, steps: int) -> None:
     )
     print(f"Confused before: {', '.join(f'{true} for {said}' for true, said in before.wrong[:6]) or 'none'}")
     print(f"Pages with the real masks: {out / 'before' / 'scan.html'} and {out / 'after' / 'scan.html'}")
+    return {"before": before, "after": after, "before, every organ": before_all, "after, every organ": after_all}
 
 
 def write_cohort(data: Path, out: Path) -> Path:
