@@ -21,6 +21,16 @@ def worker_threads(count: int) -> Iterator[ThreadPoolExecutor]:
         yield pool
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """For work of many small steps, such as a fit of a few hundred rows.
+
+    Threads that wait for each other after each step take up to ten times the processor time of one.
+    """
+    with threadpool_limits(1):
+        yield
+
+
 def count_on_one_thread() -> None:
     """For a worker process to begin with: libraries that are loaded already, and those that are yet to be."""
     os.environ["OMP_NUM_THREADS"] = "1"

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ctglip.cli.console import progress, result, told
+from ctglip.cli.console import Stages, result, told
 
 
 def compare(
@@ -29,7 +29,10 @@ def compare(
     from ctglip.evaluation.settings import EvaluateConfig
 
     settings = load_settings(EvaluateConfig, config, changes or ())
-    with progress("Encoding organs") as report:
-        found = run_comparison(run_a, run_b, store, out, split=split, labels=labels, config=settings, progress=report)
+    with Stages() as stages:
+        found = run_comparison(
+            run_a, run_b, store, out, split=split, labels=labels, config=settings,
+            progress=stages.report, stage=stages.begin,
+        )  # fmt: skip
     result(found.to_json(), as_json, f"{found.headline()}\nThe page is in {out / 'compare.html'}.")
     told(*found.problems)

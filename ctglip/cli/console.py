@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from rich.progress import (
     Progress,
     ProgressColumn,
     Task,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -27,6 +29,8 @@ from rich.text import Text
 out = Console()
 err = Console(stderr=True)
 _LISTED = 20
+_STILL = 30.0
+"""Seconds after which a stage that goes on without counting is named again."""
 
 Report = Callable[[int, int], None]
 """Called with (done, total) as work goes on."""
@@ -38,6 +42,12 @@ def progress(label: str) -> Iterator[Report]:
     if not err.is_terminal:
         yield _lines(label)
         return
+    with _bar() as bar:
+        task = bar.add_task(label, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _bar() -> Progress:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -46,9 +56,70 @@ def progress(label: str) -> Iterator[Report]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=err) as bar:
-        task = bar.add_task(label, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+    return Progress(*columns, console=err)
+
+
+class Stages:
+    """The stages of a command that has many: each is named when it begins, and may be counted.
+
+    Where there is no terminal a line is printed for what takes longer than a few seconds: its name, then every tenth of
+    what is counted, or the seconds that it has taken, never more than one line in ``every`` seconds.
+
+    Args:
+        every: seconds.
+    """
+
+    def __init__(self, every: float = 3.0) -> None:
+        self._every = every
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+        self._state: tuple[str, float, int, int] = ("", time.monotonic(), 0, 0)
+        self._said: tuple[str, int, float] = ("", -1, 0.0)
+        self._ended = threading.Event()
+
+    def begin(self, name: str) -> None:
+        """A stage begins."""
+        self._state = (name, time.monotonic(), 0, 0)
+        if self._bar is not None:
+            if self._task is not None:
+                self._bar.remove_task(self._task)
+            self._task = self._bar.add_task(name, total=None)
+
+    def report(self, done: int, total: int) -> None:
+        """How far the stage is."""
+        name, start, _, _ = self._state
+        self._state = (name, start, done, total)
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=done, total=total)
+
+    def __enter__(self) -> Stages:
+        if err.is_terminal:
+            self._bar = _bar()
+            self._bar.start()
+        else:
+            threading.Thread(target=self._print, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        if self._bar is not None:
+            self._bar.stop()
+
+    def _print(self) -> None:
+        while not self._ended.wait(self._every):
+            line = self._line(time.monotonic())
+            if line:
+                err.print(line, highlight=False, markup=False)
+
+    def _line(self, now: float) -> str:
+        """What there is to say now; nothing where it was said already."""
+        name, start, done, total = self._state
+        before, tenth, when = self._said
+        passed = 10 * done // total if total else 0
+        if not name or (name == before and passed == tenth and now - when < _STILL):
+            return ""
+        self._said = (name, passed, now)
+        return f"{name}: {done}/{total}" if total else f"{name}, {now - start:.0f} s"
 
 
 def _lines(label: str) -> Report:

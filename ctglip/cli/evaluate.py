@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ctglip.cli.console import err, progress, result, told
+from ctglip.cli.console import Stages, err, result, told
 
 
 def evaluate(
@@ -29,8 +29,11 @@ def evaluate(
     from ctglip.evaluation.settings import EvaluateConfig
 
     settings = load_settings(EvaluateConfig, config, changes or ())
-    with progress("Encoding organs") as report:
-        results = run_evaluation(run, store, out, split=split, labels=labels, config=settings, progress=report)
+    with Stages() as stages:
+        results = run_evaluation(
+            run, store, out, split=split, labels=labels, config=settings,
+            progress=stages.report, stage=stages.begin,
+        )  # fmt: skip
     result(results.to_json(), as_json, f"{results.headline()}\nThe report is in {out / 'report.html'}.")
     for note in results.notes:
         err.print(f"Note: {note}", markup=False, highlight=False, soft_wrap=True)

@@ -19,9 +19,10 @@ from scipy.stats import norm
 from ctglip.errors import CTGLIPError
 from ctglip.evaluation.bootstrap import Interval, Question, draw_patients, interval_of, macro_draws
 from ctglip.evaluation.context import Context
+from ctglip.evaluation.encoded import Progress, Stage, begin
 from ctglip.evaluation.report import score_of
 from ctglip.evaluation.results import shown
-from ctglip.evaluation.run import Progress, asked, label_source
+from ctglip.evaluation.run import asked, label_source
 from ctglip.evaluation.settings import EvaluateConfig
 from ctglip.files import write_json, write_text
 from ctglip.inference.scoring import Dictionaries, Pair
@@ -100,12 +101,13 @@ def compare(
     labels: Path | None = None,
     config: EvaluateConfig | None = None,
     progress: Progress | None = None,
+    stage: Stage | None = None,
 ) -> Comparison:
     """Compare two models on one split of a store.
 
     Args:
         run_a, run_b: runs, or their ``model/`` folders; both made for the store's recipe.
-        store, split, labels, config, progress: as in ``evaluation.run.evaluate``.
+        store, split, labels, config, progress, stage: as in ``evaluation.run.evaluate``.
         out: folder for ``compare.json`` and ``compare.html``.
 
     Raises:
@@ -113,12 +115,27 @@ def compare(
     """
     config = (config or EvaluateConfig()).model_copy(update={"controls": False, "parts": ()})
     opened = Store.open(store)
-    first, second = (asked(load_release(run), opened, split, labels, config, progress) for run in (run_a, run_b))
+    first, second = (_asked(run, opened, split, labels, config, progress, stage) for run in (run_a, run_b))
     names = (run_a.name, run_b.name) if run_a.name != run_b.name else (str(run_a), str(run_b))
+    begin(stage, "Intervals of the differences")
     found = compared(first, second, names, label_source(labels))
     write_json(out / "compare.json", found.to_json())
     write_text(out / "compare.html", page.render(comparison_page(found, first.scorer.dictionaries)))
     return found
+
+
+def _asked(
+    run: Path,
+    store: Store,
+    split: str,
+    labels: Path | None,
+    config: EvaluateConfig,
+    progress: Progress | None,
+    stage: Stage | None,
+) -> Context:
+    """One model's answers; its stages carry its name."""
+    named = None if stage is None else lambda name: stage(f"{run.name}: {name[:1].lower()}{name[1:]}")
+    return asked(load_release(run), store, split, labels, config, progress, named)
 
 
 def compared(first: Context, second: Context, names: tuple[str, str], source: str) -> Comparison:

@@ -12,7 +12,16 @@ from torch import Tensor
 
 from ctglip.errors import StoreError
 from ctglip.evaluation.bootstrap import interval_of
-from ctglip.evaluation.encoded import EncodedSplit, Progress, cache_folder, differences_of, encode_split, seen_as
+from ctglip.evaluation.encoded import (
+    EncodedSplit,
+    Progress,
+    Stage,
+    begin,
+    cache_folder,
+    differences_of,
+    encode_split,
+    seen_as,
+)
 from ctglip.evaluation.labels import Labels
 from ctglip.evaluation.metrics import PairMetrics
 from ctglip.evaluation.results import ControlResult
@@ -60,7 +69,7 @@ class Context:
         weights: bootstrap draws of the judged patients.
         pairs: what was found of each pair.
         macro: draws of the macro AUROC.
-        progress: called with (organs encoded, organs) when a part encodes.
+        progress: called with (done, of) as a stage goes on; stage: with the name of each that begins.
         notes: what the reader must bear in mind; parts may add to it.
         problems: what of the label table could not be used.
     """
@@ -78,6 +87,7 @@ class Context:
     pairs: list[PairMetrics]
     macro: Float[np.ndarray, " draws"]
     progress: Progress | None = None
+    stage: Stage | None = None
     notes: list[str] = field(default_factory=list)
     problems: tuple[str, ...] = ()
 
@@ -98,12 +108,17 @@ class Context:
         known = {self.judged.split: self.judged, **({"val": self.validation} if self.validation else {})}
         if name in known:
             return known[name]
+        self.begin(f"Encoding the split {name}")
         try:
             return encode_split(self.store, self.scorer, name, self.table, self.config, progress=self.progress)
         except StoreError as error:
             if error.code in ("empty_split", "no_organs"):
                 return None
             raise
+
+    def begin(self, name: str) -> None:
+        """Say that a stage begins."""
+        begin(self.stage, name)
 
     def seen_as(self, view: View) -> OrganEmbeddings:
         """The judged organs, shown to the model in another way."""
@@ -125,13 +140,24 @@ class Context:
 
     def remember(self, texts: Sequence[str]) -> None:
         """Have texts embedded once and for all, in a text bank beside the cached features."""
-        release = self.scorer.release
-        missing = [text for text in dict.fromkeys(texts) if text not in release.prompts]
-        if not missing:
-            return
-        said = release.encoder().told_long(missing, "texts")
+        said = remember(self.scorer.release, texts, self.store, self.config, self.progress)
         if said and said not in self.notes:
             self.notes.append(said)
-        encoder = cast(TextEncoder, _WhenNeeded(release))
-        bank = TextBank(cache_folder(self.store, self.config) / "texts", encoder)
-        release.prompts |= dict(zip(missing, bank.vectors(bank.ids(missing)), strict=True))
+
+
+def remember(
+    release: Release, texts: Sequence[str], store: Store, config: EvaluateConfig, progress: Progress | None = None
+) -> str | None:
+    """Have texts embedded once and for all, in a text bank beside a store's cached features.
+
+    Returns:
+        What becomes of those that are too long to be read at once; None where there are none.
+    """
+    missing = [text for text in dict.fromkeys(texts) if text not in release.prompts]
+    if not missing:
+        return None
+    bank = TextBank(cache_folder(store, config) / "texts", cast(TextEncoder, _WhenNeeded(release)))
+    vectors = bank.vectors(bank.ids(missing, progress))
+    said = release.encoder().told_long(missing, "texts")
+    release.prompts |= dict(zip(missing, vectors, strict=True))
+    return said

@@ -8,6 +8,7 @@ import numpy as np
 from sklearn.manifold import TSNE
 
 from ctglip.evaluation.context import Context
+from ctglip.parallel import one_thread
 
 MOST = 400
 LEAST = 10
@@ -32,9 +33,9 @@ def embedding_map(context: Context) -> tuple[MappedOrgan, ...]:
     rows = np.sort(rng.choice(len(places), min(MOST, len(places)), replace=False))
     vectors = context.judged.embeddings.diagnosis[rows].reshape(len(rows), -1)
     perplexity = min(30.0, (len(rows) - 1) / 3)
-    flat = TSNE(perplexity=perplexity, init="pca", random_state=context.config.seed, max_iter=500).fit_transform(
-        vectors
-    )
+    plane = TSNE(perplexity=perplexity, init="pca", random_state=context.config.seed, max_iter=500)
+    with one_thread():
+        flat = plane.fit_transform(vectors)
     return tuple(
         MappedOrgan(places[row].study_id, places[row].organ, round(float(x), 2), round(float(y), 2))
         for row, (x, y) in zip(rows, flat, strict=True)

@@ -36,6 +36,14 @@ from ctglip.store.tables import Store
 from ctglip.vocabulary.organs import load_organs
 
 Progress = Callable[[int, int], None]
+Stage = Callable[[str], None]
+"""Called with what begins, in a few words; ``Progress`` then counts in it."""
+
+
+def begin(stage: Stage | None, name: str) -> None:
+    """Say that a stage begins, to whoever wants to know."""
+    if stage is not None:
+        stage(name)
 
 
 @dataclass(frozen=True)

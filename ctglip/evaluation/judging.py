@@ -8,7 +8,7 @@ from jaxtyping import Float
 from ctglip.evaluation.bootstrap import draw_patients, interval_of
 from ctglip.evaluation.context import Context
 from ctglip.evaluation.controls import volume_scores
-from ctglip.evaluation.encoded import EncodedSplit, Progress
+from ctglip.evaluation.encoded import EncodedSplit, Progress, Stage, begin
 from ctglip.evaluation.labels import Labels, pairs_of
 from ctglip.evaluation.metrics import ON_TEST, expected_calibration_error
 from ctglip.evaluation.parts import run_parts
@@ -39,6 +39,7 @@ def context_of(
     config: EvaluateConfig,
     table: LabelTable | None = None,
     progress: Progress | None = None,
+    stage: Stage | None = None,
 ) -> Context:
     """Scores, thresholds and draws of one evaluation.
 
@@ -48,7 +49,9 @@ def context_of(
         labels: the pairs judged.
         config: draws, seed, rule of the threshold.
         table: the label table, for parts that encode another split.
+        progress, stage: as ``Context`` has them.
     """
+    begin(stage, "Intervals")
     scores = {pair: scorer.calibration.probabilities(split.differences[pair]) for pair in labels}
     weights = draw_patients(split.patient_count, config.draws, np.random.default_rng(config.seed))
     thresholds = _thresholds(scorer, validation, labels, scores, config)
@@ -67,6 +70,7 @@ def context_of(
         pairs=pairs,
         macro=macro,
         progress=progress,
+        stage=stage,
     )
 
 
@@ -91,6 +95,7 @@ def results_of(context: Context, label_source: str) -> Results:
     split, labels, notes, scorer = context.judged, context.labels, context.notes, context.scorer
     pairs, macro = context.pairs, context.macro
     f1 = [pair.at.f1 for pair in pairs if pair.at and pair.at.f1 is not None]
+    context.begin("Controls")
     controls = _controls(context) if context.config.controls else ()
     left_out = sorted(":".join(pair) for pair in split.labels if pair not in labels)
     if left_out:
@@ -102,6 +107,7 @@ def results_of(context: Context, label_source: str) -> Results:
         missing = len(labels) - len(context.thresholds)
         notes.append(f"{missing} pairs have no threshold: the validation split lacks an answer.")
     parts = run_parts(context)
+    context.begin("Recognition and calibration")
     return Results(
         split=split.split,
         label_source=label_source,

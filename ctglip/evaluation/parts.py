@@ -37,6 +37,23 @@ PARTS: dict[str, Callable[[Context], Any]] = {
     "tags": tag_decoder,
 }
 """Name in ``EvaluateConfig.parts`` to what does it; a result is a dataclass, a tuple of them, or None."""
+TITLES = {
+    "retrieval": "Retrieval",
+    "prompts": "Wordings",
+    "subgroups": "Subgroups",
+    "map": "Map of organs",
+    "probe": "Linear probe",
+    "erasure": "Erased organs",
+    "swap": "Mirrored organs",
+    "truncation": "Cut-off organs",
+    "pointing": "Localization",
+    "protocol": "Public protocol",
+    "film_retrieval": "Retrieval of whole films",
+    "five_by_200": "Retrieval five by 200",
+    "film_pointing": "Localization",
+    "tags": "Tags",
+}
+"""What is said while a part is done."""
 FILM_PARTS = ("film_retrieval", "five_by_200", "film_pointing", "tags")
 """Those that only films have."""
 
@@ -55,6 +72,7 @@ def run_parts(context: Context) -> dict[str, Any]:
     for name, do in PARTS.items():
         if name not in wanted:
             continue
+        context.begin(TITLES[name])
         try:
             found[name] = do(context)
         except ModelError as error:

@@ -13,6 +13,7 @@ from ctglip.evaluation.encoded import EncodedSplit
 from ctglip.evaluation.results import ControlResult
 from ctglip.evaluation.zero_shot import Scores
 from ctglip.inference.scoring import Pair
+from ctglip.parallel import one_thread
 
 STRENGTHS = (0.001, 0.01, 0.1, 1.0)
 LEAST = 5
@@ -27,16 +28,19 @@ def linear_probe(context: Context) -> ControlResult | None:
         split or without a pair to fit.
     """
     train = context.split("train") if context.judged.split != "train" else None
+    context.begin("Linear probe")
     if train is None:
         context.notes.append("Linear probe: there is no other split to fit it on.")
         return None
     scores: Scores = {}
-    for pair, known in context.labels.items():
-        fit = train.labels.get(pair)
-        if fit is None or not fit.both(LEAST):
-            continue
-        asked = context.judged.embeddings.features[known.rows]
-        scores[pair] = _probe(train, context.validation, pair, asked)
+    with one_thread():
+        for done, (pair, known) in enumerate(context.labels.items(), start=1):
+            fit = train.labels.get(pair)
+            if fit is not None and fit.both(LEAST):
+                asked = context.judged.embeddings.features[known.rows]
+                scores[pair] = _probe(train, context.validation, pair, asked)
+            if context.progress:
+                context.progress(done, len(context.labels))
     if not scores:
         context.notes.append("Linear probe: no pair has enough positives and negatives in the split train.")
         return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,8 +10,8 @@ import torch
 
 from ctglip.errors import CTGLIPError, StoreError
 from ctglip.evaluation.composed import composed_prompts
-from ctglip.evaluation.context import Context
-from ctglip.evaluation.encoded import EncodedSplit, encode_split
+from ctglip.evaluation.context import Context, remember
+from ctglip.evaluation.encoded import EncodedSplit, Progress, Stage, begin, encode_split
 from ctglip.evaluation.judging import context_of, judged_pairs, results_of
 from ctglip.evaluation.labels import Labels, check_studies
 from ctglip.evaluation.protocol import load_protocol
@@ -29,8 +28,6 @@ from ctglip.pages.report import render
 from ctglip.store.tables import Store
 from ctglip.table_files import read_table
 
-Progress = Callable[[int, int], None]
-
 
 def evaluate(
     run: Path,
@@ -40,6 +37,7 @@ def evaluate(
     labels: Path | None = None,
     config: EvaluateConfig | None = None,
     progress: Progress | None = None,
+    stage: Stage | None = None,
 ) -> Results:
     """Judge a model on one split of a store.
 
@@ -50,7 +48,8 @@ def evaluate(
         split: which patients are judged; thresholds come from the split ``val``.
         labels: label table; without it the findings of the store's reports are the labels.
         config: how it is done.
-        progress: called with (organs encoded, organs).
+        progress: called with (done, of) as a stage goes on.
+        stage: called with the name of each stage that begins.
 
     Raises:
         ModelError: no model, or one made for another recipe.
@@ -60,8 +59,9 @@ def evaluate(
     """
     config = config or EvaluateConfig()
     release, opened = load_release(run), Store.open(store)
-    context = asked(release, opened, split, labels, config, progress)
+    context = asked(release, opened, split, labels, config, progress, stage)
     results = results_of(context, label_source(labels))
+    context.begin("Tables and page")
     write_json(out / "results.json", results.to_json())
     with atomic_path(out / "scores.parquet") as temporary:
         score_table(context.judged, context.labels, context.scorer.calibration).write_parquet(temporary)
@@ -81,20 +81,25 @@ def asked(
     labels: Path | None,
     config: EvaluateConfig,
     progress: Progress | None = None,
+    stage: Stage | None = None,
 ) -> Context:
     """A model's answers about a split, ready to be judged. Arguments and errors as in ``evaluate``."""
     check_aligned(release)
     check_recipe(store, release)
+    begin(stage, "Prompts")
     gpu = torch.cuda.is_available() and config.device != "cpu"
     release.model.to("cuda" if gpu else "cpu")
     own = read_prompts(Path(config.prompts), dictionaries_of(release)) if config.prompts else {}
     if config.films.composed and release.films is not None:
         own = composed_prompts(dictionaries_of(release), config.films.composed, config.films.seed) | own
     scorer = Scorer(release, own, config.wording, release.films is not None and config.films.read == "observations")
+    words = [text for sides in own.values() for side in sides for text in side]
+    said = remember(release, words, store, config, progress)
     table, problems = None, ()
     if labels is not None:
         table = label_table(labels, release, config)
         problems = check_studies(table, store, split)
+    begin(stage, f"Encoding the split {split}")
     judged = encode_split(store, scorer, split, table, config, config.controls, progress, config.studies)
     known = judged_pairs(judged, config.min_positives)
     if not known:
@@ -103,9 +108,10 @@ def asked(
             code="nothing_to_judge",
             fix="Give more patients or labels, or lower min_positives.",
         )
-    validation = _validation(store, scorer, split, table, config)
-    context = context_of(store, scorer, judged, validation, known, config, table, progress)
-    return replace(context, problems=problems)
+    begin(stage, "Encoding the split val")
+    validation = _validation(store, scorer, split, table, config, progress)
+    context = context_of(store, scorer, judged, validation, known, config, table, progress, stage)
+    return replace(context, problems=problems, notes=[said] if said else [])
 
 
 def label_table(path: Path, release: Release, config: EvaluateConfig) -> LabelTable:
@@ -118,13 +124,18 @@ def label_table(path: Path, release: Release, config: EvaluateConfig) -> LabelTa
 
 
 def _validation(
-    store: Store, scorer: Scorer, split: str, table: LabelTable | None, config: EvaluateConfig
+    store: Store,
+    scorer: Scorer,
+    split: str,
+    table: LabelTable | None,
+    config: EvaluateConfig,
+    progress: Progress | None,
 ) -> EncodedSplit | None:
     """The validation split; None where it is judged itself or is not there."""
     if split == "val":
         return None
     try:
-        return encode_split(store, scorer, "val", table, config)
+        return encode_split(store, scorer, "val", table, config, progress=progress)
     except StoreError as error:
         if error.code in ("empty_split", "no_organs"):
             return None

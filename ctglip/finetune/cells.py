@@ -5,7 +5,8 @@ A cell's folder is there whole or not at all, so a run that was interrupted goes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from ctglip.finetune.labels import Task
 from ctglip.finetune.losses import LabelLoss
 from ctglip.finetune.network import Network, Start, build_network
 from ctglip.finetune.settings import FinetuneConfig
-from ctglip.finetune.sources import Source, wanted_organs
+from ctglip.finetune.sources import Kept, Source, wanted_organs
 from ctglip.finetune.studies import TEST, VAL, Studies
 
 Progress = Callable[[int, int], None]
@@ -110,11 +111,37 @@ def run_cell(
     target = folder / cell.key
     if (target / "cell.json").is_file():
         return CellResult(cell, target, read_json(target / "cell.json"))
+    with _few_threads(source):
+        return _fitted(cell, start, source, studies, config, target, progress)
+
+
+@contextmanager
+def _few_threads(source: Source) -> Iterator[None]:
+    """One thread where features are read from memory: a step is a product of small matrices, over which several threads
+    wait for each other longer than they count (seven times the processor time on two busy cores)."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1 if isinstance(source, Kept) else before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _fitted(
+    cell: Cell,
+    start: Start,
+    source: Source,
+    studies: Studies,
+    config: FinetuneConfig,
+    target: Path,
+    progress: Progress | None,
+) -> CellResult:
+    """Fit one cell and write its folder."""
     fit, optim = (config.scratch_fit, config.scratch_optim) if start.random else (config.fit, config.optim)
     train, val, test = studies.subset(cell.fraction, cell.seed), studies.of(VAL), studies.of(TEST)
     network = network_of(cell, start, source, studies, config)
     loss = LabelLoss(studies.tasks, studies.values[train], config.loss)
-    checkpoints = folder / f".{cell.key}.fit" if start.mode in ("lora", "full") else None
+    checkpoints = target.with_name(f".{cell.key}.fit") if start.mode in ("lora", "full") else None
     work = Fit(network, source, studies.tasks, studies.values, train, val, loss, fit, optim, cell.seed,
                checkpoints)  # fmt: skip
     done = work.run(progress)

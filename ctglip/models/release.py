@@ -18,7 +18,13 @@ from torch import Tensor, nn
 from ctglip.config import validate
 from ctglip.errors import CTGLIPError, ModelError
 from ctglip.files import atomic_path, read_json
-from ctglip.models.text import TextEncoder, TextEncoderSettings, load_text_encoder, read_text_encoder
+from ctglip.models.text import (
+    TextEncoder,
+    TextEncoderSettings,
+    load_text_encoder,
+    read_text_encoder,
+    stored_hash,
+)
 from ctglip.models.towers import OrganTextModel, OrganTextModelSettings
 
 FORMAT_VERSION = 2
@@ -142,7 +148,6 @@ def save_release(folder: Path, release: Release, reference_text_encoder: bool = 
         raise ModelError(
             "A text encoder that was trained along is nowhere else: its weights must be stored.", code="text_encoder"
         )
-    encoder = None if reference_text_encoder else release.encoder()
     with atomic_path(folder) as temporary:
         temporary.mkdir()
         weights = {name: value.detach().cpu().contiguous() for name, value in unique_state(release.model).items()}
@@ -161,13 +166,22 @@ def save_release(folder: Path, release: Release, reference_text_encoder: bool = 
         if release.familiarity is not None:
             _write_json(temporary / "familiarity.json", release.familiarity.about)
             save_file(release.familiarity.arrays, temporary / "familiarity.safetensors")
-        if encoder is not None:
-            encoder.save(temporary / "text_encoder")
-        else:
-            (temporary / "text_encoder").mkdir()
-            about = {**release.text_settings.model_dump(mode="json"), "hash": release.text_hash}
-            _write_json(temporary / "text_encoder" / "reference.json", about)
+        _save_text_encoder(temporary / "text_encoder", release, reference_text_encoder)
     return folder
+
+
+def _save_text_encoder(folder: Path, release: Release, reference: bool) -> None:
+    """The text encoder's weights, copied where nobody has loaded them yet (loading takes seconds); or a reference."""
+    if reference:
+        folder.mkdir()
+        about = {**release.text_settings.model_dump(mode="json"), "hash": release.text_hash}
+        _write_json(folder / "reference.json", about)
+        return
+    stored = None if release.folder is None else release.folder / "text_encoder"
+    if release.text_encoder is None and stored is not None and stored_hash(stored) == release.text_hash:
+        shutil.copytree(stored, folder)
+        return
+    release.encoder().save(folder)
 
 
 def load_release(folder: Path) -> Release:

@@ -239,6 +239,14 @@ def read_text_encoder(folder: Path) -> TextEncoder:
     return encoder
 
 
+def stored_hash(folder: Path) -> str | None:
+    """The hash under which ``TextEncoder.save`` wrote a folder (not checked against its weights); None where there is
+    no such folder."""
+    if not (folder / "config.json").is_file() or not (folder / _SETTINGS_FILE).is_file():
+        return None
+    return read_json(folder / _SETTINGS_FILE).get("hash")
+
+
 def _source(name: str) -> str:
     """What to hand to Hugging Face: a folder, or a name on the hub."""
     if name.startswith("embedded:"):

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+import torch
 from sklearn.metrics import roc_auc_score
+from threadpoolctl import threadpool_limits
 
 from ctglip.data.cache import cut_study
 from ctglip.data.crops import OrganCrop
@@ -274,3 +276,39 @@ def test_own_prompts_and_public_rules_are_named(judged: Judged, tmp_path: Path) 
     assert "on the judged labels themselves" in results.threshold_source
     with pytest.raises(ConfigError, match="no part 'magic'"):
         evaluate(run, store.path, tmp_path, labels=truth, config=CONFIG.model_copy(update={"parts": ("magic",)}))
+
+
+def test_every_stage_is_named_before_it_is_counted(judged: Judged, tmp_path: Path) -> None:
+    store, truth, run = judged
+    seen: list[tuple[str, list[tuple[int, int]]]] = []
+    evaluate(
+        run,
+        store.path,
+        tmp_path,
+        labels=truth,
+        config=CONFIG.model_copy(update={"parts": ("retrieval", "probe", "erasure"), "cache": str(tmp_path / "cache")}),
+        progress=lambda done, of: seen[-1][1].append((done, of)),
+        stage=lambda name: seen.append((name, [])),
+    )
+    names = [name for name, _ in seen]
+    assert names == [
+        "Prompts", "Encoding the split test", "Encoding the split val", "Intervals", "Controls", "Retrieval",
+        "Linear probe", "Encoding the split train", "Linear probe", "Erased organs", "Recognition and calibration",
+        "Tables and page",
+    ]  # fmt: skip
+    counted = dict(seen)
+    for name in ("Encoding the split test", "Encoding the split train", "Retrieval", "Linear probe", "Erased organs"):
+        assert counted[name][-1][0] == counted[name][-1][1], name
+
+
+def test_a_probe_answers_alike_on_any_number_of_threads(judged: Judged, tmp_path: Path) -> None:
+    store, truth, run = judged
+    settings = CONFIG.model_copy(update={"parts": ("probe", "map")})
+    found = []
+    before = torch.get_num_threads()
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        with threadpool_limits(threads):
+            found.append(evaluate(run, store.path, tmp_path / str(threads), labels=truth, config=settings).parts)
+    torch.set_num_threads(before)
+    assert found[0] == found[1]

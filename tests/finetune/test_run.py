@@ -279,3 +279,17 @@ def test_a_column_that_the_test_split_cannot_judge_is_listed(run: Path, tiny: Ti
     assert [(problem.code, problem.subject) for problem in results.problems] == [("few_labels", results.left_out[0])]
     assert "few_labels" in (tmp_path / "out" / "problems.csv").read_text()
     assert "learned but not judged" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_kept_features_are_fitted_on_one_thread_with_the_same_answer(run: Path, tiny: Tiny, tmp_path: Path) -> None:
+    before, seen, found = torch.get_num_threads(), [], []
+    for threads in (1, 3):
+        torch.set_num_threads(threads)
+        settings = probe(seeds=(0,))
+        counted = lambda done, of: seen.append(torch.get_num_threads()) if 0 < done < of else None  # noqa: E731
+        finetune(run, tiny[0].path, tmp_path / str(threads), tiny[1], settings, progress=counted)
+        assert torch.get_num_threads() == threads
+        found.append((tmp_path / str(threads) / "metrics.jsonl").read_text())
+    torch.set_num_threads(before)
+    assert set(seen) == {1}
+    assert found[0] == found[1]

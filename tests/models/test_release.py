@@ -150,3 +150,16 @@ def test_a_text_encoder_that_was_trained_along_travels_with_its_prompts(release,
     assert again.text_settings.train == "frozen"
     with pytest.raises(ModelError, match="must be stored"):
         save_release(tmp_path / "other", release, reference_text_encoder=True)
+
+
+def test_a_loaded_model_is_saved_again_without_loading_its_text_encoder(release, tmp_path):
+    first = save_release(tmp_path / "first", release)
+    again = load_release(first)
+    second = save_release(tmp_path / "second", again)
+    assert again.text_encoder is None
+    files = sorted(file.relative_to(first) for file in first.rglob("*") if file.is_file())
+    assert files == sorted(file.relative_to(second) for file in second.rglob("*") if file.is_file())
+    assert all((first / file).read_bytes() == (second / file).read_bytes() for file in files)
+    again.text_hash = "another"
+    with pytest.raises(ModelError, match="has hash"):
+        save_release(tmp_path / "third", again)
