@@ -46,10 +46,15 @@ class Abbreviation(Settings):
 
 
 class AbbreviationFile(Settings):
-    """``abbreviations.yaml``; ``slips`` are words typed wrongly, ``left_out`` tells why an abbreviation is not read."""
+    """``abbreviations.yaml``.
+
+    ``compounds`` are words for two findings at once, ``slips`` words typed wrongly, ``left_out`` tells why an
+    abbreviation is not read.
+    """
 
     version: int = 1
     abbreviations: dict[str, Abbreviation]
+    compounds: dict[str, tuple[str, str]] = Field(default_factory=dict)
     slips: dict[str, str] = Field(default_factory=dict)
     left_out: dict[str, str] = Field(default_factory=dict)
 
@@ -150,3 +155,13 @@ def add_abbreviations(seen: Trie, places: Trie, findings: Container[str], organs
             trie.add(phrase(text), meaning)
             kept.append(text)
     return Expansion(replaced, [text for text in kept if len(phrase(text)) > 1])
+
+
+def add_compounds(seen: Trie, findings: Container[str]) -> dict[tuple[str, ...], str]:
+    """Take words for two findings at once into the phrases; the second finding of each, by the word's normal form."""
+    second: dict[tuple[str, ...], str] = {}
+    for text, names in load_abbreviations().compounds.items():
+        if all(name in findings for name in names):
+            seen.add(phrase(text), ("abnormality", names[0]), replace=True)
+            second[phrase(text)] = names[1]
+    return second

@@ -22,7 +22,14 @@ _BOX = re.compile(r"[\[{(][ \t_]*[\]})]")
 _TICKED = re.compile(r"[\[{(][ \t]*[xX✓][ \t]*[\]})]")
 _UNTICKED = re.compile(r"[\[{(][ \t_]*[\]})][^\n\[{(]*")
 _NUMBERED = re.compile(r"(?<=[^\s\d,:])[ \t]+(\d{1,2}\)[ \t]+(?=[A-Z]))")
-_CORRECTED = re.compile(r"\b\w+[ \t]+correction[,:]?[ \t]+", re.IGNORECASE)
+_NUMBER = r"\d+(?:[.,]\d+)?|(?:one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve)\b"
+_SIDE = r"(?:right|left|bilateral)\b"
+_UNIT = r"(?:[ \t]+(?:mm|cm|(?:milli|centi)met(?:er|re)s?))?"
+_TAKEN_BACK = r"[ \t]*,?[ \t]+(?:correction|scratch that)[,:]?[ \t]+"
+_CORRECTED = re.compile(
+    rf"\b(?:{_SIDE}{_TAKEN_BACK}(?={_SIDE})|(?:{_NUMBER}){_UNIT}{_TAKEN_BACK}(?={_NUMBER}))", re.IGNORECASE
+)
+"""A side or a number taken back by the one that follows; nothing else is: "attenuation correction"."""
 _FRAME = re.compile(r"[\[{]([A-Za-z][^\[\]{}\n]{1,200})[\]}]")
 _ROW = re.compile(r"^[ \t]*\|?[ \t]*(?P<cells>[^\n|\t]+(?:[ \t]*[|\t][ \t]*[^\n|\t]*)+?)[ \t]*\|?[ \t]*$", re.MULTILINE)
 _RULE = re.compile(r"^[ \t]*\|?[ \t]*:?-{2,}[-|: \t]*$", re.MULTILINE)
@@ -39,7 +46,7 @@ def written(text: str) -> str:
         text = _FRAME.sub(r"\1", _TICKED.sub(" ", text))
     if ") " in text:
         text = _NUMBERED.sub(r"\n\1", text)
-    if "correction" in text:
+    if "orrection" in text or "cratch that" in text:
         text = _CORRECTED.sub("", text)
     lower = text.lower()
     spoken = any(sign in lower for sign in _SIGNS)

@@ -173,8 +173,12 @@ class _Reader:
                 return
             topical = self.lexicon.takes_topic(thing.kind, thing.key) and not self._headed(thing)
             seeking = (thing.kind, thing.key) if topical else None
-            named = name if thing.kind == "abnormality" else None
             homed = name is not None and self.lexicon.abnormalities[name].default_organ != "body"
+            named = (
+                name
+                if thing.kind == "abnormality" or self.lexicon.observations.get(thing.key, {}).get("named")
+                else None
+            )
             home = tuple(self.at_home(str(name), status, sides or self.attachment.side_near(thing))) if homed else ()
             if home and not topical:
                 yield from home

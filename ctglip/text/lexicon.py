@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ctglip.files import read_yaml
-from ctglip.text.abbreviations import add_abbreviations
+from ctglip.text.abbreviations import add_abbreviations, add_compounds
 from ctglip.text.spelling import SHORTEST, Spelling
 from ctglip.text.trie import Mention, Trie
 from ctglip.text.where import SIDES, Where
@@ -54,6 +54,7 @@ class Lexicon:
         for text in seen["mute"]:
             self.seen.add(phrase(text), ("mute", text))
         self._add_abnormalities()
+        self.compounds = add_compounds(self.seen, abnormalities.names)
         self._add_signs()
         self._add_measures()
         self._expansion = add_abbreviations(self.seen, self.places, abnormalities.names, organs.names)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ctglip.text.lexicon import Lexicon
 from ctglip.text.measures import SILENT, Thing, measured, removed
@@ -41,6 +42,7 @@ class Sentence:
             thing.sides = own
             before = self.words[max(0, thing.start - 6) : thing.end]
             thing.firm = any(SIDES.get(word) in own for word in before)
+        self.things += self._seconds()
         named = [(place.start, place.end) for place in self.places if not place.where.adjective]
         self.clauses = Clauses(self.words, self.signs, spans, lexicon, tied, named, lambda: lexicon.definite(text))
         self._mute_headings()
@@ -59,6 +61,15 @@ class Sentence:
             start = next(within, None) if sign.value[0] == "pseudo" else None
             rest = self.lexicon.signs.find(self.words[sign.start : start]) if start is not None else [sign]
             found += [m if m is sign else m._replace(start=m.start + sign.start, end=m.end + sign.start) for m in rest]
+        return found
+
+    def _seconds(self) -> list[Thing]:
+        """The other finding of each word for two: a "hydropneumothorax" is an effusion too."""
+        found: list[Thing] = []
+        for thing in self.things:
+            name = self.lexicon.compounds.get(tuple(self.words[thing.start : thing.end]))
+            if name is not None:
+                found.append(replace(thing, key=name, sides=set(thing.sides)))
         return found
 
     def _mute_headings(self) -> None:

@@ -89,7 +89,7 @@ def test_an_abbreviation_of_two_meanings_is_read_by_the_words_beside_it(text: st
         ("No mediastinal LAD.", "mediastinal_lymph_nodes", "lymphadenopathy", "negated"),
         ("Calcified plaque in the LAD.", "coronary_arteries", "coronary_calcification", "affirmed"),
         ("TIPS is patent.", "liver", "tips_shunt", "affirmed"),
-        ("No contrast extravasation from the spleen.", "spleen", "hemorrhage", "negated"),
+        ("No contrast extravasation from the spleen.", "spleen", "active_extravasation", "negated"),
         ("Multiple hepatic mets.", "liver", "liver_metastasis", "affirmed"),
         ("NGT in the stomach.", "stomach", "gastric_tube", "affirmed"),
         ("SBO w/o pneumatosis.", "bowel", "pneumatosis", "negated"),
