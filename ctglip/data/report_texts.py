@@ -53,16 +53,6 @@ class ReportSample:
         """The first copy."""
         return self.images[0]
 
-    @property
-    def has_findings(self) -> bool:
-        """The report has a findings section."""
-        return self.findings != NO_TEXT
-
-    @property
-    def has_impression(self) -> bool:
-        """The report has an impression section."""
-        return self.impression != NO_TEXT
-
 
 @dataclass(frozen=True)
 class Said:

@@ -275,7 +275,8 @@ class Negatives:
 
     Args:
         wordings: (organ, abnormality) -> how it is affirmed.
-        strategy: see ``vocabulary.negatives.sample_negatives``; ``none`` and ``batch`` draw nothing here.
+        strategy: ``none`` and ``batch`` draw nothing here, ``random`` draws from all abnormalities, ``same_organ`` from
+            this organ's, ``hierarchy`` likewise, but what is easily mistaken more often.
     """
 
     def __init__(self, wordings: Mapping[tuple[str, str], Wordings], strategy: Strategy = "same_organ") -> None:

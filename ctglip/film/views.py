@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 
-VIEWS = ("pa", "ap", "frontal", "lateral")
-"""``frontal``: PA or AP, which of the two is not said."""
 FRONTAL = ("pa", "ap", "frontal")
+"""``frontal``: PA or AP, which of the two is not said. The store also knows ``lateral``."""
 
 _WORDS: tuple[tuple[str, str], ...] = (
     (r"pa|poster(?:o|ior)[ -]?anterior", "pa"),
@@ -17,7 +16,7 @@ _WORDS: tuple[tuple[str, str], ...] = (
 
 
 def view_of(text: str | None) -> str | None:
-    """One of ``VIEWS`` for what a table or header says ("AP_horizontal", "Lateral", "PA"), None where it is unknown.
+    """``pa``, ``ap``, ``frontal`` or ``lateral`` for what a table or header says ("PA"); None: unknown.
 
     Decubitus films are frontal projections by their beam but no upright ones; they count as lateral, so that nothing
     that asks for frontal films gets them.

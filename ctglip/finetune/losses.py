@@ -1,4 +1,4 @@
-"""The loss over the labels that are known: weighted, or asymmetric; unknown ones (NaN) count nothing."""
+"""The loss over the labels that are known, weighted; unknown ones (NaN) count nothing."""
 
 from __future__ import annotations
 
@@ -20,13 +20,12 @@ class LabelLoss(nn.Module):
     Args:
         tasks: the columns.
         values: labels of the training studies, for the weights of rare answers.
-        settings: which loss.
+        settings: how rare answers weigh.
     """
 
     def __init__(self, tasks: Sequence[Task], values: Float[np.ndarray, "s t"], settings: LossSettings) -> None:
         super().__init__()
         self.tasks = tuple(tasks)
-        self.settings = settings
         for number, task in enumerate(tasks):
             weights = answer_weights(values[:, number], task, settings)
             self.register_buffer(f"weights_{number}", torch.from_numpy(weights), persistent=False)
@@ -42,19 +41,10 @@ class LabelLoss(nn.Module):
             if task.classes:
                 total = total + F.cross_entropy(said, truth, weights, reduction="sum")
             else:
-                total = total + (weights[truth] * self._binary(said[:, 0], truth)).sum()
+                yes, answer = said[:, 0], truth.to(said.dtype)
+                total = total + F.binary_cross_entropy_with_logits(yes, answer, weights[truth], reduction="sum")
             start += task.width
         return total / known.sum().clamp(min=1)
-
-    def _binary(self, logits: Tensor, truth: Tensor) -> Tensor:
-        settings = self.settings
-        if settings.name == "bce":
-            return F.binary_cross_entropy_with_logits(logits, truth.to(logits.dtype), reduction="none")
-        yes = torch.sigmoid(logits)
-        shifted = (yes - settings.margin).clamp(min=0)
-        positive = (1 - yes) ** settings.gamma_positive * F.logsigmoid(logits)
-        negative = shifted**settings.gamma_negative * torch.log((1 - shifted).clamp(min=1e-8))
-        return -torch.where(truth > 0, positive, negative)
 
 
 def answer_weights(values: Float[np.ndarray, " s"], task: Task, settings: LossSettings) -> Float[np.ndarray, " k"]:

@@ -56,19 +56,12 @@ class LossSettings(Settings):
     """What is minimised over the known labels.
 
     Attributes:
-        name: ``bce``, or ``asymmetric`` (ASL, arXiv 2009.14119) for binary columns; multi-class ones always take the
-            cross-entropy.
         balance: rare answers count more: both answers of a column, and all classes of one, weigh the same in total.
         most: the largest such weight.
-        gamma_positive, gamma_negative, margin: of the asymmetric loss.
     """
 
-    name: Literal["bce", "asymmetric"] = "bce"
     balance: bool = True
     most: float = Field(default=20.0, ge=1)
-    gamma_positive: float = Field(default=0.0, ge=0)
-    gamma_negative: float = Field(default=4.0, ge=0)
-    margin: float = Field(default=0.05, ge=0, lt=1)
 
 
 class FitSettings(Settings):

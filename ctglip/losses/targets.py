@@ -148,16 +148,6 @@ def tag_overlap(alpha: float = 0.2, eps: float = 1e-6) -> Target:
     return target
 
 
-def label_softmax(block: Block) -> Tensor:
-    """Semantic targets of MedCLIP: softmax over the keys of the similarity of labels.
-
-    Context: label vectors ``[M, L]`` of queries and of keys (a pair where they differ); the similarity is their dot
-    product.
-    """
-    query, key = _floats(block)
-    return (query @ key.T).softmax(1)
-
-
 def _floats(block: Block) -> tuple[Tensor, Tensor]:
     query, key = block.contexts()
     kind = query.dtype if query.is_floating_point() else torch.float32

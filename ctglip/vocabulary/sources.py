@@ -5,8 +5,6 @@ The data is ``abnormality_dictionary/sources.yaml``. It holds what the dictionar
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal
@@ -52,21 +50,6 @@ class Sources(Settings):
     lists: dict[str, SourceList]
 
 
-@dataclass(frozen=True)
-class Coverage:
-    """What became of the items of one list.
-
-    Attributes:
-        found: item to organs, abnormalities or ``organ:abnormality`` pairs.
-        declined: item to the reason.
-        missing: items that are neither.
-    """
-
-    found: dict[str, tuple[str, ...]]
-    declined: dict[str, str]
-    missing: tuple[str, ...]
-
-
 def load_sources(path: Path | None = None) -> Sources:
     """Read a ``sources.yaml``, by default the shipped one.
 
@@ -75,43 +58,6 @@ def load_sources(path: Path | None = None) -> Sources:
     """
     path = path or resource("abnormality_dictionary", "sources.yaml")
     return validate(Sources, read_yaml(path), str(path))
-
-
-def coverage(
-    items: Iterable[str], source: SourceList, organs: OrganDictionary, abnormalities: AbnormalityDictionary
-) -> Coverage:
-    """Find every item: mapped by hand, declined, or known to a dictionary by name, display name or synonym.
-
-    An item ``Organ_Finding`` is looked up as a finding of that organ.
-    """
-    found: dict[str, tuple[str, ...]] = {}
-    declined: dict[str, str] = {}
-    missing: list[str] = []
-    for item in items:
-        reason = source.reason(item)
-        targets = source.targets(item) or (() if reason else _known(item, source.kind, organs, abnormalities))
-        if targets:
-            found[item] = targets
-        elif reason:
-            declined[item] = reason
-        else:
-            missing.append(item)
-    return Coverage(found, declined, tuple(missing))
-
-
-def _known(item: str, kind: str, organs: OrganDictionary, abnormalities: AbnormalityDictionary) -> tuple[str, ...]:
-    organ = organs.from_source(item) or organs.find(item)
-    if organ is not None and kind != "abnormalities":
-        return (organ.name,)
-    entry = abnormalities.find(item)
-    if entry is not None and kind != "organs":
-        return (entry.name,)
-    place, _, finding = item.partition("_")
-    organ, entry = organs.find(place), abnormalities.find(finding)
-    if organ is None or entry is None:
-        return ()
-    name = abnormalities.specialise(entry.name, organ.name)
-    return (f"{organ.name}:{name}",) if organ.name in abnormalities[name].organs else ()
 
 
 def unknown_targets(

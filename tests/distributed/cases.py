@@ -15,7 +15,7 @@ from ctglip.losses.correlation import patch_correlation
 from ctglip.losses.masked import masked_pixel, weighted_mlm, window_error
 from ctglip.losses.observations import SetSimilarity, answers, query_overlap, sentence_contrast, set_contrast
 from ctglip.losses.tags import tag_bce
-from ctglip.losses.targets import clinical_prior, equal_key, hierarchy_aware, label_softmax, tag_overlap
+from ctglip.losses.targets import clinical_prior, equal_key, hierarchy_aware, tag_overlap
 
 ROWS, DIM = 9, 6
 SPLITS = {2: ([5, 4], [9, 0], [0, 9]), 3: ([4, 3, 2], [4, 0, 5], [0, 0, 9])}
@@ -100,7 +100,6 @@ CASES: dict[str, Callable[[Data, Weights, bool], Tensor]] = {
     "valid, group, chunk": contrast(target=equal_key, context="key", valid="valid", group="group", chunk=2),
     "clinical prior": contrast(target=clinical_prior(0.07), context="prior"),
     "tags, jeffreys": contrast(target=tag_overlap(), context="tags", divergence="jeffreys"),
-    "label softmax": contrast(target=label_softmax, context="tags"),
     "hierarchy": _hierarchy,
     "sigmoid": lambda r, p, g: sigmoid_pairs(r["x"] @ p["w"], r["y"] @ p["v"], p["scale"], -1.0, gather=g),
     "sigmoid, valid": lambda r, p, g: sigmoid_pairs(

@@ -123,22 +123,6 @@ def test_unknown_labels_change_nothing() -> None:
     nothing.backward()
 
 
-def test_the_asymmetric_loss_is_its_formula_and_turns_into_bce() -> None:
-    values = torch.tensor([[1.0], [0.0], [0.0]])
-    logits = torch.tensor([[0.4], [-0.2], [3.0]], dtype=torch.float64)
-    settings = LossSettings(name="asymmetric", balance=False, gamma_positive=1, gamma_negative=4, margin=0.05)
-    p = torch.sigmoid(logits[:, 0])
-    shifted = (p - 0.05).clamp(min=0)
-    expected = -((1 - p[0]) * p[0].log() + (shifted[1:] ** 4 * (1 - shifted[1:]).log()).sum()) / 3
-    torch.testing.assert_close(LabelLoss((STUDY,), values.numpy(), settings)(logits, values), expected)
-    plain = LossSettings(name="asymmetric", balance=False, gamma_positive=0, gamma_negative=0, margin=0)
-    bce = LossSettings(balance=False)
-    torch.testing.assert_close(
-        LabelLoss((STUDY,), values.numpy(), plain)(logits, values),
-        LabelLoss((STUDY,), values.numpy(), bce)(logits, values),
-    )
-
-
 def test_rare_answers_weigh_as_much_as_common_ones() -> None:
     values = np.array([[1.0]] * 2 + [[0.0]] * 8, dtype=np.float32)
     loss = LabelLoss((STUDY,), values, LossSettings())

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ctglip.losses.contrastive import soft_contrastive
-from ctglip.losses.targets import clinical_prior, equal_key, hierarchy_aware, label_softmax, tag_overlap
+from ctglip.losses.targets import clinical_prior, equal_key, hierarchy_aware, tag_overlap
 
 ROWS = 11
 
@@ -49,7 +49,6 @@ OPTIONS = {
     "valid": lambda c: {"valid": c["keys"] > 0},
     "prior": lambda c: {"target": clinical_prior(0.1), "context": c["texts"]},
     "tags, jeffreys": lambda c: {"target": tag_overlap(), "context": c["tags"], "divergence": "jeffreys"},
-    "labels": lambda c: {"target": label_softmax, "context": (c["tags"], c["tags"].flip(0))},
     "hierarchy": lambda c: {"target": hierarchy_aware(related()), "context": c["findings"]},
 }
 

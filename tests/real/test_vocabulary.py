@@ -12,7 +12,8 @@ import pytest
 
 from ctglip.vocabulary.abnormalities import load_abnormalities
 from ctglip.vocabulary.organs import load_organs
-from ctglip.vocabulary.sources import coverage, load_sources
+from ctglip.vocabulary.sources import load_sources
+from tests.vocabulary.coverage import coverage
 
 
 def _json(read: Callable[[Any], Iterable[str]]) -> Callable[[Path], Iterable[str]]:

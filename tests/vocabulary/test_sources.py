@@ -10,7 +10,8 @@ from pydicom.sr._concepts_dict import concepts
 
 from ctglip.vocabulary.abnormalities import AbnormalityDictionary
 from ctglip.vocabulary.organs import OrganDictionary
-from ctglip.vocabulary.sources import SourceList, coverage, load_sources, unknown_targets
+from ctglip.vocabulary.sources import SourceList, load_sources, unknown_targets
+from tests.vocabulary.coverage import coverage
 
 
 def test_the_shipped_sources_point_at_entries(organs: OrganDictionary, abnormalities: AbnormalityDictionary) -> None:
