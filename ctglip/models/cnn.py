@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,8 @@ from torch import Tensor, nn
 from ctglip.models.encoders import CNNSettings, Encoder, uniform
 
 Norm = Callable[[int], nn.Module]
+_REGISTER = 16
+"""Numbers in a vector register of AVX-512, the widest."""
 
 
 class CNN(Encoder):
@@ -63,7 +66,13 @@ class CNN(Encoder):
 
 
 class ResidualBlock(nn.Module):
-    """Two 3-wide convolutions with normalisation beside a (projected) shortcut."""
+    """Two 3-wide convolutions with normalisation beside a (projected) shortcut.
+
+    A shortcut of a few channels in 2D takes every ``stride``-th pixel before it projects, which is what a strided
+    convolution of one pixel does. There oneDNN (issue 6035, open with 3.12) computes that one's gradient past the end
+    of its workspace: with channels last, fewer of them than a vector register holds, and several threads the process
+    crashes, hangs, or learns from wrong gradients.
+    """
 
     def __init__(self, dims: int, before: int, width: int, stride: int, norm: Norm) -> None:
         super().__init__()
@@ -72,14 +81,17 @@ class ResidualBlock(nn.Module):
         self.second = _conv(dims, width, width, 3, 1)
         self.second_norm = norm(width)
         self.shortcut: nn.Module = nn.Identity()
+        self.thinned: tuple[Any, ...] = (...,)
         if stride > 1 or before != width:
-            self.shortcut = nn.Sequential(_conv(dims, before, width, 1, stride), norm(width))
+            thin = stride if dims == 2 and before < _REGISTER else 1
+            self.thinned = (..., *[slice(None, None, thin)] * dims)
+            self.shortcut = nn.Sequential(_conv(dims, before, width, 1, stride // thin), norm(width))
         self.act = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
         """Same channels-last layout in and out."""
         y = self.act(self.first_norm(self.first(x)))
-        return self.act(self.second_norm(self.second(y)) + self.shortcut(x))
+        return self.act(self.second_norm(self.second(y)) + self.shortcut(x[self.thinned]))
 
 
 def _norm_of(settings: CNNSettings) -> Norm:
