@@ -11,9 +11,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ctglip.data.dataset import Batch, TextDataset
 from ctglip.data.films import FilmDataset, FilmRegions, FilmSample
 from ctglip.data.organs import DataSettings, draw_texts, findings_by_study, permuted, told_of, wordings_of
 from ctglip.data.sayings import NO_TEXT, Negatives, Phrasebook
+from ctglip.data.studies import organs_of_images
 from ctglip.errors import StoreError
 from ctglip.film.regions import region_entries
 from ctglip.store.tables import Store
@@ -36,8 +38,9 @@ _Drawn = dict[int, tuple[int, int, int, np.ndarray]]
 """Region number -> organ id, text, key, negatives."""
 
 
-class FilmOrganDataset:
-    """The films of a ``FilmDataset`` that have a box of an organ.
+class FilmOrganDataset(TextDataset[FilmRegions]):
+    """The films of a ``FilmDataset`` with their organs that have a box: a torch dataset, whose ``collate`` a
+    ``DataLoader`` takes.
 
     Args:
         films: the films; their windows are taken as it draws them, the first copy of each.
@@ -107,12 +110,32 @@ class FilmOrganDataset:
         """The films of a step's batch, of all ranks."""
         return self.films.studies(step)
 
+    def __len__(self) -> int:
+        return len(self.films)
+
     def batch(self, step: int, rank: int = 0, world: int = 1) -> list[FilmRegions]:
         """A rank's films of a step, with organs, texts and negatives; the batch is the same for any number of ranks."""
         rng = np.random.default_rng([self.films.seed, 3, step])
+        return self._with_texts(self.films.samples(step, rank, world), self.films.rows(step), rng)
+
+    def sampled(self, rows: Sequence[int], seed: int) -> list[FilmRegions]:
+        """Some films; those that cannot be read are left out."""
+        return self._with_texts(self.films.sampled(rows, seed), rows, np.random.default_rng([seed, 3]))
+
+    def collate(self, samples: Sequence[FilmRegions]) -> Batch:
+        """As of ``data.studies.StudyDataset``, in two dimensions: ``boxes [m, 4]``, no ``labels``."""
+        return organs_of_images(samples, self._organ_ids, self)
+
+    def _words(self) -> tuple[Sequence[str], np.ndarray]:
+        return self.texts, self._text_ids
+
+    def _with_texts(
+        self, films: Sequence[FilmSample], rows: Sequence[int], rng: np.random.Generator
+    ) -> list[FilmRegions]:
+        """Films with a text for each organ, drawn for all rows of a batch whoever reads them."""
         taken: dict[int, int] = {}
-        drawn = {self.films.study_ids[row]: self._draw(row, rng, taken) for row in self.films.rows(step)}
-        return [self._sample(film, drawn[film.study_id]) for film in self.films.samples(step, rank, world)]
+        drawn = {self.films.study_ids[row]: self._draw(row, rng, taken) for row in rows}
+        return [self._sample(film, drawn[film.study_id]) for film in films]
 
     def _draw(self, row: int, rng: np.random.Generator, taken: dict[int, int]) -> _Drawn:
         out: _Drawn = {}

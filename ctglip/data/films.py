@@ -14,11 +14,12 @@ from pydantic import Field
 
 from ctglip.config import Settings
 from ctglip.data.cache import Progress
+from ctglip.data.dataset import Batch, TextDataset
 from ctglip.data.film_input import kept_edge
 from ctglip.data.film_reader import FilmReader
 from ctglip.data.film_window import film_window
 from ctglip.data.organs import findings_by_study, studies_of
-from ctglip.data.report_texts import ReportSample, ReportTexts, sections_by_study
+from ctglip.data.report_texts import ReportSample, ReportTexts, reports_of_images, sections_by_study
 from ctglip.data.sampling import rows_of_rank
 from ctglip.data.sayings import NO_TEXT
 from ctglip.errors import StoreError
@@ -118,8 +119,8 @@ class FilmSample(ReportSample):
         )
 
 
-class FilmDataset:
-    """All films of one split that have a report.
+class FilmDataset(TextDataset[FilmSample]):
+    """All films of one split that have a report: a torch dataset, whose ``collate`` a ``DataLoader`` takes.
 
     Args:
         store: a store of films.
@@ -163,14 +164,14 @@ class FilmDataset:
         self._boxes = _read_boxes(store, self.study_ids, self.regions, edge)
         tagger = Tagger(settings.tags)
         self.tag_names = tagger.names
-        self._texts = ReportTexts(tagger)
+        self._texts = ReportTexts()
         findings, sections = findings_by_study(store, set(self.study_ids)), sections_by_study(store)
         order = np.arange(len(self.study_ids))
         order = np.random.default_rng(seed).permutation(order) if permute_texts else order
         told = [self.study_ids[row] for row in order]
         rows = [findings.get(name, []) for name in told]
         self._said = [
-            self._texts.say(sections.get(name, {}), own, sentences_by_region(own))
+            self._texts.say(sections.get(name, {}), own, sentences_by_region(own), tagger)
             for name, own in zip(told, rows, strict=True)
         ]
 
@@ -208,15 +209,32 @@ class FilmDataset:
 
     def samples(self, step: int, rank: int = 0, world: int = 1) -> list[FilmSample]:
         """A rank's films of a step; the batch is the same however many ranks share it."""
-        placed = rows_of_rank(list(enumerate(self.rows(step))), rank, world)
+        return self._placed(rows_of_rank(list(enumerate(self.rows(step))), rank, world), [self.seed, 1, step])
+
+    def sampled(self, rows: Sequence[int], seed: int) -> list[FilmSample]:
+        """Some films; those that cannot be read are left out."""
+        return self._placed(list(enumerate(rows)), [seed, 1])
+
+    def collate(self, samples: Sequence[FilmSample]) -> Batch:
+        """As ``report_texts.reports_of_images`` says."""
+        return reports_of_images(samples, self.regions, self)
+
+    def _words(self) -> tuple[Sequence[str], Sequence[int]]:
+        return self._texts.texts, self._texts.ids
+
+    def _placed(self, placed: Sequence[tuple[int, int]], seed: Sequence[int]) -> list[FilmSample]:
+        """Rows with their places in a batch."""
         films = self.reader.read([row for _, row in placed])
         found = [
-            self._sample(row, film, np.random.default_rng([self.seed, 1, step, place]))
+            self._sample(row, film, np.random.default_rng([*seed, place]))
             for (place, row), film in zip(placed, films, strict=True)
             if film is not None
         ]
         if placed and not found:
-            raise StoreError(f"No film of step {step} can be read: {self.failures[0].message}", code="damaged_store")
+            raise StoreError(
+                f"None of {len(placed)} films that are asked for can be read: {self.failures[0].message}",
+                code="damaged_store",
+            )
         return found
 
     def sample(self, row: int, rng: np.random.Generator | None = None) -> FilmSample:

@@ -15,6 +15,7 @@ from ctglip.config import Settings
 from ctglip.data.augment import AugmentSettings, Change, Changed, apply_change, draw_changes
 from ctglip.data.cache import CropCache, Place, Progress, places_of
 from ctglip.data.crops import CropSettings
+from ctglip.data.dataset import Batch, TextDataset, names_of, numbers, stack
 from ctglip.data.mirror import Mirror
 from ctglip.data.rendering import CropStack
 from ctglip.data.sampling import rows_of_rank
@@ -106,8 +107,8 @@ class OrganSample:
         return self.crop.change
 
 
-class OrganDataset:
-    """All (study, organ) pairs of one split.
+class OrganDataset(TextDataset[OrganSample]):
+    """All (study, organ) pairs of one split: a torch dataset, whose ``collate`` a ``DataLoader`` takes.
 
     Args:
         store: where the scans and findings are.
@@ -166,6 +167,28 @@ class OrganDataset:
 
     def __len__(self) -> int:
         return len(self.cache)
+
+    def sampled(self, rows: Sequence[int], seed: int) -> list[OrganSample]:
+        """Samples of some rows; a row whose study is damaged gives its place to another of its organ."""
+        return self.samples(rows, np.random.default_rng(seed))
+
+    def collate(self, samples: Sequence[OrganSample]) -> Batch:
+        """``image [b, c, x, y, z]``, ``mask [b, 1, x, y, z]``, ``size [b, 4]``, ``organ`` (names), ``text`` (None where
+        nothing is said), ``negatives`` (texts that are false), and the samples' numbers."""
+        drawn = OrganSample.stacked(samples).to("cpu")
+        found = numbers(samples, ("organ_id", "study_index", "text_id", "text_key", "row"))
+        return {
+            "image": drawn.image,
+            "mask": drawn.mask,
+            "size": stack(samples, "size"),
+            "organ": names_of(found["organ_id"], self._organ_ids),
+            "text": self.text_of(found["text_id"]),
+            "negatives": [self.text_of(sample.negative_ids) for sample in samples],
+            **found,
+        }
+
+    def _words(self) -> tuple[Sequence[str], np.ndarray]:
+        return self.texts, self._text_ids
 
     def bind(self, text_ids: Sequence[int], organ_names: Sequence[str]) -> None:
         """Give the numbers by which others know things.

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int, Int8
 
+from ctglip.data.dataset import Batch, TextDataset, owners, stack
 from ctglip.data.sayings import NO_TEXT, OrganSayings, Phrasebook
 from ctglip.film.sentence_regions import SECTIONS
 from ctglip.store.tables import Store
@@ -76,15 +79,11 @@ class Said:
 class ReportTexts:
     """Every text that some reports give, each once.
 
-    Args:
-        tagger: of the reports.
-
     Attributes:
         texts: the list; ``bind`` gives their numbers elsewhere.
     """
 
-    def __init__(self, tagger: Tagger) -> None:
-        self.tagger = tagger
+    def __init__(self) -> None:
         self.texts: list[str] = []
         self._numbers: dict[str, int] = {}
         self._ids: Int[np.ndarray, " n"] | None = None
@@ -92,6 +91,11 @@ class ReportTexts:
     def bind(self, text_ids: Sequence[int]) -> None:
         """Give each of ``texts`` the index that it has in the text bank."""
         self._ids = np.asarray(text_ids, dtype=np.int64)
+
+    @property
+    def ids(self) -> Sequence[int]:
+        """The index of each of ``texts`` in the text bank."""
+        return range(len(self.texts)) if self._ids is None else self._ids.tolist()
 
     def id(self, number: int) -> int:
         """The index of a text in the text bank."""
@@ -107,13 +111,20 @@ class ReportTexts:
             self.texts.append(text)
         return self._numbers[text]
 
-    def say(self, sections: Mapping[str, str], rows: Sequence[Finding], regions: Mapping[str, tuple[int, ...]]) -> Said:
+    def say(
+        self,
+        sections: Mapping[str, str],
+        rows: Sequence[Finding],
+        regions: Mapping[str, tuple[int, ...]],
+        tagger: Tagger,
+    ) -> Said:
         """One report.
 
         Args:
             sections: its sections by name.
             rows: its findings.
             regions: region -> sentence indices.
+            tagger: which tags are looked for.
         """
         texts = {row.sentence_index: row.sentence for row in rows}
         used = sorted({index for indices in regions.values() for index in indices})
@@ -126,7 +137,7 @@ class ReportTexts:
             sentences=sentences,
             regions=regions,
             region_texts={name: self.number(" ".join(texts[i] for i in found)) for name, found in regions.items()},
-            tags=self.tagger.tags(rows),
+            tags=tagger.tags(rows),
         )
 
     def sample(
@@ -161,6 +172,34 @@ class ReportTexts:
             region_sentences=tuple(said.regions.get(name, ()) for name in names),
             tags=said.tags,
         )
+
+
+def reports_of_images(samples: Sequence[ReportSample], regions: Sequence[str], words: TextDataset[Any]) -> Batch:
+    """Images with their reports as one batch.
+
+    Returns:
+        ``images [b, v, c, *s]`` and the first view ``image``; ``study_id``; the sections ``findings``, ``impression``
+        and both as ``text`` (None where there is none); ``tags [b, t]``; ``labels`` or None; of all regions, one
+        image's after the other's: ``study_index``, ``region`` (names), ``region_id``, ``boxes [m, v, e]`` and
+        ``region_text`` (None where nothing is said).
+    """
+    images = stack(samples, "images")
+    region_id = torch.cat([torch.as_tensor(sample.region_id) for sample in samples])
+    sections = {name: words.text_of([getattr(s, name) for s in samples]) for name in ("findings", "impression")}
+    return {
+        "image": images[:, 0],
+        "images": images,
+        "labels": None if samples[0].labels is None else stack(samples, "labels"),
+        "study_id": [sample.study_id for sample in samples],
+        **sections,
+        "text": words.text_of([sample.report for sample in samples]),
+        "tags": stack(samples, "tags"),
+        "study_index": owners([len(sample.region_id) for sample in samples]),
+        "region": [regions[int(number)] for number in region_id],
+        "region_id": region_id,
+        "boxes": torch.cat([torch.as_tensor(sample.boxes).transpose(0, 1) for sample in samples]),
+        "region_text": words.text_of(np.concatenate([sample.region_text for sample in samples])),
+    }
 
 
 def sections_by_study(store: Store) -> dict[str, dict[str, str]]:

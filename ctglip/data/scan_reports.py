@@ -11,11 +11,12 @@ from dataclasses import replace
 import numpy as np
 
 from ctglip.data.cache import places_of
+from ctglip.data.dataset import Batch
 from ctglip.data.organs import DataSettings
-from ctglip.data.report_texts import ReportSample, ReportTexts, organs_spoken_of, sections_by_study
+from ctglip.data.report_texts import ReportSample, ReportTexts, organs_spoken_of, reports_of_images, sections_by_study
 from ctglip.data.sayings import Phrasebook
 from ctglip.data.scans import ScanCut
-from ctglip.data.studies import ScanDataSettings, WholeScans
+from ctglip.data.studies import Chance, ScanDataSettings, WholeScans
 from ctglip.film.sentence_regions import SECTIONS
 from ctglip.store.tables import Store
 from ctglip.text.tags import Tagger
@@ -24,8 +25,8 @@ from ctglip.vocabulary.abnormalities import AbnormalityDictionary
 from ctglip.vocabulary.organs import OrganDictionary
 
 
-class ScanReportDataset(WholeScans):
-    """All scans of one split that have a report.
+class ScanReportDataset(WholeScans[ReportSample]):
+    """All scans of one split that have a report: a torch dataset, whose ``collate`` a ``DataLoader`` takes.
 
     Args:
         store, split, organs, abnormalities, data, settings, seed: as for ``data.studies.StudyDataset``; ``data`` says
@@ -60,15 +61,15 @@ class ScanReportDataset(WholeScans):
         self._rows: dict[str, list[OrganRow]] = {name: [] for name in self.study_ids}
         for place in places_of(store, self.study_ids, self.organ_names, data.crops):
             self._rows[place.study_id].append(place.row)
-        self._book = ReportTexts(Tagger(settings.tags))
-        self.tag_names = self._book.tagger.names
+        self._book, tagger = ReportTexts(), Tagger(settings.tags)
+        self.tag_names = tagger.names
         order = np.arange(len(self.study_ids))
         order = np.random.default_rng(seed).permutation(order) if data.permute_texts else order
         self._said = []
         for name in (self.study_ids[row] for row in order):
             rows = self.findings.get(name, [])
             spoken = sentences_by_organ(rows, self.organ_names, organs)
-            self._said.append(self._book.say(told[name], rows, spoken))
+            self._said.append(self._book.say(told[name], rows, spoken, tagger))
         self.texts = self._book.texts
         phrases = Phrasebook(organs, abnormalities, data.silence_is_normal)
         self.sayings = organs_spoken_of(self.findings, self.study_ids, phrases)
@@ -89,11 +90,24 @@ class ScanReportDataset(WholeScans):
             name: np.array([numbers[row.organ] for row in rows], dtype=np.int64) for name, rows in self._rows.items()
         }
 
-    def batch(self, step: int, rank: int = 0, world: int = 1) -> list[ReportSample]:
-        """A rank's share of the batch of a step."""
-        drawn = list(enumerate(self.rows(step)))[rank::world]
+    def collate(self, samples: Sequence[ReportSample]) -> Batch:
+        """As ``report_texts.reports_of_images`` says; regions are organs."""
+        return reports_of_images(samples, self.regions, self)
+
+    def _words(self) -> tuple[Sequence[str], Sequence[int]]:
+        return self._book.texts, self._book.ids
+
+    def _samples(
+        self,
+        rows: Sequence[int],
+        rng: np.random.Generator,  # noqa: ARG002  (the report is told whole)
+        chance: Chance,
+        rank: int = 0,
+        world: int = 1,
+    ) -> list[ReportSample]:
+        drawn = list(enumerate(rows))[rank::world]
         names = [self.study_ids[row] for _, row in drawn]
-        return [self._sample(row, cut, rng) for row, cut, rng in self._cuts(drawn, names, step)]
+        return [self._sample(row, cut, rng) for row, cut, rng in self._cuts(drawn, names, chance)]
 
     def _sample(self, row: int, cut: ScanCut, rng: np.random.Generator) -> ReportSample:
         name = self.study_ids[row]

@@ -6,9 +6,10 @@ that a run's batches do not depend on the number of ranks.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
@@ -17,6 +18,7 @@ from pydantic import Field
 from ctglip.config import Settings
 from ctglip.data.augment import augment_hu
 from ctglip.data.cache import Place, places_of
+from ctglip.data.dataset import Batch, TextDataset, join, names_of, owners, stack
 from ctglip.data.organs import (
     DataSettings,
     draw_texts,
@@ -32,14 +34,16 @@ from ctglip.data.sayings import NO_TEXT, Negatives, OrganSayings, Phrasebook
 from ctglip.data.scans import ScanCut, ScanReader, ScanSettings, render_scans
 from ctglip.errors import StoreError
 from ctglip.store.tables import Store
-from ctglip.types import Failure, Finding, OrganRow
+from ctglip.types import Failure, OrganRow
 from ctglip.vocabulary.abnormalities import AbnormalityDictionary
 from ctglip.vocabulary.negatives import Strategy
 from ctglip.vocabulary.organs import OrganDictionary
 
 Grounded = Literal["pool", "box", "query"]
-_READ = ("findings", "impression")
 T = TypeVar("T")
+S = TypeVar("S")
+Chance = Callable[[int], np.random.Generator]
+"""What is random of each image of a batch, by its place."""
 
 
 class ScanDataSettings(Settings):
@@ -80,16 +84,7 @@ class StudySample:
     negative_ids: Int[np.ndarray, "m k"]
 
 
-@dataclass(frozen=True)
-class PairSample:
-    """One scan and one text; the fields are those of ``objectives.samples.PairSample``."""
-
-    image: Float[np.ndarray, "c x y z"]
-    text_id: int
-    text_key: int
-
-
-class WholeScans:
+class WholeScans(TextDataset[S]):
     """What the datasets share: studies, their scans, the order in which they are seen, and what is said of organs.
 
     Every study is seen once before any is seen again (but for the last ones where the batch does not divide them).
@@ -128,6 +123,30 @@ class WholeScans:
                 fix="Give the cohort reports.",
             )
 
+    def __len__(self) -> int:
+        return len(self.study_ids)
+
+    def batch(self, step: int, rank: int = 0, world: int = 1) -> list[S]:
+        """A rank's share of the batch of a step."""
+        rng = np.random.default_rng([self.seed, 2, step])
+        return self._samples(
+            self.rows(step), rng, lambda place: np.random.default_rng([self.seed, 1, step, place]), rank, world
+        )
+
+    def sampled(self, rows: Sequence[int], seed: int) -> list[S]:
+        """Samples of some studies; those that cannot be read are left out."""
+        rng = np.random.default_rng([seed, 2])
+        return self._samples(rows, rng, lambda place: np.random.default_rng([seed, 1, place]))
+
+    @abstractmethod
+    def _samples(
+        self, rows: Sequence[int], rng: np.random.Generator, chance: Chance, rank: int = 0, world: int = 1
+    ) -> list[S]:
+        """A rank's share of a batch: texts are drawn from ``rng`` for all rows, images changed by ``chance``."""
+
+    def _words(self) -> tuple[Sequence[str], Sequence[int] | np.ndarray]:
+        return self.texts, self._text_ids
+
     @property
     def failures(self) -> list[Failure]:
         """Studies that could not be read so far."""
@@ -145,10 +164,10 @@ class WholeScans:
         return [int(row) for row in order[place * batch : (place + 1) * batch]]
 
     def _images(
-        self, drawn: Sequence[tuple[int, T]], names: Sequence[str], step: int
+        self, drawn: Sequence[tuple[int, T]], names: Sequence[str], chance: Chance
     ) -> list[tuple[T, ScanCut, np.ndarray]]:
         """The scans of some places of the batch, each with what was drawn for it; unreadable ones are left out."""
-        return [(item, cut, self._shown(cut.hu, rng)) for item, cut, rng in self._cuts(drawn, names, step)]
+        return [(item, cut, self._shown(cut.hu, rng)) for item, cut, rng in self._cuts(drawn, names, chance)]
 
     def _shown(self, hu: np.ndarray, rng: np.random.Generator) -> Float[np.ndarray, "c x y z"]:
         """A scan on the grid as the model sees it, with what training draws."""
@@ -156,15 +175,15 @@ class WholeScans:
         return render_scans(changed[0], self.settings.input)
 
     def _cuts(
-        self, drawn: Sequence[tuple[int, T]], names: Sequence[str], step: int
+        self, drawn: Sequence[tuple[int, T]], names: Sequence[str], chance: Chance
     ) -> list[tuple[T, ScanCut, np.random.Generator]]:
         found = []
         for (place, item), cut in zip(drawn, self.reader.read(names), strict=True):
             if cut is not None:
-                found.append((item, cut, np.random.default_rng([self.seed, 1, step, place])))
+                found.append((item, cut, chance(place)))
         if drawn and not found:
             raise StoreError(
-                f"No scan of step {step} can be read: {self.failures[0].message}",
+                f"None of {len(names)} scans that are asked for can be read: {self.failures[0].message}",
                 code="damaged_store",
                 fix="Run: ctglip store verify STORE --repair",
             )
@@ -182,8 +201,9 @@ class _Said:
     negatives: Int[np.ndarray, " k"]
 
 
-class StudyDataset(WholeScans):
-    """Whole scans with their organs, for objectives that find organs in them.
+class StudyDataset(WholeScans[StudySample]):
+    """Whole scans with their organs, for objectives that find organs in them: a torch dataset, whose ``collate`` a
+    ``DataLoader`` takes.
 
     Args:
         store: where the scans and findings are.
@@ -247,14 +267,19 @@ class StudyDataset(WholeScans):
         self._text_ids = np.asarray(text_ids, dtype=np.int64)
         self._organ_ids = {name: number for number, name in enumerate(organ_names)}
 
-    def batch(self, step: int, rank: int = 0, world: int = 1) -> list[StudySample]:
-        """A rank's share of the batch of a step."""
-        rows = self.rows(step)
-        rng = np.random.default_rng([self.seed, 2, step])
+    def collate(self, samples: Sequence[StudySample]) -> Batch:
+        """``image [b, c, x, y, z]`` and ``labels`` (None but for ``pool``); of all organs, image by image:
+        ``study_index``, ``organ`` (names), ``size [m, 4]``, ``boxes`` (None but for ``box``), ``text`` (None where
+        nothing is said) and the samples' numbers."""
+        return organs_of_images(samples, self._organ_ids, self)
+
+    def _samples(
+        self, rows: Sequence[int], rng: np.random.Generator, chance: Chance, rank: int = 0, world: int = 1
+    ) -> list[StudySample]:
         taken: dict[int, int] = {}
         drawn = [(place, self._draw(self.study_ids[row], rng, taken)) for place, row in enumerate(rows)][rank::world]
         names = [self.study_ids[rows[place]] for place, _ in drawn]
-        return [self._sample(said, cut, image) for said, cut, image in self._images(drawn, names, step)]
+        return [self._sample(said, cut, image) for said, cut, image in self._images(drawn, names, chance)]
 
     def _draw(self, study_id: str, rng: np.random.Generator, taken: dict[int, int]) -> list[_Said]:
         out = []
@@ -296,72 +321,17 @@ class StudyDataset(WholeScans):
         return found
 
 
-class PairDataset(WholeScans):
-    """Whole scans with their whole reports, or with one sentence at a time.
-
-    Args:
-        store, split, organs, abnormalities, data, settings, seed: as for ``StudyDataset``; of ``data`` the control
-            ``permute_texts`` and the augmentation of HU count.
-
-    Attributes:
-        sayings: what is said of the wanted organs, which tells what a model was trained on.
-        texts: every text that can be drawn; ``bind`` gives their numbers elsewhere.
-
-    Raises:
-        StoreError: the split is empty, or fewer than two of its studies have a report.
-    """
-
-    def __init__(
-        self,
-        store: Store,
-        split: str,
-        organs: OrganDictionary,
-        abnormalities: AbnormalityDictionary,
-        data: DataSettings,
-        settings: ScanDataSettings,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(store, split, organs, abnormalities, data, settings, seed)
-        reports = _reports(store, set(self.study_ids)) if settings.text == "report" else {}
-        found = {
-            name: reports.get(name) or _sentences(self.findings.get(name, []), settings.text) for name in self.study_ids
-        }
-        self._keep_told(found, store, split)
-        book = Phrasebook(organs, abnormalities, data.silence_is_normal)
-        said = [(self.findings.get(name, []), organ) for name in self.study_ids for organ in self.organ_names]
-        self.sayings = [sayings for sayings in book.add_all(said) if sayings.kind != "silent"]
-        self.texts = list(dict.fromkeys(text for name in self.study_ids for text in found[name]))
-        number = {text: place for place, text in enumerate(self.texts)}
-        self._said = [np.array([number[text] for text in found[name]]) for name in self.study_ids]
-        if data.permute_texts:
-            self._said = [self._said[i] for i in np.random.default_rng(seed).permutation(len(self._said))]
-        self.bind(range(len(self.texts)), organs.names)
-
-    def bind(self, text_ids: Sequence[int], organ_names: Sequence[str]) -> None:  # noqa: ARG002  (as the others have it)
-        """Give the numbers by which others know things: for each of ``texts``, its index in the text bank."""
-        self._text_ids = np.asarray(text_ids, dtype=np.int64)
-
-    def batch(self, step: int, rank: int = 0, world: int = 1) -> list[PairSample]:
-        """A rank's share of the batch of a step."""
-        rows = self.rows(step)
-        rng = np.random.default_rng([self.seed, 2, step])
-        drawn = [(place, int(rng.choice(self._said[row]))) for place, row in enumerate(rows)][rank::world]
-        names = [self.study_ids[rows[place]] for place, _ in drawn]
-        found = self._images(drawn, names, step)
-        return [PairSample(image, int(self._text_ids[text]), text) for text, _, image in found]
-
-
-def _reports(store: Store, study_ids: set[str]) -> dict[str, tuple[str, ...]]:
-    """Findings and impression of some studies, as one text."""
-    found: dict[str, dict[str, str]] = {}
-    for row in store.table("reports").iter_rows(named=True):
-        if row["study_id"] in study_ids and row["section"] in _READ:
-            found.setdefault(row["study_id"], {})[row["section"]] = row["text"].strip()
-    texts = {name: " ".join(parts[s] for s in _READ if parts.get(s)) for name, parts in found.items()}
-    return {name: (text,) for name, text in texts.items() if text}
-
-
-def _sentences(findings: Sequence[Finding], text: Literal["report", "sentence"]) -> tuple[str, ...]:
-    """The sentences of a report's findings and impression, apart or as one text."""
-    said = tuple(dict.fromkeys(finding.sentence for finding in findings if finding.section in _READ))
-    return (" ".join(said),) if said and text == "report" else said
+def organs_of_images(samples: Sequence[Any], organ_ids: Mapping[str, int], words: TextDataset[Any]) -> Batch:
+    """Images with organs as one batch, see ``StudyDataset.collate``."""
+    first = samples[0]
+    names = ["size", "organ_id", "text_id", "text_key", "negative_ids", *(["boxes"] if first.boxes is not None else [])]
+    found = join(samples, names)
+    return {
+        "image": stack(samples, "image"),
+        "labels": None if first.labels is None else stack(samples, "labels"),
+        "boxes": None,
+        "study_index": owners([len(sample.organ_id) for sample in samples]),
+        "organ": names_of(found["organ_id"], organ_ids),
+        "text": words.text_of(found["text_id"]),
+        **found,
+    }

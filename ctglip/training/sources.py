@@ -10,11 +10,12 @@ from ctglip.data.film_organs import FilmOrganDataset
 from ctglip.data.film_reader import FilmReader
 from ctglip.data.films import FilmDataset, FilmDataSettings
 from ctglip.data.organs import DataSettings, OrganDataset, findings_by_study
+from ctglip.data.pairs import PairDataset
 from ctglip.data.report_texts import organs_spoken_of
 from ctglip.data.sampling import BalancedSampler, SamplingSettings
 from ctglip.data.sayings import OrganSayings, Phrasebook
 from ctglip.data.scan_reports import ScanReportDataset
-from ctglip.data.studies import PairDataset, ScanDataSettings, StudyDataset
+from ctglip.data.studies import ScanDataSettings, StudyDataset
 from ctglip.inference.scoring import Dictionaries
 from ctglip.models.towers import OrganTextModelSettings
 from ctglip.store.tables import Store

@@ -110,6 +110,13 @@ class AbnormalityDictionary:
         self.abnormalities: Mapping[str, Abnormality] = MappingProxyType(found)
         self.names: tuple[str, ...] = tuple(found)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Plain data, for worker processes that are spawned."""
+        return {**self.__dict__, "abnormalities": dict(self.abnormalities)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, abnormalities=MappingProxyType(state["abnormalities"]))
+
     @cached_property
     def hash(self) -> str:
         """Hex hash of the content."""

@@ -118,6 +118,13 @@ class OrganDictionary:
         self._parts: dict[str, frozenset[str]] = {}
         self._check()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Plain data, for worker processes that are spawned."""
+        return {**self.__dict__, "organs": dict(self.organs)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, organs=MappingProxyType(state["organs"]))
+
     @cached_property
     def hash(self) -> str:
         """Hex hash of the content."""
