@@ -5,6 +5,12 @@
 >>> answers = model.query("scan.nii.gz", ["liver: fatty liver", "gallstones?"], masks="masks.nii.gz")
 >>> for answer in answers.answers:
 ...     print(answer.question, answer.probability)
+
+Features of its own: unit vectors of organs and of texts, in one space.
+
+>>> images = model.encode_image("scan.nii.gz", ["liver", "spleen"], masks="masks.nii.gz")
+>>> texts = model.encode_text(["The liver shows steatosis.", "The spleen is enlarged."])
+>>> images @ texts.T
 """
 
 from __future__ import annotations
@@ -14,18 +20,18 @@ from pathlib import Path
 from ctglip.inference.film_encoding import Read
 from ctglip.inference.films import FilmPipeline
 from ctglip.inference.pipeline import Pipeline
-from ctglip.models.release import load_release
+from ctglip.models.release import Release, load_release
 
 
-def load_model(path: Path | str, read: Read = "organs") -> Pipeline | FilmPipeline:
+def load_model(path: Path | str | Release, read: Read = "organs") -> Pipeline | FilmPipeline:
     """Load a trained model, ready to be asked: about scans, or about films where it was trained on films.
 
     Args:
-        path: a run folder or a ``model/`` folder.
+        path: a run folder or a ``model/`` folder; or a release that is loaded already (that of a ``HubModel``).
         read: how films are read, see ``inference.films.FilmPipeline``; scans are read in one way.
 
     Raises:
         ModelError: it is neither, or damaged; ``not_aligned``: it was trained without texts.
     """
-    release = load_release(Path(path))
+    release = path if isinstance(path, Release) else load_release(Path(path))
     return Pipeline(release) if release.films is None else FilmPipeline(release, read)

@@ -60,10 +60,16 @@ def _also(wanted: Also, release: Release, out: Path) -> str:
     """Write one more form of the encoder; returns a line about it."""
     encoder = release.model.encoder
     if wanted is Also.onnx:
+        from ctglip.inference.model_input import channel_names
         from ctglip.models.onnx import export_onnx, image_shape
 
-        worst = export_onnx(encoder, image_shape(release), out / "encoder.onnx")
-        return f"encoder.onnx agrees with PyTorch to {worst:.1g}."
+        channels = channel_names(release)
+        worst = export_onnx(encoder, image_shape(release), out / "encoder.onnx", channels=channels)
+        shown = "\n".join(f"  {number}: {name}" for number, name in enumerate(channels))
+        return (
+            f"encoder.onnx agrees with PyTorch to {worst:.1g}. The channels of its input, which "
+            f"ctglip.load_model({str(out)!r}).model_input(scan, organs) makes:\n{shown}"
+        )
     if wanted is Also.nnunet:
         from ctglip.models.exchange import save_nnunet
 

@@ -77,7 +77,20 @@ class CropSettings(Settings):
     @property
     def channels(self) -> int:
         """Channels of a rendered crop."""
-        return len(self.windows_hu) + self.relative_hu + len(self.details) + self.mask_channel
+        return len(self.channel_names)
+
+    @property
+    def channel_names(self) -> tuple[str, ...]:
+        """What each channel of a rendered crop shows."""
+        relative = ("HU relative to the organ's median, within the organ",) if self.relative_hu else ()
+        details = tuple(f"detail {name}: HU relative to the organ's median" for name in self.details)
+        mask = ("the organ's coverage of each voxel",) if self.mask_channel else ()
+        return (*(window_name(window) for window in self.windows_hu), *relative, *details, *mask)
+
+
+def window_name(window_hu: tuple[float, float]) -> str:
+    """What a channel of a window shows, in words."""
+    return f"HU {window_hu[0]:g} to {window_hu[1]:g}, scaled to -1 to 1"
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,11 @@ from jaxtyping import Float, Int16, Num, UInt8
 
 from ctglip.config import Settings
 from ctglip.data.cache import MAX_FAILED_SHARE, check_damage
-from ctglip.data.crops import AIR_HU, axis_weights, resampled, standardised_size
+from ctglip.data.crops import AIR_HU, axis_weights, resampled, standardised_size, window_name
 from ctglip.errors import CTGLIPError
 from ctglip.parallel import worker_threads
 from ctglip.store.tables import Store
 from ctglip.types import Failure, OrganRow, spacing_of
-from ctglip.vocabulary.organs import OrganDictionary
 
 
 class ScanSettings(Settings):
@@ -41,6 +40,11 @@ class ScanSettings(Settings):
     def channels(self) -> int:
         """Channels of a rendered scan."""
         return len(self.windows_hu)
+
+    @property
+    def channel_names(self) -> tuple[str, ...]:
+        """What each channel shows."""
+        return tuple(window_name(window) for window in self.windows_hu)
 
 
 @dataclass(frozen=True)
@@ -119,14 +123,6 @@ def render_scans(hu: Num[np.ndarray, "*n x y z"], settings: ScanSettings) -> Flo
         scaled = (hu.astype(np.float32) - low) * (2.0 / (high - low)) - 1.0
         np.clip(scaled, -1.0, 1.0, out=out[..., channel, :, :, :])
     return out
-
-
-def label_members(organs: OrganDictionary, names: Sequence[str]) -> Float[np.ndarray, "o l"]:
-    """0/1, which labels of a label map ground each of some organs; a shell is read as the organ that it surrounds."""
-    member = np.zeros((len(names), 1 + max(organs.label_names())), dtype=np.float32)
-    for row, name in enumerate(names):
-        member[row, list(organs.grounding_labels(name))] = 1
-    return member
 
 
 class ScanReader:

@@ -21,7 +21,7 @@ from ctglip.evaluation.settings import EvaluateConfig
 from ctglip.files import atomic_path, write_json, write_text
 from ctglip.inference.feature_cache import check_recipe
 from ctglip.inference.prompt_file import read_prompts
-from ctglip.inference.scoring import Calibration, Scorer, check_aligned, dictionaries_of
+from ctglip.inference.scoring import Calibration, Scorer, dictionaries_of
 from ctglip.labels import LabelTable, read_labels
 from ctglip.models.release import Release, load_release
 from ctglip.pages.report import render
@@ -84,7 +84,7 @@ def asked(
     stage: Stage | None = None,
 ) -> Context:
     """A model's answers about a split, ready to be judged. Arguments and errors as in ``evaluate``."""
-    check_aligned(release)
+    release.check_aligned()
     check_recipe(store, release)
     begin(stage, "Prompts")
     gpu = torch.cuda.is_available() and config.device != "cpu"

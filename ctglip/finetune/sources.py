@@ -17,7 +17,7 @@ from ctglip.data.film_input import kept_edge, shrunk
 from ctglip.data.film_window import film_window
 from ctglip.data.films import FilmDataSettings
 from ctglip.data.rendering import CropStack
-from ctglip.data.scans import ScanReader, ScanSettings, label_members, render_scans
+from ctglip.data.scans import ScanReader, ScanSettings, render_scans
 from ctglip.errors import CTGLIPError
 from ctglip.finetune.labels import Task
 from ctglip.finetune.network import Inputs, raw_width, read_organs, reads_whole
@@ -29,7 +29,7 @@ from ctglip.inference.scans import readable
 from ctglip.models.release import Release
 from ctglip.store.tables import Store
 from ctglip.types import Failure
-from ctglip.vocabulary.organs import load_organs
+from ctglip.vocabulary.organs import label_members, load_organs
 
 Progress = Callable[[int, int], None]
 

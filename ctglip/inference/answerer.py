@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float
+from torch import Tensor
 
 from ctglip.errors import CTGLIPError, ModelError, VocabularyError
 from ctglip.inference.answers import Answer, SimilarSentence
 from ctglip.inference.familiarity import Familiarity, Verdict, familiarity_of, scan_outside
 from ctglip.inference.questions import Ask, organ_in, understand
-from ctglip.inference.scoring import Pair, Scorer, check_aligned
+from ctglip.inference.scoring import Pair, Scorer
 from ctglip.models.release import Release
 from ctglip.types import Standardized
 from ctglip.vocabulary.prompts import normal_prompts
@@ -92,7 +95,7 @@ class Answerer:
     """
 
     def __init__(self, release: Release, observes: bool = False, reading: str = "") -> None:
-        check_aligned(release)
+        release.check_aligned()
         self.release = release
         self.scorer = Scorer(release, observes=observes)
         self.dictionaries = self.scorer.dictionaries
@@ -100,6 +103,26 @@ class Answerer:
             organ: tuple(names) for organ, names in release.provenance.get("trained", {}).items()
         }
         self.familiarity: Familiarity | None = familiarity_of(release, reading or release.model.settings.grounding)
+
+    def encode_text(self, texts: Sequence[str]) -> Float[Tensor, "n e"]:
+        """Unit vectors of texts as answers compare them with images, on the CPU.
+
+        Raises:
+            ModelError: code ``text_encoder``: a text is no prompt of the dictionaries, and the encoder cannot be had.
+        """
+        return torch.from_numpy(self.scorer.directions([(text,) for text in texts]))
+
+    def _encode_channels(
+        self, images: Float[Tensor, "b c *s"], regions: Sequence[str] | Mapping[str, Any] | None
+    ) -> Float[Tensor, "m e"]:
+        """``Release.encode_image``, on the CPU."""
+        if regions is not None and not isinstance(regions, Mapping):
+            raise ModelError(
+                "Channels come with regions by name, not with organs alone.",
+                code="regions",
+                fix="Give what model_input or a dataset's collate gives.",
+            )
+        return self.release.encode_image(images, regions).cpu()
 
     @property
     def known(self) -> Collection[str]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float
+from torch import Tensor
 
 from ctglip.data.film_input import FilmInput, film_input
-from ctglip.errors import MaskError, ScanError
+from ctglip.errors import MaskError, ModelError, ScanError
 from ctglip.files import told_name
 from ctglip.film.io import Film, read_film
 from ctglip.film.masks import read_film_masks
@@ -36,6 +38,7 @@ from ctglip.inference.film_encoding import (
     whole_film,
 )
 from ctglip.inference.film_maps import film_maps
+from ctglip.inference.model_input import channel_names
 from ctglip.inference.observations import observation_maps
 from ctglip.inference.query_settings import changed_recipe, query_settings, with_setting
 from ctglip.inference.scoring import Pair
@@ -177,6 +180,48 @@ class FilmPipeline(Answerer):
             original=read,
             notes=self._notes(seen),
         )
+
+    def encode_image(
+        self,
+        images: Path | str | Film | Tensor,
+        regions: Sequence[str] | Mapping[str, Any] | None = None,
+        masks: Path | str | None = None,
+        boxes: Path | str | Sequence[Region] | None = None,
+    ) -> Float[Tensor, "m *q e"]:
+        """Unit vectors of organs, or of whole films, as answers compare them with ``encode_text``; on the CPU.
+
+        Args:
+            images: a film as ``query`` takes it; or channels that are made already, ``[b, 1, h, w]``.
+            regions: of a film the names of its organs, one row each (several of each where ``observations`` are read);
+                of channels what ``Release.encode_image`` wants. Without any: whole films.
+            masks, boxes: of the film, as ``masks`` and ``regions`` of ``query``.
+
+        Raises:
+            ModelError: code ``no_organ``: an organ cannot be read in this film; and as ``Release.encode_image`` does.
+            ScanError, MaskError: the film, its masks or its boxes cannot be used.
+        """
+        if isinstance(images, Tensor):
+            return self._encode_channels(images, regions)
+        if regions is None:
+            return self._encode_channels(self.model_input(images)["image"], None)
+        standardized, placed, _ = self.standardize(images, masks, boxes)
+        names = [self.dictionaries.organs[name].name for name in regions]
+        seen, _, _ = self._seen([Asked("", name) for name in names], standardized, placed)
+        for name in names:
+            if name in seen.reasons:
+                raise ModelError(seen.reasons[name], code="no_organ", fix="Leave it out, or give its box.")
+        return torch.from_numpy(np.stack([seen.vectors[name] for name in names]))
+
+    def model_input(self, film: Path | str | Film) -> dict[str, Any]:
+        """What the model reads of a film: ``image``, float32 ``[1, 1, h, w]``, the channel that its encoder takes (as
+        ONNX too); ``channel_names`` says what it shows."""
+        image = film_input(self.standardize(film)[0].image, self.settings).image
+        return {"image": torch.from_numpy(image)[None]}
+
+    @property
+    def channel_names(self) -> tuple[str, ...]:
+        """What the channel of ``model_input`` shows."""
+        return channel_names(self.release)
 
     def standardize(
         self,

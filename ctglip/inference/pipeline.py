@@ -5,20 +5,24 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float
+from torch import Tensor
 
 from ctglip.data.cache import CropCache, Place, stacked
 from ctglip.data.crops import CropSettings, OrganCrop, cut_crop
 from ctglip.data.scans import ScanSettings, cut_scan
-from ctglip.errors import MaskError, ScanError
+from ctglip.errors import MaskError, ModelError, ScanError
 from ctglip.files import DICOM_SUFFIXES, told_name
 from ctglip.inference.answerer import Answerer, Asked, Seen
 from ctglip.inference.answers import ScanAnswers
 from ctglip.inference.encoding import OrganEmbeddings, encode_crops
 from ctglip.inference.familiarity import Verdict
 from ctglip.inference.heatmap import HeatMap, crop_affine, crop_maps, grid_affine
+from ctglip.inference.model_input import channel_names, scan_input
 from ctglip.inference.query_settings import changed_recipe, query_settings, with_setting
 from ctglip.inference.scans import encode_scan, readable, scan_maps
 from ctglip.inference.scoring import Pair
@@ -106,6 +110,71 @@ class Pipeline(Answerer):
             source=None if isinstance(scan, Scan) else Path(scan),
             notes=self._notes(seen),
         )
+
+    def encode_image(
+        self,
+        images: Path | str | Scan | Tensor,
+        regions: Sequence[str] | Mapping[str, Any] | None = None,
+        masks: Path | str | LabelMap | None = None,
+    ) -> Float[Tensor, "m e"]:
+        """Unit vectors of organs, or of whole scans, as answers compare them with ``encode_text``; on the CPU.
+
+        Args:
+            images: a scan as ``query`` takes it; or channels that are made already, ``[b, c, x, y, z]``.
+            regions: of a scan the names of its organs, one row each; of channels what ``Release.encode_image`` wants.
+                Without any: whole scans.
+            masks: of the scan, as for ``query``.
+
+        Raises:
+            ModelError, ScanError, MaskError: as ``model_input`` and ``Release.encode_image`` do.
+        """
+        if isinstance(images, Tensor):
+            return self._encode_channels(images, regions)
+        made = self.model_input(images, () if regions is None else tuple(regions), masks)
+        return self._encode_channels(made["image"], made)
+
+    def model_input(
+        self, scan: Path | str | Scan, organs: Sequence[str] = (), masks: Path | str | LabelMap | None = None
+    ) -> dict[str, Any]:
+        """What the model reads of a scan: the channels that its encoder takes (as ONNX too), and where organs are.
+
+        Args:
+            scan, masks: as for ``query``.
+            organs: names; none: the whole scan.
+
+        Returns:
+            ``image``: float32 ``[m, c, x, y, z]``, a crop of each organ, or ``[1, c, x, y, z]``, the scan; its channels
+            are those that ``channel_names`` names. Of organs also ``organ``, ``size``, ``study_index``, and ``mask``,
+            ``labels`` or ``boxes``: what ``encode_image`` wants as regions.
+
+        Raises:
+            VocabularyError: an organ that the dictionary does not know.
+            ModelError: code ``no_organ``: the model cannot read one of them in this scan.
+            ScanError, MaskError: the scan or its masks cannot be used.
+        """
+        names = [self.dictionaries.organs[name].name for name in organs]
+        if names or masks is not None:
+            standardized, _ = self.standardize(scan, masks)
+        else:
+            standardized = standardize(self._checked(scan, self.recipe)[0], None, self.recipe, self.dictionaries.organs)
+        found = self._rows(standardized, names)
+        for name in names:
+            if reason := self._no_answer(name, found.get(name), standardized, self.recipe):
+                raise ModelError(reason, code="no_organ", fix="Leave it out.")
+        rows = [found[name] for name in names]
+        if self.release.reads_crops and rows:
+            cache = self.cut(standardized, rows)
+            drawn = cache.stack(self.crops).to("cpu")
+            where = {"organ": names, "size": torch.from_numpy(cache.size), "study_index": torch.arange(len(rows))}
+            return {"image": drawn.image, "mask": drawn.mask, **where}
+        if self.release.scans is None:
+            raise ModelError("This model reads organs, not whole scans.", code="regions", fix="Name organs.")
+        return scan_input(self.release, standardized, rows, self.dictionaries.organs)
+
+    @property
+    def channel_names(self) -> tuple[str, ...]:
+        """What each channel of ``model_input`` shows; channels of a whole scan beyond these are zero."""
+        return channel_names(self.release)
 
     def heat_maps(self, answers: ScanAnswers, pairs: Collection[Pair] | None = None) -> Iterator[HeatMap]:
         """Where each answer comes from (``inference.heatmap``): one map for each pair, one at a time, organ by organ.

@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from ctglip.data.scans import ScanCut, ScanSettings, label_members, render_scans
+from ctglip.data.scans import ScanCut, ScanSettings, render_scans
 from ctglip.inference.encoding import OrganEmbeddings
 from ctglip.inference.heatmap import contributions, scaled
 from ctglip.models.towers import OrganTextModel
 from ctglip.types import OrganRow
-from ctglip.vocabulary.organs import OrganDictionary
+from ctglip.vocabulary.organs import OrganDictionary, label_members
 
 
 def readable(cut: ScanCut, rows: Sequence[OrganRow], model: OrganTextModel, organs: OrganDictionary) -> list[bool]:

@@ -17,7 +17,6 @@ from jaxtyping import Float, Int
 from pydantic import Field
 
 from ctglip.config import Settings
-from ctglip.errors import ModelError
 from ctglip.models.heads import group_directions
 from ctglip.models.release import Release
 from ctglip.vocabulary.abnormalities import AbnormalityDictionary, load_abnormalities
@@ -88,20 +87,6 @@ def dictionaries_of(release: Release) -> Dictionaries:
     """The dictionaries of a model."""
     organs = load_organs(release.organ_dictionary / "organs.yaml")
     return Dictionaries(organs, load_abnormalities(release.abnormality_dictionary / "abnormalities.yaml", organs))
-
-
-def check_aligned(release: Release) -> None:
-    """The model compares images with words.
-
-    Raises:
-        ModelError: code ``not_aligned``: it was trained without texts, or without bringing them together with images.
-    """
-    if not release.aligned:
-        raise ModelError(
-            "This model was not trained to compare images with words, so it cannot be asked in words.",
-            code="not_aligned",
-            fix="Teach it labels with `ctglip finetune`, or take its features with `ctglip embed`.",
-        )
 
 
 class Scorer:

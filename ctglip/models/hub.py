@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import ModelHubMixin, snapshot_download
+from jaxtyping import Float
+from torch import Tensor
 
 from ctglip.models.release import Release, load_release, save_release
 
@@ -25,7 +28,11 @@ class HubModel(
     """A model that hubs can keep.
 
     >>> HubModel(load_release(Path("run"))).push_to_hub("me/my-model")
-    >>> HubModel.from_pretrained("me/my-model").release
+    >>> model = HubModel.from_pretrained("me/my-model")
+    >>> model(batch["image"], ["The liver shows steatosis."], batch)
+
+    Calling it compares images with texts. Scans become images by ``ctglip.load_model(model.release)``'s
+    ``model_input``, which also answers questions.
 
     Args:
         release: the model with everything around it.
@@ -38,6 +45,23 @@ class HubModel(
 
     def __init__(self, release: Release) -> None:
         self.release = release
+
+    def __call__(
+        self, images: Float[Tensor, "b c *s"], texts: Sequence[str], regions: Mapping[str, Any] | None = None
+    ) -> Float[Tensor, "m n"]:
+        """Cosine similarities of images' organs (or of whole images) with texts; arguments and errors as those of
+        ``encode_image`` and ``encode_text``."""
+        return self.encode_image(images, regions) @ self.encode_text(texts).T
+
+    def encode_image(
+        self, images: Float[Tensor, "b c *s"], regions: Mapping[str, Any] | None = None
+    ) -> Float[Tensor, "m e"]:
+        """As ``models.release.Release.encode_image``."""
+        return self.release.encode_image(images, regions)
+
+    def encode_text(self, texts: Sequence[str]) -> Float[Tensor, "n e"]:
+        """As ``models.release.Release.encode_text``."""
+        return self.release.encode_text(texts)
 
     def _save_pretrained(self, save_directory: Path) -> None:
         """Write the files of ``model/`` beside what is there."""

@@ -1,8 +1,16 @@
-"""The image encoder as ONNX: for other runtimes, checked against onnxruntime when it is written."""
+"""The image encoder as ONNX: for other runtimes, checked against onnxruntime when it is written.
+
+Its input is what ``model_input`` of a loaded model makes of a scan:
+
+>>> model = ctglip.load_model("model")
+>>> crops = model.model_input("scan.nii.gz", ["liver", "spleen"], masks="masks.nii.gz")
+>>> *levels, pooled = onnxruntime.InferenceSession("encoder.onnx").run(None, {"image": crops["image"].numpy()})
+"""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -40,16 +48,23 @@ def image_shape(release: Release) -> tuple[int, ...]:
     return (release.model.settings.in_channels, *(int(side) for side in grid))
 
 
-def export_onnx(encoder: Encoder, shape: tuple[int, ...], path: Path, tolerance: float = TOLERANCE) -> float:
+def export_onnx(
+    encoder: Encoder,
+    shape: tuple[int, ...],
+    path: Path,
+    tolerance: float = TOLERANCE,
+    channels: Sequence[str] = (),
+) -> float:
     """Write an encoder as ONNX and check it.
 
     The graph has one input ``image [batch, channels, *sides]`` (any batch, these sides) and the outputs ``level_0``
-    ..., fine to coarse, and ``pooled``.
+    ..., fine to coarse, and ``pooled``. Its metadata ``channels`` names the channels, one a line.
 
     Args:
         encoder: on the CPU, as it answers in evaluation mode.
         shape: of one image: channels, then sides.
         path: the file; it is there only if the check passes.
+        channels: what each channel of the input shows.
         tolerance: largest difference from PyTorch that is allowed, relative to the largest value of each output.
 
     Returns:
@@ -76,6 +91,7 @@ def export_onnx(encoder: Encoder, shape: tuple[int, ...], path: Path, tolerance:
     except (RuntimeError, ValueError, torch.onnx.errors.OnnxExporterError) as error:
         raise ModelError(f"The encoder cannot be written as ONNX: {str(error).splitlines()[0]}", code="onnx") from error
     assert program is not None
+    program.model.metadata_props["channels"] = "\n".join(channels)
     with atomic_path(path) as temporary:
         program.save(str(temporary))
         session = runtime.InferenceSession(str(temporary), providers=["CPUExecutionProvider"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from ctglip.models.text import (
     stored_hash,
 )
 from ctglip.models.towers import OrganTextModel, OrganTextModelSettings
+from ctglip.vocabulary.organs import label_members, load_organs
 
 FORMAT_VERSION = 2
 _DICTIONARIES = ("organ_dictionary", "abnormality_dictionary")
@@ -98,6 +99,94 @@ class Release:
         found = dict(zip(missing, self.encoder().encode(missing), strict=True)) if missing else {}
         rows = [self.prompts[text] if text in self.prompts else found[text] for text in texts]
         return torch.stack(rows) if rows else torch.zeros(0, self.model.settings.text_dim)
+
+    @torch.no_grad()
+    def encode_text(self, texts: Sequence[str]) -> Float[Tensor, "n e"]:
+        """Unit vectors of texts, in the space of ``encode_image``.
+
+        Raises:
+            ModelError: code ``not_aligned``; ``text_encoder``, see ``embed``.
+        """
+        self.check_aligned()
+        return self.model.text(self.embed(texts).to(self._device)).float()
+
+    @torch.no_grad()
+    def encode_image(
+        self, images: Float[Tensor, "b c *s"], regions: Mapping[str, Any] | None = None
+    ) -> Float[Tensor, "m e"]:
+        """Unit vectors of images' organs, or of whole images, in the space of ``encode_text``.
+
+        ``encode_image(batch["image"], batch)`` takes a batch of a dataset of ``ctglip.data``; ``model_input`` of a
+        loaded model makes the same from a scan.
+
+        Args:
+            images: the channels that the model reads, on its grid.
+            regions: the organs, m rows; other entries count nothing. A model that reads crops wants ``mask [m, 1, *s]``
+                (m = b) and ``size [m, 4]``; one that finds organs in whole images ``size``, ``study_index [m]`` (whose
+                image) and, by its region reader, ``labels [b, *s]`` and ``organ`` (names), ``boxes [m, 2 d]``, or
+                ``organ``. Without ``size``: one vector for each whole image.
+
+        Raises:
+            ModelError: code ``not_aligned``; ``regions``: an entry is missing, or it has no head for whole images.
+        """
+        self.check_aligned()
+        model, was_training = self.model.eval(), self.model.training
+        try:
+            return self._encoded(images.to(self._device), regions or {}).float()
+        finally:
+            model.train(was_training)
+
+    def _encoded(self, images: Tensor, regions: Mapping[str, Any]) -> Tensor:
+        model, settings = self.model, self.model.settings
+        if settings.grounding == "none" or regions.get("size") is None:
+            if not settings.whole_image:
+                raise ModelError("This model reads organs, not whole images.", code="regions", fix="Give regions.")
+            return model.whole(model.image(images))
+        queries = settings.grounding == "query" or settings.pooling == "attention"
+        wanted = ["mask"] if self.reads_crops else ["study_index"]
+        wanted += {"pool": ["labels"], "box": ["boxes"]}.get(settings.grounding, [])
+        wanted += ["organ"] if queries or settings.grounding == "pool" else []
+        missing = [name for name in wanted if regions.get(name) is None]
+        if missing:
+            raise ModelError(f"regions lack {', '.join(missing)}.", code="regions", fix=f"Give {', '.join(wanted)}.")
+        given = {name: torch.as_tensor(regions[name]).to(self._device) for name in ("size", *wanted) if name != "organ"}
+        organ_id = torch.zeros(len(given["size"]), dtype=torch.long, device=self._device)
+        if queries:
+            organ_id = torch.tensor([self._query(name) for name in regions["organ"]], device=self._device)
+        if self.reads_crops:
+            return model.diagnosis(model.organ_features(images, given["mask"], given["size"], organ_id))
+        member = None
+        if settings.grounding == "pool":
+            organs = load_organs(self.organ_dictionary / "organs.yaml")
+            member = torch.from_numpy(label_members(organs, regions["organ"])).to(self._device)
+            given["labels"] = given["labels"].long()
+        features = model.study_features(
+            images, given["size"], organ_id, given["study_index"], given.get("labels"), member, given.get("boxes")
+        )
+        return model.diagnosis(features)
+
+    def _query(self, organ: str) -> int:
+        if organ not in self.organs:
+            raise ModelError(f"The model has no query for the organ {organ!r}.", code="regions")
+        return self.organs.index(organ)
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def check_aligned(self) -> None:
+        """The model compares images with words.
+
+        Raises:
+            ModelError: code ``not_aligned``: it was trained without texts, or without bringing them together with
+                images.
+        """
+        if not self.aligned:
+            raise ModelError(
+                "This model was not trained to compare images with words, so it cannot be asked in words.",
+                code="not_aligned",
+                fix="Teach it labels with `ctglip finetune`, or take its features with `ctglip embed`.",
+            )
 
     def refresh(self) -> None:
         """Take over what a text encoder that is trained along has become: its hash, and the prompts' embeddings."""

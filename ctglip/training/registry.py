@@ -16,7 +16,6 @@ from torch import Tensor
 
 from ctglip.config import Settings
 from ctglip.data.film_organs import organ_of_region
-from ctglip.data.scans import label_members
 from ctglip.errors import ConfigError
 from ctglip.features.text_bank import TextBank
 from ctglip.inference.scoring import Dictionaries
@@ -36,7 +35,7 @@ from ctglip.text.wordpiece import pieces_for
 from ctglip.training.sources import Feed
 from ctglip.vocabulary.abnormalities import AbnormalityDictionary
 from ctglip.vocabulary.negatives import Strategy
-from ctglip.vocabulary.organs import OrganDictionary
+from ctglip.vocabulary.organs import OrganDictionary, label_members
 
 Keys = Sequence[tuple[str, frozenset[str]]]
 

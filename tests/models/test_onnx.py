@@ -34,8 +34,9 @@ def test_onnxruntime_answers_as_pytorch(name: str, runtime, tmp_path: Path) -> N
     torch.manual_seed(0)
     encoder = build_encoder(SMALL[name], 2).eval()
     path = tmp_path / "encoder.onnx"
-    assert exporting.export_onnx(encoder, (2, 16, 16, 16), path) <= 1e-4
+    assert exporting.export_onnx(encoder, (2, 16, 16, 16), path, channels=("HU", "the organ")) <= 1e-4
     session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    assert session.get_modelmeta().custom_metadata_map["channels"] == "HU\nthe organ"
     images = torch.randn(3, 2, 16, 16, 16)
     *levels, pooled = session.run(None, {"image": images.numpy()})
     with torch.no_grad():
