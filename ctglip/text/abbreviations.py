@@ -15,6 +15,7 @@ from pydantic import Field
 from ctglip.config import Settings, validate
 from ctglip.files import read_yaml
 from ctglip.text.trie import Trie
+from ctglip.text.where import SIDES
 from ctglip.text.words import normal_form, phrase
 
 _FILE = Path(__file__).with_name("abbreviations.yaml")
@@ -147,7 +148,8 @@ def add_abbreviations(seen: Trie, places: Trie, findings: Container[str], organs
         if (entry.finding and entry.finding not in findings) or (entry.organ and entry.organ not in organs):
             continue
         trie = seen if entry.finding else places
-        named = entry.plain and (entry.finding or entry.organ)
+        told = entry.organ and not SIDES.keys().isdisjoint(phrase(entry.means)) and not _sided(entry.organ)
+        named = entry.plain and (entry.finding or entry.organ) and not told
         meaning = (trie.get(phrase(text)) or trie.get(phrase(entry.means))) if named else None
         if meaning is None:
             replaced[text] = entry
@@ -155,6 +157,10 @@ def add_abbreviations(seen: Trie, places: Trie, findings: Container[str], organs
             trie.add(phrase(text), meaning)
             kept.append(text)
     return Expansion(replaced, [text for text in kept if len(phrase(text)) > 1])
+
+
+def _sided(organ: str) -> bool:
+    return not {"left", "right"}.isdisjoint(organ.split("_"))
 
 
 def add_compounds(seen: Trie, findings: Container[str]) -> dict[tuple[str, ...], str]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ctglip.text.measures import Thing, gap
 from ctglip.text.place import Place
 from ctglip.text.sentence import Sentence
-from ctglip.text.where import SIDES, STATION
+from ctglip.text.where import SIDES, STATION, Where
 
 _LISTS = frozenset({"and", "or", ",", "/", "&", "nor"})
 _FRONT_OR_BACK = frozenset({"anterior", "posterior"})
@@ -139,8 +139,10 @@ class Attachment:
             return self._sited(places[0]) or places
         if self._nodal(thing):
             self.used.update(id(p) for p in places)
-            stations = [self.lexicon.station(p.where) or p.where for p in places]
-            return [Place(thing.start, thing.end, where) for where in dict.fromkeys(stations)]
+            stations: dict[Where, set[str]] = {}
+            for p in places:
+                stations.setdefault(self.lexicon.station(p.where) or p.where, set()).update(self._sides_of(p))
+            return [Place(thing.start, thing.end, where, sides) for where, sides in stations.items()]
         return places
 
     def _sited(self, nodes: Place) -> list[Place]:
@@ -152,15 +154,23 @@ class Attachment:
             return []
         listed = self._listed_with(best)
         self.used.update(id(p) for p in (nodes, *listed))
-        stations = dict.fromkeys(self.lexicon.station(p.where) for p in listed)
-        return [Place(nodes.start, nodes.end, where) for where in stations if where]
+        stations: dict[Where, set[str]] = {}
+        for p in listed:
+            where = self.lexicon.station(p.where)
+            if where is not None:
+                stations.setdefault(where, set()).update(self._sides_of(p) or nodes.sides)
+        return [Place(nodes.start, nodes.end, where, sides) for where, sides in stations.items()]
 
     def _group(self, thing: Thing, place: Place) -> list[Place]:
         """The place and those it is listed with ("liver, spleen and both kidneys")."""
         listed = self._listed_with(place)
         if any(p.where.organ in self.lexicon.node_organs for p in listed):  # "hilar and subcarinal lymph nodes"
             sited = [(p, self.lexicon.station(p.where)) for p in listed]
-            return [p if where is None else Place(p.start, p.end, where) for p, where in sited if p is place or where]
+            return [
+                p if where is None else Place(p.start, p.end, where, self._sides_of(p))
+                for p, where in sited
+                if p is place or where
+            ]
         return [p for p in listed if p is place or (self._fits(thing, p) and not self.beside(p))]
 
     def _listed_with(self, place: Place) -> list[Place]:
@@ -333,6 +343,10 @@ class Attachment:
         near = all(other == "body" or self.lexicon.same_side(home, other) for other in homes)
         sides = {frozenset(o.sides) for o in others}
         return set(next(iter(sides))) if near and len(sides) == 1 else set()
+
+    def _sides_of(self, place: Place) -> set[str]:
+        """The sides that the words give a place, else the side of its organ."""
+        return set(place.sides) or {self._own_side(place) or ""} - {""}
 
     def _own_side(self, place: Place) -> str | None:
         return self.lexicon.organs[place.where.organ].side if place.where.organ else None

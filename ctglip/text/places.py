@@ -16,6 +16,8 @@ from ctglip.text.where import SIDES, Where
 
 _REGION = {"c": "C", "t": "T", "d": "T", "l": "L", "s": "S"}
 _SPINE = {"cervical": "C", "thoracic": "T", "dorsal": "T", "lumbar": "L"}
+_UNSIDED = frozenset({"coronary_arteries", "heart"})
+"""Their parts are called left and right by what they belong to."""
 _LININGS = {("pleura", lung) for lung in ("lungs", "lung_left", "lung_right")}
 
 
@@ -39,6 +41,8 @@ def find_places(
         places in order, and for the index of each thing its sides.
     """
     places = [Place(m.start, m.end, m.value) for m in lexicon.find_places(words)]
+    if not SIDES.keys().isdisjoint(words):
+        _name_sides(words, places)
     levels = _vertebrae(words, tied, lexicon, places)
     at_levels = {place.start for place in levels}
     named = (place for place in places if place.start not in at_levels or place.end - place.start > 1)
@@ -51,6 +55,14 @@ def find_places(
     places = ribs(words, tied, places, lexicon)
     _set_levels(words, places, lexicon)
     return places, thing_sides
+
+
+def _name_sides(words: list[str], places: Sequence[Place]) -> None:
+    """The side inside the name of an organ that the dictionary does not part by side: "right pulmonary artery"."""
+    for place in places:
+        where = place.where
+        if place.end - place.start > 1 and where.left == where.right == where.organ and where.organ not in _UNSIDED:
+            place.sides |= {SIDES[word] for word in words[place.start : place.end] if word in SIDES}
 
 
 def _fixed(name: str, lexicon: Lexicon) -> Where | None:
