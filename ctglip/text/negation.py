@@ -8,6 +8,7 @@ a denied word belongs to is not denied with it: "no rupture of the aneurysm", "n
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 
 from ctglip.text.clauses import Span, Statements
 from ctglip.text.doubt import DOUBTING, doubts
@@ -46,7 +47,7 @@ class Clauses:
         self.perception = lexicon.perception
         inside = {i for a, b in things if b - a > 1 for i in range(a, b)}
         outside = [m for m in signs if m.start not in inside or not any(a <= m.start and m.end <= b for a, b in things)]
-        self.signs = list(self._with_denials(outside))
+        self.signs = list(self._with_denials(outside, inside))
         self.telling = [m for m in signs if m.value[:2] == ("history", "still")]
         self.bounds = Statements(words, self.signs, things, places, self.small, self.perception, tied).bounds()
         self._named = frozenset(places)
@@ -77,7 +78,7 @@ class Clauses:
 
     # --- cues
 
-    def _with_denials(self, signs: Sequence[Mention]) -> Iterator[Mention]:
+    def _with_denials(self, signs: Sequence[Mention], inside: AbstractSet[int]) -> Iterator[Mention]:
         """ "not" (or "cannot be", "no longer") and a word of perception become one denial of what stands before."""
         if self.small["deny"].isdisjoint(self.words) and "longer" not in self.words:
             yield from signs
@@ -86,7 +87,7 @@ class Clauses:
         starts = {sign.start: sign for sign in signs}
         for i, word in enumerate(self.words):
             sign = starts.get(i)
-            if i < taken:
+            if i < taken or (i in inside and sign is None):
                 continue
             following = starts.get(i + 1)
             if word in self.small["deny"] and following is not None and following.value[0] == "negation":
@@ -150,7 +151,11 @@ class Clauses:
 
     def _first_break(self, start: int, end: int) -> int:
         """ "were not seen in pathological size": the denial goes on up to the next part of the sentence."""
-        broken = (i for i in range(start, end) if self.words[i] in (",", "and", "with", "(", "other"))
+        broken = (
+            i
+            for i in range(start, end)
+            if self.words[i] in (",", "and", "with", "(", "other") or self.words[i] in self.small["unsure"]
+        )
         return next(broken, end)
 
     def _may_turn(self, kind: str, direction: str, ahead: Span, behind: Span) -> bool:
@@ -179,6 +184,8 @@ class Clauses:
                 if not goes_on or self.words[i + 1] in self.small["explaining"]:
                     return i
             if kind == "negation" and word in ("because", "since", "("):
+                return i
+            if kind == "uncertainty" and word == ":" and self._names_a_thing((start, i)):
                 return i
             if kind == "history" and word in self.small["verb"]:
                 return i  # "previously observed as consolidation are now nodules"

@@ -87,7 +87,8 @@ def _vertebrae(words: list[str], tied: frozenset[int], lexicon: Lexicon, places:
             continue
         names = _between(last[:2], level) if joined and last else [level]
         for region, number in names:
-            where = _fixed(f"vertebrae_{region}{number}", lexicon)
+            name = f"vertebrae_{region}{number}"
+            where = lexicon.where(name) if name in lexicon.organs else None
             if where is not None:
                 found.append(Place(i, i + 1, where, level=f"{region}{number}"))
         last = (*level, i)
@@ -129,8 +130,9 @@ def _merge(words: list[str], places: list[Place], lexicon: Lexicon) -> list[Plac
     kept: list[Place] = []
     for place in places:
         other = kept[-1] if kept else None
-        if other is not None and _linked(words[other.end : place.start], lexicon):
-            between = words[other.end : place.start]
+        between = words[other.end : place.start] if other is not None else []
+        spoken = "," in between and words[place.end : place.end + 1] != [] and words[place.end] in lexicon.words["verb"]
+        if other is not None and not spoken and _linked(between, lexicon):
             joined = _join(other, place, lexicon) or _join(place, other, lexicon) or _lining(other, place, between)
             if joined is not None:
                 kept[-1] = joined

@@ -31,7 +31,8 @@ def give_sides(
         if word == "two" and i + 1 not in place_at:
             continue  # "two nodules" are not on two sides
         compared = _compared(words, i, lexicon)
-        if not compared and not lexicon.words["comparing"].isdisjoint(words[max(0, i - 3) : i]):
+        before = [w for w in words[max(0, i - 3) : i] if w in lexicon.words["comparing"]]
+        if not compared and before and words[max(0, i - 4) : i].count("other") == 0:
             continue
         if i in elliptic or (i > 1 and words[i - 1] == "on" and words[i - 2] in ("none", "nil")):
             continue
