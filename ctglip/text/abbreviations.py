@@ -49,13 +49,14 @@ class Abbreviation(Settings):
 class AbbreviationFile(Settings):
     """``abbreviations.yaml``.
 
-    ``compounds`` are words for two findings at once, ``slips`` words typed wrongly, ``left_out`` tells why an
-    abbreviation is not read.
+    ``compounds`` are words for two findings at once, ``written_out`` for two words, ``slips`` words typed wrongly,
+    ``left_out`` tells why an abbreviation is not read.
     """
 
     version: int = 1
     abbreviations: dict[str, Abbreviation]
     compounds: dict[str, tuple[str, str]] = Field(default_factory=dict)
+    written_out: dict[str, str] = Field(default_factory=dict)
     slips: dict[str, str] = Field(default_factory=dict)
     left_out: dict[str, str] = Field(default_factory=dict)
 
@@ -142,7 +143,7 @@ def add_abbreviations(seen: Trie, places: Trie, findings: Container[str], organs
         organs: names of organs.
     """
     data = load_abbreviations()
-    replaced = {text: Abbreviation(means=means) for text, means in data.slips.items()}
+    replaced = {text: Abbreviation(means=means) for text, means in (data.slips | data.written_out).items()}
     kept: list[str] = []
     for text, entry in data.abbreviations.items():
         if (entry.finding and entry.finding not in findings) or (entry.organ and entry.organ not in organs):

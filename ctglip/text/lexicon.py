@@ -119,8 +119,8 @@ class Lexicon:
         """Names that share their last words with a place: "ascending" in "ascending and descending aorta"."""
         rest = tuple(words[mention.start + 1 : mention.end])
         i = mention.start - 1
-        if i < 0 or words[i] not in _JOINTS:
-            return
+        if i < 0 or words[i] in SIDES:
+            return  # "right main pulmonary artery"
         while rest and i >= 0:
             if words[i] in _JOINTS:
                 i -= 1
