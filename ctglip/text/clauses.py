@@ -100,7 +100,7 @@ class Statements:
         if said is not None and (self.words[at - 1] in self.small["state"] or at - 1 in self._normal_ends):
             named = any(start <= i < at for i in self.places)
             return named and said[0] != "bare" and self.words[at - 2] != "and"
-        if said is not None and said[0] == "state" and ended and said[1] <= self.places[at]:
+        if said is not None and said[0] in ("state", "verb") and ended and said[1] <= self.places[at]:
             return self._denied(start, at)  # "no stones liver normal"
         if ended and self.words[at] in self.small["quantity"]:
             return any(i in self.things for i in range(at + 1, min(at + 4, len(self.words))))

@@ -109,9 +109,9 @@ class _Reader:
     def _interpreted(self, seen: Thing, named: Thing) -> bool:
         """Whether one finding is seen and the other what it is held to be: "thickening, in keeping with colitis"."""
         between = self.sentence.words[seen.end : named.start]
-        return not {"consistent", "keeping", "compatible", "suggesting", "suggestive", "representing"}.isdisjoint(
-            between
-        )
+        if between and between[0] == "with" and named.start - seen.end < 6:
+            return True  # "ground-glass densities with crazy paving": both are told
+        return not self.lexicon.words["naming"].isdisjoint(between)
 
     def _explains(self, named: Thing, seen: Thing) -> bool:
         """Whether one finding tells what another is: "density increase consistent with sequelae"."""
@@ -228,7 +228,8 @@ class _Reader:
         """ "The bladder is intact, ...": the organ itself is normal, whatever else is seen there."""
         for sign in self.sentence.signs:
             if sign.value[0] == "normal" and place.end <= sign.start <= place.end + 1:
-                return self.sentence.words[sign.end : sign.end + 1] in ([","], [";"])
+                behind = self.sentence.words[sign.end : sign.end + 4]
+                return behind[:1] in ([","], [";"]) or (behind[:1] == ["in"] and not {",", "and"}.isdisjoint(behind[2:]))
         return False
 
     def _inside_thing(self, place: Place) -> bool:
@@ -277,7 +278,9 @@ def read_sentence(text: str, lexicon: Lexicon) -> Reading:
 
 
 def _told_before(row: Row) -> Row:
-    """What is told of the patient is not what is seen."""
+    """What is told of the patient is not what is seen; what is asked is no finding at all."""
+    if row.status == "uncertain":
+        return Row(None, None, "historical", reason="asked, scanned or compared with, not seen")
     return replace(row, status="historical", open_to=None, otherwise=())
 
 

@@ -183,6 +183,9 @@ class Clauses:
                 goes_on = kind == "negation" or self._listed(kind, start, i, end)
                 if not goes_on or self.words[i + 1] in self.small["explaining"]:
                     return i
+            if word == "," and kind == "negation" and self.words[start - 1] == "without" and i + 2 < end:
+                if self.words[i + 1] == "and" and "," not in self.words[start:i] and "or" not in self.words[i:end]:
+                    return i  # "without loosening, and a defect at L4": no list of two has a comma
             if kind == "negation" and word in ("because", "since", "("):
                 return i
             if kind == "uncertainty" and word == ":" and self._names_a_thing((start, i)):

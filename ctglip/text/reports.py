@@ -58,7 +58,7 @@ class ReportParser:
             heading: str | None = None
             for sentence in split_sentences(text):
                 reading = self._read(completed(sentence, topic, last, heading, self.lexicon))
-                for row in self._in_context(reading, topic):
+                for row in _of_section(section, self._in_context(reading, topic)):
                     found.append(self._finding(row, index, section, sentence))
                     topic, last = row.organ or topic, row if row.abnormality else last
                 topic = reading.topic or topic
@@ -67,12 +67,15 @@ class ReportParser:
         return tuple(found)
 
     def _in_context(self, reading: Reading, topic: str | None) -> Iterator[Row]:
-        """The rows of a sentence, those without an organ read with the topic of the sentences before."""
+        """The rows of a sentence, those without an organ read with the topic, else what it named before."""
+        named: str | None = None
         for row in reading.rows:
             if row.organ is not None:
+                named = row.organ
                 yield row
             elif row.open_to is not None:
-                resolved = self.lexicon.resolve(*row.open_to, topic) if topic else None
+                found = (self.lexicon.resolve(*row.open_to, organ) for organ in (topic, named) if organ)
+                resolved = next((pair for pair in found if pair), None)
                 if resolved is not None:
                     for organ, side in self._on_sides(resolved[1], row.sides):
                         yield Row(organ, resolved[0], row.status, side, row.level)
@@ -98,6 +101,17 @@ class ReportParser:
         return Finding(
             index, section, sentence, row.organ, row.abnormality, status, row.laterality, row.level, row.reason
         )
+
+
+def _of_section(section: str, rows: Iterator[Row]) -> Iterator[Row]:
+    """The rows of a sentence, without what is only asked, scanned or compared with: such sections find nothing."""
+    if section not in _ABOUT_BEFORE:
+        yield from rows
+        return
+    given = list(rows)
+    history = section == "indication"
+    kept = [row for row in given if row.abnormality is None or (history and row.status != "uncertain")]
+    yield from kept or [Row(None, None, "historical", reason="asked, scanned or compared with, not seen")]
 
 
 @lru_cache(maxsize=1)

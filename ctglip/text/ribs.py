@@ -43,7 +43,8 @@ def _rib_numbers(words: list[str], tied: frozenset[int], place: Place) -> list[i
     while low > 0 and (rib_number(words, low - 1) or words[low - 1] in _RIB_LINKS):
         low -= 1
     ordinal = [*(i for i in range(low, place.start) if rib_number(words, i)), *inside]
-    if not any(words[i] in ORDINALS or words[i + 1] in _SUFFIXES for i in ordinal):
+    spelled = any(words[i] in ORDINALS or words[i + 1] in _SUFFIXES for i in ordinal)
+    if not spelled and not any(i in tied and rib_number(words, i - 1) for i in ordinal):
         ordinal = []  # "2 rib fractures"
     while high < len(words) and (rib_number(words, high) or words[high] in _RIB_LINKS or words[high] in _BEFORE_NUMBER):
         high += 1

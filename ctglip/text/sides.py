@@ -28,6 +28,10 @@ def give_sides(
         side = SIDES.get(word)
         if side is None or (i in inside and word not in ("both", "bilateral")):
             continue
+        holder = next((p for p in places if p.start < i < p.end and p.sidable), None) if i in inside else None
+        if holder is not None:
+            holder.sides.add(side)  # "parenchyma of both lungs"
+            continue
         if word == "two" and i + 1 not in place_at:
             continue  # "two nodules" are not on two sides
         compared = _compared(words, i, lexicon)
