@@ -190,7 +190,7 @@ class Attachment:
             return (first.where.adjective and second.where.adjective) or ranged or self._siblings(first, second)
         lists = not _LISTS.isdisjoint(between) or (between[0] in ("in", "at") and len(between) < 5)
         listing, measuring = self.lexicon.words["listing"], self.lexicon.words["measuring"]
-        other = [w for w in between if w not in listing and w not in measuring and not w[0].isdecimal()]
+        other = [w for w in between if w not in listing and w not in measuring and not w[0].isdecimal() and w not in "()"]
         plain = len(other) < 3 and all(w.isalpha() and w not in self.lexicon.words["boundary"] for w in other)
         return lists and plain and not self._marked(first.end, second.start)
 
@@ -226,7 +226,7 @@ class Attachment:
             distance += 6
         if self.beside(place):
             distance += 20
-        return distance + 15 if place.where.weak else distance
+        return distance + 15 if place.where.weak and place.end != thing.start else distance
 
     def _heads(self, place: Place) -> bool:
         """Whether it is only the heading: "Liver: cyst in the right kidney"."""

@@ -12,6 +12,7 @@ _RULING = frozenset({"rule", "ruling"})
 _AGAINST = frozenset({"versus", "vs", "v"})
 DOUBTING = _RULING | _AGAINST | {"?", "or"}
 """A sentence without any of these words leaves nothing open by itself."""
+_NUMBERED = frozenset({"segment", "seg", "grade", "type", "stage", "level", "aast", "iv", "vi", "vii", "viii"})
 _FARTHEST = 9
 """Words at most between "rule" and "out"."""
 
@@ -23,6 +24,8 @@ def doubts(
     small: Mapping[str, frozenset[str]],
 ) -> list[Span]:
     """Stretches of a sentence that are only thought of."""
+    if "v" in words:  # "segments IV, V and VI", "grade V"
+        words = ["" if w == "v" and _numeral(words, i) else w for i, w in enumerate(words)]
     found = [span for i, word in enumerate(words) if word == "?" for span in _questioned(words, things, clause_of, i)]
     found += _alternatives(words, things, clause_of, small)
     for i, word in enumerate(words):
@@ -30,6 +33,12 @@ def doubts(
             out = next((j for j in range(i + 2, min(i + _FARTHEST, len(words))) if words[j] == "out"), None)
             found += [(i, out)] if out is not None else []
     return found
+
+
+def _numeral(words: Sequence[str], i: int) -> bool:
+    """Whether a "v" is a number."""
+    beside = {*words[max(0, i - 3) : i], *words[i + 1 : i + 3]}
+    return not _NUMBERED.isdisjoint(beside)
 
 
 def _questioned(words: Sequence[str], things: Sequence[Span], clause_of: Callable[[int], Span], at: int) -> list[Span]:

@@ -109,7 +109,7 @@ class _Reader:
     def _interpreted(self, seen: Thing, named: Thing) -> bool:
         """Whether one finding is seen and the other what it is held to be: "thickening, in keeping with colitis"."""
         between = self.sentence.words[seen.end : named.start]
-        if between and between[0] == "with" and named.start - seen.end < 6:
+        if "with" in between and named.start - seen.end < 6:
             return True  # "ground-glass densities with crazy paving": both are told
         return not self.lexicon.words["naming"].isdisjoint(between)
 
@@ -262,7 +262,7 @@ def read_sentence(text: str, lexicon: Lexicon) -> Reading:
     best: dict[tuple[object, ...], Row] = {}
     for row in _Reader(sentence).rows():
         if about == "patient":
-            row = _told_before(row)
+            row = _told_before(row, text)
         key = (row.organ, row.abnormality, row.open_to, row.sides)
         if key not in best or _RANK[row.status] < _RANK[best[key].status]:
             best[key] = row
@@ -277,9 +277,9 @@ def read_sentence(text: str, lexicon: Lexicon) -> Reading:
     return Reading((Row(None, None, status, reason=reason),), topic, back and not sentence.places)
 
 
-def _told_before(row: Row) -> Row:
+def _told_before(row: Row, text: str) -> Row:
     """What is told of the patient is not what is seen; what is asked is no finding at all."""
-    if row.status == "uncertain":
+    if row.status == "uncertain" and row.abnormality and not text.lower().startswith("the patient"):
         return Row(None, None, "historical", reason="asked, scanned or compared with, not seen")
     return replace(row, status="historical", open_to=None, otherwise=())
 

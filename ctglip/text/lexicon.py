@@ -96,6 +96,8 @@ class Lexicon:
                 self.places.add(phrase(text), self._where(organ, False))
         for organ in described:
             for text in organ.adjectives:
+                if phrase(text)[0] in SIDES and len(phrase(text)) > 1 and self.organs.mirror(organ.name) != organ.name:
+                    continue  # read by its side, so that "left renal vein" is no "left renal"
                 near = text.startswith(("peri", "para")) and not organ.name.startswith(text[:4])
                 self.places.add(phrase(text), self._where(organ, True)._replace(near=near))
         for organ in described:
