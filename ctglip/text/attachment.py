@@ -8,6 +8,7 @@ from ctglip.text.measures import Thing, gap
 from ctglip.text.place import Place
 from ctglip.text.sentence import Sentence
 from ctglip.text.where import SIDES, STATION, Where
+from ctglip.types import Laterality
 
 _LISTS = frozenset({"and", "or", ",", "/", "&", "nor"})
 _FRONT_OR_BACK = frozenset({"anterior", "posterior"})
@@ -62,7 +63,7 @@ class Attachment:
         own = [p for p in self.places if not self.belongs_elsewhere(p, thing)]
         inside = [p for p in own if start <= p.start < end]
         named = [p for p in here if not p.where.adjective]
-        best = self._nearest(thing, inside) or self._nearest(thing, own)
+        best = self._nearest(thing, inside) or self._nearest(thing, [p for p in own if not self._praised(p, start)])
         best = best or self._nearest(thing, [*self._shared(thing), *named])
         if best is None and thing.kind == "abnormality":
             thing.general = True
@@ -72,6 +73,11 @@ class Attachment:
             exact = [p for p in here if p.where.organs and p.where.organs <= parts and not self.beside(p)]
             best = self._nearest(thing, [p for p in exact if self._agree(p, best)]) or best
         return self._group(thing, best) if best is not None else []
+
+    def _praised(self, place: Place, start: int) -> bool:
+        """Whether it is the subject of a later clause that calls it normal: "..., the airway is patent"."""
+        clause = self.clauses.clause_of(place.start)
+        return clause[0] > start and place.start - clause[0] < 3 and self.clauses.has("normal", *clause)
 
     def _agree(self, part: Place, whole: Place) -> bool:
         """Whether a part is not on another side than the whole."""
@@ -190,7 +196,9 @@ class Attachment:
             return (first.where.adjective and second.where.adjective) or ranged or self._siblings(first, second)
         lists = not _LISTS.isdisjoint(between) or (between[0] in ("in", "at") and len(between) < 5)
         listing, measuring = self.lexicon.words["listing"], self.lexicon.words["measuring"]
-        other = [w for w in between if w not in listing and w not in measuring and not w[0].isdecimal() and w not in "()"]
+        other = [
+            w for w in between if w not in listing and w not in measuring and not w[0].isdecimal() and w not in "()"
+        ]
         plain = len(other) < 3 and all(w.isalpha() and w not in self.lexicon.words["boundary"] for w in other)
         return lists and plain and not self._marked(first.end, second.start)
 
@@ -343,6 +351,19 @@ class Attachment:
         near = all(other == "body" or self.lexicon.same_side(home, other) for other in homes)
         sides = {frozenset(o.sides) for o in others}
         return set(next(iter(sides))) if near and len(sides) == 1 else set()
+
+    def side_of_lungs(self, thing: Thing, organ: str) -> Laterality | None:
+        """The side of an embolus by the lobes whose arteries it is in: "in the right lower lobe pulmonary arteries"."""
+        if organ != "pulmonary_artery":
+            return None
+        clause = self.clauses.clause_of(thing.start)
+        lobes = (
+            p for p in self.places if p.where.organs & self.lexicon.lungs and self.clauses.clause_of(p.start) == clause
+        )
+        sides = {side for p in lobes if not self.barred(thing, p) for side in self._sides_of(p)}
+        if "both" in sides or len(sides) == 2:
+            return "bilateral"
+        return "left" if sides == {"left"} else "right" if sides == {"right"} else None
 
     def _sides_of(self, place: Place) -> set[str]:
         """The sides that the words give a place, else the side of its organ."""

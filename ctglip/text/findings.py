@@ -137,6 +137,7 @@ class _Reader:
                 if self.clauses.clause_of(place.start) == self.clauses.clause_of(thing.start):
                     self.attachment.used.add(id(place))
                 side = laterality or self.lexicon.organs[resolved[1]].side
+                side = side or self.attachment.side_of_lungs(thing, resolved[1])
                 yield Row(resolved[1], resolved[0], status, side, place.level, reason)
         if not placed:
             yield from self._companion(thing, status, before) or self._unplaced(thing, status, sides)
@@ -229,7 +230,9 @@ class _Reader:
         for sign in self.sentence.signs:
             if sign.value[0] == "normal" and place.end <= sign.start <= place.end + 1:
                 behind = self.sentence.words[sign.end : sign.end + 4]
-                return behind[:1] in ([","], [";"]) or (behind[:1] == ["in"] and not {",", "and"}.isdisjoint(behind[2:]))
+                return behind[:1] in ([","], [";"]) or (
+                    behind[:1] == ["in"] and not {",", "and"}.isdisjoint(behind[2:])
+                )
         return False
 
     def _inside_thing(self, place: Place) -> bool:
@@ -302,6 +305,14 @@ def _points_back(sentence: Sentence) -> bool:
     if any(thing.kind in ("observation", "pathology") for thing in sentence.things):
         return True
     measured = any(words[i].isdecimal() and words[i + 1] in ("mm", "cm", "x", "hu") for i in range(len(words) - 1))
+    measure = lexicon.measures.find(words[:2])
+    if (
+        measure
+        and measure[0].start == 0
+        and measure[0].value[0] == "measure"
+        and sentence.clauses.has("normal", 0, len(words))
+    ):
+        return True  # "Size normal."
     telling = measured or bool(sentence.signs) or bool(lexicon.measures.find(words))
     return measured or (words[0] in lexicon.elliptical and telling)
 

@@ -7,13 +7,14 @@ in an organ: "effusion" in the pleura is a pleural effusion, since the dictionar
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 from ctglip.files import read_yaml
 from ctglip.text.abbreviations import add_abbreviations, add_compounds
+from ctglip.text.sharing import JOINTS, elided, sharing
 from ctglip.text.spelling import SHORTEST, Spelling
 from ctglip.text.trie import Mention, Trie
 from ctglip.text.where import SIDES, Where
@@ -40,6 +41,7 @@ class Lexicon:
         }
         self._stations: dict[str, str] = {place: to for place, to in seen["stations"].items() if to in organs}
         self._nowhere: list[str] = seen["no_places"]
+        self._bones_of: dict[str, str] = {place: to for place, to in seen["bones_of"].items() if to in organs}
         self._near_groups = [frozenset(groups) for groups in seen["near_groups"]]
         lists = ("vague", "describing", "aspects", "topical", "proper")
         self.vague, self.describing, self.aspects, self._topical, self._proper = (frozenset(seen[k]) for k in lists)
@@ -112,52 +114,20 @@ class Lexicon:
         """Organ phrases, and words such as "paraduodenal" that stand for a place beside an organ."""
         found = self.places.find(words)
         covered = {i for mention in found for i in range(mention.start, mention.end)}
-        found += [place for mention in found for place in self._elided(words, mention, covered)]
+        found += [place for mention in found for place in elided(words, mention, covered, self.places)]
         near = [Mention(i, i + 1, self._beside(w)) for i, w in enumerate(words) if len(w) > 8 and i not in covered]
         named = (mention for mention in (*found, *near) if mention.value and mention.value.organs)
         return sorted(named, key=lambda mention: mention[:2])
 
-    def _elided(self, words: Sequence[str], mention: Mention, covered: set[int]) -> Iterator[Mention]:
-        """Names that share their last words with a place: "ascending" in "ascending and descending aorta"."""
-        rest = tuple(words[mention.start + 1 : mention.end])
-        i = mention.start - 1
-        if i < 0 or words[i] in SIDES:
-            return  # "right main pulmonary artery"
-        while rest and i >= 0:
-            if words[i] in _JOINTS:
-                i -= 1
-                continue
-            where = self.places.get((words[i], *rest)) if i not in covered else None
-            if where is None:
-                return
-            yield Mention(i, i + 1, where)
-            i -= 1
-
     def find_seen(self, words: Sequence[str]) -> list[Mention]:
         """Phrases of what is seen, and adjectives that share their noun: "epidural" in "epidural or subdural bleed"."""
         found = self.seen.find(words)
-        listed = [m for m in found if m.end - m.start > 1 and m.start > 1 and words[m.start - 1] in _JOINTS]
+        listed = [m for m in found if m.end - m.start > 1 and m.start > 1 and words[m.start - 1] in JOINTS]
         if not listed:
             return found
         covered = {i for mention in found for i in range(mention.start, mention.end)}
-        shared = [m for mention in listed for m in self._sharing(words, mention, covered)]
+        shared = [m for mention in listed for m in sharing(words, mention, covered, self.seen, self.places)]
         return sorted((*found, *shared), key=lambda mention: mention[:2]) if shared else found
-
-    def _sharing(self, words: Sequence[str], mention: Mention, covered: set[int]) -> Iterator[Mention]:
-        i = mention.start - 1
-        while i > 0 and words[i] in _JOINTS:
-            i -= 1
-            endings = (tuple(words[k : mention.end]) for k in range(mention.start + 1, mention.end))
-            known = next(
-                (self.seen.get((words[i], *rest)) for rest in endings if self.seen.get((words[i], *rest))), None
-            )
-            place = self.places.get((words[i],))
-            if known is None or i in covered or (place is not None and not place.adjective):
-                return
-            yield Mention(i, i + 1, known)
-            i -= 1
-            while i > 0 and words[i] in _JOINTS and words[i - 1] in _JOINTS:
-                i -= 1
 
     def _place_beside(self, word: str) -> Where | None:
         for prefix in _PREFIXES:
@@ -273,7 +243,8 @@ class Lexicon:
             fitting = self._fit(name, organ)
             if fitting or self.organs[organ].group == self.organs[place].group:
                 return name, fitting or self._home(name, organ)
-        return None
+        anywhere = self._in.get((key, "body"))
+        return (anywhere, organ) if anywhere else None
 
     def _as_abnormality(self, name: str, organ: str) -> tuple[str, str] | None:
         fitting = self._fit(name, organ)
@@ -310,6 +281,11 @@ class Lexicon:
         return frozenset(entry.name for entry in entries if entry.default_organ == "lymph_nodes")
 
     @cached_property
+    def lungs(self) -> frozenset[str]:
+        """The lungs and their lobes."""
+        return frozenset({"lungs", *self.organs.parts_of("lungs")}) if "lungs" in self.organs else frozenset()
+
+    @cached_property
     def node_organs(self) -> frozenset[str]:
         """Lymph nodes, of every station."""
         return self.organs.parts_of("lymph_nodes") if "lymph_nodes" in self.organs else frozenset()
@@ -344,6 +320,9 @@ class Lexicon:
     def _fit(self, abnormality: str, organ: str) -> str | None:
         """The organ of an abnormality that a named place means: itself, or the organ inside that place."""
         entry = self.abnormalities[abnormality]
+        bones = self._bones_of.get(organ) if entry.default_organ == "bones" else None
+        if bones is not None:
+            return bones  # a "pelvic fracture" is of its bones
         if organ in entry.organs or entry.default_organ == "body":
             return organ
         inside = self.organs.parts_of(organ)
@@ -400,6 +379,5 @@ class Lexicon:
         return frozenset(phrase(text)[0] for text in self.cues["perception"])
 
 
-_JOINTS = frozenset({"and", "or", ",", "/", "nor"})
 _PREFIXES = ("para", "peri", "retro", "supra", "infra", "sub", "inter", "intra", "trans", "juxta", "pre", "pleuro")
 _EMPTY = frozenset({"of", "in", "on", "at", "with", "and", "or", "to", "for", "left", "right", "both", "bilateral"})

@@ -183,9 +183,10 @@ class Clauses:
                 goes_on = kind == "negation" or self._listed(kind, start, i, end)
                 if not goes_on or self.words[i + 1] in self.small["explaining"]:
                     return i
-            if word == "," and kind == "negation" and self.words[start - 1] == "without" and i + 2 < end:
-                if self.words[i + 1] == "and" and "," not in self.words[start:i] and "or" not in self.words[i:end]:
-                    return i  # "without loosening, and a defect at L4": no list of two has a comma
+            if kind == "negation" and word in self.small["verb"] and self.words[start - 2 : start - 1] == ["lack"]:
+                return i  # "the lack of contrast does not ..."
+            if word == "," and kind == "negation" and self._second_of_two(start, i, end):
+                return i
             if kind == "negation" and word in ("because", "since", "("):
                 return i
             if kind == "uncertainty" and word == ":" and self._names_a_thing((start, i)):
@@ -193,6 +194,12 @@ class Clauses:
             if kind == "history" and word in self.small["verb"]:
                 return i  # "previously observed as consolidation are now nodules"
         return end
+
+    def _second_of_two(self, start: int, comma: int, end: int) -> bool:
+        """Whether ", and" parts: "without loosening, and a defect at L4"; no list of two has a comma."""
+        if self.words[start - 1] != "without" or self.words[comma + 1] != "and":
+            return False
+        return "," not in self.words[start:comma] and "or" not in self.words[comma:end]
 
     def _listed(self, kind: str, start: int, comma: int, end: int) -> bool:
         """Whether the list that a doubt or a history begins goes on behind a comma."""

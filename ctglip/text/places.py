@@ -16,6 +16,7 @@ from ctglip.text.where import SIDES, Where
 
 _REGION = {"c": "C", "t": "T", "d": "T", "l": "L", "s": "S"}
 _SPINE = {"cervical": "C", "thoracic": "T", "dorsal": "T", "lumbar": "L"}
+_SKELETON = frozenset({"bones", "vertebrae", "vertebrae_soft", "nervous", "regions", "body_wall"})
 _UNSIDED = frozenset({"coronary_arteries", "heart"})
 """Their parts are called left and right by what they belong to."""
 _LININGS = {("pleura", lung) for lung in ("lungs", "lung_left", "lung_right")}
@@ -83,7 +84,11 @@ def _vertebrae(words: list[str], tied: frozenset[int], lexicon: Lexicon, places:
         joined = last is not None and _ranged(words, tied, last[2], i)
         if level is None and joined and last and word.isdecimal() and len(word) < 3:
             level = (last[0], int(word))
-        if level is None or (i in taken and word not in _SPINE):
+        if (
+            level is None
+            or (i in taken and word not in _SPINE)
+            or (i == 0 and _numbers_a_target(words, places, lexicon))
+        ):
             continue
         names = _between(last[:2], level) if joined and last else [level]
         for region, number in names:
@@ -93,6 +98,12 @@ def _vertebrae(words: list[str], tied: frozenset[int], lexicon: Lexicon, places:
                 found.append(Place(i, i + 1, where, level=f"{region}{number}"))
         last = (*level, i)
     return found
+
+
+def _numbers_a_target(words: list[str], places: Sequence[Place], lexicon: Lexicon) -> bool:
+    """ "T1 RUL nodule": the first target lesion, not a vertebra."""
+    beside = next((place for place in places if place.start == 1 and place.where.organ), None)
+    return words[0][0] == "t" and beside is not None and lexicon.organs[beside.where.organ or ""].group not in _SKELETON
 
 
 def _level(words: list[str], i: int) -> tuple[str, int] | None:

@@ -10,6 +10,10 @@ from ctglip.text.ribs import rib_number
 from ctglip.text.where import SIDES
 
 _BETWEEN_RIBS = ("and", "or", "to", "/", ",", "through")
+_DIRECTIONS = frozenset(
+    {"superior", "inferior", "anterior", "posterior", "upper", "lower", "medial", "lateral", "middle"}
+)
+_LISTED = frozenset({",", "and", "or"})
 _BETWEEN_SIDES = ("and", "or", "to", "/", ",")
 
 
@@ -82,6 +86,8 @@ def _named_ahead(
         if j < len(words) and words[j] in _BETWEEN_SIDES and _side_follows(words, j + 1, place_at, thing_at):
             j += 1
             limit += 3
+        elif j < len(words) and words[j] in _BETWEEN_SIDES and words[j + 1 : j + 2] and words[j + 1] in _DIRECTIONS:
+            j, limit = j + 1, limit + 2  # "bilateral superior and inferior pubic rami"
         elif j < len(words) and words[j] in _BETWEEN_RIBS and words[j + 1 : j + 2] and rib_number(words, j + 1):
             limit += 3  # "left 2nd, 3rd and 5th ribs"
         elif j < len(words) and words[j] in lexicon.words["boundary"]:
@@ -159,6 +165,11 @@ def _named_behind(
         return None
     _, kind, key = max(ends)
     found = [(kind, key)]
+    if kind == "place" and places[key].level and words[i - 1] == "on":  # "of L2, L3 and L4 on the left"
+        while key > 0 and places[key - 1].level and not set(words[places[key - 1].end : places[key].start]) - _LISTED:
+            key -= 1
+            found.append((kind, key))
+        return found
     last = things[key][0] if kind == "thing" else places[key].start
     for n in range(len(things) - 1, -1, -1):  # "a stone, hydronephrosis and stranding on the left"
         start, end = things[n]
