@@ -23,7 +23,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from ctglip.data.cache import Place
+from ctglip.ct.io import read_scan
+from ctglip.ct.masks import read_masks
+from ctglip.ct.recipe import CtRecipe
+from ctglip.data.cache import OrganInstance
 from ctglip.evaluation.bootstrap import draw_patients
 from ctglip.evaluation.labels import PairLabels
 from ctglip.evaluation.zero_shot import judge, recognition
@@ -31,9 +34,6 @@ from ctglip.inference.encoding import encode_crops
 from ctglip.inference.pipeline import Pipeline
 from ctglip.models.release import Release, load_release
 from ctglip.types import OrganRow
-from ctglip.volume.io import read_scan
-from ctglip.volume.masks import read_masks
-from ctglip.volume.recipe import VolumeRecipe
 
 QUESTIONS = (1, 18, 500)
 
@@ -42,8 +42,8 @@ def random_release() -> Release:
     """The demo's model with random weights and hashed texts."""
     from ctglip.config import load_settings
     from ctglip.data.crops import CropSettings
+    from ctglip.models.dual_encoder import OrganTextModel, OrganTextModelSettings
     from ctglip.models.text import TextEncoderSettings
-    from ctglip.models.towers import OrganTextModel, OrganTextModelSettings
     from ctglip.resources import resource
     from ctglip.training.recipe import PretrainConfig
     from ctglip.vocabulary.abnormalities import load_abnormalities
@@ -62,7 +62,7 @@ def random_release() -> Release:
     return Release(
         model=OrganTextModel(OrganTextModelSettings.model_validate(settings.model_dump())).eval(),
         organs=organs.names,
-        recipe=VolumeRecipe(spacing_mm=(3.0, 3.0, 3.0)).model_dump(mode="json"),
+        recipe=CtRecipe(spacing_mm=(3.0, 3.0, 3.0)).model_dump(mode="json"),
         crops=crops.model_dump(mode="json"),
         organ_dictionary=resource("organ_dictionary"),
         abnormality_dictionary=resource("abnormality_dictionary"),
@@ -150,21 +150,23 @@ def evaluate(studies: int, pairs: int, draws: int) -> dict[str, Any]:
     """Seconds to judge so many studies x pairs from features in memory, intervals included."""
     rng = np.random.default_rng(0)
     organs = [f"organ{n}" for n in range(20)]
-    places = [
-        Place(f"s{s}", OrganRow(organ, (0, 1, 0, 1, 0, 1), 1.0, 0.0, False)) for s in range(studies) for organ in organs
+    instances = [
+        OrganInstance(f"s{s}", OrganRow(organ, (0, 1, 0, 1, 0, 1), 1.0, 0.0, False))
+        for s in range(studies)
+        for organ in organs
     ]
     patients = np.repeat(np.arange(studies), len(organs))
-    vectors = rng.normal(size=(len(places), 128)).astype(np.float32)
+    vectors = rng.normal(size=(len(instances), 128)).astype(np.float32)
     start, cpu = time.perf_counter(), time.process_time()
     axes = rng.normal(size=(pairs, 128)).astype(np.float32)
     labels, scores = {}, {}
     for n in range(pairs):
-        rows = np.arange(n % len(organs), len(places), len(organs))
+        rows = np.arange(n % len(organs), len(instances), len(organs))
         labels[organs[n % len(organs)], f"a{n}"] = PairLabels(rows, (rng.random(len(rows)) < 0.1).astype(np.int64))
         scores[organs[n % len(organs)], f"a{n}"] = vectors[rows] @ axes[n]
     weights = draw_patients(studies, draws, rng)
     judge(labels, scores, patients, weights, {})
-    recognition(rng.integers(0, len(organs), len(places)), places, organs, {}, patients, weights)
+    recognition(rng.integers(0, len(organs), len(instances)), instances, organs, {}, patients, weights)
     seconds = time.perf_counter() - start
     used = time.process_time() - cpu
     return {

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from ctglip.data.rendering import DrawnCrops
+from ctglip.models.dual_encoder import OrganTextModel, OrganTextModelSettings
 from ctglip.models.encoders import (
     CNNSettings,
     NNUNetSettings,
@@ -22,7 +23,6 @@ from ctglip.models.encoders import (
     SwinSettings,
     ViTSettings,
 )
-from ctglip.models.towers import OrganTextModel, OrganTextModelSettings
 from ctglip.objectives.base import total
 from ctglip.objectives.organ_text import OrganText
 from ctglip.objectives.samples import OrganBatch

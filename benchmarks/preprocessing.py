@@ -44,7 +44,7 @@ def make_scan(folder: Path, shape: tuple[int, int, int], ct: Path, masks: Path) 
     import nibabel as nib
     from isal import igzip
 
-    from ctglip.volume.resample import to_grid
+    from ctglip.ct.resample import to_grid
 
     source, drawn = (nib.as_closest_canonical(nib.load(path)) for path in (ct, masks))  # pyright: ignore[reportArgumentType]
     size = np.array(source.shape) * np.array(source.header.get_zooms()[:3])

@@ -65,7 +65,7 @@ def settings(recipe: str, body: bool = False) -> Any:
 
     from ctglip.config import load_settings
 
-    return load_settings(PreprocessConfig, recipe, [f"volume.crop_to_body={str(body).lower()}"])
+    return load_settings(PreprocessConfig, recipe, [f"ct.crop_to_body={str(body).lower()}"])
 
 
 def ours(scan: Path, store: Path, recipe: str, body: bool, whole: bool) -> Work:
@@ -73,10 +73,10 @@ def ours(scan: Path, store: Path, recipe: str, body: bool, whole: bool) -> Work:
     from ctglip_preprocessing.case import Case, Plan, run_case
 
     from ctglip.cohort import CohortRow
+    from ctglip.ct.io import read_scan
+    from ctglip.ct.standardize import standardize
     from ctglip.store.study import StudyReader
     from ctglip.vocabulary.organs import load_organs
-    from ctglip.volume.io import read_scan
-    from ctglip.volume.standardize import standardize
 
     config = settings(recipe, body)
     row = CohortRow(study_id=STUDY, patient_id="p", image=scan / "ct.nii.gz", masks=scan / "masks.nii.gz")
@@ -91,8 +91,8 @@ def ours(scan: Path, store: Path, recipe: str, body: bool, whole: bool) -> Work:
         return StudyReader(target).shape
 
     def image_alone() -> tuple[int, ...]:
-        read, _ = read_scan(row.image, config.volume)
-        return standardize(read, None, config.volume, load_organs()).image.shape
+        read, _ = read_scan(row.image, config.ct)
+        return standardize(read, None, config.ct, load_organs()).image.shape
 
     return all_of_it if whole else image_alone
 
@@ -169,16 +169,16 @@ def parts(folder: str, recipe: str, repeats: int) -> dict[str, Any]:
     from numcodecs import blosc  # pyright: ignore[reportAttributeAccessIssue]
 
     from ctglip.cohort import CohortRow
+    from ctglip.ct.geometry import regrid
+    from ctglip.ct.io import read_scan
+    from ctglip.ct.mask_checks import check_masks
+    from ctglip.ct.masks import read_masks
+    from ctglip.ct.organs import organ_table
+    from ctglip.ct.quality import check_scan
+    from ctglip.ct.resample import to_grid
     from ctglip.store.study import SourceGrid, StudyRecord, write_study
     from ctglip.types import Standardized
     from ctglip.vocabulary.organs import load_organs
-    from ctglip.volume.geometry import regrid
-    from ctglip.volume.io import read_scan
-    from ctglip.volume.mask_checks import check_masks
-    from ctglip.volume.masks import read_masks
-    from ctglip.volume.organs import organ_table
-    from ctglip.volume.quality import check_scan
-    from ctglip.volume.resample import to_grid
 
     image_path, masks_path = (Path(folder) / f"{name}.nii.gz" for name in ("ct", "masks"))
     zipped, zipped_masks = image_path.read_bytes(), masks_path.read_bytes()

@@ -1,4 +1,4 @@
-"""Measure the report parser: ``report_parsing.py labels|regions|films|throughput|phrases|coverage|sets --help``.
+"""Measure the report parser: ``report_parsing.py labels|regions|radiographs|throughput|phrases|coverage|sets --help``.
 
 The tables default to the development data under ``CTGLIP_REAL_DATA`` (default ``../shared/data``); any table of the
 same layout can be given instead. ``--quick`` reads 50 rows, ``--json FILE`` writes the figures, ``--predictions FILE``
@@ -22,7 +22,7 @@ from typing import Any
 import polars as pl
 
 from ctglip.files import read_yaml
-from ctglip.text.reports import ReportParser, get_parser
+from ctglip.reports.parser import ReportParser, get_parser
 from ctglip.types import Finding, Report
 from ctglip.vocabulary.abnormalities import AbnormalityDictionary
 from ctglip.vocabulary.organs import OrganDictionary
@@ -84,12 +84,12 @@ class Rule:
     """Findings that make a label present: their abnormalities, organs (any where None) and statuses."""
 
     names: frozenset[str]
-    places: frozenset[str] | None
+    instances: frozenset[str] | None
     statuses: frozenset[str]
 
     def holds(self, row: Finding) -> bool:
         """Whether one finding makes the label present."""
-        placed = self.places is None or row.organ in self.places
+        placed = self.instances is None or row.organ in self.instances
         return placed and row.abnormality in self.names and row.status in self.statuses
 
 
@@ -111,10 +111,14 @@ class LabelMap:
                     named |= {kind for name in named for kind in abnormalities.descendants(name)}
                 spared = [name for name in rule.get("except", ()) if name in abnormalities]
                 named -= {kind for name in spared for kind in (name, *abnormalities.descendants(name))}
-                places = {place for organ in rule.get("organs", ()) for place in (organ, *organs.parts_of(organ))}
-                places -= {place for organ in rule.get("not_in", ()) for place in (organ, *organs.parts_of(organ))}
+                instances = {
+                    instance for organ in rule.get("organs", ()) for instance in (organ, *organs.parts_of(organ))
+                }
+                instances -= {
+                    instance for organ in rule.get("not_in", ()) for instance in (organ, *organs.parts_of(organ))
+                }
                 statuses = frozenset(rule.get("statuses", PRESENT))
-                self.rules.setdefault(label, []).append(Rule(frozenset(named), frozenset(places) or None, statuses))
+                self.rules.setdefault(label, []).append(Rule(frozenset(named), frozenset(instances) or None, statuses))
 
     def read(self, findings: Sequence[Finding]) -> dict[str, bool]:
         """Label to whether a finding makes it present."""
@@ -180,7 +184,7 @@ def labels_command(arguments: argparse.Namespace) -> tuple[dict[str, Any], pl.Da
     return found
 
 
-def films_command(arguments: argparse.Namespace) -> tuple[dict[str, Any], pl.DataFrame]:
+def cxr_command(arguments: argparse.Namespace) -> tuple[dict[str, Any], pl.DataFrame]:
     """Chest X-ray reports: CheXpert's labels (made from the findings alone) and the indexed problems."""
     reports = table_of(arguments.reports, arguments)
     labels = pl.read_csv(arguments.labels, infer_schema=False).unique("subject_id", keep="first", maintain_order=True)
@@ -208,7 +212,7 @@ class RegionMap:
 
     def __init__(self, regions: dict[str, dict[str, Any]], organs: OrganDictionary) -> None:
         def spread(names: Sequence[str]) -> set[str]:
-            return {place for name in names for place in (name, *organs.parts_of(name))}
+            return {instance for name in names for instance in (name, *organs.parts_of(name))}
 
         self.organs = {
             region: spread(rule["organs"]) - spread(rule.get("without", ())) for region, rule in regions.items()
@@ -281,7 +285,7 @@ def by_sentence(findings: Sequence[Finding]) -> list[tuple[str, list[Finding]]]:
 def sets_command(arguments: argparse.Namespace) -> tuple[dict[str, Any], pl.DataFrame]:
     """Findings read right of sets of sentences and reports, and what is read wrongly."""
     sys.path.insert(0, str(HERE.parent))
-    from tests.text.scoring import read_cases, score
+    from tests.reports.scoring import read_cases, score
 
     scores = {path.stem: score(read_cases(path)[: 50 if arguments.quick else None]) for path in arguments.sets}
     wrong = [(name, text, "; ".join(lines)) for name, found in scores.items() for text, lines in found.wrong]
@@ -314,11 +318,13 @@ def phrases_command(arguments: argparse.Namespace) -> tuple[dict[str, Any], pl.D
     missed = []
     for entry in json.loads(Path(arguments.phrases).read_text(encoding="utf-8"))[: 50 if arguments.quick else None]:
         rows = parser.parse(Report(findings=entry["text"]))
-        places = {p for r in rows if r.organ for p in (r.organ, *organs.wholes_of(r.organ), *organs.parts_of(r.organ))}
+        instances = {
+            p for r in rows if r.organ for p in (r.organ, *organs.containing(r.organ), *organs.parts_of(r.organ))
+        }
         kinds = {k for r in rows if r.abnormality for k in (r.abnormality, *abnormalities.ancestors(r.abnormality))}
         for term in entry["expanded_terms"]:
             organ, abnormality = organs.find(term), abnormalities.find(term)
-            for name, known, found in (("organs", organ, places), ("abnormalities", abnormality, kinds)):
+            for name, known, found in (("organs", organ, instances), ("abnormalities", abnormality, kinds)):
                 if known is not None:
                     scores[name].add(True, known.name in found)
                     if known.name not in found:
@@ -340,7 +346,7 @@ def coverage_command(arguments: argparse.Namespace) -> tuple[dict[str, Any], pl.
 
 
 COMMANDS = {
-    "labels": labels_command, "regions": regions_command, "films": films_command, "throughput": throughput_command,
+    "labels": labels_command, "regions": regions_command, "radiographs": cxr_command, "throughput": throughput_command,
     "phrases": phrases_command, "coverage": coverage_command, "sets": sets_command,
 }  # fmt: skip
 
@@ -361,11 +367,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     regions.add_argument("reports", nargs="?", type=Path, default=DATA / "reports/chest_ct_reports/reports.csv")
     regions.add_argument("regions", nargs="?", default=DATA / "reports/chest_ct_region_sentences/region_text.csv")
     regions.add_argument("--mapping", type=Path, default=HERE / "mappings/chest_ct_regions.yaml")
-    films = commands.add_parser("films", parents=[common])
-    films.add_argument("labels", nargs="?", type=Path, default=DATA / "cxr/openi_reports/chexpert_labels.csv")
-    films.add_argument("reports", nargs="?", type=Path, default=DATA / "cxr/openi_reports/reports.csv")
-    films.add_argument("--mapping", type=Path, default=HERE / "mappings/chexpert_14_labels.yaml")
-    films.add_argument("--problems", type=Path, default=HERE / "mappings/openi_problems.yaml")
+    radiographs = commands.add_parser("radiographs", parents=[common])
+    radiographs.add_argument("labels", nargs="?", type=Path, default=DATA / "cxr/openi_reports/chexpert_labels.csv")
+    radiographs.add_argument("reports", nargs="?", type=Path, default=DATA / "cxr/openi_reports/reports.csv")
+    radiographs.add_argument("--mapping", type=Path, default=HERE / "mappings/chexpert_14_labels.yaml")
+    radiographs.add_argument("--problems", type=Path, default=HERE / "mappings/openi_problems.yaml")
     throughput = commands.add_parser("throughput", parents=[common])
     throughput.add_argument("reports", nargs="?", type=Path, default=DATA / "reports/chest_ct_reports/reports.csv")
     throughput.add_argument("--columns", nargs="+", default=["Findings_EN", "Impressions_EN"])
@@ -378,7 +384,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     coverage.add_argument("--column", default="Notes")
     sets = commands.add_parser("sets", parents=[common])
-    sets.add_argument("sets", nargs="*", type=Path, default=sorted((HERE.parent / "tests/text/sets").glob("*.jsonl")))
+    sets.add_argument(
+        "sets", nargs="*", type=Path, default=sorted((HERE.parent / "tests/reports/sets").glob("*.jsonl"))
+    )
     arguments = parser.parse_args(argv)
     result, answers = COMMANDS[arguments.what](arguments)
     if "macro_f1" in result:

@@ -122,7 +122,7 @@ def rows_of(folder: Path, store_path: Path) -> tuple[Assembly, list[Row]]:
     assert isinstance(source, CropSource)
     for keep in ("disk", "none"):  # the same in all but where crops are
         data, cache = copy.copy(source.dataset), config_of(folder, keep).data.cache
-        data.cache = open_crops(store, source.dataset.cache.places, config.data.crops, data.organs, cache)
+        data.cache = open_crops(store, source.dataset.cache.instances, config.data.crops, data.organs, cache)
         parts[keep] = replace(parts["memory"], sources={"organ_text": replace(source, dataset=data)})
     ready = [parts["memory"].batch(step) for step in range(4)]
     drawn = [batch.to("cpu") for batch in ready]
@@ -186,9 +186,9 @@ class Peers:
         return image, nearest.to(torch.int16)
 
     def _crop(self, image: torch.Tensor, mask: torch.Tensor, grid: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        places = mask.nonzero()
-        low = (places.amin(0) - MARGIN).clamp(min=0).tolist()
-        high = (places.amax(0) + 1 + MARGIN).tolist()
+        instances = mask.nonzero()
+        low = (instances.amin(0) - MARGIN).clamp(min=0).tolist()
+        high = (instances.amax(0) + 1 + MARGIN).tolist()
         box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
         both = torch.stack([image[box], mask[box].float()])[None]
         hu, cover = torch.nn.functional.interpolate(both, tuple(grid), mode="trilinear")[0]

@@ -18,7 +18,7 @@ import torch
 
 from ctglip.config import find_config, load_settings
 from ctglip.data.rendering import CropStack
-from ctglip.models.towers import OrganTextModel
+from ctglip.models.dual_encoder import OrganTextModel
 from ctglip.objectives.organ_text import OrganText
 from ctglip.objectives.samples import OrganBatch
 from ctglip.training.checkpoint import Training

@@ -17,21 +17,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ctglip.inference.film_encoding import Read
-from ctglip.inference.films import FilmPipeline
+from ctglip.inference.cxr import CxrPipeline
+from ctglip.inference.cxr_encoding import Read
 from ctglip.inference.pipeline import Pipeline
 from ctglip.models.release import Release, load_release
 
 
-def load_model(path: Path | str | Release, read: Read = "organs") -> Pipeline | FilmPipeline:
-    """Load a trained model, ready to be asked: about scans, or about films where it was trained on films.
+def load_model(path: Path | str | Release, read: Read = "organs") -> Pipeline | CxrPipeline:
+    """Load a trained model, ready to be asked: about scans, or about radiographs where it was trained on radiographs.
 
     Args:
         path: a run folder or a ``model/`` folder; or a release that is loaded already (that of a ``HubModel``).
-        read: how films are read, see ``inference.films.FilmPipeline``; scans are read in one way.
+        read: how radiographs are read, see ``inference.cxr.CxrPipeline``; scans are read in one way.
 
     Raises:
         ModelError: it is neither, or damaged; ``not_aligned``: it was trained without texts.
     """
     release = path if isinstance(path, Release) else load_release(Path(path))
-    return Pipeline(release) if release.films is None else FilmPipeline(release, read)
+    return Pipeline(release) if release.cxr is None else CxrPipeline(release, read)

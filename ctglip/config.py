@@ -109,13 +109,13 @@ def _with_bases(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
 
 
 def _explain(kind: type[BaseModel], error: Any) -> str:
-    place = ".".join(str(part) for part in error["loc"])
+    position = ".".join(str(part) for part in error["loc"])
     if error["type"] != "extra_forbidden":
         found = "" if isinstance(error["input"], dict | list) else f" (found {error['input']!r})"
-        return f"{place}: {error['msg']}{found}"
+        return f"{position}: {error['msg']}{found}"
     known = _fields_at(kind, error["loc"][:-1])
     near = difflib.get_close_matches(str(error["loc"][-1]), known, n=1)
-    return f"{place}: unknown setting" + (
+    return f"{position}: unknown setting" + (
         f", did you mean {near[0]!r}?" if near else f", known here: {', '.join(known)}"
     )
 

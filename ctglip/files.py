@@ -185,7 +185,7 @@ def is_dicom(path: Path) -> bool:
     return start[128:] == b"DICM" or bool(_FIRST_ELEMENT.match(start))
 
 
-def told_name(path: Path) -> str:
+def private_name(path: Path) -> str:
     """What answers and pages call an input: its name, but for DICOM: those names may hold UIDs and patients."""
     files = sorted(path.iterdir()) if path.is_dir() else [path]
     if any(is_dicom(file) or file.suffix.lower() in DICOM_SUFFIXES for file in files):

@@ -79,9 +79,9 @@ class LabelTable:
     def of_studies(self, studies: Sequence[str]) -> Float[np.ndarray, "n columns"]:
         """The values of some studies; NaN for studies without a row."""
         found = np.full((len(studies), len(self.columns)), np.nan)
-        for place, study_id in enumerate(studies):
+        for position, study_id in enumerate(studies):
             if (row := self.rows.get(study_id)) is not None:
-                found[place] = self.values[row]
+                found[position] = self.values[row]
         return found
 
 

@@ -85,7 +85,7 @@ def _table(path: Path, rows: Sequence[tuple[int, list[str]]]) -> pl.DataFrame:
             code="bad_table",
             fix="Put cells that hold the separator, or a line break, in quotation marks.",
         )
-    columns = {name: [cells[place].strip() or None for _, cells in body] for place, name in enumerate(names)}
+    columns = {name: [cells[position].strip() or None for _, cells in body] for position, name in enumerate(names)}
     return pl.DataFrame(columns, schema=dict.fromkeys(names, pl.String))
 
 

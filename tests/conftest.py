@@ -35,7 +35,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """The folder of real scans, films and reports; tests that need it skip where it is absent."""
+    """The folder of real scans, radiographs and reports; tests that need it skip where it is absent."""
     default = Path(__file__).resolve().parents[1] / ".." / "shared" / "data"
     folder = Path(os.environ.get("CTGLIP_REAL_DATA", default)).resolve()
     if not folder.is_dir():

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ctglip.errors import CTGLIPError, ScanError
-from ctglip.files import atomic_path, check_id, file_checksum, told_name, value_hash, write_json
+from ctglip.files import atomic_path, check_id, file_checksum, private_name, value_hash, write_json
 
 
 def _write_half(target: Path) -> None:
@@ -83,6 +83,6 @@ def test_names_of_dicom_are_not_told(tmp_path: Path) -> None:
         (folder / name).write_bytes(b"\0" * 128 + (b"DICM" if folder is series else b"...."))
     (tmp_path / "Doe^Jane.dcm").write_bytes(b"no preamble")
     told = [series, series / "1.2.840.1.7", tmp_path / "Doe^Jane.dcm", organs, organs / "liver.nii.gz"]
-    assert [told_name(path) for path in told] == [
+    assert [private_name(path) for path in told] == [
         "DICOM series", "DICOM file", "DICOM file", "segmentations", "liver.nii.gz"
     ]  # fmt: skip

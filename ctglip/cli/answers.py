@@ -57,8 +57,8 @@ def _ranked(answers: ScanAnswers, several: Sequence[Answer]) -> list[str]:
 def _said(answer: Answer, rank: bool = True) -> str:
     """An answer in one line."""
     if answer.similarity is not None:
-        place = f"nearer than all but {(answer.rank or 1) - 1} of {(answer.of or 1) - 1} dictionary sentences"
-        return f"similarity {answer.similarity:.2f}, {place}; {'; '.join(answer.caveats)}"
+        position = f"nearer than all but {(answer.rank or 1) - 1} of {(answer.of or 1) - 1} dictionary sentences"
+        return f"similarity {answer.similarity:.2f}, {position}; {'; '.join(answer.caveats)}"
     if answer.probability is None:
         return f"no answer: {answer.reason}"
     said = [f"{answer.probability:.2f}"]

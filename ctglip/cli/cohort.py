@@ -1,4 +1,4 @@
-"""``ctglip cohort``: a public film dataset's own tables to a cohort table and a label table."""
+"""``ctglip cohort``: a public radiograph dataset's own tables to a cohort table and a label table."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ def cohort(
     out: Annotated[Path, typer.Argument(help="Folder to write: cohort.csv, labels.csv, regions/.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Write the cohort table and the label table of a public dataset of chest films."""
+    """Write the cohort table and the label table of a public dataset of chest radiographs."""
     from ctglip.config import load_settings
-    from ctglip.film.public import CohortMap, write_public
+    from ctglip.cxr.public import CohortMap, write_public
 
     table, found = write_public(folder, load_settings(CohortMap, layout), out)
     texts = sum(bool(row.get("findings") or row.get("impression") or row.get("report")) for row in found.rows)
     labels = sorted({name for values in found.labels.values() for name in values})
-    values = {"cohort": str(table), "films": len(found.rows), "with_text": texts, "labels": labels}
-    result(values, as_json, f"{len(found.rows)} films in {table}, {texts} with text, {len(labels)} labels.")
+    values = {"cohort": str(table), "radiographs": len(found.rows), "with_text": texts, "labels": labels}
+    result(values, as_json, f"{len(found.rows)} radiographs in {table}, {texts} with text, {len(labels)} labels.")

@@ -33,7 +33,7 @@ def settings_class(kind: str) -> type[Settings]:
 
         return FinetuneConfig
     if kind == "cohort_map":
-        from ctglip.film.public import CohortMap
+        from ctglip.cxr.public import CohortMap
 
         return CohortMap
     if kind == "preprocess":

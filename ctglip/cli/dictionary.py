@@ -12,7 +12,7 @@ from ctglip.cli.console import progress, result
 from ctglip.cli.group import CommandGroup
 
 if TYPE_CHECKING:
-    from ctglip.text.reports import ReportParser
+    from ctglip.reports.parser import ReportParser
 
 app = typer.Typer(
     cls=CommandGroup, help="Check the dictionaries, and find what they lack in your reports.", no_args_is_help=True
@@ -37,8 +37,8 @@ def build(
     from ctglip.cohort import read_cohort
     from ctglip.errors import ReportError
     from ctglip.files import write_text
-    from ctglip.text.cohorts import report_of, with_reports
-    from ctglip.text.mining import mine, proposals_text
+    from ctglip.reports.cohorts import report_of, with_reports
+    from ctglip.reports.mining import mine, proposals_text
     from ctglip.types import Failure
 
     table = with_reports(read_cohort(cohort), cohort)
@@ -84,7 +84,7 @@ def check(organs: OrgansPath = None, abnormalities: AbnormalitiesPath = None, as
 
 
 def _parser(organs: Path | None, abnormalities: Path | None) -> ReportParser:
-    from ctglip.text.reports import ReportParser
+    from ctglip.reports.parser import ReportParser
     from ctglip.vocabulary.abnormalities import load_abnormalities
     from ctglip.vocabulary.organs import load_organs
 

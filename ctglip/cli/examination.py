@@ -18,7 +18,7 @@ def examine_scan(scan: Path, masks: Path | None) -> tuple[dict[str, Any], list[s
     Raises:
         ScanError: there is no such file or folder.
     """
-    from ctglip.volume.doctor import examine
+    from ctglip.ct.doctor import examine
 
     for path in (scan, masks):
         if path is not None and not path.exists():

@@ -43,7 +43,7 @@ def finetune(
 
         if labels is not None:
             raise ConfigError("A segmentation learns from the store's masks.", fix="Leave --labels out.")
-        with progress("Reading films") as encoding, progress("Passes") as passes:
+        with progress("Reading radiographs") as encoding, progress("Passes") as passes:
             results = segment(run, store, out, settings, resume, encoding, passes)
         told = f"The model is in {out}."
     elif labels is None:

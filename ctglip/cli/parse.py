@@ -13,7 +13,7 @@ from ctglip.cli.console import err, progress, result
 from ctglip.cli.console import out as console
 
 if TYPE_CHECKING:
-    from ctglip.text.llm import LLMParser
+    from ctglip.reports.llm import LLMParser
 
 TABLES = (".csv", ".tsv", ".xlsx", ".parquet")
 _EMPTY = "The report is empty: it holds no letter and no digit."
@@ -37,9 +37,9 @@ def parse(
         _parse_cohort(Path(source), out, as_json, llm, llm_url)
         return
     from ctglip.errors import CTGLIPError
-    from ctglip.text.cohorts import decoded
-    from ctglip.text.reports import get_parser
-    from ctglip.text.view import readable
+    from ctglip.reports.cohorts import decoded
+    from ctglip.reports.parser import get_parser
+    from ctglip.reports.view import readable
 
     if out is not None:
         raise CTGLIPError(
@@ -58,8 +58,8 @@ def parse(
 
 def _model(llm: str, url: str, cache: Path | None) -> LLMParser:
     from ctglip.config import validate
-    from ctglip.text.llm import LLMParser, LLMSettings
-    from ctglip.text.reports import get_parser
+    from ctglip.reports.llm import LLMParser, LLMSettings
+    from ctglip.reports.parser import get_parser
 
     settings = {"model": llm, "url": url, "cache": cache}
     return LLMParser(validate(LLMSettings, settings, "--llm, --llm-url"), get_parser())
@@ -67,7 +67,7 @@ def _model(llm: str, url: str, cache: Path | None) -> LLMParser:
 
 def _ask_model(text: str, llm: str, url: str, as_json: bool) -> None:
     """What a language model reads, and where the rules read otherwise."""
-    from ctglip.text.view import readable
+    from ctglip.reports.view import readable
 
     reading = _model(llm, url, None).parse(text)
     lines = [
@@ -99,7 +99,7 @@ def _parse_cohort(path: Path, out: Path | None, as_json: bool, llm: str | None, 
     from ctglip.cohort import read_cohort
     from ctglip.errors import CTGLIPError
     from ctglip.files import atomic_path
-    from ctglip.text.cohorts import by_rules, cohort_findings, with_reports
+    from ctglip.reports.cohorts import by_rules, cohort_findings, with_reports
 
     if out is None or out.suffix not in (".csv", ".parquet"):
         raise CTGLIPError(

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Reads(StrEnum):
-    """How a film is read."""
+    """How a radiograph is read."""
 
     organs = "organs"
     whole = "whole"
@@ -50,55 +50,57 @@ Changes = Annotated[
 def query(
     run: Annotated[Path, typer.Argument(help="A run or its model/ folder.")],
     scan: Annotated[
-        Path, typer.Argument(help="NIfTI or NRRD file, folder of DICOM slices, or a film: PNG, JPEG or DICOM file.")
+        Path,
+        typer.Argument(help="NIfTI or NRRD file, folder of DICOM slices, or a radiograph: PNG, JPEG or DICOM file."),
     ],
-    out: Annotated[Path, typer.Option(help="Folder for scan.html (film.html) and answers.json.")],
+    out: Annotated[Path, typer.Option(help="Folder for scan.html (radiograph.html) and answers.json.")],
     masks: Annotated[
-        Path | None, typer.Option(help="Organ masks; without them TotalSegmentator is run. Of a film: lung masks.")
+        Path | None,
+        typer.Option(help="Organ masks; without them TotalSegmentator is run. Of a radiograph: lung masks."),
     ] = None,
     regions: Annotated[
-        Path | None, typer.Option(help="Boxes of regions of a film: CSV, or a Chest ImaGenome scene graph.")
+        Path | None, typer.Option(help="Boxes of regions of a radiograph: CSV, or a Chest ImaGenome scene graph.")
     ] = None,
     ask: Asks = None,
     prompt: Prompts = None,
     everything: Annotated[bool, typer.Option("--all", help="Ask for every abnormality of every organ.")] = False,
     maps: Annotated[
         Path | None,
-        typer.Option(help="Folder for a heat map of each answer on its own grid (films: PNG and NPY)."),
+        typer.Option(help="Folder for a heat map of each answer on its own grid (radiographs: PNG and NPY)."),
     ] = None,
     read: Annotated[
         Reads,
         typer.Option(
-            help="How a film is read: organs as the model finds them, the whole film, or the observations of its "
+            help="How a radiograph is read: organs as the model finds them, all of it, or the observations of its "
             "learned queries (PLACE, re-implemented from its abstract)."
         ),
     ] = Reads.organs,
     changes: Changes = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the answers as JSON.")] = False,
 ) -> None:
-    """Answer questions about one scan or film.
+    """Answer questions about one scan or radiograph.
 
     A question that is not understood does not stop the others: its row says why, and the exit code is 1.
     """
     from ctglip.api import load_model
     from ctglip.cli.answers import write_scan
-    from ctglip.cli.film_answers import write_film
+    from ctglip.cli.cxr_answers import write_radiograph
     from ctglip.errors import CTGLIPError
-    from ctglip.inference.films import FilmPipeline
+    from ctglip.inference.cxr import CxrPipeline
 
     if not ask and not everything and not prompt:
         raise CTGLIPError("There is no question.", fix='Add --ask "liver: fatty liver" or --all.')
     questions, prompts, settings = list(ask or ()), list(prompt or ()), list(changes or ())
     model = load_model(run, read.value)
-    if isinstance(model, FilmPipeline):
+    if isinstance(model, CxrPipeline):
         asked = model.query(scan, questions, masks, everything, regions, prompts, settings)
-        told, lines = write_film(model, asked, out, maps)
+        told, lines = write_radiograph(model, asked, out, maps)
         _print(asked, told, lines, as_json)
         return
     if read is not Reads.organs:
-        raise CTGLIPError("--read is for films; this model was trained on scans.", fix="Leave it out.")
+        raise CTGLIPError("--read is for radiographs; this model was trained on scans.", fix="Leave it out.")
     if regions is not None:
-        raise CTGLIPError("Boxes of regions are for films; this model was trained on scans.", fix="Give --masks.")
+        raise CTGLIPError("Boxes of regions are for radiographs; this model was trained on scans.", fix="Give --masks.")
     answers = model.query(scan, questions, masks, everything, prompts, settings)
     told, lines = write_scan(model, answers, out, maps)
     _print(answers, told, lines, as_json)

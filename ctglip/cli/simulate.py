@@ -20,22 +20,22 @@ def simulate(
     ] = None,
     config: Annotated[Path | None, typer.Option(help="Simulation settings (YAML).")] = None,
     changes: Annotated[list[str] | None, typer.Option("--set", help="Change a setting: key=value.")] = None,
-    films: Annotated[
-        bool, typer.Option("--films", help="Project the bodies to chest films, with findings and impression.")
+    radiographs: Annotated[
+        bool, typer.Option("--cxr", help="Project the bodies to chest radiographs, with findings and impression.")
     ] = False,
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Simulate CT studies, or chest films, with reports and a truth table."""
+    """Simulate CT studies, or chest radiographs, with reports and a truth table."""
     from ctglip.config import load_settings
     from ctglip.simulation.cohort import simulate_cohort
-    from ctglip.simulation.films import FilmSettings
+    from ctglip.simulation.cxr import CxrSettings
     from ctglip.simulation.study import SimulationSettings
 
     settings = load_settings(SimulationSettings, config, changes or ())
     with progress("Simulating studies") as report:
         table = simulate_cohort(
-            out, studies, seed, settings, template, workers, report, FilmSettings() if films else None
+            out, studies, seed, settings, template, workers, report, CxrSettings() if radiographs else None
         )
     result(
         {"cohort": str(table), "truth": str(out / "truth.csv"), "studies": studies},

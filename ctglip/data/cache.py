@@ -23,7 +23,7 @@ MAX_FAILED_SHARE = 0.05
 
 
 @dataclass(frozen=True)
-class Place:
+class OrganInstance:
     """One organ of one study."""
 
     study_id: str
@@ -47,7 +47,7 @@ class CropCache:
         failures: studies that could not be read, left out.
     """
 
-    places: tuple[Place, ...]
+    instances: tuple[OrganInstance, ...]
     hu: Int16[np.ndarray, "n x y z"]
     detail: Int8[np.ndarray, "n d x y z"]
     mask: UInt8[np.ndarray, "n x y z"]
@@ -56,20 +56,20 @@ class CropCache:
     failures: tuple[Failure, ...] = ()
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.instances)
 
     def take(self, rows: Sequence[int] | np.ndarray) -> CropCache:
         """Some of the crops, in the order asked for."""
         chosen = np.asarray(rows, dtype=np.int64)
-        places = tuple(self.places[int(row)] for row in chosen)
+        instances = tuple(self.instances[int(row)] for row in chosen)
         voxels = (self.hu[chosen], self.detail[chosen], self.mask[chosen])
-        return CropCache(places, *voxels, self.size[chosen], self.median_hu[chosen])
+        return CropCache(instances, *voxels, self.size[chosen], self.median_hu[chosen])
 
     def crop(self, row: int) -> OrganCrop:
         """One of the crops: the same object each time."""
         if row not in self._crops:
             voxels, median = (self.hu[row], self.detail[row], self.mask[row]), float(self.median_hu[row])
-            self._crops[row] = OrganCrop(self.places[row].organ, *voxels, self.size[row], median)
+            self._crops[row] = OrganCrop(self.instances[row].organ, *voxels, self.size[row], median)
         return self._crops[row]
 
     @cached_property
@@ -93,7 +93,9 @@ class CropCache:
         return CropStack.of([self.crop(row) for row in range(len(self))], settings)
 
 
-def places_of(store: Store, study_ids: Sequence[str], organs: Sequence[str], settings: CropSettings) -> list[Place]:
+def instances_of(
+    store: Store, study_ids: Sequence[str], organs: Sequence[str], settings: CropSettings
+) -> list[OrganInstance]:
     """The wanted organs that are present in some studies, study by study.
 
     Args:
@@ -109,13 +111,15 @@ def places_of(store: Store, study_ids: Sequence[str], organs: Sequence[str], set
             if settings.truncated == "keep" or not row.touches_border:
                 found[columns["study_id"]].append(row)
     return [
-        Place(study_id, row) for study_id, rows in found.items() for row in sorted(rows, key=lambda r: order[r.organ])
+        OrganInstance(study_id, row)
+        for study_id, rows in found.items()
+        for row in sorted(rows, key=lambda r: order[r.organ])
     ]
 
 
-def cut_places(
+def cut_instances(
     store: Store,
-    places: Sequence[Place],
+    instances: Sequence[OrganInstance],
     settings: CropSettings,
     organs: OrganDictionary,
     threads: int = 2,
@@ -131,15 +135,15 @@ def cut_places(
     Raises:
         StoreError: code ``damaged_store``: more than that cannot be read.
     """
-    rows = _rows_by_study(places)
+    rows = _rows_by_study(instances)
 
     def cut(study_id: str) -> list[OrganCrop] | Failure:
         try:
-            return cut_study(store.study(study_id), [places[row].row for row in rows[study_id]], settings, organs)
+            return cut_study(store.study(study_id), [instances[row].row for row in rows[study_id]], settings, organs)
         except (CTGLIPError, OSError, ValueError) as error:
             return failure_of(study_id, error)
 
-    found = stacked(places, (), settings)
+    found = stacked(instances, (), settings)
     kept: list[np.ndarray] = []
     failures: list[Failure] = []
     with worker_threads(threads) as pool:
@@ -157,10 +161,10 @@ def cut_places(
     return replace(found, failures=tuple(failures))
 
 
-def _rows_by_study(places: Sequence[Place]) -> dict[str, np.ndarray]:
+def _rows_by_study(instances: Sequence[OrganInstance]) -> dict[str, np.ndarray]:
     rows: dict[str, list[int]] = {}
-    for number, place in enumerate(places):
-        rows.setdefault(place.study_id, []).append(number)
+    for number, instance in enumerate(instances):
+        rows.setdefault(instance.study_id, []).append(number)
     return {study_id: np.array(numbers) for study_id, numbers in rows.items()}
 
 
@@ -199,7 +203,7 @@ def cut_study(
     return [cut_crop(image, labels, study.affine, organs[row.organ], row, organs, settings) for row in rows]
 
 
-def cut_place(study: StudyReader, row: OrganRow, settings: CropSettings, organs: OrganDictionary) -> OrganCrop:
+def cut_instance(study: StudyReader, row: OrganRow, settings: CropSettings, organs: OrganDictionary) -> OrganCrop:
     """Cut one organ out of a stored study; only the chunks that its crop needs are read.
 
     Raises:
@@ -213,12 +217,12 @@ def cut_place(study: StudyReader, row: OrganRow, settings: CropSettings, organs:
     return cut_region(study.image(region), labels, region, study.affine, organ, row, organs, settings)
 
 
-def stacked(places: Sequence[Place], crops: Sequence[OrganCrop], settings: CropSettings) -> CropCache:
+def stacked(instances: Sequence[OrganInstance], crops: Sequence[OrganCrop], settings: CropSettings) -> CropCache:
     """Crops side by side; without crops the room for them."""
-    count = len(places)
+    count = len(instances)
     shape = (count, *settings.grid)
     found = CropCache(
-        places=tuple(places),
+        instances=tuple(instances),
         hu=np.zeros(shape, dtype=np.int16),
         detail=np.zeros((count, len(settings.details), *settings.grid), dtype=np.int8),
         mask=np.zeros(shape, dtype=np.uint8),

@@ -120,7 +120,7 @@ class OrganCrop:
         inside = [np.flatnonzero(organ.any(axis=others)) for others in ((1, 2), (0, 2), (0, 1))]
         if not len(inside[0]):
             return None
-        return tuple((int(places[0]), int(places[-1])) for places in inside)
+        return tuple((int(positions[0]), int(positions[-1])) for positions in inside)
 
     @property
     def shift_voxels(self) -> tuple[int, int, int]:

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 from pydantic import Field
 
 from ctglip.config import Settings
-from ctglip.text.wordpiece import Pieces, WordPieces
+from ctglip.reports.wordpiece import Pieces, WordPieces
 
 TEMPLATES = ("there is no evidence of", "there is no")
 TEMPLATE_WEIGHT = 0.05

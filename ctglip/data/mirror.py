@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
-from ctglip.text.reports import ReportParser
+from ctglip.reports.parser import ReportParser
 from ctglip.types import Finding, Laterality
 from ctglip.vocabulary.organs import OrganDictionary
 
@@ -48,7 +48,7 @@ class Mirror:
         """
         if self.organs.mirror(organ) == organ:
             return None
-        family = {organ, *self.organs.parts_of(organ), *self.organs.wholes_of(organ)}
+        family = {organ, *self.organs.parts_of(organ), *self.organs.containing(organ)}
         sentences = {finding.sentence for finding in findings if finding.organ in family}
         concerned = [finding for finding in findings if finding.sentence in sentences]
         swapped = {sentence: self.text(sentence) for sentence in sentences}

@@ -13,17 +13,17 @@ from pydantic import Field
 
 from ctglip.config import Settings
 from ctglip.data.augment import AugmentSettings, Change, Changed, apply_change, draw_changes
-from ctglip.data.cache import CropCache, Place, Progress, places_of
+from ctglip.data.cache import CropCache, OrganInstance, Progress, instances_of
+from ctglip.data.captions import NO_TEXT, CaptionBuilder, Negatives, OrganCaptions, Paraphrases, draw_text
 from ctglip.data.crops import CropSettings
 from ctglip.data.dataset import Batch, TextDataset, names_of, numbers, stack
 from ctglip.data.mirror import Mirror
 from ctglip.data.rendering import CropStack
 from ctglip.data.sampling import rows_of_rank
-from ctglip.data.sayings import NO_TEXT, Negatives, OrganSayings, Phrasebook, Wordings, draw_text
 from ctglip.data.stored import CacheSettings, StoredCrops, open_crops
 from ctglip.errors import StoreError
+from ctglip.reports.parser import get_parser
 from ctglip.store.tables import Store
-from ctglip.text.reports import get_parser
 from ctglip.types import Finding
 from ctglip.vocabulary.abnormalities import AbnormalityDictionary
 from ctglip.vocabulary.evidence import organ_evidence
@@ -55,7 +55,7 @@ class DataSettings(Settings):
     crops: CropSettings = CropSettings()
     cache: CacheSettings = CacheSettings()
     augment: AugmentSettings = AugmentSettings()
-    silence_is_normal: bool = False
+    unmentioned_as_negative: bool = False
     dictionary_wording: float = Field(default=0.5, ge=0, le=1)
     report_wording: float = Field(default=0.5, ge=0, le=1)
     negatives: int = Field(default=8, ge=0)
@@ -144,24 +144,24 @@ class OrganDataset(TextDataset[OrganSample]):
         self.organs = organs
         study_ids = studies_of(store, split)
         names = settings.organs or trainable_organs(store, organs, abnormalities)
-        places = places_of(store, study_ids, [organs[name].name for name in names], settings.crops)
-        findings = findings_by_study(store, {place.study_id for place in places})
+        instances = instances_of(store, study_ids, [organs[name].name for name in names], settings.crops)
+        findings = findings_by_study(store, {instance.study_id for instance in instances})
         if settings.held_out:
-            places = _without(settings.held_out, places, findings, organs, abnormalities)
-        if not places:
+            instances = _without(settings.held_out, instances, findings, organs, abnormalities)
+        if not instances:
             raise no_organs(store, split)
         self.cache: CropCache | StoredCrops = open_crops(
-            store, places, settings.crops, organs, settings.cache, settings.threads, progress
+            store, instances, settings.crops, organs, settings.cache, settings.threads, progress
         )
-        book = Phrasebook(organs, abnormalities, settings.silence_is_normal)
-        said = [(findings.get(p.study_id, []), p.organ) for p in self.cache.places]
+        book = CaptionBuilder(organs, abnormalities, settings.unmentioned_as_negative)
+        said = [(findings.get(p.study_id, []), p.organ) for p in self.cache.instances]
         told = told_of(said, book, f"the split {split!r} of {store.path}")
         self._mirrored = _mirrored(said, told, book) if settings.augment.mirror else {}
-        self.sayings = permuted(told, np.random.default_rng(seed)) if settings.permute_texts else told
-        self.negatives = Negatives(wordings_of((*self.sayings, *self._mirrored.values()), book), strategy)
+        self.captions = permuted(told, np.random.default_rng(seed)) if settings.permute_texts else told
+        self.negatives = Negatives(paraphrases_of((*self.captions, *self._mirrored.values()), book), strategy)
         self.texts, self.keys = book.texts, book.keys
         numbers = {study_id: number for number, study_id in enumerate(study_ids)}
-        self._study_index = np.array([numbers[place.study_id] for place in self.cache.places])
+        self._study_index = np.array([numbers[instance.study_id] for instance in self.cache.instances])
         self._organ_ids = {name: number for number, name in enumerate(organs.names)}
         self._text_ids = np.append(np.arange(len(self.texts)), NO_TEXT)
 
@@ -216,69 +216,69 @@ class OrganDataset(TextDataset[OrganSample]):
         own = rows_of_rank(range(len(rows)), rank, world)
         in_batch = set(rows)
         drawn, crops = self.cache.draw(
-            [rows[place] for place in own], lambda row: (r for r in self._stand_ins(row) if r not in in_batch)
+            [rows[instance] for instance in own], lambda row: (r for r in self._stand_ins(row) if r not in in_batch)
         )
         rows = list(rows)
-        for place, row in zip(own, drawn, strict=True):
-            rows[place] = row
+        for instance, row in zip(own, drawn, strict=True):
+            rows[instance] = row
         said = [self._said(row, change) for row, change in zip(rows, changes, strict=True)]
-        texts = self._texts([sayings for sayings, _ in said], rng)
+        texts = self._texts([captions for captions, _ in said], rng)
         out = []
-        for crop, place in zip(crops, own, strict=True):
-            (sayings, change), (text, key, false) = said[place], texts[place]
+        for crop, instance in zip(crops, own, strict=True):
+            (captions, change), (text, key, false) = said[instance], texts[instance]
             out.append(
                 OrganSample(
                     crop=apply_change(crop, change, settings.augment.noise_hu),
                     settings=settings.crops,
-                    organ_id=self._organ_ids[sayings.organ],
-                    study_index=int(self._study_index[rows[place]]),
+                    organ_id=self._organ_ids[captions.organ],
+                    study_index=int(self._study_index[rows[instance]]),
                     text_id=int(self._text_ids[text]),
                     text_key=key,
                     negative_ids=self._text_ids[false],
-                    sentence_ids=self._text_ids[list(sayings.sentences)],
-                    row=rows[place],
+                    sentence_ids=self._text_ids[list(captions.sentences)],
+                    row=rows[instance],
                 )
             )
         return out
 
-    def _said(self, row: int, change: Change) -> tuple[OrganSayings, Change]:
+    def _said(self, row: int, change: Change) -> tuple[OrganCaptions, Change]:
         """What is said of a row's organ after a change, and the change without a mirror image that cannot be told."""
-        sayings = self.sayings[row]
-        mirrored = self._mirrored.get(sayings) if change.mirrored else None
+        captions = self.captions[row]
+        mirrored = self._mirrored.get(captions) if change.mirrored else None
         if change.mirrored and (mirrored is None or mirrored.organ not in self._organ_ids):
-            return sayings, replace(change, mirrored=False)
-        return mirrored or sayings, change
+            return captions, replace(change, mirrored=False)
+        return mirrored or captions, change
 
     def _texts(
-        self, said: Sequence[OrganSayings], rng: np.random.Generator
+        self, said: Sequence[OrganCaptions], rng: np.random.Generator
     ) -> list[tuple[int, int, Int[np.ndarray, " k"]]]:
         """For each row a text, its key, and texts that are false, by their numbers in ``texts``."""
         taken: dict[int, int] = {}
-        return [draw_texts(sayings, self.negatives, self.settings, rng, taken) for sayings in said]
+        return [draw_texts(captions, self.negatives, self.settings, rng, taken) for captions in said]
 
     def _stand_ins(self, row: int) -> list[int]:
         """Rows of the same organ, those of the same kind first, each kind from this row on."""
-        kind, rows = self.sayings[row].kind, self._by_organ[self.sayings[row].organ]
+        kind, rows = self.captions[row].kind, self._by_organ[self.captions[row].organ]
         after = [*rows[rows > row].tolist(), *rows[rows < row].tolist()]
-        return sorted(after, key=lambda other: self.sayings[other].kind != kind)
+        return sorted(after, key=lambda other: self.captions[other].kind != kind)
 
     @cached_property
     def _by_organ(self) -> dict[str, np.ndarray]:
-        organs = np.array([sayings.organ for sayings in self.sayings])
+        organs = np.array([captions.organ for captions in self.captions])
         return {organ: np.flatnonzero(organs == organ) for organ in np.unique(organs).tolist()}
 
 
 def _mirrored(
-    said: Sequence[tuple[Sequence[Finding], str]], sayings: Sequence[OrganSayings], book: Phrasebook
-) -> dict[OrganSayings, OrganSayings]:
+    said: Sequence[tuple[Sequence[Finding], str]], captions: Sequence[OrganCaptions], book: CaptionBuilder
+) -> dict[OrganCaptions, OrganCaptions]:
     """What is said of an organ to what is said of its mirror image, where that can be said."""
     mirror = Mirror(book.organs, get_parser())
-    found = [(own, mirror.findings(rows, organ)) for own, (rows, organ) in zip(sayings, said, strict=True)]
+    found = [(own, mirror.findings(rows, organ)) for own, (rows, organ) in zip(captions, said, strict=True)]
     pairs = [(own, (rows, book.organs.mirror(own.organ))) for own, rows in found if rows is not None]
     return dict(zip([own for own, _ in pairs], book.add_all([other for _, other in pairs]), strict=True))
 
 
-def told_of(said: Sequence[tuple[Sequence[Finding], str]], book: Phrasebook, where: str) -> list[OrganSayings]:
+def told_of(said: Sequence[tuple[Sequence[Finding], str]], book: CaptionBuilder, where: str) -> list[OrganCaptions]:
     """What reports say of organs.
 
     Args:
@@ -289,7 +289,7 @@ def told_of(said: Sequence[tuple[Sequence[Finding], str]], book: Phrasebook, whe
         StoreError: code ``no_texts``: no report says anything of any of them.
     """
     told = book.add_all(said)
-    if all(sayings.kind == "silent" for sayings in told):
+    if all(captions.kind == "silent" for captions in told):
         raise StoreError(
             f"No report of {where} says anything of the wanted organs.",
             code="no_texts",
@@ -298,14 +298,14 @@ def told_of(said: Sequence[tuple[Sequence[Finding], str]], book: Phrasebook, whe
     return told
 
 
-def wordings_of(sayings: Iterable[OrganSayings], book: Phrasebook) -> dict[tuple[str, str], Wordings]:
+def paraphrases_of(captions: Iterable[OrganCaptions], book: CaptionBuilder) -> dict[tuple[str, str], Paraphrases]:
     """How each (organ, abnormality) is affirmed that may be a negative of one of the sayings."""
-    asked = dict.fromkeys((said.organ, name) for said in sayings for name in (*said.hard, *said.others))
+    asked = dict.fromkeys((said.organ, name) for said in captions for name in (*said.hard, *said.others))
     return {pair: book.wordings(*pair) for pair in asked}
 
 
 def draw_texts(
-    said: OrganSayings,
+    said: OrganCaptions,
     negatives: Negatives,
     settings: DataSettings,
     rng: np.random.Generator,
@@ -349,7 +349,7 @@ def no_organs(store: Store, split: str) -> StoreError:
             "train on.",
             code="no_masks",
             fix="Preprocess into a new store with masks (the cohort's column masks), or without the setting "
-            "volume.segmentation=null, so that TotalSegmentator draws them.",
+            "ct.segmentation=null, so that TotalSegmentator draws them.",
         )
     return StoreError(f"None of the wanted organs is in the split {split!r} of {store.path}.", code="no_organs")
 
@@ -372,22 +372,22 @@ def findings_by_study(store: Store, study_ids: set[str]) -> dict[str, list[Findi
 
 def _without(
     held_out: Sequence[str],
-    places: Sequence[Place],
+    instances: Sequence[OrganInstance],
     findings: Mapping[str, Sequence[Finding]],
     organs: OrganDictionary,
     abnormalities: AbnormalityDictionary,
-) -> list[Place]:
+) -> list[OrganInstance]:
     """The places in which no report affirms any of some abnormalities."""
     names = {abnormalities[name].name for name in held_out}
-    told = ((place, findings.get(place.study_id, ())) for place in places)
+    told = ((instance, findings.get(instance.study_id, ())) for instance in instances)
     return [p for p, rows in told if names.isdisjoint(organ_evidence(rows, p.organ, organs, abnormalities).affirmed)]
 
 
-def permuted(sayings: list[OrganSayings], rng: np.random.Generator) -> list[OrganSayings]:
+def permuted(captions: list[OrganCaptions], rng: np.random.Generator) -> list[OrganCaptions]:
     """Sayings exchanged between the studies of each organ."""
-    out = list(sayings)
-    for organ in dict.fromkeys(s.organ for s in sayings):
-        rows = [row for row, s in enumerate(sayings) if s.organ == organ]
+    out = list(captions)
+    for organ in dict.fromkeys(s.organ for s in captions):
+        rows = [row for row, s in enumerate(captions) if s.organ == organ]
         for row, other in zip(rows, rng.permutation(rows), strict=True):
-            out[row] = sayings[int(other)]
+            out[row] = captions[int(other)]
     return out

@@ -9,9 +9,9 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
+from ctglip.data.captions import CaptionBuilder
 from ctglip.data.dataset import Batch, numbers, stack
 from ctglip.data.organs import DataSettings
-from ctglip.data.sayings import Phrasebook
 from ctglip.data.studies import Chance, ScanDataSettings, WholeScans
 from ctglip.store.tables import Store
 from ctglip.types import Finding
@@ -62,11 +62,11 @@ class PairDataset(WholeScans[PairSample]):
             name: reports.get(name) or _sentences(self.findings.get(name, []), settings.text) for name in self.study_ids
         }
         self._keep_told(found, store, split)
-        book = Phrasebook(organs, abnormalities, data.silence_is_normal)
+        book = CaptionBuilder(organs, abnormalities, data.unmentioned_as_negative)
         said = [(self.findings.get(name, []), organ) for name in self.study_ids for organ in self.organ_names]
-        self.sayings = [sayings for sayings in book.add_all(said) if sayings.kind != "silent"]
+        self.captions = [captions for captions in book.add_all(said) if captions.kind != "silent"]
         self.texts = list(dict.fromkeys(text for name in self.study_ids for text in found[name]))
-        number = {text: place for place, text in enumerate(self.texts)}
+        number = {text: instance for instance, text in enumerate(self.texts)}
         self._said = [np.array([number[text] for text in found[name]]) for name in self.study_ids]
         if data.permute_texts:
             self._said = [self._said[i] for i in np.random.default_rng(seed).permutation(len(self._said))]
@@ -84,8 +84,8 @@ class PairDataset(WholeScans[PairSample]):
     def _samples(
         self, rows: Sequence[int], rng: np.random.Generator, chance: Chance, rank: int = 0, world: int = 1
     ) -> list[PairSample]:
-        drawn = [(place, int(rng.choice(self._said[row]))) for place, row in enumerate(rows)][rank::world]
-        names = [self.study_ids[rows[place]] for place, _ in drawn]
+        drawn = [(instance, int(rng.choice(self._said[row]))) for instance, row in enumerate(rows)][rank::world]
+        names = [self.study_ids[rows[instance]] for instance, _ in drawn]
         found = self._images(drawn, names, chance)
         return [PairSample(image, int(self._text_ids[text]), text) for text, _, image in found]
 

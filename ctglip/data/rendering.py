@@ -181,8 +181,8 @@ def _placed(
     """Volumes side by side, shifted; whole numbers stay what they are unless one of the volumes has others."""
     kinds = {volume.dtype for volume in volumes} or {whole}
     out = np.empty((len(volumes), *shape), np.result_type(*kinds))
-    for place, volume, own in zip(out, volumes, steps, strict=True):
-        _shift_into(place, volume, own)
+    for position, volume, own in zip(out, volumes, steps, strict=True):
+        _shift_into(position, volume, own)
     return torch.from_numpy(out)
 
 

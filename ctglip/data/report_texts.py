@@ -13,17 +13,18 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int, Int8
 
+from ctglip.cxr.sentence_regions import SECTIONS
+from ctglip.data.captions import NO_TEXT, CaptionBuilder, OrganCaptions
 from ctglip.data.dataset import Batch, TextDataset, owners, stack
-from ctglip.data.sayings import NO_TEXT, OrganSayings, Phrasebook
-from ctglip.film.sentence_regions import SECTIONS
+from ctglip.reports.tags import Tagger
 from ctglip.store.tables import Store
-from ctglip.text.tags import Tagger
 from ctglip.types import Finding
 
 
 @dataclass(frozen=True)
 class ReportSample:
-    """One film or scan with all that its report says; the fields are those of ``objectives.reports.ReportSample``.
+    """One radiograph or scan with all that its report says; the fields are those of
+    ``objectives.reports.ReportSample``.
 
     Attributes:
         study_id: of the store.
@@ -211,10 +212,10 @@ def sections_by_study(store: Store) -> dict[str, dict[str, str]]:
 
 
 def organs_spoken_of(
-    findings: Mapping[str, Sequence[Finding]], study_ids: Sequence[str], book: Phrasebook
-) -> list[OrganSayings]:
+    findings: Mapping[str, Sequence[Finding]], study_ids: Sequence[str], book: CaptionBuilder
+) -> list[OrganCaptions]:
     """What reports say of the organs that any of them speaks of and that the dictionary has abnormalities of."""
     named = {row.organ for name in study_ids for row in findings.get(name, ()) if row.section in SECTIONS}
     organs = [name for name in book.organs.names if name in named and book.abnormalities.of_organ(name)]
     said = book.add_all([(findings.get(name, ()), organ) for name in study_ids for organ in organs])
-    return [sayings for sayings in said if sayings.kind != "silent"]
+    return [captions for captions in said if captions.kind != "silent"]

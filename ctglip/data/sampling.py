@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import Field
 
 from ctglip.config import Settings
-from ctglip.data.sayings import OrganSayings
+from ctglip.data.captions import OrganCaptions
 
 T = TypeVar("T")
 
@@ -53,10 +53,10 @@ def rows_of_rank(rows: Sequence[T], rank: int, world: int) -> list[T]:
 def in_random_order(rows: Sequence[T], rng: np.random.Generator) -> Iterator[T]:
     """Each row once, in random order: a few of very many cost no more than a few (Fisher and Yates's shuffle)."""
     moved: dict[int, int] = {}
-    for place in range(len(rows)):
-        other = int(rng.integers(place, len(rows)))
+    for position in range(len(rows)):
+        other = int(rng.integers(position, len(rows)))
         yield rows[moved.get(other, other)]
-        moved[other] = moved.pop(place, place)
+        moved[other] = moved.pop(position, position)
 
 
 class BalancedSampler:
@@ -70,13 +70,13 @@ class BalancedSampler:
         seed: of everything drawn.
     """
 
-    def __init__(self, sayings: Sequence[OrganSayings], settings: SamplingSettings, seed: int) -> None:
+    def __init__(self, captions: Sequence[OrganCaptions], settings: SamplingSettings, seed: int) -> None:
         self.settings = settings
         self.seed = seed
         abnormal: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
         self._normal: dict[str, list[int]] = defaultdict(list)
         self._silent: dict[str, list[int]] = defaultdict(list)
-        for row, said in enumerate(sayings):
+        for row, said in enumerate(captions):
             for name in said.affirmed:
                 abnormal[said.organ][name].append(row)
             if said.kind == "normal":
@@ -84,8 +84,8 @@ class BalancedSampler:
             elif said.kind == "silent":
                 self._silent[said.organ].append(row)
         self._abnormal = {organ: list(by_name.values()) for organ, by_name in abnormal.items()}
-        self._said = [_content(said, settings.duplicates) for said in sayings]
-        self.organs = sorted({said.organ for said in sayings})
+        self._said = [_content(said, settings.duplicates) for said in captions]
+        self.organs = sorted({said.organ for said in captions})
 
     def rng(self, step: int) -> np.random.Generator:
         """The generator of one step: rows are drawn from it first, then texts and augmentations."""
@@ -121,9 +121,9 @@ class BalancedSampler:
         taken = set(taken or ())
         pools = self._abnormal.get(organ, [])
         out: list[int] = []
-        for which, place in rng.random((4 * count if pools else 0, 2)).tolist():
+        for which, position in rng.random((4 * count if pools else 0, 2)).tolist():
             pool = pools[int(which * len(pools))]
-            row = pool[int(place * len(pool))]
+            row = pool[int(position * len(pool))]
             if row not in taken and self._is_new(row, said):
                 taken.add(row)
                 out.append(row)
@@ -145,7 +145,7 @@ class BalancedSampler:
         return new
 
 
-def _content(said: OrganSayings, duplicates: str) -> Hashable | None:
+def _content(said: OrganCaptions, duplicates: str) -> Hashable | None:
     """What must not come twice in a batch; None where nothing is said, or anything may come."""
     if duplicates == "keep" or said.kind == "silent":
         return None

@@ -1,4 +1,4 @@
-"""Whole scans with all that their reports say: the same samples as films, an organ in place of a region.
+"""Whole scans with all that their reports say: the same samples as radiographs, an organ in place of a region.
 
 What is said of an organ: sentences about it or a part of it, and what a sentence about a whole denies or calls normal.
 """
@@ -10,16 +10,16 @@ from dataclasses import replace
 
 import numpy as np
 
-from ctglip.data.cache import places_of
+from ctglip.cxr.sentence_regions import SECTIONS
+from ctglip.data.cache import instances_of
+from ctglip.data.captions import CaptionBuilder
 from ctglip.data.dataset import Batch
 from ctglip.data.organs import DataSettings
 from ctglip.data.report_texts import ReportSample, ReportTexts, organs_spoken_of, reports_of_images, sections_by_study
-from ctglip.data.sayings import Phrasebook
 from ctglip.data.scans import ScanCut
 from ctglip.data.studies import Chance, ScanDataSettings, WholeScans
-from ctglip.film.sentence_regions import SECTIONS
+from ctglip.reports.tags import Tagger
 from ctglip.store.tables import Store
-from ctglip.text.tags import Tagger
 from ctglip.types import Finding, OrganRow
 from ctglip.vocabulary.abnormalities import AbnormalityDictionary
 from ctglip.vocabulary.organs import OrganDictionary
@@ -59,8 +59,8 @@ class ScanReportDataset(WholeScans[ReportSample]):
         told = {name: _sections(sections.get(name, {}), self.findings.get(name, ())) for name in self.study_ids}
         self._keep_told(told, store, split)
         self._rows: dict[str, list[OrganRow]] = {name: [] for name in self.study_ids}
-        for place in places_of(store, self.study_ids, self.organ_names, data.crops):
-            self._rows[place.study_id].append(place.row)
+        for instance in instances_of(store, self.study_ids, self.organ_names, data.crops):
+            self._rows[instance.study_id].append(instance.row)
         self._book, tagger = ReportTexts(), Tagger(settings.tags)
         self.tag_names = tagger.names
         order = np.arange(len(self.study_ids))
@@ -71,8 +71,8 @@ class ScanReportDataset(WholeScans[ReportSample]):
             spoken = sentences_by_organ(rows, self.organ_names, organs)
             self._said.append(self._book.say(told[name], rows, spoken, tagger))
         self.texts = self._book.texts
-        phrases = Phrasebook(organs, abnormalities, data.silence_is_normal)
-        self.sayings = organs_spoken_of(self.findings, self.study_ids, phrases)
+        phrases = CaptionBuilder(organs, abnormalities, data.unmentioned_as_negative)
+        self.captions = organs_spoken_of(self.findings, self.study_ids, phrases)
         self.bind(range(len(self.texts)), organs.names)
 
     def bind(self, text_ids: Sequence[int], organ_names: Sequence[str]) -> None:
@@ -130,8 +130,8 @@ class ScanReportDataset(WholeScans[ReportSample]):
         reach = self.settings.shift_voxels
         if reach:
             steps = rng.integers(-reach, reach + 1, 3)
-            places = np.ix_(*(np.clip(np.arange(n) + by, 0, n - 1) for n, by in zip(hu.shape, steps, strict=True)))
-            hu, labels = hu[places], None if labels is None else labels[places]
+            instances = np.ix_(*(np.clip(np.arange(n) + by, 0, n - 1) for n, by in zip(hu.shape, steps, strict=True)))
+            hu, labels = hu[instances], None if labels is None else labels[instances]
             boxes = np.clip(boxes - np.repeat(steps, 2), 0, np.repeat(hu.shape, 2)).astype(np.float32)
         return self._shown(hu, rng), labels, boxes
 
@@ -152,8 +152,8 @@ def sentences_by_organ(
     found = {}
     for name in names:
         own = [row for organ in {name, *organs.parts_of(name)} & by_organ.keys() for row in by_organ[organ]]
-        wholes = organs.wholes_of(name) & by_organ.keys()
-        own += [row for organ in wholes for row in by_organ[organ] if row.status in ("negated", "normal")]
+        containers = organs.containing(name) & by_organ.keys()
+        own += [row for organ in containers for row in by_organ[organ] if row.status in ("negated", "normal")]
         if own:
             found[name] = tuple(sorted({row.sentence_index for row in own}))
     return found

@@ -105,9 +105,9 @@ def _nearest(labels: np.ndarray | None, low: np.ndarray, high: np.ndarray, grid:
     if labels is None:
         return None
     centres = [a + (np.arange(n) + 0.5) * (b - a) / n for a, b, n in zip(low, high, grid, strict=True)]
-    places = list(zip((np.floor(centre).astype(int) for centre in centres), labels.shape, strict=True))
-    inside = [(index >= 0) & (index < n) for index, n in places]
-    picked = labels[np.ix_(*(np.clip(index, 0, n - 1) for index, n in places))]
+    positions = list(zip((np.floor(centre).astype(int) for centre in centres), labels.shape, strict=True))
+    inside = [(index >= 0) & (index < n) for index, n in positions]
+    picked = labels[np.ix_(*(np.clip(index, 0, n - 1) for index, n in positions))]
     return np.where(inside[0][:, None, None] & inside[1][:, None] & inside[2], picked, 0).astype(np.uint8)
 
 

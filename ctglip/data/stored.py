@@ -23,11 +23,11 @@ from ctglip.config import Settings
 from ctglip.data.cache import (
     MAX_FAILED_SHARE,
     CropCache,
-    Place,
+    OrganInstance,
     Progress,
     check_damage,
-    cut_place,
-    cut_places,
+    cut_instance,
+    cut_instances,
     cut_study,
     failure_of,
     stacked,
@@ -67,7 +67,7 @@ class CacheSettings(Settings):
 
 def open_crops(
     store: Store,
-    places: Sequence[Place],
+    instances: Sequence[OrganInstance],
     settings: CropSettings,
     organs: OrganDictionary,
     cache: CacheSettings,
@@ -83,11 +83,11 @@ def open_crops(
         StoreError: code ``damaged_store``: too many studies cannot be read (of crops that are cut at the start).
     """
     folder = Path(cache.folder) if cache.folder else store.path / "cache" / "crops"
-    kept = resolve(cache, len(places), settings, folder)
+    kept = resolve(cache, len(instances), settings, folder)
     if kept == "memory":
-        return cut_places(store, places, settings, organs, threads, progress, cache.max_damaged)
+        return cut_instances(store, instances, settings, organs, threads, progress, cache.max_damaged)
     files = CropFiles(folder, store, settings, organs) if kept == "disk" else None
-    return StoredCrops(store, places, settings, organs, files, cache.max_damaged)
+    return StoredCrops(store, instances, settings, organs, files, cache.max_damaged)
 
 
 def resolve(cache: CacheSettings, crops: int, settings: CropSettings, folder: Path) -> Kept:
@@ -138,32 +138,32 @@ class CropFiles:
         source = value_hash(self._sources.get(study_id), 8)
         return self.folder / f"{check_id(study_id)}.{source}.crops"
 
-    def read(self, place: Place) -> OrganCrop | None:
+    def read(self, instance: OrganInstance) -> OrganCrop | None:
         """A crop, or None where it is not there whole."""
         size = slot_bytes(self.settings)
         try:
-            stream = os.open(self.path(place.study_id), os.O_RDONLY)
+            stream = os.open(self.path(instance.study_id), os.O_RDONLY)
         except OSError:
             return None
         try:
-            data = os.pread(stream, size, self._slots[place.study_id, place.organ] * size)
+            data = os.pread(stream, size, self._slots[instance.study_id, instance.organ] * size)
         except OSError:
             return None
         finally:
             os.close(stream)
-        return self._unpacked(data, place.row) if len(data) == size else None
+        return self._unpacked(data, instance.row) if len(data) == size else None
 
-    def write(self, place: Place, crop: OrganCrop) -> None:
+    def write(self, instance: OrganInstance, crop: OrganCrop) -> None:
         """Keep a crop. Where the disk is full or read-only, nothing more is kept."""
         if not self._writable:
             return
-        data = _packed(place.row, crop)
-        path = self.path(place.study_id)
+        data = _packed(instance.row, crop)
+        path = self.path(instance.study_id)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             stream = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
             try:
-                os.pwrite(stream, data, self._slots[place.study_id, place.organ] * len(data))
+                os.pwrite(stream, data, self._slots[instance.study_id, instance.organ] * len(data))
             finally:
                 os.close(stream)
         except OSError:
@@ -177,11 +177,11 @@ class CropFiles:
         Raises:
             StoreError: the study is damaged or has no masks.
         """
-        crops = {row.organ: self.read(Place(study.study_id, row)) for row in rows}
+        crops = {row.organ: self.read(OrganInstance(study.study_id, row)) for row in rows}
         missing = [row for row in rows if crops[row.organ] is None]
         if missing:
             for row, crop in zip(missing, cut_study(study, missing, settings, organs), strict=True):
-                self.write(Place(study.study_id, row), crop)
+                self.write(OrganInstance(study.study_id, row), crop)
                 crops[row.organ] = crop
         return [crop for crop in crops.values() if crop is not None]
 
@@ -217,23 +217,23 @@ class StoredCrops:
     def __init__(
         self,
         store: Store,
-        places: Sequence[Place],
+        instances: Sequence[OrganInstance],
         settings: CropSettings,
         organs: OrganDictionary,
         files: CropFiles | None = None,
         max_damaged: float = MAX_FAILED_SHARE,
     ) -> None:
-        self.places = tuple(places)
+        self.instances = tuple(instances)
         self.settings = settings
         self._store, self._organs, self._files, self._max_damaged = store, organs, files, max_damaged
-        self._studies = list(dict.fromkeys(place.study_id for place in places))
+        self._studies = list(dict.fromkeys(instance.study_id for instance in instances))
         self._numbers = {study_id: number for number, study_id in enumerate(self._studies)}
         # shared with the processes that are forked from this one: what one of them cannot read, all know of
         self._damaged = np.frombuffer(mmap.mmap(-1, max(len(self._studies), 1)), dtype=np.uint8)
         self._reasons: dict[str, Failure] = {}
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.instances)
 
     @property
     def failures(self) -> tuple[Failure, ...]:
@@ -247,7 +247,7 @@ class StoredCrops:
             StoreError: code ``damaged_store``: one of them cannot be read.
         """
         crops = self.draw(rows, lambda _: ())[1]
-        return stacked([self.places[row] for row in rows], crops, self.settings)
+        return stacked([self.instances[row] for row in rows], crops, self.settings)
 
     def readable(self) -> StoredCrops:
         """Those that can be read; each is read (cut, kept) once for that.
@@ -255,8 +255,8 @@ class StoredCrops:
         Raises:
             StoreError: code ``damaged_store``: too many studies cannot be read.
         """
-        places = [place for row, place in enumerate(self.places) if self._crop(row) is not None]
-        return StoredCrops(self._store, places, self.settings, self._organs, self._files, self._max_damaged)
+        instances = [instance for row, instance in enumerate(self.instances) if self._crop(row) is not None]
+        return StoredCrops(self._store, instances, self.settings, self._organs, self._files, self._max_damaged)
 
     def draw(self, rows: Sequence[int] | np.ndarray, stand_ins: StandIns) -> tuple[list[int], list[OrganCrop]]:
         """Some of the crops, another one in the place of each that cannot be read; and which they are.
@@ -279,10 +279,10 @@ class StoredCrops:
                         taken.add(other)
                         break
             if crop is None:
-                place = self.places[row]
+                instance = self.instances[row]
                 raise StoreError(
-                    f"The organ {place.organ} of study {place.study_id} cannot be read, and no other study's can "
-                    f"stand in for it: {self._reason(place.study_id).message}",
+                    f"The organ {instance.organ} of study {instance.study_id} cannot be read, and no other study's can "
+                    f"stand in for it: {self._reason(instance.study_id).message}",
                     code="damaged_store",
                     fix="Run: ctglip store verify STORE --repair",
                 )
@@ -291,31 +291,31 @@ class StoredCrops:
 
     def _crop(self, row: int) -> OrganCrop | None:
         """A crop, or None where it cannot be read: always for the same rows, whatever was read before."""
-        place = self.places[row]
-        crop = self._files.read(place) if self._files else None
+        instance = self.instances[row]
+        crop = self._files.read(instance) if self._files else None
         if crop is None:
-            found = self._cut(place)
+            found = self._cut(instance)
             if isinstance(found, Failure):
-                self._reasons[place.study_id] = found
-                self._damaged[self._numbers[place.study_id]] = 1
+                self._reasons[instance.study_id] = found
+                self._damaged[self._numbers[instance.study_id]] = 1
                 if self._damaged.sum() > self._max_damaged * len(self._studies):
                     check_damage(self.failures, len(self._studies), self._max_damaged)
                 return None
             crop = found
             if self._files:
-                self._files.write(place, crop)
+                self._files.write(instance, crop)
         return crop
 
-    def _cut(self, place: Place) -> OrganCrop | Failure:
+    def _cut(self, instance: OrganInstance) -> OrganCrop | Failure:
         try:
-            return cut_place(self._store.study(place.study_id), place.row, self.settings, self._organs)
+            return cut_instance(self._store.study(instance.study_id), instance.row, self.settings, self._organs)
         except (CTGLIPError, OSError, ValueError) as error:
-            return failure_of(place.study_id, error)
+            return failure_of(instance.study_id, error)
 
     def _reason(self, study_id: str) -> Failure:
         """Why a study cannot be read; where a worker process found it out, it is read again for that."""
         if study_id not in self._reasons:
-            tried = (self._cut(place) for place in self.places if place.study_id == study_id)
+            tried = (self._cut(instance) for instance in self.instances if instance.study_id == study_id)
             found = next((failure for failure in tried if isinstance(failure, Failure)), None)
             self._reasons[study_id] = found or Failure(study_id, "crops", "unreadable", "It could not be read once.")
         return self._reasons[study_id]

@@ -17,20 +17,20 @@ from pydantic import Field
 
 from ctglip.config import Settings
 from ctglip.data.augment import augment_hu
-from ctglip.data.cache import Place, places_of
+from ctglip.data.cache import OrganInstance, instances_of
+from ctglip.data.captions import NO_TEXT, CaptionBuilder, Negatives, OrganCaptions
 from ctglip.data.dataset import Batch, TextDataset, join, names_of, owners, stack
 from ctglip.data.organs import (
     DataSettings,
     draw_texts,
     findings_by_study,
     no_organs,
+    paraphrases_of,
     permuted,
     studies_of,
     told_of,
     trainable_organs,
-    wordings_of,
 )
-from ctglip.data.sayings import NO_TEXT, Negatives, OrganSayings, Phrasebook
 from ctglip.data.scans import ScanCut, ScanReader, ScanSettings, render_scans
 from ctglip.errors import StoreError
 from ctglip.store.tables import Store
@@ -110,7 +110,7 @@ class WholeScans(TextDataset[S]):
         self.reader = ScanReader(store, settings.input, len(self.study_ids), settings.keep_gb, data.threads)
         self.texts: list[str] = []
         self.keys: tuple[tuple[str, frozenset[str]], ...] = ()
-        self.sayings: list[OrganSayings] = []
+        self.captions: list[OrganCaptions] = []
         self._text_ids = np.zeros(0, dtype=np.int64)
 
     def _keep_told(self, told: Mapping[str, object], store: Store, split: str) -> None:
@@ -130,13 +130,13 @@ class WholeScans(TextDataset[S]):
         """A rank's share of the batch of a step."""
         rng = np.random.default_rng([self.seed, 2, step])
         return self._samples(
-            self.rows(step), rng, lambda place: np.random.default_rng([self.seed, 1, step, place]), rank, world
+            self.rows(step), rng, lambda instance: np.random.default_rng([self.seed, 1, step, instance]), rank, world
         )
 
     def sampled(self, rows: Sequence[int], seed: int) -> list[S]:
         """Samples of some studies; those that cannot be read are left out."""
         rng = np.random.default_rng([seed, 2])
-        return self._samples(rows, rng, lambda place: np.random.default_rng([seed, 1, place]))
+        return self._samples(rows, rng, lambda instance: np.random.default_rng([seed, 1, instance]))
 
     @abstractmethod
     def _samples(
@@ -159,9 +159,9 @@ class WholeScans(TextDataset[S]):
     def rows(self, step: int) -> list[int]:
         count = len(self.study_ids)
         batch = min(self.settings.batch, count)
-        epoch, place = divmod(step, count // batch)
+        epoch, instance = divmod(step, count // batch)
         order = np.random.default_rng([self.seed, 0, epoch]).permutation(count)
-        return [int(row) for row in order[place * batch : (place + 1) * batch]]
+        return [int(row) for row in order[instance * batch : (instance + 1) * batch]]
 
     def _images(
         self, drawn: Sequence[tuple[int, T]], names: Sequence[str], chance: Chance
@@ -178,9 +178,9 @@ class WholeScans(TextDataset[S]):
         self, drawn: Sequence[tuple[int, T]], names: Sequence[str], chance: Chance
     ) -> list[tuple[T, ScanCut, np.random.Generator]]:
         found = []
-        for (place, item), cut in zip(drawn, self.reader.read(names), strict=True):
+        for (instance, item), cut in zip(drawn, self.reader.read(names), strict=True):
             if cut is not None:
-                found.append((item, cut, chance(place)))
+                found.append((item, cut, chance(instance)))
         if drawn and not found:
             raise StoreError(
                 f"None of {len(names)} scans that are asked for can be read: {self.failures[0].message}",
@@ -240,21 +240,21 @@ class StudyDataset(WholeScans[StudySample]):
     ) -> None:
         super().__init__(store, split, organs, abnormalities, data, settings, seed)
         self.grounding = grounding
-        places = places_of(store, self.study_ids, self.organ_names, data.crops)
-        book = Phrasebook(organs, abnormalities, data.silence_is_normal)
+        instances = instances_of(store, self.study_ids, self.organ_names, data.crops)
+        book = CaptionBuilder(organs, abnormalities, data.unmentioned_as_negative)
         if grounding == "query":
-            places += self._spoken_of({place.study_id for place in places})
-        if not places:
+            instances += self._spoken_of({instance.study_id for instance in instances})
+        if not instances:
             raise no_organs(store, split)
-        said = [(self.findings.get(place.study_id, []), place.organ) for place in places]
+        said = [(self.findings.get(instance.study_id, []), instance.organ) for instance in instances]
         told = told_of(said, book, f"the split {split!r} of {store.path}")
-        self.sayings = permuted(told, np.random.default_rng(seed)) if data.permute_texts else told
-        self.negatives = Negatives(wordings_of(self.sayings, book), strategy)
+        self.captions = permuted(told, np.random.default_rng(seed)) if data.permute_texts else told
+        self.negatives = Negatives(paraphrases_of(self.captions, book), strategy)
         self.texts, self.keys = book.texts, book.keys
-        self.study_ids = list(dict.fromkeys(place.study_id for place in places))
-        self._organs: dict[str, list[tuple[OrganRow, OrganSayings]]] = {name: [] for name in self.study_ids}
-        for place, said in zip(places, self.sayings, strict=True):
-            self._organs[place.study_id].append((place.row, said))
+        self.study_ids = list(dict.fromkeys(instance.study_id for instance in instances))
+        self._organs: dict[str, list[tuple[OrganRow, OrganCaptions]]] = {name: [] for name in self.study_ids}
+        for instance, said in zip(instances, self.captions, strict=True):
+            self._organs[instance.study_id].append((instance.row, said))
         self.bind(range(len(self.texts)), organs.names)
 
     def bind(self, text_ids: Sequence[int], organ_names: Sequence[str]) -> None:
@@ -277,8 +277,10 @@ class StudyDataset(WholeScans[StudySample]):
         self, rows: Sequence[int], rng: np.random.Generator, chance: Chance, rank: int = 0, world: int = 1
     ) -> list[StudySample]:
         taken: dict[int, int] = {}
-        drawn = [(place, self._draw(self.study_ids[row], rng, taken)) for place, row in enumerate(rows)][rank::world]
-        names = [self.study_ids[rows[place]] for place, _ in drawn]
+        drawn = [(instance, self._draw(self.study_ids[row], rng, taken)) for instance, row in enumerate(rows)][
+            rank::world
+        ]
+        names = [self.study_ids[rows[instance]] for instance, _ in drawn]
         return [self._sample(said, cut, image) for said, cut, image in self._images(drawn, names, chance)]
 
     def _draw(self, study_id: str, rng: np.random.Generator, taken: dict[int, int]) -> list[_Said]:
@@ -308,7 +310,7 @@ class StudyDataset(WholeScans[StudySample]):
             negative_ids=bank[np.array(negatives, dtype=np.int64).reshape(len(said), self.data.negatives)],
         )
 
-    def _spoken_of(self, known: set[str]) -> list[Place]:
+    def _spoken_of(self, known: set[str]) -> list[OrganInstance]:
         """Organs of studies without an organ table: those that their reports speak of."""
         found = []
         for study_id in self.study_ids:
@@ -317,7 +319,7 @@ class StudyDataset(WholeScans[StudySample]):
                 rows = (
                     OrganRow(name, (0, 0, 0, 0, 0, 0), 0.0, 0.0, False) for name in self.organ_names if name in said
                 )
-                found += [Place(study_id, row) for row in rows]
+                found += [OrganInstance(study_id, row) for row in rows]
         return found
 
 

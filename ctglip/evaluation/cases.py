@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from ctglip.data.cache import Place
+from ctglip.cxr.recipe import CXR_MAX
+from ctglip.data.cache import OrganInstance
 from ctglip.errors import CTGLIPError
 from ctglip.evaluation.context import Context
-from ctglip.film.recipe import FILM_MAX
 from ctglip.inference.scoring import Pair
-from ctglip.pages.film import FilmBox, film_picture
+from ctglip.pages.cxr import CxrBox, cxr_picture
 from ctglip.pages.parts import Picture
 from ctglip.pages.pictures import LUNG_HU, SOFT_TISSUE_HU, best_slice, slice_picture
 from ctglip.pages.report import Case
@@ -35,33 +35,36 @@ def best_and_worst(context: Context) -> tuple[tuple[Case, ...], tuple[Case, ...]
 
 def _case(context: Context, pair: Pair, number: int) -> Case:
     dictionaries, known = context.scorer.dictionaries, context.labels[pair]
-    place = context.judged.places[int(known.rows[number])]
+    instance = context.judged.instances[int(known.rows[number])]
     organ, abnormality = dictionaries.organs[pair[0]], dictionaries.abnormalities[pair[1]]
     return Case(
         title=f"{abnormality.display}, {organ.display}",
         truth=bool(known.labels[number]),
         probability=float(context.scores[pair][number]),
-        picture=_film(context, place) if context.films else _picture(context, place.study_id, pair[0]),
-        note=_note(context, place),
+        picture=_radiograph(context, instance)
+        if context.radiographs
+        else _picture(context, instance.study_id, pair[0]),
+        note=_note(context, instance),
     )
 
 
-def _note(context: Context, place: Place) -> str:
-    if context.films:
-        return f"Film {place.study_id}."
-    return f"Study {place.study_id}, {place.row.volume_ml:.0f} ml{', cut off' if place.row.touches_border else ''}."
+def _note(context: Context, instance: OrganInstance) -> str:
+    if context.radiographs:
+        return f"Radiograph {instance.study_id}."
+    cut_off = ", cut off" if instance.row.touches_border else ""
+    return f"Study {instance.study_id}, {instance.row.volume_ml:.0f} ml{cut_off}."
 
 
-def _film(context: Context, place: Place) -> Picture | None:
-    """The film, with the box that was read."""
+def _radiograph(context: Context, instance: OrganInstance) -> Picture | None:
+    """The radiograph, with the box that was read."""
     try:
-        image = context.store.study(place.study_id).image()
+        image = context.store.study(instance.study_id).image()
     except CTGLIPError:
         return None
-    name = context.scorer.dictionaries.organs[place.organ].display
-    whole = place.row.box[:4] == (0, image.shape[0], 0, image.shape[1])
-    boxes = () if whole else (FilmBox(name, *place.row.box[:4]),)
-    return film_picture(image, FILM_MAX, boxes, longest_px=320, subject=f"study {place.study_id}")
+    name = context.scorer.dictionaries.organs[instance.organ].display
+    whole = instance.row.box[:4] == (0, image.shape[0], 0, image.shape[1])
+    boxes = () if whole else (CxrBox(name, *instance.row.box[:4]),)
+    return cxr_picture(image, CXR_MAX, boxes, longest_px=320, subject=f"study {instance.study_id}")
 
 
 def _picture(context: Context, study_id: str, organ: str) -> Picture | None:

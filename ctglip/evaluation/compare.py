@@ -143,8 +143,8 @@ def compared(first: Context, second: Context, names: tuple[str, str], source: st
     shared = sorted(first.labels.keys() & second.labels.keys())
     patient = _patients(first) | _patients(second)
     patients = sorted(set(patient.values()))
-    places = {name: place for place, name in enumerate(patients)}
-    number = {study: places[name] for study, name in patient.items()}
+    instances = {name: instance for instance, name in enumerate(patients)}
+    number = {study: instances[name] for study, name in patient.items()}
     asked_a, asked_b, kept = [], [], []
     for pair in shared:
         a, b = _same_rows(first, second, pair, number)
@@ -204,26 +204,26 @@ def p_value(draws: Float[np.ndarray, " draws"]) -> float | None:
 
 def holm(values: Sequence[float | None]) -> list[float | None]:
     """Holm's adjusted p values: the i-th smallest of m times m - i + 1, never smaller than one before it, at most 1."""
-    order = sorted((value, place) for place, value in enumerate(values) if value is not None)
+    order = sorted((value, instance) for instance, value in enumerate(values) if value is not None)
     adjusted: list[float | None] = [None] * len(values)
     largest = 0.0
-    for step, (value, place) in enumerate(order):
+    for step, (value, instance) in enumerate(order):
         largest = max(largest, min(1.0, value * (len(order) - step)))
-        adjusted[place] = largest
+        adjusted[instance] = largest
     return adjusted
 
 
 def _patients(context: Context) -> dict[str, str]:
     patient = dict(context.store.table("studies").select("study_id", "patient_id").iter_rows())
-    return {place.study_id: patient[place.study_id] for place in context.judged.places}
+    return {instance.study_id: patient[instance.study_id] for instance in context.judged.instances}
 
 
 def _same_rows(first: Context, second: Context, pair: Pair, number: dict[str, int]) -> tuple[Question, Question]:
     """The studies that both models answered, in one order."""
     answers = []
     for context in (first, second):
-        known, scores, places = context.labels[pair], context.scores[pair], context.judged.places
-        studies = [places[row].study_id for row in known.rows]
+        known, scores, instances = context.labels[pair], context.scores[pair], context.judged.instances
+        studies = [instances[row].study_id for row in known.rows]
         answers.append({s: (label, score) for s, label, score in zip(studies, known.labels, scores, strict=True)})
     studies = [study for study in answers[0] if study in answers[1]]
     patients = np.array([number[study] for study in studies], dtype=np.int64)

@@ -1,6 +1,7 @@
-"""Prompts for films composed of severity, kind and place and drawn by a seed, after GLoRIA (Huang et al., ICCV 2021).
+"""Prompts for radiographs composed of severity, kind and place and drawn by a seed, after GLoRIA (Huang et al., ICCV
+2021).
 
-``prompts/films.yaml`` holds the words, in a wording of our own.
+``prompts/cxr.yaml`` holds the words, in a wording of our own.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from ctglip.errors import ConfigError
 from ctglip.files import read_yaml
 from ctglip.inference.scoring import Dictionaries, Pair, PromptSet
 
-_FILE = Path(__file__).parent / "prompts" / "films.yaml"
+_FILE = Path(__file__).parent / "prompts" / "cxr.yaml"
 _OTHER = {"left": ("right", "both"), "right": ("left", "both")}
 
 
@@ -26,11 +27,11 @@ class Words(Settings):
 
     severity: tuple[str, ...]
     kind: tuple[str, ...]
-    place: tuple[str, ...]
+    location: tuple[str, ...]
 
 
 @functools.cache
-def film_words() -> Mapping[str, Words]:
+def cxr_words() -> Mapping[str, Words]:
     """The words of each abnormality that has some."""
     tree = read_yaml(_FILE)
     return {name: validate(Words, fields, f"{_FILE.name}: {name}") for name, fields in tree.items()}
@@ -46,12 +47,12 @@ def drawn(abnormality: str, count: int, seed: int, side: str | None = None) -> t
     Raises:
         ConfigError: the abnormality has no words.
     """
-    if abnormality not in film_words():
+    if abnormality not in cxr_words():
         raise ConfigError(
-            f"There are no composed prompts of {abnormality!r}.", fix=f"There are those of {', '.join(film_words())}."
+            f"There are no composed prompts of {abnormality!r}.", fix=f"There are those of {', '.join(cxr_words())}."
         )
-    words = film_words()[abnormality]
-    places = [p for p in words.place if side is None or not set(p.split()) & set(_OTHER[side])]
+    words = cxr_words()[abnormality]
+    places = [p for p in words.location if side is None or not set(p.split()) & set(_OTHER[side])]
     every = [" ".join(filter(None, parts)) for parts in product(words.severity, words.kind, places)]
     rng = np.random.default_rng([seed, *abnormality.encode()])
     picked = rng.permutation(len(every))[:count]
@@ -63,7 +64,7 @@ def composed_prompts(dictionaries: Dictionaries, count: int, seed: int) -> dict[
     abnormalities, organs = dictionaries.abnormalities, dictionaries.organs
     return {
         (organ, name): (drawn(name, count, seed, organs[organ].side), ())
-        for name in film_words()
+        for name in cxr_words()
         if name in abnormalities
         for organ in abnormalities[name].organs
     }

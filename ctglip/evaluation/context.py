@@ -28,9 +28,9 @@ from ctglip.evaluation.results import ControlResult
 from ctglip.evaluation.settings import EvaluateConfig
 from ctglip.evaluation.zero_shot import Scores, judge
 from ctglip.features.text_bank import TextBank
+from ctglip.inference.cxr_encoding import reading_of
 from ctglip.inference.encoding import OrganEmbeddings
 from ctglip.inference.feature_cache import View
-from ctglip.inference.film_encoding import reading_of
 from ctglip.inference.scoring import Pair, Scorer
 from ctglip.labels import LabelTable
 from ctglip.models.release import Release
@@ -92,15 +92,15 @@ class Context:
     problems: tuple[str, ...] = ()
 
     @property
-    def films(self) -> bool:
-        """Films are judged, not scans."""
-        return self.scorer.release.films is not None
+    def radiographs(self) -> bool:
+        """Radiographs are judged, not scans."""
+        return self.scorer.release.cxr is not None
 
     @property
-    def whole_films(self) -> bool:
-        """Every organ is read from the whole film, so that all organs of a film look alike."""
+    def whole_radiographs(self) -> bool:
+        """Every organ is read from the whole radiograph, so that all organs of a radiograph look alike."""
         release = self.scorer.release
-        read = reading_of(release.model, self.config.films.read) if self.films else "box"
+        read = reading_of(release.model, self.config.cxr.read) if self.radiographs else "box"
         return read in ("whole", "observations")
 
     def split(self, name: str) -> EncodedSplit | None:

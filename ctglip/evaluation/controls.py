@@ -7,15 +7,15 @@ from collections.abc import Sequence
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 
-from ctglip.data.cache import Place
+from ctglip.data.cache import OrganInstance
 from ctglip.evaluation.labels import Labels
 from ctglip.evaluation.zero_shot import Scores
 
 
 def volume_scores(
-    fit_places: Sequence[Place], fit_labels: Labels, places: Sequence[Place], labels: Labels
+    fit_instances: Sequence[OrganInstance], fit_labels: Labels, instances: Sequence[OrganInstance], labels: Labels
 ) -> tuple[Scores, int]:
-    """A logistic score of log volume (on films, of the box's area) and its square, fitted for each pair on the
+    """A logistic score of log volume (on radiographs, of the box's area) and its square, fitted for each pair on the
     validation split.
 
     Returns:
@@ -30,21 +30,21 @@ def volume_scores(
             scores[pair] = np.zeros(len(known.rows))
             unfitted += 1
             continue
-        x = _log_volume([fit_places[row] for row in fit.rows])
+        x = _log_volume([fit_instances[row] for row in fit.rows])
         mean, spread = x.mean(), x.std() + 1e-6
         model = LogisticRegression(class_weight="balanced").fit(_features(x, mean, spread), fit.labels)
-        asked = _log_volume([places[row] for row in known.rows])
+        asked = _log_volume([instances[row] for row in known.rows])
         scores[pair] = np.asarray(model.decision_function(_features(asked, mean, spread)), dtype=np.float64)
     return scores, unfitted
 
 
-def _log_volume(places: Sequence[Place]) -> np.ndarray:
-    return np.log(np.array([place.row.volume_ml or _area(place) for place in places]) + 1e-3)
+def _log_volume(instances: Sequence[OrganInstance]) -> np.ndarray:
+    return np.log(np.array([instance.row.volume_ml or _area(instance) for instance in instances]) + 1e-3)
 
 
-def _area(place: Place) -> float:
-    """Pixels of an organ's box on a film, which has no volume."""
-    row0, row1, column0, column1, _, depth = place.row.box
+def _area(instance: OrganInstance) -> float:
+    """Pixels of an organ's box on a radiograph, which has no volume."""
+    row0, row1, column0, column1, _, depth = instance.row.box
     return float((row1 - row0) * (column1 - column0)) if depth == 1 else 0.0
 
 

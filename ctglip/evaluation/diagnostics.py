@@ -72,8 +72,8 @@ def _sides(context: Context, embeddings: OrganEmbeddings) -> tuple[np.ndarray, n
     """For organs that have a side: 1 where taken for the mirror image, 1 where still for itself; and the rows."""
     organs, names = context.scorer.dictionaries.organs, context.scorer.release.organs
     said = context.scorer.recognise(embeddings.anatomy)
-    rows = [r for r, place in enumerate(context.judged.places) if organs.mirror(place.organ) != place.organ]
-    answers = [(names[int(said[row])], context.judged.places[row].organ) for row in rows]
+    rows = [r for r, instance in enumerate(context.judged.instances) if organs.mirror(instance.organ) != instance.organ]
+    answers = [(names[int(said[row])], context.judged.instances[row].organ) for row in rows]
     turned = np.array([float(answer == organs.mirror(truth)) for answer, truth in answers])
     kept = np.array([float(answer == truth) for answer, truth in answers])
     return turned, kept, np.array(rows, dtype=np.int64)

@@ -26,17 +26,17 @@ class MappedOrgan:
 
 def embedding_map(context: Context) -> tuple[MappedOrgan, ...]:
     """t-SNE (van der Maaten and Hinton 2008) of the diagnosis vectors of at most 400 organs, drawn at random."""
-    places = context.judged.places
-    if len(places) < LEAST:
+    instances = context.judged.instances
+    if len(instances) < LEAST:
         return ()
     rng = np.random.default_rng(context.config.seed)
-    rows = np.sort(rng.choice(len(places), min(MOST, len(places)), replace=False))
+    rows = np.sort(rng.choice(len(instances), min(MOST, len(instances)), replace=False))
     vectors = context.judged.embeddings.diagnosis[rows].reshape(len(rows), -1)
     perplexity = min(30.0, (len(rows) - 1) / 3)
     plane = TSNE(perplexity=perplexity, init="pca", random_state=context.config.seed, max_iter=500)
     with one_thread():
         flat = plane.fit_transform(vectors)
     return tuple(
-        MappedOrgan(places[row].study_id, places[row].organ, round(float(x), 2), round(float(y), 2))
+        MappedOrgan(instances[row].study_id, instances[row].organ, round(float(x), 2), round(float(y), 2))
         for row, (x, y) in zip(rows, flat, strict=True)
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int
 
-from ctglip.data.cache import Place, cut_study
+from ctglip.data.cache import OrganInstance, cut_study
 from ctglip.data.crops import CropSettings
 from ctglip.data.organs import findings_by_study, studies_of
 from ctglip.data.stored import CropFiles
@@ -17,18 +17,18 @@ from ctglip.errors import StoreError
 from ctglip.evaluation.labels import Labels, labels_from_findings, labels_from_table, pairs_of
 from ctglip.evaluation.settings import EvaluateConfig
 from ctglip.evaluation.zero_shot import Scores
+from ctglip.inference.cxr_encoding import visible_on_radiographs
 from ctglip.inference.encoding import OrganEmbeddings
 from ctglip.inference.feature_cache import (
     FOLDER,
     MASK_ONLY,
     OBSERVATIONS,
     PLAIN,
-    WHOLE_FILM,
+    WHOLE_RADIOGRAPH,
     OrganFeatures,
     View,
     organ_features_of,
 )
-from ctglip.inference.film_encoding import shown_on_films
 from ctglip.inference.scoring import Scorer
 from ctglip.labels import LabelTable
 from ctglip.models.release import Release
@@ -65,7 +65,7 @@ class EncodedSplit:
 
     split: str
     names: tuple[str, ...]
-    places: tuple[Place, ...]
+    instances: tuple[OrganInstance, ...]
     failures: tuple[str, ...]
     labels: Labels
     patients: Int[np.ndarray, " rows"]
@@ -107,18 +107,18 @@ def encode_split(
         raise StoreError(
             f"The split {split!r} of {store.path} holds none of the model's organs.",
             code="no_organs",
-            fix="" if release.films is None else "Its films have no boxes of them: try --set films.read=whole.",
+            fix="" if release.cxr is None else "Its radiographs have no boxes of them: try --set cxr.read=whole.",
         )
     if table is not None:
-        labels = labels_from_table(table, seen.places, abnormalities)
+        labels = labels_from_table(table, seen.instances, abnormalities)
     else:
         findings = findings_by_study(store, set(study_ids))
-        labels = labels_from_findings(findings, seen.places, organs, abnormalities, config.silence_is_normal)
-    patients, count = _patients(store, [place.study_id for place in seen.places])
+        labels = labels_from_findings(findings, seen.instances, organs, abnormalities, config.unmentioned_as_negative)
+    patients, count = _patients(store, [instance.study_id for instance in seen.instances])
     found = EncodedSplit(
         split=split,
         names=tuple(names),
-        places=seen.places,
+        instances=seen.instances,
         failures=tuple(failure.study_id for failure in seen.failures),
         labels=labels,
         patients=patients,
@@ -154,11 +154,12 @@ def listed_studies(store: Store, split: str, path: Path) -> list[str]:
 
 
 def reading_view(release: Release, config: EvaluateConfig) -> View:
-    """How organs are shown to a model: as they are, or as a whole film or its observations if the settings say so."""
-    read = config.films.read if release.films is not None else "organs"
+    """How organs are shown to a model: as they are, or as a whole radiograph or its observations if the settings say
+    so."""
+    read = config.cxr.read if release.cxr is not None else "organs"
     if read == "observations":
         return OBSERVATIONS
-    return WHOLE_FILM if read == "whole" and release.model.settings.grounding != "none" else PLAIN
+    return WHOLE_RADIOGRAPH if read == "whole" and release.model.settings.grounding != "none" else PLAIN
 
 
 def _wanted(scorer: Scorer, table: LabelTable | None) -> set[str]:
@@ -167,7 +168,7 @@ def _wanted(scorer: Scorer, table: LabelTable | None) -> set[str]:
     trained = release.provenance.get("trained", organs.names)
     asked = pairs_of(table, scorer.dictionaries.abnormalities) if table is not None else ()
     named = {pair[0] for pair in asked if pair is not None}
-    return named | (set(trained) if release.films is None else set(trained) or set(shown_on_films(organs)))
+    return named | (set(trained) if release.cxr is None else set(trained) or set(visible_on_radiographs(organs)))
 
 
 def seen_as(
@@ -183,11 +184,12 @@ def seen_as(
     Raises:
         StoreError: a study that was encoded before cannot be read any more.
     """
-    study_ids = list(dict.fromkeys(place.study_id for place in split.places))
+    study_ids = list(dict.fromkeys(instance.study_id for instance in split.instances))
     found = _features(store, release, study_ids, split.names, view, config, progress)
-    if found.places != split.places:
+    if found.instances != split.instances:
         raise StoreError(
-            f"{len(split.places) - len(found.places)} organs of {store.path} were encoded before and cannot be now.",
+            f"{len(split.instances) - len(found.instances)} organs of {store.path} were encoded before and cannot be "
+            f"now.",
             code="damaged_store",
             fix="Run: ctglip store verify STORE --repair",
         )

@@ -13,9 +13,9 @@ from sklearn.covariance import LedoitWolf
 
 from ctglip.data.organs import studies_of
 from ctglip.errors import StoreError
+from ctglip.inference.cxr_encoding import reading_of
 from ctglip.inference.familiarity import Familiarity, FamiliaritySettings, HURange, OrganRange
 from ctglip.inference.feature_cache import OrganFeatures, organ_features_of
-from ctglip.inference.film_encoding import reading_of
 from ctglip.models.release import Release, Statistics
 from ctglip.store.tables import Store
 
@@ -62,7 +62,7 @@ def measure_familiarity(
             split: organ_features_of(store, release, several, organs, folder=Path(folder), threads=threads)
             for split, several in ids.items()
         }
-    reading = release.model.settings.grounding if release.films is None else reading_of(release.model)
+    reading = release.model.settings.grounding if release.cxr is None else reading_of(release.model)
     fitted = fit_familiarity(found["train"], found["val"] if val is None else val, reading)
     return None if fitted is None else as_statistics(fitted)
 
@@ -84,7 +84,7 @@ def fit_familiarity(train: OrganFeatures, val: OrganFeatures, reading: str) -> F
     Returns:
         None where ``val`` has too few organs.
     """
-    owners = [np.array([place.organ for place in part.places]) for part in (train, val)]
+    owners = [np.array([instance.organ for instance in part.instances]) for part in (train, val)]
     names = [
         name
         for name in dict.fromkeys(owners[0].tolist())
@@ -137,8 +137,8 @@ def limits_of(distances: Measured) -> tuple[dict[str, float], float]:
         ]
     )
     share = min(SHARE, count / (count + 1))
-    place = min(int(np.ceil((count + 1) * share - 1e-9)), count)
-    reach = float(np.sort(scaled)[place - 1])
+    instance = min(int(np.ceil((count + 1) * share - 1e-9)), count)
+    reach = float(np.sort(scaled)[instance - 1])
     found = {
         name: float(np.exp(means[name] + reach * spreads[name] * np.sqrt(1 + 1 / len(values))))
         for name, values in logs.items()
@@ -155,8 +155,8 @@ def _whitener(off: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "d d"]:
 
 
 def _no_hu(features: OrganFeatures) -> bool:
-    """Films have none."""
-    return all(place.row.volume_ml == 0 for place in features.places)
+    """Radiographs have none."""
+    return all(instance.row.volume_ml == 0 for instance in features.instances)
 
 
 def _hu_ranges(
@@ -166,7 +166,7 @@ def _hu_ranges(
     seen: dict[str, np.ndarray] = {}
     for name in names:
         ours, theirs = (
-            [part.places[int(row)].row for row in np.flatnonzero(owner == name)]
+            [part.instances[int(row)].row for row in np.flatnonzero(owner == name)]
             for part, owner in zip((train, val), owners, strict=True)
         )
         means = [row.mean_hu for row in ours]

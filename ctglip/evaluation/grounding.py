@@ -1,4 +1,4 @@
-"""Does the map of an answer peak where the finding is? On films whose lesions, or whose organs, have boxes."""
+"""Does the map of an answer peak where the finding is? On radiographs whose lesions, or whose organs, have boxes."""
 
 from __future__ import annotations
 
@@ -10,39 +10,40 @@ import numpy as np
 import polars as pl
 from jaxtyping import Float
 
-from ctglip.data.cache import Place
-from ctglip.data.film_input import FilmInput, film_input
+from ctglip.cxr.regions import Region
+from ctglip.data.cache import OrganInstance
+from ctglip.data.cxr_input import CxrInput, cxr_input
 from ctglip.errors import CohortError
 from ctglip.evaluation.bootstrap import Interval, interval_of, weighted_mean
 from ctglip.evaluation.context import Context
-from ctglip.film.regions import Region
-from ctglip.inference.film_encoding import Reading, boxes_of, film_settings, organ_box, queries_of, reading_of
-from ctglip.inference.film_maps import film_maps, laid_on
+from ctglip.inference.cxr_encoding import Reading, boxes_of, cxr_settings, organ_box, queries_of, reading_of
+from ctglip.inference.cxr_maps import cxr_maps, laid_on
 from ctglip.inference.observations import observation_maps
 from ctglip.store.study import StudyReader
 from ctglip.table_files import read_table
 
 NEAR = 0.05
-"""Near a lesion: within this share of the film's width."""
+"""Near a lesion: within this share of the radiograph's width."""
 _DISCS = ("row", "column", "radius")
 _BOXES = ("row0", "row1", "column0", "column1")
 
 
 @dataclass(frozen=True)
-class FilmPointed:
+class CxrPointed:
     """One abnormality, or all.
 
     Attributes:
         abnormality: name, or "all".
-        films: how many positive answers were looked at.
-        lesion, near: share whose map peaks in a lesion, and within a twentieth of the film's width of one; None where
+        radiographs: how many positive answers were looked at.
+        lesion, near: share whose map peaks in a lesion, and within a twentieth of the radiograph's width of one; None
+        where
             no table of lesions was given.
-        region: share whose map peaks in the box of the finding's organ; None where films have none.
+        region: share whose map peaks in the box of the finding's organ; None where radiographs have none.
         *_chance: the same of a random pixel that the map covers.
     """
 
     abnormality: str
-    films: int
+    radiographs: int
     lesion: Interval | None
     lesion_chance: float | None
     near: Interval | None
@@ -52,7 +53,7 @@ class FilmPointed:
 
 
 Lesion = tuple[float, float, float, float, float]
-"""Middle (row, column), half height and width, and 1 for a disc (0: a box), in pixels of the film's file."""
+"""Middle (row, column), half height and width, and 1 for a disc (0: a box), in pixels of the radiograph's file."""
 _KINDS = ("lesion", "near", "region")
 
 
@@ -66,29 +67,30 @@ class _Looked:
     chance: tuple[float, float, float]
 
 
-def film_pointing(context: Context) -> tuple[FilmPointed, ...] | None:
-    """Maps of the answers about films that show a finding, judged by ``config.lesions`` and by the boxes of organs.
+def cxr_pointing(context: Context) -> tuple[CxrPointed, ...] | None:
+    """Maps of the answers about radiographs that show a finding, judged by ``config.lesions`` and by the boxes of
+    organs.
 
     The table of lesions has ``study_id, organ, abnormality`` and a disc (``row, column, radius``) or a box (``row0,
-    row1, column0, column1``), in pixels of the film's file. None where no film has anything to judge by.
+    row1, column0, column1``), in pixels of the radiograph's file. None where no radiograph has anything to judge by.
 
     Raises:
         CohortError: the table lacks a column.
     """
     lesions = _lesions(Path(context.config.lesions)) if context.config.lesions else {}
-    asked: dict[str, list[tuple[Place, str, int]]] = {}
+    asked: dict[str, list[tuple[OrganInstance, str, int]]] = {}
     for (_, name), known in context.labels.items():
         for row in known.rows[known.labels == 1]:
-            place = context.judged.places[int(row)]
-            asked.setdefault(place.study_id, []).append((place, name, int(context.judged.patients[int(row)])))
+            instance = context.judged.instances[int(row)]
+            asked.setdefault(instance.study_id, []).append((instance, name, int(context.judged.patients[int(row)])))
     looked: list[_Looked] = []
     for done, (study_id, several) in enumerate(asked.items(), start=1):
-        looked += _film(context, study_id, several, lesions.get(study_id, {}))
+        looked += _radiograph(context, study_id, several, lesions.get(study_id, {}))
         if context.progress:
             context.progress(done, len(asked))
     looked = [one for one in looked if np.isfinite(one.hit).any()]
     if not looked:
-        context.notes.append("Pointing game: no film has a lesion of the table, or a box of the finding's organ.")
+        context.notes.append("Pointing game: no radiograph has a lesion of the table, or a box of the finding's organ.")
         return None
     names = sorted({one.abnormality for one in looked})
     found = [_pointed(context, name, [one for one in looked if one.abnormality == name]) for name in names]
@@ -120,68 +122,70 @@ def _lesions(path: Path) -> dict[str, dict[tuple[str, str], list[Lesion]]]:
     return found
 
 
-def _film(
+def _radiograph(
     context: Context,
     study_id: str,
-    several: Sequence[tuple[Place, str, int]],
+    several: Sequence[tuple[OrganInstance, str, int]],
     lesions: Mapping[tuple[str, str], Sequence[Lesion]],
 ) -> list[_Looked]:
     release, organs = context.scorer.release, context.scorer.dictionaries.organs
     study = context.store.study(study_id)
-    film = film_input(study.image(), film_settings(release))
+    radiograph = cxr_input(study.image(), cxr_settings(release))
     boxes = boxes_of([Region(r["region"], *(r[edge] for edge in _BOXES)) for r in study.rows("regions")])
-    reading = reading_of(release.model, context.config.films.read)
+    reading = reading_of(release.model, context.config.cxr.read)
     queries = queries_of(release.organs, organs)
-    to_file, shape = _to_file(study, film)
+    to_file, shape = _to_file(study, radiograph)
     found = []
-    maps = _maps(context, film, several, reading, queries)
-    for (place, name, patient), values in zip(several, maps, strict=True):
+    maps = _maps(context, radiograph, several, reading, queries)
+    for (instance, name, patient), values in zip(several, maps, strict=True):
         laid = laid_on(values, to_file, shape)
         if not np.isfinite(laid).any():
             continue
-        parts = {place.organ, *organs.parts_of(place.organ)}
+        parts = {instance.organ, *organs.parts_of(instance.organ)}
         own = [one for (organ, what), many in lesions.items() if organ in parts and what == name for one in many]
         # a map of a box lies in the organ's box wherever it peaks
-        region = organ_box(place.organ, boxes, organs) if reading != "box" else None
+        region = organ_box(instance.organ, boxes, organs) if reading != "box" else None
         found.append(_judged(name, patient, laid, own, _on_file(region[0].box[:4], study) if region else None))
     return found
 
 
 def _maps(
     context: Context,
-    film: FilmInput,
-    several: Sequence[tuple[Place, str, int]],
+    radiograph: CxrInput,
+    several: Sequence[tuple[OrganInstance, str, int]],
     reading: Reading,
     queries: Mapping[str, int],
 ) -> list[Float[np.ndarray, "h w"]]:
-    """The map of each answer; a film passes the encoder once where it is read as a whole, else once for each organ."""
+    """The map of each answer; a radiograph passes the encoder once where it is read as a whole, else once for each
+    organ."""
     groups: dict[str, list[int]] = {}
-    for number, (place, _, _) in enumerate(several):
-        groups.setdefault("" if reading in ("whole", "observations") else place.organ, []).append(number)
+    for number, (instance, _, _) in enumerate(several):
+        groups.setdefault("" if reading in ("whole", "observations") else instance.organ, []).append(number)
     found: dict[int, Float[np.ndarray, "h w"]] = {}
     for numbers in groups.values():
-        place, model = several[numbers[0]][0], context.scorer.release.model
+        instance, model = several[numbers[0]][0], context.scorer.release.model
         pairs = [(several[n][0].organ, several[n][1]) for n in numbers]
         if reading == "observations":
-            maps = observation_maps(model, film, context.scorer.sides(pairs)[0])
+            maps = observation_maps(model, radiograph, context.scorer.sides(pairs)[0])
         else:
-            query, axes = queries.get(place.organ, 0), context.scorer.axes(pairs)
-            maps = film_maps(model, film, place.row, query, reading, axes)
+            query, axes = queries.get(instance.organ, 0), context.scorer.axes(pairs)
+            maps = cxr_maps(model, radiograph, instance.row, query, reading, axes)
         found |= dict(zip(numbers, maps, strict=True))
     return [found[number] for number in range(len(several))]
 
 
-def _to_file(study: StudyReader, film: FilmInput) -> tuple[Float[np.ndarray, "4 4"], tuple[int, int]]:
-    """The window's pixels to those of the film's file, and the shape of that; the stored grid where it is not known."""
+def _to_file(study: StudyReader, radiograph: CxrInput) -> tuple[Float[np.ndarray, "4 4"], tuple[int, int]]:
+    """The window's pixels to those of the radiograph's file, and the shape of that; the stored grid where it is not
+    known."""
     source = study.source
     if source is None:
-        return film.affine(), film.shape
+        return radiograph.affine(), radiograph.shape
     rows, columns = source.shape[:2]
-    return np.linalg.inv(source.affine) @ study.affine @ film.affine(), (int(rows), int(columns))
+    return np.linalg.inv(source.affine) @ study.affine @ radiograph.affine(), (int(rows), int(columns))
 
 
 def _on_file(box: Sequence[int], study: StudyReader) -> Lesion:
-    """A box of the stored film in pixels of its file."""
+    """A box of the stored radiograph in pixels of its file."""
     to_file = np.eye(4) if study.source is None else np.linalg.inv(study.source.affine) @ study.affine
     middle = [(box[0] + box[1] - 1) / 2, (box[2] + box[3] - 1) / 2]
     row, column = (to_file[axis, axis] * middle[axis] + to_file[axis, 3] for axis in (0, 1))
@@ -213,7 +217,7 @@ def _beyond(shape: tuple[int, ...], lesion: Lesion) -> Float[np.ndarray, "r c"]:
     return np.hypot(np.maximum(down - height, 0), np.maximum(across - width, 0))
 
 
-def _pointed(context: Context, name: str, looked: Sequence[_Looked]) -> FilmPointed:
+def _pointed(context: Context, name: str, looked: Sequence[_Looked]) -> CxrPointed:
     values: dict[str, Interval | None] = {}
     chances: dict[str, float | None] = {}
     patients = np.array([one.patient for one in looked])
@@ -224,9 +228,9 @@ def _pointed(context: Context, name: str, looked: Sequence[_Looked]) -> FilmPoin
         if there.any():
             values[kind] = interval_of(weighted_mean(hit[there], patients[there], context.weights))
             chances[kind] = float(chance[there].mean())
-    return FilmPointed(
+    return CxrPointed(
         abnormality=name,
-        films=len(looked),
+        radiographs=len(looked),
         lesion=values["lesion"],
         lesion_chance=chances["lesion"],
         near=values["near"],

@@ -112,15 +112,15 @@ def results_of(context: Context, label_source: str) -> Results:
         split=split.split,
         label_source=label_source,
         threshold_source=_threshold_source(context),
-        studies=len({place.study_id for place in split.places}),
+        studies=len({instance.study_id for instance in split.instances}),
         patients=split.patient_count,
-        crops=len(split.places),
+        crops=len(split.instances),
         macro_auroc=interval_of(macro),
         macro_f1=float(np.mean(f1)) if f1 else None,
         pairs=tuple(pairs),
         left_out=tuple(left_out),
         controls=controls,
-        recognition=None if context.whole_films else _recognition(scorer, split, context.weights),
+        recognition=None if context.whole_radiographs else _recognition(scorer, split, context.weights),
         calibration=_calibration(scorer.calibration, split, labels),
         effective_rank=split.rank,
         embedding_dim=split.embeddings.diagnosis.shape[-1],
@@ -135,8 +135,8 @@ def results_of(context: Context, label_source: str) -> Results:
 def _unused(context: Context, table: LabelTable) -> list[str]:
     """Labels of the judged studies that no organ answers, and studies without labels."""
     split, abnormalities = context.judged, context.scorer.dictionaries.abnormalities
-    studies = list(dict.fromkeys(place.study_id for place in split.places))
-    seen = {(place.study_id, place.organ) for place in split.places}
+    studies = list(dict.fromkeys(instance.study_id for instance in split.instances))
+    seen = {(instance.study_id, instance.organ) for instance in split.instances}
     values = table.of_studies(studies)
     notes = []
     without = sum(study not in table.rows for study in studies)
@@ -174,9 +174,9 @@ def _controls(context: Context) -> tuple[ControlResult, ...]:
     if split.mask_only is not None:
         text = "The same model, shown crops in which the organ has its mean HU throughout and everything else is air."
         found.append(context.compared(MASK_ONLY, text, {pair: split.mask_only[pair] for pair in labels}))
-    if validation and not context.whole_films:
-        scores, unfitted = volume_scores(validation.places, validation.labels, split.places, labels)
-        name, what = (VOLUME_ONLY, "volume") if context.films is False else (BOX_ONLY, "area of the organ's box")
+    if validation and not context.whole_radiographs:
+        scores, unfitted = volume_scores(validation.instances, validation.labels, split.instances, labels)
+        name, what = (VOLUME_ONLY, "volume") if context.radiographs is False else (BOX_ONLY, "area of the organ's box")
         text = f"A logistic score of log {what} and its square, fitted for each pair on the validation split."
         found.append(context.compared(name, text, scores))
         if unfitted:
@@ -189,7 +189,7 @@ def _recognition(scorer: Scorer, split: EncodedSplit, weights: Float[np.ndarray,
     names = scorer.release.organs
     mirror = {name: organs.mirror(name) for name in names if organs.mirror(name) != name}
     said = scorer.recognise(split.embeddings.anatomy)
-    return recognition(said, split.places, names, mirror, split.patients, weights)
+    return recognition(said, split.instances, names, mirror, split.patients, weights)
 
 
 def _calibration(calibration: Calibration, split: EncodedSplit, labels: Labels) -> CalibrationResult:

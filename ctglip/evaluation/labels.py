@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int
 
-from ctglip.data.cache import Place
+from ctglip.data.cache import OrganInstance
 from ctglip.errors import CohortError
 from ctglip.labels import LabelTable
 from ctglip.store.tables import Store
@@ -105,7 +105,9 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(map(repr, names[:_SHOWN])) + more
 
 
-def labels_from_table(table: LabelTable, places: Sequence[Place], abnormalities: AbnormalityDictionary) -> Labels:
+def labels_from_table(
+    table: LabelTable, instances: Sequence[OrganInstance], abnormalities: AbnormalityDictionary
+) -> Labels:
     """Labels of places from a label table, see ``pairs_of``.
 
     Raises:
@@ -118,8 +120,8 @@ def labels_from_table(table: LabelTable, places: Sequence[Place], abnormalities:
             code="no_labels",
             fix="Name columns organ:abnormality, for example liver:hepatic_steatosis.",
         )
-    values = table.of_studies([place.study_id for place in places])
-    organs = np.array([place.organ for place in places])
+    values = table.of_studies([instance.study_id for instance in instances])
+    organs = np.array([instance.organ for instance in instances])
     found: Labels = {}
     for number, pair in enumerate(pairs):
         if pair is not None:
@@ -130,10 +132,10 @@ def labels_from_table(table: LabelTable, places: Sequence[Place], abnormalities:
 
 def labels_from_findings(
     findings: Mapping[str, Sequence[Finding]],
-    places: Sequence[Place],
+    instances: Sequence[OrganInstance],
     organs: OrganDictionary,
     abnormalities: AbnormalityDictionary,
-    silence_is_normal: bool = False,
+    unmentioned_as_negative: bool = False,
 ) -> Labels:
     """Labels of places from reports, for every abnormality that a report affirms somewhere among them.
 
@@ -144,9 +146,9 @@ def labels_from_findings(
         findings: study id -> findings of its report; a study without a report has no entry and no labels.
     """
     evidence = {
-        number: organ_evidence(findings[place.study_id], place.organ, organs, abnormalities)
-        for number, place in enumerate(places)
-        if place.study_id in findings
+        number: organ_evidence(findings[instance.study_id], instance.organ, organs, abnormalities)
+        for number, instance in enumerate(instances)
+        if instance.study_id in findings
     }
     pairs = sorted({(e.organ, name) for e in evidence.values() for name in e.affirmed})
     found: dict[Pair, list[tuple[int, int]]] = {pair: [] for pair in pairs}
@@ -155,19 +157,21 @@ def labels_from_findings(
         by_organ.setdefault(pair[0], []).append(pair)
     for number, said in evidence.items():
         for pair in by_organ.get(said.organ, ()):
-            label = _label(said, pair[1], abnormalities, silence_is_normal)
+            label = _label(said, pair[1], abnormalities, unmentioned_as_negative)
             if label is not None:
                 found[pair].append((number, label))
     return _arrays(found)
 
 
-def _label(said: OrganEvidence, name: str, abnormalities: AbnormalityDictionary, silence_is_normal: bool) -> int | None:
+def _label(
+    said: OrganEvidence, name: str, abnormalities: AbnormalityDictionary, unmentioned_as_negative: bool
+) -> int | None:
     if name in said.affirmed:
         return 1
     related = abnormalities.related(name) if name in abnormalities else {name}
     if related & (said.affirmed.keys() | said.uncertain):
         return None
-    return 0 if said.mentioned or silence_is_normal else None
+    return 0 if said.mentioned or unmentioned_as_negative else None
 
 
 def _arrays(found: Mapping[Pair, Sequence[tuple[int, int]]]) -> Labels:

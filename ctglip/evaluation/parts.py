@@ -7,11 +7,11 @@ from typing import Any
 
 from ctglip.errors import ConfigError, ModelError
 from ctglip.evaluation.context import Context
+from ctglip.evaluation.cxr import cxr_retrieval
 from ctglip.evaluation.diagnostics import left_right_swap, organ_erasure, truncation
 from ctglip.evaluation.embedding_map import embedding_map
-from ctglip.evaluation.films import film_retrieval
 from ctglip.evaluation.five_by_200 import five_by_200
-from ctglip.evaluation.grounding import film_pointing
+from ctglip.evaluation.grounding import cxr_pointing
 from ctglip.evaluation.paraphrases import prompt_variance
 from ctglip.evaluation.pointing import pointing_game
 from ctglip.evaluation.probe import linear_probe
@@ -31,9 +31,9 @@ PARTS: dict[str, Callable[[Context], Any]] = {
     "truncation": truncation,
     "pointing": pointing_game,
     "protocol": public_protocol,
-    "film_retrieval": film_retrieval,
+    "cxr_retrieval": cxr_retrieval,
     "five_by_200": five_by_200,
-    "film_pointing": film_pointing,
+    "cxr_pointing": cxr_pointing,
     "tags": tag_decoder,
 }
 """Name in ``EvaluateConfig.parts`` to what does it; a result is a dataclass, a tuple of them, or None."""
@@ -48,14 +48,14 @@ TITLES = {
     "truncation": "Cut-off organs",
     "pointing": "Localization",
     "protocol": "Public protocol",
-    "film_retrieval": "Retrieval of whole films",
+    "cxr_retrieval": "Retrieval of whole radiographs",
     "five_by_200": "Retrieval five by 200",
-    "film_pointing": "Localization",
+    "cxr_pointing": "Localization",
     "tags": "Tags",
 }
 """What is said while a part is done."""
-FILM_PARTS = ("film_retrieval", "five_by_200", "film_pointing", "tags")
-"""Those that only films have."""
+CXR_PARTS = ("cxr_retrieval", "five_by_200", "cxr_pointing", "tags")
+"""Those that only radiographs have."""
 
 
 def run_parts(context: Context) -> dict[str, Any]:
@@ -76,24 +76,24 @@ def run_parts(context: Context) -> dict[str, Any]:
         try:
             found[name] = do(context)
         except ModelError as error:
-            if error.code not in ("text_encoder", "no_crops", "no_whole_films", "other_modality"):
+            if error.code not in ("text_encoder", "no_crops", "no_whole_image", "other_modality"):
                 raise
             context.notes.append(f"There is no {name}: {error.message}")
     return {name: value for name, value in found.items() if value is not None}
 
 
 def _wanted(context: Context) -> set[str]:
-    """The parts asked for; on films those that do the same there."""
+    """The parts asked for; on radiographs those that do the same there."""
     config = context.config
     wanted = {*config.parts, *(["protocol"] if config.protocol else []), *(["pointing"] if config.lesions else [])}
-    if not context.films:
-        here = sorted(wanted.intersection(FILM_PARTS))
-        context.notes += [f"There is no {name}: it is for films." for name in here]
-        return wanted.difference(FILM_PARTS)
+    if not context.radiographs:
+        here = sorted(wanted.intersection(CXR_PARTS))
+        context.notes += [f"There is no {name}: it is for radiographs." for name in here]
+        return wanted.difference(CXR_PARTS)
     if "retrieval" in wanted and context.scorer.release.model.settings.whole_image:
-        wanted.add("film_retrieval")
-    if context.whole_films:
+        wanted.add("cxr_retrieval")
+    if context.whole_radiographs:
         wanted.discard("retrieval")
     if "pointing" in wanted:
-        wanted = (wanted - {"pointing"}) | {"film_pointing"}
+        wanted = (wanted - {"pointing"}) | {"cxr_pointing"}
     return wanted

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from ctglip.data.cache import Place, cut_study
+from ctglip.data.cache import OrganInstance, cut_study
 from ctglip.data.crops import CropSettings
 from ctglip.errors import CohortError
 from ctglip.evaluation.bootstrap import Interval, interval_of, weighted_mean
@@ -55,8 +55,8 @@ def pointing_game(context: Context) -> tuple[Pointed, ...] | None:
     table = _read(Path(context.config.lesions))
     asked = _asked(context, table)
     rows: list[tuple[str, float, float, float, float, int]] = []
-    for done, (place, lesions) in enumerate(asked.items(), start=1):
-        rows += _study(context, place, lesions)
+    for done, (instance, lesions) in enumerate(asked.items(), start=1):
+        rows += _study(context, instance, lesions)
         if context.progress:
             context.progress(done, len(asked))
     if not rows:
@@ -80,36 +80,38 @@ Lesions = dict[str, list[tuple[np.ndarray, float]]]
 """For each abnormality the lesions of one organ: middle and radius in mm."""
 
 
-def _asked(context: Context, table: pl.DataFrame) -> dict[Place, Lesions]:
+def _asked(context: Context, table: pl.DataFrame) -> dict[OrganInstance, Lesions]:
     """The judged organs that hold lesions they are asked about; a lesion in a part lies in the whole."""
     organs = context.scorer.dictionaries.organs
     by_study: dict[str, list[dict]] = {}
     for row in table.iter_rows(named=True):
         by_study.setdefault(row["study_id"], []).append(row)
-    found: dict[Place, Lesions] = {}
-    for place in context.judged.places:
-        inside = {place.organ, *organs.parts_of(place.organ)}
-        for row in by_study.get(place.study_id, ()):
-            if row["organ"] in inside and (place.organ, row["abnormality"]) in context.labels:
+    found: dict[OrganInstance, Lesions] = {}
+    for instance in context.judged.instances:
+        inside = {instance.organ, *organs.parts_of(instance.organ)}
+        for row in by_study.get(instance.study_id, ()):
+            if row["organ"] in inside and (instance.organ, row["abnormality"]) in context.labels:
                 middle = np.array([row["x_mm"], row["y_mm"], row["z_mm"]])
-                found.setdefault(place, {}).setdefault(row["abnormality"], []).append((middle, row["radius_mm"]))
+                found.setdefault(instance, {}).setdefault(row["abnormality"], []).append((middle, row["radius_mm"]))
     return found
 
 
-def _study(context: Context, place: Place, lesions: Lesions) -> list[tuple[str, float, float, float, float, int]]:
+def _study(
+    context: Context, instance: OrganInstance, lesions: Lesions
+) -> list[tuple[str, float, float, float, float, int]]:
     """(abnormality, inside, near, chance of both, patient) of each abnormality of one organ."""
     release, organs = context.scorer.release, context.scorer.dictionaries.organs
     settings = CropSettings.model_validate(release.crops)
-    study = context.store.study(place.study_id)
-    crop = cut_study(study, [place.row], settings, organs)[0]
-    affine = crop_affine(crop, place.row, study.affine)
-    patient = int(context.judged.patients[context.judged.places.index(place)])
-    query = release.organs.index(place.organ) if place.organ in release.organs else 0
-    axes = context.scorer.axes([(place.organ, name) for name in lesions])
+    study = context.store.study(instance.study_id)
+    crop = cut_study(study, [instance.row], settings, organs)[0]
+    affine = crop_affine(crop, instance.row, study.affine)
+    patient = int(context.judged.patients[context.judged.instances.index(instance)])
+    query = release.organs.index(instance.organ) if instance.organ in release.organs else 0
+    axes = context.scorer.axes([(instance.organ, name) for name in lesions])
     maps = crop_maps(release.model, crop, settings, axes, query)
     out = []
     for (name, several), values in zip(lesions.items(), maps, strict=True):
-        shown = HeatMap(place.organ, name, values, affine)
+        shown = HeatMap(instance.organ, name, values, affine)
         distance = np.min([_beyond(shown, middle, radius) for middle, radius in several], axis=0)
         inside = crop.mask >= 128 if (crop.mask >= 128).any() else crop.mask > 0
         peak = distance.reshape(-1)[int(np.where(inside, shown.values, -np.inf).argmax())]

@@ -223,11 +223,11 @@ def _threshold(protocol: Protocol, asked: Question, held: _Studies | None, name:
 
 def _studies(context: Context, scorer: Scorer, protocol: Protocol, split: EncodedSplit) -> _Studies:
     rows: dict[str, dict[str, int]] = {}
-    for row, place in enumerate(split.places):
-        rows.setdefault(place.study_id, {})[place.organ] = row
+    for row, instance in enumerate(split.instances):
+        rows.setdefault(instance.study_id, {})[instance.organ] = row
     studies = list(rows)
     release = scorer.release
-    trained = set(split.names if release.films is not None else release.provenance.get("trained", release.organs))
+    trained = set(split.names if release.cxr is not None else release.provenance.get("trained", release.organs))
     scores = {name: np.full(len(studies), np.nan) for name in protocol.findings}
     for name, finding in protocol.findings.items():
         organs = [organ for organ in finding.organs if organ in trained]
@@ -235,9 +235,9 @@ def _studies(context: Context, scorer: Scorer, protocol: Protocol, split: Encode
         if not pairs:
             continue
         table = scorer.calibration.probabilities(scorer.differences(split.embeddings.diagnosis, pairs))
-        for place, study in enumerate(studies):
+        for instance, study in enumerate(studies):
             own = [table[rows[study][organ], column] for column, organ in enumerate(organs) if organ in rows[study]]
-            scores[name][place] = max(own, default=np.nan)
+            scores[name][instance] = max(own, default=np.nan)
     labels = _labels(context, protocol, studies)
     first = np.array([next(iter(rows[study].values())) for study in studies])
     return _Studies(split.patients[first], labels, scores)
@@ -257,10 +257,10 @@ def _labels(context: Context, protocol: Protocol, studies: list[str]) -> dict[st
     findings = findings_by_study(context.store, set(studies))
     for name, finding in protocol.findings.items():
         kinds = {finding.abnormality, *abnormalities.descendants(finding.abnormality)}
-        for place, study in enumerate(studies):
+        for instance, study in enumerate(studies):
             if study in findings:
                 said = (row.abnormality in kinds and row.status == "affirmed" for row in findings[study])
-                out[name][place] = float(any(said))
+                out[name][instance] = float(any(said))
     return out
 
 

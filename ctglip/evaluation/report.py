@@ -36,11 +36,11 @@ def evaluation_page(results: Results, context: Context) -> page.EvaluationPage:
         pairs=rows,
         facts=_facts(results),
         controls=controls,
-        recognition=_recognition(results.recognition, context.films),
+        recognition=_recognition(results.recognition, context.radiographs),
         notes=(*(_difference(results)), *results.notes),
         reliability=_reliability(split, labels, scorer.calibration, results),
         retrieval=tuple(
-            _retrieval(one) for one in (*results.parts.get("retrieval", ()), *results.parts.get("film_retrieval", ()))
+            _retrieval(one) for one in (*results.parts.get("retrieval", ()), *results.parts.get("cxr_retrieval", ()))
         ),
         embeddings=tuple(
             page.EmbeddedOrgan(point.x, point.y, scorer.dictionaries.organs[point.organ].display)
@@ -52,11 +52,11 @@ def evaluation_page(results: Results, context: Context) -> page.EvaluationPage:
     )
 
 
-def _recognition(found: Recognition | None, films: bool) -> parts.OrganRecognition | None:
+def _recognition(found: Recognition | None, radiographs: bool) -> parts.OrganRecognition | None:
     if found is None:
         return None
     sides = "" if found.sides is None else f" Of paired organs, {found.sides:.1%} were given the right side."
-    away = "The box's place and size give" if films else "The crop's field of view and the mask give"
+    away = "The box's place and size give" if radiographs else "The crop's field of view and the mask give"
     return parts.OrganRecognition(
         top1=score_of(found.top1),
         macro=score_of(found.macro),

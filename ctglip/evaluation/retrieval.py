@@ -149,25 +149,25 @@ def same(keys: Sequence[str]) -> Bool[np.ndarray, "n n"]:
 
 def _organs(context: Context) -> tuple[list[_Organ], list[str]]:
     """What each organ shows and what is said of it, for the studies whose reports speak of it."""
-    places = context.judged.places
-    findings = findings_by_study(context.store, {place.study_id for place in places})
+    instances = context.judged.instances
+    findings = findings_by_study(context.store, {instance.study_id for instance in instances})
     said: dict[int, tuple[str, ...]] = {}
-    for row, place in enumerate(places):
-        texts = organ_text(findings.get(place.study_id, ()), place.organ, context)
+    for row, instance in enumerate(instances):
+        texts = organ_text(findings.get(instance.study_id, ()), instance.organ, context)
         if texts:
             said[row] = texts
-    studies = sorted({places[row].study_id for row in said})
-    number = {study: place for place, study in enumerate(studies)}
+    studies = sorted({instances[row].study_id for row in said})
+    number = {study: instance for instance, study in enumerate(studies)}
     sets = list(dict.fromkeys(said.values()))
     context.remember([text for texts in sets for text in texts])
     vectors = dict(zip(sets, context.scorer.directions(sets), strict=True)) if sets else {}
     rows_of: dict[str, list[int]] = {}
     for row in said:
-        rows_of.setdefault(places[row].organ, []).append(row)
+        rows_of.setdefault(instances[row].organ, []).append(row)
     found = [
         _Organ(
             rows=np.array(rows),
-            studies=np.array([number[places[row].study_id] for row in rows]),
+            studies=np.array([number[instances[row].study_id] for row in rows]),
             keys=tuple("\n".join(said[row]) for row in rows),
             images=context.judged.embeddings.diagnosis[rows],
             texts=np.stack([vectors[said[row]] for row in rows]),
@@ -193,11 +193,11 @@ def _study_similarity(organs: Sequence[_Organ], studies: int) -> tuple[Float[np.
     """Mean similarity over shared organs of each study's images (rows) with each report (columns), and report keys."""
     total, count = np.zeros((studies, studies)), np.zeros((studies, studies))
     keys: list[list[str]] = [[] for _ in range(studies)]
-    for place, organ in enumerate(organs):
+    for instance, organ in enumerate(organs):
         at = np.ix_(organ.studies, organ.studies)
         total[at] += organ.images @ organ.texts.T
         count[at] += 1
         for study, key in zip(organ.studies, organ.keys, strict=True):
-            keys[study].append(f"{place}\t{key}")
+            keys[study].append(f"{instance}\t{key}")
     mean = np.divide(total, count, out=np.full_like(total, -1.0), where=count > 0)
     return mean, ["\n\n".join(sorted(one)) for one in keys]

@@ -90,9 +90,9 @@ def asked(
     gpu = torch.cuda.is_available() and config.device != "cpu"
     release.model.to("cuda" if gpu else "cpu")
     own = read_prompts(Path(config.prompts), dictionaries_of(release)) if config.prompts else {}
-    if config.films.composed and release.films is not None:
-        own = composed_prompts(dictionaries_of(release), config.films.composed, config.films.seed) | own
-    scorer = Scorer(release, own, config.wording, release.films is not None and config.films.read == "observations")
+    if config.cxr.composed and release.cxr is not None:
+        own = composed_prompts(dictionaries_of(release), config.cxr.composed, config.cxr.seed) | own
+    scorer = Scorer(release, own, config.wording, release.cxr is not None and config.cxr.read == "observations")
     words = [text for sides in own.values() for side in sides for text in side]
     said = remember(release, words, store, config, progress)
     table, problems = None, ()
@@ -147,12 +147,12 @@ def score_table(split: EncodedSplit, labels: Labels, calibration: Calibration) -
     frames = []
     for (organ, name), known in sorted(labels.items()):
         differences = split.differences[organ, name]
-        places = [split.places[row] for row in known.rows]
-        mask_only = split.mask_only[organ, name] if split.mask_only is not None else [None] * len(places)
+        instances = [split.instances[row] for row in known.rows]
+        mask_only = split.mask_only[organ, name] if split.mask_only is not None else [None] * len(instances)
         frames.append(
             pl.DataFrame(
                 {
-                    "study_id": [place.study_id for place in places],
+                    "study_id": [instance.study_id for instance in instances],
                     "patient": split.patients[known.rows],
                     "organ": organ,
                     "abnormality": name,
@@ -160,8 +160,8 @@ def score_table(split: EncodedSplit, labels: Labels, calibration: Calibration) -
                     "difference": differences,
                     "probability": calibration.probabilities(differences),
                     "mask_only_difference": pl.Series(mask_only, dtype=pl.Float64),
-                    "volume_ml": [place.row.volume_ml for place in places],
-                    "touches_border": [place.row.touches_border for place in places],
+                    "volume_ml": [instance.row.volume_ml for instance in instances],
+                    "touches_border": [instance.row.touches_border for instance in instances],
                 }
             )
         )

@@ -7,24 +7,26 @@ from typing import Literal
 from pydantic import Field
 
 from ctglip.config import Settings
-from ctglip.inference.film_encoding import Read
+from ctglip.inference.cxr_encoding import Read
 from ctglip.inference.scoring import Wording
 
 ThresholdRule = Literal["validation_f1", "test_roc_corner", "test_f1"]
 
 
-class FilmEvaluation(Settings):
-    """What is particular to films.
+class CxrEvaluation(Settings):
+    """What is particular to radiographs.
 
     Attributes:
-        read: ``organs`` as the model finds them, or the ``whole`` film, by its head for whole films (the only way of
-            models that find no organs); or the film's ``observations``, of models with learned queries (PLACE,
-            re-implemented from its abstract): the best one answers, and retrieval still looks at whole films.
+        read: ``organs`` as the model finds them, or the ``whole`` radiograph, by its head for whole radiographs (the
+        only way of
+            models that find no organs); or the radiograph's ``observations``, of models with learned queries (PLACE,
+            re-implemented from its abstract): the best one answers, and retrieval still looks at whole radiographs.
         composed: ask in so many prompts a finding, composed of severity, kind and place (``evaluation/prompts``) and
             drawn by ``seed``; 0: in the dictionary's.
         classes: of the retrieval protocol ``five_by_200``: abnormalities.
-        per_class: films drawn of each class, by ``seed``, that show it and none of the others.
-        standardized: of each class the similarities are standardised over all films asked (as GLoRIA's; never over
+        per_class: radiographs drawn of each class, by ``seed``, that show it and none of the others.
+        standardized: of each class the similarities are standardised over all radiographs asked (as GLoRIA's; never
+        over
             batches); otherwise taken as they are.
         seed: of what is drawn.
     """
@@ -57,10 +59,11 @@ class EvaluateConfig(Settings):
             best F1, as MedKLIP's do.
         protocol: also judge whole studies by a public protocol: ct_rate_18, ct_rate_four_organs, fvlm_16,
             merlin_30 (see ``evaluation.protocol``).
-        lesions: table of lesions with their places, as ``ctglip simulate`` writes it (of films: or of boxes): also
+        lesions: table of lesions with their places, as ``ctglip simulate`` writes it (of radiographs: or of boxes):
+        also
             play the pointing game.
         studies: file with one study id a line: judge these of the split alone.
-        films: what is particular to films.
+        cxr: what is particular to radiographs.
         ignore: columns of the label table that are no labels.
         batch: organs encoded at a time.
         threads: threads that cut crops.
@@ -74,7 +77,7 @@ class EvaluateConfig(Settings):
     seed: int = 0
     draws: int = Field(default=1000, ge=10)
     min_positives: int = Field(default=3, ge=1)
-    silence_is_normal: bool = False
+    unmentioned_as_negative: bool = False
     controls: bool = True
     pictures: bool = True
     parts: tuple[str, ...] = ("retrieval", "prompts", "subgroups", "map")
@@ -84,7 +87,7 @@ class EvaluateConfig(Settings):
     protocol: str | None = None
     lesions: str | None = None
     studies: str | None = None
-    films: FilmEvaluation = FilmEvaluation()
+    cxr: CxrEvaluation = CxrEvaluation()
     ignore: tuple[str, ...] = ()
     batch: int = Field(default=64, ge=1)
     threads: int = Field(default=2, ge=1)

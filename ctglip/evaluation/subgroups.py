@@ -70,7 +70,7 @@ def subgroups(context: Context) -> tuple[Subgroup, ...]:
     table = {row["study_id"]: row for row in context.store.table("studies").iter_rows(named=True)}
     found: list[Subgroup] = []
     for by, group_of in COLUMNS.items():
-        groups = np.array([group_of(table[place.study_id]) or "" for place in context.judged.places])
+        groups = np.array([group_of(table[instance.study_id]) or "" for instance in context.judged.instances])
         names = sorted({str(name) for name in groups if name})
         if len(names) > 1:
             found += [_judged(context, by, name, groups == name, groups != "") for name in names]
@@ -86,7 +86,7 @@ def _judged(context: Context, by: str, name: str, inside: np.ndarray, known: np.
     return Subgroup(
         by=by,
         group=name,
-        studies=len({context.judged.places[row].study_id for row in rows}),
+        studies=len({context.judged.instances[row].study_id for row in rows}),
         patients=len(set(context.judged.patients[rows].tolist())),
         pairs=len(here),
         macro_auroc=interval_of(own),
@@ -104,7 +104,7 @@ def _macro(context: Context, labels: Labels) -> np.ndarray:
         return np.full(len(context.weights), np.nan)
     asked = []
     for pair, known in sorted(labels.items()):
-        place = {int(row): number for number, row in enumerate(context.labels[pair].rows)}
-        scores = context.scores[pair][[place[int(row)] for row in known.rows]]
+        instance = {int(row): number for number, row in enumerate(context.labels[pair].rows)}
+        scores = context.scores[pair][[instance[int(row)] for row in known.rows]]
         asked.append(question(scores, known, context.judged.patients))
     return macro_draws(asked, context.weights)[1]

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ctglip.evaluation.bootstrap import Interval
+from ctglip.evaluation.cxr_tables import CXR_TABLES, published_probe
 from ctglip.evaluation.diagnostics import Swap, Truncation
-from ctglip.evaluation.film_tables import FILM_TABLES, published_probe
 from ctglip.evaluation.paraphrases import PromptVariance
 from ctglip.evaluation.pointing import NEAR_MM, Pointed
 from ctglip.evaluation.protocol import ProtocolResult
@@ -164,6 +164,6 @@ TABLES: dict[str, Callable[[Any, Dictionaries], Table]] = {
     "prompts": _prompts,
     "pointing": _pointing,
     "protocol": _protocol,
-    **FILM_TABLES,
+    **CXR_TABLES,
 }
 """Name in ``parts.PARTS`` to what lays it out; retrieval and the map have plots of their own."""

@@ -1,4 +1,5 @@
-"""Films asked by a model's decoder of tags (ASG, KAD): a finding's name looks for it among the film's tokens."""
+"""Radiographs asked by a model's decoder of tags (ASG, KAD): a finding's name looks for it among the radiograph's
+tokens."""
 
 from __future__ import annotations
 
@@ -8,18 +9,18 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from ctglip.data.film_input import film_input
+from ctglip.data.cxr_input import cxr_input
 from ctglip.evaluation.bootstrap import Interval, Question, interval_of, macro_draws
 from ctglip.evaluation.context import Context
-from ctglip.evaluation.films import film_labels
+from ctglip.evaluation.cxr import cxr_labels
 from ctglip.evaluation.metrics import ThresholdMetrics, at_threshold, auprc, best_f1_threshold
-from ctglip.inference.film_encoding import film_settings
-from ctglip.text.tags import tag_entries
+from ctglip.inference.cxr_encoding import cxr_settings
+from ctglip.reports.tags import tag_entries
 
 
 @dataclass(frozen=True)
 class TagMetrics:
-    """One abnormality over films.
+    """One abnormality over radiographs.
 
     Attributes:
         abnormality: in the dictionary; tag: the name that looked for it.
@@ -47,15 +48,15 @@ class Tagged:
 
 
 def tag_decoder(context: Context) -> Tagged | None:
-    """Ask the decoder for every abnormality that the judged films have labels of; None for models without one."""
+    """Ask the decoder for every abnormality that the judged radiographs have labels of; None for models without one."""
     model = context.scorer.release.model
-    if not context.films or model.settings.tags is None:
+    if not context.radiographs or model.settings.tags is None:
         context.notes.append("Tags: this model has no decoder of tags.")
         return None
     names = sorted({name for _, name in context.labels})
     tags = {name: _tag(context, name) for name in names}
     studies, patients = _studies(context)
-    labels, logits = film_labels(context, names, studies), _logits(context, studies, tags)
+    labels, logits = cxr_labels(context, names, studies), _logits(context, studies, tags)
     held = _held(context, names, tags)
     asked: list[Question] = []
     kept: list[str] = []
@@ -88,7 +89,7 @@ def tag_decoder(context: Context) -> Tagged | None:
 
 
 def _studies(context: Context) -> tuple[list[str], np.ndarray]:
-    patient = {p.study_id: int(n) for p, n in zip(context.judged.places, context.judged.patients, strict=True)}
+    patient = {p.study_id: int(n) for p, n in zip(context.judged.instances, context.judged.patients, strict=True)}
     return list(patient), np.array(list(patient.values()))
 
 
@@ -110,8 +111,8 @@ def _held(context: Context, names: list[str], tags: dict[str, str]) -> dict[str,
     """Thresholds of the split val."""
     if context.validation is None:
         return {}
-    studies = list(dict.fromkeys(place.study_id for place in context.validation.places))
-    labels, logits = film_labels(context, names, studies), _logits(context, studies, tags)
+    studies = list(dict.fromkeys(instance.study_id for instance in context.validation.instances))
+    labels, logits = cxr_labels(context, names, studies), _logits(context, studies, tags)
     found: dict[str, float | None] = {}
     for column, name in enumerate(names):
         known = np.isfinite(labels[name])
@@ -122,13 +123,15 @@ def _held(context: Context, names: list[str], tags: dict[str, str]) -> dict[str,
 @torch.no_grad()
 def _logits(context: Context, studies: list[str], tags: dict[str, str]) -> Float[np.ndarray, "s t"]:
     release, batch = context.scorer.release, context.config.batch
-    model, settings = release.model, film_settings(release)
+    model, settings = release.model, cxr_settings(release)
     device = next(model.parameters()).device
     embeddings = release.embed(list(tags.values())).to(device)
     out = np.zeros((len(studies), len(tags)))
     for start in range(0, len(studies), batch):
-        films = [film_input(context.store.study(name).image(), settings) for name in studies[start : start + batch]]
-        images = torch.from_numpy(np.stack([film.image for film in films])).to(device)
+        radiographs = [
+            cxr_input(context.store.study(name).image(), settings) for name in studies[start : start + batch]
+        ]
+        images = torch.from_numpy(np.stack([radiograph.image for radiograph in radiographs])).to(device)
         tokens = model.encoder(images.to(embeddings.dtype)).tokens
         out[start : start + batch] = model.tags(tokens, embeddings).float().cpu().numpy()
         if context.progress:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from ctglip.data.cache import Place
+from ctglip.data.cache import OrganInstance
 from ctglip.evaluation.bootstrap import Interval, Question, interval_of, macro_draws, weighted_mean
 from ctglip.evaluation.labels import Labels, Pair, PairLabels
 from ctglip.evaluation.metrics import PairMetrics, at_threshold, auprc, best_f1_threshold
@@ -87,7 +87,7 @@ def thresholds_of(labels: Labels, scores: Scores, choose: Chooser = best_f1_thre
 
 def recognition(
     said: Int[np.ndarray, " rows"],
-    places: Sequence[Place],
+    instances: Sequence[OrganInstance],
     names: Sequence[str],
     mirror: Mapping[str, str],
     patients: Int[np.ndarray, " rows"],
@@ -99,7 +99,7 @@ def recognition(
         said: index in ``names`` of the nearest name, one for each place.
         mirror: organ -> the same organ of the other side, for paired organs.
     """
-    truth = np.array([place.organ for place in places])
+    truth = np.array([instance.organ for instance in instances])
     answer = np.array([names[int(i)] for i in said])
     right = (truth == answer).astype(np.float64)
     shares = [
@@ -113,7 +113,7 @@ def recognition(
     return Recognition(
         top1=interval_of(weighted_mean(right, patients, weights)),
         macro=interval_of(np.nanmean(np.stack(shares), axis=0)),
-        n=len(places),
+        n=len(instances),
         names=len(names),
         sides=(paired - swapped) / paired if paired else None,
         confusions=tuple((a, b, n) for (a, b), n in sorted(wrong.items(), key=lambda item: (-item[1], item[0]))[:12]),

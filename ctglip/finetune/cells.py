@@ -194,8 +194,8 @@ def score_table(
         logits, plain = every[:, here], probabilities_of(every[:, here], task)
         probabilities = probabilities_of(calibrated[:, here], task)
         values = studies.values[rows, number]
-        for place in range(task.width):
-            truth = np.where(np.isfinite(values), values == (place if task.classes else 1), np.nan)
+        for position in range(task.width):
+            truth = np.where(np.isfinite(values), values == (position if task.classes else 1), np.nan)
             frames.append(
                 pl.DataFrame(
                     {
@@ -203,11 +203,11 @@ def score_table(
                         "study_id": [studies.study_ids[row] for row in rows],
                         "patient_id": [studies.patients[row] for row in rows],
                         "column": task.column,
-                        "class": task.classes[place] if task.classes else "",
+                        "class": task.classes[position] if task.classes else "",
                         "label": pl.Series(truth, dtype=pl.Float64).fill_nan(None).cast(pl.Int8),
-                        "logit": logits[:, place],
-                        "uncalibrated": plain[:, place],
-                        "probability": probabilities[:, place],
+                        "logit": logits[:, position],
+                        "uncalibrated": plain[:, position],
+                        "probability": probabilities[:, position],
                     }
                 )
             )
@@ -228,13 +228,13 @@ def attention_table(studies: Studies, source: Source, said: Predictions) -> pl.D
     bags = source.bags
     frames = []
     for number, task in enumerate(studies.tasks):
-        rows = [place for place, row in enumerate(said.rows) if bags.organs[bags.organ[row]] in task.organs]
+        rows = [position for position, row in enumerate(said.rows) if bags.organs[bags.organ[row]] in task.organs]
         frames.append(
             pl.DataFrame(
                 {
-                    "study_id": [studies.study_ids[bags.study[said.rows[place]]] for place in rows],
+                    "study_id": [studies.study_ids[bags.study[said.rows[position]]] for position in rows],
                     "column": task.column,
-                    "organ": [bags.organs[bags.organ[said.rows[place]]] for place in rows],
+                    "organ": [bags.organs[bags.organ[said.rows[position]]] for position in rows],
                     "share": said.attention[rows, number].astype(np.float64),
                 },
                 schema={"study_id": pl.String, "column": pl.String, "organ": pl.String, "share": pl.Float64},

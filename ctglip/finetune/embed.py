@@ -62,8 +62,8 @@ def embed(
     progress: Progress | None = None,
     only: Sequence[str] = (),
 ) -> Embedded:
-    """Embed every organ that a model was trained on, of every study of a store; of films, for a model that finds no
-    organs, the whole film (``organ`` is ``study``).
+    """Embed every organ that a model was trained on, of every study of a store; of radiographs, for a model that finds
+    no organs, the whole radiograph (``organ`` is ``study``).
 
     The table has one row for each organ of each study: study_id, patient_id, split, organ, volume_ml, mean_hu,
     touches_border, then one float32 column for each dimension (``f0000`` ...). ``embeddings.json`` says which model and
@@ -89,7 +89,7 @@ def embed(
     config = FinetuneConfig(fit=fit)
     whole = reads_whole(release, config)
     organs = tuple(name for name in release.organs if name in known)
-    if whole and release.films is not None:
+    if whole and release.cxr is not None:
         organs = (STUDY,)
     elif only:
         organs = _asked(only, organs, dictionaries_of(release).organs)

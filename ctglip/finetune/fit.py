@@ -259,9 +259,9 @@ def macro_auroc(logits: Float[np.ndarray, "s c"], values: Float[np.ndarray, "s t
     found, start = [], 0
     for number, task in enumerate(tasks):
         rows = np.isfinite(values[:, number])
-        for place in range(task.width):
-            truth = (values[rows, number] == (place if task.classes else 1)).astype(int)
-            question = Question(truth, logits[rows, start + place], np.zeros(len(truth), dtype=int))
+        for position in range(task.width):
+            truth = (values[rows, number] == (position if task.classes else 1)).astype(int)
+            question = Question(truth, logits[rows, start + position], np.zeros(len(truth), dtype=int))
             if 0 < truth.sum() < len(truth):
                 found.append(weighted_auroc(question, np.ones((1, 1)))[0])
         start += task.width

@@ -19,9 +19,9 @@ from ctglip.finetune.labels import Task
 from ctglip.finetune.lowrank import add_low_rank, merge_low_rank
 from ctglip.finetune.settings import FinetuneConfig, Mode
 from ctglip.inference.scoring import Scorer
+from ctglip.models.dual_encoder import OrganTextModel
 from ctglip.models.initial import load_initial_weights
 from ctglip.models.release import Release
-from ctglip.models.towers import OrganTextModel
 
 Space = Literal["raw", "shared"]
 Inputs = Tensor | Mapping[str, Tensor]
@@ -63,7 +63,8 @@ class Network(nn.Module):
 
 
 def read_organs(tower: OrganTextModel, inputs: Mapping[str, Tensor]) -> Float[Tensor, "n d"]:
-    """Raw features of organs from crops, scans or films; where no organ is looked for, each gets its whole image's."""
+    """Raw features of organs from crops, scans or radiographs; where no organ is looked for, each gets its whole
+    image's."""
     if inputs.keys() == WHOLE_INPUTS:
         return tower.image(inputs["images"])[inputs["study_index"]]
     if "study_index" in inputs:
@@ -120,12 +121,12 @@ def reads_whole(release: Release, config: FinetuneConfig) -> bool:
     """Whether images are read as a whole.
 
     Raises:
-        ModelError: code ``no_whole_films``: ``read: whole`` for a model of scans.
+        ModelError: code ``no_whole_image``: ``read: whole`` for a model of scans.
     """
-    if config.read == "whole" and release.films is None:
+    if config.read == "whole" and release.cxr is None:
         raise ModelError(
-            "read: whole is for models of films; this one was trained on CT scans.",
-            code="no_whole_films",
+            "read: whole is for models of radiographs; this one was trained on CT scans.",
+            code="no_whole_image",
             fix="Leave read at organs.",
         )
     return config.read == "whole" or release.model.settings.grounding == "none"

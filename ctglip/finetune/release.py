@@ -107,8 +107,8 @@ class Tuned:
         head = BagHead(state["weight"].shape[1], self.tasks, self.organs, about["hidden"])
         head.load_state_dict(state)
         self.network = Network(self.release.model, head, about["space"], about["whole"]).eval()
-        films = self.release.films is not None
-        self.config = FinetuneConfig(read="whole" if about["whole"] and films else "organs")
+        radiographs = self.release.cxr is not None
+        self.config = FinetuneConfig(read="whole" if about["whole"] and radiographs else "organs")
 
     def predict(self, store: Store, study_ids: Sequence[str]) -> pl.DataFrame:
         """study_id, column, class, probability, yes (at the threshold, null where none was chosen).
@@ -127,14 +127,14 @@ class Tuned:
             rows = np.flatnonzero(answerable[:, number])
             probabilities = probabilities_of(logits[rows, start : start + task.width], task)
             start += task.width
-            for place, name in enumerate(task.classes or ("",)):
+            for position, name in enumerate(task.classes or ("",)):
                 threshold = self.thresholds.get(f"{task.column} = {name}" if name else task.column)
-                over = None if threshold is None else probabilities[:, place] >= threshold
+                over = None if threshold is None else probabilities[:, position] >= threshold
                 columns = {
                     "study_id": [study_ids[int(row)] for row in rows],
                     "column": task.column,
                     "class": name,
-                    "probability": probabilities[:, place],
+                    "probability": probabilities[:, position],
                     "yes": pl.Series([None] * len(rows) if over is None else over, dtype=pl.Boolean),
                 }
                 frames.append(pl.DataFrame(columns))

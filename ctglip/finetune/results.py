@@ -19,7 +19,7 @@ from ctglip.evaluation.zero_shot import Scores, judge, question, thresholds_of
 from ctglip.finetune.calibrate import CalibrationError, column_error
 from ctglip.finetune.cells import CellResult, attention_means
 from ctglip.finetune.labels import STUDY, Problem, Task
-from ctglip.finetune.settings import JudgeSettings
+from ctglip.finetune.settings import EvalSettings
 from ctglip.finetune.studies import TEST, VAL, Studies
 
 
@@ -174,7 +174,7 @@ class Judge:
         return macro_draws([question(scores[p], self.labels[p], self.patients) for p in pairs], self.weights)[1]
 
 
-def build_judge(studies: Studies, settings: JudgeSettings) -> Judge:
+def build_judge(studies: Studies, settings: EvalSettings) -> Judge:
     """Labels and draws of the test split.
 
     Raises:
@@ -202,8 +202,8 @@ def labels_of(studies: Studies, rows: Int[np.ndarray, " n"]) -> Labels:
     for number, task in enumerate(studies.tasks):
         values = studies.values[rows, number]
         known = np.flatnonzero(np.isfinite(values))
-        for place, name in enumerate(task.classes or ("",)):
-            truth = values[known] == (place if task.classes else 1)
+        for position, name in enumerate(task.classes or ("",)):
+            truth = values[known] == (position if task.classes else 1)
             found[names[task.column, name]] = PairLabels(known, truth.astype(np.int64))
     return found
 
@@ -222,7 +222,7 @@ def scores_of(table: pl.DataFrame, split: str, tasks: Sequence[Task], labels: La
 def results_of(
     cells: Sequence[CellResult],
     studies: Studies,
-    settings: JudgeSettings,
+    settings: EvalSettings,
     main: str,
     problems: Sequence[Problem],
     label_source: str,
@@ -310,7 +310,7 @@ def _calibrated(released: CellResult, table: pl.DataFrame, tasks: Sequence[Task]
     return Calibrated(about["scale"], offsets, about["answers"], column_error(table))
 
 
-def _few_labels(judged: Judge, settings: JudgeSettings) -> list[Problem]:
+def _few_labels(judged: Judge, settings: EvalSettings) -> list[Problem]:
     """The columns that are learned but not judged."""
     least = settings.min_positives
     message = f"The test split has fewer than {least} positives or {least} negatives, so it is learned but not judged."

@@ -22,7 +22,7 @@ from ctglip.finetune.results import FinetuneResults, results_of
 from ctglip.finetune.settings import FinetuneConfig
 from ctglip.finetune.sources import Source, kept_source, live_source
 from ctglip.finetune.studies import Studies, join, unanswerable
-from ctglip.inference.film_encoding import film_places, reading_of, shown_on_films
+from ctglip.inference.cxr_encoding import cxr_places, reading_of, visible_on_radiographs
 from ctglip.inference.scoring import Calibration, dictionaries_of
 from ctglip.models.release import Release
 from ctglip.pages.report import render
@@ -70,7 +70,7 @@ def finetune(
     keep_freed_memory(device)
     starts = starts_of(run, config, config.mode, device)
     main = starts[0]
-    whole = main.release.films is not None and reads_whole(main.release, config)
+    whole = main.release.cxr is not None and reads_whole(main.release, config)
     organs = [] if whole else _readable(main.release, opened)
     table = read_tasks(labels, dictionaries_of(main.release), organs, config.columns, config.ignore, whole)
     studies = join(table, opened)
@@ -108,12 +108,12 @@ def _with_texts(
 def _readable(release: Release, store: Store) -> list[str]:
     """Organs that the model was trained on (all that it knows, where that is not written) and that the store has."""
     known = release.provenance.get("trained") or release.organs
-    if release.films is None:
+    if release.cxr is None:
         present = set(store.table("organs")["organ"].unique())
     else:
-        shown = shown_on_films(dictionaries_of(release).organs)
-        places = film_places(store, store.study_ids, shown, reading_of(release.model), release)
-        present = {place.organ for place in places}
+        shown = visible_on_radiographs(dictionaries_of(release).organs)
+        instances = cxr_places(store, store.study_ids, shown, reading_of(release.model), release)
+        present = {instance.organ for instance in instances}
     return [name for name in release.organs if name in known and name in present]
 
 

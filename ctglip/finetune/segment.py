@@ -1,4 +1,5 @@
-"""``finetune`` with ``task: segmentation``: an organ is drawn on films by a head on a film model's encoder."""
+"""``finetune`` with ``task: segmentation``: an organ is drawn on radiographs by a head on a radiograph model's
+encoder."""
 
 from __future__ import annotations
 
@@ -14,13 +15,13 @@ from jaxtyping import Bool, Int
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from ctglip.cxr.standardize import resized
 from ctglip.data.cache import MAX_FAILED_SHARE, check_damage
-from ctglip.data.film_input import kept_edge, shrunk
-from ctglip.data.film_window import film_window
-from ctglip.data.films import FilmDataSettings
+from ctglip.data.cxr import CxrDataSettings
+from ctglip.data.cxr_input import kept_edge, shrunk
+from ctglip.data.cxr_window import cxr_window
 from ctglip.errors import CohortError, CTGLIPError, ModelError
 from ctglip.files import atomic_path, read_json, write_json
-from ctglip.film.standardize import resized
 from ctglip.finetune.begin import open_records, starts_of, weights_of
 from ctglip.finetune.cells import Cell
 from ctglip.finetune.labels import Problem
@@ -28,12 +29,12 @@ from ctglip.finetune.network import Start
 from ctglip.finetune.segment_results import SegmentationResults, results_of
 from ctglip.finetune.segmentation import Drawn, SegmentationNetwork, agreement, mask_loss
 from ctglip.finetune.settings import FinetuneConfig, SegmentationSettings
-from ctglip.finetune.sources import tuning_films
+from ctglip.finetune.sources import tuning_radiographs
 from ctglip.finetune.studies import TEST, TRAIN, VAL, Studies
 from ctglip.inference.feature_cache import check_recipe
+from ctglip.models.dual_encoder import OrganTextModel
 from ctglip.models.initial import load_initial_weights
 from ctglip.models.release import Release, load_release, save_release
-from ctglip.models.towers import OrganTextModel
 from ctglip.store.tables import Store
 from ctglip.training.allocator import keep_freed_memory
 from ctglip.training.launch import resolve_device
@@ -46,26 +47,26 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class MaskedFilms:
-    """Films in memory with what is to be drawn.
+class MaskedCxr:
+    """Radiographs in memory with what is to be drawn.
 
     Attributes:
-        films: uint16 ``[s, edge, edge]``.
+        radiographs: uint16 ``[s, edge, edge]``.
         masks: ``[s, edge, edge]``.
         settings: the model's window.
     """
 
-    films: np.ndarray
+    radiographs: np.ndarray
     masks: Bool[np.ndarray, "s e e"]
-    settings: FilmDataSettings
+    settings: CxrDataSettings
 
     def batch(self, rows: Int[np.ndarray, " b"], rng: np.random.Generator | None) -> tuple[Tensor, Tensor]:
         """Windows ``[b, 1, h, w]`` and their masks; drawn at random where ``rng`` is given."""
-        size, room = self.settings.size, self.films.shape[1] - self.settings.size
+        size, room = self.settings.size, self.radiographs.shape[1] - self.settings.size
         images, masks = [], []
         for row in rows:
             # a box of no size in the last corner that a window can have moves as the window is drawn
-            image, corner = film_window(self.films[row], np.full((1, 4), room, np.float64), self.settings, rng)
+            image, corner = cxr_window(self.radiographs[row], np.full((1, 4), room, np.float64), self.settings, rng)
             top, left = room - int(corner[0, 0]), room - int(corner[0, 2])
             images.append(image)
             masks.append(self.masks[row, top : top + size, left : left + size])
@@ -81,31 +82,33 @@ def segment(
     encoding: Progress | None = None,
     progress: Progress | None = None,
 ) -> SegmentationResults:
-    """Learn to draw an organ on films, beside other starts.
+    """Learn to draw an organ on radiographs, beside other starts.
 
     Args:
-        run: a run of films, or its ``model/`` folder.
-        store: made by the model's recipe, with masks of some films.
+        run: a run of radiographs, or its ``model/`` folder.
+        store: made by the model's recipe, with masks of some radiographs.
         out: folder to write: records, cells/, model/, head/, results.json, scores.parquet, problems.csv.
         config: what to do (``task: segmentation``).
         resume: go on with the cells that are missing.
-        encoding: called with (films done, films) while they are read.
+        encoding: called with (radiographs done, radiographs) while they are read.
         progress: called with (passes done, passes) of all fits.
 
     Raises:
-        CohortError: code ``empty_split``: no film of a split has masks.
+        CohortError: code ``empty_split``: no radiograph of a split has masks.
         ConfigError, ModelError, StoreError: as ``run.finetune``.
     """
     opened, device = Store.open(store), resolve_device(config.fit.device)
     keep_freed_memory(device)
     starts = starts_of(run, config, "probe" if config.segmentation.frozen else "full", device)
     for start in starts:
-        if start.release.films is None:
-            raise ModelError(f"{start.name} was trained on CT scans; films are drawn on here.", code="other_modality")
+        if start.release.cxr is None:
+            raise ModelError(
+                f"{start.name} was trained on CT scans; radiographs are drawn on here.", code="other_modality"
+            )
         check_recipe(opened, start.release)
     studies, masks = _masked(opened, starts[0].release, config.segmentation.organ)
     open_records(out, config, device, [fingerprint(opened), *(weights_of(start) for start in starts)], resume)
-    films, failures = _read(opened, starts[0].release, studies, masks, encoding)
+    radiographs, failures = _read(opened, starts[0].release, studies, masks, encoding)
     problems = (*studies.problems, *(Problem("unreadable", f.study_id, f.message) for f in failures))
     cells = [Cell(s.name, fraction, seed) for s in starts for fraction in config.fractions for seed in config.seeds]
     named = {start.name: start for start in starts}
@@ -116,15 +119,15 @@ def segment(
             if progress:
                 progress(before + done, sum(passes))
 
-        _run_cell(cell, named[cell.start], films, studies, config, out / "cells", report)
+        _run_cell(cell, named[cell.start], radiographs, studies, config, out / "cells", report)
         report(passes[number])
-    results = results_of(cells, studies, config, films.settings.size, out, problems)
+    results = results_of(cells, studies, config, radiographs.settings.size, out, problems)
     _keep(out, starts[0], results, config)
     return results
 
 
 def _masked(store: Store, release: Release, organ: str) -> tuple[Studies, list[np.ndarray]]:
-    """The films of a store that have masks, and where the organ is on each."""
+    """The radiographs of a store that have masks, and where the organ is on each."""
     labels = sorted(load_organs(release.organ_dictionary / "organs.yaml").labels_of(organ))
     patients = dict(store.table("studies").select("study_id", "patient_id").iter_rows())
     splits = dict(store.table("splits").select("study_id", "split").iter_rows())
@@ -145,7 +148,8 @@ def _masked(store: Store, release: Release, organ: str) -> tuple[Studies, list[n
         shown_there = [masks[row].any() for row in studies.of(split)]
         if not any(shown_there):
             raise CohortError(
-                f"No film of the split {split!r} has a mask of {organ} ({len(problems)} films could not be used).",
+                f"No radiograph of the split {split!r} has a mask of {organ} ({len(problems)} radiographs could not "
+                f"be used).",
                 code="empty_split",
                 fix="Give the cohort masks before preprocessing, or name another organ (segmentation.organ).",
             )
@@ -154,22 +158,22 @@ def _masked(store: Store, release: Release, organ: str) -> tuple[Studies, list[n
 
 def _read(
     store: Store, release: Release, studies: Studies, masks: Sequence[np.ndarray], progress: Progress | None
-) -> tuple[MaskedFilms, list[Failure]]:
-    settings = tuning_films(release)
+) -> tuple[MaskedCxr, list[Failure]]:
+    settings = tuning_radiographs(release)
     edge = kept_edge(settings)
-    films = np.zeros((len(masks), edge, edge), np.uint16)
-    small = np.zeros(films.shape, bool)
+    radiographs = np.zeros((len(masks), edge, edge), np.uint16)
+    small = np.zeros(radiographs.shape, bool)
     failures: list[Failure] = []
     for row, name in enumerate(studies.study_ids):
         try:
-            films[row] = shrunk(store.study(name).image(), edge)
+            radiographs[row] = shrunk(store.study(name).image(), edge)
             small[row] = resized(masks[row].astype(np.float32), (edge, edge)) >= 0.5
         except (CTGLIPError, OSError, ValueError) as error:
-            failures.append(Failure(name, "films", getattr(error, "code", "unreadable"), str(error)))
+            failures.append(Failure(name, "radiographs", getattr(error, "code", "unreadable"), str(error)))
         if progress:
             progress(row + 1, len(masks))
     check_damage(failures, len(masks), MAX_FAILED_SHARE)
-    return MaskedFilms(films, small, settings), failures
+    return MaskedCxr(radiographs, small, settings), failures
 
 
 def _network(start: Start, config: FinetuneConfig, seed: int) -> SegmentationNetwork:
@@ -189,14 +193,14 @@ def _batches(rows: Int[np.ndarray, " n"], size: int) -> Iterator[Int[np.ndarray,
 
 @torch.no_grad()
 def draw(
-    network: SegmentationNetwork, films: MaskedFilms, rows: Int[np.ndarray, " n"], threshold: float, batch: int
+    network: SegmentationNetwork, radiographs: MaskedCxr, rows: Int[np.ndarray, " n"], threshold: float, batch: int
 ) -> tuple[Bool[np.ndarray, "n h w"], Bool[np.ndarray, "n h w"]]:
-    """What a network draws on the middle windows of some films, and the truth."""
+    """What a network draws on the middle windows of some radiographs, and the truth."""
     network.eval()
     device = next(network.parameters()).device
     said, truth = [], []
     for some in _batches(rows, batch):
-        images, masks = films.batch(some, None)
+        images, masks = radiographs.batch(some, None)
         said.append((torch.sigmoid(network(images.to(device))) >= threshold)[:, 0].cpu().numpy())
         truth.append(masks[:, 0].numpy() > 0)
     return np.concatenate(said), np.concatenate(truth)
@@ -205,7 +209,7 @@ def draw(
 def _run_cell(
     cell: Cell,
     start: Start,
-    films: MaskedFilms,
+    radiographs: MaskedCxr,
     studies: Studies,
     config: FinetuneConfig,
     folder: Path,
@@ -219,7 +223,7 @@ def _run_cell(
     network = _network(start, config, cell.seed)
     optimizer = build_optimizer(network, optim)
     train, val, test = studies.subset(cell.fraction, cell.seed), studies.of(VAL), studies.of(TEST)
-    best, kept, history = 0, _state(network), [_judged(network, films, val, settings, fit.batch)]
+    best, kept, history = 0, _state(network), [_judged(network, radiographs, val, settings, fit.batch)]
     steps = max(round(len(train) / fit.batch), 1)
     device = next(network.parameters()).device
     for number in range(fit.epochs):
@@ -229,7 +233,7 @@ def _run_cell(
         network.train()
         for step, rows in enumerate(np.array_split(rng.permutation(train), steps)):
             set_learning_rate(optimizer, number * steps + step, fit.epochs * steps, optim)
-            images, masks = films.batch(rows, rng)
+            images, masks = radiographs.batch(rows, rng)
             loss = mask_loss(network(images.to(device)), masks.to(device), settings.focal, settings.gamma)
             if not bool(torch.isfinite(loss)):
                 raise ModelError("The loss is not a number.", code="not_finite", fix="Lower optim.lr.")
@@ -237,12 +241,12 @@ def _run_cell(
             loss.backward()
             nn.utils.clip_grad_norm_(network.parameters(), optim.clip or float("inf"))
             optimizer.step()
-        history.append(_judged(network, films, val, settings, fit.batch))
+        history.append(_judged(network, radiographs, val, settings, fit.batch))
         if history[-1] > history[best]:
             best, kept = number + 1, _state(network)
         progress(number + 1)
     network.load_state_dict(kept, strict=False)
-    found = agreement(*draw(network, films, test, settings.threshold, fit.batch))
+    found = agreement(*draw(network, radiographs, test, settings.threshold, fit.batch))
     about = {**asdict(cell), "patients": len({studies.patients[row] for row in train}), "frozen": network.frozen,
              "best": best, "passes": len(history) - 1, "dice_val": history}  # fmt: skip
     with atomic_path(target) as temporary:
@@ -259,14 +263,14 @@ def _state(network: SegmentationNetwork) -> dict[str, Tensor]:
 
 
 def _judged(
-    network: SegmentationNetwork, films: MaskedFilms, rows: np.ndarray, settings: SegmentationSettings, batch: int
+    network: SegmentationNetwork, radiographs: MaskedCxr, rows: np.ndarray, settings: SegmentationSettings, batch: int
 ) -> float:
-    return float(agreement(*draw(network, films, rows, settings.threshold, batch)).dice.mean())
+    return float(agreement(*draw(network, radiographs, rows, settings.threshold, batch)).dice.mean())
 
 
 def _scores(studies: Studies, rows: np.ndarray, found: Drawn) -> pl.DataFrame:
     columns = {"study_id": [studies.study_ids[row] for row in rows], "patient_id": [studies.patients[r] for r in rows]}
-    counts = {name: found.counts[:, place] for place, name in enumerate(("tp", "fp", "fn", "tn"))}
+    counts = {name: found.counts[:, position] for position, name in enumerate(("tp", "fp", "fn", "tn"))}
     return pl.DataFrame({**columns, "dice": found.dice, "empty": found.empty, **counts})
 
 
@@ -297,7 +301,7 @@ def _keep(out: Path, start: Start, results: SegmentationResults, config: Finetun
 
 
 class Segmenter:
-    """A tuned model that draws its organ on films of a store.
+    """A tuned model that draws its organ on radiographs of a store.
 
     Args:
         folder: what ``finetune`` with ``task: segmentation`` wrote.
@@ -315,13 +319,13 @@ class Segmenter:
         self.network.head.load_state_dict(load_file(folder / "head" / "segmentation.safetensors"))
 
     def draw(self, store: Store, study_id: str) -> Bool[np.ndarray, "rows columns"]:
-        """The organ on one film, in its own pixels; nothing is drawn outside of the model's window."""
+        """The organ on one radiograph, in its own pixels; nothing is drawn outside of the model's window."""
         check_recipe(store, self.release)
-        image, settings = store.study(study_id).image(), tuning_films(self.release)
+        image, settings = store.study(study_id).image(), tuning_radiographs(self.release)
         edge, size = kept_edge(settings), settings.size
-        film = shrunk(image, edge)[None]
-        films = MaskedFilms(film, np.zeros(film.shape, bool), settings)
-        window, _ = draw(self.network, films, np.zeros(1, np.int64), self.settings.threshold, 1)
+        radiograph = shrunk(image, edge)[None]
+        radiographs = MaskedCxr(radiograph, np.zeros(radiograph.shape, bool), settings)
+        window, _ = draw(self.network, radiographs, np.zeros(1, np.int64), self.settings.threshold, 1)
         whole, start = np.zeros((edge, edge), np.float32), (edge - size) // 2
         whole[start : start + size, start : start + size] = window[0]
         return resized(whole, (image.shape[0], image.shape[1])) >= 0.5

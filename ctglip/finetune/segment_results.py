@@ -27,8 +27,8 @@ class SegmentationPoint:
     Attributes:
         start, fraction, patients: which.
         frozen: the encoder was left as it is.
-        dice_pos: mean Dice of the films that show the organ, with its interval over test patients.
-        dice_all: of all films; one without the organ counts 1 if nothing was drawn, else 0.
+        dice_pos: mean Dice of the radiographs that show the organ, with its interval over test patients.
+        dice_all: of all radiographs; one without the organ counts 1 if nothing was drawn, else 0.
         mdice: mean of the Dice of the organ and of the rest, over all pixels.
         seeds: ``dice_all`` of each seed.
     """
@@ -61,7 +61,7 @@ class SegmentationResults:
     Attributes:
         organ, head: what was drawn by what.
         resolution: rows and columns on which drawings are compared with the truth.
-        studies, patients, empty: films of the test split, their patients, films without the organ.
+        studies, patients, empty: radiographs of the test split, their patients, radiographs without the organ.
         released: start, fraction and seed of the model that was kept: the seed that validates best.
         points: every start at every share.
         differences: this start against the others.
@@ -86,7 +86,8 @@ class SegmentationResults:
     def headline(self) -> str:
         """The result as a few lines."""
         lines = [
-            f"Dice of {self.organ} on {self.studies} test films ({self.empty} without it), {self.patients} patients, "
+            f"Dice of {self.organ} on {self.studies} test radiographs ({self.empty} without it), {self.patients} "
+            f"patients, "
             f"{self.head} at {self.resolution} x {self.resolution}:"
         ]
         for p in self.points:
@@ -106,11 +107,11 @@ def results_of(
     cells: Sequence[Cell], studies: Studies, config: FinetuneConfig, resolution: int, out: Path,
     problems: Sequence[Problem],
 ) -> SegmentationResults:  # fmt: skip
-    """All fits, judged on the films of the test split: Dice with intervals over patients, and paired differences.
+    """All fits, judged on the radiographs of the test split: Dice with intervals over patients, and paired differences.
 
     Args:
         cells: the fits, those of the start that is judged first.
-        studies: films with patients and splits.
+        studies: radiographs with patients and splits.
         config: shares of the labels, draws of patients.
         resolution: rows and columns on which drawings were compared.
         out: the run's folder, which holds the fits' scores.

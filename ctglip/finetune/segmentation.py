@@ -1,4 +1,4 @@
-"""Heads that draw an organ on films from what an encoder makes of them, their loss, and how drawings are judged.
+"""Heads that draw an organ on radiographs from what an encoder makes of them, their loss, and how drawings are judged.
 
 The loss is that of MGCA's public code: ten times the focal loss minus the logarithm of the soft Dice.
 """
@@ -30,7 +30,7 @@ def _enlarged(x: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 class UNetHead(nn.Module):
-    """From the coarsest level up: enlarge, put beside the finer level, convolve twice; then up to the film.
+    """From the coarsest level up: enlarge, put beside the finer level, convolve twice; then up to the radiograph.
 
     Args:
         channels: of the encoder's levels, fine to coarse.
@@ -57,7 +57,8 @@ class UNetHead(nn.Module):
 
 
 class SETRHead(nn.Module):
-    """From tokens on their grid: convolve and double, until the film's size is reached (SETR-PUP, arXiv 2012.15840).
+    """From tokens on their grid: convolve and double, until the radiograph's size is reached (SETR-PUP, arXiv
+    2012.15840).
 
     Args:
         dim: width of a token.
@@ -84,7 +85,7 @@ class SegmentationNetwork(nn.Module):
     """An encoder and a head.
 
     Args:
-        encoder: of a film model.
+        encoder: of a radiograph model.
         settings: which head, and whether the encoder learns.
         frozen: the encoder is left as it is, batch statistics too.
     """
@@ -125,10 +126,10 @@ def mask_loss(
 
 @dataclass(frozen=True)
 class Drawn:
-    """How some drawings agree with the truth, film by film.
+    """How some drawings agree with the truth, radiograph by radiograph.
 
     Attributes:
-        dice: of each film; where the truth is empty 1 if nothing was drawn, else 0.
+        dice: of each radiograph; where the truth is empty 1 if nothing was drawn, else 0.
         empty: whether the truth is empty.
         counts: true positive, false positive, false negative and true negative pixels of each.
     """
@@ -139,7 +140,7 @@ class Drawn:
 
     @property
     def mdice(self) -> float:
-        """Mean of the Dice of the organ and of the rest, each over the pixels of all films."""
+        """Mean of the Dice of the organ and of the rest, each over the pixels of all radiographs."""
         tp, fp, fn, tn = self.counts.sum(0)
         both = [2 * hit / max(2 * hit + fp + fn, 1.0) for hit in (tp, tn)]
         return float(np.mean(both))

@@ -90,7 +90,7 @@ class FitSettings(Settings):
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
 
-class JudgeSettings(Settings):
+class EvalSettings(Settings):
     """How results are judged.
 
     Attributes:
@@ -105,7 +105,7 @@ class JudgeSettings(Settings):
 
 
 class SegmentationSettings(Settings):
-    """A head that draws one organ (or lesion) on films; its truth is the store's ``organs``.
+    """A head that draws one organ (or lesion) on radiographs; its truth is the store's ``organs``.
 
     Attributes:
         organ: name in the dictionary; its voxels and those of its parts.
@@ -130,7 +130,8 @@ class FinetuneConfig(Settings):
     """One fine-tuning.
 
     Attributes:
-        task: ``classification``: columns of a label table. ``segmentation``: an organ on films; ``mode``, ``read``,
+        task: ``classification``: columns of a label table. ``segmentation``: an organ on radiographs; ``mode``,
+        ``read``,
             ``columns``, ``head`` and ``loss`` say nothing then.
         segmentation: what is drawn, and how.
         mode: ``probe``: one linear layer on frozen features. ``head``: the diagnosis head and the linear layer on
@@ -141,12 +142,14 @@ class FinetuneConfig(Settings):
             validation split is kept whole.
         seeds: each is a subset of patients, a random start of what is new, and an order of batches.
         read: ``organs``: a column is read from the organs that it is about. ``whole``: from one feature of the whole
-            film, whatever it is about; so are all models of films that find no organs. For models of films alone.
+            radiograph, whatever it is about; so are all models of radiographs that find no organs. For models of
+            radiographs alone.
         columns: what columns mean whose name does not say it.
         ignore: columns that are left alone.
         scratch_optim, scratch_fit: ``optim`` and ``fit`` of the start from random weights.
         optim: ``layer_decay`` gives lower layers of the encoder lower rates (``full``).
-        augment: changes of crops and scans where the encoder is trained; films are changed as in their pretraining, but
+        augment: changes of crops and scans where the encoder is trained; radiographs are changed as in their
+        pretraining, but
             never mirrored.
     """
 
@@ -167,7 +170,7 @@ class FinetuneConfig(Settings):
     scratch_optim: OptimSettings = OptimSettings(lr=0.001, warmup=20, weight_decay=0.05)
     scratch_fit: FitSettings = FitSettings(epochs=40, patience=10, batch=8)
     augment: AugmentSettings = AugmentSettings()
-    judge: JudgeSettings = JudgeSettings()
+    judge: EvalSettings = EvalSettings()
 
     @field_validator("fractions")
     @classmethod

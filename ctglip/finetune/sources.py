@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from ctglip.data.augment import AugmentSettings, Changed, apply_change, augment_hu, draw_changes
-from ctglip.data.cache import MAX_FAILED_SHARE, CropCache, Place, check_damage, cut_places, places_of
+from ctglip.data.cache import MAX_FAILED_SHARE, CropCache, OrganInstance, check_damage, cut_instances, instances_of
 from ctglip.data.crops import CropSettings, OrganCrop
-from ctglip.data.film_input import kept_edge, shrunk
-from ctglip.data.film_window import film_window
-from ctglip.data.films import FilmDataSettings
+from ctglip.data.cxr import CxrDataSettings
+from ctglip.data.cxr_input import kept_edge, shrunk
+from ctglip.data.cxr_window import cxr_window
 from ctglip.data.rendering import CropStack
 from ctglip.data.scans import ScanReader, ScanSettings, render_scans
 from ctglip.errors import CTGLIPError
@@ -23,8 +23,8 @@ from ctglip.finetune.labels import Task
 from ctglip.finetune.network import Inputs, raw_width, read_organs, reads_whole
 from ctglip.finetune.settings import FinetuneConfig
 from ctglip.finetune.studies import Bags, Studies
+from ctglip.inference.cxr_encoding import cxr_places, queries_of, reading_of
 from ctglip.inference.feature_cache import check_recipe, organ_features_of
-from ctglip.inference.film_encoding import film_places, queries_of, reading_of
 from ctglip.inference.scans import readable
 from ctglip.models.release import Release
 from ctglip.store.tables import Store
@@ -100,15 +100,15 @@ class Scans:
     bags: Bags
     reader: ScanReader
     settings: ScanSettings
-    places: tuple[Place, ...]
+    instances: tuple[OrganInstance, ...]
     release: Release
     augment: AugmentSettings
     failures: tuple[Failure, ...] = ()
 
     def inputs(self, rows: np.ndarray, rng: np.random.Generator | None) -> Inputs:
         """Images of the studies, and what ``study_features`` is told of their organs."""
-        places = [self.places[row] for row in rows]
-        names = list(dict.fromkeys(place.study_id for place in places))
+        instances = [self.instances[row] for row in rows]
+        names = list(dict.fromkeys(instance.study_id for instance in instances))
         cuts = dict(zip(names, self.reader.read(names), strict=True))
         known = {name: cut for name, cut in cuts.items() if cut is not None}
         assert len(known) == len(names)
@@ -116,61 +116,61 @@ class Scans:
         if rng is not None:
             hu, _ = augment_hu(hu, self.augment, rng)
         images = torch.from_numpy(render_scans(hu, self.settings))
-        index = torch.tensor([names.index(place.study_id) for place in places])
+        index = torch.tensor([names.index(instance.study_id) for instance in instances])
         kind = self.release.model.settings.grounding
         if kind == "none":
             return {"images": images, "study_index": index}
-        sizes = [known[place.study_id].sizes([place.row]) for place in places]
+        sizes = [known[instance.study_id].sizes([instance.row]) for instance in instances]
         found = {
             "images": images,
             "study_index": index,
             "sizes": torch.from_numpy(np.concatenate(sizes)),
-            "organ_id": torch.tensor([self.release.organs.index(place.organ) for place in places]),
+            "organ_id": torch.tensor([self.release.organs.index(instance.organ) for instance in instances]),
         }
         if kind == "pool":
             labels = [known[name].labels for name in names]
             maps = [np.zeros(hu.shape[1:], np.uint8) if one is None else one for one in labels]
             found["labels"] = torch.from_numpy(np.stack(maps).astype(np.int64))
             organs = load_organs(self.release.organ_dictionary / "organs.yaml")
-            found["member"] = torch.from_numpy(label_members(organs, [place.organ for place in places]))
+            found["member"] = torch.from_numpy(label_members(organs, [instance.organ for instance in instances]))
         elif kind == "box":
             found["boxes"] = torch.from_numpy(
-                np.concatenate([known[place.study_id].boxes([place.row]) for place in places])
+                np.concatenate([known[instance.study_id].boxes([instance.row]) for instance in instances])
             )
         return found
 
 
 @dataclass(frozen=True)
-class Films:
-    """Films in memory, larger than the model's window; each passes the encoder once.
+class Radiographs:
+    """Radiographs in memory, larger than the model's window; each passes the encoder once.
 
     Attributes:
         bags: whose organs they are.
-        films: uint16, one a study that could be read.
-        film: of each organ.
-        boxes: of each organ, in pixels of ``films``; not used where the whole film is read.
+        radiographs: uint16, one a study that could be read.
+        radiograph: of each organ.
+        boxes: of each organ, in pixels of ``radiographs``; not used where the whole radiograph is read.
         queries: the model's number of each organ.
-        settings: window and changes, as in pretraining but upright (``tuning_films``).
-        whole: the whole film is read.
+        settings: window and changes, as in pretraining but upright (``tuning_radiographs``).
+        whole: the whole radiograph is read.
         failures: studies that could not be read.
     """
 
     bags: Bags
-    films: np.ndarray
-    film: np.ndarray
+    radiographs: np.ndarray
+    radiograph: np.ndarray
     boxes: np.ndarray
     queries: np.ndarray
-    settings: FilmDataSettings
+    settings: CxrDataSettings
     whole: bool
     failures: tuple[Failure, ...] = ()
 
     def inputs(self, rows: np.ndarray, rng: np.random.Generator | None) -> Inputs:
         """Images, and where in them the organs are; an organ that a drawn window cuts off keeps a pixel."""
-        which, index = np.unique(self.film[rows], return_inverse=True)
+        which, index = np.unique(self.radiograph[rows], return_inverse=True)
         images, boxes = [], np.zeros((len(rows), 4), np.float32)
-        for place, number in enumerate(which):
-            own = index == place
-            image, placed = film_window(self.films[number], self.boxes[rows[own]], self.settings, rng)
+        for instance, number in enumerate(which):
+            own = index == instance
+            image, placed = cxr_window(self.radiographs[number], self.boxes[rows[own]], self.settings, rng)
             images.append(image)
             low = np.minimum(placed[:, ::2], self.settings.size - 1)
             boxes[own] = np.stack([low, np.maximum(placed[:, 1::2], low + 1)], axis=2).reshape(-1, 4)
@@ -186,13 +186,13 @@ def wanted_organs(tasks: Sequence[Task]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(organ for task in tasks for organ in task.organs))
 
 
-def bags_of(places: Sequence[Place], study_ids: Sequence[str], organs: Sequence[str]) -> Bags:
+def bags_of(instances: Sequence[OrganInstance], study_ids: Sequence[str], organs: Sequence[str]) -> Bags:
     """Instances from places."""
     row = {name: number for number, name in enumerate(study_ids)}
-    number = {name: place for place, name in enumerate(organs)}
+    number = {name: instance for instance, name in enumerate(organs)}
     return Bags(
-        np.array([row[place.study_id] for place in places], dtype=np.int64),
-        np.array([number[place.organ] for place in places], dtype=np.int64),
+        np.array([row[instance.study_id] for instance in instances], dtype=np.int64),
+        np.array([number[instance.organ] for instance in instances], dtype=np.int64),
         tuple(organs),
     )
 
@@ -203,14 +203,14 @@ def kept_source(
     """Raw features of all organs that are asked about, from the feature cache where they are there."""
     organs = wanted_organs(studies.tasks)
     device = next(release.model.parameters()).device
-    if reads_whole(release, config) and (release.films is not None or not release.model.settings.whole_image):
+    if reads_whole(release, config) and (release.cxr is not None or not release.model.settings.whole_image):
         return frozen(live_source(store, release, studies, config, progress), release, config.fit.encode)
     found = organ_features_of(
         store, release, studies.study_ids, organs, batch=config.fit.encode, threads=config.fit.threads,
         progress=progress,
     )  # fmt: skip
     features = torch.from_numpy(found.embeddings.features).to(device)
-    return Kept(bags_of(found.places, studies.study_ids, organs), features, found.failures)
+    return Kept(bags_of(found.instances, studies.study_ids, organs), features, found.failures)
 
 
 @torch.no_grad()
@@ -228,51 +228,55 @@ def frozen(source: Source, release: Release, batch: int) -> Kept:
     return Kept(bags, features.float(), source.failures)
 
 
-def tuning_films(release: Release) -> FilmDataSettings:
-    """A release's films as they are drawn here: as in its pretraining, but never mirrored, turned or warped.
+def tuning_radiographs(release: Release) -> CxrDataSettings:
+    """A release's radiographs as they are drawn here: as in its pretraining, but never mirrored, turned or warped.
 
     Labels have sides, and masks are cut as windows are.
     """
     upright = {"flip": 0.0, "rotate": 0.0, "perspective": 0.0}
-    return FilmDataSettings.model_validate(release.films).model_copy(update=upright)
+    return CxrDataSettings.model_validate(release.cxr).model_copy(update=upright)
 
 
-def film_source(
+def cxr_source(
     store: Store, release: Release, studies: Studies, config: FinetuneConfig, progress: Progress | None = None
-) -> Films:
-    """Films of all studies in memory, with the boxes of the organs that are asked about."""
+) -> Radiographs:
+    """Radiographs of all studies in memory, with the boxes of the organs that are asked about."""
     check_recipe(store, release)
     numbers = queries_of(release.organs, load_organs(release.organ_dictionary / "organs.yaml"))
-    settings = tuning_films(release)
+    settings = tuning_radiographs(release)
     organs, whole = wanted_organs(studies.tasks), reads_whole(release, config)
     reading = "whole" if whole else reading_of(release.model)
     edge = kept_edge(settings)
-    films = np.zeros((len(studies.study_ids), edge, edge), np.uint16)
+    radiographs = np.zeros((len(studies.study_ids), edge, edge), np.uint16)
     shapes: dict[str, tuple[int, ...]] = {}
     failures: list[Failure] = []
     for number, name in enumerate(studies.study_ids):
         try:
             image = store.study(name).image()
-            films[number], shapes[name] = shrunk(image, edge), image.shape
+            radiographs[number], shapes[name] = shrunk(image, edge), image.shape
         except (CTGLIPError, OSError, ValueError) as error:
-            failures.append(Failure(name, "films", getattr(error, "code", "unreadable"), str(error)))
+            failures.append(Failure(name, "radiographs", getattr(error, "code", "unreadable"), str(error)))
         if progress:
             progress(number + 1, len(studies.study_ids))
     check_damage(failures, len(studies.study_ids), MAX_FAILED_SHARE)
     row = {name: number for number, name in enumerate(studies.study_ids)}
-    places = film_places(store, [name for name in studies.study_ids if name in shapes], organs, reading, release)
-    boxes = np.array([place.row.box[:4] for place in places], np.float64).reshape(-1, 4)
-    boxes *= np.array([np.repeat(edge / np.array(shapes[place.study_id]), 2) for place in places]).reshape(-1, 4)
+    instances = cxr_places(store, [name for name in studies.study_ids if name in shapes], organs, reading, release)
+    boxes = np.array([instance.row.box[:4] for instance in instances], np.float64).reshape(-1, 4)
+    boxes *= np.array([np.repeat(edge / np.array(shapes[instance.study_id]), 2) for instance in instances]).reshape(
+        -1, 4
+    )
     low, high = (edge - settings.size) // 2, (edge - settings.size) // 2 + settings.size
     inside = np.clip(boxes, low, high)
     seen = (
-        np.asarray((inside[:, 1::2] - inside[:, ::2] >= 1).all(1)) if reading == "box" else np.ones(len(places), bool)
+        np.asarray((inside[:, 1::2] - inside[:, ::2] >= 1).all(1))
+        if reading == "box"
+        else np.ones(len(instances), bool)
     )
-    places = [place for place, there in zip(places, seen, strict=True) if there]
-    film = np.array([row[place.study_id] for place in places], dtype=np.int64)
-    queries = np.array([numbers.get(place.organ, 0) for place in places], dtype=np.int64)
-    bags = bags_of(places, studies.study_ids, organs)
-    return Films(bags, films, film, boxes[seen], queries, settings, whole, tuple(failures))
+    instances = [instance for instance, there in zip(instances, seen, strict=True) if there]
+    radiograph = np.array([row[instance.study_id] for instance in instances], dtype=np.int64)
+    queries = np.array([numbers.get(instance.organ, 0) for instance in instances], dtype=np.int64)
+    bags = bags_of(instances, studies.study_ids, organs)
+    return Radiographs(bags, radiographs, radiograph, boxes[seen], queries, settings, whole, tuple(failures))
 
 
 def scan_source(
@@ -283,15 +287,15 @@ def scan_source(
     dictionary = load_organs(release.organ_dictionary / "organs.yaml")
     settings = ScanSettings.model_validate(release.scans)
     organs = wanted_organs(studies.tasks)
-    places = places_of(store, studies.study_ids, organs, CropSettings())
+    instances = instances_of(store, studies.study_ids, organs, CropSettings())
     reader = ScanReader(store, settings, len(studies.study_ids), config.fit.keep_gb, config.fit.threads)
-    kept: list[Place] = []
+    kept: list[OrganInstance] = []
     for done, name in enumerate(studies.study_ids, start=1):
         (cut,) = reader.read([name])
-        own = [place for place in places if place.study_id == name]
+        own = [instance for instance in instances if instance.study_id == name]
         if cut is not None:
-            can = readable(cut, [place.row for place in own], release.model, dictionary)
-            kept += [place for place, yes in zip(own, can, strict=True) if yes]
+            can = readable(cut, [instance.row for instance in own], release.model, dictionary)
+            kept += [instance for instance, yes in zip(own, can, strict=True) if yes]
         if progress:
             progress(done, len(studies.study_ids))
     bags = bags_of(kept, studies.study_ids, organs)
@@ -306,19 +310,19 @@ def crop_source(
     dictionary = load_organs(release.organ_dictionary / "organs.yaml")
     settings = CropSettings.model_validate(release.crops)
     organs = wanted_organs(studies.tasks)
-    places = places_of(store, studies.study_ids, organs, settings)
-    cache = cut_places(store, places, settings, dictionary, config.fit.threads, progress)
+    instances = instances_of(store, studies.study_ids, organs, settings)
+    cache = cut_instances(store, instances, settings, dictionary, config.fit.threads, progress)
     queries = None
     if release.model.settings.pooling == "attention":
-        queries = np.array([release.organs.index(place.organ) for place in cache.places])
-    bags = bags_of(cache.places, studies.study_ids, organs)
+        queries = np.array([release.organs.index(instance.organ) for instance in cache.instances])
+    bags = bags_of(cache.instances, studies.study_ids, organs)
     sided = config.augment.model_copy(update={"mirror": 0.0})  # a label of a left organ stays one of a left organ
     return Crops(bags, cache, settings, sided, queries, cache.failures)
 
 
 def live_source(
     store: Store, release: Release, studies: Studies, config: FinetuneConfig, progress: Progress | None = None
-) -> Crops | Scans | Films:
-    """What a model that is trained reads: crops, whole scans, or films."""
-    make = film_source if release.films is not None else crop_source if release.reads_crops else scan_source
+) -> Crops | Scans | Radiographs:
+    """What a model that is trained reads: crops, whole scans, or radiographs."""
+    make = cxr_source if release.cxr is not None else crop_source if release.reads_crops else scan_source
     return make(store, release, studies, config, progress)

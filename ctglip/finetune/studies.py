@@ -178,10 +178,10 @@ class Bags:
     def rows(self, studies: Sequence[int] | np.ndarray) -> tuple[Int[np.ndarray, " m"], Int[np.ndarray, " m"]]:
         """The instances of some studies, and for each the place of its study among them."""
         wanted = np.asarray(studies, dtype=np.int64)
-        place = np.full(max(self.study.max(initial=-1), wanted.max(initial=-1)) + 1, -1, dtype=np.int64)
-        place[wanted] = np.arange(len(wanted))
-        found = np.flatnonzero(place[self.study] >= 0)
-        return found, place[self.study[found]]
+        position = np.full(max(self.study.max(initial=-1), wanted.max(initial=-1)) + 1, -1, dtype=np.int64)
+        position[wanted] = np.arange(len(wanted))
+        found = np.flatnonzero(position[self.study] >= 0)
+        return found, position[self.study[found]]
 
     def answerable(self, tasks: Sequence[Task], studies: int) -> Bool[np.ndarray, "s t"]:
         """Which studies have an organ that a task is read from."""

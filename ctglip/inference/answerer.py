@@ -1,4 +1,4 @@
-"""Embeddings of organs to answers: what scans and films have in common once their organs are encoded."""
+"""Embeddings of organs to answers: what scans and radiographs have in common once their organs are encoded."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Seen:
     """What the model makes of the organs that can be read.
 
     Attributes:
-        vectors: organ to the unit vector (of films' observations several) that meets texts.
+        vectors: organ to the unit vector (of radiographs' observations several) that meets texts.
         reasons: organ to why nothing can be said of it.
         verdicts: organ to how it compares with training; None where that is not known.
         marks: organ to what speaks against its answers: "The liver is cut off by the field of view."
@@ -82,7 +82,7 @@ class Answerer:
 
     Args:
         release: as ``models.release.load_release`` gives it.
-        observes: films are read by their observations.
+        observes: radiographs are read by their observations.
         reading: how organs are read, as ``Familiarity`` names it.
 
     Attributes:
@@ -201,11 +201,11 @@ class Answerer:
         silent: set[tuple[str, str]] = set()
         for one in asked:
             known = one.organ in read
-            place = (one.text, one.organ)
+            instance = (one.text, one.organ)
             if one.group and not known:
-                if place in silent:
+                if instance in silent:
                     continue
-                silent.add(place)
+                silent.add(instance)
             answer = self._answer(one, read.get(one.organ), seen, outside)
             if not one.group:
                 out.append(answer)
@@ -262,9 +262,9 @@ class Answerer:
         if not name:
             return replace(blank, reason=f"The dictionary holds no abnormality of the {self._display(organ)}.")
         learned = self.trained.get(organ, ())
-        place = read.names.index(name)
-        ranked = [n for n, other in enumerate(read.names) if other in learned or n == place]
-        own = read.differences[place]
+        instance = read.names.index(name)
+        ranked = [n for n, other in enumerate(read.names) if other in learned or n == instance]
+        own = read.differences[instance]
         taught = name in learned or not self.dictionaries.abnormalities.descendants(name).isdisjoint(learned)
         caveats = tuple(self._caveats(organ, name, taught, seen, outside))
         calibration = self.scorer.calibration

@@ -34,7 +34,7 @@ class Answer:
         reason: why there is no answer.
         seen: the model has seen this abnormality of this organ, or a kind of it, in training.
         similar: the dictionary sentences nearest to the organ.
-        read_from: what was looked at, where organs can be read in more ways than one: the whole film, a box ...
+        read_from: what was looked at, where organs can be read in more ways than one: the whole radiograph, a box ...
         familiar: the organ looks like those of training; None where that was not measured.
         distance: how far it lies from them, as a multiple of what 99 % of the validation organs keep.
         caveats: why the probability is not calibrated though the model is, one sentence each.

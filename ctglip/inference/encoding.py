@@ -12,7 +12,7 @@ from jaxtyping import Float
 from ctglip.data.cache import CropCache
 from ctglip.data.crops import CropSettings
 from ctglip.data.stored import StoredCrops
-from ctglip.models.towers import OrganTextModel
+from ctglip.models.dual_encoder import OrganTextModel
 
 Progress = Callable[[int, int], None]
 
@@ -24,7 +24,8 @@ class OrganEmbeddings:
     Attributes:
         features: raw, as the heads read them: for probes and fine-tuning.
         anatomy: unit vectors that say which organ it is; zeros of a model without that head.
-        diagnosis: unit vectors that say what it shows; several of each organ where a film's observations are read.
+        diagnosis: unit vectors that say what it shows; several of each organ where a radiograph's observations are
+        read.
     """
 
     features: Float[np.ndarray, "m d"]
@@ -65,7 +66,7 @@ def encode_crops(
     device = next(model.parameters()).device
     out = no_embeddings(model, len(cache))
     queries = model.settings.pooling == "attention"
-    ids = torch.tensor([organs.index(place.organ) for place in cache.places] if queries else [])
+    ids = torch.tensor([organs.index(instance.organ) for instance in cache.instances] if queries else [])
     for start in range(0, len(cache), batch):
         rows = np.arange(start, min(start + batch, len(cache)))
         some = cache.take(rows)

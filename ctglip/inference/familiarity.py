@@ -54,7 +54,7 @@ class OrganRange(Settings):
         row: of the organ's mean in ``means``.
         training, validation: how many organs were measured.
         limit: the feature distance that ``share`` of the validation organs keep.
-        hu: its HU; None on films.
+        hu: its HU; None on radiographs.
     """
 
     row: int
@@ -69,7 +69,7 @@ class FamiliaritySettings(Settings):
 
     Attributes:
         share: of the validation organs that keep the limits.
-        reading: how organs were read (``grounding`` of scans; box, query, whole or observations of films).
+        reading: how organs were read (``grounding`` of scans; box, query, whole or observations of radiographs).
         organs: name to what was measured; others are not measured.
     """
 

@@ -21,10 +21,11 @@ import polars as pl
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from ctglip.data.cache import MAX_FAILED_SHARE, Place, check_damage, cut_study, places_of
+from ctglip.data.cache import MAX_FAILED_SHARE, OrganInstance, check_damage, cut_study, instances_of
 from ctglip.data.crops import CropSettings
 from ctglip.errors import ModelError
 from ctglip.files import atomic_path, value_hash
+from ctglip.inference.cxr_encoding import Read, Reading, cxr_places, reading_of
 from ctglip.inference.encoding import OrganEmbeddings, no_embeddings
 from ctglip.inference.feature_work import (
     PARTS,
@@ -33,12 +34,11 @@ from ctglip.inference.feature_work import (
     Work,
     cut_image,
     cut_organs,
-    encode_film_works,
+    encode_cxr_works,
     encode_organs,
     encode_scans,
     plain_row,
 )
-from ctglip.inference.film_encoding import Read, Reading, film_places, reading_of
 from ctglip.models.release import Release
 from ctglip.parallel import worker_threads
 from ctglip.store.tables import Store
@@ -57,7 +57,7 @@ class View:
         name: part of the cache's key; change it when ``cut`` changes.
         fill: as in ``CropSettings``; None leaves the model's own.
         cut: cuts organs out of a study; gives one crop for each row.
-        read: how films are read.
+        read: how radiographs are read.
     """
 
     name: str = "plain"
@@ -72,7 +72,7 @@ class View:
 
 PLAIN = View()
 MASK_ONLY = View("mask_only", fill="organ_mean")
-WHOLE_FILM = View("whole_film", read="whole")
+WHOLE_RADIOGRAPH = View("whole_image_feature", read="whole")
 OBSERVATIONS = View("observations", read="observations")
 
 
@@ -87,19 +87,19 @@ class OrganFeatures:
         encoded: how many organs were encoded now rather than read from the cache.
     """
 
-    places: tuple[Place, ...]
+    instances: tuple[OrganInstance, ...]
     embeddings: OrganEmbeddings
     failures: tuple[Failure, ...] = ()
     encoded: int = 0
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.instances)
 
     def table(self) -> pl.DataFrame:
         """One row for each organ: study_id, organ, volume_ml, mean_hu, touches_border."""
         names = ("organ", "volume_ml", "mean_hu", "touches_border")
-        columns = {name: [getattr(place.row, name) for place in self.places] for name in names}
-        return pl.DataFrame({"study_id": [place.study_id for place in self.places], **columns})
+        columns = {name: [getattr(instance.row, name) for instance in self.instances] for name in names}
+        return pl.DataFrame({"study_id": [instance.study_id for instance in self.instances], **columns})
 
 
 @dataclass
@@ -160,7 +160,7 @@ def feature_key(release: Release, organs: OrganDictionary, view: View = PLAIN) -
             "scans": None if release.reads_crops else release.scans,
             "organs": organs.hash,
             "view": view.name,
-            **({"films": release.films} if release.films is not None else {}),
+            **({"cxr": release.cxr} if release.cxr is not None else {}),
         }
     )
 
@@ -171,8 +171,8 @@ def check_recipe(store: Store, release: Release) -> None:
     Raises:
         ModelError: code ``other_modality`` or ``other_recipe``.
     """
-    if (release.films is None) != (store.info.modality == "ct"):
-        kinds = ("CT scans", "films") if release.films is None else ("films", "CT scans")
+    if (release.cxr is None) != (store.info.modality == "ct"):
+        kinds = ("CT scans", "radiographs") if release.cxr is None else ("radiographs", "CT scans")
         raise ModelError(
             f"This model was trained on {kinds[0]}, and {store.path} is a store of {kinds[1]}.",
             code="other_modality",
@@ -192,7 +192,7 @@ def check_view(view: View, release: Release) -> None:
     Raises:
         ModelError: code ``no_crops``.
     """
-    if view.read != "organs" and release.films is not None:
+    if view.read != "organs" and release.cxr is not None:
         return
     if view != PLAIN and not release.reads_crops:
         raise ModelError(
@@ -214,8 +214,8 @@ def organ_features_of(
 ) -> OrganFeatures:
     """The features of some studies' organs, from the cache where they are there, encoded and kept where not.
 
-    Memory is bounded: crops exist for a few studies at a time. Of films the organs are those with a box, or, for models
-    that need none, all that are asked for.
+    Memory is bounded: crops exist for a few studies at a time. Of radiographs the organs are those with a box, or, for
+    models that need none, all that are asked for.
 
     Args:
         store: made by the model's recipe.
@@ -237,11 +237,11 @@ def organ_features_of(
     check_view(view, release)
     worker = _Worker(store, release, view, load_organs(release.organ_dictionary / "organs.yaml"))
     names = organs if organs is not None else release.provenance.get("trained", release.organs)
-    places = worker.places(study_ids, list(names))
+    instances = worker.instances(study_ids, list(names))
     cache = FeatureCache((folder or store.path / FOLDER) / feature_key(release, worker.dictionary, view))
-    by_study: dict[str, list[Place]] = {}
-    for place in places:
-        by_study.setdefault(place.study_id, []).append(place)
+    by_study: dict[str, list[OrganInstance]] = {}
+    for instance in instances:
+        by_study.setdefault(instance.study_id, []).append(instance)
     sources = dict(store.table("studies").select("study_id", "source_checksum").iter_rows())
 
     def cut(study_id: str) -> Work:
@@ -255,9 +255,9 @@ def organ_features_of(
         failures += [work.crops for work in several if isinstance(work.crops, Failure)]
         encoded += worker.encode(good, batch)
         kept += [_close(cache, work) for work in good]
-        done += sum(len(work.places) for work in several)
+        done += sum(len(work.instances) for work in several)
         if progress:
-            progress(done, len(places))
+            progress(done, len(instances))
     check_damage(failures, len(by_study), MAX_FAILED_SHARE)
     return _gathered(release, kept, failures, encoded)
 
@@ -268,12 +268,12 @@ class _Worker:
     def __init__(self, store: Store, release: Release, view: View, dictionary: OrganDictionary) -> None:
         self.store, self.release, self.view, self.dictionary = store, release, view, dictionary
         self.settings = view.crops(CropSettings.model_validate(release.crops))
-        self.reading: Reading | None = None if release.films is None else reading_of(release.model, view.read)
+        self.reading: Reading | None = None if release.cxr is None else reading_of(release.model, view.read)
 
-    def places(self, study_ids: Sequence[str], names: list[str]) -> list[Place]:
+    def instances(self, study_ids: Sequence[str], names: list[str]) -> list[OrganInstance]:
         if self.reading is None:
-            return places_of(self.store, study_ids, names, self.settings)
-        return film_places(self.store, study_ids, names, self.reading, self.release)
+            return instances_of(self.store, study_ids, names, self.settings)
+        return cxr_places(self.store, study_ids, names, self.reading, self.release)
 
     def cut(self, work: Work) -> Work:
         """Cut what is missing."""
@@ -286,16 +286,16 @@ class _Worker:
     def encode(self, good: list[Work], batch: int) -> int:
         """Encode what was cut; how many organs that were."""
         if self.reading is not None:
-            return encode_film_works(self.release, good, self.reading, self.dictionary, batch)
+            return encode_cxr_works(self.release, good, self.reading, self.dictionary, batch)
         if self.release.reads_crops:
             return encode_organs(self.release, good, self.settings, batch)
         return encode_scans(self.release, good, self.dictionary)
 
 
-def _open(cache: FeatureCache, study_id: str, places: list[Place], source: str) -> Work:
+def _open(cache: FeatureCache, study_id: str, instances: list[OrganInstance], source: str) -> Work:
     """What is cached of a study, and what is missing."""
-    work = Work(study_id, source, places, cache.read(study_id, source))
-    work.missing = [p for p in places if p.organ not in work.entries or work.entries[p.organ].row != plain_row(p)]
+    work = Work(study_id, source, instances, cache.read(study_id, source))
+    work.missing = [p for p in instances if p.organ not in work.entries or work.entries[p.organ].row != plain_row(p)]
     return work
 
 
@@ -331,10 +331,10 @@ def _batches(works: Iterator[Work], least: int) -> Iterator[list[Work]]:
 
 
 def _gathered(release: Release, works: Sequence[Work], failures: Sequence[Failure], encoded: int) -> OrganFeatures:
-    found = [(place, work.entries[place.organ].vectors) for work in works for place in work.places]
-    found = [(place, vectors) for place, vectors in found if not np.isnan(vectors["diagnosis"]).any()]
+    found = [(instance, work.entries[instance.organ].vectors) for work in works for instance in work.instances]
+    found = [(instance, vectors) for instance, vectors in found if not np.isnan(vectors["diagnosis"]).any()]
     if not found:
         return OrganFeatures((), no_embeddings(release.model), tuple(failures))
-    places = tuple(place for place, _ in found)
+    instances = tuple(instance for instance, _ in found)
     arrays = {name: np.stack([vectors[name] for _, vectors in found]) for name in PARTS}
-    return OrganFeatures(places, OrganEmbeddings(**arrays), tuple(failures), encoded)
+    return OrganFeatures(instances, OrganEmbeddings(**arrays), tuple(failures), encoded)

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from ctglip.data.cache import CropCache, Place, stacked
+from ctglip.data.cache import CropCache, OrganInstance, stacked
 from ctglip.data.crops import CropSettings, OrganCrop
-from ctglip.data.film_input import FilmInput, film_input
+from ctglip.data.cxr_input import CxrInput, cxr_input
 from ctglip.data.scans import ScanCut, ScanSettings, cut_scan
 from ctglip.errors import CTGLIPError
+from ctglip.inference.cxr_encoding import Reading, cxr_settings, encode_radiographs, on_window, queries_of
 from ctglip.inference.encoding import OrganEmbeddings, encode_crops
-from ctglip.inference.film_encoding import Reading, encode_films, film_settings, on_window, queries_of
 from ctglip.inference.scans import encode_scan, readable
 from ctglip.models.release import Release
 from ctglip.store.study import StudyReader
@@ -39,9 +39,9 @@ class Entry:
     vectors: Vectors
 
 
-def plain_row(place: Place) -> dict[str, Any]:
+def plain_row(instance: OrganInstance) -> dict[str, Any]:
     """An organ's row of the organ table as JSON keeps it."""
-    return json.loads(json.dumps(asdict(place.row)))
+    return json.loads(json.dumps(asdict(instance.row)))
 
 
 @dataclass
@@ -50,10 +50,10 @@ class Work:
 
     study_id: str
     source: str
-    places: list[Place]
+    instances: list[OrganInstance]
     entries: dict[str, Entry]
-    missing: list[Place] = field(default_factory=list)
-    crops: list[OrganCrop] | ScanCut | FilmInput | Failure | None = None
+    missing: list[OrganInstance] = field(default_factory=list)
+    crops: list[OrganCrop] | ScanCut | CxrInput | Failure | None = None
 
 
 def cut_organs(
@@ -61,17 +61,17 @@ def cut_organs(
 ) -> list[OrganCrop] | Failure:
     """The crops of the missing organs."""
     try:
-        return cut(store.study(work.study_id), [place.row for place in work.missing], settings, organs)
+        return cut(store.study(work.study_id), [instance.row for instance in work.missing], settings, organs)
     except (CTGLIPError, OSError, ValueError) as error:
         return Failure(work.study_id, "crops", getattr(error, "code", "unreadable"), str(error))
 
 
-def cut_image(store: Store, work: Work, release: Release) -> ScanCut | FilmInput | Failure:
-    """The scan or film as the model reads it."""
+def cut_image(store: Store, work: Work, release: Release) -> ScanCut | CxrInput | Failure:
+    """The scan or radiograph as the model reads it."""
     try:
         study = store.study(work.study_id)
-        if release.films is not None:
-            return film_input(study.image(), film_settings(release))
+        if release.cxr is not None:
+            return cxr_input(study.image(), cxr_settings(release))
         return cut_scan(study.image(), study.organs(), study.affine, ScanSettings.model_validate(release.scans))
     except (CTGLIPError, OSError, ValueError) as error:
         return Failure(work.study_id, "scans", getattr(error, "code", "unreadable"), str(error))
@@ -82,35 +82,40 @@ def encode_scans(release: Release, several: Sequence[Work], organs: OrganDiction
     settings = ScanSettings.model_validate(release.scans)
     for work in several:
         if isinstance(work.crops, ScanCut):
-            rows = [place.row for place in work.missing]
+            rows = [instance.row for instance in work.missing]
             found = encode_scan(release.model, work.crops, rows, organs, release.organs, settings)
             there = readable(work.crops, rows, release.model, organs)
-            for number, (place, seen) in enumerate(zip(work.missing, there, strict=True)):
+            for number, (instance, seen) in enumerate(zip(work.missing, there, strict=True)):
                 vectors = {name: getattr(found, name)[number] for name in PARTS}
                 vectors = vectors if seen else {name: np.full_like(v, np.nan) for name, v in vectors.items()}
-                work.entries[place.organ] = Entry(plain_row(place), vectors)
+                work.entries[instance.organ] = Entry(plain_row(instance), vectors)
     return sum(len(work.missing) for work in several)
 
 
-def encode_film_works(
+def encode_cxr_works(
     release: Release, several: Sequence[Work], reading: Reading, organs: OrganDictionary, batch: int
 ) -> int:
-    """Encode the films of some studies, each once; organs that are not on the model's window get vectors of NaN."""
-    films = [(work, work.crops) for work in several if isinstance(work.crops, FilmInput)]
-    if not films:
+    """Encode the radiographs of some studies, each once; organs that are not on the model's window get vectors of
+    NaN."""
+    radiographs = [(work, work.crops) for work in several if isinstance(work.crops, CxrInput)]
+    if not radiographs:
         return 0
-    seen = [on_window(film, [place.row for place in work.missing], reading) for work, film in films]
+    seen = [
+        on_window(radiograph, [instance.row for instance in work.missing], reading) for work, radiograph in radiographs
+    ]
     asked = [
         [p.row for p, there in zip(work.missing, on, strict=True) if there]
-        for (work, _), on in zip(films, seen, strict=True)
+        for (work, _), on in zip(radiographs, seen, strict=True)
     ]
     queries = queries_of(release.organs, organs)
-    found = encode_films(release.model, [film for _, film in films], asked, queries, reading, batch)
+    found = encode_radiographs(
+        release.model, [radiograph for _, radiograph in radiographs], asked, queries, reading, batch
+    )
     number = 0
-    for (work, _), on in zip(films, seen, strict=True):
-        for place, there in zip(work.missing, on, strict=True):
+    for (work, _), on in zip(radiographs, seen, strict=True):
+        for instance, there in zip(work.missing, on, strict=True):
             vectors = {name: getattr(found, name)[number] for name in PARTS} if there else _unread(found)
-            work.entries[place.organ] = Entry(plain_row(place), vectors)
+            work.entries[instance.organ] = Entry(plain_row(instance), vectors)
             number += there
     return sum(len(work.missing) for work in several)
 
@@ -121,14 +126,14 @@ def _unread(like: OrganEmbeddings) -> Vectors:
 
 def encode_organs(release: Release, several: Sequence[Work], settings: CropSettings, batch: int) -> int:
     """Encode the missing organs of some studies together and put them where they belong."""
-    places = [place for work in several for place in work.missing]
-    if not places:
+    instances = [instance for work in several for instance in work.missing]
+    if not instances:
         return 0
     crops = [crop for work in several if isinstance(work.crops, list) for crop in work.crops]
-    cut: CropCache = stacked(places, crops, settings)
+    cut: CropCache = stacked(instances, crops, settings)
     embeddings = encode_crops(release.model, cut, settings, batch, organs=release.organs)
     owners = [work for work in several for _ in work.missing]
-    for number, (work, place) in enumerate(zip(owners, places, strict=True)):
+    for number, (work, instance) in enumerate(zip(owners, instances, strict=True)):
         vectors = {name: getattr(embeddings, name)[number] for name in PARTS}
-        work.entries[place.organ] = Entry(plain_row(place), vectors)
-    return len(places)
+        work.entries[instance.organ] = Entry(plain_row(instance), vectors)
+    return len(instances)

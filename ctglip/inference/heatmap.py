@@ -19,8 +19,8 @@ from torch.nn import functional as F
 
 from ctglip.data.crops import CropSettings, OrganCrop, voxel_mm
 from ctglip.data.rendering import CropStack
+from ctglip.models.dual_encoder import OrganTextModel
 from ctglip.models.encoders import Anchor, VisionFeatures
-from ctglip.models.towers import OrganTextModel
 from ctglip.pages.pictures import LEAST_HEAT
 from ctglip.types import OrganRow, spacing_of
 

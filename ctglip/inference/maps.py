@@ -8,10 +8,10 @@ import nibabel as nib
 import numpy as np
 from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation, ornt_transform
 
+from ctglip.ct.resample import to_grid
 from ctglip.files import atomic_path
 from ctglip.inference.answers import ScanAnswers
 from ctglip.inference.heatmap import HeatMap
-from ctglip.volume.resample import to_grid
 
 
 def write_map(answers: ScanAnswers, shown: HeatMap, folder: Path) -> Path:

@@ -19,8 +19,8 @@ from ctglip.vocabulary.organs import OrganDictionary
 
 def channel_names(release: Release) -> tuple[str, ...]:
     """What each channel of a model's input shows, in order."""
-    if release.films is not None:
-        return (f"grey values from 0 to 1, minus {release.films['mean']:g}, by {release.films['std']:g}",)
+    if release.cxr is not None:
+        return (f"grey values from 0 to 1, minus {release.cxr['mean']:g}, by {release.cxr['std']:g}",)
     if release.reads_crops:
         return CropSettings.model_validate(release.crops).channel_names
     return ScanSettings.model_validate(release.scans).channel_names

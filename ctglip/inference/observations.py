@@ -1,4 +1,4 @@
-"""Answers from a film's observations: the best of them answers, and the map is where its query looks.
+"""Answers from a radiograph's observations: the best of them answers, and the map is where its query looks.
 
 PLACE (re-implementation from the abstract, arXiv 2506.10573); reading it so is this project's own.
 """
@@ -12,31 +12,31 @@ import torch
 from jaxtyping import Float
 from torch.nn import functional as F
 
-from ctglip.data.film_input import FilmInput
-from ctglip.models.towers import OrganTextModel
+from ctglip.data.cxr_input import CxrInput
+from ctglip.models.dual_encoder import OrganTextModel
 
 
 @torch.no_grad()
 def observation_maps(
-    model: OrganTextModel, film: FilmInput, directions: Float[np.ndarray, "p e"]
+    model: OrganTextModel, radiograph: CxrInput, directions: Float[np.ndarray, "p e"]
 ) -> Float[np.ndarray, "p h w"]:
-    """Maps of several answers about one film, which passes the encoder once.
+    """Maps of several answers about one radiograph, which passes the encoder once.
 
     Args:
         model: with ``observations``.
-        film: as ``data.film_input.film_input`` gives it.
+        radiograph: as ``data.cxr_input.cxr_input`` gives it.
         directions: of the positive prompts of each answer (``Scorer.sides``): the query whose observation is most
             like them gives the answer.
 
     Returns:
-        On the pixels of the film's window: attention of the answering query, 1 where it is spread evenly.
+        On the pixels of the radiograph's window: attention of the answering query, 1 where it is spread evenly.
     """
     was_training = model.training
     model.eval()
-    seen = model.observe(torch.from_numpy(film.image[None]).to(next(model.parameters())))
+    seen = model.observe(torch.from_numpy(radiograph.image[None]).to(next(model.parameters())))
     vectors = model.observer.visual(seen.found)[0]
     answering = (torch.from_numpy(directions).to(vectors) @ vectors.T).argmax(1)
-    laid = _laid(seen.where, answering, film.image.shape[1:])
+    laid = _laid(seen.where, answering, radiograph.image.shape[1:])
     model.train(was_training)
     return laid.cpu().numpy().astype(np.float32)
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from ctglip.ct.resample import to_grid
 from ctglip.inference.answers import Answer, ScanAnswers
 from ctglip.inference.heatmap import HeatMap
 from ctglip.inference.scoring import Pair
@@ -15,7 +16,6 @@ from ctglip.pages.parts import Fact, Picture
 from ctglip.pages.pictures import LUNG_HU, SOFT_TISSUE_HU, heat_picture, slice_picture, slice_pictures
 from ctglip.pages.viewer import LaidMap, make_viewer
 from ctglip.vocabulary.organs import OrganDictionary, load_organs
-from ctglip.volume.resample import to_grid
 
 MOST_MAPS = 8
 _MAP_PX = 384
@@ -75,7 +75,7 @@ def scan_page(
 
 
 def page_answers(answers: ScanAnswers) -> tuple[page.Answer, ...]:
-    """The answers about a scan or a film as its page's."""
+    """The answers about a scan or a radiograph as its page's."""
     return tuple(
         page.Answer(
             question=answer.question,

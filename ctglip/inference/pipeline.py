@@ -12,11 +12,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ctglip.data.cache import CropCache, Place, stacked
+from ctglip.ct.io import read_scan
+from ctglip.ct.masks import read_masks
+from ctglip.ct.quality import check_scan, refuse_errors
+from ctglip.ct.recipe import CtRecipe
+from ctglip.ct.segmentation import SegmentationSettings, segment
+from ctglip.ct.standardize import standardize
+from ctglip.data.cache import CropCache, OrganInstance, stacked
 from ctglip.data.crops import CropSettings, OrganCrop, cut_crop
 from ctglip.data.scans import ScanSettings, cut_scan
 from ctglip.errors import MaskError, ModelError, ScanError
-from ctglip.files import DICOM_SUFFIXES, told_name
+from ctglip.files import DICOM_SUFFIXES, private_name
 from ctglip.inference.answerer import Answerer, Asked, Seen
 from ctglip.inference.answers import ScanAnswers
 from ctglip.inference.encoding import OrganEmbeddings, encode_crops
@@ -29,12 +35,6 @@ from ctglip.inference.scoring import Pair
 from ctglip.models.release import Release
 from ctglip.types import LabelMap, OrganRow, QualityCheck, Scan, Standardized
 from ctglip.vocabulary.organs import Organ
-from ctglip.volume.io import read_scan
-from ctglip.volume.masks import read_masks
-from ctglip.volume.quality import check_scan, refuse_errors
-from ctglip.volume.recipe import VolumeRecipe
-from ctglip.volume.segmentation import SegmentationSettings, segment
-from ctglip.volume.standardize import standardize
 
 _OPEN_ENDED = frozenset(
     {"aorta", "arteries", "veins", "digestive", "ribs", "muscles", "body_wall", "regions", "airways"}
@@ -57,7 +57,7 @@ class Pipeline(Answerer):
 
     def __init__(self, release: Release) -> None:
         super().__init__(release)
-        self.recipe = VolumeRecipe.model_validate(release.recipe)
+        self.recipe = CtRecipe.model_validate(release.recipe)
         self.crops = CropSettings.model_validate(release.crops)
 
     def query(
@@ -82,7 +82,7 @@ class Pipeline(Answerer):
                 was trained on (``Answer.seen`` says whether it has seen that abnormality there).
             prompts: sentences of one's own, ``"liver: The liver shows a large mass."``: each organ's similarity with
                 them, and its rank among the dictionary's sentences; no probability.
-            settings: changes for this query, ``"volume.series=3"`` (``inference.query_settings``).
+            settings: changes for this query, ``"ct.series=3"`` (``inference.query_settings``).
 
         Raises:
             ConfigError: a setting that there is not, or that the model was trained with.
@@ -91,8 +91,8 @@ class Pipeline(Answerer):
             ModelError: nothing was asked.
         """
         asked = self.understood(questions, everything, prompts)
-        wanted = query_settings(settings, "volume")
-        recipe = changed_recipe(self.recipe, wanted.volume, "volume")
+        wanted = query_settings(settings, "ct")
+        recipe = changed_recipe(self.recipe, wanted.ct, "ct")
         try:
             read, checks = self._checked(scan, recipe)
             standardized, origin = self._standardized(read, checks, masks, recipe)
@@ -101,7 +101,7 @@ class Pipeline(Answerer):
         seen = self._seen(asked, standardized, recipe, wanted.cut_off == "answer")
         answers = self._told(asked, seen)
         return ScanAnswers(
-            scan="scan in memory" if isinstance(scan, Scan) else told_name(Path(scan)),
+            scan="scan in memory" if isinstance(scan, Scan) else private_name(Path(scan)),
             masks=origin,
             answers=tuple(answers),
             standardized=standardized,
@@ -199,11 +199,11 @@ class Pipeline(Answerer):
             return
         for organ in axes:
             crop = self._crops(standardized, [rows[organ]])[0]
-            place = crop_affine(crop, rows[organ], standardized.affine)
+            instance = crop_affine(crop, rows[organ], standardized.affine)
             query = release.organs.index(organ) if organ in release.organs else 0
             found = crop_maps(release.model, crop, self.crops, axes[organ], query)
             for name, values in zip(asked[organ], found, strict=True):
-                yield HeatMap(organ, name, values, place)
+                yield HeatMap(organ, name, values, instance)
 
     def _maps_of_scan(
         self,
@@ -215,12 +215,12 @@ class Pipeline(Answerer):
         release, organs = self.release, self.dictionaries.organs
         settings = ScanSettings.model_validate(release.scans)
         cut = cut_scan(standardized.image, standardized.organs, standardized.affine, settings)
-        place = grid_affine(cut.low, (cut.high - cut.low) / np.array(cut.hu.shape), standardized.affine)
+        instance = grid_affine(cut.low, (cut.high - cut.low) / np.array(cut.hu.shape), standardized.affine)
         pairs = [(organ, name) for organ in axes for name in asked[organ]]
         every = [axes[row.organ] for row in rows]
         found = scan_maps(release.model, cut, rows, organs, release.organs, settings, every)
         for (organ, name), values in zip(pairs, found, strict=True):
-            yield HeatMap(organ, name, values, place)
+            yield HeatMap(organ, name, values, instance)
 
     def standardize(
         self, scan: Path | str | Scan, masks: Path | str | LabelMap | None = None
@@ -229,7 +229,7 @@ class Pipeline(Answerer):
         read, checks = self._checked(scan, self.recipe)
         return self._standardized(read, checks, masks, self.recipe)
 
-    def _checked(self, scan: Path | str | Scan, recipe: VolumeRecipe) -> tuple[Scan, tuple[QualityCheck, ...]]:
+    def _checked(self, scan: Path | str | Scan, recipe: CtRecipe) -> tuple[Scan, tuple[QualityCheck, ...]]:
         """A scan and its checks, refused as preprocessing would refuse it, before any mask is looked at."""
         if isinstance(scan, Scan):
             read, checks = scan, check_scan(scan)
@@ -239,7 +239,7 @@ class Pipeline(Answerer):
         return read, checks
 
     def _standardized(
-        self, read: Scan, checks: tuple[QualityCheck, ...], masks: Path | str | LabelMap | None, recipe: VolumeRecipe
+        self, read: Scan, checks: tuple[QualityCheck, ...], masks: Path | str | LabelMap | None, recipe: CtRecipe
     ) -> tuple[Standardized, str]:
         organs = self.dictionaries.organs
         more: tuple[QualityCheck, ...] = ()
@@ -249,14 +249,14 @@ class Pipeline(Answerer):
             labels, origin = masks, "label map in memory"
         else:
             labels, more = read_masks(Path(masks), read, recipe, organs)
-            origin = told_name(Path(masks))
+            origin = private_name(Path(masks))
         found = standardize(read, labels, recipe, organs)
         refuse_errors((*more, *found.checks), "Look at the masks.")
         return replace(found, checks=(*checks, *more, *found.checks)), origin
 
     def cut(self, standardized: Standardized, rows: Sequence[OrganRow]) -> CropCache:
         """The crops of some organs: the same voxels as training would cut from the store."""
-        return stacked([Place("", row) for row in rows], self._crops(standardized, rows), self.crops)
+        return stacked([OrganInstance("", row) for row in rows], self._crops(standardized, rows), self.crops)
 
     def _crops(self, standardized: Standardized, rows: Sequence[OrganRow]) -> list[OrganCrop]:
         organs = self.dictionaries.organs
@@ -268,7 +268,7 @@ class Pipeline(Answerer):
             for r in rows
         ]
 
-    def _made(self, scan: Scan, recipe: VolumeRecipe) -> tuple[LabelMap | None, str]:
+    def _made(self, scan: Scan, recipe: CtRecipe) -> tuple[LabelMap | None, str]:
         """Masks from TotalSegmentator; none where it cannot run and the model finds organs without."""
         try:
             return self._segmented(scan, recipe), "TotalSegmentator"
@@ -277,7 +277,7 @@ class Pipeline(Answerer):
                 return None, "none: the model reads the whole scan"
             raise
 
-    def _segmented(self, scan: Scan, recipe: VolumeRecipe) -> LabelMap:
+    def _segmented(self, scan: Scan, recipe: CtRecipe) -> LabelMap:
         try:
             return segment(scan, recipe.segmentation or SegmentationSettings(), self.dictionaries.organs)
         except MaskError as error:
@@ -287,7 +287,7 @@ class Pipeline(Answerer):
                 fix=f"Give the scan's organ masks (ctglip query: --masks). {error.fix}".strip(),
             ) from error
 
-    def _seen(self, asked: Sequence[Asked], standardized: Standardized, recipe: VolumeRecipe, cut_off: bool) -> Seen:
+    def _seen(self, asked: Sequence[Asked], standardized: Standardized, recipe: CtRecipe, cut_off: bool) -> Seen:
         """Encode the organs that are asked about and can be read, each once."""
         organs = list(dict.fromkeys(one.organ for one in asked if one.organ))
         rows = self._rows(standardized, organs)
@@ -331,7 +331,7 @@ class Pipeline(Answerer):
         found = encode_scan(release.model, cut, rows, organs, release.organs, settings)
         return replace(found, diagnosis=np.where(there, found.diagnosis, np.nan))
 
-    def _no_answer(self, organ: str, row: OrganRow | None, standardized: Standardized, recipe: VolumeRecipe) -> str:
+    def _no_answer(self, organ: str, row: OrganRow | None, standardized: Standardized, recipe: CtRecipe) -> str:
         """Why nothing can be said of an organ; empty where something can."""
         entry = self.dictionaries.organs[organ]
         verb = "are" if entry.plural else "is"
@@ -354,12 +354,12 @@ class Pipeline(Answerer):
 
 
 def _scan_path(path: Path) -> Path:
-    """The path, unless it is a film's: a picture, or a single DICOM file."""
+    """The path, unless it is a radiograph's: a picture, or a single DICOM file."""
     if path.is_file() and path.suffix.lower() in (".png", ".jpg", ".jpeg", *DICOM_SUFFIXES):
         raise ScanError(
-            f"This model was trained on CT scans, and {told_name(path)} is a film.",
+            f"This model was trained on CT scans, and {private_name(path)} is a radiograph.",
             code="other_modality",
-            fix="Give a NIfTI or NRRD file or a folder of DICOM slices, or ask a model that was trained on films.",
+            fix="Give a NIfTI or NRRD file or a folder of DICOM slices, or ask a model of radiographs.",
         )
     return path
 

@@ -13,8 +13,8 @@ from ctglip.errors import ConfigError, CTGLIPError
 S = TypeVar("S", bound=Settings)
 
 _TRAINED = {
-    "volume": ("spacing_mm", "hu_clip", "crop_to_body"),
-    "film": ("size", "fit", "crop_borders", "window", "percentiles"),
+    "ct": ("spacing_mm", "hu_clip", "crop_to_body"),
+    "cxr": ("size", "fit", "crop_borders", "window", "percentiles"),
 }
 """Settings that decide what the model sees: those of its training, and no others."""
 
@@ -23,17 +23,17 @@ class QuerySettings(Settings):
     """Settings of one query, changed by ``--set``.
 
     Attributes:
-        volume: changes of the model's volume recipe (``volume.series=3``, ``volume.align_masks_by_index=true``).
-        film: changes of a film model's recipe (``film.label_map={1: lung_left}``).
+        ct: changes of the model's volume recipe (``ct.series=3``, ``ct.align_masks_by_index=true``).
+        cxr: changes of a radiograph model's recipe (``cxr.label_map={1: lung_left}``).
         cut_off: whether an organ that the field of view cuts off gets no answer, or one that is marked as such.
     """
 
-    volume: dict[str, Any] = Field(default_factory=dict)
-    film: dict[str, Any] = Field(default_factory=dict)
+    ct: dict[str, Any] = Field(default_factory=dict)
+    cxr: dict[str, Any] = Field(default_factory=dict)
     cut_off: Literal["refuse", "answer"] = "refuse"
 
 
-def query_settings(changes: Sequence[str], section: Literal["volume", "film"] | None = None) -> QuerySettings:
+def query_settings(changes: Sequence[str], section: Literal["ct", "cxr"] | None = None) -> QuerySettings:
     """Settings from ``a.b=c`` strings.
 
     Args:
@@ -47,16 +47,16 @@ def query_settings(changes: Sequence[str], section: Literal["volume", "film"] | 
         found = load_settings(QuerySettings, None, changes)
     except ConfigError as error:
         raise ConfigError(error.message.replace("defaults: ", "--set "), fix=error.fix) from error
-    other = {"volume": "film", "film": "volume"}.get(section or "")
+    other = {"ct": "cxr", "cxr": "ct"}.get(section or "")
     if other and getattr(found, other):
-        kind = "scans" if section == "volume" else "films"
+        kind = "scans" if section == "ct" else "radiographs"
         raise ConfigError(f"--set {other}: this model was trained on {kind}.", fix=f"Set {section}.NAME=VALUE.")
-    if section == "film" and found.cut_off != "refuse":
-        raise ConfigError("--set cut_off: films have no organs that are cut off.", fix="Leave it out.")
+    if section == "cxr" and found.cut_off != "refuse":
+        raise ConfigError("--set cut_off: radiographs have no organs that are cut off.", fix="Leave it out.")
     return found
 
 
-def changed_recipe(recipe: S, changes: dict[str, Any], section: Literal["volume", "film"]) -> S:
+def changed_recipe(recipe: S, changes: dict[str, Any], section: Literal["ct", "cxr"]) -> S:
     """A model's recipe with the changes of a query.
 
     Raises:
@@ -77,7 +77,7 @@ def changed_recipe(recipe: S, changes: dict[str, Any], section: Literal["volume"
     return validate(type(recipe), merge(recipe.model_dump(mode="json"), changes), f"--set {section}")
 
 
-def with_setting(error: CTGLIPError, recipe: Settings, section: str = "volume") -> CTGLIPError:
+def with_setting(error: CTGLIPError, recipe: Settings, section: str = "ct") -> CTGLIPError:
     """The error, and where its advice names a setting of the recipe how a query changes it."""
     named = [
         name for name in type(recipe).model_fields if name in error.fix.replace("`", " ").replace(":", " ").split()

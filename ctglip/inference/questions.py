@@ -17,10 +17,10 @@ from typing import TypeVar, get_args
 from ctglip.errors import VocabularyError
 from ctglip.inference.question_words import DENYING, GENERAL, MEASURE, PHRASES, PLAIN, UNASKED
 from ctglip.inference.scoring import Dictionaries
-from ctglip.text.attachment import Sentence
-from ctglip.text.findings import Row, read_sentence
-from ctglip.text.reports import parser_of
-from ctglip.text.words import normal_form, phrase
+from ctglip.reports.attachment import Sentence
+from ctglip.reports.findings import Row, read_sentence
+from ctglip.reports.parser import parser_of
+from ctglip.reports.words import normal_form, phrase
 from ctglip.vocabulary.abnormalities import Abnormality
 from ctglip.vocabulary.organs import Organ, Side
 
@@ -186,8 +186,8 @@ def _read(text: str, dictionaries: Dictionaries) -> list[Ask]:
     if slips or not plain:
         return []
     sentence = Sentence(plain, lexicon)
-    spans = [(thing.start, thing.end) for thing in sentence.things]
-    spans += [(part.start, part.end) for part in (*sentence.places, *sentence.signs)]
+    spans = [(mention.start, mention.end) for mention in sentence.mentions]
+    spans += [(part.start, part.end) for part in (*sentence.locations, *sentence.signs)]
     meant = {number for start, end in spans for number in range(start, end)}
     known = {form for word in (*PLAIN, *UNASKED, *DENYING, *get_args(Side)) for form in phrase(word)}
     over = [word for n, word in enumerate(sentence.words) if n not in meant and word.isalnum()]
@@ -204,10 +204,12 @@ def _read(text: str, dictionaries: Dictionaries) -> list[Ask]:
 def _left_out(sentence: Sentence, asked: set[str], dictionaries: Dictionaries) -> bool:
     """Whether the words name an organ that the rows say nothing of; a region of the body ("abdomen") may be one."""
     organs = dictionaries.organs
-    for place in sentence.places:
-        inside = any(thing.start <= place.start and place.end <= thing.end for thing in sentence.things)
-        around = {name for own in place.where.organs for name in (own, *organs.parts_of(own), *organs.wholes_of(own))}
-        region = any(organs[own].group in ("regions", "body_wall") for own in place.where.organs)
+    for location in sentence.locations:
+        inside = any(mention.start <= location.start and location.end <= mention.end for mention in sentence.mentions)
+        around = {
+            name for own in location.where.organs for name in (own, *organs.parts_of(own), *organs.containing(own))
+        }
+        region = any(organs[own].group in ("regions", "body_wall") for own in location.where.organs)
         if not inside and not region and asked.isdisjoint(around):
             return True
     return False

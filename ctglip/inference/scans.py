@@ -11,7 +11,7 @@ from jaxtyping import Float
 from ctglip.data.scans import ScanCut, ScanSettings, render_scans
 from ctglip.inference.encoding import OrganEmbeddings
 from ctglip.inference.heatmap import contributions, scaled
-from ctglip.models.towers import OrganTextModel
+from ctglip.models.dual_encoder import OrganTextModel
 from ctglip.types import OrganRow
 from ctglip.vocabulary.organs import OrganDictionary, label_members
 
@@ -72,10 +72,10 @@ def scan_maps(
     Yields:
         ``HeatMap.values`` on the cut's grid, organ by organ, axis by axis.
     """
-    asked = [(place, axis) for place, several in enumerate(axes) for axis in several]
+    asked = [(instance, axis) for instance, several in enumerate(axes) for axis in several]
     found = contributions(model, lambda: _read(model, cut, rows, organs, names, settings)[1], asked, cut.hu.shape)
-    for (place, _), added in zip(asked, found, strict=True):
-        own = None if cut.labels is None else np.isin(cut.labels, list(organs.grounding_labels(rows[place].organ)))
+    for (instance, _), added in zip(asked, found, strict=True):
+        own = None if cut.labels is None else np.isin(cut.labels, list(organs.grounding_labels(rows[instance].organ)))
         yield scaled(added, own)
 
 

@@ -58,7 +58,7 @@ class Calibration(Settings):
         answers: how many yes/no answers they were fitted on.
         learned_scale: the inverse temperature of training, for comparison.
         thresholds: ``organ:abnormality`` to the probability from which on the answer is yes (best F1 there).
-        observations: the same for films that are read by their observations.
+        observations: the same for radiographs that are read by their observations.
     """
 
     scale: float = 1.0
@@ -96,7 +96,8 @@ class Scorer:
         release: the model.
         own: prompts in place of the dictionary's, for some pairs; an empty side keeps the dictionary's.
         wording: in what words is asked where ``own`` has none.
-        observes: films are read by their observations, which have a space with texts of their own: the best of them
+        observes: radiographs are read by their observations, which have a space with texts of their own: the best of
+        them
             answers.
 
     Attributes:
@@ -158,7 +159,7 @@ class Scorer:
         return self.calibration.negative_weight if self.wording == "dictionary" else 1.0
 
     def of_whole(self) -> Scorer:
-        """The same questions to whole films."""
+        """The same questions to whole radiographs."""
         return Scorer(self.release, self.own, self.wording) if self.observes else self
 
     def differences(self, diagnosis: Float[np.ndarray, "m *q e"], pairs: Sequence[Pair]) -> Float[np.ndarray, "m p"]:
@@ -190,18 +191,18 @@ class Scorer:
         if not missing:
             return
         directions = self.directions([texts for pair in missing for texts in self.prompts(pair)])
-        for place, pair in enumerate(missing):
-            self._sides[pair] = directions[2 * place : 2 * place + 2]
+        for position, pair in enumerate(missing):
+            self._sides[pair] = directions[2 * position : 2 * position + 2]
 
     @torch.no_grad()
     def directions(self, sets: Sequence[Sequence[str]]) -> Float[np.ndarray, "s e"]:
         """One unit vector for each set of texts: the mean of their unit vectors, at unit length."""
         model = self.release.model
         texts = list(dict.fromkeys(text for texts in sets for text in texts))
-        place = {text: number for number, text in enumerate(texts)}
+        position = {text: number for number, text in enumerate(texts)}
         head = model.observer.textual if self.observes else model.text
         vectors = head(self.release.embed(texts).to(next(model.parameters()).device))
-        rows = torch.tensor([place[text] for texts in sets for text in texts], device=vectors.device)
+        rows = torch.tensor([position[text] for texts in sets for text in texts], device=vectors.device)
         group = torch.tensor([number for number, texts in enumerate(sets) for _ in texts], device=vectors.device)
         return group_directions(vectors[rows], group, len(sets)).float().cpu().numpy()
 

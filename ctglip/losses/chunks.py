@@ -41,9 +41,9 @@ class _Chunks(torch.autograd.Function):
             total += loss.detach()
             asked = [leaf for leaf in leaves if leaf.requires_grad]
             found = iter(torch.autograd.grad(loss, asked, allow_unused=True) if asked else ())
-            for place, gradient in enumerate(gradients):
+            for position, gradient in enumerate(gradients):
                 if gradient is not None and (more := next(found)) is not None:
-                    (gradient[part] if place == 0 else gradient).add_(more)
+                    (gradient[part] if position == 0 else gradient).add_(more)
         ctx.save_for_backward(*gradients)
         return total
 

@@ -1,4 +1,4 @@
-"""Losses of masked modelling: words, pixels, and a sharper window of the picture. Films and scans alike."""
+"""Losses of masked modelling: words, pixels, and a sharper window of the picture. Radiographs and scans alike."""
 
 from __future__ import annotations
 
@@ -93,9 +93,9 @@ def window_mask(grid: tuple[int, ...], corner: Int[Tensor, "b d"], size: int, sc
     """
     sides = []
     for axis, length in enumerate(grid):
-        place = torch.arange(length * scale, device=corner.device).div(scale, rounding_mode="floor")
+        position = torch.arange(length * scale, device=corner.device).div(scale, rounding_mode="floor")
         start = corner[:, axis, None]
-        sides.append(((place >= start) & (place < start + size)).float())
+        sides.append(((position >= start) & (position < start + size)).float())
     mask = sides[0][:, None]
     for side in sides[1:]:
         mask = mask[..., None] * side.view(len(side), 1, *[1] * (mask.dim() - 2), -1)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-IGNORED = -1.0
+MISSING_LABEL = -1.0
 """The weight of a pair that is left out of the comparison."""
 
 
@@ -74,7 +74,7 @@ def equal_ignored(block: Block) -> Tensor:
     """
     query, key = block.contexts()
     own = block.own_mask()
-    return own.float().masked_fill((query[:, None] == key[None, :]) & ~own, IGNORED)
+    return own.float().masked_fill((query[:, None] == key[None, :]) & ~own, MISSING_LABEL)
 
 
 def hierarchy_aware(related: Tensor) -> Target:
@@ -98,7 +98,7 @@ def hierarchy_aware(related: Tensor) -> Target:
         i_tell = (theirs.sum(1)[None, :] - closed_mine @ theirs.T) < 0.5
         they_tell = (mine.sum(1)[:, None] - mine @ closed_theirs.T) < 0.5
         both = (mine.sum(1)[:, None] > 0) & (theirs.sum(1)[None, :] > 0)
-        return weights.masked_fill((i_tell | they_tell) & both & (weights == 0), IGNORED)
+        return weights.masked_fill((i_tell | they_tell) & both & (weights == 0), MISSING_LABEL)
 
     return target
 

@@ -17,7 +17,7 @@ from ctglip.config import Settings
 
 
 class AggregationSettings(Settings):
-    """The defaults are IMITATE's for the four stages of a ResNet and films of 224 pixels.
+    """The defaults are IMITATE's for the four stages of a ResNet and radiographs of 224 pixels.
 
     Attributes:
         keep: share of the channels of each level that are drawn, fine to coarse (of its mask ratios the rest to 1).

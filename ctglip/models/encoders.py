@@ -1,4 +1,4 @@
-"""Image encoders for films and scans: one registry, one kind of output.
+"""Image encoders for radiographs and scans: one registry, one kind of output.
 
 A settings class says what an encoder is; a builder (one file for each kind) builds it without reading any weights;
 ``initial.load_initial_weights`` reads them where ``weights`` names some. So a saved model is built from its settings
@@ -43,7 +43,7 @@ class ImageEncoderSettings(Settings):
     """What all encoders have.
 
     Attributes:
-        spatial_dims: 2 for films, 3 for scans.
+        spatial_dims: 2 for radiographs, 3 for scans.
         checkpointing: forget activations inside of stages and compute them again in the backward pass.
         weights: where the first weights come from: a run or model folder with an encoder of the same kind, or what each
             encoder says of itself; none: random. A saved model does not name them.
@@ -142,7 +142,8 @@ class SwinSettings(ImageEncoderSettings):
 
 
 class TimmSettings(ImageEncoderSettings):
-    """Any timm model with feature maps, for films. ``weights``: ``timm`` (downloads those of ``model``) or a file."""
+    """Any timm model with feature maps, for radiographs. ``weights``: ``timm`` (downloads those of ``model``) or a
+    file."""
 
     name: Literal["timm"] = "timm"
     spatial_dims: Literal[2, 3] = 2

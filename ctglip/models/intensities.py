@@ -35,10 +35,10 @@ def organ_histogram(
     inside = inside | ~inside.any(1, keepdim=True)
     row, voxel = inside.nonzero(as_tuple=True)
     values = images.movedim(1, -1).flatten(1, -2)[row, voxel].float()
-    place = values.add_(RANGE).mul_(bins / (2 * RANGE)).int().clamp_(0, bins - 1)
+    position = values.add_(RANGE).mul_(bins / (2 * RANGE)).int().clamp_(0, bins - 1)
     channel = torch.arange(channels, device=images.device, dtype=torch.int32)
-    place += bins * (channel + channels * row.int()[:, None])
-    found = torch.bincount(place.flatten(), minlength=count * channels * bins).view(count, channels, bins)
+    position += bins * (channel + channels * row.int()[:, None])
+    found = torch.bincount(position.flatten(), minlength=count * channels * bins).view(count, channels, bins)
     return found / inside.sum(1).view(-1, 1, 1)
 
 

@@ -109,18 +109,18 @@ class TokenReader(nn.Module):
     def __init__(self, channels: int, dim: int, dims: int) -> None:
         super().__init__()
         self.content = nn.Sequential(nn.LayerNorm(channels), nn.Linear(channels, dim))
-        self.place = nn.Linear(2 * _OCTAVES * dims, dim, bias=False)
+        self.position = nn.Linear(2 * _OCTAVES * dims, dim, bias=False)
 
     def forward(self, level: Float[Tensor, "b c *s"]) -> Float[Tensor, "b n d"]:
         """Tokens, in the order of the flattened grid."""
         tokens = self.content(level.flatten(2).transpose(1, 2))
-        return tokens + self.place(waves(tuple(level.shape[2:]), level.device).to(tokens.dtype))
+        return tokens + self.position(waves(tuple(level.shape[2:]), level.device).to(tokens.dtype))
 
 
 def waves(grid: tuple[int, ...], device: torch.device | None = None) -> Float[Tensor, "n f"]:
     """Sines and cosines of each voxel's place (0 to 1 along each axis), at 1, 2, 4 and 8 half turns."""
     axes = [(torch.arange(side, device=device) + 0.5) / side for side in grid]
-    places = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).flatten(0, -2)
+    positions = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).flatten(0, -2)
     turns = math.pi * 2 ** torch.arange(_OCTAVES, device=device)
-    angles = (places[..., None] * turns).flatten(1)
+    angles = (positions[..., None] * turns).flatten(1)
     return torch.cat([angles.sin(), angles.cos()], dim=1)

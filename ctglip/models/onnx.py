@@ -42,8 +42,8 @@ class _Outputs(nn.Module):
 
 def image_shape(release: Release) -> tuple[int, ...]:
     """Channels and sides of what a released model's encoder sees."""
-    if release.films is not None:
-        return (release.model.settings.in_channels, release.films["size"], release.films["size"])
+    if release.cxr is not None:
+        return (release.model.settings.in_channels, release.cxr["size"], release.cxr["size"])
     grid = (release.crops if release.reads_crops else release.scans or {})["grid"]
     return (release.model.settings.in_channels, *(int(side) for side in grid))
 

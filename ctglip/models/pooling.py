@@ -47,13 +47,13 @@ def label_coverage(labels: Int[Tensor, "b ..."], count: int, grid: tuple[int, ..
         count: number of labels L, the background's 0 included.
         grid: spatial shape of the features; N is its product.
     """
-    place = torch.zeros(1, dtype=torch.long, device=labels.device)
+    position = torch.zeros(1, dtype=torch.long, device=labels.device)
     for size, cells in zip(labels.shape[1:], grid, strict=True):
         steps = torch.arange(size, device=labels.device) * cells // size
-        place = place[..., None] * cells + steps
+        position = position[..., None] * cells + steps
     cells, studies = math.prod(grid), len(labels)
     rows = labels.long() + count * torch.arange(studies, device=labels.device).view(-1, *[1] * len(grid))
-    filled = torch.bincount((rows * cells + place).flatten(), minlength=studies * count * cells)
+    filled = torch.bincount((rows * cells + position).flatten(), minlength=studies * count * cells)
     filled = filled.view(studies, count, cells).float()
     return filled / filled.sum(1, keepdim=True).clamp(min=1)
 
@@ -135,7 +135,7 @@ def pool_boxes(
 
     Args:
         features: one map for each study, 2D or 3D.
-        boxes: half-open ``(x0, x1, y0, y1, ...)`` in feature voxels (films: rows first).
+        boxes: half-open ``(x0, x1, y0, y1, ...)`` in feature voxels (radiographs: rows first).
         study_index: the study of each box.
         how: exact area weights, or torchvision's RoIAlign to one cell, 2D only (ASG).
     """
@@ -154,7 +154,7 @@ def box_weights(boxes: Float[Tensor, "m e"], grid: tuple[int, ...], how: BoxPool
     if how == "area":
         return box_coverage(boxes, grid)
     if len(grid) != 2:
-        raise ValueError(f"RoIAlign is for films; these features have {len(grid)} spatial axes. Use 'area'.")
+        raise ValueError(f"RoIAlign is for radiographs; these features have {len(grid)} spatial axes. Use 'area'.")
     from torchvision.ops import roi_align
 
     cells = torch.eye(math.prod(grid), dtype=boxes.dtype, device=boxes.device).view(1, -1, *grid)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ctglip.config import validate
 from ctglip.errors import CTGLIPError, ModelError
 from ctglip.files import atomic_path, read_json
+from ctglip.models.dual_encoder import OrganTextModel, OrganTextModelSettings
 from ctglip.models.text import (
     TextEncoder,
     TextEncoderSettings,
@@ -25,7 +26,6 @@ from ctglip.models.text import (
     read_text_encoder,
     stored_hash,
 )
-from ctglip.models.towers import OrganTextModel, OrganTextModelSettings
 from ctglip.vocabulary.organs import label_members, load_organs
 
 FORMAT_VERSION = 2
@@ -51,8 +51,8 @@ class Release:
         crops: the crop settings as plain data.
         scans: the scan settings as plain data; None for a model that reads crops alone (one that reads organs from
             crops and looks at whole scans besides has both; see ``reads_crops``).
-        films: how films become inputs (``data.films``) as plain data; None for a model of scans. ``recipe`` is then
-            the film recipe.
+        cxr: how radiographs become inputs (``data.cxr``) as plain data; None for a model of scans. ``recipe`` is then
+            the radiograph recipe.
         organ_dictionary, abnormality_dictionary: folders with the YAML files (copied on saving).
         text_settings: which text encoder.
         text_hash: its hash: embeddings made by another encoder are refused.
@@ -80,7 +80,7 @@ class Release:
     text_encoder: TextEncoder | None = None
     folder: Path | None = None
     scans: dict[str, Any] | None = None
-    films: dict[str, Any] | None = None
+    cxr: dict[str, Any] | None = None
     aligned: bool = True
     familiarity: Statistics | None = None
 
@@ -320,7 +320,7 @@ def _read_release(folder: Path, config: dict[str, Any]) -> Release:
         provenance=config["provenance"],
         folder=folder,
         scans=config.get("scans"),
-        films=config.get("films"),
+        cxr=config.get("cxr", config.get("radiographs")),  # "radiographs" before,
         aligned=config.get("aligned", True),
         familiarity=_read_statistics(folder, "familiarity"),
     )
@@ -362,7 +362,7 @@ def _config(release: Release) -> dict[str, Any]:
         "recipe": release.recipe,
         "crops": release.crops,
         "scans": release.scans,
-        "films": release.films,
+        "cxr": release.cxr,
         "aligned": release.aligned,
         "text": release.text_settings.model_copy(update={"train": "frozen"}).model_dump(mode="json"),
         "text_hash": release.text_hash,

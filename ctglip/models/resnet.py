@@ -1,4 +1,4 @@
-"""MONAI's ResNet as an encoder of films and scans."""
+"""MONAI's ResNet as an encoder of radiographs and scans."""
 
 from __future__ import annotations
 

@@ -58,14 +58,14 @@ class TagDecoder(nn.Module):
                 company of those of training: a known tag answers as if all were asked.
         """
         known = len(self.embeddings)
-        asked, place = self.embeddings, torch.arange(known, device=tokens.device)
+        asked, position = self.embeddings, torch.arange(known, device=tokens.device)
         if embeddings is not None:
             near = torch.cdist(embeddings.float(), self.embeddings.float()) < 1e-3 * embeddings.norm(
                 dim=1, keepdim=True
             )
             new = ~near.any(1)
             asked = torch.cat([asked, embeddings[new].to(asked)])
-            place = torch.where(new, known - 1 + new.cumsum(0), near.int().argmax(1) if known else 0)
+            position = torch.where(new, known - 1 + new.cumsum(0), near.int().argmax(1) if known else 0)
         queries = self.query(asked.to(tokens.dtype))
         found, where = self.decoder(queries.expand(len(tokens), -1, -1), tokens)
-        return self.score(found)[..., 0][:, place], where[:, place]
+        return self.score(found)[..., 0][:, position], where[:, position]

@@ -106,9 +106,9 @@ class TextEncoder(nn.Module):
         kept = begins | torch.tensor([new is None for new in moved])[part]
         ids, part = ids[kept], part[kept]
         text = torch.tensor([number for number, sentences in enumerate(parts) for _ in sentences])[part]
-        place = torch.arange(len(text)) - torch.searchsorted(text, text)
-        tokens = ids.new_full((len(texts), int(place.max()) + 1, ids.shape[1]), -1)
-        tokens[text, place] = ids
+        position = torch.arange(len(text)) - torch.searchsorted(text, text)
+        tokens = ids.new_full((len(texts), int(position.max()) + 1, ids.shape[1]), -1)
+        tokens[text, position] = ids
         return tokens
 
     def _windows(self, texts: Sequence[str]) -> tuple[Int[Tensor, "w l"], Int[Tensor, " w"]]:

@@ -1,4 +1,4 @@
-"""timm's models as encoders of films."""
+"""timm's models as encoders of radiographs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class TimmEncoder(Encoder):
 
     Args:
         settings: the model's name.
-        in_channels: channels of the films.
+        in_channels: channels of the radiographs.
 
     Raises:
         ModelError: code ``timm``: a scan, an unknown model, or one without feature maps.
@@ -24,7 +24,7 @@ class TimmEncoder(Encoder):
         super().__init__()
         timm = require("timm", extra="cxr")
         if settings.spatial_dims != 2:
-            raise ModelError("timm's encoders are for films (spatial_dims: 2).", code="timm")
+            raise ModelError("timm's encoders are for radiographs (spatial_dims: 2).", code="timm")
         self.settings = settings
         try:
             self.net = timm.create_model(settings.model, pretrained=False, features_only=True, in_chans=in_channels)

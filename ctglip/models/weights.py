@@ -113,7 +113,7 @@ def match(body: nn.Module, state: State, fit: Fit, source: str, flat: bool = Fal
     theirs = {key(name): value for name, value in state.items()}
     counts: Counter[str] = Counter()
     for name, value in theirs.items():
-        for start in (0, *(place + 1 for place, letter in enumerate(name) if letter == ".")):
+        for start in (0, *(position + 1 for position, letter in enumerate(name) if letter == ".")):
             own = wanted.get(name[start:])
             if own is not None:  # a name alone decides only where shapes do not
                 counts[name[:start]] += 1 if fit(own, value, mine[own]) is None else len(mine)

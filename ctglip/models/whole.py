@@ -52,7 +52,7 @@ class TokenHead(nn.Module):
     def __init__(self, head: ProjectionHead, dims: int, pooling: TokenPooling) -> None:
         super().__init__()
         self.head, self.pooling = head, pooling
-        self.place = nn.Linear(dims * (1 + 2 * len(_WAVES)), head.in_dim)
+        self.position = nn.Linear(dims * (1 + 2 * len(_WAVES)), head.in_dim)
         if pooling != "mean":
             self.sharpness = nn.Parameter(torch.ones(head.out_dim))
 
@@ -69,7 +69,7 @@ class TokenHead(nn.Module):
     def _weighted(self, tokens: Float[Tensor, "b c *s"]) -> Float[Tensor, "b e *s"]:
         """Each token in the common space, times its weight (of mean 1 over tokens)."""
         grid = tuple(tokens.shape[2:])
-        placed = tokens.flatten(2).transpose(1, 2) + self.place(positions(grid).to(tokens))
+        placed = tokens.flatten(2).transpose(1, 2) + self.position(positions(grid).to(tokens))
         found = self.head.unscaled(placed).transpose(1, 2)
         if self.pooling != "mean":
             weights = (found * self.sharpness[None, :, None]).softmax(-1) * found.shape[-1]
@@ -80,6 +80,6 @@ class TokenHead(nn.Module):
 def positions(grid: tuple[int, ...]) -> Float[Tensor, "n f"]:
     """The middle of each cell along each axis, -1 to 1, with sines and cosines of it."""
     axes = [(torch.arange(cells) + 0.5) * 2 / cells - 1 for cells in grid]
-    place = torch.cartesian_prod(*axes)
-    waves = [turn(torch.pi * wave * place) for wave in _WAVES for turn in (torch.sin, torch.cos)]
-    return torch.cat([place, *waves], dim=1)
+    position = torch.cartesian_prod(*axes)
+    waves = [turn(torch.pi * wave * position) for wave in _WAVES for turn in (torch.sin, torch.cos)]
+    return torch.cat([position, *waves], dim=1)

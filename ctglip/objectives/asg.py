@@ -1,5 +1,5 @@
-"""ASG (Li et al., MICCAI 2024, arXiv 2403.09294) on films and scans: an image meets its report, its regions meet their
-sentences, tags are recognised, and reports with similar tags are soft positives.
+"""ASG (Li et al., MICCAI 2024, arXiv 2403.09294) on radiographs and scans: an image meets its report, its regions meet
+their sentences, tags are recognised, and reports with similar tags are soft positives.
 
 Where this differs from what is published:
 
@@ -7,7 +7,8 @@ Where this differs from what is published:
   region's positions inside one reading of the whole report: the same mean, of words that have seen their context. Each
   sentence alone can be read by a frozen encoder, once, and is what the released model is asked with.
 - Reports and sentences share one text head, which sees each distinct text of the batch once.
-- ``same_sentences``: in the released code two regions of a film with the same sentences are negatives of each other.
+- ``same_sentences``: in the released code two regions of a radiograph with the same sentences are negatives of each
+other.
 - A batch without regions gives zero, not NaN.
 """
 
@@ -27,9 +28,9 @@ from ctglip.losses.contrastive import soft_contrastive
 from ctglip.losses.gather import ranked_mean
 from ctglip.losses.tags import tag_bce
 from ctglip.losses.targets import Target, equal_ignored, equal_key, identity, tag_overlap
+from ctglip.models.dual_encoder import OrganTextModel
 from ctglip.models.pooling import pool_organs
-from ctglip.models.towers import OrganTextModel
-from ctglip.objectives.base import Features, Losses, Objective, Report, Temperature
+from ctglip.objectives.base import Features, LogitScale, Losses, Objective, Report
 from ctglip.objectives.report import effective_rank, pair_similarity
 from ctglip.objectives.reports import ReportBatch, ReportSample, collate_reports
 from ctglip.objectives.texts import Texts, positions
@@ -95,7 +96,7 @@ class ASG(Objective):
         self.model = model
         self.settings = settings or ASGSettings()
         self.texts = Texts(bank)
-        self.scale = Temperature(self.settings.temperature, self.settings.learn_temperature)
+        self.scale = LogitScale(self.settings.temperature, self.settings.learn_temperature)
         self.register_buffer("member", member, persistent=False)
         self.register_buffer("queries", queries, persistent=False)
         tags = model.settings.tags
@@ -103,7 +104,7 @@ class ASG(Objective):
             model.tag_decoder.embeddings.copy_(bank.vectors(bank.ids(tags.names)))
 
     @property
-    def diagnosis_scale(self) -> Temperature:
+    def diagnosis_scale(self) -> LogitScale:
         """The temperature of all contrasts."""
         return self.scale
 
@@ -134,17 +135,17 @@ class ASG(Objective):
         if not self.reads_regions:
             return features
         member = None if self.member is None else self.member[batch.region_id]
-        places = (batch.region_study, batch.labels, member, batch.boxes[:, 0])
+        instances = (batch.region_study, batch.labels, member, batch.boxes[:, 0])
         text, asked = batch.region_text, batch.region_id
         if self.model.settings.project == "token":
             level = vision.levels[self.model.settings.pool_levels[0]]
-            features |= {"level": level, "weights": self.model.organ_weights(batch.image, level, *places)}
+            features |= {"level": level, "weights": self.model.organ_weights(batch.image, level, *instances)}
         else:
             if self.queries is not None:
                 asked = self.queries[batch.region_id]
                 text = text.where(asked >= 0, -1)
             sizes = batch.boxes.new_zeros(len(batch.boxes), 4)
-            features["region"] = self.model.study_features(batch.image, sizes, asked.clamp(min=0), *places, vision)
+            features["region"] = self.model.study_features(batch.image, sizes, asked.clamp(min=0), *instances, vision)
         row = batch.row[batch.region_study]
         return features | {"region_row": row, "region_text": text, "region_sentences": batch.region_sentences}
 
@@ -214,8 +215,10 @@ class ASG(Objective):
 
 def distinct(ids: Int[Tensor, " p"], pool: Float[Tensor, "p t"]) -> tuple[Int[Tensor, " q"], Float[Tensor, "q t"]]:
     """Each text of a pool once, ascending: micro-batches that were joined may each have brought it."""
-    found, place = ids.unique(return_inverse=True)
-    first = torch.full_like(found, len(ids)).scatter_reduce(0, place, torch.arange(len(ids), device=ids.device), "amin")
+    found, instance = ids.unique(return_inverse=True)
+    first = torch.full_like(found, len(ids)).scatter_reduce(
+        0, instance, torch.arange(len(ids), device=ids.device), "amin"
+    )
     return found, pool[first]
 
 

@@ -39,7 +39,7 @@ class Objective(nn.Module, ABC):
     chance: tuple[int, ...] = (0, 0)
 
     @property
-    def diagnosis_scale(self) -> Temperature | None:
+    def diagnosis_scale(self) -> LogitScale | None:
         """The temperature that turns similarities of images and texts into probabilities at inference, if any."""
         return None
 
@@ -60,7 +60,7 @@ class Objective(nn.Module, ABC):
         return self.compute(self.encode(batch))
 
 
-class Temperature(nn.Module):
+class LogitScale(nn.Module):
     """An inverse temperature: learned through its logarithm, or fixed.
 
     Args:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ctglip.config import Settings
 from ctglip.losses.contrastive import alignment, sigmoid_pairs, soft_contrastive
 from ctglip.losses.targets import Block, Target, equal_key, hierarchy_aware, identity
-from ctglip.objectives.base import Report, Temperature
+from ctglip.objectives.base import LogitScale, Report
 from ctglip.objectives.report import effective_rank, pair_similarity
 
 SHOWN = 1024
@@ -78,7 +78,7 @@ class Contrast(nn.Module):
         if settings.targets == "hierarchy" and findings is None:
             raise ValueError("targets: hierarchy needs the findings of the text keys.")
         self.settings = settings
-        self.scale = Temperature(settings.temperature, settings.learn_temperature, settings.max_scale)
+        self.scale = LogitScale(settings.temperature, settings.learn_temperature, settings.max_scale)
         self.bias = nn.Parameter(torch.tensor(-10.0)) if settings.form == "sigmoid" else None
         self.findings = findings
         chosen: dict[str, Target] = {"identity": identity, "equal_key": equal_key}

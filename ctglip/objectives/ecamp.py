@@ -37,6 +37,7 @@ from ctglip.losses.masked import (
     window_error,
     window_mask,
 )
+from ctglip.models.dual_encoder import OrganTextModel
 from ctglip.models.encoders import ViTSettings
 from ctglip.models.fusion import ReportBert, ReportBertSettings
 from ctglip.models.masked import (
@@ -48,17 +49,16 @@ from ctglip.models.masked import (
     hidden_patches,
     spread_attention,
 )
-from ctglip.models.towers import OrganTextModel
 from ctglip.models.vit import ViTEncoder
 from ctglip.objectives.base import Features, Losses, Objective, Report
 from ctglip.objectives.samples import Batch, images_of, stacked
 from ctglip.objectives.texts import Texts
-from ctglip.text.entities import EntityContext, EntitySettings, entity_words, with_context
-from ctglip.text.wordpiece import WordPieces, WordPieceSettings
+from ctglip.reports.entities import EntityContext, EntitySettings, entity_words, with_context
+from ctglip.reports.wordpiece import WordPieces, WordPieceSettings
 
 
 class EcampSettings(Settings):
-    """Terms and their parts, for whole films or scans with their reports; the published numbers.
+    """Terms and their parts, for whole radiographs or scans with their reports; the published numbers.
 
     Attributes:
         image_weight, sharp_weight, word_weight: of the hidden patches, the sharpened window, the hidden words. Without

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Literal
 
 from ctglip.features.text_bank import TextBank
-from ctglip.models.towers import OrganTextModel
-from ctglip.objectives.base import Features, Losses, Objective, Report, Temperature
+from ctglip.models.dual_encoder import OrganTextModel
+from ctglip.objectives.base import Features, LogitScale, Losses, Objective, Report
 from ctglip.objectives.contrast import Contrast, ContrastSettings, Negatives
 from ctglip.objectives.samples import PairBatch, PairSample, collate_pairs
 from ctglip.objectives.texts import Texts, positions
@@ -38,7 +38,7 @@ class GlobalPair(Objective):
         self.contrast = Contrast(self.settings)
 
     @property
-    def diagnosis_scale(self) -> Temperature:
+    def diagnosis_scale(self) -> LogitScale:
         """The contrast's temperature."""
         return self.contrast.scale
 

@@ -8,7 +8,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from ctglip.models.towers import OrganTextModel
+from ctglip.models.dual_encoder import OrganTextModel
 from ctglip.objectives.samples import OrganBatch, StudyBatch, collate_organs, collate_studies
 from ctglip.objectives.texts import Texts
 

@@ -1,5 +1,6 @@
-"""IMITATE (Liu et al., TMI 2024, arXiv 2310.07355) on films and scans: findings meet what several levels of the encoder
-see, impressions meet its last level, views of one image meet each other, and reports that are alike are soft positives.
+"""IMITATE (Liu et al., TMI 2024, arXiv 2310.07355) on radiographs and scans: findings meet what several levels of the
+encoder see, impressions meet its last level, views of one image meet each other, and reports that are alike are soft
+positives.
 
 Where this differs from what is published:
 
@@ -27,9 +28,9 @@ from ctglip.features.text_bank import TextBank
 from ctglip.losses.contrastive import soft_contrastive
 from ctglip.losses.targets import Kernel, clinical_prior, identity
 from ctglip.models.aggregation import AggregationSettings, MultiLevelAggregator
+from ctglip.models.dual_encoder import OrganTextModel
 from ctglip.models.heads import ProjectionHead
-from ctglip.models.towers import OrganTextModel
-from ctglip.objectives.base import Features, Losses, Objective, Report, Temperature
+from ctglip.objectives.base import Features, LogitScale, Losses, Objective, Report
 from ctglip.objectives.mixture import weight_at
 from ctglip.objectives.report import effective_rank, pair_similarity
 from ctglip.objectives.reports import ReportBatch, ReportSample, collate_reports
@@ -100,13 +101,13 @@ class Imitate(Objective):
         self.model = model
         self.settings = settings or ImitateSettings()
         self.texts = Texts(bank)
-        self.scale = Temperature(self.settings.temperature, learn=False)
+        self.scale = LogitScale(self.settings.temperature, learn=False)
         self.aggregator = MultiLevelAggregator(self.settings.aggregation, model.encoder.level_channels)
         width, shape = self.aggregator.dim, model.settings
         self.multi_head = ProjectionHead(width, shape.embedding_dim, width, shape.head_norm)
 
     @property
-    def diagnosis_scale(self) -> Temperature:
+    def diagnosis_scale(self) -> LogitScale:
         """The temperature of images against reports."""
         return self.scale
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from ctglip.errors import ConfigError
-from ctglip.objectives.base import Features, Losses, Objective, Report, Temperature
+from ctglip.objectives.base import Features, LogitScale, Losses, Objective, Report
 
 Schedule = Sequence[tuple[float, float]]
 """Points (progress 0 to 1, weight), ascending, with straight lines between them; level before and after."""
@@ -54,7 +54,7 @@ class Mixture(Objective):
         self.aligned = any(part.aligned for part in parts.values())
 
     @property
-    def diagnosis_scale(self) -> Temperature | None:
+    def diagnosis_scale(self) -> LogitScale | None:
         """That of the first part that has one."""
         return next((scale for name in self.parts if (scale := self._part(name).diagnosis_scale)), None)
 

@@ -9,8 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ctglip.features.text_bank import TextBank
-from ctglip.models.towers import OrganTextModel
-from ctglip.objectives.base import Features, Losses, Objective, Report, Temperature
+from ctglip.models.dual_encoder import OrganTextModel
+from ctglip.objectives.base import Features, LogitScale, Losses, Objective, Report
 from ctglip.objectives.contrast import Contrast, ContrastSettings, KeyFindings, Negatives
 from ctglip.objectives.grounded import collate_grounded, organ_features
 from ctglip.objectives.samples import OrganBatch, OrganSample, StudyBatch, StudySample
@@ -61,7 +61,7 @@ class OrganQuery(Objective):
         self.contrast = Contrast(self.settings, findings)
 
     @property
-    def diagnosis_scale(self) -> Temperature:
+    def diagnosis_scale(self) -> LogitScale:
         """The contrast's temperature."""
         return self.contrast.scale
 

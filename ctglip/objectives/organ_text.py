@@ -10,9 +10,9 @@ from torch import Tensor
 
 from ctglip.features.text_bank import TextBank
 from ctglip.losses.contrastive import class_prompts
+from ctglip.models.dual_encoder import OrganTextModel
 from ctglip.models.heads import group_directions
-from ctglip.models.towers import OrganTextModel
-from ctglip.objectives.base import Features, Losses, Objective, Report, Temperature
+from ctglip.objectives.base import Features, LogitScale, Losses, Objective, Report
 from ctglip.objectives.contrast import Contrast, ContrastSettings, KeyFindings
 from ctglip.objectives.grounded import collate_grounded, organ_features
 from ctglip.objectives.report import accuracy
@@ -69,12 +69,12 @@ class OrganText(Objective):
         self.register_buffer("member", member, persistent=False)
         self.organs = int(prompt_organ.max()) + 1
         self.diagnosis = Contrast(self.settings, findings)
-        self.anatomy_scale = Temperature(
+        self.anatomy_scale = LogitScale(
             self.settings.temperature, self.settings.learn_temperature, self.settings.max_scale
         )
 
     @property
-    def diagnosis_scale(self) -> Temperature:
+    def diagnosis_scale(self) -> LogitScale:
         """The diagnosis contrast's temperature, which also turns similarities into probabilities at inference."""
         return self.diagnosis.scale
 

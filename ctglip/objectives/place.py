@@ -19,9 +19,9 @@ from torch import Tensor
 
 from ctglip.features.text_bank import TextBank
 from ctglip.losses.observations import SetSimilarity, answers, query_overlap, sentence_contrast, set_contrast
+from ctglip.models.dual_encoder import OrganTextModel
 from ctglip.models.encoders import VisionFeatures
-from ctglip.models.towers import OrganTextModel
-from ctglip.objectives.base import Features, Losses, Objective, Report, Temperature
+from ctglip.objectives.base import Features, LogitScale, Losses, Objective, Report
 from ctglip.objectives.contrast import Contrast, ContrastSettings, Negatives
 from ctglip.objectives.patches import PatchSettings, PatchTask
 from ctglip.objectives.reports import ReportBatch, ReportSample, collate_reports
@@ -108,8 +108,8 @@ class Place(Objective):
         own = self.settings
         self.aligned = own.instance_weight > 0
         start = (own.temperature, own.learn_temperature, own.max_scale)
-        self.batch_scale = Temperature(*start) if own.batch_weight > 0 else None
-        self.sentence_scale = Temperature(*start) if own.sentence_weight > 0 else None
+        self.batch_scale = LogitScale(*start) if own.batch_weight > 0 else None
+        self.sentence_scale = LogitScale(*start) if own.sentence_weight > 0 else None
         self.similarity = SetSimilarity(own.reduce, own.reduce_temperature, own.symmetric)
         self.patches = None
         if own.correlation_weight > 0:
@@ -117,7 +117,7 @@ class Place(Objective):
             self.patches = PatchTask(own.patches, encoder, encoder.settings.spatial_dims, model.settings.text_dim)
 
     @property
-    def diagnosis_scale(self) -> Temperature:
+    def diagnosis_scale(self) -> LogitScale:
         """The temperature of whole image and whole report."""
         return self.contrast.scale
 
@@ -125,8 +125,8 @@ class Place(Objective):
         """Stack images, fetch the distinct texts and draw the patches' seed; sentences that do not count become -1."""
         batch = collate_reports(samples, self.texts, ("report", "sentence_id"))
         long = self.long(batch.sentence_id)
-        place = _places(batch.sentence_study.where(long, -1), len(batch))
-        kept = long & (place < self.settings.sentences)
+        position = _positions(batch.sentence_study.where(long, -1), len(batch))
+        kept = long & (position < self.settings.sentences)
         columns = {**vars(batch), "sentence_id": batch.sentence_id.where(kept, -1)}
         return PlaceBatch(**columns, patch_seed=self.patch_seed())
 
@@ -266,14 +266,14 @@ def sentence_table(
     """
     kept = sentence_id >= 0
     sentence_id, study = sentence_id[kept], study[kept]
-    place = _places(study, studies)
-    fits = place < width
+    position = _positions(study, studies)
+    fits = position < width
     table = sentence_id.new_full((studies, width), -1)
-    table[study[fits], place[fits]] = sentence_id[fits]
+    table[study[fits], position[fits]] = sentence_id[fits]
     return table
 
 
-def _places(study: Int[Tensor, " n"], studies: int) -> Int[Tensor, " n"]:
+def _positions(study: Int[Tensor, " n"], studies: int) -> Int[Tensor, " n"]:
     """How many of the same study stand before each; -1 belongs to no study and counts for none."""
     before = (study[:, None] == torch.arange(studies, device=study.device)).long().cumsum(0)
     return before.gather(1, study.clamp(min=0)[:, None])[:, 0] - 1 if len(study) else study

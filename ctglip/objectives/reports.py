@@ -1,4 +1,4 @@
-"""A film or scan with its report: both sections, sentences, regions with their sentences, tags. What report-level
+"""A radiograph or scan with its report: both sections, sentences, regions with their sentences, tags. What report-level
 objectives (IMITATE, ASG, ECAMP, and PLACE as re-implemented from its abstract) are fed with, in 2D and 3D.
 """
 
@@ -17,7 +17,8 @@ from ctglip.objectives.texts import Texts
 
 
 class ReportSample(Protocol):
-    """One film or scan with its report; ``data.report_texts.ReportSample`` is one. Texts are numbers of the text bank,
+    """One radiograph or scan with its report; ``data.report_texts.ReportSample`` is one. Texts are numbers of the text
+    bank,
     -1 where there is no such text.
 
     Attributes:

@@ -55,7 +55,7 @@ class OrganSample(Protocol):
 
 
 class StudySample(Protocol):
-    """A whole scan, patch or film with m of its organs and a text for each (m may be 0).
+    """A whole scan, patch or radiograph with m of its organs and a text for each (m may be 0).
 
     Attributes:
         image: ``[C, *S]``.
@@ -85,7 +85,7 @@ class StudySample(Protocol):
 
 
 class PairSample(Protocol):
-    """A whole scan or film and its whole report (``text_id``, ``text_key`` as for ``OrganSample``)."""
+    """A whole scan or radiograph and its whole report (``text_id``, ``text_key`` as for ``OrganSample``)."""
 
     @property
     def image(self) -> Any: ...

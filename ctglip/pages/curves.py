@@ -76,8 +76,8 @@ def recall(found: Sequence[tuple[int, Score]], chance: Sequence[tuple[int, float
         name: what is shown.
     """
     left, top, width, height = 34.0, 10.0, 280.0, 170.0
-    places = [k for k, _ in found] or [1]
-    low, high = math.log(min(places)), math.log(max(places))
+    positions = [k for k, _ in found] or [1]
+    low, high = math.log(min(positions)), math.log(max(positions))
 
     def at(k: float, y: float) -> Point:
         across = 0.5 if high == low else (math.log(k) - low) / (high - low)
@@ -94,10 +94,10 @@ def recall(found: Sequence[tuple[int, Score]], chance: Sequence[tuple[int, float
         edge = [at(k, top_) for k, _, top_ in banded] + [at(k, under) for k, under, _ in banded[::-1]]
         svg.path(edge, "band", closed=True)
     svg.path([at(k, value) for k, _, value in shown], "curve")
-    svg.path([at(k, value) for k, value in chance if k in places], "chance")
+    svg.path([at(k, value) for k, value in chance if k in positions], "chance")
     for k, _, value in shown:
         svg.circle(*at(k, value), 3.5, "dot")
-    for k in places:
+    for k in positions:
         svg.text(at(k, 0)[0], top + height + 18, str(k), "tick", "middle")
     svg.text(left + width / 2, top + height + 36, "k", "tick", "middle")
     return svg.markup()
@@ -131,19 +131,19 @@ def embedding_map(points: Sequence[tuple[float, float, str]], title: str, size: 
     return svg.markup()
 
 
-def _names(svg: Svg, places: dict[str, Point], groups: dict[str, list[Point]]) -> None:
+def _names(svg: Svg, positions: dict[str, Point], groups: dict[str, list[Point]]) -> None:
     """Names of the groups at their middles, largest groups first; a name that would cover another is left out."""
     taken: list[tuple[float, float, float]] = []
-    for name in sorted(places, key=lambda name: (-len(groups[name]), name)):
-        x, y = places[name]
+    for name in sorted(positions, key=lambda name: (-len(groups[name]), name)):
+        x, y = positions[name]
         half = 3.6 * len(name)
         if all(abs(y - other_y) > 14 or abs(x - other_x) > half + other for other_x, other_y, other in taken):
             svg.text(x, y + 4, name, "name", "middle")
             taken.append((x, y, half))
 
 
-def _shape(svg: Svg, place: Point, order: int) -> None:
-    (x, y), kind = place, f"group g{order % 8}"
+def _shape(svg: Svg, position: Point, order: int) -> None:
+    (x, y), kind = position, f"group g{order % 8}"
     match order // 2 % 4:
         case 0:
             svg.circle(x, y, 3, kind)

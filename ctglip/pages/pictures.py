@@ -120,8 +120,8 @@ def slice_picture(
         mask = _smooth(inside, size)
         pixels[_edge(mask)] = _rgb(entry.colour)
         legend.append(entry)
-        if numbered and (place := _place(mask, [(x, y) for x, y, _ in tags])) is not None:
-            tags.append((*place, entry))
+        if numbered and (position := _position(mask, [(x, y) for x, y, _ in tags])) is not None:
+            tags.append((*position, entry))
     uri = _uri(_lettered(pixels, _EDGES[plane], tags))
     return Picture(
         uri, _alt(plane, subject, legend), _caption(plane, index, hu.shape[axis], window_hu), size, tuple(legend)
@@ -235,7 +235,7 @@ def _edge(mask: np.ndarray) -> np.ndarray:
     return mask & np.logical_not(ndimage.binary_erosion(mask, iterations=width))
 
 
-def _place(mask: np.ndarray, taken: list[tuple[int, int]]) -> tuple[int, int] | None:
+def _position(mask: np.ndarray, taken: list[tuple[int, int]]) -> tuple[int, int] | None:
     """Where a tag fits: far from the mask's border and from other tags; (column, row), None in an empty mask."""
     if not mask.any():
         return None
@@ -259,9 +259,9 @@ def _lettered(
     font = ImageFont.load_default(size=points)
     width, height = image.size
     gap = points * 0.8
-    places = ((gap, height / 2), (width - gap, height / 2), (width / 2, gap), (width / 2, height - gap))
-    for letter, place in zip(edges, places, strict=True):
-        draw.text(place, letter, "#c9d1d6", font, anchor="mm", stroke_width=2, stroke_fill="black")
+    positions = ((gap, height / 2), (width - gap, height / 2), (width / 2, gap), (width / 2, height - gap))
+    for letter, position in zip(edges, positions, strict=True):
+        draw.text(position, letter, "#c9d1d6", font, anchor="mm", stroke_width=2, stroke_fill="black")
     for x, y, entry in tags:
         draw.text((x, y), str(entry.number), entry.colour, font, anchor="mm", stroke_width=2, stroke_fill="black")
     return np.asarray(image)

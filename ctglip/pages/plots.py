@@ -121,9 +121,9 @@ def _axis(svg: Svg, axis: Axis, at: Callable[[float], float], top: float, bottom
         svg.line(at(tick), top - 10, at(tick), bottom, "chance" if middle else "grid")
         svg.text(at(tick), bottom + 18, number(0.0 if middle and not axis.middle else tick, digits), "tick", "middle")
     svg.text(at(axis.middle), bottom + 34, axis.name, "tick", "middle")
-    for text, place, anchor in zip(axis.ends, (axis.low, axis.high), ("start", "end"), strict=True):
+    for text, position, anchor in zip(axis.ends, (axis.low, axis.high), ("start", "end"), strict=True):
         if text:
-            svg.text(at(place), bottom + 34, _short(text, 20), "tick", anchor)
+            svg.text(at(position), bottom + 34, _short(text, 20), "tick", anchor)
 
 
 def _mark(svg: Svg, row: ForestRow, at: Callable[[float], float], y: float) -> None:

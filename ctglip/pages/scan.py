@@ -45,7 +45,8 @@ class Answer:
         of: how many were ranked, or None.
         reason: why there is no answer: "The gallbladder is not in the scan."
         texts: the most similar sentences, most similar first.
-        read_from: what was looked at: "the whole film", "the box of the left lung"; "" where it is the organ itself.
+        read_from: what was looked at: "the whole radiograph", "the box of the left lung"; "" where it is the organ
+        itself.
         caveats: why the probability cannot be trusted, one sentence each.
         threshold: the probability from which on the answer is yes, or None.
         remark: how the question was understood: "Asked as its absence."
@@ -92,7 +93,7 @@ class Where:
 
 @dataclass(frozen=True)
 class ScanPage:
-    """Everything on the page of one scan or film.
+    """Everything on the page of one scan or radiograph.
 
     Attributes:
         title: heading; the scan's id or name.
@@ -106,7 +107,7 @@ class ScanPage:
         where: heat maps of answers.
         maps: what they show: ``evidence`` for the abnormality, or where the model's ``attention`` was.
         viewer: slices to go through (``ctglip.pages.viewer.make_viewer``), or None for the pictures alone.
-        kind: ``scan`` or ``film``.
+        kind: ``scan`` or ``radiograph``.
     """
 
     title: str
@@ -120,7 +121,7 @@ class ScanPage:
     where: tuple[Where, ...] = ()
     maps: Literal["evidence", "attention"] = "evidence"
     viewer: Viewer | None = None
-    kind: Literal["scan", "film"] = "scan"
+    kind: Literal["scan", "radiograph"] = "scan"
 
 
 def render(page: ScanPage) -> str:

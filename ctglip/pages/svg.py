@@ -58,8 +58,8 @@ class Svg:
         return Markup("".join(self._parts) + "</svg>")  # noqa: S704  (every text above is escaped)
 
     def _add(self, name: str, kind: str, **where: float) -> None:
-        places = " ".join(f'{key}="{coordinate(value)}"' for key, value in where.items())
-        self._parts.append(f'<{name} class="{escape(kind)}" {places}/>')
+        positions = " ".join(f'{key}="{coordinate(value)}"' for key, value in where.items())
+        self._parts.append(f'<{name} class="{escape(kind)}" {positions}/>')
 
 
 def coordinate(value: float) -> str:

@@ -134,8 +134,8 @@ def _viewed(laid: LaidMap, affine: np.ndarray, shape: tuple[int, int, int]) -> V
     """A map packed, its highest value found as fractions of the volume that it is laid over."""
     heat = np.round(np.clip(laid.values, 0, 1) * 255).astype(np.uint8)
     highest = np.unravel_index(int(laid.values.argmax()), laid.values.shape)
-    place = np.linalg.solve(affine, laid.affine @ [*highest, 1.0])[:3]
-    x, y, z = np.clip((place + 0.5) / shape, 0, 1).round(4).tolist()
+    position = np.linalg.solve(affine, laid.affine @ [*highest, 1.0])[:3]
+    x, y, z = np.clip((position + 0.5) / shape, 0, 1).round(4).tolist()
     return ViewedMap(laid.name, laid.organ, _nifti(heat, laid.affine), (x, y, z))
 
 
@@ -149,8 +149,8 @@ def _thinning(shape: tuple[int, ...]) -> tuple[int, int, int]:
 
 def _centre(inside: np.ndarray) -> tuple[float, float, float]:
     """A voxel of the organ near its middle, as fractions of the volume."""
-    places = np.argwhere(inside)
-    nearest = places[((places - places.mean(axis=0)) ** 2).sum(axis=1).argmin()]
+    positions = np.argwhere(inside)
+    nearest = positions[((positions - positions.mean(axis=0)) ** 2).sum(axis=1).argmin()]
     x, y, z = (nearest + 0.5) / inside.shape
     return round(float(x), 4), round(float(y), 4), round(float(z), 4)
 

@@ -70,7 +70,7 @@ class Anatomy:
         """Volume in ml of an organ or group of the dictionary."""
         return float(self.volumes_ml[list(numbers_of(organ))].sum())
 
-    def place(self, organ: str) -> tuple[np.ndarray, np.ndarray] | None:
+    def position(self, organ: str) -> tuple[np.ndarray, np.ndarray] | None:
         """Centre and half-widths in mm of a TotalSegmentator v2 class, from the first voxel; None if it is absent."""
         box = self.boxes[number(organ) - 1]
         if box is None:

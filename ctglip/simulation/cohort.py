@@ -1,9 +1,9 @@
 """A simulated cohort on disk: images, masks, reports, and the truth apart from them.
 
 ``OUT/cohort.csv`` is a cohort table, ``truth.csv`` a label table, ``lesions.csv`` says where each lesion lies (in
-millimetres of the scan, on films in pixels), ``montage.png`` shows each abnormality beside its absence (of films, the
-first ones), ``simulation.json`` how all of it was made. Each study is committed by its record in ``records/``; what has
-one from the same settings is kept when a run is taken up again.
+millimetres of the scan, on radiographs in pixels), ``montage.png`` shows each abnormality beside its absence (of
+radiographs, the first ones), ``simulation.json`` how all of it was made. Each study is committed by its record in
+``records/``; what has one from the same settings is kept when a run is taken up again.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from ctglip.errors import CTGLIPError
 from ctglip.files import atomic_path, file_checksum, read_json, value_hash, write_json
 from ctglip.parallel import count_on_one_thread
 from ctglip.simulation.anatomy import Anatomy, load_template
-from ctglip.simulation.films import FilmSettings, SimulatedFilm, chest_of, simulate_film
+from ctglip.simulation.cxr import CxrSettings, SimulatedCxr, chest_of, simulate_radiograph
 from ctglip.simulation.lesions import KINDS
-from ctglip.simulation.montage import draw_film_montage, draw_montage
+from ctglip.simulation.montage import draw_cxr_montage, draw_montage
 from ctglip.simulation.study import SimulatedStudy, SimulationSettings, body_of, simulate_study
 
 VERSION = 1
 """Raised when the same settings make other studies than before."""
 _LESION_COLUMNS = ("study_id", "organ", "abnormality", "x_mm", "y_mm", "z_mm", "radius_mm")
-_FILM_LESION_COLUMNS = ("study_id", "organ", "abnormality", "row", "column", "radius")
+_CXR_LESION_COLUMNS = ("study_id", "organ", "abnormality", "row", "column", "radius")
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class _Job:
     settings: SimulationSettings
     template: tuple[Path, Path] | None
     key: str
-    films: FilmSettings | None = None
+    radiographs: CxrSettings | None = None
 
 
 def simulate_cohort(
@@ -55,7 +55,7 @@ def simulate_cohort(
     template: tuple[Path, Path] | None = None,
     workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
-    films: FilmSettings | None = None,
+    radiographs: CxrSettings | None = None,
 ) -> Path:
     """Simulate a cohort, or what is missing of it.
 
@@ -67,7 +67,8 @@ def simulate_cohort(
         template: CT and TotalSegmentator v2 masks (NIfTI) to deform in place of the built-in torso.
         workers: processes.
         progress: called with (done, total) as studies finish.
-        films: make chest films in place of CTs, with findings and impression apart and boxes of their regions.
+        radiographs: make chest radiographs in place of CTs, with findings and impression apart and boxes of their
+        regions.
 
     Returns:
         the path of ``cohort.csv``.
@@ -81,9 +82,9 @@ def simulate_cohort(
             f"Cannot simulate {studies} studies with {workers} workers.", fix="Ask for at least one of each."
         )
     settings = settings or SimulationSettings()
-    key = _key(seed, settings, template, films)
-    job = _Job(out, seed, settings, template, key, films)
-    for folder in ("images", "masks" if films is None else "regions", "records"):
+    key = _key(seed, settings, template, radiographs)
+    job = _Job(out, seed, settings, template, key, radiographs)
+    for folder in ("images", "masks" if radiographs is None else "regions", "records"):
         (out / folder).mkdir(parents=True, exist_ok=True)
     anatomy = None if template is None else _anatomy(job)
     missing = [index for index in range(studies) if not _is_done(job, index)]
@@ -95,16 +96,16 @@ def simulate_cohort(
         if progress:
             progress(done, studies)
     records = [read_json(_record_path(out, index)) for index in range(studies)]
-    _write_tables(out, records, _LESION_COLUMNS if films is None else _FILM_LESION_COLUMNS)
-    if films is not None:
-        draw_film_montage(out / "montage.png", out / "cohort.csv")
+    _write_tables(out, records, _LESION_COLUMNS if radiographs is None else _CXR_LESION_COLUMNS)
+    if radiographs is not None:
+        draw_cxr_montage(out / "montage.png", out / "cohort.csv")
     elif missing or not (out / "montage.png").is_file():
         draw_montage(out / "montage.png", seed, settings, anatomy)
     made = {"version": VERSION, "seed": seed, "studies": studies, "hash": key}
     names = [path.name for path in template] if template else None
     used = {"settings": settings.model_dump(mode="json"), "template": names}
-    if films is not None:
-        used["films"] = films.model_dump(mode="json")
+    if radiographs is not None:
+        used["radiographs"] = radiographs.model_dump(mode="json")
     write_json(out / "simulation.json", {**made, **used})
     return out / "cohort.csv"
 
@@ -115,11 +116,11 @@ def study_id(index: int) -> str:
 
 
 def _key(
-    seed: int, settings: SimulationSettings, template: tuple[Path, Path] | None, films: FilmSettings | None
+    seed: int, settings: SimulationSettings, template: tuple[Path, Path] | None, radiographs: CxrSettings | None
 ) -> str:
     sums = [file_checksum(path) for path in template] if template else None
     parts: list[Any] = [VERSION, seed, settings.model_dump(mode="json"), sums]
-    return value_hash(parts if films is None else [*parts, films.model_dump(mode="json")])
+    return value_hash(parts if radiographs is None else [*parts, radiographs.model_dump(mode="json")])
 
 
 def _record_path(out: Path, index: int) -> Path:
@@ -128,7 +129,7 @@ def _record_path(out: Path, index: int) -> Path:
 
 def _files(job: _Job, index: int) -> tuple[Path, Path]:
     name = study_id(index)
-    if job.films is None:
+    if job.radiographs is None:
         return job.out / "images" / f"{name}.nii.gz", job.out / "masks" / f"{name}.nii.gz"
     return job.out / "images" / f"{name}.png", job.out / "regions" / f"{name}.csv"
 
@@ -183,17 +184,17 @@ def _anatomy(job: _Job) -> Anatomy | None:
     """The template as the job needs it."""
     if job.template is None:
         return None
-    return _template(job.template) if job.films is None else _chest(job.template)
+    return _template(job.template) if job.radiographs is None else _chest(job.template)
 
 
 def _simulate_to_disk(job: _Job, indices: Sequence[int]) -> int:
     anatomy = _anatomy(job)
     for index in indices:
         image, masks = _files(job, index)
-        if job.films is not None:
-            film = simulate_film(job.seed, index, job.settings, job.films, anatomy)
-            _write_film(image, masks, film)
-            write_json(_record_path(job.out, index), _film_record(film, index, job.key))
+        if job.radiographs is not None:
+            radiograph = simulate_radiograph(job.seed, index, job.settings, job.radiographs, anatomy)
+            _write_radiograph(image, masks, radiograph)
+            write_json(_record_path(job.out, index), _cxr_record(radiograph, index, job.key))
             continue
         study = simulate_study(job.seed, index, job.settings, anatomy)
         _write_nifti(image, study.scan.hu, study.scan.affine)
@@ -221,8 +222,8 @@ def _record(study: SimulatedStudy, index: int, key: str) -> dict[str, Any]:
     }
 
 
-def _film_record(film: SimulatedFilm, index: int, key: str) -> dict[str, Any]:
-    name, study = study_id(index), film.study
+def _cxr_record(radiograph: SimulatedCxr, index: int, key: str) -> dict[str, Any]:
+    name, study = study_id(index), radiograph.study
     return {
         "hash": key,
         "row": {
@@ -231,24 +232,24 @@ def _film_record(film: SimulatedFilm, index: int, key: str) -> dict[str, Any]:
             "image": f"images/{name}.png",
             "regions": f"regions/{name}.csv",
             "modality": "cxr",
-            "view": film.view,
-            "findings": film.report.findings,
-            "impression": film.report.impression,
+            "view": radiograph.view,
+            "findings": radiograph.report.findings,
+            "impression": radiograph.report.impression,
             "age": study.age,
             "sex": study.sex,
             "scanner": study.scanner,
         },
-        "truth": film.truth,
-        "lesions": [asdict(lesion) for lesion in film.lesions],
+        "truth": radiograph.truth,
+        "lesions": [asdict(lesion) for lesion in radiograph.lesions],
     }
 
 
-def _write_film(image: Path, regions: Path, film: SimulatedFilm) -> None:
+def _write_radiograph(image: Path, regions: Path, radiograph: SimulatedCxr) -> None:
     from PIL import Image
 
     with atomic_path(image) as temporary:
-        Image.fromarray(film.film.pixels).save(temporary, format="PNG", compress_level=1)
-    _write_csv(regions, pl.DataFrame([region.columns() for region in film.film.regions]))
+        Image.fromarray(radiograph.radiograph.pixels).save(temporary, format="PNG", compress_level=1)
+    _write_csv(regions, pl.DataFrame([region.columns() for region in radiograph.radiograph.regions]))
 
 
 def _write_nifti(path: Path, array: np.ndarray, affine: np.ndarray) -> None:

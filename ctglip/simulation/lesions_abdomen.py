@@ -114,9 +114,9 @@ def renal_cyst(scene: Scene, organ: str, rng: np.random.Generator) -> list[Lesio
         radius = float(rng.uniform(8, 19))
         ways = rng.normal(0, 1, (16, 3)) - [0.5 * inward, 0, 0]
         ways /= np.linalg.norm(ways, axis=1, keepdims=True)
-        places = middle + ways * np.maximum(half - 0.55 * radius / scene.spacing_mm, 0.3 * half)
-        room = [scene.share(place, radius, free) for place in places]
-        centre = places[int(np.argmax(np.minimum(room, 0.9)))]
+        positions = middle + ways * np.maximum(half - 0.55 * radius / scene.spacing_mm, 0.3 * half)
+        room = [scene.share(position, radius, free) for position in positions]
+        centre = positions[int(np.argmax(np.minimum(room, 0.9)))]
         if max(room) < 0.6:
             continue
         value = min(float(rng.uniform(0, 12)), own - 20)

@@ -20,13 +20,13 @@ _BODY_SHARE = 0.42
 
 def splenomegaly_warp(anatomy: Anatomy, organ: str, rng: np.random.Generator) -> Warp:
     """A spleen of 1.9 to 3.2 times its volume that grows towards the midline, forwards and down."""
-    centre, half = _place(anatomy, organ)
+    centre, half = _position(anatomy, organ)
     return Swelling(centre + half * [-0.5, -0.4, 0.45], half * 1.5, float(rng.uniform(1.24, 1.47)), reach=2.2)
 
 
 def cardiomegaly_warp(anatomy: Anatomy, organ: str, rng: np.random.Generator) -> Warp:
     """A heart of 1.5 to 2.1 times its volume that grows into the lungs, mostly to the left."""
-    centre, half = _place(anatomy, organ)
+    centre, half = _position(anatomy, organ)
     return Swelling(centre + half * [0.25, 0.3, -0.35], half * 1.25, float(rng.uniform(1.15, 1.29)), reach=2.0)
 
 
@@ -99,10 +99,10 @@ def fracture_levels(anatomy: Anatomy, organ: str) -> list[str]:
     return found
 
 
-def _place(anatomy: Anatomy, organ: str) -> tuple[np.ndarray, np.ndarray]:
-    place = anatomy.place(organ)
-    assert place is not None
-    return place
+def _position(anatomy: Anatomy, organ: str) -> tuple[np.ndarray, np.ndarray]:
+    position = anatomy.position(organ)
+    assert position is not None
+    return position
 
 
 def _measured(scene: Scene, abnormality: str, organ: str) -> Lesion:

@@ -24,7 +24,7 @@ _WINDOWS = {
 _PLANES = {"compression_fracture": 0, "splenomegaly": 1, "emphysema": 1, "hydronephrosis": 1, "cardiomegaly": 1}
 """Axis that a slice is cut across where it is not z."""
 _BOXES = {"right_lung": "#4fc3ff", "left_lung": "#4fc3ff", "cardiac_silhouette": "#ff7a59", "spine": "#f4e74a"}
-"""Regions drawn on films, and their colours."""
+"""Regions drawn on radiographs, and their colours."""
 _WIDE = ("pericardial_effusion", "liver_metastasis", "pleural_effusion", "gallstone")
 """Shown with more around them."""
 
@@ -86,12 +86,12 @@ def _tile(normal: SimulatedStudy, ill: SimulatedStudy, lesion: Lesion) -> np.nda
     """Grey values 0 to 1 ``[row, column]`` of a square around a lesion: normal, a gap, ill."""
     axis = _PLANES.get(lesion.abnormality, 2)
     low, high = _WINDOWS.get(lesion.abnormality, _SOFT)
-    place = np.asarray(lesion.centre_mm)
+    position = np.asarray(lesion.centre_mm)
     half = 85.0 if lesion.abnormality in _WIDE else float(np.clip(3.2 * lesion.radius_mm, 55, 110))
     pictures = []
     for study in (normal, ill):
         spacing = study.scan.spacing_mm[0]
-        voxel = np.rint((place - ill.scan.affine[:3, 3]) / spacing).astype(int)
+        voxel = np.rint((position - ill.scan.affine[:3, 3]) / spacing).astype(int)
         size = round(half / spacing)
         plane = np.take(study.scan.hu, int(np.clip(voxel[axis], 0, study.scan.hu.shape[axis] - 1)), axis)
         centre = np.delete(voxel, axis)
@@ -110,8 +110,8 @@ def _render(path: Path, tiles: Sequence[tuple[str, np.ndarray]]) -> None:
     rows = max(1, -(-len(tiles) // columns))
     figure = Figure(figsize=(columns * 4.2, rows * 2.35), facecolor="white")
     FigureCanvasAgg(figure)
-    for place, (name, tile) in enumerate(tiles, start=1):
-        axes = figure.add_subplot(rows, columns, place)
+    for position, (name, tile) in enumerate(tiles, start=1):
+        axes = figure.add_subplot(rows, columns, position)
         axes.imshow(tile, cmap="gray", vmin=0, vmax=1, interpolation="bilinear")
         axes.set_title(f"normal | {name.replace('_', ' ')}", fontsize=9)
         axes.axis("off")
@@ -120,13 +120,13 @@ def _render(path: Path, tiles: Sequence[tuple[str, np.ndarray]]) -> None:
         figure.savefig(temporary, format="png", dpi=110)
 
 
-def draw_film_montage(path: Path, cohort: Path, most: int = 12) -> Path:
-    """Write a PNG of the first films of a simulated cohort, with the boxes of lungs, heart and spine.
+def draw_cxr_montage(path: Path, cohort: Path, most: int = 12) -> Path:
+    """Write a PNG of the first radiographs of a simulated cohort, with the boxes of lungs, heart and spine.
 
     Args:
         path: where to.
         cohort: ``cohort.csv`` of the cohort; ``truth.csv`` stands beside it.
-        most: films to show.
+        most: radiographs to show.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -138,10 +138,10 @@ def draw_film_montage(path: Path, cohort: Path, most: int = 12) -> Path:
     lines = -(-len(rows) // columns)
     figure = Figure(figsize=(columns * 3.0, lines * 3.3), facecolor="white")
     FigureCanvasAgg(figure)
-    for place, row in enumerate(rows, start=1):
-        axes = figure.add_subplot(lines, columns, place)
-        with Image.open(cohort.parent / row["image"]) as film:
-            axes.imshow(np.asarray(film), cmap="gray", vmin=0, vmax=255)
+    for position, row in enumerate(rows, start=1):
+        axes = figure.add_subplot(lines, columns, position)
+        with Image.open(cohort.parent / row["image"]) as radiograph:
+            axes.imshow(np.asarray(radiograph), cmap="gray", vmin=0, vmax=255)
         boxes = {box["region"]: box for box in pl.read_csv(cohort.parent / row["regions"]).to_dicts()}
         for name, colour in _BOXES.items():
             if box := boxes.get(name):

@@ -1,7 +1,7 @@
-"""Digitally reconstructed radiographs: a CT (real or simulated) as an X-ray film would show it.
+"""Digitally reconstructed radiographs: a CT (real or simulated) as an X-ray radiograph would show it.
 
-Geometry: a cone beam from a point source onto a flat detector. Frontal films are PA: the beam enters at the back, the
-detector stands before the chest; lateral ones are left lateral: the beam enters at the right side. The picture is
+Geometry: a cone beam from a point source onto a flat detector. Frontal radiographs are PA: the beam enters at the back,
+the detector stands before the chest; lateral ones are left lateral: the beam enters at the right side. The picture is
 shown as radiologists hang it: the patient's right on the left (frontal), the front on the left (lateral). Every
 plane parallel to the detector is enlarged by (source to detector) / (source to plane) and added up, with the
 attenuation of its HU, mu = mu_water (1 + HU / 1000); the longer way of oblique rays counts. Scatter is a blurred share
@@ -21,7 +21,7 @@ from ctglip.config import Settings
 
 View = Literal["pa", "lateral"]
 _COARSE = 2
-"""Film pixels between two points that are projected; what lies between is interpolated."""
+"""Radiograph pixels between two points that are projected; what lies between is interpolated."""
 
 
 class BeamSettings(Settings):
@@ -30,8 +30,8 @@ class BeamSettings(Settings):
     Attributes:
         source_mm: from the source to the detector.
         gap_mm: from the skin to the detector.
-        pixel_mm: edge of a film pixel, at the detector.
-        margin_mm: how much of the body around the lungs is on the film.
+        pixel_mm: edge of a radiograph pixel, at the detector.
+        margin_mm: how much of the body around the lungs is on the radiograph.
         mu_water: attenuation of water for a mm; 0.0193 is that of 70 keV.
         scatter: scattered radiation as a share of the primary beam, behind a grid.
         photons: counted by a pixel without a patient.
@@ -48,16 +48,16 @@ class BeamSettings(Settings):
 
 @dataclass(frozen=True)
 class Geometry:
-    """Where points of a volume come to lie on the film.
+    """Where points of a volume come to lie on the radiograph.
 
     Attributes:
-        view: of the film.
+        view: of the radiograph.
         spacing_mm: edge of the volume's (cubic) voxels.
         shape: voxels of the volume ``[x, y, z]``.
         centre_mm: where the central ray crosses: (across, up), from the first voxel.
         source: of the beam along its own direction, from the first voxel; the detector is ``source_mm`` further.
-        first_mm: film coordinates (column, row) of the first pixel's centre, from the central ray.
-        size: (rows, columns) of the film.
+        first_mm: radiograph coordinates (column, row) of the first pixel's centre, from the central ray.
+        size: (rows, columns) of the radiograph.
     """
 
     view: View
@@ -77,7 +77,7 @@ class Geometry:
             return x, y, z
         return y, (self.shape[0] - 1) * self.spacing_mm - x, z
 
-    def to_film(self, points: np.ndarray) -> np.ndarray:
+    def to_radiograph(self, points: np.ndarray) -> np.ndarray:
         """(row, column) ``[n, 2]``, pixel centres at whole numbers, of points ``[n, 3]`` in mm from the first voxel."""
         across, depth, up = self.along(np.asarray(points, float))
         enlarged = self.source_mm / (depth - self.source)
@@ -99,7 +99,7 @@ def set_up(
     Args:
         body: bool ``[x, y, z]``, what is patient.
         lungs: bool, the lungs.
-        shift_mm: by how much the film is off centre, (column, row).
+        shift_mm: by how much the radiograph is off centre, (column, row).
     """
     boxes = [ndimage.find_objects(mask.astype(np.uint8))[0] for mask in (body, lungs)]
     shape = (body.shape[0], body.shape[1], body.shape[2])
@@ -123,7 +123,7 @@ def _corners(box: tuple[slice, ...]) -> np.ndarray:
 
 
 def line_integrals(hu: np.ndarray, geometry: Geometry, beam: BeamSettings) -> np.ndarray:
-    """Attenuation along each ray, float32 ``[row, column]`` on every second pixel of the film.
+    """Attenuation along each ray, float32 ``[row, column]`` on every second pixel of the radiograph.
 
     Args:
         hu: ``[x, y, z]`` on the geometry's grid, RAS+.
@@ -131,30 +131,33 @@ def line_integrals(hu: np.ndarray, geometry: Geometry, beam: BeamSettings) -> np
     volume = hu if geometry.view == "pa" else hu.transpose(1, 0, 2)[:, ::-1]
     density = np.clip(1 + volume.astype(np.float32) / 1000, 0, None).transpose(1, 0, 2)
     spacing = geometry.spacing_mm
-    places = []
+    positions = []
     for axis, count in enumerate((geometry.size[1], geometry.size[0])):
         steps = np.arange(-(-count // _COARSE)) * _COARSE + (_COARSE - 1) / 2
-        places.append(geometry.first_mm[axis] + steps * geometry.pixel_mm)
+        positions.append(geometry.first_mm[axis] + steps * geometry.pixel_mm)
     depths = np.arange(len(density)) * spacing - geometry.source
     shrink = depths / geometry.source_mm
-    across = (geometry.centre_mm[0] - places[0][None] * shrink[:, None]) / spacing
-    up = (geometry.centre_mm[1] - places[1][None] * shrink[:, None]) / spacing
+    across = (geometry.centre_mm[0] - positions[0][None] * shrink[:, None]) / spacing
+    up = (geometry.centre_mm[1] - positions[1][None] * shrink[:, None]) / spacing
     columns = _weights(across, density.shape[1])
     rows = _weights(up, density.shape[2])
     swept = columns @ density
-    sums = swept.transpose(1, 0, 2).reshape(len(places[0]), -1) @ rows.transpose(0, 2, 1).reshape(-1, len(places[1]))
-    slant = np.sqrt(1 + (places[0][:, None] ** 2 + places[1][None] ** 2) / geometry.source_mm**2)
+    sums = swept.transpose(1, 0, 2).reshape(len(positions[0]), -1) @ rows.transpose(0, 2, 1).reshape(
+        -1, len(positions[1])
+    )
+    slant = np.sqrt(1 + (positions[0][:, None] ** 2 + positions[1][None] ** 2) / geometry.source_mm**2)
     return (sums * slant * (beam.mu_water * spacing)).T.astype(np.float32)
 
 
-def _weights(places: np.ndarray, count: int) -> np.ndarray:
+def _weights(positions: np.ndarray, count: int) -> np.ndarray:
     """Linear interpolation as matrices ``[planes, places, voxels]``; nothing beyond the volume."""
-    away = np.abs(places[:, :, None].astype(np.float32) - np.arange(count, dtype=np.float32))
+    away = np.abs(positions[:, :, None].astype(np.float32) - np.arange(count, dtype=np.float32))
     return np.maximum(1 - away, 0)
 
 
 def expose(integrals: np.ndarray, geometry: Geometry, beam: BeamSettings, rng: np.random.Generator) -> np.ndarray:
-    """The film, uint8 ``[row, column]``: primary beam, scatter, photon noise, the logarithm, and a display window."""
+    """The radiograph, uint8 ``[row, column]``: primary beam, scatter, photon noise, the logarithm, and a display
+    window."""
     primary = np.exp(-integrals)
     coarse_mm = geometry.pixel_mm * _COARSE
     haze = ndimage.gaussian_filter(primary, 45 / coarse_mm, mode="nearest", truncate=2)

@@ -58,7 +58,7 @@ class ReportRates(Settings):
 
 @functools.cache
 def wording(file: str = "wording.yaml") -> dict[str, Any]:
-    """The sentences of ``wording.yaml`` (CT) or ``film_wording.yaml``."""
+    """The sentences of ``wording.yaml`` (CT) or ``cxr_wording.yaml``."""
     return read_yaml(Path(__file__).with_name(file))
 
 

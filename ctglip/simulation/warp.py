@@ -175,9 +175,9 @@ def draw_pose(anatomy: Anatomy, rng: np.random.Generator) -> Pose:
         ("gallbladder", 0.08), ("urinary_bladder", 0.10), ("stomach", 0.06), ("colon", 0.02),
     ):  # fmt: skip
         factor = float(np.clip(rng.normal(1, spread), 1 - 2 * spread, 1 + 2 * spread))
-        place = anatomy.place(organ)
-        if place is not None:
-            organs.append(Swelling(place[0], place[1], factor))
+        position = anatomy.position(organ)
+        if position is not None:
+            organs.append(Swelling(position[0], position[1], factor))
     return Pose(
         scale, rng.normal(0, 1.6, 3), float(rng.uniform(0.75, 1.35)), tuple(organs), int(rng.integers(2**31)), 3.0
     )

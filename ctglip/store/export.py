@@ -9,11 +9,11 @@ import nibabel as nib
 import numpy as np
 from isal import igzip
 
+from ctglip.ct.resample import to_grid
 from ctglip.errors import StoreError
 from ctglip.files import atomic_path
 from ctglip.store.study import StudyReader
 from ctglip.store.tables import Store, frame, write_csv
-from ctglip.volume.resample import to_grid
 
 AIR_HU = -1024
 
@@ -21,7 +21,7 @@ AIR_HU = -1024
 def export_nifti(store: Store, study_id: str, out: Path, grid: Literal["stored", "original"] = "stored") -> list[Path]:
     """Write ``image.nii.gz``, ``organs.nii.gz`` (where there are masks) and ``organs.csv`` of a study.
 
-    A film becomes ``image.png`` (16 bits) and ``organs.png`` on the stored grid, and ``regions.csv``.
+    A radiograph becomes ``image.png`` (16 bits) and ``organs.png`` on the stored grid, and ``regions.csv``.
 
     Args:
         out: folder to write into.
@@ -36,7 +36,7 @@ def export_nifti(store: Store, study_id: str, out: Path, grid: Literal["stored",
     """
     study = store.study(study_id)
     if store.info.modality == "cxr":
-        return _export_film(study, out)
+        return _export_radiograph(study, out)
     files: list[Path] = []
     for name, array in (("image", study.image()), ("organs", study.organs())):
         if array is not None:
@@ -46,7 +46,7 @@ def export_nifti(store: Store, study_id: str, out: Path, grid: Literal["stored",
     return [*files, out / "organs.csv"]
 
 
-def _export_film(study: StudyReader, out: Path) -> list[Path]:
+def _export_radiograph(study: StudyReader, out: Path) -> list[Path]:
     from PIL import Image
 
     files: list[Path] = []

@@ -1,4 +1,5 @@
-"""One volume or film as one zarr 3 shard: written and read chunk by chunk, without zarr's machinery around each one.
+"""One volume or radiograph as one zarr 3 shard: written and read chunk by chunk, without zarr's machinery around each
+one.
 
 The files are plain zarr 3 (``sharding_indexed``; inside, Blosc zstd level 1 with bit-shuffling: level 3 takes
 two thirds longer for 1 % fewer bytes) and zarr reads and
@@ -27,8 +28,8 @@ LEVEL = 1
 CHUNK = 40
 """Longest edge of a chunk in voxels. Edges are multiples of 8: bit-shuffling works on 8 values at a time, and leaves
 what is over uncompressed (three times slower to write, 10 % larger)."""
-FILM_CHUNK = 256
-"""The same for the two axes of a film."""
+CXR_CHUNK = 256
+"""The same for the two axes of a radiograph."""
 _EMPTY = np.uint64(2**64 - 1)
 _ENTRY = np.dtype("<u8")
 _AXES = {2: ("row", "column"), 3: ("x", "y", "z")}
@@ -48,9 +49,9 @@ def chunk_edge(size: int, longest: int = CHUNK) -> int:
 def write_volume(group: zarr.Group, path: Path, name: str, volume: np.ndarray) -> None:
     """Write a volume ``[x, y, z]`` as the array ``[1, x, y, z]`` of a group that lies in the folder ``path``.
 
-    A film ``[row, column]`` becomes ``[1, row, column]``.
+    A radiograph ``[row, column]`` becomes ``[1, row, column]``.
     """
-    chunks = tuple(chunk_edge(size, CHUNK if volume.ndim == 3 else FILM_CHUNK) for size in volume.shape)
+    chunks = tuple(chunk_edge(size, CHUNK if volume.ndim == 3 else CXR_CHUNK) for size in volume.shape)
     counts = tuple(-(-size // chunk) for size, chunk in zip(volume.shape, chunks, strict=True))
     group.create_array(
         name,
@@ -67,14 +68,14 @@ def write_volume(group: zarr.Group, path: Path, name: str, volume: np.ndarray) -
     shard = _shard(path / name, volume.ndim, ".")
     offset = 0
     with shard.open("wb") as stream:
-        for place in np.ndindex(*counts):
-            piece = volume[tuple(slice(i * edge, (i + 1) * edge) for i, edge in zip(place, chunks, strict=True))]
+        for position in np.ndindex(*counts):
+            piece = volume[tuple(slice(i * edge, (i + 1) * edge) for i, edge in zip(position, chunks, strict=True))]
             if not piece.any():
                 continue
             chunk = np.zeros(chunks, dtype=volume.dtype.newbyteorder("<"))
             chunk[tuple(slice(0, size) for size in piece.shape)] = piece
             packed = blosc.compress(chunk, b"zstd", LEVEL, blosc.BITSHUFFLE, 0)
-            index[place] = offset, len(packed)
+            index[position] = offset, len(packed)
             offset += stream.write(packed)
         stream.write(index.tobytes())
         stream.write(google_crc32c.value(index.tobytes()).to_bytes(4, "little"))
@@ -84,7 +85,7 @@ class Volume:
     """A volume in a shard, open for reading box after box; the index is kept.
 
     Attributes:
-        shape: voxels along x, y, z; of a film along row, column.
+        shape: voxels along x, y, z; of a radiograph along row, column.
         dtype: of the voxels.
 
     Raises:
@@ -116,19 +117,19 @@ class Volume:
             raise ValueError(f"the index of {self._shard} is damaged")
         return np.frombuffer(data, dtype=_ENTRY).reshape(*counts, 2)
 
-    def read(self, box: Box | FilmBox | None = None) -> np.ndarray:
+    def read(self, box: Box | CxrBox | None = None) -> np.ndarray:
         """The voxels of a half-open box clipped to the volume, or all of them, C-ordered.
 
         Args:
-            box: ``(x0, x1, y0, y1, z0, z1)``, of a film ``(row0, row1, column0, column1)``.
+            box: ``(x0, x1, y0, y1, z0, z1)``, of a radiograph ``(row0, row1, column0, column1)``.
         """
         edges = box or [edge for size in self.shape for edge in (0, size)]
         low = [min(max(int(v), 0), size) for v, size in zip(edges[::2], self.shape, strict=True)]
         high = [min(max(int(v), a), size) for v, a, size in zip(edges[1::2], low, self.shape, strict=True)]
         found = np.zeros([b - a for a, b in zip(low, high, strict=True)], dtype=self.dtype)
         with self._shard.open("rb") as stream:
-            for place, there, here in _pieces(low, high, self._chunks):
-                offset, size = (int(v) for v in self._index[place])
+            for position, there, here in _pieces(low, high, self._chunks):
+                offset, size = (int(v) for v in self._index[position])
                 if offset != int(_EMPTY):
                     packed = os.pread(stream.fileno(), size, offset)
                     chunk = np.frombuffer(blosc.decompress(packed), dtype=self.dtype).reshape(self._chunks)
@@ -136,7 +137,7 @@ class Volume:
         return found
 
 
-FilmBox = tuple[int, int, int, int]
+CxrBox = tuple[int, int, int, int]
 _Slices = tuple[slice, ...]
 
 
@@ -149,5 +150,5 @@ def _pieces(
         spans = [(i, max(a, i * edge), min(b, (i + 1) * edge)) for i in range(a // edge, -(-b // edge))]
         axes.append([(i, slice(p - i * edge, q - i * edge), slice(p - a, q - a)) for i, p, q in spans])
     for spans in itertools.product(*axes):
-        places, there, here = zip(*spans, strict=True)
-        yield places, there, here
+        positions, there, here = zip(*spans, strict=True)
+        yield positions, there, here

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import zarr
 
+from ctglip.cxr.regions import Region
 from ctglip.errors import StoreError
 from ctglip.files import atomic_path, file_checksum, value_hash
-from ctglip.film.regions import Region
 from ctglip.store.format import FORMAT_VERSION, TABLES, study_path
-from ctglip.store.shards import FilmBox, Volume, write_volume
+from ctglip.store.shards import CxrBox, Volume, write_volume
 from ctglip.types import Box, Finding, OrganRow, Report, Standardized, spacing_of
 
 _EDGES = ("x0", "x1", "y0", "y1", "z0", "z1")
@@ -41,7 +41,7 @@ class StudyRecord:
         row: further columns of ``studies.parquet`` (modality, split, view, age, sex, scanner); None is left out.
         labels: label name -> 0 or 1.
         source: the grid before standardisation, where known.
-        regions: boxes on a film.
+        regions: boxes on a radiograph.
         image_checksum: hash of the image alone: the same for the same image under other ids; empty where not known.
     """
 
@@ -196,7 +196,7 @@ class StudyReader:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Voxels along x, y, z; of a film pixels along row, column."""
+        """Voxels along x, y, z; of a radiograph pixels along row, column."""
         return tuple(self.rows("studies")[0]["shape"])
 
     @property
@@ -223,15 +223,16 @@ class StudyReader:
         except _DAMAGE as error:
             raise self._damaged(error) from error
 
-    def image(self, box: Box | FilmBox | None = None) -> np.ndarray:
-        """HU, int16 ``[x, y, z]``, or a film, uint16 ``[row, column]``: whole, or a half-open box clipped to it."""
+    def image(self, box: Box | CxrBox | None = None) -> np.ndarray:
+        """HU, int16 ``[x, y, z]``, or a radiograph, uint16 ``[row, column]``: whole, or a half-open box clipped to
+        it."""
         return self._read(self._image, box)
 
-    def organs(self, box: Box | FilmBox | None = None) -> np.ndarray | None:
+    def organs(self, box: Box | CxrBox | None = None) -> np.ndarray | None:
         """Organ labels, uint8 like the image, or None where the study has no masks."""
         return None if self._organs is None else self._read(self._organs, box)
 
-    def _read(self, volume: Volume, box: Box | FilmBox | None) -> np.ndarray:
+    def _read(self, volume: Volume, box: Box | CxrBox | None) -> np.ndarray:
         try:
             return volume.read(box)
         except _DAMAGE as error:

@@ -135,7 +135,7 @@ def _invariants(store: Store, study: StudyReader, study_id: str) -> list[str]:
     for row in study.rows("regions"):
         edges = zip(("row", "column"), study.shape, strict=True)
         if not all(0 <= row[f"{axis}0"] < row[f"{axis}1"] <= size for axis, size in edges):
-            wrong.append(f"the box of {row['region']} is empty or outside the film.")
+            wrong.append(f"the box of {row['region']} is empty or outside the radiograph.")
     return wrong
 
 

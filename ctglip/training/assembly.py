@@ -9,28 +9,28 @@ from typing import Any
 
 import torch
 
+from ctglip.data.captions import OrganCaptions
 from ctglip.data.crops import CropSettings
-from ctglip.data.films import FilmDataSettings
-from ctglip.data.sayings import OrganSayings
+from ctglip.data.cxr import CxrDataSettings
 from ctglip.data.scans import ScanSettings
 from ctglip.errors import ConfigError, ModelError, StoreError
 from ctglip.features.text_bank import TextBank
 from ctglip.files import user_cache
 from ctglip.inference.scoring import Dictionaries, Scorer
+from ctglip.models.dual_encoder import Grounding, OrganTextModel, OrganTextModelSettings
 from ctglip.models.initial import load_initial_weights
 from ctglip.models.observations import ObservationSettings
 from ctglip.models.release import Release, load_release
 from ctglip.models.tags import TagSettings
 from ctglip.models.text import TextEncoder, load_text_encoder
-from ctglip.models.towers import Grounding, OrganTextModel, OrganTextModelSettings
 from ctglip.objectives.asg import ASGSettings
 from ctglip.objectives.base import Objective
 from ctglip.objectives.ecamp import EcampSettings
 from ctglip.objectives.mixture import Mixture
 from ctglip.objectives.place import PlaceSettings
+from ctglip.reports.tags import tag_entries
 from ctglip.resources import resource
 from ctglip.store.tables import Store
-from ctglip.text.tags import tag_entries
 from ctglip.training.recipe import PretrainConfig
 from ctglip.training.registry import SINGLE, Ground, MixtureSettings, negatives_of, parts_of
 from ctglip.training.sources import Progress, Source, SourceSettings, open_source
@@ -76,9 +76,9 @@ class Assembly:
         return list(dict.fromkeys(name for source in self.sources.values() for name in source.studies(step)))
 
     @property
-    def sayings(self) -> list[OrganSayings]:
+    def captions(self) -> list[OrganCaptions]:
         """What is said of which organ in training."""
-        return [said for source in self.sources.values() for said in source.sayings]
+        return [said for source in self.sources.values() for said in source.captions]
 
     @property
     def failures(self) -> list[Failure]:
@@ -141,7 +141,7 @@ def assemble(
     encoder = load_text_encoder(config.text)
     settings = model_settings(config, encoder.dim, len(names), store.info.modality == "cxr")
     parts = parts_of(config.objective)
-    drawn = SourceSettings(config.data, config.sampling, config.scans, config.films, settings, config.seed)
+    drawn = SourceSettings(config.data, config.sampling, config.scans, config.cxr, settings, config.seed)
     sources = {
         name: open_source(SINGLE[part.name].feed, store, dictionaries, drawn, negatives_of(part), progress)
         for name, part in parts.items()
@@ -157,7 +157,7 @@ def assemble(
     if config.initial is not None:
         _start_from(Path(config.initial), release)
     prompts = Scorer(release).organ_prompts()
-    _fill_prompts(release, bank, [said for source in sources.values() for said in source.sayings], embedding)
+    _fill_prompts(release, bank, [said for source in sources.values() for said in source.captions], embedding)
     prompt_ids = bank.ids([text for texts in prompts for text in texts])
     owner = torch.tensor([number for number, texts in enumerate(prompts) for _ in texts])
     built: dict[str, Objective] = {}
@@ -172,19 +172,22 @@ def assemble(
     return Assembly(sources, objective, release, dictionaries, config.seed)
 
 
-def model_settings(config: PretrainConfig, text_dim: int, organs: int, films: bool = False) -> OrganTextModelSettings:
+def model_settings(
+    config: PretrainConfig, text_dim: int, organs: int, radiographs: bool = False
+) -> OrganTextModelSettings:
     """The model's settings, completed by what inputs, text encoder and objective decide.
 
     Args:
         organs: number of organs that a model may have queries for.
-        films: the store holds films.
+        radiographs: the store holds radiographs.
 
     Raises:
-        ConfigError: code ``objective``: organs are asked of a model that finds none (or not in films), crops and whole
+        ConfigError: code ``objective``: organs are asked of a model that finds none (or not in radiographs), crops and
+        whole
             scans that one encoder sees have other windows, or the encoder is not for this kind of image.
     """
     entries, model = [SINGLE[part.name] for part in parts_of(config.objective).values()], config.model
-    feeds, grounding = {entry.feed for entry in entries}, _grounding(config, films)
+    feeds, grounding = {entry.feed for entry in entries}, _grounding(config, radiographs)
     crops, scans = config.data.crops, config.scans.input
     if grounding == "crop" and not feeds.isdisjoint(("pairs", "reports")) and crops.windows_hu != scans.windows_hu:
         raise ConfigError(
@@ -192,7 +195,7 @@ def model_settings(config: PretrainConfig, text_dim: int, organs: int, films: bo
             code="objective",
             fix="Set scans.input.windows_hu to data.crops.windows_hu.",
         )
-    dims, kind = (2, "films") if films else (3, "scans")
+    dims, kind = (2, "cxr") if radiographs else (3, "scans")
     if model.encoder.spatial_dims != dims:
         raise ConfigError(
             f"The store holds {kind}, and the encoder sees images of {model.encoder.spatial_dims} dimensions.",
@@ -203,24 +206,24 @@ def model_settings(config: PretrainConfig, text_dim: int, organs: int, films: bo
     return model.model_copy(
         update={
             "grounding": grounding,
-            "in_channels": 1 if films else seen,
+            "in_channels": 1 if radiographs else seen,
             "text_dim": text_dim,
             "organs": organs if grounding == "query" or model.pooling == "attention" else 0,
-            "use_size": model.use_size and not films,
+            "use_size": model.use_size and not radiographs,
             "anatomy": any(part.name == "organ_text" for part in parts_of(config.objective).values()),
             "whole_image": not feeds.isdisjoint(("pairs", "reports")),
-            "tags": _tags(config, films),
+            "tags": _tags(config, radiographs),
             "observations": _observations(config),
         }
     )
 
 
-def _tags(config: PretrainConfig, films: bool) -> TagSettings | None:
+def _tags(config: PretrainConfig, radiographs: bool) -> TagSettings | None:
     """The decoder of tags, with the names of the list that reports are read for; None where no objective has one."""
     parts = parts_of(config.objective).values()
     if not any(isinstance(part, ASGSettings) and part.recognition > 0 for part in parts):
         return None
-    names = tuple(tag_entries(config.films.tags if films else config.scans.tags))
+    names = tuple(tag_entries(config.cxr.tags if radiographs else config.scans.tags))
     return (config.model.tags or TagSettings()).model_copy(update={"names": names})
 
 
@@ -231,20 +234,21 @@ def _observations(config: PretrainConfig) -> ObservationSettings | None:
     return (config.model.observations or ObservationSettings()) if wanted else None
 
 
-def _grounding(config: PretrainConfig, films: bool) -> Grounding:
+def _grounding(config: PretrainConfig, radiographs: bool) -> Grounding:
     """How the model finds organs or regions: not at all where no objective asks for them.
 
     Raises:
         ConfigError: code ``objective``.
     """
     entries, wanted = [SINGLE[part.name] for part in parts_of(config.objective).values()], config.model.grounding
-    whole: tuple[Grounding, ...] = ("box", "query") if films else ("pool", "box", "query")
+    whole: tuple[Grounding, ...] = ("box", "query") if radiographs else ("pool", "box", "query")
     if not any(entry.feed == "organs" for entry in entries):
         return wanted if wanted in whole and any(entry.regions for entry in entries) else "none"
-    offered = whole if films else ("crop", *whole)
+    offered = whole if radiographs else ("crop", *whole)
     if wanted not in offered:
         raise ConfigError(
-            f"The objective asks for organs{' in films' if films else ''}, and model.grounding is {wanted}.",
+            f"The objective asks for organs{' in radiographs' if radiographs else ''}, and model.grounding is "
+            f"{wanted}.",
             code="objective",
             fix=f"Set model.grounding to {', '.join(offered[:-1])} or {offered[-1]}.",
         )
@@ -254,9 +258,9 @@ def _grounding(config: PretrainConfig, films: bool) -> Grounding:
 def _release(
     model: OrganTextModel, organs: tuple[str, ...], store: Store, config: PretrainConfig, encoder: TextEncoder
 ) -> Release:
-    films = store.info.modality == "cxr"
-    reads_scans = not films and (model.settings.grounding != "crop" or model.settings.whole_image)
-    scales = _scales(config, model.settings.grounding, films)
+    radiographs = store.info.modality == "cxr"
+    reads_scans = not radiographs and (model.settings.grounding != "crop" or model.settings.whole_image)
+    scales = _scales(config, model.settings.grounding, radiographs)
     return Release(
         model=model,
         organs=organs,
@@ -268,23 +272,23 @@ def _release(
         text_hash=encoder.hash,
         text_encoder=encoder,
         scans=_shown(config.scans.input, scales["scans"]) if reads_scans else None,
-        films=_shown(config.films, scales["films"]) if films else None,
+        cxr=_shown(config.cxr, scales["cxr"]) if radiographs else None,
     )
 
 
-def _scales(config: PretrainConfig, grounding: Grounding, films: bool) -> dict[str, int]:
+def _scales(config: PretrainConfig, grounding: Grounding, radiographs: bool) -> dict[str, int]:
     """How many times coarser than its samples each kind of input is shown to the encoder, by all objectives that read
     it; an objective that sharpens what it sees (``ecamp``) wants finer samples."""
     found: dict[str, int] = {}
     for part in parts_of(config.objective).values():
         crops = SINGLE[part.name].feed == "organs" and grounding == "crop"
-        kind = "films" if films else "crops" if crops else "scans"
+        kind = "cxr" if radiographs else "crops" if crops else "scans"
         scale = part.scale if isinstance(part, EcampSettings) else 1
         found[kind] = min(found.get(kind, scale), scale)
-    return {kind: found.get(kind, 1) for kind in ("crops", "scans", "films")}
+    return {kind: found.get(kind, 1) for kind in ("crops", "scans", "cxr")}
 
 
-def _shown(settings: CropSettings | ScanSettings | FilmDataSettings, scale: int) -> dict[str, Any]:
+def _shown(settings: CropSettings | ScanSettings | CxrDataSettings, scale: int) -> dict[str, Any]:
     """How inputs are made for the released model, which sees what the encoder saw."""
     tree = settings.model_dump(mode="json")
     coarser = {key: [side // scale for side in tree[key]] for key in ("grid",) if key in tree}
@@ -307,11 +311,11 @@ def _start_from(folder: Path, release: Release) -> None:
         ModelError: code ``initial``: it sees other inputs, reads another text encoder, or has another shape.
     """
     before = load_release(folder)
-    if any(getattr(before, part) != getattr(release, part) for part in ("crops", "scans", "films", "text_hash")):
+    if any(getattr(before, part) != getattr(release, part) for part in ("crops", "scans", "cxr", "text_hash")):
         raise ModelError(
-            f"{folder} was trained with other crops or scans or films, or another text encoder.",
+            f"{folder} was trained with other crops or scans or radiographs, or another text encoder.",
             code="initial",
-            fix="Use its data.crops, scans.input, films and text settings, or take its image encoder alone: "
+            fix="Use its data.crops, scans.input, radiographs and text settings, or take its image encoder alone: "
             "model.encoder.weights.",
         )
     try:
@@ -324,10 +328,12 @@ def _start_from(folder: Path, release: Release) -> None:
         ) from error
 
 
-def _fill_prompts(release: Release, bank: TextBank, sayings: Sequence[OrganSayings], progress: Progress | None) -> None:
+def _fill_prompts(
+    release: Release, bank: TextBank, captions: Sequence[OrganCaptions], progress: Progress | None
+) -> None:
     """Embed the dictionary's prompts for all organs, and for every question about a trained organ and its answer."""
     scorer = Scorer(release)
-    trained = {said.organ for said in sayings}
+    trained = {said.organ for said in captions}
     pairs = [pair for pair in scorer.dictionaries.abnormalities.pairs() if pair[0] in trained]
     texts = [text for texts in scorer.organ_prompts() for text in texts]
     texts += [text for pair in pairs for side in scorer.prompts(pair) for text in side]

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from ctglip.data.sayings import OrganSayings
+from ctglip.data.captions import OrganCaptions
 from ctglip.errors import ConfigError, CTGLIPError, ModelError
 from ctglip.evaluation.familiarity import measure_familiarity
 from ctglip.files import read_json
@@ -218,15 +218,15 @@ def _release(store: Store, run: Path, config: PretrainConfig, parts: Assembly, v
     if validation:
         scale = parts.learned_scale()
         release.calibration = validation.calibration(scale).model_dump(mode="json")
-        organs = list(dict.fromkeys(place.organ for place in validation.places))
-        seen = OrganFeatures(tuple(validation.places), validation.encode())
+        organs = list(dict.fromkeys(instance.organ for instance in validation.instances))
+        seen = OrganFeatures(tuple(validation.instances), validation.encode())
         release.familiarity = measure_familiarity(store, release, organs, seen, config.data.threads)
     release.provenance = {
         "kind": config.kind,
         "seed": config.seed,
         "steps": config.loop.steps,
         "studies": fingerprint(store),
-        "trained": trained_pairs(parts.sayings),
+        "trained": trained_pairs(parts.captions),
         "failed_studies": [failure.study_id for failure in parts.failures],
         "validation": _validated(release, validation),
     }
@@ -243,10 +243,10 @@ def _validated(release: Release, validation: Validation | None) -> str:
     return "none: no organ in a split val"
 
 
-def trained_pairs(sayings: Sequence[OrganSayings]) -> dict[str, list[str]]:
+def trained_pairs(captions: Sequence[OrganCaptions]) -> dict[str, list[str]]:
     """Organ to the abnormalities that training reports affirm in it."""
     found: dict[str, set[str]] = {}
-    for said in sayings:
+    for said in captions:
         found.setdefault(said.organ, set()).update(said.affirmed)
     return {organ: sorted(names) for organ, names in sorted(found.items())}
 

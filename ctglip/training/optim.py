@@ -84,11 +84,11 @@ def layer_scales(module: nn.Module, decay: float) -> dict[str, float]:
     scales: dict[str, float] = {}
     if decay == 1:
         return scales
-    for place, part in module.named_modules():
+    for position, part in module.named_modules():
         if isinstance(part, Encoder | TextEncoder):
             depths = _depths([name for name, _ in part.named_parameters()])
             top = max(depths.values(), default=0)
-            scales |= {f"{place}.{name}": decay ** (top - depth) for name, depth in depths.items()}
+            scales |= {f"{position}.{name}": decay ** (top - depth) for name, depth in depths.items()}
     return scales
 
 
@@ -107,8 +107,8 @@ def _depths(names: list[str]) -> dict[str, int]:
 def _undecayed(module: nn.Module) -> set[str]:
     """Embeddings and positions, by name."""
     found = set()
-    for place, part in module.named_modules():
+    for position, part in module.named_modules():
         for name, _ in part.named_parameters(recurse=False):
             if isinstance(part, nn.Embedding) or name in _UNDECAYED:
-                found.add(f"{place}.{name}" if place else name)
+                found.add(f"{position}.{name}" if position else name)
     return found

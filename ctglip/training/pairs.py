@@ -15,7 +15,7 @@ from ctglip.data.crops import voxel_mm
 from ctglip.features.text_bank import TextBank
 from ctglip.files import write_text
 from ctglip.objectives.texts import Texts
-from ctglip.pages.film import FilmBox, film_picture
+from ctglip.pages.cxr import CxrBox, cxr_picture
 from ctglip.pages.pairs import NegativeText, PairSample, PairsPage, render
 from ctglip.pages.parts import Fact, Picture
 from ctglip.pages.pictures import best_slice, slice_picture
@@ -49,9 +49,9 @@ def write_pairs(path: Path, parts: Assembly, config: PretrainConfig, count: int)
     bank = next(module.bank for module in parts.objective.modules() if isinstance(module, Texts))
     share = -(-count // len(parts.sources))
     samples = [s for source in parts.sources.values() for s in _samples(source, parts, config, bank)[:share]]
-    learned = [said for said in parts.sayings if said.statements]
+    learned = [said for said in parts.captions if said.statements]
     release = parts.release
-    size = [release.films["size"]] * 2 if release.films else (release.scans or release.crops)["grid"]
+    size = [release.cxr["size"]] * 2 if release.cxr else (release.scans or release.crops)["grid"]
     seen = release.crops["grid"] if release.reads_crops else size
     facts = (
         Fact("Organs with a text", str(len(learned)), f"{sum(said.kind == 'abnormal' for said in learned)} abnormal"),
@@ -68,7 +68,7 @@ def _samples(source: Source, parts: Assembly, config: PretrainConfig, bank: Text
         return [_crop(one, source, parts, config, bank) for one in _in_turn(drawn)]
     names = source.studies(0)
     studies = names if len(names) == len(drawn) else [""] * len(drawn)
-    shown = _Shown(config, parts.release.films is not None, tuple(getattr(source, "regions", ())))
+    shown = _Shown(config, parts.release.cxr is not None, tuple(getattr(source, "regions", ())))
     return [
         found
         for one, study_id in zip(drawn, studies, strict=True)
@@ -81,16 +81,16 @@ class _Shown:
     """How inputs were made, which their pictures undo, and the names of regions."""
 
     config: PretrainConfig
-    films: bool
+    radiographs: bool
     regions: tuple[str, ...]
 
     def picture(self, image: np.ndarray, masks: Mapping[str, np.ndarray], subject: str) -> Picture | None:
-        """A film with boxes around what is meant, or an axial slice of a scan with its outline."""
-        if not self.films:
+        """A radiograph with boxes around what is meant, or an axial slice of a scan with its outline."""
+        if not self.radiographs:
             return _picture(image, self.config.scans.input.windows_hu, (1.0, 1.0, 1.0), masks, subject)
-        grey = image[0] * self.config.films.std + self.config.films.mean
-        boxes = [FilmBox(name, *_edges(inside)) for name, inside in masks.items() if inside.any()]
-        return film_picture(grey, 1.0, boxes, longest_px=_PIXELS, subject=subject)
+        grey = image[0] * self.config.cxr.std + self.config.cxr.mean
+        boxes = [CxrBox(name, *_edges(inside)) for name, inside in masks.items() if inside.any()]
+        return cxr_picture(grey, 1.0, boxes, longest_px=_PIXELS, subject=subject)
 
 
 def _edges(inside: np.ndarray) -> tuple[int, int, int, int]:
@@ -104,13 +104,13 @@ def _in_turn(samples: Sequence[Any]) -> list[Any]:
     by_organ: dict[int, list[Any]] = {}
     for one in sorted(samples, key=lambda one: one.text_id < 0):
         by_organ.setdefault(one.organ_id, []).append(one)
-    turns = max(len(places) for places in by_organ.values())
-    return [places[turn] for turn in range(turns) for places in by_organ.values() if turn < len(places)]
+    turns = max(len(instances) for instances in by_organ.values())
+    return [instances[turn] for turn in range(turns) for instances in by_organ.values() if turn < len(instances)]
 
 
 def _crop(sample: Any, source: CropSource, parts: Assembly, config: PretrainConfig, bank: TextBank) -> PairSample:
     dataset = source.dataset
-    said, texts, place = dataset.sayings[sample.row], dataset.texts, dataset.cache.places[sample.row]
+    said, texts, instance = dataset.captions[sample.row], dataset.texts, dataset.cache.instances[sample.row]
     organ = parts.dictionaries.organs[parts.release.organs[sample.organ_id]]
     text = _text(bank, sample.text_id)
     own = {texts[number] for statement in said.statements for number in statement.own}
@@ -121,16 +121,17 @@ def _crop(sample: Any, source: CropSource, parts: Assembly, config: PretrainConf
     false = [_text(bank, number) for number in sample.negative_ids[:_NEGATIVES] if number >= 0]
     x, y, z = voxel_mm(np.asarray(sample.size))
     return PairSample(
-        study_id=place.study_id,
+        study_id=instance.study_id,
         organ=organ.display,
         text=text or _SILENT,
         source=_source(text, own, sample.change.mirrored),
         picture=_picture(
             np.asarray(sample.image), config.data.crops.windows_hu, (float(x), float(y), float(z)),
-            {organ.display: np.asarray(sample.mask)[0] > 0.5}, f"the crop of {organ.display} of study {place.study_id}",
+            {organ.display: np.asarray(sample.mask)[0] > 0.5},
+            f"the crop of {organ.display} of study {instance.study_id}",
         ),
         negatives=tuple(NegativeText(one, one in hard) for one in false),
-        facts=_facts(place.row, sample.change),
+        facts=_facts(instance.row, sample.change),
     )  # fmt: skip
 
 
@@ -152,8 +153,8 @@ def _facts(row: OrganRow, change: Change) -> tuple[Fact, ...]:
 def _scan(
     sample: Any, study_id: str, names: Sequence[str], shown: _Shown, bank: TextBank, organs: OrganDictionary
 ) -> Iterator[PairSample]:
-    """A whole scan or film with its text, or with each of its organs."""
-    image, whole = np.asarray(sample.image), "Whole film" if shown.films else "Whole scan"
+    """A whole scan or radiograph with its text, or with each of its organs."""
+    image, whole = np.asarray(sample.image), "Whole radiograph" if shown.radiographs else "Whole scan"
     subject = f"study {study_id}" if study_id else f"a {whole.split()[-1]}"
     if hasattr(sample, "region_text"):
         yield _report(sample, whole, shown, bank)
@@ -171,7 +172,7 @@ def _scan(
 
 
 def _report(sample: Any, whole: str, shown: _Shown, bank: TextBank) -> PairSample:
-    """A whole scan or film with both sections of its report."""
+    """A whole scan or radiograph with both sections of its report."""
     said = {name: _text(bank, getattr(sample, name)) for name in ("findings", "impression")}
     text = " ".join(f"{name.capitalize()}: {told or 'none.'}" for name, told in said.items())
     facts = (
@@ -183,7 +184,7 @@ def _report(sample: Any, whole: str, shown: _Shown, bank: TextBank) -> PairSampl
     boxes = {
         shown.regions[int(sample.region_id[n])].replace("_", " "): _inside(image, sample.boxes[0][n]) for n in told
     }
-    picture = shown.picture(image, boxes if shown.films else {}, f"study {sample.study_id}")
+    picture = shown.picture(image, boxes if shown.radiographs else {}, f"study {sample.study_id}")
     return PairSample(sample.study_id, whole, text, "report", picture, facts=facts)
 
 

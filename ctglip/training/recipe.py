@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Literal
 
 from ctglip.config import Settings
-from ctglip.data.films import FilmDataSettings
+from ctglip.data.cxr import CxrDataSettings
 from ctglip.data.organs import DataSettings
 from ctglip.data.sampling import SamplingSettings
 from ctglip.data.studies import ScanDataSettings
+from ctglip.models.dual_encoder import OrganTextModelSettings
 from ctglip.models.text import TextEncoderSettings
-from ctglip.models.towers import OrganTextModelSettings
 from ctglip.objectives.organ_text import OrganTextSettings
 from ctglip.training.loop import LoopSettings
 from ctglip.training.optim import OptimSettings
@@ -27,7 +27,7 @@ class PretrainConfig(Settings):
         data: organs, texts and crops.
         sampling: batches of crops.
         scans: whole scans and their batches, for objectives that read them.
-        films: films and their batches, for stores of films.
+        cxr: radiographs and their batches, for stores of radiographs.
         model: ``in_channels``, ``text_dim``, ``organs``, ``anatomy`` and ``whole_image`` are set from the inputs, the
             text encoder and the objective; so is ``grounding`` where no objective reads organs or regions.
         objective: one of those in ``training.registry``, or a ``mixture`` of them, by its ``name``.
@@ -39,7 +39,7 @@ class PretrainConfig(Settings):
     data: DataSettings = DataSettings()
     sampling: SamplingSettings = SamplingSettings()
     scans: ScanDataSettings = ScanDataSettings()
-    films: FilmDataSettings = FilmDataSettings()
+    cxr: CxrDataSettings = CxrDataSettings()
     text: TextEncoderSettings = TextEncoderSettings()
     model: OrganTextModelSettings = OrganTextModelSettings()
     objective: ObjectiveSettings = OrganTextSettings()

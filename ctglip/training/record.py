@@ -129,10 +129,10 @@ def lengthening(done: int, before: int, config: PretrainConfig) -> str:
     )
 
 
-def _differences(before: Any, now: Any, place: str = "") -> Iterator[tuple[str, Any, Any]]:
+def _differences(before: Any, now: Any, position: str = "") -> Iterator[tuple[str, Any, Any]]:
     """Settings that differ, by their dotted names."""
     if isinstance(before, dict) and isinstance(now, dict):
         for key in dict.fromkeys((*before, *now)):
-            yield from _differences(before.get(key), now.get(key), f"{place}.{key}" if place else key)
+            yield from _differences(before.get(key), now.get(key), f"{position}.{key}" if position else key)
     elif before != now:
-        yield place, before, now
+        yield position, before, now

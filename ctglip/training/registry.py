@@ -15,11 +15,11 @@ from pydantic import BeforeValidator, Field
 from torch import Tensor
 
 from ctglip.config import Settings
-from ctglip.data.film_organs import organ_of_region
+from ctglip.data.cxr_organs import organ_of_region
 from ctglip.errors import ConfigError
 from ctglip.features.text_bank import TextBank
 from ctglip.inference.scoring import Dictionaries
-from ctglip.models.towers import OrganTextModel
+from ctglip.models.dual_encoder import OrganTextModel
 from ctglip.objectives.asg import ASG, ASGSettings
 from ctglip.objectives.base import Objective
 from ctglip.objectives.contrast import ContrastSettings, KeyFindings
@@ -30,8 +30,8 @@ from ctglip.objectives.organ_query import OrganQuery, OrganQuerySettings
 from ctglip.objectives.organ_text import OrganText, OrganTextSettings
 from ctglip.objectives.place import Place, PlaceSettings
 from ctglip.objectives.place_organs import PlaceOrgans, PlaceOrganSettings
-from ctglip.text.entities import entity_templates
-from ctglip.text.wordpiece import pieces_for
+from ctglip.reports.entities import entity_templates
+from ctglip.reports.wordpiece import pieces_for
 from ctglip.training.sources import Feed
 from ctglip.vocabulary.abnormalities import AbnormalityDictionary
 from ctglip.vocabulary.negatives import Strategy
@@ -219,15 +219,15 @@ def key_findings(keys: Keys, organs: OrganDictionary, abnormalities: Abnormality
     """
     said = [{(organ, name) for name in names} for organ, names in keys]
     columns = sorted(set().union(*said))
-    place = {pair: number for number, pair in enumerate(columns)}
+    position = {pair: number for number, pair in enumerate(columns)}
     table = torch.zeros(len(said), len(columns), dtype=torch.long)
     related = torch.zeros(len(columns), len(columns), dtype=torch.bool)
     for row, pairs in enumerate(said):
-        table[row, [place[pair] for pair in pairs]] = 1
+        table[row, [position[pair] for pair in pairs]] = 1
     for row, (organ, name) in enumerate(columns):
         above = {name, *abnormalities.ancestors(name)}
-        where = {organ, *organs.wholes_of(organ)}
-        related[row, [place[pair] for pair in columns if pair[0] in where and pair[1] in above]] = True
+        where = {organ, *organs.containing(organ)}
+        related[row, [position[pair] for pair in columns if pair[0] in where and pair[1] in above]] = True
     return KeyFindings(table, related)
 
 
@@ -239,7 +239,8 @@ def _member(ground: Ground) -> Float[Tensor, "o l"] | None:
 
 
 def _queries(ground: Ground) -> Int[Tensor, " o"] | None:
-    """The learned query of each region of a film that is an organ, -1 for the others; None where regions are organs."""
+    """The learned query of each region of a radiograph that is an organ, -1 for the others; None where regions are
+    organs."""
     if ground.model.settings.grounding != "query" or ground.model.encoder.settings.spatial_dims != 2:
         return None
     numbers = {name: number for number, name in enumerate(ground.organs)}

@@ -6,26 +6,27 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from ctglip.data.film_organs import FilmOrganDataset
-from ctglip.data.film_reader import FilmReader
-from ctglip.data.films import FilmDataset, FilmDataSettings
+from ctglip.data.captions import CaptionBuilder, OrganCaptions
+from ctglip.data.cxr import CxrDataset, CxrDataSettings
+from ctglip.data.cxr_organs import CxrOrganDataset
+from ctglip.data.cxr_reader import CxrReader
 from ctglip.data.organs import DataSettings, OrganDataset, findings_by_study
 from ctglip.data.pairs import PairDataset
 from ctglip.data.report_texts import organs_spoken_of
 from ctglip.data.sampling import BalancedSampler, SamplingSettings
-from ctglip.data.sayings import OrganSayings, Phrasebook
 from ctglip.data.scan_reports import ScanReportDataset
 from ctglip.data.studies import ScanDataSettings, StudyDataset
 from ctglip.inference.scoring import Dictionaries
-from ctglip.models.towers import OrganTextModelSettings
+from ctglip.models.dual_encoder import OrganTextModelSettings
 from ctglip.store.tables import Store
 from ctglip.types import Failure
 from ctglip.vocabulary.negatives import Strategy
 
 Progress = Callable[[int, int], None]
 Feed = Literal["organs", "pairs", "reports"]
-"""Organs with texts (as crops, or in whole scans and films where the model's grounding asks for them); scans or films
-with their report as one text; scans or films with all that their report says (``objectives.reports``)."""
+"""Organs with texts (as crops, or in whole scans and radiographs where the model's grounding asks for them); scans or
+radiographs with their report as one text; scans or radiographs with all that their report says
+(``objectives.reports``)."""
 
 
 class Source(Protocol):
@@ -43,7 +44,7 @@ class Source(Protocol):
     @property
     def keys(self) -> tuple[tuple[str, frozenset[str]], ...]: ...
     @property
-    def sayings(self) -> Sequence[OrganSayings]: ...
+    def captions(self) -> Sequence[OrganCaptions]: ...
     @property
     def failures(self) -> Sequence[Failure]: ...
 
@@ -77,9 +78,9 @@ class CropSource:
         return self.dataset.keys
 
     @property
-    def sayings(self) -> Sequence[OrganSayings]:
+    def captions(self) -> Sequence[OrganCaptions]:
         """What is said of each crop's organ."""
-        return self.dataset.sayings
+        return self.dataset.captions
 
     @property
     def failures(self) -> Sequence[Failure]:
@@ -98,16 +99,16 @@ class CropSource:
     def studies(self, step: int) -> list[str]:
         """As ``Source`` says."""
         rows = self.sampler.rows(self.sampler.rng(step))
-        return list(dict.fromkeys(self.dataset.cache.places[row].study_id for row in rows))
+        return list(dict.fromkeys(self.dataset.cache.instances[row].study_id for row in rows))
 
 
 @dataclass
-class FilmSource:
-    """Films with their reports: as one text (``pairs``), or all that they say."""
+class CxrSource:
+    """Radiographs with their reports: as one text (``pairs``), or all that they say."""
 
-    dataset: FilmDataset
+    dataset: CxrDataset
     feed: Feed
-    sayings: Sequence[OrganSayings]
+    captions: Sequence[OrganCaptions]
 
     @property
     def texts(self) -> list[str]:
@@ -121,7 +122,7 @@ class FilmSource:
 
     @property
     def failures(self) -> Sequence[Failure]:
-        """Films that could not be read."""
+        """Radiographs that could not be read."""
         return self.dataset.failures
 
     @property
@@ -141,7 +142,7 @@ class FilmSource:
     def batch(self, step: int, rank: int = 0, world: int = 1) -> Sequence[Any]:
         """As ``Source`` says."""
         found = self.dataset.samples(step, rank, world)
-        return [film.pair() for film in found] if self.feed == "pairs" else found
+        return [radiograph.pair() for radiograph in found] if self.feed == "pairs" else found
 
     def studies(self, step: int) -> list[str]:
         """As ``Source`` says."""
@@ -158,10 +159,10 @@ class SourceSettings:
     data: DataSettings
     sampling: SamplingSettings
     scans: ScanDataSettings
-    films: FilmDataSettings
+    cxr: CxrDataSettings
     model: OrganTextModelSettings
     seed: int
-    opened: dict[str, FilmReader] = field(default_factory=dict)
+    opened: dict[str, CxrReader] = field(default_factory=dict)
 
 
 def open_source(
@@ -177,13 +178,13 @@ def open_source(
     Args:
         feed: what is wanted.
         strategy: which negatives are drawn from the dictionary, if any.
-        progress: called with (studies done, studies) while crops are cut or films are read.
+        progress: called with (studies done, studies) while crops are cut or radiographs are read.
 
     Raises:
         StoreError: the split is empty, or has not what is wanted.
     """
     if store.info.modality == "cxr":
-        return _films(feed, store, dictionaries, settings, strategy, progress)
+        return _radiographs(feed, store, dictionaries, settings, strategy, progress)
     data = _data(settings, strategy)
     split = (store, "train", dictionaries.organs, dictionaries.abnormalities, data)
     if feed == "pairs":
@@ -192,12 +193,12 @@ def open_source(
         return ScanReportDataset(*split, settings.scans, settings.seed, settings.model.grounding == "pool")
     if settings.model.grounding == "crop":
         dataset = OrganDataset(*split, settings.seed, progress, strategy)
-        return CropSource(dataset, BalancedSampler(dataset.sayings, settings.sampling, settings.seed))
+        return CropSource(dataset, BalancedSampler(dataset.captions, settings.sampling, settings.seed))
     assert settings.model.grounding != "none"
     return StudyDataset(*split, settings.scans, settings.seed, settings.model.grounding, strategy)
 
 
-def _films(
+def _radiographs(
     feed: Feed,
     store: Store,
     dictionaries: Dictionaries,
@@ -205,18 +206,18 @@ def _films(
     strategy: Strategy,
     progress: Progress | None,
 ) -> Source:
-    """The films of a store's split ``train``."""
+    """The radiographs of a store's split ``train``."""
     data = _data(settings, strategy)
-    own, organs = settings.films, (dictionaries.organs, dictionaries.abnormalities)
+    own, organs = settings.cxr, (dictionaries.organs, dictionaries.abnormalities)
     permuted = data.permute_texts and feed != "organs"
-    reader = settings.opened.get("films")
-    dataset = FilmDataset(store, "train", own, settings.seed, True, progress, permuted, reader)
-    settings.opened["films"] = dataset.reader
+    reader = settings.opened.get("radiographs")
+    dataset = CxrDataset(store, "train", own, settings.seed, True, progress, permuted, reader)
+    settings.opened["radiographs"] = dataset.reader
     if feed == "organs":
-        return FilmOrganDataset(dataset, store, *organs, data, strategy)
+        return CxrOrganDataset(dataset, store, *organs, data, strategy)
     findings = findings_by_study(store, set(dataset.study_ids))
-    said = organs_spoken_of(findings, dataset.study_ids, Phrasebook(*organs, data.silence_is_normal))
-    return FilmSource(dataset, feed, said)
+    said = organs_spoken_of(findings, dataset.study_ids, CaptionBuilder(*organs, data.unmentioned_as_negative))
+    return CxrSource(dataset, feed, said)
 
 
 def _data(settings: SourceSettings, strategy: Strategy) -> DataSettings:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ctglip.data.cache import Place, places_of
-from ctglip.data.film_input import film_input
+from ctglip.data.cache import OrganInstance, instances_of
+from ctglip.data.cxr_input import cxr_input
 from ctglip.data.organs import DataSettings, findings_by_study, studies_of, trainable_organs
 from ctglip.data.scans import ScanCut, ScanReader, ScanSettings
 from ctglip.data.stored import open_crops
@@ -18,16 +18,16 @@ from ctglip.evaluation.calibration import fit_calibration
 from ctglip.evaluation.encoded import differences_of
 from ctglip.evaluation.labels import Labels, labels_from_findings
 from ctglip.evaluation.zero_shot import Scores
-from ctglip.inference.encoding import OrganEmbeddings, encode_crops
-from ctglip.inference.film_encoding import (
-    encode_films,
-    film_places,
-    film_settings,
+from ctglip.inference.cxr_encoding import (
+    cxr_places,
+    cxr_settings,
+    encode_radiographs,
     on_window,
     queries_of,
     reading_of,
-    shown_on_films,
+    visible_on_radiographs,
 )
+from ctglip.inference.encoding import OrganEmbeddings, encode_crops
 from ctglip.inference.scans import encode_scan, readable
 from ctglip.inference.scoring import Calibration, Dictionaries, Scorer
 from ctglip.models.release import Release
@@ -49,11 +49,11 @@ class Validation:
         places: the organs that it is asked about.
         encode: what the model makes of them now.
         labels: what the reports say.
-        observe: the same films by their observations, of models that have some.
+        observe: the same radiographs by their observations, of models that have some.
     """
 
     release: Release
-    places: Sequence[Place]
+    instances: Sequence[OrganInstance]
     encode: Callable[[], OrganEmbeddings]
     labels: Labels
     observe: Callable[[], OrganEmbeddings] | None = None
@@ -65,7 +65,7 @@ class Validation:
         values = {"val_pairs": float(len(judged))}
         if self.release.model.settings.anatomy:
             names, said = self.release.organs, scorer.recognise(embeddings.anatomy)
-            right = [names[int(i)] == place.organ for i, place in zip(said, self.places, strict=True)]
+            right = [names[int(i)] == instance.organ for i, instance in zip(said, self.instances, strict=True)]
             values["val_organ_top1"] = float(np.mean(right))
         if judged:
             values["val_macro_auroc"] = max(self._by_weight(scorer, embeddings, judged).values())
@@ -119,7 +119,7 @@ def macro_auroc(labels: Labels, scores: Scores) -> float:
 def build_validation(
     store: Store, release: Release, dictionaries: Dictionaries, data: DataSettings
 ) -> Validation | None:
-    """Cut the validation split's crops, or read its scans or films; None where the store has no such split."""
+    """Cut the validation split's crops, or read its scans or radiographs; None where the store has no such split."""
     organs, abnormalities = dictionaries.organs, dictionaries.abnormalities
     try:
         study_ids = studies_of(store, "val")
@@ -127,79 +127,87 @@ def build_validation(
         return None
     findings = findings_by_study(store, set(study_ids))
     observe = None
-    if release.films is not None:
+    if release.cxr is not None:
         spoken = {row.organ for rows in findings.values() for row in rows if row.abnormality is not None}
-        names = data.organs or [name for name in shown_on_films(organs) if name in spoken]
-        places, encode, observe = _films(store, release, study_ids, names, data, organs)
+        names = data.organs or [name for name in visible_on_radiographs(organs) if name in spoken]
+        instances, encode, observe = _radiographs(store, release, study_ids, names, data, organs)
     else:
-        places = places_of(store, study_ids, data.organs or trainable_organs(store, organs, abnormalities), data.crops)
+        instances = instances_of(
+            store, study_ids, data.organs or trainable_organs(store, organs, abnormalities), data.crops
+        )
         crops = release.model.settings.grounding == "crop"
         cut = _crops if crops else _scans
-        places, encode = cut(store, release, places, data, organs)
-    if not places:
+        instances, encode = cut(store, release, instances, data, organs)
+    if not instances:
         return None
-    labels = labels_from_findings(findings, places, organs, abnormalities, data.silence_is_normal)
-    return Validation(release, places, encode, labels, observe)
+    labels = labels_from_findings(findings, instances, organs, abnormalities, data.unmentioned_as_negative)
+    return Validation(release, instances, encode, labels, observe)
 
 
-Asked = tuple[Sequence[Place], Callable[[], OrganEmbeddings]]
+Asked = tuple[Sequence[OrganInstance], Callable[[], OrganEmbeddings]]
 
 
-def _crops(store: Store, release: Release, places: list[Place], data: DataSettings, organs: OrganDictionary) -> Asked:
-    cache = open_crops(store, places, data.crops, organs, data.cache, data.threads).readable()
-    return cache.places, lambda: encode_crops(release.model, cache, data.crops, organs=release.organs)
+def _crops(
+    store: Store, release: Release, instances: list[OrganInstance], data: DataSettings, organs: OrganDictionary
+) -> Asked:
+    cache = open_crops(store, instances, data.crops, organs, data.cache, data.threads).readable()
+    return cache.instances, lambda: encode_crops(release.model, cache, data.crops, organs=release.organs)
 
 
-def _films(
+def _radiographs(
     store: Store,
     release: Release,
     study_ids: Sequence[str],
     names: Sequence[str],
     data: DataSettings,
     organs: OrganDictionary,
-) -> tuple[Sequence[Place], Callable[[], OrganEmbeddings], Callable[[], OrganEmbeddings] | None]:
-    """Films are kept as the model reads them; organs that its window leaves out are not asked about."""
-    settings, reading = film_settings(release), reading_of(release.model)
+) -> tuple[Sequence[OrganInstance], Callable[[], OrganEmbeddings], Callable[[], OrganEmbeddings] | None]:
+    """Radiographs are kept as the model reads them; organs that its window leaves out are not asked about."""
+    settings, reading = cxr_settings(release), reading_of(release.model)
     by_study: dict[str, list[OrganRow]] = {}
-    for place in film_places(store, study_ids, names, reading, release):
-        by_study.setdefault(place.study_id, []).append(place.row)
+    for instance in cxr_places(store, study_ids, names, reading, release):
+        by_study.setdefault(instance.study_id, []).append(instance.row)
     with worker_threads(data.threads) as pool:
-        films = list(pool.map(lambda name: film_input(store.study(name).image(), settings), by_study))
+        radiographs = list(pool.map(lambda name: cxr_input(store.study(name).image(), settings), by_study))
     rows = [
-        [row for row, there in zip(several, on_window(film, several, reading), strict=True) if there]
-        for film, several in zip(films, by_study.values(), strict=True)
+        [row for row, there in zip(several, on_window(radiograph, several, reading), strict=True) if there]
+        for radiograph, several in zip(radiographs, by_study.values(), strict=True)
     ]
     queries = queries_of(release.organs, organs)
-    places = [Place(study_id, row) for study_id, several in zip(by_study, rows, strict=True) for row in several]
+    instances = [
+        OrganInstance(study_id, row) for study_id, several in zip(by_study, rows, strict=True) for row in several
+    ]
     model = release.model
 
     def observe() -> OrganEmbeddings:
-        return encode_films(model, films, rows, queries, "observations")
+        return encode_radiographs(model, radiographs, rows, queries, "observations")
 
     found = observe if model.settings.observations is not None else None
-    return places, lambda: encode_films(model, films, rows, queries, reading), found
+    return instances, lambda: encode_radiographs(model, radiographs, rows, queries, reading), found
 
 
-def _scans(store: Store, release: Release, places: list[Place], data: DataSettings, organs: OrganDictionary) -> Asked:
+def _scans(
+    store: Store, release: Release, instances: list[OrganInstance], data: DataSettings, organs: OrganDictionary
+) -> Asked:
     """Scans are kept on the model's grid; organs too small for it are not asked about."""
     settings = ScanSettings.model_validate(release.scans)
-    by_study: dict[str, list[Place]] = {}
-    for place in places:
-        by_study.setdefault(place.study_id, []).append(place)
+    by_study: dict[str, list[OrganInstance]] = {}
+    for instance in instances:
+        by_study.setdefault(instance.study_id, []).append(instance)
     reader = ScanReader(store, settings, len(by_study), 0.0, data.threads)
-    asked: list[tuple[ScanCut, list[Place]]] = []
+    asked: list[tuple[ScanCut, list[OrganInstance]]] = []
     for (_, some), cut in zip(by_study.items(), reader.read(list(by_study)), strict=True):
         if cut is not None:
-            keep = readable(cut, [place.row for place in some], release.model, organs)
-            asked.append((cut, [place for place, there in zip(some, keep, strict=True) if there]))
+            keep = readable(cut, [instance.row for instance in some], release.model, organs)
+            asked.append((cut, [instance for instance, there in zip(some, keep, strict=True) if there]))
     asked = [(cut, some) for cut, some in asked if some]
 
     def encode() -> OrganEmbeddings:
         found = [
-            encode_scan(release.model, cut, [place.row for place in some], organs, release.organs, settings)
+            encode_scan(release.model, cut, [instance.row for instance in some], organs, release.organs, settings)
             for cut, some in asked
         ]
         parts = ("features", "anatomy", "diagnosis")
         return OrganEmbeddings(*(np.concatenate([getattr(one, part) for one in found]) for part in parts))
 
-    return [place for _, some in asked for place in some], encode
+    return [instance for _, some in asked for instance in some], encode

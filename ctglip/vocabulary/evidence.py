@@ -128,7 +128,7 @@ def _across(target: str, organ: str, shared: Abnormality, organs: OrganDictionar
     theirs, ours = organs[target].side, organs[organ].side
     if ours is not None and ours != theirs:
         return ("whole",) if theirs is None else ()
-    return ("same",) if organs.wholes_of(target).isdisjoint(shared.organs) else ("part",)
+    return ("same",) if organs.containing(target).isdisjoint(shared.organs) else ("part",)
 
 
 def _targets(row: Finding, organs: OrganDictionary) -> tuple[str, ...]:

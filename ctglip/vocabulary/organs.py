@@ -156,13 +156,13 @@ class OrganDictionary:
         return self._parts[name]
 
     @cached_property
-    def _wholes(self) -> dict[str, frozenset[str]]:
+    def _containers(self) -> dict[str, frozenset[str]]:
         return {name: frozenset(w for w in self.names if name in self._parts[w]) for name in self.names}
 
-    def wholes_of(self, name: str) -> frozenset[str]:
+    def containing(self, name: str) -> frozenset[str]:
         """Names of everything that this organ is a part of, itself not."""
         self[name]
-        return self._wholes[name]
+        return self._containers[name]
 
     @cached_property
     def _labels(self) -> dict[str, frozenset[int]]:

@@ -1,18 +1,20 @@
-"""Pretraining on chest films: CLIP on the whole report beside IMITATE and ASG (and ECAMP, PLACE), on simulated films.
+"""Pretraining on chest radiographs: CLIP on the whole report beside IMITATE and ASG (and ECAMP, PLACE), on simulated
+radiographs.
 
     python -m experiments.cxr_headline [ablation] [--size quick|core|full] [--quick] [--all] [--seeds N]
-                                       [--arms A B ...] [--workers 2] [--films] [--json FILE] [--out DIR]
+                                       [--arms A B ...] [--workers 2] [--cxr] [--json FILE] [--out DIR]
 
-Every arm sees the same films in the same order for the same number of steps with the same encoder, frozen text encoder
-and optimiser; IMITATE sees two windows of each film, as published, and so takes about twice the time. Judged on films
-of other patients, against the truth, not the reports: zero-shot AUROC, read from the whole film and (ASG, PLACE) from
-the organ's box or query, and by ASG's tags; where the map of an answer peaks; retrieval of films and reports; a linear
-probe of the frozen encoder at 1, 10 and 100 % of the labelled films, beside random weights. Intervals are over
-patients, of the mean over seeds; differences are paired. "ablation" leaves out one term at a time. Runs go side by
-side, each with one thread. Kill it and run it again: it goes on, and what is in DIR is not made again. Figures say how
-well the machinery learns from simulated films, nothing about clinical use.
+Every arm sees the same radiographs in the same order for the same number of steps with the same encoder, frozen text
+encoder and optimiser; IMITATE sees two windows of each radiograph, as published, and so takes about twice the time.
+Judged on radiographs
+of other patients, against the truth, not the reports: zero-shot AUROC, read from the whole radiograph and (ASG, PLACE)
+from the organ's box or query, and by ASG's tags; where the map of an answer peaks; retrieval of radiographs and
+reports; a linear probe of the frozen encoder at 1, 10 and 100 % of the labelled radiographs, beside random weights.
+Intervals are over patients, of the mean over seeds; differences are paired. "ablation" leaves out one term at a time.
+Runs go side by side, each with one thread. Kill it and run it again: it goes on, and what is in DIR is not made again.
+Figures say how well the machinery learns from simulated radiographs, nothing about clinical use.
 
-Minutes of a core, all in all: "full" 44 (films 7, texts 2), with --all 77; "ablation" at "core", one seed, 20.
+Minutes of a core, all in all: "full" 44 (radiographs 7, texts 2), with --all 77; "ablation" at "core", one seed, 20.
 """
 
 from __future__ import annotations
@@ -47,16 +49,18 @@ def compared(asked: argparse.Namespace, names: list[str]) -> dict[str, Any]:
             took[name] = future.result()
             said = ", ".join(f"{part.replace('cpu_seconds', 'training')} {s:.0f}" for part, s in took[name].items())
             say(f"{number}/{len(jobs)} {name}: {said} s of a core")
-    films = json.loads((asked.out / "films.json").read_text())
+    radiographs = json.loads((asked.out / "radiographs.json").read_text())
     return {
         "size": {key: value for key, value in size.items() if key != "encoder"},
         "seeds": seeds,
         "rows": rows(asked.out / "runs", names, seeds),
         "pointing": pointed(asked.out / "runs", names, seeds),
         "differences": differences(asked.out / "runs", store, names, seeds),
-        "split": films["split"],
+        "split": radiographs["split"],
         "took": took,
-        "cpu_seconds": films["cpu_seconds"] + texts["cpu_seconds"] + sum(sum(one.values()) for one in took.values()),
+        "cpu_seconds": radiographs["cpu_seconds"]
+        + texts["cpu_seconds"]
+        + sum(sum(one.values()) for one in took.values()),
         "seconds": time.perf_counter() - start,
     }
 
@@ -74,11 +78,11 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", choices=list(dict.fromkeys([*ARMS, *ABLATION])), help="these alone")
     parser.add_argument("--seeds", type=int, help="in place of the size's own number")
     parser.add_argument("--workers", type=int, default=min(2, os.cpu_count() or 1), help="processes")
-    parser.add_argument("--films", action="store_true", help="make the films and their store, and nothing else")
+    parser.add_argument("--cxr", action="store_true", help="make the radiographs and their store, and nothing else")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
-    parser.add_argument("--out", type=Path, default=Path("cxr-headline-output"), help="films, store, runs")
+    parser.add_argument("--out", type=Path, default=Path("cxr-headline-output"), help="radiographs, store, runs")
     asked = parser.parse_args()
-    if asked.films:
+    if asked.radiographs:
         store_of(asked.out, SIZES[asked.size], asked.workers)
         return
     known = ABLATION if asked.what == "ablation" else ARMS

@@ -29,7 +29,7 @@ def judged(run: Path, store: Path, truth: Path, lesions: Path) -> bool:
     """
     from ctglip.errors import ModelError
     from ctglip.evaluation.run import evaluate
-    from ctglip.evaluation.settings import EvaluateConfig, FilmEvaluation
+    from ctglip.evaluation.settings import CxrEvaluation, EvaluateConfig
     from ctglip.models.release import load_release
 
     release = load_release(run)
@@ -40,36 +40,38 @@ def judged(run: Path, store: Path, truth: Path, lesions: Path) -> bool:
     missing = [read for read in reads if not (run / f"evaluation-{read}" / "results.json").is_file()]
     for read in missing:
         out = run / f"evaluation-{read}"
-        parts = ("film_retrieval", "tags") if read == "whole" else ()
+        parts = ("cxr_retrieval", "tags") if read == "whole" else ()
         config = EvaluateConfig(
             controls=False, pictures=False, parts=parts, lesions=str(lesions), draws=DRAWS, device="cpu",
-            films=FilmEvaluation(read=read),
+            cxr=CxrEvaluation(read=read),
         )  # fmt: skip
         try:
             evaluate(run, store, out, labels=truth, config=config)
         except ModelError as error:
-            if error.code not in ("no_whole_films", "not_aligned"):
+            if error.code not in ("no_whole_image", "not_aligned"):
                 raise
     return bool(missing)
 
 
 def features(model: Any, release: Any, store: Any, study_ids: list[str]) -> np.ndarray:
-    """The pooled vector of each whole film."""
+    """The pooled vector of each whole radiograph."""
     import torch
 
-    from ctglip.data.film_input import film_input
-    from ctglip.inference.film_encoding import film_settings
+    from ctglip.data.cxr_input import cxr_input
+    from ctglip.inference.cxr_encoding import cxr_settings
 
-    settings, out = film_settings(release), []
+    settings, out = cxr_settings(release), []
     with torch.no_grad():
         for start in range(0, len(study_ids), 64):
-            films = [film_input(store.study(name).image(), settings).image for name in study_ids[start : start + 64]]
-            out.append(model.encoder(torch.from_numpy(np.stack(films))).pooled.numpy())
+            radiographs = [
+                cxr_input(store.study(name).image(), settings).image for name in study_ids[start : start + 64]
+            ]
+            out.append(model.encoder(torch.from_numpy(np.stack(radiographs))).pooled.numpy())
     return np.concatenate(out).astype(np.float64)
 
 
 def probed(run: Path, store_path: Path, truth: Path, seed: int) -> bool:
-    """Logistic regression on the frozen encoder at each share of the labelled films, and on random weights.
+    """Logistic regression on the frozen encoder at each share of the labelled radiographs, and on random weights.
 
     Returns:
         Whether there was anything to do.
@@ -112,7 +114,7 @@ def probed(run: Path, store_path: Path, truth: Path, seed: int) -> bool:
 
 
 def _fitted(x: dict[str, np.ndarray], y: dict[str, np.ndarray], kept: np.ndarray, column: int) -> np.ndarray:
-    """Scores of the test films; the strength is chosen on the split val; one class alone says nothing."""
+    """Scores of the test radiographs; the strength is chosen on the split val; one class alone says nothing."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import roc_auc_score
 
@@ -203,7 +205,8 @@ def rows(runs: Path, arms: list[str], seeds: int) -> dict[str, dict[str, Any]]:
 
 
 def pointed(runs: Path, arms: list[str], seeds: int) -> dict[str, dict[str, list[float]]]:
-    """For each arm (and way), by abnormality: share of maps that peak in the lesion, by chance, and films of a seed."""
+    """For each arm (and way), by abnormality: share of maps that peak in the lesion, by chance, and radiographs of a
+    seed."""
     found: dict[str, dict[str, list[float]]] = {}
     for arm in arms:
         for read in READS:
@@ -211,9 +214,9 @@ def pointed(runs: Path, arms: list[str], seeds: int) -> dict[str, dict[str, list
             for seed in range(seeds):
                 path = run_of(runs, arm, seed) / f"evaluation-{read}" / "results.json"
                 parts = json.loads(path.read_text())["parts"] if path.is_file() else {}
-                for one in parts.get("film_pointing") or ():
+                for one in parts.get("cxr_pointing") or ():
                     if one["lesion"] is not None:
-                        numbers = [one["lesion"]["value"], one["lesion_chance"], one["films"]]
+                        numbers = [one["lesion"]["value"], one["lesion_chance"], one["radiographs"]]
                         kept.setdefault(one["abnormality"], []).append(numbers)
             if kept:
                 found[f"{arm} ({read})"] = {name: np.mean(rows, axis=0).tolist() for name, rows in kept.items()}
@@ -223,13 +226,13 @@ def pointed(runs: Path, arms: list[str], seeds: int) -> dict[str, dict[str, list
 def _numbers(parts: dict[str, Any]) -> dict[str, float]:
     """Pointing, retrieval and tags of one evaluation."""
     found: dict[str, float] = {}
-    for one in parts.get("film_pointing") or ():
+    for one in parts.get("cxr_pointing") or ():
         if one["abnormality"] == "all":
             for kind in ("lesion", "near", "region"):
                 if one[kind] is not None:
                     found |= {kind: one[kind]["value"], f"{kind} by chance": one[f"{kind}_chance"]}
-    for one in parts.get("film_retrieval") or ():
-        if one["name"] in ("film to report", "report to film"):
+    for one in parts.get("cxr_retrieval") or ():
+        if one["name"] in ("radiograph to report", "report to radiograph"):
             at = {entry["k"]: entry for entry in one["at"]}
             k = 10 if 10 in at else max(at)
             found[f"{one['name']} R@{k}"] = at[k]["recall"]["value"]
@@ -270,7 +273,7 @@ def about(figures: dict[str, Any]) -> str:
     found = figures["differences"]
     wanted = [*READS, *(f"trained {fraction}" for fraction in FRACTIONS)]
     kinds = [kind for kind in wanted if any(kind in own for own in found.values())]
-    lines = ["Macro AUROC: zero-shot (whole film, organs), then linear probes at each share of the labels", ""]
+    lines = ["Macro AUROC: zero-shot (whole radiograph, organs), then linear probes at each share of the labels", ""]
     lines += ["| arm | " + " | ".join(kinds) + " |", "|---|" + "---|" * len(kinds)]
     for arm, own in found.items():
         lines.append(f"| {arm} | " + " | ".join(shown((own.get(k) or {}).get("macro_auroc")) for k in kinds) + " |")
@@ -298,7 +301,7 @@ def about(figures: dict[str, Any]) -> str:
         lines.append(f"| {arm} | " + " | ".join(a + b for a, b in zip(cells, chance, strict=True)) + " |")
     lines += ["", "In brackets: by chance.", *about_pointing(figures["pointing"])]
     took = f"{figures['cpu_seconds']:.0f} s of a core, {figures['seconds']:.0f} s of this call"
-    lines += ["", f"{figures['seeds']} seeds, films {figures['split']}; {took}."]
+    lines += ["", f"{figures['seeds']} seeds, radiographs {figures['split']}; {took}."]
     return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""What the experiment does: the films, the arms with their settings, and one job (train, judge, probe) at a time.
+"""What the experiment does: the radiographs, the arms with their settings, and one job (train, judge, probe) at a time.
 
 Everything lies in one folder and is made once; a run that was cut off goes on from its last checkpoint.
 """
@@ -24,13 +24,13 @@ Arm = tuple[str, dict[str, Any]]
 """A config, and changes to it."""
 CNN = {"name": "cnn", "spatial_dims": 2, "widths": [16, 32, 64, 128], "blocks": [0, 1, 1, 1], "norm": "batch"}
 SIZES: dict[str, dict[str, Any]] = {
-    "quick": {"films": (48, 12, 40), "steps": 6, "pixels": 64, "stored": 128, "seeds": 1, "encoder": CNN},
-    "core": {"films": (700, 100, 300), "steps": 300, "pixels": 96, "stored": 192, "seeds": 2, "encoder": CNN},
-    "full": {"films": (2000, 150, 500), "steps": 600, "pixels": 128, "stored": 256, "seeds": 3, "encoder": CNN},
+    "quick": {"radiographs": (48, 12, 40), "steps": 6, "pixels": 64, "stored": 128, "seeds": 1, "encoder": CNN},
+    "core": {"radiographs": (700, 100, 300), "steps": 300, "pixels": 96, "stored": 192, "seeds": 2, "encoder": CNN},
+    "full": {"radiographs": (2000, 150, 500), "steps": 600, "pixels": 128, "stored": 256, "seeds": 3, "encoder": CNN},
 }
-"""Films of the splits (at least, but for those for choices), steps of 32 films, rows and columns of a model's input and
-of the store. A step at 128 pixels takes 0.18 s of a core (CLIP), 0.47 (IMITATE, two views) or 0.31 (ASG); with a ResNet
-18, 1.5 s, which 45 minutes of two cores do not allow for three arms and seeds."""
+"""Radiographs of the splits (at least, but for those for choices), steps of 32 radiographs, rows and columns of a
+model's input and of the store. A step at 128 pixels takes 0.18 s of a core (CLIP), 0.47 (IMITATE, two views) or 0.31
+(ASG); with a ResNet 18, 1.5 s, which 45 minutes of two cores do not allow for three arms and seeds."""
 
 
 def say(text: str) -> None:
@@ -44,48 +44,49 @@ def cpu_seconds() -> float:
     return own.ru_utime + own.ru_stime + theirs.ru_utime + theirs.ru_stime
 
 
-# --- films
+# --- radiographs
 
 
 def store_of(out: Path, size: dict[str, Any], workers: int) -> Path:
-    """The films and their store, splits by patient: at least as many films to learn from and to judge as asked."""
+    """The radiographs and their store, splits by patient: at least as many radiographs to learn from and to judge as
+    asked."""
     from ctglip_preprocessing.driver import preprocess_cohort
     from ctglip_preprocessing.settings import PreprocessConfig
 
     from ctglip.cohort import read_cohort
     from ctglip.config import load_settings
     from ctglip.simulation.cohort import simulate_cohort
-    from ctglip.simulation.films import FilmSettings
+    from ctglip.simulation.cxr import CxrSettings
     from ctglip.simulation.study import SimulationSettings
 
-    cohort, store, done = out / "cohort", out / "store", out / "films.json"
+    cohort, store, done = out / "cohort", out / "store", out / "radiographs.json"
     if done.is_file():
-        if read_json(done)["films"] != list(size["films"]) or read_json(done)["stored"] != size["stored"]:
-            raise SystemExit(f"{out} holds films of another size; choose another --out.")
+        if read_json(done)["radiographs"] != list(size["radiographs"]) or read_json(done)["stored"] != size["stored"]:
+            raise SystemExit(f"{out} holds radiographs of another size; choose another --out.")
         return store
-    count, start, cpu = sum(size["films"]), time.perf_counter(), cpu_seconds()
-    say(f"Simulating {count} films")
-    drawn = simulate_cohort(cohort, count, 1, SimulationSettings(), None, workers, films=FilmSettings())
+    count, start, cpu = sum(size["radiographs"]), time.perf_counter(), cpu_seconds()
+    say(f"Simulating {count} radiographs")
+    drawn = simulate_cohort(cohort, count, 1, SimulationSettings(), None, workers, radiographs=CxrSettings())
     table = pl.read_csv(drawn, infer_schema=False)
     simulated = cpu_seconds() - cpu
-    place = _splits(table["patient_id"].to_list(), size["films"])
-    split = [place[name] for name in table["patient_id"]]
+    instance = _splits(table["patient_id"].to_list(), size["radiographs"])
+    split = [instance[name] for name in table["patient_id"]]
     table.with_columns(split=pl.Series(split)).write_csv(cohort / "split.csv")
     say("Preprocessing")
-    config = load_settings(PreprocessConfig, "preprocess/films", [f"films.size={size['stored']}"])
+    config = load_settings(PreprocessConfig, "preprocess/cxr", [f"cxr.size={size['stored']}"])
     preprocess_cohort(read_cohort(cohort / "split.csv"), store, config)
     took = {"cpu_seconds": cpu_seconds() - cpu, "simulating": simulated, "seconds": time.perf_counter() - start}
     counts = {name: split.count(name) for name in ("train", "val", "test")}
-    write_json(done, {"films": list(size["films"]), "stored": size["stored"], "split": counts, **took})
+    write_json(done, {"radiographs": list(size["radiographs"]), "stored": size["stored"], "split": counts, **took})
     say(f"{counts}: {took['cpu_seconds']:.0f} s of a core")
     return store
 
 
-def _splits(patients: list[str], films: tuple[int, int, int]) -> dict[str, str]:
+def _splits(patients: list[str], radiographs: tuple[int, int, int]) -> dict[str, str]:
     """Whole patients, drawn: first those that are learned from, then those that are judged, the rest for choices."""
     order = sorted(set(patients))
     random.Random(0).shuffle(order)
-    left, found = {"train": films[0], "test": films[2]}, {}
+    left, found = {"train": radiographs[0], "test": radiographs[2]}, {}
     for name in order:
         split = next((split for split, missing in left.items() if missing > 0), "val")
         found[name] = split
@@ -99,10 +100,10 @@ def _splits(patients: list[str], films: tuple[int, int, int]) -> dict[str, str]:
 
 TAGS = {"layers": 2, "heads": 4, "hidden": 256, "dropout": 0.1}
 TOKENS = {"model.image_project": "token", "model.image_levels": [-2], "model.image_pooling": "peak"}
-"""How whole films are read by all arms that do."""
+"""How whole radiographs are read by all arms that do."""
 ARMS: dict[str, Arm] = {
     "clip": ("demo/cxr_asg", {"objective": {"name": "global_pair"}, "model.tags": None}),
-    "imitate": ("demo/cxr_imitate", {"films.copies": 2}),
+    "imitate": ("demo/cxr_imitate", {"cxr.copies": 2}),
     "asg": ("demo/cxr_asg", {"model.tags": TAGS}),
     "ecamp": ("demo/cxr_ecamp", {}),
     "place": ("demo/cxr_place", {}),
@@ -115,9 +116,9 @@ ABLATION: dict[str, Arm] = {
         for term in ("image_report", "region_sentence", "recognition", "soft_labels")
     },
     "asg, same sentences negative": (ARMS["asg"][0], {**ARMS["asg"][1], "objective.same_sentences": "negative"}),
-    "imitate - findings": ("demo/cxr_imitate", {"films.copies": 2, "objective.findings_weight": 0.0}),
-    "imitate - views": ("demo/cxr_imitate", {"films.copies": 1, "objective.view_weight": 0.0}),
-    "imitate - clinical prior": ("demo/cxr_imitate", {"films.copies": 2, "objective.strength": 0.0}),
+    "imitate - findings": ("demo/cxr_imitate", {"cxr.copies": 2, "objective.findings_weight": 0.0}),
+    "imitate - views": ("demo/cxr_imitate", {"cxr.copies": 1, "objective.view_weight": 0.0}),
+    "imitate - clinical prior": ("demo/cxr_imitate", {"cxr.copies": 2, "objective.strength": 0.0}),
 }
 
 
@@ -129,13 +130,13 @@ def config_of(arm: Arm, size: dict[str, Any], seed: int) -> Any:
     name, changes = arm
     shared = {
         "seed": seed,
-        "films.size": size["pixels"],
-        "films.margin": 1.125,
-        "films.batch": min(32, size["films"][0] // 2),
-        "films.contrast": 0.1,
-        "films.flip": 0.0,  # sides are asked for
-        "films.lateral": False,
-        "films.threads": 1,
+        "cxr.size": size["pixels"],
+        "cxr.margin": 1.125,
+        "cxr.batch": min(32, size["radiographs"][0] // 2),
+        "cxr.contrast": 0.1,
+        "cxr.flip": 0.0,  # sides are asked for
+        "cxr.lateral": False,
+        "cxr.threads": 1,
         "optim.lr": 0.001,
         "optim.warmup": max(1, size["steps"] // 10),
         "optim.weight_decay": 0.05,

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from ctglip.files import read_yaml, write_text
-from ctglip.text.abbreviations import load_abbreviations
-from ctglip.text.words import phrase
+from ctglip.reports.abbreviations import load_abbreviations
+from ctglip.reports.words import phrase
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = Path(os.environ.get("CTGLIP_REAL_DATA", ROOT.parent / "shared" / "data"))
@@ -37,7 +37,7 @@ HEAD = """\
 # Where the dictionary's newer words come from: `counted` in {reports} reports (the number of reports that hold the
 # word), `list`ed by a public vocabulary, or `knowledge` of the field, for which no frequency is claimed.
 # experiments/dictionary_words writes this file; the words stand in abnormalities.yaml and, with what they stand for,
-# in ctglip/text/abbreviations.yaml. A test reads every one of them back.
+# in ctglip/reports/abbreviations.yaml. A test reads every one of them back.
 version: 1
 """
 

@@ -1,17 +1,17 @@
 """ECAMP on simulated patients: hidden patches and sharpened windows beside interpolation, words filled in beside plain
 masked words, and what each term is for.
 
-    python -m experiments.ecamp [films|words|crops|ablation] [--quick] [--json FILE] [--films STORE] [--scans STORE]
+    python -m experiments.ecamp [radiographs|words|crops|ablation] [--quick] [--json FILE] [--cxr STORE] [--scans STORE]
                                [--steps N] [--seeds A ..] [--arms A ..] [--split val]
 
-Films and crops of organs are of held-out patients (the split test; val is for choosing). Pictures: PSNR over the range
-of grey values, of the patches that were hidden and of the window at twice the resolution. Words: entities and the two
-words before each are hidden, and of the rest as much as published ("published holes") or nothing ("rest shown"); how
-many are said rightly, and their cross-entropy in nats, with the own picture and with another patient's. "words" is
+Radiographs and crops of organs are of held-out patients (the split test; val is for choosing). Pictures: PSNR over the
+range of grey values, of the patches that were hidden and of the window at twice the resolution. Words: entities and the
+two words before each are hidden, and of the rest as much as published ("published holes") or nothing ("rest shown");
+how many are said rightly, and their cross-entropy in nats, with the own picture and with another patient's. "words" is
 the same network with every word hidden alike and no entity sentences: plain masked words. Labels: macro AUROC of a
-logistic regression on the frozen encoder's vector of each film, learned on the films of training.
+logistic regression on the frozen encoder's vector of each radiograph, learned on the radiographs of training.
 
-Sizes are for small machines: films of 64 pixels (the encoder sees 32), half of the patches and 3 words of 10 are
+Sizes are for small machines: radiographs of 64 pixels (the encoder sees 32), half of the patches and 3 words of 10 are
 hidden, and sentences are put into 3 texts of 10 (published: three quarters, 7 and 8 of 10, of which so few steps learn
 no words). Stores that are not named are simulated.
 Figures say how well the machinery learns, nothing about clinical use.
@@ -35,19 +35,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ctglip.data.films import FilmDataset, FilmDataSettings
+from ctglip.data.cxr import CxrDataset, CxrDataSettings
 from ctglip.data.organs import DataSettings, OrganDataset
 from ctglip.data.sampling import BalancedSampler, SamplingSettings
 from ctglip.features.text_bank import TextBank
+from ctglip.models.dual_encoder import OrganTextModel, OrganTextModelSettings
 from ctglip.models.encoders import ViTSettings
 from ctglip.models.fusion import ReportBertSettings
 from ctglip.models.masked import MaskedImageSettings, halved
-from ctglip.models.towers import OrganTextModel, OrganTextModelSettings
 from ctglip.objectives.base import total
 from ctglip.objectives.ecamp import Ecamp, EcampOrganSettings, EcampSettings
+from ctglip.reports.entities import entity_templates
+from ctglip.reports.wordpiece import WordPieceSettings, learn_pieces
 from ctglip.store.tables import Store
-from ctglip.text.entities import entity_templates
-from ctglip.text.wordpiece import WordPieceSettings, learn_pieces
 from ctglip.training.optim import OptimSettings, build_optimizer, set_learning_rate
 from ctglip.vocabulary.abnormalities import load_abnormalities
 from ctglip.vocabulary.organs import load_organs
@@ -67,8 +67,8 @@ ARMS: dict[str, Changes] = {
     "- context sentences": {"context": 0.0},
     "- fusion": {"bert": {"reads": False}},
 }
-FILM = 64
-"""Pixels of a film at the resolution of the sharpened picture."""
+CXR = 64
+"""Pixels of a radiograph at the resolution of the sharpened picture."""
 CHANCES = {"word": 0.3, "context": 0.3}
 
 
@@ -89,10 +89,10 @@ def command(*arguments: object) -> None:
         sys.exit(done.returncode)
 
 
-def simulated(out: Path, studies: int, films: bool) -> Path:
+def simulated(out: Path, studies: int, radiographs: bool) -> Path:
     """A store of simulated patients."""
-    command("simulate", out / "cohort", "--studies", studies, "--seed", 11, *(["--films"] if films else []))
-    config = ["preprocess/films", "--set", "films.size=160"] if films else ["preprocess/demo_3mm"]
+    command("simulate", out / "cohort", "--studies", studies, "--seed", 11, *(["--cxr"] if radiographs else []))
+    config = ["preprocess/cxr", "--set", "cxr.size=160"] if radiographs else ["preprocess/demo_3mm"]
     command("preprocess", out / "cohort" / "cohort.csv", out / "store", "--config", *config)
     return out / "store"
 
@@ -106,7 +106,7 @@ def objective(
     """ECAMP with some of its settings changed."""
     torch.manual_seed(seed)
     width = 32 if quick else 64
-    side = FILM // 2 if dims == 2 else 16
+    side = CXR // 2 if dims == 2 else 16
     encoder = ViTSettings(spatial_dims=dims, patch=4, image_size=side, dim=width, depth=2, heads=4)  # pyright: ignore[reportArgumentType]
     model = OrganTextModel(OrganTextModelSettings(encoder=encoder, in_channels=channels, grounding="none", text_dim=1))
     kind, name = (EcampSettings, "cxr") if dims == 2 else (EcampOrganSettings, "ct")
@@ -145,7 +145,7 @@ def train(method: Ecamp, batch: Callable[[int], Sequence[Any]], steps: int, seed
     return time.process_time() - clock
 
 
-# --- films and crops
+# --- radiographs and crops
 
 
 @dataclass(frozen=True)
@@ -165,21 +165,21 @@ class Asked:
     out: Path
 
 
-def films(where: Path, asked: Asked, changes: Changes, seed: int = 0) -> Figures:
-    """ECAMP on films, with some settings changed."""
-    store, size = Store.open(where), FILM if changes.get("sharp_weight", 1) else FILM // 2
-    own = FilmDataSettings(size=size, margin=1.0, batch=32)
-    learned = FilmDataset(store, "train", own, seed)
-    plain = {name: FilmDataset(store, split, own, training=False)
+def radiographs(where: Path, asked: Asked, changes: Changes, seed: int = 0) -> Figures:
+    """ECAMP on radiographs, with some settings changed."""
+    store, size = Store.open(where), CXR if changes.get("sharp_weight", 1) else CXR // 2
+    own = CxrDataSettings(size=size, margin=1.0, batch=32)
+    learned = CxrDataset(store, "train", own, seed)
+    plain = {name: CxrDataset(store, split, own, training=False)
              for name, split in (("train", "train"), ("held", asked.split))}  # fmt: skip
-    bank = TextBank(asked.out / "films", NoEncoder())  # pyright: ignore[reportArgumentType]
+    bank = TextBank(asked.out / "radiographs", NoEncoder())  # pyright: ignore[reportArgumentType]
     for dataset in (learned, *plain.values()):
         dataset.bind(bank.ids(dataset.texts).tolist())
     held = plain["held"]
     samples = [held.sample(row) for row in range(min(len(held), 64 if asked.quick else 256))]
     average = torch.from_numpy(np.stack([plain["train"].sample(row).image for row in range(len(learned))]))
     average = average.mean(0, keepdim=True)
-    average = halved(average) if size == FILM else average
+    average = halved(average) if size == CXR else average
     method = objective(bank, learned.texts, 2, 1, asked.quick, changes, seed)
     spent = train(method, learned.samples, asked.steps, seed)
     batches = tested(method, samples, 32)
@@ -196,7 +196,7 @@ def crops(where: Path, asked: Asked, seed: int = 0) -> Figures:
     bank = TextBank(asked.out / "crops", NoEncoder())  # pyright: ignore[reportArgumentType]
     for dataset in (learned, held):
         dataset.bind(bank.ids(dataset.texts).tolist(), dictionaries[0].names)
-    sampler = BalancedSampler(learned.sayings, SamplingSettings(batch=16, organs=8), seed)
+    sampler = BalancedSampler(learned.captions, SamplingSettings(batch=16, organs=8), seed)
 
     def batch(step: int) -> Sequence[Any]:
         rng = sampler.rng(step)
@@ -223,11 +223,11 @@ def measured(part: str | None, asked: Asked, seeds: Sequence[int], arms: Sequenc
         line = ", ".join(f"{key} {value:.3f}" for key, value in found.items())
         print(f"{name}: {line}", flush=True)
 
-    wanted = {"films": ["ECAMP"], "words": ["plain masked words"], "crops": [], "ablation": list(arms)}
+    wanted = {"radiographs": ["ECAMP"], "words": ["plain masked words"], "crops": [], "ablation": list(arms)}
     chosen = wanted[part] if part else ["ECAMP", "plain masked words"]
     for seed in seeds:
         for arm in chosen:
-            note(f"films, {arm}", films(stores("films"), asked, ARMS[arm], seed))
+            note(f"radiographs, {arm}", radiographs(stores("radiographs"), asked, ARMS[arm], seed))
         if part in (None, "crops"):
             note("crops, ECAMP", crops(stores("scans"), asked, seed))
     return results
@@ -245,10 +245,12 @@ def table(results: Results) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m experiments.ecamp", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("part", nargs="?", choices=("films", "words", "crops", "ablation"), help="one of these alone")
+    parser.add_argument(
+        "part", nargs="?", choices=("radiographs", "words", "crops", "ablation"), help="one of these alone"
+    )
     parser.add_argument("--quick", action="store_true", help="few studies, few steps, narrow networks")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
-    parser.add_argument("--films", type=Path, metavar="STORE", help="a store of films")
+    parser.add_argument("--cxr", type=Path, metavar="STORE", help="a store of radiographs")
     parser.add_argument("--scans", type=Path, metavar="STORE", help="a store of CTs with masks")
     parser.add_argument("--steps", type=int, help="training steps of each")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
@@ -256,11 +258,16 @@ def main() -> None:
     parser.add_argument("--split", choices=("val", "test"), default="test")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="ctglip-ecamp-") as scratch:
-        out, studies = Path(scratch), {"films": 60, "scans": 30} if asked.quick else {"films": 700, "scans": 60}
+        out, studies = (
+            Path(scratch),
+            {"radiographs": 60, "scans": 30} if asked.quick else {"radiographs": 700, "scans": 60},
+        )
 
         @functools.cache
         def stores(kind: str) -> Path:
-            return getattr(asked, kind) or simulated(out / f"{kind}-made", studies[kind], films=kind == "films")
+            return getattr(asked, kind) or simulated(
+                out / f"{kind}-made", studies[kind], radiographs=kind == "radiographs"
+            )
 
         about = Asked(asked.steps or (20 if asked.quick else 450), asked.quick, asked.split, out)
         results = measured(asked.part, about, asked.seeds, asked.arms, stores)

@@ -15,12 +15,12 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
-from ctglip.data.films import FilmDataset
+from ctglip.data.cxr import CxrDataset
 from ctglip.data.masking import EntityMasker, MaskingSettings
 from ctglip.losses.masked import patchify, unpatchify, window_mask
 from ctglip.models.masked import halved
 from ctglip.objectives.ecamp import Ecamp, MaskedBatch
-from ctglip.text.entities import entity_words
+from ctglip.reports.entities import entity_words
 
 Figures = dict[str, float]
 
@@ -35,8 +35,8 @@ def psnr(errors: Sequence[tuple[float, float]], grey: float) -> float:
 
 def nearest_seen(target: Tensor, covered: Tensor, grid: tuple[int, ...]) -> Tensor:
     """Each hidden patch filled with the mean grey of the nearest one that is seen."""
-    place = torch.stack(torch.meshgrid(*map(torch.arange, grid), indexing="ij"), -1).flatten(0, -2).float()
-    distance = torch.cdist(place, place)[None].expand(len(target), -1, -1)
+    instance = torch.stack(torch.meshgrid(*map(torch.arange, grid), indexing="ij"), -1).flatten(0, -2).float()
+    distance = torch.cdist(instance, instance)[None].expand(len(target), -1, -1)
     near = distance.masked_fill(covered[:, None].bool(), math.inf).argmin(-1)
     return target.mean(-1, keepdim=True).gather(1, near[..., None]).expand_as(target)
 
@@ -144,7 +144,7 @@ def told(method: Ecamp, batches: Sequence[MaskedBatch]) -> Figures:
 # --- labels
 
 
-def labelled(method: Ecamp, films: dict[str, FilmDataset], truth: Path) -> Figures:
+def labelled(method: Ecamp, radiographs: dict[str, CxrDataset], truth: Path) -> Figures:
     """Macro AUROC of a logistic regression on the frozen encoder; nothing where there is no table of truth."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import roc_auc_score
@@ -155,7 +155,7 @@ def labelled(method: Ecamp, films: dict[str, FilmDataset], truth: Path) -> Figur
     columns = [name for name in table.columns if ":" in name]
     known = {row["study_id"]: [row[name] for name in columns] for row in table.iter_rows(named=True)}
     x, y = {}, {}
-    for name, dataset in films.items():
+    for name, dataset in radiographs.items():
         image = torch.from_numpy(np.stack([dataset.sample(row).image for row in range(len(dataset))]))
         with torch.no_grad():
             x[name] = method.encoder(halved(image) if method.settings.scale == 2 else image).pooled.numpy()

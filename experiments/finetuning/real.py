@@ -4,9 +4,10 @@
 
 Reports are read, not images: a sentence encoder that has seen neither of these tables embeds each sentence, and the
 head that ``ctglip finetune`` puts on organs is put on sentences: the 18 labels that people gave 780 chest CT reports,
-and the problems that indexers gave chest film reports. A label stands in the very text that is probed, so this shows
-that heads, losses, splits by patient, label fractions, thresholds and calibration work on real tables with real
-imbalance. It says nothing of images, nor of how well a CT or a film is read. Reports of the same words share a split.
+and the problems that indexers gave chest radiograph reports. A label stands in the very text that is probed, so this
+shows that heads, losses, splits by patient, label fractions, thresholds and calibration work on real tables with real
+imbalance. It says nothing of images, nor of how well a CT or a radiograph is read. Reports of the same words share a
+split.
 
 ``mean`` probes the mean of a report's sentences (a linear probe), ``attention`` weighs sentences by gated attention.
 Data: ``CTGLIP_REAL_DATA`` (default ``../shared/data``), see ``benchmarks/report_parsing.py``.
@@ -38,11 +39,11 @@ from ctglip.finetune.head import Answers, BagHead
 from ctglip.finetune.labels import Task
 from ctglip.finetune.losses import LabelLoss
 from ctglip.finetune.results import Judge, build_judge, labels_of, scores_of
-from ctglip.finetune.settings import FitSettings, JudgeSettings, LossSettings
+from ctglip.finetune.settings import EvalSettings, FitSettings, LossSettings
 from ctglip.finetune.sources import Kept
 from ctglip.finetune.studies import TEST, VAL, Bags, Studies
 from ctglip.models.text import TextEncoderSettings, load_text_encoder
-from ctglip.text.sentences import split_sentences
+from ctglip.reports.sentences import split_sentences
 from ctglip.training.optim import OptimSettings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -74,8 +75,8 @@ def ct_reports() -> Reports:
     return Reports("18 labels of chest CT reports", ids, table["report_text"].to_list(), patients, labels)
 
 
-def film_reports() -> Reports:
-    """The indexed problems of chest film reports (findings and impression); one study a patient."""
+def cxr_reports() -> Reports:
+    """The indexed problems of chest radiograph reports (findings and impression); one study a patient."""
     table = pl.read_csv(DATA / "cxr/openi_reports/reports.csv", infer_schema=False)
     text = pl.concat_str(["findings", "impression"], separator=" ", ignore_nulls=True).str.strip_chars()
     table = table.with_columns(text.alias("text"), pl.col("Problems").fill_null(""))
@@ -86,7 +87,7 @@ def film_reports() -> Reports:
         given.list.eval(pl.element().is_in(names)).list.any().cast(pl.Int8).alias(label)
         for label, names in problems.items()
     )
-    return Reports("problems of chest film reports", table["uid"].to_list(), table["text"].to_list(),
+    return Reports("problems of chest radiograph reports", table["uid"].to_list(), table["text"].to_list(),
                    table["uid"].to_list(), labels)  # fmt: skip
 
 
@@ -161,7 +162,7 @@ def measured(reports: Reports, bank: TextBank, fractions: Sequence[float], seeds
     tasks = tuple(Task(name, ("sentence",)) for name in reports.labels.columns)
     values = reports.labels.cast(pl.Float32).to_numpy().astype(np.float32)
     studies = Studies(tasks, tuple(reports.ids), values, tuple(reports.patients), tuple(splits_of(reports)), ())
-    judged = build_judge(studies, JudgeSettings(min_positives=LEAST))
+    judged = build_judge(studies, EvalSettings(min_positives=LEAST))
     counts = {split: len({studies.patients[row] for row in studies.of(split)}) for split in ("train", VAL, TEST)}
     points: list[dict[str, Any]] = []
     for name, source in sources_of(reports, bank).items():
@@ -217,7 +218,7 @@ def real(out: Path, quick: bool = False) -> dict[str, Any]:
         raise SystemExit(f"Real data is not at {DATA} (set CTGLIP_REAL_DATA).")
     bank = TextBank(out / "text_bank", load_text_encoder(TextEncoderSettings(max_length=64)))
     found = []
-    for reports in (ct_reports(), film_reports()):
+    for reports in (ct_reports(), cxr_reports()):
         if quick:
             reports = Reports(reports.name, reports.ids[:300], reports.texts[:300], reports.patients[:300],
                               reports.labels.head(300))  # fmt: skip

@@ -134,19 +134,19 @@ def _ladder(arms: Mapping[str, Any], labels: Mapping[str, str]) -> Any:
     import matplotlib.pyplot as plt
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 0.55 * len(arms) + 1.2), sharey=True, width_ratios=(2, 1))
-    places = np.arange(len(arms))[::-1]
-    for place, row in zip(places, arms.values(), strict=True):
+    instances = np.arange(len(arms))[::-1]
+    for instance, row in zip(instances, arms.values(), strict=True):
         macro = row["macro_auroc"]
-        left.plot([macro["low"], macro["high"]], [place, place], color="C0", lw=2)
-        left.plot(macro["value"], place, "o", color="C0")
-        left.plot(row["by_seed"], [place + 0.22] * len(row["by_seed"]), "|", color="0.4")
+        left.plot([macro["low"], macro["high"]], [instance, instance], color="C0", lw=2)
+        left.plot(macro["value"], instance, "o", color="C0")
+        left.plot(row["by_seed"], [instance + 0.22] * len(row["by_seed"]), "|", color="0.4")
         left.annotate(
-            f"{macro['value']:.3f}", (macro["value"], place), (0, -13), textcoords="offset points", ha="center"
+            f"{macro['value']:.3f}", (macro["value"], instance), (0, -13), textcoords="offset points", ha="center"
         )
     left.axvline(0.5, color="0.7", ls=":")
-    left.set_yticks(places, [labels[name] for name in arms])
+    left.set_yticks(instances, [labels[name] for name in arms])
     left.set_xlabel("macro AUROC, zero-shot (95 % over patients; ticks: seeds)")
-    right.barh(places, [row["effective_rank"] or 0 for row in arms.values()], color="C1", height=0.5)
+    right.barh(instances, [row["effective_rank"] or 0 for row in arms.values()], color="C1", height=0.5)
     right.set_xlabel("effective rank of the embeddings")
     return figure
 

@@ -217,7 +217,7 @@ def _fewer_for_validation(store: Path, plan: Plan, settings: SplitSettings) -> d
 
 def cut_ahead(folder: str, anatomy: Anatomy, arm: str, share: int, shares: int) -> int:
     """Cut the training crops of an arm, study by study, for all runs that see the same; a share of the studies."""
-    from ctglip.data.cache import places_of
+    from ctglip.data.cache import instances_of
     from ctglip.data.organs import studies_of
     from ctglip.data.stored import CropFiles
     from ctglip.store.tables import Store
@@ -226,14 +226,14 @@ def cut_ahead(folder: str, anatomy: Anatomy, arm: str, share: int, shares: int) 
     home, organs = Path(folder), load_organs()
     settings = config_of(home, arm, 0, 0.001, 1).data
     store = Store.open(home / anatomy / "store")
-    places = places_of(store, studies_of(store, "train")[share::shares], settings.organs, settings.crops)
+    instances = instances_of(store, studies_of(store, "train")[share::shares], settings.organs, settings.crops)
     files = CropFiles(home.resolve() / "crops", store, settings.crops, organs)
     by_study: dict[str, list[OrganRow]] = {}
-    for place in places:
-        by_study.setdefault(place.study_id, []).append(place.row)
+    for instance in instances:
+        by_study.setdefault(instance.study_id, []).append(instance.row)
     for study_id, rows in by_study.items():
         files.cut_study(store.study(study_id), rows, settings.crops, organs)
-    return len(places)
+    return len(instances)
 
 
 # ---- jobs, each in a process of a pool

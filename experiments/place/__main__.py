@@ -1,23 +1,28 @@
-"""PLACE (re-implementation from the abstract) on simulated films: does each query specialise, what is each term for?
+"""PLACE (re-implementation from the abstract) on simulated radiographs: does each query specialise, what is each term
+for?
 
-    python -m experiments.place [--quick] [--json FILE] [--out DIR] [--films N] [--steps N] [--seeds A ..] [--arms A ..]
+    python -m experiments.place [--quick] [--json FILE] [--out DIR] [--cxr N] [--steps N] [--seeds A ..] [--arms A ..]
                                [--split val]
 
-Every arm sees the same films in the same order for the same number of steps. "all" is the config; arms with a minus
-leave a term out, that with a plus adds one. On films of other patients (the split test; val is for choosing), against
+Every arm sees the same radiographs in the same order for the same number of steps. "all" is the config; arms with a
+minus leave a term out, that with a plus adds one. On radiographs of other patients (the split test; val is for
+choosing), against
 the truth table:
 
-- *whole*, *sets*: zero-shot macro AUROC of the whole film's vector, and of the best observation: the largest similarity
+- *whole*, *sets*: zero-shot macro AUROC of the whole radiograph's vector, and of the best observation: the largest
+similarity
   of any query with the positive prompts minus that with the negative ones.
-- *best query*: the one query that tells an abnormality best on training films, judged on the others.
-- *asked*: mutual information in bits between the abnormality that is asked for (of those that a film has) and the query
-  that answers. The prompt alone may decide it: *exchanged* is the same with each film's observations taken from another
-  film.
-- *seen*: mutual information between which query answers the question for an abnormality and whether the film has it,
-  mean over abnormalities: it can only come from the film. *permuted* is the 95 % quantile with permuted labels.
+- *best query*: the one query that tells an abnormality best on training radiographs, judged on the others.
+- *asked*: mutual information in bits between the abnormality that is asked for (of those that a radiograph has) and the
+query
+  that answers. The prompt alone may decide it: *exchanged* is the same with each radiograph's observations taken from
+  another radiograph.
+- *seen*: mutual information between which query answers the question for an abnormality and whether the radiograph has
+it,
+  mean over abnormalities: it can only come from the radiograph. *permuted* is the 95 % quantile with permuted labels.
 
-What is already in DIR is not made again. Figures say how well the machinery learns from simulated films, nothing about
-clinical use.
+What is already in DIR is not made again. Figures say how well the machinery learns from simulated radiographs, nothing
+about clinical use.
 """
 
 from __future__ import annotations
@@ -50,8 +55,8 @@ DRAWS = 200
 
 
 @dataclass(frozen=True)
-class Films:
-    """Films with their truth.
+class Radiographs:
+    """Radiographs with their truth.
 
     Attributes:
         images: ``[n, 1, h, w]``, the middle of each.
@@ -62,19 +67,19 @@ class Films:
     truth: np.ndarray
 
 
-def films_store(folder: Path, films: int) -> Path:
-    """A store of simulated films, 70 % of the patients for training."""
+def cxr_store(folder: Path, radiographs: int) -> Path:
+    """A store of simulated radiographs, 70 % of the patients for training."""
     from ctglip_preprocessing.driver import preprocess_cohort
     from ctglip_preprocessing.settings import PreprocessConfig
 
     from ctglip.cohort import read_cohort
     from ctglip.config import load_settings
     from ctglip.simulation.cohort import simulate_cohort
-    from ctglip.simulation.films import FilmSettings
+    from ctglip.simulation.cxr import CxrSettings
 
     if not (folder / "done").is_file():
-        simulate_cohort(folder / "cohort", films, 5, films=FilmSettings())
-        config = load_settings(PreprocessConfig, "preprocess/films", ["films.size=128"])
+        simulate_cohort(folder / "cohort", radiographs, 5, radiographs=CxrSettings())
+        config = load_settings(PreprocessConfig, "preprocess/cxr", ["cxr.size=128"])
         preprocess_cohort(read_cohort(folder / "cohort" / "cohort.csv"), folder / "store", config)
         (folder / "done").touch()
     return folder / "store"
@@ -91,9 +96,9 @@ def train(
     if (run / "model" / "config.json").is_file():
         return 0.0
     settings = [f"objective.{name}={json.dumps(value)}" for name, value in changes.items()]
-    settings += [f"loop.steps={steps}", f"seed={seed}", f"films.size={pixels}", "films.margin=1.0"]
+    settings += [f"loop.steps={steps}", f"seed={seed}", f"cxr.size={pixels}", "cxr.margin=1.0"]
     settings += ["loop.device=cpu", "loop.threads=1", "loop.tensorboard=false", f"loop.checkpoint_every={steps}"]
-    settings += ["loop.pairs=0", "optim.lr=0.002", f"films.batch={batch}"]
+    settings += ["loop.pairs=0", "optim.lr=0.002", f"cxr.batch={batch}"]
     start, bank = time.process_time(), run.parent.parent / "text_bank"
     for folder in (bank, run):
         folder.mkdir(parents=True, exist_ok=True)
@@ -103,9 +108,11 @@ def train(
     return time.process_time() - start
 
 
-def read_films(store_path: Path, truth: Path, pixels: int, judged: str) -> tuple[dict[str, Films], list[str]]:
-    """Films of training (400 at most) and of the split judged, and the names of the columns of truth."""
-    from ctglip.data.films import FilmDataset, FilmDataSettings
+def read_radiographs(
+    store_path: Path, truth: Path, pixels: int, judged: str
+) -> tuple[dict[str, Radiographs], list[str]]:
+    """Radiographs of training (400 at most) and of the split judged, and the names of the columns of truth."""
+    from ctglip.data.cxr import CxrDataset, CxrDataSettings
     from ctglip.store.tables import Store
 
     store, table = Store.open(store_path), pl.read_csv(truth, schema_overrides={"study_id": pl.String})
@@ -113,17 +120,23 @@ def read_films(store_path: Path, truth: Path, pixels: int, judged: str) -> tuple
     told = {row["study_id"]: [row[name] for name in pairs] for row in table.iter_rows(named=True)}
     found: dict[str, list[tuple[np.ndarray, list[int]]]] = {"train": [], "other": []}
     for split in ("train", judged):
-        films = FilmDataset(store, split, FilmDataSettings(size=pixels), training=False)
-        here = [(films.sample(row).image, told[films.study_ids[row]]) for row in range(min(len(films), 400))]
+        radiographs = CxrDataset(store, split, CxrDataSettings(size=pixels), training=False)
+        here = [
+            (radiographs.sample(row).image, told[radiographs.study_ids[row]])
+            for row in range(min(len(radiographs), 400))
+        ]
         found["train" if split == "train" else "other"] += here
     return {
-        name: Films(np.stack([image for image, _ in some]), np.array([labels for _, labels in some], dtype=np.int64))
+        name: Radiographs(
+            np.stack([image for image, _ in some]), np.array([labels for _, labels in some], dtype=np.int64)
+        )
         for name, some in found.items()
     }, pairs
 
 
 def vectors(release: Any, images: np.ndarray, pairs: list[str]) -> dict[str, np.ndarray]:
-    """Similarities with the positive and the negative prompts: of whole films ``[n, a]``, of queries ``[n, a, q]``."""
+    """Similarities with the positive and the negative prompts: of whole radiographs ``[n, a]``, of queries ``[n, a,
+    q]``."""
     import torch
 
     from ctglip.inference.scoring import Scorer
@@ -180,17 +193,17 @@ def above_chance(measure: Callable[[np.ndarray], float], labels: np.ndarray, see
     return measure(labels), float(np.quantile([measure(rng.permutation(labels)) for _ in range(DRAWS)], 0.95))
 
 
-def figures(release: Any, films: dict[str, Films], pairs: list[str]) -> dict[str, float]:
+def figures(release: Any, radiographs: dict[str, Radiographs], pairs: list[str]) -> dict[str, float]:
     """All figures of one model."""
-    other, truth = vectors(release, films["other"].images, pairs), films["other"].truth
+    other, truth = vectors(release, radiographs["other"].images, pairs), radiographs["other"].truth
     found = {"whole": macro(other["whole_positive"] - other["whole_negative"], truth)}
     if "sets_positive" not in other:
         return found
     found["sets"] = macro(other["sets_positive"].max(2) - other["sets_negative"].max(2), truth)
-    train = vectors(release, films["train"].images, pairs)
+    train = vectors(release, radiographs["train"].images, pairs)
     apart = {name: some["sets_positive"] - some["sets_negative"] for name, some in (("train", train), ("other", other))}
     each = [
-        [auroc(apart["train"][:, a, q], films["train"].truth[:, a]) for q in range(apart["train"].shape[2])]
+        [auroc(apart["train"][:, a, q], radiographs["train"].truth[:, a]) for q in range(apart["train"].shape[2])]
         for a in range(len(pairs))
     ]
     best = np.argmax(each, axis=1)
@@ -213,15 +226,15 @@ def measured(out: Path, arms: list[str], seeds: list[int], sizes: tuple[int, int
     """The figures of every run; seed by seed, so that what is broken off is whole.
 
     Args:
-        sizes: steps, films and pixels.
+        sizes: steps, radiographs and pixels.
     """
     from ctglip.models.release import load_release
 
-    steps, films, pixels = sizes
-    store = films_store(out, films)
-    table, pairs = read_films(store, out / "cohort" / "truth.csv", pixels, split)
+    steps, radiographs, pixels = sizes
+    store = cxr_store(out, radiographs)
+    table, pairs = read_radiographs(store, out / "cohort" / "truth.csv", pixels, split)
     results: dict[str, Any] = {
-        "films": {name: len(some.images) for name, some in table.items()},
+        "radiographs": {name: len(some.images) for name, some in table.items()},
         "steps": steps, "split": split, "pairs": pairs, "seeds": seeds, "arms": {},
     }  # fmt: skip
     for seed in seeds:
@@ -240,19 +253,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m experiments.place", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="few films and steps: does it run?")
+    parser.add_argument("--quick", action="store_true", help="few radiographs and steps: does it run?")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
-    parser.add_argument("--out", type=Path, help="keep films and runs here")
+    parser.add_argument("--out", type=Path, help="keep radiographs and runs here")
     parser.add_argument("--steps", type=int)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--split", choices=("val", "test"), default="test")
-    parser.add_argument("--films", type=int)
+    parser.add_argument("--cxr", type=int)
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), help="all by default; three with --quick")
     asked = parser.parse_args()
     arms = asked.arms or ([*ARMS][:2] + [*ARMS][-1:] if asked.quick else list(ARMS))
-    films, steps = (40, 4) if asked.quick else (1000, 300)
+    radiographs, steps = (40, 4) if asked.quick else (1000, 300)
     with tempfile.TemporaryDirectory() as folder:
-        sizes = (asked.steps or steps, asked.films or films, 64)
+        sizes = (asked.steps or steps, asked.radiographs or radiographs, 64)
         results = measured(asked.out or Path(folder), arms, asked.seeds, sizes, asked.split)
     if asked.json:
         asked.json.write_text(json.dumps(results, indent=2))

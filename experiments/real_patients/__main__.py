@@ -73,7 +73,7 @@ def walk(data: Path, model: Path, out: Path, steps: int) -> dict[str, Recognitio
     """Cohort, store, questions, training, questions: the organs recognised before and after."""
     cohort = write_cohort(data, out)
     ctglip("preprocess", cohort, out / "store", "--config", "preprocess/demo_3mm",
-           "--set", "volume.align_masks_by_index=true")  # fmt: skip
+           "--set", "ct.align_masks_by_index=true")  # fmt: skip
     scan, masks = (data / "ct" / path for path in PATIENTS["A"])
     asked = [part for question in QUESTIONS for part in ("--ask", question)]
     learned = learned_organs(model)

@@ -19,7 +19,7 @@ from ctglip.vocabulary.organs import load_organs
 from ctglip_preprocessing.limits import TimeUp, limits
 from ctglip_preprocessing.settings import PreprocessConfig
 from ctglip_preprocessing.stages.check import refuse_errors
-from ctglip_preprocessing.stages.film import make_film
+from ctglip_preprocessing.stages.cxr import make_radiograph
 from ctglip_preprocessing.stages.ingest import image_checksum, ingest, input_checksum
 from ctglip_preprocessing.stages.report import read_report
 from ctglip_preprocessing.stages.segment import find_masks
@@ -121,22 +121,22 @@ def run_case(case: Case, plan: Plan, hard_limits: bool = False) -> CaseResult:
 
 
 def _work(row: CohortRow, plan: Plan, progress: _Progress) -> Literal["done", "unchanged"]:
-    recipe = plan.config.volume
+    recipe = plan.config.ct
     with progress.at("ingest"):
         progress.checksum = input_checksum(row)
         if _stored(row.study_id, plan, progress.checksum):
             return "unchanged"
     with progress.at("report"):
         report, findings = read_report(row, plan.wants_report)
-    if plan.config.films is not None:
-        with progress.at("film"):
-            film = make_film(row, plan.config.films, load_organs())
+    if plan.config.cxr is not None:
+        with progress.at("radiograph"):
+            radiograph = make_radiograph(row, plan.config.cxr, load_organs())
         with progress.at("check"):
-            refuse_errors(film.standardized.checks, plan.config)
-        made = film.row, film.standardized, film.source
+            refuse_errors(radiograph.standardized.checks, plan.config)
+        made = radiograph.row, radiograph.standardized, radiograph.source
         with progress.at("write"):
-            seen = image_checksum(film.standardized.image)
-            write(plan.store, *made, report, findings, progress.checksum, plan.recipe_hash, film.regions, seen)
+            seen = image_checksum(radiograph.standardized.image)
+            write(plan.store, *made, report, findings, progress.checksum, plan.recipe_hash, radiograph.regions, seen)
         return "done"
     with progress.at("ingest"):
         scan, scan_checks = ingest(row, recipe)

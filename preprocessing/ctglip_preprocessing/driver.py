@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ctglip.cohort import Cohort, CohortRow
+from ctglip.ct.segmentation import WHERE_IT_RUNS
 from ctglip.errors import StoreError
 from ctglip.files import remove
 from ctglip.store.format import (
@@ -30,7 +31,6 @@ from ctglip.store.tables import Store, compact, create_store, extend, table_path
 from ctglip.types import Failure
 from ctglip.vocabulary.abnormalities import load_abnormalities
 from ctglip.vocabulary.organs import load_organs
-from ctglip.volume.segmentation import WHERE_IT_RUNS
 from ctglip_preprocessing.case import Case, CaseResult, Plan
 from ctglip_preprocessing.executor import execute
 from ctglip_preprocessing.interrupt import Stop, never
@@ -61,7 +61,7 @@ class Summary:
         failed: the cohort's studies that are not in the store, with their reasons; earlier failures too.
         others: studies in the store that this cohort does not name; they stay.
         moved: patients whom the cohort's own split column moved, patient_id -> (old, new).
-        without_masks: the cohort's studies in the store that have no organ masks; always empty for films.
+        without_masks: the cohort's studies in the store that have no organ masks; always empty for radiographs.
         same_images: ids of the store's studies that share one image though they are of different patients, group by
             group: such an image may stand in training and in test.
         worked: cases that were looked into in this run, that is whose input had to be read.
@@ -92,14 +92,14 @@ class Summary:
 def store_info(config: PreprocessConfig) -> StoreInfo:
     """What a store made with these settings says of itself."""
     organs = load_organs()
-    if config.films is not None:
-        recipe = config.films.model_dump(mode="json")
+    if config.cxr is not None:
+        recipe = config.cxr.model_dump(mode="json")
     else:
-        recipe = config.volume.model_dump(mode="json", exclude={"segmentation": WHERE_IT_RUNS})
+        recipe = config.ct.model_dump(mode="json", exclude={"segmentation": WHERE_IT_RUNS})
     dictionaries = {"organs": organs.hash, "abnormalities": load_abnormalities().hash}
     unions = {name: tuple(sorted(organs.labels_of(name))) for name in organs.names if organs[name].parts}
     return StoreInfo(
-        modality="ct" if config.films is None else "cxr",
+        modality="ct" if config.cxr is None else "cxr",
         recipe=recipe,
         recipe_hash=build_hash(recipe, dictionaries),
         dictionaries=dictionaries,

@@ -181,7 +181,7 @@ def _on_ray(
 
 def _queues(cases: Sequence[Case], plan: Plan) -> dict[_Lane, list[_Job]]:
     """The cases of each lane, the first one last."""
-    config, recipe = plan.config, plan.config.volume
+    config, recipe = plan.config, plan.config.ct
     lanes: dict[_Lane, list[_Job]] = {}
     slow = [case for case in cases if needs_segmentation(case.row, recipe)]
     if slow and recipe.segmentation is not None:

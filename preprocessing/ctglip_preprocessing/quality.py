@@ -19,7 +19,7 @@ from ctglip.pages.quality import CheckCount, Distribution, Outlier, QualityPage,
 from ctglip.store.tables import Store
 from ctglip.types import Failure
 from ctglip.vocabulary.organs import OrganDictionary, load_organs
-from ctglip_preprocessing.quality_films import film_quality_page, write_films_page
+from ctglip_preprocessing.quality_cxr import cxr_quality_page, write_cxr_page
 
 QUALITY_PAGE = "quality.html"
 SHOWN = ("lungs", "heart", "aorta", "liver", "spleen", "kidneys", "urinary_bladder", "spine")
@@ -33,14 +33,14 @@ MOST_OUTLIERS = 8
 
 
 def write_quality_page(store: Store, failures: Sequence[Failure] = ()) -> Path:
-    """Write ``STORE/quality.html``, by rename, and ``films.html`` beside it for films.
+    """Write ``STORE/quality.html``, by rename, and ``radiographs.html`` beside it for radiographs.
 
     The same store and failures give the same page.
     """
     path = store.path / QUALITY_PAGE
     write_text(path, render(quality_page(store, failures)))
     if store.info.modality == "cxr" and store.study_ids:
-        write_films_page(store)
+        write_cxr_page(store)
     return path
 
 
@@ -48,7 +48,7 @@ def quality_page(store: Store, failures: Sequence[Failure] = ()) -> QualityPage:
     """What the page says, from the store's tables."""
     studies = store.table("studies")
     if store.info.modality == "cxr":
-        return film_quality_page(store, failures, (*_store_checks(store), *_checks(studies)))
+        return cxr_quality_page(store, failures, (*_store_checks(store), *_checks(studies)))
     organs = load_organs()
     distributions = _distributions(studies, store.table("organs"), organs)
     return QualityPage(

@@ -7,29 +7,30 @@ from typing import Literal
 from pydantic import Field
 
 from ctglip.config import Settings
-from ctglip.film.recipe import FilmRecipe
+from ctglip.ct.recipe import CtRecipe
+from ctglip.cxr.recipe import CxrRecipe
 from ctglip.store.splits import SplitSettings
-from ctglip.volume.recipe import VolumeRecipe
 
 
 class PreprocessConfig(Settings):
     """Everything that decides how a cohort becomes a store.
 
     Attributes:
-        volume: what a scan is turned into. A change of it makes every study anew.
-        films: what a chest film is turned into; where it is given the cohort is one of films, and ``volume`` is idle.
+        ct: what a scan is turned into. A change of it makes every study anew.
+        cxr: what a chest radiograph is turned into; where it is given the cohort is one of radiographs, and ``ct`` is
+        idle.
         splits: how patients without a split of their own are divided.
         error_checks: ``refuse`` makes a failure of a study with a quality check of severity ``error`` (its numbers are
             not what they claim to be), ``keep`` stores it with its checks. Not part of the recipe's hash.
         study_timeout_s: a study that takes longer is given up.
         study_memory_gb: a study that needs more memory than this is given up. TotalSegmentator runs in a process of its
-            own that this does not bind, see ``volume.segmentation.memory_gb``.
+            own that this does not bind, see ``ct.segmentation.memory_gb``.
         worker_retries: how often a study is tried again after its worker or node died under it.
     """
 
     kind: Literal["preprocess"] = "preprocess"
-    volume: VolumeRecipe = VolumeRecipe()
-    films: FilmRecipe | None = None
+    ct: CtRecipe = CtRecipe()
+    cxr: CxrRecipe | None = None
     splits: SplitSettings = SplitSettings()
     error_checks: Literal["refuse", "keep"] = "refuse"
     study_timeout_s: float = Field(default=900.0, gt=0)

@@ -10,7 +10,7 @@ import pytest
 
 from tests.cli.commands import ctglip, good
 from tests.finetune.test_segment import write_lungs
-from tests.inference.tiny_films import film_release, saved
+from tests.inference.tiny_cxr import cxr_release, saved
 from tests.training.tiny import write_word_bert
 
 QUICK = ("--set", "fit.epochs=5", "--set", "judge.draws=20", "--set", "judge.min_positives=1")
@@ -66,9 +66,9 @@ def test_export_names_what_an_encoder_cannot_become(walk: Path, tmp_path: Path) 
 
 
 @pytest.mark.slow
-def test_films_are_segmented_without_a_label_table(tmp_path: Path) -> None:
+def test_cxr_are_segmented_without_a_label_table(tmp_path: Path) -> None:
     store = write_lungs(tmp_path / "store", 30)
-    model = saved(tmp_path, film_release(write_word_bert(tmp_path / "bert")))
+    model = saved(tmp_path, cxr_release(write_word_bert(tmp_path / "bert")))
     arguments = ("finetune", model, store.path, tmp_path / "out", "--config", "finetune/cxr_segmentation_unet",
                  "--set", "fit.epochs=1", "--set", "seeds=[0]", "--set", "segmentation.width=8")  # fmt: skip
     done = ctglip(*arguments, "--json")

@@ -85,11 +85,11 @@ def test_a_shift_is_the_gather_of_its_places(shift: tuple[int, int, int], mirror
     detail = rng.integers(-99, 99, (2, N, N, N), dtype=np.int8)
     found = changed(hu, mask, Change(shift_voxels=shift, mirrored=mirrored), detail=detail)
     assert found.change.shift_voxels == shift
-    places = np.ix_(*(np.clip(np.arange(N) + step, 0, N - 1) for step in shift))
+    instances = np.ix_(*(np.clip(np.arange(N) + step, 0, N - 1) for step in shift))
     ahead = -1 if mirrored else 1
-    assert np.array_equal(found.hu, hu[::ahead][places])
-    assert np.array_equal(found.mask, mask[::ahead][places])
-    assert np.array_equal(found.detail, detail[:, ::ahead][:, places[0], places[1], places[2]])
+    assert np.array_equal(found.hu, hu[::ahead][instances])
+    assert np.array_equal(found.mask, mask[::ahead][instances])
+    assert np.array_equal(found.detail, detail[:, ::ahead][:, instances[0], instances[1], instances[2]])
 
 
 @pytest.mark.parametrize("shift", [(3, 0, 0), (-3, 3, -3), (0, -3, 3)])
@@ -147,10 +147,10 @@ def test_a_mirrored_crop_is_flipped_along_x() -> None:
 
 def test_details_go_the_way_of_the_crop() -> None:
     hu, mask = crop()
-    place = np.indices(hu.shape)[0].astype(np.int8)
-    detail = np.stack([place, -place])
+    instance = np.indices(hu.shape)[0].astype(np.int8)
+    detail = np.stack([instance, -instance])
     moved = changed(hu, mask, Change(shift_voxels=(1, 0, 0), shift_hu=7.0), detail=detail)
-    assert np.array_equal(moved.detail[0, 1:-1], place[2:])  # relative to the median, which is shifted too
+    assert np.array_equal(moved.detail[0, 1:-1], instance[2:])  # relative to the median, which is shifted too
     assert np.array_equal(changed(hu, mask, Change(mirrored=True), detail=detail).detail, detail[:, ::-1])
     larger = changed(hu, mask, Change(zoom=1.2, gain=0.1), detail=detail)
     middle = (np.arange(N) + 0.5 - N / 2) / larger.change.zoom + N / 2 - 0.5

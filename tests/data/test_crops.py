@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from ctglip.ct.organs import organ_table
 from ctglip.data.crops import AIR_HU, CropSettings, OrganCrop, cut_crop
 from ctglip.data.rendering import render
 from ctglip.types import OrganRow
 from ctglip.vocabulary.organs import Organ, load_organs
-from ctglip.volume.organs import organ_table
 
 ORGANS = load_organs()
 SETTINGS = CropSettings(grid=(16, 16, 16))
@@ -113,9 +113,9 @@ def test_large_organs_are_averaged_not_skipped() -> None:
     settings = CropSettings(grid=(4, 4, 4))
     row = next(r for r in organ_table(labels, image, affine, ORGANS) if r.organ == "liver")
     dark = np.zeros_like(image)
-    for place in [(10, 12, 12), (11, 13, 13), (14, 15, 11)]:
+    for instance in [(10, 12, 12), (11, 13, 13), (14, 15, 11)]:
         lit = dark.copy()
-        lit[place] = 3000
+        lit[instance] = 3000
         crop = cut_crop(lit, labels, affine, ORGANS["liver"], row, ORGANS, settings)
         assert crop.hu.max() > 0
 

@@ -17,9 +17,9 @@ import ctglip.data
 from ctglip.data import scans
 from ctglip.data.augment import AugmentSettings
 from ctglip.data.crops import CropSettings
+from ctglip.data.cxr import CxrDataset, CxrDataSettings
+from ctglip.data.cxr_organs import CxrOrganDataset
 from ctglip.data.dataset import TextDataset
-from ctglip.data.film_organs import FilmOrganDataset
-from ctglip.data.films import FilmDataset, FilmDataSettings
 from ctglip.data.organs import DataSettings, OrganDataset
 from ctglip.data.pairs import PairDataset
 from ctglip.data.scan_reports import ScanReportDataset
@@ -29,23 +29,23 @@ from ctglip.errors import StoreError
 from ctglip.store.tables import Store
 from ctglip.vocabulary.abnormalities import load_abnormalities
 from ctglip.vocabulary.organs import load_organs
-from tests.training.tiny import write_tiny_films
+from tests.training.tiny import write_tiny_radiographs
 
 DICTIONARIES = (load_organs(), load_abnormalities())
 ORGANS = DataSettings(
     crops=CropSettings(grid=(8, 8, 8)), negatives=3, augment=AugmentSettings(shift_voxels=1, shift_hu=5.0)
 )
 SCANS = ScanDataSettings(input=ScanSettings(grid=(16, 16, 16)), batch=4, copies=2)
-FILMS = FilmDataSettings(size=32, batch=4, copies=2)
+FILMS = CxrDataSettings(size=32, batch=4, copies=2)
 
 
 @pytest.fixture(scope="module")
-def films(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    return write_tiny_films(tmp_path_factory.mktemp("films") / "store", 16)[0]
+def radiographs(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return write_tiny_radiographs(tmp_path_factory.mktemp("radiographs") / "store", 16)[0]
 
 
-def film_organs(store: Store) -> FilmOrganDataset:
-    return FilmOrganDataset(FilmDataset(store, "train", FILMS), store, *DICTIONARIES, DataSettings(negatives=3))
+def cxr_organs(store: Store) -> CxrOrganDataset:
+    return CxrOrganDataset(CxrDataset(store, "train", FILMS), store, *DICTIONARIES, DataSettings(negatives=3))
 
 
 MAKE: dict[type[Dataset], Callable[[Store], TextDataset]] = {
@@ -53,15 +53,15 @@ MAKE: dict[type[Dataset], Callable[[Store], TextDataset]] = {
     StudyDataset: lambda store: StudyDataset(store, "train", *DICTIONARIES, ORGANS, SCANS),
     PairDataset: lambda store: PairDataset(store, "train", *DICTIONARIES, ORGANS, SCANS),
     ScanReportDataset: lambda store: ScanReportDataset(store, "train", *DICTIONARIES, ORGANS, SCANS),
-    FilmDataset: lambda store: FilmDataset(store, "train", FILMS),
-    FilmOrganDataset: film_organs,
+    CxrDataset: lambda store: CxrDataset(store, "train", FILMS),
+    CxrOrganDataset: cxr_organs,
 }
 
 
 @pytest.fixture(params=MAKE, ids=lambda kind: kind.__name__)
-def data(request: pytest.FixtureRequest, tiny_store: Store, films: Store) -> TextDataset:
+def data(request: pytest.FixtureRequest, tiny_store: Store, radiographs: Store) -> TextDataset:
     kind = request.param
-    return MAKE[kind](films if kind in (FilmDataset, FilmOrganDataset) else tiny_store)
+    return MAKE[kind](radiographs if kind in (CxrDataset, CxrOrganDataset) else tiny_store)
 
 
 def test_no_dataset_is_forgotten() -> None:
@@ -147,8 +147,8 @@ def test_words_belong_to_their_organ(tiny_store: Store) -> None:
     data = MAKE[OrganDataset](tiny_store)
     assert isinstance(data, OrganDataset)
     batch = data.collate(data.sampled(range(len(data)), 0))
-    places = data.cache.places
-    assert batch["organ"] == [places[int(row)].organ for row in batch["row"]]
+    instances = data.cache.instances
+    assert batch["organ"] == [instances[int(row)].organ for row in batch["row"]]
     assert batch["mask"].shape == (len(data), 1, 8, 8, 8)
 
 

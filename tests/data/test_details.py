@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from ctglip.ct.organs import organ_table
 from ctglip.data.crops import CropSettings, cut_crop
 from ctglip.data.details import LIMIT_HU, detail_maps, roundness
 from ctglip.data.rendering import render
 from ctglip.types import OrganRow
 from ctglip.vocabulary.organs import load_organs
-from ctglip.volume.organs import organ_table
 
 ORGANS = load_organs()
 FACES = [np.linspace(0, 24, 7)] * 3
@@ -140,10 +140,10 @@ def test_a_stone_that_the_mean_dilutes_is_a_channel_of_its_own() -> None:
     crop = cut_crop(image, labels, affine, ORGANS["liver"], row, ORGANS, settings)
     seen = render([crop], settings)[0].numpy()
     assert seen.shape[0] == settings.channels == 5
-    places = np.argwhere(seen[3] > 1)
-    assert len(places) == 1
+    instances = np.argwhere(seen[3] > 1)
+    assert len(instances) == 1
     assert seen[3].max() == 2.0
-    assert np.abs(seen[2][tuple(places[0])]) < 0.2
+    assert np.abs(seen[2][tuple(instances[0])]) < 0.2
     mean_alone = settings.model_copy(update={"fill": "organ_mean"})
     control = render([crop], mean_alone)[0, 3].numpy()
     assert np.ptp(control[crop.mask == 255]) < 1e-5

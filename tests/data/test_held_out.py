@@ -17,8 +17,8 @@ def test_what_is_held_out_is_affirmed_nowhere(tiny_store: Store) -> None:
     less = OrganDataset(
         tiny_store, "train", *dictionaries, settings.model_copy(update={"held_out": ("hepatic_steatosis",)})
     )
-    affirmed = [said.affirmed for said in every.sayings]
+    affirmed = [said.affirmed for said in every.captions]
     assert any("hepatic_steatosis" in names for names in affirmed)
     assert len(less) == sum("hepatic_steatosis" not in names for names in affirmed)
-    assert not any("hepatic_steatosis" in said.affirmed for said in less.sayings)
-    assert any("splenomegaly" in said.affirmed for said in less.sayings)
+    assert not any("hepatic_steatosis" in said.affirmed for said in less.captions)
+    assert any("splenomegaly" in said.affirmed for said in less.captions)

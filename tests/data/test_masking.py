@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ctglip.data.masking import EntityMasker, MaskingSettings
-from ctglip.text.wordpiece import WordPieces, WordPieceSettings, learn_pieces
+from ctglip.reports.wordpiece import WordPieces, WordPieceSettings, learn_pieces
 
 TEXTS = [
     "there is no evidence of effusion . there is no pneumothorax .",

@@ -11,8 +11,8 @@ import pytest
 from ctglip.config import validate
 from ctglip.data.mirror import Mirror
 from ctglip.data.organs import DataSettings, OrganDataset
+from ctglip.reports.parser import ReportParser
 from ctglip.store.tables import Store
-from ctglip.text.reports import ReportParser
 from ctglip.vocabulary.abnormalities import load_abnormalities
 from ctglip.vocabulary.organs import load_organs
 

@@ -11,10 +11,10 @@ import torch
 from ctglip.config import validate
 from ctglip.data import rendering
 from ctglip.data.augment import Change, Changed, apply_change
+from ctglip.data.captions import NO_TEXT, CaptionBuilder, Negatives
 from ctglip.data.crops import CropSettings, OrganCrop
 from ctglip.data.organs import DataSettings, draw_texts
 from ctglip.data.rendering import CropStack, render
-from ctglip.data.sayings import NO_TEXT, Negatives, Phrasebook
 from ctglip.objectives.samples import OrganBatch
 from ctglip.types import Finding
 from ctglip.vocabulary.abnormalities import load_abnormalities
@@ -46,13 +46,13 @@ def changed() -> list[Changed]:
 
 def plain(one: Changed, settings: CropSettings) -> np.ndarray:
     """The channels of one crop, from their definitions."""
-    places = np.ix_(*(np.clip(np.arange(n) + s, 0, n - 1) for n, s in zip(GRID, one.shift_voxels, strict=True)))
-    hu = one.hu.astype(float)[places] + one.change.shift_hu
-    cover = one.mask.astype(float)[places] / 255
+    instances = np.ix_(*(np.clip(np.arange(n) + s, 0, n - 1) for n, s in zip(GRID, one.shift_voxels, strict=True)))
+    hu = one.hu.astype(float)[instances] + one.change.shift_hu
+    cover = one.mask.astype(float)[instances] / 255
     median = float(one.median_hu) + one.change.shift_hu
     channels = [np.clip(2 * (hu - low) / (high - low) - 1, -1, 1) for low, high in settings.windows_hu]
     channels.append(np.clip((hu - median) / 60, -2, 2) * np.clip(4 * cover - 3, 0, 1))
-    channels += [np.clip(above[places] / 60, -2, 2) * np.clip(2 * cover, 0, 1) for above in one.detail.astype(float)]
+    channels += [np.clip(above[instances] / 60, -2, 2) * np.clip(2 * cover, 0, 1) for above in one.detail.astype(float)]
     return np.stack([*channels, cover] if settings.mask_channel else channels)
 
 
@@ -108,7 +108,7 @@ def test_a_batch_is_drawn_where_it_is_wanted() -> None:
 
 def test_of_an_organ_that_nothing_is_said_of_nothing_is_false_either() -> None:
     organs = load_organs()
-    book = Phrasebook(organs, load_abnormalities())
+    book = CaptionBuilder(organs, load_abnormalities())
     lesion = Finding(0, "findings", "A lesion of the liver.", "liver", "lesion", "affirmed")
     silent, _ = book.add_all([([], "liver"), ([lesion], "liver")])
     assert silent.kind == "silent"

@@ -7,13 +7,13 @@ from itertools import islice
 
 import numpy as np
 
+from ctglip.data.captions import OrganCaptions, Statement
 from ctglip.data.sampling import BalancedSampler, SamplingSettings, in_random_order, rows_of_rank
-from ctglip.data.sayings import OrganSayings, Statement
 
 
-def row(organ: str, *affirmed: str, silent: bool = False) -> OrganSayings:
+def row(organ: str, *affirmed: str, silent: bool = False) -> OrganCaptions:
     kind = "abnormal" if affirmed else "silent" if silent else "normal"
-    return OrganSayings(organ, kind, affirmed, (), (), ())
+    return OrganCaptions(organ, kind, affirmed, (), (), ())
 
 
 ROWS = [
@@ -70,9 +70,9 @@ def test_a_batch_larger_than_the_data_holds_everything_once() -> None:
     assert sorted(draws.rows(np.random.default_rng(0))) == [0, 1, 2]
 
 
-def said(organ: str, own: tuple[int, ...], *affirmed: str) -> OrganSayings:
+def said(organ: str, own: tuple[int, ...], *affirmed: str) -> OrganCaptions:
     statement = Statement(0, own, (99,))
-    return OrganSayings(organ, "abnormal" if affirmed else "normal", affirmed, (statement,), (), ())
+    return OrganCaptions(organ, "abnormal" if affirmed else "normal", affirmed, (statement,), (), ())
 
 
 REPEATED = [
@@ -86,15 +86,15 @@ REPEATED = [
 
 
 def test_duplicates_are_kept_apart_as_asked() -> None:
-    def batches(duplicates: str) -> list[list[OrganSayings]]:
+    def batches(duplicates: str) -> list[list[OrganCaptions]]:
         settings = SamplingSettings.model_validate({"batch": 16, "organs": 2, "duplicates": duplicates})
         draws = BalancedSampler(REPEATED, settings, seed=3)
         return [[REPEATED[r] for r in draws.rows(draws.rng(step))] for step in range(50)]
 
-    def texts(batch: list[OrganSayings]) -> list[tuple[str, tuple[int, ...]]]:
+    def texts(batch: list[OrganCaptions]) -> list[tuple[str, tuple[int, ...]]]:
         return [(one.organ, one.statements[0].own) for one in batch if one.statements]
 
-    def findings(batch: list[OrganSayings]) -> list[tuple[str, tuple[str, ...]]]:
+    def findings(batch: list[OrganCaptions]) -> list[tuple[str, tuple[str, ...]]]:
         return [(one.organ, one.affirmed) for one in batch if one.statements]
 
     kept, by_text, by_findings = (batches(how) for how in ("keep", "text", "findings"))
@@ -128,9 +128,9 @@ def test_a_few_of_very_many_are_drawn_without_looking_at_the_others() -> None:
     looked: list[int] = []
 
     class Rows(list[int]):
-        def __getitem__(self, place: int) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
-            looked.append(place)
-            return place
+        def __getitem__(self, instance: int) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
+            looked.append(instance)
+            return instance
 
         def __len__(self) -> int:
             return 10**9

@@ -13,7 +13,7 @@ import torch
 
 from ctglip.config import validate
 from ctglip.data import loading
-from ctglip.data.cache import CropCache, cut_places, cut_study, places_of
+from ctglip.data.cache import CropCache, cut_instances, cut_study, instances_of
 from ctglip.data.crops import CropSettings
 from ctglip.data.loading import prefetched
 from ctglip.data.organs import DataSettings, OrganDataset, OrganSample
@@ -32,18 +32,18 @@ SETTINGS = CropSettings(grid=(12, 12, 12), details=("highest", "closed"))
 NAMES = ["liver", "spleen", "kidney_left", "kidneys"]
 
 
-def places(store: Store) -> list[Any]:
-    return places_of(store, store.study_ids, NAMES, SETTINGS)
+def instances(store: Store) -> list[Any]:
+    return instances_of(store, store.study_ids, NAMES, SETTINGS)
 
 
 def same(a: CropCache, b: CropCache) -> bool:
     arrays = ("hu", "detail", "mask", "size", "median_hu")
-    return a.places == b.places and all(np.array_equal(getattr(a, n), getattr(b, n)) for n in arrays)
+    return a.instances == b.instances and all(np.array_equal(getattr(a, n), getattr(b, n)) for n in arrays)
 
 
 def test_crops_are_the_same_from_memory_store_and_disk(tiny_store: Store, tmp_path: Path) -> None:
-    wanted = places(tiny_store)
-    memory = cut_places(tiny_store, wanted, SETTINGS, ORGANS)
+    wanted = instances(tiny_store)
+    memory = cut_instances(tiny_store, wanted, SETTINGS, ORGANS)
     files = CropFiles(tmp_path, tiny_store, SETTINGS, ORGANS)
     rows = np.random.default_rng(0).permutation(len(wanted))
     assert len(rows) >= 60
@@ -58,7 +58,7 @@ def test_crops_are_the_same_from_memory_store_and_disk(tiny_store: Store, tmp_pa
 def test_the_second_time_the_disk_answers_alone(
     tiny_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wanted = places(tiny_store)
+    wanted = instances(tiny_store)
     before = StoredCrops(tiny_store, wanted, SETTINGS, ORGANS, CropFiles(tmp_path, tiny_store, SETTINGS, ORGANS))
     first = before.take([3, 0, 5])
     monkeypatch.setattr(StudyReader, "image", lambda *_: pytest.fail("the study was read again"))
@@ -75,7 +75,7 @@ def test_only_the_chunks_of_the_crop_are_read(tiny_store: Store, monkeypatch: py
         return plain(self, box)
 
     monkeypatch.setattr(StudyReader, "image", noted)
-    StoredCrops(tiny_store, places(tiny_store), SETTINGS, ORGANS).take([1])
+    StoredCrops(tiny_store, instances(tiny_store), SETTINGS, ORGANS).take([1])
     (x0, x1, y0, y1, z0, z1) = boxes[0]
     assert (x1 - x0) * (y1 - y0) * (z1 - z0) < 20**3 / 2
 
@@ -93,7 +93,7 @@ def test_only_the_chunks_of_the_crop_are_read(tiny_store: Store, monkeypatch: py
 def test_what_a_crash_leaves_behind_is_cut_again(
     tiny_store: Store, tmp_path: Path, change: Callable[[bytes], bytes]
 ) -> None:
-    wanted = places(tiny_store)
+    wanted = instances(tiny_store)
     files = CropFiles(tmp_path, tiny_store, SETTINGS, ORGANS)
     first = StoredCrops(tiny_store, wanted, SETTINGS, ORGANS, files).take([0])
     path = files.path(wanted[0].study_id)
@@ -123,18 +123,18 @@ def test_other_settings_recipes_and_sources_have_other_files(tiny_store: Store, 
 def test_a_box_that_moved_is_not_taken_from_disk(tiny_store: Store, tmp_path: Path) -> None:
     from dataclasses import replace
 
-    place = places(tiny_store)[0]
+    instance = instances(tiny_store)[0]
     files = CropFiles(tmp_path, tiny_store, SETTINGS, ORGANS)
-    StoredCrops(tiny_store, [place], SETTINGS, ORGANS, files).take([0])
-    assert files.read(place) is not None
-    x0, *rest = place.row.box
-    assert files.read(replace(place, row=replace(place.row, box=(x0 + 1, *rest)))) is None
+    StoredCrops(tiny_store, [instance], SETTINGS, ORGANS, files).take([0])
+    assert files.read(instance) is not None
+    x0, *rest = instance.row.box
+    assert files.read(replace(instance, row=replace(instance.row, box=(x0 + 1, *rest)))) is None
 
 
 def test_a_disk_that_cannot_be_written_is_done_without(tiny_store: Store, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     files = CropFiles(tmp_path / "file", tiny_store, SETTINGS, ORGANS)
-    wanted = places(tiny_store)
+    wanted = instances(tiny_store)
     found = StoredCrops(tiny_store, wanted, SETTINGS, ORGANS, files).take([0, 1])
     assert same(found, StoredCrops(tiny_store, wanted, SETTINGS, ORGANS).take([0, 1]))
 
@@ -143,7 +143,7 @@ def test_a_study_is_cut_once_for_all_models_that_cut_alike(
     tiny_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study_id = tiny_store.study_ids[0]
-    rows = [place.row for place in places(tiny_store) if place.study_id == study_id]
+    rows = [instance.row for instance in instances(tiny_store) if instance.study_id == study_id]
     plain = cut_study(tiny_store.study(study_id), rows, SETTINGS, ORGANS)
     files, asked = CropFiles(tmp_path, tiny_store, SETTINGS, ORGANS), []
 
@@ -174,7 +174,7 @@ def test_auto_takes_memory_then_disk_then_none(tmp_path: Path, monkeypatch: pyte
 
 
 def test_auto_keeps_a_small_cohort_in_memory(tiny_store: Store) -> None:
-    crops = open_crops(tiny_store, places(tiny_store), SETTINGS, ORGANS, CacheSettings())
+    crops = open_crops(tiny_store, instances(tiny_store), SETTINGS, ORGANS, CacheSettings())
     assert isinstance(crops, CropCache)
 
 
@@ -192,7 +192,7 @@ def dataset(store: Store, folder: Path, keep: str, max_damaged: float = 0.05, **
 
 
 def batches(data: OrganDataset) -> Callable[[int], list[OrganSample]]:
-    sampler = BalancedSampler(data.sayings, SamplingSettings(batch=9, organs=3), seed=1)
+    sampler = BalancedSampler(data.captions, SamplingSettings(batch=9, organs=3), seed=1)
 
     def batch(step: int) -> list[OrganSample]:
         rng = sampler.rng(step)
@@ -283,7 +283,7 @@ def test_too_many_damaged_studies_end_the_run_at_once_in_memory(own_store: Store
 
 def test_ranks_share_a_batch_that_does_not_depend_on_their_number(tiny_store: Store, tmp_path: Path) -> None:
     data = dataset(tiny_store, tmp_path, "memory", noise_hu=2.0)
-    sampler = BalancedSampler(data.sayings, SamplingSettings(batch=9, organs=3), seed=1)
+    sampler = BalancedSampler(data.captions, SamplingSettings(batch=9, organs=3), seed=1)
 
     def batch(rank: int, world: int) -> list[OrganSample]:
         rng = sampler.rng(5)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ctglip.data.cache import Place
+from ctglip.data.cache import OrganInstance
 from ctglip.evaluation.familiarity import LEAST, SHARE, fit_familiarity, limits_of
 from ctglip.inference.encoding import OrganEmbeddings
 from ctglip.inference.familiarity import Verdict, scan_outside
@@ -27,15 +27,15 @@ class Anatomy:
     def draw(self, studies: int, moved: float = 0.0, hu: float = 0.0) -> OrganFeatures:
         """Organs of some studies; ``moved`` along one direction, in units of that direction's spread."""
         away = moved * np.linalg.norm(self.mix[:, 0]) * np.eye(WIDTH)[0]
-        places, features = [], []
+        instances, features = [], []
         for study in range(studies):
             for number, organ in enumerate(ORGANS):
                 spread = max(float(self.rng.normal(30, 3)), 1.0)
                 row = OrganRow(organ, (0, 9, 0, 9, 0, 9), 50.0, float(self.rng.normal(60, 10)) + hu, False, spread)
-                places.append(Place(f"s{study}", row))
+                instances.append(OrganInstance(f"s{study}", row))
                 features.append(self.middles[number] + self.mix @ self.rng.normal(size=WIDTH) + away)
         found = np.array(features, np.float32)
-        return OrganFeatures(tuple(places), OrganEmbeddings(found, found, found))
+        return OrganFeatures(tuple(instances), OrganEmbeddings(found, found, found))
 
 
 def outside(seed: int, moved: float = 0.0, hu: float = 0.0) -> float:
@@ -44,7 +44,7 @@ def outside(seed: int, moved: float = 0.0, hu: float = 0.0) -> float:
     found = fit_familiarity(anatomy.draw(80), anatomy.draw(25), "crop")
     assert found is not None
     new = anatomy.draw(200, moved, hu)
-    verdicts = [found.judge(p.row, x) for p, x in zip(new.places, new.embeddings.features, strict=True)]
+    verdicts = [found.judge(p.row, x) for p, x in zip(new.instances, new.embeddings.features, strict=True)]
     return float(np.mean([verdict is not None and verdict.outside for verdict in verdicts]))
 
 

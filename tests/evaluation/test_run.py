@@ -18,7 +18,7 @@ from ctglip.data.crops import OrganCrop
 from ctglip.errors import CohortError, ConfigError, CTGLIPError, ModelError, StoreError
 from ctglip.evaluation.bootstrap import draw_patients
 from ctglip.evaluation.labels import PairLabels, labels_from_findings, labels_from_table
-from ctglip.evaluation.parts import FILM_PARTS, PARTS
+from ctglip.evaluation.parts import CXR_PARTS, PARTS
 from ctglip.evaluation.protocol import load_protocol, own_words, protocol_names
 from ctglip.evaluation.results import Results
 from ctglip.evaluation.run import evaluate
@@ -26,9 +26,9 @@ from ctglip.evaluation.settings import EvaluateConfig
 from ctglip.evaluation.zero_shot import judge
 from ctglip.labels import read_labels
 from ctglip.models.release import load_release
+from ctglip.reports.parser import ReportParser
 from ctglip.store.study import StudyReader
 from ctglip.store.tables import Store
-from ctglip.text.reports import ReportParser
 from ctglip.types import OrganRow
 from ctglip.vocabulary.abnormalities import load_abnormalities
 from ctglip.vocabulary.organs import load_organs
@@ -181,17 +181,17 @@ def test_random_scores_are_judged_as_random() -> None:
     assert sum((p.auroc.low or 0) <= 0.5 <= (p.auroc.high or 1) for p in pairs) >= 10
 
 
-def place(study: str, organ: str):
-    from ctglip.data.cache import Place
+def instance(study: str, organ: str):
+    from ctglip.data.cache import OrganInstance
 
-    return Place(study, OrganRow(organ, (0, 1, 0, 1, 0, 1), 1.0, 0.0, False))
+    return OrganInstance(study, OrganRow(organ, (0, 1, 0, 1, 0, 1), 1.0, 0.0, False))
 
 
 def test_labels_of_a_table_keep_unknown_cells_unknown(tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_text("study_id,liver:liver_cyst,splenomegaly\na,1,0\nb,,1\nc,0,\n")
     table = read_labels(tmp_path / "labels.csv", load_organs(), load_abnormalities())
-    places = [place(study, organ) for study in "abcd" for organ in ("liver", "spleen")]
-    found = labels_from_table(table, places, load_abnormalities())
+    instances = [instance(study, organ) for study in "abcd" for organ in ("liver", "spleen")]
+    found = labels_from_table(table, instances, load_abnormalities())
     cyst, large = found["liver", "liver_cyst"], found["spleen", "splenomegaly"]
     assert (cyst.rows.tolist(), cyst.labels.tolist()) == ([0, 4], [1, 0])
     assert (large.rows.tolist(), large.labels.tolist()) == ([1, 3], [0, 1])
@@ -207,11 +207,11 @@ def test_labels_of_reports_know_affirmed_denied_uncertain_and_silent() -> None:
         "e": "Hepatic steatosis.",
     }
     findings = {name: list(parser.parse(f"FINDINGS: {text}")) for name, text in reports.items()}
-    places = [place(study, "liver") for study in reports]
+    instances = [instance(study, "liver") for study in reports]
     both = load_organs(), load_abnormalities()
-    known = labels_from_findings(findings, places, *both)["liver", "liver_cyst"]
+    known = labels_from_findings(findings, instances, *both)["liver", "liver_cyst"]
     assert dict(zip(known.rows.tolist(), known.labels.tolist(), strict=True)) == {0: 1, 1: 0, 4: 0}
-    lenient = labels_from_findings(findings, places, *both, silence_is_normal=True)["liver", "liver_cyst"]
+    lenient = labels_from_findings(findings, instances, *both, unmentioned_as_negative=True)["liver", "liver_cyst"]
     assert dict(zip(lenient.rows.tolist(), lenient.labels.tolist(), strict=True)) == {0: 1, 1: 0, 3: 0, 4: 0}
 
 
@@ -220,7 +220,7 @@ def test_every_part_answers(judged: Judged, tmp_path: Path) -> None:
     config = CONFIG.model_copy(update={"parts": tuple(PARTS), "controls": False})
     results = evaluate(run, store.path, tmp_path, labels=truth, config=config)
     written = json.loads((tmp_path / "results.json").read_text())["parts"]
-    assert list(written) == [name for name in PARTS if name not in ("protocol", "pointing", *FILM_PARTS)]
+    assert list(written) == [name for name in PARTS if name not in ("protocol", "pointing", *CXR_PARTS)]
     names = [one["name"] for one in written["retrieval"]]
     assert names[:2] == ["organ: image to text", "organ: text to image"]
     assert results.parts["swap"].n == len(store.table("splits").filter(pl.col("split") == "test"))

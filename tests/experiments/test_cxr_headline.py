@@ -1,4 +1,5 @@
-"""The experiment on films: whole patients in each split, enough films in those that count, arms that can be built."""
+"""The experiment on radiographs: whole patients in each split, enough radiographs in those that count, arms that can be
+built."""
 
 from __future__ import annotations
 
@@ -20,12 +21,12 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def test_patients_stay_whole_and_the_splits_are_large_enough() -> None:
     patients = [f"p{number // 2 if number % 3 else number}" for number in range(300)]
-    place = work._splits(patients, (180, 30, 90))
-    counts = {name: sum(place[p] == name for p in patients) for name in ("train", "val", "test")}
+    instance = work._splits(patients, (180, 30, 90))
+    counts = {name: sum(instance[p] == name for p in patients) for name in ("train", "val", "test")}
     assert counts["train"] >= 180
     assert counts["test"] >= 90
     assert sum(counts.values()) == 300
-    assert place == work._splits(list(patients), (180, 30, 90))
+    assert instance == work._splits(list(patients), (180, 30, 90))
 
 
 @pytest.mark.parametrize("name", list({**work.ARMS, **work.ABLATION}))
@@ -33,8 +34,8 @@ def test_arms_differ_only_in_what_they_are_about(name: str) -> None:
     size = work.SIZES["full"]
     arm = {**work.ARMS, **work.ABLATION}[name]
     config = work.config_of(arm, size, seed=2)
-    assert (config.seed, config.loop.steps, config.films.size) == (2, size["steps"], size["pixels"])
-    assert (config.films.flip, config.films.rotate, config.films.perspective) == (0, 0, 0), "sides are asked for"
+    assert (config.seed, config.loop.steps, config.cxr.size) == (2, size["steps"], size["pixels"])
+    assert (config.cxr.flip, config.cxr.rotate, config.cxr.perspective) == (0, 0, 0), "sides are asked for"
     if name != "ecamp":
         assert (config.model.image_project, config.model.encoder.norm) == ("token", "batch")
 
@@ -67,13 +68,13 @@ def test_killed_and_started_again_it_goes_on(tmp_path: Path) -> None:
         time.sleep(0.1)
     os.kill(first.pid, signal.SIGKILL)
     first.wait()
-    films, texts = (out / name for name in ("films.json", "texts.json"))
-    before = [path.stat().st_mtime_ns for path in (films, texts)]
+    radiographs, texts = (out / name for name in ("radiographs.json", "texts.json"))
+    before = [path.stat().st_mtime_ns for path in (radiographs, texts)]
     while alive(first.pid):
         assert time.monotonic() < limit, "its processes end with it"
         time.sleep(0.1)
     subprocess.run([*command, "--json", str(figures)], cwd=ROOT, check=True, capture_output=True)
-    assert [path.stat().st_mtime_ns for path in (films, texts)] == before
+    assert [path.stat().st_mtime_ns for path in (radiographs, texts)] == before
     found = json.loads(figures.read_text(encoding="utf-8"))
     assert {name.split()[0] for name in found["rows"]} >= {"clip", "asg"}
     assert found["split"]["train"] >= 48

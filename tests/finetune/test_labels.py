@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ctglip.data.cache import places_of
+from ctglip.data.cache import instances_of
 from ctglip.data.crops import CropSettings
 from ctglip.errors import CohortError
 from ctglip.finetune.labels import read_tasks
@@ -172,8 +172,8 @@ def test_the_tables_own_splits_are_taken(tiny, tmp_path, dictionaries) -> None:
 def test_an_organ_that_a_study_lacks_is_listed(tiny, tmp_path, dictionaries) -> None:
     store, _ = tiny
     found = joined(store, tmp_path, dictionaries, "study_id,liver:hepatic_steatosis\n" + rows(store.study_ids))
-    places = places_of(store, found.study_ids, wanted_organs(found.tasks), CropSettings())[1:]
-    kept, problems = unanswerable(found, bags_of(places, found.study_ids, ("liver",)))
+    instances = instances_of(store, found.study_ids, wanted_organs(found.tasks), CropSettings())[1:]
+    kept, problems = unanswerable(found, bags_of(instances, found.study_ids, ("liver",)))
     assert [(problem.code, problem.subject) for problem in problems] == [("no_organ", found.study_ids[0])]
     assert np.isnan(kept.values[0, 0])
     assert np.isfinite(kept.values[1:, 0]).all()

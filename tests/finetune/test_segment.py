@@ -1,4 +1,4 @@
-"""An organ is drawn on films: heads, loss and Dice against formulas, and lungs found on simple films."""
+"""An organ is drawn on radiographs: heads, loss and Dice against formulas, and lungs found on simple radiographs."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import torch
 from torch.nn import functional as F
 
 from ctglip.config import load_settings, validate
+from ctglip.cxr.io import Radiograph
+from ctglip.cxr.standardize import standardize_radiograph
 from ctglip.errors import ConfigError, CTGLIPError
-from ctglip.film.io import Film
-from ctglip.film.standardize import standardize_film
 from ctglip.finetune.run import finetune
 from ctglip.finetune.segment import Segmenter, segment
 from ctglip.finetune.segmentation import SegmentationNetwork, agreement, mask_loss
@@ -27,7 +27,7 @@ from ctglip.store.splits import SplitSettings, assign_splits
 from ctglip.store.study import SourceGrid, StudyRecord, write_study
 from ctglip.store.tables import Store, compact, create_store
 from ctglip.vocabulary.organs import load_organs
-from tests.inference.tiny_films import RECIPE, film_release, saved
+from tests.inference.tiny_cxr import RECIPE, cxr_release, saved
 from tests.training.tiny import write_word_bert
 
 
@@ -45,25 +45,26 @@ def config(**more) -> FinetuneConfig:
     return validate(FinetuneConfig, tree, "test")
 
 
-def write_lungs(path: Path, films: int, seed: int = 0) -> Store:
-    """Films with two dark lungs at drawn places on a noisy body; every sixth shows none, every ninth has no masks."""
+def write_lungs(path: Path, radiographs: int, seed: int = 0) -> Store:
+    """Radiographs with two dark lungs at drawn places on a noisy body; every sixth shows none, every ninth has no
+    masks."""
     organs = load_organs()
     info = StoreInfo(modality="cxr", recipe=RECIPE.model_dump(mode="json"), recipe_hash=RECIPE.hash,
                      labels=organs.label_names())  # fmt: skip
     store = create_store(path, info)
     rng = np.random.default_rng(seed)
-    for number in range(films):
-        film, mask = rng.normal(150, 8, (64, 64)), np.zeros((64, 64), np.uint8)
+    for number in range(radiographs):
+        radiograph, mask = rng.normal(150, 8, (64, 64)), np.zeros((64, 64), np.uint8)
         for name, column in (("lung_right", 12), ("lung_left", 36)) if number % 6 else ():
             row, left, high = rng.integers(12, 20), column + rng.integers(-2, 3), rng.integers(20, 32)
-            film[row : row + high, left : left + 15] -= 90
+            radiograph[row : row + high, left : left + 15] -= 90
             mask[row : row + high, left : left + 15] = organs[name].label or 0
         drawn = None if number % 9 == 8 else mask
-        standardized, _ = standardize_film(Film(film.astype(np.float32)), RECIPE, drawn)
+        standardized, _ = standardize_radiograph(Radiograph(radiograph.astype(np.float32)), RECIPE, drawn)
         name = f"f{number:03d}"
         write_study(path, StudyRecord(name, f"p{number:03d}", standardized, name, RECIPE.hash,
                                       row={"modality": "cxr", "view": "pa"},
-                                      source=SourceGrid(film.shape, np.eye(4))))  # fmt: skip
+                                      source=SourceGrid(radiograph.shape, np.eye(4))))  # fmt: skip
     compact(store)
     assign_splits(store, SplitSettings(fractions=(0.5, 0.2, 0.3)))
     return Store.open(path)
@@ -79,8 +80,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("models")
     bert = write_word_bert(folder / "bert")
     vit = ViTSettings(spatial_dims=2, patch=8, image_size=48, dim=32, depth=1, heads=2)
-    made = {"cnn": film_release(bert), "vit": film_release(bert, encoder=vit), "scans": film_release(bert)}
-    made["scans"].films = None
+    made = {"cnn": cxr_release(bert), "vit": cxr_release(bert, encoder=vit), "scans": cxr_release(bert)}
+    made["scans"].radiographs = None
     return {name: saved(folder / name, release) for name, release in made.items()}
 
 
@@ -146,7 +147,7 @@ def test_lungs_are_found_and_drawn_again_from_the_folder(lungs: Store, models, t
     truth = lungs.study(name).organs()
     assert truth is not None
     drawn = segmenter.draw(lungs, name)
-    inside = slice(7, 57)  # the model's window, a fifth smaller than the film
+    inside = slice(7, 57)  # the model's window, a fifth smaller than the radiograph
     both = (drawn & (truth > 0))[inside, inside].sum()
     assert 2 * both / (drawn[inside, inside].sum() + (truth > 0)[inside, inside].sum()) > 0.85
     assert json.loads((out / "results.json").read_text())["organ"] == "lungs"
@@ -184,7 +185,7 @@ def test_a_run_that_was_stopped_goes_on(lungs: Store, models, tmp_path: Path) ->
 
 
 def test_what_cannot_be_is_said(lungs: Store, models, tmp_path: Path) -> None:
-    with pytest.raises(CTGLIPError, match="No film of the split 'train' has a mask of heart"):
+    with pytest.raises(CTGLIPError, match="No radiograph of the split 'train' has a mask of heart"):
         segment(models["cnn"], lungs.path, tmp_path / "a", config(segmentation={"organ": "heart"}))
     with pytest.raises(CTGLIPError, match="trained on CT scans"):
         segment(models["scans"], lungs.path, tmp_path / "b", config())

@@ -12,22 +12,22 @@ from torch.utils.data import DataLoader
 
 import ctglip
 from ctglip.data.augment import AugmentSettings
-from ctglip.data.cache import cut_places
+from ctglip.data.cache import cut_instances
 from ctglip.data.crops import CropSettings
-from ctglip.data.films import FilmDataset
+from ctglip.data.cxr import CxrDataset
 from ctglip.data.organs import DataSettings, OrganDataset
 from ctglip.data.scans import ScanSettings
 from ctglip.data.studies import ScanDataSettings, StudyDataset
 from ctglip.errors import ModelError, VocabularyError
+from ctglip.inference.cxr import CxrPipeline
 from ctglip.inference.encoding import encode_crops
-from ctglip.inference.films import FilmPipeline
 from ctglip.inference.pipeline import Pipeline
+from ctglip.models.dual_encoder import OrganTextModel
 from ctglip.models.hub import HubModel
 from ctglip.models.onnx import image_shape
 from ctglip.models.release import Release, load_release
-from ctglip.models.towers import OrganTextModel
 from ctglip.store.tables import Store
-from tests.inference.tiny_films import FILMS, draw_film, film_release, write_film_store
+from tests.inference.tiny_cxr import FILMS, cxr_release, draw_radiograph, write_cxr_store
 from tests.training.tiny import write_word_bert
 
 Trained = tuple[Store, Path]
@@ -95,7 +95,7 @@ def test_a_batch_of_a_loader_is_encoded_as_an_evaluation_does(trained: Trained) 
     crops = CropSettings.model_validate(model.release.crops)
     settings = DataSettings(crops=crops, augment=PLAIN)
     data = OrganDataset(store, "train", dictionaries.organs, dictionaries.abnormalities, settings)
-    cache = cut_places(store, data.cache.places, crops, dictionaries.organs)
+    cache = cut_instances(store, data.cache.instances, crops, dictionaries.organs)
     expected = torch.from_numpy(encode_crops(model.release.model, cache, crops).diagnosis)
     found = [model.encode_image(batch["image"], batch) for batch in DataLoader(data, 5, collate_fn=data.collate)]
     torch.testing.assert_close(torch.cat(found), expected, atol=1e-5, rtol=1e-4)
@@ -120,16 +120,19 @@ def test_a_batch_of_scans_is_encoded_organ_by_organ(trained: Trained, files: Fil
 
 
 @pytest.mark.parametrize("reading", ["none", "query", "box"])
-def test_films_too(reading: str, tmp_path: Path) -> None:
+def test_cxr_too(reading: str, tmp_path: Path) -> None:
     bert = write_word_bert(tmp_path / "bert")
     truth = {"heart:cardiomegaly": 1, "pleura_left:pleural_effusion": 1, "pleura_right:pleural_effusion": 0}
-    Image.fromarray(draw_film(np.random.default_rng(0), truth)).save(tmp_path / "film.png")
-    model = FilmPipeline(film_release(bert, grounding=reading))
-    images, texts = model.encode_image(tmp_path / "film.png", ["heart"]), model.encode_text(["The heart is enlarged."])
-    told = model.query(tmp_path / "film.png", [], prompts=["heart: The heart is enlarged."]).answers[0]
+    Image.fromarray(draw_radiograph(np.random.default_rng(0), truth)).save(tmp_path / "radiograph.png")
+    model = CxrPipeline(cxr_release(bert, grounding=reading))
+    images, texts = (
+        model.encode_image(tmp_path / "radiograph.png", ["heart"]),
+        model.encode_text(["The heart is enlarged."]),
+    )
+    told = model.query(tmp_path / "radiograph.png", [], prompts=["heart: The heart is enlarged."]).answers[0]
     assert float(images @ texts.T) == pytest.approx(told.similarity, abs=1e-4)
-    whole = model.encode_image(tmp_path / "film.png")
-    data = FilmDataset(write_film_store(tmp_path / "store", 12)[0], "train", FILMS, training=False)
+    whole = model.encode_image(tmp_path / "radiograph.png")
+    data = CxrDataset(write_cxr_store(tmp_path / "store", 12)[0], "train", FILMS, training=False)
     batch = data.collate([data[0], data[1]])
     assert unit(model.encode_image(batch["image"]))
     assert whole.shape == (1, images.shape[1])

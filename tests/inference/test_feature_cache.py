@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ctglip.data.cache import cut_places, cut_study, places_of
+from ctglip.data.cache import cut_instances, cut_study, instances_of
 from ctglip.data.crops import CropSettings, OrganCrop
 from ctglip.errors import ModelError, StoreError
 from ctglip.inference import feature_cache, feature_work
@@ -47,14 +47,14 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_the_cache_gives_what_the_encoder_gives(trained: Trained, release: Release, tmp_path: Path) -> None:
     store, ids = trained[0], trained[0].study_ids[:5]
     settings = CropSettings.model_validate(release.crops)
-    cut = cut_places(store, places_of(store, ids, ORGANS, settings), settings, load_organs())
+    cut = cut_instances(store, instances_of(store, ids, ORGANS, settings), settings, load_organs())
     plain = encode_crops(release.model, cut, settings)
     for _ in range(2):
         found = organ_features_of(store, release, ids, ORGANS, folder=tmp_path, batch=4)
-        assert found.places == cut.places
+        assert found.instances == cut.instances
         for part in ("features", "anatomy", "diagnosis"):
             np.testing.assert_allclose(getattr(found.embeddings, part), getattr(plain, part), atol=1e-5)
-    assert found.table()["volume_ml"].to_list() == [place.row.volume_ml for place in cut.places]
+    assert found.table()["volume_ml"].to_list() == [instance.row.volume_ml for instance in cut.instances]
 
 
 def test_every_organ_is_encoded_once(trained: Trained, release: Release, tmp_path: Path, counted: list[int]) -> None:
@@ -80,7 +80,7 @@ def test_a_view_changes_the_crops(trained: Trained, release: Release, tmp_path: 
         organ_features_of(store, release, ids, ORGANS, folder=tmp_path, view=view)
         for view in (View(), View("emptied", cut=emptied))
     )
-    assert plain.places == changed.places
+    assert plain.instances == changed.instances
     assert not np.allclose(plain.embeddings.features, changed.embeddings.features)
 
 
@@ -99,7 +99,9 @@ def test_a_damaged_or_stale_file_is_encoded_again(
     assert counted == [6, 3]
 
     reader = store.study(ids[1])
-    other = Standardized(reader.image() // 2, reader.organs(), reader.affine, before.places[3].row and _rows(before, 1))
+    other = Standardized(
+        reader.image() // 2, reader.organs(), reader.affine, before.instances[3].row and _rows(before, 1)
+    )
     record = StudyRecord(ids[1], "p001", other, "another scan", store.info.recipe_hash)
     write_study(store.path, record)
     compact(store)
@@ -109,7 +111,7 @@ def test_a_damaged_or_stale_file_is_encoded_again(
 
 
 def _rows(found: feature_cache.OrganFeatures, study: int):
-    return tuple(place.row for place in found.places[3 * study : 3 * study + 3])
+    return tuple(instance.row for instance in found.instances[3 * study : 3 * study + 3])
 
 
 def test_another_model_has_another_key(release: Release) -> None:

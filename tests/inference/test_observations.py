@@ -1,5 +1,5 @@
-"""Films asked by their observations (PLACE): the best one answers, its query's attention is the map, all of it from
-the released model. The weights are written down (``tiny_observer``): where a trained query looks is not known."""
+"""Radiographs asked by their observations (PLACE): the best one answers, its query's attention is the map, all of it
+from the released model. The weights are written down (``tiny_observer``): where a trained query looks is not known."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from PIL import Image
 from torch.nn import functional as F
 
 from ctglip.api import load_model
-from ctglip.data.film_input import film_input
+from ctglip.cxr.io import Radiograph
+from ctglip.cxr.standardize import standardize_radiograph
+from ctglip.data.cxr_input import cxr_input
 from ctglip.errors import ModelError
 from ctglip.evaluation.run import evaluate
 from ctglip.evaluation.settings import EvaluateConfig
-from ctglip.film.io import Film
-from ctglip.film.standardize import standardize_film
-from ctglip.inference.film_encoding import Read
-from ctglip.inference.film_maps import laid_on
-from ctglip.inference.film_page import film_answer_page
-from ctglip.inference.films import FilmPipeline
+from ctglip.inference.cxr import CxrPipeline
+from ctglip.inference.cxr_encoding import Read
+from ctglip.inference.cxr_maps import laid_on
+from ctglip.inference.cxr_page import cxr_answer_page
 from ctglip.inference.observations import observation_maps
 from ctglip.pages.scan import render
-from tests.inference.tiny_films import FILMS, RECIPE, draw_film, film_release, saved, truth_of, write_film_store
+from tests.inference.tiny_cxr import FILMS, RECIPE, cxr_release, draw_radiograph, saved, truth_of, write_cxr_store
 from tests.inference.tiny_observer import PAIRS, observing
 from tests.training.tiny import write_word_bert
 
@@ -33,8 +33,8 @@ QUESTIONS = [f"{organ}: {name}" for organ, name in PAIRS]
 
 
 def _window(pixels: np.ndarray) -> np.ndarray:
-    made, _ = standardize_film(Film(pixels.astype(np.float32)), RECIPE, None, ())
-    return film_input(made.image, FILMS).image
+    made, _ = standardize_radiograph(Radiograph(pixels.astype(np.float32)), RECIPE, None, ())
+    return cxr_input(made.image, FILMS).image
 
 
 @pytest.fixture(scope="module")
@@ -49,17 +49,17 @@ def run(bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("times", [1, 3])
 def test_the_best_observation_answers_and_its_map_lies_where_its_query_looks(run: Path, times: int) -> None:
-    """Every answer is right and every map of an effusion peaks in it, on films of 120 x 100 pixels and of three times
-    as many a side."""
+    """Every answer is right and every map of an effusion peaks in it, on radiographs of 120 x 100 pixels and of three
+    times as many a side."""
     model = load_model(run, "observations")
-    assert isinstance(model, FilmPipeline)
+    assert isinstance(model, CxrPipeline)
     rng = np.random.default_rng(7)
     shown = 0
     for _ in range(12):
         truth = truth_of(rng)
-        pixels = draw_film(rng, truth).repeat(times, 0).repeat(times, 1)
-        asked = model.query(Film(pixels.astype(np.float32)), QUESTIONS)
-        assert {answer.read_from for answer in asked.answers} == {"the film's observations"}
+        pixels = draw_radiograph(rng, truth).repeat(times, 0).repeat(times, 1)
+        asked = model.query(Radiograph(pixels.astype(np.float32)), QUESTIONS)
+        assert {answer.read_from for answer in asked.answers} == {"the radiograph's observations"}
         present = [bool(truth[":".join(pair)]) for pair in PAIRS]
         assert [answer.probability > 0.5 for answer in asked.answers] == present
         for found, columns, there in zip(model.heat_maps(asked), ((76, 90), (10, 24)), present, strict=True):
@@ -74,9 +74,9 @@ def test_the_best_observation_answers_and_its_map_lies_where_its_query_looks(run
 
 def test_the_answer_by_hand(run: Path) -> None:
     model = load_model(run, "observations")
-    assert isinstance(model, FilmPipeline)
-    pixels = draw_film(np.random.default_rng(3), truth_of(np.random.default_rng(3)))
-    asked, net = model.query(Film(pixels.astype(np.float32)), QUESTIONS), model.release.model
+    assert isinstance(model, CxrPipeline)
+    pixels = draw_radiograph(np.random.default_rng(3), truth_of(np.random.default_rng(3)))
+    asked, net = model.query(Radiograph(pixels.astype(np.float32)), QUESTIONS), model.release.model
     with torch.no_grad():
         seen = net.observe(torch.from_numpy(_window(pixels)[None]))
         vectors = net.observer.visual(seen.found)[0]
@@ -85,7 +85,7 @@ def test_the_answer_by_hand(run: Path) -> None:
             yes, no = (vectors @ F.normalize(side, dim=0) for side in sides)
             expected = torch.sigmoid(10 * (yes.max() - no.max())).item()
             assert answer.probability == pytest.approx(expected, abs=1e-5)
-            drawn = observation_maps(net, film_input(asked.standardized.image, FILMS), model.scorer.sides([pair])[0])
+            drawn = observation_maps(net, cxr_input(asked.standardized.image, FILMS), model.scorer.sides([pair])[0])
             attention = seen.where[0][0, yes.argmax()].numpy()
             assert drawn[0].mean() == pytest.approx(1, abs=0.1)
             coarse = drawn[0].reshape(8, 6, 8, 6).mean((1, 3))
@@ -95,10 +95,10 @@ def test_the_answer_by_hand(run: Path) -> None:
 @pytest.mark.parametrize(("read", "what"), [("observations", "Attention"), ("whole", "Similarity")])
 def test_a_map_says_what_its_numbers_are(run: Path, read: str, what: str) -> None:
     model = load_model(run, read)
-    assert isinstance(model, FilmPipeline)
+    assert isinstance(model, CxrPipeline)
     rng = np.random.default_rng(3)
-    asked = model.query(Film(draw_film(rng, truth_of(rng)).astype(np.float32)), QUESTIONS)
-    shown = film_answer_page(asked, list(model.heat_maps(asked)))
+    asked = model.query(Radiograph(draw_radiograph(rng, truth_of(rng)).astype(np.float32)), QUESTIONS)
+    shown = cxr_answer_page(asked, list(model.heat_maps(asked)))
     captions = [where.picture.caption for where in shown.where]
     assert len(captions) == len(QUESTIONS)
     assert all(caption.startswith(what) for caption in captions)
@@ -106,7 +106,7 @@ def test_a_map_says_what_its_numbers_are(run: Path, read: str, what: str) -> Non
 
 
 def test_an_evaluation_reads_them_too(run: Path, tmp_path: Path) -> None:
-    store, truth = write_film_store(tmp_path / "store", 60)
+    store, truth = write_cxr_store(tmp_path / "store", 60)
     lesions = pl.DataFrame({"study_id": store.study_ids, "organ": "pleura_left", "abnormality": "pleural_effusion"})
     boxes = lesions.with_columns(row0=pl.lit(74), row1=pl.lit(90), column0=pl.lit(76), column1=pl.lit(90))
     boxes.write_csv(tmp_path / "lesions.csv")
@@ -114,12 +114,12 @@ def test_an_evaluation_reads_them_too(run: Path, tmp_path: Path) -> None:
               "lesions": str(tmp_path / "lesions.csv")}  # fmt: skip
     found = {}
     for read in ("observations", "whole"):
-        settings = EvaluateConfig.model_validate({**config, "films": {"read": read}})
+        settings = EvaluateConfig.model_validate({**config, "cxr": {"read": read}})
         results = evaluate(run, store.path, tmp_path / read, labels=truth, config=settings)
         found[read] = {(one.organ, one.abnormality): one.auroc.value for one in results.pairs}
-        assert {"film_retrieval", "map", "prompts", "film_pointing"} <= results.parts.keys()
+        assert {"cxr_retrieval", "map", "prompts", "cxr_pointing"} <= results.parts.keys()
         if read == "observations":
-            pointed = {one.abnormality: one for one in results.parts["film_pointing"]}
+            pointed = {one.abnormality: one for one in results.parts["cxr_pointing"]}
             assert pointed["pleural_effusion"].near.value == 1
             assert pointed["pleural_effusion"].near_chance < 0.5
     assert [found["observations"][pair] for pair in PAIRS] == [1, 1]
@@ -130,13 +130,13 @@ def test_an_evaluation_reads_them_too(run: Path, tmp_path: Path) -> None:
 
 
 def _answers_as_a_query_does(run: Path, read: Read, scores: pl.DataFrame) -> None:
-    """The first films of the store, drawn again and asked one by one."""
+    """The first radiographs of the store, drawn again and asked one by one."""
     model, rng = load_model(run, read), np.random.default_rng(0)
     judged = {(row["study_id"], row["organ"]): row["probability"] for row in scores.iter_rows(named=True)}
     seen = 0
     for number in range(12):
         truth = truth_of(rng)
-        asked = model.query(Film(draw_film(rng, truth).astype(np.float32)), QUESTIONS)
+        asked = model.query(Radiograph(draw_radiograph(rng, truth).astype(np.float32)), QUESTIONS)
         for answer in asked.answers:
             if (name := (f"f{number:03d}", answer.organ)) in judged:
                 assert answer.probability == pytest.approx(judged[name], abs=1e-4)
@@ -145,7 +145,7 @@ def _answers_as_a_query_does(run: Path, read: Read, scores: pl.DataFrame) -> Non
 
 
 def test_models_without_observations_say_so(bert: Path, tmp_path: Path) -> None:
-    folder = saved(tmp_path, film_release(bert))
+    folder = saved(tmp_path, cxr_release(bert))
     with pytest.raises(ModelError, match="no queries that observe") as refused:
         load_model(folder, "observations")
     assert refused.value.code == "no_observations"
@@ -158,7 +158,7 @@ def test_the_command_reads_them(run: Path, tmp_path: Path) -> None:
 
     rng = np.random.default_rng(5)
     truth = {"heart:cardiomegaly": 0, "pleura_left:pleural_effusion": 1, "pleura_right:pleural_effusion": 0}
-    Image.fromarray(draw_film(rng, truth)).save(tmp_path / "film.png")
+    Image.fromarray(draw_radiograph(rng, truth)).save(tmp_path / "radiograph.png")
     out = [
         "--out",
         str(tmp_path / "out"),
@@ -170,8 +170,8 @@ def test_the_command_reads_them(run: Path, tmp_path: Path) -> None:
         QUESTIONS[1],
     ]
     done = CliRunner().invoke(
-        app, ["query", str(run), str(tmp_path / "film.png"), *out, "--read", "observations", "--json"]
+        app, ["query", str(run), str(tmp_path / "radiograph.png"), *out, "--read", "observations", "--json"]
     )
     assert done.exit_code == 0, done.output
-    assert done.output.count("the film's observations") == 2
+    assert done.output.count("the radiograph's observations") == 2
     assert list((tmp_path / "maps").rglob("*.npy"))

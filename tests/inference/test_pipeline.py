@@ -12,7 +12,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from ctglip.api import load_model
-from ctglip.data.cache import cut_places, places_of
+from ctglip.data.cache import cut_instances, instances_of
 from ctglip.errors import MaskError, ModelError, ScanError, VocabularyError
 from ctglip.inference.page import MOST_MAPS, most_likely, scan_page
 from ctglip.pages.scan import render
@@ -28,7 +28,9 @@ QUESTIONS = ["liver: fatty liver", "splenomegaly?", "cyst in the left kidney"]
 def test_a_question_sees_the_very_voxels_that_training_saw(trained: Trained, files: Files) -> None:
     store, run = trained
     model = load_model(run)
-    stored = cut_places(store, places_of(store, ["s000"], ORGANS, model.crops), model.crops, model.dictionaries.organs)
+    stored = cut_instances(
+        store, instances_of(store, ["s000"], ORGANS, model.crops), model.crops, model.dictionaries.organs
+    )
     standardized, _ = model.standardize(*files)
     rows = {row.organ: row for row in standardized.rows}
     asked = model.cut(standardized, [rows[organ] for organ in ORGANS])
@@ -169,8 +171,8 @@ def test_a_model_that_finds_organs_itself_is_asked_without_masks(
     from ctglip.data.scans import ScanSettings
     from ctglip.errors import MaskError
     from ctglip.inference import pipeline as module
+    from ctglip.models.dual_encoder import OrganTextModel
     from ctglip.models.release import load_release
-    from ctglip.models.towers import OrganTextModel
 
     def fails(*_: object) -> None:
         raise MaskError("There are no weights.", code="no_weights", fix="Install them.")
@@ -193,12 +195,12 @@ def test_a_model_that_finds_organs_itself_is_asked_without_masks(
     assert np.abs(shown.values).max() == 1.0
 
 
-def test_a_film_asked_of_a_model_of_scans_is_refused(trained: Trained, tmp_path: Path) -> None:
+def test_a_cxr_asked_of_a_model_of_scans_is_refused(trained: Trained, tmp_path: Path) -> None:
     from ctglip.errors import ScanError
 
-    (tmp_path / "film.png").write_bytes(b"x")
+    (tmp_path / "radiograph.png").write_bytes(b"x")
     with pytest.raises(ScanError, match="trained on CT scans") as refused:
-        load_model(trained[1]).query(tmp_path / "film.png", QUESTIONS)
+        load_model(trained[1]).query(tmp_path / "radiograph.png", QUESTIONS)
     assert refused.value.code == "other_modality"
 
 

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from ctglip.cli.answers import answer_lines
+from ctglip.ct.recipe import CtRecipe
+from ctglip.cxr.recipe import CxrRecipe
 from ctglip.errors import ConfigError, MaskError
-from ctglip.film.recipe import FilmRecipe
 from ctglip.inference.pipeline import Pipeline
 from ctglip.inference.query_settings import changed_recipe, query_settings, with_setting
 from ctglip.models.release import load_release
 from ctglip.store.tables import Store
 from ctglip.types import LabelMap, Scan
-from ctglip.volume.recipe import VolumeRecipe
 
 Trained = tuple[Store, Path]
 Files = tuple[Path, Path]
@@ -26,10 +26,10 @@ Files = tuple[Path, Path]
     [
         ("cutoff=answer", "did you mean 'cut_off'"),
         ("cut_off=yes", "cut_off"),
-        ("volume.serie=3", "did you mean 'series'"),
-        ("volume.spacing_mm=[1, 1, 1]", "trained with spacing_mm"),
-        ("volume.hu_clip=[0, 100]", "trained with hu_clip"),
-        ("film.size=64", "trained on scans"),
+        ("ct.serie=3", "did you mean 'series'"),
+        ("ct.spacing_mm=[1, 1, 1]", "trained with spacing_mm"),
+        ("ct.hu_clip=[0, 100]", "trained with hu_clip"),
+        ("cxr.size=64", "trained on scans"),
     ],
 )
 def test_unknown_settings_and_those_of_training_are_refused(trained: Trained, change: str, said: str) -> None:
@@ -37,33 +37,33 @@ def test_unknown_settings_and_those_of_training_are_refused(trained: Trained, ch
         Pipeline(load_release(trained[1])).query(Path("no/such/scan.nii.gz"), ["gallstones?"], settings=[change])
 
 
-def test_a_model_of_films_keeps_the_size_of_its_films() -> None:
+def test_a_model_of_cxr_keeps_the_size_of_its_radiographs() -> None:
     with pytest.raises(ConfigError, match="trained with size"):
-        changed_recipe(FilmRecipe(), query_settings(["film.size=64"]).film, "film")
-    assert changed_recipe(FilmRecipe(), {"label_map": {1: "lung_left"}}, "film").label_map == {1: "lung_left"}
+        changed_recipe(CxrRecipe(), query_settings(["cxr.size=64"]).cxr, "cxr")
+    assert changed_recipe(CxrRecipe(), {"label_map": {1: "lung_left"}}, "cxr").label_map == {1: "lung_left"}
 
 
 def test_how_a_scan_is_read_can_be_changed_for_one_query(trained: Trained, files: Files) -> None:
     model = Pipeline(load_release(trained[1]))
     question = ["splenomegaly?"]
     assert model.query(files[0], question, files[1]).answers[0].probability is not None
-    (answer,) = model.query(files[0], question, files[1], settings=["volume.min_organ_ml=100000"]).answers
+    (answer,) = model.query(files[0], question, files[1], settings=["ct.min_organ_ml=100000"]).answers
     assert answer.probability is None
     assert "less than 100000 ml" in answer.reason
     assert model.recipe.min_organ_ml < 100
-    settings = query_settings(["volume.series=3", "volume.align_masks_by_index=true"])
-    changed = changed_recipe(VolumeRecipe(spacing_mm=(3, 3, 3)), settings.volume, "volume")
+    settings = query_settings(["ct.series=3", "ct.align_masks_by_index=true"])
+    changed = changed_recipe(CtRecipe(spacing_mm=(3, 3, 3)), settings.ct, "ct")
     assert (changed.series, changed.align_masks_by_index, changed.spacing_mm) == ("3", True, (3, 3, 3))
 
 
 def test_advice_about_a_setting_says_how_a_query_changes_it() -> None:
     error = MaskError("The masks are apart.", code="mask_grid", fix="If so, set align_masks_by_index: true.")
-    told = with_setting(error, VolumeRecipe())
+    told = with_setting(error, CtRecipe())
     assert isinstance(told, MaskError)
     assert told.code == "mask_grid"
-    assert told.fix.endswith("For one query: --set volume.align_masks_by_index=true")
+    assert told.fix.endswith("For one query: --set ct.align_masks_by_index=true")
     other = MaskError("It is empty.", fix="Segment it again.")
-    assert with_setting(other, VolumeRecipe()) is other
+    assert with_setting(other, CtRecipe()) is other
 
 
 def cut_through(model: Pipeline, files: Files) -> tuple[Scan, LabelMap]:

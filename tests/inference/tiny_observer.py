@@ -1,5 +1,5 @@
-"""A film model whose weights are written down, so that its answers and where it looks are known: one query looks at
-each costophrenic angle, and its observation says whether it is bright there.
+"""A radiograph model whose weights are written down, so that its answers and where it looks are known: one query looks
+at each costophrenic angle, and its observation says whether it is bright there.
 
 Nothing is trained: what training makes of queries differs from machine to machine.
 """
@@ -16,7 +16,7 @@ from ctglip.models.encoders import ViTSettings
 from ctglip.models.observations import ObservationExtractor, ObservationSettings, waves
 from ctglip.models.release import Release
 from ctglip.models.vit import ViTEncoder
-from tests.inference.tiny_films import film_release
+from tests.inference.tiny_cxr import cxr_release
 
 PAIRS = [("pleura_left", "pleural_effusion"), ("pleura_right", "pleural_effusion")]
 OBSERVING = {
@@ -25,14 +25,14 @@ OBSERVING = {
 }
 GRID = (8, 8)
 ROW, COLUMNS = 5, (6, 1)
-"""Of the grid of patches, counted from 0: where the effusions of ``draw_film`` lie, those of the left first."""
+"""Of the grid of patches, counted from 0: where the effusions of ``draw_radiograph`` lie, those of the left first."""
 BRIGHT = 0.3
 """Grey value of the window between a patch with an effusion and one without, a wide heart beside it or not."""
 
 
 def observing(bert: Path) -> Release:
-    """Queries 0 and 1 look at the patient's left and right angle, 2 and 3 at all of the film."""
-    release = film_release(bert, **OBSERVING)
+    """Queries 0 and 1 look at the patient's left and right angle, 2 and 3 at all of the radiograph."""
+    release = cxr_release(bert, **OBSERVING)
     with torch.no_grad():
         encoder, observer = release.model.encoder, release.model.observer
         assert isinstance(encoder, ViTEncoder)
@@ -70,9 +70,9 @@ def _brightness(encoder: ViTEncoder) -> None:
 def _looks(observer: ObservationExtractor) -> None:
     """Attention by place alone, what is read is the brightness, and an observation is which query read which of two."""
     reader, layer, width = observer.read[0], observer.decoder.layers[0], observer.settings.dim
-    _zero(reader.content[1], reader.place, observer.queries, layer.across, layer.among.out_proj, layer.feed)
+    _zero(reader.content[1], reader.position, observer.queries, layer.across, layer.among.out_proj, layer.feed)
     reader.content[1].weight[0, 0] = 1
-    reader.place.weight[1:3] = torch.stack([_peak(ROW, column) for column in COLUMNS])
+    reader.position.weight[1:3] = torch.stack([_peak(ROW, column) for column in COLUMNS])
     signs = torch.tensor([1.0, -1.0])
     for query, first in enumerate((0, 2, 20, 22)):
         observer.queries.weight[query, first : first + 2] = signs
@@ -95,8 +95,8 @@ def _peak(row: int, column: int) -> torch.Tensor:
     """Weights of the waves of a place, of which the sum is highest at one cell of the grid."""
     rows, columns = torch.meshgrid(torch.arange(GRID[0]), torch.arange(GRID[1]), indexing="ij")
     wanted = ((rows == row).float() + (columns == column).float()).flatten()
-    places = torch.cat([waves(GRID), torch.ones(len(wanted), 1)], dim=1)
-    return torch.linalg.lstsq(places, wanted[:, None], driver="gelsd").solution[:-1, 0]
+    positions = torch.cat([waves(GRID), torch.ones(len(wanted), 1)], dim=1)
+    return torch.linalg.lstsq(positions, wanted[:, None], driver="gelsd").solution[:-1, 0]
 
 
 def _says(observer: ObservationExtractor, sides: torch.Tensor) -> None:
@@ -108,7 +108,7 @@ def _says(observer: ObservationExtractor, sides: torch.Tensor) -> None:
     linear = observer.visual_head.layers[1]
     _zero(linear)
     own = torch.nn.functional.normalize(torch.linalg.pinv(sides).T, dim=1)
-    for number, place in enumerate((0, 2, 1, 3)):
-        linear.weight[:, 8 + 2 * number] = own[place]
+    for number, position in enumerate((0, 2, 1, 3)):
+        linear.weight[:, 8 + 2 * number] = own[position]
     apart = torch.linalg.svd(sides).Vh[-1]
     linear.weight[:, 20] = linear.weight[:, 22] = apart

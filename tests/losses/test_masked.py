@@ -52,8 +52,8 @@ def test_pixels_count_where_they_were_hidden():
 def test_a_window_is_found_and_drawn(grid):
     attention = torch.rand(2, *grid) * 0.1
     corner = torch.tensor([[1, 2, 0], [2, 0, 1]])[:, : len(grid)]
-    for image, place in enumerate(corner.tolist()):
-        attention[(image, *(slice(p, p + 2) for p in place))] += 1
+    for image, position in enumerate(corner.tolist()):
+        attention[(image, *(slice(p, p + 2) for p in position))] += 1
     assert torch.equal(select_window(attention, 2), corner)
     drawn = window_mask(grid, corner, 2, scale=3)
     assert drawn.shape == (2, 1, *(3 * side for side in grid))

@@ -117,56 +117,56 @@ def test_settings_that_do_not_fit_each_other_are_a_users_error(settings, named):
         build_encoder(settings, 1)
 
 
-def test_timm_is_for_films_and_names_near_models():
-    with pytest.raises(ModelError, match="films"):
+def test_timm_is_for_cxr_and_names_near_models():
+    with pytest.raises(ModelError, match="radiographs"):
         build_encoder(TimmSettings(spatial_dims=3), 1)
     with pytest.raises(ModelError, match="resnet18"):
         build_encoder(TimmSettings(model="resnet18x"), 1)
 
 
 def flat(image: torch.Tensor, depth: int) -> torch.Tensor:
-    """A volume that is the same film in every slice."""
+    """A volume that is the same radiograph in every slice."""
     return image[..., None].expand(*image.shape, depth).contiguous()
 
 
-def test_inflated_resnet_gives_the_films_answer_where_the_volume_does_not_change(tmp_path):
+def test_inflated_resnet_gives_the_cxr_answer_where_the_volume_does_not_change(tmp_path):
     from torchvision.models.resnet import BasicBlock, ResNet
 
     torch.manual_seed(0)
-    film = ResNet(BasicBlock, [1, 1, 1, 1]).eval()
-    for module in film.modules():
+    radiograph = ResNet(BasicBlock, [1, 1, 1, 1]).eval()
+    for module in radiograph.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.normal_(std=0.1)
             module.running_var.uniform_(0.5, 1.5)
-    torch.save(film.state_dict(), tmp_path / "resnet.pth")
+    torch.save(radiograph.state_dict(), tmp_path / "resnet.pth")
     settings = ResNetSettings(layers=(1, 1, 1, 1), norm="batch", weights=str(tmp_path / "resnet.pth"))
     encoder = build_encoder(settings, in_channels=3).eval()
     assert load_initial_weights(encoder) == 1
     image = torch.randn(1, 3, 32, 32)
-    expected = film.maxpool(film.relu(film.bn1(film.conv1(image))))
+    expected = radiograph.maxpool(radiograph.relu(radiograph.bn1(radiograph.conv1(image))))
     middle = encoder.net.maxpool(encoder.net.act(encoder.net.bn1(encoder.net.conv1(flat(image, 32)))))
     torch.testing.assert_close(middle[..., 4], expected, atol=1e-4, rtol=1e-4)
     deep = encoder.net.layer1(flat(expected, 16))[..., 8]
-    torch.testing.assert_close(deep, film.layer1(expected), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(deep, radiograph.layer1(expected), atol=1e-4, rtol=1e-4)
     grey = build_encoder(settings, in_channels=1).eval()
     load_initial_weights(grey)
     torch.testing.assert_close(grey.net.conv1.weight.sum(1), encoder.net.conv1.weight.sum(1))
 
 
-def test_inflated_transformer_gives_the_films_answer_where_the_volume_does_not_change(tmp_path):
+def test_inflated_transformer_gives_the_cxr_answer_where_the_volume_does_not_change(tmp_path):
     from safetensors.torch import save_file
     from timm.models.vision_transformer import VisionTransformer
 
     torch.manual_seed(0)
-    film = VisionTransformer(16, 4, 2, num_classes=0, global_pool="", embed_dim=24, depth=2, num_heads=3).eval()
-    film.cls_token.data.zero_()
-    save_file(film.state_dict(), tmp_path / "vit.safetensors")
+    radiograph = VisionTransformer(16, 4, 2, num_classes=0, global_pool="", embed_dim=24, depth=2, num_heads=3).eval()
+    radiograph.cls_token.data.zero_()
+    save_file(radiograph.state_dict(), tmp_path / "vit.safetensors")
     settings = ViTSettings(patch=4, image_size=16, dim=24, depth=2, heads=3, weights=str(tmp_path / "vit.safetensors"))
     encoder = build_encoder(settings, in_channels=2).eval()
     assert load_initial_weights(encoder) == 1
     image = torch.randn(1, 2, 16, 16)
-    tokens = film.patch_embed(image) + film.pos_embed[:, 1:]
-    expected = film.norm(film.blocks(tokens))
+    tokens = radiograph.patch_embed(image) + radiograph.pos_embed[:, 1:]
+    expected = radiograph.norm(radiograph.blocks(tokens))
     out = encoder(flat(image, 16))
     for depth in range(4):
         found = out.levels[-1][..., depth].flatten(2).transpose(1, 2)

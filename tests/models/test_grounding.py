@@ -7,6 +7,7 @@ import torch
 
 from ctglip.errors import ModelError
 from ctglip.models.decoders import QueryDecoder
+from ctglip.models.dual_encoder import OrganTextModel, OrganTextModelSettings
 from ctglip.models.encoders import CNNSettings
 from ctglip.models.pooling import (
     AttentionPool,
@@ -18,7 +19,6 @@ from ctglip.models.pooling import (
     pool_labels,
     pool_organs,
 )
-from ctglip.models.towers import OrganTextModel, OrganTextModelSettings
 
 STUDY = torch.tensor([2, 0, 0, 2, 0])  # study 1 has no organ
 MEMBER = torch.tensor([[0, 1, 0, 0], [0, 1, 1, 0], [0, 0, 0, 1], [0, 0, 1, 1], [0, 0, 1, 0]])
@@ -106,8 +106,8 @@ def test_boxes_are_exact_to_fractions(dims):
     torch.testing.assert_close(pooled, (0.5 * line[:, 0] + line[:, 1] + line[:, 2]) / 2.5)
 
 
-def test_roi_align_is_for_films():
-    with pytest.raises(ValueError, match="films"):
+def test_roi_align_is_for_radiographs():
+    with pytest.raises(ValueError, match="radiographs"):
         pool_boxes(maps(3)[0], torch.zeros(1, 6), torch.zeros(1, dtype=torch.long), how="roi_align")
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from ctglip.models.dual_encoder import OrganTextModel, OrganTextModelSettings
 from ctglip.models.encoders import CNNSettings
 from ctglip.models.intensities import IntensityHistogram, organ_histogram
-from ctglip.models.towers import OrganTextModel, OrganTextModelSettings
 
 
 def test_shares_are_those_counted_by_hand():

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from ctglip.models.dual_encoder import OrganTextModel, OrganTextModelSettings
 from ctglip.models.encoders import CNNSettings, ViTSettings
 from ctglip.models.observations import ObservationExtractor, ObservationSettings, waves
 from ctglip.models.release import load_unique_state, unique_state
-from ctglip.models.towers import OrganTextModel, OrganTextModelSettings
 
 SETTINGS = ObservationSettings(queries=5, layers=2, heads=2, dim=16, levels=(0, 1))
 
@@ -49,9 +49,9 @@ def test_queries_know_places():
     maps[0][0, 1, 1, 0] = 2.0
     other = [maps[0].flip(3), maps[1]]
     assert (plain(maps).found - plain(other).found).abs().max() > 1e-3
-    places = waves((3, 4))
-    assert places.shape == (12, 16)
-    assert torch.cdist(places, places).fill_diagonal_(1).min() > 0.1
+    positions = waves((3, 4))
+    assert positions.shape == (12, 16)
+    assert torch.cdist(positions, positions).fill_diagonal_(1).min() > 0.1
 
 
 ENCODERS = [

@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ctglip.errors import ModelError
+from ctglip.models.dual_encoder import OrganTextModel, OrganTextModelSettings
 from ctglip.models.encoders import CNNSettings, NNUNetSettings
 from ctglip.models.release import Release, load_release, save_release
 from ctglip.models.text import TextEncoderSettings, load_text_encoder
-from ctglip.models.towers import OrganTextModel, OrganTextModelSettings
 
 
 @pytest.fixture

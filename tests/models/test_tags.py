@@ -11,11 +11,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from ctglip.errors import ModelError
+from ctglip.models.dual_encoder import OrganTextModel, OrganTextModelSettings
 from ctglip.models.encoders import CNNSettings
 from ctglip.models.heads import ProjectionHead
 from ctglip.models.pooling import box_weights, pool_boxes, pool_organs
 from ctglip.models.tags import TagDecoder, TagSettings
-from ctglip.models.towers import OrganTextModel, OrganTextModelSettings
 
 NAMES = ("edema", "mass", "tube")
 STUDY = torch.tensor([0, 1, 1])

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from ctglip.models.dual_encoder import OrganTextModel, OrganTextModelSettings
 from ctglip.models.encoders import CNNSettings
-from ctglip.models.towers import OrganTextModel, OrganTextModelSettings
 from ctglip.models.whole import joined_levels, positions
 
 BASE = OrganTextModelSettings(
@@ -41,7 +41,7 @@ def test_what_the_tokens_add_is_the_answer(levels: tuple[int, ...], pooling: str
 def test_a_plain_mean_is_the_mean_of_the_heads_vectors() -> None:
     model = made()
     vision = model.encoder(torch.randn(2, 1, 16, 16))
-    placed = vision.tokens + model.image_head.place(positions(vision.grid))
+    placed = vision.tokens + model.image_head.position(positions(vision.grid))
     expected = F.normalize(model.image_head.head.unscaled(placed).mean(1), dim=-1)
     torch.testing.assert_close(model.whole(model.image_feature(model.image_input(vision))), expected)
 
@@ -54,7 +54,7 @@ def test_a_peak_is_less_diluted_than_a_mean() -> None:
         if pooling == "peak":
             model.image_head.sharpness.data.fill_(20.0)
         tokens = torch.randn(1, 8, 1, 1).expand(1, 8, 16, 16).clone()
-        model.image_head.place.weight.data.zero_()
+        model.image_head.position.weight.data.zero_()
         before = model.whole(model.image_feature(tokens))
         tokens[:, :, 5, 7] = -tokens[:, :, 5, 7]
         moved[pooling] = float((model.whole(model.image_feature(tokens)) - before).norm().detach())
@@ -65,10 +65,10 @@ def test_tokens_know_their_side() -> None:
     model = made()
     tokens = torch.randn(1, 16, 4, 1) * torch.tensor([1.0, 0, 0, 0])
     assert (model.image_feature(tokens) - model.image_feature(tokens.flip(-1))).norm() > 1e-3
-    place = positions((4, 2, 3))
-    assert place.shape == (24, 15)
-    assert place.abs().max() <= 1
-    assert len(place.unique(dim=0)) == 24
+    position = positions((4, 2, 3))
+    assert position.shape == (24, 15)
+    assert position.abs().max() <= 1
+    assert len(position.unique(dim=0)) == 24
 
 
 def test_levels_are_joined_on_the_finest_grid() -> None:

@@ -48,20 +48,20 @@ def features_of(numbers: dict[str, Tensor]) -> Features:
     kept = torch.arange(words.shape[1])[None] < counts[:, None]
     row = torch.arange(len(counts)).repeat_interleave(counts)
     xyxy, chosen = numbers["regions_xyxy_feature_coords"][kept], words[kept]
-    films, each = numbers["word"].shape[:2]
+    radiographs, each = numbers["word"].shape[:2]
     return {
         "image": numbers["img"],
-        "row": torch.arange(films),
-        "report": torch.arange(films),
+        "row": torch.arange(radiographs),
+        "report": torch.arange(radiographs),
         "tags": numbers["labels"],
         "tag_logits": numbers["tag_logits"].double(),
         "pool": torch.cat([numbers["report"], numbers["word"].flatten(0, 1)]),
-        "pool_ids": torch.arange(films * (each + 1)),
+        "pool_ids": torch.arange(radiographs * (each + 1)),
         "level": numbers["patch"].transpose(1, 2).unflatten(2, (14, 14)),
         "weights": box_weights(xyxy[:, [1, 3, 0, 2]], (14, 14), "roi_align"),
         "region_row": row,
         "region_text": torch.arange(len(row)),
-        "region_sentences": torch.where(chosen >= 0, films + row[:, None] * each + chosen, -1),
+        "region_sentences": torch.where(chosen >= 0, radiographs + row[:, None] * each + chosen, -1),
     }
 
 
@@ -81,14 +81,14 @@ def written_out(numbers: dict[str, Tensor]) -> dict[str, Tensor]:
         there, back = (target * (target / p).log()).sum(1), (p * (p / target).log()).sum(1)
         soft = soft + (there + back).mean() / 4
     local, regions = torch.zeros(()).double(), 0
-    for film, count in enumerate(numbers["n_regions"].tolist()):
+    for radiograph, count in enumerate(numbers["n_regions"].tolist()):
         if not count:
             continue
-        patches = F.normalize(numbers["patch"][film], dim=1).T.unflatten(1, (14, 14))[None]
-        boxes = numbers["regions_xyxy_feature_coords"][film, :count]
+        patches = F.normalize(numbers["patch"][radiograph], dim=1).T.unflatten(1, (14, 14))[None]
+        boxes = numbers["regions_xyxy_feature_coords"][radiograph, :count]
         found = roi_align(patches, [boxes], 1, sampling_ratio=-1, aligned=False).flatten(1)
-        words = F.normalize(numbers["word"][film], dim=1)
-        texts = [words[index[index >= 0]].mean(0) for index in numbers["sent_index"][film, :count]]
+        words = F.normalize(numbers["word"][radiograph], dim=1)
+        texts = [words[index[index >= 0]].mean(0) for index in numbers["sent_index"][radiograph, :count]]
         q = found @ torch.stack(texts).T / tau
         at = torch.arange(count)
         local = local + F.cross_entropy(q, at, reduction="sum") + F.cross_entropy(q.T, at, reduction="sum")
@@ -273,7 +273,7 @@ def test_regions_without_a_query_are_left_out(bank):
     objective.queries = torch.tensor([2, -1])
     features = objective.encode(objective.collate(samples))
     assert (features["region_text"] >= 0).tolist() == [True, False] * 3
-    assert objective.compute(features)[0]["region_sentence"].item() == 0  # one region is left of each film
+    assert objective.compute(features)[0]["region_sentence"].item() == 0  # one region is left of each radiograph
     objective.queries = torch.tensor([2, 0])
     both = objective.encode(objective.collate(samples))
     torch.testing.assert_close(both["region"][::2], features["region"][::2])
@@ -288,17 +288,18 @@ def test_tag_names_are_embedded_once_and_frozen(bank):
 
 
 def halves(bank: TextBank, count: int, rng: np.random.Generator) -> tuple[list[Report], np.ndarray]:
-    """Films whose halves are bright or dark, each on its own; a report that says how many are bright, and not which."""
+    """Radiographs whose halves are bright or dark, each on its own; a report that says how many are bright, and not
+    which."""
     bright, dark, *reports = bank.ids(["bright", "dark", "none", "one", "both"]).tolist()
     template = report_samples(bank, 2, 2, views=1)[0]
     state = rng.integers(0, 2, (count, 2))
-    films = []
+    radiographs = []
     for pair in state:
         image = rng.standard_normal((1, 2, 16, 16))
         image[..., :8, :] += pair[0]
         image[..., 8:, :] += pair[1]
         said = np.where(pair, bright, dark)
-        films.append(
+        radiographs.append(
             replace(
                 template,
                 images=image.astype(np.float32),
@@ -308,12 +309,13 @@ def halves(bank: TextBank, count: int, rng: np.random.Generator) -> tuple[list[R
                 region_sentences=((0,), (1,)),
             )
         )
-    return films, state
+    return radiographs, state
 
 
 @pytest.mark.parametrize(("weight", "reached"), [(1.0, (0.9, 1.0)), (0.0, (0.0, 0.8))])
 def test_regions_are_told_apart_by_their_sentences(bank, weight, reached):
-    """Which half of a film is the bright one? The contrast is inside of one film, so this is what it teaches."""
+    """Which half of a radiograph is the bright one? The contrast is inside of one radiograph, so this is what it
+    teaches."""
     rng = np.random.default_rng(0)
     train, _ = halves(bank, 48, rng)
     test, state = halves(bank, 100, rng)
@@ -328,8 +330,8 @@ def test_regions_are_told_apart_by_their_sentences(bank, weight, reached):
     net = objective.model.eval()
     held = objective.collate(test)
     with torch.no_grad():
-        places = (held.region_id, held.region_study, None, None, held.boxes[:, 0])
-        image = net.diagnosis(net.study_features(held.image, torch.zeros(200, 4), *places))
+        instances = (held.region_id, held.region_study, None, None, held.boxes[:, 0])
+        image = net.diagnosis(net.study_features(held.image, torch.zeros(200, 4), *instances))
         bright, dark = net.text(bank.vectors(bank.ids(["bright", "dark"])))
     brighter = (image @ (bright - dark)).view(-1, 2).diff()[:, 0].numpy()
     apart = np.diff(state)[:, 0]

@@ -16,14 +16,14 @@ from torch.nn import functional as F
 from ctglip.errors import ConfigError
 from ctglip.features.text_bank import TextBank
 from ctglip.losses.masked import patchify, unpatchify
+from ctglip.models.dual_encoder import OrganTextModel, OrganTextModelSettings
 from ctglip.models.encoders import ViTSettings
 from ctglip.models.fusion import ReportBertSettings
 from ctglip.models.masked import MaskedImageSettings, Sharpener
-from ctglip.models.towers import OrganTextModel, OrganTextModelSettings
 from ctglip.objectives.base import join, total
 from ctglip.objectives.ecamp import Ecamp, EcampOrganSettings, EcampSettings
 from ctglip.objectives.mixture import Mixture
-from ctglip.text.wordpiece import WordPieceSettings, learn_pieces
+from ctglip.reports.wordpiece import WordPieceSettings, learn_pieces
 from ctglip.training.gradcache import accumulated_backward
 from tests.objectives.toys import model as cnn_model
 
@@ -49,8 +49,8 @@ def picture_of(number: int, dims: int, rng: np.random.Generator, side: int = 32)
     radius = side // 8 if number // 2 % 2 == 0 else side // 5
     centre = [rng.integers(radius, side - radius) for _ in range(dims - 1)]
     centre += [side // 4 if number % 2 == 0 else 3 * side // 4]
-    place = np.stack(np.meshgrid(*[np.arange(side)] * dims, indexing="ij"))
-    distance = sum((axis - at) ** 2 for axis, at in zip(place, centre, strict=True))
+    instance = np.stack(np.meshgrid(*[np.arange(side)] * dims, indexing="ij"))
+    distance = sum((axis - at) ** 2 for axis, at in zip(instance, centre, strict=True))
     image[distance < radius**2] += 2
     return (image + 0.02 * rng.standard_normal(image.shape))[None].astype(np.float32)
 

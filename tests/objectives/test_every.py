@@ -1,4 +1,4 @@
-"""What holds for every objective, on films and on scans."""
+"""What holds for every objective, on radiographs and on scans."""
 
 from __future__ import annotations
 

@@ -10,13 +10,13 @@ import torch
 
 from ctglip.features.text_bank import TextBank
 from ctglip.losses.correlation import correlation
+from ctglip.models.dual_encoder import OrganTextModel, OrganTextModelSettings
 from ctglip.models.encoders import ViTSettings
 from ctglip.models.observations import ObservationSettings
-from ctglip.models.towers import OrganTextModel, OrganTextModelSettings
 from ctglip.objectives.base import total
 from ctglip.objectives.place import Place, PlaceSettings, sentence_table
 from ctglip.training.gradcache import cached_backward, micro_batches
-from tests.objectives.toys import Report, place, report_samples
+from tests.objectives.toys import Report, instance, report_samples
 
 TERMS = {"instance": "instance_weight", "batch": "batch_weight", "sentence": "sentence_weight",
          "correlation": "correlation_weight", "diversity": "diversity_weight"}  # fmt: skip
@@ -36,7 +36,7 @@ def test_sentences_stand_in_rows():
 
 
 def test_short_and_late_sentences_do_not_count(bank):
-    objective = place(bank, 2, min_words=3, sentences=2, diversity_weight=1.0)
+    objective = instance(bank, 2, min_words=3, sentences=2, diversity_weight=1.0)
     said = ["one two three", "short one", "four five six", "seven eight nine"]
     numbers = bank.ids([*said, "other one"]).tolist()
     first, *rest = report_samples(bank, 2, 4)
@@ -52,7 +52,7 @@ def test_short_and_late_sentences_do_not_count(bank):
 
 
 def test_order_of_queries_and_sentences_does_not_matter(bank):
-    objective, samples = place(bank, 2, diversity_weight=1.0).eval(), report_samples(bank, 2)
+    objective, samples = instance(bank, 2, diversity_weight=1.0).eval(), report_samples(bank, 2)
     plain = losses_of(objective, samples)
     turned = [replace(one, sentences=dict(reversed(one.sentences.items()))) for one in samples]
     assert losses_of(objective, turned) == pytest.approx(plain, abs=1e-5)
@@ -63,7 +63,7 @@ def test_order_of_queries_and_sentences_does_not_matter(bank):
 
 @pytest.mark.parametrize("dims", [2, 3])
 def test_targets_of_patches_are_symmetric_and_blind_to_brightness_and_contrast(bank, dims):
-    objective = place(bank, dims, patches={"patches": 9}).eval()
+    objective = instance(bank, dims, patches={"patches": 9}).eval()
     batch = objective.collate(report_samples(bank, dims))
     plain = objective.encode(batch)["patch_target"]
     brighter = objective.encode(replace(batch, images=3 * batch.images + 2))["patch_target"]
@@ -75,7 +75,7 @@ def test_targets_of_patches_are_symmetric_and_blind_to_brightness_and_contrast(b
 
 
 def test_patches_are_drawn_anew_in_training_alone(bank):
-    objective = place(bank, 2, patches={"patches": 5})
+    objective = instance(bank, 2, patches={"patches": 5})
     batch = objective.collate(report_samples(bank, 2))
     again = objective.encode(batch)["patch_target"]
     assert torch.equal(objective.encode(batch)["patch_target"], again), "what is drawn travels in the batch"
@@ -89,7 +89,7 @@ def test_patches_are_drawn_anew_in_training_alone(bank):
 
 @pytest.mark.parametrize("condition", ["sentences", "report", "none"])
 def test_the_report_is_read_where_asked(bank, condition):
-    objective, samples = place(bank, 2, patches={"condition": condition}).eval(), report_samples(bank, 2)
+    objective, samples = instance(bank, 2, patches={"condition": condition}).eval(), report_samples(bank, 2)
     plain = losses_of(objective, samples)["correlation"]
     numbers = bank.ids(["something else entirely", "and one more thing"]).tolist()
     sentences = [replace(one, sentences=dict(enumerate(numbers)), region_sentences=((), ())) for one in samples]
@@ -105,7 +105,7 @@ def test_the_report_is_read_where_asked(bank, condition):
 def test_a_study_without_sentences_or_report_is_welcome(bank):
     silent = replace(report_samples(bank, 2)[-1], report=-1)
     for samples in ([silent, silent], [silent, *report_samples(bank, 2, 3)]):
-        objective = place(bank, 2)
+        objective = instance(bank, 2)
         losses, _ = objective(objective.collate(samples))
         total(losses).backward()
         assert all(bool(torch.isfinite(loss)) for loss in losses.values())
@@ -115,7 +115,7 @@ def test_a_study_without_sentences_or_report_is_welcome(bank):
 @pytest.mark.parametrize("left_out", list(TERMS))
 def test_a_term_of_weight_zero_is_not_there(bank, left_out):
     weights = {setting: float(name != left_out) for name, setting in TERMS.items()}
-    objective = place(bank, 2, **weights)
+    objective = instance(bank, 2, **weights)
     losses, _ = objective(objective.collate(report_samples(bank, 2)))
     assert set(losses) == set(TERMS) - {left_out}
     total(losses).backward()
@@ -125,7 +125,7 @@ def test_a_term_of_weight_zero_is_not_there(bank, left_out):
 
 
 def test_a_teacher_follows_the_encoder(bank):
-    objective = place(bank, 2, patches={"target": "teacher", "momentum": 0.75})
+    objective = instance(bank, 2, patches={"target": "teacher", "momentum": 0.75})
     task = objective.patches
     assert task is not None
     assert task.teacher is not None
@@ -149,7 +149,7 @@ def test_micro_batches_give_the_gradient_of_the_whole(bank, patches):
     gradients = []
     for cut in (False, True):
         torch.manual_seed(0)
-        objective = place(bank, 2, patches={"patches": patches}).double()
+        objective = instance(bank, 2, patches={"patches": patches}).double()
         batch = objective.collate(report_samples(bank, 2))
         if cut:
             cached_backward(objective, micro_batches(batch, 3))
@@ -162,7 +162,7 @@ def test_micro_batches_give_the_gradient_of_the_whole(bank, patches):
 
 
 def test_pieces_joined_are_the_batch(bank):
-    objective = place(bank, 3, diversity_weight=1.0).eval()
+    objective = instance(bank, 3, diversity_weight=1.0).eval()
     batch = objective.collate(report_samples(bank, 3))
     parts = [objective.encode(piece) for piece in micro_batches(batch, 3)]
     joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
@@ -171,7 +171,7 @@ def test_pieces_joined_are_the_batch(bank):
         torch.testing.assert_close(pieces[name], loss, atol=1e-5, rtol=1e-5)
 
 
-# --- learning: six patterns, two of them on each film at places of their own, and a sentence about each
+# --- learning: six patterns, two of them on each radiograph at places of their own, and a sentence about each
 
 _G = np.indices((8, 8))
 PATTERNS = {
@@ -185,8 +185,8 @@ PATTERNS = {
 SAYINGS = [f"There is {name}." for name in PATTERNS]
 
 
-def films(bank: TextBank, count: int, rng: np.random.Generator) -> tuple[list[Report], np.ndarray]:
-    """Films of 32 x 32, and for each its two patterns and the quarter of each."""
+def radiographs(bank: TextBank, count: int, rng: np.random.Generator) -> tuple[list[Report], np.ndarray]:
+    """Radiographs of 32 x 32, and for each its two patterns and the quarter of each."""
     numbers, told = bank.ids(SAYINGS).tolist(), []
     none = np.zeros(0, np.int64)
     samples = []
@@ -219,25 +219,25 @@ def trained(bank: TextBank, steps: int = 150, **settings: float) -> Place:
     optimizer = torch.optim.AdamW(objective.parameters(), lr=3e-3)
     for _ in range(steps):
         optimizer.zero_grad()
-        total(objective(objective.collate(films(bank, 32, rng)[0]))[0]).backward()
+        total(objective(objective.collate(radiographs(bank, 32, rng)[0]))[0]).backward()
         optimizer.step()
     return objective.eval()
 
 
 @torch.no_grad()
 def read(objective: Place, bank: TextBank) -> tuple[float, float]:
-    """Of held-out films: how often the two most alike sentences are the true ones (by chance 1/15), and how often the
-    query that answers a true sentence looks most at its quarter (1/4)."""
-    samples, told = films(bank, 100, np.random.default_rng(9))
+    """Of held-out radiographs: how often the two most alike sentences are the true ones (by chance 1/15), and how often
+    the query that answers a true sentence looks most at its quarter (1/4)."""
+    samples, told = radiographs(bank, 100, np.random.default_rng(9))
     images = torch.stack([torch.from_numpy(one.images[0]) for one in samples])
     observed = objective.model.observe(images)
-    sayings = objective.model.observer.textual(bank.vectors(bank.ids(SAYINGS)))
-    alike = torch.einsum("ke,bqe->bkq", sayings, objective.model.observer.visual(observed.found))
+    captions = objective.model.observer.textual(bank.vectors(bank.ids(SAYINGS)))
+    alike = torch.einsum("ke,bqe->bkq", captions, objective.model.observer.visual(observed.found))
     named = alike.amax(2).topk(2, 1).indices.sort(1).values.numpy()
     quarters = torch.nn.functional.avg_pool2d(observed.where[0], 2).flatten(2)
     looked = [
-        int(quarters[film, alike[film, told[film, n]].argmax()].argmax()) == told[film, 2 + n]
-        for film in range(len(told))
+        int(quarters[radiograph, alike[radiograph, told[radiograph, n]].argmax()].argmax()) == told[radiograph, 2 + n]
+        for radiograph in range(len(told))
         for n in range(2)
     ]
     return float((named == np.sort(told[:, :2], 1)).all(1).mean()), float(np.mean(looked))
@@ -252,8 +252,8 @@ def test_the_right_sentence_finds_the_right_place(bank):
 
 @pytest.mark.slow
 def test_sentences_within_a_study_alone_can_be_told_apart_without_looking(bank):
-    """Queries that are the same for every film answer them: it takes the contrast across the batch to look."""
+    """Queries that are the same for every radiograph answer them: it takes the contrast across the batch to look."""
     objective = trained(bank, batch_weight=0.0, instance_weight=0.0, correlation_weight=0.0)
-    samples, _ = films(bank, 64, np.random.default_rng(5))
+    samples, _ = radiographs(bank, 64, np.random.default_rng(5))
     assert losses_of(objective, samples)["sentence"] < 0.1
     assert read(objective, bank)[0] < 0.3

@@ -22,10 +22,10 @@ from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from ctglip.data.sayings import NO_TEXT, Negatives, OrganSayings, Phrasebook, Wordings, draw_text
+from ctglip.data.captions import NO_TEXT, CaptionBuilder, Negatives, OrganCaptions, Paraphrases, draw_text
 from ctglip.models.text import TextEncoderSettings, load_text_encoder
+from ctglip.reports.parser import ReportParser
 from ctglip.simulation.study import SimulationSettings, simulate_study
-from ctglip.text.reports import ReportParser
 from ctglip.types import Finding
 from ctglip.vocabulary.abnormalities import load_abnormalities
 from ctglip.vocabulary.negatives import Strategy
@@ -40,10 +40,10 @@ STUDIES, NEGATIVES, DRAWS = 160, 8, 3
 class Cohort:
     """What is said of every organ of every study of a split."""
 
-    book: Phrasebook
-    sayings: list[OrganSayings]
+    book: CaptionBuilder
+    captions: list[OrganCaptions]
     patients: list[int]
-    wordings: dict[tuple[str, str], Wordings]
+    wordings: dict[tuple[str, str], Paraphrases]
 
 
 @pytest.fixture(scope="module")
@@ -58,10 +58,10 @@ def cohort() -> Cohort:
         findings = parser.parse(study.report)
         rows += [(findings, organ) for organ in names]
         patients += [study.patient] * len(names)
-    book = Phrasebook(organs, abnormalities)
-    sayings = book.add_all(rows)
-    pairs = {(said.organ, name) for said in sayings for name in (*said.hard, *said.others)}
-    return Cohort(book, sayings, patients, {pair: book.wordings(*pair) for pair in sorted(pairs)})
+    book = CaptionBuilder(organs, abnormalities)
+    captions = book.add_all(rows)
+    pairs = {(said.organ, name) for said in captions for name in (*said.hard, *said.others)}
+    return Cohort(book, captions, patients, {pair: book.wordings(*pair) for pair in sorted(pairs)})
 
 
 def drawn(cohort: Cohort, strategy: Strategy, *, ill_only: bool) -> tuple[list[str], np.ndarray, np.ndarray]:
@@ -72,7 +72,7 @@ def drawn(cohort: Cohort, strategy: Strategy, *, ill_only: bool) -> tuple[list[s
     rng, negatives = np.random.default_rng(0), Negatives(cohort.wordings, strategy)
     true, false = defaultdict(list), defaultdict(list)
     for _ in range(DRAWS):
-        for said, patient in zip(cohort.sayings, cohort.patients, strict=True):
+        for said, patient in zip(cohort.captions, cohort.patients, strict=True):
             if said.kind == "abnormal":
                 true[said.organ].append((draw_text(said, 0.5, rng, {})[0], patient))
             if said.kind == "silent" or (ill_only and said.kind == "normal"):
@@ -111,7 +111,7 @@ def separation(features: object, labels: np.ndarray, patients: np.ndarray, model
 def test_nothing_is_drawn_without_the_dictionary(cohort: Cohort) -> None:
     for strategy in ("none", "batch"):
         rng = np.random.default_rng(0)
-        numbers = [Negatives(cohort.wordings, strategy).draw(s, 4, 0.5, rng) for s in cohort.sayings]
+        numbers = [Negatives(cohort.wordings, strategy).draw(s, 4, 0.5, rng) for s in cohort.captions]
         assert (np.array(numbers) == NO_TEXT).all()
 
 
@@ -150,7 +150,7 @@ def test_the_test_would_see_a_leak(cohort: Cohort) -> None:
     """Dictionary wording for the false alone, report wording for the true alone: what must not happen is found."""
     rng, negatives = np.random.default_rng(0), Negatives(cohort.wordings)
     texts, labels, patients = [], [], []
-    for said, patient in zip(cohort.sayings, cohort.patients, strict=True):
+    for said, patient in zip(cohort.captions, cohort.patients, strict=True):
         if said.kind != "abnormal":
             continue
         false = negatives.draw(said, 1, 0.0, rng)[0]

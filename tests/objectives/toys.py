@@ -11,10 +11,10 @@ import torch
 
 from ctglip.features.text_bank import TextBank
 from ctglip.models.aggregation import AggregationSettings
+from ctglip.models.dual_encoder import OrganTextModel, OrganTextModelSettings
 from ctglip.models.encoders import CNNSettings
 from ctglip.models.observations import ObservationSettings
 from ctglip.models.tags import TagSettings
-from ctglip.models.towers import OrganTextModel, OrganTextModelSettings
 from ctglip.objectives.asg import ASG, ASGSettings
 from ctglip.objectives.base import Objective
 from ctglip.objectives.global_pair import GlobalPair, GlobalPairSettings
@@ -201,7 +201,7 @@ def asg(bank: TextBank, dims: int, **changes: Any) -> ASG:
     return ASG(model(bank, dims, **{**shape, **changes}), bank, ASGSettings(**objective), member)
 
 
-def place(bank: TextBank, dims: int, queries: int = 4, **settings: Any) -> Place:
+def instance(bank: TextBank, dims: int, queries: int = 4, **settings: Any) -> Place:
     observations = ObservationSettings(queries=queries, dim=16, layers=1, heads=2, levels=(-2, -1))
     shape = settings.pop("shape", {})
     net = model(bank, dims, whole_image=True, grounding="none", anatomy=False, observations=observations, **shape)
@@ -249,8 +249,8 @@ EVERY: dict[str, Callable[[TextBank, int], Made]] = {
         report_samples(b, d),
     ),
     "asg, query": lambda b, d: (asg(b, d, grounding="query", organs=2, objective=HARD), report_samples(b, d)),
-    "place": lambda b, d: (place(b, d, correlation_weight=0.1), report_samples(b, d)),
-    "place, tokens": lambda b, d: (place(b, d, correlation_weight=0.1, shape=TOKENS), report_samples(b, d)),
+    "place": lambda b, d: (instance(b, d, correlation_weight=0.1), report_samples(b, d)),
+    "place, tokens": lambda b, d: (instance(b, d, correlation_weight=0.1, shape=TOKENS), report_samples(b, d)),
     "mixture": lambda b, d: (
         mixture(b, d),
         {"organ_text": organ_samples(b, d), "global_pair": pair_samples(b, d)},

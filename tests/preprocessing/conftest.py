@@ -77,7 +77,7 @@ def make_cohort(tmp_path: Path) -> Callable[..., tuple[Path, Rows]]:
 @pytest.fixture
 def config() -> PreprocessConfig:
     """4 mm, the synthetic studies' own grid."""
-    return load_settings(PreprocessConfig, "preprocess/demo_3mm", ["volume.spacing_mm=[4.0, 4.0, 4.0]"])
+    return load_settings(PreprocessConfig, "preprocess/demo_3mm", ["ct.spacing_mm=[4.0, 4.0, 4.0]"])
 
 
 def contents(store: Path, without: tuple[str, ...] = ("journal.sqlite", ".lock", "quality.html")) -> dict[str, str]:

@@ -13,7 +13,7 @@ from ctglip.errors import CohortError, ConfigError
 from ctglip.store.tables import Store
 from tests.preprocessing.conftest import write_table
 
-SET = ("--config", "preprocess/demo_3mm", "--set", "volume.spacing_mm=[4, 4, 4]")
+SET = ("--config", "preprocess/demo_3mm", "--set", "ct.spacing_mm=[4, 4, 4]")
 
 
 def _call(*arguments: object):
@@ -59,7 +59,7 @@ def test_a_table_without_a_row_leaves_no_store(make_cohort, tmp_path: Path) -> N
     ("extra", "message"),
     [
         (("--workers", 2, "--ray", "auto"), "exclude each other"),
-        (("--set", "volume.spacings_mm=1"), "did you mean 'spacing_mm'"),
+        (("--set", "ct.spacings_mm=1"), "did you mean 'spacing_mm'"),
         (("--set", "splits.fractions=[0.5, 0.1, 0.1]"), "sum to 1"),
     ],
 )

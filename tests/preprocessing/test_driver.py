@@ -92,7 +92,7 @@ def test_another_recipe_hides_no_study(make_cohort, run, tmp_path: Path, config)
     table, rows = make_cohort(4)
     run()
     kept = contents(tmp_path / "store")
-    coarse = config.model_copy(update={"volume": config.volume.model_copy(update={"spacing_mm": (6.0, 6.0, 6.0)})})
+    coarse = config.model_copy(update={"ct": config.ct.model_copy(update={"spacing_mm": (6.0, 6.0, 6.0)})})
     for chosen in (rows, rows[:1]):
         write_table(table, chosen)
         with pytest.raises(StoreError) as caught:
@@ -112,7 +112,7 @@ def test_a_store_without_a_study_takes_another_recipe(make_cohort, run, tmp_path
     scan.rename(tmp_path / "away")
     assert len(run().failed) == 1
     (tmp_path / "away").rename(scan)
-    coarse = config.model_copy(update={"volume": config.volume.model_copy(update={"spacing_mm": (6.0, 6.0, 6.0)})})
+    coarse = config.model_copy(update={"ct": config.ct.model_copy(update={"spacing_mm": (6.0, 6.0, 6.0)})})
     assert run(config=coarse).written == 1
     assert Store.open(tmp_path / "store").study("00000").spacing_mm == (6.0, 6.0, 6.0)
 

@@ -155,19 +155,19 @@ def _stand_in_segmentation() -> None:
 def test_segmentation_goes_to_one_process_a_gpu_and_the_rest_to_tasks(make_cohort, config, tmp_path: Path) -> None:
     import ray
 
-    from ctglip.volume.segmentation import SegmentationSettings
+    from ctglip.ct.segmentation import SegmentationSettings
 
     table, rows = make_cohort(10)
     for row in rows[:6]:
         del row["masks"]
     write_table(table, rows)
-    volume = config.volume.model_copy(update={"segmentation": SegmentationSettings()})
+    volume = config.ct.model_copy(update={"segmentation": SegmentationSettings()})
     ray.init(
         address="local", num_cpus=3, num_gpus=2, include_dashboard=False, log_to_driver=False, logging_level="error",
         runtime_env={"worker_process_setup_hook": _stand_in_segmentation},
     )  # fmt: skip
     try:
-        changed = config.model_copy(update={"volume": volume})
+        changed = config.model_copy(update={"ct": volume})
         summary = preprocess_cohort(read_cohort(table), tmp_path / "store", changed, workers=3)
     finally:
         ray.shutdown()

@@ -34,7 +34,7 @@ class Campaign:
         return subprocess.Popen(
             [
                 sys.executable, "-m", "ctglip", "preprocess", self.table, store,
-                "--config", "preprocess/demo_3mm", "--set", "volume.spacing_mm=[1.2, 1.2, 1.2]",
+                "--config", "preprocess/demo_3mm", "--set", "ct.spacing_mm=[1.2, 1.2, 1.2]",
                 "--workers", str(workers),
             ],
             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True,

@@ -74,7 +74,7 @@ def test_a_study_that_wants_too_much_memory_is_a_row(make_cohort, config, tmp_pa
     fine = config.model_copy(
         update={
             "study_memory_gb": 0.3,
-            "volume": config.volume.model_copy(update={"spacing_mm": (0.15, 0.15, 0.15)}),
+            "ct": config.ct.model_copy(update={"spacing_mm": (0.15, 0.15, 0.15)}),
         }
     )
     summary = preprocess_cohort(read_cohort(table), tmp_path / "store", fine)

@@ -17,15 +17,15 @@ from ctglip_preprocessing.settings import PreprocessConfig
 
 from ctglip.cohort import Cohort, read_cohort
 from ctglip.config import load_settings
+from ctglip.ct import segmentation
+from ctglip.ct.segmentation import SegmentationSettings
 from ctglip.data.organs import DataSettings, OrganDataset
 from ctglip.errors import StoreError
 from ctglip.store.tables import Store
 from ctglip.vocabulary.abnormalities import load_abnormalities
 from ctglip.vocabulary.organs import load_organs
-from ctglip.volume import segmentation
-from ctglip.volume.segmentation import SegmentationSettings
+from tests.ct.conftest import stand_in_weights  # noqa: F401  (a fixture)
 from tests.preprocessing.conftest import write_table
-from tests.volume.conftest import stand_in_weights  # noqa: F401  (a fixture)
 
 SCRIPT = """
 import json, os, sys, time
@@ -80,7 +80,7 @@ def without_masks(make_cohort) -> Callable[[int], Cohort]:
 
 def segmenting(config: PreprocessConfig, **settings: object) -> PreprocessConfig:
     chosen = SegmentationSettings.model_validate({"device": "cpu", "threads": 1, **settings})
-    return config.model_copy(update={"volume": config.volume.model_copy(update={"segmentation": chosen})})
+    return config.model_copy(update={"ct": config.ct.model_copy(update={"segmentation": chosen})})
 
 
 def test_one_process_serves_all_studies_and_ends_with_the_run(
@@ -129,7 +129,7 @@ def test_a_segmentation_that_hangs_is_a_row(without_masks, scripted, config, tmp
 @pytest.mark.parametrize("recipe", ["organ_crops", "whole_scan_1x1x3", "whole_scan_1.5x1.5x3"])
 def test_shipped_recipes_segment_what_has_no_masks(recipe: str, without_masks, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("TOTALSEG_WEIGHTS_PATH", str(tmp_path / "nowhere"))
-    config = load_settings(PreprocessConfig, f"preprocess/{recipe}", ["volume.spacing_mm=[4.0, 4.0, 4.0]"])
+    config = load_settings(PreprocessConfig, f"preprocess/{recipe}", ["ct.spacing_mm=[4.0, 4.0, 4.0]"])
     summary = preprocess_cohort(without_masks(2), tmp_path / "store", config)
     assert [(failure.stage, failure.code) for failure in summary.failed] == [("segment", "weights_missing")] * 2
     message = summary.failed[0].message
@@ -137,8 +137,8 @@ def test_shipped_recipes_segment_what_has_no_masks(recipe: str, without_masks, t
     assert "totalseg_download_weights -t total_fast" in message
     assert "TOTALSEG_WEIGHTS_PATH" in message
     assert "\n" not in message
-    none = load_settings(PreprocessConfig, f"preprocess/{recipe}", ["volume.segmentation=null"])
-    assert none.volume.segmentation is None
+    none = load_settings(PreprocessConfig, f"preprocess/{recipe}", ["ct.segmentation=null"])
+    assert none.ct.segmentation is None
 
 
 def test_a_failure_tells_what_was_noticed_of_the_scan_before(without_masks, tmp_path: Path, monkeypatch) -> None:
@@ -162,7 +162,7 @@ def test_the_demos_recipe_needs_no_totalsegmentator(without_masks, config, tmp_p
     with pytest.raises(StoreError, match="None of the 2 studies") as caught:
         OrganDataset(store, store.table("splits")["split"][0], load_organs(), load_abnormalities(), DataSettings())
     assert caught.value.code == "no_masks"
-    assert "volume.segmentation=null" in str(caught.value)
+    assert "ct.segmentation=null" in str(caught.value)
 
 
 def test_where_it_runs_makes_no_study_anew(config) -> None:
@@ -176,7 +176,7 @@ def test_where_it_runs_makes_no_study_anew(config) -> None:
 def test_the_studys_memory_limit_does_not_bind_totalsegmentator() -> None:
     code = (
         "import resource as r; from ctglip_preprocessing.limits import limits\n"
-        "from ctglip.volume.segmentation_worker import _memory_without_limit\n"
+        "from ctglip.ct.segmentation_worker import _memory_without_limit\n"
         "with limits(60, 0.5, False):\n"
         "    bound = r.getrlimit(r.RLIMIT_DATA)[0]; _memory_without_limit()\n"
         "    print(bound != r.RLIM_INFINITY, r.getrlimit(r.RLIMIT_DATA)[0] == r.getrlimit(r.RLIMIT_DATA)[1])\n"

@@ -1,4 +1,4 @@
-"""Smoke tests on real labels: the head on sentences of reports, and a few films from files to a tuned model."""
+"""Smoke tests on real labels: the head on sentences of reports, and a few radiographs from files to a tuned model."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from ctglip_preprocessing.settings import PreprocessConfig
 
 from ctglip.cohort import read_cohort
 from ctglip.config import load_settings
-from ctglip.data.films import FilmDataSettings
-from ctglip.film.public import CohortMap, write_public
+from ctglip.cxr.public import CohortMap, write_public
+from ctglip.data.cxr import CxrDataSettings
 from ctglip.finetune.run import finetune
 from ctglip.finetune.segment import segment
 from ctglip.finetune.settings import FinetuneConfig
 from ctglip.models.encoders import CNNSettings
 from ctglip.store.tables import Store
 from ctglip.table_files import read_table
-from tests.inference.tiny_films import film_release, saved
+from tests.inference.tiny_cxr import cxr_release, saved
 from tests.training.tiny import write_word_bert
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,8 +36,8 @@ def test_the_head_learns_labels_that_people_gave_to_reports(real_data: Path, tmp
     environment = {**os.environ, "CTGLIP_REAL_DATA": str(real_data)}
     command = [*script, "--json", str(tmp_path / "f.json")]
     subprocess.run(command, cwd=ROOT, check=True, env=environment, capture_output=True)
-    ct, films = json.loads((tmp_path / "f.json").read_text(encoding="utf-8"))["tables"]
-    for table, least in ((ct, 0.8), (films, 0.8)):
+    ct, radiographs = json.loads((tmp_path / "f.json").read_text(encoding="utf-8"))["tables"]
+    for table, least in ((ct, 0.8), (radiographs, 0.8)):
         found = {point["features"]: point for point in table["points"]}
         assert found["attention"]["macro_auroc"][0] > least
         assert found["attention"]["ece_after"] < 0.15
@@ -48,7 +48,7 @@ def test_patients_and_equal_reports_never_cross_splits(real_data: Path, monkeypa
     monkeypatch.setenv("CTGLIP_REAL_DATA", str(real_data))
     from experiments.finetuning import real
 
-    for reports in (real.ct_reports(), real.film_reports()):
+    for reports in (real.ct_reports(), real.cxr_reports()):
         splits = real.splits_of(reports)
         assert set(splits) == {"train", "val", "test"}
         for several in (reports.patients, [" ".join(text.lower().split()) for text in reports.texts]):
@@ -57,24 +57,25 @@ def test_patients_and_equal_reports_never_cross_splits(real_data: Path, monkeypa
         assert reports.labels.null_count().transpose().to_series().sum() == 0
 
 
-def film_model(folder: Path, store: Store, size: int, widths: tuple[int, ...]) -> Path:
-    """A film model with random weights that reads a store."""
+def cxr_model(folder: Path, store: Store, size: int, widths: tuple[int, ...]) -> Path:
+    """A radiograph model with random weights that reads a store."""
     encoder = CNNSettings(spatial_dims=2, widths=widths, blocks=(0, *(1 for _ in widths[1:])), groups=4)
-    release = film_release(write_word_bert(folder / "bert"), encoder=encoder)
+    release = cxr_release(write_word_bert(folder / "bert"), encoder=encoder)
     release.recipe = store.info.recipe
-    release.films = FilmDataSettings(size=size, margin=1.125).model_dump(mode="json")
+    release.cxr = CxrDataSettings(size=size, margin=1.125).model_dump(mode="json")
     return saved(folder / "model", release)
 
 
 @pytest.mark.slow
-def test_real_films_and_their_public_labels_go_all_the_way(real_data: Path, tmp_path: Path) -> None:
-    """31 NIH films of 24 patients and random weights: nothing is learned that would mean anything, all of it runs."""
-    config = load_settings(PreprocessConfig, "preprocess/films", ["films.size=96"])
+def test_real_cxr_and_their_public_labels_go_all_the_way(real_data: Path, tmp_path: Path) -> None:
+    """31 NIH radiographs of 24 patients and random weights: nothing is learned that would mean anything, all of it
+    runs."""
+    config = load_settings(PreprocessConfig, "preprocess/cxr", ["cxr.size=96"])
     maps = load_settings(CohortMap, "cohorts/nih_chestxray14")
     table, _ = write_public(real_data / "cxr" / "nih_films", maps, tmp_path / "cohort")
     preprocess_cohort(read_cohort(table), tmp_path / "store", config)
     store = Store.open(tmp_path / "store")
-    model = film_model(tmp_path, store, 64, (8, 16, 32))
+    model = cxr_model(tmp_path, store, 64, (8, 16, 32))
     changes = ["fit.epochs=5", "judge.min_positives=1", "judge.draws=20", "fractions=[1.0]", "seeds=[0]"]
     settings = load_settings(FinetuneConfig, "finetune/cxr_probe", changes)
     results = finetune(model, store.path, tmp_path / "out", tmp_path / "cohort" / "labels.csv", settings)
@@ -86,13 +87,13 @@ def test_real_films_and_their_public_labels_go_all_the_way(real_data: Path, tmp_
 
 
 @pytest.mark.slow
-def test_lungs_of_real_films_are_drawn(real_data: Path, tmp_path: Path) -> None:
-    """Eight films whose lung masks fit them, by patient: a few to learn from are enough to find lungs roughly."""
+def test_lungs_of_real_cxr_are_drawn(real_data: Path, tmp_path: Path) -> None:
+    """Eight radiographs whose lung masks fit them, by patient: a few to learn from are enough to find lungs roughly."""
     folder = real_data / "cxr" / "films_with_notes"
     rows = [row for row in read_table(folder / "metadata.csv").iter_rows(named=True)
             if (folder / row["filename"]).is_file()]  # fmt: skip
     patients = sorted({row["patientid"] for row in rows})
-    splits = {name: ("test", "train", "val", "train")[place % 4] for place, name in enumerate(patients)}
+    splits = {name: ("test", "train", "val", "train")[instance % 4] for instance, name in enumerate(patients)}
     cohort = {
         "study_id": [row["filename"].rsplit(".", 1)[0] for row in rows],
         "patient_id": [row["patientid"] for row in rows],
@@ -101,10 +102,10 @@ def test_lungs_of_real_films_are_drawn(real_data: Path, tmp_path: Path) -> None:
         "split": [splits[row["patientid"]] for row in rows],
     }
     pl.DataFrame(cohort).write_csv(tmp_path / "cohort.csv")
-    config = load_settings(PreprocessConfig, "preprocess/films", ["films.size=96"])
+    config = load_settings(PreprocessConfig, "preprocess/cxr", ["cxr.size=96"])
     preprocess_cohort(read_cohort(tmp_path / "cohort.csv"), tmp_path / "store", config)
     store = Store.open(tmp_path / "store")
-    model = film_model(tmp_path, store, 64, (8, 16, 32, 32))
+    model = cxr_model(tmp_path, store, 64, (8, 16, 32, 32))
     changes = ["fit.epochs=60", "fit.patience=0", "fit.batch=4", "seeds=[0]", "segmentation.width=16",
                "segmentation.frozen=false", "optim.lr=0.003"]  # fmt: skip
     settings = load_settings(FinetuneConfig, "finetune/cxr_segmentation_unet", changes)

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ctglip.ct.io import read_scan
+from ctglip.ct.quality import check_scan
+from ctglip.ct.recipe import CtRecipe
 from ctglip.types import Scan
-from ctglip.volume.io import read_scan
-from ctglip.volume.quality import check_scan
-from ctglip.volume.recipe import VolumeRecipe
-from tests.volume.bodies import CORRUPTIONS, stored
+from tests.ct.bodies import CORRUPTIONS, stored
 
 SCANS = {
     "a": "patient_a_abdomen/ct.nii.gz", "a, slab": "patient_a_abdomen/ct_slab.nii.gz", "b": "patient_b_dicom/dicom",
@@ -38,9 +38,9 @@ def _after(change: Callable[[np.ndarray], np.ndarray], scan: Scan) -> np.ndarray
 
 @pytest.mark.parametrize("name", SCANS)
 def test_a_real_scan_passes_and_its_corruptions_do_not(name: str, real_data: Path) -> None:
-    _try(read_scan(real_data / "ct" / SCANS[name], VolumeRecipe())[0])
+    _try(read_scan(real_data / "ct" / SCANS[name], CtRecipe())[0])
 
 
 def test_a_real_chest_with_padding() -> None:
     slicerio = pytest.importorskip("slicerio")
-    _try(read_scan(Path(slicerio.__file__).parent / "data" / "CTChest4.nrrd", VolumeRecipe())[0])
+    _try(read_scan(Path(slicerio.__file__).parent / "data" / "CTChest4.nrrd", CtRecipe())[0])

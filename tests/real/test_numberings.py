@@ -9,13 +9,13 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from ctglip.ct.io import read_scan
+from ctglip.ct.masks import read_masks
+from ctglip.ct.recipe import CtRecipe
 from ctglip.errors import MaskError
 from ctglip.types import QualityCheck, Scan
 from ctglip.vocabulary.numberings import load_numberings
 from ctglip.vocabulary.organs import load_organs
-from ctglip.volume.io import read_scan
-from ctglip.volume.masks import read_masks
-from ctglip.volume.recipe import VolumeRecipe
 
 NUMBERINGS = load_numberings()
 TRUE = {
@@ -26,7 +26,7 @@ TRUE = {
 
 @functools.cache
 def scan_of(path: Path) -> Scan:
-    return read_scan(path, VolumeRecipe())[0]
+    return read_scan(path, CtRecipe())[0]
 
 
 def files(root: Path, name: str, folder: Path) -> tuple[Scan, Path]:
@@ -46,7 +46,7 @@ def files(root: Path, name: str, folder: Path) -> tuple[Scan, Path]:
         return scan_of(image), without_table(masks, folder)
     d, organs = ct / "patient_d_chest_v1", load_organs()
     scan = scan_of(d / "dicom")
-    recipe = VolumeRecipe(align_masks_by_index=True)
+    recipe = CtRecipe(align_masks_by_index=True)
     labels = read_masks(d / "totalsegmentator_v1_one_file_per_organ", scan, recipe, organs)[0].labels
     numbers = np.zeros(256, np.uint8)
     for number, organ in NUMBERINGS["totalsegmentator_v1"].organs.items():
@@ -70,14 +70,14 @@ def errors(checks: tuple[QualityCheck, ...]) -> list[QualityCheck]:
 def test_each_under_its_own_and_every_other_numbering(name: str, real_data: Path, tmp_path: Path) -> None:
     scan, masks = files(real_data, name, tmp_path)
     organs, true = load_organs(), TRUE[name]
-    labels, checks = read_masks(masks, scan, VolumeRecipe(), organs, true)
+    labels, checks = read_masks(masks, scan, CtRecipe(), organs, true)
     assert not errors(checks)
     present = {organs.label_names()[int(n)] for n in np.unique(labels.labels) if n}
     for other in NUMBERINGS:
         if other == true or {other, true} == {"totalsegmentator_v2", "totalsegmentator_v3"}:
             continue
         try:
-            _, checks = read_masks(masks, scan, VolumeRecipe(), organs, other)
+            _, checks = read_masks(masks, scan, CtRecipe(), organs, other)
         except MaskError as error:
             found = error.code
         else:

@@ -43,7 +43,7 @@ def done(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Sum
     ]
     lines = [(name, name, str(image), masks and str(masks)) for name, image, masks in rows]
     pl.DataFrame(lines, schema=["study_id", "patient_id", "image", "masks"], orient="row").write_csv(out / "cohort.csv")
-    config = load_settings(PreprocessConfig, "preprocess/demo_3mm", ["volume.align_masks_by_index=true"])
+    config = load_settings(PreprocessConfig, "preprocess/demo_3mm", ["ct.align_masks_by_index=true"])
     summary = preprocess_cohort(read_cohort(out / "cohort.csv"), out / "store", config)
     return summary, Store.open(out / "store")
 
@@ -90,7 +90,7 @@ def test_eight_organs_of_another_numbering(real_data: Path, tmp_path: Path, lett
     row = ("study_id,patient_id,image,masks", f"{letter},{letter},{image},{folder / 'eight_organs_3mm.nii.gz'}")
     (tmp_path / "cohort.csv").write_text("\n".join(row))
     names = "{1: spleen, 2: pancreas, 3: kidney_left, 4: gallbladder, 5: esophagus, 6: liver, 7: stomach, 8: duodenum}"
-    config = load_settings(PreprocessConfig, "preprocess/demo_3mm", [f"volume.label_map={names}"])
+    config = load_settings(PreprocessConfig, "preprocess/demo_3mm", [f"ct.label_map={names}"])
     summary = preprocess_cohort(read_cohort(tmp_path / "cohort.csv"), tmp_path / "store", config)
     assert (summary.written, summary.failed) == (1, ())
     rows = {row["organ"]: row for row in Store.open(tmp_path / "store").study(letter).rows("organs")}

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from ctglip.reports.parser import get_parser
 from ctglip.table_files import read_table
-from ctglip.text.reports import get_parser
 from ctglip.types import Report
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,7 +33,7 @@ def measure(command: str, real_data: Path, tmp_path: Path) -> dict:
     [
         ("labels", {"macro_f1": 0.95, "micro_f1": 0.95}),
         ("regions", {"micro_f1": 0.90}),
-        ("films", {"macro_f1": 0.70}),
+        ("radiographs", {"macro_f1": 0.70}),
         ("phrases", {"micro_f1": 0.90}),
         ("coverage", {"placed": 0.95}),
     ],

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from ctglip.ct.io import read_scan
+from ctglip.ct.masks import read_masks
+from ctglip.ct.recipe import CtRecipe
+from ctglip.ct.standardize import standardize
 from ctglip.errors import MaskError
 from ctglip.types import LabelMap, QualityCheck, Scan, Standardized
 from ctglip.vocabulary.organs import load_organs
-from ctglip.volume.io import read_scan
-from ctglip.volume.masks import read_masks
-from ctglip.volume.recipe import VolumeRecipe
-from ctglip.volume.standardize import standardize
 
 EIGHT = {
     1: "spleen", 2: "pancreas", 3: "kidney_left", 4: "gallbladder", 5: "esophagus", 6: "liver", 7: "stomach",
@@ -44,7 +44,7 @@ class Case:
 
 
 def load(image: Path, masks: Path | None, **recipe: object) -> Case:
-    settings = VolumeRecipe.model_validate({"spacing_mm": (3, 3, 3), **recipe})
+    settings = CtRecipe.model_validate({"spacing_mm": (3, 3, 3), **recipe})
     organs = load_organs()
     scan, checks = read_scan(image, settings)
     if masks is None:

@@ -45,9 +45,9 @@ def test_organs_have_the_size_and_density_of_real_ones(
 
 def test_the_body_lies_as_ras_says(torso: Anatomy) -> None:
     def centre(organ: str) -> np.ndarray:
-        place = torso.place(organ)
-        assert place is not None
-        return place[0]
+        position = torso.position(organ)
+        assert position is not None
+        return position[0]
 
     assert centre("liver")[0] > centre("spleen")[0]  # x grows to the right
     assert centre("sternum")[1] > centre("vertebrae_T8")[1]  # y grows to the front

@@ -6,14 +6,14 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
+from ctglip.reports.parser import get_parser
+from ctglip.reports.sections import split_sections
 from ctglip.simulation.anatomy import Anatomy
 from ctglip.simulation.lesions import KINDS
 from ctglip.simulation.lesions_size import LEVELS
 from ctglip.simulation.lungs import LOBES
 from ctglip.simulation.reports import ReportRates, wording, write_report
 from ctglip.simulation.scene import Lesion
-from ctglip.text.reports import get_parser
-from ctglip.text.sections import split_sections
 from ctglip.vocabulary.abnormalities import load_abnormalities
 from ctglip.vocabulary.evidence import organ_evidence
 from ctglip.vocabulary.organs import load_organs

@@ -13,7 +13,7 @@ from ctglip.features.text_bank import TextBank
 from ctglip.store.tables import Store
 from ctglip.training.recipe import PretrainConfig
 from tests.objectives.conftest import ToyEncoder
-from tests.training.tiny import write_tiny_films, write_tiny_store, write_word_bert
+from tests.training.tiny import write_tiny_radiographs, write_tiny_store, write_word_bert
 
 
 @pytest.fixture(scope="session")
@@ -23,9 +23,9 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Path]:
 
 
 @pytest.fixture(scope="session")
-def tiny_films(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Path]:
-    """A store of 40 tiny films, and the table of what is true of them."""
-    return write_tiny_films(tmp_path_factory.mktemp("films") / "store", 40)
+def tiny_cxr(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Path]:
+    """A store of 40 tiny radiographs, and the table of what is true of them."""
+    return write_tiny_radiographs(tmp_path_factory.mktemp("radiographs") / "store", 40)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""ASG from stores of films and of scans to a released model."""
+"""ASG from stores of radiographs and of scans to a released model."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ import pytest
 import torch
 
 from ctglip.config import load_settings
-from ctglip.data.films import FilmDataset, FilmDataSettings
+from ctglip.data.cxr import CxrDataset, CxrDataSettings
 from ctglip.data.scans import ScanSettings
 from ctglip.errors import ConfigError
 from ctglip.evaluation.bootstrap import Question, weighted_auroc
 from ctglip.models.encoders import build_encoder
 from ctglip.models.release import load_release
 from ctglip.objectives.base import total
+from ctglip.reports.tags import tag_entries
 from ctglip.store.tables import Store
-from ctglip.text.tags import tag_entries
 from ctglip.training.assembly import assemble, model_settings
 from ctglip.training.launch import pretrain
 from ctglip.training.recipe import PretrainConfig
 from ctglip.training.tracking import read_metrics
-from tests.training.test_films import SCANS, film_config
-from tests.training.tiny import write_tiny_films, write_word_bert
+from tests.training.test_cxr import SCANS, cxr_config
+from tests.training.tiny import write_tiny_radiographs, write_word_bert
 
 TAGS = {"layers": 1, "heads": 2, "hidden": 32, "dropout": 0.0}
 ASG = {"model": {"tags": TAGS, "use_size": False, "pooling": "mean"}, "objective": {"name": "asg"}}
@@ -35,8 +35,8 @@ ALL = {"image_report", "region_sentence", "recognition", "soft_labels"}
 
 
 @pytest.mark.parametrize("model", [{"grounding": "box", **TOKEN}, {"grounding": "query"}, {"grounding": "none"}])
-def test_films_reach_every_term(tiny_films, word_bert: Path, tmp_path: Path, model: dict[str, Any]) -> None:
-    parts = assemble(tiny_films[0], tmp_path / "run", film_config(word_bert, ASG, {"model": model}), "cpu")
+def test_cxr_reach_every_term(tiny_cxr, word_bert: Path, tmp_path: Path, model: dict[str, Any]) -> None:
+    parts = assemble(tiny_cxr[0], tmp_path / "run", cxr_config(word_bert, ASG, {"model": model}), "cpu")
     settings = parts.release.model.settings
     assert settings.tags is not None
     assert settings.tags.names == tuple(tag_entries("tags"))
@@ -47,9 +47,9 @@ def test_films_reach_every_term(tiny_films, word_bert: Path, tmp_path: Path, mod
     assert not [n for n, p in parts.objective.named_parameters() if p.requires_grad and p.grad is None]
 
 
-def test_texts_are_trained_along_and_tags_stay(tiny_films, word_bert: Path, tmp_path: Path) -> None:
+def test_texts_are_trained_along_and_tags_stay(tiny_cxr, word_bert: Path, tmp_path: Path) -> None:
     lora = {"model": {"grounding": "box", **TOKEN}, "text": {"train": "lora", "lora_rank": 2}}
-    parts = assemble(tiny_films[0], tmp_path / "run", film_config(word_bert, ASG, lora), "cpu")
+    parts = assemble(tiny_cxr[0], tmp_path / "run", cxr_config(word_bert, ASG, lora), "cpu")
     batch = parts.batch(0)
     assert not batch.pool.is_floating_point()
     tags = parts.release.model.tag_decoder.embeddings.clone()
@@ -66,8 +66,8 @@ def test_texts_are_trained_along_and_tags_stay(tiny_films, word_bert: Path, tmp_
 
 @pytest.mark.parametrize("grounding", ["pool", "box", "query"])
 def test_scans_reach_every_term(tiny, word_bert: Path, tmp_path: Path, grounding: str) -> None:
-    three = {"films": {}, "model": {"grounding": grounding, "encoder": {"spatial_dims": 3}}}
-    config = film_config(word_bert, SCANS, ASG, three)
+    three = {"cxr": {}, "model": {"grounding": grounding, "encoder": {"spatial_dims": 3}}}
+    config = cxr_config(word_bert, SCANS, ASG, three)
     parts = assemble(tiny[0], tmp_path / "run", config, "cpu")
     losses, _ = parts.objective(parts.batch(0))
     assert losses.keys() == ALL
@@ -75,28 +75,28 @@ def test_scans_reach_every_term(tiny, word_bert: Path, tmp_path: Path, grounding
     assert ScanSettings.model_validate(parts.release.scans).grid == (16, 16, 16)
 
 
-def test_regions_have_no_size(tiny_films, tiny, word_bert: Path, tmp_path: Path) -> None:
+def test_regions_have_no_size(tiny_cxr, tiny, word_bert: Path, tmp_path: Path) -> None:
     three = {"model": {"grounding": "box", "use_size": True, "encoder": {"spatial_dims": 3}}}
     with pytest.raises(ConfigError, match="without their size"):
-        assemble(tiny[0], tmp_path / "run", film_config(word_bert, SCANS, ASG, three), "cpu")
+        assemble(tiny[0], tmp_path / "run", cxr_config(word_bert, SCANS, ASG, three), "cpu")
 
 
 @pytest.mark.slow
 @pytest.mark.ci
 def test_a_released_model_recognises_tags_and_regions(tmp_path: Path) -> None:
     """The text encoder knows every tag's words: names that are unknown to it are one and the same to the decoder."""
-    store, truth = write_tiny_films(tmp_path / "store", 120)
+    store, truth = write_tiny_radiographs(tmp_path / "store", 120)
     encoder = write_word_bert(tmp_path / "bert", also=tag_entries("tags"))
     changes = {
         "model": {"grounding": "box", **TOKEN},
-        "films": {"margin": 1.05, "batch": 16},
+        "cxr": {"margin": 1.05, "batch": 16},
         "objective": {"recognition": 50.0},
     }
-    config = film_config(encoder, ASG, changes, steps=250, log_every=10, checkpoint_every=250)
+    config = cxr_config(encoder, ASG, changes, steps=250, log_every=10, checkpoint_every=250)
     release = load_release(pretrain(store.path, tmp_path / "run", config))
     lines = [line for line in read_metrics(tmp_path / "run") if "loss" in line]
     assert lines[-1]["loss"] < 0.85 * lines[0]["loss"]
-    held = FilmDataset(store, "test", FilmDataSettings.model_validate(release.films), training=False)
+    held = CxrDataset(store, "test", CxrDataSettings.model_validate(release.cxr), training=False)
     images = torch.from_numpy(np.stack([held.sample(row).image for row in range(len(held))]))
     with torch.no_grad():
         logits = release.model.tags(release.model.encoder(images).tokens)
@@ -105,7 +105,7 @@ def test_a_released_model_recognises_tags_and_regions(tmp_path: Path) -> None:
     column = held.tag_names.index("cardiomegaly")
     asked = Question(wide, logits[:, column].numpy().astype(np.float64), np.arange(len(wide)))
     assert weighted_auroc(asked, np.ones((1, len(wide))))[0] > 0.9
-    assert np.mean((asked.scores > 0) == wide) > 0.8, "by chance 0.5, and so with tags of other films"
+    assert np.mean((asked.scores > 0) == wide) > 0.8, "by chance 0.5, and so with tags of other radiographs"
     with torch.no_grad():
         tokens = release.model.encoder(images).tokens
         again = release.model.tags(tokens, release.embed(held.tag_names))
@@ -114,21 +114,21 @@ def test_a_released_model_recognises_tags_and_regions(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "twin"), [("cxr/asg", "demo/cxr_asg")])
-def test_the_recipe_of_films_fits_together(name: str, twin: str) -> None:
+def test_the_recipe_of_cxr_fits_together(name: str, twin: str) -> None:
     large, small = (load_settings(PretrainConfig, at) for at in (name, twin))
     for config in (large, small):
-        settings = model_settings(config, 384, 100, films=True)
+        settings = model_settings(config, 384, 100, radiographs=True)
         with torch.device("meta"):
             encoder = build_encoder(settings.encoder, settings.in_channels)
-        assert config.films.size % encoder.strides[-1][0] == 0
+        assert config.cxr.size % encoder.strides[-1][0] == 0
         assert (settings.grounding, settings.project) == ("box", "token")
     assert large.objective == small.objective
 
 
 @pytest.mark.slow
-def test_the_twin_trains(tiny_films, word_bert: Path, tmp_path: Path) -> None:
-    store: Store = tiny_films[0]
-    steps = ["loop.steps=2", "loop.log_every=1", "loop.threads=1", "films.batch=6", f"text.name={word_bert}"]
+def test_the_twin_trains(tiny_cxr, word_bert: Path, tmp_path: Path) -> None:
+    store: Store = tiny_cxr[0]
+    steps = ["loop.steps=2", "loop.log_every=1", "loop.threads=1", "cxr.batch=6", f"text.name={word_bert}"]
     config = load_settings(PretrainConfig, "demo/cxr_asg", [*steps, "text.max_length=60"])
     release = load_release(pretrain(store.path, tmp_path / "run", config))
     assert release.provenance["trained"]

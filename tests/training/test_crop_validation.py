@@ -41,7 +41,7 @@ def test_answers_are_the_same_wherever_crops_are_kept(
     for keep in ("memory", "disk", "none"):
         validation = build_validation(store, release, dictionaries_of(release), kept(data, keep, tmp_path))
         assert validation is not None
-        found.append((validation.measure(), [(p.study_id, p.organ) for p in validation.places]))
+        found.append((validation.measure(), [(p.study_id, p.organ) for p in validation.instances]))
     assert found[0] == found[1] == found[2]
     assert found[0][0]["val_pairs"] > 0
     assert list(tmp_path.rglob("*.crops"))
@@ -60,7 +60,7 @@ def test_a_damaged_study_is_left_out(trained: tuple[Store, Path, DataSettings], 
         Store.open(copy), release, dictionaries_of(release), kept(data, keep, tmp_path / "crops", 0.5)
     )
     assert validation is not None
-    studies = {place.study_id for place in validation.places}
+    studies = {instance.study_id for instance in validation.instances}
     assert studies
     assert damaged not in studies
     assert validation.measure()["val_pairs"] > 0

@@ -1,4 +1,4 @@
-"""ECAMP from stores of films and of scans to a released encoder."""
+"""ECAMP from stores of radiographs and of scans to a released encoder."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from ctglip.config import load_settings
-from ctglip.data.films import FilmDataset, FilmDataSettings
+from ctglip.data.cxr import CxrDataset, CxrDataSettings
 from ctglip.errors import ModelError
 from ctglip.evaluation.run import evaluate
 from ctglip.finetune.embed import embed
@@ -26,7 +26,7 @@ from ctglip.training.loop import Stopped
 from ctglip.training.recipe import PretrainConfig
 from ctglip.training.tracking import read_metrics
 from tests.training.conftest import tiny_config
-from tests.training.test_films import film_config
+from tests.training.test_cxr import cxr_config
 
 VIT = {"name": "vit", "patch": 4, "image_size": 16, "dim": 32, "depth": 1, "heads": 4}
 PARTS = {
@@ -34,7 +34,7 @@ PARTS = {
     "bert": {"width": 32, "layers": 1, "heads": 4, "hidden": 32, "dropout": 0.1},
     "pieces": {"vocabulary": 400, "length": 48},
 }
-FILM = {"films": {"size": 48}, "model": {"encoder": {**VIT, "spatial_dims": 2}, "pool_levels": [-1]},
+CXR = {"cxr": {"size": 48}, "model": {"encoder": {**VIT, "spatial_dims": 2}, "pool_levels": [-1]},
         "objective": {"name": "ecamp", **PARTS}}  # fmt: skip
 MIXED = {
     "name": "mixture",
@@ -50,10 +50,10 @@ def scan_config(encoder: Path, objective: dict[str, Any], **loop: object) -> Pre
     return PretrainConfig.model_validate({**tree, "scans": scans, "objective": objective})
 
 
-def test_films_reach_every_term_and_the_release_sees_what_the_encoder_saw(tiny_films, word_bert, tmp_path):
-    parts = assemble(tiny_films[0], tmp_path / "run", film_config(word_bert, FILM), "cpu")
-    assert parts.release.films is not None
-    assert parts.release.films["size"] == 24
+def test_cxr_reach_every_term_and_the_release_sees_what_the_encoder_saw(tiny_cxr, word_bert, tmp_path):
+    parts = assemble(tiny_cxr[0], tmp_path / "run", cxr_config(word_bert, CXR), "cpu")
+    assert parts.release.cxr is not None
+    assert parts.release.cxr["size"] == 24
     assert not parts.release.aligned
     batch = parts.batch(3)
     losses, report = parts.objective(batch)
@@ -64,7 +64,7 @@ def test_films_reach_every_term_and_the_release_sees_what_the_encoder_saw(tiny_f
     assert parts.objective.encoder is parts.release.model.encoder
     assert (tmp_path / "run" / "wordpiece" / "tokenizer.json").is_file()
     assert list((tmp_path / "run" / "entities").glob("*.json"))
-    again = assemble(tiny_films[0], tmp_path / "other", film_config(word_bert, FILM), "cpu").batch(3)
+    again = assemble(tiny_cxr[0], tmp_path / "other", cxr_config(word_bert, CXR), "cpu").batch(3)
     assert torch.equal(batch.shown, again.shown)
     assert torch.equal(batch.kept, again.kept)
 
@@ -88,14 +88,14 @@ def test_scans_and_organs_reach_every_term(tiny, word_bert, tmp_path, objective,
 
 @pytest.mark.slow
 @pytest.mark.ci
-def test_a_run_goes_on_as_if_it_had_not_stopped_and_its_encoder_is_released(tiny_films, word_bert, tmp_path):
-    config = film_config(word_bert, FILM, steps=6)
-    whole = pretrain(tiny_films[0].path, tmp_path / "whole", config)
+def test_a_run_goes_on_as_if_it_had_not_stopped_and_its_encoder_is_released(tiny_cxr, word_bert, tmp_path):
+    config = cxr_config(word_bert, CXR, steps=6)
+    whole = pretrain(tiny_cxr[0].path, tmp_path / "whole", config)
     seen: list[int] = []
     watch = Watch(progress=lambda done, of: seen.append(done), stop=lambda: len(seen) == 3)
     with pytest.raises(Stopped):
-        pretrain(tiny_films[0].path, tmp_path / "parted", config, watch=watch)
-    parted = pretrain(tiny_films[0].path, tmp_path / "parted", config, resume=True)
+        pretrain(tiny_cxr[0].path, tmp_path / "parted", config, watch=watch)
+    parted = pretrain(tiny_cxr[0].path, tmp_path / "parted", config, resume=True)
     first, second = load_release(whole), load_release(parted)
     for name, value in first.model.state_dict().items():
         assert torch.equal(value, second.model.state_dict()[name]), name
@@ -103,36 +103,36 @@ def test_a_run_goes_on_as_if_it_had_not_stopped_and_its_encoder_is_released(tiny
     assert first.provenance["validation"] == "none: images and texts are not aligned"
     lines = read_metrics(tmp_path / "whole")
     assert {"loss_image", "loss_sharp", "loss_words", "word_accuracy"} <= lines[-1].keys()
-    held = FilmDataset(tiny_films[0], "test", FilmDataSettings.model_validate(first.films), training=False)
+    held = CxrDataset(tiny_cxr[0], "test", CxrDataSettings.model_validate(first.cxr), training=False)
     images = torch.from_numpy(np.stack([held.sample(row).image for row in range(len(held))]))
     assert images.shape[2:] == (24, 24)
     assert isinstance(first.model.encoder, ViTEncoder)
     assert torch.isfinite(first.model.image(images)).all()
-    table = embed(tmp_path / "whole", tiny_films[0].path, tmp_path / "table")
+    table = embed(tmp_path / "whole", tiny_cxr[0].path, tmp_path / "table")
     assert (table.space, table.dim) == ("features", 32)
     with pytest.raises(ModelError, match="asked in words"):
-        evaluate(tmp_path / "whole", tiny_films[0].path, tmp_path / "answers")
+        evaluate(tmp_path / "whole", tiny_cxr[0].path, tmp_path / "answers")
 
 
-@pytest.mark.parametrize(("name", "films"), [
+@pytest.mark.parametrize(("name", "radiographs"), [
     ("cxr/ecamp", True), ("demo/cxr_ecamp", True), ("pretrain/ecamp_ct", False), ("demo/pretrain_ecamp_ct", False),
     ("pretrain/ecamp_organs", False), ("demo/pretrain_ecamp_organs", False),
     ("pretrain/ecamp_mixture", False), ("demo/pretrain_ecamp_mixture", False),
 ])  # fmt: skip
-def test_recipes_fit_together(name: str, films: bool):
+def test_recipes_fit_together(name: str, radiographs: bool):
     config = load_settings(PretrainConfig, name)
-    settings = model_settings(config, 384, 100, films)
+    settings = model_settings(config, 384, 100, radiographs)
     with torch.device("meta"):
         encoder = build_encoder(settings.encoder, settings.in_channels)
     step = 2 * encoder.strides[-1][0]
-    assert all(side % step == 0 for side in ((config.films.size,) if films else config.scans.input.grid))
+    assert all(side % step == 0 for side in ((config.cxr.size,) if radiographs else config.scans.input.grid))
     assert settings.encoder.image_size % encoder.strides[-1][0] == 0  # pyright: ignore[reportAttributeAccessIssue]
 
 
 @pytest.mark.slow
-def test_the_twin_of_films_trains(tiny_films, word_bert, tmp_path):
-    steps = ["loop.steps=2", "loop.log_every=1", "loop.threads=1", "films.batch=6", f"text.name={word_bert}"]
+def test_the_twin_of_cxr_trains(tiny_cxr, word_bert, tmp_path):
+    steps = ["loop.steps=2", "loop.log_every=1", "loop.threads=1", "cxr.batch=6", f"text.name={word_bert}"]
     config = load_settings(PretrainConfig, "demo/cxr_ecamp", [*steps, "text.max_length=60"])
-    release = load_release(pretrain(tiny_films[0].path, tmp_path / "run", config))
+    release = load_release(pretrain(tiny_cxr[0].path, tmp_path / "run", config))
     assert all(torch.isfinite(value).all() for value in release.model.state_dict().values())
     assert math.isfinite(read_metrics(tmp_path / "run")[0]["loss"])

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from ctglip.errors import ModelError
+from ctglip.models.dual_encoder import OrganTextModel
 from ctglip.models.encoders import ResNetSettings
-from ctglip.models.towers import OrganTextModel
 from ctglip.objectives.base import Features, total
 from ctglip.objectives.organ_text import OrganText
 from ctglip.training.gradcache import accumulated_backward, cached_backward, micro_batches

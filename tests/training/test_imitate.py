@@ -1,4 +1,4 @@
-"""IMITATE from a config to a model that is asked: on films and on scans."""
+"""IMITATE from a config to a model that is asked: on radiographs and on scans."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from ctglip.config import load_settings, merge, validate
-from ctglip.data.films import FilmDataset, FilmDataSettings
+from ctglip.data.cxr import CxrDataset, CxrDataSettings
 from ctglip.errors import ConfigError
 from ctglip.evaluation.bootstrap import Question, weighted_auroc
 from ctglip.models.encoders import build_encoder
@@ -27,11 +27,11 @@ from ctglip.training.recipe import PretrainConfig
 from ctglip.training.registry import parts_of
 from ctglip.training.tracking import read_metrics
 from tests.training.conftest import tiny_config
-from tests.training.test_films import SCANS, film_config
-from tests.training.tiny import FILM_SAYS, write_tiny_films
+from tests.training.test_cxr import SCANS, cxr_config
+from tests.training.tiny import CXR_SAYS, write_tiny_radiographs
 
 SMALL = {"name": "imitate", "aggregation": {"keep": [0.5, 0.5], "grid": [4, 4], "heads": 2, "tokens": 16}}
-FILMS: dict[str, Any] = {"objective": SMALL, "films": {"copies": 2}}
+FILMS: dict[str, Any] = {"objective": SMALL, "cxr": {"copies": 2}}
 VOLUMES = {"objective": merge(SMALL, {"aggregation": {"grid": [4, 4, 2]}})}
 
 
@@ -40,11 +40,11 @@ def scan_config(encoder: Path, **loop: object) -> PretrainConfig:
     return validate(PretrainConfig, merge(merge(tree, SCANS), VOLUMES), "test")
 
 
-@pytest.mark.parametrize("kind", ["films", "scans"])
-def test_all_of_it_learns_from_the_first_batch(tiny, tiny_films, word_bert: Path, tmp_path: Path, kind: str) -> None:
-    films = kind == "films"
-    config = film_config(word_bert, FILMS) if films else scan_config(word_bert)
-    parts = assemble((tiny_films if films else tiny)[0], tmp_path / "run", config, "cpu")
+@pytest.mark.parametrize("kind", ["radiographs", "scans"])
+def test_all_of_it_learns_from_the_first_batch(tiny, tiny_cxr, word_bert: Path, tmp_path: Path, kind: str) -> None:
+    radiographs = kind == "radiographs"
+    config = cxr_config(word_bert, FILMS) if radiographs else scan_config(word_bert)
+    parts = assemble((tiny_cxr if radiographs else tiny)[0], tmp_path / "run", config, "cpu")
     settings = parts.release.model.settings
     assert (settings.grounding, settings.whole_image, settings.anatomy) == ("none", True, False)
     batch = parts.batch(0)
@@ -54,7 +54,7 @@ def test_all_of_it_learns_from_the_first_batch(tiny, tiny_films, word_bert: Path
     assert math.isfinite(total(losses).item())
     without = [n for n, p in parts.objective.named_parameters() if p.requires_grad and p.grad is None]
     assert not without
-    assert (losses["impression"] > 0) == films, "the reports of these scans have no impression"
+    assert (losses["impression"] > 0) == radiographs, "the reports of these scans have no impression"
     assert parts.learned_scale() == pytest.approx(1 / 0.07)
     assert torch.equal(parts.batch(3).channels, parts.batch(3).channels)
     assert not torch.equal(parts.batch(3).channels, batch.channels)
@@ -63,42 +63,42 @@ def test_all_of_it_learns_from_the_first_batch(tiny, tiny_films, word_bert: Path
     assert math.isfinite(report["multi_rank"])
 
 
-def test_levels_that_the_encoder_has_not_are_named(tiny_films, word_bert: Path, tmp_path: Path) -> None:
+def test_levels_that_the_encoder_has_not_are_named(tiny_cxr, word_bert: Path, tmp_path: Path) -> None:
     change = {"objective": {"aggregation": {"keep": [0.5, 0.5, 0.5]}}}
     with pytest.raises(ConfigError, match="has 2 levels"):
-        assemble(tiny_films[0], tmp_path / "run", film_config(word_bert, FILMS, change), "cpu")
+        assemble(tiny_cxr[0], tmp_path / "run", cxr_config(word_bert, FILMS, change), "cpu")
 
 
 def zero_shot(release: Release, store: Store, truth: Path) -> dict[str, float]:
-    """AUROC of impressions with a finding against those without it, of the films of the split test."""
-    settings = FilmDataSettings.model_validate(release.films)
-    films = FilmDataset(store, "test", settings.model_copy(update={"copies": 1}), training=False)
-    images = torch.from_numpy(np.stack([films.sample(row).image for row in range(len(films))]))
+    """AUROC of impressions with a finding against those without it, of the radiographs of the split test."""
+    settings = CxrDataSettings.model_validate(release.cxr)
+    radiographs = CxrDataset(store, "test", settings.model_copy(update={"copies": 1}), training=False)
+    images = torch.from_numpy(np.stack([radiographs.sample(row).image for row in range(len(radiographs))]))
     labels = pl.read_csv(truth, schema_overrides={"study_id": pl.String})
-    briefs = [[brief for _, brief in lines] for lines in FILM_SAYS.values()]
+    briefs = [[brief for _, brief in lines] for lines in CXR_SAYS.values()]
     said = list(product(*briefs))
     found = {}
     with torch.no_grad():
         seen = release.model.whole(release.model.image(images))
         texts = release.model.text(release.embed([" ".join(parts) for parts in said]))
-        for place, pair in enumerate(FILM_SAYS):
-            sign = torch.tensor([1.0 if parts[place] == briefs[place][0] else -1.0 for parts in said])
+        for instance, pair in enumerate(CXR_SAYS):
+            sign = torch.tensor([1.0 if parts[instance] == briefs[instance][0] else -1.0 for parts in said])
             scores = (seen @ (sign @ texts)).double().numpy()
             known = dict(labels.select("study_id", pair).iter_rows())
-            wanted = np.array([known[name] for name in films.study_ids])
+            wanted = np.array([known[name] for name in radiographs.study_ids])
             found[pair] = weighted_auroc(Question(wanted, scores, np.arange(len(wanted))), np.ones((1, len(wanted))))[0]
     return found
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("head_norm", ["layer", "batch"])
-def test_impressions_are_learned_from_films(word_bert: Path, tmp_path: Path, head_norm: str) -> None:
+def test_impressions_are_learned_from_radiographs(word_bert: Path, tmp_path: Path, head_norm: str) -> None:
     """Mean over five trainings: so short a one misses a finding now and then, and one that learns nothing tells two
-    groups of films apart the right way round half of the time."""
-    store, truth = write_tiny_films(tmp_path / "store", 240, seed=4)
+    groups of radiographs apart the right way round half of the time."""
+    store, truth = write_tiny_radiographs(tmp_path / "store", 240, seed=4)
     levels = {"encoder": {"widths": [16, 32, 48], "blocks": [0, 1, 1]}, "dim": 64, "embedding_dim": 32}
     own = {
-        "films": {"batch": 24},
+        "cxr": {"batch": 24},
         "model": {**levels, "head_norm": head_norm},
         "objective": {"aggregation": {"keep": [0.5, 0.5, 0.5], "tokens": 48}},
     }
@@ -106,7 +106,7 @@ def test_impressions_are_learned_from_films(word_bert: Path, tmp_path: Path, hea
     found, fell = [], []
     for seed in range(5):
         run = tmp_path / f"run{seed}"
-        config = film_config(word_bert, FILMS, own, {"seed": seed}, steps=150, **quiet)
+        config = cxr_config(word_bert, FILMS, own, {"seed": seed}, steps=150, **quiet)
         release = load_release(pretrain(store.path, run, config))
         found += zero_shot(release, store, truth).values()
         lines = [line for line in read_metrics(run) if "loss" in line]
@@ -116,23 +116,23 @@ def test_impressions_are_learned_from_films(word_bert: Path, tmp_path: Path, hea
 
 
 @pytest.mark.slow
-def test_micro_batches_change_nothing(tiny_films, word_bert: Path, tmp_path: Path) -> None:
+def test_micro_batches_change_nothing(tiny_cxr, word_bert: Path, tmp_path: Path) -> None:
     weights = []
     for size in (None, 3):
-        config = film_config(word_bert, FILMS, steps=2, micro_batch=size, pairs=0, tensorboard=False)
-        release = load_release(pretrain(tiny_films[0].path, tmp_path / f"run{size}", config))
+        config = cxr_config(word_bert, FILMS, steps=2, micro_batch=size, pairs=0, tensorboard=False)
+        release = load_release(pretrain(tiny_cxr[0].path, tmp_path / f"run{size}", config))
         weights.append(torch.cat([value.flatten() for value in release.model.state_dict().values()]))
     torch.testing.assert_close(weights[0], weights[1], atol=1e-4, rtol=1e-3)
 
 
-def test_the_recipe_of_films_and_its_twin_fit_together() -> None:
+def test_the_recipe_of_cxr_and_its_twin_fit_together() -> None:
     large, small = (load_settings(PretrainConfig, name) for name in ("cxr/imitate", "demo/cxr_imitate"))
     for config in (large, small):
-        settings = model_settings(config, 384, 100, films=True)
+        settings = model_settings(config, 384, 100, radiographs=True)
         with torch.device("meta"):
             encoder = build_encoder(settings.encoder, settings.in_channels)
-        assert config.films.size % encoder.strides[-1][0] == 0
-        assert config.films.copies == 2
+        assert config.cxr.size % encoder.strides[-1][0] == 0
+        assert config.cxr.copies == 2
         (part,) = parts_of(config.objective).values()
         assert isinstance(part, ImitateSettings)
         assert len(part.aggregation.keep) == len(encoder.level_channels)
@@ -147,10 +147,10 @@ def test_the_recipe_of_films_and_its_twin_fit_together() -> None:
 
 @pytest.mark.slow
 @pytest.mark.ci
-def test_the_twin_of_films_trains(tiny_films, word_bert: Path, tmp_path: Path) -> None:
-    steps = ["loop.steps=2", "loop.log_every=1", "loop.threads=1", "films.batch=6", f"text.name={word_bert}"]
+def test_the_twin_of_cxr_trains(tiny_cxr, word_bert: Path, tmp_path: Path) -> None:
+    steps = ["loop.steps=2", "loop.log_every=1", "loop.threads=1", "cxr.batch=6", f"text.name={word_bert}"]
     config = load_settings(PretrainConfig, "demo/cxr_imitate", [*steps, "text.max_length=60"])
-    release = load_release(pretrain(tiny_films[0].path, tmp_path / "run", config))
+    release = load_release(pretrain(tiny_cxr[0].path, tmp_path / "run", config))
     assert release.provenance["trained"]["heart"] == ["cardiomegaly"]
     assert all(torch.isfinite(value).all() for value in release.model.state_dict().values())
     assert math.isfinite(read_metrics(tmp_path / "run")[0]["loss"])
@@ -160,17 +160,17 @@ def test_the_twin_of_films_trains(tiny_films, word_bert: Path, tmp_path: Path) -
     assert "Negatives of each organ" not in page
 
 
-def test_a_part_of_a_mixture(tiny_films, word_bert: Path, tmp_path: Path) -> None:
+def test_a_part_of_a_mixture(tiny_cxr, word_bert: Path, tmp_path: Path) -> None:
     both = {
         "model": {"grounding": "box"},
-        "films": {"copies": 2},
+        "cxr": {"copies": 2},
         "objective": {
             "name": "mixture",
             "parts": {"organs": {"name": "organ_text"}, "reports": SMALL},
             "weights": {"organs": 1.0, "reports": 0.5},
         },
     }
-    parts = assemble(tiny_films[0], tmp_path / "run", film_config(word_bert, both), "cpu")
+    parts = assemble(tiny_cxr[0], tmp_path / "run", cxr_config(word_bert, both), "cpu")
     losses, _ = parts.objective(parts.batch(0))
     assert {"organs/diagnosis", "reports/impression", "reports/multi_views"} <= set(losses)
     assert isinstance(parts.objective.parts["reports"], Imitate)  # pyright: ignore

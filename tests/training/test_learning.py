@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from ctglip.config import merge, validate
+from ctglip.data.captions import OrganCaptions
 from ctglip.data.organs import permuted
-from ctglip.data.sayings import OrganSayings
 from ctglip.evaluation.bootstrap import Interval
 from ctglip.evaluation.run import evaluate
 from ctglip.evaluation.settings import EvaluateConfig
@@ -96,18 +96,18 @@ def test_permuting_keeps_what_is_said_of_each_organ_and_changes_of_whom(cohort: 
         cohort[0], "train", load_organs(), load_abnormalities(), config.model_copy(update={"permute_texts": True})
     )
     for organ in config.organs:
-        before = [s.affirmed for s in plain.sayings if s.organ == organ]
-        after = [s.affirmed for s in mixed.sayings if s.organ == organ]
+        before = [s.affirmed for s in plain.captions if s.organ == organ]
+        after = [s.affirmed for s in mixed.captions if s.organ == organ]
         assert sorted(before) == sorted(after)
         same = np.mean([a == b for a, b in zip(before, after, strict=True)])
         assert same < 0.75
-    assert [place.organ for place in mixed.cache.places] == [s.organ for s in mixed.sayings]
+    assert [instance.organ for instance in mixed.cache.instances] == [s.organ for s in mixed.captions]
 
 
 def test_permuted_texts_know_nothing_of_the_organs_they_are_given_to() -> None:
     """Of 60 livers and 60 spleens, half of them ill, over 200 permutations: as often right as wrong."""
     told = [
-        OrganSayings("liver" if number % 2 else "spleen", "abnormal" if number % 4 < 2 else "normal", (), (), (), ())
+        OrganCaptions("liver" if number % 2 else "spleen", "abnormal" if number % 4 < 2 else "normal", (), (), (), ())
         for number in range(120)
     ]
     right = []

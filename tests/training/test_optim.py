@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ctglip.models.encoders import CNNSettings, ResNetSettings, ViTSettings, build_encoder
-from ctglip.objectives.base import Temperature
+from ctglip.objectives.base import LogitScale
 from ctglip.training.optim import OptimSettings, build_optimizer, layer_scales, learning_rate, set_learning_rate
 
 
@@ -20,7 +20,7 @@ class Net(nn.Module):
         self.encoder = build_encoder(settings, 1)
         self.queries = nn.Embedding(3, 12)
         self.head = nn.Linear(12, 4)
-        self.scale = Temperature()
+        self.scale = LogitScale()
 
 
 def decay_of(module: nn.Module, settings: OptimSettings) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""PLACE (re-implementation from the abstract) from stores of films and of scans to a released model."""
+"""PLACE (re-implementation from the abstract) from stores of radiographs and of scans to a released model."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from ctglip.training.assembly import assemble, model_settings
 from ctglip.training.launch import pretrain
 from ctglip.training.recipe import PretrainConfig
 from ctglip.training.tracking import read_metrics
-from tests.training.test_films import SCANS, film_config
+from tests.training.test_cxr import SCANS, cxr_config
 
 OBSERVATIONS = {"queries": 4, "layers": 1, "heads": 2, "dim": 16, "levels": [-2, -1]}
 PLACE: dict[str, Any] = {"name": "place", "patches": {"dim": 16, "heads": 2, "detail": 4, "patches": 16}}
 ALONE = {"model": {"observations": OBSERVATIONS}, "objective": PLACE}
 ORGANS = {**ALONE, "objective": {**PLACE, "name": "place_organs"}}
 TERMS = {"instance", "batch", "sentence", "correlation"}
-CROPS = {"films": {}, "model": {"encoder": {"spatial_dims": 3}}}
+CROPS = {"cxr": {}, "model": {"encoder": {"spatial_dims": 3}}}
 
 
 def mixed(grounding: str) -> dict[str, Any]:
@@ -44,27 +44,27 @@ def learns(store, config: PretrainConfig, run: Path, terms: set[str]) -> None:
     assert not [n for n, p in parts.objective.named_parameters() if p.requires_grad and p.grad is None]
 
 
-def test_films_reach_every_term(tiny_films, word_bert: Path, tmp_path: Path) -> None:
-    learns(tiny_films[0], film_config(word_bert, ALONE), tmp_path, TERMS)
+def test_cxr_reach_every_term(tiny_cxr, word_bert: Path, tmp_path: Path) -> None:
+    learns(tiny_cxr[0], cxr_config(word_bert, ALONE), tmp_path, TERMS)
 
 
 def test_scans_reach_every_term(tiny, word_bert: Path, tmp_path: Path) -> None:
-    learns(tiny[0], film_config(word_bert, SCANS, ALONE, CROPS), tmp_path, TERMS)
+    learns(tiny[0], cxr_config(word_bert, SCANS, ALONE, CROPS), tmp_path, TERMS)
 
 
 def test_crops_reach_every_term(tiny, word_bert: Path, tmp_path: Path) -> None:
-    learns(tiny[0], film_config(word_bert, ORGANS, CROPS), tmp_path, TERMS)
+    learns(tiny[0], cxr_config(word_bert, ORGANS, CROPS), tmp_path, TERMS)
 
 
 def test_sentences_of_a_crop_are_what_its_report_says_of_the_organ_alone(tiny, word_bert: Path, tmp_path: Path) -> None:
-    parts = assemble(tiny[0], tmp_path, film_config(word_bert, ORGANS, CROPS), "cpu")
+    parts = assemble(tiny[0], tmp_path, cxr_config(word_bert, ORGANS, CROPS), "cpu")
     source: Any = parts.sources["place_organs"]
     many = 0
     for step in range(4):
         samples = source.batch(step)
         batch: Any = parts.objective.collate(samples)
         for sample, row in zip(samples, batch.sentence_id, strict=True):
-            said = source.sayings[sample.row]
+            said = source.captions[sample.row]
             told = parts.objective.texts.bank.texts(row[row >= 0])
             single = [one for one in said.statements if len(one.names) < 2]
             every = dict.fromkeys(text for one in single for text in one.own or one.dictionary[:1])
@@ -75,40 +75,40 @@ def test_sentences_of_a_crop_are_what_its_report_says_of_the_organ_alone(tiny, w
 
 
 def test_organs_of_whole_scans_are_refused(tiny, word_bert: Path, tmp_path: Path) -> None:
-    config = film_config(word_bert, SCANS, ORGANS, CROPS, {"model": {"grounding": "pool"}})
+    config = cxr_config(word_bert, SCANS, ORGANS, CROPS, {"model": {"grounding": "pool"}})
     with pytest.raises(ConfigError, match="place_organs reads crops"):
         assemble(tiny[0], tmp_path, config, "cpu")
 
 
 @pytest.mark.parametrize("grounding", ["box", "query", "crop", "pool"])
-def test_beside_organ_text(tiny_films, tiny, word_bert: Path, tmp_path: Path, grounding: str) -> None:
+def test_beside_organ_text(tiny_cxr, tiny, word_bert: Path, tmp_path: Path, grounding: str) -> None:
     terms = {"organs/anatomy", "organs/diagnosis", *(f"reports/{term}" for term in TERMS)}
     if grounding in ("box", "query"):
-        learns(tiny_films[0], film_config(word_bert, mixed(grounding)), tmp_path / "films", terms)
-    learns(tiny[0], film_config(word_bert, SCANS, mixed(grounding), CROPS), tmp_path / "scans", terms)
+        learns(tiny_cxr[0], cxr_config(word_bert, mixed(grounding)), tmp_path / "radiographs", terms)
+    learns(tiny[0], cxr_config(word_bert, SCANS, mixed(grounding), CROPS), tmp_path / "scans", terms)
 
 
-def test_a_model_observes_only_where_a_term_needs_it(tiny_films, word_bert: Path, tmp_path: Path) -> None:
+def test_a_model_observes_only_where_a_term_needs_it(tiny_cxr, word_bert: Path, tmp_path: Path) -> None:
     without = {"objective": {**PLACE, "batch_weight": 0.0, "sentence_weight": 0.0}}
-    config = film_config(word_bert, without)
-    assert model_settings(config, 8, 3, films=True).observations is None
-    learns(tiny_films[0], config, tmp_path, {"instance", "correlation"})
+    config = cxr_config(word_bert, without)
+    assert model_settings(config, 8, 3, radiographs=True).observations is None
+    learns(tiny_cxr[0], config, tmp_path, {"instance", "correlation"})
 
 
-def test_contrasts_of_organs_are_refused(tiny_films, word_bert: Path, tmp_path: Path) -> None:
-    config = film_config(word_bert, {"objective": {**PLACE, "negatives": "same_organ"}})
+def test_contrasts_of_organs_are_refused(tiny_cxr, word_bert: Path, tmp_path: Path) -> None:
+    config = cxr_config(word_bert, {"objective": {**PLACE, "negatives": "same_organ"}})
     with pytest.raises(ConfigError, match="place compares whole reports"):
-        assemble(tiny_films[0], tmp_path, config, "cpu")
+        assemble(tiny_cxr[0], tmp_path, config, "cpu")
 
 
 @pytest.mark.parametrize("name", ["place", "place_mixture"])
-def test_the_recipes_of_films_fit_together(name: str) -> None:
+def test_the_recipes_of_cxr_fit_together(name: str) -> None:
     large, small = (load_settings(PretrainConfig, at) for at in (f"cxr/{name}", f"demo/cxr_{name}"))
     for config in (large, small):
-        settings = model_settings(config, 384, 100, films=True)
+        settings = model_settings(config, 384, 100, radiographs=True)
         with torch.device("meta"):
             encoder = build_encoder(settings.encoder, settings.in_channels)
-        assert config.films.size % encoder.strides[-1][0] == 0
+        assert config.cxr.size % encoder.strides[-1][0] == 0
         assert settings.observations is not None
         assert settings.grounding == ("box" if "mixture" in name else "none")
 
@@ -140,14 +140,14 @@ def test_the_twin_of_crops_answers_for_organs(tiny, word_bert: Path, tmp_path: P
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["place", "place_mixture"])
-def test_the_twins_train_in_micro_batches_too(tiny_films, word_bert: Path, tmp_path: Path, name: str) -> None:
-    steps = ["loop.steps=2", "loop.log_every=1", "loop.threads=1", "films.batch=6", "films.size=64"]
+def test_the_twins_train_in_micro_batches_too(tiny_cxr, word_bert: Path, tmp_path: Path, name: str) -> None:
+    steps = ["loop.steps=2", "loop.log_every=1", "loop.threads=1", "cxr.batch=6", "cxr.size=64"]
     changes = [*steps, f"text.name={word_bert}", "text.max_length=60"]
     first = []
     for more in ([], ["loop.micro_batch=3"]):
         config = load_settings(PretrainConfig, f"demo/cxr_{name}", [*changes, *more])
         run = tmp_path / f"run{len(more)}"
-        release = load_release(pretrain(tiny_films[0].path, run, config))
+        release = load_release(pretrain(tiny_cxr[0].path, run, config))
         assert release.provenance["trained"]
         assert release.model.observe(torch.zeros(1, 1, 64, 64)).found.shape == (1, 16, 128)
         first.append(read_metrics(run)[0]["loss"])

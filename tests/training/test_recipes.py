@@ -12,6 +12,7 @@ from ctglip_preprocessing.settings import PreprocessConfig
 
 from ctglip.cohort import read_cohort
 from ctglip.config import load_settings
+from ctglip.ct.recipe import CtRecipe
 from ctglip.models.encoders import build_encoder
 from ctglip.models.release import load_release
 from ctglip.resources import resource
@@ -23,7 +24,6 @@ from ctglip.training.launch import pretrain
 from ctglip.training.recipe import PretrainConfig
 from ctglip.training.registry import SINGLE, parts_of
 from ctglip.training.tracking import read_metrics
-from ctglip.volume.recipe import VolumeRecipe
 
 RECIPES = sorted(path.stem for path in resource("configs").glob("pretrain/*.yaml"))
 BOTH = [f"pretrain/{name}" for name in RECIPES] + [f"demo/pretrain_{name}" for name in RECIPES]
@@ -60,7 +60,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """Twenty simulated patients at 7 mm."""
     folder = tmp_path_factory.mktemp("recipes")
     simulate_cohort(folder / "cohort", 20, seed=3, settings=SimulationSettings(bodies=1, contrast=0, spacing_mm=7))
-    config = PreprocessConfig(volume=VolumeRecipe(spacing_mm=(7.0, 7.0, 7.0)))
+    config = PreprocessConfig(ct=CtRecipe(spacing_mm=(7.0, 7.0, 7.0)))
     preprocess_cohort(read_cohort(folder / "cohort" / "cohort.csv"), folder / "store", config)
     return Store.open(folder / "store")
 

@@ -326,8 +326,8 @@ def test_what_a_text_affirms_is_true_above_it_too(assembled):
     keys += [("liver", frozenset({child.parent})), ("liver", frozenset())]
     found = key_findings(keys, organs, abnormalities)
     assert found.table.sum(1).tolist() == [1, 1, 1, 1, 1, 0]
-    place = [int(row.argmax()) for row in found.table]
-    implied = [[bool(found.related[place[i], place[j]]) for j in range(5)] for i in range(5)]
+    instance = [int(row.argmax()) for row in found.table]
+    implied = [[bool(found.related[instance[i], instance[j]]) for j in range(5)] for i in range(5)]
     assert implied == [
         [True, True, False, False, False],
         [False, True, False, False, False],

@@ -9,21 +9,21 @@ import numpy as np
 import polars as pl
 import torch
 
-from ctglip.film.recipe import FILM_MAX, FilmRecipe
-from ctglip.film.regions import Region
+from ctglip.ct.recipe import CtRecipe
+from ctglip.ct.standardize import standardize
+from ctglip.cxr.recipe import CXR_MAX, CxrRecipe
+from ctglip.cxr.regions import Region
+from ctglip.reports.parser import ReportParser
 from ctglip.store.format import StoreInfo
 from ctglip.store.splits import SplitSettings, assign_splits
 from ctglip.store.study import StudyRecord, write_study
 from ctglip.store.tables import Store, compact, create_store
-from ctglip.text.reports import ReportParser
 from ctglip.types import LabelMap, Report, Scan, Standardized
 from ctglip.vocabulary.abnormalities import load_abnormalities
 from ctglip.vocabulary.organs import load_organs
-from ctglip.volume.recipe import VolumeRecipe
-from ctglip.volume.standardize import standardize
 
 ORGANS = load_organs()
-RECIPE = VolumeRecipe(spacing_mm=(6.0, 6.0, 6.0), crop_to_body=False)
+RECIPE = CtRecipe(spacing_mm=(6.0, 6.0, 6.0), crop_to_body=False)
 _SAYS = {
     "liver:hepatic_steatosis": (
         ("Diffuse fatty infiltration of the liver.", "Hepatic steatosis is present."),
@@ -49,9 +49,9 @@ def tiny_study(rng: np.random.Generator) -> tuple[Scan, LabelMap, str, dict[str,
     reach = 6 if truth["spleen:splenomegaly"] else 4
     spleen = (slice(2, 2 + reach), slice(4, 4 + reach), slice(11, 11 + reach))
     kidney = (slice(3, 9), slice(12, 17), slice(2, 9))
-    for name, place, value in (("liver", liver, 60), ("spleen", spleen, 50), ("kidney_left", kidney, 35)):
-        labels[place] = ORGANS[name].label or 0
-        hu[place] = value + rng.normal(0, 3)
+    for name, instance, value in (("liver", liver, 60), ("spleen", spleen, 50), ("kidney_left", kidney, 35)):
+        labels[instance] = ORGANS[name].label or 0
+        hu[instance] = value + rng.normal(0, 3)
     if truth["liver:hepatic_steatosis"]:
         hu[liver] = 0 + rng.normal(0, 5)
     if truth["kidney_left:renal_cyst"]:
@@ -91,7 +91,7 @@ def write_tiny_store(path: Path, studies: int, seed: int = 0) -> tuple[Store, Pa
     return Store.open(path), table
 
 
-FILM_SAYS = {
+CXR_SAYS = {
     "heart:cardiomegaly": (
         (("The heart is enlarged.", "The cardiac silhouette is enlarged."), "Cardiomegaly."),
         (("The heart is normal in size.", "The heart size is normal."), "Normal heart."),
@@ -106,42 +106,42 @@ FILM_SAYS = {
 }
 
 
-def tiny_film(rng: np.random.Generator) -> tuple[np.ndarray, tuple[Region, ...], Report, dict[str, int]]:
-    """A film of 64 x 64 pixels with two dark lungs and a heart that may be wide, its boxes, report and truth."""
-    truth = {name: int(rng.random() < 0.5) for name in FILM_SAYS}
-    film = np.full((64, 64), 2000.0)
-    film[8:52, 6:28] = film[8:52, 36:58] = 800
+def tiny_radiograph(rng: np.random.Generator) -> tuple[np.ndarray, tuple[Region, ...], Report, dict[str, int]]:
+    """A radiograph of 64 x 64 pixels with two dark lungs and a heart that may be wide, its boxes, report and truth."""
+    truth = {name: int(rng.random() < 0.5) for name in CXR_SAYS}
+    radiograph = np.full((64, 64), 2000.0)
+    radiograph[8:52, 6:28] = radiograph[8:52, 36:58] = 800
     wide = 8 if truth["heart:cardiomegaly"] else 0
-    film[28:54, 26 - wide : 38 + wide] = 2600
+    radiograph[28:54, 26 - wide : 38 + wide] = 2600
     if truth["lung_right:consolidation"]:
         row, column = rng.integers(10, 18), rng.integers(7, 12)
-        film[row : row + 10, column : column + 8] = 2000
-    film += rng.normal(0, 60, film.shape)
+        radiograph[row : row + 10, column : column + 8] = 2000
+    radiograph += rng.normal(0, 60, radiograph.shape)
     boxes = (
         Region("cardiac_silhouette", 28, 54, 26 - wide, 38 + wide),
         Region("right_lung", 8, 52, 6, 28),
         Region("left_lung", 8, 52, 36, 58),
     )
-    said = [lines[1 - truth[name]] for name, lines in FILM_SAYS.items()]
+    said = [lines[1 - truth[name]] for name, lines in CXR_SAYS.items()]
     findings = " ".join(lines[int(rng.integers(2))] for lines, _ in said)
     missing = rng.random()
     report = Report(
         None if missing < 0.15 else findings, None if missing > 0.85 else " ".join(brief for _, brief in said)
     )
-    return np.clip(film, 0, FILM_MAX).astype(np.uint16), boxes, report, truth
+    return np.clip(radiograph, 0, CXR_MAX).astype(np.uint16), boxes, report, truth
 
 
-def write_tiny_films(path: Path, films: int, seed: int = 0) -> tuple[Store, Path]:
-    """A store of tiny films, some without findings or without an impression, and what is true of them."""
-    recipe = FilmRecipe(size=64)
+def write_tiny_radiographs(path: Path, radiographs: int, seed: int = 0) -> tuple[Store, Path]:
+    """A store of tiny radiographs, some without findings or without an impression, and what is true of them."""
+    recipe = CxrRecipe(size=64)
     info = StoreInfo(modality="cxr", recipe=recipe.model_dump(mode="json"), recipe_hash=recipe.hash)
     store = create_store(path, info)
     rng, parser, rows = np.random.default_rng(seed), ReportParser(), []
-    for number in range(films):
-        film, boxes, report, truth = tiny_film(rng)
+    for number in range(radiographs):
+        radiograph, boxes, report, truth = tiny_radiograph(rng)
         name = f"f{number:03d}"
         record = StudyRecord(
-            name, f"p{number:03d}", Standardized(film, None, np.eye(4)), name, recipe.hash,
+            name, f"p{number:03d}", Standardized(radiograph, None, np.eye(4)), name, recipe.hash,
             report=report, findings=parser.parse(report), row={"modality": "cxr", "view": "pa"}, regions=boxes,
         )  # fmt: skip
         write_study(path, record)
@@ -167,7 +167,7 @@ def write_word_bert(folder: Path, words: int = 400, also: Iterable[str] = ()) ->
     abnormalities = load_abnormalities()
     texts = [text for entry in abnormalities.abnormalities.values() for text in (*entry.positive, *entry.negative)]
     texts += [line for both in _SAYS.values() for lines in both for line in lines]
-    texts += [line for both in FILM_SAYS.values() for lines, brief in both for line in (*lines, brief)]
+    texts += [line for both in CXR_SAYS.values() for lines, brief in both for line in (*lines, brief)]
     counts = Counter(word.strip(".,;{}").lower() for text in texts for word in text.split())
     listed = [word for word, _ in counts.most_common(words)] + ["liver", "spleen", "kidney", "left", "right"]
     listed += [word.lower() for text in also for word in text.split()]

@@ -54,8 +54,8 @@ def _known(item: str, kind: str, organs: OrganDictionary, abnormalities: Abnorma
     entry = abnormalities.find(item)
     if entry is not None and kind != "organs":
         return (entry.name,)
-    place, _, finding = item.partition("_")
-    organ, entry = organs.find(place), abnormalities.find(finding)
+    location, _, finding = item.partition("_")
+    organ, entry = organs.find(location), abnormalities.find(finding)
     if organ is None or entry is None:
         return ()
     name = abnormalities.specialise(entry.name, organ.name)

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from ctglip.files import read_yaml
+from ctglip.reports.abbreviations import Abbreviation, load_abbreviations
+from ctglip.reports.parser import ReportParser
 from ctglip.resources import resource
-from ctglip.text.abbreviations import Abbreviation, load_abbreviations
-from ctglip.text.reports import ReportParser
 from ctglip.types import Finding
 from ctglip.vocabulary.abnormalities import AbnormalityDictionary
 from ctglip.vocabulary.organs import OrganDictionary
@@ -123,7 +123,7 @@ def test_each_slip_is_read_as_the_word_it_was_meant_to_be(slip: str, word: str, 
 
     assert words(f"There is {slip} here.") == words(f"There is {word} here.")
     assert parser.lexicon.seen.get((slip,)) is None
-    assert parser.lexicon.places.get((slip,)) is None
+    assert parser.lexicon.locations.get((slip,)) is None
 
 
 def test_a_sentence_of_slips_is_read() -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from ctglip.ct import quality
 from ctglip.types import QualityCheck
-from ctglip.volume import quality
 from ctglip_preprocessing.settings import PreprocessConfig
 
 _FIX = "Look at the source; to keep such studies set error_checks: keep and run again with --retry-failed."

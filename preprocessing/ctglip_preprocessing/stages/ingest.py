@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from ctglip.cohort import CohortRow
+from ctglip.ct.io import read_scan
+from ctglip.ct.recipe import CtRecipe
 from ctglip.errors import CTGLIPError, MaskError, ReportError, ScanError
 from ctglip.files import file_checksum, files_below, value_hash
 from ctglip.types import QualityCheck, Scan
-from ctglip.volume.io import read_scan
-from ctglip.volume.recipe import VolumeRecipe
 
 _FILES: dict[str, type[CTGLIPError]] = {
     "image": ScanError,
@@ -24,7 +24,7 @@ _FILES: dict[str, type[CTGLIPError]] = {
 _NOT_INPUT = {*_FILES, "split", "study_id"}
 
 
-def ingest(row: CohortRow, recipe: VolumeRecipe) -> tuple[Scan, tuple[QualityCheck, ...]]:
+def ingest(row: CohortRow, recipe: CtRecipe) -> tuple[Scan, tuple[QualityCheck, ...]]:
     """Read the study's scan.
 
     Raises:
@@ -34,7 +34,7 @@ def ingest(row: CohortRow, recipe: VolumeRecipe) -> tuple[Scan, tuple[QualityChe
         raise ScanError(
             f"Study {row.study_id} has modality {row.modality!r}, this recipe is for CT.",
             code="not_ct",
-            fix="Preprocess films with a recipe for films.",
+            fix="Preprocess radiographs with a recipe for radiographs.",
         )
     return read_scan(row.image, recipe)
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ctglip.cohort import CohortRow
-from ctglip.text.cohorts import report_of
-from ctglip.text.reports import get_parser
+from ctglip.reports.cohorts import report_of
+from ctglip.reports.parser import get_parser
 from ctglip.types import Finding, Report
 
 
@@ -12,7 +12,7 @@ def read_report(row: CohortRow, wanted: bool) -> tuple[Report | None, tuple[Find
     """The study's report and what it says of each organ; nothing of either where none is there and none is wanted.
 
     Raises:
-        ReportError: ``report_empty`` or ``unreadable``, see ``ctglip.text.cohorts.report_of``.
+        ReportError: ``report_empty`` or ``unreadable``, see ``ctglip.reports.cohorts.report_of``.
     """
     report = report_of(row, wanted)
     return report, () if report is None else get_parser().parse(report)

@@ -5,20 +5,20 @@ from __future__ import annotations
 import functools
 
 from ctglip.cohort import CohortRow
+from ctglip.ct.masks import read_masks
+from ctglip.ct.recipe import CtRecipe
+from ctglip.ct.segmentation import SegmentationSettings, Segmenter
 from ctglip.types import LabelMap, QualityCheck, Scan
 from ctglip.vocabulary.organs import OrganDictionary
-from ctglip.volume.masks import read_masks
-from ctglip.volume.recipe import VolumeRecipe
-from ctglip.volume.segmentation import SegmentationSettings, Segmenter
 
 
-def needs_segmentation(row: CohortRow, recipe: VolumeRecipe) -> bool:
+def needs_segmentation(row: CohortRow, recipe: CtRecipe) -> bool:
     """Whether TotalSegmentator has to be run for this study."""
     return row.masks is None and recipe.segmentation is not None
 
 
 def find_masks(
-    row: CohortRow, scan: Scan, recipe: VolumeRecipe, organs: OrganDictionary
+    row: CohortRow, scan: Scan, recipe: CtRecipe, organs: OrganDictionary
 ) -> tuple[LabelMap | None, tuple[QualityCheck, ...]]:
     """Masks on the scan's grid, with what was noticed about them; None where there are none and none are wanted.
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ctglip.ct.recipe import CtRecipe
+from ctglip.ct.standardize import standardize
 from ctglip.types import LabelMap, QualityCheck, Scan, Standardized
 from ctglip.vocabulary.organs import OrganDictionary
-from ctglip.volume.recipe import VolumeRecipe
-from ctglip.volume.standardize import standardize
 
 
 def standardize_study(
     scan: Scan,
     masks: LabelMap | None,
-    recipe: VolumeRecipe,
+    recipe: CtRecipe,
     organs: OrganDictionary,
     checks: tuple[QualityCheck, ...],
 ) -> Standardized:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ctglip.cohort import CohortRow
-from ctglip.film.regions import Region
+from ctglip.cxr.regions import Region
 from ctglip.store.study import SourceGrid, StudyRecord, write_study
 from ctglip.types import Finding, Report, Standardized
 

@@ -1,0 +1,87 @@
+"""One scan from disk: NIfTI, NRRD or a folder of DICOM slices become int16 HU in RAS+ order."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from ctglip.ct import nifti, nrrd
+from ctglip.ct.geometry import canonical, check_affine, shear_degrees, slice_axis_after, upright_grid
+from ctglip.ct.intensity import AIR_HU, to_hu
+from ctglip.ct.quality import check_scan
+from ctglip.ct.raw import RawVolume, UnevenScan
+from ctglip.ct.recipe import CtRecipe
+from ctglip.ct.resample import to_grid
+from ctglip.errors import ScanError
+from ctglip.files import is_dicom
+from ctglip.types import QualityCheck, Scan
+
+
+def read_scan(path: Path, recipe: CtRecipe) -> tuple[Scan, tuple[QualityCheck, ...]]:
+    """Read a CT scan.
+
+    Args:
+        path: ``.nii``, ``.nii.gz``, ``.nrrd``, ``.nhdr``, one DICOM file, or a folder of DICOM slices.
+        recipe: which series to take, what to do with slice gaps.
+
+    Returns:
+        The scan (int16 HU ``[x, y, z]``, RAS+ with perpendicular axes), and what was noticed about it.
+
+    Raises:
+        ScanError: with a code for each way in which the input cannot become a volume.
+    """
+    raw = _read_raw(path, recipe)
+    named = path.name.lower().endswith((*nifti.SUFFIXES, *nrrd.SUFFIXES)) and path.is_file()
+    where = path.name if named else "The DICOM series"  # its files' names may be UIDs
+    check_affine(raw.affine, where)
+    if min(raw.values.shape) < 2:
+        raise ScanError(f"{where} is a single slice {raw.values.shape}, expected a volume.", code="image_2d")
+    hu, numbers = to_hu(raw.values, raw.slope, raw.intercept, where)
+    hu, affine = canonical(hu, raw.affine)
+    scan = Scan(hu, affine)
+    if raw.slices is not None:
+        scan = _uneven(raw, scan)
+    scan, tilt = _straightened(scan)
+    return scan, (*raw.checks, *numbers, *tilt, *check_scan(scan))
+
+
+def _read_raw(path: Path, recipe: CtRecipe) -> RawVolume:
+    name = path.name.lower()
+    if path.is_dir() or (is_dicom(path) and not name.endswith((*nifti.SUFFIXES, *nrrd.SUFFIXES))):
+        from ctglip.ct.dicom import read_series
+
+        return read_series(path, recipe)
+    if not path.exists():
+        raise ScanError(f"There is no scan {path}.", code="no_file", fix="Check the path.")
+    if name.endswith(nifti.SUFFIXES):
+        return nifti.read_nifti(path, ScanError).volume
+    if name.endswith(nrrd.SUFFIXES):
+        file = nrrd.read_nrrd(path, ScanError)
+        if file.segments:
+            raise ScanError(f"{path.name} is a segmentation, expected a scan.", code="not_a_scan")
+        return next(iter(file.layers))
+    raise ScanError(
+        f"{path.name} is no image format that is known here.",
+        code="not_an_image",
+        fix="Give a NIfTI or NRRD file, or a folder of one DICOM series.",
+    )
+
+
+def _uneven(raw: RawVolume, scan: Scan) -> UnevenScan:
+    assert raw.slices is not None
+    axis, reversed_ = slice_axis_after(raw.affine, 2)
+    slices = raw.values.shape[2] - 1 - raw.slices[::-1] if reversed_ else raw.slices
+    return UnevenScan(scan.hu, scan.affine, axis, np.asarray(slices, float))
+
+
+def _straightened(scan: Scan) -> tuple[Scan, tuple[QualityCheck, ...]]:
+    """A scan whose axes are not perpendicular (gantry tilt) on the smallest upright grid around it."""
+    degrees = shear_degrees(scan.affine)
+    if degrees < 0.1:
+        return scan, ()
+    x, y, z = scan.hu.shape
+    shape, affine = upright_grid((x, y, z), scan.affine)
+    hu = to_grid(scan.hu, scan.affine, shape, affine, fill=AIR_HU)
+    message = f"The slices are stacked at {degrees:.1f} degrees (gantry tilt) and were resampled upright."
+    return Scan(hu, affine), (QualityCheck("gantry_tilt", "info", message, degrees),)

@@ -1,0 +1,248 @@
+"""Radiographs to embeddings of their organs: from an organ's box, by its learned query, or from the whole radiograph.
+
+An organ on a radiograph is a ``Place`` like one in a scan; its box is (row0, row1, column0, column1, 0, 1) in pixels of
+the
+standardised radiograph, its volume 0: a radiograph has none.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+
+from ctglip.cxr.regions import Region, region_entries
+from ctglip.cxr.views import FRONTAL
+from ctglip.data.cache import OrganInstance
+from ctglip.data.cxr import CxrDataSettings
+from ctglip.data.cxr_input import CxrInput
+from ctglip.data.cxr_organs import organ_of_region
+from ctglip.errors import ModelError
+from ctglip.inference.encoding import OrganEmbeddings, no_embeddings
+from ctglip.models.dual_encoder import OrganTextModel
+from ctglip.models.release import Release
+from ctglip.store.tables import Store
+from ctglip.types import OrganRow
+from ctglip.vocabulary.organs import OrganDictionary, load_organs
+
+Reading = Literal["box", "query", "whole", "observations"]
+"""How an organ is read from a radiograph."""
+Read = Literal["organs", "whole", "observations"]
+"""How radiographs are wanted to be read: organs as the model finds them, the whole radiograph, or what learned queries
+observe."""
+
+
+def cxr_settings(release: Release) -> CxrDataSettings:
+    """How a release wants its radiographs.
+
+    Raises:
+        ModelError: code ``other_modality``: it is a model of scans.
+    """
+    if release.cxr is None:
+        raise ModelError("This model was trained on CT scans, not on radiographs.", code="other_modality")
+    return CxrDataSettings.model_validate(release.cxr)
+
+
+def reading_of(model: OrganTextModel, read: Read = "organs") -> Reading:
+    """How a model reads organs from radiographs.
+
+    Args:
+        read: ``whole``: ask the head for whole radiographs although the model finds organs.
+
+    Raises:
+        ModelError: code ``no_whole_image``, ``no_observations``.
+    """
+    grounding = model.settings.grounding
+    if read == "observations":
+        if model.settings.observations is None:
+            raise ModelError(
+                "This model has no queries that observe radiographs.",
+                code="no_observations",
+                fix="Read organs or whole radiographs, or train with objective place.",
+            )
+        return "observations"
+    if grounding == "none" or read == "whole":
+        if not model.settings.whole_image:
+            raise ModelError("This model has no head for whole radiographs.", code="no_whole_image")
+        return "whole"
+    assert grounding in ("box", "query"), grounding
+    return "box" if grounding == "box" else "query"
+
+
+@functools.cache
+def regions_of(organ: str, organs: OrganDictionary) -> tuple[tuple[str, ...], ...]:
+    """What can stand for an organ on a radiograph, best first: sets of regions whose common box is taken.
+
+    The region that it fills; a region that its findings belong to (the lung's, for the pleura); those of its parts.
+    """
+    entries = region_entries()
+    found = [(name,) for name in entries if organ_of_region(name) == organ]
+    found += [(name,) for name, entry in entries.items() if organ in entry.organs and (name,) not in found]
+    sides = [organs.on_side(organ, side) for side in ("right", "left")]
+    if sides[0] != sides[1] and organ not in sides:
+        both = [regions_of(side, organs) for side in sides]
+        found += [(*right, *left) for right, left in zip(*both, strict=False)]
+    return tuple(found)
+
+
+def queries_of(names: Sequence[str], organs: OrganDictionary) -> dict[str, int]:
+    """The number of the learned query that reads each organ on radiographs.
+
+    Queries are learned for the organs that a region shows as a whole; others are read by that of the one region that
+    stands for them.
+
+    Args:
+        names: the release's organs, in the order of the model's queries.
+    """
+    numbers = {name: number for number, name in enumerate(names)}
+    found: dict[str, int] = {}
+    for organ in visible_on_radiographs(organs):
+        own = [organ_of_region(several[0]) for several in regions_of(organ, organs) if len(several) == 1]
+        known = [numbers[name] for name in own if name in numbers]
+        if known:
+            found[organ] = known[0]
+    return found
+
+
+def visible_on_radiographs(organs: OrganDictionary) -> tuple[str, ...]:
+    """The organs that a chest radiograph has a region of."""
+    return tuple(name for name in organs.names if regions_of(name, organs))
+
+
+Boxes = Mapping[str, tuple[int, int, int, int]]
+"""Region to its box (row0, row1, column0, column1) on the standardised radiograph."""
+
+
+def boxes_of(regions: Sequence[Region]) -> dict[str, tuple[int, int, int, int]]:
+    """The boxes of some regions by name."""
+    return {box.name: (box.row0, box.row1, box.column0, box.column1) for box in regions}
+
+
+def organ_box(organ: str, boxes: Boxes, organs: OrganDictionary) -> tuple[OrganRow, tuple[str, ...]] | None:
+    """An organ's place on a radiograph with the regions that it was taken from; None where no box stands for it."""
+    for names in regions_of(organ, organs):
+        if all(name in boxes for name in names):
+            several = np.array([boxes[name] for name in names])
+            low, high = several.min(0), several.max(0)
+            box = int(low[0]), int(high[1]), int(low[2]), int(high[3])
+            return OrganRow(organ, (*box, 0, 1), 0.0, 0.0, False), names
+    return None
+
+
+def whole_image_feature(organ: str, shape: Sequence[int]) -> OrganRow:
+    """An organ's place where the whole radiograph is looked at."""
+    return OrganRow(organ, (0, int(shape[0]), 0, int(shape[1]), 0, 1), 0.0, 0.0, False)
+
+
+def cxr_places(
+    store: Store, study_ids: Sequence[str], names: Sequence[str], reading: Reading, release: Release
+) -> list[OrganInstance]:
+    """The wanted organs on some radiographs, radiograph by radiograph: those with a box, those with a query, or all.
+
+    Lateral radiographs are left out where the model was not trained on them.
+    """
+    views = dict(store.table("studies").select("study_id", "view").iter_rows())
+    if not cxr_settings(release).lateral:
+        study_ids = [study_id for study_id in study_ids if views.get(study_id) in (None, *FRONTAL)]
+    organs = load_organs(release.organ_dictionary / "organs.yaml")
+    if reading == "query":
+        known = queries_of(release.organs, organs)
+        names = [name for name in names if name in known]
+    shapes = dict(store.table("studies").select("study_id", "shape").iter_rows())
+    if reading != "box":
+        return [
+            OrganInstance(study_id, whole_image_feature(name, shapes[study_id]))
+            for study_id in study_ids
+            for name in names
+        ]
+    boxes: dict[str, dict[str, tuple[int, int, int, int]]] = {}
+    wanted = set(study_ids)
+    for row in store.table("regions").iter_rows(named=True):
+        if row["study_id"] in wanted:
+            box = row["row0"], row["row1"], row["column0"], row["column1"]
+            boxes.setdefault(row["study_id"], {})[row["region"]] = box
+    found = ((study_id, organ_box(name, boxes.get(study_id, {}), organs)) for study_id in study_ids for name in names)
+    return [OrganInstance(study_id, instance[0]) for study_id, instance in found if instance is not None]
+
+
+def on_window(radiograph: CxrInput, rows: Sequence[OrganRow], reading: Reading) -> list[bool]:
+    """Whether each organ can be read: a part of its box, at least a pixel wide, lies on the window."""
+    if reading != "box":
+        return [True] * len(rows)
+    boxes = radiograph.boxes(np.array([row.box[:4] for row in rows]))
+    sides = np.stack([boxes[:, 1] - boxes[:, 0], boxes[:, 3] - boxes[:, 2]])
+    return (sides.min(0) >= 1).tolist()
+
+
+@torch.no_grad()
+def encode_radiographs(
+    model: OrganTextModel,
+    radiographs: Sequence[CxrInput],
+    rows: Sequence[Sequence[OrganRow]],
+    queries: Mapping[str, int],
+    reading: Reading,
+    batch: int = 64,
+) -> OrganEmbeddings:
+    """Embed organs of radiographs, radiograph after radiograph; each radiograph passes the encoder once.
+
+    Without a head for anatomy the vector that meets findings also meets the organs' names. Of a radiograph that is read
+    by its ``observations`` each organ's ``diagnosis`` is all of them, ``[m, q, e]``.
+
+    Args:
+        model: put into evaluation mode for the time, left as it was.
+        radiographs: as ``data.cxr_input.cxr_input`` gives them.
+        rows: the organs of each radiograph, all ``on_window``; a radiograph may have none.
+        queries: as ``queries_of`` gives them.
+        reading: how organs are read.
+        batch: radiographs at a time.
+    """
+    was_training = model.training
+    model.eval()
+    parts = [
+        _encoded(model, radiographs[start : start + batch], rows[start : start + batch], queries, reading)
+        for start in range(0, len(radiographs), batch)
+    ]
+    model.train(was_training)
+    parts = parts or [no_embeddings(model)]
+    return OrganEmbeddings(
+        *(np.concatenate([getattr(part, name) for part in parts]) for name in ("features", "anatomy", "diagnosis"))
+    )
+
+
+def _encoded(
+    model: OrganTextModel,
+    radiographs: Sequence[CxrInput],
+    rows: Sequence[Sequence[OrganRow]],
+    queries: Mapping[str, int],
+    reading: Reading,
+) -> OrganEmbeddings:
+    device = next(model.parameters()).device
+    images = torch.from_numpy(np.stack([radiograph.image for radiograph in radiographs])).to(device)
+    owner = torch.tensor([instance for instance, several in enumerate(rows) for _ in several], dtype=torch.long)
+    owner = owner.to(device)
+    if reading == "whole":
+        image = model.image(images)
+        features, diagnosis = image[owner], model.whole(image)[owner]
+        anatomy = None
+    elif reading == "observations":
+        vision = model.encoder(model.filled(images))
+        observed = model.observer.visual(model.observer(vision.levels).found)
+        features, diagnosis, anatomy = vision.pooled[owner], observed[owner], observed.mean(1)[owner]
+    else:
+        placed = zip(radiographs, rows, strict=True)
+        boxes = [radiograph.boxes(np.array([row.box[:4] for row in several])) for radiograph, several in placed]
+        asked = [queries.get(row.organ, 0) for several in rows for row in several]
+        features = model.study_features(
+            images,
+            torch.zeros(len(owner), 4, device=device),
+            torch.tensor(asked, dtype=torch.long).to(device),
+            owner,
+            boxes=torch.from_numpy(np.concatenate(boxes)).to(device),
+        )
+        diagnosis = model.diagnosis(features)
+        anatomy = model.anatomy(features) if model.settings.anatomy else None
+    anatomy = diagnosis if anatomy is None else anatomy
+    return OrganEmbeddings(*(value.float().cpu().numpy() for value in (features, anatomy, diagnosis)))

@@ -1,0 +1,123 @@
+"""Where on a radiograph does an answer come from? How similar each patch of it is to the words.
+
+Where the head for whole radiographs reads tokens (``image_project: token``) a map says what each adds to the answer:
+the mean over tokens is the answer. Else a patch is asked as an organ would be: as a box of one cell of the finest
+pooled level, or as a token through the head for whole radiographs, which never saw a single one in training. Models
+with learned queries see no patch alone; there a map says how much each patch adds to the answer
+(``inference.heatmap``).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from ctglip.data.cxr_input import CxrInput
+from ctglip.inference.cxr_encoding import Reading
+from ctglip.inference.heatmap import contributions, on_pixels
+from ctglip.models.dual_encoder import OrganTextModel
+from ctglip.types import OrganRow
+
+
+def cxr_maps(
+    model: OrganTextModel,
+    radiograph: CxrInput,
+    row: OrganRow,
+    query: int,
+    reading: Reading,
+    axes: Float[np.ndarray, "p e"],
+) -> Float[np.ndarray, "p h w"]:
+    """Maps of several answers about one organ of a radiograph, which passes the encoder once.
+
+    Args:
+        row: the organ; outside of its box the map is NaN where the model reads boxes.
+        query: the number of the organ's learned query.
+        axes: the directions that the answers are measured along (see ``Scorer.axes``).
+        Others as in ``cxr_encoding.encode_radiographs``.
+
+    Returns:
+        On the pixels of the radiograph's window: differences of cosine similarities, with the positive minus with the
+        negative prompts (of learned queries: contributions to that difference; of tokens of whole radiographs:
+        contributions times the number of tokens).
+    """
+    device = next(model.parameters()).device
+    images = torch.from_numpy(radiograph.image[None]).to(device)
+    size = radiograph.image.shape[1:]
+    if reading == "query":
+        ids, first = torch.tensor([query], device=device), torch.zeros(1, dtype=torch.long, device=device)
+        blank = torch.zeros(1, 4, device=device)
+        found = contributions(
+            model,
+            lambda: model.diagnosis(model.study_features(images, blank, ids, first)),
+            [(0, axis) for axis in axes],
+            size,
+        )
+        return np.stack(list(found)).astype(np.float32)
+    was_training = model.training
+    if was_training:
+        model.eval()
+    with torch.no_grad():
+        patches = _tokens(model, images) if reading == "whole" else _cells(model, images, query)
+    if was_training:
+        model.train()
+    cells = torch.from_numpy(axes).to(patches) @ patches.flatten(1)
+    laid = cells.reshape(len(axes), *patches.shape[1:]).float()
+    values = on_pixels(laid, size, model.encoder.anchor).cpu().numpy()
+    return values if reading == "whole" else np.where(_inside(radiograph, row), values, np.nan).astype(np.float32)
+
+
+def _tokens(model: OrganTextModel, images: torch.Tensor) -> Float[torch.Tensor, "e h w"]:
+    """What each token adds to the radiograph's vector, where the model projects tokens; each as if it were a whole
+    radiograph."""
+    return model.image_parts(model.encoder(images.to(next(model.parameters()).dtype)))[0]
+
+
+def _cells(model: OrganTextModel, images: torch.Tensor, query: int) -> Float[torch.Tensor, "e h w"]:
+    """Each cell of the finest pooled level as if it were an organ's box."""
+    vision = model.encoder(images.to(next(model.parameters()).dtype))
+    levels = [vision.levels[level] for level in model.settings.pool_levels]
+    rows, columns = max((tuple(level.shape[2:]) for level in levels), key=lambda grid: grid[0] * grid[1])
+    down, across = images.shape[2] / rows, images.shape[3] / columns
+    position = torch.cartesian_prod(torch.arange(rows), torch.arange(columns)).float()
+    boxes = torch.stack(
+        [position[:, 0] * down, (position[:, 0] + 1) * down, position[:, 1] * across, (position[:, 1] + 1) * across],
+        dim=1,
+    ).to(images.device)
+    owner = torch.zeros(len(boxes), dtype=torch.long, device=images.device)
+    blank = torch.zeros(len(boxes), 4, device=images.device)
+    features = model.study_features(images, blank, owner + query, owner, boxes=boxes, vision=vision)
+    return model.diagnosis(features).T.unflatten(1, (rows, columns))
+
+
+def _inside(radiograph: CxrInput, row: OrganRow) -> np.ndarray:
+    row0, row1, column0, column1 = radiograph.boxes(np.array([row.box[:4]]))[0]
+    inside = np.zeros(radiograph.image.shape[1:], bool)
+    inside[int(row0) : int(np.ceil(row1)), int(column0) : int(np.ceil(column1))] = True
+    return inside
+
+
+def laid_on(
+    values: Float[np.ndarray, "h w"], affine: Float[np.ndarray, "4 4"], shape: tuple[int, int]
+) -> Float[np.ndarray, "r c"]:
+    """A map on other pixels, interpolated linearly; NaN where it does not reach.
+
+    Args:
+        values: on some grid.
+        affine: (row, column, 0) of that grid to those of the other pixels.
+        shape: rows and columns wanted.
+    """
+    back = np.linalg.inv(affine)
+    laid, there = values.astype(np.float32), np.isfinite(values)
+    laid = np.where(there, laid, 0)
+    for axis in (0, 1):
+        line, n = back[axis, axis] * np.arange(shape[axis]) + back[axis, 3], values.shape[axis]
+        low = np.clip(np.floor(line).astype(int), 0, n - 1)
+        share = np.clip(line - low, 0, 1).astype(np.float32)
+        share = share[:, None] if axis == 0 else share[None, :]
+        high = np.minimum(low + 1, n - 1)
+        laid = laid.take(low, axis) * (1 - share) + laid.take(high, axis) * share
+        there = there.take(np.clip(np.rint(line).astype(int), 0, n - 1), axis)
+        reach = (line >= -0.5) & (line <= n - 0.5)
+        there = there & (reach[:, None] if axis == 0 else reach[None, :])
+    return np.where(there, laid, np.nan).astype(np.float32)

@@ -1,0 +1,214 @@
+"""Where one statement of a sentence ends and the next begins.
+
+A statement has a subject and says something of it: "the spleen is enlarged", "heart size normal", "a stone is seen". It
+begins after ";", "but" and the like, and after a comma or "and" where what follows is a statement too; what only goes
+on with a list is none, even where the list's last item has the verb: "no effusion, mass or nodule was seen".
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+
+from ctglip.reports.trie import Match
+
+Span = tuple[int, int]
+_PARTING = frozenset({",", "and", ";"})
+_ALTERNATIVE = frozenset({"or", "nor"})
+
+
+class Statements:
+    """Parts a sentence into clauses.
+
+    Args:
+        words: normal forms of the sentence.
+        signs: cues found in it.
+        things: (start, end) of the findings named.
+        places: (start, end) of the organs named.
+        small: word lists of ``cues.yaml``.
+        perception: words such as "seen".
+        tied: indices of the words that a hyphen ties to the one before.
+    """
+
+    def __init__(
+        self,
+        words: Sequence[str],
+        signs: Sequence[Match],
+        mentions: Sequence[Span],
+        locations: Sequence[Span],
+        small: Mapping[str, frozenset[str]],
+        perception: frozenset[str],
+        tied: frozenset[int] = frozenset(),
+    ) -> None:
+        self.words = words
+        self.small = small
+        self.perception = perception
+        self.tied = tied
+        self.mentions = dict(mentions)
+        self.locations = dict(locations)
+        self.breaks: set[int] = set()
+        self.denials: set[int] = set()
+        self.behind: set[int] = set()
+        self.normal: set[int] = set()
+        self._normal_ends: set[int] = set()
+        self._mention_ends = {end for _, end in mentions}
+        for sign in signs:
+            self._sort(sign)
+
+    def _sort(self, sign: Match) -> None:
+        kind, direction, _ = sign.value
+        if kind == "break":
+            self.breaks.add(sign.start)
+        if kind == "normal":
+            self.normal.add(sign.start)
+            self._normal_ends.add(sign.end - 1)
+        if direction == "before" and kind in ("negation", "normal"):
+            self.denials.add(sign.start)
+        if direction == "after" and kind in ("negation", "uncertainty"):
+            self.behind.add(sign.start)
+
+    def bounds(self) -> list[Span]:
+        """(first, last + 1) word of each clause, in order and without gaps."""
+        cuts, last = [0], 0
+        deciding = self.small["deciding"]
+        for at, word in enumerate(self.words):
+            if (word in deciding or at in self.breaks or at in self.locations) and self._ends(last, at, word):
+                cuts.append(at)
+                last = at
+        cuts.append(len(self.words))
+        return [(a, b) for a, b in itertools.pairwise(cuts) if b > a]
+
+    def _ends(self, start: int, at: int, word: str) -> bool:
+        if at in self.breaks:
+            return True
+        if word == ";":
+            return not self._goes_on(start, at)
+        if word == ":":  # "as far as can be seen:" is a clause of its own, "Liver:" is not
+            return not self.small["introducing"].isdisjoint(self.words[start:at])
+        if word == "no" and at > start and at not in self.tied:
+            return self._says(start, at) and not self._leads_in(at)
+        if at > start and word not in _PARTING:
+            return self._runs_on(start, at)
+        return word in _PARTING and at > start and self._parts(start, at)
+
+    def _runs_on(self, start: int, at: int) -> bool:
+        """Whether a statement begins without any sign: "heart is normal lungs are clear", "no mass small hernia"."""
+        ended = at in self._mention_ends
+        if not ended and at - 1 not in self._normal_ends and self.words[at - 1] not in self.small["state"]:
+            return False
+        said = self._predicate(at, min(self.locations[at] + 4, len(self.words))) if at in self.locations else None
+        if said is not None and (self.words[at - 1] in self.small["state"] or at - 1 in self._normal_ends):
+            named = any(start <= i < at for i in self.locations)
+            return named and said[0] != "bare" and self.words[at - 2] != "and"
+        if said is not None and said[0] in ("state", "verb") and ended and said[1] <= self.locations[at]:
+            return self._denied(start, at)  # "no stones liver normal"
+        if ended and self.words[at] in self.small["quantity"]:
+            return any(i in self.mentions for i in range(at + 1, min(at + 4, len(self.words))))
+        return False
+
+    def _leads_in(self, at: int) -> bool:
+        """Whether the word before still belongs to what follows: "there is no", "with no", "and no"."""
+        before = self.words[at - 1]
+        return before in self.small["boundary"] or before in self.small["verb"] or before in self.small["joining"]
+
+    def _goes_on(self, start: int, at: int) -> bool:
+        """ "No fracture; dislocation; or effusion": the list that the denial began goes on."""
+        rest = self.words[at + 1 :]
+        return self._denied(start, at) and not _ALTERNATIVE.isdisjoint(rest) and self.small["verb"].isdisjoint(rest)
+
+    def _denied(self, start: int, at: int) -> bool:
+        return any(start <= i < at for i in self.denials)
+
+    def _says(self, start: int, at: int) -> bool:
+        """Whether a stretch says something by itself: it names a finding, or a state."""
+        if not self.small["state"].isdisjoint(self.words[start:at]):
+            return True
+        return any(start <= i < at for i in self.mentions) or any(start <= i < at for i in self.normal)
+
+    def _parts(self, start: int, at: int) -> bool:
+        """Whether a comma or "and" parts two statements."""
+        right = self.words[at + 1 : at + 2]
+        if not right or right[0] in self.small["relative"]:
+            return False
+        spoken = not self.small["verb"].isdisjoint(self.words[start:at])
+        if spoken and (right[0] in self.small["state"] or right[0] == "within"):
+            return False  # "... is stable and within normal limits" speaks of the same
+        says = self._says(start, at) or self._denied(start, at)
+        if not spoken and (not says or self.words[start] in self.small["opening"]):
+            return False
+        return self._statement(start, at, spoken)
+
+    def _statement(self, start: int, at: int, spoken: bool) -> bool:
+        """Whether a new statement begins behind ``at``: pieces that only list are read over."""
+        denied = self._denied(start, at)
+        listed: set[str] = set()
+        for number, (a, b, joint) in enumerate(self._pieces(at)):
+            if number == 0 and self._opens(a, b, at):
+                return True
+            said = self._predicate(a, b)
+            if said is not None:
+                subject = "place" if any(a <= i < said[1] for i in self.locations) else "thing"
+                if listed - {subject}:
+                    return False
+                if (said[0] == "there" or (said[0] == "seen" and not spoken and not denied)) and number:
+                    return False
+                return self._new(said[0], start, at, spoken, joint in _ALTERNATIVE)
+            named = {"thing"} if any(a <= i < b for i in self.mentions) else set()
+            named |= {"place"} if not named and any(a <= i < b for i in self.locations) else set()
+            if not named or (joint in _ALTERNATIVE and denied and "thing" in named):
+                return False
+            listed |= named
+        return False
+
+    def _pieces(self, at: int) -> Iterator[tuple[int, int, str]]:
+        """(start, end, what joins it) of the stretches between commas, "and" and "or" from the joint ``at`` on."""
+        begin, joint = at + 1, self.words[at]
+        for i in range(at + 1, len(self.words) + 1):
+            last = i == len(self.words)
+            if (
+                not last
+                and self.words[i] not in _PARTING
+                and self.words[i] not in _ALTERNATIVE
+                and i not in self.breaks
+            ):
+                continue
+            if i > begin:
+                yield begin, i, joint
+            if last or i in self.breaks or self.words[i] == ";":
+                return
+            joint, begin = self.words[i], i + 1
+
+    def _opens(self, a: int, b: int, at: int) -> bool:
+        """Whether a piece begins anew: "there is", "no ...", "small right effusion", "diverticula without ..."."""
+        if self.words[a] == "there" or (a in self.denials and self.words[a] != "not"):
+            return True
+        named = [i for i in range(a, b) if i in self.mentions]
+        if any(i in self.denials and named and named[0] < i for i in range(a, b)):
+            return True
+        rest = self.words[at:]
+        return self.words[a] in self.small["quantity"] and bool(named) and _ALTERNATIVE.isdisjoint(rest)
+
+    def _predicate(self, a: int, b: int) -> tuple[str, int] | None:
+        """What is said of a piece's subject, and where: "verb", "seen" (a verb of perception) or "state"."""
+        for i in range(a, b):
+            if self.words[i] in self.small["verb"]:
+                following = self.words[i + 1 : min(i + 4, b)]
+                if following[:1] == ["present"] and self.words[i] in ("is", "are"):
+                    return ("there" if i > a else "bare"), i
+                seen = not self.perception.isdisjoint(following)
+                seen = seen or any(i <= j < b for j in self.behind)
+                return ("bare" if i == a else "seen" if seen else "verb"), i
+        for i in range(a, b):
+            if self.words[i] in self.small["state"] or i in self.normal:
+                named = any(a <= j < i for j in (*self.locations, *self.mentions))
+                if named or i in self.normal:
+                    return "state", max(i, a + 1)
+        return None
+
+    def _new(self, said: str, start: int, at: int, spoken: bool, alternative: bool) -> bool:
+        if spoken:
+            return True
+        if said in ("verb", "state") or (said == "there" and self.words[at] == ","):
+            return not alternative
+        placed = not self.small["placing"].isdisjoint(self.words[start:at])
+        return said == "seen" and placed and not alternative and self.words[at] == ","

@@ -1,0 +1,360 @@
+"""Status of what a sentence names: clauses, and what each cue denies, doubts or dates within its clause.
+
+The idea is NegEx's and ConText's (Chapman et al. 2001, Harkema et al. 2009): a cue has a direction and reaches to the
+end of its clause or to a word that ends it. The cue lists are data (``cues.yaml``), clauses are ``clauses.py``'s. What
+a denied word belongs to is not denied with it: "no rupture of the aneurysm", "no hydronephrosis from the stone".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
+
+from ctglip.reports.clauses import Span, Statements
+from ctglip.reports.doubt import DOUBTING, doubts
+from ctglip.reports.lexicon import Lexicon
+from ctglip.reports.trie import Match
+from ctglip.types import Status
+
+
+class Clauses:
+    """The clauses of one sentence and the reach of every cue in it.
+
+    Args:
+        words: normal forms of the sentence.
+        signs: cues found in it (``Lexicon.signs``).
+        things: (start, end) of the findings named, so that a denial without an object can look the other way.
+        lexicon: for the word lists.
+        tied: indices of the words that a hyphen ties to the one before.
+        places: (start, end) of the organs named.
+        definite: gives the indices of the words that "the" and its like stand before.
+    """
+
+    def __init__(
+        self,
+        words: Sequence[str],
+        signs: Sequence[Match],
+        mentions: Sequence[Span],
+        lexicon: Lexicon,
+        tied: frozenset[int] = frozenset(),
+        locations: Sequence[Span] = (),
+        definite: Callable[[], frozenset[int]] = frozenset,
+    ) -> None:
+        self.words = words
+        self.mentions = mentions
+        self.tied = tied
+        self.small = lexicon.words
+        self.perception = lexicon.perception
+        inside = {i for a, b in mentions if b - a > 1 for i in range(a, b)}
+        outside = [
+            m for m in signs if m.start not in inside or not any(a <= m.start and m.end <= b for a, b in mentions)
+        ]
+        self.signs = list(self._with_denials(outside, inside))
+        self.telling = [m for m in signs if m.value[:2] == ("history", "still")]
+        self.bounds = Statements(words, self.signs, mentions, locations, self.small, self.perception, tied).bounds()
+        self._named = frozenset(locations)
+        self.reach: dict[str, list[Span]] = {"negation": [], "uncertainty": [], "history": []}
+        self._ahead = [m.end for m in self.signs if m.value[:2] == ("negation", "before")]
+        self.doubted: list[Span] = []
+        self.hosts: list[tuple[int, int, bool]] = []
+        self._definite = definite
+        for sign in self.signs:
+            self._spread(sign)
+        if not DOUBTING.isdisjoint(words):
+            excepted = min((m.start for m in self.signs if m.value[0] == "exception"), default=len(words))
+            known = [mention for mention in mentions if mention[0] < excepted]
+            self.reach["uncertainty"] += doubts(words, known, self.clause_of, self.small)
+        self._earlier_examinations()
+        self._operated()
+
+    # --- clauses
+
+    def clause_of(self, index: int) -> tuple[int, int]:
+        """(first, last + 1) word of the clause that a word stands in."""
+        if len(self.bounds) == 1:
+            return self.bounds[0]
+        for start, end in self.bounds:
+            if start <= index < end:
+                return start, end
+        return 0, len(self.words)
+
+    # --- cues
+
+    def _with_denials(self, signs: Sequence[Match], inside: AbstractSet[int]) -> Iterator[Match]:
+        """ "not" (or "cannot be", "no longer") and a word of perception become one denial of what stands before."""
+        if self.small["deny"].isdisjoint(self.words) and "longer" not in self.words:
+            yield from signs
+            return
+        taken = -1
+        starts = {sign.start: sign for sign in signs}
+        for i, word in enumerate(self.words):
+            sign = starts.get(i)
+            if i < taken or (i in inside and sign is None):
+                continue
+            following = starts.get(i + 1)
+            if word in self.small["deny"] and following is not None and following.value[0] == "negation":
+                taken = following.end  # "not absent"
+                continue
+            plain = sign is None or sign.value[:2] in (("negation", "before"), ("negation", "after"))
+            if plain and (word in self.small["deny"] or self.words[i : i + 2] == ["no", "longer"]):
+                end = self._perceived(i + 1)
+                if end:
+                    yield Match(i, end, ("negation", "after", "perceived"))
+                    taken = end
+                    continue
+            if sign is not None:
+                yield sign
+                taken = max(taken, sign.end if sign.value[0] == "pseudo" else sign.start)
+
+    def _perceived(self, start: int) -> int | None:
+        for i in range(start, min(start + 4, len(self.words))):
+            if self.words[i] in self.perception:
+                return i + 1
+            if self.words[i] in (",", ".", "and", "or"):
+                return None
+        return None
+
+    def _spread(self, sign: Match) -> None:
+        kind, direction, manner = sign.value
+        if direction == "next":
+            self.reach[kind].append((sign.end, sign.end + 1))
+        denies = kind == "normal" and direction is not None
+        kind = "negation" if denies else kind
+        if kind not in self.reach or direction not in ("before", "after"):
+            return
+        start, end = self.clause_of(sign.start)
+        ahead = (sign.start if denies else sign.end, self._stop(kind, sign.end, end))
+        behind = (self._back(kind, start, sign.start), sign.start)
+        if kind == "uncertainty" and direction == "after" and start > 0 and not self._names_a_mention((start, end)):
+            self._doubt_before(start)  # "no pneumonia is seen, but it cannot be excluded"
+        first, second = (ahead, behind) if direction == "before" else (behind, ahead)
+        turns = not self._names_a_mention(first) and self._names_a_mention(second)
+        if turns and self._may_turn(kind, direction, ahead, behind):
+            first = second
+        self.reach[kind].append(first)
+        if kind == "negation" and first == ahead:
+            self._spare(*ahead)
+        if self._paired(sign, start, end):
+            self.reach[kind].append((start, sign.start))
+        if manner == "perceived" and first == behind:
+            self.reach[kind].append((sign.end, self._first_break(*ahead)))
+
+    def _doubt_before(self, at: int) -> None:
+        """Doubt what the clause before names last: a clause without a finding of its own speaks of that."""
+        start, _ = self.clause_of(at - 1)
+        named = max(((a, b) for a, b in self.mentions if start <= a < at), default=None)
+        if named is not None and not any(at <= a < self.clause_of(at)[1] for a, _ in self._named):
+            self.doubted.append(named)
+
+    def _paired(self, sign: Match, start: int, end: int) -> bool:
+        """ "Pleural effusion - no thickening was detected": the pair was looked for, and the first is only named."""
+        alone = sign.start in self.tied and any(a == start and b == sign.start for a, b in self.mentions)
+        return alone and not self.perception.isdisjoint(self.words[sign.end : end])
+
+    def _first_break(self, start: int, end: int) -> int:
+        """ "were not seen in pathological size": the denial goes on up to the next part of the sentence."""
+        broken = (
+            i
+            for i in range(start, end)
+            if self.words[i] in (",", "and", "with", "(", "other") or self.words[i] in self.small["unsure"]
+        )
+        return next(broken, end)
+
+    def _may_turn(self, kind: str, direction: str, ahead: Span, behind: Span) -> bool:
+        """ "Effusion: none." and "Not seen: effusion" reach the other way."""
+        if kind != "negation":
+            return False
+        rest = self.words[ahead[0] : ahead[1]]
+        if self.words[ahead[0] - 2 : ahead[0] - 1] == [":"]:
+            return True  # "lymphadenopathy: none in the axillae"
+        if direction == "after":  # "the spleen is not seen, presumably splenectomy" denies nothing ahead
+            return not any(behind[0] <= start < behind[1] for start, _ in self._named)
+        return all(not w.isalpha() or w in self.perception for w in rest)
+
+    def _names_a_mention(self, span: tuple[int, int]) -> bool:
+        return any(span[0] <= start < span[1] for start, _ in self.mentions)
+
+    def _stop(self, kind: str, start: int, end: int) -> int:
+        """Where a cue that looks ahead stops short of its clause's end."""
+        for sign in self.signs:
+            if start <= sign.start < end and sign.value[0] == "exception":
+                end = sign.start
+        for i in range(start, end):
+            word = self.words[i]
+            if word == "," and i + 1 < end:
+                goes_on = kind == "negation" or self._listed(kind, start, i, end)
+                if not goes_on or self.words[i + 1] in self.small["explaining"]:
+                    return i
+            if kind == "negation" and word in self.small["verb"] and self.words[start - 2 : start - 1] == ["lack"]:
+                return i  # "the lack of contrast does not ..."
+            if word == "," and kind == "negation" and self._second_of_two(start, i, end):
+                return i
+            if kind == "negation" and word in ("because", "since", "("):
+                return i
+            if kind == "uncertainty" and word == ":" and self._names_a_mention((start, i)):
+                return i
+            if kind == "history" and word in self.small["verb"]:
+                return i  # "previously observed as consolidation are now nodules"
+        return end
+
+    def _second_of_two(self, start: int, comma: int, end: int) -> bool:
+        """Whether ", and" parts: "without loosening, and a defect at L4"; no list of two has a comma."""
+        if self.words[start - 1] != "without" or self.words[comma + 1] != "and":
+            return False
+        return "," not in self.words[start:comma] and "or" not in self.words[comma:end]
+
+    def _listed(self, kind: str, start: int, comma: int, end: int) -> bool:
+        """Whether the list that a doubt or a history begins goes on behind a comma."""
+        if not {"or", "nor"}.isdisjoint(self.words[comma:end]):
+            return True
+        if kind != "uncertainty" or self._placed(start, comma) or self._in_apposition(start):
+            return False
+        following = next((j for j in range(comma + 1, end) if self.words[j] in (",", "and")), end)
+        return self.words[comma + 1] not in self.small["quantity"] and self._names_a_mention((comma + 1, following))
+
+    def _placed(self, start: int, end: int) -> bool:
+        """Whether a stretch tells where something is: "cyst of the left kidney"."""
+        named = next((b for a, b in self.mentions if start <= a < end), end)
+        return not {"in", "at", "on", "of"}.isdisjoint(self.words[named:end])
+
+    def _in_apposition(self, sign: int) -> bool:
+        """Whether a cue stands behind a comma that only explains: "opacities, possibly pneumonia, ..."."""
+        start, _ = self.clause_of(sign - 1)
+        named = max((b for a, b in self.mentions if start <= a < sign - 1), default=None)
+        return named is not None and not {",", "("}.isdisjoint(self.words[named:sign])
+
+    def _back(self, kind: str, start: int, end: int) -> int:
+        """How far a cue that looks back reaches: past an exception, and for doubts past the last comma."""
+        for sign in self.signs:
+            if start <= sign.start < end and sign.value[0] == "exception" and sign.start > start:
+                start = sign.end
+        if kind == "negation":
+            return start
+        for i in range(end - 1, start, -1):
+            if self.words[i] == "," and self._names_a_mention((i, end)):
+                joined = not {"or", "and"}.isdisjoint(self.words[i:end])
+                if not joined or self._placed(start, i):
+                    return i
+        return start
+
+    # --- what a denied word belongs to
+
+    def _spare(self, start: int, end: int) -> None:
+        """Take out of a denial what its object only belongs to: "no rupture of the aneurysm"."""
+        for i in range(start, end):
+            linker = self._linker(i)
+            if linker is None:
+                continue
+            length, causal = linker
+            host = min(((a, b) for a, b in self.mentions if i + length <= a < end), default=None)
+            if host is None or not self._is_host(start, i, length, host):
+                continue
+            stop = next((j for j in range(host[1], end) if self.words[j] in ("or", "nor", ",", "into", "to")), end)
+            known = any(j in self._definite() for j in range(i + length, host[0] + 1))
+            known = known or not self.small["known"].isdisjoint(self.words[i + length : host[1]])
+            self.hosts.append((i, stop, known or not causal))
+
+    def _linker(self, i: int) -> tuple[int, bool] | None:
+        """(words, whether it names a cause) of what ties a denied word to what it belongs to."""
+        for length in (2, 1):
+            text = " ".join(self.words[i : i + length])
+            if text in self.small["tying"]:
+                return length, False
+            if text in self.small["causing"]:
+                return length, True
+        return None
+
+    def _is_host(self, start: int, at: int, length: int, host: Span) -> bool:
+        between = self.words[at + length : host[0]]
+        denied = [(a, b) for a, b in self.mentions if start <= a and b <= at]
+        if not self.small["boundary"].isdisjoint(between) or host in self._named:
+            return False
+        if not self.small["sizing"].isdisjoint(self.words[host[0] : host[1]]):
+            return False  # "no lymph node in pathological size"
+        before = any(self.words[i] in self.small["acting"] for i in range(start, at))
+        if self.words[at] == "for":
+            return before
+        if self.words[at] == "of" and not before:
+            named = bool(denied) or self.words[at - 1] not in self.small["transparent"]
+            return named and any(j in self._definite() for j in range(at + 1, host[0] + 1))
+        return before or any(span not in self._named for span in denied)
+
+    def _earlier_examinations(self) -> None:
+        """What an earlier examination showed is history, unless the sentence tells how it is now."""
+        earlier = [m for m in self.signs if m.value[:2] == ("history", "seen_before")]
+        if not earlier or any(word.startswith("compar") for word in self.words):
+            return
+        covered = {i for m in earlier for i in range(m.start, m.end)}
+        now = [m.start for m in self.telling if m.start not in covered]
+        for hit in earlier:
+            start, end = self.clause_of(hit.start)
+            if not any(start <= i < end for i in now):
+                self.reach["history"].append((start, end))
+
+    def _operated(self) -> None:
+        """ "Nephrectomy for renal cell carcinoma": what was operated is history."""
+        if "for" not in self.words and self.small["operation"].isdisjoint(self.words):
+            return
+        for i, word in enumerate(self.words):
+            if word in ("for", "of") and any(self._operation(w, word) for w in self.words[max(0, i - 5) : i]):
+                _, end = self.clause_of(i)
+                stop = (
+                    j
+                    for j in range(i + 1, end)
+                    if self.words[j] in (",", "and", "with") or self.words[j] in self.small["verb"]
+                )
+                self.reach["history"].append((i, next(stop, end)))
+
+    def _operation(self, word: str, link: str) -> bool:
+        return (link == "for" and word.endswith("ectomy")) or word in self.small["operation"]
+
+    # --- answers
+
+    def status(self, start: int, end: int) -> Status:
+        """Status of what is named by the words ``start`` to ``end``."""
+        if self.doubted and any(a <= start < b for a, b in self.doubted):
+            return "uncertain"
+        host = next((known for a, b, known in self.hosts if a <= start < b), None) if self.hosts else None
+        if host is None and self._within("negation", start):
+            return "negated"
+        if self._within("history", start):
+            return "historical"
+        doubted = self._within("uncertainty", start) or self._cue_inside(start, end) or host is False
+        return "uncertain" if doubted else "affirmed"
+
+    def excepted(self, start: int, other: int) -> bool:
+        """Whether an exception stands between two words: "no metastasis other than the lesion in the ilium"."""
+        low, high = min(start, other), max(start, other)
+        return any(m.value[0] == "exception" and low < m.start < high for m in self.signs)
+
+    def is_host(self, start: int) -> bool:
+        """Whether what is denied only belongs to the finding that begins there."""
+        return bool(self.hosts) and any(a <= start < b for a, b, _ in self.hosts)
+
+    def reason(self, start: int) -> str | None:
+        """Why a finding that begins there is uncertain though no word doubts it."""
+        if any(a <= start < b for a, b in self.doubted) and self._within("negation", start):
+            return "denied and doubted"
+        unsure = any(a <= start < b and not known for a, b, known in self.hosts)
+        return "the cause of something denied" if unsure else None
+
+    def sets_off(self, start: int, end: int) -> bool:
+        """Whether a stretch leads from one thing said to another: "of normal calibre with no dissection"."""
+        return not self.small["joining"].isdisjoint(self.words[start:end]) or "no" in self.words[start:end]
+
+    def denies_normal(self, start: int) -> bool:
+        """Whether what is normal is not: "not normal", and never by the denial of something else."""
+        last = max((end for end in self._ahead if end <= start), default=-9)
+        return start - last < 3 and "," not in self.words[last:start] and not self._names_a_mention((last, start))
+
+    def _cue_inside(self, start: int, end: int) -> bool:
+        return any(start < m.start < end and m.value[0] == "uncertainty" for m in self.signs)
+
+    def _within(self, kind: str, index: int) -> bool:
+        return any(start <= index < end for start, end in self.reach[kind])
+
+    def has(self, kind: str, start: int, end: int) -> bool:
+        """Whether a cue of a kind ("normal", "unassessable") stands in a stretch, not denied itself."""
+        return any(
+            m.value[0] == kind and start <= m.start < end and not self.denies_normal(m.start) for m in self.signs
+        )

@@ -1,0 +1,137 @@
+"""A report to the rows of ``findings.parquet``: every sentence gives at least one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+
+from ctglip.reports.ellipsis import announced, completed
+from ctglip.reports.findings import Reading, Row, read_sentence
+from ctglip.reports.lexicon import Lexicon
+from ctglip.reports.location import Location
+from ctglip.reports.sections import split_sections
+from ctglip.reports.sentences import split_sentences
+from ctglip.types import Finding, Laterality, Report, Status
+from ctglip.vocabulary.abnormalities import AbnormalityDictionary, load_abnormalities
+from ctglip.vocabulary.organs import OrganDictionary, load_organs
+
+_ITEM = re.compile(r"\d\s*(?:mm|cm)\b", re.IGNORECASE)
+_ABOUT_BEFORE = ("indication", "technique", "comparison")
+"""Sections that tell why and how, not what is seen: nothing in them is affirmed."""
+
+
+class ReportParser:
+    """Reads reports against one pair of dictionaries. Build it once; ``parse`` keeps no state between reports.
+
+    Args:
+        organs: organ dictionary, the shipped one by default.
+        abnormalities: abnormality dictionary, the shipped one by default.
+        remember: how many distinct sentences are kept read (reports repeat themselves).
+    """
+
+    def __init__(
+        self,
+        organs: OrganDictionary | None = None,
+        abnormalities: AbnormalityDictionary | None = None,
+        remember: int = 20_000,
+    ) -> None:
+        organs = organs or load_organs()
+        self.lexicon = Lexicon(organs, abnormalities or load_abnormalities(organs=organs))
+        self._read = lru_cache(maxsize=remember)(self._read_sentence)
+
+    def _read_sentence(self, text: str) -> Reading:
+        return read_sentence(text, self.lexicon)
+
+    def parse(self, report: Report | str) -> tuple[Finding, ...]:
+        """Findings of a report in reading order; empty only for a report without a letter or digit.
+
+        ``sentence_index`` counts through all sections. A text is split into its sections first.
+        """
+        if isinstance(report, str):
+            report = split_sections(report)
+        found: list[Finding] = []
+        index = 0
+        for section, text in report.sections().items():
+            topic: str | None = None
+            last: Row | None = None
+            heading: str | None = None
+            for sentence in split_sentences(text):
+                reading = self._read(completed(sentence, topic, last, heading, self.lexicon))
+                for row in _of_section(section, self._in_context(reading, topic)):
+                    found.append(self._finding(row, index, section, sentence))
+                    topic, last = row.organ or topic, row if row.abnormality else last
+                topic = reading.topic or topic
+                heading = announced(sentence, reading.rows) or (heading if heading and _ITEM.search(sentence) else None)
+                index += 1
+        return tuple(found)
+
+    def _in_context(self, reading: Reading, topic: str | None) -> Iterator[Row]:
+        """The rows of a sentence, those without an organ read with the topic, else what it named before."""
+        named: str | None = None
+        for row in reading.rows:
+            if row.organ is not None:
+                named = row.organ
+                yield row
+            elif row.open_to is not None:
+                found = (self.lexicon.resolve(*row.open_to, organ) for organ in (topic, named) if organ)
+                resolved = next((pair for pair in found if pair), None)
+                if resolved is not None:
+                    for organ, side in self._on_sides(resolved[1], row.sides):
+                        yield Row(organ, resolved[0], row.status, side, row.level)
+                else:
+                    yield from row.otherwise or (row,)
+            elif reading.points_back and topic:
+                yield Row(topic, None, row.status, self.lexicon.organs[topic].side)
+            else:
+                yield row
+
+    def _on_sides(self, organ: str, sides: frozenset[str]) -> Iterator[tuple[str, Laterality | None]]:
+        """The topic's organ, or its like on the sides that the sentence itself names."""
+        pair = self.lexicon.pair_of(self.lexicon.where(organ)) if sides else None
+        for name, side in Location(0, 0, pair, set(sides)).members() if pair else ((organ, None),):
+            if name:
+                yield name, side or self.lexicon.organs[name].side
+
+    @staticmethod
+    def _finding(row: Row, index: int, section: str, sentence: str) -> Finding:
+        status: Status = row.status
+        if section in _ABOUT_BEFORE and status in ("affirmed", "normal"):
+            status = "historical"
+        return Finding(
+            index, section, sentence, row.organ, row.abnormality, status, row.laterality, row.level, row.reason
+        )
+
+
+def _of_section(section: str, rows: Iterator[Row]) -> Iterator[Row]:
+    """The rows of a sentence, without what is only asked, scanned or compared with: such sections find nothing."""
+    if section not in _ABOUT_BEFORE:
+        yield from rows
+        return
+    given = list(rows)
+    history = section == "indication"
+    kept = [row for row in given if row.abnormality is None or (history and row.status != "uncertain")]
+    yield from kept or [Row(None, None, "historical", reason="asked, scanned or compared with, not seen")]
+
+
+@lru_cache(maxsize=1)
+def get_parser() -> ReportParser:
+    """The parser over the shipped dictionaries, built once per process."""
+    return ReportParser()
+
+
+@lru_cache(maxsize=4)
+def parser_of(organs: OrganDictionary, abnormalities: AbnormalityDictionary) -> ReportParser:
+    """The parser over some dictionaries, built once for each pair."""
+    return ReportParser(organs, abnormalities)
+
+
+def parse_report(
+    report: Report | str,
+    organs: OrganDictionary | None = None,
+    abnormalities: AbnormalityDictionary | None = None,
+) -> tuple[Finding, ...]:
+    """Findings of one report; with the shipped dictionaries unless others are given."""
+    if organs is None and abnormalities is None:
+        return get_parser().parse(report)
+    return ReportParser(organs, abnormalities).parse(report)

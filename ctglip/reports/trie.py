@@ -1,0 +1,63 @@
+"""Many phrases looked up at once: the longest that begins at each word."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+
+class Match(NamedTuple):
+    """A phrase found in a sentence: words ``start`` to ``end`` (half-open) and its meaning."""
+
+    start: int
+    end: int
+    value: Any
+
+
+class Trie:
+    """Phrases to meanings; ``find`` gives the longest match at each place, left to right, without overlap."""
+
+    def __init__(self) -> None:
+        self._root: dict[Any, Any] = {}
+        self.words: set[str] = set()
+
+    def add(self, words: Sequence[str], value: Any, replace: bool = False) -> None:
+        """Store a phrase; the first meaning stays unless told otherwise. Empty phrases are ignored."""
+        if not words:
+            return
+        node = self._root
+        for word in words:
+            node = node.setdefault(word, {})
+        if replace or None not in node:
+            node[None] = value
+        self.words.update(words)
+
+    def get(self, words: Sequence[str]) -> Any:
+        """The meaning of exactly this phrase, or None."""
+        node = self._root
+        for word in words:
+            node = node.get(word)
+            if node is None:
+                return None
+        return node.get(None)
+
+    def find(self, words: Sequence[str]) -> list[Match]:
+        """All longest matches in order."""
+        root = self._root
+        found: list[Match] = []
+        count, taken = len(words), 0
+        for i in [i for i, word in enumerate(words) if word in root]:
+            if i < taken:
+                continue
+            node, j, end, value = root[words[i]], i + 1, 0, None
+            while node is not None:
+                meant = node.get(None)
+                if meant is not None:
+                    end, value = j, meant
+                if j == count:
+                    break
+                node, j = node.get(words[j]), j + 1
+            if end:
+                found.append(Match(i, end, value))
+                taken = end
+        return found

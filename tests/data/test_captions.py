@@ -1,0 +1,223 @@
+"""What may be said of an organ, and what may not."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ctglip.data.captions import NO_TEXT, CaptionBuilder, Negatives, OrganCaptions, draw_text
+from ctglip.reports.parser import ReportParser
+from ctglip.types import Finding
+from ctglip.vocabulary.abnormalities import load_abnormalities
+from ctglip.vocabulary.evidence import organ_evidence
+from ctglip.vocabulary.negatives import Strategy
+from ctglip.vocabulary.organs import load_organs
+
+ORGANS, ABNORMALITIES = load_organs(), load_abnormalities()
+PARSER = ReportParser()
+
+
+@pytest.fixture
+def book() -> CaptionBuilder:
+    return CaptionBuilder(ORGANS, ABNORMALITIES)
+
+
+def said(book: CaptionBuilder, report: str, organ: str) -> OrganCaptions:
+    return book.add(PARSER.parse(f"FINDINGS: {report}"), organ)
+
+
+def drawn(book: CaptionBuilder, captions: OrganCaptions, count: int = 60) -> set[str]:
+    rng = np.random.default_rng(0)
+    return {book.texts[draw_text(captions, 0.5, rng, {})[0]] for _ in range(count)}
+
+
+def negatives(
+    book: CaptionBuilder,
+    captions: OrganCaptions,
+    count: int,
+    report_wording: float = 0.5,
+    seed: int = 0,
+    strategy: Strategy = "same_organ",
+) -> list[str]:
+    wordings = {(captions.organ, n): book.wordings(captions.organ, n) for n in (*captions.hard, *captions.others)}
+    found = Negatives(wordings, strategy).draw(captions, count, report_wording, np.random.default_rng(seed))
+    return [book.texts[number] for number in found if number != NO_TEXT]
+
+
+def test_an_affirmed_finding_is_said_in_both_wordings(book: CaptionBuilder) -> None:
+    captions = said(book, "A simple cyst is seen in the left lobe of the liver.", "liver")
+    texts = drawn(book, captions)
+    assert captions.kind == "abnormal"
+    assert "A simple cyst is seen in the left lobe of the liver." in texts
+    assert len(texts) > 1
+    assert all("cyst" in text.lower() for text in texts)
+
+
+def test_a_normal_organ_is_called_normal_and_free_of_what_it_could_have(book: CaptionBuilder) -> None:
+    said(book, "There is splenomegaly.", "spleen")
+    captions = said(book, "The spleen is unremarkable. Gallstones are present.", "spleen")
+    texts = drawn(book, captions, 200)
+    assert captions.kind == "normal"
+    assert "The spleen is unremarkable." in texts
+    assert any("splenomegaly" in text.lower() or "enlarge" in text.lower() for text in texts)
+    assert not any("gall" in text.lower() for text in texts)
+    assert len({statement.key for statement in captions.statements}) == 1
+
+
+def test_silence_gives_no_text_unless_it_means_normal(book: CaptionBuilder) -> None:
+    silent = said(book, "Gallstones are present.", "spleen")
+    assert silent.kind == "silent"
+    assert draw_text(silent, 0.5, np.random.default_rng(0), {}) == (NO_TEXT, NO_TEXT)
+    lenient = CaptionBuilder(ORGANS, ABNORMALITIES, unmentioned_as_negative=True)
+    assert said(lenient, "Gallstones are present.", "spleen").kind == "normal"
+
+
+def test_an_uncertain_organ_is_neither_normal_nor_abnormal(book: CaptionBuilder) -> None:
+    assert said(book, "Possible small cyst in the liver.", "liver").kind == "silent"
+
+
+def test_normal_texts_of_one_organ_share_a_key_and_those_of_two_organs_do_not(book: CaptionBuilder) -> None:
+    first = said(book, "The spleen is unremarkable.", "spleen").statements[0].key
+    second = said(book, "Normal spleen.", "spleen").statements[0].key
+    liver = said(book, "The liver is unremarkable.", "liver").statements[0].key
+    assert first == second != liver
+
+
+def test_the_same_findings_share_a_key_and_others_do_not(book: CaptionBuilder) -> None:
+    keys = [
+        said(book, text, "kidney_left").statements[0].key
+        for text in ("Cyst in the left kidney.", "There is a left renal cyst.", "Left renal stone.")
+    ]
+    assert keys[0] == keys[1] != keys[2]
+
+
+def test_several_findings_are_said_one_by_one_and_together(book: CaptionBuilder) -> None:
+    captions = said(book, "There is a left renal cyst. Stone in the left kidney.", "kidney_left")
+    assert set(captions.affirmed) == {"renal_cyst", "renal_stone"}
+    assert len({statement.key for statement in captions.statements}) == 3
+    assert "There is a left renal cyst. Stone in the left kidney." in drawn(book, captions)
+
+
+def test_negatives_are_never_true_and_denied_ones_come_first(book: CaptionBuilder) -> None:
+    said(book, "Multiple calculi fill the left kidney.", "kidney_left")
+    said(book, "Hydronephrosis of the left kidney.", "kidney_left")
+    captions = said(book, "There is a left renal cyst. No hydronephrosis of the left kidney.", "kidney_left")
+    assert "hydronephrosis" in captions.hard
+    assert not {"renal_cyst", "cyst", "lesion"} & {*captions.hard, *captions.others}
+    first = [text for seed in range(10) for text in negatives(book, captions, 1, seed=seed)]
+    assert first
+    assert all(any(word in text.lower() for word in ("hydro", "dilat", "collecting", "pelvi")) for text in first)
+    everything = {text for seed in range(30) for text in negatives(book, captions, 20, seed=seed)}
+    assert not any("cyst" in text.lower() for text in everything)
+    assert "Multiple calculi fill the left kidney." in everything
+    assert "Multiple calculi fill the left kidney." not in negatives(book, captions, 20, report_wording=0.0)
+
+
+@pytest.mark.parametrize("strategy", get_args(Strategy))
+def test_what_no_report_affirms_is_no_negative(book: CaptionBuilder, strategy: Strategy) -> None:
+    captions = said(book, "The spleen is unremarkable. No splenomegaly.", "spleen")
+    assert not negatives(book, captions, 20, strategy=strategy)
+    said(book, "The spleen is enlarged.", "spleen")
+    found = negatives(book, captions, 20, strategy=strategy)
+    assert bool(found) == (strategy not in ("none", "batch"))
+    assert all("spl" in text.lower() for text in found)
+
+
+def test_hierarchy_prefers_what_is_easily_mistaken(book: CaptionBuilder) -> None:
+    for report in ("A liver metastasis is seen.", "Hepatic steatosis."):
+        said(book, report, "liver")
+    captions = said(book, "There is a cyst in the liver.", "liver")
+    assert "liver_metastasis" in captions.near
+    assert "hepatic_steatosis" not in captions.near
+    shares = {
+        strategy: sum("metasta" in text.lower() for text in negatives(book, captions, 400, strategy=strategy)) / 400
+        for strategy in ("same_organ", "hierarchy")
+    }
+    assert shares["hierarchy"] > 1.4 * shares["same_organ"]
+
+
+def test_random_reaches_other_organs_and_nothing_that_the_report_affirms_there(book: CaptionBuilder) -> None:
+    report = "There is a cyst in the liver. Left pleural effusion."
+    said(book, "Splenomegaly.", "spleen")
+    elsewhere = said(book, report, "pleura_left")
+    captions = said(book, report, "liver")
+    every = [said(book, "The spleen is unremarkable.", "spleen"), elsewhere, captions]
+    wordings = {(o.organ, n): book.wordings(o.organ, n) for o in every for n in (*o.hard, *o.others)}
+    found = Negatives(wordings, "random").draw(captions, 40, 0.5, np.random.default_rng(0))
+    texts = {book.texts[number].lower() for number in found}
+    assert all("splen" in text or "spleen" in text for text in texts)
+
+
+LISTED = ("liver", "kidney_left", "lungs")
+reports = st.lists(
+    st.lists(
+        st.builds(
+            lambda pair, status: Finding(0, "findings", f"{pair} {status}", pair[0], pair[1], status),
+            st.sampled_from([pair for pair in ABNORMALITIES.pairs() if pair[0] in LISTED]),
+            st.sampled_from(("affirmed", "negated", "uncertain", "historical", "normal")),
+        ),
+        max_size=5,
+    ),
+    min_size=2,
+    max_size=5,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    reports, st.sampled_from(("liver", "kidney_left", "lungs")), st.integers(0, 99), st.sampled_from(get_args(Strategy))
+)
+def test_no_negative_claims_anything_that_may_be_true(
+    every: list[list[Finding]], organ: str, seed: int, strategy: Strategy
+) -> None:
+    book = CaptionBuilder(ORGANS, ABNORMALITIES)
+    found = book.add_all([(rows, organ) for rows in every])
+    wordings = {(organ, n): book.wordings(organ, n) for s in found for n in (*s.hard, *s.others)}
+    claims = {
+        text: c.names
+        for w in wordings.values()
+        for c in w.claims
+        for s in c.statements
+        for text in (*s.own, *s.dictionary)
+    }
+    shared = Negatives(wordings, strategy)
+    for rows, captions in zip(every, found, strict=True):
+        drawn = shared.draw(captions, 6, 0.5, np.random.default_rng(seed))
+        again = Negatives(wordings, strategy).draw(captions, 6, 0.5, np.random.default_rng(seed))
+        assert drawn.tolist() == again.tolist()
+        evidence = organ_evidence(rows, organ, ORGANS, ABNORMALITIES)
+        said_here = {*evidence.affirmed, *evidence.uncertain}
+        for number in drawn[drawn != NO_TEXT]:
+            assert not {n for n in claims[int(number)] if ABNORMALITIES.related(n) & said_here}
+        hard = [bool(claims[int(n)] & set(captions.hard)) for n in drawn if n != NO_TEXT]
+        denied = {c.names for w in wordings.values() for c in w.claims if c.names <= set(captions.hard)}
+        assert all(hard[: len(denied)])
+
+
+def test_a_text_that_is_taken_is_avoided_where_there_is_another(book: CaptionBuilder) -> None:
+    captions = said(book, "The spleen is unremarkable.", "spleen")
+    rng = np.random.default_rng(0)
+    taken: dict[int, int] = {}
+    for _ in range(8):
+        text, key = draw_text(captions, 0.5, rng, taken)
+        taken[text] = key
+    assert len(taken) >= 7
+
+
+def test_what_is_kept_of_negatives_changes_nothing(book: CaptionBuilder, monkeypatch: pytest.MonkeyPatch) -> None:
+    reports = [("Splenomegaly.", "spleen"), ("Splenic cyst.", "spleen"), ("No splenomegaly.", "spleen")]
+    captions = book.add_all([(PARSER.parse(f"FINDINGS: {text}"), organ) for text, organ in reports])
+    wordings = {("spleen", n): book.wordings("spleen", n) for s in captions for n in (*s.hard, *s.others)}
+    order = [0, 1, 2, 1, 0, 2]
+
+    def drawn(kept: int) -> list[list[int]]:
+        monkeypatch.setattr("ctglip.data.captions._KEPT", kept)
+        negatives, rng = Negatives(wordings), np.random.default_rng(0)
+        return [negatives.draw(captions[number], 4, 0.5, rng).tolist() for number in order]
+
+    assert drawn(1) == drawn(10_000)
+    assert any(number != NO_TEXT for numbers in drawn(1) for number in numbers)

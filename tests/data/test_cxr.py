@@ -1,0 +1,248 @@
+"""Radiographs of a split: windows, boxes that move with them, missing sections, sentences of regions, tags."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from ctglip.cxr.recipe import CXR_MAX
+from ctglip.cxr.regions import Region
+from ctglip.data.captions import NO_TEXT
+from ctglip.data.cxr import CxrDataset, CxrDataSettings
+from ctglip.data.cxr_organs import CxrOrganDataset
+from ctglip.data.organs import DataSettings
+from ctglip.errors import StoreError
+from ctglip.objectives.samples import collate_pairs, collate_studies
+from ctglip.objectives.texts import Texts
+from ctglip.reports.parser import get_parser
+from ctglip.store.format import StoreInfo
+from ctglip.store.splits import SplitSettings, assign_splits
+from ctglip.store.study import StudyRecord, write_study
+from ctglip.store.tables import Store, compact, create_store
+from ctglip.types import Report, Standardized
+from ctglip.vocabulary.abnormalities import load_abnormalities
+from ctglip.vocabulary.organs import load_organs
+
+REPORTS = (
+    Report("The lungs are clear. The heart is enlarged.", "Cardiomegaly.", indication="Cough."),
+    Report("Consolidation in the right lower lobe. No pneumothorax.", None),
+    Report(None, "No acute disease."),
+    Report("The lungs are clear. The heart is enlarged.", "   "),
+)
+SETTINGS = CxrDataSettings(size=32, batch=2, copies=2, margin=1.25, contrast=0)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """Four frontal radiographs with a bright heart, one lateral radiograph, one without a report; the heart has a
+    box."""
+    info = StoreInfo(modality="cxr", recipe={"size": 80}, recipe_hash="x")
+    made = create_store(tmp_path_factory.mktemp("radiographs") / "store", info)
+    for number in range(6):
+        image = np.full((80, 80), 800, np.uint16)
+        image[40:60, 44:64] = CXR_MAX
+        report = REPORTS[number] if number < 4 else (REPORTS[0] if number == 4 else None)
+        record = StudyRecord(
+            f"f{number}",
+            f"p{number}",
+            Standardized(image, None, np.eye(4)),
+            str(number),
+            "x",
+            report=report,
+            findings=get_parser().parse(report) if report else (),
+            row={"modality": "cxr", "view": "lateral" if number == 4 else "pa"},
+            regions=(Region("cardiac_silhouette", 40, 60, 44, 64), Region("right_lung", 10, 60, 4, 30)),
+        )
+        write_study(made.path, record)
+    compact(made)
+    assign_splits(made, SplitSettings(), {f"p{number}": "train" for number in range(6)})
+    return made
+
+
+def test_missing_sections_stay_missing(store: Store) -> None:
+    radiographs = CxrDataset(store, "train", SETTINGS)
+    assert radiographs.study_ids == ["f0", "f1", "f2", "f3"], "no lateral radiograph, none without a report"
+    found = [radiographs.sample(row) for row in range(4)]
+    assert [radiograph.findings != NO_TEXT for radiograph in found] == [True, True, False, True]
+    assert [radiograph.impression != NO_TEXT for radiograph in found] == [True, False, True, False]
+    assert found[1].report == found[1].findings
+    assert all(text.strip() for text in radiographs.texts)
+    assert found[0].findings == found[3].findings, "equal texts share a number"
+    assert radiographs.texts[found[0].report].endswith("Cardiomegaly.")
+    assert not any("Cough" in text for text in radiographs.texts)
+
+
+def test_boxes_move_with_the_windows(store: Store) -> None:
+    radiographs = CxrDataset(store, "train", SETTINGS)
+    instances = set()
+    for step in range(6):
+        for radiograph in radiographs.samples(step):
+            assert radiograph.images.shape == (2, 1, 32, 32)
+            at = radiograph.region_id.tolist().index(radiographs.regions.index("cardiac_silhouette"))
+            for image, boxes in zip(radiograph.images, radiograph.boxes, strict=True):
+                row0, row1, column0, column1 = boxes[at].round().astype(int)
+                instances.add((row0, column0))
+                bright = image[0] > 0.8 * image.max()
+                rows, columns = np.nonzero(bright)
+                assert rows.min() == pytest.approx(row0, abs=1)
+                assert rows.max() + 1 == pytest.approx(row1, abs=1)
+                assert columns.min() == pytest.approx(column0, abs=1)
+                assert columns.max() + 1 == pytest.approx(column1, abs=1)
+    assert len(instances) > 4, "windows are drawn anew"
+
+
+def test_a_mirrored_cxr_has_mirrored_boxes(store: Store) -> None:
+    radiographs = CxrDataset(store, "train", SETTINGS.model_copy(update={"flip": 1.0, "copies": 1}))
+    radiograph = radiographs.sample(0, np.random.default_rng(0))
+    at = radiograph.region_id.tolist().index(radiographs.regions.index("cardiac_silhouette"))
+    _, _, column0, column1 = radiograph.boxes[0, at].round().astype(int)
+    columns = np.nonzero(radiograph.image[0] > 0.8 * radiograph.image.max())[1]
+    assert (columns.min(), columns.max() + 1) == pytest.approx((column0, column1), abs=1)
+    assert columns.mean() < 16
+
+
+def test_regions_get_their_sentences(store: Store) -> None:
+    radiographs = CxrDataset(store, "train", SETTINGS, training=False)
+    first, second = radiographs.sample(0), radiographs.sample(1)
+    said = {radiographs.regions[i]: text for i, text in zip(first.region_id, first.region_text, strict=True)}
+    assert radiographs.texts[said["right_lung"]] == "The lungs are clear."
+    assert radiographs.texts[said["cardiac_silhouette"]] == "The heart is enlarged. Cardiomegaly."
+    grounded = second.grounded()
+    assert [radiographs.regions[i] for i in grounded.organ_id] == ["right_lung"], "nothing is said of the heart"
+    assert radiographs.texts[grounded.text_id[0]].startswith("Consolidation in the right lower lobe.")
+    assert grounded.boxes.shape == (1, 4)
+    same, other = first.region_sentences
+    assert same != other
+
+
+def test_tags(store: Store) -> None:
+    radiographs = CxrDataset(store, "train", SETTINGS)
+    first, second = radiographs.sample(0), radiographs.sample(1)
+    tag = {name: number for number, name in enumerate(radiographs.tag_names)}
+    assert first.tags[tag["cardiomegaly"]] == 1
+    assert second.tags[tag["consolidation"]] == 1
+    assert second.tags[tag["pneumothorax"]] == 0
+    assert second.tags[tag["hernia"]] == -1
+
+
+def test_batches_are_a_function_of_the_step_and_ranks_share_them(store: Store) -> None:
+    radiographs, again = (CxrDataset(store, "train", SETTINGS, seed=3) for _ in range(2))
+    for step in (0, 1, 5):
+        whole, repeated = radiographs.samples(step), again.samples(step)
+        shared = [*radiographs.samples(step, 0, 2), *radiographs.samples(step, 1, 2)]
+        for others in (repeated, shared):
+            assert sorted(radiograph.study_id for radiograph in others) == sorted(
+                radiograph.study_id for radiograph in whole
+            )
+        for a, b in zip(whole, repeated, strict=True):
+            np.testing.assert_array_equal(a.images, b.images)
+        by_id = {radiograph.study_id: radiograph for radiograph in shared}
+        for radiograph in whole:
+            np.testing.assert_array_equal(radiograph.images, by_id[radiograph.study_id].images)
+    epoch = [radiograph.study_id for step in (0, 1) for radiograph in radiographs.samples(step)]
+    assert sorted(epoch) == radiographs.study_ids
+
+
+def test_bound_numbers_reach_the_samples(store: Store) -> None:
+    radiographs = CxrDataset(store, "train", SETTINGS)
+    radiographs.bind([100 + n for n in range(len(radiographs.texts))])
+    found = [radiographs.sample(row) for row in range(4)]
+    assert all(radiograph.report >= 100 and radiograph.pair().text_id == radiograph.report for radiograph in found)
+    assert found[2].findings == NO_TEXT
+    assert all(number >= 100 for radiograph in found for number in radiograph.sentences.values())
+
+
+def test_what_cannot_be_a_dataset_of_radiographs(store: Store, tmp_path: Path) -> None:
+    ct = create_store(tmp_path / "ct", StoreInfo(recipe={}, recipe_hash="x"))
+    with pytest.raises(StoreError) as caught:
+        CxrDataset(ct, "train", SETTINGS)
+    assert caught.value.code == "not_cxr"
+    with pytest.raises(StoreError) as caught:
+        CxrDataset(store, "test", SETTINGS)
+    assert caught.value.code == "empty_split"
+    assert store.table("regions").select(pl.len()).item() == 12
+
+
+def test_organs_of_cxr_get_true_texts_and_false_ones(store: Store) -> None:
+    organs, abnormalities = load_organs(), load_abnormalities(organs=load_organs())
+    radiographs = CxrDataset(store, "train", SETTINGS)
+    data = CxrOrganDataset(radiographs, store, organs, abnormalities, DataSettings(negatives=3))
+    names = dict(enumerate(organs.names))
+    false: set[tuple[str, str]] = set()
+    for step in range(8):
+        for radiograph, known in zip(data.batch(step), radiographs.samples(step), strict=True):
+            np.testing.assert_array_equal(radiograph.image, known.image)
+            assert radiograph.boxes.shape == (2, 4)
+            assert radiograph.negative_ids.shape == (2, 3)
+            assert {names[i] for i in radiograph.organ_id} == {"heart", "lung_right"}
+            for organ, text, negatives in zip(
+                radiograph.organ_id, radiograph.text_id, radiograph.negative_ids, strict=True
+            ):
+                said = [data.texts[n] for n in negatives if n != NO_TEXT]
+                if text != NO_TEXT and names[organ] == "heart":
+                    assert not any("cardiomegaly" in one.lower() or "enlarged" in one.lower() for one in said)
+                false |= {(names[organ], one) for one in said}
+    assert any(organ == "lung_right" for organ, _ in false), (
+        "the other radiograph's consolidation is false of a clear lung"
+    )
+    batch = collate_studies(data.batch(0), _Texts())
+    assert batch.boxes is not None
+    assert batch.boxes.shape == (4, 4)
+    assert batch.image.shape == (2, 1, 32, 32)
+
+
+def test_cxr_are_pairs_and_studies_to_the_objectives(store: Store) -> None:
+    radiographs = CxrDataset(store, "train", SETTINGS)
+    found = radiographs.samples(0)
+    pairs = collate_pairs([radiograph.pair() for radiograph in found], _Texts())
+    assert pairs.image.shape == (2, 1, 32, 32)
+    regions = collate_studies([radiograph.grounded() for radiograph in found], _Texts())
+    assert regions.study_index.max() <= 1
+    assert regions.boxes is not None
+    assert len(regions.boxes) == len(regions.text_id)
+
+
+class _Texts(Texts):
+    """No bank: the numbers themselves."""
+
+    def __init__(self) -> None:
+        torch.nn.Module.__init__(self)
+
+    def collate(self, *ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        found = torch.cat([one.flatten() for one in ids]).unique()
+        return found, found[:, None].float()
+
+
+def test_cxr_that_do_not_fit_in_memory_are_read_each_time(store: Store) -> None:
+    kept, read = (CxrDataset(store, "train", SETTINGS.model_copy(update={"keep_gb": gb})) for gb in (1.0, 0.0))
+    for step in range(3):
+        for a, b in zip(kept.samples(step), read.samples(step), strict=True):
+            np.testing.assert_array_equal(a.images, b.images)
+            assert a.report == b.report
+
+
+@pytest.mark.parametrize("keep_gb", [1.0, 0.0])
+def test_a_damaged_cxr_is_left_out(store: Store, monkeypatch: pytest.MonkeyPatch, keep_gb: float) -> None:
+    study = Store.study
+
+    def broken(self: Store, study_id: str) -> object:
+        if study_id == "f1":
+            raise StoreError("gone", code="study_damaged")
+        return study(self, study_id)
+
+    monkeypatch.setattr(Store, "study", broken)
+    settings = SETTINGS.model_copy(update={"keep_gb": keep_gb, "batch": 4})
+    with pytest.raises(StoreError, match="1 of 4 studies cannot be read"):
+        CxrDataset(store, "train", settings).samples(0)
+    monkeypatch.setattr("ctglip.data.cxr_reader.MAX_FAILED_SHARE", 0.5)
+    radiographs = CxrDataset(store, "train", settings)
+    assert {radiograph.study_id for step in range(2) for radiograph in radiographs.samples(step)} == {"f0", "f2", "f3"}
+    assert [failure.code for failure in radiographs.failures] == ["study_damaged"]
+    organs = load_organs()
+    data = CxrOrganDataset(radiographs, store, organs, load_abnormalities(organs=organs), DataSettings(negatives=1))
+    assert len(data.batch(0)) == 3
+    assert [failure.study_id for failure in data.failures] == ["f1"]

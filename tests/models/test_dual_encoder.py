@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ctglip.errors import ModelError
+from ctglip.models.dual_encoder import OrganTextModel, OrganTextModelSettings
+from ctglip.models.encoders import CNNSettings
+
+SETTINGS = OrganTextModelSettings(
+    encoder=CNNSettings(widths=(8, 16), blocks=(0, 1)), in_channels=2, dim=16, embedding_dim=8, text_dim=12
+)
+
+
+def inputs(count: int = 3):
+    torch.manual_seed(0)
+    mask = (torch.rand(count, 1, 16, 16, 16) > 0.5).float()
+    return torch.randn(count, 2, 16, 16, 16), mask, torch.randn(count, 4)
+
+
+def test_image_mask_and_size_all_reach_the_feature():
+    model = OrganTextModel(SETTINGS)
+    image, mask, size = inputs()
+    plain = model.organ_features(image, mask, size)
+    other_mask = mask.clone()
+    other_mask[:, :, :8] = 0
+    for changed in ((image + 1, mask, size), (image, other_mask, size), (image, mask, size + 1)):
+        assert not torch.allclose(model.organ_features(*changed), plain, atol=1e-4)
+
+
+def test_size_is_left_out_where_the_settings_say_so():
+    model = OrganTextModel(SETTINGS.model_copy(update={"use_size": False}))
+    image, mask, size = inputs()
+    torch.testing.assert_close(model.organ_features(image, mask, size), model.organ_features(image, mask, size * 5))
+
+
+def test_heads_are_three_and_their_vectors_have_length_one():
+    model = OrganTextModel(SETTINGS)
+    features = model.organ_features(*inputs())
+    anatomy, diagnosis, text = model.anatomy(features), model.diagnosis(features), model.text(torch.randn(5, 12))
+    assert not torch.allclose(anatomy, diagnosis)
+    for vectors in (anatomy, diagnosis, text):
+        torch.testing.assert_close(vectors.norm(dim=1), torch.ones(len(vectors)))
+
+
+def test_half_precision_crops_and_no_organs_are_welcome():
+    model = OrganTextModel(SETTINGS)
+    image, mask, size = inputs()
+    half = model.organ_features(image.half(), mask.to(torch.uint8), size.half())
+    torch.testing.assert_close(half, model.organ_features(image, mask, size), atol=2e-2, rtol=0)
+    assert model.diagnosis(model.organ_features(image[:0], mask[:0], size[:0])).shape == (0, 8)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "mean_peak"])
+def test_what_lies_around_an_organ_is_read_where_the_settings_say_so(pooling):
+    """Far from the organ, beyond what a voxel of it sees, the image changes nothing or all."""
+    image, _, size = inputs()
+    mask = torch.zeros(3, 1, 16, 16, 16)
+    mask[..., :3] = 1
+    changed = image.clone()
+    changed[..., 14:] += 5
+    for context in (False, True):
+        model = OrganTextModel(
+            SETTINGS.model_copy(update={"pooling": pooling, "pool_levels": (0,), "context": context})
+        )
+        model.encoder.stem[1] = torch.nn.Identity()  # group normalisation sees the whole crop
+        before, after = (model.organ_features(which, mask, size) for which in (image, changed))
+        assert torch.allclose(before, after, atol=1e-2) == (not context)
+
+
+def test_context_is_that_of_crops():
+    with pytest.raises(ModelError, match="context: true needs grounding: crop"):
+        OrganTextModel(SETTINGS.model_copy(update={"grounding": "pool", "context": True}))
