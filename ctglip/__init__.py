@@ -1,23 +1,26 @@
 """ctglip: organ-level grounded vision-language pretraining on CT scans and their reports.
 
-``ctglip.load_model(run).query(scan, questions)`` asks a trained model; everything else is imported from the module
-that defines it.
+``ctglip.load_model(run)`` asks a trained model and gives its features; ``ctglip.Store`` reads a store, and
+``ctglip.data`` makes torch datasets of it. Each package shows its public names, and imports them when they are first
+asked for.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ctglip.lazy import public_names
 
 if TYPE_CHECKING:
-    from ctglip.api import load_model
+    from ctglip.api import load_model as load_model
+    from ctglip.errors import CTGLIPError as CTGLIPError
+    from ctglip.models.hub import HubModel as HubModel
+    from ctglip.models.release import Release as Release
+    from ctglip.models.release import load_release as load_release
+    from ctglip.store.tables import Store as Store
+    from ctglip.vocabulary.abnormalities import load_abnormalities as load_abnormalities
+    from ctglip.vocabulary.organs import load_organs as load_organs
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "load_model"]
 
-
-def __getattr__(name: str) -> Any:
-    if name == "load_model":
-        from ctglip.api import load_model
-
-        return load_model
-    raise AttributeError(f"module 'ctglip' has no attribute {name!r}")
+__getattr__, __dir__ = public_names(__name__)

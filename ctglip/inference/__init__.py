@@ -1,0 +1,27 @@
+"""A trained model that is asked: ``Pipeline`` about scans, ``FilmPipeline`` about chest radiographs.
+
+Both answer questions (``query``), show where answers come from (``heat_maps``), and give features (``encode_image``,
+``encode_text``) and what the encoder reads (``model_input``). ``ctglip.load_model`` makes the right one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ctglip.lazy import public_names
+
+if TYPE_CHECKING:
+    from ctglip.inference.answers import Answer as Answer
+    from ctglip.inference.answers import ScanAnswers as ScanAnswers
+    from ctglip.inference.encoding import OrganEmbeddings as OrganEmbeddings
+    from ctglip.inference.encoding import encode_crops as encode_crops
+    from ctglip.inference.feature_cache import organ_features_of as organ_features_of
+    from ctglip.inference.films import FilmAnswers as FilmAnswers
+    from ctglip.inference.films import FilmPipeline as FilmPipeline
+    from ctglip.inference.heatmap import HeatMap as HeatMap
+    from ctglip.inference.notebook import show as show
+    from ctglip.inference.pipeline import Pipeline as Pipeline
+    from ctglip.inference.scoring import Calibration as Calibration
+    from ctglip.inference.scoring import Scorer as Scorer
+
+__getattr__, __dir__ = public_names(__name__)

@@ -1,0 +1,24 @@
+"""What training minimises, one method a file: each collates samples, encodes a batch and computes its losses."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ctglip.lazy import public_names
+
+if TYPE_CHECKING:
+    from ctglip.objectives.asg import ASG as ASG
+    from ctglip.objectives.base import Objective as Objective
+    from ctglip.objectives.ecamp import Ecamp as Ecamp
+    from ctglip.objectives.global_pair import GlobalPair as GlobalPair
+    from ctglip.objectives.imitate import Imitate as Imitate
+    from ctglip.objectives.mixture import Mixture as Mixture
+    from ctglip.objectives.organ_query import OrganQuery as OrganQuery
+    from ctglip.objectives.organ_text import OrganText as OrganText
+    from ctglip.objectives.place import Place as Place
+    from ctglip.objectives.place_organs import PlaceOrgans as PlaceOrgans
+    from ctglip.objectives.samples import collate_organs as collate_organs
+    from ctglip.objectives.samples import collate_pairs as collate_pairs
+    from ctglip.objectives.samples import collate_studies as collate_studies
+
+__getattr__, __dir__ = public_names(__name__)

@@ -1,0 +1,22 @@
+"""Simulated patients: anatomy, lesions, scans, radiographs and the reports that go with them, with the truth of each.
+Knows no torch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ctglip.lazy import public_names
+
+if TYPE_CHECKING:
+    from ctglip.simulation.anatomy import Anatomy as Anatomy
+    from ctglip.simulation.anatomy import load_template as load_template
+    from ctglip.simulation.cohort import simulate_cohort as simulate_cohort
+    from ctglip.simulation.films import FilmSettings as FilmSettings
+    from ctglip.simulation.films import SimulatedFilm as SimulatedFilm
+    from ctglip.simulation.films import simulate_film as simulate_film
+    from ctglip.simulation.study import SimulatedStudy as SimulatedStudy
+    from ctglip.simulation.study import SimulationSettings as SimulationSettings
+    from ctglip.simulation.study import simulate_study as simulate_study
+
+__getattr__, __dir__ = public_names(__name__)

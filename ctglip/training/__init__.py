@@ -1,0 +1,17 @@
+"""Pretraining: ``pretrain(store, run, config)`` trains, checkpoints, validates and writes ``run/model``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ctglip.lazy import public_names
+
+if TYPE_CHECKING:
+    from ctglip.training.launch import pretrain as pretrain
+    from ctglip.training.loop import LoopSettings as LoopSettings
+    from ctglip.training.optim import OptimSettings as OptimSettings
+    from ctglip.training.recipe import PretrainConfig as PretrainConfig
+    from ctglip.training.sources import Source as Source
+    from ctglip.training.sources import open_source as open_source
+
+__getattr__, __dir__ = public_names(__name__)
