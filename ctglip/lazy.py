@@ -6,12 +6,10 @@ rest to ``public_names``: the names stand in that one place.
 
 from __future__ import annotations
 
-import ast
 import functools
 import sys
 from collections.abc import Callable
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 
@@ -40,6 +38,9 @@ def public_names(package: str) -> tuple[Callable[[str], Any], Callable[[], list[
 @functools.cache
 def origins(package: str) -> dict[str, str]:
     """Each public name of a package and the module that defines it, as the package's ``if TYPE_CHECKING`` has them."""
+    import ast
+    from pathlib import Path
+
     tree = ast.parse(Path(str(sys.modules[package].__file__)).read_text(encoding="utf-8"))
     blocks = [node.body for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
     imports = [node for body in blocks for node in body if isinstance(node, ast.ImportFrom)]

@@ -24,9 +24,9 @@ def reference() -> str:
     packages = ["ctglip", *(f"ctglip.{m.name}" for m in pkgutil.iter_modules(ctglip.__path__) if m.ispkg)]
     lines = [HEADING]
     for package in packages:
+        module = import_module(package)
         names = origins(package)
         if names:
-            module = import_module(package)
             lines += [f"### {package}", "", first_sentence(module.__doc__ or ""), ""]
             lines += [f"- `{name}`: {first_sentence(getattr(module, name).__doc__ or '')}" for name in sorted(names)]
             lines.append("")

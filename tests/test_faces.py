@@ -1,4 +1,4 @@
-"""What a user finds in each package: a paragraph, public names that are there, and nothing heavy until it is asked for."""
+"""What a user finds in each package: a paragraph, public names that are there, nothing heavy until it is asked for."""
 
 from __future__ import annotations
 

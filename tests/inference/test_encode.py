@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -190,3 +191,24 @@ def test_faults_are_named(trained: Trained, files: Files) -> None:
     model.release.aligned = False
     with pytest.raises(ModelError, match="not trained to compare"):
         HubModel(model.release)(made["image"], TEXTS, made)
+
+
+def test_the_walk_of_the_documentation(
+    trained: Trained, files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, target in {
+        "run": trained[1], "store": trained[0].path, "scan.nii.gz": files[0], "masks.nii.gz": files[1],
+    }.items():  # fmt: skip
+        (tmp_path / name).symlink_to(target)
+    monkeypatch.chdir(tmp_path)
+    page = (Path(ctglip.__file__).parents[1] / "docs" / "api.md").read_text(encoding="utf-8")
+    blocks = [block.split("```")[0] for block in page.split("```python\n")[1:]]
+    found: dict[str, Any] = {}
+    for block in blocks[:3]:
+        exec(block, found)
+    assert found["images"].shape == found["texts"].shape
+    assert len(found["batch"]["text"]) == len(found["batch"]["image"])
+    exec(blocks[3].split("session")[0].replace("import onnxruntime", ""), found)
+    assert tuple(found["made"]["image"].shape[1:]) == image_shape(found["model"].release)
+    for block in blocks[3:]:
+        compile(block, "api.md", "exec")
