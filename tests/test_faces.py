@@ -16,7 +16,7 @@ import ctglip
 from ctglip.lazy import origins
 
 PACKAGES = ["ctglip", *(f"ctglip.{m.name}" for m in pkgutil.iter_modules(ctglip.__path__) if m.ispkg)]
-TORCH_FREE = ("vocabulary", "text", "store", "pages", "simulation", "volume", "film")
+TORCH_FREE = ("vocabulary", "reports", "store", "pages", "simulation", "ct", "cxr")
 DOCS = Path(__file__).parents[1] / "docs"
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ctglip.ct.organs import organ_table as organ_table
     from ctglip.ct.quality import check_scan as check_scan
     from ctglip.ct.quality import refuse_errors as refuse_errors
-    from ctglip.ct.recipe import VolumeRecipe as VolumeRecipe
+    from ctglip.ct.recipe import CtRecipe as CtRecipe
     from ctglip.ct.segmentation import SegmentationSettings as SegmentationSettings
     from ctglip.ct.segmentation import segment as segment
 

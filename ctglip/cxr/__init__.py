@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 from ctglip.lazy import public_names
 
 if TYPE_CHECKING:
-    from ctglip.cxr.io import Film as Film
-    from ctglip.cxr.io import read_film as read_film
-    from ctglip.cxr.masks import read_film_masks as read_film_masks
+    from ctglip.cxr.io import Radiograph as Radiograph
+    from ctglip.cxr.io import read_radiograph as read_radiograph
+    from ctglip.cxr.masks import read_cxr_masks as read_cxr_masks
     from ctglip.cxr.public import CohortMap as CohortMap
     from ctglip.cxr.public import read_public as read_public
     from ctglip.cxr.public import write_public as write_public
-    from ctglip.cxr.recipe import FilmRecipe as FilmRecipe
+    from ctglip.cxr.recipe import CxrRecipe as CxrRecipe
     from ctglip.cxr.regions import Region as Region
     from ctglip.cxr.regions import read_regions as read_regions
     from ctglip.cxr.regions import region_entries as region_entries
-    from ctglip.cxr.standardize import standardize_film as standardize_film
+    from ctglip.cxr.standardize import standardize_radiograph as standardize_radiograph
 
 __getattr__, __dir__ = public_names(__name__)

@@ -1,8 +1,8 @@
 """Samples of a store: torch datasets, each with a ``collate`` for a ``DataLoader``, and what they are made of.
 
 Which dataset: ``OrganDataset`` for crops of organs, ``StudyDataset`` for whole scans with their organs, ``PairDataset``
-for scans with one text, ``ScanReportDataset`` for scans with all that their reports say; ``FilmDataset`` and
-``FilmOrganDataset`` for chest radiographs.
+for scans with one text, ``ScanReportDataset`` for scans with all that their reports say; ``CxrDataset`` and
+``CxrOrganDataset`` for chest radiographs.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from ctglip.data.crops import CropSettings as CropSettings
     from ctglip.data.crops import OrganCrop as OrganCrop
     from ctglip.data.crops import cut_crop as cut_crop
+    from ctglip.data.cxr import CxrDataset as CxrDataset
+    from ctglip.data.cxr import CxrDataSettings as CxrDataSettings
+    from ctglip.data.cxr_organs import CxrOrganDataset as CxrOrganDataset
     from ctglip.data.dataset import TextDataset as TextDataset
-    from ctglip.data.film_organs import FilmOrganDataset as FilmOrganDataset
-    from ctglip.data.films import FilmDataset as FilmDataset
-    from ctglip.data.films import FilmDataSettings as FilmDataSettings
     from ctglip.data.organs import DataSettings as DataSettings
     from ctglip.data.organs import OrganDataset as OrganDataset
     from ctglip.data.pairs import PairDataset as PairDataset

@@ -1,4 +1,4 @@
-"""A trained model that is asked: ``Pipeline`` about scans, ``FilmPipeline`` about chest radiographs.
+"""A trained model that is asked: ``Pipeline`` about scans, ``CxrPipeline`` about chest radiographs.
 
 Both answer questions (``query``), show where answers come from (``heat_maps``), and give features (``encode_image``,
 ``encode_text``) and what the encoder reads (``model_input``). ``ctglip.load_model`` makes the right one.
@@ -13,11 +13,11 @@ from ctglip.lazy import public_names
 if TYPE_CHECKING:
     from ctglip.inference.answers import Answer as Answer
     from ctglip.inference.answers import ScanAnswers as ScanAnswers
+    from ctglip.inference.cxr import CxrAnswers as CxrAnswers
+    from ctglip.inference.cxr import CxrPipeline as CxrPipeline
     from ctglip.inference.encoding import OrganEmbeddings as OrganEmbeddings
     from ctglip.inference.encoding import encode_crops as encode_crops
     from ctglip.inference.feature_cache import organ_features_of as organ_features_of
-    from ctglip.inference.films import FilmAnswers as FilmAnswers
-    from ctglip.inference.films import FilmPipeline as FilmPipeline
     from ctglip.inference.heatmap import HeatMap as HeatMap
     from ctglip.inference.notebook import show as show
     from ctglip.inference.pipeline import Pipeline as Pipeline

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from ctglip.lazy import public_names
 
 if TYPE_CHECKING:
+    from ctglip.models.dual_encoder import OrganTextModel as OrganTextModel
+    from ctglip.models.dual_encoder import OrganTextModelSettings as OrganTextModelSettings
     from ctglip.models.encoders import Encoder as Encoder
     from ctglip.models.encoders import VisionFeatures as VisionFeatures
     from ctglip.models.encoders import build_encoder as build_encoder
@@ -22,7 +24,5 @@ if TYPE_CHECKING:
     from ctglip.models.text import TextEncoder as TextEncoder
     from ctglip.models.text import TextEncoderSettings as TextEncoderSettings
     from ctglip.models.text import load_text_encoder as load_text_encoder
-    from ctglip.models.towers import OrganTextModel as OrganTextModel
-    from ctglip.models.towers import OrganTextModelSettings as OrganTextModelSettings
 
 __getattr__, __dir__ = public_names(__name__)

@@ -8,8 +8,8 @@ from ctglip.lazy import public_names
 
 if TYPE_CHECKING:
     from ctglip.pages.compare import ComparePage as ComparePage
+    from ctglip.pages.cxr import CxrPage as CxrPage
     from ctglip.pages.document import render_template as render_template
-    from ctglip.pages.film import FilmsPage as FilmsPage
     from ctglip.pages.index import IndexPage as IndexPage
     from ctglip.pages.pairs import PairsPage as PairsPage
     from ctglip.pages.quality import QualityPage as QualityPage

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from ctglip.reports.llm import LLMParser as LLMParser
     from ctglip.reports.llm import LLMSettings as LLMSettings
     from ctglip.reports.mining import mine as mine
-    from ctglip.reports.reports import ReportParser as ReportParser
-    from ctglip.reports.reports import get_parser as get_parser
+    from ctglip.reports.parser import ReportParser as ReportParser
+    from ctglip.reports.parser import get_parser as get_parser
     from ctglip.reports.sections import split_sections as split_sections
     from ctglip.reports.sentences import split_sentences as split_sentences
     from ctglip.reports.tags import Tagger as Tagger

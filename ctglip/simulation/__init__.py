@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from ctglip.simulation.anatomy import Anatomy as Anatomy
     from ctglip.simulation.anatomy import load_template as load_template
     from ctglip.simulation.cohort import simulate_cohort as simulate_cohort
-    from ctglip.simulation.films import FilmSettings as FilmSettings
-    from ctglip.simulation.films import SimulatedFilm as SimulatedFilm
-    from ctglip.simulation.films import simulate_film as simulate_film
+    from ctglip.simulation.cxr import CxrSettings as CxrSettings
+    from ctglip.simulation.cxr import SimulatedCxr as SimulatedCxr
+    from ctglip.simulation.cxr import simulate_radiograph as simulate_radiograph
     from ctglip.simulation.study import SimulatedStudy as SimulatedStudy
     from ctglip.simulation.study import SimulationSettings as SimulationSettings
     from ctglip.simulation.study import simulate_study as simulate_study
