@@ -40,8 +40,8 @@ from ctglip.data.rendering import DrawnCrops
 from ctglip.training.allocator import keep_freed_memory
 from ctglip.training.assembly import Assembly, assemble
 from ctglip.training.checkpoint import Training
+from ctglip.training.distributed import DistributedContext
 from ctglip.training.optim import build_optimizer
-from ctglip.training.ranks import Ranks
 from ctglip.training.recipe import PretrainConfig
 from ctglip.training.step import Stepper
 
@@ -320,7 +320,7 @@ def larger(folder: Path, store_path: Path, batch: int) -> tuple[Assembly, list[R
 
 def _step(parts: Assembly, config: PretrainConfig) -> Stepper:
     training = Training(parts.objective, build_optimizer(parts.objective, config.optim))
-    return Stepper(training, Ranks(), None, False, config.optim.clip, False)
+    return Stepper(training, DistributedContext(), None, False, config.optim.clip, False)
 
 
 def show(found: dict[str, Any]) -> None:

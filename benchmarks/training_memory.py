@@ -22,8 +22,8 @@ from ctglip.models.dual_encoder import OrganTextModel
 from ctglip.objectives.organ_text import OrganText
 from ctglip.objectives.samples import OrganBatch
 from ctglip.training.checkpoint import Training
+from ctglip.training.distributed import DistributedContext
 from ctglip.training.optim import build_optimizer
-from ctglip.training.ranks import Ranks
 from ctglip.training.recipe import PretrainConfig
 from ctglip.training.step import Stepper
 
@@ -77,7 +77,7 @@ def memory(rows: int, micro_batch: int | None) -> dict[str, float]:
         pool=torch.randn(len(pool), texts),
     )
     optimizer = build_optimizer(objective, config.optim)
-    step = Stepper(Training(objective, optimizer), Ranks(), micro_batch, False, config.optim.clip, False)
+    step = Stepper(Training(objective, optimizer), DistributedContext(), micro_batch, False, config.optim.clip, False)
     Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the most it had is from now on
     before, clock = _status_mb("VmRSS"), time.perf_counter()
     for number in range(2):

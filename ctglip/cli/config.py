@@ -29,7 +29,7 @@ def settings_class(kind: str) -> type[Settings]:
 
         return EvaluateConfig
     if kind == "finetune":
-        from ctglip.finetune.settings import FinetuneConfig
+        from ctglip.tasks.settings import FinetuneConfig
 
         return FinetuneConfig
     if kind == "cohort_map":

@@ -30,7 +30,7 @@ def embed(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Write what a model makes of every organ of a store, one row each; ends with 1 where studies cannot be read."""
-    from ctglip.finetune.embed import embed as run_embedding
+    from ctglip.tasks.embed import embed as run_embedding
 
     with progress("Encoding organs") as report:
         found = run_embedding(run, store, out, space.value, progress=report, only=organ or ())

@@ -31,15 +31,15 @@ def finetune(
     """Fine-tune a model on labels, beside other starts; ends with 1 where labels could not be used."""
     from ctglip.config import load_settings
     from ctglip.errors import ConfigError
-    from ctglip.finetune.run import finetune as run_finetuning
-    from ctglip.finetune.settings import FinetuneConfig
+    from ctglip.tasks.settings import FinetuneConfig
+    from ctglip.tasks.tuning import finetune as run_finetuning
 
     settings = load_settings(FinetuneConfig, config, changes or ())
     if baseline:
         settings = settings.model_copy(update={"baselines": tuple(baseline)})
     told = f"The report is in {out / 'report.html'}."
     if settings.task == "segmentation":
-        from ctglip.finetune.segment import segment
+        from ctglip.tasks.segment import segment
 
         if labels is not None:
             raise ConfigError("A segmentation learns from the store's masks.", fix="Leave --labels out.")

@@ -37,8 +37,8 @@ def pretrain(
     from ctglip.config import load_settings
     from ctglip.training.launch import Watch, failed_studies
     from ctglip.training.launch import pretrain as run_pretraining
-    from ctglip.training.loop import Stopped
     from ctglip.training.recipe import PretrainConfig
+    from ctglip.training.trainer import Stopped
 
     settings = load_settings(PretrainConfig, config, changes or ())
     first = os.environ.get("RANK", "0") == "0"

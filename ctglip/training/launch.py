@@ -24,14 +24,14 @@ from ctglip.store.tables import Store
 from ctglip.training.allocator import keep_freed_memory
 from ctglip.training.assembly import Assembly, assemble
 from ctglip.training.checkpoint import Training, best_checkpoint, checkpoints, load_checkpoint, restore
+from ctglip.training.distributed import DistributedContext, joined, share_batch_statistics
 from ctglip.training.ema import EMA
-from ctglip.training.loop import Around, Stopped, train
 from ctglip.training.optim import build_optimizer
 from ctglip.training.pairs import write_pairs
-from ctglip.training.ranks import Ranks, joined, share_batch_statistics
 from ctglip.training.recipe import PretrainConfig
 from ctglip.training.record import ENVIRONMENT, begin_run, check_run, fingerprint, lengthening, steps_before
 from ctglip.training.tracking import Track, read_metrics
+from ctglip.training.trainer import Around, Stopped, train
 from ctglip.training.validation import Validation, build_validation
 
 Progress = Callable[[int, int], None]
@@ -181,7 +181,7 @@ def resolve_device(wanted: str) -> str:
     return ("cuda" if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted
 
 
-def _train_run(store: Store, run: Path, config: PretrainConfig, ranks: Ranks, watch: Watch) -> None:
+def _train_run(store: Store, run: Path, config: PretrainConfig, ranks: DistributedContext, watch: Watch) -> None:
     """Assemble, train from the newest checkpoint on, calibrate, release."""
     loop = config.loop
     if loop.threads:

@@ -12,9 +12,9 @@ from ctglip.data.studies import ScanDataSettings
 from ctglip.models.dual_encoder import OrganTextModelSettings
 from ctglip.models.text import TextEncoderSettings
 from ctglip.objectives.organ_text import OrganTextSettings
-from ctglip.training.loop import LoopSettings
 from ctglip.training.optim import OptimSettings
 from ctglip.training.registry import ObjectiveSettings
+from ctglip.training.trainer import LoopSettings
 
 
 class PretrainConfig(Settings):

@@ -11,9 +11,9 @@ from torch import nn
 
 from ctglip.objectives.base import Losses, Objective, Report, total
 from ctglip.training.checkpoint import Training
+from ctglip.training.distributed import DistributedContext
 from ctglip.training.gradcache import accumulated_backward, cached_backward, gradient_by_term, micro_batches
 from ctglip.training.health import not_finite
-from ctglip.training.ranks import Ranks
 
 
 class Clock:
@@ -66,7 +66,13 @@ class Stepper:
     """
 
     def __init__(
-        self, training: Training, ranks: Ranks, micro_batch: int | None, autocast: bool, clip: float, by_term: bool
+        self,
+        training: Training,
+        ranks: DistributedContext,
+        micro_batch: int | None,
+        autocast: bool,
+        clip: float,
+        by_term: bool,
     ) -> None:
         assert isinstance(training.objective, Objective)
         self.objective, self.optimizer = training.objective, training.optimizer

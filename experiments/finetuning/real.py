@@ -32,18 +32,18 @@ from ctglip.evaluation.zero_shot import judge as judge_pairs
 from ctglip.evaluation.zero_shot import thresholds_of
 from ctglip.features.text_bank import TextBank
 from ctglip.files import read_yaml
-from ctglip.finetune.calibrate import column_error, fit_logits
-from ctglip.finetune.cells import score_table
-from ctglip.finetune.fit import Fit, standardise
-from ctglip.finetune.head import Answers, BagHead
-from ctglip.finetune.labels import Task
-from ctglip.finetune.losses import LabelLoss
-from ctglip.finetune.results import Judge, build_judge, labels_of, scores_of
-from ctglip.finetune.settings import EvalSettings, FitSettings, LossSettings
-from ctglip.finetune.sources import Kept
-from ctglip.finetune.studies import TEST, VAL, Bags, Studies
 from ctglip.models.text import TextEncoderSettings, load_text_encoder
 from ctglip.reports.sentences import split_sentences
+from ctglip.tasks.calibration import column_error, fit_logits
+from ctglip.tasks.fit import Fit, standardise
+from ctglip.tasks.head import Answers, BagHead
+from ctglip.tasks.inputs import Kept
+from ctglip.tasks.losses import LabelLoss
+from ctglip.tasks.results import Judge, build_judge, labels_of, scores_of
+from ctglip.tasks.runs import score_table
+from ctglip.tasks.settings import EvalSettings, FitSettings, LossSettings
+from ctglip.tasks.studies import TEST, VAL, Bags, Studies
+from ctglip.tasks.targets import Task
 from ctglip.training.optim import OptimSettings
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -244,8 +244,8 @@ def measure(folder: str, arm: str, repeats: int = 5) -> dict[str, float]:
     from ctglip.store.tables import Store
     from ctglip.training.assembly import assemble
     from ctglip.training.checkpoint import Training
+    from ctglip.training.distributed import DistributedContext
     from ctglip.training.optim import build_optimizer
-    from ctglip.training.ranks import Ranks
     from ctglip.training.step import Stepper
 
     home = Path(folder)
@@ -255,7 +255,7 @@ def measure(folder: str, arm: str, repeats: int = 5) -> dict[str, float]:
     parts = assemble(Store.open(home / "built_in" / "store"), run, config, "cpu")
     parts.objective.train()
     training = Training(parts.objective, build_optimizer(parts.objective, config.optim))
-    step = Stepper(training, Ranks(), None, False, config.optim.clip, False)
+    step = Stepper(training, DistributedContext(), None, False, config.optim.clip, False)
     seconds = []
     for number in range(repeats + 2):
         clock = time.process_time()

@@ -9,8 +9,8 @@ import polars as pl
 import pytest
 
 from tests.cli.commands import ctglip, good
-from tests.finetune.test_segment import write_lungs
 from tests.inference.tiny_cxr import cxr_release, saved
+from tests.tasks.test_segment import write_lungs
 from tests.training.tiny import write_word_bert
 
 QUICK = ("--set", "fit.epochs=5", "--set", "judge.draws=20", "--set", "judge.min_positives=1")

@@ -17,12 +17,12 @@ from ctglip.cohort import read_cohort
 from ctglip.config import load_settings
 from ctglip.cxr.public import CohortMap, write_public
 from ctglip.data.cxr import CxrDataSettings
-from ctglip.finetune.run import finetune
-from ctglip.finetune.segment import segment
-from ctglip.finetune.settings import FinetuneConfig
 from ctglip.models.encoders import CNNSettings
 from ctglip.store.tables import Store
 from ctglip.table_files import read_table
+from ctglip.tasks.segment import segment
+from ctglip.tasks.settings import FinetuneConfig
+from ctglip.tasks.tuning import finetune
 from tests.inference.tiny_cxr import cxr_release, saved
 from tests.training.tiny import write_word_bert
 

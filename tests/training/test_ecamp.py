@@ -14,17 +14,17 @@ from ctglip.config import load_settings
 from ctglip.data.cxr import CxrDataset, CxrDataSettings
 from ctglip.errors import ModelError
 from ctglip.evaluation.run import evaluate
-from ctglip.finetune.embed import embed
 from ctglip.models.encoders import build_encoder
 from ctglip.models.release import load_release
 from ctglip.models.vit import ViTEncoder
 from ctglip.objectives.base import total
 from ctglip.objectives.ecamp import Ecamp
+from ctglip.tasks.embed import embed
 from ctglip.training.assembly import assemble, model_settings
 from ctglip.training.launch import Watch, pretrain
-from ctglip.training.loop import Stopped
 from ctglip.training.recipe import PretrainConfig
 from ctglip.training.tracking import read_metrics
+from ctglip.training.trainer import Stopped
 from tests.training.conftest import tiny_config
 from tests.training.test_cxr import cxr_config
 

@@ -16,9 +16,9 @@ from ctglip.store.tables import Store
 from ctglip.training import launch
 from ctglip.training.checkpoint import checkpoints
 from ctglip.training.launch import Watch, pretrain
-from ctglip.training.loop import Stopped
 from ctglip.training.recipe import PretrainConfig
 from ctglip.training.tracking import read_metrics
+from ctglip.training.trainer import Stopped
 from tests.training.conftest import tiny_config
 
 

@@ -1,0 +1,328 @@
+"""Where the organs of studies come from: features that a frozen model gave once, or crops and scans that it reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ctglip.data.augment import AugmentSettings, Changed, apply_change, augment_hu, draw_changes
+from ctglip.data.cache import MAX_FAILED_SHARE, CropCache, OrganInstance, check_damage, cut_instances, instances_of
+from ctglip.data.crops import CropSettings, OrganCrop
+from ctglip.data.cxr import CxrDataSettings
+from ctglip.data.cxr_input import kept_edge, shrunk
+from ctglip.data.cxr_window import cxr_window
+from ctglip.data.rendering import CropStack
+from ctglip.data.scans import ScanReader, ScanSettings, render_scans
+from ctglip.errors import CTGLIPError
+from ctglip.inference.cxr_encoding import cxr_places, queries_of, reading_of
+from ctglip.inference.feature_cache import check_recipe, organ_features_of
+from ctglip.inference.scans import readable
+from ctglip.models.release import Release
+from ctglip.store.tables import Store
+from ctglip.tasks.network import Inputs, raw_width, read_organs, reads_whole
+from ctglip.tasks.settings import FinetuneConfig
+from ctglip.tasks.studies import Bags, Studies
+from ctglip.tasks.targets import Task
+from ctglip.types import Failure
+from ctglip.vocabulary.organs import label_members, load_organs
+
+Progress = Callable[[int, int], None]
+
+
+class Source(Protocol):
+    """Organs by row."""
+
+    @property
+    def bags(self) -> Bags:
+        """Whose organs they are."""
+        ...
+
+    @property
+    def failures(self) -> tuple[Failure, ...]:
+        """Studies that could not be read, left out."""
+        ...
+
+    def inputs(self, rows: np.ndarray, rng: np.random.Generator | None) -> Inputs:
+        """What the network reads for some rows; changed at random where ``rng`` is given."""
+        ...
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Features of a frozen model, ``[n, d]``."""
+
+    bags: Bags
+    features: Tensor
+    failures: tuple[Failure, ...] = ()
+
+    def inputs(self, rows: np.ndarray, rng: np.random.Generator | None) -> Inputs:  # noqa: ARG002
+        """Features as they are."""
+        return self.features[torch.from_numpy(rows)]
+
+
+@dataclass(frozen=True)
+class Crops:
+    """Crops in memory."""
+
+    bags: Bags
+    cache: CropCache
+    settings: CropSettings
+    augment: AugmentSettings
+    queries: np.ndarray | None
+    failures: tuple[Failure, ...] = ()
+
+    def inputs(self, rows: np.ndarray, rng: np.random.Generator | None) -> Inputs:
+        """Images, masks and sizes."""
+        crops: Sequence[OrganCrop | Changed] = [self.cache.crop(int(row)) for row in rows]
+        if rng is not None:
+            changes, noise = draw_changes(len(crops), self.augment, rng), self.augment.noise_hu
+            crops = [apply_change(crop, change, noise) for crop, change in zip(crops, changes, strict=True)]
+        drawn = CropStack.of(crops, self.settings).to("cpu")
+        found = {
+            "images": drawn.image,
+            "masks": drawn.mask,
+            "sizes": torch.from_numpy(np.stack([crop.size for crop in crops])),
+        }
+        if self.queries is not None:
+            found["organ_id"] = torch.from_numpy(self.queries[rows])
+        return found
+
+
+@dataclass(frozen=True)
+class Scans:
+    """Whole scans on the model's grid, read when they are asked for; each passes the encoder once."""
+
+    bags: Bags
+    reader: ScanReader
+    settings: ScanSettings
+    instances: tuple[OrganInstance, ...]
+    release: Release
+    augment: AugmentSettings
+    failures: tuple[Failure, ...] = ()
+
+    def inputs(self, rows: np.ndarray, rng: np.random.Generator | None) -> Inputs:
+        """Images of the studies, and what ``study_features`` is told of their organs."""
+        instances = [self.instances[row] for row in rows]
+        names = list(dict.fromkeys(instance.study_id for instance in instances))
+        cuts = dict(zip(names, self.reader.read(names), strict=True))
+        known = {name: cut for name, cut in cuts.items() if cut is not None}
+        assert len(known) == len(names)
+        hu = np.stack([known[name].hu for name in names])
+        if rng is not None:
+            hu, _ = augment_hu(hu, self.augment, rng)
+        images = torch.from_numpy(render_scans(hu, self.settings))
+        index = torch.tensor([names.index(instance.study_id) for instance in instances])
+        kind = self.release.model.settings.grounding
+        if kind == "none":
+            return {"images": images, "study_index": index}
+        sizes = [known[instance.study_id].sizes([instance.row]) for instance in instances]
+        found = {
+            "images": images,
+            "study_index": index,
+            "sizes": torch.from_numpy(np.concatenate(sizes)),
+            "organ_id": torch.tensor([self.release.organs.index(instance.organ) for instance in instances]),
+        }
+        if kind == "pool":
+            labels = [known[name].labels for name in names]
+            maps = [np.zeros(hu.shape[1:], np.uint8) if one is None else one for one in labels]
+            found["labels"] = torch.from_numpy(np.stack(maps).astype(np.int64))
+            organs = load_organs(self.release.organ_dictionary / "organs.yaml")
+            found["member"] = torch.from_numpy(label_members(organs, [instance.organ for instance in instances]))
+        elif kind == "box":
+            found["boxes"] = torch.from_numpy(
+                np.concatenate([known[instance.study_id].boxes([instance.row]) for instance in instances])
+            )
+        return found
+
+
+@dataclass(frozen=True)
+class Radiographs:
+    """Radiographs in memory, larger than the model's window; each passes the encoder once.
+
+    Attributes:
+        bags: whose organs they are.
+        radiographs: uint16, one a study that could be read.
+        radiograph: of each organ.
+        boxes: of each organ, in pixels of ``radiographs``; not used where the whole radiograph is read.
+        queries: the model's number of each organ.
+        settings: window and changes, as in pretraining but upright (``tuning_radiographs``).
+        whole: the whole radiograph is read.
+        failures: studies that could not be read.
+    """
+
+    bags: Bags
+    radiographs: np.ndarray
+    radiograph: np.ndarray
+    boxes: np.ndarray
+    queries: np.ndarray
+    settings: CxrDataSettings
+    whole: bool
+    failures: tuple[Failure, ...] = ()
+
+    def inputs(self, rows: np.ndarray, rng: np.random.Generator | None) -> Inputs:
+        """Images, and where in them the organs are; an organ that a drawn window cuts off keeps a pixel."""
+        which, index = np.unique(self.radiograph[rows], return_inverse=True)
+        images, boxes = [], np.zeros((len(rows), 4), np.float32)
+        for instance, number in enumerate(which):
+            own = index == instance
+            image, placed = cxr_window(self.radiographs[number], self.boxes[rows[own]], self.settings, rng)
+            images.append(image)
+            low = np.minimum(placed[:, ::2], self.settings.size - 1)
+            boxes[own] = np.stack([low, np.maximum(placed[:, 1::2], low + 1)], axis=2).reshape(-1, 4)
+        found = {"images": torch.from_numpy(np.stack(images)), "study_index": torch.from_numpy(index)}
+        if self.whole:
+            return found
+        sizes, queries = torch.zeros(len(rows), 4), torch.from_numpy(self.queries[rows])
+        return {**found, "sizes": sizes, "organ_id": queries, "boxes": torch.from_numpy(boxes)}
+
+
+def wanted_organs(tasks: Sequence[Task]) -> tuple[str, ...]:
+    """The organs that any task is read from."""
+    return tuple(dict.fromkeys(organ for task in tasks for organ in task.organs))
+
+
+def bags_of(instances: Sequence[OrganInstance], study_ids: Sequence[str], organs: Sequence[str]) -> Bags:
+    """Instances from places."""
+    row = {name: number for number, name in enumerate(study_ids)}
+    number = {name: instance for instance, name in enumerate(organs)}
+    return Bags(
+        np.array([row[instance.study_id] for instance in instances], dtype=np.int64),
+        np.array([number[instance.organ] for instance in instances], dtype=np.int64),
+        tuple(organs),
+    )
+
+
+def kept_source(
+    store: Store, release: Release, studies: Studies, config: FinetuneConfig, progress: Progress | None = None
+) -> Kept:
+    """Raw features of all organs that are asked about, from the feature cache where they are there."""
+    organs = wanted_organs(studies.tasks)
+    device = next(release.model.parameters()).device
+    if reads_whole(release, config) and (release.cxr is not None or not release.model.settings.whole_image):
+        return frozen(live_source(store, release, studies, config, progress), release, config.fit.encode)
+    found = organ_features_of(
+        store, release, studies.study_ids, organs, batch=config.fit.encode, threads=config.fit.threads,
+        progress=progress,
+    )  # fmt: skip
+    features = torch.from_numpy(found.embeddings.features).to(device)
+    return Kept(bags_of(found.instances, studies.study_ids, organs), features, found.failures)
+
+
+@torch.no_grad()
+def frozen(source: Source, release: Release, batch: int) -> Kept:
+    """What a model makes of a source as it is, each study read once."""
+    model, bags = release.model.eval(), source.bags
+    device = next(model.parameters()).device
+    parts: list[Tensor] = []
+    for start in range(0, len(bags.study), batch):
+        rows = np.arange(start, min(start + batch, len(bags.study)))
+        inputs = source.inputs(rows, None)
+        assert not isinstance(inputs, Tensor)
+        parts.append(read_organs(model, {name: value.to(device) for name, value in inputs.items()}))
+    features = torch.cat(parts) if parts else torch.zeros(0, raw_width(model, whole=True))
+    return Kept(bags, features.float(), source.failures)
+
+
+def tuning_radiographs(release: Release) -> CxrDataSettings:
+    """A release's radiographs as they are drawn here: as in its pretraining, but never mirrored, turned or warped.
+
+    Labels have sides, and masks are cut as windows are.
+    """
+    upright = {"flip": 0.0, "rotate": 0.0, "perspective": 0.0}
+    return CxrDataSettings.model_validate(release.cxr).model_copy(update=upright)
+
+
+def cxr_source(
+    store: Store, release: Release, studies: Studies, config: FinetuneConfig, progress: Progress | None = None
+) -> Radiographs:
+    """Radiographs of all studies in memory, with the boxes of the organs that are asked about."""
+    check_recipe(store, release)
+    numbers = queries_of(release.organs, load_organs(release.organ_dictionary / "organs.yaml"))
+    settings = tuning_radiographs(release)
+    organs, whole = wanted_organs(studies.tasks), reads_whole(release, config)
+    reading = "whole" if whole else reading_of(release.model)
+    edge = kept_edge(settings)
+    radiographs = np.zeros((len(studies.study_ids), edge, edge), np.uint16)
+    shapes: dict[str, tuple[int, ...]] = {}
+    failures: list[Failure] = []
+    for number, name in enumerate(studies.study_ids):
+        try:
+            image = store.study(name).image()
+            radiographs[number], shapes[name] = shrunk(image, edge), image.shape
+        except (CTGLIPError, OSError, ValueError) as error:
+            failures.append(Failure(name, "radiographs", getattr(error, "code", "unreadable"), str(error)))
+        if progress:
+            progress(number + 1, len(studies.study_ids))
+    check_damage(failures, len(studies.study_ids), MAX_FAILED_SHARE)
+    row = {name: number for number, name in enumerate(studies.study_ids)}
+    instances = cxr_places(store, [name for name in studies.study_ids if name in shapes], organs, reading, release)
+    boxes = np.array([instance.row.box[:4] for instance in instances], np.float64).reshape(-1, 4)
+    boxes *= np.array([np.repeat(edge / np.array(shapes[instance.study_id]), 2) for instance in instances]).reshape(
+        -1, 4
+    )
+    low, high = (edge - settings.size) // 2, (edge - settings.size) // 2 + settings.size
+    inside = np.clip(boxes, low, high)
+    seen = (
+        np.asarray((inside[:, 1::2] - inside[:, ::2] >= 1).all(1))
+        if reading == "box"
+        else np.ones(len(instances), bool)
+    )
+    instances = [instance for instance, there in zip(instances, seen, strict=True) if there]
+    radiograph = np.array([row[instance.study_id] for instance in instances], dtype=np.int64)
+    queries = np.array([numbers.get(instance.organ, 0) for instance in instances], dtype=np.int64)
+    bags = bags_of(instances, studies.study_ids, organs)
+    return Radiographs(bags, radiographs, radiograph, boxes[seen], queries, settings, whole, tuple(failures))
+
+
+def scan_source(
+    store: Store, release: Release, studies: Studies, config: FinetuneConfig, progress: Progress | None = None
+) -> Scans:
+    """Whole scans of all studies, read once to know which can be."""
+    check_recipe(store, release)
+    dictionary = load_organs(release.organ_dictionary / "organs.yaml")
+    settings = ScanSettings.model_validate(release.scans)
+    organs = wanted_organs(studies.tasks)
+    instances = instances_of(store, studies.study_ids, organs, CropSettings())
+    reader = ScanReader(store, settings, len(studies.study_ids), config.fit.keep_gb, config.fit.threads)
+    kept: list[OrganInstance] = []
+    for done, name in enumerate(studies.study_ids, start=1):
+        (cut,) = reader.read([name])
+        own = [instance for instance in instances if instance.study_id == name]
+        if cut is not None:
+            can = readable(cut, [instance.row for instance in own], release.model, dictionary)
+            kept += [instance for instance, yes in zip(own, can, strict=True) if yes]
+        if progress:
+            progress(done, len(studies.study_ids))
+    bags = bags_of(kept, studies.study_ids, organs)
+    return Scans(bags, reader, settings, tuple(kept), release, config.augment, tuple(reader.failures))
+
+
+def crop_source(
+    store: Store, release: Release, studies: Studies, config: FinetuneConfig, progress: Progress | None = None
+) -> Crops:
+    """Crops of all organs that are asked about, as the model's settings cut them."""
+    check_recipe(store, release)
+    dictionary = load_organs(release.organ_dictionary / "organs.yaml")
+    settings = CropSettings.model_validate(release.crops)
+    organs = wanted_organs(studies.tasks)
+    instances = instances_of(store, studies.study_ids, organs, settings)
+    cache = cut_instances(store, instances, settings, dictionary, config.fit.threads, progress)
+    queries = None
+    if release.model.settings.pooling == "attention":
+        queries = np.array([release.organs.index(instance.organ) for instance in cache.instances])
+    bags = bags_of(cache.instances, studies.study_ids, organs)
+    sided = config.augment.model_copy(update={"mirror": 0.0})  # a label of a left organ stays one of a left organ
+    return Crops(bags, cache, settings, sided, queries, cache.failures)
+
+
+def live_source(
+    store: Store, release: Release, studies: Studies, config: FinetuneConfig, progress: Progress | None = None
+) -> Crops | Scans | Radiographs:
+    """What a model that is trained reads: crops, whole scans, or radiographs."""
+    make = cxr_source if release.cxr is not None else crop_source if release.reads_crops else scan_source
+    return make(store, release, studies, config, progress)

@@ -1,0 +1,168 @@
+"""The columns of a fine-tuning's label table as tasks: what each asks, and which organs answer it.
+
+A column ``organ:name`` asks about that organ, a column ``name`` about the study and is read from all organs that can
+have it. Nothing is dropped in silence: what cannot be used is a fault that stops, or a ``Problem`` that is listed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ctglip.errors import CohortError
+from ctglip.inference.scoring import Dictionaries
+from ctglip.labels import LabelColumn, LabelTable, read_labels
+from ctglip.tasks.settings import ALL, ColumnSettings
+
+STUDY = "study"
+"""In place of an organ: the whole image."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One column.
+
+    Attributes:
+        column: its heading.
+        organs: the organs that answer it; one: the label is that organ's. ``STUDY``: the whole image answers.
+        abnormality: name in the dictionary, where the column has one.
+        classes: of a multi-class column; empty: the answer is yes or no.
+        about: the organs that it asks about, where the whole image answers.
+    """
+
+    column: str
+    organs: tuple[str, ...]
+    abnormality: str | None = None
+    classes: tuple[str, ...] = ()
+    about: tuple[str, ...] = ()
+
+    @property
+    def asks(self) -> tuple[tuple[str, str], ...]:
+        """The (organ, abnormality) that texts are made of; none where the column names no abnormality."""
+        return tuple((organ, self.abnormality) for organ in self.about or self.organs if self.abnormality)
+
+    @property
+    def width(self) -> int:
+        """Numbers that a head gives for it."""
+        return len(self.classes) or 1
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something of the input that could not be used, and what became of it.
+
+    Attributes:
+        code: ``unknown_study``, ``no_labels``, ``one_class``, ``no_organ``, ``unreadable``, ``few_labels``.
+        subject: a study or a column.
+        message: one sentence.
+    """
+
+    code: str
+    subject: str
+    message: str
+
+
+@dataclass(frozen=True)
+class TaskTable:
+    """A label table and what its columns ask.
+
+    Attributes:
+        tasks: one for each column.
+        labels: the table.
+    """
+
+    tasks: tuple[Task, ...]
+    labels: LabelTable
+
+
+def read_tasks(
+    path: Path,
+    dictionaries: Dictionaries,
+    organs: Sequence[str],
+    columns: Mapping[str, ColumnSettings] | None = None,
+    ignore: Sequence[str] = (),
+    whole: bool = False,
+) -> TaskTable:
+    """Read a label table (``labels.read_labels``), and lay its columns on organs.
+
+    Args:
+        path: the table.
+        dictionaries: what names mean.
+        organs: the organs that can be read.
+        columns: what the dictionaries do not know.
+        ignore: columns that are left alone.
+        whole: every column is read from the whole image, whether its name says something or not.
+
+    Raises:
+        CohortError: all faults of the table in one message, see ``labels.read_labels``; or of its columns: organs that
+            the dictionary or the model does not have, columns that ask the same.
+    """
+    columns = columns or {}
+    explained = {name: said.classes for name, said in columns.items()}
+    own = "any" if whole else "of_organs"
+    table = read_labels(path, dictionaries.organs, dictionaries.abnormalities, explained, ignore, own)
+    faults: list[str] = []
+    tasks: list[Task] = []
+    for column in table.columns:
+        said = columns.get(column.heading)
+        found = _whole_task(column, said, dictionaries) if whole else _task(column, said, dictionaries, organs)
+        if isinstance(found, str):
+            faults.append(found)
+        else:
+            tasks.append(found)
+    faults += _clashes(tasks)
+    if faults:
+        raise CohortError(f"{path}: {'; '.join(faults)}.", code="bad_labels", fix="Correct the table or the config.")
+    return TaskTable(tuple(tasks), table)
+
+
+def _task(
+    column: LabelColumn, said: ColumnSettings | None, dictionaries: Dictionaries, organs: Sequence[str]
+) -> Task | str:
+    """The column as a task, or what is wrong with it."""
+    name, abnormality = column.heading, column.abnormality
+    if said is not None and said.organs:
+        wanted = tuple(organs) if said.organs == (ALL,) else said.organs
+        unknown = [organ for organ in wanted if organ not in dictionaries.organs]
+        if unknown:
+            return f"column {name!r}: there is no organ {unknown[0]!r} in the dictionary"
+        abnormality = said.abnormality
+    else:
+        abnormality = said.abnormality if said is not None and said.abnormality else abnormality
+        if column.organ is not None:
+            wanted = (column.organ,)
+        elif abnormality is not None and abnormality in dictionaries.abnormalities:
+            wanted = dictionaries.abnormalities[abnormality].organs
+        elif abnormality is None:
+            return f"column {name!r} names no abnormality of the dictionaries: give it organs in the config (columns)"
+        else:
+            wanted = ()
+    if abnormality is not None and abnormality not in dictionaries.abnormalities:
+        return f"column {name!r}: there is no abnormality {abnormality!r} in the dictionary"
+    readable = tuple(organ for organ in wanted if organ in organs)
+    if not readable:
+        shown = ", ".join(wanted[:4])
+        return f"column {name!r} is about {shown}, and the model or the store has none of them"
+    return Task(name, readable, abnormality, column.classes)
+
+
+def _whole_task(column: LabelColumn, said: ColumnSettings | None, dictionaries: Dictionaries) -> Task | str:
+    """The column as a task of the whole image: any heading will do, one that means something can start from text."""
+    found = _task(column, said, dictionaries, dictionaries.organs.names)
+    if isinstance(found, str):
+        explained = said is not None and (said.organs or said.abnormality)
+        return found if explained else Task(column.heading, (STUDY,), None, column.classes)
+    return Task(column.heading, (STUDY,), found.abnormality, column.classes, found.organs if found.abnormality else ())
+
+
+def _clashes(tasks: Sequence[Task]) -> list[str]:
+    """Two columns that ask the same of the same organs."""
+    seen: dict[tuple[tuple[str, str], ...], str] = {}
+    faults = []
+    for task in tasks:
+        if task.abnormality is not None and not task.classes:
+            first = seen.setdefault(task.asks, task.column)
+            if first != task.column:
+                faults.append(f"columns {first!r} and {task.column!r} ask the same")
+    return faults

@@ -1,0 +1,113 @@
+"""Models that read whole scans are tuned too: by label maps, by boxes, by queries, or without any organ."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ctglip.config import validate
+from ctglip.data.scans import ScanSettings, cut_scan
+from ctglip.inference.scans import encode_scan
+from ctglip.inference.scoring import Scorer
+from ctglip.models.release import Release, load_release
+from ctglip.store.study import organ_row
+from ctglip.store.tables import Store
+from ctglip.tasks.inputs import kept_source, live_source
+from ctglip.tasks.network import Start, build_network, read_organs
+from ctglip.tasks.release import Tuned
+from ctglip.tasks.settings import FinetuneConfig
+from ctglip.tasks.studies import join
+from ctglip.tasks.targets import read_tasks
+from ctglip.tasks.tuning import finetune
+from ctglip.training.launch import pretrain
+from tests.training.test_registry import KINDS, config_of
+from tests.training.tiny import write_word_bert
+
+CONFIG = validate(
+    FinetuneConfig,
+    {
+        "mode": "full",
+        "fit": {"epochs": 2, "batch": 6, "device": "cpu", "threads": 1},
+        "judge": {"draws": 20, "min_positives": 1},
+    },
+    "test",
+)
+
+
+@pytest.fixture(scope="module")
+def runs(tiny: tuple[Store, Path], tmp_path_factory: pytest.TempPathFactory):
+    made: dict[str, Path] = {}
+    folder = tmp_path_factory.mktemp("scans")
+    bert = write_word_bert(folder / "bert")
+
+    def make(kind: str) -> Path:
+        if kind not in made:
+            made[kind] = folder / kind.replace(", ", "-")
+            pretrain(tiny[0].path, made[kind], config_of(bert, KINDS[kind], steps=2))
+        return made[kind]
+
+    return make
+
+
+def studies_of(release: Release, tiny: tuple[Store, Path]):
+    return join(read_tasks(tiny[1], Scorer(release).dictionaries, release.organs), tiny[0])
+
+
+@pytest.mark.parametrize("kind", ["organ_query, pool", "organ_query, box", "organ_query, query", "global_pair"])
+def test_a_tuned_model_reads_scans_as_inference_does(kind: str, runs, tiny: tuple[Store, Path]) -> None:
+    store = tiny[0]
+    release = load_release(runs(kind))
+    studies = studies_of(release, tiny)
+    kept = kept_source(store, release, studies, CONFIG)
+    live = live_source(store, release, studies, CONFIG)
+    rows, _ = live.bags.rows([4, 1])
+    with torch.no_grad():
+        found = read_organs(release.model, live.inputs(rows, None))  # type: ignore[arg-type]
+    torch.testing.assert_close(found, kept.features[torch.from_numpy(rows)], atol=1e-5, rtol=1e-4)
+    settings = ScanSettings.model_validate(release.scans)
+    dictionary = Scorer(release).dictionaries.organs
+    for study in (1, 4):
+        name = studies.study_ids[study]
+        own, _ = live.bags.rows([study])
+        wanted = [live.bags.organs[live.bags.organ[row]] for row in own]
+        table = {row["organ"]: organ_row(row) for row in store.table("organs").iter_rows(named=True)
+                 if row["study_id"] == name}  # fmt: skip
+        reader = store.study(name)
+        cut = cut_scan(reader.image(), reader.organs(), reader.affine, settings)
+        said = encode_scan(release.model, cut, [table[o] for o in wanted], dictionary, release.organs, settings)
+        np.testing.assert_allclose(kept.features[torch.from_numpy(own)].numpy(), said.features, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["organ_query, pool", "global_pair"])
+def test_whole_scans_are_tuned_beside_crops(
+    kind: str, runs, run: Path, tiny: tuple[Store, Path], tmp_path: Path
+) -> None:
+    settings = CONFIG.model_copy(update={"baselines": (str(runs(kind)),)})
+    results = finetune(run, tiny[0].path, tmp_path, tiny[1], settings)
+    assert {point.start for point in results.points} == {"run", runs(kind).name}
+    assert all(point.macro_auroc.value is not None for point in results.points)
+    mine = finetune(runs(kind), tiny[0].path, tmp_path / "itself", tiny[1], CONFIG)
+    assert mine.mode == "full"
+    assert Tuned(tmp_path / "itself").predict(tiny[0], tiny[0].study_ids[:3])["probability"].is_between(0, 1).all()
+
+
+def test_a_model_without_organs_starts_from_its_own_zero_shot_answer(runs, tiny: tuple[Store, Path]) -> None:
+    release = load_release(runs("global_pair"))
+    studies = studies_of(release, tiny)
+    kept = kept_source(tiny[0], release, studies, CONFIG)
+    network = build_network(Start("clip", release, False, "head"), studies.tasks, kept.bags.organs, CONFIG).eval()
+    scorer = Scorer(release)
+    rows, owner = kept.bags.rows([0, 1])
+    with torch.no_grad():
+        said = network(kept.features[torch.from_numpy(rows)], torch.from_numpy(kept.bags.organ[rows]),
+                       torch.from_numpy(owner), 2)  # fmt: skip
+        whole = release.model.whole(kept.features[torch.from_numpy(rows)]).numpy()
+    for number, task in enumerate(studies.tasks):
+        assert task.abnormality is not None
+        first = [int(np.flatnonzero(owner == study)[0]) for study in (0, 1)]
+        axis = scorer.differences(whole[first], [(task.organs[0], task.abnormality)])[:, 0]
+        expected = scorer.calibration.scale * axis + scorer.calibration.bias
+        np.testing.assert_allclose(said.logits[:, number].numpy(), expected, atol=1e-4)

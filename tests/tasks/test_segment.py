@@ -1,0 +1,199 @@
+"""An organ is drawn on radiographs: heads, loss and Dice against formulas, and lungs found on simple radiographs."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from torch.nn import functional as F
+
+from ctglip.config import load_settings, validate
+from ctglip.cxr.io import Radiograph
+from ctglip.cxr.standardize import standardize_radiograph
+from ctglip.errors import ConfigError, CTGLIPError
+from ctglip.models.encoders import CNNSettings, ViTSettings, build_encoder
+from ctglip.models.release import load_release
+from ctglip.store.format import StoreInfo
+from ctglip.store.splits import SplitSettings, assign_splits
+from ctglip.store.study import SourceGrid, StudyRecord, write_study
+from ctglip.store.tables import Store, compact, create_store
+from ctglip.tasks.segment import Segmenter, segment
+from ctglip.tasks.segmentation import SegmentationNetwork, agreement, mask_loss
+from ctglip.tasks.settings import FinetuneConfig, SegmentationSettings
+from ctglip.tasks.tuning import finetune
+from ctglip.vocabulary.organs import load_organs
+from tests.inference.tiny_cxr import RECIPE, cxr_release, saved
+from tests.training.tiny import write_word_bert
+
+
+def config(**more) -> FinetuneConfig:
+    fit = {"epochs": 25, "patience": 0, "batch": 8, "device": "cpu", "threads": 1}
+    tree = {
+        "task": "segmentation",
+        "segmentation": {"width": 16},
+        "optim": {"lr": 0.01, "warmup": 0},
+        "fit": fit,
+        "scratch_fit": {**fit, "epochs": 1},
+        "judge": {"draws": 20},
+        **more,
+    }
+    return validate(FinetuneConfig, tree, "test")
+
+
+def write_lungs(path: Path, radiographs: int, seed: int = 0) -> Store:
+    """Radiographs with two dark lungs at drawn places on a noisy body; every sixth shows none, every ninth has no
+    masks."""
+    organs = load_organs()
+    info = StoreInfo(modality="cxr", recipe=RECIPE.model_dump(mode="json"), recipe_hash=RECIPE.hash,
+                     labels=organs.label_names())  # fmt: skip
+    store = create_store(path, info)
+    rng = np.random.default_rng(seed)
+    for number in range(radiographs):
+        radiograph, mask = rng.normal(150, 8, (64, 64)), np.zeros((64, 64), np.uint8)
+        for name, column in (("lung_right", 12), ("lung_left", 36)) if number % 6 else ():
+            row, left, high = rng.integers(12, 20), column + rng.integers(-2, 3), rng.integers(20, 32)
+            radiograph[row : row + high, left : left + 15] -= 90
+            mask[row : row + high, left : left + 15] = organs[name].label or 0
+        drawn = None if number % 9 == 8 else mask
+        standardized, _ = standardize_radiograph(Radiograph(radiograph.astype(np.float32)), RECIPE, drawn)
+        name = f"f{number:03d}"
+        write_study(path, StudyRecord(name, f"p{number:03d}", standardized, name, RECIPE.hash,
+                                      row={"modality": "cxr", "view": "pa"},
+                                      source=SourceGrid(radiograph.shape, np.eye(4))))  # fmt: skip
+    compact(store)
+    assign_splits(store, SplitSettings(fractions=(0.5, 0.2, 0.3)))
+    return Store.open(path)
+
+
+@pytest.fixture(scope="module")
+def lungs(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return write_lungs(tmp_path_factory.mktemp("lungs") / "store", 45)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("models")
+    bert = write_word_bert(folder / "bert")
+    vit = ViTSettings(spatial_dims=2, patch=8, image_size=48, dim=32, depth=1, heads=2)
+    made = {"cnn": cxr_release(bert), "vit": cxr_release(bert, encoder=vit), "scans": cxr_release(bert)}
+    made["scans"].radiographs = None
+    return {name: saved(folder / name, release) for name, release in made.items()}
+
+
+@pytest.mark.parametrize("head", ["unet", "setr"])
+@pytest.mark.parametrize("shape", [(48, 48), (64, 32)])
+def test_heads_give_a_logit_for_every_pixel_and_leave_a_frozen_encoder_alone(head: str, shape) -> None:
+    encoder = build_encoder(CNNSettings(spatial_dims=2, widths=(8, 16, 32), blocks=(0, 1, 1), groups=4), 1)
+    network = SegmentationNetwork(encoder, SegmentationSettings(head=head, width=16), frozen=True).train()  # type: ignore[arg-type]
+    assert not encoder.training
+    said = network(torch.randn(2, 1, *shape))
+    assert said.shape == (2, 1, *shape)
+    said.sum().backward()
+    assert all(p.grad is None for p in encoder.parameters())
+    assert all(p.grad is not None for p in network.head.parameters())
+
+
+def test_the_loss_is_its_formula() -> None:
+    logits, masks = torch.tensor([[[[0.5, -1.0], [2.0, 0.0]]]]), torch.tensor([[[[1.0, 0.0], [1.0, 1.0]]]])
+    p = torch.sigmoid(logits)
+    right = torch.where(masks > 0, p, 1 - p)
+    focal = (-((1 - right) ** 2) * right.log()).mean()
+    dice = (2 * (p * masks).sum() + 1) / (p.sum() + masks.sum() + 1)
+    torch.testing.assert_close(mask_loss(logits, masks), 10 * focal - dice.log())
+    empty = mask_loss(torch.full((1, 1, 4, 4), -20.0), torch.zeros(1, 1, 4, 4))
+    assert float(empty) == pytest.approx(0.0, abs=1e-4)
+    plain = F.binary_cross_entropy_with_logits(logits, masks)
+    torch.testing.assert_close(mask_loss(logits, masks, focal=1.0, gamma=0.0), plain - dice.log())
+
+
+def test_dice_by_hand() -> None:
+    truth, said = np.zeros((4, 2, 2), bool), np.zeros((4, 2, 2), bool)
+    truth[0] = [[1, 1], [0, 0]]
+    said[0] = [[1, 0], [1, 0]]  # one of two found, one invented
+    said[1, 0, 0] = True  # nothing is there, and a pixel is drawn
+    truth[3] = said[3] = True
+    found = agreement(said, truth)
+    assert found.dice.tolist() == [0.5, 0.0, 1.0, 1.0]
+    assert found.empty.tolist() == [False, True, True, False]
+    assert found.mdice == pytest.approx((2 * 5 / (2 * 5 + 2 + 1) + 2 * 8 / (2 * 8 + 2 + 1)) / 2)
+
+
+def test_lungs_are_found_and_drawn_again_from_the_folder(lungs: Store, models, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    results = segment(models["cnn"], lungs.path, out, config(baselines=("scratch",), fractions=(0.3, 1.0)))
+    points = {(point.start, point.fraction): point for point in results.points}
+    mine = points["cnn", 1.0]
+    assert mine.dice_pos.value is not None
+    assert mine.dice_pos.value > 0.9
+    assert mine.frozen
+    assert not points["scratch", 1.0].frozen
+    assert (results.resolution, results.head) == (48, "unet")
+    assert {(p.code, p.subject) for p in results.problems} == {("no_mask", f"f{n:03d}") for n in range(8, 45, 9)}
+    assert {(d.fraction, d.other_fraction) for d in results.differences} == {(0.3, 0.3), (0.3, 1.0), (1.0, 1.0)}
+    scores = pl.read_parquet(out / "scores.parquet")
+    dice, empty = scores["dice"].to_numpy(), scores["empty"].to_numpy()
+    assert mine.dice_all.value == pytest.approx(dice.mean())
+    assert mine.dice_pos.value == pytest.approx(dice[~empty].mean())
+    assert results.empty == empty.sum() > 0
+    before, after = load_release(models["cnn"]).model.state_dict(), load_release(out).model.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    segmenter = Segmenter(out)
+    name = scores.filter(~pl.col("empty"))["study_id"][0]
+    truth = lungs.study(name).organs()
+    assert truth is not None
+    drawn = segmenter.draw(lungs, name)
+    inside = slice(7, 57)  # the model's window, a fifth smaller than the radiograph
+    both = (drawn & (truth > 0))[inside, inside].sum()
+    assert 2 * both / (drawn[inside, inside].sum() + (truth > 0)[inside, inside].sum()) > 0.85
+    assert json.loads((out / "results.json").read_text())["organ"] == "lungs"
+
+
+def test_tokens_are_enough_for_setr_and_the_encoder_learns_too(lungs: Store, models, tmp_path: Path) -> None:
+    settings = config(segmentation={"head": "setr", "width": 32, "frozen": False}, optim={"lr": 0.003, "warmup": 0})
+    results = segment(models["vit"], lungs.path, tmp_path, settings)
+    assert results.points[0].dice_pos.value is not None
+    assert results.points[0].dice_pos.value > 0.6
+    before, after = load_release(models["vit"]).model.state_dict(), load_release(tmp_path).model.state_dict()
+    changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"encoder"}
+    assert load_release(tmp_path).calibration == {}
+
+
+def test_a_run_that_was_stopped_goes_on(lungs: Store, models, tmp_path: Path) -> None:
+    settings = config(seeds=(0, 1), fit={"epochs": 2, "patience": 0, "batch": 8, "device": "cpu"})
+
+    class Killed(Exception):
+        pass
+
+    def kill(done: int, _: int) -> None:
+        if done == 3:
+            raise Killed
+
+    with pytest.raises(Killed):
+        segment(models["cnn"], lungs.path, tmp_path / "a", settings, progress=kill)
+    assert len(list((tmp_path / "a" / "cells").glob("*/cell.json"))) == 1
+    with pytest.raises(ConfigError, match="already holds"):
+        segment(models["cnn"], lungs.path, tmp_path / "a", settings)
+    again = segment(models["cnn"], lungs.path, tmp_path / "a", settings, resume=True)
+    assert again == segment(models["cnn"], lungs.path, tmp_path / "b", settings)
+    assert math.isfinite(again.points[0].mdice)
+
+
+def test_what_cannot_be_is_said(lungs: Store, models, tmp_path: Path) -> None:
+    with pytest.raises(CTGLIPError, match="No radiograph of the split 'train' has a mask of heart"):
+        segment(models["cnn"], lungs.path, tmp_path / "a", config(segmentation={"organ": "heart"}))
+    with pytest.raises(CTGLIPError, match="trained on CT scans"):
+        segment(models["scans"], lungs.path, tmp_path / "b", config())
+    with pytest.raises(ConfigError, match="takes no label table"):
+        finetune(models["cnn"], lungs.path, tmp_path / "c", tmp_path / "labels.csv", config())
+
+
+def test_shipped_configs_are_what_they_say() -> None:
+    unet, setr = (load_settings(FinetuneConfig, Path(f"finetune/cxr_segmentation_{n}")) for n in ("unet", "setr"))
+    assert (unet.task, unet.segmentation.head, unet.segmentation.frozen) == ("segmentation", "unet", True)
+    assert (setr.segmentation.head, setr.segmentation.width, setr.fit.batch) == ("setr", 512, 16)
