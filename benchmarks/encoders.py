@@ -16,13 +16,11 @@ import torch
 
 from ctglip.data.rendering import DrawnCrops
 from ctglip.models.dual_encoder import OrganTextModel, OrganTextModelSettings
-from ctglip.models.encoders import (
-    CNNSettings,
-    NNUNetSettings,
-    ResNetSettings,
-    SwinSettings,
-    ViTSettings,
-)
+from ctglip.models.encoders.cnn import CNNSettings
+from ctglip.models.encoders.nnunet import NNUNetSettings
+from ctglip.models.encoders.resnet import ResNetSettings
+from ctglip.models.encoders.swin import SwinSettings
+from ctglip.models.encoders.vit import ViTSettings
 from ctglip.objectives.base import total
 from ctglip.objectives.organ_text import OrganText
 from ctglip.objectives.samples import OrganBatch

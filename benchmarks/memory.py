@@ -23,7 +23,8 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ctglip.config import find_config, load_settings
-from ctglip.models.encoders import Encoder, build_encoder
+from ctglip.models.encoders import build_encoder
+from ctglip.models.encoders.base import Encoder
 from ctglip.training.recipe import PretrainConfig
 
 CONFIGS = (

@@ -6,11 +6,12 @@ Plain data only: no code, no interpolation. Ids stay strings (``00123`` is never
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import PydanticCustomError, core_schema
 
 from ctglip.errors import ConfigError
 from ctglip.files import parse_yaml, read_yaml
@@ -24,6 +25,51 @@ class Settings(BaseModel):
 
 
 S = TypeVar("S", bound=Settings)
+
+
+class _Configured(Protocol):
+    Settings: Any
+
+
+class OneOf:
+    """``Annotated[Base, OneOf(registry)]``: a field with the settings of one of the registry's classes, by ``name``.
+
+    Entries may be registered at any time before the settings are read.
+
+    Args:
+        registry: classes with ``Settings``, by the name that these have.
+        default: the name where none is given.
+    """
+
+    def __init__(self, registry: Mapping[str, type[_Configured]], default: str | None = None) -> None:
+        self.registry, self.default = registry, default
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> core_schema.CoreSchema:
+        """Validation by the entry's own settings; errors name the fields in them."""
+        return core_schema.no_info_plain_validator_function(
+            self._chosen,
+            serialization=core_schema.plain_serializer_function_ser_schema(
+                lambda value, info: value.model_dump(mode=info.mode), info_arg=True
+            ),
+        )
+
+    def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> dict[str, Any]:
+        """Any of the entries' settings."""
+        options = [entry.Settings.__pydantic_core_schema__ for entry in self.registry.values()]
+        return {"oneOf": [handler(option) for option in options]}
+
+    def _chosen(self, value: Any) -> Any:
+        if isinstance(value, Settings):
+            value = value.model_dump()
+        if not isinstance(value, dict):
+            raise PydanticCustomError("dict_type", "Input should be a mapping of settings")
+        name = value.get("name", self.default)
+        if name not in self.registry:
+            known = ", ".join(self.registry)
+            raise PydanticCustomError(
+                "one_of", "name is {name}, expected one of: {known}", {"name": repr(name), "known": known}
+            )
+        return self.registry[name].Settings.model_validate({"name": name, **value})
 
 
 def find_config(name: str | Path) -> Path:

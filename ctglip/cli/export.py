@@ -71,13 +71,13 @@ def _also(wanted: Also, release: Release, out: Path) -> str:
             f"ctglip.load_model({str(out)!r}).model_input(scan, organs) makes:\n{shown}"
         )
     if wanted is Also.nnunet:
-        from ctglip.models.exchange import save_nnunet
+        from ctglip.models.state_export import save_nnunet
 
         return f"{save_nnunet(encoder, out / 'nnunet_pretrained.pth').name} is for nnUNetv2_train -pretrained_weights."
     if wanted is Also.timm:
         from safetensors.torch import save_file
 
-        from ctglip.models.exchange import timm_state
+        from ctglip.models.state_export import timm_state
 
         save_file(timm_state(encoder), out / "timm.safetensors")
         return "timm.safetensors loads into timm's model with strict=False."

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from ctglip.data.crops import CropSettings, OrganCrop, voxel_mm
 from ctglip.data.rendering import CropStack
 from ctglip.models.dual_encoder import OrganTextModel
-from ctglip.models.encoders import Anchor, VisionFeatures
+from ctglip.models.encoders.base import Anchor, VisionFeatures
 from ctglip.pages.pictures import LEAST_HEAT
 from ctglip.types import OrganRow, spacing_of
 
@@ -173,7 +173,7 @@ def on_pixels(cells: Float[Tensor, "p ..."], shape: tuple[int, ...], anchor: Anc
     Args:
         cells: on the grid of a level.
         shape: of the input.
-        anchor: where cells are centred, see ``models.encoders.Encoder``.
+        anchor: where cells are centred, see ``models.encoders.base``.
     """
     mode = "trilinear" if len(shape) == 3 else "bilinear"
     if anchor == "middle":

@@ -12,9 +12,9 @@ from ctglip.lazy import public_names
 if TYPE_CHECKING:
     from ctglip.models.dual_encoder import OrganTextModel as OrganTextModel
     from ctglip.models.dual_encoder import OrganTextModelSettings as OrganTextModelSettings
-    from ctglip.models.encoders import Encoder as Encoder
-    from ctglip.models.encoders import VisionFeatures as VisionFeatures
     from ctglip.models.encoders import build_encoder as build_encoder
+    from ctglip.models.encoders.base import Encoder as Encoder
+    from ctglip.models.encoders.base import VisionFeatures as VisionFeatures
     from ctglip.models.hub import HubModel as HubModel
     from ctglip.models.hub import write_card as write_card
     from ctglip.models.onnx import export_onnx as export_onnx

@@ -13,7 +13,9 @@ from torch.nn import functional as F
 from ctglip.config import Settings
 from ctglip.errors import ModelError
 from ctglip.models.decoders import QueryDecoder
-from ctglip.models.encoders import CNNSettings, EncoderSettings, VisionFeatures, build_encoder
+from ctglip.models.encoders import AnyEncoderSettings, build_encoder
+from ctglip.models.encoders.base import VisionFeatures
+from ctglip.models.encoders.cnn import CNNSettings
 from ctglip.models.heads import HeadNorm, ProjectionHead
 from ctglip.models.intensities import IntensityHistogram
 from ctglip.models.observations import ObservationExtractor, Observations, ObservationSettings
@@ -72,7 +74,7 @@ class OrganTextModelSettings(Settings):
         tags: the model has a decoder of tags.
     """
 
-    encoder: EncoderSettings = CNNSettings()
+    encoder: AnyEncoderSettings = CNNSettings()
     in_channels: int = 4
     grounding: Grounding = "crop"
     pooling: Literal["mean", "mean_peak", "attention"] = "mean"

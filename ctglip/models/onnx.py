@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ctglip.errors import ModelError
 from ctglip.files import atomic_path
-from ctglip.models.encoders import Encoder
+from ctglip.models.encoders.base import Encoder
 from ctglip.models.release import Release
 from ctglip.resources import require
 

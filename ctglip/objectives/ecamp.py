@@ -38,7 +38,7 @@ from ctglip.losses.masked import (
     window_mask,
 )
 from ctglip.models.dual_encoder import OrganTextModel
-from ctglip.models.encoders import ViTSettings
+from ctglip.models.encoders.vit import ViTEncoder, ViTSettings
 from ctglip.models.fusion import ReportBert, ReportBertSettings
 from ctglip.models.masked import (
     MaskedDecoder,
@@ -49,7 +49,6 @@ from ctglip.models.masked import (
     hidden_patches,
     spread_attention,
 )
-from ctglip.models.vit import ViTEncoder
 from ctglip.objectives.base import Features, Losses, Objective, Report
 from ctglip.objectives.samples import Batch, images_of, stacked
 from ctglip.objectives.texts import Texts

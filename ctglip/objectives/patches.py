@@ -19,7 +19,7 @@ from ctglip.config import Settings
 from ctglip.losses.correlation import patch_correlation
 from ctglip.losses.masked import patchify
 from ctglip.models.decoders import QueryDecoder
-from ctglip.models.encoders import Encoder, VisionFeatures
+from ctglip.models.encoders.base import Encoder, VisionFeatures
 from ctglip.models.observations import TokenReader
 
 

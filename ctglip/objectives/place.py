@@ -20,7 +20,7 @@ from torch import Tensor
 from ctglip.features.text_bank import TextBank
 from ctglip.losses.observations import SetSimilarity, answers, query_overlap, sentence_contrast, set_contrast
 from ctglip.models.dual_encoder import OrganTextModel
-from ctglip.models.encoders import VisionFeatures
+from ctglip.models.encoders.base import VisionFeatures
 from ctglip.objectives.base import Features, LogitScale, Losses, Objective, Report
 from ctglip.objectives.contrast import Contrast, ContrastSettings, Negatives
 from ctglip.objectives.patches import PatchSettings, PatchTask

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from ctglip.errors import ModelError
 from ctglip.inference.scoring import Scorer
 from ctglip.models.dual_encoder import OrganTextModel
-from ctglip.models.initial import load_initial_weights
 from ctglip.models.release import Release
 from ctglip.tasks.head import Answers, BagHead
 from ctglip.tasks.lowrank import add_low_rank, merge_low_rank
@@ -100,7 +99,7 @@ def build_network(start: Start, tasks: Sequence[Task], organs: Sequence[str], co
     """
     if start.random:
         tower = OrganTextModel(start.release.model.settings)
-        load_initial_weights(tower.encoder)
+        tower.encoder.load_pretrained()
     else:
         tower = copy.deepcopy(start.release.model)
     device = next(start.release.model.parameters()).device

@@ -24,7 +24,6 @@ from ctglip.errors import CohortError, CTGLIPError, ModelError
 from ctglip.files import atomic_path, read_json, write_json
 from ctglip.inference.feature_cache import check_recipe
 from ctglip.models.dual_encoder import OrganTextModel
-from ctglip.models.initial import load_initial_weights
 from ctglip.models.release import Release, load_release, save_release
 from ctglip.store.tables import Store
 from ctglip.tasks.initializations import open_records, starts_of, weights_of
@@ -182,7 +181,7 @@ def _network(start: Start, config: FinetuneConfig, seed: int) -> SegmentationNet
     encoder = copy.deepcopy(release.model.encoder)
     if start.random:
         encoder = OrganTextModel(release.model.settings).encoder
-        load_initial_weights(encoder)
+        encoder.load_pretrained()
     frozen = config.segmentation.frozen and not start.random
     return SegmentationNetwork(encoder, config.segmentation, frozen).to(next(release.model.parameters()).device)
 

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ctglip.models.encoders import Encoder, VisionFeatures
+from ctglip.models.encoders.base import Encoder, VisionFeatures
 from ctglip.tasks.settings import SegmentationSettings
 
 _STEPS = 4

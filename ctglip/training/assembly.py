@@ -18,7 +18,6 @@ from ctglip.features.text_bank import TextBank
 from ctglip.files import user_cache
 from ctglip.inference.scoring import Dictionaries, Scorer
 from ctglip.models.dual_encoder import Grounding, OrganTextModel, OrganTextModelSettings
-from ctglip.models.initial import load_initial_weights
 from ctglip.models.observations import ObservationSettings
 from ctglip.models.release import Release, load_release
 from ctglip.models.tags import TagSettings
@@ -152,7 +151,7 @@ def assemble(
     bank = TextBank(run / "text_bank", encoder)
     torch.manual_seed(config.seed)
     model = OrganTextModel(settings)
-    load_initial_weights(model.encoder)
+    model.encoder.load_pretrained()
     release = _release(model, names, store, config, encoder)
     if config.initial is not None:
         _start_from(Path(config.initial), release)

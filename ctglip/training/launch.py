@@ -18,7 +18,7 @@ from ctglip.errors import ConfigError, CTGLIPError, ModelError
 from ctglip.evaluation.familiarity import measure_familiarity
 from ctglip.files import read_json
 from ctglip.inference.feature_cache import OrganFeatures
-from ctglip.models.encoders import Encoder
+from ctglip.models.encoders.base import Encoder
 from ctglip.models.release import Release, save_release
 from ctglip.store.tables import Store
 from ctglip.training.allocator import keep_freed_memory

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections import defaultdict
 from typing import Literal
 
@@ -12,11 +11,9 @@ from pydantic import Field
 from torch import nn
 
 from ctglip.config import Settings
-from ctglip.models.encoders import Encoder
+from ctglip.models.encoders.base import Encoder
 from ctglip.models.text import TextEncoder
 
-_UNIT = re.compile(r"(?:layers?|stages?|blocks?)[._]?\d+(?:\.(?:blocks\.)?\d+)?(?=\.)")
-"""``stages.1.0``, ``layer3.5``, ``blocks.7``, ``stages_2.blocks.0``, ``encoder.layer.11``: one layer of an encoder."""
 _UNDECAYED = ("positions", "position_embedding", "class_token", "cls_token", "mask_token")
 
 
@@ -86,22 +83,10 @@ def layer_scales(module: nn.Module, decay: float) -> dict[str, float]:
         return scales
     for position, part in module.named_modules():
         if isinstance(part, Encoder | TextEncoder):
-            depths = _depths([name for name, _ in part.named_parameters()])
+            depths = part.layer_groups()
             top = max(depths.values(), default=0)
             scales |= {f"{position}.{name}": decay ** (top - depth) for name, depth in depths.items()}
     return scales
-
-
-def _depths(names: list[str]) -> dict[str, int]:
-    """Layer number of each parameter, in the order of the names."""
-    units: dict[str, int] = {}
-    depths = {}
-    for name in names:
-        if found := _UNIT.search(name):
-            depths[name] = units.setdefault(name[: found.end()], len(units) + 1)
-        else:
-            depths[name] = len(units)
-    return depths
 
 
 def _undecayed(module: nn.Module) -> set[str]:

@@ -40,7 +40,7 @@ from ctglip.data.organs import DataSettings, OrganDataset
 from ctglip.data.sampling import BalancedSampler, SamplingSettings
 from ctglip.features.text_bank import TextBank
 from ctglip.models.dual_encoder import OrganTextModel, OrganTextModelSettings
-from ctglip.models.encoders import ViTSettings
+from ctglip.models.encoders.vit import ViTSettings
 from ctglip.models.fusion import ReportBertSettings
 from ctglip.models.masked import MaskedImageSettings, halved
 from ctglip.objectives.base import total

@@ -16,7 +16,8 @@ from ctglip.inference.cxr_maps import cxr_maps
 from ctglip.inference.heatmap import on_pixels
 from ctglip.models.aggregation import AggregationSettings
 from ctglip.models.dual_encoder import OrganTextModel, OrganTextModelSettings
-from ctglip.models.encoders import CNNSettings, build_encoder
+from ctglip.models.encoders import build_encoder
+from ctglip.models.encoders.cnn import CNNSettings
 from ctglip.models.text import TextEncoderSettings, load_text_encoder
 from ctglip.objectives.base import Objective, total
 from ctglip.objectives.global_pair import GlobalPair, GlobalPairSettings

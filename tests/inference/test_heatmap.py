@@ -14,7 +14,8 @@ from ctglip.data.scans import ScanSettings
 from ctglip.inference.heatmap import _added, crop_affine, crop_maps
 from ctglip.inference.pipeline import Pipeline
 from ctglip.models.dual_encoder import OrganTextModel
-from ctglip.models.encoders import CNNSettings, build_encoder
+from ctglip.models.encoders import build_encoder
+from ctglip.models.encoders.cnn import CNNSettings
 from ctglip.models.release import load_release
 from ctglip.store.study import organ_row
 from ctglip.store.tables import Store

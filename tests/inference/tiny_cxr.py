@@ -16,7 +16,7 @@ from ctglip.cxr.standardize import standardize_radiograph
 from ctglip.data.crops import CropSettings
 from ctglip.data.cxr import CxrDataSettings
 from ctglip.models.dual_encoder import OrganTextModel, OrganTextModelSettings
-from ctglip.models.encoders import CNNSettings
+from ctglip.models.encoders.cnn import CNNSettings
 from ctglip.models.release import Release, save_release
 from ctglip.models.text import TextEncoderSettings, load_text_encoder
 from ctglip.reports.parser import get_parser

@@ -12,10 +12,9 @@ import torch
 from torch import nn
 
 from ctglip.inference.scoring import Calibration, Scorer
-from ctglip.models.encoders import ViTSettings
+from ctglip.models.encoders.vit import ViTEncoder, ViTSettings
 from ctglip.models.observations import ObservationExtractor, ObservationSettings, waves
 from ctglip.models.release import Release
-from ctglip.models.vit import ViTEncoder
 from tests.inference.tiny_cxr import cxr_release
 
 PAIRS = [("pleura_left", "pleural_effusion"), ("pleura_right", "pleural_effusion")]

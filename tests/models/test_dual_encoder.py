@@ -5,7 +5,7 @@ import torch
 
 from ctglip.errors import ModelError
 from ctglip.models.dual_encoder import OrganTextModel, OrganTextModelSettings
-from ctglip.models.encoders import CNNSettings
+from ctglip.models.encoders.cnn import CNNSettings
 
 SETTINGS = OrganTextModelSettings(
     encoder=CNNSettings(widths=(8, 16), blocks=(0, 1)), in_channels=2, dim=16, embedding_dim=8, text_dim=12

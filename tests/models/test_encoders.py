@@ -9,17 +9,13 @@ from safetensors.torch import save_file
 from torch import nn
 
 from ctglip.errors import ModelError
-from ctglip.models.encoders import (
-    ENCODERS,
-    CNNSettings,
-    NNUNetSettings,
-    ResNetSettings,
-    SwinSettings,
-    TimmSettings,
-    ViTSettings,
-    build_encoder,
-)
-from ctglip.models.initial import load_initial_weights
+from ctglip.models.encoders import ENCODERS, build_encoder
+from ctglip.models.encoders.cnn import CNNSettings
+from ctglip.models.encoders.nnunet import NNUNetSettings
+from ctglip.models.encoders.resnet import ResNetSettings
+from ctglip.models.encoders.swin import SwinSettings
+from ctglip.models.encoders.timm2d import TimmSettings
+from ctglip.models.encoders.vit import ViTSettings
 from ctglip.models.release import unique_state
 
 SMALL = {
@@ -141,7 +137,7 @@ def test_inflated_resnet_gives_the_cxr_answer_where_the_volume_does_not_change(t
     torch.save(radiograph.state_dict(), tmp_path / "resnet.pth")
     settings = ResNetSettings(layers=(1, 1, 1, 1), norm="batch", weights=str(tmp_path / "resnet.pth"))
     encoder = build_encoder(settings, in_channels=3).eval()
-    assert load_initial_weights(encoder) == 1
+    assert encoder.load_pretrained() == 1
     image = torch.randn(1, 3, 32, 32)
     expected = radiograph.maxpool(radiograph.relu(radiograph.bn1(radiograph.conv1(image))))
     middle = encoder.net.maxpool(encoder.net.act(encoder.net.bn1(encoder.net.conv1(flat(image, 32)))))
@@ -149,7 +145,7 @@ def test_inflated_resnet_gives_the_cxr_answer_where_the_volume_does_not_change(t
     deep = encoder.net.layer1(flat(expected, 16))[..., 8]
     torch.testing.assert_close(deep, radiograph.layer1(expected), atol=1e-4, rtol=1e-4)
     grey = build_encoder(settings, in_channels=1).eval()
-    load_initial_weights(grey)
+    grey.load_pretrained()
     torch.testing.assert_close(grey.net.conv1.weight.sum(1), encoder.net.conv1.weight.sum(1))
 
 
@@ -163,7 +159,7 @@ def test_inflated_transformer_gives_the_cxr_answer_where_the_volume_does_not_cha
     save_file(radiograph.state_dict(), tmp_path / "vit.safetensors")
     settings = ViTSettings(patch=4, image_size=16, dim=24, depth=2, heads=3, weights=str(tmp_path / "vit.safetensors"))
     encoder = build_encoder(settings, in_channels=2).eval()
-    assert load_initial_weights(encoder) == 1
+    assert encoder.load_pretrained() == 1
     image = torch.randn(1, 2, 16, 16)
     tokens = radiograph.patch_embed(image) + radiograph.pos_embed[:, 1:]
     expected = radiograph.norm(radiograph.blocks(tokens))
@@ -209,7 +205,7 @@ def under(prefix: str, state):
 def test_wrapped_weights_are_found(tmp_path, name: str, wrap) -> None:
     state, other = source_state(name), source_state(name, seed=2)
     encoder = plain(tmp_path, name, wrap(state, other))
-    assert load_initial_weights(encoder) == 1
+    assert encoder.load_pretrained() == 1
     for key, value in encoder.state_dict().items():
         torch.testing.assert_close(value, state[key], atol=2e-3, rtol=2e-3)
 
@@ -217,7 +213,7 @@ def test_wrapped_weights_are_found(tmp_path, name: str, wrap) -> None:
 def test_two_networks_that_fit_equally_well_are_not_chosen_from(tmp_path) -> None:
     state, other = source_state("cnn"), source_state("cnn", seed=2)
     with pytest.raises(ModelError, match=r"several networks that fit .*'encoder_k\.', 'encoder_q\.'"):
-        load_initial_weights(plain(tmp_path, "cnn", under("encoder_q.", state) | under("encoder_k.", other)))
+        plain(tmp_path, "cnn", under("encoder_q.", state) | under("encoder_k.", other)).load_pretrained()
 
 
 def test_a_key_that_is_missing_or_does_not_fit_is_an_error_with_both_lists(tmp_path) -> None:
@@ -227,13 +223,13 @@ def test_a_key_that_is_missing_or_does_not_fit_is_an_error_with_both_lists(tmp_p
     broken = {"extra.weight": torch.zeros(2), **{n: v for n, v in state.items() if n != first}}
     broken[second] = torch.zeros(*state[second].shape, 2)
     with pytest.raises(ModelError) as caught:
-        load_initial_weights(plain(tmp_path, "cnn", under("module.", broken)))
+        plain(tmp_path, "cnn", under("module.", broken)).load_pretrained()
     text = str(caught.value)
     for part in (f"Missing (1): {first}", f"Of another shape (1): {second}", "Unexpected (1): extra.weight"):
         assert part in text
     few = dict(list(state.items())[:2])
     with pytest.raises(ModelError, match=r"Not all weights .*\(\d\.\d %"):
-        load_initial_weights(plain(tmp_path, "cnn", few))
+        plain(tmp_path, "cnn", few).load_pretrained()
 
 
 def test_a_part_is_enough_only_where_it_is_asked_for_and_large(tmp_path, caplog) -> None:
@@ -248,19 +244,19 @@ def test_a_part_is_enough_only_where_it_is_asked_for_and_large(tmp_path, caplog)
 
     encoder = start(small_one)
     before = encoder.state_dict()[small_one].clone()
-    share = load_initial_weights(encoder)
+    share = encoder.load_pretrained()
     assert share == pytest.approx(1 - sizes[small_one] / sum(sizes.values()))
     assert torch.equal(encoder.state_dict()[small_one], before)
     assert f"{100 * share:.1f} %" in caplog.text
     assert small_one in caplog.text
     assert sizes[large] > 0.1 * sum(sizes.values())
     with pytest.raises(ModelError, match=f"Missing \\(1\\): {large}"):
-        load_initial_weights(start(large))
+        start(large).load_pretrained()
 
 
 def test_weights_that_cannot_be_read_are_errors(tmp_path) -> None:
     def start(path):
-        return load_initial_weights(build_encoder(small("vit", weights=str(path)), 1))
+        return build_encoder(small("vit", weights=str(path)), 1).load_pretrained()
 
     with pytest.raises(ModelError, match="cannot be read"):
         start(tmp_path / "none.pth")
@@ -283,7 +279,7 @@ def test_weights_that_cannot_be_read_are_errors(tmp_path) -> None:
     torch.save(bad, tmp_path / "nan.pth")
     with pytest.raises(ModelError, match="NaN or infinite"):
         start(tmp_path / "nan.pth")
-    assert load_initial_weights(build_encoder(SMALL["vit"], 1)) == 0
+    assert build_encoder(SMALL["vit"], 1).load_pretrained() == 0
 
 
 class Harmful:
@@ -299,7 +295,7 @@ class Harmful:
 def test_a_pickle_never_runs(tmp_path) -> None:
     torch.save({"state_dict": source_state("cnn"), "x": Harmful(tmp_path / "ran")}, tmp_path / "w.pth")
     with pytest.raises(ModelError, match="more than tensors and plain values"):
-        load_initial_weights(build_encoder(small("cnn", weights=str(tmp_path / "w.pth")), 1))
+        build_encoder(small("cnn", weights=str(tmp_path / "w.pth")), 1).load_pretrained()
     assert not (tmp_path / "ran").exists()
 
 
@@ -335,7 +331,7 @@ def old_folder(folder: Path) -> Path:
 def test_weights_of_old_plans_are_turned_to_our_axes(tmp_path):
     folder = old_folder(tmp_path / "trained")
     encoder = build_encoder(NNUNetSettings(weights=str(folder)), in_channels=1)
-    load_initial_weights(encoder)
+    encoder.load_pretrained()
     assert encoder.strides == ((1, 1, 1), (2, 2, 1), (4, 4, 2))
     state = torch.load(folder / "fold_0" / "checkpoint_final.pth", weights_only=True)["network_weights"]
     image = torch.randn(1, 1, 32, 32, 16)
@@ -345,7 +341,7 @@ def test_weights_of_old_plans_are_turned_to_our_axes(tmp_path):
     mine = encoder.encoder.stages[0][0].convs[0].conv(image)
     torch.testing.assert_close(mine.permute(0, 1, 4, 3, 2), expected, atol=1e-5, rtol=1e-5)
     four = build_encoder(NNUNetSettings(weights=str(folder)), in_channels=4)
-    load_initial_weights(four)
+    four.load_pretrained()
     torch.testing.assert_close(
         four(image.expand(-1, 4, -1, -1, -1)).pooled, encoder(image).pooled, atol=1e-4, rtol=1e-4
     )
@@ -358,7 +354,7 @@ def test_nnunet_folders_that_cannot_be_used_say_why(tmp_path):
     with pytest.raises(ModelError, match="3d_fullres"):
         build_encoder(NNUNetSettings(weights=str(folder), configuration="2d"), 1)
     with pytest.raises(ModelError, match="fold_3"):
-        load_initial_weights(build_encoder(NNUNetSettings(weights=str(folder), fold="3"), 1))
+        build_encoder(NNUNetSettings(weights=str(folder), fold="3"), 1).load_pretrained()
     evil = {"network_class_name": "os.system", "arch_kwargs": {"conv_op": "x"}, "_kw_requires_import": []}
     with pytest.raises(ModelError, match=r"os\.system"):
         build_encoder(NNUNetSettings(architecture={**evil, "arch_kwargs": {"kernel_sizes": [], "strides": []}}), 1)
@@ -382,12 +378,12 @@ def test_a_run_gives_its_image_encoder_to_another(tmp_path, name):
     for source in (tmp_path / "run", tmp_path / "run" / "model"):
         settings = NNUNetSettings() if name == "nnunet" else SMALL[name]
         encoder = build_encoder(settings.model_copy(update={"weights": str(source)}), 1)
-        assert load_initial_weights(encoder) == 1
+        assert encoder.load_pretrained() == 1
         state = before.state_dict()
         assert all(torch.equal(value, state[key]) for key, value in encoder.state_dict().items())
     other = build_encoder(SMALL["swin"].model_copy(update={"weights": str(tmp_path / "run")}), 1)
     with pytest.raises(ModelError, match="None of the weights"):
-        load_initial_weights(other)
+        other.load_pretrained()
 
 
 def test_an_nnunet_takes_no_other_encoder(tmp_path):

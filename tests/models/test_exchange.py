@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from ctglip.errors import ModelError
-from ctglip.models.encoders import CNNSettings, NNUNetSettings, TimmSettings, build_encoder
-from ctglip.models.exchange import nnunet_state, save_nnunet, timm_state
-from ctglip.models.nnunet import build_unet
+from ctglip.models.encoders import build_encoder
+from ctglip.models.encoders.cnn import CNNSettings
+from ctglip.models.encoders.nnunet import NNUNetSettings, build_unet
+from ctglip.models.encoders.timm2d import TimmSettings
+from ctglip.models.state_export import nnunet_state, save_nnunet, timm_state
 
 
 def nnunet_encoder():

@@ -8,7 +8,7 @@ import torch
 from ctglip.errors import ModelError
 from ctglip.models.decoders import QueryDecoder
 from ctglip.models.dual_encoder import OrganTextModel, OrganTextModelSettings
-from ctglip.models.encoders import CNNSettings
+from ctglip.models.encoders.cnn import CNNSettings
 from ctglip.models.pooling import (
     AttentionPool,
     box_coverage,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from ctglip.models.dual_encoder import OrganTextModel, OrganTextModelSettings
-from ctglip.models.encoders import CNNSettings
+from ctglip.models.encoders.cnn import CNNSettings
 from ctglip.models.intensities import IntensityHistogram, organ_histogram
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ctglip.losses.masked import select_window
-from ctglip.models.encoders import ViTSettings
+from ctglip.models.encoders.vit import ViTEncoder, ViTSettings
 from ctglip.models.fusion import ContextFusion, ReportBert, ReportBertSettings
 from ctglip.models.masked import (
     MaskedDecoder,
@@ -20,7 +20,6 @@ from ctglip.models.masked import (
     spread_attention,
     wave_positions,
 )
-from ctglip.models.vit import ViTEncoder
 
 SMALL = MaskedImageSettings(width=32, depth=1, heads=4)
 

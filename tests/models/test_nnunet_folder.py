@@ -50,15 +50,15 @@ Path(trainer.output_folder).mkdir(parents=True, exist_ok=True)
 trainer.save_checkpoint(str(Path(trainer.output_folder) / "checkpoint_final.pth"))
 
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-from ctglip.models.encoders import NNUNetSettings, build_encoder
-from ctglip.models.initial import load_initial_weights
+from ctglip.models.encoders import build_encoder
+from ctglip.models.encoders.nnunet import NNUNetSettings
 
 predictor = nnUNetPredictor(device=torch.device("cpu"))
 predictor.initialize_from_trained_model_folder(str(folder), use_folds=(0,))
 network = predictor.network.eval()
 network.load_state_dict(predictor.list_of_parameters[0])
 mine = build_encoder(NNUNetSettings(weights=str(folder)), in_channels=1).eval()
-load_initial_weights(mine)
+mine.load_pretrained()
 shape = [2 * step for step in mine.strides[-1]]
 image = torch.randn(1, 1, *shape)
 forward = plans["transpose_forward"]

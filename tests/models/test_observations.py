@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from ctglip.models.dual_encoder import OrganTextModel, OrganTextModelSettings
-from ctglip.models.encoders import CNNSettings, ViTSettings
+from ctglip.models.encoders.cnn import CNNSettings
+from ctglip.models.encoders.vit import ViTSettings
 from ctglip.models.observations import ObservationExtractor, ObservationSettings, waves
 from ctglip.models.release import load_unique_state, unique_state
 

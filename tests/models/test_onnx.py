@@ -10,7 +10,11 @@ import torch
 
 from ctglip.errors import MissingExtraError, ModelError
 from ctglip.models import onnx as exporting
-from ctglip.models.encoders import CNNSettings, NNUNetSettings, ResNetSettings, ViTSettings, build_encoder
+from ctglip.models.encoders import build_encoder
+from ctglip.models.encoders.cnn import CNNSettings
+from ctglip.models.encoders.nnunet import NNUNetSettings
+from ctglip.models.encoders.resnet import ResNetSettings
+from ctglip.models.encoders.vit import ViTSettings
 from ctglip.resources import require
 
 SMALL = {

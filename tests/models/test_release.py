@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from ctglip.errors import ModelError
 from ctglip.models.dual_encoder import OrganTextModel, OrganTextModelSettings
-from ctglip.models.encoders import CNNSettings, NNUNetSettings
+from ctglip.models.encoders.cnn import CNNSettings
+from ctglip.models.encoders.nnunet import NNUNetSettings
 from ctglip.models.release import Release, load_release, save_release
 from ctglip.models.text import TextEncoderSettings, load_text_encoder
 

@@ -10,12 +10,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ctglip.models.cnn import ResidualBlock
-from ctglip.models.encoders import CNNSettings, build_encoder
+from ctglip.models.encoders import build_encoder
+from ctglip.models.encoders.cnn import CNNSettings, ResidualBlock
 
 TRAINS = """
 import torch
-from ctglip.models.encoders import CNNSettings, build_encoder
+from ctglip.models.encoders import build_encoder
+from ctglip.models.encoders.cnn import CNNSettings
 
 torch.set_num_threads(2)
 torch.manual_seed(0)

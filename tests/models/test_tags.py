@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from ctglip.errors import ModelError
 from ctglip.models.dual_encoder import OrganTextModel, OrganTextModelSettings
-from ctglip.models.encoders import CNNSettings
+from ctglip.models.encoders.cnn import CNNSettings
 from ctglip.models.heads import ProjectionHead
 from ctglip.models.pooling import box_weights, pool_boxes, pool_organs
 from ctglip.models.tags import TagDecoder, TagSettings

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from ctglip.models.dual_encoder import OrganTextModel, OrganTextModelSettings
-from ctglip.models.encoders import CNNSettings
+from ctglip.models.encoders.cnn import CNNSettings
 from ctglip.models.whole import joined_levels, positions
 
 BASE = OrganTextModelSettings(

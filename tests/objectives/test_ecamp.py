@@ -17,7 +17,7 @@ from ctglip.errors import ConfigError
 from ctglip.features.text_bank import TextBank
 from ctglip.losses.masked import patchify, unpatchify
 from ctglip.models.dual_encoder import OrganTextModel, OrganTextModelSettings
-from ctglip.models.encoders import ViTSettings
+from ctglip.models.encoders.vit import ViTSettings
 from ctglip.models.fusion import ReportBertSettings
 from ctglip.models.masked import MaskedImageSettings, Sharpener, halved
 from ctglip.objectives.base import join, total

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from ctglip.features.text_bank import TextBank
 from ctglip.losses.targets import Kernel
 from ctglip.models.dual_encoder import OrganTextModel, OrganTextModelSettings
-from ctglip.models.encoders import ResNetSettings
+from ctglip.models.encoders.resnet import ResNetSettings
 from ctglip.objectives.base import join, total
 from ctglip.objectives.imitate import Imitate, ImitateBatch, ImitateSettings, clinical_contrast
 from ctglip.objectives.texts import positions

@@ -11,7 +11,7 @@ import torch
 from ctglip.features.text_bank import TextBank
 from ctglip.losses.correlation import correlation
 from ctglip.models.dual_encoder import OrganTextModel, OrganTextModelSettings
-from ctglip.models.encoders import ViTSettings
+from ctglip.models.encoders.vit import ViTSettings
 from ctglip.models.observations import ObservationSettings
 from ctglip.objectives.base import total
 from ctglip.objectives.place import Place, PlaceSettings, sentence_table

@@ -12,7 +12,7 @@ import torch
 from ctglip.features.text_bank import TextBank
 from ctglip.models.aggregation import AggregationSettings
 from ctglip.models.dual_encoder import OrganTextModel, OrganTextModelSettings
-from ctglip.models.encoders import CNNSettings
+from ctglip.models.encoders.cnn import CNNSettings
 from ctglip.models.observations import ObservationSettings
 from ctglip.models.tags import TagSettings
 from ctglip.objectives.asg import ASG, ASGSettings

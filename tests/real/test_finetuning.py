@@ -17,7 +17,7 @@ from ctglip.cohort import read_cohort
 from ctglip.config import load_settings
 from ctglip.cxr.public import CohortMap, write_public
 from ctglip.data.cxr import CxrDataSettings
-from ctglip.models.encoders import CNNSettings
+from ctglip.models.encoders.cnn import CNNSettings
 from ctglip.store.tables import Store
 from ctglip.table_files import read_table
 from ctglip.tasks.segment import segment

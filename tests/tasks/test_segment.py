@@ -16,7 +16,9 @@ from ctglip.config import load_settings, validate
 from ctglip.cxr.io import Radiograph
 from ctglip.cxr.standardize import standardize_radiograph
 from ctglip.errors import ConfigError, CTGLIPError
-from ctglip.models.encoders import CNNSettings, ViTSettings, build_encoder
+from ctglip.models.encoders import build_encoder
+from ctglip.models.encoders.cnn import CNNSettings
+from ctglip.models.encoders.vit import ViTSettings
 from ctglip.models.release import load_release
 from ctglip.store.format import StoreInfo
 from ctglip.store.splits import SplitSettings, assign_splits

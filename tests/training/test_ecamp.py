@@ -15,8 +15,8 @@ from ctglip.data.cxr import CxrDataset, CxrDataSettings
 from ctglip.errors import ModelError
 from ctglip.evaluation.run import evaluate
 from ctglip.models.encoders import build_encoder
+from ctglip.models.encoders.vit import ViTEncoder
 from ctglip.models.release import load_release
-from ctglip.models.vit import ViTEncoder
 from ctglip.objectives.base import total
 from ctglip.objectives.ecamp import Ecamp
 from ctglip.tasks.embed import embed

@@ -10,7 +10,7 @@ from torch import nn
 
 from ctglip.errors import ModelError
 from ctglip.models.dual_encoder import OrganTextModel
-from ctglip.models.encoders import ResNetSettings
+from ctglip.models.encoders.resnet import ResNetSettings
 from ctglip.objectives.base import Features, total
 from ctglip.objectives.organ_text import OrganText
 from ctglip.training.gradcache import accumulated_backward, cached_backward, micro_batches

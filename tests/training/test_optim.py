@@ -8,7 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from ctglip.models.encoders import CNNSettings, ResNetSettings, ViTSettings, build_encoder
+from ctglip.models.encoders import build_encoder
+from ctglip.models.encoders.cnn import CNNSettings
+from ctglip.models.encoders.resnet import ResNetSettings
+from ctglip.models.encoders.vit import ViTSettings
 from ctglip.objectives.base import LogitScale
 from ctglip.training.optim import OptimSettings, build_optimizer, layer_scales, learning_rate, set_learning_rate
 

@@ -3,16 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from ctglip.models.encoders import CNNSettings, Encoder, uniform
+from ctglip.models.encoders.base import Encoder, EncoderSettings
 
 Norm = Callable[[int], nn.Module]
 _REGISTER = 16
 """Numbers in a vector register of AVX-512, the widest."""
+
+
+class CNNSettings(EncoderSettings):
+    """A small residual CNN: a strided stem, then stages of residual blocks, halving between them.
+
+    The default (no block at the first stage) takes 48 crops of 32^3 in about 0.1 s a training step on two cores.
+
+    Attributes:
+        norm: ``group`` sees each image alone, so what is at one place changes what all other tokens hold. ``batch``
+            leaves a token what is near it, which maps of answers want; its statistics are those of a batch (of a
+            micro-batch, where there are such).
+    """
+
+    name: Literal["cnn"] = "cnn"  # pyright: ignore[reportIncompatibleVariableOverride]
+    widths: tuple[int, ...] = (16, 32, 64, 128)
+    blocks: tuple[int, ...] = (0, 1, 1, 1)
+    stem_kernel: int = 3
+    stem_stride: int = 2
+    groups: int = 8
+    norm: Literal["group", "batch"] = "group"
 
 
 class CNN(Encoder):
@@ -23,6 +43,7 @@ class CNN(Encoder):
         in_channels: channels of the images.
     """
 
+    Settings = CNNSettings
     anchor = "first"
 
     def __init__(self, settings: CNNSettings, in_channels: int) -> None:
@@ -52,7 +73,7 @@ class CNN(Encoder):
         self.stages = nn.ModuleList(stages)
         self.level_channels = settings.widths
         self.token_dim = before
-        self.strides = tuple(uniform(settings.stem_stride * 2**i, dims) for i in range(len(settings.widths)))
+        self.strides = tuple((settings.stem_stride * 2**i,) * dims for i in range(len(settings.widths)))
         self.to(memory_format=self.memory_format)
 
     def maps(self, image: Tensor) -> tuple[Tensor, ...]:

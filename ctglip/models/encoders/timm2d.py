@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from torch import Tensor
 
 from ctglip.errors import ModelError
-from ctglip.models.encoders import Encoder, TimmSettings, uniform
+from ctglip.models.encoders.base import Encoder, EncoderSettings, inflated, read_weights
+from ctglip.models.weights import fill
 from ctglip.resources import require
+
+
+class TimmSettings(EncoderSettings):
+    """Any timm model with feature maps, for radiographs. ``weights``: ``timm`` (downloads those of ``model``) or a
+    file."""
+
+    name: Literal["timm"] = "timm"  # pyright: ignore[reportIncompatibleVariableOverride]
+    spatial_dims: Literal[2, 3] = 2
+    model: str = "resnet50"
 
 
 class TimmEncoder(Encoder):
@@ -19,6 +31,9 @@ class TimmEncoder(Encoder):
     Raises:
         ModelError: code ``timm``: a scan, an unknown model, or one without feature maps.
     """
+
+    Settings = TimmSettings
+    settings: TimmSettings
 
     def __init__(self, settings: TimmSettings, in_channels: int) -> None:
         super().__init__()
@@ -37,10 +52,15 @@ class TimmEncoder(Encoder):
             ) from error
         self.level_channels = tuple(self.net.feature_info.channels())
         self.token_dim = self.level_channels[-1]
-        self.strides = tuple(uniform(step, 2) for step in self.net.feature_info.reduction())
+        self.strides = tuple((step,) * 2 for step in self.net.feature_info.reduction())
         if settings.checkpointing:
             self.net.set_grad_checkpointing(True)
 
     def maps(self, image: Tensor) -> tuple[Tensor, ...]:
         """timm's feature maps."""
         return tuple(self.net(image))
+
+    def fill_from(self, source: str) -> float:
+        """From a file, or downloaded (``timm``)."""
+        state = read_weights(f"timm:{self.settings.model}" if source == "timm" else source)
+        return fill(self.net, state, source, self.settings.partial, inflated, flat=True)

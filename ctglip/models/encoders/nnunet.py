@@ -4,18 +4,40 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
 from ctglip.errors import ModelError
 from ctglip.files import read_json
-from ctglip.models.encoders import Encoder, NNUNetSettings, model_folder
-from ctglip.models.weights import State, read_state
+from ctglip.models.encoders.base import Encoder, EncoderSettings, inflated, model_folder
+from ctglip.models.weights import State, fill, read_state
 
 _NETWORKS = "dynamic_network_architectures.architectures."
 _OLD_NETWORKS = {"PlainConvUNet": "unet.PlainConvUNet", "ResidualEncoderUNet": "unet.ResidualEncoderUNet"}
 _AXIS_KEYS = ("kernel_sizes", "strides")
+
+
+class NNUNetSettings(EncoderSettings):
+    """The encoder of an nnU-Net. ``weights``: the folder of a trained one (``plans.json``, ``fold_X``), also one of
+    TotalSegmentator's; its architecture is then the plans'.
+
+    Attributes:
+        widths, blocks: of the residual encoder that is built where no folder gives another.
+        configuration: which one of the folder's plans.
+        fold: which fold's weights.
+        architecture: as the plans write it (network_class_name, arch_kwargs, _kw_requires_import); filled in from
+            the folder, so that a saved model needs the folder no more.
+        axes: the order of the image's axes in the network; filled in from the folder (nnU-Net has z first).
+    """
+
+    name: Literal["nnunet"] = "nnunet"  # pyright: ignore[reportIncompatibleVariableOverride]
+    widths: tuple[int, ...] = (32, 64, 128, 256, 320, 320)
+    blocks: tuple[int, ...] = (1, 3, 4, 6, 6, 6)
+    configuration: str = "3d_fullres"
+    fold: str = "0"
+    architecture: dict[str, Any] | None = None
+    axes: tuple[int, ...] | None = None
 
 
 class NNUNetEncoder(Encoder):
@@ -28,6 +50,8 @@ class NNUNetEncoder(Encoder):
     Raises:
         ModelError: code ``nnunet``: the folder's plans cannot be read or name an unknown network.
     """
+
+    Settings = NNUNetSettings
 
     def __init__(self, settings: NNUNetSettings, in_channels: int) -> None:
         super().__init__()
@@ -55,6 +79,10 @@ class NNUNetEncoder(Encoder):
             x = self.stage(stage, x)
             levels.append(x)
         return tuple(levels)
+
+    def fill_from(self, source: str) -> float:
+        """From the folder of a trained nnU-Net."""
+        return fill(self.encoder, checkpoint_state(self), source, self.settings.partial, inflated)
 
 
 def read_plans(settings: NNUNetSettings) -> NNUNetSettings:

@@ -1,13 +1,37 @@
-"""Transformers over patches, from MONAI's blocks: ViT for any grid that the patch divides, and Swin."""
+"""A transformer over patches from MONAI's blocks, for any grid that the patch divides."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ctglip.models.encoders import Encoder, SwinSettings, ViTSettings, uniform
+from ctglip.models.encoders.base import Encoder, EncoderSettings, inflated, read_weights
+from ctglip.models.weights import fill
+
+_TIMM_NAMES = (
+    ("patch_embed.proj.", "embed."),
+    (".attn.proj.", ".attn.out_proj."),
+    (".mlp.fc1.", ".mlp.linear1."),
+    (".mlp.fc2.", ".mlp.linear2."),
+    ("pos_embed", "positions"),
+)
+
+
+class ViTSettings(EncoderSettings):
+    """A vision transformer (MONAI's blocks) over patches; its positions are interpolated to any grid. ``weights``: a
+    file with the weights of a 2D ViT or MAE (timm's names), inflated in 3D, or ``timm:NAME``, which downloads."""
+
+    name: Literal["vit"] = "vit"  # pyright: ignore[reportIncompatibleVariableOverride]
+    patch: int = 8
+    image_size: int = 32
+    dim: int = 192
+    depth: int = 6
+    heads: int = 6
+    dropout: float = 0.0
 
 
 class ViTEncoder(Encoder):
@@ -17,6 +41,8 @@ class ViTEncoder(Encoder):
         settings: patch size, width, depth, heads.
         in_channels: channels of the images.
     """
+
+    Settings = ViTSettings
 
     def __init__(self, settings: ViTSettings, in_channels: int) -> None:
         super().__init__()
@@ -37,7 +63,7 @@ class ViTEncoder(Encoder):
         self.norm = nn.LayerNorm(width)
         self.level_channels = (width, width)
         self.token_dim = width
-        self.strides = (uniform(settings.patch, dims), uniform(settings.patch, dims))
+        self.strides = ((settings.patch,) * dims, (settings.patch,) * dims)
 
     def maps(self, image: Tensor) -> tuple[Tensor, ...]:
         """Two levels of the same grid: the tokens after half of the blocks and after all."""
@@ -62,6 +88,15 @@ class ViTEncoder(Encoder):
             x = self.stage(block, x)
         return self.norm(x)
 
+    def fill_from(self, source: str) -> float:
+        """From weights with timm's names."""
+        state = {}
+        for name, value in read_weights(source).items():
+            for old, new in _TIMM_NAMES:
+                name = name.replace(old, new)
+            state[name] = value
+        return fill(self, state, source, self.settings.partial, inflated)
+
     def _embedded(self, image: Tensor) -> tuple[Tensor, tuple[int, ...]]:
         """Patches with their positions ``[B, N, C]``, and their grid."""
         x = self.embed(image)
@@ -73,36 +108,3 @@ class ViTEncoder(Encoder):
             return self.positions
         mode = "trilinear" if len(grid) == 3 else "bilinear"
         return F.interpolate(self.positions, size=grid, mode=mode, align_corners=False)
-
-
-class SwinEncoder(Encoder):
-    """MONAI's Swin transformer: the embedded patches and four stages, normalised.
-
-    Args:
-        settings: widths, depths, window.
-        in_channels: channels of the images.
-    """
-
-    def __init__(self, settings: SwinSettings, in_channels: int) -> None:
-        super().__init__()
-        from monai.networks.nets.swin_unetr import SwinTransformer
-
-        self.settings = settings
-        dims = settings.spatial_dims
-        self.net = SwinTransformer(
-            in_chans=in_channels,
-            embed_dim=settings.dim,
-            window_size=uniform(settings.window, dims),
-            patch_size=uniform(settings.patch, dims),
-            depths=settings.depths,
-            num_heads=settings.heads,
-            spatial_dims=dims,
-            use_checkpoint=settings.checkpointing,
-        )
-        self.level_channels = tuple(settings.dim * 2**level for level in range(5))
-        self.token_dim = self.level_channels[-1]
-        self.strides = tuple(uniform(settings.patch * 2**level, dims) for level in range(5))
-
-    def maps(self, image: Tensor) -> tuple[Tensor, ...]:
-        """The embedded patches and the four stages."""
-        return tuple(self.net(image))

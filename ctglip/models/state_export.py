@@ -11,8 +11,9 @@ from torch import Tensor
 
 from ctglip.errors import ModelError
 from ctglip.files import atomic_path
-from ctglip.models.encoders import Encoder, NNUNetSettings, TimmSettings
-from ctglip.models.nnunet import build_unet
+from ctglip.models.encoders.base import Encoder
+from ctglip.models.encoders.nnunet import NNUNetSettings, build_unet
+from ctglip.models.encoders.timm2d import TimmSettings
 from ctglip.resources import require
 
 State = dict[str, Tensor]

@@ -2,10 +2,30 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ctglip.models.encoders import Encoder, ResNetSettings, uniform
+from ctglip.models.encoders.base import Encoder, EncoderSettings
+
+
+class ResNetSettings(EncoderSettings):
+    """MONAI's ResNet. ``weights``: a file with the weights of a 2D ResNet (torchvision's names), inflated in 3D, or
+    ``timm:NAME``, which downloads.
+
+    Attributes:
+        layers, widths: blocks and planes of the four stages (34 layers; 50 layers: the same with ``bottleneck``).
+        norm: ``group`` sees each image alone; ``batch`` is what ImageNet weights were trained with.
+    """
+
+    name: Literal["resnet"] = "resnet"  # pyright: ignore[reportIncompatibleVariableOverride]
+    layers: tuple[int, int, int, int] = (3, 4, 6, 3)
+    widths: tuple[int, int, int, int] = (64, 128, 256, 512)
+    block: Literal["basic", "bottleneck"] = "basic"
+    norm: Literal["group", "batch"] = "group"
+    stem_kernel: int = 7
+    max_pool: bool = True
 
 
 class ResNetEncoder(Encoder):
@@ -16,6 +36,7 @@ class ResNetEncoder(Encoder):
         in_channels: channels of the images.
     """
 
+    Settings = ResNetSettings
     anchor = "first"
 
     def __init__(self, settings: ResNetSettings, in_channels: int) -> None:
@@ -41,7 +62,7 @@ class ResNetEncoder(Encoder):
         self.level_channels = tuple(width * expansion for width in settings.widths)
         self.token_dim = self.level_channels[-1]
         first = 4 if settings.max_pool else 2
-        self.strides = tuple(uniform(first * 2**level, settings.spatial_dims) for level in range(4))
+        self.strides = tuple((first * 2**level,) * settings.spatial_dims for level in range(4))
 
     def maps(self, image: Tensor) -> tuple[Tensor, ...]:
         """All stages' maps."""
@@ -53,6 +74,11 @@ class ResNetEncoder(Encoder):
             x = self.stage(layer, x)
             levels.append(x)
         return tuple(levels)
+
+    @property
+    def body(self) -> nn.Module:
+        """The network with the project's own names."""
+        return self.net
 
 
 def _use_groups(module: nn.Module, groups: int = 8) -> None:

@@ -1,0 +1,47 @@
+"""Image encoders for radiographs and scans: a new one is a file with a class, and a line in ``ENCODERS``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from ctglip.config import OneOf
+from ctglip.errors import CTGLIPError, ModelError
+from ctglip.models.encoders.base import Encoder, EncoderSettings
+from ctglip.models.encoders.cnn import CNN
+from ctglip.models.encoders.nnunet import NNUNetEncoder
+from ctglip.models.encoders.resnet import ResNetEncoder
+from ctglip.models.encoders.swin import SwinEncoder
+from ctglip.models.encoders.timm2d import TimmEncoder
+from ctglip.models.encoders.vit import ViTEncoder
+
+ENCODERS: dict[str, type[Encoder]] = {
+    "cnn": CNN,
+    "resnet": ResNetEncoder,
+    "nnunet": NNUNetEncoder,
+    "vit": ViTEncoder,
+    "swin": SwinEncoder,
+    "timm": TimmEncoder,
+}
+"""Encoders by the ``name`` of their settings."""
+
+AnyEncoderSettings = Annotated[EncoderSettings, OneOf(ENCODERS)]
+
+
+def build_encoder(settings: EncoderSettings, in_channels: int) -> Encoder:
+    """The encoder that the settings name, with random weights.
+
+    Args:
+        settings: those of a registered encoder.
+        in_channels: channels of the images.
+
+    Raises:
+        ModelError: code ``model_settings``: they do not fit each other.
+    """
+    try:
+        return ENCODERS[settings.name](settings, in_channels)  # pyright: ignore[reportCallIssue]
+    except CTGLIPError:
+        raise
+    except (ValueError, RuntimeError) as error:
+        raise ModelError(
+            f"model.encoder: no {settings.name} can be built from these settings: {error}", code="model_settings"
+        ) from error
