@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import PydanticCustomError, core_schema
@@ -28,7 +28,7 @@ S = TypeVar("S", bound=Settings)
 
 
 class _Configured(Protocol):
-    Settings: Any
+    Settings: ClassVar[Any]
 
 
 class OneOf:

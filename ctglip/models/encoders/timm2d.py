@@ -33,7 +33,6 @@ class TimmEncoder(Encoder):
     """
 
     Settings = TimmSettings
-    settings: TimmSettings
 
     def __init__(self, settings: TimmSettings, in_channels: int) -> None:
         super().__init__()
@@ -62,5 +61,6 @@ class TimmEncoder(Encoder):
 
     def fill_from(self, source: str) -> float:
         """From a file, or downloaded (``timm``)."""
+        assert isinstance(self.settings, TimmSettings)
         state = read_weights(f"timm:{self.settings.model}" if source == "timm" else source)
         return fill(self.net, state, source, self.settings.partial, inflated, flat=True)
