@@ -39,7 +39,7 @@ from ctglip.data.loading import Batches, prefetched
 from ctglip.data.rendering import DrawnCrops
 from ctglip.training.allocator import keep_freed_memory
 from ctglip.training.assembly import Assembly, assemble
-from ctglip.training.checkpoint import Training
+from ctglip.training.checkpoint import TrainingState
 from ctglip.training.distributed import DistributedContext
 from ctglip.training.optim import build_optimizer
 from ctglip.training.recipe import PretrainConfig
@@ -208,7 +208,7 @@ def measure(
 ) -> dict[str, Any]:
     """Pairs a second and stall of each row."""
     step = _step(parts, config)
-    step(parts.batch(0), 0, False, tuple)
+    step(parts.batch(0), 0, False, lambda _: ())
     times: dict[str, list[tuple[float, float]]] = {row.name: [] for row in rows}
     for number in range(rounds):
         start = 1 + number * steps
@@ -247,7 +247,7 @@ def _round(step: Stepper, row: Row, start: int, steps: int) -> list[tuple[float,
     with closing(prefetched(row.batches, start, start + steps + first, row.workers, ahead=False)) as coming:
         clock = time.perf_counter()
         for number, (batch, waited) in enumerate(coming):
-            step(batch, start + number, False, tuple)
+            step(batch, start + number, False, lambda _: ())
             now = time.perf_counter()
             if number >= first:
                 found.append((now - clock, waited))
@@ -319,7 +319,7 @@ def larger(folder: Path, store_path: Path, batch: int) -> tuple[Assembly, list[R
 
 
 def _step(parts: Assembly, config: PretrainConfig) -> Stepper:
-    training = Training(parts.objective, build_optimizer(parts.objective, config.optim))
+    training = TrainingState(parts.objective, build_optimizer(parts.objective, config.optim))
     return Stepper(training, DistributedContext(), None, False, config.optim.clip, False)
 
 

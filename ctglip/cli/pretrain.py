@@ -35,24 +35,24 @@ def pretrain(
     Studies that cannot be read are left out and named at the end, and the exit code is 1.
     """
     from ctglip.config import load_settings
-    from ctglip.training.launch import Watch, failed_studies
+    from ctglip.training.callbacks import Callbacks, Stopped
+    from ctglip.training.launch import failed_studies
     from ctglip.training.launch import pretrain as run_pretraining
     from ctglip.training.recipe import PretrainConfig
-    from ctglip.training.trainer import Stopped
 
     settings = load_settings(PretrainConfig, config, changes or ())
     first = os.environ.get("RANK", "0") == "0"
     with ExitStack() as around:
         shown = _Stages(around) if first else None
         stop = around.enter_context(_signals()) if launch == "local" else None
-        watch = Watch(
+        callbacks = Callbacks(
             progress=shown.training if shown else None,
             preparing=shown.preparing if shown else None,
             stop=stop.asked if stop else None,
             tell=_tell if first else None,
         )
         try:
-            model = run_pretraining(store, run, settings, resume, launch, workers=workers, watch=watch)
+            model = run_pretraining(store, run, settings, resume, launch, workers=workers, callbacks=callbacks)
         except Stopped as stopped:
             around.close()
             if first:

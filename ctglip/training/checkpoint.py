@@ -24,25 +24,30 @@ from torch.distributed.checkpoint.state_dict_saver import save
 from ctglip.errors import CTGLIPError, ModelError
 from ctglip.files import atomic_path, file_checksum, read_json, remove, write_json
 from ctglip.models.release import load_unique_state, unique_state
+from ctglip.training.callbacks import BestWeights
 from ctglip.training.ema import EMA
 
-FORMAT_VERSION = 1
+CHECKPOINTS = "checkpoints"
+"""The folder of a run that holds them."""
+FORMAT_VERSION = 2
 _STATE = "state.json"
 
 
 @dataclass(frozen=True)
-class Training:
+class TrainingState:
     """What training changes.
 
     Attributes:
         objective: on its device.
         optimizer: over its parameters.
         ema: the average of its weights, where one is kept.
+        best: the weights that validate best, and the validations, where they are kept.
     """
 
     objective: nn.Module
     optimizer: torch.optim.Optimizer
     ema: EMA | None = None
+    best: BestWeights | None = None
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
@@ -56,53 +61,30 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("step-*") if path.is_dir())
 
 
-def save_checkpoint(folder: Path, step: int, training: Training, score: float | None = None, keep: int = 2) -> Path:
-    """Write the state after ``step`` steps; called on rank 0.
-
-    Args:
-        folder: of the run's checkpoints.
-        step: steps done.
-        training: what to write.
-        score: of the validation at this step, higher is better; None where there was none.
-        keep: the last so many stay, and the one with the best score.
-    """
+def save_checkpoint(folder: Path, step: int, state: TrainingState, keep: int = 2) -> Path:
+    """Write the state after ``step`` steps; called on rank 0. The last ``keep`` checkpoints of the folder stay."""
     from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
 
-    target = folder / f"step-{step:07d}"
+    target, best = folder / f"step-{step:07d}", state.best
     with atomic_path(target) as temporary:
         with _quiet(), _plain_errors():
-            save(_tensors(training), storage_writer=HuggingFaceStorageWriter(str(temporary)), no_dist=True)
+            save(_tensors(state), storage_writer=HuggingFaceStorageWriter(str(temporary)), no_dist=True)
         sums = {file.name: file_checksum(file) for file in sorted(temporary.iterdir())}
-        about = {"format_version": FORMAT_VERSION, "step": step, "score": score, "files": sums}
+        validated = {"validations": best.validations, "best": best.index} if best is not None else {}
+        about = {"format_version": FORMAT_VERSION, "step": step, "files": sums, **validated}
         write_json(temporary / _STATE, about)
-    best = best_checkpoint(folder)
     for old in checkpoints(folder)[:-keep]:
-        if old != best:
-            remove(old)
+        remove(old)
     return target
 
 
-def best_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint with the best score, the later one of equals; None where none has a score."""
-    scored = [(score, path) for path in checkpoints(folder) if (score := checkpoint_score(path)) is not None]
-    return max(scored)[1] if scored else None
-
-
-def checkpoint_score(path: Path) -> float | None:
-    """The score that a checkpoint was saved with."""
-    try:
-        return read_json(path / _STATE)["score"]
-    except (CTGLIPError, KeyError, TypeError):
-        return None
-
-
-def load_checkpoint(folder: Path, training: Training, tell: Callable[[str], None] | None = None) -> int:
+def load_checkpoint(folder: Path, state: TrainingState, message: Callable[[str], None] | None = None) -> int:
     """Restore the newest checkpoint that is whole; returns its step, 0 where there is no checkpoint at all.
 
     Args:
         folder: of the run's checkpoints.
-        training: what is restored.
-        tell: called with one sentence for each newer checkpoint that is passed over.
+        state: what is restored.
+        message: called with one sentence that names the newer checkpoints that are skipped.
 
     Raises:
         ModelError: code ``checkpoint``: it belongs to a model of another shape; ``no_whole_checkpoint``: there are
@@ -114,9 +96,9 @@ def load_checkpoint(folder: Path, training: Training, tell: Callable[[str], None
         if isinstance(about, str):
             faults.append(f"{path.name}: {about}")
             continue
-        restore(path, training)
-        if tell and faults:
-            tell(f"Passed over, because they are not whole: {'; '.join(faults)}. Going on from {path.name}.")
+        restore(path, about, state)
+        if message and faults:
+            message(f"Skipped, because they are not whole: {'; '.join(faults)}. Going on from {path.name}.")
         return int(about["step"])
     if faults:
         raise ModelError(
@@ -127,7 +109,7 @@ def load_checkpoint(folder: Path, training: Training, tell: Callable[[str], None
     return 0
 
 
-def restore(path: Path, training: Training) -> None:
+def restore(path: Path, about: dict[str, Any], state: TrainingState) -> None:
     """Read one checkpoint into the objects that train.
 
     Raises:
@@ -135,12 +117,15 @@ def restore(path: Path, training: Training) -> None:
     """
     found = _read(path)
     try:
-        load_unique_state(training.objective, _part(found, "objective"))
-        training.optimizer.load_state_dict(_optimizer_state(training, _part(found, "optimizer")))
-        if training.ema is not None:
+        load_unique_state(state.objective, _part(found, "objective"))
+        state.optimizer.load_state_dict(_optimizer_state(state, _part(found, "optimizer")))
+        if state.ema is not None:
             average = _part(found, "ema")
-            for name, value in training.ema.state.items():
+            for name, value in state.ema.state.items():
                 value.copy_(average[name])
+        if state.best is not None:
+            state.best.weights = _part(found, "best")
+            state.best.validations, state.best.index = about["validations"], about["best"]
     except (RuntimeError, ValueError, KeyError) as error:
         raise ModelError(
             f"{path} does not fit the model of this config: {str(error).splitlines()[0]}",
@@ -149,33 +134,35 @@ def restore(path: Path, training: Training) -> None:
         ) from error
 
 
-def _tensors(training: Training) -> dict[str, Tensor]:
-    """All state under flat names: ``objective/...``, ``optimizer/...#exp_avg``, ``ema/...``."""
-    found = {f"objective/{name}": value for name, value in unique_state(training.objective).items()}
-    for name, parameter in _learned(training):
-        for key, value in training.optimizer.state.get(parameter, {}).items():
+def _tensors(state: TrainingState) -> dict[str, Tensor]:
+    """All state under flat names: ``objective/...``, ``optimizer/...#exp_avg``, ``ema/...``, ``best/...``."""
+    found = {f"objective/{name}": value for name, value in unique_state(state.objective).items()}
+    for name, parameter in _learned(state):
+        for key, value in state.optimizer.state.get(parameter, {}).items():
             found[f"optimizer/{name}#{key}"] = torch.as_tensor(value)
-    if training.ema is not None:
-        found |= {f"ema/{name}": value for name, value in training.ema.state.items()}
+    if state.ema is not None:
+        found |= {f"ema/{name}": value for name, value in state.ema.state.items()}
+    if state.best is not None:
+        found |= {f"best/{name}": value for name, value in state.best.weights.items()}
     return {name: value.detach().contiguous() for name, value in found.items()}
 
 
-def _learned(training: Training) -> Iterator[tuple[str, nn.Parameter]]:
-    names = {parameter: name for name, parameter in training.objective.named_parameters()}
-    for group in training.optimizer.param_groups:
+def _learned(state: TrainingState) -> Iterator[tuple[str, nn.Parameter]]:
+    names = {parameter: name for name, parameter in state.objective.named_parameters()}
+    for group in state.optimizer.param_groups:
         for parameter in group["params"]:
             yield names[parameter], parameter
 
 
-def _optimizer_state(training: Training, found: dict[str, Tensor]) -> dict[str, Any]:
+def _optimizer_state(state: TrainingState, found: dict[str, Tensor]) -> dict[str, Any]:
     """The optimiser's own form: state by number; rates and decay are the config's."""
-    state = training.optimizer.state_dict()
-    numbers = {name: number for number, (name, _) in enumerate(_learned(training))}
-    own: dict[int, dict[str, Tensor]] = {}
+    plain = state.optimizer.state_dict()
+    numbers = {name: number for number, (name, _) in enumerate(_learned(state))}
+    by_number: dict[int, dict[str, Tensor]] = {}
     for full, value in found.items():
         name, key = full.rsplit("#", 1)
-        own.setdefault(numbers[name], {})[key] = value
-    return {**state, "state": own}
+        by_number.setdefault(numbers[name], {})[key] = value
+    return {**plain, "state": by_number}
 
 
 def _part(found: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

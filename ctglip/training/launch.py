@@ -6,7 +6,6 @@ import os
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,54 +22,18 @@ from ctglip.models.release import Release, save_release
 from ctglip.store.tables import Store
 from ctglip.training.allocator import keep_freed_memory
 from ctglip.training.assembly import Assembly, assemble
-from ctglip.training.checkpoint import Training, best_checkpoint, checkpoints, load_checkpoint, restore
+from ctglip.training.callbacks import Callbacks
+from ctglip.training.checkpoint import CHECKPOINTS, checkpoints
 from ctglip.training.distributed import DistributedContext, joined, share_batch_statistics
-from ctglip.training.ema import EMA
-from ctglip.training.optim import build_optimizer
+from ctglip.training.optim import learning_rate
 from ctglip.training.pairs import write_pairs
 from ctglip.training.recipe import PretrainConfig
-from ctglip.training.record import ENVIRONMENT, begin_run, check_run, fingerprint, lengthening, steps_before
-from ctglip.training.tracking import Track, read_metrics
-from ctglip.training.trainer import Around, Stopped, train
+from ctglip.training.record import ENVIRONMENT, begin_run, check_run, fingerprint, steps_before
+from ctglip.training.tracking import read_metrics
+from ctglip.training.trainer import Trainer
 from ctglip.training.validation import Validation, build_validation
 
 Progress = Callable[[int, int], None]
-Preparing = Callable[[str, int, int], None]
-
-
-@dataclass(frozen=True)
-class Watch:
-    """Who is told what goes on, and who may end it.
-
-    Attributes:
-        progress: called with (steps done, steps).
-        preparing: called with (what, done, of) while crops are cut and texts are embedded.
-        track: another tracker, called with (step, numbers) at each line of the metrics.
-        tell: called with sentences that the user must know, such as which checkpoints are passed over.
-        stop: asked after each step (and while crops are cut) whether to save and end.
-    """
-
-    progress: Progress | None = None
-    preparing: Preparing | None = None
-    track: Track | None = None
-    stop: Callable[[], bool] | None = None
-    tell: Callable[[str], None] | None = None
-
-    def say(self, text: str) -> None:
-        """Pass on a sentence."""
-        if self.tell is not None:
-            self.tell(text)
-
-    def prepared(self, what: str, done: int, of: int) -> None:
-        """Pass on what is being prepared.
-
-        Raises:
-            Stopped: at step 0, when ``stop`` says so.
-        """
-        if self.stop is not None and self.stop():
-            raise Stopped(0)
-        if self.preparing is not None:
-            self.preparing(what, done, of)
 
 
 def pretrain(
@@ -79,9 +42,8 @@ def pretrain(
     config: PretrainConfig,
     resume: bool = False,
     launch: str = "local",
-    progress: Progress | None = None,
     workers: int = 1,
-    watch: Watch | None = None,
+    callbacks: Callbacks | None = None,
 ) -> Path:
     """Train a model on a store's split ``train``.
 
@@ -96,9 +58,8 @@ def pretrain(
         resume: go on from the newest checkpoint of the run that is whole; a finished run is left as it is, unless it
             is given more steps.
         launch: ``local``, or ``ray`` for workers of Ray Train around the same function.
-        progress: called with (steps done, steps).
         workers: of Ray Train; store and run must be on a disk that all of them see.
-        watch: more to call; in place of ``progress``. Ray workers know ``progress`` alone.
+        callbacks: what to call meanwhile; of Ray workers' runs ``progress`` alone is called.
 
     Returns:
         The run's ``model/`` folder.
@@ -107,32 +68,33 @@ def pretrain(
         ConfigError: an unknown ``launch``; the run exists and is not resumed, or is resumed with another config.
         StoreError: no store, an empty split, or the run belongs to other studies.
         ModelError: the text encoder cannot be loaded, or training went astray.
-        Stopped: ``watch.stop`` said so; a checkpoint was saved.
+        Stopped: ``callbacks.stop`` asked for it; a checkpoint was saved.
     """
     if launch not in ("local", "ray"):
         raise ConfigError(f"launch is {launch!r}, expected local or ray.")
     if launch == "local" and workers != 1:
         fix = f"On one machine: torchrun --standalone --nproc-per-node {workers} -m ctglip pretrain ..."
         raise ConfigError(f"{workers} workers are for --launch ray.", fix=fix)
-    watch = watch or Watch(progress)
+    callbacks = callbacks or Callbacks()
     opened = Store.open(store)
     device = resolve_device(config.loop.device)
+    inputs = {"studies": fingerprint(opened)}
     if launch == "ray":
-        check_run(run, config, opened, resume)
+        check_run(run, config, inputs, resume)
         finished = _finished(run, config)
-        _begin(opened, run, config, resume, device, workers, watch)
+        _begin(run, config, inputs, resume, DistributedContext(0, workers, device), callbacks)
         if not finished:
-            _with_ray(store, run, config, workers, watch.progress)
+            _with_ray(store, run, config, workers, callbacks.progress)
         return run / "model"
-    with joined(device) as ranks:
-        check_run(run, config, opened, resume)
+    with joined(device) as context:
+        check_run(run, config, inputs, resume)
         finished = _finished(run, config)
-        ranks.wait()  # every rank has looked before the first one writes
-        if ranks.first:
-            _begin(opened, run, config, resume, device, ranks.world, watch)
+        context.wait()  # every rank has looked before the first one writes
+        if context.first:
+            _begin(run, config, inputs, resume, context, callbacks)
         if not finished:
-            _train_run(opened, run, config, ranks, watch)
-        ranks.wait()
+            _train_run(opened, run, config, context, callbacks)
+        context.wait()
     return run / "model"
 
 
@@ -148,14 +110,19 @@ def _finished(run: Path, config: PretrainConfig) -> bool:
 
 
 def _begin(
-    store: Store, run: Path, config: PretrainConfig, resume: bool, device: str, ranks: int, watch: Watch
+    run: Path,
+    config: PretrainConfig,
+    inputs: dict[str, str],
+    resume: bool,
+    context: DistributedContext,
+    callbacks: Callbacks,
 ) -> None:
     """Say where a resumed run goes on, where that may not be what was meant, and write the run's records.
 
     Raises:
         ConfigError: code ``no_checkpoint``: a finished run is to be lengthened, and has none.
     """
-    found, before = checkpoints(run / "checkpoints"), steps_before(run, config)
+    found, before = checkpoints(run / CHECKPOINTS), steps_before(run, config)
     if before is not None and not found and (run / "model").exists():
         raise ConfigError(
             f"{run} is finished, and its checkpoints are gone: it cannot be lengthened.",
@@ -163,11 +130,22 @@ def _begin(
             fix=f"Begin another run from its weights: --set initial={run}.",
         )
     if before is not None and found:
-        watch.say(lengthening(int(found[-1].name.removeprefix("step-")), before, config))
+        callbacks.send(_lengthening(int(found[-1].name.removeprefix("step-")), before, config))
     elif resume and not found:
         what = "no checkpoint yet" if (run / ENVIRONMENT).exists() else "no run yet"
-        watch.say(f"There is {what} in {run}: training begins at step 0.")
-    begin_run(run, config, store, device, ranks)
+        callbacks.send(f"There is {what} in {run}: training begins at step 0.")
+    begin_run(run, config, inputs, context.device, config.loop.threads, context.world)
+
+
+def _lengthening(done: int, before: int, config: PretrainConfig) -> str:
+    """What it means for the learning rate that a run is given more steps."""
+    loop, optim = config.loop, config.optim
+    was, now = learning_rate(max(done - 1, 0), before, optim), learning_rate(done, loop.steps, optim)
+    return (
+        f"The run is lengthened from {before} to {loop.steps} steps: from step {done + 1} on the learning rate is that "
+        f"of the longer schedule ({was:.3g} at step {done}, {now:.3g} now). It is not the run that {loop.steps} steps "
+        "from the start would have given."
+    )
 
 
 def resolve_device(wanted: str) -> str:
@@ -181,38 +159,40 @@ def resolve_device(wanted: str) -> str:
     return ("cuda" if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted
 
 
-def _train_run(store: Store, run: Path, config: PretrainConfig, ranks: DistributedContext, watch: Watch) -> None:
+def _train_run(
+    store: Store, run: Path, config: PretrainConfig, context: DistributedContext, callbacks: Callbacks
+) -> None:
     """Assemble, train from the newest checkpoint on, calibrate, release."""
     loop = config.loop
     if loop.threads:
         torch.set_num_threads(loop.threads)
-    keep_freed_memory(ranks.device)
-    told = [partial(watch.prepared, what) for what in ("Cutting crops", "Embedding texts")]
-    parts = assemble(store, run, config, ranks.device, *told, tell=watch.say if ranks.first else None)
-    parts.rank, parts.world = ranks.rank, ranks.world
-    asked = ranks.first and parts.release.aligned
-    validation = build_validation(store, parts.release, parts.dictionaries, config.data) if asked else None
-    share_batch_statistics(parts.objective, ranks)
-    average = EMA(parts.objective, loop.ema) if loop.ema else None
-    training = Training(parts.objective, build_optimizer(parts.objective, config.optim), average)
-    start = load_checkpoint(run / "checkpoints", training, watch.say if ranks.first else None)
-    if ranks.first and loop.pairs and not (run / "pairs.html").exists():
+    keep_freed_memory(context.device)
+    preparing = [partial(callbacks.prepare, what) for what in ("Cutting crops", "Embedding texts")]
+    parts = assemble(store, run, config, context.device, *preparing, tell=callbacks.send if context.first else None)
+    parts.rank, parts.world = context.rank, context.world
+    validates = context.first and parts.release.aligned
+    validation = build_validation(store, parts.release, parts.dictionaries, config.data) if validates else None
+    share_batch_statistics(parts.objective, context)
+    measure = validation.measure if validation else None
+    trainer = Trainer(parts.objective, config.optim, loop, run, seed=config.seed, context=context, callbacks=callbacks,
+                      validate=measure, studies=parts.studies)  # fmt: skip
+    trainer.resume()
+    if context.first and loop.pairs and not (run / "pairs.html").exists():
         write_pairs(run / "pairs.html", parts, config, loop.pairs)
     if loop.compile:
         for module in parts.objective.modules():
             if isinstance(module, Encoder):
                 module.compile()
-    around = Around(validation.measure if validation else None, watch.progress, watch.track, watch.stop, parts.studies)
-    train(training, parts.batch, start, run, loop, config.optim, config.seed, ranks, around)
-    if ranks.first:
-        if loop.release == "best" and (best := best_checkpoint(run / "checkpoints")):
-            restore(best, training)
-        with training.averaged():
-            _release(store, run, config, parts, validation)
-    ranks.wait()
+    trainer.run(parts.batch)
+    if context.first:
+        with trainer.released():
+            _release(store, run, config, parts, trainer.steps, validation)
+    context.wait()
 
 
-def _release(store: Store, run: Path, config: PretrainConfig, parts: Assembly, validation: Validation | None) -> None:
+def _release(
+    store: Store, run: Path, config: PretrainConfig, parts: Assembly, steps: int, validation: Validation | None
+) -> None:
     """Calibrate and write ``model/``."""
     release = parts.release
     if validation:
@@ -224,7 +204,7 @@ def _release(store: Store, run: Path, config: PretrainConfig, parts: Assembly, v
     release.provenance = {
         "kind": config.kind,
         "seed": config.seed,
-        "steps": config.loop.steps,
+        "steps": steps,
         "studies": fingerprint(store),
         "trained": trained_pairs(parts.captions),
         "failed_studies": [failure.study_id for failure in parts.failures],
@@ -253,8 +233,8 @@ def trained_pairs(captions: Sequence[OrganCaptions]) -> dict[str, list[str]]:
 
 def _ray_worker(job: dict[str, Any]) -> None:
     config = PretrainConfig.model_validate(job["config"])
-    with joined(resolve_device(config.loop.device)) as ranks:
-        _train_run(Store.open(Path(job["store"])), Path(job["run"]), config, ranks, Watch())
+    with joined(resolve_device(config.loop.device)) as context:
+        _train_run(Store.open(Path(job["store"])), Path(job["run"]), config, context, Callbacks())
 
 
 def _with_ray(store: Path, run: Path, config: PretrainConfig, workers: int, progress: Progress | None) -> None:
@@ -269,8 +249,8 @@ def _with_ray(store: Path, run: Path, config: PretrainConfig, workers: int, prog
         own = None if "RAY_ADDRESS" in os.environ else max(workers, os.cpu_count() or 1)
         ray.init(num_cpus=own, include_dashboard=False, log_to_driver=False, configure_logging=False)
     finished = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(run, config.loop.steps, finished, progress), daemon=True)
-    watcher.start()
+    reader = threading.Thread(target=_read_progress, args=(run, config.loop.steps, finished, progress), daemon=True)
+    reader.start()
     try:
         with tempfile.TemporaryDirectory(prefix="ctglip-ray-") as scratch:
             TorchTrainer(
@@ -283,7 +263,7 @@ def _with_ray(store: Path, run: Path, config: PretrainConfig, workers: int, prog
         raise _ray_error(error) from error
     finally:
         finished.set()
-        watcher.join()
+        reader.join()
         if started:
             ray.shutdown()
 
@@ -297,7 +277,7 @@ def _ray_error(error: Exception) -> CTGLIPError:
     return ModelError(f"The Ray worker failed: {error}", code="ray")
 
 
-def _watch(run: Path, steps: int, finished: threading.Event, progress: Progress | None) -> None:
+def _read_progress(run: Path, steps: int, finished: threading.Event, progress: Progress | None) -> None:
     while progress and not finished.wait(1.0):
         lines = read_metrics(run)
         if lines:

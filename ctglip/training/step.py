@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ctglip.objectives.base import Losses, Objective, Report, total
-from ctglip.training.checkpoint import Training
+from ctglip.training.checkpoint import TrainingState
 from ctglip.training.distributed import DistributedContext
 from ctglip.training.gradcache import accumulated_backward, cached_backward, gradient_by_term, micro_batches
 from ctglip.training.health import not_finite
@@ -57,8 +57,8 @@ class Stepper:
     """Takes the steps of a run.
 
     Args:
-        training: what is trained; its objective is an ``Objective``.
-        ranks: this process among the others.
+        state: what is trained; its objective is an ``Objective``.
+        context: this process among the others.
         micro_batch: images that are encoded at a time; None: all of the batch.
         autocast: bfloat16 in the forward pass.
         clip: largest norm of the gradient; 0 does not clip.
@@ -67,61 +67,60 @@ class Stepper:
 
     def __init__(
         self,
-        training: Training,
-        ranks: DistributedContext,
+        state: TrainingState,
+        context: DistributedContext,
         micro_batch: int | None,
         autocast: bool,
         clip: float,
         by_term: bool,
     ) -> None:
-        assert isinstance(training.objective, Objective)
-        self.objective, self.optimizer = training.objective, training.optimizer
+        assert isinstance(state.objective, Objective)
+        self.objective, self.optimizer = state.objective, state.optimizer
         self.parameters: Sequence[nn.Parameter] = [p for p in self.objective.parameters() if p.requires_grad]
-        self.ranks, self.micro_batch, self.autocast = ranks, micro_batch, autocast
+        self.context, self.micro_batch, self.autocast = context, micro_batch, autocast
         self.clip, self.by_term = clip, by_term
         self._forward = _Forward(self.objective)
-        self._wrapped = ranks.wrapped(self._forward) if micro_batch is None else None
+        self._wrapped = context.wrapped(self._forward) if micro_batch is None else None
 
-    def __call__(self, batch: Any, step: int, look: bool, studies: Callable[[], Sequence[str]]) -> dict[str, float]:
+    def __call__(self, batch: Any, step: int, log: bool, studies: Callable[[int], Sequence[str]]) -> dict[str, float]:
         """One step.
 
         Args:
             batch: this rank's slice of the batch, on the CPU.
             step: steps done so far.
-            look: this step is logged: numbers are wanted.
-            studies: names the batch's studies, where something is wrong with it.
+            log: this step is logged: numbers are wanted.
+            studies: names the studies of a step, where something is wrong with it.
 
         Returns:
-            Losses, report, gradient norm and seconds; nothing where ``look`` is False.
+            Losses, report, gradient norm and seconds; nothing where ``log`` is False.
 
         Raises:
             ModelError: code ``not_finite``.
         """
-        clock = Clock(self.ranks.device) if look else None
+        clock = Clock(self.context.device) if log else None
         self.optimizer.zero_grad(set_to_none=True)
-        losses, report = self._backward(batch, look, clock)
+        losses, report = self._backward(batch, self.by_term and log, clock)
         norm = nn.utils.clip_grad_norm_(self.parameters, self.clip or float("inf"))
         loss = total({name: value.detach() for name, value in losses.items()})
         if not (bool(torch.isfinite(loss)) and bool(torch.isfinite(norm))):
-            half = torch.device(self.ranks.device).type if self.autocast else None
-            raise not_finite(losses, step, studies(), half)
+            half = torch.device(self.context.device).type if self.autocast else None
+            raise not_finite(losses, step, studies(step), half)
         self.optimizer.step()
         if clock is None:
             return {}
         clock.mark("update")
         named = {f"loss_{name}": float(value.detach()) for name, value in losses.items()}
         values = {"loss": float(loss), **named, **report, "gradient_norm": float(norm)}
-        return self.ranks.mean({**values, **clock.seconds})
+        return self.context.mean({**values, **clock.seconds})
 
-    def _backward(self, batch: Any, look: bool, clock: Clock | None) -> tuple[Losses, Report]:
-        by_term = look and self.by_term
+    def _backward(self, batch: Any, by_term: bool, clock: Clock | None) -> tuple[Losses, Report]:
         if self._wrapped is not None:
             self._forward.clock, self._forward.by_term = clock, by_term
-            seen = batch.to(self.ranks.device)  # crops are drawn there
+            on_device = batch.to(self.context.device)  # crops are drawn there
             if clock:
                 clock.mark("draw")
-            with torch.autocast(torch.device(self.ranks.device).type, dtype=torch.bfloat16, enabled=self.autocast):
-                losses, report = self._wrapped(seen)
+            with torch.autocast(torch.device(self.context.device).type, dtype=torch.bfloat16, enabled=self.autocast):
+                losses, report = self._wrapped(on_device)
             if clock:
                 clock.mark("loss")
             total(losses).backward()
@@ -132,7 +131,7 @@ class Stepper:
                 losses, report = cached_backward(self.objective, parts, self.autocast, by_term)
             else:
                 losses, report = accumulated_backward(self.objective, parts, self.autocast)
-            self.ranks.average_gradients(self.parameters)
+            self.context.average_gradients(self.parameters)
         if clock:
             clock.mark("backward" if self._wrapped is not None else "encode_loss_backward")
         return losses, report

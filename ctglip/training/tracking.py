@@ -17,10 +17,6 @@ METRICS = "metrics.jsonl"
 _PACKAGES = ("ctglip", "torch", "numpy", "monai", "transformers", "zarr", "polars", "ray")
 
 
-Track = Callable[[int, dict[str, Any]], None]
-"""Called with (step, numbers) at every line of the metrics: how another tracker is told."""
-
-
 class Metrics:
     """``metrics.jsonl``: one JSON object a line, each with its ``step``; and the same numbers for TensorBoard.
 
@@ -28,14 +24,20 @@ class Metrics:
         folder: the run.
         step: lines of later steps, which an interrupted run left behind its last checkpoint, are dropped.
         tensorboard: write event files into ``tensorboard/`` of the run.
-        track: another tracker.
+        track: another tracker, called with (step, numbers).
     """
 
-    def __init__(self, folder: Path, step: int, tensorboard: bool = False, track: Track | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        step: int,
+        tensorboard: bool = False,
+        track: Callable[[int, dict[str, Any]], None] | None = None,
+    ) -> None:
         self.path = folder / METRICS
         self.track = track
-        kept = [line for line in read_metrics(folder) if line["step"] <= step] if step else []
-        write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
+        earlier = [line for line in read_metrics(folder) if line["step"] <= step] if step else []
+        write_text(self.path, "".join(json.dumps(line) + "\n" for line in earlier))
         self._board = None
         if tensorboard:
             from tensorboardX import SummaryWriter

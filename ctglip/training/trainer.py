@@ -1,10 +1,10 @@
-"""The training loop: batch, step; a line of numbers now and then, a checkpoint now and then, an end at any time."""
+"""The trainer: batch after batch, a line of numbers now and then, a checkpoint now and then, an end at any time."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -13,15 +13,17 @@ from pydantic import Field
 from ctglip.config import Settings
 from ctglip.data.loading import Batches, prefetched
 from ctglip.objectives.base import Objective
-from ctglip.training.checkpoint import Training, save_checkpoint
+from ctglip.training.callbacks import BestWeights, Callbacks, Stopped
+from ctglip.training.checkpoint import CHECKPOINTS, TrainingState, load_checkpoint, save_checkpoint
 from ctglip.training.distributed import DistributedContext
+from ctglip.training.ema import EMA
 from ctglip.training.health import Collapse
-from ctglip.training.optim import OptimSettings, set_learning_rate
+from ctglip.training.optim import OptimSettings, build_optimizer, set_learning_rate
 from ctglip.training.step import Stepper, rows_of
-from ctglip.training.tracking import Metrics, Track
+from ctglip.training.tracking import Metrics
 
 SCORE = "val_macro_auroc"
-"""The number of a validation that says which checkpoint is the best."""
+"""The number of a validation that says which weights are the best."""
 
 
 class LoopSettings(Settings):
@@ -31,9 +33,10 @@ class LoopSettings(Settings):
         steps: optimiser steps of the whole run.
         log_every: steps between lines of ``metrics.jsonl``.
         checkpoint_every: steps between checkpoints; the last step is always one.
-        keep: checkpoints that are kept: the last so many, and the best besides.
+        keep: checkpoints that are kept: the last so many.
         validate_every: steps between validations; 0 validates at the end alone.
-        release: the weights of the last step, or those of the best validation.
+        release: the weights of the last step, or those of the best validation (checkpoints hold both).
+        patience: validations without a better one before training ends early; 0 never does.
         device: ``auto`` takes a GPU where there is one.
         autocast: bfloat16 in the forward pass (GPUs).
         compile: compile the encoder (``torch.compile``); the first steps are slow.
@@ -55,6 +58,7 @@ class LoopSettings(Settings):
     keep: int = Field(default=2, ge=1)
     validate_every: int = Field(default=0, ge=0)
     release: Literal["last", "best"] = "last"
+    patience: int = Field(default=0, ge=0)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     autocast: bool = False
     compile: bool = False
@@ -68,140 +72,159 @@ class LoopSettings(Settings):
     pairs: int = Field(default=12, ge=0)
 
 
-class Stopped(Exception):
-    """Training was asked to stop; ``step`` steps are done and saved."""
-
-    def __init__(self, step: int) -> None:
-        super().__init__(f"Stopped after step {step}; a checkpoint was saved.")
-        self.step = step
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return (Stopped, (self.step,))
-
-
-@dataclass(frozen=True)
-class Around:
-    """What a loop talks to while it runs; all of it may be missing.
-
-    Attributes:
-        validate: numbers to log at validation steps and at the end; called on rank 0.
-        progress: called with (steps done, steps).
-        track: another tracker, called with each line of the metrics.
-        stop: asked after each step whether to save and end.
-        studies: the studies of a step's batch, by which a message names them.
-    """
-
-    validate: Callable[[], dict[str, float]] | None = None
-    progress: Callable[[int, int], None] | None = None
-    track: Track | None = None
-    stop: Callable[[], bool] | None = None
-    studies: Callable[[int], Sequence[str]] | None = None
-
-
-def train(
-    training: Training,
-    batches: Batches,
-    start: int,
-    run: Path,
-    loop: LoopSettings,
-    optim: OptimSettings,
-    seed: int = 0,
-    ranks: DistributedContext | None = None,
-    around: Around | None = None,
-) -> None:
-    """Train from step ``start`` to the end, writing metrics and checkpoints into the run.
+class Trainer:
+    """Trains an objective: pretraining, fine-tuning and segmentation are runs of it.
 
     Args:
-        training: objective (model, losses and temperatures, on its device), optimiser, average.
-        batches: this rank's slice of the batch of a step; made while the step before it is computed.
-        start: steps already done.
+        objective: model, losses and temperatures, on its device.
+        optim: optimizer and schedule.
+        loop: how long, and how often something is written.
+        folder: of ``metrics.jsonl`` and ``checkpoints/``; None writes nothing.
         seed: of what is random inside of the model.
-        ranks: this process among those that train together; rank 0 writes.
+        context: this process among those that train together; rank 0 validates and writes.
+        callbacks: what to call.
+        validate: numbers of a validation.
+        score: the one that says which weights are best, higher is better.
+        studies: names of the studies of a step's batch, for messages.
 
-    Raises:
-        ModelError: code ``not_finite`` or ``collapsed``: names the step and its studies.
-        Stopped: ``around.stop`` said so; the state is saved.
+    Attributes:
+        state: all that training changes.
+        steps: steps done.
     """
-    ranks, around = ranks or DistributedContext(), around or Around()
-    assert isinstance(training.objective, Objective)
-    step = Stepper(training, ranks, loop.micro_batch, loop.autocast, optim.clip, loop.gradient_norms)
-    write = _Writer(training, run, loop, ranks, around, start)
-    training.objective.train()
-    coming = prefetched(batches, start, loop.steps, loop.workers, ahead=ranks.device != "cpu")
-    try:
-        for done, (batch, waited) in zip(range(start, loop.steps), coming, strict=True):
-            ranks.seed(seed, done)
-            training.objective.progress = done / loop.steps
-            rate = set_learning_rate(training.optimizer, done, loop.steps, optim)
-            look = (done + 1) % loop.log_every == 0 or done + 1 == loop.steps
-            values = step(batch, done, look, lambda done=done: _studies(around, done))
-            if training.ema is not None:
-                training.ema.update(training.objective, done)
-            write.after(done + 1, {**values, "lr": rate} if look else {}, waited, rows_of(batch))
-    finally:
-        coming.close()
-        write.close()
-
-
-class _Writer:
-    """What is written after a step: numbers, validation, checkpoint; and whether to go on."""
 
     def __init__(
-        self, training: Training, run: Path, loop: LoopSettings, ranks: DistributedContext, around: Around, start: int
+        self,
+        objective: Objective,
+        optim: OptimSettings,
+        loop: LoopSettings,
+        folder: Path | None,
+        *,
+        seed: int = 0,
+        context: DistributedContext | None = None,
+        callbacks: Callbacks | None = None,
+        validate: Callable[[], dict[str, float]] | None = None,
+        score: str = SCORE,
+        studies: Callable[[int], Sequence[str]] | None = None,
     ) -> None:
-        self.training, self.run, self.loop, self.ranks, self.around = training, run, loop, ranks, around
-        self.metrics = Metrics(run, start, loop.tensorboard, around.track) if ranks.first else None
-        self.collapse = Collapse(loop.collapse_after)
-        self.clock, self.waited, self.steps = time.perf_counter(), 0.0, 0
+        self.objective, self.optim, self.loop, self.folder, self.seed = objective, optim, loop, folder, seed
+        self.context, self.callbacks = context or DistributedContext(), callbacks or Callbacks()
+        self.validate, self.studies = validate, studies or (lambda _: ())
+        keeps = loop.release == "best" or loop.patience
+        self.state = TrainingState(
+            objective,
+            build_optimizer(objective, optim),
+            EMA(objective, loop.ema) if loop.ema else None,
+            BestWeights(objective, score, loop.patience) if keeps else None,
+        )
+        self.steps = 0
+        self._metrics: Metrics | None = None
+        self._clock, self._waited, self._timed = time.perf_counter(), 0.0, 0
 
-    def after(self, done: int, values: dict[str, float], waited: float, rows: int) -> None:
-        """Log, validate, save, report, and stop where it is asked for."""
-        loop, last = self.loop, done == self.loop.steps
-        self.waited, self.steps = self.waited + waited, self.steps + 1
-        if values:
-            self._log(done, values, rows)
-        score = None
+    def resume(self) -> int:
+        """Go on from the newest whole checkpoint of the folder, where there is one; returns its step.
+
+        Raises:
+            ModelError: see ``load_checkpoint``.
+        """
+        if self.folder is not None:
+            send = self.callbacks.send if self.context.first else None
+            self.steps = load_checkpoint(self.folder / CHECKPOINTS, self.state, send)
+        return self.steps
+
+    def run(self, batches: Batches) -> None:
+        """Train to the end, or until patience is at its end.
+
+        Args:
+            batches: this rank's slice of the batch of a step; made while the step before it is computed.
+
+        Raises:
+            ModelError: code ``not_finite`` or ``collapsed``: names the step and its studies.
+            Stopped: ``callbacks.stop`` asked for it; the state is saved.
+        """
+        loop, state, context, start = self.loop, self.state, self.context, self.steps
+        step = Stepper(state, context, loop.micro_batch, loop.autocast, self.optim.clip, loop.gradient_norms)
+        if self.folder is not None and context.first:
+            self._metrics = Metrics(self.folder, start, loop.tensorboard, self.callbacks.metrics)
+        collapse = Collapse(loop.collapse_after)
+        self.objective.train()
+        if state.best is not None and not state.best.validations:
+            self._validate(start)
+        coming = prefetched(batches, start, loop.steps, loop.workers, ahead=context.device != "cpu")
+        self._restart_clock()
+        try:
+            while self.steps < loop.steps and not self._exhausted():
+                batch, waited = next(coming)
+                done = self.steps
+                context.seed(self.seed, done)
+                self.objective.progress = done / loop.steps
+                rate = set_learning_rate(state.optimizer, done, loop.steps, self.optim)
+                log = (done + 1) % loop.log_every == 0 or done + 1 == loop.steps
+                values = step(batch, done, log, self.studies)
+                if state.ema is not None:
+                    state.ema.update(self.objective, done)
+                self.steps, self._waited, self._timed = done + 1, self._waited + waited, self._timed + 1
+                if log:
+                    rows = rows_of(batch)
+                    self._log({**values, "lr": rate}, rows)
+                    collapse.check(self.steps, values, rows, self.studies(done))
+                self._after_step()
+        finally:
+            coming.close()
+            if self._metrics:
+                self._metrics.close()
+
+    @contextmanager
+    def released(self) -> Iterator[None]:
+        """For a while the objective holds the weights to release: the best, the average, or the last ones. The best
+        ones stay."""
+        if self.loop.release == "best" and self.state.best is not None and self.state.best.validations:
+            self.state.best.restore()
+            yield
+        else:
+            with self.state.averaged():
+                yield
+
+    def _after_step(self) -> None:
+        """Validate, save and report where it is time; stop where it is asked for."""
+        loop, done, last = self.loop, self.steps, self.steps == self.loop.steps
         if last or (loop.validate_every and done % loop.validate_every == 0):
-            score = self._validate(done)
-        stop = self.around.stop is not None and self.ranks.any(self.around.stop())
-        if (score is not None or stop or last or done % loop.checkpoint_every == 0) and self.ranks.first:
-            save_checkpoint(self.run / "checkpoints", done, self.training, score, loop.keep)
-        if self.around.progress and self.ranks.first:
-            self.around.progress(done, loop.steps)
+            self._validate(done)
+        stop = self.callbacks.stop is not None and self.context.any(self.callbacks.stop())
+        save = stop or last or self._exhausted() or done % loop.checkpoint_every == 0
+        if save and self.context.first and self.folder is not None:
+            save_checkpoint(self.folder / CHECKPOINTS, done, self.state, loop.keep)
+        if self.callbacks.progress and self.context.first:
+            self.callbacks.progress(done, loop.steps)
         if stop and not last:
             raise Stopped(done)
 
-    def close(self) -> None:
-        """Close what is open."""
-        if self.metrics:
-            self.metrics.close()
+    def _validate(self, step: int) -> None:
+        if self.validate is not None and self.context.first:
+            with self.state.averaged():
+                values = self.validate()
+                if self.state.best is not None:
+                    self.state.best.update(step, values)
+            if self._metrics:
+                self._metrics.write(step, values)
+        self.context.wait()
+        self._restart_clock()
 
-    def _log(self, done: int, values: dict[str, float], rows: int) -> None:
-        seconds, steps = time.perf_counter() - self.clock, max(self.steps, 1)
+    def _exhausted(self) -> bool:
+        """Patience is at its end, on the rank that validates."""
+        if not self.loop.patience or self.state.best is None:
+            return False
+        return self.context.any(self.state.best.exhausted)
+
+    def _log(self, values: dict[str, float], rows: int) -> None:
+        seconds, steps = time.perf_counter() - self._clock, max(self._timed, 1)
         speed = {
             "seconds": seconds,
-            "data_wait_s": self.waited / steps,
-            "rows_per_s": rows * self.ranks.world * steps / max(seconds, 1e-9),
+            "data_wait_s": self._waited / steps,
+            "rows_per_s": rows * self.context.world * steps / max(seconds, 1e-9),
         }
-        if self.metrics:
-            self.metrics.write(done, {**values, **speed})
-        self._restart()
-        self.collapse.check(done, values, rows, _studies(self.around, done - 1))
+        if self._metrics:
+            self._metrics.write(self.steps, {**values, **speed})
+        self._restart_clock()
 
-    def _validate(self, done: int) -> float | None:
-        """The validation's score; None where there is none, and on other ranks than the first."""
-        values: dict[str, float] = {}
-        if self.around.validate and self.metrics:
-            with self.training.averaged():
-                values = self.around.validate()
-            self.metrics.write(done, values)
-        self.ranks.wait()
-        self._restart()
-        return values.get(SCORE)
-
-    def _restart(self) -> None:
-        self.clock, self.waited, self.steps = time.perf_counter(), 0.0, 0
-
-
-def _studies(around: Around, step: int) -> Sequence[str]:
-    return around.studies(step) if around.studies else ()
+    def _restart_clock(self) -> None:
+        self._clock, self._waited, self._timed = time.perf_counter(), 0.0, 0

@@ -243,7 +243,7 @@ def measure(folder: str, arm: str, repeats: int = 5) -> dict[str, float]:
     """CPU seconds of a step of an arm once its data are in memory: the median of some repeats of one batch."""
     from ctglip.store.tables import Store
     from ctglip.training.assembly import assemble
-    from ctglip.training.checkpoint import Training
+    from ctglip.training.checkpoint import TrainingState
     from ctglip.training.distributed import DistributedContext
     from ctglip.training.optim import build_optimizer
     from ctglip.training.step import Stepper
@@ -254,7 +254,7 @@ def measure(folder: str, arm: str, repeats: int = 5) -> dict[str, float]:
     config = config_of(home, arm, 0, 0.001, 100)
     parts = assemble(Store.open(home / "built_in" / "store"), run, config, "cpu")
     parts.objective.train()
-    training = Training(parts.objective, build_optimizer(parts.objective, config.optim))
+    training = TrainingState(parts.objective, build_optimizer(parts.objective, config.optim))
     step = Stepper(training, DistributedContext(), None, False, config.optim.clip, False)
     seconds = []
     for number in range(repeats + 2):

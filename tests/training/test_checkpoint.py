@@ -11,26 +11,26 @@ import torch
 from torch import nn
 
 from ctglip.errors import ModelError
-from ctglip.files import read_json
+from ctglip.training.callbacks import BestWeights
 from ctglip.training.checkpoint import (
-    Training,
-    best_checkpoint,
+    TrainingState,
     checkpoints,
     load_checkpoint,
-    restore,
     save_checkpoint,
 )
 from ctglip.training.ema import EMA
 
 
-def made(width: int = 4, ema: bool = True) -> Training:
+def made(width: int = 4, ema: bool = True, best: bool = False) -> TrainingState:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(width, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
     net.register_parameter("temperature", nn.Parameter(torch.tensor(2.0)))
-    return Training(net, torch.optim.AdamW(net.parameters(), lr=0.01), EMA(net, 0.9) if ema else None)
+    average = EMA(net, 0.9) if ema else None
+    weights = BestWeights(net, "score") if best else None
+    return TrainingState(net, torch.optim.AdamW(net.parameters(), lr=0.01), average, weights)
 
 
-def steps(training: Training, start: int, stop: int) -> None:
+def steps(training: TrainingState, start: int, stop: int) -> None:
     for step in range(start, stop):
         torch.manual_seed(step)
         loss = (training.objective(torch.randn(8, 4)) * training.objective.temperature).square().mean()
@@ -41,7 +41,7 @@ def steps(training: Training, start: int, stop: int) -> None:
             training.ema.update(training.objective, step)
 
 
-def state(training: Training) -> list[torch.Tensor]:
+def state(training: TrainingState) -> list[torch.Tensor]:
     average = list(training.ema.state.values()) if training.ema else []
     return [value.clone() for value in (*training.objective.state_dict().values(), *average)]
 
@@ -58,15 +58,39 @@ def test_training_goes_on_as_if_it_had_never_stopped(tmp_path: Path) -> None:
     assert all(torch.equal(a, b) for a, b in zip(state(whole), state(other), strict=True))
 
 
-def test_the_last_ones_and_the_best_are_kept(tmp_path: Path) -> None:
-    training = made()
-    scores = {1: 0.5, 2: 0.9, 3: None, 4: 0.7, 5: None}
-    for step, score in scores.items():
-        save_checkpoint(tmp_path, step, training, score, keep=2)
-    assert [int(path.name[-7:]) for path in checkpoints(tmp_path)] == [2, 4, 5]
-    best = best_checkpoint(tmp_path)
-    assert best is not None
-    assert read_json(best / "state.json")["score"] == 0.9
+def test_the_last_ones_stay_and_hold_the_best_weights(tmp_path: Path) -> None:
+    training = made(best=True)
+    assert training.best
+    for step, score in enumerate((0.5, 0.9, 0.7, 0.6), start=1):
+        steps(training, step - 1, step)
+        training.best.update(step, {"score": score, "val_loss": 1.0})
+        save_checkpoint(tmp_path, step, training, keep=2)
+    assert [int(path.name[-7:]) for path in checkpoints(tmp_path)] == [3, 4]
+    other = made(best=True)
+    assert load_checkpoint(tmp_path, other) == 4
+    assert other.best
+    assert (other.best.validations, other.best.index) == (training.best.validations, 1)
+    other.best.restore()
+    whole = made()
+    steps(whole, 0, 2)
+    for name, value in whole.objective.state_dict().items():
+        assert torch.equal(other.objective.state_dict()[name], value)
+
+
+def test_patience_and_ties() -> None:
+    best = BestWeights(nn.Linear(1, 1), "score", patience=2)
+    best.update(0, {"score": 0.5, "val_loss": 1.0})
+    best.update(1, {"score": 0.5, "val_loss": 0.9})
+    assert best.index == 1, "a tie is decided by the loss"
+    best.update(2, {"score": 0.5, "val_loss": 0.95})
+    assert not best.exhausted
+    best.update(3, {"score": 0.4, "val_loss": 0.1})
+    assert best.exhausted
+    assert best.index == 1
+    newest = BestWeights(nn.Linear(1, 1), "score", patience=2)
+    for step in range(5):
+        newest.update(step, {})
+    assert (newest.index, newest.exhausted) == (4, False), "without a score the newest weights are the best"
 
 
 def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path) -> None:
@@ -138,11 +162,10 @@ def test_a_checkpoint_from_elsewhere_cannot_run_code(tmp_path: Path, monkeypatch
 
 
 def test_another_model_is_named(tmp_path: Path) -> None:
-    path = save_checkpoint(tmp_path, 2, made())
+    save_checkpoint(tmp_path, 2, made())
     with pytest.raises(ModelError, match="does not fit") as error:
         load_checkpoint(tmp_path, made(width=5))
     assert error.value.code == "checkpoint"
     save_checkpoint(tmp_path, 3, made(ema=False))
     with pytest.raises(ModelError, match="does not fit"):
         load_checkpoint(tmp_path, made(ema=True))
-    restore(path, made())

@@ -17,11 +17,11 @@ from torch import nn
 from ctglip.errors import ConfigError, ModelError
 from ctglip.files import read_json
 from ctglip.store.tables import Store
+from ctglip.training.callbacks import Callbacks, Stopped
 from ctglip.training.checkpoint import checkpoints
 from ctglip.training.distributed import DistributedContext, share_batch_statistics
-from ctglip.training.launch import Watch, pretrain
+from ctglip.training.launch import pretrain
 from ctglip.training.tracking import read_metrics
-from ctglip.training.trainer import Stopped
 from tests.training.conftest import tiny_config
 
 STEPS = 12
@@ -80,7 +80,7 @@ def test_one_process_s_run_goes_on_in_two_with_micro_batches(
     run = tmp_path / "run"
     stop = lambda: any(path.name == "step-0000006" for path in checkpoints(run / "checkpoints"))  # noqa: E731
     with pytest.raises(Stopped):
-        pretrain(tiny[0].path, run, config, watch=Watch(stop=stop))
+        pretrain(tiny[0].path, run, config, callbacks=Callbacks(stop=stop))
     torchrun(tiny[0].path, run, config, "--resume")
     assert_close(run, whole)
 

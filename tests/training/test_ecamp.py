@@ -21,10 +21,10 @@ from ctglip.objectives.base import total
 from ctglip.objectives.ecamp import Ecamp
 from ctglip.tasks.embed import embed
 from ctglip.training.assembly import assemble, model_settings
-from ctglip.training.launch import Watch, pretrain
+from ctglip.training.callbacks import Callbacks, Stopped
+from ctglip.training.launch import pretrain
 from ctglip.training.recipe import PretrainConfig
 from ctglip.training.tracking import read_metrics
-from ctglip.training.trainer import Stopped
 from tests.training.conftest import tiny_config
 from tests.training.test_cxr import cxr_config
 
@@ -92,9 +92,9 @@ def test_a_run_goes_on_as_if_it_had_not_stopped_and_its_encoder_is_released(tiny
     config = cxr_config(word_bert, CXR, steps=6)
     whole = pretrain(tiny_cxr[0].path, tmp_path / "whole", config)
     seen: list[int] = []
-    watch = Watch(progress=lambda done, of: seen.append(done), stop=lambda: len(seen) == 3)
+    callbacks = Callbacks(progress=lambda done, of: seen.append(done), stop=lambda: len(seen) == 3)
     with pytest.raises(Stopped):
-        pretrain(tiny_cxr[0].path, tmp_path / "parted", config, watch=watch)
+        pretrain(tiny_cxr[0].path, tmp_path / "parted", config, callbacks=callbacks)
     parted = pretrain(tiny_cxr[0].path, tmp_path / "parted", config, resume=True)
     first, second = load_release(whole), load_release(parted)
     for name, value in first.model.state_dict().items():

@@ -12,13 +12,14 @@ from safetensors.torch import load_file
 from ctglip.config import validate
 from ctglip.errors import ModelError
 from ctglip.files import read_json
+from ctglip.models.release import load_release
 from ctglip.store.tables import Store
 from ctglip.training import launch
+from ctglip.training.callbacks import Callbacks, Stopped
 from ctglip.training.checkpoint import checkpoints
-from ctglip.training.launch import Watch, pretrain
+from ctglip.training.launch import pretrain
 from ctglip.training.recipe import PretrainConfig
 from ctglip.training.tracking import read_metrics
-from ctglip.training.trainer import Stopped
 from tests.training.conftest import tiny_config
 
 
@@ -79,22 +80,22 @@ def test_the_average_is_what_is_released_and_it_resumes_exactly(
     assert all(torch.equal(saved[f"ema/model.{name}"], value) for name, value in released.items())
     assert any(not torch.equal(saved[f"objective/model.{name}"], value) for name, value in released.items())
     with pytest.raises(Stopped):
-        pretrain(tiny[0].path, tmp_path / "cut", config, watch=stopping(3))
+        pretrain(tiny[0].path, tmp_path / "cut", config, callbacks=stopping(3))
     pretrain(tiny[0].path, tmp_path / "cut", config, resume=True)
     assert same(weights(tmp_path / "cut"), released)
 
 
-def stopping(step: int) -> Watch:
+def stopping(step: int) -> Callbacks:
     """Asks for an end after a step."""
     told: list[int] = []
-    return Watch(track=lambda done, _: told.append(done), stop=lambda: step in told)
+    return Callbacks(metrics=lambda done, _: told.append(done), stop=lambda: step in told)
 
 
 def test_a_stop_saves_the_step_that_is_done(
     tiny: tuple[Store, Path], word_bert: Path, tmp_path: Path, run: Path
 ) -> None:
     with pytest.raises(Stopped) as stopped:
-        pretrain(tiny[0].path, tmp_path / "cut", changed(word_bert), watch=stopping(3))
+        pretrain(tiny[0].path, tmp_path / "cut", changed(word_bert), callbacks=stopping(3))
     assert stopped.value.step == 3
     assert [path.name for path in checkpoints(tmp_path / "cut" / "checkpoints")] == ["step-0000002", "step-0000003"]
     pretrain(tiny[0].path, tmp_path / "cut", changed(word_bert), resume=True)
@@ -104,14 +105,17 @@ def test_a_stop_saves_the_step_that_is_done(
 
 def test_a_stop_while_crops_are_cut_ends_at_once(tiny: tuple[Store, Path], word_bert: Path, tmp_path: Path) -> None:
     told: list[tuple[str, int, int]] = []
-    watch = Watch(preparing=lambda *said: told.append(said), stop=lambda: len(told) == 2)
+    callbacks = Callbacks(preparing=lambda *said: told.append(said), stop=lambda: len(told) == 2)
     with pytest.raises(Stopped) as stopped:
-        pretrain(tiny[0].path, tmp_path / "run", changed(word_bert), watch=watch)
+        pretrain(tiny[0].path, tmp_path / "run", changed(word_bert), callbacks=callbacks)
     assert stopped.value.step == 0
     assert told[0][0] == "Cutting crops"
     everything: list[str] = []
     pretrain(
-        tiny[0].path, tmp_path / "all", changed(word_bert), watch=Watch(preparing=lambda *s: everything.append(s[0]))
+        tiny[0].path,
+        tmp_path / "all",
+        changed(word_bert),
+        callbacks=Callbacks(preparing=lambda *s: everything.append(s[0])),
     )
     assert list(dict.fromkeys(everything)) == ["Cutting crops", "Embedding texts"]
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
@@ -120,7 +124,7 @@ def test_a_stop_while_crops_are_cut_ends_at_once(tiny: tuple[Store, Path], word_
 def test_the_best_validation_can_be_released(
     tiny: tuple[Store, Path], word_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scores = iter([0.6, 0.9, 0.7])
+    scores = iter([0.5, 0.6, 0.9, 0.7])
     real = launch.build_validation
 
     def scored(*given: Any) -> Any:
@@ -129,19 +133,42 @@ def test_the_best_validation_can_be_released(
         return found
 
     monkeypatch.setattr(launch, "build_validation", scored)
-    config = changed(word_bert, loop={"validate_every": 2, "release": "best", "keep": 1, "checkpoint_every": 6})
+    config = changed(word_bert, loop={"validate_every": 2, "release": "best", "checkpoint_every": 4})
     pretrain(tiny[0].path, tmp_path / "run", config)
-    kept = checkpoints(tmp_path / "run" / "checkpoints")
-    assert [read_json(path / "state.json")["score"] for path in kept] == [0.9, 0.7]
-    best = load_file(next(kept[0].glob("*.safetensors")))
-    assert all(torch.equal(best[f"objective/model.{name}"], value) for name, value in weights(tmp_path / "run").items())
+    fourth, last = checkpoints(tmp_path / "run" / "checkpoints")
+    assert read_json(last / "state.json")["best"] == 2
+    before, after = (load_file(next(folder.glob("*.safetensors"))) for folder in (fourth, last))
+    for name, value in weights(tmp_path / "run").items():
+        assert torch.equal(after.get(f"best/model.{name}", value), value)
+        assert torch.equal(before[f"objective/model.{name}"], value)
+
+
+def test_patience_ends_a_pretraining_early(
+    tiny: tuple[Store, Path], word_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = launch.build_validation
+    monkeypatch.setattr(launch, "build_validation", lambda *given: falling(real(*given)))
+    config = changed(word_bert, loop={"validate_every": 1, "patience": 2, "release": "best"})
+    pretrain(tiny[0].path, tmp_path / "run", config)
+    assert [path.name for path in checkpoints(tmp_path / "run" / "checkpoints")] == ["step-0000002"]
+    assert load_release(tmp_path / "run").provenance["steps"] == 2
+    before = (tmp_path / "run" / "metrics.jsonl").read_text()
+    pretrain(tiny[0].path, tmp_path / "run", config, resume=True)
+    assert (tmp_path / "run" / "metrics.jsonl").read_text() == before, "a run that ended early stays as it is"
+
+
+def falling(validation: Any) -> Any:
+    """A validation that finds each step worse than the one before."""
+    scores = iter([0.9, 0.8, 0.7])
+    object.__setattr__(validation, "measure", lambda: {"val_macro_auroc": next(scores)})
+    return validation
 
 
 def test_every_tracker_is_told_the_same(tiny: tuple[Store, Path], word_bert: Path, tmp_path: Path) -> None:
     told: list[dict[str, Any]] = []
     config = changed(word_bert, loop={"gradient_norms": True})
     track = lambda step, values: told.append({"step": step, **values})  # noqa: E731
-    pretrain(tiny[0].path, tmp_path / "run", config, watch=Watch(track=track))
+    pretrain(tiny[0].path, tmp_path / "run", config, callbacks=Callbacks(metrics=track))
     assert told == read_metrics(tmp_path / "run")
     first = told[0]
     assert {"gradient_anatomy", "gradient_diagnosis", "data_wait_s", "rows_per_s", "lr"} <= first.keys()
@@ -159,7 +186,7 @@ def test_the_page_shows_what_is_learned_before_the_first_step(
     seen: list[str] = []
     folder = tmp_path / "run"
     first = lambda step, _: seen.append((folder / "pairs.html").read_text()) if step == 1 else None  # noqa: E731
-    pretrain(tiny[0].path, folder, changed(word_bert), watch=Watch(track=first))
+    pretrain(tiny[0].path, folder, changed(word_bert), callbacks=Callbacks(metrics=first))
     page = seen[0]
     assert page.count('<article class="pair">') == 12
     assert page.count("data:image/png;base64,") == 12

@@ -11,12 +11,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ctglip.errors import ConfigError, CTGLIPError, ModelError, StoreError
+from ctglip.errors import ConfigError, CTGLIPError, ModelError
 from ctglip.files import read_json
 from ctglip.models.release import load_release
 from ctglip.store.tables import Store
+from ctglip.training.callbacks import Callbacks
 from ctglip.training.checkpoint import checkpoints
-from ctglip.training.launch import Watch, pretrain
+from ctglip.training.launch import pretrain
 from ctglip.training.optim import learning_rate
 from ctglip.training.recipe import PretrainConfig
 from ctglip.training.tracking import read_metrics
@@ -38,12 +39,12 @@ class Stop(Exception):
     pass
 
 
-def stop_after(steps: int) -> Any:
+def stop_after(steps: int) -> Callbacks:
     def report(done: int, _: int) -> None:
         if done == steps:
             raise Stop
 
-    return report
+    return Callbacks(progress=report)
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +91,7 @@ def test_an_interrupted_run_goes_on_to_the_last_bit(
 ) -> None:
     config = tiny_config(word_bert)
     with pytest.raises(Stop):
-        pretrain(tiny[0].path, tmp_path / "cut", config, progress=stop_after(steps))
+        pretrain(tiny[0].path, tmp_path / "cut", config, callbacks=stop_after(steps))
     assert not (tmp_path / "cut" / "model").exists()
     pretrain(tiny[0].path, tmp_path / "cut", config, resume=True)
     assert curve(tmp_path / "cut") == curve(run)
@@ -103,7 +104,7 @@ def test_a_damaged_last_checkpoint_falls_back_to_the_one_before(
 ) -> None:
     config = tiny_config(word_bert)
     with pytest.raises(Stop):
-        pretrain(tiny[0].path, tmp_path / "cut", config, progress=stop_after(5))
+        pretrain(tiny[0].path, tmp_path / "cut", config, callbacks=stop_after(5))
     last = next(checkpoints(tmp_path / "cut" / "checkpoints")[-1].glob("*.safetensors"))
     damaged = bytearray(last.read_bytes())
     damaged[-5] ^= 1
@@ -118,7 +119,7 @@ def test_a_finished_run_can_be_lengthened(run: Path, tiny: tuple[Store, Path], w
     shutil.copytree(run, longer)
     told: list[str] = []
     config = tiny_config(word_bert, steps=9)
-    pretrain(tiny[0].path, longer, config, resume=True, watch=Watch(tell=told.append))
+    pretrain(tiny[0].path, longer, config, resume=True, callbacks=Callbacks(message=told.append))
     assert len(told) == 1
     assert "lengthened from 6 to 9 steps: from step 7 on" in told[0]
     lines = read_metrics(longer)
@@ -141,10 +142,10 @@ def test_resuming_says_where_it_begins_and_stops_where_nothing_is_whole(
     tiny: tuple[Store, Path], word_bert: Path, tmp_path: Path
 ) -> None:
     config, told = tiny_config(word_bert, steps=2), []
-    pretrain(tiny[0].path, tmp_path / "new", config, resume=True, watch=Watch(tell=told.append))
+    pretrain(tiny[0].path, tmp_path / "new", config, resume=True, callbacks=Callbacks(message=told.append))
     assert "There is no run yet" in told[0]
     with pytest.raises(Stop):
-        pretrain(tiny[0].path, tmp_path / "cut", tiny_config(word_bert, steps=4), progress=stop_after(3))
+        pretrain(tiny[0].path, tmp_path / "cut", tiny_config(word_bert, steps=4), callbacks=stop_after(3))
     for file in (tmp_path / "cut" / "checkpoints").rglob("*.safetensors"):
         file.write_bytes(file.read_bytes()[:100])
     before = (tmp_path / "cut" / "metrics.jsonl").read_bytes()
@@ -156,7 +157,7 @@ def test_resuming_says_where_it_begins_and_stops_where_nothing_is_whole(
         pretrain(tiny[0].path, tmp_path / "cut", config, resume=True)
     shutil.rmtree(tmp_path / "new" / "checkpoints")
     shutil.rmtree(tmp_path / "new" / "model")
-    pretrain(tiny[0].path, tmp_path / "new", config, resume=True, watch=Watch(tell=told.append))
+    pretrain(tiny[0].path, tmp_path / "new", config, resume=True, callbacks=Callbacks(message=told.append))
     assert "There is no checkpoint yet" in told[-1]
 
 
@@ -176,7 +177,7 @@ def test_a_run_is_not_overwritten_nor_resumed_with_other_settings_or_studies(
     with pytest.raises(ConfigError, match=r"seed: 0 before, 1 now"):
         pretrain(tiny[0].path, run, tiny_config(word_bert, steps=7).model_copy(update={"seed": 1}), resume=True)
     other, _ = write_tiny_store(tmp_path / "other", 12)
-    with pytest.raises(StoreError, match="other studies"):
+    with pytest.raises(ConfigError, match="other studies"):
         pretrain(other.path, run, tiny_config(word_bert), resume=True)
 
 
