@@ -49,7 +49,7 @@ def pretrain(
             progress=shown.training if shown else None,
             preparing=shown.preparing if shown else None,
             stop=stop.asked if stop else None,
-            tell=_tell if first else None,
+            message=_show if first else None,
         )
         try:
             model = run_pretraining(store, run, settings, resume, launch, workers=workers, callbacks=callbacks)
@@ -70,7 +70,7 @@ def pretrain(
             raise typer.Exit(1)
 
 
-def _tell(text: str) -> None:
+def _show(text: str) -> None:
     err.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
