@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from ctglip.reports.tables import tabulated
+
 _SPOKEN = re.compile(r"\b(?:period|full stop|comma|new (?:line|paragraph))(?=\s|$)", re.IGNORECASE)
 _SIGNS = {"period": ".", "full stop": ".", "comma": ",", "new line": "\n", "new paragraph": "\n", "semicolon": ";"}
 _SAID = re.compile(
@@ -31,16 +33,13 @@ _CORRECTED = re.compile(
 )
 """A side or a number taken back by the one that follows; nothing else is: "attenuation correction"."""
 _FRAME = re.compile(r"[\[{]([A-Za-z][^\[\]{}\n]{1,200})[\]}]")
-_ROW = re.compile(r"^[ \t]*\|?[ \t]*(?P<cells>[^\n|\t]+(?:[ \t]*[|\t][ \t]*[^\n|\t]*)+?)[ \t]*\|?[ \t]*$", re.MULTILINE)
-_RULE = re.compile(r"^[ \t]*\|?[ \t]*:?-{2,}[-|: \t]*$", re.MULTILINE)
 
 
 def written(text: str) -> str:
     """The text with its punctuation as signs, its table rows as "first cell: second, third" and its boxes opened."""
     if "\\" in text:  # signs that an export wrote out
         text = text.replace("\\t", "\t").replace("\\n", "\n")
-    if "|" in text or "\t" in text:
-        text = _ROW.sub(_row, _RULE.sub("", text))
+    text = tabulated(text)
     if "[" in text or "{" in text:
         text = _UNTICKED.sub(" ", text) if _TICKED.search(text) else _BOX.sub(" ", text)
         text = _FRAME.sub(r"\1", _TICKED.sub(" ", text))
@@ -68,12 +67,3 @@ def _sign(match: re.Match[str]) -> str:
     if match.group("sign").lower() == "period" and _NO_PERIOD.search(match.string[: match.start("sign")]):
         return match.group()
     return _SIGNS[match.group("sign").lower()]
-
-
-def _row(match: re.Match[str]) -> str:
-    cells = [cell.strip() for cell in re.split(r"[|\t]", match.group("cells"))]
-    cells = [cell for cell in cells if cell]
-    if len(cells) < 2:
-        return " ".join(cells)
-    ended = cells[-1][-1:] in ".;:!?"
-    return f"{cells[0].rstrip(':')}: {', '.join(cells[1:])}{'' if ended else '.'}"

@@ -49,6 +49,8 @@ def _questioned(
     if at == start or words[at - 1] in _OPENING:
         return [(at, next((j for j in range(at + 1, end) if words[j] in (",", "?", ";")), end))]
     for j in range(at - 1, start - 1, -1):
+        if words[j] == "(" and ")" not in words[j:at]:
+            return [(j, at)]
         if words[j] in ("(", ",", ";", "?") and any(j <= begin < at for begin, _ in mentions):
             return [(j, at)]
     return [(start, at)]

@@ -21,6 +21,7 @@ _PRESENT = re.compile(
     r"^[\s:–—-]*(?:is\s+)?(?P<said>yes|present|positive|mild|moderate|severe|small|large|trace|minimal|massive)[\s.]*$",
     re.IGNORECASE,
 )
+_ON_A_SIDE = re.compile(r"^\W*on the (?:left|right)\b[^a-z]*(?:side\b)?.*\d.*$", re.IGNORECASE | re.DOTALL)
 _DASHES = " :–—-."
 _MEASURED = re.compile(r"\d\s*(?:mm|cm)\b", re.IGNORECASE)
 
@@ -35,6 +36,13 @@ def completed(text: str, topic: str | None, last: Row | None, heading: str | Non
         heading: the finding that a line of its own announced ("Lung nodules:").
         lexicon: for sides and names.
     """
+    if (
+        _ON_A_SIDE.match(text)
+        and last is not None
+        and last.abnormality
+        and not lexicon.find_seen(lexicon.read(text)[0])
+    ):
+        return f"{lexicon.abnormalities[last.abnormality].display} {text}"  # "On the right 18 mm, on the left 8 mm."
     led = _LED.match(text)
     if led is None:
         return f"{text} {lexicon.abnormalities[heading].display}" if heading and _MEASURED.search(text) else text

@@ -251,6 +251,17 @@ class _Reader:
             for t in self.sentence.mentions
         )
 
+    def _of_same_subject(self, end: int) -> int:
+        """The end of the clauses that go on about the same: "the appendix is seen, measures 5 mm, and is normal"."""
+        words, named = self.sentence.words, (*self.sentence.locations, *self.sentence.mentions)
+        while end < len(words) and words[end] in (",", "and"):
+            start, stop = self.clauses.clause_of(end)
+            first = next((word for word in words[end:stop] if word not in (",", "and")), "")
+            if first not in self.lexicon.words["verb"] or any(start <= name.start < stop for name in named):
+                break
+            end = stop
+        return end
+
     def _organ_status(self, location: Location) -> Status | None:
         start, end = self.clauses.clause_of(location.start)
         for mention in self.sentence.mentions:
@@ -259,7 +270,7 @@ class _Reader:
                 return "normal" if status == "negated" else status
         if self.clauses.has("unassessable", start, end):
             return "uncertain"
-        if self.clauses.has("normal", start, end):
+        if self.clauses.has("normal", start, self._of_same_subject(end)):
             return "normal"
         if self.sentence.text.endswith(":") or _INTRODUCTION.match(self.sentence.text):
             return None

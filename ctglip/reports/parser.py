@@ -17,6 +17,7 @@ from ctglip.vocabulary.abnormalities import AbnormalityDictionary, load_abnormal
 from ctglip.vocabulary.organs import OrganDictionary, load_organs
 
 _ITEM = re.compile(r"\d\s*(?:mm|cm)\b", re.IGNORECASE)
+_HEADED = re.compile(r"^\W*([A-Za-z][A-Za-z /&,-]{2,40}):")
 _ABOUT_BEFORE = ("indication", "technique", "comparison")
 """Sections that tell why and how, not what is seen: nothing in them is affirmed."""
 
@@ -54,11 +55,13 @@ class ReportParser:
         index = 0
         for section, text in report.sections().items():
             topic: str | None = None
+            head: str | None = None
             last: Row | None = None
             heading: str | None = None
             for sentence in split_sentences(text):
                 reading = self._read(completed(sentence, topic, last, heading, self.lexicon))
-                for row in _of_section(section, self._in_context(reading, topic)):
+                head = self._heading(sentence) or head
+                for row in _of_section(section, self._in_context(reading, topic, head)):
                     found.append(self._finding(row, index, section, sentence))
                     topic, last = row.organ or topic, row if row.abnormality else last
                 topic = reading.topic or topic
@@ -66,15 +69,28 @@ class ReportParser:
                 index += 1
         return tuple(found)
 
-    def _in_context(self, reading: Reading, topic: str | None) -> Iterator[Row]:
-        """The rows of a sentence, those without an organ read with the topic, else what it named before."""
+    def _heading(self, sentence: str) -> str | None:
+        """The organ that a sentence is headed by: "BONES: ..."."""
+        match = _HEADED.match(sentence)
+        if match is None:
+            return None
+        places = self.lexicon.find_places(self.lexicon.read(match.group(1))[0])
+        return places[0].value.organ if len(places) == 1 else None
+
+    def _in_context(self, reading: Reading, topic: str | None, head: str | None = None) -> Iterator[Row]:
+        """The rows of a sentence, those without an organ read with the topic, else what it named before.
+
+        What is denied under a heading is denied of the whole organ, not of the part spoken of last.
+        """
         named: str | None = None
         for row in reading.rows:
             if row.organ is not None:
                 named = row.organ
                 yield row
             elif row.open_to is not None:
-                found = (self.lexicon.resolve(*row.open_to, organ) for organ in (topic, named) if organ)
+                whole = head if head and topic in self.lexicon.organs.parts_of(head) else None
+                order = (whole if row.status == "negated" else None, topic, named)
+                found = (self.lexicon.resolve(*row.open_to, organ) for organ in order if organ)
                 resolved = next((pair for pair in found if pair), None)
                 if resolved is not None:
                     for organ, side in self._on_sides(resolved[1], row.sides):
@@ -109,8 +125,7 @@ def _of_section(section: str, rows: Iterator[Row]) -> Iterator[Row]:
         yield from rows
         return
     given = list(rows)
-    history = section == "indication"
-    kept = [row for row in given if row.abnormality is None or (history and row.status != "uncertain")]
+    kept = [row for row in given if row.abnormality is None]
     yield from kept or [Row(None, None, "historical", reason="asked, scanned or compared with, not seen")]
 
 
