@@ -37,7 +37,8 @@ def completed(text: str, topic: str | None, last: Row | None, heading: str | Non
         lexicon: for sides and names.
     """
     if (
-        _ON_A_SIDE.match(text)
+        " the " in text[:8]
+        and _ON_A_SIDE.match(text)
         and last is not None
         and last.abnormality
         and not lexicon.find_seen(lexicon.read(text)[0])

@@ -48,11 +48,15 @@ class Row:
 
 @dataclass(frozen=True)
 class Reading:
-    """Rows of one sentence, the organ it leaves as the topic, and whether it speaks of the topic before it."""
+    """Rows of one sentence, the organ it leaves as the topic, and whether it speaks of the topic before it.
+
+    ``heading`` is the organ that it is headed by ("BONES: ...").
+    """
 
     rows: tuple[Row, ...]
     topic: str | None
     points_back: bool = False
+    heading: str | None = None
 
 
 class _Reader:

@@ -57,6 +57,7 @@ class Lexicon:
             self.seen.add(phrase(text), ("mute", text))
         self._add_abnormalities()
         self.compounds = add_compounds(self.seen, abnormalities.names)
+        self.compounded = frozenset(words[0] for words in self.compounds)
         self._add_signs()
         self._add_measures()
         self._expansion = add_abbreviations(self.seen, self.locations, abnormalities.names, organs.names)
@@ -367,6 +368,11 @@ class Lexicon:
             roots["segment",] = frozenset({"liver", "lungs"})
         for words, organs in roots.items():
             self.levels.add(words, organs)
+
+    @cached_property
+    def measuring(self) -> frozenset[str]:
+        """First words of the attributes that are measured: "size", "wall thickness"."""
+        return frozenset(phrase(text)[0] for entry in self.cues["measures"].values() for text in entry["words"])
 
     @cached_property
     def elliptical(self) -> frozenset[str]:

@@ -50,6 +50,8 @@ def measured(
     words: Sequence[str], locations: Sequence[Location], mentions: Sequence[Mention], clauses: Clauses, lexicon: Lexicon
 ) -> list[Mention]:
     """What attributes and their changes say of organs: an observation each, denied where the measure is normal."""
+    if lexicon.measuring.isdisjoint(words):
+        return []
     return list(_measured(lexicon.measures.find(words), locations, mentions, clauses, lexicon))
 
 

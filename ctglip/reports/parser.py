@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import lru_cache
 
 from ctglip.reports.ellipsis import announced, completed
@@ -42,7 +43,9 @@ class ReportParser:
         self._read = lru_cache(maxsize=remember)(self._read_sentence)
 
     def _read_sentence(self, text: str) -> Reading:
-        return read_sentence(text, self.lexicon)
+        reading = read_sentence(text, self.lexicon)
+        heading = self._heading(text) if ":" in text else None
+        return replace(reading, heading=heading) if heading else reading
 
     def parse(self, report: Report | str) -> tuple[Finding, ...]:
         """Findings of a report in reading order; empty only for a report without a letter or digit.
@@ -58,10 +61,12 @@ class ReportParser:
             head: str | None = None
             last: Row | None = None
             heading: str | None = None
+            seen = section not in _ABOUT_BEFORE
             for sentence in split_sentences(text):
                 reading = self._read(completed(sentence, topic, last, heading, self.lexicon))
-                head = self._heading(sentence) or head
-                for row in _of_section(section, self._in_context(reading, topic, head)):
+                head = reading.heading or head
+                rows = self._in_context(reading, topic, head)
+                for row in rows if seen else _nothing_seen(rows):
                     found.append(self._finding(row, index, section, sentence))
                     topic, last = row.organ or topic, row if row.abnormality else last
                 topic = reading.topic or topic
@@ -119,11 +124,8 @@ class ReportParser:
         )
 
 
-def _of_section(section: str, rows: Iterator[Row]) -> Iterator[Row]:
+def _nothing_seen(rows: Iterator[Row]) -> Iterator[Row]:
     """The rows of a sentence, without what is only asked, scanned or compared with: such sections find nothing."""
-    if section not in _ABOUT_BEFORE:
-        yield from rows
-        return
     given = list(rows)
     kept = [row for row in given if row.abnormality is None]
     yield from kept or [Row(None, None, "historical", reason="asked, scanned or compared with, not seen")]

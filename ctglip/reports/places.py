@@ -52,12 +52,13 @@ def find_locations(
         locations = sorted(
             [*locations, *other_sides(words, locations, lexicon, homes)], key=lambda location: location.start
         )
-    mention_sides = give_sides(words, locations, mentions, lexicon)
+    thing_sides = give_sides(words, locations, mentions, lexicon)
     locations = _merge(words, locations, lexicon)
     _carry_sides(locations, lexicon)
     locations = ribs(words, tied, locations, lexicon)
-    _set_levels(words, locations, lexicon)
-    return locations, mention_sides
+    if locations:
+        _set_levels(words, locations, lexicon)
+    return locations, thing_sides
 
 
 def _name_sides(words: list[str], locations: Sequence[Location]) -> None:
@@ -152,12 +153,12 @@ def _merge(words: list[str], locations: list[Location], lexicon: Lexicon) -> lis
     for location in locations:
         other = kept[-1] if kept else None
         between = words[other.end : location.start] if other is not None else []
-        spoken = (
-            "," in between
-            and words[location.end : location.end + 1] != []
-            and words[location.end] in lexicon.words["verb"]
-        )
-        if other is not None and not spoken and _linked(between, lexicon):
+        if (
+            other is not None
+            and len(between) < 4
+            and _linked(between, lexicon)
+            and not _spoken(words, location, between, lexicon)
+        ):
             joined = (
                 _join(other, location, lexicon) or _join(location, other, lexicon) or _lining(other, location, between)
             )
@@ -166,6 +167,11 @@ def _merge(words: list[str], locations: list[Location], lexicon: Lexicon) -> lis
                 continue
         kept.append(location)
     return kept
+
+
+def _spoken(words: list[str], location: Location, between: list[str], lexicon: Lexicon) -> bool:
+    """Whether a location behind a comma is the subject of a statement: "..., the lungs are clear"."""
+    return "," in between and location.end < len(words) and words[location.end] in lexicon.words["verb"]
 
 
 def _carry_sides(locations: Sequence[Location], lexicon: Lexicon) -> None:

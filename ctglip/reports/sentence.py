@@ -42,7 +42,8 @@ class Sentence:
             mention.sides = own
             before = self.words[max(0, mention.start - 6) : mention.end]
             mention.firm = any(SIDES.get(word) in own for word in before)
-        self.mentions += self._seconds()
+        if not self.lexicon.compounded.isdisjoint(self.words):
+            self.mentions += self._seconds()
         named = [(location.start, location.end) for location in self.locations if not location.where.adjective]
         self.clauses = Clauses(self.words, self.signs, spans, lexicon, tied, named, lambda: lexicon.definite(text))
         self._mute_headings()

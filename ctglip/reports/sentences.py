@@ -61,7 +61,7 @@ def _add(found: list[str], piece: str) -> None:
 
 def _ends(text: str, start: int, match: re.Match[str]) -> bool:
     """Whether the sign at ``match`` ends the sentence that began at ``start``."""
-    sign = match.group()[0]
+    sign = text[match.start()]
     if sign == "\n":
         return _line_ends(text, start, match)
     if sign in "•·" or match.group().strip() in ('"', "“", "”"):

@@ -7,13 +7,28 @@ from collections.abc import Iterator
 
 _RULE = re.compile(r"^[ \t]*\|?[ \t]*:?-{2,}[-|: \t]*$")
 _FINDINGS = frozenset(
-    ["nodule", "nodules", "lesion", "lesions", "mass", "node", "nodes", "cyst", "cysts", "stone", "metastasis", "target"]
-    + ["target lesion", "target lesions", "non-target"]
+    {
+        "nodule",
+        "nodules",
+        "lesion",
+        "lesions",
+        "mass",
+        "node",
+        "nodes",
+        "cyst",
+        "cysts",
+        "stone",
+        "metastasis",
+        "target",
+    }
 )
-_PLACES = frozenset(["location", "site", "lobe", "segment", "position", "place", "where"])
+_PLACES = frozenset({"location", "site", "lobe", "segment", "position", "place", "where"})
 _SIDES = frozenset({"right", "left"})
 _OTHERS = frozenset(
-    ["side", "organ", "structure", "region", "area", "system", "level", "finding", "findings", "result", "results", "size", "current", "prior", "previous", "baseline", "change", "comment", "comments", "status", "measurement", "series/image", "image", "diameter", "no", "no.", "number", "#", "today", "now", "then", "description", "vessel", "date", "nadir", "response"]
+    {"side", "organ", "structure", "region", "area", "system", "level", "finding", "findings", "result", "results"}
+    | {"size", "current", "prior", "previous", "baseline", "change", "comment", "comments", "status", "measurement"}
+    | {"series/image", "image", "diameter", "no", "no.", "number", "#", "today", "now", "then", "description", "vessel"}
+    | {"date", "nadir", "response", "target lesion", "target lesions", "non-target"}
 )
 _ABSENT = frozenset({"none", "no", "nil", "absent", "negative", "-", "0", "not seen"})
 _SPACED = re.compile(r" {2,}|\t")
@@ -27,6 +42,8 @@ def tabulated(text: str) -> str:
     """
     if "|" not in text and "\t" not in text and ";" not in text and "   " not in text:
         return text
+    if "\n" not in text:
+        return _plain(text)
     lines = text.split("\n")
     out: list[str] = []
     at = 0
@@ -36,7 +53,7 @@ def tabulated(text: str) -> str:
             rows = [row for row in block[1:] if row]
             out += [sentence for row in rows for sentence in _told(block[0], row)]
             at += len(block)
-        elif _RULE.match(lines[at]) and "-" in lines[at]:
+        elif "--" in lines[at] and _RULE.match(lines[at]):
             at += 1
         else:
             out.append(_plain(lines[at]))
@@ -58,13 +75,16 @@ def _cells(line: str, sign: str) -> list[str]:
 
 def _block(lines: list[str], at: int) -> list[list[str]]:
     """The rows of the table that begins at a line, its rules as empty rows."""
+    line = lines[at]
     for sign in ("|", "\t", ";", " "):
-        head = _cells(lines[at], sign)
+        if (sign if sign != " " else "   ") not in line or at + 1 == len(lines):
+            continue
+        head = _cells(line, sign)
         if len(head) < 2:
             continue
         rows = [head]
         for line in lines[at + 1 :]:
-            if sign in "|\t" and _RULE.match(line) and "-" in line:
+            if sign in "|\t" and "-" in line and _RULE.match(line):
                 rows.append([])
                 continue
             cells = _cells(line, sign)

@@ -46,17 +46,21 @@ class Trie:
         root = self._root
         found: list[Match] = []
         count, taken = len(words), 0
+        if root.keys().isdisjoint(words):
+            return found
         for i in [i for i, word in enumerate(words) if word in root]:
             if i < taken:
                 continue
             node, j, end, value = root[words[i]], i + 1, 0, None
-            while node is not None:
-                meant = node.get(None)
-                if meant is not None:
-                    end, value = j, meant
+            while True:
+                if None in node:
+                    end, value = j, node[None]
                 if j == count:
                     break
-                node, j = node.get(words[j]), j + 1
+                node = node.get(words[j])
+                if node is None:
+                    break
+                j += 1
             if end:
                 found.append(Match(i, end, value))
                 taken = end
