@@ -79,7 +79,7 @@ class ReportParser:
         match = _HEADED.match(sentence)
         if match is None:
             return None
-        places = self.lexicon.find_places(self.lexicon.read(match.group(1))[0])
+        places = self.lexicon.find_locations(self.lexicon.read(match.group(1))[0])
         return places[0].value.organ if len(places) == 1 else None
 
     def _in_context(self, reading: Reading, topic: str | None, head: str | None = None) -> Iterator[Row]:

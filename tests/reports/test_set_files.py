@@ -55,8 +55,9 @@ def test_every_case_is_well_formed(path: Path) -> None:
             assert faults(finding) == [], case["text"]
 
 
-def test_no_text_stands_twice() -> None:
-    texts = Counter(" ".join(case["text"].lower().split()) for path in SENTENCES + REPORTS for case in cases(path))
+@pytest.mark.parametrize("path", SENTENCES + REPORTS, ids=lambda path: path.stem)
+def test_no_text_stands_twice(path: Path) -> None:
+    texts = Counter(" ".join(case["text"].lower().split()) for case in cases(path))
     assert [text for text, count in texts.items() if count > 1] == []
 
 
