@@ -117,7 +117,7 @@ class Statements:
         return self._denied(start, at) and not _ALTERNATIVE.isdisjoint(rest) and self.small["verb"].isdisjoint(rest)
 
     def _denied(self, start: int, at: int) -> bool:
-        return any(start <= i < at for i in self.denials)
+        return bool(self.denials) and any(start <= i < at for i in self.denials)
 
     def _says(self, start: int, at: int) -> bool:
         """Whether a stretch says something by itself: it names a finding, or a state."""

@@ -351,10 +351,13 @@ class Clauses:
         return any(start < m.start < end and m.value[0] == "uncertainty" for m in self.signs)
 
     def _within(self, kind: str, index: int) -> bool:
-        return any(start <= index < end for start, end in self.reach[kind])
+        reach = self.reach[kind]
+        return bool(reach) and any(start <= index < end for start, end in reach)
 
     def has(self, kind: str, start: int, end: int) -> bool:
         """Whether a cue of a kind ("normal", "unassessable") stands in a stretch, not denied itself."""
+        if not self.signs:
+            return False
         return any(
             m.value[0] == kind and start <= m.start < end and not self.denies_normal(m.start) for m in self.signs
         )
