@@ -86,7 +86,7 @@ def ours(scan: Path, store: Path, recipe: str, body: bool, whole: bool) -> Work:
     def all_of_it() -> tuple[int, ...]:
         if target.exists():
             shutil.rmtree(target)
-        result = run_case(Case(row, ""), Plan(store, config, "bench", wants_report=False))
+        result = run_case(Case(row, ""), Plan(store, config, "bench", requires_report=False))
         assert result.status == "done", result.failure
         return StudyReader(target).shape
 
@@ -260,7 +260,7 @@ def handing(studies: int) -> dict[str, Any]:
 
     from ctglip.cohort import CohortRow
 
-    plan = Plan(Path("/nowhere"), settings("preprocess/organ_crops"), "bench", wants_report=False)
+    plan = Plan(Path("/nowhere"), settings("preprocess/organ_crops"), "bench", requires_report=False)
     rows = (CohortRow(study_id=f"s{n}", patient_id="p", image=Path("/nowhere")) for n in range(studies))
     cases = [Case(row, "") for row in rows]
     found = {}

@@ -112,14 +112,14 @@ def read_cohort(path: Path, columns: Path | None = None, reports_alone: bool = F
         try:
             rows.append(_row(record, counts, path.resolve().parent))
         except CTGLIPError as error:
-            shown = record["study_id"] or f"row {number}"
-            bad.append(Failure(shown, "cohort", error.code, str(error), {"row": number}))
+            row_name = record["study_id"] or f"row {number}"
+            bad.append(Failure(row_name, "cohort", error.code, str(error), {"row": number}))
     return Cohort(path, tuple(rows), tuple(bad), tuple(known))
 
 
 def _filled(table: pl.DataFrame, name: str) -> pl.Expr:
-    own = pl.col("study_id")
-    return (pl.col(name).fill_null(own) if name in table.columns else own).alias(name)
+    study_column = pl.col("study_id")
+    return (pl.col(name).fill_null(study_column) if name in table.columns else study_column).alias(name)
 
 
 def _rename(table: pl.DataFrame, columns: Path) -> pl.DataFrame:

@@ -138,10 +138,10 @@ def merge(base: Any, change: Any) -> Any:
     return {**base, **{key: merge(base.get(key), value) for key, value in change.items()}}
 
 
-def _with_bases(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+def _with_bases(path: Path, chain: tuple[Path, ...]) -> dict[str, Any]:
     path = path.resolve()
-    if path in seen:
-        raise ConfigError(f"{path} extends itself: {' -> '.join(p.name for p in (*seen, path))}.")
+    if path in chain:
+        raise ConfigError(f"{path} extends itself: {' -> '.join(p.name for p in (*chain, path))}.")
     tree = read_yaml(path)
     if tree is None:
         tree = {}
@@ -150,8 +150,8 @@ def _with_bases(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     base = tree.pop("extends", None)
     if base is None:
         return tree
-    beside = path.parent / str(base)
-    return merge(_with_bases(beside if beside.is_file() else find_config(str(base)), (*seen, path)), tree)
+    neighbour = path.parent / str(base)
+    return merge(_with_bases(neighbour if neighbour.is_file() else find_config(str(base)), (*chain, path)), tree)
 
 
 def _explain(kind: type[BaseModel], error: Any) -> str:

@@ -158,13 +158,13 @@ def files_below(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
     found: list[Path] = []
-    seen: set[str] = set()
+    visited: set[str] = set()
     for folder, inner, names in os.walk(path, followlinks=True):
         real = os.path.realpath(folder)
-        if real in seen:
+        if real in visited:
             inner.clear()
             continue
-        seen.add(real)
+        visited.add(real)
         found += [file for name in names if (file := Path(folder, name)).is_file()]
     return sorted(found)
 
@@ -195,8 +195,8 @@ def private_name(path: Path) -> str:
 
 def user_cache() -> Path:
     """Where things are kept between runs: ``CTGLIP_CACHE``, else ``ctglip`` in the user's folder of caches."""
-    if own := os.environ.get("CTGLIP_CACHE"):
-        return Path(own)
+    if cache := os.environ.get("CTGLIP_CACHE"):
+        return Path(cache)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ctglip"
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ctglip.cli.console import Stages, result, told
+from ctglip.cli.console import Stages, print_problems, result
 
 
 def compare(
@@ -35,4 +35,4 @@ def compare(
             progress=stages.report, stage=stages.begin,
         )  # fmt: skip
     result(found.to_json(), as_json, f"{found.headline()}\nThe page is in {out / 'compare.html'}.")
-    told(*found.problems)
+    print_problems(*found.problems)

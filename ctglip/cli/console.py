@@ -74,7 +74,7 @@ class Stages:
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         self._state: tuple[str, float, int, int] = ("", time.monotonic(), 0, 0)
-        self._said: tuple[str, int, float] = ("", -1, 0.0)
+        self._last_line: tuple[str, int, float] = ("", -1, 0.0)
         self._ended = threading.Event()
 
     def begin(self, name: str) -> None:
@@ -114,23 +114,23 @@ class Stages:
     def _line(self, now: float) -> str:
         """What there is to say now; nothing where it was said already."""
         name, start, done, total = self._state
-        before, tenth, when = self._said
+        before, tenth, when = self._last_line
         passed = 10 * done // total if total else 0
         if not name or (name == before and passed == tenth and now - when < _STILL):
             return ""
-        self._said = (name, passed, now)
+        self._last_line = (name, passed, now)
         return f"{name}: {done}/{total}" if total else f"{name}, {now - start:.0f} s"
 
 
 def _lines(label: str) -> Report:
-    shown, first, start = -1, 0, time.monotonic()
+    last_tenth, first, start = -1, 0, time.monotonic()
 
     def report(done: int, total: int) -> None:
-        nonlocal shown, first
+        nonlocal last_tenth, first
         tenth = 10 * done // max(total, 1)
-        first = done if shown < 0 else first
-        if tenth > shown:
-            shown = tenth
+        first = done if last_tenth < 0 else first
+        if tenth > last_tenth:
+            last_tenth = tenth
             rate = (done - first) / max(time.monotonic() - start, 1e-9)
             left = f", {rate:.3g}/s, {timedelta(seconds=round((total - done) / rate))} left" if done > first else ""
             err.print(f"{label}: {done}/{total}{left}", highlight=False)
@@ -154,7 +154,7 @@ def result(value: dict[str, Any], as_json: bool, text: str) -> None:
         out.print(text, soft_wrap=True, highlight=False)
 
 
-def told(*problems: str) -> None:
+def print_problems(*problems: str) -> None:
     """Name what could not be used, and end with 1 if there was something."""
     for problem in problems[:_LISTED]:
         err.print(problem, markup=False, highlight=False, soft_wrap=True)

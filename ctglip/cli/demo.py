@@ -25,8 +25,8 @@ class Walk:
 
     def command(self, name: str, detail: str, *arguments: str | Path) -> None:
         """Run one ``ctglip`` command in a process of its own, as a user would; its fault ends the walk."""
-        shown = shlex.join(["ctglip", *map(str, arguments)])
-        err.print(f"\n[bold]{name}[/bold]\n$ {shown}", highlight=False, soft_wrap=True)
+        query = shlex.join(["ctglip", *map(str, arguments)])
+        err.print(f"\n[bold]{name}[/bold]\n$ {query}", highlight=False, soft_wrap=True)
         start = time.monotonic()
         done = subprocess.run([sys.executable, "-m", "ctglip", *map(str, arguments)], check=False)  # noqa: S603
         if done.returncode != 0:
@@ -78,9 +78,19 @@ def _ask_and_show(walk: Walk, folder: Path, run: Path) -> Path:
     start = time.monotonic()
     model = Pipeline(load_release(run))
     patient = choose_patient(folder, model)
-    asked = [part for question in patient.questions for part in ("--ask", question)]
-    shown = ["ctglip", "query", run, patient.image, "--masks", patient.masks, *asked, "--out", folder / "simulated"]
-    err.print(f"$ {shlex.join(map(str, shown))}", highlight=False, soft_wrap=True)
+    ask_options = [part for question in patient.questions for part in ("--ask", question)]
+    query = [
+        "ctglip",
+        "query",
+        run,
+        patient.image,
+        "--masks",
+        patient.masks,
+        *ask_options,
+        "--out",
+        folder / "simulated",
+    ]
+    err.print(f"$ {shlex.join(map(str, query))}", highlight=False, soft_wrap=True)
     panels = [ask_simulated(model, patient, folder / "simulated")]
     real = ask_real(model, folder / "real")
     if real is not None:

@@ -51,8 +51,8 @@ def build(
             failures.append(Failure(row.study_id, "report", error.code, str(error)))
         else:
             reports += [(row.study_id, report)] if report else []
-    with progress("Reading reports") as shown:
-        proposals = mine(reports, _parser(organs, abnormalities), fewest, lambda done: shown(done, len(reports)))
+    with progress("Reading reports") as advance:
+        proposals = mine(reports, _parser(organs, abnormalities), fewest, lambda done: advance(done, len(reports)))
     write_text(out, proposals_text(proposals, len(reports)))
     top = [f"{p.studies:6d}  {p.phrase}  ({', '.join(p.organs) or 'no organ'})" for p in proposals[:20]]
     lines = [*top, f"{len(proposals)} phrases of {len(reports)} reports proposed in {out}."]

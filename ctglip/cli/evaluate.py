@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ctglip.cli.console import Stages, err, result, told
+from ctglip.cli.console import Stages, err, print_problems, result
 
 
 def evaluate(
@@ -37,4 +37,4 @@ def evaluate(
     result(results.to_json(), as_json, f"{results.headline()}\nThe report is in {out / 'report.html'}.")
     for note in results.notes:
         err.print(f"Note: {note}", markup=False, highlight=False, soft_wrap=True)
-    told(*results.problems, *(f"{study}: it cannot be read." for study in results.failures))
+    print_problems(*results.problems, *(f"{study}: it cannot be read." for study in results.failures))

@@ -46,7 +46,7 @@ def export(
         raise CTGLIPError(f"{out} exists and is no model folder; it is left alone.", fix="Name a new folder.")
     release = load_release(run)
     save_release(out, release, reference_text_encoder=reference_text_encoder)
-    notes = [_also(wanted, release, out) for wanted in dict.fromkeys(also or ())]
+    notes = [_also(format, release, out) for format in dict.fromkeys(also or ())]
     files = sorted(file for file in out.rglob("*") if file.is_file())
     size = sum(file.stat().st_size for file in files)
     result(
@@ -56,25 +56,25 @@ def export(
     )
 
 
-def _also(wanted: Also, release: Release, out: Path) -> str:
+def _also(format: Also, release: Release, out: Path) -> str:
     """Write one more form of the encoder; returns a line about it."""
     encoder = release.model.encoder
-    if wanted is Also.onnx:
+    if format is Also.onnx:
         from ctglip.inference.model_input import channel_names
         from ctglip.models.onnx import export_onnx, image_shape
 
         channels = channel_names(release)
         worst = export_onnx(encoder, image_shape(release), out / "encoder.onnx", channels=channels)
-        shown = "\n".join(f"  {number}: {name}" for number, name in enumerate(channels))
+        listing = "\n".join(f"  {number}: {name}" for number, name in enumerate(channels))
         return (
             f"encoder.onnx agrees with PyTorch to {worst:.1g}. The channels of its input, which "
-            f"ctglip.load_model({str(out)!r}).model_input(scan, organs) makes:\n{shown}"
+            f"ctglip.load_model({str(out)!r}).model_input(scan, organs) makes:\n{listing}"
         )
-    if wanted is Also.nnunet:
+    if format is Also.nnunet:
         from ctglip.models.state_export import save_nnunet
 
         return f"{save_nnunet(encoder, out / 'nnunet_pretrained.pth').name} is for nnUNetv2_train -pretrained_weights."
-    if wanted is Also.timm:
+    if format is Also.timm:
         from safetensors.torch import save_file
 
         from ctglip.models.state_export import timm_state

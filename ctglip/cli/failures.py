@@ -33,7 +33,7 @@ def failure(error: Exception) -> tuple[str, int]:
     for one in _chain(error):
         if (known := _known(one)) is not None:
             return known, USERS
-    return f"{_line(error)} This is a fault of ctglip{_kept(error)}.", OURS
+    return f"{_line(error)} This is a fault of ctglip{_report_file(error)}.", OURS
 
 
 def _chain(error: BaseException) -> list[BaseException]:
@@ -80,7 +80,7 @@ def _line(error: BaseException) -> str:
     return f"{type(error).__name__}: {text[:_SHOWN]}".rstrip(": .") + "."
 
 
-def _kept(error: BaseException) -> str:
+def _report_file(error: BaseException) -> str:
     """Where the traceback is, in words."""
     try:
         with tempfile.NamedTemporaryFile("w", prefix="ctglip-error-", suffix=".txt", delete=False) as stream:

@@ -37,7 +37,7 @@ def finetune(
     settings = load_settings(FinetuneConfig, config, changes or ())
     if baseline:
         settings = settings.model_copy(update={"baselines": tuple(baseline)})
-    told = f"The report is in {out / 'report.html'}."
+    where = f"The report is in {out / 'report.html'}."
     if settings.task == "segmentation":
         from ctglip.tasks.segment import segment
 
@@ -45,13 +45,13 @@ def finetune(
             raise ConfigError("A segmentation learns from the store's masks.", fix="Leave --labels out.")
         with progress("Reading radiographs") as encoding, progress("Passes") as passes:
             results = segment(run, store, out, settings, resume, encoding, passes)
-        told = f"The model is in {out}."
+        where = f"The model is in {out}."
     elif labels is None:
         raise ConfigError("There is nothing to learn from.", fix="Name a label table: --labels labels.csv")
     else:
         with progress("Reading organs") as encoding, progress("Passes") as passes:
             results = run_finetuning(run, store, out, labels, settings, resume, encoding, passes)
-    result(results.to_json(), as_json, f"{results.headline()}\n{told}")
+    result(results.to_json(), as_json, f"{results.headline()}\n{where}")
     expected = ("no_labels", "few_labels", "no_organ", "no_mask")
     unused = [problem for problem in results.problems if problem.code not in expected]
     for problem in results.problems[:10]:

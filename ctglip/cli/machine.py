@@ -34,9 +34,11 @@ def examine_machine() -> tuple[dict[str, Any], list[str], bool]:
         the findings as JSON-able values, as lines for people, and whether everything that must be there is.
     """
     lines = [_python(), *_packages(), *_dictionaries(), _device(), _text_encoder(), _weights(), _disk()]
-    shown = [f"{'ok  ' if line.sound else 'FAIL'}  {line.what:24} {line.found} {line.fix}".rstrip() for line in lines]
+    lines_of = [
+        f"{'ok  ' if line.sound else 'FAIL'}  {line.what:24} {line.found} {line.fix}".rstrip() for line in lines
+    ]
     value = {line.what: {"found": line.found, "sound": line.sound, "fix": line.fix} for line in lines}
-    return value, shown, all(line.sound for line in lines)
+    return value, lines_of, all(line.sound for line in lines)
 
 
 def _python() -> Line:

@@ -70,14 +70,14 @@ class TextBank:
         Raises:
             IndexError: an index that the bank does not hold.
         """
-        wanted = ids.reshape(-1).cpu().numpy()
-        if len(wanted) and not 0 <= wanted.min() <= wanted.max() < len(self):
-            raise IndexError(f"Text ids {wanted.min()}..{wanted.max()} are outside the bank's 0..{len(self) - 1}.")
-        found = np.empty((len(wanted), self.dim), dtype=np.float32)
-        which = np.searchsorted(self._starts, wanted, side="right") - 1
+        flat_ids = ids.reshape(-1).cpu().numpy()
+        if len(flat_ids) and not 0 <= flat_ids.min() <= flat_ids.max() < len(self):
+            raise IndexError(f"Text ids {flat_ids.min()}..{flat_ids.max()} are outside the bank's 0..{len(self) - 1}.")
+        found = np.empty((len(flat_ids), self.dim), dtype=np.float32)
+        which = np.searchsorted(self._starts, flat_ids, side="right") - 1
         for part in set(which.tolist()):
             rows = which == part
-            found[rows] = self._parts[part][wanted[rows] - self._starts[part]]
+            found[rows] = self._parts[part][flat_ids[rows] - self._starts[part]]
         return torch.from_numpy(found).reshape(*ids.shape, self.dim)
 
     def texts(self, ids: Int[Tensor, " n"]) -> list[str]:

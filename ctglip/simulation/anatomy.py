@@ -156,11 +156,11 @@ def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
 def _remove_dense_spots(hu: np.ndarray, labels: np.ndarray) -> None:
     bone = lookup(["spine", "ribs", "hip_left", "hip_right", "sacrum"])[labels]
     for organ in ("kidney_left", "kidney_right", "gallbladder", "urinary_bladder", "aorta"):
-        own = labels == number(organ)
-        if not own.any():
+        voxels = labels == number(organ)
+        if not voxels.any():
             continue
-        median, spread = float(np.median(hu[own])), 60 if organ != "aorta" else 90
-        near = np.asarray(ndimage.binary_closing(np.pad(own, 6), iterations=5))[6:-6, 6:-6, 6:-6] & ~bone
+        median, spread = float(np.median(hu[voxels])), 60 if organ != "aorta" else 90
+        near = np.asarray(ndimage.binary_closing(np.pad(voxels, 6), iterations=5))[6:-6, 6:-6, 6:-6] & ~bone
         spots = ndimage.binary_dilation(near & (hu > median + spread)) & near & (hu > median + 20)
         hu[spots] = median
 

@@ -112,9 +112,11 @@ def simulate_radiograph(
     rng = np.random.default_rng([seed, index, _CXR])
     view: View = "lateral" if rng.random() < radiographs.lateral else "pa"
     radiograph = project(study.scan, study.labels, radiographs.beam, view, rng, shift_mm=radiographs.shift_mm)
-    truth = {pair: here for pair, here in study.truth.items() if pair.split(":")[1] in SHOWN}
+    truth = {pair: present for pair, present in study.truth.items() if pair.split(":")[1] in SHOWN}
     by_pair = {
-        pair: [lesion for lesion in study.lesions if _belongs(lesion, pair)] for pair, here in truth.items() if here
+        pair: [lesion for lesion in study.lesions if _belongs(lesion, pair)]
+        for pair, present in truth.items()
+        if present
     }
     report = _report(truth, by_pair, chest, settings, radiographs, view, seed, index)
     lesions = tuple(

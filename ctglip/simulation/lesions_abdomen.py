@@ -13,12 +13,12 @@ def hepatic_steatosis(scene: Scene, organ: str, rng: np.random.Generator) -> lis
     """The liver's tissue loses 28 to 52 HU (more with contrast); its vessels stay, and so look bright."""
     box = scene.box([organ])
     assert box is not None
-    own, mask, hu = scene.median_hu(organ), scene.mask([organ], box), scene.hu[box]
+    median, mask, hu = scene.median_hu(organ), scene.mask([organ], box), scene.hu[box]
     drop = float(rng.uniform(28, 52)) * (1.25 if scene.contrast else 1.0)
     share = np.ones(hu.shape, np.float32)
     if scene.contrast is not None:
         low, high = (16.0, 400.0) if scene.contrast else (-22.0, -8.0)
-        share = np.where((hu > own + low) & (hu < own + high), np.float32(0.2), share)
+        share = np.where((hu > median + low) & (hu < median + high), np.float32(0.2), share)
     share = share * (1 + 0.06 * smooth_noise(hu.shape, 9, rng))
     hu -= (drop * share * mask).astype(np.float32)
     centre = np.argwhere(mask).mean(0) + [part.start for part in box]
@@ -27,13 +27,13 @@ def hepatic_steatosis(scene: Scene, organ: str, rng: np.random.Generator) -> lis
 
 def liver_cyst(scene: Scene, organ: str, rng: np.random.Generator) -> list[Lesion]:
     """One to three sharp, round, water-dense cysts."""
-    own, found = scene.median_hu(organ), []
+    median, found = scene.median_hu(organ), []
     for _ in range(int(rng.choice([1, 1, 2, 3]))):
         radius = float(rng.uniform(9, 25))
         centre = scene.spot([organ], radius, rng, 0.95)
         if centre is None:
             continue
-        value = min(float(rng.uniform(1, 12)), own - 22)
+        value = min(float(rng.uniform(1, 12)), median - 22)
         scene.paint(
             centre, radius * rng.uniform(0.9, 1.0, 3), value, rng, edge_mm=2.5, rough=0.03, over=lookup([organ])
         )
@@ -43,16 +43,16 @@ def liver_cyst(scene: Scene, organ: str, rng: np.random.Generator) -> list[Lesio
 
 def liver_metastasis(scene: Scene, organ: str, rng: np.random.Generator) -> list[Lesion]:
     """Three to seven ill-defined masses, darker than the liver, or brighter than a very fatty one."""
-    own, found = scene.median_hu(organ), []
+    median, found = scene.median_hu(organ), []
     difference = float(rng.uniform(20, 31)) * (1.5 if scene.contrast else 1.0)
-    value = own - difference if own > 34 else own + difference
+    value = median - difference if median > 34 else median + difference
     for _ in range(int(rng.integers(3, 8))):
         radius = float(rng.uniform(8, 18))
         centre = scene.spot([organ], radius, rng, 0.9)
         if centre is None:
             continue
         scene.paint(centre, radius, value, rng, edge_mm=5, rough=0.14, over=lookup([organ]))
-        core = value - 10 if value < own else value - 6
+        core = value - 10 if value < median else value - 6
         scene.paint(centre, radius * 0.5, core, rng, edge_mm=5, rough=0.2, over=lookup([organ]))
         found.append(scene.lesion("liver_metastasis", organ, centre, radius))
     return found
@@ -107,7 +107,7 @@ def renal_stone(scene: Scene, organ: str, rng: np.random.Generator) -> list[Lesi
 def renal_cyst(scene: Scene, organ: str, rng: np.random.Generator) -> list[Lesion]:
     """One or two round water-dense cysts that bulge from the cortex; the mask of the kidney does not change."""
     middle, half, inward = _kidney(scene, organ)
-    own, found = scene.median_hu(organ), []
+    median, found = scene.median_hu(organ), []
     free = lookup([organ])
     free[0] = True
     for _ in range(int(rng.choice([1, 1, 2]))):
@@ -119,7 +119,7 @@ def renal_cyst(scene: Scene, organ: str, rng: np.random.Generator) -> list[Lesio
         centre = positions[int(np.argmax(np.minimum(room, 0.9)))]
         if max(room) < 0.6:
             continue
-        value = min(float(rng.uniform(0, 12)), own - 20)
+        value = min(float(rng.uniform(0, 12)), median - 20)
         scene.paint(centre, radius, value, rng, edge_mm=2.0, over=free)
         found.append(scene.lesion("renal_cyst", organ, centre, radius))
     return found

@@ -93,8 +93,8 @@ def fracture_levels(anatomy: Anatomy, organ: str) -> list[str]:
     found = []
     for level in LEVELS[organ]:
         box = anatomy.boxes[number(f"vertebrae_{level}") - 1]
-        whole = box is not None and box[2].start > 1 and box[2].stop < anatomy.labels.shape[2] - 1
-        if whole and anatomy.volume_ml(f"vertebrae_{level}") > 12:
+        complete = box is not None and box[2].start > 1 and box[2].stop < anatomy.labels.shape[2] - 1
+        if complete and anatomy.volume_ml(f"vertebrae_{level}") > 12:
             found.append(level)
     return found
 

@@ -47,9 +47,9 @@ def draw_montage(
     for group in _groups(kinds):
         ill = simulate_study(seed, 0, settings, template, pairs=[kind.pair for kind in group])
         for kind in group:
-            own = [lesion for lesion in ill.lesions if lesion.abnormality == kind.abnormality]
-            if own:
-                tiles[kind.abnormality] = _tile(normal, ill, max(own, key=lambda lesion: lesion.radius_mm))
+            matching = [lesion for lesion in ill.lesions if lesion.abnormality == kind.abnormality]
+            if matching:
+                tiles[kind.abnormality] = _tile(normal, ill, max(matching, key=lambda lesion: lesion.radius_mm))
     _render(path, [(kind.abnormality, tiles[kind.abnormality]) for kind in kinds if kind.abnormality in tiles])
     return path
 
@@ -147,7 +147,7 @@ def draw_cxr_montage(path: Path, cohort: Path, most: int = 12) -> Path:
             if box := boxes.get(name):
                 ends = (box["column0"], box["column1"], box["column1"], box["column0"], box["column0"])
                 axes.plot(ends, [box[f"row{n}"] for n in (0, 0, 1, 1, 0)], color=colour, linewidth=1)
-        ill = [pair.split(":")[1].replace("_", " ") for pair, here in truth[row["study_id"]].items() if here]
+        ill = [pair.split(":")[1].replace("_", " ") for pair, present in truth[row["study_id"]].items() if present]
         axes.set_title(", ".join(dict.fromkeys(ill)) or "nothing", fontsize=7, wrap=True)
         axes.axis("off")
     figure.tight_layout(pad=0.4)

@@ -79,9 +79,9 @@ class Geometry:
 
     def to_radiograph(self, points: np.ndarray) -> np.ndarray:
         """(row, column) ``[n, 2]``, pixel centres at whole numbers, of points ``[n, 3]`` in mm from the first voxel."""
-        across, depth, up = self.along(np.asarray(points, float))
+        lateral, depth, up = self.along(np.asarray(points, float))
         enlarged = self.source_mm / (depth - self.source)
-        columns = -(across - self.centre_mm[0]) * enlarged
+        columns = -(lateral - self.centre_mm[0]) * enlarged
         rows = -(up - self.centre_mm[1]) * enlarged
         return np.stack([(rows - self.first_mm[1]), (columns - self.first_mm[0])], 1) / self.pixel_mm
 
@@ -105,11 +105,11 @@ def set_up(
     shape = (body.shape[0], body.shape[1], body.shape[2])
     blank = Geometry(view, spacing_mm, shape, (0, 0), 0, beam.source_mm, (0, 0), (1, 1), beam.pixel_mm)
     corners = [_corners(box) * spacing_mm for box in boxes]
-    (_, deep, _), (across, depth, up) = blank.along(corners[0]), blank.along(corners[1])
-    centre = float(across.min() + across.max()) / 2, float(up.min() + up.max()) / 2
+    (_, deep, _), (lateral, depth, up) = blank.along(corners[0]), blank.along(corners[1])
+    centre = float(lateral.min() + lateral.max()) / 2, float(up.min() + up.max()) / 2
     source = float(deep.max()) + beam.gap_mm - beam.source_mm
     enlarged = beam.source_mm / (float(depth.mean()) - source)
-    half = [(np.ptp(values) / 2 * enlarged + beam.margin_mm) for values in (across, up)]
+    half = [(np.ptp(values) / 2 * enlarged + beam.margin_mm) for values in (lateral, up)]
     columns, rows = (max(32, round(2 * h / beam.pixel_mm / _COARSE) * _COARSE) for h in half)
     first = tuple(-(n - 1) / 2 * beam.pixel_mm + float(s) for n, s in zip((columns, rows), shift_mm, strict=True))
     return Geometry(
@@ -137,9 +137,9 @@ def line_integrals(hu: np.ndarray, geometry: Geometry, beam: BeamSettings) -> np
         positions.append(geometry.first_mm[axis] + steps * geometry.pixel_mm)
     depths = np.arange(len(density)) * spacing - geometry.source
     shrink = depths / geometry.source_mm
-    across = (geometry.centre_mm[0] - positions[0][None] * shrink[:, None]) / spacing
+    lateral = (geometry.centre_mm[0] - positions[0][None] * shrink[:, None]) / spacing
     up = (geometry.centre_mm[1] - positions[1][None] * shrink[:, None]) / spacing
-    columns = _weights(across, density.shape[1])
+    columns = _weights(lateral, density.shape[1])
     rows = _weights(up, density.shape[2])
     swept = columns @ density
     sums = swept.transpose(1, 0, 2).reshape(len(positions[0]), -1) @ rows.transpose(0, 2, 1).reshape(

@@ -99,22 +99,22 @@ def report_sections(
         technique: which of its techniques.
         Others as in :func:`write_report`.
     """
-    said: dict[str, list[str]] = {region: [] for region in _REGIONS}
+    sentences_of: dict[str, list[str]] = {region: [] for region in _REGIONS}
     conclusion: list[str] = []
     for abnormality, organs in _by_abnormality(truth).items():
         phrases = words["findings"][abnormality]
         region = _GROUP.get(organs[0], organs[0])
         there = [organ for organ in organs if truth[f"{organ}:{abnormality}"]]
         absent = [organ for organ in organs if organ not in there]
-        told = [organ for organ in there if rng.random() < rates.affirm]
-        said[region] += _affirmed(phrases, abnormality, told, lesions, rng)
-        said[region] += _denied(phrases, absent, both=len(absent) == len(organs), rates=rates, rng=rng)
-        if told and rng.random() < rates.conclude:
-            conclusion += _concluded(phrases, abnormality, told, lesions, rng)
+        reported = [organ for organ in there if rng.random() < rates.affirm]
+        sentences_of[region] += _affirmed(phrases, abnormality, reported, lesions, rng)
+        sentences_of[region] += _denied(phrases, absent, both=len(absent) == len(organs), rates=rates, rng=rng)
+        if reported and rng.random() < rates.conclude:
+            conclusion += _concluded(phrases, abnormality, reported, lesions, rng)
     for region, sentence in _normal(truth, rates, rng, words["normal"]):
-        said[region].insert(0, sentence)
+        sentences_of[region].insert(0, sentence)
     order = sorted(_REGIONS, key=lambda region: _REGIONS.index(region) + rng.normal(0, rates.shuffle))
-    body = [sentence for region in order for sentence in said[region]]
+    body = [sentence for region in order for sentence in sentences_of[region]]
     for organ, choices in words["asides"].items():
         if anatomy.volume_ml(organ) > 0 and rng.random() < rates.asides:
             body.append(_pick(choices, rng))
@@ -183,9 +183,9 @@ def _normal(
 ) -> list[tuple[str, str]]:
     """Region and sentence for organs with nothing wrong; a pair is called normal together where both are."""
     organs: dict[str, bool] = {}
-    for pair, here in truth.items():
+    for pair, present in truth.items():
         organ = pair.split(":")[0]
-        organs[organ] = organs.get(organ, True) and not here
+        organs[organ] = organs.get(organ, True) and not present
     if not organs.pop("lungs", True):
         organs["lung_left"] = organs["lung_right"] = False
     found = []

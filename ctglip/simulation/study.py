@@ -124,7 +124,7 @@ def simulate_study(
     pose, age = draw_pose(anatomy, rng), int(rng.integers(28, 90))
     sex = anatomy.sex or ("M" if rng.random() < 0.5 else "F")
     kinds = possible_kinds(anatomy)
-    chosen = _drawn(kinds, seed, index, patient, settings) if pairs is None else set(pairs)
+    chosen = _sampled_pairs(kinds, seed, index, patient, settings) if pairs is None else set(pairs)
     ill = tuple(kind for kind in kinds if kind.pair in chosen)
     scene, lesions = _make(anatomy, pose, ill, seed, index, patient, settings.spacing_mm)
     truth = {kind.pair: int(kind.pair in lesions) for kind in kinds}
@@ -145,7 +145,9 @@ def _moved(point: tuple[float, float, float], origin: np.ndarray) -> tuple[float
     return x, y, z
 
 
-def _drawn(kinds: tuple[Kind, ...], seed: int, index: int, patient: int, settings: SimulationSettings) -> set[str]:
+def _sampled_pairs(
+    kinds: tuple[Kind, ...], seed: int, index: int, patient: int, settings: SimulationSettings
+) -> set[str]:
     """Pairs of one study. A second study keeps most of what the first one had."""
 
     def draws(study: int) -> np.ndarray:
@@ -156,7 +158,7 @@ def _drawn(kinds: tuple[Kind, ...], seed: int, index: int, patient: int, setting
     if index != patient:
         anew = _rng(seed, index, _ILLNESS, 1).random(len(kinds)) < 0.3
         has = np.where(anew, draws(index) < limits, has)
-    return {kind.pair for kind, here in zip(kinds, has, strict=True) if here}
+    return {kind.pair for kind, present in zip(kinds, has, strict=True) if present}
 
 
 def _make(
@@ -181,11 +183,11 @@ def _photograph(
     scene: Scene, rng: np.random.Generator, patient: np.random.Generator, settings: SimulationSettings
 ) -> tuple[Scan, LabelMap]:
     """Each organ's own HU, noise, rounding, and a place in scanner space."""
-    own = patient.normal(0, settings.organ_hu, 256).astype(np.float32)
-    own[0] = 0
-    own[10:15] = patient.normal(0, 14)
-    own[25:51] = own[92:117] = patient.normal(0, 12)
-    hu = scene.hu + own[scene.labels]
+    offset_hu = patient.normal(0, settings.organ_hu, 256).astype(np.float32)
+    offset_hu[0] = 0
+    offset_hu[10:15] = patient.normal(0, 14)
+    offset_hu[25:51] = offset_hu[92:117] = patient.normal(0, 12)
+    hu = scene.hu + offset_hu[scene.labels]
     noise = _noise()
     sigma = float(rng.uniform(*settings.noise_hu)) * scene.anatomy.noise
     start = [int(rng.integers(n)) for n in noise.shape]

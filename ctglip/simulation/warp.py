@@ -93,11 +93,11 @@ class Wedge:
         half = self.half_mm
         front = np.clip(0.5 + 0.5 * y / half[1], 0, 1)
         window = np.clip((1.65 - np.sqrt((x / half[0]) ** 2 + (y / half[1]) ** 2)) / 0.5, 0, 1)
-        kept = half[2] * (1 - self.loss * window * (0.3 + 0.7 * front))
+        remaining = half[2] * (1 - self.loss * window * (0.3 + 0.7 * front))
         limit = 1.95 * half[2]
         height = np.abs(z)
-        outside = half[2] + (height - kept) * (limit - half[2]) / (limit - kept)
-        source = np.where(height < kept, height * half[2] / kept, np.where(height < limit, outside, height))
+        outside = half[2] + (height - remaining) * (limit - half[2]) / (limit - remaining)
+        source = np.where(height < remaining, height * half[2] / remaining, np.where(height < limit, outside, height))
         moved = points.copy()
         moved[2] = self.centre[2] + np.sign(z) * source
         return moved

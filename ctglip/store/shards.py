@@ -128,12 +128,12 @@ class Volume:
         high = [min(max(int(v), a), size) for v, a, size in zip(edges[1::2], low, self.shape, strict=True)]
         found = np.zeros([b - a for a, b in zip(low, high, strict=True)], dtype=self.dtype)
         with self._shard.open("rb") as stream:
-            for position, there, here in _pieces(low, high, self._chunks):
+            for position, source, target in _pieces(low, high, self._chunks):
                 offset, size = (int(v) for v in self._index[position])
                 if offset != int(_EMPTY):
                     packed = os.pread(stream.fileno(), size, offset)
                     chunk = np.frombuffer(blosc.decompress(packed), dtype=self.dtype).reshape(self._chunks)
-                    found[here] = chunk[there]
+                    found[target] = chunk[source]
         return found
 
 
@@ -150,5 +150,5 @@ def _pieces(
         spans = [(i, max(a, i * edge), min(b, (i + 1) * edge)) for i in range(a // edge, -(-b // edge))]
         axes.append([(i, slice(p - i * edge, q - i * edge), slice(p - a, q - a)) for i, p, q in spans])
     for spans in itertools.product(*axes):
-        positions, there, here = zip(*spans, strict=True)
-        yield positions, there, here
+        positions, source, target = zip(*spans, strict=True)
+        yield positions, source, target

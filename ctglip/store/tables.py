@@ -127,9 +127,9 @@ def _check_recipe(path: Path, stored: StoreInfo, info: StoreInfo) -> None:
         for one in (stored, info)
     )
     names = [name for name in dict.fromkeys((*before, *now)) if before.get(name) != now.get(name)]
-    shown = "; ".join(f"{name} {before.get(name)}, now {now.get(name)}" for name in names[:4])
+    changes = "; ".join(f"{name} {before.get(name)}, now {now.get(name)}" for name in names[:4])
     raise StoreError(
-        f"{path} holds {held} {'study' if held == 1 else 'studies'} made with another recipe ({shown}"
+        f"{path} holds {held} {'study' if held == 1 else 'studies'} made with another recipe ({changes}"
         f"{'; ...' if len(names) > 4 else ''}).",
         code="other_recipe",
         fix="Name a new folder as the store, or give the settings that this one was made with; to make all its studies "
@@ -137,18 +137,18 @@ def _check_recipe(path: Path, stored: StoreInfo, info: StoreInfo) -> None:
     )
 
 
-def compact(store: Store, wanted: Collection[str] | None = None, progress: Progress | None = None) -> None:
+def compact(store: Store, only: Collection[str] | None = None, progress: Progress | None = None) -> None:
     """Rebuild the tables from the rows inside the studies.
 
     Args:
-        wanted: ids to take; None takes every study in the folder. Studies made with another recipe, and those that
+        only: ids to take; None takes every study in the folder. Studies made with another recipe, and those that
             cannot be read, are left out (``verify`` names them).
         progress: called with (done, total).
 
     The tables are sorted by ``study_id`` and each is replaced by rename: the same studies give the same bytes.
     """
     present = study_ids(store.path)
-    chosen = present if wanted is None else sorted(set(present) & set(wanted))
+    chosen = present if only is None else sorted(set(present) & set(only))
     write_tables(store, _collect(store, chosen, progress))
 
 
@@ -159,12 +159,12 @@ def extend(store: Store, added: Iterable[str], keep: Collection[str] | None = No
     """
     added = sorted(set(added))
     fresh = _collect(store, added, None)
-    kept = None if keep is None else list(keep)
+    kept_ids = None if keep is None else list(keep)
 
     def merged(name: str) -> pl.DataFrame:
         old = store.table(name).filter(~pl.col("study_id").is_in(added))
-        if kept is not None:
-            old = old.filter(pl.col("study_id").is_in(kept))
+        if kept_ids is not None:
+            old = old.filter(pl.col("study_id").is_in(kept_ids))
         return pl.concat([old, fresh[name]], how="diagonal")
 
     _write_each(store, TABLES, merged)

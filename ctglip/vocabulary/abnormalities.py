@@ -183,10 +183,10 @@ class AbnormalityDictionary:
 
     def specialise(self, name: str, organ: str) -> str:
         """What a general word means in an organ: "cyst" in a kidney is a renal cyst; the name itself otherwise."""
-        seen = self[name].name
-        while (seen, organ) in self._implied:
-            seen = self._implied[seen, organ]
-        return seen
+        name_there = self[name].name
+        while (name_there, organ) in self._implied:
+            name_there = self._implied[name_there, organ]
+        return name_there
 
     @cached_property
     def _phrases(self) -> dict[str, str]:
@@ -229,7 +229,9 @@ class AbnormalityDictionary:
             if entry.implied is None:
                 continue
             listed = entry.implied.organs or entry.organs
-            for organ in dict.fromkeys(m for own in listed for m in (own, *_same_group(organs, own))):
+            for organ in dict.fromkeys(
+                m for organ_listed in listed for m in (organ_listed, *_same_group(organs, organ_listed))
+            ):
                 for general in entry.implied.by:
                     if general not in self._ancestors[name]:
                         self._fault(f"{name} is implied by {general}, but is not a kind of it")

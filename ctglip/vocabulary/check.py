@@ -106,7 +106,9 @@ def read_back(abnormalities: AbnormalityDictionary, organs: OrganDictionary, rea
     """Phrasings that a parser does not read back as what they say, each about the first organ that can be named."""
     found: list[Problem] = []
     for entry in abnormalities.abnormalities.values():
-        organ = organs[next((own for own in entry.organs if own != "body"), entry.default_organ)]
+        organ = organs[
+            next((first_organ for first_organ in entry.organs if first_organ != "body"), entry.default_organ)
+        ]
         meant = {entry.name, abnormalities.specialise(entry.name, organ.name)}
         expected: tuple[tuple[Status, tuple[str, ...]], ...] = (
             ("affirmed", positive_prompts(entry, organ)),
@@ -115,7 +117,7 @@ def read_back(abnormalities: AbnormalityDictionary, organs: OrganDictionary, rea
         for status, sentences in expected:
             for sentence in sentences:
                 rows = reader(sentence)
-                found += _said_beside(sentence, rows, entry, abnormalities, organs)
+                found += _findings_beyond(sentence, rows, entry, abnormalities, organs)
                 statuses = {row.status for row in rows if row.abnormality in meant}
                 if statuses != {status}:
                     read = f"as {', '.join(sorted(statuses))}" if statuses else "as something else"
@@ -123,7 +125,7 @@ def read_back(abnormalities: AbnormalityDictionary, organs: OrganDictionary, rea
     return tuple(found)
 
 
-def _said_beside(
+def _findings_beyond(
     sentence: str,
     rows: Iterable[Finding],
     entry: Abnormality,

@@ -53,18 +53,20 @@ def organ_evidence(
         findings: rows of one report; those that speak of no organ, or of unrelated ones, are passed over.
         organ: name in the organ dictionary.
     """
-    here: list[tuple[_Relation, Finding]] = [
+    related: list[tuple[_Relation, Finding]] = [
         (relation, row) for row in findings for relation in _relations(row, organ, organs, abnormalities)
     ]
-    affirmed, suspected = _affirmed(here)
+    affirmed, suspected = _affirmed(related)
     uncertain = suspected - affirmed.keys()
-    denied = {r.abnormality for relation, r in here if r.abnormality and r.status == "negated" and relation != "part"}
+    denied = {
+        r.abnormality for relation, r in related if r.abnormality and r.status == "negated" and relation != "part"
+    }
     denied |= _denied_on_both_sides(findings, organ, organs)
     negated = {kind for name in denied for kind in (name, *_kinds(abnormalities, name, organ))}
     for name in (*affirmed, *uncertain):
         negated -= {name, *(abnormalities.ancestors(name) if name in abnormalities else ())}
-    sentences = tuple(dict.fromkeys(r.sentence for relation, r in here if relation != "whole" and _affirms(r)))
-    calm = any(r.status == "normal" and relation != "part" for relation, r in here)
+    sentences = tuple(dict.fromkeys(r.sentence for relation, r in related if relation != "whole" and _affirms(r)))
+    calm = any(r.status == "normal" and relation != "part" for relation, r in related)
     return OrganEvidence(
         organ=organ,
         affirmed=affirmed,
@@ -73,7 +75,7 @@ def organ_evidence(
         elsewhere=frozenset(r.abnormality for r in findings if r.abnormality and r.status in _POSSIBLE)
         - affirmed.keys(),
         normal=calm and not affirmed and not uncertain and not sentences,
-        mentioned=bool(here),
+        mentioned=bool(related),
         sentences=sentences,
     )
 
@@ -82,11 +84,11 @@ def _affirms(row: Finding) -> bool:
     return row.status == "affirmed"
 
 
-def _affirmed(here: Iterable[tuple[_Relation, Finding]]) -> tuple[dict[str, str], set[str]]:
+def _affirmed(related: Iterable[tuple[_Relation, Finding]]) -> tuple[dict[str, str], set[str]]:
     """Affirmed abnormalities with their sentences, and those that are merely possible."""
     affirmed: dict[str, str] = {}
     suspected: set[str] = set()
-    for relation, row in here:
+    for relation, row in related:
         if row.abnormality is None:
             continue
         if _affirms(row) and relation != "whole":
@@ -117,11 +119,13 @@ def _relations(
             return ("whole",)
         name = row.abnormality
         if name is not None and name in abnormalities and abnormalities[name].shared:
-            return _across(target, organ, abnormalities[name], organs)
+            return _relations_of_shared(target, organ, abnormalities[name], organs)
     return ()
 
 
-def _across(target: str, organ: str, shared: Abnormality, organs: OrganDictionary) -> tuple[_Relation, ...]:
+def _relations_of_shared(
+    target: str, organ: str, shared: Abnormality, organs: OrganDictionary
+) -> tuple[_Relation, ...]:
     """How two organs stand to each other that share an abnormality: as one organ, as far as their sides agree."""
     if not {target, organ} <= set(shared.organs):
         return ()

@@ -37,12 +37,12 @@ Key = tuple[Side | None, tuple[str, ...]]
 def key_of(name: str) -> Key | None:
     """The side and the words of a mask's name, in no order; None for a name of both sides or without words."""
     words: list[str] = [word.lower() for word in _WORD.findall(name)]
-    kept = sorted(
+    stems = sorted(
         _SAME.get(word, word.lstrip("0") or word) for word in words if word not in _SIDES and word not in _EMPTY
     )
-    if len({_SIDES[word] for word in words if word in _SIDES}) > 1 or not kept:
+    if len({_SIDES[word] for word in words if word in _SIDES}) > 1 or not stems:
         return None
-    return (side_of(name), tuple(kept))
+    return (side_of(name), tuple(stems))
 
 
 def side_of(name: str) -> Side | None:
@@ -73,7 +73,7 @@ class MaskNames:
     """The organs of a dictionary by the names and codes that masks carry.
 
     Args:
-        own: names that each organ has in any case (its key, TotalSegmentator's classes).
+        built_in: names that each organ has in any case (its key, TotalSegmentator's classes).
         sides: the side of each organ that has one.
         codes: the SNOMED code of each organ that has one.
         mirror: the name of the same structure on the other side.
@@ -84,25 +84,25 @@ class MaskNames:
 
     def __init__(
         self,
-        own: Mapping[str, Iterable[str]],
+        built_in: Mapping[str, Iterable[str]],
         sides: Mapping[str, Side | None],
         codes: Mapping[str, Code],
         mirror: Callable[[str], str],
     ) -> None:
         self._sides = sides
         self._organs: dict[Key, str] = {}
-        for organ, names in own.items():
+        for organ, names in built_in.items():
             for name in (*names, *_data()["names"].get(organ, ())):
                 self._add(organ, name)
                 key, other = key_of(name), mirror(organ)
-                if key is not None and key[0] is not None and other != organ and other in own:
+                if key is not None and key[0] is not None and other != organ and other in built_in:
                     self._add(other, f"{'right' if key[0] == 'left' else 'left'} {' '.join(key[1])}")
         self._codes: dict[Code, list[str]] = {}
         for organ, code in codes.items():
             self._codes.setdefault(code, []).append(organ)
         for scheme, values in _data()["codes"].items():
             for value, organ in values.items():
-                if organ in own and organ not in self._codes.get((scheme, value), ()):
+                if organ in built_in and organ not in self._codes.get((scheme, value), ()):
                     self._codes.setdefault((scheme, value), []).append(organ)
 
     def _add(self, organ: str, name: str) -> None:
@@ -131,8 +131,8 @@ class MaskNames:
         kinds = [translated(code) for code in (*category, *types)]
         if any(code[1] in _data()["not_organs"] for code in kinds):
             return CodedOrgan(excluded=True)
-        told: set[Side] = {_LATERALITY[code[1]] for code in map(translated, modifiers) if code[1] in _LATERALITY}
-        side = next(iter(told)) if len(told) == 1 else None
+        laterality: set[Side] = {_LATERALITY[code[1]] for code in map(translated, modifiers) if code[1] in _LATERALITY}
+        side = next(iter(laterality)) if len(laterality) == 1 else None
         specific = [code for code in map(translated, types) if code[1] not in _data()["unspecific"]]
         for group in (specific, [] if specific else [translated(code) for code in regions]):
             for code in group:

@@ -63,10 +63,10 @@ def numbering(name: str) -> Numbering:
         MaskError: ``unknown_numbering``, with the nearest names.
     """
     known = load_numberings()
-    wanted = name.strip().lower().replace("-", "_").replace(" ", "_")
-    if wanted in known:
-        return known[wanted]
-    near = ", ".join(difflib.get_close_matches(wanted, known, n=2, cutoff=0.5))
+    normalized = name.strip().lower().replace("-", "_").replace(" ", "_")
+    if normalized in known:
+        return known[normalized]
+    near = ", ".join(difflib.get_close_matches(normalized, known, n=2, cutoff=0.5))
     raise MaskError(
         f"There is no numbering {name!r}" + (f" (nearest: {near})." if near else "."),
         code="unknown_numbering",

@@ -166,9 +166,9 @@ class OrganDictionary:
 
     @cached_property
     def _labels(self) -> dict[str, frozenset[int]]:
-        own = {name: {organ.label} - {None} for name, organ in self.organs.items()}
+        own_label = {name: {organ.label} - {None} for name, organ in self.organs.items()}
         return {
-            name: frozenset(label for member in (name, *self._parts[name]) for label in own[member] if label)
+            name: frozenset(label for member in (name, *self._parts[name]) for label in own_label[member] if label)
             for name in self.names
         }
 
@@ -227,11 +227,13 @@ class OrganDictionary:
     @cached_property
     def mask_names(self) -> MaskNames:
         """The organs that have a label, by the names and codes that masks carry."""
-        drawn = {name: organ for name, organ in self.organs.items() if organ.label is not None}
+        labelled = {name: organ for name, organ in self.organs.items() if organ.label is not None}
         return MaskNames(
-            own={n: (n, *(c for classes in o.totalsegmentator.values() for c in classes)) for n, o in drawn.items()},
-            sides={name: organ.side for name, organ in drawn.items()},
-            codes={name: (o.code.scheme, o.code.value) for name, o in drawn.items() if o.code is not None},
+            built_in={
+                n: (n, *(c for classes in o.totalsegmentator.values() for c in classes)) for n, o in labelled.items()
+            },
+            sides={name: organ.side for name, organ in labelled.items()},
+            codes={name: (o.code.scheme, o.code.value) for name, o in labelled.items() if o.code is not None},
             mirror=self.mirror,
         )
 

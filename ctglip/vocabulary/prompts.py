@@ -86,13 +86,13 @@ def positive_prompts(
     abnormality: Abnormality, organ: Organ, templates: AbnormalityTemplates | None = None
 ) -> tuple[str, ...]:
     """Sentences that affirm the abnormality in the organ: its own phrasings, or the templates' where it has none."""
-    own = abnormality.positive or (templates or load_abnormality_templates()).positive
-    return _filled(own, organ, abnormality)
+    phrasings = abnormality.positive or (templates or load_abnormality_templates()).positive
+    return _filled(phrasings, organ, abnormality)
 
 
 def negative_prompts(
     abnormality: Abnormality, organ: Organ, templates: AbnormalityTemplates | None = None
 ) -> tuple[str, ...]:
     """Sentences that deny the abnormality in the organ: its own phrasings, or the templates' where it has none."""
-    own = abnormality.negative or (templates or load_abnormality_templates()).negative
-    return _filled(own, organ, abnormality)
+    phrasings = abnormality.negative or (templates or load_abnormality_templates()).negative
+    return _filled(phrasings, organ, abnormality)

@@ -34,13 +34,13 @@ class Plan:
     Attributes:
         store: the store's folder.
         recipe_hash: the store's, see ``ctglip.store.format.build_hash``.
-        wants_report: the cohort has reports, so a study without one is a failure.
+        requires_report: the cohort has reports, so a study without one is a failure.
     """
 
     store: Path
     config: PreprocessConfig
     recipe_hash: str
-    wants_report: bool
+    requires_report: bool
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def _work(row: CohortRow, plan: Plan, progress: _Progress) -> Literal["done", "u
         if _stored(row.study_id, plan, progress.checksum):
             return "unchanged"
     with progress.at("report"):
-        report, findings = read_report(row, plan.wants_report)
+        report, findings = read_report(row, plan.requires_report)
     if plan.config.cxr is not None:
         with progress.at("radiograph"):
             radiograph = make_radiograph(row, plan.config.cxr, load_organs())
@@ -135,8 +135,17 @@ def _work(row: CohortRow, plan: Plan, progress: _Progress) -> Literal["done", "u
             refuse_errors(radiograph.standardized.checks, plan.config)
         made = radiograph.row, radiograph.standardized, radiograph.source
         with progress.at("write"):
-            seen = image_checksum(radiograph.standardized.image)
-            write(plan.store, *made, report, findings, progress.checksum, plan.recipe_hash, radiograph.regions, seen)
+            pixels = image_checksum(radiograph.standardized.image)
+            write(
+                plan.store,
+                *made,
+                report,
+                findings,
+                progress.checksum,
+                plan.recipe_hash,
+                radiograph.regions,
+                pixels,
+            )
         return "done"
     with progress.at("ingest"):
         scan, scan_checks = ingest(row, recipe)
@@ -146,14 +155,14 @@ def _work(row: CohortRow, plan: Plan, progress: _Progress) -> Literal["done", "u
     organs = load_organs()
     with progress.at("segment"):
         masks, mask_checks = find_masks(row, scan, recipe, organs)
-    source, seen = SourceGrid(scan.hu.shape, scan.affine), image_checksum(scan.hu)
+    source, pixels = SourceGrid(scan.hu.shape, scan.affine), image_checksum(scan.hu)
     with progress.at("standardize"):
         standardized = standardize_study(scan, masks, recipe, organs, (*scan_checks, *mask_checks))
     with progress.at("check"):
         refuse_errors(standardized.checks, plan.config)
     with progress.at("write"):
         made = row, standardized, source
-        write(plan.store, *made, report, findings, progress.checksum, plan.recipe_hash, image_checksum=seen)
+        write(plan.store, *made, report, findings, progress.checksum, plan.recipe_hash, image_checksum=pixels)
     return "done"
 
 

@@ -45,7 +45,7 @@ def preprocess(
     from ctglip.config import load_settings
     from ctglip.errors import ConfigError
     from ctglip_preprocessing.driver import preprocess_cohort
-    from ctglip_preprocessing.interrupt import first_asks
+    from ctglip_preprocessing.interrupt import stop_on_first_signal
     from ctglip_preprocessing.progress import watching
     from ctglip_preprocessing.settings import PreprocessConfig
 
@@ -55,7 +55,7 @@ def preprocess(
     table = read_cohort(cohort, columns)
     console = Console(stderr=True)
     try:
-        with first_asks() as stop, watching(console) as watch:
+        with stop_on_first_signal() as stop, watching(console) as watch:
             summary = preprocess_cohort(table, store, settings, workers or 1, ray, retry_failed, watch, stop)
     except KeyboardInterrupt:
         console.print("Interrupted. What was finished is in the store; run the same command again to go on.")
@@ -85,9 +85,9 @@ def describe(summary: Summary) -> str:
             lines.append(f"  ... and {len(summary.failed) - 10} more (--json lists them all).")
         lines.append("Mend the input and run again, or try the same input again with --retry-failed.")
     if summary.without_masks:
-        shown = _listed(summary.without_masks)
+        listed = _listed(summary.without_masks)
         lines.append(
-            f"{_count(len(summary.without_masks))} without organ masks: {shown}. No organ of them is trained on."
+            f"{_count(len(summary.without_masks))} without organ masks: {listed}. No organ of them is trained on."
         )
     for group in summary.same_images[:5]:
         lines.append(f"The same image stands under several patients: {_listed(group)}. Give them one patient_id.")

@@ -184,7 +184,7 @@ class _Run:
             store=self.store.path,
             config=self.config,
             recipe_hash=self.store.info.recipe_hash,
-            wants_report=self.cohort.has_reports,
+            requires_report=self.cohort.has_reports,
         )
         self.journal = Journal(self.store.path / JOURNAL)
         self.entries = self.journal.entries()
@@ -207,8 +207,8 @@ class _Run:
                 continue
             path = study_path(self.store.path, study_id)
             try:
-                seen = StudyReader(path).attributes
-                found.append(Entry(study_id, "done", seen["recipe_hash"], checksum=seen["source_checksum"]))
+                mark = StudyReader(path).attributes
+                found.append(Entry(study_id, "done", mark["recipe_hash"], checksum=mark["source_checksum"]))
             except (StoreError, KeyError):
                 remove(path)
         self._record(found)
@@ -237,13 +237,13 @@ class _Run:
         """The studies to work on, in the order of the cohort table."""
         present = set(study_ids(self.store.path))
         cases: list[Case] = []
-        for row, seen in zip(self.cohort.rows, _fingerprints(self.cohort.rows), strict=True):
+        for row, mark in zip(self.cohort.rows, _fingerprints(self.cohort.rows), strict=True):
             entry = self.entries.get(row.study_id)
-            known = entry is not None and (entry.recipe_hash, entry.fingerprint) == (self.plan.recipe_hash, seen)
+            known = entry is not None and (entry.recipe_hash, entry.fingerprint) == (self.plan.recipe_hash, mark)
             if known and entry is not None and entry.status == "done" and row.study_id in present:
                 self.up_to_date += 1
             elif not (known and entry is not None and entry.status == "failed" and not retry_failed):
-                cases.append(Case(row, seen))
+                cases.append(Case(row, mark))
         return cases
 
     # -- what was done
@@ -275,14 +275,14 @@ class _Run:
         """A failure's entry. What the store holds of the study stays only while its input could not even be read:
         a drive that is away must not empty the store, but input that changed must not be served as it was."""
         before = self.entries.get(failure.study_id)
-        kept = before is not None and before.recipe_hash == self.plan.recipe_hash
+        same_recipe = before is not None and before.recipe_hash == self.plan.recipe_hash
         readable = result is not None and result.checksum != ""
         return Entry(
             failure.study_id,
             "failed",
             self.plan.recipe_hash,
             result.fingerprint if result else "",
-            before.checksum if before is not None and kept and not readable else "",
+            before.checksum if before is not None and same_recipe and not readable else "",
             failure.stage,
             failure.code,
             failure.message,
@@ -294,19 +294,19 @@ class _Run:
         """Make the tables hold just the studies that the journal stands for, reading only those they lack."""
         self.pending = 0
         present = set(study_ids(self.store.path))
-        wanted = {
+        checksums = {
             i: entry.checksum
             for i, entry in self.entries.items()
             if entry.checksum and entry.recipe_hash == self.plan.recipe_hash and i in present
         }
-        if wanted == self.tabled and table_path(self.store.path, "studies").is_file():
+        if checksums == self.tabled and table_path(self.store.path, "studies").is_file():
             return
         if self.tabled:
-            added = [i for i, checksum in wanted.items() if self.tabled.get(i) != checksum]
-            extend(self.store, added, keep=wanted)
+            added = [i for i, checksum in checksums.items() if self.tabled.get(i) != checksum]
+            extend(self.store, added, keep=checksums)
         else:
-            compact(self.store, wanted)
-        self.tabled = wanted
+            compact(self.store, checksums)
+        self.tabled = checksums
 
     def assign_splits(self, given: dict[str, str]) -> dict[str, tuple[str, str]]:
         """Give every study a split; does nothing when all have the one they should have."""

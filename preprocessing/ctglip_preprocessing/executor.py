@@ -47,11 +47,11 @@ def execute(
         CTGLIPError: ``no_cluster`` when no Ray cluster answers at ``address``, ``no_ray`` when none starts here.
     """
     if not cases or (address is None and workers == 1):
-        return _here(cases, plan, stop)
+        return _in_process(cases, plan, stop)
     return _on_ray(cases, plan, workers, address, stop)
 
 
-def _here(cases: Sequence[Case], plan: Plan, stop: Stop) -> Generator[CaseResult, None, None]:
+def _in_process(cases: Sequence[Case], plan: Plan, stop: Stop) -> Generator[CaseResult, None, None]:
     try:
         for case in cases:
             if stop():
@@ -68,10 +68,10 @@ class _Job:
     case: Case
     attempts: int = 0
     started: float = 0.0
-    lane: _Lane | None = field(default=None, repr=False)
+    pool: _WorkerPool | None = field(default=None, repr=False)
 
 
-class _Lane(Protocol):
+class _WorkerPool(Protocol):
     """A kind of worker."""
 
     def has_room(self) -> bool: ...
@@ -151,51 +151,51 @@ def _on_ray(
         waiting = _queues(cases, plan)
         while running or any(waiting.values()):
             if stop():
-                waiting = {lane: [] for lane in waiting}
+                waiting = {pool: [] for pool in waiting}
                 patience = min(patience, time.monotonic() + SETTLE_S)
                 if not running or time.monotonic() > patience:
                     break
-            for lane, jobs in waiting.items():
-                while jobs and lane.has_room():
+            for pool, jobs in waiting.items():
+                while jobs and pool.has_room():
                     job = jobs.pop()
-                    job.lane, job.attempts, job.started = lane, job.attempts + 1, time.monotonic()
-                    running[lane.submit(job.case)] = job
+                    job.pool, job.attempts, job.started = pool, job.attempts + 1, time.monotonic()
+                    running[pool.submit(job.case)] = job
             ready, _ = ray.wait(list(running), num_returns=1, timeout=1.0)
             for reference in ready:
                 job = running.pop(reference)
-                assert job.lane is not None
-                job.lane.release(reference)
+                assert job.pool is not None
+                job.pool.release(reference)
                 result = _outcome(reference, job, plan)
                 if result is None:
-                    waiting[job.lane].append(job)
+                    waiting[job.pool].append(job)
                 else:
                     yield result
     finally:
         for reference, job in running.items():
-            ray.cancel(reference, force=isinstance(job.lane, _Tasks))
+            ray.cancel(reference, force=isinstance(job.pool, _Tasks))
         if running:  # Ray can abort the whole process when a task answers while it is being shut down
             ray.wait(list(running), num_returns=len(running), timeout=SETTLE_S)
         if ours:
             ray.shutdown()
 
 
-def _queues(cases: Sequence[Case], plan: Plan) -> dict[_Lane, list[_Job]]:
+def _queues(cases: Sequence[Case], plan: Plan) -> dict[_WorkerPool, list[_Job]]:
     """The cases of each lane, the first one last."""
     config, recipe = plan.config, plan.config.ct
-    lanes: dict[_Lane, list[_Job]] = {}
+    pools: dict[_WorkerPool, list[_Job]] = {}
     slow = [case for case in cases if needs_segmentation(case.row, recipe)]
     if slow and recipe.segmentation is not None:
-        own = recipe.segmentation
-        if own.device != "cpu" and _resource("GPU") >= 1:
-            lane = _Actors(plan)
+        segmenter = recipe.segmentation
+        if segmenter.device != "cpu" and _resource("GPU") >= 1:
+            pool = _Actors(plan)
         else:
-            lane = _Tasks(plan, config.study_memory_gb + own.memory_gb, own.threads or 1)
-        lanes[lane] = [_Job(case) for case in reversed(slow)]
+            pool = _Tasks(plan, config.study_memory_gb + segmenter.memory_gb, segmenter.threads or 1)
+        pools[pool] = [_Job(case) for case in reversed(slow)]
     chosen = {case.row.study_id for case in slow}
     quick = [case for case in cases if case.row.study_id not in chosen]
     if quick:
-        lanes[_Tasks(plan, config.study_memory_gb)] = [_Job(case) for case in reversed(quick)]
-    return lanes
+        pools[_Tasks(plan, config.study_memory_gb)] = [_Job(case) for case in reversed(quick)]
+    return pools
 
 
 def _connect(workers: int, address: str | None) -> None:
@@ -207,7 +207,7 @@ def _connect(workers: int, address: str | None) -> None:
         _start(workers, quiet)
         return
     try:
-        _knock(address)
+        _probe(address)
         ray.init(address=address, **quiet)
     except (OSError, RuntimeError, ValueError) as error:
         raise CTGLIPError(
@@ -235,19 +235,19 @@ def _start(workers: int, options: dict[str, Any]) -> None:
                 ) from error
 
 
-def _knock(address: str) -> None:
+def _probe(address: str) -> None:
     """Raise an OSError when nobody listens at ``host:port``; Ray itself would try for many minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdigit():
         socket.create_connection((host, int(port)), timeout=10).close()
 
 
-def _bounded(name: str, wanted: int) -> int:
+def _bounded(name: str, most: int) -> int:
     """What Ray sets aside for a study, never more than the smallest node has: else it would wait for ever."""
     import ray
 
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) > 0]
-    return int(min(wanted, *(node.get(name, 0) for node in nodes)))
+    return int(min(most, *(node.get(name, 0) for node in nodes)))
 
 
 def _resource(name: str) -> float:

@@ -19,7 +19,7 @@ def never() -> bool:
 
 
 @contextmanager
-def first_asks() -> Iterator[Stop]:
+def stop_on_first_signal() -> Iterator[Stop]:
     """Within, the first SIGINT makes the yielded function true, and each later one raises KeyboardInterrupt.
 
     Nothing is torn apart by the first: no call into Ray, no transaction. Signals reach the main thread alone; elsewhere
@@ -28,16 +28,16 @@ def first_asks() -> Iterator[Stop]:
     if threading.current_thread() is not threading.main_thread():
         yield never
         return
-    asked = threading.Event()
+    stopping = threading.Event()
 
     def ask(number: int, where: FrameType | None) -> None:  # noqa: ARG001
-        if asked.is_set():
+        if stopping.is_set():
             raise KeyboardInterrupt
-        asked.set()
+        stopping.set()
         os.write(2, _SAID)  # a signal must not enter a stream that is being written to
 
     before = signal.signal(signal.SIGINT, ask)
     try:
-        yield asked.is_set
+        yield stopping.is_set
     finally:
         signal.signal(signal.SIGINT, before)

@@ -71,9 +71,9 @@ def _memory(gigabytes: float) -> Iterator[None]:
         yield
         return
     soft, most = resource.getrlimit(resource.RLIMIT_DATA)
-    wanted = _data_bytes() + int(gigabytes * 1e9)
+    bytes_allowed = _data_bytes() + int(gigabytes * 1e9)
     ceilings = [limit for limit in (soft, most) if limit != resource.RLIM_INFINITY]
-    resource.setrlimit(resource.RLIMIT_DATA, (min([wanted, *ceilings]), most))
+    resource.setrlimit(resource.RLIMIT_DATA, (min([bytes_allowed, *ceilings]), most))
     try:
         yield
     finally:

@@ -65,15 +65,15 @@ class _Lines(_Tally):
         super().__init__()
         self._console = console
         self._tenth = 0
-        self._shown = time.monotonic()
+        self._last_line = time.monotonic()
 
     def advance(self, result: CaseResult) -> None:
         """A line for every tenth of the work, and now and then between."""
         super().advance(result)
         tenth, now = 10 * self.finished // max(self.total, 1), time.monotonic()
-        if tenth <= self._tenth and now - self._shown < LINE_EVERY_S:
+        if tenth <= self._tenth and now - self._last_line < LINE_EVERY_S:
             return
-        self._tenth, self._shown = tenth, now
+        self._tenth, self._last_line = tenth, now
         left = (now - self.start) / self.finished * (self.total - self.finished)
         failures = f"; failed: {self.failures}" if self.reasons else ""
         self._console.print(

@@ -97,8 +97,8 @@ def _store_checks(store: Store) -> tuple[CheckCount, ...]:
         meaning = f"The same image stands under several patients ({'; '.join(', '.join(g) for g in groups[:5])})."
         found.append(CheckCount("same_image", "warning", len(ids), meaning, ids[0]))
     if lacking := list(without_masks(store)):
-        shown = ", ".join(lacking[:20]) + (" ..." if len(lacking) > 20 else "")
-        meaning = f"No organ masks, so that no organ of them is trained on: {shown}."
+        outlined = ", ".join(lacking[:20]) + (" ..." if len(lacking) > 20 else "")
+        meaning = f"No organ masks, so that no organ of them is trained on: {outlined}."
         found.append(CheckCount("no_masks", "warning", len(lacking), meaning, lacking[0]))
     return tuple(found)
 
@@ -121,12 +121,12 @@ def _facts(store: Store, studies: pl.DataFrame) -> tuple[Fact, ...]:
 
 
 def _checks(studies: pl.DataFrame) -> tuple[CheckCount, ...]:
-    seen: defaultdict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
+    checks_by_code: defaultdict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
     for study_id, text in studies.select("study_id", "checks").iter_rows():
         for check in json.loads(text or "[]"):
-            seen[check["severity"], check["code"]].append((study_id, check["message"]))
+            checks_by_code[check["severity"], check["code"]].append((study_id, check["message"]))
     rank = {"error": 0, "warning": 1, "info": 2}
-    order = sorted(seen.items(), key=lambda item: (rank[item[0][0]], -len(item[1]), item[0][1]))
+    order = sorted(checks_by_code.items(), key=lambda item: (rank[item[0][0]], -len(item[1]), item[0][1]))
     return tuple(
         CheckCount(code, severity, len({i for i, _ in found}), found[0][1], found[0][0])  # pyright: ignore[reportArgumentType]
         for (severity, code), found in order
@@ -135,19 +135,19 @@ def _checks(studies: pl.DataFrame) -> tuple[CheckCount, ...]:
 
 def _distributions(studies: pl.DataFrame, rows: pl.DataFrame, organs: OrganDictionary) -> tuple[Distribution, ...]:
     spacing = studies.drop_nulls("source_spacing_mm")
-    drawn = rows.filter(pl.col("organ").is_in([name for name in organs.names if organs.labels_of(name)]))
+    segmented = rows.filter(pl.col("organ").is_in([name for name in organs.names if organs.labels_of(name)]))
     ids = spacing["study_id"].to_list()
     edges = np.array(spacing["source_spacing_mm"].to_list(), dtype=float).reshape(-1, 3)
     made = [
         _distribution("Voxel edge in plane, as scanned", "mm", ids, edges[:, :2].max(1) if len(ids) else edges[:, 0]),
         _distribution("Slice spacing, as scanned", "mm", ids, edges[:, 2]),
-        _distribution("Organs found", "", *_columns(drawn.group_by("study_id").len().sort("study_id"), "len")),
+        _distribution("Organs found", "", *_columns(segmented.group_by("study_id").len().sort("study_id"), "len")),
     ]
     for name in SHOWN:
         found = rows.filter(organ=name)
-        whole = found.filter(~pl.col("touches_border"))
+        inside = found.filter(~pl.col("touches_border"))
         display = organs[name].display.capitalize()
-        made.append(_distribution(f"{display}, volume", "ml", *_columns(whole, "volume_ml"), log=True))
+        made.append(_distribution(f"{display}, volume", "ml", *_columns(inside, "volume_ml"), log=True))
         made.append(_distribution(f"{display}, mean", "HU", *_columns(found, "mean_hu")))
         made.append(_distribution(f"{display}, spread", "HU", *_columns(found.drop_nulls("sd_hu"), "sd_hu")))
     return tuple(distribution for distribution in made if distribution.values)
@@ -183,7 +183,7 @@ def _montage(store: Store, distributions: Sequence[Distribution], organs: OrganD
     first = [study_id for study_id, _ in sorted(odd.items(), key=lambda item: (-item[1], item[0]))][: MONTAGE // 2]
     steps = np.linspace(0, len(ids) - 1, min(len(ids), MONTAGE)).round().astype(int)
     chosen = list(dict.fromkeys((*first, *(ids[i] for i in steps))))[:MONTAGE]
-    shown = {organs[name].display: organs.labels_of(name) for name in SHOWN}
+    outlined = {organs[name].display: organs.labels_of(name) for name in SHOWN}
     pictures: list[Picture] = []
     for study_id in chosen:
         try:
@@ -193,9 +193,9 @@ def _montage(store: Store, distributions: Sequence[Distribution], organs: OrganD
             continue
         extent = [n * edge for n, edge in zip(image.shape, study.spacing_mm, strict=True)]
         plane: Plane = "coronal" if extent[2] > THIN * max(extent) else "axial"
-        index = best_slice(image.shape, plane, labels, shown)
+        index = best_slice(image.shape, plane, labels, outlined)
         picture = slice_picture(
-            image, study.spacing_mm, plane, index, labels, shown, longest_px=300, subject=f"study {study_id}"
+            image, study.spacing_mm, plane, index, labels, outlined, longest_px=300, subject=f"study {study_id}"
         )
         pictures.append(replace(picture, caption=f"Study {study_id}. {picture.caption}"))
     return tuple(pictures)

@@ -101,10 +101,10 @@ def write_cxr_page(store: Store, most: int = MONTAGE) -> Path:
     """Write ``STORE/radiographs.html``, by rename: radiographs at even steps through the list, those with boxes and
     text first."""
     reports = store.table("reports")
-    told = set(reports.filter(pl.col("section").is_in(["findings", "impression"]))["study_id"])
+    with_text = set(reports.filter(pl.col("section").is_in(["findings", "impression"]))["study_id"])
     boxed = set(store.table("regions")["study_id"])
-    ids = sorted(store.study_ids, key=lambda i: (i not in told, i not in boxed, i))
-    best = [i for i in ids if i in told and i in boxed] or ids
+    ids = sorted(store.study_ids, key=lambda i: (i not in with_text, i not in boxed, i))
+    best = [i for i in ids if i in with_text and i in boxed] or ids
     chosen = [best[n] for n in np.linspace(0, len(best) - 1, min(len(best), most)).round().astype(int).tolist()]
     tagger = Tagger()
     page = CxrPage(
@@ -112,7 +112,7 @@ def write_cxr_page(store: Store, most: int = MONTAGE) -> Path:
         samples=tuple(_sample(store.study(study_id), tagger) for study_id in chosen),
         facts=(
             Fact("Radiographs", str(len(ids))),
-            Fact("With text", str(len(told))),
+            Fact("With text", str(len(with_text))),
             Fact("With boxes", str(len(boxed))),
         ),
         notes=(
@@ -130,8 +130,8 @@ def write_cxr_page(store: Store, most: int = MONTAGE) -> Path:
 def _sample(study: StudyReader, tagger: Tagger) -> CxrSample:
     entries = region_entries()
     findings = [Finding(**{k: v for k, v in row.items() if k != "study_id"}) for row in study.rows("findings")]
-    said = sentences_by_region(findings)
-    rows = [row for row in study.rows("regions") if row["region"] in (said or SHOWN)]
+    sentences_of = sentences_by_region(findings)
+    rows = [row for row in study.rows("regions") if row["region"] in (sentences_of or SHOWN)]
     edges = ("row0", "row1", "column0", "column1")
     boxes = [CxrBox(_display(row["region"]), *(row[edge] for edge in edges)) for row in rows]
     sentences = {row.sentence_index: row.sentence for row in findings}
@@ -148,7 +148,7 @@ def _sample(study: StudyReader, tagger: Tagger) -> CxrSample:
         impression=sections.get("impression"),
         regions=tuple(
             RegionSentences(entries[name].display, tuple(sentences[i] for i in indices), numbers.get(name))
-            for name, indices in said.items()
+            for name, indices in sentences_of.items()
         ),
         tags=tuple(Tag(name, states[state]) for name, state in tags if state in states),
         facts=(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from ctglip_preprocessing.driver import preprocess_cohort
-from ctglip_preprocessing.interrupt import first_asks
+from ctglip_preprocessing.interrupt import stop_on_first_signal
 
 from ctglip.cohort import read_cohort
 from ctglip.store.tables import Store
@@ -21,7 +21,7 @@ def _press() -> None:
 
 def test_the_first_asks_and_the_second_insists(capfd) -> None:
     before = signal.getsignal(signal.SIGINT)
-    with first_asks() as stop:
+    with stop_on_first_signal() as stop:
         assert not stop()
         _press()
         assert stop()
@@ -48,7 +48,7 @@ class Pressing:
 def test_a_run_ends_between_studies_and_goes_on_later(make_cohort, config, tmp_path: Path) -> None:
     cohort = read_cohort(make_cohort(5)[0])
     preprocess_cohort(cohort, tmp_path / "whole", config)
-    with pytest.raises(KeyboardInterrupt), first_asks() as stop:
+    with pytest.raises(KeyboardInterrupt), stop_on_first_signal() as stop:
         preprocess_cohort(cohort, tmp_path / "store", config, watch=Pressing(2), stop=stop)
     assert Store.open(tmp_path / "store").study_ids == ["00000", "00001"]
     summary = preprocess_cohort(cohort, tmp_path / "store", config)
@@ -58,7 +58,7 @@ def test_a_run_ends_between_studies_and_goes_on_later(make_cohort, config, tmp_p
 
 def test_asked_after_the_last_study_is_too_late(make_cohort, config, tmp_path: Path) -> None:
     cohort = read_cohort(make_cohort(2)[0])
-    with first_asks() as stop:
+    with stop_on_first_signal() as stop:
         summary = preprocess_cohort(cohort, tmp_path / "store", config, watch=Pressing(2), stop=stop)
     assert summary.written == 2
 
@@ -66,7 +66,7 @@ def test_asked_after_the_last_study_is_too_late(make_cohort, config, tmp_path: P
 @pytest.mark.slow
 def test_ray_finishes_what_is_at_work(make_cohort, config, tmp_path: Path) -> None:
     cohort = read_cohort(make_cohort(30)[0])
-    with pytest.raises(KeyboardInterrupt), first_asks() as stop:
+    with pytest.raises(KeyboardInterrupt), stop_on_first_signal() as stop:
         preprocess_cohort(cohort, tmp_path / "store", config, workers=2, watch=Pressing(2), stop=stop)
     kept = len(Store.open(tmp_path / "store").study_ids)
     assert 2 <= kept < 30

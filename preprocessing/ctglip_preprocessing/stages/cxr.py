@@ -65,11 +65,11 @@ def _source_affine(radiograph: Radiograph) -> np.ndarray:
     return affine
 
 
-def _view(told: str | None, radiograph: Radiograph) -> tuple[str | None, tuple[QualityCheck, ...]]:
-    view = view_of(told) or radiograph.view
+def _view(stated: str | None, radiograph: Radiograph) -> tuple[str | None, tuple[QualityCheck, ...]]:
+    view = view_of(stated) or radiograph.view
     if view is None:
         return None, (QualityCheck("view_unknown", "info", "Nobody says which projection the radiograph is."),)
-    if told is not None and radiograph.view is not None and (view == "lateral") != (radiograph.view == "lateral"):
+    if stated is not None and radiograph.view is not None and (view == "lateral") != (radiograph.view == "lateral"):
         message = (
             "The table and the file disagree whether the radiograph is frontal or lateral; the table was believed."
         )

@@ -80,13 +80,13 @@ def fingerprint(row: CohortRow) -> str:
 
     While it stays the same the content is taken to be the same.
     """
-    seen: list[Any] = [_values(row)]
+    parts: list[Any] = [_values(row)]
     for name in _FILES:
         path: Path | None = getattr(row, name)
         if path is None:
             continue
-        seen.append([name, *(_look(file) for file in files_below(path))])
-    return value_hash(seen, 32)
+        parts.append([name, *(_look(file) for file in files_below(path))])
+    return value_hash(parts, 32)
 
 
 def _look(file: Path) -> list[Any]:

@@ -29,10 +29,10 @@ def find_masks(
         return read_masks(row.masks, scan, recipe, organs, row.numbering)
     if recipe.segmentation is None:
         return None, ()
-    return _kept().of(recipe.segmentation, organs).run(scan)
+    return _open_segmenter().of(recipe.segmentation, organs).run(scan)
 
 
-class _Kept:
+class _OpenSegmenter:
     """This process's TotalSegmentator: its model is loaded with the first study and stays for those that follow."""
 
     def __init__(self) -> None:
@@ -51,10 +51,10 @@ class _Kept:
 
 
 @functools.cache
-def _kept() -> _Kept:
-    return _Kept()
+def _open_segmenter() -> _OpenSegmenter:
+    return _OpenSegmenter()
 
 
 def close_segmenter() -> None:
     """End this process's TotalSegmentator, if one was started; else it ends with this process."""
-    _kept().close()
+    _open_segmenter().close()
