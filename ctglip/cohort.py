@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from ctglip.errors import CohortError, CTGLIPError
 from ctglip.files import check_id, read_yaml
 from ctglip.table_files import read_table
-from ctglip.types import Failure, Modality, Report
+from ctglip.types import Failure, ModalityName, Report
 
 REQUIRED = ("study_id", "patient_id", "image")
 OPTIONAL = (
@@ -42,7 +42,7 @@ class CohortRow(BaseModel):
     findings: str | None = None
     impression: str | None = None
     report_path: Path | None = None
-    modality: Modality = "ct"
+    modality: ModalityName = "ct"
     view: str | None = None
     regions: Path | None = None
     split: str | None = None

@@ -13,7 +13,7 @@ import numpy as np
 
 Status = Literal["affirmed", "negated", "uncertain", "historical", "normal"]
 Laterality = Literal["left", "right", "bilateral"]
-Modality = Literal["ct", "cxr"]
+ModalityName = Literal["ct", "cxr"]
 Section = Literal["findings", "impression", "indication", "technique", "comparison"]
 Severity = Literal["info", "warning", "error"]
 Box = tuple[int, int, int, int, int, int]
@@ -43,13 +43,18 @@ class Scan:
         """Voxel edge lengths (x, y, z) in millimetres."""
         return spacing_of(self.affine)
 
+    @property
+    def grid(self) -> tuple[tuple[int, ...], np.ndarray]:
+        """Its voxels along x, y, z, and its affine."""
+        return self.hu.shape, self.affine
+
 
 @dataclass(frozen=True)
 class LabelMap:
     """Organ labels on a grid, numbered as the organ dictionary numbers them (0 is background).
 
     Attributes:
-        labels: uint8 ``[x, y, z]``, RAS+.
+        labels: uint8 ``[x, y, z]``, RAS+, or ``[row, column]``.
         affine: float64 ``[4, 4]``.
     """
 
@@ -68,11 +73,24 @@ class QualityCheck:
 
 
 @dataclass(frozen=True)
-class OrganRow:
-    """One organ of one standardised study: a row of ``organs.parquet`` (without the study's id).
+class OrganRegion:
+    """Where an organ lies in a standardised image.
 
     Attributes:
         organ: name in the organ dictionary.
+        box: half-open, (x0, x1, y0, y1, z0, z1) in voxels of a scan, (row0, row1, column0, column1) in pixels of a
+            radiograph; the whole image where nobody knows more.
+    """
+
+    organ: str
+    box: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class OrganRow(OrganRegion):
+    """One organ of one standardised scan as its masks show it: a row of ``organs.parquet`` (without the study's id).
+
+    Attributes:
         box: half-open voxel box of the organ's grounding masks on the stored grid, before any margin.
         volume_ml: volume of the grounding masks in millilitres.
         mean_hu: mean HU inside them.
@@ -80,12 +98,28 @@ class OrganRow:
         sd_hu: standard deviation of the HU inside them; None where it was not measured.
     """
 
-    organ: str
     box: Box
     volume_ml: float
     mean_hu: float
     touches_border: bool
     sd_hu: float | None = None
+
+
+@dataclass(frozen=True)
+class Region:
+    """A region of ``cxr/regions.yaml`` on a radiograph: a half-open box, rows ``row0`` to ``row1``, columns ``column0``
+    to ``column1``, in pixels."""
+
+    name: str
+    row0: int
+    row1: int
+    column0: int
+    column1: int
+
+    def columns(self) -> dict[str, Any]:
+        """The box as columns of ``regions.parquet``."""
+        values = asdict(self)
+        return {"region": values.pop("name"), **values}
 
 
 @dataclass(frozen=True)
@@ -128,11 +162,12 @@ class Standardized:
     """One study on the recipe's grid: what is stored, and what a model sees.
 
     Attributes:
-        image: int16 ``[x, y, z]`` HU.
-        organs: uint8 ``[x, y, z]``, dictionary labels, or None where no masks are known.
-        affine: float64 ``[4, 4]`` of both.
-        rows: one entry for each organ present.
+        image: int16 ``[x, y, z]`` HU of a scan, uint16 ``[row, column]`` grey values of a radiograph.
+        organs: uint8 like the image, dictionary labels, or None where no masks are known.
+        affine: float64 ``[4, 4]`` of both; of a radiograph (row, column, 0) to mm.
+        rows: one entry for each organ of a scan that is present.
         checks: what was noticed on the way.
+        regions: the boxes of a radiograph that are known.
     """
 
     image: np.ndarray
@@ -140,6 +175,7 @@ class Standardized:
     affine: np.ndarray
     rows: tuple[OrganRow, ...] = ()
     checks: tuple[QualityCheck, ...] = ()
+    regions: tuple[Region, ...] = ()
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
@@ -17,6 +17,7 @@ class CtRecipe(Settings):
     """How scans and masks are read and standardised.
 
     Attributes:
+        trained: settings that decide what a model sees: those of its training, and no others.
         spacing_mm: voxel edges (x, y, z) of the standardised volume.
         hu_clip: lowest and highest HU kept; padding such as -3024 ends up at the lowest.
         crop_to_body: cut away the air around the largest body.
@@ -31,6 +32,8 @@ class CtRecipe(Settings):
         align_masks_by_index: lay masks on the slices one by one when only their slice spacing disagrees.
         segmentation: run TotalSegmentator with these settings on scans that come without masks.
     """
+
+    trained: ClassVar = ("spacing_mm", "hu_clip", "crop_to_body")
 
     spacing_mm: tuple[float, float, float] = (1.5, 1.5, 1.5)
     hu_clip: tuple[int, int] = (-1024, 3071)
@@ -68,5 +71,9 @@ class CtRecipe(Settings):
 
     @property
     def hash(self) -> str:
-        """The same for recipes with the same result; part of every cache key. Where it runs does not count."""
-        return value_hash(self.model_dump(mode="json", exclude={"segmentation": WHERE_IT_RUNS}))
+        """The same for recipes with the same result; part of every cache key."""
+        return value_hash(self.stored())
+
+    def stored(self) -> dict[str, Any]:
+        """As plain data, without what does not change the result: where TotalSegmentator runs."""
+        return self.model_dump(mode="json", exclude={"segmentation": WHERE_IT_RUNS})

@@ -7,6 +7,7 @@ header values nor file names, which may be UIDs.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -14,7 +15,7 @@ from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 
-from ctglip.cxr.io import Radiograph, grey, plain_number
+from ctglip.cxr.picture import Radiograph, grey
 from ctglip.cxr.recipe import CxrRecipe
 from ctglip.cxr.views import view_of
 from ctglip.errors import ScanError
@@ -113,10 +114,10 @@ def _monochrome(header: Dataset, pixels: np.ndarray, recipe: CxrRecipe) -> tuple
 
 def _padding(header: Dataset, pixels: np.ndarray) -> np.ndarray | None:
     """Where the file says there is no radiograph, or None."""
-    value = plain_number(header.get("PixelPaddingValue"))
+    value = _number(header.get("PixelPaddingValue"))
     if value is None:
         return None
-    other = plain_number(header.get("PixelPaddingRangeLimit"))
+    other = _number(header.get("PixelPaddingRangeLimit"))
     low, high = sorted((value, value if other is None else other))
     found = (pixels >= low) & (pixels <= high)
     return found if found.any() else None
@@ -126,7 +127,7 @@ def _spacing(header: Dataset) -> tuple[float, float] | None:
     """Millimetres between rows and columns, at the detector or calibrated; None where neither is said."""
     for name in ("PixelSpacing", "ImagerPixelSpacing"):
         value = header.get(name)
-        found = [plain_number(edge) for edge in value] if value is not None and not isinstance(value, str) else []
+        found = [_number(edge) for edge in value] if value is not None and not isinstance(value, str) else []
         if len(found) == 2 and all(edge is not None and 0.01 <= edge <= 10 for edge in found):
             return float(found[0] or 0), float(found[1] or 0)
     return None
@@ -134,3 +135,12 @@ def _spacing(header: Dataset) -> tuple[float, float] | None:
 
 def _view(header: Dataset) -> str | None:
     return view_of(str(header.get("ViewPosition") or ""))
+
+
+def _number(value: Any) -> float | None:
+    """A finite number of a header, or None."""
+    try:
+        found = float(value)
+    except (TypeError, ValueError):
+        return None
+    return found if np.isfinite(found) else None

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from ctglip.cxr.io import read_picture
+from ctglip.cxr.picture import read_picture
 from ctglip.cxr.recipe import CxrRecipe
 from ctglip.errors import MaskError
 from ctglip.types import QualityCheck

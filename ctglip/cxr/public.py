@@ -19,10 +19,10 @@ from pydantic import Field
 
 from ctglip.cohort import OPTIONAL, REQUIRED
 from ctglip.config import Settings
-from ctglip.cxr.regions import Region
 from ctglip.cxr.views import view_of
 from ctglip.errors import CohortError
 from ctglip.files import atomic_path, check_id
+from ctglip.types import Region
 
 Row = dict[str, str | None]
 _SLOT = re.compile(r"\{([^{}:]+)(?::(\d+))?\}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
@@ -17,15 +17,17 @@ class CxrRecipe(Settings):
     """How radiographs, their masks and boxes are read and standardised.
 
     Attributes:
+        trained: settings that decide what a model sees: those of its training, and no others.
         size: rows and columns of the standardised radiograph, a square.
         fit: ``letterbox`` keeps the proportions and fills up with black, ``stretch`` does not.
         crop_borders: cut away black or white frames around the radiograph; letters burned into it stay.
         window: which grey values become black and white: those that the DICOM file proposes (``voi``; radiographs
-        without
-            a proposal by percentile), or always ``percentile``.
+            without a proposal by percentile), or always ``percentile``.
         percentiles: the two of them, of the radiograph without its borders.
         label_map: numbers of a mask picture to organ names. Without it a mask is of two lungs, told apart by side.
     """
+
+    trained: ClassVar = ("size", "fit", "crop_borders", "window", "percentiles")
 
     size: int = Field(default=512, ge=32, le=4096)
     fit: Literal["letterbox", "stretch"] = "letterbox"
@@ -44,4 +46,8 @@ class CxrRecipe(Settings):
     @property
     def hash(self) -> str:
         """The same for recipes with the same result; part of every cache key."""
-        return value_hash(self.model_dump(mode="json"))
+        return value_hash(self.stored())
+
+    def stored(self) -> dict[str, Any]:
+        """As plain data."""
+        return self.model_dump(mode="json")

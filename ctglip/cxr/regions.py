@@ -10,7 +10,6 @@ import csv
 import functools
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,24 +19,9 @@ from pydantic import Field
 from ctglip.config import Settings, validate
 from ctglip.errors import MaskError
 from ctglip.files import read_json, read_yaml
+from ctglip.types import Region
 
 COLUMNS = ("region", "row0", "row1", "column0", "column1")
-
-
-@dataclass(frozen=True)
-class Region:
-    """A half-open box in pixels: rows ``row0`` to ``row1``, columns ``column0`` to ``column1``."""
-
-    name: str
-    row0: int
-    row1: int
-    column0: int
-    column1: int
-
-    def columns(self) -> dict[str, Any]:
-        """The box as columns of ``regions.parquet``."""
-        values = asdict(self)
-        return {"region": values.pop("name"), **values}
 
 
 class RegionEntry(Settings):

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ctglip.cxr.io import Radiograph
+from ctglip.cxr.picture import Radiograph
 from ctglip.cxr.recipe import CXR_MAX, CxrRecipe
-from ctglip.cxr.regions import Region
-from ctglip.types import QualityCheck, Standardized
+from ctglip.types import QualityCheck, Region, Standardized
 
 _BORDER = 0.03
 """How far a border's pixels may differ from each other, as a share of the radiograph's range."""
@@ -20,7 +19,7 @@ _SAMPLE = 250_000
 
 
 @dataclass(frozen=True)
-class Placing:
+class Placement:
     """Where a radiograph's pixels lie on the standardised grid.
 
     A source edge ``e`` (pixel borders, 0 at the first) comes to ``(e - start) * scale + pad``; all ``(row, column)``.
@@ -48,7 +47,7 @@ class Placing:
 
 def standardize_radiograph(
     radiograph: Radiograph, recipe: CxrRecipe, masks: np.ndarray | None = None, regions: Sequence[Region] = ()
-) -> tuple[Standardized, tuple[Region, ...]]:
+) -> Standardized:
     """Window, crop the borders, scale: the same at preprocessing and at inference.
 
     Args:
@@ -59,7 +58,7 @@ def standardize_radiograph(
 
     Returns:
         ``image`` uint16 ``[row, column]`` from 0 to ``CXR_MAX``, ``organs`` uint8 or None, the affine of
-        ``Placing.affine``; and the boxes that still lie on the radiograph, in pixels of the grid.
+        ``Placement.affine``, and the boxes that still lie on the radiograph, in pixels of the grid.
     """
     values, checks = _windowed(radiograph, recipe)
     rows, columns = _inner_box(values) if recipe.crop_borders else (slice(0, None), slice(0, None))
@@ -76,10 +75,11 @@ def standardize_radiograph(
     if lost := len(regions) - len(placed):
         message = f"{lost} boxes lie outside the radiograph and were left out."
         checks = (*checks, QualityCheck("region_outside", "warning", message, lost))
-    return Standardized(image, organs, placing.affine(radiograph.spacing_mm), checks=checks), placed
+    affine = placing.affine(radiograph.spacing_mm)
+    return Standardized(image, organs, affine, checks=checks, regions=placed)
 
 
-def place_region(region: Region, placing: Placing) -> Region | None:
+def place_region(region: Region, placing: Placement) -> Region | None:
     """A box on the standardised grid, clipped to it; None where nothing of it is left."""
     edges: list[int] = []
     for axis, (low, high) in enumerate(((region.row0, region.row1), (region.column0, region.column1))):
@@ -132,7 +132,7 @@ def _run(flat: np.ndarray, level: np.ndarray) -> int:
     return len(same) if same.all() else int(np.argmin(same))
 
 
-def _position(shape: tuple[int, ...], start: tuple[int, int], recipe: CxrRecipe) -> Placing:
+def _position(shape: tuple[int, ...], start: tuple[int, int], recipe: CxrRecipe) -> Placement:
     size = recipe.size
     if recipe.fit == "stretch":
         inner = (size, size)
@@ -140,7 +140,7 @@ def _position(shape: tuple[int, ...], start: tuple[int, int], recipe: CxrRecipe)
         longest = max(shape)
         inner = tuple(max(1, round(n * size / longest)) for n in shape)
     scale = (inner[0] / shape[0], inner[1] / shape[1])
-    return Placing(start, scale, ((size - inner[0]) // 2, (size - inner[1]) // 2), (inner[0], inner[1]), size)
+    return Placement(start, scale, ((size - inner[0]) // 2, (size - inner[1]) // 2), (inner[0], inner[1]), size)
 
 
 def resized(values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

@@ -10,7 +10,6 @@ import numpy as np
 import polars as pl
 from jaxtyping import Float
 
-from ctglip.cxr.regions import Region
 from ctglip.data.cache import OrganInstance
 from ctglip.data.cxr_input import CxrInput, cxr_input
 from ctglip.errors import CohortError
@@ -21,6 +20,7 @@ from ctglip.inference.cxr_maps import cxr_maps, laid_on
 from ctglip.inference.observations import observation_maps
 from ctglip.store.study import StudyReader
 from ctglip.table_files import read_table
+from ctglip.types import Region
 
 NEAR = 0.05
 """Near a lesion: within this share of the radiograph's width."""

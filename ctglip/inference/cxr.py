@@ -12,10 +12,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ctglip.cxr.io import Radiograph, read_radiograph
+from ctglip.cxr.io import read_radiograph
 from ctglip.cxr.masks import read_cxr_masks
+from ctglip.cxr.picture import Radiograph
 from ctglip.cxr.recipe import CxrRecipe
-from ctglip.cxr.regions import Region, read_regions, region_entries, regions_of_masks
+from ctglip.cxr.regions import read_regions, region_entries, regions_of_masks
 from ctglip.cxr.standardize import standardize_radiograph
 from ctglip.data.cxr_input import CxrInput, cxr_input
 from ctglip.errors import MaskError, ModelError, ScanError
@@ -43,7 +44,7 @@ from ctglip.inference.observations import observation_maps
 from ctglip.inference.query_settings import changed_recipe, query_settings, with_setting
 from ctglip.inference.scoring import Pair
 from ctglip.models.release import Release
-from ctglip.types import OrganRow, Standardized
+from ctglip.types import OrganRow, Region, Standardized
 
 _VOLUMES = (".nii", ".nii.gz", ".nrrd")
 
@@ -254,8 +255,8 @@ class CxrPipeline(Answerer):
         if regions is not None:
             boxes = read_regions(Path(regions)) if isinstance(regions, str | Path) else regions
             given |= {region.name: region for region in boxes}
-        found, placed = standardize_radiograph(read, recipe, labels, tuple(given.values()))
-        return replace(found, checks=(*checks, *found.checks)), placed, read
+        found = standardize_radiograph(read, recipe, labels, tuple(given.values()))
+        return replace(found, checks=(*checks, *found.checks)), found.regions, read
 
     def heat_maps(self, answers: CxrAnswers, pairs: Collection[Pair] | None = None) -> Iterator[CxrMap]:
         """Where each answer comes from: one map for each pair.

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from ctglip.cxr.regions import Region, region_entries
+from ctglip.cxr.regions import region_entries
 from ctglip.cxr.views import FRONTAL
 from ctglip.data.cache import OrganInstance
 from ctglip.data.cxr import CxrDataSettings
@@ -25,7 +25,7 @@ from ctglip.inference.encoding import OrganEmbeddings, no_embeddings
 from ctglip.models.dual_encoder import OrganTextModel
 from ctglip.models.release import Release
 from ctglip.store.tables import Store
-from ctglip.types import OrganRow
+from ctglip.types import OrganRow, Region
 from ctglip.vocabulary.organs import OrganDictionary, load_organs
 
 Reading = Literal["box", "query", "whole", "observations"]

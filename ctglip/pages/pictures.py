@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -46,6 +46,12 @@ _SIDES: dict[Plane, str] = {
     "coronal": "Patient's right is on the left, head on top.",
     "sagittal": "Anterior is on the left, head on top.",
 }
+
+
+def window_for(organs: Sequence[str]) -> tuple[float, float]:
+    """The window that organs are shown in: the lung's where most of them are airways, lungs or pleura."""
+    thin = sum(organ.startswith(("lung", "pleura", "bronch")) for organ in organs)
+    return LUNG_HU if 2 * thin > len(organs) else SOFT_TISSUE_HU
 
 
 def slice_pictures(

@@ -10,7 +10,6 @@ import numpy as np
 from pydantic import Field
 
 from ctglip.config import Settings
-from ctglip.cxr.regions import Region
 from ctglip.errors import CTGLIPError
 from ctglip.simulation.anatomy import Anatomy, built_in_anatomy
 from ctglip.simulation.labels import lookup
@@ -19,7 +18,7 @@ from ctglip.simulation.projection import BeamSettings, Geometry, View, expose, l
 from ctglip.simulation.reports import report_sections, wording
 from ctglip.simulation.scene import Lesion
 from ctglip.simulation.study import SimulatedStudy, SimulationSettings, body_of, simulate_study
-from ctglip.types import LabelMap, Report, Scan
+from ctglip.types import LabelMap, Region, Report, Scan
 from ctglip.vocabulary.organs import load_organs
 
 SHOWN = ("pleural_effusion", "lung_nodule", "consolidation", "emphysema", "cardiomegaly")

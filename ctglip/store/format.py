@@ -22,7 +22,7 @@ from pydantic import Field
 from ctglip.config import Settings
 from ctglip.errors import CTGLIPError, StoreError
 from ctglip.files import check_id, read_json, value_hash, write_json
-from ctglip.types import Modality
+from ctglip.types import ModalityName
 
 FORMAT_VERSION = 1
 INFO = "store.json"
@@ -99,7 +99,7 @@ class StoreInfo(Settings):
     """
 
     format_version: int = FORMAT_VERSION
-    modality: Modality = "ct"
+    modality: ModalityName = "ct"
     recipe: dict[str, Any]
     recipe_hash: str
     dictionaries: dict[str, str] = Field(default_factory=dict)

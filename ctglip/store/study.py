@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import zarr
 
-from ctglip.cxr.regions import Region
 from ctglip.errors import StoreError
 from ctglip.files import atomic_path, file_checksum, value_hash
 from ctglip.store.format import FORMAT_VERSION, TABLES, study_path
@@ -35,13 +34,12 @@ class StudyRecord:
     """All there is to store of one study.
 
     Attributes:
-        standardized: image, organs and organ rows on the recipe's grid.
+        standardized: image, organs, organ rows and regions on the recipe's grid.
         source_checksum: hash of the input it was made from.
         recipe_hash: the store's, from its ``store.json``.
         row: further columns of ``studies.parquet`` (modality, split, view, age, sex, scanner); None is left out.
         labels: label name -> 0 or 1.
         source: the grid before standardisation, where known.
-        regions: boxes on a radiograph.
         image_checksum: hash of the image alone: the same for the same image under other ids; empty where not known.
     """
 
@@ -55,7 +53,6 @@ class StudyRecord:
     row: dict[str, Any] = field(default_factory=dict)
     labels: dict[str, int] = field(default_factory=dict)
     source: SourceGrid | None = None
-    regions: tuple[Region, ...] = ()
     image_checksum: str = ""
 
 
@@ -109,7 +106,7 @@ def _attributes(record: StudyRecord) -> dict[str, Any]:
                 for section, text in (record.report.sections() if record.report else {}).items()
             ],
             "findings": [asdict(finding) for finding in record.findings],
-            "regions": [region.columns() for region in record.regions],
+            "regions": [region.columns() for region in standardized.regions],
             "labels": [{name: int(value) for name, value in sorted(record.labels.items())}] if record.labels else [],
         },
     }

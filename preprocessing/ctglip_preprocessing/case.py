@@ -6,12 +6,13 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from ctglip.cohort import CohortRow
 from ctglip.errors import CTGLIPError, StoreError
+from ctglip.modality import modality_of
 from ctglip.store.format import study_path
 from ctglip.store.study import SourceGrid, StudyReader
 from ctglip.types import Failure, QualityCheck
@@ -19,11 +20,9 @@ from ctglip.vocabulary.organs import load_organs
 from ctglip_preprocessing.limits import TimeUp, limits
 from ctglip_preprocessing.settings import PreprocessConfig
 from ctglip_preprocessing.stages.check import refuse_errors
-from ctglip_preprocessing.stages.cxr import make_radiograph
 from ctglip_preprocessing.stages.ingest import image_checksum, ingest, input_checksum
 from ctglip_preprocessing.stages.report import read_report
-from ctglip_preprocessing.stages.segment import find_masks
-from ctglip_preprocessing.stages.standardize import standardize_study
+from ctglip_preprocessing.stages.segment import locate_organs
 from ctglip_preprocessing.stages.write import write
 
 
@@ -121,48 +120,32 @@ def run_case(case: Case, plan: Plan, hard_limits: bool = False) -> CaseResult:
 
 
 def _work(row: CohortRow, plan: Plan, progress: _Progress) -> Literal["done", "unchanged"]:
-    recipe = plan.config.ct
+    recipe, organs = plan.config.recipe, load_organs()
+    modality = modality_of(recipe)
     with progress.at("ingest"):
         progress.checksum = input_checksum(row)
         if _stored(row.study_id, plan, progress.checksum):
             return "unchanged"
     with progress.at("report"):
         report, findings = read_report(row, plan.requires_report)
-    if plan.config.cxr is not None:
-        with progress.at("radiograph"):
-            radiograph = make_radiograph(row, plan.config.cxr, load_organs())
-        with progress.at("check"):
-            refuse_errors(radiograph.standardized.checks, plan.config)
-        made = radiograph.row, radiograph.standardized, radiograph.source
-        with progress.at("write"):
-            pixels = image_checksum(radiograph.standardized.image)
-            write(
-                plan.store,
-                *made,
-                report,
-                findings,
-                progress.checksum,
-                plan.recipe_hash,
-                radiograph.regions,
-                pixels,
-            )
-        return "done"
     with progress.at("ingest"):
-        scan, scan_checks = ingest(row, recipe)
+        image, noticed = ingest(row, recipe)
+        view, doubts = modality.view(image, row.view)
+        row = row.model_copy(update={"modality": modality.name, "view": view})
     with progress.at("check"):
-        refuse_errors(scan_checks, plan.config)
-    progress.noticed = scan_checks
-    organs = load_organs()
+        refuse_errors(noticed, plan.config)
+    progress.noticed = noticed
     with progress.at("segment"):
-        masks, mask_checks = find_masks(row, scan, recipe, organs)
-    source, pixels = SourceGrid(scan.hu.shape, scan.affine), image_checksum(scan.hu)
+        locations = locate_organs(row, image, recipe, organs)
     with progress.at("standardize"):
-        standardized = standardize_study(scan, masks, recipe, organs, (*scan_checks, *mask_checks))
+        made = modality.standardize(image, locations, recipe, organs)
+        standardized = replace(made, checks=(*noticed, *locations.checks, *doubts, *made.checks))
     with progress.at("check"):
         refuse_errors(standardized.checks, plan.config)
     with progress.at("write"):
-        made = row, standardized, source
-        write(plan.store, *made, report, findings, progress.checksum, plan.recipe_hash, image_checksum=pixels)
+        pixels = image_checksum(modality.compared(image, standardized))
+        source = SourceGrid(*image.grid)
+        write(plan.store, row, standardized, source, report, findings, progress.checksum, plan.recipe_hash, pixels)
     return "done"
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ctglip.cohort import Cohort, CohortRow
-from ctglip.ct.segmentation import WHERE_IT_RUNS
 from ctglip.errors import StoreError
 from ctglip.files import remove
+from ctglip.modality import modality_of
 from ctglip.store.format import (
     JOURNAL,
     TABLES,
@@ -92,14 +92,11 @@ class Summary:
 def store_info(config: PreprocessConfig) -> StoreInfo:
     """What a store made with these settings says of itself."""
     organs = load_organs()
-    if config.cxr is not None:
-        recipe = config.cxr.model_dump(mode="json")
-    else:
-        recipe = config.ct.model_dump(mode="json", exclude={"segmentation": WHERE_IT_RUNS})
+    recipe = config.recipe.stored()
     dictionaries = {"organs": organs.hash, "abnormalities": load_abnormalities().hash}
     unions = {name: tuple(sorted(organs.labels_of(name))) for name in organs.names if organs[name].parts}
     return StoreInfo(
-        modality="ct" if config.cxr is None else "cxr",
+        modality=modality_of(config.recipe).name,
         recipe=recipe,
         recipe_hash=build_hash(recipe, dictionaries),
         dictionaries=dictionaries,

@@ -16,10 +16,11 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ctglip.errors import CTGLIPError
+from ctglip.modality import modality_of
 from ctglip.types import Failure
 from ctglip_preprocessing.case import Case, CaseResult, Plan, run_case
 from ctglip_preprocessing.interrupt import Stop, never
-from ctglip_preprocessing.stages.segment import close_segmenter, needs_segmentation
+from ctglip_preprocessing.stages.segment import close_segmenter, segmentation_of
 
 OBJECT_STORE_BYTES = 100 * 2**20
 _ENVIRONMENT = {
@@ -181,11 +182,10 @@ def _on_ray(
 
 def _queues(cases: Sequence[Case], plan: Plan) -> dict[_WorkerPool, list[_Job]]:
     """The cases of each lane, the first one last."""
-    config, recipe = plan.config, plan.config.ct
+    config, recipe = plan.config, plan.config.recipe
     pools: dict[_WorkerPool, list[_Job]] = {}
-    slow = [case for case in cases if needs_segmentation(case.row, recipe)]
-    if slow and recipe.segmentation is not None:
-        segmenter = recipe.segmentation
+    slow = [case for case in cases if segmentation_of(case.row, recipe)]
+    if slow and (segmenter := modality_of(recipe).segmentation(recipe)):
         if segmenter.device != "cpu" and _resource("GPU") >= 1:
             pool = _Actors(plan)
         else:

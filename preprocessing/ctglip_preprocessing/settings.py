@@ -36,3 +36,8 @@ class PreprocessConfig(Settings):
     study_timeout_s: float = Field(default=900.0, gt=0)
     study_memory_gb: float = Field(default=4.0, gt=0)
     worker_retries: int = Field(default=1, ge=0)
+
+    @property
+    def recipe(self) -> CtRecipe | CxrRecipe:
+        """What the cohort's images are turned into."""
+        return self.ct if self.cxr is None else self.cxr

@@ -11,8 +11,9 @@ from PIL import Image
 
 from ctglip.cxr.masks import read_cxr_masks
 from ctglip.cxr.recipe import CxrRecipe
-from ctglip.cxr.regions import Region, read_regions, region_entries, region_name, regions_of_masks
+from ctglip.cxr.regions import read_regions, region_entries, region_name, regions_of_masks
 from ctglip.errors import MaskError
+from ctglip.types import Region
 from ctglip.vocabulary.abnormalities import load_abnormalities
 from ctglip.vocabulary.organs import load_organs
 

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from ctglip.cxr.recipe import CXR_MAX
-from ctglip.cxr.regions import Region
 from ctglip.data.captions import NO_TEXT
 from ctglip.data.cxr import CxrDataset, CxrDataSettings
 from ctglip.data.cxr_organs import CxrOrganDataset
@@ -23,7 +22,7 @@ from ctglip.store.format import StoreInfo
 from ctglip.store.splits import SplitSettings, assign_splits
 from ctglip.store.study import StudyRecord, write_study
 from ctglip.store.tables import Store, compact, create_store
-from ctglip.types import Report, Standardized
+from ctglip.types import Region, Report, Standardized
 from ctglip.vocabulary.abnormalities import load_abnormalities
 from ctglip.vocabulary.organs import load_organs
 
@@ -33,6 +32,7 @@ REPORTS = (
     Report(None, "No acute disease."),
     Report("The lungs are clear. The heart is enlarged.", "   "),
 )
+BOXES = (Region("cardiac_silhouette", 40, 60, 44, 64), Region("right_lung", 10, 60, 4, 30))
 SETTINGS = CxrDataSettings(size=32, batch=2, copies=2, margin=1.25, contrast=0)
 
 
@@ -49,13 +49,12 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
         record = StudyRecord(
             f"f{number}",
             f"p{number}",
-            Standardized(image, None, np.eye(4)),
+            Standardized(image, None, np.eye(4), regions=BOXES),
             str(number),
             "x",
             report=report,
             findings=get_parser().parse(report) if report else (),
             row={"modality": "cxr", "view": "lateral" if number == 4 else "pa"},
-            regions=(Region("cardiac_silhouette", 40, 60, 44, 64), Region("right_lung", 10, 60, 4, 30)),
         )
         write_study(made.path, record)
     compact(made)

@@ -13,14 +13,14 @@ import polars as pl
 import pydicom
 import pytest
 import torch
-from ctglip_preprocessing.stages.cxr import make_radiograph
+from ctglip_preprocessing.case import Case, Plan, run_case
+from ctglip_preprocessing.settings import PreprocessConfig
 from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 
 from ctglip.api import load_model
 from ctglip.cohort import CohortRow
-from ctglip.cxr.io import Radiograph
-from ctglip.cxr.recipe import CxrRecipe
+from ctglip.cxr.picture import Radiograph
 from ctglip.data.cxr import CxrDataset
 from ctglip.data.cxr_input import cxr_input
 from ctglip.errors import ModelError, ScanError, VocabularyError
@@ -29,6 +29,9 @@ from ctglip.inference.cxr_encoding import boxes_of, encode_radiographs, organ_bo
 from ctglip.inference.cxr_maps import cxr_maps, laid_on
 from ctglip.inference.cxr_page import cxr_answer_page
 from ctglip.pages.scan import render
+from ctglip.store.format import StoreInfo, study_path
+from ctglip.store.study import StudyReader
+from ctglip.store.tables import create_store
 from ctglip.vocabulary.organs import load_organs
 from tests.inference.tiny_cxr import BOXES, FILMS, RECIPE, cxr_release, draw_radiograph, saved, write_cxr_store
 from tests.training.tiny import write_word_bert
@@ -70,15 +73,20 @@ def lungs(tmp_path: Path) -> Path:
 
 
 def test_a_question_sees_the_very_pixels_that_preprocessing_stores(
-    model: Releases, radiograph: Path, boxes: Path, lungs: Path
+    model: Releases, radiograph: Path, boxes: Path, lungs: Path, tmp_path: Path
 ) -> None:
     row = CohortRow(study_id="f", patient_id="p", image=radiograph, masks=lungs, regions=boxes, modality="cxr")
-    stored = make_radiograph(row, CxrRecipe.model_validate(RECIPE.model_dump(mode="json")), load_organs())
+    store = create_store(tmp_path / "store", StoreInfo(modality="cxr", recipe=RECIPE.stored(), recipe_hash=RECIPE.hash))
+    plan = Plan(store.path, PreprocessConfig(cxr=RECIPE), RECIPE.hash, requires_report=False)
+    assert run_case(Case(row, ""), plan).status == "done"
+    stored = StudyReader(study_path(store.path, "f"))
     asked, regions, _ = model().standardize(radiograph, lungs, boxes)
-    assert_array_equal(asked.image, stored.standardized.image)
-    assert_array_equal(np.asarray(asked.organs), np.asarray(stored.standardized.organs))
-    assert_array_equal(asked.affine, stored.standardized.affine)
-    assert set(regions) == set(stored.regions)
+    assert_array_equal(asked.image, stored.image())
+    assert_array_equal(np.asarray(asked.organs), np.asarray(stored.organs()))
+    assert_array_equal(asked.affine, stored.affine)
+    boxes_stored = [{"study_id": "f", **region.columns()} for region in regions]
+    assert stored.rows("regions") == boxes_stored
+    assert len(boxes_stored) >= len(BOXES)
 
 
 def test_a_question_sees_the_very_window_that_training_sees(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from ctglip.api import load_model
-from ctglip.cxr.io import Radiograph
+from ctglip.cxr.picture import Radiograph
 from ctglip.cxr.standardize import standardize_radiograph
 from ctglip.data.cxr_input import cxr_input
 from ctglip.errors import ModelError
@@ -33,7 +33,7 @@ QUESTIONS = [f"{organ}: {name}" for organ, name in PAIRS]
 
 
 def _window(pixels: np.ndarray) -> np.ndarray:
-    made, _ = standardize_radiograph(Radiograph(pixels.astype(np.float32)), RECIPE, None, ())
+    made = standardize_radiograph(Radiograph(pixels.astype(np.float32)), RECIPE, None, ())
     return cxr_input(made.image, FILMS).image
 
 

@@ -9,9 +9,8 @@ import numpy as np
 import polars as pl
 import torch
 
-from ctglip.cxr.io import Radiograph
+from ctglip.cxr.picture import Radiograph
 from ctglip.cxr.recipe import CxrRecipe
-from ctglip.cxr.regions import Region
 from ctglip.cxr.standardize import standardize_radiograph
 from ctglip.data.crops import CropSettings
 from ctglip.data.cxr import CxrDataSettings
@@ -25,7 +24,7 @@ from ctglip.store.format import StoreInfo
 from ctglip.store.splits import SplitSettings, assign_splits
 from ctglip.store.study import SourceGrid, StudyRecord, write_study
 from ctglip.store.tables import Store, compact, create_store
-from ctglip.types import Report
+from ctglip.types import Region, Report
 from ctglip.vocabulary.abnormalities import load_abnormalities
 from ctglip.vocabulary.organs import load_organs
 
@@ -93,7 +92,7 @@ def write_cxr_store(path: Path, studies: int, seed: int = 0) -> tuple[Store, Pat
     for number in range(studies):
         truth = truth_of(rng)
         pixels, report = draw_radiograph(rng, truth), report_of(truth)
-        standardized, regions = standardize_radiograph(Radiograph(pixels.astype(np.float32)), RECIPE, None, BOXES)
+        standardized = standardize_radiograph(Radiograph(pixels.astype(np.float32)), RECIPE, None, BOXES)
         name = f"f{number:03d}"
         record = StudyRecord(
             name,
@@ -104,7 +103,6 @@ def write_cxr_store(path: Path, studies: int, seed: int = 0) -> tuple[Store, Pat
             report=report,
             findings=get_parser().parse(report),
             row={"modality": "cxr", "view": "pa"},
-            regions=regions,
             source=SourceGrid(pixels.shape, np.eye(4)),
         )
         write_study(path, record)

@@ -140,15 +140,17 @@ def _stand_in_segmentation() -> None:
     """Set up in each worker: the segmentation only notes where it ran, and on which GPU."""
     from ctglip_preprocessing import case
 
-    def find_masks(row, scan, recipe, organs):
+    from ctglip.modality import OrganLocations
+
+    def locate_organs(row, image, recipe, organs):
         import ray
 
         context = ray.get_runtime_context()
         where = f"{context.get_actor_id()} {os.environ.get('CUDA_VISIBLE_DEVICES')} {os.getpid()}"
         (row.image.parent / f"{row.study_id}.where").write_text(where)
-        return None, ()
+        return OrganLocations()
 
-    case.find_masks = find_masks
+    case.locate_organs = locate_organs
 
 
 @pytest.mark.slow

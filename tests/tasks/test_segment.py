@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional as F
 
 from ctglip.config import load_settings, validate
-from ctglip.cxr.io import Radiograph
+from ctglip.cxr.picture import Radiograph
 from ctglip.cxr.standardize import standardize_radiograph
 from ctglip.errors import ConfigError, CTGLIPError
 from ctglip.models.encoders import build_encoder
@@ -62,7 +62,7 @@ def write_lungs(path: Path, radiographs: int, seed: int = 0) -> Store:
             radiograph[row : row + high, left : left + 15] -= 90
             mask[row : row + high, left : left + 15] = organs[name].label or 0
         drawn = None if number % 9 == 8 else mask
-        standardized, _ = standardize_radiograph(Radiograph(radiograph.astype(np.float32)), RECIPE, drawn)
+        standardized = standardize_radiograph(Radiograph(radiograph.astype(np.float32)), RECIPE, drawn)
         name = f"f{number:03d}"
         write_study(path, StudyRecord(name, f"p{number:03d}", standardized, name, RECIPE.hash,
                                       row={"modality": "cxr", "view": "pa"},

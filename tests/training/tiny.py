@@ -12,13 +12,12 @@ import torch
 from ctglip.ct.recipe import CtRecipe
 from ctglip.ct.standardize import standardize
 from ctglip.cxr.recipe import CXR_MAX, CxrRecipe
-from ctglip.cxr.regions import Region
 from ctglip.reports.parser import ReportParser
 from ctglip.store.format import StoreInfo
 from ctglip.store.splits import SplitSettings, assign_splits
 from ctglip.store.study import StudyRecord, write_study
 from ctglip.store.tables import Store, compact, create_store
-from ctglip.types import LabelMap, Report, Scan, Standardized
+from ctglip.types import LabelMap, Region, Report, Scan, Standardized
 from ctglip.vocabulary.abnormalities import load_abnormalities
 from ctglip.vocabulary.organs import load_organs
 
@@ -141,8 +140,8 @@ def write_tiny_radiographs(path: Path, radiographs: int, seed: int = 0) -> tuple
         radiograph, boxes, report, truth = tiny_radiograph(rng)
         name = f"f{number:03d}"
         record = StudyRecord(
-            name, f"p{number:03d}", Standardized(radiograph, None, np.eye(4)), name, recipe.hash,
-            report=report, findings=parser.parse(report), row={"modality": "cxr", "view": "pa"}, regions=boxes,
+            name, f"p{number:03d}", Standardized(radiograph, None, np.eye(4), regions=boxes), name, recipe.hash,
+            report=report, findings=parser.parse(report), row={"modality": "cxr", "view": "pa"},
         )  # fmt: skip
         write_study(path, record)
         rows.append({"study_id": name, **truth})

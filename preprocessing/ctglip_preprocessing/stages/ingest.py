@@ -1,4 +1,4 @@
-"""From a cohort row to a scan, and to the hash of all that the study is made from."""
+"""From a cohort row to an image, and to the hash of all that the study is made from."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from ctglip.cohort import CohortRow
-from ctglip.ct.io import read_scan
-from ctglip.ct.recipe import CtRecipe
+from ctglip.config import Settings
 from ctglip.errors import CTGLIPError, MaskError, ReportError, ScanError
 from ctglip.files import file_checksum, files_below, value_hash
-from ctglip.types import QualityCheck, Scan
+from ctglip.modality import MODALITIES, modality_of
+from ctglip.types import QualityCheck
 
 _FILES: dict[str, type[CTGLIPError]] = {
     "image": ScanError,
@@ -24,19 +24,20 @@ _FILES: dict[str, type[CTGLIPError]] = {
 _NOT_INPUT = {*_FILES, "split", "study_id"}
 
 
-def ingest(row: CohortRow, recipe: CtRecipe) -> tuple[Scan, tuple[QualityCheck, ...]]:
-    """Read the study's scan.
+def ingest(row: CohortRow, recipe: Settings) -> tuple[Any, tuple[QualityCheck, ...]]:
+    """Read the study's image.
 
     Raises:
-        ScanError: from ``read_scan``; ``not_ct`` for another modality.
+        ScanError: from the reader of the recipe's modality; ``not_ct`` or ``not_a_radiograph`` for another modality.
     """
-    if row.modality != "ct":
+    modality = modality_of(recipe)
+    if "modality" in row.model_fields_set and row.modality != modality.name:
         raise ScanError(
-            f"Study {row.study_id} has modality {row.modality!r}, this recipe is for CT.",
-            code="not_ct",
-            fix="Preprocess radiographs with a recipe for radiographs.",
+            f"Study {row.study_id} has modality {row.modality!r}, this recipe is for {modality.images}.",
+            code=modality.other_code,
+            fix=f"Preprocess {MODALITIES[row.modality].images} with a recipe for them.",
         )
-    return read_scan(row.image, recipe)
+    return modality.read(row.image, recipe)
 
 
 def image_checksum(image: np.ndarray) -> str:

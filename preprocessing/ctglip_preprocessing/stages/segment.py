@@ -1,35 +1,31 @@
-"""The organ masks of a study: given, made here, or none."""
+"""Where the organs of a study lie: its masks and boxes, masks made here, or nothing."""
 
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 from ctglip.cohort import CohortRow
-from ctglip.ct.masks import read_masks
-from ctglip.ct.recipe import CtRecipe
+from ctglip.config import Settings
 from ctglip.ct.segmentation import SegmentationSettings, Segmenter
-from ctglip.types import LabelMap, QualityCheck, Scan
+from ctglip.modality import OrganLocations, modality_of
 from ctglip.vocabulary.organs import OrganDictionary
 
 
-def needs_segmentation(row: CohortRow, recipe: CtRecipe) -> bool:
-    """Whether TotalSegmentator has to be run for this study."""
-    return row.masks is None and recipe.segmentation is not None
+def segmentation_of(row: CohortRow, recipe: Settings) -> SegmentationSettings | None:
+    """How TotalSegmentator has to be run for this study; None where it has not."""
+    return None if row.masks is not None else modality_of(recipe).segmentation(recipe)
 
 
-def find_masks(
-    row: CohortRow, scan: Scan, recipe: CtRecipe, organs: OrganDictionary
-) -> tuple[LabelMap | None, tuple[QualityCheck, ...]]:
-    """Masks on the scan's grid, with what was noticed about them; None where there are none and none are wanted.
+def locate_organs(row: CohortRow, image: Any, recipe: Settings, organs: OrganDictionary) -> OrganLocations:
+    """The organs of a study's image, with what was noticed about them.
 
     Raises:
-        MaskError: masks that cannot be laid on the scan, or a segmentation that failed.
+        MaskError: masks or boxes that cannot be laid on the image, or a segmentation that failed.
     """
-    if row.masks is not None:
-        return read_masks(row.masks, scan, recipe, organs, row.numbering)
-    if recipe.segmentation is None:
-        return None, ()
-    return _open_segmenter().of(recipe.segmentation, organs).run(scan)
+    settings = segmentation_of(row, recipe)
+    segmenter = None if settings is None else _open_segmenter().of(settings, organs).run
+    return modality_of(recipe).locate(image, recipe, organs, row.masks, row.regions, row.numbering, segmenter)
 
 
 class _OpenSegmenter:

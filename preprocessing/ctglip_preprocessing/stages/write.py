@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from ctglip.cohort import CohortRow
-from ctglip.cxr.regions import Region
 from ctglip.store.study import SourceGrid, StudyRecord, write_study
 from ctglip.types import Finding, Report, Standardized
 
@@ -19,7 +18,6 @@ def write(
     findings: tuple[Finding, ...],
     checksum: str,
     recipe_hash: str,
-    regions: tuple[Region, ...] = (),
     image_checksum: str = "",
 ) -> Path:
     """Write one study with its table rows inside; returns its folder."""
@@ -33,7 +31,6 @@ def write(
         findings=findings,
         row=row.model_dump(include={"modality", "view", "age", "sex", "scanner"}),
         source=source,
-        regions=regions,
         image_checksum=image_checksum,
     )
     return write_study(store, record)

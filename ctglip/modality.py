@@ -1,0 +1,318 @@
+"""The two kinds of images, CT scans and chest radiographs, behind one interface: read, standardize, locate organs,
+render for display.
+
+Nothing outside of ``ctglip.ct`` and ``ctglip.cxr`` needs to know which of the two it works on: it takes a ``Modality``
+from ``MODALITIES`` (by the name that a store, a cohort or a model has) and calls it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar
+
+import numpy as np
+
+from ctglip.config import Settings
+from ctglip.ct.io import read_scan
+from ctglip.ct.masks import read_masks
+from ctglip.ct.quality import check_scan
+from ctglip.ct.recipe import CtRecipe
+from ctglip.ct.segmentation import SegmentationSettings
+from ctglip.ct.standardize import standardize
+from ctglip.cxr.io import SUFFIXES as PICTURE_SUFFIXES
+from ctglip.cxr.io import read_radiograph
+from ctglip.cxr.masks import read_cxr_masks
+from ctglip.cxr.picture import Radiograph
+from ctglip.cxr.recipe import CXR_MAX, CxrRecipe
+from ctglip.cxr.regions import read_regions, regions_of_masks
+from ctglip.cxr.standardize import standardize_radiograph
+from ctglip.cxr.views import view_of
+from ctglip.files import DICOM_SUFFIXES, private_name
+from ctglip.pages.cxr import CxrBox, cxr_picture
+from ctglip.pages.parts import Picture
+from ctglip.pages.pictures import best_slice, slice_picture, window_for
+from ctglip.types import LabelMap, ModalityName, OrganRegion, QualityCheck, Region, Scan, Standardized
+from ctglip.vocabulary.organs import OrganDictionary
+
+Checks = tuple[QualityCheck, ...]
+Image = TypeVar("Image", Scan, Radiograph)
+Recipe = TypeVar("Recipe", CtRecipe, CxrRecipe)
+Segmenter = Callable[[Scan], tuple[LabelMap, Checks]]
+"""Makes the masks of a scan that comes without."""
+
+
+@dataclass(frozen=True)
+class OrganLocations:
+    """Where the organs of an image lie, as its masks and boxes say.
+
+    Attributes:
+        masks: organ labels on the image's grid, or None.
+        regions: boxes in the pixels of a radiograph.
+        checks: what was noticed about them.
+        source: where they come from, in words.
+    """
+
+    masks: LabelMap | None = None
+    regions: tuple[Region, ...] = ()
+    checks: Checks = ()
+    source: str = "none"
+
+
+class Modality(ABC, Generic[Image, Recipe]):
+    """One kind of images.
+
+    Attributes:
+        name: as stores, cohorts and recipes have it.
+        image: what one image is called; ``images``: what models of them were trained on.
+        files: what an image can be read from, in words.
+        recipe: the settings that say how images are read and standardised.
+        other_code: code of the failure of a study of another modality.
+        has_boxes: organs may be given as boxes of regions.
+        has_border: an image may cut organs off.
+    """
+
+    name: ClassVar[ModalityName]
+    image: ClassVar[str]
+    images: ClassVar[str]
+    files: ClassVar[str]
+    recipe: type[Recipe]
+    other_code: ClassVar[str]
+    has_boxes: ClassVar[bool]
+    has_border: ClassVar[bool]
+
+    @abstractmethod
+    def read(self, image: Path | Image, recipe: Recipe) -> tuple[Image, Checks]:
+        """Read an image (one in memory is taken as it is), and what was noticed about it.
+
+        Raises:
+            ScanError: it cannot be read as an image of this kind.
+        """
+
+    @abstractmethod
+    def locate(
+        self,
+        image: Image,
+        recipe: Recipe,
+        organs: OrganDictionary,
+        masks: Path | LabelMap | None = None,
+        regions: Path | Sequence[Region] | None = None,
+        numbering: str | None = None,
+        segmenter: Segmenter | None = None,
+    ) -> OrganLocations:
+        """Where the organs of an image lie.
+
+        Args:
+            image: as ``read`` gives it.
+            masks: organ masks, read from files or in memory.
+            regions: boxes of a radiograph's regions: a file, or boxes in its pixels; they win over those of masks.
+            numbering: what the numbers of the mask file mean, where the study has a numbering of its own.
+            segmenter: makes masks of a scan that comes without.
+
+        Raises:
+            MaskError: masks or boxes that cannot be used.
+        """
+
+    @abstractmethod
+    def standardize(
+        self, image: Image, locations: OrganLocations, recipe: Recipe, organs: OrganDictionary
+    ) -> Standardized:
+        """The image and its organs on the recipe's grid: the same at preprocessing and at inference."""
+
+    @abstractmethod
+    def picture(
+        self,
+        image: np.ndarray,
+        spacing_mm: tuple[float, float, float],
+        labels: np.ndarray | None,
+        region: OrganRegion,
+        organs: OrganDictionary,
+        subject: str,
+    ) -> Picture:
+        """A standardised image for display, with one organ marked.
+
+        Args:
+            labels: organ labels on its grid, or None.
+            region: the organ.
+            subject: what is shown, for the alt text.
+        """
+
+    @abstractmethod
+    def organs_found(self, standardized: Standardized) -> dict[str, list[Any]]:
+        """The organs or regions that were found, as plain data by what they are called."""
+
+    def view(self, image: Image, told: str | None) -> tuple[str | None, Checks]:
+        """The projection of an image, ``told`` by a table or by its file, and doubts about it."""
+        del image
+        return told, ()
+
+    def compared(self, image: Image, standardized: Standardized) -> np.ndarray:
+        """The numbers by which equal images under several ids are found."""
+        del image
+        return standardized.image
+
+    def segmentation(self, recipe: Recipe) -> SegmentationSettings | None:
+        """How masks are made for images that come without; None where none are."""
+        del recipe
+        return None
+
+
+class Ct(Modality[Scan, CtRecipe]):
+    """CT scans."""
+
+    name = "ct"
+    image, images = "scan", "CT scans"
+    files = "a NIfTI or NRRD file or a folder of DICOM slices"
+    recipe = CtRecipe
+    other_code = "not_ct"
+    has_boxes, has_border = False, True
+
+    def read(self, image: Path | Scan, recipe: CtRecipe) -> tuple[Scan, Checks]:
+        return (image, check_scan(image)) if isinstance(image, Scan) else read_scan(image, recipe)
+
+    def locate(
+        self,
+        image: Scan,
+        recipe: CtRecipe,
+        organs: OrganDictionary,
+        masks: Path | LabelMap | None = None,
+        regions: Path | Sequence[Region] | None = None,
+        numbering: str | None = None,
+        segmenter: Segmenter | None = None,
+    ) -> OrganLocations:
+        del regions  # boxes are read from radiographs alone
+        if isinstance(masks, LabelMap):
+            return OrganLocations(masks, source="label map in memory")
+        if masks is not None:
+            found, checks = read_masks(masks, image, recipe, organs, numbering)
+            return OrganLocations(found, checks=checks, source=private_name(masks))
+        if segmenter is None:
+            return OrganLocations()
+        found, checks = segmenter(image)
+        return OrganLocations(found, checks=checks, source="TotalSegmentator")
+
+    def standardize(
+        self, image: Scan, locations: OrganLocations, recipe: CtRecipe, organs: OrganDictionary
+    ) -> Standardized:
+        return standardize(image, locations.masks, recipe, organs)
+
+    def picture(
+        self,
+        image: np.ndarray,
+        spacing_mm: tuple[float, float, float],
+        labels: np.ndarray | None,
+        region: OrganRegion,
+        organs: OrganDictionary,
+        subject: str,
+    ) -> Picture:
+        outlined = {organs[region.organ].display: sorted(organs.grounding_labels(region.organ))}
+        index = best_slice(image.shape, "axial", labels, outlined)
+        return slice_picture(
+            image, spacing_mm, "axial", index, labels, outlined,
+            window_hu=window_for([region.organ]), longest_px=320, subject=subject,
+        )  # fmt: skip
+
+    def organs_found(self, standardized: Standardized) -> dict[str, list[Any]]:
+        return {"organs": list(standardized.rows)}
+
+    def compared(self, image: Scan, standardized: Standardized) -> np.ndarray:
+        del standardized
+        return image.hu
+
+    def segmentation(self, recipe: CtRecipe) -> SegmentationSettings | None:
+        return recipe.segmentation
+
+
+class Cxr(Modality[Radiograph, CxrRecipe]):
+    """Chest radiographs."""
+
+    name = "cxr"
+    image, images = "radiograph", "radiographs"
+    files = "a PNG, JPEG or DICOM radiograph"
+    recipe = CxrRecipe
+    other_code = "not_a_radiograph"
+    has_boxes, has_border = True, False
+
+    def read(self, image: Path | Radiograph, recipe: CxrRecipe) -> tuple[Radiograph, Checks]:
+        return (image, ()) if isinstance(image, Radiograph) else read_radiograph(image, recipe)
+
+    def locate(
+        self,
+        image: Radiograph,
+        recipe: CxrRecipe,
+        organs: OrganDictionary,
+        masks: Path | LabelMap | None = None,
+        regions: Path | Sequence[Region] | None = None,
+        numbering: str | None = None,
+        segmenter: Segmenter | None = None,
+    ) -> OrganLocations:
+        del numbering, segmenter  # of scans
+        found: dict[str, Region] = {}
+        checks: Checks = ()
+        source: list[str] = []
+        if isinstance(masks, Path):
+            rows, columns = image.pixels.shape
+            labels, checks = read_cxr_masks(masks, (rows, columns), recipe, organs)
+            source.append(private_name(masks))
+            masks = LabelMap(labels, image.affine)
+        elif masks is not None:
+            source.append("label map in memory")
+        if masks is not None:
+            found = {region.name: region for region in regions_of_masks(masks.labels, organs.label_names())}
+        if regions is not None:
+            boxes = read_regions(regions) if isinstance(regions, Path) else regions
+            source.append(private_name(regions) if isinstance(regions, Path) else "boxes in memory")
+            found |= {region.name: region for region in boxes}
+        return OrganLocations(masks, tuple(found.values()), checks, ", ".join(source) or "none")
+
+    def standardize(
+        self, image: Radiograph, locations: OrganLocations, recipe: CxrRecipe, organs: OrganDictionary
+    ) -> Standardized:
+        del organs
+        labels = None if locations.masks is None else locations.masks.labels
+        return standardize_radiograph(image, recipe, labels, locations.regions)
+
+    def picture(
+        self,
+        image: np.ndarray,
+        spacing_mm: tuple[float, float, float],
+        labels: np.ndarray | None,
+        region: OrganRegion,
+        organs: OrganDictionary,
+        subject: str,
+    ) -> Picture:
+        del spacing_mm, labels
+        whole = tuple(region.box) == (0, image.shape[0], 0, image.shape[1])
+        boxes = () if whole else (CxrBox(organs[region.organ].display, *region.box),)
+        return cxr_picture(image, CXR_MAX, boxes, longest_px=320, subject=subject)
+
+    def organs_found(self, standardized: Standardized) -> dict[str, list[Any]]:
+        return {"regions": list(standardized.regions)}
+
+    def view(self, image: Radiograph, told: str | None) -> tuple[str | None, Checks]:
+        view = view_of(told) or image.view
+        if view is None:
+            return None, (QualityCheck("view_unknown", "info", "Nobody says which projection the radiograph is."),)
+        if told is not None and image.view is not None and (view == "lateral") != (image.view == "lateral"):
+            message = "The table and the file disagree whether the radiograph is frontal or lateral; the table counts."
+            return view, (QualityCheck("view_disputed", "warning", message),)
+        return view, ()
+
+
+MODALITIES: Mapping[ModalityName, Modality[Any, Any]] = {one.name: one for one in (Ct(), Cxr())}
+
+
+def modality_of(recipe: Settings) -> Modality[Any, Any]:
+    """The modality that a recipe is for."""
+    return next(modality for modality in MODALITIES.values() if isinstance(recipe, modality.recipe))
+
+
+def looks_like(path: Path) -> Modality[Any, Any] | None:
+    """What a file or folder is by its name: a folder, NIfTI and NRRD are scans, a picture or a single DICOM file is a
+    radiograph; None where that says nothing."""
+    name = path.name.lower()
+    if path.is_dir() or name.endswith((".nii", ".nii.gz", ".nrrd")):
+        return MODALITIES["ct"]
+    return MODALITIES["cxr"] if path.is_file() and name.endswith((*PICTURE_SUFFIXES, *DICOM_SUFFIXES)) else None
