@@ -138,6 +138,12 @@ def test_the_best_pass_is_kept_and_fitting_stops() -> None:
     assert done.auroc[done.best] == max(done.auroc)
     again = predict(network, source, studies.of(VAL), 7)
     np.testing.assert_allclose(again.logits, fit.predict(studies.of(VAL)).logits, atol=1e-5)
+    values = studies.values[studies.of(VAL)]
+    assert roc_auc_score(values[:, 0], again.logits[:, 0]) == pytest.approx(done.auroc[done.best])
+    loss = LabelLoss((STUDY,), studies.values[studies.of(TRAIN)], PLAIN)
+    found = loss(torch.from_numpy(again.logits), torch.from_numpy(values)).item()
+    assert found == pytest.approx(done.loss[done.best], rel=1e-3)
+    assert found != pytest.approx(done.loss[-1], rel=1e-2), "the last pass is another"
 
 
 def test_labels_of_the_test_split_change_nothing() -> None:
