@@ -29,7 +29,7 @@ from ctglip.ct.recipe import CtRecipe
 from ctglip.data.cache import OrganInstance
 from ctglip.evaluation.bootstrap import draw_patients
 from ctglip.evaluation.labels import PairLabels
-from ctglip.evaluation.zero_shot import judge, recognition
+from ctglip.evaluation.zero_shot import evaluate_pairs, recognition
 from ctglip.inference.encoding import encode_crops
 from ctglip.inference.pipeline import Pipeline
 from ctglip.models.release import Release, load_release
@@ -165,7 +165,7 @@ def evaluate(studies: int, pairs: int, draws: int) -> dict[str, Any]:
         labels[organs[n % len(organs)], f"a{n}"] = PairLabels(rows, (rng.random(len(rows)) < 0.1).astype(np.int64))
         scores[organs[n % len(organs)], f"a{n}"] = vectors[rows] @ axes[n]
     weights = draw_patients(studies, draws, rng)
-    judge(labels, scores, patients, weights, {})
+    evaluate_pairs(labels, scores, patients, weights, {})
     recognition(rng.integers(0, len(organs), len(instances)), instances, organs, {}, patients, weights)
     seconds = time.perf_counter() - start
     used = time.process_time() - cpu

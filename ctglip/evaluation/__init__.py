@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from ctglip.evaluation.bootstrap import draw_patients as draw_patients
     from ctglip.evaluation.bootstrap import weighted_auroc as weighted_auroc
     from ctglip.evaluation.metrics import PairMetrics as PairMetrics
-    from ctglip.evaluation.protocol import load_protocol as load_protocol
-    from ctglip.evaluation.protocol import protocol_names as protocol_names
+    from ctglip.evaluation.parts.protocol import load_protocol as load_protocol
+    from ctglip.evaluation.parts.protocol import protocol_names as protocol_names
     from ctglip.evaluation.results import Results as Results
     from ctglip.evaluation.run import evaluate as evaluate
     from ctglip.evaluation.settings import EvaluateConfig as EvaluateConfig

@@ -54,11 +54,11 @@ def weighted_auroc(question: Question, weights: Float[np.ndarray, "draws patient
     order = np.argsort(scores, kind="stable")
     below = np.zeros((len(scores) + 1, len(weights)))
     np.cumsum(by_patient[question.patients[~positive][order]], axis=0, out=below[1:])
-    drawn = by_patient[question.patients[positive]]
-    asked, ranked = question.scores[positive], scores[order]
-    beaten = below[np.searchsorted(ranked, asked, "left")] + below[np.searchsorted(ranked, asked, "right")]
-    pairs = drawn.sum(0) * below[-1]
-    wins = np.einsum("pd,pd->d", drawn, beaten) / 2
+    counts = by_patient[question.patients[positive]]
+    positives, ranked = question.scores[positive], scores[order]
+    beaten = below[np.searchsorted(ranked, positives, "left")] + below[np.searchsorted(ranked, positives, "right")]
+    pairs = counts.sum(0) * below[-1]
+    wins = np.einsum("pd,pd->d", counts, beaten) / 2
     return np.divide(wins, pairs, out=np.full(len(weights), np.nan), where=pairs > 0)
 
 

@@ -14,28 +14,30 @@ from ctglip.pages.parts import Picture
 from ctglip.pages.pictures import LUNG_HU, SOFT_TISSUE_HU, best_slice, slice_picture
 from ctglip.pages.report import Case
 
-MOST = 4
+MOST_CASES = 4
 
 
 def best_and_worst(context: Context) -> tuple[tuple[Case, ...], tuple[Case, ...]]:
     """Up to four positives found with the highest probability, and four answers that were furthest from the truth, each
     of another (organ, abnormality)."""
-    best: list[tuple[float, Pair, int]] = []
-    worst: list[tuple[float, Pair, int]] = []
+    found: list[tuple[float, Pair, int]] = []
+    missed: list[tuple[float, Pair, int]] = []
     for pair, known in context.labels.items():
         scores = context.scores[pair]
-        found = int(np.where(known.labels == 1, scores, -1.0).argmax())
-        best.append((1 - float(scores[found]), pair, found))
-        far = int(np.abs(known.labels - scores).argmax())
-        worst.append((-float(abs(known.labels[far] - scores[far])), pair, far))
-    chosen = (sorted(several)[:MOST] for several in (best, worst))
-    good, bad = (tuple(_case(context, pair, number) for _, pair, number in several) for several in chosen)
-    return good, bad
+        surest = int(np.where(known.labels == 1, scores, -1.0).argmax())
+        found.append((1 - float(scores[surest]), pair, surest))
+        furthest = int(np.abs(known.labels - scores).argmax())
+        missed.append((-float(abs(known.labels[furthest] - scores[furthest])), pair, furthest))
+    best, worst = (
+        tuple(_case(context, pair, number) for _, pair, number in sorted(several)[:MOST_CASES])
+        for several in (found, missed)
+    )
+    return best, worst
 
 
 def _case(context: Context, pair: Pair, number: int) -> Case:
     dictionaries, known = context.scorer.dictionaries, context.labels[pair]
-    instance = context.judged.instances[int(known.rows[number])]
+    instance = context.split.instances[int(known.rows[number])]
     organ, abnormality = dictionaries.organs[pair[0]], dictionaries.abnormalities[pair[1]]
     return Case(
         title=f"{abnormality.display}, {organ.display}",

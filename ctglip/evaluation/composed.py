@@ -1,4 +1,4 @@
-"""Prompts for radiographs composed of severity, kind and place and drawn by a seed, after GLoRIA (Huang et al., ICCV
+"""Prompts for radiographs composed of severity, kind and location and drawn by a seed, after GLoRIA (Huang et al., ICCV
 2021).
 
 ``prompts/cxr.yaml`` holds the words, in a wording of our own.
@@ -22,7 +22,7 @@ _FILE = Path(__file__).parent / "prompts" / "cxr.yaml"
 _OTHER = {"left": ("right", "both"), "right": ("left", "both")}
 
 
-class Words(Settings):
+class PromptWords(Settings):
     """The words of one abnormality."""
 
     severity: tuple[str, ...]
@@ -31,18 +31,18 @@ class Words(Settings):
 
 
 @functools.cache
-def cxr_words() -> Mapping[str, Words]:
+def cxr_words() -> Mapping[str, PromptWords]:
     """The words of each abnormality that has some."""
     tree = read_yaml(_FILE)
-    return {name: validate(Words, fields, f"{_FILE.name}: {name}") for name, fields in tree.items()}
+    return {name: validate(PromptWords, fields, f"{_FILE.name}: {name}") for name, fields in tree.items()}
 
 
-def drawn(abnormality: str, count: int, seed: int, side: str | None = None) -> tuple[str, ...]:
+def compose(abnormality: str, count: int, seed: int, side: str | None = None) -> tuple[str, ...]:
     """Some prompts of an abnormality, no two alike; the same for the same seed.
 
     Args:
         count: how many; fewer where there are not so many.
-        side: of the organ that is asked about: places on the other side are left out.
+        side: of the organ that is asked about: locations on the other side are left out.
 
     Raises:
         ConfigError: the abnormality has no words.
@@ -52,18 +52,17 @@ def drawn(abnormality: str, count: int, seed: int, side: str | None = None) -> t
             f"There are no composed prompts of {abnormality!r}.", fix=f"There are those of {', '.join(cxr_words())}."
         )
     words = cxr_words()[abnormality]
-    places = [p for p in words.location if side is None or not set(p.split()) & set(_OTHER[side])]
-    every = [" ".join(filter(None, parts)) for parts in product(words.severity, words.kind, places)]
+    locations = [p for p in words.location if side is None or not set(p.split()) & set(_OTHER[side])]
+    texts = [" ".join(filter(None, parts)) for parts in product(words.severity, words.kind, locations)]
     rng = np.random.default_rng([seed, *abnormality.encode()])
-    picked = rng.permutation(len(every))[:count]
-    return tuple(f"{every[i][:1].upper()}{every[i][1:]}." for i in picked)
+    return tuple(f"{texts[i][:1].upper()}{texts[i][1:]}." for i in rng.permutation(len(texts))[:count])
 
 
 def composed_prompts(dictionaries: Dictionaries, count: int, seed: int) -> dict[Pair, PromptSet]:
-    """Drawn prompts for every (organ, abnormality) that has words; negative ones stay the dictionary's."""
+    """Composed prompts for every (organ, abnormality) that has words; negative ones stay the dictionary's."""
     abnormalities, organs = dictionaries.abnormalities, dictionaries.organs
     return {
-        (organ, name): (drawn(name, count, seed, organs[organ].side), ())
+        (organ, name): (compose(name, count, seed, organs[organ].side), ())
         for name in cxr_words()
         if name in abnormalities
         for organ in abnormalities[name].organs

@@ -5,40 +5,56 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Float
 from sklearn.linear_model import LogisticRegression
 
 from ctglip.data.cache import OrganInstance
-from ctglip.evaluation.labels import Labels
+from ctglip.evaluation.context import Context
+from ctglip.evaluation.encoded import EncodedSplit
+from ctglip.evaluation.results import ControlResult
 from ctglip.evaluation.zero_shot import Scores
 
+MASK_ONLY = "Mask only"
+VOLUME_ONLY = "Volume only"
+BOX_ONLY = "Box only"
 
-def volume_scores(
-    fit_instances: Sequence[OrganInstance], fit_labels: Labels, instances: Sequence[OrganInstance], labels: Labels
-) -> tuple[Scores, int]:
-    """A logistic score of log volume (on radiographs, of the box's area) and its square, fitted for each pair on the
-    validation split.
 
-    Returns:
-        Scores of ``labels``, and the number of pairs that could not be fitted because the validation split lacks one
-        of the two answers; those score 0 everywhere (an AUROC of 0.5).
-    """
+def controls_of(context: Context) -> tuple[ControlResult, ...]:
+    """The mask alone, of a model that reads crops; and the volume alone (on radiographs: the area of the box)."""
+    found, masks = [], context.split.mask_only
+    if masks is not None:
+        text = "The same model, shown crops in which the organ has its mean HU throughout and everything else is air."
+        found.append(context.control(MASK_ONLY, text, {pair: masks[pair] for pair in context.labels}))
+    if context.validation and not context.whole_radiographs:
+        scores, unfitted = _volume_scores(context, context.validation)
+        name, what = (BOX_ONLY, "area of the organ's box") if context.radiographs else (VOLUME_ONLY, "volume")
+        text = f"A logistic score of log {what} and its square, fitted for each pair on the validation split."
+        found.append(context.control(name, text, scores))
+        if unfitted:
+            context.notes.append(f"{name}: {unfitted} pairs could not be fitted on the split val and count as 0.5.")
+    return tuple(found)
+
+
+def _volume_scores(context: Context, validation: EncodedSplit) -> tuple[Scores, int]:
+    """A logistic score of log volume and its square for each evaluated pair, fitted on the validation split; and the
+    number of pairs that lack an answer there and score 0 everywhere."""
     scores: Scores = {}
     unfitted = 0
-    for pair, known in labels.items():
-        fit = fit_labels.get(pair)
+    for pair, known in context.labels.items():
+        fit = validation.labels.get(pair)
         if fit is None or not fit.both():
             scores[pair] = np.zeros(len(known.rows))
             unfitted += 1
             continue
-        x = _log_volume([fit_instances[row] for row in fit.rows])
-        mean, spread = x.mean(), x.std() + 1e-6
-        model = LogisticRegression(class_weight="balanced").fit(_features(x, mean, spread), fit.labels)
-        asked = _log_volume([instances[row] for row in known.rows])
-        scores[pair] = np.asarray(model.decision_function(_features(asked, mean, spread)), dtype=np.float64)
+        x = _log_volume([validation.instances[row] for row in fit.rows])
+        mean, sd = x.mean(), x.std() + 1e-6
+        model = LogisticRegression(class_weight="balanced").fit(_powers((x - mean) / sd), fit.labels)
+        z = (_log_volume([context.split.instances[row] for row in known.rows]) - mean) / sd
+        scores[pair] = np.asarray(model.decision_function(_powers(z)), dtype=np.float64)
     return scores, unfitted
 
 
-def _log_volume(instances: Sequence[OrganInstance]) -> np.ndarray:
+def _log_volume(instances: Sequence[OrganInstance]) -> Float[np.ndarray, " n"]:
     return np.log(np.array([instance.row.volume_ml or _area(instance) for instance in instances]) + 1e-3)
 
 
@@ -48,6 +64,5 @@ def _area(instance: OrganInstance) -> float:
     return float((row1 - row0) * (column1 - column0)) if depth == 1 else 0.0
 
 
-def _features(x: np.ndarray, mean: float, spread: float) -> np.ndarray:
-    z = (x - mean) / spread
+def _powers(z: Float[np.ndarray, " n"]) -> Float[np.ndarray, "n 2"]:
     return np.stack([z, z**2], axis=1)

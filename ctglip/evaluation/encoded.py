@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from jaxtyping import Int
+from torch import Tensor
 
 from ctglip.data.cache import OrganInstance, cut_study
 from ctglip.data.crops import CropSettings
@@ -17,6 +20,7 @@ from ctglip.errors import StoreError
 from ctglip.evaluation.labels import Labels, labels_from_findings, labels_from_table, pairs_of
 from ctglip.evaluation.settings import EvaluateConfig
 from ctglip.evaluation.zero_shot import Scores
+from ctglip.features.text_bank import TextBank
 from ctglip.inference.cxr_encoding import visible_on_radiographs
 from ctglip.inference.encoding import OrganEmbeddings
 from ctglip.inference.feature_cache import (
@@ -26,24 +30,18 @@ from ctglip.inference.feature_cache import (
     PLAIN,
     WHOLE_RADIOGRAPH,
     OrganFeatures,
+    Progress,
     View,
     organ_features_of,
 )
 from ctglip.inference.scoring import Scorer
 from ctglip.labels import LabelTable
 from ctglip.models.release import Release
+from ctglip.models.text import TextEncoder
 from ctglip.store.tables import Store
-from ctglip.vocabulary.organs import load_organs
 
-Progress = Callable[[int, int], None]
 Stage = Callable[[str], None]
 """Called with what begins, in a few words; ``Progress`` then counts in it."""
-
-
-def begin(stage: Stage | None, name: str) -> None:
-    """Say that a stage begins, to whoever wants to know."""
-    if stage is not None:
-        stage(name)
 
 
 @dataclass(frozen=True)
@@ -51,20 +49,19 @@ class EncodedSplit:
     """The organs of one split.
 
     Attributes:
-        split: its name.
-        names: the organs looked for.
-        places: the organs found, study by study.
+        name: of the split.
+        organs: names of the organs looked for.
+        instances: the organs found, study by study.
         failures: studies that could not be read.
         labels: what is known of them.
         patients: index of the patient of each organ; ``patient_count`` of them.
         embeddings: of the organs as they are.
         differences: for each pair, similarity with its positive minus its negative prompts, over the pair's rows.
-        mask_only: the same of crops that show the mask and the organ's mean HU alone, where controls are wanted.
-        rank: effective rank of the diagnosis embeddings.
+        mask_only: the same of crops that show the mask and the organ's mean HU alone, where controls are evaluated.
     """
 
-    split: str
-    names: tuple[str, ...]
+    name: str
+    organs: tuple[str, ...]
     instances: tuple[OrganInstance, ...]
     failures: tuple[str, ...]
     labels: Labels
@@ -72,66 +69,167 @@ class EncodedSplit:
     patient_count: int
     embeddings: OrganEmbeddings
     differences: Scores
-    mask_only: Scores | None
-    rank: float
+    mask_only: Scores | None = None
+
+    @cached_property
+    def patient_of(self) -> dict[str, int]:
+        """Each study and the index of its patient, in the order of the rows."""
+        return {instance.study_id: int(n) for instance, n in zip(self.instances, self.patients, strict=True)}
 
 
-def encode_split(
-    store: Store,
-    scorer: Scorer,
-    split: str,
-    table: LabelTable | None,
-    config: EvaluateConfig,
-    controls: bool = False,
-    progress: Progress | None = None,
-    listed: str | None = None,
-) -> EncodedSplit:
-    """Encode every trained or labelled organ of a split, each once and for all (``inference.feature_cache``).
+@dataclass
+class _LazyTextEncoder:
+    """A release's text encoder, loaded when a text is not yet in the bank (loading takes seconds)."""
 
-    Args:
+    release: Release
+
+    @property
+    def hash(self) -> str:
+        return self.release.text_hash
+
+    @property
+    def dim(self) -> int:
+        return self.release.model.settings.text_dim
+
+    def encode(self, texts: Sequence[str], progress: Progress | None = None) -> Tensor:
+        return self.release.encoder().encode(list(texts), progress=progress)
+
+
+@dataclass(kw_only=True)
+class SplitEncoder:
+    """Encodes splits of a store with one model, each organ and each text once and for all.
+
+    Attributes:
+        store, scorer, config: as ``run.evaluate`` was given them.
         table: the label table; None takes the store's findings.
-        controls: also encode the mask-only crops, of a model that reads crops.
-        listed: as ``EvaluateConfig.studies``.
-        progress: called with (organs encoded, organs).
-
-    Raises:
-        StoreError: the split is empty, or holds no such organ.
+        progress: called with (done, of) as a stage goes on; stage: with the name of each that begins.
+        notes: what the reader must bear in mind.
     """
-    release, dictionaries = scorer.release, scorer.dictionaries
-    organs, abnormalities = dictionaries.organs, dictionaries.abnormalities
-    study_ids = studies_of(store, split) if listed is None else listed_studies(store, split, Path(listed))
-    wanted = _wanted(scorer, table)
-    names = [name for name in organs.names if name in wanted]
-    seen = _features(store, release, study_ids, names, reading_view(release, config), config, progress)
-    if not len(seen):
-        raise StoreError(
-            f"The split {split!r} of {store.path} holds none of the model's organs.",
-            code="no_organs",
-            fix="" if release.cxr is None else "Its radiographs have no boxes of them: try --set cxr.read=whole.",
+
+    store: Store
+    scorer: Scorer
+    config: EvaluateConfig
+    table: LabelTable | None = None
+    progress: Progress | None = None
+    stage: Stage | None = None
+    notes: list[str] = field(default_factory=list)
+
+    def begin(self, name: str) -> None:
+        """Say that a stage begins."""
+        if self.stage is not None:
+            self.stage(name)
+
+    @property
+    def release(self) -> Release:
+        """The model."""
+        return self.scorer.release
+
+    @property
+    def cache_folder(self) -> Path:
+        """Where encoded organs and texts are kept."""
+        return Path(self.config.cache) if self.config.cache else self.store.path / FOLDER
+
+    def embed_texts(self, texts: Sequence[str]) -> None:
+        """Embed texts once and for all, in a text bank beside the cached features."""
+        release = self.release
+        missing = [text for text in dict.fromkeys(texts) if text not in release.prompts]
+        if not missing:
+            return
+        bank = TextBank(self.cache_folder / "texts", cast(TextEncoder, _LazyTextEncoder(release)))
+        vectors = bank.vectors(bank.ids(missing, self.progress))
+        too_long = release.encoder().told_long(missing, "texts")
+        release.prompts |= dict(zip(missing, vectors, strict=True))
+        if too_long and too_long not in self.notes:
+            self.notes.append(too_long)
+
+    def encode(self, name: str, controls: bool = False, study_list: Path | None = None) -> EncodedSplit:
+        """Encode every trained or labelled organ of a split.
+
+        Args:
+            controls: also encode the mask-only crops, of a model that reads crops.
+            study_list: as ``EvaluateConfig.studies``.
+
+        Raises:
+            StoreError: the split is empty, or holds no such organ.
+        """
+        self.begin(f"Encoding the split {name}")
+        store, release, dictionaries = self.store, self.release, self.scorer.dictionaries
+        study_ids = studies_of(store, name) if study_list is None else listed_studies(store, name, study_list)
+        sought = _organs_to_encode(self.scorer, self.table)
+        organs = [organ for organ in dictionaries.organs.names if organ in sought]
+        features = self._features(study_ids, organs, reading_view(release, self.config))
+        instances = features.instances
+        if not instances:
+            raise StoreError(
+                f"The split {name!r} of {store.path} holds none of the model's organs.",
+                code="no_organs",
+                fix="" if release.cxr is None else "Its radiographs have no boxes of them: try --set cxr.read=whole.",
+            )
+        if self.table is not None:
+            labels = labels_from_table(self.table, instances, dictionaries.abnormalities)
+        else:
+            findings = findings_by_study(store, set(study_ids))
+            labels = labels_from_findings(
+                findings,
+                instances,
+                dictionaries.organs,
+                dictionaries.abnormalities,
+                self.config.unmentioned_as_negative,
+            )
+        patient = dict(store.table("studies").select("study_id", "patient_id").iter_rows())
+        patients, rows = np.unique([patient[instance.study_id] for instance in instances], return_inverse=True)
+        split = EncodedSplit(
+            name=name,
+            organs=tuple(organs),
+            instances=instances,
+            failures=tuple(failure.study_id for failure in features.failures),
+            labels=labels,
+            patients=rows,
+            patient_count=len(patients),
+            embeddings=features.embeddings,
+            differences=differences_of(self.scorer, features.embeddings, labels),
         )
-    if table is not None:
-        labels = labels_from_table(table, seen.instances, abnormalities)
-    else:
-        findings = findings_by_study(store, set(study_ids))
-        labels = labels_from_findings(findings, seen.instances, organs, abnormalities, config.unmentioned_as_negative)
-    patients, count = _patients(store, [instance.study_id for instance in seen.instances])
-    found = EncodedSplit(
-        split=split,
-        names=tuple(names),
-        instances=seen.instances,
-        failures=tuple(failure.study_id for failure in seen.failures),
-        labels=labels,
-        patients=patients,
-        patient_count=count,
-        embeddings=seen.embeddings,
-        differences=differences_of(scorer, seen.embeddings, labels),
-        mask_only=None,
-        rank=effective_rank(seen.embeddings.diagnosis),
-    )
-    if not controls or not release.reads_crops:
-        return found
-    masks = seen_as(store, release, found, MASK_ONLY, config, progress)
-    return replace(found, mask_only=differences_of(scorer, masks, labels))
+        if not controls or not release.reads_crops:
+            return split
+        masks = self.encode_view(split, MASK_ONLY)
+        return replace(split, mask_only=differences_of(self.scorer, masks, labels))
+
+    def encode_if_any(self, name: str) -> EncodedSplit | None:
+        """A split, encoded; None where the store has no such split, or none of the organs in it."""
+        try:
+            return self.encode(name)
+        except StoreError as error:
+            if error.code in ("empty_split", "no_organs"):
+                return None
+            raise
+
+    def encode_view(self, split: EncodedSplit, view: View) -> OrganEmbeddings:
+        """The organs of a split, shown to the model in another way.
+
+        Raises:
+            StoreError: a study that was encoded before cannot be read any more.
+        """
+        study_ids = list(dict.fromkeys(instance.study_id for instance in split.instances))
+        features = self._features(study_ids, split.organs, view)
+        if features.instances != split.instances:
+            raise StoreError(
+                f"{len(split.instances) - len(features.instances)} organs of {self.store.path} were encoded before and "
+                "cannot be now.",
+                code="damaged_store",
+                fix="Run: ctglip store verify STORE --repair",
+            )
+        return features.embeddings
+
+    def _features(self, study_ids: Sequence[str], organs: Sequence[str], view: View) -> OrganFeatures:
+        config, release = self.config, self.release
+        if config.crops and release.reads_crops and view.cut is cut_study:
+            settings = CropSettings.model_validate(release.crops)
+            files = CropFiles(Path(config.crops), self.store, settings, self.scorer.dictionaries.organs)
+            view = replace(view, cut=files.cut_study)
+        return organ_features_of(
+            self.store, release, study_ids, organs, folder=self.cache_folder, view=view, batch=config.batch,
+            threads=config.threads, progress=self.progress,
+        )  # fmt: skip
 
 
 def listed_studies(store: Store, split: str, path: Path) -> list[str]:
@@ -141,8 +239,8 @@ def listed_studies(store: Store, split: str, path: Path) -> list[str]:
         StoreError: code ``not_in_split``: a listed study is unknown, or its patient is in another split.
     """
     listed = list(dict.fromkeys(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()))
-    here = set(studies_of(store, split))
-    other = [name for name in listed if name not in here]
+    in_split = set(studies_of(store, split))
+    other = [name for name in listed if name not in in_split]
     if other or not listed:
         raise StoreError(
             f"{len(other)} of the {len(listed)} studies that {path} lists are not in the split {split!r}"
@@ -162,63 +260,14 @@ def reading_view(release: Release, config: EvaluateConfig) -> View:
     return WHOLE_RADIOGRAPH if read == "whole" and release.model.settings.grounding != "none" else PLAIN
 
 
-def _wanted(scorer: Scorer, table: LabelTable | None) -> set[str]:
-    """The organs that are looked for: those of training, and those that the label table names."""
+def _organs_to_encode(scorer: Scorer, table: LabelTable | None) -> set[str]:
+    """The organs of training, and those that the label table names."""
     release, organs = scorer.release, scorer.dictionaries.organs
-    trained = release.provenance.get("trained", organs.names)
-    asked = pairs_of(table, scorer.dictionaries.abnormalities) if table is not None else ()
-    named = {pair[0] for pair in asked if pair is not None}
-    return named | (set(trained) if release.cxr is None else set(trained) or set(visible_on_radiographs(organs)))
-
-
-def seen_as(
-    store: Store,
-    release: Release,
-    split: EncodedSplit,
-    view: View,
-    config: EvaluateConfig,
-    progress: Progress | None = None,
-) -> OrganEmbeddings:
-    """The organs of a split, shown to the model in another way.
-
-    Raises:
-        StoreError: a study that was encoded before cannot be read any more.
-    """
-    study_ids = list(dict.fromkeys(instance.study_id for instance in split.instances))
-    found = _features(store, release, study_ids, split.names, view, config, progress)
-    if found.instances != split.instances:
-        raise StoreError(
-            f"{len(split.instances) - len(found.instances)} organs of {store.path} were encoded before and cannot be "
-            f"now.",
-            code="damaged_store",
-            fix="Run: ctglip store verify STORE --repair",
-        )
-    return found.embeddings
-
-
-def cache_folder(store: Store, config: EvaluateConfig) -> Path:
-    """Where encoded organs and texts are kept."""
-    return Path(config.cache) if config.cache else store.path / FOLDER
-
-
-def _features(
-    store: Store,
-    release: Release,
-    study_ids: Sequence[str],
-    names: Sequence[str],
-    view: View,
-    config: EvaluateConfig,
-    progress: Progress | None,
-) -> OrganFeatures:
-    folder = cache_folder(store, config)
-    if config.crops and release.reads_crops and view.cut is cut_study:
-        organs = load_organs(release.organ_dictionary / "organs.yaml")
-        files = CropFiles(Path(config.crops), store, CropSettings.model_validate(release.crops), organs)
-        view = replace(view, cut=files.cut_study)
-    return organ_features_of(
-        store, release, study_ids, names,
-        folder=folder, view=view, batch=config.batch, threads=config.threads, progress=progress,
-    )  # fmt: skip
+    trained = set(release.provenance.get("trained", organs.names))
+    if release.cxr is not None:
+        trained = trained or set(visible_on_radiographs(organs))
+    pairs = pairs_of(table, scorer.dictionaries.abnormalities) if table is not None else ()
+    return trained | {pair[0] for pair in pairs if pair is not None}
 
 
 def differences_of(scorer: Scorer, embeddings: OrganEmbeddings, labels: Labels) -> Scores:
@@ -226,12 +275,6 @@ def differences_of(scorer: Scorer, embeddings: OrganEmbeddings, labels: Labels) 
     pairs = sorted(labels)
     found = scorer.differences(embeddings.diagnosis, pairs)
     return {pair: found[labels[pair].rows, column] for column, pair in enumerate(pairs)}
-
-
-def _patients(store: Store, study_ids: Sequence[str]) -> tuple[Int[np.ndarray, " rows"], int]:
-    patient = dict(store.table("studies").select("study_id", "patient_id").iter_rows())
-    names, index = np.unique([patient[study_id] for study_id in study_ids], return_inverse=True)
-    return index, len(names)
 
 
 def effective_rank(vectors: np.ndarray) -> float:

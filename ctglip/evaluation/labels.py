@@ -1,4 +1,4 @@
-"""What is true of which organ: from a label table, or from what the reports' findings say."""
+"""What is true of which organ: from a label table, or from the findings of reports."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from jaxtyping import Int
 
 from ctglip.data.cache import OrganInstance
 from ctglip.errors import CohortError
+from ctglip.inference.scoring import Pair
 from ctglip.labels import LabelTable
 from ctglip.store.tables import Store
 from ctglip.types import Finding
@@ -17,18 +18,12 @@ from ctglip.vocabulary.abnormalities import AbnormalityDictionary
 from ctglip.vocabulary.evidence import OrganEvidence, organ_evidence
 from ctglip.vocabulary.organs import OrganDictionary
 
-Pair = tuple[str, str]
-_SHOWN = 5
+_LISTED = 5
 
 
 @dataclass(frozen=True)
 class PairLabels:
-    """What is known of one (organ, abnormality).
-
-    Attributes:
-        rows: the places where it is known, by their number.
-        labels: 0 or 1, one for each of them.
-    """
+    """The labels of one (organ, abnormality): the numbers of the organ instances that have one, and 0 or 1 for each."""
 
     rows: Int[np.ndarray, " n"]
     labels: Int[np.ndarray, " n"]
@@ -67,10 +62,10 @@ def pairs_of(table: LabelTable, abnormalities: AbnormalityDictionary) -> tuple[P
 
 
 def check_studies(table: LabelTable, store: Store, split: str) -> tuple[str, ...]:
-    """Lay a label table on a store.
+    """Check a label table against a store.
 
     Returns:
-        What could not be used: studies of the table that the store does not have.
+        What cannot be used: studies of the table that the store does not have.
 
     Raises:
         CohortError: ``unknown_study``: the store has none of its studies, or the split none; ``other_patient``,
@@ -78,9 +73,9 @@ def check_studies(table: LabelTable, store: Store, split: str) -> tuple[str, ...
     """
     splits = dict(store.table("splits").select("study_id", "split").iter_rows())
     patients = dict(store.table("studies").select("study_id", "patient_id").iter_rows())
-    strangers = [study for study in table.study_ids if study not in patients]
-    if len(strangers) == len(table.study_ids) or not any(splits.get(study) == split for study in table.study_ids):
-        where = store.path if len(strangers) == len(table.study_ids) else f"the split {split!r} of {store.path}"
+    unknown = [study for study in table.study_ids if study not in patients]
+    if len(unknown) == len(table.study_ids) or not any(splits.get(study) == split for study in table.study_ids):
+        where = store.path if len(unknown) == len(table.study_ids) else f"the split {split!r} of {store.path}"
         raise CohortError(
             f"None of the {len(table.study_ids)} studies of {table.path} is in {where}: it names "
             f"{_some(table.study_ids)}, the store has {_some(store.study_ids)}.",
@@ -95,20 +90,20 @@ def check_studies(table: LabelTable, store: Store, split: str) -> tuple[str, ...
                 code=f"other_{what}",
                 fix=f"Correct the column, or leave it out: the store's {what}s count.",
             )
-    if not strangers:
+    if not unknown:
         return ()
-    return (f"{len(strangers)} studies of {table.path.name} are not in the store: {_some(strangers)}.",)
+    return (f"{len(unknown)} studies of {table.path.name} are not in the store: {_some(unknown)}.",)
 
 
 def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(map(repr, names[:_SHOWN])) + more
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return ", ".join(map(repr, names[:_LISTED])) + more
 
 
 def labels_from_table(
     table: LabelTable, instances: Sequence[OrganInstance], abnormalities: AbnormalityDictionary
 ) -> Labels:
-    """Labels of places from a label table, see ``pairs_of``.
+    """Labels of organ instances from a label table, see ``pairs_of``.
 
     Raises:
         CohortError: no column is about an (organ, abnormality), or two are about the same.
@@ -137,10 +132,10 @@ def labels_from_findings(
     abnormalities: AbnormalityDictionary,
     unmentioned_as_negative: bool = False,
 ) -> Labels:
-    """Labels of places from reports, for every abnormality that a report affirms somewhere among them.
+    """Labels of organ instances from reports, for every abnormality that a report affirms somewhere among them.
 
-    Affirmed is 1. Not affirmed is 0 where the report speaks of the organ (or where silence means normal); what it
-    leaves uncertain, and relatives of what it affirms or leaves uncertain, are not known.
+    Affirmed is 1. Not affirmed is 0 where the report mentions the organ (with ``unmentioned_as_negative`` everywhere);
+    what it leaves uncertain, and relatives of what it affirms or leaves uncertain, have no label.
 
     Args:
         findings: study id -> findings of its report; a study without a report has no entry and no labels.
@@ -151,32 +146,27 @@ def labels_from_findings(
         if instance.study_id in findings
     }
     pairs = sorted({(e.organ, name) for e in evidence.values() for name in e.affirmed})
-    found: dict[Pair, list[tuple[int, int]]] = {pair: [] for pair in pairs}
-    by_organ: dict[str, list[Pair]] = {}
-    for pair in pairs:
-        by_organ.setdefault(pair[0], []).append(pair)
-    for number, said in evidence.items():
-        for pair in by_organ.get(said.organ, ()):
-            label = _label(said, pair[1], abnormalities, unmentioned_as_negative)
-            if label is not None:
-                found[pair].append((number, label))
-    return _arrays(found)
+    by_organ: dict[str, dict[int, OrganEvidence]] = {}
+    for number, one in evidence.items():
+        by_organ.setdefault(one.organ, {})[number] = one
+    found: Labels = {}
+    for organ, name in pairs:
+        labels = {
+            number: _label(one, name, abnormalities, unmentioned_as_negative) for number, one in by_organ[organ].items()
+        }
+        known = {number: label for number, label in labels.items() if label is not None}
+        found[organ, name] = PairLabels(
+            np.array(list(known), dtype=np.int64), np.array([*known.values()], dtype=np.int64)
+        )
+    return found
 
 
 def _label(
-    said: OrganEvidence, name: str, abnormalities: AbnormalityDictionary, unmentioned_as_negative: bool
+    evidence: OrganEvidence, name: str, abnormalities: AbnormalityDictionary, unmentioned_as_negative: bool
 ) -> int | None:
-    if name in said.affirmed:
+    if name in evidence.affirmed:
         return 1
     related = abnormalities.related(name) if name in abnormalities else {name}
-    if related & (said.affirmed.keys() | said.uncertain):
+    if related & (evidence.affirmed.keys() | evidence.uncertain):
         return None
-    return 0 if said.mentioned or unmentioned_as_negative else None
-
-
-def _arrays(found: Mapping[Pair, Sequence[tuple[int, int]]]) -> Labels:
-    out: Labels = {}
-    for pair, known in found.items():
-        rows, labels = zip(*known, strict=True) if known else ((), ())
-        out[pair] = PairLabels(np.array(rows, dtype=np.int64), np.array(labels, dtype=np.int64))
-    return out
+    return 0 if evidence.mentioned or unmentioned_as_negative else None

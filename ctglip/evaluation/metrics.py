@@ -9,7 +9,9 @@ import numpy as np
 from jaxtyping import Float, Int
 from sklearn import metrics
 
-from ctglip.evaluation.bootstrap import Interval
+from ctglip.evaluation.bootstrap import Interval, Question, interval_of
+
+ThresholdChooser = Callable[[Int[np.ndarray, " n"], Float[np.ndarray, " n"]], float | None]
 
 
 @dataclass(frozen=True)
@@ -26,19 +28,17 @@ class ThresholdMetrics:
     accuracy: float | None = None
 
 
-@dataclass(frozen=True)
-class PairMetrics:
-    """One (organ, abnormality) on one split.
+@dataclass(frozen=True, kw_only=True)
+class BinaryMetrics:
+    """One yes/no question on one split.
 
     Attributes:
         auroc: with its interval over patients.
-        auprc: average precision.
-        positives, n: organs with the abnormality, organs judged.
-        at: at the threshold chosen on the validation split, or None where that split could not choose one.
+        auprc: average precision; None without positives.
+        positives, n: organs (or studies) with the abnormality, and all that have a label.
+        at: at the threshold, or None where none could be chosen.
     """
 
-    organ: str
-    abnormality: str
     auroc: Interval
     auprc: float | None
     positives: int
@@ -46,9 +46,29 @@ class PairMetrics:
     at: ThresholdMetrics | None
 
 
-def auprc(labels: Int[np.ndarray, " n"], scores: Float[np.ndarray, " n"]) -> float | None:
-    """Average precision, or None without positives."""
-    return float(metrics.average_precision_score(labels, scores)) if labels.any() else None
+@dataclass(frozen=True, kw_only=True)
+class PairMetrics(BinaryMetrics):
+    """One (organ, abnormality)."""
+
+    organ: str
+    abnormality: str
+
+
+def binary_metrics(question: Question, draws: Float[np.ndarray, " draws"], threshold: float | None) -> BinaryMetrics:
+    """All metrics of a question.
+
+    Args:
+        draws: the AUROC of each bootstrap draw.
+        threshold: score >= threshold is a yes.
+    """
+    labels, scores = question.labels, question.scores
+    return BinaryMetrics(
+        auroc=interval_of(draws),
+        auprc=float(metrics.average_precision_score(labels, scores)) if labels.any() else None,
+        positives=int(labels.sum()),
+        n=len(labels),
+        at=None if threshold is None else at_threshold(labels, scores, threshold),
+    )
 
 
 def best_f1_threshold(labels: Int[np.ndarray, " n"], scores: Float[np.ndarray, " n"]) -> float | None:
@@ -73,19 +93,17 @@ def roc_corner_threshold(labels: Int[np.ndarray, " n"], scores: Float[np.ndarray
     return float(thresholds[1:][int(np.argmin((np.hypot(fpr, 1 - tpr))[1:]))])
 
 
-ON_TEST: Mapping[str, Callable[[Int[np.ndarray, " n"], Float[np.ndarray, " n"]], float | None]] = {
+TEST_SPLIT_RULES: Mapping[str, ThresholdChooser] = {
     "test_roc_corner": roc_corner_threshold,
     "test_f1": best_f1_threshold,
 }
-"""Rules that choose a threshold on the very labels that are judged, by their name in the settings."""
+"""Rules that choose a threshold on the very labels that are evaluated, by their name in the settings."""
 
 
 def at_threshold(labels: Int[np.ndarray, " n"], scores: Float[np.ndarray, " n"], threshold: float) -> ThresholdMetrics:
-    """F1, sensitivity, specificity, PPV, NPV and balanced accuracy when score >= threshold is a yes."""
-    said = scores >= threshold
-    (tn, fp), (fn, tp) = metrics.confusion_matrix(labels, said, labels=[0, 1]).astype(float)
+    """F1, sensitivity, specificity, PPV, NPV and accuracies when score >= threshold is a yes."""
+    (tn, fp), (fn, tp) = metrics.confusion_matrix(labels, scores >= threshold, labels=[0, 1]).astype(float)
     sensitivity, specificity = _share(tp, tp + fn), _share(tn, tn + fp)
-    both = None if sensitivity is None or specificity is None else (sensitivity + specificity) / 2
     return ThresholdMetrics(
         threshold=threshold,
         f1=_share(2 * tp, 2 * tp + fp + fn),
@@ -93,7 +111,7 @@ def at_threshold(labels: Int[np.ndarray, " n"], scores: Float[np.ndarray, " n"],
         specificity=specificity,
         ppv=_share(tp, tp + fp),
         npv=_share(tn, tn + fn),
-        balanced_accuracy=both,
+        balanced_accuracy=None if sensitivity is None or specificity is None else (sensitivity + specificity) / 2,
         accuracy=_share(tp + tn, tp + tn + fp + fn),
     )
 
@@ -116,8 +134,8 @@ def roc_band(
     """Lower and upper sensitivity at some 1 - specificity, over bootstrap draws (how often each row is drawn)."""
     order = np.argsort(-scores, kind="stable")
     ends = np.flatnonzero(np.r_[np.diff(scores[order]) != 0, True])
-    drawn, yes = weights[:, order], labels[order].astype(bool)
-    tp, fp = (np.cumsum(drawn * which, axis=1)[:, ends] for which in (yes, ~yes))
+    counts, positive = weights[:, order], labels[order].astype(bool)
+    tp, fp = (np.cumsum(counts * rows, axis=1)[:, ends] for rows in (positive, ~positive))
     good = (tp[:, -1] > 0) & (fp[:, -1] > 0)
     if not good.any():
         return (), ()
@@ -132,11 +150,11 @@ def expected_calibration_error(
     labels: Int[np.ndarray, " n"], probabilities: Float[np.ndarray, " n"], bins: int = 10
 ) -> float:
     """Mean gap between predicted probability and observed share over equally wide bins, weighted by their size."""
-    which = np.minimum((probabilities * bins).astype(int), bins - 1)
-    counts = np.bincount(which, minlength=bins)
-    gaps = np.abs(np.bincount(which, labels, bins) - np.bincount(which, probabilities, bins))
+    bin_of = np.minimum((probabilities * bins).astype(int), bins - 1)
+    counts = np.bincount(bin_of, minlength=bins)
+    gaps = np.abs(np.bincount(bin_of, labels, bins) - np.bincount(bin_of, probabilities, bins))
     return float(gaps.sum() / max(counts.sum(), 1))
 
 
-def _share(part: float, whole: float) -> float | None:
-    return float(part / whole) if whole > 0 else None
+def _share(part: float, total: float) -> float | None:
+    return float(part / total) if total > 0 else None

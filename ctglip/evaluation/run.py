@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import torch
 
-from ctglip.errors import CTGLIPError, StoreError
+from ctglip.errors import CTGLIPError
+from ctglip.evaluation.bootstrap import interval_of
 from ctglip.evaluation.composed import composed_prompts
-from ctglip.evaluation.context import Context, remember
-from ctglip.evaluation.encoded import EncodedSplit, Progress, Stage, begin, encode_split
-from ctglip.evaluation.judging import context_of, judged_pairs, results_of
-from ctglip.evaluation.labels import Labels, check_studies
-from ctglip.evaluation.protocol import load_protocol
-from ctglip.evaluation.report import evaluation_page
-from ctglip.evaluation.results import Results
+from ctglip.evaluation.context import Context, build_context
+from ctglip.evaluation.controls import controls_of
+from ctglip.evaluation.encoded import Progress, SplitEncoder, Stage, effective_rank
+from ctglip.evaluation.labels import check_studies, pairs_of
+from ctglip.evaluation.metrics import TEST_SPLIT_RULES, expected_calibration_error
+from ctglip.evaluation.page import evaluation_page
+from ctglip.evaluation.parts import run_parts
+from ctglip.evaluation.parts.protocol import load_protocol
+from ctglip.evaluation.results import CalibrationResult, Results, tables_of
 from ctglip.evaluation.settings import EvaluateConfig
+from ctglip.evaluation.zero_shot import Recognition, recognition
 from ctglip.files import atomic_path, write_json, write_text
 from ctglip.inference.feature_cache import check_recipe
 from ctglip.inference.prompt_file import read_prompts
@@ -27,6 +31,8 @@ from ctglip.models.release import Release, load_release
 from ctglip.pages.report import render
 from ctglip.store.tables import Store
 from ctglip.table_files import read_table
+
+_LISTED = 10
 
 
 def evaluate(
@@ -39,13 +45,13 @@ def evaluate(
     progress: Progress | None = None,
     stage: Stage | None = None,
 ) -> Results:
-    """Judge a model on one split of a store.
+    """Evaluate a model on one split of a store.
 
     Args:
         run: a run, or its ``model/`` folder.
-        store: the store; its volume recipe must be the model's.
+        store: the store; its recipe must be the model's.
         out: folder for ``results.json``, ``scores.parquet`` and ``report.html``.
-        split: which patients are judged; thresholds come from the split ``val``.
+        split: which patients; thresholds come from the split ``val``.
         labels: label table; without it the findings of the store's reports are the labels.
         config: how it is done.
         progress: called with (done, of) as a stage goes on.
@@ -57,14 +63,13 @@ def evaluate(
         CohortError: faults of the label table, or studies that the store does not have.
         CTGLIPError: no (organ, abnormality) has enough positives and negatives.
     """
-    config = config or EvaluateConfig()
     release, opened = load_release(run), Store.open(store)
-    context = asked(release, opened, split, labels, config, progress, stage)
+    context = answer_split(release, opened, split, labels, config or EvaluateConfig(), progress, stage)
     results = results_of(context, label_source(labels))
     context.begin("Tables and page")
     write_json(out / "results.json", results.to_json())
     with atomic_path(out / "scores.parquet") as temporary:
-        score_table(context.judged, context.labels, context.scorer.calibration).write_parquet(temporary)
+        score_table(context).write_parquet(temporary)
     write_text(out / "report.html", render(evaluation_page(results, context)))
     return results
 
@@ -74,7 +79,7 @@ def label_source(labels: Path | None) -> str:
     return f"label table {labels.name}" if labels else "findings of the store's reports"
 
 
-def asked(
+def answer_split(
     release: Release,
     store: Store,
     split: str,
@@ -83,70 +88,150 @@ def asked(
     progress: Progress | None = None,
     stage: Stage | None = None,
 ) -> Context:
-    """A model's answers about a split, ready to be judged. Arguments and errors as in ``evaluate``."""
+    """A model's answers about a split. Arguments and errors as in ``evaluate``."""
     release.check_aligned()
     check_recipe(store, release)
-    begin(stage, "Prompts")
+    if stage is not None:
+        stage("Prompts")
     gpu = torch.cuda.is_available() and config.device != "cpu"
     release.model.to("cuda" if gpu else "cpu")
-    own = read_prompts(Path(config.prompts), dictionaries_of(release)) if config.prompts else {}
+    prompts = read_prompts(Path(config.prompts), dictionaries_of(release)) if config.prompts else {}
     if config.cxr.composed and release.cxr is not None:
-        own = composed_prompts(dictionaries_of(release), config.cxr.composed, config.cxr.seed) | own
-    scorer = Scorer(release, own, config.wording, release.cxr is not None and config.cxr.read == "observations")
-    words = [text for sides in own.values() for side in sides for text in side]
-    said = remember(release, words, store, config, progress)
-    table, problems = None, ()
+        prompts = composed_prompts(dictionaries_of(release), config.cxr.composed, config.seed) | prompts
+    scorer = Scorer(release, prompts, config.wording, release.cxr is not None and config.cxr.read == "observations")
+    encoder = SplitEncoder(store=store, scorer=scorer, config=config, progress=progress, stage=stage)
+    encoder.embed_texts([text for sides in prompts.values() for side in sides for text in side])
+    problems = ()
     if labels is not None:
-        table = label_table(labels, release, config)
-        problems = check_studies(table, store, split)
-    begin(stage, f"Encoding the split {split}")
-    judged = encode_split(store, scorer, split, table, config, config.controls, progress, config.studies)
-    known = judged_pairs(judged, config.min_positives)
+        encoder.table = read_label_table(labels, release, config)
+        problems = check_studies(encoder.table, store, split)
+    evaluated = encoder.encode(split, config.controls, Path(config.studies) if config.studies else None)
+    known = {pair: one for pair, one in evaluated.labels.items() if one.both(config.min_positives)}
     if not known:
         raise CTGLIPError(
             f"No (organ, abnormality) has {config.min_positives} positives and negatives in the split {split!r}.",
-            code="nothing_to_judge",
+            code="nothing_to_evaluate",
             fix="Give more patients or labels, or lower min_positives.",
         )
-    begin(stage, "Encoding the split val")
-    validation = _validation(store, scorer, split, table, config, progress)
-    context = context_of(store, scorer, judged, validation, known, config, table, progress, stage)
-    return replace(context, problems=problems, notes=[said] if said else [])
+    validation = encoder.encode_if_any("val") if split != "val" else None
+    return build_context(encoder, evaluated, validation, known, problems)
 
 
-def label_table(path: Path, release: Release, config: EvaluateConfig) -> LabelTable:
+def read_label_table(path: Path, release: Release, config: EvaluateConfig) -> LabelTable:
     """A label table as an evaluation reads it: a column of a public protocol may have the protocol's own name."""
     dictionaries = dictionaries_of(release)
     findings = load_protocol(config.protocol).findings if config.protocol else ()
-    named = read_table(path).columns
-    explained = {name: () for name in findings if name in named and dictionaries.abnormalities.find(name) is None}
+    headings = read_table(path).columns
+    explained = {name: () for name in findings if name in headings and dictionaries.abnormalities.find(name) is None}
     return read_labels(path, dictionaries.organs, dictionaries.abnormalities, explained, config.ignore)
 
 
-def _validation(
-    store: Store,
-    scorer: Scorer,
-    split: str,
-    table: LabelTable | None,
-    config: EvaluateConfig,
-    progress: Progress | None,
-) -> EncodedSplit | None:
-    """The validation split; None where it is judged itself or is not there."""
-    if split == "val":
-        return None
-    try:
-        return encode_split(store, scorer, "val", table, config, progress=progress)
-    except StoreError as error:
-        if error.code in ("empty_split", "no_organs"):
-            return None
-        raise
+def results_of(context: Context, source: str) -> Results:
+    """Controls, parts, recognition and calibration: everything that is reported.
+
+    Args:
+        context: the evaluation under way.
+        source: where labels come from, in words.
+    """
+    split, notes = context.split, context.notes
+    f1 = [pair.at.f1 for pair in context.pairs if pair.at and pair.at.f1 is not None]
+    context.begin("Controls")
+    controls = controls_of(context) if context.config.controls else ()
+    left_out = sorted(":".join(pair) for pair in split.labels if pair not in context.labels)
+    if left_out:
+        names = f": {', '.join(left_out)}" if context.table is not None or len(left_out) <= _LISTED else ""
+        notes.append(f"{len(left_out)} pairs with too few positives or negatives are not evaluated{names}.")
+    if context.table is not None:
+        notes += _unused_labels(context, context.table)
+    if len(context.thresholds) < len(context.labels):
+        missing = len(context.labels) - len(context.thresholds)
+        notes.append(f"{missing} pairs have no threshold: the validation split lacks an answer.")
+    parts = run_parts(context)
+    context.begin("Recognition and calibration")
+    return Results(
+        split=split.name,
+        label_source=source,
+        threshold_source=_threshold_source(context),
+        studies=len(split.patient_of),
+        patients=split.patient_count,
+        crops=len(split.instances),
+        macro_auroc=interval_of(context.macro),
+        macro_f1=float(np.mean(f1)) if f1 else None,
+        pairs=tuple(context.pairs),
+        left_out=tuple(left_out),
+        controls=controls,
+        recognition=None if context.whole_radiographs else _recognition(context),
+        calibration=_calibration(context),
+        effective_rank=effective_rank(split.embeddings.diagnosis),
+        embedding_dim=split.embeddings.diagnosis.shape[-1],
+        prompts=_prompt_source(context),
+        parts=parts,
+        failures=split.failures,
+        notes=tuple(notes),
+        problems=context.problems,
+        tables=tables_of(parts, context.scorer.dictionaries),
+    )
 
 
-def score_table(split: EncodedSplit, labels: Labels, calibration: Calibration) -> pl.DataFrame:
+def _unused_labels(context: Context, table: LabelTable) -> list[str]:
+    """Labels of the evaluated studies that no organ answers, and studies without labels."""
+    studies = list(context.split.patient_of)
+    found = {(instance.study_id, instance.organ) for instance in context.split.instances}
+    values = table.of_studies(studies)
+    notes = []
+    without = sum(study not in table.rows for study in studies)
+    if without:
+        notes.append(f"{without} of {len(studies)} studies of the split have no row in the label table.")
+    for number, pair in enumerate(pairs_of(table, context.scorer.dictionaries.abnormalities)):
+        lacking = [study for study, value in zip(studies, values[:, number], strict=True)
+                   if pair is not None and np.isfinite(value) and (study, pair[0]) not in found]  # fmt: skip
+        if lacking:
+            notes.append(f"{table.columns[number].heading}: {len(lacking)} labelled studies lack the organ.")
+    return notes
+
+
+def _threshold_source(context: Context) -> str:
+    if context.config.threshold in TEST_SPLIT_RULES:
+        what = "nearest to the ROC corner" if context.config.threshold == "test_roc_corner" else "best F1"
+        return f"{what} on the evaluated labels themselves: flatters, for comparison with public scripts"
+    return "best F1 on the split val" if context.validation else "none: the store has no split val"
+
+
+def _prompt_source(context: Context) -> str:
+    config, own = context.config, context.scorer.own
+    words = "the dictionary's prompt ensembles"
+    if config.wording != "dictionary":
+        words = f"single prompts in the wording '{config.wording}'"
+    if not own:
+        return words
+    count = len(own.keys() & context.labels.keys())
+    return f"own prompts for {count} of {len(context.labels)} pairs, for the rest {words}"
+
+
+def _recognition(context: Context) -> Recognition:
+    split, scorer = context.split, context.scorer
+    organs, names = scorer.dictionaries.organs, scorer.release.organs
+    mirror = {name: organs.mirror(name) for name in names if organs.mirror(name) != name}
+    nearest = scorer.recognise(split.embeddings.anatomy)
+    return recognition(nearest, split.instances, names, mirror, split.patients, context.weights)
+
+
+def _calibration(context: Context) -> CalibrationResult:
+    calibration, pairs = context.scorer.calibration, sorted(context.labels)
+    truth = np.concatenate([context.labels[pair].labels for pair in pairs])
+    differences = np.concatenate([context.split.differences[pair] for pair in pairs])
+    learned = Calibration(scale=calibration.learned_scale).probabilities(differences)
+    fitted = calibration.probabilities(differences) if calibration.fitted_on else None
+    return CalibrationResult(
+        ece_learned=expected_calibration_error(truth, learned),
+        ece_fitted=None if fitted is None else expected_calibration_error(truth, fitted),
+    )
+
+
+def score_table(context: Context) -> pl.DataFrame:
     """One row for each answer: study_id, patient, organ, abnormality, label, difference, probability, mask_only."""
-    frames = []
-    for (organ, name), known in sorted(labels.items()):
-        differences = split.differences[organ, name]
+    split, frames = context.split, []
+    for (organ, name), known in sorted(context.labels.items()):
         instances = [split.instances[row] for row in known.rows]
         mask_only = split.mask_only[organ, name] if split.mask_only is not None else [None] * len(instances)
         frames.append(
@@ -157,8 +242,8 @@ def score_table(split: EncodedSplit, labels: Labels, calibration: Calibration) -
                     "organ": organ,
                     "abnormality": name,
                     "label": known.labels,
-                    "difference": differences,
-                    "probability": calibration.probabilities(differences),
+                    "difference": split.differences[organ, name],
+                    "probability": context.scores[organ, name],
                     "mask_only_difference": pl.Series(mask_only, dtype=pl.Float64),
                     "volume_ml": [instance.row.volume_ml for instance in instances],
                     "touches_border": [instance.row.touches_border for instance in instances],

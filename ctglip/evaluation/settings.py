@@ -17,52 +17,46 @@ class CxrEvaluation(Settings):
     """What is particular to radiographs.
 
     Attributes:
-        read: ``organs`` as the model finds them, or the ``whole`` radiograph, by its head for whole radiographs (the
-        only way of
-            models that find no organs); or the radiograph's ``observations``, of models with learned queries (PLACE,
-            re-implemented from its abstract): the best one answers, and retrieval still looks at whole radiographs.
-        composed: ask in so many prompts a finding, composed of severity, kind and place (``evaluation/prompts``) and
-            drawn by ``seed``; 0: in the dictionary's.
-        classes: of the retrieval protocol ``five_by_200``: abnormalities.
+        read: ``organs`` as the model finds them; the ``whole`` radiograph, by its head for whole radiographs (the only
+            way of models that find no organs); or the radiograph's ``observations``, of models with learned queries
+            (PLACE, re-implemented from its abstract): the best one answers, and retrieval still compares whole
+            radiographs.
+        composed: prompts a finding, composed of severity, kind and place (``evaluation/prompts``) and drawn by
+            ``seed``; 0: the dictionary's prompts.
+        classes: abnormalities of the retrieval protocol ``five_by_200``.
         per_class: radiographs drawn of each class, by ``seed``, that show it and none of the others.
-        standardized: of each class the similarities are standardised over all radiographs asked (as GLoRIA's; never
-        over
-            batches); otherwise taken as they are.
-        seed: of what is drawn.
     """
 
     read: Read = "organs"
     composed: int = Field(default=0, ge=0)
     classes: tuple[str, ...] = ("atelectasis", "cardiomegaly", "consolidation", "pulmonary_edema", "pleural_effusion")
     per_class: int = Field(default=200, ge=1)
-    standardized: bool = True
-    seed: int = 0
 
 
 class EvaluateConfig(Settings):
     """One zero-shot evaluation.
 
     Attributes:
-        seed: of the bootstrap.
+        seed: of the bootstrap, and of prompts and radiographs that are drawn.
         draws: bootstrap draws of patients.
-        min_positives: an (organ, abnormality) with fewer positives, or fewer negatives, is not judged.
-        silence_is_normal: where labels come from findings: an organ that a report never speaks of counts as normal;
-            otherwise it is not judged.
-        controls: also judge what volume alone and the mask alone give.
+        min_positives: an (organ, abnormality) with fewer positives, or fewer negatives, is not evaluated.
+        unmentioned_as_negative: where labels come from findings: an organ that a report does not mention counts as
+            normal; otherwise it has no label.
+        controls: also evaluate what volume alone and the mask alone give.
         pictures: the report shows the answers that went best and worst with slices.
         parts: what else is done, see ``evaluation.parts``. ``retrieval``, ``prompts``, ``subgroups`` and ``map`` cost
-            seconds; ``probe`` encodes the split train, ``erasure``, ``swap`` and ``truncation`` the judged split again.
+            seconds; ``probe`` encodes the split train, ``erasure``, ``swap`` and ``truncation`` the evaluated split
+            again.
         prompts: YAML file of prompts in place of the dictionary's, see ``inference.prompt_file``.
         wording: ``dictionary``: prompt ensembles; else one prompt each, see ``inference.scoring.Wording``.
-        threshold: ``validation_f1``: the best F1 on the split val; chosen on the judged labels themselves (they
+        threshold: ``validation_f1``: the best F1 on the split val; chosen on the evaluated labels themselves (they
             flatter): ``test_roc_corner``, nearest to the ROC corner, as the public CT-RATE scripts do; ``test_f1``, the
             best F1, as MedKLIP's do.
-        protocol: also judge whole studies by a public protocol: ct_rate_18, ct_rate_four_organs, fvlm_16,
-            merlin_30 (see ``evaluation.protocol``).
+        protocol: also evaluate whole studies by a public protocol: ct_rate_18, ct_rate_four_organs, fvlm_16,
+            merlin_30, cxr_nih_14, cxr_rsna (see ``evaluation.parts.protocol``).
         lesions: table of lesions with their places, as ``ctglip simulate`` writes it (of radiographs: or of boxes):
-        also
-            play the pointing game.
-        studies: file with one study id a line: judge these of the split alone.
+            also plays the pointing game (part ``localization``).
+        studies: file with one study id a line: evaluate these of the split alone.
         cxr: what is particular to radiographs.
         ignore: columns of the label table that are no labels.
         batch: organs encoded at a time.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,12 +11,13 @@ from jaxtyping import Float, Int
 
 from ctglip.data.cache import OrganInstance
 from ctglip.evaluation.bootstrap import Interval, Question, interval_of, macro_draws, weighted_mean
-from ctglip.evaluation.labels import Labels, Pair, PairLabels
-from ctglip.evaluation.metrics import PairMetrics, at_threshold, auprc, best_f1_threshold
+from ctglip.evaluation.labels import Labels, PairLabels
+from ctglip.evaluation.metrics import PairMetrics, ThresholdChooser, best_f1_threshold, binary_metrics
+from ctglip.inference.scoring import Pair
 
 Scores = dict[Pair, Float[np.ndarray, " n"]]
 """For each pair a score for each of its labels' rows."""
-Chooser = Callable[[Int[np.ndarray, " n"], Float[np.ndarray, " n"]], float | None]
+_CONFUSIONS = 12
 
 
 @dataclass(frozen=True)
@@ -24,10 +26,10 @@ class Recognition:
 
     Attributes:
         top1, macro: share of organs, and mean over organs of that share, with intervals over patients.
-        n: organs judged.
+        n: organs evaluated.
         names: names to choose from.
         sides: share of organs of a pair that were given the right side, among those taken for either of the two.
-        confusions: (true, said, how often), most frequent first.
+        confusions: (truth, answer, how often), most frequent first.
     """
 
     top1: Interval
@@ -38,12 +40,12 @@ class Recognition:
     confusions: tuple[tuple[str, str, int], ...]
 
 
-def question(scores: np.ndarray, known: PairLabels, patients: Int[np.ndarray, " rows"]) -> Question:
+def pair_question(scores: np.ndarray, labels: PairLabels, patients: Int[np.ndarray, " rows"]) -> Question:
     """One pair as a question to the bootstrap."""
-    return Question(known.labels, scores, patients[known.rows])
+    return Question(labels.labels, scores, patients[labels.rows])
 
 
-def judge(
+def evaluate_pairs(
     labels: Labels,
     scores: Scores,
     patients: Int[np.ndarray, " rows"],
@@ -54,39 +56,31 @@ def judge(
 
     Args:
         labels: what is true; every pair needs both answers.
-        scores: what was said, higher means yes.
-        patients: patient of each place.
+        scores: higher means yes.
+        patients: patient of each organ instance.
         weights: bootstrap draws.
         thresholds: chosen on another split.
     """
     pairs = sorted(labels)
-    each, macro = macro_draws([question(scores[p], labels[p], patients) for p in pairs], weights)
-    found = []
-    for pair, draws in zip(pairs, each, strict=True):
-        known = labels[pair]
-        at = at_threshold(known.labels, scores[pair], thresholds[pair]) if pair in thresholds else None
-        found.append(
-            PairMetrics(
-                organ=pair[0],
-                abnormality=pair[1],
-                auroc=interval_of(draws),
-                auprc=auprc(known.labels, scores[pair]),
-                positives=int(known.labels.sum()),
-                n=len(known.labels),
-                at=at,
-            )
+    questions = [pair_question(scores[pair], labels[pair], patients) for pair in pairs]
+    each, macro = macro_draws(questions, weights)
+    metrics = [
+        PairMetrics(
+            organ=pair[0], abnormality=pair[1], **vars(binary_metrics(question, draws, thresholds.get(pair)))
         )
-    return found, macro
+        for pair, question, draws in zip(pairs, questions, each, strict=True)
+    ]  # fmt: skip
+    return metrics, macro
 
 
-def thresholds_of(labels: Labels, scores: Scores, choose: Chooser = best_f1_threshold) -> dict[Pair, float]:
+def thresholds_of(labels: Labels, scores: Scores, choose: ThresholdChooser = best_f1_threshold) -> dict[Pair, float]:
     """The threshold of each pair that has both answers, by default the one with the best F1."""
     found = {pair: choose(known.labels, scores[pair]) for pair, known in labels.items()}
     return {pair: value for pair, value in found.items() if value is not None}
 
 
 def recognition(
-    said: Int[np.ndarray, " rows"],
+    nearest: Int[np.ndarray, " rows"],
     instances: Sequence[OrganInstance],
     names: Sequence[str],
     mirror: Mapping[str, str],
@@ -96,25 +90,24 @@ def recognition(
     """Organ recognition.
 
     Args:
-        said: index in ``names`` of the nearest name, one for each place.
+        nearest: index in ``names`` of the nearest name, one for each organ instance.
         mirror: organ -> the same organ of the other side, for paired organs.
     """
     truth = np.array([instance.organ for instance in instances])
-    answer = np.array([names[int(i)] for i in said])
+    answer = np.array([names[int(number)] for number in nearest])
     right = (truth == answer).astype(np.float64)
     shares = [
-        weighted_mean(right[here], patients[here], weights) for here in (truth == organ for organ in np.unique(truth))
+        weighted_mean(right[rows], patients[rows], weights) for rows in (truth == organ for organ in np.unique(truth))
     ]
-    wrong: dict[tuple[str, str], int] = {}
-    for a, b in zip(truth[right == 0].tolist(), answer[right == 0].tolist(), strict=True):
-        wrong[a, b] = wrong.get((a, b), 0) + 1
-    swapped = sum(count for (a, b), count in wrong.items() if mirror.get(a) == b)
-    paired = sum(1 for a, b in zip(truth.tolist(), answer.tolist(), strict=True) if a in mirror and b in (a, mirror[a]))
+    counts = Counter(zip(truth.tolist(), answer.tolist(), strict=True))
+    paired = sum(n for (a, b), n in counts.items() if a in mirror and b in (a, mirror[a]))
+    swapped = sum(n for (a, b), n in counts.items() if mirror.get(a) == b)
+    wrong = sorted(((a, b, n) for (a, b), n in counts.items() if a != b), key=lambda row: (-row[2], row[:2]))
     return Recognition(
         top1=interval_of(weighted_mean(right, patients, weights)),
         macro=interval_of(np.nanmean(np.stack(shares), axis=0)),
         n=len(instances),
         names=len(names),
         sides=(paired - swapped) / paired if paired else None,
-        confusions=tuple((a, b, n) for (a, b), n in sorted(wrong.items(), key=lambda item: (-item[1], item[0]))[:12]),
+        confusions=tuple(wrong[:_CONFUSIONS]),
     )

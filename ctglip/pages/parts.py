@@ -146,6 +146,20 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     words: int = 1
 
+    def plain_text(self, most: int = 8) -> str:
+        """The heading and the first rows as plain text, in columns; cells are cut at 40 characters."""
+        lines = [tuple(cell[:40] for cell in row) for row in (self.columns, *self.rows[:most])]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        cells = [
+            "  ".join(
+                cell.ljust(width) if position < self.words else cell.rjust(width)
+                for position, (cell, width) in enumerate(zip(row, widths, strict=True))
+            ).rstrip()
+            for row in lines
+        ]
+        more = [f"({len(self.rows) - most} more rows)"] if len(self.rows) > most else []
+        return "\n".join(["", self.heading, *cells, *more])
+
 
 @dataclass(frozen=True)
 class Link:

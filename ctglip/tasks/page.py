@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 
 from ctglip.evaluation.metrics import PairMetrics, roc_points
-from ctglip.evaluation.report import pair_row, score_of
-from ctglip.evaluation.results import shown
+from ctglip.evaluation.page import pair_row, score_of
+from ctglip.evaluation.results import format_interval
 from ctglip.evaluation.zero_shot import Scores
 from ctglip.inference.scoring import Dictionaries
 from ctglip.pages import parts
@@ -97,15 +97,16 @@ def _tables(results: FinetuneResults, dictionaries: Dictionaries) -> list[parts.
     found = []
     if len(results.points) > 1:
         rows = [
-            (p.start, _MODES[p.mode], f"{p.fraction:.0%}", str(p.patients), shown(p.macro_auroc), _each(p.seeds))
+            (p.start, _MODES[p.mode], f"{p.fraction:.0%}", str(p.patients), format_interval(p.macro_auroc),
+             _each(p.seeds))
             for p in results.points
-        ]
+        ]  # fmt: skip
         columns = ("Start", "Trained", "Labels", "Patients", "Macro AUROC", "Each seed")
         text = "Mean over seeds, with its 95 % interval over test patients."
         found.append(parts.Table("starts", "Starts and shares of the labels", text, columns, tuple(rows), words=2))
     if results.differences:
         rows = [
-            (f"{d.start}, {d.fraction:.0%}", f"{d.other}, {d.other_fraction:.0%}", shown(d.difference))
+            (f"{d.start}, {d.fraction:.0%}", f"{d.other}, {d.other_fraction:.0%}", format_interval(d.difference))
             for d in results.differences
         ]
         text = "Macro AUROC of the first minus that of the second, draw by draw on the same test patients."

@@ -14,8 +14,8 @@ from ctglip.errors import CTGLIPError
 from ctglip.evaluation.bootstrap import Interval, draw_patients, interval_of, macro_draws
 from ctglip.evaluation.labels import Labels, PairLabels
 from ctglip.evaluation.metrics import PairMetrics
-from ctglip.evaluation.results import shown
-from ctglip.evaluation.zero_shot import Scores, judge, question, thresholds_of
+from ctglip.evaluation.results import format_interval
+from ctglip.evaluation.zero_shot import Scores, evaluate_pairs, pair_question, thresholds_of
 from ctglip.tasks.calibration import CalibrationError, column_error
 from ctglip.tasks.runs import CellResult, attention_means
 from ctglip.tasks.settings import EvalSettings
@@ -120,21 +120,21 @@ class FinetuneResults:
     def headline(self) -> str:
         """The result as a few lines and a table."""
         lines = [
-            f"Macro AUROC {shown(self.macro_auroc)} over {len(self.pairs)} columns, {self.patients} patients of the "
-            f"split {TEST}, {self.mode}, labels: {self.label_source}."
+            f"Macro AUROC {format_interval(self.macro_auroc)} over {len(self.pairs)} columns, {self.patients} patients "
+            f"of the split {TEST}, {self.mode}, labels: {self.label_source}."
         ]
         fractions = sorted({point.fraction for point in self.points})
         if len(self.points) > 1:
             names = list(dict.fromkeys(point.start for point in self.points))
             wide = max(len(name) for name in names) + 2
-            found = {(point.start, point.fraction): shown(point.macro_auroc) for point in self.points}
+            found = {(point.start, point.fraction): format_interval(point.macro_auroc) for point in self.points}
             lines.append("".join([" " * wide, *(f"{fraction:<24.0%}" for fraction in fractions)]).rstrip())
             lines += [
                 "".join([f"{name:<{wide}}", *(f"{found[name, fraction]:<24}" for fraction in fractions)]).rstrip()
                 for name in names
             ]
         lines += [
-            f"{d.start} at {d.fraction:.0%} minus {d.other} at {d.other_fraction:.0%}: {shown(d.difference)}"
+            f"{d.start} at {d.fraction:.0%} minus {d.other} at {d.other_fraction:.0%}: {format_interval(d.difference)}"
             for d in self.differences
         ]
         return "\n".join(lines)
@@ -171,7 +171,7 @@ class Judge:
     def draws(self, scores: Scores) -> Float[np.ndarray, " draws"]:
         """Macro AUROC of each draw."""
         pairs = sorted(self.labels)
-        return macro_draws([question(scores[p], self.labels[p], self.patients) for p in pairs], self.weights)[1]
+        return macro_draws([pair_question(scores[p], self.labels[p], self.patients) for p in pairs], self.weights)[1]
 
 
 def build_judge(studies: Studies, settings: EvalSettings) -> Judge:
@@ -239,7 +239,7 @@ def results_of(
     scores = scores_of(table, TEST, studies.tasks, judged.labels)
     val = {pair: known for pair, known in labels_of(studies, studies.of(VAL)).items() if pair in judged.labels}
     thresholds = thresholds_of(val, scores_of(table, VAL, studies.tasks, val))
-    pairs, macro = judge(judged.labels, scores, judged.patients, judged.weights, thresholds)
+    pairs, macro = evaluate_pairs(judged.labels, scores, judged.patients, judged.weights, thresholds)
     attention = released.attention()
     positive = table.filter((pl.col("split") == TEST) & (pl.col("label") == 1) & (pl.col("class") == ""))
     columns = [task.column for task in studies.tasks]

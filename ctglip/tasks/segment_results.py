@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from ctglip.evaluation.bootstrap import Interval, draw_patients, interval_of, weighted_mean
-from ctglip.evaluation.results import shown
+from ctglip.evaluation.results import format_interval
 from ctglip.files import read_json
 from ctglip.tasks.runs import Cell
 from ctglip.tasks.segmentation import Drawn
@@ -93,11 +93,12 @@ class SegmentationResults:
         for p in self.points:
             kind = "frozen" if p.frozen else "fine-tuned"
             lines.append(
-                f"{p.start} ({kind}) at {p.fraction:.0%}: dice_pos {shown(p.dice_pos)}, dice_all {shown(p.dice_all)}, "
-                f"mDice {p.mdice:.3f}"
+                f"{p.start} ({kind}) at {p.fraction:.0%}: dice_pos {format_interval(p.dice_pos)}, "
+                f"dice_all {format_interval(p.dice_all)}, mDice {p.mdice:.3f}"
             )
         lines += [
-            f"{d.start} at {d.fraction:.0%} minus {d.other} at {d.other_fraction:.0%}: {shown(d.difference)} dice_all"
+            f"{d.start} at {d.fraction:.0%} minus {d.other} at {d.other_fraction:.0%}: "
+            f"{format_interval(d.difference)} dice_all"
             for d in self.differences
         ]
         return "\n".join(lines)

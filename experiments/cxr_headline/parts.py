@@ -40,7 +40,7 @@ def judged(run: Path, store: Path, truth: Path, lesions: Path) -> bool:
     missing = [read for read in reads if not (run / f"evaluation-{read}" / "results.json").is_file()]
     for read in missing:
         out = run / f"evaluation-{read}"
-        parts = ("cxr_retrieval", "tags") if read == "whole" else ()
+        parts = ("retrieval", "tags") if read == "whole" else ()
         config = EvaluateConfig(
             controls=False, pictures=False, parts=parts, lesions=str(lesions), draws=DRAWS, device="cpu",
             cxr=CxrEvaluation(read=read),
@@ -214,9 +214,9 @@ def pointed(runs: Path, arms: list[str], seeds: int) -> dict[str, dict[str, list
             for seed in range(seeds):
                 path = run_of(runs, arm, seed) / f"evaluation-{read}" / "results.json"
                 parts = json.loads(path.read_text())["parts"] if path.is_file() else {}
-                for one in parts.get("cxr_pointing") or ():
+                for one in parts.get("localization", {}).get("rows", ()):
                     if one["lesion"] is not None:
-                        numbers = [one["lesion"]["value"], one["lesion_chance"], one["radiographs"]]
+                        numbers = [one["lesion"]["value"], one["lesion_chance"], one["answers"]]
                         kept.setdefault(one["abnormality"], []).append(numbers)
             if kept:
                 found[f"{arm} ({read})"] = {name: np.mean(rows, axis=0).tolist() for name, rows in kept.items()}
@@ -226,12 +226,12 @@ def pointed(runs: Path, arms: list[str], seeds: int) -> dict[str, dict[str, list
 def _numbers(parts: dict[str, Any]) -> dict[str, float]:
     """Pointing, retrieval and tags of one evaluation."""
     found: dict[str, float] = {}
-    for one in parts.get("cxr_pointing") or ():
+    for one in parts.get("localization", {}).get("rows", ()):
         if one["abnormality"] == "all":
-            for kind in ("lesion", "near", "region"):
+            for kind in ("lesion", "near", "organ"):
                 if one[kind] is not None:
                     found |= {kind: one[kind]["value"], f"{kind} by chance": one[f"{kind}_chance"]}
-    for one in parts.get("cxr_retrieval") or ():
+    for one in parts.get("retrieval", {}).get("directions", ()):
         if one["name"] in ("radiograph to report", "report to radiograph"):
             at = {entry["k"]: entry for entry in one["at"]}
             k = 10 if 10 in at else max(at)

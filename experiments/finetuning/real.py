@@ -28,8 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from ctglip.evaluation.bootstrap import interval_of
-from ctglip.evaluation.zero_shot import judge as judge_pairs
-from ctglip.evaluation.zero_shot import thresholds_of
+from ctglip.evaluation.zero_shot import evaluate_pairs, thresholds_of
 from ctglip.features.text_bank import TextBank
 from ctglip.files import read_yaml
 from ctglip.models.text import TextEncoderSettings, load_text_encoder
@@ -189,7 +188,7 @@ def at_thresholds(scores: pl.DataFrame, studies: Studies, judged: Judge) -> dict
     val = {pair: known for pair, known in labels_of(studies, studies.of(VAL)).items() if pair in judged.labels}
     thresholds = thresholds_of(val, scores_of(scores, VAL, studies.tasks, val))
     said = scores_of(scores, TEST, studies.tasks, judged.labels)
-    pairs, _ = judge_pairs(judged.labels, said, judged.patients, judged.weights, thresholds)
+    pairs, _ = evaluate_pairs(judged.labels, said, judged.patients, judged.weights, thresholds)
     f1 = [pair.at.f1 for pair in pairs if pair.at and pair.at.f1 is not None]
     error = column_error(scores)
     worst = sorted((pair.auroc.value or 0.0, pair.abnormality) for pair in pairs)[:3]

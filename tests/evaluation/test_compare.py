@@ -56,8 +56,8 @@ def test_a_better_model_is_found_better() -> None:
     assert p_value(np.full(10, np.nan)) is None
 
 
-def test_a_model_does_not_differ_from_itself(judged: tuple[Store, Path, Path], tmp_path: Path) -> None:
-    store, truth, run = judged
+def test_a_model_does_not_differ_from_itself(tiny: tuple[Store, Path, Path], tmp_path: Path) -> None:
+    store, truth, run = tiny
     found = compare(run, run / "model", store.path, tmp_path, labels=truth, config=CONFIG)
     assert found.macro_difference.value == found.macro_difference.low == found.macro_difference.high == 0
     assert {pair.p_value for pair in found.pairs} == {1.0}

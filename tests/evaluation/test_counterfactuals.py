@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ctglip.data.crops import OrganCrop
-from ctglip.evaluation.counterfactuals import erase, mirror, truncate
+from ctglip.evaluation.parts.counterfactuals import erase, mirror, truncate
 from ctglip.types import OrganRow
 
 

@@ -12,10 +12,10 @@ from numpy.testing import assert_array_equal
 from sklearn.metrics import roc_auc_score
 
 from ctglip.errors import ConfigError, ModelError, StoreError
-from ctglip.evaluation.composed import cxr_words, drawn
-from ctglip.evaluation.five_by_200 import exclusive, precision_at, told_class
-from ctglip.evaluation.grounding import _beyond, _judged
-from ctglip.evaluation.protocol import load_protocol, protocol_names
+from ctglip.evaluation.composed import compose, cxr_words
+from ctglip.evaluation.parts.five_by_200 import exclusive, nearest_class, precision_at
+from ctglip.evaluation.parts.localization import distance_outside, point
+from ctglip.evaluation.parts.protocol import load_protocol, protocol_names
 from ctglip.evaluation.published_tables import published_tables
 from ctglip.evaluation.run import evaluate
 from ctglip.evaluation.settings import EvaluateConfig
@@ -28,7 +28,7 @@ from tests.training.tiny import write_tiny_store, write_word_bert
 
 CLASSES = ("cardiomegaly", "pleural_effusion")
 CONFIG = EvaluateConfig.model_validate(
-    {"draws": 50, "min_positives": 2, "device": "cpu", "parts": ("retrieval", "five_by_200", "pointing", "tags"),
+    {"draws": 50, "min_positives": 2, "device": "cpu", "parts": ("retrieval", "five_by_200", "localization", "tags"),
      "cxr": {"classes": CLASSES, "per_class": 2}}
 )  # fmt: skip
 
@@ -47,7 +47,9 @@ def set_radiographs(**radiographs: object) -> EvaluateConfig:
     return CONFIG.model_copy(update={"cxr": CONFIG.cxr.model_copy(update=radiographs)})
 
 
-def test_cxr_with_boxes_are_judged_organ_by_organ(radiographs: tuple[Store, Path], bert: Path, tmp_path: Path) -> None:
+def test_cxr_with_boxes_are_evaluated_organ_by_organ(
+    radiographs: tuple[Store, Path], bert: Path, tmp_path: Path
+) -> None:
     store, truth = radiographs
     run = saved(tmp_path, cxr_release(bert, grounding="box", tags=TagSettings(names=("cardiomegaly",), layers=1)))
     lesions = pl.DataFrame({"study_id": store.study_ids, "organ": "heart", "abnormality": "cardiomegaly"})
@@ -65,10 +67,10 @@ def test_cxr_with_boxes_are_judged_organ_by_organ(radiographs: tuple[Store, Path
     assert [control.name for control in results.controls] == ["Box only"]
     assert results.recognition is not None
     assert results.threshold_source == "best F1 on the split val"
-    assert {"retrieval", "cxr_retrieval", "five_by_200", "cxr_pointing", "tags"} <= results.parts.keys()
-    pointed = {one.abnormality: one for one in results.parts["cxr_pointing"]}
+    assert {"retrieval", "five_by_200", "localization", "tags"} <= results.parts.keys()
+    pointed = {one.abnormality: one for one in results.parts["localization"].rows}
     assert pointed.keys() == {"all", "cardiomegaly"}, "no lesion of an effusion is known"
-    assert pointed["cardiomegaly"].region is None, "the map lies in the organ's box anyway"
+    assert pointed["cardiomegaly"].organ is None, "the map lies in the organ's box anyway"
     assert pointed["cardiomegaly"].lesion_chance == pytest.approx(37 * 34 / (40 * 34), abs=0.2)
     trained = {t.abnormality: t.trained for t in results.parts["tags"].findings}
     assert trained == {"cardiomegaly": True, "pleural_effusion": False}
@@ -96,7 +98,7 @@ def test_whole_cxr_have_one_vector_and_no_recognition(
     assert results.controls == ()
     assert results.label_source == "findings of the store's reports"
     assert "own prompts for 3 of 3 pairs" in results.prompts
-    directions = {one.name: one for one in results.parts["cxr_retrieval"]}
+    directions = {one.name: one for one in results.parts["retrieval"].directions}
     assert set(directions) == {f"{a} to {b}" for section in ("findings", "impression", "report")
                                for a, b in (("radiograph", section), (section, "radiograph"))}  # fmt: skip
     assert directions["radiograph to impression"].queries == results.studies
@@ -104,8 +106,8 @@ def test_whole_cxr_have_one_vector_and_no_recognition(
         directions["radiograph to impression"].median_rank == 1
         or directions["radiograph to impression"].at[0].chance > 0.3
     )
-    pointed = {one.abnormality: one for one in results.parts.get("cxr_pointing", ())}
-    assert pointed["cardiomegaly"].region is not None
+    pointed = {one.abnormality: one for one in results.parts["localization"].rows}
+    assert pointed["cardiomegaly"].organ is not None
     assert pointed["cardiomegaly"].lesion is None
 
 
@@ -158,7 +160,7 @@ def test_without_boxes_the_message_says_what_to_do(bert: Path, tmp_path: Path) -
     store, truth = write_cxr_store(tmp_path / "store", 8)
     regions = store.path / "regions.parquet"
     pl.read_parquet(regions).clear().write_parquet(regions)
-    with pytest.raises(StoreError, match=r"radiographs\.read=whole"):
+    with pytest.raises(StoreError, match=r"cxr\.read=whole"):
         evaluate(saved(tmp_path, cxr_release(bert, grounding="box")), store.path, tmp_path / "out", labels=truth)
 
 
@@ -187,11 +189,9 @@ def test_precision_at_k() -> None:
 
 
 def test_standardising_takes_a_class_that_is_near_to_everything_down() -> None:
-    similarity = np.array([[0.5, 0.9], [0.1, 0.8]])
-    assert_array_equal(told_class(similarity, False), [1, 1])
     similarity = np.array([[0.5, 0.81], [0.1, 0.8], [0.1, 0.9]])
-    assert told_class(similarity, True)[0] == 0
-    assert told_class(similarity, True)[2] == 1
+    assert similarity.argmax(1).tolist() == [1, 1, 1]
+    assert nearest_class(similarity).tolist()[::2] == [0, 1]
 
 
 def test_no_part_depends_on_the_order_or_the_batch(radiographs: tuple[Store, Path], bert: Path, tmp_path: Path) -> None:
@@ -214,31 +214,33 @@ def test_prompts_are_composed_by_the_seed() -> None:
     abnormalities = load_abnormalities()
     assert set(cxr_words()) <= set(abnormalities.names)
     for name in cxr_words():
-        found = drawn(name, 5, 0)
+        found = compose(name, 5, 0)
         assert len(set(found)) == 5
-        assert found == drawn(name, 5, 0)
+        assert found == compose(name, 5, 0)
         assert all("  " not in text and text.endswith(".") and text[0].isupper() for text in found)
-    assert drawn("atelectasis", 5, 0) != drawn("atelectasis", 5, 1)
-    for text in drawn("consolidation", 999, 0, side="left"):
+    assert compose("atelectasis", 5, 0) != compose("atelectasis", 5, 1)
+    for text in compose("consolidation", 999, 0, side="left"):
         assert "right" not in text
         assert "both" not in text
     with pytest.raises(ConfigError, match="no composed prompts"):
-        drawn("gallstone", 5, 0)
+        compose("gallstone", 5, 0)
 
 
 def test_pointing_at_discs_and_boxes() -> None:
-    laid = np.full((40, 40), np.nan)
-    laid[10:30, 10:30] = 0
-    laid[20, 25] = 1
+    values, covered = np.zeros((40, 40)), np.zeros((40, 40), bool)
+    covered[10:30, 10:30] = True
+    values[20, 25] = 1
+    values[5, 5] = 2  # not covered
     disc, box, away = (20.0, 25.0, 3.0, 3.0, 1.0), (19.5, 24.5, 2.0, 3.0, 0.0), (35.0, 5.0, 2.0, 2.0, 1.0)
     for lesion in (disc, box):
-        looked = _judged("x", 0, laid, [lesion], None)
-        assert looked.hit[0] == 1
-        inside = (_beyond(laid.shape, lesion) <= 0)[10:30, 10:30]
-        assert looked.chance[0] == pytest.approx(inside.mean())
-        assert np.isnan(looked.hit[2])
-    assert _judged("x", 0, laid, [away], box).hit == (0, 0, 1)
-    edges = np.argwhere(_beyond((40, 40), box) <= 0)
+        outside = distance_outside(values.shape, lesion)
+        answer = point("x", 0, values, covered, 2.0, outside)
+        assert answer.hit[0] == 1
+        assert answer.chance[0] == pytest.approx((outside <= 0)[10:30, 10:30].mean())
+        assert np.isnan(answer.hit[2])
+    far, organ = (distance_outside(values.shape, one) for one in (away, box))
+    assert point("x", 0, values, covered, 2.0, far, organ).hit == (0, 0, 1)
+    edges = np.argwhere(distance_outside((40, 40), box) <= 0)
     assert_array_equal([edges.min(0), edges.max(0)], [[18, 22], [21, 27]])
 
 
@@ -277,8 +279,8 @@ def test_published_numbers_stand_beside_own_ones_only_under_their_protocol(
     assert [one.finding for one in found.findings] == ["Cardiomegaly", "Effusion"]
     assert found.accuracy == pytest.approx(np.mean([one.at.accuracy for one in found.findings]))
     assert found.left_out["Mass"] == "no label"
-    said = {one["model"]: one["accuracy"] for one in found.published}
-    assert said == {"ASG": 0.9, "MedKLIP": 0.878, "BioViL": 0.859}
+    published = {one["model"]: one["accuracy"] for one in found.published}
+    assert published == {"ASG": 0.9, "MedKLIP": 0.878, "BioViL": 0.859}
 
 
 @pytest.mark.parametrize("rule", ["validation_f1", "test_f1"])

@@ -9,8 +9,8 @@ from sklearn import metrics as reference
 from ctglip.evaluation.bootstrap import Question, draw_patients, interval_of, macro_draws, weighted_auroc
 from ctglip.evaluation.metrics import (
     at_threshold,
-    auprc,
     best_f1_threshold,
+    binary_metrics,
     expected_calibration_error,
     roc_band,
     roc_corner_threshold,
@@ -89,9 +89,8 @@ def test_threshold_metrics_agree_with_scikit_learn() -> None:
     assert found.ppv == pytest.approx(reference.precision_score(question.labels, said))
     best = max(reference.f1_score(question.labels, question.scores >= t) for t in np.unique(question.scores))
     assert found.f1 == pytest.approx(best)
-    assert auprc(question.labels, question.scores) == reference.average_precision_score(
-        question.labels, question.scores
-    )
+    auprc = binary_metrics(question, np.zeros(1), None).auprc
+    assert auprc == reference.average_precision_score(question.labels, question.scores)
 
 
 def test_a_threshold_needs_both_answers() -> None:

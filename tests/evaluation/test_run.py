@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +19,18 @@ from ctglip.data.cache import cut_study
 from ctglip.data.crops import OrganCrop
 from ctglip.errors import CohortError, ConfigError, CTGLIPError, ModelError, StoreError
 from ctglip.evaluation.bootstrap import draw_patients
+from ctglip.evaluation.context import Context
 from ctglip.evaluation.labels import PairLabels, labels_from_findings, labels_from_table
-from ctglip.evaluation.parts import CXR_PARTS, PARTS
-from ctglip.evaluation.protocol import load_protocol, own_words, protocol_names
-from ctglip.evaluation.results import Results
+from ctglip.evaluation.parts import PARTS
+from ctglip.evaluation.parts.protocol import load_protocol, protocol_names, protocol_scorer
+from ctglip.evaluation.results import PartResult, Results
 from ctglip.evaluation.run import evaluate
 from ctglip.evaluation.settings import EvaluateConfig
-from ctglip.evaluation.zero_shot import judge
+from ctglip.evaluation.zero_shot import evaluate_pairs
+from ctglip.inference.scoring import Dictionaries
 from ctglip.labels import read_labels
 from ctglip.models.release import load_release
+from ctglip.pages.parts import Table
 from ctglip.reports.parser import ReportParser
 from ctglip.store.study import StudyReader
 from ctglip.store.tables import Store
@@ -34,12 +39,12 @@ from ctglip.vocabulary.abnormalities import load_abnormalities
 from ctglip.vocabulary.organs import load_organs
 
 CONFIG = EvaluateConfig(draws=100, min_positives=2, device="cpu")
-Judged = tuple[Store, Path, Path]
+Tiny = tuple[Store, Path, Path]
 
 
 @pytest.fixture(scope="module")
-def done(judged: Judged, tmp_path_factory: pytest.TempPathFactory) -> tuple[Results, Path]:
-    store, truth, run = judged
+def done(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> tuple[Results, Path]:
+    store, truth, run = tiny
     out = tmp_path_factory.mktemp("out")
     return evaluate(run, store.path, out, labels=truth, config=CONFIG), out
 
@@ -62,7 +67,7 @@ def test_the_files_agree_with_each_other_and_with_scikit_learn(done: tuple[Resul
     assert "splenomegaly" in page.lower()
 
 
-def test_the_controls_are_judged_on_the_same_answers(done: tuple[Results, Path]) -> None:
+def test_the_controls_are_measured_on_the_same_answers(done: tuple[Results, Path]) -> None:
     results, _ = done
     assert [control.name for control in results.controls] == ["Mask only", "Volume only"]
     volume = results.controls[1]
@@ -76,9 +81,9 @@ def test_the_controls_are_judged_on_the_same_answers(done: tuple[Results, Path])
         assert control.difference.value == pytest.approx(expected)
 
 
-def test_thresholds_come_from_the_validation_split(judged: Judged, done: tuple[Results, Path], tmp_path: Path) -> None:
+def test_thresholds_come_from_the_validation_split(tiny: Tiny, done: tuple[Results, Path], tmp_path: Path) -> None:
     """Turning the test split's labels round changes no threshold, and turns every AUROC round."""
-    store, truth, run = judged
+    store, truth, run = tiny
     test = store.table("splits").filter(pl.col("split") == "test")["study_id"].to_list()
     table = pl.read_csv(truth)
     names = [name for name in table.columns if name != "study_id"]
@@ -96,9 +101,9 @@ def test_thresholds_come_from_the_validation_split(judged: Judged, done: tuple[R
 
 
 def test_kept_crops_change_nothing_and_serve_the_next_model_and_the_control(
-    judged: Judged, done: tuple[Results, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: Tiny, done: tuple[Results, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store, truth, run = judged
+    store, truth, run = tiny
     cut: list[str] = []
 
     def counted(study: StudyReader, *rest: Any) -> list[OrganCrop]:
@@ -114,16 +119,16 @@ def test_kept_crops_change_nothing_and_serve_the_next_model_and_the_control(
     assert len(cut) == len(set(cut)) > 0
 
 
-def test_without_a_table_the_reports_are_the_labels_and_the_result_says_so(judged: Judged, tmp_path: Path) -> None:
-    store, _, run = judged
+def test_without_a_table_the_reports_are_the_labels_and_the_result_says_so(tiny: Tiny, tmp_path: Path) -> None:
+    store, _, run = tiny
     results = evaluate(run, store.path, tmp_path, config=CONFIG)
     assert results.label_source == "findings of the store's reports"
     assert {pair.abnormality for pair in results.pairs} == {"hepatic_steatosis", "splenomegaly", "renal_cyst"}
     assert "findings of the store" in results.headline()
 
 
-def test_faults_are_named(judged: Judged, tmp_path: Path) -> None:
-    store, truth, run = judged
+def test_faults_are_named(tiny: Tiny, tmp_path: Path) -> None:
+    store, truth, run = tiny
     with pytest.raises(ModelError):
         evaluate(tmp_path, store.path, tmp_path, config=CONFIG)
     with pytest.raises(StoreError, match="split 'holdout'"):
@@ -135,46 +140,46 @@ def test_faults_are_named(judged: Judged, tmp_path: Path) -> None:
         evaluate(run, store.path, tmp_path, labels=tmp_path / "odd.csv", config=CONFIG)
 
 
-def test_label_tables_are_laid_on_the_store(judged: Judged, tmp_path: Path) -> None:
+def test_label_tables_are_checked_against_the_store(tiny: Tiny, tmp_path: Path) -> None:
     """Ids that match nothing are listed, or stop where none matches; so do another split and another patient."""
-    store, truth, run = judged
+    store, truth, run = tiny
     table, path = pl.read_csv(truth, infer_schema=False), tmp_path / "labels.csv"
 
-    def judge_on(frame: pl.DataFrame) -> Results:
+    def evaluate_on(frame: pl.DataFrame) -> Results:
         frame.write_csv(path, separator=";")
         return evaluate(run, store.path, tmp_path, labels=path, config=CONFIG.model_copy(update={"controls": False}))
 
     strangers = table.head(2).with_columns(study_id="x" + pl.col("study_id"))
-    found = judge_on(pl.concat([table, strangers]))
+    found = evaluate_on(pl.concat([table, strangers]))
     assert len(found.problems) == 1
     assert "2 studies of labels.csv are not in the store" in found.problems[0]
     known = {f"{pair.organ}:{pair.abnormality}" for pair in found.pairs} | set(found.left_out)
     assert known == set(table.columns[1:])
     with pytest.raises(CohortError, match=r"None of the 60 studies of .* is in .*store: it names 'xs0"):
-        judge_on(table.with_columns(study_id="x" + pl.col("study_id")))
+        evaluate_on(table.with_columns(study_id="x" + pl.col("study_id")))
     train = store.table("splits").filter(pl.col("split") == "train")["study_id"]
     with pytest.raises(CohortError, match="is in the split 'test'"):
-        judge_on(table.filter(pl.col("study_id").is_in(train.to_list())))
+        evaluate_on(table.filter(pl.col("study_id").is_in(train.to_list())))
     with pytest.raises(CohortError, match="gives 60 studies to another patient"):
-        judge_on(table.with_columns(patient_id=pl.lit("p")))
+        evaluate_on(table.with_columns(patient_id=pl.lit("p")))
     with pytest.raises(CohortError, match="studies to another split"):
-        judge_on(table.with_columns(split=pl.lit("test")))
+        evaluate_on(table.with_columns(split=pl.lit("test")))
     name = table.columns[1]
     with pytest.raises(CohortError, match="ask the same"):
-        judge_on(table.with_columns(pl.col(name).alias(name.upper())))
-    empty = judge_on(table.with_columns(pl.lit(None, dtype=pl.String).alias(name)))
+        evaluate_on(table.with_columns(pl.col(name).alias(name.upper())))
+    empty = evaluate_on(table.with_columns(pl.lit(None, dtype=pl.String).alias(name)))
     assert name in empty.left_out
     assert name in empty.headline()
 
 
-def test_random_scores_are_judged_as_random() -> None:
+def test_random_scores_are_at_chance() -> None:
     rng = np.random.default_rng(0)
     labels, scores = {}, {}
     for number in range(12):
         known = PairLabels(np.arange(100), (rng.random(100) < 0.3).astype(int))
         labels["liver", f"a{number}"], scores["liver", f"a{number}"] = known, rng.random(100)
     weights = draw_patients(100, 400, rng)
-    pairs, macro = judge(labels, scores, np.arange(100), weights, {})
+    pairs, macro = evaluate_pairs(labels, scores, np.arange(100), weights, {})
     low, high = np.quantile(macro[1:], [0.025, 0.975])
     assert low < 0.5 < high
     assert high - low < 0.15
@@ -215,21 +220,48 @@ def test_labels_of_reports_know_affirmed_denied_uncertain_and_silent() -> None:
     assert dict(zip(lenient.rows.tolist(), lenient.labels.tolist(), strict=True)) == {0: 1, 1: 0, 3: 0, 4: 0}
 
 
-def test_every_part_answers(judged: Judged, tmp_path: Path) -> None:
-    store, truth, run = judged
+def test_every_part_answers(tiny: Tiny, tmp_path: Path) -> None:
+    store, truth, run = tiny
     config = CONFIG.model_copy(update={"parts": tuple(PARTS), "controls": False})
     results = evaluate(run, store.path, tmp_path, labels=truth, config=config)
     written = json.loads((tmp_path / "results.json").read_text())["parts"]
-    assert list(written) == [name for name in PARTS if name not in ("protocol", "pointing", *CXR_PARTS)]
-    names = [one["name"] for one in written["retrieval"]]
+    assert list(written) == [name for name in PARTS if name not in ("localization", "protocol", "five_by_200", "tags")]
+    names = [one["name"] for one in written["retrieval"]["directions"]]
     assert names[:2] == ["organ: image to text", "organ: text to image"]
     assert results.parts["swap"].n == len(store.table("splits").filter(pl.col("split") == "test"))
     assert set(results.parts["erasure"].pairs) == {f"{p.organ}:{p.abnormality}" for p in results.pairs}
     assert results.parts["prompts"].ensemble == pytest.approx(results.macro_auroc.value)
 
 
-def test_a_public_protocol_judges_whole_studies(judged: Judged, tmp_path: Path) -> None:
-    store, truth, run = judged
+@dataclass(frozen=True)
+class OrganCount(PartResult):
+    """A part of one's own."""
+
+    organs: int
+
+    def tables(self, _: Dictionaries, /) -> tuple[Table, ...]:
+        return (Table("count", "How many organs", "As told.", ("What", "Organs"), (("All", f"{self.organs}"),)),)
+
+
+def test_a_part_of_ones_own_is_in_the_json_on_the_page_and_in_the_terminal(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def count(context: Context) -> OrganCount:
+        return OrganCount(len(context.split.instances))
+
+    monkeypatch.setitem(PARTS, "count", ("Counting", count))
+    store, truth, run = tiny
+    config = CONFIG.model_copy(update={"parts": ("count", "probe", "erasure"), "controls": False, "pictures": False})
+    results = evaluate(run, store.path, tmp_path, labels=truth, config=config)
+    assert json.loads((tmp_path / "results.json").read_text())["parts"]["count"] == {"organs": results.crops}
+    assert "How many organs" in (tmp_path / "report.html").read_text()
+    assert re.search(rf"How many organs\nWhat +Organs\nAll +{results.crops}", results.headline())
+    changed = next(table for table in results.tables if table.key == "changed")
+    assert [row[0] for row in changed.rows] == ["Linear probe", "Organ erased"]
+
+
+def test_a_public_protocol_measures_whole_studies(tiny: Tiny, tmp_path: Path) -> None:
+    store, truth, run = tiny
     table = pl.read_csv(truth).rename({"liver:hepatic_steatosis": "hepatic_steatosis"})
     table.write_csv(tmp_path / "table.csv")
     config = CONFIG.model_copy(update={"protocol": "merlin_30", "parts": (), "controls": False})
@@ -254,17 +286,17 @@ def test_every_protocol_names_what_the_dictionaries_hold(name: str) -> None:
     assert len(protocol.findings) == findings.get(name, len(protocol.findings))
 
 
-def test_a_protocol_may_ask_in_words_of_its_own(judged: Judged) -> None:
+def test_a_protocol_may_ask_in_words_of_its_own(tiny: Tiny) -> None:
     protocol = load_protocol("fvlm_16")
     atelectasis = protocol.findings["Atelectasis"]
     assert (atelectasis.positive, atelectasis.negative) == (("Atelectatic.",), ("Not Atelectatic.",))
-    scorer = own_words(load_release(judged[2]), protocol)
+    scorer = protocol_scorer(load_release(tiny[2]), protocol)
     for organ in atelectasis.organs:
         assert scorer.prompts((organ, "atelectasis")) == (("Atelectatic.",), ("Not Atelectatic.",))
 
 
-def test_own_prompts_and_public_rules_are_named(judged: Judged, tmp_path: Path) -> None:
-    store, truth, run = judged
+def test_own_prompts_and_public_rules_are_named(tiny: Tiny, tmp_path: Path) -> None:
+    store, truth, run = tiny
     (tmp_path / "prompts.yaml").write_text("liver:hepatic_steatosis: {positive: [Fatty liver.], negative: [Dense.]}")
     own = CONFIG.model_copy(update={"prompts": str(tmp_path / "prompts.yaml"), "parts": (), "controls": False})
     assert "own prompts for 1 of" in evaluate(run, store.path, tmp_path, labels=truth, config=own).prompts
@@ -273,13 +305,13 @@ def test_own_prompts_and_public_rules_are_named(judged: Judged, tmp_path: Path) 
     )
     results = evaluate(run, store.path, tmp_path, labels=truth, config=public)
     assert results.prompts.startswith("single prompts")
-    assert "on the judged labels themselves" in results.threshold_source
+    assert "on the evaluated labels themselves" in results.threshold_source
     with pytest.raises(ConfigError, match="no part 'magic'"):
         evaluate(run, store.path, tmp_path, labels=truth, config=CONFIG.model_copy(update={"parts": ("magic",)}))
 
 
-def test_every_stage_is_named_before_it_is_counted(judged: Judged, tmp_path: Path) -> None:
-    store, truth, run = judged
+def test_every_stage_is_named_before_it_is_counted(tiny: Tiny, tmp_path: Path) -> None:
+    store, truth, run = tiny
     seen: list[tuple[str, list[tuple[int, int]]]] = []
     evaluate(
         run,
@@ -301,8 +333,8 @@ def test_every_stage_is_named_before_it_is_counted(judged: Judged, tmp_path: Pat
         assert counted[name][-1][0] == counted[name][-1][1], name
 
 
-def test_a_probe_answers_alike_on_any_number_of_threads(judged: Judged, tmp_path: Path) -> None:
-    store, truth, run = judged
+def test_a_probe_answers_alike_on_any_number_of_threads(tiny: Tiny, tmp_path: Path) -> None:
+    store, truth, run = tiny
     settings = CONFIG.model_copy(update={"parts": ("probe", "map")})
     found = []
     before = torch.get_num_threads()

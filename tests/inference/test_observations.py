@@ -122,9 +122,9 @@ def test_an_evaluation_reads_them_too(run: Path, tmp_path: Path) -> None:
         settings = EvaluateConfig.model_validate({**config, "cxr": {"read": read}})
         results = evaluate(run, store.path, tmp_path / read, labels=truth, config=settings)
         found[read] = {(one.organ, one.abnormality): one.auroc.value for one in results.pairs}
-        assert {"cxr_retrieval", "map", "prompts", "cxr_pointing"} <= results.parts.keys()
+        assert {"retrieval", "map", "prompts", "localization"} <= results.parts.keys()
         if read == "observations":
-            pointed = {one.abnormality: one for one in results.parts["cxr_pointing"]}
+            pointed = {one.abnormality: one for one in results.parts["localization"].rows}
             assert pointed["pleural_effusion"].near.value == 1
             assert pointed["pleural_effusion"].near_chance < 0.5
     assert [found["observations"][pair] for pair in PAIRS] == [1, 1]

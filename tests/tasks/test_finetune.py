@@ -14,7 +14,7 @@ from sklearn.metrics import roc_auc_score
 from ctglip.api import load_model
 from ctglip.config import validate
 from ctglip.errors import ConfigError
-from ctglip.evaluation.encoded import encode_split
+from ctglip.evaluation.encoded import SplitEncoder
 from ctglip.evaluation.settings import EvaluateConfig
 from ctglip.inference.scoring import Scorer
 from ctglip.models.release import load_release
@@ -157,12 +157,12 @@ def test_the_head_starts_as_the_zero_shot_answer(run: Path, tiny: Tiny) -> None:
     source = kept_source(store, release, studies, config())
     network = build_network(Start("run", release, False, "head"), studies.tasks, source.bags.organs, config())
     said = predict(network, source, studies.of(TEST), 8).logits
-    judged = encode_split(
-        store, scorer, TEST, read_tasks(truth, scorer.dictionaries, release.organs).labels, EvaluateConfig(device="cpu")
-    )
+    labels = read_tasks(truth, scorer.dictionaries, release.organs).labels
+    encoder = SplitEncoder(store=store, scorer=scorer, config=EvaluateConfig(device="cpu"), table=labels)
+    split = encoder.encode(TEST)
     for number, task in enumerate(studies.tasks):
         pair = (task.organs[0], task.abnormality or "")
-        expected = scorer.calibration.probabilities(judged.differences[pair])
+        expected = scorer.calibration.probabilities(split.differences[pair])
         np.testing.assert_allclose(1 / (1 + np.exp(-said[:, number])), expected, atol=1e-4)
 
 

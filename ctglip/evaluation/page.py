@@ -7,12 +7,10 @@ import numpy as np
 from ctglip.evaluation.bootstrap import Interval
 from ctglip.evaluation.cases import best_and_worst
 from ctglip.evaluation.context import Context
-from ctglip.evaluation.encoded import EncodedSplit
-from ctglip.evaluation.labels import Labels
 from ctglip.evaluation.metrics import PairMetrics, roc_band, roc_points
+from ctglip.evaluation.parts.embedding_map import EmbeddingMap
+from ctglip.evaluation.parts.retrieval import Direction, RetrievalResult
 from ctglip.evaluation.results import Results
-from ctglip.evaluation.retrieval import Direction
-from ctglip.evaluation.tables import tables_of
 from ctglip.evaluation.zero_shot import Recognition
 from ctglip.inference.scoring import Calibration
 from ctglip.pages import parts
@@ -24,8 +22,7 @@ _BAND_DRAWS = 200
 
 def evaluation_page(results: Results, context: Context) -> page.EvaluationPage:
     """The page of one evaluation: what was found, and the context it was found in for curves and pictures."""
-    split, labels, scorer = context.judged, context.labels, context.scorer
-    rows = tuple(_row(pair, context) for pair in results.pairs)
+    retrieval, organs = results.parts.get("retrieval"), results.parts.get("map")
     best, worst = best_and_worst(context) if context.config.pictures else ((), ())
     controls = tuple(parts.Control(c.name, c.explanation, score_of(c.macro_auroc)) for c in results.controls)
     return page.EvaluationPage(
@@ -33,20 +30,18 @@ def evaluation_page(results: Results, context: Context) -> page.EvaluationPage:
         split=results.split,
         label_source=results.label_source,
         auroc=score_of(results.macro_auroc),
-        pairs=rows,
+        pairs=tuple(_row(pair, context) for pair in results.pairs),
         facts=_facts(results),
         controls=controls,
         recognition=_recognition(results.recognition, context.radiographs),
-        notes=(*(_difference(results)), *results.notes),
-        reliability=_reliability(split, labels, scorer.calibration, results),
-        retrieval=tuple(
-            _retrieval(one) for one in (*results.parts.get("retrieval", ()), *results.parts.get("cxr_retrieval", ()))
-        ),
+        notes=(*(_differences(results)), *results.notes),
+        reliability=_reliability(context, results),
+        retrieval=tuple(map(_retrieval, retrieval.directions)) if isinstance(retrieval, RetrievalResult) else (),
         embeddings=tuple(
-            page.EmbeddedOrgan(point.x, point.y, scorer.dictionaries.organs[point.organ].display)
-            for point in results.parts.get("map", ())
+            page.EmbeddedOrgan(point.x, point.y, context.scorer.dictionaries.organs[point.organ].display)
+            for point in (organs.organs if isinstance(organs, EmbeddingMap) else ())
         ),
-        tables=tables_of(results.parts, scorer.dictionaries),
+        tables=results.tables,
         best=best,
         worst=worst,
     )
@@ -56,14 +51,14 @@ def _recognition(found: Recognition | None, radiographs: bool) -> parts.OrganRec
     if found is None:
         return None
     sides = "" if found.sides is None else f" Of paired organs, {found.sides:.1%} were given the right side."
-    away = "The box's place and size give" if radiographs else "The crop's field of view and the mask give"
+    hints = "The box's place and size give" if radiographs else "The crop's field of view and the mask give"
     return parts.OrganRecognition(
         top1=score_of(found.top1),
         macro=score_of(found.macro),
         n=found.n,
         organs=found.names,
         chance=1 / found.names,
-        note=f"{away} much of it away.{sides}",
+        note=f"{hints} much of it away.{sides}",
     )
 
 
@@ -85,9 +80,9 @@ def _retrieval(one: Direction) -> page.Retrieval:
 
 def _row(pair: PairMetrics, context: Context) -> page.PairRow:
     dictionaries, known = context.scorer.dictionaries, context.labels[pair.organ, pair.abnormality]
-    scores = context.judged.differences[pair.organ, pair.abnormality]
+    scores = context.split.differences[pair.organ, pair.abnormality]
     x, y = roc_points(known.labels, scores)
-    weights = context.weights[1 : _BAND_DRAWS + 1, context.judged.patients[known.rows]]
+    weights = context.weights[1 : _BAND_DRAWS + 1, context.split.patients[known.rows]]
     low, high = roc_band(known.labels, scores, weights, x)
     return pair_row(
         pair,
@@ -133,7 +128,7 @@ def _facts(results: Results) -> tuple[parts.Fact, ...]:
     return tuple(facts)
 
 
-def _difference(results: Results) -> tuple[str, ...]:
+def _differences(results: Results) -> tuple[str, ...]:
     out = []
     for control in results.controls:
         d = control.difference
@@ -145,11 +140,10 @@ def _difference(results: Results) -> tuple[str, ...]:
     return tuple(out)
 
 
-def _reliability(
-    split: EncodedSplit, labels: Labels, calibration: Calibration, results: Results
-) -> tuple[page.Reliability, ...]:
-    truth = np.concatenate([labels[pair].labels for pair in sorted(labels)])
-    differences = np.concatenate([split.differences[pair] for pair in sorted(labels)])
+def _reliability(context: Context, results: Results) -> tuple[page.Reliability, ...]:
+    calibration = context.scorer.calibration
+    truth = np.concatenate([context.labels[pair].labels for pair in sorted(context.labels)])
+    differences = np.concatenate([context.split.differences[pair] for pair in sorted(context.labels)])
     learned = Calibration(scale=calibration.learned_scale).probabilities(differences)
     found = [page.Reliability("Learned temperature", _bins(truth, learned), results.calibration.ece_learned)]
     if calibration.fitted_on:
@@ -159,14 +153,14 @@ def _reliability(
 
 
 def _bins(truth: np.ndarray, probabilities: np.ndarray) -> tuple[parts.ReliabilityBin, ...]:
-    which = np.minimum((probabilities * _BINS).astype(int), _BINS - 1)
+    bin_of = np.minimum((probabilities * _BINS).astype(int), _BINS - 1)
     found = []
     for number in range(_BINS):
-        here = which == number
-        n = int(here.sum())
+        rows = bin_of == number
+        n = int(rows.sum())
         if n:
-            share = float(truth[here].mean())
+            share = float(truth[rows].mean())
             half = 1.96 * float(np.sqrt(share * (1 - share) / n))
             score = parts.Score(share, max(share - half, 0.0), min(share + half, 1.0))
-            found.append(parts.ReliabilityBin(float(probabilities[here].mean()), score, n))
+            found.append(parts.ReliabilityBin(float(probabilities[rows].mean()), score, n))
     return tuple(found)
