@@ -26,7 +26,7 @@ import torch
 from ctglip.ct.io import read_scan
 from ctglip.ct.masks import read_masks
 from ctglip.ct.recipe import CtRecipe
-from ctglip.data.cache import OrganInstance
+from ctglip.data.samples import OrganInstance
 from ctglip.evaluation.bootstrap import draw_patients
 from ctglip.evaluation.labels import PairLabels
 from ctglip.evaluation.zero_shot import evaluate_pairs, recognition

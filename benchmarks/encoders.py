@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 
-from ctglip.data.rendering import DrawnCrops
+from ctglip.data.rendering import RenderedCrops
+from ctglip.data.samples import OrganBatch
 from ctglip.models.dual_encoder import OrganTextModel, OrganTextModelSettings
 from ctglip.models.encoders.cnn import CNNSettings
 from ctglip.models.encoders.nnunet import NNUNetSettings
@@ -23,7 +24,6 @@ from ctglip.models.encoders.swin import SwinSettings
 from ctglip.models.encoders.vit import ViTSettings
 from ctglip.objectives.base import total
 from ctglip.objectives.organ_text import OrganText
-from ctglip.objectives.samples import OrganBatch
 
 TEXT_DIM, NEGATIVES, ORGANS = 384, 8, 64
 
@@ -54,7 +54,7 @@ def batch(rows: int, side: int, device: str) -> OrganBatch:
     torch.manual_seed(0)
     pool = torch.arange(rows * (NEGATIVES + 1))
     return OrganBatch(
-        crops=DrawnCrops(torch.randn(rows, 4, *[side] * 3), (torch.rand(rows, 1, *[side] * 3) > 0.5).float()),
+        crops=RenderedCrops(torch.randn(rows, 4, *[side] * 3), (torch.rand(rows, 1, *[side] * 3) > 0.5).float()),
         size=torch.randn(rows, 4),
         organ_id=torch.arange(rows) % ORGANS,
         study_index=torch.arange(rows) // 6,

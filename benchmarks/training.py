@@ -36,7 +36,7 @@ from training_memory import memories  # beside this file
 
 from ctglip.config import find_config, load_settings
 from ctglip.data.loading import Batches, prefetched
-from ctglip.data.rendering import DrawnCrops
+from ctglip.data.rendering import RenderedCrops
 from ctglip.training.allocator import keep_freed_memory
 from ctglip.training.assembly import Assembly, assemble
 from ctglip.training.checkpoint import TrainingState
@@ -161,7 +161,7 @@ class Peers:
         rows, grid = len(self.like), self.like.image.shape[2:]
         crops = list(islice(self._crops(step, grid), rows))
         image, mask = (torch.stack([crop[part] for crop in crops]) for part in (0, 1))
-        return replace(self.like, crops=DrawnCrops(image, mask))
+        return replace(self.like, crops=RenderedCrops(image, mask))
 
     def _crops(self, step: int, grid: Any) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         rng = np.random.default_rng([7, step])

@@ -18,9 +18,9 @@ import torch
 
 from ctglip.config import find_config, load_settings
 from ctglip.data.rendering import CropStack
+from ctglip.data.samples import OrganBatch
 from ctglip.models.dual_encoder import OrganTextModel
 from ctglip.objectives.organ_text import OrganText
-from ctglip.objectives.samples import OrganBatch
 from ctglip.training.checkpoint import TrainingState
 from ctglip.training.distributed import DistributedContext
 from ctglip.training.optim import build_optimizer

@@ -13,6 +13,9 @@ from ctglip.lazy import public_names
 
 if TYPE_CHECKING:
     from ctglip.data.augment import AugmentSettings as AugmentSettings
+    from ctglip.data.collate import collate_organs as collate_organs
+    from ctglip.data.collate import collate_reports as collate_reports
+    from ctglip.data.collate import collate_studies as collate_studies
     from ctglip.data.crops import CropSettings as CropSettings
     from ctglip.data.crops import OrganCrop as OrganCrop
     from ctglip.data.crops import cut_crop as cut_crop
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
     from ctglip.data.organs import OrganDataset as OrganDataset
     from ctglip.data.pairs import PairDataset as PairDataset
     from ctglip.data.rendering import CropStack as CropStack
+    from ctglip.data.samples import OrganSample as OrganSample
+    from ctglip.data.samples import StudySample as StudySample
     from ctglip.data.sampling import BalancedSampler as BalancedSampler
     from ctglip.data.sampling import SamplingSettings as SamplingSettings
     from ctglip.data.scan_reports import ScanReportDataset as ScanReportDataset

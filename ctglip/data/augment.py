@@ -1,7 +1,7 @@
 """Small changes of a crop that leave every finding true: the organ stays whole, HU stay HU, and a left organ is turned
 into a right one only together with its name and its texts (``data.mirror``).
 
-What is changed is drawn for a whole batch from the step's generator, and travels with each sample.
+Augmentation parameters are drawn for a whole batch from the step's generator, and travel with each sample.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float, Num, UInt8
+from jaxtyping import Float, Num
 from pydantic import Field
 
 from ctglip.config import Settings
-from ctglip.data.crops import CropSettings, Extent, OrganCrop, axis_weights, resampled, zoomed_size
-from ctglip.data.rendering import render, shifted
+from ctglip.data.crops import Extent, OrganCrop, axis_weights, resampled, zoomed_size
+from ctglip.data.rendering import shifted
 
 _VACUUM_HU = -1000.0
 
@@ -43,15 +43,15 @@ class AugmentSettings(Settings):
 
 
 @dataclass(frozen=True)
-class Change:
-    """What is changed of one crop at one step.
+class AugmentationParameters:
+    """How one crop is changed at one step.
 
     Attributes:
         shift_voxels: along x, y, z: voxel i shows what was at i + shift.
         shift_hu, gain: HU become ``(HU + 1000) (1 + gain) - 1000 + shift_hu``.
         zoom: factor on the organ's size on the grid.
         mirrored: flipped along x.
-        noise: seed of the noise.
+        noise_seed: of the noise.
     """
 
     shift_voxels: tuple[int, int, int] = (0, 0, 0)
@@ -59,48 +59,11 @@ class Change:
     gain: float = 0.0
     zoom: float = 1.0
     mirrored: bool = False
-    noise: int = 0
+    noise_seed: int = 0
 
 
-@dataclass(frozen=True)
-class Changed:
-    """A crop after its changes.
-
-    Attributes:
-        hu, detail, mask: as of ``OrganCrop``, before the shifts below; ``hu`` and ``detail`` are float32 where they are
-            no whole numbers any more.
-        size: what the model is told of size, float32 ``[4]``.
-        median_hu: of the organ, before ``shift_hu``.
-        change: what was done, after it was held back so that the organ is not cut.
-        shift_voxels: what is still to be shifted. Rendering does it, and adds ``shift_hu``, where it copies and scales
-            voxels anyway (see ``rendering.Drawable``).
-    """
-
-    hu: Num[np.ndarray, "x y z"]
-    detail: Num[np.ndarray, "d x y z"]
-    mask: UInt8[np.ndarray, "x y z"]
-    size: Float[np.ndarray, " 4"]
-    median_hu: np.float32
-    change: Change
-    shift_voxels: tuple[int, int, int] = (0, 0, 0)
-
-    @property
-    def shift_hu(self) -> float:
-        """What is still to be added to all HU."""
-        return self.change.shift_hu
-
-    def image(self, settings: CropSettings) -> Float[np.ndarray, "c x y z"]:
-        """The channels that a model sees (see ``data.rendering``)."""
-        return render([self], settings)[0].numpy()
-
-    @property
-    def coverage(self) -> Float[np.ndarray, "1 x y z"]:
-        """The organ's coverage of each voxel, 0 to 1."""
-        return shifted(self.mask, self.shift_voxels)[None].astype(np.float32) / 255.0
-
-
-def draw_changes(count: int, settings: AugmentSettings, rng: np.random.Generator) -> list[Change]:
-    """What is to be changed of each crop of a batch."""
+def draw_augmentations(count: int, settings: AugmentSettings, rng: np.random.Generator) -> list[AugmentationParameters]:
+    """How each crop of a batch is to be changed."""
     reach = settings.shift_voxels
     steps = rng.integers(-reach, reach + 1, size=(count, 3)) if reach else np.zeros((count, 3), dtype=int)
     shift_hu = (settings.shift_hu * rng.standard_normal(count)).astype(np.float32)
@@ -110,20 +73,25 @@ def draw_changes(count: int, settings: AugmentSettings, rng: np.random.Generator
     mirrored = rng.random(count) < settings.mirror if settings.mirror else np.zeros(count, dtype=bool)
     noise = rng.integers(2**62, size=count) if settings.noise_hu else np.zeros(count, dtype=int)
     columns = zip(*(column.tolist() for column in (steps, shift_hu, gain, zoom, mirrored, noise)), strict=True)
-    return [Change((x, y, z), *rest) for (x, y, z), *rest in columns]
+    return [AugmentationParameters((x, y, z), *rest) for (x, y, z), *rest in columns]
 
 
-def apply_change(crop: OrganCrop, change: Change, noise_hu: float = 0.0) -> Changed:
-    """A changed crop; what comes in at a face repeats that face. Shift and zoom stop where the organ would be cut."""
+def augment_crop(
+    crop: OrganCrop, parameters: AugmentationParameters, noise_hu: float = 0.0
+) -> tuple[OrganCrop, AugmentationParameters]:
+    """A crop after augmentation, and with which parameters: shift and zoom stop where the organ would be cut.
+
+    What comes in at a face repeats that face.
+    """
     hu, detail, mask, size, extent = crop.hu, crop.detail, crop.mask, crop.size, crop.extent
-    if change.mirrored:
+    if parameters.mirrored:
         hu, detail, mask = hu[::-1], detail[:, ::-1], mask[::-1]
         extent = extent and ((len(hu) - 1 - extent[0][1], len(hu) - 1 - extent[0][0]), *extent[1:])
-    steps = to_shift = _held_back(extent, hu.shape, change.shift_voxels)
-    if change.zoom != 1.0 or noise_hu > 0:  # which look at voxels in their place
+    steps = remaining = _limited_shift(extent, hu.shape, parameters.shift_voxels)
+    if parameters.zoom != 1.0 or noise_hu > 0:  # which look at voxels in their place
         hu, detail, mask = (shifted(volume, steps) for volume in (hu, detail, mask))
-        to_shift = (0, 0, 0)
-    zoom = change.zoom
+        remaining = (0, 0, 0)
+    zoom = parameters.zoom
     if zoom > 1.0:
         moved = extent and tuple((a - step, b - step) for (a, b), step in zip(extent, steps, strict=True))
         zoom = min(zoom, _largest_zoom(moved, hu.shape))
@@ -135,21 +103,21 @@ def apply_change(crop: OrganCrop, change: Change, noise_hu: float = 0.0) -> Chan
         mask = np.rint(np.clip(resampled(mask.astype(np.float32), weights), 0, 255)).astype(np.uint8)
         size = zoomed_size(size, zoom)
     median = np.float32(crop.median_hu)
-    if change.gain:
-        gain, vacuum = np.float32(change.gain), np.float32(_VACUUM_HU)
+    if parameters.gain:
+        gain, vacuum = np.float32(parameters.gain), np.float32(_VACUUM_HU)
         hu = hu + (hu - vacuum) * gain
         median += (median - vacuum) * gain
     if noise_hu > 0:
-        rng = np.random.default_rng(change.noise)
+        rng = np.random.default_rng(parameters.noise_seed)
         hu = hu + np.float32(noise_hu) * rng.standard_normal(hu.shape, dtype=np.float32)
-    done = replace(change, shift_voxels=steps, zoom=zoom)
-    return Changed(hu, detail, mask, size, median, done, to_shift)
+    augmented = OrganCrop(crop.organ, hu, detail, mask, size, float(median), remaining, parameters.shift_hu)
+    return augmented, replace(parameters, shift_voxels=steps, zoom=zoom)
 
 
 def augment_hu(
     hu: Num[np.ndarray, "n x y z"], settings: AugmentSettings, rng: np.random.Generator
 ) -> tuple[Float[np.ndarray, "n x y z"], Float[np.ndarray, " n"]]:
-    """Images with shifted and noisy HU, and the shift of each (for whole scans; crops have ``apply_change``)."""
+    """Images with shifted and noisy HU, and the shift of each (for whole scans; crops have ``augment_crop``)."""
     shift = (settings.shift_hu * rng.standard_normal(len(hu))).astype(np.float32)
     out = hu.astype(np.float32) + shift[:, None, None, None]
     if settings.noise_hu > 0:
@@ -157,13 +125,13 @@ def augment_hu(
     return out, shift
 
 
-def _held_back(extent: Extent | None, shape: tuple[int, ...], steps: tuple[int, int, int]) -> tuple[int, int, int]:
+def _limited_shift(extent: Extent | None, shape: tuple[int, ...], steps: tuple[int, int, int]) -> tuple[int, int, int]:
     """The shift as far as the organ stays on the grid."""
-    kept = []
+    limited = []
     for axis, (count, step) in enumerate(zip(shape, steps, strict=True)):
         first, last = extent[axis] if extent else (count - 1, 0)
-        kept.append(max(min(step, first), last + 1 - count))
-    return kept[0], kept[1], kept[2]
+        limited.append(max(min(step, first), last + 1 - count))
+    return limited[0], limited[1], limited[2]
 
 
 def _largest_zoom(extent: Extent | None, shape: tuple[int, ...]) -> float:

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int8, Int16, UInt8
 
 from ctglip.data.crops import CropSettings, OrganCrop, crop_region, cut_crop, cut_region
 from ctglip.data.rendering import CropStack
+from ctglip.data.samples import OrganInstance
 from ctglip.errors import CTGLIPError, StoreError
 from ctglip.parallel import worker_threads
 from ctglip.store.study import StudyReader, organ_row
@@ -20,19 +21,6 @@ from ctglip.vocabulary.organs import OrganDictionary
 
 Progress = Callable[[int, int], None]
 MAX_FAILED_SHARE = 0.05
-
-
-@dataclass(frozen=True)
-class OrganInstance:
-    """One organ of one study."""
-
-    study_id: str
-    row: OrganRow
-
-    @property
-    def organ(self) -> str:
-        """Name in the organ dictionary."""
-        return self.row.organ
 
 
 @dataclass(frozen=True)

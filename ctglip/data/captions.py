@@ -18,6 +18,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Int
 
+from ctglip.data.samples import NO_TEXT
 from ctglip.types import Finding
 from ctglip.vocabulary.abnormalities import AbnormalityDictionary
 from ctglip.vocabulary.evidence import OrganEvidence, organ_evidence
@@ -26,7 +27,6 @@ from ctglip.vocabulary.organs import OrganDictionary
 from ctglip.vocabulary.prompts import negative_prompts, normal_prompts, positive_prompts
 
 Kind = Literal["abnormal", "normal", "silent"]
-NO_TEXT = -1
 _KEPT = 10_000
 """Sayings of which is kept what is false of them."""
 

@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, Int8, Int16, UInt8
+from jaxtyping import Float, Int16, Num, UInt8
 from pydantic import Field, model_validator
 from scipy import ndimage
 
@@ -100,18 +100,23 @@ class OrganCrop:
     Attributes:
         organ: name in the organ dictionary.
         hu: int16 ``[x, y, z]``; air where the crop leaves the scan.
-        detail: int8 ``[d, x, y, z]``, HU above the organ's median, one map for each of ``CropSettings.details``.
+        detail: int8 ``[d, x, y, z]``, HU above the organ's median, one map for each of ``CropSettings.details``. Both
+            are float32 where augmentation left no whole numbers.
         mask: uint8 ``[x, y, z]``, how much of each voxel the organ covers, 0 to 255.
         size: float32 ``[4]``, standardised log mm per voxel (x, y, z) and log volume in ml.
-        median_hu: median HU of the organ's voxels on the grid.
+        median_hu: median HU of the organ's voxels on the grid, before ``shift_hu``.
+        shift_voxels, shift_hu: what augmentation leaves to rendering, which copies and scales voxels anyway: voxel i
+            shows what was at i + shift (what comes in at a face repeats that face), and all HU are shifted.
     """
 
     organ: str
-    hu: Int16[np.ndarray, "x y z"]
-    detail: Int8[np.ndarray, "d x y z"]
+    hu: Num[np.ndarray, "x y z"]
+    detail: Num[np.ndarray, "d x y z"]
     mask: UInt8[np.ndarray, "x y z"]
     size: Float[np.ndarray, " 4"]
     median_hu: float
+    shift_voxels: tuple[int, int, int] = (0, 0, 0)
+    shift_hu: float = 0.0
 
     @cached_property
     def extent(self) -> Extent | None:
@@ -121,16 +126,6 @@ class OrganCrop:
         if not len(inside[0]):
             return None
         return tuple((int(positions[0]), int(positions[-1])) for positions in inside)
-
-    @property
-    def shift_voxels(self) -> tuple[int, int, int]:
-        """None: a crop is shown as it was cut (see ``data.rendering.Drawable``)."""
-        return 0, 0, 0
-
-    @property
-    def shift_hu(self) -> float:
-        """None."""
-        return 0.0
 
 
 def cut_crop(

@@ -6,10 +6,8 @@ A batch is a function of (seed, step), whatever the number of ranks.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
 from pydantic import Field
 
 from ctglip.config import Settings
@@ -17,13 +15,13 @@ from ctglip.cxr.regions import region_entries
 from ctglip.cxr.sentence_regions import sentences_by_region
 from ctglip.cxr.views import FRONTAL
 from ctglip.data.cache import Progress
-from ctglip.data.captions import NO_TEXT
 from ctglip.data.cxr_input import kept_edge
 from ctglip.data.cxr_reader import CxrReader
 from ctglip.data.cxr_window import cxr_window
 from ctglip.data.dataset import Batch, TextDataset
 from ctglip.data.organs import findings_by_study, studies_of
-from ctglip.data.report_texts import ReportSample, ReportTexts, reports_of_images, sections_by_study
+from ctglip.data.report_texts import ReportTexts, reports_of_images, sections_by_study
+from ctglip.data.samples import StudySample
 from ctglip.data.sampling import rows_of_rank
 from ctglip.errors import StoreError
 from ctglip.reports.tags import Tagger
@@ -73,56 +71,7 @@ class CxrDataSettings(Settings):
     keep_gb: float = Field(default=4.0, ge=0)
 
 
-@dataclass(frozen=True)
-class CxrPair:
-    """A radiograph and one text; the fields are those of ``objectives.samples.PairSample``."""
-
-    image: Float[np.ndarray, "1 h w"]
-    text_id: int
-    text_key: int
-
-
-@dataclass(frozen=True)
-class CxrRegions:
-    """A radiograph with m regions that have both a box and sentences; the fields are those of
-    ``samples.StudySample``."""
-
-    image: Float[np.ndarray, "1 h w"]
-    labels: None
-    boxes: Float[np.ndarray, "m 4"]
-    size: Float[np.ndarray, "m 4"]
-    organ_id: Int[np.ndarray, " m"]
-    text_id: Int[np.ndarray, " m"]
-    text_key: Int[np.ndarray, " m"]
-    negative_ids: Int[np.ndarray, "m k"]
-
-
-@dataclass(frozen=True)
-class CxrSample(ReportSample):
-    """One radiograph with all that is known of it; images are ``[v, 1, h, w]``, boxes (row0, row1, column0,
-    column1)."""
-
-    def pair(self) -> CxrPair:
-        """The radiograph with its whole report."""
-        return CxrPair(self.image, self.report, self.report)
-
-    def grounded(self) -> CxrRegions:
-        """The radiograph with its regions that the report speaks of."""
-        told = self.region_text != NO_TEXT
-        count = int(told.sum())
-        return CxrRegions(
-            image=self.image,
-            labels=None,
-            boxes=self.boxes[0][told],
-            size=np.zeros((count, 4), np.float32),
-            organ_id=self.region_id[told],
-            text_id=self.region_text[told],
-            text_key=self.region_text[told],
-            negative_ids=np.zeros((count, 0), np.int64),
-        )
-
-
-class CxrDataset(TextDataset[CxrSample]):
+class CxrDataset(TextDataset[StudySample]):
     """All radiographs of one split that have a report: a torch dataset, whose ``collate`` a ``DataLoader`` takes.
 
     Args:
@@ -212,22 +161,22 @@ class CxrDataset(TextDataset[CxrSample]):
         """The radiographs of a step's batch, of all ranks."""
         return [self.study_ids[row] for row in self.rows(step)]
 
-    def samples(self, step: int, rank: int = 0, world: int = 1) -> list[CxrSample]:
+    def samples(self, step: int, rank: int = 0, world: int = 1) -> list[StudySample]:
         """A rank's radiographs of a step; the batch is the same however many ranks share it."""
         return self._placed(rows_of_rank(list(enumerate(self.rows(step))), rank, world), [self.seed, 1, step])
 
-    def sampled(self, rows: Sequence[int], seed: int) -> list[CxrSample]:
+    def sampled(self, rows: Sequence[int], seed: int) -> list[StudySample]:
         """Some radiographs; those that cannot be read are left out."""
         return self._placed(list(enumerate(rows)), [seed, 1])
 
-    def collate(self, samples: Sequence[CxrSample]) -> Batch:
+    def collate(self, samples: Sequence[StudySample]) -> Batch:
         """As ``report_texts.reports_of_images`` says."""
         return reports_of_images(samples, self.regions, self)
 
     def _words(self) -> tuple[Sequence[str], Sequence[int]]:
         return self._texts.texts, self._texts.ids
 
-    def _placed(self, placed: Sequence[tuple[int, int]], seed: Sequence[int]) -> list[CxrSample]:
+    def _placed(self, placed: Sequence[tuple[int, int]], seed: Sequence[int]) -> list[StudySample]:
         """Rows with their places in a batch."""
         radiographs = self.reader.read([row for _, row in placed])
         found = [
@@ -242,7 +191,7 @@ class CxrDataset(TextDataset[CxrSample]):
             )
         return found
 
-    def sample(self, row: int, rng: np.random.Generator | None = None) -> CxrSample:
+    def sample(self, row: int, rng: np.random.Generator | None = None) -> StudySample:
         """One radiograph; ``rng`` draws what training draws.
 
         Raises:
@@ -253,14 +202,14 @@ class CxrDataset(TextDataset[CxrSample]):
             raise StoreError(f"{self.study_ids[row]} cannot be read.", code="damaged_store")
         return self._sample(row, radiograph, rng or np.random.default_rng([self.seed, 2, row]))
 
-    def _sample(self, row: int, radiograph: np.ndarray, rng: np.random.Generator) -> CxrSample:
+    def _sample(self, row: int, radiograph: np.ndarray, rng: np.random.Generator) -> StudySample:
         boxes = self._boxes[row]
         edges = np.array([box for _, box in boxes]).reshape(-1, 4)
         drawn = rng if self.training else None
         made = [cxr_window(radiograph, edges, self.settings, drawn) for _ in range(self.settings.copies)]
         placed = np.stack([box for _, box in made])
         seen = (placed[..., 1::2] > placed[..., ::2]).all(axis=(0, 2))  # a region that a view has lost is left out
-        found = self._texts.sample(
+        return self._texts.sample(
             self.study_ids[row],
             self._said[row],
             images=np.stack([image for image, _ in made]),
@@ -268,7 +217,6 @@ class CxrDataset(TextDataset[CxrSample]):
             region_id=np.array([number for number, _ in boxes], dtype=np.int64)[seen],
             regions=self.regions,
         )
-        return CxrSample(**vars(found))
 
 
 def _reported(store: Store, split: str, lateral: bool) -> list[str]:

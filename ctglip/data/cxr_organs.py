@@ -12,10 +12,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from ctglip.cxr.regions import region_entries
-from ctglip.data.captions import NO_TEXT, CaptionBuilder, Negatives
-from ctglip.data.cxr import CxrDataset, CxrRegions, CxrSample
+from ctglip.data.captions import CaptionBuilder, Negatives
+from ctglip.data.cxr import CxrDataset
 from ctglip.data.dataset import Batch, TextDataset
 from ctglip.data.organs import DataSettings, draw_texts, findings_by_study, paraphrases_of, permuted, told_of
+from ctglip.data.samples import NO_TEXT, StudySample
 from ctglip.data.studies import organs_of_images
 from ctglip.errors import StoreError
 from ctglip.store.tables import Store
@@ -38,7 +39,7 @@ _Drawn = dict[int, tuple[int, int, int, np.ndarray]]
 """Region number -> organ id, text, key, negatives."""
 
 
-class CxrOrganDataset(TextDataset[CxrRegions]):
+class CxrOrganDataset(TextDataset[StudySample]):
     """The radiographs of a ``CxrDataset`` with their organs that have a box: a torch dataset, whose ``collate`` a
     ``DataLoader`` takes.
 
@@ -115,17 +116,17 @@ class CxrOrganDataset(TextDataset[CxrRegions]):
     def __len__(self) -> int:
         return len(self.radiographs)
 
-    def batch(self, step: int, rank: int = 0, world: int = 1) -> list[CxrRegions]:
+    def batch(self, step: int, rank: int = 0, world: int = 1) -> list[StudySample]:
         """A rank's radiographs of a step, with organs, texts and negatives; the batch is the same for any number of
         ranks."""
         rng = np.random.default_rng([self.radiographs.seed, 3, step])
         return self._with_texts(self.radiographs.samples(step, rank, world), self.radiographs.rows(step), rng)
 
-    def sampled(self, rows: Sequence[int], seed: int) -> list[CxrRegions]:
+    def sampled(self, rows: Sequence[int], seed: int) -> list[StudySample]:
         """Some radiographs; those that cannot be read are left out."""
         return self._with_texts(self.radiographs.sampled(rows, seed), rows, np.random.default_rng([seed, 3]))
 
-    def collate(self, samples: Sequence[CxrRegions]) -> Batch:
+    def collate(self, samples: Sequence[StudySample]) -> Batch:
         """As of ``data.studies.StudyDataset``, in two dimensions: ``boxes [m, 4]``, no ``labels``."""
         return organs_of_images(samples, self._organ_ids, self)
 
@@ -133,8 +134,8 @@ class CxrOrganDataset(TextDataset[CxrRegions]):
         return self.texts, self._text_ids
 
     def _with_texts(
-        self, radiographs: Sequence[CxrSample], rows: Sequence[int], rng: np.random.Generator
-    ) -> list[CxrRegions]:
+        self, radiographs: Sequence[StudySample], rows: Sequence[int], rng: np.random.Generator
+    ) -> list[StudySample]:
         """Radiographs with a text for each organ, drawn for all rows of a batch whoever reads them."""
         taken: dict[int, int] = {}
         drawn = {self.radiographs.study_ids[row]: self._draw(row, rng, taken) for row in rows}
@@ -147,15 +148,16 @@ class CxrOrganDataset(TextDataset[CxrRegions]):
             out[number] = (self._organ_ids[organ], *draw_texts(said, self._negatives, self.data, rng, taken))
         return out
 
-    def _sample(self, radiograph: CxrSample, said: _Drawn) -> CxrRegions:
-        kept = [(at, said[int(number)]) for at, number in enumerate(radiograph.region_id) if int(number) in said]
+    def _sample(self, radiograph: StudySample, said: _Drawn) -> StudySample:
+        kept = [(at, said[int(number)]) for at, number in enumerate(radiograph.organ_id) if int(number) in said]
         at = [instance for instance, _ in kept]
         columns = [np.array([row[n] for _, row in kept], dtype=np.int64) for n in range(3)]
         negatives = np.array([row[3] for _, row in kept], dtype=np.int64).reshape(len(kept), self.data.negatives)
-        return CxrRegions(
-            image=radiograph.image,
+        return StudySample(
+            study_id=radiograph.study_id,
+            images=radiograph.images,
             labels=None,
-            boxes=radiograph.boxes[0][at],
+            boxes=radiograph.boxes[:, at],
             size=np.zeros((len(kept), 4), np.float32),
             organ_id=columns[0],
             text_id=self._text_ids[columns[1]],

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ctglip.data.captions import NO_TEXT
+from ctglip.data.samples import NO_TEXT
 
 S = TypeVar("S")
 Batch = dict[str, Any]

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
 import polars as pl
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from pydantic import Field
 
 from ctglip.config import Settings
-from ctglip.data.augment import AugmentSettings, Change, Changed, apply_change, draw_changes
-from ctglip.data.cache import CropCache, OrganInstance, Progress, instances_of
-from ctglip.data.captions import NO_TEXT, CaptionBuilder, Negatives, OrganCaptions, Paraphrases, draw_text
+from ctglip.data.augment import AugmentationParameters, AugmentSettings, augment_crop, draw_augmentations
+from ctglip.data.cache import CropCache, Progress, instances_of
+from ctglip.data.captions import CaptionBuilder, Negatives, OrganCaptions, Paraphrases, draw_text
 from ctglip.data.crops import CropSettings
 from ctglip.data.dataset import Batch, TextDataset, names_of, numbers, stack
 from ctglip.data.mirror import Mirror
 from ctglip.data.rendering import CropStack
+from ctglip.data.samples import NO_TEXT, OrganInstance, OrganSample
 from ctglip.data.sampling import rows_of_rank
 from ctglip.data.stored import CacheSettings, StoredCrops, open_crops
 from ctglip.errors import StoreError
@@ -62,49 +63,6 @@ class DataSettings(Settings):
     threads: int = Field(default=2, ge=1)
     permute_texts: bool = False
     held_out: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class OrganSample:
-    """One organ of one study with this step's text; the fields are those of ``objectives.samples.OrganSample``.
-
-    ``row`` says which of the dataset's rows it is. The image is made when it is asked for.
-    """
-
-    crop: Changed
-    settings: CropSettings
-    organ_id: int
-    study_index: int
-    text_id: int
-    text_key: int
-    negative_ids: Int[np.ndarray, " k"]
-    sentence_ids: Int[np.ndarray, " n"]
-    row: int
-
-    @staticmethod
-    def stacked(samples: Sequence[OrganSample]) -> CropStack:
-        """The crops of many, whose images are drawn where they are wanted."""
-        return CropStack.of([sample.crop for sample in samples], samples[0].settings)
-
-    @property
-    def image(self) -> Float[np.ndarray, "c x y z"]:
-        """What the model sees of the crop."""
-        return self.crop.image(self.settings)
-
-    @property
-    def mask(self) -> Float[np.ndarray, "1 x y z"]:
-        """The organ's coverage of the crop."""
-        return self.crop.coverage
-
-    @property
-    def size(self) -> Float[np.ndarray, " 4"]:
-        """What the model is told of size."""
-        return self.crop.size
-
-    @property
-    def change(self) -> Change:
-        """What was done to the crop."""
-        return self.crop.change
 
 
 class OrganDataset(TextDataset[OrganSample]):
@@ -175,7 +133,7 @@ class OrganDataset(TextDataset[OrganSample]):
     def collate(self, samples: Sequence[OrganSample]) -> Batch:
         """``image [b, c, x, y, z]``, ``mask [b, 1, x, y, z]``, ``size [b, 4]``, ``organ`` (names), ``text`` (None where
         nothing is said), ``negatives`` (texts that are false), and the samples' numbers."""
-        drawn = OrganSample.stacked(samples).to("cpu")
+        drawn = CropStack.of([sample.crop for sample in samples], self.settings.crops).to("cpu")
         found = numbers(samples, ("organ_id", "study_index", "text_id", "text_key", "row"))
         return {
             "image": drawn.image,
@@ -212,7 +170,7 @@ class OrganDataset(TextDataset[OrganSample]):
             rows: of the whole batch.
         """
         settings = self.settings
-        changes = draw_changes(len(rows), settings.augment, rng)
+        changes = draw_augmentations(len(rows), settings.augment, rng)
         own = rows_of_rank(range(len(rows)), rank, world)
         in_batch = set(rows)
         drawn, crops = self.cache.draw(
@@ -226,10 +184,12 @@ class OrganDataset(TextDataset[OrganSample]):
         out = []
         for crop, instance in zip(crops, own, strict=True):
             (captions, change), (text, key, false) = said[instance], texts[instance]
+            augmented, parameters = augment_crop(crop, change, settings.augment.noise_hu)
             out.append(
                 OrganSample(
-                    crop=apply_change(crop, change, settings.augment.noise_hu),
+                    crop=augmented,
                     settings=settings.crops,
+                    parameters=parameters,
                     organ_id=self._organ_ids[captions.organ],
                     study_index=int(self._study_index[rows[instance]]),
                     text_id=int(self._text_ids[text]),
@@ -241,7 +201,7 @@ class OrganDataset(TextDataset[OrganSample]):
             )
         return out
 
-    def _said(self, row: int, change: Change) -> tuple[OrganCaptions, Change]:
+    def _said(self, row: int, change: AugmentationParameters) -> tuple[OrganCaptions, AugmentationParameters]:
         """What is said of a row's organ after a change, and the change without a mirror image that cannot be told."""
         captions = self.captions[row]
         mirrored = self._mirrored.get(captions) if change.mirrored else None

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float
 
 from ctglip.data.captions import CaptionBuilder
 from ctglip.data.dataset import Batch, numbers, stack
 from ctglip.data.organs import DataSettings
+from ctglip.data.samples import StudySample, without_organs
 from ctglip.data.studies import Chance, ScanDataSettings, WholeScans
 from ctglip.store.tables import Store
 from ctglip.types import Finding
@@ -21,16 +20,7 @@ from ctglip.vocabulary.organs import OrganDictionary
 _READ = ("findings", "impression")
 
 
-@dataclass(frozen=True)
-class PairSample:
-    """One scan and one text; the fields are those of ``objectives.samples.PairSample``."""
-
-    image: Float[np.ndarray, "c x y z"]
-    text_id: int
-    text_key: int
-
-
-class PairDataset(WholeScans[PairSample]):
+class PairDataset(WholeScans[StudySample]):
     """Whole scans with their whole reports, or with one sentence at a time: a torch dataset, whose ``collate`` a
     ``DataLoader`` takes.
 
@@ -76,18 +66,23 @@ class PairDataset(WholeScans[PairSample]):
         """Give the numbers by which others know things: for each of ``texts``, its index in the text bank."""
         self._text_ids = np.asarray(text_ids, dtype=np.int64)
 
-    def collate(self, samples: Sequence[PairSample]) -> Batch:
-        """``image [b, c, x, y, z]``, ``text``, ``text_id`` and ``text_key``."""
-        found = numbers(samples, ("text_id", "text_key"))
-        return {"image": stack(samples, "image"), "text": self.text_of(found["text_id"]), **found}
+    def collate(self, samples: Sequence[StudySample]) -> Batch:
+        """``image [b, c, x, y, z]``, ``text`` and its number ``report``."""
+        found = numbers(samples, ("report",))
+        return {"image": stack(samples, "image"), "text": self.text_of(found["report"]), **found}
 
     def _samples(
         self, rows: Sequence[int], rng: np.random.Generator, chance: Chance, rank: int = 0, world: int = 1
-    ) -> list[PairSample]:
-        drawn = [(instance, int(rng.choice(self._said[row]))) for instance, row in enumerate(rows)][rank::world]
+    ) -> list[StudySample]:
+        drawn = [(n, (self.study_ids[row], int(rng.choice(self._said[row])))) for n, row in enumerate(rows)][
+            rank::world
+        ]
         names = [self.study_ids[rows[instance]] for instance, _ in drawn]
         found = self._images(drawn, names, chance)
-        return [PairSample(image, int(self._text_ids[text]), text) for text, _, image in found]
+        return [
+            without_organs(study_id, image[None], report=int(self._text_ids[text]))
+            for (study_id, text), _, image in found
+        ]
 
 
 def _reports(store: Store, study_ids: set[str]) -> dict[str, tuple[str, ...]]:

@@ -1,7 +1,7 @@
 """From a crop's whole numbers to the channels that a model sees: windows, HU relative to the organ, details, mask.
 
-Channels take six times the memory of the numbers that they are drawn from, so a batch holds the numbers (``CropStack``)
-until it is where the model is: less is copied between processes and to a GPU, and the GPU draws.
+Channels take six times the memory of the numbers that they are rendered from, so a batch holds the numbers
+(``CropStack``) until it is where the model is: less is copied between processes and to a GPU, and the GPU renders.
 """
 
 from __future__ import annotations
@@ -10,47 +10,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
-from typing import Protocol
 
 import numpy as np
 import torch
 from jaxtyping import Float, Num, UInt8
 from torch import Tensor
 
-from ctglip.data.crops import AIR_HU, CropSettings
+from ctglip.data.crops import AIR_HU, CropSettings, OrganCrop
 
 _RELATIVE_HU = 60.0
 _RELATIVE_CLIP = 2.0
-_TOGETHER = 2**20
-"""Voxels that are drawn at once: enough for all threads, few enough for the processor's cache."""
-
-
-class Drawable(Protocol):
-    """A crop, as it was cut (``data.crops.OrganCrop``) or changed (``data.augment.Changed``).
-
-    Attributes:
-        hu, detail, mask: before it is shifted.
-        median_hu: of the organ, before ``shift_hu``.
-        shift_voxels: voxel i shows what was at i + shift; what comes in at a face repeats that face.
-        shift_hu: is added to all HU.
-    """
-
-    @property
-    def hu(self) -> Num[np.ndarray, "x y z"]: ...
-    @property
-    def detail(self) -> Num[np.ndarray, "d x y z"]: ...
-    @property
-    def mask(self) -> UInt8[np.ndarray, "x y z"]: ...
-    @property
-    def median_hu(self) -> float | np.floating: ...
-    @property
-    def shift_voxels(self) -> tuple[int, int, int]: ...
-    @property
-    def shift_hu(self) -> float: ...
+_VOXELS_AT_ONCE = 2**20
+"""Voxels that are rendered at once: enough for all threads, few enough for the processor's cache."""
 
 
 @dataclass(frozen=True)
-class DrawnCrops:
+class RenderedCrops:
     """Crops as a model sees them.
 
     Attributes:
@@ -64,18 +39,18 @@ class DrawnCrops:
     def __len__(self) -> int:
         return len(self.image)
 
-    def __getitem__(self, rows: slice) -> DrawnCrops:
+    def __getitem__(self, rows: slice) -> RenderedCrops:
         """Some of them."""
-        return DrawnCrops(self.image[rows], self.mask[rows])
+        return RenderedCrops(self.image[rows], self.mask[rows])
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> DrawnCrops:
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> RenderedCrops:
         """The crops on a device."""
-        return DrawnCrops(*(t.to(device, non_blocking=non_blocking) for t in (self.image, self.mask)))
+        return RenderedCrops(*(t.to(device, non_blocking=non_blocking) for t in (self.image, self.mask)))
 
 
 @dataclass(frozen=True)
 class CropStack:
-    """Crops of one grid side by side, as whole numbers (see ``Drawable``), of which a model's input can be drawn.
+    """Crops of one grid side by side, as whole numbers, of which a model's input can be rendered.
 
     Attributes:
         hu, detail, covered: int16 ``[n, x, y, z]``, int8 ``[n, d, x, y, z]`` (both float32 after changes that make no
@@ -91,7 +66,7 @@ class CropStack:
     settings: CropSettings
 
     @staticmethod
-    def of(crops: Sequence[Drawable], settings: CropSettings) -> CropStack:
+    def of(crops: Sequence[OrganCrop], settings: CropSettings) -> CropStack:
         """Crops next to each other, each shifted on its way."""
         grid, steps = settings.grid, [crop.shift_voxels for crop in crops]
         return CropStack(
@@ -110,11 +85,11 @@ class CropStack:
         """Some of them."""
         return self._each(lambda tensor: tensor[rows])
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> DrawnCrops:
-        """The crops drawn on a device."""
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> RenderedCrops:
+        """The crops, rendered on a device."""
         moved = self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
         image = moved.image
-        return DrawnCrops(image, image[:, -1:] if self.settings.mask_channel else moved.mask)
+        return RenderedCrops(image, image[:, -1:] if self.settings.mask_channel else moved.mask)
 
     @cached_property
     def image(self) -> Float[Tensor, "n c x y z"]:
@@ -123,9 +98,9 @@ class CropStack:
         # numpy asks the system for large pages, which come faster
         on_cpu = self.hu.device.type == "cpu"
         out = torch.from_numpy(np.empty(shape, np.float32)) if on_cpu else self.hu.new_empty(shape, dtype=torch.float32)
-        some = max(1, _TOGETHER // prod(self.settings.grid))
+        some = max(1, _VOXELS_AT_ONCE // prod(self.settings.grid))
         for start in range(0, len(self), some):
-            self[start : start + some]._draw(out[start : start + some])
+            self[start : start + some]._render_into(out[start : start + some])
         return out
 
     @cached_property
@@ -137,7 +112,7 @@ class CropStack:
         hu, detail, covered = change(self.hu), change(self.detail), change(self.covered)
         return CropStack(hu, detail, covered, change(self.median_hu), change(self.shift_hu), self.settings)
 
-    def _draw(self, out: Float[Tensor, "n c x y z"]) -> None:
+    def _render_into(self, out: Float[Tensor, "n c x y z"]) -> None:
         """All channels into their place, in as few passes over memory as there can be."""
         settings, hu, detail = self.settings, self.hu.float(), self.detail
         median, shift = (column[:, None, None, None] for column in (self.median_hu, self.shift_hu))
@@ -163,7 +138,7 @@ class CropStack:
                 next(channels).copy_(above).mul_(inside)
 
 
-def render(crops: Sequence[Drawable], settings: CropSettings) -> Float[Tensor, "n c x y z"]:
+def render(crops: Sequence[OrganCrop], settings: CropSettings) -> Float[Tensor, "n c x y z"]:
     """The channels of some crops of one grid, float32."""
     return CropStack.of(crops, settings).image
 

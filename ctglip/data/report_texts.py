@@ -14,48 +14,12 @@ import torch
 from jaxtyping import Float, Int, Int8
 
 from ctglip.cxr.sentence_regions import SECTIONS
-from ctglip.data.captions import NO_TEXT, CaptionBuilder, OrganCaptions
+from ctglip.data.captions import CaptionBuilder, OrganCaptions
 from ctglip.data.dataset import Batch, TextDataset, owners, stack
+from ctglip.data.samples import NO_TEXT, StudySample
 from ctglip.reports.tags import Tagger
 from ctglip.store.tables import Store
 from ctglip.types import Finding
-
-
-@dataclass(frozen=True)
-class ReportSample:
-    """One radiograph or scan with all that its report says; the fields are those of
-    ``objectives.reports.ReportSample``.
-
-    Attributes:
-        study_id: of the store.
-        images: one view for each copy.
-        boxes: of the regions in each copy, half-open ``(low, high)`` along each axis, in its pixels, clipped.
-        region_id: which regions, by their place in the dataset's ``regions``; those with a box that is on every copy.
-        region_text: the sentences of each region as one text; equal sentences share a number.
-        findings, impression, report: the sections, and both together.
-        sentences: every sentence that belongs to a region -> text number, by ``sentence_index``.
-        region_sentences: for each region its ``sentence_index`` values.
-        tags: 1 affirmed, 0 denied, -1 unsaid.
-        labels: organ labels of the first copy.
-    """
-
-    study_id: str
-    images: Float[np.ndarray, "v c *s"]
-    boxes: Float[np.ndarray, "v m e"]
-    region_id: Int[np.ndarray, " m"]
-    region_text: Int[np.ndarray, " m"]
-    findings: int
-    impression: int
-    report: int
-    sentences: dict[int, int]
-    region_sentences: tuple[tuple[int, ...], ...]
-    tags: Int8[np.ndarray, " t"]
-    labels: Int[np.ndarray, ...] | None = None
-
-    @property
-    def image(self) -> Float[np.ndarray, "c ..."]:
-        """The first copy."""
-        return self.images[0]
 
 
 @dataclass(frozen=True)
@@ -63,7 +27,7 @@ class Said:
     """What one report says, by numbers in the list of texts.
 
     Attributes:
-        findings, impression, report, sentences, tags: as for ``ReportSample``.
+        findings, impression, report, sentences, tags: as for ``StudySample``.
         regions: region -> its sentences.
         region_texts: region -> all of them as one text.
     """
@@ -149,7 +113,7 @@ class ReportTexts:
         boxes: Float[np.ndarray, "v m e"],
         region_id: Int[np.ndarray, " m"],
         regions: Sequence[str],
-    ) -> ReportSample:
+    ) -> StudySample:
         """A study with its report; regions without extent in one of the views are left out.
 
         Args:
@@ -160,22 +124,26 @@ class ReportTexts:
         kept = (boxes[..., 1::2] - boxes[..., ::2] >= 1).all(axis=(0, 2))
         names = [regions[int(number)] for number in region_id[kept]]
         texts = [self.id(said.region_texts.get(name, NO_TEXT)) for name in names]
-        return ReportSample(
+        return StudySample(
             study_id=study_id,
             images=images,
             boxes=boxes[:, kept].astype(np.float32),
-            region_id=region_id[kept],
-            region_text=np.array(texts, dtype=np.int64),
+            labels=None,
+            size=np.zeros((len(texts), 4), np.float32),
+            organ_id=region_id[kept],
+            text_id=np.array(texts, dtype=np.int64),
+            text_key=np.array(texts, dtype=np.int64),
+            negative_ids=np.zeros((len(texts), 0), np.int64),
             findings=self.id(said.findings),
             impression=self.id(said.impression),
             report=self.id(said.report),
             sentences={index: self.id(number) for index, number in said.sentences.items()},
-            region_sentences=tuple(said.regions.get(name, ()) for name in names),
+            organ_sentences=tuple(said.regions.get(name, ()) for name in names),
             tags=said.tags,
         )
 
 
-def reports_of_images(samples: Sequence[ReportSample], regions: Sequence[str], words: TextDataset[Any]) -> Batch:
+def reports_of_images(samples: Sequence[StudySample], regions: Sequence[str], words: TextDataset[Any]) -> Batch:
     """Images with their reports as one batch.
 
     Returns:
@@ -185,7 +153,7 @@ def reports_of_images(samples: Sequence[ReportSample], regions: Sequence[str], w
         ``region_text`` (None where nothing is said).
     """
     images = stack(samples, "images")
-    region_id = torch.cat([torch.as_tensor(sample.region_id) for sample in samples])
+    region_id = torch.cat([torch.as_tensor(sample.organ_id) for sample in samples])
     sections = {name: words.text_of([getattr(s, name) for s in samples]) for name in ("findings", "impression")}
     return {
         "image": images[:, 0],
@@ -195,11 +163,11 @@ def reports_of_images(samples: Sequence[ReportSample], regions: Sequence[str], w
         **sections,
         "text": words.text_of([sample.report for sample in samples]),
         "tags": stack(samples, "tags"),
-        "study_index": owners([len(sample.region_id) for sample in samples]),
+        "study_index": owners([len(sample.organ_id) for sample in samples]),
         "region": [regions[int(number)] for number in region_id],
         "region_id": region_id,
         "boxes": torch.cat([torch.as_tensor(sample.boxes).transpose(0, 1) for sample in samples]),
-        "region_text": words.text_of(np.concatenate([sample.region_text for sample in samples])),
+        "region_text": words.text_of(np.concatenate([sample.text_id for sample in samples])),
     }
 
 

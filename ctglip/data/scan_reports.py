@@ -15,7 +15,8 @@ from ctglip.data.cache import instances_of
 from ctglip.data.captions import CaptionBuilder
 from ctglip.data.dataset import Batch
 from ctglip.data.organs import DataSettings
-from ctglip.data.report_texts import ReportSample, ReportTexts, organs_spoken_of, reports_of_images, sections_by_study
+from ctglip.data.report_texts import ReportTexts, organs_spoken_of, reports_of_images, sections_by_study
+from ctglip.data.samples import StudySample
 from ctglip.data.scans import ScanCut
 from ctglip.data.studies import Chance, ScanDataSettings, WholeScans
 from ctglip.reports.tags import Tagger
@@ -25,7 +26,7 @@ from ctglip.vocabulary.abnormalities import AbnormalityDictionary
 from ctglip.vocabulary.organs import OrganDictionary
 
 
-class ScanReportDataset(WholeScans[ReportSample]):
+class ScanReportDataset(WholeScans[StudySample]):
     """All scans of one split that have a report: a torch dataset, whose ``collate`` a ``DataLoader`` takes.
 
     Args:
@@ -90,7 +91,7 @@ class ScanReportDataset(WholeScans[ReportSample]):
             name: np.array([numbers[row.organ] for row in rows], dtype=np.int64) for name, rows in self._rows.items()
         }
 
-    def collate(self, samples: Sequence[ReportSample]) -> Batch:
+    def collate(self, samples: Sequence[StudySample]) -> Batch:
         """As ``report_texts.reports_of_images`` says; regions are organs."""
         return reports_of_images(samples, self.regions, self)
 
@@ -104,12 +105,12 @@ class ScanReportDataset(WholeScans[ReportSample]):
         chance: Chance,
         rank: int = 0,
         world: int = 1,
-    ) -> list[ReportSample]:
+    ) -> list[StudySample]:
         drawn = list(enumerate(rows))[rank::world]
         names = [self.study_ids[row] for _, row in drawn]
         return [self._sample(row, cut, rng) for row, cut, rng in self._cuts(drawn, names, chance)]
 
-    def _sample(self, row: int, cut: ScanCut, rng: np.random.Generator) -> ReportSample:
+    def _sample(self, row: int, cut: ScanCut, rng: np.random.Generator) -> StudySample:
         name = self.study_ids[row]
         boxes, labels = cut.boxes(self._rows[name]), cut.labels if self.labels else None
         views = [self._view(cut.hu, labels, boxes, rng) for _ in range(self.settings.copies)]

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+import torch
+from jaxtyping import Float, Int
 from pydantic import Field
 
 from ctglip.config import Settings
 from ctglip.data.augment import augment_hu
-from ctglip.data.cache import OrganInstance, instances_of
-from ctglip.data.captions import NO_TEXT, CaptionBuilder, Negatives, OrganCaptions
+from ctglip.data.cache import instances_of
+from ctglip.data.captions import CaptionBuilder, Negatives, OrganCaptions
 from ctglip.data.dataset import Batch, TextDataset, join, names_of, owners, stack
 from ctglip.data.organs import (
     DataSettings,
@@ -31,6 +32,7 @@ from ctglip.data.organs import (
     told_of,
     trainable_organs,
 )
+from ctglip.data.samples import NO_TEXT, OrganInstance, StudySample
 from ctglip.data.scans import ScanCut, ScanReader, ScanSettings, render_scans
 from ctglip.errors import StoreError
 from ctglip.store.tables import Store
@@ -68,20 +70,6 @@ class ScanDataSettings(Settings):
     copies: int = Field(default=1, ge=1, le=4)
     shift_voxels: int = Field(default=0, ge=0)
     tags: str = "tags"
-
-
-@dataclass(frozen=True)
-class StudySample:
-    """One scan with m of its organs; the fields are those of ``objectives.samples.StudySample``."""
-
-    image: Float[np.ndarray, "c x y z"]
-    labels: UInt8[np.ndarray, "x y z"] | None
-    boxes: Float[np.ndarray, "m 6"] | None
-    size: Float[np.ndarray, "m 4"]
-    organ_id: Int[np.ndarray, " m"]
-    text_id: Int[np.ndarray, " m"]
-    text_key: Int[np.ndarray, " m"]
-    negative_ids: Int[np.ndarray, "m k"]
 
 
 class WholeScans(TextDataset[S]):
@@ -277,11 +265,15 @@ class StudyDataset(WholeScans[StudySample]):
         self, rows: Sequence[int], rng: np.random.Generator, chance: Chance, rank: int = 0, world: int = 1
     ) -> list[StudySample]:
         taken: dict[int, int] = {}
-        drawn = [(instance, self._draw(self.study_ids[row], rng, taken)) for instance, row in enumerate(rows)][
-            rank::world
-        ]
+        drawn = [
+            (number, (self.study_ids[row], self._draw(self.study_ids[row], rng, taken)))
+            for number, row in enumerate(rows)
+        ][rank::world]
         names = [self.study_ids[rows[instance]] for instance, _ in drawn]
-        return [self._sample(said, cut, image) for said, cut, image in self._images(drawn, names, chance)]
+        return [
+            self._sample(study_id, said, cut, image)
+            for (study_id, said), cut, image in self._images(drawn, names, chance)
+        ]
 
     def _draw(self, study_id: str, rng: np.random.Generator, taken: dict[int, int]) -> list[_Said]:
         out = []
@@ -290,7 +282,7 @@ class StudyDataset(WholeScans[StudySample]):
             out.append(_Said(row, self._organ_ids[said.organ], *drawn))
         return out
 
-    def _sample(self, said: list[_Said], cut: ScanCut, image: np.ndarray) -> StudySample:
+    def _sample(self, study_id: str, said: list[_Said], cut: ScanCut, image: np.ndarray) -> StudySample:
         if self.grounding == "pool":
             assert cut.labels is not None
             there = np.bincount(cut.labels.ravel(), minlength=256) > 0
@@ -300,9 +292,10 @@ class StudyDataset(WholeScans[StudySample]):
         bank = np.append(self._text_ids, NO_TEXT)
         negatives = [one.negatives for one in said] or [np.zeros(self.data.negatives, dtype=np.int64)][:0]
         return StudySample(
-            image=image,
+            study_id=study_id,
+            images=image[None],
             labels=cut.labels if self.grounding == "pool" else None,
-            boxes=cut.boxes(rows) if self.grounding == "box" else None,
+            boxes=cut.boxes(rows)[None],
             size=cut.sizes(rows) * known,
             organ_id=np.array([one.number for one in said], dtype=np.int64),
             text_id=bank[np.array([one.text for one in said], dtype=np.int64)],
@@ -325,13 +318,11 @@ class StudyDataset(WholeScans[StudySample]):
 
 def organs_of_images(samples: Sequence[Any], organ_ids: Mapping[str, int], words: TextDataset[Any]) -> Batch:
     """Images with organs as one batch, see ``StudyDataset.collate``."""
-    first = samples[0]
-    names = ["size", "organ_id", "text_id", "text_key", "negative_ids", *(["boxes"] if first.boxes is not None else [])]
-    found = join(samples, names)
+    found = join(samples, ["size", "organ_id", "text_id", "text_key", "negative_ids"])
     return {
         "image": stack(samples, "image"),
-        "labels": None if first.labels is None else stack(samples, "labels"),
-        "boxes": None,
+        "labels": None if samples[0].labels is None else stack(samples, "labels"),
+        "boxes": torch.cat([torch.as_tensor(sample.boxes[0]) for sample in samples]),
         "study_index": owners([len(sample.organ_id) for sample in samples]),
         "organ": names_of(found["organ_id"], organ_ids),
         "text": words.text_of(found["text_id"]),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ctglip.cxr.recipe import CXR_MAX
-from ctglip.data.cache import OrganInstance
+from ctglip.data.samples import OrganInstance
 from ctglip.errors import CTGLIPError
 from ctglip.evaluation.context import Context
 from ctglip.inference.scoring import Pair

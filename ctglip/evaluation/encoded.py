@@ -12,9 +12,10 @@ import numpy as np
 from jaxtyping import Int
 from torch import Tensor
 
-from ctglip.data.cache import OrganInstance, cut_study
+from ctglip.data.cache import cut_study
 from ctglip.data.crops import CropSettings
 from ctglip.data.organs import findings_by_study, studies_of
+from ctglip.data.samples import OrganInstance
 from ctglip.data.stored import CropFiles
 from ctglip.errors import StoreError
 from ctglip.evaluation.labels import Labels, labels_from_findings, labels_from_table, pairs_of

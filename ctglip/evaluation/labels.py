@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int
 
-from ctglip.data.cache import OrganInstance
+from ctglip.data.samples import OrganInstance
 from ctglip.errors import CohortError
 from ctglip.inference.scoring import Pair
 from ctglip.labels import LabelTable

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from ctglip.data.cache import OrganInstance
+from ctglip.data.samples import OrganInstance
 from ctglip.evaluation.bootstrap import Interval, Question, interval_of, macro_draws, weighted_mean
 from ctglip.evaluation.labels import Labels, PairLabels
 from ctglip.evaluation.metrics import PairMetrics, ThresholdChooser, best_f1_threshold, binary_metrics

@@ -21,8 +21,9 @@ import polars as pl
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from ctglip.data.cache import MAX_FAILED_SHARE, OrganInstance, check_damage, cut_study, instances_of
+from ctglip.data.cache import MAX_FAILED_SHARE, check_damage, cut_study, instances_of
 from ctglip.data.crops import CropSettings
+from ctglip.data.samples import OrganInstance
 from ctglip.errors import ModelError
 from ctglip.files import atomic_path, value_hash
 from ctglip.inference.cxr_encoding import Read, Reading, cxr_places, reading_of

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from ctglip.data.cache import CropCache, OrganInstance, stacked
+from ctglip.data.cache import CropCache, stacked
 from ctglip.data.crops import CropSettings, OrganCrop
 from ctglip.data.cxr_input import CxrInput, cxr_input
+from ctglip.data.samples import OrganInstance
 from ctglip.data.scans import ScanCut, ScanSettings, cut_scan
 from ctglip.errors import CTGLIPError
 from ctglip.inference.cxr_encoding import Reading, cxr_settings, encode_radiographs, on_window, queries_of

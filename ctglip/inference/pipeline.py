@@ -18,8 +18,9 @@ from ctglip.ct.quality import check_scan, refuse_errors
 from ctglip.ct.recipe import CtRecipe
 from ctglip.ct.segmentation import SegmentationSettings, segment
 from ctglip.ct.standardize import standardize
-from ctglip.data.cache import CropCache, OrganInstance, stacked
+from ctglip.data.cache import CropCache, stacked
 from ctglip.data.crops import CropSettings, OrganCrop, cut_crop
+from ctglip.data.samples import OrganInstance
 from ctglip.data.scans import ScanSettings, cut_scan
 from ctglip.errors import MaskError, ModelError, ScanError
 from ctglip.files import DICOM_SUFFIXES, private_name

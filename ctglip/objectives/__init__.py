@@ -17,8 +17,5 @@ if TYPE_CHECKING:
     from ctglip.objectives.organ_text import OrganText as OrganText
     from ctglip.objectives.place import Place as Place
     from ctglip.objectives.place_organs import PlaceOrgans as PlaceOrgans
-    from ctglip.objectives.samples import collate_organs as collate_organs
-    from ctglip.objectives.samples import collate_pairs as collate_pairs
-    from ctglip.objectives.samples import collate_studies as collate_studies
 
 __getattr__, __dir__ = public_names(__name__)

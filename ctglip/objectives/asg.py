@@ -23,6 +23,8 @@ from pydantic import Field
 from torch import Tensor
 
 from ctglip.config import Settings
+from ctglip.data.collate import collate_reports
+from ctglip.data.samples import ReportBatch, StudySample
 from ctglip.features.text_bank import TextBank
 from ctglip.losses.contrastive import soft_contrastive
 from ctglip.losses.gather import ranked_mean
@@ -32,7 +34,6 @@ from ctglip.models.dual_encoder import OrganTextModel
 from ctglip.models.pooling import pool_organs
 from ctglip.objectives.base import Features, LogitScale, Losses, Objective, Report
 from ctglip.objectives.report import effective_rank, pair_similarity
-from ctglip.objectives.reports import ReportBatch, ReportSample, collate_reports
 from ctglip.objectives.texts import Texts, positions
 
 _SAME: dict[str, Target] = {"negative": identity, "positive": equal_key, "ignored": equal_ignored}
@@ -113,9 +114,9 @@ class ASG(Objective):
         """Regions are compared with their sentences."""
         return self.settings.region_sentence > 0 and self.model.settings.grounding != "none"
 
-    def collate(self, samples: Sequence[ReportSample]) -> ReportBatch:
+    def collate(self, samples: Sequence[StudySample]) -> ReportBatch:
         """Stack images, concatenate regions and sentences, and fetch the distinct texts."""
-        return collate_reports(samples, self.texts)
+        return collate_reports(samples, self.texts.collate)
 
     def encode(self, batch: ReportBatch) -> Features:
         """What the encoder makes of each study's first view, with the tags and regions that were read from it.

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -25,7 +25,9 @@ from pydantic import Field
 from torch import Tensor
 
 from ctglip.config import Settings
+from ctglip.data.collate import images_of
 from ctglip.data.masking import EntityMasker, MaskedWords, MaskingSettings
+from ctglip.data.samples import Batch, OrganSample, StudySample
 from ctglip.errors import ConfigError
 from ctglip.features.text_bank import TextBank
 from ctglip.losses.masked import (
@@ -50,7 +52,6 @@ from ctglip.models.masked import (
     spread_attention,
 )
 from ctglip.objectives.base import Features, Losses, Objective, Report
-from ctglip.objectives.samples import Batch, images_of, stacked
 from ctglip.objectives.texts import Texts
 from ctglip.reports.entities import EntityContext, EntitySettings, entity_words, with_context
 from ctglip.reports.wordpiece import WordPieces, WordPieceSettings
@@ -172,11 +173,10 @@ class Ecamp(Objective):
 
     # --- batches
 
-    def collate(self, samples: Sequence[Any]) -> MaskedBatch:
+    def collate(self, samples: Sequence[OrganSample] | Sequence[StudySample]) -> MaskedBatch:
         """Hide patches and words: drawn for each sample from the step's chance and its own name, so that the number
         of ranks changes nothing."""
-        organs = isinstance(self.settings, EcampOrganSettings)
-        ids = [int(sample.text_id if organs else sample.report) for sample in samples]
+        ids = [sample.report if isinstance(sample, StudySample) else sample.text_id for sample in samples]
         own = [np.random.default_rng([*self.chance, zlib.crc32(_name(sample).encode())]) for sample in samples]
         image = images_of(samples)
         grid = self._grid(tuple(image.shape[2:]))
@@ -192,12 +192,12 @@ class Ecamp(Objective):
             pool=torch.zeros(1, 0),
             image=image.float(),
             kept=torch.stack(kept),
-            words=stacked([one[told] for one in words]),
-            shown=stacked([one.ids[told] for one in found]),
-            hidden=stacked([one.hidden[told] for one in found]),
-            weights=stacked([one.weights[told] for one in found]),
-            entity=stacked([one.entity[told] for one in found]),
-            focus=stacked([one.focus[told] for one in found]),
+            words=_stacked([one[told] for one in words]),
+            shown=_stacked([one.ids[told] for one in found]),
+            hidden=_stacked([one.hidden[told] for one in found]),
+            weights=_stacked([one.weights[told] for one in found]),
+            entity=_stacked([one.entity[told] for one in found]),
+            focus=_stacked([one.focus[told] for one in found]),
         )
 
     def _length(self, words: Sequence[np.ndarray]) -> int:
@@ -323,7 +323,10 @@ class Ecamp(Objective):
         }
 
 
-def _name(sample: Any) -> str:
+def _name(sample: OrganSample | StudySample) -> str:
     """What tells a sample from the others of its batch, whatever the ranks."""
-    study = getattr(sample, "study_id", None)
-    return str(study) if study is not None else f"{int(sample.study_index)}/{int(sample.organ_id)}"
+    return sample.study_id if isinstance(sample, StudySample) else f"{sample.study_index}/{sample.organ_id}"
+
+
+def _stacked(values: Sequence[np.ndarray]) -> Tensor:
+    return torch.from_numpy(np.stack(values))

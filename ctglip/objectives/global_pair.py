@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+from ctglip.data.collate import collate_reports
+from ctglip.data.samples import ReportBatch, StudySample
 from ctglip.features.text_bank import TextBank
 from ctglip.models.dual_encoder import OrganTextModel
 from ctglip.objectives.base import Features, LogitScale, Losses, Objective, Report
 from ctglip.objectives.contrast import Contrast, ContrastSettings, Negatives
-from ctglip.objectives.samples import PairBatch, PairSample, collate_pairs
 from ctglip.objectives.texts import Texts, positions
 
 
@@ -42,11 +43,11 @@ class GlobalPair(Objective):
         """The contrast's temperature."""
         return self.contrast.scale
 
-    def collate(self, samples: Sequence[PairSample]) -> PairBatch:
+    def collate(self, samples: Sequence[StudySample]) -> ReportBatch:
         """Stack images and fetch the distinct texts."""
-        return collate_pairs(samples, self.texts)
+        return collate_reports(samples, self.texts.collate, ("report",))
 
-    def encode(self, batch: PairBatch) -> Features:
+    def encode(self, batch: ReportBatch) -> Features:
         """``image``, what the head for whole images reads, and what ``compute`` needs beside it."""
         seen = self.model.encoder(self.model.filled(batch.image))
         return {"image": self.model.image_input(seen), "pool": self.texts(batch.pool), **batch.texts()}

@@ -8,14 +8,16 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
+from ctglip.data.collate import collate_organs, collate_studies
+from ctglip.data.samples import OrganBatch, StudyBatch
 from ctglip.models.dual_encoder import OrganTextModel
-from ctglip.objectives.samples import OrganBatch, StudyBatch, collate_organs, collate_studies
 from ctglip.objectives.texts import Texts
 
 
 def collate_grounded(model: OrganTextModel, samples: Sequence[Any], texts: Texts) -> OrganBatch | StudyBatch:
     """One batch of ``OrganSample`` for grounding ``crop``, of ``StudySample`` for every other."""
-    return collate_organs(samples, texts) if model.settings.grounding == "crop" else collate_studies(samples, texts)
+    collate = collate_organs if model.settings.grounding == "crop" else collate_studies
+    return collate(samples, texts.collate)
 
 
 def organ_features(

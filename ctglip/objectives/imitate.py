@@ -24,6 +24,8 @@ from pydantic import Field
 from torch import Tensor
 
 from ctglip.config import Settings
+from ctglip.data.collate import collate_reports
+from ctglip.data.samples import ReportBatch, StudySample
 from ctglip.features.text_bank import TextBank
 from ctglip.losses.contrastive import soft_contrastive
 from ctglip.losses.targets import Kernel, clinical_prior, identity
@@ -33,7 +35,6 @@ from ctglip.models.heads import ProjectionHead
 from ctglip.objectives.base import Features, LogitScale, Losses, Objective, Report
 from ctglip.objectives.mixture import weight_at
 from ctglip.objectives.report import effective_rank, pair_similarity
-from ctglip.objectives.reports import ReportBatch, ReportSample, collate_reports
 from ctglip.objectives.texts import Texts, positions
 
 _FAMILIES = 2
@@ -111,9 +112,9 @@ class Imitate(Objective):
         """The temperature of images against reports."""
         return self.scale
 
-    def collate(self, samples: Sequence[ReportSample]) -> ImitateBatch:
+    def collate(self, samples: Sequence[StudySample]) -> ImitateBatch:
         """Stack images, fetch the distinct findings and impressions, and draw channels."""
-        batch = collate_reports(samples, self.texts, ("findings", "impression"))
+        batch = collate_reports(samples, self.texts.collate, ("findings", "impression"))
         rng = np.random.default_rng(self.chance)
         views = batch.images.shape[1]
         channels = torch.stack([self.aggregator.draw(rng) for _ in range(views * _FAMILIES)])

@@ -8,12 +8,12 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor
 
+from ctglip.data.samples import OrganBatch, OrganSample, StudyBatch, StudySample
 from ctglip.features.text_bank import TextBank
 from ctglip.models.dual_encoder import OrganTextModel
 from ctglip.objectives.base import Features, LogitScale, Losses, Objective, Report
 from ctglip.objectives.contrast import Contrast, ContrastSettings, KeyFindings, Negatives
 from ctglip.objectives.grounded import collate_grounded, organ_features
-from ctglip.objectives.samples import OrganBatch, OrganSample, StudyBatch, StudySample
 from ctglip.objectives.texts import Texts, positions
 
 

@@ -8,6 +8,7 @@ from typing import Literal
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ctglip.data.samples import OrganBatch, OrganSample, StudyBatch, StudySample
 from ctglip.features.text_bank import TextBank
 from ctglip.losses.contrastive import class_prompts
 from ctglip.models.dual_encoder import OrganTextModel
@@ -16,7 +17,6 @@ from ctglip.objectives.base import Features, LogitScale, Losses, Objective, Repo
 from ctglip.objectives.contrast import Contrast, ContrastSettings, KeyFindings
 from ctglip.objectives.grounded import collate_grounded, organ_features
 from ctglip.objectives.report import accuracy
-from ctglip.objectives.samples import OrganBatch, OrganSample, StudyBatch, StudySample
 from ctglip.objectives.texts import Texts, positions
 
 

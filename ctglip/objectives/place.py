@@ -17,6 +17,8 @@ from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from torch import Tensor
 
+from ctglip.data.collate import collate_reports
+from ctglip.data.samples import OrganBatch, ReportBatch, StudySample
 from ctglip.features.text_bank import TextBank
 from ctglip.losses.observations import SetSimilarity, answers, query_overlap, sentence_contrast, set_contrast
 from ctglip.models.dual_encoder import OrganTextModel
@@ -24,8 +26,6 @@ from ctglip.models.encoders.base import VisionFeatures
 from ctglip.objectives.base import Features, LogitScale, Losses, Objective, Report
 from ctglip.objectives.contrast import Contrast, ContrastSettings, Negatives
 from ctglip.objectives.patches import PatchSettings, PatchTask
-from ctglip.objectives.reports import ReportBatch, ReportSample, collate_reports
-from ctglip.objectives.samples import OrganBatch
 from ctglip.objectives.texts import Texts, positions
 
 _SHOWN = 64
@@ -121,9 +121,9 @@ class Place(Objective):
         """The temperature of whole image and whole report."""
         return self.contrast.scale
 
-    def collate(self, samples: Sequence[ReportSample]) -> PlaceBatch:
+    def collate(self, samples: Sequence[StudySample]) -> PlaceBatch:
         """Stack images, fetch the distinct texts and draw the patches' seed; sentences that do not count become -1."""
-        batch = collate_reports(samples, self.texts, ("report", "sentence_id"))
+        batch = collate_reports(samples, self.texts.collate, ("report", "sentence_id"))
         long = self.long(batch.sentence_id)
         position = _positions(batch.sentence_study.where(long, -1), len(batch))
         kept = long & (position < self.settings.sentences)

@@ -7,32 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ctglip.data.collate import collate_organs
+from ctglip.data.samples import OrganBatch, OrganSample
 from ctglip.objectives.base import Features
 from ctglip.objectives.place import Place, PlaceSettings
-from ctglip.objectives.samples import OrganBatch, OrganSample, collate_organs
 
 
 class PlaceOrganSettings(PlaceSettings):
     """As for whole pictures; sentences that a report shares between organs belong to none of them."""
 
     name: Literal["place_organs"] = "place_organs"  # pyright: ignore[reportIncompatibleVariableOverride]
-
-
-class ToldOrgan(OrganSample, Protocol):
-    """One organ of one study with all that is said of it; ``data.organs.OrganSample`` is one.
-
-    Attributes:
-        sentence_ids: ``[n]``, what its report says of the organ alone, by numbers of the text bank.
-    """
-
-    @property
-    def sentence_ids(self) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -59,14 +49,14 @@ class ToldBatch(OrganBatch):
 class PlaceOrgans(Place):
     """``Place`` of crops; the arguments are its own, the model's grounding is ``crop``."""
 
-    def collate(self, samples: Sequence[ToldOrgan]) -> ToldBatch:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def collate(self, samples: Sequence[OrganSample]) -> ToldBatch:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Stack crops and fetch the distinct texts; sentences that do not count become -1."""
         table = torch.full((len(samples), self.settings.sentences), -1)
         for row, sample in zip(table, samples, strict=True):
             own = torch.as_tensor(sample.sentence_ids, dtype=torch.long)
             kept = own[self.long(own)][: len(row)]
             row[: len(kept)] = kept
-        columns = vars(collate_organs(samples, self.texts, table))
+        columns = vars(collate_organs(samples, self.texts.collate, table))
         return ToldBatch(**columns, sentence_id=table, patch_seed=self.patch_seed())
 
     def encode(self, batch: ToldBatch) -> Features:  # pyright: ignore[reportIncompatibleMethodOverride]

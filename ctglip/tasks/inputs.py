@@ -10,13 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ctglip.data.augment import AugmentSettings, Changed, apply_change, augment_hu, draw_changes
-from ctglip.data.cache import MAX_FAILED_SHARE, CropCache, OrganInstance, check_damage, cut_instances, instances_of
-from ctglip.data.crops import CropSettings, OrganCrop
+from ctglip.data.augment import AugmentSettings, augment_crop, augment_hu, draw_augmentations
+from ctglip.data.cache import MAX_FAILED_SHARE, CropCache, check_damage, cut_instances, instances_of
+from ctglip.data.crops import CropSettings
 from ctglip.data.cxr import CxrDataSettings
 from ctglip.data.cxr_input import kept_edge, shrunk
 from ctglip.data.cxr_window import cxr_window
 from ctglip.data.rendering import CropStack
+from ctglip.data.samples import OrganInstance
 from ctglip.data.scans import ScanReader, ScanSettings, render_scans
 from ctglip.errors import CTGLIPError
 from ctglip.inference.cxr_encoding import cxr_places, queries_of, reading_of
@@ -78,10 +79,10 @@ class Crops:
 
     def inputs(self, rows: np.ndarray, rng: np.random.Generator | None) -> Inputs:
         """Images, masks and sizes."""
-        crops: Sequence[OrganCrop | Changed] = [self.cache.crop(int(row)) for row in rows]
+        crops = [self.cache.crop(int(row)) for row in rows]
         if rng is not None:
-            changes, noise = draw_changes(len(crops), self.augment, rng), self.augment.noise_hu
-            crops = [apply_change(crop, change, noise) for crop, change in zip(crops, changes, strict=True)]
+            parameters, noise = draw_augmentations(len(crops), self.augment, rng), self.augment.noise_hu
+            crops = [augment_crop(crop, one, noise)[0] for crop, one in zip(crops, parameters, strict=True)]
         drawn = CropStack.of(crops, self.settings).to("cpu")
         found = {
             "images": drawn.image,

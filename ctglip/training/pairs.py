@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ctglip.data.augment import Change
+from ctglip.data.augment import AugmentationParameters
 from ctglip.data.crops import voxel_mm
 from ctglip.features.text_bank import TextBank
 from ctglip.files import write_text
@@ -124,14 +124,14 @@ def _crop(sample: Any, source: CropSource, parts: Assembly, config: PretrainConf
         study_id=instance.study_id,
         organ=organ.display,
         text=text or _SILENT,
-        source=_source(text, own, sample.change.mirrored),
+        source=_source(text, own, sample.parameters.mirrored),
         picture=_picture(
             np.asarray(sample.image), config.data.crops.windows_hu, (float(x), float(y), float(z)),
             {organ.display: np.asarray(sample.mask)[0] > 0.5},
             f"the crop of {organ.display} of study {instance.study_id}",
         ),
         negatives=tuple(NegativeText(one, one in hard) for one in false),
-        facts=_facts(instance.row, sample.change),
+        facts=_facts(instance.row, sample.parameters),
     )  # fmt: skip
 
 
@@ -142,7 +142,7 @@ def _source(text: str, own: set[str], mirrored: bool) -> str:
     return f"{wording}, of a mirrored crop: sides are exchanged in picture, organ and text" if mirrored else wording
 
 
-def _facts(row: OrganRow, change: Change) -> tuple[Fact, ...]:
+def _facts(row: OrganRow, change: AugmentationParameters) -> tuple[Fact, ...]:
     """The organ's volume, and what was changed of its crop at this step."""
     cut = (Fact("Cut off", "by the field of view"),) if row.touches_border else ()
     shift = ", ".join(map(str, change.shift_voxels))
@@ -156,11 +156,11 @@ def _scan(
     """A whole scan or radiograph with its text, or with each of its organs."""
     image, whole = np.asarray(sample.image), "Whole radiograph" if shown.radiographs else "Whole scan"
     subject = f"study {study_id}" if study_id else f"a {whole.split()[-1]}"
-    if hasattr(sample, "region_text"):
+    if len(sample.tags):
         yield _report(sample, whole, shown, bank)
-    elif not hasattr(sample, "organ_id"):
+    elif sample.report >= 0:
         picture = shown.picture(image, {}, subject)
-        yield PairSample(study_id, whole, _text(bank, sample.text_id), "report", picture)
+        yield PairSample(study_id, whole, _text(bank, sample.report), "report", picture)
     else:
         for number, organ_id in enumerate(sample.organ_id[:3]):
             organ = organs[names[int(organ_id)]]
@@ -177,13 +177,11 @@ def _report(sample: Any, whole: str, shown: _Shown, bank: TextBank) -> PairSampl
     text = " ".join(f"{name.capitalize()}: {told or 'none.'}" for name, told in said.items())
     facts = (
         Fact("Views", str(len(sample.images))),
-        Fact("Regions", str(len(sample.region_id)), f"{int((sample.region_text >= 0).sum())} with sentences"),
+        Fact("Regions", str(len(sample.organ_id)), f"{int((sample.text_id >= 0).sum())} with sentences"),
         Fact("Tags", str(int((sample.tags == 1).sum())), f"{int((sample.tags == 0).sum())} denied"),
     )
-    image, told = np.asarray(sample.image), np.flatnonzero(sample.region_text >= 0)[:_REGIONS]
-    boxes = {
-        shown.regions[int(sample.region_id[n])].replace("_", " "): _inside(image, sample.boxes[0][n]) for n in told
-    }
+    image, told = np.asarray(sample.image), np.flatnonzero(sample.text_id >= 0)[:_REGIONS]
+    boxes = {shown.regions[int(sample.organ_id[n])].replace("_", " "): _inside(image, sample.boxes[0][n]) for n in told}
     picture = shown.picture(image, boxes if shown.radiographs else {}, f"study {sample.study_id}")
     return PairSample(sample.study_id, whole, text, "report", picture, facts=facts)
 
@@ -193,7 +191,7 @@ def _found(sample: Any, number: int, organ: str, organs: OrganDictionary) -> np.
     if sample.labels is not None:
         return np.isin(np.asarray(sample.labels), list(organs.grounding_labels(organ)))
     image = np.asarray(sample.image)
-    return np.zeros(image.shape[1:], dtype=bool) if sample.boxes is None else _inside(image, sample.boxes[number])
+    return _inside(image, sample.boxes[0][number])
 
 
 def _inside(image: np.ndarray, box: np.ndarray) -> np.ndarray:

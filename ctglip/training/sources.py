@@ -26,7 +26,7 @@ Progress = Callable[[int, int], None]
 Feed = Literal["organs", "pairs", "reports"]
 """Organs with texts (as crops, or in whole scans and radiographs where the model's grounding asks for them); scans or
 radiographs with their report as one text; scans or radiographs with all that their report says
-(``objectives.reports``)."""
+(``data.samples.StudySample``)."""
 
 
 class Source(Protocol):
@@ -107,7 +107,6 @@ class CxrSource:
     """Radiographs with their reports: as one text (``pairs``), or all that they say."""
 
     dataset: CxrDataset
-    feed: Feed
     captions: Sequence[OrganCaptions]
 
     @property
@@ -141,8 +140,7 @@ class CxrSource:
 
     def batch(self, step: int, rank: int = 0, world: int = 1) -> Sequence[Any]:
         """As ``Source`` says."""
-        found = self.dataset.samples(step, rank, world)
-        return [radiograph.pair() for radiograph in found] if self.feed == "pairs" else found
+        return self.dataset.samples(step, rank, world)
 
     def studies(self, step: int) -> list[str]:
         """As ``Source`` says."""
@@ -217,7 +215,7 @@ def _radiographs(
         return CxrOrganDataset(dataset, store, *organs, data, strategy)
     findings = findings_by_study(store, set(dataset.study_ids))
     said = organs_spoken_of(findings, dataset.study_ids, CaptionBuilder(*organs, data.unmentioned_as_negative))
-    return CxrSource(dataset, feed, said)
+    return CxrSource(dataset, said)
 
 
 def _data(settings: SourceSettings, strategy: Strategy) -> DataSettings:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ctglip.data.cache import OrganInstance, instances_of
+from ctglip.data.cache import instances_of
 from ctglip.data.cxr_input import cxr_input
 from ctglip.data.organs import DataSettings, findings_by_study, studies_of, trainable_organs
+from ctglip.data.samples import OrganInstance
 from ctglip.data.scans import ScanCut, ScanReader, ScanSettings
 from ctglip.data.stored import open_crops
 from ctglip.errors import StoreError

@@ -10,13 +10,12 @@ import pytest
 import torch
 
 from ctglip.cxr.recipe import CXR_MAX
-from ctglip.data.captions import NO_TEXT
+from ctglip.data.collate import collate_studies
 from ctglip.data.cxr import CxrDataset, CxrDataSettings
 from ctglip.data.cxr_organs import CxrOrganDataset
 from ctglip.data.organs import DataSettings
+from ctglip.data.samples import NO_TEXT
 from ctglip.errors import StoreError
-from ctglip.objectives.samples import collate_pairs, collate_studies
-from ctglip.objectives.texts import Texts
 from ctglip.reports.parser import get_parser
 from ctglip.store.format import StoreInfo
 from ctglip.store.splits import SplitSettings, assign_splits
@@ -81,7 +80,7 @@ def test_boxes_move_with_the_windows(store: Store) -> None:
     for step in range(6):
         for radiograph in radiographs.samples(step):
             assert radiograph.images.shape == (2, 1, 32, 32)
-            at = radiograph.region_id.tolist().index(radiographs.regions.index("cardiac_silhouette"))
+            at = radiograph.organ_id.tolist().index(radiographs.regions.index("cardiac_silhouette"))
             for image, boxes in zip(radiograph.images, radiograph.boxes, strict=True):
                 row0, row1, column0, column1 = boxes[at].round().astype(int)
                 instances.add((row0, column0))
@@ -97,7 +96,7 @@ def test_boxes_move_with_the_windows(store: Store) -> None:
 def test_a_mirrored_cxr_has_mirrored_boxes(store: Store) -> None:
     radiographs = CxrDataset(store, "train", SETTINGS.model_copy(update={"flip": 1.0, "copies": 1}))
     radiograph = radiographs.sample(0, np.random.default_rng(0))
-    at = radiograph.region_id.tolist().index(radiographs.regions.index("cardiac_silhouette"))
+    at = radiograph.organ_id.tolist().index(radiographs.regions.index("cardiac_silhouette"))
     _, _, column0, column1 = radiograph.boxes[0, at].round().astype(int)
     columns = np.nonzero(radiograph.image[0] > 0.8 * radiograph.image.max())[1]
     assert (columns.min(), columns.max() + 1) == pytest.approx((column0, column1), abs=1)
@@ -107,14 +106,14 @@ def test_a_mirrored_cxr_has_mirrored_boxes(store: Store) -> None:
 def test_regions_get_their_sentences(store: Store) -> None:
     radiographs = CxrDataset(store, "train", SETTINGS, training=False)
     first, second = radiographs.sample(0), radiographs.sample(1)
-    said = {radiographs.regions[i]: text for i, text in zip(first.region_id, first.region_text, strict=True)}
+    said = {radiographs.regions[i]: text for i, text in zip(first.organ_id, first.text_id, strict=True)}
     assert radiographs.texts[said["right_lung"]] == "The lungs are clear."
     assert radiographs.texts[said["cardiac_silhouette"]] == "The heart is enlarged. Cardiomegaly."
-    grounded = second.grounded()
-    assert [radiographs.regions[i] for i in grounded.organ_id] == ["right_lung"], "nothing is said of the heart"
-    assert radiographs.texts[grounded.text_id[0]].startswith("Consolidation in the right lower lobe.")
-    assert grounded.boxes.shape == (1, 4)
-    same, other = first.region_sentences
+    mentioned = second.text_id != NO_TEXT
+    assert [radiographs.regions[i] for i in second.organ_id[mentioned]] == ["right_lung"], "nothing of the heart"
+    assert radiographs.texts[second.text_id[mentioned][0]].startswith("Consolidation in the right lower lobe.")
+    assert second.boxes.shape == (2, 2, 4)
+    same, other = first.organ_sentences
     assert same != other
 
 
@@ -150,7 +149,7 @@ def test_bound_numbers_reach_the_samples(store: Store) -> None:
     radiographs = CxrDataset(store, "train", SETTINGS)
     radiographs.bind([100 + n for n in range(len(radiographs.texts))])
     found = [radiographs.sample(row) for row in range(4)]
-    assert all(radiograph.report >= 100 and radiograph.pair().text_id == radiograph.report for radiograph in found)
+    assert all(radiograph.report >= 100 for radiograph in found)
     assert found[2].findings == NO_TEXT
     assert all(number >= 100 for radiograph in found for number in radiograph.sentences.values())
 
@@ -175,7 +174,7 @@ def test_organs_of_cxr_get_true_texts_and_false_ones(store: Store) -> None:
     for step in range(8):
         for radiograph, known in zip(data.batch(step), radiographs.samples(step), strict=True):
             np.testing.assert_array_equal(radiograph.image, known.image)
-            assert radiograph.boxes.shape == (2, 4)
+            assert radiograph.boxes.shape == (2, 2, 4)
             assert radiograph.negative_ids.shape == (2, 3)
             assert {names[i] for i in radiograph.organ_id} == {"heart", "lung_right"}
             for organ, text, negatives in zip(
@@ -188,32 +187,16 @@ def test_organs_of_cxr_get_true_texts_and_false_ones(store: Store) -> None:
     assert any(organ == "lung_right" for organ, _ in false), (
         "the other radiograph's consolidation is false of a clear lung"
     )
-    batch = collate_studies(data.batch(0), _Texts())
+    batch = collate_studies(data.batch(0), _pool)
     assert batch.boxes is not None
     assert batch.boxes.shape == (4, 4)
     assert batch.image.shape == (2, 1, 32, 32)
 
 
-def test_cxr_are_pairs_and_studies_to_the_objectives(store: Store) -> None:
-    radiographs = CxrDataset(store, "train", SETTINGS)
-    found = radiographs.samples(0)
-    pairs = collate_pairs([radiograph.pair() for radiograph in found], _Texts())
-    assert pairs.image.shape == (2, 1, 32, 32)
-    regions = collate_studies([radiograph.grounded() for radiograph in found], _Texts())
-    assert regions.study_index.max() <= 1
-    assert regions.boxes is not None
-    assert len(regions.boxes) == len(regions.text_id)
-
-
-class _Texts(Texts):
+def _pool(*ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """No bank: the numbers themselves."""
-
-    def __init__(self) -> None:
-        torch.nn.Module.__init__(self)
-
-    def collate(self, *ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        found = torch.cat([one.flatten() for one in ids]).unique()
-        return found, found[:, None].float()
+    found = torch.cat([one.flatten() for one in ids]).unique()
+    return found, found[:, None].float()
 
 
 def test_cxr_that_do_not_fit_in_memory_are_read_each_time(store: Store) -> None:

@@ -93,11 +93,11 @@ def test_image_organ_and_texts_exchange_sides_together(tiny_store: Store, tmp_pa
     names = list(ORGANS.names)
     for a, b in zip(before, after, strict=True):
         if names[a.organ_id] == "liver":
-            assert (b.organ_id, b.change.mirrored) == (a.organ_id, False)
+            assert (b.organ_id, b.parameters.mirrored) == (a.organ_id, False)
             assert np.array_equal(a.image, b.image)
             continue
         assert names[b.organ_id] == "kidney_right"
-        assert b.change.mirrored
+        assert b.parameters.mirrored
         assert np.array_equal(b.image, a.image[:, ::-1])
         assert np.array_equal(b.mask, a.mask[:, ::-1])
         said = [b.text_id, *b.negative_ids]

@@ -10,12 +10,12 @@ import torch
 
 from ctglip.config import validate
 from ctglip.data import rendering
-from ctglip.data.augment import Change, Changed, apply_change
+from ctglip.data.augment import AugmentationParameters, augment_crop
 from ctglip.data.captions import NO_TEXT, CaptionBuilder, Negatives
 from ctglip.data.crops import CropSettings, OrganCrop
 from ctglip.data.organs import DataSettings, draw_texts
 from ctglip.data.rendering import CropStack, render
-from ctglip.objectives.samples import OrganBatch
+from ctglip.data.samples import OrganBatch
 from ctglip.types import Finding
 from ctglip.vocabulary.abnormalities import load_abnormalities
 from ctglip.vocabulary.organs import load_organs
@@ -23,11 +23,11 @@ from ctglip.vocabulary.organs import load_organs
 GRID = (9, 10, 11)
 SETTINGS = CropSettings(grid=GRID, windows_hu=((-1000, 1000), (-160, 240)), details=("highest", "lowest", "round"))
 CHANGES = (
-    Change(),
-    Change(shift_voxels=(1, 0, -1), shift_hu=4.5),
-    Change(shift_voxels=(0, 1, 0), gain=0.02, shift_hu=-3.25),
-    Change(zoom=0.9, shift_voxels=(-1, 0, 0)),
-    Change(mirrored=True, shift_voxels=(0, 0, 1), noise=3),
+    AugmentationParameters(),
+    AugmentationParameters(shift_voxels=(1, 0, -1), shift_hu=4.5),
+    AugmentationParameters(shift_voxels=(0, 1, 0), gain=0.02, shift_hu=-3.25),
+    AugmentationParameters(zoom=0.9, shift_voxels=(-1, 0, 0)),
+    AugmentationParameters(mirrored=True, shift_voxels=(0, 0, 1), noise_seed=3),
 )
 
 
@@ -40,16 +40,16 @@ def crop(seed: int) -> OrganCrop:
     return OrganCrop("liver", hu, detail, mask, np.zeros(4, np.float32), float(np.median(hu)))
 
 
-def changed() -> list[Changed]:
-    return [apply_change(crop(seed), change, 5.0 * bool(change.noise)) for seed, change in enumerate(CHANGES)]
+def changed() -> list[OrganCrop]:
+    return [augment_crop(crop(seed), change, 5.0 * bool(change.noise_seed))[0] for seed, change in enumerate(CHANGES)]
 
 
-def plain(one: Changed, settings: CropSettings) -> np.ndarray:
+def plain(one: OrganCrop, settings: CropSettings) -> np.ndarray:
     """The channels of one crop, from their definitions."""
     instances = np.ix_(*(np.clip(np.arange(n) + s, 0, n - 1) for n, s in zip(GRID, one.shift_voxels, strict=True)))
-    hu = one.hu.astype(float)[instances] + one.change.shift_hu
+    hu = one.hu.astype(float)[instances] + one.shift_hu
     cover = one.mask.astype(float)[instances] / 255
-    median = float(one.median_hu) + one.change.shift_hu
+    median = float(one.median_hu) + one.shift_hu
     channels = [np.clip(2 * (hu - low) / (high - low) - 1, -1, 1) for low, high in settings.windows_hu]
     channels.append(np.clip((hu - median) / 60, -2, 2) * np.clip(4 * cover - 3, 0, 1))
     channels += [np.clip(above[instances] / 60, -2, 2) * np.clip(2 * cover, 0, 1) for above in one.detail.astype(float)]
@@ -64,7 +64,7 @@ def test_channels_are_the_formula_of_each_voxel(mask_channel: bool) -> None:
     drawn = CropStack.of(crops, settings).to("cpu")
     for one, image, mask in zip(crops, drawn.image, drawn.mask, strict=True):
         np.testing.assert_allclose(image.numpy(), plain(one, settings), atol=2e-5)
-        assert np.array_equal(mask.numpy(), one.coverage)
+        assert np.array_equal(mask.numpy(), CropStack.of([one], settings).mask[0].numpy())
 
 
 def test_a_crop_looks_the_same_alone_in_company_and_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,7 +76,7 @@ def test_a_crop_looks_the_same_alone_in_company_and_in_pieces(monkeypatch: pytes
     part = stack[1:4].to("cpu")
     assert torch.equal(part.image, whole[1:4].image)
     assert torch.equal(part.mask, whole[1:4].mask)
-    monkeypatch.setattr(rendering, "_TOGETHER", 2 * int(np.prod(GRID)))
+    monkeypatch.setattr(rendering, "_VOXELS_AT_ONCE", 2 * int(np.prod(GRID)))
     assert torch.equal(stack.to("cpu").image, whole.image), "drawn two at a time"
     assert torch.equal(stack.to("cpu").image, whole.image), "drawing leaves the numbers as they are"
     assert stack.image is stack.image, "drawn once, however often it is asked for"

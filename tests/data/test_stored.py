@@ -14,13 +14,14 @@ import torch
 from ctglip.config import validate
 from ctglip.data import loading
 from ctglip.data.cache import CropCache, cut_instances, cut_study, instances_of
+from ctglip.data.collate import images_of
 from ctglip.data.crops import CropSettings
 from ctglip.data.loading import prefetched
-from ctglip.data.organs import DataSettings, OrganDataset, OrganSample
+from ctglip.data.organs import DataSettings, OrganDataset
+from ctglip.data.samples import OrganSample
 from ctglip.data.sampling import BalancedSampler, SamplingSettings
 from ctglip.data.stored import CacheSettings, CropFiles, StoredCrops, open_crops, resolve, slot_bytes
 from ctglip.errors import CTGLIPError, StoreError
-from ctglip.objectives.samples import images_of
 from ctglip.store.study import StudyReader
 from ctglip.store.tables import Store
 from ctglip.vocabulary.abnormalities import load_abnormalities
@@ -204,7 +205,14 @@ def batches(data: OrganDataset) -> Callable[[int], list[OrganSample]]:
 def equal(a: list[OrganSample], b: list[OrganSample]) -> bool:
     def key(one: OrganSample) -> list[Any]:
         arrays = (one.image, one.mask, one.size, one.negative_ids)
-        return [*(v.tobytes() for v in arrays), one.organ_id, one.text_id, one.text_key, one.study_index, one.change]
+        return [
+            *(v.tobytes() for v in arrays),
+            one.organ_id,
+            one.text_id,
+            one.text_key,
+            one.study_index,
+            one.parameters,
+        ]
 
     return [key(one) for one in a] == [key(one) for one in b]
 

@@ -11,12 +11,13 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from ctglip.data.samples import OrganSample
 from ctglip.features.text_bank import TextBank
 from ctglip.objectives.base import Objective, total
 from ctglip.objectives.organ_text import OrganText
 from ctglip.training.gradcache import cached_backward
 from tests.objectives.conftest import ToyEncoder
-from tests.objectives.toys import EVERY, Organ, organ_samples, organ_text
+from tests.objectives.toys import EVERY, organ_samples, organ_text
 
 OTHERS = (
     "organ_text, pool",
@@ -33,13 +34,13 @@ CUTS = (3, 5)
 """Rank 0 takes so many of the eight samples; of the second cut's rank 1 nothing is said."""
 
 
-def made(folder: Path, chunk: int | None) -> tuple[OrganText, list[Organ]]:
+def made(folder: Path, chunk: int | None) -> tuple[OrganText, list[OrganSample]]:
     bank = TextBank(folder, ToyEncoder())  # pyright: ignore[reportArgumentType]
-    samples = organ_samples(bank, 2)
-    return organ_text(bank, 2, chunk=chunk).double(), samples
+    samples = organ_samples(bank)
+    return organ_text(bank, 3, chunk=chunk).double(), samples
 
 
-def silenced(samples: list[Organ], cut: int) -> list[Organ]:
+def silenced(samples: list[OrganSample], cut: int) -> list[OrganSample]:
     return [replace(s, text_id=-1) if cut == CUTS[1] and i >= cut else s for i, s in enumerate(samples)]
 
 

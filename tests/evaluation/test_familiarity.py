@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ctglip.data.cache import OrganInstance
+from ctglip.data.samples import OrganInstance
 from ctglip.evaluation.familiarity import LEAST, SHARE, fit_familiarity, limits_of
 from ctglip.inference.encoding import OrganEmbeddings
 from ctglip.inference.familiarity import Verdict, scan_outside

@@ -187,7 +187,7 @@ def test_random_scores_are_at_chance() -> None:
 
 
 def instance(study: str, organ: str):
-    from ctglip.data.cache import OrganInstance
+    from ctglip.data.samples import OrganInstance
 
     return OrganInstance(study, OrganRow(organ, (0, 1, 0, 1, 0, 1), 1.0, 0.0, False))
 

@@ -96,7 +96,7 @@ def test_a_question_sees_the_very_window_that_training_sees(tmp_path: Path) -> N
         sample, asked = radiographs.sample(row), cxr_input(store.study(study_id).image(), FILMS)
         assert_array_equal(asked.image, sample.image)
         stored = {r["region"]: r for r in store.study(study_id).rows("regions")}
-        names = [radiographs.regions[i] for i in sample.region_id]
+        names = [radiographs.regions[i] for i in sample.organ_id]
         edges = np.array([[stored[n][e] for e in ("row0", "row1", "column0", "column1")] for n in names])
         assert_allclose(asked.boxes(edges), sample.boxes[0], atol=1e-4)
 

@@ -3,6 +3,7 @@ the mean over the map's tokens is the answer itself."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from ctglip.data.cxr_input import CxrInput
+from ctglip.data.samples import StudySample, without_organs
 from ctglip.features.text_bank import TextBank
 from ctglip.inference.cxr_encoding import whole_image_feature
 from ctglip.inference.cxr_maps import cxr_maps
@@ -22,7 +24,6 @@ from ctglip.models.text import TextEncoderSettings, load_text_encoder
 from ctglip.objectives.base import Objective, total
 from ctglip.objectives.global_pair import GlobalPair, GlobalPairSettings
 from ctglip.objectives.imitate import Imitate, ImitateSettings
-from tests.objectives.toys import Pair, Report
 from tests.training.tiny import write_word_bert
 
 SIZE, BLOT, SPREAD = 48, 6, 3
@@ -54,14 +55,9 @@ def made(bank: TextBank, pooling: str, method: str) -> Objective:
     return Imitate(model, bank, ImitateSettings(aggregation=small, strength=0.0))
 
 
-def sample(image: np.ndarray, text: int, method: str) -> Pair | Report:
-    if method == "global_pair":
-        return Pair(image, text, text)
-    none = np.zeros((0,), np.int64)
-    return Report(
-        np.stack([image, image]), np.zeros((2, 0, 4), np.float32), none, none, text, text, text, {}, (),
-        np.zeros(1, np.int8),
-    )  # fmt: skip
+def sample(image: np.ndarray, text: int, method: str) -> StudySample:
+    views = np.stack([image] * (1 if method == "global_pair" else 2))
+    return replace(without_organs("", views, text), findings=text, impression=text)
 
 
 @pytest.mark.parametrize(("pooling", "method"), [("mean", "global_pair"), ("peak", "global_pair"), ("peak", "imitate")])

@@ -13,12 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ctglip.data.samples import StudySample
 from ctglip.features.text_bank import TextBank
 from ctglip.models.pooling import box_weights
 from ctglip.objectives.asg import ASG, distinct, mean_of_texts
 from ctglip.objectives.base import Features, total
 from ctglip.training.gradcache import cached_backward, micro_batches
-from tests.objectives.toys import Report, asg, report_samples
+from tests.objectives.toys import asg, report_samples
 
 GOLDEN = Path(__file__).resolve().parents[1] / "parity" / "asg.npz"
 PUBLISHED = {"same_sentences": "negative", "gather": False}
@@ -287,7 +288,7 @@ def test_tag_names_are_embedded_once_and_frozen(bank):
     assert "model.tag_decoder.embeddings" not in dict(objective.named_parameters())
 
 
-def halves(bank: TextBank, count: int, rng: np.random.Generator) -> tuple[list[Report], np.ndarray]:
+def halves(bank: TextBank, count: int, rng: np.random.Generator) -> tuple[list[StudySample], np.ndarray]:
     """Radiographs whose halves are bright or dark, each on its own; a report that says how many are bright, and not
     which."""
     bright, dark, *reports = bank.ids(["bright", "dark", "none", "one", "both"]).tolist()
@@ -303,10 +304,10 @@ def halves(bank: TextBank, count: int, rng: np.random.Generator) -> tuple[list[R
             replace(
                 template,
                 images=image.astype(np.float32),
-                region_text=said,
+                text_id=said,
                 report=reports[pair.sum()],
                 sentences={0: int(said[0]), 1: int(said[1])},
-                region_sentences=((0,), (1,)),
+                organ_sentences=((0,), (1,)),
             )
         )
     return radiographs, state

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from ctglip.data.samples import StudySample, without_organs
 from ctglip.errors import ConfigError
 from ctglip.features.text_bank import TextBank
 from ctglip.losses.masked import patchify, unpatchify
@@ -26,15 +27,9 @@ from ctglip.objectives.mixture import Mixture
 from ctglip.reports.wordpiece import WordPieceSettings, learn_pieces
 from ctglip.training.gradcache import accumulated_backward
 from tests.objectives.toys import model as cnn_model
+from tests.objectives.toys import organ_samples
 
 LENGTH = 32
-
-
-@dataclass(frozen=True)
-class Study:
-    study_id: str
-    image: np.ndarray
-    report: int
 
 
 def text_of(number: int) -> str:
@@ -55,9 +50,12 @@ def picture_of(number: int, dims: int, rng: np.random.Generator, side: int = 32)
     return (image + 0.02 * rng.standard_normal(image.shape))[None].astype(np.float32)
 
 
-def studies(bank: TextBank, dims: int, count: int = 8, seed: int = 0, side: int = 32) -> list[Study]:
+def studies(bank: TextBank, dims: int, count: int = 8, seed: int = 0, side: int = 32) -> list[StudySample]:
     rng = np.random.default_rng(seed)
-    return [Study(f"s{seed}-{i}", picture_of(i, dims, rng, side), int(bank.ids([text_of(i)])[0])) for i in range(count)]
+    return [
+        without_organs(f"s{seed}-{i}", picture_of(i, dims, rng, side)[None], int(bank.ids([text_of(i)])[0]))
+        for i in range(count)
+    ]
 
 
 def vit_model(dims: int, channels: int = 1, patch: int = 4, **changes: Any) -> OrganTextModel:
@@ -77,7 +75,7 @@ def ecamp(bank: TextBank, dims: int, folder: Path | None = None, channels: int =
     return Ecamp(vit_model(dims, channels), bank, pieces, kind(**(small | settings)), folder)
 
 
-def train(objective: Ecamp, draw: Callable[[int], list[Study]], steps: int, lr: float = 3e-3) -> None:
+def train(objective: Ecamp, draw: Callable[[int], list[StudySample]], steps: int, lr: float = 3e-3) -> None:
     """Steps with new pictures and new holes each time."""
     optimizer = torch.optim.AdamW(objective.parameters(), lr=lr)
     for step in range(steps):
@@ -266,25 +264,11 @@ def test_what_does_not_fit_is_refused(bank):
 
 def test_organs_with_their_texts_and_fewer_channels_than_the_encoder_knows(bank):
     objective = ecamp(bank, 3, channels=3, name="ecamp_organs", sharp_weight=0)
-    made = studies(bank, 3, 2, side=16)
-    samples = [replace_organ(one, number) for number, one in enumerate(made)]
-    batch = objective.collate(samples)
+    batch = objective.collate(organ_samples(bank, 2))
     losses, _ = objective(batch)
     total(losses).backward()
     assert batch.hidden.any()
     assert losses["image"].item() > 0
-
-
-@dataclass(frozen=True)
-class Organ:
-    image: np.ndarray
-    study_index: int
-    organ_id: int
-    text_id: int
-
-
-def replace_organ(study: Study, number: int) -> Organ:
-    return Organ(study.image.repeat(2, axis=0), number, 0, study.report)
 
 
 def test_in_a_mixture_parts_draw_from_the_same_chance_and_one_aligned_part_aligns(bank):
@@ -301,7 +285,7 @@ def test_in_a_mixture_parts_draw_from_the_same_chance_and_one_aligned_part_align
 # --- what is learned
 
 
-def held_out(objective: Ecamp, samples: list[Study]) -> dict[str, torch.Tensor]:
+def held_out(objective: Ecamp, samples: list[StudySample]) -> dict[str, torch.Tensor]:
     objective.eval()
     objective.chance = (9, 9)
     with torch.no_grad():
@@ -314,13 +298,13 @@ def better_than_the_mean(found: torch.Tensor, target: torch.Tensor, where: torch
     return (error.sum() / other.sum()).item()
 
 
-def shaded(bank: TextBank, count: int, seed: int) -> list[Study]:
+def shaded(bank: TextBank, count: int, seed: int) -> list[StudySample]:
     """Each picture has a level and a slope of its own, which any few patches tell."""
     rng = np.random.default_rng([seed, 1])
     level, slope = rng.uniform(-1, 1, (2, count, 1, 1, 1))
     images = level + slope * np.linspace(-1, 1, 16) + 0.02 * rng.standard_normal((count, 1, 16, 16))
     made = studies(bank, 2, count, seed, side=16)
-    return [replace(one, image=image.astype(np.float32)) for one, image in zip(made, images, strict=True)]
+    return [replace(one, images=image[None].astype(np.float32)) for one, image in zip(made, images, strict=True)]
 
 
 @pytest.mark.slow
@@ -379,7 +363,7 @@ def test_entities_descriptors_are_told_from_the_picture(bank):
     objective = ecamp(bank, 2, image={"ratio": 0.25}, sharp_weight=0, context=0.0)
     train(objective, lambda step: studies(bank, 2, 32, seed=step, side=16), 200)
     test = studies(bank, 2, 64, seed=10_000, side=16)
-    other = [replace(one, image=test[(i + 1) % len(test)].image) for i, one in enumerate(test)]
+    other = [replace(one, images=test[(i + 1) % len(test)].images) for i, one in enumerate(test)]
     sides = torch.tensor([objective.pieces.ids_of(word)[0] for word in ("left", "right")])
     right = {}
     for name, samples in (("own", test), ("another's", other)):

@@ -8,24 +8,23 @@ import numpy as np
 import torch
 from sklearn.metrics import roc_auc_score
 
+from ctglip.data.samples import OrganSample
 from ctglip.features.text_bank import TextBank
 from ctglip.models.text import TextEncoderSettings, load_text_encoder
 from ctglip.objectives.base import total
 from ctglip.objectives.organ_text import OrganText
 from tests.models.conftest import write_tiny_bert
-from tests.objectives.toys import Organ, model, organ_samples, organ_text
+from tests.objectives.toys import model, noise_hu, organ_sample, organ_samples, organ_text
 
 
-def sized(bank: TextBank, volumes: np.ndarray, rng: np.random.Generator) -> list[Organ]:
+def sized(bank: TextBank, volumes: np.ndarray, rng: np.random.Generator) -> list[OrganSample]:
     """Crops that look alike, whatever the organ's size; the text says whether it is large."""
     small, large = bank.ids(["normal size", "enlarged"]).tolist()
-    mask = np.ones((1, 16, 16), np.float32)
     samples = []
     for volume in volumes:
         text = large if volume > 0 else small
-        image = rng.standard_normal((2, 16, 16)).astype(np.float32)
         size = np.array([volume / 3, volume / 3, volume / 3, volume], np.float32)
-        samples.append(Organ(image, mask, size, 0, 0, text, text, np.zeros(0, np.int64)))
+        samples.append(organ_sample(noise_hu(rng), size, 0, 0, text, np.zeros(0, np.int64)))
     return samples
 
 
@@ -34,8 +33,8 @@ def test_an_abnormality_of_size_alone_is_learned(bank):
     train, test = rng.normal(size=64), rng.normal(size=600)
     found = {}
     for use_size in (True, False):
-        plain = organ_text(bank, 2)
-        net = model(bank, 2, use_size=use_size)
+        plain = organ_text(bank, 3)
+        net = model(bank, 3, use_size=use_size)
         method = OrganText(net, bank, bank.ids(["a", "b"]), torch.tensor([0, 1]), plain.settings)
         batch = method.collate(sized(bank, train, rng))
         optimizer = torch.optim.AdamW(method.parameters(), lr=3e-3)
@@ -68,8 +67,8 @@ def test_a_text_encoder_is_trained_along(tmp_path):
         "large",
     ]
     ids = bank.ids(texts).tolist()
-    samples = [replace(s, text_id=i, text_key=i) for s, i in zip(organ_samples(bank, 2), ids, strict=True)]
-    net = model(bank, 2)
+    samples = [replace(s, text_id=i, text_key=i) for s, i in zip(organ_samples(bank), ids, strict=True)]
+    net = model(bank, 3)
     method = OrganText(net, bank, bank.ids(["is liver", "is spleen"]), torch.tensor([0, 1]))
     batch = method.collate(samples)
     assert not batch.pool.is_floating_point()

@@ -17,7 +17,7 @@ from tests.objectives.toys import PROMPTS, model, organ_samples, organ_text
 
 def test_losses_are_what_the_definition_says(bank):
     method = organ_text(bank, 3, anatomy_weight=2.0, diagnosis_weight=3.0, temperature=0.5)
-    samples = organ_samples(bank, 3, count=4)
+    samples = organ_samples(bank, count=4)
     samples[2] = replace(samples[2], text_id=samples[0].text_id, text_key=samples[0].text_key)
     batch = method.collate(samples)
     losses, report = method(batch)
@@ -45,7 +45,7 @@ def test_losses_are_what_the_definition_says(bank):
 
 def test_collate_takes_every_text_once_and_no_negatives_is_fine(bank):
     method = organ_text(bank, 3)
-    samples = organ_samples(bank, 3)
+    samples = organ_samples(bank)
     batch = method.collate(samples)
     wanted = {s.text_id for s in samples} | {int(i) for s in samples for i in s.negative_ids if i >= 0}
     assert batch.pool_ids.tolist() == sorted(wanted)
@@ -60,7 +60,7 @@ def test_collate_takes_every_text_once_and_no_negatives_is_fine(bank):
 def test_temperature_is_learned_or_fixed(bank):
     for learned in (True, False):
         method = organ_text(bank, 3, learn_temperature=learned)
-        total(method(method.collate(organ_samples(bank, 3)))[0]).backward()
+        total(method(method.collate(organ_samples(bank)))[0]).backward()
         gradient = method.diagnosis.scale.log_scale.grad
         assert (gradient is not None and gradient.abs() > 0) if learned else gradient is None
 
@@ -73,7 +73,7 @@ def test_positions_finds_ids_in_any_order():
 
 
 def test_negatives_can_be_taken_away(bank):
-    batch = organ_text(bank, 3).collate(organ_samples(bank, 3))
+    batch = organ_text(bank, 3).collate(organ_samples(bank))
     found = {}
     for negatives in ("none", "batch", "same_organ"):
         method = organ_text(bank, 3, negatives=negatives)
@@ -85,7 +85,7 @@ def test_negatives_can_be_taken_away(bank):
 
 
 def test_texts_that_may_be_true_are_left_out_and_counted(bank):
-    samples = [replace(sample, text_key=key) for key, sample in enumerate(organ_samples(bank, 3, count=4))]
+    samples = [replace(sample, text_key=key) for key, sample in enumerate(organ_samples(bank, count=4))]
     table = torch.tensor([[1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, 0]])  # lesion, cyst (a lesion), stone, normal
     related = torch.tensor([[1, 0, 0], [1, 1, 0], [0, 0, 1]]) > 0
     owner, settings = torch.tensor([0, 1, 0, 1]), OrganTextSettings(targets="hierarchy")
@@ -99,7 +99,7 @@ def test_texts_that_may_be_true_are_left_out_and_counted(bank):
 
 
 def test_organs_of_which_nothing_is_said_teach_anatomy_alone(bank):
-    samples = organ_samples(bank, 3)
+    samples = organ_samples(bank)
     silent = [replace(s, text_id=-1, text_key=-1) if i % 2 else s for i, s in enumerate(samples)]
     method = organ_text(bank, 3)
     mixed, _ = method(method.collate(silent))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from ctglip.data.samples import StudySample
 from ctglip.features.text_bank import TextBank
 from ctglip.losses.correlation import correlation
 from ctglip.models.dual_encoder import OrganTextModel, OrganTextModelSettings
@@ -16,13 +17,13 @@ from ctglip.models.observations import ObservationSettings
 from ctglip.objectives.base import total
 from ctglip.objectives.place import Place, PlaceSettings, sentence_table
 from ctglip.training.gradcache import cached_backward, micro_batches
-from tests.objectives.toys import Report, instance, report_samples
+from tests.objectives.toys import instance, report_samples
 
 TERMS = {"instance": "instance_weight", "batch": "batch_weight", "sentence": "sentence_weight",
          "correlation": "correlation_weight", "diversity": "diversity_weight"}  # fmt: skip
 
 
-def losses_of(objective: Place, samples: list[Report]) -> dict[str, float]:
+def losses_of(objective: Place, samples: list[StudySample]) -> dict[str, float]:
     with torch.no_grad():
         return {name: loss.item() for name, loss in objective(objective.collate(samples))[0].items()}
 
@@ -40,7 +41,7 @@ def test_short_and_late_sentences_do_not_count(bank):
     said = ["one two three", "short one", "four five six", "seven eight nine"]
     numbers = bank.ids([*said, "other one"]).tolist()
     first, *rest = report_samples(bank, 2, 4)
-    told = replace(first, sentences=dict(enumerate(numbers[:4])), region_sentences=((), ()))
+    told = replace(first, sentences=dict(enumerate(numbers[:4])), organ_sentences=((), ()))
     batch = objective.collate([told, *rest])
     table = sentence_table(batch.sentence_id, batch.sentence_study, 4, 12)
     assert table[0, :3].tolist() == [numbers[0], numbers[2], -1]
@@ -92,7 +93,7 @@ def test_the_report_is_read_where_asked(bank, condition):
     objective, samples = instance(bank, 2, patches={"condition": condition}).eval(), report_samples(bank, 2)
     plain = losses_of(objective, samples)["correlation"]
     numbers = bank.ids(["something else entirely", "and one more thing"]).tolist()
-    sentences = [replace(one, sentences=dict(enumerate(numbers)), region_sentences=((), ())) for one in samples]
+    sentences = [replace(one, sentences=dict(enumerate(numbers)), organ_sentences=((), ())) for one in samples]
     reports = [replace(one, report=numbers[0]) for one in samples]
     changed = {
         "sentences": losses_of(objective, sentences)["correlation"],
@@ -185,7 +186,7 @@ PATTERNS = {
 SAYINGS = [f"There is {name}." for name in PATTERNS]
 
 
-def radiographs(bank: TextBank, count: int, rng: np.random.Generator) -> tuple[list[Report], np.ndarray]:
+def radiographs(bank: TextBank, count: int, rng: np.random.Generator) -> tuple[list[StudySample], np.ndarray]:
     """Radiographs of 32 x 32, and for each its two patterns and the quarter of each."""
     numbers, told = bank.ids(SAYINGS).tolist(), []
     none = np.zeros(0, np.int64)
@@ -200,7 +201,21 @@ def radiographs(bank: TextBank, count: int, rng: np.random.Generator) -> tuple[l
         report = int(bank.ids([" ".join(SAYINGS[kind] for kind in sorted(kinds))])[0])
         boxes = np.zeros((1, 0, 4), np.float32)
         samples.append(
-            Report(image, boxes, none, none, report, -1, report, dict(enumerate(own)), (), np.zeros(1, np.int8))
+            StudySample(
+                "",
+                image,
+                None,
+                boxes,
+                np.zeros((0, 4), np.float32),
+                none,
+                none,
+                none,
+                none.reshape(0, 0),
+                report,
+                -1,
+                report,
+                dict(enumerate(own)),
+            )
         )
         told.append([*kinds, *quarters])
     return samples, np.array(told)

@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from ctglip.data.collate import collate_reports
+from ctglip.data.samples import ReportBatch
 from ctglip.features.text_bank import TextBank
-from ctglip.objectives.reports import ReportBatch, collate_reports
 from ctglip.objectives.texts import Texts, positions
 from ctglip.training.gradcache import micro_batches
 from tests.objectives.toys import report_samples
@@ -16,7 +17,7 @@ from tests.objectives.toys import report_samples
 
 @pytest.fixture(params=[2, 3])
 def batch(bank: TextBank, request: pytest.FixtureRequest) -> ReportBatch:
-    return collate_reports(report_samples(bank, request.param, 4), Texts(bank))
+    return collate_reports(report_samples(bank, request.param, 4), Texts(bank).collate)
 
 
 def told(batch: ReportBatch, bank: TextBank) -> dict[tuple[int, int], set[str]]:
@@ -64,7 +65,7 @@ def test_pieces_hold_what_is_theirs(batch: ReportBatch, bank: TextBank) -> None:
 
 
 def test_reports_without_regions_are_welcome(bank: TextBank) -> None:
-    batch = collate_reports(report_samples(bank, 2, 4)[-1:] * 2, Texts(bank))
+    batch = collate_reports(report_samples(bank, 2, 4)[-1:] * 2, Texts(bank).collate)
     assert batch.boxes.shape == (0, 2, 4)
     assert batch.region_sentence.shape == (0, 0)
     assert [len(piece.region_id) for piece in micro_batches(batch, 1)] == [0, 0]
@@ -72,7 +73,7 @@ def test_reports_without_regions_are_welcome(bank: TextBank) -> None:
 
 def test_a_sentence_that_is_said_twice_counts_once(bank: TextBank) -> None:
     first = report_samples(bank, 2, 4)[0]
-    again = replace(first, sentences={**first.sentences, 5: first.sentences[0]}, region_sentences=((0, 5), (1, 4)))
-    batch = collate_reports([again], Texts(bank))
+    again = replace(first, sentences={**first.sentences, 5: first.sentences[0]}, organ_sentences=((0, 5), (1, 4)))
+    batch = collate_reports([again], Texts(bank).collate)
     assert batch.region_sentence.sum(1).tolist() == [1, 2]
     assert batch.tags.tolist() == [[1, 0, -1, 0]]

@@ -1,14 +1,16 @@
-"""Toy objectives over toy samples, one of each kind, in 2D and 3D."""
+"""Toy objectives over toy samples, one of each kind, in 2D and 3D; crops are 3D."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
+from ctglip.data.augment import AugmentationParameters
+from ctglip.data.crops import CropSettings, OrganCrop
+from ctglip.data.samples import OrganSample, StudySample, without_organs
 from ctglip.features.text_bank import TextBank
 from ctglip.models.aggregation import AggregationSettings
 from ctglip.models.dual_encoder import OrganTextModel, OrganTextModelSettings
@@ -27,54 +29,6 @@ from ctglip.objectives.place import Place, PlaceSettings
 PROMPTS = ["This is the liver.", "A spleen.", "The liver in CT.", "A CT of the spleen."]
 
 
-@dataclass(frozen=True)
-class Organ:
-    image: np.ndarray
-    mask: np.ndarray
-    size: np.ndarray
-    organ_id: int
-    study_index: int
-    text_id: int
-    text_key: int
-    negative_ids: np.ndarray
-
-
-@dataclass(frozen=True)
-class Pair:
-    image: np.ndarray
-    text_id: int
-    text_key: int
-
-
-@dataclass(frozen=True)
-class Study:
-    image: np.ndarray
-    labels: np.ndarray | None
-    boxes: np.ndarray | None
-    size: np.ndarray
-    organ_id: np.ndarray
-    text_id: np.ndarray
-    text_key: np.ndarray
-    negative_ids: np.ndarray
-
-
-@dataclass(frozen=True)
-class Report:
-    """The fields of ``objectives.reports.ReportSample``."""
-
-    images: np.ndarray
-    boxes: np.ndarray
-    region_id: np.ndarray
-    region_text: np.ndarray
-    findings: int
-    impression: int
-    report: int
-    sentences: dict[int, int]
-    region_sentences: tuple[tuple[int, ...], ...]
-    tags: np.ndarray
-    labels: np.ndarray | None = None
-
-
 def model(bank: TextBank, dims: int, **changes: Any) -> OrganTextModel:
     torch.manual_seed(0)
     encoder = CNNSettings(spatial_dims=dims, widths=(8, 16), blocks=(0, 1))  # pyright: ignore[reportArgumentType]
@@ -82,27 +36,56 @@ def model(bank: TextBank, dims: int, **changes: Any) -> OrganTextModel:
     return OrganTextModel(OrganTextModelSettings(encoder=encoder, **shape, **changes))
 
 
-def organ_samples(bank: TextBank, dims: int, count: int = 8, negatives: int = 3, organs: int = 2) -> list[Organ]:
+CROPS = CropSettings(grid=(16, 16, 16), relative_hu=False, mask_channel=False)
+
+
+def organ_sample(
+    hu: np.ndarray, size: np.ndarray, organ_id: int, study_index: int, text_id: int, negative_ids: np.ndarray
+) -> OrganSample:
+    """An organ that reaches 12 voxels along each axis."""
+    mask = np.zeros(CROPS.grid, np.uint8)
+    mask[2:14, 2:14, 2:14] = 255
+    return OrganSample(
+        crop=OrganCrop("", hu, np.zeros((0, *CROPS.grid), np.int8), mask, size.astype(np.float32), 0.0),
+        settings=CROPS,
+        parameters=AugmentationParameters(),
+        organ_id=organ_id,
+        study_index=study_index,
+        text_id=text_id,
+        text_key=text_id,
+        negative_ids=negative_ids,
+        sentence_ids=np.array([text_id]),
+        row=0,
+    )
+
+
+def noise_hu(rng: np.random.Generator, mean: float = 0.0) -> np.ndarray:
+    """A crop of noise, int16."""
+    return np.rint(200 * (rng.standard_normal(CROPS.grid) + mean)).astype(np.int16)
+
+
+def organ_samples(bank: TextBank, count: int = 8, negatives: int = 3, organs: int = 2) -> list[OrganSample]:
     """Sample i holds a random pattern and the text "finding i"; organ i % organs."""
     rng = np.random.default_rng(0)
     texts = bank.ids([f"finding {i}" for i in range(count)]).tolist()
     others = bank.ids([f"never {i}" for i in range(5)]).tolist()
     samples = []
     for i in range(count):
-        mask = np.zeros((1, *[16] * dims), np.float32)
-        mask[(0, *[slice(2, 14)] * dims)] = 1
         chosen = rng.choice([*others, -1], size=negatives, replace=False)
-        image = rng.standard_normal((2, *[16] * dims)).astype(np.float32) + i % organs
-        size = rng.standard_normal(4).astype(np.float32)
-        samples.append(Organ(image, mask, size, i % organs, i // organs, texts[i], texts[i], chosen))
+        hu, size = noise_hu(rng, i % organs), rng.standard_normal(4)
+        samples.append(organ_sample(hu, size, i % organs, i // organs, texts[i], chosen))
     return samples
 
 
-def pair_samples(bank: TextBank, dims: int, count: int = 8) -> list[Pair]:
-    return [Pair(s.image, s.text_id, s.text_key) for s in organ_samples(bank, dims, count)]
+def pair_samples(bank: TextBank, dims: int, count: int = 8) -> list[StudySample]:
+    """Sample i holds a random pattern and the report "finding i"."""
+    rng = np.random.default_rng(0)
+    texts = bank.ids([f"finding {i}" for i in range(count)]).tolist()
+    images = rng.standard_normal((count, 1, 2, *[16] * dims)).astype(np.float32)
+    return [without_organs(f"s{i}", images[i], texts[i]) for i in range(count)]
 
 
-def study_samples(bank: TextBank, dims: int, count: int = 4) -> list[Study]:
+def study_samples(bank: TextBank, dims: int, count: int = 4) -> list[StudySample]:
     """Two organs a study, each with a pattern and a text of its own; one study without organs."""
     rng = np.random.default_rng(1)
     half = slice(0, 8), slice(8, 16)
@@ -121,11 +104,12 @@ def study_samples(bank: TextBank, dims: int, count: int = 4) -> list[Study]:
         ids = texts[i] if organs else texts[0, :0]
         negatives = rng.choice(others, size=(organs, 2))
         size = rng.standard_normal((organs, 4)).astype(np.float32)
-        samples.append(Study(image, labels, boxes, size, np.arange(organs), ids, ids, negatives))
+        columns = (size, np.arange(organs), ids, ids, negatives)
+        samples.append(StudySample(f"s{i}", image[None], labels, boxes[None], *columns))
     return samples
 
 
-def report_samples(bank: TextBank, dims: int, count: int = 8, views: int = 2) -> list[Report]:
+def report_samples(bank: TextBank, dims: int, count: int = 8, views: int = 2) -> list[StudySample]:
     """Study i has a pattern and a report of its own; two regions (the last study has none), each with a pattern and a
     sentence, the second with one more that all studies share. Study 1 has no findings, study 2 no impression."""
     rng = np.random.default_rng(2)
@@ -145,16 +129,20 @@ def report_samples(bank: TextBank, dims: int, count: int = 8, views: int = 2) ->
             boxes[:, region] = [half[region].start, half[region].stop, *[0, 16] * (dims - 1)]
         noise = 0.1 * rng.standard_normal((views, 2, *[16] * dims))
         samples.append(
-            Report(
+            StudySample(
+                study_id=f"s{i}",
                 images=(image + noise).astype(np.float32),
                 boxes=boxes,
-                region_id=np.arange(regions),
-                region_text=np.array(own[:regions]),
+                size=np.zeros((regions, 4), np.float32),
+                organ_id=np.arange(regions),
+                text_id=np.array(own[:regions], np.int64),
+                text_key=np.array(own[:regions], np.int64),
+                negative_ids=np.zeros((regions, 0), np.int64),
                 findings=-1 if i == 1 else findings,
                 impression=-1 if i == 2 else impression,
                 report=report,
                 sentences={0: own[0], 1: own[1], 4: shared} if regions else {},
-                region_sentences=((0,), (1, 4))[:regions],
+                organ_sentences=((0,), (1, 4))[:regions],
                 tags=np.array([1, 0, -1, i % 2], np.int8),
                 labels=labels,
             )
@@ -227,9 +215,9 @@ def mixture(bank: TextBank, dims: int) -> Mixture:
 
 Made = tuple[Objective, Any]
 EVERY: dict[str, Callable[[TextBank, int], Made]] = {
-    "organ_text": lambda b, d: (organ_text(b, d), organ_samples(b, d)),
+    "organ_text": lambda b, d: (organ_text(b, 3), organ_samples(b)),
     "organ_text, pool": lambda b, d: (organ_text_pooled(b, d), study_samples(b, d)),
-    "organ_query, crop": lambda b, d: (organ_query(b, d, "crop", within_organ=False), organ_samples(b, d)),
+    "organ_query, crop": lambda b, d: (organ_query(b, 3, "crop", within_organ=False), organ_samples(b)),
     "organ_query, pool": lambda b, d: (organ_query(b, d, "pool", within_organ=False), study_samples(b, d)),
     "organ_query, pool, attention": lambda b, d: (organ_query(b, d, "pool", "attention"), study_samples(b, d)),
     "organ_query, box": lambda b, d: (organ_query(b, d, "box", negatives="same_organ"), study_samples(b, d)),
@@ -252,7 +240,7 @@ EVERY: dict[str, Callable[[TextBank, int], Made]] = {
     "place": lambda b, d: (instance(b, d, correlation_weight=0.1), report_samples(b, d)),
     "place, tokens": lambda b, d: (instance(b, d, correlation_weight=0.1, shape=TOKENS), report_samples(b, d)),
     "mixture": lambda b, d: (
-        mixture(b, d),
-        {"organ_text": organ_samples(b, d), "global_pair": pair_samples(b, d)},
+        mixture(b, 3),
+        {"organ_text": organ_samples(b), "global_pair": pair_samples(b, 3)},
     ),
 }

@@ -11,14 +11,15 @@ import pytest
 import torch
 
 from ctglip.config import load_settings, merge, validate
+from ctglip.data.collate import collate_reports
 from ctglip.data.cxr import CxrDataSettings
+from ctglip.data.samples import ReportBatch
 from ctglip.data.scans import ScanSettings, cut_scan
 from ctglip.errors import ConfigError, StoreError
 from ctglip.features.text_bank import TextBank
 from ctglip.models.release import load_release
 from ctglip.models.text import load_text_encoder
 from ctglip.objectives.base import total
-from ctglip.objectives.reports import ReportBatch, collate_reports
 from ctglip.objectives.texts import Texts
 from ctglip.store.study import organ_row
 from ctglip.store.tables import Store
@@ -147,7 +148,7 @@ def test_what_does_not_suit_cxr_is_named(tiny_cxr, tiny, word_bert: Path, tmp_pa
 
 def test_reports_of_radiographs(tiny_cxr, word_bert: Path, bank: TextBank) -> None:
     source = reports_of(tiny_cxr[0], cxr_config(word_bert, KINDS["global_pair"], {"cxr": {"copies": 2}}), bank)
-    batch = collate_reports(source.batch(0), Texts(bank))
+    batch = collate_reports(source.batch(0), Texts(bank).collate)
     assert batch.images.shape == (8, 2, 1, 48, 48)
     assert batch.boxes.shape[1:] == (2, 4)
     reports = tiny_cxr[0].table("reports")
@@ -171,7 +172,7 @@ def test_reports_of_scans(tiny, word_bert: Path, bank: TextBank) -> None:
     still = {"data": {"augment": {"shift_hu": 3.0}}, **SCANS}
     config = validate(PretrainConfig, merge(tiny_config(word_bert).model_dump(mode="json"), still), "test")
     source: Any = reports_of(tiny[0], config, bank)
-    batch = collate_reports(source.batch(0), Texts(bank))
+    batch = collate_reports(source.batch(0), Texts(bank).collate)
     assert batch.images.shape == (4, 2, 2, 16, 16, 16)
     assert not torch.equal(batch.images[:, 0], batch.images[:, 1])
     assert (batch.findings >= 0).all()

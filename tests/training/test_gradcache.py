@@ -51,9 +51,9 @@ class Watched(OrganText):
 
 @pytest.mark.parametrize("backward", [cached_backward, accumulated_backward])
 def test_each_micro_batch_is_moved_when_its_turn_comes_and_let_go(toy_bank, backward):
-    plain = organ_text(toy_bank, 2)
+    plain = organ_text(toy_bank, 3)
     objective = Watched(plain.model, toy_bank, toy_bank.ids(PROMPTS), torch.tensor([0, 1, 0, 1])).double()
-    samples = organ_samples(toy_bank, 2)
+    samples = organ_samples(toy_bank)
     parts = micro_batches(objective.collate(samples), 2)
     assert len(parts) > 2
     backward(objective, parts)
@@ -70,10 +70,10 @@ class Dropped(OrganText):
 
 
 def test_dropout_is_the_same_both_times(toy_bank):
-    plain = organ_text(toy_bank, 2)
+    plain = organ_text(toy_bank, 3)
     owner = torch.tensor([0, 1, 0, 1])
     objective = Dropped(plain.model, toy_bank, toy_bank.ids(PROMPTS), owner).double()
-    samples = organ_samples(toy_bank, 2)
+    samples = organ_samples(toy_bank)
     parts = [objective.collate(samples[:4]), objective.collate(samples[4:])]
     torch.manual_seed(5)
     encoded = [objective.encode(part) for part in parts]
@@ -98,14 +98,14 @@ def test_mixtures_go_through_too(toy_bank):
 
 
 def test_an_encoder_with_batch_statistics_is_refused(toy_bank):
-    plain = organ_text(toy_bank, 2)
+    plain = organ_text(toy_bank, 3)
     encoder = ResNetSettings(
-        spatial_dims=2, layers=(1, 1, 1, 1), widths=(8, 8, 8, 8), norm="batch", stem_kernel=3, max_pool=False
+        spatial_dims=3, layers=(1, 1, 1, 1), widths=(8, 8, 8, 8), norm="batch", stem_kernel=3, max_pool=False
     )
     model = OrganTextModel(plain.model.settings.model_copy(update={"encoder": encoder}))
     objective = OrganText(model, toy_bank, toy_bank.ids(PROMPTS), torch.tensor([0, 1, 0, 1]))
-    parts = [objective.collate(organ_samples(toy_bank, 2))]
-    with pytest.raises(ModelError, match=r"model\.encoder\.net\.bn1 \(BatchNorm2d\)") as error:
+    parts = [objective.collate(organ_samples(toy_bank))]
+    with pytest.raises(ModelError, match=r"model\.encoder\.net\.bn1 \(BatchNorm3d\)") as error:
         cached_backward(objective, parts)
     assert error.value.code == "batch_statistics"
     objective.eval()

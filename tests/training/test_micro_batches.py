@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
+from ctglip.data.samples import Batch, StudyBatch
 from ctglip.features.text_bank import TextBank
 from ctglip.objectives.base import Features, Losses, Objective, Report, total
-from ctglip.objectives.samples import Batch, StudyBatch
 from ctglip.objectives.texts import positions
 from ctglip.training.gradcache import accumulated_backward, cached_backward, gradient_by_term, micro_batches
 from tests.objectives.toys import EVERY

@@ -11,9 +11,10 @@ import numpy as np
 import polars as pl
 from jaxtyping import Bool, Float
 
-from ctglip.data.cache import OrganInstance, cut_study
+from ctglip.data.cache import cut_study
 from ctglip.data.crops import CropSettings
 from ctglip.data.cxr_input import CxrInput, cxr_input
+from ctglip.data.samples import OrganInstance
 from ctglip.errors import CohortError
 from ctglip.evaluation.bootstrap import Interval, interval_of, weighted_mean
 from ctglip.evaluation.context import Context
