@@ -27,7 +27,7 @@ _FIRST_ELEMENT = re.compile(rb"[\x02\x08]\0.\0(?:[A-Z]{2}|..\0\0)", re.DOTALL)
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
-def check_id(value: str, what: str = "study_id") -> str:
+def check_id(value: str) -> str:
     """The id itself if it can safely name a file, else an error.
 
     Raises:
@@ -35,7 +35,7 @@ def check_id(value: str, what: str = "study_id") -> str:
     """
     if not _ID.fullmatch(value) or ".." in value:
         raise CTGLIPError(
-            f"{what} {value!r} cannot name a file: it must be 1 to 128 letters, digits, '.', '_' or '-', "
+            f"study_id {value!r} cannot name a file: it must be 1 to 128 letters, digits, '.', '_' or '-', "
             "start with a letter or digit and hold no '..'.",
             code="bad_id",
             fix="Rename it in the cohort table.",

@@ -72,14 +72,14 @@ def weighted_mean(
     return np.divide(sums, totals, out=np.full(len(weights), np.nan), where=totals > 0)
 
 
-def interval_of(draws: Float[np.ndarray, " draws"], level: float = 0.95) -> Interval:
-    """Estimate (row 0 of the draws) and percentile interval (the other rows)."""
+def interval_of(draws: Float[np.ndarray, " draws"]) -> Interval:
+    """Estimate (row 0 of the draws) and 95 % percentile interval (the other rows)."""
     rest = draws[1:][np.isfinite(draws[1:])]
     if not np.isfinite(draws[0]):
         return Interval(None)
     if not len(rest):
         return Interval(float(draws[0]))
-    low, high = np.quantile(rest, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(rest, [0.025, 0.975])
     return Interval(float(draws[0]), float(low), float(high))
 
 

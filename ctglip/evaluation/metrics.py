@@ -129,9 +129,8 @@ def roc_band(
     scores: Float[np.ndarray, " n"],
     weights: Float[np.ndarray, "draws n"],
     x: tuple[float, ...],
-    level: float = 0.95,
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Lower and upper sensitivity at some 1 - specificity, over bootstrap draws (how often each row is drawn)."""
+    """95 % interval of the sensitivity at some 1 - specificity, over bootstrap draws (how often each row is drawn)."""
     order = np.argsort(-scores, kind="stable")
     ends = np.flatnonzero(np.r_[np.diff(scores[order]) != 0, True])
     counts, positive = weights[:, order], labels[order].astype(bool)
@@ -142,14 +141,13 @@ def roc_band(
     curves = [
         np.interp(x, np.r_[0.0, f / f[-1]], np.r_[0.0, t / t[-1]]) for t, f in zip(tp[good], fp[good], strict=True)
     ]
-    low, high = np.quantile(curves, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    low, high = np.quantile(curves, [0.025, 0.975], axis=0)
     return tuple(low.tolist()), tuple(high.tolist())
 
 
-def expected_calibration_error(
-    labels: Int[np.ndarray, " n"], probabilities: Float[np.ndarray, " n"], bins: int = 10
-) -> float:
-    """Mean gap between predicted probability and observed share over equally wide bins, weighted by their size."""
+def expected_calibration_error(labels: Int[np.ndarray, " n"], probabilities: Float[np.ndarray, " n"]) -> float:
+    """Mean gap between predicted probability and observed share over ten equally wide bins, weighted by their size."""
+    bins = 10
     bin_of = np.minimum((probabilities * bins).astype(int), bins - 1)
     counts = np.bincount(bin_of, minlength=bins)
     gaps = np.abs(np.bincount(bin_of, labels, bins) - np.bincount(bin_of, probabilities, bins))

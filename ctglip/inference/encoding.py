@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,8 +13,6 @@ from ctglip.data.cache import CropCache
 from ctglip.data.crops import CropSettings
 from ctglip.data.stored import StoredCrops
 from ctglip.models.dual_encoder import OrganTextModel
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,6 @@ def encode_crops(
     cache: CropCache | StoredCrops,
     settings: CropSettings,
     batch: int = 64,
-    progress: Progress | None = None,
     organs: Sequence[str] = (),
 ) -> OrganEmbeddings:
     """Embed all crops of a cache.
@@ -58,7 +55,6 @@ def encode_crops(
         cache: the crops.
         settings: how they are rendered (a control renders the same crops in another way).
         batch: crops at a time.
-        progress: called with (crops done, crops).
         organs: names in the order of the model's organ queries; for models that pool by attention.
     """
     was_training = model.training
@@ -78,7 +74,5 @@ def encode_crops(
         out.diagnosis[rows] = model.diagnosis(features).float().cpu().numpy()
         if model.settings.anatomy:
             out.anatomy[rows] = model.anatomy(features).float().cpu().numpy()
-        if progress:
-            progress(int(rows[-1]) + 1, len(cache))
     model.train(was_training)
     return out

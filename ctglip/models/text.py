@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ctglip.config import Settings
 from ctglip.errors import ModelError
 from ctglip.files import atomic_path, read_json
-from ctglip.models.lora import add_lora, merged
+from ctglip.models.lora import QUERY_AND_VALUE, add_lora, merged
 from ctglip.models.weights import layer_depths
 from ctglip.resources import require
 
@@ -78,13 +78,17 @@ class TextEncoder(nn.Module):
             for name, value in self.model.named_parameters():
                 value.requires_grad_(not name.startswith("pooler."))  # BERT's pooler is not read
         elif settings.train == "lora":
-            add_lora(self.model, settings.lora_rank)
+            add_lora(self.model, settings.lora_rank, QUERY_AND_VALUE)
         self._hash: str | None = None
 
     @property
     def trainable(self) -> bool:
         """Some of it is trained, so embeddings cannot be kept."""
         return self.settings.train != "frozen"
+
+    def plain_model(self) -> nn.Module:
+        """The model, with low-rank updates folded into its weights."""
+        return merged(self.model) if self.settings.train == "lora" else self.model
 
     @property
     def hash(self) -> str:
@@ -196,7 +200,7 @@ class TextEncoder(nn.Module):
         """Write weights (safetensors; low-rank updates merged), tokeniser and settings, by rename;
         ``read_text_encoder`` reads it back, frozen."""
         with atomic_path(folder) as temporary, _no_progress_bars():
-            merged(self.model).save_pretrained(temporary, safe_serialization=True)  # pyright: ignore[reportCallIssue]
+            self.plain_model().save_pretrained(temporary, safe_serialization=True)  # pyright: ignore[reportCallIssue]
             self.tokenizer.save_pretrained(temporary)
             if self.attention is not None:
                 save_file({"weight": self.attention.weight.detach().contiguous()}, temporary / _POOLING_FILE)
@@ -308,7 +312,7 @@ def _hash(encoder: TextEncoder) -> str:
     settings = encoder.settings
     digest = hashlib.sha256(f"{settings.pooling} {settings.max_length} {settings.long} {settings.sentences}".encode())
     digest.update(json.dumps(_tokenizer_state(encoder.tokenizer), sort_keys=True).encode())
-    state = sorted(merged(encoder.model).state_dict().items())
+    state = sorted(encoder.plain_model().state_dict().items())
     if encoder.attention is not None:
         state.append(("attention", encoder.attention.weight))
     for name, value in state:

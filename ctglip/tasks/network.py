@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from ctglip.errors import ModelError
 from ctglip.inference.scoring import Scorer
 from ctglip.models.dual_encoder import OrganTextModel
+from ctglip.models.lora import add_lora, merged
 from ctglip.models.release import Release
 from ctglip.tasks.head import Answers, BagHead
-from ctglip.tasks.lowrank import add_low_rank, merge_low_rank
 from ctglip.tasks.settings import FinetuneConfig, Mode
 from ctglip.tasks.targets import Task
 
@@ -168,7 +168,7 @@ def _mark(network: Network, mode: Mode, rank: int) -> None:
     tower = network.tower
     tower.requires_grad_(mode == "full")
     if mode == "lora":
-        add_low_rank(tower.encoder, rank)
+        add_lora(tower.encoder, rank)
     for name in ("anatomy_head", "text_head", "diagnosis_head", "image_head"):
         part = getattr(tower, name, None)
         if part is not None:
@@ -186,5 +186,5 @@ def tuned_release(start: Start, network: Network) -> Release:
     release = copy.copy(start.release)
     if start.mode not in FROZEN:
         release.familiarity = None
-    release.model = merge_low_rank(network.tower).cpu().eval().requires_grad_(True)  # pyright: ignore[reportAttributeAccessIssue]
+    release.model = merged(network.tower).cpu().eval().requires_grad_(True)  # pyright: ignore[reportAttributeAccessIssue]
     return release

@@ -132,7 +132,7 @@ def test_low_rank_updates_train_few_weights_and_names_must_fit(tiny_bert):
     assert all(name.endswith((".down", ".up")) for name in trained)
     assert len(trained) == 4  # query and value of the one layer
     with pytest.raises(ModelError, match="no linear layer"):
-        add_lora(torch.nn.Sequential(torch.nn.Linear(2, 2)), 1)
+        add_lora(torch.nn.Sequential(torch.nn.Linear(2, 2)), 1, ("query",))
 
 
 def test_attention_over_tokens_ignores_padding_and_travels(tiny_bert, tmp_path):

@@ -17,6 +17,7 @@ from ctglip.errors import ConfigError
 from ctglip.evaluation.encoded import SplitEncoder
 from ctglip.evaluation.settings import EvaluateConfig
 from ctglip.inference.scoring import Scorer
+from ctglip.models.lora import add_lora, merged
 from ctglip.models.release import load_release
 from ctglip.store.tables import Store
 from ctglip.tasks.fit import predict
@@ -194,12 +195,10 @@ def test_layers_further_down_are_trained_more_slowly(run: Path, tiny: Tiny) -> N
 
 
 def test_low_rank_updates_start_at_nothing_and_fold_into_the_weights(run: Path) -> None:
-    from ctglip.tasks.lowrank import add_low_rank, merge_low_rank
-
     encoder = load_release(run).model.encoder
     image = torch.randn(2, 4, 16, 16, 16)
     plain = encoder(image).pooled
-    assert add_low_rank(encoder, 2) > 0
+    add_lora(encoder, 2)
     torch.testing.assert_close(encoder(image).pooled, plain)
     for name, value in encoder.named_parameters():
         if value.requires_grad:
@@ -207,7 +206,7 @@ def test_low_rank_updates_start_at_nothing_and_fold_into_the_weights(run: Path) 
             torch.nn.init.normal_(value, std=0.1)
     moved = encoder(image).pooled
     assert not torch.allclose(moved, plain, atol=1e-3)
-    folded = merge_low_rank(encoder)
+    folded = merged(encoder)
     torch.testing.assert_close(folded(image).pooled, moved, atol=1e-4, rtol=1e-4)
     assert set(folded.state_dict()) == set(load_release(run).model.encoder.state_dict())
 
