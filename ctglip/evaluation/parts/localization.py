@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -132,16 +133,15 @@ def localization(context: Context) -> LocalizationResult | None:
 
 
 def _row(context: Context, name: str, answers: Sequence[PointedAnswer]) -> LocalizationRow:
-    values: dict[str, Interval | None] = dict.fromkeys(_TARGETS)
-    chances: dict[str, float | None] = {f"{target}_chance": None for target in _TARGETS}
+    shares: dict[str, Any] = {f"{target}{end}": None for target in _TARGETS for end in ("", "_chance")}
     patients = np.array([one.patient for one in answers])
     for position, target in enumerate(_TARGETS):
         hit, chance = (np.array([getattr(one, what)[position] for one in answers]) for what in ("hit", "chance"))
         known = np.isfinite(hit)
         if known.any():
-            values[target] = interval_of(weighted_mean(hit[known], patients[known], context.weights))
-            chances[f"{target}_chance"] = float(chance[known].mean())
-    return LocalizationRow(abnormality=name, answers=len(answers), **values, **chances)
+            shares[target] = interval_of(weighted_mean(hit[known], patients[known], context.weights))
+            shares[f"{target}_chance"] = float(chance[known].mean())
+    return LocalizationRow(abnormality=name, answers=len(answers), **shares)
 
 
 def point(
