@@ -27,6 +27,15 @@ def spacing_of(affine: np.ndarray) -> tuple[float, float, float]:
 
 
 @dataclass(frozen=True)
+class Interval:
+    """An estimate with its 95 % interval; None where it cannot be computed."""
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
 class Scan:
     """One CT volume.
 

@@ -15,9 +15,10 @@ from ctglip.inference.answers import ScanAnswers
 from ctglip.inference.page import most_likely, scan_page
 from ctglip.inference.pipeline import Pipeline
 from ctglip.pages.index import IndexPage, ScanPanel, Step, render
-from ctglip.pages.parts import Control, Fact, Link, OrganRecognition, Score
+from ctglip.pages.parts import Control, Fact, Link, OrganRecognition
 from ctglip.pages.pictures import file_picture
 from ctglip.resources import require
+from ctglip.types import Interval
 
 MOST_ASKED = 8
 REAL_QUESTIONS = (
@@ -148,5 +149,5 @@ def write_index(folder: Path, steps: list[tuple[str, float, str]], panels: list[
     return folder / "index.html"
 
 
-def _score(interval: dict[str, Any]) -> Score:
-    return Score(interval["value"], interval["low"], interval["high"])
+def _score(interval: dict[str, Any]) -> Interval:
+    return Interval(interval["value"], interval["low"], interval["high"])

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from ctglip.lazy import public_names
 
 if TYPE_CHECKING:
-    from ctglip.evaluation.bootstrap import Interval as Interval
     from ctglip.evaluation.bootstrap import draw_patients as draw_patients
     from ctglip.evaluation.bootstrap import weighted_auroc as weighted_auroc
     from ctglip.evaluation.metrics import PairMetrics as PairMetrics
@@ -18,5 +17,6 @@ if TYPE_CHECKING:
     from ctglip.evaluation.results import Results as Results
     from ctglip.evaluation.run import evaluate as evaluate
     from ctglip.evaluation.settings import EvaluateConfig as EvaluateConfig
+    from ctglip.types import Interval as Interval
 
 __getattr__, __dir__ = public_names(__name__)

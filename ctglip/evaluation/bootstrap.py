@@ -12,14 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-
-@dataclass(frozen=True)
-class Interval:
-    """An estimate with its percentile interval; None where it cannot be computed."""
-
-    value: float | None
-    low: float | None = None
-    high: float | None = None
+from ctglip.types import Interval
 
 
 @dataclass(frozen=True)

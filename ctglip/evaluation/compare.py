@@ -8,7 +8,7 @@ difference is that of its ratio to the standard deviation of its draws under a n
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,9 @@ from jaxtyping import Float
 from scipy.stats import norm
 
 from ctglip.errors import CTGLIPError
-from ctglip.evaluation.bootstrap import Interval, Question, draw_patients, interval_of, macro_draws
+from ctglip.evaluation.bootstrap import Question, draw_patients, interval_of, macro_draws
 from ctglip.evaluation.context import Context
 from ctglip.evaluation.encoded import Progress, Stage
-from ctglip.evaluation.page import score_of
 from ctglip.evaluation.results import format_interval
 from ctglip.evaluation.run import answer_split, label_source
 from ctglip.evaluation.settings import EvaluateConfig
@@ -30,23 +29,9 @@ from ctglip.models.release import load_release
 from ctglip.pages import compare as page
 from ctglip.pages.parts import Fact
 from ctglip.store.tables import Store
+from ctglip.types import Interval
 
 LEVEL = 0.05
-
-
-@dataclass(frozen=True)
-class PairComparison:
-    """One (organ, abnormality): AUROC of both models and second minus first."""
-
-    organ: str
-    abnormality: str
-    first: Interval
-    second: Interval
-    difference: Interval
-    p_value: float | None
-    adjusted: float | None
-    positives: int
-    n: int
 
 
 @dataclass(frozen=True)
@@ -73,7 +58,7 @@ class Comparison:
     macro_second: Interval
     macro_difference: Interval
     p_value: float | None
-    pairs: tuple[PairComparison, ...]
+    pairs: tuple[page.ComparedRow, ...]
     notes: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
 
@@ -155,7 +140,7 @@ def compared(first: Context, second: Context, names: tuple[str, str], source: st
     )
     values = [p_value(b - a) for a, b in zip(each_a, each_b, strict=True)]
     pairs = [
-        PairComparison(
+        page.ComparedRow(
             organ=pair[0],
             abnormality=pair[1],
             first=interval_of(a),
@@ -239,17 +224,7 @@ def comparison_page(found: Comparison, dictionaries: Dictionaries) -> page.Compa
     """The comparison as the page's values."""
     organs, abnormalities = dictionaries.organs, dictionaries.abnormalities
     rows = [
-        page.ComparedRow(
-            organs[pair.organ].display,
-            abnormalities[pair.abnormality].display,
-            score_of(pair.first),
-            score_of(pair.second),
-            score_of(pair.difference),
-            pair.p_value,
-            pair.adjusted,
-            pair.positives,
-            pair.n,
-        )
+        replace(pair, organ=organs[pair.organ].display, abnormality=abnormalities[pair.abnormality].display)
         for pair in found.pairs
     ]
     return page.ComparePage(
@@ -258,7 +233,7 @@ def comparison_page(found: Comparison, dictionaries: Dictionaries) -> page.Compa
         second=found.second,
         split=found.split,
         label_source=found.label_source,
-        macro=(score_of(found.macro_first), score_of(found.macro_second), score_of(found.macro_difference)),
+        macro=(found.macro_first, found.macro_second, found.macro_difference),
         p_value=found.p_value,
         rows=tuple(rows),
         facts=(

@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from sklearn import metrics
 
-from ctglip.evaluation.bootstrap import Interval, Question, interval_of
+from ctglip.evaluation.bootstrap import Question, interval_of
+from ctglip.types import Interval
 
 ThresholdChooser = Callable[[Int[np.ndarray, " n"], Float[np.ndarray, " n"]], float | None]
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from ctglip.evaluation.bootstrap import Interval
 from ctglip.evaluation.cases import best_and_worst
 from ctglip.evaluation.context import Context
 from ctglip.evaluation.metrics import PairMetrics, roc_band, roc_points
 from ctglip.evaluation.parts.embedding_map import EmbeddingMap
-from ctglip.evaluation.parts.retrieval import Direction, RetrievalResult
+from ctglip.evaluation.parts.retrieval import RetrievalResult
 from ctglip.evaluation.results import Results
 from ctglip.evaluation.zero_shot import Recognition
 from ctglip.inference.scoring import Calibration
 from ctglip.pages import parts
 from ctglip.pages import report as page
+from ctglip.types import Interval
 
 _BINS = 8
 _BAND_DRAWS = 200
@@ -24,19 +24,19 @@ def evaluation_page(results: Results, context: Context) -> page.EvaluationPage:
     """The page of one evaluation: what was found, and the context it was found in for curves and pictures."""
     retrieval, organs = results.parts.get("retrieval"), results.parts.get("map")
     best, worst = best_and_worst(context) if context.config.pictures else ((), ())
-    controls = tuple(parts.Control(c.name, c.explanation, score_of(c.macro_auroc)) for c in results.controls)
+    controls = tuple(parts.Control(c.name, c.explanation, c.macro_auroc) for c in results.controls)
     return page.EvaluationPage(
         title="Zero-shot evaluation",
         split=results.split,
         label_source=results.label_source,
-        auroc=score_of(results.macro_auroc),
+        auroc=results.macro_auroc,
         pairs=tuple(_row(pair, context) for pair in results.pairs),
         facts=_facts(results),
         controls=controls,
         recognition=_recognition(results.recognition, context.radiographs),
         notes=(*(_differences(results)), *results.notes),
         reliability=_reliability(context, results),
-        retrieval=tuple(map(_retrieval, retrieval.directions)) if isinstance(retrieval, RetrievalResult) else (),
+        retrieval=retrieval.directions if isinstance(retrieval, RetrievalResult) else (),
         embeddings=tuple(
             page.EmbeddedOrgan(point.x, point.y, context.scorer.dictionaries.organs[point.organ].display)
             for point in (organs.organs if isinstance(organs, EmbeddingMap) else ())
@@ -53,28 +53,12 @@ def _recognition(found: Recognition | None, radiographs: bool) -> parts.OrganRec
     sides = "" if found.sides is None else f" Of paired organs, {found.sides:.1%} were given the right side."
     hints = "The box's place and size give" if radiographs else "The crop's field of view and the mask give"
     return parts.OrganRecognition(
-        top1=score_of(found.top1),
-        macro=score_of(found.macro),
+        top1=found.top1,
+        macro=found.macro,
         n=found.n,
         organs=found.names,
         chance=1 / found.names,
         note=f"{hints} much of it away.{sides}",
-    )
-
-
-def score_of(interval: Interval) -> parts.Score:
-    """An interval as pages know it."""
-    return parts.Score(interval.value, interval.low, interval.high)
-
-
-def _retrieval(one: Direction) -> page.Retrieval:
-    return page.Retrieval(
-        name=one.name[:1].upper() + one.name[1:],
-        recall=tuple((at.k, score_of(at.recall)) for at in one.at),
-        n=one.queries,
-        candidates=round(one.candidates),
-        median_rank=one.median_rank,
-        chance=tuple((at.k, at.chance) for at in one.at),
     )
 
 
@@ -98,7 +82,7 @@ def pair_row(pair: PairMetrics, organ: str, abnormality: str, curve: parts.Curve
     return page.PairRow(
         organ=organ,
         abnormality=abnormality,
-        auroc=score_of(pair.auroc),
+        auroc=pair.auroc,
         positives=pair.positives,
         n=pair.n,
         auprc=pair.auprc,
@@ -161,6 +145,6 @@ def _bins(truth: np.ndarray, probabilities: np.ndarray) -> tuple[parts.Reliabili
         if n:
             share = float(truth[rows].mean())
             half = 1.96 * float(np.sqrt(share * (1 - share) / n))
-            score = parts.Score(share, max(share - half, 0.0), min(share + half, 1.0))
+            score = Interval(share, max(share - half, 0.0), min(share + half, 1.0))
             found.append(parts.ReliabilityBin(float(probabilities[rows].mean()), score, n))
     return tuple(found)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from ctglip.evaluation.bootstrap import Interval
 from ctglip.evaluation.metrics import PairMetrics
 from ctglip.evaluation.zero_shot import Recognition
 from ctglip.inference.scoring import Dictionaries
-from ctglip.pages.parts import Score, Table
+from ctglip.pages.parts import Table
 from ctglip.pages.wording import DASH, interval, number
+from ctglip.types import Interval
 
 _LISTED = 8
 
@@ -166,7 +166,7 @@ def interval_cells(value: Interval | None) -> tuple[str, str]:
     """Estimate and interval as two cells of a table."""
     if value is None:
         return DASH, DASH
-    return number(value.value), interval(Score(value.value, value.low, value.high)) or DASH
+    return number(value.value), interval(value) or DASH
 
 
 def display_name(abnormality: str, dictionaries: Dictionaries) -> str:

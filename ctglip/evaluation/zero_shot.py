@@ -10,10 +10,11 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from ctglip.data.samples import OrganInstance
-from ctglip.evaluation.bootstrap import Interval, Question, interval_of, macro_draws, weighted_mean
+from ctglip.evaluation.bootstrap import Question, interval_of, macro_draws, weighted_mean
 from ctglip.evaluation.labels import Labels, PairLabels
 from ctglip.evaluation.metrics import PairMetrics, ThresholdChooser, best_f1_threshold, binary_metrics
 from ctglip.inference.scoring import Pair
+from ctglip.types import Interval
 
 Scores = dict[Pair, Float[np.ndarray, " n"]]
 """For each pair a score for each of its labels' rows."""

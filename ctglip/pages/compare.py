@@ -8,8 +8,9 @@ from markupsafe import Markup
 
 from ctglip.pages import plots
 from ctglip.pages.document import render_template
-from ctglip.pages.parts import Fact, Score, known
+from ctglip.pages.parts import Fact, known
 from ctglip.pages.wording import p_value
+from ctglip.types import Interval
 
 
 @dataclass(frozen=True)
@@ -25,9 +26,9 @@ class ComparedRow:
 
     organ: str
     abnormality: str
-    first: Score
-    second: Score
-    difference: Score
+    first: Interval
+    second: Interval
+    difference: Interval
     p_value: float | None
     adjusted: float | None
     positives: int
@@ -53,7 +54,7 @@ class ComparePage:
     second: str
     split: str
     label_source: str
-    macro: tuple[Score, Score, Score]
+    macro: tuple[Interval, Interval, Interval]
     p_value: float | None
     rows: tuple[ComparedRow, ...]
     facts: tuple[Fact, ...] = ()

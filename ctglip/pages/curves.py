@@ -9,14 +9,15 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from markupsafe import Markup
 
-from ctglip.pages.parts import Curve, ReliabilityBin, Score, known
+from ctglip.pages.parts import Curve, RecallAt, ReliabilityBin, known
 from ctglip.pages.svg import Svg
 from ctglip.pages.wording import interval, number
+from ctglip.types import Interval
 
 Point = tuple[float, float]
 
 
-def roc(curve: Curve, name: str, score: Score, size: float = 184.0) -> Markup:
+def roc(curve: Curve, name: str, score: Interval, size: float = 184.0) -> Markup:
     """A small ROC curve with its band, the diagonal of chance, and the area written in its corner."""
     left, top, side = 26.0, 6.0, size - 34
 
@@ -67,35 +68,34 @@ def reliability(points: Sequence[ReliabilityBin], name: str, size: float = 300.0
     return svg.markup()
 
 
-def recall(found: Sequence[tuple[int, Score]], chance: Sequence[tuple[int, float]], name: str) -> Markup:
+def recall(found: Sequence[RecallAt], name: str) -> Markup:
     """Recall at k with its band on a logarithmic k axis, beside that of a random ranking (dashed).
 
     Args:
-        found: (k, recall) by rising k.
-        chance: (k, recall of a random ranking), or empty.
-        name: what is shown.
+        found: by rising k.
+        name: of the direction.
     """
     left, top, width, height = 34.0, 10.0, 280.0, 170.0
-    positions = [k for k, _ in found] or [1]
+    positions = [one.k for one in found] or [1]
     low, high = math.log(min(positions)), math.log(max(positions))
 
     def at(k: float, y: float) -> Point:
         across = 0.5 if high == low else (math.log(k) - low) / (high - low)
         return left + across * width, top + (1 - y) * height
 
-    words = "; ".join(f"recall at {k}: {number(score.value)}" for k, score in found)
+    words = "; ".join(f"recall at {one.k}: {number(one.recall.value)}" for one in found)
     svg = Svg(width + 60, height + 44, f"Retrieval: {name}", words or "No queries.", "recall")
     for tick in (0, 0.25, 0.5, 0.75, 1):
         svg.line(left, at(1, tick)[1], left + width, at(1, tick)[1], "grid")
         svg.text(left - 6, at(1, tick)[1] + 4, f"{tick:g}", "tick", "end")
-    shown = [(k, s, s.value) for k, s in found if known(s.value)]
-    banded = [(k, s.low, s.high) for k, s, _ in shown if known(s.low) and known(s.high)]
+    points = [(one.k, one.recall, one.recall.value) for one in found if known(one.recall.value)]
+    banded = [(k, s.low, s.high) for k, s, _ in points if known(s.low) and known(s.high)]
     if banded:
         edge = [at(k, top_) for k, _, top_ in banded] + [at(k, under) for k, under, _ in banded[::-1]]
         svg.path(edge, "band", closed=True)
-    svg.path([at(k, value) for k, _, value in shown], "curve")
-    svg.path([at(k, value) for k, value in chance if k in positions], "chance")
-    for k, _, value in shown:
+    svg.path([at(k, value) for k, _, value in points], "curve")
+    svg.path([at(one.k, one.chance) for one in found if known(one.chance)], "chance")
+    for k, _, value in points:
         svg.circle(*at(k, value), 3.5, "dot")
     for k in positions:
         svg.text(at(k, 0)[0], top + height + 18, str(k), "tick", "middle")

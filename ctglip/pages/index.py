@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ctglip.pages.document import render_template
-from ctglip.pages.parts import Control, Fact, Link, OrganRecognition, Picture, Score
+from ctglip.pages.parts import Control, Fact, Link, OrganRecognition, Picture
 from ctglip.pages.scan import ScanPage
+from ctglip.types import Interval
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class IndexPage:
 
     title: str
     summary: str
-    auroc: Score
+    auroc: Interval
     auroc_detail: str = ""
     controls: tuple[Control, ...] = ()
     recognition: OrganRecognition | None = None

@@ -10,25 +10,12 @@ import math
 from dataclasses import dataclass
 from typing import TypeGuard
 
+from ctglip.types import Interval
+
 
 def known(value: float | None) -> TypeGuard[float]:
     """The value is a finite number."""
     return value is not None and math.isfinite(value)
-
-
-@dataclass(frozen=True)
-class Score:
-    """A number with its 95 % interval.
-
-    Attributes:
-        value: the estimate, or None where it cannot be computed (a class with no positives).
-        low: lower end of the interval, or None.
-        high: upper end of the interval, or None.
-    """
-
-    value: float | None
-    low: float | None = None
-    high: float | None = None
 
 
 @dataclass(frozen=True)
@@ -81,7 +68,7 @@ class Control:
 
     name: str
     explanation: str
-    score: Score
+    score: Interval
 
 
 @dataclass(frozen=True)
@@ -97,12 +84,40 @@ class OrganRecognition:
         note: what to bear in mind when reading it.
     """
 
-    top1: Score
-    macro: Score
+    top1: Interval
+    macro: Interval
     n: int
     organs: int
     chance: float | None = None
     note: str = ""
+
+
+@dataclass(frozen=True)
+class RecallAt:
+    """Share of the queries whose first right one is among the first ``k``; ``chance`` that of a random order."""
+
+    k: int
+    recall: Interval
+    chance: float | None = None
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """Retrieval in one direction.
+
+    Attributes:
+        name: level and direction, e.g. ``"organ: image to text"``.
+        queries: how many.
+        candidates: ranked for each query, on average.
+        median_rank: of the first right one, from 1.
+        at: recall at rising k.
+    """
+
+    name: str
+    queries: int
+    candidates: float
+    median_rank: float
+    at: tuple[RecallAt, ...]
 
 
 @dataclass(frozen=True)
@@ -123,7 +138,7 @@ class ReliabilityBin:
     """Predictions of one probability bin: their mean, the share that came true (with interval), and how many."""
 
     predicted: float
-    observed: Score
+    observed: Interval
     n: int
 
 

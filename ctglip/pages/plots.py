@@ -15,9 +15,10 @@ from typing import Literal
 import numpy as np
 from markupsafe import Markup
 
-from ctglip.pages.parts import Score, known
+from ctglip.pages.parts import known
 from ctglip.pages.svg import Anchor, Svg, coordinate
 from ctglip.pages.wording import interval, number, plain
+from ctglip.types import Interval
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class ForestRow:
     """One line of a forest plot: a diamond for a summary, a square for a control, a disc for a pair."""
 
     label: str
-    score: Score
+    score: Interval
     kind: Literal["summary", "control", "pair"] = "pair"
     note: str = ""
 
@@ -151,7 +152,7 @@ def _short(label: str, most: int = 46) -> str:
     return label if len(label) <= most else label[: most - 1] + "…"
 
 
-def _score_text(score: Score) -> str:
+def _score_text(score: Interval) -> str:
     if not known(score.value):
         return "not computable"
     return f"{number(score.value)} ({interval(score)})" if interval(score) else number(score.value)

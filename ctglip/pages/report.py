@@ -1,7 +1,7 @@
 """The evaluation page (``report.html``): how well a model answers, against its controls.
 
 >>> page = EvaluationPage(title="Zero-shot evaluation", split="test", label_source="truth.csv",
-...                       auroc=Score(0.86, 0.84, 0.88), pairs=(PairRow("Liver", "Cyst", Score(0.91), 14, 60),))
+...                       auroc=Interval(0.86, 0.84, 0.88), pairs=(PairRow("Liver", "Cyst", Interval(0.91), 14, 60),))
 >>> html = render(page)
 """
 
@@ -13,7 +13,8 @@ from markupsafe import Markup
 
 from ctglip.pages import plots
 from ctglip.pages.document import render_template
-from ctglip.pages.parts import Control, Curve, Fact, OrganRecognition, Picture, ReliabilityBin, Score, Table, known
+from ctglip.pages.parts import Control, Curve, Fact, OrganRecognition, Picture, ReliabilityBin, Retrieval, Table, known
+from ctglip.types import Interval
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class PairRow:
 
     organ: str
     abnormality: str
-    auroc: Score
+    auroc: Interval
     positives: int
     n: int
     auprc: float | None = None
@@ -50,27 +51,6 @@ class Reliability:
     name: str
     bins: tuple[ReliabilityBin, ...]
     ece: float | None = None
-
-
-@dataclass(frozen=True)
-class Retrieval:
-    """Retrieval in one direction, e.g. ``"Report to study"``.
-
-    Attributes:
-        name: level and direction.
-        recall: (k, recall at k) by rising k.
-        chance: (k, recall at k of a random ranking), or empty.
-        median_rank: median rank of the first right one, from 1.
-        n: number of queries.
-        candidates: number of things ranked.
-    """
-
-    name: str
-    recall: tuple[tuple[int, Score], ...]
-    n: int
-    candidates: int
-    median_rank: float | None = None
-    chance: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -118,7 +98,7 @@ class EvaluationPage:
     title: str
     split: str
     label_source: str
-    auroc: Score
+    auroc: Interval
     pairs: tuple[PairRow, ...]
     facts: tuple[Fact, ...] = ()
     controls: tuple[Control, ...] = ()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ctglip.pages.parts import Score, known
+from ctglip.pages.parts import known
+from ctglip.types import Interval
 
 DASH = "–"
 
@@ -35,7 +36,7 @@ def share(value: float | None) -> str:
     return f"{value * 100:.0f}\u00a0%"
 
 
-def interval(score: Score, digits: int = 3) -> str:
+def interval(score: Interval, digits: int = 3) -> str:
     """``0.842–0.879`` (``−0.031 to 0.012`` below zero), or nothing where no interval is known."""
     if not known(score.low) or not known(score.high):
         return ""

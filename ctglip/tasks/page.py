@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from ctglip.evaluation.metrics import PairMetrics, roc_points
-from ctglip.evaluation.page import pair_row, score_of
+from ctglip.evaluation.page import pair_row
 from ctglip.evaluation.results import format_interval
 from ctglip.evaluation.zero_shot import Scores
 from ctglip.inference.scoring import Dictionaries
@@ -42,14 +42,14 @@ def finetune_page(
         title=f"Fine-tuning: {_MODES[results.mode]}",
         split=TEST,
         label_source=results.label_source,
-        auroc=score_of(results.macro_auroc),
+        auroc=results.macro_auroc,
         pairs=tuple(_row(pair, scores, judged, studies, dictionaries) for pair in results.pairs),
         facts=_facts(results, studies),
         controls=tuple(
             parts.Control(
                 f"Start: {point.start}",
                 f"The same labels and patients, {_MODES[point.mode]}; mean over {len(point.seeds)} seeds.",
-                score_of(point.macro_auroc),
+                point.macro_auroc,
             )
             for point in others
         ),

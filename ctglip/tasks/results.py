@@ -11,7 +11,7 @@ import polars as pl
 from jaxtyping import Float, Int
 
 from ctglip.errors import CTGLIPError
-from ctglip.evaluation.bootstrap import Interval, draw_patients, interval_of, macro_draws
+from ctglip.evaluation.bootstrap import draw_patients, interval_of, macro_draws
 from ctglip.evaluation.labels import Labels, PairLabels
 from ctglip.evaluation.metrics import PairMetrics
 from ctglip.evaluation.results import format_interval
@@ -21,6 +21,7 @@ from ctglip.tasks.runs import CellResult, attention_means
 from ctglip.tasks.settings import EvalSettings
 from ctglip.tasks.studies import TEST, VAL, Studies
 from ctglip.tasks.targets import STUDY, Problem, Task
+from ctglip.types import Interval
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from ctglip.evaluation.bootstrap import Interval, draw_patients, interval_of, weighted_mean
+from ctglip.evaluation.bootstrap import draw_patients, interval_of, weighted_mean
 from ctglip.evaluation.results import format_interval
 from ctglip.files import read_json
 from ctglip.tasks.runs import Cell
@@ -18,6 +18,7 @@ from ctglip.tasks.segmentation import Drawn
 from ctglip.tasks.settings import FinetuneConfig
 from ctglip.tasks.studies import TEST, Studies
 from ctglip.tasks.targets import Problem
+from ctglip.types import Interval
 
 
 @dataclass(frozen=True)

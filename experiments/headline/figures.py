@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from ctglip.evaluation.bootstrap import Interval, Question, draw_patients, interval_of, macro_draws
+from ctglip.evaluation.bootstrap import Question, draw_patients, interval_of, macro_draws
 from ctglip.files import read_json
+from ctglip.types import Interval
 
 KEYS = ("study_id", "organ", "abnormality")
 

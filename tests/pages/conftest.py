@@ -13,12 +13,13 @@ from ctglip.pages.parts import (
     Link,
     OrganRecognition,
     Picture,
+    RecallAt,
     ReliabilityBin,
-    Score,
+    Retrieval,
     Table,
 )
 from ctglip.pages.pictures import heat_picture, slice_pictures
-from ctglip.types import Failure, QualityCheck
+from ctglip.types import Failure, Interval, QualityCheck
 
 
 @pytest.fixture(scope="session")
@@ -43,11 +44,11 @@ def slices(phantom: tuple[np.ndarray, np.ndarray]) -> tuple[Picture, ...]:
 
 
 CONTROLS = (
-    Control("Mask only", "Organs filled with their mean HU.", Score(0.641, 0.612, 0.670)),
-    Control("Volume only", "The organ's volume alone.", Score(0.571, 0.540, 0.603)),
+    Control("Mask only", "Organs filled with their mean HU.", Interval(0.641, 0.612, 0.670)),
+    Control("Volume only", "The organ's volume alone.", Interval(0.571, 0.540, 0.603)),
 )
 RECOGNITION = OrganRecognition(
-    Score(0.981, 0.971, 0.991), Score(0.943, 0.925, 0.965), 1312, 121, 0.008, "Crops are cut by mask."
+    Interval(0.981, 0.971, 0.991), Interval(0.943, 0.925, 0.965), 1312, 121, 0.008, "Crops are cut by mask."
 )
 
 
@@ -55,21 +56,21 @@ RECOGNITION = OrganRecognition(
 def report_page(slices: tuple[Picture, ...]) -> report.EvaluationPage:
     curve = Curve((0.0, 0.2, 1.0), (0.0, 0.8, 1.0), (0.0, 0.7, 1.0), (0.0, 0.9, 1.0))
     bins = (
-        ReliabilityBin(0.1, Score(0.12, 0.05, 0.2), 40),
-        ReliabilityBin(0.5, Score(None), 0),
-        ReliabilityBin(0.9, Score(0.8, 0.7, 0.9), 20),
+        ReliabilityBin(0.1, Interval(0.12, 0.05, 0.2), 40),
+        ReliabilityBin(0.5, Interval(None), 0),
+        ReliabilityBin(0.9, Interval(0.8, 0.7, 0.9), 20),
     )
     return report.EvaluationPage(
         title="Zero-shot evaluation",
         split="test",
         label_source="label table truth.csv",
-        auroc=Score(0.861, 0.842, 0.879),
+        auroc=Interval(0.861, 0.842, 0.879),
         pairs=(
             report.PairRow(
-                "Liver", "Cyst", Score(0.912, 0.851, 0.963), 14, 60, 0.733, 0.718, 0.824, 0.887, 0.415, curve
+                "Liver", "Cyst", Interval(0.912, 0.851, 0.963), 14, 60, 0.733, 0.718, 0.824, 0.887, 0.415, curve
             ),
-            report.PairRow("Spleen", "Splenomegaly", Score(0.777, 0.689, 0.864), 9, 58),
-            report.PairRow("Bronchi", "Bronchiectasis", Score(None), 0, 57),
+            report.PairRow("Spleen", "Splenomegaly", Interval(0.777, 0.689, 0.864), 9, 58),
+            report.PairRow("Bronchi", "Bronchiectasis", Interval(None), 0, 57),
         ),
         facts=(Fact("Studies", "60", "240 in all"),),
         controls=CONTROLS,
@@ -77,8 +78,12 @@ def report_page(slices: tuple[Picture, ...]) -> report.EvaluationPage:
         notes=("Simulated patients.",),
         reliability=(report.Reliability("Before scaling", bins, 0.121),),
         retrieval=(
-            report.Retrieval(
-                "Report to study", ((1, Score(0.222, 0.1, 0.3)), (5, Score(0.511))), 60, 59, 4.5, ((1, 0.017),)
+            Retrieval(
+                "report to study",
+                60,
+                59.3,
+                4.5,
+                (RecallAt(1, Interval(0.222, 0.1, 0.3), 0.017), RecallAt(5, Interval(0.511))),
             ),
         ),
         embeddings=(
@@ -167,7 +172,7 @@ def index_page(scan_page: scan.ScanPage, slices: tuple[Picture, ...]) -> index.I
     return index.IndexPage(
         title="Demo",
         summary="240 simulated patients were learned from.",
-        auroc=Score(0.861, 0.842, 0.879),
+        auroc=Interval(0.861, 0.842, 0.879),
         auroc_detail="21 pairs, 60 patients",
         controls=CONTROLS,
         recognition=RECOGNITION,
@@ -192,19 +197,19 @@ def compare_page() -> compare.ComparePage:
         second="organs",
         split="test",
         label_source="label table truth.csv",
-        macro=(Score(0.612, 0.580, 0.644), Score(0.861, 0.842, 0.879), Score(0.249, 0.211, 0.287)),
+        macro=(Interval(0.612, 0.580, 0.644), Interval(0.861, 0.842, 0.879), Interval(0.249, 0.211, 0.287)),
         p_value=1e-9,
         rows=(
             compare.ComparedRow(
-                "liver", "hepatic steatosis", Score(0.6, 0.5, 0.7), Score(0.9, 0.8, 1.0), Score(0.3, 0.2, 0.4),
+                "liver", "hepatic steatosis", Interval(0.6, 0.5, 0.7), Interval(0.9, 0.8, 1.0), Interval(0.3, 0.2, 0.4),
                 0.0001, 0.0002, 21, 60,
             ),
             compare.ComparedRow(
-                "gallbladder", "gallstone", Score(0.7, 0.5, 0.9), Score(0.65, 0.4, 0.85), Score(-0.05, -0.2, 0.1),
-                0.43, 0.43, 5, 58,
+                "gallbladder", "gallstone", Interval(0.7, 0.5, 0.9), Interval(0.65, 0.4, 0.85),
+                Interval(-0.05, -0.2, 0.1), 0.43, 0.43, 5, 58,
             ),
             compare.ComparedRow(
-                "spleen", "splenomegaly", Score(1.0), Score(1.0), Score(0.0), None, None, 4, 60
+                "spleen", "splenomegaly", Interval(1.0), Interval(1.0), Interval(0.0), None, None, 4, 60
             ),
         ),
         facts=(Fact("Patients", "60"),),

@@ -10,20 +10,21 @@ from typing import Any
 import pytest
 
 from ctglip.pages import compare, index, pairs, quality, report, scan
-from ctglip.pages.parts import Fact, Link, Picture, Score
+from ctglip.pages.parts import Fact, Link, Picture
+from ctglip.types import Interval
 
 MODULES: dict[str, Any] = {
     "report_page": report, "scan_page": scan, "quality_page": quality, "pairs_page": pairs, "index_page": index,
     "compare_page": compare,
 }  # fmt: skip
 EMPTY: dict[str, Any] = {
-    "report_page": report.EvaluationPage("Empty", "test", "nothing", Score(None), ()),
+    "report_page": report.EvaluationPage("Empty", "test", "nothing", Interval(None), ()),
     "scan_page": scan.ScanPage("Empty"),
     "quality_page": quality.QualityPage("Empty", 0),
     "pairs_page": pairs.PairsPage("Empty"),
-    "index_page": index.IndexPage("Empty", "Nothing.", Score(None)),
+    "index_page": index.IndexPage("Empty", "Nothing.", Interval(None)),
     "compare_page": compare.ComparePage(
-        "Empty", "a", "b", "test", "nothing", (Score(None), Score(None), Score(None)), None, ()
+        "Empty", "a", "b", "test", "nothing", (Interval(None), Interval(None), Interval(None)), None, ()
     ),
 }
 HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(2)>'
@@ -287,9 +288,9 @@ def test_index_sums_the_steps_and_links(index_page: index.IndexPage) -> None:
 def test_numpy_numbers_are_written_like_plain_ones(report_page: report.EvaluationPage) -> None:
     import numpy as np
 
-    score = Score(np.float32(0.861), np.float64(0.842), np.float32(0.879))  # pyright: ignore[reportArgumentType]
+    score = Interval(np.float32(0.861), np.float64(0.842), np.float32(0.879))  # pyright: ignore[reportArgumentType]
     assert report.render(dataclasses.replace(report_page, auroc=score)) == report.render(report_page)
-    assert "–" in report.render(dataclasses.replace(report_page, auroc=Score(float("nan"))))
+    assert "–" in report.render(dataclasses.replace(report_page, auroc=Interval(float("nan"))))
 
 
 def test_facts_keep_their_order(scan_page: scan.ScanPage) -> None:
@@ -303,7 +304,9 @@ def test_a_comparison_says_who_is_better(compare_page: compare.ComparePage) -> N
     text = _text(compare.render, compare_page)
     assert "organs is better on these patients" in text
     assert "p <\u00a00.001" in text.replace("< 0.001", "<\u00a00.001")
-    turned = dataclasses.replace(compare_page, macro=(*compare_page.macro[:2], Score(-0.2, -0.3, -0.1)), p_value=0.02)
+    turned = dataclasses.replace(
+        compare_page, macro=(*compare_page.macro[:2], Interval(-0.2, -0.3, -0.1)), p_value=0.02
+    )
     assert "whole-scans is better on these patients" in _text(compare.render, turned)
-    alike = dataclasses.replace(compare_page, macro=(*compare_page.macro[:2], Score(0.0, -0.1, 0.1)), p_value=0.9)
+    alike = dataclasses.replace(compare_page, macro=(*compare_page.macro[:2], Interval(0.0, -0.1, 0.1)), p_value=0.9)
     assert "cannot be told apart" in _text(compare.render, alike)

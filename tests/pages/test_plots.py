@@ -6,8 +6,9 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from ctglip.pages import curves, plots
-from ctglip.pages.parts import Curve, ReliabilityBin, Score
+from ctglip.pages.parts import Curve, RecallAt, ReliabilityBin
 from ctglip.pages.wording import duration, interval, number, p_value, plain, share
+from ctglip.types import Interval
 
 
 def of_kind(svg: str, tag: str, kind: str) -> list[ET.Element]:
@@ -19,10 +20,10 @@ def x_of(node: ET.Element, name: str = "x1") -> float:
 
 
 ROWS = (
-    plots.ForestRow("Macro", Score(0.8, 0.7, 0.9), "summary"),
-    plots.ForestRow("Control", Score(0.5, 0.45, 0.55), "control"),
-    plots.ForestRow("Liver · <Cyst>", Score(0.9, 0.8, 1.0), note="3 / 9"),
-    plots.ForestRow("Nothing", Score(None)),
+    plots.ForestRow("Macro", Interval(0.8, 0.7, 0.9), "summary"),
+    plots.ForestRow("Control", Interval(0.5, 0.45, 0.55), "control"),
+    plots.ForestRow("Liver · <Cyst>", Interval(0.9, 0.8, 1.0), note="3 / 9"),
+    plots.ForestRow("Nothing", Interval(None)),
 )
 
 
@@ -49,7 +50,7 @@ def test_forest_says_everything_in_words() -> None:
 
 
 def test_forest_axis_reaches_down_to_the_lowest_end() -> None:
-    svg = plots.forest((plots.ForestRow("Low", Score(0.2, 0.05, 0.4)),), "Scores")
+    svg = plots.forest((plots.ForestRow("Low", Interval(0.2, 0.05, 0.4)),), "Scores")
     ticks = [node.text for node in ET.fromstring(svg).iter("text") if node.get("class") == "tick"]
     assert "0.0" in ticks
     assert all(x_of(node) >= 0 for node in ET.fromstring(svg).iter("line"))
@@ -89,7 +90,7 @@ def test_histogram_of_little_is_drawn(values: list[float]) -> None:
 
 def test_roc_runs_from_corner_to_corner_with_its_band() -> None:
     curve = Curve((0.0, 0.5, 1.0), (0.0, 0.8, 1.0), (0.0, 0.7, 1.0), (0.0, 0.9, 1.0))
-    svg = curves.roc(curve, "Cyst", Score(0.75, 0.6, 0.9), size=100)
+    svg = curves.roc(curve, "Cyst", Interval(0.75, 0.6, 0.9), size=100)
     (line,) = of_kind(svg, "polyline", "curve")
     (diagonal,) = of_kind(svg, "polyline", "chance")
     points, ends = ((node.get("points") or "").split() for node in (line, diagonal))
@@ -101,9 +102,9 @@ def test_roc_runs_from_corner_to_corner_with_its_band() -> None:
 
 def test_reliability_leaves_empty_bins_out() -> None:
     bins = [
-        ReliabilityBin(0.2, Score(0.2, 0.1, 0.3), 10),
-        ReliabilityBin(0.5, Score(None), 0),
-        ReliabilityBin(0.9, Score(0.6), 40),
+        ReliabilityBin(0.2, Interval(0.2, 0.1, 0.3), 10),
+        ReliabilityBin(0.5, Interval(None), 0),
+        ReliabilityBin(0.9, Interval(0.6), 40),
     ]
     svg = curves.reliability(bins, "After")
     first, second = of_kind(svg, "circle", "dot")
@@ -113,13 +114,14 @@ def test_reliability_leaves_empty_bins_out() -> None:
 
 
 def test_recall_rises_with_k_and_shows_chance() -> None:
-    svg = curves.recall([(1, Score(0.2, 0.1, 0.3)), (5, Score(0.5)), (10, Score(None))], [(1, 0.01), (5, 0.05)], "x")
+    found = [RecallAt(1, Interval(0.2, 0.1, 0.3), 0.01), RecallAt(5, Interval(0.5), 0.05), RecallAt(10, Interval(None))]
+    svg = curves.recall(found, "x")
     first, second = of_kind(svg, "circle", "dot")
     assert x_of(first, "cx") < x_of(second, "cx")
     assert x_of(first, "cy") > x_of(second, "cy")
     assert len(of_kind(svg, "polyline", "chance")) == 1
-    ET.fromstring(curves.recall([], [], "x"))
-    ET.fromstring(curves.recall([(1, Score(0.2))], [], "x"))
+    ET.fromstring(curves.recall([], "x"))
+    ET.fromstring(curves.recall([RecallAt(1, Interval(0.2))], "x"))
 
 
 def test_map_tells_groups_apart_by_more_than_colour() -> None:
@@ -141,8 +143,8 @@ def test_numbers_are_written_alike() -> None:
     assert [plain(v) for v in (819.4, 12345.6, 12.0, -0.0031)] == ["819.4", "12,346", "12", "−0.0031"]
     shares = [share(v).replace("\u00a0", " ") for v in (0.0, 0.004, 0.5, 0.996, 1.0)]
     assert shares == ["0 %", "< 1 %", "50 %", "> 99 %", "100 %"]
-    assert interval(Score(0.5, None, 0.6)) == ""
-    assert interval(Score(0.0, -0.031, 0.012)) == "−0.031 to 0.012"
+    assert interval(Interval(0.5, None, 0.6)) == ""
+    assert interval(Interval(0.0, -0.031, 0.012)) == "−0.031 to 0.012"
     assert (p_value(0.031), p_value(1e-9), p_value(None)) == ("0.031", "<\u00a00.001", "–")
     times = [duration(v).replace("\u00a0", " ") for v in (0.417, 12.34, 59.97, 185)]
     assert times == ["0.42 s", "12.3 s", "1 min 00 s", "3 min 05 s"]

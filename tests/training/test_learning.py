@@ -12,12 +12,12 @@ import pytest
 from ctglip.config import merge, validate
 from ctglip.data.captions import OrganCaptions
 from ctglip.data.organs import permuted
-from ctglip.evaluation.bootstrap import Interval
 from ctglip.evaluation.run import evaluate
 from ctglip.evaluation.settings import EvaluateConfig
 from ctglip.store.tables import Store
 from ctglip.training.launch import pretrain
 from ctglip.training.recipe import PretrainConfig
+from ctglip.types import Interval
 from tests.training.conftest import tiny_config
 from tests.training.tiny import write_tiny_store
 

@@ -12,13 +12,13 @@ from scipy import ndimage
 from ctglip.data.cache import cut_study
 from ctglip.data.crops import CropSettings, OrganCrop, cut_crop
 from ctglip.errors import StoreError
-from ctglip.evaluation.bootstrap import Interval, interval_of, weighted_mean
+from ctglip.evaluation.bootstrap import interval_of, weighted_mean
 from ctglip.evaluation.context import Context
 from ctglip.evaluation.results import ControlResult
 from ctglip.inference.feature_cache import View
 from ctglip.pages.wording import share
 from ctglip.store.study import StudyReader
-from ctglip.types import OrganRow
+from ctglip.types import Interval, OrganRow
 from ctglip.vocabulary.organs import OrganDictionary
 
 VISIBLE = 0.5

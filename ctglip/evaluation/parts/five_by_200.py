@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from sklearn.metrics import f1_score
 
-from ctglip.evaluation.bootstrap import Interval, interval_of, weighted_mean
+from ctglip.evaluation.bootstrap import interval_of, weighted_mean
 from ctglip.evaluation.composed import compose, cxr_words
 from ctglip.evaluation.context import Context
 from ctglip.evaluation.published_tables import published_tables
@@ -25,6 +25,7 @@ from ctglip.evaluation.studies import columns_about, section_texts, study_labels
 from ctglip.inference.scoring import Dictionaries
 from ctglip.pages.parts import Table
 from ctglip.pages.wording import DASH, number
+from ctglip.types import Interval
 
 RANKS = (1, 5, 10)
 PROMPTS = 5

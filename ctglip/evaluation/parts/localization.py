@@ -17,7 +17,7 @@ from ctglip.data.crops import CropSettings
 from ctglip.data.cxr_input import CxrInput, cxr_input
 from ctglip.data.samples import OrganInstance
 from ctglip.errors import CohortError
-from ctglip.evaluation.bootstrap import Interval, interval_of, weighted_mean
+from ctglip.evaluation.bootstrap import interval_of, weighted_mean
 from ctglip.evaluation.context import Context
 from ctglip.evaluation.results import PartResult, display_name, interval_cells
 from ctglip.inference.cxr_encoding import Reading, boxes_of, cxr_settings, organ_box, queries_of, reading_of
@@ -29,7 +29,7 @@ from ctglip.pages.parts import Table
 from ctglip.pages.wording import number
 from ctglip.store.study import StudyReader
 from ctglip.table_files import read_table
-from ctglip.types import Region
+from ctglip.types import Interval, Region
 
 NEAR_MM = 10.0
 NEAR_WIDTH = 0.05

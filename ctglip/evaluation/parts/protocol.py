@@ -16,7 +16,7 @@ from pydantic import Field
 
 from ctglip.config import Settings, validate
 from ctglip.errors import ConfigError
-from ctglip.evaluation.bootstrap import Interval, interval_of
+from ctglip.evaluation.bootstrap import interval_of
 from ctglip.evaluation.context import Context
 from ctglip.evaluation.encoded import EncodedSplit
 from ctglip.evaluation.metrics import BinaryMetrics
@@ -29,6 +29,7 @@ from ctglip.labels import LabelTable
 from ctglip.models.release import Release
 from ctglip.pages.parts import Table
 from ctglip.pages.wording import DASH, number
+from ctglip.types import Interval
 
 _FOLDER = Path(__file__).parents[1] / "protocols"
 

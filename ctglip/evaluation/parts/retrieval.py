@@ -16,12 +16,12 @@ from jaxtyping import Bool, Float, Int
 from scipy.special import gammaln
 
 from ctglip.data.organs import findings_by_study
-from ctglip.evaluation.bootstrap import Interval, interval_of, weighted_mean
+from ctglip.evaluation.bootstrap import interval_of, weighted_mean
 from ctglip.evaluation.context import Context
 from ctglip.evaluation.results import PartResult
 from ctglip.evaluation.studies import SECTIONS, section_texts, whole_radiographs
 from ctglip.inference.scoring import Dictionaries
-from ctglip.pages.parts import Table
+from ctglip.pages.parts import RecallAt, Retrieval, Table
 from ctglip.pages.wording import DASH, capitalised, number
 from ctglip.types import Finding
 from ctglip.vocabulary.evidence import organ_evidence
@@ -34,38 +34,10 @@ FEWEST = 2
 
 
 @dataclass(frozen=True)
-class RecallAt:
-    """Share of the queries whose first right one is among the first ``k``; ``chance`` that of a random order."""
-
-    k: int
-    recall: Interval
-    chance: float
-
-
-@dataclass(frozen=True)
-class Direction:
-    """Retrieval in one direction.
-
-    Attributes:
-        name: level and direction, e.g. ``"organ: image to text"``.
-        queries: how many.
-        candidates: ranked for each query, on average.
-        median_rank: of the first right one, from 1.
-        at: recall at rising k.
-    """
-
-    name: str
-    queries: int
-    candidates: float
-    median_rank: float
-    at: tuple[RecallAt, ...]
-
-
-@dataclass(frozen=True)
 class RetrievalResult(PartResult):
     """Every direction; the page draws their recall as curves."""
 
-    directions: tuple[Direction, ...]
+    directions: tuple[Retrieval, ...]
 
     def tables(self, _: Dictionaries, /) -> tuple[Table, ...]:
         if not self.directions:
@@ -119,7 +91,7 @@ def chance_recall(right: Int[np.ndarray, " q"], candidates: Int[np.ndarray, " q"
     return float(np.mean(np.where(possible, 1 - np.exp(log_miss), 1.0)))
 
 
-def direction(name: str, blocks: Sequence[Ranked], weights: Float[np.ndarray, "draws patients"]) -> Direction:
+def direction(name: str, blocks: Sequence[Ranked], weights: Float[np.ndarray, "draws patients"]) -> Retrieval:
     """Gather blocks of queries."""
     ranks, right, candidates, patients = (
         np.concatenate([getattr(block, field) for block in blocks])
@@ -132,7 +104,7 @@ def direction(name: str, blocks: Sequence[Ranked], weights: Float[np.ndarray, "d
         for k in RANKS
         if k <= candidates.max()
     ]
-    return Direction(name, len(ranks), float(candidates.mean()), float(np.median(ranks)), tuple(at))
+    return Retrieval(name, len(ranks), float(candidates.mean()), float(np.median(ranks)), tuple(at))
 
 
 def retrieval(context: Context) -> RetrievalResult:

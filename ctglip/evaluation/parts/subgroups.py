@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from ctglip.evaluation.bootstrap import Interval, Question, interval_of, macro_draws
+from ctglip.evaluation.bootstrap import Question, interval_of, macro_draws
 from ctglip.evaluation.context import Context
 from ctglip.evaluation.results import PartResult, format_difference, interval_cells
 from ctglip.inference.scoring import Dictionaries, Pair
 from ctglip.pages.parts import Table
+from ctglip.types import Interval
 
 FEWEST = 2
 _AGES = ((20, "under 20"), (40, "20 to 39"), (60, "40 to 59"), (80, "60 to 79"), (float("inf"), "80 and over"))

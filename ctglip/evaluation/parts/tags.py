@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 
 from ctglip.data.cxr_input import cxr_input
-from ctglip.evaluation.bootstrap import Interval, interval_of
+from ctglip.evaluation.bootstrap import interval_of
 from ctglip.evaluation.context import Context
 from ctglip.evaluation.encoded import EncodedSplit
 from ctglip.evaluation.metrics import BinaryMetrics
@@ -22,6 +22,7 @@ from ctglip.inference.scoring import Dictionaries
 from ctglip.pages.parts import Table
 from ctglip.pages.wording import DASH, number
 from ctglip.reports.tags import tag_entries
+from ctglip.types import Interval
 
 
 @dataclass(frozen=True, kw_only=True)
