@@ -17,9 +17,9 @@ from typing import TypeVar, get_args
 from ctglip.errors import VocabularyError
 from ctglip.inference.question_words import DENYING, GENERAL, MEASURE, PHRASES, PLAIN, UNASKED
 from ctglip.inference.scoring import Dictionaries
-from ctglip.reports.attachment import Sentence
 from ctglip.reports.findings import Row, read_sentence
-from ctglip.reports.parser import parser_of
+from ctglip.reports.parser import get_parser
+from ctglip.reports.sentence import Sentence
 from ctglip.reports.words import normal_form, phrase
 from ctglip.vocabulary.abnormalities import Abnormality
 from ctglip.vocabulary.organs import Organ, Side
@@ -97,7 +97,7 @@ def organ_in(text: str, dictionaries: Dictionaries, known_organs: Collection[str
     organ = _whole(head, dictionaries.organs.find) if colon else None
     if organ is not None and tail.strip():
         return _sides((organ.name,), dictionaries, known_organs), tail.strip()
-    rows = read_sentence(text, parser_of(dictionaries.organs, dictionaries.abnormalities).lexicon).rows
+    rows = read_sentence(text, get_parser(dictionaries.organs, dictionaries.abnormalities).lexicon).rows
     named = tuple(dict.fromkeys(row.organ for row in rows if row.organ))
     if len(named) != 1:
         raise VocabularyError(
@@ -179,7 +179,7 @@ def _several(text: str, dictionaries: Dictionaries) -> list[Ask]:
 
 def _read(text: str, dictionaries: Dictionaries) -> list[Ask]:
     """The question read as a sentence of a report; nothing where a word of it means nothing there."""
-    lexicon = parser_of(dictionaries.organs, dictionaries.abnormalities).lexicon
+    lexicon = get_parser(dictionaries.organs, dictionaries.abnormalities).lexicon
     plain = " ".join(word for word in re.findall(r"[\w'/-]+|[,;]", text) if word.lower() not in PLAIN - _KEPT)
     plain = PHRASES.sub("no ", plain)
     slips = [word for word in _words(plain) if lexicon.spelling.correct(normal_form(word)) != normal_form(word)]
@@ -187,7 +187,7 @@ def _read(text: str, dictionaries: Dictionaries) -> list[Ask]:
         return []
     sentence = Sentence(plain, lexicon)
     spans = [(mention.start, mention.end) for mention in sentence.mentions]
-    spans += [(part.start, part.end) for part in (*sentence.locations, *sentence.signs)]
+    spans += [(part.start, part.end) for part in (*sentence.locations, *sentence.cues)]
     meant = {number for start, end in spans for number in range(start, end)}
     known = {form for word in (*PLAIN, *UNASKED, *DENYING, *get_args(Side)) for form in phrase(word)}
     over = [word for n, word in enumerate(sentence.words) if n not in meant and word.isalnum()]
@@ -207,9 +207,9 @@ def _left_out(sentence: Sentence, asked: set[str], dictionaries: Dictionaries) -
     for location in sentence.locations:
         inside = any(mention.start <= location.start and location.end <= mention.end for mention in sentence.mentions)
         around = {
-            name for own in location.where.organs for name in (own, *organs.parts_of(own), *organs.containing(own))
+            name for own in location.term.organs for name in (own, *organs.parts_of(own), *organs.containing(own))
         }
-        region = any(organs[own].group in ("regions", "body_wall") for own in location.where.organs)
+        region = any(organs[own].group in ("regions", "body_wall") for own in location.term.organs)
         if not inside and not region and asked.isdisjoint(around):
             return True
     return False

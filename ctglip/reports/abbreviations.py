@@ -14,8 +14,8 @@ from pydantic import Field
 
 from ctglip.config import Settings, validate
 from ctglip.files import read_yaml
+from ctglip.reports.mentions import SIDES
 from ctglip.reports.trie import Trie
-from ctglip.reports.where import SIDES
 from ctglip.reports.words import normal_form, phrase
 
 _FILE = Path(__file__).with_name("abbreviations.yaml")

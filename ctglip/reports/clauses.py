@@ -1,4 +1,4 @@
-"""Where one statement of a sentence ends and the next begins.
+"""OrganTerm one statement of a sentence ends and the next begins.
 
 A statement has a subject and says something of it: "the spleen is enlarged", "heart size normal", "a stone is seen". It
 begins after ";", "but" and the like, and after a comma or "and" where what follows is a statement too; what only goes
@@ -10,9 +10,9 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 
-from ctglip.reports.trie import Match
+from ctglip.reports.lexicon import Cue
+from ctglip.reports.mentions import Span
 
-Span = tuple[int, int]
 _PARTING = frozenset({",", "and", ";"})
 _ALTERNATIVE = frozenset({"or", "nor"})
 
@@ -22,10 +22,10 @@ class Statements:
 
     Args:
         words: normal forms of the sentence.
-        signs: cues found in it.
-        things: (start, end) of the findings named.
-        places: (start, end) of the organs named.
-        small: word lists of ``cues.yaml``.
+        cues: cues found in it.
+        mentions: the concepts named.
+        locations: the organs named.
+        lists: word lists of ``cues.yaml``.
         perception: words such as "seen".
         tied: indices of the words that a hyphen ties to the one before.
     """
@@ -33,15 +33,15 @@ class Statements:
     def __init__(
         self,
         words: Sequence[str],
-        signs: Sequence[Match],
+        cues: Sequence[Cue],
         mentions: Sequence[Span],
         locations: Sequence[Span],
-        small: Mapping[str, frozenset[str]],
+        lists: Mapping[str, frozenset[str]],
         perception: frozenset[str],
         tied: frozenset[int] = frozenset(),
     ) -> None:
         self.words = words
-        self.small = small
+        self.lists = lists
         self.perception = perception
         self.tied = tied
         self.mentions = dict(mentions)
@@ -52,31 +52,31 @@ class Statements:
         self.normal: set[int] = set()
         self._normal_ends: set[int] = set()
         self._mention_ends = {end for _, end in mentions}
-        for sign in signs:
-            self._sort(sign)
+        for cue in cues:
+            self._sort(cue)
 
-    def _sort(self, sign: Match) -> None:
-        kind, direction, _ = sign.value
+    def _sort(self, cue: Cue) -> None:
+        kind, direction = cue.kind, cue.direction
         if kind == "break":
-            self.breaks.add(sign.start)
+            self.breaks.add(cue.start)
         if kind == "normal":
-            self.normal.add(sign.start)
-            self._normal_ends.add(sign.end - 1)
+            self.normal.add(cue.start)
+            self._normal_ends.add(cue.end - 1)
         if direction == "before" and kind in ("negation", "normal"):
-            self.denials.add(sign.start)
+            self.denials.add(cue.start)
         if direction == "after" and kind in ("negation", "uncertainty"):
-            self.behind.add(sign.start)
+            self.behind.add(cue.start)
 
     def bounds(self) -> list[Span]:
         """(first, last + 1) word of each clause, in order and without gaps."""
         cuts, last = [0], 0
-        deciding = self.small["deciding"]
+        deciding = self.lists["deciding"]
         for at, word in enumerate(self.words):
             if (word in deciding or at in self.breaks or at in self.locations) and self._ends(last, at, word):
                 cuts.append(at)
                 last = at
         cuts.append(len(self.words))
-        return [(a, b) for a, b in itertools.pairwise(cuts) if b > a]
+        return [Span(a, b) for a, b in itertools.pairwise(cuts) if b > a]
 
     def _ends(self, start: int, at: int, word: str) -> bool:
         if at in self.breaks:
@@ -84,7 +84,7 @@ class Statements:
         if word == ";":
             return not self._goes_on(start, at)
         if word == ":":  # "as far as can be seen:" is a clause of its own, "Liver:" is not
-            return not self.small["introducing"].isdisjoint(self.words[start:at])
+            return not self.lists["introducing"].isdisjoint(self.words[start:at])
         if word == "no" and at > start and at not in self.tied:
             return self._says(start, at) and not self._leads_in(at)
         if at > start and word not in _PARTING:
@@ -92,49 +92,49 @@ class Statements:
         return word in _PARTING and at > start and self._parts(start, at)
 
     def _runs_on(self, start: int, at: int) -> bool:
-        """Whether a statement begins without any sign: "heart is normal lungs are clear", "no mass small hernia"."""
+        """Whether a statement begins without any cue: "heart is normal lungs are clear", "no mass lists hernia"."""
         ended = at in self._mention_ends
-        if not ended and at - 1 not in self._normal_ends and self.words[at - 1] not in self.small["state"]:
+        if not ended and at - 1 not in self._normal_ends and self.words[at - 1] not in self.lists["state"]:
             return False
         said = self._predicate(at, min(self.locations[at] + 4, len(self.words))) if at in self.locations else None
-        if said is not None and (self.words[at - 1] in self.small["state"] or at - 1 in self._normal_ends):
+        if said is not None and (self.words[at - 1] in self.lists["state"] or at - 1 in self._normal_ends):
             named = any(start <= i < at for i in self.locations)
             return named and said[0] != "bare" and self.words[at - 2] != "and"
         if said is not None and said[0] in ("state", "verb") and ended and said[1] <= self.locations[at]:
             return self._denied(start, at)  # "no stones liver normal"
-        if ended and self.words[at] in self.small["quantity"]:
+        if ended and self.words[at] in self.lists["quantity"]:
             return any(i in self.mentions for i in range(at + 1, min(at + 4, len(self.words))))
         return False
 
     def _leads_in(self, at: int) -> bool:
         """Whether the word before still belongs to what follows: "there is no", "with no", "and no"."""
         before = self.words[at - 1]
-        return before in self.small["boundary"] or before in self.small["verb"] or before in self.small["joining"]
+        return before in self.lists["boundary"] or before in self.lists["verb"] or before in self.lists["joining"]
 
     def _goes_on(self, start: int, at: int) -> bool:
         """ "No fracture; dislocation; or effusion": the list that the denial began goes on."""
         rest = self.words[at + 1 :]
-        return self._denied(start, at) and not _ALTERNATIVE.isdisjoint(rest) and self.small["verb"].isdisjoint(rest)
+        return self._denied(start, at) and not _ALTERNATIVE.isdisjoint(rest) and self.lists["verb"].isdisjoint(rest)
 
     def _denied(self, start: int, at: int) -> bool:
         return bool(self.denials) and any(start <= i < at for i in self.denials)
 
     def _says(self, start: int, at: int) -> bool:
         """Whether a stretch says something by itself: it names a finding, or a state."""
-        if not self.small["state"].isdisjoint(self.words[start:at]):
+        if not self.lists["state"].isdisjoint(self.words[start:at]):
             return True
         return any(start <= i < at for i in self.mentions) or any(start <= i < at for i in self.normal)
 
     def _parts(self, start: int, at: int) -> bool:
         """Whether a comma or "and" parts two statements."""
         right = self.words[at + 1 : at + 2]
-        if not right or right[0] in self.small["relative"]:
+        if not right or right[0] in self.lists["relative"]:
             return False
-        spoken = not self.small["verb"].isdisjoint(self.words[start:at])
-        if spoken and (right[0] in self.small["state"] or right[0] == "within"):
+        spoken = not self.lists["verb"].isdisjoint(self.words[start:at])
+        if spoken and (right[0] in self.lists["state"] or right[0] == "within"):
             return False  # "... is stable and within normal limits" speaks of the same
         says = self._says(start, at) or self._denied(start, at)
-        if not spoken and (not says or self.words[start] in self.small["opening"]):
+        if not spoken and (not says or self.words[start] in self.lists["opening"]):
             return False
         return self._statement(start, at, spoken)
 
@@ -179,19 +179,19 @@ class Statements:
             joint, begin = self.words[i], i + 1
 
     def _opens(self, a: int, b: int, at: int) -> bool:
-        """Whether a piece begins anew: "there is", "no ...", "small right effusion", "diverticula without ..."."""
+        """Whether a piece begins anew: "there is", "no ...", "lists right effusion", "diverticula without ..."."""
         if self.words[a] == "there" or (a in self.denials and self.words[a] != "not"):
             return True
         named = [i for i in range(a, b) if i in self.mentions]
         if any(i in self.denials and named and named[0] < i for i in range(a, b)):
             return True
         rest = self.words[at:]
-        return self.words[a] in self.small["quantity"] and bool(named) and _ALTERNATIVE.isdisjoint(rest)
+        return self.words[a] in self.lists["quantity"] and bool(named) and _ALTERNATIVE.isdisjoint(rest)
 
     def _predicate(self, a: int, b: int) -> tuple[str, int] | None:
-        """What is said of a piece's subject, and where: "verb", "seen" (a verb of perception) or "state"."""
+        """What is said of a piece's subject, and term: "verb", "seen" (a verb of perception) or "state"."""
         for i in range(a, b):
-            if self.words[i] in self.small["verb"]:
+            if self.words[i] in self.lists["verb"]:
                 following = self.words[i + 1 : min(i + 4, b)]
                 if following[:1] == ["present"] and self.words[i] in ("is", "are"):
                     return ("there" if i > a else "bare"), i
@@ -199,7 +199,7 @@ class Statements:
                 seen = seen or any(i <= j < b for j in self.behind)
                 return ("bare" if i == a else "seen" if seen else "verb"), i
         for i in range(a, b):
-            if self.words[i] in self.small["state"] or i in self.normal:
+            if self.words[i] in self.lists["state"] or i in self.normal:
                 named = any(a <= j < i for j in (*self.locations, *self.mentions))
                 if named or i in self.normal:
                     return "state", max(i, a + 1)
@@ -210,5 +210,5 @@ class Statements:
             return True
         if said in ("verb", "state") or (said == "there" and self.words[at] == ","):
             return not alternative
-        placed = not self.small["placing"].isdisjoint(self.words[start:at])
+        placed = not self.lists["placing"].isdisjoint(self.words[start:at])
         return said == "seen" and placed and not alternative and self.words[at] == ","

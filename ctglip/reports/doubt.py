@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 
-from ctglip.reports.clauses import Span
+from ctglip.reports.mentions import Span
 
 _OPENING = frozenset({",", "(", ":", ";"})
 _RULING = frozenset({"rule", "ruling"})
@@ -21,17 +21,17 @@ def doubts(
     words: Sequence[str],
     mentions: Sequence[Span],
     clause_of: Callable[[int], Span],
-    small: Mapping[str, frozenset[str]],
+    lists: Mapping[str, frozenset[str]],
 ) -> list[Span]:
     """Stretches of a sentence that are only thought of."""
     if "v" in words:  # "segments IV, V and VI", "grade V"
         words = ["" if w == "v" and _numeral(words, i) else w for i, w in enumerate(words)]
     found = [span for i, word in enumerate(words) if word == "?" for span in _questioned(words, mentions, clause_of, i)]
-    found += _alternatives(words, mentions, clause_of, small)
+    found += _alternatives(words, mentions, clause_of, lists)
     for i, word in enumerate(words):
         if word in _RULING:
             out = next((j for j in range(i + 2, min(i + _FARTHEST, len(words))) if words[j] == "out"), None)
-            found += [(i, out)] if out is not None else []
+            found += [Span(i, out)] if out is not None else []
     return found
 
 
@@ -47,16 +47,16 @@ def _questioned(
     """ "metastasis?" asks what stands before, "?appendicitis" what stands behind."""
     start, end = clause_of(at)
     if at == start or words[at - 1] in _OPENING:
-        return [(at, next((j for j in range(at + 1, end) if words[j] in (",", "?", ";")), end))]
+        return [Span(at, next((j for j in range(at + 1, end) if words[j] in (",", "?", ";")), end))]
     for j in range(at - 1, start - 1, -1):
         if words[j] == "(" and ")" not in words[j:at]:
-            return [(j, at)]
+            return [Span(j, at)]
         if words[j] in ("(", ",", ";", "?") and any(j <= begin < at for begin, _ in mentions):
-            return [(j, at)]
-    return [(start, at)]
+            return [Span(j, at)]
+    return [Span(start, at)]
 
 
-def _beside(words: Sequence[str], mentions: Sequence[Span], small: Mapping[str, frozenset[str]], at: int) -> list[Span]:
+def _beside(words: Sequence[str], mentions: Sequence[Span], lists: Mapping[str, frozenset[str]], at: int) -> list[Span]:
     """What stands right before and right behind "versus", whether or not the other side is known."""
     before = max((span for span in mentions if span[1] <= at), default=None)
     behind = min((span for span in mentions if span[0] > at), default=None)
@@ -64,25 +64,25 @@ def _beside(words: Sequence[str], mentions: Sequence[Span], small: Mapping[str, 
         (before, words[before[1] : at]) if before else None,
         (behind, words[at + 1 : behind[0]]) if behind else None,
     )
-    return [s[0] for s in stretches if s and small["boundary"].isdisjoint(s[1]) and small["verb"].isdisjoint(s[1])]
+    return [s[0] for s in stretches if s and lists["boundary"].isdisjoint(s[1]) and lists["verb"].isdisjoint(s[1])]
 
 
 def _alternatives(
     words: Sequence[str],
     mentions: Sequence[Span],
     clause_of: Callable[[int], Span],
-    small: Mapping[str, frozenset[str]],
+    lists: Mapping[str, frozenset[str]],
 ) -> list[Span]:
     """ "A versus B" and "A or B": neither is sure."""
     if _AGAINST.isdisjoint(words) and "or" not in words:
         return []
-    found = [span for at, word in enumerate(words) if word in _AGAINST for span in _beside(words, mentions, small, at)]
+    found = [span for at, word in enumerate(words) if word in _AGAINST for span in _beside(words, mentions, lists, at)]
     ordered = sorted(mentions)
     for first, second in itertools.pairwise(ordered):
         between = words[first[1] : second[0]]
         linked = not _AGAINST.isdisjoint(between) or ("or" in between and len(between) < 4)
         if linked and clause_of(first[0]) == clause_of(second[0]):
             others = [w for w in between if w not in _AGAINST and w != "or"]
-            if small["boundary"].isdisjoint(others) and small["verb"].isdisjoint(others):
-                found.append((first[0], second[1]))
+            if lists["boundary"].isdisjoint(others) and lists["verb"].isdisjoint(others):
+                found.append(Span(first.start, second.end))
     return found

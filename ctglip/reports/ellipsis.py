@@ -9,7 +9,7 @@ import re
 
 from ctglip.reports.findings import Row
 from ctglip.reports.lexicon import Lexicon
-from ctglip.reports.where import SIDES
+from ctglip.reports.mentions import SIDES
 
 _LED = re.compile(
     r"^\W*(?:the\s+)?(?P<side>left|right|lt|rt|l|r)\b\s*(?:side|one)?\s*(?P<rest>(?::|(?<=\s)[–—-]).*|"
@@ -18,7 +18,7 @@ _LED = re.compile(
 )
 _ABSENT = re.compile(r"^[\s:–—-]*(?:is\s+)?(?P<said>none|no|nil|absent|negative|not seen)[\s.]*$", re.IGNORECASE)
 _PRESENT = re.compile(
-    r"^[\s:–—-]*(?:is\s+)?(?P<said>yes|present|positive|mild|moderate|severe|small|large|trace|minimal|massive)[\s.]*$",
+    r"^[\s:–—-]*(?:is\s+)?(?P<said>yes|present|positive|mild|moderate|severe|lists|large|trace|minimal|massive)[\s.]*$",
     re.IGNORECASE,
 )
 _ON_A_SIDE = re.compile(r"^\W*on the (?:left|right)\b[^a-z]*(?:side\b)?.*\d.*$", re.IGNORECASE | re.DOTALL)
@@ -41,7 +41,7 @@ def completed(text: str, topic: str | None, last: Row | None, heading: str | Non
         and _ON_A_SIDE.match(text)
         and last is not None
         and last.abnormality
-        and not lexicon.find_seen(lexicon.read(text)[0])
+        and not lexicon.find_concepts(lexicon.read(text)[0])
     ):
         return f"{lexicon.abnormalities[last.abnormality].display} {text}"  # "On the right 18 mm, on the left 8 mm."
     led = _LED.match(text)
@@ -56,7 +56,7 @@ def completed(text: str, topic: str | None, last: Row | None, heading: str | Non
         name = lexicon.abnormalities[last.abnormality].display
         said = short.group("said").lower()
         return f"No {side} {name}." if _ABSENT.match(rest) else f"{said if short.re is _PRESENT else ''} {side} {name}."
-    if topic is None or lexicon.pair_of(lexicon.where(topic)) is None:
+    if topic is None or lexicon.pair_of(lexicon.term_of(topic)) is None:
         return f"{rest.strip(_DASHES)} on the {side}." if rest[0] in _DASHES else text
     organ = lexicon.organs[lexicon.organs.on_side(topic, side)]
     return f"{organ.display} {rest}" if organ.side == side else text

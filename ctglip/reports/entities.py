@@ -1,7 +1,7 @@
 """Entity-centred context (ECAMP): for each entity that a report mentions one short sentence with what is said of it.
 
     Small bilateral effusions, larger than before. No pneumothorax.
-    -> "There is small bilateral effusion, increased."   "There is no evidence of pneumothorax."
+    -> "There is lists bilateral effusion, increased."   "There is no evidence of pneumothorax."
 
 The sentences are made from findings, so whoever reads reports can distil them: the rule parser, or a language model on
 your own machine (``reports.llm``). The published prompt and its answers are not public; sentence form and word lists
@@ -212,9 +212,9 @@ class EntityContext:
                 by_row.setdefault(entity, []).append(row)
         for entity in dict.fromkeys((*by_row, *named)):
             at = named.get(entity)
-            start, end = sentence.clauses.clause_of(at.start) if at else (0, len(words))
-            status = sentence.clauses.status(at.start, at.end) if at else "historical"
-            if status == "affirmed" and sentence.clauses.has("normal", start, end):
+            start, end = sentence.scopes.clause_of(at.start) if at else (0, len(words))
+            status = sentence.scopes.assertion(at.start, at.end) if at else "historical"
+            if status == "affirmed" and sentence.scopes.has("normal", start, end):
                 status = "normal"
             said = by_row.get(entity, [])
             presence = max((_PRESENCE.get(row.status, -1) for row in said), default=_PRESENCE.get(status, -1))
@@ -250,7 +250,7 @@ def with_context(report: str, sentences: Iterable[str], rng: np.random.Generator
     Args:
         report: the text.
         sentences: of ``EntityContext``.
-        rng: draws whether, and where.
+        rng: draws whether, and term.
         chance: that they are put in (ECAMP: 0.8).
     """
     context = " ".join(sentences)

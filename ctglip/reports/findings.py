@@ -1,7 +1,7 @@
 """One sentence to rows: which abnormality in which organ, with its status, side and level.
 
 ``read_sentence`` looks at a sentence by itself. What it leaves open (an organ that only the sentence before names) the
-parser closes in ``reports.py``.
+parser closes in ``parser.py``.
 """
 
 from __future__ import annotations
@@ -13,12 +13,11 @@ from dataclasses import dataclass, replace
 from ctglip.reports.attachment import Attachment
 from ctglip.reports.background import background
 from ctglip.reports.lexicon import Lexicon
-from ctglip.reports.location import Location
-from ctglip.reports.measures import SILENT, Mention
+from ctglip.reports.mentions import NO_SIDE, Concept, Location, Mention, members
 from ctglip.reports.sentence import Sentence
 from ctglip.types import Laterality, Status
 
-_SAID = ("affirmed", "uncertain")
+_STATED = ("affirmed", "uncertain")
 _RANK: dict[Status, int] = {"affirmed": 0, "uncertain": 1, "negated": 2, "historical": 3, "normal": 4}
 _INTRODUCTION = re.compile(
     r"^(?:when\b.*\b(?:examined|evaluated|assessed)|(?:in|on) (?:the )?(?:evaluation|assessment|examination|study)\b|"
@@ -29,9 +28,9 @@ _INTRODUCTION = re.compile(
 
 @dataclass(frozen=True)
 class Row:
-    """What a sentence says of one organ.
+    """What a sentence states of one organ.
 
-    ``open_to`` names a thing that still seeks its organ in the context, on ``sides`` where it has some of its own;
+    ``open_to`` is a concept that still seeks its organ in the context, on ``sides`` where it has some of its own;
     ``otherwise`` is what it is when none fits.
     """
 
@@ -41,9 +40,13 @@ class Row:
     laterality: Laterality | None = None
     level: str | None = None
     reason: str | None = None
-    open_to: tuple[str, str] | None = None
+    open_to: Concept | None = None
     otherwise: tuple[Row, ...] = ()
-    sides: frozenset[str] = frozenset()
+    sides: frozenset[str] = NO_SIDE
+
+
+NOT_SEEN = Row(None, None, "historical", reason="asked, scanned or compared with, not seen")
+"""What a sentence about the patient or the question states."""
 
 
 @dataclass(frozen=True)
@@ -59,226 +62,239 @@ class Reading:
     heading: str | None = None
 
 
-class _Reader:
+class _RowBuilder:
     """Turns what a sentence names into rows."""
 
     def __init__(self, sentence: Sentence) -> None:
         self.sentence = sentence
+        self.words = sentence.words
         self.lexicon = sentence.lexicon
-        self.clauses = sentence.clauses
-        self.attachment = Attachment(sentence)
+        self.scopes = sentence.scopes
+        self.locations = list(sentence.locations)
+        self.attachment = Attachment(sentence, sentence.locations)
+        self.claimed: set[int | None] = set()
+        self.found: list[tuple[Mention, Row]] = []
 
     def rows(self) -> Iterator[Row]:
         """All rows of the sentence."""
-        found: list[tuple[Mention, Row]] = []
-        for mention in self.sentence.mentions:
-            if mention.kind not in SILENT:
-                found += [(mention, row) for row in self._rows_of(mention, found)]
-        yield from (row for mention, row in found if not self._better_named(mention, row, found))
+        mentions = [mention for mention in self.sentence.mentions if not mention.concept.silent]
+        for mention in mentions:
+            attached = self.attachment.attach(mention)
+            mentions += attached.coordinated  # read behind all others
+            if attached.sided is not None:
+                self.locations = [attached.sided if p[:2] == attached.sided[:2] else p for p in self.locations]
+                self.attachment = Attachment(self.sentence, self.locations)
+            self._claim(attached.claimed)
+            self.found += [(attached.mention, row) for row in self._rows_of(attached.mention, attached.locations)]
+        yield from (row for mention, row in self.found if not self._named_better(mention, row))
         yield from self._organ_rows()
 
-    def _better_named(self, mention: Mention, row: Row, found: Sequence[tuple[Mention, Row]]) -> bool:
+    # --- one mention
+
+    def _claim(self, locations: Sequence[Location]) -> None:
+        """Mark locations as spoken for; a station that was made for a mention is none of the sentence's."""
+        for location in locations:
+            self.claimed.add(next((n for n, p in enumerate(self.locations) if p is location), None))
+
+    def _rows_of(self, mention: Mention, locations: Sequence[Location]) -> list[Row]:
+        status = mention.assertion or self.scopes.assertion(mention.start, mention.end)
+        if self.attachment.sides_disagree(mention):
+            return self._on_no_side(mention, status)
+        reason = self.scopes.reason(mention.start) if status == "uncertain" else None
+        found: list[Row] = []
+        for location in locations:
+            for organ, laterality in self._members(mention, location):
+                resolved = self.attachment.resolved(mention.concept, location, organ)
+                if resolved is None:
+                    continue
+                if self.scopes.clause_of(location.start) == self.scopes.clause_of(mention.start):
+                    self._claim([location])
+                side = laterality or self.lexicon.side_of(resolved[1])
+                side = side or self.attachment.side_of_lungs(mention, resolved[1])
+                found.append(Row(resolved[1], resolved[0], status, side, location.level, reason))
+        return found or self._beside_last(mention, status) or list(self._unplaced(mention, status))
+
+    def _on_no_side(self, mention: Mention, status: Status) -> list[Row]:
+        """A mention of one side in a location of the other: neither is to be believed."""
+        name = self.lexicon.abnormality_of(mention.concept)
+        rows = self._at_home(name, status, NO_SIDE) if name else [Row(None, None, status)]
+        doubted: Status = "uncertain" if status == "affirmed" else status
+        return [replace(row, status=doubted, laterality=None, reason="two sides are named for it") for row in rows]
+
+    def _members(self, mention: Mention, location: Location) -> tuple[tuple[str | None, Laterality | None], ...]:
+        """The organs of a location; a mention's own side beats that of a location named for something else."""
+        sides = mention.laterality
+        inside = mention.start <= location.start < mention.end
+        pair = self.lexicon.pair_of(location.term) if sides and not inside else None
+        if pair is None or (not mention.side_leads and self.lexicon.sides_of(location)):
+            return location.members(sides)
+        return members(pair, sides)
+
+    def _beside_last(self, mention: Mention, status: Status) -> list[Row]:
+        """A finding where the one is that it comes with: "nephrolithiasis on the right, with a calculus of 4 mm"."""
+        before = [other for other, _ in self.found if other.end <= mention.start]
+        if not before or self.lexicon.lists["joining"].isdisjoint(self.words[before[-1].end : mention.start]):
+            return []
+        rows = [row for other, row in self.found if other is before[-1] and row.organ]
+        resolved = [(row, self.lexicon.resolve(*mention.concept[:2], row.organ or "")) for row in rows]
+        return [Row(pair[1], pair[0], status, row.laterality, row.level) for row, pair in resolved if pair]
+
+    def _unplaced(self, mention: Mention, status: Status) -> Iterator[Row]:
+        """A finding whose organ is not named: at home, or left open to the topic of the sentences before."""
+        concept, lexicon = mention.concept, self.lexicon
+        name = lexicon.abnormality_of(concept)
+        sides = mention.laterality or self.attachment.side_near(mention)
+        if concept.kind != "observation" and not lexicon.is_general(concept.name):
+            if not self.attachment.at_other_organ(mention):
+                yield from self._at_home(str(name), status, sides)
+            return
+        if self._at_unknown_location(mention):
+            return
+        topical = lexicon.takes_topic(concept) and not self._heads_list(mention)
+        homed = name is not None and lexicon.abnormalities[name].default_organ != "body"
+        home = tuple(self._at_home(str(name), status, sides)) if homed else ()
+        if home and not topical:
+            yield from home
+            return
+        named = concept.kind == "abnormality" or lexicon.observations.get(concept.name, {}).get("named")
+        yield Row(
+            None,
+            name if named else None,
+            status,
+            reason="no organ named",
+            open_to=concept._replace(general=False) if topical else None,
+            otherwise=home,
+            sides=mention.laterality,
+        )
+
+    def _heads_list(self, mention: Mention) -> bool:
+        """ "New lesions: none" is a heading of its own, not of the organ before."""
+        return self.words[0] in ("new", "other", "additional") and self.words[mention.end : mention.end + 1] == [":"]
+
+    def _at_unknown_location(self, mention: Mention) -> bool:
+        """Whether its clause names an organ for it, though not one that the dictionary has an abnormality for."""
+        start, end = self.scopes.clause_of(mention.start)
+        attachment = self.attachment
+        return any(
+            start <= location.start < end
+            and location.term.organ
+            and not attachment.barred(mention, location)
+            and not attachment.adjacent(location)
+            and not attachment.in_other_mention(location, mention)
+            for location in self.locations
+        )
+
+    def _at_home(self, name: str, status: Status, sides: frozenset[str]) -> list[Row]:
+        """The abnormality in its default organ, on the sides given."""
+        term = self.lexicon.term_of(self.lexicon.abnormalities[name].default_organ)
+        found = members(term, sides)
+        return [Row(organ, name, status, side or self.lexicon.side_of(organ)) for organ, side in found if organ]
+
+    # --- two mentions of the same
+
+    def _named_better(self, mention: Mention, row: Row) -> bool:
         """Whether the sentence says more exactly what it is.
 
-        A kind of it in the same organ does. For vague words anything else in the clause does, for words that only
-        describe ("density increase consistent with sequelae") what explains them, unless that is a kind of it.
+        A subtype of it in the same organ does. For vague words anything else in the clause does, for words that only
+        describe ("density increase consistent with sequelae") what explains them, unless that is a subtype of it.
         """
-        if row.abnormality is None or row.organ is None or row.status not in _SAID:
+        if row.abnormality is None or row.organ is None or row.status not in _STATED:
             return False
         lexicon = self.lexicon
         describing, vague = row.abnormality in lexicon.describing, row.abnormality in lexicon.vague
-        if len(found) < 2 and not (describing or vague):
+        if len(self.found) < 2 and not (describing or vague):
             return False
-        kinds = lexicon.abnormalities.descendants(row.abnormality)
+        subtypes = lexicon.abnormalities.descendants(row.abnormality)
         if not describing and any(
-            other.organ == row.organ and other.status == row.status and other.abnormality in kinds
-            for beside, other in found
-            if other.abnormality not in lexicon.aspects and not self._interpreted(mention, beside)
+            other.organ == row.organ and other.status == row.status and other.abnormality in subtypes
+            for named, other in self.found
+            if other.abnormality not in lexicon.aspects and not self._interpreted(mention, named)
         ):
             return True
-        if not (describing or vague):
-            return False
-        group, clause = lexicon.organs[row.organ].group, self.clauses.clause_of(mention.start)
-        rivals = [
-            (beside, other.abnormality, other.status)
-            for beside, other in found
-            if other.organ and lexicon.organs[other.organ].group == group and other.status in _SAID
-            if other.abnormality and other.abnormality not in lexicon.vague | lexicon.describing
-            if self.clauses.clause_of(beside.start) == clause
-        ]
+        rivals = self._rivals(mention, row) if describing or vague else []
         if describing:
-            return any(name not in kinds and self._explains(beside, mention) for beside, name, _ in rivals)
-        return any(status == row.status for _, _, status in rivals)
+            return any(other.abnormality not in subtypes and self._explains(named, mention) for named, other in rivals)
+        return any(other.status == row.status for _, other in rivals)
 
-    def _interpreted(self, seen: Mention, named: Mention) -> bool:
+    def _rivals(self, mention: Mention, row: Row) -> list[tuple[Mention, Row]]:
+        """What the clause names exactly in organs of the same group."""
+        lexicon = self.lexicon
+        group, clause = lexicon.organs[row.organ or ""].group, self.scopes.clause_of(mention.start)
+        return [
+            (named, other)
+            for named, other in self.found
+            if other.organ and lexicon.organs[other.organ].group == group and other.status in _STATED
+            if other.abnormality and other.abnormality not in lexicon.vague | lexicon.describing
+            if self.scopes.clause_of(named.start) == clause
+        ]
+
+    def _interpreted(self, first: Mention, second: Mention) -> bool:
         """Whether one finding is seen and the other what it is held to be: "thickening, in keeping with colitis"."""
-        between = self.sentence.words[seen.end : named.start]
-        if "with" in between and named.start - seen.end < 6:
-            return True  # "ground-glass densities with crazy paving": both are told
-        return not self.lexicon.words["naming"].isdisjoint(between)
+        between = self.words[first.end : second.start]
+        if "with" in between and second.start - first.end < 6:
+            return True  # "ground-glass densities with crazy paving": both are meant
+        return not self.lexicon.lists["naming"].isdisjoint(between)
 
     def _explains(self, named: Mention, seen: Mention) -> bool:
         """Whether one finding tells what another is: "density increase consistent with sequelae"."""
-        words, small = self.sentence.words, self.lexicon.words
+        lists = self.lexicon.lists
         if named.start >= seen.end:
-            return not small["interpreting"].isdisjoint(words[seen.end : named.start])
-        return seen.start - named.end < 3 and small["boundary"].isdisjoint(words[named.end : seen.start])
-
-    def _rows_of(self, mention: Mention, before: Sequence[tuple[Mention, Row]]) -> Iterator[Row]:
-        status = mention.status or self.clauses.status(mention.start, mention.end)
-        sides = mention.sides
-        reason = self.clauses.reason(mention.start) if status == "uncertain" else None
-        if self.attachment.sides_disagree(mention):
-            yield from self._of_no_side(mention, status)
-            return
-        placed = False
-        for location in self.attachment.instances_of(mention):
-            for organ, laterality in self._members(mention, location, sides):
-                resolved = self.attachment.resolved(mention, location, organ)
-                if resolved is None:
-                    continue
-                placed = True
-                if self.clauses.clause_of(location.start) == self.clauses.clause_of(mention.start):
-                    self.attachment.used.add(id(location))
-                side = laterality or self.lexicon.organs[resolved[1]].side
-                side = side or self.attachment.side_of_lungs(mention, resolved[1])
-                yield Row(resolved[1], resolved[0], status, side, location.level, reason)
-        if not placed:
-            yield from self._companion(mention, status, before) or self._unplaced(mention, status, sides)
-
-    def _of_no_side(self, mention: Mention, status: Status) -> Iterator[Row]:
-        """A finding said to be on one side and in a place on the other: neither is to be believed."""
-        name = mention.key if mention.kind == "abnormality" else self.lexicon.alone.get(mention.key)
-        rows = self.at_home(name, status, set()) if name else (Row(None, None, status),)
-        doubted: Status = "uncertain" if status == "affirmed" else status
-        yield from (replace(row, status=doubted, laterality=None, reason="two sides are named for it") for row in rows)
-
-    def _members(
-        self, mention: Mention, location: Location, sides: set[str]
-    ) -> tuple[tuple[str | None, Laterality | None], ...]:
-        """The organs of a place; a side of the finding's own beats that of a place named for something else."""
-        pair = (
-            self.lexicon.pair_of(location.where)
-            if sides and not mention.start <= location.start < mention.end
-            else None
-        )
-        own = location.where.organ and self.lexicon.organs[location.where.organ].side
-        if pair is None or (not mention.firm and (location.sides or own)):
-            return location.members(sides)
-        return Location(location.start, location.end, pair, set(sides), location.level).members()
-
-    def _companion(self, mention: Mention, status: Status, before: Sequence[tuple[Mention, Row]]) -> list[Row]:
-        """A thing where the one is that it comes with: "nephrolithiasis on the right, with a calculus of 4 mm"."""
-        beside = [other for other, _ in before if other.end <= mention.start]
-        if not beside or self.lexicon.words["joining"].isdisjoint(self.sentence.words[beside[-1].end : mention.start]):
-            return []
-        rows = [row for other, row in before if other is beside[-1] and row.organ]
-        resolved = [(row, self.lexicon.resolve(mention.kind, mention.key, row.organ or "")) for row in rows]
-        return [Row(found[1], found[0], status, row.laterality, row.level) for row, found in resolved if found]
-
-    def _unplaced(self, mention: Mention, status: Status, sides: set[str]) -> Iterator[Row]:
-        """A thing whose organ is not named: at home, or left open to the topic of the sentences before."""
-        name = mention.key if mention.kind == "abnormality" else self.lexicon.alone.get(mention.key)
-        if mention.kind == "observation" or self.lexicon.is_general(mention.key):
-            if self._somewhere(mention):
-                return
-            topical = self.lexicon.takes_topic(mention.kind, mention.key) and not self._headed(mention)
-            seeking = (mention.kind, mention.key) if topical else None
-            homed = name is not None and self.lexicon.abnormalities[name].default_organ != "body"
-            named = (
-                name
-                if mention.kind == "abnormality" or self.lexicon.observations.get(mention.key, {}).get("named")
-                else None
-            )
-            home = tuple(self.at_home(str(name), status, sides or self.attachment.side_near(mention))) if homed else ()
-            if home and not topical:
-                yield from home
-                return
-            own = frozenset(sides)
-            yield Row(None, named, status, None, None, "no organ named", seeking, home, own)
-            return
-        if not self.attachment.said_elsewhere(mention):
-            yield from self.at_home(str(name), status, sides or self.attachment.side_near(mention))
-
-    def _headed(self, mention: Mention) -> bool:
-        """ "New lesions: none" is a heading of its own, not of the organ before."""
-        words = self.sentence.words
-        return words[0] in ("new", "other", "additional") and words[mention.end : mention.end + 1] == [":"]
-
-    def _somewhere(self, mention: Mention) -> bool:
-        """Whether its clause names a place for it, though not one that the dictionary has an abnormality for."""
-        start, end = self.clauses.clause_of(mention.start)
-        inside = (
-            location for location in self.sentence.locations if start <= location.start < end and location.where.organ
-        )
-        known = self.attachment
-        inside = (location for location in inside if not known.barred(mention, location) and not known.beside(location))
-        return any(not known.belongs_elsewhere(location, mention) for location in inside)
-
-    def at_home(self, name: str, status: Status, sides: set[str]) -> Iterator[Row]:
-        """The abnormality in its default organ, on the sides given."""
-        where = self.lexicon.where(self.lexicon.abnormalities[name].default_organ)
-        for organ, laterality in Location(0, 0, where).members(sides):
-            if organ:
-                yield Row(organ, name, status, laterality or self.lexicon.organs[organ].side)
+            return not lists["interpreting"].isdisjoint(self.words[seen.end : named.start])
+        return seen.start - named.end < 3 and lists["boundary"].isdisjoint(self.words[named.end : seen.start])
 
     # --- organs without a named abnormality
 
     def _organ_rows(self) -> Iterator[Row]:
-        claimed = bool(self.attachment.used)
-        for location in self.sentence.locations:
-            if self._inside_mention(location) or (
-                id(location) in self.attachment.used and not self._called_normal(location)
-            ):
+        claiming = bool(self.claimed)
+        for number, location in enumerate(self.locations):
+            if number in self.claimed and not self._called_normal(location):
                 continue
-            status = self._organ_status(location)
-            if status is None or (claimed and status != "normal"):
+            status = None if self._inside_mention(location) else self._organ_status(location)
+            if status is None or (claiming and status != "normal"):
                 continue
             for organ, laterality in location.members():
                 if organ:
-                    side = laterality or self.lexicon.organs[organ].side
-                    yield Row(organ, None, status, side, location.level)
+                    yield Row(organ, None, status, laterality or self.lexicon.side_of(organ), location.level)
 
     def _called_normal(self, location: Location) -> bool:
         """ "The bladder is intact, ...": the organ itself is normal, whatever else is seen there."""
-        for sign in self.sentence.signs:
-            if sign.value[0] == "normal" and location.end <= sign.start <= location.end + 1:
-                behind = self.sentence.words[sign.end : sign.end + 4]
-                return behind[:1] in ([","], [";"]) or (
-                    behind[:1] == ["in"] and not {",", "and"}.isdisjoint(behind[2:])
-                )
+        for cue in self.sentence.cues:
+            if cue.kind == "normal" and location.end <= cue.start <= location.end + 1:
+                behind = self.words[cue.end : cue.end + 4]
+                listed = behind[:1] == ["in"] and not {",", "and"}.isdisjoint(behind[2:])
+                return behind[:1] in ([","], [";"]) or listed
         return False
 
     def _inside_mention(self, location: Location) -> bool:
         return any(
-            t.kind not in SILENT and t.start <= location.start and location.end <= t.end and t.end > t.start + 1
-            for t in self.sentence.mentions
+            not mention.concept.silent and mention.span.holds(location.span) and mention.end > mention.start + 1
+            for mention in self.sentence.mentions
         )
 
-    def _of_same_subject(self, end: int) -> int:
+    def _end_of_subject(self, end: int) -> int:
         """The end of the clauses that go on about the same: "the appendix is seen, measures 5 mm, and is normal"."""
-        words, named = self.sentence.words, (*self.sentence.locations, *self.sentence.mentions)
+        words, named = self.words, (*self.sentence.locations, *self.sentence.mentions)
         while end < len(words) and words[end] in (",", "and"):
-            start, stop = self.clauses.clause_of(end)
+            start, stop = self.scopes.clause_of(end)
             first = next((word for word in words[end:stop] if word not in (",", "and")), "")
-            if first not in self.lexicon.words["verb"] or any(start <= name.start < stop for name in named):
+            if first not in self.lexicon.lists["verb"] or any(start <= name.start < stop for name in named):
                 break
             end = stop
         return end
 
     def _organ_status(self, location: Location) -> Status | None:
-        start, end = self.clauses.clause_of(location.start)
+        start, end = self.scopes.clause_of(location.start)
         for mention in self.sentence.mentions:
-            if mention.kind == "pathology" and start <= mention.start < end:
-                status = self.clauses.status(mention.start, mention.end)
+            if mention.concept.kind == "pathology" and start <= mention.start < end:
+                status = self.scopes.assertion(mention.start, mention.end)
                 return "normal" if status == "negated" else status
-        if self.clauses.has("unassessable", start, end):
+        if self.scopes.has("unassessable", start, end):
             return "uncertain"
-        if self.clauses.has("normal", start, self._of_same_subject(end)):
+        if self.scopes.has("normal", start, self._end_of_subject(end)):
             return "normal"
         if self.sentence.text.endswith(":") or _INTRODUCTION.match(self.sentence.text):
             return None
-        return self.clauses.status(location.start, location.end)
+        return self.scopes.assertion(location.start, location.end)
 
 
 def read_sentence(text: str, lexicon: Lexicon) -> Reading:
@@ -288,64 +304,57 @@ def read_sentence(text: str, lexicon: Lexicon) -> Reading:
     if about == "examination":
         return Reading((Row(None, None, "historical", reason="tells how the scan was made"),), None)
     best: dict[tuple[object, ...], Row] = {}
-    for row in _Reader(sentence).rows():
+    for row in _RowBuilder(sentence).rows():
         if about == "patient":
-            row = _told_before(row, text)
+            row = _of_patient(row, text)
         key = (row.organ, row.abnormality, row.open_to, row.sides)
         if key not in best or _RANK[row.status] < _RANK[best[key].status]:
             best[key] = row
     rows = tuple(best.values())
     named = [row.organ for row in rows if row.organ]
-    topic = named[-1] if named else next((p.where.organ for p in reversed(sentence.locations) if p.where.organ), None)
+    topic = named[-1] if named else next((p.term.organ for p in reversed(sentence.locations) if p.term.organ), None)
     if rows:
         return Reading(rows, topic)
-    back = _points_back(sentence)
-    reason = _reason(sentence, text)
-    status = _bare_status(sentence)
-    return Reading((Row(None, None, status, reason=reason),), topic, back and not sentence.locations)
+    row = Row(None, None, _bare_status(sentence), reason=_reason(sentence))
+    return Reading((row,), topic, not sentence.locations and _points_back(sentence))
 
 
-def _told_before(row: Row, text: str) -> Row:
-    """What is told of the patient is not what is seen; what is asked is no finding at all."""
+def _of_patient(row: Row, text: str) -> Row:
+    """What the patient has is not what is seen; what is asked is no finding at all."""
     if row.status == "uncertain" and row.abnormality and not text.lower().startswith("the patient"):
-        return Row(None, None, "historical", reason="asked, scanned or compared with, not seen")
+        return NOT_SEEN
     return replace(row, status="historical", open_to=None, otherwise=())
 
 
 def _bare_status(sentence: Sentence) -> Status:
-    end = len(sentence.words)
-    if sentence.clauses.has("normal", 0, end):
+    if sentence.scopes.has("normal", 0, len(sentence.words)):
         return "normal"
-    for mention in sentence.mentions:
-        status = sentence.clauses.status(mention.start, mention.end)
-        return "normal" if status == "negated" else status
-    return "affirmed"
+    if not sentence.mentions:
+        return "affirmed"
+    status = sentence.scopes.assertion(*sentence.mentions[0].span)
+    return "normal" if status == "negated" else status
 
 
 def _points_back(sentence: Sentence) -> bool:
     """Whether a sentence without an organ goes on about the one before: "It is stable.", "No pathology seen."."""
     words, lexicon = sentence.words, sentence.lexicon
-    if not words or not lexicon.words["advising"].isdisjoint(words):
+    if not words or not lexicon.lists["advising"].isdisjoint(words):
         return False
-    if any(mention.kind in ("observation", "pathology") for mention in sentence.mentions):
+    if any(mention.concept.kind in ("observation", "pathology") for mention in sentence.mentions):
         return True
-    measured = any(words[i].isdecimal() and words[i + 1] in ("mm", "cm", "x", "hu") for i in range(len(words) - 1))
-    measure = lexicon.measures.find(words[:2])
-    if (
-        measure
-        and measure[0].start == 0
-        and measure[0].value[0] == "measure"
-        and sentence.clauses.has("normal", 0, len(words))
-    ):
+    if any(words[i].isdecimal() and words[i + 1] in ("mm", "cm", "x", "hu") for i in range(len(words) - 1)):
+        return True
+    opening = next(iter(lexicon.measures.find(words[:2])), None)
+    measure = opening is not None and opening.start == 0 and opening.value[0] == "measure"
+    if measure and sentence.scopes.has("normal", 0, len(words)):
         return True  # "Size normal."
-    telling = measured or bool(sentence.signs) or bool(lexicon.measures.find(words))
-    return measured or (words[0] in lexicon.elliptical and telling)
+    return words[0] in lexicon.elliptical and (bool(sentence.cues) or bool(lexicon.measures.find(words)))
 
 
-def _reason(sentence: Sentence, text: str) -> str:
-    if not any(c.isalpha() for c in text):
+def _reason(sentence: Sentence) -> str:
+    if not any(c.isalpha() for c in sentence.text):
         return "no words"
-    if not sentence.lexicon.words["advising"].isdisjoint(sentence.words):
+    if not sentence.lexicon.lists["advising"].isdisjoint(sentence.words):
         return "advice, not a finding"
     if sentence.locations:
         return "introduces an organ, states nothing"

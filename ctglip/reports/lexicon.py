@@ -10,19 +10,35 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ctglip.files import read_yaml
 from ctglip.reports.abbreviations import add_abbreviations, add_compounds
+from ctglip.reports.mentions import NO_SIDE, SIDES, Concept, Location, OrganTerm
 from ctglip.reports.sharing import JOINTS, elided, sharing
 from ctglip.reports.spelling import SHORTEST, Spelling
-from ctglip.reports.trie import Match, Trie
-from ctglip.reports.where import SIDES, Where
+from ctglip.reports.trie import Trie, TrieMatch
 from ctglip.reports.words import definite, normal_form, phrase, read_words
 from ctglip.vocabulary.abnormalities import AbnormalityDictionary
-from ctglip.vocabulary.organs import Organ, OrganDictionary
+from ctglip.vocabulary.organs import Organ, OrganDictionary, Side
 
-_HERE = Path(__file__).parent
+_FOLDER = Path(__file__).parent
+
+
+class Cue(NamedTuple):
+    """Words of a sentence that affirm, deny, doubt, date or part.
+
+    Attributes:
+        kind: list of ``cues.yaml``: "negation", "uncertainty", "history", "normal", "exception", "break", ...
+        direction: where its scope lies: "before" (the cue stands before it), "after", "next"; or the list's own word.
+        perceived: made of a denial and a word of perception: "not ... seen".
+    """
+
+    start: int
+    end: int
+    kind: str
+    direction: str | None = None
+    perceived: bool = False
 
 
 class Lexicon:
@@ -31,44 +47,44 @@ class Lexicon:
     def __init__(self, organs: OrganDictionary, abnormalities: AbnormalityDictionary) -> None:
         self.organs = organs
         self.abnormalities = abnormalities
-        self.cues = read_yaml(_HERE / "cues.yaml")
-        self.words = {name: frozenset(words) for name, words in self.cues["words"].items()}
-        self.words["deciding"] = self.words["quantity"] | {",", "and", ";", ":", "no"}
-        seen = read_yaml(_HERE / "observations.yaml")
-        self.observations: dict[str, dict[str, Any]] = seen["observations"]
+        self.data = read_yaml(_FOLDER / "cues.yaml")
+        self.lists = {name: frozenset(words) for name, words in self.data["words"].items()}
+        self.lists["deciding"] = self.lists["quantity"] | {",", "and", ";", ":", "no"}
+        known = read_yaml(_FOLDER / "observations.yaml")
+        self.observations: dict[str, dict[str, Any]] = known["observations"]
         self.structures: dict[str, dict[str, Any]] = {
-            name: entry for name, entry in seen["structures"].items() if entry["organ"] in organs
+            name: entry for name, entry in known["structures"].items() if entry["organ"] in organs
         }
-        self._stations: dict[str, str] = {location: to for location, to in seen["stations"].items() if to in organs}
-        self._nowhere: list[str] = seen["no_places"]
-        self._bones_of: dict[str, str] = {location: to for location, to in seen["bones_of"].items() if to in organs}
-        self._near_groups = [frozenset(groups) for groups in seen["near_groups"]]
+        self._stations: dict[str, str] = {location: to for location, to in known["stations"].items() if to in organs}
+        self._no_locations: list[str] = known["no_places"]
+        self._bones_of: dict[str, str] = {location: to for location, to in known["bones_of"].items() if to in organs}
+        self._near_groups = [frozenset(groups) for groups in known["near_groups"]]
         lists = ("vague", "describing", "aspects", "topical", "proper")
-        self.vague, self.describing, self.aspects, self._topical, self._proper = (frozenset(seen[k]) for k in lists)
-        self._weak = {phrase(text) for text in seen["weak"]}
-        self._head_words = {phrase(text)[0] for text in seen["heads"]}
-        self.locations, self.seen, self.signs, self.levels, self.measures = known = tuple(Trie() for _ in range(5))
+        self.vague, self.describing, self.aspects, self._topical, self._proper = (frozenset(known[k]) for k in lists)
+        self._weak = {phrase(text) for text in known["weak"]}
+        self._head_words = {phrase(text)[0] for text in known["heads"]}
+        self.locations, self.concepts, self.cues, self.levels, self.measures = tries = tuple(Trie() for _ in range(5))
         self._in: dict[tuple[str, str], str] = {}
         self._heads: dict[tuple[str, ...], str] = {}
         self.alone: dict[str, str | None] = {}
         self._add_locations()
         self._add_observations()
-        for text in seen["mute"]:
-            self.seen.add(phrase(text), ("mute", text))
+        for text in known["mute"]:
+            self.concepts.add(phrase(text), ("mute", text))
         self._add_abnormalities()
-        self.compounds = add_compounds(self.seen, abnormalities.names)
+        self.compounds = add_compounds(self.concepts, abnormalities.names)
         self.compounded = frozenset(words[0] for words in self.compounds)
-        self._add_signs()
+        self._add_cues()
         self._add_measures()
-        self._expansion = add_abbreviations(self.seen, self.locations, abnormalities.names, organs.names)
-        named, spelled = {*self.locations.words, *self.seen.words, *SIDES}, map(normal_form, self.cues["spelled"])
-        self.spelling = Spelling({word for trie in known for word in trie.words}, spelled, named)
+        self._expansion = add_abbreviations(self.concepts, self.locations, abnormalities.names, organs.names)
+        named, spelled = {*self.locations.words, *self.concepts.words, *SIDES}, map(normal_form, self.data["spelled"])
+        self.spelling = Spelling({word for trie in tries for word in trie.words}, spelled, named)
         self._form = lru_cache(maxsize=100_000)(self._mended)
         self.resolve = lru_cache(maxsize=65_536)(self._resolve)
-        self.where = lru_cache(maxsize=1024)(self.where)
+        self.term_of = lru_cache(maxsize=1024)(self.term_of)
         self.station = lru_cache(maxsize=1024)(self.station)
         self.pair_of = lru_cache(maxsize=1024)(self.pair_of)
-        self._beside = lru_cache(maxsize=65_536)(self._location_beside)
+        self._near = lru_cache(maxsize=65_536)(self._near_organ)
 
     def _mended(self, word: str) -> str:
         if self._expansion.is_exact(word):
@@ -87,75 +103,79 @@ class Lexicon:
     # --- organs
 
     def _add_locations(self) -> None:
-        for text in self._nowhere:
-            self.locations.add(phrase(text), Where.of(None))
+        for text in self._no_locations:
+            self.locations.add(phrase(text), OrganTerm.of(None))
         for name, structure in self.structures.items():
             for text in structure["phrases"]:
-                where = self.where(structure["organ"])._replace(structure=name)
-                self.locations.add(phrase(text), where)
+                term = self.term_of(structure["organ"])._replace(structure=name)
+                self.locations.add(phrase(text), term)
         described = [organ for organ in self.organs.organs.values() if organ.anatomy and organ.name != "body"]
         for organ in described:
             for text in (organ.name, *organ.phrases):
-                self.locations.add(phrase(text), self._where(organ, False))
+                self.locations.add(phrase(text), self._term(organ, False))
         for organ in described:
             for text in organ.adjectives:
                 if phrase(text)[0] in SIDES and len(phrase(text)) > 1 and self.organs.mirror(organ.name) != organ.name:
                     continue  # read by its side, so that "left renal vein" is no "left renal"
                 near = text.startswith(("peri", "para")) and not organ.name.startswith(text[:4])
-                self.locations.add(phrase(text), self._where(organ, True)._replace(near=near))
+                self.locations.add(phrase(text), self._term(organ, True)._replace(near=near))
         for organ in described:
             if organ.side is not None:
                 self._add_unsided(organ, organ.side)
         for words in self._weak:
-            where = self.locations.get(words)
-            if where is not None:
-                self.locations.add(words, where._replace(weak=True), replace=True)
+            term = self.locations.get(words)
+            if term is not None:
+                self.locations.add(words, term._replace(weak=True), replace=True)
 
-    def find_locations(self, words: Sequence[str]) -> list[Match]:
+    def find_locations(self, words: Sequence[str]) -> list[TrieMatch]:
         """Organ phrases, and words such as "paraduodenal" that stand for a place beside an organ."""
         found = self.locations.find(words)
         covered = {i for hit in found for i in range(hit.start, hit.end)}
         found += [location for hit in found for location in elided(words, hit, covered, self.locations)]
-        near = [Match(i, i + 1, self._beside(w)) for i, w in enumerate(words) if len(w) > 8 and i not in covered]
+        near = [TrieMatch(i, i + 1, self._near(w)) for i, w in enumerate(words) if len(w) > 8 and i not in covered]
         named = (hit for hit in (*found, *near) if hit.value and hit.value.organs)
         return sorted(named, key=lambda hit: hit[:2])
 
-    def find_seen(self, words: Sequence[str]) -> list[Match]:
+    def find_cues(self, words: Sequence[str]) -> list[Cue]:
+        """Cues, the longest that begins at each word."""
+        return [Cue(start, end, *value) for start, end, value in self.cues.find(words)]
+
+    def find_concepts(self, words: Sequence[str]) -> list[TrieMatch]:
         """Phrases of what is seen, and adjectives that share their noun: "epidural" in "epidural or subdural bleed"."""
-        found = self.seen.find(words)
+        found = self.concepts.find(words)
         listed = [m for m in found if m.end - m.start > 1 and m.start > 1 and words[m.start - 1] in JOINTS]
         if not listed:
             return found
         covered = {i for hit in found for i in range(hit.start, hit.end)}
-        shared = [m for hit in listed for m in sharing(words, hit, covered, self.seen, self.locations)]
+        shared = [m for hit in listed for m in sharing(words, hit, covered, self.concepts, self.locations)]
         return sorted((*found, *shared), key=lambda hit: hit[:2]) if shared else found
 
-    def _location_beside(self, word: str) -> Where | None:
+    def _near_organ(self, word: str) -> OrganTerm | None:
         for prefix in _PREFIXES:
-            where = self.locations.get((word[len(prefix) :],)) if word.startswith(prefix) else None
-            if where is not None and where.structure is None:
-                return where._replace(near=True)
+            term = self.locations.get((word[len(prefix) :],)) if word.startswith(prefix) else None
+            if term is not None and term.structure is None:
+                return term._replace(near=True)
         return None
 
-    def where(self, organ: str) -> Where:
+    def term_of(self, organ: str) -> OrganTerm:
         """What an organ of that name is by side."""
-        return self._where(self.organs[organ], False)
+        return self._term(self.organs[organ], False)
 
-    def pair_of(self, where: Where) -> Where | None:
+    def pair_of(self, term: OrganTerm) -> OrganTerm | None:
         """The same organ on either side, of a place with or without one; None where it has no sides."""
-        if where.left and where.right:
-            return where
-        organ = self.organs[where.organ] if where.organ else None
+        if term.left and term.right:
+            return term
+        organ = self.organs[term.organ] if term.organ else None
         if organ is None or organ.side is None or self.organs.mirror(organ.name) == organ.name:
             return None
         left, right = (self.organs.on_side(organ.name, side) for side in ("left", "right"))
-        return Where.of(None, left, right)
+        return OrganTerm.of(None, left, right)
 
-    def _where(self, organ: Organ, adjective: bool) -> Where:
+    def _term(self, organ: Organ, adjective: bool) -> OrganTerm:
         if organ.side is not None:
-            return Where.of(organ.name, adjective=adjective)
+            return OrganTerm.of(organ.name, adjective=adjective)
         left, right = (self.organs.on_side(organ.name, side) for side in ("left", "right"))
-        return Where.of(organ.name, left, right, adjective)
+        return OrganTerm.of(organ.name, left, right, adjective)
 
     def _add_unsided(self, organ: Organ, side: str) -> None:
         """ "left subclavian artery" makes "subclavian artery" known, with the side to be found around it."""
@@ -172,34 +192,34 @@ class Lexicon:
                     bare = tuple(word for word in words if word != side)
                     known = self.locations.get(bare)
                     vaguer = known is not None and known.organ == nearest
-                    where = Where.of(nearest, pair["left"], pair["right"], adjective)
-                    self.locations.add(bare, where, replace=vaguer)
+                    term = OrganTerm.of(nearest, pair["left"], pair["right"], adjective)
+                    self.locations.add(bare, term, replace=vaguer)
 
     # --- observations and abnormalities
 
     def _add_observations(self) -> None:
         for structure, entry in self.structures.items():
-            for seen, abnormality in entry.get("in", {}).items():
+            for observation, abnormality in entry.get("in", {}).items():
                 if abnormality in self.abnormalities:
-                    self._in[seen, structure] = abnormality
+                    self._in[observation, structure] = abnormality
         for key, entry in self.observations.items():
             for text in entry["phrases"]:
-                self.seen.add(phrase(text), ("observation", key))
+                self.concepts.add(phrase(text), ("observation", key))
                 self._heads.setdefault(phrase(text), key)
             self.alone[key] = entry.get("alone") if entry.get("alone") in self.abnormalities else None
             for organ, abnormality in (entry.get("in") or {}).items():
                 known = organ in self.organs or organ in self.structures
                 if known and abnormality in self.abnormalities:
                     self._in[key, organ] = abnormality
-        self._told = frozenset(self._in)
+        self._defined = frozenset(self._in)
 
     def _add_abnormalities(self) -> None:
         for name, entry in self.abnormalities.abnormalities.items():
             for text in (name, entry.display, *entry.synonyms):
                 words = phrase(text)
-                known = self.seen.get(words)
+                known = self.concepts.get(words)
                 derived = known is not None and known[0] == "observation" and known[1] not in self.observations
-                self.seen.add(words, ("abnormality", name), replace=derived)
+                self.concepts.add(words, ("abnormality", name), replace=derived)
                 self._add_head(words, name)
 
     def _add_head(self, words: tuple[str, ...], abnormality: str) -> None:
@@ -212,15 +232,15 @@ class Lexicon:
         if not rest or rest[-1] not in self._head_words:
             return
         key = self._heads.get(rest)
-        if key is None and any(m.end == len(rest) for m in self.seen.find(rest)):
+        if key is None and any(m.end == len(rest) for m in self.concepts.find(rest)):
             return  # its last words say it already
         if key is None:
             key = self._heads.setdefault(rest, " ".join(rest))
-            self.seen.add(rest, ("observation", key))
-        where: Where = span.value
-        if (key, where.structure or where.organ) in self._told:
+            self.concepts.add(rest, ("observation", key))
+        term: OrganTerm = span.value
+        if (key, term.structure or term.organ) in self._defined:
             return  # this room says itself what it is there
-        for location in {where.structure} if where.structure else where.organs:
+        for location in {term.structure} if term.structure else term.organs:
             self._in.setdefault((key, location), abnormality)
 
     def head_of(self, words: tuple[str, ...]) -> tuple[str, str] | None:
@@ -228,7 +248,7 @@ class Lexicon:
         rest = words
         for span in reversed(self.locations.find(words)):
             rest = rest[: span.start] + rest[span.end :]
-        return self.seen.get(tuple(word for word in rest if word not in _EMPTY)) if rest else None
+        return self.concepts.get(tuple(word for word in rest if word not in _EMPTY)) if rest else None
 
     def _resolve(self, kind: str, key: str, organ: str, structure: str | None = None) -> tuple[str, str] | None:
         """(abnormality, organ) of an observation or abnormality in an organ, or None when they do not fit."""
@@ -265,9 +285,22 @@ class Lexicon:
         side = self.organs[organ].side
         return self.organs.on_side(home, side) if side else home
 
-    def home_of(self, kind: str, key: str) -> str | None:
-        """The organ of a finding that names none, where it has one."""
-        name = key if kind == "abnormality" and key in self.abnormalities else self.alone.get(key)
+    def side_of(self, organ: str | None) -> Side | None:
+        """The side of an organ."""
+        return self.organs[organ].side if organ else None
+
+    def sides_of(self, location: Location) -> frozenset[str]:
+        """The sides that the words give a location, else the side of its organ."""
+        side = None if location.sides else self.side_of(location.term.organ)
+        return location.sides or (frozenset({side}) if side else NO_SIDE)
+
+    def abnormality_of(self, concept: Concept) -> str | None:
+        """The abnormality that a concept means where no organ is named, if it means one."""
+        return concept.name if concept.kind == "abnormality" else self.alone.get(concept.name)
+
+    def home_of(self, concept: Concept) -> str | None:
+        """The organ of a concept whose words name none, where it has one."""
+        name = self.abnormality_of(concept)
         return self.abnormalities[name].default_organ if name else None
 
     def same_side(self, organ: str, other: str) -> bool:
@@ -291,13 +324,13 @@ class Lexicon:
         """Lymph nodes, of every station."""
         return self.organs.parts_of("lymph_nodes") if "lymph_nodes" in self.organs else frozenset()
 
-    def station(self, where: Where) -> Where | None:
+    def station(self, term: OrganTerm) -> OrganTerm | None:
         """The lymph nodes of a place, or None where it has none of their own."""
-        for organ in (where.organ, *sorted(self.organs.containing(where.organ))) if where.organ else ():
+        for organ in (term.organ, *sorted(self.organs.containing(term.organ))) if term.organ else ():
             if organ == "lymph_nodes":
-                return where._replace(near=False) if where.organ != "lymph_nodes" else None
+                return term._replace(near=False) if term.organ != "lymph_nodes" else None
             if organ in self._stations:
-                return self.where(self._stations[organ])
+                return self.term_of(self._stations[organ])
         return None
 
     def is_general(self, abnormality: str) -> bool:
@@ -310,13 +343,13 @@ class Lexicon:
         implying = {general for entry in entries if entry.implied for general in entry.implied.by}
         return frozenset(implying | {entry.name for entry in entries if entry.default_organ == "body"})
 
-    def takes_topic(self, kind: str, key: str) -> bool:
+    def takes_topic(self, concept: Concept) -> bool:
         """Whether a bare word for it means the organ spoken of before: a "nodule", not a "catheter"."""
-        if kind == "observation":
-            return self.observations.get(key, {}).get("topic", True)
-        kinds = {key, *self.abnormalities.ancestors(key)}
-        somewhere = self.abnormalities[key].default_organ != "body"
-        return somewhere or not kinds.isdisjoint(self._topical)
+        if concept.kind == "observation":
+            return self.observations.get(concept.name, {}).get("topic", True)
+        kinds = {concept.name, *self.abnormalities.ancestors(concept.name)}
+        homed = self.abnormalities[concept.name].default_organ != "body"
+        return homed or not kinds.isdisjoint(self._topical)
 
     def _fit(self, abnormality: str, organ: str) -> str | None:
         """The organ of an abnormality that a named place means: itself, or the organ inside that place."""
@@ -333,36 +366,36 @@ class Lexicon:
 
     # --- words around them
 
-    def _add_signs(self) -> None:
-        cues = self.cues
+    def _add_cues(self) -> None:
+        data = self.data
         for kind in ("negation", "uncertainty", "history"):
-            for location, texts in cues[kind].items():
-                self._sign(texts, (kind, location))
-        for text in cues["pathology"]:
-            self.seen.add(phrase(text), ("pathology", text))
+            for direction, texts in data[kind].items():
+                self._cue(texts, kind, direction)
+        for text in data["pathology"]:
+            self.concepts.add(phrase(text), ("pathology", text))
         for kind in ("pseudo", "exception", "break", "normal", "abnormal_than", "unassessable"):
-            self._sign(cues[kind], (kind, None))
-        for text in cues["normal"]:
+            self._cue(data[kind], kind)
+        for text in data["normal"]:
             if phrase(text)[0] in ("no", "without", "nothing"):
-                self.signs.add(phrase(text), ("normal", "before", None), replace=True)
+                self.cues.add(phrase(text), ("normal", "before"), replace=True)
 
-    def _sign(self, texts: Iterable[str], value: tuple[str, str | None]) -> None:
+    def _cue(self, texts: Iterable[str], kind: str, direction: str | None = None) -> None:
         for text in texts:
-            self.signs.add(phrase(text), (*value, None))
+            self.cues.add(phrase(text), (kind, direction))
 
     def _add_measures(self) -> None:
-        for name, entry in self.cues["measures"].items():
+        for name, entry in self.data["measures"].items():
             for text in entry["words"]:
                 self.measures.add(phrase(text), ("measure", name))
         for change in ("up", "down", "limit"):
-            for text in self.cues[change]:
+            for text in self.data[change]:
                 self.measures.add(phrase(text), ("change", change))
-        for text in self.cues["normal"]:
+        for text in self.data["normal"]:
             self.measures.add(phrase(text), ("change", "normal"))
-        for text in self.cues["unmeasured"]:
+        for text in self.data["unmeasured"]:
             self.measures.add(phrase(text), ("place", text))
         roots: dict[tuple[str, ...], frozenset[str]] = {}
-        for organ, texts in self.cues["levels"].items():
+        for organ, texts in self.data["levels"].items():
             for text in [*texts, *(f"{text}s" for text in texts)]:
                 roots[phrase(text)] = roots.get(phrase(text), frozenset()) | {organ}
             roots["segment",] = frozenset({"liver", "lungs"})
@@ -372,17 +405,17 @@ class Lexicon:
     @cached_property
     def measuring(self) -> frozenset[str]:
         """First words of the attributes that are measured: "size", "wall thickness"."""
-        return frozenset(phrase(text)[0] for entry in self.cues["measures"].values() for text in entry["words"])
+        return frozenset(phrase(text)[0] for entry in self.data["measures"].values() for text in entry["words"])
 
     @cached_property
     def elliptical(self) -> frozenset[str]:
         """Words that point back to the sentence before."""
-        return frozenset(phrase(text)[0] for text in self.cues["elliptical"])
+        return frozenset(phrase(text)[0] for text in self.data["elliptical"])
 
     @cached_property
     def perception(self) -> frozenset[str]:
         """Words such as "seen", that deny what stands before them when "not" does."""
-        return frozenset(phrase(text)[0] for text in self.cues["perception"])
+        return frozenset(phrase(text)[0] for text in self.data["perception"])
 
 
 _PREFIXES = ("para", "peri", "retro", "supra", "infra", "sub", "inter", "intra", "trans", "juxta", "pre", "pleuro")

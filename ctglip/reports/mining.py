@@ -16,8 +16,9 @@ from typing import Any
 import yaml
 
 from ctglip.files import read_yaml
+from ctglip.reports.assertion import Scopes
 from ctglip.reports.lexicon import Lexicon
-from ctglip.reports.negation import Clauses
+from ctglip.reports.mentions import Span
 from ctglip.reports.parser import ReportParser
 from ctglip.reports.words import phrase
 from ctglip.types import Finding, Report, Status
@@ -127,33 +128,34 @@ def _candidates(sentence: str, lexicon: Lexicon, common: frozenset[str]) -> Iter
     runs = list(_runs(words, lexicon, common))
     if not runs:
         return
-    mentions = [(m.start, m.end) for m in lexicon.seen.find(words) if m.value[0] in ("abnormality", "observation")]
-    signs = lexicon.signs.find(words)
-    clauses = Clauses(words, signs, sorted([*mentions, *runs]), lexicon)
+    named = [m for m in lexicon.concepts.find(words) if m.value[0] in ("abnormality", "observation")]
+    mentions = [Span(m.start, m.end) for m in named]
+    cues = lexicon.find_cues(words)
+    scopes = Scopes(words, cues, sorted([*mentions, *runs]), lexicon)
     for start, end in runs:
-        first, last = clauses.clause_of(start)
-        cues = {sign.value[0] for sign in signs if first <= sign.start < last}
+        first, last = scopes.clause_of(start)
+        kinds = {cue.kind for cue in cues if first <= cue.start < last}
         alone = not any(first <= mention < last for mention, _ in mentions)
         listed = not _LISTED.isdisjoint((*words[max(start - 1, 0) : start], *words[end : end + 1]))
-        said = "normal" not in cues and (cues & _CUES or _stated(words[first:last], lexicon))
-        if said and (alone or listed) and not words[end - 1].endswith(_NO_NOUN):
-            status = clauses.status(start, end)
+        stated = "normal" not in kinds and (kinds & _CUES or _stated(words[first:last], lexicon))
+        if stated and (alone or listed) and not words[end - 1].endswith(_NO_NOUN):
+            status = scopes.assertion(start, end)
             for begin in range(max(start, end - LONGEST), end):
                 yield words[begin:end], status
 
 
-def _runs(words: Sequence[str], lexicon: Lexicon, common: frozenset[str]) -> Iterator[tuple[int, int]]:
-    tries = (lexicon.seen, lexicon.signs, lexicon.levels, lexicon.measures)
+def _runs(words: Sequence[str], lexicon: Lexicon, common: frozenset[str]) -> Iterator[Span]:
+    tries = (lexicon.concepts, lexicon.cues, lexicon.levels, lexicon.measures)
     mentions = [m for trie in tries for m in trie.find(words)] + lexicon.find_locations(words)
     known = {i for m in mentions for i in range(m.start, m.end)}
-    small = common.union(lexicon.perception, lexicon.elliptical, *lexicon.words.values())
+    lists = common.union(lexicon.perception, lexicon.elliptical, *lexicon.lists.values())
     start = None
     for i, word in enumerate([*words, "."]):
-        plain = i not in known and word not in small and word.isalpha() and len(word) > 2 and i < len(words)
+        plain = i not in known and word not in lists and word.isalpha() and len(word) > 2 and i < len(words)
         if plain and start is None:
             start = i
         elif not plain and start is not None:
-            yield start, i
+            yield Span(start, i)
             start = None
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import lru_cache
 
 from ctglip.reports.ellipsis import announced, completed
-from ctglip.reports.findings import Reading, Row, read_sentence
+from ctglip.reports.findings import NOT_SEEN, Reading, Row, read_sentence
 from ctglip.reports.lexicon import Lexicon
-from ctglip.reports.location import Location
+from ctglip.reports.mentions import members
 from ctglip.reports.sections import split_sections
 from ctglip.reports.sentences import split_sentences
 from ctglip.types import Finding, Laterality, Report, Status
@@ -19,7 +19,7 @@ from ctglip.vocabulary.organs import OrganDictionary, load_organs
 
 _ITEM = re.compile(r"\d\s*(?:mm|cm)\b", re.IGNORECASE)
 _HEADED = re.compile(r"^\W*([A-Za-z][A-Za-z /&,-]{2,40}):")
-_ABOUT_BEFORE = ("indication", "technique", "comparison")
+_NOT_REPORTED = ("indication", "technique", "comparison")
 """Sections that tell why and how, not what is seen: nothing in them is affirmed."""
 
 
@@ -61,12 +61,12 @@ class ReportParser:
             head: str | None = None
             last: Row | None = None
             heading: str | None = None
-            seen = section not in _ABOUT_BEFORE
+            reported = section not in _NOT_REPORTED
             for sentence in split_sentences(text):
                 reading = self._read(completed(sentence, topic, last, heading, self.lexicon))
                 head = reading.heading or head
                 rows = self._in_context(reading, topic, head)
-                for row in rows if seen else _nothing_seen(rows):
+                for row in rows if reported else _unreported(rows):
                     found.append(self._finding(row, index, section, sentence))
                     topic, last = row.organ or topic, row if row.abnormality else last
                 topic = reading.topic or topic
@@ -79,13 +79,13 @@ class ReportParser:
         match = _HEADED.match(sentence)
         if match is None:
             return None
-        places = self.lexicon.find_locations(self.lexicon.read(match.group(1))[0])
-        return places[0].value.organ if len(places) == 1 else None
+        organs = self.lexicon.find_locations(self.lexicon.read(match.group(1))[0])
+        return organs[0].value.organ if len(organs) == 1 else None
 
     def _in_context(self, reading: Reading, topic: str | None, head: str | None = None) -> Iterator[Row]:
         """The rows of a sentence, those without an organ read with the topic, else what it named before.
 
-        What is denied under a heading is denied of the whole organ, not of the part spoken of last.
+        What is denied under a heading is denied of the heading's organ, not of its part that was named last.
         """
         named: str | None = None
         for row in reading.rows:
@@ -93,9 +93,9 @@ class ReportParser:
                 named = row.organ
                 yield row
             elif row.open_to is not None:
-                whole = head if head and topic in self.lexicon.organs.parts_of(head) else None
-                order = (whole if row.status == "negated" else None, topic, named)
-                found = (self.lexicon.resolve(*row.open_to, organ) for organ in order if organ)
+                container = head if head and topic in self.lexicon.organs.parts_of(head) else None
+                order = (container if row.status == "negated" else None, topic, named)
+                found = (self.lexicon.resolve(row.open_to.kind, row.open_to.name, organ) for organ in order if organ)
                 resolved = next((pair for pair in found if pair), None)
                 if resolved is not None:
                     for organ, side in self._on_sides(resolved[1], row.sides):
@@ -109,46 +109,29 @@ class ReportParser:
 
     def _on_sides(self, organ: str, sides: frozenset[str]) -> Iterator[tuple[str, Laterality | None]]:
         """The topic's organ, or its like on the sides that the sentence itself names."""
-        pair = self.lexicon.pair_of(self.lexicon.where(organ)) if sides else None
-        for name, side in Location(0, 0, pair, set(sides)).members() if pair else ((organ, None),):
+        pair = self.lexicon.pair_of(self.lexicon.term_of(organ)) if sides else None
+        for name, side in members(pair, sides) if pair else ((organ, None),):
             if name:
-                yield name, side or self.lexicon.organs[name].side
+                yield name, side or self.lexicon.side_of(name)
 
     @staticmethod
     def _finding(row: Row, index: int, section: str, sentence: str) -> Finding:
         status: Status = row.status
-        if section in _ABOUT_BEFORE and status in ("affirmed", "normal"):
+        if section in _NOT_REPORTED and status in ("affirmed", "normal"):
             status = "historical"
         return Finding(
             index, section, sentence, row.organ, row.abnormality, status, row.laterality, row.level, row.reason
         )
 
 
-def _nothing_seen(rows: Iterator[Row]) -> Iterator[Row]:
+def _unreported(rows: Iterable[Row]) -> list[Row]:
     """The rows of a sentence, without what is only asked, scanned or compared with: such sections find nothing."""
-    given = list(rows)
-    kept = [row for row in given if row.abnormality is None]
-    yield from kept or [Row(None, None, "historical", reason="asked, scanned or compared with, not seen")]
-
-
-@lru_cache(maxsize=1)
-def get_parser() -> ReportParser:
-    """The parser over the shipped dictionaries, built once per process."""
-    return ReportParser()
+    return [row for row in rows if row.abnormality is None] or [NOT_SEEN]
 
 
 @lru_cache(maxsize=4)
-def parser_of(organs: OrganDictionary, abnormalities: AbnormalityDictionary) -> ReportParser:
-    """The parser over some dictionaries, built once for each pair."""
+def get_parser(
+    organs: OrganDictionary | None = None, abnormalities: AbnormalityDictionary | None = None
+) -> ReportParser:
+    """The parser over two dictionaries, by default the shipped ones, built once for each pair."""
     return ReportParser(organs, abnormalities)
-
-
-def parse_report(
-    report: Report | str,
-    organs: OrganDictionary | None = None,
-    abnormalities: AbnormalityDictionary | None = None,
-) -> tuple[Finding, ...]:
-    """Findings of one report; with the shipped dictionaries unless others are given."""
-    if organs is None and abnormalities is None:
-        return get_parser().parse(report)
-    return ReportParser(organs, abnormalities).parse(report)

@@ -1,19 +1,18 @@
-"""One sentence taken apart: its words, what they name, where, and what the cues reach."""
+"""One sentence taken apart: its words, what they name, where, and the scope of its cues."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
-from ctglip.reports.lexicon import Lexicon
-from ctglip.reports.measures import SILENT, Mention, measured, removed
-from ctglip.reports.negation import Clauses
-from ctglip.reports.places import find_locations
-from ctglip.reports.trie import Match
-from ctglip.reports.where import SIDES
-from ctglip.types import Status
+from ctglip.reports.assertion import Scopes
+from ctglip.reports.lexicon import Cue, Lexicon
+from ctglip.reports.location import find_locations
+from ctglip.reports.measures import measured, removed
+from ctglip.reports.mentions import NO_SIDE, SIDES, Concept, Mention, Span
 
 _NONE = frozenset({"none", "nil"})
+_SIDE_BEFORE = 6
+"""Words at most between a side and the mention that it stands before."""
 
 
 class Sentence:
@@ -21,82 +20,92 @@ class Sentence:
 
     Attributes:
         words: normal forms.
-        things: findings named, measures included.
-        places: organs named.
-        signs: cues.
-        clauses: what the cues reach.
+        mentions: concepts named, measures included.
+        locations: organs named.
+        cues: words that affirm, deny, doubt, date or part.
+        scopes: the clauses, and the scope of the cues in them.
     """
 
     def __init__(self, text: str, lexicon: Lexicon) -> None:
         self.text = text
         self.lexicon = lexicon
         self.words, tied = lexicon.read(text)
-        self.mentions = [Mention(m.start, m.end, *m.value) for m in lexicon.find_seen(self.words)]
-        spans = [(mention.start, mention.end) for mention in self.mentions]
-        self.signs = self._own_signs(spans)
-        owners = ((mention.end, lexicon.home_of(mention.kind, mention.key)) for mention in self.mentions)
-        homes = [(end, home) for end, home in owners if home] if not SIDES.keys().isdisjoint(self.words) else []
+        named = [(Span(m.start, m.end), Concept(*m.value)) for m in lexicon.find_concepts(self.words)]
+        spans = [span for span, _ in named]
+        self.cues = self._cues(spans)
+        homes: list[tuple[int, str]] = []
+        if not SIDES.keys().isdisjoint(self.words):
+            homes = [(span.end, home) for span, concept in named if (home := lexicon.home_of(concept))]
         self.locations, sides = find_locations(self.words, tied, lexicon, spans, homes)
-        for number, own in sides.items():
-            mention = self.mentions[number]
-            mention.sides = own
-            before = self.words[max(0, mention.start - 6) : mention.end]
-            mention.firm = any(SIDES.get(word) in own for word in before)
-        if not self.lexicon.compounded.isdisjoint(self.words):
-            self.mentions += self._seconds()
-        named = [(location.start, location.end) for location in self.locations if not location.where.adjective]
-        self.clauses = Clauses(self.words, self.signs, spans, lexicon, tied, named, lambda: lexicon.definite(text))
-        self._mute_headings()
-        self._repeat()
-        gone = removed(self.words, self.locations, self.mentions, lexicon)
-        self.mentions += [*measured(self.words, self.locations, self.mentions, self.clauses, lexicon), *gone]
+        mentions = [self._mention(*parts, sides.get(n, NO_SIDE)) for n, parts in enumerate(named)]
+        if not lexicon.compounded.isdisjoint(self.words):
+            mentions += self._second_concepts(mentions)
+        nouns = [location.span for location in self.locations if not location.term.adjective]
+        self.scopes = Scopes(self.words, self.cues, spans, lexicon, tied, nouns, lambda: lexicon.definite(text))
+        mentions = self._without_headings(mentions)
+        mentions += self._repeated(mentions)
+        gone = removed(self.words, self.locations, mentions, lexicon)
+        self.mentions = [*mentions, *measured(self.words, self.locations, mentions, self.scopes, lexicon), *gone]
 
-    def _own_signs(self, spans: Sequence[tuple[int, int]]) -> list[Match]:
-        """The cues, each without the words of a finding: "no contrast extravasation" denies, "no contrast" does not."""
-        signs = self.lexicon.signs.find(self.words)
-        if not any(sign.value[0] == "pseudo" for sign in signs):
-            return signs
-        found: list[Match] = []
-        for sign in signs:
-            within = (start for start, end in spans if sign.start < start < sign.end < end)
-            start = next(within, None) if sign.value[0] == "pseudo" else None
-            rest = self.lexicon.signs.find(self.words[sign.start : start]) if start is not None else [sign]
-            found += [m if m is sign else m._replace(start=m.start + sign.start, end=m.end + sign.start) for m in rest]
+    def _cues(self, spans: Sequence[Span]) -> list[Cue]:
+        """The cues, each without the words of a concept: "no contrast extravasation" denies, "no contrast" does not."""
+        found: list[Cue] = []
+        for cue in self.lexicon.find_cues(self.words):
+            within = (start for start, end in spans if cue.start < start < cue.end < end)
+            start = next(within, None) if cue.kind == "pseudo" else None
+            if start is None:
+                found.append(cue)
+                continue
+            shorter = self.lexicon.find_cues(self.words[cue.start : start])
+            found += [c._replace(start=c.start + cue.start, end=c.end + cue.start) for c in shorter]
         return found
 
-    def _seconds(self) -> list[Mention]:
+    def _mention(self, span: Span, concept: Concept, sides: frozenset[str]) -> Mention:
+        before = self.words[max(0, span.start - _SIDE_BEFORE) : span.end] if sides else ()
+        leads = any(SIDES.get(word) in sides for word in before)
+        return Mention(span, concept, laterality=sides, side_leads=leads)
+
+    def _second_concepts(self, mentions: Sequence[Mention]) -> list[Mention]:
         """The other finding of each word for two: a "hydropneumothorax" is an effusion too."""
         found: list[Mention] = []
-        for mention in self.mentions:
+        for mention in mentions:
             name = self.lexicon.compounds.get(tuple(self.words[mention.start : mention.end]))
             if name is not None:
-                found.append(replace(mention, key=name, sides=set(mention.sides)))
+                found.append(mention._replace(concept=mention.concept._replace(name=name)))
         return found
 
-    def _mute_headings(self) -> None:
+    def _without_headings(self, mentions: list[Mention]) -> list[Mention]:
         """ "Lymph nodes: none enlarged." names the nodes, and does not yet say that some are seen."""
-        praised = any(sign.value[0] == "normal" for sign in self.signs)
-        if not praised and ":" not in self.words:
-            return
-        named = {(location.start, location.end) for location in self.locations}
-        for mention in self.mentions if named else ():
-            if (mention.start, mention.end) in named and self.words[mention.end : mention.end + 1] == [":"]:
-                mention.kind = "mute"
-            elif praised and any(a <= mention.start and mention.end <= b for a, b in named):
-                start, end = self.clauses.clause_of(mention.start)
-                if self.clauses.has("normal", start, end) and not self.clauses.has("abnormal_than", start, end):
-                    mention.kind = "mute"  # "the inguinal nodes are normal"
+        normal = any(cue.kind == "normal" for cue in self.cues)
+        if not self.locations or not (normal or ":" in self.words):
+            return mentions
+        return [
+            mention._replace(concept=mention.concept._replace(kind="mute"))
+            if self._only_names(mention, normal)
+            else mention
+            for mention in mentions
+        ]
 
-    def _repeat(self) -> None:
+    def _only_names(self, mention: Mention, normal: bool) -> bool:
+        spans = [location.span for location in self.locations]
+        if mention.span in spans and self.words[mention.end : mention.end + 1] == [":"]:
+            return True
+        if not normal or not any(span.holds(mention.span) for span in spans):
+            return False
+        start, end = self.scopes.clause_of(mention.start)  # "the inguinal nodes are normal"
+        return self.scopes.has("normal", start, end) and not self.scopes.has("abnormal_than", start, end)
+
+    def _repeated(self, mentions: Sequence[Mention]) -> list[Mention]:
         """ "A right effusion, none on the left": the finding named before is meant again."""
+        found: list[Mention] = []
         for i in range(1, len(self.words) - 2) if "on" in self.words else ():
             none = self.words[i] in _NONE
-            if not (none or self.words[i] in self.lexicon.words["quantity"]) or self.words[i + 1] != "on":
+            if not (none or self.words[i] in self.lexicon.lists["quantity"]) or self.words[i + 1] != "on":
                 continue
             side = SIDES.get(self.words[i + 2])
-            before = max(
-                (t for t in self.mentions if t.end <= i and t.kind not in SILENT), key=lambda t: t.end, default=None
-            )
-            if side is not None and before is not None:
-                status: Status | None = "negated" if none else None
-                self.mentions.append(Mention(i, i + 1, before.kind, before.key, status, sides={side}, firm=True))
+            before = [m for m in (*mentions, *found) if m.end <= i and not m.concept.silent]
+            if side is not None and before:
+                concept = max(before, key=lambda mention: mention.end).concept
+                assertion = "negated" if none else None
+                found.append(Mention(Span(i, i + 1), concept, assertion, None, frozenset({side}), side_leads=True))
+        return found

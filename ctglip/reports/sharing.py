@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from ctglip.reports.trie import Match, Trie
-from ctglip.reports.where import SIDES
+from ctglip.reports.mentions import SIDES
+from ctglip.reports.trie import Trie, TrieMatch
 
 JOINTS = frozenset({"and", "or", ",", "/", "nor"})
 
 
-def elided(words: Sequence[str], hit: Match, covered: set[int], locations: Trie) -> Iterator[Match]:
+def elided(words: Sequence[str], hit: TrieMatch, covered: set[int], locations: Trie) -> Iterator[TrieMatch]:
     """Names that share their last words with a place: "ascending" in "ascending and descending aorta"."""
     rest = tuple(words[hit.start + 1 : hit.end])
     i = hit.start - 1
@@ -20,14 +20,16 @@ def elided(words: Sequence[str], hit: Match, covered: set[int], locations: Trie)
         if words[i] in JOINTS:
             i -= 1
             continue
-        where = locations.get((words[i], *rest)) if i not in covered else None
-        if where is None:
+        term = locations.get((words[i], *rest)) if i not in covered else None
+        if term is None:
             return
-        yield Match(i, i + 1, where)
+        yield TrieMatch(i, i + 1, term)
         i -= 1
 
 
-def sharing(words: Sequence[str], hit: Match, covered: set[int], seen: Trie, locations: Trie) -> Iterator[Match]:
+def sharing(
+    words: Sequence[str], hit: TrieMatch, covered: set[int], seen: Trie, locations: Trie
+) -> Iterator[TrieMatch]:
     """Adjectives before a finding that share its last words: "epidural" in "epidural or subdural bleed"."""
     i = hit.start - 1
     while i > 0 and words[i] in JOINTS:
@@ -37,7 +39,7 @@ def sharing(words: Sequence[str], hit: Match, covered: set[int], seen: Trie, loc
         location = locations.get((words[i],))
         if known is None or i in covered or (location is not None and not location.adjective):
             return
-        yield Match(i, i + 1, known)
+        yield TrieMatch(i, i + 1, known)
         i -= 1
         while i > 0 and words[i] in JOINTS and words[i - 1] in JOINTS:
             i -= 1

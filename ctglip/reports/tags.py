@@ -90,7 +90,7 @@ class Tagger:
         for start in range(len(sentence.words)):
             for end in range(start + 1, min(start + self._longest, len(sentence.words)) + 1):
                 numbers = self._words.get(tuple(sentence.words[start:end]), ())
-                state = _RANK.get(sentence.clauses.status(start, end)) if numbers else None
+                state = _RANK.get(sentence.scopes.assertion(start, end)) if numbers else None
                 if state is not None:
                     found += [(number, state) for number in numbers]
         return tuple(found)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 
-class Match(NamedTuple):
+class TrieMatch(NamedTuple):
     """A phrase found in a sentence: words ``start`` to ``end`` (half-open) and its meaning."""
 
     start: int
@@ -41,10 +41,10 @@ class Trie:
                 return None
         return node.get(None)
 
-    def find(self, words: Sequence[str]) -> list[Match]:
+    def find(self, words: Sequence[str]) -> list[TrieMatch]:
         """All longest matches in order."""
         root = self._root
-        found: list[Match] = []
+        found: list[TrieMatch] = []
         count, taken = len(words), 0
         if root.keys().isdisjoint(words):
             return found
@@ -62,6 +62,6 @@ class Trie:
                     break
                 j += 1
             if end:
-                found.append(Match(i, end, value))
+                found.append(TrieMatch(i, end, value))
                 taken = end
         return found

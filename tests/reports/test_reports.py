@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from ctglip.reports.parser import ReportParser, get_parser, parse_report
+from ctglip.reports.parser import ReportParser, get_parser
 from ctglip.types import Report
 
 REPORT = """INDICATION: Cough, rule out pneumonia.
@@ -15,7 +15,7 @@ IMPRESSION:
 
 
 def test_every_sentence_gives_a_row_and_stands_there_verbatim() -> None:
-    findings = parse_report(REPORT)
+    findings = get_parser().parse(REPORT)
     by_index = {row.sentence_index: row.sentence for row in findings}
     assert sorted(by_index) == list(range(len(by_index)))
     flat = " ".join(REPORT.split())
@@ -24,19 +24,19 @@ def test_every_sentence_gives_a_row_and_stands_there_verbatim() -> None:
 
 
 def test_an_unplaced_sentence_says_why() -> None:
-    (row,) = [row for row in parse_report(REPORT) if row.sentence == "The weather was fine."]
+    (row,) = [row for row in get_parser().parse(REPORT) if row.sentence == "The weather was fine."]
     assert row.organ is None
     assert row.reason
 
 
 def test_nothing_is_affirmed_by_what_comes_before_the_findings() -> None:
     report = Report(indication="Pneumonia.", technique="Chest CT for lung nodule.", comparison="Prior emphysema.")
-    assert {row.status for row in parse_report(report)} <= {"historical", "uncertain", "negated"}
+    assert {row.status for row in get_parser().parse(report)} <= {"historical", "uncertain", "negated"}
 
 
 def test_a_report_by_section_and_as_text_read_alike() -> None:
-    text = parse_report("FINDINGS: Liver cyst.\nIMPRESSION: Gallstones.")
-    apart = parse_report(Report(findings="Liver cyst.", impression="Gallstones."))
+    text = get_parser().parse("FINDINGS: Liver cyst.\nIMPRESSION: Gallstones.")
+    apart = get_parser().parse(Report(findings="Liver cyst.", impression="Gallstones."))
     assert text == apart
 
 
@@ -46,12 +46,12 @@ def test_the_same_report_reads_the_same() -> None:
 
 
 def test_the_topic_ends_with_its_section() -> None:
-    rows = parse_report(Report(findings="The left kidney is small.", impression="It is stable."))
+    rows = get_parser().parse(Report(findings="The left kidney is small.", impression="It is stable."))
     assert rows[-1].organ is None
 
 
 def test_both_sides_are_two_rows() -> None:
-    rows = [row for row in parse_report("Both kidneys contain stones.") if row.abnormality]
+    rows = [row for row in get_parser().parse("Both kidneys contain stones.") if row.abnormality]
     assert [(row.organ, row.laterality) for row in rows] == [
         ("kidney_left", "bilateral"),
         ("kidney_right", "bilateral"),
@@ -59,11 +59,13 @@ def test_both_sides_are_two_rows() -> None:
 
 
 def test_levels_are_kept() -> None:
-    rows = parse_report("Cyst in segment 4 of the liver. Stone in the lower pole of the left kidney. Fracture of L1.")
+    rows = get_parser().parse(
+        "Cyst in segment 4 of the liver. Stone in the lower pole of the left kidney. Fracture of L1."
+    )
     assert [row.level for row in rows if row.abnormality] == ["segment 4", "lower pole", "L1"]
 
 
 def test_one_row_for_each_organ_and_abnormality_of_a_sentence() -> None:
-    rows = parse_report("A nodule in the left lung and another nodule in the left lung, nodules.")
+    rows = get_parser().parse("A nodule in the left lung and another nodule in the left lung, nodules.")
     keys = [(row.sentence_index, row.organ, row.abnormality) for row in rows]
     assert len(keys) == len(set(keys))

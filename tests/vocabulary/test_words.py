@@ -122,7 +122,7 @@ def test_each_slip_is_read_as_the_word_it_was_meant_to_be(slip: str, word: str, 
         return parser.lexicon.read(text)[0]
 
     assert words(f"There is {slip} here.") == words(f"There is {word} here.")
-    assert parser.lexicon.seen.get((slip,)) is None
+    assert parser.lexicon.concepts.get((slip,)) is None
     assert parser.lexicon.locations.get((slip,)) is None
 
 

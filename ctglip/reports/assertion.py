@@ -1,4 +1,4 @@
-"""Status of what a sentence names: clauses, and what each cue denies, doubts or dates within its clause.
+"""Assertion of what a sentence names: clauses, and what each cue denies, doubts or dates within its clause.
 
 The idea is NegEx's and ConText's (Chapman et al. 2001, Harkema et al. 2009): a cue has a direction and reaches to the
 end of its clause or to a word that ends it. The cue lists are data (``cues.yaml``), clauses are ``clauses.py``'s. What
@@ -10,30 +10,30 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 
-from ctglip.reports.clauses import Span, Statements
+from ctglip.reports.clauses import Statements
 from ctglip.reports.doubt import DOUBTING, doubts
-from ctglip.reports.lexicon import Lexicon
-from ctglip.reports.trie import Match
+from ctglip.reports.lexicon import Cue, Lexicon
+from ctglip.reports.mentions import Span
 from ctglip.types import Status
 
 
-class Clauses:
-    """The clauses of one sentence and the reach of every cue in it.
+class Scopes:
+    """The clauses of one sentence and the scope of every cue in it.
 
     Args:
         words: normal forms of the sentence.
-        signs: cues found in it (``Lexicon.signs``).
-        things: (start, end) of the findings named, so that a denial without an object can look the other way.
+        cues: cues found in it (``Lexicon.cues``).
+        mentions: the concepts named, so that a denial without an object can look the other way.
         lexicon: for the word lists.
         tied: indices of the words that a hyphen ties to the one before.
-        places: (start, end) of the organs named.
+        locations: the organs named.
         definite: gives the indices of the words that "the" and its like stand before.
     """
 
     def __init__(
         self,
         words: Sequence[str],
-        signs: Sequence[Match],
+        cues: Sequence[Cue],
         mentions: Sequence[Span],
         lexicon: Lexicon,
         tied: frozenset[int] = frozenset(),
@@ -43,68 +43,68 @@ class Clauses:
         self.words = words
         self.mentions = mentions
         self.tied = tied
-        self.small = lexicon.words
+        self.lists = lexicon.lists
         self.perception = lexicon.perception
         inside = {i for a, b in mentions if b - a > 1 for i in range(a, b)}
         outside = [
-            m for m in signs if m.start not in inside or not any(a <= m.start and m.end <= b for a, b in mentions)
+            m for m in cues if m.start not in inside or not any(a <= m.start and m.end <= b for a, b in mentions)
         ]
-        self.signs = list(self._with_denials(outside, inside))
-        self.telling = [m for m in signs if m.value[:2] == ("history", "still")]
-        self.bounds = Statements(words, self.signs, mentions, locations, self.small, self.perception, tied).bounds()
+        self.cues = list(self._with_denials(outside, inside))
+        self.telling = [m for m in cues if m.kind == "history" and m.direction == "still"]
+        self.bounds = Statements(words, self.cues, mentions, locations, self.lists, self.perception, tied).bounds()
         self._named = frozenset(locations)
-        self.reach: dict[str, list[Span]] = {"negation": [], "uncertainty": [], "history": []}
-        self._ahead = [m.end for m in self.signs if m.value[:2] == ("negation", "before")]
+        self._scopes: dict[str, list[Span]] = {"negation": [], "uncertainty": [], "history": []}
+        self._ahead = [m.end for m in self.cues if m.kind == "negation" and m.direction == "before"]
         self.doubted: list[Span] = []
         self.hosts: list[tuple[int, int, bool]] = []
         self._definite = definite
-        for sign in self.signs:
-            self._spread(sign)
+        for cue in self.cues:
+            self._spread(cue)
         if not DOUBTING.isdisjoint(words):
-            excepted = min((m.start for m in self.signs if m.value[0] == "exception"), default=len(words))
+            excepted = min((m.start for m in self.cues if m.kind == "exception"), default=len(words))
             known = [mention for mention in mentions if mention[0] < excepted]
-            self.reach["uncertainty"] += doubts(words, known, self.clause_of, self.small)
+            self._scopes["uncertainty"] += doubts(words, known, self.clause_of, self.lists)
         self._earlier_examinations()
         self._operated()
 
     # --- clauses
 
-    def clause_of(self, index: int) -> tuple[int, int]:
+    def clause_of(self, index: int) -> Span:
         """(first, last + 1) word of the clause that a word stands in."""
         if len(self.bounds) == 1:
             return self.bounds[0]
-        for start, end in self.bounds:
-            if start <= index < end:
-                return start, end
-        return 0, len(self.words)
+        for span in self.bounds:
+            if span.start <= index < span.end:
+                return span
+        return Span(0, len(self.words))
 
     # --- cues
 
-    def _with_denials(self, signs: Sequence[Match], inside: AbstractSet[int]) -> Iterator[Match]:
+    def _with_denials(self, cues: Sequence[Cue], inside: AbstractSet[int]) -> Iterator[Cue]:
         """ "not" (or "cannot be", "no longer") and a word of perception become one denial of what stands before."""
-        if self.small["deny"].isdisjoint(self.words) and "longer" not in self.words:
-            yield from signs
+        if self.lists["deny"].isdisjoint(self.words) and "longer" not in self.words:
+            yield from cues
             return
         taken = -1
-        starts = {sign.start: sign for sign in signs}
+        starts = {cue.start: cue for cue in cues}
         for i, word in enumerate(self.words):
-            sign = starts.get(i)
-            if i < taken or (i in inside and sign is None):
+            cue = starts.get(i)
+            if i < taken or (i in inside and cue is None):
                 continue
             following = starts.get(i + 1)
-            if word in self.small["deny"] and following is not None and following.value[0] == "negation":
+            if word in self.lists["deny"] and following is not None and following.kind == "negation":
                 taken = following.end  # "not absent"
                 continue
-            plain = sign is None or sign.value[:2] in (("negation", "before"), ("negation", "after"))
-            if plain and (word in self.small["deny"] or self.words[i : i + 2] == ["no", "longer"]):
+            plain = cue is None or (cue.kind == "negation" and cue.direction in ("before", "after"))
+            if plain and (word in self.lists["deny"] or self.words[i : i + 2] == ["no", "longer"]):
                 end = self._perceived(i + 1)
                 if end:
-                    yield Match(i, end, ("negation", "after", "perceived"))
+                    yield Cue(i, end, "negation", "after", perceived=True)
                     taken = end
                     continue
-            if sign is not None:
-                yield sign
-                taken = max(taken, sign.end if sign.value[0] == "pseudo" else sign.start)
+            if cue is not None:
+                yield cue
+                taken = max(taken, cue.end if cue.kind == "pseudo" else cue.start)
 
     def _perceived(self, start: int) -> int | None:
         for i in range(start, min(start + 4, len(self.words))):
@@ -114,54 +114,54 @@ class Clauses:
                 return None
         return None
 
-    def _spread(self, sign: Match) -> None:
-        kind, direction, manner = sign.value
+    def _spread(self, cue: Cue) -> None:
+        kind, direction = cue.kind, cue.direction
         if direction == "next":
-            self.reach[kind].append((sign.end, sign.end + 1))
+            self._scopes[kind].append(Span(cue.end, cue.end + 1))
         denies = kind == "normal" and direction is not None
         kind = "negation" if denies else kind
-        if kind not in self.reach or direction not in ("before", "after"):
+        if kind not in self._scopes or direction not in ("before", "after"):
             return
-        start, end = self.clause_of(sign.start)
-        ahead = (sign.start if denies else sign.end, self._stop(kind, sign.end, end))
-        behind = (self._back(kind, start, sign.start), sign.start)
-        if kind == "uncertainty" and direction == "after" and start > 0 and not self._names_a_mention((start, end)):
+        start, end = self.clause_of(cue.start)
+        ahead = Span(cue.start if denies else cue.end, self._stop(kind, cue.end, end))
+        behind = Span(self._back(kind, start, cue.start), cue.start)
+        if kind == "uncertainty" and direction == "after" and start > 0 and not self._names_a_mention(Span(start, end)):
             self._doubt_before(start)  # "no pneumonia is seen, but it cannot be excluded"
         first, second = (ahead, behind) if direction == "before" else (behind, ahead)
         turns = not self._names_a_mention(first) and self._names_a_mention(second)
         if turns and self._may_turn(kind, direction, ahead, behind):
             first = second
-        self.reach[kind].append(first)
+        self._scopes[kind].append(first)
         if kind == "negation" and first == ahead:
             self._spare(*ahead)
-        if self._paired(sign, start, end):
-            self.reach[kind].append((start, sign.start))
-        if manner == "perceived" and first == behind:
-            self.reach[kind].append((sign.end, self._first_break(*ahead)))
+        if self._paired(cue, start, end):
+            self._scopes[kind].append(Span(start, cue.start))
+        if cue.perceived and first == behind:
+            self._scopes[kind].append(Span(cue.end, self._first_break(*ahead)))
 
     def _doubt_before(self, at: int) -> None:
         """Doubt what the clause before names last: a clause without a finding of its own speaks of that."""
         start, _ = self.clause_of(at - 1)
-        named = max(((a, b) for a, b in self.mentions if start <= a < at), default=None)
+        named = max((span for span in self.mentions if start <= span.start < at), default=None)
         if named is not None and not any(at <= a < self.clause_of(at)[1] for a, _ in self._named):
             self.doubted.append(named)
 
-    def _paired(self, sign: Match, start: int, end: int) -> bool:
+    def _paired(self, cue: Cue, start: int, end: int) -> bool:
         """ "Pleural effusion - no thickening was detected": the pair was looked for, and the first is only named."""
-        alone = sign.start in self.tied and any(a == start and b == sign.start for a, b in self.mentions)
-        return alone and not self.perception.isdisjoint(self.words[sign.end : end])
+        alone = cue.start in self.tied and any(a == start and b == cue.start for a, b in self.mentions)
+        return alone and not self.perception.isdisjoint(self.words[cue.end : end])
 
     def _first_break(self, start: int, end: int) -> int:
         """ "were not seen in pathological size": the denial goes on up to the next part of the sentence."""
         broken = (
             i
             for i in range(start, end)
-            if self.words[i] in (",", "and", "with", "(", "other") or self.words[i] in self.small["unsure"]
+            if self.words[i] in (",", "and", "with", "(", "other") or self.words[i] in self.lists["unsure"]
         )
         return next(broken, end)
 
     def _may_turn(self, kind: str, direction: str, ahead: Span, behind: Span) -> bool:
-        """ "Effusion: none." and "Not seen: effusion" reach the other way."""
+        """ "Effusion: none." and "Not seen: effusion" scopes the other way."""
         if kind != "negation":
             return False
         rest = self.words[ahead[0] : ahead[1]]
@@ -171,29 +171,29 @@ class Clauses:
             return not any(behind[0] <= start < behind[1] for start, _ in self._named)
         return all(not w.isalpha() or w in self.perception for w in rest)
 
-    def _names_a_mention(self, span: tuple[int, int]) -> bool:
+    def _names_a_mention(self, span: Span) -> bool:
         return any(span[0] <= start < span[1] for start, _ in self.mentions)
 
     def _stop(self, kind: str, start: int, end: int) -> int:
-        """Where a cue that looks ahead stops short of its clause's end."""
-        for sign in self.signs:
-            if start <= sign.start < end and sign.value[0] == "exception":
-                end = sign.start
+        """OrganTerm a cue that looks ahead stops short of its clause's end."""
+        for cue in self.cues:
+            if start <= cue.start < end and cue.kind == "exception":
+                end = cue.start
         for i in range(start, end):
             word = self.words[i]
             if word == "," and i + 1 < end:
                 goes_on = kind == "negation" or self._listed(kind, start, i, end)
-                if not goes_on or self.words[i + 1] in self.small["explaining"]:
+                if not goes_on or self.words[i + 1] in self.lists["explaining"]:
                     return i
-            if kind == "negation" and word in self.small["verb"] and self.words[start - 2 : start - 1] == ["lack"]:
+            if kind == "negation" and word in self.lists["verb"] and self.words[start - 2 : start - 1] == ["lack"]:
                 return i  # "the lack of contrast does not ..."
             if word == "," and kind == "negation" and self._second_of_two(start, i, end):
                 return i
             if kind == "negation" and word in ("because", "since", "("):
                 return i
-            if kind == "uncertainty" and word == ":" and self._names_a_mention((start, i)):
+            if kind == "uncertainty" and word == ":" and self._names_a_mention(Span(start, i)):
                 return i
-            if kind == "history" and word in self.small["verb"]:
+            if kind == "history" and word in self.lists["verb"]:
                 return i  # "previously observed as consolidation are now nodules"
         return end
 
@@ -210,28 +210,28 @@ class Clauses:
         if kind != "uncertainty" or self._placed(start, comma) or self._in_apposition(start):
             return False
         following = next((j for j in range(comma + 1, end) if self.words[j] in (",", "and")), end)
-        return self.words[comma + 1] not in self.small["quantity"] and self._names_a_mention((comma + 1, following))
+        return self.words[comma + 1] not in self.lists["quantity"] and self._names_a_mention(Span(comma + 1, following))
 
     def _placed(self, start: int, end: int) -> bool:
         """Whether a stretch tells where something is: "cyst of the left kidney"."""
         named = next((b for a, b in self.mentions if start <= a < end), end)
         return not {"in", "at", "on", "of"}.isdisjoint(self.words[named:end])
 
-    def _in_apposition(self, sign: int) -> bool:
+    def _in_apposition(self, cue: int) -> bool:
         """Whether a cue stands behind a comma that only explains: "opacities, possibly pneumonia, ..."."""
-        start, _ = self.clause_of(sign - 1)
-        named = max((b for a, b in self.mentions if start <= a < sign - 1), default=None)
-        return named is not None and not {",", "("}.isdisjoint(self.words[named:sign])
+        start, _ = self.clause_of(cue - 1)
+        named = max((b for a, b in self.mentions if start <= a < cue - 1), default=None)
+        return named is not None and not {",", "("}.isdisjoint(self.words[named:cue])
 
     def _back(self, kind: str, start: int, end: int) -> int:
         """How far a cue that looks back reaches: past an exception, and for doubts past the last comma."""
-        for sign in self.signs:
-            if start <= sign.start < end and sign.value[0] == "exception" and sign.start > start:
-                start = sign.end
+        for cue in self.cues:
+            if start <= cue.start < end and cue.kind == "exception" and cue.start > start:
+                start = cue.end
         if kind == "negation":
             return start
         for i in range(end - 1, start, -1):
-            if self.words[i] == "," and self._names_a_mention((i, end)):
+            if self.words[i] == "," and self._names_a_mention(Span(i, end)):
                 joined = not {"or", "and"}.isdisjoint(self.words[i:end])
                 if not joined or self._placed(start, i):
                     return i
@@ -246,42 +246,42 @@ class Clauses:
             if linker is None:
                 continue
             length, causal = linker
-            host = min(((a, b) for a, b in self.mentions if i + length <= a < end), default=None)
+            host = min((span for span in self.mentions if i + length <= span.start < end), default=None)
             if host is None or not self._is_host(start, i, length, host):
                 continue
             stop = next((j for j in range(host[1], end) if self.words[j] in ("or", "nor", ",", "into", "to")), end)
             known = any(j in self._definite() for j in range(i + length, host[0] + 1))
-            known = known or not self.small["known"].isdisjoint(self.words[i + length : host[1]])
+            known = known or not self.lists["known"].isdisjoint(self.words[i + length : host[1]])
             self.hosts.append((i, stop, known or not causal))
 
     def _linker(self, i: int) -> tuple[int, bool] | None:
         """(words, whether it names a cause) of what ties a denied word to what it belongs to."""
         for length in (2, 1):
             text = " ".join(self.words[i : i + length])
-            if text in self.small["tying"]:
+            if text in self.lists["tying"]:
                 return length, False
-            if text in self.small["causing"]:
+            if text in self.lists["causing"]:
                 return length, True
         return None
 
     def _is_host(self, start: int, at: int, length: int, host: Span) -> bool:
         between = self.words[at + length : host[0]]
         denied = [(a, b) for a, b in self.mentions if start <= a and b <= at]
-        if not self.small["boundary"].isdisjoint(between) or host in self._named:
+        if not self.lists["boundary"].isdisjoint(between) or host in self._named:
             return False
-        if not self.small["sizing"].isdisjoint(self.words[host[0] : host[1]]):
+        if not self.lists["sizing"].isdisjoint(self.words[host[0] : host[1]]):
             return False  # "no lymph node in pathological size"
-        before = any(self.words[i] in self.small["acting"] for i in range(start, at))
+        before = any(self.words[i] in self.lists["acting"] for i in range(start, at))
         if self.words[at] == "for":
             return before
         if self.words[at] == "of" and not before:
-            named = bool(denied) or self.words[at - 1] not in self.small["transparent"]
+            named = bool(denied) or self.words[at - 1] not in self.lists["transparent"]
             return named and any(j in self._definite() for j in range(at + 1, host[0] + 1))
         return before or any(span not in self._named for span in denied)
 
     def _earlier_examinations(self) -> None:
         """What an earlier examination showed is history, unless the sentence tells how it is now."""
-        earlier = [m for m in self.signs if m.value[:2] == ("history", "seen_before")]
+        earlier = [m for m in self.cues if m.kind == "history" and m.direction == "seen_before"]
         if not earlier or any(word.startswith("compar") for word in self.words):
             return
         covered = {i for m in earlier for i in range(m.start, m.end)}
@@ -289,11 +289,11 @@ class Clauses:
         for hit in earlier:
             start, end = self.clause_of(hit.start)
             if not any(start <= i < end for i in now):
-                self.reach["history"].append((start, end))
+                self._scopes["history"].append(Span(start, end))
 
     def _operated(self) -> None:
         """ "Nephrectomy for renal cell carcinoma": what was operated is history."""
-        if "for" not in self.words and self.small["operation"].isdisjoint(self.words):
+        if "for" not in self.words and self.lists["operation"].isdisjoint(self.words):
             return
         for i, word in enumerate(self.words):
             if word in ("for", "of") and any(self._operation(w, word) for w in self.words[max(0, i - 5) : i]):
@@ -301,17 +301,17 @@ class Clauses:
                 stop = (
                     j
                     for j in range(i + 1, end)
-                    if self.words[j] in (",", "and", "with") or self.words[j] in self.small["verb"]
+                    if self.words[j] in (",", "and", "with") or self.words[j] in self.lists["verb"]
                 )
-                self.reach["history"].append((i, next(stop, end)))
+                self._scopes["history"].append(Span(i, next(stop, end)))
 
     def _operation(self, word: str, link: str) -> bool:
-        return (link == "for" and word.endswith("ectomy")) or word in self.small["operation"]
+        return (link == "for" and word.endswith("ectomy")) or word in self.lists["operation"]
 
     # --- answers
 
-    def status(self, start: int, end: int) -> Status:
-        """Status of what is named by the words ``start`` to ``end``."""
+    def assertion(self, start: int, end: int) -> Status:
+        """Assertion of what is named by the words ``start`` to ``end``."""
         if self.doubted and any(a <= start < b for a, b in self.doubted):
             return "uncertain"
         host = next((known for a, b, known in self.hosts if a <= start < b), None) if self.hosts else None
@@ -325,7 +325,7 @@ class Clauses:
     def excepted(self, start: int, other: int) -> bool:
         """Whether an exception stands between two words: "no metastasis other than the lesion in the ilium"."""
         low, high = min(start, other), max(start, other)
-        return any(m.value[0] == "exception" and low < m.start < high for m in self.signs)
+        return any(m.kind == "exception" and low < m.start < high for m in self.cues)
 
     def is_host(self, start: int) -> bool:
         """Whether what is denied only belongs to the finding that begins there."""
@@ -340,24 +340,22 @@ class Clauses:
 
     def sets_off(self, start: int, end: int) -> bool:
         """Whether a stretch leads from one thing said to another: "of normal calibre with no dissection"."""
-        return not self.small["joining"].isdisjoint(self.words[start:end]) or "no" in self.words[start:end]
+        return not self.lists["joining"].isdisjoint(self.words[start:end]) or "no" in self.words[start:end]
 
     def denies_normal(self, start: int) -> bool:
         """Whether what is normal is not: "not normal", and never by the denial of something else."""
         last = max((end for end in self._ahead if end <= start), default=-9)
-        return start - last < 3 and "," not in self.words[last:start] and not self._names_a_mention((last, start))
+        return start - last < 3 and "," not in self.words[last:start] and not self._names_a_mention(Span(last, start))
 
     def _cue_inside(self, start: int, end: int) -> bool:
-        return any(start < m.start < end and m.value[0] == "uncertainty" for m in self.signs)
+        return any(start < m.start < end and m.kind == "uncertainty" for m in self.cues)
 
     def _within(self, kind: str, index: int) -> bool:
-        reach = self.reach[kind]
-        return bool(reach) and any(start <= index < end for start, end in reach)
+        scopes = self._scopes[kind]
+        return bool(scopes) and any(start <= index < end for start, end in scopes)
 
     def has(self, kind: str, start: int, end: int) -> bool:
         """Whether a cue of a kind ("normal", "unassessable") stands in a stretch, not denied itself."""
-        if not self.signs:
+        if not self.cues:
             return False
-        return any(
-            m.value[0] == kind and start <= m.start < end and not self.denies_normal(m.start) for m in self.signs
-        )
+        return any(m.kind == kind and start <= m.start < end and not self.denies_normal(m.start) for m in self.cues)

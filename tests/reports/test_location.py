@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from ctglip.reports.location import find_locations
 from ctglip.reports.parser import get_parser
-from ctglip.reports.places import find_locations
 
 
 def organs(text: str) -> set[str | None]:

@@ -1,20 +1,21 @@
-"""Clauses and the reach of cues, apart from organs."""
+"""Clauses and the scope of cues, apart from organs."""
 
 from __future__ import annotations
 
 import pytest
 
-from ctglip.reports.negation import Clauses
+from ctglip.reports.assertion import Scopes
+from ctglip.reports.mentions import Span
 from ctglip.reports.parser import get_parser
 from ctglip.types import Status
 
 
-def read(text: str, *mentions: str) -> tuple[Clauses, list[Status]]:
+def read(text: str, *mentions: str) -> tuple[Scopes, list[Status]]:
     lexicon = get_parser().lexicon
     words, _ = lexicon.read(text)
-    spans = [(words.index(mention), words.index(mention) + 1) for mention in mentions]
-    clauses = Clauses(words, lexicon.signs.find(words), spans, lexicon)
-    return clauses, [clauses.status(*span) for span in spans]
+    spans = [Span(words.index(mention), words.index(mention) + 1) for mention in mentions]
+    scopes = Scopes(words, lexicon.find_cues(words), spans, lexicon)
+    return scopes, [scopes.assertion(*span) for span in spans]
 
 
 @pytest.mark.parametrize(
@@ -45,20 +46,20 @@ def test_status(text: str, statuses: list[Status]) -> None:
 
 
 def test_clauses_part_where_both_sides_have_a_verb() -> None:
-    clauses, _ = read("no effusion was seen and the heart is enlarged")
-    assert len(clauses.bounds) == 2
-    clauses, _ = read("no effusion, mass or nodule was seen")
-    assert len(clauses.bounds) == 1
+    scopes, _ = read("no effusion was seen and the heart is enlarged")
+    assert len(scopes.bounds) == 2
+    scopes, _ = read("no effusion, mass or nodule was seen")
+    assert len(scopes.bounds) == 1
 
 
 def test_clauses_cover_the_sentence_without_overlap() -> None:
-    clauses, _ = read("when examined: a is seen, b is not; but c, d and e are, and f was")
-    flat = [i for start, end in clauses.bounds for i in range(start, end)]
-    assert flat == list(range(len(clauses.words)))
+    scopes, _ = read("when examined: a is seen, b is not; but c, d and e are, and f was")
+    flat = [i for start, end in scopes.bounds for i in range(start, end)]
+    assert flat == list(range(len(scopes.words)))
 
 
 def test_a_denied_normal_is_not_normal() -> None:
-    clauses, _ = read("it is not normal")
-    assert not clauses.has("normal", 0, len(clauses.words))
-    clauses, _ = read("it is normal")
-    assert clauses.has("normal", 0, len(clauses.words))
+    scopes, _ = read("it is not normal")
+    assert not scopes.has("normal", 0, len(scopes.words))
+    scopes, _ = read("it is normal")
+    assert scopes.has("normal", 0, len(scopes.words))

@@ -1,0 +1,204 @@
+"""Which name of a sentence a side word belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from ctglip.reports.lexicon import Lexicon
+from ctglip.reports.mentions import NO_SIDE, SIDES, Location, Span
+from ctglip.reports.numbered import rib_number
+
+_DIRECTIONS = frozenset(
+    {"superior", "inferior", "anterior", "posterior", "upper", "lower", "medial", "lateral", "middle"}
+)
+_LISTED = frozenset({",", "and", "or"})
+_BETWEEN_SIDES = ("and", "or", "to", "/", ",")
+_REACH = 6
+"""Words at most between a side and the name that it stands in front of."""
+
+Owner = tuple[Literal["location", "mention"], int]
+"""What a side is given to: its kind and its number among those of the sentence."""
+
+
+def give_sides(
+    words: list[str], locations: Sequence[Location], mentions: Sequence[Span], lexicon: Lexicon
+) -> tuple[list[Location], dict[int, frozenset[str]]]:
+    """Each side word goes to the name it stands in front of, else to the nearest name before it.
+
+    Returns:
+        the locations with their sides, and for the index of each mention its sides.
+    """
+    located = list(locations)
+    given: dict[int, frozenset[str]] = {}
+    inside = {i for location in locations for i in range(*location.span)}
+    elliptic = {location.start for location in locations if location.elliptic}
+    for i, word in enumerate(words):
+        side = SIDES.get(word)
+        if side is None or i in elliptic or (i in inside and word not in ("both", "bilateral")):
+            continue
+        holder = _holder(i, located) if i in inside else None
+        if holder is not None:
+            located[holder] = located[holder]._replace(sides=located[holder].sides | {side})
+            continue
+        for kind, number in _owners(words, i, located, mentions, lexicon):
+            if kind == "location":
+                located[number] = _with_side(located[number], side, lexicon)
+            else:
+                given[number] = given.get(number, NO_SIDE) | {side}
+    return located, given
+
+
+def _holder(i: int, locations: Sequence[Location]) -> int | None:
+    """The location that a side stands inside of: "parenchyma of both lungs"."""
+    return next((n for n, p in enumerate(locations) if p.start < i < p.end and p.sidable), None)
+
+
+def _owners(
+    words: list[str], i: int, locations: Sequence[Location], mentions: Sequence[Span], lexicon: Lexicon
+) -> list[Owner]:
+    """What the side at a word belongs to."""
+    starts: dict[int, list[Owner]] = {}
+    for number, start in enumerate(sorted({location.start for location in locations})):
+        starts[start] = [("location", number)]
+    if words[i] == "two" and i + 1 not in starts:
+        return []  # "two nodules" are not on two sides
+    for start, number in {start: number for number, (start, _) in enumerate(mentions)}.items():
+        starts.setdefault(start, []).append(("mention", number))
+    compared = _compared(words, i, lexicon)
+    comparing = not lexicon.lists["comparing"].isdisjoint(words[max(0, i - 3) : i])
+    if not compared and comparing and "other" not in words[max(0, i - 4) : i]:
+        return []
+    if i > 1 and words[i - 1] == "on" and words[i - 2] in ("none", "nil"):
+        return []
+    if _fronted(words, i, lexicon):
+        owners = _first_after(i, locations, mentions)
+    else:
+        owners = _named_ahead(words, i, starts, lexicon) or _named_behind(words, i, locations, mentions, lexicon)
+    return owners or (_named_ahead(words, min(i + 3, len(words) - 1), starts, lexicon) if compared else [])
+
+
+def _with_side(location: Location, side: str, lexicon: Lexicon) -> Location:
+    """One more side of a location; "right and left pleural" is both."""
+    organ_side = lexicon.side_of(location.term.organ)
+    pair = lexicon.pair_of(location.term)
+    if organ_side and organ_side != side and pair is not None:
+        return location._replace(term=pair, sides=frozenset({organ_side, side}))
+    return location._replace(sides=location.sides | {side})
+
+
+def _named_ahead(words: list[str], i: int, starts: dict[int, list[Owner]], lexicon: Lexicon) -> list[Owner]:
+    j, limit = i, i + _REACH
+    while j < min(limit, len(words)):
+        if j in starts:
+            return starts[j]
+        j += 1
+        following = words[j + 1] if j + 1 < len(words) else ""
+        if j >= len(words):
+            break
+        if words[j] in _BETWEEN_SIDES and _side_follows(words, j + 1, starts):
+            j, limit = j + 1, limit + 3
+        elif words[j] in _BETWEEN_SIDES and following in _DIRECTIONS:
+            j, limit = j + 1, limit + 2  # "bilateral superior and inferior pubic rami"
+        elif words[j] in (*_BETWEEN_SIDES, "through") and following and rib_number(words, j + 1):
+            limit += 3  # "left 2nd, 3rd and 5th ribs"
+        elif words[j] in lexicon.lists["boundary"]:
+            break
+    return []
+
+
+def _compared(words: list[str], i: int, lexicon: Lexicon) -> bool:
+    """Whether it is a side of "left greater than right": both are meant."""
+    for first, second in ((i, i + 3), (i - 3, i)):
+        if first < 0 or second >= len(words) or words[second - 1] != "than":
+            continue
+        if words[first + 1] in lexicon.lists["comparing"] and words[first] in SIDES and words[second] in SIDES:
+            return True
+    return False
+
+
+def _fronted(words: list[str], i: int, lexicon: Lexicon) -> bool:
+    """ "On the left there is ..." and "The left shows ...": the side is of what follows."""
+    after = words[i + 1 : i + 2]
+    if i == 0:
+        return bool(after) and after[0] in lexicon.lists["verb"]
+    opens = words[i - 1] == "on" and (i == 1 or words[i - 2] in (",", ";", "and", "but"))
+    return opens and bool(after) and (after[0] in ("there", ",", ":") or after[0] in lexicon.lists["verb"])
+
+
+def _first_after(i: int, locations: Sequence[Location], mentions: Sequence[Span]) -> list[Owner]:
+    """The first name behind a side that can take it: a location, else each concept."""
+    sidable = next((n for n, location in enumerate(locations) if location.start > i and location.sidable), None)
+    if sidable is not None:
+        return [("location", sidable)]
+    return [("mention", n) for n, (start, _) in enumerate(mentions) if start > i]
+
+
+def _side_follows(words: list[str], start: int, starts: dict[int, list[Owner]]) -> bool:
+    """ "right and small left effusions": the other side of the same name comes within three words."""
+    for j in range(start, min(start + 3, len(words))):
+        if words[j] in SIDES:
+            return True
+        if j in starts or not words[j].isalpha():
+            return False
+    return False
+
+
+def _named_behind(
+    words: list[str], i: int, locations: Sequence[Location], mentions: Sequence[Span], lexicon: Lexicon
+) -> list[Owner]:
+    ends = [(p.end, "location", n) for n, p in enumerate(locations) if p.end <= i and p.sidable]
+    ends += [(end, "mention", n) for n, (_, end) in enumerate(mentions) if end <= i]
+    if not ends:
+        return []
+    _, kind, number = max(ends)
+    if kind == "location" and locations[number].level and words[i - 1] == "on":
+        return _listed_levels(words, number, locations)
+    last = mentions[number].start if kind == "mention" else locations[number].start
+    found: list[Owner] = [("location" if kind == "location" else "mention", number)]
+    for n in range(len(mentions) - 1, -1, -1):  # "a stone, hydronephrosis and stranding on the left"
+        start, end = mentions[n]
+        if end > last or words[i - 1] != "on":
+            continue
+        between = words[end:last]
+        apart = not (lexicon.lists["boundary"] - _LISTED).isdisjoint(between)
+        if apart or _LISTED.isdisjoint(between) or not SIDES.keys().isdisjoint(between):
+            break
+        found.append(("mention", n))
+        last = start
+    return found
+
+
+def _listed_levels(words: list[str], number: int, locations: Sequence[Location]) -> list[Owner]:
+    """The levels listed before: "of L2, L3 and L4 on the left"."""
+    found: list[Owner] = [("location", number)]
+    while number > 0 and locations[number - 1].level:
+        if set(words[locations[number - 1].end : locations[number].start]) - _LISTED:
+            break
+        number -= 1
+        found.append(("location", number))
+    return found
+
+
+def other_sides(
+    words: list[str], locations: list[Location], lexicon: Lexicon, homes: Sequence[tuple[int, str]] = ()
+) -> list[Location]:
+    """ "The right kidney is normal, the left is small": a side that stands for the organ named before."""
+    inside = {i for location in locations for i in range(*location.span)}
+    found: list[Location] = []
+    for i, word in enumerate(words):
+        if SIDES.get(word) not in ("left", "right") or i in inside or i == 0:
+            continue
+        after = i + 2 if words[i + 1 : i + 2] and words[i + 1] in ("side", "one") else i + 1
+        stands = after < len(words) and (
+            words[after] in lexicon.lists["verb"] or words[after] in lexicon.lists["state"]
+        )
+        if not stands or words[i - 1] in ("on", "in", "at", "to"):
+            continue
+        named = [(location.end, location.term) for location in locations if location.end <= i]
+        named += [(end, lexicon.term_of(home)) for end, home in homes if end <= i]
+        pairs = [(end, pair) for end, term in named if (pair := lexicon.pair_of(term))]
+        if pairs:
+            _, pair = max(pairs, key=lambda known: known[0])
+            found.append(Location(Span(i, i + 1), pair, frozenset({SIDES[word]}), elliptic=True))
+    return found
