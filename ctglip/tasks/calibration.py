@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -23,11 +22,11 @@ from ctglip.evaluation.metrics import expected_calibration_error
 from ctglip.evaluation.zero_shot import Scores
 from ctglip.inference.scoring import Calibration, Scorer
 from ctglip.models.release import Release
-from ctglip.tasks.fit import to_device
-from ctglip.tasks.inputs import Source
-from ctglip.tasks.network import Network
+from ctglip.tasks.base import in_batches
+from ctglip.tasks.inputs import OrganInputs
+from ctglip.tasks.network import ClassificationNetwork
 from ctglip.tasks.studies import TEST, VAL, Studies
-from ctglip.tasks.targets import Task
+from ctglip.tasks.targets import Target
 
 _OFFSET_DEVIATION = 2.0
 _STEPS = 60
@@ -53,7 +52,7 @@ class LogitCalibration:
 
 
 def fit_logits(
-    logits: Float[np.ndarray, "s c"], values: Float[np.ndarray, "s t"], tasks: Sequence[Task]
+    logits: Float[np.ndarray, "s c"], values: Float[np.ndarray, "s t"], targets: Sequence[Target]
 ) -> LogitCalibration:
     """Scale and offsets that make the known answers likeliest.
 
@@ -63,10 +62,10 @@ def fit_logits(
     Args:
         logits: of the validation studies.
         values: their labels, NaN where not known.
-        tasks: the columns.
+        targets: the columns.
     """
     known = np.isfinite(values)
-    width = logits.shape[1] if len(logits) else sum(task.width for task in tasks)
+    width = logits.shape[1] if len(logits) else sum(target.width for target in targets)
     if known.sum() < MIN_ANSWERS or len(np.unique(values[known])) < 2:
         return LogitCalibration(1.0, (0.0,) * width, 0)
     raw, truth = torch.from_numpy(logits.astype(np.float64)), torch.from_numpy(values)
@@ -77,17 +76,17 @@ def fit_logits(
     def closure() -> torch.Tensor:
         """The loss with its gradients, as LBFGS asks for it."""
         optimizer.zero_grad()
-        said = log_scale.exp() * raw + offsets
+        scaled = log_scale.exp() * raw + offsets
         total = log_scale.square() / 2 + (offsets / _OFFSET_DEVIATION).square().sum() / 2
         start = 0
-        for number, task in enumerate(tasks):
-            rows, here = truth[:, number].isfinite(), slice(start, start + task.width)
-            start += task.width
-            if task.classes:
-                total = total + F.cross_entropy(said[rows, here], truth[rows, number].long(), reduction="sum")
+        for number, target in enumerate(targets):
+            rows, columns = truth[:, number].isfinite(), slice(start, start + target.width)
+            start += target.width
+            if target.classes:
+                total = total + F.cross_entropy(scaled[rows, columns], truth[rows, number].long(), reduction="sum")
             else:
                 total = total + F.binary_cross_entropy_with_logits(
-                    said[rows, here][:, 0], truth[rows, number].double(), reduction="sum"
+                    scaled[rows, columns][:, 0], truth[rows, number].double(), reduction="sum"
                 )
         total.backward()
         return total
@@ -106,7 +105,7 @@ class CalibrationError:
 
 
 def column_error(table: pl.DataFrame) -> CalibrationError:
-    """Of a cell's scores: every known answer, each class of a multi-class column as a yes/no answer of its own."""
+    """Of a run's scores: every known answer, each class of a multi-class column as a yes/no answer of its own."""
     rows = table.filter((pl.col("split") == TEST) & pl.col("label").is_not_null())
     if not rows.height:
         return CalibrationError(None, None, 0)
@@ -134,7 +133,7 @@ class TextCalibration:
 
 
 def calibrate_texts(
-    release: Release, network: Network, source: Source, studies: Studies, labels: str
+    release: Release, network: ClassificationNetwork, inputs: OrganInputs, studies: Studies, labels: str
 ) -> TextCalibration:
     """Scale and bias of answers to texts, fitted on the labels of the validation split.
 
@@ -144,13 +143,13 @@ def calibrate_texts(
     Args:
         release: the model before tuning; texts are embedded as they were.
         network: as it was trained.
-        source: organs.
+        inputs: organs.
         studies: labels.
         labels: what they are called.
     """
     scorer = Scorer(release)
     before = scorer.calibration
-    val, test = (_text_answers(network, source, studies, studies.of(split), scorer) for split in (VAL, TEST))
+    val, test = (_text_answers(network, inputs, studies, studies.of(split), scorer) for split in (VAL, TEST))
     fitted = fit_calibration(*val, before.learned_scale, f"{labels}, split {VAL}", before.negative_weight)
     error = CalibrationError(_error(*test, before), _error(*test, fitted), sum(len(v.labels) for v in test[0].values()))
     if fitted.fitted_on:
@@ -168,46 +167,41 @@ def _error(labels: Labels, differences: Scores, calibration: Calibration) -> flo
         return None
     pairs = sorted(labels)
     truth = np.concatenate([labels[pair].labels for pair in pairs])
-    said = np.concatenate([differences[pair] for pair in pairs])
-    return expected_calibration_error(truth, calibration.probabilities(said))
+    answers = np.concatenate([differences[pair] for pair in pairs])
+    return expected_calibration_error(truth, calibration.probabilities(answers))
 
 
 @torch.no_grad()
 def _text_answers(
-    network: Network, source: Source, studies: Studies, rows: Int[np.ndarray, " s"], scorer: Scorer, batch: int = 64
+    network: ClassificationNetwork,
+    inputs: OrganInputs,
+    studies: Studies,
+    rows: Int[np.ndarray, " s"],
+    scorer: Scorer,
+    batch: int = 64,
 ) -> tuple[Labels, Scores]:
-    """For each pair its known labels of some studies, and what the tower says of them."""
+    """For each pair its known labels of some studies, and the model's answers about them."""
     network.eval()
     device = next(network.parameters()).device
-    bags, tower = source.bags, network.tower
+    bags, model = inputs.bags, network.model
     labels: Labels = {}
     scores: Scores = {}
-    if network.whole != (tower.settings.grounding == "none"):
+    if network.whole != (model.settings.grounding == "none"):
         return labels, scores  # asked in words, the model looks for organs
-    read, parts = bags.rows(rows)[0], []
-    for start in range(0, len(read), batch):
-        features = network.read(to_device(source.inputs(read[start : start + batch], None), device))
-        parts.append((tower.whole if network.whole else tower.diagnosis)(features).float().cpu().numpy())
-    for number, task in enumerate(studies.tasks):
-        if task.classes or len(task.organs) != 1 or len(task.asks) != 1 or not parts:
+    instances, parts = bags.rows(rows)[0], []
+    for some in in_batches(instances, batch):
+        features = network.read({name: value.to(device) for name, value in inputs.read(some, None).items()})
+        parts.append((model.whole if network.whole else model.diagnosis)(features).float().cpu().numpy())
+    for number, target in enumerate(studies.targets):
+        if target.classes or len(target.organs) != 1 or len(target.asks) != 1 or not parts:
             continue
-        organ = bags.organs.index(task.organs[0])
-        here = np.flatnonzero(bags.organ[read] == organ)
-        values = studies.values[bags.study[read[here]], number]
-        here, values = here[np.isfinite(values)], values[np.isfinite(values)]
-        if len(here):
-            pair = task.asks[0]
-            vectors = np.concatenate(parts)[here]
-            labels[pair] = PairLabels(np.arange(len(here)), values.astype(np.int64))
+        organ = bags.organs.index(target.organs[0])
+        rows_of_organ = np.flatnonzero(bags.organ[instances] == organ)
+        values = studies.values[bags.study[instances[rows_of_organ]], number]
+        labelled, values = rows_of_organ[np.isfinite(values)], values[np.isfinite(values)]
+        if len(labelled):
+            pair = target.asks[0]
+            vectors = np.concatenate(parts)[labelled]
+            labels[pair] = PairLabels(np.arange(len(labelled)), values.astype(np.int64))
             scores[pair] = scorer.differences(vectors, [pair])[:, 0]
     return labels, scores
-
-
-def as_plain(calibration: LogitCalibration) -> dict[str, Any]:
-    """For JSON."""
-    return {"scale": calibration.scale, "offsets": list(calibration.offsets), "answers": calibration.answers}
-
-
-def from_plain(values: dict[str, Any]) -> LogitCalibration:
-    """What ``as_plain`` gave."""
-    return LogitCalibration(values["scale"], tuple(values["offsets"]), values["answers"])

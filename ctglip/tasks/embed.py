@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,22 +16,21 @@ from ctglip.files import atomic_path, file_checksum, write_json
 from ctglip.inference.scoring import dictionaries_of
 from ctglip.models.release import Release, load_release
 from ctglip.store.tables import Store
-from ctglip.tasks.inputs import Kept, kept_source
+from ctglip.tasks.inputs import CachedFeatures, Progress, cached_features
 from ctglip.tasks.network import reads_whole, speaks
 from ctglip.tasks.settings import FinetuneConfig, FitSettings
 from ctglip.tasks.studies import Studies
-from ctglip.tasks.targets import STUDY, Task
+from ctglip.tasks.targets import STUDY, Target
 from ctglip.training.launch import resolve_device
 from ctglip.vocabulary.organs import OrganDictionary
 
-Progress = Callable[[int, int], None]
 Space = Literal["features", "diagnosis", "anatomy"]
 TABLE = "embeddings.parquet"
 _CHUNK = 4096
 
 
 @dataclass(frozen=True)
-class Embedded:
+class EmbeddingTable:
     """What was written.
 
     Attributes:
@@ -61,7 +60,7 @@ def embed(
     fit: FitSettings | None = None,
     progress: Progress | None = None,
     only: Sequence[str] = (),
-) -> Embedded:
+) -> EmbeddingTable:
     """Embed every organ that a model was trained on, of every study of a store; of radiographs, for a model that finds
     no organs, the whole radiograph (``organ`` is ``study``).
 
@@ -92,7 +91,7 @@ def embed(
     if whole and release.cxr is not None:
         organs = (STUDY,)
     elif only:
-        organs = _asked(only, organs, dictionaries_of(release).organs)
+        organs = _named_organs(only, organs, dictionaries_of(release).organs)
     if space != "features" and not speaks(release, whole):
         raise ModelError(
             "This model was trained without texts, so it has no space that texts are in.",
@@ -101,19 +100,21 @@ def embed(
         )
     ids = tuple(opened.study_ids)
     blank = ("",) * len(ids)
-    studies = Studies((Task("all", organs),), ids, np.full((len(ids), 1), np.nan, np.float32), blank, blank, ())
-    kept = kept_source(opened, release, studies, config, progress)
-    if not len(kept.features):
+    studies = Studies((Target("all", organs),), ids, np.full((len(ids), 1), np.nan, np.float32), blank, blank, ())
+    cached = cached_features(opened, release, studies, config, progress)
+    if not len(cached.features):
         raise StoreError(f"{store} holds none of the model's organs.", code="no_organs")
-    vectors = _in_space(release, kept.features, space)
-    table = _table(opened, kept, ids, organs, vectors)
-    failures = tuple(asdict(failure) for failure in kept.failures)
-    found = Embedded(str(out / TABLE), table.height, table["study_id"].n_unique(), vectors.shape[1], space, failures)
+    vectors = _in_space(release, cached.features, space)
+    table = _table(opened, cached, ids, organs, vectors)
+    failures = tuple(asdict(failure) for failure in cached.failures)
+    found = EmbeddingTable(
+        str(out / TABLE), table.height, table["study_id"].n_unique(), vectors.shape[1], space, failures
+    )
     _write(out, table, found, release, opened)
     return found
 
 
-def _write(out: Path, table: pl.DataFrame, found: Embedded, release: Release, store: Store) -> None:
+def _write(out: Path, table: pl.DataFrame, found: EmbeddingTable, release: Release, store: Store) -> None:
     """The table, and beside it which model and recipe it is from."""
     with atomic_path(out / TABLE) as temporary:
         table.sort("study_id", "organ").write_parquet(temporary)
@@ -122,7 +123,7 @@ def _write(out: Path, table: pl.DataFrame, found: Embedded, release: Release, st
     write_json(out / "embeddings.json", {**found.to_json(), **about})
 
 
-def _asked(only: Sequence[str], organs: Sequence[str], dictionary: OrganDictionary) -> tuple[str, ...]:
+def _named_organs(only: Sequence[str], organs: Sequence[str], dictionary: OrganDictionary) -> tuple[str, ...]:
     found = {text: dictionary.find(text) for text in only}
     for text, organ in found.items():
         if organ is None or organ.name not in organs:
@@ -135,10 +136,12 @@ def _asked(only: Sequence[str], organs: Sequence[str], dictionary: OrganDictiona
     return tuple(name for name in organs if name in names)
 
 
-def _table(store: Store, kept: Kept, ids: Sequence[str], organs: Sequence[str], vectors: np.ndarray) -> pl.DataFrame:
+def _table(
+    store: Store, cached: CachedFeatures, ids: Sequence[str], organs: Sequence[str], vectors: np.ndarray
+) -> pl.DataFrame:
     """A row for each organ of each study: what the store knows of it, then its vector."""
     table = pl.DataFrame(
-        {"study_id": [ids[row] for row in kept.bags.study], "organ": [organs[row] for row in kept.bags.organ]}
+        {"study_id": [ids[row] for row in cached.bags.study], "organ": [organs[row] for row in cached.bags.organ]}
     )
     table = table.join(store.table("studies").select("study_id", "patient_id"), on="study_id", how="left")
     table = table.join(store.table("splits").select("study_id", "split"), on="study_id", how="left")

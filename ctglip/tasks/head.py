@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ctglip.tasks.targets import Task
+from ctglip.tasks.targets import Target
 
 _EAGER = 10.0
 """Which organ matters is learned so many times as fast as what in it matters: with few labels the gate fits noise."""
@@ -23,7 +23,7 @@ _EAGER = 10.0
 
 @dataclass
 class Answers:
-    """What a head says of S studies from N organs.
+    """A head's answers about S studies from N organs.
 
     Attributes:
         logits: one for each binary column and one for each class of the others.
@@ -36,51 +36,51 @@ class Answers:
 
 
 class BagHead(nn.Module):
-    """Gated attention and linear classifiers; all start at zero, so all organs weigh the same and nothing is said.
+    """Gated attention and linear classifiers; all start at zero, so all organs weigh the same and no answer is given.
 
     Args:
         dim: width of the features.
-        tasks: the columns.
+        targets: the columns.
         organs: names by number.
         hidden: width of the gate.
         dropout: of the features.
 
     Attributes:
-        mean, spread: features are standardised by these buffers; 0 and 1 leave them alone.
+        mean, std: features are standardised by these buffers; 0 and 1 leave them alone.
         weight, bias: the classifiers ``[c, d]``, ``[c]``.
     """
 
     member: Tensor
     owner: Tensor
     mean: Tensor
-    spread: Tensor
+    std: Tensor
 
     def __init__(
-        self, dim: int, tasks: Sequence[Task], organs: Sequence[str], hidden: int = 32, dropout: float = 0.0
+        self, dim: int, targets: Sequence[Target], organs: Sequence[str], hidden: int = 32, dropout: float = 0.0
     ) -> None:
         super().__init__()
-        member = torch.tensor([[organ in task.organs for organ in organs] for task in tasks], dtype=torch.bool)
-        owner = [number for number, task in enumerate(tasks) for _ in range(task.width)]
+        member = torch.tensor([[organ in target.organs for organ in organs] for target in targets], dtype=torch.bool)
+        owner = [number for number, target in enumerate(targets) for _ in range(target.width)]
         self.register_buffer("member", member, persistent=False)
         self.register_buffer("owner", torch.tensor(owner), persistent=False)
         self.register_buffer("mean", torch.zeros(len(organs), dim))
-        self.register_buffer("spread", torch.ones(dim))
+        self.register_buffer("std", torch.ones(dim))
         self.drop = nn.Dropout(dropout)
         self.value = nn.Linear(dim, hidden)
         self.gate = nn.Linear(dim, hidden)
-        self.attend = nn.Linear(hidden, len(tasks), bias=False)
-        self.prefer = nn.Parameter(torch.zeros(len(tasks), len(organs)))
+        self.attend = nn.Linear(hidden, len(targets), bias=False)
+        self.prefer = nn.Parameter(torch.zeros(len(targets), len(organs)))
         self.weight = nn.Parameter(torch.zeros(len(owner), dim))
         self.bias = nn.Parameter(torch.zeros(len(owner)))
         nn.init.zeros_(self.attend.weight)
 
     @torch.no_grad()
     def standardise(self, features: Float[Tensor, "n d"], organ: Int[Tensor, " n"]) -> None:
-        """Take each organ's mean, and the spread around it over all organs, from some features."""
+        """Take each organ's mean, and the standard deviation around it over all organs, from some features."""
         organs = len(self.mean)
         counts = torch.bincount(organ, minlength=organs).clamp(min=1)
         self.mean.copy_(features.new_zeros(organs, features.shape[1]).index_add(0, organ, features) / counts[:, None])
-        self.spread.copy_((features - self.mean[organ]).std(0, correction=0).clamp(min=1e-4))
+        self.std.copy_((features - self.mean[organ]).std(0, correction=0).clamp(min=1e-4))
 
     def forward(
         self, features: Float[Tensor, "n d"], organ: Int[Tensor, " n"], study: Int[Tensor, " n"], studies: int
@@ -91,9 +91,9 @@ class BagHead(nn.Module):
             features: of their organs.
             organ: which organ each is.
             study: whose it is, 0 .. studies - 1.
-            studies: how many there are; one without a task's organs gets the bias alone.
+            studies: how many there are; one without a target's organs gets the bias alone.
         """
-        x = self.drop((features.float() - self.mean[organ]) / self.spread)
+        x = self.drop((features.float() - self.mean[organ]) / self.std)
         scores = self.attend(torch.tanh(self.value(x)) * torch.sigmoid(self.gate(x))) + _EAGER * self.prefer.T[organ]
         attention = _softmax_by_study(scores, self.member.T[organ], study, studies)
         each = (x @ self.weight.T) * attention[:, self.owner]
@@ -101,7 +101,7 @@ class BagHead(nn.Module):
 
 
 def _softmax_by_study(scores: Tensor, member: Tensor, study: Tensor, studies: int) -> Tensor:
-    """Softmax over each study's organs that belong to a task; 0 for the others."""
+    """Softmax over each study's organs that belong to a target; 0 for the others."""
     scores = scores.masked_fill(~member, -torch.inf)
     most = scores.new_full((studies, scores.shape[1]), -torch.inf)
     most = most.scatter_reduce(0, study[:, None].expand_as(scores), scores.detach(), "amax")

@@ -1,4 +1,4 @@
-"""Where the organs of studies come from: features that a frozen model gave once, or crops and scans that it reads."""
+"""What a classification reads of studies: features that a frozen model gave once, or crops, scans and radiographs."""
 
 from __future__ import annotations
 
@@ -25,17 +25,18 @@ from ctglip.inference.feature_cache import check_recipe, organ_features_of
 from ctglip.inference.scans import readable
 from ctglip.models.release import Release
 from ctglip.store.tables import Store
-from ctglip.tasks.network import Inputs, raw_width, read_organs, reads_whole
+from ctglip.tasks.base import in_batches
+from ctglip.tasks.network import FEATURES, Inputs, raw_width, read_organs, reads_whole
 from ctglip.tasks.settings import FinetuneConfig
 from ctglip.tasks.studies import Bags, Studies
-from ctglip.tasks.targets import Task
+from ctglip.tasks.targets import Target
 from ctglip.types import Failure
 from ctglip.vocabulary.organs import label_members, load_organs
 
 Progress = Callable[[int, int], None]
 
 
-class Source(Protocol):
+class OrganInputs(Protocol):
     """Organs by row."""
 
     @property
@@ -48,26 +49,26 @@ class Source(Protocol):
         """Studies that could not be read, left out."""
         ...
 
-    def inputs(self, rows: np.ndarray, rng: np.random.Generator | None) -> Inputs:
-        """What the network reads for some rows; changed at random where ``rng`` is given."""
+    def read(self, rows: np.ndarray, rng: np.random.Generator | None) -> Inputs:
+        """What the network reads for some rows; augmented where ``rng`` is given."""
         ...
 
 
 @dataclass(frozen=True)
-class Kept:
+class CachedFeatures:
     """Features of a frozen model, ``[n, d]``."""
 
     bags: Bags
     features: Tensor
     failures: tuple[Failure, ...] = ()
 
-    def inputs(self, rows: np.ndarray, rng: np.random.Generator | None) -> Inputs:  # noqa: ARG002
+    def read(self, rows: np.ndarray, rng: np.random.Generator | None) -> Inputs:  # noqa: ARG002
         """Features as they are."""
-        return self.features[torch.from_numpy(rows)]
+        return {FEATURES: self.features[torch.from_numpy(rows)]}
 
 
 @dataclass(frozen=True)
-class Crops:
+class CropInputs:
     """Crops in memory."""
 
     bags: Bags
@@ -77,7 +78,7 @@ class Crops:
     queries: np.ndarray | None
     failures: tuple[Failure, ...] = ()
 
-    def inputs(self, rows: np.ndarray, rng: np.random.Generator | None) -> Inputs:
+    def read(self, rows: np.ndarray, rng: np.random.Generator | None) -> Inputs:
         """Images, masks and sizes."""
         crops = [self.cache.crop(int(row)) for row in rows]
         if rng is not None:
@@ -95,7 +96,7 @@ class Crops:
 
 
 @dataclass(frozen=True)
-class Scans:
+class ScanInputs:
     """Whole scans on the model's grid, read when they are asked for; each passes the encoder once."""
 
     bags: Bags
@@ -106,8 +107,8 @@ class Scans:
     augment: AugmentSettings
     failures: tuple[Failure, ...] = ()
 
-    def inputs(self, rows: np.ndarray, rng: np.random.Generator | None) -> Inputs:
-        """Images of the studies, and what ``study_features`` is told of their organs."""
+    def read(self, rows: np.ndarray, rng: np.random.Generator | None) -> Inputs:
+        """Images of the studies, and what ``study_features`` needs of their organs."""
         instances = [self.instances[row] for row in rows]
         names = list(dict.fromkeys(instance.study_id for instance in instances))
         cuts = dict(zip(names, self.reader.read(names), strict=True))
@@ -142,7 +143,7 @@ class Scans:
 
 
 @dataclass(frozen=True)
-class Radiographs:
+class CxrInputs:
     """Radiographs in memory, larger than the model's window; each passes the encoder once.
 
     Attributes:
@@ -165,7 +166,7 @@ class Radiographs:
     whole: bool
     failures: tuple[Failure, ...] = ()
 
-    def inputs(self, rows: np.ndarray, rng: np.random.Generator | None) -> Inputs:
+    def read(self, rows: np.ndarray, rng: np.random.Generator | None) -> Inputs:
         """Images, and where in them the organs are; an organ that a drawn window cuts off keeps a pixel."""
         which, index = np.unique(self.radiograph[rows], return_inverse=True)
         images, boxes = [], np.zeros((len(rows), 4), np.float32)
@@ -182,9 +183,9 @@ class Radiographs:
         return {**found, "sizes": sizes, "organ_id": queries, "boxes": torch.from_numpy(boxes)}
 
 
-def wanted_organs(tasks: Sequence[Task]) -> tuple[str, ...]:
-    """The organs that any task is read from."""
-    return tuple(dict.fromkeys(organ for task in tasks for organ in task.organs))
+def organs_of(targets: Sequence[Target]) -> tuple[str, ...]:
+    """The organs that any target is read from."""
+    return tuple(dict.fromkeys(organ for target in targets for organ in target.organs))
 
 
 def bags_of(instances: Sequence[OrganInstance], study_ids: Sequence[str], organs: Sequence[str]) -> Bags:
@@ -198,35 +199,33 @@ def bags_of(instances: Sequence[OrganInstance], study_ids: Sequence[str], organs
     )
 
 
-def kept_source(
+def cached_features(
     store: Store, release: Release, studies: Studies, config: FinetuneConfig, progress: Progress | None = None
-) -> Kept:
+) -> CachedFeatures:
     """Raw features of all organs that are asked about, from the feature cache where they are there."""
-    organs = wanted_organs(studies.tasks)
+    organs = organs_of(studies.targets)
     device = next(release.model.parameters()).device
     if reads_whole(release, config) and (release.cxr is not None or not release.model.settings.whole_image):
-        return frozen(live_source(store, release, studies, config, progress), release, config.fit.encode)
+        return encode_frozen(image_inputs(store, release, studies, config, progress), release, config.fit.encode)
     found = organ_features_of(
         store, release, studies.study_ids, organs, batch=config.fit.encode, threads=config.fit.threads,
         progress=progress,
     )  # fmt: skip
     features = torch.from_numpy(found.embeddings.features).to(device)
-    return Kept(bags_of(found.instances, studies.study_ids, organs), features, found.failures)
+    return CachedFeatures(bags_of(found.instances, studies.study_ids, organs), features, found.failures)
 
 
 @torch.no_grad()
-def frozen(source: Source, release: Release, batch: int) -> Kept:
-    """What a model makes of a source as it is, each study read once."""
-    model, bags = release.model.eval(), source.bags
+def encode_frozen(inputs: OrganInputs, release: Release, batch: int) -> CachedFeatures:
+    """Features of a model as it is, each study read once."""
+    model, bags = release.model.eval(), inputs.bags
     device = next(model.parameters()).device
-    parts: list[Tensor] = []
-    for start in range(0, len(bags.study), batch):
-        rows = np.arange(start, min(start + batch, len(bags.study)))
-        inputs = source.inputs(rows, None)
-        assert not isinstance(inputs, Tensor)
-        parts.append(read_organs(model, {name: value.to(device) for name, value in inputs.items()}))
+    parts = [
+        read_organs(model, {name: value.to(device) for name, value in inputs.read(rows, None).items()})
+        for rows in in_batches(np.arange(len(bags.study)), batch)
+    ]
     features = torch.cat(parts) if parts else torch.zeros(0, raw_width(model, whole=True))
-    return Kept(bags, features.float(), source.failures)
+    return CachedFeatures(bags, features.float(), inputs.failures)
 
 
 def tuning_radiographs(release: Release) -> CxrDataSettings:
@@ -238,14 +237,14 @@ def tuning_radiographs(release: Release) -> CxrDataSettings:
     return CxrDataSettings.model_validate(release.cxr).model_copy(update=upright)
 
 
-def cxr_source(
+def cxr_inputs(
     store: Store, release: Release, studies: Studies, config: FinetuneConfig, progress: Progress | None = None
-) -> Radiographs:
+) -> CxrInputs:
     """Radiographs of all studies in memory, with the boxes of the organs that are asked about."""
     check_recipe(store, release)
     numbers = queries_of(release.organs, load_organs(release.organ_dictionary / "organs.yaml"))
     settings = tuning_radiographs(release)
-    organs, whole = wanted_organs(studies.tasks), reads_whole(release, config)
+    organs, whole = organs_of(studies.targets), reads_whole(release, config)
     reading = "whole" if whole else reading_of(release.model)
     edge = kept_edge(settings)
     radiographs = np.zeros((len(studies.study_ids), edge, edge), np.uint16)
@@ -277,17 +276,17 @@ def cxr_source(
     radiograph = np.array([row[instance.study_id] for instance in instances], dtype=np.int64)
     queries = np.array([numbers.get(instance.organ, 0) for instance in instances], dtype=np.int64)
     bags = bags_of(instances, studies.study_ids, organs)
-    return Radiographs(bags, radiographs, radiograph, boxes[seen], queries, settings, whole, tuple(failures))
+    return CxrInputs(bags, radiographs, radiograph, boxes[seen], queries, settings, whole, tuple(failures))
 
 
-def scan_source(
+def scan_inputs(
     store: Store, release: Release, studies: Studies, config: FinetuneConfig, progress: Progress | None = None
-) -> Scans:
+) -> ScanInputs:
     """Whole scans of all studies, read once to know which can be."""
     check_recipe(store, release)
     dictionary = load_organs(release.organ_dictionary / "organs.yaml")
     settings = ScanSettings.model_validate(release.scans)
-    organs = wanted_organs(studies.tasks)
+    organs = organs_of(studies.targets)
     instances = instances_of(store, studies.study_ids, organs, CropSettings())
     reader = ScanReader(store, settings, len(studies.study_ids), config.fit.keep_gb, config.fit.threads)
     kept: list[OrganInstance] = []
@@ -300,17 +299,17 @@ def scan_source(
         if progress:
             progress(done, len(studies.study_ids))
     bags = bags_of(kept, studies.study_ids, organs)
-    return Scans(bags, reader, settings, tuple(kept), release, config.augment, tuple(reader.failures))
+    return ScanInputs(bags, reader, settings, tuple(kept), release, config.augment, tuple(reader.failures))
 
 
-def crop_source(
+def crop_inputs(
     store: Store, release: Release, studies: Studies, config: FinetuneConfig, progress: Progress | None = None
-) -> Crops:
+) -> CropInputs:
     """Crops of all organs that are asked about, as the model's settings cut them."""
     check_recipe(store, release)
     dictionary = load_organs(release.organ_dictionary / "organs.yaml")
     settings = CropSettings.model_validate(release.crops)
-    organs = wanted_organs(studies.tasks)
+    organs = organs_of(studies.targets)
     instances = instances_of(store, studies.study_ids, organs, settings)
     cache = cut_instances(store, instances, settings, dictionary, config.fit.threads, progress)
     queries = None
@@ -318,12 +317,12 @@ def crop_source(
         queries = np.array([release.organs.index(instance.organ) for instance in cache.instances])
     bags = bags_of(cache.instances, studies.study_ids, organs)
     sided = config.augment.model_copy(update={"mirror": 0.0})  # a label of a left organ stays one of a left organ
-    return Crops(bags, cache, settings, sided, queries, cache.failures)
+    return CropInputs(bags, cache, settings, sided, queries, cache.failures)
 
 
-def live_source(
+def image_inputs(
     store: Store, release: Release, studies: Studies, config: FinetuneConfig, progress: Progress | None = None
-) -> Crops | Scans | Radiographs:
+) -> CropInputs | ScanInputs | CxrInputs:
     """What a model that is trained reads: crops, whole scans, or radiographs."""
-    make = cxr_source if release.cxr is not None else crop_source if release.reads_crops else scan_source
+    make = cxr_inputs if release.cxr is not None else crop_inputs if release.reads_crops else scan_inputs
     return make(store, release, studies, config, progress)

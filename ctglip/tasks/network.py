@@ -1,16 +1,15 @@
-"""The model that is fine-tuned: a tower that reads organs, and a head on what it reads."""
+"""The network of a classification: a model that reads organs, and a head on what it reads."""
 
 from __future__ import annotations
 
 import copy
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from ctglip.errors import ModelError
@@ -18,102 +17,94 @@ from ctglip.inference.scoring import Scorer
 from ctglip.models.dual_encoder import OrganTextModel
 from ctglip.models.lora import add_lora, merged
 from ctglip.models.release import Release
+from ctglip.tasks.base import Initialization
 from ctglip.tasks.head import Answers, BagHead
 from ctglip.tasks.settings import FinetuneConfig, Mode
-from ctglip.tasks.targets import Task
+from ctglip.tasks.targets import Target
 
 Space = Literal["raw", "shared"]
-Inputs = Tensor | Mapping[str, Tensor]
-"""Features that are kept, or what a tower reads."""
+Inputs = Mapping[str, Tensor]
+"""Cached features, or what a model reads, by name."""
+FEATURES, BAG_ORGAN, BAG_STUDY = "features", "bag_organ", "bag_study"
+"""Of inputs: cached features; the number of the organ of each instance, and the row of its study in the batch."""
 WHOLE_INPUTS = {"images", "study_index"}
 FROZEN: frozenset[Mode] = frozenset({"probe", "head"})
 
 
-class Network(nn.Module):
-    """A tower and a head.
+class ClassificationNetwork(nn.Module):
+    """A model that reads organs, and a head on what it reads.
 
     Args:
-        tower: reads organs.
+        model: reads organs.
         head: answers.
-        space: the head reads ``raw`` features, or the tower's ``shared`` space, where texts are too.
-        whole: the tower reads whole images, no organs.
+        space: the head reads ``raw`` features, or the model's ``shared`` space, where texts are too.
+        whole: the model reads whole images, no organs.
     """
 
-    def __init__(self, tower: OrganTextModel, head: BagHead, space: Space, whole: bool) -> None:
+    def __init__(self, model: OrganTextModel, head: BagHead, space: Space, whole: bool) -> None:
         super().__init__()
-        self.tower = tower
+        self.model = model
         self.head = head
         self.space = space
         self.whole = whole
 
     def read(self, inputs: Inputs) -> Float[Tensor, "n d"]:
-        """Raw features."""
-        return inputs if isinstance(inputs, Tensor) else read_organs(self.tower, inputs)
+        """Raw features: those that are cached, or of images."""
+        return inputs[FEATURES] if FEATURES in inputs else read_organs(self.model, inputs)
 
     def project(self, features: Float[Tensor, "n d"]) -> Float[Tensor, "n e"]:
         """What the head reads."""
         if self.space == "raw":
             return features
-        return self.tower.whole(features) if self.whole else self.tower.diagnosis(features)
+        return self.model.whole(features) if self.whole else self.model.diagnosis(features)
 
-    def forward(self, inputs: Inputs, organ: Int[Tensor, " n"], study: Int[Tensor, " n"], studies: int) -> Answers:
-        """Answers about some studies, see ``BagHead``."""
-        return self.head(self.project(self.read(inputs)), organ, study, studies)
+    def answer(self, inputs: Inputs, studies: int) -> Answers:
+        """Answers about so many studies, see ``BagHead``; ``bag_organ`` and ``bag_study`` say what was read."""
+        images = {name: value for name, value in inputs.items() if name not in (BAG_ORGAN, BAG_STUDY)}
+        return self.head(self.project(self.read(images)), inputs[BAG_ORGAN], inputs[BAG_STUDY], studies)
+
+    def forward(self, inputs: Inputs, studies: int) -> Float[Tensor, "s c"]:
+        """The logits."""
+        return self.answer(inputs, studies).logits
 
 
-def read_organs(tower: OrganTextModel, inputs: Mapping[str, Tensor]) -> Float[Tensor, "n d"]:
+def read_organs(model: OrganTextModel, inputs: Inputs) -> Float[Tensor, "n d"]:
     """Raw features of organs from crops, scans or radiographs; where no organ is looked for, each gets its whole
     image's."""
     if inputs.keys() == WHOLE_INPUTS:
-        return tower.image(inputs["images"])[inputs["study_index"]]
+        return model.image(inputs["images"])[inputs["study_index"]]
     if "study_index" in inputs:
-        return tower.study_features(**inputs)  # pyright: ignore[reportArgumentType]
-    return tower.organ_features(**inputs)  # pyright: ignore[reportArgumentType]
+        return model.study_features(**inputs)  # pyright: ignore[reportArgumentType]
+    return model.organ_features(**inputs)  # pyright: ignore[reportArgumentType]
 
 
-@dataclass(frozen=True)
-class Start:
-    """Where a network begins.
-
-    Attributes:
-        name: in tables and file names.
-        release: the model, or the one whose shape a random start takes.
-        random: the weights are drawn.
-        mode: what is trained.
-    """
-
-    name: str
-    release: Release
-    random: bool
-    mode: Mode
-
-
-def build_network(start: Start, tasks: Sequence[Task], organs: Sequence[str], config: FinetuneConfig) -> Network:
+def build_network(
+    initialization: Initialization, targets: Sequence[Target], organs: Sequence[str], config: FinetuneConfig
+) -> ClassificationNetwork:
     """The network before its first step, drawn with torch's generator; what is trained is marked.
 
     Args:
-        start: model and mode.
-        tasks: the columns.
+        initialization: model and mode.
+        targets: the columns.
         organs: names by number.
         config: the head.
     """
-    if start.random:
-        tower = OrganTextModel(start.release.model.settings)
-        tower.encoder.load_pretrained()
+    if initialization.random:
+        model = OrganTextModel(initialization.release.model.settings)
+        model.encoder.load_pretrained()
     else:
-        tower = copy.deepcopy(start.release.model)
-    device = next(start.release.model.parameters()).device
-    whole = reads_whole(start.release, config)
-    shared = start.mode != "probe" and not start.random and config.head.start == "text"
-    shared = shared and speaks(start.release, whole)
+        model = copy.deepcopy(initialization.release.model)
+    whole = reads_whole(initialization.release, config)
+    shared = initialization.mode != "probe" and not initialization.random and config.head.start == "text"
+    shared = shared and speaks(initialization.release, whole)
     space: Space = "shared" if shared else "raw"
-    dim = tower.settings.embedding_dim if shared else raw_width(tower, whole)
-    head = BagHead(dim, tasks, organs, config.head.hidden, config.head.dropout)
-    network = Network(tower, head, space, whole)
+    dim = model.settings.embedding_dim if shared else raw_width(model, whole)
+    head = BagHead(dim, targets, organs, config.head.hidden, config.head.dropout)
+    network = ClassificationNetwork(model, head, space, whole)
     if shared:
-        start_from_text(head, tasks, Scorer(start.release))
-    _mark(network, start.mode, config.fit.rank)
-    return network.to(device)
+        start_from_text(head, targets, Scorer(initialization.release))
+    _mark(network, initialization.mode, config.fit.rank)
+    return network.to(initialization.device)
 
 
 def reads_whole(release: Release, config: FinetuneConfig) -> bool:
@@ -136,15 +127,15 @@ def speaks(release: Release, whole: bool) -> bool:
     return release.aligned and (release.model.settings.whole_image or not whole)
 
 
-def raw_width(tower: OrganTextModel, whole: bool) -> int:
+def raw_width(model: OrganTextModel, whole: bool) -> int:
     """Width of what ``read_organs`` gives."""
     if whole:
-        return tower.settings.embedding_dim if tower.by_token else tower.encoder.token_dim
-    return tower.settings.embedding_dim if tower.settings.project == "token" else tower.settings.dim
+        return model.settings.embedding_dim if model.by_token else model.encoder.token_dim
+    return model.settings.embedding_dim if model.settings.project == "token" else model.settings.dim
 
 
 @torch.no_grad()
-def start_from_text(head: BagHead, tasks: Sequence[Task], scorer: Scorer) -> None:
+def start_from_text(head: BagHead, targets: Sequence[Target], scorer: Scorer) -> None:
     """Set the classifiers of known abnormalities to the model's zero-shot answer.
 
     The weight is the direction from the negative to the positive prompts, times the calibrated scale, and the bias the
@@ -152,39 +143,39 @@ def start_from_text(head: BagHead, tasks: Sequence[Task], scorer: Scorer) -> Non
     with the mean over its organs' directions. Unknown abnormalities and multi-class columns start at zero.
     """
     dim = head.weight.shape[1]
-    head.spread.fill_(1 / math.sqrt(dim))
+    head.std.fill_(1 / math.sqrt(dim))
     start = 0
-    for task in tasks:
-        if task.abnormality is not None and not task.classes:
-            axes = scorer.differences(np.eye(dim, dtype=np.float32), task.asks).mean(1)
+    for target in targets:
+        if target.abnormality is not None and not target.classes:
+            axes = scorer.differences(np.eye(dim, dtype=np.float32), target.asks).mean(1)
             weight = torch.from_numpy(scorer.calibration.scale * axes).to(head.weight)
-            head.weight[start] = weight * head.spread
+            head.weight[start] = weight * head.std
             head.bias[start] = scorer.calibration.bias
-        start += task.width
+        start += target.width
 
 
-def _mark(network: Network, mode: Mode, rank: int) -> None:
+def _mark(network: ClassificationNetwork, mode: Mode, rank: int) -> None:
     """Say which parameters learn: only those that the answers depend on, and of these what the mode trains."""
-    tower = network.tower
-    tower.requires_grad_(mode == "full")
+    model = network.model
+    model.requires_grad_(mode == "full")
     if mode == "lora":
-        add_lora(tower.encoder, rank)
+        add_lora(model.encoder, rank)
     for name in ("anatomy_head", "text_head", "diagnosis_head", "image_head"):
-        part = getattr(tower, name, None)
+        part = getattr(model, name, None)
         if part is not None:
             used = network.space == "shared" and name == ("image_head" if network.whole else "diagnosis_head")
-            if name == "diagnosis_head" and tower.settings.project == "token" and not network.whole:
+            if name == "diagnosis_head" and model.settings.project == "token" and not network.whole:
                 used = mode in ("lora", "full")  # organs are read through it
             part.requires_grad_(used and mode != "probe")
 
 
-def tuned_release(start: Start, network: Network) -> Release:
-    """The start's release with the tower as it was trained; low-rank updates are folded in.
+def tuned_release(initialization: Initialization, network: ClassificationNetwork) -> Release:
+    """The initialization's release with the model as it was trained; low-rank updates are folded in.
 
-    How far organs lie from those of training was measured with the tower as it was: one that moved is not measured.
+    How far organs lie from those of training was measured with the model as it was: one that moved is not measured.
     """
-    release = copy.copy(start.release)
-    if start.mode not in FROZEN:
+    release = copy.copy(initialization.release)
+    if initialization.mode not in FROZEN:
         release.familiarity = None
-    release.model = merged(network.tower).cpu().eval().requires_grad_(True)  # pyright: ignore[reportAttributeAccessIssue]
+    release.model = merged(network.model).cpu().eval().requires_grad_(True)  # pyright: ignore[reportAttributeAccessIssue]
     return release

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator
 from ctglip.config import Settings
 from ctglip.data.augment import AugmentSettings
 from ctglip.training.optim import OptimSettings
+from ctglip.training.trainer import LoopSettings
 
 Mode = Literal["probe", "head", "lora", "full"]
 ALL = "all"
@@ -68,11 +69,11 @@ class FitSettings(Settings):
     """How long and on what.
 
     Attributes:
-        epochs: at most so many passes over the training studies.
-        patience: passes without a better validation before it ends; 0 never ends early.
+        epochs: at most so many over the training studies.
+        patience: epochs without a better validation before it ends; 0 never ends early.
         batch: studies of a step.
         rank: of the low-rank updates (``lora``).
-        checkpoint_every: passes between checkpoints of modes that train the encoder.
+        checkpoint_every: epochs between checkpoints, of runs that read images.
         encode: crops encoded at a time where nothing is learned.
         keep_gb: memory for whole scans that were read, for models that read those.
         threads: threads that cut crops.
@@ -89,14 +90,27 @@ class FitSettings(Settings):
     threads: int = Field(default=2, ge=1)
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
+    def loop(self, steps: int) -> LoopSettings:
+        """The trainer's settings, where an epoch has so many steps: a validation an epoch, the best weights kept."""
+        return LoopSettings(
+            steps=self.epochs * steps,
+            log_every=steps,
+            checkpoint_every=self.checkpoint_every * steps,
+            keep=1,
+            validate_every=steps,
+            release="best",
+            patience=self.patience,
+            tensorboard=False,
+        )
+
 
 class EvalSettings(Settings):
-    """How results are judged.
+    """How results are compared.
 
     Attributes:
         seed: of the bootstrap.
         draws: bootstrap draws of patients.
-        min_positives: a column with fewer positives, or fewer negatives, in the test split is not judged.
+        min_positives: a column with fewer positives, or fewer negatives, in the test split is not compared.
     """
 
     seed: int = 0
@@ -105,22 +119,20 @@ class EvalSettings(Settings):
 
 
 class SegmentationSettings(Settings):
-    """A head that draws one organ (or lesion) on radiographs; its truth is the store's ``organs``.
+    """A head that segments one organ (or lesion) on radiographs; its truth is the store's ``organs``.
 
     Attributes:
         organ: name in the dictionary; its voxels and those of its parts.
         head: ``unet``: from the encoder's levels, with skips. ``setr``: from its tokens, progressively enlarged.
         width: channels of the U-Net's finest step, or of SETR's first (halved at each step).
-        frozen: the encoder is left as it is; otherwise it learns at ``layer_decay``'s rates.
         focal: weight of the focal loss beside the logarithm of the soft Dice.
         gamma: of the focal loss.
-        threshold: probability from which on a pixel is drawn.
+        threshold: probability from which on a pixel belongs to it.
     """
 
     organ: str = "lungs"
     head: Literal["unet", "setr"] = "unet"
     width: int = Field(default=64, ge=8)
-    frozen: bool = True
     focal: float = Field(default=10.0, ge=0)
     gamma: float = Field(default=2.0, ge=0)
     threshold: float = Field(default=0.5, gt=0, lt=1)
@@ -130,14 +142,14 @@ class FinetuneConfig(Settings):
     """One fine-tuning.
 
     Attributes:
-        task: ``classification``: columns of a label table. ``segmentation``: an organ on radiographs; ``mode``,
-        ``read``,
-            ``columns``, ``head`` and ``loss`` say nothing then.
-        segmentation: what is drawn, and how.
+        task: ``classification``: columns of a label table. ``segmentation``: an organ on radiographs; ``read``,
+            ``columns``, ``head``, ``loss`` and ``augment`` are of classification alone.
+        segmentation: what is segmented, and how.
         mode: ``probe``: one linear layer on frozen features. ``head``: the diagnosis head and the linear layer on
-            frozen features. ``lora``: also low-rank updates of the encoder. ``full``: everything.
-        baselines: other starts with the same labels and seeds: ``scratch`` (random weights, always trained in full), or
-            a run or model folder.
+            frozen features. ``lora``: also low-rank updates of the encoder. ``full``: everything. A segmentation has
+            ``probe`` (a head on a frozen encoder) and ``full``.
+        baselines: other initializations with the same labels and seeds: ``scratch`` (random weights, always trained in
+            full), or a run or model folder.
         fractions: shares of the training patients whose labels are used; smaller subsets lie within larger ones. The
             validation split is kept whole.
         seeds: each is a subset of patients, a random start of what is new, and an order of batches.
@@ -146,15 +158,14 @@ class FinetuneConfig(Settings):
             radiographs alone.
         columns: what columns mean whose name does not say it.
         ignore: columns that are left alone.
-        scratch_optim, scratch_fit: ``optim`` and ``fit`` of the start from random weights.
+        scratch_optim, scratch_fit: ``optim`` and ``fit`` of random weights.
         optim: ``layer_decay`` gives lower layers of the encoder lower rates (``full``).
-        augment: changes of crops and scans where the encoder is trained; radiographs are changed as in their
-        pretraining, but
+        augment: of crops and scans where the encoder is trained; radiographs are augmented as in their pretraining, but
             never mirrored.
     """
 
     kind: Literal["finetune"] = "finetune"
-    task: Literal["classification", "segmentation"] = "classification"
+    task: str = "classification"
     segmentation: SegmentationSettings = SegmentationSettings()
     mode: Mode = "probe"
     baselines: tuple[str, ...] = ()
@@ -170,7 +181,7 @@ class FinetuneConfig(Settings):
     scratch_optim: OptimSettings = OptimSettings(lr=0.001, warmup=20, weight_decay=0.05)
     scratch_fit: FitSettings = FitSettings(epochs=40, patience=10, batch=8)
     augment: AugmentSettings = AugmentSettings()
-    judge: EvalSettings = EvalSettings()
+    evaluate: EvalSettings = EvalSettings()
 
     @field_validator("fractions")
     @classmethod

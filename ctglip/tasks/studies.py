@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from ctglip.errors import CohortError
 from ctglip.labels import LabelTable
 from ctglip.store.tables import Store
-from ctglip.tasks.targets import Problem, Task, TaskTable
+from ctglip.tasks.targets import Target, TargetTable, UnusedInput
 
 TRAIN, VAL, TEST = "train", "val", "test"
 _LEAST = 2
@@ -25,7 +25,7 @@ class Studies:
     """The labelled studies of a store.
 
     Attributes:
-        tasks: the columns that can be learned.
+        targets: the columns that can be learned.
         study_ids: sorted.
         values: 0 or 1, the number of the class, or NaN where it is not known.
         patients: of each study.
@@ -33,18 +33,18 @@ class Studies:
         problems: what could not be used.
     """
 
-    tasks: tuple[Task, ...]
+    targets: tuple[Target, ...]
     study_ids: tuple[str, ...]
     values: Float[np.ndarray, "s t"]
     patients: tuple[str, ...]
     splits: tuple[str, ...]
-    problems: tuple[Problem, ...]
+    problems: tuple[UnusedInput, ...]
 
     def of(self, split: str) -> Int[np.ndarray, " n"]:
         """The rows of a split."""
         return np.flatnonzero(np.array(self.splits) == split)
 
-    def with_problems(self, more: tuple[Problem, ...]) -> Studies:
+    def with_problems(self, more: tuple[UnusedInput, ...]) -> Studies:
         """The same with more problems."""
         return replace(self, problems=(*self.problems, *more))
 
@@ -60,7 +60,7 @@ class Studies:
         return np.array([row for row in rows if self.patients[row] in kept], dtype=np.int64)
 
 
-def join(asked: TaskTable, store: Store) -> Studies:
+def join(asked: TargetTable, store: Store) -> Studies:
     """Lay a label table on a store.
 
     Raises:
@@ -71,28 +71,28 @@ def join(asked: TaskTable, store: Store) -> Studies:
     patients = dict(store.table("studies").select("study_id", "patient_id").iter_rows())
     splits = dict(store.table("splits").select("study_id", "split").iter_rows()) | dict(table.splits)
     _check_patients(table, patients, splits)
-    problems: list[Problem] = []
+    problems: list[UnusedInput] = []
     kept: list[int] = []
     for row, study_id in enumerate(table.study_ids):
         known = bool(np.isfinite(table.values[row]).any())
         if study_id not in patients:
-            problems.append(Problem("unknown_study", study_id, "It has a row of labels, but is not in the store."))
+            problems.append(UnusedInput("unknown_study", study_id, "It has a row of labels, but is not in the store."))
         elif not known:
-            problems.append(Problem("no_labels", study_id, "Its row of labels is empty."))
+            problems.append(UnusedInput("no_labels", study_id, "Its row of labels is empty."))
         elif study_id not in splits:
-            problems.append(Problem("no_split", study_id, "It has labels, but is in no split."))
+            problems.append(UnusedInput("no_split", study_id, "It has labels, but is in no split."))
         else:
             kept.append(row)
     listed = set(table.study_ids)
     problems += [
-        Problem("no_labels", name, "It is in the store, but has no row of labels.")
+        UnusedInput("no_labels", name, "It is in the store, but has no row of labels.")
         for name in sorted(patients)
         if name not in listed
     ]
     kept.sort(key=lambda row: table.study_ids[row])
     names = tuple(table.study_ids[row] for row in kept)
     studies = Studies(
-        asked.tasks,
+        asked.targets,
         names,
         table.values[kept],
         tuple(patients[name] for name in names),
@@ -138,15 +138,15 @@ def _learnable(studies: Studies) -> Studies:
     """Without the columns of which the training split knows one answer alone; each becomes a problem."""
     train = studies.of(TRAIN)
     keep: list[int] = []
-    problems: list[Problem] = []
-    for number, task in enumerate(studies.tasks):
+    problems: list[UnusedInput] = []
+    for number, target in enumerate(studies.targets):
         found = studies.values[train, number]
         answers = np.unique(found[np.isfinite(found)])
         if len(answers) > 1:
             keep.append(number)
             continue
         what = f"knows one answer alone ({answers[0]:g})" if len(answers) else "knows no answer"
-        problems.append(Problem("one_class", task.column, f"The training split {what}, so it is not learned."))
+        problems.append(UnusedInput("one_class", target.column, f"The training split {what}, so it is not learned."))
     if not keep:
         raise CohortError(
             f"No column has two answers in the training split: {', '.join(p.subject for p in problems[:_SHOWN])}.",
@@ -155,7 +155,7 @@ def _learnable(studies: Studies) -> Studies:
         )
     return replace(
         studies,
-        tasks=tuple(studies.tasks[number] for number in keep),
+        targets=tuple(studies.targets[number] for number in keep),
         values=studies.values[:, keep],
         problems=(*studies.problems, *problems),
     )
@@ -183,22 +183,23 @@ class Bags:
         found = np.flatnonzero(position[self.study] >= 0)
         return found, position[self.study[found]]
 
-    def answerable(self, tasks: Sequence[Task], studies: int) -> Bool[np.ndarray, "s t"]:
-        """Which studies have an organ that a task is read from."""
-        out = np.zeros((studies, len(tasks)), dtype=bool)
-        for number, task in enumerate(tasks):
-            wanted = np.isin(self.organ, [self.organs.index(name) for name in task.organs])
+    def answerable(self, targets: Sequence[Target], studies: int) -> Bool[np.ndarray, "s t"]:
+        """Which studies have an organ that a target is read from."""
+        out = np.zeros((studies, len(targets)), dtype=bool)
+        for number, target in enumerate(targets):
+            wanted = np.isin(self.organ, [self.organs.index(name) for name in target.organs])
             out[self.study[wanted], number] = True
         return out
 
 
-def unanswerable(studies: Studies, bags: Bags) -> tuple[Studies, tuple[Problem, ...]]:
+def unanswerable(studies: Studies, bags: Bags) -> tuple[Studies, tuple[UnusedInput, ...]]:
     """Labels whose organs the study lacks become unknown, and are listed."""
-    lacking = np.isfinite(studies.values) & ~bags.answerable(studies.tasks, len(studies.study_ids))
-    problems = [
-        Problem("no_organ", studies.study_ids[row], f"{studies.tasks[task].column}: the store has none of its organs "
-                f"({', '.join(studies.tasks[task].organs[:4])}) in this study.")
-        for row, task in zip(*np.nonzero(lacking), strict=True)
-    ]  # fmt: skip
+    lacking = np.isfinite(studies.values) & ~bags.answerable(studies.targets, len(studies.study_ids))
+    problems = []
+    for row, column in zip(*np.nonzero(lacking), strict=True):
+        target = studies.targets[column]
+        organs = ", ".join(target.organs[:4])
+        message = f"{target.column}: the store has none of its organs ({organs}) in this study."
+        problems.append(UnusedInput("no_organ", studies.study_ids[row], message))
     values = np.where(lacking, np.nan, studies.values).astype(np.float32)
     return replace(studies, values=values), tuple(problems)

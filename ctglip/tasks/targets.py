@@ -1,7 +1,7 @@
-"""The columns of a fine-tuning's label table as tasks: what each asks, and which organs answer it.
+"""The columns of a fine-tuning's label table as targets: what each asks, and which organs answer it.
 
 A column ``organ:name`` asks about that organ, a column ``name`` about the study and is read from all organs that can
-have it. Nothing is dropped in silence: what cannot be used is a fault that stops, or a ``Problem`` that is listed.
+have it. Nothing is dropped in silence: what cannot be used is a fault that stops, or a ``UnusedInput`` that is listed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ STUDY = "study"
 
 
 @dataclass(frozen=True)
-class Task:
+class Target:
     """One column.
 
     Attributes:
@@ -49,7 +49,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Problem:
+class UnusedInput:
     """Something of the input that could not be used, and what became of it.
 
     Attributes:
@@ -64,26 +64,26 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class TaskTable:
+class TargetTable:
     """A label table and what its columns ask.
 
     Attributes:
-        tasks: one for each column.
+        targets: one for each column.
         labels: the table.
     """
 
-    tasks: tuple[Task, ...]
+    targets: tuple[Target, ...]
     labels: LabelTable
 
 
-def read_tasks(
+def read_targets(
     path: Path,
     dictionaries: Dictionaries,
     organs: Sequence[str],
     columns: Mapping[str, ColumnSettings] | None = None,
     ignore: Sequence[str] = (),
     whole: bool = False,
-) -> TaskTable:
+) -> TargetTable:
     """Read a label table (``labels.read_labels``), and lay its columns on organs.
 
     Args:
@@ -103,24 +103,24 @@ def read_tasks(
     own = "any" if whole else "of_organs"
     table = read_labels(path, dictionaries.organs, dictionaries.abnormalities, explained, ignore, own)
     faults: list[str] = []
-    tasks: list[Task] = []
+    targets: list[Target] = []
     for column in table.columns:
         said = columns.get(column.heading)
         found = _whole_task(column, said, dictionaries) if whole else _task(column, said, dictionaries, organs)
         if isinstance(found, str):
             faults.append(found)
         else:
-            tasks.append(found)
-    faults += _clashes(tasks)
+            targets.append(found)
+    faults += _clashes(targets)
     if faults:
         raise CohortError(f"{path}: {'; '.join(faults)}.", code="bad_labels", fix="Correct the table or the config.")
-    return TaskTable(tuple(tasks), table)
+    return TargetTable(tuple(targets), table)
 
 
 def _task(
     column: LabelColumn, said: ColumnSettings | None, dictionaries: Dictionaries, organs: Sequence[str]
-) -> Task | str:
-    """The column as a task, or what is wrong with it."""
+) -> Target | str:
+    """The column as a target, or what is wrong with it."""
     name, abnormality = column.heading, column.abnormality
     if said is not None and said.organs:
         wanted = tuple(organs) if said.organs == (ALL,) else said.organs
@@ -144,25 +144,27 @@ def _task(
     if not readable:
         shown = ", ".join(wanted[:4])
         return f"column {name!r} is about {shown}, and the model or the store has none of them"
-    return Task(name, readable, abnormality, column.classes)
+    return Target(name, readable, abnormality, column.classes)
 
 
-def _whole_task(column: LabelColumn, said: ColumnSettings | None, dictionaries: Dictionaries) -> Task | str:
-    """The column as a task of the whole image: any heading will do, one that means something can start from text."""
+def _whole_task(column: LabelColumn, said: ColumnSettings | None, dictionaries: Dictionaries) -> Target | str:
+    """The column as a target of the whole image: any heading will do, one that means something can start from text."""
     found = _task(column, said, dictionaries, dictionaries.organs.names)
     if isinstance(found, str):
         explained = said is not None and (said.organs or said.abnormality)
-        return found if explained else Task(column.heading, (STUDY,), None, column.classes)
-    return Task(column.heading, (STUDY,), found.abnormality, column.classes, found.organs if found.abnormality else ())
+        return found if explained else Target(column.heading, (STUDY,), None, column.classes)
+    return Target(
+        column.heading, (STUDY,), found.abnormality, column.classes, found.organs if found.abnormality else ()
+    )
 
 
-def _clashes(tasks: Sequence[Task]) -> list[str]:
+def _clashes(targets: Sequence[Target]) -> list[str]:
     """Two columns that ask the same of the same organs."""
     seen: dict[tuple[tuple[str, str], ...], str] = {}
     faults = []
-    for task in tasks:
-        if task.abnormality is not None and not task.classes:
-            first = seen.setdefault(task.asks, task.column)
-            if first != task.column:
-                faults.append(f"columns {first!r} and {task.column!r} ask the same")
+    for target in targets:
+        if target.abnormality is not None and not target.classes:
+            first = seen.setdefault(target.asks, target.column)
+            if first != target.column:
+                faults.append(f"columns {first!r} and {target.column!r} ask the same")
     return faults

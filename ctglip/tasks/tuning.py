@@ -1,9 +1,9 @@
-"""``finetune``: a trained model, a store and a label table become a tuned model and what it is worth."""
+"""``finetune``: a trained model, a store and a task become a tuned model and what it is worth."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -11,170 +11,112 @@ import polars as pl
 
 from ctglip.errors import ConfigError
 from ctglip.files import atomic_path, file_checksum, write_json, write_text
-from ctglip.inference.cxr_encoding import cxr_places, reading_of, visible_on_radiographs
-from ctglip.inference.scoring import Calibration, dictionaries_of
-from ctglip.models.release import Release
-from ctglip.pages.report import render
 from ctglip.store.tables import Store
-from ctglip.tasks.calibration import calibrate_texts
-from ctglip.tasks.initializations import open_records, starts_of, weights_of
-from ctglip.tasks.inputs import Source, kept_source, live_source
-from ctglip.tasks.network import FROZEN, Network, Start, reads_whole, speaks
-from ctglip.tasks.page import finetune_page
-from ctglip.tasks.release import save_tuned
-from ctglip.tasks.results import FinetuneResults, results_of
-from ctglip.tasks.runs import Cell, CellResult, network_of, run_cell
+from ctglip.tasks.base import Initialization, Task
+from ctglip.tasks.classification import Classification
+from ctglip.tasks.initializations import open_initializations, weights_checksum
+from ctglip.tasks.results import FinishedRun, TaskResults, TaskRun, released_run
+from ctglip.tasks.runs import initial_network, train_run
+from ctglip.tasks.segmentation import Segmentation
 from ctglip.tasks.settings import FinetuneConfig
-from ctglip.tasks.studies import Studies, join, unanswerable
-from ctglip.tasks.targets import Problem, read_tasks
 from ctglip.training.allocator import keep_freed_memory
+from ctglip.training.callbacks import Callbacks
 from ctglip.training.launch import resolve_device
-from ctglip.training.record import fingerprint
+from ctglip.training.record import begin_run, check_run, fingerprint
 
-Progress = Callable[[int, int], None]
+TASKS: dict[str, type[Task]] = {"classification": Classification, "segmentation": Segmentation}
+"""Tasks by the config's ``task``."""
 
 
 def finetune(
     run: Path,
     store: Path,
     out: Path,
-    labels: Path,
+    labels: Path | None = None,
     config: FinetuneConfig | None = None,
     resume: bool = False,
-    encoding: Progress | None = None,
-    progress: Progress | None = None,
-) -> FinetuneResults:
-    """Fine-tune a model on labels, and judge it beside other starts.
+    callbacks: Callbacks | None = None,
+) -> TaskResults:
+    """Fine-tune a model, and compare it with other initializations.
 
     Args:
         run: a run, or its ``model/`` folder.
         store: made by the model's recipe.
-        out: folder to write: config.resolved.yaml, environment.json, metrics.jsonl, cells/, model/ (which
-            ``load_model`` reads), head/, results.json, scores.parquet, attention.parquet, problems.csv, report.html.
-        labels: label table.
+        out: folder to write: config.resolved.yaml, environment.json, metrics.jsonl, runs/, model/ (which
+            ``load_model`` reads), head/, results.json, the released run's tables (scores.parquet), problems.csv, and
+            report.html where the task has a page.
+        labels: label table, for tasks that learn from one.
         config: what to do.
-        resume: go on with the cells that are missing.
-        encoding: called with (organs done, organs) while organs are encoded or cut.
-        progress: called with (passes done, passes) of all fits.
+        resume: go on with what is missing.
+        callbacks: ``preparing`` is called while images are read or encoded, ``progress`` with (epochs done, epochs) of
+            all runs, ``message`` with the runs that are skipped.
 
     Raises:
-        ConfigError: the folder holds another fine-tuning, or one that is not resumed.
-        CohortError: faults of the label table.
+        ConfigError: no such task; the folder holds another fine-tuning, or one that is not resumed.
+        CohortError: faults of the label table, or there is nothing to learn from.
         ModelError, StoreError: no model or store, or they do not fit.
-        CTGLIPError: nothing can be judged.
+        CTGLIPError: nothing can be compared.
+        Stopped: ``callbacks.stop`` asked for it.
     """
-    config = config or FinetuneConfig()
-    if config.task != "classification":
-        raise ConfigError(f"task: {config.task} takes no label table.", fix="Call finetune.segment.segment.")
+    config, callbacks = config or FinetuneConfig(), callbacks or Callbacks()
+    if config.task not in TASKS:
+        raise ConfigError(f"There is no task {config.task!r}.", fix=f"There are {', '.join(sorted(TASKS))}.")
+    if (labels is not None) != TASKS[config.task].from_labels:
+        raise ConfigError(f"task: {config.task} learns from {'the store' if labels else 'a label table'}.",
+                          fix="Leave --labels out." if labels else "Name one: --labels labels.csv")  # fmt: skip
     opened, device = Store.open(store), resolve_device(config.fit.device)
     keep_freed_memory(device)
-    starts = starts_of(run, config, config.mode, device)
-    main = starts[0]
-    whole = main.release.cxr is not None and reads_whole(main.release, config)
-    organs = [] if whole else _readable(main.release, opened)
-    table = read_tasks(labels, dictionaries_of(main.release), organs, config.columns, config.ignore, whole)
-    studies = join(table, opened)
-    open_records(
-        out, config, device, [file_checksum(labels), fingerprint(opened), *(weights_of(s) for s in starts)], resume
-    )
-    sources, studies = _sources(starts, opened, studies, config, encoding)
-    cells = [
-        Cell(start.name, fraction, seed) for start in starts for fraction in config.fractions for seed in config.seeds
+    initializations = open_initializations(run, config, device)
+    inputs = {"studies": fingerprint(opened)} | ({"labels": file_checksum(labels)} if labels else {})
+    inputs |= {f"weights of {one.name}": weights_checksum(one) for one in initializations}
+    check_run(out, config, inputs, resume)
+    task = TASKS[config.task].open(opened, initializations, config, labels, callbacks)
+    begin_run(out, config, inputs, device)
+    runs = [
+        TaskRun(one.name, fraction, seed)
+        for one in initializations
+        for fraction in config.fractions
+        for seed in config.seeds
     ]
-    found = _run_cells(cells, starts, sources, studies, config, out, progress)
-    source = f"label table {labels.name}"
-    results, best, scores, judged = results_of(found, studies, config.judge, main.name, studies.problems, source)
-    network = best.load(network_of(best.cell, main, sources[main.name], studies, config))
-    results, calibration = _with_texts(results, main, network, sources[main.name], studies, source)
-    organs = sources[main.name].bags.organs
-    save_tuned(out, main, network, studies.tasks, organs, results, best, calibration)
-    _write(out, results, found, best)
-    dictionaries = dictionaries_of(main.release)
-    write_text(out / "report.html", render(finetune_page(results, studies, scores, judged, dictionaries)))
+    finished = _train(runs, {one.name: one for one in initializations}, task, out / "runs", callbacks)
+    results, best = task.results(finished), released_run(finished, f"val_{task.score}")
+    network = best.load(initial_network(task, initializations[0], best.run))
+    results = task.save(out, initializations[0], network, results, best)
+    _write(out, results, finished, best)
+    if page := task.page(results, best):
+        write_text(out / "report.html", page)
     return results
 
 
-def _with_texts(
-    results: FinetuneResults, main: Start, network: Network, source: Source, studies: Studies, labels: str
-) -> tuple[FinetuneResults, Calibration | None]:
-    """How well the tuned model's answers to texts are calibrated, and their calibration; none where it has no texts."""
-    if main.mode == "probe" or not speaks(main.release, network.whole):
-        return results, None
-    texts = calibrate_texts(main.release, network, source, studies, labels)
-    calibrated = replace(results.calibration, texts=texts.error)
-    return replace(results, calibration=calibrated, notes=(*results.notes, texts.note)), texts.calibration
-
-
-def _readable(release: Release, store: Store) -> list[str]:
-    """Organs that the model was trained on (all that it knows, where that is not written) and that the store has."""
-    known = release.provenance.get("trained") or release.organs
-    if release.cxr is None:
-        present = set(store.table("organs")["organ"].unique())
-    else:
-        shown = visible_on_radiographs(dictionaries_of(release).organs)
-        instances = cxr_places(store, store.study_ids, shown, reading_of(release.model), release)
-        present = {instance.organ for instance in instances}
-    return [name for name in release.organs if name in known and name in present]
-
-
-def _sources(
-    starts: Sequence[Start], store: Store, studies: Studies, config: FinetuneConfig, progress: Progress | None
-) -> tuple[dict[str, Source], Studies]:
-    """The organs of each start, and the labels that every one of them can answer."""
-    made: dict[tuple[int, bool], Source] = {}
-    found: dict[str, Source] = {}
-    problems: dict[Problem, None] = {}
-    for start in starts:
-        frozen = start.mode in FROZEN
-        key = (id(start.release), frozen)
-        if key not in made:
-            make = kept_source if frozen else live_source
-            made[key] = make(store, start.release, studies, config, progress)
-            problems |= {Problem("unreadable", f.study_id, f.message): None for f in made[key].failures}
-        found[start.name] = made[key]
-        studies, lacking = unanswerable(studies, made[key].bags)
-        problems |= dict.fromkeys(lacking)
-    return found, studies.with_problems(tuple(problems))
-
-
-def _run_cells(
-    cells: Sequence[Cell],
-    starts: Sequence[Start],
-    sources: dict[str, Source],
-    studies: Studies,
-    config: FinetuneConfig,
-    out: Path,
-    progress: Progress | None,
-) -> list[CellResult]:
-    named = {start.name: start for start in starts}
-    epochs = [(config.scratch_fit if named[cell.start].random else config.fit).epochs for cell in cells]
-    found = []
-    for number, cell in enumerate(cells):
+def _train(
+    runs: Sequence[TaskRun],
+    initializations: Mapping[str, Initialization],
+    task: Task,
+    folder: Path,
+    callbacks: Callbacks,
+) -> list[FinishedRun]:
+    config, finished = task.config, []
+    epochs = [(config.scratch_fit if initializations[one.initialization].random else config.fit).epochs for one in runs]
+    for number, one in enumerate(runs):
         before = sum(epochs[:number])
 
         def report(done: int, _: int, before: int = before) -> None:
-            if progress:
-                progress(before + done, sum(epochs))
+            if callbacks.progress:
+                callbacks.progress(before + done, sum(epochs))
 
-        start = named[cell.start]
-        found.append(run_cell(cell, start, sources[start.name], studies, config, out / "cells", report))
+        told = replace(callbacks, progress=report)
+        finished.append(train_run(task, one, initializations[one.initialization], folder, told))
         report(epochs[number], 0)
-    return found
+    return finished
 
 
-def _write(out: Path, results: FinetuneResults, cells: Sequence[CellResult], best: CellResult) -> None:
+def _write(out: Path, results: TaskResults, finished: Sequence[FinishedRun], best: FinishedRun) -> None:
     write_json(out / "results.json", results.to_json())
-    with atomic_path(out / "scores.parquet") as temporary:
-        best.scores().write_parquet(temporary)
-    with atomic_path(out / "attention.parquet") as temporary:
-        best.attention().write_parquet(temporary)
+    for file in best.folder.glob("*.parquet"):
+        with atomic_path(out / file.name) as temporary:
+            best.table(file.stem).write_parquet(temporary)
     with atomic_path(out / "problems.csv") as temporary:
-        rows = [asdict(problem) for problem in results.problems]
         schema = {"code": pl.String, "subject": pl.String, "message": pl.String}
-        pl.DataFrame(rows, schema=schema).write_csv(temporary)
-    lines = [
-        {"cell": cell.cell.key, "pass": number, "auroc_val": auroc, "loss_val": loss}
-        for cell in cells
-        for number, (auroc, loss) in enumerate(zip(cell.about["auroc"], cell.about["loss"], strict=True))
-    ]
+        pl.DataFrame([asdict(problem) for problem in results.problems], schema=schema).write_csv(temporary)
+    lines = [{"run": one.run.key, **values} for one in finished for values in one.about["validations"]]
     write_text(out / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))

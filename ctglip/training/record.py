@@ -85,7 +85,7 @@ def steps_before(run: Path, config: Settings) -> int | None:
 
 
 def begin_run(
-    run: Path, config: Settings, inputs: Mapping[str, str], device: str, threads: int, ranks: int = 1
+    run: Path, config: Settings, inputs: Mapping[str, str], device: str, threads: int = 0, ranks: int = 1
 ) -> None:
     """Write a new run's records; of a run that is there the steps alone change, where it was given more.
 

@@ -118,10 +118,10 @@ def tuned(out: Path, runs: list[Path], store: Path, labels: Path, mode: str, siz
 def still_better(out: Path, mode: str) -> dict[str, str]:
     """For each start, in how many of its fits on all labels the last pass was the best: more passes may help."""
     found: dict[str, list[bool]] = {}
-    for file in sorted((out / f"finetuned-{mode}" / "cells").glob("*/cell.json")):
+    for file in sorted((out / f"finetuned-{mode}" / "runs").glob("*/run.json")):
         about = json.loads(file.read_text())
         if about["fraction"] == max(FRACTIONS):
-            found.setdefault(about["start"], []).append(about["best"] == about["passes"])
+            found.setdefault(about["initialization"], []).append(about["best"] == about["epochs"])
     return {start: f"{sum(last)} of {len(last)}" for start, last in found.items()}
 
 
@@ -134,7 +134,7 @@ def shown(interval: dict) -> str:
 
 def table(results: dict) -> str:
     """Macro AUROC of each start at each share, then the paired differences."""
-    points = {(p["start"], p["fraction"]): p for p in results["points"]}
+    points = {(p["initialization"], p["fraction"]): p for p in results["points"]}
     fractions = sorted({fraction for _, fraction in points})
     patients = {
         fraction: next(p["patients"] for (_, f), p in points.items() if f == fraction) for fraction in fractions
@@ -142,11 +142,12 @@ def table(results: dict) -> str:
     lines = ["| start | " + " | ".join(f"{f:.0%} ({patients[f]} patients)" for f in fractions) + " |"]
     lines.append("|---|" + "---|" * len(fractions))
     for start in dict.fromkeys(name for name, _ in points):
-        cells = [shown(points[start, f]["macro_auroc"]) for f in fractions]
+        cells = [shown(points[start, f]["score"]) for f in fractions]
         lines.append(f"| {start} ({points[start, fractions[0]]['mode']}) | " + " | ".join(cells) + " |")
     lines.append("")
     lines += [
-        f"{d['start']} at {d['fraction']:.0%} minus {d['other']} at {d['other_fraction']:.0%}: {shown(d['difference'])}"
+        f"{d['initialization']} at {d['fraction']:.0%} minus {d['other']} at {d['other_fraction']:.0%}: "
+        f"{shown(d['difference'])}"
         for d in results["differences"]
     ]
     return "\n".join(lines)

@@ -17,15 +17,17 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import polars as pl
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ctglip.evaluation.bootstrap import interval_of
 from ctglip.evaluation.zero_shot import evaluate_pairs, thresholds_of
@@ -33,16 +35,20 @@ from ctglip.features.text_bank import TextBank
 from ctglip.files import read_yaml
 from ctglip.models.text import TextEncoderSettings, load_text_encoder
 from ctglip.reports.sentences import split_sentences
-from ctglip.tasks.calibration import column_error, fit_logits
-from ctglip.tasks.fit import Fit, standardise
-from ctglip.tasks.head import Answers, BagHead
-from ctglip.tasks.inputs import Kept
-from ctglip.tasks.losses import LabelLoss
-from ctglip.tasks.results import Judge, build_judge, labels_of, scores_of
-from ctglip.tasks.runs import score_table
-from ctglip.tasks.settings import EvalSettings, FitSettings, LossSettings
+from ctglip.tasks.base import Initialization
+from ctglip.tasks.calibration import column_error
+from ctglip.tasks.classification import Classification, standardise
+from ctglip.tasks.classification_results import ComparedColumns
+from ctglip.tasks.classification_tables import labels_of, scores_of
+from ctglip.tasks.head import BagHead
+from ctglip.tasks.inputs import CachedFeatures
+from ctglip.tasks.network import ClassificationNetwork
+from ctglip.tasks.results import BootstrapPatients, FinishedRun, TaskRun
+from ctglip.tasks.runs import train_run
+from ctglip.tasks.settings import EvalSettings, FinetuneConfig, FitSettings
 from ctglip.tasks.studies import TEST, VAL, Bags, Studies
-from ctglip.tasks.targets import Task
+from ctglip.tasks.targets import Target
+from ctglip.training.callbacks import Callbacks
 from ctglip.training.optim import OptimSettings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -107,23 +113,20 @@ def splits_of(reports: Reports) -> list[str]:
     return ["train" if share < 0.6 else "val" if share < 0.75 else "test" for share in shares]
 
 
-class TextProbe(nn.Module):
-    """A head on kept features; it has no tower."""
+class TextClassification(Classification):
+    """A head on cached features of sentences; it has no model."""
 
-    space = "raw"
-
-    def __init__(self, head: BagHead) -> None:
-        super().__init__()
-        self.head = head
-
-    def read(self, inputs: Tensor) -> Tensor:
-        return inputs
-
-    def forward(self, inputs: Tensor, organ: Tensor, study: Tensor, studies: int) -> Answers:
-        return self.head(inputs, organ, study, studies)
+    def network(self, initialization: Initialization, rows: np.ndarray) -> ClassificationNetwork:
+        """A fresh head."""
+        inputs = self.inputs[initialization.name]
+        assert isinstance(inputs, CachedFeatures)
+        head = BagHead(inputs.features.shape[1], self.studies.targets, ("sentence",))
+        network = ClassificationNetwork(nn.Identity(), head, "raw", False)  # pyright: ignore[reportArgumentType]
+        standardise(network, inputs, rows)
+        return network
 
 
-def sources_of(reports: Reports, bank: TextBank) -> dict[str, Kept]:
+def sources_of(reports: Reports, bank: TextBank) -> dict[str, CachedFeatures]:
     """The sentences of each report, and their mean."""
     sentences = [split_sentences(text) or (text,) for text in reports.texts]
     ids = bank.ids([sentence for several in sentences for sentence in several])
@@ -133,62 +136,59 @@ def sources_of(reports: Reports, bank: TextBank) -> dict[str, Kept]:
     mean = sums / torch.from_numpy(np.bincount(study)).float()[:, None]
     zero = np.zeros(len(study), dtype=np.int64)
     return {
-        "mean": Kept(Bags(np.arange(len(sentences)), zero[: len(sentences)], ("sentence",)), mean),
-        "attention": Kept(Bags(study, zero, ("sentence",)), vectors),
+        "mean": CachedFeatures(Bags(np.arange(len(sentences)), zero[: len(sentences)], ("sentence",)), mean),
+        "attention": CachedFeatures(Bags(study, zero, ("sentence",)), vectors),
     }
 
 
-def fitted(studies: Studies, source: Kept, fraction: float, seed: int) -> tuple[pl.DataFrame, dict[str, Any]]:
-    """One fit: its scores on validation and test, and how it went."""
-    torch.manual_seed(seed)
-    train, val = studies.subset(fraction, seed), studies.of(VAL)
-    network = TextProbe(BagHead(source.features.shape[1], studies.tasks, ("sentence",)))
-    standardise(network, source, train)  # pyright: ignore[reportArgumentType]
-    loss = LabelLoss(studies.tasks, studies.values[train], LossSettings())
-    work = Fit(network, source, studies.tasks, studies.values, train, val, loss,  # pyright: ignore[reportArgumentType]
-               FitSettings(epochs=EPOCHS, patience=15, batch=64), OptimSettings(lr=0.003, warmup=0, weight_decay=0.01),
-               seed)  # fmt: skip
-    done = work.run()
-    said = {split: work.predict(studies.of(split)) for split in (VAL, TEST)}
-    calibration = fit_logits(said[VAL].logits, studies.values[val], studies.tasks)
-    tables = [score_table(studies, split, studies.of(split), found, calibration) for split, found in said.items()]
-    patients = len({studies.patients[row] for row in train})
-    return pl.concat(tables), {"patients": patients, "passes": done.passes, "best": done.best}
+def fitted(studies: Studies, name: str, source: CachedFeatures, fraction: float, seed: int) -> FinishedRun:
+    """One run."""
+    optim = OptimSettings(lr=0.003, warmup=0, weight_decay=0.01)
+    config = FinetuneConfig(fit=FitSettings(epochs=EPOCHS, patience=15, batch=64), optim=optim)
+    task = TextClassification(config, studies, {name: source})
+    release = SimpleNamespace(model=nn.Linear(1, 1))  # says on which device it is, and no more
+    own = Initialization(name, release, False, "probe")  # pyright: ignore[reportArgumentType]
+    with tempfile.TemporaryDirectory() as folder:
+        done = train_run(task, TaskRun(name, fraction, seed), own, Path(folder), Callbacks())
+        return FinishedRun(done.run, done.folder, {**done.about, "scores": done.table("scores")})
 
 
 def measured(reports: Reports, bank: TextBank, fractions: Sequence[float], seeds: Sequence[int]) -> dict[str, Any]:
     """Macro AUROC at each share of the labels, mean over seeds; F1 and calibration error of the first seed on all."""
-    tasks = tuple(Task(name, ("sentence",)) for name in reports.labels.columns)
+    targets = tuple(Target(name, ("sentence",)) for name in reports.labels.columns)
     values = reports.labels.cast(pl.Float32).to_numpy().astype(np.float32)
-    studies = Studies(tasks, tuple(reports.ids), values, tuple(reports.patients), tuple(splits_of(reports)), ())
-    judged = build_judge(studies, EvalSettings(min_positives=LEAST))
+    studies = Studies(targets, tuple(reports.ids), values, tuple(reports.patients), tuple(splits_of(reports)), ())
+    settings = EvalSettings(min_positives=LEAST)
+    judged = ComparedColumns.of(studies, settings, BootstrapPatients.of(studies, settings))
     counts = {split: len({studies.patients[row] for row in studies.of(split)}) for split in ("train", VAL, TEST)}
     points: list[dict[str, Any]] = []
     for name, source in sources_of(reports, bank).items():
         for fraction in fractions:
-            done = [fitted(studies, source, fraction, seed) for seed in seeds]
-            draws = np.stack([judged.draws(scores_of(found, TEST, tasks, judged.labels)) for found, _ in done])
+            done = [fitted(studies, name, source, fraction, seed) for seed in seeds]
+            draws = np.stack(
+                [judged.draws(scores_of(one.about["scores"], TEST, targets, judged.labels)) for one in done]
+            )
             interval = interval_of(draws.mean(0))
             point = {
                 "features": name,
                 "fraction": fraction,
-                "patients": done[0][1]["patients"],
+                "patients": done[0].about["patients"],
                 "macro_auroc": [interval.value, interval.low, interval.high],
                 "seeds": draws[:, 0].tolist(),
             }
             if fraction == max(fractions):
-                point |= at_thresholds(done[0][0], studies, judged)
+                point |= at_thresholds(done[0].about["scores"], studies, judged)
             points.append(point)
     about = {"table": reports.name, "patients": counts, "columns": len(judged.labels)}
     return {**about, "left_out": list(judged.left_out), "points": points}
 
 
-def at_thresholds(scores: pl.DataFrame, studies: Studies, judged: Judge) -> dict[str, Any]:
+def at_thresholds(scores: pl.DataFrame, studies: Studies, judged: ComparedColumns) -> dict[str, Any]:
     """Macro F1 at thresholds of the validation split, and the calibration error of the test split."""
     val = {pair: known for pair, known in labels_of(studies, studies.of(VAL)).items() if pair in judged.labels}
-    thresholds = thresholds_of(val, scores_of(scores, VAL, studies.tasks, val))
-    said = scores_of(scores, TEST, studies.tasks, judged.labels)
-    pairs, _ = evaluate_pairs(judged.labels, said, judged.patients, judged.weights, thresholds)
+    thresholds = thresholds_of(val, scores_of(scores, VAL, studies.targets, val))
+    said = scores_of(scores, TEST, studies.targets, judged.labels)
+    pairs, _ = evaluate_pairs(judged.labels, said, judged.patients.numbers, judged.patients.weights, thresholds)
     f1 = [pair.at.f1 for pair in pairs if pair.at and pair.at.f1 is not None]
     error = column_error(scores)
     worst = sorted((pair.auroc.value or 0.0, pair.abnormality) for pair in pairs)[:3]

@@ -10,10 +10,10 @@ import pytest
 
 from tests.cli.commands import ctglip, good
 from tests.inference.tiny_cxr import cxr_release, saved
-from tests.tasks.test_segment import write_lungs
+from tests.tasks.test_segmentation import write_lungs
 from tests.training.tiny import write_word_bert
 
-QUICK = ("--set", "fit.epochs=5", "--set", "judge.draws=20", "--set", "judge.min_positives=1")
+QUICK = ("--set", "fit.epochs=5", "--set", "evaluate.draws=20", "--set", "evaluate.min_positives=1")
 
 
 @pytest.mark.slow
@@ -74,7 +74,8 @@ def test_cxr_are_segmented_without_a_label_table(tmp_path: Path) -> None:
     done = ctglip(*arguments, "--json")
     assert done.code == 0, done.err
     results = json.loads(done.out)
-    assert {"dice_pos", "dice_all", "mdice"} <= set(results["points"][0])
+    assert results["metric"] == "dice_all"
+    assert {"dice_pos", "mdice"} <= set(results["points"][0]["more"])
     assert "f008" in done.err
     assert "f008" in (tmp_path / "out" / "problems.csv").read_text()
     (tmp_path / "labels.csv").write_text("study_id,lungs:emphysema\nf000,1\n")

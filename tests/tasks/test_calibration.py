@@ -9,18 +9,18 @@ import numpy as np
 import polars as pl
 import pytest
 from sklearn.metrics import roc_auc_score
-from tests.tasks.test_run import config
 
 from ctglip.api import load_model
 from ctglip.evaluation.metrics import expected_calibration_error
 from ctglip.store.tables import Store
 from ctglip.tasks.calibration import LogitCalibration, fit_logits
-from ctglip.tasks.targets import Task
+from ctglip.tasks.targets import Target
 from ctglip.tasks.tuning import finetune
+from tests.tasks.test_finetune import config
 
-YES = Task("a", ("liver",))
-RARE = Task("b", ("spleen",))
-GRADE = Task("c", ("liver",), None, ("none", "some", "much"))
+YES = Target("a", ("liver",))
+RARE = Target("b", ("spleen",))
+GRADE = Target("c", ("liver",), None, ("none", "some", "much"))
 
 
 def answers(logits: np.ndarray, rng: np.random.Generator) -> np.ndarray:

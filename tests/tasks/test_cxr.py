@@ -18,13 +18,14 @@ from ctglip.inference.feature_cache import organ_features_of
 from ctglip.inference.scoring import Scorer
 from ctglip.models.release import load_release
 from ctglip.store.tables import Store
+from ctglip.tasks.base import Initialization
 from ctglip.tasks.embed import embed
-from ctglip.tasks.inputs import Radiographs, kept_source, live_source
-from ctglip.tasks.network import Start, build_network, read_organs
-from ctglip.tasks.release import Tuned
+from ctglip.tasks.inputs import CxrInputs, cached_features, image_inputs
+from ctglip.tasks.network import build_network, read_organs
+from ctglip.tasks.release import FinetunedModel
 from ctglip.tasks.settings import FinetuneConfig
 from ctglip.tasks.studies import join
-from ctglip.tasks.targets import STUDY, read_tasks
+from ctglip.tasks.targets import STUDY, read_targets
 from ctglip.tasks.tuning import finetune
 from tests.inference.tiny_cxr import FILMS, cxr_release, saved, write_cxr_store
 from tests.training.tiny import write_word_bert
@@ -38,7 +39,7 @@ def config(**more) -> FinetuneConfig:
         "fit": fit,
         "scratch_fit": {**fit, "epochs": 2},
         "optim": {"lr": 0.02, "warmup": 0},
-        "judge": {"draws": 20, "min_positives": 1},
+        "evaluate": {"draws": 20, "min_positives": 1},
         **more,
     }
     return validate(FinetuneConfig, tree, "test")
@@ -67,25 +68,25 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def studies_of(model: Path, radiographs: tuple[Store, Path], whole: bool):
     release = load_release(model)
     return release, join(
-        read_tasks(radiographs[1], Scorer(release).dictionaries, release.organs, whole=whole), radiographs[0]
+        read_targets(radiographs[1], Scorer(release).dictionaries, release.organs, whole=whole), radiographs[0]
     )
 
 
 def test_boxes_are_read_as_inference_reads_them(models, radiographs) -> None:
     release, studies = studies_of(models["boxes"], radiographs, whole=False)
-    live = live_source(radiographs[0], release, studies, config())
-    assert isinstance(live, Radiographs)
+    live = image_inputs(radiographs[0], release, studies, config())
+    assert isinstance(live, CxrInputs)
     found = organ_features_of(radiographs[0], release, studies.study_ids, ["heart", "pleura_left", "pleura_right"])
-    kept = kept_source(radiographs[0], release, studies, config())
+    kept = cached_features(radiographs[0], release, studies, config())
     np.testing.assert_array_equal(kept.bags.organ, live.bags.organ)
     rows = np.arange(6, 15)
     with torch.no_grad():
-        said = read_organs(release.model, live.inputs(rows, None))  # type: ignore[arg-type]
+        said = read_organs(release.model, live.read(rows, None))  # type: ignore[arg-type]
     torch.testing.assert_close(said, kept.features[6:15], atol=1e-5, rtol=1e-4)
     np.testing.assert_allclose(kept.features, found.embeddings.features, atol=1e-6)
-    changed = live.inputs(rows, np.random.default_rng(0))
-    again = live.inputs(rows, np.random.default_rng(0))
-    assert not torch.equal(changed["boxes"], live.inputs(rows, None)["boxes"])  # type: ignore[index]
+    changed = live.read(rows, np.random.default_rng(0))
+    again = live.read(rows, np.random.default_rng(0))
+    assert not torch.equal(changed["boxes"], live.read(rows, None)["boxes"])  # type: ignore[index]
     torch.testing.assert_close(changed["images"], again["images"])  # type: ignore[index]
     sides = changed["boxes"][:, 1::2] - changed["boxes"][:, ::2]  # type: ignore[index]
     assert bool((sides >= 1).all())
@@ -93,8 +94,8 @@ def test_boxes_are_read_as_inference_reads_them(models, radiographs) -> None:
 
 def test_a_whole_cxr_is_what_the_encoder_pools(models, radiographs) -> None:
     release, studies = studies_of(models["boxes"], radiographs, whole=True)
-    assert {task.organs for task in studies.tasks} == {(STUDY,)}
-    kept = kept_source(radiographs[0], release, studies, config(read="whole"))
+    assert {target.organs for target in studies.targets} == {(STUDY,)}
+    kept = cached_features(radiographs[0], release, studies, config(read="whole"))
     assert len(kept.features) == len(studies.study_ids)
     image = cxr_input(radiographs[0].study(studies.study_ids[3]).image(), FILMS)
     with torch.no_grad():
@@ -105,9 +106,9 @@ def test_a_whole_cxr_is_what_the_encoder_pools(models, radiographs) -> None:
 def test_effusions_are_found_in_their_boxes(models, radiographs, tmp_path: Path) -> None:
     results = finetune(models["boxes"], radiographs[0].path, tmp_path, radiographs[1], config())
     assert {f"{pair.organ}:{pair.abnormality.partition(':')[2]}" for pair in results.pairs} == PAIRS
-    assert results.macro_auroc.value is not None
-    assert results.macro_auroc.value > 0.9
-    said = Tuned(tmp_path).predict(radiographs[0], radiographs[0].study_ids[:5])
+    assert results.score.value is not None
+    assert results.score.value > 0.9
+    said = FinetunedModel(tmp_path).predict(radiographs[0], radiographs[0].study_ids[:5])
     assert said.height == 15
 
 
@@ -125,9 +126,9 @@ def test_whole_cxr_answer_any_column(model: str, mode: str, models, radiographs,
     results = finetune(models[model], radiographs[0].path, tmp_path / "out", tmp_path / "labels.csv", settings)
     assert {pair.abnormality for pair in results.pairs} == {*PAIRS, "any finding"}
     assert {pair.organ for pair in results.pairs} == {STUDY}
-    assert {point.start for point in results.points} == {models[model].parent.name, "scratch"}
+    assert {point.initialization for point in results.points} == {models[model].parent.name, "scratch"}
     scores = pl.read_parquet(tmp_path / "out" / "scores.parquet").filter(pl.col("split") == "test")
-    said = Tuned(tmp_path / "out").predict(radiographs[0], sorted(set(scores["study_id"])))
+    said = FinetunedModel(tmp_path / "out").predict(radiographs[0], sorted(set(scores["study_id"])))
     both = said.join(scores, on=["study_id", "column"], suffix="_judged")
     assert both.height == scores.height
     np.testing.assert_allclose(both["probability"], both["probability_judged"], atol=1e-5)
@@ -137,14 +138,17 @@ def test_whole_cxr_answer_any_column(model: str, mode: str, models, radiographs,
 @pytest.mark.parametrize("model", ["whole", "tokens"])
 def test_a_model_of_whole_cxr_starts_from_its_own_zero_shot_answer(model: str, models, radiographs) -> None:
     release, studies = studies_of(models[model], radiographs, whole=True)
-    kept = kept_source(radiographs[0], release, studies, config(mode="head"))
-    network = build_network(Start("whole", release, False, "head"), studies.tasks, kept.bags.organs, config()).eval()
+    kept = cached_features(radiographs[0], release, studies, config(mode="head"))
+    network = build_network(
+        Initialization("whole", release, False, "head"), studies.targets, kept.bags.organs, config()
+    ).eval()
     scorer = Scorer(release)
     with torch.no_grad():
-        said = network(kept.features[:4], torch.zeros(4, dtype=torch.long), torch.arange(4), 4).logits.numpy()
+        read = {"features": kept.features[:4], "bag_organ": torch.zeros(4, dtype=torch.long)}
+        said = network({**read, "bag_study": torch.arange(4)}, 4).numpy()
         whole = release.model.whole(kept.features[:4]).numpy()
-    for number, task in enumerate(studies.tasks):
-        organ, name = task.column.split(":")
+    for number, target in enumerate(studies.targets):
+        organ, name = target.column.split(":")
         expected = scorer.calibration.scale * scorer.differences(whole, [(organ, name)])[:, 0]
         np.testing.assert_allclose(said[:, number], expected + scorer.calibration.bias, atol=1e-4)
 
@@ -172,9 +176,9 @@ def test_a_label_of_an_organ_without_a_box_is_listed(models, radiographs, tmp_pa
     from ctglip.tasks.studies import unanswerable
 
     release = load_release(models["boxes"])
-    labels = read_tasks(tmp_path / "labels.csv", Scorer(release).dictionaries, release.organs)
+    labels = read_targets(tmp_path / "labels.csv", Scorer(release).dictionaries, release.organs)
     studies = join(labels, Tampered)  # type: ignore[arg-type]
-    live = live_source(Tampered, release, studies, config())  # type: ignore[arg-type]
+    live = image_inputs(Tampered, release, studies, config())  # type: ignore[arg-type]
     _, problems = unanswerable(studies, live.bags)
     assert [(problem.code, problem.subject) for problem in problems] == [("no_organ", "f003")]
 

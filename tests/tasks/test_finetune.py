@@ -20,14 +20,16 @@ from ctglip.inference.scoring import Scorer
 from ctglip.models.lora import add_lora, merged
 from ctglip.models.release import load_release
 from ctglip.store.tables import Store
-from ctglip.tasks.fit import predict
-from ctglip.tasks.inputs import crop_source, kept_source
-from ctglip.tasks.network import Start, build_network
-from ctglip.tasks.release import Tuned
+from ctglip.tasks.base import Initialization
+from ctglip.tasks.classification import Classification
+from ctglip.tasks.inputs import cached_features, crop_inputs
+from ctglip.tasks.network import build_network
+from ctglip.tasks.release import FinetunedModel
 from ctglip.tasks.settings import FinetuneConfig
 from ctglip.tasks.studies import TEST, VAL, join
-from ctglip.tasks.targets import read_tasks
+from ctglip.tasks.targets import read_targets
 from ctglip.tasks.tuning import finetune
+from ctglip.training.callbacks import Callbacks
 
 Tiny = tuple[Store, Path]
 
@@ -36,7 +38,7 @@ def config(**more) -> FinetuneConfig:
     tree = {
         "fit": {"epochs": 6, "batch": 12, "device": "cpu", "threads": 1},
         "scratch_fit": {"epochs": 2, "batch": 12, "device": "cpu", "threads": 1},
-        "judge": {"draws": 50, "min_positives": 1},
+        "evaluate": {"draws": 50, "min_positives": 1},
         **more,
     }
     return validate(FinetuneConfig, tree, "test")
@@ -57,8 +59,8 @@ def probed(run: Path, tiny: Tiny, tmp_path_factory: pytest.TempPathFactory):
 
 def test_plain_findings_are_learned_from_labels(probed) -> None:
     results, _ = probed
-    assert results.macro_auroc.value is not None
-    assert results.macro_auroc.value > 0.85
+    assert results.score.value is not None
+    assert results.score.value > 0.85
     assert {pair.abnormality for pair in results.pairs} == {
         "liver:hepatic_steatosis", "spleen:splenomegaly", "kidney_left:renal_cyst"
     }  # fmt: skip
@@ -74,7 +76,7 @@ def test_the_files_agree_with_scikit_learn(probed) -> None:
         assert (rows.height, rows["label"].sum()) == (pair.n, pair.positives)
     page = (out / "report.html").read_text()
     assert "linear probe" in page
-    assert "Start: scratch" in page
+    assert "Initialization: scratch" in page
 
 
 def test_thresholds_come_from_validation(probed) -> None:
@@ -88,15 +90,15 @@ def test_thresholds_come_from_validation(probed) -> None:
 
 def test_every_start_share_and_seed_is_there_with_paired_differences(probed) -> None:
     results, _ = probed
-    points = {(point.start, point.fraction): point for point in results.points}
+    points = {(point.initialization, point.fraction): point for point in results.points}
     assert set(points) == {("run", 0.3), ("run", 1.0), ("scratch", 0.3), ("scratch", 1.0)}
     assert [points["run", share].patients for share in (0.3, 1.0)] == [11, 36]
     for point in results.points:
         assert len(point.seeds) == 2
-        assert point.macro_auroc.value == pytest.approx(np.mean(point.seeds))
+        assert point.score.value == pytest.approx(np.mean(point.seeds))
     assert {(d.fraction, d.other_fraction) for d in results.differences} == {(0.3, 0.3), (0.3, 1.0), (1.0, 1.0)}
     for d in results.differences:
-        expected = points["run", d.fraction].macro_auroc.value - points["scratch", d.other_fraction].macro_auroc.value
+        expected = points["run", d.fraction].score.value - points["scratch", d.other_fraction].score.value
         assert d.difference.value == pytest.approx(expected)
         assert d.difference.low <= d.difference.value <= d.difference.high
     assert "run at 30% minus scratch at 100%" in results.headline()
@@ -105,7 +107,7 @@ def test_every_start_share_and_seed_is_there_with_paired_differences(probed) -> 
 def test_the_tuned_model_answers_as_it_was_judged(probed, tiny: Tiny) -> None:
     results, out = probed
     scores = pl.read_parquet(out / "scores.parquet").filter(pl.col("split") == TEST)
-    said = Tuned(out).predict(tiny[0], sorted(set(scores["study_id"])))
+    said = FinetunedModel(out).predict(tiny[0], sorted(set(scores["study_id"])))
     both = said.join(scores, on=["study_id", "column"], suffix="_judged")
     assert both.height == scores.height
     np.testing.assert_allclose(both["probability"], both["probability_judged"], atol=1e-5)
@@ -116,7 +118,7 @@ def test_the_tuned_model_answers_as_it_was_judged(probed, tiny: Tiny) -> None:
 
 def written(out: Path) -> dict[str, int]:
     """When each cell was written."""
-    return {path.parent.name: path.stat().st_mtime_ns for path in (out / "cells").glob("*/cell.json")}
+    return {path.parent.name: path.stat().st_mtime_ns for path in (out / "runs").glob("*/run.json")}
 
 
 @pytest.mark.slow
@@ -133,18 +135,17 @@ def test_it_goes_on_where_it_was_stopped_and_ends_the_same(probed, run: Path, ti
             raise Killed
 
     with pytest.raises(Killed):
-        finetune(run, tiny[0].path, tmp_path, tiny[1], settings, progress=kill)
+        finetune(run, tiny[0].path, tmp_path, tiny[1], settings, callbacks=Callbacks(progress=kill))
     before = written(tmp_path)
     assert before
     with pytest.raises(ConfigError, match="already holds"):
         finetune(run, tiny[0].path, tmp_path, tiny[1], settings)
-    with pytest.raises(ConfigError, match="other seeds"):
+    with pytest.raises(ConfigError, match="seeds: "):
         finetune(run, tiny[0].path, tmp_path, tiny[1], settings.model_copy(update={"seeds": (5,)}), resume=True)
     again = finetune(run, tiny[0].path, tmp_path, tiny[1], settings, resume=True)
     assert again.to_json() == results.to_json()
     assert (
-        before.items()
-        <= {p.parent.name: p.stat().st_mtime_ns for p in (tmp_path / "cells").glob("*/cell.json")}.items()
+        before.items() <= {p.parent.name: p.stat().st_mtime_ns for p in (tmp_path / "runs").glob("*/run.json")}.items()
     )
 
 
@@ -153,18 +154,19 @@ def test_the_head_starts_as_the_zero_shot_answer(run: Path, tiny: Tiny) -> None:
     store, truth = tiny
     release = load_release(run)
     scorer = Scorer(release)
-    table = read_tasks(truth, scorer.dictionaries, release.organs)
+    table = read_targets(truth, scorer.dictionaries, release.organs)
     studies = join(table, store)
-    source = kept_source(store, release, studies, config())
-    network = build_network(Start("run", release, False, "head"), studies.tasks, source.bags.organs, config())
-    said = predict(network, source, studies.of(TEST), 8).logits
-    labels = read_tasks(truth, scorer.dictionaries, release.organs).labels
-    encoder = SplitEncoder(store=store, scorer=scorer, config=EvaluateConfig(device="cpu"), table=labels)
-    split = encoder.encode(TEST)
-    for number, task in enumerate(studies.tasks):
-        pair = (task.organs[0], task.abnormality or "")
+    source = cached_features(store, release, studies, config())
+    own = Initialization("run", release, False, "head")
+    network = build_network(own, studies.targets, source.bags.organs, config())
+    task = Classification(config(), studies, {own.name: source})
+    logits = task.answer(network, own, studies.of(TEST), 8).logits
+    labels = read_targets(truth, scorer.dictionaries, release.organs).labels
+    split = SplitEncoder(store=store, scorer=scorer, config=EvaluateConfig(device="cpu"), table=labels).encode(TEST)
+    for number, target in enumerate(studies.targets):
+        pair = (target.organs[0], target.abnormality or "")
         expected = scorer.calibration.probabilities(split.differences[pair])
-        np.testing.assert_allclose(1 / (1 + np.exp(-said[:, number])), expected, atol=1e-4)
+        np.testing.assert_allclose(1 / (1 + np.exp(-logits[:, number])), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("mode", ["head", "lora", "full"])
@@ -173,7 +175,7 @@ def test_each_mode_trains_what_it_says(run: Path, tiny: Tiny, tmp_path: Path, mo
     results = finetune(run, tiny[0].path, tmp_path, tiny[1], settings)
     before, after = load_release(run).model.state_dict(), load_release(tmp_path).model.state_dict()
     changed = {name.partition(".")[0] for name in before if not torch.equal(before[name], after[name])}
-    best = json.loads((tmp_path / "cells" / "run-1-0" / "cell.json").read_text())["best"]
+    best = json.loads((tmp_path / "runs" / "run-1-0" / "run.json").read_text())["best"]
     trained = {"head": {"diagnosis_head"}, "lora": {"diagnosis_head", "encoder"}}
     expected = trained.get(mode, {"diagnosis_head", "encoder", "organ", "organ_norm", "size"})
     assert changed == (expected if best else set())
@@ -184,13 +186,15 @@ def test_layers_further_down_are_trained_more_slowly(run: Path, tiny: Tiny) -> N
     from ctglip.training.optim import OptimSettings, build_optimizer
 
     release = load_release(run)
-    tasks = join(read_tasks(tiny[1], Scorer(release).dictionaries, release.organs), tiny[0]).tasks
-    network = build_network(Start("run", release, False, "full"), tasks, ("liver", "spleen", "kidney_left"), config())
+    targets = join(read_targets(tiny[1], Scorer(release).dictionaries, release.organs), tiny[0]).targets
+    network = build_network(
+        Initialization("run", release, False, "full"), targets, ("liver", "spleen", "kidney_left"), config()
+    )
     optimizer = build_optimizer(network, OptimSettings(layer_decay=0.5))
     scale = {id(p): group["scale"] for group in optimizer.param_groups for p in group["params"]}
     named = dict(network.named_parameters())
-    first = scale[id(named["tower.encoder.stem.0.weight"])]
-    last = scale[id(named["tower.encoder.stages.1.0.first.weight"])]
+    first = scale[id(named["model.encoder.stem.0.weight"])]
+    last = scale[id(named["model.encoder.stages.1.0.first.weight"])]
     assert first < last <= scale[id(named["head.weight"])] == 1.0
 
 
@@ -214,15 +218,17 @@ def test_low_rank_updates_start_at_nothing_and_fold_into_the_weights(run: Path) 
 def test_frozen_features_are_those_of_the_live_model(run: Path, tiny: Tiny) -> None:
     store, truth = tiny
     release = load_release(run)
-    studies = join(read_tasks(truth, Scorer(release).dictionaries, release.organs), store)
-    kept, live = kept_source(store, release, studies, config()), crop_source(store, release, studies, config())
+    studies = join(read_targets(truth, Scorer(release).dictionaries, release.organs), store)
+    kept, live = cached_features(store, release, studies, config()), crop_inputs(store, release, studies, config())
     np.testing.assert_array_equal(kept.bags.study, live.bags.study)
-    network = build_network(Start("run", release, False, "full"), studies.tasks, kept.bags.organs, config()).eval()
+    network = build_network(
+        Initialization("run", release, False, "full"), studies.targets, kept.bags.organs, config()
+    ).eval()
     rows = np.arange(10)
     with torch.no_grad():
-        inputs = live.inputs(rows, None)
+        inputs = live.read(rows, None)
         torch.testing.assert_close(network.read(inputs), kept.features[:10], atol=1e-5, rtol=1e-5)
-    changed = live.inputs(rows, np.random.default_rng(0))
+    changed = live.read(rows, np.random.default_rng(0))
     assert not isinstance(changed, torch.Tensor)
     assert not torch.equal(changed["images"], inputs["images"])  # type: ignore[index]
 
@@ -261,9 +267,7 @@ def test_permuted_labels_are_not_learned(run: Path, tiny: Tiny, tmp_path: Path) 
         shuffled = table.select(pl.exclude("study_id"))[order.tolist()].insert_column(0, table["study_id"])
         shuffled.write_csv(tmp_path / f"{seed}.csv")
         settings = config(fit={"epochs": 25, "batch": 12, "device": "cpu", "threads": 1})
-        found.append(
-            finetune(run, store.path, tmp_path / str(seed), tmp_path / f"{seed}.csv", settings).macro_auroc.value
-        )
+        found.append(finetune(run, store.path, tmp_path / str(seed), tmp_path / f"{seed}.csv", settings).score.value)
     assert abs(np.mean(found) - 0.5) < 0.15
 
 
@@ -286,7 +290,7 @@ def test_kept_features_are_fitted_on_one_thread_with_the_same_answer(run: Path, 
         torch.set_num_threads(threads)
         settings = probe(seeds=(0,))
         counted = lambda done, of: seen.append(torch.get_num_threads()) if 0 < done < of else None  # noqa: E731
-        finetune(run, tiny[0].path, tmp_path / str(threads), tiny[1], settings, progress=counted)
+        finetune(run, tiny[0].path, tmp_path / str(threads), tiny[1], settings, callbacks=Callbacks(progress=counted))
         assert torch.get_num_threads() == threads
         found.append((tmp_path / str(threads) / "metrics.jsonl").read_text())
     torch.set_num_threads(before)

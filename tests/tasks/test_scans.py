@@ -15,12 +15,13 @@ from ctglip.inference.scoring import Scorer
 from ctglip.models.release import Release, load_release
 from ctglip.store.study import organ_row
 from ctglip.store.tables import Store
-from ctglip.tasks.inputs import kept_source, live_source
-from ctglip.tasks.network import Start, build_network, read_organs
-from ctglip.tasks.release import Tuned
+from ctglip.tasks.base import Initialization
+from ctglip.tasks.inputs import cached_features, image_inputs
+from ctglip.tasks.network import build_network, read_organs
+from ctglip.tasks.release import FinetunedModel
 from ctglip.tasks.settings import FinetuneConfig
 from ctglip.tasks.studies import join
-from ctglip.tasks.targets import read_tasks
+from ctglip.tasks.targets import read_targets
 from ctglip.tasks.tuning import finetune
 from ctglip.training.launch import pretrain
 from tests.training.test_registry import KINDS, config_of
@@ -31,7 +32,7 @@ CONFIG = validate(
     {
         "mode": "full",
         "fit": {"epochs": 2, "batch": 6, "device": "cpu", "threads": 1},
-        "judge": {"draws": 20, "min_positives": 1},
+        "evaluate": {"draws": 20, "min_positives": 1},
     },
     "test",
 )
@@ -53,7 +54,7 @@ def runs(tiny: tuple[Store, Path], tmp_path_factory: pytest.TempPathFactory):
 
 
 def studies_of(release: Release, tiny: tuple[Store, Path]):
-    return join(read_tasks(tiny[1], Scorer(release).dictionaries, release.organs), tiny[0])
+    return join(read_targets(tiny[1], Scorer(release).dictionaries, release.organs), tiny[0])
 
 
 @pytest.mark.parametrize("kind", ["organ_query, pool", "organ_query, box", "organ_query, query", "global_pair"])
@@ -61,11 +62,11 @@ def test_a_tuned_model_reads_scans_as_inference_does(kind: str, runs, tiny: tupl
     store = tiny[0]
     release = load_release(runs(kind))
     studies = studies_of(release, tiny)
-    kept = kept_source(store, release, studies, CONFIG)
-    live = live_source(store, release, studies, CONFIG)
+    kept = cached_features(store, release, studies, CONFIG)
+    live = image_inputs(store, release, studies, CONFIG)
     rows, _ = live.bags.rows([4, 1])
     with torch.no_grad():
-        found = read_organs(release.model, live.inputs(rows, None))  # type: ignore[arg-type]
+        found = read_organs(release.model, live.read(rows, None))  # type: ignore[arg-type]
     torch.testing.assert_close(found, kept.features[torch.from_numpy(rows)], atol=1e-5, rtol=1e-4)
     settings = ScanSettings.model_validate(release.scans)
     dictionary = Scorer(release).dictionaries.organs
@@ -87,27 +88,35 @@ def test_whole_scans_are_tuned_beside_crops(
 ) -> None:
     settings = CONFIG.model_copy(update={"baselines": (str(runs(kind)),)})
     results = finetune(run, tiny[0].path, tmp_path, tiny[1], settings)
-    assert {point.start for point in results.points} == {"run", runs(kind).name}
-    assert all(point.macro_auroc.value is not None for point in results.points)
+    assert {point.initialization for point in results.points} == {"run", runs(kind).name}
+    assert all(point.score.value is not None for point in results.points)
     mine = finetune(runs(kind), tiny[0].path, tmp_path / "itself", tiny[1], CONFIG)
     assert mine.mode == "full"
-    assert Tuned(tmp_path / "itself").predict(tiny[0], tiny[0].study_ids[:3])["probability"].is_between(0, 1).all()
+    assert (
+        FinetunedModel(tmp_path / "itself")
+        .predict(tiny[0], tiny[0].study_ids[:3])["probability"]
+        .is_between(0, 1)
+        .all()
+    )
 
 
 def test_a_model_without_organs_starts_from_its_own_zero_shot_answer(runs, tiny: tuple[Store, Path]) -> None:
     release = load_release(runs("global_pair"))
     studies = studies_of(release, tiny)
-    kept = kept_source(tiny[0], release, studies, CONFIG)
-    network = build_network(Start("clip", release, False, "head"), studies.tasks, kept.bags.organs, CONFIG).eval()
+    kept = cached_features(tiny[0], release, studies, CONFIG)
+    network = build_network(
+        Initialization("clip", release, False, "head"), studies.targets, kept.bags.organs, CONFIG
+    ).eval()
     scorer = Scorer(release)
     rows, owner = kept.bags.rows([0, 1])
     with torch.no_grad():
-        said = network(kept.features[torch.from_numpy(rows)], torch.from_numpy(kept.bags.organ[rows]),
-                       torch.from_numpy(owner), 2)  # fmt: skip
+        read = {**kept.read(rows, None), "bag_organ": torch.from_numpy(kept.bags.organ[rows]),
+                "bag_study": torch.from_numpy(owner)}  # fmt: skip
+        logits = network(read, 2)
         whole = release.model.whole(kept.features[torch.from_numpy(rows)]).numpy()
-    for number, task in enumerate(studies.tasks):
-        assert task.abnormality is not None
+    for number, target in enumerate(studies.targets):
+        assert target.abnormality is not None
         first = [int(np.flatnonzero(owner == study)[0]) for study in (0, 1)]
-        axis = scorer.differences(whole[first], [(task.organs[0], task.abnormality)])[:, 0]
+        axis = scorer.differences(whole[first], [(target.organs[0], target.abnormality)])[:, 0]
         expected = scorer.calibration.scale * axis + scorer.calibration.bias
-        np.testing.assert_allclose(said.logits[:, number].numpy(), expected, atol=1e-4)
+        np.testing.assert_allclose(logits[:, number].numpy(), expected, atol=1e-4)

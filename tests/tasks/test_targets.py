@@ -13,10 +13,10 @@ from ctglip.data.crops import CropSettings
 from ctglip.errors import CohortError
 from ctglip.inference.scoring import Dictionaries
 from ctglip.store.tables import Store
-from ctglip.tasks.inputs import bags_of, wanted_organs
+from ctglip.tasks.inputs import bags_of, organs_of
 from ctglip.tasks.settings import ColumnSettings
 from ctglip.tasks.studies import join, unanswerable
-from ctglip.tasks.targets import read_tasks
+from ctglip.tasks.targets import read_targets
 from ctglip.vocabulary.abnormalities import load_abnormalities
 from ctglip.vocabulary.organs import load_organs
 
@@ -34,7 +34,7 @@ def table(path: Path, text: str) -> Path:
 
 
 def read(path: Path, dictionaries: Dictionaries, text: str, organs=ORGANS, **more):
-    return read_tasks(table(path / "labels.csv", text), dictionaries, organs, **more)
+    return read_targets(table(path / "labels.csv", text), dictionaries, organs, **more)
 
 
 def test_columns_find_their_organs(tmp_path, dictionaries) -> None:
@@ -44,7 +44,7 @@ def test_columns_find_their_organs(tmp_path, dictionaries) -> None:
         "study_id,Pleural effusion,liver:hepatic_steatosis,left renal cyst,aortic_aneurysm,spleen:weight\n"
         "a,1,0,1,,NaN\nb,0,1.0,nan,1,0\n",
     )
-    assert [(task.column, task.organs, task.abnormality) for task in found.tasks] == [
+    assert [(target.column, target.organs, target.abnormality) for target in found.targets] == [
         ("Pleural effusion", ("pleura_left", "pleura_right"), "pleural_effusion"),
         ("liver:hepatic_steatosis", ("liver",), "hepatic_steatosis"),
         ("left renal cyst", ("kidney_left",), "renal_cyst"),
@@ -65,8 +65,8 @@ def test_columns_by_config(tmp_path, dictionaries) -> None:
         columns=columns, ignore=("age",),
     )  # fmt: skip
     assert found.labels.study_ids == ("01", "02")
-    assert [task.organs for task in found.tasks] == [ORGANS, ("liver",), ("lung_left", "pleura_left")]
-    assert [task.width for task in found.tasks] == [1, 3, 1]
+    assert [target.organs for target in found.targets] == [ORGANS, ("liver",), ("lung_left", "pleura_left")]
+    assert [target.width for target in found.targets] == [1, 3, 1]
     np.testing.assert_array_equal(found.labels.values, [[1, 1, 0], [0, np.nan, 1]])
 
 
@@ -122,7 +122,7 @@ def test_what_cannot_be_used_is_listed(tiny, tmp_path, dictionaries) -> None:
         ("no_labels", known[-1]),
         ("one_class", "spleen:splenomegaly"),
     }
-    assert [task.column for task in found.tasks] == ["liver:hepatic_steatosis"]
+    assert [target.column for target in found.targets] == ["liver:hepatic_steatosis"]
     assert len(found.study_ids) == len(known) - 2
 
 
@@ -172,7 +172,7 @@ def test_the_tables_own_splits_are_taken(tiny, tmp_path, dictionaries) -> None:
 def test_an_organ_that_a_study_lacks_is_listed(tiny, tmp_path, dictionaries) -> None:
     store, _ = tiny
     found = joined(store, tmp_path, dictionaries, "study_id,liver:hepatic_steatosis\n" + rows(store.study_ids))
-    instances = instances_of(store, found.study_ids, wanted_organs(found.tasks), CropSettings())[1:]
+    instances = instances_of(store, found.study_ids, organs_of(found.targets), CropSettings())[1:]
     kept, problems = unanswerable(found, bags_of(instances, found.study_ids, ("liver",)))
     assert [(problem.code, problem.subject) for problem in problems] == [("no_organ", found.study_ids[0])]
     assert np.isnan(kept.values[0, 0])

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import torch
 
+from ctglip.tasks.base import Initialization
+from ctglip.tasks.classification import Classification, standardise
 from ctglip.tasks.head import BagHead
-from ctglip.tasks.inputs import Kept
+from ctglip.tasks.inputs import CachedFeatures
+from ctglip.tasks.network import ClassificationNetwork
 from ctglip.tasks.studies import Bags, Studies
-from ctglip.tasks.targets import Task
+from ctglip.tasks.targets import Target
 
 ORGANS = ("liver", "spleen", "kidney_left", "kidney_right")
 
 
 def planted(
-    tasks: tuple[Task, ...], studies: int = 120, dim: int = 8, carrier: int = 2, seed: int = 0
-) -> tuple[Studies, Kept]:
-    """Four organs a study; the first feature of the carrier says the answer of every task, all else is noise.
+    targets: tuple[Target, ...], studies: int = 120, dim: int = 8, carrier: int = 2, seed: int = 0
+) -> tuple[Studies, CachedFeatures]:
+    """Four organs a study; the first feature of the carrier says the answer of every target, all else is noise.
 
     The other organs' first features vary as much, so the mean over organs hides most of it.
     """
@@ -25,9 +30,9 @@ def planted(
     features[:, :, 0] *= 3
     truth = features[:, carrier, 0]
     columns = []
-    for task in tasks:
-        if task.classes:
-            edges = np.quantile(truth, np.linspace(0, 1, len(task.classes) + 1)[1:-1])
+    for target in targets:
+        if target.classes:
+            edges = np.quantile(truth, np.linspace(0, 1, len(target.classes) + 1)[1:-1])
             columns.append(np.digitize(truth, edges))
         else:
             columns.append(truth > 0.5)
@@ -35,21 +40,20 @@ def planted(
     names = tuple(f"s{number:03d}" for number in range(studies))
     bags = Bags(np.repeat(np.arange(studies), len(ORGANS)), np.tile(np.arange(len(ORGANS)), studies), ORGANS)
     values = np.stack(columns, axis=1).astype(np.float32)
-    found = Studies(tasks, names, values, tuple(f"p{name}" for name in names), tuple(splits.tolist()), ())
-    return found, Kept(bags, torch.from_numpy(features.reshape(-1, dim)))
+    found = Studies(targets, names, values, tuple(f"p{name}" for name in names), tuple(splits.tolist()), ())
+    return found, CachedFeatures(bags, torch.from_numpy(features.reshape(-1, dim)))
 
 
-class Plain(torch.nn.Module):
-    """A network without a tower: the head reads kept features."""
+TOY = Initialization("toy", SimpleNamespace(model=torch.nn.Linear(1, 1)), False, "probe")  # type: ignore[arg-type]
 
-    space = "raw"
 
-    def __init__(self, head: BagHead) -> None:
-        super().__init__()
-        self.head = head
+class Planted(Classification):
+    """A classification without a model: the head reads cached features."""
 
-    def read(self, inputs: torch.Tensor) -> torch.Tensor:
-        return inputs
+    dropout = 0.0
 
-    def forward(self, inputs: torch.Tensor, organ: torch.Tensor, study: torch.Tensor, studies: int):
-        return self.head(inputs, organ, study, studies)
+    def network(self, initialization: Initialization, rows: np.ndarray) -> ClassificationNetwork:
+        head = BagHead(8, self.studies.targets, ORGANS, 16, self.dropout)
+        network = ClassificationNetwork(torch.nn.Identity(), head, "raw", False)  # type: ignore[arg-type]
+        standardise(network, self.inputs["toy"], rows)
+        return network

@@ -24,10 +24,11 @@ from ctglip.store.format import StoreInfo
 from ctglip.store.splits import SplitSettings, assign_splits
 from ctglip.store.study import SourceGrid, StudyRecord, write_study
 from ctglip.store.tables import Store, compact, create_store
-from ctglip.tasks.segment import Segmenter, segment
-from ctglip.tasks.segmentation import SegmentationNetwork, agreement, mask_loss
+from ctglip.tasks.segmentation import Segmenter
+from ctglip.tasks.segmentation_heads import SegmentationNetwork, compare_masks, mask_loss
 from ctglip.tasks.settings import FinetuneConfig, SegmentationSettings
 from ctglip.tasks.tuning import finetune
+from ctglip.training.callbacks import Callbacks
 from ctglip.vocabulary.organs import load_organs
 from tests.inference.tiny_cxr import RECIPE, cxr_release, saved
 from tests.training.tiny import write_word_bert
@@ -41,7 +42,7 @@ def config(**more) -> FinetuneConfig:
         "optim": {"lr": 0.01, "warmup": 0},
         "fit": fit,
         "scratch_fit": {**fit, "epochs": 1},
-        "judge": {"draws": 20},
+        "evaluate": {"draws": 20},
         **more,
     }
     return validate(FinetuneConfig, tree, "test")
@@ -83,7 +84,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     bert = write_word_bert(folder / "bert")
     vit = ViTSettings(spatial_dims=2, patch=8, image_size=48, dim=32, depth=1, heads=2)
     made = {"cnn": cxr_release(bert), "vit": cxr_release(bert, encoder=vit), "scans": cxr_release(bert)}
-    made["scans"].radiographs = None
+    made["scans"].cxr = None
     return {name: saved(folder / name, release) for name, release in made.items()}
 
 
@@ -93,7 +94,7 @@ def test_heads_give_a_logit_for_every_pixel_and_leave_a_frozen_encoder_alone(hea
     encoder = build_encoder(CNNSettings(spatial_dims=2, widths=(8, 16, 32), blocks=(0, 1, 1), groups=4), 1)
     network = SegmentationNetwork(encoder, SegmentationSettings(head=head, width=16), frozen=True).train()  # type: ignore[arg-type]
     assert not encoder.training
-    said = network(torch.randn(2, 1, *shape))
+    said = network({"images": torch.randn(2, 1, *shape)}, 2)
     assert said.shape == (2, 1, *shape)
     said.sum().backward()
     assert all(p.grad is None for p in encoder.parameters())
@@ -119,7 +120,7 @@ def test_dice_by_hand() -> None:
     said[0] = [[1, 0], [1, 0]]  # one of two found, one invented
     said[1, 0, 0] = True  # nothing is there, and a pixel is drawn
     truth[3] = said[3] = True
-    found = agreement(said, truth)
+    found = compare_masks(said, truth)
     assert found.dice.tolist() == [0.5, 0.0, 1.0, 1.0]
     assert found.empty.tolist() == [False, True, True, False]
     assert found.mdice == pytest.approx((2 * 5 / (2 * 5 + 2 + 1) + 2 * 8 / (2 * 8 + 2 + 1)) / 2)
@@ -127,21 +128,20 @@ def test_dice_by_hand() -> None:
 
 def test_lungs_are_found_and_drawn_again_from_the_folder(lungs: Store, models, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    results = segment(models["cnn"], lungs.path, out, config(baselines=("scratch",), fractions=(0.3, 1.0)))
-    points = {(point.start, point.fraction): point for point in results.points}
+    results = finetune(models["cnn"], lungs.path, out, None, config(baselines=("scratch",), fractions=(0.3, 1.0)))
+    points = {(point.initialization, point.fraction): point for point in results.points}
     mine = points["cnn", 1.0]
-    assert mine.dice_pos.value is not None
-    assert mine.dice_pos.value > 0.9
-    assert mine.frozen
-    assert not points["scratch", 1.0].frozen
-    assert (results.resolution, results.head) == (48, "unet")
+    assert mine.more["dice_pos"].value is not None
+    assert mine.more["dice_pos"].value > 0.9
+    assert (mine.mode, points["scratch", 1.0].mode) == ("probe", "full")
+    assert "head unet, on windows of 48 x 48 pixels" in results.notes[0]
     assert {(p.code, p.subject) for p in results.problems} == {("no_mask", f"f{n:03d}") for n in range(8, 45, 9)}
     assert {(d.fraction, d.other_fraction) for d in results.differences} == {(0.3, 0.3), (0.3, 1.0), (1.0, 1.0)}
     scores = pl.read_parquet(out / "scores.parquet")
     dice, empty = scores["dice"].to_numpy(), scores["empty"].to_numpy()
-    assert mine.dice_all.value == pytest.approx(dice.mean())
-    assert mine.dice_pos.value == pytest.approx(dice[~empty].mean())
-    assert results.empty == empty.sum() > 0
+    assert mine.score.value == pytest.approx(dice.mean())
+    assert mine.more["dice_pos"].value == pytest.approx(dice[~empty].mean())
+    assert f"{empty.sum()} of {len(empty)} test radiographs do not show it" in results.notes[0]
     before, after = load_release(models["cnn"]).model.state_dict(), load_release(out).model.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
     segmenter = Segmenter(out)
@@ -152,14 +152,21 @@ def test_lungs_are_found_and_drawn_again_from_the_folder(lungs: Store, models, t
     inside = slice(7, 57)  # the model's window, a fifth smaller than the radiograph
     both = (drawn & (truth > 0))[inside, inside].sum()
     assert 2 * both / (drawn[inside, inside].sum() + (truth > 0)[inside, inside].sum()) > 0.85
-    assert json.loads((out / "results.json").read_text())["organ"] == "lungs"
+    assert json.loads((out / "results.json").read_text())["task"] == "segmentation"
 
 
 def test_tokens_are_enough_for_setr_and_the_encoder_learns_too(lungs: Store, models, tmp_path: Path) -> None:
-    settings = config(segmentation={"head": "setr", "width": 32, "frozen": False}, optim={"lr": 0.003, "warmup": 0})
-    results = segment(models["vit"], lungs.path, tmp_path, settings)
-    assert results.points[0].dice_pos.value is not None
-    assert results.points[0].dice_pos.value > 0.6
+    settings = config(
+        segmentation={
+            "head": "setr",
+            "width": 32,
+        },
+        mode="full",
+        optim={"lr": 0.003, "warmup": 0},
+    )
+    results = finetune(models["vit"], lungs.path, tmp_path, None, settings)
+    assert results.points[0].more["dice_pos"].value is not None
+    assert results.points[0].more["dice_pos"].value > 0.6
     before, after = load_release(models["vit"]).model.state_dict(), load_release(tmp_path).model.state_dict()
     changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
     assert changed == {"encoder"}
@@ -177,25 +184,25 @@ def test_a_run_that_was_stopped_goes_on(lungs: Store, models, tmp_path: Path) ->
             raise Killed
 
     with pytest.raises(Killed):
-        segment(models["cnn"], lungs.path, tmp_path / "a", settings, progress=kill)
-    assert len(list((tmp_path / "a" / "cells").glob("*/cell.json"))) == 1
+        finetune(models["cnn"], lungs.path, tmp_path / "a", None, settings, callbacks=Callbacks(progress=kill))
+    assert len(list((tmp_path / "a" / "runs").glob("*/run.json"))) == 1
     with pytest.raises(ConfigError, match="already holds"):
-        segment(models["cnn"], lungs.path, tmp_path / "a", settings)
-    again = segment(models["cnn"], lungs.path, tmp_path / "a", settings, resume=True)
-    assert again == segment(models["cnn"], lungs.path, tmp_path / "b", settings)
-    assert math.isfinite(again.points[0].mdice)
+        finetune(models["cnn"], lungs.path, tmp_path / "a", None, settings)
+    again = finetune(models["cnn"], lungs.path, tmp_path / "a", None, settings, resume=True)
+    assert again == finetune(models["cnn"], lungs.path, tmp_path / "b", None, settings)
+    assert math.isfinite(again.points[0].more["mdice"])
 
 
 def test_what_cannot_be_is_said(lungs: Store, models, tmp_path: Path) -> None:
     with pytest.raises(CTGLIPError, match="No radiograph of the split 'train' has a mask of heart"):
-        segment(models["cnn"], lungs.path, tmp_path / "a", config(segmentation={"organ": "heart"}))
+        finetune(models["cnn"], lungs.path, tmp_path / "a", None, config(segmentation={"organ": "heart"}))
     with pytest.raises(CTGLIPError, match="trained on CT scans"):
-        segment(models["scans"], lungs.path, tmp_path / "b", config())
-    with pytest.raises(ConfigError, match="takes no label table"):
+        finetune(models["scans"], lungs.path, tmp_path / "b", None, config())
+    with pytest.raises(ConfigError, match="learns from the store"):
         finetune(models["cnn"], lungs.path, tmp_path / "c", tmp_path / "labels.csv", config())
 
 
 def test_shipped_configs_are_what_they_say() -> None:
     unet, setr = (load_settings(FinetuneConfig, Path(f"finetune/cxr_segmentation_{n}")) for n in ("unet", "setr"))
-    assert (unet.task, unet.segmentation.head, unet.segmentation.frozen) == ("segmentation", "unet", True)
+    assert (unet.task, unet.segmentation.head, unet.mode) == ("segmentation", "unet", "probe")
     assert (setr.segmentation.head, setr.segmentation.width, setr.fit.batch) == ("setr", 512, 16)
