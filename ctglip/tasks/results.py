@@ -140,18 +140,15 @@ class TaskResults:
         """The result as a few lines."""
         lines = [self.summary()]
         for point in self.points:
-            more = (
-                f", {name} {format_interval(v) if isinstance(v, Interval) else f'{v:.3f}'}"
-                for name, v in point.more.items()
+            numbers = {self.metric: point.score, **point.more}
+            listed = (
+                f"{name} {format_interval(value) if isinstance(value, Interval) else f'{value:.3f}'}"
+                for name, value in numbers.items()
             )
-            lines.append(
-                f"{point.initialization} ({point.mode}) at {point.fraction:.0%}: {self.metric} {format_interval(point.score)}"
-                f"{''.join(more)}"
-            )
-        lines += [
-            f"{d.initialization} at {d.fraction:.0%} minus {d.other} at {d.other_fraction:.0%}: {format_interval(d.difference)}"
-            for d in self.differences
-        ]
+            lines.append(f"{point.initialization} ({point.mode}) at {point.fraction:.0%}: {', '.join(listed)}")
+        for one in self.differences:
+            both = f"{one.initialization} at {one.fraction:.0%} minus {one.other} at {one.other_fraction:.0%}"
+            lines.append(f"{both}: {format_interval(one.difference)}")
         return "\n".join(lines)
 
 
