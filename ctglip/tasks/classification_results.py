@@ -67,8 +67,8 @@ class ClassificationResults(TaskResults):
     def summary(self) -> str:
         """Macro AUROC, and over what."""
         return (
-            f"Macro AUROC {format_interval(self.score)} over {len(self.pairs)} columns, {self.patients} patients of the "
-            f"split {TEST}, {self.mode}, {self.label_source}."
+            f"Macro AUROC {format_interval(self.score)} over {len(self.pairs)} columns, {self.patients} patients of "
+            f"the split {TEST}, {self.mode}, {self.label_source}."
         )
 
 
