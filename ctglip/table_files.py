@@ -1,11 +1,12 @@
-"""Tables as people hand them in: CSV in any of its dialects, Excel, parquet; every cell is text.
+"""Tables as people write them: CSV in any of its dialects, Excel, parquet; every cell is text.
 
-The content says what a file is, not its name. Nothing is guessed where two readings differ: headings that stand twice,
-lines with more or fewer cells than headings, and ids that were stored as decimal numbers are errors.
+The content decides what a file is, not its name. Nothing is guessed where two readings differ: headings that stand
+twice, lines with more or fewer cells than headings, and ids that were stored as decimal numbers are errors.
 """
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import gzip
 import io
@@ -21,7 +22,7 @@ from ctglip.resources import require
 
 SEPARATORS = (",", ";", "\t")
 ID = "study_id"
-_SHOWN = 5
+_LISTED = 5
 _EXCEL = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
@@ -78,10 +79,10 @@ def _table(path: Path, rows: Sequence[tuple[int, list[str]]]) -> pl.DataFrame:
     _check_headings(path, names)
     wrong = [(number, len(cells)) for number, cells in body if len(cells) != len(names)]
     if wrong:
-        shown = ", ".join(f"line {number} has {count}" for number, count in wrong[:_SHOWN])
-        more = f" and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
+        examples = ", ".join(f"line {number} has {count}" for number, count in wrong[:_LISTED])
+        more = f" and {len(wrong) - _LISTED} more" if len(wrong) > _LISTED else ""
         raise CohortError(
-            f"{path} has {len(names)} columns, but {shown}{more}.",
+            f"{path} has {len(names)} columns, but {examples}{more}.",
             code="bad_table",
             fix="Put cells that hold the separator, or a line break, in quotation marks.",
         )
@@ -92,9 +93,9 @@ def _table(path: Path, rows: Sequence[tuple[int, list[str]]]) -> pl.DataFrame:
 def _check_headings(path: Path, names: Sequence[str]) -> None:
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        shown = ", ".join(repr(name) for name in twice[:_SHOWN])
+        examples = ", ".join(repr(name) for name in twice[:_LISTED])
         raise CohortError(
-            f"{path}: the heading {shown} stands in several columns." if "" not in twice
+            f"{path}: the heading {examples} stands in several columns." if "" not in twice
             else f"{path} has several columns without a heading.",
             code="repeated_column",
             fix="Give each column a heading of its own.",
@@ -116,13 +117,10 @@ def _decoded(content: bytes) -> str:
     sample = content[:200]
     if sample[1::2].count(0) > len(sample) / 4 or sample[::2].count(0) > len(sample) / 4:
         return content.decode("utf-16-le" if sample[1::2].count(0) > sample[::2].count(0) else "utf-16-be")
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        try:
-            return content.decode("cp1252")
-        except UnicodeDecodeError:
-            return content.decode("latin-1")
+    for encoding in ("utf-8-sig", "cp1252"):
+        with contextlib.suppress(UnicodeDecodeError):
+            return content.decode(encoding)
+    return content.decode("latin-1")
 
 
 def _separator(text: str) -> str:
@@ -140,20 +138,22 @@ def _sheet(path: Path, content: bytes) -> list[tuple[int, list[str]]]:
     """The rows of a workbook's sheet; whole numbers are written without a point."""
     calamine = require("python_calamine", extra="excel")
     try:
-        book = calamine.CalamineWorkbook.from_filelike(io.BytesIO(content))
-        sheets = {name: book.get_sheet_by_name(name).to_python(skip_empty_area=False) for name in book.sheet_names}
+        workbook = calamine.CalamineWorkbook.from_filelike(io.BytesIO(content))
+        sheets = {
+            name: workbook.get_sheet_by_name(name).to_python(skip_empty_area=False) for name in workbook.sheet_names
+        }
     except (calamine.CalamineError, OSError, ValueError) as error:
         raise CohortError(f"{path} cannot be read as a workbook: {error}.", code="bad_table") from error
     found = {name: _numbered(rows) for name, rows in sheets.items()}
     found = {name: rows for name, rows in found.items() if rows}
-    ours = [name for name, rows in found.items() if ID in [cell.strip() for cell in rows[0][1]]]
-    if len(ours) > 1:
+    with_ids = [name for name, rows in found.items() if ID in [cell.strip() for cell in rows[0][1]]]
+    if len(with_ids) > 1:
         raise CohortError(
-            f"{path}: the sheets {', '.join(map(repr, ours))} have a column {ID!r}.",
+            f"{path}: the sheets {', '.join(map(repr, with_ids))} have a column {ID!r}.",
             code="bad_table",
             fix="Leave one of them in the workbook.",
         )
-    return found[ours[0]] if ours else next(iter(found.values()), [])
+    return found[with_ids[0]] if with_ids else next(iter(found.values()), [])
 
 
 def _numbered(rows: Sequence[Sequence[object]]) -> list[tuple[int, list[str]]]:

@@ -75,12 +75,12 @@ def test_names_of_ones_own_where_they_are_allowed_and_never_a_slip(tmp_path: Pat
     text = "study_id,spleen:weight\na,1\n"
     with pytest.raises(CohortError, match="no abnormality 'weight'"):
         read(tmp_path, text)
-    assert read(tmp_path, text, own="of_organs").columns[0].organ == "spleen"
+    assert read(tmp_path, text, custom="of_organs").columns[0].organ == "spleen"
     with pytest.raises(CohortError, match="mean splenomegaly"):
-        read(tmp_path, "study_id,spleen:splenomegally\na,1\n", own="of_organs")
-    assert read(tmp_path, "study_id,covid\na,1\n", own="any").columns[0].abnormality is None
+        read(tmp_path, "study_id,spleen:splenomegally\na,1\n", custom="of_organs")
+    assert read(tmp_path, "study_id,covid\na,1\n", custom="any").columns[0].abnormality is None
     with pytest.raises(CohortError, match="mean cardiomegaly"):
-        read(tmp_path, "study_id,cardiomegally\na,1\n", own="any")
+        read(tmp_path, "study_id,cardiomegally\na,1\n", custom="any")
 
 
 def test_classes_of_a_column_that_the_config_explains(tmp_path: Path) -> None:

@@ -64,8 +64,8 @@ def _radiograph(context: Context, instance: OrganInstance) -> Picture | None:
     except CTGLIPError:
         return None
     name = context.scorer.dictionaries.organs[instance.organ].display
-    whole = instance.row.box[:4] == (0, image.shape[0], 0, image.shape[1])
-    boxes = () if whole else (CxrBox(name, *instance.row.box[:4]),)
+    everything = instance.row.box[:4] == (0, image.shape[0], 0, image.shape[1])
+    boxes = () if everything else (CxrBox(name, *instance.row.box[:4]),)
     return cxr_picture(image, CXR_MAX, boxes, longest_px=320, subject=f"study {instance.study_id}")
 
 

@@ -107,8 +107,12 @@ def compare(
 
     def answer(run: Path) -> Context:
         """One model's answers; its stages carry its name."""
-        named = None if stage is None else lambda name: stage(f"{run.name}: {name[:1].lower()}{name[1:]}")
-        return answer_split(load_release(run), opened, split, labels, config, progress, named)
+
+        def begin(name: str) -> None:
+            if stage is not None:
+                stage(f"{run.name}: {name[:1].lower()}{name[1:]}")
+
+        return answer_split(load_release(run), opened, split, labels, config, progress, begin)
 
     first, second = answer(run_a), answer(run_b)
     names = (run_a.name, run_b.name) if run_a.name != run_b.name else (str(run_a), str(run_b))

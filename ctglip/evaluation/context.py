@@ -50,7 +50,7 @@ class Context(SplitEncoder):
         return self.release.cxr is not None
 
     @property
-    def whole_radiographs(self) -> bool:
+    def one_vector_per_study(self) -> bool:
         """Every organ is read from the whole radiograph, so that all organs of a radiograph look alike."""
         read = reading_of(self.release.model, self.config.cxr.read) if self.radiographs else "box"
         return read in ("whole", "observations")
@@ -62,7 +62,7 @@ class Context(SplitEncoder):
         return self.encode_if_any(name)
 
     def control(self, name: str, explanation: str, scores: Scores) -> ControlResult:
-        """The macro AUROC of other scores of the evaluated pairs beside the model's own, draw by draw."""
+        """The macro AUROC of other scores of the evaluated pairs and the model's own, draw by draw."""
         labels, patients = {pair: self.labels[pair] for pair in scores}, self.split.patients
         pairs, control = evaluate_pairs(labels, scores, patients, self.weights, {})
         model = self.macro

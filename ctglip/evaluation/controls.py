@@ -25,7 +25,7 @@ def controls_of(context: Context) -> tuple[ControlResult, ...]:
     if masks is not None:
         text = "The same model, shown crops in which the organ has its mean HU throughout and everything else is air."
         found.append(context.control(MASK_ONLY, text, {pair: masks[pair] for pair in context.labels}))
-    if context.validation and not context.whole_radiographs:
+    if context.validation and not context.one_vector_per_study:
         scores, unfitted = _volume_scores(context, context.validation)
         name, what = (BOX_ONLY, "area of the organ's box") if context.radiographs else (VOLUME_ONLY, "volume")
         text = f"A logistic score of log {what} and its square, fitted for each pair on the validation split."

@@ -131,7 +131,7 @@ class SplitEncoder:
         return Path(self.config.cache) if self.config.cache else self.store.path / FOLDER
 
     def embed_texts(self, texts: Sequence[str]) -> None:
-        """Embed texts once and for all, in a text bank beside the cached features."""
+        """Embed texts once and for all, in a text bank next to the cached features."""
         release = self.release
         missing = [text for text in dict.fromkeys(texts) if text not in release.prompts]
         if not missing:

@@ -55,8 +55,8 @@ def measure_familiarity(
     except StoreError:
         return None
     if len(ids["train"]) > MOST_STUDIES:
-        drawn = np.random.default_rng(0).choice(len(ids["train"]), MOST_STUDIES, replace=False)
-        ids["train"] = [ids["train"][row] for row in sorted(drawn)]
+        rows = np.random.default_rng(0).choice(len(ids["train"]), MOST_STUDIES, replace=False)
+        ids["train"] = [ids["train"][row] for row in sorted(rows)]
     with tempfile.TemporaryDirectory(prefix="ctglip-familiarity-") as folder:
         found = {
             split: organ_features_of(store, release, several, organs, folder=Path(folder), threads=threads)
@@ -98,8 +98,8 @@ def fit_familiarity(train: OrganFeatures, val: OrganFeatures, reading: str) -> F
     whiten = _whitener(off)
     blank = {name: OrganRange(row=row, training=0, validation=0, limit=1.0) for row, name in enumerate(names)}
     unlimited = Familiarity(FamiliaritySettings(share=SHARE, reading=reading, organs=blank), means, whiten)
-    seen = {name: unlimited.distances(name, val.embeddings.features[owners[1] == name]) for name in names}
-    limits, share = limits_of(seen)
+    distances = {name: unlimited.distances(name, val.embeddings.features[owners[1] == name]) for name in names}
+    limits, share = limits_of(distances)
     hu = {} if _no_hu(train) else _hu_ranges(names, train, val, owners)
     ranges = {
         name: OrganRange(
@@ -115,9 +115,9 @@ def fit_familiarity(train: OrganFeatures, val: OrganFeatures, reading: str) -> F
 
 
 def limits_of(distances: Measured) -> tuple[dict[str, float], float]:
-    """For each organ the distance that ``SHARE`` of new organs keep, and the share that so many organs can speak for.
+    """For each organ the distance that ``SHARE`` of new organs keep, and the share that so many organs support.
 
-    Few organs of one name say little about their own 99th percentile. Logarithms of distances are therefore brought to
+    Few organs of one name tell little about their 99th percentile. Logarithms of distances are therefore brought to
     a common scale, by each organ's mean and by its spread (drawn to the spread of all), and the percentile is that of
     all organs together: of n values the ``ceil((n + 1) SHARE)``-th smallest, which a new one keeps with that
     probability.
@@ -137,8 +137,8 @@ def limits_of(distances: Measured) -> tuple[dict[str, float], float]:
         ]
     )
     share = min(SHARE, count / (count + 1))
-    instance = min(int(np.ceil((count + 1) * share - 1e-9)), count)
-    reach = float(np.sort(scaled)[instance - 1])
+    rank = min(int(np.ceil((count + 1) * share - 1e-9)), count)
+    reach = float(np.sort(scaled)[rank - 1])
     found = {
         name: float(np.exp(means[name] + reach * spreads[name] * np.sqrt(1 + 1 / len(values))))
         for name, values in logs.items()
@@ -163,22 +163,22 @@ def _hu_ranges(
     names: Iterable[str], train: OrganFeatures, val: OrganFeatures, owners: Sequence[np.ndarray]
 ) -> dict[str, HURange]:
     ranges: dict[str, HURange] = {}
-    seen: dict[str, np.ndarray] = {}
+    distances: dict[str, np.ndarray] = {}
     for name in names:
-        ours, theirs = (
+        training, validation = (
             [part.instances[int(row)].row for row in np.flatnonzero(owner == name)]
             for part, owner in zip((train, val), owners, strict=True)
         )
-        means = [row.mean_hu for row in ours]
-        spreads = [row.sd_hu for row in ours if row.sd_hu is not None]
-        whole = len(spreads) == len(ours)
+        means = [row.mean_hu for row in training]
+        spreads = [row.sd_hu for row in training if row.sd_hu is not None]
+        complete = len(spreads) == len(training)
         ranges[name] = HURange(
             mean=float(np.mean(means)),
             mean_sd=max(float(np.std(means, ddof=1)), _LEAST_HU),
-            spread=float(np.mean(spreads)) if whole else None,
-            spread_sd=max(float(np.std(spreads, ddof=1)), _LEAST_HU) if whole else 1.0,
+            spread=float(np.mean(spreads)) if complete else None,
+            spread_sd=max(float(np.std(spreads, ddof=1)), _LEAST_HU) if complete else 1.0,
             limit=1.0,
         )
-        seen[name] = np.array([ranges[name].distance(row.mean_hu, row.sd_hu) for row in theirs])
-    limits, _ = limits_of(seen)
+        distances[name] = np.array([ranges[name].distance(row.mean_hu, row.sd_hu) for row in validation])
+    limits, _ = limits_of(distances)
     return {name: found.model_copy(update={"limit": limits[name]}) for name, found in ranges.items()}

@@ -59,7 +59,7 @@ class PublishedTable(Settings):
     rows: tuple[PublishedRow, ...]
 
     @model_validator(mode="after")
-    def _whole(self) -> PublishedTable:
+    def _complete(self) -> PublishedTable:
         for row in self.rows:
             if row.values.keys() != self.columns.keys() or any(len(v) != len(self.shares) for v in row.values.values()):
                 raise ValueError(f"{row.model}: expected {len(self.shares)} numbers each for {', '.join(self.columns)}")

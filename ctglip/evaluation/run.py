@@ -160,7 +160,7 @@ def results_of(context: Context, source: str) -> Results:
         pairs=tuple(context.pairs),
         left_out=tuple(left_out),
         controls=controls,
-        recognition=None if context.whole_radiographs else _recognition(context),
+        recognition=None if context.one_vector_per_study else _recognition(context),
         calibration=_calibration(context),
         effective_rank=effective_rank(split.embeddings.diagnosis),
         embedding_dim=split.embeddings.diagnosis.shape[-1],
@@ -198,13 +198,13 @@ def _threshold_source(context: Context) -> str:
 
 
 def _prompt_source(context: Context) -> str:
-    config, own = context.config, context.scorer.own
+    config, prompts = context.config, context.scorer.own
     words = "the dictionary's prompt ensembles"
     if config.wording != "dictionary":
         words = f"single prompts in the wording '{config.wording}'"
-    if not own:
+    if not prompts:
         return words
-    count = len(own.keys() & context.labels.keys())
+    count = len(prompts.keys() & context.labels.keys())
     return f"own prompts for {count} of {len(context.labels)} pairs, for the rest {words}"
 
 

@@ -75,8 +75,8 @@ def study_labels(
 ) -> dict[str, Float[np.ndarray, " s"]]:
     """What is true of whole studies: 1, 0 or NaN for each finding and study.
 
-    From the columns of the label table; else from what reports affirm (a report that is silent says no, as public
-    labels have it).
+    From the columns of the label table; else from what reports affirm (a finding that is not mentioned is a 0, as in
+    public labels).
 
     Args:
         abnormalities: finding -> its abnormality.
@@ -119,7 +119,7 @@ def section_texts(store: Store, study_ids: Iterable[str]) -> dict[str, dict[str,
     return texts_of
 
 
-def whole_radiographs(context: Context) -> tuple[list[str], Float[np.ndarray, "s e"]]:
+def radiograph_vectors(context: Context) -> tuple[list[str], Float[np.ndarray, "s e"]]:
     """The evaluated radiographs that could be read, and their vectors as a whole.
 
     Raises:

@@ -21,7 +21,7 @@ from ctglip.evaluation.context import Context
 from ctglip.evaluation.published_tables import published_tables
 from ctglip.evaluation.results import PartResult, display_name, interval_cells
 from ctglip.evaluation.settings import CxrEvaluation
-from ctglip.evaluation.studies import columns_about, section_texts, study_labels, whole_radiographs
+from ctglip.evaluation.studies import columns_about, radiograph_vectors, section_texts, study_labels
 from ctglip.inference.scoring import Dictionaries
 from ctglip.pages.parts import Table
 from ctglip.pages.wording import DASH, number
@@ -107,7 +107,7 @@ def five_by_200(context: Context) -> FiveBy200 | None:
     if not context.radiographs:
         context.notes.append("There is no five_by_200: it is for radiographs.")
         return None
-    studies, radiographs = whole_radiographs(context)
+    studies, radiographs = radiograph_vectors(context)
     columns = {name: columns_about(context, name) for name in settings.classes}
     labels = study_labels(context, studies, {name: name for name in settings.classes}, columns)
     rows_of = exclusive(labels, settings.per_class, seed)

@@ -210,18 +210,18 @@ def _organs(context: Context, path: Path | None) -> list[PointedAnswer]:
     if path is None:
         return []
     lesions_of = _read_lesions(path, {_SPHERE: lambda *sphere: sphere})
-    asked: dict[int, dict[str, list[Lesion]]] = {}
+    questions: dict[int, dict[str, list[Lesion]]] = {}
     for row, instance in enumerate(context.split.instances):
         lesions = lesions_of.get(instance.study_id, {})
         for name in dict.fromkeys(abnormality for _, abnormality in lesions):
             several = _lesions_in(context, instance.organ, name, lesions)
             if several and (instance.organ, name) in context.labels:
-                asked.setdefault(row, {})[name] = several
+                questions.setdefault(row, {})[name] = several
     answers = []
-    for done, (row, lesions) in enumerate(asked.items(), start=1):
+    for done, (row, lesions) in enumerate(questions.items(), start=1):
         answers += _organ(context, row, lesions)
         if context.progress:
-            context.progress(done, len(asked))
+            context.progress(done, len(questions))
     return answers
 
 
@@ -252,20 +252,20 @@ def _radiographs(context: Context, path: Path | None) -> list[PointedAnswer]:
             _BOX: lambda top, low, left, right: box_lesion((top, low, left, right)),
         },
     )
-    asked: dict[str, list[tuple[int, str]]] = {}
+    questions: dict[str, list[tuple[int, str]]] = {}
     for (_, name), known in context.labels.items():
         for row in known.rows[known.labels == 1]:
-            asked.setdefault(context.split.instances[int(row)].study_id, []).append((int(row), name))
+            questions.setdefault(context.split.instances[int(row)].study_id, []).append((int(row), name))
     answers: list[PointedAnswer] = []
-    for done, (study_id, several) in enumerate(asked.items(), start=1):
+    for done, (study_id, several) in enumerate(questions.items(), start=1):
         answers += _radiograph(context, study_id, several, lesions_of.get(study_id, {}))
         if context.progress:
-            context.progress(done, len(asked))
+            context.progress(done, len(questions))
     return [one for one in answers if np.isfinite(one.hit).any()]
 
 
 def _radiograph(
-    context: Context, study_id: str, asked: Sequence[tuple[int, str]], lesions: StudyLesions
+    context: Context, study_id: str, questions: Sequence[tuple[int, str]], lesions: StudyLesions
 ) -> list[PointedAnswer]:
     release, organs = context.release, context.scorer.dictionaries.organs
     study = context.store.study(study_id)
@@ -273,10 +273,10 @@ def _radiograph(
     boxes = boxes_of([Region(r["region"], *(r[edge] for edge in _BOX)) for r in study.rows("regions")])
     reading = reading_of(release.model, context.config.cxr.read)
     stored_to_file, shape = _to_file(study, radiograph)
-    questions = [(context.split.instances[row], name) for row, name in asked]
+    instances = [(context.split.instances[row], name) for row, name in questions]
     answers = []
     for (instance, name), (row, _), values in zip(
-        questions, asked, _maps(context, radiograph, questions, reading), strict=True
+        instances, questions, _maps(context, radiograph, instances, reading), strict=True
     ):
         on_file = laid_on(values, stored_to_file @ radiograph.affine(), shape)
         covered = np.isfinite(on_file)
@@ -342,7 +342,7 @@ def distance_outside(shape: tuple[int, ...], lesion: Lesion) -> Float[np.ndarray
     """How far each pixel of a radiograph lies outside of a lesion, in pixels; 0 or less inside."""
     row, column, height, width, disc = lesion
     down = np.abs(np.arange(shape[0]) - row)[:, None]
-    across = np.abs(np.arange(shape[1]) - column)[None, :]
+    right = np.abs(np.arange(shape[1]) - column)[None, :]
     if disc:
-        return np.hypot(down, across) - max(height, 0.5)
-    return np.hypot(np.maximum(down - height, 0), np.maximum(across - width, 0))
+        return np.hypot(down, right) - max(height, 0.5)
+    return np.hypot(np.maximum(down - height, 0), np.maximum(right - width, 0))

@@ -19,7 +19,7 @@ from ctglip.data.organs import findings_by_study
 from ctglip.evaluation.bootstrap import interval_of, weighted_mean
 from ctglip.evaluation.context import Context
 from ctglip.evaluation.results import PartResult
-from ctglip.evaluation.studies import SECTIONS, section_texts, whole_radiographs
+from ctglip.evaluation.studies import SECTIONS, radiograph_vectors, section_texts
 from ctglip.inference.scoring import Dictionaries
 from ctglip.pages.parts import RecallAt, Retrieval, Table
 from ctglip.pages.wording import DASH, capitalised, number
@@ -122,13 +122,13 @@ def retrieval(context: Context) -> RetrievalResult:
         blocks.setdefault(f"{level}{image} to {text}", []).append(ranked(similarity, hit, patients))
         blocks.setdefault(f"{level}{text} to {image}", []).append(ranked(similarity.T, hit, patients))
 
-    if not context.whole_radiographs:
+    if not context.one_vector_per_study:
         organs, patients = _organs(context)
         for organ in organs:
             add("organ: ", "image", "text", organ.images @ organ.texts.T, organ.keys, patients[organ.studies])
         add("study: ", "image", "report", *_study_similarity(organs, len(patients)), patients)
     if context.radiographs and context.release.model.settings.whole_image:
-        studies, radiographs = whole_radiographs(context)
+        studies, radiographs = radiograph_vectors(context)
         texts, patient_of = section_texts(context.store, studies), context.split.patient_of
         context.embed_texts([text for of_study in texts.values() for text in of_study.values()])
         for section in SECTIONS:
