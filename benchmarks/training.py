@@ -155,7 +155,7 @@ class Peers:
         organs = load_organs()
         data = config_of(cohort, "memory").data
         self.windows_hu = data.crops.windows_hu
-        self.labels = [sorted(organs.grounding_labels(name)) for name in data.organs]
+        self.labels = [sorted(organs.roi_labels(name)) for name in data.organs]
 
     def __call__(self, step: int) -> Any:
         rows, grid = len(self.like), self.like.image.shape[2:]

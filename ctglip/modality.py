@@ -207,7 +207,7 @@ class Ct(Modality[Scan, CtRecipe]):
         organs: OrganDictionary,
         subject: str,
     ) -> Picture:
-        outlined = {organs[region.organ].display: sorted(organs.grounding_labels(region.organ))}
+        outlined = {organs[region.organ].display: sorted(organs.roi_labels(region.organ))}
         index = best_slice(image.shape, "axial", labels, outlined)
         return slice_picture(
             image, spacing_mm, "axial", index, labels, outlined,

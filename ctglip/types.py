@@ -100,8 +100,8 @@ class OrganRow(OrganRegion):
     """One organ of one standardised scan as its masks show it: a row of ``organs.parquet`` (without the study's id).
 
     Attributes:
-        box: half-open voxel box of the organ's grounding masks on the stored grid, before any margin.
-        volume_ml: volume of the grounding masks in millilitres.
+        box: half-open voxel box of the organ's ROI masks on the stored grid, before any margin.
+        volume_ml: volume of the ROI masks in millilitres.
         mean_hu: mean HU inside them.
         touches_border: the mask reaches the field of view's border, so the organ may be cut off.
         sd_hu: standard deviation of the HU inside them; None where it was not measured.

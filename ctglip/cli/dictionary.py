@@ -67,14 +67,14 @@ def build(
 def check(organs: OrgansPath = None, abnormalities: AbnormalitiesPath = None, as_json: AsJson = False) -> None:
     """Find cycles, clashing words, and sentences that the report parser does not read back; exit code 1 on an error."""
     from ctglip.errors import CTGLIPError
-    from ctglip.vocabulary.check import Problem, check_dictionaries
+    from ctglip.vocabulary.check import Fault, check_dictionaries
 
     problems = check_dictionaries(organs, abnormalities)
     if not any(problem.severity == "error" for problem in problems):
         try:
             problems = check_dictionaries(organs, abnormalities, _parser(organs, abnormalities).parse)
         except CTGLIPError as error:
-            problems = (*problems, Problem("the report parser", str(error)))
+            problems = (*problems, Fault("the report parser", str(error)))
     errors = sum(problem.severity == "error" for problem in problems)
     lines = [f"{p.severity}: {p.entry}: {p.what}" for p in problems]
     lines.append(f"{errors} errors, {len(problems) - errors} warnings." if problems else "The dictionaries are sound.")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ctglip.errors import MaskError
 from ctglip.types import QualityCheck
-from ctglip.vocabulary.mask_names import Code, side_of
+from ctglip.vocabulary.mask_names import CodedConcept, side_of
 from ctglip.vocabulary.organs import Organ, OrganDictionary
 
 
@@ -15,10 +15,10 @@ from ctglip.vocabulary.organs import Organ, OrganDictionary
 class SegmentCodes:
     """The codes of one segment: property category, property types, anatomic regions, and modifiers of both."""
 
-    category: tuple[Code, ...] = ()
-    types: tuple[Code, ...] = ()
-    regions: tuple[Code, ...] = ()
-    modifiers: tuple[Code, ...] = ()
+    category: tuple[CodedConcept, ...] = ()
+    types: tuple[CodedConcept, ...] = ()
+    regions: tuple[CodedConcept, ...] = ()
+    modifiers: tuple[CodedConcept, ...] = ()
 
 
 def organ_of(

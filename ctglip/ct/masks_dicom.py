@@ -21,7 +21,7 @@ from ctglip.ct.masks_contours import draw_contours
 from ctglip.errors import MaskError
 from ctglip.files import is_dicom, quiet_pydicom
 from ctglip.types import QualityCheck, Scan
-from ctglip.vocabulary.mask_names import Code
+from ctglip.vocabulary.mask_names import CodedConcept
 from ctglip.vocabulary.organs import Organ, OrganDictionary
 
 _STORED = {"SEG": "segmentation", "RTSTRUCT": "contours"}
@@ -115,7 +115,7 @@ def _structures(dataset: Dataset, organs: OrganDictionary, checks: list[QualityC
     return found
 
 
-def _codes(items: Any) -> tuple[Code, ...]:
+def _codes(items: Any) -> tuple[CodedConcept, ...]:
     """Scheme and value of each item of a code sequence."""
     return tuple((str(i.get("CodingSchemeDesignator", "")), str(i.get("CodeValue", ""))) for i in items or [])
 

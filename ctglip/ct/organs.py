@@ -79,7 +79,7 @@ def organ_table(
     min_organ_ml: float = 0.05,
     cut: frozenset[int] = frozenset(),
 ) -> tuple[OrganRow, ...]:
-    """One row for every dictionary organ whose grounding masks are there, groups and shells included.
+    """One row for every dictionary organ whose ROI masks are there, groups and shells included.
 
     Args:
         labels: uint8 ``[x, y, z]``, dictionary labels.
@@ -90,13 +90,13 @@ def organ_table(
         cut: labels known to reach a border of the field of view that is not a face of the array.
 
     Returns:
-        Rows in the dictionary's order. Boxes are half-open voxel boxes of the grounding masks before any dilation.
+        Rows in the dictionary's order. Boxes are half-open voxel boxes of the ROI masks before any dilation.
     """
     table = label_table(labels, image)
     voxel_ml = abs(float(np.linalg.det(affine[:3, :3]))) / 1000
     rows: list[OrganRow] = []
     for name in organs.names:
-        numbers = [number for number in organs.grounding_labels(name) if table.count[number]]
+        numbers = [number for number in organs.roi_labels(name) if table.count[number]]
         voxels = int(table.count[numbers].sum())
         if not voxels or voxels * voxel_ml < min_organ_ml:
             continue

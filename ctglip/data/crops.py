@@ -1,6 +1,6 @@
 """One organ of one scan, cut out at its own scale: the only way an organ becomes a model's input.
 
-The box of the organ's grounding masks plus a margin is laid on a fixed grid by one separable, anti-aliased linear
+The box of the organ's ROI masks plus a margin is laid on a fixed grid by one separable, anti-aliased linear
 resampling (three small matrix products). The grid erases size, so millimetres per voxel and volume travel beside the
 voxels; HU and mask are kept as whole numbers, so a crop that was cut for training, kept in memory or cut for a single
 question is the same to the last bit.
@@ -195,7 +195,7 @@ def cut_region(
         own = _member(labels, organ, organs)
         mask = np.rint(_coverage(own, weights, voxel_mm, organ) * 255).astype(np.uint8)
         organ_hu = stored[mask >= ORGAN_COVER]
-        inside = own == (not organ.grounding.shell)
+        inside = own == (not organ.roi.shell)
     else:
         mask, organ_hu, inside = np.full_like(stored, 255, np.uint8), stored, np.ones(image.shape, bool)
         size = size * np.array([1, 1, 1, 0], np.float32)
@@ -211,19 +211,19 @@ def cut_region(
 def _member(labels: UInt8[np.ndarray, "x y z"], organ: Organ, organs: OrganDictionary) -> Float[np.ndarray, "x y z"]:
     """1 where a voxel is of the masks that ground the organ."""
     member = np.zeros(256, dtype=np.float32)
-    member[list(organs.grounding_labels(organ.name))] = 1.0
+    member[list(organs.roi_labels(organ.name))] = 1.0
     return member[labels]
 
 
 def _coverage(
     own: Float[np.ndarray, "x y z"], weights: list[np.ndarray], voxel_mm: np.ndarray, organ: Organ
 ) -> Float[np.ndarray, "a b c"]:
-    """How much of each voxel of the grid the organ's grounding covers, 0 to 1."""
+    """How much of each voxel of the grid the organ's ROI covers, 0 to 1."""
     cover = np.clip(resampled(own, weights), 0.0, 1.0)
-    if organ.grounding.shell:
-        return _shell(cover, voxel_mm, organ.grounding.dilate_mm)
-    if organ.grounding.dilate_mm > 0:
-        return np.maximum(cover, _shell(cover, voxel_mm, organ.grounding.dilate_mm))
+    if organ.roi.shell:
+        return _shell(cover, voxel_mm, organ.roi.dilate_mm)
+    if organ.roi.dilate_mm > 0:
+        return np.maximum(cover, _shell(cover, voxel_mm, organ.roi.dilate_mm))
     return cover
 
 
@@ -254,7 +254,7 @@ def _extent(
     if settings.field_mm is not None:
         half = np.array(settings.field_mm) / np.asarray(spacing) / 2
         return (low + high) / 2 - half, (low + high) / 2 + half
-    margin = (organ.grounding.margin_mm + organ.grounding.dilate_mm) / np.asarray(spacing)
+    margin = (organ.roi.margin_mm + organ.roi.dilate_mm) / np.asarray(spacing)
     return low - margin, high + margin
 
 

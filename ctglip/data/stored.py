@@ -119,8 +119,7 @@ class CropFiles:
 
     def __init__(self, folder: Path, store: Store, settings: CropSettings, organs: OrganDictionary) -> None:
         grounding = [
-            [name, organ.grounding.model_dump(), sorted(organs.grounding_labels(name))]
-            for name, organ in organs.organs.items()
+            [name, organ.roi.model_dump(), sorted(organs.roi_labels(name))] for name, organ in organs.organs.items()
         ]
         later = {"windows_hu", "relative_hu", "mask_channel", "truncated", "fill"}
         cut = settings.model_dump(mode="json", exclude=later)

@@ -286,7 +286,7 @@ class StudyDataset(WholeScans[StudySample]):
         if self.grounding == "pool":
             assert cut.labels is not None
             there = np.bincount(cut.labels.ravel(), minlength=256) > 0
-            said = [one for one in said if there[list(self.organs.grounding_labels(one.row.organ))].any()]
+            said = [one for one in said if there[list(self.organs.roi_labels(one.row.organ))].any()]
         rows = [one.row for one in said]
         known = np.array([row.volume_ml > 0 for row in rows], dtype=np.float32).reshape(len(rows), 1)
         bank = np.append(self._text_ids, NO_TEXT)

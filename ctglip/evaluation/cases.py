@@ -76,7 +76,7 @@ def _picture(context: Context, study_id: str, organ: str) -> Picture | None:
         image, labels = study.image(), study.organs()
     except CTGLIPError:
         return None
-    outlined = {organs[organ].display: sorted(organs.grounding_labels(organ))}
+    outlined = {organs[organ].display: sorted(organs.roi_labels(organ))}
     lungs = organ.startswith(("lung", "pleura", "bronch"))
     index = best_slice(image.shape, "axial", labels, outlined)
     return slice_picture(

@@ -47,7 +47,7 @@ def volumes(answers: ScanAnswers, organs: OrganDictionary) -> list[dict[str, Any
         return found
     numbers = np.zeros(standardized.organs.shape, np.uint8)
     for number, name in enumerate(asked, start=1):
-        numbers[np.isin(standardized.organs, list(organs.grounding_labels(name))) & (numbers == 0)] = number
+        numbers[np.isin(standardized.organs, list(organs.roi_labels(name))) & (numbers == 0)] = number
     lut = [0] * 4 * 256
     for number in range(1, len(asked) + 1):
         colour = PALETTE[(number - 1) % len(PALETTE)]

@@ -119,7 +119,7 @@ def unseen_note(answers: ScanAnswers) -> tuple[str, ...]:
 def _outlined(answers: ScanAnswers, organs: OrganDictionary) -> dict[str, list[int]]:
     """Display name to label numbers of the organs asked about."""
     asked = dict.fromkeys(answer.organ for answer in answers.answers if answer.organ)
-    return {answers.shown(name): sorted(organs.grounding_labels(name)) for name in asked}
+    return {answers.shown(name): sorted(organs.roi_labels(name)) for name in asked}
 
 
 def _window(answers: ScanAnswers) -> tuple[float, float]:

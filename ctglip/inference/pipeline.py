@@ -338,7 +338,7 @@ class Pipeline(Answerer):
         verb = "are" if entry.plural else "is"
         if organ not in self.trained:
             return f"The model was not trained on the {entry.display}."
-        labels = list(self.dictionaries.organs.grounding_labels(organ))
+        labels = list(self.dictionaries.organs.roi_labels(organ))
         if row is None:
             there = standardized.organs is not None and bool(np.isin(standardized.organs, labels).any())
             why = f"too small (less than {recipe.min_organ_ml:g} ml)" if there else "not in the scan's masks"
@@ -348,7 +348,7 @@ class Pipeline(Answerer):
     def _cut_off(self, row: OrganRow, standardized: Standardized) -> str:
         """That the field of view cuts an organ off; empty where it is whole, or never is."""
         entry = self.dictionaries.organs[row.organ]
-        labels = list(self.dictionaries.organs.grounding_labels(row.organ))
+        labels = list(self.dictionaries.organs.roi_labels(row.organ))
         if not row.touches_border or _open_ended(entry) or _grazes(standardized, row, labels):
             return ""
         return f"The {entry.display} {'are' if entry.plural else 'is'} cut off by the field of view."

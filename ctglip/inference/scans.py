@@ -21,7 +21,7 @@ def readable(cut: ScanCut, rows: Sequence[OrganRow], model: OrganTextModel, orga
     if model.settings.grounding != "pool":
         return [True] * len(rows)
     there = np.bincount(cut.labels.ravel(), minlength=256) > 0 if cut.labels is not None else np.zeros(256, bool)
-    return [bool(there[list(organs.grounding_labels(row.organ))].any()) for row in rows]
+    return [bool(there[list(organs.roi_labels(row.organ))].any()) for row in rows]
 
 
 @torch.no_grad()
@@ -75,7 +75,7 @@ def scan_maps(
     asked = [(instance, axis) for instance, several in enumerate(axes) for axis in several]
     found = contributions(model, lambda: _read(model, cut, rows, organs, names, settings)[1], asked, cut.hu.shape)
     for (instance, _), added in zip(asked, found, strict=True):
-        own = None if cut.labels is None else np.isin(cut.labels, list(organs.grounding_labels(rows[instance].organ)))
+        own = None if cut.labels is None else np.isin(cut.labels, list(organs.roi_labels(rows[instance].organ)))
         yield scaled(added, own)
 
 

@@ -52,7 +52,7 @@ class Proposal:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data: what was counted, and an entry to start from, in the dictionary's own fields."""
-        entry = {"display": self.phrase, "organs": list(self.organs) or ["body"], "look": ""}
+        entry = {"display": self.phrase, "organs": list(self.organs) or ["body"], "ct_appearance": ""}
         return {
             "name": self.phrase.replace(" ", "_"),
             "studies": self.studies,
@@ -66,7 +66,7 @@ class Proposal:
 _HEAD = """\
 # Words of {reports} reports that the abnormality dictionary does not know, for a person to judge. `nearest` is the
 # entry of which a phrase may only be a synonym. To accept one, copy `entry` under its `name` into abnormalities.yaml,
-# give it a parent, sentences of its own and a look, then run `ctglip dictionary check`.
+# give it a parent, sentences of its own and a ct_appearance, then run `ctglip dictionary check`.
 """
 
 

@@ -136,7 +136,7 @@ def assemble(
     """
     dictionaries = shipped_dictionaries(store)
     organs = dictionaries.organs
-    names = tuple(name for name in organs.names if organs.grounding_labels(name))
+    names = tuple(name for name in organs.names if organs.roi_labels(name))
     encoder = load_text_encoder(config.text)
     settings = model_settings(config, encoder.dim, len(names), store.info.modality == "cxr")
     parts = parts_of(config.objective)

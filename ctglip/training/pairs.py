@@ -189,7 +189,7 @@ def _report(sample: Any, whole: str, shown: _Shown, bank: TextBank) -> PairSampl
 def _found(sample: Any, number: int, organ: str, organs: OrganDictionary) -> np.ndarray:
     """Where an organ is, by its labels or its box."""
     if sample.labels is not None:
-        return np.isin(np.asarray(sample.labels), list(organs.grounding_labels(organ)))
+        return np.isin(np.asarray(sample.labels), list(organs.roi_labels(organ)))
     image = np.asarray(sample.image)
     return _inside(image, sample.boxes[0][number])
 

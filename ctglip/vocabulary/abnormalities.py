@@ -13,13 +13,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from pydantic import Field
-
 from ctglip.config import Settings, validate
 from ctglip.errors import VocabularyError
 from ctglip.files import read_yaml, value_hash
 from ctglip.resources import resource
-from ctglip.vocabulary.organs import Code, OrganDictionary, load_organs, normalise
+from ctglip.vocabulary.organs import Code, OrganDictionary, current_fields, load_organs, normalise
 
 
 class Implied(Settings):
@@ -41,16 +39,16 @@ class Abnormality(Settings):
         name: key, snake_case, singular.
         display: noun phrase for a sentence.
         organs: every organ it is an abnormality of, the default organ first. Loaded from the dictionary, this holds
-            the listed organs, their parts of the same group, and the organs of its kinds.
+            the listed organs, their parts of the same group, and the organs of its subtypes.
         parent: what it is a kind of.
         also: what else it is a kind of.
         implied: which more general words mean it, and in which organs; see :class:`Implied`.
         synonyms: other words for it, as reports write them.
         shared: it lies across its organs: seen in one of them, it is seen in all ("hiatal hernia").
-        exclusive: abnormalities that one and the same organ cannot have beside it.
+        mutually_exclusive: abnormalities that one and the same organ cannot have together with it.
         positive: sentences that affirm it. Placeholders are listed in :mod:`ctglip.vocabulary.prompts`.
         negative: sentences that deny it.
-        look: what it typically looks like on CT, one sentence.
+        ct_appearance: its typical appearance on CT, one sentence.
     """
 
     name: str
@@ -61,10 +59,10 @@ class Abnormality(Settings):
     implied: Implied | None = None
     shared: bool = False
     synonyms: tuple[str, ...] = ()
-    exclusive: tuple[str, ...] = ()
+    mutually_exclusive: tuple[str, ...] = ()
     positive: tuple[str, ...] = ()
     negative: tuple[str, ...] = ()
-    look: str = Field(default="")
+    ct_appearance: str = ""
     code: Code | None = None
 
     @property
@@ -92,7 +90,7 @@ class AbnormalityDictionary:
         source: where they were read from, for messages.
 
     Raises:
-        VocabularyError: code ``bad_dictionary``: an unknown organ, parent or exclusive, a cycle, or no organ at all.
+        VocabularyError: code ``bad_dictionary``: an unknown organ, parent or other entry, a cycle, or no organ.
     """
 
     def __init__(
@@ -173,7 +171,7 @@ class AbnormalityDictionary:
         return {name: frozenset(n for n in self.names if name in self._ancestors[n]) for name in self.names}
 
     def descendants(self, name: str) -> frozenset[str]:
-        """All its kinds and their kinds, itself not."""
+        """All its subtypes and theirs, itself not."""
         self[name]
         return self._descendants[name]
 
@@ -212,7 +210,7 @@ class AbnormalityDictionary:
             for organ in (*entry.organs, *(entry.implied.organs if entry.implied else ())):
                 if organ not in organs:
                     self._fault(f"{name} names the organ {organ!r}, which the organ dictionary does not hold")
-            for other in (*entry.parents, *entry.exclusive, *(entry.implied.by if entry.implied else ())):
+            for other in (*entry.parents, *entry.mutually_exclusive, *(entry.implied.by if entry.implied else ())):
                 if other not in self._listed:
                     self._fault(f"{name} names the abnormality {other!r}, which is not in it")
 
@@ -241,15 +239,15 @@ class AbnormalityDictionary:
         return found
 
     def _complete(self, entry: Abnormality, organs: OrganDictionary) -> Abnormality:
-        """The entry with all its organs, and with its exclusives on both sides."""
-        kinds = [kind for kind in self._listed.values() if entry.name in self._ancestors[kind.name]]
-        listed = [organ for source in (entry, *kinds) for organ in source.organs]
+        """The entry with all its organs, and with what it excludes on both sides."""
+        subtypes = [other for other in self._listed.values() if entry.name in self._ancestors[other.name]]
+        listed = [organ for source in (entry, *subtypes) for organ in source.organs]
         complete = dict.fromkeys(member for organ in listed for member in (organ, *_same_group(organs, organ)))
         if not complete:
-            self._fault(f"{entry.name} has no organ, and neither has any kind of it")
-        excluding = [other.name for other in self._listed.values() if entry.name in other.exclusive]
-        exclusive = tuple(dict.fromkeys((*entry.exclusive, *excluding)))
-        return entry.model_copy(update={"organs": tuple(complete), "exclusive": exclusive})
+            self._fault(f"{entry.name} has no organ, and neither has any subtype of it")
+        excluding = [other.name for other in self._listed.values() if entry.name in other.mutually_exclusive]
+        exclusive = tuple(dict.fromkeys((*entry.mutually_exclusive, *excluding)))
+        return entry.model_copy(update={"organs": tuple(complete), "mutually_exclusive": exclusive})
 
     def _fault(self, what: str) -> None:
         raise VocabularyError(f"{self.source}: {what}.", code="bad_dictionary", fix="Correct that entry.")
@@ -290,4 +288,4 @@ def _entries(tree: Any, path: Path) -> Iterable[tuple[str, Abnormality]]:
             fix="See abnormality_dictionary/README.md.",
         )
     for name, fields in entries.items():
-        yield name, validate(Abnormality, {**(fields or {}), "name": name}, f"{path}: {name}")
+        yield name, validate(Abnormality, {**current_fields(fields or {}), "name": name}, f"{path}: {name}")

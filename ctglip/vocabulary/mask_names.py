@@ -17,7 +17,7 @@ from ctglip.files import read_yaml
 from ctglip.resources import resource
 
 Side = Literal["left", "right"]
-Code = tuple[str, str]
+CodedConcept = tuple[str, str]
 """Coding scheme designator and code value, as DICOM writes them."""
 
 _WORD = re.compile(r"(?<![A-Za-z])[CTLSctls]\d{1,2}(?![A-Za-z0-9])|[A-Z]{2,}(?![a-z])|[A-Z]?[a-z]+|[A-Z]|\d+")
@@ -31,10 +31,10 @@ _SAME |= {word: str(number) for number, word in enumerate(_ORDINALS, start=1)}
 _OLD_SCHEMES = ("SRT", "SNM3", "99SDM")
 _LATERALITY: dict[str, Side] = {"7771000": "left", "24028007": "right"}
 
-Key = tuple[Side | None, tuple[str, ...]]
+MaskKey = tuple[Side | None, tuple[str, ...]]
 
 
-def key_of(name: str) -> Key | None:
+def key_of(name: str) -> MaskKey | None:
     """The side and the words of a mask's name, in no order; None for a name of both sides or without words."""
     words: list[str] = [word.lower() for word in _WORD.findall(name)]
     stems = sorted(
@@ -86,18 +86,18 @@ class MaskNames:
         self,
         built_in: Mapping[str, Iterable[str]],
         sides: Mapping[str, Side | None],
-        codes: Mapping[str, Code],
+        codes: Mapping[str, CodedConcept],
         mirror: Callable[[str], str],
     ) -> None:
         self._sides = sides
-        self._organs: dict[Key, str] = {}
+        self._organs: dict[MaskKey, str] = {}
         for organ, names in built_in.items():
             for name in (*names, *_data()["names"].get(organ, ())):
                 self._add(organ, name)
                 key, other = key_of(name), mirror(organ)
                 if key is not None and key[0] is not None and other != organ and other in built_in:
                     self._add(other, f"{'right' if key[0] == 'left' else 'left'} {' '.join(key[1])}")
-        self._codes: dict[Code, list[str]] = {}
+        self._codes: dict[CodedConcept, list[str]] = {}
         for organ, code in codes.items():
             self._codes.setdefault(code, []).append(organ)
         for scheme, values in _data()["codes"].items():
@@ -118,7 +118,11 @@ class MaskNames:
         return self._organs.get(key) if key is not None else None
 
     def of_codes(
-        self, category: Iterable[Code], types: Iterable[Code], regions: Iterable[Code], modifiers: Iterable[Code]
+        self,
+        category: Iterable[CodedConcept],
+        types: Iterable[CodedConcept],
+        regions: Iterable[CodedConcept],
+        modifiers: Iterable[CodedConcept],
     ) -> CodedOrgan:
         """The organ that a segment's codes mean.
 
@@ -150,7 +154,7 @@ class MaskNames:
         return self._sides.get(organ) or side_of(organ)
 
 
-def translated(code: Code) -> Code:
+def translated(code: CodedConcept) -> CodedConcept:
     """A code of SNOMED RT as one of SNOMED CT; other schemes by their usual designator."""
     scheme, value = code[0].strip(), code[1].strip()
     if scheme in _OLD_SCHEMES:

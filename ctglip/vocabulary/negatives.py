@@ -43,6 +43,6 @@ def confusable(evidence: OrganEvidence, abnormalities: AbnormalityDictionary) ->
     for name in (*evidence.affirmed, *evidence.uncertain):
         if name in abnormalities:
             entry = abnormalities[name]
-            near.update(entry.exclusive)
+            near.update(entry.mutually_exclusive)
             near.update(*(abnormalities.descendants(parent) for parent in entry.parents))
     return frozenset(near)

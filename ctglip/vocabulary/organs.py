@@ -1,4 +1,4 @@
-"""Organs: names, label numbers, parts and wholes, what grounds them, and the words that reports use for them.
+"""Organs: names, label numbers, parts, ROI definitions, and the words that reports use for them.
 
 The data is ``organ_dictionary/organs.yaml``; its README explains every field. Nothing here imports TotalSegmentator:
 its class names and numbers stand in the data, and a test holds the two together.
@@ -23,11 +23,11 @@ from ctglip.config import Settings, validate
 from ctglip.errors import VocabularyError
 from ctglip.files import read_yaml, value_hash
 from ctglip.resources import resource
-from ctglip.vocabulary.mask_names import MaskNames
+from ctglip.vocabulary.mask_names import MaskNames, Side
 
-Side = Literal["left", "right"]
 Version = Literal["v1", "v2", "v3"]
 CodeSource = Literal["totalsegmentator", "slicer", "dicom"]
+_FORMER_NAMES = {"grounding": "roi", "look": "ct_appearance", "exclusive": "mutually_exclusive"}
 
 
 class Code(Settings):
@@ -44,14 +44,14 @@ class Code(Settings):
     source: CodeSource
 
 
-class Grounding(Settings):
-    """Which voxels a model looks at for an organ.
+class RoiDefinition(Settings):
+    """Which voxels an organ is read from.
 
     Attributes:
-        masks: organs whose voxels (with their parts') ground this one; empty where no mask comes near it.
+        masks: organs whose voxels (with their parts') are read; empty where no mask comes near it.
         dilate_mm: how far the masks are grown.
         shell: only what the growth added (pleura around a lung), not the masks themselves.
-        margin_mm: what a crop keeps around the box of the grounding.
+        margin_mm: what a crop keeps around the box of the ROI.
     """
 
     masks: tuple[str, ...] = ()
@@ -70,7 +70,7 @@ class Organ(Settings):
         label: number in a store's ``organs`` array; None when no segmentation draws this very structure.
         group: family; an abnormality of an organ is also one of its parts of the same group.
         parts: smaller structures; their voxels are this organ's voxels too.
-        grounding: see :class:`Grounding`; by default the organ's own voxels.
+        roi: see :class:`RoiDefinition`; by default the organ's own voxels.
         totalsegmentator: class names by version of TotalSegmentator's main task.
         anatomy: False for a lesion that is segmented like an organ: no report means it by its name alone.
         plural: the display name takes a plural verb.
@@ -82,7 +82,7 @@ class Organ(Settings):
     label: int | None = Field(default=None, ge=1, le=255)
     group: str | None = None
     parts: tuple[str, ...] = ()
-    grounding: Grounding = Grounding()
+    roi: RoiDefinition = RoiDefinition()
     totalsegmentator: dict[Version, tuple[str, ...]] = Field(default_factory=dict)
     code: Code | None = None
     synonyms: tuple[str, ...] = ()
@@ -110,7 +110,7 @@ class OrganDictionary:
         source: where they were read from, for messages.
 
     Raises:
-        VocabularyError: code ``bad_dictionary``: a part, grounding mask or label that contradicts another entry.
+        VocabularyError: code ``bad_dictionary``: a part, ROI mask or label that contradicts another entry.
     """
 
     def __init__(self, organs: Mapping[str, Organ], source: str = "the organ dictionary") -> None:
@@ -166,9 +166,9 @@ class OrganDictionary:
 
     @cached_property
     def _labels(self) -> dict[str, frozenset[int]]:
-        own_label = {name: {organ.label} - {None} for name, organ in self.organs.items()}
+        labels = {name: organ.label for name, organ in self.organs.items()}
         return {
-            name: frozenset(label for member in (name, *self._parts[name]) for label in own_label[member] if label)
+            name: frozenset(label for member in (name, *self._parts[name]) if (label := labels[member]))
             for name in self.names
         }
 
@@ -177,14 +177,14 @@ class OrganDictionary:
         self[name]
         return self._labels[name]
 
-    def grounding_labels(self, name: str) -> frozenset[int]:
-        """Label numbers of the masks that ground it (before any dilation). Empty when nothing comes near it."""
-        return frozenset().union(*(self.labels_of(mask) for mask in self[name].grounding.masks))
+    def roi_labels(self, name: str) -> frozenset[int]:
+        """Label numbers of the masks of its ROI (before any dilation). Empty when nothing comes near it."""
+        return frozenset().union(*(self.labels_of(mask) for mask in self[name].roi.masks))
 
     @cached_property
     def segmented(self) -> tuple[str, ...]:
-        """Organs that are grounded in their own voxels, neither in a neighbour's nor in a shell."""
-        return tuple(n for n, o in self.organs.items() if o.grounding.masks == (n,) and self._labels[n])
+        """Organs whose ROI is their own voxels, neither a neighbour's nor a shell."""
+        return tuple(n for n, o in self.organs.items() if o.roi.masks == (n,) and self._labels[n])
 
     def label_names(self) -> dict[int, str]:
         """Label number to organ name."""
@@ -253,7 +253,7 @@ class OrganDictionary:
 
     def _known_names(self) -> None:
         for name, organ in self.organs.items():
-            for other in (*organ.parts, *organ.grounding.masks):
+            for other in (*organ.parts, *organ.roi.masks):
                 if other not in self.organs:
                     self._fault(f"{name} names {other!r}, which is not an organ of it")
 
@@ -292,10 +292,10 @@ def load_organs(path: Path | None = None) -> OrganDictionary:
 
 
 def label_members(organs: OrganDictionary, names: Sequence[str]) -> Float[np.ndarray, "o l"]:
-    """0/1, which labels of a label map ground each of some organs; a shell is read as the organ that it surrounds."""
+    """0/1, which labels of a label map are in the ROI of each of some organs; a shell is read as what it surrounds."""
     member = np.zeros((len(names), 1 + max(organs.label_names())), dtype=np.float32)
     for row, name in enumerate(names):
-        member[row, list(organs.grounding_labels(name))] = 1
+        member[row, list(organs.roi_labels(name))] = 1
     return member
 
 
@@ -311,10 +311,14 @@ def _entries(tree: Any, path: Path) -> Iterable[tuple[str, Organ]]:
             f"{path} has no mapping 'organs'.", code="bad_dictionary", fix="See organ_dictionary/README.md."
         )
     for name, fields in entries.items():
-        fields = dict(fields or {})
-        grounding = dict(fields.get("grounding") or {})
-        grounding.setdefault("masks", [name])
-        yield name, validate(Organ, {**fields, "name": name, "grounding": grounding}, f"{path}: {name}")
+        fields = current_fields(fields or {})
+        roi = {"masks": [name], **(fields.get("roi") or {})}
+        yield name, validate(Organ, {**fields, "name": name, "roi": roi}, f"{path}: {name}")
+
+
+def current_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """An entry's fields by their names of today; dictionaries inside models of before have former ones."""
+    return {_FORMER_NAMES.get(name, name): value for name, value in fields.items()}
 
 
 class _Numbers(Mapping[int, str]):

@@ -23,7 +23,7 @@ abnormalities:
     synonyms: []
     positive: ["There is a {display}.", "A {display} is seen.", "{display} of the {{organ}}."]
     negative: ["There is no {display}.", "No {display} is seen.", "No {display} of the {{organ}}."]
-    look: It can be seen.
+    ct_appearance: It can be seen.
 """
 ORGANS = """\
 version: 1

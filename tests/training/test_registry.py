@@ -255,7 +255,7 @@ def test_an_organ_too_small_for_the_grid_is_not_asked_about(tiny, word_bert, tmp
     assert cut.labels is not None
     organs = load_organs()
     there = readable(cut, rows, parts.release.model, organs)
-    assert there == [bool(np.isin(cut.labels, list(organs.grounding_labels(row.organ))).any()) for row in rows]
+    assert there == [bool(np.isin(cut.labels, list(organs.roi_labels(row.organ))).any()) for row in rows]
     gone = replace(cut, labels=np.zeros_like(cut.labels))
     assert readable(gone, rows, parts.release.model, organs) == [False] * len(rows)
 

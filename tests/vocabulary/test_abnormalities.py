@@ -99,8 +99,8 @@ def test_no_word_means_two_abnormalities(abnormalities: AbnormalityDictionary) -
 
 def test_exclusion_is_mutual_and_never_between_kin(abnormalities: AbnormalityDictionary) -> None:
     for entry in abnormalities.abnormalities.values():
-        for other in entry.exclusive:
-            assert entry.name in abnormalities[other].exclusive
+        for other in entry.mutually_exclusive:
+            assert entry.name in abnormalities[other].mutually_exclusive
             assert other not in abnormalities.related(entry.name)
 
 

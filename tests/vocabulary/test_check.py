@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ctglip.types import Finding
-from ctglip.vocabulary.check import Problem, check_dictionaries
+from ctglip.vocabulary.check import Fault, check_dictionaries
 
 Small = Callable[..., tuple[Path, Path]]
 STONE = """
@@ -16,7 +16,7 @@ stone:
   display: stone
   organs: [kidneys]
   synonyms: [calculus]
-  look: Bright.
+  ct_appearance: Bright.
   positive: ["There is a stone in the {organ}.", "A calculus of the {organ}.", "Stone of the {side} kidney."]
   negative: ["No stone in the {organ}.", "There is no calculus.", "The {organ} {is} without a stone."]
 """
@@ -24,7 +24,7 @@ stone:
 PHRASINGS = 'positive: ["Gas.", "Some gas.", "Much gas."], negative: ["No gas.", "There is no gas.", "Not any gas."]'
 
 
-def _whats(problems: tuple[Problem, ...]) -> str:
+def _whats(problems: tuple[Fault, ...]) -> str:
     return "\n".join(f"{p.severity} {p.entry}: {p.what}" for p in problems)
 
 
@@ -44,9 +44,9 @@ FAULTS = {
     "stands among the positive phrasings": STONE.replace("There is a stone", "There is not a stone"),
     "stands among the negative phrasings": STONE.replace("There is no calculus", "There is a calculus"),
     "fewer than three": STONE.replace('"No stone in the {organ}.", ', ""),
-    "does not say what it looks like": STONE.replace("look: Bright.", 'look: ""'),
+    "does not describe its appearance": STONE.replace("ct_appearance: Bright.", 'ct_appearance: ""'),
     "kind of itself": STONE + "a: {display: a, organs: [kidneys], parent: a}",
-    "which it is a kind of": STONE + "a: {display: a, organs: [kidneys], parent: stone, exclusive: [stone]}",
+    "which it is a kind of": STONE + "a: {display: a, organs: [kidneys], parent: stone, mutually_exclusive: [stone]}",
     "did you mean 'organs'": STONE.replace("organs:", "organ:"),
 }
 
@@ -107,6 +107,6 @@ def test_a_phrasing_that_affirms_something_else_as_well_is_reported(small: Small
         return [Finding(0, "findings", sentence, "kidneys", "stone", status), *beside]
 
     entries = STONE.replace("Stone of the {side} kidney", "Stone with gas beside it")
-    gas = "\ngas: {display: gas, organs: [kidneys], look: Dark, " + PHRASINGS + "}"
+    gas = "\ngas: {display: gas, organs: [kidneys], ct_appearance: Dark, " + PHRASINGS + "}"
     problems = check_dictionaries(*small(entries + gas), reader=reader)
     assert [p.what for p in problems if p.entry == "stone"] == ["'Stone with gas beside it.' also affirms gas."]

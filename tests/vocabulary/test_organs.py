@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ctglip.errors import ConfigError, VocabularyError
+from ctglip.vocabulary.abnormalities import load_abnormalities
 from ctglip.vocabulary.organs import TOTALSEGMENTATOR_V2, OrganDictionary, load_organs, normalise
 
 COMPOSITES = """
@@ -96,26 +97,26 @@ def test_shells_lie_around_other_masks(organs: OrganDictionary) -> None:
         ("pericardium", "heart"),
         ("perirenal_space_left", "kidney_left"),
     ):
-        grounding = organs[name].grounding
-        assert grounding.shell
-        assert grounding.masks == (mask,)
-        assert grounding.dilate_mm > 0
-        assert organs.grounding_labels(name) == organs.labels_of(mask)
+        roi = organs[name].roi
+        assert roi.shell
+        assert roi.masks == (mask,)
+        assert roi.dilate_mm > 0
+        assert organs.roi_labels(name) == organs.labels_of(mask)
     for organ in organs.organs.values():
-        if organ.grounding.shell:
-            assert organ.name not in organ.grounding.masks
-            assert organ.grounding.dilate_mm > 0
+        if organ.roi.shell:
+            assert organ.name not in organ.roi.masks
+            assert organ.roi.dilate_mm > 0
 
 
-def test_grounding_of_an_organ_without_a_mask_is_a_neighbour_or_nothing(organs: OrganDictionary) -> None:
-    assert organs["coronary_arteries"].grounding.masks == ("heart",)
-    assert organs.grounding_labels("appendix") == organs.labels_of("colon")
-    assert organs.grounding_labels("soft_tissues") == frozenset()
+def test_the_roi_of_an_organ_without_a_mask_is_a_neighbour_or_nothing(organs: OrganDictionary) -> None:
+    assert organs["coronary_arteries"].roi.masks == ("heart",)
+    assert organs.roi_labels("appendix") == organs.labels_of("colon")
+    assert organs.roi_labels("soft_tissues") == frozenset()
     for name in organs.names:
-        grounding = organs[name].grounding
-        empty = [mask for mask in grounding.masks if not organs.labels_of(mask)]
+        roi = organs[name].roi
+        empty = [mask for mask in roi.masks if not organs.labels_of(mask)]
         assert not empty, name
-        assert (name in organs.segmented) == (grounding.masks == (name,))
+        assert (name in organs.segmented) == (roi.masks == (name,))
 
 
 def test_segment_names_of_the_embedded_chest_ct_are_found(organs: OrganDictionary) -> None:
@@ -185,7 +186,7 @@ def test_contradictions_are_refused(fault: str, tmp_path: Path) -> None:
     assert caught.value.code == "bad_dictionary"
 
 
-@pytest.mark.parametrize("field", ["label: 256", "label: 0", "sids: left", "side: up", "grounding: {dilate_mm: -1}"])
+@pytest.mark.parametrize("field", ["label: 256", "label: 0", "sids: left", "side: up", "roi: {dilate_mm: -1}"])
 def test_bad_fields_are_refused_with_their_organ(field: str, tmp_path: Path) -> None:
     path = tmp_path / "organs.yaml"
     path.write_text(f"version: 1\norgans:\n  spleen: {{display: spleen, {field}}}\n")
@@ -201,3 +202,24 @@ def test_a_changed_file_is_read_again(small: Callable[..., tuple[Path, Path]]) -
     changed = load_organs(path)
     assert changed["kidney_left"].display == "kidney on the left"
     assert changed.hash != first.hash
+
+
+def test_dictionaries_of_models_exported_before_are_read(tmp_path: Path) -> None:
+    organs_file, abnormalities_file = tmp_path / "organs.yaml", tmp_path / "abnormalities.yaml"
+    organs_file.write_text(
+        "organs:\n"
+        "  lung: {display: lung, group: lungs, label: 1}\n"
+        "  pleura: {display: pleura, group: lungs, grounding: {masks: [lung], dilate_mm: 4, shell: true}}\n"
+    )
+    abnormalities_file.write_text(
+        "abnormalities:\n"
+        "  effusion: {display: effusion, organs: [pleura], look: Dark., exclusive: [dry]}\n"
+        "  dry: {display: dry, organs: [pleura]}\n"
+    )
+    organs = load_organs(organs_file)
+    roi = organs["pleura"].roi
+    assert (roi.masks, roi.dilate_mm, roi.shell) == (("lung",), 4, True)
+    assert organs["lung"].roi.masks == ("lung",)
+    abnormalities = load_abnormalities(abnormalities_file, organs)
+    assert abnormalities["effusion"].ct_appearance == "Dark."
+    assert abnormalities["dry"].mutually_exclusive == ("effusion",)

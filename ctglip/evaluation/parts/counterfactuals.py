@@ -166,7 +166,7 @@ def _truncated(
         raise StoreError(f"Study {study.study_id} has no organ masks.", code="no_masks")
     image, crops = study.image(), []
     for row in rows:
-        of_organ = np.isin(np.arange(256), list(organs.grounding_labels(row.organ)))
+        of_organ = np.isin(np.arange(256), list(organs.roi_labels(row.organ)))
         less, less_labels, affine, cut_row = truncate(image, labels, study.affine, row, of_organ)
         crops.append(cut_crop(less, less_labels, affine, organs[row.organ], cut_row, organs, settings))
     return crops
