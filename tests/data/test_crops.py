@@ -35,7 +35,7 @@ def cut(image: np.ndarray, labels: np.ndarray, affine: np.ndarray, organ: Organ)
 
 def grounded(name: str, **change: object) -> Organ:
     organ = ORGANS[name]
-    return organ.model_copy(update={"grounding": organ.grounding.model_copy(update=change)})
+    return organ.model_copy(update={"roi": organ.roi.model_copy(update=change)})
 
 
 def test_a_linear_field_comes_back_in_its_place() -> None:
@@ -102,7 +102,7 @@ def test_a_shell_surrounds_its_mask_without_it() -> None:
         image,
         labels,
         affine,
-        organ.model_copy(update={"grounding": organ.grounding.model_copy(update={"shell": False})}),
+        organ.model_copy(update={"roi": organ.roi.model_copy(update={"shell": False})}),
     )
     assert (grown.mask[inside] == 255).all()
 
