@@ -42,7 +42,8 @@ def random_release() -> Release:
     """The demo's model with random weights and hashed texts."""
     from ctglip.config import load_settings
     from ctglip.data.crops import CropSettings
-    from ctglip.models.dual_encoder import OrganTextModel, OrganTextModelSettings
+    from ctglip.models.dual_encoder import DualEncoder
+    from ctglip.models.region_readers import ModelInputs
     from ctglip.models.text import TextEncoderSettings
     from ctglip.resources import resource
     from ctglip.training.recipe import PretrainConfig
@@ -53,14 +54,14 @@ def random_release() -> Release:
     config = load_settings(PretrainConfig, "demo/pretrain")
     organs, abnormalities = load_organs(), load_abnormalities()
     crops = CropSettings()
-    settings = config.model.model_copy(update={"in_channels": crops.channels})
+    inputs = ModelInputs(in_channels=crops.channels)
     trained = {
         name: [entry.name for entry in abnormalities.of_organ(organ)]
         for name in config.data.organs
         for organ in (name,)
     }
     return Release(
-        model=OrganTextModel(OrganTextModelSettings.model_validate(settings.model_dump())).eval(),
+        model=DualEncoder(config.model, inputs).eval(),
         organs=organs.names,
         recipe=CtRecipe(spacing_mm=(3.0, 3.0, 3.0)).model_dump(mode="json"),
         crops=crops.model_dump(mode="json"),
@@ -68,7 +69,7 @@ def random_release() -> Release:
         abnormality_dictionary=resource("abnormality_dictionary"),
         text_settings=TextEncoderSettings(),
         text_hash="random",
-        prompts=_Hashed(settings.text_dim),
+        prompts=_Hashed(inputs.text_dim),
         provenance={"trained": trained},
     )
 

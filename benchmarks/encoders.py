@@ -16,14 +16,15 @@ import torch
 
 from ctglip.data.rendering import RenderedCrops
 from ctglip.data.samples import OrganBatch
-from ctglip.models.dual_encoder import OrganTextModel, OrganTextModelSettings
+from ctglip.models.dual_encoder import DualEncoder, DualEncoderSettings
 from ctglip.models.encoders.cnn import CNNSettings
 from ctglip.models.encoders.nnunet import NNUNetSettings
 from ctglip.models.encoders.resnet import ResNetSettings
 from ctglip.models.encoders.swin import SwinSettings
 from ctglip.models.encoders.vit import ViTSettings
+from ctglip.models.region_readers import CropReaderSettings, ModelInputs
 from ctglip.objectives.base import total
-from ctglip.objectives.organ_text import OrganText
+from ctglip.objectives.text_contrast import OrganText
 
 TEXT_DIM, NEGATIVES, ORGANS = 384, 8, 64
 
@@ -73,9 +74,10 @@ def now(device: str) -> float:
 
 
 def measure(encoder: Any, rows: int, side: int, autocast: bool, device: str, seconds: float) -> dict[str, float]:
-    settings = OrganTextModelSettings(encoder=encoder, text_dim=TEXT_DIM)
+    settings = DualEncoderSettings(encoder=encoder, regions=CropReaderSettings())
+    model = DualEncoder(settings, ModelInputs(text_dim=TEXT_DIM))
     owner = torch.arange(ORGANS).repeat_interleave(4)
-    objective = OrganText(OrganTextModel(settings), Texts(), torch.arange(len(owner)), owner).to(device)  # pyright: ignore[reportArgumentType]
+    objective = OrganText(model, Texts(), torch.arange(len(owner)), owner).to(device)  # pyright: ignore[reportArgumentType]
     optimizer = torch.optim.AdamW(objective.parameters(), lr=1e-4)
     data = batch(rows, side, device)
 

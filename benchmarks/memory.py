@@ -25,6 +25,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from ctglip.config import find_config, load_settings
 from ctglip.models.encoders import build_encoder
 from ctglip.models.encoders.base import Encoder
+from ctglip.objectives.registry import needs_of
 from ctglip.training.recipe import PretrainConfig
 
 CONFIGS = (
@@ -78,12 +79,17 @@ def activations(mode: FakeTensorMode, encoder: Encoder, channels: int, grid: tup
     return whole.total, min(whole.total, forgotten)
 
 
+def _on_crops(config: PretrainConfig) -> bool:
+    regions = config.model.regions
+    return any(need.readers for need in needs_of(config.objective)) and (regions is None or regions.name == "crop")
+
+
 def rows(names: Sequence[str] = CONFIGS) -> list[dict[str, Any]]:
     found = []
     for name in names:
         config = load_settings(PretrainConfig, find_config(name), ())
         crops, scans = config.data.crops, config.scans.input
-        on_crops = config.model.grounding == "crop" and config.objective.name != "global_pair"
+        on_crops = _on_crops(config)
         for grid in GRIDS if on_crops else (scans.grid,):
             settings = config.model.encoder
             channels = crops.channels if on_crops else scans.channels

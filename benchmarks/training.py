@@ -37,6 +37,7 @@ from training_memory import memories  # beside this file
 from ctglip.config import find_config, load_settings
 from ctglip.data.loading import Batches, prefetched
 from ctglip.data.rendering import RenderedCrops
+from ctglip.objectives.base import StepContext
 from ctglip.training.allocator import keep_freed_memory
 from ctglip.training.assembly import Assembly, assemble
 from ctglip.training.checkpoint import TrainingState
@@ -247,7 +248,7 @@ def _round(step: Stepper, row: Row, start: int, steps: int) -> list[tuple[float,
     with closing(prefetched(row.batches, start, start + steps + first, row.workers, ahead=False)) as coming:
         clock = time.perf_counter()
         for number, (batch, waited) in enumerate(coming):
-            step(batch, start + number, False, lambda _: ())
+            step(batch, StepContext(step=start + number), False, lambda _: ())
             now = time.perf_counter()
             if number >= first:
                 found.append((now - clock, waited))

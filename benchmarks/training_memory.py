@@ -19,8 +19,10 @@ import torch
 from ctglip.config import find_config, load_settings
 from ctglip.data.rendering import CropStack
 from ctglip.data.samples import OrganBatch
-from ctglip.models.dual_encoder import OrganTextModel
-from ctglip.objectives.organ_text import OrganText
+from ctglip.models.dual_encoder import DualEncoder
+from ctglip.models.region_readers import ModelInputs
+from ctglip.objectives.base import StepContext
+from ctglip.objectives.text_contrast import OrganText
 from ctglip.training.checkpoint import TrainingState
 from ctglip.training.distributed import DistributedContext
 from ctglip.training.optim import build_optimizer
@@ -53,8 +55,7 @@ def memory(rows: int, micro_batch: int | None) -> dict[str, float]:
         def vectors(self, ids: torch.Tensor) -> torch.Tensor:
             return torch.randn(*ids.shape, texts, generator=torch.Generator().manual_seed(0))
 
-    shape = {"in_channels": crops.channels, "text_dim": texts}
-    model = OrganTextModel(config.model.model_copy(update=shape))
+    model = DualEncoder(config.model, ModelInputs(in_channels=crops.channels, text_dim=texts))
     owner = torch.arange(organs).repeat_interleave(4)
     objective = OrganText(model, Bank(), torch.arange(len(owner)), owner)  # pyright: ignore[reportArgumentType]
     pool = torch.arange(rows * (negatives + 1))
@@ -83,7 +84,7 @@ def memory(rows: int, micro_batch: int | None) -> dict[str, float]:
     Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the most it had is from now on
     before, clock = _status_mb("VmRSS"), time.perf_counter()
     for number in range(2):
-        step(batch, number, False, lambda _: ())
+        step(batch, StepContext(step=number), False, lambda _: ())
     return {"mb": _status_mb("VmHWM") - before, "seconds": (time.perf_counter() - clock) / 2}
 
 

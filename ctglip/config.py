@@ -39,26 +39,32 @@ class OneOf:
     Args:
         registry: classes with ``Settings``, by the name that these have.
         default: the name where none is given.
+        optional: null is welcome too.
     """
 
-    def __init__(self, registry: Mapping[str, type[_Configured]], default: str | None = None) -> None:
-        self.registry, self.default = registry, default
+    def __init__(
+        self, registry: Mapping[str, type[_Configured]], default: str | None = None, optional: bool = False
+    ) -> None:
+        self.registry, self.default, self.optional = registry, default, optional
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> core_schema.CoreSchema:
         """Validation by the entry's own settings; errors name the fields in them."""
         return core_schema.no_info_plain_validator_function(
             self._chosen,
             serialization=core_schema.plain_serializer_function_ser_schema(
-                lambda value, info: value.model_dump(mode=info.mode), info_arg=True
+                lambda value, info: None if value is None else value.model_dump(mode=info.mode), info_arg=True
             ),
         )
 
     def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> dict[str, Any]:
         """Any of the entries' settings."""
         options = [entry.Settings.__pydantic_core_schema__ for entry in self.registry.values()]
-        return {"oneOf": [handler(option) for option in options]}
+        nothing = [{"type": "null"}] if self.optional else []
+        return {"oneOf": [*(handler(option) for option in options), *nothing]}
 
     def _chosen(self, value: Any) -> Any:
+        if value is None and self.optional:
+            return None
         if isinstance(value, Settings):
             value = value.model_dump()
         if not isinstance(value, dict):

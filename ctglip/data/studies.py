@@ -41,7 +41,7 @@ from ctglip.vocabulary.abnormalities import AbnormalityDictionary
 from ctglip.vocabulary.negatives import Strategy
 from ctglip.vocabulary.organs import OrganDictionary
 
-Grounded = Literal["pool", "box", "query"]
+ReadBy = Literal["mask", "box", "query"]
 T = TypeVar("T")
 S = TypeVar("S")
 Chance = Callable[[int], np.random.Generator]
@@ -200,7 +200,7 @@ class StudyDataset(WholeScans[StudySample]):
         data: which organs, and what is said of them.
         settings: the scans.
         seed: of all that is drawn.
-        grounding: how the model finds organs: ``pool`` needs masks and leaves out organs that are too small for the
+        regions: how the model reads organs: ``mask`` needs masks and leaves out organs that are too small for the
             grid; ``box`` needs the organ table; ``query`` needs neither: where a study has no organ table, its organs
             are those that its report speaks of, of unknown size.
         strategy: which dictionary negatives are drawn.
@@ -223,14 +223,14 @@ class StudyDataset(WholeScans[StudySample]):
         data: DataSettings,
         settings: ScanDataSettings,
         seed: int = 0,
-        grounding: Grounded = "pool",
+        regions: ReadBy = "mask",
         strategy: Strategy = "same_organ",
     ) -> None:
         super().__init__(store, split, organs, abnormalities, data, settings, seed)
-        self.grounding = grounding
+        self.regions = regions
         instances = instances_of(store, self.study_ids, self.organ_names, data.crops)
         book = CaptionBuilder(organs, abnormalities, data.unmentioned_as_negative)
-        if grounding == "query":
+        if regions == "query":
             instances += self._spoken_of({instance.study_id for instance in instances})
         if not instances:
             raise no_organs(store, split)
@@ -283,7 +283,7 @@ class StudyDataset(WholeScans[StudySample]):
         return out
 
     def _sample(self, study_id: str, said: list[_Said], cut: ScanCut, image: np.ndarray) -> StudySample:
-        if self.grounding == "pool":
+        if self.regions == "mask":
             assert cut.labels is not None
             there = np.bincount(cut.labels.ravel(), minlength=256) > 0
             said = [one for one in said if there[list(self.organs.roi_labels(one.row.organ))].any()]
@@ -294,7 +294,7 @@ class StudyDataset(WholeScans[StudySample]):
         return StudySample(
             study_id=study_id,
             images=image[None],
-            labels=cut.labels if self.grounding == "pool" else None,
+            labels=cut.labels if self.regions == "mask" else None,
             boxes=cut.boxes(rows)[None],
             size=cut.sizes(rows) * known,
             organ_id=np.array([one.number for one in said], dtype=np.int64),

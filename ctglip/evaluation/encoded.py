@@ -90,7 +90,7 @@ class _LazyTextEncoder:
 
     @property
     def dim(self) -> int:
-        return self.release.model.settings.text_dim
+        return self.release.model.inputs.text_dim
 
     def encode(self, texts: Sequence[str], progress: Progress | None = None) -> Tensor:
         return self.release.encoder().encode(list(texts), progress=progress)
@@ -258,7 +258,7 @@ def reading_view(release: Release, config: EvaluateConfig) -> View:
     read = config.cxr.read if release.cxr is not None else "organs"
     if read == "observations":
         return OBSERVATIONS
-    return WHOLE_RADIOGRAPH if read == "whole" and release.model.settings.grounding != "none" else PLAIN
+    return WHOLE_RADIOGRAPH if read == "whole" and release.model.region_reader is not None else PLAIN
 
 
 def _organs_to_encode(scorer: Scorer, table: LabelTable | None) -> set[str]:

@@ -62,7 +62,7 @@ def measure_familiarity(
             split: organ_features_of(store, release, several, organs, folder=Path(folder), threads=threads)
             for split, several in ids.items()
         }
-    reading = release.model.settings.grounding if release.cxr is None else reading_of(release.model)
+    reading = release.model.reading if release.cxr is None else reading_of(release.model)
     fitted = fit_familiarity(found["train"], found["val"] if val is None else val, reading)
     return None if fitted is None else as_statistics(fitted)
 

@@ -127,7 +127,7 @@ def radiograph_vectors(context: Context) -> tuple[list[str], Float[np.ndarray, "
     """
     release, config = context.release, context.config
     reading_of(release.model, "whole")
-    view = PLAIN if release.model.settings.grounding == "none" else WHOLE_RADIOGRAPH
+    view = PLAIN if release.model.region_reader is None else WHOLE_RADIOGRAPH
     features = organ_features_of(
         context.store, release, list(context.split.patient_of), ["body"], folder=context.cache_folder, view=view,
         batch=config.batch, threads=config.threads, progress=context.progress,

@@ -102,7 +102,7 @@ class Answerer:
         self.trained: dict[str, tuple[str, ...]] = {
             organ: tuple(names) for organ, names in release.provenance.get("trained", {}).items()
         }
-        self.familiarity: Familiarity | None = familiarity_of(release, reading or release.model.settings.grounding)
+        self.familiarity: Familiarity | None = familiarity_of(release, reading or release.model.reading)
 
     def encode_text(self, texts: Sequence[str]) -> Float[Tensor, "n e"]:
         """Unit vectors of texts as answers compare them with images, on the CPU.

@@ -314,7 +314,7 @@ class CxrPipeline(Answerer):
         """How an organ is read: from its box, by its query, from the whole radiograph; or why it is not."""
         entry, release = self.dictionaries.organs[organ], self.release
         verb = "are" if entry.plural else "is"
-        whole = release.model.settings.whole_image
+        whole = release.model.image_head is not None
         if organ not in self.trained and organ not in visible_on_radiographs(self.dictionaries.organs):
             return f"The {entry.display} {verb} not shown on a chest radiograph."
         everywhere = _Instance(whole_image_feature(organ, radiograph.shape), "whole", "the whole radiograph")

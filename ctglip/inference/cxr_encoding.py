@@ -22,7 +22,8 @@ from ctglip.data.cxr_organs import organ_of_region
 from ctglip.data.samples import OrganInstance
 from ctglip.errors import ModelError
 from ctglip.inference.encoding import OrganEmbeddings, no_embeddings
-from ctglip.models.dual_encoder import OrganTextModel
+from ctglip.models.dual_encoder import DualEncoder
+from ctglip.models.region_readers import Regions
 from ctglip.models.release import Release
 from ctglip.store.tables import Store
 from ctglip.types import OrganRow, Region
@@ -46,7 +47,7 @@ def cxr_settings(release: Release) -> CxrDataSettings:
     return CxrDataSettings.model_validate(release.cxr)
 
 
-def reading_of(model: OrganTextModel, read: Read = "organs") -> Reading:
+def reading_of(model: DualEncoder, read: Read = "organs") -> Reading:
     """How a model reads organs from radiographs.
 
     Args:
@@ -55,21 +56,19 @@ def reading_of(model: OrganTextModel, read: Read = "organs") -> Reading:
     Raises:
         ModelError: code ``no_whole_image``, ``no_observations``.
     """
-    grounding = model.settings.grounding
     if read == "observations":
-        if model.settings.observations is None:
+        if model.resampler is None:
             raise ModelError(
                 "This model has no queries that observe radiographs.",
                 code="no_observations",
                 fix="Read organs or whole radiographs, or train with objective place.",
             )
         return "observations"
-    if grounding == "none" or read == "whole":
-        if not model.settings.whole_image:
+    if model.region_reader is None or read == "whole":
+        if model.image_head is None:
             raise ModelError("This model has no head for whole radiographs.", code="no_whole_image")
         return "whole"
-    assert grounding in ("box", "query"), grounding
-    return "box" if grounding == "box" else "query"
+    return "box" if "boxes" in model.region_inputs else "query"
 
 
 @functools.cache
@@ -179,7 +178,7 @@ def on_window(radiograph: CxrInput, rows: Sequence[OrganRow], reading: Reading) 
 
 @torch.no_grad()
 def encode_radiographs(
-    model: OrganTextModel,
+    model: DualEncoder,
     radiographs: Sequence[CxrInput],
     rows: Sequence[Sequence[OrganRow]],
     queries: Mapping[str, int],
@@ -213,7 +212,7 @@ def encode_radiographs(
 
 
 def _encoded(
-    model: OrganTextModel,
+    model: DualEncoder,
     radiographs: Sequence[CxrInput],
     rows: Sequence[Sequence[OrganRow]],
     queries: Mapping[str, int],
@@ -224,25 +223,26 @@ def _encoded(
     owner = torch.tensor([instance for instance, several in enumerate(rows) for _ in several], dtype=torch.long)
     owner = owner.to(device)
     if reading == "whole":
-        image = model.image(images)
-        features, diagnosis = image[owner], model.whole(image)[owner]
+        assert model.image_head is not None
+        image = model.image_features(images)
+        features, diagnosis = image[owner], model.image_head(image)[owner]
         anatomy = None
     elif reading == "observations":
-        vision = model.encoder(model.filled(images))
-        observed = model.observer.visual(model.observer(vision.levels).found)
+        assert model.resampler is not None
+        vision = model.encode_image(images)
+        observed = model.resampler.visual(model.resampler(vision).tokens)
         features, diagnosis, anatomy = vision.pooled[owner], observed[owner], observed.mean(1)[owner]
     else:
         placed = zip(radiographs, rows, strict=True)
         boxes = [radiograph.boxes(np.array([row.box[:4] for row in several])) for radiograph, several in placed]
         asked = [queries.get(row.organ, 0) for several in rows for row in several]
-        features = model.study_features(
-            images,
-            torch.zeros(len(owner), 4, device=device),
-            torch.tensor(asked, dtype=torch.long).to(device),
-            owner,
+        regions = Regions(
+            size=torch.zeros(len(owner), 4, device=device),
+            organ_id=torch.tensor(asked, dtype=torch.long).to(device),
+            study_index=owner,
             boxes=torch.from_numpy(np.concatenate(boxes)).to(device),
         )
-        diagnosis = model.diagnosis(features)
-        anatomy = model.anatomy(features) if model.settings.anatomy else None
+        features = model(images, regions)
+        diagnosis, anatomy = model.diagnosis(features), model.anatomy(features)
     anatomy = diagnosis if anatomy is None else anatomy
     return OrganEmbeddings(*(value.float().cpu().numpy() for value in (features, anatomy, diagnosis)))

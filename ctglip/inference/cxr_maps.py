@@ -1,6 +1,6 @@
 """Where on a radiograph does an answer come from? How similar each patch of it is to the words.
 
-Where the head for whole radiographs reads tokens (``image_project: token``) a map says what each adds to the answer:
+Where the head for whole radiographs reads tokens (``model.image: tokens``) a map says what each adds to the answer:
 the mean over tokens is the answer. Else a patch is asked as an organ would be: as a box of one cell of the finest
 pooled level, or as a token through the head for whole radiographs, which never saw a single one in training. Models
 with learned queries see no patch alone; there a map says how much each patch adds to the answer
@@ -16,12 +16,13 @@ from jaxtyping import Float
 from ctglip.data.cxr_input import CxrInput
 from ctglip.inference.cxr_encoding import Reading
 from ctglip.inference.heatmap import contributions, on_pixels
-from ctglip.models.dual_encoder import OrganTextModel
+from ctglip.models.dual_encoder import DualEncoder
+from ctglip.models.region_readers import Regions
 from ctglip.types import OrganRow
 
 
 def cxr_maps(
-    model: OrganTextModel,
+    model: DualEncoder,
     radiograph: CxrInput,
     row: OrganRow,
     query: int,
@@ -49,7 +50,7 @@ def cxr_maps(
         blank = torch.zeros(1, 4, device=device)
         found = contributions(
             model,
-            lambda: model.diagnosis(model.study_features(images, blank, ids, first)),
+            lambda: model.diagnosis(model(images, Regions(size=blank, organ_id=ids, study_index=first))),
             [(0, axis) for axis in axes],
             size,
         )
@@ -67,16 +68,17 @@ def cxr_maps(
     return values if reading == "whole" else np.where(_inside(radiograph, row), values, np.nan).astype(np.float32)
 
 
-def _tokens(model: OrganTextModel, images: torch.Tensor) -> Float[torch.Tensor, "e h w"]:
+def _tokens(model: DualEncoder, images: torch.Tensor) -> Float[torch.Tensor, "e h w"]:
     """What each token adds to the radiograph's vector, where the model projects tokens; each as if it were a whole
     radiograph."""
-    return model.image_parts(model.encoder(images.to(next(model.parameters()).dtype)))[0]
+    assert model.image_head is not None
+    return model.image_head.contributions(model.encode_image(images))[0]
 
 
-def _cells(model: OrganTextModel, images: torch.Tensor, query: int) -> Float[torch.Tensor, "e h w"]:
+def _cells(model: DualEncoder, images: torch.Tensor, query: int) -> Float[torch.Tensor, "e h w"]:
     """Each cell of the finest pooled level as if it were an organ's box."""
-    vision = model.encoder(images.to(next(model.parameters()).dtype))
-    levels = [vision.levels[level] for level in model.settings.pool_levels]
+    vision = model.encode_image(images)
+    levels = [vision.levels[level] for level in model.read_levels]
     rows, columns = max((tuple(level.shape[2:]) for level in levels), key=lambda grid: grid[0] * grid[1])
     down, across = images.shape[2] / rows, images.shape[3] / columns
     position = torch.cartesian_prod(torch.arange(rows), torch.arange(columns)).float()
@@ -86,7 +88,7 @@ def _cells(model: OrganTextModel, images: torch.Tensor, query: int) -> Float[tor
     ).to(images.device)
     owner = torch.zeros(len(boxes), dtype=torch.long, device=images.device)
     blank = torch.zeros(len(boxes), 4, device=images.device)
-    features = model.study_features(images, blank, owner + query, owner, boxes=boxes, vision=vision)
+    features = model(images, Regions(size=blank, organ_id=owner + query, study_index=owner, boxes=boxes), vision)
     return model.diagnosis(features).T.unflatten(1, (rows, columns))
 
 

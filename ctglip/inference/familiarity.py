@@ -69,7 +69,7 @@ class FamiliaritySettings(Settings):
 
     Attributes:
         share: of the validation organs that keep the limits.
-        reading: how organs were read (``grounding`` of scans; box, query, whole or observations of radiographs).
+        reading: how organs were read (the model's region reader; of radiographs box, query, whole or observations).
         organs: name to what was measured; others are not measured.
     """
 

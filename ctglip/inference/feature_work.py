@@ -84,7 +84,7 @@ def encode_scans(release: Release, several: Sequence[Work], organs: OrganDiction
     for work in several:
         if isinstance(work.crops, ScanCut):
             rows = [instance.row for instance in work.missing]
-            found = encode_scan(release.model, work.crops, rows, organs, release.organs, settings)
+            found = encode_scan(release.model, work.crops, rows, release.organs, settings)
             there = readable(work.crops, rows, release.model, organs)
             for number, (instance, seen) in enumerate(zip(work.missing, there, strict=True)):
                 vectors = {name: getattr(found, name)[number] for name in PARTS}
@@ -132,7 +132,7 @@ def encode_organs(release: Release, several: Sequence[Work], settings: CropSetti
         return 0
     crops = [crop for work in several if isinstance(work.crops, list) for crop in work.crops]
     cut: CropCache = stacked(instances, crops, settings)
-    embeddings = encode_crops(release.model, cut, settings, batch, organs=release.organs)
+    embeddings = encode_crops(release.model, cut, settings, batch)
     owners = [work for work in several for _ in work.missing]
     for number, (work, instance) in enumerate(zip(owners, instances, strict=True)):
         vectors = {name: getattr(embeddings, name)[number] for name in PARTS}

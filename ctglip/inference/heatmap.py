@@ -19,8 +19,9 @@ from torch.nn import functional as F
 
 from ctglip.data.crops import CropSettings, OrganCrop, voxel_mm
 from ctglip.data.rendering import CropStack
-from ctglip.models.dual_encoder import OrganTextModel
+from ctglip.models.dual_encoder import DualEncoder
 from ctglip.models.encoders.base import Anchor, VisionFeatures
+from ctglip.models.region_readers import Regions
 from ctglip.pages.pictures import LEAST_HEAT
 from ctglip.types import OrganRow, spacing_of
 
@@ -74,11 +75,10 @@ def grid_affine(
 
 
 def crop_maps(
-    model: OrganTextModel,
+    model: DualEncoder,
     crop: OrganCrop,
     settings: CropSettings,
     axes: Float[np.ndarray, "p e"],
-    query: int = 0,
 ) -> list[Float[np.ndarray, "x y z"]]:
     """Maps of several answers about one organ, which passes the encoder once.
 
@@ -87,7 +87,6 @@ def crop_maps(
         crop: the organ.
         settings: how crops are rendered.
         axes: the directions that the answers are measured along (see ``Scorer.axes``).
-        query: the organ's number, for models that pool by attention.
 
     Returns:
         ``HeatMap.values`` for each axis, on the crop's grid.
@@ -95,10 +94,9 @@ def crop_maps(
     device = next(model.parameters()).device
     drawn = CropStack.of([crop], settings).to(device)
     size = torch.from_numpy(crop.size[None]).to(device)
-    ids = torch.tensor([query], device=device) if model.settings.pooling == "attention" else None
     found = contributions(
         model,
-        lambda: model.diagnosis(model.organ_features(drawn.image, drawn.mask, size, ids)),
+        lambda: model.diagnosis(model(drawn.image, Regions(mask=drawn.mask, size=size))),
         [(0, axis) for axis in axes],
         crop.hu.shape,
     )
@@ -106,7 +104,7 @@ def crop_maps(
 
 
 def contributions(
-    model: OrganTextModel,
+    model: DualEncoder,
     vectors: Callable[[], Float[Tensor, "m e"]],
     asked: Sequence[tuple[int, Float[np.ndarray, " e"]]],
     shape: tuple[int, ...],
@@ -137,11 +135,9 @@ def scaled(added: Float[np.ndarray, "*s"], inside: Bool[np.ndarray, "*s"] | None
 class _Levels:
     """Keeps the maps that an answer is read from while the model runs, so that gradients can be asked of them."""
 
-    def __init__(self, model: OrganTextModel) -> None:
+    def __init__(self, model: DualEncoder) -> None:
         self.model = model
         self.maps: list[Tensor] = []
-        pooled = model.settings.grounding not in ("query", "none")
-        self._which = model.settings.pool_levels if pooled else (-1,)  # tokens are the last level
 
     def __enter__(self) -> None:
         self._was_training = self.model.training
@@ -153,7 +149,7 @@ class _Levels:
         self.model.train(self._was_training)
 
     def _keep(self, _module: object, _inputs: object, output: VisionFeatures) -> None:
-        self.maps = [output.levels[level] for level in self._which]
+        self.maps = [output.levels[level] for level in self.model.read_levels]
 
 
 def _added(

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 
 from ctglip.data.crops import CropSettings
 from ctglip.data.scans import ScanSettings, cut_scan, render_scans
 from ctglip.errors import ModelError
-from ctglip.inference.scans import readable
+from ctglip.inference.scans import readable, scan_regions
 from ctglip.models.release import Release
 from ctglip.types import OrganRow, Standardized
 from ctglip.vocabulary.organs import OrganDictionary
@@ -37,22 +36,13 @@ def scan_input(
     settings, model = ScanSettings.model_validate(release.scans), release.model
     cut = cut_scan(standardized.image, standardized.organs, standardized.affine, settings)
     image = torch.from_numpy(render_scans(cut.hu, settings))[None]
-    missing = model.settings.in_channels - image.shape[1]
-    found: dict[str, Any] = {"image": torch.nn.functional.pad(image, (0, 0, 0, 0, 0, 0, 0, missing))}
-    if not rows or model.settings.grounding == "none":
+    found: dict[str, Any] = {"image": model.pad_channels(image)}
+    if not rows or model.region_reader is None:
         return found
     for row, there in zip(rows, readable(cut, rows, model, organs), strict=True):
         if not there:
             raise ModelError(f"The {organs[row.organ].display} is too small for the model's grid.", code="no_organ")
-    known = np.array([row.volume_ml > 0 for row in rows], dtype=np.float32)[:, None]
-    found |= {
-        "organ": [row.organ for row in rows],
-        "size": torch.from_numpy(cut.sizes(rows) * known),
-        "study_index": torch.zeros(len(rows), dtype=torch.long),
-    }
-    if model.settings.grounding == "pool":
-        assert cut.labels is not None
-        found["labels"] = torch.from_numpy(cut.labels)[None]
-    elif model.settings.grounding == "box":
-        found["boxes"] = torch.from_numpy(cut.boxes(rows))
-    return found
+    regions = vars(scan_regions(model, cut, rows, release.organs))
+    found |= {name: regions[name].cpu() for name in ("size", "study_index")}
+    found |= {name: regions[name].cpu() for name in ("labels", "boxes") if regions[name] is not None}
+    return found | {"organ": [row.organ for row in rows]}

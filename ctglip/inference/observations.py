@@ -13,17 +13,17 @@ from jaxtyping import Float
 from torch.nn import functional as F
 
 from ctglip.data.cxr_input import CxrInput
-from ctglip.models.dual_encoder import OrganTextModel
+from ctglip.models.dual_encoder import DualEncoder
 
 
 @torch.no_grad()
 def observation_maps(
-    model: OrganTextModel, radiograph: CxrInput, directions: Float[np.ndarray, "p e"]
+    model: DualEncoder, radiograph: CxrInput, directions: Float[np.ndarray, "p e"]
 ) -> Float[np.ndarray, "p h w"]:
     """Maps of several answers about one radiograph, which passes the encoder once.
 
     Args:
-        model: with ``observations``.
+        model: with a resampler.
         radiograph: as ``data.cxr_input.cxr_input`` gives it.
         directions: of the positive prompts of each answer (``Scorer.sides``): the query whose observation is most
             like them gives the answer.
@@ -33,10 +33,11 @@ def observation_maps(
     """
     was_training = model.training
     model.eval()
-    seen = model.observe(torch.from_numpy(radiograph.image[None]).to(next(model.parameters())))
-    vectors = model.observer.visual(seen.found)[0]
+    assert model.resampler is not None
+    found = model.resampler(model.encode_image(torch.from_numpy(radiograph.image[None]).to(next(model.parameters()))))
+    vectors = model.resampler.visual(found.tokens)[0]
     answering = (torch.from_numpy(directions).to(vectors) @ vectors.T).argmax(1)
-    laid = _laid(seen.where, answering, radiograph.image.shape[1:])
+    laid = _laid(found.attention, answering, radiograph.image.shape[1:])
     model.train(was_training)
     return laid.cpu().numpy().astype(np.float32)
 

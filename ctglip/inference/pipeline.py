@@ -40,8 +40,6 @@ from ctglip.vocabulary.organs import Organ
 _OPEN_ENDED = frozenset(
     {"aorta", "arteries", "veins", "digestive", "ribs", "muscles", "body_wall", "regions", "airways"}
 )
-_MASKLESS = ("query", "none")
-"""Groundings that need no masks."""
 _GRAZE = 0.1
 """A border face that holds less than this share of an organ's largest cross-section takes nothing away from it."""
 
@@ -201,8 +199,7 @@ class Pipeline(Answerer):
         for organ in axes:
             crop = self._crops(standardized, [rows[organ]])[0]
             instance = crop_affine(crop, rows[organ], standardized.affine)
-            query = release.organs.index(organ) if organ in release.organs else 0
-            found = crop_maps(release.model, crop, self.crops, axes[organ], query)
+            found = crop_maps(release.model, crop, self.crops, axes[organ])
             for name, values in zip(asked[organ], found, strict=True):
                 yield HeatMap(organ, name, values, instance)
 
@@ -274,7 +271,7 @@ class Pipeline(Answerer):
         try:
             return self._segmented(scan, recipe), "TotalSegmentator"
         except MaskError:
-            if self.release.model.settings.grounding in _MASKLESS:
+            if not {"mask", "labels", "boxes"} & {*self.release.model.region_inputs}:
                 return None, "none: the model reads the whole scan"
             raise
 
@@ -325,11 +322,11 @@ class Pipeline(Answerer):
         release, organs = self.release, self.dictionaries.organs
         if release.reads_crops:
             cache = self.cut(standardized, rows)
-            return encode_crops(release.model, cache, self.crops, organs=release.organs)
+            return encode_crops(release.model, cache, self.crops)
         settings = ScanSettings.model_validate(release.scans)
         cut = cut_scan(standardized.image, standardized.organs, standardized.affine, settings)
         there = np.array(readable(cut, rows, release.model, organs), dtype=bool).reshape(len(rows), 1)
-        found = encode_scan(release.model, cut, rows, organs, release.organs, settings)
+        found = encode_scan(release.model, cut, rows, release.organs, settings)
         return replace(found, diagnosis=np.where(there, found.diagnosis, np.nan))
 
     def _no_answer(self, organ: str, row: OrganRow | None, standardized: Standardized, recipe: CtRecipe) -> str:

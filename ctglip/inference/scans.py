@@ -11,14 +11,15 @@ from jaxtyping import Float
 from ctglip.data.scans import ScanCut, ScanSettings, render_scans
 from ctglip.inference.encoding import OrganEmbeddings
 from ctglip.inference.heatmap import contributions, scaled
-from ctglip.models.dual_encoder import OrganTextModel
+from ctglip.models.dual_encoder import DualEncoder
+from ctglip.models.region_readers import Regions
 from ctglip.types import OrganRow
-from ctglip.vocabulary.organs import OrganDictionary, label_members
+from ctglip.vocabulary.organs import OrganDictionary
 
 
-def readable(cut: ScanCut, rows: Sequence[OrganRow], model: OrganTextModel, organs: OrganDictionary) -> list[bool]:
+def readable(cut: ScanCut, rows: Sequence[OrganRow], model: DualEncoder, organs: OrganDictionary) -> list[bool]:
     """Whether each organ can be read from a scan: a model that pools by label maps needs a voxel of it on the grid."""
-    if model.settings.grounding != "pool":
+    if "labels" not in model.region_inputs:
         return [True] * len(rows)
     there = np.bincount(cut.labels.ravel(), minlength=256) > 0 if cut.labels is not None else np.zeros(256, bool)
     return [bool(there[list(organs.roi_labels(row.organ))].any()) for row in rows]
@@ -26,36 +27,34 @@ def readable(cut: ScanCut, rows: Sequence[OrganRow], model: OrganTextModel, orga
 
 @torch.no_grad()
 def encode_scan(
-    model: OrganTextModel,
+    model: DualEncoder,
     cut: ScanCut,
     rows: Sequence[OrganRow],
-    organs: OrganDictionary,
     names: Sequence[str],
     settings: ScanSettings,
 ) -> OrganEmbeddings:
     """Embed some organs of one scan.
 
-    A model of whole images (``grounding: none``) has one vector for all organs of a scan: the scan's. Without a head
+    A model of whole images alone has one vector for all organs of a scan: the scan's. Without a head
     for anatomy the vector that meets findings also meets the organs' names.
 
     Args:
-        model: put into evaluation mode for the time, left as it was; of any grounding but ``crop``.
+        model: put into evaluation mode for the time, left as it was; one that reads whole scans.
         cut: the scan on the model's grid.
         rows: the organs; all ``readable``.
-        organs: the dictionary that numbers the cut's labels.
         names: the release's organs, in the order of the model's queries.
         settings: which windows.
     """
     was_training = model.training
     model.eval()
-    features, diagnosis = _read(model, cut, rows, organs, names, settings)
-    anatomy = model.anatomy(features) if model.settings.grounding != "none" and model.settings.anatomy else diagnosis
+    features, diagnosis = _read(model, cut, rows, names, settings)
+    anatomy = diagnosis if model.anatomy_head is None else model.anatomy(features)
     model.train(was_training)
     return OrganEmbeddings(*(value.float().cpu().numpy() for value in (features, anatomy, diagnosis)))
 
 
 def scan_maps(
-    model: OrganTextModel,
+    model: DualEncoder,
     cut: ScanCut,
     rows: Sequence[OrganRow],
     organs: OrganDictionary,
@@ -73,54 +72,44 @@ def scan_maps(
         ``HeatMap.values`` on the cut's grid, organ by organ, axis by axis.
     """
     asked = [(instance, axis) for instance, several in enumerate(axes) for axis in several]
-    found = contributions(model, lambda: _read(model, cut, rows, organs, names, settings)[1], asked, cut.hu.shape)
+    found = contributions(model, lambda: _read(model, cut, rows, names, settings)[1], asked, cut.hu.shape)
     for (instance, _), added in zip(asked, found, strict=True):
         own = None if cut.labels is None else np.isin(cut.labels, list(organs.roi_labels(rows[instance].organ)))
         yield scaled(added, own)
 
 
 def _read(
-    model: OrganTextModel,
+    model: DualEncoder,
     cut: ScanCut,
     rows: Sequence[OrganRow],
-    organs: OrganDictionary,
     names: Sequence[str],
     settings: ScanSettings,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Features of the organs, and the vectors that meet findings."""
     device = next(model.parameters()).device
     image = torch.from_numpy(render_scans(cut.hu, settings))[None].to(device)
-    if model.settings.grounding == "none":
-        features = model.image(image).expand(len(rows), -1)
-        return features, model.whole(features)
-    features = _study_features(model, image, cut, rows, organs, names)
+    if model.region_reader is None:
+        assert model.image_head is not None
+        features = model.image_features(image).expand(len(rows), -1)
+        return features, model.image_head(features)
+    features = model(image, scan_regions(model, cut, rows, names))
     return features, model.diagnosis(features)
 
 
-def _study_features(
-    model: OrganTextModel,
-    image: torch.Tensor,
-    cut: ScanCut,
-    rows: Sequence[OrganRow],
-    organs: OrganDictionary,
-    names: Sequence[str],
-) -> torch.Tensor:
-    kind, device = model.settings.grounding, image.device
-    asked = [row.organ for row in rows]
-    labels = member = boxes = None
-    if kind == "pool":
-        assert cut.labels is not None
-        labels = torch.from_numpy(cut.labels.astype(np.int64))[None].to(device)
-        member = torch.from_numpy(label_members(organs, asked)).to(device)
-    elif kind == "box":
-        boxes = torch.from_numpy(cut.boxes(rows)).to(device)
+def scan_regions(model: DualEncoder, cut: ScanCut, rows: Sequence[OrganRow], names: Sequence[str]) -> Regions:
+    """Organs of one scan as the model's reader wants them; a volume that is not known is 0."""
+    device = next(model.parameters()).device
     known = np.array([row.volume_ml > 0 for row in rows], dtype=np.float32)[:, None]
-    return model.study_features(
-        image,
-        torch.from_numpy(cut.sizes(rows) * known).to(device),
-        torch.tensor([names.index(name) for name in asked], dtype=torch.long, device=device),
-        torch.zeros(len(rows), dtype=torch.long, device=device),
-        labels,
-        member,
-        boxes,
+    labels = boxes = None
+    if "labels" in model.region_inputs:
+        assert cut.labels is not None
+        labels = torch.from_numpy(cut.labels)[None].to(device)
+    if "boxes" in model.region_inputs:
+        boxes = torch.from_numpy(cut.boxes(rows)).to(device)
+    return Regions(
+        size=torch.from_numpy(cut.sizes(rows) * known).to(device),
+        organ_id=torch.tensor([names.index(row.organ) for row in rows], dtype=torch.long, device=device),
+        study_index=torch.zeros(len(rows), dtype=torch.long, device=device),
+        labels=labels,
+        boxes=boxes,
     )

@@ -200,7 +200,10 @@ class Scorer:
         model = self.release.model
         texts = list(dict.fromkeys(text for texts in sets for text in texts))
         position = {text: number for number, text in enumerate(texts)}
-        head = model.observer.textual if self.observes else model.text
+        head = model.text
+        if self.observes:
+            assert model.resampler is not None
+            head = model.resampler.textual
         vectors = head(self.release.embed(texts).to(next(model.parameters()).device))
         rows = torch.tensor([position[text] for texts in sets for text in texts], device=vectors.device)
         group = torch.tensor([number for number, texts in enumerate(sets) for _ in texts], device=vectors.device)

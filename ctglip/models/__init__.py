@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from ctglip.lazy import public_names
 
 if TYPE_CHECKING:
-    from ctglip.models.dual_encoder import OrganTextModel as OrganTextModel
-    from ctglip.models.dual_encoder import OrganTextModelSettings as OrganTextModelSettings
+    from ctglip.models.dual_encoder import DualEncoder as DualEncoder
+    from ctglip.models.dual_encoder import DualEncoderSettings as DualEncoderSettings
     from ctglip.models.encoders import build_encoder as build_encoder
     from ctglip.models.encoders.base import Encoder as Encoder
     from ctglip.models.encoders.base import VisionFeatures as VisionFeatures

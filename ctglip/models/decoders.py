@@ -1,4 +1,4 @@
-"""Queries that read a picture's tokens."""
+"""Queries that read a image's tokens."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class QueryDecoder(nn.Module):
 
     def __init__(self, dim: int, layers: int = 2, heads: int = 4, hidden: int = 1024, dropout: float = 0.0) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(_Layer(dim, heads, hidden, dropout) for _ in range(layers))
+        self.layers = nn.ModuleList(QueryDecoderLayer(dim, heads, hidden, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(dim)
 
     def forward(
@@ -29,8 +29,8 @@ class QueryDecoder(nn.Module):
         """What each query found, and where it looked in the last layer (mean over heads).
 
         Args:
-            queries: one set for each picture.
-            tokens: the picture's.
+            queries: one set for each image.
+            tokens: the image's.
             ignored: tokens that are not there.
         """
         x, where = queries, tokens.new_zeros(len(tokens), queries.shape[1], tokens.shape[1])
@@ -39,19 +39,19 @@ class QueryDecoder(nn.Module):
         return self.norm(x), where
 
 
-class _Layer(nn.Module):
+class QueryDecoderLayer(nn.Module):
     def __init__(self, dim: int, heads: int, hidden: int, dropout: float) -> None:
         super().__init__()
-        self.among = nn.MultiheadAttention(dim, heads, dropout, batch_first=True)
-        self.across = nn.MultiheadAttention(dim, heads, dropout, batch_first=True)
-        self.feed = nn.Sequential(
+        self.self_attn = nn.MultiheadAttention(dim, heads, dropout, batch_first=True)
+        self.cross_attn = nn.MultiheadAttention(dim, heads, dropout, batch_first=True)
+        self.ffn = nn.Sequential(
             nn.Linear(dim, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, dim), nn.Dropout(dropout)
         )
         self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(3))
 
     def forward(self, x: Tensor, tokens: Tensor, ignored: Tensor | None) -> tuple[Tensor, Tensor]:
         y = self.norms[0](x)
-        x = x + self.among(y, y, y, need_weights=False)[0]
-        found, where = self.across(self.norms[1](x), tokens, tokens, key_padding_mask=ignored)
+        x = x + self.self_attn(y, y, y, need_weights=False)[0]
+        found, where = self.cross_attn(self.norms[1](x), tokens, tokens, key_padding_mask=ignored)
         x = x + found
-        return x + self.feed(self.norms[2](x)), where
+        return x + self.ffn(self.norms[2](x)), where

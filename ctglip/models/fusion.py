@@ -1,4 +1,4 @@
-"""A BERT that fills in hidden words of a report with its picture in view (ECAMP)."""
+"""A BERT that fills in hidden words of a report with its image in view (ECAMP)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class ReportBertSettings(Settings):
     Attributes:
         width, layers, heads, hidden: of the transformer; ``hidden`` is the width inside of its feed-forward parts.
         dropout: everywhere in it.
-        reads: words see the picture; otherwise none is shown to them (a control).
+        reads: words see the image; otherwise none is shown to them (a control).
     """
 
     width: int = 768
@@ -30,7 +30,7 @@ class ReportBertSettings(Settings):
 
 
 class ContextFusion(nn.Module):
-    """Words read a picture at two scales: each looks for patches of its own, and all are told of the whole.
+    """Words read a image at two scales: each looks for patches of its own, and all are told of the whole.
 
     Self-attention, cross-attention to patches plus the global token, feed-forward; each with residual and
     normalisation after it, as in BERT.
@@ -43,12 +43,12 @@ class ContextFusion(nn.Module):
 
     def __init__(self, dim: int, image_dim: int, heads: int, hidden: int, dropout: float = 0.0) -> None:
         super().__init__()
-        self.among = nn.MultiheadAttention(dim, heads, dropout, batch_first=True)
-        self.across = nn.MultiheadAttention(dim, heads, dropout, batch_first=True)
-        self.patch = nn.Linear(image_dim, dim)
-        self.whole = nn.Linear(image_dim, dim)
+        self.self_attn = nn.MultiheadAttention(dim, heads, dropout, batch_first=True)
+        self.cross_attn = nn.MultiheadAttention(dim, heads, dropout, batch_first=True)
+        self.patch_proj = nn.Linear(image_dim, dim)
+        self.global_proj = nn.Linear(image_dim, dim)
         self.dense = nn.Linear(dim, dim)
-        self.feed = nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, dim))
+        self.ffn = nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, dim))
         self.norms = nn.ModuleList(nn.LayerNorm(dim, eps=1e-12) for _ in range(3))
         self.drop = nn.Dropout(dropout)
 
@@ -62,13 +62,13 @@ class ContextFusion(nn.Module):
             missing: padding.
             patches: tokens of the patches that were seen; their mean is the global token.
         """
-        found, _ = self.among(words, words, words, key_padding_mask=missing, need_weights=False)
+        found, _ = self.self_attn(words, words, words, key_padding_mask=missing, need_weights=False)
         x = self.norms[0](words + self.drop(found))
-        seen = self.patch(patches)
-        found, where = self.across(x, seen, seen)
-        found = self.dense(found + self.whole(patches.mean(1, keepdim=True)))
+        seen = self.patch_proj(patches)
+        found, where = self.cross_attn(x, seen, seen)
+        found = self.dense(found + self.global_proj(patches.mean(1, keepdim=True)))
         x = self.norms[1](x + self.drop(found))
-        return self.norms[2](x + self.drop(self.feed(x))), where
+        return self.norms[2](x + self.drop(self.ffn(x))), where
 
 
 class ReportBert(nn.Module):
@@ -105,7 +105,7 @@ class ReportBert(nn.Module):
     def forward(
         self, ids: Int[Tensor, "b t"], patches: Float[Tensor, "b n e"]
     ) -> tuple[Float[Tensor, "b t d"], Float[Tensor, "b t n"]]:
-        """States of all pieces, and where each looked in the picture.
+        """States of all pieces, and where each looked in the image.
 
         Args:
             ids: pieces, hidden ones replaced.

@@ -1,4 +1,4 @@
-"""Masked modelling of pictures, 2D and 3D: which patches are seen, what decodes the others (MAE), and what sharpens the
+"""Masked modelling of images, 2D and 3D: which patches are seen, what decodes the others (MAE), and what sharpens the
 result (ECAMP)."""
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from ctglip.config import Settings
 
 
 class MaskedImageSettings(Settings):
-    """How pictures are masked and decoded; ECAMP's numbers.
+    """How images are masked and decoded; ECAMP's numbers.
 
     Attributes:
         ratio: share of the patches that are hidden.
         width, depth, heads: of the decoder.
         window: side of the window that is sharpened, in sides of the patch grid's shortest (12 of 14 patches).
-        final_relu: the sharpened picture passes a ReLU (as released; negative greys are then out of reach).
+        final_relu: the sharpened image passes a ReLU (as released; negative greys are then out of reach).
     """
 
     ratio: float = Field(default=0.75, gt=0, lt=1)
@@ -35,7 +35,7 @@ def draw_patches(patches: int, ratio: float, rng: np.random.Generator) -> Int[np
     """The patches that are seen, ascending; one at least.
 
     Args:
-        patches: of a picture.
+        patches: of a image.
         ratio: share that is hidden.
         rng: draws them.
     """
@@ -47,13 +47,13 @@ def hidden_patches(kept: Int[Tensor, "b n"], patches: int) -> Float[Tensor, "b p
 
     Args:
         kept: the patches that are.
-        patches: of a picture.
+        patches: of a image.
     """
     return torch.ones(len(kept), patches, device=kept.device).scatter_(1, kept, 0.0)
 
 
 def halved(image: Float[Tensor, "b c *s"]) -> Float[Tensor, "b c *h"]:
-    """A picture at half its resolution: bicubic (ECAMP), means of eight voxels in 3D."""
+    """A image at half its resolution: bicubic (ECAMP), means of eight voxels in 3D."""
     if image.dim() == 4:
         return F.interpolate(image, scale_factor=0.5, mode="bicubic", antialias=True)
     return F.avg_pool3d(image, 2)
@@ -86,7 +86,7 @@ class MaskedDecoder(nn.Module):
         settings: width, depth, heads.
         dim: width of the encoder's tokens.
         patch: side of a patch.
-        channels: of the picture.
+        channels: of the image.
         dims: its number of axes.
     """
 
@@ -94,8 +94,8 @@ class MaskedDecoder(nn.Module):
         super().__init__()
         from monai.networks.blocks.transformerblock import TransformerBlock
 
-        self.enter = nn.Linear(dim, settings.width)
-        self.hole = nn.Parameter(torch.randn(settings.width) * 0.02)
+        self.proj_in = nn.Linear(dim, settings.width)
+        self.mask_token = nn.Parameter(torch.randn(settings.width) * 0.02)
         self.blocks = nn.ModuleList(
             TransformerBlock(settings.width, 4 * settings.width, settings.heads, qkv_bias=True)
             for _ in range(settings.depth)
@@ -103,7 +103,7 @@ class MaskedDecoder(nn.Module):
         for block in self.blocks:
             block.norm_cross_attn = nn.Identity()  # MONAI builds it also where there is no cross-attention
         self.norm = nn.LayerNorm(settings.width)
-        self.leave = nn.Linear(settings.width, patch**dims * channels)
+        self.proj_out = nn.Linear(settings.width, patch**dims * channels)
 
     def forward(
         self, tokens: Float[Tensor, "b n d"], kept: Int[Tensor, "b n"], grid: tuple[int, ...]
@@ -115,20 +115,20 @@ class MaskedDecoder(nn.Module):
             kept: which these are.
             grid: patches along each axis.
         """
-        seen = self.enter(tokens)
+        seen = self.proj_in(tokens)
         positions = wave_positions(grid, seen.shape[2], seen.device).to(seen.dtype)
-        x = self.hole.to(seen.dtype).expand(len(seen), positions.shape[1], -1)
+        x = self.mask_token.to(seen.dtype).expand(len(seen), positions.shape[1], -1)
         x = x.scatter(1, kept[..., None].expand_as(seen), seen) + positions
         for block in self.blocks:
             x = block(x)
-        return self.leave(self.norm(x))
+        return self.proj_out(self.norm(x))
 
 
-class Sharpener(nn.Module):
-    """A picture at twice its resolution: linear interpolation and what two convolutions add (ECAMP).
+class SuperResolutionHead(nn.Module):
+    """A image at twice its resolution: linear interpolation and what two convolutions add (ECAMP).
 
     Args:
-        channels: of the picture.
+        channels: of the image.
         dims: its number of axes.
         final_relu: a ReLU at the end, as released.
     """
@@ -139,10 +139,10 @@ class Sharpener(nn.Module):
         self.first, self.second = (kind(channels, channels, 3, padding=1) for _ in range(2))
         self.final_relu = final_relu
 
-    def forward(self, picture: Float[Tensor, "b c *s"]) -> Float[Tensor, "b c *t"]:
-        """The sharpened picture."""
-        mode = "trilinear" if picture.dim() == 5 else "bilinear"
-        large = F.interpolate(picture, scale_factor=2, mode=mode)
+    def forward(self, image: Float[Tensor, "b c *s"]) -> Float[Tensor, "b c *t"]:
+        """The sharpened image."""
+        mode = "trilinear" if image.dim() == 5 else "bilinear"
+        large = F.interpolate(image, scale_factor=2, mode=mode)
         found = few_channels(self.second, few_channels(self.first, large).relu()) + large
         return found.relu() if self.final_relu else found
 
@@ -150,19 +150,19 @@ class Sharpener(nn.Module):
 _FEW = 8
 
 
-def few_channels(layer: nn.Conv2d | nn.Conv3d, picture: Float[Tensor, "b c *s"]) -> Float[Tensor, "b d *s"]:
-    """What a convolution of 3 pixels a side, padded by one, makes of a picture.
+def few_channels(layer: nn.Conv2d | nn.Conv3d, image: Float[Tensor, "b c *s"]) -> Float[Tensor, "b d *s"]:
+    """What a convolution of 3 pixels a side, padded by one, makes of a image.
 
     With a few channels it is slow on CPUs: there it is a product of matrices in 2D (4 times faster with one channel),
     and channels come last in 3D (3 times, with four). Value and gradient are those of the layer.
     """
-    if picture.device.type != "cpu" or picture.shape[1] >= _FEW:
-        return layer(picture)
-    if picture.dim() == 5:
-        return layer(picture.contiguous(memory_format=torch.channels_last_3d)).contiguous()
+    if image.device.type != "cpu" or image.shape[1] >= _FEW:
+        return layer(image)
+    if image.dim() == 5:
+        return layer(image.contiguous(memory_format=torch.channels_last_3d)).contiguous()
     assert layer.bias is not None
-    around = F.unfold(picture, 3, padding=1)
-    return (layer.weight.flatten(1) @ around + layer.bias[:, None]).unflatten(2, picture.shape[2:])
+    around = F.unfold(image, 3, padding=1)
+    return (layer.weight.flatten(1) @ around + layer.bias[:, None]).unflatten(2, image.shape[2:])
 
 
 def spread_attention(

@@ -100,7 +100,7 @@ def pool_labels(
 
     Args:
         features: one map for each study.
-        labels: label maps on the image's grid or on the features' own.
+        labels: label maps of the images.
         member: which labels make up each organ (a group has several), 0 or 1.
         study_index: the study of each organ.
 
@@ -109,13 +109,8 @@ def pool_labels(
     """
     grid, count = tuple(features.shape[2:]), member.shape[1]
     flat = features.flatten(2)
-    if tuple(labels.shape[1:]) == grid:
-        index = labels.flatten(1).long()
-        sums = flat.new_zeros(*flat.shape[:2], count).scatter_add(2, index[:, None].expand_as(flat), flat)
-        sizes = flat.new_zeros(len(flat), count).scatter_add(1, index, flat.new_ones(index.shape))
-    else:
-        filled = label_coverage(labels, count, grid).to(features.dtype)
-        sums, sizes = flat @ filled.transpose(1, 2), filled.sum(2)
+    filled = label_coverage(labels, count, grid).to(features.dtype)
+    sums, sizes = flat @ filled.transpose(1, 2), filled.sum(2)
     member = member.to(features.dtype)
     slot, most = _slots(study_index, len(features))
     padded = member.new_zeros(len(features), most, count)
@@ -231,7 +226,7 @@ def _shares(weights: Tensor) -> Tensor:
 
 
 def _slots(study_index: Tensor, studies: int) -> tuple[Tensor, int]:
-    """The place of each organ among those of its study, and the largest number of organs in a study."""
+    """The position of each organ among those of its study, and the largest number of organs in a study."""
     counts = torch.bincount(study_index, minlength=studies)
     order = study_index.argsort(stable=True)
     starts = (counts.cumsum(0) - counts)[study_index[order]]

@@ -18,7 +18,9 @@ from torch import Tensor, nn
 from ctglip.config import validate
 from ctglip.errors import CTGLIPError, ModelError
 from ctglip.files import atomic_path, read_json
-from ctglip.models.dual_encoder import OrganTextModel, OrganTextModelSettings
+from ctglip.models.dual_encoder import DualEncoder, DualEncoderSettings
+from ctglip.models.legacy import current_model
+from ctglip.models.region_readers import ModelInputs, Regions
 from ctglip.models.text import (
     TextEncoder,
     TextEncoderSettings,
@@ -26,9 +28,10 @@ from ctglip.models.text import (
     read_text_encoder,
     stored_hash,
 )
-from ctglip.vocabulary.organs import label_members, load_organs
+from ctglip.vocabulary.organs import load_organs
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+_READ_VERSIONS = (2, FORMAT_VERSION)
 _DICTIONARIES = ("organ_dictionary", "abnormality_dictionary")
 
 
@@ -66,7 +69,7 @@ class Release:
         folder: where it was loaded from.
     """
 
-    model: OrganTextModel
+    model: DualEncoder
     organs: tuple[str, ...]
     recipe: dict[str, Any]
     crops: dict[str, Any]
@@ -87,7 +90,7 @@ class Release:
     @property
     def reads_crops(self) -> bool:
         """Organs are read from crops, not in whole scans."""
-        return self.model.settings.grounding == "crop"
+        return self.model.reads_crops
 
     def embed(self, texts: Sequence[str]) -> Float[Tensor, "n t"]:
         """Raw text embeddings: stored prompts as they are, the rest through the text encoder.
@@ -98,7 +101,7 @@ class Release:
         missing = [text for text in dict.fromkeys(texts) if text not in self.prompts]
         found = dict(zip(missing, self.encoder().encode(missing), strict=True)) if missing else {}
         rows = [self.prompts[text] if text in self.prompts else found[text] for text in texts]
-        return torch.stack(rows) if rows else torch.zeros(0, self.model.settings.text_dim)
+        return torch.stack(rows) if rows else torch.zeros(0, self.model.inputs.text_dim)
 
     @torch.no_grad()
     def encode_text(self, texts: Sequence[str]) -> Float[Tensor, "n e"]:
@@ -137,37 +140,23 @@ class Release:
             model.train(was_training)
 
     def _encoded(self, images: Tensor, regions: Mapping[str, Any]) -> Tensor:
-        model, settings = self.model, self.model.settings
-        if settings.grounding == "none" or regions.get("size") is None:
-            if not settings.whole_image:
+        model, needed = self.model, self.model.region_inputs
+        if model.region_reader is None or regions.get("size") is None:
+            if model.image_head is None:
                 raise ModelError("This model reads organs, not whole images.", code="regions", fix="Give regions.")
-            return model.whole(model.image(images))
-        queries = settings.grounding == "query" or settings.pooling == "attention"
-        wanted = ["mask"] if self.reads_crops else ["study_index"]
-        wanted += {"pool": ["labels"], "box": ["boxes"]}.get(settings.grounding, [])
-        wanted += ["organ"] if queries or settings.grounding == "pool" else []
-        missing = [name for name in wanted if regions.get(name) is None]
+            return model.image_head(model.image_features(images))
+        columns = ["organ" if name == "organ_id" else name for name in dict.fromkeys(("size", *needed))]
+        missing = [name for name in columns if regions.get(name) is None]
         if missing:
-            raise ModelError(f"regions lack {', '.join(missing)}.", code="regions", fix=f"Give {', '.join(wanted)}.")
-        given = {name: torch.as_tensor(regions[name]).to(self._device) for name in ("size", *wanted) if name != "organ"}
-        organ_id = torch.zeros(len(given["size"]), dtype=torch.long, device=self._device)
-        if queries:
-            organ_id = torch.tensor([self._query(name) for name in regions["organ"]], device=self._device)
-        if self.reads_crops:
-            return model.diagnosis(model.organ_features(images, given["mask"], given["size"], organ_id))
-        member = None
-        if settings.grounding == "pool":
-            organs = load_organs(self.organ_dictionary / "organs.yaml")
-            member = torch.from_numpy(label_members(organs, regions["organ"])).to(self._device)
-            given["labels"] = given["labels"].long()
-        features = model.study_features(
-            images, given["size"], organ_id, given["study_index"], given.get("labels"), member, given.get("boxes")
-        )
-        return model.diagnosis(features)
+            raise ModelError(f"regions lack {', '.join(missing)}.", code="regions", fix=f"Give {', '.join(columns)}.")
+        given = {name: torch.as_tensor(regions[name]).to(self._device) for name in columns if name != "organ"}
+        if "organ" in columns:
+            given["organ_id"] = torch.tensor([self._organ_id(name) for name in regions["organ"]], device=self._device)
+        return model.diagnosis(model(images, Regions(**given)))
 
-    def _query(self, organ: str) -> int:
+    def _organ_id(self, organ: str) -> int:
         if organ not in self.organs:
-            raise ModelError(f"The model has no query for the organ {organ!r}.", code="regions")
+            raise ModelError(f"The model was not trained on the organ {organ!r}.", code="regions")
         return self.organs.index(organ)
 
     @property
@@ -248,7 +237,7 @@ def save_release(folder: Path, release: Release, reference_text_encoder: bool = 
                 shutil.copyfile(file, temporary / name / file.name)
         texts = sorted(release.prompts)
         rows = [release.prompts[text].cpu() for text in texts]
-        table = torch.stack(rows) if rows else torch.zeros(0, release.model.settings.text_dim)
+        table = torch.stack(rows) if rows else torch.zeros(0, release.model.inputs.text_dim)
         save_file({"embeddings": table.contiguous()}, temporary / "prompts.safetensors")
         _write_json(temporary / "prompts.json", texts)
         _write_json(temporary / "calibration.json", release.calibration)
@@ -287,7 +276,7 @@ def load_release(folder: Path) -> Release:
     config = read_json(folder / "config.json")
     if not isinstance(config, dict):
         raise ModelError(f"{folder / 'config.json'} is not the config of a model.", fix="Copy the model folder again.")
-    if config.get("format_version") != FORMAT_VERSION:
+    if config.get("format_version") not in _READ_VERSIONS:
         raise ModelError(
             f"{folder} has format version {config.get('format_version')!r}, this ctglip reads {FORMAT_VERSION}.",
             fix="Install the ctglip version that wrote it.",
@@ -303,17 +292,25 @@ def load_release(folder: Path) -> Release:
 
 
 def _read_release(folder: Path, config: dict[str, Any]) -> Release:
-    model = OrganTextModel(validate(OrganTextModelSettings, config["model"], str(folder / "config.json")))
-    load_unique_state(model, load_file(folder / "model.safetensors"))
+    state, organs = load_file(folder / "model.safetensors"), tuple(config["organs"])
+    tree, inputs = config["model"], config.get("inputs", {})
+    if config["format_version"] != FORMAT_VERSION:
+        tree, inputs, state = current_model(tree, state, len(organs), _organ_labels(folder, tree, organs))
+    where = str(folder / "config.json")
+    familiarity = _read_statistics(folder, "familiarity")
+    if familiarity is not None and familiarity.about.get("reading") == "pool":
+        familiarity.about["reading"] = "mask"  # its name in format version 2
+    model = DualEncoder(validate(DualEncoderSettings, tree, where), validate(ModelInputs, inputs, where))
+    load_unique_state(model, state)
     table = load_file(folder / "prompts.safetensors")["embeddings"]
     return Release(
         model=model.eval(),
-        organs=tuple(config["organs"]),
+        organs=organs,
         recipe=config["recipe"],
         crops=config["crops"],
         organ_dictionary=folder / "organ_dictionary",
         abnormality_dictionary=folder / "abnormality_dictionary",
-        text_settings=validate(TextEncoderSettings, config["text"], str(folder / "config.json")),
+        text_settings=validate(TextEncoderSettings, config["text"], where),
         text_hash=config["text_hash"],
         prompts=dict(zip(read_json(folder / "prompts.json"), table, strict=True)),
         calibration=read_json(folder / "calibration.json"),
@@ -322,8 +319,16 @@ def _read_release(folder: Path, config: dict[str, Any]) -> Release:
         scans=config.get("scans"),
         cxr=config.get("cxr", config.get("radiographs")),  # "radiographs" before,
         aligned=config.get("aligned", True),
-        familiarity=_read_statistics(folder, "familiarity"),
+        familiarity=familiarity,
     )
+
+
+def _organ_labels(folder: Path, tree: dict[str, Any], organs: Sequence[str]) -> list[list[int]]:
+    """The label numbers of each organ, where a model of format version 2 reads label maps."""
+    if tree.get("grounding") != "pool":
+        return []
+    dictionary = load_organs(folder / "organ_dictionary" / "organs.yaml")
+    return [sorted(dictionary.grounding_labels(name)) for name in organs]
 
 
 def _read_statistics(folder: Path, name: str) -> Statistics | None:
@@ -358,6 +363,7 @@ def _config(release: Release) -> dict[str, Any]:
     return {
         "format_version": FORMAT_VERSION,
         "model": release.model.settings.model_copy(update={"encoder": encoder}).model_dump(mode="json"),
+        "inputs": release.model.inputs.model_dump(mode="json"),
         "organs": list(release.organs),
         "recipe": release.recipe,
         "crops": release.crops,

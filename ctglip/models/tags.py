@@ -14,11 +14,9 @@ class TagSettings(Settings):
     """A decoder of tags. The defaults are ASG's (arXiv 2403.09294).
 
     Attributes:
-        names: of the tags, in order; training fills them in.
         layers, heads, hidden, dropout: of the decoder.
     """
 
-    names: tuple[str, ...] = ()
     layers: int = 4
     heads: int = 4
     hidden: int = 1024
@@ -29,7 +27,8 @@ class TagDecoder(nn.Module):
     """One logit for each image and tag.
 
     Args:
-        settings: depth, widths, tags.
+        settings: depth and widths.
+        names: of the tags.
         token_dim: width of the image's tokens.
         text_dim: width of the text embeddings; where it is another one, a linear layer takes them over.
 
@@ -40,9 +39,9 @@ class TagDecoder(nn.Module):
 
     embeddings: Tensor
 
-    def __init__(self, settings: TagSettings, token_dim: int, text_dim: int) -> None:
+    def __init__(self, settings: TagSettings, names: tuple[str, ...], token_dim: int, text_dim: int) -> None:
         super().__init__()
-        self.register_buffer("embeddings", torch.zeros(len(settings.names), text_dim))
+        self.register_buffer("embeddings", torch.zeros(len(names), text_dim))
         self.query = nn.Identity() if text_dim == token_dim else nn.Linear(text_dim, token_dim)
         self.decoder = QueryDecoder(token_dim, settings.layers, settings.heads, settings.hidden, settings.dropout)
         self.score = nn.Sequential(nn.Dropout(settings.dropout), nn.Linear(token_dim, 1))
@@ -54,18 +53,17 @@ class TagDecoder(nn.Module):
 
         Args:
             tokens: of the image encoder, as they are.
-            embeddings: raw text embeddings of tags, known or new. Tags attend to one another, so they are asked in the
-                company of those of training: a known tag answers as if all were asked.
+            embeddings: raw text embeddings of tags, known or new. Tags attend to one another, so they are asked with
+                those of training: a known tag answers as if all were asked.
         """
         known = len(self.embeddings)
-        asked, position = self.embeddings, torch.arange(known, device=tokens.device)
+        queried, position = self.embeddings, torch.arange(known, device=tokens.device)
         if embeddings is not None:
-            near = torch.cdist(embeddings.float(), self.embeddings.float()) < 1e-3 * embeddings.norm(
-                dim=1, keepdim=True
-            )
+            distance = torch.cdist(embeddings.float(), self.embeddings.float())
+            near = distance < 1e-3 * embeddings.norm(dim=1, keepdim=True)
             new = ~near.any(1)
-            asked = torch.cat([asked, embeddings[new].to(asked)])
+            queried = torch.cat([queried, embeddings[new].to(queried)])
             position = torch.where(new, known - 1 + new.cumsum(0), near.int().argmax(1) if known else 0)
-        queries = self.query(asked.to(tokens.dtype))
-        found, where = self.decoder(queries.expand(len(tokens), -1, -1), tokens)
-        return self.score(found)[..., 0][:, position], where[:, position]
+        queries = self.query(queried.to(tokens.dtype))
+        found, attention = self.decoder(queries.expand(len(tokens), -1, -1), tokens)
+        return self.score(found)[..., 0][:, position], attention[:, position]

@@ -10,12 +10,12 @@ if TYPE_CHECKING:
     from ctglip.objectives.asg import ASG as ASG
     from ctglip.objectives.base import Objective as Objective
     from ctglip.objectives.ecamp import Ecamp as Ecamp
-    from ctglip.objectives.global_pair import GlobalPair as GlobalPair
     from ctglip.objectives.imitate import Imitate as Imitate
     from ctglip.objectives.mixture import Mixture as Mixture
-    from ctglip.objectives.organ_query import OrganQuery as OrganQuery
-    from ctglip.objectives.organ_text import OrganText as OrganText
     from ctglip.objectives.place import Place as Place
     from ctglip.objectives.place_organs import PlaceOrgans as PlaceOrgans
+    from ctglip.objectives.text_contrast import GlobalPair as GlobalPair
+    from ctglip.objectives.text_contrast import OrganQuery as OrganQuery
+    from ctglip.objectives.text_contrast import OrganText as OrganText
 
 __getattr__, __dir__ = public_names(__name__)

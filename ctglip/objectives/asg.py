@@ -22,24 +22,36 @@ from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from torch import Tensor
 
-from ctglip.config import Settings
 from ctglip.data.collate import collate_reports
+from ctglip.data.cxr_organs import organ_of_region
 from ctglip.data.samples import ReportBatch, StudySample
 from ctglip.features.text_bank import TextBank
 from ctglip.losses.contrastive import soft_contrastive
 from ctglip.losses.gather import ranked_mean
 from ctglip.losses.tags import tag_bce
 from ctglip.losses.targets import Target, equal_ignored, equal_key, identity, tag_overlap
-from ctglip.models.dual_encoder import OrganTextModel
-from ctglip.models.pooling import pool_organs
-from ctglip.objectives.base import Features, LogitScale, Losses, Objective, Report
+from ctglip.models.dual_encoder import DualEncoder
+from ctglip.models.region_readers import Regions
+from ctglip.objectives.base import (
+    START,
+    WHOLE_IMAGE_READERS,
+    BuildContext,
+    Features,
+    LogitScale,
+    Losses,
+    ModelNeeds,
+    Objective,
+    ObjectiveSettings,
+    Report,
+    StepContext,
+)
 from ctglip.objectives.report import effective_rank, pair_similarity
 from ctglip.objectives.texts import Texts, positions
 
 _SAME: dict[str, Target] = {"negative": identity, "positive": equal_key, "ignored": equal_ignored}
 
 
-class ASGSettings(Settings):
+class ASGSettings(ObjectiveSettings):
     """Four losses and their weights; the defaults are the published ones, but for ``same_sentences`` and ``gather``.
 
     Attributes:
@@ -56,7 +68,7 @@ class ASGSettings(Settings):
         gather: images are compared with the reports of all ranks (the released code: each rank's own).
     """
 
-    name: Literal["asg"] = "asg"
+    name: Literal["asg"] = "asg"  # pyright: ignore[reportIncompatibleVariableOverride]
     image_report: float = Field(default=1.0, ge=0)
     region_sentence: float = Field(default=1.0, ge=0)
     recognition: float = Field(default=5.0, ge=0)
@@ -70,27 +82,41 @@ class ASGSettings(Settings):
 
 
 class ASG(Objective):
-    """Each image is encoded once; its regions are read as the model's grounding says.
+    """Each image is encoded once; its regions are read by the model's region reader.
 
     Args:
-        model: with ``whole_image``, without ``use_size``; with ``tags`` where they are recognised; with any grounding
-            but ``crop`` where regions are compared.
+        model: with a head for whole images; with ``tags`` where they are recognised; with a region reader for whole
+            images where regions are compared.
         bank: text bank; samples hold indices into it.
         settings: weights, temperature, switches.
-        member: 0/1 ``[regions, L]``, the labels that make up each region; for grounding ``pool``.
         queries: which of the model's learned queries looks for each region, -1 where none does and the region is left
-            out; for grounding ``query``. By default they are counted alike.
+            out; for the reader ``query``. By default they are counted alike.
     """
 
-    member: Tensor | None
+    Settings = ASGSettings
+    input_kind = "reports"
     queries: Tensor | None
+
+    @classmethod
+    def needs(cls, settings: ASGSettings) -> ModelNeeds:
+        """What it needs of the model."""
+        readers = WHOLE_IMAGE_READERS if settings.region_sentence > 0 else ()
+        return ModelNeeds(readers, optional=True, sizes=False, image=True, tags=settings.recognition > 0)
+
+    @classmethod
+    def build(cls, context: BuildContext, settings: ASGSettings) -> ASG:
+        """The objective of some settings."""
+        queries = None
+        if context.model.reading == "query" and context.model.encoder.settings.spatial_dims == 2:
+            numbers = {name: number for number, name in enumerate(context.organ_names)}
+            queries = torch.tensor([numbers.get(organ_of_region(name) or "", -1) for name in context.regions])
+        return cls(context.model, context.bank, settings, queries)
 
     def __init__(
         self,
-        model: OrganTextModel,
+        model: DualEncoder,
         bank: TextBank,
         settings: ASGSettings | None = None,
-        member: Float[Tensor, "o l"] | None = None,
         queries: Int[Tensor, " o"] | None = None,
     ) -> None:
         super().__init__()
@@ -98,11 +124,9 @@ class ASG(Objective):
         self.settings = settings or ASGSettings()
         self.texts = Texts(bank)
         self.scale = LogitScale(self.settings.temperature, self.settings.learn_temperature)
-        self.register_buffer("member", member, persistent=False)
         self.register_buffer("queries", queries, persistent=False)
-        tags = model.settings.tags
-        if tags is not None:
-            model.tag_decoder.embeddings.copy_(bank.vectors(bank.ids(tags.names)))
+        if model.tag_decoder is not None:
+            model.tag_decoder.embeddings.copy_(bank.vectors(bank.ids(model.inputs.tags)))
 
     @property
     def diagnosis_scale(self) -> LogitScale:
@@ -112,9 +136,9 @@ class ASG(Objective):
     @property
     def reads_regions(self) -> bool:
         """Regions are compared with their sentences."""
-        return self.settings.region_sentence > 0 and self.model.settings.grounding != "none"
+        return self.settings.region_sentence > 0 and self.model.region_reader is not None
 
-    def collate(self, samples: Sequence[StudySample]) -> ReportBatch:
+    def collate(self, samples: Sequence[StudySample], context: StepContext = START) -> ReportBatch:  # noqa: ARG002
         """Stack images, concatenate regions and sentences, and fetch the distinct texts."""
         return collate_reports(samples, self.texts.collate)
 
@@ -123,39 +147,41 @@ class ASG(Objective):
 
         ``region_row`` says whose region each is, as ``row`` numbers the studies.
         """
-        vision = self.model.encoder(self.model.filled(batch.image))
+        model = self.model
+        vision = model.encode_image(batch.image)
         features = {
-            "image": self.model.image_input(vision),
+            "image": model.whole_image_head.select(vision),
             "row": batch.row,
             "tags": batch.tags,
             "report": batch.report,
         }
         features |= {"pool": self.texts(batch.pool), "pool_ids": batch.pool_ids}
         if self.settings.recognition > 0:
-            features["tag_logits"] = self.model.tags(vision.tokens)
+            features["tag_logits"] = model.tags(vision.tokens)
         if not self.reads_regions:
             return features
-        member = None if self.member is None else self.member[batch.region_id]
-        instances = (batch.region_study, batch.labels, member, batch.boxes[:, 0])
-        text, asked = batch.region_text, batch.region_id
-        if self.model.settings.project == "token":
-            level = vision.levels[self.model.settings.pool_levels[0]]
-            features |= {"level": level, "weights": self.model.organ_weights(batch.image, level, *instances)}
-        else:
-            if self.queries is not None:
-                asked = self.queries[batch.region_id]
-                text = text.where(asked >= 0, -1)
-            sizes = batch.boxes.new_zeros(len(batch.boxes), 4)
-            features["region"] = self.model.study_features(batch.image, sizes, asked.clamp(min=0), *instances, vision)
+        assert model.region_reader is not None
+        text, organ_id = batch.region_text, batch.region_id
+        if self.queries is not None:
+            organ_id = self.queries[batch.region_id]
+            text = text.where(organ_id >= 0, -1)
+        regions = Regions(
+            organ_id=organ_id.clamp(min=0),
+            study_index=batch.region_study,
+            labels=batch.labels,
+            boxes=batch.boxes[:, 0],
+        )
+        features |= model.region_reader.prepare(model.pad_channels(batch.image), vision, regions)
         row = batch.row[batch.region_study]
         return features | {"region_row": row, "region_text": text, "region_sentences": batch.region_sentences}
 
-    def compute(self, features: Features) -> tuple[Losses, Report]:
+    def compute(self, features: Features, context: StepContext = START) -> tuple[Losses, Report]:  # noqa: ARG002
         """Losses ``image_report``, ``region_sentence``, ``recognition``, ``soft_labels`` (those with a weight); report:
         temperature, similarities, effective ranks."""
         ids, pool = distinct(features["pool_ids"], features["pool"])
         texts = self.model.text(pool)
-        image = self.model.whole(self.model.image_feature(features["image"]))
+        head = self.model.whole_image_head
+        image = head(head.features(features["image"]))
         report = texts[positions(features["report"], ids)]
         told = features["report"] >= 0
         losses = self._global(image, report, told, features["tags"] == 1)
@@ -208,10 +234,11 @@ class ASG(Objective):
         return self.settings.region_sentence * 2 * ranked_mean(loss * count, count, self.settings.gather)
 
     def _regions(self, features: Features) -> Float[Tensor, "m e"]:
-        if "region" in features:
-            return self.model.diagnosis(features["region"])
-        study = positions(features["region_row"], features["row"])
-        return pool_organs(self.model.token_map(features["level"]), features["weights"], study)
+        """Regions in the common space; of tokens the mean of their unit vectors, which is not one itself."""
+        reader = self.model.region_reader
+        assert reader is not None
+        found = reader.finish(features, positions(features["region_row"], features["row"]))
+        return found if reader.aligned else self.model.diagnosis(found)
 
 
 def distinct(ids: Int[Tensor, " p"], pool: Float[Tensor, "p t"]) -> tuple[Int[Tensor, " q"], Float[Tensor, "q t"]]:

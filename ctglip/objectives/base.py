@@ -9,34 +9,151 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
+
+from ctglip.config import Settings
+from ctglip.features.text_bank import TextBank
+from ctglip.models.dual_encoder import DualEncoder
+from ctglip.vocabulary.abnormalities import AbnormalityDictionary
+from ctglip.vocabulary.negatives import Strategy
+from ctglip.vocabulary.organs import OrganDictionary
 
 Features = dict[str, Tensor]
 """What ``encode`` gives: every tensor is a list of rows, so micro-batches are joined along the first axis."""
 Losses = dict[str, Tensor]
 """Scalars, already weighted: their sum is the loss."""
+WHOLE_IMAGE_READERS = ("mask", "box", "query")
 Report = dict[str, float]
+
+
+InputKind = Literal["organs", "pairs", "reports"]
+"""What an objective reads: organs with texts (as crops, or in whole images); images with their report as one text;
+images with all that their report says (``data.samples.StudySample``)."""
+
+
+class ObjectiveSettings(Settings):
+    """What the settings of all objectives have: a ``name``."""
+
+    name: str = ""
+
+    @property
+    def dictionary_negatives(self) -> Strategy:
+        """Which descriptions of the dictionary that are false are compared with; ``batch`` where none are."""
+        return "batch"
+
+
+@dataclass(frozen=True)
+class ModelNeeds:
+    """What an objective needs of the model that it trains.
+
+    Attributes:
+        readers: the region readers that it can train; none: it reads whole images alone.
+        optional: it does without a region reader too.
+        sizes: regions come with their size (those of scans).
+        anatomy, image, resampler, tags: heads and decoders that it trains.
+        scale: how many times finer samples are than what the encoder sees.
+    """
+
+    readers: tuple[str, ...] = ()
+    optional: bool = False
+    sizes: bool = True
+    anatomy: bool = False
+    image: bool = False
+    resampler: bool = False
+    tags: bool = False
+    scale: int = 1
+
+
+@dataclass(frozen=True)
+class BuildContext:
+    """What objectives are built from.
+
+    Attributes:
+        model: the model to train.
+        bank: the text bank; samples hold indices into it.
+        organs, abnormalities: the dictionaries that the store was made with.
+        organ_names: in the order of organ ids.
+        prompt_ids, prompt_organ: ``[Q]``, the organ prompts in the bank, and the organ of each.
+        keys: what each text key of the samples stands for: an organ, and what is affirmed in it.
+        regions: what ``region_id`` counts through, for the input kind ``reports``.
+        run: the run's folder.
+        texts: every text that can be drawn.
+    """
+
+    model: DualEncoder
+    bank: TextBank
+    organs: OrganDictionary
+    abnormalities: AbnormalityDictionary
+    organ_names: tuple[str, ...]
+    prompt_ids: Int[Tensor, " q"]
+    prompt_organ: Int[Tensor, " q"]
+    keys: Sequence[tuple[str, frozenset[str]]] = ()
+    regions: tuple[str, ...] = ()
+    run: Path = Path()
+    texts: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class StepContext:
+    """A step of a run: what is drawn at random in it, and weights that change over a run, follow from this alone.
+
+    Attributes:
+        seed: the run's.
+        step: steps done.
+        progress: the share of the training that is done, 0 to 1.
+    """
+
+    seed: int = 0
+    step: int = 0
+    progress: float = 0.0
+
+    def rng(self, *more: int) -> np.random.Generator:
+        """A generator for this step, and for what ``more`` numbers."""
+        return np.random.default_rng((self.seed, self.step, *more))
+
+
+START = StepContext()
+"""The first step of a run with seed 0."""
 
 
 class Objective(nn.Module, ABC):
     """One pretraining method. It owns the model that it trains, and temperatures and heads used in training alone.
 
     Attributes:
+        Settings: what it is built from, with a ``name`` of its own.
+        input_kind: what it reads.
+        model_needs: what it needs of the model.
         batch_coupled: the loss of a row depends on the other rows (a contrast), so micro-batches cannot simply be
             added up: GradCache is needed.
         aligned: images and texts are brought into one space, so that the model can be asked in words.
-        progress: the share of the training that is done, 0 to 1; the trainer sets it, schedules read it.
-        chance: seeds of what ``collate`` draws; the trainer sets (seed, step).
     """
 
+    Settings: ClassVar[type[ObjectiveSettings]]
+    input_kind: ClassVar[InputKind]
+    model_needs: ClassVar[ModelNeeds] = ModelNeeds()
     batch_coupled: bool = True
     aligned: bool = True
-    progress: float = 0.0
-    chance: tuple[int, ...] = (0, 0)
+
+    @classmethod
+    def needs(cls, settings: Any) -> ModelNeeds:  # noqa: ARG003
+        """What it needs of the model; by default ``model_needs`` whatever the settings."""
+        return cls.model_needs
+
+    @classmethod
+    def build(cls, context: BuildContext, settings: Any) -> Objective:
+        """The objective of some settings.
+
+        Raises:
+            ConfigError: code ``objective``: they do not suit the model.
+        """
+        raise NotImplementedError
 
     @property
     def diagnosis_scale(self) -> LogitScale | None:
@@ -44,20 +161,21 @@ class Objective(nn.Module, ABC):
         return None
 
     @abstractmethod
-    def collate(self, samples: Any) -> Any:
-        """Samples to one batch, on the CPU; may run in a worker process."""
+    def collate(self, samples: Any, context: StepContext = START) -> Any:
+        """Samples to one batch, on the CPU; may run in a worker process. All that is random is drawn here and travels
+        in the batch."""
 
     @abstractmethod
     def encode(self, batch: Any) -> Features:
         """The expensive part, row by row: no row sees another."""
 
     @abstractmethod
-    def compute(self, features: Features) -> tuple[Losses, Report]:
+    def compute(self, features: Features, context: StepContext = START) -> tuple[Losses, Report]:
         """Weighted losses and numbers to log, from the features of the whole batch."""
 
-    def forward(self, batch: Any) -> tuple[Losses, Report]:
+    def forward(self, batch: Any, context: StepContext = START) -> tuple[Losses, Report]:
         """``compute(encode(batch))``: what a training step of one batch calls, also through DDP."""
-        return self.compute(self.encode(batch))
+        return self.compute(self.encode(batch), context)
 
 
 class LogitScale(nn.Module):

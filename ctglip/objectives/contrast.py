@@ -9,18 +9,19 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from ctglip.config import Settings
+from ctglip.errors import ConfigError
 from ctglip.losses.contrastive import alignment, sigmoid_pairs, soft_contrastive
 from ctglip.losses.targets import Block, Target, equal_key, hierarchy_aware, identity
-from ctglip.objectives.base import LogitScale, Report
+from ctglip.objectives.base import BuildContext, LogitScale, ObjectiveSettings, Report
 from ctglip.objectives.report import effective_rank, pair_similarity
+from ctglip.vocabulary.negatives import Strategy
 
 SHOWN = 1024
 """Rows that the report looks at."""
 Negatives = Literal["none", "batch", "random", "same_organ", "hierarchy"]
 
 
-class ContrastSettings(Settings):
+class ContrastSettings(ObjectiveSettings):
     """How images and texts are compared.
 
     Attributes:
@@ -47,9 +48,9 @@ class ContrastSettings(Settings):
     gather: bool = True
 
     @property
-    def asks_dictionary(self) -> bool:
-        """Some negatives are the dictionary's."""
-        return self.form == "softmax" and self.negatives not in ("none", "batch")
+    def dictionary_negatives(self) -> Strategy:
+        """Which of the dictionary's descriptions are negatives; ``batch``: none."""
+        return "batch" if self.form == "sigmoid" or self.negatives == "none" else self.negatives
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,39 @@ class KeyFindings:
 
     table: Int[Tensor, "k a"]
     related: Bool[Tensor, "a a"]
+
+
+def key_findings(context: BuildContext, settings: ContrastSettings) -> KeyFindings | None:
+    """What each text key affirms, and what that implies: the same in every whole that the organ is a part of, and
+    everything above it in the hierarchy. None where targets do not look at it."""
+    if settings.targets != "hierarchy":
+        return None
+    affirmed = [{(organ, name) for name in names} for organ, names in context.keys]
+    columns = sorted(set().union(*affirmed))
+    position = {pair: number for number, pair in enumerate(columns)}
+    table = torch.zeros(len(affirmed), len(columns), dtype=torch.long)
+    related = torch.zeros(len(columns), len(columns), dtype=torch.bool)
+    for row, pairs in enumerate(affirmed):
+        table[row, [position[pair] for pair in pairs]] = 1
+    for row, (organ, name) in enumerate(columns):
+        above = {name, *context.abnormalities.ancestors(name)}
+        where = {organ, *context.organs.containing(organ)}
+        related[row, [position[pair] for pair in columns if pair[0] in where and pair[1] in above]] = True
+    return KeyFindings(table, related)
+
+
+def check_report_contrast(settings: ContrastSettings) -> None:
+    """Whole reports affirm no one thing of an organ.
+
+    Raises:
+        ConfigError: code ``objective``.
+    """
+    if settings.targets == "hierarchy" or settings.dictionary_negatives != "batch":
+        raise ConfigError(
+            f"{settings.name} compares whole reports: targets: hierarchy and dictionary negatives are for organs.",
+            code="objective",
+            fix="Set targets to identity or equal_key, and negatives to batch.",
+        )
 
 
 class Contrast(nn.Module):
@@ -108,7 +142,7 @@ class Contrast(nn.Module):
             context=self._context(key),
             valid=valid,
             group=group,
-            extra=extra if settings.asks_dictionary else None,
+            extra=extra if settings.dictionary_negatives != "batch" else None,
             extra_index=extra_index,
             chunk=settings.chunk,
             gather=settings.gather,

@@ -24,7 +24,6 @@ from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from torch import Tensor
 
-from ctglip.config import Settings
 from ctglip.data.collate import images_of
 from ctglip.data.masking import EntityMasker, MaskedWords, MaskingSettings
 from ctglip.data.samples import Batch, OrganSample, StudySample
@@ -39,25 +38,35 @@ from ctglip.losses.masked import (
     window_error,
     window_mask,
 )
-from ctglip.models.dual_encoder import OrganTextModel
+from ctglip.models.dual_encoder import DualEncoder
 from ctglip.models.encoders.vit import ViTEncoder, ViTSettings
 from ctglip.models.fusion import ReportBert, ReportBertSettings
 from ctglip.models.masked import (
     MaskedDecoder,
     MaskedImageSettings,
-    Sharpener,
+    SuperResolutionHead,
     draw_patches,
     halved,
     hidden_patches,
     spread_attention,
 )
-from ctglip.objectives.base import Features, Losses, Objective, Report
+from ctglip.objectives.base import (
+    START,
+    BuildContext,
+    Features,
+    Losses,
+    ModelNeeds,
+    Objective,
+    ObjectiveSettings,
+    Report,
+    StepContext,
+)
 from ctglip.objectives.texts import Texts
-from ctglip.reports.entities import EntityContext, EntitySettings, entity_words, with_context
-from ctglip.reports.wordpiece import WordPieces, WordPieceSettings
+from ctglip.reports.entities import EntityContext, EntitySettings, entity_templates, entity_words, with_context
+from ctglip.reports.wordpiece import WordPieces, WordPieceSettings, pieces_for
 
 
-class EcampSettings(Settings):
+class EcampSettings(ObjectiveSettings):
     """Terms and their parts, for whole radiographs or scans with their reports; the published numbers.
 
     Attributes:
@@ -74,7 +83,7 @@ class EcampSettings(Settings):
         gather: denominators count all ranks.
     """
 
-    name: Literal["ecamp"] = "ecamp"
+    name: Literal["ecamp"] = "ecamp"  # pyright: ignore[reportIncompatibleVariableOverride]
     image_weight: float = Field(default=1.0, ge=0)
     sharp_weight: float = Field(default=1.0, ge=0)
     word_weight: float = Field(default=1.0, ge=0)
@@ -135,12 +144,26 @@ class Ecamp(Objective):
         ConfigError: code ``objective``: another encoder than a ViT.
     """
 
+    Settings = EcampSettings
+    input_kind = "reports"
     batch_coupled = False
     aligned = False
 
+    @classmethod
+    def needs(cls, settings: EcampSettings) -> ModelNeeds:
+        """What it needs of the model."""
+        return ModelNeeds(image=True, scale=settings.scale)
+
+    @classmethod
+    def build(cls, context: BuildContext, settings: EcampSettings) -> Ecamp:
+        """The objective of some settings."""
+        words = (*context.texts, *entity_templates(settings.entities.entities))
+        pieces = pieces_for(settings.pieces, words, context.run / "wordpiece")
+        return cls(context.model, context.bank, pieces, settings, context.run / "entities")
+
     def __init__(
         self,
-        model: OrganTextModel,
+        model: DualEncoder,
         bank: TextBank,
         pieces: WordPieces,
         settings: EcampSettings | None = None,
@@ -155,7 +178,7 @@ class Ecamp(Objective):
             )
         self.settings = settings or EcampSettings()
         self.encoder = model.encoder
-        self.channels = model.settings.in_channels
+        self.channels = model.inputs.in_channels
         self.texts = Texts(bank)
         self.pieces = pieces
         self.context = EntityContext(self.settings.entities, folder)
@@ -164,20 +187,22 @@ class Ecamp(Objective):
         assert isinstance(vit, ViTSettings)
         self.patch, self.dims = vit.patch, vit.spatial_dims
         self.decoder = MaskedDecoder(own, vit.dim, vit.patch, self.channels, vit.spatial_dims)
-        self.sharpener = None
+        self.super_resolution = None
         if self.settings.sharp_weight > 0:
-            self.sharpener = Sharpener(self.channels, vit.spatial_dims, own.final_relu)
+            self.super_resolution = SuperResolutionHead(self.channels, vit.spatial_dims, own.final_relu)
         self.bert = None
         if self.settings.word_weight > 0:
             self.bert = ReportBert(self.settings.bert, len(pieces), pieces.length, pieces.pad, vit.dim)
 
     # --- batches
 
-    def collate(self, samples: Sequence[OrganSample] | Sequence[StudySample]) -> MaskedBatch:
-        """Hide patches and words: drawn for each sample from the step's chance and its own name, so that the number
+    def collate(
+        self, samples: Sequence[OrganSample] | Sequence[StudySample], context: StepContext = START
+    ) -> MaskedBatch:
+        """Hide patches and words: drawn for each sample from the step and its own name, so that the number
         of ranks changes nothing."""
         ids = [sample.report if isinstance(sample, StudySample) else sample.text_id for sample in samples]
-        own = [np.random.default_rng([*self.chance, zlib.crc32(_name(sample).encode())]) for sample in samples]
+        own = [context.rng(zlib.crc32(_name(sample).encode())) for sample in samples]
         image = images_of(samples)
         grid = self._grid(tuple(image.shape[2:]))
         ratio = self.settings.image.ratio
@@ -241,7 +266,7 @@ class Ecamp(Objective):
         ``state [B, T, D]`` of the pieces; and what they are compared with."""
         image, channels = batch.image, batch.image.shape[1]
         grid = self._grid(tuple(image.shape[2:]))
-        seen = halved(image) if self.sharpener else image
+        seen = halved(image) if self.super_resolution else image
         tokens = self.encoder.visible(self._filled(seen), batch.kept)
         decoded = unpatchify(self.decoder(tokens, batch.kept, grid), self.patch, grid)
         features: Features = {
@@ -254,8 +279,8 @@ class Ecamp(Objective):
             state, where = self.bert(batch.shown, tokens)
             names = ("words", "hidden", "weights", "entity")
             features |= {"state": state, **{name: getattr(batch, name) for name in names}}
-        if self.sharpener is not None:
-            sharp = self.sharpener(decoded)[:, :channels]
+        if self.super_resolution is not None:
+            sharp = self.super_resolution(decoded)[:, :channels]
             features |= {"sharp": sharp, "fine": image, "corner": self._corner(batch, where, grid)}
         return features
 
@@ -280,7 +305,7 @@ class Ecamp(Objective):
 
     # --- losses
 
-    def compute(self, features: Features) -> tuple[Losses, Report]:
+    def compute(self, features: Features, context: StepContext = START) -> tuple[Losses, Report]:  # noqa: ARG002
         """Losses ``image``, ``sharp``, ``words``; report: mean squared errors, shares of hidden words and of hidden
         entities that are filled in rightly, words hidden in a text."""
         settings, every = self.settings, self.settings.denominator == "all"
@@ -288,7 +313,7 @@ class Ecamp(Objective):
         error = masked_pixel(*pictures, denominator="all" if every else "masked", gather=settings.gather)
         losses = {"image": settings.image_weight * error}
         report = {"image_error": float(masked_pixel(*pictures).detach())}
-        if self.sharpener is not None:
+        if self.super_resolution is not None:
             sides = features["fine"].shape[2:]
             grid = self._grid(tuple(sides))
             window = window_mask(grid, features["corner"], self._window(grid), self.patch * self.settings.scale)
@@ -321,6 +346,18 @@ class Ecamp(Objective):
             "entity_accuracy": float(right[entity].mean()) if bool(entity.any()) else nan,
             "words_hidden": float(hidden.float().sum(1).mean()),
         }
+
+
+class EcampOrgans(Ecamp):
+    """``Ecamp`` of crops."""
+
+    Settings = EcampOrganSettings
+    input_kind = "organs"
+
+    @classmethod
+    def needs(cls, settings: EcampSettings) -> ModelNeeds:
+        """What it needs of the model."""
+        return ModelNeeds(readers=("crop",), scale=settings.scale)
 
 
 def _name(sample: OrganSample | StudySample) -> str:

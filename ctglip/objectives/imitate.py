@@ -17,22 +17,32 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from torch import Tensor
 
-from ctglip.config import Settings
 from ctglip.data.collate import collate_reports
 from ctglip.data.samples import ReportBatch, StudySample
+from ctglip.errors import ConfigError
 from ctglip.features.text_bank import TextBank
 from ctglip.losses.contrastive import soft_contrastive
 from ctglip.losses.targets import Kernel, clinical_prior, identity
 from ctglip.models.aggregation import AggregationSettings, MultiLevelAggregator
-from ctglip.models.dual_encoder import OrganTextModel
+from ctglip.models.dual_encoder import DualEncoder
 from ctglip.models.heads import ProjectionHead
-from ctglip.objectives.base import Features, LogitScale, Losses, Objective, Report
+from ctglip.objectives.base import (
+    START,
+    BuildContext,
+    Features,
+    LogitScale,
+    Losses,
+    ModelNeeds,
+    Objective,
+    ObjectiveSettings,
+    Report,
+    StepContext,
+)
 from ctglip.objectives.mixture import weight_at
 from ctglip.objectives.report import effective_rank, pair_similarity
 from ctglip.objectives.texts import Texts, positions
@@ -41,7 +51,7 @@ _FAMILIES = 2
 """Draws of channels for each view: one for the comparison with reports, one for that of views."""
 
 
-class ImitateSettings(Settings):
+class ImitateSettings(ObjectiveSettings):
     """The defaults are those of the released code, but for ``gather``, and that the backbone sees each view
     once, not once for each draw of channels.
 
@@ -60,7 +70,7 @@ class ImitateSettings(Settings):
         chunk: rows at a time, for large batches; the same value and gradient.
     """
 
-    name: Literal["imitate"] = "imitate"
+    name: Literal["imitate"] = "imitate"  # pyright: ignore[reportIncompatibleVariableOverride]
     temperature: float = Field(default=0.07, gt=0)
     view_temperature: float = Field(default=0.2, gt=0)
     kernel: Kernel = "exp"
@@ -92,12 +102,29 @@ class Imitate(Objective):
     levels is needed in training alone.
 
     Args:
-        model: with ``whole_image``; its encoder has as many levels as ``aggregation.keep``.
+        model: with a head for whole images; its encoder has as many levels as ``aggregation.keep``.
         bank: text bank; samples hold indices into it.
         settings: temperatures, kernel, weights, switches.
     """
 
-    def __init__(self, model: OrganTextModel, bank: TextBank, settings: ImitateSettings | None = None) -> None:
+    Settings = ImitateSettings
+    input_kind = "reports"
+    model_needs = ModelNeeds(image=True)
+
+    @classmethod
+    def build(cls, context: BuildContext, settings: ImitateSettings) -> Imitate:
+        """The objective of some settings."""
+        wanted, levels = settings.aggregation, context.model.encoder.level_channels
+        if len(wanted.keep) != len(levels) or len(wanted.grid) != context.model.encoder.settings.spatial_dims:
+            raise ConfigError(
+                f"imitate draws channels of {len(wanted.keep)} levels on a grid of {len(wanted.grid)} axes; the "
+                f"encoder has {len(levels)} levels.",
+                code="objective",
+                fix="Give objective.aggregation.keep one share for each level, and grid one side for each axis.",
+            )
+        return cls(context.model, context.bank, settings)
+
+    def __init__(self, model: DualEncoder, bank: TextBank, settings: ImitateSettings | None = None) -> None:
         super().__init__()
         self.model = model
         self.settings = settings or ImitateSettings()
@@ -112,10 +139,10 @@ class Imitate(Objective):
         """The temperature of images against reports."""
         return self.scale
 
-    def collate(self, samples: Sequence[StudySample]) -> ImitateBatch:
+    def collate(self, samples: Sequence[StudySample], context: StepContext = START) -> ImitateBatch:
         """Stack images, fetch the distinct findings and impressions, and draw channels."""
         batch = collate_reports(samples, self.texts.collate, ("findings", "impression"))
-        rng = np.random.default_rng(self.chance)
+        rng = context.rng()
         views = batch.images.shape[1]
         channels = torch.stack([self.aggregator.draw(rng) for _ in range(views * _FAMILIES)])
         return ImitateBatch(**vars(batch), channels=channels.unflatten(0, (views, _FAMILIES)))
@@ -135,7 +162,7 @@ class Imitate(Objective):
             "pool_ids": batch.pool_ids,
         }
 
-    def compute(self, features: Features) -> tuple[Losses, Report]:
+    def compute(self, features: Features, context: StepContext = START) -> tuple[Losses, Report]:
         """Losses ``impression``, ``findings`` (summed over views), ``high_views``, ``multi_views`` (of pairs of views);
         report: temperature, similarities, effective ranks, the weight of findings."""
         settings = self.settings
@@ -143,7 +170,7 @@ class Imitate(Objective):
         high = [self._whole(view) for view in features["high"].unbind(1)]
         multi = [self._heads(self.multi_head, view) for view in features["multi"].unbind(1)]
         points = settings.findings_weight
-        weight = points if isinstance(points, float | int) else weight_at(points, self.progress)
+        weight = points if isinstance(points, float | int) else weight_at(points, context.progress)
         report_terms = {
             "impression": [self._against(view, impression) for view in high],
             "findings": [weight * self._against(view[0], findings) for view in multi],
@@ -171,12 +198,13 @@ class Imitate(Objective):
 
     def _view(self, images: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
         """The last level, and what each draw of channels reads."""
-        vision = self.model.encoder(self.model.filled(images))
+        vision = self.model.encode_image(images)
         multi = [self.aggregator(vision.levels, channels) for channels in chosen]
-        return self.model.image_input(vision), torch.stack(multi, dim=1)
+        return self.model.whole_image_head.select(vision), torch.stack(multi, dim=1)
 
     def _whole(self, seen: Tensor) -> Float[Tensor, "b e"]:
-        return self.model.whole(self.model.image_feature(seen))
+        head = self.model.whole_image_head
+        return head(head.features(seen))
 
     @staticmethod
     def _heads(head: Any, view: Float[Tensor, "b f *c"]) -> list[Float[Tensor, "b e"]]:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from ctglip.errors import ConfigError
-from ctglip.objectives.base import Features, LogitScale, Losses, Objective, Report
+from ctglip.objectives.base import START, Features, LogitScale, Losses, Objective, Report, StepContext
 
 Schedule = Sequence[tuple[float, float]]
 """Points (progress 0 to 1, weight), ascending, with straight lines between them; level before and after."""
@@ -58,11 +58,9 @@ class Mixture(Objective):
         """That of the first part that has one."""
         return next((scale for name in self.parts if (scale := self._part(name).diagnosis_scale)), None)
 
-    def collate(self, samples: Mapping[str, Sequence[Any]]) -> MixtureBatch:
+    def collate(self, samples: Mapping[str, Sequence[Any]], context: StepContext = START) -> MixtureBatch:
         """Each part's own samples."""
-        for name in self.parts:
-            self._part(name).chance = self.chance
-        return MixtureBatch({name: self._part(name).collate(samples[name]) for name in self.parts})
+        return MixtureBatch({name: self._part(name).collate(samples[name], context) for name in self.parts})
 
     def encode(self, batch: MixtureBatch) -> Features:
         """All parts' features, named ``part/feature``."""
@@ -72,16 +70,15 @@ class Mixture(Objective):
             found |= {f"{name}/{key}": value for key, value in features.items()}
         return found
 
-    def compute(self, features: Features) -> tuple[Losses, Report]:
+    def compute(self, features: Features, context: StepContext = START) -> tuple[Losses, Report]:
         """All parts' weighted losses and reports, named ``part/loss``, and the weights."""
         losses: Losses = {}
         report: Report = {}
         for name in self.parts:
             part, prefix = self._part(name), f"{name}/"
-            part.progress = self.progress
             own = {key.removeprefix(prefix): value for key, value in features.items() if key.startswith(prefix)}
-            some, numbers = part.compute(own)
-            weight = weight_at(self.weights[name], self.progress)
+            some, numbers = part.compute(own, context)
+            weight = weight_at(self.weights[name], context.progress)
             losses |= {prefix + key: weight * loss for key, loss in some.items()}
             report |= {prefix + key: number for key, number in numbers.items()} | {f"{prefix}weight": weight}
         return losses, report

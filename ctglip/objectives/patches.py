@@ -20,7 +20,7 @@ from ctglip.losses.correlation import patch_correlation
 from ctglip.losses.masked import patchify
 from ctglip.models.decoders import QueryDecoder
 from ctglip.models.encoders.base import Encoder, VisionFeatures
-from ctglip.models.observations import TokenReader
+from ctglip.models.resampler import TokenReader
 
 
 class PatchSettings(Settings):

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from pydantic import Field
@@ -21,10 +20,20 @@ from ctglip.data.collate import collate_reports
 from ctglip.data.samples import OrganBatch, ReportBatch, StudySample
 from ctglip.features.text_bank import TextBank
 from ctglip.losses.observations import SetSimilarity, answers, query_overlap, sentence_contrast, set_contrast
-from ctglip.models.dual_encoder import OrganTextModel
+from ctglip.models.dual_encoder import DualEncoder
 from ctglip.models.encoders.base import VisionFeatures
-from ctglip.objectives.base import Features, LogitScale, Losses, Objective, Report
-from ctglip.objectives.contrast import Contrast, ContrastSettings, Negatives
+from ctglip.objectives.base import (
+    START,
+    BuildContext,
+    Features,
+    LogitScale,
+    Losses,
+    ModelNeeds,
+    Objective,
+    Report,
+    StepContext,
+)
+from ctglip.objectives.contrast import Contrast, ContrastSettings, Negatives, check_report_contrast
 from ctglip.objectives.patches import PatchSettings, PatchTask
 from ctglip.objectives.texts import Texts, positions
 
@@ -48,7 +57,7 @@ class PlaceSettings(ContrastSettings):
         patches: the patch-correlation task.
     """
 
-    name: Literal["place"] = "place"
+    name: Literal["place"] = "place"  # pyright: ignore[reportIncompatibleVariableOverride]
     targets: Literal["identity", "equal_key", "hierarchy"] = "equal_key"
     negatives: Negatives = "batch"
     instance_weight: float = 1.0
@@ -89,14 +98,28 @@ class Place(Objective):
     """Instances, observations and patches of a picture and its report; of several views the first is taken.
 
     Args:
-        model: with ``whole_image``, and ``observations`` where a term needs them.
+        model: with a head for whole images, and a resampler where a term needs it.
         bank: text bank; samples hold indices into it.
         settings: weights, temperatures, how observations are compared.
     """
 
+    Settings = PlaceSettings
+    input_kind = "reports"
+
+    @classmethod
+    def needs(cls, settings: PlaceSettings) -> ModelNeeds:
+        """What it needs of the model."""
+        return ModelNeeds(image=True, resampler=settings.observes)
+
+    @classmethod
+    def build(cls, context: BuildContext, settings: PlaceSettings) -> Place:
+        """The objective of some settings."""
+        check_report_contrast(settings)
+        return cls(context.model, context.bank, settings)
+
     def __init__(
         self,
-        model: OrganTextModel,
+        model: DualEncoder,
         bank: TextBank,
         settings: PlaceSettings | None = None,
     ) -> None:
@@ -114,25 +137,21 @@ class Place(Objective):
         self.patches = None
         if own.correlation_weight > 0:
             encoder = model.encoder
-            self.patches = PatchTask(own.patches, encoder, encoder.settings.spatial_dims, model.settings.text_dim)
+            self.patches = PatchTask(own.patches, encoder, encoder.settings.spatial_dims, model.inputs.text_dim)
 
     @property
     def diagnosis_scale(self) -> LogitScale:
         """The temperature of whole image and whole report."""
         return self.contrast.scale
 
-    def collate(self, samples: Sequence[StudySample]) -> PlaceBatch:
+    def collate(self, samples: Sequence[StudySample], context: StepContext = START) -> PlaceBatch:
         """Stack images, fetch the distinct texts and draw the patches' seed; sentences that do not count become -1."""
         batch = collate_reports(samples, self.texts.collate, ("report", "sentence_id"))
         long = self.long(batch.sentence_id)
         position = _positions(batch.sentence_study.where(long, -1), len(batch))
         kept = long & (position < self.settings.sentences)
         columns = {**vars(batch), "sentence_id": batch.sentence_id.where(kept, -1)}
-        return PlaceBatch(**columns, patch_seed=self.patch_seed())
-
-    def patch_seed(self) -> Int[Tensor, " 1"]:
-        """A number that follows from the run's seed and the step."""
-        return torch.tensor([int(np.random.default_rng(self.chance).integers(2**31))])
+        return PlaceBatch(**columns, patch_seed=patch_seed(context))
 
     def long(self, ids: Int[Tensor, " n"]) -> Bool[Tensor, " n"]:
         """Which sentences have words enough to count."""
@@ -142,11 +161,11 @@ class Place(Objective):
     def encode(self, batch: PlaceBatch) -> Features:
         """``image [B, C]``, ``observed [B, Q, D]``, ``patch`` and ``patch_target [B, M, ..]``, the texts that they are
         compared with, and ``sentence_id [B, K]``, -1 where there is none."""
-        filled = self.model.filled(batch.image)
+        filled = self.model.pad_channels(batch.image)
         vision = self.model.encoder(filled)
         sentences = sentence_table(batch.sentence_id, batch.sentence_study, len(batch), self.settings.sentences)
         return self.seen(
-            batch, filled, vision, self.model.image_input(vision), sentences, batch.report, batch.patch_seed
+            batch, filled, vision, self.model.whole_image_head.select(vision), sentences, batch.report, batch.patch_seed
         )
 
     def seen(
@@ -171,7 +190,8 @@ class Place(Objective):
         pool = self.texts(batch.pool)
         features = {"image": image, "sentence_id": sentences, "pool": pool, **batch.texts()}
         if self.settings.observes:
-            features["observed"] = self.model.observer(vision.levels).found
+            assert self.model.resampler is not None
+            features["observed"] = self.model.resampler(vision).tokens
         if self.patches is not None:
             said = report[:, None] if self.settings.patches.condition == "report" else sentences
             told = said >= 0
@@ -180,7 +200,7 @@ class Place(Objective):
             features |= {"patch": patch, "patch_target": target}
         return features
 
-    def compute(self, features: Features) -> tuple[Losses, Report]:
+    def compute(self, features: Features, context: StepContext = START) -> tuple[Losses, Report]:  # noqa: ARG002
         """Losses ``instance``, ``batch``, ``sentence``, ``correlation``, ``diversity``, if they weigh;
         report: temperatures, similarities, ranks, and how many queries answer sentences."""
         settings, gather = self.settings, self.settings.gather
@@ -205,12 +225,14 @@ class Place(Objective):
 
     def instance(self, image: Float[Tensor, "b ..."]) -> Float[Tensor, "b e"]:
         """The unit vector of each whole picture in the common space."""
-        return self.model.whole(self.model.image_feature(image))
+        head = self.model.whole_image_head
+        return head(head.features(image))
 
     def _observations(self, features: Features) -> tuple[Losses, Report]:
         settings, gather = self.settings, self.settings.gather
-        visual = self.model.observer.visual(features["observed"])
-        said = self.model.observer.textual(features["pool"])
+        assert self.model.resampler is not None
+        visual = self.model.resampler.visual(features["observed"])
+        said = self.model.resampler.textual(features["pool"])
         told = features["sentence_id"] >= 0
         textual = said[positions(features["sentence_id"], features["pool_ids"])]
         losses: Losses = {}
@@ -226,6 +248,11 @@ class Place(Objective):
         if settings.diversity_weight > 0:
             losses["diversity"] = settings.diversity_weight * query_overlap(visual, gather)
         return losses, observation_report(visual, textual, told, features["text_key"], self.similarity)
+
+
+def patch_seed(context: StepContext) -> Int[Tensor, " 1"]:
+    """A number that follows from the run's seed and the step."""
+    return torch.tensor([int(context.rng().integers(2**31))])
 
 
 @torch.no_grad()

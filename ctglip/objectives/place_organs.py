@@ -15,8 +15,9 @@ from torch import Tensor
 
 from ctglip.data.collate import collate_organs
 from ctglip.data.samples import OrganBatch, OrganSample
-from ctglip.objectives.base import Features
-from ctglip.objectives.place import Place, PlaceSettings
+from ctglip.models.region_readers import Regions
+from ctglip.objectives.base import START, Features, ModelNeeds, StepContext
+from ctglip.objectives.place import Place, PlaceSettings, patch_seed
 
 
 class PlaceOrganSettings(PlaceSettings):
@@ -47,9 +48,17 @@ class ToldBatch(OrganBatch):
 
 
 class PlaceOrgans(Place):
-    """``Place`` of crops; the arguments are its own, the model's grounding is ``crop``."""
+    """``Place`` of crops; the arguments are its own, the model reads crops."""
 
-    def collate(self, samples: Sequence[OrganSample]) -> ToldBatch:  # pyright: ignore[reportIncompatibleMethodOverride]
+    Settings = PlaceOrganSettings
+    input_kind = "organs"
+
+    @classmethod
+    def needs(cls, settings: PlaceSettings) -> ModelNeeds:
+        """What it needs of the model."""
+        return ModelNeeds(readers=("crop",), resampler=settings.observes)
+
+    def collate(self, samples: Sequence[OrganSample], context: StepContext = START) -> ToldBatch:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Stack crops and fetch the distinct texts; sentences that do not count become -1."""
         table = torch.full((len(samples), self.settings.sentences), -1)
         for row, sample in zip(table, samples, strict=True):
@@ -57,13 +66,13 @@ class PlaceOrgans(Place):
             kept = own[self.long(own)][: len(row)]
             row[: len(kept)] = kept
         columns = vars(collate_organs(samples, self.texts.collate, table))
-        return ToldBatch(**columns, sentence_id=table, patch_seed=self.patch_seed())
+        return ToldBatch(**columns, sentence_id=table, patch_seed=patch_seed(context))
 
     def encode(self, batch: ToldBatch) -> Features:  # pyright: ignore[reportIncompatibleMethodOverride]
         """As for whole pictures; ``image [M, D]`` is the organ's feature."""
-        image = self.model.filled(batch.image)
+        image = self.model.pad_channels(batch.image)
         vision = self.model.encoder(image)
-        organ = self.model.organ_features(image, batch.mask, batch.size, batch.organ_id, vision)
+        organ = self.model(image, Regions(mask=batch.mask, size=batch.size), vision)
         return self.seen(batch, image, vision, organ, batch.sentence_id, batch.text_id, batch.patch_seed)
 
     def instance(self, image: Float[Tensor, "m d"]) -> Float[Tensor, "m e"]:

@@ -186,12 +186,13 @@ def _text_answers(
     bags, model = inputs.bags, network.model
     labels: Labels = {}
     scores: Scores = {}
-    if network.whole != (model.settings.grounding == "none"):
+    if network.whole != (model.region_reader is None):
         return labels, scores  # asked in words, the model looks for organs
     instances, parts = bags.rows(rows)[0], []
+    head = model.image_head if network.whole and model.image_head is not None else model.diagnosis
     for some in in_batches(instances, batch):
         features = network.read({name: value.to(device) for name, value in inputs.read(some, None).items()})
-        parts.append((model.whole if network.whole else model.diagnosis)(features).float().cpu().numpy())
+        parts.append(head(features).float().cpu().numpy())
     for number, target in enumerate(studies.targets):
         if target.classes or len(target.organs) != 1 or len(target.asks) != 1 or not parts:
             continue

@@ -157,8 +157,8 @@ def _in_space(release: Release, features: torch.Tensor, space: Space) -> np.ndar
     model = release.model
     if space == "features":
         return features.float().cpu().numpy()
-    head = model.anatomy if space == "anatomy" and model.settings.anatomy else model.diagnosis
-    if model.settings.grounding == "none":
-        head = model.whole
+    head = model.anatomy if space == "anatomy" else model.diagnosis
+    if model.region_reader is None and model.image_head is not None:
+        head = model.image_head
     parts = [head(features[start : start + _CHUNK]) for start in range(0, len(features), _CHUNK)]
     return torch.cat(parts).float().cpu().numpy()

@@ -31,7 +31,7 @@ from ctglip.tasks.settings import FinetuneConfig
 from ctglip.tasks.studies import Bags, Studies
 from ctglip.tasks.targets import Target
 from ctglip.types import Failure
-from ctglip.vocabulary.organs import label_members, load_organs
+from ctglip.vocabulary.organs import load_organs
 
 Progress = Callable[[int, int], None]
 
@@ -75,7 +75,6 @@ class CropInputs:
     cache: CropCache
     settings: CropSettings
     augment: AugmentSettings
-    queries: np.ndarray | None
     failures: tuple[Failure, ...] = ()
 
     def read(self, rows: np.ndarray, rng: np.random.Generator | None) -> Inputs:
@@ -85,14 +84,8 @@ class CropInputs:
             parameters, noise = draw_augmentations(len(crops), self.augment, rng), self.augment.noise_hu
             crops = [augment_crop(crop, one, noise)[0] for crop, one in zip(crops, parameters, strict=True)]
         drawn = CropStack.of(crops, self.settings).to("cpu")
-        found = {
-            "images": drawn.image,
-            "masks": drawn.mask,
-            "sizes": torch.from_numpy(np.stack([crop.size for crop in crops])),
-        }
-        if self.queries is not None:
-            found["organ_id"] = torch.from_numpy(self.queries[rows])
-        return found
+        size = torch.from_numpy(np.stack([crop.size for crop in crops]))
+        return {"images": drawn.image, "mask": drawn.mask, "size": size}
 
 
 @dataclass(frozen=True)
@@ -108,7 +101,7 @@ class ScanInputs:
     failures: tuple[Failure, ...] = ()
 
     def read(self, rows: np.ndarray, rng: np.random.Generator | None) -> Inputs:
-        """Images of the studies, and what ``study_features`` needs of their organs."""
+        """Images of the studies, and where their organs are."""
         instances = [self.instances[row] for row in rows]
         names = list(dict.fromkeys(instance.study_id for instance in instances))
         cuts = dict(zip(names, self.reader.read(names), strict=True))
@@ -119,23 +112,21 @@ class ScanInputs:
             hu, _ = augment_hu(hu, self.augment, rng)
         images = torch.from_numpy(render_scans(hu, self.settings))
         index = torch.tensor([names.index(instance.study_id) for instance in instances])
-        kind = self.release.model.settings.grounding
-        if kind == "none":
+        needed = self.release.model.region_inputs
+        if self.release.model.region_reader is None:
             return {"images": images, "study_index": index}
         sizes = [known[instance.study_id].sizes([instance.row]) for instance in instances]
         found = {
             "images": images,
             "study_index": index,
-            "sizes": torch.from_numpy(np.concatenate(sizes)),
+            "size": torch.from_numpy(np.concatenate(sizes)),
             "organ_id": torch.tensor([self.release.organs.index(instance.organ) for instance in instances]),
         }
-        if kind == "pool":
+        if "labels" in needed:
             labels = [known[name].labels for name in names]
             maps = [np.zeros(hu.shape[1:], np.uint8) if one is None else one for one in labels]
             found["labels"] = torch.from_numpy(np.stack(maps).astype(np.int64))
-            organs = load_organs(self.release.organ_dictionary / "organs.yaml")
-            found["member"] = torch.from_numpy(label_members(organs, [instance.organ for instance in instances]))
-        elif kind == "box":
+        if "boxes" in needed:
             found["boxes"] = torch.from_numpy(
                 np.concatenate([known[instance.study_id].boxes([instance.row]) for instance in instances])
             )
@@ -179,8 +170,8 @@ class CxrInputs:
         found = {"images": torch.from_numpy(np.stack(images)), "study_index": torch.from_numpy(index)}
         if self.whole:
             return found
-        sizes, queries = torch.zeros(len(rows), 4), torch.from_numpy(self.queries[rows])
-        return {**found, "sizes": sizes, "organ_id": queries, "boxes": torch.from_numpy(boxes)}
+        size, queries = torch.zeros(len(rows), 4), torch.from_numpy(self.queries[rows])
+        return {**found, "size": size, "organ_id": queries, "boxes": torch.from_numpy(boxes)}
 
 
 def organs_of(targets: Sequence[Target]) -> tuple[str, ...]:
@@ -205,7 +196,7 @@ def cached_features(
     """Raw features of all organs that are asked about, from the feature cache where they are there."""
     organs = organs_of(studies.targets)
     device = next(release.model.parameters()).device
-    if reads_whole(release, config) and (release.cxr is not None or not release.model.settings.whole_image):
+    if reads_whole(release, config) and (release.cxr is not None or release.model.image_head is None):
         return encode_frozen(image_inputs(store, release, studies, config, progress), release, config.fit.encode)
     found = organ_features_of(
         store, release, studies.study_ids, organs, batch=config.fit.encode, threads=config.fit.threads,
@@ -312,12 +303,9 @@ def crop_inputs(
     organs = organs_of(studies.targets)
     instances = instances_of(store, studies.study_ids, organs, settings)
     cache = cut_instances(store, instances, settings, dictionary, config.fit.threads, progress)
-    queries = None
-    if release.model.settings.pooling == "attention":
-        queries = np.array([release.organs.index(instance.organ) for instance in cache.instances])
     bags = bags_of(cache.instances, studies.study_ids, organs)
     sided = config.augment.model_copy(update={"mirror": 0.0})  # a label of a left organ stays one of a left organ
-    return CropInputs(bags, cache, settings, sided, queries, cache.failures)
+    return CropInputs(bags, cache, settings, sided, cache.failures)
 
 
 def image_inputs(

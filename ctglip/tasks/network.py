@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from ctglip.errors import ModelError
 from ctglip.inference.scoring import Scorer
-from ctglip.models.dual_encoder import OrganTextModel
+from ctglip.models.dual_encoder import DualEncoder
 from ctglip.models.lora import add_lora, merged
+from ctglip.models.region_readers import Regions
 from ctglip.models.release import Release
 from ctglip.tasks.base import Initialization
 from ctglip.tasks.head import Answers, BagHead
@@ -41,7 +42,7 @@ class ClassificationNetwork(nn.Module):
         whole: the model reads whole images, no organs.
     """
 
-    def __init__(self, model: OrganTextModel, head: BagHead, space: Space, whole: bool) -> None:
+    def __init__(self, model: DualEncoder, head: BagHead, space: Space, whole: bool) -> None:
         super().__init__()
         self.model = model
         self.head = head
@@ -56,7 +57,10 @@ class ClassificationNetwork(nn.Module):
         """What the head reads."""
         if self.space == "raw":
             return features
-        return self.model.whole(features) if self.whole else self.model.diagnosis(features)
+        if self.whole:
+            assert self.model.image_head is not None
+            return self.model.image_head(features)
+        return self.model.diagnosis(features)
 
     def answer(self, inputs: Inputs, studies: int) -> Answers:
         """Answers about so many studies, see ``BagHead``; ``bag_organ`` and ``bag_study`` say what was read."""
@@ -68,14 +72,12 @@ class ClassificationNetwork(nn.Module):
         return self.answer(inputs, studies).logits
 
 
-def read_organs(model: OrganTextModel, inputs: Inputs) -> Float[Tensor, "n d"]:
+def read_organs(model: DualEncoder, inputs: Inputs) -> Float[Tensor, "n d"]:
     """Raw features of organs from crops, scans or radiographs; where no organ is looked for, each gets its whole
     image's."""
     if inputs.keys() == WHOLE_INPUTS:
-        return model.image(inputs["images"])[inputs["study_index"]]
-    if "study_index" in inputs:
-        return model.study_features(**inputs)  # pyright: ignore[reportArgumentType]
-    return model.organ_features(**inputs)  # pyright: ignore[reportArgumentType]
+        return model.image_features(inputs["images"])[inputs["study_index"]]
+    return model(inputs["images"], Regions(**{name: value for name, value in inputs.items() if name != "images"}))
 
 
 def build_network(
@@ -90,7 +92,7 @@ def build_network(
         config: the head.
     """
     if initialization.random:
-        model = OrganTextModel(initialization.release.model.settings)
+        model = DualEncoder(initialization.release.model.settings, initialization.release.model.inputs)
         model.encoder.load_pretrained()
     else:
         model = copy.deepcopy(initialization.release.model)
@@ -119,19 +121,17 @@ def reads_whole(release: Release, config: FinetuneConfig) -> bool:
             code="no_whole_image",
             fix="Leave read at organs.",
         )
-    return config.read == "whole" or release.model.settings.grounding == "none"
+    return config.read == "whole" or release.model.region_reader is None
 
 
 def speaks(release: Release, whole: bool) -> bool:
     """Whether what is read can be compared with texts."""
-    return release.aligned and (release.model.settings.whole_image or not whole)
+    return release.aligned and (release.model.image_head is not None or not whole)
 
 
-def raw_width(model: OrganTextModel, whole: bool) -> int:
+def raw_width(model: DualEncoder, whole: bool) -> int:
     """Width of what ``read_organs`` gives."""
-    if whole:
-        return model.settings.embedding_dim if model.by_token else model.encoder.token_dim
-    return model.settings.embedding_dim if model.settings.project == "token" else model.settings.dim
+    return model.image_dim if whole else model.feature_dim
 
 
 @torch.no_grad()
@@ -164,8 +164,6 @@ def _mark(network: ClassificationNetwork, mode: Mode, rank: int) -> None:
         part = getattr(model, name, None)
         if part is not None:
             used = network.space == "shared" and name == ("image_head" if network.whole else "diagnosis_head")
-            if name == "diagnosis_head" and model.settings.project == "token" and not network.whole:
-                used = mode in ("lora", "full")  # organs are read through it
             part.requires_grad_(used and mode != "probe")
 
 

@@ -25,7 +25,7 @@ from ctglip.errors import CohortError, ConfigError, CTGLIPError, ModelError
 from ctglip.evaluation.bootstrap import interval_of, weighted_mean
 from ctglip.files import read_json
 from ctglip.inference.feature_cache import check_recipe
-from ctglip.models.dual_encoder import OrganTextModel
+from ctglip.models.dual_encoder import DualEncoder
 from ctglip.models.release import Release, load_release
 from ctglip.store.tables import Store
 from ctglip.tasks.base import (
@@ -114,7 +114,7 @@ class Segmentation(Task):
         release = initialization.release
         encoder = copy.deepcopy(release.model.encoder)
         if initialization.random:
-            encoder = OrganTextModel(release.model.settings).encoder
+            encoder = DualEncoder(release.model.settings, release.model.inputs).encoder
             encoder.load_pretrained()
         return SegmentationNetwork(encoder, self.config.segmentation, initialization.mode == "probe")
 

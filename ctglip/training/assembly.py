@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
+from ctglip.config import Settings
 from ctglip.data.captions import OrganCaptions
 from ctglip.data.crops import CropSettings
 from ctglip.data.cxr import CxrDataSettings
@@ -17,26 +18,27 @@ from ctglip.errors import ConfigError, ModelError, StoreError
 from ctglip.features.text_bank import TextBank
 from ctglip.files import user_cache
 from ctglip.inference.scoring import Dictionaries, Scorer
-from ctglip.models.dual_encoder import Grounding, OrganTextModel, OrganTextModelSettings
-from ctglip.models.observations import ObservationSettings
+from ctglip.models.dual_encoder import DualEncoder, DualEncoderSettings
+from ctglip.models.image_heads import PooledHeadSettings
+from ctglip.models.region_readers import REGION_READERS, CropReaderSettings, ModelInputs, RegionReaderSettings
 from ctglip.models.release import Release, load_release
+from ctglip.models.resampler import ResamplerSettings
 from ctglip.models.tags import TagSettings
 from ctglip.models.text import TextEncoder, load_text_encoder
-from ctglip.objectives.asg import ASGSettings
-from ctglip.objectives.base import Objective
-from ctglip.objectives.ecamp import EcampSettings
+from ctglip.objectives.base import BuildContext, ModelNeeds, Objective, StepContext
 from ctglip.objectives.mixture import Mixture
-from ctglip.objectives.place import PlaceSettings
+from ctglip.objectives.registry import OBJECTIVES, MixtureSettings, needs_of, parts_of
 from ctglip.reports.tags import tag_entries
 from ctglip.resources import resource
 from ctglip.store.tables import Store
 from ctglip.training.recipe import PretrainConfig
-from ctglip.training.registry import SINGLE, Ground, MixtureSettings, negatives_of, parts_of
 from ctglip.training.sources import Progress, Source, SourceSettings, open_source
 from ctglip.types import Failure
 from ctglip.vocabulary.abnormalities import load_abnormalities
-from ctglip.vocabulary.organs import load_organs
+from ctglip.vocabulary.organs import OrganDictionary, load_organs
 from ctglip.vocabulary.prompts import normal_prompts
+
+S = TypeVar("S", bound=Settings)
 
 
 @dataclass
@@ -67,8 +69,7 @@ class Assembly:
 
     def batch(self, step: int) -> Any:
         """The batch of a step (this rank's share): the same for the same seed, whatever came before."""
-        self.objective.chance = (self.seed, step)
-        return self.objective.collate(self.samples(step))
+        return self.objective.collate(self.samples(step), StepContext(self.seed, step))
 
     def studies(self, step: int) -> list[str]:
         """The studies of a step's batch, of all ranks."""
@@ -138,11 +139,13 @@ def assemble(
     organs = dictionaries.organs
     names = tuple(name for name in organs.names if organs.roi_labels(name))
     encoder = load_text_encoder(config.text)
-    settings = model_settings(config, encoder.dim, len(names), store.info.modality == "cxr")
+    settings, inputs = model_parts(config, encoder.dim, organs, names, store.info.modality == "cxr")
     parts = parts_of(config.objective)
-    drawn = SourceSettings(config.data, config.sampling, config.scans, config.cxr, settings, config.seed)
+    drawn = SourceSettings(config.data, config.sampling, config.scans, config.cxr, settings.regions, config.seed)
     sources = {
-        name: open_source(SINGLE[part.name].feed, store, dictionaries, drawn, negatives_of(part), progress)
+        name: open_source(
+            OBJECTIVES[part.name].input_kind, store, dictionaries, drawn, part.dictionary_negatives, progress
+        )
         for name, part in parts.items()
     }
     said = encoder.told_long({text for source in sources.values() for text in source.texts}, "texts")
@@ -150,7 +153,7 @@ def assemble(
         tell(said)
     bank = TextBank(run / "text_bank", encoder)
     torch.manual_seed(config.seed)
-    model = OrganTextModel(settings)
+    model = DualEncoder(settings, inputs)
     model.encoder.load_pretrained()
     release = _release(model, names, store, config, encoder)
     if config.initial is not None:
@@ -161,34 +164,38 @@ def assemble(
     owner = torch.tensor([number for number, texts in enumerate(prompts) for _ in texts])
     built: dict[str, Objective] = {}
     for name, part in parts.items():
-        regions, tags = (tuple(getattr(sources[name], kind, ())) for kind in ("regions", "tag_names"))
-        keys, texts = sources[name].keys, sources[name].texts
-        ground = Ground(model, bank, dictionaries, names, prompt_ids, owner, keys, regions, tags, run, texts)
-        built[name] = SINGLE[part.name].build(ground, part)
+        source, texts = sources[name], sources[name].texts
+        regions = tuple(getattr(source, "regions", ()))
+        context = BuildContext(
+            model, bank, organs, dictionaries.abnormalities, names, prompt_ids, owner, source.keys, regions, run, texts
+        )
+        built[name] = OBJECTIVES[part.name].build(context, part)
         sources[name].bind(bank.ids(sources[name].texts, embedding).tolist(), names)
     objective = _joined(config, built).to(device)
     release.aligned = objective.aligned
     return Assembly(sources, objective, release, dictionaries, config.seed)
 
 
-def model_settings(
-    config: PretrainConfig, text_dim: int, organs: int, radiographs: bool = False
-) -> OrganTextModelSettings:
-    """The model's settings, completed by what inputs, text encoder and objective decide.
+def model_parts(
+    config: PretrainConfig, text_dim: int, organs: OrganDictionary, names: Sequence[str], radiographs: bool = False
+) -> tuple[DualEncoderSettings, ModelInputs]:
+    """The model's settings, completed by what the objective needs, and what follows from data and texts.
 
     Args:
-        organs: number of organs that a model may have queries for.
+        organs: the dictionary.
+        names: the organs, in the order of their ids.
         radiographs: the store holds radiographs.
 
     Raises:
-        ConfigError: code ``objective``: organs are asked of a model that finds none (or not in radiographs), crops and
-        whole
-            scans that one encoder sees have other windows, or the encoder is not for this kind of image.
+        ConfigError: code ``objective``: the model lacks what the objective trains or has what nothing trains, crops and
+            whole scans that one encoder sees have other windows, or the encoder is not for this kind of image.
     """
-    entries, model = [SINGLE[part.name] for part in parts_of(config.objective).values()], config.model
-    feeds, grounding = {entry.feed for entry in entries}, _grounding(config, radiographs)
+    needs, model = needs_of(config.objective), config.model
+    regions = _region_reader(config, needs, radiographs)
+    on_crops = regions is not None and regions.name == "crop"
+    whole = any(need.image for need in needs)
     crops, scans = config.data.crops, config.scans.input
-    if grounding == "crop" and not feeds.isdisjoint(("pairs", "reports")) and crops.windows_hu != scans.windows_hu:
+    if on_crops and whole and crops.windows_hu != scans.windows_hu:
         raise ConfigError(
             f"One encoder sees crops with the windows {crops.windows_hu} and scans with {scans.windows_hu}.",
             code="objective",
@@ -201,65 +208,74 @@ def model_settings(
             code="objective",
             fix=f"Set model.encoder.spatial_dims to {dims}.",
         )
-    seen = crops.channels if grounding == "crop" else scans.channels
-    return model.model_copy(
-        update={
-            "grounding": grounding,
-            "in_channels": 1 if radiographs else seen,
-            "text_dim": text_dim,
-            "organs": organs if grounding == "query" or model.pooling == "attention" else 0,
-            "use_size": model.use_size and not radiographs,
-            "anatomy": any(part.name == "organ_text" for part in parts_of(config.objective).values()),
-            "whole_image": not feeds.isdisjoint(("pairs", "reports")),
-            "tags": _tags(config, radiographs),
-            "observations": _observations(config),
-        }
+    sizes = regions is not None and REGION_READERS[regions.name].knows_size and all(need.sizes for need in needs)
+    tags = _part(config, "tags", any(need.tags for need in needs), TagSettings())
+    change = {
+        "regions": regions,
+        "image": _part(config, "image", whole, PooledHeadSettings()),
+        "resampler": _part(config, "resampler", any(need.resampler for need in needs), ResamplerSettings()),
+        "tags": tags,
+    }
+    inputs = ModelInputs(
+        in_channels=1 if radiographs else crops.channels if on_crops else scans.channels,
+        text_dim=text_dim,
+        sizes=not radiographs and sizes,
+        anatomy=regions is not None and any(need.anatomy for need in needs),
+        organs=len(names),
+        organ_labels=tuple(tuple(sorted(organs.grounding_labels(name))) for name in names),
+        tags=() if tags is None else tuple(tag_entries(config.cxr.tags if radiographs else config.scans.tags)),
     )
+    return model.model_copy(update=change), inputs
 
 
-def _tags(config: PretrainConfig, radiographs: bool) -> TagSettings | None:
-    """The decoder of tags, with the names of the list that reports are read for; None where no objective has one."""
-    parts = parts_of(config.objective).values()
-    if not any(isinstance(part, ASGSettings) and part.recognition > 0 for part in parts):
-        return None
-    names = tuple(tag_entries(config.cxr.tags if radiographs else config.scans.tags))
-    return (config.model.tags or TagSettings()).model_copy(update={"names": names})
-
-
-def _observations(config: PretrainConfig) -> ObservationSettings | None:
-    """The queries that observe whole images; None where no objective has them."""
-    parts = parts_of(config.objective).values()
-    wanted = any(isinstance(part, PlaceSettings) and part.observes for part in parts)
-    return (config.model.observations or ObservationSettings()) if wanted else None
-
-
-def _grounding(config: PretrainConfig, radiographs: bool) -> Grounding:
-    """How the model finds organs or regions: not at all where no objective asks for them.
+def _part(config: PretrainConfig, name: str, needed: bool, default: S) -> S | None:
+    """A part of the model: as it is set, or the default where it is needed.
 
     Raises:
-        ConfigError: code ``objective``.
+        ConfigError: code ``objective``: it is set and nothing trains it.
     """
-    entries, wanted = [SINGLE[part.name] for part in parts_of(config.objective).values()], config.model.grounding
-    whole: tuple[Grounding, ...] = ("box", "query") if radiographs else ("pool", "box", "query")
-    if not any(entry.feed == "organs" for entry in entries):
-        return wanted if wanted in whole and any(entry.regions for entry in entries) else "none"
-    offered = whole if radiographs else ("crop", *whole)
-    if wanted not in offered:
+    found = getattr(config.model, name)
+    if found is not None and not needed:
+        raise ConfigError(f"The objective trains no model.{name}.", code="objective", fix=f"Set model.{name} to null.")
+    return default if found is None and needed else found
+
+
+def _region_reader(
+    config: PretrainConfig, needs: Sequence[ModelNeeds], radiographs: bool
+) -> RegionReaderSettings | None:
+    """How the model reads organs or regions; None where no objective reads them.
+
+    Raises:
+        ConfigError: code ``objective``: one that is set and that nothing trains, or that the objective (or the kind of
+            image) does not have.
+    """
+    reading = [need for need in needs if need.readers]
+    needed = any(not need.optional for need in reading)
+    default = None if radiographs or not needed else CropReaderSettings()
+    if not reading:
+        unused: RegionReaderSettings = CropReaderSettings()
+        return _part(config, "regions", False, unused)
+    if config.model.regions is None and not needed:
+        return None
+    found = config.model.regions or default
+    offered = set(REGION_READERS).intersection(*(need.readers for need in reading))
+    offered -= {"crop", "mask"} if radiographs else set()
+    if found is None or found.name not in offered:
         raise ConfigError(
-            f"The objective asks for organs{' in radiographs' if radiographs else ''}, and model.grounding is "
-            f"{wanted}.",
+            f"The objective reads organs{' in radiographs' if radiographs else ''}, and model.regions is "
+            f"{found and found.name}.",
             code="objective",
-            fix=f"Set model.grounding to {', '.join(offered[:-1])} or {offered[-1]}.",
+            fix=f"Set model.regions.name to one of: {', '.join(name for name in REGION_READERS if name in offered)}.",
         )
-    return wanted
+    return found
 
 
 def _release(
-    model: OrganTextModel, organs: tuple[str, ...], store: Store, config: PretrainConfig, encoder: TextEncoder
+    model: DualEncoder, organs: tuple[str, ...], store: Store, config: PretrainConfig, encoder: TextEncoder
 ) -> Release:
     radiographs = store.info.modality == "cxr"
-    reads_scans = not radiographs and (model.settings.grounding != "crop" or model.settings.whole_image)
-    scales = _scales(config, model.settings.grounding, radiographs)
+    reads_scans = not radiographs and (not model.reads_crops or model.image_head is not None)
+    scales = _scales(config, model.reads_crops, radiographs)
     return Release(
         model=model,
         organs=organs,
@@ -275,15 +291,13 @@ def _release(
     )
 
 
-def _scales(config: PretrainConfig, grounding: Grounding, radiographs: bool) -> dict[str, int]:
+def _scales(config: PretrainConfig, on_crops: bool, radiographs: bool) -> dict[str, int]:
     """How many times coarser than its samples each kind of input is shown to the encoder, by all objectives that read
-    it; an objective that sharpens what it sees (``ecamp``) wants finer samples."""
+    it."""
     found: dict[str, int] = {}
-    for part in parts_of(config.objective).values():
-        crops = SINGLE[part.name].feed == "organs" and grounding == "crop"
-        kind = "cxr" if radiographs else "crops" if crops else "scans"
-        scale = part.scale if isinstance(part, EcampSettings) else 1
-        found[kind] = min(found.get(kind, scale), scale)
+    for need in needs_of(config.objective):
+        kind = "cxr" if radiographs else "crops" if need.readers and on_crops else "scans"
+        found[kind] = min(found.get(kind, need.scale), need.scale)
     return {kind: found.get(kind, 1) for kind in ("crops", "scans", "cxr")}
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ctglip.errors import ModelError
-from ctglip.objectives.base import Features, Losses, Objective, Report, join, total
+from ctglip.objectives.base import START, Features, Losses, Objective, Report, StepContext, join, total
 from ctglip.objectives.mixture import MixtureBatch
 
 _State = tuple[Tensor, list[Tensor]]
@@ -34,7 +34,11 @@ def micro_batches(batch: Any, size: int) -> list[Any]:
 
 
 def cached_backward(
-    objective: Objective, micro_batches: Sequence[Any], autocast: bool = False, by_term: bool = False
+    objective: Objective,
+    micro_batches: Sequence[Any],
+    context: StepContext = START,
+    autocast: bool = False,
+    by_term: bool = False,
 ) -> tuple[Losses, Report]:
     """Add the gradient of the joined batch to the parameters' ``grad``, with the memory of one micro-batch.
 
@@ -45,6 +49,7 @@ def cached_backward(
         objective: its ``encode`` must treat each row alone.
         micro_batches: what ``Objective.collate`` gives; each is moved to the objective's device, and its crops drawn,
             when it is encoded (both times): no two are there at once.
+        context: the step.
         autocast: bfloat16 in the forward passes.
         by_term: report the norm of each loss's gradient at the features.
 
@@ -65,7 +70,7 @@ def cached_backward(
         if value.is_floating_point():
             value.requires_grad_()
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=autocast):
-        losses, report = objective.compute(leaves)
+        losses, report = objective.compute(leaves, context)
     if by_term:
         report = report | gradient_by_term(losses, leaves)
     total(losses).backward()
@@ -78,13 +83,14 @@ def cached_backward(
 
 
 def accumulated_backward(
-    objective: Objective, micro_batches: Sequence[Any], autocast: bool = False
+    objective: Objective, micro_batches: Sequence[Any], context: StepContext = START, autocast: bool = False
 ) -> tuple[Losses, Report]:
     """Add up the gradients of micro-batches, each by its share of the rows: for losses that look at each row alone.
 
     Args:
         objective: one that is not ``batch_coupled``.
         micro_batches: what ``Objective.collate`` gives; each is moved to the objective's device when its turn comes.
+        context: the step.
         autocast: bfloat16 in the forward passes.
 
     Returns:
@@ -96,7 +102,7 @@ def accumulated_backward(
     first: Report | None = None
     for batch, count in zip(micro_batches, rows, strict=True):
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=autocast):
-            losses, report = objective(batch.to(device))
+            losses, report = objective(batch.to(device), context)
         first = report if first is None else first
         shares = {name: loss * (count / max(sum(rows), 1)) for name, loss in losses.items()}
         total(shares).backward()

@@ -9,11 +9,11 @@ from ctglip.data.cxr import CxrDataSettings
 from ctglip.data.organs import DataSettings
 from ctglip.data.sampling import SamplingSettings
 from ctglip.data.studies import ScanDataSettings
-from ctglip.models.dual_encoder import OrganTextModelSettings
+from ctglip.models.dual_encoder import DualEncoderSettings
 from ctglip.models.text import TextEncoderSettings
-from ctglip.objectives.organ_text import OrganTextSettings
+from ctglip.objectives.registry import AnyObjectiveSettings
+from ctglip.objectives.text_contrast import OrganTextSettings
 from ctglip.training.optim import OptimSettings
-from ctglip.training.registry import ObjectiveSettings
 from ctglip.training.trainer import LoopSettings
 
 
@@ -28,9 +28,9 @@ class PretrainConfig(Settings):
         sampling: batches of crops.
         scans: whole scans and their batches, for objectives that read them.
         cxr: radiographs and their batches, for stores of radiographs.
-        model: ``in_channels``, ``text_dim``, ``organs``, ``anatomy`` and ``whole_image`` are set from the inputs, the
-            text encoder and the objective; so is ``grounding`` where no objective reads organs or regions.
-        objective: one of those in ``training.registry``, or a ``mixture`` of them, by its ``name``.
+        model: a part that is null is there where the objective needs it (``regions``: crops of scans); one that is set
+            and that nothing trains is an error.
+        objective: one of those in ``objectives.registry``, or a ``mixture`` of them, by its ``name``.
     """
 
     kind: Literal["pretrain"] = "pretrain"
@@ -41,7 +41,7 @@ class PretrainConfig(Settings):
     scans: ScanDataSettings = ScanDataSettings()
     cxr: CxrDataSettings = CxrDataSettings()
     text: TextEncoderSettings = TextEncoderSettings()
-    model: OrganTextModelSettings = OrganTextModelSettings()
-    objective: ObjectiveSettings = OrganTextSettings()
+    model: DualEncoderSettings = DualEncoderSettings()
+    objective: AnyObjectiveSettings = OrganTextSettings()
     optim: OptimSettings = OptimSettings()
     loop: LoopSettings = LoopSettings()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from ctglip.data.captions import CaptionBuilder, OrganCaptions
 from ctglip.data.cxr import CxrDataset, CxrDataSettings
@@ -17,16 +17,13 @@ from ctglip.data.sampling import BalancedSampler, SamplingSettings
 from ctglip.data.scan_reports import ScanReportDataset
 from ctglip.data.studies import ScanDataSettings, StudyDataset
 from ctglip.inference.scoring import Dictionaries
-from ctglip.models.dual_encoder import OrganTextModelSettings
+from ctglip.models.region_readers import RegionReaderSettings
+from ctglip.objectives.base import InputKind
 from ctglip.store.tables import Store
 from ctglip.types import Failure
 from ctglip.vocabulary.negatives import Strategy
 
 Progress = Callable[[int, int], None]
-Feed = Literal["organs", "pairs", "reports"]
-"""Organs with texts (as crops, or in whole scans and radiographs where the model's grounding asks for them); scans or
-radiographs with their report as one text; scans or radiographs with all that their report says
-(``data.samples.StudySample``)."""
 
 
 class Source(Protocol):
@@ -158,13 +155,13 @@ class SourceSettings:
     sampling: SamplingSettings
     scans: ScanDataSettings
     cxr: CxrDataSettings
-    model: OrganTextModelSettings
+    regions: RegionReaderSettings | None
     seed: int
     opened: dict[str, CxrReader] = field(default_factory=dict)
 
 
 def open_source(
-    feed: Feed,
+    feed: InputKind,
     store: Store,
     dictionaries: Dictionaries,
     settings: SourceSettings,
@@ -188,16 +185,17 @@ def open_source(
     if feed == "pairs":
         return PairDataset(*split, settings.scans, settings.seed)
     if feed == "reports":
-        return ScanReportDataset(*split, settings.scans, settings.seed, settings.model.grounding == "pool")
-    if settings.model.grounding == "crop":
+        masks = settings.regions is not None and settings.regions.name == "mask"
+        return ScanReportDataset(*split, settings.scans, settings.seed, masks)
+    assert settings.regions is not None
+    if settings.regions.name == "crop":
         dataset = OrganDataset(*split, settings.seed, progress, strategy)
         return CropSource(dataset, BalancedSampler(dataset.captions, settings.sampling, settings.seed))
-    assert settings.model.grounding != "none"
-    return StudyDataset(*split, settings.scans, settings.seed, settings.model.grounding, strategy)
+    return StudyDataset(*split, settings.scans, settings.seed, settings.regions.name, strategy)  # pyright: ignore[reportArgumentType]
 
 
 def _radiographs(
-    feed: Feed,
+    feed: InputKind,
     store: Store,
     dictionaries: Dictionaries,
     settings: SourceSettings,

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ctglip.objectives.base import Losses, Objective, Report, total
+from ctglip.objectives.base import Losses, Objective, Report, StepContext, total
 from ctglip.training.checkpoint import TrainingState
 from ctglip.training.distributed import DistributedContext
 from ctglip.training.gradcache import accumulated_backward, cached_backward, gradient_by_term, micro_batches
@@ -45,11 +45,11 @@ class _Forward(nn.Module):
         self.clock: Clock | None = None
         self.by_term = False
 
-    def forward(self, batch: Any) -> tuple[Losses, Report]:
+    def forward(self, batch: Any, step: StepContext) -> tuple[Losses, Report]:
         features = self.objective.encode(batch)
         if self.clock:
             self.clock.mark("encode")
-        losses, report = self.objective.compute(features)
+        losses, report = self.objective.compute(features, step)
         return losses, report | (gradient_by_term(losses, features) if self.by_term else {})
 
 
@@ -82,12 +82,14 @@ class Stepper:
         self._forward = _Forward(self.objective)
         self._wrapped = context.wrapped(self._forward) if micro_batch is None else None
 
-    def __call__(self, batch: Any, step: int, log: bool, studies: Callable[[int], Sequence[str]]) -> dict[str, float]:
+    def __call__(
+        self, batch: Any, step: StepContext, log: bool, studies: Callable[[int], Sequence[str]]
+    ) -> dict[str, float]:
         """One step.
 
         Args:
             batch: this rank's slice of the batch, on the CPU.
-            step: steps done so far.
+            step: which one it is.
             log: this step is logged: numbers are wanted.
             studies: names the studies of a step, where something is wrong with it.
 
@@ -99,12 +101,12 @@ class Stepper:
         """
         clock = Clock(self.context.device) if log else None
         self.optimizer.zero_grad(set_to_none=True)
-        losses, report = self._backward(batch, self.by_term and log, clock)
+        losses, report = self._backward(batch, step, self.by_term and log, clock)
         norm = nn.utils.clip_grad_norm_(self.parameters, self.clip or float("inf"))
         loss = total({name: value.detach() for name, value in losses.items()})
         if not (bool(torch.isfinite(loss)) and bool(torch.isfinite(norm))):
             half = torch.device(self.context.device).type if self.autocast else None
-            raise not_finite(losses, step, studies(step), half)
+            raise not_finite(losses, step.step, studies(step.step), half)
         self.optimizer.step()
         if clock is None:
             return {}
@@ -113,14 +115,14 @@ class Stepper:
         values = {"loss": float(loss), **named, **report, "gradient_norm": float(norm)}
         return self.context.mean({**values, **clock.seconds})
 
-    def _backward(self, batch: Any, by_term: bool, clock: Clock | None) -> tuple[Losses, Report]:
+    def _backward(self, batch: Any, step: StepContext, by_term: bool, clock: Clock | None) -> tuple[Losses, Report]:
         if self._wrapped is not None:
             self._forward.clock, self._forward.by_term = clock, by_term
             on_device = batch.to(self.context.device)  # crops are drawn there
             if clock:
                 clock.mark("draw")
             with torch.autocast(torch.device(self.context.device).type, dtype=torch.bfloat16, enabled=self.autocast):
-                losses, report = self._wrapped(on_device)
+                losses, report = self._wrapped(on_device, step)
             if clock:
                 clock.mark("loss")
             total(losses).backward()
@@ -128,9 +130,9 @@ class Stepper:
             assert self.micro_batch is not None
             parts = micro_batches(batch, self.micro_batch)
             if self.objective.batch_coupled:
-                losses, report = cached_backward(self.objective, parts, self.autocast, by_term)
+                losses, report = cached_backward(self.objective, parts, step, self.autocast, by_term)
             else:
-                losses, report = accumulated_backward(self.objective, parts, self.autocast)
+                losses, report = accumulated_backward(self.objective, parts, step, self.autocast)
             self.context.average_gradients(self.parameters)
         if clock:
             clock.mark("backward" if self._wrapped is not None else "encode_loss_backward")

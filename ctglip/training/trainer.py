@@ -12,7 +12,7 @@ from pydantic import Field
 
 from ctglip.config import Settings
 from ctglip.data.loading import Batches, prefetched
-from ctglip.objectives.base import Objective
+from ctglip.objectives.base import Objective, StepContext
 from ctglip.training.callbacks import BestWeights, Callbacks, Stopped
 from ctglip.training.checkpoint import CHECKPOINTS, TrainingState, load_checkpoint, save_checkpoint
 from ctglip.training.distributed import DistributedContext
@@ -156,10 +156,9 @@ class Trainer:
                 batch, waited = next(coming)
                 done = self.steps
                 context.seed(self.seed, done)
-                self.objective.progress = done / loop.steps
                 rate = set_learning_rate(state.optimizer, done, loop.steps, self.optim)
                 log = (done + 1) % loop.log_every == 0 or done + 1 == loop.steps
-                values = step(batch, done, log, self.studies)
+                values = step(batch, StepContext(self.seed, done, done / loop.steps), log, self.studies)
                 if state.ema is not None:
                     state.ema.update(self.objective, done)
                 self.steps, self._waited, self._timed = done + 1, self._waited + waited, self._timed + 1

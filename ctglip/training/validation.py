@@ -64,7 +64,7 @@ class Validation:
         scorer, embeddings = self._now()
         judged = {pair: known for pair, known in self.labels.items() if known.both()}
         values = {"val_pairs": float(len(judged))}
-        if self.release.model.settings.anatomy:
+        if self.release.model.anatomy_head is not None:
             names, said = self.release.organs, scorer.recognise(embeddings.anatomy)
             right = [names[int(i)] == instance.organ for i, instance in zip(said, self.instances, strict=True)]
             values["val_organ_top1"] = float(np.mean(right))
@@ -136,8 +136,7 @@ def build_validation(
         instances = instances_of(
             store, study_ids, data.organs or trainable_organs(store, organs, abnormalities), data.crops
         )
-        crops = release.model.settings.grounding == "crop"
-        cut = _crops if crops else _scans
+        cut = _crops if release.reads_crops else _scans
         instances, encode = cut(store, release, instances, data, organs)
     if not instances:
         return None
@@ -152,7 +151,7 @@ def _crops(
     store: Store, release: Release, instances: list[OrganInstance], data: DataSettings, organs: OrganDictionary
 ) -> Asked:
     cache = open_crops(store, instances, data.crops, organs, data.cache, data.threads).readable()
-    return cache.instances, lambda: encode_crops(release.model, cache, data.crops, organs=release.organs)
+    return cache.instances, lambda: encode_crops(release.model, cache, data.crops)
 
 
 def _radiographs(
@@ -183,7 +182,7 @@ def _radiographs(
     def observe() -> OrganEmbeddings:
         return encode_radiographs(model, radiographs, rows, queries, "observations")
 
-    found = observe if model.settings.observations is not None else None
+    found = observe if model.resampler is not None else None
     return instances, lambda: encode_radiographs(model, radiographs, rows, queries, reading), found
 
 
@@ -205,7 +204,7 @@ def _scans(
 
     def encode() -> OrganEmbeddings:
         found = [
-            encode_scan(release.model, cut, [instance.row for instance in some], organs, release.organs, settings)
+            encode_scan(release.model, cut, [instance.row for instance in some], release.organs, settings)
             for cut, some in asked
         ]
         parts = ("features", "anatomy", "diagnosis")

@@ -35,7 +35,7 @@ def judged(run: Path, store: Path, truth: Path, lesions: Path) -> bool:
     release = load_release(run)
     if not release.aligned:
         return False
-    has = {"organs": release.model.settings.grounding != "none", "observations": release.model.settings.observations}
+    has = {"organs": release.model.region_reader, "observations": release.model.resampler}
     reads: list[Any] = [read for read in READS if has.get(read, True)]
     missing = [read for read in reads if not (run / f"evaluation-{read}" / "results.json").is_file()]
     for read in missing:
@@ -95,7 +95,7 @@ def probed(run: Path, store_path: Path, truth: Path, seed: int) -> bool:
     for start in ("trained", "random"):
         if start == "random":
             torch.manual_seed(seed)
-            release.model.encoder = build_encoder(release.model.settings.encoder, release.model.settings.in_channels)
+            release.model.encoder = build_encoder(release.model.settings.encoder, release.model.inputs.in_channels)
             release.model.eval()
         x = {split: features(release.model, release, store, names) for split, names in ids.items()}
         mean, scale = x["train"].mean(0), x["train"].std(0) + 1e-6

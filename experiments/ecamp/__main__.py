@@ -39,11 +39,12 @@ from ctglip.data.cxr import CxrDataset, CxrDataSettings
 from ctglip.data.organs import DataSettings, OrganDataset
 from ctglip.data.sampling import BalancedSampler, SamplingSettings
 from ctglip.features.text_bank import TextBank
-from ctglip.models.dual_encoder import OrganTextModel, OrganTextModelSettings
+from ctglip.models.dual_encoder import DualEncoder, DualEncoderSettings
 from ctglip.models.encoders.vit import ViTSettings
 from ctglip.models.fusion import ReportBertSettings
 from ctglip.models.masked import MaskedImageSettings, halved
-from ctglip.objectives.base import total
+from ctglip.models.region_readers import ModelInputs
+from ctglip.objectives.base import StepContext, total
 from ctglip.objectives.ecamp import Ecamp, EcampOrganSettings, EcampSettings
 from ctglip.reports.entities import entity_templates
 from ctglip.reports.wordpiece import WordPieceSettings, learn_pieces
@@ -108,7 +109,7 @@ def objective(
     width = 32 if quick else 64
     side = CXR // 2 if dims == 2 else 16
     encoder = ViTSettings(spatial_dims=dims, patch=4, image_size=side, dim=width, depth=2, heads=4)  # pyright: ignore[reportArgumentType]
-    model = OrganTextModel(OrganTextModelSettings(encoder=encoder, in_channels=channels, grounding="none", text_dim=1))
+    model = DualEncoder(DualEncoderSettings(encoder=encoder), ModelInputs(in_channels=channels, text_dim=1))
     kind, name = (EcampSettings, "cxr") if dims == 2 else (EcampOrganSettings, "ct")
     settings: dict[str, Any] = {
         "context": 0.3,
@@ -131,9 +132,8 @@ def train(method: Ecamp, batch: Callable[[int], Sequence[Any]], steps: int, seed
     optimizer = build_optimizer(method, optim)
     clock = time.process_time()
     for step in range(steps):
-        method.chance = (seed, step)
         set_learning_rate(optimizer, step, steps, optim)
-        losses, report = method(method.collate(batch(step)))
+        losses, report = method(method.collate(batch(step), StepContext(seed, step)))
         optimizer.zero_grad()
         total(losses).backward()
         torch.nn.utils.clip_grad_norm_(method.parameters(), 1.0)

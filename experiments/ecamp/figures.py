@@ -19,6 +19,7 @@ from ctglip.data.cxr import CxrDataset
 from ctglip.data.masking import EntityMasker, MaskingSettings
 from ctglip.losses.masked import patchify, unpatchify, window_mask
 from ctglip.models.masked import halved
+from ctglip.objectives.base import StepContext
 from ctglip.objectives.ecamp import Ecamp, MaskedBatch
 from ctglip.reports.entities import entity_words
 
@@ -126,8 +127,9 @@ def tested(method: Ecamp, samples: Sequence[Any], size: int) -> list[MaskedBatch
     method.settings = method.settings.model_copy(update={"context": 0.0})
     entities = entity_words(method.settings.entities.entities)
     method.masker = EntityMasker(method.pieces, entities, MaskingSettings())
-    method.chance = (1, 0)
-    return [method.collate(samples[start : start + size]) for start in range(0, len(samples), size)]
+    return [
+        method.collate(samples[start : start + size], StepContext(seed=1)) for start in range(0, len(samples), size)
+    ]
 
 
 def told(method: Ecamp, batches: Sequence[MaskedBatch]) -> Figures:

@@ -27,7 +27,12 @@ HELD_OUT = ("liver_cyst", "renal_stone", "consolidation", "aortic_aneurysm")
 
 RECIPE = "demo/pretrain"
 """The recipe of the organ arms; chosen on a cohort of its own (``experiments/notes/2026-11-28-small-findings.md``)."""
-_BOX = ("data.crops.masked=false", "data.crops.mask_channel=false", "model.use_size=false", "objective.negatives=batch")
+_BOX = (
+    "data.crops.masked=false",
+    "data.crops.mask_channel=false",
+    "model.regions.size=false",
+    "objective.negatives=batch",
+)
 _SCANS = ("scans.keep_gb=6",)
 
 
@@ -241,6 +246,7 @@ def cut_ahead(folder: str, anatomy: Anatomy, arm: str, share: int, shares: int) 
 
 def measure(folder: str, arm: str, repeats: int = 5) -> dict[str, float]:
     """CPU seconds of a step of an arm once its data are in memory: the median of some repeats of one batch."""
+    from ctglip.objectives.base import StepContext
     from ctglip.store.tables import Store
     from ctglip.training.assembly import assemble
     from ctglip.training.checkpoint import TrainingState
@@ -259,7 +265,7 @@ def measure(folder: str, arm: str, repeats: int = 5) -> dict[str, float]:
     seconds = []
     for number in range(repeats + 2):
         clock = time.process_time()
-        step(parts.batch(0), number, False, tuple)
+        step(parts.batch(0), StepContext(step=number), False, lambda _: ())
         seconds.append(time.process_time() - clock)
     return {"cpu_s_per_step": statistics.median(seconds[2:]), "rows": len(parts.batch(0))}
 

@@ -147,16 +147,17 @@ def vectors(release: Any, images: np.ndarray, pairs: list[str]) -> dict[str, np.
     with torch.no_grad():
         raw = [[release.embed(texts) for texts in sides] for sides in prompts]
         text = [[model.text(side).mean(0) for side in sides] for sides in raw]
-        heads = {} if model.settings.observations is None else {"said": model.observer.textual}
+        heads = {} if model.resampler is None else {"said": model.resampler.textual}
         said = [[heads["said"](side).mean(0) for side in sides] for sides in raw] if heads else []
         for start in range(0, len(images), 64):
-            vision = model.encoder(model.filled(torch.from_numpy(images[start : start + 64])))
-            whole = model.whole(model.image_feature(model.image_input(vision)))
+            vision = model.encode_image(torch.from_numpy(images[start : start + 64]))
+            head = model.image_head
+            whole = head(head.features(head.select(vision)))
             for side, name in enumerate(("positive", "negative")):
                 axis = torch.stack([both[side] for both in text])
                 out.setdefault(f"whole_{name}", []).append((whole @ axis.T).numpy())
                 if said:
-                    observed = model.observer.visual(model.observer(vision.levels).found)
+                    observed = model.resampler.visual(model.resampler(vision).tokens)
                     axis = torch.stack([both[side] for both in said])
                     out.setdefault(f"sets_{name}", []).append(torch.einsum("bqe,ae->baq", observed, axis).numpy())
     return {name: np.concatenate(some) for name, some in out.items()}

@@ -42,7 +42,7 @@ def write_dicom(path: Path, radiograph: np.ndarray, negative: bool) -> Path:
 
 def test_a_dicom_cxr_is_asked(tmp_path: Path) -> None:
     """As stored by a radiograph: 12 bits, 0 is white, a name that is a UID; the answers are those of the picture."""
-    model = saved(tmp_path, cxr_release(write_word_bert(tmp_path / "bert"), image_project="token", image_levels=(-2,)))
+    model = saved(tmp_path, cxr_release(write_word_bert(tmp_path / "bert"), image={"name": "tokens", "levels": (-2,)}))
     rng = np.random.default_rng(0)
     drawn = draw_radiograph(rng, truth_of(rng))
     Image.fromarray(drawn).save(tmp_path / "radiograph.png")

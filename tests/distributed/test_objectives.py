@@ -14,13 +14,13 @@ import torch.multiprocessing as mp
 from ctglip.data.samples import OrganSample
 from ctglip.features.text_bank import TextBank
 from ctglip.objectives.base import Objective, total
-from ctglip.objectives.organ_text import OrganText
+from ctglip.objectives.text_contrast import OrganText
 from ctglip.training.gradcache import cached_backward
 from tests.objectives.conftest import ToyEncoder
 from tests.objectives.toys import EVERY, organ_samples, organ_text
 
 OTHERS = (
-    "organ_text, pool",
+    "organ_text, mask",
     "organ_query, crop",
     "organ_query, box",
     "global_pair",

@@ -51,7 +51,9 @@ def test_cxr_with_boxes_are_evaluated_organ_by_organ(
     radiographs: tuple[Store, Path], bert: Path, tmp_path: Path
 ) -> None:
     store, truth = radiographs
-    run = saved(tmp_path, cxr_release(bert, grounding="box", tags=TagSettings(names=("cardiomegaly",), layers=1)))
+    run = saved(
+        tmp_path, cxr_release(bert, regions={"name": "box"}, tags=TagSettings(layers=1), tag_names=("cardiomegaly",))
+    )
     lesions = pl.DataFrame({"study_id": store.study_ids, "organ": "heart", "abnormality": "cardiomegaly"})
     boxes = lesions.with_columns(row0=pl.lit(55), row1=pl.lit(92), column0=pl.lit(40), column1=pl.lit(74))
     boxes.write_csv(tmp_path / "lesions.csv")
@@ -92,7 +94,7 @@ def test_whole_cxr_have_one_vector_and_no_recognition(
     radiographs: tuple[Store, Path], bert: Path, tmp_path: Path
 ) -> None:
     store, _ = radiographs
-    run = saved(tmp_path, cxr_release(bert, grounding="box"))
+    run = saved(tmp_path, cxr_release(bert, regions={"name": "box"}))
     results = evaluate(run, store.path, tmp_path / "out", config=set_radiographs(read="whole", composed=5))
     assert results.recognition is None
     assert results.controls == ()
@@ -161,7 +163,9 @@ def test_without_boxes_the_message_says_what_to_do(bert: Path, tmp_path: Path) -
     regions = store.path / "regions.parquet"
     pl.read_parquet(regions).clear().write_parquet(regions)
     with pytest.raises(StoreError, match=r"cxr\.read=whole"):
-        evaluate(saved(tmp_path, cxr_release(bert, grounding="box")), store.path, tmp_path / "out", labels=truth)
+        evaluate(
+            saved(tmp_path, cxr_release(bert, regions={"name": "box"})), store.path, tmp_path / "out", labels=truth
+        )
 
 
 def test_exclusive_positives_are_drawn_by_the_seed() -> None:

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from ctglip.evaluation.parts.tags import _tag
-from ctglip.models.tags import TagSettings
 from ctglip.vocabulary.abnormalities import load_abnormalities
 
 
@@ -21,7 +20,7 @@ from ctglip.vocabulary.abnormalities import load_abnormalities
     ],
 )
 def test_a_tag_stands_for_what_is_below_it(name: str, tag: str) -> None:
-    model = SimpleNamespace(settings=SimpleNamespace(tags=TagSettings(names=("nodule", "cardiomegaly"), layers=1)))
+    model = SimpleNamespace(inputs=SimpleNamespace(tags=("nodule", "cardiomegaly")))
     scorer = SimpleNamespace(dictionaries=SimpleNamespace(abnormalities=load_abnormalities()))
     context: Any = SimpleNamespace(release=SimpleNamespace(model=model), scorer=scorer)
     assert _tag(context, name) == tag

@@ -50,7 +50,7 @@ def test_each_arm_differs_from_the_one_before_by_its_ingredient() -> None:
     assert sentence.model_copy(update={"scans": report.scans}) == report
     box, mask, random, full = (configs[name] for name in ("box", "mask", "random", "same_organ"))
     assert not box.data.crops.masked
-    assert not box.model.use_size
+    assert not box.model.regions.size
     for one, negatives in ((box, "batch"), (mask, "batch"), (random, "random"), (full, "same_organ")):
         assert one.objective.negatives == negatives
         assert one.model.encoder == report.model.encoder

@@ -28,6 +28,7 @@ from ctglip.inference.cxr import CxrPipeline
 from ctglip.inference.cxr_encoding import boxes_of, encode_radiographs, organ_box, queries_of
 from ctglip.inference.cxr_maps import cxr_maps, laid_on
 from ctglip.inference.cxr_page import cxr_answer_page
+from ctglip.models.region_readers import Regions
 from ctglip.pages.scan import render
 from ctglip.store.format import StoreInfo, study_path
 from ctglip.store.study import StudyReader
@@ -107,12 +108,12 @@ def test_answers_say_where_they_were_read(model: Releases, radiograph: Path, box
         return [answer.read_from for answer in answers.answers]
 
     assert said(model().query(radiograph, QUESTIONS)) == ["the whole radiograph"] * 2
-    asking = model(grounding="query", trained={})
+    asking = model(regions={"name": "query"}, trained={})
     assert said(asking.query(radiograph, QUESTIONS)) == ["a learned query"] * 2
     assert said(asking.query(radiograph, ["lungs: emphysema"])) == ["the whole radiograph"], (
         "no one region is the lungs"
     )
-    boxed = model(grounding="box")
+    boxed = model(regions={"name": "box"})
     assert said(boxed.query(radiograph, QUESTIONS, regions=boxes)) == [
         "the box of the cardiac silhouette",
         "the box of the left costophrenic angle",
@@ -121,11 +122,13 @@ def test_answers_say_where_they_were_read(model: Releases, radiograph: Path, box
     assert said(both) == ["the whole radiograph", "the box of the left lung"]
     assert both.masks == "lungs.png"
     assert {region.name for region in both.regions} == {"right_lung", "left_lung"}
-    told = model(grounding="box", whole_image=False).query(radiograph, [*QUESTIONS, "gallstones?"], masks=lungs).answers
+    told = (
+        model(regions={"name": "box"}, image=None).query(radiograph, [*QUESTIONS, "gallstones?"], masks=lungs).answers
+    )
     assert told[0].probability is None
     assert told[0].reason == "There is no box of the heart."
     assert told[1].probability is not None
-    wide = model(grounding="box", trained={}).query(radiograph, ["lungs: emphysema"], masks=lungs).answers[0]
+    wide = model(regions={"name": "box"}, trained={}).query(radiograph, ["lungs: emphysema"], masks=lungs).answers[0]
     assert wide.read_from == "the boxes of the right lung and the left lung"
 
 
@@ -149,7 +152,7 @@ def _as_dicom(picture: Path, path: Path) -> Path:
 def test_a_dicom_cxr_is_asked_like_its_picture(
     model: Releases, radiograph: Path, boxes: Path, tmp_path: Path, name: str
 ) -> None:
-    asking = model(grounding="box")
+    asking = model(regions={"name": "box"})
     told, expected = (
         asking.query(path, QUESTIONS, regions=boxes) for path in (_as_dicom(radiograph, tmp_path / name), radiograph)
     )
@@ -163,7 +166,7 @@ def test_a_dicom_cxr_is_asked_like_its_picture(
 
 def test_the_answer_is_that_of_the_box(bert: Path, radiograph: Path, boxes: Path) -> None:
     """By hand: standardise, cut the window, pool the box, compare with the prompts."""
-    release = cxr_release(bert, grounding="box")
+    release = cxr_release(bert, regions={"name": "box"})
     pipeline = CxrPipeline(release)
     answer = pipeline.query(radiograph, QUESTIONS[:1], regions=boxes).answers[0]
     standardized, regions, _ = pipeline.standardize(radiograph, regions=boxes)
@@ -171,17 +174,17 @@ def test_the_answer_is_that_of_the_box(bert: Path, radiograph: Path, boxes: Path
     assert found is not None
     window = cxr_input(standardized.image, FILMS)
     with torch.no_grad():
-        features = release.model.study_features(
-            torch.from_numpy(window.image[None]), torch.zeros(1, 4), torch.tensor([4]), torch.tensor([0]),
-            boxes=torch.from_numpy(window.boxes(np.array([found[0].box[:4]]))),
-        )  # fmt: skip
+        asked = Regions(
+            study_index=torch.tensor([0]), boxes=torch.from_numpy(window.boxes(np.array([found[0].box[:4]])))
+        )
+        features = release.model(torch.from_numpy(window.image[None]), asked)
         vector = release.model.diagnosis(features).numpy()
     difference = pipeline.scorer.differences(vector, [("heart", "cardiomegaly")])
     assert answer.probability == pytest.approx(pipeline.scorer.calibration.probabilities(difference)[0, 0], abs=1e-6)
 
 
 def test_each_cxr_passes_the_encoder_once_and_batches_do_not_matter(bert: Path) -> None:
-    release, rng = cxr_release(bert, grounding="box"), np.random.default_rng(0)
+    release, rng = cxr_release(bert, regions={"name": "box"}), np.random.default_rng(0)
     radiographs = [cxr_input(rng.integers(0, 4096, (64, 64)).astype(np.uint16), FILMS) for _ in range(5)]
     boxes = {"left_lung": (10, 50, 34, 60), "cardiac_silhouette": (30, 52, 20, 44)}
     organs = load_organs()
@@ -196,9 +199,9 @@ def test_each_cxr_passes_the_encoder_once_and_batches_do_not_matter(bert: Path) 
     assert_allclose(alone.diagnosis[0], whole.diagnosis[2], atol=1e-5)
 
 
-@pytest.mark.parametrize("grounding", ["none", "query", "box"])
-def test_maps_lie_on_the_cxr_own_pixels(model: Releases, radiograph: Path, boxes: Path, grounding: str) -> None:
-    pipeline = model(grounding=grounding)
+@pytest.mark.parametrize("reading", ["none", "query", "box"])
+def test_maps_lie_on_the_cxr_own_pixels(model: Releases, radiograph: Path, boxes: Path, reading: str) -> None:
+    pipeline = model(regions=None if reading == "none" else {"name": reading})
     answers = pipeline.query(radiograph, QUESTIONS, regions=boxes)
     found = list(pipeline.heat_maps(answers))
     assert [(one.organ, one.abnormality) for one in found] == [
@@ -208,7 +211,7 @@ def test_maps_lie_on_the_cxr_own_pixels(model: Releases, radiograph: Path, boxes
         laid = laid_on(one.values, one.to_file, (120, 100))
         assert laid.shape == (120, 100)
         known = np.argwhere(np.isfinite(laid))
-        if grounding == "box":
+        if reading == "box":
             box = next(b for b in BOXES if b.name.startswith("card" if one.organ == "heart" else "left_cost"))
             low, high = known.min(0), known.max(0) + 1
             assert_allclose([low[0], high[0], low[1], high[1]], [box.row0, box.row1, box.column0, box.column1], atol=4)
@@ -231,7 +234,7 @@ def test_a_map_of_the_whole_cxr_is_how_similar_each_patch_is(bert: Path) -> None
 
 
 def test_json_and_privacy(model: Releases, radiograph: Path, lungs: Path) -> None:
-    told = json.loads(json.dumps(model(grounding="box").query(radiograph, QUESTIONS, masks=lungs).to_json()))
+    told = json.loads(json.dumps(model(regions={"name": "box"}).query(radiograph, QUESTIONS, masks=lungs).to_json()))
     assert told["radiograph"] == "radiograph.png"
     assert [r["name"] for r in told["regions"]] == ["left_lung", "right_lung"]
     assert told["answers"][1]["read_from"] == "the box of the left lung"

@@ -17,13 +17,14 @@ from ctglip.inference.cxr_encoding import whole_image_feature
 from ctglip.inference.cxr_maps import cxr_maps
 from ctglip.inference.heatmap import on_pixels
 from ctglip.models.aggregation import AggregationSettings
-from ctglip.models.dual_encoder import OrganTextModel, OrganTextModelSettings
+from ctglip.models.dual_encoder import DualEncoder
 from ctglip.models.encoders import build_encoder
 from ctglip.models.encoders.cnn import CNNSettings
 from ctglip.models.text import TextEncoderSettings, load_text_encoder
 from ctglip.objectives.base import Objective, total
-from ctglip.objectives.global_pair import GlobalPair, GlobalPairSettings
 from ctglip.objectives.imitate import Imitate, ImitateSettings
+from ctglip.objectives.text_contrast import GlobalPair, GlobalPairSettings
+from tests.models.building import dual_encoder
 from tests.training.tiny import write_word_bert
 
 SIZE, BLOT, SPREAD = 48, 6, 3
@@ -45,10 +46,10 @@ def made(bank: TextBank, pooling: str, method: str) -> Objective:
     torch.manual_seed(0)
     tree = {
         "encoder": CNNSettings(spatial_dims=2, widths=(8, 16, 32), blocks=(0, 1, 1), norm="batch"), "in_channels": 1,
-        "grounding": "none", "whole_image": True, "anatomy": False, "use_size": False, "dim": 32, "embedding_dim": 16,
-        "text_dim": bank.dim, "image_project": "token", "image_levels": (-2,), "image_pooling": pooling,
+        "dim": 32, "embedding_dim": 16, "text_dim": bank.dim,
+        "image": {"name": "tokens", "levels": (-2,), "pooling": pooling},
     }  # fmt: skip
-    model = OrganTextModel(OrganTextModelSettings.model_validate(tree))
+    model = dual_encoder(**tree)
     if method == "global_pair":
         return GlobalPair(model, bank, GlobalPairSettings(targets="equal_key"))
     small = AggregationSettings(keep=(0.5, 0.5, 0.5), grid=(4, 4), heads=2, tokens=16)
@@ -75,7 +76,7 @@ def test_a_trained_models_map_peaks_in_the_blot(tmp_path: Path, pooling: str, me
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    model: OrganTextModel = objective.model.eval()
+    model: DualEncoder = objective.model.eval()
     with torch.no_grad():
         text = model.text(bank.vectors(torch.tensor(ids))).numpy()
     axis = (text[0] - text[1])[None]
@@ -86,8 +87,10 @@ def test_a_trained_models_map_peaks_in_the_blot(tmp_path: Path, pooling: str, me
         values = cxr_maps(model, shown, whole_image_feature("lungs", (SIZE, SIZE)), 0, "whole", axis)[0]
         with torch.no_grad():
             vision = model.encoder(torch.from_numpy(image[None]))
-            answer = float(model.whole(model.image(torch.from_numpy(image[None]))) @ torch.from_numpy(axis[0]))
-            cells = torch.einsum("e,ehw->hw", torch.from_numpy(axis[0]), model.image_parts(vision)[0])
+            answer = float(
+                model.image_head(model.image_features(torch.from_numpy(image[None]))) @ torch.from_numpy(axis[0])
+            )
+            cells = torch.einsum("e,ehw->hw", torch.from_numpy(axis[0]), model.image_head.contributions(vision)[0])
         assert float(cells.mean()) == pytest.approx(answer, abs=1e-5)
         at_cells = slice(None, None, SIZE // len(cells))
         np.testing.assert_allclose(values[at_cells, at_cells], cells.numpy(), atol=1e-5)
@@ -122,12 +125,12 @@ def test_cells_are_laid_where_they_are_centred() -> None:
 def test_several_answers_at_once_are_those_one_by_one() -> None:
     torch.manual_seed(0)
     tree = {"encoder": CNNSettings(spatial_dims=2, widths=(8, 16), blocks=(0, 1)), "in_channels": 1, "dim": 16,
-            "grounding": "none", "whole_image": True, "anatomy": False, "embedding_dim": 8, "text_dim": 8}  # fmt: skip
+            "embedding_dim": 8, "text_dim": 8}  # fmt: skip
     rng = np.random.default_rng(0)
     shown, row = CxrInput(radiograph(rng, True)[0], (SIZE, SIZE), SIZE, 0), whole_image_feature("lungs", (SIZE, SIZE))
     axes = rng.normal(size=(3, 8)).astype(np.float32)
-    for project in ("pooled", "token"):
-        model = OrganTextModel(OrganTextModelSettings.model_validate({**tree, "image_project": project}))
+    for head in ("pooled", "tokens"):
+        model = dual_encoder(**tree, image={"name": head})
         together = cxr_maps(model, shown, row, 0, "whole", axes)
         assert model.training, "as it was"
         for values, axis in zip(together, axes, strict=True):

@@ -23,7 +23,7 @@ from ctglip.errors import ModelError, VocabularyError
 from ctglip.inference.cxr import CxrPipeline
 from ctglip.inference.encoding import encode_crops
 from ctglip.inference.pipeline import Pipeline
-from ctglip.models.dual_encoder import OrganTextModel
+from ctglip.models.dual_encoder import DualEncoder, DualEncoderSettings
 from ctglip.models.hub import HubModel
 from ctglip.models.onnx import image_shape
 from ctglip.models.release import Release, load_release
@@ -38,15 +38,14 @@ TEXTS = ["The liver shows a large mass.", "The spleen is enlarged.", "A cyst."]
 PLAIN = AugmentSettings(shift_voxels=0, shift_hu=0.0, noise_hu=0.0, gain=0.0, zoom=0.0, mirror=0.0)
 
 
-def whole_scans(run: Path, grounding: str) -> Release:
+def whole_scans(run: Path, reader: str) -> Release:
     """A release that reads organs in whole scans, or whole scans alone."""
     release, scans = load_release(run), ScanSettings(grid=(32, 32, 32))
-    changes = {
-        "grounding": grounding, "pooling": "mean", "in_channels": scans.channels, "organs": len(release.organs),
-        "whole_image": True,
-    }  # fmt: skip
+    regions = None if reader == "none" else {"name": reader}
+    settings = {**release.model.settings.model_dump(), "regions": regions, "image": {"name": "pooled"}}
+    inputs = release.model.inputs.model_copy(update={"in_channels": scans.channels})
     torch.manual_seed(0)
-    release.model = OrganTextModel(release.model.settings.model_copy(update=changes)).eval()
+    release.model = DualEncoder(DualEncoderSettings.model_validate(settings), inputs).eval()
     release.scans = scans.model_dump(mode="json")
     return release
 
@@ -67,11 +66,11 @@ def test_similarities_are_those_of_a_query(trained: Trained, files: Files) -> No
     np.testing.assert_allclose((images @ texts.T)[:2].flatten(), told, atol=1e-4)
 
 
-@pytest.mark.parametrize("grounding", ["pool", "box", "query"])
+@pytest.mark.parametrize("reader", ["mask", "box", "query"])
 def test_similarities_of_models_of_whole_scans_are_those_of_a_query(
-    trained: Trained, files: Files, grounding: str
+    trained: Trained, files: Files, reader: str
 ) -> None:
-    model = Pipeline(whole_scans(trained[1], grounding))
+    model = Pipeline(whole_scans(trained[1], reader))
     images, texts = model.encode_image(files[0], ["spleen", "liver"], masks=files[1]), model.encode_text(TEXTS)
     assert unit(images)
     told = model.query(files[0], [], masks=files[1], prompts=[f"spleen: {TEXTS[0]}", f"liver: {TEXTS[0]}"]).answers
@@ -102,16 +101,16 @@ def test_a_batch_of_a_loader_is_encoded_as_an_evaluation_does(trained: Trained) 
     torch.testing.assert_close(torch.cat(found), expected, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("grounding", ["pool", "box", "query"])
-def test_a_batch_of_scans_is_encoded_organ_by_organ(trained: Trained, files: Files, grounding: str) -> None:
-    release = whole_scans(trained[1], grounding)
+@pytest.mark.parametrize("reader", ["mask", "box", "query"])
+def test_a_batch_of_scans_is_encoded_organ_by_organ(trained: Trained, files: Files, reader: str) -> None:
+    release = whole_scans(trained[1], reader)
     model = Pipeline(release)
     dictionaries = model.dictionaries
     scans = ScanDataSettings(input=ScanSettings.model_validate(release.scans))
     data = StudyDataset(
         trained[0], "train", dictionaries.organs, dictionaries.abnormalities,
         DataSettings(augment=PLAIN, organs=tuple(ORGANS)), scans,
-        grounding=grounding,  # type: ignore[arg-type]
+        regions=reader,  # type: ignore[arg-type]
     )  # fmt: skip
     batch = data.collate([data[data.study_ids.index("s000")], data[1]])
     own = [row for row, index in enumerate(batch["study_index"].tolist()) if index == 0]
@@ -125,7 +124,7 @@ def test_cxr_too(reading: str, tmp_path: Path) -> None:
     bert = write_word_bert(tmp_path / "bert")
     truth = {"heart:cardiomegaly": 1, "pleura_left:pleural_effusion": 1, "pleura_right:pleural_effusion": 0}
     Image.fromarray(draw_radiograph(np.random.default_rng(0), truth)).save(tmp_path / "radiograph.png")
-    model = CxrPipeline(cxr_release(bert, grounding=reading))
+    model = CxrPipeline(cxr_release(bert, regions=None if reading == "none" else {"name": reading}))
     images, texts = (
         model.encode_image(tmp_path / "radiograph.png", ["heart"]),
         model.encode_text(["The heart is enlarged."]),

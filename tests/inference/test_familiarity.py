@@ -35,7 +35,7 @@ def measured(trained: Trained) -> Release:
     train, val = (
         organ_features_of(store, release, some, ORGANS, folder=run / "cached") for some in (ids[:20], ids[20:])
     )
-    found = fit_familiarity(train, val, release.model.settings.grounding)
+    found = fit_familiarity(train, val, release.model.reading)
     assert found is not None
     release.familiarity = as_statistics(found)
     release.calibration = {**release.calibration, "fitted_on": "findings of the split val", "answers": 90}

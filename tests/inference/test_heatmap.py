@@ -13,7 +13,7 @@ from ctglip.data.crops import CropSettings
 from ctglip.data.scans import ScanSettings
 from ctglip.inference.heatmap import _added, crop_affine, crop_maps
 from ctglip.inference.pipeline import Pipeline
-from ctglip.models.dual_encoder import OrganTextModel
+from ctglip.models.dual_encoder import DualEncoder, DualEncoderSettings
 from ctglip.models.encoders import build_encoder
 from ctglip.models.encoders.cnn import CNNSettings
 from ctglip.models.release import load_release
@@ -81,14 +81,15 @@ def test_a_map_lies_on_the_organ(trained: tuple[Store, Path]) -> None:
     assert (world < high + 4).all()
 
 
-@pytest.mark.parametrize("grounding", ["pool", "query"])
+@pytest.mark.parametrize("reader", ["mask", "query"])
 def test_models_of_whole_scans_have_maps_on_their_grid(
-    trained: tuple[Store, Path], files: tuple[Path, Path], grounding: str
+    trained: tuple[Store, Path], files: tuple[Path, Path], reader: str
 ) -> None:
     release, scans = load_release(trained[1]), ScanSettings(grid=(32, 32, 32))
-    changes = {"grounding": grounding, "pooling": "mean", "in_channels": scans.channels, "organs": len(release.organs)}
+    settings = {**release.model.settings.model_dump(), "regions": {"name": reader}}
+    inputs = release.model.inputs.model_copy(update={"in_channels": scans.channels})
     torch.manual_seed(0)
-    release.model = OrganTextModel(release.model.settings.model_copy(update=changes))
+    release.model = DualEncoder(DualEncoderSettings.model_validate(settings), inputs)
     release.scans = scans.model_dump(mode="json")
     model = Pipeline(release)
     answers = model.query(files[0], ["liver: fatty liver", "splenomegaly?"], masks=files[1])

@@ -82,15 +82,15 @@ def test_the_answer_by_hand(run: Path, there: tuple[int, int]) -> None:
     pixels = draw_radiograph(np.random.default_rng(3), truth)
     asked, net = model.query(Radiograph(pixels.astype(np.float32)), QUESTIONS), model.release.model
     with torch.no_grad():
-        seen = net.observe(torch.from_numpy(_window(pixels)[None]))
-        vectors = net.observer.visual(seen.found)[0]
+        seen = net.resampler(net.encode_image(torch.from_numpy(_window(pixels)[None])))
+        vectors = net.resampler.visual(seen.tokens)[0]
         for answer, pair, found in zip(asked.answers, PAIRS, there, strict=True):
-            sides = [net.observer.textual(model.release.embed(side)).mean(0) for side in model.scorer.prompts(pair)]
+            sides = [net.resampler.textual(model.release.embed(side)).mean(0) for side in model.scorer.prompts(pair)]
             yes, no = (vectors @ F.normalize(side, dim=0) for side in sides)
             expected = torch.sigmoid(10 * (yes.max() - no.max())).item()
             assert answer.probability == pytest.approx(expected, abs=1e-5)
             drawn = observation_maps(net, cxr_input(asked.standardized.image, FILMS), model.scorer.sides([pair])[0])
-            attention = seen.where[0][0, yes.argmax()].numpy()
+            attention = seen.attention[0][0, yes.argmax()].numpy()
             assert drawn[0].mean() == pytest.approx(1, abs=0.1)
             coarse = drawn[0].reshape(8, 6, 8, 6).mean((1, 3))
             assert (answer.probability > 0.5) == bool(found)

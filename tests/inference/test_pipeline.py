@@ -171,7 +171,8 @@ def test_a_model_that_finds_organs_itself_is_asked_without_masks(
     from ctglip.data.scans import ScanSettings
     from ctglip.errors import MaskError
     from ctglip.inference import pipeline as module
-    from ctglip.models.dual_encoder import OrganTextModel
+    from ctglip.models.dual_encoder import DualEncoder
+    from ctglip.models.image_heads import PooledHeadSettings
     from ctglip.models.release import load_release
 
     def fails(*_: object) -> None:
@@ -182,10 +183,9 @@ def test_a_model_that_finds_organs_itself_is_asked_without_masks(
     with pytest.raises(MaskError, match="comes without masks"):
         module.Pipeline(release).query(files[0], ["liver: fatty liver"])
     scans = ScanSettings(grid=(16, 16, 16))
-    settings = release.model.settings.model_copy(
-        update={"grounding": "none", "whole_image": True, "in_channels": scans.channels, "pooling": "mean"}
-    )
-    release.model, release.scans = OrganTextModel(settings), scans.model_dump(mode="json")
+    settings = release.model.settings.model_copy(update={"regions": None, "image": PooledHeadSettings()})
+    inputs = release.model.inputs.model_copy(update={"in_channels": scans.channels})
+    release.model, release.scans = DualEncoder(settings, inputs), scans.model_dump(mode="json")
     answers = module.Pipeline(release).query(files[0], ["liver: fatty liver"])
     assert answers.answers[0].probability is not None
     assert answers.masks == "none: the model reads the whole scan"

@@ -14,7 +14,6 @@ from ctglip.cxr.recipe import CxrRecipe
 from ctglip.cxr.standardize import standardize_radiograph
 from ctglip.data.crops import CropSettings
 from ctglip.data.cxr import CxrDataSettings
-from ctglip.models.dual_encoder import OrganTextModel, OrganTextModelSettings
 from ctglip.models.encoders.cnn import CNNSettings
 from ctglip.models.release import Release, save_release
 from ctglip.models.text import TextEncoderSettings, load_text_encoder
@@ -27,6 +26,7 @@ from ctglip.store.tables import Store, compact, create_store
 from ctglip.types import Region, Report
 from ctglip.vocabulary.abnormalities import load_abnormalities
 from ctglip.vocabulary.organs import load_organs
+from tests.models.building import dual_encoder
 
 RECIPE = CxrRecipe(size=64)
 FILMS = CxrDataSettings(size=48, margin=1.25, batch=4)
@@ -121,18 +121,17 @@ def cxr_release(bert: Path, seed: int = 0, trained: dict[str, list[str]] | None 
     tree = {
         "encoder": CNNSettings(spatial_dims=2, widths=(8, 16, 32), blocks=(0, 1, 1), groups=4),
         "in_channels": 1,
-        "grounding": "none",
-        "whole_image": True,
-        "use_size": False,
+        "image": {"name": "pooled"},
+        "sizes": False,
         "anatomy": False,
         "dim": 32,
         "embedding_dim": 16,
         "text_dim": encoder.dim,
-        "organs": len(ORGANS) if model.get("grounding") == "query" else 0,
+        "organs": len(ORGANS),
         **model,
     }
     return Release(
-        model=OrganTextModel(OrganTextModelSettings(**tree)).eval(),
+        model=dual_encoder(**tree).eval(),
         organs=ORGANS,
         recipe=RECIPE.model_dump(mode="json"),
         crops=CropSettings().model_dump(mode="json"),

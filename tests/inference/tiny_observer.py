@@ -13,14 +13,14 @@ from torch import nn
 
 from ctglip.inference.scoring import Calibration, Scorer
 from ctglip.models.encoders.vit import ViTEncoder, ViTSettings
-from ctglip.models.observations import ObservationExtractor, ObservationSettings, waves
 from ctglip.models.release import Release
+from ctglip.models.resampler import Resampler, ResamplerSettings, waves
 from tests.inference.tiny_cxr import cxr_release
 
 PAIRS = [("pleura_left", "pleural_effusion"), ("pleura_right", "pleural_effusion")]
 OBSERVING = {
     "encoder": ViTSettings(spatial_dims=2, patch=6, image_size=48, dim=32, depth=1, heads=4),
-    "observations": ObservationSettings(queries=4, layers=1, heads=1, dim=32),
+    "resampler": ResamplerSettings(queries=4, layers=1, heads=1, dim=32),
 }
 GRID = (8, 8)
 ROW, COLUMNS = 5, (6, 1)
@@ -33,7 +33,7 @@ def observing(bert: Path) -> Release:
     """Queries 0 and 1 look at the patient's left and right angle, 2 and 3 at all of the radiograph."""
     release = cxr_release(bert, **OBSERVING)
     with torch.no_grad():
-        encoder, observer = release.model.encoder, release.model.observer
+        encoder, observer = release.model.encoder, release.model.resampler
         assert isinstance(encoder, ViTEncoder)
         _brightness(encoder)
         _looks(observer)
@@ -66,28 +66,28 @@ def _brightness(encoder: ViTEncoder) -> None:
         _zero(block.attn.out_proj, block.mlp.linear2)
 
 
-def _looks(observer: ObservationExtractor) -> None:
+def _looks(observer: Resampler) -> None:
     """Attention by place alone, what is read is the brightness, and an observation is which query read which of two."""
-    reader, layer, width = observer.read[0], observer.decoder.layers[0], observer.settings.dim
-    _zero(reader.content[1], reader.position, observer.queries, layer.across, layer.among.out_proj, layer.feed)
+    reader, layer, width = observer.token_readers[0], observer.decoder.layers[0], observer.settings.dim
+    _zero(reader.content[1], reader.position, observer.queries, layer.cross_attn, layer.self_attn.out_proj, layer.ffn)
     reader.content[1].weight[0, 0] = 1
     reader.position.weight[1:3] = torch.stack([_peak(ROW, column) for column in COLUMNS])
     signs = torch.tensor([1.0, -1.0])
     for query, first in enumerate((0, 2, 20, 22)):
         observer.queries.weight[query, first : first + 2] = signs
-    ask, seek, read = layer.across.in_proj_weight.split(width)
+    ask, seek, read = layer.cross_attn.in_proj_weight.split(width)
     for side in (0, 1):
         ask[side, 2 * side] = width**0.5
         seek[side, 1 + side] = 2
     read[0, 0] = 0.25
-    layer.across.out_proj.weight[4:6, 0] = signs
+    layer.cross_attn.out_proj.weight[4:6, 0] = signs
     corner = width**0.5 / 2
     for number in range(4):
         side, sign = divmod(number, 2)
-        layer.feed[0].weight[number, 2 * side] = 1
-        layer.feed[0].weight[number, 4] = 1 - 2 * sign
-        layer.feed[0].bias[number] = -corner
-        layer.feed[3].weight[8 + 2 * number : 10 + 2 * number, number] = 10 * signs
+        layer.ffn[0].weight[number, 2 * side] = 1
+        layer.ffn[0].weight[number, 4] = 1 - 2 * sign
+        layer.ffn[0].bias[number] = -corner
+        layer.ffn[3].weight[8 + 2 * number : 10 + 2 * number, number] = 10 * signs
 
 
 def _peak(row: int, column: int) -> torch.Tensor:
@@ -98,7 +98,7 @@ def _peak(row: int, column: int) -> torch.Tensor:
     return torch.linalg.lstsq(positions, wanted[:, None], driver="gelsd").solution[:-1, 0]
 
 
-def _says(observer: ObservationExtractor, sides: torch.Tensor) -> None:
+def _says(observer: Resampler, sides: torch.Tensor) -> None:
     """What query 0 and 1 say: the direction that is like the prompts of their own answer and like no others.
 
     Args:

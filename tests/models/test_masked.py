@@ -12,7 +12,7 @@ from ctglip.models.fusion import ContextFusion, ReportBert, ReportBertSettings
 from ctglip.models.masked import (
     MaskedDecoder,
     MaskedImageSettings,
-    Sharpener,
+    SuperResolutionHead,
     draw_patches,
     few_channels,
     halved,
@@ -78,9 +78,9 @@ def test_half_the_resolution_keeps_the_grey_and_sharpening_doubles_it_again(dims
     image = torch.rand(2, 3, *[8] * dims)
     assert halved(image).shape == (2, 3, *[4] * dims)
     assert halved(image).mean().item() == pytest.approx(image.mean().item(), abs=0.03)
-    sharpener = Sharpener(3, dims, final_relu=True)
+    sharpener = SuperResolutionHead(3, dims, final_relu=True)
     assert sharpener(halved(image) - 2).min() == 0
-    plain = Sharpener(3, dims)
+    plain = SuperResolutionHead(3, dims)
     assert plain(halved(image) - 2).shape == image.shape
     assert plain(halved(image) - 2).min() < 0
 

@@ -11,11 +11,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ctglip.errors import ModelError
-from ctglip.models.dual_encoder import OrganTextModel, OrganTextModelSettings
 from ctglip.models.encoders.cnn import CNNSettings
 from ctglip.models.encoders.nnunet import NNUNetSettings
+from ctglip.models.region_readers import Regions
 from ctglip.models.release import Release, load_release, save_release
 from ctglip.models.text import TextEncoderSettings, load_text_encoder
+from tests.models.building import dual_encoder
 
 
 @pytest.fixture
@@ -25,11 +26,9 @@ def release(tiny_bert, tmp_path) -> Release:
     for name in ("organ_dictionary", "abnormality_dictionary"):
         (tmp_path / name).mkdir()
         (tmp_path / name / f"{name[:5]}.yaml").write_text("a: Ä\n", encoding="utf-8")
-    settings = OrganTextModelSettings(
-        encoder=CNNSettings(widths=(8, 16), blocks=(0, 1)), in_channels=2, dim=16, embedding_dim=8, text_dim=16
-    )
+    shape = {"in_channels": 2, "dim": 16, "embedding_dim": 8, "text_dim": 16, "regions": {"name": "crop"}}
     return Release(
-        model=OrganTextModel(settings).eval(),
+        model=dual_encoder(encoder=CNNSettings(widths=(8, 16), blocks=(0, 1)), **shape).eval(),
         organs=("liver", "spleen"),
         recipe={"spacing_mm": [3.0, 3.0, 3.0]},
         crops={"grid": [16, 16, 16]},
@@ -49,19 +48,20 @@ def answer(release: Release) -> torch.Tensor:
     image, mask, size = (torch.rand(2, *s, generator=generator) for s in ((2, 16, 16, 16), (1, 16, 16, 16), (4,)))
     with torch.no_grad():
         text = release.model.text(release.embed(["the liver", "a cyst"]))
-        return release.model.diagnosis(release.model.organ_features(image, mask, size)) @ text.T
+        return release.model.diagnosis(release.model(image, Regions(mask=mask, size=size))) @ text.T
 
 
 READ = """
 import json, sys, torch
 from pathlib import Path
+from ctglip.models.region_readers import Regions
 from ctglip.models.release import load_release
 release = load_release(Path(sys.argv[1]))
 g = torch.Generator().manual_seed(0)
 image, mask, size = (torch.rand(2, *s, generator=g) for s in ((2, 16, 16, 16), (1, 16, 16, 16), (4,)))
 with torch.no_grad():
     text = release.model.text(release.embed(["the liver", "a cyst"]))
-    scores = release.model.diagnosis(release.model.organ_features(image, mask, size)) @ text.T
+    scores = release.model.diagnosis(release.model(image, Regions(mask=mask, size=size))) @ text.T
 print(json.dumps(scores.tolist()))
 """
 
@@ -86,6 +86,7 @@ def test_everything_comes_back(release, tmp_path):
     for name in ("organs", "recipe", "crops", "text_settings", "text_hash", "calibration", "provenance"):
         assert getattr(again, name) == getattr(release, name)
     assert again.model.settings == release.model.settings
+    assert again.model.inputs == release.model.inputs
     assert (again.organ_dictionary / "organ.yaml").read_text(encoding="utf-8") == "a: Ä\n"
     assert (again.abnormality_dictionary / "abnor.yaml").is_file()
     assert not again.model.training
@@ -93,9 +94,9 @@ def test_everything_comes_back(release, tmp_path):
 
 
 def test_an_nnunet_whose_layers_have_two_names_comes_back(release, tmp_path):
-    shape = {"dim": 16, "embedding_dim": 8, "text_dim": 16, "in_channels": 2}
+    shape = {"dim": 16, "embedding_dim": 8, "text_dim": 16, "in_channels": 2, "regions": {"name": "crop"}}
     encoder = NNUNetSettings(widths=(4, 8), blocks=(1, 1))
-    release.model = OrganTextModel(OrganTextModelSettings(encoder=encoder, **shape)).eval()
+    release.model = dual_encoder(encoder=encoder, **shape).eval()
     expected = answer(release)
     again = load_release(save_release(tmp_path / "model", release))
     torch.testing.assert_close(answer(again), expected)

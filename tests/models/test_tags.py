@@ -10,26 +10,27 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ctglip.errors import ModelError
-from ctglip.models.dual_encoder import OrganTextModel, OrganTextModelSettings
+from ctglip.models.dual_encoder import DualEncoder
 from ctglip.models.encoders.cnn import CNNSettings
 from ctglip.models.heads import ProjectionHead
 from ctglip.models.pooling import box_weights, pool_boxes, pool_organs
+from ctglip.models.region_readers import Regions
 from ctglip.models.tags import TagDecoder, TagSettings
+from tests.models.building import dual_encoder
 
 NAMES = ("edema", "mass", "tube")
 STUDY = torch.tensor([0, 1, 1])
 
 
-def built(dims: int = 2, **changes: Any) -> OrganTextModel:
+def built(dims: int = 2, **changes: Any) -> DualEncoder:
     torch.manual_seed(0)
     encoder = CNNSettings(spatial_dims=dims, widths=(8, 16), blocks=(0, 1))  # pyright: ignore[reportArgumentType]
-    shape = {"in_channels": 1, "dim": 32, "embedding_dim": 8, "text_dim": 6, "anatomy": False, "use_size": False}
-    return OrganTextModel(OrganTextModelSettings(encoder=encoder, **{**shape, **changes})).eval()
+    shape = {"in_channels": 1, "dim": 32, "embedding_dim": 8, "text_dim": 6, "anatomy": False, "sizes": False}
+    return dual_encoder(encoder=encoder, **{**shape, **changes}).eval()
 
 
 def test_each_tag_looks_for_itself():
-    net = built(tags=TagSettings(names=NAMES, layers=1, hidden=16))
+    net = built(tag_names=NAMES, tags=TagSettings(layers=1, hidden=16))
     tokens, embeddings = torch.randn(2, 5, 16), torch.randn(3, 6)
     net.tag_decoder.embeddings.copy_(embeddings)
     logits = net.tags(tokens)
@@ -41,12 +42,12 @@ def test_each_tag_looks_for_itself():
 
 
 def test_known_tags_answer_alone_as_together_and_new_ones_beside_them():
-    net = built(tags=TagSettings(names=NAMES, layers=1, hidden=16))
+    net = built(tag_names=NAMES, tags=TagSettings(layers=1, hidden=16))
     tokens, embeddings, new = torch.randn(2, 5, 16), torch.randn(3, 6), torch.randn(2, 6)
     net.tag_decoder.embeddings.copy_(embeddings)
     torch.testing.assert_close(net.tags(tokens, embeddings[1:2] + 1e-5), net.tags(tokens)[:, 1:2])
     mixed = net.tags(tokens, torch.stack([new[0], embeddings[2], new[1]]))
-    fresh = built(tags=TagSettings(names=(*NAMES, "a", "b"), layers=1, hidden=16))
+    fresh = built(tag_names=(*NAMES, "a", "b"), tags=TagSettings(layers=1, hidden=16))
     fresh.load_state_dict({**net.state_dict(), "tag_decoder.embeddings": torch.cat([embeddings, new])})
     torch.testing.assert_close(mixed, fresh.tags(tokens)[:, [3, 2, 4]])
     nameless = built(tags=TagSettings(layers=1, hidden=16))
@@ -54,26 +55,25 @@ def test_known_tags_answer_alone_as_together_and_new_ones_beside_them():
 
 
 def test_the_names_travel_with_the_weights():
-    net = built(tags=TagSettings(names=NAMES, layers=1, hidden=16))
+    net = built(tag_names=NAMES, tags=TagSettings(layers=1, hidden=16))
     net.tag_decoder.embeddings.copy_(torch.randn(3, 6))
-    again = OrganTextModel(OrganTextModelSettings(**net.settings.model_dump())).eval()
+    again = DualEncoder(net.settings, net.inputs).eval()
     again.load_state_dict(net.state_dict())
     tokens = torch.randn(2, 5, 16)
     torch.testing.assert_close(again.tags(tokens), net.tags(tokens))
-    assert again.settings.tags is not None
-    assert again.settings.tags.names == NAMES
+    assert again.inputs.tags == NAMES
 
 
 def test_a_model_without_tags_has_the_weights_it_always_had():
     names = set(built().state_dict())
     assert not any(name.startswith("tag_decoder") for name in names)
-    assert built(tags=TagSettings(names=NAMES)).state_dict().keys() > names
+    assert built(tags=TagSettings()).state_dict().keys() > names
 
 
 def test_asg_has_25_million_weights_and_no_layer_for_equal_widths():
-    decoder = TagDecoder(TagSettings(), 768, 768)
+    decoder = TagDecoder(TagSettings(), (), 768, 768)
     assert sum(p.numel() for p in decoder.parameters()) == pytest.approx(25.2e6, rel=0.01)
-    other = TagDecoder(TagSettings(), 768, 384)
+    other = TagDecoder(TagSettings(), (), 768, 384)
     assert other.query.weight.shape == (768, 384)
 
 
@@ -125,38 +125,29 @@ def test_roi_align_as_weights_is_roi_align():
 
 
 @pytest.mark.parametrize("dims", [2, 3])
-@pytest.mark.parametrize("grounding", ["box", "pool"])
-def test_projected_tokens_are_averaged_over_the_organ(grounding, dims):
-    net = built(dims, grounding=grounding, project="token", pool_levels=(-1,), head_norm="batch")
+@pytest.mark.parametrize("reader", ["box", "mask"])
+def test_projected_tokens_are_averaged_over_the_organ(reader, dims):
+    regions = {"name": reader, "pooling": "tokens", "levels": (-1,)}
+    net = built(dims, regions=regions, head_norm="batch", organs=2, organ_labels=((1,), (2,)))
     images = torch.randn(2, 1, *[16] * dims)
     low = torch.tensor([0.0, 0.0, 8.0])
     boxes = torch.stack([low, low + 8] + [torch.zeros(3), torch.full((3,), 16.0)] * (dims - 1), dim=1)
     labels = torch.zeros(2, *[16] * dims, dtype=torch.long)
     labels[:, :8], labels[:, 8:] = 1, 2
-    member = torch.tensor([[0, 1, 0], [0, 1, 0], [0, 0, 1]]).float()
-    sizes, organ = torch.zeros(3, 4), torch.zeros(3, dtype=torch.long)
-    found = net.study_features(images, sizes, organ, STUDY, labels, member, boxes)
-    level = net.encoder(images).levels[-1]
-    unit = net.token_map(level)
+    asked = Regions(organ_id=torch.tensor([0, 0, 1]), study_index=STUDY, labels=labels, boxes=boxes)
+    found = net(images, asked)
+    level = net.encode_image(images).levels[-1]
+    unit = net.region_reader.head(level.movedim(1, -1)).movedim(-1, 1)
     torch.testing.assert_close(unit.norm(dim=1), torch.ones_like(unit[:, 0]))
     weights = box_weights(boxes / 4, tuple(level.shape[2:]))
     torch.testing.assert_close(found, pool_organs(unit, weights, STUDY))
     torch.testing.assert_close(net.diagnosis(found), F.normalize(found, dim=1))
-    assert net.study_features(images, sizes[:0], organ[:0], STUDY[:0], labels, member[:0], boxes[:0]).shape == (0, 8)
+    none = Regions(organ_id=STUDY[:0], study_index=STUDY[:0], labels=labels, boxes=boxes[:0])
+    assert net(images, none).shape == (0, 8)
 
 
 def test_what_is_known_of_the_images_is_not_computed_again():
-    net = built(grounding="box")
+    net = built(regions={"name": "box"})
     images, boxes = torch.randn(2, 1, 16, 16), torch.tensor([[0.0, 8, 0, 8]] * 3)
-    rest = (torch.zeros(3, 4), torch.zeros(3, dtype=torch.long), STUDY, None, None, boxes)
-    plain = net.study_features(images, *rest)
-    torch.testing.assert_close(net.study_features(images, *rest, net.encoder(images)), plain)
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [{"grounding": "query", "organs": 2}, {"grounding": "crop"}, {"pool_levels": (-2, -1)}, {"anatomy": True}],
-)
-def test_tokens_cannot_always_be_projected(changes):
-    with pytest.raises(ModelError, match="project: token"):
-        built(**{"grounding": "box", "pool_levels": (-1,), "project": "token", **changes})
+    asked = Regions(study_index=STUDY, boxes=boxes)
+    torch.testing.assert_close(net(images, asked, net.encode_image(images)), net(images, asked))

@@ -16,10 +16,11 @@ from torch.nn import functional as F
 from ctglip.data.samples import StudySample
 from ctglip.features.text_bank import TextBank
 from ctglip.models.pooling import box_weights
+from ctglip.models.region_readers import Regions
 from ctglip.objectives.asg import ASG, distinct, mean_of_texts
 from ctglip.objectives.base import Features, total
 from ctglip.training.gradcache import cached_backward, micro_batches
-from tests.objectives.toys import asg, report_samples
+from tests.objectives.toys import TOKEN_BOX, asg, report_samples
 
 GOLDEN = Path(__file__).resolve().parents[1] / "parity" / "asg.npz"
 PUBLISHED = {"same_sentences": "negative", "gather": False}
@@ -32,9 +33,12 @@ class Unit(nn.Module):
 
 def bare(bank: TextBank, **objective: Any) -> ASG:
     """An objective whose heads do nothing, in double precision."""
-    found = asg(bank, 2, project="token", box_pooling="roi_align", objective={**PUBLISHED, **objective}).double()
-    for name in ("image_head", "text_head", "diagnosis_head"):
-        setattr(found.model, name, Unit())
+    found = asg(
+        bank, 2, regions={**TOKEN_BOX, "box_pooling": "roi_align"}, objective={**PUBLISHED, **objective}
+    ).double()
+    for module in (found.model.image_head, found.model.region_reader):
+        module.head = Unit()
+    found.model.text_head = Unit()
     return found
 
 
@@ -252,10 +256,10 @@ def test_each_text_is_seen_once_whatever_brought_it():
     torch.testing.assert_close(rows, pool)
 
 
-@pytest.mark.parametrize("changes", [{"project": "token"}, {"grounding": "pool"}, {"grounding": "query", "organs": 2}])
-def test_gradcache_is_the_plain_step(bank, changes):
+@pytest.mark.parametrize("regions", [TOKEN_BOX, {"name": "mask"}, {"name": "query"}])
+def test_gradcache_is_the_plain_step(bank, regions):
     """In training, batch norm in the heads included."""
-    objective = asg(bank, 2, **changes)
+    objective = asg(bank, 2, regions=regions)
     batch = objective.collate(report_samples(bank, 2, 7))
     total(objective(batch)[0]).backward()
     expected = {name: p.grad.clone() for name, p in objective.named_parameters() if p.grad is not None}
@@ -270,7 +274,7 @@ def test_gradcache_is_the_plain_step(bank, changes):
 
 def test_regions_without_a_query_are_left_out(bank):
     samples = report_samples(bank, 2, 4)
-    objective = asg(bank, 2, grounding="query", organs=3).eval()
+    objective = asg(bank, 2, regions={"name": "query"}, organs=3).eval()
     objective.queries = torch.tensor([2, -1])
     features = objective.encode(objective.collate(samples))
     assert (features["region_text"] >= 0).tolist() == [True, False] * 3
@@ -321,7 +325,7 @@ def test_regions_are_told_apart_by_their_sentences(bank, weight, reached):
     train, _ = halves(bank, 48, rng)
     test, state = halves(bank, 100, rng)
     only = {"region_sentence": weight, "soft_labels": 0.0, "recognition": 0.0}
-    objective = asg(bank, 2, project="token", tags=None, objective=only)
+    objective = asg(bank, 2, regions=TOKEN_BOX, tags=None, objective=only)
     batch = objective.collate(train)
     optimizer = torch.optim.AdamW(objective.parameters(), lr=3e-3)
     for _ in range(40):
@@ -331,8 +335,8 @@ def test_regions_are_told_apart_by_their_sentences(bank, weight, reached):
     net = objective.model.eval()
     held = objective.collate(test)
     with torch.no_grad():
-        instances = (held.region_id, held.region_study, None, None, held.boxes[:, 0])
-        image = net.diagnosis(net.study_features(held.image, torch.zeros(200, 4), *instances))
+        regions = Regions(organ_id=held.region_id, study_index=held.region_study, boxes=held.boxes[:, 0])
+        image = net.diagnosis(net(held.image, regions))
         bright, dark = net.text(bank.vectors(bank.ids(["bright", "dark"])))
     brighter = (image @ (bright - dark)).view(-1, 2).diff()[:, 0].numpy()
     apart = np.diff(state)[:, 0]

@@ -17,15 +17,16 @@ from ctglip.data.samples import StudySample, without_organs
 from ctglip.errors import ConfigError
 from ctglip.features.text_bank import TextBank
 from ctglip.losses.masked import patchify, unpatchify
-from ctglip.models.dual_encoder import OrganTextModel, OrganTextModelSettings
+from ctglip.models.dual_encoder import DualEncoder
 from ctglip.models.encoders.vit import ViTSettings
 from ctglip.models.fusion import ReportBertSettings
-from ctglip.models.masked import MaskedImageSettings, Sharpener, halved
-from ctglip.objectives.base import join, total
+from ctglip.models.masked import MaskedImageSettings, SuperResolutionHead, halved
+from ctglip.objectives.base import StepContext, join, total
 from ctglip.objectives.ecamp import Ecamp, EcampOrganSettings, EcampSettings
 from ctglip.objectives.mixture import Mixture
 from ctglip.reports.wordpiece import WordPieceSettings, learn_pieces
 from ctglip.training.gradcache import accumulated_backward
+from tests.models.building import dual_encoder
 from tests.objectives.toys import model as cnn_model
 from tests.objectives.toys import organ_samples
 
@@ -58,11 +59,11 @@ def studies(bank: TextBank, dims: int, count: int = 8, seed: int = 0, side: int 
     ]
 
 
-def vit_model(dims: int, channels: int = 1, patch: int = 4, **changes: Any) -> OrganTextModel:
+def vit_model(dims: int, channels: int = 1, patch: int = 4, **changes: Any) -> DualEncoder:
     torch.manual_seed(0)
     encoder = ViTSettings(spatial_dims=dims, patch=patch, image_size=4 * patch, dim=48, depth=2, heads=4)  # pyright: ignore[reportArgumentType]
-    shape = {"grounding": "none", "embedding_dim": 16, "text_dim": 12}
-    return OrganTextModel(OrganTextModelSettings(encoder=encoder, in_channels=channels, **(shape | changes)))
+    shape = {"embedding_dim": 16, "text_dim": 12}
+    return dual_encoder(encoder=encoder, in_channels=channels, **(shape | changes))
 
 
 def ecamp(bank: TextBank, dims: int, folder: Path | None = None, channels: int = 1, **settings: Any) -> Ecamp:
@@ -79,8 +80,7 @@ def train(objective: Ecamp, draw: Callable[[int], list[StudySample]], steps: int
     """Steps with new pictures and new holes each time."""
     optimizer = torch.optim.AdamW(objective.parameters(), lr=lr)
     for step in range(steps):
-        objective.chance = (0, step)
-        loss = total(objective(objective.collate(draw(step)))[0])
+        loss = total(objective(objective.collate(draw(step), StepContext(step=step)))[0])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -97,10 +97,10 @@ def test_terms_of_the_released_code_value_and_gradient(bank):
     torch.manual_seed(0)
     objective = ecamp(bank, 2, denominator="all", image={"final_relu": True})
     objective.patch, objective.channels = 2, 3
-    objective.sharpener = Sharpener(3, 2, True).double()
+    objective.super_resolution = SuperResolutionHead(3, 2, True).double()
     names = {"first.weight": "w1", "first.bias": "b1", "second.weight": "w2", "second.bias": "b2"}
     state: dict[str, Any] = {name: numbers[f"ecamp/{key}"] for name, key in names.items()}
-    objective.sharpener.load_state_dict(state)
+    objective.super_resolution.load_state_dict(state)
     assert objective.bert is not None
     objective.bert.head = nn.Identity()
     logits = numbers["ecamp_mlm/logits"].clone().requires_grad_()
@@ -110,7 +110,7 @@ def test_terms_of_the_released_code_value_and_gradient(bank):
         "prediction": own,
         "target": patchify(image, 2),
         "covered": numbers["ecamp/mask"],
-        "sharp": objective.sharpener(unpatchify(own, 2, (14, 14))),
+        "sharp": objective.super_resolution(unpatchify(own, 2, (14, 14))),
         "fine": fine,
         "corner": corner,
         "state": logits,
@@ -126,8 +126,8 @@ def test_terms_of_the_released_code_value_and_gradient(bank):
     expected = by_hand(numbers, corner)
     torch.testing.assert_close(own.grad, expected["prediction"], atol=1e-9, rtol=1e-6)
     torch.testing.assert_close(logits.grad, expected["logits"], atol=1e-9, rtol=1e-6)
-    torch.testing.assert_close(objective.sharpener.first.weight.grad, expected["w1"], atol=1e-9, rtol=1e-6)
-    bias = objective.sharpener.second.bias
+    torch.testing.assert_close(objective.super_resolution.first.weight.grad, expected["w1"], atol=1e-9, rtol=1e-6)
+    bias = objective.super_resolution.second.bias
     assert bias is not None
     torch.testing.assert_close(bias.grad, expected["b2"], atol=1e-9, rtol=1e-6)
 
@@ -173,14 +173,12 @@ def test_every_parameter_gets_a_gradient_and_only_the_image_encoder_is_the_model
 
 def test_holes_are_a_function_of_seed_step_and_study_alone(bank):
     objective, samples = ecamp(bank, 2), studies(bank, 2)
-    objective.chance = (3, 5)
-    whole = objective.collate(samples)
+    whole = objective.collate(samples, StepContext(3, 5))
     torch.rand(3)
-    part = objective.collate(samples[4:])
+    part = objective.collate(samples[4:], StepContext(3, 5))
     for name in ("kept", "words", "shown", "weights"):
         assert torch.equal(getattr(whole, name)[4:], getattr(part, name))
-    objective.chance = (3, 6)
-    other = objective.collate(samples)
+    other = objective.collate(samples, StepContext(3, 6))
     assert not torch.equal(whole.kept, other.kept)
     assert not torch.equal(whole.shown, other.shown)
     assert not (whole.hidden & (whole.words == objective.pieces.pad)).any()
@@ -271,13 +269,12 @@ def test_organs_with_their_texts_and_fewer_channels_than_the_encoder_knows(bank)
     assert losses["image"].item() > 0
 
 
-def test_in_a_mixture_parts_draw_from_the_same_chance_and_one_aligned_part_aligns(bank):
+def test_in_a_mixture_parts_draw_the_same_and_one_aligned_part_aligns(bank):
     first, second = ecamp(bank, 2), ecamp(bank, 2)
     mixed = Mixture({"a": first, "b": second}, {"a": 1.0, "b": 0.5})
     assert not mixed.aligned
-    mixed.chance = (1, 2)
     samples = studies(bank, 2, 4)
-    batch = mixed.collate({"a": samples, "b": samples})
+    batch = mixed.collate({"a": samples, "b": samples}, StepContext(1, 2))
     assert torch.equal(batch.parts["a"].kept, batch.parts["b"].kept)
     assert set(mixed(batch)[0]) == {f"{part}/{name}" for part in "ab" for name in ("image", "sharp", "words")}
 
@@ -287,9 +284,8 @@ def test_in_a_mixture_parts_draw_from_the_same_chance_and_one_aligned_part_align
 
 def held_out(objective: Ecamp, samples: list[StudySample]) -> dict[str, torch.Tensor]:
     objective.eval()
-    objective.chance = (9, 9)
     with torch.no_grad():
-        return objective.encode(objective.collate(samples))
+        return objective.encode(objective.collate(samples, StepContext(9, 9)))
 
 
 def better_than_the_mean(found: torch.Tensor, target: torch.Tensor, where: torch.Tensor) -> float:
@@ -334,26 +330,26 @@ def test_sharpening_is_better_than_interpolation(bank):
     """Told apart from what was decoded: halved pictures are sharpened. It starts at the interpolation, and its one
     unit is alive: from random weights the unit may be dead for good."""
     objective = ecamp(bank, 2, word_weight=0.0)
-    assert objective.sharpener is not None
+    assert objective.super_resolution is not None
     with torch.no_grad():
-        for weights in objective.sharpener.parameters():
+        for weights in objective.super_resolution.parameters():
             weights.zero_()
-        objective.sharpener.first.weight[0, 0, 1, 1] = 1
-        objective.sharpener.first.bias.fill_(1)  # pyright: ignore[reportOptionalMemberAccess]
+        objective.super_resolution.first.weight[0, 0, 1, 1] = 1
+        objective.super_resolution.first.bias.fill_(1)  # pyright: ignore[reportOptionalMemberAccess]
     fine = objective.collate(studies(bank, 2, 64)).image
     coarse = patchify(halved(fine), 4)
     features = {"prediction": coarse, "target": coarse, "covered": torch.zeros(64, 16), "fine": fine}
     features["corner"] = torch.arange(128).view(64, 2) // 2 % 2
-    optimizer = torch.optim.AdamW(objective.sharpener.parameters(), lr=1e-2)
+    optimizer = torch.optim.AdamW(objective.super_resolution.parameters(), lr=1e-2)
     for _ in range(200):
-        losses, _ = objective.compute(features | {"sharp": objective.sharpener(halved(fine))})
+        losses, _ = objective.compute(features | {"sharp": objective.super_resolution(halved(fine))})
         optimizer.zero_grad()
         losses["sharp"].backward()
         optimizer.step()
     fine = objective.collate(studies(bank, 2, 64, seed=10_000)).image
     plain = F.interpolate(halved(fine), scale_factor=2, mode="bilinear")
     with torch.no_grad():
-        sharp = objective.sharpener(halved(fine))
+        sharp = objective.super_resolution(halved(fine))
     assert (sharp - fine).square().mean() < 0.93 * (plain - fine).square().mean()
 
 

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from ctglip.objectives.base import join, total
+from ctglip.objectives.base import StepContext, join, total
 from ctglip.training.gradcache import micro_batches
 from tests.objectives.toys import EVERY
 
@@ -17,18 +17,18 @@ CASES = [(name, dims) for name in EVERY for dims in (2, 3)]
 @pytest.mark.parametrize(("name", "dims"), CASES)
 def test_eight_pairs_are_learned_by_heart(bank, name, dims):
     objective, samples = EVERY[name](bank, dims)
-    objective.progress = 1.0
+    end = StepContext(progress=1.0)
     batch = objective.collate(samples)
     optimizer = torch.optim.AdamW(objective.parameters(), lr=5e-3, weight_decay=0)
-    first = total(objective(batch)[0]).item()
+    first = total(objective(batch, end)[0]).item()
     for _ in range(150):
-        loss = total(objective(batch)[0])
+        loss = total(objective(batch, end)[0])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         if loss.item() < 0.02:
             break
-    losses, report = objective(batch)
+    losses, report = objective(batch, end)
     assert total(losses).item() < 0.05 < first
     assert all(math.isfinite(value) for key, value in report.items() if not key.endswith("negative_similarity"))
 

@@ -15,11 +15,11 @@ from torch.nn import functional as F
 
 from ctglip.features.text_bank import TextBank
 from ctglip.losses.targets import Kernel
-from ctglip.models.dual_encoder import OrganTextModel, OrganTextModelSettings
 from ctglip.models.encoders.resnet import ResNetSettings
-from ctglip.objectives.base import join, total
+from ctglip.objectives.base import StepContext, join, total
 from ctglip.objectives.imitate import Imitate, ImitateBatch, ImitateSettings, clinical_contrast
 from ctglip.objectives.texts import positions
+from tests.models.building import dual_encoder
 from tests.objectives.toys import imitate, report_samples
 
 GOLDEN = Path(__file__).resolve().parents[1] / "parity" / "imitate.npz"
@@ -78,7 +78,7 @@ def heads(objective: Imitate, features: dict[str, Tensor]) -> dict[str, Tensor]:
     """Unit vectors of both views and draws, and of the texts of all studies (any text where there is none)."""
     text = objective.model.text(features["pool"])
     raw = features["pool"]
-    out = {f"h{v}": objective.model.whole(features["high"][:, v]) for v in range(2)}
+    out = {f"h{v}": objective.model.image_head(features["high"][:, v]) for v in range(2)}
     out |= {f"m{v}{f}": objective.multi_head(features["multi"][:, v, f]) for v in range(2) for f in range(2)}
     for name in ("impression", "findings"):
         instance = positions(features[name], features["pool_ids"]).clamp(min=0)
@@ -154,10 +154,8 @@ def test_the_backbone_sees_each_view_once(bank: TextBank, dims: int) -> None:
 
 def test_channels_are_drawn_from_seed_and_step(bank: TextBank) -> None:
     objective, samples = imitate(bank, 2), report_samples(bank, 2)
-    drawn = []
-    for chance in ((0, 0), (0, 1), (0, 0), (1, 0)):
-        objective.chance = chance
-        drawn.append(objective.collate(samples).channels)
+    steps = ((0, 0), (0, 1), (0, 0), (1, 0))
+    drawn = [objective.collate(samples, StepContext(*step)).channels for step in steps]
     assert torch.equal(drawn[0], drawn[2])
     assert not any(torch.equal(a, b) for a, b in pairwise(drawn))
     views, families, _ = drawn[0].shape
@@ -173,8 +171,7 @@ def test_the_weight_of_findings_follows_its_schedule(bank: TextBank) -> None:
     batch = objective.collate(report_samples(bank, 2))
     values = {}
     for progress in (0.0, 0.61, 1.0):
-        objective.progress = progress
-        losses, report = objective(batch)
+        losses, report = objective(batch, StepContext(progress=progress))
         values[progress] = losses["findings"].item(), losses["multi_views"].item(), losses["impression"].item()
         assert report["findings_weight"] == pytest.approx(dict(points)[progress])
     for progress in (0.61, 1.0):
@@ -212,9 +209,7 @@ def test_published_shapes(bank: TextBank) -> None:
         spatial_dims=2, layers=(1, 1, 1, 1), widths=(8, 16, 24, 32), block="bottleneck", norm="batch"
     )
     shape = {"in_channels": 2, "dim": 64, "embedding_dim": 32, "text_dim": bank.dim, "head_norm": "batch"}
-    model = OrganTextModel(
-        OrganTextModelSettings(encoder=encoder, grounding="none", anatomy=False, whole_image=True, **shape)  # pyright: ignore
-    )
+    model = dual_encoder(encoder=encoder, image={"name": "pooled"}, **shape)
     objective = Imitate(model, bank, ImitateSettings())
     assert objective.aggregator.dim == 256
     samples = report_samples(bank, 2)

@@ -10,9 +10,10 @@ from sklearn.metrics import roc_auc_score
 
 from ctglip.data.samples import OrganSample
 from ctglip.features.text_bank import TextBank
+from ctglip.models.region_readers import Regions
 from ctglip.models.text import TextEncoderSettings, load_text_encoder
 from ctglip.objectives.base import total
-from ctglip.objectives.organ_text import OrganText
+from ctglip.objectives.text_contrast import OrganText
 from tests.models.conftest import write_tiny_bert
 from tests.objectives.toys import model, noise_hu, organ_sample, organ_samples, organ_text
 
@@ -32,9 +33,9 @@ def test_an_abnormality_of_size_alone_is_learned(bank):
     rng = np.random.default_rng(0)
     train, test = rng.normal(size=64), rng.normal(size=600)
     found = {}
-    for use_size in (True, False):
+    for sizes in (True, False):
         plain = organ_text(bank, 3)
-        net = model(bank, 3, use_size=use_size)
+        net = model(bank, 3, sizes=sizes)
         method = OrganText(net, bank, bank.ids(["a", "b"]), torch.tensor([0, 1]), plain.settings)
         batch = method.collate(sized(bank, train, rng))
         optimizer = torch.optim.AdamW(method.parameters(), lr=3e-3)
@@ -44,10 +45,10 @@ def test_an_abnormality_of_size_alone_is_learned(bank):
             optimizer.step()
         with torch.no_grad():
             held_out = method.collate(sized(bank, test, rng))
-            features = net.organ_features(held_out.image, held_out.mask, held_out.size)  # pyright: ignore
+            features = net(held_out.image, Regions(mask=held_out.mask, size=held_out.size))  # pyright: ignore
             image = net.diagnosis(features)
             small, large = net.text(bank.vectors(bank.ids(["normal size", "enlarged"])))
-            found[use_size] = roc_auc_score(test > 0, (image @ (large - small)).numpy())
+            found[sizes] = roc_auc_score(test > 0, (image @ (large - small)).numpy())
     assert found[True] > 0.95
     assert found[False] < 0.65, "crops of noise tell nothing; its standard deviation is 0.024"
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from ctglip.errors import ConfigError
+from ctglip.objectives.base import StepContext
 from ctglip.objectives.mixture import Mixture, weight_at
 from tests.objectives.toys import EVERY, global_pair
 
@@ -16,11 +17,11 @@ def test_weights_follow_their_schedule():
 
 def test_losses_are_the_weighted_losses_of_the_parts(bank):
     mixture, samples = EVERY["mixture"](bank, 2)
-    mixture.progress = 0.25
     batch = mixture.collate(samples)
-    losses, report = mixture(batch)
+    step = StepContext(progress=0.25)
+    losses, report = mixture(batch, step)
     assert report["global_pair/weight"] == pytest.approx(0.6)
-    alone, _ = mixture.parts["global_pair"](batch.parts["global_pair"])
+    alone, _ = mixture.parts["global_pair"](batch.parts["global_pair"], step)
     torch.testing.assert_close(losses["global_pair/global_pair"], 0.6 * alone["global_pair"])
     organs, _ = mixture.parts["organ_text"](batch.parts["organ_text"])
     torch.testing.assert_close(losses["organ_text/anatomy"], organs["anatomy"])

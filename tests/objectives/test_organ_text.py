@@ -8,9 +8,10 @@ import torch
 from torch.nn import functional as F
 
 from ctglip.losses.contrastive import alignment
+from ctglip.models.region_readers import Regions
 from ctglip.objectives.base import total
 from ctglip.objectives.contrast import KeyFindings
-from ctglip.objectives.organ_text import OrganText, OrganTextSettings
+from ctglip.objectives.text_contrast import OrganText, OrganTextSettings
 from ctglip.objectives.texts import positions
 from tests.objectives.toys import PROMPTS, model, organ_samples, organ_text
 
@@ -22,7 +23,7 @@ def test_losses_are_what_the_definition_says(bank):
     batch = method.collate(samples)
     losses, report = method(batch)
     net = method.model
-    feature = net.organ_features(batch.image, batch.mask, batch.size)
+    feature = net(batch.image, Regions(mask=batch.mask, size=batch.size))
     prompts = net.text(bank.vectors(bank.ids(PROMPTS)))
     classes = F.normalize(torch.stack([prompts[0] + prompts[2], prompts[1] + prompts[3]]), dim=1)
     anatomy = F.cross_entropy(2 * net.anatomy(feature) @ classes.T, torch.tensor([0, 1, 0, 1]))
@@ -61,7 +62,7 @@ def test_temperature_is_learned_or_fixed(bank):
     for learned in (True, False):
         method = organ_text(bank, 3, learn_temperature=learned)
         total(method(method.collate(organ_samples(bank)))[0]).backward()
-        gradient = method.diagnosis.scale.log_scale.grad
+        gradient = method.contrast.scale.log_scale.grad
         assert (gradient is not None and gradient.abs() > 0) if learned else gradient is None
 
 
@@ -79,7 +80,7 @@ def test_negatives_can_be_taken_away(bank):
         method = organ_text(bank, 3, negatives=negatives)
         found[negatives] = method(batch)[0]["diagnosis"].item()
     assert found["batch"] < found["same_organ"]
-    organ, text = method.model.organ_features(batch.image, batch.mask, batch.size), bank.vectors(batch.text_id)
+    organ, text = method.model(batch.image, Regions(mask=batch.mask, size=batch.size)), bank.vectors(batch.text_id)
     expected = alignment(method.model.diagnosis(organ), method.model.text(text))
     assert found["none"] == pytest.approx(expected.item(), abs=1e-6)
 

@@ -11,12 +11,12 @@ import torch
 from ctglip.data.samples import StudySample
 from ctglip.features.text_bank import TextBank
 from ctglip.losses.correlation import correlation
-from ctglip.models.dual_encoder import OrganTextModel, OrganTextModelSettings
 from ctglip.models.encoders.vit import ViTSettings
-from ctglip.models.observations import ObservationSettings
-from ctglip.objectives.base import total
+from ctglip.models.resampler import ResamplerSettings
+from ctglip.objectives.base import StepContext, total
 from ctglip.objectives.place import Place, PlaceSettings, sentence_table
 from ctglip.training.gradcache import cached_backward, micro_batches
+from tests.models.building import dual_encoder
 from tests.objectives.toys import instance, report_samples
 
 TERMS = {"instance": "instance_weight", "batch": "batch_weight", "sentence": "sentence_weight",
@@ -57,7 +57,7 @@ def test_order_of_queries_and_sentences_does_not_matter(bank):
     plain = losses_of(objective, samples)
     turned = [replace(one, sentences=dict(reversed(one.sentences.items()))) for one in samples]
     assert losses_of(objective, turned) == pytest.approx(plain, abs=1e-5)
-    queries = objective.model.observer.queries.weight
+    queries = objective.model.resampler.queries.weight
     queries.data = queries.data[torch.tensor([2, 0, 3, 1])]
     assert losses_of(objective, samples) == pytest.approx(plain, abs=1e-5)
 
@@ -80,8 +80,7 @@ def test_patches_are_drawn_anew_in_training_alone(bank):
     batch = objective.collate(report_samples(bank, 2))
     again = objective.encode(batch)["patch_target"]
     assert torch.equal(objective.encode(batch)["patch_target"], again), "what is drawn travels in the batch"
-    objective.chance = (0, 1)
-    other = objective.collate(report_samples(bank, 2))
+    other = objective.collate(report_samples(bank, 2), StepContext(0, 1))
     assert not torch.equal(objective.encode(other)["patch_target"], again)
     objective.eval()
     still = [objective.encode(batch)["patch_target"] for _ in range(2)]
@@ -225,11 +224,9 @@ def trained(bank: TextBank, steps: int = 150, **settings: float) -> Place:
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
     encoder = ViTSettings(spatial_dims=2, patch=8, image_size=32, dim=32, depth=1, heads=2)
-    shape = {"in_channels": 1, "text_dim": bank.dim, "dim": 32, "embedding_dim": 16, "anatomy": False}
-    observations = ObservationSettings(queries=6, layers=1, heads=2, dim=32)
-    net = OrganTextModel(
-        OrganTextModelSettings(encoder=encoder, grounding="none", whole_image=True, observations=observations, **shape)
-    )
+    shape = {"in_channels": 1, "text_dim": bank.dim, "dim": 32, "embedding_dim": 16}
+    resampler = ResamplerSettings(queries=6, layers=1, heads=2, dim=32)
+    net = dual_encoder(encoder=encoder, image={"name": "pooled"}, resampler=resampler, **shape)
     objective = Place(net, bank, PlaceSettings(**settings))
     optimizer = torch.optim.AdamW(objective.parameters(), lr=3e-3)
     for _ in range(steps):
@@ -245,11 +242,11 @@ def read(objective: Place, bank: TextBank) -> tuple[float, float]:
     the query that answers a true sentence looks most at its quarter (1/4)."""
     samples, told = radiographs(bank, 100, np.random.default_rng(9))
     images = torch.stack([torch.from_numpy(one.images[0]) for one in samples])
-    observed = objective.model.observe(images)
-    captions = objective.model.observer.textual(bank.vectors(bank.ids(SAYINGS)))
-    alike = torch.einsum("ke,bqe->bkq", captions, objective.model.observer.visual(observed.found))
+    observed = objective.model.resampler(objective.model.encode_image(images))
+    captions = objective.model.resampler.textual(bank.vectors(bank.ids(SAYINGS)))
+    alike = torch.einsum("ke,bqe->bkq", captions, objective.model.resampler.visual(observed.tokens))
     named = alike.amax(2).topk(2, 1).indices.sort(1).values.numpy()
-    quarters = torch.nn.functional.avg_pool2d(observed.where[0], 2).flatten(2)
+    quarters = torch.nn.functional.avg_pool2d(observed.attention[0], 2).flatten(2)
     looked = [
         int(quarters[radiograph, alike[radiograph, told[radiograph, n]].argmax()].argmax()) == told[radiograph, 2 + n]
         for radiograph in range(len(told))

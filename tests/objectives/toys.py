@@ -13,27 +13,34 @@ from ctglip.data.crops import CropSettings, OrganCrop
 from ctglip.data.samples import OrganSample, StudySample, without_organs
 from ctglip.features.text_bank import TextBank
 from ctglip.models.aggregation import AggregationSettings
-from ctglip.models.dual_encoder import OrganTextModel, OrganTextModelSettings
+from ctglip.models.dual_encoder import DualEncoder
 from ctglip.models.encoders.cnn import CNNSettings
-from ctglip.models.observations import ObservationSettings
+from ctglip.models.resampler import ResamplerSettings
 from ctglip.models.tags import TagSettings
 from ctglip.objectives.asg import ASG, ASGSettings
 from ctglip.objectives.base import Objective
-from ctglip.objectives.global_pair import GlobalPair, GlobalPairSettings
 from ctglip.objectives.imitate import Imitate, ImitateSettings
 from ctglip.objectives.mixture import Mixture
-from ctglip.objectives.organ_query import OrganQuery, OrganQuerySettings
-from ctglip.objectives.organ_text import OrganText, OrganTextSettings
 from ctglip.objectives.place import Place, PlaceSettings
+from ctglip.objectives.text_contrast import (
+    GlobalPair,
+    GlobalPairSettings,
+    OrganQuery,
+    OrganQuerySettings,
+    OrganText,
+    OrganTextSettings,
+)
+from tests.models.building import dual_encoder
 
 PROMPTS = ["This is the liver.", "A spleen.", "The liver in CT.", "A CT of the spleen."]
 
 
-def model(bank: TextBank, dims: int, **changes: Any) -> OrganTextModel:
+def model(bank: TextBank, dims: int, **changes: Any) -> DualEncoder:
     torch.manual_seed(0)
     encoder = CNNSettings(spatial_dims=dims, widths=(8, 16), blocks=(0, 1))  # pyright: ignore[reportArgumentType]
-    shape = {"in_channels": 2, "dim": 32, "embedding_dim": 16, "text_dim": bank.dim}
-    return OrganTextModel(OrganTextModelSettings(encoder=encoder, **shape, **changes))
+    shape = {"in_channels": 2, "dim": 32, "embedding_dim": 16, "text_dim": bank.dim, "regions": {"name": "crop"}}
+    known = {"organs": 3, "organ_labels": ((1,), (2,))}
+    return dual_encoder(encoder=encoder, **{**shape, **known, **changes})
 
 
 CROPS = CropSettings(grid=(16, 16, 16), relative_hu=False, mask_channel=False)
@@ -156,43 +163,46 @@ def organ_text(bank: TextBank, dims: int, **settings: Any) -> OrganText:
 
 
 def organ_text_pooled(bank: TextBank, dims: int) -> OrganText:
-    net = model(bank, dims, grounding="pool")
-    return OrganText(net, bank, bank.ids(PROMPTS), torch.tensor([0, 1, 0, 1]), member=torch.eye(3)[1:])
+    net = model(bank, dims, regions={"name": "mask"})
+    return OrganText(net, bank, bank.ids(PROMPTS), torch.tensor([0, 1, 0, 1]))
 
 
-def organ_query(bank: TextBank, dims: int, grounding: str, pooling: str = "mean", **settings: Any) -> OrganQuery:
-    shape = {"grounding": grounding, "pooling": pooling, "organs": 2, "anatomy": False}
-    member = torch.eye(3)[1:]
-    return OrganQuery(model(bank, dims, **shape), bank, member, OrganQuerySettings(**settings))
+def organ_query(bank: TextBank, dims: int, regions: dict[str, Any], **settings: Any) -> OrganQuery:
+    net = model(bank, dims, regions=regions, organs=2, anatomy=False)
+    return OrganQuery(net, bank, OrganQuerySettings(**settings))
 
 
-TOKENS = {"image_project": "token", "image_levels": (-2, -1), "image_pooling": "mean_peak"}
+WHOLE = {"regions": None, "image": {"name": "pooled"}}
+"""Whole images are read by their mean token."""
+TOKENS = {"image": {"name": "tokens", "levels": (-2, -1), "pooling": "mean_peak"}}
 """Whole images are read token by token."""
 
 
 def global_pair(bank: TextBank, dims: int, shape: dict[str, Any] | None = None, **settings: Any) -> GlobalPair:
-    net = model(bank, dims, whole_image=True, grounding="none", **(shape or {}))
+    net = model(bank, dims, **{**WHOLE, **(shape or {})})
     return GlobalPair(net, bank, GlobalPairSettings(**settings))
 
 
+ATTENTION = {"name": "mask", "pooling": "attention"}
+TOKEN_BOX = {"name": "box", "pooling": "tokens", "levels": (-1,)}
 HARD = {"soft_labels": 0.0}
 """Without soft targets, whose loss is never zero."""
 
 
 def asg(bank: TextBank, dims: int, **changes: Any) -> ASG:
-    tags = TagSettings(names=("edema", "mass", "tube", "line"), layers=1, hidden=16, dropout=0.0)
-    shape = {"grounding": "box", "whole_image": True, "anatomy": False, "use_size": False, "tags": tags}
-    if changes.get("project") == "token":
-        shape |= {"pool_levels": (-1,), "head_norm": "batch"}
+    tags = TagSettings(layers=1, hidden=16, dropout=0.0)
+    shape = {"regions": {"name": "box"}, "image": {"name": "pooled"}, "anatomy": False, "sizes": False, "tags": tags}
+    if changes.get("regions", {}).get("pooling") == "tokens":
+        shape |= {"head_norm": "batch"}
     objective = changes.pop("objective", {})
-    member = torch.eye(3)[1:] if changes.get("grounding") == "pool" else None
-    return ASG(model(bank, dims, **{**shape, **changes}), bank, ASGSettings(**objective), member)
+    names = {"tag_names": ("edema", "mass", "tube", "line")}
+    return ASG(model(bank, dims, **{**shape, **names, **changes}), bank, ASGSettings(**objective))
 
 
 def instance(bank: TextBank, dims: int, queries: int = 4, **settings: Any) -> Place:
-    observations = ObservationSettings(queries=queries, dim=16, layers=1, heads=2, levels=(-2, -1))
+    resampler = ResamplerSettings(queries=queries, dim=16, layers=1, heads=2, levels=(-2, -1))
     shape = settings.pop("shape", {})
-    net = model(bank, dims, whole_image=True, grounding="none", anatomy=False, observations=observations, **shape)
+    net = model(bank, dims, **{**WHOLE, "anatomy": False, "resampler": resampler, **shape})
     patches = {"dim": 16, "heads": 2, "detail": 4, "patches": 16, **settings.pop("patches", {})}
     return Place(net, bank, PlaceSettings.model_validate({"min_words": 2, "patches": patches, **settings}))
 
@@ -202,12 +212,12 @@ def imitate(bank: TextBank, dims: int, head_norm: str = "layer", **settings: Any
     own = settings.pop("aggregation", {})
     small = AggregationSettings(**{"keep": (0.5, 0.5), "grid": (4,) * dims, "heads": 2, "tokens": 16, **own})
     shape = settings.pop("shape", {})
-    net = model(bank, dims, whole_image=True, grounding="none", head_norm=head_norm, **shape)
+    net = model(bank, dims, **{**WHOLE, "head_norm": head_norm, **shape})
     return Imitate(net, bank, ImitateSettings(aggregation=small, **settings))
 
 
 def mixture(bank: TextBank, dims: int) -> Mixture:
-    net = model(bank, dims, whole_image=True)
+    net = model(bank, dims, image={"name": "pooled"})
     organs = OrganText(net, bank, bank.ids(PROMPTS), torch.tensor([0, 1, 0, 1]))
     parts = {"organ_text": organs, "global_pair": GlobalPair(net, bank)}
     return Mixture(parts, {"organ_text": 1.0, "global_pair": [(0.0, 0.2), (0.5, 1.0)]})
@@ -216,13 +226,19 @@ def mixture(bank: TextBank, dims: int) -> Mixture:
 Made = tuple[Objective, Any]
 EVERY: dict[str, Callable[[TextBank, int], Made]] = {
     "organ_text": lambda b, d: (organ_text(b, 3), organ_samples(b)),
-    "organ_text, pool": lambda b, d: (organ_text_pooled(b, d), study_samples(b, d)),
-    "organ_query, crop": lambda b, d: (organ_query(b, 3, "crop", within_organ=False), organ_samples(b)),
-    "organ_query, pool": lambda b, d: (organ_query(b, d, "pool", within_organ=False), study_samples(b, d)),
-    "organ_query, pool, attention": lambda b, d: (organ_query(b, d, "pool", "attention"), study_samples(b, d)),
-    "organ_query, box": lambda b, d: (organ_query(b, d, "box", negatives="same_organ"), study_samples(b, d)),
-    "organ_query, box, attention": lambda b, d: (organ_query(b, d, "box", "attention"), study_samples(b, d)),
-    "organ_query, query": lambda b, d: (organ_query(b, d, "query"), study_samples(b, d)),
+    "organ_text, mask": lambda b, d: (organ_text_pooled(b, d), study_samples(b, d)),
+    "organ_query, crop": lambda b, d: (organ_query(b, 3, {"name": "crop"}, within_organ=False), organ_samples(b)),
+    "organ_query, mask": lambda b, d: (organ_query(b, d, {"name": "mask"}, within_organ=False), study_samples(b, d)),
+    "organ_query, mask, attention": lambda b, d: (
+        organ_query(b, d, {"name": "mask", "pooling": "attention"}),
+        study_samples(b, d),
+    ),
+    "organ_query, box": lambda b, d: (organ_query(b, d, {"name": "box"}, negatives="same_organ"), study_samples(b, d)),
+    "organ_query, box, attention": lambda b, d: (
+        organ_query(b, d, {"name": "box", "pooling": "attention"}),
+        study_samples(b, d),
+    ),
+    "organ_query, query": lambda b, d: (organ_query(b, d, {"name": "query"}), study_samples(b, d)),
     "imitate": lambda b, d: (imitate(b, d, strength=0, view_temperature=0.03), report_samples(b, d)),
     "global_pair": lambda b, d: (global_pair(b, d), pair_samples(b, d)),
     "imitate, tokens": lambda b, d: (
@@ -231,12 +247,12 @@ EVERY: dict[str, Callable[[TextBank, int], Made]] = {
     ),
     "global_pair, tokens": lambda b, d: (global_pair(b, d, TOKENS), pair_samples(b, d)),
     "global_pair, sigmoid": lambda b, d: (global_pair(b, d, form="sigmoid"), pair_samples(b, d)),
-    "asg, box, token": lambda b, d: (asg(b, d, project="token", objective=HARD), report_samples(b, d)),
+    "asg, box, token": lambda b, d: (asg(b, d, regions=TOKEN_BOX, objective=HARD), report_samples(b, d)),
     "asg, whole by tokens": lambda b, d: (
-        asg(b, d, project="token", objective=HARD, **TOKENS),
+        asg(b, d, regions=TOKEN_BOX, objective=HARD, **TOKENS),
         report_samples(b, d),
     ),
-    "asg, query": lambda b, d: (asg(b, d, grounding="query", organs=2, objective=HARD), report_samples(b, d)),
+    "asg, query": lambda b, d: (asg(b, d, regions={"name": "query"}, organs=2, objective=HARD), report_samples(b, d)),
     "place": lambda b, d: (instance(b, d, correlation_weight=0.1), report_samples(b, d)),
     "place, tokens": lambda b, d: (instance(b, d, correlation_weight=0.1, shape=TOKENS), report_samples(b, d)),
     "mixture": lambda b, d: (

@@ -46,7 +46,7 @@ def small_model(folder: Path, **model: Any) -> Release:
 
 def test_cxr_with_lung_masks_are_answered_from_their_boxes(real_data: Path, tmp_path: Path) -> None:
     folder = real_data / "cxr" / "films_with_notes"
-    model = CxrPipeline(small_model(tmp_path, grounding="box"))
+    model = CxrPipeline(small_model(tmp_path, regions={"name": "box"}))
     radiographs = sorted(path for path in folder.iterdir() if path.suffix in (".png", ".jpg"))
     asked = [
         radiograph

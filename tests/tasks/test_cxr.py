@@ -56,11 +56,11 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     knows no texts."""
     folder = tmp_path_factory.mktemp("models")
     bert = write_word_bert(folder / "bert")
-    boxes = cxr_release(bert, grounding="box", whole_image=False, pool_levels=(-2, -1))
+    boxes = cxr_release(bert, regions={"name": "box"}, image=None)
     whole = cxr_release(bert)
-    deaf = cxr_release(bert, whole_image=False)
+    deaf = cxr_release(bert, image=None)
     deaf.aligned = False
-    tokens = cxr_release(bert, image_project="token", image_levels=(-2, -1), image_pooling="mean_peak")
+    tokens = cxr_release(bert, image={"name": "tokens", "levels": (-2, -1), "pooling": "mean_peak"})
     found = {"boxes": boxes, "whole": whole, "tokens": tokens, "deaf": deaf}
     return {name: saved(folder / name, release) for name, release in found.items()}
 
@@ -146,7 +146,7 @@ def test_a_model_of_whole_cxr_starts_from_its_own_zero_shot_answer(model: str, m
     with torch.no_grad():
         read = {"features": kept.features[:4], "bag_organ": torch.zeros(4, dtype=torch.long)}
         said = network({**read, "bag_study": torch.arange(4)}, 4).numpy()
-        whole = release.model.whole(kept.features[:4]).numpy()
+        whole = release.model.image_head(kept.features[:4]).numpy()
     for number, target in enumerate(studies.targets):
         organ, name = target.column.split(":")
         expected = scorer.calibration.scale * scorer.differences(whole, [(organ, name)])[:, 0]

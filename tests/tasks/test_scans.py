@@ -57,7 +57,7 @@ def studies_of(release: Release, tiny: tuple[Store, Path]):
     return join(read_targets(tiny[1], Scorer(release).dictionaries, release.organs), tiny[0])
 
 
-@pytest.mark.parametrize("kind", ["organ_query, pool", "organ_query, box", "organ_query, query", "global_pair"])
+@pytest.mark.parametrize("kind", ["organ_query, mask", "organ_query, box", "organ_query, query", "global_pair"])
 def test_a_tuned_model_reads_scans_as_inference_does(kind: str, runs, tiny: tuple[Store, Path]) -> None:
     store = tiny[0]
     release = load_release(runs(kind))
@@ -69,7 +69,6 @@ def test_a_tuned_model_reads_scans_as_inference_does(kind: str, runs, tiny: tupl
         found = read_organs(release.model, live.read(rows, None))  # type: ignore[arg-type]
     torch.testing.assert_close(found, kept.features[torch.from_numpy(rows)], atol=1e-5, rtol=1e-4)
     settings = ScanSettings.model_validate(release.scans)
-    dictionary = Scorer(release).dictionaries.organs
     for study in (1, 4):
         name = studies.study_ids[study]
         own, _ = live.bags.rows([study])
@@ -78,11 +77,11 @@ def test_a_tuned_model_reads_scans_as_inference_does(kind: str, runs, tiny: tupl
                  if row["study_id"] == name}  # fmt: skip
         reader = store.study(name)
         cut = cut_scan(reader.image(), reader.organs(), reader.affine, settings)
-        said = encode_scan(release.model, cut, [table[o] for o in wanted], dictionary, release.organs, settings)
+        said = encode_scan(release.model, cut, [table[o] for o in wanted], release.organs, settings)
         np.testing.assert_allclose(kept.features[torch.from_numpy(own)].numpy(), said.features, atol=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["organ_query, pool", "global_pair"])
+@pytest.mark.parametrize("kind", ["organ_query, mask", "global_pair"])
 def test_whole_scans_are_tuned_beside_crops(
     kind: str, runs, run: Path, tiny: tuple[Store, Path], tmp_path: Path
 ) -> None:
@@ -113,7 +112,7 @@ def test_a_model_without_organs_starts_from_its_own_zero_shot_answer(runs, tiny:
         read = {**kept.read(rows, None), "bag_organ": torch.from_numpy(kept.bags.organ[rows]),
                 "bag_study": torch.from_numpy(owner)}  # fmt: skip
         logits = network(read, 2)
-        whole = release.model.whole(kept.features[torch.from_numpy(rows)]).numpy()
+        whole = release.model.image_head(kept.features[torch.from_numpy(rows)]).numpy()
     for number, target in enumerate(studies.targets):
         assert target.abnormality is not None
         first = [int(np.flatnonzero(owner == study)[0]) for study in (0, 1)]

@@ -14,41 +14,39 @@ import torch
 from ctglip.config import load_settings
 from ctglip.data.cxr import CxrDataset, CxrDataSettings
 from ctglip.data.scans import ScanSettings
-from ctglip.errors import ConfigError
 from ctglip.evaluation.bootstrap import Question, weighted_auroc
 from ctglip.models.encoders import build_encoder
 from ctglip.models.release import load_release
 from ctglip.objectives.base import total
 from ctglip.reports.tags import tag_entries
 from ctglip.store.tables import Store
-from ctglip.training.assembly import assemble, model_settings
+from ctglip.training.assembly import assemble, model_parts
 from ctglip.training.launch import pretrain
 from ctglip.training.recipe import PretrainConfig
 from ctglip.training.tracking import read_metrics
+from ctglip.vocabulary.organs import load_organs
 from tests.training.test_cxr import SCANS, cxr_config
 from tests.training.tiny import write_tiny_radiographs, write_word_bert
 
 TAGS = {"layers": 1, "heads": 2, "hidden": 32, "dropout": 0.0}
-ASG = {"model": {"tags": TAGS, "use_size": False, "pooling": "mean"}, "objective": {"name": "asg"}}
-TOKEN = {"project": "token", "pool_levels": [-1], "head_norm": "batch"}
+ASG = {"model": {"tags": TAGS}, "objective": {"name": "asg"}}
+TOKEN = {"regions": {"name": "box", "pooling": "tokens", "levels": [-1]}, "head_norm": "batch"}
 ALL = {"image_report", "region_sentence", "recognition", "soft_labels"}
 
 
-@pytest.mark.parametrize("model", [{"grounding": "box", **TOKEN}, {"grounding": "query"}, {"grounding": "none"}])
+@pytest.mark.parametrize("model", [TOKEN, {"regions": {"name": "query"}}, {"regions": None}])
 def test_cxr_reach_every_term(tiny_cxr, word_bert: Path, tmp_path: Path, model: dict[str, Any]) -> None:
     parts = assemble(tiny_cxr[0], tmp_path / "run", cxr_config(word_bert, ASG, {"model": model}), "cpu")
-    settings = parts.release.model.settings
-    assert settings.tags is not None
-    assert settings.tags.names == tuple(tag_entries("tags"))
+    assert parts.release.model.inputs.tags == tuple(tag_entries("tags"))
     losses, _ = parts.objective(parts.batch(0))
-    assert losses.keys() == (ALL if model["grounding"] != "none" else ALL - {"region_sentence"})
+    assert losses.keys() == (ALL if model["regions"] is not None else ALL - {"region_sentence"})
     assert all(loss.item() > 0 for loss in losses.values())
     total(losses).backward()
     assert not [n for n, p in parts.objective.named_parameters() if p.requires_grad and p.grad is None]
 
 
 def test_texts_are_trained_along_and_tags_stay(tiny_cxr, word_bert: Path, tmp_path: Path) -> None:
-    lora = {"model": {"grounding": "box", **TOKEN}, "text": {"train": "lora", "lora_rank": 2}}
+    lora = {"model": TOKEN, "text": {"train": "lora", "lora_rank": 2}}
     parts = assemble(tiny_cxr[0], tmp_path / "run", cxr_config(word_bert, ASG, lora), "cpu")
     batch = parts.batch(0)
     assert not batch.pool.is_floating_point()
@@ -64,9 +62,9 @@ def test_texts_are_trained_along_and_tags_stay(tiny_cxr, word_bert: Path, tmp_pa
     assert torch.equal(parts.release.model.tag_decoder.embeddings, tags)
 
 
-@pytest.mark.parametrize("grounding", ["pool", "box", "query"])
-def test_scans_reach_every_term(tiny, word_bert: Path, tmp_path: Path, grounding: str) -> None:
-    three = {"cxr": {}, "model": {"grounding": grounding, "encoder": {"spatial_dims": 3}}}
+@pytest.mark.parametrize("reader", ["mask", "box", "query"])
+def test_scans_reach_every_term(tiny, word_bert: Path, tmp_path: Path, reader: str) -> None:
+    three = {"cxr": {}, "model": {"regions": {"name": reader}, "encoder": {"spatial_dims": 3}}}
     config = cxr_config(word_bert, SCANS, ASG, three)
     parts = assemble(tiny[0], tmp_path / "run", config, "cpu")
     losses, _ = parts.objective(parts.batch(0))
@@ -75,10 +73,10 @@ def test_scans_reach_every_term(tiny, word_bert: Path, tmp_path: Path, grounding
     assert ScanSettings.model_validate(parts.release.scans).grid == (16, 16, 16)
 
 
-def test_regions_have_no_size(tiny_cxr, tiny, word_bert: Path, tmp_path: Path) -> None:
-    three = {"model": {"grounding": "box", "use_size": True, "encoder": {"spatial_dims": 3}}}
-    with pytest.raises(ConfigError, match="without their size"):
-        assemble(tiny[0], tmp_path / "run", cxr_config(word_bert, SCANS, ASG, three), "cpu")
+def test_regions_have_no_size(tiny, word_bert: Path, tmp_path: Path) -> None:
+    three = {"model": {"regions": {"name": "box"}, "encoder": {"spatial_dims": 3}}}
+    parts = assemble(tiny[0], tmp_path / "run", cxr_config(word_bert, SCANS, ASG, three), "cpu")
+    assert not parts.release.model.inputs.sizes
 
 
 @pytest.mark.slow
@@ -88,7 +86,7 @@ def test_a_released_model_recognises_tags_and_regions(tmp_path: Path) -> None:
     store, truth = write_tiny_radiographs(tmp_path / "store", 120)
     encoder = write_word_bert(tmp_path / "bert", also=tag_entries("tags"))
     changes = {
-        "model": {"grounding": "box", **TOKEN},
+        "model": TOKEN,
         "cxr": {"margin": 1.05, "batch": 16},
         "objective": {"recognition": 50.0},
     }
@@ -117,11 +115,12 @@ def test_a_released_model_recognises_tags_and_regions(tmp_path: Path) -> None:
 def test_the_recipe_of_cxr_fits_together(name: str, twin: str) -> None:
     large, small = (load_settings(PretrainConfig, at) for at in (name, twin))
     for config in (large, small):
-        settings = model_settings(config, 384, 100, radiographs=True)
+        settings, inputs = model_parts(config, 384, load_organs(), (), radiographs=True)
         with torch.device("meta"):
-            encoder = build_encoder(settings.encoder, settings.in_channels)
+            encoder = build_encoder(settings.encoder, inputs.in_channels)
         assert config.cxr.size % encoder.strides[-1][0] == 0
-        assert (settings.grounding, settings.project) == ("box", "token")
+        assert settings.regions is not None
+        assert (settings.regions.name, settings.regions.pooling) == ("box", "tokens")
     assert large.objective == small.objective
 
 

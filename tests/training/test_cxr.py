@@ -23,7 +23,7 @@ from ctglip.objectives.base import total
 from ctglip.objectives.texts import Texts
 from ctglip.store.study import organ_row
 from ctglip.store.tables import Store
-from ctglip.training.assembly import Assembly, assemble, model_settings, shipped_dictionaries
+from ctglip.training.assembly import Assembly, assemble, shipped_dictionaries
 from ctglip.training.launch import pretrain
 from ctglip.training.recipe import PretrainConfig
 from ctglip.training.sources import Source, SourceSettings, open_source
@@ -37,11 +37,11 @@ FILMS = {
 }
 SCANS = {"scans": {"input": {"grid": [16, 16, 16]}, "batch": 4, "copies": 2, "shift_voxels": 2}}
 KINDS: dict[str, dict[str, Any]] = {
-    "organ_text, box": {"model": {"grounding": "box"}},
-    "organ_query, query": {"model": {"grounding": "query"}, "objective": {"name": "organ_query"}},
+    "organ_text, box": {"model": {"regions": {"name": "box"}}},
+    "organ_query, query": {"model": {"regions": {"name": "query"}}, "objective": {"name": "organ_query"}},
     "global_pair": {"objective": {"name": "global_pair"}},
     "mixture": {
-        "model": {"grounding": "box"},
+        "model": {"regions": {"name": "box"}},
         "objective": {
             "name": "mixture",
             "parts": {"organs": {"name": "organ_text"}, "radiographs": {"name": "global_pair"}},
@@ -67,9 +67,7 @@ def assembled(tiny_cxr: tuple[Store, Path], word_bert: Path, tmp_path: Path):
 
 
 def reports_of(store: Store, config: PretrainConfig, bank: TextBank) -> Source:
-    radiographs = store.info.modality == "cxr"
-    settings = model_settings(config, bank.dim, 10, radiographs) if radiographs else config.model
-    drawn = SourceSettings(config.data, config.sampling, config.scans, config.cxr, settings, config.seed)
+    drawn = SourceSettings(config.data, config.sampling, config.scans, config.cxr, config.model.regions, config.seed)
     dictionaries = shipped_dictionaries(store)
     source = open_source("reports", store, dictionaries, drawn, "batch")
     source.bind(bank.ids(source.texts).tolist(), dictionaries.organs.names)
@@ -84,8 +82,8 @@ def bank(word_bert: Path, tmp_path: Path) -> TextBank:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_model_of_cxr_learns(assembled, kind: str) -> None:
     parts = assembled(kind)
-    settings = parts.release.model.settings
-    assert (settings.in_channels, settings.use_size) == (1, False)
+    inputs = parts.release.model.inputs
+    assert (inputs.in_channels, inputs.sizes) == (1, False)
     assert parts.release.scans is None
     assert CxrDataSettings.model_validate(parts.release.cxr).size == 48
     losses, _ = parts.objective(parts.batch(0))
@@ -136,8 +134,8 @@ def test_permuted_reports_belong_to_other_radiographs(assembled, kind: str) -> N
 
 def test_what_does_not_suit_cxr_is_named(tiny_cxr, tiny, word_bert: Path, tmp_path: Path) -> None:
     for store, change, message in (
-        (tiny_cxr[0], {"model": {"grounding": "crop"}}, "grounding is crop"),
-        (tiny_cxr[0], {"model": {"grounding": "pool"}}, "Set model.grounding to box or query"),
+        (tiny_cxr[0], {"model": {"regions": {"name": "crop"}}}, "model.regions is crop"),
+        (tiny_cxr[0], {"model": {"regions": {"name": "mask"}}}, "Set model.regions.name to one of: box, query"),
         (tiny_cxr[0], {**KINDS["global_pair"], "model": {"encoder": {"spatial_dims": 3}}}, "spatial_dims to 2"),
         (tiny[0], KINDS["global_pair"], "spatial_dims to 3"),
     ):

@@ -12,16 +12,16 @@ from ctglip.evaluation.calibration import fit_calibration
 from ctglip.evaluation.run import evaluate
 from ctglip.evaluation.settings import EvaluateConfig
 from ctglip.inference.scoring import Scorer, dictionaries_of
-from ctglip.models.observations import ObservationSettings
 from ctglip.models.release import load_release
+from ctglip.models.resampler import ResamplerSettings
 from ctglip.training.validation import build_validation
 from tests.inference.tiny_cxr import cxr_release, saved, write_cxr_store
 from tests.training.tiny import write_word_bert
 
 
-@pytest.mark.parametrize("grounding", ["none", "box", "query"])
-def test_validation_finds_what_evaluate_finds(grounding: str, tmp_path: Path) -> None:
-    release = cxr_release(write_word_bert(tmp_path / "bert"), grounding=grounding)
+@pytest.mark.parametrize("reader", [None, "box", "query"])
+def test_validation_finds_what_evaluate_finds(reader: str | None, tmp_path: Path) -> None:
+    release = cxr_release(write_word_bert(tmp_path / "bert"), regions=reader and {"name": reader})
     store, _ = write_cxr_store(tmp_path / "store", 24)
     validation = build_validation(store, release, dictionaries_of(release), DataSettings())
     assert validation is not None
@@ -42,7 +42,7 @@ def test_validation_finds_what_evaluate_finds(grounding: str, tmp_path: Path) ->
 
 def test_answers_of_observations_are_calibrated_on_their_own(tmp_path: Path) -> None:
     """The released model carries both calibrations, and the scorer of observations takes theirs."""
-    observing = {"observations": ObservationSettings(queries=3, layers=1, heads=2, dim=16)}
+    observing = {"resampler": ResamplerSettings(queries=3, layers=1, heads=2, dim=16)}
     release = cxr_release(write_word_bert(tmp_path / "bert"), **observing)
     store, _ = write_cxr_store(tmp_path / "store", 40)
     validation = build_validation(store, release, dictionaries_of(release), DataSettings())

@@ -20,11 +20,12 @@ from ctglip.models.release import load_release
 from ctglip.objectives.base import total
 from ctglip.objectives.ecamp import Ecamp
 from ctglip.tasks.embed import embed
-from ctglip.training.assembly import assemble, model_settings
+from ctglip.training.assembly import assemble, model_parts
 from ctglip.training.callbacks import Callbacks, Stopped
 from ctglip.training.launch import pretrain
 from ctglip.training.recipe import PretrainConfig
 from ctglip.training.tracking import read_metrics
+from ctglip.vocabulary.organs import load_organs
 from tests.training.conftest import tiny_config
 from tests.training.test_cxr import cxr_config
 
@@ -34,7 +35,7 @@ PARTS = {
     "bert": {"width": 32, "layers": 1, "heads": 4, "hidden": 32, "dropout": 0.1},
     "pieces": {"vocabulary": 400, "length": 48},
 }
-CXR = {"cxr": {"size": 48}, "model": {"encoder": {**VIT, "spatial_dims": 2}, "pool_levels": [-1]},
+CXR = {"cxr": {"size": 48}, "model": {"encoder": {**VIT, "spatial_dims": 2}},
         "objective": {"name": "ecamp", **PARTS}}  # fmt: skip
 MIXED = {
     "name": "mixture",
@@ -46,7 +47,7 @@ MIXED = {
 def scan_config(encoder: Path, objective: dict[str, Any], **loop: object) -> PretrainConfig:
     scans = {"input": {"grid": [16, 16, 16]}, "batch": 4}
     tree = tiny_config(encoder, **loop).model_dump(mode="json")
-    tree["model"] |= {"encoder": VIT, "pool_levels": [-1]}
+    tree["model"] |= {"encoder": VIT}
     return PretrainConfig.model_validate({**tree, "scans": scans, "objective": objective})
 
 
@@ -107,7 +108,7 @@ def test_a_run_goes_on_as_if_it_had_not_stopped_and_its_encoder_is_released(tiny
     images = torch.from_numpy(np.stack([held.sample(row).image for row in range(len(held))]))
     assert images.shape[2:] == (24, 24)
     assert isinstance(first.model.encoder, ViTEncoder)
-    assert torch.isfinite(first.model.image(images)).all()
+    assert torch.isfinite(first.model.image_features(images)).all()
     table = embed(tmp_path / "whole", tiny_cxr[0].path, tmp_path / "table")
     assert (table.space, table.dim) == ("features", 32)
     with pytest.raises(ModelError, match="asked in words"):
@@ -121,9 +122,9 @@ def test_a_run_goes_on_as_if_it_had_not_stopped_and_its_encoder_is_released(tiny
 ])  # fmt: skip
 def test_recipes_fit_together(name: str, radiographs: bool):
     config = load_settings(PretrainConfig, name)
-    settings = model_settings(config, 384, 100, radiographs)
+    settings, inputs = model_parts(config, 384, load_organs(), (), radiographs)
     with torch.device("meta"):
-        encoder = build_encoder(settings.encoder, settings.in_channels)
+        encoder = build_encoder(settings.encoder, inputs.in_channels)
     step = 2 * encoder.strides[-1][0]
     assert all(side % step == 0 for side in ((config.cxr.size,) if radiographs else config.scans.input.grid))
     assert settings.encoder.image_size % encoder.strides[-1][0] == 0  # pyright: ignore[reportAttributeAccessIssue]

@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from ctglip.errors import ModelError
-from ctglip.models.dual_encoder import OrganTextModel
+from ctglip.models.dual_encoder import DualEncoder
 from ctglip.models.encoders.resnet import ResNetSettings
 from ctglip.objectives.base import Features, total
-from ctglip.objectives.organ_text import OrganText
+from ctglip.objectives.text_contrast import OrganText
 from ctglip.training.gradcache import accumulated_backward, cached_backward, micro_batches
 from tests.objectives.toys import EVERY, PROMPTS, global_pair, organ_samples, organ_text, pair_samples
 from tests.training.conftest import gradients
@@ -102,7 +102,7 @@ def test_an_encoder_with_batch_statistics_is_refused(toy_bank):
     encoder = ResNetSettings(
         spatial_dims=3, layers=(1, 1, 1, 1), widths=(8, 8, 8, 8), norm="batch", stem_kernel=3, max_pool=False
     )
-    model = OrganTextModel(plain.model.settings.model_copy(update={"encoder": encoder}))
+    model = DualEncoder(plain.model.settings.model_copy(update={"encoder": encoder}), plain.model.inputs)
     objective = OrganText(model, toy_bank, toy_bank.ids(PROMPTS), torch.tensor([0, 1, 0, 1]))
     parts = [objective.collate(organ_samples(toy_bank))]
     with pytest.raises(ModelError, match=r"model\.encoder\.net\.bn1 \(BatchNorm3d\)") as error:
@@ -114,7 +114,7 @@ def test_an_encoder_with_batch_statistics_is_refused(toy_bank):
 
 def test_batch_statistics_in_compute_are_welcome(toy_bank):
     objective = global_pair(toy_bank, 2)
-    objective.model.image_head = nn.Sequential(nn.Linear(16, 16), nn.BatchNorm1d(16))
+    objective.model.image_head.head = nn.Sequential(nn.Linear(16, 16), nn.BatchNorm1d(16))
     parts = [objective.collate(pair_samples(toy_bank, 2)[i : i + 4]) for i in (0, 4)]
     losses, _ = cached_backward(objective, parts)
     assert torch.isfinite(total(losses))

@@ -20,12 +20,13 @@ from ctglip.models.encoders import build_encoder
 from ctglip.models.release import Release, load_release
 from ctglip.objectives.base import total
 from ctglip.objectives.imitate import Imitate, ImitateSettings
+from ctglip.objectives.registry import parts_of
 from ctglip.store.tables import Store
-from ctglip.training.assembly import assemble, model_settings
+from ctglip.training.assembly import assemble, model_parts
 from ctglip.training.launch import pretrain
 from ctglip.training.recipe import PretrainConfig
-from ctglip.training.registry import parts_of
 from ctglip.training.tracking import read_metrics
+from ctglip.vocabulary.organs import load_organs
 from tests.training.conftest import tiny_config
 from tests.training.test_cxr import SCANS, cxr_config
 from tests.training.tiny import CXR_SAYS, write_tiny_radiographs
@@ -45,8 +46,8 @@ def test_all_of_it_learns_from_the_first_batch(tiny, tiny_cxr, word_bert: Path, 
     radiographs = kind == "radiographs"
     config = cxr_config(word_bert, FILMS) if radiographs else scan_config(word_bert)
     parts = assemble((tiny_cxr if radiographs else tiny)[0], tmp_path / "run", config, "cpu")
-    settings = parts.release.model.settings
-    assert (settings.grounding, settings.whole_image, settings.anatomy) == ("none", True, False)
+    model = parts.release.model
+    assert (model.reading, model.image_head is None, model.anatomy_head) == ("none", False, None)
     batch = parts.batch(0)
     losses, report = parts.objective(batch)
     total(losses).backward()
@@ -79,7 +80,7 @@ def zero_shot(release: Release, store: Store, truth: Path) -> dict[str, float]:
     said = list(product(*briefs))
     found = {}
     with torch.no_grad():
-        seen = release.model.whole(release.model.image(images))
+        seen = release.model.image_head(release.model.image_features(images))
         texts = release.model.text(release.embed([" ".join(parts) for parts in said]))
         for instance, pair in enumerate(CXR_SAYS):
             sign = torch.tensor([1.0 if parts[instance] == briefs[instance][0] else -1.0 for parts in said])
@@ -128,9 +129,9 @@ def test_micro_batches_change_nothing(tiny_cxr, word_bert: Path, tmp_path: Path)
 def test_the_recipe_of_cxr_and_its_twin_fit_together() -> None:
     large, small = (load_settings(PretrainConfig, name) for name in ("cxr/imitate", "demo/cxr_imitate"))
     for config in (large, small):
-        settings = model_settings(config, 384, 100, radiographs=True)
+        settings, inputs = model_parts(config, 384, load_organs(), (), radiographs=True)
         with torch.device("meta"):
-            encoder = build_encoder(settings.encoder, settings.in_channels)
+            encoder = build_encoder(settings.encoder, inputs.in_channels)
         assert config.cxr.size % encoder.strides[-1][0] == 0
         assert config.cxr.copies == 2
         (part,) = parts_of(config.objective).values()
@@ -162,7 +163,7 @@ def test_the_twin_of_cxr_trains(tiny_cxr, word_bert: Path, tmp_path: Path) -> No
 
 def test_a_part_of_a_mixture(tiny_cxr, word_bert: Path, tmp_path: Path) -> None:
     both = {
-        "model": {"grounding": "box"},
+        "model": {"regions": {"name": "box"}},
         "cxr": {"copies": 2},
         "objective": {
             "name": "mixture",

@@ -46,7 +46,7 @@ def judged(cohort: tuple[Store, Path], folder: Path, config: PretrainConfig) -> 
 
 PLACE = {
     "objective": {"name": "place_organs", "patches": {"dim": 16, "heads": 2, "detail": 2, "patches": 16}},
-    "model": {"observations": {"queries": 4, "layers": 1, "heads": 2, "dim": 16, "levels": [-2, -1]}},
+    "model": {"resampler": {"queries": 4, "layers": 1, "heads": 2, "dim": 16, "levels": [-2, -1]}},
 }
 
 

@@ -15,24 +15,25 @@ from ctglip.evaluation.run import evaluate
 from ctglip.models.encoders import build_encoder
 from ctglip.models.release import load_release
 from ctglip.objectives.base import total
-from ctglip.training.assembly import assemble, model_settings
+from ctglip.training.assembly import assemble, model_parts
 from ctglip.training.launch import pretrain
 from ctglip.training.recipe import PretrainConfig
 from ctglip.training.tracking import read_metrics
+from ctglip.vocabulary.organs import load_organs
 from tests.training.test_cxr import SCANS, cxr_config
 
-OBSERVATIONS = {"queries": 4, "layers": 1, "heads": 2, "dim": 16, "levels": [-2, -1]}
+RESAMPLER = {"queries": 4, "layers": 1, "heads": 2, "dim": 16, "levels": [-2, -1]}
 PLACE: dict[str, Any] = {"name": "place", "patches": {"dim": 16, "heads": 2, "detail": 4, "patches": 16}}
-ALONE = {"model": {"observations": OBSERVATIONS}, "objective": PLACE}
+ALONE = {"model": {"resampler": RESAMPLER}, "objective": PLACE}
 ORGANS = {**ALONE, "objective": {**PLACE, "name": "place_organs"}}
 TERMS = {"instance", "batch", "sentence", "correlation"}
 CROPS = {"cxr": {}, "model": {"encoder": {"spatial_dims": 3}}}
 
 
-def mixed(grounding: str) -> dict[str, Any]:
+def mixed(reader: str) -> dict[str, Any]:
     parts = {"organs": {"name": "organ_text"}, "reports": PLACE}
     objective = {"name": "mixture", "parts": parts, "weights": {"organs": 1.0, "reports": 0.5}}
-    return {"model": {"observations": OBSERVATIONS, "grounding": grounding}, "objective": objective}
+    return {"model": {"resampler": RESAMPLER, "regions": {"name": reader}}, "objective": objective}
 
 
 def learns(store, config: PretrainConfig, run: Path, terms: set[str]) -> None:
@@ -75,23 +76,23 @@ def test_sentences_of_a_crop_are_what_its_report_says_of_the_organ_alone(tiny, w
 
 
 def test_organs_of_whole_scans_are_refused(tiny, word_bert: Path, tmp_path: Path) -> None:
-    config = cxr_config(word_bert, SCANS, ORGANS, CROPS, {"model": {"grounding": "pool"}})
-    with pytest.raises(ConfigError, match="place_organs reads crops"):
+    config = cxr_config(word_bert, SCANS, ORGANS, CROPS, {"model": {"regions": {"name": "mask"}}})
+    with pytest.raises(ConfigError, match=r"reads organs, and model\.regions is mask"):
         assemble(tiny[0], tmp_path, config, "cpu")
 
 
-@pytest.mark.parametrize("grounding", ["box", "query", "crop", "pool"])
-def test_beside_organ_text(tiny_cxr, tiny, word_bert: Path, tmp_path: Path, grounding: str) -> None:
+@pytest.mark.parametrize("reader", ["box", "query", "crop", "mask"])
+def test_beside_organ_text(tiny_cxr, tiny, word_bert: Path, tmp_path: Path, reader: str) -> None:
     terms = {"organs/anatomy", "organs/diagnosis", *(f"reports/{term}" for term in TERMS)}
-    if grounding in ("box", "query"):
-        learns(tiny_cxr[0], cxr_config(word_bert, mixed(grounding)), tmp_path / "radiographs", terms)
-    learns(tiny[0], cxr_config(word_bert, SCANS, mixed(grounding), CROPS), tmp_path / "scans", terms)
+    if reader in ("box", "query"):
+        learns(tiny_cxr[0], cxr_config(word_bert, mixed(reader)), tmp_path / "radiographs", terms)
+    learns(tiny[0], cxr_config(word_bert, SCANS, mixed(reader), CROPS), tmp_path / "scans", terms)
 
 
 def test_a_model_observes_only_where_a_term_needs_it(tiny_cxr, word_bert: Path, tmp_path: Path) -> None:
     without = {"objective": {**PLACE, "batch_weight": 0.0, "sentence_weight": 0.0}}
     config = cxr_config(word_bert, without)
-    assert model_settings(config, 8, 3, radiographs=True).observations is None
+    assert model_parts(config, 8, load_organs(), (), radiographs=True)[0].resampler is None
     learns(tiny_cxr[0], config, tmp_path, {"instance", "correlation"})
 
 
@@ -105,19 +106,20 @@ def test_contrasts_of_organs_are_refused(tiny_cxr, word_bert: Path, tmp_path: Pa
 def test_the_recipes_of_cxr_fit_together(name: str) -> None:
     large, small = (load_settings(PretrainConfig, at) for at in (f"cxr/{name}", f"demo/cxr_{name}"))
     for config in (large, small):
-        settings = model_settings(config, 384, 100, radiographs=True)
+        settings, inputs = model_parts(config, 384, load_organs(), (), radiographs=True)
         with torch.device("meta"):
-            encoder = build_encoder(settings.encoder, settings.in_channels)
+            encoder = build_encoder(settings.encoder, inputs.in_channels)
         assert config.cxr.size % encoder.strides[-1][0] == 0
-        assert settings.observations is not None
-        assert settings.grounding == ("box" if "mixture" in name else "none")
+        assert settings.resampler is not None
+        assert (settings.regions and settings.regions.name) == ("box" if "mixture" in name else None)
 
 
 @pytest.mark.parametrize("name", ["pretrain/place_organs", "demo/pretrain_place_organs"])
 def test_the_recipes_of_crops_fit_together(name: str) -> None:
-    settings = model_settings(load_settings(PretrainConfig, name), 384, 100)
-    assert (settings.grounding, settings.anatomy) == ("crop", False)
-    assert settings.observations is not None
+    settings, inputs = model_parts(load_settings(PretrainConfig, name), 384, load_organs(), ())
+    assert settings.regions is not None
+    assert (settings.regions.name, inputs.anatomy) == ("crop", False)
+    assert settings.resampler is not None
 
 
 @pytest.mark.slow

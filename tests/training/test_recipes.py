@@ -15,15 +15,16 @@ from ctglip.config import load_settings
 from ctglip.ct.recipe import CtRecipe
 from ctglip.models.encoders import build_encoder
 from ctglip.models.release import load_release
+from ctglip.objectives.registry import needs_of, parts_of
 from ctglip.resources import resource
 from ctglip.simulation.cohort import simulate_cohort
 from ctglip.simulation.study import SimulationSettings
 from ctglip.store.tables import Store
-from ctglip.training.assembly import model_settings
+from ctglip.training.assembly import model_parts
 from ctglip.training.launch import pretrain
 from ctglip.training.recipe import PretrainConfig
-from ctglip.training.registry import SINGLE, parts_of
 from ctglip.training.tracking import read_metrics
+from ctglip.vocabulary.organs import load_organs
 
 RECIPES = sorted(path.stem for path in resource("configs").glob("pretrain/*.yaml"))
 BOTH = [f"pretrain/{name}" for name in RECIPES] + [f"demo/pretrain_{name}" for name in RECIPES]
@@ -32,21 +33,23 @@ BOTH = [f"pretrain/{name}" for name in RECIPES] + [f"demo/pretrain_{name}" for n
 @pytest.mark.parametrize("name", BOTH)
 def test_what_the_encoder_sees_suits_it(name):
     config = load_settings(PretrainConfig, name)
-    settings = model_settings(config, 384, 100)
+    settings, inputs = model_parts(config, 384, load_organs(), ())
     with torch.device("meta"):
-        encoder = build_encoder(settings.encoder, settings.in_channels)
-    feeds = {SINGLE[part.name].feed for part in parts_of(config.objective).values()}
-    grids = [config.data.crops.grid] if settings.grounding == "crop" else []
-    grids += [config.scans.input.grid] if settings.grounding != "crop" or "pairs" in feeds else []
+        encoder = build_encoder(settings.encoder, inputs.in_channels)
+    crops = settings.regions is not None and settings.regions.name == "crop"
+    grids = [config.data.crops.grid] if crops else []
+    grids += [config.scans.input.grid] if not crops or any(need.image for need in needs_of(config.objective)) else []
     for grid in grids:
         assert not any(side % step for side, step in zip(grid, encoder.strides[-1], strict=True))
-    assert all(-len(encoder.level_channels) <= level < len(encoder.level_channels) for level in settings.pool_levels)
+    levels = getattr(settings.regions, "levels", ())
+    assert all(-len(encoder.level_channels) <= level < len(encoder.level_channels) for level in levels)
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_twin_is_the_same_method(name):
     large, small = (load_settings(PretrainConfig, at) for at in (f"pretrain/{name}", f"demo/pretrain_{name}"))
-    assert large.model.grounding == small.model.grounding
+    readers = [config.model.regions and config.model.regions.name for config in (large, small)]
+    assert readers[0] == readers[1] or "crop" in readers
     assert large.scans.text == small.scans.text
     parts = [
         [(key, part.name, getattr(part, "negatives", None)) for key, part in parts_of(c.objective).items()]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,14 +21,14 @@ from ctglip.evaluation.settings import EvaluateConfig
 from ctglip.inference.scans import encode_scan, readable
 from ctglip.models.release import load_release
 from ctglip.objectives.base import total
+from ctglip.objectives.contrast import ContrastSettings, key_findings
 from ctglip.objectives.mixture import Mixture
-from ctglip.objectives.organ_text import OrganText
+from ctglip.objectives.text_contrast import OrganText
 from ctglip.store.study import organ_row
 from ctglip.store.tables import Store
 from ctglip.training.assembly import Assembly, assemble
 from ctglip.training.launch import pretrain
 from ctglip.training.recipe import PretrainConfig
-from ctglip.training.registry import key_findings
 from ctglip.training.tracking import read_metrics
 from ctglip.vocabulary.abnormalities import load_abnormalities
 from ctglip.vocabulary.organs import load_organs
@@ -40,13 +41,13 @@ KINDS: dict[str, dict[str, Any]] = {
     "organ_text, lora": {"text": {"train": "lora"}},
     "organ_text, full": {"text": {"train": "full"}},
     "organ_text, hierarchy": {"objective": {"name": "organ_text", "targets": "hierarchy"}},
-    "organ_text, pool": {"model": {"grounding": "pool", "pooling": "attention"}},
-    "organ_query, pool": {
-        "model": {"grounding": "pool"},
+    "organ_text, mask": {"model": {"regions": {"name": "mask", "pooling": "attention"}}},
+    "organ_query, mask": {
+        "model": {"regions": {"name": "mask"}},
         "objective": {"name": "organ_query", "negatives": "same_organ"},
     },
-    "organ_query, box": {"model": {"grounding": "box"}, "objective": {"name": "organ_query"}},
-    "organ_query, query": {"model": {"grounding": "query", "use_size": False}, "objective": {"name": "organ_query"}},
+    "organ_query, box": {"model": {"regions": {"name": "box"}}, "objective": {"name": "organ_query"}},
+    "organ_query, query": {"model": {"regions": {"name": "query"}}, "objective": {"name": "organ_query"}},
     "organ_query, crop": {"objective": {"name": "organ_query"}},
     "global_pair": {"objective": {"name": "global_pair"}},
     "global_pair, sentence": {
@@ -139,7 +140,7 @@ def test_a_scan_meets_its_own_report(assembled, tiny):
         np.testing.assert_array_equal(sample.image, shown)
 
 
-@pytest.mark.parametrize("kind", ["organ_text", "organ_text, pool"])
+@pytest.mark.parametrize("kind", ["organ_text", "organ_text, mask"])
 @pytest.mark.parametrize("negatives", ["none", "batch", "random", "same_organ", "hierarchy"])
 def test_negatives_are_chosen_by_the_config(assembled, kind, negatives):
     parts = assembled(kind, objective={"name": "organ_text", "negatives": negatives})
@@ -159,7 +160,7 @@ def test_negatives_are_chosen_by_the_config(assembled, kind, negatives):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "steps", "least"), [("organ_text, pool", 120, 0.8), ("organ_query, query", 400, 0.7)])
+@pytest.mark.parametrize(("kind", "steps", "least"), [("organ_text, mask", 120, 0.8), ("organ_query, query", 400, 0.7)])
 def test_organs_are_learned_from_whole_scans(word_bert, tmp_path, kind, steps, least):
     store, _ = write_tiny_store(tmp_path / "store", 150, seed=3)
     scans = {"scans": {"input": {"grid": [20, 20, 20]}, "batch": 12}}
@@ -182,7 +183,7 @@ def test_permuted_reports_belong_to_other_scans(assembled):
 
 
 @pytest.mark.parametrize(
-    "kind", ["organ_text, pool", "organ_query, pool", "organ_query, box", "organ_query, query", "global_pair"]
+    "kind", ["organ_text, mask", "organ_query, mask", "organ_query, box", "organ_query, query", "global_pair"]
 )
 def test_inference_reads_what_training_read(assembled, tiny, kind):
     still = {"augment": {"shift_hu": 0.0, "noise_hu": 0.0}}
@@ -203,7 +204,7 @@ def test_inference_reads_what_training_read(assembled, tiny, kind):
             mine = batch.study_index == number
             asked = [rows[parts.release.organs[i]] for i in batch.organ_id[mine].tolist()]
             expected = trained["organ"][mine]
-        found = encode_scan(model, cut, asked, load_organs(), parts.release.organs, settings)
+        found = encode_scan(model, cut, asked, parts.release.organs, settings)
         torch.testing.assert_close(torch.from_numpy(found.features), expected, atol=1e-5, rtol=1e-5)
         np.testing.assert_allclose(np.linalg.norm(found.diagnosis, axis=1), 1, atol=1e-5)
 
@@ -227,7 +228,7 @@ def test_scans_without_masks_are_asked_for_the_organs_that_their_reports_speak_o
 
 @pytest.mark.slow
 @pytest.mark.ci
-@pytest.mark.parametrize("kind", ["organ_text, pool", "organ_query, query", "global_pair", "mixture"])
+@pytest.mark.parametrize("kind", ["organ_text, mask", "organ_query, query", "global_pair", "mixture"])
 def test_a_run_ends_in_a_model_that_can_be_read(tiny, word_bert, tmp_path, kind):
     config = config_of(word_bert, KINDS[kind], validate_every=3)
     folder = pretrain(tiny[0].path, tmp_path / "run", config)
@@ -247,7 +248,7 @@ def test_a_run_ends_in_a_model_that_can_be_read(tiny, word_bert, tmp_path, kind)
 
 def test_an_organ_too_small_for_the_grid_is_not_asked_about(tiny, word_bert, tmp_path):
     coarse = {"scans": {"input": {"grid": [4, 4, 4]}}, "model": {"encoder": {"stem_stride": 1}}}
-    config = config_of(word_bert, merge(KINDS["organ_text, pool"], coarse))
+    config = config_of(word_bert, merge(KINDS["organ_text, mask"], coarse))
     parts = assemble(tiny[0], tmp_path / "run", config, "cpu")
     study = tiny[0].study("s000")
     rows = [organ_row(row) for row in study.rows("organs") if row["organ"] in ("liver", "spleen", "kidney_left")]
@@ -297,7 +298,7 @@ def test_configs_without_a_name_are_organ_texts(word_bert):
 
 def test_models_that_do_not_suit_the_objective_are_named(tiny, word_bert, tmp_path):
     faults = {
-        "asks for organs": {"model": {"grounding": "none"}},
+        "trains no model.regions": merge(KINDS["global_pair"], {"model": {"regions": {"name": "crop"}}}),
         "compares whole reports": {"objective": {"name": "global_pair", "negatives": "same_organ"}},
         "with the windows": merge(KINDS["mixture"], {"scans": {"input": {"windows_hu": [[-100.0, 100.0]]}}}),
         "has weights for": {"objective": {**KINDS["mixture"]["objective"], "weights": {"organs": 1.0}}},
@@ -308,8 +309,8 @@ def test_models_that_do_not_suit_the_objective_are_named(tiny, word_bert, tmp_pa
 
 
 def test_an_objective_decides_which_heads_there_are(assembled):
-    heads = {kind: assembled(kind).release.model.settings for kind in ("organ_text", "global_pair", "mixture")}
-    assert [(m.anatomy, m.whole_image, m.grounding) for m in heads.values()] == [
+    models = [assembled(kind).release.model for kind in ("organ_text", "global_pair", "mixture")]
+    assert [(m.anatomy_head is not None, m.image_head is not None, m.reading) for m in models] == [
         (True, False, "crop"),
         (False, True, "none"),
         (True, True, "crop"),
@@ -324,7 +325,9 @@ def test_what_a_text_affirms_is_true_above_it_too(assembled):
     keys = [("kidney_left", frozenset({"renal_cyst"})), ("kidneys", frozenset({"renal_cyst"}))]
     keys += [("kidney_right", frozenset({"renal_cyst"})), ("liver", frozenset({child.name}))]
     keys += [("liver", frozenset({child.parent})), ("liver", frozenset())]
-    found = key_findings(keys, organs, abnormalities)
+    context: Any = SimpleNamespace(keys=keys, organs=organs, abnormalities=abnormalities)
+    found = key_findings(context, ContrastSettings(targets="hierarchy"))
+    assert found is not None
     assert found.table.sum(1).tolist() == [1, 1, 1, 1, 1, 0]
     instance = [int(row.argmax()) for row in found.table]
     implied = [[bool(found.related[instance[i], instance[j]]) for j in range(5)] for i in range(5)]
@@ -340,6 +343,6 @@ def test_what_a_text_affirms_is_true_above_it_too(assembled):
 def test_hierarchy_reaches_the_contrast(assembled):
     objective = assembled("organ_text, hierarchy").objective
     assert isinstance(objective, OrganText)
-    findings = objective.diagnosis.findings
+    findings = objective.contrast.findings
     assert findings is not None
     assert findings.table.sum() > 0

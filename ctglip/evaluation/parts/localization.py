@@ -115,7 +115,7 @@ def localization(context: Context) -> LocalizationResult | None:
         CohortError: the table lacks a column.
     """
     path = Path(context.config.lesions) if context.config.lesions else None
-    if not context.radiographs and context.release.model.settings.grounding != "crop":
+    if not context.radiographs and not context.release.reads_crops:
         context.notes.append("There is no localization: maps are drawn for models that read organ crops.")
         return None
     if context.radiographs:
@@ -233,9 +233,8 @@ def _organ(context: Context, row: int, lesions: Mapping[str, Sequence[Lesion]]) 
     index = np.stack(np.meshgrid(*[np.arange(n) for n in crop.mask.shape], indexing="ij"), axis=-1)
     world = index @ affine[:3, :3].T + affine[:3, 3]
     inside = crop.mask >= 128 if (crop.mask >= 128).any() else crop.mask > 0
-    query = release.organs.index(instance.organ) if instance.organ in release.organs else 0
     axes = context.scorer.axes([(instance.organ, name) for name in lesions])
-    maps = crop_maps(release.model, crop, settings, axes, query)
+    maps = crop_maps(release.model, crop, settings, axes)
     answers = []
     for (name, several), values in zip(lesions.items(), maps, strict=True):
         outside = np.min([np.linalg.norm(world - one[:3], axis=-1) - one[3] for one in several], axis=0)

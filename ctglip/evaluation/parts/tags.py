@@ -73,8 +73,8 @@ class TagResult(PartResult):
 def tag_decoder(context: Context) -> TagResult | None:
     """Ask the decoder for every abnormality that the evaluated radiographs have labels of; None for models without
     one."""
-    settings = context.release.model.settings.tags
-    if not context.radiographs or settings is None:
+    model = context.release.model
+    if not context.radiographs or model.tag_decoder is None:
         context.notes.append("There is no tags: this model has no decoder of tags for radiographs.")
         return None
     tags = {name: _tag(context, name) for name in sorted({name for _, name in context.labels})}
@@ -84,7 +84,7 @@ def tag_decoder(context: Context) -> TagResult | None:
     if not metrics:
         return None
     findings = tuple(
-        TagMetrics(abnormality=name, tag=tags[name], trained=tags[name] in settings.names, **vars(one))
+        TagMetrics(abnormality=name, tag=tags[name], trained=tags[name] in model.inputs.tags, **vars(one))
         for name, one in metrics.items()
     )
     return TagResult(findings, interval_of(macro))
@@ -92,12 +92,9 @@ def tag_decoder(context: Context) -> TagResult | None:
 
 def _tag(context: Context, name: str) -> str:
     """The tag of training that means an abnormality or the nearest thing above it, or the abnormality's own name."""
-    settings = context.release.model.settings.tags
-    assert settings is not None
+    names = context.release.model.inputs.tags
     dictionary = context.scorer.dictionaries.abnormalities
-    trained = {
-        tag: entry for kind in ("tags", "entities") for tag, entry in tag_entries(kind).items() if tag in settings.names
-    }
+    trained = {tag: entry for kind in ("tags", "entities") for tag, entry in tag_entries(kind).items() if tag in names}
     ancestors = [name]
     while parent := dictionary[ancestors[-1]].parent:
         ancestors.append(parent)

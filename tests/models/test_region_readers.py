@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ctglip.errors import ModelError
 from ctglip.models.decoders import QueryDecoder
-from ctglip.models.dual_encoder import OrganTextModel, OrganTextModelSettings
+from ctglip.models.dual_encoder import DualEncoder
 from ctglip.models.encoders.cnn import CNNSettings
 from ctglip.models.pooling import (
     AttentionPool,
@@ -19,6 +18,8 @@ from ctglip.models.pooling import (
     pool_labels,
     pool_organs,
 )
+from ctglip.models.region_readers import REGION_READERS, Regions
+from tests.models.building import dual_encoder
 
 STUDY = torch.tensor([2, 0, 0, 2, 0])  # study 1 has no organ
 MEMBER = torch.tensor([[0, 1, 0, 0], [0, 1, 1, 0], [0, 0, 0, 1], [0, 0, 1, 1], [0, 0, 1, 0]])
@@ -140,37 +141,38 @@ def test_queries_may_change_places_and_absent_tokens_are_not_read():
     torch.testing.assert_close(decoder(queries, tokens, ignored)[0], decoder(queries, tokens[:, :4])[0])
 
 
-def model(**changes) -> OrganTextModel:
+def model(**changes) -> DualEncoder:
     torch.manual_seed(0)
     encoder = CNNSettings(widths=(8, 16), blocks=(0, 1))
-    return OrganTextModel(OrganTextModelSettings(encoder=encoder, in_channels=1, dim=16, text_dim=4, **changes))
+    return dual_encoder(encoder=encoder, in_channels=1, dim=16, text_dim=4, **changes)
 
 
-def test_queries_need_to_know_how_many_organs_there_are():
-    for changes in ({"grounding": "query"}, {"pooling": "attention"}):
-        with pytest.raises(ModelError, match=r"model\.organs"):
-            model(**changes)
+READERS = [
+    {"name": "mask"}, {"name": "mask", "pooling": "attention"}, {"name": "mask", "pooling": "tokens"},
+    {"name": "box"}, {"name": "box", "pooling": "attention"}, {"name": "box", "pooling": "tokens"}, {"name": "query"},
+]  # fmt: skip
 
 
-@pytest.mark.parametrize("grounding", ["pool", "box", "query"])
-@pytest.mark.parametrize("pooling", ["mean", "attention"])
-def test_each_organ_sees_its_own_study(grounding, pooling):
-    net = model(grounding=grounding, pooling=pooling, organs=3)
-    images, sizes, organ = torch.randn(3, 1, 16, 16, 16), torch.randn(5, 4), torch.tensor([0, 1, 2, 0, 2])
-    labels = torch.randint(0, 4, (3, 16, 16, 16))
-    boxes = torch.tensor([0.0, 9, 3, 16, 0, 12]).repeat(5, 1)
-    found = net.study_features(images, sizes, organ, STUDY, labels, MEMBER, boxes)
+@pytest.mark.parametrize("reader", READERS, ids=lambda reader: " ".join(reader.values()))
+def test_each_organ_sees_its_own_study(reader):
+    net = model(regions=reader, organs=3, organ_labels=((1,), (1, 2), (3,)))
+    images, boxes = torch.randn(3, 1, 16, 16, 16), torch.tensor([0.0, 9, 3, 16, 0, 12]).repeat(5, 1)
+    regions = Regions(
+        size=torch.randn(5, 4),
+        organ_id=torch.tensor([0, 1, 2, 0, 2]),
+        study_index=STUDY,
+        labels=torch.randint(0, 5, (3, 16, 16, 16)),  # 4 belongs to no organ
+        boxes=boxes,
+    )
+    found = net(images, regions)
     changed = images.clone()
     changed[0] += 1
-    other = net.study_features(changed, sizes, organ, STUDY, labels, MEMBER, boxes)
-    same = (found - other).abs().amax(1) < 1e-5
+    same = (found - net(changed, regions)).abs().amax(1) < 1e-5
     assert torch.equal(same, STUDY != 0)
+    assert found.shape == (5, net.feature_dim)
+    torch.testing.assert_close(net.diagnosis(found).norm(dim=1), torch.ones(5))
+    assert net.anatomy(found).shape == net.diagnosis(found).shape
 
 
-def test_a_crop_may_be_read_by_attention():
-    net = model(pooling="attention", organs=3)
-    images, masks, sizes = torch.randn(2, 1, 16, 16, 16), torch.rand(2, 1, 16, 16, 16), torch.randn(2, 4)
-    one = net.organ_features(images, masks, sizes, torch.tensor([0, 1]))
-    two = net.organ_features(images, masks, sizes, torch.tensor([0, 2]))
-    torch.testing.assert_close(one[0], two[0])
-    assert not torch.allclose(one[1], two[1])
+def test_every_reader_is_tested():
+    assert {"crop", *(reader["name"] for reader in READERS)} == set(REGION_READERS)

@@ -1,12 +1,11 @@
-"""The Visual Pathology Observation Extractor: learned queries read a picture's tokens, one observation each.
-
-PLACE (re-implementation from the abstract, arXiv 2506.10573); number, depth and positions are this project's own.
+"""Learned queries that read an image's tokens, each a vector to compare with sentences: PLACE's Visual Pathology
+Observation Extractor (re-implementation from the abstract, arXiv 2506.10573; number, depth and positions are this
+project's own).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,16 +14,17 @@ from torch import Tensor, nn
 
 from ctglip.config import Settings
 from ctglip.models.decoders import QueryDecoder
+from ctglip.models.encoders.base import Encoder, VisionFeatures
 from ctglip.models.heads import ProjectionHead
 
 _OCTAVES = 4
 
 
-class ObservationSettings(Settings):
-    """How observations are extracted.
+class ResamplerSettings(Settings):
+    """How queries read images.
 
     Attributes:
-        queries: observations of each picture.
+        queries: vectors of each image.
         layers, heads: of the query decoder.
         dim: width of queries and tokens in it.
         levels: levels of the encoder whose tokens are read, all together.
@@ -40,37 +40,35 @@ class ObservationSettings(Settings):
 
 
 @dataclass(frozen=True)
-class Observations:
-    """What the queries found.
+class Resampled:
+    """What the queries read.
 
     Attributes:
-        found: one vector for each query.
-        where: for each level that was read, the share of each query's attention (last layer) at each of its voxels;
+        tokens: one vector for each query.
+        attention: for each level that was read, the share of each query's attention (last layer) at each of its voxels;
             all levels together sum to one.
     """
 
-    found: Float[Tensor, "b q d"]
-    where: tuple[Float[Tensor, "b q *s"], ...]
+    tokens: Float[Tensor, "b q d"]
+    attention: tuple[Float[Tensor, "b q *s"], ...]
 
 
-class ObservationExtractor(nn.Module):
+class Resampler(nn.Module):
     """Queries over the tokens of one level or several, with positions, and the heads into a space with sentences.
 
     Args:
         settings: queries, decoder, levels.
-        level_channels: of the encoder.
-        dims: spatial dimensions.
+        encoder: whose tokens these are.
         embedding_dim: width of the common space.
         text_dim: width of the text embeddings that come in.
     """
 
-    def __init__(
-        self, settings: ObservationSettings, level_channels: Sequence[int], dims: int, embedding_dim: int, text_dim: int
-    ) -> None:
+    def __init__(self, settings: ResamplerSettings, encoder: Encoder, embedding_dim: int, text_dim: int) -> None:
         super().__init__()
         self.settings = settings
-        widths = [level_channels[level] for level in settings.levels]
-        self.read = nn.ModuleList(TokenReader(width, settings.dim, dims) for width in widths)
+        widths = [encoder.level_channels[level] for level in settings.levels]
+        dims = encoder.settings.spatial_dims
+        self.token_readers = nn.ModuleList(TokenReader(width, settings.dim, dims) for width in widths)
         self.queries = nn.Embedding(settings.queries, settings.dim)
         self.decoder = QueryDecoder(
             settings.dim, settings.layers, settings.heads, 4 * settings.dim, dropout=settings.dropout
@@ -78,27 +76,25 @@ class ObservationExtractor(nn.Module):
         self.visual_head = ProjectionHead(settings.dim, embedding_dim)
         self.textual_head = ProjectionHead(text_dim, embedding_dim)
 
-    def forward(self, levels: Sequence[Float[Tensor, "b c *s"]]) -> Observations:
-        """Observations of pictures, from all levels of the encoder."""
-        maps = [levels[level] for level in self.settings.levels]
-        tokens = torch.cat([read(each) for read, each in zip(self.read, maps, strict=True)], dim=1)
-        found, where = self.decoder(self.queries.weight.expand(len(tokens), -1, -1), tokens)
-        parts = where.split([math.prod(each.shape[2:]) for each in maps], dim=2)
-        return Observations(
-            found, tuple(part.unflatten(2, each.shape[2:]) for part, each in zip(parts, maps, strict=True))
-        )
+    def forward(self, vision: VisionFeatures) -> Resampled:
+        """What the queries read in images."""
+        maps = [vision.levels[level] for level in self.settings.levels]
+        tokens = torch.cat([read(each) for read, each in zip(self.token_readers, maps, strict=True)], dim=1)
+        found, attention = self.decoder(self.queries.weight.expand(len(tokens), -1, -1), tokens)
+        parts = attention.split([math.prod(each.shape[2:]) for each in maps], dim=2)
+        return Resampled(found, tuple(p.unflatten(2, each.shape[2:]) for p, each in zip(parts, maps, strict=True)))
 
-    def visual(self, found: Float[Tensor, "b q d"]) -> Float[Tensor, "b q e"]:
-        """Observations as unit vectors that are compared with sentences."""
-        return self.visual_head(found)
+    def visual(self, tokens: Float[Tensor, "b q d"]) -> Float[Tensor, "b q e"]:
+        """Query tokens as unit vectors that are compared with sentences."""
+        return self.visual_head(tokens)
 
     def textual(self, embeddings: Float[Tensor, "*n t"]) -> Float[Tensor, "*n e"]:
-        """Raw text embeddings of sentences as unit vectors that are compared with observations."""
+        """Raw text embeddings of sentences as unit vectors that are compared with query tokens."""
         return self.textual_head(embeddings.to(self.queries.weight.dtype))
 
 
 class TokenReader(nn.Module):
-    """A level's voxels as tokens of a width, each told its place.
+    """A level's voxels as tokens of a width, each with its position.
 
     Args:
         channels: of the level.
@@ -118,7 +114,7 @@ class TokenReader(nn.Module):
 
 
 def waves(grid: tuple[int, ...], device: torch.device | None = None) -> Float[Tensor, "n f"]:
-    """Sines and cosines of each voxel's place (0 to 1 along each axis), at 1, 2, 4 and 8 half turns."""
+    """Sines and cosines of each voxel's position (0 to 1 along each axis), at 1, 2, 4 and 8 half turns."""
     axes = [(torch.arange(side, device=device) + 0.5) / side for side in grid]
     positions = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).flatten(0, -2)
     turns = math.pi * 2 ** torch.arange(_OCTAVES, device=device)

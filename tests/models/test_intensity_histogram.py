@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from ctglip.models.dual_encoder import OrganTextModel, OrganTextModelSettings
 from ctglip.models.encoders.cnn import CNNSettings
-from ctglip.models.intensities import IntensityHistogram, organ_histogram
+from ctglip.models.intensity_histogram import IntensityHistogram, organ_histogram
+from ctglip.models.region_readers import Regions
+from tests.models.building import dual_encoder
 
 
 def test_shares_are_those_counted_by_hand():
@@ -55,8 +56,8 @@ def test_a_shift_of_a_whole_crop_is_told_apart():
     image, mask, size = torch.randn(1, 1, 16, 16, 16) * 0.1, torch.ones(1, 1, 16, 16, 16), torch.zeros(1, 4)
     moved = []
     for bins in (0, 32):
-        model = OrganTextModel(OrganTextModelSettings(**shared, histogram=bins))
+        model = dual_encoder(**shared, regions={"name": "crop", "histogram": bins})
         model.encoder.stem[0].padding = (0, 0, 0)
-        before, after = (model.organ_features(x, mask, size) for x in (image, image + 0.3))
+        before, after = (model(x, Regions(mask=mask, size=size)) for x in (image, image + 0.3))
         moved.append(float((after - before).detach().norm()))
     assert moved[0] < 0.1 * moved[1]

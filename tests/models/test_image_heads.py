@@ -6,31 +6,29 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from ctglip.models.dual_encoder import OrganTextModel, OrganTextModelSettings
+from ctglip.models.dual_encoder import DualEncoder
 from ctglip.models.encoders.cnn import CNNSettings
-from ctglip.models.whole import joined_levels, positions
+from ctglip.models.image_heads import joined_levels, positions
+from tests.models.building import dual_encoder
 
-BASE = OrganTextModelSettings(
-    encoder=CNNSettings(spatial_dims=2, widths=(8, 16), blocks=(0, 1)),
-    in_channels=1, grounding="none", whole_image=True, anatomy=False, use_size=False, dim=16, embedding_dim=8,
-    text_dim=12,
-)  # fmt: skip
+ENCODER = CNNSettings(spatial_dims=2, widths=(8, 16), blocks=(0, 1))
 
 
-def made(**changes: object) -> OrganTextModel:
+def made(name: str = "tokens", encoder: CNNSettings = ENCODER, head_norm: str = "layer", **head: object) -> DualEncoder:
     torch.manual_seed(0)
-    return OrganTextModel(BASE.model_copy(update={"image_project": "token", **changes})).eval()
+    shape = {"in_channels": 1, "dim": 16, "embedding_dim": 8, "text_dim": 12}
+    return dual_encoder(encoder=encoder, head_norm=head_norm, image={"name": name, **head}, **shape).eval()
 
 
 @pytest.mark.parametrize("norm", ["layer", "batch"])
 @pytest.mark.parametrize("pooling", ["mean", "peak", "mean_peak"])
 @pytest.mark.parametrize("levels", [(-1,), (-2,), (-2, -1)])
 def test_what_the_tokens_add_is_the_answer(levels: tuple[int, ...], pooling: str, norm: str) -> None:
-    model = made(image_levels=levels, image_pooling=pooling, head_norm=norm)
+    model = made(levels=levels, pooling=pooling, head_norm=norm)
     images, axis = torch.randn(3, 1, 32, 24), torch.randn(8)
-    whole = model.whole(model.image(images))
+    whole = model.image_head(model.image_features(images))
     torch.testing.assert_close(whole.norm(dim=1), torch.ones(3))
-    parts = model.image_parts(model.encoder(images))
+    parts = model.image_head.contributions(model.encoder(images))
     grid = (8, 6) if levels == (-1,) else (16, 12)
     assert parts.shape == (3, 8, *grid)
     torch.testing.assert_close(parts.flatten(2).mean(-1), whole, atol=1e-5, rtol=1e-5)
@@ -43,28 +41,28 @@ def test_a_plain_mean_is_the_mean_of_the_heads_vectors() -> None:
     vision = model.encoder(torch.randn(2, 1, 16, 16))
     placed = vision.tokens + model.image_head.position(positions(vision.grid))
     expected = F.normalize(model.image_head.head.unscaled(placed).mean(1), dim=-1)
-    torch.testing.assert_close(model.whole(model.image_feature(model.image_input(vision))), expected)
+    torch.testing.assert_close(model.image_head(model.image_head.features(model.image_head.select(vision))), expected)
 
 
 def test_a_peak_is_less_diluted_than_a_mean() -> None:
     """One token of 256 differs: a soft maximum moves further."""
     moved = {}
     for pooling in ("mean", "peak"):
-        model = made(image_levels=(-2,), image_pooling=pooling)
+        model = made(levels=(-2,), pooling=pooling)
         if pooling == "peak":
             model.image_head.sharpness.data.fill_(20.0)
         tokens = torch.randn(1, 8, 1, 1).expand(1, 8, 16, 16).clone()
         model.image_head.position.weight.data.zero_()
-        before = model.whole(model.image_feature(tokens))
+        before = model.image_head(model.image_head.features(tokens))
         tokens[:, :, 5, 7] = -tokens[:, :, 5, 7]
-        moved[pooling] = float((model.whole(model.image_feature(tokens)) - before).norm().detach())
+        moved[pooling] = float((model.image_head(model.image_head.features(tokens)) - before).norm().detach())
     assert moved["peak"] > 5 * moved["mean"]
 
 
 def test_tokens_know_their_side() -> None:
     model = made()
     tokens = torch.randn(1, 16, 4, 1) * torch.tensor([1.0, 0, 0, 0])
-    assert (model.image_feature(tokens) - model.image_feature(tokens.flip(-1))).norm() > 1e-3
+    assert (model.image_head.features(tokens) - model.image_head.features(tokens.flip(-1))).norm() > 1e-3
     position = positions((4, 2, 3))
     assert position.shape == (24, 15)
     assert position.abs().max() <= 1
@@ -80,15 +78,12 @@ def test_levels_are_joined_on_the_finest_grid() -> None:
     assert joined_levels([torch.randn(1, 2, 4, 4, 4), torch.randn(1, 2, 2, 2, 2)]).shape == (1, 4, 4, 4, 4)
 
 
-def test_old_settings_and_weights_still_load() -> None:
-    old = OrganTextModelSettings.model_validate(
-        {k: v for k, v in BASE.model_dump(mode="json").items() if not k.startswith("image_")}
-    )
-    model = OrganTextModel(old)
-    assert {name.split(".")[1] for name in model.state_dict() if name.startswith("image_head")} == {"layers"}
-    pooled = model.encoder(images := torch.randn(2, 1, 16, 16)).pooled
-    torch.testing.assert_close(model.image(images), pooled)
-    torch.testing.assert_close(model.whole(pooled), model.image_head(pooled))
+def test_the_mean_token_is_read_through_the_head() -> None:
+    model = made("pooled")
+    vision = model.encoder(images := torch.randn(2, 1, 16, 16))
+    torch.testing.assert_close(model.image_features(images), vision.pooled)
+    torch.testing.assert_close(model.image_head(vision.pooled), model.image_head.head(vision.pooled))
+    assert model.image_head.contributions(vision).shape == (2, 8, *vision.grid)
 
 
 @pytest.mark.parametrize(("norm", "far"), [("batch", False), ("group", True)])
