@@ -8,9 +8,8 @@ difference is that of its ratio to the standard deviation of its draws under a n
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -20,65 +19,13 @@ from ctglip.errors import CTGLIPError
 from ctglip.evaluation.bootstrap import Question, draw_patients, interval_of, macro_draws
 from ctglip.evaluation.context import Context
 from ctglip.evaluation.encoded import Progress, Stage
-from ctglip.evaluation.results import format_interval
 from ctglip.evaluation.run import answer_split, label_source
 from ctglip.evaluation.settings import EvaluateConfig
 from ctglip.files import write_json, write_text
 from ctglip.inference.scoring import Dictionaries, Pair
 from ctglip.models.release import load_release
-from ctglip.pages import compare as page
-from ctglip.pages.parts import Fact
+from ctglip.pages.compare import ComparedPair, Comparison, render
 from ctglip.store.tables import Store
-from ctglip.types import Interval
-
-LEVEL = 0.05
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Two models compared.
-
-    Attributes:
-        first, second: the runs.
-        split, label_source: what was evaluated.
-        patients: how many.
-        macro_first, macro_second, macro_difference: over the pairs evaluated for both; second minus first.
-        p_value: of the macro difference.
-        pairs: each pair; ``adjusted`` is Holm's over all of them.
-        notes: what the reader must bear in mind.
-        problems: what of the label table could not be used.
-    """
-
-    first: str
-    second: str
-    split: str
-    label_source: str
-    patients: int
-    macro_first: Interval
-    macro_second: Interval
-    macro_difference: Interval
-    p_value: float | None
-    pairs: tuple[page.ComparedRow, ...]
-    notes: tuple[str, ...] = ()
-    problems: tuple[str, ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data."""
-        return asdict(self)
-
-    @property
-    def differing(self) -> int:
-        """How many pairs differ after Holm's correction."""
-        return sum(pair.adjusted is not None and pair.adjusted < LEVEL for pair in self.pairs)
-
-    def headline(self) -> str:
-        """The result in two lines."""
-        p = "unknown" if self.p_value is None else "< 0.001" if self.p_value < 0.001 else f"{self.p_value:.3f}"
-        return (
-            f"Macro AUROC {format_interval(self.macro_second)} against {format_interval(self.macro_first)}: difference "
-            f"{format_interval(self.macro_difference)}, p {p}, {self.patients} patients of the split {self.split}.\n"
-            f"{self.differing} of {len(self.pairs)} pairs differ after Holm's correction."
-        )
 
 
 def compare(
@@ -120,7 +67,7 @@ def compare(
         stage("Intervals of the differences")
     found = compared(first, second, names, label_source(labels))
     write_json(out / "compare.json", found.to_json())
-    write_text(out / "compare.html", page.render(comparison_page(found, first.scorer.dictionaries)))
+    write_text(out / "compare.html", render(_display(found, first.scorer.dictionaries)))
     return found
 
 
@@ -144,7 +91,7 @@ def compared(first: Context, second: Context, names: tuple[str, str], source: st
     )
     values = [p_value(b - a) for a, b in zip(each_a, each_b, strict=True)]
     pairs = [
-        page.ComparedRow(
+        ComparedPair(
             organ=pair[0],
             abnormality=pair[1],
             first=interval_of(a),
@@ -224,25 +171,11 @@ def _common_answers(
     return a, b
 
 
-def comparison_page(found: Comparison, dictionaries: Dictionaries) -> page.ComparePage:
-    """The comparison as the page's values."""
+def _display(found: Comparison, dictionaries: Dictionaries) -> Comparison:
+    """The comparison with display names."""
     organs, abnormalities = dictionaries.organs, dictionaries.abnormalities
-    rows = [
+    pairs = [
         replace(pair, organ=organs[pair.organ].display, abnormality=abnormalities[pair.abnormality].display)
         for pair in found.pairs
     ]
-    return page.ComparePage(
-        title=f"{found.second} against {found.first}",
-        first=found.first,
-        second=found.second,
-        split=found.split,
-        label_source=found.label_source,
-        macro=(found.macro_first, found.macro_second, found.macro_difference),
-        p_value=found.p_value,
-        rows=tuple(rows),
-        facts=(
-            Fact("Patients", str(found.patients)),
-            Fact("Pairs that differ", f"{found.differing} of {len(found.pairs)}", f"adjusted p below {LEVEL:g}"),
-        ),
-        notes=found.notes,
-    )
+    return replace(found, pairs=tuple(pairs))

@@ -9,7 +9,7 @@ from ctglip.evaluation.metrics import PairMetrics
 from ctglip.evaluation.zero_shot import Recognition
 from ctglip.inference.scoring import Dictionaries
 from ctglip.pages.parts import Table
-from ctglip.pages.wording import DASH, interval, number
+from ctglip.pages.wording import DASH, format_interval, interval, number
 from ctglip.types import Interval
 
 _LISTED = 8
@@ -151,15 +151,6 @@ def tables_of(parts: dict[str, PartResult], dictionaries: Dictionaries) -> tuple
             rows = found[table.key].rows if table.key in found else ()
             found[table.key] = replace(table, rows=(*rows, *table.rows))
     return tuple(found.values())
-
-
-def format_interval(value: Interval) -> str:
-    """``0.86 [0.82, 0.90]``."""
-    if value.value is None:
-        return "unknown"
-    if value.low is None or value.high is None:
-        return f"{value.value:.3f}"
-    return f"{value.value:.3f} [{value.low:.3f}, {value.high:.3f}]"
 
 
 def interval_cells(value: Interval | None) -> tuple[str, str]:

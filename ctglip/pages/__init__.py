@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from ctglip.lazy import public_names
 
 if TYPE_CHECKING:
-    from ctglip.pages.compare import ComparePage as ComparePage
+    from ctglip.pages.compare import Comparison as Comparison
     from ctglip.pages.cxr import CxrPage as CxrPage
     from ctglip.pages.document import render_template as render_template
     from ctglip.pages.index import IndexPage as IndexPage

@@ -44,6 +44,15 @@ def interval(score: Interval, digits: int = 3) -> str:
     return f"{number(score.low, digits)}{between}{number(score.high, digits)}"
 
 
+def format_interval(value: Interval) -> str:
+    """``0.86 [0.82, 0.90]``."""
+    if value.value is None:
+        return "unknown"
+    if value.low is None or value.high is None:
+        return f"{value.value:.3f}"
+    return f"{value.value:.3f} [{value.low:.3f}, {value.high:.3f}]"
+
+
 def p_value(value: float | None) -> str:
     """``0.031`` or ``< 0.001``, or a dash."""
     return "<\u00a00.001" if known(value) and value < 0.001 else number(value)

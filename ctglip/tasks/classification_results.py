@@ -13,8 +13,8 @@ from ctglip.errors import CTGLIPError
 from ctglip.evaluation.bootstrap import macro_draws
 from ctglip.evaluation.labels import Labels
 from ctglip.evaluation.metrics import PairMetrics
-from ctglip.evaluation.results import format_interval
 from ctglip.evaluation.zero_shot import Scores, evaluate_pairs, pair_question, thresholds_of
+from ctglip.pages.wording import format_interval
 from ctglip.tasks.calibration import CalibrationError, column_error
 from ctglip.tasks.classification_tables import attention_means, labels_of, pairs_of, scores_of
 from ctglip.tasks.results import BootstrapPatients, FinishedRun, TaskResults, compare_runs, released_run

@@ -7,11 +7,11 @@ from collections import Counter
 from ctglip.evaluation.labels import Labels
 from ctglip.evaluation.metrics import PairMetrics, roc_points
 from ctglip.evaluation.page import pair_row
-from ctglip.evaluation.results import format_interval
 from ctglip.evaluation.zero_shot import Scores
 from ctglip.inference.scoring import Dictionaries
 from ctglip.pages import parts
 from ctglip.pages import report as page
+from ctglip.pages.wording import format_interval
 from ctglip.tasks.classification_results import ClassificationResults
 from ctglip.tasks.studies import TEST, Studies
 from ctglip.tasks.targets import STUDY

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from ctglip.evaluation.bootstrap import draw_patients, interval_of
-from ctglip.evaluation.results import format_interval
+from ctglip.pages.wording import format_interval
 from ctglip.tasks.settings import EvalSettings
 from ctglip.tasks.studies import TEST, Studies, UnusedInput
 from ctglip.types import Interval

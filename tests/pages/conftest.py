@@ -190,28 +190,29 @@ def index_page(scan_page: scan.ScanPage, slices: tuple[Picture, ...]) -> index.I
 
 
 @pytest.fixture(scope="session")
-def compare_page() -> compare.ComparePage:
-    return compare.ComparePage(
-        title="organs against whole-scans",
+def compare_page() -> compare.Comparison:
+    return compare.Comparison(
         first="whole-scans",
         second="organs",
         split="test",
         label_source="label table truth.csv",
-        macro=(Interval(0.612, 0.580, 0.644), Interval(0.861, 0.842, 0.879), Interval(0.249, 0.211, 0.287)),
+        patients=60,
+        macro_first=Interval(0.612, 0.580, 0.644),
+        macro_second=Interval(0.861, 0.842, 0.879),
+        macro_difference=Interval(0.249, 0.211, 0.287),
         p_value=1e-9,
-        rows=(
-            compare.ComparedRow(
+        pairs=(
+            compare.ComparedPair(
                 "liver", "hepatic steatosis", Interval(0.6, 0.5, 0.7), Interval(0.9, 0.8, 1.0), Interval(0.3, 0.2, 0.4),
                 0.0001, 0.0002, 21, 60,
             ),
-            compare.ComparedRow(
+            compare.ComparedPair(
                 "gallbladder", "gallstone", Interval(0.7, 0.5, 0.9), Interval(0.65, 0.4, 0.85),
                 Interval(-0.05, -0.2, 0.1), 0.43, 0.43, 5, 58,
             ),
-            compare.ComparedRow(
+            compare.ComparedPair(
                 "spleen", "splenomegaly", Interval(1.0), Interval(1.0), Interval(0.0), None, None, 4, 60
             ),
         ),
-        facts=(Fact("Patients", "60"),),
-        notes=("2 pairs could be judged for one of the models alone and are left out.",),
+        notes=("2 pairs could be evaluated for one of the models alone and are left out.",),
     )  # fmt: skip

@@ -23,8 +23,8 @@ EMPTY: dict[str, Any] = {
     "quality_page": quality.QualityPage("Empty", 0),
     "pairs_page": pairs.PairsPage("Empty"),
     "index_page": index.IndexPage("Empty", "Nothing.", Interval(None)),
-    "compare_page": compare.ComparePage(
-        "Empty", "a", "b", "test", "nothing", (Interval(None), Interval(None), Interval(None)), None, ()
+    "compare_page": compare.Comparison(
+        "a", "Empty", "test", "nothing", 0, Interval(None), Interval(None), Interval(None), None, ()
     ),
 }
 HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(2)>'
@@ -300,13 +300,11 @@ def test_facts_keep_their_order(scan_page: scan.ScanPage) -> None:
     assert text.index("name3 value3") < text.index("name1 value1") < text.index("name2 value2")
 
 
-def test_a_comparison_says_who_is_better(compare_page: compare.ComparePage) -> None:
+def test_a_comparison_says_who_is_better(compare_page: compare.Comparison) -> None:
     text = _text(compare.render, compare_page)
     assert "organs is better on these patients" in text
     assert "p <\u00a00.001" in text.replace("< 0.001", "<\u00a00.001")
-    turned = dataclasses.replace(
-        compare_page, macro=(*compare_page.macro[:2], Interval(-0.2, -0.3, -0.1)), p_value=0.02
-    )
+    turned = dataclasses.replace(compare_page, macro_difference=Interval(-0.2, -0.3, -0.1), p_value=0.02)
     assert "whole-scans is better on these patients" in _text(compare.render, turned)
-    alike = dataclasses.replace(compare_page, macro=(*compare_page.macro[:2], Interval(0.0, -0.1, 0.1)), p_value=0.9)
+    alike = dataclasses.replace(compare_page, macro_difference=Interval(0.0, -0.1, 0.1), p_value=0.9)
     assert "cannot be told apart" in _text(compare.render, alike)
