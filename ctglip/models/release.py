@@ -328,7 +328,7 @@ def _organ_labels(folder: Path, tree: dict[str, Any], organs: Sequence[str]) -> 
     if tree.get("grounding") != "pool":
         return []
     dictionary = load_organs(folder / "organ_dictionary" / "organs.yaml")
-    return [sorted(dictionary.grounding_labels(name)) for name in organs]
+    return [sorted(dictionary.roi_labels(name)) for name in organs]
 
 
 def _read_statistics(folder: Path, name: str) -> Statistics | None:

@@ -222,7 +222,7 @@ def model_parts(
         sizes=not radiographs and sizes,
         anatomy=regions is not None and any(need.anatomy for need in needs),
         organs=len(names),
-        organ_labels=tuple(tuple(sorted(organs.grounding_labels(name))) for name in names),
+        organ_labels=tuple(tuple(sorted(organs.roi_labels(name))) for name in names),
         tags=() if tags is None else tuple(tag_entries(config.cxr.tags if radiographs else config.scans.tags)),
     )
     return model.model_copy(update=change), inputs

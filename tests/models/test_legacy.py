@@ -20,7 +20,7 @@ from ctglip.vocabulary.organs import load_organs
 from tests.models.building import dual_encoder
 
 ORGANS = ("liver", "spleen")
-LABELS = tuple(tuple(sorted(load_organs().grounding_labels(name))) for name in ORGANS)
+LABELS = tuple(tuple(sorted(load_organs().roi_labels(name))) for name in ORGANS)
 ENCODER = {"name": "cnn", "spatial_dims": 2, "widths": (8, 16), "blocks": (0, 1)}
 TAGS = {"layers": 1, "heads": 2, "hidden": 16, "dropout": 0.0}
 RESAMPLER = {"queries": 3, "layers": 1, "heads": 2, "dim": 16, "levels": (-1,), "dropout": 0.0}
