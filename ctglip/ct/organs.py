@@ -14,7 +14,7 @@ _SLAB = 8
 
 
 @dataclass(frozen=True)
-class LabelTable:
+class LabelStatistics:
     """What is known of each label number 0..255 of a label map.
 
     Attributes:
@@ -32,7 +32,7 @@ class LabelTable:
     high: np.ndarray
 
 
-def label_table(labels: np.ndarray, image: np.ndarray) -> LabelTable:
+def label_table(labels: np.ndarray, image: np.ndarray) -> LabelStatistics:
     """Count, HU sums and box of every label.
 
     Args:
@@ -57,7 +57,7 @@ def label_table(labels: np.ndarray, image: np.ndarray) -> LabelTable:
     there = count[:, None] > 0
     low = np.stack([positions.argmax(1) for positions in seen], axis=1)
     high = np.stack([positions.shape[1] - positions[:, ::-1].argmax(1) for positions in seen], axis=1)
-    return LabelTable(count, total, squares, low * there, high * there)
+    return LabelStatistics(count, total, squares, low * there, high * there)
 
 
 def _runs(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

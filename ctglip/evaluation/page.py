@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ctglip.evaluation.cases import best_and_worst
 from ctglip.evaluation.context import Context
+from ctglip.evaluation.examples import best_and_worst
 from ctglip.evaluation.metrics import PairMetrics, roc_band, roc_points
 from ctglip.evaluation.parts.embedding_map import EmbeddingMap
 from ctglip.evaluation.parts.retrieval import RetrievalResult

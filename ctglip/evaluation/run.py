@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import torch
 
-from ctglip.errors import CTGLIPError
+from ctglip.errors import ConfigError, CTGLIPError
 from ctglip.evaluation.bootstrap import interval_of
 from ctglip.evaluation.composed import composed_prompts
 from ctglip.evaluation.context import Context, build_context
@@ -20,7 +20,7 @@ from ctglip.evaluation.page import evaluation_page
 from ctglip.evaluation.parts import run_parts
 from ctglip.evaluation.parts.protocol import load_protocol
 from ctglip.evaluation.results import CalibrationResult, Results, tables_of
-from ctglip.evaluation.settings import EvaluateConfig
+from ctglip.evaluation.settings import CxrEvaluation, EvaluateConfig
 from ctglip.evaluation.zero_shot import Recognition, recognition
 from ctglip.files import atomic_path, write_json, write_text
 from ctglip.inference.feature_cache import check_recipe
@@ -58,6 +58,7 @@ def evaluate(
         stage: called with the name of each stage that begins.
 
     Raises:
+        ConfigError: settings of radiographs for a model of scans; a part or protocol that does not exist.
         ModelError: no model, or one made for another recipe.
         StoreError: no store, or an empty split.
         CohortError: faults of the label table, or studies that the store does not have.
@@ -91,6 +92,10 @@ def answer_split(
     """A model's answers about a split. Arguments and errors as in ``evaluate``."""
     release.check_aligned()
     check_recipe(store, release)
+    if release.cxr is None and config.cxr != CxrEvaluation():
+        raise ConfigError(
+            "The settings cxr.* are for radiographs; this model was trained on CT scans.", fix="Leave them."
+        )
     if stage is not None:
         stage("Prompts")
     gpu = torch.cuda.is_available() and config.device != "cpu"

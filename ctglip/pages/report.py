@@ -63,7 +63,7 @@ class EmbeddedOrgan:
 
 
 @dataclass(frozen=True)
-class Case:
+class ExampleAnswer:
     """A best or worst case: what was asked, what is true, what the model said, and a picture."""
 
     title: str
@@ -108,8 +108,8 @@ class EvaluationPage:
     retrieval: tuple[Retrieval, ...] = ()
     embeddings: tuple[EmbeddedOrgan, ...] = ()
     tables: tuple[Table, ...] = ()
-    best: tuple[Case, ...] = ()
-    worst: tuple[Case, ...] = ()
+    best: tuple[ExampleAnswer, ...] = ()
+    worst: tuple[ExampleAnswer, ...] = ()
 
 
 def render(page: EvaluationPage) -> str:

@@ -25,7 +25,7 @@ from ctglip.evaluation.parts import PARTS
 from ctglip.evaluation.parts.protocol import load_protocol, protocol_names, protocol_scorer
 from ctglip.evaluation.results import PartResult, Results
 from ctglip.evaluation.run import evaluate
-from ctglip.evaluation.settings import EvaluateConfig
+from ctglip.evaluation.settings import CxrEvaluation, EvaluateConfig
 from ctglip.evaluation.zero_shot import evaluate_pairs
 from ctglip.inference.scoring import Dictionaries
 from ctglip.labels import read_labels
@@ -138,6 +138,9 @@ def test_faults_are_named(tiny: Tiny, tmp_path: Path) -> None:
     pl.DataFrame({"study_id": ["s000"], "liver:purple": [1]}).write_csv(tmp_path / "odd.csv")
     with pytest.raises(CohortError, match="there is no abnormality 'purple'"):
         evaluate(run, store.path, tmp_path, labels=tmp_path / "odd.csv", config=CONFIG)
+    read = CONFIG.model_copy(update={"cxr": CxrEvaluation(read="whole")})
+    with pytest.raises(ConfigError, match=r"cxr\.\* are for radiographs"):
+        evaluate(run, store.path, tmp_path, labels=truth, config=read)
 
 
 def test_label_tables_are_checked_against_the_store(tiny: Tiny, tmp_path: Path) -> None:

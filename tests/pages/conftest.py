@@ -92,8 +92,8 @@ def report_page(slices: tuple[Picture, ...]) -> report.EvaluationPage:
             report.EmbeddedOrgan(float("nan"), 3.0, "Spleen"),
         ),
         tables=(Table("groups", "Groups", "By age.", ("Group", "Macro AUROC"), (("60 to 79", "0.861"),)),),
-        best=(report.Case("Study s01", True, 0.93, slices[0], "A large cyst."),),
-        worst=(report.Case("Study s02", False, 0.88),),
+        best=(report.ExampleAnswer("Study s01", True, 0.93, slices[0], "A large cyst."),),
+        worst=(report.ExampleAnswer("Study s02", False, 0.88),),
     )
 
 

@@ -12,12 +12,12 @@ from ctglip.inference.scoring import Pair
 from ctglip.pages.cxr import CxrBox, cxr_picture
 from ctglip.pages.parts import Picture
 from ctglip.pages.pictures import LUNG_HU, SOFT_TISSUE_HU, best_slice, slice_picture
-from ctglip.pages.report import Case
+from ctglip.pages.report import ExampleAnswer
 
-MOST_CASES = 4
+MOST_EXAMPLES = 4
 
 
-def best_and_worst(context: Context) -> tuple[tuple[Case, ...], tuple[Case, ...]]:
+def best_and_worst(context: Context) -> tuple[tuple[ExampleAnswer, ...], tuple[ExampleAnswer, ...]]:
     """Up to four positives found with the highest probability, and four answers that were furthest from the truth, each
     of another (organ, abnormality)."""
     found: list[tuple[float, Pair, int]] = []
@@ -29,17 +29,17 @@ def best_and_worst(context: Context) -> tuple[tuple[Case, ...], tuple[Case, ...]
         furthest = int(np.abs(known.labels - scores).argmax())
         missed.append((-float(abs(known.labels[furthest] - scores[furthest])), pair, furthest))
     best, worst = (
-        tuple(_case(context, pair, number) for _, pair, number in sorted(several)[:MOST_CASES])
+        tuple(_example(context, pair, number) for _, pair, number in sorted(several)[:MOST_EXAMPLES])
         for several in (found, missed)
     )
     return best, worst
 
 
-def _case(context: Context, pair: Pair, number: int) -> Case:
+def _example(context: Context, pair: Pair, number: int) -> ExampleAnswer:
     dictionaries, known = context.scorer.dictionaries, context.labels[pair]
     instance = context.split.instances[int(known.rows[number])]
     organ, abnormality = dictionaries.organs[pair[0]], dictionaries.abnormalities[pair[1]]
-    return Case(
+    return ExampleAnswer(
         title=f"{abnormality.display}, {organ.display}",
         truth=bool(known.labels[number]),
         probability=float(context.scores[pair][number]),
