@@ -6,6 +6,7 @@ map voxel indices to millimetres, as nibabel has them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -16,6 +17,8 @@ Laterality = Literal["left", "right", "bilateral"]
 ModalityName = Literal["ct", "cxr"]
 Section = Literal["findings", "impression", "indication", "technique", "comparison"]
 Severity = Literal["info", "warning", "error"]
+Progress = Callable[[int, int], None]
+"""Called with (done, total) as work goes on."""
 Box = tuple[int, int, int, int, int, int]
 """Half-open voxel box (x0, x1, y0, y1, z0, z1)."""
 

@@ -16,10 +16,9 @@ from ctglip.errors import CTGLIPError, StoreError
 from ctglip.parallel import worker_threads
 from ctglip.store.study import StudyReader, organ_row
 from ctglip.store.tables import Store
-from ctglip.types import Failure, OrganRow
+from ctglip.types import Failure, OrganRow, Progress
 from ctglip.vocabulary.organs import OrganDictionary
 
-Progress = Callable[[int, int], None]
 MAX_FAILED_SHARE = 0.05
 
 

@@ -14,7 +14,6 @@ from ctglip.config import Settings
 from ctglip.cxr.regions import region_entries
 from ctglip.cxr.sentence_regions import sentences_by_region
 from ctglip.cxr.views import FRONTAL
-from ctglip.data.cache import Progress
 from ctglip.data.cxr_input import kept_edge
 from ctglip.data.cxr_reader import CxrReader
 from ctglip.data.cxr_window import cxr_window
@@ -26,7 +25,7 @@ from ctglip.data.sampling import rows_of_rank
 from ctglip.errors import StoreError
 from ctglip.reports.tags import Tagger
 from ctglip.store.tables import Store
-from ctglip.types import Failure
+from ctglip.types import Failure, Progress
 
 
 class CxrDataSettings(Settings):

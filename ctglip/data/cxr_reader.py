@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ctglip.data.cache import MAX_FAILED_SHARE, Progress, check_damage
+from ctglip.data.cache import MAX_FAILED_SHARE, check_damage
 from ctglip.data.cxr_input import shrunk
 from ctglip.errors import CTGLIPError
 from ctglip.parallel import worker_threads
 from ctglip.store.tables import Store
-from ctglip.types import Failure
+from ctglip.types import Failure, Progress
 
 
 class CxrReader:

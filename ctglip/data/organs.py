@@ -13,7 +13,7 @@ from pydantic import Field
 
 from ctglip.config import Settings
 from ctglip.data.augment import AugmentationParameters, AugmentSettings, augment_crop, draw_augmentations
-from ctglip.data.cache import CropCache, Progress, instances_of
+from ctglip.data.cache import CropCache, instances_of
 from ctglip.data.captions import CaptionBuilder, Negatives, OrganCaptions, Paraphrases, draw_text
 from ctglip.data.crops import CropSettings
 from ctglip.data.dataset import Batch, TextDataset, names_of, numbers, stack
@@ -25,7 +25,7 @@ from ctglip.data.stored import CacheSettings, StoredCrops, open_crops
 from ctglip.errors import StoreError
 from ctglip.reports.parser import get_parser
 from ctglip.store.tables import Store
-from ctglip.types import Finding
+from ctglip.types import Finding, Progress
 from ctglip.vocabulary.abnormalities import AbnormalityDictionary
 from ctglip.vocabulary.evidence import organ_evidence
 from ctglip.vocabulary.negatives import Strategy

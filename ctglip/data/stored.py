@@ -24,7 +24,6 @@ from ctglip.data.cache import (
     MAX_FAILED_SHARE,
     CropCache,
     OrganInstance,
-    Progress,
     check_damage,
     cut_instance,
     cut_instances,
@@ -37,7 +36,7 @@ from ctglip.errors import CTGLIPError, StoreError
 from ctglip.files import check_id, free_bytes, value_hash
 from ctglip.store.study import StudyReader
 from ctglip.store.tables import Store
-from ctglip.types import Failure, OrganRow
+from ctglip.types import Failure, OrganRow, Progress
 from ctglip.vocabulary.organs import OrganDictionary
 
 VERSION = 1

@@ -18,7 +18,7 @@ from scipy.stats import norm
 from ctglip.errors import CTGLIPError
 from ctglip.evaluation.bootstrap import Question, draw_patients, interval_of, macro_draws
 from ctglip.evaluation.context import Context
-from ctglip.evaluation.encoded import Progress, Stage
+from ctglip.evaluation.encoded import Stage
 from ctglip.evaluation.run import answer_split, label_source
 from ctglip.evaluation.settings import EvaluateConfig
 from ctglip.files import write_json, write_text
@@ -26,6 +26,7 @@ from ctglip.inference.scoring import Dictionaries, Pair
 from ctglip.models.release import load_release
 from ctglip.pages.compare import ComparedPair, Comparison, render
 from ctglip.store.tables import Store
+from ctglip.types import Progress
 
 
 def compare(

@@ -31,7 +31,6 @@ from ctglip.inference.feature_cache import (
     PLAIN,
     WHOLE_RADIOGRAPH,
     OrganFeatures,
-    Progress,
     View,
     organ_features_of,
 )
@@ -40,6 +39,7 @@ from ctglip.labels import LabelTable
 from ctglip.models.release import Release
 from ctglip.models.text import TextEncoder
 from ctglip.store.tables import Store
+from ctglip.types import Progress
 
 Stage = Callable[[str], None]
 """Called with what begins, in a few words; ``Progress`` then counts in it."""

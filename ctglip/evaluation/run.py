@@ -13,7 +13,7 @@ from ctglip.evaluation.bootstrap import interval_of
 from ctglip.evaluation.composed import composed_prompts
 from ctglip.evaluation.context import Context, build_context
 from ctglip.evaluation.controls import controls_of
-from ctglip.evaluation.encoded import Progress, SplitEncoder, Stage, effective_rank
+from ctglip.evaluation.encoded import SplitEncoder, Stage, effective_rank
 from ctglip.evaluation.labels import check_studies, pairs_of
 from ctglip.evaluation.metrics import TEST_SPLIT_RULES, expected_calibration_error
 from ctglip.evaluation.page import evaluation_page
@@ -31,6 +31,7 @@ from ctglip.models.release import Release, load_release
 from ctglip.pages.report import render
 from ctglip.store.tables import Store
 from ctglip.table_files import read_table
+from ctglip.types import Progress
 
 _LISTED = 10
 

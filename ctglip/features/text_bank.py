@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +19,7 @@ from torch import Tensor
 
 from ctglip.files import atomic_path, read_json, remove, value_hash
 from ctglip.models.text import TextEncoder
-
-Progress = Callable[[int, int], None]
+from ctglip.types import Progress
 
 
 class TextBank:

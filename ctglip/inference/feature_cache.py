@@ -43,10 +43,9 @@ from ctglip.inference.feature_work import (
 from ctglip.models.release import Release
 from ctglip.parallel import worker_threads
 from ctglip.store.tables import Store
-from ctglip.types import Failure
+from ctglip.types import Failure, Progress
 from ctglip.vocabulary.organs import OrganDictionary, load_organs
 
-Progress = Callable[[int, int], None]
 FOLDER = "features"
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -34,7 +34,7 @@ from ctglip.reports.sentences import split_sentences
 from ctglip.reports.tags import TagEntry, tag_entries
 from ctglip.reports.trie import Trie
 from ctglip.reports.words import phrase
-from ctglip.types import Finding
+from ctglip.types import Finding, Progress
 from ctglip.vocabulary.organs import Organ
 
 VERSION = 1
@@ -43,7 +43,6 @@ _DATA = Path(__file__).with_name("entities.yaml")
 _PRESENCE = {"affirmed": 2, "uncertain": 1, "negated": 0, "normal": 0}
 _SIDES = ("left", "right")
 
-Progress = Callable[[int, int], None]
 Context = dict[str, str]
 """Entity -> its sentence, in the order of the list."""
 

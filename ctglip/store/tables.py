@@ -23,9 +23,9 @@ from ctglip.store.format import (
     write_info,
 )
 from ctglip.store.study import StudyReader
+from ctglip.types import Progress
 
 ROW_GROUP = 100_000
-Progress = Callable[[int, int], None]
 
 
 class Store:

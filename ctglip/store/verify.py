@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,8 +15,7 @@ from ctglip.store.format import JOURNAL, STUDIES, SUFFIX, leftovers, study_ids, 
 from ctglip.store.lock import exclusive
 from ctglip.store.study import StudyReader
 from ctglip.store.tables import Gathered, Store, sort_table, table_path, write_tables
-
-Progress = Callable[[int, int], None]
+from ctglip.types import Progress
 
 
 @dataclass(frozen=True)

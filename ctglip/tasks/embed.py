@@ -16,12 +16,13 @@ from ctglip.files import atomic_path, file_checksum, write_json
 from ctglip.inference.scoring import dictionaries_of
 from ctglip.models.release import Release, load_release
 from ctglip.store.tables import Store
-from ctglip.tasks.inputs import CachedFeatures, Progress, cached_features
+from ctglip.tasks.inputs import CachedFeatures, cached_features
 from ctglip.tasks.network import reads_whole, speaks
 from ctglip.tasks.settings import FinetuneConfig, FitSettings
 from ctglip.tasks.studies import Studies
 from ctglip.tasks.targets import STUDY, Target
 from ctglip.training.launch import resolve_device
+from ctglip.types import Progress
 from ctglip.vocabulary.organs import OrganDictionary
 
 Space = Literal["features", "diagnosis", "anatomy"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -30,10 +30,8 @@ from ctglip.tasks.network import FEATURES, Inputs, raw_width, read_organs, reads
 from ctglip.tasks.settings import FinetuneConfig
 from ctglip.tasks.studies import Bags, Studies
 from ctglip.tasks.targets import Target
-from ctglip.types import Failure
+from ctglip.types import Failure, Progress
 from ctglip.vocabulary.organs import load_organs
-
-Progress = Callable[[int, int], None]
 
 
 class OrganInputs(Protocol):

@@ -32,8 +32,8 @@ from ctglip.reports.tags import tag_entries
 from ctglip.resources import resource
 from ctglip.store.tables import Store
 from ctglip.training.recipe import PretrainConfig
-from ctglip.training.sources import Progress, Source, SourceSettings, open_source
-from ctglip.types import Failure
+from ctglip.training.sources import Source, SourceSettings, open_source
+from ctglip.types import Failure, Progress
 from ctglip.vocabulary.abnormalities import load_abnormalities
 from ctglip.vocabulary.organs import OrganDictionary, load_organs
 from ctglip.vocabulary.prompts import normal_prompts

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,8 +32,7 @@ from ctglip.training.record import ENVIRONMENT, begin_run, check_run, fingerprin
 from ctglip.training.tracking import read_metrics
 from ctglip.training.trainer import Trainer
 from ctglip.training.validation import Validation, build_validation
-
-Progress = Callable[[int, int], None]
+from ctglip.types import Progress
 
 
 def pretrain(

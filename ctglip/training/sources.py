@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -20,10 +20,8 @@ from ctglip.inference.scoring import Dictionaries
 from ctglip.models.region_readers import RegionReaderSettings
 from ctglip.objectives.base import InputKind
 from ctglip.store.tables import Store
-from ctglip.types import Failure
+from ctglip.types import Failure, Progress
 from ctglip.vocabulary.negatives import Strategy
-
-Progress = Callable[[int, int], None]
 
 
 class Source(Protocol):
