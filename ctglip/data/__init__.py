@@ -1,8 +1,7 @@
 """Samples of a store: torch datasets, each with a ``collate`` for a ``DataLoader``, and what they are made of.
 
-Which dataset: ``OrganDataset`` for crops of organs, ``StudyDataset`` for whole scans with their organs, ``PairDataset``
-for scans with one text, ``ScanReportDataset`` for scans with all that their reports say; ``CxrDataset`` and
-``CxrOrganDataset`` for chest radiographs.
+Which dataset: ``OrganDataset`` for crops of organs; ``StudyDataset`` for whole scans and chest radiographs, with a text
+of each organ, one text, or their report.
 """
 
 from __future__ import annotations
@@ -19,23 +18,19 @@ if TYPE_CHECKING:
     from ctglip.data.crops import CropSettings as CropSettings
     from ctglip.data.crops import OrganCrop as OrganCrop
     from ctglip.data.crops import cut_crop as cut_crop
-    from ctglip.data.cxr import CxrDataset as CxrDataset
     from ctglip.data.cxr import CxrDataSettings as CxrDataSettings
-    from ctglip.data.cxr_organs import CxrOrganDataset as CxrOrganDataset
     from ctglip.data.dataset import TextDataset as TextDataset
     from ctglip.data.organs import DataSettings as DataSettings
     from ctglip.data.organs import OrganDataset as OrganDataset
-    from ctglip.data.pairs import PairDataset as PairDataset
     from ctglip.data.rendering import CropStack as CropStack
     from ctglip.data.samples import OrganSample as OrganSample
     from ctglip.data.samples import StudySample as StudySample
     from ctglip.data.sampling import BalancedSampler as BalancedSampler
     from ctglip.data.sampling import SamplingSettings as SamplingSettings
-    from ctglip.data.scan_reports import ScanReportDataset as ScanReportDataset
+    from ctglip.data.scans import ScanDataSettings as ScanDataSettings
     from ctglip.data.scans import ScanSettings as ScanSettings
     from ctglip.data.scans import cut_scan as cut_scan
     from ctglip.data.scans import render_scans as render_scans
-    from ctglip.data.studies import ScanDataSettings as ScanDataSettings
     from ctglip.data.studies import StudyDataset as StudyDataset
 
 __getattr__, __dir__ = public_names(__name__)

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from jaxtyping import Float
 from scipy.ndimage import map_coordinates
 
 from ctglip.cxr.recipe import CXR_MAX
-from ctglip.data.cxr_input import scaled
-
-if TYPE_CHECKING:
-    from ctglip.data.cxr import CxrDataSettings
+from ctglip.data.cxr import CxrDataSettings, scaled
 
 Homography = Float[np.ndarray, "3 3"]
 
@@ -23,7 +18,7 @@ def cxr_window(
     """A window of a radiograph, as a model's input, with its boxes, clipped to it.
 
     Args:
-        radiograph: uint16, ``cxr_input.kept_edge`` rows and columns.
+        radiograph: uint16, ``cxr.kept_edge`` rows and columns.
         boxes: ``(row0, row1, column0, column1)`` in its pixels.
         settings: window and changes.
         rng: draws window, contrast, flip, turn and warp; None takes the middle as it is.

@@ -5,25 +5,29 @@
 >>> for batch in loader:
 ...     batch["image"], batch["text"]
 
-Training itself asks for the batch of a step (``batch``, ``samples``): a function of the seed and the step.
+Training itself asks for the batch of a step (``batch``): a function of the seed and the step.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from jaxtyping import Int
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ctglip.data.captions import OrganCaptions
 from ctglip.data.samples import NO_TEXT
+from ctglip.types import Failure
 
 S = TypeVar("S")
-Batch = dict[str, Any]
+LoaderBatch = dict[str, Any]
 """What ``collate`` gives: tensors, and lists where a column holds words."""
+TextIds = Callable[[Sequence[str]], Sequence[int]]
 
 
 class TextDataset(Dataset[S]):
@@ -31,10 +35,34 @@ class TextDataset(Dataset[S]):
 
     What is random of a sample (its text, its augmentation) comes from torch's generator: ``torch.manual_seed`` decides
     it, ``DataLoader(generator=...)`` in worker processes. What ``failures`` counts in a worker stays there.
+
+    Attributes:
+        texts: every text that can be drawn.
+        text_ids: the number that samples have for each, and ``NO_TEXT`` at the end.
+        captions: of the organs that the dataset teaches.
+        keys: what each text key stands for, where texts are of one organ: it and what is affirmed of it.
     """
+
+    texts: Sequence[str]
+    text_ids: Int[np.ndarray, " n"]
+    captions: Sequence[OrganCaptions]
+    keys: tuple[tuple[str, frozenset[str]], ...] = ()
 
     @abstractmethod
     def __len__(self) -> int: ...
+
+    @property
+    @abstractmethod
+    def failures(self) -> Sequence[Failure]:
+        """Studies that could not be read so far."""
+
+    @abstractmethod
+    def batch(self, step: int, rank: int = 0, world: int = 1) -> list[S]:
+        """A rank's share of the samples of a step: the same for the same seed, whatever came before."""
+
+    @abstractmethod
+    def studies(self, step: int) -> list[str]:
+        """The studies of a step's batch, of all ranks."""
 
     @abstractmethod
     def sampled(self, rows: Sequence[int], seed: int) -> list[S]:
@@ -45,12 +73,8 @@ class TextDataset(Dataset[S]):
         """
 
     @abstractmethod
-    def collate(self, samples: Sequence[S]) -> Batch:
+    def collate(self, samples: Sequence[S]) -> LoaderBatch:
         """Samples as one batch on the CPU, for ``DataLoader(collate_fn=...)``."""
-
-    @abstractmethod
-    def _words(self) -> tuple[Sequence[str], Sequence[int] | np.ndarray]:
-        """Every text that can be drawn, and the number that samples have for each."""
 
     def __getitem__(self, row: int) -> S:
         """One sample; a negative row counts from the end.
@@ -68,29 +92,18 @@ class TextDataset(Dataset[S]):
 
     def text_of(self, ids: Sequence[int] | np.ndarray | Tensor) -> list[str | None]:
         """The texts that samples name by number; None where there is none."""
-        texts, numbers = self._words()
-        known = {int(number): text for number, text in zip(numbers, texts, strict=False)}
-        return [None if int(number) == NO_TEXT else known[int(number)] for number in ids]
+        texts = dict(zip(self.text_ids.tolist(), self.texts, strict=False))
+        return [texts.get(int(number)) for number in ids]
 
 
-def stack(samples: Sequence[Any], name: str) -> Tensor:
-    """An attribute that has one shape in all samples, ``[b, ...]``."""
-    return torch.stack([torch.as_tensor(getattr(sample, name)) for sample in samples])
+def number_texts(texts: Sequence[str], text_ids: TextIds | None) -> Int[np.ndarray, " n"]:
+    """The number of each text, and ``NO_TEXT`` at the end, where ``NO_TEXT`` as an index finds it.
 
-
-def numbers(samples: Sequence[Any], names: Sequence[str]) -> dict[str, Tensor]:
-    """Whole numbers, one of each sample."""
-    return {name: torch.tensor([int(getattr(sample, name)) for sample in samples]) for name in names}
-
-
-def join(samples: Sequence[Any], names: Sequence[str]) -> dict[str, Tensor]:
-    """Attributes with a row for each organ, one sample's after the other's."""
-    return {name: torch.cat([torch.as_tensor(getattr(sample, name)) for sample in samples]) for name in names}
-
-
-def owners(counts: Sequence[int]) -> Tensor:
-    """For each organ the place of its image in the batch."""
-    return torch.arange(len(counts)).repeat_interleave(torch.tensor(counts, dtype=torch.long))
+    Args:
+        text_ids: numbers texts, as the text bank does; by their place in the list where there is none.
+    """
+    numbers = range(len(texts)) if text_ids is None else text_ids(texts)
+    return np.append(np.asarray(numbers, dtype=np.int64), NO_TEXT)
 
 
 def names_of(ids: Tensor, numbered: Mapping[str, int]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 
@@ -14,18 +14,19 @@ from pydantic import Field
 from ctglip.config import Settings
 from ctglip.data.augment import AugmentationParameters, AugmentSettings, augment_crop, draw_augmentations
 from ctglip.data.cache import CropCache, instances_of
-from ctglip.data.captions import CaptionBuilder, Negatives, OrganCaptions, Paraphrases, draw_text
-from ctglip.data.crops import CropSettings
-from ctglip.data.dataset import Batch, TextDataset, names_of, numbers, stack
+from ctglip.data.captions import CaptionBuilder, Negatives, OrganCaptions, draw_text
+from ctglip.data.collate import column, integer_column
+from ctglip.data.crops import CropSettings, OrganCrop
+from ctglip.data.dataset import LoaderBatch, TextDataset, TextIds, names_of, number_texts
 from ctglip.data.mirror import Mirror
 from ctglip.data.rendering import CropStack
 from ctglip.data.samples import NO_TEXT, OrganInstance, OrganSample
-from ctglip.data.sampling import rows_of_rank
+from ctglip.data.sampling import BalancedSampler, SamplingSettings, rows_of_rank
 from ctglip.data.stored import CacheSettings, StoredCrops, open_crops
 from ctglip.errors import StoreError
 from ctglip.reports.parser import get_parser
 from ctglip.store.tables import Store
-from ctglip.types import Finding, Progress
+from ctglip.types import Failure, Finding, Progress
 from ctglip.vocabulary.abnormalities import AbnormalityDictionary
 from ctglip.vocabulary.evidence import organ_evidence
 from ctglip.vocabulary.negatives import Strategy
@@ -65,6 +66,71 @@ class DataSettings(Settings):
     held_out: tuple[str, ...] = ()
 
 
+class OrganTexts:
+    """Captions of many organs, and what a step draws of them: a text that is true, and texts that are false.
+
+    Args:
+        reports: for each organ the findings of its report, and its name.
+        organs, abnormalities: the dictionaries.
+        settings: how texts are drawn.
+        strategy: which dictionary negatives are drawn.
+        seed: of the permutation, where one is asked for.
+        where: whose reports they are, for the message.
+        text_ids: numbers texts (see ``number_texts``).
+
+    Attributes:
+        captions: of each organ.
+        texts, keys, text_ids: as of ``TextDataset``.
+
+    Raises:
+        StoreError: code ``no_texts``: no report mentions any of the organs.
+    """
+
+    def __init__(
+        self,
+        reports: Sequence[tuple[Sequence[Finding], str]],
+        organs: OrganDictionary,
+        abnormalities: AbnormalityDictionary,
+        settings: DataSettings,
+        strategy: Strategy,
+        seed: int,
+        where: str,
+        text_ids: TextIds | None = None,
+    ) -> None:
+        self.settings = settings
+        builder = CaptionBuilder(organs, abnormalities, settings.unmentioned_as_negative)
+        captions = builder.add_all(reports)
+        if all(one.kind == "silent" for one in captions):
+            raise StoreError(
+                f"No report of {where} says anything of the wanted organs.",
+                code="no_texts",
+                fix="Give the cohort reports.",
+            )
+        self.mirrored = _mirrored(reports, captions, builder) if settings.augment.mirror else {}
+        self.captions = permuted(captions, np.random.default_rng(seed)) if settings.permute_texts else captions
+        every = (*self.captions, *self.mirrored.values())
+        pairs = dict.fromkeys((one.organ, name) for one in every for name in (*one.hard, *one.others))
+        self.negatives = Negatives({pair: builder.wordings(*pair) for pair in pairs}, strategy)
+        self.texts, self.keys = builder.texts, builder.keys
+        self.text_ids = number_texts(self.texts, text_ids)
+
+    def draw(
+        self, captions: OrganCaptions, rng: np.random.Generator, taken: dict[int, int]
+    ) -> tuple[int, int, Int[np.ndarray, " k"]]:
+        """A true text, its key, and texts that are false; all ``NO_TEXT`` where the report does not mention the organ.
+
+        Args:
+            taken: the key of each text that the batch holds; the text drawn is entered.
+        """
+        settings = self.settings
+        text, key = draw_text(captions, settings.dictionary_wording, rng, taken)
+        false = np.full(settings.negatives, NO_TEXT, dtype=np.int64)
+        if text != NO_TEXT:
+            taken[text] = key
+            false = self.negatives.draw(captions, settings.negatives, settings.report_wording, rng)
+        return int(self.text_ids[text]), key, self.text_ids[false]
+
+
 class OrganDataset(TextDataset[OrganSample]):
     """All (study, organ) pairs of one split: a torch dataset, whose ``collate`` a ``DataLoader`` takes.
 
@@ -73,15 +139,15 @@ class OrganDataset(TextDataset[OrganSample]):
         split: train, val or test.
         organs, abnormalities: the dictionaries.
         settings: what is wanted.
-        seed: of the permutation, where one is asked for.
+        seed: of all that ``batch`` draws, and of the permutation, where one is asked for.
         progress: called with (studies done, studies) while crops are cut.
         strategy: which dictionary negatives are drawn.
+        sampling: what the batch of a step is made of.
+        text_ids: numbers texts (see ``number_texts``).
+        organ_names: what organ ids count through; all organs of the dictionary where it is None.
 
     Attributes:
         cache: the crops.
-        sayings: what is said of each of them.
-        texts: every text that can be drawn; ``bind`` gives their numbers elsewhere.
-        keys: what each text key stands for: an organ and what is affirmed in it.
 
     Raises:
         StoreError: the split is empty, has no wanted organ, or no report that says anything of one.
@@ -97,9 +163,11 @@ class OrganDataset(TextDataset[OrganSample]):
         seed: int = 0,
         progress: Progress | None = None,
         strategy: Strategy = "same_organ",
+        sampling: SamplingSettings | None = None,
+        text_ids: TextIds | None = None,
+        organ_names: Sequence[str] | None = None,
     ) -> None:
         self.settings = settings
-        self.organs = organs
         study_ids = studies_of(store, split)
         names = settings.organs or trainable_organs(store, organs, abnormalities)
         instances = instances_of(store, study_ids, [organs[name].name for name in names], settings.crops)
@@ -111,52 +179,53 @@ class OrganDataset(TextDataset[OrganSample]):
         self.cache: CropCache | StoredCrops = open_crops(
             store, instances, settings.crops, organs, settings.cache, settings.threads, progress
         )
-        book = CaptionBuilder(organs, abnormalities, settings.unmentioned_as_negative)
-        said = [(findings.get(p.study_id, []), p.organ) for p in self.cache.instances]
-        told = told_of(said, book, f"the split {split!r} of {store.path}")
-        self._mirrored = _mirrored(said, told, book) if settings.augment.mirror else {}
-        self.captions = permuted(told, np.random.default_rng(seed)) if settings.permute_texts else told
-        self.negatives = Negatives(paraphrases_of((*self.captions, *self._mirrored.values()), book), strategy)
-        self.texts, self.keys = book.texts, book.keys
+        reports = [(findings.get(one.study_id, []), one.organ) for one in self.cache.instances]
+        where = f"the split {split!r} of {store.path}"
+        self.organ_texts = OrganTexts(reports, organs, abnormalities, settings, strategy, seed, where, text_ids)
+        self.captions, self.keys = self.organ_texts.captions, self.organ_texts.keys
+        self.texts, self.text_ids = self.organ_texts.texts, self.organ_texts.text_ids
+        self.sampler = BalancedSampler(self.captions, sampling or SamplingSettings(), seed)
         numbers = {study_id: number for number, study_id in enumerate(study_ids)}
         self._study_index = np.array([numbers[instance.study_id] for instance in self.cache.instances])
-        self._organ_ids = {name: number for number, name in enumerate(organs.names)}
-        self._text_ids = np.append(np.arange(len(self.texts)), NO_TEXT)
+        self._organ_ids = {name: number for number, name in enumerate(organ_names or organs.names)}
 
     def __len__(self) -> int:
         return len(self.cache)
+
+    @property
+    def failures(self) -> Sequence[Failure]:
+        """Studies that could not be read so far."""
+        return self.cache.failures
+
+    def batch(self, step: int, rank: int = 0, world: int = 1) -> list[OrganSample]:
+        """A rank's share of the samples of a step."""
+        rng = self.sampler.rng(step)
+        return self.samples(self.sampler.rows(rng), rng, rank, world)
+
+    def studies(self, step: int) -> list[str]:
+        """The studies of a step's batch, of all ranks."""
+        rows = self.sampler.rows(self.sampler.rng(step))
+        return list(dict.fromkeys(self.cache.instances[row].study_id for row in rows))
 
     def sampled(self, rows: Sequence[int], seed: int) -> list[OrganSample]:
         """Samples of some rows; a row whose study is damaged gives its place to another of its organ."""
         return self.samples(rows, np.random.default_rng(seed))
 
-    def collate(self, samples: Sequence[OrganSample]) -> Batch:
+    def collate(self, samples: Sequence[OrganSample]) -> LoaderBatch:
         """``image [b, c, x, y, z]``, ``mask [b, 1, x, y, z]``, ``size [b, 4]``, ``organ`` (names), ``text`` (None where
         nothing is said), ``negatives`` (texts that are false), and the samples' numbers."""
-        drawn = CropStack.of([sample.crop for sample in samples], self.settings.crops).to("cpu")
-        found = numbers(samples, ("organ_id", "study_index", "text_id", "text_key", "row"))
+        crops = CropStack.of([sample.crop for sample in samples], self.settings.crops).to("cpu")
+        names = ("organ_id", "study_index", "text_id", "text_key", "row")
+        integers = {name: integer_column(samples, name) for name in names}
         return {
-            "image": drawn.image,
-            "mask": drawn.mask,
-            "size": stack(samples, "size"),
-            "organ": names_of(found["organ_id"], self._organ_ids),
-            "text": self.text_of(found["text_id"]),
+            "image": crops.image,
+            "mask": crops.mask,
+            "size": column(samples, "size"),
+            "organ": names_of(integers["organ_id"], self._organ_ids),
+            "text": self.text_of(integers["text_id"]),
             "negatives": [self.text_of(sample.negative_ids) for sample in samples],
-            **found,
+            **integers,
         }
-
-    def _words(self) -> tuple[Sequence[str], np.ndarray]:
-        return self.texts, self._text_ids
-
-    def bind(self, text_ids: Sequence[int], organ_names: Sequence[str]) -> None:
-        """Give the numbers by which others know things.
-
-        Args:
-            text_ids: for each of ``texts``, its index in the text bank.
-            organ_names: the organs in the order of the objective's organ ids.
-        """
-        self._text_ids = np.append(np.asarray(text_ids, dtype=np.int64), NO_TEXT)  # which stays what it is
-        self._organ_ids = {name: number for number, name in enumerate(organ_names)}
 
     def samples(
         self, rows: Sequence[int], rng: np.random.Generator, rank: int = 0, world: int = 1
@@ -169,52 +238,53 @@ class OrganDataset(TextDataset[OrganSample]):
         Args:
             rows: of the whole batch.
         """
-        settings = self.settings
-        changes = draw_augmentations(len(rows), settings.augment, rng)
-        own = rows_of_rank(range(len(rows)), rank, world)
-        in_batch = set(rows)
-        drawn, crops = self.cache.draw(
-            [rows[instance] for instance in own], lambda row: (r for r in self._stand_ins(row) if r not in in_batch)
+        settings, rows = self.settings, list(rows)
+        parameters = draw_augmentations(len(rows), settings.augment, rng)
+        share, in_batch = rows_of_rank(range(len(rows)), rank, world), set(rows)
+        found, crops = self.cache.draw(
+            [rows[number] for number in share], lambda row: (r for r in self._stand_ins(row) if r not in in_batch)
         )
-        rows = list(rows)
-        for instance, row in zip(own, drawn, strict=True):
-            rows[instance] = row
-        said = [self._said(row, change) for row, change in zip(rows, changes, strict=True)]
-        texts = self._texts([captions for captions, _ in said], rng)
-        out = []
-        for crop, instance in zip(crops, own, strict=True):
-            (captions, change), (text, key, false) = said[instance], texts[instance]
-            augmented, parameters = augment_crop(crop, change, settings.augment.noise_hu)
-            out.append(
-                OrganSample(
-                    crop=augmented,
-                    settings=settings.crops,
-                    parameters=parameters,
-                    organ_id=self._organ_ids[captions.organ],
-                    study_index=int(self._study_index[rows[instance]]),
-                    text_id=int(self._text_ids[text]),
-                    text_key=key,
-                    negative_ids=self._text_ids[false],
-                    sentence_ids=self._text_ids[list(captions.sentences)],
-                    row=rows[instance],
-                )
-            )
-        return out
-
-    def _said(self, row: int, change: AugmentationParameters) -> tuple[OrganCaptions, AugmentationParameters]:
-        """What is said of a row's organ after a change, and the change without a mirror image that cannot be told."""
-        captions = self.captions[row]
-        mirrored = self._mirrored.get(captions) if change.mirrored else None
-        if change.mirrored and (mirrored is None or mirrored.organ not in self._organ_ids):
-            return captions, replace(change, mirrored=False)
-        return mirrored or captions, change
-
-    def _texts(
-        self, said: Sequence[OrganCaptions], rng: np.random.Generator
-    ) -> list[tuple[int, int, Int[np.ndarray, " k"]]]:
-        """For each row a text, its key, and texts that are false, by their numbers in ``texts``."""
+        for number, row in zip(share, found, strict=True):
+            rows[number] = row
+        captions = [self._captions(row, one) for row, one in zip(rows, parameters, strict=True)]
         taken: dict[int, int] = {}
-        return [draw_texts(captions, self.negatives, self.settings, rng, taken) for captions in said]
+        texts = [self.organ_texts.draw(one, rng, taken) for one, _ in captions]
+        return [
+            self._sample(crop, rows[number], *captions[number], *texts[number])
+            for crop, number in zip(crops, share, strict=True)
+        ]
+
+    def _sample(
+        self,
+        crop: OrganCrop,
+        row: int,
+        captions: OrganCaptions,
+        parameters: AugmentationParameters,
+        text_id: int,
+        text_key: int,
+        negative_ids: Int[np.ndarray, " k"],
+    ) -> OrganSample:
+        augmented, applied = augment_crop(crop, parameters, self.settings.augment.noise_hu)
+        return OrganSample(
+            crop=augmented,
+            settings=self.settings.crops,
+            parameters=applied,
+            organ_id=self._organ_ids[captions.organ],
+            study_index=int(self._study_index[row]),
+            text_id=text_id,
+            text_key=text_key,
+            negative_ids=negative_ids,
+            sentence_ids=self.text_ids[list(captions.sentences)],
+            row=row,
+        )
+
+    def _captions(self, row: int, parameters: AugmentationParameters) -> tuple[OrganCaptions, AugmentationParameters]:
+        """Captions of a row's organ after augmentation; without a mirror image where captions have none."""
+        captions = self.captions[row]
+        mirrored = self.organ_texts.mirrored.get(captions) if parameters.mirrored else None
+        if parameters.mirrored and (mirrored is None or mirrored.organ not in self._organ_ids):
+            return captions, replace(parameters, mirrored=False)
+        return mirrored or captions, parameters
 
     def _stand_ins(self, row: int) -> list[int]:
         """Rows of the same organ, those of the same kind first, each kind from this row on."""
@@ -229,60 +299,14 @@ class OrganDataset(TextDataset[OrganSample]):
 
 
 def _mirrored(
-    said: Sequence[tuple[Sequence[Finding], str]], captions: Sequence[OrganCaptions], book: CaptionBuilder
+    reports: Sequence[tuple[Sequence[Finding], str]], captions: Sequence[OrganCaptions], builder: CaptionBuilder
 ) -> dict[OrganCaptions, OrganCaptions]:
-    """What is said of an organ to what is said of its mirror image, where that can be said."""
-    mirror = Mirror(book.organs, get_parser())
-    found = [(own, mirror.findings(rows, organ)) for own, (rows, organ) in zip(captions, said, strict=True)]
-    pairs = [(own, (rows, book.organs.mirror(own.organ))) for own, rows in found if rows is not None]
-    return dict(zip([own for own, _ in pairs], book.add_all([other for _, other in pairs]), strict=True))
-
-
-def told_of(said: Sequence[tuple[Sequence[Finding], str]], book: CaptionBuilder, where: str) -> list[OrganCaptions]:
-    """What reports say of organs.
-
-    Args:
-        said: for each organ the findings of its report, and its name.
-        where: for the message.
-
-    Raises:
-        StoreError: code ``no_texts``: no report says anything of any of them.
-    """
-    told = book.add_all(said)
-    if all(captions.kind == "silent" for captions in told):
-        raise StoreError(
-            f"No report of {where} says anything of the wanted organs.",
-            code="no_texts",
-            fix="Give the cohort reports.",
-        )
-    return told
-
-
-def paraphrases_of(captions: Iterable[OrganCaptions], book: CaptionBuilder) -> dict[tuple[str, str], Paraphrases]:
-    """How each (organ, abnormality) is affirmed that may be a negative of one of the sayings."""
-    asked = dict.fromkeys((said.organ, name) for said in captions for name in (*said.hard, *said.others))
-    return {pair: book.wordings(*pair) for pair in asked}
-
-
-def draw_texts(
-    said: OrganCaptions,
-    negatives: Negatives,
-    settings: DataSettings,
-    rng: np.random.Generator,
-    taken: dict[int, int],
-) -> tuple[int, int, Int[np.ndarray, " k"]]:
-    """A text that is true of an organ, its key, and texts that are false, by their numbers in the phrasebook.
-
-    All are ``NO_TEXT`` where nothing is said of it.
-
-    Args:
-        taken: the key of each text that the batch holds; the text drawn is entered.
-    """
-    text, key = draw_text(said, settings.dictionary_wording, rng, taken)
-    if text == NO_TEXT:
-        return text, key, np.full(settings.negatives, NO_TEXT, dtype=np.int64)
-    taken[text] = key
-    return text, key, negatives.draw(said, settings.negatives, settings.report_wording, rng)
+    """Captions of organs to those of their mirror images, where these can be given."""
+    mirror = Mirror(builder.organs, get_parser())
+    found = [(one, mirror.findings(rows, organ)) for one, (rows, organ) in zip(captions, reports, strict=True)]
+    pairs = [(one, (rows, builder.organs.mirror(one.organ))) for one, rows in found if rows is not None]
+    others = builder.add_all([other for _, other in pairs])
+    return dict(zip([one for one, _ in pairs], others, strict=True))
 
 
 def studies_of(store: Store, split: str) -> list[str]:

@@ -50,6 +50,14 @@ def rows_of_rank(rows: Sequence[T], rank: int, world: int) -> list[T]:
     return list(rows[rank::world])
 
 
+def rows_of_epoch(count: int, batch: int, seed: int, step: int) -> list[int]:
+    """The rows of a step's batch, of all ranks: each of ``count`` rows is seen once before any is seen again."""
+    batch = min(batch, count)
+    epoch, position = divmod(step, count // batch)
+    order = np.random.default_rng([seed, 0, epoch]).permutation(count)
+    return order[position * batch : (position + 1) * batch].tolist()
+
+
 def in_random_order(rows: Sequence[T], rng: np.random.Generator) -> Iterator[T]:
     """Each row once, in random order: a few of very many cost no more than a few (Fisher and Yates's shuffle)."""
     moved: dict[int, int] = {}

@@ -9,17 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Int16, Num, UInt8
+from pydantic import Field
 
 from ctglip.config import Settings
-from ctglip.data.cache import MAX_FAILED_SHARE, check_damage
 from ctglip.data.crops import AIR_HU, axis_weights, resampled, standardised_size, window_name
-from ctglip.errors import CTGLIPError
-from ctglip.parallel import worker_threads
+from ctglip.data.reader import ImageReader
+from ctglip.store.study import StudyReader
 from ctglip.store.tables import Store
-from ctglip.types import Failure, OrganRow, spacing_of
+from ctglip.types import OrganRow, spacing_of
 
 
 class ScanSettings(Settings):
@@ -45,6 +47,30 @@ class ScanSettings(Settings):
     def channel_names(self) -> tuple[str, ...]:
         """What each channel shows."""
         return tuple(window_name(window) for window in self.windows_hu)
+
+
+class ScanDataSettings(Settings):
+    """Training on whole scans.
+
+    Attributes:
+        input: how a scan becomes an input.
+        batch: scans in a batch, over all ranks.
+        text: what a scan is paired with where it has one text: its whole report (findings and impression), or one
+            sentence of it, drawn anew at each step.
+        keep_gb: memory for scans that were cut; beyond it they are read from the store again.
+        copies: views of each scan, changed independently of each other (``data.augment``); for objectives that compare
+            views.
+        shift_voxels: largest shift of a view along each axis; for those objectives too.
+        tags: which list of tags a report is read for, ``tags`` (ASG's 40) or ``entities`` (ECAMP's).
+    """
+
+    input: ScanSettings = ScanSettings()
+    batch: int = Field(default=8, ge=2)
+    text: Literal["report", "sentence"] = "report"
+    keep_gb: float = Field(default=4.0, ge=0)
+    copies: int = Field(default=1, ge=1, le=4)
+    shift_voxels: int = Field(default=0, ge=0)
+    tags: str = "tags"
 
 
 @dataclass(frozen=True)
@@ -125,54 +151,13 @@ def render_scans(hu: Num[np.ndarray, "*n x y z"], settings: ScanSettings) -> Flo
     return out
 
 
-class ScanReader:
-    """Scans of a store on the grid, cut when they are first asked for and kept as far as memory is allowed.
+def scan_reader(
+    store: Store, settings: ScanSettings, studies: int, memory_gb: float, threads: int
+) -> ImageReader[ScanCut]:
+    """Reads scans on the model's grid (see ``ImageReader``)."""
+    item_bytes = 3 * int(np.prod(settings.grid))
+    return ImageReader(store, partial(_load_scan, settings=settings), studies, item_bytes, memory_gb, threads)
 
-    Args:
-        store: where the scans are.
-        settings: grid.
-        studies: how many there are; ``failures`` may be a twentieth of them.
-        keep_gb: memory for scans that were cut; the others are cut again each time.
-        threads: scans cut at a time.
 
-    Attributes:
-        failures: studies that could not be read.
-    """
-
-    def __init__(self, store: Store, settings: ScanSettings, studies: int, keep_gb: float, threads: int) -> None:
-        self.store = store
-        self.settings = settings
-        self.studies = studies
-        self.threads = threads
-        self.failures: list[Failure] = []
-        self._kept: dict[str, ScanCut] = {}
-        each = 3 * int(np.prod(settings.grid))
-        self._room = int(keep_gb * 1e9 / each)
-
-    def read(self, study_ids: Sequence[str]) -> list[ScanCut | None]:
-        """Some scans, in order; None for one that cannot be read.
-
-        Raises:
-            StoreError: code ``damaged_store``: more than a twentieth of the studies cannot be read.
-        """
-        wanted = [name for name in dict.fromkeys(study_ids) if name not in self._kept]
-        known = {failure.study_id for failure in self.failures}
-        found: dict[str, ScanCut | Failure] = {}
-        if wanted:  # a pool takes milliseconds
-            with worker_threads(self.threads) as pool:
-                found = dict(zip(wanted, pool.map(self._cut, wanted), strict=True))
-        for name, cut in found.items():
-            if isinstance(cut, Failure):
-                self.failures += [] if name in known else [cut]
-            elif len(self._kept) < self._room:
-                self._kept[name] = cut
-        check_damage(self.failures, self.studies, MAX_FAILED_SHARE)
-        cuts = (self._kept.get(name, found.get(name)) for name in study_ids)
-        return [cut if isinstance(cut, ScanCut) else None for cut in cuts]
-
-    def _cut(self, study_id: str) -> ScanCut | Failure:
-        try:
-            study = self.store.study(study_id)
-            return cut_scan(study.image(), study.organs(), study.affine, self.settings)
-        except (CTGLIPError, OSError, ValueError) as error:
-            return Failure(study_id, "scans", getattr(error, "code", "unreadable"), str(error))
+def _load_scan(study: StudyReader, settings: ScanSettings) -> ScanCut:
+    return cut_scan(study.image(), study.organs(), study.affine, settings)

@@ -18,7 +18,7 @@ from ctglip.cxr.picture import Radiograph
 from ctglip.cxr.recipe import CxrRecipe
 from ctglip.cxr.regions import read_regions, region_entries, regions_of_masks
 from ctglip.cxr.standardize import standardize_radiograph
-from ctglip.data.cxr_input import CxrInput, cxr_input
+from ctglip.data.cxr import CxrInput, cxr_input
 from ctglip.errors import MaskError, ModelError, ScanError
 from ctglip.files import private_name
 from ctglip.inference.answerer import Answerer, Asked, Seen

@@ -16,9 +16,8 @@ import torch
 
 from ctglip.cxr.regions import region_entries
 from ctglip.cxr.views import FRONTAL
-from ctglip.data.cxr import CxrDataSettings
-from ctglip.data.cxr_input import CxrInput
-from ctglip.data.cxr_organs import organ_of_region
+from ctglip.data.cxr import CxrDataSettings, CxrInput
+from ctglip.data.images import organ_of_region
 from ctglip.data.samples import OrganInstance
 from ctglip.errors import ModelError
 from ctglip.inference.encoding import OrganEmbeddings, no_embeddings

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from ctglip.data.cxr_input import CxrInput
+from ctglip.data.cxr import CxrInput
 from ctglip.inference.cxr_encoding import Reading
 from ctglip.inference.heatmap import contributions, on_pixels
 from ctglip.models.dual_encoder import DualEncoder

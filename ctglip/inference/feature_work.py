@@ -11,7 +11,7 @@ import numpy as np
 
 from ctglip.data.cache import CropCache, stacked
 from ctglip.data.crops import CropSettings, OrganCrop
-from ctglip.data.cxr_input import CxrInput, cxr_input
+from ctglip.data.cxr import CxrInput, cxr_input
 from ctglip.data.samples import OrganInstance
 from ctglip.data.scans import ScanCut, ScanSettings, cut_scan
 from ctglip.errors import CTGLIPError

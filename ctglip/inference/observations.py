@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch.nn import functional as F
 
-from ctglip.data.cxr_input import CxrInput
+from ctglip.data.cxr import CxrInput
 from ctglip.models.dual_encoder import DualEncoder
 
 

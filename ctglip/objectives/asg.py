@@ -23,7 +23,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ctglip.data.collate import collate_reports
-from ctglip.data.cxr_organs import organ_of_region
+from ctglip.data.images import organ_of_region
 from ctglip.data.samples import ReportBatch, StudySample
 from ctglip.features.text_bank import TextBank
 from ctglip.losses.contrastive import soft_contrastive

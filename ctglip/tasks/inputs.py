@@ -13,12 +13,12 @@ from torch import Tensor
 from ctglip.data.augment import AugmentSettings, augment_crop, augment_hu, draw_augmentations
 from ctglip.data.cache import MAX_FAILED_SHARE, CropCache, check_damage, cut_instances, instances_of
 from ctglip.data.crops import CropSettings
-from ctglip.data.cxr import CxrDataSettings
-from ctglip.data.cxr_input import kept_edge, shrunk
+from ctglip.data.cxr import CxrDataSettings, kept_edge, shrunk
 from ctglip.data.cxr_window import cxr_window
+from ctglip.data.reader import ImageReader
 from ctglip.data.rendering import CropStack
 from ctglip.data.samples import OrganInstance
-from ctglip.data.scans import ScanReader, ScanSettings, render_scans
+from ctglip.data.scans import ScanCut, ScanSettings, render_scans, scan_reader
 from ctglip.errors import CTGLIPError
 from ctglip.inference.cxr_encoding import cxr_places, queries_of, reading_of
 from ctglip.inference.feature_cache import check_recipe, organ_features_of
@@ -91,7 +91,7 @@ class ScanInputs:
     """Whole scans on the model's grid, read when they are asked for; each passes the encoder once."""
 
     bags: Bags
-    reader: ScanReader
+    reader: ImageReader[ScanCut]
     settings: ScanSettings
     instances: tuple[OrganInstance, ...]
     release: Release
@@ -277,7 +277,7 @@ def scan_inputs(
     settings = ScanSettings.model_validate(release.scans)
     organs = organs_of(studies.targets)
     instances = instances_of(store, studies.study_ids, organs, CropSettings())
-    reader = ScanReader(store, settings, len(studies.study_ids), config.fit.keep_gb, config.fit.threads)
+    reader = scan_reader(store, settings, len(studies.study_ids), config.fit.keep_gb, config.fit.threads)
     kept: list[OrganInstance] = []
     for done, name in enumerate(studies.study_ids, start=1):
         (cut,) = reader.read([name])

@@ -18,8 +18,7 @@ from torch import Tensor, nn
 
 from ctglip.cxr.standardize import resized
 from ctglip.data.cache import MAX_FAILED_SHARE, check_damage
-from ctglip.data.cxr import CxrDataSettings
-from ctglip.data.cxr_input import kept_edge, shrunk
+from ctglip.data.cxr import CxrDataSettings, kept_edge, shrunk
 from ctglip.data.cxr_window import cxr_window
 from ctglip.errors import CohortError, ConfigError, CTGLIPError, ModelError
 from ctglip.evaluation.bootstrap import interval_of, weighted_mean

@@ -13,6 +13,7 @@ from ctglip.config import Settings
 from ctglip.data.captions import OrganCaptions
 from ctglip.data.crops import CropSettings
 from ctglip.data.cxr import CxrDataSettings
+from ctglip.data.dataset import TextDataset
 from ctglip.data.scans import ScanSettings
 from ctglip.errors import ConfigError, ModelError, StoreError
 from ctglip.features.text_bank import TextBank
@@ -32,7 +33,7 @@ from ctglip.reports.tags import tag_entries
 from ctglip.resources import resource
 from ctglip.store.tables import Store
 from ctglip.training.recipe import PretrainConfig
-from ctglip.training.sources import Source, SourceSettings, open_source
+from ctglip.training.sources import SourceSettings, open_source
 from ctglip.types import Failure, Progress
 from ctglip.vocabulary.abnormalities import load_abnormalities
 from ctglip.vocabulary.organs import OrganDictionary, load_organs
@@ -54,7 +55,7 @@ class Assembly:
         rank, world: which share of each batch is made here.
     """
 
-    sources: dict[str, Source]
+    sources: dict[str, TextDataset[Any]]
     objective: Objective
     release: Release
     dictionaries: Dictionaries
@@ -141,17 +142,22 @@ def assemble(
     encoder = load_text_encoder(config.text)
     settings, inputs = model_parts(config, encoder.dim, organs, names, store.info.modality == "cxr")
     parts = parts_of(config.objective)
+    bank = TextBank(run / "text_bank", encoder)
+
+    def text_ids(texts: Sequence[str]) -> list[int]:
+        long = encoder.told_long(set(texts), "texts")
+        if long and tell:
+            tell(long)
+        return bank.ids(texts, embedding).tolist()
+
     drawn = SourceSettings(config.data, config.sampling, config.scans, config.cxr, settings.regions, config.seed)
     sources = {
         name: open_source(
-            OBJECTIVES[part.name].input_kind, store, dictionaries, drawn, part.dictionary_negatives, progress
+            OBJECTIVES[part.name].input_kind, store, dictionaries, drawn, part.dictionary_negatives, progress,
+            text_ids, names,
         )
         for name, part in parts.items()
-    }
-    said = encoder.told_long({text for source in sources.values() for text in source.texts}, "texts")
-    if said and tell:
-        tell(said)
-    bank = TextBank(run / "text_bank", encoder)
+    }  # fmt: skip
     torch.manual_seed(config.seed)
     model = DualEncoder(settings, inputs)
     model.encoder.load_pretrained()
@@ -170,7 +176,6 @@ def assemble(
             model, bank, organs, dictionaries.abnormalities, names, prompt_ids, owner, source.keys, regions, run, texts
         )
         built[name] = OBJECTIVES[part.name].build(context, part)
-        sources[name].bind(bank.ids(sources[name].texts, embedding).tolist(), names)
     objective = _joined(config, built).to(device)
     release.aligned = objective.aligned
     return Assembly(sources, objective, release, dictionaries, config.seed)

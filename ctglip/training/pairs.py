@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,8 @@ import torch
 
 from ctglip.data.augment import AugmentationParameters
 from ctglip.data.crops import voxel_mm
+from ctglip.data.dataset import TextDataset
+from ctglip.data.organs import OrganDataset
 from ctglip.features.text_bank import TextBank
 from ctglip.files import write_text
 from ctglip.objectives.texts import Texts
@@ -21,7 +23,6 @@ from ctglip.pages.parts import Fact, Picture
 from ctglip.pages.pictures import best_slice, slice_picture
 from ctglip.training.assembly import Assembly
 from ctglip.training.recipe import PretrainConfig
-from ctglip.training.sources import CropSource, Source
 from ctglip.types import OrganRow
 from ctglip.vocabulary.organs import OrganDictionary
 
@@ -62,9 +63,9 @@ def write_pairs(path: Path, parts: Assembly, config: PretrainConfig, count: int)
     write_text(path, render(PairsPage("What this run learns from", tuple(samples[:count]), facts, _NOTES)))
 
 
-def _samples(source: Source, parts: Assembly, config: PretrainConfig, bank: TextBank) -> list[PairSample]:
+def _samples(source: TextDataset[Any], parts: Assembly, config: PretrainConfig, bank: TextBank) -> list[PairSample]:
     drawn = source.batch(0, parts.rank, parts.world)
-    if isinstance(source, CropSource):
+    if isinstance(source, OrganDataset):
         return [_crop(one, source, parts, config, bank) for one in _in_turn(drawn)]
     names = source.studies(0)
     studies = names if len(names) == len(drawn) else [""] * len(drawn)
@@ -108,14 +109,15 @@ def _in_turn(samples: Sequence[Any]) -> list[Any]:
     return [instances[turn] for turn in range(turns) for instances in by_organ.values() if turn < len(instances)]
 
 
-def _crop(sample: Any, source: CropSource, parts: Assembly, config: PretrainConfig, bank: TextBank) -> PairSample:
-    dataset = source.dataset
+def _crop(sample: Any, dataset: OrganDataset, parts: Assembly, config: PretrainConfig, bank: TextBank) -> PairSample:
     said, texts, instance = dataset.captions[sample.row], dataset.texts, dataset.cache.instances[sample.row]
     organ = parts.dictionaries.organs[parts.release.organs[sample.organ_id]]
     text = _text(bank, sample.text_id)
     own = {texts[number] for statement in said.statements for number in statement.own}
     denied = [
-        words for key, words in dataset.negatives.wordings.items() if key[0] == said.organ and key[1] in said.hard
+        words
+        for key, words in dataset.organ_texts.negatives.wordings.items()
+        if key[0] == said.organ and key[1] in said.hard
     ]
     hard = {texts[number] for words in denied for number in (*words.dictionary, *words.reports)}
     false = [_text(bank, number) for number in sample.negative_ids[:_NEGATIVES] if number >= 0]
@@ -135,7 +137,7 @@ def _crop(sample: Any, source: CropSource, parts: Assembly, config: PretrainConf
     )  # fmt: skip
 
 
-def _source(text: str, own: set[str], mirrored: bool) -> str:
+def _source(text: str, own: Container[str], mirrored: bool) -> str:
     if not text:
         return ""
     wording = "report sentence" if text in own else "dictionary wording"

@@ -8,7 +8,7 @@ from ctglip.config import Settings
 from ctglip.data.cxr import CxrDataSettings
 from ctglip.data.organs import DataSettings
 from ctglip.data.sampling import SamplingSettings
-from ctglip.data.studies import ScanDataSettings
+from ctglip.data.scans import ScanDataSettings
 from ctglip.models.dual_encoder import DualEncoderSettings
 from ctglip.models.text import TextEncoderSettings
 from ctglip.objectives.registry import AnyObjectiveSettings

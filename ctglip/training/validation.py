@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from ctglip.data.cache import instances_of
-from ctglip.data.cxr_input import cxr_input
+from ctglip.data.cxr import cxr_input
 from ctglip.data.organs import DataSettings, findings_by_study, studies_of, trainable_organs
 from ctglip.data.samples import OrganInstance
-from ctglip.data.scans import ScanCut, ScanReader, ScanSettings
+from ctglip.data.scans import ScanCut, ScanSettings, scan_reader
 from ctglip.data.stored import open_crops
 from ctglip.errors import StoreError
 from ctglip.evaluation.bootstrap import Question, macro_draws
@@ -194,7 +194,7 @@ def _scans(
     by_study: dict[str, list[OrganInstance]] = {}
     for instance in instances:
         by_study.setdefault(instance.study_id, []).append(instance)
-    reader = ScanReader(store, settings, len(by_study), 0.0, data.threads)
+    reader = scan_reader(store, settings, len(by_study), 0.0, data.threads)
     asked: list[tuple[ScanCut, list[OrganInstance]]] = []
     for (_, some), cut in zip(by_study.items(), reader.read(list(by_study)), strict=True):
         if cut is not None:

@@ -57,7 +57,7 @@ def features(model: Any, release: Any, store: Any, study_ids: list[str]) -> np.n
     """The pooled vector of each whole radiograph."""
     import torch
 
-    from ctglip.data.cxr_input import cxr_input
+    from ctglip.data.cxr import cxr_input
     from ctglip.inference.cxr_encoding import cxr_settings
 
     settings, out = cxr_settings(release), []

@@ -35,9 +35,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ctglip.data.cxr import CxrDataset, CxrDataSettings
+from ctglip.data.cxr import CxrDataSettings
 from ctglip.data.organs import DataSettings, OrganDataset
-from ctglip.data.sampling import BalancedSampler, SamplingSettings
+from ctglip.data.sampling import SamplingSettings
+from ctglip.data.studies import StudyDataset
 from ctglip.features.text_bank import TextBank
 from ctglip.models.dual_encoder import DualEncoder, DualEncoderSettings
 from ctglip.models.encoders.vit import ViTSettings
@@ -169,19 +170,24 @@ def radiographs(where: Path, asked: Asked, changes: Changes, seed: int = 0) -> F
     """ECAMP on radiographs, with some settings changed."""
     store, size = Store.open(where), CXR if changes.get("sharp_weight", 1) else CXR // 2
     own = CxrDataSettings(size=size, margin=1.0, batch=32)
-    learned = CxrDataset(store, "train", own, seed)
-    plain = {name: CxrDataset(store, split, own, training=False)
-             for name, split in (("train", "train"), ("held", asked.split))}  # fmt: skip
     bank = TextBank(asked.out / "radiographs", NoEncoder())  # pyright: ignore[reportArgumentType]
-    for dataset in (learned, *plain.values()):
-        dataset.bind(bank.ids(dataset.texts).tolist())
+    dictionaries = (load_organs(), load_abnormalities())
+
+    def opened(split: str, training: bool) -> StudyDataset:
+        return StudyDataset(
+            store, split, *dictionaries, DataSettings(), own, seed,
+            texts="pairs", text_ids=lambda texts: bank.ids(texts).tolist(), training=training,
+        )  # fmt: skip
+
+    learned = opened("train", True)
+    plain = {name: opened(split, False) for name, split in (("train", "train"), ("held", asked.split))}
     held = plain["held"]
-    samples = [held.sample(row) for row in range(min(len(held), 64 if asked.quick else 256))]
-    average = torch.from_numpy(np.stack([plain["train"].sample(row).image for row in range(len(learned))]))
+    samples = [held.sampled([row], 0)[0] for row in range(min(len(held), 64 if asked.quick else 256))]
+    average = torch.from_numpy(np.stack([plain["train"].sampled([row], 0)[0].image for row in range(len(learned))]))
     average = average.mean(0, keepdim=True)
     average = halved(average) if size == CXR else average
     method = objective(bank, learned.texts, 2, 1, asked.quick, changes, seed)
-    spent = train(method, learned.samples, asked.steps, seed)
+    spent = train(method, learned.batch, asked.steps, seed)
     batches = tested(method, samples, 32)
     found = told(method, batches) | pictures(method, batches, average, own.std)
     return found | labelled(method, plain, where.parent / "cohort" / "truth.csv") | {"cpu_s": spent}
@@ -191,25 +197,20 @@ def crops(where: Path, asked: Asked, seed: int = 0) -> Figures:
     """ECAMP on crops of organs."""
     store, dictionaries = Store.open(where), (load_organs(), load_abnormalities())
     settings = DataSettings(organs=ORGANS, negatives=0)
-    learned = OrganDataset(store, "train", *dictionaries, settings, seed)
-    held = OrganDataset(store, asked.split, *dictionaries, settings)
     bank = TextBank(asked.out / "crops", NoEncoder())  # pyright: ignore[reportArgumentType]
-    for dataset in (learned, held):
-        dataset.bind(bank.ids(dataset.texts).tolist(), dictionaries[0].names)
-    sampler = BalancedSampler(learned.captions, SamplingSettings(batch=16, organs=8), seed)
-
-    def batch(step: int) -> Sequence[Any]:
-        rng = sampler.rng(step)
-        return learned.samples(sampler.rows(rng), rng)
-
+    numbers = {"text_ids": lambda texts: bank.ids(texts).tolist(), "sampling": SamplingSettings(batch=16, organs=8)}
+    learned = OrganDataset(store, "train", *dictionaries, settings, seed, **numbers)
+    held = OrganDataset(store, asked.split, *dictionaries, settings, **numbers)
     count = min(len(held), 64 if asked.quick else 256)
     order = np.random.default_rng(0).permutation(len(held))[:count].tolist()
     samples = held.samples(order, np.random.default_rng(0))
     channels = samples[0].image.shape[0]
-    some = np.concatenate([np.stack([one.image for one in batch(step)]) for step in range(8)]).astype(np.float32)
+    some = np.concatenate([np.stack([one.image for one in learned.batch(step)]) for step in range(8)]).astype(
+        np.float32
+    )
     average = halved(torch.from_numpy(some).mean(0, keepdim=True))
     method = objective(bank, learned.texts, 3, channels, asked.quick, {}, seed)
-    spent = train(method, batch, asked.steps, seed)
+    spent = train(method, learned.batch, asked.steps, seed)
     batches = tested(method, samples, 32)
     return told(method, batches) | {"cpu_s": spent} | pictures(method, batches, average, 0.5)
 

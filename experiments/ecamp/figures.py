@@ -15,8 +15,8 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
-from ctglip.data.cxr import CxrDataset
 from ctglip.data.masking import EntityMasker, MaskingSettings
+from ctglip.data.studies import StudyDataset
 from ctglip.losses.masked import patchify, unpatchify, window_mask
 from ctglip.models.masked import halved
 from ctglip.objectives.base import StepContext
@@ -146,7 +146,7 @@ def told(method: Ecamp, batches: Sequence[MaskedBatch]) -> Figures:
 # --- labels
 
 
-def labelled(method: Ecamp, radiographs: dict[str, CxrDataset], truth: Path) -> Figures:
+def labelled(method: Ecamp, radiographs: dict[str, StudyDataset], truth: Path) -> Figures:
     """Macro AUROC of a logistic regression on the frozen encoder; nothing where there is no table of truth."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import roc_auc_score
@@ -158,7 +158,7 @@ def labelled(method: Ecamp, radiographs: dict[str, CxrDataset], truth: Path) -> 
     known = {row["study_id"]: [row[name] for name in columns] for row in table.iter_rows(named=True)}
     x, y = {}, {}
     for name, dataset in radiographs.items():
-        image = torch.from_numpy(np.stack([dataset.sample(row).image for row in range(len(dataset))]))
+        image = torch.from_numpy(np.stack([dataset.sampled([row], 0)[0].image for row in range(len(dataset))]))
         with torch.no_grad():
             x[name] = method.encoder(halved(image) if method.settings.scale == 2 else image).pooled.numpy()
         y[name] = np.array([known[study] for study in dataset.study_ids])

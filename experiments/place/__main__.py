@@ -112,17 +112,24 @@ def read_radiographs(
     store_path: Path, truth: Path, pixels: int, judged: str
 ) -> tuple[dict[str, Radiographs], list[str]]:
     """Radiographs of training (400 at most) and of the split judged, and the names of the columns of truth."""
-    from ctglip.data.cxr import CxrDataset, CxrDataSettings
+    from ctglip.data.cxr import CxrDataSettings
+    from ctglip.data.organs import DataSettings
+    from ctglip.data.studies import StudyDataset
     from ctglip.store.tables import Store
+    from ctglip.vocabulary.abnormalities import load_abnormalities
+    from ctglip.vocabulary.organs import load_organs
 
     store, table = Store.open(store_path), pl.read_csv(truth, schema_overrides={"study_id": pl.String})
     pairs = [name for name in table.columns if ":" in name]
     told = {row["study_id"]: [row[name] for name in pairs] for row in table.iter_rows(named=True)}
     found: dict[str, list[tuple[np.ndarray, list[int]]]] = {"train": [], "other": []}
     for split in ("train", judged):
-        radiographs = CxrDataset(store, split, CxrDataSettings(size=pixels), training=False)
+        radiographs = StudyDataset(
+            store, split, load_organs(), load_abnormalities(), DataSettings(), CxrDataSettings(size=pixels),
+            texts="pairs", training=False,
+        )  # fmt: skip
         here = [
-            (radiographs.sample(row).image, told[radiographs.study_ids[row]])
+            (radiographs.sampled([row], 0)[0].image, told[radiographs.study_ids[row]])
             for row in range(min(len(radiographs), 400))
         ]
         found["train" if split == "train" else "other"] += here

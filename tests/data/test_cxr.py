@@ -11,10 +11,10 @@ import torch
 
 from ctglip.cxr.recipe import CXR_MAX
 from ctglip.data.collate import collate_studies
-from ctglip.data.cxr import CxrDataset, CxrDataSettings
-from ctglip.data.cxr_organs import CxrOrganDataset
+from ctglip.data.cxr import CxrDataSettings
 from ctglip.data.organs import DataSettings
 from ctglip.data.samples import NO_TEXT
+from ctglip.data.studies import StudyDataset
 from ctglip.errors import StoreError
 from ctglip.reports.parser import get_parser
 from ctglip.store.format import StoreInfo
@@ -24,6 +24,7 @@ from ctglip.store.tables import Store, compact, create_store
 from ctglip.types import Region, Report, Standardized
 from ctglip.vocabulary.abnormalities import load_abnormalities
 from ctglip.vocabulary.organs import load_organs
+from tests.training.tiny import radiographs_of
 
 REPORTS = (
     Report("The lungs are clear. The heart is enlarged.", "Cardiomegaly.", indication="Cough."),
@@ -62,9 +63,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 def test_missing_sections_stay_missing(store: Store) -> None:
-    radiographs = CxrDataset(store, "train", SETTINGS)
+    radiographs = radiographs_of(store, "train", SETTINGS)
     assert radiographs.study_ids == ["f0", "f1", "f2", "f3"], "no lateral radiograph, none without a report"
-    found = [radiographs.sample(row) for row in range(4)]
+    found = [radiographs.sampled([row], 0)[0] for row in range(4)]
     assert [radiograph.findings != NO_TEXT for radiograph in found] == [True, True, False, True]
     assert [radiograph.impression != NO_TEXT for radiograph in found] == [True, False, True, False]
     assert found[1].report == found[1].findings
@@ -75,10 +76,10 @@ def test_missing_sections_stay_missing(store: Store) -> None:
 
 
 def test_boxes_move_with_the_windows(store: Store) -> None:
-    radiographs = CxrDataset(store, "train", SETTINGS)
+    radiographs = radiographs_of(store, "train", SETTINGS)
     instances = set()
     for step in range(6):
-        for radiograph in radiographs.samples(step):
+        for radiograph in radiographs.batch(step):
             assert radiograph.images.shape == (2, 1, 32, 32)
             at = radiograph.organ_id.tolist().index(radiographs.regions.index("cardiac_silhouette"))
             for image, boxes in zip(radiograph.images, radiograph.boxes, strict=True):
@@ -94,8 +95,8 @@ def test_boxes_move_with_the_windows(store: Store) -> None:
 
 
 def test_a_mirrored_cxr_has_mirrored_boxes(store: Store) -> None:
-    radiographs = CxrDataset(store, "train", SETTINGS.model_copy(update={"flip": 1.0, "copies": 1}))
-    radiograph = radiographs.sample(0, np.random.default_rng(0))
+    radiographs = radiographs_of(store, "train", SETTINGS.model_copy(update={"flip": 1.0, "copies": 1}))
+    radiograph = radiographs.sampled([0], 0)[0]
     at = radiograph.organ_id.tolist().index(radiographs.regions.index("cardiac_silhouette"))
     _, _, column0, column1 = radiograph.boxes[0, at].round().astype(int)
     columns = np.nonzero(radiograph.image[0] > 0.8 * radiograph.image.max())[1]
@@ -104,8 +105,8 @@ def test_a_mirrored_cxr_has_mirrored_boxes(store: Store) -> None:
 
 
 def test_regions_get_their_sentences(store: Store) -> None:
-    radiographs = CxrDataset(store, "train", SETTINGS, training=False)
-    first, second = radiographs.sample(0), radiographs.sample(1)
+    radiographs = radiographs_of(store, "train", SETTINGS, training=False)
+    first, second = radiographs.sampled([0], 0)[0], radiographs.sampled([1], 0)[0]
     said = {radiographs.regions[i]: text for i, text in zip(first.organ_id, first.text_id, strict=True)}
     assert radiographs.texts[said["right_lung"]] == "The lungs are clear."
     assert radiographs.texts[said["cardiac_silhouette"]] == "The heart is enlarged. Cardiomegaly."
@@ -118,8 +119,8 @@ def test_regions_get_their_sentences(store: Store) -> None:
 
 
 def test_tags(store: Store) -> None:
-    radiographs = CxrDataset(store, "train", SETTINGS)
-    first, second = radiographs.sample(0), radiographs.sample(1)
+    radiographs = radiographs_of(store, "train", SETTINGS)
+    first, second = radiographs.sampled([0], 0)[0], radiographs.sampled([1], 0)[0]
     tag = {name: number for number, name in enumerate(radiographs.tag_names)}
     assert first.tags[tag["cardiomegaly"]] == 1
     assert second.tags[tag["consolidation"]] == 1
@@ -128,10 +129,10 @@ def test_tags(store: Store) -> None:
 
 
 def test_batches_are_a_function_of_the_step_and_ranks_share_them(store: Store) -> None:
-    radiographs, again = (CxrDataset(store, "train", SETTINGS, seed=3) for _ in range(2))
+    radiographs, again = (radiographs_of(store, "train", SETTINGS, seed=3) for _ in range(2))
     for step in (0, 1, 5):
-        whole, repeated = radiographs.samples(step), again.samples(step)
-        shared = [*radiographs.samples(step, 0, 2), *radiographs.samples(step, 1, 2)]
+        whole, repeated = radiographs.batch(step), again.batch(step)
+        shared = [*radiographs.batch(step, 0, 2), *radiographs.batch(step, 1, 2)]
         for others in (repeated, shared):
             assert sorted(radiograph.study_id for radiograph in others) == sorted(
                 radiograph.study_id for radiograph in whole
@@ -141,14 +142,13 @@ def test_batches_are_a_function_of_the_step_and_ranks_share_them(store: Store) -
         by_id = {radiograph.study_id: radiograph for radiograph in shared}
         for radiograph in whole:
             np.testing.assert_array_equal(radiograph.images, by_id[radiograph.study_id].images)
-    epoch = [radiograph.study_id for step in (0, 1) for radiograph in radiographs.samples(step)]
+    epoch = [radiograph.study_id for step in (0, 1) for radiograph in radiographs.batch(step)]
     assert sorted(epoch) == radiographs.study_ids
 
 
-def test_bound_numbers_reach_the_samples(store: Store) -> None:
-    radiographs = CxrDataset(store, "train", SETTINGS)
-    radiographs.bind([100 + n for n in range(len(radiographs.texts))])
-    found = [radiographs.sample(row) for row in range(4)]
+def test_texts_are_numbered_as_asked(store: Store) -> None:
+    radiographs = radiographs_of(store, "train", SETTINGS, text_ids=lambda texts: [100 + n for n in range(len(texts))])
+    found = [radiographs.sampled([row], 0)[0] for row in range(4)]
     assert all(radiograph.report >= 100 for radiograph in found)
     assert found[2].findings == NO_TEXT
     assert all(number >= 100 for radiograph in found for number in radiograph.sentences.values())
@@ -157,23 +157,23 @@ def test_bound_numbers_reach_the_samples(store: Store) -> None:
 def test_what_cannot_be_a_dataset_of_radiographs(store: Store, tmp_path: Path) -> None:
     ct = create_store(tmp_path / "ct", StoreInfo(recipe={}, recipe_hash="x"))
     with pytest.raises(StoreError) as caught:
-        CxrDataset(ct, "train", SETTINGS)
-    assert caught.value.code == "not_cxr"
+        radiographs_of(ct, "train", SETTINGS)
+    assert caught.value.code == "other_modality"
     with pytest.raises(StoreError) as caught:
-        CxrDataset(store, "test", SETTINGS)
+        radiographs_of(store, "test", SETTINGS)
     assert caught.value.code == "empty_split"
     assert store.table("regions").select(pl.len()).item() == 12
 
 
 def test_organs_of_cxr_get_true_texts_and_false_ones(store: Store) -> None:
     organs, abnormalities = load_organs(), load_abnormalities(organs=load_organs())
-    radiographs = CxrDataset(store, "train", SETTINGS)
-    data = CxrOrganDataset(radiographs, store, organs, abnormalities, DataSettings(negatives=3))
+    radiographs = radiographs_of(store, "train", SETTINGS)
+    data = StudyDataset(store, "train", organs, abnormalities, DataSettings(negatives=3), SETTINGS)
     names = dict(enumerate(organs.names))
     false: set[tuple[str, str]] = set()
     for step in range(8):
-        for radiograph, known in zip(data.batch(step), radiographs.samples(step), strict=True):
-            np.testing.assert_array_equal(radiograph.image, known.image)
+        for radiograph, known in zip(data.batch(step), radiographs.batch(step), strict=True):
+            np.testing.assert_array_equal(radiograph.images, known.images)
             assert radiograph.boxes.shape == (2, 2, 4)
             assert radiograph.negative_ids.shape == (2, 3)
             assert {names[i] for i in radiograph.organ_id} == {"heart", "lung_right"}
@@ -200,9 +200,9 @@ def _pool(*ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_cxr_that_do_not_fit_in_memory_are_read_each_time(store: Store) -> None:
-    kept, read = (CxrDataset(store, "train", SETTINGS.model_copy(update={"keep_gb": gb})) for gb in (1.0, 0.0))
+    kept, read = (radiographs_of(store, "train", SETTINGS.model_copy(update={"keep_gb": gb})) for gb in (1.0, 0.0))
     for step in range(3):
-        for a, b in zip(kept.samples(step), read.samples(step), strict=True):
+        for a, b in zip(kept.batch(step), read.batch(step), strict=True):
             np.testing.assert_array_equal(a.images, b.images)
             assert a.report == b.report
 
@@ -219,12 +219,13 @@ def test_a_damaged_cxr_is_left_out(store: Store, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(Store, "study", broken)
     settings = SETTINGS.model_copy(update={"keep_gb": keep_gb, "batch": 4})
     with pytest.raises(StoreError, match="1 of 4 studies cannot be read"):
-        CxrDataset(store, "train", settings).samples(0)
-    monkeypatch.setattr("ctglip.data.cxr_reader.MAX_FAILED_SHARE", 0.5)
-    radiographs = CxrDataset(store, "train", settings)
-    assert {radiograph.study_id for step in range(2) for radiograph in radiographs.samples(step)} == {"f0", "f2", "f3"}
+        radiographs_of(store, "train", settings).batch(0)
+    monkeypatch.setattr("ctglip.data.reader.MAX_FAILED_SHARE", 0.5)
+    radiographs = radiographs_of(store, "train", settings)
+    assert {radiograph.study_id for step in range(2) for radiograph in radiographs.batch(step)} == {"f0", "f2", "f3"}
     assert [failure.code for failure in radiographs.failures] == ["study_damaged"]
     organs = load_organs()
-    data = CxrOrganDataset(radiographs, store, organs, load_abnormalities(organs=organs), DataSettings(negatives=1))
-    assert len(data.batch(0)) == 3
+    dictionaries, data = (organs, load_abnormalities(organs=organs)), DataSettings(negatives=1)
+    data = StudyDataset(store, "train", *dictionaries, data, settings, reader=radiographs.images.reader)
+    assert {radiograph.study_id for radiograph in data.batch(0)} <= {"f0", "f2", "f3"}
     assert [failure.study_id for failure in data.failures] == ["f1"]

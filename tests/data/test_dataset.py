@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import inspect
 import pickle
-import pkgutil
 import shutil
-from collections.abc import Callable
-from importlib import import_module
+from typing import Any
 
 import pytest
 import torch
-from torch.utils.data import ConcatDataset, DataLoader, Dataset, random_split
+from torch.utils.data import ConcatDataset, DataLoader, random_split
 
-import ctglip.data
-from ctglip.data import scans
+from ctglip.data import reader
 from ctglip.data.augment import AugmentSettings
 from ctglip.data.crops import CropSettings
-from ctglip.data.cxr import CxrDataset, CxrDataSettings
-from ctglip.data.cxr_organs import CxrOrganDataset
+from ctglip.data.cxr import CxrDataSettings
 from ctglip.data.dataset import TextDataset
 from ctglip.data.organs import DataSettings, OrganDataset
-from ctglip.data.pairs import PairDataset
-from ctglip.data.scan_reports import ScanReportDataset
-from ctglip.data.scans import ScanSettings
-from ctglip.data.studies import ScanDataSettings, StudyDataset
+from ctglip.data.samples import NO_TEXT
+from ctglip.data.scans import ScanDataSettings, ScanSettings
+from ctglip.data.studies import StudyDataset
 from ctglip.errors import StoreError
 from ctglip.store.tables import Store
 from ctglip.vocabulary.abnormalities import load_abnormalities
@@ -36,7 +30,7 @@ ORGANS = DataSettings(
     crops=CropSettings(grid=(8, 8, 8)), negatives=3, augment=AugmentSettings(shift_voxels=1, shift_hu=5.0)
 )
 SCANS = ScanDataSettings(input=ScanSettings(grid=(16, 16, 16)), batch=4, copies=2)
-FILMS = CxrDataSettings(size=32, batch=4, copies=2)
+RADIOGRAPHS = CxrDataSettings(size=32, batch=4, copies=2)
 
 
 @pytest.fixture(scope="module")
@@ -44,37 +38,26 @@ def radiographs(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return write_tiny_radiographs(tmp_path_factory.mktemp("radiographs") / "store", 16)[0]
 
 
-def cxr_organs(store: Store) -> CxrOrganDataset:
-    return CxrOrganDataset(CxrDataset(store, "train", FILMS), store, *DICTIONARIES, DataSettings(negatives=3))
+def studies(store: Store, texts: str, **more: Any) -> StudyDataset:
+    radiographs = store.info.modality == "cxr"
+    settings = RADIOGRAPHS if radiographs else SCANS
+    data = DataSettings(negatives=3) if radiographs else ORGANS
+    return StudyDataset(store, "train", *DICTIONARIES, data, settings, texts=texts, **more)  # pyright: ignore
 
 
-MAKE: dict[type[Dataset], Callable[[Store], TextDataset]] = {
-    OrganDataset: lambda store: OrganDataset(store, "train", *DICTIONARIES, ORGANS),
-    StudyDataset: lambda store: StudyDataset(store, "train", *DICTIONARIES, ORGANS, SCANS),
-    PairDataset: lambda store: PairDataset(store, "train", *DICTIONARIES, ORGANS, SCANS),
-    ScanReportDataset: lambda store: ScanReportDataset(store, "train", *DICTIONARIES, ORGANS, SCANS),
-    CxrDataset: lambda store: CxrDataset(store, "train", FILMS),
-    CxrOrganDataset: cxr_organs,
-}
+def crops(store: Store, **more: Any) -> OrganDataset:
+    return OrganDataset(store, "train", *DICTIONARIES, ORGANS, **more)
 
 
-@pytest.fixture(params=MAKE, ids=lambda kind: kind.__name__)
+KINDS = ["crops", *(f"{images}, {texts}" for images in ("ct", "cxr") for texts in ("organs", "pairs", "reports"))]
+
+
+@pytest.fixture(params=KINDS)
 def data(request: pytest.FixtureRequest, tiny_store: Store, radiographs: Store) -> TextDataset:
-    kind = request.param
-    return MAKE[kind](radiographs if kind in (CxrDataset, CxrOrganDataset) else tiny_store)
-
-
-def test_no_dataset_is_forgotten() -> None:
-    modules = [import_module(f"ctglip.data.{module.name}") for module in pkgutil.iter_modules(ctglip.data.__path__)]
-    found = {
-        value
-        for module in modules
-        for name, value in inspect.getmembers(module, inspect.isclass)
-        if value.__module__ == module.__name__ and name.endswith("Dataset")
-    }
-    assert found == {TextDataset, *MAKE}
-    assert all(issubclass(kind, Dataset) for kind in found)
-    assert all("collate" in (kind.__doc__ or "") for kind in MAKE)
+    if request.param == "crops":
+        return crops(tiny_store)
+    images, texts = request.param.split(", ")
+    return studies(tiny_store if images == "ct" else radiographs, texts)
 
 
 def test_rows_are_those_of_a_sequence(data: TextDataset) -> None:
@@ -99,9 +82,9 @@ def test_a_loader_sees_every_row_once(data: TextDataset, workers: int) -> None:
         assert batch["image"].isfinite().all()
         assert all(text is None or text.strip() for text in batch["text"])
         said += sum(text is not None for text in batch["text"])
-        if "study_index" in batch and "organ" in batch and "mask" not in batch:
-            counts = {len(batch[name]) for name in ("study_index", "organ", "size", "text", "negative_ids")}
-            assert len(counts) == 1
+        if "boxes" in batch:
+            names = ("study_index", "organ", "organ_text", "size", "boxes", "negatives")
+            assert len({len(batch[name]) for name in names}) == 1
             assert batch["study_index"].lt(3).all()
     assert said > 0
 
@@ -131,21 +114,23 @@ def test_a_spawned_worker_gets_a_copy(data: TextDataset) -> None:
     assert equal(copied.collate(copied.__getitems__([1, 0])), first)
 
 
-def test_texts_are_found_wherever_they_are_numbered(tiny_store: Store) -> None:
-    data = MAKE[OrganDataset](tiny_store)
-    assert isinstance(data, OrganDataset)
-    before = data.collate(data.sampled([0, 1, 2], 5))
-    data.bind([number + 100 for number in range(len(data.texts))], tuple(reversed(load_organs().names)))
-    after = data.collate(data.sampled([0, 1, 2], 5))
-    assert after["text"] == before["text"]
-    assert after["negatives"] == before["negatives"]
-    assert after["organ"] == before["organ"]
-    assert not torch.equal(after["text_id"], before["text_id"])
+@pytest.mark.parametrize("texts", ["crops", "organs", "pairs", "reports"])
+def test_texts_and_organs_are_numbered_as_asked(tiny_store: Store, texts: str) -> None:
+    names = tuple(reversed(load_organs().names))
+    numbers = {"text_ids": lambda several: [number + 100 for number in range(len(several))], "organ_names": names}
+    make = crops if texts == "crops" else lambda store, **more: studies(store, texts, **more)
+    plain, other = make(tiny_store), make(tiny_store, **numbers)
+    before, after = plain.collate(plain.sampled([0, 1, 2], 5)), other.collate(other.sampled([0, 1, 2], 5))
+    same = set(before) & {"text", "negatives", "organ", "organ_text", "findings", "report"}
+    assert all(after[name] == before[name] for name in same)
+    if texts != "pairs":
+        assert not torch.equal(after["text_id"], before["text_id"])
+        assert after["text_id"][after["text_id"] != NO_TEXT].min() >= 100
+        assert [names[number] for number in after["organ_id"].tolist()] == after["organ"]
 
 
 def test_words_belong_to_their_organ(tiny_store: Store) -> None:
-    data = MAKE[OrganDataset](tiny_store)
-    assert isinstance(data, OrganDataset)
+    data = crops(tiny_store)
     batch = data.collate(data.sampled(range(len(data)), 0))
     instances = data.cache.instances
     assert batch["organ"] == [instances[int(row)].organ for row in batch["row"]]
@@ -153,9 +138,9 @@ def test_words_belong_to_their_organ(tiny_store: Store) -> None:
 
 
 def test_a_damaged_scan_is_left_out_of_its_batch(own_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scans, "MAX_FAILED_SHARE", 0.5)
-    data = MAKE[PairDataset](own_store)
-    assert isinstance(data, PairDataset)
+    monkeypatch.setattr(reader, "MAX_FAILED_SHARE", 0.5)
+    nothing_kept = SCANS.model_copy(update={"keep_gb": 0.0})
+    data = StudyDataset(own_store, "train", *DICTIONARIES, ORGANS, nothing_kept, texts="pairs")
     shutil.rmtree(own_store.path / "studies" / f"{data.study_ids[1]}.zarr")
     with pytest.raises(StoreError):
         data[1]

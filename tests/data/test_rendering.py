@@ -11,11 +11,10 @@ import torch
 from ctglip.config import validate
 from ctglip.data import rendering
 from ctglip.data.augment import AugmentationParameters, augment_crop
-from ctglip.data.captions import NO_TEXT, CaptionBuilder, Negatives
 from ctglip.data.crops import CropSettings, OrganCrop
-from ctglip.data.organs import DataSettings, draw_texts
+from ctglip.data.organs import DataSettings, OrganTexts
 from ctglip.data.rendering import CropStack, render
-from ctglip.data.samples import OrganBatch
+from ctglip.data.samples import NO_TEXT, OrganBatch
 from ctglip.types import Finding
 from ctglip.vocabulary.abnormalities import load_abnormalities
 from ctglip.vocabulary.organs import load_organs
@@ -107,13 +106,13 @@ def test_a_batch_is_drawn_where_it_is_wanted() -> None:
 
 
 def test_of_an_organ_that_nothing_is_said_of_nothing_is_false_either() -> None:
-    organs = load_organs()
-    book = CaptionBuilder(organs, load_abnormalities())
+    dictionaries = (load_organs(), load_abnormalities())
     lesion = Finding(0, "findings", "A lesion of the liver.", "liver", "lesion", "affirmed")
-    silent, _ = book.add_all([([], "liver"), ([lesion], "liver")])
+    reports = [([], "liver"), ([lesion], "liver")]
+    settings = validate(DataSettings, {"negatives": 3}, "test")
+    texts, taken = OrganTexts(reports, *dictionaries, settings, "same_organ", 0, "the test"), {}
+    silent, rng = texts.captions[0], np.random.default_rng(0)
     assert silent.kind == "silent"
-    negatives = Negatives({("liver", name): book.wordings("liver", name) for name in silent.others})
-    assert (negatives.draw(silent, 3, 0.5, np.random.default_rng(0)) != NO_TEXT).all(), "though something could be"
-    settings, taken = validate(DataSettings, {"negatives": 3}, "test"), {}
-    text, key, false = draw_texts(silent, negatives, settings, np.random.default_rng(0), taken)
+    assert (texts.negatives.draw(silent, 3, 0.5, rng) != NO_TEXT).all(), "though something could be"
+    text, key, false = texts.draw(silent, rng, taken)
     assert (text, key, false.tolist(), taken) == (NO_TEXT, NO_TEXT, [NO_TEXT] * 3, {})

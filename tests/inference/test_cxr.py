@@ -21,8 +21,7 @@ from PIL import Image
 from ctglip.api import load_model
 from ctglip.cohort import CohortRow
 from ctglip.cxr.picture import Radiograph
-from ctglip.data.cxr import CxrDataset
-from ctglip.data.cxr_input import cxr_input
+from ctglip.data.cxr import cxr_input
 from ctglip.errors import ModelError, ScanError, VocabularyError
 from ctglip.inference.cxr import CxrPipeline
 from ctglip.inference.cxr_encoding import boxes_of, encode_radiographs, organ_box, queries_of
@@ -35,7 +34,7 @@ from ctglip.store.study import StudyReader
 from ctglip.store.tables import create_store
 from ctglip.vocabulary.organs import load_organs
 from tests.inference.tiny_cxr import BOXES, FILMS, RECIPE, cxr_release, draw_radiograph, saved, write_cxr_store
-from tests.training.tiny import write_word_bert
+from tests.training.tiny import radiographs_of, write_word_bert
 
 QUESTIONS = ["heart: cardiomegaly", "pleural effusion left?"]
 Releases = Callable[..., CxrPipeline]
@@ -92,9 +91,9 @@ def test_a_question_sees_the_very_pixels_that_preprocessing_stores(
 
 def test_a_question_sees_the_very_window_that_training_sees(tmp_path: Path) -> None:
     store, _ = write_cxr_store(tmp_path / "store", 3)
-    radiographs = CxrDataset(store, "train", FILMS, training=False)
+    radiographs = radiographs_of(store, "train", FILMS, training=False)
     for row, study_id in enumerate(radiographs.study_ids):
-        sample, asked = radiographs.sample(row), cxr_input(store.study(study_id).image(), FILMS)
+        sample, asked = radiographs.sampled([row], 0)[0], cxr_input(store.study(study_id).image(), FILMS)
         assert_array_equal(asked.image, sample.image)
         stored = {r["region"]: r for r in store.study(study_id).rows("regions")}
         names = [radiographs.regions[i] for i in sample.organ_id]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from ctglip.data.cxr_input import CxrInput
+from ctglip.data.cxr import CxrInput
 from ctglip.data.samples import StudySample, without_organs
 from ctglip.features.text_bank import TextBank
 from ctglip.inference.cxr_encoding import whole_image_feature

@@ -15,10 +15,9 @@ import ctglip
 from ctglip.data.augment import AugmentSettings
 from ctglip.data.cache import cut_instances
 from ctglip.data.crops import CropSettings
-from ctglip.data.cxr import CxrDataset
 from ctglip.data.organs import DataSettings, OrganDataset
-from ctglip.data.scans import ScanSettings
-from ctglip.data.studies import ScanDataSettings, StudyDataset
+from ctglip.data.scans import ScanDataSettings, ScanSettings
+from ctglip.data.studies import StudyDataset
 from ctglip.errors import ModelError, VocabularyError
 from ctglip.inference.cxr import CxrPipeline
 from ctglip.inference.encoding import encode_crops
@@ -29,7 +28,7 @@ from ctglip.models.onnx import image_shape
 from ctglip.models.release import Release, load_release
 from ctglip.store.tables import Store
 from tests.inference.tiny_cxr import FILMS, cxr_release, draw_radiograph, write_cxr_store
-from tests.training.tiny import write_word_bert
+from tests.training.tiny import radiographs_of, write_word_bert
 
 Trained = tuple[Store, Path]
 Files = tuple[Path, Path]
@@ -110,7 +109,7 @@ def test_a_batch_of_scans_is_encoded_organ_by_organ(trained: Trained, files: Fil
     data = StudyDataset(
         trained[0], "train", dictionaries.organs, dictionaries.abnormalities,
         DataSettings(augment=PLAIN, organs=tuple(ORGANS)), scans,
-        regions=reader,  # type: ignore[arg-type]
+        reading=reader,  # type: ignore[arg-type]
     )  # fmt: skip
     batch = data.collate([data[data.study_ids.index("s000")], data[1]])
     own = [row for row, index in enumerate(batch["study_index"].tolist()) if index == 0]
@@ -132,7 +131,7 @@ def test_cxr_too(reading: str, tmp_path: Path) -> None:
     told = model.query(tmp_path / "radiograph.png", [], prompts=["heart: The heart is enlarged."]).answers[0]
     assert float(images @ texts.T) == pytest.approx(told.similarity, abs=1e-4)
     whole = model.encode_image(tmp_path / "radiograph.png")
-    data = CxrDataset(write_cxr_store(tmp_path / "store", 12)[0], "train", FILMS, training=False)
+    data = radiographs_of(write_cxr_store(tmp_path / "store", 12)[0], "train", FILMS, training=False)
     batch = data.collate([data[0], data[1]])
     assert unit(model.encode_image(batch["image"]))
     assert whole.shape == (1, images.shape[1])

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from ctglip.api import load_model
 from ctglip.cxr.picture import Radiograph
 from ctglip.cxr.standardize import standardize_radiograph
-from ctglip.data.cxr_input import cxr_input
+from ctglip.data.cxr import cxr_input
 from ctglip.errors import ModelError
 from ctglip.evaluation.run import evaluate
 from ctglip.evaluation.settings import EvaluateConfig

@@ -24,7 +24,7 @@ from ctglip.cxr.public import CohortMap, read_public, write_public
 from ctglip.cxr.recipe import CxrRecipe
 from ctglip.cxr.sentence_regions import sentences_by_region
 from ctglip.data.captions import NO_TEXT
-from ctglip.data.cxr import CxrDataset, CxrDataSettings
+from ctglip.data.cxr import CxrDataSettings
 from ctglip.reports.parser import get_parser
 from ctglip.reports.tags import Tagger
 from ctglip.simulation.cxr import project
@@ -33,6 +33,7 @@ from ctglip.store.tables import Store
 from ctglip.store.verify import verify
 from ctglip.types import LabelMap, Report, Scan
 from ctglip.vocabulary.organs import load_organs
+from tests.training.tiny import radiographs_of
 
 
 @pytest.fixture(scope="module")
@@ -141,8 +142,8 @@ def test_all_openi_reports_through_the_data_path(real_data: Path, tmp_path: Path
     summary = preprocess_cohort(read_cohort(tmp_path / "cohort.csv"), tmp_path / "store", config)
     assert {failure.code for failure in summary.failed} <= {"report_empty"}
     assert summary.written > 1700
-    radiographs = CxrDataset(Store.open(tmp_path / "store"), "train", CxrDataSettings(size=32, batch=16))
-    missing = [radiographs.sample(row).findings == NO_TEXT for row in range(len(radiographs))]
+    radiographs = radiographs_of(Store.open(tmp_path / "store"), "train", CxrDataSettings(size=32, batch=16))
+    missing = [radiographs.sampled([row], 0)[0].findings == NO_TEXT for row in range(len(radiographs))]
     by_id = {row["study_id"]: row for row in frontal}
     assert missing == [by_id[study_id]["findings"] is None for study_id in radiographs.study_ids]
     assert any(missing)

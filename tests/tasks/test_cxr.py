@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from ctglip.config import load_settings, validate
-from ctglip.data.cxr_input import cxr_input
+from ctglip.data.cxr import cxr_input
 from ctglip.errors import CTGLIPError
 from ctglip.inference.feature_cache import organ_features_of
 from ctglip.inference.scoring import Scorer

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from ctglip.config import load_settings
-from ctglip.data.cxr import CxrDataset, CxrDataSettings
+from ctglip.data.cxr import CxrDataSettings
 from ctglip.data.scans import ScanSettings
 from ctglip.evaluation.bootstrap import Question, weighted_auroc
 from ctglip.models.encoders import build_encoder
@@ -26,7 +26,7 @@ from ctglip.training.recipe import PretrainConfig
 from ctglip.training.tracking import read_metrics
 from ctglip.vocabulary.organs import load_organs
 from tests.training.test_cxr import SCANS, cxr_config
-from tests.training.tiny import write_tiny_radiographs, write_word_bert
+from tests.training.tiny import radiographs_of, write_tiny_radiographs, write_word_bert
 
 TAGS = {"layers": 1, "heads": 2, "hidden": 32, "dropout": 0.0}
 ASG = {"model": {"tags": TAGS}, "objective": {"name": "asg"}}
@@ -94,8 +94,8 @@ def test_a_released_model_recognises_tags_and_regions(tmp_path: Path) -> None:
     release = load_release(pretrain(store.path, tmp_path / "run", config))
     lines = [line for line in read_metrics(tmp_path / "run") if "loss" in line]
     assert lines[-1]["loss"] < 0.85 * lines[0]["loss"]
-    held = CxrDataset(store, "test", CxrDataSettings.model_validate(release.cxr), training=False)
-    images = torch.from_numpy(np.stack([held.sample(row).image for row in range(len(held))]))
+    held = radiographs_of(store, "test", CxrDataSettings.model_validate(release.cxr), training=False)
+    images = torch.from_numpy(np.stack([held.sampled([row], 0)[0].image for row in range(len(held))]))
     with torch.no_grad():
         logits = release.model.tags(release.model.encoder(images).tokens)
     labels = dict(pl.read_csv(truth).select("study_id", "heart:cardiomegaly").iter_rows())

@@ -15,6 +15,7 @@ from ctglip.data.collate import collate_reports
 from ctglip.data.cxr import CxrDataSettings
 from ctglip.data.samples import ReportBatch
 from ctglip.data.scans import ScanSettings, cut_scan
+from ctglip.data.studies import StudyDataset
 from ctglip.errors import ConfigError, StoreError
 from ctglip.features.text_bank import TextBank
 from ctglip.models.release import load_release
@@ -26,7 +27,7 @@ from ctglip.store.tables import Store
 from ctglip.training.assembly import Assembly, assemble, shipped_dictionaries
 from ctglip.training.launch import pretrain
 from ctglip.training.recipe import PretrainConfig
-from ctglip.training.sources import Source, SourceSettings, open_source
+from ctglip.training.sources import SourceSettings, open_source
 from ctglip.training.tracking import read_metrics
 from tests.training.conftest import tiny_config
 
@@ -66,11 +67,12 @@ def assembled(tiny_cxr: tuple[Store, Path], word_bert: Path, tmp_path: Path):
     return make
 
 
-def reports_of(store: Store, config: PretrainConfig, bank: TextBank) -> Source:
+def reports_of(store: Store, config: PretrainConfig, bank: TextBank) -> StudyDataset:
     drawn = SourceSettings(config.data, config.sampling, config.scans, config.cxr, config.model.regions, config.seed)
     dictionaries = shipped_dictionaries(store)
-    source = open_source("reports", store, dictionaries, drawn, "batch")
-    source.bind(bank.ids(source.texts).tolist(), dictionaries.organs.names)
+    numbers = (lambda texts: bank.ids(texts).tolist(), dictionaries.organs.names)
+    source = open_source("reports", store, dictionaries, drawn, "batch", None, *numbers)
+    assert isinstance(source, StudyDataset)
     return source
 
 
@@ -118,8 +120,8 @@ def test_organs_of_cxr_have_negatives_where_asked(assembled) -> None:
 
 def test_the_parts_of_a_mixture_keep_the_cxr_once(assembled) -> None:
     sources = assembled("mixture").sources
-    assert sources["organs"].radiographs.reader is sources["radiographs"].dataset.reader
-    assert assembled("mixture").sources["radiographs"].dataset.reader is not sources["radiographs"].dataset.reader
+    assert sources["organs"].images.reader is sources["radiographs"].images.reader
+    assert assembled("mixture").sources["radiographs"].images.reader is not sources["radiographs"].images.reader
 
 
 @pytest.mark.parametrize("kind", ["organ_text, box", "global_pair"])
@@ -127,7 +129,7 @@ def test_permuted_reports_belong_to_other_radiographs(assembled, kind: str) -> N
     texts = []
     for flag in (False, True):
         parts = assembled(kind, data={"permute_texts": flag, "dictionary_wording": 0.0})
-        found = [np.asarray(one.text_key).tolist() for step in range(3) for one in parts.samples(step)]
+        found = [[one.report, *one.text_key] for step in range(3) for one in parts.samples(step)]
         texts.append(dict(zip([name for step in range(3) for name in parts.studies(step)], found, strict=True)))
     assert np.mean([texts[0][name] == texts[1][name] for name in texts[0]]) < 0.8
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from ctglip.config import load_settings
-from ctglip.data.cxr import CxrDataset, CxrDataSettings
+from ctglip.data.cxr import CxrDataSettings
 from ctglip.errors import ModelError
 from ctglip.evaluation.run import evaluate
 from ctglip.models.encoders import build_encoder
@@ -28,6 +28,7 @@ from ctglip.training.tracking import read_metrics
 from ctglip.vocabulary.organs import load_organs
 from tests.training.conftest import tiny_config
 from tests.training.test_cxr import cxr_config
+from tests.training.tiny import radiographs_of
 
 VIT = {"name": "vit", "patch": 4, "image_size": 16, "dim": 32, "depth": 1, "heads": 4}
 PARTS = {
@@ -104,8 +105,8 @@ def test_a_run_goes_on_as_if_it_had_not_stopped_and_its_encoder_is_released(tiny
     assert first.provenance["validation"] == "none: images and texts are not aligned"
     lines = read_metrics(tmp_path / "whole")
     assert {"loss_image", "loss_sharp", "loss_words", "word_accuracy"} <= lines[-1].keys()
-    held = CxrDataset(tiny_cxr[0], "test", CxrDataSettings.model_validate(first.cxr), training=False)
-    images = torch.from_numpy(np.stack([held.sample(row).image for row in range(len(held))]))
+    held = radiographs_of(tiny_cxr[0], "test", CxrDataSettings.model_validate(first.cxr), training=False)
+    images = torch.from_numpy(np.stack([held.sampled([row], 0)[0].image for row in range(len(held))]))
     assert images.shape[2:] == (24, 24)
     assert isinstance(first.model.encoder, ViTEncoder)
     assert torch.isfinite(first.model.image_features(images)).all()

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from ctglip.config import load_settings, merge, validate
-from ctglip.data.cxr import CxrDataset, CxrDataSettings
+from ctglip.data.cxr import CxrDataSettings
 from ctglip.errors import ConfigError
 from ctglip.evaluation.bootstrap import Question, weighted_auroc
 from ctglip.models.encoders import build_encoder
@@ -29,7 +29,7 @@ from ctglip.training.tracking import read_metrics
 from ctglip.vocabulary.organs import load_organs
 from tests.training.conftest import tiny_config
 from tests.training.test_cxr import SCANS, cxr_config
-from tests.training.tiny import CXR_SAYS, write_tiny_radiographs
+from tests.training.tiny import CXR_SAYS, radiographs_of, write_tiny_radiographs
 
 SMALL = {"name": "imitate", "aggregation": {"keep": [0.5, 0.5], "grid": [4, 4], "heads": 2, "tokens": 16}}
 FILMS: dict[str, Any] = {"objective": SMALL, "cxr": {"copies": 2}}
@@ -73,8 +73,8 @@ def test_levels_that_the_encoder_has_not_are_named(tiny_cxr, word_bert: Path, tm
 def zero_shot(release: Release, store: Store, truth: Path) -> dict[str, float]:
     """AUROC of impressions with a finding against those without it, of the radiographs of the split test."""
     settings = CxrDataSettings.model_validate(release.cxr)
-    radiographs = CxrDataset(store, "test", settings.model_copy(update={"copies": 1}), training=False)
-    images = torch.from_numpy(np.stack([radiographs.sample(row).image for row in range(len(radiographs))]))
+    radiographs = radiographs_of(store, "test", settings.model_copy(update={"copies": 1}), training=False)
+    images = torch.from_numpy(np.stack([radiographs.sampled([row], 0)[0].image for row in range(len(radiographs))]))
     labels = pl.read_csv(truth, schema_overrides={"study_id": pl.String})
     briefs = [[brief for _, brief in lines] for lines in CXR_SAYS.values()]
     said = list(product(*briefs))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -12,6 +13,9 @@ import torch
 from ctglip.ct.recipe import CtRecipe
 from ctglip.ct.standardize import standardize
 from ctglip.cxr.recipe import CXR_MAX, CxrRecipe
+from ctglip.data.cxr import CxrDataSettings
+from ctglip.data.organs import DataSettings
+from ctglip.data.studies import StudyDataset
 from ctglip.reports.parser import ReportParser
 from ctglip.store.format import StoreInfo
 from ctglip.store.splits import SplitSettings, assign_splits
@@ -150,6 +154,13 @@ def write_tiny_radiographs(path: Path, radiographs: int, seed: int = 0) -> tuple
     table = path.parent / f"{path.name}_truth.csv"
     pl.DataFrame(rows).write_csv(table)
     return Store.open(path), table
+
+
+def radiographs_of(store: Store, split: str, settings: CxrDataSettings, **more: Any) -> StudyDataset:
+    """Radiographs with their reports."""
+    return StudyDataset(
+        store, split, ORGANS, load_abnormalities(), DataSettings(), settings, **{"texts": "reports", **more}
+    )
 
 
 def write_word_bert(folder: Path, words: int = 400, also: Iterable[str] = ()) -> Path:

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float
 
 from ctglip.data.cache import cut_study
 from ctglip.data.crops import CropSettings
-from ctglip.data.cxr_input import CxrInput, cxr_input
+from ctglip.data.cxr import CxrInput, cxr_input
 from ctglip.data.samples import OrganInstance
 from ctglip.errors import CohortError
 from ctglip.evaluation.bootstrap import interval_of, weighted_mean

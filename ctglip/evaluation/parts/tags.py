@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from ctglip.data.cxr_input import cxr_input
+from ctglip.data.cxr import cxr_input
 from ctglip.evaluation.bootstrap import interval_of
 from ctglip.evaluation.context import Context
 from ctglip.evaluation.encoded import EncodedSplit

@@ -1,0 +1,253 @@
+"""Whole studies as a model sees them, scans and radiographs through one interface: views with the organs' boxes."""
+
+from __future__ import annotations
+
+import functools
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Generic, Literal, TypeVar
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from ctglip.cxr.regions import region_entries
+from ctglip.cxr.sentence_regions import SECTIONS, sentences_by_region
+from ctglip.cxr.views import FRONTAL
+from ctglip.data.augment import AugmentSettings, augment_hu
+from ctglip.data.cxr import CxrDataSettings, kept_edge, shrunk
+from ctglip.data.cxr_window import cxr_window
+from ctglip.data.reader import ImageReader
+from ctglip.data.scans import ScanCut, ScanDataSettings, render_scans
+from ctglip.store.study import StudyReader
+from ctglip.store.tables import Store
+from ctglip.types import Finding, OrganRow
+from ctglip.vocabulary.organs import OrganDictionary
+
+T = TypeVar("T")
+RegionReading = Literal["mask", "box", "query", "none"]
+"""How a model reads an organ of a whole image: by its label map, its box, a learned query, or not at all."""
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Views:
+    """One study as a model sees it.
+
+    Attributes:
+        images, labels, boxes, size: as of ``StudySample``, for all regions of the study.
+        visible: regions that a model can read in every view.
+    """
+
+    images: Float[np.ndarray, "v c *s"]
+    labels: Int[np.ndarray, ...] | None
+    boxes: Float[np.ndarray, "v m e"]
+    size: Float[np.ndarray, "m 4"]
+    visible: Bool[np.ndarray, " m"]
+
+
+class StudyImages(ABC, Generic[T]):
+    """The images of some studies.
+
+    Attributes:
+        reader: reads them.
+        regions: names of what can be located: organs of scans, regions of radiographs.
+        numbers: which regions each study has, by their place in ``regions``.
+    """
+
+    reader: ImageReader[T]
+    regions: tuple[str, ...]
+    numbers: Mapping[str, Int[np.ndarray, " m"]]
+
+    @abstractmethod
+    def views(self, study_id: str, item: T, count: int, rng: np.random.Generator | None) -> Views:
+        """A study that was read, so many times; ``rng`` draws the augmentation, None leaves the image as it is."""
+
+    @abstractmethod
+    def organ_of(self, region: str) -> str | None:
+        """The organ that a region shows as a whole."""
+
+    @abstractmethod
+    def sentences(self, findings: Sequence[Finding]) -> dict[str, tuple[int, ...]]:
+        """The sentences of a report that belong to each region, by their ``sentence_index``."""
+
+
+class ScanImages(StudyImages[ScanCut]):
+    """Whole scans on the model's grid.
+
+    Args:
+        reader: of the scans.
+        rows: the organs of each study.
+        names: the organs that numbers count through.
+        wanted: the organs whose sentences count.
+        organs: the dictionary.
+        settings: the scans.
+        augment: of it the changes of HU count.
+        reading: ``mask`` needs label maps, and an organ that has a voxel on the grid.
+    """
+
+    def __init__(
+        self,
+        reader: ImageReader[ScanCut],
+        rows: Mapping[str, Sequence[OrganRow]],
+        names: Sequence[str],
+        wanted: Sequence[str],
+        organs: OrganDictionary,
+        settings: ScanDataSettings,
+        augment: AugmentSettings,
+        reading: RegionReading,
+    ) -> None:
+        self.reader, self.regions, self.wanted, self.organs = reader, tuple(names), wanted, organs
+        self.settings, self.augment, self.reading = settings, augment, reading
+        number = {name: number for number, name in enumerate(names)}
+        self.rows = {study_id: [row for row in several if row.organ in number] for study_id, several in rows.items()}
+        self.numbers = {
+            study_id: np.array([number[row.organ] for row in several], dtype=np.int64)
+            for study_id, several in self.rows.items()
+        }
+
+    def views(self, study_id: str, item: ScanCut, count: int, rng: np.random.Generator | None) -> Views:
+        """See ``StudyImages``."""
+        rows = self.rows[study_id]
+        labels, boxes = item.labels if self.reading == "mask" else None, item.boxes(rows)
+        views = [self._view(item.hu, labels, boxes, rng) for _ in range(count)]
+        located = np.array([row.volume_ml > 0 for row in rows], dtype=bool)
+        placed = np.stack([box for _, _, box in views])
+        visible = ~located | has_extent(placed)
+        if self.reading == "mask":
+            visible = self._on_labels(labels, rows)
+        size = item.sizes(rows) * located[:, None].astype(np.float32)
+        return Views(np.stack([image for image, _, _ in views]), views[0][1], placed, size, visible)
+
+    def organ_of(self, region: str) -> str | None:
+        """Regions are organs."""
+        return region
+
+    def sentences(self, findings: Sequence[Finding]) -> dict[str, tuple[int, ...]]:
+        """See ``StudyImages``."""
+        return sentences_by_organ(findings, self.wanted, self.organs)
+
+    def _on_labels(self, labels: np.ndarray | None, rows: Sequence[OrganRow]) -> Bool[np.ndarray, " m"]:
+        present = np.zeros(256, bool) if labels is None else np.bincount(labels.ravel(), minlength=256) > 0
+        return np.array([present[list(self.organs.roi_labels(row.organ))].any() for row in rows], dtype=bool)
+
+    def _view(
+        self, hu: np.ndarray, labels: np.ndarray | None, boxes: np.ndarray, rng: np.random.Generator | None
+    ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+        """A scan, shifted (what comes in at a face repeats that face), with its labels and boxes."""
+        reach = self.settings.shift_voxels
+        if rng is not None and reach:
+            steps = rng.integers(-reach, reach + 1, 3)
+            index = np.ix_(*(np.clip(np.arange(n) + by, 0, n - 1) for n, by in zip(hu.shape, steps, strict=True)))
+            hu, labels = hu[index], None if labels is None else labels[index]
+            boxes = np.clip(boxes - np.repeat(steps, 2), 0, np.repeat(hu.shape, 2)).astype(np.float32)
+        if rng is not None:
+            hu = augment_hu(hu[None], self.augment, rng)[0][0]
+        return render_scans(hu, self.settings.input), labels, boxes
+
+
+class CxrImages(StudyImages[np.ndarray]):
+    """Radiographs in a model's window.
+
+    Args:
+        reader: of the radiographs, ``kept_edge`` pixels wide.
+        boxes: of each study, (number of the region, box in pixels of the radiographs that are read).
+        settings: window and augmentation.
+    """
+
+    def __init__(
+        self,
+        reader: ImageReader[np.ndarray],
+        boxes: Mapping[str, Sequence[tuple[int, Box]]],
+        settings: CxrDataSettings,
+    ) -> None:
+        self.reader, self.settings, self.regions = reader, settings, tuple(region_entries())
+        self.numbers = {name: np.array([n for n, _ in several], dtype=np.int64) for name, several in boxes.items()}
+        self._boxes = {name: np.array([box for _, box in several]).reshape(-1, 4) for name, several in boxes.items()}
+
+    def views(self, study_id: str, item: np.ndarray, count: int, rng: np.random.Generator | None) -> Views:
+        """See ``StudyImages``."""
+        boxes = self._boxes[study_id]
+        views = [cxr_window(item, boxes, self.settings, rng) for _ in range(count)]
+        placed = np.stack([box for _, box in views])
+        visible, size = has_extent(placed), np.zeros((len(boxes), 4), np.float32)
+        return Views(np.stack([image for image, _ in views]), None, placed.astype(np.float32), size, visible)
+
+    def organ_of(self, region: str) -> str | None:
+        """See ``organ_of_region``."""
+        return organ_of_region(region)
+
+    def sentences(self, findings: Sequence[Finding]) -> dict[str, tuple[int, ...]]:
+        """See ``StudyImages``."""
+        return sentences_by_region(findings)
+
+
+def has_extent(boxes: Float[np.ndarray, "v m e"]) -> Bool[np.ndarray, " m"]:
+    """Which boxes are a voxel wide at least, in every view."""
+    return np.all(boxes[..., 1::2] - boxes[..., ::2] >= 1, axis=(0, 2))
+
+
+@functools.cache
+def organ_of_region(region: str) -> str | None:
+    """The organ that a region shows as a whole; the pleura for a costophrenic angle, None for a zone of the lung."""
+    entry = region_entries()[region]
+    if region.endswith("_costophrenic_angle"):
+        return f"pleura_{entry.side}"
+    return entry.organs[0] if entry.organs and not entry.level else None
+
+
+def cxr_reader(store: Store, settings: CxrDataSettings, studies: int) -> ImageReader[np.ndarray]:
+    """Reads radiographs at the size that windows are taken from, uint16."""
+    edge = kept_edge(settings)
+    memory = (2 * edge**2, settings.keep_gb, settings.threads)
+    return ImageReader(store, functools.partial(_load_radiograph, edge=edge), studies, *memory)
+
+
+def _load_radiograph(study: StudyReader, edge: int) -> np.ndarray:
+    return shrunk(study.image(), edge)
+
+
+def frontal_studies(store: Store, study_ids: Sequence[str], lateral: bool) -> list[str]:
+    """Radiographs with a findings or an impression section: frontal ones and those of unknown projection, or all."""
+    reports = store.table("reports")
+    reported = set(reports.filter(reports["section"].is_in(list(SECTIONS)))["study_id"])
+    views = dict(store.table("studies").select("study_id", "view").iter_rows())
+    return [name for name in study_ids if name in reported and (lateral or views.get(name) in (None, *FRONTAL))]
+
+
+def region_boxes(store: Store, study_ids: Sequence[str], edge: int) -> dict[str, list[tuple[int, Box]]]:
+    """For each radiograph its known regions: (number, box in pixels of the radiograph ``edge`` pixels wide)."""
+    numbers = {name: number for number, name in enumerate(region_entries())}
+    sizes = dict(store.table("studies").select("study_id", "shape").iter_rows())
+    found: dict[str, list[tuple[int, Box]]] = {name: [] for name in study_ids}
+    for row in store.table("regions").iter_rows(named=True):
+        if row["region"] in numbers and row["study_id"] in found:
+            height, width = (edge / side for side in sizes[row["study_id"]])
+            box = (row["row0"] * height, row["row1"] * height, row["column0"] * width, row["column1"] * width)
+            found[row["study_id"]].append((numbers[row["region"]], box))
+    return found
+
+
+def sentences_by_organ(
+    findings: Sequence[Finding], names: Sequence[str], organs: OrganDictionary
+) -> dict[str, tuple[int, ...]]:
+    """The sentences that belong to each of some organs, by their ``sentence_index``; organs without any are left out.
+
+    They are about the organ or a part of it, or negate or call normal something that contains it.
+
+    Args:
+        findings: of one report; sections that tell why and how are left out.
+        names: the organs.
+    """
+    by_organ: dict[str, list[Finding]] = {}
+    for row in findings:
+        if row.organ is not None and row.section in SECTIONS and row.status != "historical":
+            by_organ.setdefault(row.organ, []).append(row)
+    found = {}
+    for name in names:
+        rows = [row for organ in {name, *organs.parts_of(name)} & by_organ.keys() for row in by_organ[organ]]
+        containers = organs.containing(name) & by_organ.keys()
+        rows += [row for organ in containers for row in by_organ[organ] if row.status in ("negated", "normal")]
+        if rows:
+            found[name] = tuple(sorted({row.sentence_index for row in rows}))
+    return found
