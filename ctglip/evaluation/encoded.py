@@ -138,7 +138,7 @@ class SplitEncoder:
             return
         bank = TextBank(self.cache_folder / "texts", cast(TextEncoder, _LazyTextEncoder(release)))
         vectors = bank.vectors(bank.ids(missing, self.progress))
-        too_long = release.encoder().told_long(missing, "texts")
+        too_long = release.encoder().describe_long(missing, "texts")
         release.prompts |= dict(zip(missing, vectors, strict=True))
         if too_long and too_long not in self.notes:
             self.notes.append(too_long)

@@ -27,20 +27,20 @@ class _Chunks(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, block: Callable[..., Tensor], chunk: int, rows: Tensor, *shared: Tensor) -> Tensor:
         """The sum; the gradients wait in ``ctx``."""
-        wanted = [bool(need) for need in ctx.needs_input_grad[2:]]
+        needed = [bool(need) for need in ctx.needs_input_grad[2:]]
         gradients = [
-            torch.zeros_like(value) if need else None for value, need in zip((rows, *shared), wanted, strict=True)
+            torch.zeros_like(value) if need else None for value, need in zip((rows, *shared), needed, strict=True)
         ]
         total = rows.new_zeros(())
         for start in range(0, len(rows), chunk):
             part = slice(start, start + chunk)
             inputs = (rows[part], *shared)
-            leaves = [value.detach().requires_grad_(need) for value, need in zip(inputs, wanted, strict=True)]
+            leaves = [value.detach().requires_grad_(need) for value, need in zip(inputs, needed, strict=True)]
             with torch.enable_grad():
                 loss = block(start, *leaves)
             total += loss.detach()
-            asked = [leaf for leaf in leaves if leaf.requires_grad]
-            found = iter(torch.autograd.grad(loss, asked, allow_unused=True) if asked else ())
+            differentiable = [leaf for leaf in leaves if leaf.requires_grad]
+            found = iter(torch.autograd.grad(loss, differentiable, allow_unused=True) if differentiable else ())
             for position, gradient in enumerate(gradients):
                 if gradient is not None and (more := next(found)) is not None:
                     (gradient[part] if position == 0 else gradient).add_(more)

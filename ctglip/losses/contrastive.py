@@ -97,8 +97,8 @@ def sigmoid_pairs(
             query, key, match = query[valid], key[valid], None if match is None else match[valid]
         counts = row_counts(key) if gather else [len(key)]
         keys = gather_rows(key, counts) if gather else key
-        own = torch.arange(len(query), device=query.device) + _offset(counts)
-        positive = Block(own, len(keys)).own_mask()
+        columns_of_rows = torch.arange(len(query), device=query.device) + _offset(counts)
+        positive = Block(columns_of_rows, len(keys)).is_paired()
         if match is not None:
             positive |= match[:, None] == (gather_rows(match, counts) if gather else match)[None, :]
         logits = scale * query @ keys.T + bias
@@ -214,15 +214,15 @@ def _block(side: _Side, start: int, scale: Tensor, target: Target, divergence: D
     weights, hidden = _targets(side, index, target, sparse=divergence == "ce")
     if hidden is not None:
         logits = logits.masked_fill(hidden, _MASKED)
-    seen = logits
+    scores = logits
     if side.extra is not None and len(side.extra) and side.extra_index is not None:
         choice = side.extra_index[index]
         further = (rows @ side.extra.T).gather(1, choice.clamp(min=0))
-        seen = torch.cat([logits, further.masked_fill(choice < 0, _MASKED)], dim=1)
+        scores = torch.cat([logits, further.masked_fill(choice < 0, _MASKED)], dim=1)
     if weights is None:
-        return F.cross_entropy(seen, index + side.offset, reduction="sum")
+        return F.cross_entropy(scores, index + side.offset, reduction="sum")
     weights = weights.to(logits.dtype)
-    log_sum = seen.logsumexp(1)
+    log_sum = scores.logsumexp(1)
     if divergence == "ce":
         return (weights.sum(1) * log_sum - (weights * logits).sum(1)).sum()
     log_p = logits - log_sum[:, None]

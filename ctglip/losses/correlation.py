@@ -42,9 +42,9 @@ def patch_correlation(
     with torch.autocast(features.device.type, enabled=False):
         features, target = exact(features), exact(target.detach())
         predicted = correlation(features, features)
-        wanted = correlation(target, target).to(predicted.dtype)
+        expected = correlation(target, target).to(predicted.dtype)
         kind = F.mse_loss if metric == "mse" else F.smooth_l1_loss
-        error = kind(predicted, wanted, reduction="none")
+        error = kind(predicted, expected, reduction="none")
         if off_diagonal:
             error = error * (1 - torch.eye(features.shape[1], dtype=error.dtype, device=error.device))
         others = features.shape[1] - int(off_diagonal)

@@ -55,9 +55,9 @@ def row_counts(rows: Tensor) -> list[int]:
     """Number of rows of each rank."""
     if world_size() == 1:
         return [len(rows)]
-    own = torch.tensor([len(rows)], device=rows.device)
-    counts = [torch.zeros_like(own) for _ in range(world_size())]
-    dist.all_gather(counts, own)
+    count = torch.tensor([len(rows)], device=rows.device)
+    counts = [torch.zeros_like(count) for _ in range(world_size())]
+    dist.all_gather(counts, count)
     return [int(count) for count in counts]
 
 

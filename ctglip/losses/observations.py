@@ -42,28 +42,28 @@ class SetSimilarity:
         self,
         visual: Float[Tensor, "a q e"],
         textual: Float[Tensor, "b k e"],
-        told: Bool[Tensor, "b k"],
+        valid: Bool[Tensor, "b k"],
     ) -> Float[Tensor, "a b"]:
         """Of every picture with every report; memory O(a x b x q x k).
 
         Args:
             visual: observations of pictures.
             textual: sentences of reports.
-            told: False where there is no sentence; every report has one.
+            valid: False where there is no sentence; every report has one.
         """
         pairs = torch.einsum("aqe,bke->abkq", visual, textual)
-        asked = (self.best(pairs) * told).sum(2) / told.sum(1)
+        of_sentences = (self.best(pairs) * valid).sum(2) / valid.sum(1)
         if not self.symmetric:
-            return asked
-        shown = self.best(pairs.transpose(2, 3), told[None, :, None, :]).mean(2)
-        return (asked + shown) / 2
+            return of_sentences
+        of_observations = self.best(pairs.transpose(2, 3), valid[None, :, None, :]).mean(2)
+        return (of_sentences + of_observations) / 2
 
-    def best(self, pairs: Float[Tensor, "*n q"], told: Bool[Tensor, "*m q"] | None = None) -> Float[Tensor, "*n"]:
+    def best(self, pairs: Float[Tensor, "*n q"], valid: Bool[Tensor, "*m q"] | None = None) -> Float[Tensor, "*n"]:
         """The best answer along the last axis, of those that are there."""
-        hidden = pairs if told is None else pairs.masked_fill(~told, _MASKED)
+        hidden = pairs if valid is None else pairs.masked_fill(~valid, _MASKED)
         if self.reduce == "max":
             return hidden.amax(-1)
-        count = pairs.shape[-1] if told is None else told.sum(-1)
+        count = pairs.shape[-1] if valid is None else valid.sum(-1)
         count = torch.as_tensor(count, dtype=pairs.dtype, device=pairs.device)
         return self.temperature * ((hidden / self.temperature).logsumexp(-1) - count.log())
 
@@ -71,7 +71,7 @@ class SetSimilarity:
 def set_contrast(
     visual: Float[Tensor, "b q e"],
     textual: Float[Tensor, "b k e"],
-    told: Bool[Tensor, "b k"],
+    valid: Bool[Tensor, "b k"],
     scale: Float[Tensor, ""] | float,
     similarity: SetSimilarity | None = None,
     *,
@@ -84,7 +84,7 @@ def set_contrast(
     Args:
         visual: observations of each picture.
         textual: sentences of its report.
-        told: False where there is no sentence; a report without any takes no part.
+        valid: False where there is no sentence; a report without any takes no part.
         scale: inverse temperature.
         similarity: how sets are compared.
         key: reports of one key share the positive mass; only a picture's own report is right where None.
@@ -96,11 +96,11 @@ def set_contrast(
     """
     similarity = similarity or SetSimilarity()
     with torch.autocast(visual.device.type, enabled=False):
-        valid = told.any(1)
-        visual, textual, told = exact(visual)[valid], exact(textual)[valid], told[valid]
-        key = None if key is None else key[valid]
+        rows = valid.any(1)
+        visual, textual, valid = exact(visual)[rows], exact(textual)[rows], valid[rows]
+        key = None if key is None else key[rows]
         pictures, reports, first = _of_all_ranks(visual, textual, gather)
-        everyone, keys = (_plain_rows(value, gather) for value in (told, key))
+        everyone, keys = (_plain_rows(value, gather) for value in (valid, key))
         assert everyone is not None
         scale = torch.as_tensor(scale, dtype=visual.dtype, device=visual.device)
 
@@ -112,7 +112,7 @@ def set_contrast(
             return nearest(start, factor * similarity(rows, columns, everyone))
 
         def of_reports(start: int, rows: Tensor, columns: Tensor, factor: Tensor) -> Tensor:
-            return nearest(start, factor * similarity(columns, rows, told[start : start + len(rows)]).T)
+            return nearest(start, factor * similarity(columns, rows, valid[start : start + len(rows)]).T)
 
         sums = []
         for block, *inputs in ((of_pictures, visual, reports, scale), (of_reports, textual, pictures, scale)):
@@ -153,7 +153,7 @@ def answers(
 def sentence_contrast(
     found: Float[Tensor, "b k e"],
     textual: Float[Tensor, "b k e"],
-    told: Bool[Tensor, "b k"],
+    valid: Bool[Tensor, "b k"],
     scale: Float[Tensor, ""] | float,
     gather: bool = False,
 ) -> Float[Tensor, ""]:
@@ -162,7 +162,7 @@ def sentence_contrast(
     Args:
         found: for each sentence (``answers``).
         textual: the sentences.
-        told: False where there is no sentence.
+        valid: False where there is no sentence.
         scale: inverse temperature.
         gather: mean over the sentences of all ranks.
 
@@ -171,13 +171,13 @@ def sentence_contrast(
     """
     with torch.autocast(found.device.type, enabled=False):
         found, textual = exact(found), exact(textual)
-        logits = (scale * torch.einsum("bke,bje->bkj", found, textual)).masked_fill(~told[:, None, :], _MASKED)
-        other = (scale * torch.einsum("bke,bje->bkj", textual, found)).masked_fill(~told[:, None, :], _MASKED)
+        logits = (scale * torch.einsum("bke,bje->bkj", found, textual)).masked_fill(~valid[:, None, :], _MASKED)
+        other = (scale * torch.einsum("bke,bje->bkj", textual, found)).masked_fill(~valid[:, None, :], _MASKED)
         terms = sum(
             side.logsumexp(2) - side.diagonal(dim1=1, dim2=2) for side in (logits, other)
         )  # the same place is right in both
         assert isinstance(terms, Tensor)
-        return ranked_mean(terms.where(told, 0).sum() / 2, told.sum(), gather)
+        return ranked_mean(terms.where(valid, 0).sum() / 2, valid.sum(), gather)
 
 
 def query_overlap(visual: Float[Tensor, "b q e"], gather: bool = False) -> Float[Tensor, ""]:
@@ -193,9 +193,9 @@ def query_overlap(visual: Float[Tensor, "b q e"], gather: bool = False) -> Float
         return ranked_mean(alike.square().mean((1, 2)).sum(), len(visual), gather)
 
 
-def _cross_entropy(logits: Tensor, own: Tensor, key: Tensor | None, keys: Tensor | None) -> Tensor:
+def _cross_entropy(logits: Tensor, paired: Tensor, key: Tensor | None, keys: Tensor | None) -> Tensor:
     """Sum over rows; ``own`` is the right column of each."""
     if key is None:
-        return F.cross_entropy(logits, own, reduction="sum")
-    weights = equal_key(Block(own, logits.shape[1], key, keys)).to(logits.dtype)
+        return F.cross_entropy(logits, paired, reduction="sum")
+    weights = equal_key(Block(paired, logits.shape[1], key, keys)).to(logits.dtype)
     return (logits.logsumexp(1) - (weights * logits).sum(1)).sum()

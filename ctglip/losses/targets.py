@@ -25,13 +25,13 @@ class Block:
     """Some rows of the pair matrix.
 
     Attributes:
-        own: int64 ``[r]``, for each row the column of its own key.
+        paired: int64 ``[r]``, for each row the column of its own key.
         columns: number of keys N.
         query: context of the rows ``[r, ...]`` (keys, tags, text embeddings), or None.
         key: context of all columns ``[N, ...]``, or None.
     """
 
-    own: Tensor
+    paired: Tensor
     columns: int
     query: Tensor | None = None
     key: Tensor | None = None
@@ -42,10 +42,10 @@ class Block:
             raise ValueError("This target needs a context for each row; pass `context=`.")
         return self.query, self.key
 
-    def own_mask(self) -> Tensor:
+    def is_paired(self) -> Tensor:
         """Bool ``[r, N]``, true at each row's own key."""
-        mask = torch.zeros(len(self.own), self.columns, dtype=torch.bool, device=self.own.device)
-        return mask.scatter_(1, self.own[:, None], True)
+        mask = torch.zeros(len(self.paired), self.columns, dtype=torch.bool, device=self.paired.device)
+        return mask.scatter_(1, self.paired[:, None], True)
 
 
 Target = Callable[[Block], Tensor]
@@ -54,7 +54,7 @@ Target = Callable[[Block], Tensor]
 
 def identity(block: Block) -> Tensor:
     """Only a row's own key is a positive (InfoNCE)."""
-    return block.own_mask().float()
+    return block.is_paired().float()
 
 
 def equal_key(block: Block) -> Tensor:
@@ -63,7 +63,7 @@ def equal_key(block: Block) -> Tensor:
     Context: int64 ``[M]`` (fVLM's targets with a key for each text and one for each "normal, same organ").
     """
     query, key = block.contexts()
-    same = ((query[:, None] == key[None, :]) | block.own_mask()).float()
+    same = ((query[:, None] == key[None, :]) | block.is_paired()).float()
     return same / same.sum(1, keepdim=True)
 
 
@@ -73,8 +73,8 @@ def equal_ignored(block: Block) -> Tensor:
     Context: int64 ``[M]``.
     """
     query, key = block.contexts()
-    own = block.own_mask()
-    return own.float().masked_fill((query[:, None] == key[None, :]) & ~own, MISSING_LABEL)
+    paired = block.is_paired()
+    return paired.float().masked_fill((query[:, None] == key[None, :]) & ~paired, MISSING_LABEL)
 
 
 def hierarchy_aware(related: Tensor) -> Target:
@@ -91,14 +91,14 @@ def hierarchy_aware(related: Tensor) -> Target:
     def target(block: Block) -> Tensor:
         """Shares of the positive mass, ``IGNORED`` where a pair is left out."""
         query, key = block.contexts()
-        weights = equal_key(Block(block.own, block.columns, query[:, 0], key[:, 0]))
+        weights = equal_key(Block(block.paired, block.columns, query[:, 0], key[:, 0]))
         implied = related.to(query.device).float()
         mine, theirs = query[:, 1:].float(), key[:, 1:].float()
         closed_mine, closed_theirs = (mine @ implied).clamp(max=1), (theirs @ implied).clamp(max=1)
-        i_tell = (theirs.sum(1)[None, :] - closed_mine @ theirs.T) < 0.5
-        they_tell = (mine.sum(1)[:, None] - mine @ closed_theirs.T) < 0.5
+        implied_by_row = (theirs.sum(1)[None, :] - closed_mine @ theirs.T) < 0.5
+        implied_by_column = (mine.sum(1)[:, None] - mine @ closed_theirs.T) < 0.5
         both = (mine.sum(1)[:, None] > 0) & (theirs.sum(1)[None, :] > 0)
-        return weights.masked_fill((i_tell | they_tell) & both & (weights == 0), MISSING_LABEL)
+        return weights.masked_fill((implied_by_row | implied_by_column) & both & (weights == 0), MISSING_LABEL)
 
     return target
 
@@ -126,9 +126,9 @@ def clinical_prior(tau: float, kernel: Kernel = "exp", lam: float = 0.2) -> Targ
 
     def target(block: Block) -> Tensor:
         query, key = (F.normalize(x - x.mean(1, keepdim=True), dim=1) for x in block.contexts())
-        own = block.own_mask()
-        correlation = (query @ key.T).clamp(min=0).masked_fill(own, 0)
-        return own.to(correlation.dtype) + tau * kernels[kernel](correlation)
+        paired = block.is_paired()
+        correlation = (query @ key.T).clamp(min=0).masked_fill(paired, 0)
+        return paired.to(correlation.dtype) + tau * kernels[kernel](correlation)
 
     return target
 
@@ -142,7 +142,7 @@ def tag_overlap(alpha: float = 0.2, eps: float = 1e-6) -> Target:
 
     def target(block: Block) -> Tensor:
         query, key = (F.normalize(x, dim=1) for x in _floats(block))
-        weights = (1 - alpha) * block.own_mask().to(query.dtype) + alpha * (query @ key.T) + eps
+        weights = (1 - alpha) * block.is_paired().to(query.dtype) + alpha * (query @ key.T) + eps
         return weights / weights.sum(1, keepdim=True)
 
     return target

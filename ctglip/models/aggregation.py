@@ -77,14 +77,14 @@ class MultiLevelAggregator(nn.Module):
         else:
             counts = [max(1, int(share * count)) for share, count in zip(settings.keep, self.channels, strict=True)]
             each = zip(starts, self.channels, counts, strict=False)
-            chosen = np.concatenate([start + self._some(count, kept, rng) for start, count, kept in each])
+            chosen = np.concatenate([start + self._some(count, size, rng) for start, count, size in each])
         chosen = chosen[: settings.tokens]
         return torch.from_numpy(np.pad(chosen, (0, settings.tokens - len(chosen)), constant_values=-1))
 
-    def _some(self, count: int, kept: int, rng: np.random.Generator) -> np.ndarray:
+    def _some(self, count: int, size: int, rng: np.random.Generator) -> np.ndarray:
         if self.settings.draw == "with":
-            return rng.integers(0, count, kept)
-        return rng.choice(count, kept, replace=False)
+            return rng.integers(0, count, size)
+        return rng.choice(count, size, replace=False)
 
     def forward(self, levels: Sequence[Float[Tensor, "b c ..."]], chosen: Int[Tensor, " k"]) -> Float[Tensor, "b d"]:
         """What the learned token reads.
@@ -95,8 +95,8 @@ class MultiLevelAggregator(nn.Module):
         """
         tokens, start = [], 0
         for level, count in zip(levels, self.channels, strict=True):
-            own = chosen[(chosen >= start) & (chosen < start + count)] - start
-            tokens.append(self._on_grid(level[:, own]).flatten(2))
+            selected = chosen[(chosen >= start) & (chosen < start + count)] - start
+            tokens.append(self._on_grid(level[:, selected]).flatten(2))
             start += count
         found = torch.cat(tokens, dim=1)
         found = F.pad(found, (0, 0, 0, len(chosen) - found.shape[1])) + self.positions[:, 1:]

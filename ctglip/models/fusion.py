@@ -64,8 +64,8 @@ class ContextFusion(nn.Module):
         """
         found, _ = self.self_attn(words, words, words, key_padding_mask=missing, need_weights=False)
         x = self.norms[0](words + self.drop(found))
-        seen = self.patch_proj(patches)
-        found, where = self.cross_attn(x, seen, seen)
+        image_tokens = self.patch_proj(patches)
+        found, where = self.cross_attn(x, image_tokens, image_tokens)
         found = self.dense(found + self.global_proj(patches.mean(1, keepdim=True)))
         x = self.norms[1](x + self.drop(found))
         return self.norms[2](x + self.drop(self.ffn(x))), where

@@ -64,5 +64,5 @@ class IntensityHistogram(nn.Module):
         with torch.no_grad():
             shares = organ_histogram(images, masks, self.bins)
             tails = torch.cat([shares.cumsum(2), shares.flip(2).cumsum(2)], 2)
-            told = ((tails + _RARE) / _RARE).log()  # 0 where there is none, 11.5 where there is all
-        return _WEIGHT * self.layers(told.flatten(1).to(images.dtype))
+            log_shares = ((tails + _RARE) / _RARE).log()  # 0 where there is none, 11.5 where there is all
+        return _WEIGHT * self.layers(log_shares.flatten(1).to(images.dtype))

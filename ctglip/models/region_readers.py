@@ -291,9 +291,9 @@ class MaskReader(MapReader):
     def __init__(self, settings: MaskReaderSettings, parts: ReaderParts) -> None:
         super().__init__(settings, parts)
         labels = parts.inputs.organ_labels
-        members = torch.zeros(len(labels), 1 + max((max(own, default=0) for own in labels), default=0))
-        for organ, own in enumerate(labels):
-            members[organ, list(own)] = 1
+        members = torch.zeros(len(labels), 1 + max((max(numbers, default=0) for numbers in labels), default=0))
+        for organ, numbers in enumerate(labels):
+            members[organ, list(numbers)] = 1
         self.register_buffer("members", members, persistent=False)
 
     def weights(self, level: Float[Tensor, "b d *s"], images: Tensor, regions: Regions) -> Float[Tensor, "m n"]:  # noqa: ARG002

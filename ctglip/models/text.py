@@ -108,8 +108,8 @@ class TextEncoder(nn.Module):
         moved = [_impression_first(part) if part in long else None for part in flat]
         ids, part = self._windows([new or old for new, old in zip(moved, flat, strict=True)])
         begins = torch.cat([torch.ones(1, dtype=torch.bool), part[1:] != part[:-1]])
-        kept = begins | torch.tensor([new is None for new in moved])[part]
-        ids, part = ids[kept], part[kept]
+        is_read = begins | torch.tensor([new is None for new in moved])[part]
+        ids, part = ids[is_read], part[is_read]
         text = torch.tensor([number for number, sentences in enumerate(parts) for _ in sentences])[part]
         position = torch.arange(len(text)) - torch.searchsorted(text, text)
         tokens = ids.new_full((len(texts), int(position.max()) + 1, ids.shape[1]), -1)
@@ -133,7 +133,7 @@ class TextEncoder(nn.Module):
         lengths = (len(ids) for ids in self.tokenizer(unique, verbose=False)["input_ids"])
         return frozenset(t for t, count in zip(unique, lengths, strict=True) if count > self.settings.max_length)
 
-    def told_long(self, texts: Collection[str], what: str) -> str | None:
+    def describe_long(self, texts: Collection[str], what: str) -> str | None:
         """How many texts are longer than is read at a time, and what becomes of them, as a sentence; None for none."""
         unique = set(texts)
         long = self.long(unique)
@@ -298,12 +298,12 @@ def _load(source: str, settings: TextEncoderSettings) -> TextEncoder:
 def _no_progress_bars() -> Iterator[None]:
     from transformers.utils import logging
 
-    shown = logging.is_progress_bar_enabled()
+    enabled = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
         yield
     finally:
-        if shown:
+        if enabled:
             logging.enable_progress_bar()
 
 

@@ -107,33 +107,33 @@ def match(body: nn.Module, state: State, fit: Fit, source: str, flat: bool = Fal
         ModelError: code ``weights``: two prefixes fit equally well and hold other numbers.
     """
     mine = dict((*body.named_parameters(), *body.named_buffers()))
-    kept = body.state_dict().keys()
-    mine = {name: value for name, value in mine.items() if name in kept and not name.endswith(_COUNTERS)}
+    saved_names = body.state_dict().keys()
+    mine = {name: value for name, value in mine.items() if name in saved_names and not name.endswith(_COUNTERS)}
     key: Callable[[str], str] = (lambda name: name.replace("_", ".")) if flat else str
     head = _common(list(mine))
-    wanted = {key(name.removeprefix(head)): name for name in mine}
+    expected = {key(name.removeprefix(head)): name for name in mine}
     theirs = {key(name): value for name, value in state.items()}
     counts: Counter[str] = Counter()
     for name, value in theirs.items():
         for start in (0, *(position + 1 for position, letter in enumerate(name) if letter == ".")):
-            own = wanted.get(name[start:])
-            if own is not None:  # a name alone decides only where shapes do not
-                counts[name[:start]] += 1 if fit(own, value, mine[own]) is None else len(mine)
+            parameter = expected.get(name[start:])
+            if parameter is not None:  # a name alone decides only where shapes do not
+                counts[name[:start]] += 1 if fit(parameter, value, mine[parameter]) is None else len(mine)
     if not counts:
         return Match({}, tuple(mine), (), tuple(state)[:_SHOWN], "")
-    prefix = _chosen(counts, wanted, theirs, source)
+    prefix = _chosen(counts, expected, theirs, source)
     found, misfits = {}, []
-    for name, own in wanted.items():
+    for name, parameter in expected.items():
         value = theirs.get(prefix + name)
         if value is not None:
-            fitted = fit(own, value, mine[own])
+            fitted = fit(parameter, value, mine[parameter])
             if fitted is None:
-                misfits.append(f"{own} {tuple(value.shape)} for {tuple(mine[own].shape)}")
+                misfits.append(f"{parameter} {tuple(value.shape)} for {tuple(mine[parameter].shape)}")
             else:
-                found[own] = fitted
-    missing = tuple(own for name, own in wanted.items() if prefix + name not in theirs)
+                found[parameter] = fitted
+    missing = tuple(parameter for name, parameter in expected.items() if prefix + name not in theirs)
     rest = (name.removeprefix(prefix) for name in theirs if name.startswith(prefix))
-    unexpected = tuple(name for name in rest if name not in wanted and not name.endswith(_COUNTERS))
+    unexpected = tuple(name for name in rest if name not in expected and not name.endswith(_COUNTERS))
     return Match(found, missing, tuple(misfits), unexpected, prefix)
 
 
@@ -143,7 +143,7 @@ def _common(names: Sequence[str]) -> str:
     return first if all(name.startswith(first) for name in names) else ""
 
 
-def _chosen(counts: Counter[str], wanted: Mapping[str, str], theirs: State, source: str) -> str:
+def _chosen(counts: Counter[str], expected: Mapping[str, str], theirs: State, source: str) -> str:
     """The prefix with most matches; of equals the averaged weights, or the shorter where the numbers are the same."""
     most = max(counts.values())
     best = sorted((prefix for prefix, count in counts.items() if count == most), key=lambda one: (len(one), one))
@@ -151,7 +151,7 @@ def _chosen(counts: Counter[str], wanted: Mapping[str, str], theirs: State, sour
     best = averaged or best
     for other in best[1:]:
         if any(not torch.equal(theirs[best[0] + name], theirs[other + name])
-               for name in wanted if best[0] + name in theirs and other + name in theirs):  # fmt: skip
+               for name in expected if best[0] + name in theirs and other + name in theirs):  # fmt: skip
             named = ", ".join(repr(prefix) for prefix in best[:_SHOWN])
             raise ModelError(
                 f"{source} holds several networks that fit the encoder equally well, under {named}.",
@@ -209,14 +209,14 @@ def _same_shape(_: str, new: Tensor, mine: Tensor) -> Tensor | None:
 
 def _misfit(found: Match, share: float, source: str, partial: bool) -> ModelError:
     what = "None of the weights" if not found.found else "Not all weights"
-    said = [f"{what} of {source} fit the encoder ({100 * share:.1f} % of its parameters)."]
+    sentences = [f"{what} of {source} fit the encoder ({100 * share:.1f} % of its parameters)."]
     for label, names in (("missing", found.missing), ("of another shape", found.misfits),
                          ("unexpected", found.unexpected)):  # fmt: skip
         if names:
-            said.append(f"{label[0].upper()}{label[1:]} ({len(names)}): {_some(names)}.")
+            sentences.append(f"{label[0].upper()}{label[1:]} ({len(names)}): {_some(names)}.")
     enough = share >= LEAST_SHARE and not partial
     return ModelError(
-        " ".join(said),
+        " ".join(sentences),
         code="weights",
         fix="Name weights of the same architecture"
         + (", or start from the part that fits: model.encoder.partial=true." if enough else "."),

@@ -183,43 +183,47 @@ class ASG(Objective):
         head = self.model.whole_image_head
         image = head(head.features(features["image"]))
         report = texts[positions(features["report"], ids)]
-        told = features["report"] >= 0
-        losses = self._global(image, report, told, features["tags"] == 1)
+        has_report = features["report"] >= 0
+        losses = self._global(image, report, has_report, features["tags"] == 1)
         if self.settings.recognition > 0:
-            losses["recognition"] = self._recognition(features["tag_logits"], features["tags"], told)
+            losses["recognition"] = self._recognition(features["tag_logits"], features["tags"], has_report)
         if self.reads_regions:
             sentences = mean_of_texts(texts, positions(features["region_sentences"], ids))
             losses["region_sentence"] = self._local(self._regions(features), sentences, features)
         numbers = {
             "temperature": self.scale.value(),
-            **pair_similarity(image[told], report[told], features["report"][told]),
+            **pair_similarity(image[has_report], report[has_report], features["report"][has_report]),
             "image_rank": effective_rank(image),
             "text_rank": effective_rank(texts),
         }
         return losses, numbers
 
-    def _global(self, image: Tensor, report: Tensor, told: Tensor, tags: Tensor) -> Losses:
+    def _global(self, image: Tensor, report: Tensor, has_report: Tensor, tags: Tensor) -> Losses:
         """IRA, the sum of both directions; ERL, their mean."""
         settings, pairs = self.settings, (image, report, self.scale())
         losses: Losses = {}
         if settings.image_report > 0:
-            hard = soft_contrastive(*pairs, valid=told, gather=settings.gather)
+            hard = soft_contrastive(*pairs, valid=has_report, gather=settings.gather)
             losses["image_report"] = settings.image_report * 2 * hard
         if settings.soft_labels > 0:
             soft = soft_contrastive(
                 *pairs,
                 target=tag_overlap(settings.overlap),
                 context=tags.to(image.dtype),
-                valid=told,
+                valid=has_report,
                 divergence="jeffreys",
                 gather=settings.gather,
             )
             losses["soft_labels"] = settings.soft_labels * soft
         return losses
 
-    def _recognition(self, logits: Tensor, tags: Tensor, told: Tensor) -> Tensor:
+    def _recognition(self, logits: Tensor, tags: Tensor, has_report: Tensor) -> Tensor:
         """IRL: mean over all tags of all images that have a report."""
-        valid = told[:, None] & (tags >= 0) if self.settings.unsaid == "ignored" else told[:, None].expand_as(tags)
+        valid = (
+            has_report[:, None] & (tags >= 0)
+            if self.settings.unsaid == "ignored"
+            else has_report[:, None].expand_as(tags)
+        )
         return self.settings.recognition * tag_bce(logits, (tags == 1).to(logits.dtype), valid, self.settings.gather)
 
     def _local(self, regions: Tensor, sentences: Tensor, features: Features) -> Tensor:

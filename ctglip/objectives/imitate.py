@@ -114,10 +114,10 @@ class Imitate(Objective):
     @classmethod
     def build(cls, context: BuildContext, settings: ImitateSettings) -> Imitate:
         """The objective of some settings."""
-        wanted, levels = settings.aggregation, context.model.encoder.level_channels
-        if len(wanted.keep) != len(levels) or len(wanted.grid) != context.model.encoder.settings.spatial_dims:
+        shape, levels = settings.aggregation, context.model.encoder.level_channels
+        if len(shape.keep) != len(levels) or len(shape.grid) != context.model.encoder.settings.spatial_dims:
             raise ConfigError(
-                f"imitate draws channels of {len(wanted.keep)} levels on a grid of {len(wanted.grid)} axes; the "
+                f"imitate draws channels of {len(shape.keep)} levels on a grid of {len(shape.grid)} axes; the "
                 f"encoder has {len(levels)} levels.",
                 code="objective",
                 fix="Give objective.aggregation.keep one share for each level, and grid one side for each axis.",
@@ -167,7 +167,7 @@ class Imitate(Objective):
         report: temperature, similarities, effective ranks, the weight of findings."""
         settings = self.settings
         impression, findings = (self._section(features, name) for name in ("impression", "findings"))
-        high = [self._whole(view) for view in features["high"].unbind(1)]
+        high = [self._image_vectors(view) for view in features["high"].unbind(1)]
         multi = [self._heads(self.multi_head, view) for view in features["multi"].unbind(1)]
         points = settings.findings_weight
         weight = points if isinstance(points, float | int) else weight_at(points, context.progress)
@@ -183,14 +183,14 @@ class Imitate(Objective):
             below = [self._views(a[-1], b[-1], None) for a, b in combinations(multi, 2)]
             losses["high_views"] = share * torch.stack(above).sum()
             losses["multi_views"] = share * weight * torch.stack(below).sum()
-        told = impression.valid
+        rows = impression.valid
         numbers = {
             "temperature": self.scale.value(),
             "findings_weight": float(weight),
-            **pair_similarity(high[0][told], impression.text[told], features["impression"][told]),
+            **pair_similarity(high[0][rows], impression.text[rows], features["impression"][rows]),
             "image_rank": effective_rank(high[0]),
             "multi_rank": effective_rank(multi[0][0]),
-            "text_rank": effective_rank(impression.text[told]),
+            "text_rank": effective_rank(impression.text[rows]),
         }
         return losses, numbers
 
@@ -202,9 +202,9 @@ class Imitate(Objective):
         multi = [self.aggregator(vision.levels, channels) for channels in chosen]
         return self.model.whole_image_head.select(vision), torch.stack(multi, dim=1)
 
-    def _whole(self, seen: Tensor) -> Float[Tensor, "b e"]:
+    def _image_vectors(self, selected: Tensor) -> Float[Tensor, "b e"]:
         head = self.model.whole_image_head
-        return head(head.features(seen))
+        return head(head.features(selected))
 
     @staticmethod
     def _heads(head: Any, view: Float[Tensor, "b f *c"]) -> list[Float[Tensor, "b e"]]:
@@ -219,8 +219,8 @@ class Imitate(Objective):
         valid, pool = ids >= 0, features["pool"]
         raw = pool[positions(ids, features["pool_ids"]).clamp(min=0)]
         raw = raw.where(valid[:, None], 0)
-        said = self.model.text(raw[valid])
-        text = said.new_zeros(len(ids), said.shape[1]).index_put((valid.nonzero()[:, 0],), said)
+        vectors = self.model.text(raw[valid])
+        text = vectors.new_zeros(len(ids), vectors.shape[1]).index_put((valid.nonzero()[:, 0],), vectors)
         return _Section(text, raw.detach(), valid)
 
     # --- losses

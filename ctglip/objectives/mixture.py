@@ -76,8 +76,8 @@ class Mixture(Objective):
         report: Report = {}
         for name in self.parts:
             part, prefix = self._part(name), f"{name}/"
-            own = {key.removeprefix(prefix): value for key, value in features.items() if key.startswith(prefix)}
-            some, numbers = part.compute(own, context)
+            columns = {key.removeprefix(prefix): value for key, value in features.items() if key.startswith(prefix)}
+            some, numbers = part.compute(columns, context)
             weight = weight_at(self.weights[name], context.progress)
             losses |= {prefix + key: weight * loss for key, loss in some.items()}
             report |= {prefix + key: number for key, number in numbers.items()} | {f"{prefix}weight": weight}

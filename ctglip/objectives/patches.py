@@ -76,8 +76,8 @@ class PatchTask(nn.Module):
         image: Float[Tensor, "b c *s"],
         filled: Float[Tensor, "b d *s"],
         vision: VisionFeatures,
-        said: Float[Tensor, "b k t"],
-        told: Bool[Tensor, "b k"],
+        sentences: Float[Tensor, "b k t"],
+        valid: Bool[Tensor, "b k"],
         seed: int,
     ) -> tuple[Float[Tensor, "b m d"], Float[Tensor, "b m f"]]:
         """Features of some patches, predicted, and what they are compared with.
@@ -86,16 +86,16 @@ class PatchTask(nn.Module):
             image: the pictures.
             filled: the same as the encoder sees them.
             vision: what the encoder made of them.
-            said: raw embeddings of what the report says.
-            told: False where there is nothing.
+            sentences: raw embeddings of the report's sentences.
+            valid: False where there is nothing.
             seed: what draws the patches in training; the same patches for all pictures.
         """
         chosen = self._chosen(vision.tokens.shape[1], seed).to(image.device)
         patches = self.look(vision.levels[-1])[:, chosen]
         memory, ignored = self.nothing.to(patches.dtype).expand(len(patches), -1, -1), None
         if self.listen is not None:
-            memory = torch.cat([memory, self.listen(said.to(patches.dtype))], dim=1)
-            ignored = F.pad(~told, (1, 0))
+            memory = torch.cat([memory, self.listen(sentences.to(patches.dtype))], dim=1)
+            ignored = F.pad(~valid, (1, 0))
         return self.decoder(patches, memory, ignored)[0], self._target(image, filled, vision.grid)[:, chosen]
 
     def loss(self, features: Float[Tensor, "b m d"], target: Float[Tensor, "b m f"], gather: bool) -> Float[Tensor, ""]:
@@ -115,11 +115,11 @@ class PatchTask(nn.Module):
                 mine.copy_(theirs)
 
     def _chosen(self, count: int, seed: int) -> Int[Tensor, " m"]:
-        wanted = min(self.settings.patches, count)
-        if self.training and wanted < count:
+        count_read = min(self.settings.patches, count)
+        if self.training and count_read < count:
             generator = torch.Generator().manual_seed(seed)
-            return torch.randperm(count, generator=generator)[:wanted].sort().values
-        return torch.linspace(0, count - 1, wanted).round().long()
+            return torch.randperm(count, generator=generator)[:count_read].sort().values
+        return torch.linspace(0, count - 1, count_read).round().long()
 
     @torch.no_grad()
     def _target(self, image: Tensor, filled: Tensor, grid: tuple[int, ...]) -> Float[Tensor, "b n f"]:

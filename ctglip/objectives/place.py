@@ -128,16 +128,16 @@ class Place(Objective):
         self.settings = settings or PlaceSettings()
         self.texts = Texts(bank)
         self.contrast = Contrast(self.settings)
-        own = self.settings
-        self.aligned = own.instance_weight > 0
-        start = (own.temperature, own.learn_temperature, own.max_scale)
-        self.batch_scale = LogitScale(*start) if own.batch_weight > 0 else None
-        self.sentence_scale = LogitScale(*start) if own.sentence_weight > 0 else None
-        self.similarity = SetSimilarity(own.reduce, own.reduce_temperature, own.symmetric)
+        terms = self.settings
+        self.aligned = terms.instance_weight > 0
+        start = (terms.temperature, terms.learn_temperature, terms.max_scale)
+        self.batch_scale = LogitScale(*start) if terms.batch_weight > 0 else None
+        self.sentence_scale = LogitScale(*start) if terms.sentence_weight > 0 else None
+        self.similarity = SetSimilarity(terms.reduce, terms.reduce_temperature, terms.symmetric)
         self.patches = None
-        if own.correlation_weight > 0:
+        if terms.correlation_weight > 0:
             encoder = model.encoder
-            self.patches = PatchTask(own.patches, encoder, encoder.settings.spatial_dims, model.inputs.text_dim)
+            self.patches = PatchTask(terms.patches, encoder, encoder.settings.spatial_dims, model.inputs.text_dim)
 
     @property
     def diagnosis_scale(self) -> LogitScale:
@@ -149,8 +149,8 @@ class Place(Objective):
         batch = collate_reports(samples, self.texts.collate, ("report", "sentence_id"))
         long = self.long(batch.sentence_id)
         position = _positions(batch.sentence_study.where(long, -1), len(batch))
-        kept = long & (position < self.settings.sentences)
-        columns = {**vars(batch), "sentence_id": batch.sentence_id.where(kept, -1)}
+        counted = long & (position < self.settings.sentences)
+        columns = {**vars(batch), "sentence_id": batch.sentence_id.where(counted, -1)}
         return PlaceBatch(**columns, patch_seed=patch_seed(context))
 
     def long(self, ids: Int[Tensor, " n"]) -> Bool[Tensor, " n"]:
@@ -164,11 +164,11 @@ class Place(Objective):
         filled = self.model.pad_channels(batch.image)
         vision = self.model.encoder(filled)
         sentences = sentence_table(batch.sentence_id, batch.sentence_study, len(batch), self.settings.sentences)
-        return self.seen(
+        return self.features_of(
             batch, filled, vision, self.model.whole_image_head.select(vision), sentences, batch.report, batch.patch_seed
         )
 
-    def seen(
+    def features_of(
         self,
         batch: ReportBatch | OrganBatch,
         filled: Float[Tensor, "b d *s"],
@@ -193,10 +193,12 @@ class Place(Objective):
             assert self.model.resampler is not None
             features["observed"] = self.model.resampler(vision).tokens
         if self.patches is not None:
-            said = report[:, None] if self.settings.patches.condition == "report" else sentences
-            told = said >= 0
-            raw = pool[positions(said, batch.pool_ids)]
-            patch, target = self.patches(filled[:, : batch.image.shape[1]], filled, vision, raw, told, int(patch_seed))
+            text_ids = report[:, None] if self.settings.patches.condition == "report" else sentences
+            valid_sentences = text_ids >= 0
+            raw = pool[positions(text_ids, batch.pool_ids)]
+            patch, target = self.patches(
+                filled[:, : batch.image.shape[1]], filled, vision, raw, valid_sentences, int(patch_seed)
+            )
             features |= {"patch": patch, "patch_target": target}
         return features
 
@@ -232,22 +234,22 @@ class Place(Objective):
         settings, gather = self.settings, self.settings.gather
         assert self.model.resampler is not None
         visual = self.model.resampler.visual(features["observed"])
-        said = self.model.resampler.textual(features["pool"])
-        told = features["sentence_id"] >= 0
-        textual = said[positions(features["sentence_id"], features["pool_ids"])]
+        texts = self.model.resampler.textual(features["pool"])
+        valid_sentences = features["sentence_id"] >= 0
+        textual = texts[positions(features["sentence_id"], features["pool_ids"])]
         losses: Losses = {}
         if self.batch_scale is not None:
             key = features["text_key"] if settings.targets == "equal_key" else None
             more = {"key": key, "chunk": settings.chunk, "gather": gather}
-            error = set_contrast(visual, textual, told, self.batch_scale(), self.similarity, **more)
+            error = set_contrast(visual, textual, valid_sentences, self.batch_scale(), self.similarity, **more)
             losses["batch"] = settings.batch_weight * error
         if self.sentence_scale is not None:
             found = answers(textual, visual, settings.answer_temperature)
-            error = sentence_contrast(found, textual, told, self.sentence_scale(), gather)
+            error = sentence_contrast(found, textual, valid_sentences, self.sentence_scale(), gather)
             losses["sentence"] = settings.sentence_weight * error
         if settings.diversity_weight > 0:
             losses["diversity"] = settings.diversity_weight * query_overlap(visual, gather)
-        return losses, observation_report(visual, textual, told, features["text_key"], self.similarity)
+        return losses, observation_report(visual, textual, valid_sentences, features["text_key"], self.similarity)
 
 
 def patch_seed(context: StepContext) -> Int[Tensor, " 1"]:
@@ -259,19 +261,19 @@ def patch_seed(context: StepContext) -> Int[Tensor, " 1"]:
 def observation_report(
     visual: Float[Tensor, "b q e"],
     textual: Float[Tensor, "b k e"],
-    told: Bool[Tensor, "b k"],
+    valid_sentences: Bool[Tensor, "b k"],
     key: Int[Tensor, " b"],
     similarity: SetSimilarity,
 ) -> Report:
     """How often the nearest report as a set is the right one, the effective number of queries that answer sentences (1:
     always the same one), and how alike a picture's observations are; of the first studies where there are many."""
-    rows = told.any(1).nonzero()[:_SHOWN, 0]
-    visual, textual, told, key = (value[rows].detach() for value in (visual, textual, told, key))
+    rows = valid_sentences.any(1).nonzero()[:_SHOWN, 0]
+    visual, textual, valid_sentences, key = (value[rows].detach() for value in (visual, textual, valid_sentences, key))
     if not len(rows):
         return {}
     visual, textual = visual.float(), textual.float()
-    nearest = key[similarity(visual, textual, told).argmax(1)] == key
-    chosen = torch.einsum("bke,bqe->bkq", textual, visual).argmax(-1)[told]
+    nearest = key[similarity(visual, textual, valid_sentences).argmax(1)] == key
+    chosen = torch.einsum("bke,bqe->bkq", textual, visual).argmax(-1)[valid_sentences]
     share = torch.bincount(chosen, minlength=visual.shape[1]).float() / len(chosen)
     return {
         "observation_accuracy": float(nearest.float().mean()),
@@ -291,8 +293,8 @@ def sentence_table(
         studies: how many there are.
         width: sentences of a study at most; further ones are left out.
     """
-    kept = sentence_id >= 0
-    sentence_id, study = sentence_id[kept], study[kept]
+    counted = sentence_id >= 0
+    sentence_id, study = sentence_id[counted], study[counted]
     position = _positions(study, studies)
     fits = position < width
     table = sentence_id.new_full((studies, width), -1)

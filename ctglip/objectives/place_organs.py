@@ -27,7 +27,7 @@ class PlaceOrganSettings(PlaceSettings):
 
 
 @dataclass(frozen=True)
-class ToldBatch(OrganBatch):
+class OrganSentenceBatch(OrganBatch):
     """M crops with all that is said of their organs.
 
     Attributes:
@@ -58,22 +58,22 @@ class PlaceOrgans(Place):
         """What it needs of the model."""
         return ModelNeeds(readers=("crop",), resampler=settings.observes)
 
-    def collate(self, samples: Sequence[OrganSample], context: StepContext = START) -> ToldBatch:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def collate(self, samples: Sequence[OrganSample], context: StepContext = START) -> OrganSentenceBatch:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Stack crops and fetch the distinct texts; sentences that do not count become -1."""
         table = torch.full((len(samples), self.settings.sentences), -1)
         for row, sample in zip(table, samples, strict=True):
-            own = torch.as_tensor(sample.sentence_ids, dtype=torch.long)
-            kept = own[self.long(own)][: len(row)]
-            row[: len(kept)] = kept
+            text_ids = torch.as_tensor(sample.sentence_ids, dtype=torch.long)
+            counted = text_ids[self.long(text_ids)][: len(row)]
+            row[: len(counted)] = counted
         columns = vars(collate_organs(samples, self.texts.collate, table))
-        return ToldBatch(**columns, sentence_id=table, patch_seed=patch_seed(context))
+        return OrganSentenceBatch(**columns, sentence_id=table, patch_seed=patch_seed(context))
 
-    def encode(self, batch: ToldBatch) -> Features:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def encode(self, batch: OrganSentenceBatch) -> Features:  # pyright: ignore[reportIncompatibleMethodOverride]
         """As for whole pictures; ``image [M, D]`` is the organ's feature."""
         image = self.model.pad_channels(batch.image)
         vision = self.model.encoder(image)
         organ = self.model(image, Regions(mask=batch.mask, size=batch.size), vision)
-        return self.seen(batch, image, vision, organ, batch.sentence_id, batch.text_id, batch.patch_seed)
+        return self.features_of(batch, image, vision, organ, batch.sentence_id, batch.text_id, batch.patch_seed)
 
     def instance(self, image: Float[Tensor, "m d"]) -> Float[Tensor, "m e"]:
         """The organ's unit vector in the common space."""

@@ -26,11 +26,11 @@ class Texts(nn.Module):
 
         At least one text is always there, so that empty batches go the same way.
         """
-        wanted = torch.cat([values.flatten() for values in ids]).unique()
-        wanted = wanted[wanted >= 0] if len(wanted) and wanted[-1] >= 0 else torch.zeros(1, dtype=torch.long)
+        text_ids = torch.cat([values.flatten() for values in ids]).unique()
+        text_ids = text_ids[text_ids >= 0] if len(text_ids) and text_ids[-1] >= 0 else torch.zeros(1, dtype=torch.long)
         if self.encoder is None:
-            return wanted, self.bank.vectors(wanted)
-        return wanted, self.encoder.tokenize(self.bank.texts(wanted))
+            return text_ids, self.bank.vectors(text_ids)
+        return text_ids, self.encoder.tokenize(self.bank.texts(text_ids))
 
     def forward(self, pool: Shaped[Tensor, "p ..."]) -> Float[Tensor, "p t"]:
         """Raw embeddings of a pool."""

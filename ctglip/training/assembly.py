@@ -145,15 +145,17 @@ def assemble(
     bank = TextBank(run / "text_bank", encoder)
 
     def text_ids(texts: Sequence[str]) -> list[int]:
-        long = encoder.told_long(set(texts), "texts")
+        long = encoder.describe_long(set(texts), "texts")
         if long and tell:
             tell(long)
         return bank.ids(texts, embedding).tolist()
 
-    drawn = SourceSettings(config.data, config.sampling, config.scans, config.cxr, settings.regions, config.seed)
+    source_settings = SourceSettings(
+        config.data, config.sampling, config.scans, config.cxr, settings.regions, config.seed
+    )
     sources = {
         name: open_source(
-            OBJECTIVES[part.name].input_kind, store, dictionaries, drawn, part.dictionary_negatives, progress,
+            OBJECTIVES[part.name].input_kind, store, dictionaries, source_settings, part.dictionary_negatives, progress,
             text_ids, names,
         )
         for name, part in parts.items()
@@ -165,7 +167,7 @@ def assemble(
     if config.initial is not None:
         _start_from(Path(config.initial), release)
     prompts = Scorer(release).organ_prompts()
-    _fill_prompts(release, bank, [said for source in sources.values() for said in source.captions], embedding)
+    _fill_prompts(release, bank, [caption for source in sources.values() for caption in source.captions], embedding)
     prompt_ids = bank.ids([text for texts in prompts for text in texts])
     owner = torch.tensor([number for number, texts in enumerate(prompts) for _ in texts])
     built: dict[str, Objective] = {}
@@ -285,14 +287,14 @@ def _release(
         model=model,
         organs=organs,
         recipe=store.info.recipe,
-        crops=_shown(config.data.crops, scales["crops"]),
+        crops=_input_settings(config.data.crops, scales["crops"]),
         organ_dictionary=resource("organ_dictionary"),
         abnormality_dictionary=resource("abnormality_dictionary"),
         text_settings=config.text,
         text_hash=encoder.hash,
         text_encoder=encoder,
-        scans=_shown(config.scans.input, scales["scans"]) if reads_scans else None,
-        cxr=_shown(config.cxr, scales["cxr"]) if radiographs else None,
+        scans=_input_settings(config.scans.input, scales["scans"]) if reads_scans else None,
+        cxr=_input_settings(config.cxr, scales["cxr"]) if radiographs else None,
     )
 
 
@@ -306,7 +308,7 @@ def _scales(config: PretrainConfig, on_crops: bool, radiographs: bool) -> dict[s
     return {kind: found.get(kind, 1) for kind in ("crops", "scans", "cxr")}
 
 
-def _shown(settings: CropSettings | ScanSettings | CxrDataSettings, scale: int) -> dict[str, Any]:
+def _input_settings(settings: CropSettings | ScanSettings | CxrDataSettings, scale: int) -> dict[str, Any]:
     """How inputs are made for the released model, which sees what the encoder saw."""
     tree = settings.model_dump(mode="json")
     coarser = {key: [side // scale for side in tree[key]] for key in ("grid",) if key in tree}
@@ -351,7 +353,7 @@ def _fill_prompts(
 ) -> None:
     """Embed the dictionary's prompts for all organs, and for every question about a trained organ and its answer."""
     scorer = Scorer(release)
-    trained = {said.organ for said in captions}
+    trained = {caption.organ for caption in captions}
     pairs = [pair for pair in scorer.dictionaries.abnormalities.pairs() if pair[0] in trained]
     texts = [text for texts in scorer.organ_prompts() for text in texts]
     texts += [text for pair in pairs for side in scorer.prompts(pair) for text in side]

@@ -197,8 +197,8 @@ def test_the_impression_is_read_first(minilm):
 
 def test_long_texts_are_counted(minilm):
     texts = [FINDINGS * 6, FINDINGS * 7, "short", "short"]
-    said = minilm["windows"].told_long(texts, "texts")
+    said = minilm["windows"].describe_long(texts, "texts")
     assert said.startswith("2 of 3 texts are longer than the 64 tokens")
-    assert minilm["windows"].told_long(["short"], "texts") is None
+    assert minilm["windows"].describe_long(["short"], "texts") is None
     with pytest.raises(ModelError, match="reads 512 tokens"):
         load_text_encoder(TextEncoderSettings(max_length=513))

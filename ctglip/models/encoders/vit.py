@@ -75,15 +75,15 @@ class ViTEncoder(Encoder):
                 middle = x
         return tuple(tokens.transpose(1, 2).unflatten(2, grid) for tokens in (middle, self.norm(x)))
 
-    def visible(self, image: Float[Tensor, "b c *s"], kept: Int[Tensor, "b n"]) -> Float[Tensor, "b n d"]:
+    def visible(self, image: Float[Tensor, "b c *s"], patches: Int[Tensor, "b n"]) -> Float[Tensor, "b n d"]:
         """Tokens of some patches alone, as if the others were not there (masked modelling).
 
         Args:
             image: whole images.
-            kept: which patches of the grid, counted row by row.
+            patches: which patches of the grid, counted row by row.
         """
         x, _ = self._embedded(image)
-        x = x.gather(1, kept[..., None].expand(-1, -1, x.shape[2]))
+        x = x.gather(1, patches[..., None].expand(-1, -1, x.shape[2]))
         for block in self.blocks:
             x = self.stage(block, x)
         return self.norm(x)
