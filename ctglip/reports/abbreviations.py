@@ -14,7 +14,7 @@ from pydantic import Field
 
 from ctglip.config import Settings, validate
 from ctglip.files import read_yaml
-from ctglip.reports.mentions import SIDES
+from ctglip.reports.mentions import SIDES, Concept
 from ctglip.reports.trie import Trie
 from ctglip.reports.words import normal_form, phrase
 
@@ -169,6 +169,6 @@ def add_compounds(seen: Trie, findings: Container[str]) -> dict[tuple[str, ...],
     second: dict[tuple[str, ...], str] = {}
     for text, names in load_abbreviations().compounds.items():
         if all(name in findings for name in names):
-            seen.add(phrase(text), ("abnormality", names[0]), replace=True)
+            seen.add(phrase(text), Concept("abnormality", names[0]), replace=True)
             second[phrase(text)] = names[1]
     return second

@@ -46,10 +46,8 @@ class Scopes:
         self.lists = lexicon.lists
         self.perception = lexicon.perception
         inside = {i for a, b in mentions if b - a > 1 for i in range(a, b)}
-        outside = [
-            m for m in cues if m.start not in inside or not any(a <= m.start and m.end <= b for a, b in mentions)
-        ]
-        self.cues = list(self._with_denials(outside, inside))
+        covered = [m for m in cues if m.start in inside and any(a <= m.start and m.end <= b for a, b in mentions)]
+        self.cues = list(self._with_denials([m for m in cues if m not in covered] if covered else cues, inside))
         self.telling = [m for m in cues if m.kind == "history" and m.direction == "still"]
         self.bounds = Statements(words, self.cues, mentions, locations, self.lists, self.perception, tied).bounds()
         self._named = frozenset(locations)

@@ -60,6 +60,8 @@ class Attachment:
         if self.compares:
             largest, more = self._stations(mention, self._of_largest(mention, found.locations))
             locations, claimed = [*locations, *largest], [*claimed, *more]
+        elif locations is found.locations and not claimed:
+            return found
         return Attached(mention, locations, found.coordinated, claimed, found.sided)
 
     def _of_largest(self, mention: Mention, locations: Sequence[Location]) -> list[Location]:
@@ -147,8 +149,12 @@ class Attachment:
             if not _COORDINATED.issuperset(self.words[other.end : self.locations[at + 1].start]):
                 break  # "along the peribronchial area and interlobular septal thickening"
             organ = other.term.organ
-            if organ and self.lexicon.resolve(*head, organ) and not self.in_other_mention(other, mention):
-                found.append(Mention(mention.span, Concept(*head), mention.assertion, other))
+            if (
+                organ
+                and self.lexicon.resolve(head.kind, head.name, organ)
+                and not self.in_other_mention(other, mention)
+            ):
+                found.append(Mention(mention.span, head, mention.assertion, other))
         if not location.sidable or location.sides:
             return Attached(mention, [location], found)
         location = location._replace(sides=mention.laterality or self.side_near(mention))
@@ -326,10 +332,12 @@ class Attachment:
 
     def in_other_mention(self, location: Location, mention: Mention) -> bool:
         """Whether another mention's words name it."""
-        return any(
-            other.span != mention.span and other.span != location.span and other.span.holds(location.span)
-            for other in self.mentions
-        )
+        (start, end), words = location.span, mention.span
+        for other in self.mentions:
+            span = other.span
+            if span[0] <= start and end <= span[1] and span not in (words, location.span):
+                return True
+        return False
 
     def _nodal(self, mention: Mention) -> bool:
         return mention.concept.kind == "abnormality" and mention.concept.name in self.lexicon.nodal

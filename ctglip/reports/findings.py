@@ -205,12 +205,10 @@ class _RowBuilder:
         if len(self.found) < 2 and not (describing or vague):
             return False
         subtypes = lexicon.abnormalities.descendants(row.abnormality)
-        if not describing and any(
-            other.organ == row.organ and other.status == row.status and other.abnormality in subtypes
-            for named, other in self.found
-            if other.abnormality not in lexicon.aspects and not self._interpreted(mention, named)
-        ):
-            return True
+        for named, other in self.found if subtypes and not describing else ():
+            same = other.organ == row.organ and other.status == row.status and other.abnormality in subtypes
+            if same and other.abnormality not in lexicon.aspects and not self._interpreted(mention, named):
+                return True
         rivals = self._rivals(mention, row) if describing or vague else []
         if describing:
             return any(other.abnormality not in subtypes and self._explains(named, mention) for named, other in rivals)

@@ -70,7 +70,7 @@ class Lexicon:
         self._add_locations()
         self._add_observations()
         for text in known["mute"]:
-            self.concepts.add(phrase(text), ("mute", text))
+            self.concepts.add(phrase(text), Concept("mute", text))
         self._add_abnormalities()
         self.compounds = add_compounds(self.concepts, abnormalities.names)
         self.compounded = frozenset(words[0] for words in self.compounds)
@@ -132,8 +132,9 @@ class Lexicon:
         found = self.locations.find(words)
         covered = {i for hit in found for i in range(hit.start, hit.end)}
         found += [location for hit in found for location in elided(words, hit, covered, self.locations)]
-        near = [TrieMatch(i, i + 1, self._near(w)) for i, w in enumerate(words) if len(w) > 8 and i not in covered]
-        named = (hit for hit in (*found, *near) if hit.value and hit.value.organs)
+        long = [(i, word) for i, word in enumerate(words) if len(word) > _SHORTEST_NEAR and i not in covered]
+        found += [TrieMatch(i, i + 1, term) for i, word in long if (term := self._near(word))]
+        named = (hit for hit in found if hit.value.organs)
         return sorted(named, key=lambda hit: hit[:2])
 
     def find_cues(self, words: Sequence[str]) -> list[Cue]:
@@ -204,7 +205,7 @@ class Lexicon:
                     self._in[observation, structure] = abnormality
         for key, entry in self.observations.items():
             for text in entry["phrases"]:
-                self.concepts.add(phrase(text), ("observation", key))
+                self.concepts.add(phrase(text), Concept("observation", key))
                 self._heads.setdefault(phrase(text), key)
             self.alone[key] = entry.get("alone") if entry.get("alone") in self.abnormalities else None
             for organ, abnormality in (entry.get("in") or {}).items():
@@ -219,7 +220,7 @@ class Lexicon:
                 words = phrase(text)
                 known = self.concepts.get(words)
                 derived = known is not None and known[0] == "observation" and known[1] not in self.observations
-                self.concepts.add(words, ("abnormality", name), replace=derived)
+                self.concepts.add(words, Concept("abnormality", name), replace=derived)
                 self._add_head(words, name)
 
     def _add_head(self, words: tuple[str, ...], abnormality: str) -> None:
@@ -236,14 +237,14 @@ class Lexicon:
             return  # its last words say it already
         if key is None:
             key = self._heads.setdefault(rest, " ".join(rest))
-            self.concepts.add(rest, ("observation", key))
+            self.concepts.add(rest, Concept("observation", key))
         term: OrganTerm = span.value
         if (key, term.structure or term.organ) in self._defined:
             return  # this room says itself what it is there
         for location in {term.structure} if term.structure else term.organs:
             self._in.setdefault((key, location), abnormality)
 
-    def head_of(self, words: tuple[str, ...]) -> tuple[str, str] | None:
+    def head_of(self, words: tuple[str, ...]) -> Concept | None:
         """What an abnormality's phrase says when its organ is taken out: "pleural effusion" is an effusion."""
         rest = words
         for span in reversed(self.locations.find(words)):
@@ -372,7 +373,7 @@ class Lexicon:
             for direction, texts in data[kind].items():
                 self._cue(texts, kind, direction)
         for text in data["pathology"]:
-            self.concepts.add(phrase(text), ("pathology", text))
+            self.concepts.add(phrase(text), Concept("pathology", text))
         for kind in ("pseudo", "exception", "break", "normal", "abnormal_than", "unassessable"):
             self._cue(data[kind], kind)
         for text in data["normal"]:
@@ -418,5 +419,7 @@ class Lexicon:
         return frozenset(phrase(text)[0] for text in self.data["perception"])
 
 
+_SHORTEST_NEAR = 8
+"""Words at most this long stand for no organ next to them."""
 _PREFIXES = ("para", "peri", "retro", "supra", "infra", "sub", "inter", "intra", "trans", "juxta", "pre", "pleuro")
 _EMPTY = frozenset({"of", "in", "on", "at", "with", "and", "or", "to", "for", "left", "right", "both", "bilateral"})

@@ -30,7 +30,7 @@ class Sentence:
         self.text = text
         self.lexicon = lexicon
         self.words, tied = lexicon.read(text)
-        named = [(Span(m.start, m.end), Concept(*m.value)) for m in lexicon.find_concepts(self.words)]
+        named = [(Span(m.start, m.end), m.value) for m in lexicon.find_concepts(self.words)]
         spans = [span for span, _ in named]
         self.cues = self._cues(spans)
         homes: list[tuple[int, str]] = []

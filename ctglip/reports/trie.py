@@ -46,8 +46,6 @@ class Trie:
         root = self._root
         found: list[TrieMatch] = []
         count, taken = len(words), 0
-        if root.keys().isdisjoint(words):
-            return found
         for i in [i for i, word in enumerate(words) if word in root]:
             if i < taken:
                 continue
