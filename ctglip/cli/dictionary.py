@@ -46,7 +46,7 @@ def build(
     reports = []
     for row in table.rows:
         try:
-            report = report_of(row, wanted=True)
+            report = report_of(row, required=True)
         except ReportError as error:
             failures.append(Failure(row.study_id, "report", error.code, str(error)))
         else:

@@ -74,7 +74,7 @@ class Expansion:
         kept: abbreviations that stay as they are, though a part of them is one of the others ("L-spine").
     """
 
-    def __init__(self, abbreviations: Mapping[str, Abbreviation], kept: Iterable[str] = ()) -> None:
+    def __init__(self, abbreviations: Mapping[str, Abbreviation], unchanged: Iterable[str] = ()) -> None:
         self._found = Trie()
         self._exact: set[str] = set()
         capitals = {text for text, entry in abbreviations.items() if entry.exact and text.isupper()}
@@ -91,7 +91,7 @@ class Expansion:
                     self._found.add((spelling,), value)
             else:
                 self._add(phrase(text), value, capitals)
-        for text in kept:
+        for text in unchanged:
             self._add(phrase(text), (phrase(text), frozenset(), frozenset()), capitals)
 
     def _add(self, words: Sequence[str], value: Any, capitals: set[str]) -> None:
@@ -130,15 +130,15 @@ class Expansion:
         return out, frozenset(moved[i] for i in tied if i in moved)
 
 
-def add_abbreviations(seen: Trie, locations: Trie, findings: Container[str], organs: Container[str]) -> Expansion:
+def add_abbreviations(concepts: Trie, locations: Trie, findings: Container[str], organs: Container[str]) -> Expansion:
     """Take the shipped abbreviations into the phrases of findings and of places.
 
     Those that mean one thing become phrases for it; the others, and those of several things, are replaced in the text.
     What names an entry that the dictionaries do not hold is left out.
 
     Args:
-        seen: phrases of findings.
-        places: phrases of organs.
+        concepts: phrases of findings.
+        locations: phrases of organs.
         findings: names of abnormalities.
         organs: names of organs.
     """
@@ -148,9 +148,9 @@ def add_abbreviations(seen: Trie, locations: Trie, findings: Container[str], org
     for text, entry in data.abbreviations.items():
         if (entry.finding and entry.finding not in findings) or (entry.organ and entry.organ not in organs):
             continue
-        trie = seen if entry.finding else locations
-        told = entry.organ and not SIDES.keys().isdisjoint(phrase(entry.means)) and not _sided(entry.organ)
-        named = entry.plain and (entry.finding or entry.organ) and not told
+        trie = concepts if entry.finding else locations
+        sided = entry.organ and not SIDES.keys().isdisjoint(phrase(entry.means)) and not _sided(entry.organ)
+        named = entry.plain and (entry.finding or entry.organ) and not sided
         meaning = (trie.get(phrase(text)) or trie.get(phrase(entry.means))) if named else None
         if meaning is None:
             replaced[text] = entry
@@ -164,11 +164,11 @@ def _sided(organ: str) -> bool:
     return not {"left", "right"}.isdisjoint(organ.split("_"))
 
 
-def add_compounds(seen: Trie, findings: Container[str]) -> dict[tuple[str, ...], str]:
+def add_compounds(concepts: Trie, findings: Container[str]) -> dict[tuple[str, ...], str]:
     """Take words for two findings at once into the phrases; the second finding of each, by the word's normal form."""
     second: dict[tuple[str, ...], str] = {}
     for text, names in load_abbreviations().compounds.items():
         if all(name in findings for name in names):
-            seen.add(phrase(text), Concept("abnormality", names[0]), replace=True)
+            concepts.add(phrase(text), Concept("abnormality", names[0]), replace=True)
             second[phrase(text)] = names[1]
     return second

@@ -159,7 +159,7 @@ class Scopes:
         return next(broken, end)
 
     def _may_turn(self, kind: str, direction: str, ahead: Span, behind: Span) -> bool:
-        """ "Effusion: none." and "Not seen: effusion" scopes the other way."""
+        """ "Effusion: none." and "Not seen: effusion" reach the other way."""
         if kind != "negation":
             return False
         rest = self.words[ahead[0] : ahead[1]]
@@ -173,7 +173,7 @@ class Scopes:
         return any(span[0] <= start < span[1] for start, _ in self.mentions)
 
     def _stop(self, kind: str, start: int, end: int) -> int:
-        """OrganTerm a cue that looks ahead stops short of its clause's end."""
+        """Where a cue that looks ahead stops short of its clause's end."""
         for cue in self.cues:
             if start <= cue.start < end and cue.kind == "exception":
                 end = cue.start

@@ -51,8 +51,8 @@ def background(text: str, words: Sequence[str]) -> Background | None:
         words: its normal forms.
     """
     known = _patterns()
-    told = not _hints().isdisjoint(words)
-    if told and (known["title"].match(text) or (known["made"].search(text) and not known["seen"].search(text))):
+    hinted = not _hints().isdisjoint(words)
+    if hinted and (known["title"].match(text) or (known["made"].search(text) and not known["seen"].search(text))):
         return "examination"
     if known["aged"].match(text):
         return "patient"

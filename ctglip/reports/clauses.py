@@ -86,21 +86,21 @@ class Statements:
         if word == ":":  # "as far as can be seen:" is a clause of its own, "Liver:" is not
             return not self.lists["introducing"].isdisjoint(self.words[start:at])
         if word == "no" and at > start and at not in self.tied:
-            return self._says(start, at) and not self._leads_in(at)
+            return self._states(start, at) and not self._leads_in(at)
         if at > start and word not in _PARTING:
             return self._runs_on(start, at)
         return word in _PARTING and at > start and self._parts(start, at)
 
     def _runs_on(self, start: int, at: int) -> bool:
-        """Whether a statement begins without any cue: "heart is normal lungs are clear", "no mass lists hernia"."""
+        """Whether a statement begins without any sign: "heart is normal lungs are clear", "no mass small hernia"."""
         ended = at in self._mention_ends
         if not ended and at - 1 not in self._normal_ends and self.words[at - 1] not in self.lists["state"]:
             return False
-        said = self._predicate(at, min(self.locations[at] + 4, len(self.words))) if at in self.locations else None
-        if said is not None and (self.words[at - 1] in self.lists["state"] or at - 1 in self._normal_ends):
+        predicate = self._predicate(at, min(self.locations[at] + 4, len(self.words))) if at in self.locations else None
+        if predicate is not None and (self.words[at - 1] in self.lists["state"] or at - 1 in self._normal_ends):
             named = any(start <= i < at for i in self.locations)
-            return named and said[0] != "bare" and self.words[at - 2] != "and"
-        if said is not None and said[0] in ("state", "verb") and ended and said[1] <= self.locations[at]:
+            return named and predicate[0] != "bare" and self.words[at - 2] != "and"
+        if predicate is not None and predicate[0] in ("state", "verb") and ended and predicate[1] <= self.locations[at]:
             return self._denied(start, at)  # "no stones liver normal"
         if ended and self.words[at] in self.lists["quantity"]:
             return any(i in self.mentions for i in range(at + 1, min(at + 4, len(self.words))))
@@ -119,7 +119,7 @@ class Statements:
     def _denied(self, start: int, at: int) -> bool:
         return bool(self.denials) and any(start <= i < at for i in self.denials)
 
-    def _says(self, start: int, at: int) -> bool:
+    def _states(self, start: int, at: int) -> bool:
         """Whether a stretch says something by itself: it names a finding, or a state."""
         if not self.lists["state"].isdisjoint(self.words[start:at]):
             return True
@@ -133,8 +133,8 @@ class Statements:
         spoken = not self.lists["verb"].isdisjoint(self.words[start:at])
         if spoken and (right[0] in self.lists["state"] or right[0] == "within"):
             return False  # "... is stable and within normal limits" speaks of the same
-        says = self._says(start, at) or self._denied(start, at)
-        if not spoken and (not says or self.words[start] in self.lists["opening"]):
+        stated = self._states(start, at) or self._denied(start, at)
+        if not spoken and (not stated or self.words[start] in self.lists["opening"]):
             return False
         return self._statement(start, at, spoken)
 
@@ -145,14 +145,14 @@ class Statements:
         for number, (a, b, joint) in enumerate(self._pieces(at)):
             if number == 0 and self._opens(a, b, at):
                 return True
-            said = self._predicate(a, b)
-            if said is not None:
-                subject = "place" if any(a <= i < said[1] for i in self.locations) else "thing"
+            predicate = self._predicate(a, b)
+            if predicate is not None:
+                subject = "place" if any(a <= i < predicate[1] for i in self.locations) else "thing"
                 if listed - {subject}:
                     return False
-                if (said[0] == "there" or (said[0] == "seen" and not spoken and not denied)) and number:
+                if (predicate[0] == "there" or (predicate[0] == "seen" and not spoken and not denied)) and number:
                     return False
-                return self._new(said[0], start, at, spoken, joint in _ALTERNATIVE)
+                return self._new(predicate[0], start, at, spoken, joint in _ALTERNATIVE)
             named = {"thing"} if any(a <= i < b for i in self.mentions) else set()
             named |= {"place"} if not named and any(a <= i < b for i in self.locations) else set()
             if not named or (joint in _ALTERNATIVE and denied and "thing" in named):
@@ -179,7 +179,7 @@ class Statements:
             joint, begin = self.words[i], i + 1
 
     def _opens(self, a: int, b: int, at: int) -> bool:
-        """Whether a piece begins anew: "there is", "no ...", "lists right effusion", "diverticula without ..."."""
+        """Whether a piece begins anew: "there is", "no ...", "small right effusion", "diverticula without ..."."""
         if self.words[a] == "there" or (a in self.denials and self.words[a] != "not"):
             return True
         named = [i for i in range(a, b) if i in self.mentions]
@@ -189,7 +189,7 @@ class Statements:
         return self.words[a] in self.lists["quantity"] and bool(named) and _ALTERNATIVE.isdisjoint(rest)
 
     def _predicate(self, a: int, b: int) -> tuple[str, int] | None:
-        """What is said of a piece's subject, and term: "verb", "seen" (a verb of perception) or "state"."""
+        """What is said of a piece's subject, and where: "verb", "seen" (a verb of perception) or "state"."""
         for i in range(a, b):
             if self.words[i] in self.lists["verb"]:
                 following = self.words[i + 1 : min(i + 4, b)]
@@ -205,10 +205,10 @@ class Statements:
                     return "state", max(i, a + 1)
         return None
 
-    def _new(self, said: str, start: int, at: int, spoken: bool, alternative: bool) -> bool:
+    def _new(self, predicate: str, start: int, at: int, spoken: bool, alternative: bool) -> bool:
         if spoken:
             return True
-        if said in ("verb", "state") or (said == "there" and self.words[at] == ","):
+        if predicate in ("verb", "state") or (predicate == "there" and self.words[at] == ","):
             return not alternative
         placed = not self.lists["placing"].isdisjoint(self.words[start:at])
-        return said == "seen" and placed and not alternative and self.words[at] == ","
+        return predicate == "seen" and placed and not alternative and self.words[at] == ","

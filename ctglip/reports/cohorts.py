@@ -45,18 +45,18 @@ def with_reports(cohort: Cohort, path: Path) -> Cohort:
     return cohort
 
 
-def report_of(row: CohortRow, wanted: bool) -> Report | None:
+def report_of(row: CohortRow, required: bool) -> Report | None:
     """A study's report by section, verbatim.
 
     Args:
         row: the study's row of the cohort table.
-        wanted: the cohort has reports, so having none is a failure; else a study without one is an image alone.
+        required: the cohort has reports, so having none is a failure; else a study without one is an image alone.
 
     Raises:
         ReportError: ``report_empty`` (none, or without a single letter) or ``unreadable``.
     """
     report = _sections(row)
-    if report is None and not wanted:
+    if report is None and not required:
         return None
     if report is None or not any(c.isalpha() for text in report.sections().values() for c in text):
         raise ReportError(
@@ -108,7 +108,7 @@ def cohort_findings(
     failures: list[Failure] = []
     for number, row in enumerate(rows, start=1):
         try:
-            report = report_of(row, wanted=True)
+            report = report_of(row, required=True)
             findings, failure = read(report, row.study_id) if report else ((), None)
             failures += [failure] if failure else []
             found += [{"study_id": row.study_id, **asdict(finding)} for finding in findings]

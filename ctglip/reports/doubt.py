@@ -37,8 +37,8 @@ def doubts(
 
 def _numeral(words: Sequence[str], i: int) -> bool:
     """Whether a "v" is a number."""
-    beside = {*words[max(0, i - 3) : i], *words[i + 1 : i + 3]}
-    return not _NUMBERED.isdisjoint(beside)
+    near = {*words[max(0, i - 3) : i], *words[i + 1 : i + 3]}
+    return not _NUMBERED.isdisjoint(near)
 
 
 def _questioned(
@@ -56,7 +56,7 @@ def _questioned(
     return [Span(start, at)]
 
 
-def _beside(words: Sequence[str], mentions: Sequence[Span], lists: Mapping[str, frozenset[str]], at: int) -> list[Span]:
+def _versus(words: Sequence[str], mentions: Sequence[Span], lists: Mapping[str, frozenset[str]], at: int) -> list[Span]:
     """What stands right before and right behind "versus", whether or not the other side is known."""
     before = max((span for span in mentions if span[1] <= at), default=None)
     behind = min((span for span in mentions if span[0] > at), default=None)
@@ -76,7 +76,7 @@ def _alternatives(
     """ "A versus B" and "A or B": neither is sure."""
     if _AGAINST.isdisjoint(words) and "or" not in words:
         return []
-    found = [span for at, word in enumerate(words) if word in _AGAINST for span in _beside(words, mentions, lists, at)]
+    found = [span for at, word in enumerate(words) if word in _AGAINST for span in _versus(words, mentions, lists, at)]
     ordered = sorted(mentions)
     for first, second in itertools.pairwise(ordered):
         between = words[first[1] : second[0]]

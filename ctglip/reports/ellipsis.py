@@ -16,9 +16,9 @@ _LED = re.compile(
     r"(?:is|are|was|shows?|has|contains?|demonstrates?|measures?|appears?|normal|unremarkable|clear|none|no|not|also)\b.*)$",
     re.IGNORECASE | re.DOTALL,
 )
-_ABSENT = re.compile(r"^[\s:–—-]*(?:is\s+)?(?P<said>none|no|nil|absent|negative|not seen)[\s.]*$", re.IGNORECASE)
+_ABSENT = re.compile(r"^[\s:–—-]*(?:is\s+)?(?P<answer>none|no|nil|absent|negative|not seen)[\s.]*$", re.IGNORECASE)
 _PRESENT = re.compile(
-    r"^[\s:–—-]*(?:is\s+)?(?P<said>yes|present|positive|mild|moderate|severe|lists|large|trace|minimal|massive)[\s.]*$",
+    r"^[\s:–—-]*(?:is\s+)?(?P<answer>yes|present|positive|mild|moderate|severe|small|large|trace|minimal|massive)[\s.]*$",
     re.IGNORECASE,
 )
 _ON_A_SIDE = re.compile(r"^\W*on the (?:left|right)\b[^a-z]*(?:side\b)?.*\d.*$", re.IGNORECASE | re.DOTALL)
@@ -54,8 +54,10 @@ def completed(text: str, topic: str | None, last: Row | None, heading: str | Non
     short = _ABSENT.match(rest) or _PRESENT.match(rest)
     if short and last is not None and last.abnormality:
         name = lexicon.abnormalities[last.abnormality].display
-        said = short.group("said").lower()
-        return f"No {side} {name}." if _ABSENT.match(rest) else f"{said if short.re is _PRESENT else ''} {side} {name}."
+        answer = short.group("answer").lower()
+        return (
+            f"No {side} {name}." if _ABSENT.match(rest) else f"{answer if short.re is _PRESENT else ''} {side} {name}."
+        )
     if topic is None or lexicon.pair_of(lexicon.term_of(topic)) is None:
         return f"{rest.strip(_DASHES)} on the {side}." if rest[0] in _DASHES else text
     organ = lexicon.organs[lexicon.organs.on_side(topic, side)]

@@ -1,7 +1,7 @@
 """Entity-centred context (ECAMP): for each entity that a report mentions one short sentence with what is said of it.
 
     Small bilateral effusions, larger than before. No pneumothorax.
-    -> "There is lists bilateral effusion, increased."   "There is no evidence of pneumothorax."
+    -> "There is small bilateral effusion, increased."   "There is no evidence of pneumothorax."
 
 The sentences are made from findings, so whoever reads reports can distil them: the rule parser, or a language model on
 your own machine (``reports.llm``). The published prompt and its answers are not public; sentence form and word lists
@@ -80,7 +80,7 @@ def entity_templates(name: str) -> list[str]:
 
 
 @dataclass
-class _Mention:
+class _EntityState:
     """What a report says of one entity; a higher presence overrides a lower one."""
 
     presence: int = -1
@@ -89,7 +89,7 @@ class _Mention:
     locations: dict[str, None] = field(default_factory=dict)
     change: dict[str, None] = field(default_factory=dict)
 
-    def add(self, other: _Mention) -> None:
+    def add(self, other: _EntityState) -> None:
         """Take in another mention of the same entity: descriptors add up among mentions of the highest presence."""
         if other.presence > self.presence:
             self.presence = other.presence
@@ -151,7 +151,7 @@ class EntityContext:
         for part in sorted(folder.glob("*.json")) if folder and folder.is_dir() else ():
             self._known |= read_json(part)
 
-    def __call__(self, texts: Sequence[str], progress: Progress | None = None) -> list[Context]:
+    def __call__(self, texts: Sequence[str], progress: Callable[[int, int], None] | None = None) -> list[Context]:
         """The sentences of some reports: those that are kept, and the others distilled now.
 
         Args:
@@ -160,39 +160,39 @@ class EntityContext:
         """
         keys = [hashlib.sha256(f"{self.identity}\n{text}".encode()).hexdigest()[:32] for text in texts]
         missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in self._known}
-        kept: dict[str, Context] = {}
+        distilled: dict[str, Context] = {}
         for done, (key, text) in enumerate(missing.items(), start=1):
-            self._known[key], whole = self._distilled(text)
-            kept |= {key: self._known[key]} if whole else {}
+            self._known[key], complete = self._distilled(text)
+            distilled |= {key: self._known[key]} if complete else {}
             if progress:
                 progress(done, len(missing))
-        if kept and self.folder is not None:
-            name = hashlib.sha256("".join(sorted(kept)).encode()).hexdigest()[:16]
-            write_json(self.folder / f"{name}.json", kept)
+        if distilled and self.folder is not None:
+            name = hashlib.sha256("".join(sorted(distilled)).encode()).hexdigest()[:16]
+            write_json(self.folder / f"{name}.json", distilled)
         return [self._known[key] for key in keys]
 
     def of(self, findings: Iterable[Finding]) -> Context:
         """The sentences of a report's findings (rows of any parser)."""
-        found: dict[str, _Mention] = {}
+        found: dict[str, _EntityState] = {}
         rows: dict[tuple[int, str], list[Finding]] = {}
         for row in findings:
             if row.section in SECTIONS and row.status != "historical":
                 rows.setdefault((row.sentence_index, row.sentence), []).append(row)
-        for (_, text), said in rows.items():
-            for entity, mention in self._mentions(text, said):
-                found.setdefault(entity, _Mention()).add(mention)
+        for (_, text), stated in rows.items():
+            for entity, mention in self._mentions(text, stated):
+                found.setdefault(entity, _EntityState()).add(mention)
         return {entity: found[entity].sentence(entity) for entity in self.entities if entity in found}
 
     def _narrowest(self, entries: Mapping[str, TagEntry]) -> dict[str, list[str]]:
         """Abnormality -> the entities that name it most narrowly: a consolidation is not an opacity besides."""
         known = self.lexicon.abnormalities
-        own = {name: entity for entity, entry in entries.items() for name in entry.abnormalities}
+        entity_of = {name: entity for entity, entry in entries.items() for name in entry.abnormalities}
         found: dict[str, list[str]] = {}
-        for name in own:
+        for name in entity_of:
             for kind in (name, *known.descendants(name)):
-                narrower = [other for other in own if other in known.descendants(name)]
+                narrower = [other for other in entity_of if other in known.descendants(name)]
                 if not any(kind == other or kind in known.descendants(other) for other in narrower):
-                    found.setdefault(kind, []).append(own[name])
+                    found.setdefault(kind, []).append(entity_of[name])
         return found
 
     def _distilled(self, text: str) -> tuple[Context, bool]:
@@ -200,7 +200,7 @@ class EntityContext:
         findings, failure = self._read(split_sections(text), "report")
         return self.of(findings), failure is None
 
-    def _mentions(self, text: str, rows: Sequence[Finding]) -> Iterator[tuple[str, _Mention]]:
+    def _mentions(self, text: str, rows: Sequence[Finding]) -> Iterator[tuple[str, _EntityState]]:
         """What a sentence says of each entity: by its findings, and by its words."""
         sentence = Sentence(text, self.lexicon)
         words = sentence.words
@@ -215,30 +215,30 @@ class EntityContext:
             status = sentence.scopes.assertion(at.start, at.end) if at else "historical"
             if status == "affirmed" and sentence.scopes.has("normal", start, end):
                 status = "normal"
-            said = by_row.get(entity, [])
-            presence = max((_PRESENCE.get(row.status, -1) for row in said), default=_PRESENCE.get(status, -1))
+            stated = by_row.get(entity, [])
+            presence = max((_PRESENCE.get(row.status, -1) for row in stated), default=_PRESENCE.get(status, -1))
             if presence < 0:
                 continue
             clause = words[start:end]
             change = {m.value: None for m in self._change.find(words)}
             severity = {m.value: None for m in self._severity.find(clause)}
-            mention = _Mention(presence, severity, change=change)
-            self._locate(mention, entity, said)
+            mention = _EntityState(presence, severity, change=change)
+            self._locate(mention, entity, stated)
             yield entity, mention
 
-    def _locate(self, mention: _Mention, entity: str, rows: Sequence[Finding]) -> None:
+    def _locate(self, mention: _EntityState, entity: str, rows: Sequence[Finding]) -> None:
         """Side and place by the findings; of the place that goes without saying the side alone."""
         for row in rows:
             organ = self.lexicon.organs[row.organ] if row.organ else None
             side = organ.side if organ else None
             if row.level:
                 mention.locations[f"{side} {row.level}" if side and side not in row.level else row.level] = None
-            elif organ and not self._goes_without_saying(organ, entity):
+            elif organ and not self._at_default_organ(organ, entity):
                 mention.locations[organ.display] = None
             else:
                 mention.sides |= {side} if side else set(_SIDES) if row.laterality == "bilateral" else set()
 
-    def _goes_without_saying(self, organ: Organ, entity: str) -> bool:
+    def _at_default_organ(self, organ: Organ, entity: str) -> bool:
         home = self.lexicon.organs[self.lexicon.abnormalities[self._entries[entity].abnormalities[0]].default_organ]
         return organ == home or (organ.side is not None and organ.name in home.parts)
 
@@ -255,9 +255,9 @@ def with_context(report: str, sentences: Iterable[str], rng: np.random.Generator
     context = " ".join(sentences)
     if rng.random() >= chance or not context:
         return report
-    own = list(split_sentences(report))
-    location = int(rng.integers(len(own) + 1))
-    return " ".join((*own[:location], context, *own[location:]))
+    sentences_of_report = list(split_sentences(report))
+    location = int(rng.integers(len(sentences_of_report) + 1))
+    return " ".join((*sentences_of_report[:location], context, *sentences_of_report[location:]))
 
 
 @functools.cache

@@ -112,7 +112,7 @@ class _RowBuilder:
                 side = laterality or self.lexicon.side_of(resolved[1])
                 side = side or self.attachment.side_of_lungs(mention, resolved[1])
                 found.append(Row(resolved[1], resolved[0], status, side, location.level, reason))
-        return found or self._beside_last(mention, status) or list(self._unplaced(mention, status))
+        return found or self._with_last_mention(mention, status) or list(self._unplaced(mention, status))
 
     def _on_no_side(self, mention: Mention, status: Status) -> list[Row]:
         """A mention of one side in a location of the other: neither is to be believed."""
@@ -130,7 +130,7 @@ class _RowBuilder:
             return location.members(sides)
         return members(pair, sides)
 
-    def _beside_last(self, mention: Mention, status: Status) -> list[Row]:
+    def _with_last_mention(self, mention: Mention, status: Status) -> list[Row]:
         """A finding where the one is that it comes with: "nephrolithiasis on the right, with a calculus of 4 mm"."""
         before = [other for other, _ in self.found if other.end <= mention.start]
         if not before or self.lexicon.lists["joining"].isdisjoint(self.words[before[-1].end : mention.start]):
@@ -233,12 +233,12 @@ class _RowBuilder:
             return True  # "ground-glass densities with crazy paving": both are meant
         return not self.lexicon.lists["naming"].isdisjoint(between)
 
-    def _explains(self, named: Mention, seen: Mention) -> bool:
+    def _explains(self, named: Mention, described: Mention) -> bool:
         """Whether one finding tells what another is: "density increase consistent with sequelae"."""
         lists = self.lexicon.lists
-        if named.start >= seen.end:
-            return not lists["interpreting"].isdisjoint(self.words[seen.end : named.start])
-        return seen.start - named.end < 3 and lists["boundary"].isdisjoint(self.words[named.end : seen.start])
+        if named.start >= described.end:
+            return not lists["interpreting"].isdisjoint(self.words[described.end : named.start])
+        return described.start - named.end < 3 and lists["boundary"].isdisjoint(self.words[named.end : described.start])
 
     # --- organs without a named abnormality
 

@@ -185,7 +185,7 @@ class Lexicon:
             return
         pair = {side: organ.name, "right" if side == "left" else "left": other}
         containers = self.organs.containing(organ.name) & self.organs.containing(other)
-        nearest = min(containers, key=lambda whole: (len(self.organs.parts_of(whole)), whole), default=None)
+        nearest = min(containers, key=lambda name: (len(self.organs.parts_of(name)), name), default=None)
         for adjective, texts in ((False, organ.phrases), (True, organ.adjectives)):
             for text in texts:
                 words = phrase(text)
@@ -363,7 +363,7 @@ class Lexicon:
         inside = self.organs.parts_of(organ)
         if entry.default_organ in inside:
             return entry.default_organ
-        return next((own for own in entry.organs if own in inside), None)
+        return next((name for name in entry.organs if name in inside), None)
 
     # --- words around them
 

@@ -155,9 +155,9 @@ class LLMParser:
         numbered = "\n".join(f"{number}: {text}" for number, text in enumerate(sentences))
         parts = [self.settings.model, PROMPT_VERSION, self.organs.hash, self.abnormalities.hash, numbered]
         key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-        kept = self._recall(key)
-        if kept is not None:
-            return self._checked(kept, len(sentences))
+        cached = self._recall(key)
+        if cached is not None:
+            return self._checked(cached, len(sentences))
         messages = [{"role": "system", "content": self.prompt}, {"role": "user", "content": numbered}]
         problem = LLMError("The model was not asked.")
         for attempt in range(self.settings.attempts):
@@ -192,19 +192,19 @@ class LLMParser:
         key = os.environ.get(self.settings.key_variable)
         if key:
             headers["Authorization"] = f"Bearer {key}"
-        where = f"{self.settings.url}/chat/completions"
-        request = urllib.request.Request(where, json.dumps(body).encode(), headers)  # noqa: S310  (http only, checked)
+        address = f"{self.settings.url}/chat/completions"
+        request = urllib.request.Request(address, json.dumps(body).encode(), headers)  # noqa: S310  (http only, checked)
         try:
             with urllib.request.urlopen(request, timeout=self.settings.timeout_s) as reply:  # noqa: S310
                 return str(json.load(reply)["choices"][0]["message"]["content"])
         except urllib.error.HTTPError as error:
             code = "llm_busy" if error.code in (408, 409, 429) or error.code >= 500 else "llm_refused"
-            raise LLMError(f"{where} answered {error.code} {error.reason}.", code=code) from error
+            raise LLMError(f"{address} answered {error.code} {error.reason}.", code=code) from error
         except (OSError, TimeoutError) as error:
             fix = "Start the server, or leave the model out: the rule parser needs none."
-            raise LLMError(f"{where} cannot be reached: {error}.", code="llm_unreachable", fix=fix) from error
+            raise LLMError(f"{address} cannot be reached: {error}.", code="llm_unreachable", fix=fix) from error
         except (ValueError, KeyError, IndexError, TypeError) as error:
-            raise LLMError(f"{where} did not answer as a chat completion: {error!r}.", code="llm_answer") from error
+            raise LLMError(f"{address} did not answer as a chat completion: {error!r}.", code="llm_answer") from error
 
     def _checked(self, text: str, count: int) -> _Answer:
         """The answer as rows that the dictionaries know, or what is wrong with it."""

@@ -78,7 +78,7 @@ def proposals_text(proposals: Sequence[Proposal], reports: int) -> str:
 
 
 @dataclass
-class _Seen:
+class _Count:
     studies: set[str] = field(default_factory=set)
     statuses: Counter[Status] = field(default_factory=Counter)
     organs: Counter[str] = field(default_factory=Counter)
@@ -101,16 +101,16 @@ def mine(
     """
     lexicon = parser.lexicon
     common = frozenset(word for text in read_yaml(Path(__file__).with_name("common.yaml")) for word in phrase(text))
-    found: dict[tuple[str, ...], _Seen] = defaultdict(_Seen)
+    found: dict[tuple[str, ...], _Count] = defaultdict(_Count)
     for number, (study, report) in enumerate(reports, start=1):
         for sentence, rows in _sentences(parser.parse(report)):
             for words, status in _candidates(sentence, lexicon, common):
                 _count(found[words], study, sentence, rows, status, lexicon)
         if progress:
             progress(number)
-    kept = {words: seen for words, seen in found.items() if len(seen.studies) >= fewest}
-    chosen = {words: seen for words, seen in kept.items() if not _told_better(words, kept)}
-    proposals = (_proposal(words, seen, lexicon) for words, seen in chosen.items())
+    frequent = {words: count for words, count in found.items() if len(count.studies) >= fewest}
+    chosen = {words: count for words, count in frequent.items() if not _subsumed(words, frequent)}
+    proposals = (_proposal(words, count, lexicon) for words, count in chosen.items())
     return tuple(sorted(proposals, key=lambda p: (-p.studies, p.phrase)))
 
 
@@ -171,41 +171,41 @@ _NO_NOUN = ("ly", "ed", "ing", "al", "ic", "ar", "ous", "ive", "ary", "able", "i
 """Endings of words that only describe: the last word of a candidate names the thing."""
 
 
-def _count(seen: _Seen, study: str, sentence: str, rows: Sequence[Finding], status: Status, lexicon: Lexicon) -> None:
-    seen.studies.add(study)
-    seen.statuses[status] += 1
-    seen.organs.update({_whole(row.organ, lexicon) for row in rows if row.organ})
-    if len(seen.examples) < EXAMPLES and sentence not in seen.examples:
-        seen.examples.append(sentence)
+def _count(count: _Count, study: str, sentence: str, rows: Sequence[Finding], status: Status, lexicon: Lexicon) -> None:
+    count.studies.add(study)
+    count.statuses[status] += 1
+    count.organs.update({_largest_container(row.organ, lexicon) for row in rows if row.organ})
+    if len(count.examples) < EXAMPLES and sentence not in count.examples:
+        count.examples.append(sentence)
 
 
-def _whole(organ: str, lexicon: Lexicon) -> str:
+def _largest_container(organ: str, lexicon: Lexicon) -> str:
     """The largest organ of the same group that holds it: a lobe's lungs."""
     organs = lexicon.organs
-    containers = [whole for whole in organs.containing(organ) if organs[whole].group == organs[organ].group]
-    return max(containers, key=lambda whole: (len(organs.parts_of(whole)), whole), default=organ)
+    containers = [container for container in organs.containing(organ) if organs[container].group == organs[organ].group]
+    return max(containers, key=lambda container: (len(organs.parts_of(container)), container), default=organ)
 
 
-def _told_better(words: tuple[str, ...], kept: dict[tuple[str, ...], _Seen]) -> bool:
+def _subsumed(words: tuple[str, ...], frequent: dict[tuple[str, ...], _Count]) -> bool:
     """Whether a longer phrase stands for it, or it adds nothing to its own last words."""
-    own = len(kept[words].studies)
-    longer = (other for other in kept if len(other) > len(words) and other[-len(words) :] == words)
-    if any(len(kept[other].studies) >= _SAME * own for other in longer):
+    studies = len(frequent[words].studies)
+    longer = (other for other in frequent if len(other) > len(words) and other[-len(words) :] == words)
+    if any(len(frequent[other].studies) >= _SAME * studies for other in longer):
         return True
     shorter = (words[i:] for i in range(1, len(words)))
-    return any(tail in kept and len(kept[tail].studies) * (1 - _SAME) > own for tail in shorter)
+    return any(tail in frequent and len(frequent[tail].studies) * (1 - _SAME) > studies for tail in shorter)
 
 
-def _proposal(words: tuple[str, ...], seen: _Seen, lexicon: Lexicon) -> Proposal:
-    total = sum(seen.organs.values())
-    organs = tuple(organ for organ, count in seen.organs.most_common(3) if count >= 0.2 * total)
+def _proposal(words: tuple[str, ...], count: _Count, lexicon: Lexicon) -> Proposal:
+    total = sum(count.organs.values())
+    organs = tuple(organ for organ, count in count.organs.most_common(3) if count >= 0.2 * total)
     return Proposal(
         " ".join(words),
-        len(seen.studies),
-        dict(seen.statuses.most_common()),
+        len(count.studies),
+        dict(count.statuses.most_common()),
         organs,
         _nearest(words, lexicon),
-        tuple(seen.examples),
+        tuple(count.examples),
     )
 
 

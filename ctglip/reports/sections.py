@@ -59,14 +59,14 @@ _CANDIDATE = re.compile(
 _INLINE = re.compile(
     r"(?<![\w])(?P<name>FINDINGS?|IMPRESSIONS?|CONCLUSIONS?|INDICATIONS?|TECHNIQUE|COMPARISON|HISTORY|OPINION)[ \t]*:"
 )
-_PLACES = (
+_BODY_REGIONS = (
     "head|brain|skull|sinuses|face|orbits|neck|thyroid|chest|thorax|lower chest|lungs?(?: bases| and pleura)?|pleura",
     "airways|heart|cardiac|mediastinum|abdomen|upper abdomen|pelvis|liver|hepatobiliary|biliary|gallbladder|spleen",
     "pancreas|adrenals?|kidneys?|bowel|gi tract|stomach|peritoneum|bladder|vessels|vasculature|vascular|aorta",
     "lymph nodes|nodes|bones?|skeleton|musculoskeletal|osseous|spine|(?:cervical|thoracic|lumbar|thoracolumbar) spine",
     "soft tissues|lines and tubes|lines|tubes|devices|reproductive|uterus|prostate|extremities",
 )
-_REGIONS = "|".join(_PLACES)
+_REGIONS = "|".join(_BODY_REGIONS)
 _REGION = re.compile(
     rf"^[ \t]*[-*#•]*[ \t]*(?P<name>(?:{_REGIONS})(?:[ \t]*(?:/|&|,|and)[ \t]*(?:{_REGIONS}))*)[ \t]*:",
     re.IGNORECASE | re.MULTILINE,
@@ -123,18 +123,18 @@ def _untitled(marks: list[tuple[int, int, Section]], text: str) -> list[tuple[in
 
     Headings of organs and regions open the findings only where what is before them is no part of the findings yet.
     """
-    kept: list[tuple[int, int, Section]] = []
-    told = any(section == "findings" and start != content for start, content, section in marks)
+    opened: list[tuple[int, int, Section]] = []
+    titled = any(section == "findings" and start != content for start, content, section in marks)
     for number, mark in enumerate(marks):
-        if mark[0] == mark[1] and (not kept or kept[-1][2] in ("findings", "impression")):
+        if mark[0] == mark[1] and (not opened or opened[-1][2] in ("findings", "impression")):
             continue
-        kept.append(mark)
+        opened.append(mark)
         end = marks[number + 1][0] if number + 1 < len(marks) else len(text)
         line = _FIRST_LINE.match(text, mark[1], end)
-        if told or mark[2] in ("findings", "impression") or line is None or not text[line.end() : end].strip():
+        if titled or mark[2] in ("findings", "impression") or line is None or not text[line.end() : end].strip():
             continue
-        kept.append((line.end(), line.end(), "findings"))
-    return kept
+        opened.append((line.end(), line.end(), "findings"))
+    return opened
 
 
 @lru_cache(maxsize=4096)

@@ -28,14 +28,14 @@ def elided(words: Sequence[str], hit: TrieMatch, covered: set[int], locations: T
 
 
 def sharing(
-    words: Sequence[str], hit: TrieMatch, covered: set[int], seen: Trie, locations: Trie
+    words: Sequence[str], hit: TrieMatch, covered: set[int], concepts: Trie, locations: Trie
 ) -> Iterator[TrieMatch]:
     """Adjectives before a finding that share its last words: "epidural" in "epidural or subdural bleed"."""
     i = hit.start - 1
     while i > 0 and words[i] in JOINTS:
         i -= 1
         endings = (tuple(words[k : hit.end]) for k in range(hit.start + 1, hit.end))
-        known = next((seen.get((words[i], *rest)) for rest in endings if seen.get((words[i], *rest))), None)
+        known = next((concepts.get((words[i], *rest)) for rest in endings if concepts.get((words[i], *rest))), None)
         location = locations.get((words[i],))
         if known is None or i in covered or (location is not None and not location.adjective):
             return

@@ -22,7 +22,7 @@ _FINDINGS = frozenset(
         "target",
     }
 )
-_PLACES = frozenset({"location", "site", "lobe", "segment", "position", "place", "where"})
+_LOCATIONS = frozenset({"location", "site", "lobe", "segment", "position", "place", "where"})
 _SIDES = frozenset({"right", "left"})
 _OTHERS = frozenset(
     {"side", "organ", "structure", "region", "area", "system", "level", "finding", "findings", "result", "results"}
@@ -51,7 +51,7 @@ def tabulated(text: str) -> str:
         block = _block(lines, at)
         if len(block) > 1 and _is_header(block[0]):
             rows = [row for row in block[1:] if row]
-            out += [sentence for row in rows for sentence in _told(block[0], row)]
+            out += [sentence for row in rows for sentence in _sentences_of_row(block[0], row)]
             at += len(block)
         elif "--" in lines[at] and _RULE.match(lines[at]):
             at += 1
@@ -98,14 +98,14 @@ def _block(lines: list[str], at: int) -> list[list[str]]:
 
 def _is_header(cells: list[str]) -> bool:
     names = [cell.lower().rstrip(":") for cell in cells]
-    known = _FINDINGS | _PLACES | _SIDES | _OTHERS
+    known = _FINDINGS | _LOCATIONS | _SIDES | _OTHERS
     plain = all(len(name) < 24 and not any(c.isdigit() for c in name) for name in names)
     return (
         plain and (names[0] in known) and (len(names) == 2 or names[0] == "side" or sum(n in known for n in names) > 1)
     )
 
 
-def _told(header: list[str], row: list[str]) -> Iterator[str]:
+def _sentences_of_row(header: list[str], row: list[str]) -> Iterator[str]:
     names = [cell.lower().rstrip(":") for cell in header]
     cells = [*row, *[""] * (len(header) - len(row))]
     if _SIDES.issubset(names[1:]):
@@ -116,12 +116,12 @@ def _told(header: list[str], row: list[str]) -> Iterator[str]:
             if cell:
                 yield f"No {cells[0]} {name}." if cell.lower() in _ABSENT else f"{cell} {cells[0]} {name}."
     else:
-        place = next((i for i, name in enumerate(names) if name in _PLACES), None)
+        location = next((i for i, name in enumerate(names) if name in _LOCATIONS), None)
         finding = next((i for i, name in enumerate(names) if name in _FINDINGS), None)
-        if finding is not None and place is not None:
+        if finding is not None and location is not None:
             named = cells[finding] if any(c.isalpha() for c in cells[finding]) else header[finding].rstrip("s")
-            rest = [cell for i, cell in enumerate(cells) if i not in (finding, place) and cell]
-            yield f"{named} in {cells[place]}, {', '.join(rest)}." if rest else f"{named} in {cells[place]}."
+            rest = [cell for i, cell in enumerate(cells) if i not in (finding, location) and cell]
+            yield f"{named} in {cells[location]}, {', '.join(rest)}." if rest else f"{named} in {cells[location]}."
         else:
             yield _joined([cell for cell in cells if cell])
 

@@ -79,8 +79,8 @@ class Tagger:
             if row.abnormality is not None and state is not None:
                 numbers = self._kinds.get(row.abnormality, [])
                 found[numbers] = np.maximum(found[numbers], state)
-            for number, said in self._of_sentence(row.sentence):
-                found[number] = max(found[number], said)
+            for number, state in self._of_sentence(row.sentence):
+                found[number] = max(found[number], state)
         return found
 
     def _read(self, text: str) -> tuple[tuple[int, int], ...]:

@@ -55,6 +55,6 @@ def _finding(row: Finding, organs: OrganDictionary, abnormalities: AbnormalityDi
         return f"[dim]- {named}not placed ({escape(row.reason or 'no reason given')})[/]"
     location = escape(organs[row.organ].display)
     details = ", ".join(escape(part) for part in (row.laterality, row.level) if part and part not in location)
-    said = f"{location}: {escape(what)}" if what else location
+    text = f"{location}: {escape(what)}" if what else location
     style = STYLES[row.status]
-    return f"[{style}]→ {said}, {row.status}[/]" + (f" [dim]({details})[/]" if details else "")
+    return f"[{style}]→ {text}, {row.status}[/]" + (f" [dim]({details})[/]" if details else "")

@@ -10,7 +10,7 @@ from ctglip.types import Finding
 from ctglip.vocabulary.abnormalities import Abnormality, AbnormalityDictionary
 from ctglip.vocabulary.organs import OrganDictionary
 
-_Relation = Literal["same", "part", "whole"]
+_Relation = Literal["same", "part", "container"]
 _POSSIBLE = ("affirmed", "uncertain", "historical")
 
 
@@ -65,7 +65,7 @@ def organ_evidence(
     negated = {kind for name in denied for kind in (name, *_kinds(abnormalities, name, organ))}
     for name in (*affirmed, *uncertain):
         negated -= {name, *(abnormalities.ancestors(name) if name in abnormalities else ())}
-    sentences = tuple(dict.fromkeys(r.sentence for relation, r in related if relation != "whole" and _affirms(r)))
+    sentences = tuple(dict.fromkeys(r.sentence for relation, r in related if relation != "container" and _affirms(r)))
     calm = any(r.status == "normal" and relation != "part" for relation, r in related)
     return OrganEvidence(
         organ=organ,
@@ -91,7 +91,7 @@ def _affirmed(related: Iterable[tuple[_Relation, Finding]]) -> tuple[dict[str, s
     for relation, row in related:
         if row.abnormality is None:
             continue
-        if _affirms(row) and relation != "whole":
+        if _affirms(row) and relation != "container":
             affirmed.setdefault(row.abnormality, row.sentence)
         elif row.status in _POSSIBLE:
             suspected.add(row.abnormality)
@@ -116,7 +116,7 @@ def _relations(
         if target in organs.parts_of(organ):
             return ("part",)
         if organ in organs.parts_of(target):
-            return ("whole",)
+            return ("container",)
         name = row.abnormality
         if name is not None and name in abnormalities and abnormalities[name].shared:
             return _relations_of_shared(target, organ, abnormalities[name], organs)
@@ -131,7 +131,7 @@ def _relations_of_shared(
         return ()
     theirs, ours = organs[target].side, organs[organ].side
     if ours is not None and ours != theirs:
-        return ("whole",) if theirs is None else ()
+        return ("container",) if theirs is None else ()
     return ("same",) if organs.containing(target).isdisjoint(shared.organs) else ("part",)
 
 

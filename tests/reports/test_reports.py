@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pytest
+
 from ctglip.reports.parser import ReportParser, get_parser
 from ctglip.types import Report
 
@@ -69,3 +71,9 @@ def test_one_row_for_each_organ_and_abnormality_of_a_sentence() -> None:
     rows = get_parser().parse("A nodule in the left lung and another nodule in the left lung, nodules.")
     keys = [(row.sentence_index, row.organ, row.abnormality) for row in rows]
     assert len(keys) == len(set(keys))
+
+
+@pytest.mark.parametrize("size", ["mild", "moderate", "severe", "small", "large", "trace", "minimal", "massive"])
+def test_a_size_alone_answers_for_the_other_side(size: str) -> None:
+    rows = get_parser().parse(f"There is a right pleural effusion. Left: {size}.")
+    assert (rows[-1].organ, rows[-1].abnormality, rows[-1].status) == ("pleura_left", "pleural_effusion", "affirmed")
