@@ -151,7 +151,7 @@ class EntityContext:
         for part in sorted(folder.glob("*.json")) if folder and folder.is_dir() else ():
             self._known |= read_json(part)
 
-    def __call__(self, texts: Sequence[str], progress: Callable[[int, int], None] | None = None) -> list[Context]:
+    def __call__(self, texts: Sequence[str], progress: Progress | None = None) -> list[Context]:
         """The sentences of some reports: those that are kept, and the others distilled now.
 
         Args:
