@@ -44,6 +44,11 @@ class Initialization:
     random: bool
     mode: Mode
 
+    @staticmethod
+    def of(release: Release) -> Initialization:
+        """A model as it is."""
+        return Initialization("model", release, False, "probe")
+
     @property
     def device(self) -> torch.device:
         """Where the model is."""

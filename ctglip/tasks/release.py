@@ -11,12 +11,12 @@ from safetensors.torch import load_file
 
 from ctglip.errors import ModelError
 from ctglip.files import read_json
-from ctglip.models.release import Release, load_release
+from ctglip.models.release import load_release
 from ctglip.store.tables import Store
 from ctglip.tasks.base import Initialization
 from ctglip.tasks.calibration import LogitCalibration
 from ctglip.tasks.classification import Classification
-from ctglip.tasks.classification_tables import probabilities_of
+from ctglip.tasks.classification_tables import score_table
 from ctglip.tasks.head import BagHead
 from ctglip.tasks.inputs import cached_features
 from ctglip.tasks.network import ClassificationNetwork
@@ -41,28 +41,19 @@ class FinetunedModel:
         if not (folder / "head" / "head.json").is_file():
             raise ModelError(f"{folder} holds no head/head.json.", fix="Name a folder that ctglip finetune wrote.")
         about = read_json(folder / "head" / "head.json")
-        self.release: Release = load_release(folder)
-        self.targets = tuple(
-            Target(
-                target["column"],
-                tuple(target["organs"]),
-                target["abnormality"],
-                tuple(target["classes"]),
-                tuple(target["about"]),
-            )
-            for target in about["tasks"]
-        )
-        self.organs: tuple[str, ...] = tuple(about["organs"])
+        self.release = load_release(folder)
+        columns = ("column", "organs", "abnormality", "classes", "about")
+        values = [[tuple(v) if isinstance(v := one[key], list) else v for key in columns] for one in about["tasks"]]
+        self.targets = tuple(Target(*one) for one in values)
         self.thresholds: dict[str, float] = about["thresholds"]
-        self.calibration = LogitCalibration(
-            about["calibration"]["scale"], tuple(about["calibration"]["offsets"]), about["calibration"]["answers"]
-        )
+        fitted = about["calibration"]
+        self.calibration = LogitCalibration(fitted["scale"], tuple(fitted["offsets"]), fitted["answers"])
         state = load_file(folder / "head" / "head.safetensors")
-        head = BagHead(state["weight"].shape[1], self.targets, self.organs, about["hidden"])
+        head = BagHead(state["weight"].shape[1], self.targets, about["organs"], about["hidden"])
         head.load_state_dict({name.replace("spread", "std"): value for name, value in state.items()})
         self.network = ClassificationNetwork(self.release.model, head, about["space"], about["whole"]).eval()
-        radiographs = self.release.cxr is not None
-        self.config = FinetuneConfig(read="whole" if about["whole"] and radiographs else "organs")
+        whole = about["whole"] and self.release.cxr is not None
+        self.config = FinetuneConfig(read="whole" if whole else "organs")
 
     def predict(self, store: Store, study_ids: Sequence[str]) -> pl.DataFrame:
         """study_id, column, class, probability, yes (at the threshold, null where none was chosen).
@@ -71,26 +62,12 @@ class FinetunedModel:
         """
         blank, unknown = ("",) * len(study_ids), np.full((len(study_ids), len(self.targets)), np.nan, np.float32)
         studies = Studies(self.targets, tuple(study_ids), unknown, blank, blank, ())
-        inputs = cached_features(store, self.release, studies, self.config)
-        own = Initialization("tuned", self.release, False, "probe")
-        task = Classification(self.config, studies, {own.name: inputs})
-        answers = task.answer(self.network, own, np.arange(len(study_ids)), _BATCH)
-        logits = self.calibration.logits(answers.logits.astype(np.float64))
-        answerable = inputs.bags.answerable(self.targets, len(study_ids))
-        frames, start = [], 0
-        for number, target in enumerate(self.targets):
-            rows = np.flatnonzero(answerable[:, number])
-            probabilities = probabilities_of(logits[rows, start : start + target.width], target)
-            start += target.width
-            for position, name in enumerate(target.classes or ("",)):
-                threshold = self.thresholds.get(f"{target.column} = {name}" if name else target.column)
-                over = None if threshold is None else probabilities[:, position] >= threshold
-                columns = {
-                    "study_id": [study_ids[int(row)] for row in rows],
-                    "column": target.column,
-                    "class": name,
-                    "probability": probabilities[:, position],
-                    "yes": pl.Series([None] * len(rows) if over is None else over, dtype=pl.Boolean),
-                }
-                frames.append(pl.DataFrame(columns))
-        return pl.concat(frames)
+        inputs, own = cached_features(store, self.release, studies, self.config), Initialization.of(self.release)
+        task, rows = Classification(self.config, studies, {own.name: inputs}), np.arange(len(study_ids))
+        table = score_table(studies, "", rows, task.answer(self.network, own, rows, _BATCH).logits, self.calibration)
+        known = inputs.bags.answerable(self.targets, len(study_ids))
+        answered = [known[:, number] for number, target in enumerate(self.targets) for _ in range(target.width)]
+        name = pl.when(pl.col("class") == "").then("column").otherwise(pl.format("{} = {}", "column", "class"))
+        limits = name.replace_strict(self.thresholds, default=None, return_dtype=pl.Float64)
+        table = table.with_columns(yes=pl.col("probability") >= limits).filter(np.concatenate(answered))
+        return table.select("study_id", "column", "class", "probability", "yes")

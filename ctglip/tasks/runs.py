@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -41,21 +42,24 @@ class EpochBatches:
     ) -> None:
         self.task, self.initialization, self.rows, self.seed = task, initialization, rows, seed
         self.steps = max(round(len(rows) / size), 1)
-        self._epoch, self._order = -1, [rows]
+        self._order = lru_cache(2)(self._shuffled)
 
     def __call__(self, step: int) -> TaskBatch:
         """The batch of a step."""
-        epoch, number = divmod(step, self.steps)
-        if epoch != self._epoch:
-            order = np.random.default_rng((self.seed, epoch)).permutation(self.rows)
-            self._epoch, self._order = epoch, np.array_split(order, self.steps)
-        rng = np.random.default_rng((self.seed, epoch, number))
-        return self.task.batch(self.initialization, self._order[number], rng)
+        rng = np.random.default_rng((self.seed, *divmod(step, self.steps)))
+        return self.task.batch(self.initialization, self._rows(step), rng)
 
     def studies(self, step: int) -> list[str]:
         """The studies of a step."""
-        self(step)
-        return [self.task.studies.study_ids[row] for row in self._order[step % self.steps]]
+        return [self.task.studies.study_ids[row] for row in self._rows(step)]
+
+    def _rows(self, step: int) -> Int[np.ndarray, " b"]:
+        epoch, number = divmod(step, self.steps)
+        return self._order(epoch)[number]
+
+    def _shuffled(self, epoch: int) -> list[np.ndarray]:
+        order = np.random.default_rng((self.seed, epoch)).permutation(self.rows)
+        return np.array_split(order, self.steps)
 
 
 def initial_network(task: Task, initialization: Initialization, run: TaskRun) -> nn.Module:

@@ -1,14 +1,12 @@
 """Checkpoints: all that a run needs to go on as if it had never stopped, in a folder that is there whole or not.
 
-Tensors are written and read by ``torch.distributed.checkpoint`` as safetensors, the rest is JSON: unlike that
-module's own format, nothing here is a pickle, so a checkpoint from elsewhere cannot run code. Every rank holds the
-same state, so rank 0 writes it, and any number of ranks can read it. Batches, texts, augmentations and torch's chance
-are functions of (seed, step), so the place in the data and the state of the generators is the step itself.
+Tensors are safetensors, the rest is JSON: nothing is a pickle, so a checkpoint from elsewhere cannot run code. Every
+rank holds the same state, so rank 0 writes it, and any number of ranks can read it. Batches, texts, augmentations and
+torch's random numbers are functions of (seed, step): the position in the data and in the generators is the step.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -16,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.state_dict_loader import load
-from torch.distributed.checkpoint.state_dict_saver import save
 
 from ctglip.errors import CTGLIPError, ModelError
 from ctglip.files import atomic_path, file_checksum, read_json, remove, write_json
@@ -30,7 +27,7 @@ from ctglip.training.ema import EMA
 CHECKPOINTS = "checkpoints"
 """The folder of a run that holds them."""
 FORMAT_VERSION = 2
-_STATE = "state.json"
+_STATE, _TENSORS = "state.json", "state.safetensors"
 
 
 @dataclass(frozen=True)
@@ -63,15 +60,17 @@ def checkpoints(folder: Path) -> list[Path]:
 
 def save_checkpoint(folder: Path, step: int, state: TrainingState, keep: int = 2) -> Path:
     """Write the state after ``step`` steps; called on rank 0. The last ``keep`` checkpoints of the folder stay."""
-    from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
-
     target, best = folder / f"step-{step:07d}", state.best
     with atomic_path(target) as temporary:
-        with _quiet(), _plain_errors():
-            save(_tensors(state), storage_writer=HuggingFaceStorageWriter(str(temporary)), no_dist=True)
-        sums = {file.name: file_checksum(file) for file in sorted(temporary.iterdir())}
+        temporary.mkdir()
+        save_file(_tensors(state), temporary / _TENSORS)
         validated = {"validations": best.validations, "best": best.index} if best is not None else {}
-        about = {"format_version": FORMAT_VERSION, "step": step, "files": sums, **validated}
+        about = {
+            "format_version": FORMAT_VERSION,
+            "step": step,
+            "checksum": file_checksum(temporary / _TENSORS),
+            **validated,
+        }
         write_json(temporary / _STATE, about)
     for old in checkpoints(folder)[:-keep]:
         remove(old)
@@ -115,8 +114,8 @@ def restore(path: Path, about: dict[str, Any], state: TrainingState) -> None:
     Raises:
         ModelError: code ``checkpoint``: it belongs to a model of another shape.
     """
-    found = _read(path)
     try:
+        found = load_file(path / _TENSORS)
         load_unique_state(state.objective, _part(found, "objective"))
         state.optimizer.load_state_dict(_optimizer_state(state, _part(found, "optimizer")))
         if state.ema is not None:
@@ -126,7 +125,7 @@ def restore(path: Path, about: dict[str, Any], state: TrainingState) -> None:
         if state.best is not None:
             state.best.weights = _part(found, "best")
             state.best.validations, state.best.index = about["validations"], about["best"]
-    except (RuntimeError, ValueError, KeyError) as error:
+    except (RuntimeError, ValueError, KeyError, SafetensorError) as error:
         raise ModelError(
             f"{path} does not fit the model of this config: {str(error).splitlines()[0]}",
             code="checkpoint",
@@ -169,50 +168,19 @@ def _part(found: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(f"{prefix}/"): v for name, v in found.items() if name.startswith(f"{prefix}/")}
 
 
-def _read(path: Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint, on the CPU."""
-    from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
-
-    reader = HuggingFaceStorageReader(str(path))
-    listed: dict[str, Any] = reader.read_metadata().state_dict_metadata
-    found = {name: torch.empty(one.size, dtype=one.properties.dtype) for name, one in listed.items()}
-    with _quiet(), _plain_errors():
-        load(found, storage_reader=reader, no_dist=True)
-    return found
-
-
 def _whole(path: Path) -> dict[str, Any] | str:
-    """What a checkpoint says of itself, if all its files are as they were written; else what is wrong with it."""
+    """``state.json`` of a checkpoint whose tensors are as they were written; else what is wrong with it."""
     if not (path / _STATE).is_file():
         return f"{_STATE} is missing"
     try:
         about = read_json(path / _STATE)
         if about["format_version"] != FORMAT_VERSION:
             return f"format version {about['format_version']!r}, this ctglip reads {FORMAT_VERSION}"
-        for name, known in about["files"].items():
-            if not (path / name).is_file():
-                return f"{name} is missing"
-            if file_checksum(path / name) != known:
-                return f"{name} is not as it was written ({(path / name).stat().st_size} bytes)"
+        if not (path / _TENSORS).is_file():
+            return f"{_TENSORS} is missing"
+        if file_checksum(path / _TENSORS) != about["checksum"]:
+            return f"{_TENSORS} is not as it was written ({(path / _TENSORS).stat().st_size} bytes)"
         int(about["step"])
     except (CTGLIPError, OSError, KeyError, TypeError, AttributeError, ValueError) as error:
         return f"{_STATE} cannot be read ({type(error).__name__})"
     return about
-
-
-@contextmanager
-def _plain_errors() -> Iterator[None]:
-    """What a rank met, in place of torch's collection of all ranks' errors, which is no ``Exception``."""
-    try:
-        yield
-    except CheckpointException as error:
-        cause = next((one[0] for one in error.failures.values()), error)
-        raise (cause if isinstance(cause, Exception) else RuntimeError(str(error))) from None
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without its warning that one process writes alone, which is meant."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)
-        yield
