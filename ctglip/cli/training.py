@@ -38,7 +38,7 @@ def training_callbacks(label: str, signals: bool = True) -> Iterator[Callbacks]:
         callbacks = Callbacks(
             progress=(lambda done, of: bars.show(label, done, of)) if bars else None,
             preparing=bars.show if bars else None,
-            stop=stop.asked if stop else None,
+            stop=stop.requested if stop else None,
             message=_print if first else None,
         )
         try:
@@ -78,7 +78,7 @@ class _Stop:
     def __init__(self) -> None:
         self.number = 0
 
-    def asked(self) -> bool:
+    def requested(self) -> bool:
         """A signal came."""
         return self.number != 0
 
@@ -89,7 +89,7 @@ def _signals() -> Iterator[_Stop]:
     stop = _Stop()
 
     def note(number: int, _: FrameType | None) -> None:
-        if stop.asked():
+        if stop.requested():
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
         stop.number = number

@@ -36,12 +36,12 @@ class LabelLoss(nn.Module):
         total, start = logits.sum() * 0.0, 0
         for number, target in enumerate(self.targets):
             rows = known[:, number]
-            said, truth = logits[rows, start : start + target.width], values[rows, number].long()
+            predicted, truth = logits[rows, start : start + target.width], values[rows, number].long()
             weights = self.get_buffer(f"weights_{number}")
             if target.classes:
-                total = total + F.cross_entropy(said, truth, weights, reduction="sum")
+                total = total + F.cross_entropy(predicted, truth, weights, reduction="sum")
             else:
-                yes, answer = said[:, 0], truth.to(said.dtype)
+                yes, answer = predicted[:, 0], truth.to(predicted.dtype)
                 total = total + F.binary_cross_entropy_with_logits(yes, answer, weights[truth], reduction="sum")
             start += target.width
         return total / known.sum().clamp(min=1)
@@ -56,6 +56,6 @@ def answer_weights(values: Float[np.ndarray, " s"], target: Target, settings: Lo
     counts = np.bincount(values[np.isfinite(values)].astype(int), minlength=width)
     if not settings.balance or not counts.any():
         return np.ones(width, dtype=np.float32)
-    here = counts > 0
-    weights = np.where(here, counts.sum() / (here.sum() * np.maximum(counts, 1)), 1.0)
+    present = counts > 0
+    weights = np.where(present, counts.sum() / (present.sum() * np.maximum(counts, 1)), 1.0)
     return np.minimum(weights, settings.most).astype(np.float32)

@@ -42,9 +42,10 @@ class FinetunedModel:
             raise ModelError(f"{folder} holds no head/head.json.", fix="Name a folder that ctglip finetune wrote.")
         about = read_json(folder / "head" / "head.json")
         self.release = load_release(folder)
-        columns = ("column", "organs", "abnormality", "classes", "about")
-        values = [[tuple(v) if isinstance(v := one[key], list) else v for key in columns] for one in about["tasks"]]
-        self.targets = tuple(Target(*one) for one in values)
+        self.targets = tuple(
+            Target(t["column"], tuple(t["organs"]), t["abnormality"], tuple(t["classes"]), tuple(t["about"]))
+            for t in about["tasks"]
+        )
         self.thresholds: dict[str, float] = about["thresholds"]
         fitted = about["calibration"]
         self.calibration = LogitCalibration(fitted["scale"], tuple(fitted["offsets"]), fitted["answers"])

@@ -121,8 +121,8 @@ def mask_loss(
     logits, masks = logits.float(), masks.float()
     plain = F.binary_cross_entropy_with_logits(logits, masks, reduction="none")
     hard = ((1 - torch.exp(-plain)) ** gamma * plain).mean()
-    drawn = torch.sigmoid(logits)
-    dice = (2 * (drawn * masks).sum() + 1) / (drawn.sum() + masks.sum() + 1)
+    predicted = torch.sigmoid(logits)
+    dice = (2 * (predicted * masks).sum() + 1) / (predicted.sum() + masks.sum() + 1)
     return focal * hard - torch.log(dice)
 
 
@@ -148,11 +148,11 @@ class MaskAgreement:
         return float(np.mean(both))
 
 
-def compare_masks(drawn: Bool[np.ndarray, "n h w"], truth: Bool[np.ndarray, "n h w"]) -> MaskAgreement:
+def compare_masks(predicted: Bool[np.ndarray, "n h w"], truth: Bool[np.ndarray, "n h w"]) -> MaskAgreement:
     """Compare masks with the truth."""
     axes = (1, 2)
-    tp, fp = (drawn & truth).sum(axes), (drawn & ~truth).sum(axes)
-    fn, tn = (~drawn & truth).sum(axes), (~drawn & ~truth).sum(axes)
+    tp, fp = (predicted & truth).sum(axes), (predicted & ~truth).sum(axes)
+    fn, tn = (~predicted & truth).sum(axes), (~predicted & ~truth).sum(axes)
     total = 2 * tp + fp + fn
     dice = np.where(total > 0, 2 * tp / np.maximum(total, 1), 1.0)
     return MaskAgreement(dice, tp + fn == 0, np.stack([tp, fp, fn, tn], axis=1).astype(np.float64))

@@ -17,7 +17,7 @@ from ctglip.tasks.targets import Target, TargetTable, UnusedInput
 
 TRAIN, VAL, TEST = "train", "val", "test"
 _LEAST = 2
-_SHOWN = 5
+_LISTED = 5
 
 
 @dataclass(frozen=True)
@@ -56,23 +56,23 @@ class Studies:
         rows = self.of(TRAIN)
         patients = {self.patients[row] for row in rows}
         order = sorted(patients, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).hexdigest())
-        kept = set(order[: max(math.ceil(fraction * len(order) - 1e-9), _LEAST)])
-        return np.array([row for row in rows if self.patients[row] in kept], dtype=np.int64)
+        chosen = set(order[: max(math.ceil(fraction * len(order) - 1e-9), _LEAST)])
+        return np.array([row for row in rows if self.patients[row] in chosen], dtype=np.int64)
 
 
-def join(asked: TargetTable, store: Store) -> Studies:
+def join(targets: TargetTable, store: Store) -> Studies:
     """Lay a label table on a store.
 
     Raises:
         CohortError: ``patient_in_two_splits``; ``other_patient``: the table gives a study to another patient than the
             store; ``empty_split``: no labelled study to train or to judge on; ``no_labels``: nothing can be learned.
     """
-    table = asked.labels
+    table = targets.labels
     patients = dict(store.table("studies").select("study_id", "patient_id").iter_rows())
     splits = dict(store.table("splits").select("study_id", "split").iter_rows()) | dict(table.splits)
     _check_patients(table, patients, splits)
     problems: list[UnusedInput] = []
-    kept: list[int] = []
+    usable: list[int] = []
     for row, study_id in enumerate(table.study_ids):
         known = bool(np.isfinite(table.values[row]).any())
         if study_id not in patients:
@@ -82,19 +82,19 @@ def join(asked: TargetTable, store: Store) -> Studies:
         elif study_id not in splits:
             problems.append(UnusedInput("no_split", study_id, "It has labels, but is in no split."))
         else:
-            kept.append(row)
+            usable.append(row)
     listed = set(table.study_ids)
     problems += [
         UnusedInput("no_labels", name, "It is in the store, but has no row of labels.")
         for name in sorted(patients)
         if name not in listed
     ]
-    kept.sort(key=lambda row: table.study_ids[row])
-    names = tuple(table.study_ids[row] for row in kept)
+    usable.sort(key=lambda row: table.study_ids[row])
+    names = tuple(table.study_ids[row] for row in usable)
     studies = Studies(
-        asked.targets,
+        targets.targets,
         names,
-        table.values[kept],
+        table.values[usable],
         tuple(patients[name] for name in names),
         tuple(splits[name] for name in names),
         tuple(problems),
@@ -115,20 +115,20 @@ def _check_patients(table: LabelTable, patients: dict[str, str], splits: dict[st
     if others:
         raise CohortError(
             f"The label table gives {len(others)} studies to other patients than the store does: "
-            f"{', '.join(others[:_SHOWN])}.",
+            f"{', '.join(others[:_LISTED])}.",
             code="other_patient",
             fix="Correct the column patient_id, or leave it out.",
         )
-    seen: dict[str, tuple[str, str]] = {}
+    first_study: dict[str, tuple[str, str]] = {}
     faults: list[str] = []
     for study_id in sorted(splits):
         if study_id in patients:
-            first, split = seen.setdefault(patients[study_id], (study_id, splits[study_id]))
+            first, split = first_study.setdefault(patients[study_id], (study_id, splits[study_id]))
             if split != splits[study_id]:
                 faults.append(f"{patients[study_id]} ({first}: {split}, {study_id}: {splits[study_id]})")
     if faults:
         raise CohortError(
-            f"{len(faults)} patients are in two splits: {'; '.join(faults[:_SHOWN])}.",
+            f"{len(faults)} patients are in two splits: {'; '.join(faults[:_LISTED])}.",
             code="patient_in_two_splits",
             fix="Give all studies of a patient the same split.",
         )
@@ -149,7 +149,7 @@ def _learnable(studies: Studies) -> Studies:
         problems.append(UnusedInput("one_class", target.column, f"The training split {what}, so it is not learned."))
     if not keep:
         raise CohortError(
-            f"No column has two answers in the training split: {', '.join(p.subject for p in problems[:_SHOWN])}.",
+            f"No column has two answers in the training split: {', '.join(p.subject for p in problems[:_LISTED])}.",
             code="no_labels",
             fix="Label more studies.",
         )
@@ -177,9 +177,9 @@ class Bags:
 
     def rows(self, studies: Sequence[int] | np.ndarray) -> tuple[Int[np.ndarray, " m"], Int[np.ndarray, " m"]]:
         """The instances of some studies, and for each the place of its study among them."""
-        wanted = np.asarray(studies, dtype=np.int64)
-        position = np.full(max(self.study.max(initial=-1), wanted.max(initial=-1)) + 1, -1, dtype=np.int64)
-        position[wanted] = np.arange(len(wanted))
+        chosen = np.asarray(studies, dtype=np.int64)
+        position = np.full(max(self.study.max(initial=-1), chosen.max(initial=-1)) + 1, -1, dtype=np.int64)
+        position[chosen] = np.arange(len(chosen))
         found = np.flatnonzero(position[self.study] >= 0)
         return found, position[self.study[found]]
 
@@ -187,8 +187,8 @@ class Bags:
         """Which studies have an organ that a target is read from."""
         out = np.zeros((studies, len(targets)), dtype=bool)
         for number, target in enumerate(targets):
-            wanted = np.isin(self.organ, [self.organs.index(name) for name in target.organs])
-            out[self.study[wanted], number] = True
+            chosen = np.isin(self.organ, [self.organs.index(name) for name in target.organs])
+            out[self.study[chosen], number] = True
         return out
 
 

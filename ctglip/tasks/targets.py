@@ -99,14 +99,18 @@ def read_targets(
             the dictionary or the model does not have, columns that ask the same.
     """
     columns = columns or {}
-    explained = {name: said.classes for name, said in columns.items()}
-    own = "any" if whole else "of_organs"
-    table = read_labels(path, dictionaries.organs, dictionaries.abnormalities, explained, ignore, own)
+    explained = {name: settings.classes for name, settings in columns.items()}
+    accepted = "any" if whole else "of_organs"
+    table = read_labels(path, dictionaries.organs, dictionaries.abnormalities, explained, ignore, accepted)
     faults: list[str] = []
     targets: list[Target] = []
     for column in table.columns:
-        said = columns.get(column.heading)
-        found = _whole_task(column, said, dictionaries) if whole else _task(column, said, dictionaries, organs)
+        settings = columns.get(column.heading)
+        found = (
+            _image_target(column, settings, dictionaries)
+            if whole
+            else _organ_target(column, settings, dictionaries, organs)
+        )
         if isinstance(found, str):
             faults.append(found)
         else:
@@ -117,41 +121,41 @@ def read_targets(
     return TargetTable(tuple(targets), table)
 
 
-def _task(
-    column: LabelColumn, said: ColumnSettings | None, dictionaries: Dictionaries, organs: Sequence[str]
+def _organ_target(
+    column: LabelColumn, settings: ColumnSettings | None, dictionaries: Dictionaries, organs: Sequence[str]
 ) -> Target | str:
     """The column as a target, or what is wrong with it."""
     name, abnormality = column.heading, column.abnormality
-    if said is not None and said.organs:
-        wanted = tuple(organs) if said.organs == (ALL,) else said.organs
-        unknown = [organ for organ in wanted if organ not in dictionaries.organs]
+    if settings is not None and settings.organs:
+        named = tuple(organs) if settings.organs == (ALL,) else settings.organs
+        unknown = [organ for organ in named if organ not in dictionaries.organs]
         if unknown:
             return f"column {name!r}: there is no organ {unknown[0]!r} in the dictionary"
-        abnormality = said.abnormality
+        abnormality = settings.abnormality
     else:
-        abnormality = said.abnormality if said is not None and said.abnormality else abnormality
+        abnormality = settings.abnormality if settings is not None and settings.abnormality else abnormality
         if column.organ is not None:
-            wanted = (column.organ,)
+            named = (column.organ,)
         elif abnormality is not None and abnormality in dictionaries.abnormalities:
-            wanted = dictionaries.abnormalities[abnormality].organs
+            named = dictionaries.abnormalities[abnormality].organs
         elif abnormality is None:
             return f"column {name!r} names no abnormality of the dictionaries: give it organs in the config (columns)"
         else:
-            wanted = ()
+            named = ()
     if abnormality is not None and abnormality not in dictionaries.abnormalities:
         return f"column {name!r}: there is no abnormality {abnormality!r} in the dictionary"
-    readable = tuple(organ for organ in wanted if organ in organs)
+    readable = tuple(organ for organ in named if organ in organs)
     if not readable:
-        shown = ", ".join(wanted[:4])
-        return f"column {name!r} is about {shown}, and the model or the store has none of them"
+        listed = ", ".join(named[:4])
+        return f"column {name!r} is about {listed}, and the model or the store has none of them"
     return Target(name, readable, abnormality, column.classes)
 
 
-def _whole_task(column: LabelColumn, said: ColumnSettings | None, dictionaries: Dictionaries) -> Target | str:
+def _image_target(column: LabelColumn, settings: ColumnSettings | None, dictionaries: Dictionaries) -> Target | str:
     """The column as a target of the whole image: any heading will do, one that means something can start from text."""
-    found = _task(column, said, dictionaries, dictionaries.organs.names)
+    found = _organ_target(column, settings, dictionaries, dictionaries.organs.names)
     if isinstance(found, str):
-        explained = said is not None and (said.organs or said.abnormality)
+        explained = settings is not None and (settings.organs or settings.abnormality)
         return found if explained else Target(column.heading, (STUDY,), None, column.classes)
     return Target(
         column.heading, (STUDY,), found.abnormality, column.classes, found.organs if found.abnormality else ()
@@ -160,11 +164,11 @@ def _whole_task(column: LabelColumn, said: ColumnSettings | None, dictionaries: 
 
 def _clashes(targets: Sequence[Target]) -> list[str]:
     """Two columns that ask the same of the same organs."""
-    seen: dict[tuple[tuple[str, str], ...], str] = {}
+    first_column: dict[tuple[tuple[str, str], ...], str] = {}
     faults = []
     for target in targets:
         if target.abnormality is not None and not target.classes:
-            first = seen.setdefault(target.asks, target.column)
+            first = first_column.setdefault(target.asks, target.column)
             if first != target.column:
                 faults.append(f"columns {first!r} and {target.column!r} ask the same")
     return faults

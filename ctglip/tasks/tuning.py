@@ -104,8 +104,8 @@ def _train(
             if callbacks.progress:
                 callbacks.progress(before + done, sum(epochs))
 
-        told = replace(callbacks, progress=report)
-        finished.append(train_run(task, one, initializations[one.initialization], folder, told))
+        reporting = replace(callbacks, progress=report)
+        finished.append(train_run(task, one, initializations[one.initialization], folder, reporting))
         report(epochs[number], 0)
     return finished
 

@@ -54,9 +54,9 @@ class DistributedContext:
         """One of the ranks says yes."""
         if self.world == 1:
             return flag
-        said = torch.tensor(int(flag), device=self.device)
-        dist.all_reduce(said, dist.ReduceOp.MAX)
-        return bool(said)
+        flags = torch.tensor(int(flag), device=self.device)
+        dist.all_reduce(flags, dist.ReduceOp.MAX)
+        return bool(flags)
 
     def mean(self, values: dict[str, float]) -> dict[str, float]:
         """Numbers of all ranks, averaged by name; a rank that has none of a name, or no number, is left out."""
@@ -79,7 +79,7 @@ class DistributedContext:
         learned = [p for p in parameters if p.requires_grad]
         there = torch.tensor([p.grad is not None for p in learned], dtype=torch.int32, device=self.device)
         dist.all_reduce(there, dist.ReduceOp.MAX)
-        used = [p for p, wanted in zip(learned, there.tolist(), strict=True) if wanted]
+        used = [p for p, is_used in zip(learned, there.tolist(), strict=True) if is_used]
         for p in used:
             p.grad = torch.zeros_like(p) if p.grad is None else p.grad
         for kind in {p.dtype for p in used}:
@@ -123,21 +123,21 @@ def joined(device: str) -> Iterator[DistributedContext]:
         ConfigError: code ``ranks``: more processes on a machine than it has GPUs.
     """
     if dist.is_available() and dist.is_initialized():
-        yield DistributedContext(dist.get_rank(), dist.get_world_size(), _own_device(device))
+        yield DistributedContext(dist.get_rank(), dist.get_world_size(), _rank_device(device))
         return
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
         yield DistributedContext(device=device)
         return
-    own = _own_device(device)
-    dist.init_process_group("nccl" if own.startswith("cuda") else "gloo", timeout=PATIENCE)
+    rank_device = _rank_device(device)
+    dist.init_process_group("nccl" if rank_device.startswith("cuda") else "gloo", timeout=PATIENCE)
     try:
-        yield DistributedContext(dist.get_rank(), world, own)
+        yield DistributedContext(dist.get_rank(), world, rank_device)
     finally:
         dist.destroy_process_group()
 
 
-def _own_device(device: str) -> str:
+def _rank_device(device: str) -> str:
     if device == "cpu" or torch.cuda.device_count() == 0:
         return device
     local = int(os.environ.get("LOCAL_RANK", "0"))

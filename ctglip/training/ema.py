@@ -38,9 +38,9 @@ class EMA:
     @contextmanager
     def swapped(self, module: nn.Module) -> Iterator[None]:
         """The module holds the average for a while, then its own weights again, to the last bit."""
-        own = {name: value.detach().clone() for name, value in module.state_dict().items()}
+        trained = {name: value.detach().clone() for name, value in module.state_dict().items()}
         module.load_state_dict(self.state)
         try:
             yield
         finally:
-            module.load_state_dict(own)
+            module.load_state_dict(trained)

@@ -112,11 +112,11 @@ def accumulated_backward(
 
 def gradient_by_term(losses: Losses, features: Features) -> Report:
     """How hard each loss pulls at the features: the norm of its gradient there, all features together."""
-    wanted = [value for value in features.values() if value.requires_grad]
+    learned = [value for value in features.values() if value.requires_grad]
     found = {}
     for name, loss in losses.items():
-        if wanted and loss.requires_grad:
-            gradients = torch.autograd.grad(loss, wanted, retain_graph=True, allow_unused=True)
+        if learned and loss.requires_grad:
+            gradients = torch.autograd.grad(loss, learned, retain_graph=True, allow_unused=True)
             squares = [gradient.float().square().sum() for gradient in gradients if gradient is not None]
             found[f"gradient_{name}"] = float(torch.stack(squares).sum().sqrt()) if squares else 0.0
     return found
@@ -160,8 +160,8 @@ def _random_state(device: torch.device) -> _State:
 
 def _restore(state: _State, device: torch.device) -> None:
     torch.set_rng_state(state[0])
-    for own in state[1]:
-        torch.cuda.set_rng_state(own, device)
+    for generator in state[1]:
+        torch.cuda.set_rng_state(generator, device)
 
 
 @contextmanager

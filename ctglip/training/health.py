@@ -13,7 +13,7 @@ _RANK = "image_rank"
 _OTHERS = "negative_similarity"
 _LEAST_RANK = 1.2
 _MOST_ALIKE = 0.98
-_SHOWN = 8
+_LISTED = 8
 
 
 def not_finite(losses: Mapping[str, Tensor], step: int, studies: Sequence[str], half: str | None = None) -> ModelError:
@@ -78,5 +78,5 @@ def _named(studies: Sequence[str]) -> str:
     if not studies:
         return "studies unknown"
     listed = list(dict.fromkeys(studies))
-    more = f" and {len(listed) - _SHOWN} more" if len(listed) > _SHOWN else ""
-    return f"studies {', '.join(listed[:_SHOWN])}{more}"
+    more = f" and {len(listed) - _LISTED} more" if len(listed) > _LISTED else ""
+    return f"studies {', '.join(listed[:_LISTED])}{more}"

@@ -198,8 +198,8 @@ def _release(
         scale = parts.learned_scale()
         release.calibration = validation.calibration(scale).model_dump(mode="json")
         organs = list(dict.fromkeys(instance.organ for instance in validation.instances))
-        seen = OrganFeatures(tuple(validation.instances), validation.encode())
-        release.familiarity = measure_familiarity(store, release, organs, seen, config.data.threads)
+        features = OrganFeatures(tuple(validation.instances), validation.encode())
+        release.familiarity = measure_familiarity(store, release, organs, features, config.data.threads)
     release.provenance = {
         "kind": config.kind,
         "seed": config.seed,
@@ -225,8 +225,8 @@ def _validated(release: Release, validation: Validation | None) -> str:
 def trained_pairs(captions: Sequence[OrganCaptions]) -> dict[str, list[str]]:
     """Organ to the abnormalities that training reports affirm in it."""
     found: dict[str, set[str]] = {}
-    for said in captions:
-        found.setdefault(said.organ, set()).update(said.affirmed)
+    for caption in captions:
+        found.setdefault(caption.organ, set()).update(caption.affirmed)
     return {organ: sorted(names) for organ, names in sorted(found.items())}
 
 
@@ -245,8 +245,8 @@ def _with_ray(store: Path, run: Path, config: PretrainConfig, workers: int, prog
     job = {"store": str(store.resolve()), "run": str(run.resolve()), "config": config.model_dump(mode="json")}
     started = not ray.is_initialized()
     if started:
-        own = None if "RAY_ADDRESS" in os.environ else max(workers, os.cpu_count() or 1)
-        ray.init(num_cpus=own, include_dashboard=False, log_to_driver=False, configure_logging=False)
+        cpus = None if "RAY_ADDRESS" in os.environ else max(workers, os.cpu_count() or 1)
+        ray.init(num_cpus=cpus, include_dashboard=False, log_to_driver=False, configure_logging=False)
     finished = threading.Event()
     reader = threading.Thread(target=_read_progress, args=(run, config.loop.steps, finished, progress), daemon=True)
     reader.start()

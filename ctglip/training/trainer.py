@@ -109,12 +109,12 @@ class Trainer:
         self.objective, self.optim, self.loop, self.folder, self.seed = objective, optim, loop, folder, seed
         self.context, self.callbacks = context or DistributedContext(), callbacks or Callbacks()
         self.validate, self.studies = validate, studies or (lambda _: ())
-        keeps = loop.release == "best" or loop.patience
+        compares = loop.release == "best" or loop.patience
         self.state = TrainingState(
             objective,
             build_optimizer(objective, optim),
             EMA(objective, loop.ema) if loop.ema else None,
-            BestWeights(objective, score, loop.patience) if keeps else None,
+            BestWeights(objective, score, loop.patience) if compares else None,
         )
         self.steps = 0
         self._metrics: Metrics | None = None

@@ -62,14 +62,14 @@ class Validation:
     def measure(self) -> dict[str, float]:
         """Macro AUROC over pairs with both answers, and organ recognition where the model learns it."""
         scorer, embeddings = self._now()
-        judged = {pair: known for pair, known in self.labels.items() if known.both()}
-        values = {"val_pairs": float(len(judged))}
+        comparable = {pair: known for pair, known in self.labels.items() if known.both()}
+        values = {"val_pairs": float(len(comparable))}
         if self.release.model.anatomy_head is not None:
-            names, said = self.release.organs, scorer.recognise(embeddings.anatomy)
-            right = [names[int(i)] == instance.organ for i, instance in zip(said, self.instances, strict=True)]
+            names, predicted = self.release.organs, scorer.recognise(embeddings.anatomy)
+            right = [names[int(i)] == instance.organ for i, instance in zip(predicted, self.instances, strict=True)]
             values["val_organ_top1"] = float(np.mean(right))
-        if judged:
-            values["val_macro_auroc"] = max(self._by_weight(scorer, embeddings, judged).values())
+        if comparable:
+            values["val_macro_auroc"] = max(self._by_weight(scorer, embeddings, comparable).values())
         return values
 
     def calibration(self, learned_scale: float) -> Calibration:
@@ -78,12 +78,12 @@ class Validation:
         fitted = self._calibration(scorer, embeddings, learned_scale)
         if self.observe is None:
             return fitted
-        own = self._calibration(Scorer(self.release, observes=True), self.observe(), learned_scale)
-        return fitted.model_copy(update={"observations": own})
+        of_observations = self._calibration(Scorer(self.release, observes=True), self.observe(), learned_scale)
+        return fitted.model_copy(update={"observations": of_observations})
 
     def _calibration(self, scorer: Scorer, embeddings: OrganEmbeddings, learned_scale: float) -> Calibration:
-        judged = {pair: known for pair, known in self.labels.items() if known.both()}
-        by_weight = self._by_weight(scorer, embeddings, judged) if judged else {1.0: 0.5}
+        comparable = {pair: known for pair, known in self.labels.items() if known.both()}
+        by_weight = self._by_weight(scorer, embeddings, comparable) if comparable else {1.0: 0.5}
         best = max(by_weight, key=lambda one: by_weight[one])
         fitted = Calibration()
         for weight in (best, 1.0):  # where nothing can be fitted both sides count alike, as the softmax has it
@@ -195,19 +195,19 @@ def _scans(
     for instance in instances:
         by_study.setdefault(instance.study_id, []).append(instance)
     reader = scan_reader(store, settings, len(by_study), 0.0, data.threads)
-    asked: list[tuple[ScanCut, list[OrganInstance]]] = []
+    encoded_scans: list[tuple[ScanCut, list[OrganInstance]]] = []
     for (_, some), cut in zip(by_study.items(), reader.read(list(by_study)), strict=True):
         if cut is not None:
             keep = readable(cut, [instance.row for instance in some], release.model, organs)
-            asked.append((cut, [instance for instance, there in zip(some, keep, strict=True) if there]))
-    asked = [(cut, some) for cut, some in asked if some]
+            encoded_scans.append((cut, [instance for instance, there in zip(some, keep, strict=True) if there]))
+    encoded_scans = [(cut, some) for cut, some in encoded_scans if some]
 
     def encode() -> OrganEmbeddings:
         found = [
             encode_scan(release.model, cut, [instance.row for instance in some], release.organs, settings)
-            for cut, some in asked
+            for cut, some in encoded_scans
         ]
         parts = ("features", "anatomy", "diagnosis")
         return OrganEmbeddings(*(np.concatenate([getattr(one, part) for one in found]) for part in parts))
 
-    return [instance for _, some in asked for instance in some], encode
+    return [instance for _, some in encoded_scans for instance in some], encode
