@@ -177,7 +177,7 @@ def test_each_mode_trains_what_it_says(run: Path, tiny: Tiny, tmp_path: Path, mo
     changed = {name.partition(".")[0] for name in before if not torch.equal(before[name], after[name])}
     best = json.loads((tmp_path / "runs" / "run-1-0" / "run.json").read_text())["best"]
     trained = {"head": {"diagnosis_head"}, "lora": {"diagnosis_head", "encoder"}}
-    expected = trained.get(mode, {"diagnosis_head", "encoder", "organ", "organ_norm", "size"})
+    expected = trained.get(mode, {"diagnosis_head", "encoder", "region_reader"})
     assert changed == (expected if best else set())
     assert results.mode == mode
 
