@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from ctglip.data.crops import CropSettings, OrganCrop, voxel_mm
 from ctglip.data.rendering import CropStack
 from ctglip.models.dual_encoder import DualEncoder
-from ctglip.models.encoders.base import Anchor, VisionFeatures
+from ctglip.models.encoders.base import CellAnchor, VisionFeatures
 from ctglip.models.region_readers import Regions
 from ctglip.pages.pictures import LEAST_HEAT
 from ctglip.types import OrganRow, spacing_of
@@ -153,7 +153,7 @@ class _Levels:
 
 
 def _added(
-    levels: Sequence[Tensor], gradients: Sequence[Tensor | None], shape: tuple[int, ...], anchor: Anchor = "middle"
+    levels: Sequence[Tensor], gradients: Sequence[Tensor | None], shape: tuple[int, ...], anchor: CellAnchor = "middle"
 ) -> Float[np.ndarray, "*s"]:
     total = torch.zeros(1, *shape, device=levels[0].device)
     for level, gradient in zip(levels, gradients, strict=True):
@@ -163,7 +163,7 @@ def _added(
     return total[0].cpu().numpy()
 
 
-def on_pixels(cells: Float[Tensor, "p ..."], shape: tuple[int, ...], anchor: Anchor) -> Float[Tensor, "p ..."]:
+def on_pixels(cells: Float[Tensor, "p ..."], shape: tuple[int, ...], anchor: CellAnchor) -> Float[Tensor, "p ..."]:
     """Values of an encoder's cells on the pixels or voxels of its input, interpolated linearly.
 
     Args:

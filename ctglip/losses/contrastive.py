@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from ctglip.losses.chunks import chunked_sum
 from ctglip.losses.gather import gather_rows, ranked_mean, row_counts, world_size
-from ctglip.losses.targets import MISSING_LABEL, Block, Target, identity
+from ctglip.losses.targets import MISSING_LABEL, Block, PairTarget, identity
 
 _MASKED = -1e30
 """A logit that never counts; finite, so that its gradient is zero and not NaN."""
@@ -25,7 +25,7 @@ def soft_contrastive(
     key: Float[Tensor, "m d"],
     scale: Scalar | float,
     *,
-    target: Target = identity,
+    target: PairTarget = identity,
     context: Tensor | tuple[Tensor, Tensor] | None = None,
     valid: Bool[Tensor, " m"] | None = None,
     group: Int[Tensor, " m"] | None = None,
@@ -191,7 +191,7 @@ def _sides(
     )
 
 
-def _sum(side: _Side, scale: Tensor | float, target: Target, divergence: Divergence, chunk: int | None) -> Tensor:
+def _sum(side: _Side, scale: Tensor | float, target: PairTarget, divergence: Divergence, chunk: int | None) -> Tensor:
     """Sum over own rows of one direction, in chunks where asked; every input gets a gradient, if only zero."""
     scale = torch.as_tensor(scale, dtype=side.rows.dtype, device=side.rows.device)
     extra = side.rows.new_zeros(0, side.rows.shape[1]) if side.extra is None else side.extra
@@ -206,7 +206,7 @@ def _sum(side: _Side, scale: Tensor | float, target: Target, divergence: Diverge
     return chunked_sum(block, chunk, side.rows, side.columns, extra, scale)
 
 
-def _block(side: _Side, start: int, scale: Tensor, target: Target, divergence: Divergence) -> Tensor:
+def _block(side: _Side, start: int, scale: Tensor, target: PairTarget, divergence: Divergence) -> Tensor:
     """Sum of the loss over some rows, the first of which is own row ``start``."""
     rows = scale * side.rows
     logits = rows @ side.columns.T
@@ -232,7 +232,7 @@ def _block(side: _Side, start: int, scale: Tensor, target: Target, divergence: D
 
 
 @torch.no_grad()
-def _targets(side: _Side, index: Tensor, target: Target, sparse: bool) -> tuple[Tensor | None, Tensor | None]:
+def _targets(side: _Side, index: Tensor, target: PairTarget, sparse: bool) -> tuple[Tensor | None, Tensor | None]:
     """Weights of some rows (None where ``sparse`` is welcome and only the own key counts), and the pairs that are not
     compared (None: all are)."""
     hidden = None

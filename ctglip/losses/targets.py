@@ -48,8 +48,8 @@ class Block:
         return mask.scatter_(1, self.paired[:, None], True)
 
 
-Target = Callable[[Block], Tensor]
-"""Target weights ``[r, N]`` of a block of rows."""
+PairTarget = Callable[[Block], Tensor]
+"""PairTarget weights ``[r, N]`` of a block of rows."""
 
 
 def identity(block: Block) -> Tensor:
@@ -77,7 +77,7 @@ def equal_ignored(block: Block) -> Tensor:
     return paired.float().masked_fill((query[:, None] == key[None, :]) & ~paired, MISSING_LABEL)
 
 
-def hierarchy_aware(related: Tensor) -> Target:
+def hierarchy_aware(related: Tensor) -> PairTarget:
     """Equal keys share the positive mass; pairs that may be true of each other are left out.
 
     Context: int64 ``[M, 1 + A]``: the text key, then 0/1 for each of A abnormalities that the text affirms.
@@ -106,7 +106,7 @@ def hierarchy_aware(related: Tensor) -> Target:
 Kernel = Literal["exp", "gau", "lap", "sigmoid"]
 
 
-def clinical_prior(tau: float, kernel: Kernel = "exp", lam: float = 0.2) -> Target:
+def clinical_prior(tau: float, kernel: Kernel = "exp", lam: float = 0.2) -> PairTarget:
     """Clinical-informed targets of IMITATE (arXiv 2310.07355): identity plus tau times a kernel of the correlation of
     the frozen text embeddings. Not normalised; the kernel is applied after the diagonal was set to zero.
 
@@ -133,7 +133,7 @@ def clinical_prior(tau: float, kernel: Kernel = "exp", lam: float = 0.2) -> Targ
     return target
 
 
-def tag_overlap(alpha: float = 0.2, eps: float = 1e-6) -> Target:
+def tag_overlap(alpha: float = 0.2, eps: float = 1e-6) -> PairTarget:
     """External soft labels of ASG (arXiv 2403.09294): (1 - alpha) identity + alpha cosine of tags + eps, rows summing
     to one.
 

@@ -7,16 +7,15 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from torch import Tensor
 
 from ctglip.errors import ModelError
 from ctglip.files import atomic_path
 from ctglip.models.encoders.base import Encoder
 from ctglip.models.encoders.nnunet import NNUNetSettings, build_unet
 from ctglip.models.encoders.timm2d import TimmSettings
+from ctglip.models.weights import State
 from ctglip.resources import require
 
-State = dict[str, Tensor]
 S = TypeVar("S")
 
 

@@ -89,11 +89,11 @@ class Match:
     prefix: str
 
 
-Fit = Callable[[str, Tensor, Tensor], Tensor | None]
+FitWeight = Callable[[str, Tensor, Tensor], Tensor | None]
 """(name, a weight, ours) -> the weight in the shape of ours; None where that cannot be."""
 
 
-def match(body: nn.Module, state: State, fit: Fit, source: str, flat: bool = False) -> Match:
+def match(body: nn.Module, state: State, fit: FitWeight, source: str, flat: bool = False) -> Match:
     """Bring a checkpoint's names to an encoder's.
 
     Args:
@@ -162,7 +162,7 @@ def _chosen(counts: Counter[str], expected: Mapping[str, str], theirs: State, so
 
 
 def fill(
-    body: nn.Module, state: State, source: str, partial: bool = False, fit: Fit | None = None, flat: bool = False
+    body: nn.Module, state: State, source: str, partial: bool = False, fit: FitWeight | None = None, flat: bool = False
 ) -> float:
     """Copy a checkpoint's weights into an encoder.
 

@@ -29,7 +29,7 @@ from ctglip.features.text_bank import TextBank
 from ctglip.losses.contrastive import soft_contrastive
 from ctglip.losses.gather import ranked_mean
 from ctglip.losses.tags import tag_bce
-from ctglip.losses.targets import Target, equal_ignored, equal_key, identity, tag_overlap
+from ctglip.losses.targets import PairTarget, equal_ignored, equal_key, identity, tag_overlap
 from ctglip.models.dual_encoder import DualEncoder
 from ctglip.models.region_readers import Regions
 from ctglip.objectives.base import (
@@ -42,13 +42,13 @@ from ctglip.objectives.base import (
     ModelNeeds,
     Objective,
     ObjectiveSettings,
-    Report,
     StepContext,
+    StepReport,
 )
 from ctglip.objectives.report import effective_rank, pair_similarity
 from ctglip.objectives.texts import Texts, positions
 
-_SAME: dict[str, Target] = {"negative": identity, "positive": equal_key, "ignored": equal_ignored}
+_SAME: dict[str, PairTarget] = {"negative": identity, "positive": equal_key, "ignored": equal_ignored}
 
 
 class ASGSettings(ObjectiveSettings):
@@ -175,7 +175,7 @@ class ASG(Objective):
         row = batch.row[batch.region_study]
         return features | {"region_row": row, "region_text": text, "region_sentences": batch.region_sentences}
 
-    def compute(self, features: Features, context: StepContext = START) -> tuple[Losses, Report]:  # noqa: ARG002
+    def compute(self, features: Features, context: StepContext = START) -> tuple[Losses, StepReport]:  # noqa: ARG002
         """Losses ``image_report``, ``region_sentence``, ``recognition``, ``soft_labels`` (those with a weight); report:
         temperature, similarities, effective ranks."""
         ids, pool = distinct(features["pool_ids"], features["pool"])

@@ -30,7 +30,7 @@ Features = dict[str, Tensor]
 Losses = dict[str, Tensor]
 """Scalars, already weighted: their sum is the loss."""
 WHOLE_IMAGE_READERS = ("mask", "box", "query")
-Report = dict[str, float]
+StepReport = dict[str, float]
 
 
 InputKind = Literal["organs", "pairs", "reports"]
@@ -170,10 +170,10 @@ class Objective(nn.Module, ABC):
         """The expensive part, row by row: no row sees another."""
 
     @abstractmethod
-    def compute(self, features: Features, context: StepContext = START) -> tuple[Losses, Report]:
+    def compute(self, features: Features, context: StepContext = START) -> tuple[Losses, StepReport]:
         """Weighted losses and numbers to log, from the features of the whole batch."""
 
-    def forward(self, batch: Any, context: StepContext = START) -> tuple[Losses, Report]:
+    def forward(self, batch: Any, context: StepContext = START) -> tuple[Losses, StepReport]:
         """``compute(encode(batch))``: what a training step of one batch calls, also through DDP."""
         return self.compute(self.encode(batch), context)
 

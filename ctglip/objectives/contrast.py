@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 from ctglip.errors import ConfigError
 from ctglip.losses.contrastive import alignment, sigmoid_pairs, soft_contrastive
-from ctglip.losses.targets import Block, Target, equal_key, hierarchy_aware, identity
-from ctglip.objectives.base import BuildContext, LogitScale, ObjectiveSettings, Report
+from ctglip.losses.targets import Block, PairTarget, equal_key, hierarchy_aware, identity
+from ctglip.objectives.base import BuildContext, LogitScale, ObjectiveSettings, StepReport
 from ctglip.objectives.report import effective_rank, pair_similarity
 from ctglip.vocabulary.negatives import Strategy
 
 SHOWN = 1024
 """Rows that the report looks at."""
-Negatives = Literal["none", "batch", "random", "same_organ", "hierarchy"]
+NegativeKind = Literal["none", "batch", "random", "same_organ", "hierarchy"]
 
 
 class ContrastSettings(ObjectiveSettings):
@@ -40,7 +40,7 @@ class ContrastSettings(ObjectiveSettings):
 
     form: Literal["softmax", "sigmoid"] = "softmax"
     targets: Literal["identity", "equal_key", "hierarchy"] = "equal_key"
-    negatives: Negatives = "same_organ"
+    negatives: NegativeKind = "same_organ"
     temperature: float = 0.07
     learn_temperature: bool = True
     max_scale: float = 100.0
@@ -115,7 +115,7 @@ class Contrast(nn.Module):
         self.scale = LogitScale(settings.temperature, settings.learn_temperature, settings.max_scale)
         self.bias = nn.Parameter(torch.tensor(-10.0)) if settings.form == "sigmoid" else None
         self.findings = findings
-        chosen: dict[str, Target] = {"identity": identity, "equal_key": equal_key}
+        chosen: dict[str, PairTarget] = {"identity": identity, "equal_key": equal_key}
         self.target = hierarchy_aware(findings.related) if findings else chosen[settings.targets]
 
     def forward(
@@ -156,7 +156,7 @@ class Contrast(nn.Module):
         key: Tensor,
         valid: Tensor | None = None,
         group: Tensor | None = None,
-    ) -> Report:
+    ) -> StepReport:
         """Temperature, similarities, effective ranks, and the share of pairs (of different rows that are compared) that
         are kept from being negatives because the text is or may be true; of the first rows where there are many."""
         rows = torch.arange(len(image), device=image.device)

@@ -58,8 +58,8 @@ from ctglip.objectives.base import (
     ModelNeeds,
     Objective,
     ObjectiveSettings,
-    Report,
     StepContext,
+    StepReport,
 )
 from ctglip.objectives.texts import Texts
 from ctglip.reports.entities import EntityContext, EntitySettings, entity_templates, entity_words, with_context
@@ -305,7 +305,7 @@ class Ecamp(Objective):
 
     # --- losses
 
-    def compute(self, features: Features, context: StepContext = START) -> tuple[Losses, Report]:  # noqa: ARG002
+    def compute(self, features: Features, context: StepContext = START) -> tuple[Losses, StepReport]:  # noqa: ARG002
         """Losses ``image``, ``sharp``, ``words``; report: mean squared errors, shares of hidden words and of hidden
         entities that are filled in rightly, words hidden in a text."""
         settings, every = self.settings, self.settings.denominator == "all"
@@ -327,7 +327,7 @@ class Ecamp(Objective):
             report |= numbers
         return losses, report
 
-    def _filled_in(self, bert: ReportBert, features: Features, every: bool) -> tuple[Tensor, Report]:
+    def _filled_in(self, bert: ReportBert, features: Features, every: bool) -> tuple[Tensor, StepReport]:
         hidden, words, weights = features["hidden"], features["words"], features["weights"]
         gather = self.settings.gather
         if every:

@@ -40,8 +40,8 @@ from ctglip.objectives.base import (
     ModelNeeds,
     Objective,
     ObjectiveSettings,
-    Report,
     StepContext,
+    StepReport,
 )
 from ctglip.objectives.mixture import weight_at
 from ctglip.objectives.report import effective_rank, pair_similarity
@@ -162,7 +162,7 @@ class Imitate(Objective):
             "pool_ids": batch.pool_ids,
         }
 
-    def compute(self, features: Features, context: StepContext = START) -> tuple[Losses, Report]:
+    def compute(self, features: Features, context: StepContext = START) -> tuple[Losses, StepReport]:
         """Losses ``impression``, ``findings`` (summed over views), ``high_views``, ``multi_views`` (of pairs of views);
         report: temperature, similarities, effective ranks, the weight of findings."""
         settings = self.settings

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from ctglip.errors import ConfigError
-from ctglip.objectives.base import START, Features, LogitScale, Losses, Objective, Report, StepContext
+from ctglip.objectives.base import START, Features, LogitScale, Losses, Objective, StepContext, StepReport
 
 Schedule = Sequence[tuple[float, float]]
 """Points (progress 0 to 1, weight), ascending, with straight lines between them; level before and after."""
@@ -70,10 +70,10 @@ class Mixture(Objective):
             found |= {f"{name}/{key}": value for key, value in features.items()}
         return found
 
-    def compute(self, features: Features, context: StepContext = START) -> tuple[Losses, Report]:
+    def compute(self, features: Features, context: StepContext = START) -> tuple[Losses, StepReport]:
         """All parts' weighted losses and reports, named ``part/loss``, and the weights."""
         losses: Losses = {}
-        report: Report = {}
+        report: StepReport = {}
         for name in self.parts:
             part, prefix = self._part(name), f"{name}/"
             columns = {key.removeprefix(prefix): value for key, value in features.items() if key.startswith(prefix)}

@@ -30,10 +30,10 @@ from ctglip.objectives.base import (
     Losses,
     ModelNeeds,
     Objective,
-    Report,
     StepContext,
+    StepReport,
 )
-from ctglip.objectives.contrast import Contrast, ContrastSettings, Negatives, check_report_contrast
+from ctglip.objectives.contrast import Contrast, ContrastSettings, NegativeKind, check_report_contrast
 from ctglip.objectives.patches import PatchSettings, PatchTask
 from ctglip.objectives.texts import Texts, positions
 
@@ -59,7 +59,7 @@ class PlaceSettings(ContrastSettings):
 
     name: Literal["place"] = "place"  # pyright: ignore[reportIncompatibleVariableOverride]
     targets: Literal["identity", "equal_key", "hierarchy"] = "equal_key"
-    negatives: Negatives = "batch"
+    negatives: NegativeKind = "batch"
     instance_weight: float = 1.0
     batch_weight: float = 1.0
     sentence_weight: float = 1.0
@@ -202,12 +202,12 @@ class Place(Objective):
             features |= {"patch": patch, "patch_target": target}
         return features
 
-    def compute(self, features: Features, context: StepContext = START) -> tuple[Losses, Report]:  # noqa: ARG002
+    def compute(self, features: Features, context: StepContext = START) -> tuple[Losses, StepReport]:  # noqa: ARG002
         """Losses ``instance``, ``batch``, ``sentence``, ``correlation``, ``diversity``, if they weigh;
         report: temperatures, similarities, ranks, and how many queries answer sentences."""
         settings, gather = self.settings, self.settings.gather
         losses: Losses = {}
-        report: Report = {}
+        report: StepReport = {}
         if settings.instance_weight > 0:
             image = self.instance(features["image"])
             pool = self.model.text(features["pool"])
@@ -230,7 +230,7 @@ class Place(Objective):
         head = self.model.whole_image_head
         return head(head.features(image))
 
-    def _observations(self, features: Features) -> tuple[Losses, Report]:
+    def _observations(self, features: Features) -> tuple[Losses, StepReport]:
         settings, gather = self.settings, self.settings.gather
         assert self.model.resampler is not None
         visual = self.model.resampler.visual(features["observed"])
@@ -264,7 +264,7 @@ def observation_report(
     valid_sentences: Bool[Tensor, "b k"],
     key: Int[Tensor, " b"],
     similarity: SetSimilarity,
-) -> Report:
+) -> StepReport:
     """How often the nearest report as a set is the right one, the effective number of queries that answer sentences (1:
     always the same one), and how alike a picture's observations are; of the first studies where there are many."""
     rows = valid_sentences.any(1).nonzero()[:_SHOWN, 0]

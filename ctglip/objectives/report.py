@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ctglip.objectives.base import Report
+from ctglip.objectives.base import StepReport
 
 
 @torch.no_grad()
@@ -29,7 +29,7 @@ def pair_similarity(
     text: Float[Tensor, "m e"],
     key: Int[Tensor, " m"],
     compared: Bool[Tensor, "m m"] | None = None,
-) -> Report:
+) -> StepReport:
     """Mean similarity of pairs with the same text key and of the others, and how often the nearest text is right.
 
     Args:

@@ -28,14 +28,14 @@ from ctglip.objectives.base import (
     Losses,
     ModelNeeds,
     Objective,
-    Report,
     StepContext,
+    StepReport,
 )
 from ctglip.objectives.contrast import (
     Contrast,
     ContrastSettings,
     KeyFindings,
-    Negatives,
+    NegativeKind,
     check_report_contrast,
     key_findings,
 )
@@ -81,7 +81,7 @@ class TextContrast(Objective):
         """Only rows of one group are compared; None: all."""
         return None
 
-    def compute(self, features: Features, context: StepContext = START) -> tuple[Losses, Report]:  # noqa: ARG002
+    def compute(self, features: Features, context: StepContext = START) -> tuple[Losses, StepReport]:  # noqa: ARG002
         """The loss under its name; report: temperature, similarities, effective ranks."""
         pool, group = self.model.text(features["pool"]), self.group(features)
         text = pool[positions(features["text_id"], features["pool_ids"])]
@@ -170,7 +170,7 @@ class OrganText(OrganContrast):
         prompts = (context.prompt_ids, context.prompt_organ)
         return cls(context.model, context.bank, *prompts, settings, key_findings(context, settings))
 
-    def compute(self, features: Features, context: StepContext = START) -> tuple[Losses, Report]:
+    def compute(self, features: Features, context: StepContext = START) -> tuple[Losses, StepReport]:
         """Losses ``anatomy`` and ``diagnosis``; report: temperatures, similarities, effective ranks, accuracy."""
         settings, model = self.settings, self.model
         classes = group_directions(model.text(self.texts(self.prompts)), self.prompt_organ, self.organs)
@@ -195,7 +195,7 @@ class OrganQuerySettings(ContrastSettings):
     """
 
     name: Literal["organ_query"] = "organ_query"  # pyright: ignore[reportIncompatibleVariableOverride]
-    negatives: Negatives = "batch"
+    negatives: NegativeKind = "batch"
     within_organ: bool = True
 
 
@@ -223,7 +223,7 @@ class GlobalPairSettings(ContrastSettings):
 
     name: Literal["global_pair"] = "global_pair"  # pyright: ignore[reportIncompatibleVariableOverride]
     targets: Literal["identity", "equal_key", "hierarchy"] = "identity"
-    negatives: Negatives = "batch"
+    negatives: NegativeKind = "batch"
 
 
 class GlobalPair(TextContrast):

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ctglip.evaluation.bootstrap import weighted_mean
 from ctglip.files import atomic_path, write_json
 from ctglip.models.release import Release, save_release
-from ctglip.objectives.base import START, Features, Losses, Objective, Report, StepContext
+from ctglip.objectives.base import START, Features, Losses, Objective, StepContext, StepReport
 from ctglip.store.tables import Store
 from ctglip.tasks.results import BootstrapPatients, FinishedRun, TaskResults, compare_runs
 from ctglip.tasks.settings import FinetuneConfig, Mode
@@ -95,7 +95,7 @@ class TaskObjective(Objective):
         """``outputs`` and ``targets``."""
         return {"outputs": self.network(batch.inputs, len(batch)), "targets": batch.targets}
 
-    def compute(self, features: Features, context: StepContext = START) -> tuple[Losses, Report]:  # noqa: ARG002
+    def compute(self, features: Features, context: StepContext = START) -> tuple[Losses, StepReport]:  # noqa: ARG002
         """The loss ``task``."""
         return {"task": self.loss(features["outputs"], features["targets"])}, {}
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ctglip.errors import ModelError
-from ctglip.objectives.base import START, Features, Losses, Objective, Report, StepContext, join, total
+from ctglip.objectives.base import START, Features, Losses, Objective, StepContext, StepReport, join, total
 from ctglip.objectives.mixture import MixtureBatch
 
 _State = tuple[Tensor, list[Tensor]]
@@ -39,7 +39,7 @@ def cached_backward(
     context: StepContext = START,
     autocast: bool = False,
     by_term: bool = False,
-) -> tuple[Losses, Report]:
+) -> tuple[Losses, StepReport]:
     """Add the gradient of the joined batch to the parameters' ``grad``, with the memory of one micro-batch.
 
     Chance inside ``encode`` (dropout, sampling with torch's generators) is the same both times. Under several ranks
@@ -84,7 +84,7 @@ def cached_backward(
 
 def accumulated_backward(
     objective: Objective, micro_batches: Sequence[Any], context: StepContext = START, autocast: bool = False
-) -> tuple[Losses, Report]:
+) -> tuple[Losses, StepReport]:
     """Add up the gradients of micro-batches, each by its share of the rows: for losses that look at each row alone.
 
     Args:
@@ -99,7 +99,7 @@ def accumulated_backward(
     device = next(objective.parameters()).device
     rows = [sum(len(part) for part in _parts(batch)) for batch in micro_batches]
     summed: Losses = {}
-    first: Report | None = None
+    first: StepReport | None = None
     for batch, count in zip(micro_batches, rows, strict=True):
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=autocast):
             losses, report = objective(batch.to(device), context)
@@ -110,7 +110,7 @@ def accumulated_backward(
     return summed, first or {}
 
 
-def gradient_by_term(losses: Losses, features: Features) -> Report:
+def gradient_by_term(losses: Losses, features: Features) -> StepReport:
     """How hard each loss pulls at the features: the norm of its gradient there, all features together."""
     learned = [value for value in features.values() if value.requires_grad]
     found = {}

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ctglip.objectives.base import Losses, Objective, Report, StepContext, total
+from ctglip.objectives.base import Losses, Objective, StepContext, StepReport, total
 from ctglip.training.checkpoint import TrainingState
 from ctglip.training.distributed import DistributedContext
 from ctglip.training.gradcache import accumulated_backward, cached_backward, gradient_by_term, micro_batches
@@ -45,7 +45,7 @@ class _Forward(nn.Module):
         self.clock: Clock | None = None
         self.by_term = False
 
-    def forward(self, batch: Any, step: StepContext) -> tuple[Losses, Report]:
+    def forward(self, batch: Any, step: StepContext) -> tuple[Losses, StepReport]:
         features = self.objective.encode(batch)
         if self.clock:
             self.clock.mark("encode")
@@ -115,7 +115,7 @@ class Stepper:
         values = {"loss": float(loss), **named, **report, "gradient_norm": float(norm)}
         return self.context.mean({**values, **clock.seconds})
 
-    def _backward(self, batch: Any, step: StepContext, by_term: bool, clock: Clock | None) -> tuple[Losses, Report]:
+    def _backward(self, batch: Any, step: StepContext, by_term: bool, clock: Clock | None) -> tuple[Losses, StepReport]:
         if self._wrapped is not None:
             self._forward.clock, self._forward.by_term = clock, by_term
             on_device = batch.to(self.context.device)  # crops are drawn there

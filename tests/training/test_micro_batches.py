@@ -10,7 +10,7 @@ from torch import nn
 
 from ctglip.data.samples import Batch, StudyBatch
 from ctglip.features.text_bank import TextBank
-from ctglip.objectives.base import START, Features, Losses, Objective, Report, StepContext, total
+from ctglip.objectives.base import START, Features, Losses, Objective, StepContext, StepReport, total
 from ctglip.objectives.texts import positions
 from ctglip.training.gradcache import accumulated_backward, cached_backward, gradient_by_term, micro_batches
 from tests.objectives.toys import EVERY
@@ -61,7 +61,7 @@ class Alone(Objective):
     def encode(self, batch: Any) -> Features:
         return {"out": self.net(batch)}
 
-    def compute(self, features: Features, context: StepContext = START) -> tuple[Losses, Report]:
+    def compute(self, features: Features, context: StepContext = START) -> tuple[Losses, StepReport]:
         return {"square": features["out"].square().mean()}, {"rows": float(len(features["out"]))}
 
 

@@ -34,8 +34,8 @@ from ctglip.objectives.base import (
     ModelNeeds,
     Objective,
     ObjectiveSettings,
-    Report,
     StepContext,
+    StepReport,
 )
 from ctglip.objectives.registry import OBJECTIVES
 from ctglip.objectives.texts import Texts, positions
@@ -99,7 +99,7 @@ class MyCosine(Objective):
         organ = self.model(batch.image, Regions(mask=batch.mask, size=batch.size))
         return {"organ": organ, "pool": self.texts(batch.pool), **batch.texts()}
 
-    def compute(self, features: Features, context: StepContext = START) -> tuple[Losses, Report]:
+    def compute(self, features: Features, context: StepContext = START) -> tuple[Losses, StepReport]:
         text = self.model.text(features["pool"])[positions(features["text_id"], features["pool_ids"])]
         similarity = self.scale() * self.model.diagnosis(features["organ"]) @ text.T
         loss = F.cross_entropy(similarity, torch.arange(len(text)))

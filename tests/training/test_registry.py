@@ -300,12 +300,21 @@ def test_models_that_do_not_suit_the_objective_are_named(tiny, word_bert, tmp_pa
     faults = {
         "trains no model.regions": merge(KINDS["global_pair"], {"model": {"regions": {"name": "crop"}}}),
         "compares whole reports": {"objective": {"name": "global_pair", "negatives": "same_organ"}},
+        "trains no model.image": {"model": {"image": {"name": "pooled"}}},
+        "trains no model.resampler": {"model": {"resampler": {"queries": 4}}},
+        "trains no model.tags": {"model": {"tags": {"layers": 1}}},
         "with the windows": merge(KINDS["mixture"], {"scans": {"input": {"windows_hu": [[-100.0, 100.0]]}}}),
         "has weights for": {"objective": {**KINDS["mixture"]["objective"], "weights": {"organs": 1.0}}},
     }
     for message, change in faults.items():
         with pytest.raises(ConfigError, match=message):
             assemble(tiny[0], tmp_path / "run", config_of(word_bert, change), "cpu")
+
+
+@pytest.mark.parametrize("name", ["in_channels", "text_dim", "organs", "anatomy", "sizes", "grounding"])
+def test_what_follows_from_other_settings_cannot_be_set(name):
+    with pytest.raises(ConfigError, match=rf"model\.{name}: unknown setting"):
+        validate(PretrainConfig, {"model": {name: 1}}, "new")
 
 
 def test_an_objective_decides_which_heads_there_are(assembled):

@@ -59,7 +59,7 @@ class EncoderSettings(Settings):
     partial: bool = False
 
 
-Anchor = Literal["middle", "first"]
+CellAnchor = Literal["middle", "first"]
 """Where the middle of what a cell sees lies in its stride."""
 
 
@@ -77,7 +77,7 @@ class Encoder(nn.Module, ABC):
     """
 
     Settings: ClassVar[type[EncoderSettings]]
-    anchor: Anchor = "middle"
+    anchor: CellAnchor = "middle"
     settings: EncoderSettings
     level_channels: tuple[int, ...]
     token_dim: int
