@@ -124,16 +124,17 @@ def test_reports_are_read_whole_or_by_the_sentence(assembled):
     assert all(report.count(".") == 3 for report in reports)
     assert all(sentence.count(".") == 1 for sentence in sentences)
     assert {s for report in reports for s in report.split(". ")} <= {s.rstrip(".") for s in sentences} | set(sentences)
-    drawn = {sample.text_id for step in range(30) for sample in parts.samples(step)}
+    drawn = {sample.report for step in range(30) for sample in parts.samples(step)}
     assert len(drawn) == len(sentences)
 
 
 def test_a_scan_meets_its_own_report(assembled, tiny):
     parts = assembled("global_pair", data={"augment": {"shift_hu": 0.0, "noise_hu": 0.0}})
-    source, table = parts.sources["global_pair"], tiny[0].table("findings")
+    table = tiny[0].table("findings")
     for name, sample in zip(parts.studies(2), parts.samples(2), strict=True):
         rows = table.filter(table["study_id"] == name)
-        assert source.texts[sample.text_key] == " ".join(dict.fromkeys(rows["sentence"].to_list()))
+        text = parts.objective.texts.bank.texts(torch.tensor([sample.report]))[0]
+        assert text == " ".join(dict.fromkeys(rows["sentence"].to_list()))
         study = tiny[0].study(name)
         cut = cut_scan(study.image(), None, study.affine, ScanSettings.model_validate(parts.release.scans))
         shown = render_scans(cut.hu, ScanSettings.model_validate(parts.release.scans))
@@ -172,7 +173,7 @@ def test_organs_are_learned_from_whole_scans(word_bert, tmp_path, kind, steps, l
 def test_permuted_reports_belong_to_other_scans(assembled):
     plain, control = (assembled("global_pair", data={"permute_texts": flag}) for flag in (False, True))
     pairs = [
-        {name: s.text_key for step in range(6) for name, s in zip(p.studies(step), p.samples(step), strict=True)}
+        {name: s.report for step in range(6) for name, s in zip(p.studies(step), p.samples(step), strict=True)}
         for p in (plain, control)
     ]
     same = np.mean([pairs[0][name] == pairs[1][name] for name in pairs[0]])
