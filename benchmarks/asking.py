@@ -30,8 +30,8 @@ from ctglip.data.samples import OrganInstance
 from ctglip.evaluation.bootstrap import draw_patients
 from ctglip.evaluation.labels import PairLabels
 from ctglip.evaluation.zero_shot import evaluate_pairs, recognition
-from ctglip.inference.encoding import encode_crops
 from ctglip.inference.pipeline import Pipeline
+from ctglip.inference.readers import InMemory
 from ctglip.models.release import Release, load_release
 from ctglip.types import OrganRow
 
@@ -130,7 +130,8 @@ def _once(pipeline: Pipeline, standardized: Any) -> float:
     row = next(row for row in standardized.rows if row.organ in pipeline.trained)
     start = time.perf_counter()
     for _ in range(3):
-        encode_crops(pipeline.release.model, pipeline.cut(standardized, [row]), pipeline.crops)
+        crops = pipeline.reader.prepare(InMemory(standardized), [row])
+        pipeline.reader.encode([crops], [[row]])
     return (time.perf_counter() - start) / 3
 
 

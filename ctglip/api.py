@@ -17,21 +17,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ctglip.inference.cxr import CxrPipeline
 from ctglip.inference.cxr_encoding import Read
 from ctglip.inference.pipeline import Pipeline
 from ctglip.models.release import Release, load_release
 
 
-def load_model(path: Path | str | Release, read: Read = "organs") -> Pipeline | CxrPipeline:
+def load_model(path: Path | str | Release, read: Read = "organs") -> Pipeline:
     """Load a trained model, ready to be asked: about scans, or about radiographs where it was trained on radiographs.
 
     Args:
         path: a run folder or a ``model/`` folder; or a release that is loaded already (that of a ``HubModel``).
-        read: how radiographs are read, see ``inference.cxr.CxrPipeline``; scans are read in one way.
+        read: how radiographs are read, see ``Pipeline``; scans are read in one way.
 
     Raises:
         ModelError: it is neither, or damaged; ``not_aligned``: it was trained without texts.
     """
     release = path if isinstance(path, Release) else load_release(Path(path))
-    return Pipeline(release) if release.cxr is None else CxrPipeline(release, read)
+    return Pipeline(release, read)

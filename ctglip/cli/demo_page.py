@@ -11,8 +11,8 @@ import polars as pl
 from ctglip.cli.answers import write_page
 from ctglip.errors import MissingExtraError
 from ctglip.files import read_json, write_text
-from ctglip.inference.answers import ScanAnswers
-from ctglip.inference.page import most_likely, scan_page
+from ctglip.inference.answers import Answers
+from ctglip.inference.page import answers_page, most_likely
 from ctglip.inference.pipeline import Pipeline
 from ctglip.pages.index import IndexPage, ScanPanel, Step, render
 from ctglip.pages.parts import Control, Fact, Link, OrganRecognition
@@ -100,8 +100,8 @@ def ask_real(model: Pipeline, out: Path) -> ScanPanel | None:
     )
 
 
-def _panel(model: Pipeline, answers: ScanAnswers, out: Path, kind: str, explanation: str) -> ScanPanel:
-    page = scan_page(answers, maps=model.heat_maps(answers, most_likely(answers)))
+def _panel(model: Pipeline, answers: Answers, out: Path, kind: str, explanation: str) -> ScanPanel:
+    page = answers_page(answers, maps=model.heat_maps(answers, most_likely(answers)))
     path = write_page(answers, page, out / "scan.html")
     link = Link(f"{out.name}/{path.name}", "All answers about this scan")
     return ScanPanel(page, kind, explanation, link)

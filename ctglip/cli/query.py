@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.markup import escape
 
 from ctglip.cli.console import result
-
-if TYPE_CHECKING:
-    from ctglip.inference.answers import ScanAnswers
 
 
 class Reads(StrEnum):
@@ -41,7 +38,7 @@ Changes = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
-        help="Change how this scan is read: volume.series=3, volume.align_masks_by_index=true; cut_off=answer "
+        help="Change how this scan is read: ct.series=3, ct.align_masks_by_index=true; cut_off=answer "
         "answers about organs that the field of view cuts off, and marks it.",
     ),
 ]
@@ -83,31 +80,16 @@ def query(
     A question that is not understood does not stop the others: its row says why, and the exit code is 1.
     """
     from ctglip.api import load_model
-    from ctglip.cli.answers import write_scan
-    from ctglip.cli.cxr_answers import write_radiograph
+    from ctglip.cli.answers import write_answers
     from ctglip.errors import CTGLIPError
-    from ctglip.inference.cxr import CxrPipeline
 
     if not ask and not everything and not prompt:
         raise CTGLIPError("There is no question.", fix='Add --ask "liver: fatty liver" or --all.')
-    questions, prompts, settings = list(ask or ()), list(prompt or ()), list(changes or ())
     model = load_model(run, read.value)
-    if isinstance(model, CxrPipeline):
-        asked = model.query(scan, questions, masks, everything, regions, prompts, settings)
-        told, lines = write_radiograph(model, asked, out, maps)
-        _print(asked, told, lines, as_json)
-        return
-    if read is not Reads.organs:
-        raise CTGLIPError("--read is for radiographs; this model was trained on scans.", fix="Leave it out.")
-    if regions is not None:
-        raise CTGLIPError("Boxes of regions are for radiographs; this model was trained on scans.", fix="Give --masks.")
-    answers = model.query(scan, questions, masks, everything, prompts, settings)
-    told, lines = write_scan(model, answers, out, maps)
-    _print(answers, told, lines, as_json)
-
-
-def _print(answers: ScanAnswers, told: dict[str, Any], lines: list[str], as_json: bool) -> None:
-    """The answers, and the exit code: 1 where a question was not understood."""
+    answers = model.query(
+        scan, list(ask or ()), masks, everything, regions, prompts=list(prompt or ()), settings=list(changes or ())
+    )
+    told, lines = write_answers(model, answers, out, maps)
     result(told, as_json, escape("\n".join(lines)))
     if not all(answer.understood for answer in answers.answers):
         raise typer.Exit(1)

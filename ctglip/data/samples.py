@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -19,18 +19,21 @@ from torch import Tensor
 from ctglip.data.augment import AugmentationParameters
 from ctglip.data.crops import CropSettings, OrganCrop
 from ctglip.data.rendering import CropStack, RenderedCrops
-from ctglip.types import OrganRow
+from ctglip.types import OrganRegion
 
 NO_TEXT = -1
 B = TypeVar("B", bound="Batch")
 
 
+Region = TypeVar("Region", bound=OrganRegion, covariant=True)
+
+
 @dataclass(frozen=True)
-class OrganInstance:
-    """One organ of one study."""
+class OrganInstance(Generic[Region]):
+    """One organ of one study: its row of the organ table, or its region on a radiograph."""
 
     study_id: str
-    row: OrganRow
+    row: Region
 
     @property
     def organ(self) -> str:

@@ -21,7 +21,7 @@ from ctglip.data.crops import AIR_HU, axis_weights, resampled, standardised_size
 from ctglip.data.reader import ImageReader
 from ctglip.store.study import StudyReader
 from ctglip.store.tables import Store
-from ctglip.types import OrganRow, spacing_of
+from ctglip.types import OrganRegion, OrganRow, spacing_of
 
 
 class ScanSettings(Settings):
@@ -90,12 +90,15 @@ class ScanCut:
     high: Float[np.ndarray, " 3"]
     voxel_mm: Float[np.ndarray, " 3"]
 
-    def sizes(self, rows: Sequence[OrganRow]) -> Float[np.ndarray, "m 4"]:
-        """What a model is told of the size of some organs (see ``data.crops``)."""
-        sizes = [standardised_size(self.voxel_mm, row.volume_ml) for row in rows]
+    def sizes(self, rows: Sequence[OrganRegion]) -> Float[np.ndarray, "m 4"]:
+        """What a model is told of the size of some organs (see ``data.crops``); 0 of those that nobody measured."""
+        sizes = [
+            standardised_size(self.voxel_mm, row.volume_ml) if isinstance(row, OrganRow) else np.zeros(4)
+            for row in rows
+        ]
         return np.array(sizes, dtype=np.float32).reshape(len(rows), 4)
 
-    def boxes(self, rows: Sequence[OrganRow]) -> Float[np.ndarray, "m 6"]:
+    def boxes(self, rows: Sequence[OrganRegion]) -> Float[np.ndarray, "m 6"]:
         """The boxes of some organs, half-open ``(x0, x1, y0, y1, z0, z1)`` in voxels of the grid."""
         corners = np.array([row.box for row in rows], dtype=np.float64).reshape(len(rows), 3, 2)
         scale = np.array(self.hu.shape) / (self.high - self.low)

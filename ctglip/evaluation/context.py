@@ -47,7 +47,7 @@ class Context(SplitEncoder):
     @property
     def radiographs(self) -> bool:
         """Radiographs are evaluated, not scans."""
-        return self.release.cxr is not None
+        return self.release.modality == "cxr"
 
     @property
     def one_vector_per_study(self) -> bool:

@@ -13,6 +13,7 @@ from ctglip.evaluation.context import Context
 from ctglip.evaluation.encoded import EncodedSplit
 from ctglip.evaluation.results import ControlResult
 from ctglip.evaluation.zero_shot import Scores
+from ctglip.types import OrganRegion, OrganRow
 
 MASK_ONLY = "Mask only"
 VOLUME_ONLY = "Volume only"
@@ -55,13 +56,14 @@ def _volume_scores(context: Context, validation: EncodedSplit) -> tuple[Scores, 
 
 
 def _log_volume(instances: Sequence[OrganInstance]) -> Float[np.ndarray, " n"]:
-    return np.log(np.array([instance.row.volume_ml or _area(instance) for instance in instances]) + 1e-3)
+    return np.log(np.array([_extent(instance.row) for instance in instances]) + 1e-3)
 
 
-def _area(instance: OrganInstance) -> float:
-    """Pixels of an organ's box on a radiograph, which has no volume."""
-    row0, row1, column0, column1, _, depth = instance.row.box
-    return float((row1 - row0) * (column1 - column0)) if depth == 1 else 0.0
+def _extent(region: OrganRegion) -> float:
+    """An organ's volume in ml; the pixels of its box on a radiograph, where it has none."""
+    if isinstance(region, OrganRow):
+        return region.volume_ml
+    return float(np.prod(np.subtract(region.box[1::2], region.box[::2]))) if len(region.box) == 4 else 0.0
 
 
 def _powers(z: Float[np.ndarray, " n"]) -> Float[np.ndarray, "n 2"]:

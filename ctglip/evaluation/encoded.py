@@ -12,7 +12,6 @@ import numpy as np
 from jaxtyping import Int
 from torch import Tensor
 
-from ctglip.data.cache import cut_study
 from ctglip.data.crops import CropSettings
 from ctglip.data.organs import findings_by_study, studies_of
 from ctglip.data.samples import OrganInstance
@@ -22,7 +21,6 @@ from ctglip.evaluation.labels import Labels, labels_from_findings, labels_from_t
 from ctglip.evaluation.settings import EvaluateConfig
 from ctglip.evaluation.zero_shot import Scores
 from ctglip.features.text_bank import TextBank
-from ctglip.inference.cxr_encoding import visible_on_radiographs
 from ctglip.inference.encoding import OrganEmbeddings
 from ctglip.inference.feature_cache import (
     FOLDER,
@@ -34,8 +32,10 @@ from ctglip.inference.feature_cache import (
     View,
     organ_features_of,
 )
+from ctglip.inference.model_readers import reader_of
 from ctglip.inference.scoring import Scorer
 from ctglip.labels import LabelTable
+from ctglip.modality import MODALITIES
 from ctglip.models.release import Release
 from ctglip.models.text import TextEncoder
 from ctglip.store.tables import Store
@@ -164,7 +164,9 @@ class SplitEncoder:
             raise StoreError(
                 f"The split {name!r} of {store.path} holds none of the model's organs.",
                 code="no_organs",
-                fix="" if release.cxr is None else "Its radiographs have no boxes of them: try --set cxr.read=whole.",
+                fix="Its radiographs have no boxes of them: try --set cxr.read=whole."
+                if MODALITIES[release.modality].has_boxes
+                else "",
             )
         if self.table is not None:
             labels = labels_from_table(self.table, instances, dictionaries.abnormalities)
@@ -223,7 +225,7 @@ class SplitEncoder:
 
     def _features(self, study_ids: Sequence[str], organs: Sequence[str], view: View) -> OrganFeatures:
         config, release = self.config, self.release
-        if config.crops and release.reads_crops and view.cut is cut_study:
+        if config.crops and release.reads_crops and view.cut is None:
             settings = CropSettings.model_validate(release.crops)
             files = CropFiles(Path(config.crops), self.store, settings, self.scorer.dictionaries.organs)
             view = replace(view, cut=files.cut_study)
@@ -255,18 +257,15 @@ def listed_studies(store: Store, split: str, path: Path) -> list[str]:
 def reading_view(release: Release, config: EvaluateConfig) -> View:
     """How organs are shown to a model: as they are, or as a whole radiograph or its observations if the settings say
     so."""
-    read = config.cxr.read if release.cxr is not None else "organs"
-    if read == "observations":
+    if config.cxr.read == "observations":
         return OBSERVATIONS
-    return WHOLE_RADIOGRAPH if read == "whole" and release.model.region_reader is not None else PLAIN
+    return WHOLE_RADIOGRAPH if config.cxr.read == "whole" and release.model.region_reader is not None else PLAIN
 
 
 def _organs_to_encode(scorer: Scorer, table: LabelTable | None) -> set[str]:
     """The organs of training, and those that the label table names."""
     release, organs = scorer.release, scorer.dictionaries.organs
-    trained = set(release.provenance.get("trained", organs.names))
-    if release.cxr is not None:
-        trained = trained or set(visible_on_radiographs(organs))
+    trained = set(release.provenance.get("trained", organs.names)) or set(reader_of(release).known)
     pairs = pairs_of(table, scorer.dictionaries.abnormalities) if table is not None else ()
     return trained | {pair[0] for pair in pairs if pair is not None}
 

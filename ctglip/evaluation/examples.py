@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from ctglip.cxr.recipe import CXR_MAX
 from ctglip.data.samples import OrganInstance
 from ctglip.errors import CTGLIPError
 from ctglip.evaluation.context import Context
 from ctglip.inference.scoring import Pair
-from ctglip.pages.cxr import CxrBox, cxr_picture
+from ctglip.modality import MODALITIES
 from ctglip.pages.parts import Picture
-from ctglip.pages.pictures import LUNG_HU, SOFT_TISSUE_HU, best_slice, slice_picture
 from ctglip.pages.report import ExampleAnswer
+from ctglip.types import OrganRow
 
 MOST_EXAMPLES = 4
 
@@ -43,43 +42,25 @@ def _example(context: Context, pair: Pair, number: int) -> ExampleAnswer:
         title=f"{abnormality.display}, {organ.display}",
         truth=bool(known.labels[number]),
         probability=float(context.scores[pair][number]),
-        picture=_radiograph(context, instance)
-        if context.radiographs
-        else _picture(context, instance.study_id, pair[0]),
-        note=_note(context, instance),
+        picture=_picture(context, instance),
+        note=_note(instance),
     )
 
 
-def _note(context: Context, instance: OrganInstance) -> str:
-    if context.radiographs:
-        return f"Radiograph {instance.study_id}."
-    cut_off = ", cut off" if instance.row.touches_border else ""
-    return f"Study {instance.study_id}, {instance.row.volume_ml:.0f} ml{cut_off}."
+def _note(instance: OrganInstance) -> str:
+    row = instance.row
+    if not isinstance(row, OrganRow):
+        return f"Study {instance.study_id}."
+    return f"Study {instance.study_id}, {row.volume_ml:.0f} ml{', cut off' if row.touches_border else ''}."
 
 
-def _radiograph(context: Context, instance: OrganInstance) -> Picture | None:
-    """The radiograph, with the box that was read."""
+def _picture(context: Context, instance: OrganInstance) -> Picture | None:
+    """The image with the organ that was read."""
+    modality, organs = MODALITIES[context.release.modality], context.scorer.dictionaries.organs
     try:
-        image = context.store.study(instance.study_id).image()
-    except CTGLIPError:
-        return None
-    name = context.scorer.dictionaries.organs[instance.organ].display
-    everything = instance.row.box[:4] == (0, image.shape[0], 0, image.shape[1])
-    boxes = () if everything else (CxrBox(name, *instance.row.box[:4]),)
-    return cxr_picture(image, CXR_MAX, boxes, longest_px=320, subject=f"study {instance.study_id}")
-
-
-def _picture(context: Context, study_id: str, organ: str) -> Picture | None:
-    organs = context.scorer.dictionaries.organs
-    try:
-        study = context.store.study(study_id)
+        study = context.store.study(instance.study_id)
         image, labels = study.image(), study.organs()
     except CTGLIPError:
         return None
-    outlined = {organs[organ].display: sorted(organs.roi_labels(organ))}
-    lungs = organ.startswith(("lung", "pleura", "bronch"))
-    index = best_slice(image.shape, "axial", labels, outlined)
-    return slice_picture(
-        image, study.spacing_mm, "axial", index, labels, outlined,
-        window_hu=LUNG_HU if lungs else SOFT_TISSUE_HU, longest_px=320, subject=f"study {study_id}",
-    )  # fmt: skip
+    subject = f"study {instance.study_id}"
+    return modality.picture(image, study.spacing_mm, labels, instance.row, organs, subject)

@@ -13,11 +13,12 @@ from sklearn.covariance import LedoitWolf
 
 from ctglip.data.organs import studies_of
 from ctglip.errors import StoreError
-from ctglip.inference.cxr_encoding import reading_of
 from ctglip.inference.familiarity import Familiarity, FamiliaritySettings, HURange, OrganRange
 from ctglip.inference.feature_cache import OrganFeatures, organ_features_of
+from ctglip.inference.model_readers import reader_of
 from ctglip.models.release import Release, Statistics
 from ctglip.store.tables import Store
+from ctglip.types import OrganRow
 
 SHARE = 0.99
 """Of the validation organs, inside the limits."""
@@ -62,7 +63,7 @@ def measure_familiarity(
             split: organ_features_of(store, release, several, organs, folder=Path(folder), threads=threads)
             for split, several in ids.items()
         }
-    reading = release.model.reading if release.cxr is None else reading_of(release.model)
+    reading = reader_of(release).reading
     fitted = fit_familiarity(found["train"], found["val"] if val is None else val, reading)
     return None if fitted is None else as_statistics(fitted)
 
@@ -100,7 +101,8 @@ def fit_familiarity(train: OrganFeatures, val: OrganFeatures, reading: str) -> F
     unlimited = Familiarity(FamiliaritySettings(share=SHARE, reading=reading, organs=blank), means, whiten)
     distances = {name: unlimited.distances(name, val.embeddings.features[owners[1] == name]) for name in names}
     limits, share = limits_of(distances)
-    hu = {} if _no_hu(train) else _hu_ranges(names, train, val, owners)
+    measured = all(isinstance(instance.row, OrganRow) for instance in (*train.instances, *val.instances))
+    hu = _hu_ranges(names, train, val, owners) if measured else {}
     ranges = {
         name: OrganRange(
             row=row,
@@ -152,11 +154,6 @@ def _whitener(off: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "d d"]:
     values, vectors = np.linalg.eigh(covariance)
     values = np.maximum(values, 1e-6 * max(float(values.max()), 1e-12))
     return vectors / np.sqrt(values * len(values))
-
-
-def _no_hu(features: OrganFeatures) -> bool:
-    """Radiographs have none."""
-    return all(instance.row.volume_ml == 0 for instance in features.instances)
 
 
 def _hu_ranges(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 import torch
 
+from ctglip.data.samples import OrganInstance
 from ctglip.errors import ConfigError, CTGLIPError
 from ctglip.evaluation.bootstrap import interval_of
 from ctglip.evaluation.composed import composed_prompts
@@ -93,7 +96,7 @@ def answer_split(
     """A model's answers about a split. Arguments and errors as in ``evaluate``."""
     release.check_aligned()
     check_recipe(store, release)
-    if release.cxr is None and config.cxr != CxrEvaluation():
+    if release.modality == "ct" and config.cxr != CxrEvaluation():
         raise ConfigError(
             "The settings cxr.* are for radiographs; this model was trained on CT scans.", fix="Leave them."
         )
@@ -102,9 +105,9 @@ def answer_split(
     gpu = torch.cuda.is_available() and config.device != "cpu"
     release.model.to("cuda" if gpu else "cpu")
     prompts = read_prompts(Path(config.prompts), dictionaries_of(release)) if config.prompts else {}
-    if config.cxr.composed and release.cxr is not None:
+    if config.cxr.composed:
         prompts = composed_prompts(dictionaries_of(release), config.cxr.composed, config.seed) | prompts
-    scorer = Scorer(release, prompts, config.wording, release.cxr is not None and config.cxr.read == "observations")
+    scorer = Scorer(release, prompts, config.wording, config.cxr.read == "observations")
     encoder = SplitEncoder(store=store, scorer=scorer, config=config, progress=progress, stage=stage)
     encoder.embed_texts([text for sides in prompts.values() for side in sides for text in side])
     problems = ()
@@ -251,9 +254,14 @@ def score_table(context: Context) -> pl.DataFrame:
                     "difference": split.differences[organ, name],
                     "probability": context.scores[organ, name],
                     "mask_only_difference": pl.Series(mask_only, dtype=pl.Float64),
-                    "volume_ml": [instance.row.volume_ml for instance in instances],
-                    "touches_border": [instance.row.touches_border for instance in instances],
+                    "volume_ml": pl.Series(_measured(instances, "volume_ml"), dtype=pl.Float64),
+                    "touches_border": pl.Series(_measured(instances, "touches_border"), dtype=pl.Boolean),
                 }
             )
         )
     return pl.concat(frames)
+
+
+def _measured(instances: Sequence[OrganInstance], name: str) -> list[Any]:
+    """A column of the organ table; None for organs of radiographs, which nobody measured."""
+    return [getattr(instance.row, name, None) for instance in instances]

@@ -1,7 +1,7 @@
-"""A trained model that is asked: ``Pipeline`` about scans, ``CxrPipeline`` about chest radiographs.
+"""A trained model that is asked about CT scans or chest radiographs: a ``Pipeline``.
 
-Both answer questions (``query``), show where answers come from (``heat_maps``), and give features (``encode_image``,
-``encode_text``) and what the encoder reads (``model_input``). ``ctglip.load_model`` makes the right one.
+It answers questions (``query``), shows where answers come from (``heat_maps``), and gives features (``encode_image``,
+``encode_text``) and what the encoder reads (``model_input``). ``ctglip.load_model`` makes one.
 """
 
 from __future__ import annotations
@@ -12,9 +12,7 @@ from ctglip.lazy import public_names
 
 if TYPE_CHECKING:
     from ctglip.inference.answers import Answer as Answer
-    from ctglip.inference.answers import ScanAnswers as ScanAnswers
-    from ctglip.inference.cxr import CxrAnswers as CxrAnswers
-    from ctglip.inference.cxr import CxrPipeline as CxrPipeline
+    from ctglip.inference.answers import Answers as Answers
     from ctglip.inference.encoding import OrganEmbeddings as OrganEmbeddings
     from ctglip.inference.encoding import encode_crops as encode_crops
     from ctglip.inference.feature_cache import organ_features_of as organ_features_of

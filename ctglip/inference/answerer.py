@@ -51,7 +51,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Seen:
+class OrganVectors:
     """What the model makes of the organs that can be read.
 
     Attributes:
@@ -61,14 +61,14 @@ class Seen:
         marks: organ to what speaks against its answers: "The liver is cut off by the field of view."
     """
 
-    vectors: Mapping[str, Float[np.ndarray, "*q e"]]
-    reasons: Mapping[str, str]
-    verdicts: Mapping[str, Verdict | None] = field(default_factory=dict)
-    marks: Mapping[str, str] = field(default_factory=dict)
+    vectors: dict[str, Float[np.ndarray, "*q e"]] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
+    verdicts: dict[str, Verdict | None] = field(default_factory=dict)
+    marks: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class _Reading:
+class _OrganScores:
     """One organ's abnormalities with their differences of similarities, and the sentences nearest to it."""
 
     names: list[str]
@@ -82,8 +82,7 @@ class Answerer:
 
     Args:
         release: as ``models.release.load_release`` gives it.
-        observes: radiographs are read by their observations.
-        reading: how organs are read, as ``Familiarity`` names it.
+        reading: how organs are read, as ``Familiarity`` names it: ``observations`` have texts of their own.
 
     Attributes:
         scorer, dictionaries: the model's prompts and dictionaries.
@@ -94,15 +93,15 @@ class Answerer:
         ModelError: code ``not_aligned``: a model that was trained without texts.
     """
 
-    def __init__(self, release: Release, observes: bool = False, reading: str = "") -> None:
+    def __init__(self, release: Release, reading: str) -> None:
         release.check_aligned()
         self.release = release
-        self.scorer = Scorer(release, observes=observes)
+        self.scorer = Scorer(release, observes=reading == "observations")
         self.dictionaries = self.scorer.dictionaries
         self.trained: dict[str, tuple[str, ...]] = {
             organ: tuple(names) for organ, names in release.provenance.get("trained", {}).items()
         }
-        self.familiarity: Familiarity | None = familiarity_of(release, reading or release.model.reading)
+        self.familiarity: Familiarity | None = familiarity_of(release, reading)
 
     def encode_text(self, texts: Sequence[str]) -> Float[Tensor, "n e"]:
         """Unit vectors of texts as answers compare them with images, on the CPU.
@@ -188,14 +187,14 @@ class Answerer:
         organs, sentence = organ_in(text, self.dictionaries, self.known)
         return [Asked(text, organ, sentence=sentence) for organ in organs]
 
-    def _told(self, asked: Sequence[Asked], seen: Seen) -> list[Answer]:
-        """What is said of each: from the vector of its organ, or the reason why that cannot be seen.
+    def _answers(self, asked: Sequence[Asked], vectors: OrganVectors) -> list[Answer]:
+        """What is said of each: from the vector of its organ, or the reason why that cannot be vectors.
 
         Several that one question asks for come ranked, those that were taught first; an organ of which nothing can be
         said takes one line of them.
         """
-        read = {organ: self._read(organ, asked, vector) for organ, vector in seen.vectors.items()}
-        outside = scan_outside(seen.verdicts)
+        read = {organ: self._scores(organ, asked, vector) for organ, vector in vectors.vectors.items()}
+        outside = scan_outside(vectors.verdicts)
         out: list[Answer] = []
         groups: dict[str, list[Answer]] = {}
         silent: set[tuple[str, str]] = set()
@@ -206,7 +205,7 @@ class Answerer:
                 if instance in silent:
                     continue
                 silent.add(instance)
-            answer = self._answer(one, read.get(one.organ), seen, outside)
+            answer = self._answer(one, read.get(one.organ), vectors, outside)
             if not one.group:
                 out.append(answer)
             elif one.text in groups:
@@ -216,20 +215,20 @@ class Answerer:
                 out.append(answer)
         return [each for one in out for each in (_ranked(groups[_key(one, groups)]) if one.group else [one])]
 
-    def _notes(self, seen: Seen) -> tuple[str, ...]:
+    def _notes(self, vectors: OrganVectors) -> tuple[str, ...]:
         """What holds for all answers."""
-        outside = scan_outside(seen.verdicts)
+        outside = scan_outside(vectors.verdicts)
         if outside:
             return (f"This scan is outside what this model has seen: {outside}. Its probabilities are not calibrated.",)
-        unknown = [organ for organ, verdict in seen.verdicts.items() if verdict is None]
-        if self.familiarity is None and seen.vectors:
+        unknown = [organ for organ, verdict in vectors.verdicts.items() if verdict is None]
+        if self.familiarity is None and vectors.vectors:
             return (NOT_MEASURED,)
         if unknown:
             names = ", ".join(self.dictionaries.organs[organ].display for organ in unknown)
             return (f"How far these lie from those of training was not measured, too few were validated: {names}.",)
         return ()
 
-    def _read(self, organ: str, asked: Sequence[Asked], vector: Float[np.ndarray, "*q e"]) -> _Reading:
+    def _scores(self, organ: str, asked: Sequence[Asked], vector: Float[np.ndarray, "*q e"]) -> _OrganScores:
         """All that is asked of one organ, and all that it was learned with, read off its vector at once."""
         wanted = (one.abnormality for one in asked if one.organ == organ and one.abnormality)
         names = list(dict.fromkeys((*self.trained.get(organ, ()), *wanted)))
@@ -240,17 +239,17 @@ class Answerer:
         similarity = self.scorer.similarities(vector, texts)
         best = np.argsort(-similarity, kind="stable")[:_SIMILAR]
         similar = tuple(SimilarSentence(texts[i], round(float(similarity[i]), 4)) for i in best)
-        return _Reading(names, differences, similar, tuple(texts))
+        return _OrganScores(names, differences, similar, tuple(texts))
 
-    def _answer(self, one: Asked, read: _Reading | None, seen: Seen, outside: str) -> Answer:
+    def _answer(self, one: Asked, read: _OrganScores | None, vectors: OrganVectors, outside: str) -> Answer:
         organ, name = one.organ, one.abnormality
         question = one.text or f"{self._display(organ)}: {self._display(name)}"
         blank = Answer(question, organ, name, None, denied=one.denied, unasked=one.unasked, group=one.group)
         if one.reason:
             return replace(blank, reason=one.reason, understood=False)
         if read is None:
-            return replace(blank, reason=seen.reasons[organ], abnormality="" if one.group else name)
-        verdict = seen.verdicts.get(organ)
+            return replace(blank, reason=vectors.reasons[organ], abnormality="" if one.group else name)
+        verdict = vectors.verdicts.get(organ)
         blank = replace(
             blank,
             familiar=None if verdict is None else not (verdict.outside or outside),
@@ -258,7 +257,7 @@ class Answerer:
             similar=read.similar,
         )
         if one.sentence:
-            return self._compared(blank, one, read, seen)
+            return self._compared(blank, one, read, vectors)
         if not name:
             return replace(blank, reason=f"The dictionary holds no abnormality of the {self._display(organ)}.")
         learned = self.trained.get(organ, ())
@@ -266,7 +265,7 @@ class Answerer:
         ranked = [n for n, other in enumerate(read.names) if other in learned or n == instance]
         own = read.differences[instance]
         taught = name in learned or not self.dictionaries.abnormalities.descendants(name).isdisjoint(learned)
-        caveats = tuple(self._caveats(organ, name, taught, seen, outside))
+        caveats = tuple(self._caveats(organ, name, taught, vectors, outside))
         calibration = self.scorer.calibration
         calibrated = calibration.fitted_on is not None and not caveats
         return replace(
@@ -280,26 +279,26 @@ class Answerer:
             threshold=calibration.thresholds.get(f"{organ}:{name}") if calibrated else None,
         )
 
-    def _caveats(self, organ: str, name: str, taught: bool, seen: Seen, outside: str) -> Iterator[str]:
+    def _caveats(self, organ: str, name: str, taught: bool, vectors: OrganVectors, outside: str) -> Iterator[str]:
         """Why a calibration does not hold for an answer."""
-        verdict = seen.verdicts.get(organ)
+        verdict = vectors.verdicts.get(organ)
         if verdict is not None and verdict.outside:
             yield f"outside what this model has seen ({verdict.why})"
         elif outside:
             yield f"outside what this model has seen ({outside})"
         if not taught:
             yield f"never taught: no report of training affirms {self._display(name)} of the {self._display(organ)}"
-        if organ in seen.marks:
-            yield seen.marks[organ]
+        if organ in vectors.marks:
+            yield vectors.marks[organ]
 
-    def _compared(self, blank: Answer, one: Asked, read: _Reading, seen: Seen) -> Answer:
+    def _compared(self, blank: Answer, one: Asked, read: _OrganScores, vectors: OrganVectors) -> Answer:
         """A sentence of one's own: how similar the organ is to it, and to how many sentences it is less similar."""
         try:
-            found = self.scorer.similarities(seen.vectors[one.organ], [one.sentence, *read.texts])
+            found = self.scorer.similarities(vectors.vectors[one.organ], [one.sentence, *read.texts])
         except CTGLIPError as error:
             return replace(blank, reason=str(error))
         own, others = float(found[0]), found[1:]
-        marks = (seen.marks[one.organ],) if one.organ in seen.marks else ()
+        marks = (vectors.marks[one.organ],) if one.organ in vectors.marks else ()
         return replace(
             blank,
             similarity=round(own, 4),

@@ -1,4 +1,4 @@
-"""What a model says of one scan: an answer to each question, or the reason why there is none."""
+"""What a model answers about one image: an answer to each question, or the reason why there is none."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from ctglip.types import Standardized
+from ctglip.inference.readings import OrganReading
+from ctglip.modality import MODALITIES
+from ctglip.types import ModalityName, Standardized
 
 
 @dataclass(frozen=True)
@@ -70,40 +70,46 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class ScanAnswers:
-    """All answers about one scan, and what is needed to show them.
+class Answers:
+    """All answers about one image, and what is needed to show them.
 
     Attributes:
-        scan: the scan's file or folder name.
-        masks: where the masks come from.
+        name: the image's file or folder name.
+        masks: where its organs are known from.
         answers: in the order asked.
-        standardized: the scan as the model saw it.
+        standardized: the image as the model saw it.
+        modality: which kind of image it is.
         displays: display names of the organs and abnormalities that occur.
-        grid: shape and affine of the scan as it was read (RAS+).
-        source: the scan's file or folder, where it came from one.
+        original: the image as it was read, a ``Scan`` or a ``Radiograph``.
+        path: the image's file or folder, where it came from one.
         notes: what holds for all answers, one sentence each.
+        readings: organ to how it was read.
     """
 
-    scan: str
+    name: str
     masks: str
     answers: tuple[Answer, ...]
     standardized: Standardized
+    modality: ModalityName = "ct"
     displays: dict[str, str] = field(default_factory=dict)
-    grid: tuple[tuple[int, ...], np.ndarray] | None = None
-    source: Path | None = None
+    original: Any = None
+    path: Path | None = None
     notes: tuple[str, ...] = ()
+    readings: dict[str, OrganReading] = field(default_factory=dict)
 
-    def shown(self, name: str) -> str:
-        """An organ or abnormality as people are told of it."""
+    def display(self, name: str) -> str:
+        """The display name of an organ or abnormality."""
         return self.displays.get(name, name)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data: answers, organs found, quality checks."""
+        """Plain data: answers, organs or regions found, quality checks."""
+        modality = MODALITIES[self.modality]
+        found = modality.organs_found(self.standardized)
         return {
-            "scan": self.scan,
+            modality.image: self.name,
             "masks": self.masks,
             "notes": list(self.notes),
             "answers": [asdict(answer) for answer in self.answers],
-            "organs": [asdict(row) for row in self.standardized.rows],
+            **{name: [asdict(one) for one in several] for name, several in found.items()},
             "checks": [asdict(check) for check in self.standardized.checks],
         }

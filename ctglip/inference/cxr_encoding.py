@@ -1,8 +1,7 @@
 """Radiographs to embeddings of their organs: from an organ's box, by its learned query, or from the whole radiograph.
 
-An organ on a radiograph is a ``Place`` like one in a scan; its box is (row0, row1, column0, column1, 0, 1) in pixels of
-the
-standardised radiograph, its volume 0: a radiograph has none.
+An organ on a radiograph is an ``OrganRegion``: its box is (row0, row1, column0, column1) in pixels of the standardised
+radiograph.
 """
 
 from __future__ import annotations
@@ -20,12 +19,12 @@ from ctglip.data.cxr import CxrDataSettings, CxrInput
 from ctglip.data.images import organ_of_region
 from ctglip.data.samples import OrganInstance
 from ctglip.errors import ModelError
-from ctglip.inference.encoding import OrganEmbeddings, no_embeddings
+from ctglip.inference.encoding import OrganEmbeddings, concatenated
 from ctglip.models.dual_encoder import DualEncoder
 from ctglip.models.region_readers import Regions
 from ctglip.models.release import Release
 from ctglip.store.tables import Store
-from ctglip.types import OrganRow, Region
+from ctglip.types import OrganRegion, Region
 from ctglip.vocabulary.organs import OrganDictionary, load_organs
 
 Reading = Literal["box", "query", "whole", "observations"]
@@ -119,20 +118,20 @@ def boxes_of(regions: Sequence[Region]) -> dict[str, tuple[int, int, int, int]]:
     return {box.name: (box.row0, box.row1, box.column0, box.column1) for box in regions}
 
 
-def organ_box(organ: str, boxes: Boxes, organs: OrganDictionary) -> tuple[OrganRow, tuple[str, ...]] | None:
-    """An organ's place on a radiograph with the regions that it was taken from; None where no box stands for it."""
+def organ_box(organ: str, boxes: Boxes, organs: OrganDictionary) -> tuple[OrganRegion, tuple[str, ...]] | None:
+    """An organ's region on a radiograph with the regions that it was taken from; None where no box stands for it."""
     for names in regions_of(organ, organs):
         if all(name in boxes for name in names):
             several = np.array([boxes[name] for name in names])
             low, high = several.min(0), several.max(0)
             box = int(low[0]), int(high[1]), int(low[2]), int(high[3])
-            return OrganRow(organ, (*box, 0, 1), 0.0, 0.0, False), names
+            return OrganRegion(organ, box), names
     return None
 
 
-def whole_image_feature(organ: str, shape: Sequence[int]) -> OrganRow:
-    """An organ's place where the whole radiograph is looked at."""
-    return OrganRow(organ, (0, int(shape[0]), 0, int(shape[1]), 0, 1), 0.0, 0.0, False)
+def whole_image_region(organ: str, shape: Sequence[int]) -> OrganRegion:
+    """The region of an organ that is read from the whole radiograph."""
+    return OrganRegion(organ, (0, int(shape[0]), 0, int(shape[1])))
 
 
 def cxr_places(
@@ -152,7 +151,7 @@ def cxr_places(
     shapes = dict(store.table("studies").select("study_id", "shape").iter_rows())
     if reading != "box":
         return [
-            OrganInstance(study_id, whole_image_feature(name, shapes[study_id]))
+            OrganInstance(study_id, whole_image_region(name, shapes[study_id]))
             for study_id in study_ids
             for name in names
         ]
@@ -166,11 +165,11 @@ def cxr_places(
     return [OrganInstance(study_id, instance[0]) for study_id, instance in found if instance is not None]
 
 
-def on_window(radiograph: CxrInput, rows: Sequence[OrganRow], reading: Reading) -> list[bool]:
+def on_window(radiograph: CxrInput, rows: Sequence[OrganRegion], reading: Reading) -> list[bool]:
     """Whether each organ can be read: a part of its box, at least a pixel wide, lies on the window."""
     if reading != "box":
         return [True] * len(rows)
-    boxes = radiograph.boxes(np.array([row.box[:4] for row in rows]))
+    boxes = radiograph.boxes(np.array([row.box for row in rows]))
     sides = np.stack([boxes[:, 1] - boxes[:, 0], boxes[:, 3] - boxes[:, 2]])
     return (sides.min(0) >= 1).tolist()
 
@@ -179,7 +178,7 @@ def on_window(radiograph: CxrInput, rows: Sequence[OrganRow], reading: Reading) 
 def encode_radiographs(
     model: DualEncoder,
     radiographs: Sequence[CxrInput],
-    rows: Sequence[Sequence[OrganRow]],
+    rows: Sequence[Sequence[OrganRegion]],
     queries: Mapping[str, int],
     reading: Reading,
     batch: int = 64,
@@ -204,16 +203,13 @@ def encode_radiographs(
         for start in range(0, len(radiographs), batch)
     ]
     model.train(was_training)
-    parts = parts or [no_embeddings(model)]
-    return OrganEmbeddings(
-        *(np.concatenate([getattr(part, name) for part in parts]) for name in ("features", "anatomy", "diagnosis"))
-    )
+    return concatenated(model, parts)
 
 
 def _encoded(
     model: DualEncoder,
     radiographs: Sequence[CxrInput],
-    rows: Sequence[Sequence[OrganRow]],
+    rows: Sequence[Sequence[OrganRegion]],
     queries: Mapping[str, int],
     reading: Reading,
 ) -> OrganEmbeddings:
@@ -233,7 +229,7 @@ def _encoded(
         features, diagnosis, anatomy = vision.pooled[owner], observed[owner], observed.mean(1)[owner]
     else:
         placed = zip(radiographs, rows, strict=True)
-        boxes = [radiograph.boxes(np.array([row.box[:4] for row in several])) for radiograph, several in placed]
+        boxes = [radiograph.boxes(np.array([row.box for row in several])) for radiograph, several in placed]
         asked = [queries.get(row.organ, 0) for several in rows for row in several]
         regions = Regions(
             size=torch.zeros(len(owner), 4, device=device),

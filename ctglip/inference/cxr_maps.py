@@ -18,13 +18,13 @@ from ctglip.inference.cxr_encoding import Reading
 from ctglip.inference.heatmap import contributions, on_pixels
 from ctglip.models.dual_encoder import DualEncoder
 from ctglip.models.region_readers import Regions
-from ctglip.types import OrganRow
+from ctglip.types import OrganRegion
 
 
 def cxr_maps(
     model: DualEncoder,
     radiograph: CxrInput,
-    row: OrganRow,
+    row: OrganRegion,
     query: int,
     reading: Reading,
     axes: Float[np.ndarray, "p e"],
@@ -92,34 +92,8 @@ def _cells(model: DualEncoder, images: torch.Tensor, query: int) -> Float[torch.
     return model.diagnosis(features).T.unflatten(1, (rows, columns))
 
 
-def _inside(radiograph: CxrInput, row: OrganRow) -> np.ndarray:
-    row0, row1, column0, column1 = radiograph.boxes(np.array([row.box[:4]]))[0]
+def _inside(radiograph: CxrInput, row: OrganRegion) -> np.ndarray:
+    row0, row1, column0, column1 = radiograph.boxes(np.array([row.box]))[0]
     inside = np.zeros(radiograph.image.shape[1:], bool)
     inside[int(row0) : int(np.ceil(row1)), int(column0) : int(np.ceil(column1))] = True
     return inside
-
-
-def laid_on(
-    values: Float[np.ndarray, "h w"], affine: Float[np.ndarray, "4 4"], shape: tuple[int, int]
-) -> Float[np.ndarray, "r c"]:
-    """A map on other pixels, interpolated linearly; NaN where it does not reach.
-
-    Args:
-        values: on some grid.
-        affine: (row, column, 0) of that grid to those of the other pixels.
-        shape: rows and columns wanted.
-    """
-    back = np.linalg.inv(affine)
-    laid, there = values.astype(np.float32), np.isfinite(values)
-    laid = np.where(there, laid, 0)
-    for axis in (0, 1):
-        line, n = back[axis, axis] * np.arange(shape[axis]) + back[axis, 3], values.shape[axis]
-        low = np.clip(np.floor(line).astype(int), 0, n - 1)
-        share = np.clip(line - low, 0, 1).astype(np.float32)
-        share = share[:, None] if axis == 0 else share[None, :]
-        high = np.minimum(low + 1, n - 1)
-        laid = laid.take(low, axis) * (1 - share) + laid.take(high, axis) * share
-        there = there.take(np.clip(np.rint(line).astype(int), 0, n - 1), axis)
-        reach = (line >= -0.5) & (line <= n - 0.5)
-        there = there & (reach[:, None] if axis == 0 else reach[None, :])
-    return np.where(there, laid, np.nan).astype(np.float32)

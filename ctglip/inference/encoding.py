@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,8 @@ from ctglip.data.crops import CropSettings
 from ctglip.data.stored import StoredCrops
 from ctglip.models.dual_encoder import DualEncoder
 from ctglip.models.region_readers import Regions
+
+PARTS = ("features", "anatomy", "diagnosis")
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,12 @@ def no_embeddings(model: DualEncoder, count: int = 0) -> OrganEmbeddings:
     """Room for the embeddings of some organs."""
     wide, narrow = model.feature_dim, model.settings.embedding_dim
     return OrganEmbeddings(*(np.zeros((count, width), dtype=np.float32) for width in (wide, narrow, narrow)))
+
+
+def concatenated(model: DualEncoder, parts: Sequence[OrganEmbeddings]) -> OrganEmbeddings:
+    """Several embeddings one after the other."""
+    several = parts or [no_embeddings(model)]
+    return OrganEmbeddings(*(np.concatenate([getattr(part, name) for part in several]) for name in PARTS))
 
 
 @torch.no_grad()

@@ -18,7 +18,6 @@ from jaxtyping import Float
 
 from ctglip.config import Settings
 from ctglip.models.release import Release
-from ctglip.types import OrganRow
 
 LEAST_ORGANS = 2
 """A scan is judged as a whole from this many organs on."""
@@ -112,27 +111,33 @@ class Familiarity:
         off = features - self.means[self.about.organs[organ].row]
         return np.linalg.norm(off.astype(np.float64) @ self.whiten, axis=1)
 
-    def judge(self, row: OrganRow, features: Float[np.ndarray, " d"], display: str = "") -> Verdict | None:
+    def compare(
+        self,
+        organ: str,
+        hu: tuple[float, float | None] | None,
+        features: Float[np.ndarray, " d"],
+        display: str = "",
+    ) -> Verdict | None:
         """Compare one organ with those of training; None where its name was not measured.
 
         Args:
-            row: its HU.
+            hu: mean and standard deviation of its HU; None where nobody measured them.
             features: as ``inference.encoding.OrganEmbeddings`` has them.
             display: what it is called, for the words.
         """
-        known = self.about.organs.get(row.organ)
+        known = self.about.organs.get(organ)
         if known is None or not np.isfinite(features).all():
             return None
-        far = {"features": float(self.distances(row.organ, features[None])[0]) / known.limit}
-        if known.hu is not None:
-            far["HU"] = known.hu.distance(row.mean_hu, row.sd_hu) / known.hu.limit
+        far = {"features": float(self.distances(organ, features[None])[0]) / known.limit}
+        if known.hu is not None and hu is not None:
+            far["HU"] = known.hu.distance(*hu) / known.hu.limit
         what = max(far, key=lambda name: far[name])
         if far[what] <= 1:
             return Verdict(False, far[what])
-        name, most = display or row.organ.replace("_", " "), f"{self.about.share:.0%}".replace("%", " %")
+        name, most = display or organ.replace("_", " "), f"{self.about.share:.0%}".replace("%", " %")
         said = f"{name}: {what} {far[what]:.1f} times as far from training as {most} of the validation organs reach"
-        if what == "HU" and known.hu is not None:
-            said += f" (mean {row.mean_hu:.0f} HU, in training {known.hu.mean:.0f} ± {known.hu.mean_sd:.0f})"
+        if what == "HU" and known.hu is not None and hu is not None:
+            said += f" (mean {hu[0]:.0f} HU, in training {known.hu.mean:.0f} ± {known.hu.mean_sd:.0f})"
         return Verdict(True, far[what], said)
 
 

@@ -12,41 +12,65 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from ctglip.data.cache import MAX_FAILED_SHARE, check_damage, cut_study, instances_of
-from ctglip.data.crops import CropSettings
+from ctglip.data.cache import MAX_FAILED_SHARE, check_damage
+from ctglip.data.crops import CropSettings, OrganCrop
 from ctglip.data.samples import OrganInstance
-from ctglip.errors import ModelError
+from ctglip.errors import CTGLIPError, ModelError
 from ctglip.files import atomic_path, value_hash
-from ctglip.inference.cxr_encoding import Read, Reading, cxr_places, reading_of
-from ctglip.inference.encoding import OrganEmbeddings, no_embeddings
-from ctglip.inference.feature_work import (
-    PARTS,
-    Cut,
-    Entry,
-    Work,
-    cut_image,
-    cut_organs,
-    encode_cxr_works,
-    encode_organs,
-    encode_scans,
-    plain_row,
-)
+from ctglip.inference.cxr_encoding import Read
+from ctglip.inference.encoding import PARTS, OrganEmbeddings, no_embeddings
+from ctglip.inference.model_readers import reader_of
+from ctglip.inference.readers import OrganReader
+from ctglip.modality import MODALITIES
 from ctglip.models.release import Release
 from ctglip.parallel import worker_threads
+from ctglip.store.study import StudyReader
 from ctglip.store.tables import Store
 from ctglip.types import Failure, Progress
-from ctglip.vocabulary.organs import OrganDictionary, load_organs
+from ctglip.vocabulary.organs import OrganDictionary
 
 FOLDER = "features"
+
+
+Vectors = dict[str, np.ndarray]
+"""Of one organ: ``features [d]``, ``anatomy`` and ``diagnosis [e]``."""
+Cut = Callable[[StudyReader, Sequence[Any], CropSettings, OrganDictionary], list[OrganCrop]]
+"""Cuts organs out of a study; gives one crop for each row."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One cached organ: its region, or its row of the organ table, as plain data, and its vectors."""
+
+    row: dict[str, Any]
+    vectors: Vectors
+
+
+def plain_row(instance: OrganInstance) -> dict[str, Any]:
+    """An organ's region, or its row of the organ table, as JSON keeps it."""
+    return json.loads(json.dumps(asdict(instance.row)))
+
+
+@dataclass
+class Work:
+    """One study: what is known of its organs, what is missing, and what the model reads for that."""
+
+    study_id: str
+    source: str
+    instances: list[OrganInstance]
+    entries: dict[str, Entry]
+    missing: list[OrganInstance] = field(default_factory=list)
+    prepared: Any = None
 
 
 @dataclass(frozen=True)
@@ -56,13 +80,13 @@ class View:
     Attributes:
         name: part of the cache's key; change it when ``cut`` changes.
         fill: as in ``CropSettings``; None leaves the model's own.
-        cut: cuts organs out of a study; gives one crop for each row.
+        cut: cuts organs out of a study in place of the reader.
         read: how radiographs are read.
     """
 
     name: str = "plain"
     fill: str | None = None
-    cut: Cut = cut_study
+    cut: Cut | None = None
     read: Read = "organs"
 
     def crops(self, settings: CropSettings) -> CropSettings:
@@ -72,7 +96,7 @@ class View:
 
 PLAIN = View()
 MASK_ONLY = View("mask_only", fill="organ_mean")
-WHOLE_RADIOGRAPH = View("whole_image_feature", read="whole")
+WHOLE_RADIOGRAPH = View("whole_image_region", read="whole")
 OBSERVATIONS = View("observations", read="observations")
 
 
@@ -98,7 +122,7 @@ class OrganFeatures:
     def table(self) -> pl.DataFrame:
         """One row for each organ: study_id, organ, volume_ml, mean_hu, touches_border."""
         names = ("organ", "volume_ml", "mean_hu", "touches_border")
-        columns = {name: [getattr(instance.row, name) for instance in self.instances] for name in names}
+        columns = {name: [getattr(instance.row, name, None) for instance in self.instances] for name in names}
         return pl.DataFrame({"study_id": [instance.study_id for instance in self.instances], **columns})
 
 
@@ -171,8 +195,8 @@ def check_recipe(store: Store, release: Release) -> None:
     Raises:
         ModelError: code ``other_modality`` or ``other_recipe``.
     """
-    if (release.cxr is None) != (store.info.modality == "ct"):
-        kinds = ("CT scans", "radiographs") if release.cxr is None else ("radiographs", "CT scans")
+    if release.modality != store.info.modality:
+        kinds = [MODALITIES[name].images for name in (release.modality, store.info.modality)]
         raise ModelError(
             f"This model was trained on {kinds[0]}, and {store.path} is a store of {kinds[1]}.",
             code="other_modality",
@@ -192,9 +216,7 @@ def check_view(view: View, release: Release) -> None:
     Raises:
         ModelError: code ``no_crops``.
     """
-    if view.read != "organs" and release.cxr is not None:
-        return
-    if view != PLAIN and not release.reads_crops:
+    if view.read == "organs" and view != PLAIN and not release.reads_crops:
         raise ModelError(
             f"The view {view.name!r} changes crops of organs; this model reads organs in whole scans.", code="no_crops"
         )
@@ -235,25 +257,25 @@ def organ_features_of(
     """
     check_recipe(store, release)
     check_view(view, release)
-    worker = _Worker(store, release, view, load_organs(release.organ_dictionary / "organs.yaml"))
+    reader = reader_of(release, view.read, view.crops(CropSettings.model_validate(release.crops)))
     names = organs if organs is not None else release.provenance.get("trained", release.organs)
-    instances = worker.instances(study_ids, list(names))
-    cache = FeatureCache((folder or store.path / FOLDER) / feature_key(release, worker.dictionary, view))
+    instances = reader.instances(store, study_ids, list(names))
+    cache = FeatureCache((folder or store.path / FOLDER) / feature_key(release, reader.organs, view))
     by_study: dict[str, list[OrganInstance]] = {}
     for instance in instances:
         by_study.setdefault(instance.study_id, []).append(instance)
     sources = dict(store.table("studies").select("study_id", "source_checksum").iter_rows())
 
     def cut(study_id: str) -> Work:
-        return worker.cut(_open(cache, study_id, by_study[study_id], sources[study_id] or ""))
+        return _prepared(_open(cache, study_id, by_study[study_id], sources[study_id] or ""), store, reader, view)
 
     kept: list[Work] = []
     failures: list[Failure] = []
     done = encoded = 0
     for several in _batches(_ahead(cut, list(by_study), threads), batch):
-        good = [work for work in several if not isinstance(work.crops, Failure)]
-        failures += [work.crops for work in several if isinstance(work.crops, Failure)]
-        encoded += worker.encode(good, batch)
+        good = [work for work in several if not isinstance(work.prepared, Failure)]
+        failures += [work.prepared for work in several if isinstance(work.prepared, Failure)]
+        encoded += _encode(reader, good, batch)
         kept += [_close(cache, work) for work in good]
         done += sum(len(work.instances) for work in several)
         if progress:
@@ -262,34 +284,34 @@ def organ_features_of(
     return _gathered(release, kept, failures, encoded)
 
 
-class _Worker:
-    """What a model reads of a store: places, what is cut out there, and what the model makes of it."""
+def _prepared(work: Work, store: Store, reader: OrganReader, view: View) -> Work:
+    """A study with what the model reads for the organs that are missing, or why it cannot be read."""
+    if work.missing:
+        regions = [instance.row for instance in work.missing]
+        crops = view.crops(CropSettings.model_validate(reader.release.crops))
+        try:
+            study = store.study(work.study_id)
+            if view.cut is None:
+                work.prepared = reader.prepare(study, regions)
+            else:
+                work.prepared = view.cut(study, regions, crops, reader.organs)
+        except (CTGLIPError, OSError, ValueError) as error:
+            work.prepared = Failure(work.study_id, "features", getattr(error, "code", "unreadable"), str(error))
+    return work
 
-    def __init__(self, store: Store, release: Release, view: View, dictionary: OrganDictionary) -> None:
-        self.store, self.release, self.view, self.dictionary = store, release, view, dictionary
-        self.settings = view.crops(CropSettings.model_validate(release.crops))
-        self.reading: Reading | None = None if release.cxr is None else reading_of(release.model, view.read)
 
-    def instances(self, study_ids: Sequence[str], names: list[str]) -> list[OrganInstance]:
-        if self.reading is None:
-            return instances_of(self.store, study_ids, names, self.settings)
-        return cxr_places(self.store, study_ids, names, self.reading, self.release)
-
-    def cut(self, work: Work) -> Work:
-        """Cut what is missing."""
-        if work.missing and self.release.reads_crops:
-            work.crops = cut_organs(self.store, work, self.settings, self.dictionary, self.view.cut)
-        elif work.missing:
-            work.crops = cut_image(self.store, work, self.release)
-        return work
-
-    def encode(self, good: list[Work], batch: int) -> int:
-        """Encode what was cut; how many organs that were."""
-        if self.reading is not None:
-            return encode_cxr_works(self.release, good, self.reading, self.dictionary, batch)
-        if self.release.reads_crops:
-            return encode_organs(self.release, good, self.settings, batch)
-        return encode_scans(self.release, good, self.dictionary)
+def _encode(reader: OrganReader, several: Sequence[Work], batch: int) -> int:
+    """Encode what is missing of some studies together and put it where it belongs; how many organs that were."""
+    several = [work for work in several if work.missing]
+    if not several:
+        return 0
+    regions = [[instance.row for instance in work.missing] for work in several]
+    found = reader.encode([work.prepared for work in several], regions, batch=batch)
+    owners = [(work, instance) for work in several for instance in work.missing]
+    for number, (work, instance) in enumerate(owners):
+        vectors = {name: getattr(found, name)[number] for name in PARTS}
+        work.entries[instance.organ] = Entry(plain_row(instance), vectors)
+    return len(owners)
 
 
 def _open(cache: FeatureCache, study_id: str, instances: list[OrganInstance], source: str) -> Work:
@@ -303,7 +325,7 @@ def _close(cache: FeatureCache, work: Work) -> Work:
     """Keep what was encoded, and let the voxels go."""
     if work.missing:
         cache.write(work.study_id, work.source, work.entries)
-    work.crops = None
+    work.prepared = None
     return work
 
 

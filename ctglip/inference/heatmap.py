@@ -28,18 +28,18 @@ from ctglip.types import OrganRow, spacing_of
 
 @dataclass(frozen=True)
 class HeatMap:
-    """A map on the grid that the model saw: the organ's crop, or the whole scan's.
+    """A map on the grid that the model saw: the organ's crop, the whole scan's, or the radiograph's window.
 
     Attributes:
         organ, abnormality: of the question.
-        values: float32 ``[x, y, z]``, 1 where most is added, negative where it is taken away, 0 outside the organ
-            (without masks it is nonzero everywhere).
-        affine: voxel index to mm.
+        values: of scans float32 ``[x, y, z]``, 1 where most is added, negative where it is taken away, 0 outside the
+            organ (without masks it is nonzero everywhere); of radiographs ``[h, w]``, see ``cxr_maps``.
+        affine: voxel index, or (row, column, 0), to mm.
     """
 
     organ: str
     abnormality: str
-    values: Float[np.ndarray, "x y z"]
+    values: Float[np.ndarray, "*s"]
     affine: Float[np.ndarray, "4 4"]
 
     @property

@@ -8,14 +8,14 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from ctglip.inference.answers import ScanAnswers
-from ctglip.pages.pictures import LUNG_HU, PALETTE, SOFT_TISSUE_HU
+from ctglip.inference.answers import Answers
+from ctglip.pages.pictures import PALETTE, window_for
 from ctglip.pages.wording import share
 from ctglip.resources import require
 from ctglip.vocabulary.organs import OrganDictionary, load_organs
 
 
-def show(answers: ScanAnswers, organs: OrganDictionary | None = None, height: int = 400) -> Any:
+def show(answers: Answers, organs: OrganDictionary | None = None, height: int = 400) -> Any:
     """A widget of one scan's answers.
 
     Args:
@@ -35,12 +35,11 @@ def show(answers: ScanAnswers, organs: OrganDictionary | None = None, height: in
     return widgets.VBox([widgets.HTML(table(answers)), viewer])
 
 
-def volumes(answers: ScanAnswers, organs: OrganDictionary) -> list[dict[str, Any]]:
+def volumes(answers: Answers, organs: OrganDictionary) -> list[dict[str, Any]]:
     """The scan and the asked organs as NiiVue takes them: NIfTI bytes with their window or colours."""
     standardized = answers.standardized
     asked = list(dict.fromkeys(answer.organ for answer in answers.answers))
-    lungs = 2 * sum(name.startswith("lung") for name in asked) > len(asked)
-    low, high = LUNG_HU if lungs else SOFT_TISSUE_HU
+    low, high = window_for(asked)
     image = nib.Nifti1Image(standardized.image.astype(np.int16), standardized.affine)
     found = [{"name": "scan.nii", "data": image.to_bytes(), "colormap": "gray", "cal_min": low, "cal_max": high}]
     if standardized.organs is None:
@@ -52,19 +51,19 @@ def volumes(answers: ScanAnswers, organs: OrganDictionary) -> list[dict[str, Any
     for number in range(1, len(asked) + 1):
         colour = PALETTE[(number - 1) % len(PALETTE)]
         lut[4 * number : 4 * number + 4] = [*(int(colour[at : at + 2], 16) for at in (1, 3, 5)), 255]
-    label = {"lut": lut, "min": 0, "max": 255, "labels": ["", *(answers.shown(name) for name in asked)]}
+    label = {"lut": lut, "min": 0, "max": 255, "labels": ["", *(answers.display(name) for name in asked)]}
     overlay = nib.Nifti1Image(numbers, standardized.affine)
     found.append({"name": "organs.nii", "data": overlay.to_bytes(), "opacity": 0.4, "colormap_label": label})
     return found
 
 
-def table(answers: ScanAnswers) -> str:
+def table(answers: Answers) -> str:
     """The answers as an HTML table."""
     rows = []
     for answer in answers.answers:
         said = answer.reason if answer.probability is None else share(answer.probability)
         rank = f"{answer.rank} of {answer.of}" if answer.rank else ""
-        about = (answers.shown(name) for name in (answer.organ, answer.abnormality))
+        about = (answers.display(name) for name in (answer.organ, answer.abnormality))
         cells = (answer.question, *about, said, rank)
         rows.append("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>")
     heads = "".join(f"<th>{name}</th>" for name in ("Question", "Organ", "Abnormality", "Answer", "Rank"))

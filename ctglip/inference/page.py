@@ -1,4 +1,4 @@
-"""Answers about one scan as the page's values."""
+"""Answers about one image as the page's values."""
 
 from __future__ import annotations
 
@@ -8,20 +8,26 @@ from dataclasses import replace
 import numpy as np
 
 from ctglip.ct.resample import to_grid
-from ctglip.inference.answers import Answer, ScanAnswers
+from ctglip.cxr.recipe import CXR_MAX
+from ctglip.cxr.regions import region_entries
+from ctglip.inference.answers import Answer, Answers
 from ctglip.inference.heatmap import HeatMap
+from ctglip.inference.maps import resample_map
 from ctglip.inference.scoring import Pair
-from ctglip.pages import scan as page
-from ctglip.pages.parts import Fact, Picture
-from ctglip.pages.pictures import LUNG_HU, SOFT_TISSUE_HU, heat_picture, slice_picture, slice_pictures
+from ctglip.modality import MODALITIES
+from ctglip.pages import answers as page
+from ctglip.pages.cxr import CxrBox, cxr_picture, map_picture
+from ctglip.pages.parts import Fact
+from ctglip.pages.pictures import heat_picture, slice_picture, slice_pictures, window_for
 from ctglip.pages.viewer import LaidMap, make_viewer
+from ctglip.pages.wording import number
 from ctglip.vocabulary.organs import OrganDictionary, load_organs
 
 MOST_MAPS = 8
 _MAP_PX = 384
 
 
-def most_likely(answers: ScanAnswers) -> set[Pair]:
+def most_likely(answers: Answers) -> set[Pair]:
     """The (organ, abnormality) pairs whose heat maps a page shows, at most ``MOST_MAPS``: those seen in training before
     the others, the most likely first."""
     best: dict[Pair, tuple[bool, float]] = {}
@@ -31,56 +37,40 @@ def most_likely(answers: ScanAnswers) -> set[Pair]:
     return set(sorted(best, key=lambda pair: best[pair], reverse=True)[:MOST_MAPS])
 
 
-def scan_page(
-    answers: ScanAnswers, title: str = "", organs: OrganDictionary | None = None, maps: Iterable[HeatMap] = ()
-) -> page.ScanPage:
-    """The page of one scan; its table of organs holds what the masks draw, not what is read beside another organ.
+def answers_page(
+    answers: Answers, title: str = "", organs: OrganDictionary | None = None, maps: Iterable[HeatMap] = ()
+) -> page.AnswersPage:
+    """The page of one image.
 
     Args:
         answers: as ``Pipeline.query`` gives them.
-        title: heading; the scan's name by default.
+        title: heading; the image's name by default.
         organs: the dictionary that numbers the labels.
         maps: of answers, see ``most_likely``.
     """
-    standardized = answers.standardized
-    organs = organs or load_organs()
-    outlined = _outlined(answers, organs)
-    drawn = [row for row in standardized.rows if organs.labels_of(row.organ)]
-    shape = " x ".join(str(n) for n in standardized.image.shape)
-    spacing = " x ".join(f"{edge:g}" for edge in np.round(standardized.spacing_mm, 3))
-    facts = (
-        Fact("Scan", answers.scan),
-        Fact("Masks", answers.masks),
-        Fact("Seen by the model as", f"{shape} voxels", f"{spacing} mm"),
-        Fact("Organs found", str(len(drawn))),
-    )
+    display = _DISPLAYS[answers.modality](answers, organs or load_organs())
     maps = list(maps)
-    laid = [_laid(answers, one) for one in maps if one.speaks]
-    return page.ScanPage(
-        title=title or answers.scan,
+    common = page.AnswersPage(
+        title=title or answers.name,
         answers=page_answers(answers),
-        facts=facts,
-        organs=tuple(
-            page.OrganFound(answers.shown(row.organ), row.volume_ml, row.mean_hu, row.touches_border) for row in drawn
-        ),
-        checks=standardized.checks,
-        pictures=_pictures(answers, outlined),
-        viewer=make_viewer(
-            standardized.image, standardized.affine, standardized.organs, outlined, _window(answers), laid
-        ),
+        facts=display.facts(),
+        checks=answers.standardized.checks,
         notes=unseen_note(answers),
         warnings=answers.notes,
-        where=tuple(_where(answers, one, outlined) for one in maps),
+        kind=MODALITIES[answers.modality].image,
+        where=tuple(display.where(one) for one in maps),
+        maps="attention" if any(one.reading == "observations" for one in answers.readings.values()) else "evidence",
     )
+    return display.completed(common, maps)
 
 
-def page_answers(answers: ScanAnswers) -> tuple[page.Answer, ...]:
-    """The answers about a scan or a radiograph as its page's."""
+def page_answers(answers: Answers) -> tuple[page.Answer, ...]:
+    """The answers about an image as its page's."""
     return tuple(
         page.Answer(
             question=answer.question,
-            organ=answers.shown(answer.organ),
-            abnormality=answers.shown(answer.abnormality),
+            organ=answers.display(answer.organ),
+            abnormality=answers.display(answer.abnormality),
             probability=answer.probability,
             rank=answer.rank,
             of=answer.of,
@@ -108,83 +98,157 @@ def remark(answer: Answer) -> str:
     return "; ".join(said)
 
 
-def unseen_note(answers: ScanAnswers) -> tuple[str, ...]:
+def unseen_note(answers: Answers) -> tuple[str, ...]:
     """A line that names the answers that rest on words alone, where there are any."""
-    unseen = {answers.shown(a.abnormality) for a in answers.answers if a.probability is not None and not a.seen}
+    unseen = {answers.display(a.abnormality) for a in answers.answers if a.probability is not None and not a.seen}
     if not unseen:
         return ()
     return (f"Not seen in training, answered through the words alone: {', '.join(sorted(unseen))}.",)
 
 
-def _outlined(answers: ScanAnswers, organs: OrganDictionary) -> dict[str, list[int]]:
-    """Display name to label numbers of the organs asked about."""
-    asked = dict.fromkeys(answer.organ for answer in answers.answers if answer.organ)
-    return {answers.shown(name): sorted(organs.roi_labels(name)) for name in asked}
+class _Display:
+    """How an image is shown on a page, by its modality."""
+
+    def __init__(self, answers: Answers, organs: OrganDictionary) -> None:
+        self.answers, self.organs, self.standardized = answers, organs, answers.standardized
+        self.probabilities = {(one.organ, one.abnormality): one.probability or 0.0 for one in answers.answers}
+
+    def facts(self) -> tuple[Fact, ...]:
+        """What the image is."""
+        raise NotImplementedError
+
+    def completed(self, common: page.AnswersPage, maps: Sequence[HeatMap]) -> page.AnswersPage:
+        """The page with the pictures of the image."""
+        raise NotImplementedError
+
+    def where(self, one: HeatMap) -> page.Where:
+        """A map on the image."""
+        raise NotImplementedError
 
 
-def _window(answers: ScanAnswers) -> tuple[float, float]:
-    """The lung window where most questions are about lungs, else soft tissue."""
-    return _window_of([answer.organ for answer in answers.answers])
+class _ScanDisplay(_Display):
+    """Slices with outlined organs, a viewer, and a table of what the masks draw (not of what is read beside another
+    organ)."""
+
+    def __init__(self, answers: Answers, organs: OrganDictionary) -> None:
+        super().__init__(answers, organs)
+        asked = dict.fromkeys(answer.organ for answer in answers.answers if answer.organ)
+        self.outlined = {answers.display(name): sorted(organs.roi_labels(name)) for name in asked}
+        self.window_hu = window_for([answer.organ for answer in answers.answers])
+        self.drawn = [row for row in self.standardized.rows if organs.labels_of(row.organ)]
+
+    def facts(self) -> tuple[Fact, ...]:
+        shape = " x ".join(str(n) for n in self.standardized.image.shape)
+        spacing = " x ".join(f"{edge:g}" for edge in np.round(self.standardized.spacing_mm, 3))
+        return (
+            Fact("Scan", self.answers.name),
+            Fact("Masks", self.answers.masks),
+            Fact("Seen by the model as", f"{shape} voxels", f"{spacing} mm"),
+            Fact("Organs found", str(len(self.drawn))),
+        )
+
+    def completed(self, common: page.AnswersPage, maps: Sequence[HeatMap]) -> page.AnswersPage:
+        made, answers = self.standardized, self.answers
+        layers = [self._layer(one) for one in maps if one.speaks]
+        return replace(
+            common,
+            organs=tuple(
+                page.OrganFound(answers.display(row.organ), row.volume_ml, row.mean_hu, row.touches_border)
+                for row in self.drawn
+            ),
+            pictures=slice_pictures(
+                made.image, made.spacing_mm, made.organs, self.outlined,
+                window_hu=self.window_hu, subject=f"CT scan {answers.name}",
+            ),
+            viewer=make_viewer(made.image, made.affine, made.organs, self.outlined, self.window_hu, layers),
+        )  # fmt: skip
+
+    def _layer(self, one: HeatMap) -> LaidMap:
+        organ, abnormality = self.answers.display(one.organ), self.answers.display(one.abnormality)
+        return LaidMap(f"{organ}: {abnormality}", organ, one.values, one.affine)
+
+    def where(self, one: HeatMap) -> page.Where:
+        """The axial slice with the map's highest value as far as the map reaches, and the map on it."""
+        made = self.standardized
+        into = np.linalg.solve(made.affine, one.affine)
+        corners = [into[:3, :3] @ edge + into[:3, 3] for edge in (np.full(3, -0.5), np.array(one.values.shape) - 0.5)]
+        limit = np.array(made.image.shape)
+        low, high = np.clip([np.floor(corners[0]), np.ceil(corners[1]) + 1], 0, limit).astype(int)
+        reach = (slice(low[0], high[0]), slice(low[1], high[1]))
+        peak = np.unravel_index(int(one.values.argmax()), one.values.shape)
+        index = int(np.clip(round((into @ [*peak, 1.0])[2]), 0, limit[2] - 1))
+        layer, labels = self._layer(one), made.organs
+        picture = slice_picture(
+            made.image[reach],
+            made.spacing_mm,
+            "axial",
+            index,
+            None if labels is None else labels[reach],
+            {layer.organ: self.outlined[layer.organ]},
+            window_hu=window_for([one.organ]),
+            longest_px=_MAP_PX,
+            subject=f"CT scan {self.answers.name} about the {layer.organ}",
+            numbered=False,
+        )
+        assert picture.size is not None
+        start = np.eye(4)
+        start[:3, 3] = (low[0], low[1], index)
+        across = (int(high[0] - low[0]), int(high[1] - low[1]), 1)
+        heat = to_grid(one.values, one.affine, across, made.affine @ start)
+        words = {False: f"Heat map of {layer.name}.", True: f"Outline of the highest of the heat map of {layer.name}."}
+        heats = [heat_picture(heat, "axial", picture.size, words[only], outline=only) for only in (False, True)]
+        return page.Where(
+            organ=layer.organ,
+            abnormality=self.answers.display(one.abnormality),
+            probability=self.probabilities[one.organ, one.abnormality],
+            picture=replace(picture, caption=f"Axial slice {index + 1} of {limit[2]}.", legend=()),
+            heat=heats[0] if one.speaks else None,
+            outline=heats[1] if one.speaks else None,
+        )
 
 
-def _window_of(organs: Sequence[str]) -> tuple[float, float]:
-    about_lungs = sum(organ.startswith("lung") for organ in organs)
-    return LUNG_HU if 2 * about_lungs > len(organs) else SOFT_TISSUE_HU
+class _RadiographDisplay(_Display):
+    """The radiograph with the boxes that were read, or with all that are known where none was."""
+
+    def facts(self) -> tuple[Fact, ...]:
+        (rows, columns), answers = self.answers.original.pixels.shape, self.answers
+        size = self.standardized.image.shape[0]
+        return (
+            Fact("Radiograph", answers.name, f"{rows} x {columns} pixels"),
+            Fact("Boxes and masks", answers.masks, f"{len(self.standardized.regions)} boxes"),
+            Fact("Standardised to", f"{size} x {size} pixels", "the model sees the middle of it"),
+        )
+
+    def completed(self, common: page.AnswersPage, maps: Sequence[HeatMap]) -> page.AnswersPage:
+        del maps
+        entries, readings = region_entries(), self.answers.readings.values()
+        boxes = [
+            CxrBox(self.answers.display(one.region.organ), *one.region.box) for one in readings if one.reading == "box"
+        ] or [
+            CxrBox(entries[r.name].display if r.name in entries else r.name, r.row0, r.row1, r.column0, r.column1)
+            for r in self.standardized.regions
+        ]
+        picture = cxr_picture(
+            self.standardized.image, CXR_MAX, boxes, longest_px=640, subject=self.answers.name,
+            caption="The standardised radiograph. The patient’s right is on the left.",
+        )  # fmt: skip
+        return replace(common, pictures=(picture,))
+
+    def where(self, one: HeatMap) -> page.Where:
+        made, answers = self.standardized, self.answers
+        rows, columns = made.image.shape
+        values = resample_map(one.values, np.linalg.inv(made.affine) @ one.affine, (rows, columns))
+        known = values[np.isfinite(values)]
+        organ, abnormality = answers.display(one.organ), answers.display(one.abnormality)
+        attention = answers.readings[one.organ].reading == "observations"
+        what, unit = ("Attention", ", 1 where it is even") if attention else ("Similarity", "")
+        reach = (
+            f"{what} {number(float(known.min()), 2)} to {number(float(known.max()), 2)}{unit}." if len(known) else ""
+        )
+        picture = cxr_picture(made.image, CXR_MAX, longest_px=_MAP_PX, subject=answers.name, caption=reach)
+        assert picture.size is not None
+        heat = map_picture(values, picture.size, f"Heat map of {organ}: {abnormality}.")
+        return page.Where(organ, abnormality, self.probabilities[one.organ, one.abnormality], picture, heat)
 
 
-def _pictures(answers: ScanAnswers, outlined: dict[str, list[int]]) -> tuple[Picture, ...]:
-    standardized = answers.standardized
-    return slice_pictures(
-        standardized.image,
-        standardized.spacing_mm,
-        standardized.organs,
-        outlined,
-        window_hu=_window(answers),
-        subject=f"CT scan {answers.scan}",
-    )
-
-
-def _laid(answers: ScanAnswers, one: HeatMap) -> LaidMap:
-    organ, abnormality = answers.shown(one.organ), answers.shown(one.abnormality)
-    return LaidMap(f"{organ}: {abnormality}", organ, one.values, one.affine)
-
-
-def _where(answers: ScanAnswers, one: HeatMap, outlined: dict[str, list[int]]) -> page.Where:
-    """The axial slice with the map's highest value as far as the map reaches, and the map on it."""
-    standardized = answers.standardized
-    into = np.linalg.solve(standardized.affine, one.affine)
-    corners = [into[:3, :3] @ edge + into[:3, 3] for edge in (np.full(3, -0.5), np.array(one.values.shape) - 0.5)]
-    limit = np.array(standardized.image.shape)
-    low, high = np.clip([np.floor(corners[0]), np.ceil(corners[1]) + 1], 0, limit).astype(int)
-    reach = (slice(low[0], high[0]), slice(low[1], high[1]))
-    peak = np.unravel_index(int(one.values.argmax()), one.values.shape)
-    index = int(np.clip(round((into @ [*peak, 1.0])[2]), 0, limit[2] - 1))
-    laid, labels = _laid(answers, one), standardized.organs
-    picture = slice_picture(
-        standardized.image[reach],
-        standardized.spacing_mm,
-        "axial",
-        index,
-        None if labels is None else labels[reach],
-        {laid.organ: outlined[laid.organ]},
-        window_hu=_window_of([one.organ]),
-        longest_px=_MAP_PX,
-        subject=f"CT scan {answers.scan} about the {laid.organ}",
-        numbered=False,
-    )
-    assert picture.size is not None
-    start = np.eye(4)
-    start[:3, 3] = (low[0], low[1], index)
-    across = (int(high[0] - low[0]), int(high[1] - low[1]), 1)
-    heat = to_grid(one.values, one.affine, across, standardized.affine @ start)
-    said = {(answer.organ, answer.abnormality): answer.probability for answer in answers.answers}
-    words = {False: f"Heat map of {laid.name}.", True: f"Outline of the highest of the heat map of {laid.name}."}
-    heats = [heat_picture(heat, "axial", picture.size, words[only], outline=only) for only in (False, True)]
-    return page.Where(
-        organ=laid.organ,
-        abnormality=answers.shown(one.abnormality),
-        probability=said[one.organ, one.abnormality] or 0.0,
-        picture=replace(picture, caption=f"Axial slice {index + 1} of {limit[2]}.", legend=()),
-        heat=heats[0] if one.speaks else None,
-        outline=heats[1] if one.speaks else None,
-    )
+_DISPLAYS: dict[str, type[_Display]] = {"ct": _ScanDisplay, "cxr": _RadiographDisplay}

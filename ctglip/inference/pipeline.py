@@ -1,9 +1,9 @@
-"""One scan in, answers out: read and standardised by the model's own recipe, each organ encoded once."""
+"""One image in, answers out: read and standardised by the model's own recipe, each organ encoded once."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,170 +12,190 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ctglip.ct.io import read_scan
-from ctglip.ct.masks import read_masks
-from ctglip.ct.quality import check_scan, refuse_errors
-from ctglip.ct.recipe import CtRecipe
+from ctglip.config import validate
+from ctglip.ct.quality import refuse_errors
 from ctglip.ct.segmentation import SegmentationSettings, segment
-from ctglip.ct.standardize import standardize
-from ctglip.data.cache import CropCache, stacked
-from ctglip.data.crops import CropSettings, OrganCrop, cut_crop
-from ctglip.data.samples import OrganInstance
-from ctglip.data.scans import ScanSettings, cut_scan
-from ctglip.errors import MaskError, ModelError, ScanError
-from ctglip.files import DICOM_SUFFIXES, private_name
-from ctglip.inference.answerer import Answerer, Asked, Seen
-from ctglip.inference.answers import ScanAnswers
-from ctglip.inference.encoding import OrganEmbeddings, encode_crops
+from ctglip.cxr.picture import Radiograph
+from ctglip.errors import ConfigError, MaskError, ModelError, ScanError
+from ctglip.files import private_name
+from ctglip.inference.answerer import Answerer, Asked, OrganVectors
+from ctglip.inference.answers import Answers
+from ctglip.inference.cxr_encoding import Read
 from ctglip.inference.familiarity import Verdict
-from ctglip.inference.heatmap import HeatMap, crop_affine, crop_maps, grid_affine
-from ctglip.inference.model_input import channel_names, scan_input
+from ctglip.inference.heatmap import HeatMap
+from ctglip.inference.model_readers import reader_of
 from ctglip.inference.query_settings import changed_recipe, query_settings, with_setting
-from ctglip.inference.scans import encode_scan, readable, scan_maps
+from ctglip.inference.readers import InMemory
+from ctglip.inference.readings import OrganReading
 from ctglip.inference.scoring import Pair
+from ctglip.modality import Checks, OrganLocations, looks_like
 from ctglip.models.release import Release
-from ctglip.types import LabelMap, OrganRow, QualityCheck, Scan, Standardized
-from ctglip.vocabulary.organs import Organ
+from ctglip.types import LabelMap, OrganRow, Region, Scan, Standardized
 
-_OPEN_ENDED = frozenset(
-    {"aorta", "arteries", "veins", "digestive", "ribs", "muscles", "body_wall", "regions", "airways"}
-)
-_GRAZE = 0.1
-"""A border face that holds less than this share of an organ's largest cross-section takes nothing away from it."""
+ImageLike = Path | str | Scan | Radiograph
+Masks = Path | str | LabelMap
+Boxes = Path | str | Sequence[Region]
+
+
+@dataclass(frozen=True)
+class _Study:
+    """An image as it was read, as the model sees it, and where its organs are known from."""
+
+    original: Any
+    standardized: Standardized
+    source: str
 
 
 class Pipeline(Answerer):
-    """A trained model that answers questions about scans.
+    """A trained model that answers questions about CT scans, or about chest radiographs.
 
     Args:
         release: as ``models.release.load_release`` gives it.
+        read: how radiographs are read: organs as the model finds them, the ``whole`` radiograph, or its
+            ``observations`` (of PLACE, re-implemented from the abstract): the best one answers, and maps show where its
+            query looks.
+
+    Attributes:
+        reader: how the model reads organs.
+        modality: what kind of images it was trained on.
+        recipe: how its images are read and standardised.
 
     Raises:
-        ModelError: code ``not_aligned``: a model that was trained without texts.
+        ModelError: code ``not_aligned``: a model that was trained without texts; and as ``reader_of``.
     """
 
-    def __init__(self, release: Release) -> None:
-        super().__init__(release)
-        self.recipe = CtRecipe.model_validate(release.recipe)
-        self.crops = CropSettings.model_validate(release.crops)
+    def __init__(self, release: Release, read: Read = "organs") -> None:
+        self.reader = reader_of(release, read)
+        super().__init__(release, self.reader.reading)
+        self.modality = self.reader.modality
+        self.recipe = validate(self.modality.recipe, release.recipe, "the model's recipe")
+
+    @property
+    def known(self) -> Collection[str]:
+        return self.trained or self.reader.known
 
     def query(
         self,
-        scan: Path | str | Scan,
+        image: ImageLike,
         questions: Sequence[str],
-        masks: Path | str | LabelMap | None = None,
+        masks: Masks | None = None,
         everything: bool = False,
+        regions: Boxes | None = None,
         prompts: Sequence[str] = (),
         settings: Sequence[str] = (),
-    ) -> ScanAnswers:
-        """Answer questions about one scan.
+    ) -> Answers:
+        """Answer questions about one image.
 
         A question that is not understood has an answer that says so (``Answer.understood``), as long as there is
         another one.
 
         Args:
-            scan: NIfTI or NRRD file, folder of DICOM slices, or a scan in memory.
+            image: NIfTI or NRRD file, or folder of DICOM slices; PNG, JPEG or DICOM radiograph; or one in memory.
             questions: in words, see ``inference.questions``.
-            masks: organ masks of the scan; made by TotalSegmentator where there are none.
+            masks: organ masks; for a scan without any TotalSegmentator is run. Of a radiograph: a picture of organ
+                numbers or of two lungs; organs are found by the boxes around them.
             everything: ask, after the questions, for every abnormality of the dictionary of every organ that the model
                 was trained on (``Answer.seen`` says whether it has seen that abnormality there).
+            regions: boxes in a radiograph's pixels: a file as ``cxr.regions.read_regions`` reads it, or the boxes.
             prompts: sentences of one's own, ``"liver: The liver shows a large mass."``: each organ's similarity with
                 them, and its rank among the dictionary's sentences; no probability.
             settings: changes for this query, ``"ct.series=3"`` (``inference.query_settings``).
 
         Raises:
-            ConfigError: a setting that there is not, or that the model was trained with.
-            VocabularyError: no question is understood (before the scan is read).
-            ScanError, MaskError: the scan or its masks cannot be used.
+            ConfigError: a setting that there is not, or that the model was trained with; boxes for a scan.
+            VocabularyError: no question is understood (before the image is read).
+            ScanError, MaskError: the image, its masks or its boxes cannot be used.
             ModelError: nothing was asked.
         """
         asked = self.understood(questions, everything, prompts)
-        wanted = query_settings(settings, "ct")
-        recipe = changed_recipe(self.recipe, wanted.ct, "ct")
+        changes = query_settings(settings, self.modality)
+        recipe = changed_recipe(self.recipe, getattr(changes, self.modality.name), self.modality.name)
         try:
-            read, checks = self._checked(scan, recipe)
-            standardized, origin = self._standardized(read, checks, masks, recipe)
+            study = self._study(image, masks, regions, recipe)
         except (ScanError, MaskError) as error:
-            raise with_setting(error, recipe) from error
-        seen = self._seen(asked, standardized, recipe, wanted.cut_off == "answer")
-        answers = self._told(asked, seen)
-        return ScanAnswers(
-            scan="scan in memory" if isinstance(scan, Scan) else private_name(Path(scan)),
-            masks=origin,
+            raise with_setting(error, recipe, self.modality.name) from error
+        vectors, readings = self._vectors(asked, study.standardized, recipe, changes.cut_off == "answer")
+        answers = [
+            replace(answer, read_from=readings[answer.organ].read_from) if answer.organ in readings else answer
+            for answer in self._answers(asked, vectors)
+        ]
+        return Answers(
+            name=private_name(Path(image)) if isinstance(image, Path | str) else f"{self.modality.image} in memory",
+            masks=study.source,
             answers=tuple(answers),
-            standardized=standardized,
-            displays=self._displays(answers, standardized),
-            grid=(read.hu.shape, read.affine),
-            source=None if isinstance(scan, Scan) else Path(scan),
-            notes=self._notes(seen),
+            standardized=study.standardized,
+            modality=self.modality.name,
+            displays=self._displays(answers, study.standardized),
+            original=study.original,
+            path=Path(image) if isinstance(image, Path | str) else None,
+            notes=self._notes(vectors),
+            readings=readings,
         )
 
     def encode_image(
         self,
-        images: Path | str | Scan | Tensor,
+        images: ImageLike | Tensor,
         regions: Sequence[str] | Mapping[str, Any] | None = None,
-        masks: Path | str | LabelMap | None = None,
-    ) -> Float[Tensor, "m e"]:
-        """Unit vectors of organs, or of whole scans, as answers compare them with ``encode_text``; on the CPU.
+        masks: Masks | None = None,
+        boxes: Boxes | None = None,
+    ) -> Float[Tensor, "m *q e"]:
+        """Unit vectors of organs, or of whole images, as answers compare them with ``encode_text``; on the CPU.
 
         Args:
-            images: a scan as ``query`` takes it; or channels that are made already, ``[b, c, x, y, z]``.
-            regions: of a scan the names of its organs, one row each; of channels what ``Release.encode_image`` wants.
-                Without any: whole scans.
-            masks: of the scan, as for ``query``.
+            images: an image as ``query`` takes it; or channels that are made already, ``[b, c, *s]``.
+            regions: of an image the names of its organs, one row each (several of each where ``observations`` are
+                read); of channels what ``Release.encode_image`` wants. Without any: whole images.
+            masks, boxes: of the image, as ``masks`` and ``regions`` of ``query``.
 
         Raises:
-            ModelError, ScanError, MaskError: as ``model_input`` and ``Release.encode_image`` do.
+            ModelError: code ``no_organ``: an organ cannot be read in this image; and as ``Release.encode_image`` does.
+            ScanError, MaskError: the image, its masks or its boxes cannot be used.
         """
         if isinstance(images, Tensor):
             return self._encode_channels(images, regions)
-        made = self.model_input(images, () if regions is None else tuple(regions), masks)
-        return self._encode_channels(made["image"], made)
+        if regions is None:
+            return self._encode_channels(self.model_input(images)["image"], None)
+        names = [self.dictionaries.organs[name].name for name in regions]
+        standardized = self._study(images, masks, boxes, self.recipe).standardized
+        asked = [Asked("", name) for name in names]
+        found = self._vectors(asked, standardized, self.recipe, cut_off=True)[0]
+        for name in names:
+            if name in found.reasons:
+                raise ModelError(found.reasons[name], code="no_organ", fix="Leave it out, or say where it is.")
+        return torch.from_numpy(np.stack([found.vectors[name] for name in names]))
 
-    def model_input(
-        self, scan: Path | str | Scan, organs: Sequence[str] = (), masks: Path | str | LabelMap | None = None
-    ) -> dict[str, Any]:
-        """What the model reads of a scan: the channels that its encoder takes (as ONNX too), and where organs are.
+    def model_input(self, image: ImageLike, organs: Sequence[str] = (), masks: Masks | None = None) -> dict[str, Any]:
+        """What the model reads of an image: the channels that its encoder takes (as ONNX too), and where organs are.
 
         Args:
-            scan, masks: as for ``query``.
-            organs: names; none: the whole scan.
+            image, masks: as for ``query``.
+            organs: names; none: the whole image.
 
         Returns:
-            ``image``: float32 ``[m, c, x, y, z]``, a crop of each organ, or ``[1, c, x, y, z]``, the scan; its channels
-            are those that ``channel_names`` names. Of organs also ``organ``, ``size``, ``study_index``, and ``mask``,
-            ``labels`` or ``boxes``: what ``encode_image`` wants as regions.
+            ``image``: float32 ``[m, c, x, y, z]``, a crop of each organ, or ``[1, c, *s]``, the image; its channels
+            are those that ``channel_names`` names. Of organs of scans also ``organ``, ``size``, ``study_index``, and
+            ``mask``, ``labels`` or ``boxes``: what ``encode_image`` wants as regions.
 
         Raises:
             VocabularyError: an organ that the dictionary does not know.
-            ModelError: code ``no_organ``: the model cannot read one of them in this scan.
-            ScanError, MaskError: the scan or its masks cannot be used.
+            ModelError: code ``no_organ``: the model cannot read one of them in this image.
+            ScanError, MaskError: the image or its masks cannot be used.
         """
         names = [self.dictionaries.organs[name].name for name in organs]
-        if names or masks is not None:
-            standardized, _ = self.standardize(scan, masks)
-        else:
-            standardized = standardize(self._checked(scan, self.recipe)[0], None, self.recipe, self.dictionaries.organs)
-        found = self._rows(standardized, names)
-        for name in names:
-            if reason := self._no_answer(name, found.get(name), standardized, self.recipe):
+        standardized = self._study(image, masks, None, self.recipe, segmented=bool(names)).standardized
+        readings = self._located(names, standardized, self.recipe)
+        for reason in readings.values():
+            if isinstance(reason, str):
                 raise ModelError(reason, code="no_organ", fix="Leave it out.")
-        rows = [found[name] for name in names]
-        if self.release.reads_crops and rows:
-            cache = self.cut(standardized, rows)
-            drawn = cache.stack(self.crops).to("cpu")
-            where = {"organ": names, "size": torch.from_numpy(cache.size), "study_index": torch.arange(len(rows))}
-            return {"image": drawn.image, "mask": drawn.mask, **where}
-        if self.release.scans is None:
-            raise ModelError("This model reads organs, not whole scans.", code="regions", fix="Name organs.")
-        return scan_input(self.release, standardized, rows, self.dictionaries.organs)
+        regions = [reading.region for reading in readings.values() if isinstance(reading, OrganReading)]
+        return self.reader.model_input(standardized, regions)
 
     @property
     def channel_names(self) -> tuple[str, ...]:
-        """What each channel of ``model_input`` shows; channels of a whole scan beyond these are zero."""
-        return channel_names(self.release)
+        """What each channel of ``model_input`` shows; channels beyond these are zero."""
+        return self.reader.channel_names(self.release)
 
-    def heat_maps(self, answers: ScanAnswers, pairs: Collection[Pair] | None = None) -> Iterator[HeatMap]:
+    def heat_maps(self, answers: Answers, pairs: Collection[Pair] | None = None) -> Iterator[HeatMap]:
         """Where each answer comes from (``inference.heatmap``): one map for each pair, one at a time, organ by organ.
 
         Args:
@@ -184,197 +204,123 @@ class Pipeline(Answerer):
         """
         asked: dict[str, list[str]] = {}
         for answer in answers.answers:
-            if answer.probability is None:
-                continue
             pair = (answer.organ, answer.abnormality)
-            names = asked.setdefault(answer.organ, [])
-            if (pairs is None or pair in pairs) and pair[1] not in names:
-                names.append(pair[1])
-        standardized, release = answers.standardized, self.release
-        axes = {organ: self.scorer.axes([(organ, name) for name in names]) for organ, names in asked.items() if names}
-        rows = self._rows(standardized, list(axes))
-        if not release.reads_crops:
-            yield from self._maps_of_scan(standardized, [rows[organ] for organ in axes], asked, axes)
-            return
-        for organ in axes:
-            crop = self._crops(standardized, [rows[organ]])[0]
-            instance = crop_affine(crop, rows[organ], standardized.affine)
-            found = crop_maps(release.model, crop, self.crops, axes[organ])
-            for name, values in zip(asked[organ], found, strict=True):
-                yield HeatMap(organ, name, values, instance)
+            if answer.probability is not None and (pairs is None or pair in pairs):
+                names = asked.setdefault(answer.organ, [])
+                if answer.abnormality not in names:
+                    names.append(answer.abnormality)
+        return self.reader.maps(answers.standardized, answers.readings, asked, self.scorer)
 
-    def _maps_of_scan(
-        self,
-        standardized: Standardized,
-        rows: Sequence[OrganRow],
-        asked: Mapping[str, Sequence[str]],
-        axes: Mapping[str, Float[np.ndarray, "p e"]],
-    ) -> Iterator[HeatMap]:
-        release, organs = self.release, self.dictionaries.organs
-        settings = ScanSettings.model_validate(release.scans)
-        cut = cut_scan(standardized.image, standardized.organs, standardized.affine, settings)
-        instance = grid_affine(cut.low, (cut.high - cut.low) / np.array(cut.hu.shape), standardized.affine)
-        pairs = [(organ, name) for organ in axes for name in asked[organ]]
-        every = [axes[row.organ] for row in rows]
-        found = scan_maps(release.model, cut, rows, organs, release.organs, settings, every)
-        for (organ, name), values in zip(pairs, found, strict=True):
-            yield HeatMap(organ, name, values, instance)
+    def standardize(self, image: ImageLike, masks: Masks | None = None, regions: Boxes | None = None) -> Standardized:
+        """The image on the model's grid, by the recipe that the model was trained with: as preprocessing would store
+        it."""
+        return self._study(image, masks, regions, self.recipe).standardized
 
-    def standardize(
-        self, scan: Path | str | Scan, masks: Path | str | LabelMap | None = None
-    ) -> tuple[Standardized, str]:
-        """The scan on the model's grid, by the recipe that the model was trained with; and where its masks are from."""
-        read, checks = self._checked(scan, self.recipe)
-        return self._standardized(read, checks, masks, self.recipe)
-
-    def _checked(self, scan: Path | str | Scan, recipe: CtRecipe) -> tuple[Scan, tuple[QualityCheck, ...]]:
-        """A scan and its checks, refused as preprocessing would refuse it, before any mask is looked at."""
-        if isinstance(scan, Scan):
-            read, checks = scan, check_scan(scan)
-        else:
-            read, checks = read_scan(_scan_path(Path(scan)), recipe)
-        refuse_errors(checks)
-        return read, checks
-
-    def _standardized(
-        self, read: Scan, checks: tuple[QualityCheck, ...], masks: Path | str | LabelMap | None, recipe: CtRecipe
-    ) -> tuple[Standardized, str]:
-        organs = self.dictionaries.organs
-        more: tuple[QualityCheck, ...] = ()
-        if masks is None:
-            labels, origin = self._made(read, recipe)
-        elif isinstance(masks, LabelMap):
-            labels, origin = masks, "label map in memory"
-        else:
-            labels, more = read_masks(Path(masks), read, recipe, organs)
-            origin = private_name(Path(masks))
-        found = standardize(read, labels, recipe, organs)
-        refuse_errors((*more, *found.checks), "Look at the masks.")
-        return replace(found, checks=(*checks, *more, *found.checks)), origin
-
-    def cut(self, standardized: Standardized, rows: Sequence[OrganRow]) -> CropCache:
-        """The crops of some organs: the same voxels as training would cut from the store."""
-        return stacked([OrganInstance("", row) for row in rows], self._crops(standardized, rows), self.crops)
-
-    def _crops(self, standardized: Standardized, rows: Sequence[OrganRow]) -> list[OrganCrop]:
-        organs = self.dictionaries.organs
-        assert standardized.organs is not None
-        return [
-            cut_crop(
-                standardized.image, standardized.organs, standardized.affine, organs[r.organ], r, organs, self.crops
+    def _study(
+        self, image: ImageLike, masks: Masks | None, regions: Boxes | None, recipe: Any, segmented: bool = True
+    ) -> _Study:
+        """An image and its organs; refused as preprocessing would refuse it, a scan before its masks are looked at."""
+        if regions is not None and not self.modality.has_boxes:
+            raise ConfigError(
+                "Boxes of regions are for radiographs; this model was trained on scans.", fix="Give --masks."
             )
-            for r in rows
-        ]
+        organs, modality = self.dictionaries.organs, self.modality
+        original, checks = modality.read(self._path(image) if isinstance(image, Path | str) else image, recipe)
+        refuse_errors(checks)
+        locations = self._locations(
+            original,
+            recipe,
+            Path(masks) if isinstance(masks, str) else masks,
+            Path(regions) if isinstance(regions, str) else regions,
+            segmented,
+        )
+        found = modality.standardize(original, locations, recipe, organs)
+        refuse_errors((*locations.checks, *found.checks), "Look at the masks.")
+        noticed = (*checks, *locations.checks, *found.checks)
+        return _Study(original, replace(found, checks=noticed), locations.source)
 
-    def _made(self, scan: Scan, recipe: CtRecipe) -> tuple[LabelMap | None, str]:
-        """Masks from TotalSegmentator; none where it cannot run and the model finds organs without."""
-        try:
-            return self._segmented(scan, recipe), "TotalSegmentator"
-        except MaskError:
-            if not {"mask", "labels", "boxes"} & {*self.release.model.region_inputs}:
-                return None, "none: the model reads the whole scan"
-            raise
+    def _path(self, path: Path | str) -> Path:
+        """The path of an image, unless it is one of another kind."""
+        path = Path(path)
+        other = looks_like(path)
+        if other is None or other is self.modality:
+            return path
+        raise ScanError(
+            f"This model was trained on {self.modality.images}, and {private_name(path)} is a {other.image}.",
+            code="other_modality",
+            fix=f"Give {self.modality.files}, or ask a model that was trained on {other.images}.",
+        )
 
-    def _segmented(self, scan: Scan, recipe: CtRecipe) -> LabelMap:
+    def _locations(
+        self,
+        image: Any,
+        recipe: Any,
+        masks: Path | LabelMap | None,
+        regions: Path | Sequence[Region] | None,
+        segmented: bool,
+    ) -> OrganLocations:
+        """Where organs are; of a scan without masks by TotalSegmentator, or anywhere where that cannot run and the
+        model finds organs without."""
+        organs = self.dictionaries.organs
+
+        def segmenter(scan: Scan) -> tuple[LabelMap, Checks]:
+            return segment(scan, self.modality.segmentation(recipe) or SegmentationSettings(), organs), ()
+
         try:
-            return segment(scan, recipe.segmentation or SegmentationSettings(), self.dictionaries.organs)
+            return self.modality.locate(
+                image, recipe, organs, masks, regions, segmenter=segmenter if segmented else None
+            )
         except MaskError as error:
+            if masks is not None or regions is not None:
+                raise
+            if not {"mask", "labels", "boxes"} & {*self.release.model.region_inputs}:
+                return OrganLocations(source="none: the model reads the whole scan")
             raise MaskError(
                 f"The scan comes without masks, and they cannot be made: {error.message}",
                 code=error.code,
                 fix=f"Give the scan's organ masks (ctglip query: --masks). {error.fix}".strip(),
             ) from error
 
-    def _seen(self, asked: Sequence[Asked], standardized: Standardized, recipe: CtRecipe, cut_off: bool) -> Seen:
-        """Encode the organs that are asked about and can be read, each once."""
+    def _located(self, organs: Sequence[str], standardized: Standardized, recipe: Any) -> dict[str, OrganReading | str]:
+        return self.reader.locate(organs, standardized, self.trained, getattr(recipe, "min_organ_ml", 0.0))
+
+    def _vectors(
+        self, asked: Sequence[Asked], standardized: Standardized, recipe: Any, cut_off: bool
+    ) -> tuple[OrganVectors, dict[str, OrganReading]]:
+        """Encode the organs that are asked about and can be read, each once; and how each is read.
+
+        Args:
+            cut_off: read organs that the field of view cuts off too.
+        """
         organs = list(dict.fromkeys(one.organ for one in asked if one.organ))
-        rows = self._rows(standardized, organs)
-        reasons = {organ: self._no_answer(organ, rows.get(organ), standardized, recipe) for organ in organs}
-        marks = {}
-        for organ in organs:
-            if not reasons[organ] and (cut := self._cut_off(rows[organ], standardized)):
-                told, hint = (marks, "") if cut_off else (reasons, " Set cut_off=answer for an answer marked as such.")
-                told[organ] = cut + hint
-        whole = [organ for organ in organs if not reasons[organ]]
-        found = self._encoded(standardized, [rows[organ] for organ in whole])
-        vectors: dict[str, np.ndarray] = {}
-        verdicts: dict[str, Verdict | None] = {}
-        for organ, vector, features in zip(whole, found.diagnosis, found.features, strict=True):
-            entry = self.dictionaries.organs[organ]
-            if np.isnan(vector).any():
-                verb = "are" if entry.plural else "is"
-                reasons[organ] = f"The {entry.display} {verb} too small for the model's grid."
-                continue
-            vectors[organ] = vector
-            known = self.familiarity
-            verdicts[organ] = None if known is None else known.judge(rows[organ], features, entry.display)
-        return Seen(vectors, reasons, verdicts, marks)
+        found = OrganVectors()
+        readings: dict[str, OrganReading] = {}
+        for organ, reading in self._located(organs, standardized, recipe).items():
+            if isinstance(reading, str):
+                found.reasons[organ] = reading
+            elif reading.cut_off and not cut_off:
+                found.reasons[organ] = f"{reading.cut_off} Set cut_off=answer for an answer marked as such."
+            else:
+                readings[organ] = reading
+                if reading.cut_off:
+                    found.marks[organ] = reading.cut_off
+        for how in sorted({reading.reading for reading in readings.values()}):
+            regions = [reading.region for reading in readings.values() if reading.reading == how]
+            prepared = self.reader.prepare(InMemory(standardized), regions)
+            encoded = self.reader.encode([prepared], [regions], how)
+            for region, vector, features in zip(regions, encoded.diagnosis, encoded.features, strict=True):
+                entry = self.dictionaries.organs[region.organ]
+                if np.isnan(vector).any():
+                    verb = "are" if entry.plural else "is"
+                    found.reasons[region.organ] = f"The {entry.display} {verb} too small for the model's grid."
+                    del readings[region.organ]
+                    continue
+                found.vectors[region.organ] = vector
+                found.verdicts[region.organ] = self._verdict(region, features, how)
+        return found, readings
 
-    def _rows(self, standardized: Standardized, organs: Sequence[str]) -> dict[str, OrganRow]:
-        """The organs that the masks hold; without masks every organ asked for may be anywhere."""
-        if standardized.organs is not None:
-            return {row.organ: row for row in standardized.rows}
-        x, y, z = standardized.image.shape
-        return {organ: OrganRow(organ, (0, x, 0, y, 0, z), 0.0, 0.0, False) for organ in organs}
-
-    def _encoded(self, standardized: Standardized, rows: Sequence[OrganRow]) -> OrganEmbeddings:
-        """What the model makes of each organ; NaN for what meets findings of one that cannot be read in a scan."""
-        release, organs = self.release, self.dictionaries.organs
-        if release.reads_crops:
-            cache = self.cut(standardized, rows)
-            return encode_crops(release.model, cache, self.crops)
-        settings = ScanSettings.model_validate(release.scans)
-        cut = cut_scan(standardized.image, standardized.organs, standardized.affine, settings)
-        there = np.array(readable(cut, rows, release.model, organs), dtype=bool).reshape(len(rows), 1)
-        found = encode_scan(release.model, cut, rows, release.organs, settings)
-        return replace(found, diagnosis=np.where(there, found.diagnosis, np.nan))
-
-    def _no_answer(self, organ: str, row: OrganRow | None, standardized: Standardized, recipe: CtRecipe) -> str:
-        """Why nothing can be said of an organ; empty where something can."""
-        entry = self.dictionaries.organs[organ]
-        verb = "are" if entry.plural else "is"
-        if organ not in self.trained:
-            return f"The model was not trained on the {entry.display}."
-        labels = list(self.dictionaries.organs.roi_labels(organ))
-        if row is None:
-            there = standardized.organs is not None and bool(np.isin(standardized.organs, labels).any())
-            why = f"too small (less than {recipe.min_organ_ml:g} ml)" if there else "not in the scan's masks"
-            return f"The {entry.display} {verb} {why}."
-        return ""
-
-    def _cut_off(self, row: OrganRow, standardized: Standardized) -> str:
-        """That the field of view cuts an organ off; empty where it is whole, or never is."""
-        entry = self.dictionaries.organs[row.organ]
-        labels = list(self.dictionaries.organs.roi_labels(row.organ))
-        if not row.touches_border or _open_ended(entry) or _grazes(standardized, row, labels):
-            return ""
-        return f"The {entry.display} {'are' if entry.plural else 'is'} cut off by the field of view."
-
-
-def _scan_path(path: Path) -> Path:
-    """The path, unless it is a radiograph's: a picture, or a single DICOM file."""
-    if path.is_file() and path.suffix.lower() in (".png", ".jpg", ".jpeg", *DICOM_SUFFIXES):
-        raise ScanError(
-            f"This model was trained on CT scans, and {private_name(path)} is a radiograph.",
-            code="other_modality",
-            fix="Give a NIfTI or NRRD file or a folder of DICOM slices, or ask a model of radiographs.",
-        )
-    return path
-
-
-def _grazes(standardized: Standardized, row: OrganRow, labels: Sequence[int]) -> bool:
-    """Whether an organ that touches the field of view's border loses next to nothing there: a lung's apex in the last
-    slice. False where it ends at padding inside the volume, since nobody knows how much is missing."""
-    assert standardized.organs is not None
-    inside = np.isin(standardized.organs, labels)
-    faces = []
-    for axis, size in enumerate(inside.shape):
-        areas = inside.sum(axis=tuple(other for other in range(3) if other != axis))
-        ends = [areas[0]] * (row.box[2 * axis] == 0) + [areas[-1]] * (row.box[2 * axis + 1] == size)
-        faces += [float(end) / float(areas.max()) for end in ends]
-    return bool(faces) and max(faces) < _GRAZE
-
-
-def _open_ended(organ: Organ) -> bool:
-    """Whether scans hardly ever hold the whole of it, so that a cut end says nothing."""
-    return organ.group in _OPEN_ENDED or (organ.group == "vertebrae" and bool(organ.parts))
+    def _verdict(self, region: Any, features: np.ndarray, how: str) -> Verdict | None:
+        if self.familiarity is None or how != self.reader.reading:
+            return None
+        hu = (region.mean_hu, region.sd_hu) if isinstance(region, OrganRow) else None
+        return self.familiarity.compare(region.organ, hu, features, self.dictionaries.organs[region.organ].display)

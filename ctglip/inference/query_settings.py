@@ -8,15 +8,13 @@ from typing import Any, Literal, TypeVar
 from pydantic import Field
 
 from ctglip.config import Settings, load_settings, merge, validate
+from ctglip.ct.recipe import CtRecipe
+from ctglip.cxr.recipe import CxrRecipe
 from ctglip.errors import ConfigError, CTGLIPError
+from ctglip.modality import MODALITIES, Modality
+from ctglip.types import ModalityName
 
-S = TypeVar("S", bound=Settings)
-
-_TRAINED = {
-    "ct": ("spacing_mm", "hu_clip", "crop_to_body"),
-    "cxr": ("size", "fit", "crop_borders", "window", "percentiles"),
-}
-"""Settings that decide what the model sees: those of its training, and no others."""
+S = TypeVar("S", CtRecipe, CxrRecipe)
 
 
 class QuerySettings(Settings):
@@ -33,12 +31,12 @@ class QuerySettings(Settings):
     cut_off: Literal["refuse", "answer"] = "refuse"
 
 
-def query_settings(changes: Sequence[str], section: Literal["ct", "cxr"] | None = None) -> QuerySettings:
+def query_settings(changes: Sequence[str], modality: Modality[Any, Any] | None = None) -> QuerySettings:
     """Settings from ``a.b=c`` strings.
 
     Args:
         changes: the strings.
-        section: the one that a model reads; the other is refused.
+        modality: of the model; the settings of others are refused.
 
     Raises:
         ConfigError: an unknown setting, with the nearest one, or one of the other kind of model.
@@ -47,24 +45,26 @@ def query_settings(changes: Sequence[str], section: Literal["ct", "cxr"] | None 
         found = load_settings(QuerySettings, None, changes)
     except ConfigError as error:
         raise ConfigError(error.message.replace("defaults: ", "--set "), fix=error.fix) from error
-    other = {"ct": "cxr", "cxr": "ct"}.get(section or "")
-    if other and getattr(found, other):
-        kind = "scans" if section == "ct" else "radiographs"
-        raise ConfigError(f"--set {other}: this model was trained on {kind}.", fix=f"Set {section}.NAME=VALUE.")
-    if section == "cxr" and found.cut_off != "refuse":
-        raise ConfigError("--set cut_off: radiographs have no organs that are cut off.", fix="Leave it out.")
+    if modality is None:
+        return found
+    for other in MODALITIES:
+        if other != modality.name and getattr(found, other):
+            message = f"--set {other}: this model was trained on {modality.images}."
+            raise ConfigError(message, fix=f"Set {modality.name}.NAME=VALUE.")
+    if not modality.has_border and found.cut_off != "refuse":
+        raise ConfigError(f"--set cut_off: {modality.images} have no organs that are cut off.", fix="Leave it out.")
     return found
 
 
-def changed_recipe(recipe: S, changes: dict[str, Any], section: Literal["ct", "cxr"]) -> S:
+def changed_recipe(recipe: S, changes: dict[str, Any], section: ModalityName) -> S:
     """A model's recipe with the changes of a query.
 
     Raises:
         ConfigError: an unknown setting, or one that the model was trained with.
     """
-    fixed = [name for name in _TRAINED[section] if name in changes]
+    fixed = [name for name in recipe.trained if name in changes]
     if fixed:
-        free = [name for name in type(recipe).model_fields if name not in _TRAINED[section]]
+        free = [name for name in type(recipe).model_fields if name not in recipe.trained]
         raise ConfigError(
             f"--set {section}.{fixed[0]}: the model was trained with {fixed[0]} = {getattr(recipe, fixed[0])!r}, and "
             "reads nothing else.",
@@ -77,7 +77,7 @@ def changed_recipe(recipe: S, changes: dict[str, Any], section: Literal["ct", "c
     return validate(type(recipe), merge(recipe.model_dump(mode="json"), changes), f"--set {section}")
 
 
-def with_setting(error: CTGLIPError, recipe: Settings, section: str = "ct") -> CTGLIPError:
+def with_setting(error: CTGLIPError, recipe: Settings, section: ModalityName) -> CTGLIPError:
     """The error, and where its advice names a setting of the recipe how a query changes it."""
     named = [
         name for name in type(recipe).model_fields if name in error.fix.replace("`", " ").replace(":", " ").split()

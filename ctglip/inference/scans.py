@@ -13,11 +13,11 @@ from ctglip.inference.encoding import OrganEmbeddings
 from ctglip.inference.heatmap import contributions, scaled
 from ctglip.models.dual_encoder import DualEncoder
 from ctglip.models.region_readers import Regions
-from ctglip.types import OrganRow
+from ctglip.types import OrganRegion
 from ctglip.vocabulary.organs import OrganDictionary
 
 
-def readable(cut: ScanCut, rows: Sequence[OrganRow], model: DualEncoder, organs: OrganDictionary) -> list[bool]:
+def readable(cut: ScanCut, rows: Sequence[OrganRegion], model: DualEncoder, organs: OrganDictionary) -> list[bool]:
     """Whether each organ can be read from a scan: a model that pools by label maps needs a voxel of it on the grid."""
     if "labels" not in model.region_inputs:
         return [True] * len(rows)
@@ -29,7 +29,7 @@ def readable(cut: ScanCut, rows: Sequence[OrganRow], model: DualEncoder, organs:
 def encode_scan(
     model: DualEncoder,
     cut: ScanCut,
-    rows: Sequence[OrganRow],
+    rows: Sequence[OrganRegion],
     names: Sequence[str],
     settings: ScanSettings,
 ) -> OrganEmbeddings:
@@ -56,7 +56,7 @@ def encode_scan(
 def scan_maps(
     model: DualEncoder,
     cut: ScanCut,
-    rows: Sequence[OrganRow],
+    rows: Sequence[OrganRegion],
     organs: OrganDictionary,
     names: Sequence[str],
     settings: ScanSettings,
@@ -81,7 +81,7 @@ def scan_maps(
 def _read(
     model: DualEncoder,
     cut: ScanCut,
-    rows: Sequence[OrganRow],
+    rows: Sequence[OrganRegion],
     names: Sequence[str],
     settings: ScanSettings,
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -96,10 +96,9 @@ def _read(
     return features, model.diagnosis(features)
 
 
-def scan_regions(model: DualEncoder, cut: ScanCut, rows: Sequence[OrganRow], names: Sequence[str]) -> Regions:
+def scan_regions(model: DualEncoder, cut: ScanCut, rows: Sequence[OrganRegion], names: Sequence[str]) -> Regions:
     """Organs of one scan as the model's reader wants them; a volume that is not known is 0."""
     device = next(model.parameters()).device
-    known = np.array([row.volume_ml > 0 for row in rows], dtype=np.float32)[:, None]
     labels = boxes = None
     if "labels" in model.region_inputs:
         assert cut.labels is not None
@@ -107,7 +106,7 @@ def scan_regions(model: DualEncoder, cut: ScanCut, rows: Sequence[OrganRow], nam
     if "boxes" in model.region_inputs:
         boxes = torch.from_numpy(cut.boxes(rows)).to(device)
     return Regions(
-        size=torch.from_numpy(cut.sizes(rows) * known).to(device),
+        size=torch.from_numpy(cut.sizes(rows)).to(device),
         organ_id=torch.tensor([names.index(row.organ) for row in rows], dtype=torch.long, device=device),
         study_index=torch.zeros(len(rows), dtype=torch.long, device=device),
         labels=labels,

@@ -28,6 +28,7 @@ from ctglip.models.text import (
     read_text_encoder,
     stored_hash,
 )
+from ctglip.types import ModalityName
 from ctglip.vocabulary.organs import load_organs
 
 FORMAT_VERSION = 3
@@ -86,6 +87,11 @@ class Release:
     cxr: dict[str, Any] | None = None
     aligned: bool = True
     familiarity: Statistics | None = None
+
+    @property
+    def modality(self) -> ModalityName:
+        """The kind of images that it was trained on."""
+        return "ct" if self.cxr is None else "cxr"
 
     @property
     def reads_crops(self) -> bool:

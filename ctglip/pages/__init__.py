@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from ctglip.lazy import public_names
 
 if TYPE_CHECKING:
+    from ctglip.pages.answers import AnswersPage as AnswersPage
     from ctglip.pages.compare import Comparison as Comparison
     from ctglip.pages.cxr import CxrPage as CxrPage
     from ctglip.pages.document import render_template as render_template
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     from ctglip.pages.pairs import PairsPage as PairsPage
     from ctglip.pages.quality import QualityPage as QualityPage
     from ctglip.pages.report import EvaluationPage as EvaluationPage
-    from ctglip.pages.scan import ScanPage as ScanPage
     from ctglip.pages.viewer import Viewer as Viewer
     from ctglip.pages.viewer import make_viewer as make_viewer
 

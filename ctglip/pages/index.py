@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ctglip.pages.answers import AnswersPage
 from ctglip.pages.document import render_template
 from ctglip.pages.parts import Control, Fact, Link, OrganRecognition, Picture
-from ctglip.pages.scan import ScanPage
 from ctglip.types import Interval
 
 
@@ -21,7 +21,7 @@ class ScanPanel:
         link: to the scan's own page, or None.
     """
 
-    scan: ScanPage
+    scan: AnswersPage
     kind: str
     explanation: str = ""
     link: Link | None = None

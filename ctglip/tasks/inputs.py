@@ -250,7 +250,7 @@ def cxr_inputs(
     check_damage(failures, len(studies.study_ids), MAX_FAILED_SHARE)
     row = {name: number for number, name in enumerate(studies.study_ids)}
     instances = cxr_places(store, [name for name in studies.study_ids if name in shapes], organs, reading, release)
-    boxes = np.array([instance.row.box[:4] for instance in instances], np.float64).reshape(-1, 4)
+    boxes = np.array([instance.row.box for instance in instances], np.float64).reshape(-1, 4)
     boxes *= np.array([np.repeat(edge / np.array(shapes[instance.study_id]), 2) for instance in instances]).reshape(
         -1, 4
     )

@@ -34,7 +34,7 @@ from ctglip.inference.scoring import Calibration, Dictionaries, Scorer
 from ctglip.models.release import Release
 from ctglip.parallel import worker_threads
 from ctglip.store.tables import Store
-from ctglip.types import OrganRow
+from ctglip.types import OrganRegion
 from ctglip.vocabulary.organs import OrganDictionary
 
 NEGATIVE_WEIGHTS = (1.0, 0.5, 0.0)
@@ -164,7 +164,7 @@ def _radiographs(
 ) -> tuple[Sequence[OrganInstance], Callable[[], OrganEmbeddings], Callable[[], OrganEmbeddings] | None]:
     """Radiographs are kept as the model reads them; organs that its window leaves out are not asked about."""
     settings, reading = cxr_settings(release), reading_of(release.model)
-    by_study: dict[str, list[OrganRow]] = {}
+    by_study: dict[str, list[OrganRegion]] = {}
     for instance in cxr_places(store, study_ids, names, reading, release):
         by_study.setdefault(instance.study_id, []).append(instance.row)
     with worker_threads(data.threads) as pool:

@@ -130,14 +130,14 @@ def learned_organs(model: Path) -> frozenset[str]:
 def recognise(model: Path, scan: Path, masks: Path, wanted: frozenset[str] = frozenset()) -> Recognition:
     """Name each organ of a scan, whole or cut, among all the names that the model knows; all organs or the wanted."""
     from ctglip.api import load_model
-    from ctglip.inference.encoding import encode_crops
+    from ctglip.inference.readers import InMemory
 
     pipeline = load_model(model)
     names = pipeline.release.organs
-    standardized, _ = pipeline.standardize(scan, masks)
+    standardized = pipeline.standardize(scan, masks)
     rows = [row for row in standardized.rows if row.organ in (wanted or names)]
-    crops = pipeline.cut(standardized, rows)
-    said = pipeline.scorer.recognise(encode_crops(pipeline.release.model, crops, pipeline.crops).anatomy)
+    crops = pipeline.reader.prepare(InMemory(standardized), rows)
+    said = pipeline.scorer.recognise(pipeline.reader.encode([crops], [rows]).anatomy)
     wrong = tuple((row.organ, names[i]) for row, i in zip(rows, said.tolist(), strict=True) if row.organ != names[i])
     return Recognition(len(rows) - len(wrong), len(rows), wrong)
 

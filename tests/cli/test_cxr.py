@@ -12,7 +12,7 @@ from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 
 from ctglip.api import load_model
-from ctglip.inference.cxr import CxrPipeline
+from ctglip.inference.pipeline import Pipeline
 from tests.cli.commands import ctglip, good
 from tests.inference.tiny_cxr import cxr_release, draw_radiograph, saved, truth_of
 from tests.training.tiny import write_word_bert
@@ -51,7 +51,7 @@ def test_a_dicom_cxr_is_asked(tmp_path: Path) -> None:
     out, maps = tmp_path / "out", tmp_path / "maps"
     told = json.loads(good("query", model, radiograph, "--out", out, "--maps", maps, *ask).out)
     asked = load_model(model)
-    assert isinstance(asked, CxrPipeline)
+    assert isinstance(asked, Pipeline)
     expected = asked.query(tmp_path / "radiograph.png", [ask[1], ask[3]]).answers
     for one, other in zip(told["answers"], expected, strict=True):
         assert one["probability"] == pytest.approx(other.probability, abs=2e-3)

@@ -44,7 +44,10 @@ def outside(seed: int, moved: float = 0.0, hu: float = 0.0) -> float:
     found = fit_familiarity(anatomy.draw(80), anatomy.draw(25), "crop")
     assert found is not None
     new = anatomy.draw(200, moved, hu)
-    verdicts = [found.judge(p.row, x) for p, x in zip(new.instances, new.embeddings.features, strict=True)]
+    verdicts = [
+        found.compare(p.organ, (p.row.mean_hu, p.row.sd_hu), x)
+        for p, x in zip(new.instances, new.embeddings.features, strict=True)
+    ]
     return float(np.mean([verdict is not None and verdict.outside for verdict in verdicts]))
 
 
@@ -66,8 +69,8 @@ def test_the_words_say_which_limit_was_crossed_and_by_how_much() -> None:
     assert found is not None
     assert found.about.share == SHARE
     typical = anatomy.middles[0].astype(np.float32)
-    inside = found.judge(OrganRow("liver", (0, 9, 0, 9, 0, 9), 50.0, 60.0, False, 30.0), typical, "liver")
-    dense = found.judge(OrganRow("liver", (0, 9, 0, 9, 0, 9), 50.0, 400.0, False, 30.0), typical, "liver")
+    inside = found.compare("liver", (60.0, 30.0), typical, "liver")
+    dense = found.compare("liver", (400.0, 30.0), typical, "liver")
     assert inside is not None
     assert not inside.outside
     assert inside.distance < 1
@@ -76,7 +79,7 @@ def test_the_words_say_which_limit_was_crossed_and_by_how_much() -> None:
     assert "liver: HU" in dense.why
     assert "99 % of the validation organs" in dense.why
     assert "mean 400 HU" in dense.why
-    assert found.judge(OrganRow("aorta", (0, 9, 0, 9, 0, 9), 50.0, 60.0, False, 30.0), typical) is None
+    assert found.compare("aorta", (60.0, 30.0), typical) is None
 
 
 def test_too_few_validation_organs_measure_nothing() -> None:

@@ -12,10 +12,11 @@ from ctglip.cli.answers import answer_lines
 from ctglip.cli.main import app
 from ctglip.errors import VocabularyError
 from ctglip.inference.heatmap import HeatMap
-from ctglip.inference.page import scan_page
+from ctglip.inference.page import answers_page
 from ctglip.inference.pipeline import Pipeline
+from ctglip.inference.readers import InMemory
 from ctglip.models.release import load_release
-from ctglip.pages.scan import render
+from ctglip.pages.answers import render
 from ctglip.store.tables import Store
 from ctglip.vocabulary.prompts import normal_prompts
 
@@ -36,7 +37,7 @@ def test_a_question_that_is_not_understood_does_not_stop_the_others(model: Pipel
     assert (bad.understood, bad.probability, bad.organ) == (False, None, "")
     assert "'flurb' is not an organ or abnormality" in bad.reason
     assert "gallstones" in typo.reason
-    assert "flurb?" in render(scan_page(answers))
+    assert "flurb?" in render(answers_page(answers))
     assert any(line.startswith("flurb?: no answer: 'flurb' is not") for line in answer_lines(answers))
     with pytest.raises(VocabularyError, match="flurb"):
         model.query(files[0], ["flurb?"], files[1])
@@ -75,7 +76,7 @@ def test_an_organ_is_answered_ranked_and_in_one_line_where_it_is_not_there(model
 def test_any_abnormality_asks_for_all_that_was_taught(model: Pipeline, files: Files) -> None:
     answers = model.query(files[0], ["any abnormality?"], files[1]).answers
     given = {(answer.organ, answer.abnormality) for answer in answers if answer.probability is not None}
-    there = {row.organ for row in model.standardize(*files)[0].rows}
+    there = {row.organ for row in model.standardize(*files).rows}
     assert given == {(organ, name) for organ, names in model.trained.items() for name in names if organ in there}
     assert all(answer.question == "any abnormality?" for answer in answers)
 
@@ -96,9 +97,10 @@ def test_a_sentence_of_ones_own_is_compared_and_ranked_without_a_probability(mod
     answers = model.query(files[0], ["splenomegaly?"], files[1], prompts=[f"liver: {known}", "It is dark."])
     _, own, bad = answers.answers
     vector = model.query(files[0], ["liver: fatty liver"], files[1])
-    standardized, _ = model.standardize(*files)
+    standardized = model.standardize(*files)
     row = next(row for row in standardized.rows if row.organ == "liver")
-    seen = model._encoded(standardized, [row]).diagnosis[0]
+    crops = model.reader.prepare(InMemory(standardized), [row])
+    seen = model.reader.encode([crops], [[row]]).diagnosis[0]
     expected = float(seen @ model.scorer.directions([(known,)])[0])
     assert own.similarity == pytest.approx(expected, abs=1e-4)
     assert own.probability is None
@@ -119,7 +121,7 @@ def test_a_map_without_evidence_is_words_not_a_blank(model: Pipeline, files: Fil
     loud = HeatMap(found.organ, found.abnormality, np.abs(found.values), found.affine)
     assert loud.speaks
     assert not silent.speaks
-    quiet, shown = (scan_page(answers, organs=model.dictionaries.organs, maps=[one]) for one in (silent, loud))
+    quiet, shown = (answers_page(answers, organs=model.dictionaries.organs, maps=[one]) for one in (silent, loud))
     assert quiet.where[0].heat is None
     assert "No heat map: no place in the spleen adds to this answer" in render(quiet)
     assert shown.where[0].heat is not None

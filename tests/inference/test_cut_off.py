@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ctglip.inference.pipeline import _grazes
+from ctglip.inference.ct_readers import _grazes
 from ctglip.types import OrganRow, Standardized
 
 LIVER = 5

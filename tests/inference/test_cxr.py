@@ -23,12 +23,13 @@ from ctglip.cohort import CohortRow
 from ctglip.cxr.picture import Radiograph
 from ctglip.data.cxr import cxr_input
 from ctglip.errors import ModelError, ScanError, VocabularyError
-from ctglip.inference.cxr import CxrPipeline
 from ctglip.inference.cxr_encoding import boxes_of, encode_radiographs, organ_box, queries_of
-from ctglip.inference.cxr_maps import cxr_maps, laid_on
-from ctglip.inference.cxr_page import cxr_answer_page
+from ctglip.inference.cxr_maps import cxr_maps
+from ctglip.inference.maps import resample_map
+from ctglip.inference.page import answers_page
+from ctglip.inference.pipeline import Pipeline
 from ctglip.models.region_readers import Regions
-from ctglip.pages.scan import render
+from ctglip.pages.answers import render
 from ctglip.store.format import StoreInfo, study_path
 from ctglip.store.study import StudyReader
 from ctglip.store.tables import create_store
@@ -37,7 +38,7 @@ from tests.inference.tiny_cxr import BOXES, FILMS, RECIPE, cxr_release, draw_rad
 from tests.training.tiny import radiographs_of, write_word_bert
 
 QUESTIONS = ["heart: cardiomegaly", "pleural effusion left?"]
-Releases = Callable[..., CxrPipeline]
+Releases = Callable[..., Pipeline]
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,7 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def model(bert: Path) -> Releases:
-    return lambda **settings: CxrPipeline(cxr_release(bert, **settings))
+    return lambda **settings: Pipeline(cxr_release(bert, **settings))
 
 
 @pytest.fixture
@@ -80,11 +81,11 @@ def test_a_question_sees_the_very_pixels_that_preprocessing_stores(
     plan = Plan(store.path, PreprocessConfig(cxr=RECIPE), RECIPE.hash, requires_report=False)
     assert run_case(Case(row, ""), plan).status == "done"
     stored = StudyReader(study_path(store.path, "f"))
-    asked, regions, _ = model().standardize(radiograph, lungs, boxes)
+    asked = model().standardize(radiograph, lungs, boxes)
     assert_array_equal(asked.image, stored.image())
     assert_array_equal(np.asarray(asked.organs), np.asarray(stored.organs()))
     assert_array_equal(asked.affine, stored.affine)
-    boxes_stored = [{"study_id": "f", **region.columns()} for region in regions]
+    boxes_stored = [{"study_id": "f", **region.columns()} for region in asked.regions]
     assert stored.rows("regions") == boxes_stored
     assert len(boxes_stored) >= len(BOXES)
 
@@ -120,7 +121,7 @@ def test_answers_say_where_they_were_read(model: Releases, radiograph: Path, box
     both = boxed.query(radiograph, QUESTIONS, masks=lungs)
     assert said(both) == ["the whole radiograph", "the box of the left lung"]
     assert both.masks == "lungs.png"
-    assert {region.name for region in both.regions} == {"right_lung", "left_lung"}
+    assert {region.name for region in both.standardized.regions} == {"right_lung", "left_lung"}
     told = (
         model(regions={"name": "box"}, image=None).query(radiograph, [*QUESTIONS, "gallstones?"], masks=lungs).answers
     )
@@ -158,7 +159,7 @@ def test_a_dicom_cxr_is_asked_like_its_picture(
     for one, other in zip(told.answers, expected.answers, strict=True):
         assert one.probability == pytest.approx(other.probability, abs=1e-3)
         assert one.read_from == other.read_from
-    page = render(cxr_answer_page(told))
+    page = render(answers_page(told))
     for secret in ("Secret", "1.2.3.4567", "1.2.3.4568"):
         assert secret not in page + json.dumps(told.to_json())
 
@@ -166,16 +167,14 @@ def test_a_dicom_cxr_is_asked_like_its_picture(
 def test_the_answer_is_that_of_the_box(bert: Path, radiograph: Path, boxes: Path) -> None:
     """By hand: standardise, cut the window, pool the box, compare with the prompts."""
     release = cxr_release(bert, regions={"name": "box"})
-    pipeline = CxrPipeline(release)
+    pipeline = Pipeline(release)
     answer = pipeline.query(radiograph, QUESTIONS[:1], regions=boxes).answers[0]
-    standardized, regions, _ = pipeline.standardize(radiograph, regions=boxes)
-    found = organ_box("heart", boxes_of(regions), load_organs())
+    standardized = pipeline.standardize(radiograph, regions=boxes)
+    found = organ_box("heart", boxes_of(standardized.regions), load_organs())
     assert found is not None
     window = cxr_input(standardized.image, FILMS)
     with torch.no_grad():
-        asked = Regions(
-            study_index=torch.tensor([0]), boxes=torch.from_numpy(window.boxes(np.array([found[0].box[:4]])))
-        )
+        asked = Regions(study_index=torch.tensor([0]), boxes=torch.from_numpy(window.boxes(np.array([found[0].box]))))
         features = release.model(torch.from_numpy(window.image[None]), asked)
         vector = release.model.diagnosis(features).numpy()
     difference = pipeline.scorer.differences(vector, [("heart", "cardiomegaly")])
@@ -207,7 +206,7 @@ def test_maps_lie_on_the_cxr_own_pixels(model: Releases, radiograph: Path, boxes
         ("heart", "cardiomegaly"), ("pleura_left", "pleural_effusion"),
     ]  # fmt: skip
     for one in found:
-        laid = laid_on(one.values, one.to_file, (120, 100))
+        laid = resample_map(one.values, np.linalg.inv(answers.original.affine) @ one.affine, (120, 100))
         assert laid.shape == (120, 100)
         known = np.argwhere(np.isfinite(laid))
         if reading == "box":
@@ -264,11 +263,11 @@ def test_a_model_trained_without_texts_is_not_asked(bert: Path, tmp_path: Path) 
 
 def test_a_cxr_in_memory_and_from_a_folder_give_the_same(bert: Path, radiograph: Path, tmp_path: Path) -> None:
     loaded = load_model(saved(tmp_path, cxr_release(bert)))
-    assert isinstance(loaded, CxrPipeline)
+    assert isinstance(loaded, Pipeline)
     pixels = np.asarray(Image.open(radiograph)).astype(np.float32)
     first, second = loaded.query(radiograph, QUESTIONS), loaded.query(Radiograph(pixels), QUESTIONS)
     assert first.answers == second.answers
-    assert second.scan == "radiograph in memory"
+    assert second.name == "radiograph in memory"
 
 
 def test_maps_are_laid_linearly() -> None:
@@ -277,11 +276,11 @@ def test_maps_are_laid_linearly() -> None:
     rng = np.random.default_rng(0)
     values, affine = rng.normal(size=(9, 7)).astype(np.float32), np.diag([2.5, 1.5, 1.0, 1.0])
     affine[:2, 3] = 1.2, -0.7
-    laid = laid_on(values, affine, (30, 14))
+    laid = resample_map(values, affine, (30, 14))
     at = np.meshgrid((np.arange(30) - 1.2) / 2.5, (np.arange(14) + 0.7) / 1.5, indexing="ij")
     expected = map_coordinates(values, at, order=1, mode="nearest")
     known = np.isfinite(laid)
     assert_allclose(laid[known], expected[known], atol=1e-5)
     assert known.any(1).sum() == 23
     values[:, 3:] = np.nan
-    assert np.isfinite(laid_on(values, affine, (30, 14))).any(0).sum() < known.any(0).sum()
+    assert np.isfinite(resample_map(values, affine, (30, 14))).any(0).sum() < known.any(0).sum()

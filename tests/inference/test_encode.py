@@ -19,9 +19,9 @@ from ctglip.data.organs import DataSettings, OrganDataset
 from ctglip.data.scans import ScanDataSettings, ScanSettings
 from ctglip.data.studies import StudyDataset
 from ctglip.errors import ModelError, VocabularyError
-from ctglip.inference.cxr import CxrPipeline
 from ctglip.inference.encoding import encode_crops
 from ctglip.inference.pipeline import Pipeline
+from ctglip.inference.readers import InMemory
 from ctglip.models.dual_encoder import DualEncoder, DualEncoderSettings
 from ctglip.models.hub import HubModel
 from ctglip.models.onnx import image_shape
@@ -123,7 +123,7 @@ def test_cxr_too(reading: str, tmp_path: Path) -> None:
     bert = write_word_bert(tmp_path / "bert")
     truth = {"heart:cardiomegaly": 1, "pleura_left:pleural_effusion": 1, "pleura_right:pleural_effusion": 0}
     Image.fromarray(draw_radiograph(np.random.default_rng(0), truth)).save(tmp_path / "radiograph.png")
-    model = CxrPipeline(cxr_release(bert, regions=None if reading == "none" else {"name": reading}))
+    model = Pipeline(cxr_release(bert, regions=None if reading == "none" else {"name": reading}))
     images, texts = (
         model.encode_image(tmp_path / "radiograph.png", ["heart"]),
         model.encode_text(["The heart is enlarged."]),
@@ -145,9 +145,9 @@ def test_what_a_model_reads_is_what_its_encoder_takes(trained: Trained, files: F
     assert tuple(made["image"].shape[1:]) == image_shape(model.release)
     assert len(model.channel_names) == made["image"].shape[1]
     window = model.channel_names.index("HU -160 to 240, scaled to -1 to 1")
-    standardized, _ = model.standardize(*files)
+    standardized = model.standardize(*files)
     rows = {row.organ: row for row in standardized.rows}
-    hu = torch.from_numpy(model.cut(standardized, [rows["liver"]]).hu[0].astype(np.float32))
+    hu = torch.from_numpy(model.reader.prepare(InMemory(standardized), [rows["liver"]])[0].hu.astype(np.float32))
     torch.testing.assert_close(made["image"][0, window], ((hu + 160) / 200 - 1).clamp(-1, 1))
     coverage = model.channel_names.index("the organ's coverage of each voxel")
     assert made["image"][0, coverage].shape == made["mask"][0, 0].shape

@@ -13,10 +13,10 @@ from ctglip.data.organs import studies_of
 from ctglip.evaluation.familiarity import as_statistics, fit_familiarity
 from ctglip.inference.answerer import NOT_MEASURED
 from ctglip.inference.feature_cache import organ_features_of
-from ctglip.inference.page import scan_page
+from ctglip.inference.page import answers_page
 from ctglip.inference.pipeline import Pipeline
 from ctglip.models.release import Release, load_release, save_release
-from ctglip.pages.scan import render
+from ctglip.pages.answers import render
 from ctglip.store.tables import Store
 from ctglip.types import LabelMap, Scan
 
@@ -44,7 +44,7 @@ def measured(trained: Trained) -> Release:
 
 def brightened(model: Pipeline, files: Files, organs: tuple[str, ...], by: int) -> tuple[Scan, LabelMap]:
     """The scan of the files with some organs denser by some HU."""
-    standardized, _ = model.standardize(*files)
+    standardized = model.standardize(*files)
     labels = np.asarray(standardized.organs)
     inside = np.isin(labels, [n for organ in organs for n in model.dictionaries.organs.labels_of(organ)])
     hu = np.where(inside, standardized.image + by, standardized.image).astype(np.int16)
@@ -86,7 +86,7 @@ def test_a_strange_scan_is_outside_as_a_whole_in_words_json_and_page(measured: R
     told = json.loads(json.dumps(answers.to_json()))
     assert "outside" in told["notes"][0]
     assert told["answers"][1]["familiar"] is False
-    page = render(scan_page(answers))
+    page = render(answers_page(answers))
     assert page.index("This scan is outside what this model has seen") < page.index("<main")
 
 

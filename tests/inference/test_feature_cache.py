@@ -13,7 +13,7 @@ import pytest
 from ctglip.data.cache import cut_instances, cut_study, instances_of
 from ctglip.data.crops import CropSettings, OrganCrop
 from ctglip.errors import ModelError, StoreError
-from ctglip.inference import feature_cache, feature_work
+from ctglip.inference import ct_readers, feature_cache
 from ctglip.inference.encoding import encode_crops
 from ctglip.inference.feature_cache import MASK_ONLY, FeatureCache, View, organ_features_of
 from ctglip.models.release import Release, load_release
@@ -40,7 +40,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         counts.append(len(cache))
         return encode_crops(model, cache, *rest, **named)
 
-    monkeypatch.setattr(feature_work, "encode_crops", encode)
+    monkeypatch.setattr(ct_readers, "encode_crops", encode)
     return counts
 
 
@@ -129,7 +129,7 @@ def test_a_folder_that_cannot_be_written_to_is_no_fault(trained: Trained, releas
     found = organ_features_of(trained[0], release, trained[0].study_ids[:2], ORGANS, folder=tmp_path / "file")
     assert len(found) == 6
     cache = FeatureCache(tmp_path / "file" / "key")
-    cache.write("s", "", {"liver": feature_work.Entry({}, dict.fromkeys(feature_work.PARTS, np.zeros(2)))})
+    cache.write("s", "", {"liver": feature_cache.Entry({}, dict.fromkeys(feature_cache.PARTS, np.zeros(2)))})
     assert not cache.writable
 
 

@@ -27,7 +27,7 @@ def test_a_map_has_the_grid_of_the_file_and_lies_in_the_organ(
         turned.append(tmp_path / file.name)
     model = load_model(trained[1])
     answers = model.query(turned[0], ["liver: fatty liver", "left kidney: renal cyst"], masks=turned[1])
-    paths = [write_map(answers, shown, tmp_path / "maps") for shown in model.heat_maps(answers)]
+    paths = [path for shown in model.heat_maps(answers) for path in write_map(answers, shown, tmp_path / "maps")]
     assert [path.name for path in paths] == ["liver_hepatic_steatosis.nii.gz", "kidney_left_renal_cyst.nii.gz"]
     scan, masks = nib.load(turned[0]), np.asarray(nib.load(turned[1]).dataobj)
     for path, organ in zip(paths, ("liver", "kidney_left"), strict=True):
@@ -46,6 +46,6 @@ def test_a_scan_in_memory_has_maps_too(trained: tuple[Store, Path], files: tuple
     model = load_model(trained[1])
     answers = model.query(scan, ["anything abnormal in the spleen?", "gallstones?"], masks=labels)
     assert answers.answers[-1].probability is None
-    paths = [write_map(answers, shown, tmp_path) for shown in model.heat_maps(answers)]
+    paths = [path for shown in model.heat_maps(answers) for path in write_map(answers, shown, tmp_path)]
     assert len(paths) == len(answers.answers) - 1
     assert nib.load(paths[0]).shape == scan.hu.shape

@@ -19,12 +19,12 @@ from ctglip.data.cxr import cxr_input
 from ctglip.errors import ModelError
 from ctglip.evaluation.run import evaluate
 from ctglip.evaluation.settings import EvaluateConfig
-from ctglip.inference.cxr import CxrPipeline
 from ctglip.inference.cxr_encoding import Read
-from ctglip.inference.cxr_maps import laid_on
-from ctglip.inference.cxr_page import cxr_answer_page
+from ctglip.inference.maps import resample_map
 from ctglip.inference.observations import observation_maps
-from ctglip.pages.scan import render
+from ctglip.inference.page import answers_page
+from ctglip.inference.pipeline import Pipeline
+from ctglip.pages.answers import render
 from tests.inference.tiny_cxr import FILMS, RECIPE, cxr_release, draw_radiograph, saved, truth_of, write_cxr_store
 from tests.inference.tiny_observer import PAIRS, observing
 from tests.training.tiny import write_word_bert
@@ -52,7 +52,7 @@ def test_the_best_observation_answers_and_its_map_lies_where_its_query_looks(run
     """Every answer is right and every map of an effusion peaks in it, on radiographs of 120 x 100 pixels and of three
     times as many a side."""
     model = load_model(run, "observations")
-    assert isinstance(model, CxrPipeline)
+    assert isinstance(model, Pipeline)
     rng = np.random.default_rng(7)
     shown = 0
     for _ in range(12):
@@ -63,7 +63,7 @@ def test_the_best_observation_answers_and_its_map_lies_where_its_query_looks(run
         present = [bool(truth[":".join(pair)]) for pair in PAIRS]
         assert [answer.probability > 0.5 for answer in asked.answers] == present
         for found, columns, there in zip(model.heat_maps(asked), ((76, 90), (10, 24)), present, strict=True):
-            laid = laid_on(found.values, found.to_file, pixels.shape)
+            laid = resample_map(found.values, np.linalg.inv(asked.original.affine) @ found.affine, pixels.shape)
             row, column = np.unravel_index(np.nanargmax(laid), laid.shape)
             if there:
                 assert 74 <= row / times <= 90
@@ -77,7 +77,7 @@ def test_the_answer_by_hand(run: Path, there: tuple[int, int]) -> None:
     """The map is held against attention where a finding is there: else no observation is like its prompts, and which
     of them is the least unlike is a matter of rounding."""
     model = load_model(run, "observations")
-    assert isinstance(model, CxrPipeline)
+    assert isinstance(model, Pipeline)
     truth = {"heart:cardiomegaly": 0} | {":".join(pair): one for pair, one in zip(PAIRS, there, strict=True)}
     pixels = draw_radiograph(np.random.default_rng(3), truth)
     asked, net = model.query(Radiograph(pixels.astype(np.float32)), QUESTIONS), model.release.model
@@ -100,10 +100,10 @@ def test_the_answer_by_hand(run: Path, there: tuple[int, int]) -> None:
 @pytest.mark.parametrize(("read", "what"), [("observations", "Attention"), ("whole", "Similarity")])
 def test_a_map_says_what_its_numbers_are(run: Path, read: str, what: str) -> None:
     model = load_model(run, read)
-    assert isinstance(model, CxrPipeline)
+    assert isinstance(model, Pipeline)
     rng = np.random.default_rng(3)
     asked = model.query(Radiograph(draw_radiograph(rng, truth_of(rng)).astype(np.float32)), QUESTIONS)
-    shown = cxr_answer_page(asked, list(model.heat_maps(asked)))
+    shown = answers_page(asked, maps=model.heat_maps(asked))
     captions = [where.picture.caption for where in shown.where]
     assert len(captions) == len(QUESTIONS)
     assert all(caption.startswith(what) for caption in captions)

@@ -12,10 +12,11 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from ctglip.api import load_model
-from ctglip.data.cache import cut_instances, instances_of
+from ctglip.data.cache import cut_instances
 from ctglip.errors import MaskError, ModelError, ScanError, VocabularyError
-from ctglip.inference.page import MOST_MAPS, most_likely, scan_page
-from ctglip.pages.scan import render
+from ctglip.inference.page import MOST_MAPS, answers_page, most_likely
+from ctglip.inference.readers import InMemory
+from ctglip.pages.answers import render
 from ctglip.store.tables import Store
 from ctglip.types import LabelMap, Scan
 
@@ -29,13 +30,13 @@ def test_a_question_sees_the_very_voxels_that_training_saw(trained: Trained, fil
     store, run = trained
     model = load_model(run)
     stored = cut_instances(
-        store, instances_of(store, ["s000"], ORGANS, model.crops), model.crops, model.dictionaries.organs
+        store, model.reader.instances(store, ["s000"], ORGANS), model.reader.crops, model.reader.organs
     )
-    standardized, _ = model.standardize(*files)
+    standardized = model.standardize(*files)
     rows = {row.organ: row for row in standardized.rows}
-    asked = model.cut(standardized, [rows[organ] for organ in ORGANS])
+    asked = model.reader.prepare(InMemory(standardized), [rows[organ] for organ in ORGANS])
     for name in ("hu", "mask", "size", "median_hu"):
-        assert_array_equal(getattr(asked, name), getattr(stored, name))
+        assert_array_equal([getattr(crop, name) for crop in asked], getattr(stored, name))
 
 
 def test_answers_are_probabilities_with_ranks(trained: Trained, files: Files) -> None:
@@ -51,7 +52,7 @@ def test_answers_are_probabilities_with_ranks(trained: Trained, files: Files) ->
     told = json.loads(json.dumps(answers.to_json()))
     assert told["scan"] == "scan.nii.gz"
     assert str(files[0].parent) not in json.dumps(told)
-    shown = scan_page(answers)
+    shown = answers_page(answers)
     page = render(shown)
     assert "left kidney" in page
     assert str(files[0].parent) not in page
@@ -65,13 +66,13 @@ def test_every_organ_is_encoded_once_however_much_is_asked(
 ) -> None:
     model = load_model(trained[1])
     encoded: list[int] = []
-    inner = model.release.model.organ_features
+    inner = model.release.model.forward
 
     def counted(images, *others):
         encoded.append(len(images))
         return inner(images, *others)
 
-    monkeypatch.setattr(model.release.model, "organ_features", counted)
+    monkeypatch.setattr(model.release.model, "forward", counted)
     answers = model.query(files[0], QUESTIONS * 5 + ["liver: cyst", "anything abnormal in the spleen?"], files[1], True)
     assert encoded == [3]
     assert len(answers.answers) >= 20
@@ -98,7 +99,7 @@ def test_the_page_shows_where_the_most_likely_answers_come_from(trained: Trained
     answers = model.query(files[0], [*QUESTIONS, "gallstones?"], masks=files[1])
     wanted = most_likely(answers)
     assert wanted == {(a.organ, a.abnormality) for a in answers.answers if a.probability is not None}
-    page = scan_page(answers, organs=model.dictionaries.organs, maps=model.heat_maps(answers, wanted))
+    page = answers_page(answers, organs=model.dictionaries.organs, maps=model.heat_maps(answers, wanted))
     assert [(one.organ, one.probability) for one in page.where] == [
         (answers.displays[a.organ], a.probability) for a in answers.answers if a.probability is not None
     ]
@@ -124,7 +125,7 @@ def test_a_copied_model_folder_gives_the_same_answers(trained: Trained, files: F
 
 def test_what_cannot_be_seen_is_not_answered(trained: Trained, files: Files) -> None:
     model = load_model(trained[1])
-    standardized, _ = model.standardize(*files)
+    standardized = model.standardize(*files)
     hu, affine = standardized.image, standardized.affine
     labels = np.asarray(standardized.organs)
     spleen, liver, kidney = (
@@ -212,7 +213,7 @@ def test_a_scan_that_preprocessing_refuses_is_not_answered(
     sound = nib.load(files[0])
     hu = np.asarray(sound.dataobj).astype(np.int16) + np.int16(1024)
     nib.save(nib.Nifti1Image(hu, sound.affine), tmp_path / "raw.nii.gz")
-    monkeypatch.setattr("ctglip.inference.pipeline.read_masks", lambda *_: pytest.fail("masks were read"))
+    monkeypatch.setattr("ctglip.modality.read_masks", lambda *_: pytest.fail("masks were read"))
     for given in (tmp_path / "raw.nii.gz", Scan(hu, sound.affine)):
         for ask in (lambda scan: model.query(scan, QUESTIONS, masks=files[1]), lambda scan: model.standardize(scan)):
             with pytest.raises(ScanError) as caught:

@@ -29,7 +29,7 @@ Files = tuple[Path, Path]
         ("ct.serie=3", "did you mean 'series'"),
         ("ct.spacing_mm=[1, 1, 1]", "trained with spacing_mm"),
         ("ct.hu_clip=[0, 100]", "trained with hu_clip"),
-        ("cxr.size=64", "trained on scans"),
+        ("cxr.size=64", "trained on CT scans"),
     ],
 )
 def test_unknown_settings_and_those_of_training_are_refused(trained: Trained, change: str, said: str) -> None:
@@ -58,17 +58,17 @@ def test_how_a_scan_is_read_can_be_changed_for_one_query(trained: Trained, files
 
 def test_advice_about_a_setting_says_how_a_query_changes_it() -> None:
     error = MaskError("The masks are apart.", code="mask_grid", fix="If so, set align_masks_by_index: true.")
-    told = with_setting(error, CtRecipe())
+    told = with_setting(error, CtRecipe(), "ct")
     assert isinstance(told, MaskError)
     assert told.code == "mask_grid"
     assert told.fix.endswith("For one query: --set ct.align_masks_by_index=true")
     other = MaskError("It is empty.", fix="Segment it again.")
-    assert with_setting(other, CtRecipe()) is other
+    assert with_setting(other, CtRecipe(), "ct") is other
 
 
 def cut_through(model: Pipeline, files: Files) -> tuple[Scan, LabelMap]:
     """The scan with a spleen that runs out of it."""
-    standardized, _ = model.standardize(*files)
+    standardized = model.standardize(*files)
     labels = np.asarray(standardized.organs).copy()
     spleen = next(iter(model.dictionaries.organs.labels_of("spleen")))
     x, y, _ = (int(n) for n in np.argwhere(labels == spleen).mean(0))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ctglip.pages import compare, index, pairs, quality, report, scan
+from ctglip.pages import answers, compare, index, pairs, quality, report
 from ctglip.pages.parts import (
     Control,
     Curve,
@@ -98,30 +98,32 @@ def report_page(slices: tuple[Picture, ...]) -> report.EvaluationPage:
 
 
 @pytest.fixture(scope="session")
-def scan_page(slices: tuple[Picture, ...], phantom: tuple[np.ndarray, np.ndarray]) -> scan.ScanPage:
+def scan_page(slices: tuple[Picture, ...], phantom: tuple[np.ndarray, np.ndarray]) -> answers.AnswersPage:
     axial = slices[0]
     assert axial.size is not None
     values, alt = np.where(phantom[1] == 1, 1.0, 0.0)[:, :, 30:31], "Heat map of the liver."
     heat, outline = (heat_picture(values, "axial", axial.size, alt, outline=only) for only in (False, True))
-    return scan.ScanPage(
+    return answers.AnswersPage(
         title="patient_a",
         answers=(
-            scan.Answer(
+            answers.Answer(
                 "liver: fatty liver", "Liver", "Hepatic steatosis", 0.9312, 1, 6, calibrated=True,
-                texts=(scan.SimilarText("The liver is hypodense.", 0.714), scan.SimilarText("Steatosis.", -0.113)),
+                texts=(
+                    answers.SimilarText("The liver is hypodense.", 0.714), answers.SimilarText("Steatosis.", -0.113),
+                ),
             ),
-            scan.Answer("gallstones?", "Gallbladder", "Gallstone", 0.004, 3, 3),
-            scan.Answer("heart: cardiomegaly", "Heart", "Cardiomegaly", None, reason="The heart is cut off."),
+            answers.Answer("gallstones?", "Gallbladder", "Gallstone", 0.004, 3, 3),
+            answers.Answer("heart: cardiomegaly", "Heart", "Cardiomegaly", None, reason="The heart is cut off."),
         ),
         facts=(Fact("Spacing", "3.0 × 3.0 × 3.0 mm"),),
-        organs=(scan.OrganFound("Liver", 1480.25, -12.0, True), scan.OrganFound("Spleen")),
+        organs=(answers.OrganFound("Liver", 1480.25, -12.0, True), answers.OrganFound("Spleen")),
         checks=(
             QualityCheck("slice_gap", "warning", "One slice is missing.", 1.6),
             QualityCheck("mirrored", "error", "The liver lies on the left."),
         ),
         pictures=slices,
         notes=("Trained on simulated patients.",),
-        where=(scan.Where("Liver", "Hepatic steatosis", 0.9312, axial, heat, outline),),
+        where=(answers.Where("Liver", "Hepatic steatosis", 0.9312, axial, heat, outline),),
     )  # fmt: skip
 
 
@@ -168,7 +170,7 @@ def pairs_page(slices: tuple[Picture, ...]) -> pairs.PairsPage:
 
 
 @pytest.fixture(scope="session")
-def index_page(scan_page: scan.ScanPage, slices: tuple[Picture, ...]) -> index.IndexPage:
+def index_page(scan_page: answers.AnswersPage, slices: tuple[Picture, ...]) -> index.IndexPage:
     return index.IndexPage(
         title="Demo",
         summary="240 simulated patients were learned from.",

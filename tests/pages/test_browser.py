@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ctglip.pages import compare, index, pairs, quality, report, scan
+from ctglip.pages import answers, compare, index, pairs, quality, report
 from ctglip.pages.viewer import LaidMap, make_viewer
 
 pytestmark = pytest.mark.slow
 MODULES: dict[str, Any] = {
-    "report_page": report, "scan_page": scan, "quality_page": quality, "pairs_page": pairs, "index_page": index,
+    "report_page": report, "scan_page": answers, "quality_page": quality, "pairs_page": pairs, "index_page": index,
     "compare_page": compare,
 }  # fmt: skip
 
@@ -117,7 +117,7 @@ def test_paper_is_white_whatever_the_screen(opened: Any) -> None:
 
 
 @pytest.fixture(scope="module")
-def viewed(scan_page: scan.ScanPage, phantom: tuple[np.ndarray, np.ndarray], tmp_path_factory: Any) -> Path:
+def viewed(scan_page: answers.AnswersPage, phantom: tuple[np.ndarray, np.ndarray], tmp_path_factory: Any) -> Path:
     """A scan page with a viewer, from the installed ipyniivue."""
     pytest.importorskip("ipyniivue", reason="ipyniivue is not installed")
     hu, labels = phantom
@@ -127,7 +127,7 @@ def viewed(scan_page: scan.ScanPage, phantom: tuple[np.ndarray, np.ndarray], tmp
     maps = [LaidMap("Liver: Hepatic steatosis", "Liver", heat, affine)]
     view = make_viewer(hu, affine, labels, {"Liver": {1}, "Spleen": {2}}, maps=maps)
     path = tmp_path_factory.mktemp("viewer") / "scan.html"
-    path.write_text(scan.render(dataclasses.replace(scan_page, viewer=view)), encoding="utf-8")
+    path.write_text(answers.render(dataclasses.replace(scan_page, viewer=view)), encoding="utf-8")
     return path
 
 

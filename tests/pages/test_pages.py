@@ -9,17 +9,17 @@ from typing import Any
 
 import pytest
 
-from ctglip.pages import compare, index, pairs, quality, report, scan
+from ctglip.pages import answers, compare, index, pairs, quality, report
 from ctglip.pages.parts import Fact, Link, Picture
 from ctglip.types import Interval
 
 MODULES: dict[str, Any] = {
-    "report_page": report, "scan_page": scan, "quality_page": quality, "pairs_page": pairs, "index_page": index,
+    "report_page": report, "scan_page": answers, "quality_page": quality, "pairs_page": pairs, "index_page": index,
     "compare_page": compare,
 }  # fmt: skip
 EMPTY: dict[str, Any] = {
     "report_page": report.EvaluationPage("Empty", "test", "nothing", Interval(None), ()),
-    "scan_page": scan.ScanPage("Empty"),
+    "scan_page": answers.AnswersPage("Empty"),
     "quality_page": quality.QualityPage("Empty", 0),
     "pairs_page": pairs.PairsPage("Empty"),
     "index_page": index.IndexPage("Empty", "Nothing.", Interval(None)),
@@ -161,10 +161,10 @@ def test_links_leave_the_folder_never(href: str, index_page: index.IndexPage) ->
         ({"alt": " "}, "alt text"),
     ],
 )
-def test_pictures_are_data_and_described(change: dict[str, str], message: str, scan_page: scan.ScanPage) -> None:
+def test_pictures_are_data_and_described(change: dict[str, str], message: str, scan_page: answers.AnswersPage) -> None:
     picture = dataclasses.replace(scan_page.pictures[0], **change)
     with pytest.raises(ValueError, match=message):
-        scan.render(dataclasses.replace(scan_page, pictures=(picture,)))
+        answers.render(dataclasses.replace(scan_page, pictures=(picture,)))
 
 
 def _text(render: Callable[[Any], str], page: Any) -> str:
@@ -190,8 +190,8 @@ def test_report_ranks_the_forest_and_keeps_the_table_in_order(report_page: repor
     assert table.index("Bronchiectasis") < table.index("Splenomegaly") < table.index(">Cyst")
 
 
-def test_scan_shows_answers_and_refusals(scan_page: scan.ScanPage) -> None:
-    text = _text(scan.render, scan_page).replace("\u00a0", " ")
+def test_scan_shows_answers_and_refusals(scan_page: answers.AnswersPage) -> None:
+    text = _text(answers.render, scan_page).replace("\u00a0", " ")
     for shown in (
         "93 %", "< 1 %", "Place 1 of 6", "calibrated", "not calibrated", "No answer", "The heart is cut off.", "0.71",
         "−0.11", "1,480.2", "−12", "cut off", "slice_gap", "1.6", "error", "3.0 × 3.0 × 3.0 mm",
@@ -199,16 +199,16 @@ def test_scan_shows_answers_and_refusals(scan_page: scan.ScanPage) -> None:
         assert shown in text, shown
 
 
-def test_scan_page_with_only_refusals_has_no_probability(scan_page: scan.ScanPage) -> None:
-    text = _text(scan.render, dataclasses.replace(scan_page, where=(), answers=scan_page.answers[-1:]))
+def test_scan_page_with_only_refusals_has_no_probability(scan_page: answers.AnswersPage) -> None:
+    text = _text(answers.render, dataclasses.replace(scan_page, where=(), answers=scan_page.answers[-1:]))
     assert "%" not in text
     assert "No answer" in text
 
 
-def test_many_answers_become_a_table_with_the_likeliest_first(scan_page: scan.ScanPage) -> None:
-    many = tuple(scan.Answer(f"question {i}", "Liver", f"Cyst{i}", (i * 7 % 30) / 30) for i in range(30))
+def test_many_answers_become_a_table_with_the_likeliest_first(scan_page: answers.AnswersPage) -> None:
+    many = tuple(answers.Answer(f"question {i}", "Liver", f"Cyst{i}", (i * 7 % 30) / 30) for i in range(30))
     page = dataclasses.replace(scan_page, answers=(scan_page.answers[-1], *many))
-    text = _text(scan.render, page).replace("\u00a0", " ")
+    text = _text(answers.render, page).replace("\u00a0", " ")
     shown = [int(share) for share in re.findall(r"(?<!highest: )Cyst\d+ (\d+) %", text)]
     assert len(shown) == 30
     assert shown == sorted(shown, reverse=True)
@@ -216,37 +216,37 @@ def test_many_answers_become_a_table_with_the_likeliest_first(scan_page: scan.Sc
     assert text.index("No answer. The heart is cut off.") > text.index("Cyst0 0 %")
 
 
-def test_questions_keep_their_cards_beside_a_long_list(scan_page: scan.ScanPage) -> None:
+def test_questions_keep_their_cards_beside_a_long_list(scan_page: answers.AnswersPage) -> None:
     listed = (
-        scan.Answer("anything?", organ, f"Finding {i}", 0.5, group=True)
+        answers.Answer("anything?", organ, f"Finding {i}", 0.5, group=True)
         for organ in ("Liver", "Spleen")
         for i in range(20)
     )
-    text = _text(scan.render, dataclasses.replace(scan_page, answers=(*scan_page.answers, *listed)))
+    text = _text(answers.render, dataclasses.replace(scan_page, answers=(*scan_page.answers, *listed)))
     assert "Place 1 of 6" in text
     assert "40 answers, organ by organ" in text
     assert "Spleen 20 answers; highest: Finding 0" in text
 
 
-def test_what_speaks_against_an_answer_stands_beside_it(scan_page: scan.ScanPage) -> None:
-    answer = scan.Answer(
+def test_what_speaks_against_an_answer_stands_beside_it(scan_page: answers.AnswersPage) -> None:
+    answer = answers.Answer(
         "no gallstones", "Gallbladder", "Gallstone", 0.4, caveats=("outside what this model has seen",),
         remark="asked as its absence", threshold=0.31,
     )  # fmt: skip
     axial = scan_page.pictures[0]
-    silent = scan.Where("Liver", "Cyst", 0.7, axial, None)
+    silent = answers.Where("Liver", "Cyst", 0.7, axial, None)
     page = dataclasses.replace(
         scan_page, answers=(answer,), where=(silent,), warnings=("This scan is far from training.",)
     )
-    text = _text(scan.render, page).replace("\u00a0", " ")
+    text = _text(answers.render, page).replace("\u00a0", " ")
     for shown in (
         "Outside what this model has seen", "not calibrated", "Asked as its absence", "Yes from 31 %",
         "This scan is far from training.", "No heat map: no place in the Liver adds to this answer",
     ):  # fmt: skip
         assert shown in text, shown
     assert text.index("This scan is far from training.") < text.index("40 %")
-    compared = scan.Answer("liver: It is large.", "Liver", "", None, 3, 19, similarity=0.54)
-    text = _text(scan.render, dataclasses.replace(scan_page, answers=(compared,), where=()))
+    compared = answers.Answer("liver: It is large.", "Liver", "", None, 3, 19, similarity=0.54)
+    text = _text(answers.render, dataclasses.replace(scan_page, answers=(compared,), where=()))
     assert "0.54 cosine similarity, no probability" in text
     assert "Nearer than all but 2 of the 18 sentences" in text
     assert "%" not in text
@@ -293,9 +293,9 @@ def test_numpy_numbers_are_written_like_plain_ones(report_page: report.Evaluatio
     assert "–" in report.render(dataclasses.replace(report_page, auroc=Interval(float("nan"))))
 
 
-def test_facts_keep_their_order(scan_page: scan.ScanPage) -> None:
+def test_facts_keep_their_order(scan_page: answers.AnswersPage) -> None:
     text = _text(
-        scan.render, dataclasses.replace(scan_page, facts=tuple(Fact(f"name{i}", f"value{i}") for i in (3, 1, 2)))
+        answers.render, dataclasses.replace(scan_page, facts=tuple(Fact(f"name{i}", f"value{i}") for i in (3, 1, 2)))
     )
     assert text.index("name3 value3") < text.index("name1 value1") < text.index("name2 value2")
 

@@ -10,7 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from ctglip.pages import scan, viewer
+from ctglip.pages import answers, viewer
 
 Phantom = tuple[np.ndarray, np.ndarray]
 AFFINE = np.array([[2.0, 0, 0, -10], [0, 2.0, 0, 5], [0, 0, 3.0, 7], [0, 0, 0, 1]])
@@ -115,24 +115,24 @@ def data_of(html: str) -> dict:
     return json.loads(found[1])
 
 
-def test_page_tells_the_viewer_what_was_answered(phantom: Phantom, scan_page: scan.ScanPage) -> None:
-    data = data_of(scan.render(dataclasses.replace(scan_page, viewer=made(phantom))))
+def test_page_tells_the_viewer_what_was_answered(phantom: Phantom, scan_page: answers.AnswersPage) -> None:
+    data = data_of(answers.render(dataclasses.replace(scan_page, viewer=made(phantom))))
     liver, spleen = data["organs"]
     assert liver["answers"] == ["Hepatic steatosis: 93\u00a0%"]
     assert spleen["answers"] == []
     assert data["shape"] == [20, 30, 40]
 
 
-def test_names_cannot_leave_their_script(phantom: Phantom, scan_page: scan.ScanPage) -> None:
+def test_names_cannot_leave_their_script(phantom: Phantom, scan_page: answers.AnswersPage) -> None:
     bad = "</script><script>alert(1)</script>"
     view = viewer.make_viewer(phantom[0], AFFINE, phantom[1], {bad: {1}})
-    html = scan.render(dataclasses.replace(scan_page, title=bad, viewer=view))
+    html = answers.render(dataclasses.replace(scan_page, title=bad, viewer=view))
     assert "<script>alert" not in html
     assert data_of(html)["organs"][0]["name"] == bad
 
 
-def test_only_our_script_may_run(phantom: Phantom, scan_page: scan.ScanPage) -> None:
-    plain, viewed = scan.render(scan_page), scan.render(dataclasses.replace(scan_page, viewer=made(phantom)))
+def test_only_our_script_may_run(phantom: Phantom, scan_page: answers.AnswersPage) -> None:
+    plain, viewed = answers.render(scan_page), answers.render(dataclasses.replace(scan_page, viewer=made(phantom)))
     assert "script-src" not in plain
     assert "<script" not in plain
     policy = re.search(r'Content-Security-Policy" content="([^"]*)"', viewed)

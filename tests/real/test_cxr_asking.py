@@ -17,7 +17,7 @@ from ctglip_preprocessing.settings import PreprocessConfig
 from numpy.testing import assert_array_equal
 from PIL import Image
 
-from ctglip.cli.cxr_answers import write_radiograph
+from ctglip.cli.answers import write_answers
 from ctglip.cohort import read_cohort
 from ctglip.config import load_settings
 from ctglip.cxr.public import CohortMap, write_public
@@ -26,7 +26,7 @@ from ctglip.data.cxr import CxrDataSettings
 from ctglip.errors import MaskError
 from ctglip.evaluation.run import evaluate
 from ctglip.evaluation.settings import EvaluateConfig
-from ctglip.inference.cxr import CxrPipeline
+from ctglip.inference.pipeline import Pipeline
 from ctglip.models.release import Release
 from ctglip.store.splits import SplitSettings, assign_splits
 from ctglip.store.tables import Store
@@ -46,7 +46,7 @@ def small_model(folder: Path, **model: Any) -> Release:
 
 def test_cxr_with_lung_masks_are_answered_from_their_boxes(real_data: Path, tmp_path: Path) -> None:
     folder = real_data / "cxr" / "films_with_notes"
-    model = CxrPipeline(small_model(tmp_path, regions={"name": "box"}))
+    model = Pipeline(small_model(tmp_path, regions={"name": "box"}))
     radiographs = sorted(path for path in folder.iterdir() if path.suffix in (".png", ".jpg"))
     asked = [
         radiograph
@@ -64,10 +64,10 @@ def test_cxr_with_lung_masks_are_answered_from_their_boxes(real_data: Path, tmp_
             "the box of the left lung", "the box of the right lung", "the whole radiograph",
         ]  # fmt: skip
         assert all(answer.probability is not None for answer in answers.answers)
-        boxes = {region.name: region for region in answers.regions}
+        boxes = {region.name: region for region in answers.standardized.regions}
         assert boxes["right_lung"].column0 < boxes["left_lung"].column0
     last = answered[-1]
-    told, lines = write_radiograph(model, last, tmp_path / "out", tmp_path / "maps")
+    told, lines = write_answers(model, last, tmp_path / "out", tmp_path / "maps")
     notes = [line for line in lines if line.startswith("note: ")]
     assert len(lines) == len(QUESTIONS) + 2 + len(notes)
     assert "Read from the box of the left lung" in (tmp_path / "out" / "radiograph.html").read_text()
@@ -105,12 +105,12 @@ def test_nih_cxr_are_judged_by_their_labels(real_data: Path, tmp_path: Path) -> 
     assert len(found.findings) >= 3
     assert found.macro_auroc.value is not None
     scores = pl.read_parquet(tmp_path / "out" / "scores.parquet")
-    model = CxrPipeline(release)
+    model = Pipeline(release)
     pair = results.pairs[0]
     own = scores.filter((pl.col("organ") == pair.organ) & (pl.col("abnormality") == pair.abnormality))
     for row in own[:5].iter_rows(named=True):
         image = next((real_data / "cxr" / "nih_films").glob(f"{row['study_id']}*.png"))
-        standardized, _, _ = model.standardize(image)
+        standardized = model.standardize(image)
         assert_array_equal(standardized.image, store.study(row["study_id"]).image())
         question = f"{model.dictionaries.organs[pair.organ].display}: {pair.abnormality.replace('_', ' ')}"
         answer = model.query(image, [question]).answers[0]

@@ -21,8 +21,9 @@ from ctglip.evaluation.bootstrap import interval_of, weighted_mean
 from ctglip.evaluation.context import Context
 from ctglip.evaluation.results import PartResult, display_name, interval_cells
 from ctglip.inference.cxr_encoding import Reading, boxes_of, cxr_settings, organ_box, queries_of, reading_of
-from ctglip.inference.cxr_maps import cxr_maps, laid_on
+from ctglip.inference.cxr_maps import cxr_maps
 from ctglip.inference.heatmap import crop_affine, crop_maps
+from ctglip.inference.maps import resample_map
 from ctglip.inference.observations import observation_maps
 from ctglip.inference.scoring import Dictionaries
 from ctglip.pages.parts import Table
@@ -277,7 +278,7 @@ def _radiograph(
     for (instance, name), (row, _), values in zip(
         instances, questions, _maps(context, radiograph, instances, reading), strict=True
     ):
-        on_file = laid_on(values, stored_to_file @ radiograph.affine(), shape)
+        on_file = resample_map(values, stored_to_file @ radiograph.affine(), shape)
         covered = np.isfinite(on_file)
         if not covered.any():
             continue
@@ -285,7 +286,7 @@ def _radiograph(
         lesion = np.min([distance_outside(shape, one) for one in several], axis=0) if several else None
         # a map of a box lies in the organ's box wherever it peaks
         region = organ_box(instance.organ, boxes, organs) if reading != "box" else None
-        organ = distance_outside(shape, _box_on_file(region[0].box[:4], stored_to_file)) if region else None
+        organ = distance_outside(shape, _box_on_file(region[0].box, stored_to_file)) if region else None
         patient = int(context.split.patients[row])
         answers.append(point(name, patient, on_file, covered, NEAR_WIDTH * shape[1], lesion, organ))
     return answers

@@ -1,4 +1,4 @@
-"""The page of one scan: what was asked, what the model answers, and what it looked at."""
+"""The page of one scan or radiograph: what was asked, what the model answers, and what it looked at."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Answer:
         reason: why there is no answer: "The gallbladder is not in the scan."
         texts: the most similar sentences, most similar first.
         read_from: what was looked at: "the whole radiograph", "the box of the left lung"; "" where it is the organ
-        itself.
+                    itself.
         caveats: why the probability cannot be trusted, one sentence each.
         threshold: the probability from which on the answer is yes, or None.
         remark: how the question was understood: "Asked as its absence."
@@ -92,7 +92,7 @@ class Where:
 
 
 @dataclass(frozen=True)
-class ScanPage:
+class AnswersPage:
     """Everything on the page of one scan or radiograph.
 
     Attributes:
@@ -121,18 +121,18 @@ class ScanPage:
     where: tuple[Where, ...] = ()
     maps: Literal["evidence", "attention"] = "evidence"
     viewer: Viewer | None = None
-    kind: Literal["scan", "radiograph"] = "scan"
+    kind: str = "scan"
 
 
-def render(page: ScanPage) -> str:
+def render(page: AnswersPage) -> str:
     """The page as one self-contained HTML document."""
     windows = [("Soft tissue", *SOFT_TISSUE_HU), ("Lung", *LUNG_HU), ("Bone", *BONE_HU)]
     return render_template(
-        "scan.html", page=page, viewer_data=_viewer_data(page), windows=windows, strength=round(100 * HEAT_OPACITY)
+        "answers.html", page=page, viewer_data=_viewer_data(page), windows=windows, strength=round(100 * HEAT_OPACITY)
     )
 
 
-def _viewer_data(page: ScanPage) -> dict[str, Any]:
+def _viewer_data(page: AnswersPage) -> dict[str, Any]:
     """What the viewer's script is told: the organs with what was answered of each."""
     if page.viewer is None:
         return {}
@@ -157,9 +157,9 @@ def _viewer_data(page: ScanPage) -> dict[str, Any]:
 
 
 def _in_words(answer: Answer) -> str:
-    said = f"no answer. {answer.reason}"
+    words = f"no answer. {answer.reason}"
     if answer.probability is not None:
-        said = share(answer.probability) + ("" if answer.calibrated else ", not calibrated")
+        words = share(answer.probability) + ("" if answer.calibrated else ", not calibrated")
     elif answer.similarity is not None:
-        said = f"similarity {number(answer.similarity, 2)}"
-    return f"{answer.abnormality or answer.question}: {said}"
+        words = f"similarity {number(answer.similarity, 2)}"
+    return f"{answer.abnormality or answer.question}: {words}"
