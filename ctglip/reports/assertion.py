@@ -12,8 +12,8 @@ from collections.abc import Set as AbstractSet
 
 from ctglip.reports.clauses import Statements
 from ctglip.reports.doubt import DOUBTING, doubts
-from ctglip.reports.lexicon import Cue, Lexicon
-from ctglip.reports.mentions import Span
+from ctglip.reports.lexicon import Lexicon
+from ctglip.reports.mentions import Cue, Span
 from ctglip.types import Status
 
 

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 from ctglip.reports.mentions import NO_SIDE, SIDES, STATION, Concept, Location, Mention, OrganTerm
 from ctglip.reports.sentence import Sentence
-from ctglip.types import Laterality
 
 _LISTS = frozenset({"and", "or", ",", "/", "&", "nor"})
 _FRONT_OR_BACK = frozenset({"anterior", "posterior"})
@@ -398,15 +397,3 @@ class Attachment:
         near = all(other == "body" or self.lexicon.same_side(home, other) for other in homes)
         sides = {o.laterality for o in others}
         return next(iter(sides)) if near and len(sides) == 1 else NO_SIDE
-
-    def side_of_lungs(self, mention: Mention, organ: str) -> Laterality | None:
-        """The side of an embolus by the lobes whose arteries it is in: "in the right lower lobe pulmonary arteries"."""
-        if organ != "pulmonary_artery":
-            return None
-        clause = self.scopes.clause_of(mention.start)
-        lobes = [p for p in self.locations if p.term.organs & self.lexicon.lungs and not self.barred(mention, p)]
-        lobes = [p for p in lobes if self.scopes.clause_of(p.start) == clause]
-        sides = NO_SIDE.union(*(self.lexicon.sides_of(p) for p in lobes))
-        if "both" in sides or len(sides) == 2:
-            return "bilateral"
-        return "left" if sides == {"left"} else "right" if sides == {"right"} else None

@@ -10,8 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 
-from ctglip.reports.lexicon import Cue
-from ctglip.reports.mentions import Span
+from ctglip.reports.mentions import Cue, Span
 
 _PARTING = frozenset({",", "and", ";"})
 _ALTERNATIVE = frozenset({"or", "nor"})

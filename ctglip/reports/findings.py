@@ -110,7 +110,7 @@ class _RowBuilder:
                 if self.scopes.clause_of(location.start) == self.scopes.clause_of(mention.start):
                     self._claim([location])
                 side = laterality or self.lexicon.side_of(resolved[1])
-                side = side or self.attachment.side_of_lungs(mention, resolved[1])
+                side = side or self._side_of_lungs(mention, resolved[1])
                 found.append(Row(resolved[1], resolved[0], status, side, location.level, reason))
         return found or self._with_last_mention(mention, status) or list(self._unplaced(mention, status))
 
@@ -130,6 +130,20 @@ class _RowBuilder:
             return location.members(sides)
         return members(pair, sides)
 
+    def _side_of_lungs(self, mention: Mention, organ: str) -> Laterality | None:
+        """The side of an embolus by the lobes whose arteries it is in: "in the right lower lobe pulmonary arteries"."""
+        if organ != "pulmonary_artery":
+            return None
+        clause = self.scopes.clause_of(mention.start)
+        lobes = [
+            p for p in self.locations if p.term.organs & self.lexicon.lungs and not self.attachment.barred(mention, p)
+        ]
+        lobes = [p for p in lobes if self.scopes.clause_of(p.start) == clause]
+        sides = NO_SIDE.union(*(self.lexicon.sides_of(p) for p in lobes))
+        if "both" in sides or len(sides) == 2:
+            return "bilateral"
+        return "left" if sides == {"left"} else "right" if sides == {"right"} else None
+
     def _with_last_mention(self, mention: Mention, status: Status) -> list[Row]:
         """A finding where the one is that it comes with: "nephrolithiasis on the right, with a calculus of 4 mm"."""
         before = [other for other, _ in self.found if other.end <= mention.start]
@@ -144,7 +158,7 @@ class _RowBuilder:
         concept, lexicon = mention.concept, self.lexicon
         name = lexicon.abnormality_of(concept)
         sides = mention.laterality or self.attachment.side_near(mention)
-        if concept.kind != "observation" and not lexicon.is_general(concept.name):
+        if concept.kind != "observation" and concept.name not in lexicon.organless:
             if not self.attachment.at_other_organ(mention):
                 yield from self._at_home(str(name), status, sides)
             return

@@ -1,20 +1,20 @@
 """Phrases and what they mean: the dictionaries' organs and abnormalities, this room's cues and observations.
 
-A ``Trie`` finds the longest phrases in a list of words. The ``Lexicon`` holds one for organs, one for what is seen
-there, one for the words around them (negation, uncertainty, sides), and answers which abnormality an observation is
+A ``Trie`` finds the longest phrases in a list of words. The ``Lexicon`` holds one for organs, one for concepts,
+one for the words around them (negation, uncertainty, sides), and answers which abnormality an observation is
 in an organ: "effusion" in the pleura is a pleural effusion, since the dictionary has the phrase "pleural effusion".
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ctglip.files import read_yaml
 from ctglip.reports.abbreviations import add_abbreviations, add_compounds
-from ctglip.reports.mentions import NO_SIDE, SIDES, Concept, Location, OrganTerm
+from ctglip.reports.mentions import NO_SIDE, SIDES, Concept, Cue, Location, OrganTerm
 from ctglip.reports.sharing import JOINTS, elided, sharing
 from ctglip.reports.spelling import SHORTEST, Spelling
 from ctglip.reports.trie import Trie, TrieMatch
@@ -25,30 +25,26 @@ from ctglip.vocabulary.organs import Organ, OrganDictionary, Side
 _FOLDER = Path(__file__).parent
 
 
-class Cue(NamedTuple):
-    """Words of a sentence that affirm, deny, doubt, date or part.
+class Lexicon:
+    """Everything that the parser looks words up in, built once from the two dictionaries and this room's YAML.
 
     Attributes:
-        kind: list of ``cues.yaml``: "negation", "uncertainty", "history", "normal", "exception", "break", ...
-        direction: where its scope lies: "before" (the cue stands before it), "after", "next"; or the list's own word.
-        perceived: made of a denial and a word of perception: "not ... seen".
+        data: ``cues.yaml``; ``lists`` its short lists of words by name.
+        measuring: first words of the attributes that are measured: "size", "wall thickness".
+        elliptical: words that point back to the sentence before.
+        perception: words such as "seen", that deny what stands before them when "not" does.
     """
-
-    start: int
-    end: int
-    kind: str
-    direction: str | None = None
-    perceived: bool = False
-
-
-class Lexicon:
-    """Everything that the parser looks words up in, built once from the two dictionaries and this room's YAML."""
 
     def __init__(self, organs: OrganDictionary, abnormalities: AbnormalityDictionary) -> None:
         self.organs = organs
         self.abnormalities = abnormalities
         self.data = read_yaml(_FOLDER / "cues.yaml")
         self.lists = {name: frozenset(words) for name, words in self.data["words"].items()}
+        measures = [text for entry in self.data["measures"].values() for text in entry["words"]]
+        self.measuring, self.elliptical, self.perception = (
+            frozenset(phrase(text)[0] for text in texts)
+            for texts in (measures, self.data["elliptical"], self.data["perception"])
+        )
         self.lists["deciding"] = self.lists["quantity"] | {",", "and", ";", ":", "no"}
         known = read_yaml(_FOLDER / "observations.yaml")
         self.observations: dict[str, dict[str, Any]] = known["observations"]
@@ -334,12 +330,9 @@ class Lexicon:
                 return self.term_of(self._stations[organ])
         return None
 
-    def is_general(self, abnormality: str) -> bool:
-        """Whether it says nothing about its organ ("cyst", "calcification"): some kind of it is implied by an organ."""
-        return abnormality in self._general
-
     @cached_property
-    def _general(self) -> frozenset[str]:
+    def organless(self) -> frozenset[str]:
+        """Abnormalities that do not tell their organ ("cyst", "calcification"): an organ implies a subtype of them."""
         entries = self.abnormalities.abnormalities.values()
         implying = {general for entry in entries if entry.implied for general in entry.implied.by}
         return frozenset(implying | {entry.name for entry in entries if entry.default_organ == "body"})
@@ -369,20 +362,16 @@ class Lexicon:
 
     def _add_cues(self) -> None:
         data = self.data
-        for kind in ("negation", "uncertainty", "history"):
-            for direction, texts in data[kind].items():
-                self._cue(texts, kind, direction)
+        cues = [(kind, *entry) for kind in ("negation", "uncertainty", "history") for entry in data[kind].items()]
         for text in data["pathology"]:
             self.concepts.add(phrase(text), Concept("pathology", text))
-        for kind in ("pseudo", "exception", "break", "normal", "abnormal_than", "unassessable"):
-            self._cue(data[kind], kind)
+        kinds = ("pseudo", "exception", "break", "normal", "abnormal_than", "unassessable")
+        for kind, direction, texts in [*cues, *((kind, None, data[kind]) for kind in kinds)]:
+            for text in texts:
+                self.cues.add(phrase(text), (kind, direction))
         for text in data["normal"]:
             if phrase(text)[0] in ("no", "without", "nothing"):
                 self.cues.add(phrase(text), ("normal", "before"), replace=True)
-
-    def _cue(self, texts: Iterable[str], kind: str, direction: str | None = None) -> None:
-        for text in texts:
-            self.cues.add(phrase(text), (kind, direction))
 
     def _add_measures(self) -> None:
         for name, entry in self.data["measures"].items():
@@ -402,21 +391,6 @@ class Lexicon:
             roots["segment",] = frozenset({"liver", "lungs"})
         for words, organs in roots.items():
             self.levels.add(words, organs)
-
-    @cached_property
-    def measuring(self) -> frozenset[str]:
-        """First words of the attributes that are measured: "size", "wall thickness"."""
-        return frozenset(phrase(text)[0] for entry in self.data["measures"].values() for text in entry["words"])
-
-    @cached_property
-    def elliptical(self) -> frozenset[str]:
-        """Words that point back to the sentence before."""
-        return frozenset(phrase(text)[0] for text in self.data["elliptical"])
-
-    @cached_property
-    def perception(self) -> frozenset[str]:
-        """Words such as "seen", that deny what stands before them when "not" does."""
-        return frozenset(phrase(text)[0] for text in self.data["perception"])
 
 
 _SHORTEST_NEAR = 8

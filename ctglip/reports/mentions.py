@@ -154,3 +154,19 @@ class Mention(NamedTuple):
     def end(self) -> int:
         """Word behind the last."""
         return self.span.end
+
+
+class Cue(NamedTuple):
+    """Words of a sentence that affirm, deny, doubt, date or part.
+
+    Attributes:
+        kind: list of ``cues.yaml``: "negation", "uncertainty", "history", "normal", "exception", "break", ...
+        direction: where its scope lies: "before" (the cue stands before it), "after", "next"; or the list's own word.
+        perceived: made of a denial and a word of perception: "not ... seen".
+    """
+
+    start: int
+    end: int
+    kind: str
+    direction: str | None = None
+    perceived: bool = False

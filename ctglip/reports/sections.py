@@ -10,46 +10,13 @@ import difflib
 import html
 import re
 from functools import lru_cache
+from pathlib import Path
 
+from ctglip.files import read_yaml
 from ctglip.reports.dictation import written
 from ctglip.types import Report, Section
 
-_HEADINGS: dict[Section, tuple[str, ...]] = {
-    "findings": (
-        "findings", "finding", "full result", "results", "result", "report", "body", "description", "observations",
-        "ct findings", "findings en",
-        "notes", "radiologist notes", "radiologists notes", "radiologist s notes", "narrative", "chest findings",
-        "imaging findings",
-    ),
-    "impression": (
-        "impression", "impressions", "conclusion", "conclusions", "opinion", "summary", "interpretation",
-        "assessment", "diagnosis", "comment", "comments", "recommendation", "recommendations", "final impression",
-        "impressions en", "conclusion and recommendation", "addendum", "final diagnosis",
-        "findings suggest", "bottom line",
-    ),
-    "indication": (
-        "indication", "indications", "history", "clinical history", "clinical information", "clinical indication",
-        "reason for exam", "reason for examination", "reason for study", "clinical data", "clinical details",
-        "clinical statement", "clinical question", "patient history", "presenting complaint", "symptoms",
-        "clinicalinformation en", "relevant clinical information", "medical history", "diagnosis on request",
-        "hx", "clinical hx", "pmh", "pmhx", "past medical history", "past history", "past surgical history",
-        "background", "clinical background", "clinical context", "clinical problem", "clinical notes",
-        "reason for request", "reason for scan", "reason for referral", "indication for examination",
-        "indication for study", "clinical",
-        "request", "referral", "complaint", "clinical summary", "oncologic history", "oncological history",
-        "mechanism", "mechanism of injury", "question", "reason", "history of present illness", "hpi",
-        "surgical history",
-    ),
-    "technique": (
-        "technique", "techniques", "procedure", "protocol", "exam", "examination", "study", "scan", "modality",
-        "method", "imaging technique", "contrast", "dose", "type of examination", "exam type", "views",
-        "scan technique", "technical details",
-    ),
-    "comparison": (
-        "comparison", "comparisons", "prior studies", "prior study", "previous examinations", "compared with",
-        "previous studies", "prior exams", "prior exam", "previous examination", "priors",
-    ),
-}  # fmt: skip
+_HEADINGS: dict[Section, tuple[str, ...]] = read_yaml(Path(__file__).with_name("headings.yaml"))
 _KNOWN: dict[str, Section] = {heading: section for section, names in _HEADINGS.items() for heading in names}
 _CANDIDATE = re.compile(
     r"(?:^|(?<=[.?!\"•]))[ \t]*[-*#•=_]*[ \t]*(?:\d{1,2}[.)][ \t]*)?(?P<name>[A-Za-z][A-Za-z&/ _'’-]{2,40}?)[ \t*_]*"

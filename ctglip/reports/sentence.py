@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ctglip.reports.assertion import Scopes
-from ctglip.reports.lexicon import Cue, Lexicon
+from ctglip.reports.lexicon import Lexicon
 from ctglip.reports.location import find_locations
 from ctglip.reports.measures import measured, removed
-from ctglip.reports.mentions import NO_SIDE, SIDES, Concept, Mention, Span
+from ctglip.reports.mentions import NO_SIDE, SIDES, Concept, Cue, Mention, Span
 
 _NONE = frozenset({"none", "nil"})
 _SIDE_BEFORE = 6

@@ -7,20 +7,8 @@ from collections.abc import Iterator
 
 _RULE = re.compile(r"^[ \t]*\|?[ \t]*:?-{2,}[-|: \t]*$")
 _FINDINGS = frozenset(
-    {
-        "nodule",
-        "nodules",
-        "lesion",
-        "lesions",
-        "mass",
-        "node",
-        "nodes",
-        "cyst",
-        "cysts",
-        "stone",
-        "metastasis",
-        "target",
-    }
+    {"nodule", "nodules", "lesion", "lesions", "mass", "node", "nodes", "cyst"}
+    | {"cysts", "stone", "metastasis", "target"}
 )
 _LOCATIONS = frozenset({"location", "site", "lobe", "segment", "position", "place", "where"})
 _SIDES = frozenset({"right", "left"})

@@ -10,6 +10,9 @@ import re
 import unicodedata
 from collections.abc import Callable
 from functools import lru_cache
+from pathlib import Path
+
+from ctglip.files import read_yaml
 
 SKIPPED = frozenset({"the", "a", "an", "-", "‐", "‑", "–", "'", "´", "`", "’"})
 """Words and signs that phrases read over: "lobe of the lung" is "lobe of lung", "ground-glass" is "ground glass"."""
@@ -17,32 +20,8 @@ _DEFINITE = frozenset({"the", "this", "these", "those", "that"})
 _HYPHENS = frozenset({"-", "‐", "‑", "–"})
 
 _TOKEN = re.compile(r"[a-z]+n['’]t\b|[cdlts]\d{1,2}(?![^\W_])|[^\W\d_]+|\d+(?:[.,]\d+)*|\S", re.IGNORECASE)
-_IRREGULAR = {
-    "vertebrae": "vertebra", "bullae": "bulla", "bronchi": "bronchus", "hila": "hilum", "hili": "hilum",
-    "hilus": "hilum", "calculi": "calculus", "nuclei": "nucleus", "foci": "focus", "atria": "atrium",
-    "diverticula": "diverticulum", "septa": "septum", "septae": "septum", "apices": "apex", "thrombi": "thrombus",
-    "emboli": "embolus", "pneumothoraces": "pneumothorax", "hydrothoraces": "hydrothorax",
-    "hemithoraces": "hemithorax", "thoraces": "thorax", "foramina": "foramen", "lumina": "lumen", "corpora": "corpus",
-    "sequelae": "sequela", "sequelas": "sequela", "scapulae": "scapula", "pleurae": "pleura", "axillae": "axilla",
-    "bases": "base", "lobuli": "lobule", "ureters": "ureter", "ribs": "rib", "teeth": "tooth", "feet": "foot",
-    "ova": "ovum", "cava": "cava", "cavae": "cava", "ganglia": "ganglion", "aortae": "aorta", "fossae": "fossa",
-    "glands": "gland", "lungs": "lung", "pelves": "pelvis", "calyces": "calyx", "calices": "calyx", "ostia": "ostium",
-    "pancreas": "pancreas", "gas": "gas", "aortopulmonar": "aortopulmonary", "pulmoner": "pulmonary",
-    "diseases": "disease", "does": "does", "this": "this", "corpuses": "corpus", "loculi": "loculus",
-    "fistulae": "fistula", "maxillae": "maxilla", "lymphnode": "lymph", "fibroses": "fibrosis",
-    "sulci": "sulcus", "gyri": "gyrus", "testes": "testis", "metastases": "metastasis",
-}  # fmt: skip
-_SPELLING = (
-    ("oesophag", "esophag"), ("oedem", "edem"), ("haem", "hem"), ("tumour", "tumor"), ("calibre", "caliber"),
-    ("centre", "center"), ("fibre", "fiber"), ("litre", "liter"), ("metre", "meter"), ("aemi", "emi"),
-    ("diarrhoea", "diarrhea"), ("aetiolog", "etiolog"), ("caec", "cec"), ("caesar", "cesar"), ("coel", "cel"),
-    ("orthopaed", "orthoped"), ("paediatr", "pediatr"), ("foet", "fet"), ("goitre", "goiter"), ("colour", "color"),
-    ("artefact", "artifact"), ("isation", "ization"), ("organise", "organize"), ("organising", "organizing"),
-    ("vascularised", "vascularized"), ("necrotising", "necrotizing"), ("embolised", "embolized"),
-    ("visualis", "visualiz"), ("localis", "localiz"), ("lymphaden", "lymphaden"), ("aneurism", "aneurysm"),
-    ("faec", "fec"), ("grey", "gray"), ("disk", "disc"),
-    ("generalis", "generaliz"), ("recognis", "recogniz"), ("sulph", "sulf"),
-)  # fmt: skip
+_FORMS: dict[str, dict[str, str]] = read_yaml(Path(__file__).with_name("words.yaml"))
+_IRREGULAR, _SPELLING = _FORMS["irregular"], tuple(_FORMS["spelling"].items())
 
 
 def read_words(text: str, form: Callable[[str], str] | None = None) -> tuple[list[str], frozenset[int]]:
