@@ -69,10 +69,10 @@ class CropCache:
         return self
 
     def draw(
-        self, rows: Sequence[int] | np.ndarray, stand_ins: Callable[[int], Iterable[int]]
+        self, rows: Sequence[int] | np.ndarray, substitutes: Callable[[int], Iterable[int]]
     ) -> tuple[list[int], list[OrganCrop]]:
         """Some of the crops, and which they are: those asked for (see ``stored.StoredCrops.draw``)."""
-        del stand_ins  # nothing here is unreadable
+        del substitutes  # nothing here is unreadable
         return [int(row) for row in rows], [self.crop(row) for row in rows]
 
     def stack(self, settings: CropSettings) -> CropStack:
@@ -131,7 +131,7 @@ def cut_instances(
             return failure_of(study_id, error)
 
     found = stacked(instances, (), settings)
-    kept: list[np.ndarray] = []
+    readable_rows: list[np.ndarray] = []
     failures: list[Failure] = []
     with worker_threads(threads) as pool:
         for done, (study_id, crops) in enumerate(zip(rows, pool.map(cut, rows), strict=True), start=1):
@@ -139,12 +139,12 @@ def cut_instances(
                 failures.append(crops)
             else:
                 _put(found, rows[study_id], crops)
-                kept.append(rows[study_id])
+                readable_rows.append(rows[study_id])
             if progress:
                 progress(done, len(rows))
     check_damage(failures, len(rows), max_damaged)
     if failures:
-        found = found.take(np.sort(np.concatenate(kept)) if kept else ())
+        found = found.take(np.sort(np.concatenate(readable_rows)) if readable_rows else ())
     return replace(found, failures=tuple(failures))
 
 

@@ -27,23 +27,23 @@ from ctglip.vocabulary.organs import OrganDictionary
 from ctglip.vocabulary.prompts import negative_prompts, normal_prompts, positive_prompts
 
 Kind = Literal["abnormal", "normal", "silent"]
-_KEPT = 10_000
-"""Sayings of which is kept what is false of them."""
+_REMEMBERED = 10_000
+"""Captions whose false texts are remembered."""
 
 
 @dataclass(frozen=True)
-class Statement:
+class Caption:
     """One thing that is true of an organ, in the words of its report and in those of the dictionary.
 
     Attributes:
-        key: the same for statements of the same content about the same organ.
-        own: texts of the study's report.
+        key: the same for captions of the same content about the same organ.
+        report: texts of the study's report.
         dictionary: texts of the dictionary.
         names: the abnormalities that it affirms; none for a normal organ.
     """
 
     key: int
-    own: tuple[int, ...]
+    report: tuple[int, ...]
     dictionary: tuple[int, ...]
     names: frozenset[str] = frozenset()
 
@@ -56,7 +56,7 @@ class OrganCaptions:
         kind: abnormal (something is affirmed), normal (spoken of, nothing affirmed or suspected), or silent: no text
             can be given.
         affirmed: what is affirmed.
-        statements: one of them is drawn at a step.
+        captions: one of them is drawn at a step.
         hard: abnormalities of the organ that the report denies.
         others: abnormalities of the organ that the report neither affirms, suspects nor denies.
         near: which of them are easily mistaken for what the report affirms or suspects.
@@ -66,7 +66,7 @@ class OrganCaptions:
     organ: str
     kind: Kind
     affirmed: tuple[str, ...]
-    statements: tuple[Statement, ...]
+    captions: tuple[Caption, ...]
     hard: tuple[str, ...]
     others: tuple[str, ...]
     near: frozenset[str] = frozenset()
@@ -74,25 +74,25 @@ class OrganCaptions:
 
     @cached_property
     def sentences(self) -> tuple[int, ...]:
-        """All that is said of the organ alone, text by text; in the dictionary's words where the report has none."""
-        single = (statement for statement in self.statements if len(statement.names) < 2)
-        return tuple(dict.fromkeys(text for one in single for text in one.own or one.dictionary[:1]))
+        """Every text of the organ alone; in the dictionary's words where the report has none."""
+        single = (caption for caption in self.captions if len(caption.names) < 2)
+        return tuple(dict.fromkeys(text for one in single for text in one.report or one.dictionary[:1]))
 
 
 @dataclass(frozen=True)
-class Claim:
+class FindingTexts:
     """What reports of a split affirm of an organ: the same abnormalities, in all the ways that they are said.
 
     Attributes:
         names: the abnormalities.
-        statements: how they are said.
+        captions: how they are said.
         cumulative: how likely each is to be drawn where its study is drawn, added up from the first on.
         total: their sum.
     """
 
     organ: str
     names: frozenset[str]
-    statements: tuple[Statement, ...]
+    captions: tuple[Caption, ...]
     cumulative: tuple[float, ...]
     total: float
 
@@ -104,23 +104,23 @@ class Paraphrases:
     Attributes:
         dictionary: texts of the dictionary.
         reports: texts of reports that affirm it and nothing else.
-        claims: what reports affirm of the organ that holds it, alone or with others.
+        finding_texts: what reports affirm of the organ that holds it, alone or with others.
     """
 
     dictionary: tuple[int, ...]
     reports: tuple[int, ...]
-    claims: tuple[Claim, ...] = ()
+    finding_texts: tuple[FindingTexts, ...] = ()
 
 
 class CaptionBuilder:
-    """Builds the sayings of many organs and numbers every text that they use.
+    """Builds the captions of many organs and numbers every text that they use.
 
     Args:
         organs, abnormalities: the dictionaries.
-        silence_is_normal: an organ that a report never speaks of counts as normal.
+        unmentioned_as_negative: an organ that a report never speaks of counts as normal.
 
     Attributes:
-        texts: every text that can be drawn; the numbers in sayings point here.
+        texts: every text that can be drawn; the numbers in captions point here.
     """
 
     def __init__(
@@ -132,95 +132,97 @@ class CaptionBuilder:
         self.texts: list[str] = []
         self._numbers: dict[str, int] = {}
         self._keys: dict[tuple[str, frozenset[str]], int] = {}
-        self._said: dict[tuple[str, frozenset[str]], list[tuple[Statement, float]]] = defaultdict(list)
-        self._claims: dict[tuple[str, str], list[Claim]] | None = None
-        self._seen: dict[str, set[str]] = defaultdict(set)
+        self._captions_by_names: dict[tuple[str, frozenset[str]], list[tuple[Caption, float]]] = defaultdict(list)
+        self._finding_texts: dict[tuple[str, str], list[FindingTexts]] | None = None
+        self._affirmed: dict[str, set[str]] = defaultdict(set)
         self._prompts: dict[tuple[bool, str, str], tuple[str, ...]] = {}
 
     @property
     def keys(self) -> tuple[tuple[str, frozenset[str]], ...]:
-        """What each statement key stands for: an organ and the abnormalities that are affirmed in it."""
+        """What each caption key stands for: an organ and the abnormalities that are affirmed in it."""
         return tuple(self._keys)
 
     def add(self, findings: Sequence[Finding], organ: str) -> OrganCaptions:
-        """The sayings of one organ from the findings of its study's report."""
+        """The captions of one organ from the findings of its study's report."""
         return self.add_all([(findings, organ)])[0]
 
     def add_all(self, reports: Sequence[tuple[Sequence[Finding], str]]) -> list[OrganCaptions]:
-        """The sayings of many (findings, organ). What is affirmed in any of them is denied more often in the others."""
+        """Captions of many (findings, organ). What is affirmed in any of them is denied more often in the others."""
         found = [(organ_evidence(rows, organ, self.organs, self.abnormalities), rows) for rows, organ in reports]
         for evidence, _ in found:
-            self._seen[evidence.organ].update(evidence.affirmed)
-        self._claims = None
+            self._affirmed[evidence.organ].update(evidence.affirmed)
+        self._finding_texts = None
         return [self._captions(evidence, rows) for evidence, rows in found]
 
-    def wordings(self, organ: str, abnormality: str) -> Paraphrases:
-        """The texts that affirm an abnormality in an organ; those of reports come from all sayings added so far."""
+    def paraphrases(self, organ: str, abnormality: str) -> Paraphrases:
+        """The texts that affirm an abnormality in an organ; those of reports come from all captions added so far."""
         prompts = self._number(self._prompts_of(True, abnormality, organ))
-        claims = tuple(self._claims_by_name().get((organ, abnormality), ()))
-        alone = (claim for claim in claims if claim.names == {abnormality})
-        reports = (text for claim in alone for statement in claim.statements for text in statement.own)
-        return Paraphrases(prompts, tuple(dict.fromkeys(reports)), claims)
+        finding_texts = tuple(self._finding_texts_by_name().get((organ, abnormality), ()))
+        alone = (finding for finding in finding_texts if finding.names == {abnormality})
+        reports = (text for finding in alone for caption in finding.captions for text in caption.report)
+        return Paraphrases(prompts, tuple(dict.fromkeys(reports)), finding_texts)
 
-    def _claims_by_name(self) -> dict[tuple[str, str], list[Claim]]:
-        if self._claims is None:
-            self._claims = {}
-            for (organ, names), said in self._said.items():
-                weights = np.array([weight for _, weight in said])
-                claim = Claim(organ, names, tuple(s for s, _ in said), _cumulative(weights), float(weights.sum()))
+    def _finding_texts_by_name(self) -> dict[tuple[str, str], list[FindingTexts]]:
+        if self._finding_texts is None:
+            self._finding_texts = {}
+            for (organ, names), weighted in self._captions_by_names.items():
+                weights = np.array([weight for _, weight in weighted])
+                finding = FindingTexts(
+                    organ, names, tuple(s for s, _ in weighted), _cumulative(weights), float(weights.sum())
+                )
                 for name in names:
-                    self._claims.setdefault((organ, name), []).append(claim)
-        return self._claims
+                    self._finding_texts.setdefault((organ, name), []).append(finding)
+        return self._finding_texts
 
     def _captions(self, evidence: OrganEvidence, findings: Sequence[Finding]) -> OrganCaptions:
         allowed = allowed_negatives(evidence, self.organs, self.abnormalities)
         affirmed = tuple(evidence.affirmed)
         suspected = bool(evidence.uncertain) or bool(evidence.sentences)
         kind: Kind = "silent"
-        statements: tuple[Statement, ...] = ()
+        several: tuple[Caption, ...] = ()
         if affirmed:
-            kind, statements = "abnormal", self._abnormal(evidence, findings)
+            kind, several = "abnormal", self._abnormal(evidence, findings)
         elif not suspected and (evidence.mentioned or self.unmentioned_as_negative):
-            kind, statements = "normal", self._normal(evidence, findings, allowed)
+            kind, several = "normal", self._normal(evidence, findings, allowed)
         hard = tuple(name for name in allowed if name in evidence.negated)
         others = tuple(name for name in allowed if name not in evidence.negated)
         near = confusable(evidence, self.abnormalities)
-        said = (*evidence.affirmed, *evidence.uncertain, *evidence.elsewhere)
-        possible = frozenset().union(*(self.abnormalities.related(n) for n in said if n in self.abnormalities))
-        return OrganCaptions(evidence.organ, kind, affirmed, statements, hard, others, near, possible)
+        maybe = (*evidence.affirmed, *evidence.uncertain, *evidence.elsewhere)
+        possible = frozenset().union(*(self.abnormalities.related(n) for n in maybe if n in self.abnormalities))
+        return OrganCaptions(evidence.organ, kind, affirmed, several, hard, others, near, possible)
 
-    def _abnormal(self, evidence: OrganEvidence, findings: Sequence[Finding]) -> tuple[Statement, ...]:
+    def _abnormal(self, evidence: OrganEvidence, findings: Sequence[Finding]) -> tuple[Caption, ...]:
         organ = evidence.organ
-        whole = " ".join(dict.fromkeys((*evidence.sentences, *evidence.affirmed.values())))
-        statements = []
+        sentences = " ".join(dict.fromkeys((*evidence.sentences, *evidence.affirmed.values())))
+        several = []
         for name, sentence in evidence.affirmed.items():
-            said = {f.abnormality for f in findings if f.sentence == sentence}
-            alone = self._number((sentence,)) if said == {name} else ()
+            stated = {f.abnormality for f in findings if f.sentence == sentence}
+            alone = self._number((sentence,)) if stated == {name} else ()
             prompts = self._number(self._prompts_of(True, name, organ))
-            statements.append(Statement(self._key(organ, (name,)), alone, prompts, frozenset((name,))))
-        if len(statements) > 1:
+            several.append(Caption(self._key(organ, (name,)), alone, prompts, frozenset((name,))))
+        if len(several) > 1:
             every = frozenset(evidence.affirmed)
-            statements.append(Statement(self._key(organ, every), self._number((whole,)), (), every))
-        elif not statements[0].own:
-            statements[0] = replace(statements[0], own=self._number((whole,)))
-        for statement in statements:
-            self._said[organ, statement.names].append((statement, 1 / len(statements)))
-        return tuple(statements)
+            several.append(Caption(self._key(organ, every), self._number((sentences,)), (), every))
+        elif not several[0].report:
+            several[0] = replace(several[0], report=self._number((sentences,)))
+        for caption in several:
+            self._captions_by_names[organ, caption.names].append((caption, 1 / len(several)))
+        return tuple(several)
 
     def _normal(
         self, evidence: OrganEvidence, findings: Sequence[Finding], allowed: Iterable[str]
-    ) -> tuple[Statement, ...]:
+    ) -> tuple[Caption, ...]:
         organ = self.organs[evidence.organ]
         calm = [f.sentence for f in findings if f.organ == organ.name and f.status in ("normal", "negated")]
-        own = tuple(dict.fromkeys(s for s in calm if _organs_of(findings, s) == {organ.name}))
-        seen = self._seen[organ.name]
+        alone = tuple(dict.fromkeys(s for s in calm if _organs_of(findings, s) == {organ.name}))
+        affirmed_names = self._affirmed[organ.name]
         key = self._key(organ.name, ())
-        statements = [Statement(key, self._number(own), self._number(normal_prompts(organ)))]
-        for names in ([n for n in allowed if n in seen], [n for n in allowed if n not in seen]):
+        several = [Caption(key, self._number(alone), self._number(normal_prompts(organ)))]
+        for names in ([n for n in allowed if n in affirmed_names], [n for n in allowed if n not in affirmed_names]):
             denials = [text for name in names for text in self._prompts_of(False, name, organ.name)]
             if denials:
-                statements.append(Statement(key, self._number(own), self._number(denials)))
-        return tuple(statements)
+                several.append(Caption(key, self._number(alone), self._number(denials)))
+        return tuple(several)
 
     def _prompts_of(self, affirmed: bool, abnormality: str, organ: str) -> tuple[str, ...]:
         """The dictionary's prompts, filled in once."""
@@ -250,19 +252,19 @@ def _organs_of(findings: Sequence[Finding], sentence: str) -> set[str | None]:
 def draw_text(
     captions: OrganCaptions, dictionary_wording: float, rng: np.random.Generator, taken: Mapping[int, int]
 ) -> tuple[int, int]:
-    """This step's text and its key; ``NO_TEXT`` twice for an organ of which nothing is said.
+    """This step's text and its key; ``NO_TEXT`` twice for an organ that has no caption.
 
     Args:
         dictionary_wording: probability of the dictionary's words where the report has its own.
         taken: texts already in the batch with their keys: a text under another key is drawn again, a few times.
     """
-    if not captions.statements:
+    if not captions.captions:
         return NO_TEXT, NO_TEXT
     text, key = NO_TEXT, NO_TEXT
     for _ in range(6):
         which, wording, position = rng.random(3).tolist()
-        statement = captions.statements[int(which * len(captions.statements))]
-        text, key = _worded(statement, wording >= dictionary_wording, position), statement.key
+        caption = captions.captions[int(which * len(captions.captions))]
+        text, key = _worded(caption, wording >= dictionary_wording, position), caption.key
         if text not in taken:
             break
     return text, key
@@ -274,13 +276,13 @@ class Negatives:
     What is false of whom is worked out once for each saying (of very many, now and then anew).
 
     Args:
-        wordings: (organ, abnormality) -> how it is affirmed.
+        paraphrases: (organ, abnormality) -> how it is affirmed.
         strategy: ``none`` and ``batch`` draw nothing here, ``random`` draws from all abnormalities, ``same_organ`` from
             this organ's, ``hierarchy`` likewise, but what is easily mistaken more often.
     """
 
-    def __init__(self, wordings: Mapping[tuple[str, str], Paraphrases], strategy: Strategy = "same_organ") -> None:
-        self.wordings = wordings
+    def __init__(self, paraphrases: Mapping[tuple[str, str], Paraphrases], strategy: Strategy = "same_organ") -> None:
+        self.paraphrases = paraphrases
         self.strategy: Strategy = strategy
         self._false: dict[Hashable, _False] = {}
 
@@ -293,27 +295,31 @@ class Negatives:
             report_wording: probability of a report's words where there are any.
         """
         false = self._of(captions)
-        if not (count and false.claims):
+        if not (count and false.finding_texts):
             return np.full(count, NO_TEXT, dtype=np.int64)
         first = [false.denied[i] for i in rng.permutation(len(false.denied))[:count]] if false.denied else []
         out = []
-        for number, (which, statement, wording, position) in enumerate(rng.random((count, 4)).tolist()):
-            claim = false.claims[first[number] if number < len(first) else bisect_right(false.cumulative, which)]
-            said = claim.statements[bisect_right(claim.cumulative, statement)]
-            out.append(_worded(said, wording < report_wording, position))
+        for number, (which, caption, wording, position) in enumerate(rng.random((count, 4)).tolist()):
+            finding = false.finding_texts[
+                first[number] if number < len(first) else bisect_right(false.cumulative, which)
+            ]
+            chosen = finding.captions[bisect_right(finding.cumulative, caption)]
+            out.append(_worded(chosen, wording < report_wording, position))
         return np.array(out, dtype=np.int64)
 
     def _of(self, captions: OrganCaptions) -> _False:
         key = (captions.organ, captions.hard, captions.others, captions.near, captions.possible)
         if key not in self._false:
-            if len(self._false) >= _KEPT:
+            if len(self._false) >= _REMEMBERED:
                 self._false.clear()
-            claims = tuple(_false_claims(captions, self.wordings, self.strategy))
-            weights = np.array([claim.total for claim in claims])
+            finding_texts = tuple(_false_finding_texts(captions, self.paraphrases, self.strategy))
+            weights = np.array([finding.total for finding in finding_texts])
             if self.strategy == "hierarchy":
-                weights *= [CONFUSABLE_WEIGHT if claim.names & captions.near else 1.0 for claim in claims]
-            denied = tuple(position for position, claim in enumerate(claims) if claim.names.issubset(captions.hard))
-            self._false[key] = _False(claims, _cumulative(weights), denied)
+                weights *= [CONFUSABLE_WEIGHT if finding.names & captions.near else 1.0 for finding in finding_texts]
+            denied = tuple(
+                position for position, finding in enumerate(finding_texts) if finding.names.issubset(captions.hard)
+            )
+            self._false[key] = _False(finding_texts, _cumulative(weights), denied)
         return self._false[key]
 
 
@@ -321,24 +327,24 @@ class Negatives:
 class _False:
     """Claims that are false of an organ, how likely each is (added up), and which of them its report denies."""
 
-    claims: tuple[Claim, ...]
+    finding_texts: tuple[FindingTexts, ...]
     cumulative: tuple[float, ...]
     denied: tuple[int, ...]
 
 
-def _false_claims(
-    captions: OrganCaptions, wordings: Mapping[tuple[str, str], Paraphrases], strategy: Strategy
-) -> list[Claim]:
+def _false_finding_texts(
+    captions: OrganCaptions, paraphrases: Mapping[tuple[str, str], Paraphrases], strategy: Strategy
+) -> list[FindingTexts]:
     """Claims of which no part can be true of the study's organ, nor, where organs are mixed, of any other organ."""
     if strategy in ("none", "batch"):
         return []
     false = {*captions.hard, *captions.others}
-    every = (claim for name in sorted(false) for claim in wordings[captions.organ, name].claims)
-    own = [claim for claim in every if claim.names <= false]
+    every = (finding for name in sorted(false) for finding in paraphrases[captions.organ, name].finding_texts)
+    usable = [finding for finding in every if finding.names <= false]
     if strategy == "random":
-        pairs = (words for (organ, _), words in wordings.items() if organ != captions.organ and words.claims)
-        own += [c for words in pairs for c in words.claims if c.names.isdisjoint(captions.possible)]
-    return list({(claim.organ, claim.names): claim for claim in own}.values())
+        pairs = (words for (organ, _), words in paraphrases.items() if organ != captions.organ and words.finding_texts)
+        usable += [c for words in pairs for c in words.finding_texts if c.names.isdisjoint(captions.possible)]
+    return list({(finding.organ, finding.names): finding for finding in usable}.values())
 
 
 def _cumulative(weights: Float[np.ndarray, " n"]) -> tuple[float, ...]:
@@ -347,7 +353,7 @@ def _cumulative(weights: Float[np.ndarray, " n"]) -> tuple[float, ...]:
     return tuple((sums / sums[-1]).tolist()) if len(sums) else ()
 
 
-def _worded(statement: Statement, from_report: bool, chance: float) -> int:
+def _worded(caption: Caption, from_report: bool, chance: float) -> int:
     """The wording that a number from 0 to 1 falls on."""
-    pool = (statement.own if from_report else statement.dictionary) or statement.own or statement.dictionary
+    pool = (caption.report if from_report else caption.dictionary) or caption.report or caption.dictionary
     return pool[int(chance * len(pool))]

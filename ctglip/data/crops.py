@@ -192,10 +192,10 @@ def cut_region(
     stored = np.clip(hu, -32768, 32767).astype(np.int16)
     size = standardised_size(voxel_mm, row.volume_ml)
     if settings.masked:
-        own = _member(labels, organ, organs)
-        mask = np.rint(_coverage(own, weights, voxel_mm, organ) * 255).astype(np.uint8)
+        member = _member(labels, organ, organs)
+        mask = np.rint(_coverage(member, weights, voxel_mm, organ) * 255).astype(np.uint8)
         organ_hu = stored[mask >= ORGAN_COVER]
-        inside = own == (not organ.roi.shell)
+        inside = member == (not organ.roi.shell)
     else:
         mask, organ_hu, inside = np.full_like(stored, 255, np.uint8), stored, np.ones(image.shape, bool)
         size = size * np.array([1, 1, 1, 0], np.float32)
@@ -216,10 +216,10 @@ def _member(labels: UInt8[np.ndarray, "x y z"], organ: Organ, organs: OrganDicti
 
 
 def _coverage(
-    own: Float[np.ndarray, "x y z"], weights: list[np.ndarray], voxel_mm: np.ndarray, organ: Organ
+    member: Float[np.ndarray, "x y z"], weights: list[np.ndarray], voxel_mm: np.ndarray, organ: Organ
 ) -> Float[np.ndarray, "a b c"]:
     """How much of each voxel of the grid the organ's ROI covers, 0 to 1."""
-    cover = np.clip(resampled(own, weights), 0.0, 1.0)
+    cover = np.clip(resampled(member, weights), 0.0, 1.0)
     if organ.roi.shell:
         return _shell(cover, voxel_mm, organ.roi.dilate_mm)
     if organ.roi.dilate_mm > 0:

@@ -33,7 +33,7 @@ def cxr_window(
         return _cut(radiograph, row, column, size, settings), np.clip(boxes - position, 0, size)
     factor, shift = rng.normal([1, 0], settings.contrast)
     mirrored = rng.random() < settings.flip
-    warp = _drawn_warp(settings, rng)
+    warp = _draw_warp(settings, rng)
     if warp is None:
         grey, placed = _grey(radiograph[row : row + size, column : column + size]), boxes - position
     else:
@@ -58,7 +58,7 @@ def _grey(radiograph: np.ndarray) -> Float[np.ndarray, "h w"]:
     return radiograph.astype(np.float32) / CXR_MAX
 
 
-def _drawn_warp(settings: CxrDataSettings, rng: np.random.Generator) -> Homography | None:
+def _draw_warp(settings: CxrDataSettings, rng: np.random.Generator) -> Homography | None:
     """A turn, then a warp, as torchvision's RandomRotation and RandomPerspective draw them; None where neither is."""
     found = None
     if settings.rotate:
@@ -88,11 +88,11 @@ def turn(degrees: float, size: int) -> Homography:
 
 def between(start: Float[np.ndarray, "4 2"], end: Float[np.ndarray, "4 2"]) -> Homography:
     """The homography that takes four points to four others."""
-    rows, wanted = [], []
+    rows, targets = [], []
     for (x, y), (u, v) in zip(start, end, strict=True):
         rows += [[x, y, 1, 0, 0, 0, -u * x, -u * y], [0, 0, 0, x, y, 1, -v * x, -v * y]]
-        wanted += [u, v]
-    return np.append(np.linalg.solve(np.array(rows), np.array(wanted)), 1.0).reshape(3, 3)
+        targets += [u, v]
+    return np.append(np.linalg.solve(np.array(rows), np.array(targets)), 1.0).reshape(3, 3)
 
 
 def mapped(points: Float[np.ndarray, "n 2"], matrix: Homography) -> Float[np.ndarray, "n 2"]:
@@ -113,8 +113,8 @@ def warped(
         size: rows and columns of the window.
     """
     steps = np.arange(size) + 0.5
-    seen = np.stack(np.meshgrid(steps, steps, indexing="ij"), axis=-1).reshape(-1, 2)
-    from_radiograph = mapped(seen, np.linalg.inv(matrix)) + np.array(start) - 0.5
+    pixels = np.stack(np.meshgrid(steps, steps, indexing="ij"), axis=-1).reshape(-1, 2)
+    from_radiograph = mapped(pixels, np.linalg.inv(matrix)) + np.array(start) - 0.5
     return map_coordinates(radiograph, from_radiograph.T, order=1, cval=0.0).reshape(size, size)
 
 

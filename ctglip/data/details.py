@@ -32,7 +32,7 @@ def detail_maps(
     median_hu: float,
     edges: Sequence[Float[np.ndarray, " n"]],
     spacing_mm: Sequence[float],
-    wanted: Sequence[Detail],
+    names: Sequence[Detail],
     thick_mm: float,
     dense_hu: float,
     round_mm: tuple[float, float],
@@ -46,7 +46,7 @@ def detail_maps(
         edges: faces of the grid along each axis, in voxels of ``image`` (one more than grid voxels); what lies beyond
             the image is 0.
         spacing_mm: of ``image``.
-        wanted: which maps.
+        names: which maps.
         thick_mm: edge of the cube of ``opened`` and ``closed``.
         dense_hu, round_mm: of ``roundness``, which is told from 0 to ``LIMIT_HU``.
     """
@@ -54,7 +54,7 @@ def detail_maps(
     above[~inside] = 0
     cube = [max(1, round(thick_mm / step)) for step in spacing_mm]
     maps = []
-    for name in wanted:
+    for name in names:
         dark = name in ("lowest", "closed")
         extreme, other = (np.minimum, np.maximum) if dark else (np.maximum, np.minimum)
         volume = above

@@ -107,8 +107,8 @@ class EntityMasker:
             if settings.descriptors == "paper":
                 hidden |= _words_of(described & ~entity, text.inside) & there & ~entity
         weights = np.ones(len(ids)) if settings.kind == "uniform" else self.weights(ids, described)
-        shown = np.where(hidden, self.pieces.mask, ids)
-        return MaskedWords(shown, hidden, weights.astype(np.float32), entity, entity | described)
+        masked_ids = np.where(hidden, self.pieces.mask, ids)
+        return MaskedWords(masked_ids, hidden, weights.astype(np.float32), entity, entity | described)
 
     def weights(self, ids: Int[np.ndarray, " l"], described: Bool[np.ndarray, " l"]) -> Float[np.ndarray, " l"]:
         """How much each piece counts: templates little, descriptors more, or all where there is no descriptor.

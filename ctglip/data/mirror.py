@@ -19,7 +19,7 @@ _SIDE = re.compile(r"\b(left|right)(?=\b|ward|sided)", re.IGNORECASE)
 _UNSWAPPABLE = re.compile(r"\b(?:lt|rt|[lr]|dextro\w*|levo\w*|sinistr\w*|clockwise|situs)\b", re.IGNORECASE)
 _OTHER = {"left": "right", "right": "left"}
 _OTHER_LATERALITY: dict[str, Laterality] = {"left": "right", "right": "left"}
-_Said = frozenset[tuple[str | None, str | None, str]]
+_Contents = frozenset[tuple[str | None, str | None, str]]
 
 
 class Mirror:
@@ -84,7 +84,7 @@ class Mirror:
         sided = [o for o, _, _ in before if o and self.organs[o].side and self.organs.mirror(o) == o]
         return swapped if after == mirrored and not sided else None
 
-    def _read(self, text: str) -> _Said:
+    def _read(self, text: str) -> _Contents:
         found = self.parser.parse(f"FINDINGS: {text}")
         return frozenset((finding.organ, finding.abnormality, finding.status) for finding in found)
 

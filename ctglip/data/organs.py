@@ -43,7 +43,7 @@ class DataSettings(Settings):
         crops: how an organ becomes an input.
         cache: where crops stay between steps.
         augment: small changes of crops in training.
-        silence_is_normal: an organ that a report never speaks of counts as normal; otherwise it teaches anatomy alone.
+        unmentioned_as_negative: an organ that a report does not mention is normal; else it teaches anatomy alone.
         dictionary_wording: how often a finding is worded as in the dictionary rather than as in its report.
         report_wording: how often a negative is worded as in another study's report rather than as in the dictionary.
         negatives: dictionary negatives for each organ of a batch.
@@ -110,7 +110,7 @@ class OrganTexts:
         self.captions = permuted(captions, np.random.default_rng(seed)) if settings.permute_texts else captions
         every = (*self.captions, *self.mirrored.values())
         pairs = dict.fromkeys((one.organ, name) for one in every for name in (*one.hard, *one.others))
-        self.negatives = Negatives({pair: builder.wordings(*pair) for pair in pairs}, strategy)
+        self.negatives = Negatives({pair: builder.paraphrases(*pair) for pair in pairs}, strategy)
         self.texts, self.keys = builder.texts, builder.keys
         self.text_ids = number_texts(self.texts, text_ids)
 
@@ -242,7 +242,7 @@ class OrganDataset(TextDataset[OrganSample]):
         parameters = draw_augmentations(len(rows), settings.augment, rng)
         share, in_batch = rows_of_rank(range(len(rows)), rank, world), set(rows)
         found, crops = self.cache.draw(
-            [rows[number] for number in share], lambda row: (r for r in self._stand_ins(row) if r not in in_batch)
+            [rows[number] for number in share], lambda row: (r for r in self._substitutes(row) if r not in in_batch)
         )
         for number, row in zip(share, found, strict=True):
             rows[number] = row
@@ -286,7 +286,7 @@ class OrganDataset(TextDataset[OrganSample]):
             return captions, replace(parameters, mirrored=False)
         return mirrored or captions, parameters
 
-    def _stand_ins(self, row: int) -> list[int]:
+    def _substitutes(self, row: int) -> list[int]:
         """Rows of the same organ, those of the same kind first, each kind from this row on."""
         kind, rows = self.captions[row].kind, self._by_organ[self.captions[row].organ]
         after = [*rows[rows > row].tolist(), *rows[rows < row].tolist()]

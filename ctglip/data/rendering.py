@@ -151,13 +151,13 @@ def shifted(volume: Num[np.ndarray, "*d x y z"], steps: tuple[int, int, int]) ->
 
 
 def _placed(
-    volumes: Sequence[np.ndarray], steps: Sequence[tuple[int, int, int]], whole: np.dtype, shape: tuple[int, ...]
+    volumes: Sequence[np.ndarray], steps: Sequence[tuple[int, int, int]], integer: np.dtype, shape: tuple[int, ...]
 ) -> Tensor:
     """Volumes side by side, shifted; whole numbers stay what they are unless one of the volumes has others."""
-    kinds = {volume.dtype for volume in volumes} or {whole}
+    kinds = {volume.dtype for volume in volumes} or {integer}
     out = np.empty((len(volumes), *shape), np.result_type(*kinds))
-    for position, volume, own in zip(out, volumes, steps, strict=True):
-        _shift_into(position, volume, own)
+    for position, volume, step in zip(out, volumes, steps, strict=True):
+        _shift_into(position, volume, step)
     return torch.from_numpy(out)
 
 

@@ -27,7 +27,7 @@ class SamplingSettings(Settings):
         batch: organs in a batch.
         organs: different organs in a batch.
         abnormal: share of abnormal ones, where the organ has any.
-        silent: share of organs of which nothing is said (they teach anatomy alone).
+        silent: share of organs that no text can be given of (they teach anatomy alone).
         duplicates: what may meet in a batch. ``keep``: anything, losses know what means the same. ``text``: two
             organs of one kind never meet whose reports say the same of them, word by word. ``findings``: nor such
             with the same findings, so at most one normal one (batches of few studies of an organ are then smaller).
@@ -73,7 +73,7 @@ class BalancedSampler:
     Abnormal rows are drawn by abnormality first, so that a rare one is seen as often as a common one.
 
     Args:
-        sayings: what is said of each row of the dataset.
+        captions: of each row of the dataset.
         settings: see :class:`SamplingSettings`.
         seed: of everything drawn.
     """
@@ -84,16 +84,16 @@ class BalancedSampler:
         abnormal: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
         self._normal: dict[str, list[int]] = defaultdict(list)
         self._silent: dict[str, list[int]] = defaultdict(list)
-        for row, said in enumerate(captions):
-            for name in said.affirmed:
-                abnormal[said.organ][name].append(row)
-            if said.kind == "normal":
-                self._normal[said.organ].append(row)
-            elif said.kind == "silent":
-                self._silent[said.organ].append(row)
+        for row, one in enumerate(captions):
+            for name in one.affirmed:
+                abnormal[one.organ][name].append(row)
+            if one.kind == "normal":
+                self._normal[one.organ].append(row)
+            elif one.kind == "silent":
+                self._silent[one.organ].append(row)
         self._abnormal = {organ: list(by_name.values()) for organ, by_name in abnormal.items()}
-        self._said = [_content(said, settings.duplicates) for said in captions]
-        self.organs = sorted({said.organ for said in captions})
+        self._contents = [_content(one, settings.duplicates) for one in captions]
+        self.organs = sorted({one.organ for one in captions})
 
     def rng(self, step: int) -> np.random.Generator:
         """The generator of one step: rows are drawn from it first, then texts and augmentations."""
@@ -101,10 +101,10 @@ class BalancedSampler:
 
     def rows(self, rng: np.random.Generator) -> list[int]:
         """One batch: rows of the dataset, none twice."""
-        wanted = min(self.settings.organs, len(self.organs))
-        chosen = rng.permutation(len(self.organs))[:wanted]
-        shares = np.full(wanted, self.settings.batch // wanted)
-        shares[: self.settings.batch % wanted] += 1
+        chosen_count = min(self.settings.organs, len(self.organs))
+        chosen = rng.permutation(len(self.organs))[:chosen_count]
+        shares = np.full(chosen_count, self.settings.batch // chosen_count)
+        shares[: self.settings.batch % chosen_count] += 1
         rows: list[int] = []
         for organ, share in zip(chosen, shares, strict=True):
             rows += self._of_organ(self.organs[organ], int(share), rng)
@@ -112,19 +112,19 @@ class BalancedSampler:
 
     def _of_organ(self, organ: str, count: int, rng: np.random.Generator) -> list[int]:
         """Rows of one organ; where a kind runs out, the others fill up."""
-        said: set[Hashable] = set()
-        silent = self._some(self._silent[organ], round(self.settings.silent * count), rng, said)
+        contents: set[Hashable] = set()
+        silent = self._some(self._silent[organ], round(self.settings.silent * count), rng, contents)
         room = count - len(silent)
-        abnormal = self._abnormal_rows(organ, round(self.settings.abnormal * room), rng, said)
-        normal = self._some(self._normal[organ], room - len(abnormal), rng, said)
+        abnormal = self._abnormal_rows(organ, round(self.settings.abnormal * room), rng, contents)
+        normal = self._some(self._normal[organ], room - len(abnormal), rng, contents)
         missing = room - len(abnormal) - len(normal)
-        more = self._abnormal_rows(organ, missing, rng, said, set(abnormal))
+        more = self._abnormal_rows(organ, missing, rng, contents, set(abnormal))
         missing -= len(more)
         others = [row for row in self._silent[organ] if row not in silent] if missing else []
-        return [*abnormal, *normal, *more, *silent, *self._some(others, missing, rng, said)]
+        return [*abnormal, *normal, *more, *silent, *self._some(others, missing, rng, contents)]
 
     def _abnormal_rows(
-        self, organ: str, count: int, rng: np.random.Generator, said: set[Hashable], taken: set[int] | None = None
+        self, organ: str, count: int, rng: np.random.Generator, contents: set[Hashable], taken: set[int] | None = None
     ) -> list[int]:
         taken = set(taken or ())
         pools = self._abnormal.get(organ, [])
@@ -132,32 +132,32 @@ class BalancedSampler:
         for which, position in rng.random((4 * count if pools else 0, 2)).tolist():
             pool = pools[int(which * len(pools))]
             row = pool[int(position * len(pool))]
-            if row not in taken and self._is_new(row, said):
+            if row not in taken and self._is_new(row, contents):
                 taken.add(row)
                 out.append(row)
             if len(out) == count:
                 break
         return out
 
-    def _some(self, rows: Sequence[int], count: int, rng: np.random.Generator, said: set[Hashable]) -> list[int]:
-        new = (row for row in in_random_order(rows, rng) if self._is_new(row, said))
+    def _some(self, rows: Sequence[int], count: int, rng: np.random.Generator, contents: set[Hashable]) -> list[int]:
+        new = (row for row in in_random_order(rows, rng) if self._is_new(row, contents))
         return list(islice(new, count))
 
-    def _is_new(self, row: int, said: set[Hashable]) -> bool:
-        """Whether nothing chosen so far says the same; notes what this row says."""
-        key = self._said[row]
+    def _is_new(self, row: int, contents: set[Hashable]) -> bool:
+        """Whether nothing chosen so far has the same content; notes that of this row."""
+        key = self._contents[row]
         if key is None:
             return True
-        new = key not in said
-        said.add(key)
+        new = key not in contents
+        contents.add(key)
         return new
 
 
-def _content(said: OrganCaptions, duplicates: str) -> Hashable | None:
-    """What must not come twice in a batch; None where nothing is said, or anything may come."""
-    if duplicates == "keep" or said.kind == "silent":
+def _content(captions: OrganCaptions, duplicates: str) -> Hashable | None:
+    """What must not come twice in a batch; None where the organ is not mentioned, or anything may come."""
+    if duplicates == "keep" or captions.kind == "silent":
         return None
     if duplicates == "findings":
-        return frozenset(said.affirmed)
-    texts = frozenset(text for statement in said.statements for text in statement.own)
+        return frozenset(captions.affirmed)
+    texts = frozenset(text for caption in captions.captions for text in caption.report)
     return texts or None

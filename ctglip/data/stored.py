@@ -42,8 +42,8 @@ from ctglip.vocabulary.organs import OrganDictionary
 VERSION = 1
 """Raised when the same settings give other crops than before."""
 _HEADER = struct.Struct("<I6idd4f")
-Kept = Literal["auto", "memory", "disk", "none"]
-StandIns = Callable[[int], Iterable[int]]
+CacheMode = Literal["auto", "memory", "disk", "none"]
+Substitutes = Callable[[int], Iterable[int]]
 
 
 class CacheSettings(Settings):
@@ -58,7 +58,7 @@ class CacheSettings(Settings):
         max_damaged: share of the studies that may be unreadable before a run fails.
     """
 
-    keep: Kept = "auto"
+    keep: CacheMode = "auto"
     memory_gb: float = Field(default=4.0, ge=0)
     folder: str | None = None
     max_damaged: float = Field(default=MAX_FAILED_SHARE, ge=0, le=1)
@@ -82,14 +82,14 @@ def open_crops(
         StoreError: code ``damaged_store``: too many studies cannot be read (of crops that are cut at the start).
     """
     folder = Path(cache.folder) if cache.folder else store.path / "cache" / "crops"
-    kept = resolve(cache, len(instances), settings, folder)
-    if kept == "memory":
+    mode = resolve(cache, len(instances), settings, folder)
+    if mode == "memory":
         return cut_instances(store, instances, settings, organs, threads, progress, cache.max_damaged)
-    files = CropFiles(folder, store, settings, organs) if kept == "disk" else None
+    files = CropFiles(folder, store, settings, organs) if mode == "disk" else None
     return StoredCrops(store, instances, settings, organs, files, cache.max_damaged)
 
 
-def resolve(cache: CacheSettings, crops: int, settings: CropSettings, folder: Path) -> Kept:
+def resolve(cache: CacheSettings, crops: int, settings: CropSettings, folder: Path) -> CacheMode:
     """What ``auto`` means for so many crops: memory, disk or none; any other wish as it is."""
     size = crops * slot_bytes(settings)
     if cache.keep != "auto":
@@ -256,24 +256,24 @@ class StoredCrops:
         instances = [instance for row, instance in enumerate(self.instances) if self._crop(row) is not None]
         return StoredCrops(self._store, instances, self.settings, self._organs, self._files, self._max_damaged)
 
-    def draw(self, rows: Sequence[int] | np.ndarray, stand_ins: StandIns) -> tuple[list[int], list[OrganCrop]]:
+    def draw(self, rows: Sequence[int] | np.ndarray, substitutes: Substitutes) -> tuple[list[int], list[OrganCrop]]:
         """Some of the crops, another one in the place of each that cannot be read; and which they are.
 
         Args:
-            stand_ins: the rows that may stand in for a row, best first; each stands in once.
+            substitutes: the rows that may stand in for a row, best first; each stands in once.
 
         Raises:
             StoreError: code ``damaged_store``: too many studies cannot be read so far, or none can stand in.
         """
-        drawn, crops = [int(row) for row in rows], []
-        taken = set(drawn)
-        for number, row in enumerate(drawn):
+        chosen, crops = [int(row) for row in rows], []
+        taken = set(chosen)
+        for number, row in enumerate(chosen):
             crop = self._crop(row)
             if crop is None:
-                for other in (other for other in stand_ins(row) if other not in taken):
+                for other in (other for other in substitutes(row) if other not in taken):
                     crop = self._crop(other)
                     if crop is not None:
-                        drawn[number] = other
+                        chosen[number] = other
                         taken.add(other)
                         break
             if crop is None:
@@ -285,7 +285,7 @@ class StoredCrops:
                     fix="Run: ctglip store verify STORE --repair",
                 )
             crops.append(crop)
-        return drawn, crops
+        return chosen, crops
 
     def _crop(self, row: int) -> OrganCrop | None:
         """A crop, or None where it cannot be read: always for the same rows, whatever was read before."""

@@ -120,9 +120,9 @@ class StudyDataset(TextDataset[StudySample]):
             if not regions:
                 raise no_organs(store, split)
             reports = [(self._findings.get(name, []), organ) for name in regions for organ in regions[name].values()]
-            drawn = OrganTexts(reports, organs, abnormalities, data, strategy, seed, where, text_ids)
+            organ_texts = OrganTexts(reports, organs, abnormalities, data, strategy, seed, where, text_ids)
             self._texts, self.captions, self.keys = (
-                TextsOfOrgans(drawn, regions, self.organ_names), drawn.captions, drawn.keys,
+                TextsOfOrgans(organ_texts, regions, self.organ_names), organ_texts.captions, organ_texts.keys,
             )  # fmt: skip
         else:
             self._texts = self._report_texts(store, study_ids, texts, text_ids)
@@ -299,6 +299,6 @@ class StudyDataset(TextDataset[StudySample]):
             text_id=text.text_id[visible],
             text_key=text.text_key[visible],
             negative_ids=text.negative_ids[visible],
-            organ_sentences=[one for one, seen in zip(text.organ_sentences, visible, strict=False) if seen],
+            organ_sentences=[one for one, shows in zip(text.organ_sentences, visible, strict=False) if shows],
             **text.columns,
         )

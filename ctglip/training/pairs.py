@@ -50,7 +50,7 @@ def write_pairs(path: Path, parts: Assembly, config: PretrainConfig, count: int)
     bank = next(module.bank for module in parts.objective.modules() if isinstance(module, Texts))
     share = -(-count // len(parts.sources))
     samples = [s for source in parts.sources.values() for s in _samples(source, parts, config, bank)[:share]]
-    learned = [said for said in parts.captions if said.statements]
+    learned = [said for said in parts.captions if said.captions]
     release = parts.release
     size = [release.cxr["size"]] * 2 if release.cxr else (release.scans or release.crops)["grid"]
     seen = release.crops["grid"] if release.reads_crops else size
@@ -113,10 +113,10 @@ def _crop(sample: Any, dataset: OrganDataset, parts: Assembly, config: PretrainC
     said, texts, instance = dataset.captions[sample.row], dataset.texts, dataset.cache.instances[sample.row]
     organ = parts.dictionaries.organs[parts.release.organs[sample.organ_id]]
     text = _text(bank, sample.text_id)
-    own = {texts[number] for statement in said.statements for number in statement.own}
+    own = {texts[number] for statement in said.captions for number in statement.report}
     denied = [
         words
-        for key, words in dataset.organ_texts.negatives.wordings.items()
+        for key, words in dataset.organ_texts.negatives.paraphrases.items()
         if key[0] == said.organ and key[1] in said.hard
     ]
     hard = {texts[number] for words in denied for number in (*words.dictionary, *words.reports)}

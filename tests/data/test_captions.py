@@ -43,7 +43,7 @@ def negatives(
     seed: int = 0,
     strategy: Strategy = "same_organ",
 ) -> list[str]:
-    wordings = {(captions.organ, n): book.wordings(captions.organ, n) for n in (*captions.hard, *captions.others)}
+    wordings = {(captions.organ, n): book.paraphrases(captions.organ, n) for n in (*captions.hard, *captions.others)}
     found = Negatives(wordings, strategy).draw(captions, count, report_wording, np.random.default_rng(seed))
     return [book.texts[number] for number in found if number != NO_TEXT]
 
@@ -65,7 +65,7 @@ def test_a_normal_organ_is_called_normal_and_free_of_what_it_could_have(book: Ca
     assert "The spleen is unremarkable." in texts
     assert any("splenomegaly" in text.lower() or "enlarge" in text.lower() for text in texts)
     assert not any("gall" in text.lower() for text in texts)
-    assert len({statement.key for statement in captions.statements}) == 1
+    assert len({statement.key for statement in captions.captions}) == 1
 
 
 def test_silence_gives_no_text_unless_it_means_normal(book: CaptionBuilder) -> None:
@@ -81,15 +81,15 @@ def test_an_uncertain_organ_is_neither_normal_nor_abnormal(book: CaptionBuilder)
 
 
 def test_normal_texts_of_one_organ_share_a_key_and_those_of_two_organs_do_not(book: CaptionBuilder) -> None:
-    first = said(book, "The spleen is unremarkable.", "spleen").statements[0].key
-    second = said(book, "Normal spleen.", "spleen").statements[0].key
-    liver = said(book, "The liver is unremarkable.", "liver").statements[0].key
+    first = said(book, "The spleen is unremarkable.", "spleen").captions[0].key
+    second = said(book, "Normal spleen.", "spleen").captions[0].key
+    liver = said(book, "The liver is unremarkable.", "liver").captions[0].key
     assert first == second != liver
 
 
 def test_the_same_findings_share_a_key_and_others_do_not(book: CaptionBuilder) -> None:
     keys = [
-        said(book, text, "kidney_left").statements[0].key
+        said(book, text, "kidney_left").captions[0].key
         for text in ("Cyst in the left kidney.", "There is a left renal cyst.", "Left renal stone.")
     ]
     assert keys[0] == keys[1] != keys[2]
@@ -98,7 +98,7 @@ def test_the_same_findings_share_a_key_and_others_do_not(book: CaptionBuilder) -
 def test_several_findings_are_said_one_by_one_and_together(book: CaptionBuilder) -> None:
     captions = said(book, "There is a left renal cyst. Stone in the left kidney.", "kidney_left")
     assert set(captions.affirmed) == {"renal_cyst", "renal_stone"}
-    assert len({statement.key for statement in captions.statements}) == 3
+    assert len({statement.key for statement in captions.captions}) == 3
     assert "There is a left renal cyst. Stone in the left kidney." in drawn(book, captions)
 
 
@@ -146,7 +146,7 @@ def test_random_reaches_other_organs_and_nothing_that_the_report_affirms_there(b
     elsewhere = said(book, report, "pleura_left")
     captions = said(book, report, "liver")
     every = [said(book, "The spleen is unremarkable.", "spleen"), elsewhere, captions]
-    wordings = {(o.organ, n): book.wordings(o.organ, n) for o in every for n in (*o.hard, *o.others)}
+    wordings = {(o.organ, n): book.paraphrases(o.organ, n) for o in every for n in (*o.hard, *o.others)}
     found = Negatives(wordings, "random").draw(captions, 40, 0.5, np.random.default_rng(0))
     texts = {book.texts[number].lower() for number in found}
     assert all("splen" in text or "spleen" in text for text in texts)
@@ -176,13 +176,13 @@ def test_no_negative_claims_anything_that_may_be_true(
 ) -> None:
     book = CaptionBuilder(ORGANS, ABNORMALITIES)
     found = book.add_all([(rows, organ) for rows in every])
-    wordings = {(organ, n): book.wordings(organ, n) for s in found for n in (*s.hard, *s.others)}
+    wordings = {(organ, n): book.paraphrases(organ, n) for s in found for n in (*s.hard, *s.others)}
     claims = {
         text: c.names
         for w in wordings.values()
-        for c in w.claims
-        for s in c.statements
-        for text in (*s.own, *s.dictionary)
+        for c in w.finding_texts
+        for s in c.captions
+        for text in (*s.report, *s.dictionary)
     }
     shared = Negatives(wordings, strategy)
     for rows, captions in zip(every, found, strict=True):
@@ -194,7 +194,7 @@ def test_no_negative_claims_anything_that_may_be_true(
         for number in drawn[drawn != NO_TEXT]:
             assert not {n for n in claims[int(number)] if ABNORMALITIES.related(n) & said_here}
         hard = [bool(claims[int(n)] & set(captions.hard)) for n in drawn if n != NO_TEXT]
-        denied = {c.names for w in wordings.values() for c in w.claims if c.names <= set(captions.hard)}
+        denied = {c.names for w in wordings.values() for c in w.finding_texts if c.names <= set(captions.hard)}
         assert all(hard[: len(denied)])
 
 
@@ -211,11 +211,11 @@ def test_a_text_that_is_taken_is_avoided_where_there_is_another(book: CaptionBui
 def test_what_is_kept_of_negatives_changes_nothing(book: CaptionBuilder, monkeypatch: pytest.MonkeyPatch) -> None:
     reports = [("Splenomegaly.", "spleen"), ("Splenic cyst.", "spleen"), ("No splenomegaly.", "spleen")]
     captions = book.add_all([(PARSER.parse(f"FINDINGS: {text}"), organ) for text, organ in reports])
-    wordings = {("spleen", n): book.wordings("spleen", n) for s in captions for n in (*s.hard, *s.others)}
+    wordings = {("spleen", n): book.paraphrases("spleen", n) for s in captions for n in (*s.hard, *s.others)}
     order = [0, 1, 2, 1, 0, 2]
 
     def drawn(kept: int) -> list[list[int]]:
-        monkeypatch.setattr("ctglip.data.captions._KEPT", kept)
+        monkeypatch.setattr("ctglip.data.captions._REMEMBERED", kept)
         negatives, rng = Negatives(wordings), np.random.default_rng(0)
         return [negatives.draw(captions[number], 4, 0.5, rng).tolist() for number in order]
 

@@ -7,7 +7,7 @@ from itertools import islice
 
 import numpy as np
 
-from ctglip.data.captions import OrganCaptions, Statement
+from ctglip.data.captions import Caption, OrganCaptions
 from ctglip.data.sampling import BalancedSampler, SamplingSettings, in_random_order, rows_of_rank
 
 
@@ -71,7 +71,7 @@ def test_a_batch_larger_than_the_data_holds_everything_once() -> None:
 
 
 def said(organ: str, own: tuple[int, ...], *affirmed: str) -> OrganCaptions:
-    statement = Statement(0, own, (99,))
+    statement = Caption(0, own, (99,))
     return OrganCaptions(organ, "abnormal" if affirmed else "normal", affirmed, (statement,), (), ())
 
 
@@ -92,10 +92,10 @@ def test_duplicates_are_kept_apart_as_asked() -> None:
         return [[REPEATED[r] for r in draws.rows(draws.rng(step))] for step in range(50)]
 
     def texts(batch: list[OrganCaptions]) -> list[tuple[str, tuple[int, ...]]]:
-        return [(one.organ, one.statements[0].own) for one in batch if one.statements]
+        return [(one.organ, one.captions[0].report) for one in batch if one.captions]
 
     def findings(batch: list[OrganCaptions]) -> list[tuple[str, tuple[str, ...]]]:
-        return [(one.organ, one.affirmed) for one in batch if one.statements]
+        return [(one.organ, one.affirmed) for one in batch if one.captions]
 
     kept, by_text, by_findings = (batches(how) for how in ("keep", "text", "findings"))
     assert any(len(texts(batch)) > len(set(texts(batch))) for batch in kept)

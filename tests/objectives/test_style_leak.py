@@ -61,7 +61,7 @@ def cohort() -> Cohort:
     book = CaptionBuilder(organs, abnormalities)
     captions = book.add_all(rows)
     pairs = {(said.organ, name) for said in captions for name in (*said.hard, *said.others)}
-    return Cohort(book, captions, patients, {pair: book.wordings(*pair) for pair in sorted(pairs)})
+    return Cohort(book, captions, patients, {pair: book.paraphrases(*pair) for pair in sorted(pairs)})
 
 
 def drawn(cohort: Cohort, strategy: Strategy, *, ill_only: bool) -> tuple[list[str], np.ndarray, np.ndarray]:
@@ -69,7 +69,7 @@ def drawn(cohort: Cohort, strategy: Strategy, *, ill_only: bool) -> tuple[list[s
 
     ``batch`` takes what is said of the same organ of other studies of a batch, as a contrast without the dictionary.
     """
-    rng, negatives = np.random.default_rng(0), Negatives(cohort.wordings, strategy)
+    rng, negatives = np.random.default_rng(0), Negatives(cohort.paraphrases, strategy)
     true, false = defaultdict(list), defaultdict(list)
     for _ in range(DRAWS):
         for said, patient in zip(cohort.captions, cohort.patients, strict=True):
@@ -111,7 +111,7 @@ def separation(features: object, labels: np.ndarray, patients: np.ndarray, model
 def test_nothing_is_drawn_without_the_dictionary(cohort: Cohort) -> None:
     for strategy in ("none", "batch"):
         rng = np.random.default_rng(0)
-        numbers = [Negatives(cohort.wordings, strategy).draw(s, 4, 0.5, rng) for s in cohort.captions]
+        numbers = [Negatives(cohort.paraphrases, strategy).draw(s, 4, 0.5, rng) for s in cohort.captions]
         assert (np.array(numbers) == NO_TEXT).all()
 
 
@@ -148,7 +148,7 @@ def embedded(texts: Sequence[str]) -> np.ndarray:
 
 def test_the_test_would_see_a_leak(cohort: Cohort) -> None:
     """Dictionary wording for the false alone, report wording for the true alone: what must not happen is found."""
-    rng, negatives = np.random.default_rng(0), Negatives(cohort.wordings)
+    rng, negatives = np.random.default_rng(0), Negatives(cohort.paraphrases)
     texts, labels, patients = [], [], []
     for said, patient in zip(cohort.captions, cohort.patients, strict=True):
         if said.kind != "abnormal":

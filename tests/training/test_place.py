@@ -67,8 +67,8 @@ def test_sentences_of_a_crop_are_what_its_report_says_of_the_organ_alone(tiny, w
         for sample, row in zip(samples, batch.sentence_id, strict=True):
             said = source.captions[sample.row]
             told = parts.objective.texts.bank.texts(row[row >= 0])
-            single = [one for one in said.statements if len(one.names) < 2]
-            every = dict.fromkeys(text for one in single for text in one.own or one.dictionary[:1])
+            single = [one for one in said.captions if len(one.names) < 2]
+            every = dict.fromkeys(text for one in single for text in one.report or one.dictionary[:1])
             assert told == [text for text in (source.texts[number] for number in every) if len(text.split()) >= 3][:12]
             assert (not told) == (said.kind == "silent")
             many += len(told) > 1
