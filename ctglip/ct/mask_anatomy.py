@@ -64,7 +64,7 @@ def load_anatomy() -> Mapping[str, Expected]:
 
 
 @dataclass(frozen=True)
-class Region:
+class LabelRegion:
     """What one number of a label map marks: centre and half of its extent in mm (RAS+; of an ellipsoid with the same
     spread, so that stray voxels count little), volume, mean HU, and the axes on which it is cut."""
 
@@ -85,7 +85,7 @@ class Body:
 
 
 @dataclass(frozen=True)
-class Fit:
+class AnatomyFit:
     """How badly the organs of a numbering lie: summed cost, summed weight, and the cost of each organ."""
 
     cost: float
@@ -103,7 +103,7 @@ class Fit:
         return tuple(sorted((o for o, cost in self.costs.items() if cost > ODD), key=lambda o: -self.costs[o]))
 
 
-def regions_of(labels: np.ndarray, scan: Scan) -> tuple[Region, ...]:
+def regions_of(labels: np.ndarray, scan: Scan) -> tuple[LabelRegion, ...]:
     """The regions of a uint8 label map on the scan's grid, looked at in steps of about 3 mm."""
     step = [max(1, int(_COARSE_MM / edge)) for edge in scan.spacing_mm]
     coarse = (slice(None, None, step[0]), slice(None, None, step[1]), slice(None, None, step[2]))
@@ -113,7 +113,7 @@ def regions_of(labels: np.ndarray, scan: Scan) -> tuple[Region, ...]:
     numbers = [int(n) for n in np.flatnonzero(table.count)]
     centres, halves = _shapes(few, numbers)
     return tuple(
-        Region(
+        LabelRegion(
             number,
             scan.affine[:3, :3] @ (centre * step) + scan.affine[:3, 3],
             half * step * scan.spacing_mm,
@@ -152,7 +152,7 @@ def body_of(scan: Scan) -> Body:
     return Body(float((scan.affine[:3, :3] @ middle + scan.affine[:3, 3])[0]), float(width))
 
 
-def fit(regions: Sequence[Region], names: Mapping[int, str], body: Body, unknown_cost: float = 0.0) -> Fit:
+def fit(regions: Sequence[LabelRegion], names: Mapping[int, str], body: Body, unknown_cost: float = 0.0) -> AnatomyFit:
     """How well regions lie as the organs that a numbering calls them.
 
     Args:
@@ -160,7 +160,7 @@ def fit(regions: Sequence[Region], names: Mapping[int, str], body: Body, unknown
         unknown_cost: of a region whose number has no name.
     """
     anatomy = load_anatomy()
-    grouped: dict[str, list[Region]] = {}
+    grouped: dict[str, list[LabelRegion]] = {}
     cost = weight = 0.0
     for region in regions:
         organ = names.get(region.number)
@@ -170,7 +170,7 @@ def fit(regions: Sequence[Region], names: Mapping[int, str], body: Body, unknown
             cost += unknown_cost * _weight(region.ml)
             weight += unknown_cost * _weight(region.ml)
     if not grouped:
-        return Fit(cost, weight, {})
+        return AnatomyFit(cost, weight, {})
     organs = list(grouped)
     merged = [_merged(grouped[organ]) for organ in organs]
     expected = [anatomy[organ] for organ in organs]
@@ -183,7 +183,7 @@ def fit(regions: Sequence[Region], names: Mapping[int, str], body: Body, unknown
         sums = total @ weights
         if sums.min() < best @ weights:
             best = total[int(sums.argmin())]
-    return Fit(
+    return AnatomyFit(
         cost + float(best @ weights),
         weight + float(weights.sum()),
         dict(zip(organs, best.tolist(), strict=True)),
@@ -194,12 +194,12 @@ def _weight(ml: float) -> float:
     return 1.0 if ml >= 2 else 0.5 if ml >= 0.3 else 0.2
 
 
-def _merged(regions: Sequence[Region]) -> Region:
+def _merged(regions: Sequence[LabelRegion]) -> LabelRegion:
     ml = sum(region.ml for region in regions)
     centre = sum((region.centre * region.ml for region in regions), np.zeros(3)) / ml
     hu = sum(region.mean_hu * region.ml for region in regions) / ml
     half: np.ndarray = np.max([np.abs(region.centre - centre) + region.half for region in regions], axis=0)
-    return Region(regions[0].number, centre, half, ml, hu, np.any([region.cut for region in regions], axis=0))
+    return LabelRegion(regions[0].number, centre, half, ml, hu, np.any([region.cut for region in regions], axis=0))
 
 
 def _scales(body: Body) -> tuple[float, ...]:
@@ -207,7 +207,7 @@ def _scales(body: Body) -> tuple[float, ...]:
     return tuple(float(np.clip(size * share, 0.3, 1.25)) for share in _SCALES)
 
 
-def _own_cost(region: Region, expected: Expected, scale: float) -> float:
+def _own_cost(region: LabelRegion, expected: Expected, scale: float) -> float:
     """Of volume and HU. Too little of an organ is half a fault: it may be operated on or drawn in part."""
     low, high = expected.ml
     much = np.clip(np.log2(region.ml / high), 0, 1)
@@ -220,7 +220,7 @@ def _own_cost(region: Region, expected: Expected, scale: float) -> float:
 
 
 def _displaced(
-    regions: Sequence[Region], expected: Sequence[Expected], scale: float, body: Body, weights: np.ndarray
+    regions: Sequence[LabelRegion], expected: Sequence[Expected], scale: float, body: Body, weights: np.ndarray
 ) -> np.ndarray:
     """Cost ``[proposals, organs]`` of place, for each way of laying the usual anatomy onto the scan."""
     found = np.array([region.centre for region in regions])
@@ -248,7 +248,7 @@ _FEW = 3
 
 
 def judge(
-    regions: Sequence[Region], names: Mapping[int, str], body: Body, chosen: str | None
+    regions: Sequence[LabelRegion], names: Mapping[int, str], body: Body, chosen: str | None
 ) -> tuple[QualityCheck, ...]:
     """Whether regions lie as the organs that they are said to be.
 
@@ -292,7 +292,7 @@ def judge(
     return (QualityCheck("organs_odd", "info", message, len(own.odd)),)
 
 
-def _better(regions: Sequence[Region], names: Mapping[int, str], body: Body, cost: float) -> list[str]:
+def _better(regions: Sequence[LabelRegion], names: Mapping[int, str], body: Body, cost: float) -> list[str]:
     """The numberings that read the regions in another way and fit clearly better, all that read them alike."""
     read = {region.number: names.get(region.number) for region in regions}
     found: list[tuple[float, str, dict[int, str | None]]] = []
@@ -310,8 +310,8 @@ def _better(regions: Sequence[Region], names: Mapping[int, str], body: Body, cos
     return alike if DEFAULT not in alike else [DEFAULT, *(name for name in alike if name != DEFAULT)]
 
 
-def _mirrored(region: Region) -> Region:
-    return Region(region.number, region.centre * (-1, 1, 1), region.half, region.ml, region.mean_hu, region.cut)
+def _mirrored(region: LabelRegion) -> LabelRegion:
+    return LabelRegion(region.number, region.centre * (-1, 1, 1), region.half, region.ml, region.mean_hu, region.cut)
 
 
 def _mirrored_body(body: Body) -> Body:
