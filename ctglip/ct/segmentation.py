@@ -23,7 +23,7 @@ from pydantic import Field
 from ctglip.config import Settings
 from ctglip.errors import MaskError
 from ctglip.types import LabelMap, QualityCheck, Scan
-from ctglip.vocabulary.organs import TOTALSEGMENTATOR_V2, OrganDictionary
+from ctglip.vocabulary.organs import OrganDictionary, totalsegmentator_classes
 
 Mode = Literal["full", "fast", "fastest"]
 _MODELS: dict[Mode, tuple[int, ...]] = {"full": (291, 292, 293, 294, 295), "fast": (297,), "fastest": (298,)}
@@ -109,7 +109,7 @@ class Segmenter:
     """
 
     def __init__(self, settings: SegmentationSettings, organs: OrganDictionary) -> None:
-        unknown = sorted(set(settings.roi_subset) - set(TOTALSEGMENTATOR_V2.values()))
+        unknown = sorted(set(settings.roi_subset) - set(totalsegmentator_classes().values()))
         if unknown:
             raise MaskError(
                 f"TotalSegmentator has no class {', '.join(unknown)}.",
@@ -199,7 +199,7 @@ class Segmenter:
 def _numbering(organs: OrganDictionary) -> np.ndarray:
     """Look-up table from TotalSegmentator v2's numbers to the dictionary's labels."""
     table = np.zeros(256, np.uint8)
-    for number, name in TOTALSEGMENTATOR_V2.items():
+    for number, name in totalsegmentator_classes().items():
         organ = organs.from_source(name)
         table[number] = (organ.label or 0) if organ else 0
     return table

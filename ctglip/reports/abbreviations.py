@@ -131,7 +131,7 @@ class Expansion:
 
 
 def add_abbreviations(concepts: Trie, locations: Trie, findings: Container[str], organs: Container[str]) -> Expansion:
-    """Take the shipped abbreviations into the phrases of findings and of places.
+    """Take the shipped abbreviations into the phrases of findings and of organs.
 
     Those that mean one thing become phrases for it; the others, and those of several things, are replaced in the text.
     What names an entry that the dictionaries do not hold is left out.

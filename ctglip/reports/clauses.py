@@ -146,15 +146,15 @@ class Statements:
                 return True
             predicate = self._predicate(a, b)
             if predicate is not None:
-                subject = "place" if any(a <= i < predicate[1] for i in self.locations) else "thing"
+                subject = "location" if any(a <= i < predicate[1] for i in self.locations) else "mention"
                 if listed - {subject}:
                     return False
                 if (predicate[0] == "there" or (predicate[0] == "seen" and not spoken and not denied)) and number:
                     return False
                 return self._new(predicate[0], start, at, spoken, joint in _ALTERNATIVE)
-            named = {"thing"} if any(a <= i < b for i in self.mentions) else set()
-            named |= {"place"} if not named and any(a <= i < b for i in self.locations) else set()
-            if not named or (joint in _ALTERNATIVE and denied and "thing" in named):
+            named = {"mention"} if any(a <= i < b for i in self.mentions) else set()
+            named |= {"location"} if not named and any(a <= i < b for i in self.locations) else set()
+            if not named or (joint in _ALTERNATIVE and denied and "mention" in named):
                 return False
             listed |= named
         return False

@@ -65,7 +65,7 @@ def completed(text: str, topic: str | None, last: Row | None, heading: str | Non
 
 
 def announced(text: str, rows: tuple[Row, ...]) -> str | None:
-    """The finding that a heading alone on its line names: what follows are its places."""
+    """The finding that a heading alone on its line names: what follows are its locations."""
     if not text.endswith(":"):
         return None
     names = {row.abnormality for row in rows if row.abnormality}

@@ -1,4 +1,4 @@
-"""Entity-centred context (ECAMP): for each entity that a report mentions one short sentence with what is said of it.
+"""Entity-centred context (ECAMP): for each entity that a report mentions one short sentence about it.
 
     Small bilateral effusions, larger than before. No pneumothorax.
     -> "There is small bilateral effusion, increased."   "There is no evidence of pneumothorax."
@@ -227,7 +227,7 @@ class EntityContext:
             yield entity, mention
 
     def _locate(self, mention: _EntityState, entity: str, rows: Sequence[Finding]) -> None:
-        """Side and place by the findings; of the place that goes without saying the side alone."""
+        """Side and location by the findings; of the default organ the side alone."""
         for row in rows:
             organ = self.lexicon.organs[row.organ] if row.organ else None
             side = organ.side if organ else None

@@ -124,7 +124,7 @@ class Lexicon:
                 self.locations.add(words, term._replace(weak=True), replace=True)
 
     def find_locations(self, words: Sequence[str]) -> list[TrieMatch]:
-        """Organ phrases, and words such as "paraduodenal" that stand for a place beside an organ."""
+        """Organ phrases, and words such as "paraduodenal" that stand for what is next to an organ."""
         found = self.locations.find(words)
         covered = {i for hit in found for i in range(hit.start, hit.end)}
         found += [location for hit in found for location in elided(words, hit, covered, self.locations)]
@@ -159,7 +159,7 @@ class Lexicon:
         return self._term(self.organs[organ], False)
 
     def pair_of(self, term: OrganTerm) -> OrganTerm | None:
-        """The same organ on either side, of a place with or without one; None where it has no sides."""
+        """The same organ on either side, of a term with or without one; None where it has no sides."""
         if term.left and term.right:
             return term
         organ = self.organs[term.organ] if term.organ else None
@@ -277,7 +277,7 @@ class Lexicon:
         return next((pair for pair in found if pair), None)
 
     def _home(self, abnormality: str, organ: str) -> str:
-        """The abnormality's own organ, on the side of the place that was named."""
+        """The abnormality's own organ, on the side of the location that was named."""
         home = self.abnormalities[abnormality].default_organ
         side = self.organs[organ].side
         return self.organs.on_side(home, side) if side else home
@@ -301,7 +301,7 @@ class Lexicon:
         return self.abnormalities[name].default_organ if name else None
 
     def same_side(self, organ: str, other: str) -> bool:
-        """Whether a side said of one organ is the other's too: a pleural effusion "in the right lung"."""
+        """Whether a side of one organ is the other's too: a pleural effusion "in the right lung"."""
         groups = {self.organs[organ].group, self.organs[other].group}
         return len(groups) == 1 or any(groups <= near for near in self._near_groups)
 
@@ -322,7 +322,7 @@ class Lexicon:
         return self.organs.parts_of("lymph_nodes") if "lymph_nodes" in self.organs else frozenset()
 
     def station(self, term: OrganTerm) -> OrganTerm | None:
-        """The lymph nodes of a place, or None where it has none of their own."""
+        """The lymph nodes of a location, or None where it has none of their own."""
         for organ in (term.organ, *sorted(self.organs.containing(term.organ))) if term.organ else ():
             if organ == "lymph_nodes":
                 return term._replace(near=False) if term.organ != "lymph_nodes" else None
@@ -346,7 +346,7 @@ class Lexicon:
         return homed or not kinds.isdisjoint(self._topical)
 
     def _fit(self, abnormality: str, organ: str) -> str | None:
-        """The organ of an abnormality that a named place means: itself, or the organ inside that place."""
+        """The organ of an abnormality that a named location means: itself, or the organ inside it."""
         entry = self.abnormalities[abnormality]
         bones = self._bones_of.get(organ) if entry.default_organ == "bones" else None
         if bones is not None:
@@ -383,7 +383,7 @@ class Lexicon:
         for text in self.data["normal"]:
             self.measures.add(phrase(text), ("change", "normal"))
         for text in self.data["unmeasured"]:
-            self.measures.add(phrase(text), ("place", text))
+            self.measures.add(phrase(text), ("location", text))
         roots: dict[tuple[str, ...], frozenset[str]] = {}
         for organ, texts in self.data["levels"].items():
             for text in [*texts, *(f"{text}s" for text in texts)]:

@@ -168,7 +168,7 @@ _AGREEING = frozenset({"consistent", "compatible", "favor", "keeping", "represen
 _CUES = frozenset({"negation", "uncertainty"})
 _LISTED = frozenset({",", "and", "or", "/"})
 _NO_NOUN = ("ly", "ed", "ing", "al", "ic", "ar", "ous", "ive", "ary", "able", "ible", "est", "like", "er")
-"""Endings of words that only describe: the last word of a candidate names the thing."""
+"""Endings of words that only describe: the last word of a candidate names the finding."""
 
 
 def _count(count: _Count, study: str, sentence: str, rows: Sequence[Finding], status: Status, lexicon: Lexicon) -> None:

@@ -11,7 +11,7 @@ JOINTS = frozenset({"and", "or", ",", "/", "nor"})
 
 
 def elided(words: Sequence[str], hit: TrieMatch, covered: set[int], locations: Trie) -> Iterator[TrieMatch]:
-    """Names that share their last words with a place: "ascending" in "ascending and descending aorta"."""
+    """Names that share their last words with a location: "ascending" in "ascending and descending aorta"."""
     rest = tuple(words[hit.start + 1 : hit.end])
     i = hit.start - 1
     if i < 0 or words[i] in SIDES:

@@ -26,7 +26,7 @@ def tabulated(text: str) -> str:
     """The text with the rows of its tables as sentences; what is no table stays as it is.
 
     A row without a header reads "first cell: second, third". A header names its columns: sides ("Right", "Left"), the
-    side of each row ("Side"), findings of each row, or their place ("Location").
+    side of each row ("Side"), findings of each row, or their location ("Location").
     """
     if "|" not in text and "\t" not in text and ";" not in text and "   " not in text:
         return text

@@ -16,11 +16,9 @@ from ctglip.config import Settings, validate
 from ctglip.cxr import regions
 from ctglip.cxr.sentence_regions import SECTIONS
 from ctglip.files import read_yaml
-from ctglip.reports.lexicon import Lexicon
 from ctglip.reports.parser import get_parser
 from ctglip.reports.sentence import Sentence
 from ctglip.types import Finding, Status
-from ctglip.vocabulary.abnormalities import AbnormalityDictionary, load_abnormalities
 
 PRESENT, ABSENT, UNSAID = 1, 0, -1
 _RANK: dict[Status, int] = {"affirmed": PRESENT, "negated": ABSENT, "normal": ABSENT}
@@ -46,15 +44,11 @@ class Tagger:
 
     Args:
         name: which list, ``tags`` or ``entities``.
-        lexicon: of the parser that read the reports.
-        abnormalities: its dictionary.
     """
 
-    def __init__(
-        self, name: str = "tags", lexicon: Lexicon | None = None, abnormalities: AbnormalityDictionary | None = None
-    ) -> None:
-        self.lexicon = lexicon or get_parser().lexicon
-        abnormalities = abnormalities or load_abnormalities()
+    def __init__(self, name: str = "tags") -> None:
+        self.lexicon = get_parser().lexicon
+        abnormalities = self.lexicon.abnormalities
         entries = tag_entries(name)
         self.names: tuple[str, ...] = tuple(entries)
         self._kinds: dict[str, list[int]] = {}

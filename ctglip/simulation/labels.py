@@ -7,12 +7,12 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from ctglip.vocabulary.organs import TOTALSEGMENTATOR_V2, load_organs
+from ctglip.vocabulary.organs import load_organs, totalsegmentator_classes
 
 
 @functools.cache
 def _numbers() -> dict[str, int]:
-    return {name: number for number, name in TOTALSEGMENTATOR_V2.items()}
+    return {name: number for number, name in totalsegmentator_classes().items()}
 
 
 def number(name: str) -> int:
@@ -23,7 +23,7 @@ def number(name: str) -> int:
 @functools.cache
 def numbers_of(organ: str) -> tuple[int, ...]:
     """The TotalSegmentator v2 numbers that make up an organ or a group of organs of the dictionary."""
-    return tuple(sorted(label for label in load_organs().labels_of(organ) if label in TOTALSEGMENTATOR_V2))
+    return tuple(sorted(label for label in load_organs().labels_of(organ) if label in totalsegmentator_classes()))
 
 
 def lookup(organs: Iterable[str]) -> np.ndarray:

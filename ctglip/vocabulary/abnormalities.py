@@ -1,4 +1,4 @@
-"""Abnormalities: which organs they belong to, what is a kind of what, and how reports word their presence and absence.
+"""Abnormalities: their organs, which are subtypes of which, and how reports word their presence and absence.
 
 The data is ``abnormality_dictionary/abnormalities.yaml``; its README explains every field.
 """

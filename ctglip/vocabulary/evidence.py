@@ -1,4 +1,4 @@
-"""What a report says of one organ: its findings gathered over parts, wholes and sides."""
+"""What a report says of one organ: its findings gathered over parts, containers and sides."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class OrganEvidence:
     Attributes:
         organ: the organ.
         affirmed: abnormality to the first sentence that affirms it, here or in a part.
-        negated: abnormalities that are said to be absent, with all their kinds; never one that is affirmed or
+        negated: abnormalities that are said to be absent, with all their subtypes; never one that is affirmed or
             uncertain, nor anything such a one is a kind of.
-        uncertain: abnormalities that may be there: hedged, historical, or affirmed of a whole without saying where.
+        uncertain: abnormalities that may be there: hedged, historical, or affirmed of a container without saying where.
         elsewhere: abnormalities that are affirmed of or suspected in other organs, or nowhere in particular.
-        normal: a sentence finds the organ (or a whole that holds it) normal, and nothing affirms or suspects otherwise.
-        mentioned: any sentence speaks of it, of a part, or of a whole that holds it.
+        normal: a sentence finds the organ (or what holds it) normal, and nothing affirms or suspects otherwise.
+        mentioned: any sentence speaks of it, of a part, or of what holds it.
         sentences: sentences that affirm something here or in a part, verbatim, each once.
     """
 
@@ -45,9 +45,9 @@ def organ_evidence(
 ) -> OrganEvidence:
     """Gather a report's findings for one organ.
 
-    Affirmed or uncertain in a part counts for the whole. Negated or normal of a whole counts for its parts; negated on
-    both sides counts for the pair. Affirmed in a whole that does not say where leaves its parts uncertain. What organs
-    share ("hiatal hernia") is affirmed of one as of the other.
+    Affirmed or uncertain in a part counts for its container. Negated or normal of a container counts for its parts;
+    negated on both sides counts for the pair. Affirmed in a container that does not say where leaves its parts
+    uncertain. What organs share ("hiatal hernia") is affirmed of one as of the other.
 
     Args:
         findings: rows of one report; those that speak of no organ, or of unrelated ones, are passed over.

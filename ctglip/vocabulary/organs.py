@@ -321,24 +321,9 @@ def current_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {_FORMER_NAMES.get(name, name): value for name, value in fields.items()}
 
 
-class _Numbers(Mapping[int, str]):
-    """TotalSegmentator v2's class numbers, read from the dictionary when first asked for."""
-
-    @cached_property
-    def _map(self) -> dict[int, str]:
-        organs = load_organs().organs.values()
-        found = {o.label: o.totalsegmentator["v2"][0] for o in organs if o.label and "v2" in o.totalsegmentator}
-        return dict(sorted(found.items()))
-
-    def __getitem__(self, number: int) -> str:
-        return self._map[number]
-
-    def __iter__(self) -> Any:
-        return iter(self._map)
-
-    def __len__(self) -> int:
-        return len(self._map)
-
-
-TOTALSEGMENTATOR_V2: Mapping[int, str] = _Numbers()
-"""TotalSegmentator v2's class number to class name (117 entries)."""
+@functools.cache
+def totalsegmentator_classes() -> Mapping[int, str]:
+    """TotalSegmentator v2's class number to class name (117 entries)."""
+    organs = load_organs().organs.values()
+    found = {o.label: o.totalsegmentator["v2"][0] for o in organs if o.label and "v2" in o.totalsegmentator}
+    return MappingProxyType(dict(sorted(found.items())))

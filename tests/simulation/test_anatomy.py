@@ -11,12 +11,12 @@ from ctglip.simulation.anatomy import Anatomy, load_template
 from ctglip.simulation.labels import number, numbers_of
 from ctglip.simulation.lesions import possible_kinds
 from ctglip.simulation.study import SimulatedStudy, SimulationSettings, simulate_study
-from ctglip.vocabulary.organs import TOTALSEGMENTATOR_V2
+from ctglip.vocabulary.organs import totalsegmentator_classes
 
 
 def test_every_label_is_totalsegmentators(torso: Anatomy) -> None:
     present = {int(v) for v in np.unique(torso.labels) if v}
-    assert present <= set(TOTALSEGMENTATOR_V2)
+    assert present <= set(totalsegmentator_classes())
     assert len(present) > 90
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from ctglip.errors import ConfigError, VocabularyError
 from ctglip.vocabulary.abnormalities import load_abnormalities
-from ctglip.vocabulary.organs import TOTALSEGMENTATOR_V2, OrganDictionary, load_organs, normalise
+from ctglip.vocabulary.organs import OrganDictionary, load_organs, normalise, totalsegmentator_classes
 
 COMPOSITES = """
     lung_left lung_right lungs kidneys adrenal_glands pleura_left pleura_right pleura pericardium spine cervical_spine
@@ -38,7 +38,7 @@ def test_every_totalsegmentator_class_is_an_organ(task: str, version: str, count
 def test_labels_up_to_117_are_totalsegmentators_own_numbers(organs: OrganDictionary) -> None:
     from totalsegmentator.map_to_binary import class_map
 
-    assert dict(TOTALSEGMENTATOR_V2) == class_map["total"]
+    assert dict(totalsegmentator_classes()) == class_map["total"]
     names = organs.label_names()
     assert all(names[number] == organs.from_source(name).name for number, name in class_map["total"].items())  # type: ignore[union-attr]
 
