@@ -143,10 +143,10 @@ class Modality(ABC, Generic[Image, Recipe]):
     def organs_found(self, standardized: Standardized) -> dict[str, list[Any]]:
         """The organs or regions that were found, as plain data by what they are called."""
 
-    def view(self, image: Image, told: str | None) -> tuple[str | None, Checks]:
+    def view(self, image: Image, stated: str | None) -> tuple[str | None, Checks]:
         """The projection of an image, ``told`` by a table or by its file, and doubts about it."""
         del image
-        return told, ()
+        return stated, ()
 
     def compared(self, image: Image, standardized: Standardized) -> np.ndarray:
         """The numbers by which equal images under several ids are found."""
@@ -284,18 +284,18 @@ class Cxr(Modality[Radiograph, CxrRecipe]):
         subject: str,
     ) -> Picture:
         del spacing_mm, labels
-        whole = tuple(region.box) == (0, image.shape[0], 0, image.shape[1])
-        boxes = () if whole else (CxrBox(organs[region.organ].display, *region.box),)
+        is_full_frame = tuple(region.box) == (0, image.shape[0], 0, image.shape[1])
+        boxes = () if is_full_frame else (CxrBox(organs[region.organ].display, *region.box),)
         return cxr_picture(image, CXR_MAX, boxes, longest_px=320, subject=subject)
 
     def organs_found(self, standardized: Standardized) -> dict[str, list[Any]]:
         return {"regions": list(standardized.regions)}
 
-    def view(self, image: Radiograph, told: str | None) -> tuple[str | None, Checks]:
-        view = view_of(told) or image.view
+    def view(self, image: Radiograph, stated: str | None) -> tuple[str | None, Checks]:
+        view = view_of(stated) or image.view
         if view is None:
             return None, (QualityCheck("view_unknown", "info", "Nobody says which projection the radiograph is."),)
-        if told is not None and image.view is not None and (view == "lateral") != (image.view == "lateral"):
+        if stated is not None and image.view is not None and (view == "lateral") != (image.view == "lateral"):
             message = "The table and the file disagree whether the radiograph is frontal or lateral; the table counts."
             return view, (QualityCheck("view_disputed", "warning", message),)
         return view, ()

@@ -25,18 +25,18 @@ def answer_lines(answers: Answers) -> list[str]:
     checks = [check for check in answers.standardized.checks if check.severity != "info"]
     lines = [f"{check.severity}: {check.message}" for check in checks]
     lines += [f"note: {note}" for note in answers.notes]
-    asked = Counter(answer.question for answer in answers.answers)
+    counts = Counter(answer.question for answer in answers.answers)
     groups: dict[str, list[Answer]] = {}
     for answer in answers.answers:
-        if answer.group and asked[answer.question] > 1:
+        if answer.group and counts[answer.question] > 1:
             groups.setdefault(answer.question, []).append(answer)
     for answer in answers.answers:
         question = answer.question
         if question in groups:
             lines += _ranked(answers, groups.pop(question))
-        elif not answer.group or asked[question] == 1:
+        elif not answer.group or counts[question] == 1:
             about = ": ".join(answers.display(name) for name in (answer.organ, answer.abnormality) if name)
-            names = asked[question] > 1 or (answer.group and answer.abnormality)
+            names = counts[question] > 1 or (answer.group and answer.abnormality)
             lines.append(f"{question}{' ' + about if names else ''}: {_in_words(answer)}")
     return lines
 
@@ -100,11 +100,11 @@ def write_answers(
             written.append(write_map(answers, one, folder))
     page = answers_page(answers, organs=model.dictionaries.organs, maps=on_page)
     path = write_page(answers, page, out / f"{model.modality.image}.html")
-    lines, told = [*answer_lines(answers), f"The page is in {path}."], answers.to_json()
+    lines, value = [*answer_lines(answers), f"The page is in {path}."], answers.to_json()
     if folder is not None:
         lines.append(f"{len(written)} heat maps are in {folder}.")
-        told["maps"] = [str(path) for paths in written for path in paths]
-    return told, lines
+        value["maps"] = [str(path) for paths in written for path in paths]
+    return value, lines
 
 
 def write_page(answers: Answers, page: AnswersPage, path: Path) -> Path:

@@ -20,7 +20,7 @@ class Reads(StrEnum):
     observations = "observations"
 
 
-Asks = Annotated[
+Questions = Annotated[
     list[str] | None,
     typer.Option(
         help='A question: "liver: fatty liver", "gallstones?", "is there a stone in the left kidney?", "spleen", '
@@ -58,7 +58,7 @@ def query(
     regions: Annotated[
         Path | None, typer.Option(help="Boxes of regions of a radiograph: CSV, or a Chest ImaGenome scene graph.")
     ] = None,
-    ask: Asks = None,
+    ask: Questions = None,
     prompt: Prompts = None,
     everything: Annotated[bool, typer.Option("--all", help="Ask for every abnormality of every organ.")] = False,
     maps: Annotated[
@@ -89,7 +89,7 @@ def query(
     answers = model.query(
         scan, list(ask or ()), masks, everything, regions, prompts=list(prompt or ()), settings=list(changes or ())
     )
-    told, lines = write_answers(model, answers, out, maps)
-    result(told, as_json, escape("\n".join(lines)))
+    summary, lines = write_answers(model, answers, out, maps)
+    result(summary, as_json, escape("\n".join(lines)))
     if not all(answer.understood for answer in answers.answers):
         raise typer.Exit(1)

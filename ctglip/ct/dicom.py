@@ -108,22 +108,24 @@ def _without_doubles(slices: list[Slice]) -> tuple[list[Slice], list[QualityChec
         else:
             points.append([one])
             lowest = height
-    kept = [min(p, key=lambda s: (-sizes[s.acquisition], s.acquisition, s.instance, s.frame)) for p in points]
-    if len(kept) < 2 <= len(slices):
+    distinct = [min(p, key=lambda s: (-sizes[s.acquisition], s.acquisition, s.instance, s.frame)) for p in points]
+    if len(distinct) < 2 <= len(slices):
         raise ScanError(
             f"All {len(slices)} slices of the series claim the same position "
             f"({', '.join(f'{mm:.4g}' for mm in slices[0].position)} mm).",
             code="same_position",
             fix="Export the series again from where it was made.",
         )
-    if len(kept) < 2:
+    if len(distinct) < 2:
         raise ScanError(
-            f"The series has {len(kept)} slice, expected a volume.", code="single_slice", fix="Choose another series."
+            f"The series has {len(distinct)} slice, expected a volume.",
+            code="single_slice",
+            fix="Choose another series.",
         )
-    if not (doubles := len(slices) - len(kept)):
-        return kept, []
+    if not (doubles := len(slices) - len(distinct)):
+        return distinct, []
     message = f"{doubles} slices lie where another one lies and were left out."
-    return kept, [QualityCheck("doubled_slices", "warning", message, doubles)]
+    return distinct, [QualityCheck("doubled_slices", "warning", message, doubles)]
 
 
 def _normal(slices: list[Slice]) -> np.ndarray:
@@ -208,10 +210,10 @@ def _pixels(slices: list[Slice]) -> tuple[np.ndarray, list[QualityCheck]]:
     """int16 HU ``[n, rows, columns]``."""
     hu = np.empty((len(slices), *slices[0].shape), np.int16)
     beyond = padded = 0
-    wanted: dict[Path, list[int]] = defaultdict(list)
+    frames_of: dict[Path, list[int]] = defaultdict(list)
     for k, one in enumerate(slices):
-        wanted[one.path].append(k)
-    for path, numbers in wanted.items():
+        frames_of[one.path].append(k)
+    for path, numbers in frames_of.items():
         pixels = _decode(path, f"{numbers[0] + 1} of {len(slices)}")
         for k in numbers:
             one = slices[k]

@@ -19,7 +19,7 @@ from pydicom.errors import InvalidDicomError
 from pydicom.multival import MultiValue
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from ctglip.ct.dicom_tags import frame_sources, look_up, number, plane, whole
+from ctglip.ct.dicom_tags import frame_sources, integer, look_up, number, plane
 from ctglip.errors import ScanError
 from ctglip.files import files_below, is_dicom, quiet_pydicom
 from ctglip.types import QualityCheck
@@ -100,7 +100,7 @@ class Series:
     unplaced: int = 0
 
 
-def choose_series(path: Path, wanted: str | None) -> tuple[Series, tuple[QualityCheck, ...]]:
+def choose_series(path: Path, requested: str | None) -> tuple[Series, tuple[QualityCheck, ...]]:
     """The CT series of a folder (or one file) that the recipe asks for, by default the one with the most slices.
 
     Raises:
@@ -119,26 +119,26 @@ def choose_series(path: Path, wanted: str | None) -> tuple[Series, tuple[Quality
         raise ScanError(
             f"The DICOM folder holds no CT images, only {found}.", code="no_ct", fix="Name the folder of the CT series."
         )
-    matching = usable if wanted is None else [s for s in usable if _matches(s, wanted)]
-    known = ", ".join(_shown(s) for s in usable)
+    matching = usable if requested is None else [s for s in usable if _matches(s, requested)]
+    known = ", ".join(_series_text(s) for s in usable)
     if not matching:
         raise ScanError(
-            f"No CT series of the DICOM folder matches {wanted!r}; there are: {known}.",
+            f"No CT series of the DICOM folder matches {requested!r}; there are: {known}.",
             code="no_such_series",
             fix="Change `series` in the recipe.",
         )
     chosen = max(matching, key=lambda s: (len(s.slices), -(s.number or 0)))
     if len(usable) > 1:
-        message = f"The folder holds {len(usable)} CT series ({known}); read: {_shown(chosen)}."
+        message = f"The folder holds {len(usable)} CT series ({known}); read: {_series_text(chosen)}."
         checks.append(QualityCheck("several_series", "info", message, len(usable)))
     return chosen, tuple(checks)
 
 
-def _matches(series: Series, wanted: str) -> bool:
-    return wanted == str(series.number) or (not wanted.isdigit() and wanted.lower() in series.words.lower())
+def _matches(series: Series, requested: str) -> bool:
+    return requested == str(series.number) or (not requested.isdigit() and requested.lower() in series.words.lower())
 
 
-def _shown(series: Series) -> str:
+def _series_text(series: Series) -> str:
     number = "without a number" if series.number is None else f"number {series.number}"
     return f"{number} with {len(series.slices)} slices"
 
@@ -220,10 +220,10 @@ def _is_ct(header: Dataset) -> bool:
 def _add(groups: dict[str, Series], path: Path, header: Dataset) -> Series:
     """Put the slices of one file (one, or those of a multi-frame object) into their series."""
     key = str(header.get("SeriesInstanceUID", ""))
-    title = whole(header.get("SeriesNumber")), str(header.get("SeriesDescription", ""))
+    title = integer(header.get("SeriesNumber")), str(header.get("SeriesDescription", ""))
     sources = frame_sources(header)
     localizer = "LOCALIZER" in [str(kind).upper() for kind in (header.get("ImageType") or [])]
-    placed = len(sources) > 1 or (whole(header.get("NumberOfFrames")) or 1) == 1
+    placed = len(sources) > 1 or (integer(header.get("NumberOfFrames")) or 1) == 1
     found = [_slice(path, header, frame, source) if placed else None for frame, source in enumerate(sources)]
     series = groups.setdefault(key, Series(*title))
     if localizer:
@@ -242,20 +242,21 @@ def _slice(path: Path, header: Dataset, frame: int, sources: list[Dataset]) -> S
     return Slice(
         path=path,
         frame=frame,
-        instance=whole(header.get("InstanceNumber")) or 0,
-        acquisition=whole(look_up(sources, "FrameAcquisitionNumber") or header.get("AcquisitionNumber")) or 0,
+        instance=integer(header.get("InstanceNumber")) or 0,
+        acquisition=integer(look_up(sources, "FrameAcquisitionNumber") or header.get("AcquisitionNumber")) or 0,
         shape=(int(header.Rows), int(header.get("Columns") or 0)),
         position=position,
         axes=axes,
         pixel_mm=pixel_mm,
         slope=number(look_up(sources, "RescaleSlope")),
         intercept=number(look_up(sources, "RescaleIntercept")),
-        padding=whole(header.get("PixelPaddingValue")),
+        padding=integer(header.get("PixelPaddingValue")),
         kind=" ".join(
             _text(look_up(sources, n)) for n in ("FrameType", "ImageType", "VolumeBasedCalculationTechnique")
         ),
         traits={
-            told: next(filter(None, (_text(look_up(sources, n)) for n in names)), "") for told, names in TRAITS.items()
+            label: next(filter(None, (_text(look_up(sources, n)) for n in names)), "")
+            for label, names in TRAITS.items()
         },
     )
 

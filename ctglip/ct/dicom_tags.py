@@ -62,7 +62,7 @@ def number(value: Any) -> float | None:
     return None if found is None else float(found[0])
 
 
-def whole(value: Any) -> int | None:
+def integer(value: Any) -> int | None:
     """One whole number, or None."""
     found = number(value)
     return None if found is None else int(found)

@@ -49,10 +49,10 @@ def one_volume(slices: Sequence[Slice]) -> tuple[list[Slice], list[QualityCheck]
     if original and len(original) < len(sound):
         message = f"{len(sound) - len(original)} derived images were left out; {len(original)} originals were read."
         checks.append(QualityCheck("derived_images", "warning", message, len(sound) - len(original)))
-    kept = original or sound
-    volumes, reasons = _volumes(kept)
+    candidates = original or sound
+    volumes, reasons = _volumes(candidates)
     if len(volumes) == 1:
-        return kept, checks
+        return candidates, checks
     best = max(volumes, key=lambda volume: (len({_position(one) for one in volume}), -_first(volume)))
     sizes = ", ".join(str(len(volume)) for volume in sorted(volumes, key=_first))
     message = (

@@ -75,8 +75,8 @@ def _summary(scan: Scan, study: Standardized, organs: OrganDictionary) -> ScanSu
     x, y, z = scan.hu.shape
     a, b, c = study.image.shape
     dx, dy, dz = scan.spacing_mm
-    own = set(organs.segmented)
-    rows = [row for row in study.rows if row.organ in own]
+    organs_known = set(organs.segmented)
+    rows = [row for row in study.rows if row.organ in organs_known]
     return ScanSummary(
         shape=(x, y, z),
         spacing_mm=(dx, dy, dz),

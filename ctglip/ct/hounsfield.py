@@ -119,7 +119,7 @@ class Layout:
         """The layout under one map; constants that would lie below -1100 HU (beyond a negative scale: anywhere) go."""
         ends = histogram.low if scale > 0 else histogram.high
         padding = [one for one in (*histogram.low, *histogram.high) if (one.value - shift) / scale < -1100]
-        kept = [one for one in ends if one not in padding]
+        inner = [one for one in ends if one not in padding]
         x, y = histogram.steps
         share = np.diff(np.interp(_EDGES * scale + shift, x, y)) * np.sign(scale)
         left = max(1e-9, 1 - sum(one.share for one in padding))
@@ -127,7 +127,7 @@ class Layout:
             position = (one.value - shift) / scale
             if position > _LOW:
                 share[int((position - _LOW) // _BIN)] = 0
-        at = tuple(((one.value - shift) / scale, one.share / left) for one in kept)
+        at = tuple(((one.value - shift) / scale, one.share / left) for one in inner)
         outside = max(0.0, 1 - share.sum() / left)
         tops = histogram.high if scale > 0 else histogram.low
         most = sum(one.share for one in tops if one not in padding and (one.value - shift) / scale > 60) / left
@@ -146,8 +146,8 @@ class Layout:
         """HU of the modes, lowest first: each holds 1 % of the voxels within 30 HU and stands out."""
         height = np.concatenate([[0.0], self.smooth, [0.0]])
         peaks, _ = find_peaks(height)
-        _, told = find_peaks(height, prominence=0)
-        peaks = peaks[told["prominences"] >= 0.2 * height[peaks]] - 1
+        _, properties = find_peaks(height, prominence=0)
+        peaks = peaks[properties["prominences"] >= 0.2 * height[peaks]] - 1
         found = [float(_MID[k]) for k in peaks]
         return [one for one in found if self.share(one - 30, one + 30) >= 0.01]
 

@@ -54,7 +54,7 @@ def not_hounsfield(histogram: Histogram) -> QualityCheck | None:
     if not reason and low >= 0 and high <= 255 and (low <= 2 or high >= 240):
         reason = "they fill 8 bits"
     if found := _named(histogram, labels) if reason else _better(histogram, plain):
-        return _told(*found)
+        return _check(*found)
     if not reason:
         return None
     what = "a label map" if labels else "MR, PET, a picture or a normalised volume"
@@ -161,16 +161,16 @@ def _apart(histogram: Histogram, scale: float) -> bool:
     return scale > 1.3 and len(steps) > 40 and bool((off <= min(1.0, 0.36 * scale)).all())
 
 
-def _told(one: HuMap, layout: Layout) -> QualityCheck:
+def _check(one: HuMap, layout: Layout) -> QualityCheck:
     """The error that names the map, with where the modes lie."""
-    seen = {name: hu * one.scale + one.shift for name, hu in layout.positions.items()}
+    mapped = {name: hu * one.scale + one.shift for name, hu in layout.positions.items()}
     if one.wrapped:
-        seen = {name: where % 4096 for name, where in seen.items()}
-    there = ", ".join(f"{name} at {where:.0f}" for name, where in seen.items())
-    usual = ", ".join(f"{_CT[name]:.0f}" for name in seen)
+        mapped = {name: where % 4096 for name, where in mapped.items()}
+    there = ", ".join(f"{name} at {where:.0f}" for name, where in mapped.items())
+    usual = ", ".join(f"{_CT[name]:.0f}" for name in mapped)
     shift = next((known for known in _SHIFTS if abs(known - one.shift) < 15), round(one.shift))
-    if shift in (1000, 1024) and "air" in seen:
-        shift = min((1000, 1024), key=lambda known: abs(seen["air"] + 1000 - known))
+    if shift in (1000, 1024) and "air" in mapped:
+        shift = min((1000, 1024), key=lambda known: abs(mapped["air"] + 1000 - known))
     if one.wrapped:
         code, what = "hu_wrapped", "negative HU are wrapped into 12 bits"
     elif one.scale == -1:
@@ -178,7 +178,7 @@ def _told(one: HuMap, layout: Layout) -> QualityCheck:
     elif one.scale != 1:
         code, what = "hu_scaled", f"HU are scaled by about {one.scale:.3g} and shifted by {one.shift:.0f}"
     elif shift in (1024, 1000):
-        known = f"-{shift}" if "air" in seen else "-1024 (or -1000)"
+        known = f"-{shift}" if "air" in mapped else "-1024 (or -1000)"
         code, what = "intercept_missing", f"the intercept of {known} is missing"
     elif shift in (-1024, -1000):
         code, what = "rescale_twice", "the rescale was applied twice"

@@ -95,11 +95,11 @@ def scale_to_int16(values: np.ndarray, slope: float, intercept: float) -> tuple[
         values = np.ascontiguousarray(values)
     result = np.empty_like(values, dtype=np.int16)
     source, target = values.ravel(order="K"), result.ravel(order="K")
-    whole = values.dtype.kind in "iub" and float(slope).is_integer() and float(intercept).is_integer()
+    integral = values.dtype.kind in "iub" and float(slope).is_integer() and float(intercept).is_integer()
     beyond = 0
     for start in range(0, len(source), _BLOCK):
         part = source[start : start + _BLOCK]
-        if whole:
+        if integral:
             scaled = part.astype(np.int32 if part.dtype.itemsize < 4 else np.int64)
             scaled *= int(slope)
             scaled += int(intercept)

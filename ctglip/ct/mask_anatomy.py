@@ -177,7 +177,7 @@ def fit(regions: Sequence[LabelRegion], names: Mapping[int, str], body: Body, un
     weights = np.array([_weight(region.ml) for region in merged])
     best = np.ones(len(organs))
     for scale in _scales(body):
-        plain = np.array([_own_cost(r, e, scale) for r, e in zip(merged, expected, strict=True)])
+        plain = np.array([_region_cost(r, e, scale) for r, e in zip(merged, expected, strict=True)])
         away = _displaced(merged, expected, scale, body, weights)
         total = np.minimum(1.0, plain + away)
         sums = total @ weights
@@ -207,7 +207,7 @@ def _scales(body: Body) -> tuple[float, ...]:
     return tuple(float(np.clip(size * share, 0.3, 1.25)) for share in _SCALES)
 
 
-def _own_cost(region: LabelRegion, expected: Expected, scale: float) -> float:
+def _region_cost(region: LabelRegion, expected: Expected, scale: float) -> float:
     """Of volume and HU. Too little of an organ is half a fault: it may be operated on or drawn in part."""
     low, high = expected.ml
     much = np.clip(np.log2(region.ml / high), 0, 1)
@@ -247,7 +247,7 @@ _MIRRORED = 0.35
 _FEW = 3
 
 
-def judge(
+def check_anatomy(
     regions: Sequence[LabelRegion], names: Mapping[int, str], body: Body, chosen: str | None
 ) -> tuple[QualityCheck, ...]:
     """Whether regions lie as the organs that they are said to be.
@@ -265,31 +265,31 @@ def judge(
     unknown_cost = 1.0 if chosen else 0.0
     ignored = set(others[chosen].others) if chosen else set()
     regions = [region for region in regions if region.number not in ignored]
-    own = fit(regions, names, body, unknown_cost)
-    if own.cost < ODD:
+    declared = fit(regions, names, body, unknown_cost)
+    if declared.cost < ODD:
         return ()
     turned = fit([_mirrored(region) for region in regions], names, _mirrored_body(body), unknown_cost)
-    if len(own.costs) < _FEW:  # a spleen on the right is rather a liver than a body the other way round
-        turned = own
-    cost = min(own.cost, turned.cost)
+    if len(declared.costs) < _FEW:  # a spleen on the right is rather a liver than a body the other way round
+        turned = declared
+    cost = min(declared.cost, turned.cost)
     if chosen is not None and (better := _better(regions, names, body, cost)):
-        shown = " or ".join(better)
+        better_names = " or ".join(better)
         message = (
-            f"The numbers are read as {chosen or 'the label map says'}, which puts {_some(own.odd)} where no such "
-            f"organ lies; {shown} fits. Set volume.label_map: {better[0]} in the recipe, or {better[0]} in the "
+            f"The numbers are read as {chosen or 'the label map says'}, which puts {_some(declared.odd)} where no such "
+            f"organ lies; {better_names} fits. Set ct.label_map: {better[0]} in the recipe, or {better[0]} in the "
             "cohort's column numbering."
         )
         return (QualityCheck("numbering", "error", message, round(cost, 2)),)
-    if cost >= _WORSE and min(own.share, turned.share) > _BAD:
+    if cost >= _WORSE and min(declared.share, turned.share) > _BAD:
         message = (
-            f"{len(own.odd)} of {len(own.costs)} organs ({_some(own.odd)}) have another place, size or HU than such "
-            "organs have, and no numbering that is known fits: are these the scan's masks?"
+            f"{len(declared.odd)} of {len(declared.costs)} organs ({_some(declared.odd)}) have another place, size or HU "
+            "than such organs have, and no numbering that is known fits: are these the scan's masks?"
         )
-        return (QualityCheck("masks_unlike_anatomy", "error", message, round(own.share, 2)),)
-    if not own.odd or turned.share < min(own.share, _MIRRORED):
+        return (QualityCheck("masks_unlike_anatomy", "error", message, round(declared.share, 2)),)
+    if not declared.odd or turned.share < min(declared.share, _MIRRORED):
         return ()  # what lies on the other side is told apart from its order, see mask_checks
-    message = f"{_some(own.odd)}: unusual place, size or HU."
-    return (QualityCheck("organs_odd", "info", message, len(own.odd)),)
+    message = f"{_some(declared.odd)}: unusual place, size or HU."
+    return (QualityCheck("organs_odd", "info", message, len(declared.odd)),)
 
 
 def _better(regions: Sequence[LabelRegion], names: Mapping[int, str], body: Body, cost: float) -> list[str]:
@@ -297,10 +297,10 @@ def _better(regions: Sequence[LabelRegion], names: Mapping[int, str], body: Body
     read = {region.number: names.get(region.number) for region in regions}
     found: list[tuple[float, str, dict[int, str | None]]] = []
     for name, other in load_numberings().items():
-        told = [region for region in regions if region.number not in other.others]
+        informative = [region for region in regions if region.number not in other.others]
         reading = {region.number: other.organs.get(region.number) for region in regions}
         if reading != read and any(reading.values()):
-            found.append((fit(told, other.organs, body, 1.0).cost, name, reading))
+            found.append((fit(informative, other.organs, body, 1.0).cost, name, reading))
     if not found:
         return []
     least, _, best = min(found, key=lambda entry: entry[0])

@@ -52,15 +52,15 @@ def _of_order(code: str, known: Sequence[tuple[str, str]], wrong: Sequence[tuple
     """Left and right of a pair come from its names, the sides of liver and spleen from the body: where the pairs are
     right and the others all wrong the patient may be built the other way round; where the pairs are wrong the names or
     the header are."""
-    shown = ", ".join(f"{a} and {b}" for a, b in wrong)
-    message = f"{len(wrong)} of {len(known)} organ pairs lie the wrong way round ({shown})."
+    listed = ", ".join(f"{a} and {b}" for a, b in wrong)
+    message = f"{len(wrong)} of {len(known)} organ pairs lie the wrong way round ({listed})."
     share = len(wrong) / len(known)
     severity = "error" if share > 0.5 else "warning"
     sided = [pair for pair in known if pair[0].endswith("_left")]
     if code == "left_right" and sided:
         swapped = [pair for pair in sided if pair in wrong]
         if not swapped and len(wrong) == len(known) - len(sided) > 1:
-            message = f"{shown} lie the wrong way round, left and right of pairs do not: situs inversus?"
+            message = f"{listed} lie the wrong way round, left and right of pairs do not: situs inversus?"
             return QualityCheck("situs_inversus", "warning", message, share)
         if len(swapped) > len(sided) / 2:
             severity = "error"
@@ -74,8 +74,8 @@ def _density(rows: Sequence[OrganRow]) -> list[QualityCheck]:
     if not wrong:
         return []
     severity = "error" if len(wrong) > 1 and len(wrong) > len(known) / 2 else "warning"
-    shown = ", ".join(f"{row.organ} {row.mean_hu:.0f} HU" for row in wrong[:4])
+    listed = ", ".join(f"{row.organ} {row.mean_hu:.0f} HU" for row in wrong[:4])
     message = (
-        f"{len(wrong)} of {len(known)} organs have the HU of something else ({shown}): are these the scan's masks?"
+        f"{len(wrong)} of {len(known)} organs have the HU of something else ({listed}): are these the scan's masks?"
     )
     return [QualityCheck("organ_hu", severity, message, len(wrong) / len(known))]

@@ -9,8 +9,8 @@ import numpy as np
 
 from ctglip.ct import nifti, nrrd
 from ctglip.ct.geometry import canonical
-from ctglip.ct.mask_anatomy import body_of, judge, regions_of
-from ctglip.ct.masks_numbers import Names, compact, names_of, one_organ, present_in, whole_numbers
+from ctglip.ct.mask_anatomy import body_of, check_anatomy, regions_of
+from ctglip.ct.masks_numbers import Names, compact, integer_values, names_of, one_organ, present_in
 from ctglip.ct.placing import on_scan
 from ctglip.ct.raw import RawVolume
 from ctglip.ct.recipe import CtRecipe
@@ -23,7 +23,7 @@ _SUFFIXES = (*nifti.SUFFIXES, ".seg.nrrd", *nrrd.SUFFIXES)
 
 
 @dataclass
-class _Drawn:
+class _LabelMap:
     """Labels on one grid of the source; dictionary labels, or (with ``names``) numbers of the file."""
 
     labels: np.ndarray
@@ -40,7 +40,7 @@ class _Source:
         unknown: what was left out.
     """
 
-    drawn: list[_Drawn] = field(default_factory=list)
+    label_maps: list[_LabelMap] = field(default_factory=list)
     names: Names | None = None
     numbers: np.ndarray = field(default_factory=lambda: np.arange(256))
     unknown: list[str] = field(default_factory=list)
@@ -75,7 +75,7 @@ def read_masks(
     source = _read(path, stored, scan, recipe, organs, numbering)
     checks = [*source.checks, *_ignored(source.unknown)]
     result: np.ndarray | None = None
-    for one in source.drawn:
+    for one in source.label_maps:
         placed, noticed = on_scan(one.labels, one.affine, scan, by_index=recipe.align_masks_by_index)
         checks += [check for check in noticed if check not in checks]
         result = placed if result is None else np.where(placed > 0, placed, result)
@@ -91,7 +91,7 @@ def read_masks(
         chosen = named.chosen
     if any(source.numbers != np.arange(256)) and chosen:
         chosen = ""  # numbers that were squeezed are not those of a numbering
-    checks += judge(regions_of(result, scan), names, body_of(scan), chosen)
+    checks += check_anatomy(regions_of(result, scan), names, body_of(scan), chosen)
     if named is not None:
         result = _renumbered(result, names, organs)
     return LabelMap(result, scan.affine), tuple(checks)
@@ -105,7 +105,7 @@ def _read(
 
         source = _Source()
         labels, affine = read_mask_object(stored, scan, organs, source.unknown, source.checks)
-        source.drawn = [_drawn(labels, RawVolume(labels, affine))]
+        source.label_maps = [_label_map(labels, RawVolume(labels, affine))]
         return source
     if path.is_dir():
         return _folder(path, organs)
@@ -137,15 +137,15 @@ def _dicom(path: Path) -> Path | None:
 def _ignored(unknown: list[str]) -> list[QualityCheck]:
     if not unknown:
         return []
-    shown = ", ".join(unknown[:5]) + (", ..." if len(unknown) > 5 else "")
-    message = f"{len(unknown)} mask names are not in the organ dictionary and were ignored: {shown}."
+    listed = ", ".join(unknown[:5]) + (", ..." if len(unknown) > 5 else "")
+    message = f"{len(unknown)} mask names are not in the organ dictionary and were ignored: {listed}."
     return [QualityCheck("unknown_masks", "info", message, len(unknown))]
 
 
 def _no_known(path: Path, unknown: list[str]) -> MaskError:
-    shown = ", ".join(unknown[:5])
+    listed = ", ".join(unknown[:5])
     return MaskError(
-        f"{path.name} holds no organ of the dictionary (found: {shown or 'nothing'}).",
+        f"{path.name} holds no organ of the dictionary (found: {listed or 'nothing'}).",
         code="no_known_organ",
         fix="Use TotalSegmentator's names or numbers, or set label_map in the recipe (a numbering, or number: organ).",
     )
@@ -164,7 +164,7 @@ def _placed(path: Path, volume: RawVolume) -> RawVolume:
 def _multilabel(
     path: Path,
     volume: RawVolume,
-    own: dict[int, str],
+    stated_names: dict[int, str],
     recipe: CtRecipe,
     organs: OrganDictionary,
     numbering: str | None,
@@ -172,31 +172,35 @@ def _multilabel(
     """A file of numbers; of one organ where its name says so and nothing else is said."""
     _placed(path, volume)
     single = organs.from_source(_stem(path))
-    if single is not None and recipe.label_map is None and numbering is None and not own and _of_one(volume):
+    if single is not None and recipe.label_map is None and numbering is None and not stated_names and _of_one(volume):
         inside, checks = one_organ(path.name, volume)
-        return _Source([_drawn(inside * np.uint8(single.label or 0), volume)], checks=checks)
-    values = whole_numbers(path.name, volume)
+        return _Source([_label_map(inside * np.uint8(single.label or 0), volume)], checks=checks)
+    values = integer_values(path.name, volume)
     present = present_in(values)
     if not present.any():
         return _Source()
-    names = names_of(recipe, numbering, own, present, path.name, organs)
+    names = names_of(recipe, numbering, stated_names, present, path.name, organs)
     labels, numbers = compact(path.name, values, present)
     unknown = [names.others.get(n, f"number {n}") for n in present.tolist() if n and n not in names.organs]
     if len(unknown) == np.count_nonzero(present):
         raise _no_known(path, unknown)
     checks: list[QualityCheck] = []
-    differing = [n for n in present.tolist() if n in own and n in names.organs and _differs(own[n], names, n, organs)]
+    differing = [
+        n
+        for n in present.tolist()
+        if n in stated_names and n in names.organs and _differs(stated_names[n], names, n, organs)
+    ]
     if differing:
         message = (
             f"{path.name} has a label table of its own, which calls {len(differing)} numbers otherwise (first: "
             f"{differing[0]}, here {names.organs[differing[0]]}); what was chosen counts."
         )
         checks.append(QualityCheck("label_table_differs", "warning", message, len(differing)))
-    return _Source([_drawn(labels, volume)], names, numbers, unknown, checks)
+    return _Source([_label_map(labels, volume)], names, numbers, unknown, checks)
 
 
-def _differs(told: str, names: Names, number: int, organs: OrganDictionary) -> bool:
-    organ = organs.from_source(told)
+def _differs(stated: str, names: Names, number: int, organs: OrganDictionary) -> bool:
+    organ = organs.from_source(stated)
     return organ is not None and organ.name != names.organs[number]
 
 
@@ -228,17 +232,17 @@ def _folder(path: Path, organs: OrganDictionary) -> _Source:
     if not known:
         raise _no_known(path, source.unknown)
     known.sort(key=lambda pair: (-len(organs.parts_of(pair[1].name)), pair[1].label or 0))
-    grids: dict[tuple[object, ...], _Drawn] = {}
+    grids: dict[tuple[object, ...], _LabelMap] = {}
     for file, organ in known:
         volume = _placed(file, _one_layer(file))
         key = (volume.values.shape, *np.round(volume.affine, 4).ravel().tolist())
         if key not in grids:
-            grids[key] = _Drawn(np.zeros(volume.values.shape, np.uint8, order="F"), volume.affine)
+            grids[key] = _LabelMap(np.zeros(volume.values.shape, np.uint8, order="F"), volume.affine)
         inside, checks = one_organ(file.name, volume)
         source.checks += checks
         if inside.any():
             grids[key].labels[inside] = organ.label or 0
-    source.drawn = [_drawn(one.labels, RawVolume(one.labels, one.affine)) for one in grids.values()]
+    source.label_maps = [_label_map(one.labels, RawVolume(one.labels, one.affine)) for one in grids.values()]
     return source
 
 
@@ -271,14 +275,14 @@ def _segments(path: Path, recipe: CtRecipe, organs: OrganDictionary, numbering: 
         if segment.layer >= len(file.layers):
             raise MaskError(f"{path.name}: a segment names a layer that is not there.", code="bad_header")
         labels[file.layers[segment.layer].values == segment.value] = organ.label or 0
-    source.drawn = [_drawn(labels, first)]
+    source.label_maps = [_label_map(labels, first)]
     return source
 
 
-def _drawn(labels: np.ndarray, volume: RawVolume) -> _Drawn:
+def _label_map(labels: np.ndarray, volume: RawVolume) -> _LabelMap:
     if not np.isfinite(volume.affine).all() or abs(np.linalg.det(volume.affine[:3, :3])) < 1e-9:
         raise MaskError("The masks' affine maps voxels nowhere.", code="bad_affine")
-    return _Drawn(*canonical(labels, volume.affine))
+    return _LabelMap(*canonical(labels, volume.affine))
 
 
 def _stem(path: Path) -> str:

@@ -49,11 +49,11 @@ def organ_of(
     if coded.organ is None:
         return called
     organ = organs[coded.organ]
-    told = {side for side in (side_of(str(name)) for name in names if name) if side is not None}
-    own = organ.side or side_of(organ.name)
-    if own is not None and told and own not in told:
+    sides = {side for side in (side_of(str(name)) for name in names if name) if side is not None}
+    organ_side = organ.side or side_of(organ.name)
+    if organ_side is not None and sides and organ_side not in sides:
         raise MaskError(
-            f"The masks' {where} is {organ.display} by its code and on the {'/'.join(sorted(told))} by its name.",
+            f"The masks' {where} is {organ.display} by its code and on the {'/'.join(sorted(sides))} by its name.",
             code="side_contradicts",
             fix="Correct the one that is wrong in the segmentation.",
         )

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from pydicom.dataset import Dataset
 
-from ctglip.ct.dicom_tags import whole
+from ctglip.ct.dicom_tags import integer
 from ctglip.ct.geometry import LPS_TO_RAS
 from ctglip.errors import MaskError
 from ctglip.types import QualityCheck, Scan
@@ -33,10 +33,12 @@ def draw_contours(
     Raises:
         MaskError: ``dicom_geometry`` for contours that lie in no plane of the scan, ``mask_elsewhere``.
     """
-    outlines = dataset.get("ROIContourSequence") or []
-    drawn = {whole(outline.get("ReferencedROINumber")): outline.get("ContourSequence") or [] for outline in outlines}
+    sequence = dataset.get("ROIContourSequence") or []
+    outlines = {
+        integer(outline.get("ReferencedROINumber")): outline.get("ContourSequence") or [] for outline in sequence
+    }
     inverse = np.linalg.inv(LPS_TO_RAS @ scan.affine)
-    contours = {key: [c for item in drawn.get(key, []) if len(c := _points(item, inverse)) >= 3] for key, _ in known}
+    contours = {key: [c for item in outlines.get(key, []) if len(c := _points(item, inverse)) >= 3] for key, _ in known}
     every = [contour for found in contours.values() for contour in found]
     if not every:
         raise MaskError("The structures of the DICOM masks have no closed contours.", code="masks_empty")
@@ -106,9 +108,9 @@ def _planes(contours: Sequence[np.ndarray], axis: int, spacing: float) -> list[t
     for height, contour in placed:
         if not planes or height - planes[-1][0] > _SAME_PLANE_MM:
             planes.append((height, []))
-        here = planes[-1][1]
-        if not any(c.shape == contour.shape and np.abs(c - contour).max() < 1e-3 for c in here):
-            here.append(contour)
+        plane = planes[-1][1]
+        if not any(c.shape == contour.shape and np.abs(c - contour).max() < 1e-3 for c in plane):
+            plane.append(contour)
     return planes
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pydicom
 from pydicom.dataset import Dataset
 
-from ctglip.ct.dicom_tags import frame_sources, look_up, number, plane, whole
+from ctglip.ct.dicom_tags import frame_sources, integer, look_up, number, plane
 from ctglip.ct.geometry import LPS_TO_RAS
 from ctglip.ct.masks_codes import SegmentCodes, organ_of
 from ctglip.ct.masks_contours import draw_contours
@@ -93,7 +93,7 @@ def _structures(dataset: Dataset, organs: OrganDictionary, checks: list[QualityC
     """Number and organ of each segment or contoured structure."""
     if dataset.get("Modality") != "RTSTRUCT":
         return {
-            (key := whole(s.get("SegmentNumber")) or 0): organ_of(
+            (key := integer(s.get("SegmentNumber")) or 0): organ_of(
                 f"segment {key}",
                 [s.get("SegmentLabel"), s.get("SegmentDescription")],
                 _segment_codes(s),
@@ -104,12 +104,12 @@ def _structures(dataset: Dataset, organs: OrganDictionary, checks: list[QualityC
             for s in dataset.get("SegmentSequence") or []
         }
     coded = {
-        whole(seen.get("ReferencedROINumber")): _codes(seen.get("RTROIIdentificationCodeSequence"))
-        for seen in dataset.get("RTROIObservationsSequence") or []
+        integer(observation.get("ReferencedROINumber")): _codes(observation.get("RTROIIdentificationCodeSequence"))
+        for observation in dataset.get("RTROIObservationsSequence") or []
     }
     found: dict[int, Organ | None] = {}
     for roi in dataset.get("StructureSetROISequence") or []:
-        key = whole(roi.get("ROINumber")) or 0
+        key = integer(roi.get("ROINumber")) or 0
         codes = SegmentCodes(types=coded.get(key, ()))
         found[key] = organ_of(f"structure {key}", [roi.get("ROIName")], codes, organs, checks)
     return found
@@ -161,22 +161,22 @@ def _segmentation(
     frames = _frames(dataset)
     if len(planes) != len(frames):
         raise MaskError("The frames of the DICOM masks say no position.", code="dicom_geometry")
-    stack = _laid(planes, sources[0], scan)
-    drawn = [k for k in range(len(frames)) if frames[k].any()]
-    outside = np.intersect1d(stack.outside, drawn)
-    if drawn and len(outside) > len(drawn) / 2:
+    stack = _resampled(planes, sources[0], scan)
+    filled = [k for k in range(len(frames)) if frames[k].any()]
+    outside = np.intersect1d(stack.outside, filled)
+    if filled and len(outside) > len(filled) / 2:
         raise MaskError(
-            f"{len(outside)} of the {len(drawn)} frames of the DICOM masks lie outside of the scan.",
+            f"{len(outside)} of the {len(filled)} frames of the DICOM masks lie outside of the scan.",
             code="mask_elsewhere",
             fix="Give the masks that were drawn on this scan.",
         )
     if len(outside):
-        message = f"{len(outside)} of {len(drawn)} frames of the DICOM masks lie outside of the scan."
+        message = f"{len(outside)} of {len(filled)} frames of the DICOM masks lie outside of the scan."
         checks.append(QualityCheck("frames_outside", "warning", message, len(outside)))
     labels = np.zeros((frames.shape[2], frames.shape[1], len(stack.frames)), np.uint8, order="F")
     kind = str(dataset.get("SegmentationType", "BINARY"))
     fraction = float(dataset.get("MaximumFractionalValue") or 1) / 2 if kind == "FRACTIONAL" else 0.5
-    owners = [whole(look_up(source, "ReferencedSegmentNumber")) for source in sources]
+    owners = [integer(look_up(source, "ReferencedSegmentNumber")) for source in sources]
     for key, organ in known:
         for k, near in enumerate(stack.frames):
             inside = [f for f in near if kind == "LABELMAP" or owners[f] == key]
@@ -208,7 +208,7 @@ class _Stack:
     outside: tuple[int, ...] = ()
 
 
-def _laid(
+def _resampled(
     planes: list[tuple[np.ndarray, np.ndarray, tuple[float, float]]], source: list[Dataset], scan: Scan
 ) -> _Stack:
     """Where the frames lie: on the scan's slices where these are parallel, else on a stack of their own."""
@@ -224,21 +224,21 @@ def _laid(
     plain[:3, 0], plain[:3, 1] = axes[:3] * pixel_mm[1], axes[3:] * pixel_mm[0]
     within = positions - heights[:, None] * normal
     if np.abs(within - within[0]).max() > 0.5 * min(pixel_mm):
-        return _own_stack(positions, heights, plain, normal)
+        return _regular_stack(positions, heights, plain, normal)
     slices = LPS_TO_RAS @ scan.affine
     cosine = normal @ (slices[:3, :3] / np.linalg.norm(slices[:3, :3], axis=0))
     axis = int(np.abs(cosine).argmax())
     if abs(cosine[axis]) < 0.9999:
-        return _own_stack(positions, heights, plain, normal)
+        return _regular_stack(positions, heights, plain, normal)
     step = slices[:3, axis]
-    own = (slices[:3, 3] + np.arange(scan.hu.shape[axis])[:, None] * step) @ normal
+    plane_heights = (slices[:3, 3] + np.arange(scan.hu.shape[axis])[:, None] * step) @ normal
     between = float(np.linalg.norm(step))
     reach = _reach(heights, source, between)
-    apart = np.abs(heights - own[:, None])
+    apart = np.abs(heights - plane_heights[:, None])
     frames = [sorted(np.flatnonzero(row <= reach), key=row.__getitem__) for row in apart]
     plain[:3, 2] = normal * (step @ normal)
-    plain[:3, 3] = within[0] + own[0] * normal
-    low, high = own.min() - between / 2, own.max() + between / 2
+    plain[:3, 3] = within[0] + plane_heights[0] * normal
+    low, high = plane_heights.min() - between / 2, plane_heights.max() + between / 2
     outside = np.flatnonzero((heights < low - 1e-3) | (heights > high + 1e-3))
     return _Stack([[int(f) for f in row] for row in frames], LPS_TO_RAS @ plain, tuple(outside.tolist()))
 
@@ -248,9 +248,9 @@ def _reach(heights: np.ndarray, source: list[Dataset], between: float) -> float:
     are thicker than slices, else half a slice."""
     gaps = _gaps(heights)
     usual = float(np.median(gaps)) if len(gaps) else between
-    told = number(look_up(source, "SpacingBetweenSlices")) or number(look_up(source, "SliceThickness")) or usual
-    reach = told if told >= between or told >= 0.9 * usual else between
-    return reach / 2 + 0.02 * min(told, between)
+    thickness = number(look_up(source, "SpacingBetweenSlices")) or number(look_up(source, "SliceThickness")) or usual
+    reach = thickness if thickness >= between or thickness >= 0.9 * usual else between
+    return reach / 2 + 0.02 * min(thickness, between)
 
 
 def _gaps(heights: np.ndarray) -> np.ndarray:
@@ -259,7 +259,7 @@ def _gaps(heights: np.ndarray) -> np.ndarray:
     return gaps[gaps > 0.1]
 
 
-def _own_stack(positions: np.ndarray, heights: np.ndarray, plain: np.ndarray, normal: np.ndarray) -> _Stack:
+def _regular_stack(positions: np.ndarray, heights: np.ndarray, plain: np.ndarray, normal: np.ndarray) -> _Stack:
     """A regular stack of the frames' own, for slices that are not the scan's (oblique or sheared)."""
     gaps = _gaps(heights)
     step = float(gaps.min()) if len(gaps) else 1.0

@@ -37,7 +37,7 @@ class Names:
 
 
 def names_of(
-    recipe: CtRecipe, row: str | None, own: Mapping[int, str], present: np.ndarray, where: str,
+    recipe: CtRecipe, row: str | None, file_names: Mapping[int, str], present: np.ndarray, where: str,
     organs: OrganDictionary,
 ) -> Names:  # fmt: skip
     """What the numbers mean: by the row's numbering, else the recipe's, else the file's own table, else the default.
@@ -55,7 +55,7 @@ def names_of(
     if isinstance(chosen, str):
         known = numbering(chosen)
         return Names(known.organs, known.others, known.name)
-    table = chosen or own
+    table = chosen or file_names
     if not table:
         if set(present.tolist()) - {0} in ({1}, {255}):
             raise MaskError(
@@ -74,7 +74,7 @@ def names_of(
     )
 
 
-def whole_numbers(where: str, volume: RawVolume) -> np.ndarray:
+def integer_values(where: str, volume: RawVolume) -> np.ndarray:
     """The labels as uint8 or uint16, whatever type they were stored in.
 
     Raises:
@@ -110,8 +110,8 @@ def present_in(values: np.ndarray) -> np.ndarray:
     """The sorted distinct values of a uint8 or uint16 array, looking only where a run of eight bytes changes, and at
     two bytes at a time."""
     flat = values.ravel(order="K")
-    whole = len(flat) // 8 * 8
-    words = flat[:whole].view(np.uint64)
+    even_length = len(flat) // 8 * 8
+    words = flat[:even_length].view(np.uint64)
     changed = np.ones(len(words), bool)
     np.not_equal(words[1:], words[:-1], out=changed[1:])
     pairs = np.zeros(65536, bool)
@@ -119,7 +119,7 @@ def present_in(values: np.ndarray) -> np.ndarray:
     found = np.flatnonzero(pairs)
     if values.dtype == np.uint8:
         found = np.concatenate((found & 255, found >> 8))
-    return np.unique(np.concatenate((found, flat[whole:])))
+    return np.unique(np.concatenate((found, flat[even_length:])))
 
 
 def compact(where: str, values: np.ndarray, present: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -165,8 +165,8 @@ def one_organ(where: str, volume: RawVolume) -> tuple[np.ndarray, list[QualityCh
             fix="Is this the scan, or a network's raw output, in place of a mask?",
         )
     found = np.unique(scaled[scaled > _HAIR])
-    whole = bool(np.abs(found - np.rint(found)).max(initial=0) <= _HAIR)
-    if whole and (len(found) <= 1 or high < _LABELS):
+    even_length = bool(np.abs(found - np.rint(found)).max(initial=0) <= _HAIR)
+    if even_length and (len(found) <= 1 or high < _LABELS):
         if len(np.unique(np.rint(found))) <= 1:
             return scaled > _HAIR, []
         numbers = ", ".join(f"{n:.0f}" for n in found[:5]) + (", ..." if len(found) > 5 else "")

@@ -112,9 +112,9 @@ def _gunzip(stream: io.RawIOBase, size: int) -> np.ndarray:
     if size < _LEAST:
         raise EOFError
     stream.seek(-4, os.SEEK_END)
-    told = int.from_bytes(stream.read(4) or b"", "little")
+    stated = int.from_bytes(stream.read(4) or b"", "little")
     stream.seek(0)
-    room, used, member = np.empty(min(told, _MOST * size), np.uint8), 0, None
+    room, used, member = np.empty(min(stated, _MOST * size), np.uint8), 0, None
     while block := stream.read(_BLOCK):
         while block := block if member else block.lstrip(b"\0"):
             member = member or igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)

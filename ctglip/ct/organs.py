@@ -40,7 +40,7 @@ def label_table(labels: np.ndarray, image: np.ndarray) -> LabelStatistics:
         image: int16 ``[x, y, z]``.
     """
     count, total, squares = np.zeros(256, np.int64), np.zeros(256), np.zeros(256)
-    seen = [np.zeros((256, size), bool) for size in labels.shape]
+    present = [np.zeros((256, size), bool) for size in labels.shape]
     for start in range(0, len(labels), _SLAB):
         slab, values = labels[start : start + _SLAB], image[start : start + _SLAB]
         label, position, length = _runs(slab)
@@ -48,15 +48,15 @@ def label_table(labels: np.ndarray, image: np.ndarray) -> LabelStatistics:
             continue
         x, y, first = np.unravel_index(position, slab.shape)
         for axis, along in ((0, x + start), (1, y), (2, first), (2, first + length - 1)):
-            seen[axis][label, along] = True
+            present[axis][label, along] = True
         hu = values[slab > 0].astype(np.int64)
         begin = np.cumsum(length) - length
         count += np.bincount(label, length, minlength=256).astype(np.int64)
         total += np.bincount(label, np.add.reduceat(hu, begin), minlength=256)
         squares += np.bincount(label, np.add.reduceat(hu * hu, begin), minlength=256)
     there = count[:, None] > 0
-    low = np.stack([positions.argmax(1) for positions in seen], axis=1)
-    high = np.stack([positions.shape[1] - positions[:, ::-1].argmax(1) for positions in seen], axis=1)
+    low = np.stack([positions.argmax(1) for positions in present], axis=1)
+    high = np.stack([positions.shape[1] - positions[:, ::-1].argmax(1) for positions in present], axis=1)
     return LabelStatistics(count, total, squares, low * there, high * there)
 
 

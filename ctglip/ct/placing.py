@@ -108,7 +108,7 @@ def _described(shape: tuple[int, ...], affine: np.ndarray) -> str:
 def _slice_mismatch(shape: tuple[int, ...], affine: np.ndarray, scan: Scan) -> int | None:
     """The slice axis, when the two grids agree in plane and in the number of slices but not in where these lie."""
     uneven = isinstance(scan, UnevenScan) and scan.slices is not None
-    edges, own = affine[:3, :3], scan.affine[:3, :3]
+    edges, scan_edges = affine[:3, :3], scan.affine[:3, :3]
     for axis in [scan.slice_axis] if isinstance(scan, UnevenScan) else [2, 1, 0]:
         plane = [k for k in range(3) if k != axis]
         count = len(scan.slices) if isinstance(scan, UnevenScan) and scan.slices is not None else scan.hu.shape[axis]
@@ -116,10 +116,13 @@ def _slice_mismatch(shape: tuple[int, ...], affine: np.ndarray, scan: Scan) -> i
             continue
         smallest = min(spacing_of(scan.affine))
         extent = max(scan.hu.shape[k] for k in plane)
-        if np.abs(edges - own)[:, plane].max() * extent > 0.5 * smallest:
+        if np.abs(edges - scan_edges)[:, plane].max() * extent > 0.5 * smallest:
             continue
-        unit, other = own[:, axis] / np.linalg.norm(own[:, axis]), edges[:, axis] / np.linalg.norm(edges[:, axis])
-        apart = abs(np.linalg.norm(edges[:, axis]) / np.linalg.norm(own[:, axis]) - 1)
+        unit, other = (
+            scan_edges[:, axis] / np.linalg.norm(scan_edges[:, axis]),
+            edges[:, axis] / np.linalg.norm(edges[:, axis]),
+        )
+        apart = abs(np.linalg.norm(edges[:, axis]) / np.linalg.norm(scan_edges[:, axis]) - 1)
         off = scan.affine[:3, 3] - affine[:3, 3]
         if unit @ other < 0.999 or np.linalg.norm(off - (off @ unit) * unit) > 0.5 * smallest:
             continue

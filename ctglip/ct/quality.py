@@ -102,8 +102,8 @@ def _grid(scan: Scan) -> list[QualityCheck]:
     spacing = scan.spacing_mm
     checks: list[QualityCheck] = []
     if max(spacing) > 10.5 or min(spacing) < 0.2:
-        shown = " x ".join(f"{edge:.3g}" for edge in spacing)
-        message = f"Voxels of {shown} mm are unusual for CT (0.2 to 10 mm)."
+        spacing_text = " x ".join(f"{edge:.3g}" for edge in spacing)
+        message = f"Voxels of {spacing_text} mm are unusual for CT (0.2 to 10 mm)."
         checks.append(QualityCheck("spacing_unusual", "warning", message, max(spacing)))
     extents = [n * edge for n, edge in zip(scan.hu.shape, spacing, strict=True)]
     if max(extents) > 2200 or max(extents) < 50:

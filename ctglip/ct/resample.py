@@ -60,11 +60,11 @@ class _Axis:
         weight = np.clip(1 - np.abs(index - positions[:, None]) / half, 0, None)
         weight[(index < 0) | (index >= self.n_in)] = 0
         weight /= weight.sum(1, keepdims=True)
-        rows, kept = np.nonzero(weight > 1e-7)
-        columns = self._held(index[rows, kept])
+        rows, columns_used = np.nonzero(weight > 1e-7)
+        columns = self._held(index[rows, columns_used])
         low, high = int(columns.min()), int(columns.max()) + 1
         shape = (self.n_out, high - low)
-        values = weight[rows, kept].astype(np.float32)
+        values = weight[rows, columns_used].astype(np.float32)
         return slice(low, high), sparse.csr_array((values, (rows, columns - low)), shape=shape)
 
 

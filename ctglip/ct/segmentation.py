@@ -284,9 +284,9 @@ class _Worker:
                 fix="Choose a smaller mode or a machine with more memory.",
             )
         self._log.flush()
-        said = (Path(self._folder.name) / "log.txt").read_text(errors="replace").strip().splitlines()
+        log_lines = (Path(self._folder.name) / "log.txt").read_text(errors="replace").strip().splitlines()
         return MaskError(
-            f"TotalSegmentator ended with status {status}: {said[-1] if said else 'it said nothing'}.",
+            f"TotalSegmentator ended with status {status}: {log_lines[-1] if log_lines else 'it log_lines nothing'}.",
             code="segmentation_failed",
         )
 
@@ -300,8 +300,8 @@ def _private_home(home: Path) -> None:
         "statistics_disclaimer_shown": True,
     }
     try:
-        own = json.loads((_home() / "config.json").read_text())
-        settings |= {key: own[key] for key in ("license_number",) if key in own}
+        installed = json.loads((_home() / "config.json").read_text())
+        settings |= {key: installed[key] for key in ("license_number",) if key in installed}
     except (OSError, ValueError):
         pass
     (home / "config.json").write_text(json.dumps(settings))

@@ -136,16 +136,16 @@ def _prepared(allow_download: bool, threads: int | None) -> Any:
             loaded[key] = {name: value for name, value in vars(self).items() if before.get(name) is not value}
         vars(self).update(loaded[key])
 
-    def here(self: Any, source: str, target: str, **options: Any) -> Any:
+    def run_here(self: Any, source: str, target: str, **options: Any) -> Any:
         channels: dict[str, list[str]] = {}
         for file in sorted(Path(source).glob("*_[0-9][0-9][0-9][0-9].nii.gz")):
             channels.setdefault(file.name[: -len("_0000.nii.gz")], []).append(str(file))
         names = [str(Path(target) / name) for name in channels]
-        kept = {key: options[key] for key in ("save_probabilities", "overwrite") if key in options}
-        return self.predict_from_files_sequential(list(channels.values()), names, **kept)
+        supported = {key: options[key] for key in ("save_probabilities", "overwrite") if key in options}
+        return self.predict_from_files_sequential(list(channels.values()), names, **supported)
 
     predictor.initialize_from_trained_model_folder = keep
-    predictor.predict_from_files = here
+    predictor.predict_from_files = run_here
     return python_api
 
 

@@ -35,33 +35,33 @@ def standardize(scan: Scan, masks: LabelMap | None, recipe: CtRecipe, organs: Or
     if masks is not None and not same_grid(masks.labels.shape, masks.affine, scan.hu.shape, scan.affine):
         raise MaskError("The masks are not on the scan's grid.", code="mask_grid", fix="Read them with read_masks.")
     labels = None if masks is None else masks.labels
-    box, checks = _body(scan, labels) if recipe.crop_to_body else (_whole(scan.hu.shape), ())
+    box, checks = _body(scan, labels) if recipe.crop_to_body else (_full_box(scan.hu.shape), ())
     shape, affine = regrid(scan.affine, box, recipe.spacing_mm)
     low, high = recipe.hu_clip
     image = to_grid(scan.hu, scan.affine, shape, affine, fill=low, clip=(low, high))
     if labels is None:
         return Standardized(image, None, affine, checks=checks)
     moved = to_grid(labels, scan.affine, shape, affine, labels=True)
-    cut = _beside_padding(scan, moved, affine)
+    cut = _labels_near_padding(scan, moved, affine)
     rows = organ_table(moved, image, affine, organs, recipe.min_organ_ml, cut)
     return Standardized(image, moved, affine, rows, (*checks, *check_masks(rows)))
 
 
-def _beside_padding(scan: Scan, labels: np.ndarray, affine: np.ndarray) -> frozenset[int]:
+def _labels_near_padding(scan: Scan, labels: np.ndarray, affine: np.ndarray) -> frozenset[int]:
     """Labels next to padding: a round field of view ends there, not at the array's faces."""
     if float(np.mean(scan.hu[::8, ::8, ::4] < PADDING_HU)) < 0.002:
         return frozenset()
     x, y, z = labels.shape
     blank = to_grid((scan.hu < PADDING_HU).view(np.uint8), scan.affine, (x, y, z), affine, labels=True).view(bool)
-    seen = np.zeros(256, bool)
+    near = np.zeros(256, bool)
     for axis in (0, 1):
-        here, there = blank.swapaxes(0, axis), labels.swapaxes(0, axis)
-        seen[there[1:][here[:-1]]] = True
-        seen[there[:-1][here[1:]]] = True
-    return frozenset(np.flatnonzero(seen).tolist()) - {0}
+        inner, labels_in = blank.swapaxes(0, axis), labels.swapaxes(0, axis)
+        near[labels_in[1:][inner[:-1]]] = True
+        near[labels_in[:-1][inner[1:]]] = True
+    return frozenset(np.flatnonzero(near).tolist()) - {0}
 
 
-def _whole(shape: tuple[int, ...]) -> Box:
+def _full_box(shape: tuple[int, ...]) -> Box:
     x, y, z = shape
     return 0, x, 0, y, 0, z
 
@@ -79,13 +79,13 @@ def _body(scan: Scan, labels: np.ndarray | None) -> tuple[Box, tuple[QualityChec
     share = float(sizes[largest] / dense.size)
     if share < 0.01:
         message = f"No body was found to crop to (largest dense thing: {share:.2%} of the volume)."
-        return _whole(scan.hu.shape), (QualityCheck("no_body", "warning", message, share),)
-    kept = parts == largest
+        return _full_box(scan.hu.shape), (QualityCheck("no_body", "warning", message, share),)
+    largest_part = parts == largest
     if labels is not None:
-        kept |= labels[coarse] > 0
+        largest_part |= labels[coarse] > 0
     sides: list[int] = []
     for axis, (n, edge, stride) in enumerate(zip(scan.hu.shape, scan.spacing_mm, step, strict=True)):
-        positions = np.flatnonzero(kept.any(axis=tuple(k for k in range(3) if k != axis)))
+        positions = np.flatnonzero(largest_part.any(axis=tuple(k for k in range(3) if k != axis)))
         margin = int(np.ceil(_MARGIN_MM / edge)) + stride
         sides += [max(0, int(positions[0]) * stride - margin), min(n, int(positions[-1]) * stride + margin + 1)]
     x0, x1, y0, y1, z0, z1 = sides

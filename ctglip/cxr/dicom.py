@@ -61,9 +61,9 @@ def _header(path: Path) -> Dataset:
         ) from None
     modality = str(header.get("Modality", "") or "").upper()
     if modality not in MODALITIES:
-        shown = modality if modality.isalpha() and len(modality) == 2 else "unknown"
+        modality_name = modality if modality.isalpha() and len(modality) == 2 else "unknown"
         raise ScanError(
-            f"The DICOM file is of modality {shown}, expected a radiograph (CR, DX).",
+            f"The DICOM file is of modality {modality_name}, expected a radiograph (CR, DX).",
             code="not_a_radiograph",
             fix="Scans are preprocessed with a recipe for volumes.",
         )

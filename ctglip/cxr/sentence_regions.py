@@ -69,20 +69,20 @@ def regions_of_organ(organ: str) -> tuple[str, ...]:
     """The regions of an organ: its own, else those of its parts ("lungs": both), else that of what it is part of."""
     organs, entries = load_organs(), region_entries()
 
-    def own(name: str) -> list[str]:
+    def region_names(name: str) -> list[str]:
         return [region for region, entry in entries.items() if name in entry.organs]
 
     if organ not in organs:
         return ()
-    if found := own(organ):
+    if found := region_names(organ):
         return tuple(found)
     parts = [part for part in organs.names if part in organs.parts_of(organ)]
-    sided = [region for part in parts if organs[part].side is not None for region in own(part)]
+    sided = [region for part in parts if organs[part].side is not None for region in region_names(part)]
     wide = [region for region in dict.fromkeys(sided) if not set(entries[region].inside) & set(sided)]
     if wide:
         return tuple(region for region in entries if region in wide)
     containers = sorted(organs.containing(organ), key=lambda name: len(organs.parts_of(name)))
-    for whole in containers:
-        if found := own(whole):
+    for container in containers:
+        if found := region_names(container):
             return tuple(found)
-    return tuple(dict.fromkeys(region for part in parts for region in own(part)))
+    return tuple(dict.fromkeys(region for part in parts for region in region_names(part)))

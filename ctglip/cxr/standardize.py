@@ -71,7 +71,7 @@ def standardize_radiograph(
     if masks is not None:
         organs = np.zeros(image.shape, np.uint8)
         organs[at] = _nearest(masks[rows, columns], placing.inner)
-    placed = tuple(box for region in regions if (box := place_region(region, placing)) is not None)
+    placed = tuple(box for region in regions if (box := map_region(region, placing)) is not None)
     if lost := len(regions) - len(placed):
         message = f"{lost} boxes lie outside the radiograph and were left out."
         checks = (*checks, QualityCheck("region_outside", "warning", message, lost))
@@ -79,7 +79,7 @@ def standardize_radiograph(
     return Standardized(image, organs, affine, checks=checks, regions=placed)
 
 
-def place_region(region: Region, placing: Placement) -> Region | None:
+def map_region(region: Region, placing: Placement) -> Region | None:
     """A box on the standardised grid, clipped to it; None where nothing of it is left."""
     edges: list[int] = []
     for axis, (low, high) in enumerate(((region.row0, region.row1), (region.column0, region.column1))):

@@ -90,10 +90,10 @@ def instances_of(
         settings: ``truncated`` decides about organs that the field of view cuts off.
     """
     order = {organ: number for number, organ in enumerate(organs)}
-    wanted = dict.fromkeys(study_ids)
-    found: dict[str, list[OrganRow]] = {study_id: [] for study_id in wanted}
+    distinct = dict.fromkeys(study_ids)
+    found: dict[str, list[OrganRow]] = {study_id: [] for study_id in distinct}
     for columns in store.table("organs").iter_rows(named=True):
-        if columns["study_id"] in wanted and columns["organ"] in order:
+        if columns["study_id"] in distinct and columns["organ"] in order:
             row = organ_row(columns)
             if settings.truncated == "keep" or not row.touches_border:
                 found[columns["study_id"]].append(row)

@@ -55,7 +55,7 @@ class CxrDataSettings(Settings):
     keep_gb: float = Field(default=4.0, ge=0)
 
 
-def kept_edge(settings: CxrDataSettings) -> int:
+def stored_edge(settings: CxrDataSettings) -> int:
     """Rows and columns of the radiograph that windows are taken from."""
     return round(settings.size * settings.margin)
 
@@ -111,7 +111,7 @@ def cxr_input(image: np.ndarray, settings: CxrDataSettings) -> CxrInput:
         image: a standardised radiograph, uint16 ``[row, column]``, as the store has it.
         settings: those that the model was trained with.
     """
-    edge = kept_edge(settings)
+    edge = stored_edge(settings)
     start = (edge - settings.size) // 2
     inside = slice(start, start + settings.size)
     grey = shrunk(image, edge)[inside, inside].astype(np.float32) / CXR_MAX

@@ -18,7 +18,7 @@ def cxr_window(
     """A window of a radiograph, as a model's input, with its boxes, clipped to it.
 
     Args:
-        radiograph: uint16, ``cxr.kept_edge`` rows and columns.
+        radiograph: uint16, ``cxr.stored_edge`` rows and columns.
         boxes: ``(row0, row1, column0, column1)`` in its pixels.
         settings: window and changes.
         rng: draws window, contrast, flip, turn and warp; None takes the middle as it is.

@@ -15,7 +15,7 @@ from ctglip.cxr.regions import region_entries
 from ctglip.cxr.sentence_regions import SECTIONS, sentences_by_region
 from ctglip.cxr.views import FRONTAL
 from ctglip.data.augment import AugmentSettings, augment_hu
-from ctglip.data.cxr import CxrDataSettings, kept_edge, shrunk
+from ctglip.data.cxr import CxrDataSettings, shrunk, stored_edge
 from ctglip.data.cxr_window import cxr_window
 from ctglip.data.reader import ImageReader
 from ctglip.data.scans import ScanCut, ScanDataSettings, render_scans
@@ -91,13 +91,13 @@ class ScanImages(StudyImages[ScanCut]):
         reader: ImageReader[ScanCut],
         rows: Mapping[str, Sequence[OrganRow]],
         names: Sequence[str],
-        wanted: Sequence[str],
+        ids: Sequence[str],
         organs: OrganDictionary,
         settings: ScanDataSettings,
         augment: AugmentSettings,
         reading: RegionReading,
     ) -> None:
-        self.reader, self.regions, self.wanted, self.organs = reader, tuple(names), wanted, organs
+        self.reader, self.regions, self.ids, self.organs = reader, tuple(names), ids, organs
         self.settings, self.augment, self.reading = settings, augment, reading
         number = {name: number for number, name in enumerate(names)}
         self.rows = {study_id: [row for row in several if row.organ in number] for study_id, several in rows.items()}
@@ -125,7 +125,7 @@ class ScanImages(StudyImages[ScanCut]):
 
     def sentences(self, findings: Sequence[Finding]) -> dict[str, tuple[int, ...]]:
         """See ``StudyImages``."""
-        return sentences_by_organ(findings, self.wanted, self.organs)
+        return sentences_by_organ(findings, self.ids, self.organs)
 
     def _on_labels(self, labels: np.ndarray | None, rows: Sequence[OrganRow]) -> Bool[np.ndarray, " m"]:
         present = np.zeros(256, bool) if labels is None else np.bincount(labels.ravel(), minlength=256) > 0
@@ -150,7 +150,7 @@ class CxrImages(StudyImages[np.ndarray]):
     """Radiographs in a model's window.
 
     Args:
-        reader: of the radiographs, ``kept_edge`` pixels wide.
+        reader: of the radiographs, ``stored_edge`` pixels wide.
         boxes: of each study, (number of the region, box in pixels of the radiographs that are read).
         settings: window and augmentation.
     """
@@ -198,7 +198,7 @@ def organ_of_region(region: str) -> str | None:
 
 def cxr_reader(store: Store, settings: CxrDataSettings, studies: int) -> ImageReader[np.ndarray]:
     """Reads radiographs at the size that windows are taken from, uint16."""
-    edge = kept_edge(settings)
+    edge = stored_edge(settings)
     memory = (2 * edge**2, settings.keep_gb, settings.threads)
     return ImageReader(store, functools.partial(_load_radiograph, edge=edge), studies, *memory)
 

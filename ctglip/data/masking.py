@@ -101,7 +101,7 @@ class EntityMasker:
         hidden = there & (first < (settings.word if plain else settings.context))
         if not plain:
             hidden &= ~entity
-        hidden = _whole_words(hidden, text.inside) & there
+        hidden = _complete_words(hidden, text.inside) & there
         if not plain:
             hidden[entity] = second[entity] < settings.entity
             if settings.descriptors == "paper":
@@ -138,7 +138,7 @@ class EntityMasker:
         return found & ~np.isin(ids, self.stop)
 
 
-def _whole_words(hidden: Bool[np.ndarray, " l"], inside: Bool[np.ndarray, " l"]) -> Bool[np.ndarray, " l"]:
+def _complete_words(hidden: Bool[np.ndarray, " l"], inside: Bool[np.ndarray, " l"]) -> Bool[np.ndarray, " l"]:
     """Every piece as the first piece of its word."""
     starts = np.maximum.accumulate(np.where(inside, 0, np.arange(len(inside))))
     return hidden[starts]

@@ -363,8 +363,10 @@ def _without(
 ) -> list[OrganInstance]:
     """The places in which no report affirms any of some abnormalities."""
     names = {abnormalities[name].name for name in held_out}
-    told = ((instance, findings.get(instance.study_id, ())) for instance in instances)
-    return [p for p, rows in told if names.isdisjoint(organ_evidence(rows, p.organ, organs, abnormalities).affirmed)]
+    findings_of = ((instance, findings.get(instance.study_id, ())) for instance in instances)
+    return [
+        p for p, rows in findings_of if names.isdisjoint(organ_evidence(rows, p.organ, organs, abnormalities).affirmed)
+    ]
 
 
 def permuted(captions: list[OrganCaptions], rng: np.random.Generator) -> list[OrganCaptions]:

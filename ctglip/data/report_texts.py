@@ -79,7 +79,7 @@ class ReportTexts:
         return ReportTextNumbers(
             findings=self.number(sections.get("findings")),
             impression=self.number(sections.get("impression")),
-            report=self.number(whole_report(sections)),
+            report=self.number(full_report(sections)),
             sentences={index: self.number(texts[index]) for index in used},
             region_sentences=regions,
             region_texts={name: self.number(" ".join(texts[i] for i in found)) for name, found in regions.items()},
@@ -87,7 +87,7 @@ class ReportTexts:
         )
 
 
-def whole_report(sections: Mapping[str, str]) -> str:
+def full_report(sections: Mapping[str, str]) -> str:
     """Findings and impression as one text."""
     return " ".join(sections[name] for name in SECTIONS if sections.get(name))
 

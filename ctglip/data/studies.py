@@ -12,7 +12,7 @@ from ctglip.cxr.sentence_regions import SECTIONS
 from ctglip.data.cache import instances_of
 from ctglip.data.captions import CaptionBuilder
 from ctglip.data.collate import column, joined, owners
-from ctglip.data.cxr import CxrDataSettings, kept_edge
+from ctglip.data.cxr import CxrDataSettings, stored_edge
 from ctglip.data.dataset import LoaderBatch, TextDataset, TextIds
 from ctglip.data.images import (
     CxrImages,
@@ -214,7 +214,7 @@ class StudyDataset(TextDataset[StudySample]):
             study_ids = frontal_studies(store, study_ids, settings.lateral)
             images = CxrImages(
                 reader or cxr_reader(store, settings, len(study_ids)),
-                region_boxes(store, study_ids, kept_edge(settings)),
+                region_boxes(store, study_ids, stored_edge(settings)),
                 settings,
             )
         else:
@@ -299,6 +299,6 @@ class StudyDataset(TextDataset[StudySample]):
             text_id=text.text_id[visible],
             text_key=text.text_key[visible],
             negative_ids=text.negative_ids[visible],
-            organ_sentences=[one for one, shows in zip(text.organ_sentences, visible, strict=False) if shows],
+            organ_sentences=[one for one, is_visible in zip(text.organ_sentences, visible, strict=False) if is_visible],
             **text.columns,
         )

@@ -15,7 +15,7 @@ from ctglip.data.captions import OrganCaptions
 from ctglip.data.dataset import TextIds, number_texts
 from ctglip.data.images import StudyImages
 from ctglip.data.organs import OrganTexts
-from ctglip.data.report_texts import ReportTextNumbers, ReportTexts, whole_report
+from ctglip.data.report_texts import ReportTextNumbers, ReportTexts, full_report
 from ctglip.data.samples import NO_TEXT
 from ctglip.reports.tags import Tagger
 from ctglip.types import Finding
@@ -117,7 +117,7 @@ class TextsOfPairs(StudyTexts):
         self._numbers: dict[str, list[int]] = {}
         for study_id, other in reports.items():
             rows = [row for row in findings.get(other, []) if row.section in SECTIONS]
-            several = dict.fromkeys(row.sentence for row in rows) if by_sentence else [whole_report(sections[other])]
+            several = dict.fromkeys(row.sentence for row in rows) if by_sentence else [full_report(sections[other])]
             numbers = [texts.number(text) for text in several]
             self._numbers[study_id] = [number for number in numbers if number != NO_TEXT]
         self.study_ids = [name for name, numbers in self._numbers.items() if numbers]

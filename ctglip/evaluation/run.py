@@ -207,7 +207,7 @@ def _threshold_source(context: Context) -> str:
 
 
 def _prompt_source(context: Context) -> str:
-    config, prompts = context.config, context.scorer.own
+    config, prompts = context.config, context.scorer.custom_prompts
     words = "the dictionary's prompt ensembles"
     if config.wording != "dictionary":
         words = f"single prompts in the wording '{config.wording}'"

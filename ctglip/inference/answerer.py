@@ -28,7 +28,7 @@ NOT_MEASURED = (
 
 
 @dataclass(frozen=True)
-class Asked:
+class AnswerRequest:
     """One answer that is wanted.
 
     Attributes:
@@ -130,7 +130,7 @@ class Answerer:
 
     def understood(
         self, questions: Sequence[str], everything: bool = False, prompts: Sequence[str] = ()
-    ) -> list[Asked]:
+    ) -> list[AnswerRequest]:
         """What each question asks for, then the sentences, and after them, without words, all that can be asked.
 
         A question that is not understood is an entry with a reason, as long as there is another.
@@ -139,7 +139,7 @@ class Answerer:
             VocabularyError: the only question, or every one, is not understood.
             ModelError: nothing was asked.
         """
-        found: list[Asked] = []
+        found: list[AnswerRequest] = []
         errors: list[VocabularyError] = []
         for texts, read in ((questions, self._question), (prompts, self._sentence)):
             for text in texts:
@@ -147,9 +147,9 @@ class Answerer:
                     found += read(text)
                 except VocabularyError as error:
                     errors.append(error)
-                    found.append(Asked(text, reason=str(error).removeprefix(f"{text!r}: ")))
+                    found.append(AnswerRequest(text, reason=str(error).removeprefix(f"{text!r}: ")))
         if everything:
-            found += [Asked("", organ, name, group=True) for organ, name in self.screened()]
+            found += [AnswerRequest("", organ, name, group=True) for organ, name in self.screened()]
         if not found:
             raise ModelError("There is no question.", code="no_question", fix='Ask for example "gallstones?".')
         if len(errors) == len(found):
@@ -165,40 +165,42 @@ class Answerer:
             for name in dict.fromkeys((*learned, *(entry.name for entry in of_organ(organ))))
         ]
 
-    def _question(self, text: str) -> list[Asked]:
+    def _question(self, text: str) -> list[AnswerRequest]:
         question = understand(text, self.dictionaries, self.known)
         return [
-            replace(asked, denied=ask.denied, unasked=question.unasked)
-            for ask in question.asks
-            for asked in self._asked(text, ask)
+            replace(requests, denied=ask.denied, unasked=question.unasked)
+            for ask in question.pairs
+            for requests in self._requests(text, ask)
         ]
 
-    def _asked(self, text: str, ask: Ask) -> Iterator[Asked]:
+    def _requests(self, text: str, ask: Ask) -> Iterator[AnswerRequest]:
         """The answers wanted; "anything abnormal" becomes all that the organ was learned with."""
         if ask.abnormality is not None:
-            yield from (Asked(text, organ, ask.abnormality) for organ in ask.organs)
+            yield from (AnswerRequest(text, organ, ask.abnormality) for organ in ask.organs)
             return
         of_organ = self.dictionaries.abnormalities.of_organ
         for organ in ask.organs or tuple(organ for organ, names in self.trained.items() if names):
             names = self.trained.get(organ) or tuple(entry.name for entry in of_organ(organ))
-            yield from [Asked(text, organ, name, group=True) for name in names] or [Asked(text, organ, group=True)]
+            yield from [AnswerRequest(text, organ, name, group=True) for name in names] or [
+                AnswerRequest(text, organ, group=True)
+            ]
 
-    def _sentence(self, text: str) -> list[Asked]:
+    def _sentence(self, text: str) -> list[AnswerRequest]:
         organs, sentence = organ_in(text, self.dictionaries, self.known)
-        return [Asked(text, organ, sentence=sentence) for organ in organs]
+        return [AnswerRequest(text, organ, sentence=sentence) for organ in organs]
 
-    def _answers(self, asked: Sequence[Asked], vectors: OrganVectors) -> list[Answer]:
+    def _answers(self, requests: Sequence[AnswerRequest], vectors: OrganVectors) -> list[Answer]:
         """What is said of each: from the vector of its organ, or the reason why that cannot be vectors.
 
         Several that one question asks for come ranked, those that were taught first; an organ of which nothing can be
         said takes one line of them.
         """
-        read = {organ: self._scores(organ, asked, vector) for organ, vector in vectors.vectors.items()}
+        read = {organ: self._scores(organ, requests, vector) for organ, vector in vectors.vectors.items()}
         outside = scan_outside(vectors.verdicts)
         out: list[Answer] = []
         groups: dict[str, list[Answer]] = {}
         silent: set[tuple[str, str]] = set()
-        for one in asked:
+        for one in requests:
             known = one.organ in read
             instance = (one.text, one.organ)
             if one.group and not known:
@@ -228,10 +230,10 @@ class Answerer:
             return (f"How far these lie from those of training was not measured, too few were validated: {names}.",)
         return ()
 
-    def _scores(self, organ: str, asked: Sequence[Asked], vector: Float[np.ndarray, "*q e"]) -> _OrganScores:
+    def _scores(self, organ: str, requests: Sequence[AnswerRequest], vector: Float[np.ndarray, "*q e"]) -> _OrganScores:
         """All that is asked of one organ, and all that it was learned with, read off its vector at once."""
-        wanted = (one.abnormality for one in asked if one.organ == organ and one.abnormality)
-        names = list(dict.fromkeys((*self.trained.get(organ, ()), *wanted)))
+        names_requested = (one.abnormality for one in requests if one.organ == organ and one.abnormality)
+        names = list(dict.fromkeys((*self.trained.get(organ, ()), *names_requested)))
         differences = self.scorer.differences(vector[None], [(organ, name) for name in names])[0]
         texts = list(normal_prompts(self.dictionaries.organs[organ], self.scorer.templates))
         texts += [text for name in names for text in self.scorer.prompts((organ, name))[0]]
@@ -241,7 +243,7 @@ class Answerer:
         similar = tuple(SimilarSentence(texts[i], round(float(similarity[i]), 4)) for i in best)
         return _OrganScores(names, differences, similar, tuple(texts))
 
-    def _answer(self, one: Asked, read: _OrganScores | None, vectors: OrganVectors, outside: str) -> Answer:
+    def _answer(self, one: AnswerRequest, read: _OrganScores | None, vectors: OrganVectors, outside: str) -> Answer:
         organ, name = one.organ, one.abnormality
         question = one.text or f"{self._display(organ)}: {self._display(name)}"
         blank = Answer(question, organ, name, None, denied=one.denied, unasked=one.unasked, group=one.group)
@@ -263,18 +265,18 @@ class Answerer:
         learned = self.trained.get(organ, ())
         instance = read.names.index(name)
         ranked = [n for n, other in enumerate(read.names) if other in learned or n == instance]
-        own = read.differences[instance]
+        difference_axes = read.differences[instance]
         taught = name in learned or not self.dictionaries.abnormalities.descendants(name).isdisjoint(learned)
         caveats = tuple(self._caveats(organ, name, taught, vectors, outside))
         calibration = self.scorer.calibration
         calibrated = calibration.fitted_on is not None and not caveats
         return replace(
             blank,
-            probability=float(calibration.probabilities(own)),
+            probability=float(calibration.probabilities(difference_axes)),
             calibrated=calibrated,
-            rank=1 + int((read.differences[ranked] > own).sum()),
+            rank=1 + int((read.differences[ranked] > difference_axes).sum()),
             of=len(ranked),
-            seen=taught,
+            was_learned=taught,
             caveats=caveats,
             threshold=calibration.thresholds.get(f"{organ}:{name}") if calibrated else None,
         )
@@ -291,18 +293,18 @@ class Answerer:
         if organ in vectors.marks:
             yield vectors.marks[organ]
 
-    def _compared(self, blank: Answer, one: Asked, read: _OrganScores, vectors: OrganVectors) -> Answer:
+    def _compared(self, blank: Answer, one: AnswerRequest, read: _OrganScores, vectors: OrganVectors) -> Answer:
         """A sentence of one's own: how similar the organ is to it, and to how many sentences it is less similar."""
         try:
             found = self.scorer.similarities(vectors.vectors[one.organ], [one.sentence, *read.texts])
         except CTGLIPError as error:
             return replace(blank, reason=str(error))
-        own, others = float(found[0]), found[1:]
+        difference_axes, others = float(found[0]), found[1:]
         marks = (vectors.marks[one.organ],) if one.organ in vectors.marks else ()
         return replace(
             blank,
-            similarity=round(own, 4),
-            rank=1 + int((others > own).sum()),
+            similarity=round(difference_axes, 4),
+            rank=1 + int((others > difference_axes).sum()),
             of=1 + len(others),
             caveats=("a sentence of your own: a similarity, no probability", *marks),
         )
@@ -325,4 +327,4 @@ def _key(answer: Answer, groups: Mapping[str, Sequence[Answer]]) -> str:
 
 def _ranked(answers: Sequence[Answer]) -> list[Answer]:
     """Those that were taught first, the most likely first, those without an answer last."""
-    return sorted(answers, key=lambda a: (a.probability is None, not a.seen, -(a.probability or 0.0)))
+    return sorted(answers, key=lambda a: (a.probability is None, not a.was_learned, -(a.probability or 0.0)))

@@ -58,8 +58,8 @@ class _CtReader(OrganReader):
             elif standardized.organs is None:  # without masks an organ may be anywhere
                 found[organ] = OrganReading(OrganRegion(organ, box), self.reading)
             elif row is None:
-                drawn = np.isin(standardized.organs, list(self.organs.roi_labels(organ))).any()
-                why = f"too small (less than {min_organ_ml:g} ml)" if drawn else "not in the scan's masks"
+                crop_stack = np.isin(standardized.organs, list(self.organs.roi_labels(organ))).any()
+                why = f"too small (less than {min_organ_ml:g} ml)" if crop_stack else "not in the scan's masks"
                 found[organ] = f"The {entry.display} {'are' if entry.plural else 'is'} {why}."
             else:
                 found[organ] = OrganReading(row, self.reading, cut_off=self._cut_off(row, standardized))
@@ -104,10 +104,10 @@ class CropReader(_CtReader):
         self,
         standardized: Standardized,
         readings: Mapping[str, OrganReading],
-        asked: Mapping[str, Sequence[str]],
+        questions: Mapping[str, Sequence[str]],
         scorer: Scorer,
     ) -> Iterator[HeatMap]:
-        for organ, names in asked.items():
+        for organ, names in questions.items():
             (row,) = _measured([readings[organ].region])
             (crop,) = self.prepare(InMemory(standardized), [row])
             affine = crop_affine(crop, row, standardized.affine)
@@ -121,10 +121,10 @@ class CropReader(_CtReader):
             return _scan_input(self.release, standardized, (), self)
         crops = self.prepare(InMemory(standardized), regions)
         cache = stacked([OrganInstance("", row) for row in _measured(regions)], crops, self.crops)
-        drawn = cache.stack(self.crops).to("cpu")
+        crop_stack = cache.stack(self.crops).to("cpu")
         return {
-            "image": drawn.image,
-            "mask": drawn.mask,
+            "image": crop_stack.image,
+            "mask": crop_stack.mask,
             "organ": [region.organ for region in regions],
             "size": torch.from_numpy(cache.size),
             "study_index": torch.arange(len(regions)),
@@ -167,16 +167,16 @@ class ScanReader(_CtReader):
         self,
         standardized: Standardized,
         readings: Mapping[str, OrganReading],
-        asked: Mapping[str, Sequence[str]],
+        questions: Mapping[str, Sequence[str]],
         scorer: Scorer,
     ) -> Iterator[HeatMap]:
         release = self.release
         cut = self.prepare(InMemory(standardized), ())
         affine = grid_affine(cut.low, (cut.high - cut.low) / np.array(cut.hu.shape), standardized.affine)
-        rows = [readings[organ].region for organ in asked]
-        axes = [scorer.axes([(organ, name) for name in names]) for organ, names in asked.items()]
+        rows = [readings[organ].region for organ in questions]
+        axes = [scorer.axes([(organ, name) for name in names]) for organ, names in questions.items()]
         found = scan_maps(release.model, cut, rows, self.organs, release.organs, self.scans, axes)
-        for (organ, name), values in zip(pairs_of(asked), found, strict=True):
+        for (organ, name), values in zip(pairs_of(questions), found, strict=True):
             yield HeatMap(organ, name, values, affine)
 
     def model_input(self, standardized: Standardized, regions: Sequence[OrganRegion]) -> dict[str, Any]:
@@ -198,9 +198,9 @@ def _scan_input(
         if not visible:
             name = reader.organs[region.organ].display
             raise ModelError(f"The {name} is too small for the model's grid.", code="no_organ")
-    wanted = vars(scan_regions(model, cut, regions, release.organs))
-    found |= {name: wanted[name].cpu() for name in ("size", "study_index")}
-    found |= {name: wanted[name].cpu() for name in ("labels", "boxes") if wanted[name] is not None}
+    arguments = vars(scan_regions(model, cut, regions, release.organs))
+    found |= {name: arguments[name].cpu() for name in ("size", "study_index")}
+    found |= {name: arguments[name].cpu() for name in ("labels", "boxes") if arguments[name] is not None}
     return found | {"organ": [region.organ for region in regions]}
 
 

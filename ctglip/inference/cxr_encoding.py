@@ -97,8 +97,8 @@ def queries_of(names: Sequence[str], organs: OrganDictionary) -> dict[str, int]:
     numbers = {name: number for number, name in enumerate(names)}
     found: dict[str, int] = {}
     for organ in visible_on_radiographs(organs):
-        own = [organ_of_region(several[0]) for several in regions_of(organ, organs) if len(several) == 1]
-        known = [numbers[name] for name in own if name in numbers]
+        single_organs = [organ_of_region(several[0]) for several in regions_of(organ, organs) if len(several) == 1]
+        known = [numbers[name] for name in single_organs if name in numbers]
         if known:
             found[organ] = known[0]
     return found
@@ -129,12 +129,12 @@ def organ_box(organ: str, boxes: Boxes, organs: OrganDictionary) -> tuple[OrganR
     return None
 
 
-def whole_image_region(organ: str, shape: Sequence[int]) -> OrganRegion:
+def global_region(organ: str, shape: Sequence[int]) -> OrganRegion:
     """The region of an organ that is read from the whole radiograph."""
     return OrganRegion(organ, (0, int(shape[0]), 0, int(shape[1])))
 
 
-def cxr_places(
+def cxr_instances(
     store: Store, study_ids: Sequence[str], names: Sequence[str], reading: Reading, release: Release
 ) -> list[OrganInstance]:
     """The wanted organs on some radiographs, radiograph by radiograph: those with a box, those with a query, or all.
@@ -151,14 +151,12 @@ def cxr_places(
     shapes = dict(store.table("studies").select("study_id", "shape").iter_rows())
     if reading != "box":
         return [
-            OrganInstance(study_id, whole_image_region(name, shapes[study_id]))
-            for study_id in study_ids
-            for name in names
+            OrganInstance(study_id, global_region(name, shapes[study_id])) for study_id in study_ids for name in names
         ]
     boxes: dict[str, dict[str, tuple[int, int, int, int]]] = {}
-    wanted = set(study_ids)
+    studies = set(study_ids)
     for row in store.table("regions").iter_rows(named=True):
-        if row["study_id"] in wanted:
+        if row["study_id"] in studies:
             box = row["row0"], row["row1"], row["column0"], row["column1"]
             boxes.setdefault(row["study_id"], {})[row["region"]] = box
     found = ((study_id, organ_box(name, boxes.get(study_id, {}), organs)) for study_id in study_ids for name in names)
@@ -230,10 +228,10 @@ def _encoded(
     else:
         placed = zip(radiographs, rows, strict=True)
         boxes = [radiograph.boxes(np.array([row.box for row in several])) for radiograph, several in placed]
-        asked = [queries.get(row.organ, 0) for several in rows for row in several]
+        query_numbers = [queries.get(row.organ, 0) for several in rows for row in several]
         regions = Regions(
             size=torch.zeros(len(owner), 4, device=device),
-            organ_id=torch.tensor(asked, dtype=torch.long).to(device),
+            organ_id=torch.tensor(query_numbers, dtype=torch.long).to(device),
             study_index=owner,
             boxes=torch.from_numpy(np.concatenate(boxes)).to(device),
         )

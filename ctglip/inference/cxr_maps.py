@@ -63,8 +63,8 @@ def cxr_maps(
     if was_training:
         model.train()
     cells = torch.from_numpy(axes).to(patches) @ patches.flatten(1)
-    laid = cells.reshape(len(axes), *patches.shape[1:]).float()
-    values = on_pixels(laid, size, model.encoder.anchor).cpu().numpy()
+    map_of = cells.reshape(len(axes), *patches.shape[1:]).float()
+    values = on_pixels(map_of, size, model.encoder.anchor).cpu().numpy()
     return values if reading == "whole" else np.where(_inside(radiograph, row), values, np.nan).astype(np.float32)
 
 
@@ -80,10 +80,15 @@ def _cells(model: DualEncoder, images: torch.Tensor, query: int) -> Float[torch.
     vision = model.encode_image(images)
     levels = [vision.levels[level] for level in model.read_levels]
     rows, columns = max((tuple(level.shape[2:]) for level in levels), key=lambda grid: grid[0] * grid[1])
-    down, across = images.shape[2] / rows, images.shape[3] / columns
+    cell_height, cell_width = images.shape[2] / rows, images.shape[3] / columns
     position = torch.cartesian_prod(torch.arange(rows), torch.arange(columns)).float()
     boxes = torch.stack(
-        [position[:, 0] * down, (position[:, 0] + 1) * down, position[:, 1] * across, (position[:, 1] + 1) * across],
+        [
+            position[:, 0] * cell_height,
+            (position[:, 0] + 1) * cell_height,
+            position[:, 1] * cell_width,
+            (position[:, 1] + 1) * cell_width,
+        ],
         dim=1,
     ).to(images.device)
     owner = torch.zeros(len(boxes), dtype=torch.long, device=images.device)

@@ -15,15 +15,15 @@ from ctglip.inference.cxr_encoding import (
     Read,
     Reading,
     boxes_of,
-    cxr_places,
+    cxr_instances,
     cxr_settings,
     encode_radiographs,
+    global_region,
     on_window,
     organ_box,
     queries_of,
     reading_of,
     visible_on_radiographs,
-    whole_image_region,
 )
 from ctglip.inference.cxr_maps import cxr_maps
 from ctglip.inference.encoding import PARTS, OrganEmbeddings, no_embeddings
@@ -64,7 +64,7 @@ class RadiographReader(OrganReader):
         return visible_on_radiographs(self.organs)
 
     def instances(self, store: Store, study_ids: Sequence[str], names: Sequence[str]) -> list[OrganInstance]:
-        return cxr_places(store, study_ids, names, self.reading, self.release)
+        return cxr_instances(store, study_ids, names, self.reading, self.release)
 
     def locate(
         self, organs: Sequence[str], standardized: Standardized, trained: Collection[str], min_organ_ml: float
@@ -86,24 +86,24 @@ class RadiographReader(OrganReader):
     ) -> OrganReading | str:
         """From its box, by its query, from the whole radiograph; or why it is not."""
         entry = self.organs[organ]
-        region = whole_image_region(organ, radiograph.shape)
-        whole = OrganReading(region, "whole", "the whole radiograph")
-        has_whole = self.release.model.image_head is not None
+        region = global_region(organ, radiograph.shape)
+        global_reading = OrganReading(region, "whole", "the whole radiograph")
+        has_image_head = self.release.model.image_head is not None
         if self.reading == "whole":
-            return whole
+            return global_reading
         if self.reading == "observations":
             return OrganReading(region, "observations", "the radiograph's observations")
         if self.reading == "query":
             if organ in self.queries:
                 return OrganReading(region, "query", "a learned query")
-            return whole if has_whole else f"The model has learned no query for the {entry.display}."
+            return global_reading if has_image_head else f"The model has learned no query for the {entry.display}."
         found = organ_box(organ, boxes, self.organs)
         if found is not None and on_window(radiograph, [found[0]], "box")[0]:
-            shown = " and the ".join(region_entries()[name].display for name in found[1])
+            zones = " and the ".join(region_entries()[name].display for name in found[1])
             several = "boxes" if len(found[1]) > 1 else "box"
-            return OrganReading(found[0], "box", f"the {several} of the {shown}")
-        if has_whole:
-            return whole
+            return OrganReading(found[0], "box", f"the {several} of the {zones}")
+        if has_image_head:
+            return global_reading
         if found is None:
             return f"There is no box of the {entry.display}."
         return f"The middle of the radiograph, which the model sees, leaves out the {entry.display}."
@@ -122,11 +122,11 @@ class RadiographReader(OrganReader):
         how: Any = reading or self.reading
         visible = [on_window(radiograph, several, how) for radiograph, several in zip(prepared, regions, strict=True)]
         rows = [
-            [region for region, seen in zip(several, there, strict=True) if seen]
+            [region for region, is_visible in zip(several, there, strict=True) if is_visible]
             for several, there in zip(regions, visible, strict=True)
         ]
         found = encode_radiographs(self.release.model, prepared, rows, self.queries, how, batch)
-        there = np.array([seen for several in visible for seen in several], dtype=bool)
+        there = np.array([is_visible for several in visible for is_visible in several], dtype=bool)
         if there.all():
             return found
         parts = [np.full((len(there), *getattr(found, name).shape[1:]), np.nan, np.float32) for name in PARTS]
@@ -138,12 +138,12 @@ class RadiographReader(OrganReader):
         self,
         standardized: Standardized,
         readings: Mapping[str, OrganReading],
-        asked: Mapping[str, Sequence[str]],
+        questions: Mapping[str, Sequence[str]],
         scorer: Scorer,
     ) -> Iterator[HeatMap]:
         model, radiograph = self.release.model, self.prepare(InMemory(standardized), ())
         affine = standardized.affine @ radiograph.affine()
-        for organ, names in asked.items():
+        for organ, names in questions.items():
             pairs, read = [(organ, name) for name in names], readings[organ]
             if read.reading == "observations":
                 found = observation_maps(model, radiograph, scorer.sides(pairs)[0])

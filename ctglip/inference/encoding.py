@@ -71,9 +71,9 @@ def encode_crops(
     for start in range(0, len(cache), batch):
         rows = np.arange(start, min(start + batch, len(cache)))
         some = cache.take(rows)
-        drawn = some.stack(settings).to(device)
-        regions = Regions(mask=drawn.mask, size=torch.from_numpy(some.size).to(device))
-        features = model(drawn.image, regions)
+        crop_stack = some.stack(settings).to(device)
+        regions = Regions(mask=crop_stack.mask, size=torch.from_numpy(some.size).to(device))
+        features = model(crop_stack.image, regions)
         out.features[rows] = features.float().cpu().numpy()
         out.diagnosis[rows] = model.diagnosis(features).float().cpu().numpy()
         if model.anatomy_head is not None:

@@ -135,10 +135,10 @@ class Familiarity:
         if far[what] <= 1:
             return Verdict(False, far[what])
         name, most = display or organ.replace("_", " "), f"{self.about.share:.0%}".replace("%", " %")
-        said = f"{name}: {what} {far[what]:.1f} times as far from training as {most} of the validation organs reach"
+        text = f"{name}: {what} {far[what]:.1f} times as far from training as {most} of the validation organs reach"
         if what == "HU" and known.hu is not None and hu is not None:
-            said += f" (mean {hu[0]:.0f} HU, in training {known.hu.mean:.0f} ± {known.hu.mean_sd:.0f})"
-        return Verdict(True, far[what], said)
+            text += f" (mean {hu[0]:.0f} HU, in training {known.hu.mean:.0f} ± {known.hu.mean_sd:.0f})"
+        return Verdict(True, far[what], text)
 
 
 def familiarity_of(release: Release, reading: str) -> Familiarity | None:

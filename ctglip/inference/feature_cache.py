@@ -96,7 +96,7 @@ class View:
 
 PLAIN = View()
 MASK_ONLY = View("mask_only", fill="organ_mean")
-WHOLE_RADIOGRAPH = View("whole_image_region", read="whole")
+WHOLE_RADIOGRAPH = View("global_region", read="whole")
 OBSERVATIONS = View("observations", read="observations")
 
 
@@ -269,19 +269,19 @@ def organ_features_of(
     def cut(study_id: str) -> Work:
         return _prepared(_open(cache, study_id, by_study[study_id], sources[study_id] or ""), store, reader, view)
 
-    kept: list[Work] = []
+    pending: list[Work] = []
     failures: list[Failure] = []
     done = encoded = 0
     for several in _batches(_ahead(cut, list(by_study), threads), batch):
         good = [work for work in several if not isinstance(work.prepared, Failure)]
         failures += [work.prepared for work in several if isinstance(work.prepared, Failure)]
         encoded += _encode(reader, good, batch)
-        kept += [_close(cache, work) for work in good]
+        pending += [_close(cache, work) for work in good]
         done += sum(len(work.instances) for work in several)
         if progress:
             progress(done, len(instances))
     check_damage(failures, len(by_study), MAX_FAILED_SHARE)
-    return _gathered(release, kept, failures, encoded)
+    return _gathered(release, pending, failures, encoded)
 
 
 def _prepared(work: Work, store: Store, reader: OrganReader, view: View) -> Work:

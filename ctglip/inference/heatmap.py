@@ -92,11 +92,11 @@ def crop_maps(
         ``HeatMap.values`` for each axis, on the crop's grid.
     """
     device = next(model.parameters()).device
-    drawn = CropStack.of([crop], settings).to(device)
+    crop_stack = CropStack.of([crop], settings).to(device)
     size = torch.from_numpy(crop.size[None]).to(device)
     found = contributions(
         model,
-        lambda: model.diagnosis(model(drawn.image, Regions(mask=drawn.mask, size=size))),
+        lambda: model.diagnosis(model(crop_stack.image, Regions(mask=crop_stack.mask, size=size))),
         [(0, axis) for axis in axes],
         crop.hu.shape,
     )
@@ -106,7 +106,7 @@ def crop_maps(
 def contributions(
     model: DualEncoder,
     vectors: Callable[[], Float[Tensor, "m e"]],
-    asked: Sequence[tuple[int, Float[np.ndarray, " e"]]],
+    axes_asked: Sequence[tuple[int, Float[np.ndarray, " e"]]],
     shape: tuple[int, ...],
 ) -> Iterator[Float[np.ndarray, "*s"]]:
     """What each voxel adds to some similarities, in the order asked.
@@ -117,13 +117,13 @@ def contributions(
         asked: which of the vectors, and the axis that it is compared with.
         shape: of the input, which the maps are laid on.
     """
-    kept = _Levels(model)
-    with kept, torch.enable_grad():
+    recorded = _Levels(model)
+    with recorded, torch.enable_grad():
         found = vectors()
-    for row, axis in asked:
+    for row, axis in axes_asked:
         similarity = found[row] @ torch.from_numpy(axis).to(found)
-        gradients = torch.autograd.grad(similarity, kept.maps, allow_unused=True, retain_graph=True)
-        yield _added(kept.maps, gradients, shape, model.encoder.anchor)
+        gradients = torch.autograd.grad(similarity, recorded.maps, allow_unused=True, retain_graph=True)
+        yield _added(recorded.maps, gradients, shape, model.encoder.anchor)
 
 
 def scaled(added: Float[np.ndarray, "*s"], inside: Bool[np.ndarray, "*s"] | None = None) -> Float[np.ndarray, "*s"]:
@@ -175,6 +175,6 @@ def on_pixels(cells: Float[Tensor, "p ..."], shape: tuple[int, ...], anchor: Cel
     if anchor == "middle":
         return F.interpolate(cells[None], size=list(shape), mode=mode)[0]
     reach = [(count - 1) * (side // count) + 1 for count, side in zip(cells.shape[1:], shape, strict=True)]
-    laid = F.interpolate(cells[None], size=reach, mode=mode, align_corners=True)
+    interpolated = F.interpolate(cells[None], size=reach, mode=mode, align_corners=True)
     rest = [side - end for side, end in zip(shape, reach, strict=True)]
-    return F.pad(laid, [part for left in reversed(rest) for part in (0, left)], mode="replicate")[0]
+    return F.pad(interpolated, [part for left in reversed(rest) for part in (0, left)], mode="replicate")[0]

@@ -28,30 +28,30 @@ def show(answers: Answers, organs: OrganDictionary | None = None, height: int = 
     """
     niivue, widgets = require("ipyniivue", "notebook"), require("ipywidgets", "notebook")
     viewer = niivue.NiiVue(height=height)
-    shown = volumes(answers, organs or load_organs())
-    for volume in shown[1:]:
+    volumes_of = volumes(answers, organs or load_organs())
+    for volume in volumes_of[1:]:
         volume["colormap_label"] = niivue.LUT(**volume["colormap_label"])
-    viewer.load_volumes(shown)
+    viewer.load_volumes(volumes_of)
     return widgets.VBox([widgets.HTML(table(answers)), viewer])
 
 
 def volumes(answers: Answers, organs: OrganDictionary) -> list[dict[str, Any]]:
     """The scan and the asked organs as NiiVue takes them: NIfTI bytes with their window or colours."""
     standardized = answers.standardized
-    asked = list(dict.fromkeys(answer.organ for answer in answers.answers))
-    low, high = window_for(asked)
+    organs_asked = list(dict.fromkeys(answer.organ for answer in answers.answers))
+    low, high = window_for(organs_asked)
     image = nib.Nifti1Image(standardized.image.astype(np.int16), standardized.affine)
     found = [{"name": "scan.nii", "data": image.to_bytes(), "colormap": "gray", "cal_min": low, "cal_max": high}]
     if standardized.organs is None:
         return found
     numbers = np.zeros(standardized.organs.shape, np.uint8)
-    for number, name in enumerate(asked, start=1):
+    for number, name in enumerate(organs_asked, start=1):
         numbers[np.isin(standardized.organs, list(organs.roi_labels(name))) & (numbers == 0)] = number
     lut = [0] * 4 * 256
-    for number in range(1, len(asked) + 1):
+    for number in range(1, len(organs_asked) + 1):
         colour = PALETTE[(number - 1) % len(PALETTE)]
         lut[4 * number : 4 * number + 4] = [*(int(colour[at : at + 2], 16) for at in (1, 3, 5)), 255]
-    label = {"lut": lut, "min": 0, "max": 255, "labels": ["", *(answers.display(name) for name in asked)]}
+    label = {"lut": lut, "min": 0, "max": 255, "labels": ["", *(answers.display(name) for name in organs_asked)]}
     overlay = nib.Nifti1Image(numbers, standardized.affine)
     found.append({"name": "organs.nii", "data": overlay.to_bytes(), "opacity": 0.4, "colormap_label": label})
     return found
@@ -61,10 +61,10 @@ def table(answers: Answers) -> str:
     """The answers as an HTML table."""
     rows = []
     for answer in answers.answers:
-        said = answer.reason if answer.probability is None else share(answer.probability)
+        answer_text = answer.reason if answer.probability is None else share(answer.probability)
         rank = f"{answer.rank} of {answer.of}" if answer.rank else ""
         about = (answers.display(name) for name in (answer.organ, answer.abnormality))
-        cells = (answer.question, *about, said, rank)
+        cells = (answer.question, *about, answer_text, rank)
         rows.append("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>")
     heads = "".join(f"<th>{name}</th>" for name in ("Question", "Organ", "Abnormality", "Answer", "Rank"))
     return f"<table><thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table>"

@@ -37,12 +37,12 @@ def observation_maps(
     found = model.resampler(model.encode_image(torch.from_numpy(radiograph.image[None]).to(next(model.parameters()))))
     vectors = model.resampler.visual(found.tokens)[0]
     answering = (torch.from_numpy(directions).to(vectors) @ vectors.T).argmax(1)
-    laid = _laid(found.attention, answering, radiograph.image.shape[1:])
+    heat = _attention_map(found.attention, answering, radiograph.image.shape[1:])
     model.train(was_training)
-    return laid.cpu().numpy().astype(np.float32)
+    return heat.cpu().numpy().astype(np.float32)
 
 
-def _laid(where: tuple[torch.Tensor, ...], answering: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
+def _attention_map(where: tuple[torch.Tensor, ...], answering: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
     """The attention of some queries at all levels: each level's share for each pixel, added up, times the pixels."""
     found = torch.zeros(len(answering), *size, device=answering.device)
     for level in where:

@@ -19,7 +19,7 @@ from ctglip.pages import answers as page
 from ctglip.pages.cxr import CxrBox, cxr_picture, map_picture
 from ctglip.pages.parts import Fact
 from ctglip.pages.pictures import heat_picture, slice_picture, slice_pictures, window_for
-from ctglip.pages.viewer import LaidMap, make_viewer
+from ctglip.pages.viewer import PlacedMap, make_viewer
 from ctglip.pages.wording import number
 from ctglip.vocabulary.organs import OrganDictionary, load_organs
 
@@ -33,7 +33,7 @@ def most_likely(answers: Answers) -> set[Pair]:
     best: dict[Pair, tuple[bool, float]] = {}
     for answer in answers.answers:
         if answer.probability is not None:
-            best[answer.organ, answer.abnormality] = (answer.seen, answer.probability)
+            best[answer.organ, answer.abnormality] = (answer.was_learned, answer.probability)
     return set(sorted(best, key=lambda pair: best[pair], reverse=True)[:MOST_MAPS])
 
 
@@ -90,17 +90,19 @@ def page_answers(answers: Answers) -> tuple[page.Answer, ...]:
 
 def remark(answer: Answer) -> str:
     """How a question was understood, where that is not plain; one line or nothing."""
-    said = []
+    sentences = []
     if answer.denied:
-        said.append("asked as its absence; the probability is that of its presence")
+        sentences.append("asked as its absence; the probability is that of its presence")
     if answer.unasked:
-        said.append(f"answered without regard to {', '.join(repr(word) for word in answer.unasked)}")
-    return "; ".join(said)
+        sentences.append(f"answered without regard to {', '.join(repr(word) for word in answer.unasked)}")
+    return "; ".join(sentences)
 
 
 def unseen_note(answers: Answers) -> tuple[str, ...]:
     """A line that names the answers that rest on words alone, where there are any."""
-    unseen = {answers.display(a.abnormality) for a in answers.answers if a.probability is not None and not a.seen}
+    unseen = {
+        answers.display(a.abnormality) for a in answers.answers if a.probability is not None and not a.was_learned
+    }
     if not unseen:
         return ()
     return (f"Not seen in training, answered through the words alone: {', '.join(sorted(unseen))}.",)
@@ -132,10 +134,10 @@ class _ScanDisplay(_Display):
 
     def __init__(self, answers: Answers, organs: OrganDictionary) -> None:
         super().__init__(answers, organs)
-        asked = dict.fromkeys(answer.organ for answer in answers.answers if answer.organ)
-        self.outlined = {answers.display(name): sorted(organs.roi_labels(name)) for name in asked}
+        organs_asked = dict.fromkeys(answer.organ for answer in answers.answers if answer.organ)
+        self.outlined = {answers.display(name): sorted(organs.roi_labels(name)) for name in organs_asked}
         self.window_hu = window_for([answer.organ for answer in answers.answers])
-        self.drawn = [row for row in self.standardized.rows if organs.labels_of(row.organ)]
+        self.organ_rows = [row for row in self.standardized.rows if organs.labels_of(row.organ)]
 
     def facts(self) -> tuple[Fact, ...]:
         shape = " x ".join(str(n) for n in self.standardized.image.shape)
@@ -144,7 +146,7 @@ class _ScanDisplay(_Display):
             Fact("Scan", self.answers.name),
             Fact("Masks", self.answers.masks),
             Fact("Seen by the model as", f"{shape} voxels", f"{spacing} mm"),
-            Fact("Organs found", str(len(self.drawn))),
+            Fact("Organs found", str(len(self.organ_rows))),
         )
 
     def completed(self, common: page.AnswersPage, maps: Sequence[HeatMap]) -> page.AnswersPage:
@@ -154,7 +156,7 @@ class _ScanDisplay(_Display):
             common,
             organs=tuple(
                 page.OrganFound(answers.display(row.organ), row.volume_ml, row.mean_hu, row.touches_border)
-                for row in self.drawn
+                for row in self.organ_rows
             ),
             pictures=slice_pictures(
                 made.image, made.spacing_mm, made.organs, self.outlined,
@@ -163,9 +165,9 @@ class _ScanDisplay(_Display):
             viewer=make_viewer(made.image, made.affine, made.organs, self.outlined, self.window_hu, layers),
         )  # fmt: skip
 
-    def _layer(self, one: HeatMap) -> LaidMap:
+    def _layer(self, one: HeatMap) -> PlacedMap:
         organ, abnormality = self.answers.display(one.organ), self.answers.display(one.abnormality)
-        return LaidMap(f"{organ}: {abnormality}", organ, one.values, one.affine)
+        return PlacedMap(f"{organ}: {abnormality}", organ, one.values, one.affine)
 
     def where(self, one: HeatMap) -> page.Where:
         """The axial slice with the map's highest value as far as the map reaches, and the map on it."""
@@ -193,8 +195,8 @@ class _ScanDisplay(_Display):
         assert picture.size is not None
         start = np.eye(4)
         start[:3, 3] = (low[0], low[1], index)
-        across = (int(high[0] - low[0]), int(high[1] - low[1]), 1)
-        heat = to_grid(one.values, one.affine, across, made.affine @ start)
+        extent = (int(high[0] - low[0]), int(high[1] - low[1]), 1)
+        heat = to_grid(one.values, one.affine, extent, made.affine @ start)
         words = {False: f"Heat map of {layer.name}.", True: f"Outline of the highest of the heat map of {layer.name}."}
         heats = [heat_picture(heat, "axial", picture.size, words[only], outline=only) for only in (False, True)]
         return page.Where(

@@ -18,7 +18,7 @@ from ctglip.ct.segmentation import SegmentationSettings, segment
 from ctglip.cxr.picture import Radiograph
 from ctglip.errors import ConfigError, MaskError, ModelError, ScanError
 from ctglip.files import private_name
-from ctglip.inference.answerer import Answerer, Asked, OrganVectors
+from ctglip.inference.answerer import Answerer, AnswerRequest, OrganVectors
 from ctglip.inference.answers import Answers
 from ctglip.inference.cxr_encoding import Read
 from ctglip.inference.familiarity import Verdict
@@ -107,17 +107,17 @@ class Pipeline(Answerer):
             ScanError, MaskError: the image, its masks or its boxes cannot be used.
             ModelError: nothing was asked.
         """
-        asked = self.understood(questions, everything, prompts)
+        requests = self.understood(questions, everything, prompts)
         changes = query_settings(settings, self.modality)
         recipe = changed_recipe(self.recipe, getattr(changes, self.modality.name), self.modality.name)
         try:
             study = self._study(image, masks, regions, recipe)
         except (ScanError, MaskError) as error:
             raise with_setting(error, recipe, self.modality.name) from error
-        vectors, readings = self._vectors(asked, study.standardized, recipe, changes.cut_off == "answer")
+        vectors, readings = self._vectors(requests, study.standardized, recipe, changes.cut_off == "answer")
         answers = [
             replace(answer, read_from=readings[answer.organ].read_from) if answer.organ in readings else answer
-            for answer in self._answers(asked, vectors)
+            for answer in self._answers(requests, vectors)
         ]
         return Answers(
             name=private_name(Path(image)) if isinstance(image, Path | str) else f"{self.modality.image} in memory",
@@ -157,8 +157,8 @@ class Pipeline(Answerer):
             return self._encode_channels(self.model_input(images)["image"], None)
         names = [self.dictionaries.organs[name].name for name in regions]
         standardized = self._study(images, masks, boxes, self.recipe).standardized
-        asked = [Asked("", name) for name in names]
-        found = self._vectors(asked, standardized, self.recipe, cut_off=True)[0]
+        requests = [AnswerRequest("", name) for name in names]
+        found = self._vectors(requests, standardized, self.recipe, cut_off=True)[0]
         for name in names:
             if name in found.reasons:
                 raise ModelError(found.reasons[name], code="no_organ", fix="Leave it out, or say where it is.")
@@ -202,14 +202,14 @@ class Pipeline(Answerer):
             answers: as ``query`` gave them; answers without a probability have no map.
             pairs: (organ, abnormality) of the answers wanted; all by default.
         """
-        asked: dict[str, list[str]] = {}
+        requests: dict[str, list[str]] = {}
         for answer in answers.answers:
             pair = (answer.organ, answer.abnormality)
             if answer.probability is not None and (pairs is None or pair in pairs):
-                names = asked.setdefault(answer.organ, [])
+                names = requests.setdefault(answer.organ, [])
                 if answer.abnormality not in names:
                     names.append(answer.abnormality)
-        return self.reader.maps(answers.standardized, answers.readings, asked, self.scorer)
+        return self.reader.maps(answers.standardized, answers.readings, requests, self.scorer)
 
     def standardize(self, image: ImageLike, masks: Masks | None = None, regions: Boxes | None = None) -> Standardized:
         """The image on the model's grid, by the recipe that the model was trained with: as preprocessing would store
@@ -285,14 +285,14 @@ class Pipeline(Answerer):
         return self.reader.locate(organs, standardized, self.trained, getattr(recipe, "min_organ_ml", 0.0))
 
     def _vectors(
-        self, asked: Sequence[Asked], standardized: Standardized, recipe: Any, cut_off: bool
+        self, requests: Sequence[AnswerRequest], standardized: Standardized, recipe: Any, cut_off: bool
     ) -> tuple[OrganVectors, dict[str, OrganReading]]:
         """Encode the organs that are asked about and can be read, each once; and how each is read.
 
         Args:
             cut_off: read organs that the field of view cuts off too.
         """
-        organs = list(dict.fromkeys(one.organ for one in asked if one.organ))
+        organs = list(dict.fromkeys(one.organ for one in requests if one.organ))
         found = OrganVectors()
         readings: dict[str, OrganReading] = {}
         for organ, reading in self._located(organs, standardized, recipe).items():

@@ -22,14 +22,14 @@ from ctglip.inference.scoring import Dictionaries, Pair, PromptSet
 from ctglip.vocabulary.prompts import PLACEHOLDERS, fill
 
 
-class OwnPrompts(Settings):
+class CustomPrompts(Settings):
     """The prompts of one entry of the file."""
 
     positive: tuple[str, ...] = ()
     negative: tuple[str, ...] = ()
 
 
-class _File(RootModel[dict[str, OwnPrompts]]):
+class _File(RootModel[dict[str, CustomPrompts]]):
     pass
 
 
@@ -49,7 +49,7 @@ def read_prompts(path: Path, dictionaries: Dictionaries) -> dict[Pair, PromptSet
             fix="Write organ:abnormality: {positive: [...], negative: [...]}.",
         ) from error
     found: dict[Pair, PromptSet] = {}
-    for name, own in entries.items():
+    for name, phrases in entries.items():
         organ, colon, rest = name.partition(":")
         abnormality = dictionaries.abnormalities[rest if colon else name]
         organs = (dictionaries.organs[organ].name,) if colon else abnormality.organs
@@ -59,7 +59,8 @@ def read_prompts(path: Path, dictionaries: Dictionaries) -> dict[Pair, PromptSet
             entry = dictionaries.organs[each]
             try:
                 sides = [
-                    tuple(fill(text, entry, abnormality) for text in side) for side in (own.positive, own.negative)
+                    tuple(fill(text, entry, abnormality) for text in side)
+                    for side in (phrases.positive, phrases.negative)
                 ]
             except (KeyError, ValueError, IndexError) as error:
                 raise ConfigError(

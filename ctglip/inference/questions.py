@@ -57,7 +57,7 @@ class Understood:
     """
 
     text: str
-    asks: tuple[Ask, ...]
+    pairs: tuple[Ask, ...]
     unasked: tuple[str, ...] = ()
 
 
@@ -78,12 +78,12 @@ def understand(text: str, dictionaries: Dictionaries, known_organs: Collection[s
     unasked = tuple(word for word in words if _unasked(word))
     if words and GENERAL.intersection(words) and all(_plain(word) for word in words):
         return Understood(text, (Ask((), None),), unasked)
-    asks = _asks(text, dictionaries)
-    if not asks:
+    pairs = _pairs_in(text, dictionaries)
+    if not pairs:
         raise _not_understood(text, text, dictionaries)
-    said = [phrase_of(ask, dictionaries) for ask in asks]
-    unasked = tuple(word for word in unasked if not any(word in name for name in said))
-    placed = tuple(replace(ask, organs=_sides(ask.organs, dictionaries, known_organs)) for ask in asks)
+    spoken = [phrase_of(ask, dictionaries) for ask in pairs]
+    unasked = tuple(word for word in unasked if not any(word in name for name in spoken))
+    placed = tuple(replace(ask, organs=_sides(ask.organs, dictionaries, known_organs)) for ask in pairs)
     return Understood(text, placed, unasked)
 
 
@@ -94,7 +94,7 @@ def organ_in(text: str, dictionaries: Dictionaries, known_organs: Collection[str
         VocabularyError: code ``unknown_question``: no organ before a colon, and not one alone in the sentence.
     """
     head, colon, tail = text.partition(":")
-    organ = _whole(head, dictionaries.organs.find) if colon else None
+    organ = _entire_text(head, dictionaries.organs.find) if colon else None
     if organ is not None and tail.strip():
         return _sides((organ.name,), dictionaries, known_organs), tail.strip()
     rows = read_sentence(text, get_parser(dictionaries.organs, dictionaries.abnormalities).lexicon).rows
@@ -115,7 +115,7 @@ def phrase_of(ask: Ask, dictionaries: Dictionaries) -> str:
     return dictionaries.abnormalities[ask.abnormality].display
 
 
-def _asks(text: str, dictionaries: Dictionaries) -> list[Ask]:
+def _pairs_in(text: str, dictionaries: Dictionaries) -> list[Ask]:
     """By names; where they leave words over, part by part, and as a sentence."""
     try:
         return [_looked_up(text, dictionaries)]
@@ -146,7 +146,7 @@ def _looked_up(text: str, dictionaries: Dictionaries) -> Ask:
 def _shared(text: str, dictionaries: Dictionaries) -> list[Ask]:
     """ "A cyst in the liver or the left kidney": one finding in two organs; nothing otherwise."""
     found = _IN_BOTH.fullmatch(text)
-    if found is None or any(_whole(found[n], dictionaries.organs.find) is None for n in (2, 3)):
+    if found is None or any(_entire_text(found[n], dictionaries.organs.find) is None for n in (2, 3)):
         return []
     try:
         return [_looked_up(found[1] + found[n], dictionaries) for n in (2, 3)]
@@ -164,13 +164,13 @@ def _several(text: str, dictionaries: Dictionaries) -> list[Ask]:
     placed: set[bool] = set()
     for part in parts:
         try:
-            asks = [_looked_up(f"{head}{colon}{part}", dictionaries)]
+            pairs = [_looked_up(f"{head}{colon}{part}", dictionaries)]
             placed.add(bool(_parts(f"{head}{colon}{part}", dictionaries)[0]))
         except VocabularyError:
-            asks = [] if colon else _read(part, dictionaries)
-        if not asks or any(ask.abnormality is None for ask in asks):
+            pairs = [] if colon else _read(part, dictionaries)
+        if not pairs or any(ask.abnormality is None for ask in pairs):
             return []
-        found += asks
+        found += pairs
     if len(placed) > 1:  # "stone or cyst in the right kidney": the organ is that of both
         return []
     denying = not DENYING.isdisjoint(_words(parts[0]))
@@ -197,20 +197,22 @@ def _read(text: str, dictionaries: Dictionaries) -> list[Ask]:
         return []
     if _left_out(sentence, {str(row.organ) for row in named}, dictionaries):
         return []
-    asks = [Ask((str(row.organ),), row.abnormality, row.status == "negated") for row in named]
-    return list(dict.fromkeys(asks))
+    pairs = [Ask((str(row.organ),), row.abnormality, row.status == "negated") for row in named]
+    return list(dict.fromkeys(pairs))
 
 
-def _left_out(sentence: Sentence, asked: set[str], dictionaries: Dictionaries) -> bool:
+def _left_out(sentence: Sentence, covered: set[str], dictionaries: Dictionaries) -> bool:
     """Whether the words name an organ that the rows say nothing of; a region of the body ("abdomen") may be one."""
     organs = dictionaries.organs
     for location in sentence.locations:
         inside = any(mention.start <= location.start and location.end <= mention.end for mention in sentence.mentions)
         around = {
-            name for own in location.term.organs for name in (own, *organs.parts_of(own), *organs.containing(own))
+            name
+            for organ_named in location.term.organs
+            for name in (organ_named, *organs.parts_of(organ_named), *organs.containing(organ_named))
         }
-        region = any(organs[own].group in ("regions", "body_wall") for own in location.term.organs)
-        if not inside and not region and asked.isdisjoint(around):
+        region = any(organs[organ_named].group in ("regions", "body_wall") for organ_named in location.term.organs)
+        if not inside and not region and covered.isdisjoint(around):
             return True
     return False
 
@@ -231,7 +233,7 @@ def _parts(text: str, dictionaries: Dictionaries) -> tuple[list[Organ], Abnormal
     head, colon, tail = text.partition(":")
     organs: list[Organ] = []
     if colon:
-        organ = _whole(head, dictionaries.organs.find)
+        organ = _entire_text(head, dictionaries.organs.find)
         if organ is None:
             raise _not_understood(text, head, dictionaries, abnormalities=False)
         abnormality, rest = _longest(_words(tail), dictionaries.abnormalities.find)
@@ -274,7 +276,7 @@ def _words(text: str) -> list[str]:
     return re.findall(r"[\w'/-]+", text.lower().replace("_", " "))
 
 
-def _whole(text: str, find: Callable[[str], T | None]) -> T | None:
+def _entire_text(text: str, find: Callable[[str], T | None]) -> T | None:
     words = _words(text)
     found, rest = _longest(words, find)
     return found if not [word for word in rest if not _plain(word)] else None
@@ -319,8 +321,8 @@ def _sides(organs: Sequence[str], dictionaries: Dictionaries, known: Collection[
     found: list[str] = []
     for name in organs:
         sides = [dictionaries.organs.on_side(name, side) for side in ("left", "right")]
-        asked = not known or name in known or dictionaries.organs[name].side is not None
-        found += [name] if asked else [side for side in sides if side in known] or [name]
+        covered = not known or name in known or dictionaries.organs[name].side is not None
+        found += [name] if covered else [side for side in sides if side in known] or [name]
     return tuple(dict.fromkeys(found))
 
 

@@ -122,7 +122,7 @@ class OrganReader(ABC):
         self,
         standardized: Standardized,
         readings: Mapping[str, OrganReading],
-        asked: Mapping[str, Sequence[str]],
+        questions: Mapping[str, Sequence[str]],
         scorer: Scorer,
     ) -> Iterator[HeatMap]:
         """Where answers about a study come from, one map for each, organ by organ.
@@ -142,6 +142,6 @@ class OrganReader(ABC):
         """
 
 
-def pairs_of(asked: Mapping[str, Sequence[str]]) -> list[Pair]:
+def pairs_of(questions: Mapping[str, Sequence[str]]) -> list[Pair]:
     """Organ to abnormalities as pairs."""
-    return [(organ, name) for organ, names in asked.items() for name in names]
+    return [(organ, name) for organ, names in questions.items() for name in names]

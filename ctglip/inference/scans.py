@@ -71,11 +71,13 @@ def scan_maps(
     Yields:
         ``HeatMap.values`` on the cut's grid, organ by organ, axis by axis.
     """
-    asked = [(instance, axis) for instance, several in enumerate(axes) for axis in several]
-    found = contributions(model, lambda: _read(model, cut, rows, names, settings)[1], asked, cut.hu.shape)
-    for (instance, _), added in zip(asked, found, strict=True):
-        own = None if cut.labels is None else np.isin(cut.labels, list(organs.roi_labels(rows[instance].organ)))
-        yield scaled(added, own)
+    edges = [(instance, axis) for instance, several in enumerate(axes) for axis in several]
+    found = contributions(model, lambda: _read(model, cut, rows, names, settings)[1], edges, cut.hu.shape)
+    for (instance, _), added in zip(edges, found, strict=True):
+        inside_labels = (
+            None if cut.labels is None else np.isin(cut.labels, list(organs.roi_labels(rows[instance].organ)))
+        )
+        yield scaled(added, inside_labels)
 
 
 def _read(

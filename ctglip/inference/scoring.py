@@ -107,12 +107,12 @@ class Scorer:
     def __init__(
         self,
         release: Release,
-        own: Mapping[Pair, PromptSet] | None = None,
+        custom_prompts: Mapping[Pair, PromptSet] | None = None,
         wording: Wording = "dictionary",
         observes: bool = False,
     ) -> None:
         self.release = release
-        self.own = dict(own or {})
+        self.custom_prompts = dict(custom_prompts or {})
         self.wording: Wording = wording
         self.dictionaries = dictionaries_of(release)
         self.observes = observes
@@ -138,7 +138,7 @@ class Scorer:
         """
         organ = self.dictionaries.organs[pair[0]]
         abnormality = self.dictionaries.abnormalities[pair[1]]
-        positive, negative = self.own.get(pair, ((), ()))
+        positive, negative = self.custom_prompts.get(pair, ((), ()))
         if self.wording == "dictionary":
             positive = positive or positive_prompts(abnormality, organ, self.templates)
             return positive, negative or negative_prompts(abnormality, organ, self.templates)
@@ -158,9 +158,9 @@ class Scorer:
         """How much negative prompts count: as calibrated; in full in the wordings of public protocols."""
         return self.calibration.negative_weight if self.wording == "dictionary" else 1.0
 
-    def of_whole(self) -> Scorer:
+    def for_global_images(self) -> Scorer:
         """The same questions to whole radiographs."""
-        return Scorer(self.release, self.own, self.wording) if self.observes else self
+        return Scorer(self.release, self.custom_prompts, self.wording) if self.observes else self
 
     def differences(self, diagnosis: Float[np.ndarray, "m *q e"], pairs: Sequence[Pair]) -> Float[np.ndarray, "m p"]:
         """Similarity with the positive prompts minus (weighted) similarity with the negative ones; of observations

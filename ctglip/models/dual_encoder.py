@@ -125,7 +125,7 @@ class DualEncoder(nn.Module):
         return self.encoder.token_dim if self.image_head is None else self.image_head.dim
 
     @property
-    def whole_image_head(self) -> PooledHead | TokenHead:
+    def global_head(self) -> PooledHead | TokenHead:
         """The head for whole images, of a model that has one."""
         assert self.image_head is not None
         return self.image_head

@@ -89,17 +89,17 @@ def add_lora(model: nn.Module, rank: int, names: tuple[str, ...] | None = None) 
     if not new:
         named = "" if names is None else f" named {', '.join(names)}"
         raise ModelError(f"The model has no linear layer and no convolution{named}.", code="lora")
-    _exchange(model, new)
+    _replace_modules(model, new)
 
 
 def merged(model: nn.Module) -> nn.Module:
     """A copy of the model with plain layers in place of updated ones."""
     model = copy.deepcopy(model)
-    _exchange(model, {m: m.merged() for m in list(model.modules()) if isinstance(m, LowRank | LowRankConv)})
+    _replace_modules(model, {m: m.merged() for m in list(model.modules()) if isinstance(m, LowRank | LowRankConv)})
     return model
 
 
-def _exchange(model: nn.Module, new: dict[nn.Module, nn.Module]) -> None:
+def _replace_modules(model: nn.Module, new: dict[nn.Module, nn.Module]) -> None:
     """Put new modules where old ones are, at every place: nnU-Net registers its convolutions twice."""
     parents = [module for module in model.modules() if module not in new]
     for parent in parents:

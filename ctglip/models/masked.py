@@ -42,14 +42,14 @@ def draw_patches(patches: int, ratio: float, rng: np.random.Generator) -> Int[np
     return np.sort(rng.permutation(patches)[: max(int(patches * (1 - ratio)), 1)])
 
 
-def hidden_patches(kept: Int[Tensor, "b n"], patches: int) -> Float[Tensor, "b p"]:
+def hidden_patches(visible: Int[Tensor, "b n"], patches: int) -> Float[Tensor, "b p"]:
     """1 where a patch is not seen.
 
     Args:
         kept: the patches that are.
         patches: of a image.
     """
-    return torch.ones(len(kept), patches, device=kept.device).scatter_(1, kept, 0.0)
+    return torch.ones(len(visible), patches, device=visible.device).scatter_(1, visible, 0.0)
 
 
 def halved(image: Float[Tensor, "b c *s"]) -> Float[Tensor, "b c *h"]:
@@ -106,7 +106,7 @@ class MaskedDecoder(nn.Module):
         self.proj_out = nn.Linear(settings.width, patch**dims * channels)
 
     def forward(
-        self, tokens: Float[Tensor, "b n d"], kept: Int[Tensor, "b n"], grid: tuple[int, ...]
+        self, tokens: Float[Tensor, "b n d"], visible: Int[Tensor, "b n"], grid: tuple[int, ...]
     ) -> Float[Tensor, "b p f"]:
         """Flattened patches (``losses.masked.patchify``) of the whole grid.
 
@@ -115,10 +115,10 @@ class MaskedDecoder(nn.Module):
             kept: which these are.
             grid: patches along each axis.
         """
-        seen = self.proj_in(tokens)
-        positions = wave_positions(grid, seen.shape[2], seen.device).to(seen.dtype)
-        x = self.mask_token.to(seen.dtype).expand(len(seen), positions.shape[1], -1)
-        x = x.scatter(1, kept[..., None].expand_as(seen), seen) + positions
+        encoded = self.proj_in(tokens)
+        positions = wave_positions(grid, encoded.shape[2], encoded.device).to(encoded.dtype)
+        x = self.mask_token.to(encoded.dtype).expand(len(encoded), positions.shape[1], -1)
+        x = x.scatter(1, visible[..., None].expand_as(encoded), encoded) + positions
         for block in self.blocks:
             x = block(x)
         return self.proj_out(self.norm(x))
@@ -166,7 +166,7 @@ def few_channels(layer: nn.Conv2d | nn.Conv3d, image: Float[Tensor, "b c *s"]) -
 
 
 def spread_attention(
-    attention: Float[Tensor, "b n"], kept: Int[Tensor, "b n"], grid: tuple[int, ...]
+    attention: Float[Tensor, "b n"], visible: Int[Tensor, "b n"], grid: tuple[int, ...]
 ) -> Float[Tensor, "b ..."]:
     """What a text looks at, on the whole grid: a patch that was not seen has the mean of its neighbours that were.
 
@@ -181,8 +181,8 @@ def spread_attention(
     patches = int(np.prod(grid))
     pool = F.avg_pool3d if len(grid) == 3 else F.avg_pool2d
     mass, there = (
-        torch.zeros(len(kept), patches, device=kept.device, dtype=torch.float32)
-        .scatter_(1, kept, values.float())
+        torch.zeros(len(visible), patches, device=visible.device, dtype=torch.float32)
+        .scatter_(1, visible, values.float())
         .view(-1, 1, *grid)
         for values in (attention, torch.ones_like(attention))
     )

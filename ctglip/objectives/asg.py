@@ -150,7 +150,7 @@ class ASG(Objective):
         model = self.model
         vision = model.encode_image(batch.image)
         features = {
-            "image": model.whole_image_head.select(vision),
+            "image": model.global_head.select(vision),
             "row": batch.row,
             "tags": batch.tags,
             "report": batch.report,
@@ -180,7 +180,7 @@ class ASG(Objective):
         temperature, similarities, effective ranks."""
         ids, pool = distinct(features["pool_ids"], features["pool"])
         texts = self.model.text(pool)
-        head = self.model.whole_image_head
+        head = self.model.global_head
         image = head(head.features(features["image"]))
         report = texts[positions(features["report"], ids)]
         has_report = features["report"] >= 0

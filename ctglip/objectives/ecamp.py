@@ -121,9 +121,9 @@ class MaskedBatch(Batch):
     """
 
     image: Float[Tensor, "b c *s"]
-    kept: Int[Tensor, "b n"]
+    visible_patches: Int[Tensor, "b n"]
     words: Int[Tensor, "b t"]
-    shown: Int[Tensor, "b t"]
+    input_ids: Int[Tensor, "b t"]
     hidden: Bool[Tensor, "b t"]
     weights: Float[Tensor, "b t"]
     entity: Bool[Tensor, "b t"]
@@ -183,13 +183,13 @@ class Ecamp(Objective):
         self.pieces = pieces
         self.context = EntityContext(self.settings.entities, folder)
         self.masker = EntityMasker(pieces, entity_words(self.settings.entities.entities), self.settings.masking)
-        own, vit = self.settings.image, self.encoder.settings
+        generators, vit = self.settings.image, self.encoder.settings
         assert isinstance(vit, ViTSettings)
         self.patch, self.dims = vit.patch, vit.spatial_dims
-        self.decoder = MaskedDecoder(own, vit.dim, vit.patch, self.channels, vit.spatial_dims)
+        self.decoder = MaskedDecoder(generators, vit.dim, vit.patch, self.channels, vit.spatial_dims)
         self.super_resolution = None
         if self.settings.sharp_weight > 0:
-            self.super_resolution = SuperResolutionHead(self.channels, vit.spatial_dims, own.final_relu)
+            self.super_resolution = SuperResolutionHead(self.channels, vit.spatial_dims, generators.final_relu)
         self.bert = None
         if self.settings.word_weight > 0:
             self.bert = ReportBert(self.settings.bert, len(pieces), pieces.length, pieces.pad, vit.dim)
@@ -202,13 +202,13 @@ class Ecamp(Objective):
         """Hide patches and words: drawn for each sample from the step and its own name, so that the number
         of ranks changes nothing."""
         ids = [sample.report if isinstance(sample, StudySample) else sample.text_id for sample in samples]
-        own = [context.rng(zlib.crc32(_name(sample).encode())) for sample in samples]
+        generators = [context.rng(zlib.crc32(_name(sample).encode())) for sample in samples]
         image = images_of(samples)
         grid = self._grid(tuple(image.shape[2:]))
         ratio = self.settings.image.ratio
-        kept = [torch.from_numpy(draw_patches(prod(grid), ratio, rng)) for rng in own]
-        words, found = self._words(ids, own)
-        number, told = torch.tensor(ids), slice(self._length(words))
+        visible_patches = [torch.from_numpy(draw_patches(prod(grid), ratio, rng)) for rng in generators]
+        words, found = self._words(ids, generators)
+        number, words_at = torch.tensor(ids), slice(self._length(words))
         return MaskedBatch(
             text_id=number,
             text_key=number,
@@ -216,13 +216,13 @@ class Ecamp(Objective):
             pool_ids=torch.zeros(1, dtype=torch.long),
             pool=torch.zeros(1, 0),
             image=image.float(),
-            kept=torch.stack(kept),
-            words=_stacked([one[told] for one in words]),
-            shown=_stacked([one.ids[told] for one in found]),
-            hidden=_stacked([one.hidden[told] for one in found]),
-            weights=_stacked([one.weights[told] for one in found]),
-            entity=_stacked([one.entity[told] for one in found]),
-            focus=_stacked([one.focus[told] for one in found]),
+            visible_patches=torch.stack(visible_patches),
+            words=_stacked([one[words_at] for one in words]),
+            input_ids=_stacked([one.ids[words_at] for one in found]),
+            hidden=_stacked([one.hidden[words_at] for one in found]),
+            weights=_stacked([one.weights[words_at] for one in found]),
+            entity=_stacked([one.entity[words_at] for one in found]),
+            focus=_stacked([one.focus[words_at] for one in found]),
         )
 
     def _length(self, words: Sequence[np.ndarray]) -> int:
@@ -232,17 +232,17 @@ class Ecamp(Objective):
         return max(int((one != self.pieces.pad).sum()) for one in words)
 
     def _words(
-        self, ids: Sequence[int], own: Sequence[np.random.Generator]
+        self, ids: Sequence[int], generators: Sequence[np.random.Generator]
     ) -> tuple[list[np.ndarray], list[MaskedWords]]:
         """Each text with its entities' sentences put in, and with its holes."""
         there = [number for number in ids if number >= 0]
-        said = dict(zip(there, self.texts.bank.texts(torch.tensor(there, dtype=torch.long)), strict=True))
-        context = dict(zip(said, self.context(list(said.values())), strict=True))
+        text_of = dict(zip(there, self.texts.bank.texts(torch.tensor(there, dtype=torch.long)), strict=True))
+        context = dict(zip(text_of, self.context(list(text_of.values())), strict=True))
         words, found = [], []
-        for number, rng in zip(ids, own, strict=True):
+        for number, rng in zip(ids, generators, strict=True):
             text = ""
             if number >= 0:
-                text = with_context(said[number], context[number].values(), rng, self.settings.context)
+                text = with_context(text_of[number], context[number].values(), rng, self.settings.context)
             cut = self.pieces(text)
             words.append(cut.ids)
             found.append(self.masker(cut, rng))
@@ -266,17 +266,17 @@ class Ecamp(Objective):
         ``state [B, T, D]`` of the pieces; and what they are compared with."""
         image, channels = batch.image, batch.image.shape[1]
         grid = self._grid(tuple(image.shape[2:]))
-        seen = halved(image) if self.super_resolution else image
-        tokens = self.encoder.visible(self._filled(seen), batch.kept)
-        decoded = unpatchify(self.decoder(tokens, batch.kept, grid), self.patch, grid)
+        coarse = halved(image) if self.super_resolution else image
+        tokens = self.encoder.visible(self._filled(coarse), batch.visible_patches)
+        decoded = unpatchify(self.decoder(tokens, batch.visible_patches, grid), self.patch, grid)
         features: Features = {
             "prediction": patchify(decoded[:, :channels], self.patch),
-            "target": patchify(seen, self.patch),
-            "covered": hidden_patches(batch.kept, prod(grid)),
+            "target": patchify(coarse, self.patch),
+            "covered": hidden_patches(batch.visible_patches, prod(grid)),
         }
         where = None
         if self.bert is not None:
-            state, where = self.bert(batch.shown, tokens)
+            state, where = self.bert(batch.input_ids, tokens)
             names = ("words", "hidden", "weights", "entity")
             features |= {"state": state, **{name: getattr(batch, name) for name in names}}
         if self.super_resolution is not None:
@@ -289,11 +289,11 @@ class Ecamp(Objective):
         """The window that holds most of what entities and their descriptors look at (all pieces, where there is none);
         the first corner for a model without words."""
         if where is None:
-            return batch.kept.new_zeros(len(batch), len(grid))
-        there = batch.shown != self.pieces.pad
+            return batch.visible_patches.new_zeros(len(batch), len(grid))
+        there = batch.input_ids != self.pieces.pad
         looking = torch.where(batch.focus.any(1, keepdim=True), batch.focus, there).to(where.dtype)
         attention = (where * looking[..., None]).sum(1) / looking.sum(1, keepdim=True)
-        return select_window(spread_attention(attention, batch.kept, grid), self._window(grid))
+        return select_window(spread_attention(attention, batch.visible_patches, grid), self._window(grid))
 
     def _window(self, grid: tuple[int, ...]) -> int:
         return max(round(self.settings.image.window * min(grid)), 1)
@@ -338,8 +338,8 @@ class Ecamp(Objective):
             logits = bert.words(features["state"][hidden])
             counted = (words[hidden][None], weights[hidden][None])
             loss = weighted_mlm(logits[None], *counted, denominator="masked", gather=gather)
-        said = logits.detach().argmax(-1)
-        right, entity = (said == words[hidden]).float(), features["entity"][hidden]
+        text_of = logits.detach().argmax(-1)
+        right, entity = (text_of == words[hidden]).float(), features["entity"][hidden]
         nan = float("nan")
         return loss, {
             "word_accuracy": float(right.mean()) if len(right) else nan,

@@ -200,10 +200,10 @@ class Imitate(Objective):
         """The last level, and what each draw of channels reads."""
         vision = self.model.encode_image(images)
         multi = [self.aggregator(vision.levels, channels) for channels in chosen]
-        return self.model.whole_image_head.select(vision), torch.stack(multi, dim=1)
+        return self.model.global_head.select(vision), torch.stack(multi, dim=1)
 
     def _image_vectors(self, selected: Tensor) -> Float[Tensor, "b e"]:
-        head = self.model.whole_image_head
+        head = self.model.global_head
         return head(head.features(selected))
 
     @staticmethod

@@ -165,7 +165,7 @@ class Place(Objective):
         vision = self.model.encoder(filled)
         sentences = sentence_table(batch.sentence_id, batch.sentence_study, len(batch), self.settings.sentences)
         return self.features_of(
-            batch, filled, vision, self.model.whole_image_head.select(vision), sentences, batch.report, batch.patch_seed
+            batch, filled, vision, self.model.global_head.select(vision), sentences, batch.report, batch.patch_seed
         )
 
     def features_of(
@@ -227,7 +227,7 @@ class Place(Objective):
 
     def instance(self, image: Float[Tensor, "b ..."]) -> Float[Tensor, "b e"]:
         """The unit vector of each whole picture in the common space."""
-        head = self.model.whole_image_head
+        head = self.model.global_head
         return head(head.features(image))
 
     def _observations(self, features: Features) -> tuple[Losses, StepReport]:

@@ -246,10 +246,10 @@ class GlobalPair(TextContrast):
 
     def encode(self, batch: ReportBatch) -> Features:
         """``image``, what the head for whole images reads, and what ``compute`` needs beside it."""
-        image = self.model.whole_image_head.select(self.model.encode_image(batch.image))
+        image = self.model.global_head.select(self.model.encode_image(batch.image))
         return {"image": image, "pool": self.texts(batch.pool), **batch.texts()}
 
     def vectors(self, features: Features) -> Float[Tensor, "b e"]:
         """Of whole images."""
-        head = self.model.whole_image_head
+        head = self.model.global_head
         return head(head.features(features["image"]))

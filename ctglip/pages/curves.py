@@ -49,16 +49,16 @@ def reliability(points: Sequence[ReliabilityBin], name: str, size: float = 300.0
     def at(x: float, y: float) -> Point:
         return left + x * side, top + (1 - y) * side
 
-    shown = [point for point in points if point.n and known(point.observed.value)]
+    plotted = [point for point in points if point.n and known(point.observed.value)]
     words = "; ".join(
         f"predicted {number(p.predicted, 2)}, observed {number(p.observed.value, 2)} ({p.n:,} predictions)"
-        for p in shown
+        for p in plotted
     )
     svg = Svg(size, size, f"Reliability: {name}", words or "No predictions.", "reliability")
     _square(svg, at)
-    most = max((point.n for point in shown), default=1)
-    svg.path([at(p.predicted, p.observed.value or 0.0) for p in shown], "curve")
-    for point in shown:
+    most = max((point.n for point in plotted), default=1)
+    svg.path([at(p.predicted, p.observed.value or 0.0) for p in plotted], "curve")
+    for point in plotted:
         x, y = at(point.predicted, point.observed.value or 0.0)
         if known(point.observed.low) and known(point.observed.high):
             svg.line(x, at(0, point.observed.low)[1], x, at(0, point.observed.high)[1], "interval")
@@ -80,8 +80,8 @@ def recall(found: Sequence[RecallAt], name: str) -> Markup:
     low, high = math.log(min(positions)), math.log(max(positions))
 
     def at(k: float, y: float) -> Point:
-        across = 0.5 if high == low else (math.log(k) - low) / (high - low)
-        return left + across * width, top + (1 - y) * height
+        fraction = 0.5 if high == low else (math.log(k) - low) / (high - low)
+        return left + fraction * width, top + (1 - y) * height
 
     words = "; ".join(f"recall at {one.k}: {number(one.recall.value)}" for one in found)
     svg = Svg(width + 60, height + 44, f"Retrieval: {name}", words or "No queries.", "recall")

@@ -153,8 +153,8 @@ def _heat(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     known = np.isfinite(values)
     above = np.where(known, values - (np.median(values[known]) if known.any() else 0), 0)
     share = np.clip(above / max(float(above.max()), 1e-12), 0, 1).astype(np.float32)
-    laid = np.asarray(Images.fromarray(share).resize(size, Images.Resampling.BILINEAR))
-    return heat_colours(laid)
+    resized = np.asarray(Images.fromarray(share).resize(size, Images.Resampling.BILINEAR))
+    return heat_colours(resized)
 
 
 def _grey_picture(image: np.ndarray, white: float, longest_px: int | None) -> Image:

@@ -114,8 +114,8 @@ def slice_picture(
     size = (max(1, round(width_mm * scale)), max(1, round(height_mm * scale)))
     low, high = window_hu
     grey = np.clip((displayed(hu, plane, index).astype(np.float32) - low) / (high - low), 0, 1)
-    shown = Image.fromarray(np.round(grey * 255).astype(np.uint8)).resize(size, Image.Resampling.BICUBIC)
-    pixels = np.repeat(np.asarray(shown)[..., None], 3, axis=2)
+    picture = Image.fromarray(np.round(grey * 255).astype(np.uint8)).resize(size, Image.Resampling.BICUBIC)
+    pixels = np.repeat(np.asarray(picture)[..., None], 3, axis=2)
     legend: list[LegendEntry] = []
     tags: list[tuple[int, int, LegendEntry]] = []
     marks = displayed(labels, plane, index) if labels is not None else None
@@ -146,9 +146,9 @@ def heat_picture(heat: np.ndarray, plane: Plane, size: tuple[int, int], alt: str
     """
     from PIL import Image
 
-    laid = Image.fromarray(displayed(heat, plane, 0).astype(np.float32)).resize(size, Image.Resampling.BILINEAR)
-    drawn = (heat_outline if outline else heat_colours)(np.asarray(laid))
-    return Picture(_uri(drawn), alt, size=size)
+    resized = Image.fromarray(displayed(heat, plane, 0).astype(np.float32)).resize(size, Image.Resampling.BILINEAR)
+    coloured = (heat_outline if outline else heat_colours)(np.asarray(resized))
+    return Picture(_uri(coloured), alt, size=size)
 
 
 def heat_colours(heat: np.ndarray) -> np.ndarray:

@@ -35,7 +35,7 @@ class ViewedOrgan:
 
 
 @dataclass(frozen=True)
-class LaidMap:
+class PlacedMap:
     """A heat map to be laid over the scan.
 
     Attributes:
@@ -90,7 +90,7 @@ def make_viewer(
     labels: np.ndarray | None = None,
     organs: Mapping[str, Collection[int]] | None = None,
     window_hu: tuple[float, float] = SOFT_TISSUE_HU,
-    maps: Sequence[LaidMap] = (),
+    maps: Sequence[PlacedMap] = (),
 ) -> Viewer | None:
     """A viewer of a volume, or None where ``ipyniivue`` is not installed.
 
@@ -130,13 +130,13 @@ def make_viewer(
     )
 
 
-def _viewed(laid: LaidMap, affine: np.ndarray, shape: tuple[int, int, int]) -> ViewedMap:
+def _viewed(placed: PlacedMap, affine: np.ndarray, shape: tuple[int, int, int]) -> ViewedMap:
     """A map packed, its highest value found as fractions of the volume that it is laid over."""
-    heat = np.round(np.clip(laid.values, 0, 1) * 255).astype(np.uint8)
-    highest = np.unravel_index(int(laid.values.argmax()), laid.values.shape)
-    position = np.linalg.solve(affine, laid.affine @ [*highest, 1.0])[:3]
+    heat = np.round(np.clip(placed.values, 0, 1) * 255).astype(np.uint8)
+    highest = np.unravel_index(int(placed.values.argmax()), placed.values.shape)
+    position = np.linalg.solve(affine, placed.affine @ [*highest, 1.0])[:3]
     x, y, z = np.clip((position + 0.5) / shape, 0, 1).round(4).tolist()
-    return ViewedMap(laid.name, laid.organ, _nifti(heat, laid.affine), (x, y, z))
+    return ViewedMap(placed.name, placed.organ, _nifti(heat, placed.affine), (x, y, z))
 
 
 def _thinning(shape: tuple[int, ...]) -> tuple[int, int, int]:

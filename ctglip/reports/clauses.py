@@ -194,9 +194,9 @@ class Statements:
                 following = self.words[i + 1 : min(i + 4, b)]
                 if following[:1] == ["present"] and self.words[i] in ("is", "are"):
                     return ("there" if i > a else "bare"), i
-                seen = not self.perception.isdisjoint(following)
-                seen = seen or any(i <= j < b for j in self.behind)
-                return ("bare" if i == a else "seen" if seen else "verb"), i
+                perceived = not self.perception.isdisjoint(following)
+                perceived = perceived or any(i <= j < b for j in self.behind)
+                return ("bare" if i == a else "seen" if perceived else "verb"), i
         for i in range(a, b):
             if self.words[i] in self.lists["state"] or i in self.normal:
                 named = any(a <= j < i for j in (*self.locations, *self.mentions))

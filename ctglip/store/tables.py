@@ -159,12 +159,12 @@ def extend(store: Store, added: Iterable[str], keep: Collection[str] | None = No
     """
     added = sorted(set(added))
     fresh = _collect(store, added, None)
-    kept_ids = None if keep is None else list(keep)
+    ids = None if keep is None else list(keep)
 
     def merged(name: str) -> pl.DataFrame:
         old = store.table(name).filter(~pl.col("study_id").is_in(added))
-        if kept_ids is not None:
-            old = old.filter(pl.col("study_id").is_in(kept_ids))
+        if ids is not None:
+            old = old.filter(pl.col("study_id").is_in(ids))
         return pl.concat([old, fresh[name]], how="diagonal")
 
     _write_each(store, TABLES, merged)

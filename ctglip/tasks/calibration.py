@@ -186,22 +186,22 @@ def _text_answers(
     bags, model = inputs.bags, network.model
     labels: Labels = {}
     scores: Scores = {}
-    if network.whole != (model.region_reader is None):
+    if network.global_image != (model.region_reader is None):
         return labels, scores  # asked in words, the model looks for organs
     instances, parts = bags.rows(rows)[0], []
-    head = model.image_head if network.whole and model.image_head is not None else model.diagnosis
+    head = model.image_head if network.global_image and model.image_head is not None else model.diagnosis
     for some in in_batches(instances, batch):
         features = network.read({name: value.to(device) for name, value in inputs.read(some, None).items()})
         parts.append(head(features).float().cpu().numpy())
     for number, target in enumerate(studies.targets):
-        if target.classes or len(target.organs) != 1 or len(target.asks) != 1 or not parts:
+        if target.classes or len(target.organs) != 1 or len(target.organ_pairs) != 1 or not parts:
             continue
         organ = bags.organs.index(target.organs[0])
         rows_of_organ = np.flatnonzero(bags.organ[instances] == organ)
         values = studies.values[bags.study[instances[rows_of_organ]], number]
         labelled, values = rows_of_organ[np.isfinite(values)], values[np.isfinite(values)]
         if len(labelled):
-            pair = target.asks[0]
+            pair = target.organ_pairs[0]
             vectors = np.concatenate(parts)[labelled]
             labels[pair] = PairLabels(np.arange(len(labelled)), values.astype(np.int64))
             scores[pair] = scorer.differences(vectors, [pair])[:, 0]

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from torch import nn
 
 from ctglip.evaluation.bootstrap import Question, weighted_auroc
-from ctglip.inference.cxr_encoding import cxr_places, reading_of, visible_on_radiographs
+from ctglip.inference.cxr_encoding import cxr_instances, reading_of, visible_on_radiographs
 from ctglip.inference.scoring import Dictionaries, dictionaries_of
 from ctglip.models.release import Release
 from ctglip.pages.report import render
@@ -44,7 +44,7 @@ from ctglip.tasks.network import (
     FROZEN,
     ClassificationNetwork,
     build_network,
-    reads_whole,
+    reads_global_image,
     speaks,
     tuned_release,
 )  # fmt: skip
@@ -107,9 +107,9 @@ class Classification(Task):
         """Read a label table, and the organs of each initialization."""
         assert labels is not None
         release = initializations[0].release
-        whole = release.cxr is not None and reads_whole(release, config)
-        organs, dictionaries = [] if whole else _readable_organs(release, store), dictionaries_of(release)
-        studies = join(read_targets(labels, dictionaries, organs, config.columns, config.ignore, whole), store)
+        global_image = release.cxr is not None and reads_global_image(release, config)
+        organs, dictionaries = [] if global_image else _readable_organs(release, store), dictionaries_of(release)
+        studies = join(read_targets(labels, dictionaries, organs, config.columns, config.ignore, global_image), store)
         made: dict[tuple[int, bool], OrganInputs] = {}
         inputs: dict[str, OrganInputs] = {}
         problems: dict[UnusedInput, None] = {}
@@ -227,7 +227,7 @@ class Classification(Task):
         assert isinstance(results, ClassificationResults)
         inputs, mode = self.inputs[initialization.name], initialization.mode
         texts = None
-        if mode != "probe" and speaks(initialization.release, network.whole):
+        if mode != "probe" and speaks(initialization.release, network.global_image):
             texts = calibrate_texts(initialization.release, network, inputs, self.studies, self.label_source)
             calibration = replace(results.calibration, texts=texts.error)
             results = replace(results, calibration=calibration, notes=(*results.notes, texts.note))
@@ -237,7 +237,7 @@ class Classification(Task):
         save_tuned_release(out / "model", release, mode, results)
         about = {
             "space": network.space,
-            "whole": network.whole,
+            "whole": network.global_image,
             "organs": list(inputs.bags.organs),
             "hidden": network.head.value.out_features,
             "tasks": [asdict(target) for target in self.studies.targets],
@@ -265,7 +265,7 @@ def _readable_organs(release: Release, store: Store) -> list[str]:
         present = set(store.table("organs")["organ"].unique())
     else:
         visible = visible_on_radiographs(dictionaries_of(release).organs)
-        instances = cxr_places(store, store.study_ids, visible, reading_of(release.model), release)
+        instances = cxr_instances(store, store.study_ids, visible, reading_of(release.model), release)
         present = {instance.organ for instance in instances}
     return [name for name in release.organs if name in known and name in present]
 

@@ -28,9 +28,9 @@ def score_table(
     calibrated = every if calibration is None else calibration.logits(every)
     frames, start = [], 0
     for number, target in enumerate(studies.targets):
-        here = slice(start, start + target.width)
-        logits, plain = every[:, here], probabilities_of(every[:, here], target)
-        probabilities = probabilities_of(calibrated[:, here], target)
+        rows_of_split = slice(start, start + target.width)
+        logits, plain = every[:, rows_of_split], probabilities_of(every[:, rows_of_split], target)
+        probabilities = probabilities_of(calibrated[:, rows_of_split], target)
         values = studies.values[rows, number]
         for position in range(target.width):
             truth = np.where(np.isfinite(values), values == (position if target.classes else 1), np.nan)
@@ -116,10 +116,10 @@ def labels_of(studies: Studies, rows: Int[np.ndarray, " n"]) -> Labels:
 
 def scores_of(table: pl.DataFrame, split: str, targets: Sequence[Target], labels: Labels) -> Scores:
     """A cell's probabilities of a split, over the rows where its label is known."""
-    here = table.filter(pl.col("split") == split)
+    rows_of_split = table.filter(pl.col("split") == split)
     found: Scores = {}
     for (column, name), pair in pairs_of(targets).items():
         if pair in labels:
-            rows = here.filter((pl.col("column") == column) & (pl.col("class") == name))
+            rows = rows_of_split.filter((pl.col("column") == column) & (pl.col("class") == name))
             found[pair] = rows["probability"].to_numpy()[labels[pair].rows]
     return found

@@ -17,7 +17,7 @@ from ctglip.inference.scoring import dictionaries_of
 from ctglip.models.release import Release, load_release
 from ctglip.store.tables import Store
 from ctglip.tasks.inputs import CachedFeatures, cached_features
-from ctglip.tasks.network import reads_whole, speaks
+from ctglip.tasks.network import reads_global_image, speaks
 from ctglip.tasks.settings import FinetuneConfig, FitSettings
 from ctglip.tasks.studies import Studies
 from ctglip.tasks.targets import STUDY, Target
@@ -87,13 +87,13 @@ def embed(
     release.model.to(resolve_device(fit.device))
     known = release.provenance.get("trained") or release.organs
     config = FinetuneConfig(fit=fit)
-    whole = reads_whole(release, config)
+    global_image = reads_global_image(release, config)
     organs = tuple(name for name in release.organs if name in known)
-    if whole and release.cxr is not None:
+    if global_image and release.cxr is not None:
         organs = (STUDY,)
     elif only:
         organs = _named_organs(only, organs, dictionaries_of(release).organs)
-    if space != "features" and not speaks(release, whole):
+    if space != "features" and not speaks(release, global_image):
         raise ModelError(
             "This model was trained without texts, so it has no space that texts are in.",
             code="not_aligned",

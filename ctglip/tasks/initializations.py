@@ -12,12 +12,12 @@ from ctglip.tasks.settings import SCRATCH, FinetuneConfig
 
 def open_initializations(run: Path, config: FinetuneConfig, device: str) -> list[Initialization]:
     """The model's own, then the baselines; each has a name of its own."""
-    own = load_release(run)
-    own.model.to(device)
-    found = [Initialization(_name(run), own, False, config.mode)]
+    trained = load_release(run)
+    trained.model.to(device)
+    found = [Initialization(_name(run), trained, False, config.mode)]
     for baseline in config.baselines:
         if baseline == SCRATCH:
-            found.append(Initialization(SCRATCH, own, True, "full"))
+            found.append(Initialization(SCRATCH, trained, True, "full"))
             continue
         release = load_release(Path(baseline))
         release.model.to(device)

@@ -13,20 +13,20 @@ from torch import Tensor
 from ctglip.data.augment import AugmentSettings, augment_crop, augment_hu, draw_augmentations
 from ctglip.data.cache import MAX_FAILED_SHARE, CropCache, check_damage, cut_instances, instances_of
 from ctglip.data.crops import CropSettings
-from ctglip.data.cxr import CxrDataSettings, kept_edge, shrunk
+from ctglip.data.cxr import CxrDataSettings, shrunk, stored_edge
 from ctglip.data.cxr_window import cxr_window
 from ctglip.data.reader import ImageReader
 from ctglip.data.rendering import CropStack
 from ctglip.data.samples import OrganInstance
 from ctglip.data.scans import ScanCut, ScanSettings, render_scans, scan_reader
 from ctglip.errors import CTGLIPError
-from ctglip.inference.cxr_encoding import cxr_places, queries_of, reading_of
+from ctglip.inference.cxr_encoding import cxr_instances, queries_of, reading_of
 from ctglip.inference.feature_cache import check_recipe, organ_features_of
 from ctglip.inference.scans import readable
 from ctglip.models.release import Release
 from ctglip.store.tables import Store
 from ctglip.tasks.base import in_batches
-from ctglip.tasks.network import FEATURES, Inputs, raw_width, read_organs, reads_whole
+from ctglip.tasks.network import FEATURES, Inputs, raw_width, read_organs, reads_global_image
 from ctglip.tasks.settings import FinetuneConfig
 from ctglip.tasks.studies import Bags, Studies
 from ctglip.tasks.targets import Target
@@ -81,9 +81,9 @@ class CropInputs:
         if rng is not None:
             parameters, noise = draw_augmentations(len(crops), self.augment, rng), self.augment.noise_hu
             crops = [augment_crop(crop, one, noise)[0] for crop, one in zip(crops, parameters, strict=True)]
-        drawn = CropStack.of(crops, self.settings).to("cpu")
+        crop_stack = CropStack.of(crops, self.settings).to("cpu")
         size = torch.from_numpy(np.stack([crop.size for crop in crops]))
-        return {"images": drawn.image, "mask": drawn.mask, "size": size}
+        return {"images": crop_stack.image, "mask": crop_stack.mask, "size": size}
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ class CxrInputs:
     boxes: np.ndarray
     queries: np.ndarray
     settings: CxrDataSettings
-    whole: bool
+    global_image: bool
     failures: tuple[Failure, ...] = ()
 
     def read(self, rows: np.ndarray, rng: np.random.Generator | None) -> Inputs:
@@ -160,13 +160,13 @@ class CxrInputs:
         which, index = np.unique(self.radiograph[rows], return_inverse=True)
         images, boxes = [], np.zeros((len(rows), 4), np.float32)
         for instance, number in enumerate(which):
-            own = index == instance
-            image, placed = cxr_window(self.radiographs[number], self.boxes[rows[own]], self.settings, rng)
+            of_study = index == instance
+            image, placed = cxr_window(self.radiographs[number], self.boxes[rows[of_study]], self.settings, rng)
             images.append(image)
             low = np.minimum(placed[:, ::2], self.settings.size - 1)
-            boxes[own] = np.stack([low, np.maximum(placed[:, 1::2], low + 1)], axis=2).reshape(-1, 4)
+            boxes[of_study] = np.stack([low, np.maximum(placed[:, 1::2], low + 1)], axis=2).reshape(-1, 4)
         found = {"images": torch.from_numpy(np.stack(images)), "study_index": torch.from_numpy(index)}
-        if self.whole:
+        if self.global_image:
             return found
         size, queries = torch.zeros(len(rows), 4), torch.from_numpy(self.queries[rows])
         return {**found, "size": size, "organ_id": queries, "boxes": torch.from_numpy(boxes)}
@@ -194,7 +194,7 @@ def cached_features(
     """Raw features of all organs that are asked about, from the feature cache where they are there."""
     organs = organs_of(studies.targets)
     device = next(release.model.parameters()).device
-    if reads_whole(release, config) and (release.cxr is not None or release.model.image_head is None):
+    if reads_global_image(release, config) and (release.cxr is not None or release.model.image_head is None):
         return encode_frozen(image_inputs(store, release, studies, config, progress), release, config.fit.encode)
     found = organ_features_of(
         store, release, studies.study_ids, organs, batch=config.fit.encode, threads=config.fit.threads,
@@ -213,7 +213,7 @@ def encode_frozen(inputs: OrganInputs, release: Release, batch: int) -> CachedFe
         read_organs(model, {name: value.to(device) for name, value in inputs.read(rows, None).items()})
         for rows in in_batches(np.arange(len(bags.study)), batch)
     ]
-    features = torch.cat(parts) if parts else torch.zeros(0, raw_width(model, whole=True))
+    features = torch.cat(parts) if parts else torch.zeros(0, raw_width(model, global_image=True))
     return CachedFeatures(bags, features.float(), inputs.failures)
 
 
@@ -233,9 +233,9 @@ def cxr_inputs(
     check_recipe(store, release)
     numbers = queries_of(release.organs, load_organs(release.organ_dictionary / "organs.yaml"))
     settings = tuning_radiographs(release)
-    organs, whole = organs_of(studies.targets), reads_whole(release, config)
-    reading = "whole" if whole else reading_of(release.model)
-    edge = kept_edge(settings)
+    organs, global_image = organs_of(studies.targets), reads_global_image(release, config)
+    reading = "whole" if global_image else reading_of(release.model)
+    edge = stored_edge(settings)
     radiographs = np.zeros((len(studies.study_ids), edge, edge), np.uint16)
     shapes: dict[str, tuple[int, ...]] = {}
     failures: list[Failure] = []
@@ -249,23 +249,23 @@ def cxr_inputs(
             progress(number + 1, len(studies.study_ids))
     check_damage(failures, len(studies.study_ids), MAX_FAILED_SHARE)
     row = {name: number for number, name in enumerate(studies.study_ids)}
-    instances = cxr_places(store, [name for name in studies.study_ids if name in shapes], organs, reading, release)
+    instances = cxr_instances(store, [name for name in studies.study_ids if name in shapes], organs, reading, release)
     boxes = np.array([instance.row.box for instance in instances], np.float64).reshape(-1, 4)
     boxes *= np.array([np.repeat(edge / np.array(shapes[instance.study_id]), 2) for instance in instances]).reshape(
         -1, 4
     )
     low, high = (edge - settings.size) // 2, (edge - settings.size) // 2 + settings.size
     inside = np.clip(boxes, low, high)
-    seen = (
+    input_kind = (
         np.asarray((inside[:, 1::2] - inside[:, ::2] >= 1).all(1))
         if reading == "box"
         else np.ones(len(instances), bool)
     )
-    instances = [instance for instance, there in zip(instances, seen, strict=True) if there]
+    instances = [instance for instance, there in zip(instances, input_kind, strict=True) if there]
     radiograph = np.array([row[instance.study_id] for instance in instances], dtype=np.int64)
     queries = np.array([numbers.get(instance.organ, 0) for instance in instances], dtype=np.int64)
     bags = bags_of(instances, studies.study_ids, organs)
-    return CxrInputs(bags, radiographs, radiograph, boxes[seen], queries, settings, whole, tuple(failures))
+    return CxrInputs(bags, radiographs, radiograph, boxes[input_kind], queries, settings, global_image, tuple(failures))
 
 
 def scan_inputs(
@@ -278,17 +278,17 @@ def scan_inputs(
     organs = organs_of(studies.targets)
     instances = instances_of(store, studies.study_ids, organs, CropSettings())
     reader = scan_reader(store, settings, len(studies.study_ids), config.fit.keep_gb, config.fit.threads)
-    kept: list[OrganInstance] = []
+    usable: list[OrganInstance] = []
     for done, name in enumerate(studies.study_ids, start=1):
         (cut,) = reader.read([name])
-        own = [instance for instance in instances if instance.study_id == name]
+        of_study = [instance for instance in instances if instance.study_id == name]
         if cut is not None:
-            can = readable(cut, [instance.row for instance in own], release.model, dictionary)
-            kept += [instance for instance, yes in zip(own, can, strict=True) if yes]
+            can = readable(cut, [instance.row for instance in of_study], release.model, dictionary)
+            usable += [instance for instance, yes in zip(of_study, can, strict=True) if yes]
         if progress:
             progress(done, len(studies.study_ids))
-    bags = bags_of(kept, studies.study_ids, organs)
-    return ScanInputs(bags, reader, settings, tuple(kept), release, config.augment, tuple(reader.failures))
+    bags = bags_of(usable, studies.study_ids, organs)
+    return ScanInputs(bags, reader, settings, tuple(usable), release, config.augment, tuple(reader.failures))
 
 
 def crop_inputs(

@@ -42,12 +42,12 @@ class ClassificationNetwork(nn.Module):
         whole: the model reads whole images, no organs.
     """
 
-    def __init__(self, model: DualEncoder, head: BagHead, space: Space, whole: bool) -> None:
+    def __init__(self, model: DualEncoder, head: BagHead, space: Space, global_image: bool) -> None:
         super().__init__()
         self.model = model
         self.head = head
         self.space = space
-        self.whole = whole
+        self.global_image = global_image
 
     def read(self, inputs: Inputs) -> Float[Tensor, "n d"]:
         """Raw features: those that are cached, or of images."""
@@ -57,7 +57,7 @@ class ClassificationNetwork(nn.Module):
         """What the head reads."""
         if self.space == "raw":
             return features
-        if self.whole:
+        if self.global_image:
             assert self.model.image_head is not None
             return self.model.image_head(features)
         return self.model.diagnosis(features)
@@ -96,20 +96,20 @@ def build_network(
         model.encoder.load_pretrained()
     else:
         model = copy.deepcopy(initialization.release.model)
-    whole = reads_whole(initialization.release, config)
+    global_image = reads_global_image(initialization.release, config)
     shared = initialization.mode != "probe" and not initialization.random and config.head.start == "text"
-    shared = shared and speaks(initialization.release, whole)
+    shared = shared and speaks(initialization.release, global_image)
     space: Space = "shared" if shared else "raw"
-    dim = model.settings.embedding_dim if shared else raw_width(model, whole)
+    dim = model.settings.embedding_dim if shared else raw_width(model, global_image)
     head = BagHead(dim, targets, organs, config.head.hidden, config.head.dropout)
-    network = ClassificationNetwork(model, head, space, whole)
+    network = ClassificationNetwork(model, head, space, global_image)
     if shared:
         start_from_text(head, targets, Scorer(initialization.release))
     _mark(network, initialization.mode, config.fit.rank)
     return network.to(initialization.device)
 
 
-def reads_whole(release: Release, config: FinetuneConfig) -> bool:
+def reads_global_image(release: Release, config: FinetuneConfig) -> bool:
     """Whether images are read as a whole.
 
     Raises:
@@ -124,14 +124,14 @@ def reads_whole(release: Release, config: FinetuneConfig) -> bool:
     return config.read == "whole" or release.model.region_reader is None
 
 
-def speaks(release: Release, whole: bool) -> bool:
+def speaks(release: Release, global_image: bool) -> bool:
     """Whether what is read can be compared with texts."""
-    return release.aligned and (release.model.image_head is not None or not whole)
+    return release.aligned and (release.model.image_head is not None or not global_image)
 
 
-def raw_width(model: DualEncoder, whole: bool) -> int:
+def raw_width(model: DualEncoder, global_image: bool) -> int:
     """Width of what ``read_organs`` gives."""
-    return model.image_dim if whole else model.feature_dim
+    return model.image_dim if global_image else model.feature_dim
 
 
 @torch.no_grad()
@@ -147,7 +147,7 @@ def start_from_text(head: BagHead, targets: Sequence[Target], scorer: Scorer) ->
     start = 0
     for target in targets:
         if target.abnormality is not None and not target.classes:
-            axes = scorer.differences(np.eye(dim, dtype=np.float32), target.asks).mean(1)
+            axes = scorer.differences(np.eye(dim, dtype=np.float32), target.organ_pairs).mean(1)
             weight = torch.from_numpy(scorer.calibration.scale * axes).to(head.weight)
             head.weight[start] = weight * head.std
             head.bias[start] = scorer.calibration.bias
@@ -163,7 +163,7 @@ def _mark(network: ClassificationNetwork, mode: Mode, rank: int) -> None:
     for name in ("anatomy_head", "text_head", "diagnosis_head", "image_head"):
         part = getattr(model, name, None)
         if part is not None:
-            used = network.space == "shared" and name == ("image_head" if network.whole else "diagnosis_head")
+            used = network.space == "shared" and name == ("image_head" if network.global_image else "diagnosis_head")
             part.requires_grad_(used and mode != "probe")
 
 

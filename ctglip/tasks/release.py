@@ -53,8 +53,8 @@ class FinetunedModel:
         head = BagHead(state["weight"].shape[1], self.targets, about["organs"], about["hidden"])
         head.load_state_dict({name.replace("spread", "std"): value for name, value in state.items()})
         self.network = ClassificationNetwork(self.release.model, head, about["space"], about["whole"]).eval()
-        whole = about["whole"] and self.release.cxr is not None
-        self.config = FinetuneConfig(read="whole" if whole else "organs")
+        global_image = about["whole"] and self.release.cxr is not None
+        self.config = FinetuneConfig(read="whole" if global_image else "organs")
 
     def predict(self, store: Store, study_ids: Sequence[str]) -> pl.DataFrame:
         """study_id, column, class, probability, yes (at the threshold, null where none was chosen).
@@ -63,9 +63,14 @@ class FinetunedModel:
         """
         blank, unknown = ("",) * len(study_ids), np.full((len(study_ids), len(self.targets)), np.nan, np.float32)
         studies = Studies(self.targets, tuple(study_ids), unknown, blank, blank, ())
-        inputs, own = cached_features(store, self.release, studies, self.config), Initialization.of(self.release)
-        task, rows = Classification(self.config, studies, {own.name: inputs}), np.arange(len(study_ids))
-        table = score_table(studies, "", rows, task.answer(self.network, own, rows, _BATCH).logits, self.calibration)
+        inputs, initialization = (
+            cached_features(store, self.release, studies, self.config),
+            Initialization.of(self.release),
+        )
+        task, rows = Classification(self.config, studies, {initialization.name: inputs}), np.arange(len(study_ids))
+        table = score_table(
+            studies, "", rows, task.answer(self.network, initialization, rows, _BATCH).logits, self.calibration
+        )
         known = inputs.bags.answerable(self.targets, len(study_ids))
         answered = [known[:, number] for number, target in enumerate(self.targets) for _ in range(target.width)]
         name = pl.when(pl.col("class") == "").then("column").otherwise(pl.format("{} = {}", "column", "class"))

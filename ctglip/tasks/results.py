@@ -177,9 +177,9 @@ class BootstrapPatients:
 
 def released_run(runs: Sequence[FinishedRun], score: str) -> FinishedRun:
     """Of the first run's initialization, with most labels, the seed that validates best (the first of equals)."""
-    own = [one for one in runs if one.run.initialization == runs[0].run.initialization]
-    largest = max(one.run.fraction for one in own)
-    return max((one for one in own if one.run.fraction == largest), key=lambda one: one.best(score))
+    same_initialization = [one for one in runs if one.run.initialization == runs[0].run.initialization]
+    largest = max(one.run.fraction for one in same_initialization)
+    return max((one for one in same_initialization if one.run.fraction == largest), key=lambda one: one.best(score))
 
 
 def compare_runs(

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ctglip.cxr.standardize import resized
 from ctglip.data.cache import MAX_FAILED_SHARE, check_damage
-from ctglip.data.cxr import CxrDataSettings, kept_edge, shrunk
+from ctglip.data.cxr import CxrDataSettings, shrunk, stored_edge
 from ctglip.data.cxr_window import cxr_window
 from ctglip.errors import CohortError, ConfigError, CTGLIPError, ModelError
 from ctglip.evaluation.bootstrap import interval_of, weighted_mean
@@ -94,7 +94,7 @@ class Segmentation(Task):
         release = initializations[0].release
         studies, masks = _masked_studies(store, release, config.segmentation.organ)
         window = tuning_radiographs(release)
-        edge, failures = kept_edge(window), []
+        edge, failures = stored_edge(window), []
         radiographs = np.zeros((len(masks), edge, edge), np.uint16)
         small = np.zeros(radiographs.shape, bool)
         for row, name in enumerate(studies.study_ids):
@@ -138,8 +138,8 @@ class Segmentation(Task):
             for some in in_batches(rows, self.config.fit.batch):
                 batch = self.batch(initialization, some, None)
                 logits = network(batch.to(initialization.device).inputs, len(some))
-                drawn = (torch.sigmoid(logits) >= settings.threshold)[:, 0].cpu().numpy()
-                found.append(compare_masks(drawn, batch.targets[:, 0].numpy() > 0))
+                predicted = (torch.sigmoid(logits) >= settings.threshold)[:, 0].cpu().numpy()
+                found.append(compare_masks(predicted, batch.targets[:, 0].numpy() > 0))
         dice, counts = np.concatenate([one.dice for one in found]), np.concatenate([one.counts for one in found])
         names, patients = ([of[row] for row in rows] for of in (self.studies.study_ids, self.studies.patients))
         columns = {"study_id": names, "patient_id": patients, "dice": dice, "score": dice}
@@ -266,7 +266,7 @@ class Segmenter:
         """The organ on one radiograph, in its own pixels; nothing outside of the model's window."""
         check_recipe(store, self.release)
         image, settings = store.study(study_id).image(), tuning_radiographs(self.release)
-        edge, size = kept_edge(settings), settings.size
+        edge, size = stored_edge(settings), settings.size
         radiograph = shrunk(image, edge)[None]
         batch = windows(radiograph, np.zeros(radiograph.shape, bool), settings, None)
         with torch.no_grad():

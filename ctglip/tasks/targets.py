@@ -38,7 +38,7 @@ class Target:
     about: tuple[str, ...] = ()
 
     @property
-    def asks(self) -> tuple[tuple[str, str], ...]:
+    def organ_pairs(self) -> tuple[tuple[str, str], ...]:
         """The (organ, abnormality) that texts are made of; none where the column names no abnormality."""
         return tuple((organ, self.abnormality) for organ in self.about or self.organs if self.abnormality)
 
@@ -82,7 +82,7 @@ def read_targets(
     organs: Sequence[str],
     columns: Mapping[str, ColumnSettings] | None = None,
     ignore: Sequence[str] = (),
-    whole: bool = False,
+    integral: bool = False,
 ) -> TargetTable:
     """Read a label table (``labels.read_labels``), and lay its columns on organs.
 
@@ -100,7 +100,7 @@ def read_targets(
     """
     columns = columns or {}
     explained = {name: settings.classes for name, settings in columns.items()}
-    accepted = "any" if whole else "of_organs"
+    accepted = "any" if integral else "of_organs"
     table = read_labels(path, dictionaries.organs, dictionaries.abnormalities, explained, ignore, accepted)
     faults: list[str] = []
     targets: list[Target] = []
@@ -108,7 +108,7 @@ def read_targets(
         settings = columns.get(column.heading)
         found = (
             _image_target(column, settings, dictionaries)
-            if whole
+            if integral
             else _organ_target(column, settings, dictionaries, organs)
         )
         if isinstance(found, str):
@@ -168,7 +168,7 @@ def _clashes(targets: Sequence[Target]) -> list[str]:
     faults = []
     for target in targets:
         if target.abnormality is not None and not target.classes:
-            first = first_column.setdefault(target.asks, target.column)
+            first = first_column.setdefault(target.organ_pairs, target.column)
             if first != target.column:
                 faults.append(f"columns {first!r} and {target.column!r} ask the same")
     return faults

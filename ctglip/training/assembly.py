@@ -65,8 +65,8 @@ class Assembly:
 
     def samples(self, step: int) -> Any:
         """The samples of a step (this rank's share): a list; of a mixture one for each part, by its name."""
-        drawn = {name: source.batch(step, self.rank, self.world) for name, source in self.sources.items()}
-        return drawn if isinstance(self.objective, Mixture) else next(iter(drawn.values()))
+        by_source = {name: source.batch(step, self.rank, self.world) for name, source in self.sources.items()}
+        return by_source if isinstance(self.objective, Mixture) else next(iter(by_source.values()))
 
     def batch(self, step: int) -> Any:
         """The batch of a step (this rank's share): the same for the same seed, whatever came before."""
@@ -79,7 +79,7 @@ class Assembly:
     @property
     def captions(self) -> list[OrganCaptions]:
         """What is said of which organ in training."""
-        return [said for source in self.sources.values() for said in source.captions]
+        return [captions_of for source in self.sources.values() for captions_of in source.captions]
 
     @property
     def failures(self) -> list[Failure]:
@@ -118,7 +118,7 @@ def assemble(
     device: str,
     progress: Progress | None = None,
     embedding: Progress | None = None,
-    tell: Callable[[str], None] | None = None,
+    notify: Callable[[str], None] | None = None,
 ) -> Assembly:
     """Build everything; the same config and store give the same weights and batches.
 
@@ -146,8 +146,8 @@ def assemble(
 
     def text_ids(texts: Sequence[str]) -> list[int]:
         long = encoder.describe_long(set(texts), "texts")
-        if long and tell:
-            tell(long)
+        if long and notify:
+            notify(long)
         return bank.ids(texts, embedding).tolist()
 
     source_settings = SourceSettings(
@@ -200,9 +200,9 @@ def model_parts(
     needs, model = needs_of(config.objective), config.model
     regions = _region_reader(config, needs, radiographs)
     on_crops = regions is not None and regions.name == "crop"
-    whole = any(need.image for need in needs)
+    needs_image = any(need.image for need in needs)
     crops, scans = config.data.crops, config.scans.input
-    if on_crops and whole and crops.windows_hu != scans.windows_hu:
+    if on_crops and needs_image and crops.windows_hu != scans.windows_hu:
         raise ConfigError(
             f"One encoder sees crops with the windows {crops.windows_hu} and scans with {scans.windows_hu}.",
             code="objective",
@@ -219,7 +219,7 @@ def model_parts(
     tags = _part(config, "tags", any(need.tags for need in needs), TagSettings())
     change = {
         "regions": regions,
-        "image": _part(config, "image", whole, PooledHeadSettings()),
+        "image": _part(config, "image", needs_image, PooledHeadSettings()),
         "resampler": _part(config, "resampler", any(need.resampler for need in needs), ResamplerSettings()),
         "tags": tags,
     }

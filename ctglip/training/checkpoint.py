@@ -91,7 +91,7 @@ def load_checkpoint(folder: Path, state: TrainingState, message: Callable[[str],
     """
     faults = []
     for path in reversed(checkpoints(folder)):
-        about = _whole(path)
+        about = _complete(path)
         if isinstance(about, str):
             faults.append(f"{path.name}: {about}")
             continue
@@ -168,7 +168,7 @@ def _part(found: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(f"{prefix}/"): v for name, v in found.items() if name.startswith(f"{prefix}/")}
 
 
-def _whole(path: Path) -> dict[str, Any] | str:
+def _complete(path: Path) -> dict[str, Any] | str:
     """``state.json`` of a checkpoint whose tensors are as they were written; else what is wrong with it."""
     if not (path / _STATE).is_file():
         return f"{_STATE} is missing"

@@ -147,15 +147,15 @@ def _lengthening(done: int, before: int, config: PretrainConfig) -> str:
     )
 
 
-def resolve_device(wanted: str) -> str:
+def resolve_device(requested: str) -> str:
     """``auto`` becomes ``cuda`` where there is a GPU, else ``cpu``.
 
     Raises:
         ConfigError: ``cuda`` without a GPU.
     """
-    if wanted == "cuda" and not torch.cuda.is_available():
+    if requested == "cuda" and not torch.cuda.is_available():
         raise ConfigError("The config asks for cuda, but torch sees no GPU.", fix="Set device to auto or cpu.")
-    return ("cuda" if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted
+    return ("cuda" if torch.cuda.is_available() else "cpu") if requested == "auto" else requested
 
 
 def _train_run(
@@ -167,7 +167,7 @@ def _train_run(
         torch.set_num_threads(loop.threads)
     keep_freed_memory(context.device)
     preparing = [partial(callbacks.prepare, what) for what in ("Cutting crops", "Embedding texts")]
-    parts = assemble(store, run, config, context.device, *preparing, tell=callbacks.send if context.first else None)
+    parts = assemble(store, run, config, context.device, *preparing, notify=callbacks.send if context.first else None)
     parts.rank, parts.world = context.rank, context.world
     validates = context.first and parts.release.aligned
     validation = build_validation(store, parts.release, parts.dictionaries, config.data) if validates else None

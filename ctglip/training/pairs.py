@@ -50,13 +50,17 @@ def write_pairs(path: Path, parts: Assembly, config: PretrainConfig, count: int)
     bank = next(module.bank for module in parts.objective.modules() if isinstance(module, Texts))
     share = -(-count // len(parts.sources))
     samples = [s for source in parts.sources.values() for s in _samples(source, parts, config, bank)[:share]]
-    learned = [said for said in parts.captions if said.captions]
+    learned = [texts_of for texts_of in parts.captions if texts_of.captions]
     release = parts.release
     size = [release.cxr["size"]] * 2 if release.cxr else (release.scans or release.crops)["grid"]
-    seen = release.crops["grid"] if release.reads_crops else size
+    grid = release.crops["grid"] if release.reads_crops else size
     facts = (
-        Fact("Organs with a text", str(len(learned)), f"{sum(said.kind == 'abnormal' for said in learned)} abnormal"),
-        Fact("Grid of a crop" if release.reads_crops else "Grid", " × ".join(map(str, seen))),
+        Fact(
+            "Organs with a text",
+            str(len(learned)),
+            f"{sum(texts_of.kind == 'abnormal' for texts_of in learned)} abnormal",
+        ),
+        Fact("Grid of a crop" if release.reads_crops else "Grid", " × ".join(map(str, grid))),
     )
     if any(sample.negatives for sample in samples):
         facts += (Fact("Negatives of each organ", str(config.data.negatives)),)
@@ -64,21 +68,21 @@ def write_pairs(path: Path, parts: Assembly, config: PretrainConfig, count: int)
 
 
 def _samples(source: TextDataset[Any], parts: Assembly, config: PretrainConfig, bank: TextBank) -> list[PairSample]:
-    drawn = source.batch(0, parts.rank, parts.world)
+    first_batch = source.batch(0, parts.rank, parts.world)
     if isinstance(source, OrganDataset):
-        return [_crop(one, source, parts, config, bank) for one in _in_turn(drawn)]
+        return [_crop(one, source, parts, config, bank) for one in _in_turn(first_batch)]
     names = source.studies(0)
-    studies = names if len(names) == len(drawn) else [""] * len(drawn)
-    shown = _Shown(config, parts.release.cxr is not None, tuple(getattr(source, "regions", ())))
+    studies = names if len(names) == len(first_batch) else [""] * len(first_batch)
+    rendering = _Rendering(config, parts.release.cxr is not None, tuple(getattr(source, "regions", ())))
     return [
         found
-        for one, study_id in zip(drawn, studies, strict=True)
-        for found in _scan(one, study_id, parts.release.organs, shown, bank, parts.dictionaries.organs)
+        for one, study_id in zip(first_batch, studies, strict=True)
+        for found in _scan(one, study_id, parts.release.organs, rendering, bank, parts.dictionaries.organs)
     ]
 
 
 @dataclass(frozen=True)
-class _Shown:
+class _Rendering:
     """How inputs were made, which their pictures undo, and the names of regions."""
 
     config: PretrainConfig
@@ -110,14 +114,14 @@ def _in_turn(samples: Sequence[Any]) -> list[Any]:
 
 
 def _crop(sample: Any, dataset: OrganDataset, parts: Assembly, config: PretrainConfig, bank: TextBank) -> PairSample:
-    said, texts, instance = dataset.captions[sample.row], dataset.texts, dataset.cache.instances[sample.row]
+    texts_of, texts, instance = dataset.captions[sample.row], dataset.texts, dataset.cache.instances[sample.row]
     organ = parts.dictionaries.organs[parts.release.organs[sample.organ_id]]
     text = _text(bank, sample.text_id)
-    own = {texts[number] for statement in said.captions for number in statement.report}
+    reported = {texts[number] for statement in texts_of.captions for number in statement.report}
     denied = [
         words
         for key, words in dataset.organ_texts.negatives.paraphrases.items()
-        if key[0] == said.organ and key[1] in said.hard
+        if key[0] == texts_of.organ and key[1] in texts_of.hard
     ]
     hard = {texts[number] for words in denied for number in (*words.dictionary, *words.reports)}
     false = [_text(bank, number) for number in sample.negative_ids[:_NEGATIVES] if number >= 0]
@@ -126,7 +130,7 @@ def _crop(sample: Any, dataset: OrganDataset, parts: Assembly, config: PretrainC
         study_id=instance.study_id,
         organ=organ.display,
         text=text or _SILENT,
-        source=_source(text, own, sample.parameters.mirrored),
+        source=_source(text, reported, sample.parameters.mirrored),
         picture=_picture(
             np.asarray(sample.image), config.data.crops.windows_hu, (float(x), float(y), float(z)),
             {organ.display: np.asarray(sample.mask)[0] > 0.5},
@@ -137,10 +141,10 @@ def _crop(sample: Any, dataset: OrganDataset, parts: Assembly, config: PretrainC
     )  # fmt: skip
 
 
-def _source(text: str, own: Container[str], mirrored: bool) -> str:
+def _source(text: str, reported: Container[str], mirrored: bool) -> str:
     if not text:
         return ""
-    wording = "report sentence" if text in own else "dictionary wording"
+    wording = "report sentence" if text in reported else "dictionary wording"
     return f"{wording}, of a mirrored crop: sides are exchanged in picture, organ and text" if mirrored else wording
 
 
@@ -153,39 +157,42 @@ def _facts(row: OrganRow, change: AugmentationParameters) -> tuple[Fact, ...]:
 
 
 def _scan(
-    sample: Any, study_id: str, names: Sequence[str], shown: _Shown, bank: TextBank, organs: OrganDictionary
+    sample: Any, study_id: str, names: Sequence[str], rendering: _Rendering, bank: TextBank, organs: OrganDictionary
 ) -> Iterator[PairSample]:
     """A whole scan or radiograph with its text, or with each of its organs."""
-    image, whole = np.asarray(sample.image), "Whole radiograph" if shown.radiographs else "Whole scan"
-    subject = f"study {study_id}" if study_id else f"a {whole.split()[-1]}"
+    image, title = np.asarray(sample.image), "Whole radiograph" if rendering.radiographs else "Whole scan"
+    subject = f"study {study_id}" if study_id else f"a {title.split()[-1]}"
     if len(sample.tags):
-        yield _report(sample, whole, shown, bank)
+        yield _report(sample, title, rendering, bank)
     elif sample.report >= 0:
-        picture = shown.picture(image, {}, subject)
-        yield PairSample(study_id, whole, _text(bank, sample.report), "report", picture)
+        picture = rendering.picture(image, {}, subject)
+        yield PairSample(study_id, title, _text(bank, sample.report), "report", picture)
     else:
         for number, organ_id in enumerate(sample.organ_id[:3]):
             organ = organs[names[int(organ_id)]]
-            picture = shown.picture(image, {organ.display: _found(sample, number, organ.name, organs)}, subject)
+            picture = rendering.picture(image, {organ.display: _found(sample, number, organ.name, organs)}, subject)
             false = [_text(bank, one) for one in sample.negative_ids[number][:_NEGATIVES] if one >= 0]
             negatives = tuple(NegativeText(one) for one in false)
             text = _text(bank, sample.text_id[number]) or _SILENT
             yield PairSample(study_id, organ.display, text, "", picture, negatives)
 
 
-def _report(sample: Any, whole: str, shown: _Shown, bank: TextBank) -> PairSample:
+def _report(sample: Any, title: str, rendering: _Rendering, bank: TextBank) -> PairSample:
     """A whole scan or radiograph with both sections of its report."""
-    said = {name: _text(bank, getattr(sample, name)) for name in ("findings", "impression")}
-    text = " ".join(f"{name.capitalize()}: {told or 'none.'}" for name, told in said.items())
+    texts_of = {name: _text(bank, getattr(sample, name)) for name in ("findings", "impression")}
+    text = " ".join(f"{name.capitalize()}: {captioned or 'none.'}" for name, captioned in texts_of.items())
     facts = (
         Fact("Views", str(len(sample.images))),
         Fact("Regions", str(len(sample.organ_id)), f"{int((sample.text_id >= 0).sum())} with sentences"),
         Fact("Tags", str(int((sample.tags == 1).sum())), f"{int((sample.tags == 0).sum())} denied"),
     )
-    image, told = np.asarray(sample.image), np.flatnonzero(sample.text_id >= 0)[:_REGIONS]
-    boxes = {shown.regions[int(sample.organ_id[n])].replace("_", " "): _inside(image, sample.boxes[0][n]) for n in told}
-    picture = shown.picture(image, boxes if shown.radiographs else {}, f"study {sample.study_id}")
-    return PairSample(sample.study_id, whole, text, "report", picture, facts=facts)
+    image, captioned = np.asarray(sample.image), np.flatnonzero(sample.text_id >= 0)[:_REGIONS]
+    boxes = {
+        rendering.regions[int(sample.organ_id[n])].replace("_", " "): _inside(image, sample.boxes[0][n])
+        for n in captioned
+    }
+    picture = rendering.picture(image, boxes if rendering.radiographs else {}, f"study {sample.study_id}")
+    return PairSample(sample.study_id, title, text, "report", picture, facts=facts)
 
 
 def _found(sample: Any, number: int, organ: str, organs: OrganDictionary) -> np.ndarray:
@@ -221,10 +228,10 @@ def _picture(
     if inside.any() and float(np.median(_hu(image, windows, widest)[inside])) < _DARK_HU:
         channel = widest
     labels = inside.astype(np.uint8) if masks else None
-    shown = {name: [1] for name in masks}
-    index = best_slice(image.shape[1:], "axial", labels, shown)
+    rendering = {name: [1] for name in masks}
+    index = best_slice(image.shape[1:], "axial", labels, rendering)
     return slice_picture(
-        _hu(image, windows, channel), spacing_mm, "axial", index, labels, shown,
+        _hu(image, windows, channel), spacing_mm, "axial", index, labels, rendering,
         window_hu=windows[channel], longest_px=_PIXELS, subject=subject,
     )  # fmt: skip
 

@@ -20,7 +20,7 @@ from ctglip.evaluation.encoded import differences_of
 from ctglip.evaluation.labels import Labels, labels_from_findings
 from ctglip.evaluation.zero_shot import Scores
 from ctglip.inference.cxr_encoding import (
-    cxr_places,
+    cxr_instances,
     cxr_settings,
     encode_radiographs,
     on_window,
@@ -144,12 +144,12 @@ def build_validation(
     return Validation(release, instances, encode, labels, observe)
 
 
-Asked = tuple[Sequence[OrganInstance], Callable[[], OrganEmbeddings]]
+Answers = tuple[Sequence[OrganInstance], Callable[[], OrganEmbeddings]]
 
 
 def _crops(
     store: Store, release: Release, instances: list[OrganInstance], data: DataSettings, organs: OrganDictionary
-) -> Asked:
+) -> Answers:
     cache = open_crops(store, instances, data.crops, organs, data.cache, data.threads).readable()
     return cache.instances, lambda: encode_crops(release.model, cache, data.crops)
 
@@ -165,7 +165,7 @@ def _radiographs(
     """Radiographs are kept as the model reads them; organs that its window leaves out are not asked about."""
     settings, reading = cxr_settings(release), reading_of(release.model)
     by_study: dict[str, list[OrganRegion]] = {}
-    for instance in cxr_places(store, study_ids, names, reading, release):
+    for instance in cxr_instances(store, study_ids, names, reading, release):
         by_study.setdefault(instance.study_id, []).append(instance.row)
     with worker_threads(data.threads) as pool:
         radiographs = list(pool.map(lambda name: cxr_input(store.study(name).image(), settings), by_study))
@@ -188,7 +188,7 @@ def _radiographs(
 
 def _scans(
     store: Store, release: Release, instances: list[OrganInstance], data: DataSettings, organs: OrganDictionary
-) -> Asked:
+) -> Answers:
     """Scans are kept on the model's grid; organs too small for it are not asked about."""
     settings = ScanSettings.model_validate(release.scans)
     by_study: dict[str, list[OrganInstance]] = {}

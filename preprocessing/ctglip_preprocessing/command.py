@@ -20,7 +20,7 @@ def preprocess(
         typer.Option(help="A file, or a shipped config (default preprocess/organ_crops; see: ctglip config show)."),
     ] = None,
     changes: Annotated[
-        list[str] | None, typer.Option("--set", help="Change one setting, e.g. volume.crop_to_body=false.")
+        list[str] | None, typer.Option("--set", help="Change one setting, e.g. ct.crop_to_body=false.")
     ] = None,
     columns: Annotated[Path | None, typer.Option(help="YAML column map, our_name: their_name.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes on this machine (default 1).")] = None,

@@ -13,7 +13,7 @@ import torch
 from ctglip.data.cxr import CxrInput
 from ctglip.data.samples import StudySample, without_organs
 from ctglip.features.text_bank import TextBank
-from ctglip.inference.cxr_encoding import whole_image_region
+from ctglip.inference.cxr_encoding import global_region
 from ctglip.inference.cxr_maps import cxr_maps
 from ctglip.inference.heatmap import on_pixels
 from ctglip.models.aggregation import AggregationSettings
@@ -84,7 +84,7 @@ def test_a_trained_models_map_peaks_in_the_blot(tmp_path: Path, pooling: str, me
     for number in range(40):
         image, (row, column) = radiograph(rng, number % 2 == 0)
         shown = CxrInput(image, (SIZE, SIZE), SIZE, 0)
-        values = cxr_maps(model, shown, whole_image_region("lungs", (SIZE, SIZE)), 0, "whole", axis)[0]
+        values = cxr_maps(model, shown, global_region("lungs", (SIZE, SIZE)), 0, "whole", axis)[0]
         with torch.no_grad():
             vision = model.encoder(torch.from_numpy(image[None]))
             answer = float(
@@ -127,7 +127,7 @@ def test_several_answers_at_once_are_those_one_by_one() -> None:
     tree = {"encoder": CNNSettings(spatial_dims=2, widths=(8, 16), blocks=(0, 1)), "in_channels": 1, "dim": 16,
             "embedding_dim": 8, "text_dim": 8}  # fmt: skip
     rng = np.random.default_rng(0)
-    shown, row = CxrInput(radiograph(rng, True)[0], (SIZE, SIZE), SIZE, 0), whole_image_region("lungs", (SIZE, SIZE))
+    shown, row = CxrInput(radiograph(rng, True)[0], (SIZE, SIZE), SIZE, 0), global_region("lungs", (SIZE, SIZE))
     axes = rng.normal(size=(3, 8)).astype(np.float32)
     for head in ("pooled", "tokens"):
         model = dual_encoder(**tree, image={"name": head})

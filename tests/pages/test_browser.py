@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from ctglip.pages import answers, compare, index, pairs, quality, report
-from ctglip.pages.viewer import LaidMap, make_viewer
+from ctglip.pages.viewer import PlacedMap, make_viewer
 
 pytestmark = pytest.mark.slow
 MODULES: dict[str, Any] = {
@@ -124,7 +124,7 @@ def viewed(scan_page: answers.AnswersPage, phantom: tuple[np.ndarray, np.ndarray
     affine = np.diag([2.0, 2.0, 2.0, 1.0])
     heat = np.where(labels == 1, 0.5, 0.0)
     heat[13, 22, 30] = 1.0
-    maps = [LaidMap("Liver: Hepatic steatosis", "Liver", heat, affine)]
+    maps = [PlacedMap("Liver: Hepatic steatosis", "Liver", heat, affine)]
     view = make_viewer(hu, affine, labels, {"Liver": {1}, "Spleen": {2}}, maps=maps)
     path = tmp_path_factory.mktemp("viewer") / "scan.html"
     path.write_text(answers.render(dataclasses.replace(scan_page, viewer=view)), encoding="utf-8")

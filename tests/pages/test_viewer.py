@@ -64,7 +64,7 @@ def test_a_heat_map_keeps_its_own_grid_and_its_peak_is_found_in_the_scan(phantom
     fine = AFFINE @ np.diag([0.5, 0.5, 0.5, 1.0])
     heat = np.full((40, 60, 80), -0.5)
     heat[27, 44, 60] = 1.0
-    view = made(phantom, maps=[viewer.LaidMap("Liver: cyst", "Liver", heat, fine)])
+    view = made(phantom, maps=[viewer.PlacedMap("Liver: cyst", "Liver", heat, fine)])
     (shown,) = view.maps
     image = image_of(shown.image)
     np.testing.assert_allclose(image.affine, fine)

@@ -127,7 +127,7 @@ def five_by_200(context: Context) -> FiveBy200 | None:
     patients = np.array([context.split.patient_of[study] for study in studies])
     prompts = {name: _prompts(context, name) for name in rows_of}
     context.embed_texts([text for texts in prompts.values() for text in texts])
-    scorer = context.scorer.of_whole()
+    scorer = context.scorer.for_global_images()
     answers = nearest_class(radiographs @ scorer.directions(list(prompts.values())).T)
     single = [(number, text) for number, texts in enumerate(prompts.values()) for text in texts]
     by_prompt = scorer.directions([(text,) for _, text in single]) @ radiographs.T
@@ -187,7 +187,7 @@ def _image_to_report(
         return ()
     reports = [texts[studies[row]].get("impression") or texts[studies[row]]["report"] for row in rows]
     context.embed_texts(reports)
-    similarity = radiographs[rows] @ context.scorer.of_whole().directions([(text,) for text in reports]).T
+    similarity = radiographs[rows] @ context.scorer.for_global_images().directions([(text,) for text in reports]).T
     chance = float(np.mean([np.mean(truth[rows] == one) for one in truth[rows]]))
     found = []
     for k in RANKS:

@@ -136,7 +136,7 @@ def retrieval(context: Context) -> RetrievalResult:
             if len(rows) < FEWEST:
                 continue
             keys = [texts[studies[row]][section] for row in rows]
-            vectors = context.scorer.of_whole().directions([(text,) for text in keys])
+            vectors = context.scorer.for_global_images().directions([(text,) for text in keys])
             patients = np.array([patient_of[studies[row]] for row in rows])
             add("", "radiograph", section, radiographs[rows] @ vectors.T, keys, patients)
     return RetrievalResult(tuple(direction(name, several, context.weights) for name, several in blocks.items()))
