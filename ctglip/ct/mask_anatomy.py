@@ -282,8 +282,8 @@ def check_anatomy(
         return (QualityCheck("numbering", "error", message, round(cost, 2)),)
     if cost >= _WORSE and min(declared.share, turned.share) > _BAD:
         message = (
-            f"{len(declared.odd)} of {len(declared.costs)} organs ({_some(declared.odd)}) have another place, size or HU "
-            "than such organs have, and no numbering that is known fits: are these the scan's masks?"
+            f"{len(declared.odd)} of {len(declared.costs)} organs ({_some(declared.odd)}) have another place, size or "
+            "HU than such organs have, and no numbering that is known fits: are these the scan's masks?"
         )
         return (QualityCheck("masks_unlike_anatomy", "error", message, round(declared.share, 2)),)
     if not declared.odd or turned.share < min(declared.share, _MIRRORED):
