@@ -99,20 +99,22 @@ def _splits(patients: list[str], radiographs: tuple[int, int, int]) -> dict[str,
 
 
 TAGS = {"layers": 2, "heads": 4, "hidden": 256, "dropout": 0.1}
-TOKENS = {"model.image_project": "token", "model.image_levels": [-2], "model.image_pooling": "peak"}
+TOKENS = {"model.image": {"name": "tokens", "levels": [-2], "pooling": "peak"}}
 """How whole radiographs are read by all arms that do."""
 ARMS: dict[str, Arm] = {
-    "clip": ("demo/cxr_asg", {"objective": {"name": "global_pair"}, "model.tags": None}),
+    "clip": ("demo/cxr_asg", {"objective": {"name": "global_pair"}, "model.tags": None, "model.regions": None}),
     "imitate": ("demo/cxr_imitate", {"cxr.copies": 2}),
     "asg": ("demo/cxr_asg", {"model.tags": TAGS}),
     "ecamp": ("demo/cxr_ecamp", {}),
     "place": ("demo/cxr_place", {}),
 }
 """Config and changes; ``shared`` is laid over both. ECAMP has its own encoder (a ViT) and is probed alone."""
+UNTRAINED = {"region_sentence": {"model.regions": None}, "recognition": {"model.tags": None}}
+"""Parts of ASG's model that nothing trains without a term."""
 ABLATION: dict[str, Arm] = {
     **{name: ARMS[name] for name in ("clip", "imitate", "asg")},
     **{
-        f"asg - {term}": (ARMS["asg"][0], {**ARMS["asg"][1], f"objective.{term}": 0.0})
+        f"asg - {term}": (ARMS["asg"][0], {**ARMS["asg"][1], **UNTRAINED.get(term, {}), f"objective.{term}": 0.0})
         for term in ("image_report", "region_sentence", "recognition", "soft_labels")
     },
     "asg, same sentences negative": (ARMS["asg"][0], {**ARMS["asg"][1], "objective.same_sentences": "negative"}),

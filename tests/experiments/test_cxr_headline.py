@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from ctglip.training.assembly import model_parts
+from ctglip.vocabulary.organs import load_organs
 from experiments.cxr_headline import work
 from experiments.cxr_headline.parts import about_pointing, run_of
 
@@ -21,12 +23,12 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def test_patients_stay_whole_and_the_splits_are_large_enough() -> None:
     patients = [f"p{number // 2 if number % 3 else number}" for number in range(300)]
-    instance = work._splits(patients, (180, 30, 90))
-    counts = {name: sum(instance[p] == name for p in patients) for name in ("train", "val", "test")}
+    split_of = work._splits(patients, (180, 30, 90))
+    counts = {name: sum(split_of[p] == name for p in patients) for name in ("train", "val", "test")}
     assert counts["train"] >= 180
     assert counts["test"] >= 90
     assert sum(counts.values()) == 300
-    assert instance == work._splits(list(patients), (180, 30, 90))
+    assert split_of == work._splits(list(patients), (180, 30, 90))
 
 
 @pytest.mark.parametrize("name", list({**work.ARMS, **work.ABLATION}))
@@ -37,7 +39,9 @@ def test_arms_differ_only_in_what_they_are_about(name: str) -> None:
     assert (config.seed, config.loop.steps, config.cxr.size) == (2, size["steps"], size["pixels"])
     assert (config.cxr.flip, config.cxr.rotate, config.cxr.perspective) == (0, 0, 0), "sides are asked for"
     if name != "ecamp":
-        assert (config.model.image_project, config.model.encoder.norm) == ("token", "batch")
+        assert (config.model.image.name, config.model.encoder.norm) == ("tokens", "batch")
+    parts, _ = model_parts(config, 384, load_organs(), ("heart", "lung_left"), radiographs=True)
+    assert (parts.tags is not None) == (name.startswith("asg") and name != "asg - recognition")
 
 
 def test_runs_have_names_of_their_own(tmp_path: Path) -> None:
