@@ -276,7 +276,7 @@ class Answerer:
             calibrated=calibrated,
             rank=1 + int((read.differences[ranked] > difference_axes).sum()),
             of=len(ranked),
-            was_learned=taught,
+            taught=taught,
             caveats=caveats,
             threshold=calibration.thresholds.get(f"{organ}:{name}") if calibrated else None,
         )
@@ -327,4 +327,4 @@ def _key(answer: Answer, groups: Mapping[str, Sequence[Answer]]) -> str:
 
 def _ranked(answers: Sequence[Answer]) -> list[Answer]:
     """Those that were taught first, the most likely first, those without an answer last."""
-    return sorted(answers, key=lambda a: (a.probability is None, not a.was_learned, -(a.probability or 0.0)))
+    return sorted(answers, key=lambda a: (a.probability is None, not a.taught, -(a.probability or 0.0)))

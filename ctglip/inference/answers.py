@@ -55,7 +55,7 @@ class Answer:
     rank: int | None = None
     of: int | None = None
     reason: str = ""
-    was_learned: bool = False
+    taught: bool = False
     similar: tuple[SimilarSentence, ...] = ()
     read_from: str = ""
     familiar: bool | None = None

@@ -33,7 +33,7 @@ def most_likely(answers: Answers) -> set[Pair]:
     best: dict[Pair, tuple[bool, float]] = {}
     for answer in answers.answers:
         if answer.probability is not None:
-            best[answer.organ, answer.abnormality] = (answer.was_learned, answer.probability)
+            best[answer.organ, answer.abnormality] = (answer.taught, answer.probability)
     return set(sorted(best, key=lambda pair: best[pair], reverse=True)[:MOST_MAPS])
 
 
@@ -100,9 +100,7 @@ def remark(answer: Answer) -> str:
 
 def unseen_note(answers: Answers) -> tuple[str, ...]:
     """A line that names the answers that rest on words alone, where there are any."""
-    unseen = {
-        answers.display(a.abnormality) for a in answers.answers if a.probability is not None and not a.was_learned
-    }
+    unseen = {answers.display(a.abnormality) for a in answers.answers if a.probability is not None and not a.taught}
     if not unseen:
         return ()
     return (f"Not seen in training, answered through the words alone: {', '.join(sorted(unseen))}.",)

@@ -82,7 +82,7 @@ def read_targets(
     organs: Sequence[str],
     columns: Mapping[str, ColumnSettings] | None = None,
     ignore: Sequence[str] = (),
-    integral: bool = False,
+    global_image: bool = False,
 ) -> TargetTable:
     """Read a label table (``labels.read_labels``), and lay its columns on organs.
 
@@ -100,7 +100,7 @@ def read_targets(
     """
     columns = columns or {}
     explained = {name: settings.classes for name, settings in columns.items()}
-    accepted = "any" if integral else "of_organs"
+    accepted = "any" if global_image else "of_organs"
     table = read_labels(path, dictionaries.organs, dictionaries.abnormalities, explained, ignore, accepted)
     faults: list[str] = []
     targets: list[Target] = []
@@ -108,7 +108,7 @@ def read_targets(
         settings = columns.get(column.heading)
         found = (
             _image_target(column, settings, dictionaries)
-            if integral
+            if global_image
             else _organ_target(column, settings, dictionaries, organs)
         )
         if isinstance(found, str):

@@ -113,7 +113,7 @@ def words(method: Ecamp, batches: Sequence[MaskedBatch], swap: bool, many: bool)
         image = batch.image.roll(1, 0) if swap else batch.image
         hidden = batch.focus | batch.hidden if many else batch.focus
         shown = torch.where(hidden, method.pieces.mask, batch.words)
-        logits = method.bert.words(method.encode(replace(batch, image=image, shown=shown, hidden=hidden))["state"])
+        logits = method.bert.words(method.encode(replace(batch, image=image, input_ids=shown, hidden=hidden))["state"])
         said = logits.argmax(-1) == batch.words
         right["entities"] += said[batch.entity].float().tolist()
         right["descriptors"] += said[batch.focus & ~batch.entity].float().tolist()

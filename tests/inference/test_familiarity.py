@@ -100,7 +100,7 @@ def test_what_was_never_taught_is_never_calibrated(measured: Release, files: Fil
     )
     display = model.dictionaries.abnormalities[never].display
     (answer,) = model.query(files[0], [f"liver: {display}"], files[1]).answers
-    assert not answer.seen
+    assert not answer.taught
     assert not answer.calibrated
     assert answer.caveats == (f"never taught: no report of training affirms {display} of the liver",)
 

@@ -47,7 +47,7 @@ def test_answers_are_probabilities_with_ranks(trained: Trained, files: Files) ->
         assert answer.probability is not None
         assert 0 < answer.probability < 1
         assert answer.rank == answer.of == 1
-        assert answer.seen
+        assert answer.taught
         assert len(answer.similar) == 3
     told = json.loads(json.dumps(answers.to_json()))
     assert told["scan"] == "scan.nii.gz"
@@ -84,7 +84,7 @@ def test_what_was_seen_as_a_kind_of_it_was_seen(trained: Trained, files: Files) 
     wider = next(iter(model.dictionaries.abnormalities.ancestors("liver_cyst")))
     asked = ["liver: " + model.dictionaries.abnormalities[name].display for name in (wider, "hepatic_steatosis")]
     answers = model.query(files[0], asked, masks=files[1]).answers
-    assert [answer.seen for answer in answers] == [True, False]
+    assert [answer.taught for answer in answers] == [True, False]
 
 
 def test_answers_need_no_text_encoder(trained: Trained, files: Files) -> None:
@@ -111,7 +111,7 @@ def test_the_page_shows_where_the_most_likely_answers_come_from(trained: Trained
     everything = model.query(files[0], [], masks=files[1], everything=True)
     chosen = most_likely(everything)
     assert len(chosen) == min(MOST_MAPS, len({(a.organ, a.abnormality) for a in everything.answers}))
-    said = {(a.organ, a.abnormality): (a.seen, a.probability or 0) for a in everything.answers}
+    said = {(a.organ, a.abnormality): (a.taught, a.probability or 0) for a in everything.answers}
     least = min(said[pair] for pair in chosen)
     assert all(value <= least for pair, value in said.items() if pair not in chosen)
 

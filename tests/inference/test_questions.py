@@ -34,7 +34,7 @@ BOTH = Dictionaries(load_organs(), load_abnormalities())
 def test_forms_of_a_question(text: str, organs: tuple[str, ...], abnormality: str | None) -> None:
     found = understand(text, BOTH)
     assert found.text == text
-    assert [(ask.organs, ask.abnormality, ask.denied) for ask in found.asks] == [(organs, abnormality, False)]
+    assert [(ask.organs, ask.abnormality, ask.denied) for ask in found.pairs] == [(organs, abnormality, False)]
 
 
 def test_a_pair_is_asked_side_by_side_where_only_its_sides_are_known() -> None:
@@ -45,7 +45,7 @@ def test_a_pair_is_asked_side_by_side_where_only_its_sides_are_known() -> None:
 
 
 def asked(text: str, known: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], str | None, bool]]:
-    return [(ask.organs, ask.abnormality, ask.denied) for ask in understand(text, BOTH, known).asks]
+    return [(ask.organs, ask.abnormality, ask.denied) for ask in understand(text, BOTH, known).pairs]
 
 
 @pytest.mark.parametrize(

@@ -176,11 +176,11 @@ def test_holes_are_a_function_of_seed_step_and_study_alone(bank):
     whole = objective.collate(samples, StepContext(3, 5))
     torch.rand(3)
     part = objective.collate(samples[4:], StepContext(3, 5))
-    for name in ("kept", "words", "shown", "weights"):
+    for name in ("visible_patches", "words", "input_ids", "weights"):
         assert torch.equal(getattr(whole, name)[4:], getattr(part, name))
     other = objective.collate(samples, StepContext(3, 6))
-    assert not torch.equal(whole.kept, other.kept)
-    assert not torch.equal(whole.shown, other.shown)
+    assert not torch.equal(whole.visible_patches, other.visible_patches)
+    assert not torch.equal(whole.input_ids, other.input_ids)
     assert not (whole.hidden & (whole.words == objective.pieces.pad)).any()
 
 
@@ -275,7 +275,7 @@ def test_in_a_mixture_parts_draw_the_same_and_one_aligned_part_aligns(bank):
     assert not mixed.aligned
     samples = studies(bank, 2, 4)
     batch = mixed.collate({"a": samples, "b": samples}, StepContext(1, 2))
-    assert torch.equal(batch.parts["a"].kept, batch.parts["b"].kept)
+    assert torch.equal(batch.parts["a"].visible_patches, batch.parts["b"].visible_patches)
     assert set(mixed(batch)[0]) == {f"{part}/{name}" for part in "ab" for name in ("image", "sharp", "words")}
 
 
@@ -310,7 +310,7 @@ def test_hidden_patches_are_drawn_from_those_that_are_seen(bank):
     train(objective, lambda step: shaded(bank, 32, step), 100)
     samples = shaded(bank, 64, 10_000)
     found = held_out(objective, samples)
-    hidden = torch.ones(64, 16).scatter(1, objective.collate(samples).kept, 0)[..., None]
+    hidden = torch.ones(64, 16).scatter(1, objective.collate(samples).visible_patches, 0)[..., None]
     assert hidden.mean() == 0.5
     assert better_than_the_mean(found["prediction"], found["target"], hidden) < 0.2
 

@@ -68,7 +68,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def studies_of(model: Path, radiographs: tuple[Store, Path], whole: bool):
     release = load_release(model)
     return release, join(
-        read_targets(radiographs[1], Scorer(release).dictionaries, release.organs, whole=whole), radiographs[0]
+        read_targets(radiographs[1], Scorer(release).dictionaries, release.organs, global_image=whole), radiographs[0]
     )
 
 

@@ -67,8 +67,8 @@ def test_cxr_reach_every_term_and_the_release_sees_what_the_encoder_saw(tiny_cxr
     assert (tmp_path / "run" / "wordpiece" / "tokenizer.json").is_file()
     assert list((tmp_path / "run" / "entities").glob("*.json"))
     again = assemble(tiny_cxr[0], tmp_path / "other", cxr_config(word_bert, CXR), "cpu").batch(3)
-    assert torch.equal(batch.shown, again.shown)
-    assert torch.equal(batch.kept, again.kept)
+    assert torch.equal(batch.input_ids, again.input_ids)
+    assert torch.equal(batch.visible_patches, again.visible_patches)
 
 
 @pytest.mark.parametrize(("objective", "crops", "scans"), [
