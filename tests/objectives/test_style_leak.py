@@ -43,7 +43,7 @@ class Cohort:
     book: CaptionBuilder
     captions: list[OrganCaptions]
     patients: list[int]
-    wordings: dict[tuple[str, str], Paraphrases]
+    paraphrases: dict[tuple[str, str], Paraphrases]
 
 
 @pytest.fixture(scope="module")
