@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import sys
 import tomllib
@@ -40,9 +41,15 @@ def imported(code: str) -> set[str]:
     return names
 
 
+@functools.cache
+def distributions() -> dict[str, list[str]]:
+    """Distributions of each top-level package; reading them all takes a second or more."""
+    return dict(packages_distributions())
+
+
 def undeclared(names: set[str]) -> set[str]:
     """Those of some packages that no declared distribution holds."""
-    homes, known = packages_distributions(), declared()
+    homes, known = distributions(), declared()
     others = names - OWN - set(sys.stdlib_module_names) - set(BROUGHT_ALONG)
     return {name for name in others if not {normal(home) for home in homes.get(name, [name])} & known}
 
