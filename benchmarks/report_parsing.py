@@ -111,12 +111,8 @@ class LabelMap:
                     named |= {kind for name in named for kind in abnormalities.descendants(name)}
                 spared = [name for name in rule.get("except", ()) if name in abnormalities]
                 named -= {kind for name in spared for kind in (name, *abnormalities.descendants(name))}
-                instances = {
-                    instance for organ in rule.get("organs", ()) for instance in (organ, *organs.parts_of(organ))
-                }
-                instances -= {
-                    instance for organ in rule.get("not_in", ()) for instance in (organ, *organs.parts_of(organ))
-                }
+                instances = {part for organ in rule.get("organs", ()) for part in (organ, *organs.parts_of(organ))}
+                instances -= {part for organ in rule.get("not_in", ()) for part in (organ, *organs.parts_of(organ))}
                 statuses = frozenset(rule.get("statuses", PRESENT))
                 self.rules.setdefault(label, []).append(Rule(frozenset(named), frozenset(instances) or None, statuses))
 
@@ -212,7 +208,7 @@ class RegionMap:
 
     def __init__(self, regions: dict[str, dict[str, Any]], organs: OrganDictionary) -> None:
         def spread(names: Sequence[str]) -> set[str]:
-            return {instance for name in names for instance in (name, *organs.parts_of(name))}
+            return {part for name in names for part in (name, *organs.parts_of(name))}
 
         self.organs = {
             region: spread(rule["organs"]) - spread(rule.get("without", ())) for region, rule in regions.items()
@@ -240,18 +236,14 @@ def plain(text: str) -> str:
     return " ".join(re.findall(r"\w+", text.lower()))
 
 
-def study_of(volume: str) -> str:
-    """The study that a reconstruction belongs to: ``valid_1_a_2.nii.gz`` is of ``valid_1_a``."""
-    return re.sub(r"_\d+\.nii\.gz$", "", volume)
-
-
 def regions_command(arguments: argparse.Namespace) -> tuple[dict[str, Any], pl.DataFrame]:
     """Sentences of findings sections against the regions they are listed under."""
     parser = get_parser()
     regions = RegionMap(read_yaml(arguments.mapping)["regions"], parser.lexicon.organs)
     truth: dict[str, dict[str, str]] = {}
     for volume, region, text in pl.read_csv(arguments.regions, infer_schema=False).iter_rows():
-        listed = truth.setdefault(study_of(volume), {})
+        study = re.sub(r"_\d+\.nii\.gz$", "", volume)  # valid_1_a_2.nii.gz is a reconstruction of valid_1_a
+        listed = truth.setdefault(study, {})
         listed[region] = f"{listed.get(region, '')} | {plain(text or '')} |"
     scores = {region: Scores() for region in regions.organs}
     listed_only = Scores()

@@ -116,15 +116,10 @@ def read_labels(
         for name in (*explained, *ignore)
         if name not in table.columns
     ]
-    headings, columns = _Headings(organs, abnormalities, explained, custom), []
-    for heading in table.columns:
-        if heading in RESERVED or heading in ignore:
-            continue
-        column = headings.column(heading)
-        if isinstance(column, LabelColumn):
-            columns.append(column)
-        else:
-            faults.append(column)
+    headings = _Headings(organs, abnormalities, explained, custom)
+    read = [headings.column(heading) for heading in table.columns if heading not in {*RESERVED, *ignore}]
+    columns = [column for column in read if isinstance(column, LabelColumn)]
+    faults += [fault for fault in read if not isinstance(fault, LabelColumn)]
     values = np.full((table.height, len(columns)), np.nan, dtype=np.float32)
     for number, column in enumerate(columns):
         values[:, number], wrong = _values(table, column)

@@ -45,6 +45,23 @@ Segmenter = Callable[[Scan], tuple[LabelMap, Checks]]
 
 
 @dataclass(frozen=True)
+class GivenOrgans:
+    """What a study brings that says where its organs lie.
+
+    Attributes:
+        masks: organ masks, files or in memory.
+        regions: boxes of a radiograph's regions: a file, or boxes in its pixels; they win over those of masks.
+        numbering: what the numbers of the mask file mean, where the study has a numbering of its own.
+        segmenter: makes masks of a scan that comes without.
+    """
+
+    masks: Path | LabelMap | None = None
+    regions: Path | Sequence[Region] | None = None
+    numbering: str | None = None
+    segmenter: Segmenter | None = None
+
+
+@dataclass(frozen=True)
 class OrganLocations:
     """Where the organs of an image lie, as its masks and boxes say.
 
@@ -92,24 +109,12 @@ class Modality(ABC, Generic[Image, Recipe]):
         """
 
     @abstractmethod
-    def locate(
-        self,
-        image: Image,
-        recipe: Recipe,
-        organs: OrganDictionary,
-        masks: Path | LabelMap | None = None,
-        regions: Path | Sequence[Region] | None = None,
-        numbering: str | None = None,
-        segmenter: Segmenter | None = None,
-    ) -> OrganLocations:
+    def locate(self, image: Image, recipe: Recipe, organs: OrganDictionary, given: GivenOrgans) -> OrganLocations:
         """Where the organs of an image lie.
 
         Args:
             image: as ``read`` gives it.
-            masks: organ masks, read from files or in memory.
-            regions: boxes of a radiograph's regions: a file, or boxes in its pixels; they win over those of masks.
-            numbering: what the numbers of the mask file mean, where the study has a numbering of its own.
-            segmenter: makes masks of a scan that comes without.
+            given: what the study brings; a modality reads what it knows of it.
 
         Raises:
             MaskError: masks or boxes that cannot be used.
@@ -144,7 +149,7 @@ class Modality(ABC, Generic[Image, Recipe]):
         """The organs or regions that were found, as plain data by what they are called."""
 
     def view(self, image: Image, stated: str | None) -> tuple[str | None, Checks]:
-        """The projection of an image, ``told`` by a table or by its file, and doubts about it."""
+        """The projection of an image, ``stated`` by a table or by its file, and doubts about it."""
         del image
         return stated, ()
 
@@ -172,25 +177,15 @@ class Ct(Modality[Scan, CtRecipe]):
     def read(self, image: Path | Scan, recipe: CtRecipe) -> tuple[Scan, Checks]:
         return (image, check_scan(image)) if isinstance(image, Scan) else read_scan(image, recipe)
 
-    def locate(
-        self,
-        image: Scan,
-        recipe: CtRecipe,
-        organs: OrganDictionary,
-        masks: Path | LabelMap | None = None,
-        regions: Path | Sequence[Region] | None = None,
-        numbering: str | None = None,
-        segmenter: Segmenter | None = None,
-    ) -> OrganLocations:
-        del regions  # boxes are read from radiographs alone
-        if isinstance(masks, LabelMap):
-            return OrganLocations(masks, source="label map in memory")
-        if masks is not None:
-            found, checks = read_masks(masks, image, recipe, organs, numbering)
-            return OrganLocations(found, checks=checks, source=private_name(masks))
-        if segmenter is None:
+    def locate(self, image: Scan, recipe: CtRecipe, organs: OrganDictionary, given: GivenOrgans) -> OrganLocations:
+        if isinstance(given.masks, LabelMap):
+            return OrganLocations(given.masks, source="label map in memory")
+        if given.masks is not None:
+            found, checks = read_masks(given.masks, image, recipe, organs, given.numbering)
+            return OrganLocations(found, checks=checks, source=private_name(given.masks))
+        if given.segmenter is None:
             return OrganLocations()
-        found, checks = segmenter(image)
+        found, checks = given.segmenter(image)
         return OrganLocations(found, checks=checks, source="TotalSegmentator")
 
     def standardize(
@@ -239,16 +234,9 @@ class Cxr(Modality[Radiograph, CxrRecipe]):
         return (image, ()) if isinstance(image, Radiograph) else read_radiograph(image, recipe)
 
     def locate(
-        self,
-        image: Radiograph,
-        recipe: CxrRecipe,
-        organs: OrganDictionary,
-        masks: Path | LabelMap | None = None,
-        regions: Path | Sequence[Region] | None = None,
-        numbering: str | None = None,
-        segmenter: Segmenter | None = None,
+        self, image: Radiograph, recipe: CxrRecipe, organs: OrganDictionary, given: GivenOrgans
     ) -> OrganLocations:
-        del numbering, segmenter  # of scans
+        masks, regions = given.masks, given.regions
         found: dict[str, Region] = {}
         checks: Checks = ()
         source: list[str] = []

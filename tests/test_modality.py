@@ -13,7 +13,7 @@ from ctglip.config import Settings
 from ctglip.ct.recipe import CtRecipe
 from ctglip.cxr.picture import Radiograph
 from ctglip.cxr.recipe import CxrRecipe
-from ctglip.modality import MODALITIES, Modality, OrganLocations, looks_like, modality_of
+from ctglip.modality import MODALITIES, GivenOrgans, Modality, OrganLocations, looks_like, modality_of
 from ctglip.types import LabelMap, OrganRegion, Region, Scan
 from ctglip.vocabulary.organs import load_organs
 
@@ -49,7 +49,7 @@ def test_every_modality_answers_the_four_questions(name: Any, make: Any, recipe:
     read, checks = modality.read(image, recipe)
     assert read is image
     assert not [check for check in checks if check.severity == "error"]
-    locations = modality.locate(image, recipe, ORGANS, masks)
+    locations = modality.locate(image, recipe, ORGANS, GivenOrgans(masks))
     assert locations.source == "label map in memory"
     made = modality.standardize(image, locations, recipe, ORGANS)
     assert made.organs is not None
@@ -70,8 +70,8 @@ def test_every_modality_answers_the_four_questions(name: Any, make: Any, recipe:
 def test_boxes_of_radiographs_win_over_those_of_masks() -> None:
     image, masks = _radiograph()
     box = Region("right_lung", 1, 50, 2, 40)
-    alone = MODALITIES["cxr"].locate(image, CxrRecipe(), ORGANS, masks)
-    both = MODALITIES["cxr"].locate(image, CxrRecipe(), ORGANS, masks, (box,))
+    alone = MODALITIES["cxr"].locate(image, CxrRecipe(), ORGANS, GivenOrgans(masks))
+    both = MODALITIES["cxr"].locate(image, CxrRecipe(), ORGANS, GivenOrgans(masks, (box,)))
     assert [region.name for region in alone.regions] == [region.name for region in both.regions] == ["right_lung"]
     assert (alone.regions[0].row0, alone.regions[0].row1) == (20, 90)
     assert both.regions == (box,)
@@ -81,8 +81,8 @@ def test_boxes_of_radiographs_win_over_those_of_masks() -> None:
 def test_masks_are_made_for_scans_that_come_without_where_that_is_wanted() -> None:
     image, masks = _scan()
     locate = MODALITIES["ct"].locate
-    assert locate(image, CtRecipe(), ORGANS) == OrganLocations()
-    made = locate(image, CtRecipe(), ORGANS, segmenter=lambda scan: (masks, ()))
+    assert locate(image, CtRecipe(), ORGANS, GivenOrgans()) == OrganLocations()
+    made = locate(image, CtRecipe(), ORGANS, GivenOrgans(segmenter=lambda scan: (masks, ())))
     assert (made.masks, made.source) == (masks, "TotalSegmentator")
 
 

@@ -55,14 +55,14 @@ def workbook(path: Path, sheets: dict[str, list[list[object]]]) -> Path:
 
 
 def cell(value: object, x: int, y: int) -> str:
-    instance = f'r="{"ABCDEFG"[x]}{y}"'
+    address = f'r="{"ABCDEFG"[x]}{y}"'
     if value is None:
         return ""
     if isinstance(value, str):
-        return f'<c {instance} t="inlineStr"><is><t>{value}</t></is></c>'
+        return f'<c {address} t="inlineStr"><is><t>{value}</t></is></c>'
     if isinstance(value, bool):
-        return f'<c {instance} t="b"><v>{int(value)}</v></c>'
-    return f"<c {instance}><v>{value}</v></c>"
+        return f'<c {address} t="b"><v>{int(value)}</v></c>'
+    return f"<c {address}><v>{value}</v></c>"
 
 
 ROWS: list[list[object]] = [

@@ -60,7 +60,7 @@ class Slice:
     """One CT slice: where its pixels are, where it lies, how its numbers scale.
 
     Attributes:
-        place: LPS millimetres of the first pixel's centre ``[3]``.
+        position: LPS millimetres of the first pixel's centre ``[3]``.
         axes: directions of rows and columns ``[6]``.
         pixel_mm: spacing between rows, between columns.
         kind: the image type, for choosing only: it is never shown.

@@ -44,7 +44,7 @@ def names_of(
 
     Args:
         row: the numbering of the cohort's row.
-        own: the label table in the file's header.
+        file_names: the label table in the file's header.
         present: the numbers that the file holds.
         where: how the file is called in messages.
 
@@ -165,8 +165,8 @@ def one_organ(where: str, volume: RawVolume) -> tuple[np.ndarray, list[QualityCh
             fix="Is this the scan, or a network's raw output, in place of a mask?",
         )
     found = np.unique(scaled[scaled > _HAIR])
-    even_length = bool(np.abs(found - np.rint(found)).max(initial=0) <= _HAIR)
-    if even_length and (len(found) <= 1 or high < _LABELS):
+    integral = bool(np.abs(found - np.rint(found)).max(initial=0) <= _HAIR)
+    if integral and (len(found) <= 1 or high < _LABELS):
         if len(np.unique(np.rint(found))) <= 1:
             return scaled > _HAIR, []
         numbers = ", ".join(f"{n:.0f}" for n in found[:5]) + (", ..." if len(found) > 5 else "")

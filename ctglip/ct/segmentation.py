@@ -286,7 +286,7 @@ class _Worker:
         self._log.flush()
         log_lines = (Path(self._folder.name) / "log.txt").read_text(errors="replace").strip().splitlines()
         return MaskError(
-            f"TotalSegmentator ended with status {status}: {log_lines[-1] if log_lines else 'it log_lines nothing'}.",
+            f"TotalSegmentator ended with status {status}: {log_lines[-1] if log_lines else 'it said nothing'}.",
             code="segmentation_failed",
         )
 

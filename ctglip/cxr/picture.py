@@ -23,7 +23,7 @@ class Radiograph:
         pixels: float32 ``[row, column]``; bone is brighter than air, the patient as the picture shows them.
         window: the values to show as black and white where the file proposes them, else None.
         spacing_mm: millimetres between rows and columns, None where the file does not say.
-        view: one of ``views.VIEWS``, None where the file does not say.
+        view: ``lateral`` or one of ``views.FRONTAL``, None where the file does not say.
     """
 
     pixels: np.ndarray

@@ -27,7 +27,7 @@ class CropCache:
     """Crops of N organs.
 
     Attributes:
-        places: whose they are.
+        instances: whose they are.
         hu, detail, mask: int16 ``[N, x, y, z]``, int8 ``[N, d, x, y, z]``, uint8 ``[N, x, y, z]`` (see
             ``data.crops.OrganCrop``).
         size, median_hu: float32 ``[N, 4]``, ``[N]``.

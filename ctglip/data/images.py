@@ -79,7 +79,7 @@ class ScanImages(StudyImages[ScanCut]):
         reader: of the scans.
         rows: the organs of each study.
         names: the organs that numbers count through.
-        wanted: the organs whose sentences count.
+        ids: the organs whose sentences count.
         organs: the dictionary.
         settings: the scans.
         augment: of it the changes of HU count.

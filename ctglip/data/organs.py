@@ -361,12 +361,10 @@ def _without(
     organs: OrganDictionary,
     abnormalities: AbnormalityDictionary,
 ) -> list[OrganInstance]:
-    """The places in which no report affirms any of some abnormalities."""
+    """The organ instances in which no report affirms any of some abnormalities."""
     names = {abnormalities[name].name for name in held_out}
-    findings_of = ((instance, findings.get(instance.study_id, ())) for instance in instances)
-    return [
-        p for p, rows in findings_of if names.isdisjoint(organ_evidence(rows, p.organ, organs, abnormalities).affirmed)
-    ]
+    pairs = ((instance, findings.get(instance.study_id, ())) for instance in instances)
+    return [p for p, rows in pairs if names.isdisjoint(organ_evidence(rows, p.organ, organs, abnormalities).affirmed)]
 
 
 def permuted(captions: list[OrganCaptions], rng: np.random.Generator) -> list[OrganCaptions]:

@@ -209,7 +209,7 @@ class StoredCrops:
         max_damaged: share of the studies that may be unreadable.
 
     Attributes:
-        places: whose they are.
+        instances: whose they are.
     """
 
     def __init__(

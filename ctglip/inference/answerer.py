@@ -168,9 +168,9 @@ class Answerer:
     def _question(self, text: str) -> list[AnswerRequest]:
         question = understand(text, self.dictionaries, self.known)
         return [
-            replace(requests, denied=ask.denied, unasked=question.unasked)
+            replace(request, denied=ask.denied, unasked=question.unasked)
             for ask in question.pairs
-            for requests in self._requests(text, ask)
+            for request in self._requests(text, ask)
         ]
 
     def _requests(self, text: str, ask: Ask) -> Iterator[AnswerRequest]:
@@ -190,7 +190,7 @@ class Answerer:
         return [AnswerRequest(text, organ, sentence=sentence) for organ in organs]
 
     def _answers(self, requests: Sequence[AnswerRequest], vectors: OrganVectors) -> list[Answer]:
-        """What is said of each: from the vector of its organ, or the reason why that cannot be vectors.
+        """What is said of each: from the vector of its organ, or the reason why it has none.
 
         Several that one question asks for come ranked, those that were taught first; an organ of which nothing can be
         said takes one line of them.
@@ -202,11 +202,11 @@ class Answerer:
         silent: set[tuple[str, str]] = set()
         for one in requests:
             known = one.organ in read
-            instance = (one.text, one.organ)
+            unread = (one.text, one.organ)
             if one.group and not known:
-                if instance in silent:
+                if unread in silent:
                     continue
-                silent.add(instance)
+                silent.add(unread)
             answer = self._answer(one, read.get(one.organ), vectors, outside)
             if not one.group:
                 out.append(answer)
@@ -263,18 +263,18 @@ class Answerer:
         if not name:
             return replace(blank, reason=f"The dictionary holds no abnormality of the {self._display(organ)}.")
         learned = self.trained.get(organ, ())
-        instance = read.names.index(name)
-        ranked = [n for n, other in enumerate(read.names) if other in learned or n == instance]
-        difference_axes = read.differences[instance]
+        number = read.names.index(name)
+        ranked = [n for n, other in enumerate(read.names) if other in learned or n == number]
+        difference = read.differences[number]
         taught = name in learned or not self.dictionaries.abnormalities.descendants(name).isdisjoint(learned)
         caveats = tuple(self._caveats(organ, name, taught, vectors, outside))
         calibration = self.scorer.calibration
         calibrated = calibration.fitted_on is not None and not caveats
         return replace(
             blank,
-            probability=float(calibration.probabilities(difference_axes)),
+            probability=float(calibration.probabilities(difference)),
             calibrated=calibrated,
-            rank=1 + int((read.differences[ranked] > difference_axes).sum()),
+            rank=1 + int((read.differences[ranked] > difference).sum()),
             of=len(ranked),
             taught=taught,
             caveats=caveats,
@@ -299,12 +299,12 @@ class Answerer:
             found = self.scorer.similarities(vectors.vectors[one.organ], [one.sentence, *read.texts])
         except CTGLIPError as error:
             return replace(blank, reason=str(error))
-        difference_axes, others = float(found[0]), found[1:]
+        similarity, others = float(found[0]), found[1:]
         marks = (vectors.marks[one.organ],) if one.organ in vectors.marks else ()
         return replace(
             blank,
-            similarity=round(difference_axes, 4),
-            rank=1 + int((others > difference_axes).sum()),
+            similarity=round(similarity, 4),
+            rank=1 + int((others > similarity).sum()),
             of=1 + len(others),
             caveats=("a sentence of your own: a similarity, no probability", *marks),
         )

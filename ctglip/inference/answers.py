@@ -32,7 +32,7 @@ class Answer:
             own among the dictionary's sentences about the organ, by similarity.
         of: how many were ranked.
         reason: why there is no answer.
-        seen: the model has seen this abnormality of this organ, or a kind of it, in training.
+        taught: the model has seen this abnormality of this organ, or a kind of it, in training.
         similar: the dictionary sentences nearest to the organ.
         read_from: what was looked at, where organs can be read in more ways than one: the whole radiograph, a box ...
         familiar: the organ looks like those of training; None where that was not measured.

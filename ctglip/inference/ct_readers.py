@@ -58,8 +58,8 @@ class _CtReader(OrganReader):
             elif standardized.organs is None:  # without masks an organ may be anywhere
                 found[organ] = OrganReading(OrganRegion(organ, box), self.reading)
             elif row is None:
-                crop_stack = np.isin(standardized.organs, list(self.organs.roi_labels(organ))).any()
-                why = f"too small (less than {min_organ_ml:g} ml)" if crop_stack else "not in the scan's masks"
+                in_masks = np.isin(standardized.organs, list(self.organs.roi_labels(organ))).any()
+                why = f"too small (less than {min_organ_ml:g} ml)" if in_masks else "not in the scan's masks"
                 found[organ] = f"The {entry.display} {'are' if entry.plural else 'is'} {why}."
             else:
                 found[organ] = OrganReading(row, self.reading, cut_off=self._cut_off(row, standardized))

@@ -213,7 +213,7 @@ def _encoded(
 ) -> OrganEmbeddings:
     device = next(model.parameters()).device
     images = torch.from_numpy(np.stack([radiograph.image for radiograph in radiographs])).to(device)
-    owner = torch.tensor([instance for instance, several in enumerate(rows) for _ in several], dtype=torch.long)
+    owner = torch.tensor([image for image, several in enumerate(rows) for _ in several], dtype=torch.long)
     owner = owner.to(device)
     if reading == "whole":
         assert model.image_head is not None

@@ -63,8 +63,8 @@ def cxr_maps(
     if was_training:
         model.train()
     cells = torch.from_numpy(axes).to(patches) @ patches.flatten(1)
-    map_of = cells.reshape(len(axes), *patches.shape[1:]).float()
-    values = on_pixels(map_of, size, model.encoder.anchor).cpu().numpy()
+    maps = cells.reshape(len(axes), *patches.shape[1:]).float()
+    values = on_pixels(maps, size, model.encoder.anchor).cpu().numpy()
     return values if reading == "whole" else np.where(_inside(radiograph, row), values, np.nan).astype(np.float32)
 
 

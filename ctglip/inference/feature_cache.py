@@ -96,7 +96,7 @@ class View:
 
 PLAIN = View()
 MASK_ONLY = View("mask_only", fill="organ_mean")
-WHOLE_RADIOGRAPH = View("global_region", read="whole")
+WHOLE_RADIOGRAPH = View("whole_radiograph", read="whole")
 OBSERVATIONS = View("observations", read="observations")
 
 
@@ -105,7 +105,7 @@ class OrganFeatures:
     """The features of M organs.
 
     Attributes:
-        places: whose they are: ``study_id``, and the organ's row (``organ``, ``volume_ml``, ``touches_border`` ...).
+        instances: whose they are: ``study_id``, and the organ's row (``organ``, ``volume_ml``, ``touches_border`` ...).
         embeddings: raw ``features [m, d]``, unit vectors ``anatomy`` and ``diagnosis [m, e]``.
         failures: studies that could not be read, left out.
         encoded: how many organs were encoded now rather than read from the cache.

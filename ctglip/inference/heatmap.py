@@ -106,7 +106,7 @@ def crop_maps(
 def contributions(
     model: DualEncoder,
     vectors: Callable[[], Float[Tensor, "m e"]],
-    axes_asked: Sequence[tuple[int, Float[np.ndarray, " e"]]],
+    axes: Sequence[tuple[int, Float[np.ndarray, " e"]]],
     shape: tuple[int, ...],
 ) -> Iterator[Float[np.ndarray, "*s"]]:
     """What each voxel adds to some similarities, in the order asked.
@@ -114,13 +114,13 @@ def contributions(
     Args:
         model: whose encoder runs, once.
         vectors: runs the model.
-        asked: which of the vectors, and the axis that it is compared with.
+        axes: which of the vectors, and the axis that it is compared with.
         shape: of the input, which the maps are laid on.
     """
     recorded = _Levels(model)
     with recorded, torch.enable_grad():
         found = vectors()
-    for row, axis in axes_asked:
+    for row, axis in axes:
         similarity = found[row] @ torch.from_numpy(axis).to(found)
         gradients = torch.autograd.grad(similarity, recorded.maps, allow_unused=True, retain_graph=True)
         yield _added(recorded.maps, gradients, shape, model.encoder.anchor)

@@ -28,30 +28,30 @@ def show(answers: Answers, organs: OrganDictionary | None = None, height: int = 
     """
     niivue, widgets = require("ipyniivue", "notebook"), require("ipywidgets", "notebook")
     viewer = niivue.NiiVue(height=height)
-    volumes_of = volumes(answers, organs or load_organs())
-    for volume in volumes_of[1:]:
+    layers = volumes(answers, organs or load_organs())
+    for volume in layers[1:]:
         volume["colormap_label"] = niivue.LUT(**volume["colormap_label"])
-    viewer.load_volumes(volumes_of)
+    viewer.load_volumes(layers)
     return widgets.VBox([widgets.HTML(table(answers)), viewer])
 
 
 def volumes(answers: Answers, organs: OrganDictionary) -> list[dict[str, Any]]:
     """The scan and the asked organs as NiiVue takes them: NIfTI bytes with their window or colours."""
     standardized = answers.standardized
-    organs_asked = list(dict.fromkeys(answer.organ for answer in answers.answers))
-    low, high = window_for(organs_asked)
+    answered = list(dict.fromkeys(answer.organ for answer in answers.answers))
+    low, high = window_for(answered)
     image = nib.Nifti1Image(standardized.image.astype(np.int16), standardized.affine)
     found = [{"name": "scan.nii", "data": image.to_bytes(), "colormap": "gray", "cal_min": low, "cal_max": high}]
     if standardized.organs is None:
         return found
     numbers = np.zeros(standardized.organs.shape, np.uint8)
-    for number, name in enumerate(organs_asked, start=1):
+    for number, name in enumerate(answered, start=1):
         numbers[np.isin(standardized.organs, list(organs.roi_labels(name))) & (numbers == 0)] = number
     lut = [0] * 4 * 256
-    for number in range(1, len(organs_asked) + 1):
+    for number in range(1, len(answered) + 1):
         colour = PALETTE[(number - 1) % len(PALETTE)]
         lut[4 * number : 4 * number + 4] = [*(int(colour[at : at + 2], 16) for at in (1, 3, 5)), 255]
-    label = {"lut": lut, "min": 0, "max": 255, "labels": ["", *(answers.display(name) for name in organs_asked)]}
+    label = {"lut": lut, "min": 0, "max": 255, "labels": ["", *(answers.display(name) for name in answered)]}
     overlay = nib.Nifti1Image(numbers, standardized.affine)
     found.append({"name": "organs.nii", "data": overlay.to_bytes(), "opacity": 0.4, "colormap_label": label})
     return found

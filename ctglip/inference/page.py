@@ -132,8 +132,8 @@ class _ScanDisplay(_Display):
 
     def __init__(self, answers: Answers, organs: OrganDictionary) -> None:
         super().__init__(answers, organs)
-        organs_asked = dict.fromkeys(answer.organ for answer in answers.answers if answer.organ)
-        self.outlined = {answers.display(name): sorted(organs.roi_labels(name)) for name in organs_asked}
+        answered = dict.fromkeys(answer.organ for answer in answers.answers if answer.organ)
+        self.outlined = {answers.display(name): sorted(organs.roi_labels(name)) for name in answered}
         self.window_hu = window_for([answer.organ for answer in answers.answers])
         self.organ_rows = [row for row in self.standardized.rows if organs.labels_of(row.organ)]
 

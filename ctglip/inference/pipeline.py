@@ -28,7 +28,7 @@ from ctglip.inference.query_settings import changed_recipe, query_settings, with
 from ctglip.inference.readers import InMemory
 from ctglip.inference.readings import OrganReading
 from ctglip.inference.scoring import Pair
-from ctglip.modality import Checks, OrganLocations, looks_like
+from ctglip.modality import Checks, GivenOrgans, OrganLocations, looks_like
 from ctglip.models.release import Release
 from ctglip.types import LabelMap, OrganRow, Region, Scan, Standardized
 
@@ -202,14 +202,14 @@ class Pipeline(Answerer):
             answers: as ``query`` gave them; answers without a probability have no map.
             pairs: (organ, abnormality) of the answers wanted; all by default.
         """
-        requests: dict[str, list[str]] = {}
+        abnormalities_of: dict[str, list[str]] = {}
         for answer in answers.answers:
             pair = (answer.organ, answer.abnormality)
             if answer.probability is not None and (pairs is None or pair in pairs):
-                names = requests.setdefault(answer.organ, [])
+                names = abnormalities_of.setdefault(answer.organ, [])
                 if answer.abnormality not in names:
                     names.append(answer.abnormality)
-        return self.reader.maps(answers.standardized, answers.readings, requests, self.scorer)
+        return self.reader.maps(answers.standardized, answers.readings, abnormalities_of, self.scorer)
 
     def standardize(self, image: ImageLike, masks: Masks | None = None, regions: Boxes | None = None) -> Standardized:
         """The image on the model's grid, by the recipe that the model was trained with: as preprocessing would store
@@ -267,9 +267,8 @@ class Pipeline(Answerer):
             return segment(scan, self.modality.segmentation(recipe) or SegmentationSettings(), organs), ()
 
         try:
-            return self.modality.locate(
-                image, recipe, organs, masks, regions, segmenter=segmenter if segmented else None
-            )
+            given = GivenOrgans(masks, regions, segmenter=segmenter if segmented else None)
+            return self.modality.locate(image, recipe, organs, given)
         except MaskError as error:
             if masks is not None or regions is not None:
                 raise

@@ -52,7 +52,7 @@ class Understood:
 
     Attributes:
         text: as asked.
-        asks: what it asks, in the order of its words.
+        pairs: what it asks, in the order of its words.
         unasked: its words that no answer speaks of: "large".
     """
 
@@ -208,10 +208,10 @@ def _left_out(sentence: Sentence, covered: set[str], dictionaries: Dictionaries)
         inside = any(mention.start <= location.start and location.end <= mention.end for mention in sentence.mentions)
         around = {
             name
-            for organ_named in location.term.organs
-            for name in (organ_named, *organs.parts_of(organ_named), *organs.containing(organ_named))
+            for named_organ in location.term.organs
+            for name in (named_organ, *organs.parts_of(named_organ), *organs.containing(named_organ))
         }
-        region = any(organs[organ_named].group in ("regions", "body_wall") for organ_named in location.term.organs)
+        region = any(organs[named_organ].group in ("regions", "body_wall") for named_organ in location.term.organs)
         if not inside and not region and covered.isdisjoint(around):
             return True
     return False

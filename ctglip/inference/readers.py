@@ -129,7 +129,7 @@ class OrganReader(ABC):
 
         Args:
             readings: how each organ was read.
-            asked: organ to the abnormalities asked about.
+            questions: organ to the abnormalities asked about.
             scorer: the prompts.
         """
 

@@ -71,13 +71,11 @@ def scan_maps(
     Yields:
         ``HeatMap.values`` on the cut's grid, organ by organ, axis by axis.
     """
-    edges = [(instance, axis) for instance, several in enumerate(axes) for axis in several]
-    found = contributions(model, lambda: _read(model, cut, rows, names, settings)[1], edges, cut.hu.shape)
-    for (instance, _), added in zip(edges, found, strict=True):
-        inside_labels = (
-            None if cut.labels is None else np.isin(cut.labels, list(organs.roi_labels(rows[instance].organ)))
-        )
-        yield scaled(added, inside_labels)
+    organ_axes = [(number, axis) for number, several in enumerate(axes) for axis in several]
+    found = contributions(model, lambda: _read(model, cut, rows, names, settings)[1], organ_axes, cut.hu.shape)
+    for (number, _), added in zip(organ_axes, found, strict=True):
+        inside = None if cut.labels is None else np.isin(cut.labels, list(organs.roi_labels(rows[number].organ)))
+        yield scaled(added, inside)
 
 
 def _read(

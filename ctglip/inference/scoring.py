@@ -94,7 +94,7 @@ class Scorer:
 
     Args:
         release: the model.
-        own: prompts in place of the dictionary's, for some pairs; an empty side keeps the dictionary's.
+        custom_prompts: prompts in place of the dictionary's, for some pairs; an empty side keeps the dictionary's.
         wording: in what words is asked where ``own`` has none.
         observes: radiographs are read by their observations, which have a space with texts of their own: the best of
         them

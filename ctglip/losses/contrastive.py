@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from ctglip.losses.chunks import chunked_sum
 from ctglip.losses.gather import gather_rows, ranked_mean, row_counts, world_size
-from ctglip.losses.targets import MISSING_LABEL, Block, PairTarget, identity
+from ctglip.losses.targets import EXCLUDED, Block, PairTarget, identity
 
 _MASKED = -1e30
 """A logit that never counts; finite, so that its gradient is zero and not NaN."""
@@ -243,6 +243,6 @@ def _targets(side: _Side, index: Tensor, target: PairTarget, sparse: bool) -> tu
     context = None if side.context is None else side.context[index]
     weights = target(Block(index + side.offset, len(side.columns), context, side.column_context))
     if bool((weights.amin() if weights.numel() else 0) < 0):
-        ignored = weights == MISSING_LABEL
+        ignored = weights == EXCLUDED
         hidden = ignored if hidden is None else hidden | ignored
     return (weights if hidden is None else weights.masked_fill(hidden, 0)), hidden

@@ -1,7 +1,7 @@
 """Which key is how much a positive of which query: soft targets of a contrast, built for a block of rows at a time.
 
 A target is a function of a ``Block``; it never builds the whole matrix unless the block is the whole matrix. Its
-weights need not sum to one in a row (IMITATE's do not). A pair whose weight is ``IGNORED`` leaves the softmax: it is
+weights need not sum to one in a row (IMITATE's do not). A pair whose weight is ``EXCLUDED`` leaves the softmax: it is
 neither positive nor negative.
 """
 
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-MISSING_LABEL = -1.0
+EXCLUDED = -1.0
 """The weight of a pair that is left out of the comparison."""
 
 
@@ -74,7 +74,7 @@ def equal_ignored(block: Block) -> Tensor:
     """
     query, key = block.contexts()
     paired = block.is_paired()
-    return paired.float().masked_fill((query[:, None] == key[None, :]) & ~paired, MISSING_LABEL)
+    return paired.float().masked_fill((query[:, None] == key[None, :]) & ~paired, EXCLUDED)
 
 
 def hierarchy_aware(related: Tensor) -> PairTarget:
@@ -89,7 +89,7 @@ def hierarchy_aware(related: Tensor) -> PairTarget:
     """
 
     def target(block: Block) -> Tensor:
-        """Shares of the positive mass, ``IGNORED`` where a pair is left out."""
+        """Shares of the positive mass, ``EXCLUDED`` where a pair is left out."""
         query, key = block.contexts()
         weights = equal_key(Block(block.paired, block.columns, query[:, 0], key[:, 0]))
         implied = related.to(query.device).float()
@@ -98,7 +98,7 @@ def hierarchy_aware(related: Tensor) -> PairTarget:
         implied_by_row = (theirs.sum(1)[None, :] - closed_mine @ theirs.T) < 0.5
         implied_by_column = (mine.sum(1)[:, None] - mine @ closed_theirs.T) < 0.5
         both = (mine.sum(1)[:, None] > 0) & (theirs.sum(1)[None, :] > 0)
-        return weights.masked_fill((implied_by_row | implied_by_column) & both & (weights == 0), MISSING_LABEL)
+        return weights.masked_fill((implied_by_row | implied_by_column) & both & (weights == 0), EXCLUDED)
 
     return target
 

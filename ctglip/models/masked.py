@@ -46,7 +46,7 @@ def hidden_patches(visible: Int[Tensor, "b n"], patches: int) -> Float[Tensor, "
     """1 where a patch is not seen.
 
     Args:
-        kept: the patches that are.
+        visible: the patches that are.
         patches: of a image.
     """
     return torch.ones(len(visible), patches, device=visible.device).scatter_(1, visible, 0.0)
@@ -112,7 +112,7 @@ class MaskedDecoder(nn.Module):
 
         Args:
             tokens: of the patches that were seen.
-            kept: which these are.
+            visible: which these are.
             grid: patches along each axis.
         """
         encoded = self.proj_in(tokens)
@@ -175,7 +175,7 @@ def spread_attention(
 
     Args:
         attention: to each patch that was seen.
-        kept: which these are.
+        visible: which these are.
         grid: patches along each axis.
     """
     patches = int(np.prod(grid))

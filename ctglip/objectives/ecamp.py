@@ -114,9 +114,9 @@ class MaskedBatch(Batch):
 
     Attributes:
         image: at the resolution of the sharpened picture.
-        kept: the patches that are seen.
+        visible_patches: numbers of the patches that the encoder sees.
         words: true pieces.
-        shown: pieces with [MASK] for hidden ones.
+        input_ids: pieces with [MASK] for hidden ones.
         hidden, weights, entity, focus: of the pieces; see ``data.masking.MaskedWords``.
     """
 
@@ -183,13 +183,13 @@ class Ecamp(Objective):
         self.pieces = pieces
         self.context = EntityContext(self.settings.entities, folder)
         self.masker = EntityMasker(pieces, entity_words(self.settings.entities.entities), self.settings.masking)
-        generators, vit = self.settings.image, self.encoder.settings
+        decoding, vit = self.settings.image, self.encoder.settings
         assert isinstance(vit, ViTSettings)
         self.patch, self.dims = vit.patch, vit.spatial_dims
-        self.decoder = MaskedDecoder(generators, vit.dim, vit.patch, self.channels, vit.spatial_dims)
+        self.decoder = MaskedDecoder(decoding, vit.dim, vit.patch, self.channels, vit.spatial_dims)
         self.super_resolution = None
         if self.settings.sharp_weight > 0:
-            self.super_resolution = SuperResolutionHead(self.channels, vit.spatial_dims, generators.final_relu)
+            self.super_resolution = SuperResolutionHead(self.channels, vit.spatial_dims, decoding.final_relu)
         self.bert = None
         if self.settings.word_weight > 0:
             self.bert = ReportBert(self.settings.bert, len(pieces), pieces.length, pieces.pad, vit.dim)
@@ -208,7 +208,7 @@ class Ecamp(Objective):
         ratio = self.settings.image.ratio
         visible_patches = [torch.from_numpy(draw_patches(prod(grid), ratio, rng)) for rng in generators]
         words, found = self._words(ids, generators)
-        number, words_at = torch.tensor(ids), slice(self._length(words))
+        number, used = torch.tensor(ids), slice(self._length(words))
         return MaskedBatch(
             text_id=number,
             text_key=number,
@@ -217,12 +217,12 @@ class Ecamp(Objective):
             pool=torch.zeros(1, 0),
             image=image.float(),
             visible_patches=torch.stack(visible_patches),
-            words=_stacked([one[words_at] for one in words]),
-            input_ids=_stacked([one.ids[words_at] for one in found]),
-            hidden=_stacked([one.hidden[words_at] for one in found]),
-            weights=_stacked([one.weights[words_at] for one in found]),
-            entity=_stacked([one.entity[words_at] for one in found]),
-            focus=_stacked([one.focus[words_at] for one in found]),
+            words=_stacked([one[used] for one in words]),
+            input_ids=_stacked([one.ids[used] for one in found]),
+            hidden=_stacked([one.hidden[used] for one in found]),
+            weights=_stacked([one.weights[used] for one in found]),
+            entity=_stacked([one.entity[used] for one in found]),
+            focus=_stacked([one.focus[used] for one in found]),
         )
 
     def _length(self, words: Sequence[np.ndarray]) -> int:
@@ -338,8 +338,8 @@ class Ecamp(Objective):
             logits = bert.words(features["state"][hidden])
             counted = (words[hidden][None], weights[hidden][None])
             loss = weighted_mlm(logits[None], *counted, denominator="masked", gather=gather)
-        text_of = logits.detach().argmax(-1)
-        right, entity = (text_of == words[hidden]).float(), features["entity"][hidden]
+        predicted = logits.detach().argmax(-1)
+        right, entity = (predicted == words[hidden]).float(), features["entity"][hidden]
         nan = float("nan")
         return loss, {
             "word_accuracy": float(right.mean()) if len(right) else nan,

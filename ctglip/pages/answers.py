@@ -101,7 +101,7 @@ class AnswersPage:
         facts: spacing, size, model, mask source ...
         organs: the organs found.
         checks: what was noticed about the scan and its masks.
-        pictures: slices with mask outlines (``ctglip.pages.pictures.slices_of``).
+        pictures: slices with mask outlines (``ctglip.pages.pictures.slice_pictures``).
         notes: what the reader must bear in mind, one sentence each.
         warnings: what holds for all answers, at the top: "This scan is outside what this model has seen."
         where: heat maps of answers.

@@ -71,7 +71,7 @@ class Expansion:
 
     Args:
         abbreviations: text to abbreviation.
-        kept: abbreviations that stay as they are, though a part of them is one of the others ("L-spine").
+        unchanged: abbreviations that stay as they are, though a part of them is one of the others ("L-spine").
     """
 
     def __init__(self, abbreviations: Mapping[str, Abbreviation], unchanged: Iterable[str] = ()) -> None:
@@ -121,9 +121,9 @@ class Expansion:
                 continue
             means, unless, only_with = hit.value
             fits = unless.isdisjoint(around) and (not only_with or not only_with.isdisjoint(around))
-            result = words[i : hit.end]
-            put = means if fits else [normal_form(word) if word in self._exact else word for word in result]
-            if len(put) == len(result):
+            written = words[i : hit.end]
+            put = means if fits else [normal_form(word) if word in self._exact else word for word in written]
+            if len(put) == len(written):
                 moved |= {i + k: len(out) + k for k in range(len(put))}
             out += put
             i = hit.end
@@ -144,7 +144,7 @@ def add_abbreviations(concepts: Trie, locations: Trie, findings: Container[str],
     """
     data = load_abbreviations()
     replaced = {text: Abbreviation(means=means) for text, means in (data.slips | data.written_out).items()}
-    result: list[str] = []
+    unchanged: list[str] = []
     for text, entry in data.abbreviations.items():
         if (entry.finding and entry.finding not in findings) or (entry.organ and entry.organ not in organs):
             continue
@@ -156,8 +156,8 @@ def add_abbreviations(concepts: Trie, locations: Trie, findings: Container[str],
             replaced[text] = entry
         else:
             trie.add(phrase(text), meaning)
-            result.append(text)
-    return Expansion(replaced, [text for text in result if len(phrase(text)) > 1])
+            unchanged.append(text)
+    return Expansion(replaced, [text for text in unchanged if len(phrase(text)) > 1])
 
 
 def _sided(organ: str) -> bool:

@@ -101,13 +101,23 @@ def simulate_cohort(
         draw_cxr_montage(out / "montage.png", out / "cohort.csv")
     elif missing or not (out / "montage.png").is_file():
         draw_montage(out / "montage.png", seed, settings, anatomy)
-    made = {"version": VERSION, "seed": seed, "studies": studies, "hash": key}
-    names = [path.name for path in template] if template else None
-    used = {"settings": settings.model_dump(mode="json"), "template": names}
-    if radiographs is not None:
-        used["radiographs"] = radiographs.model_dump(mode="json")
-    write_json(out / "simulation.json", {**made, **used})
+    _write_about(job, studies)
     return out / "cohort.csv"
+
+
+def _write_about(job: _Job, studies: int) -> None:
+    """``simulation.json``: what the cohort was made with."""
+    about = {
+        "version": VERSION,
+        "seed": job.seed,
+        "studies": studies,
+        "hash": job.key,
+        "settings": job.settings.model_dump(mode="json"),
+        "template": [path.name for path in job.template] if job.template else None,
+    }
+    if job.radiographs is not None:
+        about["radiographs"] = job.radiographs.model_dump(mode="json")
+    write_json(job.out / "simulation.json", about)
 
 
 def study_id(index: int) -> str:

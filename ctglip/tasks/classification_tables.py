@@ -28,9 +28,9 @@ def score_table(
     calibrated = every if calibration is None else calibration.logits(every)
     frames, start = [], 0
     for number, target in enumerate(studies.targets):
-        rows_of_split = slice(start, start + target.width)
-        logits, plain = every[:, rows_of_split], probabilities_of(every[:, rows_of_split], target)
-        probabilities = probabilities_of(calibrated[:, rows_of_split], target)
+        columns = slice(start, start + target.width)
+        logits, plain = every[:, columns], probabilities_of(every[:, columns], target)
+        probabilities = probabilities_of(calibrated[:, columns], target)
         values = studies.values[rows, number]
         for position in range(target.width):
             truth = np.where(np.isfinite(values), values == (position if target.classes else 1), np.nan)

@@ -142,7 +142,7 @@ class CxrInputs:
         boxes: of each organ, in pixels of ``radiographs``; not used where the whole radiograph is read.
         queries: the model's number of each organ.
         settings: window and changes, as in pretraining but upright (``tuning_radiographs``).
-        whole: the whole radiograph is read.
+        global_image: the whole radiograph is read.
         failures: studies that could not be read.
     """
 
@@ -159,12 +159,12 @@ class CxrInputs:
         """Images, and where in them the organs are; an organ that a drawn window cuts off keeps a pixel."""
         which, index = np.unique(self.radiograph[rows], return_inverse=True)
         images, boxes = [], np.zeros((len(rows), 4), np.float32)
-        for instance, number in enumerate(which):
-            of_study = index == instance
-            image, placed = cxr_window(self.radiographs[number], self.boxes[rows[of_study]], self.settings, rng)
+        for image_row, number in enumerate(which):
+            in_image = index == image_row
+            image, placed = cxr_window(self.radiographs[number], self.boxes[rows[in_image]], self.settings, rng)
             images.append(image)
             low = np.minimum(placed[:, ::2], self.settings.size - 1)
-            boxes[of_study] = np.stack([low, np.maximum(placed[:, 1::2], low + 1)], axis=2).reshape(-1, 4)
+            boxes[in_image] = np.stack([low, np.maximum(placed[:, 1::2], low + 1)], axis=2).reshape(-1, 4)
         found = {"images": torch.from_numpy(np.stack(images)), "study_index": torch.from_numpy(index)}
         if self.global_image:
             return found
@@ -178,12 +178,12 @@ def organs_of(targets: Sequence[Target]) -> tuple[str, ...]:
 
 
 def bags_of(instances: Sequence[OrganInstance], study_ids: Sequence[str], organs: Sequence[str]) -> Bags:
-    """Instances from places."""
+    """Organ instances, study by study."""
     row = {name: number for number, name in enumerate(study_ids)}
-    number = {name: instance for instance, name in enumerate(organs)}
+    organ_number = {name: number for number, name in enumerate(organs)}
     return Bags(
         np.array([row[instance.study_id] for instance in instances], dtype=np.int64),
-        np.array([number[instance.organ] for instance in instances], dtype=np.int64),
+        np.array([organ_number[instance.organ] for instance in instances], dtype=np.int64),
         tuple(organs),
     )
 
@@ -256,16 +256,16 @@ def cxr_inputs(
     )
     low, high = (edge - settings.size) // 2, (edge - settings.size) // 2 + settings.size
     inside = np.clip(boxes, low, high)
-    input_kind = (
+    in_window = (
         np.asarray((inside[:, 1::2] - inside[:, ::2] >= 1).all(1))
         if reading == "box"
         else np.ones(len(instances), bool)
     )
-    instances = [instance for instance, there in zip(instances, input_kind, strict=True) if there]
+    instances = [instance for instance, there in zip(instances, in_window, strict=True) if there]
     radiograph = np.array([row[instance.study_id] for instance in instances], dtype=np.int64)
     queries = np.array([numbers.get(instance.organ, 0) for instance in instances], dtype=np.int64)
     bags = bags_of(instances, studies.study_ids, organs)
-    return CxrInputs(bags, radiographs, radiograph, boxes[input_kind], queries, settings, global_image, tuple(failures))
+    return CxrInputs(bags, radiographs, radiograph, boxes[in_window], queries, settings, global_image, tuple(failures))
 
 
 def scan_inputs(

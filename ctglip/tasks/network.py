@@ -39,7 +39,7 @@ class ClassificationNetwork(nn.Module):
         model: reads organs.
         head: answers.
         space: the head reads ``raw`` features, or the model's ``shared`` space, where texts are too.
-        whole: the model reads whole images, no organs.
+        global_image: the model reads whole images, no organs.
     """
 
     def __init__(self, model: DualEncoder, head: BagHead, space: Space, global_image: bool) -> None:

@@ -3,17 +3,19 @@ own. ``run.json`` is written last: a run that has it is done, one that has none 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import polars as pl
 import torch
 from jaxtyping import Int
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from ctglip.errors import CohortError
 from ctglip.files import atomic_path, read_json, remove, write_json
@@ -117,25 +119,31 @@ def train_run(
     validations = [
         {"epoch": int(one.pop("step")) // batches.steps, **one} for one in map(dict, trainer.state.best.validations)
     ]
-    patients = {task.studies.patients[row] for row in rows}
     about = {
         **asdict(run),
         "mode": initialization.mode,
         "studies": len(rows),
-        "patients": len(patients),
+        "patients": len({task.studies.patients[row] for row in rows}),
         "best": trainer.state.best.index,
         "epochs": len(validations) - 1,
         "validations": validations,
         **facts,
     }
+    _write_run(target, about, tables, learned_state(network))
+    return FinishedRun(run, target, read_json(target / "run.json"))
+
+
+def _write_run(
+    target: Path, about: Mapping[str, Any], tables: Mapping[str, pl.DataFrame], weights: Mapping[str, Tensor]
+) -> None:
+    """A finished run's folder; ``run.json`` comes last and says that it is whole."""
     for name, table in tables.items():
         with atomic_path(target / f"{name}.parquet") as temporary:
             table.write_parquet(temporary)
     with atomic_path(target / "weights.safetensors") as temporary:
-        save_file({name: value.contiguous() for name, value in learned_state(network).items()}, temporary)
+        save_file({name: value.contiguous() for name, value in weights.items()}, temporary)
     write_json(target / "run.json", about)
     remove(target / CHECKPOINTS)
-    return FinishedRun(run, target, read_json(target / "run.json"))
 
 
 def _by_epoch(callbacks: Callbacks, steps: int) -> Callbacks:

@@ -92,7 +92,7 @@ def read_targets(
         organs: the organs that can be read.
         columns: what the dictionaries do not know.
         ignore: columns that are left alone.
-        whole: every column is read from the whole image, whether its name says something or not.
+        global_image: every column is read from the whole image, whether its name says something or not.
 
     Raises:
         CohortError: all faults of the table in one message, see ``labels.read_labels``; or of its columns: organs that

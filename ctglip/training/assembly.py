@@ -79,7 +79,7 @@ class Assembly:
     @property
     def captions(self) -> list[OrganCaptions]:
         """What is said of which organ in training."""
-        return [captions_of for source in self.sources.values() for captions_of in source.captions]
+        return [caption for source in self.sources.values() for caption in source.captions]
 
     @property
     def failures(self) -> list[Failure]:
@@ -129,7 +129,7 @@ def assemble(
         device: where the objective lives.
         progress: called with (studies done, studies) while crops are cut.
         embedding: called with (texts done, texts) while texts are embedded.
-        tell: called with a sentence about texts that are longer than the text encoder reads at a time.
+        notify: called with a sentence about texts that are longer than the text encoder reads at a time.
 
     Raises:
         ConfigError: the model's settings do not suit the objective.
@@ -166,21 +166,35 @@ def assemble(
     release = _release(model, names, store, config, encoder)
     if config.initial is not None:
         _start_from(Path(config.initial), release)
-    prompts = Scorer(release).organ_prompts()
     _fill_prompts(release, bank, [caption for source in sources.values() for caption in source.captions], embedding)
+    objective = _objective(config, sources, release, bank, dictionaries, run).to(device)
+    release.aligned = objective.aligned
+    return Assembly(sources, objective, release, dictionaries, config.seed)
+
+
+def _objective(
+    config: PretrainConfig,
+    sources: Mapping[str, TextDataset[Any]],
+    release: Release,
+    bank: TextBank,
+    dictionaries: Dictionaries,
+    run: Path,
+) -> Objective:
+    """The objective over the release's model, each of its parts built for its own source."""
+    prompts = Scorer(release).organ_prompts()
     prompt_ids = bank.ids([text for texts in prompts for text in texts])
     owner = torch.tensor([number for number, texts in enumerate(prompts) for _ in texts])
     built: dict[str, Objective] = {}
-    for name, part in parts.items():
-        source, texts = sources[name], sources[name].texts
-        regions = tuple(getattr(source, "regions", ()))
-        context = BuildContext(
-            model, bank, organs, dictionaries.abnormalities, names, prompt_ids, owner, source.keys, regions, run, texts
-        )
-        built[name] = OBJECTIVES[part.name].build(context, part)
-    objective = _joined(config, built).to(device)
-    release.aligned = objective.aligned
-    return Assembly(sources, objective, release, dictionaries, config.seed)
+    for name, part in parts_of(config.objective).items():
+        source = sources[name]
+        built[name] = OBJECTIVES[part.name].build(
+            BuildContext(
+                release.model, bank, dictionaries.organs, dictionaries.abnormalities, release.organs, prompt_ids,
+                owner, source.keys, tuple(getattr(source, "regions", ())), run, source.texts,
+            ),
+            part,
+        )  # fmt: skip
+    return _joined(config, built)
 
 
 def model_parts(

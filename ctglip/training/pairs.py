@@ -50,7 +50,7 @@ def write_pairs(path: Path, parts: Assembly, config: PretrainConfig, count: int)
     bank = next(module.bank for module in parts.objective.modules() if isinstance(module, Texts))
     share = -(-count // len(parts.sources))
     samples = [s for source in parts.sources.values() for s in _samples(source, parts, config, bank)[:share]]
-    learned = [texts_of for texts_of in parts.captions if texts_of.captions]
+    learned = [caption for caption in parts.captions if caption.captions]
     release = parts.release
     size = [release.cxr["size"]] * 2 if release.cxr else (release.scans or release.crops)["grid"]
     grid = release.crops["grid"] if release.reads_crops else size
@@ -58,7 +58,7 @@ def write_pairs(path: Path, parts: Assembly, config: PretrainConfig, count: int)
         Fact(
             "Organs with a text",
             str(len(learned)),
-            f"{sum(texts_of.kind == 'abnormal' for texts_of in learned)} abnormal",
+            f"{sum(caption.kind == 'abnormal' for caption in learned)} abnormal",
         ),
         Fact("Grid of a crop" if release.reads_crops else "Grid", " × ".join(map(str, grid))),
     )
@@ -109,19 +109,19 @@ def _in_turn(samples: Sequence[Any]) -> list[Any]:
     by_organ: dict[int, list[Any]] = {}
     for one in sorted(samples, key=lambda one: one.text_id < 0):
         by_organ.setdefault(one.organ_id, []).append(one)
-    turns = max(len(instances) for instances in by_organ.values())
-    return [instances[turn] for turn in range(turns) for instances in by_organ.values() if turn < len(instances)]
+    turns = max(len(several) for several in by_organ.values())
+    return [several[turn] for turn in range(turns) for several in by_organ.values() if turn < len(several)]
 
 
 def _crop(sample: Any, dataset: OrganDataset, parts: Assembly, config: PretrainConfig, bank: TextBank) -> PairSample:
-    texts_of, texts, instance = dataset.captions[sample.row], dataset.texts, dataset.cache.instances[sample.row]
+    caption, texts, instance = dataset.captions[sample.row], dataset.texts, dataset.cache.instances[sample.row]
     organ = parts.dictionaries.organs[parts.release.organs[sample.organ_id]]
     text = _text(bank, sample.text_id)
-    reported = {texts[number] for statement in texts_of.captions for number in statement.report}
+    reported = {texts[number] for statement in caption.captions for number in statement.report}
     denied = [
         words
         for key, words in dataset.organ_texts.negatives.paraphrases.items()
-        if key[0] == texts_of.organ and key[1] in texts_of.hard
+        if key[0] == caption.organ and key[1] in caption.hard
     ]
     hard = {texts[number] for words in denied for number in (*words.dictionary, *words.reports)}
     false = [_text(bank, number) for number in sample.negative_ids[:_NEGATIVES] if number >= 0]
@@ -179,17 +179,17 @@ def _scan(
 
 def _report(sample: Any, title: str, rendering: _Rendering, bank: TextBank) -> PairSample:
     """A whole scan or radiograph with both sections of its report."""
-    texts_of = {name: _text(bank, getattr(sample, name)) for name in ("findings", "impression")}
-    text = " ".join(f"{name.capitalize()}: {captioned or 'none.'}" for name, captioned in texts_of.items())
+    sections = {name: _text(bank, getattr(sample, name)) for name in ("findings", "impression")}
+    text = " ".join(f"{name.capitalize()}: {section or 'none.'}" for name, section in sections.items())
     facts = (
         Fact("Views", str(len(sample.images))),
         Fact("Regions", str(len(sample.organ_id)), f"{int((sample.text_id >= 0).sum())} with sentences"),
         Fact("Tags", str(int((sample.tags == 1).sum())), f"{int((sample.tags == 0).sum())} denied"),
     )
-    image, captioned = np.asarray(sample.image), np.flatnonzero(sample.text_id >= 0)[:_REGIONS]
+    image, with_text = np.asarray(sample.image), np.flatnonzero(sample.text_id >= 0)[:_REGIONS]
     boxes = {
         rendering.regions[int(sample.organ_id[n])].replace("_", " "): _inside(image, sample.boxes[0][n])
-        for n in captioned
+        for n in with_text
     }
     picture = rendering.picture(image, boxes if rendering.radiographs else {}, f"study {sample.study_id}")
     return PairSample(sample.study_id, title, text, "report", picture, facts=facts)
@@ -228,10 +228,10 @@ def _picture(
     if inside.any() and float(np.median(_hu(image, windows, widest)[inside])) < _DARK_HU:
         channel = widest
     labels = inside.astype(np.uint8) if masks else None
-    rendering = {name: [1] for name in masks}
-    index = best_slice(image.shape[1:], "axial", labels, rendering)
+    outlined = {name: [1] for name in masks}
+    index = best_slice(image.shape[1:], "axial", labels, outlined)
     return slice_picture(
-        _hu(image, windows, channel), spacing_mm, "axial", index, labels, rendering,
+        _hu(image, windows, channel), spacing_mm, "axial", index, labels, outlined,
         window_hu=windows[channel], longest_px=_PIXELS, subject=subject,
     )  # fmt: skip
 

@@ -47,7 +47,7 @@ class Validation:
 
     Attributes:
         release: the model in training, with its prompts.
-        places: the organs that it is asked about.
+        instances: the organs that it is asked about.
         encode: what the model makes of them now.
         labels: what the reports say.
         observe: the same radiographs by their observations, of models that have some.

@@ -69,8 +69,8 @@ def store_of(out: Path, size: dict[str, Any], workers: int) -> Path:
     drawn = simulate_cohort(cohort, count, 1, SimulationSettings(), None, workers, radiographs=CxrSettings())
     table = pl.read_csv(drawn, infer_schema=False)
     simulated = cpu_seconds() - cpu
-    instance = _splits(table["patient_id"].to_list(), size["radiographs"])
-    split = [instance[name] for name in table["patient_id"]]
+    split_of = _splits(table["patient_id"].to_list(), size["radiographs"])
+    split = [split_of[name] for name in table["patient_id"]]
     table.with_columns(split=pl.Series(split)).write_csv(cohort / "split.csv")
     say("Preprocessing")
     config = load_settings(PreprocessConfig, "preprocess/cxr", [f"cxr.size={size['stored']}"])

@@ -36,8 +36,8 @@ def psnr(errors: Sequence[tuple[float, float]], grey: float) -> float:
 
 def nearest_seen(target: Tensor, covered: Tensor, grid: tuple[int, ...]) -> Tensor:
     """Each hidden patch filled with the mean grey of the nearest one that is seen."""
-    instance = torch.stack(torch.meshgrid(*map(torch.arange, grid), indexing="ij"), -1).flatten(0, -2).float()
-    distance = torch.cdist(instance, instance)[None].expand(len(target), -1, -1)
+    points = torch.stack(torch.meshgrid(*map(torch.arange, grid), indexing="ij"), -1).flatten(0, -2).float()
+    distance = torch.cdist(points, points)[None].expand(len(target), -1, -1)
     near = distance.masked_fill(covered[:, None].bool(), math.inf).argmin(-1)
     return target.mean(-1, keepdim=True).gather(1, near[..., None]).expand_as(target)
 

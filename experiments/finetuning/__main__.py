@@ -78,9 +78,9 @@ def label_table(out: Path, splits: tuple[int, int, int]) -> Path:
     truth = pl.read_csv(folder / "truth.csv", infer_schema=False).select("study_id", *COLUMNS)
     order = sorted(patients["patient_id"].unique().to_list())
     random.Random(0).shuffle(order)
-    instance = {name: number for number, name in enumerate(order)}
+    number_of = {name: number for number, name in enumerate(order)}
     edges = [sum(splits[:n]) / sum(splits) * len(order) for n in (1, 2)]
-    names = [("train", "val", "test")[sum(instance[patient] >= edge for edge in edges)] for patient in
+    names = [("train", "val", "test")[sum(number_of[patient] >= edge for edge in edges)] for patient in
              patients["patient_id"]]  # fmt: skip
     table = truth.join(patients.with_columns(split=pl.Series(names)), on="study_id", how="left")
     table.write_csv(out / "labels.csv")

@@ -143,9 +143,9 @@ def _work(row: CohortRow, plan: Plan, progress: _Progress) -> Literal["done", "u
     with progress.at("check"):
         refuse_errors(standardized.checks, plan.config)
     with progress.at("write"):
-        pixels = image_checksum(modality.compared(image, standardized))
+        image_hash = image_checksum(modality.compared(image, standardized))
         source = SourceGrid(*image.grid)
-        write(plan.store, row, standardized, source, report, findings, progress.checksum, plan.recipe_hash, pixels)
+        write(plan.store, row, standardized, source, report, findings, progress.checksum, plan.recipe_hash, image_hash)
     return "done"
 
 

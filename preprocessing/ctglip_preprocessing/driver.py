@@ -204,8 +204,8 @@ class _Run:
                 continue
             path = study_path(self.store.path, study_id)
             try:
-                mark = StudyReader(path).attributes
-                found.append(Entry(study_id, "done", mark["recipe_hash"], checksum=mark["source_checksum"]))
+                written = StudyReader(path).attributes
+                found.append(Entry(study_id, "done", written["recipe_hash"], checksum=written["source_checksum"]))
             except (StoreError, KeyError):
                 remove(path)
         self._record(found)

@@ -168,6 +168,13 @@ class OutOfMemoryError(RuntimeError):
     pass
 
 
+def test_a_process_that_ends_without_a_word_is_named(scan: Scan, fake: Any, organs: OrganDictionary) -> None:
+    fake("os._exit(3)")
+    with Segmenter(SETTINGS, organs) as segmenter, pytest.raises(MaskError) as caught:
+        segmenter.run(scan)
+    assert str(caught.value).startswith("TotalSegmentator ended with status 3: it said nothing.")
+
+
 @pytest.mark.parametrize(
     ("problem", "code"),
     [

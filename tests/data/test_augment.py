@@ -151,10 +151,10 @@ def test_a_mirrored_crop_is_flipped_along_x() -> None:
 
 def test_details_go_the_way_of_the_crop() -> None:
     hu, mask = crop()
-    instance = np.indices(hu.shape)[0].astype(np.int8)
-    detail = np.stack([instance, -instance])
+    x_of_voxel = np.indices(hu.shape)[0].astype(np.int8)
+    detail = np.stack([x_of_voxel, -x_of_voxel])
     moved = changed(hu, mask, AugmentationParameters(shift_voxels=(1, 0, 0), shift_hu=7.0), detail=detail)
-    assert np.array_equal(moved.detail[0, 1:-1], instance[2:])  # relative to the median, which is shifted too
+    assert np.array_equal(moved.detail[0, 1:-1], x_of_voxel[2:])  # relative to the median, which is shifted too
     assert np.array_equal(
         changed(hu, mask, AugmentationParameters(mirrored=True), detail=detail).detail, detail[:, ::-1]
     )

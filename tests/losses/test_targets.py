@@ -5,7 +5,7 @@ import torch
 
 from ctglip.losses.contrastive import soft_contrastive
 from ctglip.losses.targets import (
-    MISSING_LABEL,
+    EXCLUDED,
     Block,
     clinical_prior,
     equal_key,
@@ -63,10 +63,10 @@ def test_texts_that_imply_one_another_are_neither_positive_nor_negative():
     weights = hierarchy_aware(related())(Block(torch.arange(6), 6, context, context))
     cyst = weights[0]
     assert cyst[0] == cyst[4] == 0.5
-    assert cyst[1] == MISSING_LABEL  # "a lesion" is true of a cyst
+    assert cyst[1] == EXCLUDED  # "a lesion" is true of a cyst
     assert cyst[2] == cyst[3] == 0  # a stone, and normal, are not
-    assert cyst[5] == MISSING_LABEL  # "a cyst and a stone" implies a cyst
-    assert weights[1, 0] == MISSING_LABEL
+    assert cyst[5] == EXCLUDED  # "a cyst and a stone" implies a cyst
+    assert weights[1, 0] == EXCLUDED
     assert weights[3].tolist() == [0, 0, 0, 1, 0, 0]  # normal implies nothing
 
 

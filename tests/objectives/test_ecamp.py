@@ -45,8 +45,8 @@ def picture_of(number: int, dims: int, rng: np.random.Generator, side: int = 32)
     radius = side // 8 if number // 2 % 2 == 0 else side // 5
     centre = [rng.integers(radius, side - radius) for _ in range(dims - 1)]
     centre += [side // 4 if number % 2 == 0 else 3 * side // 4]
-    instance = np.stack(np.meshgrid(*[np.arange(side)] * dims, indexing="ij"))
-    distance = sum((axis - at) ** 2 for axis, at in zip(instance, centre, strict=True))
+    points = np.stack(np.meshgrid(*[np.arange(side)] * dims, indexing="ij"))
+    distance = sum((axis - at) ** 2 for axis, at in zip(points, centre, strict=True))
     image[distance < radius**2] += 2
     return (image + 0.02 * rng.standard_normal(image.shape))[None].astype(np.float32)
 

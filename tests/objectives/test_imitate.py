@@ -81,8 +81,8 @@ def heads(objective: Imitate, features: dict[str, Tensor]) -> dict[str, Tensor]:
     out = {f"h{v}": objective.model.image_head(features["high"][:, v]) for v in range(2)}
     out |= {f"m{v}{f}": objective.multi_head(features["multi"][:, v, f]) for v in range(2) for f in range(2)}
     for name in ("impression", "findings"):
-        instance = positions(features[name], features["pool_ids"]).clamp(min=0)
-        out |= {name: text[instance], f"frozen {name}": raw[instance]}
+        index = positions(features[name], features["pool_ids"]).clamp(min=0)
+        out |= {name: text[index], f"frozen {name}": raw[index]}
     return out
 
 
@@ -122,8 +122,8 @@ def test_a_missing_section_leaves_row_and_column(bank: TextBank) -> None:
     samples = report_samples(bank, 2)
     losses, _ = objective(objective.collate(samples))
     without = {"findings": 1, "impression": 2}
-    for name, instance in without.items():
-        fewer = objective.collate([one for number, one in enumerate(samples) if number != instance])
+    for name, left_out in without.items():
+        fewer = objective.collate([one for number, one in enumerate(samples) if number != left_out])
         torch.testing.assert_close(objective(fewer)[0][name], losses[name])
     none = [replace(one, findings=-1, impression=-1) for one in samples]
     losses, _ = objective(objective.collate(none))

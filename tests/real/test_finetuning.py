@@ -93,7 +93,7 @@ def test_lungs_of_real_cxr_are_drawn(real_data: Path, tmp_path: Path) -> None:
     rows = [row for row in read_table(folder / "metadata.csv").iter_rows(named=True)
             if (folder / row["filename"]).is_file()]  # fmt: skip
     patients = sorted({row["patientid"] for row in rows})
-    splits = {name: ("test", "train", "val", "train")[instance % 4] for instance, name in enumerate(patients)}
+    splits = {name: ("test", "train", "val", "train")[number % 4] for number, name in enumerate(patients)}
     cohort = {
         "study_id": [row["filename"].rsplit(".", 1)[0] for row in rows],
         "patient_id": [row["patientid"] for row in rows],

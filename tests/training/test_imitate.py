@@ -82,8 +82,8 @@ def zero_shot(release: Release, store: Store, truth: Path) -> dict[str, float]:
     with torch.no_grad():
         seen = release.model.image_head(release.model.image_features(images))
         texts = release.model.text(release.embed([" ".join(parts) for parts in said]))
-        for instance, pair in enumerate(CXR_SAYS):
-            sign = torch.tensor([1.0 if parts[instance] == briefs[instance][0] else -1.0 for parts in said])
+        for number, pair in enumerate(CXR_SAYS):
+            sign = torch.tensor([1.0 if parts[number] == briefs[number][0] else -1.0 for parts in said])
             scores = (seen @ (sign @ texts)).double().numpy()
             known = dict(labels.select("study_id", pair).iter_rows())
             wanted = np.array([known[name] for name in radiographs.study_ids])

@@ -339,8 +339,8 @@ def test_what_a_text_affirms_is_true_above_it_too(assembled):
     found = key_findings(context, ContrastSettings(targets="hierarchy"))
     assert found is not None
     assert found.table.sum(1).tolist() == [1, 1, 1, 1, 1, 0]
-    instance = [int(row.argmax()) for row in found.table]
-    implied = [[bool(found.related[instance[i], instance[j]]) for j in range(5)] for i in range(5)]
+    column = [int(row.argmax()) for row in found.table]
+    implied = [[bool(found.related[column[i], column[j]]) for j in range(5)] for i in range(5)]
     assert implied == [
         [True, True, False, False, False],
         [False, True, False, False, False],

@@ -8,7 +8,7 @@ from typing import Any
 from ctglip.cohort import CohortRow
 from ctglip.config import Settings
 from ctglip.ct.segmentation import SegmentationSettings, Segmenter
-from ctglip.modality import OrganLocations, modality_of
+from ctglip.modality import GivenOrgans, OrganLocations, modality_of
 from ctglip.vocabulary.organs import OrganDictionary
 
 
@@ -25,7 +25,9 @@ def locate_organs(row: CohortRow, image: Any, recipe: Settings, organs: OrganDic
     """
     settings = segmentation_of(row, recipe)
     segmenter = None if settings is None else _open_segmenter().of(settings, organs).run
-    return modality_of(recipe).locate(image, recipe, organs, row.masks, row.regions, row.numbering, segmenter)
+    return modality_of(recipe).locate(
+        image, recipe, organs, GivenOrgans(row.masks, row.regions, row.numbering, segmenter)
+    )
 
 
 class _OpenSegmenter:
