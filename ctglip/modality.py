@@ -40,7 +40,7 @@ from ctglip.vocabulary.organs import OrganDictionary
 Checks = tuple[QualityCheck, ...]
 Image = TypeVar("Image", Scan, Radiograph)
 Recipe = TypeVar("Recipe", CtRecipe, CxrRecipe)
-Segmenter = Callable[[Scan], tuple[LabelMap, Checks]]
+MakeMasks = Callable[[Scan], tuple[LabelMap, Checks]]
 """Makes the masks of a scan that comes without."""
 
 
@@ -58,7 +58,7 @@ class GivenOrgans:
     masks: Path | LabelMap | None = None
     regions: Path | Sequence[Region] | None = None
     numbering: str | None = None
-    segmenter: Segmenter | None = None
+    segmenter: MakeMasks | None = None
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,14 @@ from typing import Annotated
 
 import typer
 
-from ctglip.cli.console import result
+from ctglip.cli.console import AsJson, result
 
 
 def cohort(
     layout: Annotated[str, typer.Argument(help="A shipped map such as cohorts/mimic_cxr_jpg, or a YAML file.")],
     folder: Annotated[Path, typer.Argument(help="The folder that the dataset was unpacked into.")],
     out: Annotated[Path, typer.Argument(help="Folder to write: cohort.csv, labels.csv, regions/.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Write the cohort table and the label table of a public dataset of chest radiographs."""
     from ctglip.config import load_settings

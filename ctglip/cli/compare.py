@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ctglip.cli.console import Stages, print_problems, result
+from ctglip.cli.console import AsJson, Stages, print_problems, result
 
 
 def compare(
@@ -21,7 +21,7 @@ def compare(
     ] = None,
     config: Annotated[Path | None, typer.Option(help="Config file of an evaluation, or a shipped name.")] = None,
     changes: Annotated[list[str] | None, typer.Option("--set", help="Change a setting: section.key=value.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Compare two runs: paired intervals over patients, p values corrected over abnormalities."""
     from ctglip.config import load_settings

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ctglip.cli.console import out, result
+from ctglip.cli.console import AsJson, out, result
 from ctglip.cli.group import CommandGroup
 from ctglip.config import Settings, load_tree, validate
 from ctglip.errors import ConfigError
@@ -50,7 +50,7 @@ def _resolved(file: Path, changes: list[str] | None) -> Settings:
 
 
 @app.command("list")
-def list_command(as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False) -> None:
+def list_command(as_json: AsJson = False) -> None:
     """List the shipped configs by the names that --config takes, with what each is."""
     folder = resource("configs")
     files = {file.relative_to(folder).with_suffix("").as_posix(): file for file in folder.rglob("*.yaml")}
@@ -86,7 +86,7 @@ def show(
 def validate_command(
     files: Annotated[list[Path], typer.Argument(help="Config files, or shipped names.")],
     changes: Changes = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Check config files; the first fault ends with exit code 2."""
     for file in files:

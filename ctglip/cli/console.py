@@ -6,10 +6,10 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -26,18 +26,20 @@ from rich.progress import (
 )
 from rich.text import Text
 
+if TYPE_CHECKING:
+    from ctglip.types import Progress as Advance
+
 out = Console()
 err = Console(stderr=True)
 _LISTED = 20
 _STILL = 30.0
 """Seconds after which a stage that goes on without counting is named again."""
 
-Report = Callable[[int, int], None]
-"""Called with (done, total) as work goes on."""
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
 @contextmanager
-def progress(label: str) -> Iterator[Report]:
+def progress(label: str) -> Iterator[Advance]:
     """A progress bar on stderr with rate and time left; quiet lines every tenth where there is no terminal."""
     if not err.is_terminal:
         yield _lines(label)
@@ -122,7 +124,7 @@ class Stages:
         return f"{name}: {done}/{total}" if total else f"{name}, {now - start:.0f} s"
 
 
-def _lines(label: str) -> Report:
+def _lines(label: str) -> Advance:
     last_tenth, first, start = -1, 0, time.monotonic()
 
     def report(done: int, total: int) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ctglip.cli.console import progress, result
+from ctglip.cli.console import AsJson, progress, result
 from ctglip.cli.group import CommandGroup
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ OrgansPath = Annotated[Path | None, typer.Option("--organs", help="An organs.yam
 AbnormalitiesPath = Annotated[
     Path | None, typer.Option("--abnormalities", help="An abnormalities.yaml; the shipped one by default.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
 @app.command()

@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from ctglip.cli.console import result
+from ctglip.cli.console import AsJson, result
 
 
 def doctor(
     scan: Annotated[Path | None, typer.Argument(help="A scan to examine; without it the installation is.")] = None,
     masks: Annotated[Path | None, typer.Option(help="Its organ masks.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Examine the installation, or one scan and its masks; exit code 1 when something is wrong."""
     if scan is None:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ctglip.cli.console import err, progress, result
+from ctglip.cli.console import AsJson, err, progress, result
 
 
 class Space(StrEnum):
@@ -27,7 +27,7 @@ def embed(
         Space, typer.Option(help="features: raw, for probes; diagnosis, anatomy: unit vectors beside texts.")
     ] = Space.features,
     organ: Annotated[list[str] | None, typer.Option(help="Only this organ. Repeatable; all by default.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Write what a model makes of every organ of a store, one row each; ends with 1 where studies cannot be read."""
     from ctglip.tasks.embed import embed as run_embedding

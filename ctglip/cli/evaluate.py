@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ctglip.cli.console import Stages, err, print_problems, result
+from ctglip.cli.console import AsJson, Stages, err, print_problems, result
 
 
 def evaluate(
@@ -20,7 +20,7 @@ def evaluate(
     ] = None,
     config: Annotated[Path | None, typer.Option(help="Config file, or a shipped name.")] = None,
     changes: Annotated[list[str] | None, typer.Option("--set", help="Change a setting: section.key=value.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Measure organ recognition and abnormality detection, with intervals and controls; ends with 1 where studies or
     labels could not be used."""

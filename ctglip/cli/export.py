@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ctglip.cli.console import result
+from ctglip.cli.console import AsJson, result
 
 if TYPE_CHECKING:
     from ctglip.models.release import Release
@@ -36,7 +36,7 @@ def export(
             "state dict), hub (a README for Hugging Face's hub). Repeatable."
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Write the released form of a model: safetensors and JSON, with its dictionaries and recipe."""
     from ctglip.errors import CTGLIPError

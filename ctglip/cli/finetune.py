@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ctglip.cli.console import err, result
+from ctglip.cli.console import AsJson, err, result
 from ctglip.cli.training import training_callbacks
 
 
@@ -28,7 +28,7 @@ def finetune(
         typer.Option(help="Another initialization beside it: scratch, or a run. Repeatable."),
     ] = None,
     resume: Annotated[bool, typer.Option(help="Go on with what is missing.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Fine-tune a model on labels, beside other initializations; ends with 1 where labels could not be used.
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ctglip.cli.console import err, result
+from ctglip.cli.console import AsJson, err, result
 from ctglip.cli.training import training_callbacks
 
 
@@ -22,7 +22,7 @@ def pretrain(
     ] = False,
     launch: Annotated[str, typer.Option(help="local (alone or under torchrun), or ray for Ray Train.")] = "local",
     workers: Annotated[int, typer.Option(min=1, help="Workers of Ray Train, a GPU each where there are GPUs.")] = 1,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Pretrain a model on a store.
 

@@ -34,7 +34,7 @@ Prompts = Annotated[
         "rank among the dictionary's sentences, no probability. Repeatable."
     ),
 ]
-Changes = Annotated[
+QueryChanges = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
@@ -72,7 +72,7 @@ def query(
             "learned queries (PLACE, re-implemented from its abstract)."
         ),
     ] = Reads.organs,
-    changes: Changes = None,
+    changes: QueryChanges = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the answers as JSON.")] = False,
 ) -> None:
     """Answer questions about one scan or radiograph.

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ctglip.cli.console import progress, result
+from ctglip.cli.console import AsJson, progress, result
 
 
 def simulate(
@@ -24,7 +24,7 @@ def simulate(
         bool, typer.Option("--cxr", help="Project the bodies to chest radiographs, with findings and impression.")
     ] = False,
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Simulate CT studies, or chest radiographs, with reports and a truth table."""
     from ctglip.config import load_settings

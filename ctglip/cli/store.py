@@ -8,12 +8,11 @@ from typing import Annotated
 
 import typer
 
-from ctglip.cli.console import progress, result
+from ctglip.cli.console import AsJson, progress, result
 from ctglip.cli.group import CommandGroup
 
 app = typer.Typer(cls=CommandGroup, help="Look into a store, verify it, export from it.", no_args_is_help=True)
 StorePath = Annotated[Path, typer.Argument(help="The store's folder.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
 @app.command()

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from ctglip.cli.console import Report, err, progress
+from ctglip.cli.console import err, progress
 
 if TYPE_CHECKING:
     from ctglip.training.callbacks import Callbacks
+    from ctglip.types import Progress
 
 
 @contextmanager
@@ -61,7 +62,7 @@ class _Bars:
     def __init__(self, stack: ExitStack) -> None:
         self._bars = stack.enter_context(ExitStack())
         self._label = ""
-        self._report: Report | None = None
+        self._report: Progress | None = None
 
     def show(self, label: str, done: int, of: int) -> None:
         """Show how far something is."""

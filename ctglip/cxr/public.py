@@ -24,7 +24,7 @@ from ctglip.errors import CohortError
 from ctglip.files import atomic_path, check_id
 from ctglip.types import Region
 
-Row = dict[str, str | None]
+PublicRow = dict[str, str | None]
 _SLOT = re.compile(r"\{([^{}:]+)(?::(\d+))?\}")
 
 
@@ -77,7 +77,7 @@ class ListLabels(Settings):
     names: dict[str, tuple[str, ...]]
 
 
-class Boxes(Settings):
+class BoxColumns(Settings):
     """Boxes in columns, several rows a radiograph: left, top, width, height in pixels."""
 
     region: str
@@ -113,14 +113,14 @@ class CohortMap(Settings):
     labels: dict[str, str | Cell] = Field(default_factory=dict)
     label_values: dict[str, int | None] = Field(default_factory=lambda: {"1": 1, "1.0": 1, "0": 0, "0.0": 0})
     lists: tuple[ListLabels, ...] = ()
-    boxes: Boxes | None = None
+    boxes: BoxColumns | None = None
 
 
 @dataclass
 class PublicTables:
     """A public table in our form: rows of the cohort, labels and boxes by study."""
 
-    rows: list[Row] = field(default_factory=list)
+    rows: list[PublicRow] = field(default_factory=list)
     labels: dict[str, dict[str, int | None]] = field(default_factory=dict)
     regions: dict[str, list[Region]] = field(default_factory=dict)
 
@@ -186,7 +186,7 @@ def _write(path: Path, table: pl.DataFrame) -> None:
         table.write_csv(temporary)
 
 
-def _read(path: Path, header: tuple[str, ...], separator: str) -> list[Row]:
+def _read(path: Path, header: tuple[str, ...], separator: str) -> list[PublicRow]:
     try:
         table = pl.read_csv(
             path, infer_schema=False, separator=separator, has_header=not header, truncate_ragged_lines=True
@@ -198,12 +198,12 @@ def _read(path: Path, header: tuple[str, ...], separator: str) -> list[Row]:
     return table.select(pl.all().str.strip_chars().replace("", None)).to_dicts()
 
 
-def _joined(folder: Path, name: str, mapping: CohortMap) -> list[Row]:
+def _joined(folder: Path, name: str, mapping: CohortMap) -> list[PublicRow]:
     rows = _read(folder / name, mapping.header, mapping.separator)
     for join in mapping.joins:
         if not (folder / join.table).is_file():
             continue
-        others: dict[tuple[str | None, ...], Row] = {}
+        others: dict[tuple[str | None, ...], PublicRow] = {}
         for other in _read(folder / join.table, join.header, join.separator):
             others.setdefault(tuple(other.get(column) for column in join.on.values()), other | dict(join.add))
         for row in rows:
@@ -213,7 +213,7 @@ def _joined(folder: Path, name: str, mapping: CohortMap) -> list[Row]:
 
 
 def _take(
-    theirs: Row, split: str | None, mapping: CohortMap, folder: Path, index: dict[str, Path], found: PublicTables
+    theirs: PublicRow, split: str | None, mapping: CohortMap, folder: Path, index: dict[str, Path], found: PublicTables
 ) -> None:
     ours = {name: _cell(cell, theirs) for name, cell in mapping.columns.items()}
     study_id = ours["study_id"]
@@ -278,7 +278,7 @@ def _image(name: str, folder: Path, index: dict[str, Path]) -> str:
     return str(index.get(file, Path(top) / file))
 
 
-def _labels(theirs: Row, mapping: CohortMap) -> dict[str, int | None]:
+def _labels(theirs: PublicRow, mapping: CohortMap) -> dict[str, int | None]:
     labels: dict[str, int | None] = {}
     for name, cell in mapping.labels.items():
         value = _cell(cell if isinstance(cell, Cell) else f"{{{cell}}}", theirs)
@@ -300,7 +300,7 @@ def _items(text: str, separator: str | None) -> set[str] | None:
         return None
 
 
-def _box(theirs: Row, boxes: Boxes) -> Region | None:
+def _box(theirs: PublicRow, boxes: BoxColumns) -> Region | None:
     try:
         x, y, width, height = (
             float(theirs.get(name) or "nan") for name in (boxes.x, boxes.y, boxes.width, boxes.height)

@@ -26,7 +26,7 @@ from ctglip.vocabulary.negatives import CONFUSABLE_WEIGHT, Strategy, allowed_neg
 from ctglip.vocabulary.organs import OrganDictionary
 from ctglip.vocabulary.prompts import negative_prompts, normal_prompts, positive_prompts
 
-Kind = Literal["abnormal", "normal", "silent"]
+CaptionKind = Literal["abnormal", "normal", "silent"]
 _REMEMBERED = 10_000
 """Captions whose false texts are remembered."""
 
@@ -64,7 +64,7 @@ class OrganCaptions:
     """
 
     organ: str
-    kind: Kind
+    kind: CaptionKind
     affirmed: tuple[str, ...]
     captions: tuple[Caption, ...]
     hard: tuple[str, ...]
@@ -178,7 +178,7 @@ class CaptionBuilder:
         allowed = allowed_negatives(evidence, self.organs, self.abnormalities)
         affirmed = tuple(evidence.affirmed)
         suspected = bool(evidence.uncertain) or bool(evidence.sentences)
-        kind: Kind = "silent"
+        kind: CaptionKind = "silent"
         several: tuple[Caption, ...] = ()
         if affirmed:
             kind, several = "abnormal", self._abnormal(evidence, findings)

@@ -27,7 +27,7 @@ from ctglip.vocabulary.organs import OrganDictionary
 T = TypeVar("T")
 RegionReading = Literal["mask", "box", "query", "none"]
 """How a model reads an organ of a whole image: by its label map, its box, a learned query, or not at all."""
-Box = tuple[float, float, float, float]
+GridBox = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ class CxrImages(StudyImages[np.ndarray]):
     def __init__(
         self,
         reader: ImageReader[np.ndarray],
-        boxes: Mapping[str, Sequence[tuple[int, Box]]],
+        boxes: Mapping[str, Sequence[tuple[int, GridBox]]],
         settings: CxrDataSettings,
     ) -> None:
         self.reader, self.settings, self.regions = reader, settings, tuple(region_entries())
@@ -215,11 +215,11 @@ def frontal_studies(store: Store, study_ids: Sequence[str], lateral: bool) -> li
     return [name for name in study_ids if name in reported and (lateral or views.get(name) in (None, *FRONTAL))]
 
 
-def region_boxes(store: Store, study_ids: Sequence[str], edge: int) -> dict[str, list[tuple[int, Box]]]:
+def region_boxes(store: Store, study_ids: Sequence[str], edge: int) -> dict[str, list[tuple[int, GridBox]]]:
     """For each radiograph its known regions: (number, box in pixels of the radiograph ``edge`` pixels wide)."""
     numbers = {name: number for number, name in enumerate(region_entries())}
     sizes = dict(store.table("studies").select("study_id", "shape").iter_rows())
-    found: dict[str, list[tuple[int, Box]]] = {name: [] for name in study_ids}
+    found: dict[str, list[tuple[int, GridBox]]] = {name: [] for name in study_ids}
     for row in store.table("regions").iter_rows(named=True):
         if row["region"] in numbers and row["study_id"] in found:
             height, width = (edge / side for side in sizes[row["study_id"]])

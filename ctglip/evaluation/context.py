@@ -15,7 +15,7 @@ from ctglip.evaluation.metrics import TEST_SPLIT_RULES, PairMetrics
 from ctglip.evaluation.results import ControlResult
 from ctglip.evaluation.zero_shot import Scores, evaluate_pairs, thresholds_of
 from ctglip.inference.cxr_encoding import reading_of
-from ctglip.inference.feature_cache import View
+from ctglip.inference.feature_cache import FeatureView
 from ctglip.inference.scoring import Pair
 
 
@@ -71,7 +71,7 @@ class Context(SplitEncoder):
         values = {f"{pair.organ}:{pair.abnormality}": pair.auroc.value for pair in pairs}
         return ControlResult(name, explanation, interval_of(control), interval_of(model - control), values)
 
-    def differences(self, view: View) -> Scores:
+    def differences(self, view: FeatureView) -> Scores:
         """Similarity differences of the evaluated pairs with the organs shown in another way."""
         return differences_of(self.scorer, self.encode_view(self.split, view), self.labels)
 

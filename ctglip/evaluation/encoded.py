@@ -28,8 +28,8 @@ from ctglip.inference.feature_cache import (
     OBSERVATIONS,
     PLAIN,
     WHOLE_RADIOGRAPH,
+    FeatureView,
     OrganFeatures,
-    View,
     organ_features_of,
 )
 from ctglip.inference.model_readers import reader_of
@@ -206,7 +206,7 @@ class SplitEncoder:
                 return None
             raise
 
-    def encode_view(self, split: EncodedSplit, view: View) -> OrganEmbeddings:
+    def encode_view(self, split: EncodedSplit, view: FeatureView) -> OrganEmbeddings:
         """The organs of a split, shown to the model in another way.
 
         Raises:
@@ -223,7 +223,7 @@ class SplitEncoder:
             )
         return features.embeddings
 
-    def _features(self, study_ids: Sequence[str], organs: Sequence[str], view: View) -> OrganFeatures:
+    def _features(self, study_ids: Sequence[str], organs: Sequence[str], view: FeatureView) -> OrganFeatures:
         config, release = self.config, self.release
         if config.crops and release.reads_crops and view.cut is None:
             settings = CropSettings.model_validate(release.crops)
@@ -254,7 +254,7 @@ def listed_studies(store: Store, split: str, path: Path) -> list[str]:
     return listed
 
 
-def reading_view(release: Release, config: EvaluateConfig) -> View:
+def reading_view(release: Release, config: EvaluateConfig) -> FeatureView:
     """How organs are shown to a model: as they are, or as a whole radiograph or its observations if the settings say
     so."""
     if config.cxr.read == "observations":

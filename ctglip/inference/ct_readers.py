@@ -74,7 +74,7 @@ class _CtReader(OrganReader):
         return f"The {entry.display} {'are' if entry.plural else 'is'} cut off by the field of view."
 
 
-class CropReader(_CtReader):
+class CropOrganReader(_CtReader):
     """Each organ from a crop around it."""
 
     @staticmethod
@@ -131,7 +131,7 @@ class CropReader(_CtReader):
         }
 
 
-class ScanReader(_CtReader):
+class ScanOrganReader(_CtReader):
     """All organs from the whole scan."""
 
     def __init__(self, release: Release, crops: CropSettings | None = None) -> None:

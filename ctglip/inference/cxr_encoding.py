@@ -109,7 +109,7 @@ def visible_on_radiographs(organs: OrganDictionary) -> tuple[str, ...]:
     return tuple(name for name in organs.names if regions_of(name, organs))
 
 
-Boxes = Mapping[str, tuple[int, int, int, int]]
+RegionBoxes = Mapping[str, tuple[int, int, int, int]]
 """Region to its box (row0, row1, column0, column1) on the standardised radiograph."""
 
 
@@ -118,7 +118,7 @@ def boxes_of(regions: Sequence[Region]) -> dict[str, tuple[int, int, int, int]]:
     return {box.name: (box.row0, box.row1, box.column0, box.column1) for box in regions}
 
 
-def organ_box(organ: str, boxes: Boxes, organs: OrganDictionary) -> tuple[OrganRegion, tuple[str, ...]] | None:
+def organ_box(organ: str, boxes: RegionBoxes, organs: OrganDictionary) -> tuple[OrganRegion, tuple[str, ...]] | None:
     """An organ's region on a radiograph with the regions that it was taken from; None where no box stands for it."""
     for names in regions_of(organ, organs):
         if all(name in boxes for name in names):

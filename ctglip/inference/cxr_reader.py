@@ -37,7 +37,7 @@ from ctglip.store.tables import Store
 from ctglip.types import OrganRegion, Standardized
 
 
-class RadiographReader(OrganReader):
+class RadiographOrganReader(OrganReader):
     """All organs from the middle of the radiograph, which the model sees.
 
     Args:

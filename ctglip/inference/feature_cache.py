@@ -49,7 +49,7 @@ Cut = Callable[[StudyReader, Sequence[Any], CropSettings, OrganDictionary], list
 
 
 @dataclass(frozen=True)
-class Entry:
+class CacheEntry:
     """One cached organ: its region, or its row of the organ table, as plain data, and its vectors."""
 
     row: dict[str, Any]
@@ -68,13 +68,13 @@ class Work:
     study_id: str
     source: str
     instances: list[OrganInstance]
-    entries: dict[str, Entry]
+    entries: dict[str, CacheEntry]
     missing: list[OrganInstance] = field(default_factory=list)
     prepared: Any = None
 
 
 @dataclass(frozen=True)
-class View:
+class FeatureView:
     """How organs are shown to the model: as they are, or with something changed (a control, a diagnostic).
 
     Attributes:
@@ -94,10 +94,10 @@ class View:
         return settings if self.fill is None else settings.model_copy(update={"fill": self.fill})
 
 
-PLAIN = View()
-MASK_ONLY = View("mask_only", fill="organ_mean")
-WHOLE_RADIOGRAPH = View("whole_radiograph", read="whole")
-OBSERVATIONS = View("observations", read="observations")
+PLAIN = FeatureView()
+MASK_ONLY = FeatureView("mask_only", fill="organ_mean")
+WHOLE_RADIOGRAPH = FeatureView("whole_radiograph", read="whole")
+OBSERVATIONS = FeatureView("observations", read="observations")
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ class FeatureCache:
     folder: Path
     writable: bool = True
 
-    def read(self, study_id: str, source: str) -> dict[str, Entry]:
+    def read(self, study_id: str, source: str) -> dict[str, CacheEntry]:
         """All that is cached of a study, by organ; nothing where its source was another."""
         try:
             with safe_open(self._path(study_id), framework="np") as file:
@@ -147,13 +147,13 @@ class FeatureCache:
                     return {}
                 arrays = {name: file.get_tensor(name) for name in PARTS}
                 return {
-                    row["organ"]: Entry(row, {name: array[number] for name, array in arrays.items()})
+                    row["organ"]: CacheEntry(row, {name: array[number] for name, array in arrays.items()})
                     for number, row in enumerate(json.loads(about["rows"]))
                 }
         except (OSError, SafetensorError, KeyError, IndexError, ValueError, TypeError):
             return {}
 
-    def write(self, study_id: str, source: str, entries: Mapping[str, Entry]) -> None:
+    def write(self, study_id: str, source: str, entries: Mapping[str, CacheEntry]) -> None:
         """Keep what is known of a study, by rename."""
         if not self.writable:
             return
@@ -169,7 +169,7 @@ class FeatureCache:
         return self.folder / f"{study_id}.safetensors"
 
 
-def feature_key(release: Release, organs: OrganDictionary, view: View = PLAIN) -> str:
+def feature_key(release: Release, organs: OrganDictionary, view: FeatureView = PLAIN) -> str:
     """Hash of everything that decides what a study's features are: model, recipe, crops, grounding, view."""
     digest = hashlib.sha256()
     for name, value in sorted(release.model.state_dict().items()):
@@ -210,7 +210,7 @@ def check_recipe(store: Store, release: Release) -> None:
         )
 
 
-def check_view(view: View, release: Release) -> None:
+def check_view(view: FeatureView, release: Release) -> None:
     """The model can see this view.
 
     Raises:
@@ -229,7 +229,7 @@ def organ_features_of(
     organs: Sequence[str] | None = None,
     *,
     folder: Path | None = None,
-    view: View = PLAIN,
+    view: FeatureView = PLAIN,
     batch: int = 64,
     threads: int = 2,
     progress: Progress | None = None,
@@ -284,7 +284,7 @@ def organ_features_of(
     return _gathered(release, pending, failures, encoded)
 
 
-def _prepared(work: Work, store: Store, reader: OrganReader, view: View) -> Work:
+def _prepared(work: Work, store: Store, reader: OrganReader, view: FeatureView) -> Work:
     """A study with what the model reads for the organs that are missing, or why it cannot be read."""
     if work.missing:
         regions = [instance.row for instance in work.missing]
@@ -310,7 +310,7 @@ def _encode(reader: OrganReader, several: Sequence[Work], batch: int) -> int:
     owners = [(work, instance) for work in several for instance in work.missing]
     for number, (work, instance) in enumerate(owners):
         vectors = {name: getattr(found, name)[number] for name in PARTS}
-        work.entries[instance.organ] = Entry(plain_row(instance), vectors)
+        work.entries[instance.organ] = CacheEntry(plain_row(instance), vectors)
     return len(owners)
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from ctglip.data.crops import CropSettings
 from ctglip.errors import ModelError
-from ctglip.inference.ct_readers import CropReader, ScanReader
+from ctglip.inference.ct_readers import CropOrganReader, ScanOrganReader
 from ctglip.inference.cxr_encoding import Read
-from ctglip.inference.cxr_reader import RadiographReader
+from ctglip.inference.cxr_reader import RadiographOrganReader
 from ctglip.inference.readers import OrganReader
 from ctglip.models.release import Release
 
@@ -22,7 +22,7 @@ def reader_of(release: Release, read: Read = "organs", crops: CropSettings | Non
         ModelError: code ``no_whole_image``, ``no_observations``, ``other_modality``: it cannot be read so.
     """
     kind = reader_class(release)
-    if issubclass(kind, RadiographReader):
+    if issubclass(kind, RadiographOrganReader):
         return kind(release, read)
     if read != "organs":
         raise ModelError(
@@ -31,8 +31,8 @@ def reader_of(release: Release, read: Read = "organs", crops: CropSettings | Non
     return kind(release, crops)
 
 
-def reader_class(release: Release) -> type[CropReader | ScanReader | RadiographReader]:
+def reader_class(release: Release) -> type[CropOrganReader | ScanOrganReader | RadiographOrganReader]:
     """What reads organs for a model."""
     if release.modality == "cxr":
-        return RadiographReader
-    return CropReader if release.reads_crops else ScanReader
+        return RadiographOrganReader
+    return CropOrganReader if release.reads_crops else ScanOrganReader

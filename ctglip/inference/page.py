@@ -64,10 +64,10 @@ def answers_page(
     return display.completed(common, maps)
 
 
-def page_answers(answers: Answers) -> tuple[page.Answer, ...]:
+def page_answers(answers: Answers) -> tuple[page.AnswerRow, ...]:
     """The answers about an image as its page's."""
     return tuple(
-        page.Answer(
+        page.AnswerRow(
             question=answer.question,
             organ=answers.display(answer.organ),
             abnormality=answers.display(answer.abnormality),

@@ -34,7 +34,7 @@ from ctglip.types import LabelMap, OrganRow, Region, Scan, Standardized
 
 ImageLike = Path | str | Scan | Radiograph
 Masks = Path | str | LabelMap
-Boxes = Path | str | Sequence[Region]
+GivenBoxes = Path | str | Sequence[Region]
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Pipeline(Answerer):
         questions: Sequence[str],
         masks: Masks | None = None,
         everything: bool = False,
-        regions: Boxes | None = None,
+        regions: GivenBoxes | None = None,
         prompts: Sequence[str] = (),
         settings: Sequence[str] = (),
     ) -> Answers:
@@ -137,7 +137,7 @@ class Pipeline(Answerer):
         images: ImageLike | Tensor,
         regions: Sequence[str] | Mapping[str, Any] | None = None,
         masks: Masks | None = None,
-        boxes: Boxes | None = None,
+        boxes: GivenBoxes | None = None,
     ) -> Float[Tensor, "m *q e"]:
         """Unit vectors of organs, or of whole images, as answers compare them with ``encode_text``; on the CPU.
 
@@ -211,13 +211,15 @@ class Pipeline(Answerer):
                     names.append(answer.abnormality)
         return self.reader.maps(answers.standardized, answers.readings, abnormalities_of, self.scorer)
 
-    def standardize(self, image: ImageLike, masks: Masks | None = None, regions: Boxes | None = None) -> Standardized:
+    def standardize(
+        self, image: ImageLike, masks: Masks | None = None, regions: GivenBoxes | None = None
+    ) -> Standardized:
         """The image on the model's grid, by the recipe that the model was trained with: as preprocessing would store
         it."""
         return self._study(image, masks, regions, self.recipe).standardized
 
     def _study(
-        self, image: ImageLike, masks: Masks | None, regions: Boxes | None, recipe: Any, segmented: bool = True
+        self, image: ImageLike, masks: Masks | None, regions: GivenBoxes | None, recipe: Any, segmented: bool = True
     ) -> _Study:
         """An image and its organs; refused as preprocessing would refuse it, a scan before its masks are looked at."""
         if regions is not None and not self.modality.has_boxes:

@@ -17,7 +17,7 @@ from typing import TypeVar, get_args
 from ctglip.errors import VocabularyError
 from ctglip.inference.question_words import DENYING, GENERAL, MEASURE, PHRASES, PLAIN, UNASKED
 from ctglip.inference.scoring import Dictionaries
-from ctglip.reports.findings import Row, read_sentence
+from ctglip.reports.findings import StatedOrgan, read_sentence
 from ctglip.reports.parser import get_parser
 from ctglip.reports.sentence import Sentence
 from ctglip.reports.words import normal_form, phrase
@@ -221,7 +221,7 @@ _KEPT = frozenset("a an and or in of on with the".split())  # noqa: SIM905
 """Plain words that the parser reads."""
 
 
-def _placed(row: Row) -> tuple[Row, ...]:
+def _placed(row: StatedOrgan) -> tuple[StatedOrgan, ...]:
     """A row that has an organ; of one that seeks it in the sentences before, what it is without them."""
     if row.organ is not None:
         return (row,)

@@ -32,7 +32,7 @@ class OrganFound:
 
 
 @dataclass(frozen=True)
-class Answer:
+class AnswerRow:
     """The answer to one question: a ``probability``, a ``similarity``, or the ``reason`` why there is none.
 
     Attributes:
@@ -111,7 +111,7 @@ class AnswersPage:
     """
 
     title: str
-    answers: tuple[Answer, ...] = ()
+    answers: tuple[AnswerRow, ...] = ()
     facts: tuple[Fact, ...] = ()
     organs: tuple[OrganFound, ...] = ()
     checks: tuple[QualityCheck, ...] = ()
@@ -156,7 +156,7 @@ def _viewer_data(page: AnswersPage) -> dict[str, Any]:
     }
 
 
-def _in_words(answer: Answer) -> str:
+def _in_words(answer: AnswerRow) -> str:
     words = f"no answer. {answer.reason}"
     if answer.probability is not None:
         words = share(answer.probability) + ("" if answer.calibrated else ", not calibrated")

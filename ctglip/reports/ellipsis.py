@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from ctglip.reports.findings import Row
+from ctglip.reports.findings import StatedOrgan
 from ctglip.reports.lexicon import Lexicon
 from ctglip.reports.mentions import SIDES
 
@@ -26,7 +26,7 @@ _DASHES = " :–—-."
 _MEASURED = re.compile(r"\d\s*(?:mm|cm)\b", re.IGNORECASE)
 
 
-def completed(text: str, topic: str | None, last: Row | None, heading: str | None, lexicon: Lexicon) -> str:
+def completed(text: str, topic: str | None, last: StatedOrgan | None, heading: str | None, lexicon: Lexicon) -> str:
     """The sentence with what it leaves out.
 
     Args:
@@ -64,7 +64,7 @@ def completed(text: str, topic: str | None, last: Row | None, heading: str | Non
     return f"{organ.display} {rest}" if organ.side == side else text
 
 
-def announced(text: str, rows: tuple[Row, ...]) -> str | None:
+def announced(text: str, rows: tuple[StatedOrgan, ...]) -> str | None:
     """The finding that a heading alone on its line names: what follows are its locations."""
     if not text.endswith(":"):
         return None

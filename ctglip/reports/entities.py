@@ -43,7 +43,7 @@ _DATA = Path(__file__).with_name("entities.yaml")
 _PRESENCE = {"affirmed": 2, "uncertain": 1, "negated": 0, "normal": 0}
 _SIDES = ("left", "right")
 
-Context = dict[str, str]
+EntitySentences = dict[str, str]
 """Entity -> its sentence, in the order of the list."""
 
 
@@ -147,11 +147,11 @@ class EntityContext:
         for change, phrases in _data()["change"].items():
             for text in phrases:
                 self._change.add(phrase(text), change)
-        self._known: dict[str, Context] = {}
+        self._known: dict[str, EntitySentences] = {}
         for part in sorted(folder.glob("*.json")) if folder and folder.is_dir() else ():
             self._known |= read_json(part)
 
-    def __call__(self, texts: Sequence[str], progress: Progress | None = None) -> list[Context]:
+    def __call__(self, texts: Sequence[str], progress: Progress | None = None) -> list[EntitySentences]:
         """The sentences of some reports: those that are kept, and the others distilled now.
 
         Args:
@@ -160,7 +160,7 @@ class EntityContext:
         """
         keys = [hashlib.sha256(f"{self.identity}\n{text}".encode()).hexdigest()[:32] for text in texts]
         missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in self._known}
-        distilled: dict[str, Context] = {}
+        distilled: dict[str, EntitySentences] = {}
         for done, (key, text) in enumerate(missing.items(), start=1):
             self._known[key], complete = self._distilled(text)
             distilled |= {key: self._known[key]} if complete else {}
@@ -171,7 +171,7 @@ class EntityContext:
             write_json(self.folder / f"{name}.json", distilled)
         return [self._known[key] for key in keys]
 
-    def of(self, findings: Iterable[Finding]) -> Context:
+    def of(self, findings: Iterable[Finding]) -> EntitySentences:
         """The sentences of a report's findings (rows of any parser)."""
         found: dict[str, _EntityState] = {}
         rows: dict[tuple[int, str], list[Finding]] = {}
@@ -195,7 +195,7 @@ class EntityContext:
                     found.setdefault(kind, []).append(entity_of[name])
         return found
 
-    def _distilled(self, text: str) -> tuple[Context, bool]:
+    def _distilled(self, text: str) -> tuple[EntitySentences, bool]:
         """A text's sentences, and whether they are its reader's (a model that failed is asked again next time)."""
         findings, failure = self._read(split_sections(text), "report")
         return self.of(findings), failure is None

@@ -27,7 +27,7 @@ _INTRODUCTION = re.compile(
 
 
 @dataclass(frozen=True)
-class Row:
+class StatedOrgan:
     """What a sentence states of one organ.
 
     ``open_to`` is a concept that still seeks its organ in the context, on ``sides`` where it has some of its own;
@@ -41,22 +41,22 @@ class Row:
     level: str | None = None
     reason: str | None = None
     open_to: Concept | None = None
-    otherwise: tuple[Row, ...] = ()
+    otherwise: tuple[StatedOrgan, ...] = ()
     sides: frozenset[str] = NO_SIDE
 
 
-NOT_SEEN = Row(None, None, "historical", reason="asked, scanned or compared with, not seen")
+NOT_SEEN = StatedOrgan(None, None, "historical", reason="asked, scanned or compared with, not seen")
 """What a sentence about the patient or the question states."""
 
 
 @dataclass(frozen=True)
-class Reading:
+class SentenceReading:
     """Rows of one sentence, the organ it leaves as the topic, and whether it speaks of the topic before it.
 
     ``heading`` is the organ that it is headed by ("BONES: ...").
     """
 
-    rows: tuple[Row, ...]
+    rows: tuple[StatedOrgan, ...]
     topic: str | None
     points_back: bool = False
     heading: str | None = None
@@ -73,9 +73,9 @@ class _RowBuilder:
         self.locations = list(sentence.locations)
         self.attachment = Attachment(sentence, sentence.locations)
         self.claimed: set[int | None] = set()
-        self.found: list[tuple[Mention, Row]] = []
+        self.found: list[tuple[Mention, StatedOrgan]] = []
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[StatedOrgan]:
         """All rows of the sentence."""
         mentions = [mention for mention in self.sentence.mentions if not mention.concept.silent]
         for mention in mentions:
@@ -96,12 +96,12 @@ class _RowBuilder:
         for location in locations:
             self.claimed.add(next((n for n, p in enumerate(self.locations) if p is location), None))
 
-    def _rows_of(self, mention: Mention, locations: Sequence[Location]) -> list[Row]:
+    def _rows_of(self, mention: Mention, locations: Sequence[Location]) -> list[StatedOrgan]:
         status = mention.assertion or self.scopes.assertion(mention.start, mention.end)
         if self.attachment.sides_disagree(mention):
             return self._on_no_side(mention, status)
         reason = self.scopes.reason(mention.start) if status == "uncertain" else None
-        found: list[Row] = []
+        found: list[StatedOrgan] = []
         for location in locations:
             for organ, laterality in self._members(mention, location):
                 resolved = self.attachment.resolved(mention.concept, location, organ)
@@ -111,13 +111,13 @@ class _RowBuilder:
                     self._claim([location])
                 side = laterality or self.lexicon.side_of(resolved[1])
                 side = side or self._side_of_lungs(mention, resolved[1])
-                found.append(Row(resolved[1], resolved[0], status, side, location.level, reason))
+                found.append(StatedOrgan(resolved[1], resolved[0], status, side, location.level, reason))
         return found or self._with_last_mention(mention, status) or list(self._unplaced(mention, status))
 
-    def _on_no_side(self, mention: Mention, status: Status) -> list[Row]:
+    def _on_no_side(self, mention: Mention, status: Status) -> list[StatedOrgan]:
         """A mention of one side in a location of the other: neither is to be believed."""
         name = self.lexicon.abnormality_of(mention.concept)
-        rows = self._at_home(name, status, NO_SIDE) if name else [Row(None, None, status)]
+        rows = self._at_home(name, status, NO_SIDE) if name else [StatedOrgan(None, None, status)]
         doubted: Status = "uncertain" if status == "affirmed" else status
         return [replace(row, status=doubted, laterality=None, reason="two sides are named for it") for row in rows]
 
@@ -144,16 +144,16 @@ class _RowBuilder:
             return "bilateral"
         return "left" if sides == {"left"} else "right" if sides == {"right"} else None
 
-    def _with_last_mention(self, mention: Mention, status: Status) -> list[Row]:
+    def _with_last_mention(self, mention: Mention, status: Status) -> list[StatedOrgan]:
         """A finding where the one is that it comes with: "nephrolithiasis on the right, with a calculus of 4 mm"."""
         before = [other for other, _ in self.found if other.end <= mention.start]
         if not before or self.lexicon.lists["joining"].isdisjoint(self.words[before[-1].end : mention.start]):
             return []
         rows = [row for other, row in self.found if other is before[-1] and row.organ]
         resolved = [(row, self.lexicon.resolve(*mention.concept[:2], row.organ or "")) for row in rows]
-        return [Row(pair[1], pair[0], status, row.laterality, row.level) for row, pair in resolved if pair]
+        return [StatedOrgan(pair[1], pair[0], status, row.laterality, row.level) for row, pair in resolved if pair]
 
-    def _unplaced(self, mention: Mention, status: Status) -> Iterator[Row]:
+    def _unplaced(self, mention: Mention, status: Status) -> Iterator[StatedOrgan]:
         """A finding whose organ is not named: at home, or left open to the topic of the sentences before."""
         concept, lexicon = mention.concept, self.lexicon
         name = lexicon.abnormality_of(concept)
@@ -171,7 +171,7 @@ class _RowBuilder:
             yield from home
             return
         named = concept.kind == "abnormality" or lexicon.observations.get(concept.name, {}).get("named")
-        yield Row(
+        yield StatedOrgan(
             None,
             name if named else None,
             status,
@@ -198,15 +198,15 @@ class _RowBuilder:
             for location in self.locations
         )
 
-    def _at_home(self, name: str, status: Status, sides: frozenset[str]) -> list[Row]:
+    def _at_home(self, name: str, status: Status, sides: frozenset[str]) -> list[StatedOrgan]:
         """The abnormality in its default organ, on the sides given."""
         term = self.lexicon.term_of(self.lexicon.abnormalities[name].default_organ)
         found = members(term, sides)
-        return [Row(organ, name, status, side or self.lexicon.side_of(organ)) for organ, side in found if organ]
+        return [StatedOrgan(organ, name, status, side or self.lexicon.side_of(organ)) for organ, side in found if organ]
 
     # --- two mentions of the same
 
-    def _named_better(self, mention: Mention, row: Row) -> bool:
+    def _named_better(self, mention: Mention, row: StatedOrgan) -> bool:
         """Whether the sentence says more exactly what it is.
 
         A subtype of it in the same organ does. For vague words anything else in the clause does, for words that only
@@ -228,7 +228,7 @@ class _RowBuilder:
             return any(other.abnormality not in subtypes and self._explains(named, mention) for named, other in rivals)
         return any(other.status == row.status for _, other in rivals)
 
-    def _rivals(self, mention: Mention, row: Row) -> list[tuple[Mention, Row]]:
+    def _rivals(self, mention: Mention, row: StatedOrgan) -> list[tuple[Mention, StatedOrgan]]:
         """What the clause names exactly in organs of the same group."""
         lexicon = self.lexicon
         group, clause = lexicon.organs[row.organ or ""].group, self.scopes.clause_of(mention.start)
@@ -256,7 +256,7 @@ class _RowBuilder:
 
     # --- organs without a named abnormality
 
-    def _organ_rows(self) -> Iterator[Row]:
+    def _organ_rows(self) -> Iterator[StatedOrgan]:
         claiming = bool(self.claimed)
         for number, location in enumerate(self.locations):
             if number in self.claimed and not self._called_normal(location):
@@ -266,7 +266,7 @@ class _RowBuilder:
                 continue
             for organ, laterality in location.members():
                 if organ:
-                    yield Row(organ, None, status, laterality or self.lexicon.side_of(organ), location.level)
+                    yield StatedOrgan(organ, None, status, laterality or self.lexicon.side_of(organ), location.level)
 
     def _called_normal(self, location: Location) -> bool:
         """ "The bladder is intact, ...": the organ itself is normal, whatever else is seen there."""
@@ -309,13 +309,13 @@ class _RowBuilder:
         return self.scopes.assertion(location.start, location.end)
 
 
-def read_sentence(text: str, lexicon: Lexicon) -> Reading:
+def read_sentence(text: str, lexicon: Lexicon) -> SentenceReading:
     """Read one sentence without its context; never empty, never an exception on odd text."""
     sentence = Sentence(text, lexicon)
     about = background(text, sentence.words)
     if about == "examination":
-        return Reading((Row(None, None, "historical", reason="tells how the scan was made"),), None)
-    best: dict[tuple[object, ...], Row] = {}
+        return SentenceReading((StatedOrgan(None, None, "historical", reason="tells how the scan was made"),), None)
+    best: dict[tuple[object, ...], StatedOrgan] = {}
     for row in _RowBuilder(sentence).rows():
         if about == "patient":
             row = _of_patient(row, text)
@@ -326,12 +326,12 @@ def read_sentence(text: str, lexicon: Lexicon) -> Reading:
     named = [row.organ for row in rows if row.organ]
     topic = named[-1] if named else next((p.term.organ for p in reversed(sentence.locations) if p.term.organ), None)
     if rows:
-        return Reading(rows, topic)
-    row = Row(None, None, _bare_status(sentence), reason=_reason(sentence))
-    return Reading((row,), topic, not sentence.locations and _points_back(sentence))
+        return SentenceReading(rows, topic)
+    row = StatedOrgan(None, None, _bare_status(sentence), reason=_reason(sentence))
+    return SentenceReading((row,), topic, not sentence.locations and _points_back(sentence))
 
 
-def _of_patient(row: Row, text: str) -> Row:
+def _of_patient(row: StatedOrgan, text: str) -> StatedOrgan:
     """What the patient has is not what is seen; what is asked is no finding at all."""
     if row.status == "uncertain" and row.abnormality and not text.lower().startswith("the patient"):
         return NOT_SEEN

@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import lru_cache
 
 from ctglip.reports.ellipsis import announced, completed
-from ctglip.reports.findings import NOT_SEEN, Reading, Row, read_sentence
+from ctglip.reports.findings import NOT_SEEN, SentenceReading, StatedOrgan, read_sentence
 from ctglip.reports.lexicon import Lexicon
 from ctglip.reports.mentions import members
 from ctglip.reports.sections import split_sections
@@ -42,7 +42,7 @@ class ReportParser:
         self.lexicon = Lexicon(organs, abnormalities or load_abnormalities(organs=organs))
         self._read = lru_cache(maxsize=remember)(self._read_sentence)
 
-    def _read_sentence(self, text: str) -> Reading:
+    def _read_sentence(self, text: str) -> SentenceReading:
         reading = read_sentence(text, self.lexicon)
         heading = self._heading(text) if ":" in text else None
         return replace(reading, heading=heading) if heading else reading
@@ -59,7 +59,7 @@ class ReportParser:
         for section, text in report.sections().items():
             topic: str | None = None
             head: str | None = None
-            last: Row | None = None
+            last: StatedOrgan | None = None
             heading: str | None = None
             reported = section not in _NOT_REPORTED
             for sentence in split_sentences(text):
@@ -82,7 +82,9 @@ class ReportParser:
         organs = self.lexicon.find_locations(self.lexicon.read(match.group(1))[0])
         return organs[0].value.organ if len(organs) == 1 else None
 
-    def _in_context(self, reading: Reading, topic: str | None, head: str | None = None) -> Iterator[Row]:
+    def _in_context(
+        self, reading: SentenceReading, topic: str | None, head: str | None = None
+    ) -> Iterator[StatedOrgan]:
         """The rows of a sentence, those without an organ read with the topic, else what it named before.
 
         What is denied under a heading is denied of the heading's organ, not of its part that was named last.
@@ -99,11 +101,11 @@ class ReportParser:
                 resolved = next((pair for pair in found if pair), None)
                 if resolved is not None:
                     for organ, side in self._on_sides(resolved[1], row.sides):
-                        yield Row(organ, resolved[0], row.status, side, row.level)
+                        yield StatedOrgan(organ, resolved[0], row.status, side, row.level)
                 else:
                     yield from row.otherwise or (row,)
             elif reading.points_back and topic:
-                yield Row(topic, None, row.status, self.lexicon.organs[topic].side)
+                yield StatedOrgan(topic, None, row.status, self.lexicon.organs[topic].side)
             else:
                 yield row
 
@@ -115,7 +117,7 @@ class ReportParser:
                 yield name, side or self.lexicon.side_of(name)
 
     @staticmethod
-    def _finding(row: Row, index: int, section: str, sentence: str) -> Finding:
+    def _finding(row: StatedOrgan, index: int, section: str, sentence: str) -> Finding:
         status: Status = row.status
         if section in _NOT_REPORTED and status in ("affirmed", "normal"):
             status = "historical"
@@ -124,7 +126,7 @@ class ReportParser:
         )
 
 
-def _unreported(rows: Iterable[Row]) -> list[Row]:
+def _unreported(rows: Iterable[StatedOrgan]) -> list[StatedOrgan]:
     """The rows of a sentence, without what is only asked, scanned or compared with: such sections find nothing."""
     return [row for row in rows if row.abnormality is None] or [NOT_SEEN]
 

@@ -36,7 +36,7 @@ _CXR_LESION_COLUMNS = ("study_id", "organ", "abnormality", "row", "column", "rad
 
 
 @dataclass(frozen=True)
-class _Job:
+class _CohortJob:
     """What a worker needs to know beside the number of a study."""
 
     out: Path
@@ -83,7 +83,7 @@ def simulate_cohort(
         )
     settings = settings or SimulationSettings()
     key = _key(seed, settings, template, radiographs)
-    job = _Job(out, seed, settings, template, key, radiographs)
+    job = _CohortJob(out, seed, settings, template, key, radiographs)
     for folder in ("images", "masks" if radiographs is None else "regions", "records"):
         (out / folder).mkdir(parents=True, exist_ok=True)
     anatomy = None if template is None else _anatomy(job)
@@ -105,7 +105,7 @@ def simulate_cohort(
     return out / "cohort.csv"
 
 
-def _write_about(job: _Job, studies: int) -> None:
+def _write_about(job: _CohortJob, studies: int) -> None:
     """``simulation.json``: what the cohort was made with."""
     about = {
         "version": VERSION,
@@ -137,14 +137,14 @@ def _record_path(out: Path, index: int) -> Path:
     return out / "records" / f"{study_id(index)}.json"
 
 
-def _files(job: _Job, index: int) -> tuple[Path, Path]:
+def _files(job: _CohortJob, index: int) -> tuple[Path, Path]:
     name = study_id(index)
     if job.radiographs is None:
         return job.out / "images" / f"{name}.nii.gz", job.out / "masks" / f"{name}.nii.gz"
     return job.out / "images" / f"{name}.png", job.out / "regions" / f"{name}.csv"
 
 
-def _is_done(job: _Job, index: int) -> bool:
+def _is_done(job: _CohortJob, index: int) -> bool:
     record = _record_path(job.out, index)
     if not record.is_file() or not all(path.is_file() for path in _files(job, index)):
         return False
@@ -154,7 +154,7 @@ def _is_done(job: _Job, index: int) -> bool:
         return False
 
 
-def _run(job: _Job, missing: Sequence[int], workers: int) -> Iterator[int]:
+def _run(job: _CohortJob, missing: Sequence[int], workers: int) -> Iterator[int]:
     """Simulate studies, giving back how many more are done.
 
     Studies of one body are kept together, and each worker has its own share of the bodies: a body is painted once.
@@ -190,14 +190,14 @@ def _chest(paths: tuple[Path, Path]) -> Anatomy:
     return chest_of(_template(paths))
 
 
-def _anatomy(job: _Job) -> Anatomy | None:
+def _anatomy(job: _CohortJob) -> Anatomy | None:
     """The template as the job needs it."""
     if job.template is None:
         return None
     return _template(job.template) if job.radiographs is None else _chest(job.template)
 
 
-def _simulate_to_disk(job: _Job, indices: Sequence[int]) -> int:
+def _simulate_to_disk(job: _CohortJob, indices: Sequence[int]) -> int:
     anatomy = _anatomy(job)
     for index in indices:
         image, masks = _files(job, index)

@@ -117,7 +117,7 @@ class Volume:
             raise ValueError(f"the index of {self._shard} is damaged")
         return np.frombuffer(data, dtype=_ENTRY).reshape(*counts, 2)
 
-    def read(self, box: Box | CxrBox | None = None) -> np.ndarray:
+    def read(self, box: Box | PixelBox | None = None) -> np.ndarray:
         """The voxels of a half-open box clipped to the volume, or all of them, C-ordered.
 
         Args:
@@ -137,7 +137,7 @@ class Volume:
         return found
 
 
-CxrBox = tuple[int, int, int, int]
+PixelBox = tuple[int, int, int, int]
 _Slices = tuple[slice, ...]
 
 

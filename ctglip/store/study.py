@@ -14,7 +14,7 @@ import zarr
 from ctglip.errors import StoreError
 from ctglip.files import atomic_path, file_checksum, value_hash
 from ctglip.store.format import FORMAT_VERSION, TABLES, study_path
-from ctglip.store.shards import CxrBox, Volume, write_volume
+from ctglip.store.shards import PixelBox, Volume, write_volume
 from ctglip.types import Box, Finding, OrganRow, Report, Standardized, spacing_of
 
 _EDGES = ("x0", "x1", "y0", "y1", "z0", "z1")
@@ -220,16 +220,16 @@ class StudyReader:
         except _DAMAGE as error:
             raise self._damaged(error) from error
 
-    def image(self, box: Box | CxrBox | None = None) -> np.ndarray:
+    def image(self, box: Box | PixelBox | None = None) -> np.ndarray:
         """HU, int16 ``[x, y, z]``, or a radiograph, uint16 ``[row, column]``: whole, or a half-open box clipped to
         it."""
         return self._read(self._image, box)
 
-    def organs(self, box: Box | CxrBox | None = None) -> np.ndarray | None:
+    def organs(self, box: Box | PixelBox | None = None) -> np.ndarray | None:
         """Organ labels, uint8 like the image, or None where the study has no masks."""
         return None if self._organs is None else self._read(self._organs, box)
 
-    def _read(self, volume: Volume, box: Box | CxrBox | None) -> np.ndarray:
+    def _read(self, volume: Volume, box: Box | PixelBox | None) -> np.ndarray:
         try:
             return volume.read(box)
         except _DAMAGE as error:

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from ctglip.tasks.embed import EmbeddingTable as EmbeddingTable
     from ctglip.tasks.release import FinetunedModel as FinetunedModel
     from ctglip.tasks.results import TaskResults as TaskResults
-    from ctglip.tasks.segmentation import Segmenter as Segmenter
+    from ctglip.tasks.segmentation import OrganSegmenter as OrganSegmenter
     from ctglip.tasks.settings import FinetuneConfig as FinetuneConfig
     from ctglip.tasks.tuning import finetune as finetune
 

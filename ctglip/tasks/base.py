@@ -23,7 +23,7 @@ from ctglip.models.release import Release, save_release
 from ctglip.objectives.base import START, Features, Losses, Objective, StepContext, StepReport
 from ctglip.store.tables import Store
 from ctglip.tasks.results import BootstrapPatients, FinishedRun, TaskResults, compare_runs
-from ctglip.tasks.settings import FinetuneConfig, Mode
+from ctglip.tasks.settings import FinetuneConfig, TuningMode
 from ctglip.tasks.studies import TEST, VAL, Studies
 from ctglip.training.callbacks import Callbacks
 
@@ -42,7 +42,7 @@ class Initialization:
     name: str
     release: Release
     random: bool
-    mode: Mode
+    mode: TuningMode
 
     @staticmethod
     def of(release: Release) -> Initialization:

@@ -25,7 +25,7 @@ from ctglip.training.launch import resolve_device
 from ctglip.types import Progress
 from ctglip.vocabulary.organs import OrganDictionary
 
-Space = Literal["features", "diagnosis", "anatomy"]
+EmbeddingSpace = Literal["features", "diagnosis", "anatomy"]
 TABLE = "embeddings.parquet"
 _CHUNK = 4096
 
@@ -57,7 +57,7 @@ def embed(
     run: Path,
     store: Path,
     out: Path,
-    space: Space = "features",
+    space: EmbeddingSpace = "features",
     fit: FitSettings | None = None,
     progress: Progress | None = None,
     only: Sequence[str] = (),
@@ -154,7 +154,7 @@ def _table(
 
 
 @torch.no_grad()
-def _in_space(release: Release, features: torch.Tensor, space: Space) -> np.ndarray:
+def _in_space(release: Release, features: torch.Tensor, space: EmbeddingSpace) -> np.ndarray:
     model = release.model
     if space == "features":
         return features.float().cpu().numpy()

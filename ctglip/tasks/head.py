@@ -22,7 +22,7 @@ _EAGER = 10.0
 
 
 @dataclass
-class Answers:
+class HeadOutput:
     """A head's answers about S studies from N organs.
 
     Attributes:
@@ -84,7 +84,7 @@ class BagHead(nn.Module):
 
     def forward(
         self, features: Float[Tensor, "n d"], organ: Int[Tensor, " n"], study: Int[Tensor, " n"], studies: int
-    ) -> Answers:
+    ) -> HeadOutput:
         """Answers about some studies.
 
         Args:
@@ -97,7 +97,7 @@ class BagHead(nn.Module):
         scores = self.attend(torch.tanh(self.value(x)) * torch.sigmoid(self.gate(x))) + _EAGER * self.prefer.T[organ]
         attention = _softmax_by_study(scores, self.member.T[organ], study, studies)
         each = (x @ self.weight.T) * attention[:, self.owner]
-        return Answers(each.new_zeros(studies, each.shape[1]).index_add(0, study, each) + self.bias, attention)
+        return HeadOutput(each.new_zeros(studies, each.shape[1]).index_add(0, study, each) + self.bias, attention)
 
 
 def _softmax_by_study(scores: Tensor, member: Tensor, study: Tensor, studies: int) -> Tensor:

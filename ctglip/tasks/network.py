@@ -19,17 +19,17 @@ from ctglip.models.lora import add_lora, merged
 from ctglip.models.region_readers import Regions
 from ctglip.models.release import Release
 from ctglip.tasks.base import Initialization
-from ctglip.tasks.head import Answers, BagHead
-from ctglip.tasks.settings import FinetuneConfig, Mode
+from ctglip.tasks.head import BagHead, HeadOutput
+from ctglip.tasks.settings import FinetuneConfig, TuningMode
 from ctglip.tasks.targets import Target
 
-Space = Literal["raw", "shared"]
+FeatureSpace = Literal["raw", "shared"]
 Inputs = Mapping[str, Tensor]
 """Cached features, or what a model reads, by name."""
 FEATURES, BAG_ORGAN, BAG_STUDY = "features", "bag_organ", "bag_study"
 """Of inputs: cached features; the number of the organ of each instance, and the row of its study in the batch."""
 WHOLE_INPUTS = {"images", "study_index"}
-FROZEN: frozenset[Mode] = frozenset({"probe", "head"})
+FROZEN: frozenset[TuningMode] = frozenset({"probe", "head"})
 
 
 class ClassificationNetwork(nn.Module):
@@ -42,7 +42,7 @@ class ClassificationNetwork(nn.Module):
         global_image: the model reads whole images, no organs.
     """
 
-    def __init__(self, model: DualEncoder, head: BagHead, space: Space, global_image: bool) -> None:
+    def __init__(self, model: DualEncoder, head: BagHead, space: FeatureSpace, global_image: bool) -> None:
         super().__init__()
         self.model = model
         self.head = head
@@ -62,7 +62,7 @@ class ClassificationNetwork(nn.Module):
             return self.model.image_head(features)
         return self.model.diagnosis(features)
 
-    def answer(self, inputs: Inputs, studies: int) -> Answers:
+    def answer(self, inputs: Inputs, studies: int) -> HeadOutput:
         """Answers about so many studies, see ``BagHead``; ``bag_organ`` and ``bag_study`` say what was read."""
         images = {name: value for name, value in inputs.items() if name not in (BAG_ORGAN, BAG_STUDY)}
         return self.head(self.project(self.read(images)), inputs[BAG_ORGAN], inputs[BAG_STUDY], studies)
@@ -99,7 +99,7 @@ def build_network(
     global_image = reads_global_image(initialization.release, config)
     shared = initialization.mode != "probe" and not initialization.random and config.head.start == "text"
     shared = shared and speaks(initialization.release, global_image)
-    space: Space = "shared" if shared else "raw"
+    space: FeatureSpace = "shared" if shared else "raw"
     dim = model.settings.embedding_dim if shared else raw_width(model, global_image)
     head = BagHead(dim, targets, organs, config.head.hidden, config.head.dropout)
     network = ClassificationNetwork(model, head, space, global_image)
@@ -154,7 +154,7 @@ def start_from_text(head: BagHead, targets: Sequence[Target], scorer: Scorer) ->
         start += target.width
 
 
-def _mark(network: ClassificationNetwork, mode: Mode, rank: int) -> None:
+def _mark(network: ClassificationNetwork, mode: TuningMode, rank: int) -> None:
     """Say which parameters learn: only those that the answers depend on, and of these what the mode trains."""
     model = network.model
     model.requires_grad_(mode == "full")

@@ -65,7 +65,7 @@ class FinishedRun:
 
 
 @dataclass(frozen=True)
-class Point:
+class LabelShare:
     """One initialization at one share of the labels, mean over seeds.
 
     Attributes:
@@ -121,7 +121,7 @@ class TaskResults:
     patients: int
     released: dict[str, Any]
     score: Interval
-    points: tuple[Point, ...]
+    points: tuple[LabelShare, ...]
     differences: tuple[Difference, ...]
     problems: tuple[UnusedInput, ...]
     notes: tuple[str, ...] = ()
@@ -205,7 +205,9 @@ def compare_runs(
         draws[key] = each.mean(0)
         about, values = seeds[0].about, tuple(float(value) for value in each[:, 0])
         more = more_of(seeds) if more_of else {}
-        points.append(Point(key[0], about["mode"], key[1], about["patients"], interval_of(draws[key]), values, more))
+        points.append(
+            LabelShare(key[0], about["mode"], key[1], about["patients"], interval_of(draws[key]), values, more)
+        )
     main, largest = runs[0].run.initialization, max(one.run.fraction for one in runs)
     differences = tuple(
         Difference(mine[0], mine[1], other[0], other[1], interval_of(draws[mine] - draws[other]))

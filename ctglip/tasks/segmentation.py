@@ -39,7 +39,7 @@ from ctglip.tasks.base import (
 from ctglip.tasks.inputs import tuning_radiographs
 from ctglip.tasks.results import BootstrapPatients, FinishedRun, TaskResults, compare_runs
 from ctglip.tasks.segmentation_heads import MaskAgreement, SegmentationNetwork, compare_masks, mask_loss
-from ctglip.tasks.settings import FinetuneConfig, SegmentationSettings
+from ctglip.tasks.settings import FinetuneConfig, SegmentationTaskSettings
 from ctglip.tasks.studies import TEST, TRAIN, VAL, Studies
 from ctglip.tasks.targets import UnusedInput
 from ctglip.training.callbacks import Callbacks
@@ -242,7 +242,7 @@ def _masked_studies(store: Store, release: Release, organ: str) -> tuple[Studies
     return studies, listed
 
 
-class Segmenter:
+class OrganSegmenter:
     """A tuned model that segments its organ on radiographs of a store.
 
     Args:
@@ -257,7 +257,7 @@ class Segmenter:
             raise ModelError(f"{folder} holds no head/segmentation.json.", fix="Name a folder of a segmentation.")
         about: dict[str, Any] = read_json(folder / "head" / "segmentation.json")
         about.pop("frozen", None)  # written by earlier versions
-        self.settings = SegmentationSettings.model_validate(about)
+        self.settings = SegmentationTaskSettings.model_validate(about)
         self.release = load_release(folder)
         self.network = SegmentationNetwork(self.release.model.encoder, self.settings, frozen=True).eval()
         self.network.head.load_state_dict(load_file(folder / "head" / "segmentation.safetensors"))

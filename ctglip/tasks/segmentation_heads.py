@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ctglip.models.encoders.base import Encoder, VisionFeatures
-from ctglip.tasks.settings import SegmentationSettings
+from ctglip.tasks.settings import SegmentationTaskSettings
 
 _STEPS = 4
 
@@ -91,7 +91,7 @@ class SegmentationNetwork(nn.Module):
         frozen: the encoder is left as it is, batch statistics too.
     """
 
-    def __init__(self, encoder: Encoder, settings: SegmentationSettings, frozen: bool) -> None:
+    def __init__(self, encoder: Encoder, settings: SegmentationTaskSettings, frozen: bool) -> None:
         super().__init__()
         self.encoder = encoder.requires_grad_(not frozen)
         self.frozen = frozen

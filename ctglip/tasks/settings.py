@@ -11,7 +11,7 @@ from ctglip.data.augment import AugmentSettings
 from ctglip.training.optim import OptimSettings
 from ctglip.training.trainer import LoopSettings
 
-Mode = Literal["probe", "head", "lora", "full"]
+TuningMode = Literal["probe", "head", "lora", "full"]
 ALL = "all"
 SCRATCH = "scratch"
 
@@ -118,7 +118,7 @@ class EvalSettings(Settings):
     min_positives: int = Field(default=3, ge=1)
 
 
-class SegmentationSettings(Settings):
+class SegmentationTaskSettings(Settings):
     """A head that segments one organ (or lesion) on radiographs; its truth is the store's ``organs``.
 
     Attributes:
@@ -166,8 +166,8 @@ class FinetuneConfig(Settings):
 
     kind: Literal["finetune"] = "finetune"
     task: str = "classification"
-    segmentation: SegmentationSettings = SegmentationSettings()
-    mode: Mode = "probe"
+    segmentation: SegmentationTaskSettings = SegmentationTaskSettings()
+    mode: TuningMode = "probe"
     baselines: tuple[str, ...] = ()
     fractions: tuple[float, ...] = (1.0,)
     seeds: tuple[int, ...] = (0,)

@@ -144,12 +144,12 @@ def build_validation(
     return Validation(release, instances, encode, labels, observe)
 
 
-Answers = tuple[Sequence[OrganInstance], Callable[[], OrganEmbeddings]]
+OrgansToEncode = tuple[Sequence[OrganInstance], Callable[[], OrganEmbeddings]]
 
 
 def _crops(
     store: Store, release: Release, instances: list[OrganInstance], data: DataSettings, organs: OrganDictionary
-) -> Answers:
+) -> OrgansToEncode:
     cache = open_crops(store, instances, data.crops, organs, data.cache, data.threads).readable()
     return cache.instances, lambda: encode_crops(release.model, cache, data.crops)
 
@@ -188,7 +188,7 @@ def _radiographs(
 
 def _scans(
     store: Store, release: Release, instances: list[OrganInstance], data: DataSettings, organs: OrganDictionary
-) -> Answers:
+) -> OrgansToEncode:
     """Scans are kept on the model's grid; organs too small for it are not asked about."""
     settings = ScanSettings.model_validate(release.scans)
     by_study: dict[str, list[OrganInstance]] = {}

@@ -34,7 +34,7 @@ from ctglip.vocabulary.organs import load_organs
 from ctglip_preprocessing.case import Case, CaseResult, Plan
 from ctglip_preprocessing.executor import execute
 from ctglip_preprocessing.interrupt import Stop, never
-from ctglip_preprocessing.journal import Entry, Journal
+from ctglip_preprocessing.journal import Journal, JournalEntry
 from ctglip_preprocessing.quality import QUALITY_PAGE, same_images, without_masks, write_quality_page
 from ctglip_preprocessing.settings import PreprocessConfig
 from ctglip_preprocessing.stages.ingest import fingerprint
@@ -170,7 +170,7 @@ class _Run:
     store: Store
     config: PreprocessConfig
     cohort: Cohort
-    entries: dict[str, Entry] = field(default_factory=dict)
+    entries: dict[str, JournalEntry] = field(default_factory=dict)
     tabled: dict[str, str] = field(default_factory=dict)
     written: int = 0
     up_to_date: int = 0
@@ -198,14 +198,16 @@ class _Run:
 
     def _adopt(self) -> None:
         """Take studies into the journal that were written whole but not entered before the driver died."""
-        found: list[Entry] = []
+        found: list[JournalEntry] = []
         for study_id in study_ids(self.store.path):
             if study_id in self.entries:
                 continue
             path = study_path(self.store.path, study_id)
             try:
                 written = StudyReader(path).attributes
-                found.append(Entry(study_id, "done", written["recipe_hash"], checksum=written["source_checksum"]))
+                found.append(
+                    JournalEntry(study_id, "done", written["recipe_hash"], checksum=written["source_checksum"])
+                )
             except (StoreError, KeyError):
                 remove(path)
         self._record(found)
@@ -250,7 +252,7 @@ class _Run:
         if result.failure is not None:
             entry = self._of_failure(result.failure, result)
         else:
-            entry = Entry(
+            entry = JournalEntry(
                 result.study_id, "done", self.plan.recipe_hash, result.fingerprint, result.checksum,
                 seconds=result.seconds,
             )  # fmt: skip
@@ -263,18 +265,18 @@ class _Run:
         if self.pending >= max(FIRST_BATCH, len(self.tabled) // 10):
             self.bring_tables_up_to_date()
 
-    def _record(self, entries: Sequence[Entry]) -> None:
+    def _record(self, entries: Sequence[JournalEntry]) -> None:
         if entries:
             self.journal.record(entries)
             self.entries |= {entry.study_id: entry for entry in entries}
 
-    def _of_failure(self, failure: Failure, result: CaseResult | None = None) -> Entry:
+    def _of_failure(self, failure: Failure, result: CaseResult | None = None) -> JournalEntry:
         """A failure's entry. What the store holds of the study stays only while its input could not even be read:
         a drive that is away must not empty the store, but input that changed must not be served as it was."""
         before = self.entries.get(failure.study_id)
         same_recipe = before is not None and before.recipe_hash == self.plan.recipe_hash
         readable = result is not None and result.checksum != ""
-        return Entry(
+        return JournalEntry(
             failure.study_id,
             "failed",
             self.plan.recipe_hash,

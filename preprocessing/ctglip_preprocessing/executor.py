@@ -114,11 +114,11 @@ class _Actors:
     def __init__(self, plan: Plan) -> None:
         import ray
 
-        class Segmenter:
+        class CaseActor:
             def work(self, case: Case, plan: Plan) -> CaseResult:
                 return run_case(case, plan, hard_limits=True)
 
-        kind: Any = ray.remote(num_cpus=1, num_gpus=1, max_restarts=-1, max_task_retries=0)(Segmenter)
+        kind: Any = ray.remote(num_cpus=1, num_gpus=1, max_restarts=-1, max_task_retries=0)(CaseActor)
         self._plan = ray.put(plan)
         self._idle = [kind.remote() for _ in range(int(_resource("GPU")))]
         self._busy: dict[Any, Any] = {}

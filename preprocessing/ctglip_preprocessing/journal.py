@@ -32,7 +32,7 @@ _COLUMNS = (
 
 
 @dataclass(frozen=True)
-class Entry:
+class JournalEntry:
     """The last that happened to a study.
 
     Attributes:
@@ -80,14 +80,14 @@ class Journal:
                 fix="Remove it; the next run checks every study against its input again.",
             ) from error
 
-    def entries(self) -> dict[str, Entry]:
+    def entries(self) -> dict[str, JournalEntry]:
         """All entries by study_id."""
         rows = self._connection.execute(f"SELECT {', '.join(_COLUMNS)} FROM studies ORDER BY study_id")  # noqa: S608
         found = (dict(zip(_COLUMNS, row, strict=True)) for row in rows)
         parsed = (row | {key: json.loads(row[key]) for key in ("details", "seconds")} for row in found)
-        return {row["study_id"]: Entry(**row) for row in parsed}
+        return {row["study_id"]: JournalEntry(**row) for row in parsed}
 
-    def record(self, entries: Iterable[Entry]) -> None:
+    def record(self, entries: Iterable[JournalEntry]) -> None:
         """Write entries, all or none: the commit point of their studies."""
         rows = [
             [

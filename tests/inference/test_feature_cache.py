@@ -15,7 +15,7 @@ from ctglip.data.crops import CropSettings, OrganCrop
 from ctglip.errors import ModelError, StoreError
 from ctglip.inference import ct_readers, feature_cache
 from ctglip.inference.encoding import encode_crops
-from ctglip.inference.feature_cache import MASK_ONLY, FeatureCache, View, organ_features_of
+from ctglip.inference.feature_cache import MASK_ONLY, FeatureCache, FeatureView, organ_features_of
 from ctglip.models.release import Release, load_release
 from ctglip.store.study import StudyRecord, write_study
 from ctglip.store.tables import Store, compact
@@ -78,7 +78,7 @@ def test_a_view_changes_the_crops(trained: Trained, release: Release, tmp_path: 
     store, ids = trained[0], trained[0].study_ids[:2]
     plain, changed = (
         organ_features_of(store, release, ids, ORGANS, folder=tmp_path, view=view)
-        for view in (View(), View("emptied", cut=emptied))
+        for view in (FeatureView(), FeatureView("emptied", cut=emptied))
     )
     assert plain.instances == changed.instances
     assert not np.allclose(plain.embeddings.features, changed.embeddings.features)
@@ -129,7 +129,7 @@ def test_a_folder_that_cannot_be_written_to_is_no_fault(trained: Trained, releas
     found = organ_features_of(trained[0], release, trained[0].study_ids[:2], ORGANS, folder=tmp_path / "file")
     assert len(found) == 6
     cache = FeatureCache(tmp_path / "file" / "key")
-    cache.write("s", "", {"liver": feature_cache.Entry({}, dict.fromkeys(feature_cache.PARTS, np.zeros(2)))})
+    cache.write("s", "", {"liver": feature_cache.CacheEntry({}, dict.fromkeys(feature_cache.PARTS, np.zeros(2)))})
     assert not cache.writable
 
 

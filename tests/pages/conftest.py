@@ -106,14 +106,14 @@ def scan_page(slices: tuple[Picture, ...], phantom: tuple[np.ndarray, np.ndarray
     return answers.AnswersPage(
         title="patient_a",
         answers=(
-            answers.Answer(
+            answers.AnswerRow(
                 "liver: fatty liver", "Liver", "Hepatic steatosis", 0.9312, 1, 6, calibrated=True,
                 texts=(
                     answers.SimilarText("The liver is hypodense.", 0.714), answers.SimilarText("Steatosis.", -0.113),
                 ),
             ),
-            answers.Answer("gallstones?", "Gallbladder", "Gallstone", 0.004, 3, 3),
-            answers.Answer("heart: cardiomegaly", "Heart", "Cardiomegaly", None, reason="The heart is cut off."),
+            answers.AnswerRow("gallstones?", "Gallbladder", "Gallstone", 0.004, 3, 3),
+            answers.AnswerRow("heart: cardiomegaly", "Heart", "Cardiomegaly", None, reason="The heart is cut off."),
         ),
         facts=(Fact("Spacing", "3.0 × 3.0 × 3.0 mm"),),
         organs=(answers.OrganFound("Liver", 1480.25, -12.0, True), answers.OrganFound("Spleen")),

@@ -206,7 +206,7 @@ def test_scan_page_with_only_refusals_has_no_probability(scan_page: answers.Answ
 
 
 def test_many_answers_become_a_table_with_the_likeliest_first(scan_page: answers.AnswersPage) -> None:
-    many = tuple(answers.Answer(f"question {i}", "Liver", f"Cyst{i}", (i * 7 % 30) / 30) for i in range(30))
+    many = tuple(answers.AnswerRow(f"question {i}", "Liver", f"Cyst{i}", (i * 7 % 30) / 30) for i in range(30))
     page = dataclasses.replace(scan_page, answers=(scan_page.answers[-1], *many))
     text = _text(answers.render, page).replace("\u00a0", " ")
     shown = [int(share) for share in re.findall(r"(?<!highest: )Cyst\d+ (\d+) %", text)]
@@ -218,7 +218,7 @@ def test_many_answers_become_a_table_with_the_likeliest_first(scan_page: answers
 
 def test_questions_keep_their_cards_beside_a_long_list(scan_page: answers.AnswersPage) -> None:
     listed = (
-        answers.Answer("anything?", organ, f"Finding {i}", 0.5, group=True)
+        answers.AnswerRow("anything?", organ, f"Finding {i}", 0.5, group=True)
         for organ in ("Liver", "Spleen")
         for i in range(20)
     )
@@ -229,7 +229,7 @@ def test_questions_keep_their_cards_beside_a_long_list(scan_page: answers.Answer
 
 
 def test_what_speaks_against_an_answer_stands_beside_it(scan_page: answers.AnswersPage) -> None:
-    answer = answers.Answer(
+    answer = answers.AnswerRow(
         "no gallstones", "Gallbladder", "Gallstone", 0.4, caveats=("outside what this model has seen",),
         remark="asked as its absence", threshold=0.31,
     )  # fmt: skip
@@ -245,7 +245,7 @@ def test_what_speaks_against_an_answer_stands_beside_it(scan_page: answers.Answe
     ):  # fmt: skip
         assert shown in text, shown
     assert text.index("This scan is far from training.") < text.index("40 %")
-    compared = answers.Answer("liver: It is large.", "Liver", "", None, 3, 19, similarity=0.54)
+    compared = answers.AnswerRow("liver: It is large.", "Liver", "", None, 3, 19, similarity=0.54)
     text = _text(answers.render, dataclasses.replace(scan_page, answers=(compared,), where=()))
     assert "0.54 cosine similarity, no probability" in text
     assert "Nearer than all but 2 of the 18 sentences" in text

@@ -24,9 +24,9 @@ from ctglip.store.format import StoreInfo
 from ctglip.store.splits import SplitSettings, assign_splits
 from ctglip.store.study import SourceGrid, StudyRecord, write_study
 from ctglip.store.tables import Store, compact, create_store
-from ctglip.tasks.segmentation import Segmenter
+from ctglip.tasks.segmentation import OrganSegmenter
 from ctglip.tasks.segmentation_heads import SegmentationNetwork, compare_masks, mask_loss
-from ctglip.tasks.settings import FinetuneConfig, SegmentationSettings
+from ctglip.tasks.settings import FinetuneConfig, SegmentationTaskSettings
 from ctglip.tasks.tuning import finetune
 from ctglip.training.callbacks import Callbacks
 from ctglip.vocabulary.organs import load_organs
@@ -92,7 +92,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.mark.parametrize("shape", [(48, 48), (64, 32)])
 def test_heads_give_a_logit_for_every_pixel_and_leave_a_frozen_encoder_alone(head: str, shape) -> None:
     encoder = build_encoder(CNNSettings(spatial_dims=2, widths=(8, 16, 32), blocks=(0, 1, 1), groups=4), 1)
-    network = SegmentationNetwork(encoder, SegmentationSettings(head=head, width=16), frozen=True).train()  # type: ignore[arg-type]
+    network = SegmentationNetwork(encoder, SegmentationTaskSettings(head=head, width=16), frozen=True).train()  # type: ignore[arg-type]
     assert not encoder.training
     said = network({"images": torch.randn(2, 1, *shape)}, 2)
     assert said.shape == (2, 1, *shape)
@@ -144,7 +144,7 @@ def test_lungs_are_found_and_drawn_again_from_the_folder(lungs: Store, models, t
     assert f"{empty.sum()} of {len(empty)} test radiographs do not show it" in results.notes[0]
     before, after = load_release(models["cnn"]).model.state_dict(), load_release(out).model.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
-    segmenter = Segmenter(out)
+    segmenter = OrganSegmenter(out)
     name = scores.filter(~pl.col("empty"))["study_id"][0]
     truth = lungs.study(name).organs()
     assert truth is not None

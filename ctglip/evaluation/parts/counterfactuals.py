@@ -15,7 +15,7 @@ from ctglip.errors import StoreError
 from ctglip.evaluation.bootstrap import interval_of, weighted_mean
 from ctglip.evaluation.context import Context
 from ctglip.evaluation.results import ControlResult
-from ctglip.inference.feature_cache import View
+from ctglip.inference.feature_cache import FeatureView
 from ctglip.pages.wording import share
 from ctglip.store.study import StudyReader
 from ctglip.types import Interval, OrganRow
@@ -172,6 +172,6 @@ def _truncated(
     return crops
 
 
-ERASED = View("erased-1", cut=_changed(erase))
-MIRRORED = View("mirrored-1", cut=_changed(mirror))
-TRUNCATED = View(f"truncated-1-{VISIBLE:g}", cut=_truncated)
+ERASED = FeatureView("erased-1", cut=_changed(erase))
+MIRRORED = FeatureView("mirrored-1", cut=_changed(mirror))
+TRUNCATED = FeatureView(f"truncated-1-{VISIBLE:g}", cut=_truncated)

@@ -171,16 +171,16 @@ def point(
     return PointedAnswer(abnormality, patient, tuple(hit), tuple(chance))
 
 
-Lesion = tuple[float, ...]
+LesionShape = tuple[float, ...]
 """Of a scan: a sphere's x, y, z and radius in mm. Of a radiograph: middle (row, column), half height and width, and 1
 for a disc (0: a box), in pixels of its file."""
-StudyLesions = Mapping[tuple[str, str], Sequence[Lesion]]
+StudyLesions = Mapping[tuple[str, str], Sequence[LesionShape]]
 """(organ, abnormality) -> lesions of one study."""
 
 
 def _read_lesions(
-    path: Path | None, shapes: Mapping[tuple[str, ...], Callable[..., Lesion]]
-) -> dict[str, dict[tuple[str, str], list[Lesion]]]:
+    path: Path | None, shapes: Mapping[tuple[str, ...], Callable[..., LesionShape]]
+) -> dict[str, dict[tuple[str, str], list[LesionShape]]]:
     """The lesions of each study; the first of the shapes whose columns are there."""
     if path is None:
         return {}
@@ -191,14 +191,14 @@ def _read_lesions(
         expected = " or ".join(", ".join(names) for names in shapes)
         fix = f"Give study_id, organ, abnormality and {expected}."
         raise CohortError(f"{path} has no column {missing[0]!r}.", code="missing_column", fix=fix)
-    found: dict[str, dict[tuple[str, str], list[Lesion]]] = {}
+    found: dict[str, dict[tuple[str, str], list[LesionShape]]] = {}
     for row in table.with_columns(pl.col(name).cast(pl.Float64) for name in columns).iter_rows(named=True):
         lesion = shapes[columns](*(row[name] for name in columns))
         found.setdefault(row["study_id"], {}).setdefault((row["organ"], row["abnormality"]), []).append(lesion)
     return found
 
 
-def _lesions_in(context: Context, organ: str, abnormality: str, lesions: StudyLesions) -> list[Lesion]:
+def _lesions_in(context: Context, organ: str, abnormality: str, lesions: StudyLesions) -> list[LesionShape]:
     """A lesion in a part lies in the whole organ."""
     parts = {organ, *context.scorer.dictionaries.organs.parts_of(organ)}
     return [
@@ -211,7 +211,7 @@ def _organs(context: Context, path: Path | None) -> list[PointedAnswer]:
     if path is None:
         return []
     lesions_of = _read_lesions(path, {_SPHERE: lambda *sphere: sphere})
-    questions: dict[int, dict[str, list[Lesion]]] = {}
+    questions: dict[int, dict[str, list[LesionShape]]] = {}
     for row, instance in enumerate(context.split.instances):
         lesions = lesions_of.get(instance.study_id, {})
         for name in dict.fromkeys(abnormality for _, abnormality in lesions):
@@ -226,7 +226,7 @@ def _organs(context: Context, path: Path | None) -> list[PointedAnswer]:
     return answers
 
 
-def _organ(context: Context, row: int, lesions: Mapping[str, Sequence[Lesion]]) -> list[PointedAnswer]:
+def _organ(context: Context, row: int, lesions: Mapping[str, Sequence[LesionShape]]) -> list[PointedAnswer]:
     release, instance = context.release, context.split.instances[row]
     settings, study = CropSettings.model_validate(release.crops), context.store.study(instance.study_id)
     crop = cut_study(study, [instance.row], settings, context.scorer.dictionaries.organs)[0]
@@ -325,20 +325,20 @@ def _to_file(study: StudyReader, radiograph: CxrInput) -> tuple[Float[np.ndarray
     return np.linalg.inv(source.affine) @ study.affine, (int(rows), int(columns))
 
 
-def box_lesion(box: Sequence[float]) -> Lesion:
+def box_lesion(box: Sequence[float]) -> LesionShape:
     """A half-open box (row0, row1, column0, column1) as a lesion."""
     top, low, left, right = box
     return (top + low - 1) / 2, (left + right - 1) / 2, (low - top) / 2, (right - left) / 2, 0.0
 
 
-def _box_on_file(box: Sequence[int], to_file: Float[np.ndarray, "4 4"]) -> Lesion:
+def _box_on_file(box: Sequence[int], to_file: Float[np.ndarray, "4 4"]) -> LesionShape:
     """A box of the stored radiograph in pixels of its file."""
     row, column, height, width, _ = box_lesion(box)
     middle = (to_file[0, 0] * row + to_file[0, 3], to_file[1, 1] * column + to_file[1, 3])
     return (*middle, to_file[0, 0] * height, to_file[1, 1] * width, 0.0)
 
 
-def distance_outside(shape: tuple[int, ...], lesion: Lesion) -> Float[np.ndarray, "r c"]:
+def distance_outside(shape: tuple[int, ...], lesion: LesionShape) -> Float[np.ndarray, "r c"]:
     """How far each pixel of a radiograph lies outside of a lesion, in pixels; 0 or less inside."""
     row, column, height, width, disc = lesion
     down = np.abs(np.arange(shape[0]) - row)[:, None]
