@@ -59,8 +59,8 @@ def _owners(
 ) -> list[Owner]:
     """What the side at a word belongs to."""
     starts: dict[int, list[Owner]] = {}
-    for number, start in enumerate(sorted({location.start for location in locations})):
-        starts[start] = [("location", number)]
+    for number, location in enumerate(locations):
+        starts.setdefault(location.start, [("location", number)])
     if words[i] == "two" and i + 1 not in starts:
         return []  # "two nodules" are not on two sides
     for start, number in {start: number for number, (start, _) in enumerate(mentions)}.items():
