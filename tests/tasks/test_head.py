@@ -67,6 +67,17 @@ def test_the_formula() -> None:
     assert not said.attention[outside, 0].any()
 
 
+def test_features_are_standardised_by_organ_and_together() -> None:
+    """Each organ's own mean is taken off, then all are divided by one spread around these means: 1 and 3 by hand."""
+    head = BagHead(1, (STUDY,), ORGANS, 2)
+    torch.nn.init.ones_(head.weight)
+    head.standardise(torch.tensor([[9.0], [11.0], [103.0], [97.0]]), torch.tensor([0, 0, 2, 2]))
+    spread = ((1 + 1 + 9 + 9) / 4) ** 0.5
+    assert head.mean[:, 0].tolist() == pytest.approx([10.0, 0.0, 100.0, 0.0])
+    answers = head(torch.tensor([[12.0], [97.0]]), torch.tensor([0, 2]), torch.tensor([0, 1]), 2).logits
+    assert answers[:, 0].tolist() == pytest.approx([2 / spread, -3 / spread])
+
+
 def test_a_study_without_the_organs_gets_the_bias_and_a_finite_gradient() -> None:
     head = BagHead(4, (KIDNEY,), ORGANS)
     torch.nn.init.constant_(head.bias, 0.3)
