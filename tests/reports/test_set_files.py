@@ -61,13 +61,18 @@ def test_no_text_stands_twice(path: Path) -> None:
     assert [text for text, count in texts.items() if count > 1] == []
 
 
+SIZES = {"a": (300, 30, 6), "b": (300, 30, 6), "c": (300, 30, 6), "d": (200, 25, 4)}
+"""Sentences at least, sentences of each style, whole reports."""
+
+
 def test_sizes() -> None:
-    assert {path.stem for path in SENTENCES} >= {"a"}
+    assert {path.stem for path in SENTENCES} == set(SIZES)
     for path in SENTENCES:
+        sentences, of_a_style, whole = SIZES[path.stem]
         counts = Counter(case["style"] for case in cases(path))
-        assert sum(counts.values()) >= 300
+        assert sum(counts.values()) >= sentences
         assert set(counts) == STYLES
-        assert min(counts.values()) >= 30
+        assert min(counts.values()) >= of_a_style
         reports = cases(path.with_name(f"{path.stem}_reports.jsonl"))
-        assert len(reports) >= 6
+        assert len(reports) >= whole
         assert min(len(report["expected"]) for report in reports) >= 15
