@@ -8,19 +8,21 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import polars as pl
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from ctglip.errors import CohortError, CTGLIPError
 from ctglip.files import check_id, read_yaml
 from ctglip.table_files import read_table
-from ctglip.types import Failure, ModalityName, Report
+from ctglip.types import Failure, ModalityName, Report, ScanHeader
 
 REQUIRED = ("study_id", "patient_id", "image")
 OPTIONAL = (
     "masks", "report", "findings", "impression", "report_path", "modality", "view", "regions", "split", "age", "sex",
-    "scanner", "numbering",
+    "scanner", "numbering", "hu_slope", "hu_intercept", "affine",
 )  # fmt: skip
 SPLITS = ("train", "val", "test")
 
@@ -29,7 +31,9 @@ class CohortRow(BaseModel):
     """One study of a cohort. Paths are absolute; ids are strings as written.
 
     ``report`` holds a whole report, ``findings`` and ``impression`` its sections where the table has them apart;
-    ``numbering`` says what the numbers of multilabel masks mean, where the recipe does not hold for them.
+    ``numbering`` says what the numbers of multilabel masks mean, where the recipe does not hold for them. ``hu_slope``
+    and ``hu_intercept`` are for scans that are stored as other numbers than HU and whose header does not say so,
+    ``affine`` (12 numbers, the upper three rows of voxel index to RAS+ millimetres) for those whose header is blank.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -50,6 +54,22 @@ class CohortRow(BaseModel):
     sex: str | None = None
     scanner: str | None = None
     numbering: str | None = None
+    hu_slope: float | None = Field(default=None, allow_inf_nan=False)
+    hu_intercept: float | None = Field(default=None, allow_inf_nan=False)
+    affine: tuple[float, ...] | None = Field(default=None, min_length=12, max_length=12)
+
+    @field_validator("affine", mode="before")
+    @classmethod
+    def _numbers(cls, value: Any) -> Any:
+        return value.replace(",", " ").split() if isinstance(value, str) else value
+
+    def scan_header(self) -> ScanHeader | None:
+        """What the row says of its scan in place of the scan's header; None where it says nothing."""
+        if self.hu_slope is None and self.hu_intercept is None and self.affine is None:
+            return None
+        affine = None if self.affine is None else np.array([*self.affine, 0, 0, 0, 1], np.float64).reshape(4, 4)
+        slope = 1.0 if self.hu_slope is None else self.hu_slope
+        return ScanHeader(slope, self.hu_intercept or 0.0, affine)
 
     def sections(self) -> Report | None:
         """The report's sections where the table gives them apart, else None."""

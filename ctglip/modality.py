@@ -34,7 +34,7 @@ from ctglip.files import DICOM_SUFFIXES, private_name
 from ctglip.pages.cxr import CxrBox, cxr_picture
 from ctglip.pages.parts import Picture
 from ctglip.pages.pictures import best_slice, slice_picture, window_for
-from ctglip.types import LabelMap, ModalityName, OrganRegion, QualityCheck, Region, Scan, Standardized
+from ctglip.types import LabelMap, ModalityName, OrganRegion, QualityCheck, Region, Scan, ScanHeader, Standardized
 from ctglip.vocabulary.organs import OrganDictionary
 
 Checks = tuple[QualityCheck, ...]
@@ -101,8 +101,13 @@ class Modality(ABC, Generic[Image, Recipe]):
     has_border: ClassVar[bool]
 
     @abstractmethod
-    def read(self, image: Path | Image, recipe: Recipe) -> tuple[Image, Checks]:
+    def read(self, image: Path | Image, recipe: Recipe, header: ScanHeader | None = None) -> tuple[Image, Checks]:
         """Read an image (one in memory is taken as it is), and what was noticed about it.
+
+        Args:
+            image: file, folder, or image.
+            recipe: how it is read.
+            header: of a scan, from a table, where its file has a blank one.
 
         Raises:
             ScanError: it cannot be read as an image of this kind.
@@ -174,8 +179,8 @@ class Ct(Modality[Scan, CtRecipe]):
     other_code = "not_ct"
     has_boxes, has_border = False, True
 
-    def read(self, image: Path | Scan, recipe: CtRecipe) -> tuple[Scan, Checks]:
-        return (image, check_scan(image)) if isinstance(image, Scan) else read_scan(image, recipe)
+    def read(self, image: Path | Scan, recipe: CtRecipe, header: ScanHeader | None = None) -> tuple[Scan, Checks]:
+        return (image, check_scan(image)) if isinstance(image, Scan) else read_scan(image, recipe, header)
 
     def locate(self, image: Scan, recipe: CtRecipe, organs: OrganDictionary, given: GivenOrgans) -> OrganLocations:
         if isinstance(given.masks, LabelMap):
@@ -230,7 +235,10 @@ class Cxr(Modality[Radiograph, CxrRecipe]):
     other_code = "not_a_radiograph"
     has_boxes, has_border = True, False
 
-    def read(self, image: Path | Radiograph, recipe: CxrRecipe) -> tuple[Radiograph, Checks]:
+    def read(
+        self, image: Path | Radiograph, recipe: CxrRecipe, header: ScanHeader | None = None
+    ) -> tuple[Radiograph, Checks]:
+        del header
         return (image, ()) if isinstance(image, Radiograph) else read_radiograph(image, recipe)
 
     def locate(

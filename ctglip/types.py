@@ -62,6 +62,20 @@ class Scan:
 
 
 @dataclass(frozen=True)
+class ScanHeader:
+    """What a table says of a scan whose file does not say it, or says nothing.
+
+    Attributes:
+        slope, intercept: HU are the stored numbers times the one plus the other.
+        affine: ``[4, 4]``, voxel index to RAS+ millimetres; None where the file's own holds.
+    """
+
+    slope: float = 1.0
+    intercept: float = 0.0
+    affine: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
 class LabelMap:
     """Organ labels on a grid, numbered as the organ dictionary numbers them (0 is background).
 

@@ -33,7 +33,7 @@ def settings_class(kind: str) -> type[Settings]:
 
         return FinetuneConfig
     if kind == "cohort_map":
-        from ctglip.cxr.public import CohortMap
+        from ctglip.cohorts.column_map import CohortMap
 
         return CohortMap
     if kind == "preprocess":

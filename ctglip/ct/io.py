@@ -6,24 +6,28 @@ from pathlib import Path
 
 import numpy as np
 
-from ctglip.ct import nifti, nrrd
+from ctglip.ct import arrays, nifti, nrrd
 from ctglip.ct.geometry import canonical, check_affine, shear_degrees, slice_axis_after, upright_grid
 from ctglip.ct.intensity import AIR_HU, to_hu
 from ctglip.ct.quality import check_scan
-from ctglip.ct.raw import RawVolume, UnevenScan
+from ctglip.ct.raw import RawVolume, UnevenScan, with_header
 from ctglip.ct.recipe import CtRecipe
 from ctglip.ct.resample import to_grid
 from ctglip.errors import ScanError
 from ctglip.files import is_dicom
-from ctglip.types import QualityCheck, Scan
+from ctglip.types import QualityCheck, Scan, ScanHeader
+
+_NAMED = (*nifti.SUFFIXES, *nrrd.SUFFIXES, *arrays.SUFFIXES, *arrays.META_IMAGE)
 
 
-def read_scan(path: Path, recipe: CtRecipe) -> tuple[Scan, tuple[QualityCheck, ...]]:
+def read_scan(path: Path, recipe: CtRecipe, header: ScanHeader | None = None) -> tuple[Scan, tuple[QualityCheck, ...]]:
     """Read a CT scan.
 
     Args:
-        path: ``.nii``, ``.nii.gz``, ``.nrrd``, ``.nhdr``, one DICOM file, or a folder of DICOM slices.
+        path: ``.nii``, ``.nii.gz``, ``.nrrd``, ``.nhdr``, ``.npz``, ``.mha``, ``.mhd``, one DICOM file, or a folder of
+            DICOM slices.
         recipe: which series to take, what to do with slice gaps.
+        header: scaling and geometry from a table, for a file whose own header is blank.
 
     Returns:
         The scan (int16 HU ``[x, y, z]``, RAS+ with perpendicular axes), and what was noticed about it.
@@ -32,8 +36,10 @@ def read_scan(path: Path, recipe: CtRecipe) -> tuple[Scan, tuple[QualityCheck, .
         ScanError: with a code for each way in which the input cannot become a volume.
     """
     raw = _read_raw(path, recipe)
-    named = path.name.lower().endswith((*nifti.SUFFIXES, *nrrd.SUFFIXES)) and path.is_file()
+    named = path.name.lower().endswith(_NAMED) and path.is_file()
     where = path.name if named else "The DICOM series"  # its files' names may be UIDs
+    if header is not None:
+        raw = with_header(raw, header, where)
     check_affine(raw.affine, where)
     if min(raw.values.shape) < 2:
         raise ScanError(f"{where} is a single slice {raw.values.shape}, expected a volume.", code="image_2d")
@@ -48,7 +54,7 @@ def read_scan(path: Path, recipe: CtRecipe) -> tuple[Scan, tuple[QualityCheck, .
 
 def _read_raw(path: Path, recipe: CtRecipe) -> RawVolume:
     name = path.name.lower()
-    if path.is_dir() or (is_dicom(path) and not name.endswith((*nifti.SUFFIXES, *nrrd.SUFFIXES))):
+    if path.is_dir() or (is_dicom(path) and not name.endswith(_NAMED)):
         from ctglip.ct.dicom import read_series
 
         return read_series(path, recipe)
@@ -61,6 +67,10 @@ def _read_raw(path: Path, recipe: CtRecipe) -> RawVolume:
         if file.segments:
             raise ScanError(f"{path.name} is a segmentation, expected a scan.", code="not_a_scan")
         return next(iter(file.layers))
+    if name.endswith(arrays.SUFFIXES):
+        return arrays.read_npz(path)
+    if name.endswith(arrays.META_IMAGE):
+        return arrays.read_meta_image(path)
     raise ScanError(
         f"{path.name} is no image format that is known here.",
         code="not_an_image",

@@ -10,9 +10,6 @@ if TYPE_CHECKING:
     from ctglip.cxr.io import read_radiograph as read_radiograph
     from ctglip.cxr.masks import read_cxr_masks as read_cxr_masks
     from ctglip.cxr.picture import Radiograph as Radiograph
-    from ctglip.cxr.public import CohortMap as CohortMap
-    from ctglip.cxr.public import read_public as read_public
-    from ctglip.cxr.public import write_public as write_public
     from ctglip.cxr.recipe import CxrRecipe as CxrRecipe
     from ctglip.cxr.regions import read_regions as read_regions
     from ctglip.cxr.regions import region_entries as region_entries

@@ -75,10 +75,13 @@ def test_a_public_dataset(tmp_path: Path) -> None:
     data.mkdir()
     (data / "indiana_projections.csv").write_text("uid,filename,projection\n1,1_IM-0001-4001.dcm.png,Frontal\n")
     (data / "indiana_reports.csv").write_text("uid,findings,impression\n1,The heart is enlarged.,\n")
-    made = json.loads(good("cohort", "cohorts/openi", data, tmp_path / "out", "--json").out)
-    assert made["radiographs"] == made["with_text"] == 1
+    image = data / "images" / "images_normalized" / "1_IM-0001-4001.dcm.png"
+    image.parent.mkdir(parents=True)
+    image.write_bytes(b"pixels")
+    made = json.loads(good("cohort", "openi", data, tmp_path / "out", "--json").out)
+    assert made["studies"] == made["with_report"] == 1
     assert "The heart is enlarged." in (tmp_path / "out" / "cohort.csv").read_text()
-    empty = ctglip("cohort", "cohorts/chexpert", data, tmp_path / "other")
+    empty = ctglip("cohort", "chexpert", data, tmp_path / "other")
     assert empty.code == 2
     assert "train.csv" in empty.err
 

@@ -14,13 +14,15 @@ from ctglip_preprocessing.settings import PreprocessConfig
 from PIL import Image
 
 from ctglip.cohort import read_cohort
+from ctglip.cohorts.disk import Disk
+from ctglip.cohorts.registry import cohort_reader
+from ctglip.cohorts.writing import write_cohort
 from ctglip.config import load_settings
 from ctglip.ct.io import read_scan
 from ctglip.ct.masks import read_masks
 from ctglip.ct.recipe import CtRecipe
 from ctglip.ct.standardize import standardize
 from ctglip.cxr.io import read_radiograph
-from ctglip.cxr.public import CohortMap, read_public, write_public
 from ctglip.cxr.recipe import CxrRecipe
 from ctglip.cxr.sentence_regions import sentences_by_region
 from ctglip.data.captions import NO_TEXT
@@ -42,12 +44,10 @@ def config() -> PreprocessConfig:
 
 
 def test_nih_radiographs(real_data: Path, tmp_path: Path, config: PreprocessConfig) -> None:
-    table, found = write_public(
-        real_data / "cxr" / "nih_films", load_settings(CohortMap, "cohorts/nih_chestxray14"), tmp_path / "cohort"
-    )
-    assert len(found.rows) == 31
-    assert sum(labels["cardiomegaly"] or 0 for labels in found.labels.values()) >= 1
-    summary = preprocess_cohort(read_cohort(table), tmp_path / "store", config)
+    found = write_cohort(cohort_reader("nih_chestxray14"), real_data / "cxr" / "nih_films", tmp_path / "cohort")
+    assert found.studies == 31
+    assert found.labels["cardiomegaly"][0] >= 1
+    summary = preprocess_cohort(read_cohort(Path(found.cohort)), tmp_path / "store", config)
     assert (summary.written, summary.failed) == (31, ())
     store = Store.open(tmp_path / "store")
     assert verify(store) == []
@@ -131,7 +131,7 @@ def test_all_openi_reports_give_tags_and_regions(real_data: Path) -> None:
 @pytest.mark.slow
 def test_all_openi_reports_through_the_data_path(real_data: Path, tmp_path: Path) -> None:
     """The radiographs themselves are not here: a small stand-in takes the place of each."""
-    found = read_public(real_data / "cxr" / "openi_reports", load_settings(CohortMap, "cohorts/openi"))
+    found = cohort_reader("openi").read(Disk(real_data / "cxr" / "openi_reports"), None)
     frontal = [row for row in found.rows if row["view"] == "frontal"]
     ramp = np.tile(np.arange(64, dtype=np.uint8), (64, 1))
     Image.fromarray(ramp).save(tmp_path / "radiograph.png")

@@ -19,8 +19,9 @@ from PIL import Image
 
 from ctglip.cli.answers import write_answers
 from ctglip.cohort import read_cohort
+from ctglip.cohorts.registry import cohort_reader
+from ctglip.cohorts.writing import write_cohort
 from ctglip.config import load_settings
-from ctglip.cxr.public import CohortMap, write_public
 from ctglip.cxr.recipe import CxrRecipe
 from ctglip.data.cxr import CxrDataSettings
 from ctglip.errors import MaskError
@@ -80,11 +81,9 @@ def test_cxr_with_lung_masks_are_answered_from_their_boxes(real_data: Path, tmp_
 def test_nih_cxr_are_judged_by_their_labels(real_data: Path, tmp_path: Path) -> None:
     """31 radiographs as the split test: whole radiographs against the public label table, and the same pixels asked one
     by one."""
-    table, _ = write_public(
-        real_data / "cxr" / "nih_films", load_settings(CohortMap, "cohorts/nih_chestxray14"), tmp_path / "cohort"
-    )
+    found = write_cohort(cohort_reader("nih_chestxray14"), real_data / "cxr" / "nih_films", tmp_path / "cohort")
     config = load_settings(PreprocessConfig, "preprocess/cxr", ["cxr.size=128"])
-    preprocess_cohort(read_cohort(table), tmp_path / "store", config)
+    preprocess_cohort(read_cohort(Path(found.cohort)), tmp_path / "store", config)
     release = small_model(tmp_path)
     release.recipe = Store.open(tmp_path / "store").info.recipe
     store = Store.open(tmp_path / "store")

@@ -14,8 +14,9 @@ from ctglip_preprocessing.driver import preprocess_cohort
 from ctglip_preprocessing.settings import PreprocessConfig
 
 from ctglip.cohort import read_cohort
+from ctglip.cohorts.registry import cohort_reader
+from ctglip.cohorts.writing import write_cohort
 from ctglip.config import load_settings
-from ctglip.cxr.public import CohortMap, write_public
 from ctglip.data.cxr import CxrDataSettings
 from ctglip.models.encoders.cnn import CNNSettings
 from ctglip.store.tables import Store
@@ -71,9 +72,8 @@ def test_real_cxr_and_their_public_labels_go_all_the_way(real_data: Path, tmp_pa
     """31 NIH radiographs of 24 patients and random weights: nothing is learned that would mean anything, all of it
     runs."""
     config = load_settings(PreprocessConfig, "preprocess/cxr", ["cxr.size=96"])
-    maps = load_settings(CohortMap, "cohorts/nih_chestxray14")
-    table, _ = write_public(real_data / "cxr" / "nih_films", maps, tmp_path / "cohort")
-    preprocess_cohort(read_cohort(table), tmp_path / "store", config)
+    found = write_cohort(cohort_reader("nih_chestxray14"), real_data / "cxr" / "nih_films", tmp_path / "cohort")
+    preprocess_cohort(read_cohort(Path(found.cohort)), tmp_path / "store", config)
     store = Store.open(tmp_path / "store")
     model = cxr_model(tmp_path, store, 64, (8, 16, 32))
     changes = ["fit.epochs=5", "evaluate.min_positives=1", "evaluate.draws=20", "fractions=[1.0]", "seeds=[0]"]

@@ -37,7 +37,7 @@ def ingest(row: CohortRow, recipe: Settings) -> tuple[Any, tuple[QualityCheck, .
             code=modality.other_code,
             fix=f"Preprocess {MODALITIES[row.modality].images} with a recipe for them.",
         )
-    return modality.read(row.image, recipe)
+    return modality.read(row.image, recipe, row.scan_header())
 
 
 def image_checksum(image: np.ndarray) -> str:

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from ctglip.cohort import Cohort, read_cohort
-from ctglip.config import load_settings
-from ctglip.cxr.public import CohortMap, PublicTables, write_public
+from ctglip.cohorts.column_map import ColumnMapReader
+from ctglip.cohorts.disk import Disk
+from ctglip.cohorts.registry import cohort_reader
+from ctglip.cohorts.writing import CohortSummary, write_cohort
 from ctglip.cxr.regions import read_regions
 from ctglip.errors import CohortError
 from ctglip.resources import resource
@@ -80,15 +82,21 @@ LAYOUTS: dict[str, dict[str, str]] = {
 }
 
 
-def read(name: str, folder: Path) -> tuple[Cohort, PublicTables, Path]:
+def read(name: str, folder: Path) -> tuple[Cohort, CohortSummary, Path]:
     for file, text in LAYOUTS[name].items():
         path = folder / "data" / file
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    table, found = write_public(folder / "data", load_settings(CohortMap, f"cohorts/{name}"), folder / "out")
-    cohort = read_cohort(table)
+        path.write_text(text or "pixels")
+    reader = cohort_reader(name)
+    for row in reader.read(Disk(folder / "data", dicom_files=True), reader.Settings()).rows:
+        image = folder / "data" / str(row["image"])
+        image.parent.mkdir(parents=True, exist_ok=True)
+        image.write_bytes(b"pixels")
+    found = write_cohort(reader, folder / "data", folder / "out")
+    cohort = read_cohort(folder / "out" / "cohort.csv")
     assert cohort.bad == ()
     assert {row.modality for row in cohort.rows} == {"cxr"}
+    assert (found.studies, found.excluded) == (len(cohort.rows), {})
     return cohort, found, folder / "out"
 
 
@@ -96,7 +104,7 @@ def test_every_map_is_tested_and_names_known_abnormalities() -> None:
     assert sorted(LAYOUTS) == MAPS
     abnormalities = load_abnormalities()
     for name in MAPS:
-        mapping = load_settings(CohortMap, f"cohorts/{name}")
+        mapping = ColumnMapReader(f"cohorts/{name}").map
         for label in (*mapping.labels, *(label for entry in mapping.lists for label in entry.names)):
             assert label in abnormalities.names, (name, label)
 
@@ -183,7 +191,36 @@ def test_covidx(tmp_path: Path) -> None:
     assert label_frame(out / "labels.csv")["pneumonia"].to_list() == [1, 0, 1]
 
 
+def test_what_is_lost_is_listed(tmp_path: Path) -> None:
+    _, found, _ = read("padchest", tmp_path)
+    assert found.lost == {"normal": "in no label's list (1 rows)"}
+    _, found, _ = read("chexpert", tmp_path / "other")
+    assert set(found.lost) == {"No Finding", "Pleural Other"}
+
+
 def test_a_folder_without_the_tables(tmp_path: Path) -> None:
-    with pytest.raises(CohortError) as caught:
-        write_public(tmp_path, load_settings(CohortMap, "cohorts/openi"), tmp_path / "out")
+    with pytest.raises(CohortError, match=r"indiana_projections\.csv") as caught:
+        write_cohort(cohort_reader("openi"), tmp_path, tmp_path / "out")
     assert caught.value.code == "no_table"
+
+
+def test_a_table_of_another_version(tmp_path: Path) -> None:
+    (tmp_path / "indiana_projections.csv").write_text("id,file,projection\n1,a.png,Frontal\n")
+    with pytest.raises(
+        CohortError, match=r"projections\.csv has no column 'filename', 'uid'; it has id, file"
+    ) as caught:
+        write_cohort(cohort_reader("openi"), tmp_path, tmp_path / "out")
+    assert caught.value.code == "missing_column"
+
+
+def test_a_map_of_ones_own(tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text(
+        "kind: cohort_map\n"
+        "card: {title: Own, modality: cxr, brings: [radiographs], source: here, licence: none, size: small}\n"
+        'tables: {t.csv: null}\ncolumns: {study_id: "{id}", patient_id: "{id}", image: "{id}.png"}\n'
+    )
+    (tmp_path / "t.csv").write_text("id\n007\n008\n")
+    (tmp_path / "007.png").write_bytes(b"x")
+    (tmp_path / "008.png").write_bytes(b"")
+    found = write_cohort(cohort_reader(str(tmp_path / "own.yaml")), tmp_path, tmp_path / "out")
+    assert (found.name, found.studies, found.excluded) == ("own", 1, {"image_empty": 1})

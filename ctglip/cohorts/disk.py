@@ -1,0 +1,189 @@
+"""What lies below the folder of a data set, walked once: files by name, DICOM series by folder, tables by any of their
+names, with errors that say which file, what was expected and what was found."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+
+import polars as pl
+
+from ctglip.errors import CohortError
+from ctglip.table_files import SEPARATORS, read_table
+
+_BULK = (".dcm", ".dicom", ".ima")
+"""Files that are counted by folder and not kept by name: data sets have millions of them."""
+_UNFINISHED = (".incomplete", ".part", ".partial", ".crdownload", ".aria2", ".download", ".tmp")
+_TABLES = (".csv", ".csv.gz", ".tsv", ".xlsx", ".parquet", ".json", ".txt")
+_LISTED = 6
+
+
+class Disk:
+    """The files below one folder; links to folders are followed, each folder once.
+
+    Args:
+        root: the folder.
+        dicom_files: DICOM files are kept by name, as those of radiographs have to be.
+
+    Attributes:
+        root: the folder.
+        series: folder -> how many DICOM files lie in it.
+        empty: files without a byte.
+        unfinished: files that a download left half done.
+    """
+
+    def __init__(self, root: Path, dicom_files: bool = False) -> None:
+        if not root.is_dir():
+            raise CohortError(f"There is no folder {root}.", code="no_folder", fix="Give the folder of the data set.")
+        self.root = root
+        self._dicom_files = dicom_files
+        self.series: dict[str, int] = {}
+        self.empty: set[str] = set()
+        self.unfinished: list[str] = []
+        self._folders: dict[str, list[str]] = {}
+        self._walk()
+
+    def _walk(self) -> None:
+        visited: set[str] = set()
+        stack = [("", str(self.root))]
+        while stack:
+            inner, folder = stack.pop()
+            real = os.path.realpath(folder)
+            if real in visited:
+                continue
+            visited.add(real)
+            try:
+                entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+            except OSError as error:
+                raise CohortError(f"{folder} cannot be read: {error.strerror}.", code="unreadable") from error
+            for entry in entries:
+                if entry.is_dir():
+                    stack.append((f"{inner}{entry.name}/", entry.path))
+                elif not entry.name.startswith("."):
+                    self._take(inner, entry)
+
+    def _take(self, inner: str, entry: os.DirEntry[str]) -> None:
+        name = entry.name.lower()
+        if name.endswith(_BULK) and not self._dicom_files:
+            self.series[inner.rstrip("/")] = self.series.get(inner.rstrip("/"), 0) + 1
+            return
+        if name.endswith(_UNFINISHED):
+            self.unfinished.append(inner + entry.name)
+            return
+        try:
+            size = entry.stat().st_size
+        except OSError:
+            size = 0
+        if not size:
+            self.empty.add(inner + entry.name)
+        self._folders.setdefault(entry.name, []).append(inner)
+
+    def paths(self, name: str) -> list[str]:
+        """Every file of that name, relative to the root."""
+        return [inner + name for inner in self._folders.get(name, ())]
+
+    def named(self, pattern: str) -> Iterator[tuple[str, re.Match[str]]]:
+        """Every file whose name matches as a whole, relative to the root, in the order of names."""
+        compiled = re.compile(pattern)
+        for name in sorted(self._folders):
+            if match := compiled.fullmatch(name):
+                for inner in self._folders[name]:
+                    yield inner + name, match
+
+    def has(self, path: str) -> bool:
+        """Whether there is such a file, DICOM folder or folder of files."""
+        folder, _, name = path.rpartition("/")
+        return (f"{folder}/" if folder else "") in self._folders.get(name, ()) or (self.root / path).exists()
+
+    def find(self, *names: str) -> str | None:
+        """The first of several relative paths that is there; else the shortest path of a file of one of the names."""
+        for name in names:
+            inner, _, last = name.rpartition("/")
+            if (f"{inner}/" if inner else "") in self._folders.get(last, ()):
+                return name
+        found = [path for name in names for path in self.paths(PurePosixPath(name).name)]
+        return min(found, key=lambda path: (path.count("/"), path), default=None)
+
+    def table(
+        self, *names: str, columns: Sequence[str] = (), header: Sequence[str] = (), separator: str | None = None
+    ) -> pl.DataFrame:
+        """A table by one of its names, all cells text, empty ones null.
+
+        Args:
+            names: relative paths; a table that was moved is found by its file's name.
+            columns: that it must have.
+            header: its column names, where the file has none.
+            separator: between its cells; the one that makes most columns when None.
+
+        Raises:
+            CohortError: ``no_table``, ``bad_table``, ``missing_column``.
+        """
+        path = self.find(*names)
+        if path is None:
+            near = sorted({p for name in self._folders if name.endswith(_TABLES) for p in self.paths(name)})
+            listed = ", ".join(near[:_LISTED]) + (", ..." if len(near) > _LISTED else "")
+            raise CohortError(
+                f"{self.root} has no table {' or '.join(names)}; the tables that are there: {listed or 'none'}.",
+                code="no_table",
+                fix="Download it, or give the folder that holds the data set.",
+            )
+        table = read_cells(self.root / path, header, separator)
+        missing = [name for name in columns if name not in table.columns]
+        if missing:
+            listed = ", ".join(table.columns[:12]) + (", ..." if len(table.columns) > 12 else "")
+            raise CohortError(
+                f"{self.root / path} has no column {', '.join(map(repr, missing))}; it has {listed}.",
+                code="missing_column",
+                fix="Is it the table of another version?",
+            )
+        return table
+
+    def optional(self, *names: str, columns: Sequence[str] = (), separator: str | None = None) -> pl.DataFrame | None:
+        """The table, or None where none of its names is there; one that is there must be right."""
+        return self.table(*names, columns=columns, separator=separator) if self.find(*names) else None
+
+    def lines(self, *names: str) -> list[str] | None:
+        """The lines of a text file without blanks around them, or None where none of its names is there."""
+        path = self.find(*names)
+        if path is None:
+            return None
+        text = (self.root / path).read_text(encoding="utf-8", errors="replace")
+        return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def read_cells(path: Path, header: Sequence[str] = (), separator: str | None = None) -> pl.DataFrame:
+    """A table with every cell as text, blanks around it taken away, empty cells null; CSV by polars, which is quick.
+
+    Raises:
+        CohortError: ``bad_table``: it cannot be read, or it is cut off.
+    """
+    if not path.name.lower().endswith((".csv", ".csv.gz", ".tsv", ".txt")):
+        return read_table(path)
+    if path.stat().st_size == 0:
+        raise CohortError(f"{path} is empty.", code="bad_table", fix="Download it again.")
+    try:
+        table = pl.read_csv(
+            path,
+            infer_schema=False,
+            separator=separator or _separator(path),
+            has_header=not header,
+            truncate_ragged_lines=True,
+            encoding="utf8-lossy",
+        )
+    except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError) as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise CohortError(
+            f"{path} cannot be read as a table: {first}.", code="bad_table", fix="Download it again."
+        ) from error
+    names = tuple(header) or tuple(name.strip() for name in table.columns)
+    table = table[:, : len(names)].rename(dict(zip(table.columns, names, strict=False)))
+    return table.select(pl.all().str.strip_chars().replace("", None))
+
+
+def _separator(path: Path) -> str:
+    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as stream:
+        first = stream.readline(1 << 20).decode("utf-8", "replace")
+    return max(SEPARATORS, key=first.count)
