@@ -51,7 +51,7 @@ def volume(name: str, folder: str, recipe: str, repeats: int) -> dict[str, Any]:
     scan = Path(folder)
     with tempfile.TemporaryDirectory(prefix="ctglip_bench_store_") as store:
         if who in builders:
-            work = builders[who](scan, settings(recipe).volume.spacing_mm, "masks" in what)
+            work = builders[who](scan, settings(recipe).ct.spacing_mm, "masks" in what)
         else:
             work = ours(scan, Path(store), recipe, body="body" in name, whole="only" not in what)
         imports = memory_mb("VmRSS")
@@ -86,7 +86,7 @@ def ours(scan: Path, store: Path, recipe: str, body: bool, whole: bool) -> Work:
     def all_of_it() -> tuple[int, ...]:
         if target.exists():
             shutil.rmtree(target)
-        result = run_case(Case(row, ""), Plan(store, config, "bench", requires_report=False))
+        result = run_case(Case(row, Plan(store, config, "bench", requires_report=False)))
         assert result.status == "done", result.failure
         return StudyReader(target).shape
 
@@ -164,7 +164,7 @@ def plain(scan: Path, spacing: tuple[float, ...], masks: bool) -> Work:
 
 def parts(folder: str, recipe: str, repeats: int) -> dict[str, Any]:
     import numpy as np
-    from ctglip_preprocessing.stages.ingest import input_checksum
+    from ctglip_preprocessing.case import Case, Plan, hash_input
     from isal import igzip
     from numcodecs import blosc  # pyright: ignore[reportAttributeAccessIssue]
 
@@ -183,7 +183,8 @@ def parts(folder: str, recipe: str, repeats: int) -> dict[str, Any]:
     image_path, masks_path = (Path(folder) / f"{name}.nii.gz" for name in ("ct", "masks"))
     zipped, zipped_masks = image_path.read_bytes(), masks_path.read_bytes()
     row = CohortRow(study_id=STUDY, patient_id="p", image=image_path, masks=masks_path)
-    wanted, organs = settings(recipe).volume, load_organs()
+    case = Case(row, Plan(Path(folder), settings(recipe), "bench", requires_report=False))
+    wanted, organs = settings(recipe).ct, load_organs()
     scan, _ = read_scan(image_path, wanted)
     masks, _ = read_masks(masks_path, scan, wanted, organs)
     x, y, z = scan.hu.shape
@@ -203,7 +204,7 @@ def parts(folder: str, recipe: str, repeats: int) -> dict[str, Any]:
 
     blosc.set_nthreads(1)
     measured: list[tuple[str, Callable[[], Any], str, Callable[[], Any]]] = [
-        ("hash the input", lambda: input_checksum(row), "SHA-256 in memory", lambda: hashlib.sha256(zipped).digest()),
+        ("hash the input", lambda: hash_input(case), "SHA-256 in memory", lambda: hashlib.sha256(zipped).digest()),
         ("read the image, check HU", lambda: read_scan(image_path, wanted), "isal gunzip in memory",
          lambda: igzip.decompress(zipped)),
         ("  of which checks", lambda: check_scan(scan), "none needed", lambda: None),
@@ -234,11 +235,10 @@ def cohort(folder: str, studies: int, workers: int) -> dict[str, Any]:
 
     ends: list[float] = []
 
-    class Watch:
-        def begin(self, total: int, up_to_date: int) -> None: ...
-
-        def advance(self, result: Any) -> None:
+    def watch(results: Any, _: int) -> Any:
+        for result in results:
             assert result.status == "done", result.failure
+            yield result
             ends.append(time.perf_counter())
 
     with tempfile.TemporaryDirectory(prefix="ctglip_bench_store_") as name:
@@ -247,7 +247,7 @@ def cohort(folder: str, studies: int, workers: int) -> dict[str, Any]:
         lines = [f"s{number:04},p{number},{files},The liver is enlarged." for number in range(studies)]
         table.write_text("\n".join(["study_id,patient_id,image,masks,report", *lines]))
         config, start = settings("preprocess/organ_crops", body=True), time.perf_counter()
-        preprocess_cohort(read_cohort(table), Path(name) / "store", config, workers, watch=Watch())
+        preprocess_cohort(read_cohort(table), Path(name) / "store", config, workers, watch=watch)
     each = (ends[-1] - ends[workers - 1]) / (len(ends) - workers)  # the first round holds start and imports
     return {"studies": studies, "seconds_per_study": each, "seconds": ends[-1] - start}
 
@@ -262,14 +262,14 @@ def handing(studies: int) -> dict[str, Any]:
 
     plan = Plan(Path("/nowhere"), settings("preprocess/organ_crops"), "bench", requires_report=False)
     rows = (CohortRow(study_id=f"s{n}", patient_id="p", image=Path("/nowhere")) for n in range(studies))
-    cases = [Case(row, "") for row in rows]
+    cases = [Case(row, plan) for row in rows]
     found = {}
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     start = time.perf_counter()
     ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="error")
     found["start_seconds"] = time.perf_counter() - start
     for name, address in (("here", None), ("ray", "local")):
-        results = execute(cases, plan, 1, address)
+        results = execute(cases, 1, address)
         for _ in range(10):
             next(results)
         wall, cpu = time.perf_counter(), time.process_time()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 
 import polars as pl
 from pydantic import field_validator
@@ -37,14 +36,6 @@ class SplitSettings(Settings):
         if min(value) < 0 or abs(sum(value) - 1) > 1e-6:
             raise ValueError("the fractions of train, val and test must be >= 0 and sum to 1")
         return value
-
-
-@dataclass
-class _Dealt:
-    """How many patients, and how many with each finding, a split has so far."""
-
-    patients: int = 0
-    findings: Counter[str] = field(default_factory=Counter)
 
 
 def check_given(studies: Iterable[tuple[str, str, str | None]]) -> dict[str, str]:
@@ -88,7 +79,8 @@ def assign_splits(
     studies = store.table("studies").select("study_id", "patient_id", "split")
     if given is None:
         given = check_given(studies.iter_rows())
-    before = dict(store.all_splits().select("patient_id", "split").iter_rows())
+    stored = store.all_splits()
+    before = dict(stored.select("patient_id", "split").iter_rows())
     patients = studies["patient_id"].unique().to_list()
     fixed = {p: given.get(p, before.get(p)) for p in patients}
     chosen = {patient: split for patient, split in fixed.items() if split is not None}
@@ -98,9 +90,10 @@ def assign_splits(
     everyone = before | chosen
     names = pl.Series("split", [everyone[p] for p in studies["patient_id"]], dtype=pl.String)
     table = studies.select("study_id", "patient_id").with_columns(names)
-    gone = store.all_splits().filter(~pl.col("patient_id").is_in(patients))
-    table = pl.concat([table, gone]).cast(SPLITS_SCHEMA)  # pyright: ignore[reportArgumentType]
-    write_parquet(table.sort("study_id"), table_path(store.path, "splits"))
+    gone = stored.filter(~pl.col("patient_id").is_in(patients))
+    table = pl.concat([table, gone]).cast(SPLITS_SCHEMA).sort("study_id")  # pyright: ignore[reportArgumentType]
+    if not table.equals(stored):
+        write_parquet(table, table_path(store.path, "splits"))
     return {p: (before[p], chosen[p]) for p in sorted(chosen) if before.get(p, chosen[p]) != chosen[p]}
 
 
@@ -118,9 +111,8 @@ def _deal(
 ) -> dict[str, str]:
     """Deal patients out, each to the split that lacks most; the rarest findings first (iterative stratification)."""
     share: dict[str, float] = dict(zip(NAMES, settings.fractions, strict=True))
-    dealt: dict[str, _Dealt] = {name: _Dealt() for name in NAMES}
-    for patient, split in fixed.items():
-        _add(dealt[split], findings.get(patient, frozenset()))
+    patients: Counter[str] = Counter(fixed.values())
+    with_finding = Counter((split, finding) for p, split in fixed.items() for finding in findings.get(p, ()))
     total = len(new) + len(fixed)
     counts: Counter[str] = Counter(f for p in (*new, *fixed) for f in findings.get(p, ()))
 
@@ -137,16 +129,12 @@ def _deal(
         finding = rarest(patient)
 
         def lacks(name: str, finding: str | None = finding) -> tuple[float, float]:
-            by_size = share[name] * total - dealt[name].patients
-            by_finding = share[name] * counts[finding] - dealt[name].findings[finding] if finding else 0.0
+            by_size = share[name] * total - patients[name]
+            by_finding = share[name] * counts[finding] - with_finding[name, finding] if finding else 0.0
             return (by_finding, by_size)
 
         split = max((name for name in NAMES if share[name] > 0), key=lacks)
         chosen[patient] = split
-        _add(dealt[split], findings.get(patient, frozenset()))
+        patients[split] += 1
+        with_finding.update((split, finding) for finding in findings.get(patient, ()))
     return chosen
-
-
-def _add(split: _Dealt, findings: frozenset[str]) -> None:
-    split.patients += 1
-    split.findings.update(findings)

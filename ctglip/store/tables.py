@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,6 @@ from ctglip.store.format import (
     write_info,
 )
 from ctglip.store.study import StudyReader
-from ctglip.types import Progress
 
 ROW_GROUP = 100_000
 
@@ -137,48 +136,48 @@ def _check_recipe(path: Path, stored: StoreInfo, info: StoreInfo) -> None:
     )
 
 
-def compact(store: Store, only: Collection[str] | None = None, progress: Progress | None = None) -> None:
-    """Rebuild the tables from the rows inside the studies.
+def compact(store: Store, committed: Mapping[str, str] | None = None) -> None:
+    """Bring the tables in line with the studies, whose rows they repeat.
 
     Args:
-        only: ids to take; None takes every study in the folder. Studies made with another recipe, and those that
-            cannot be read, are left out (``verify`` names them).
-        progress: called with (done, total).
+        committed: id -> checksum of the studies that they are to hold, see ``journal.Journal.committed``; only the
+            studies that they lack are read. None takes every study in the folder, and reads all of them.
 
-    The tables are sorted by ``study_id`` and each is replaced by rename: the same studies give the same bytes.
+    Studies made with another recipe, and those that cannot be read, are left out (``verify`` names them). The tables
+    are sorted by ``study_id`` and each is replaced by rename: the same studies give the same bytes.
     """
-    present = study_ids(store.path)
-    chosen = present if only is None else sorted(set(present) & set(only))
-    write_tables(store, _collect(store, chosen, progress))
-
-
-def extend(store: Store, added: Iterable[str], keep: Collection[str] | None = None) -> None:
-    """Bring the tables up to date for ``added`` studies alone, and drop the rows of studies not in ``keep``.
-
-    Gives the same bytes as ``compact`` over the same studies, without reading the others again.
-    """
-    added = sorted(set(added))
-    fresh = _collect(store, added, None)
-    ids = None if keep is None else list(keep)
+    held = {} if committed is None else _held(store)
+    if committed is None:
+        committed = dict.fromkeys(study_ids(store.path), "")
+    elif held == committed and table_path(store.path, "studies").is_file():
+        return
+    added = [study_id for study_id, checksum in committed.items() if held.get(study_id) != checksum]
+    kept = list(committed.keys() - set(added))
+    gathered = Gathered()
+    for study_id in sorted(added):
+        study = _current(store, study_id)
+        if study is not None:
+            gathered.add(study)
+    fresh = gathered.tables()
 
     def merged(name: str) -> pl.DataFrame:
-        old = store.table(name).filter(~pl.col("study_id").is_in(added))
-        if ids is not None:
-            old = old.filter(pl.col("study_id").is_in(ids))
-        return pl.concat([old, fresh[name]], how="diagonal")
+        if not kept:
+            return fresh[name]
+        return pl.concat([store.table(name).filter(pl.col("study_id").is_in(kept)), fresh[name]], how="diagonal")
 
     _write_each(store, TABLES, merged)
 
 
-def _collect(store: Store, chosen: list[str], progress: Progress | None) -> dict[str, pl.DataFrame]:
-    gathered = Gathered()
-    for done, study_id in enumerate(chosen, start=1):
-        study = _current(store, study_id)
-        if study is not None:
-            gathered.add(study)
-        if progress is not None:
-            progress(done, len(chosen))
-    return gathered.tables()
+def _held(store: Store) -> dict[str, str]:
+    """The studies that the tables hold, id -> checksum (empty for those of another recipe); none where a table is
+    missing or damaged."""
+    try:
+        if any(store.table(name).is_empty() and not table_path(store.path, name).is_file() for name in TABLES):
+            return {}
+    except StoreError:
+        return {}
+    rows = store.table("studies").select("study_id", "source_checksum", "recipe_hash").iter_rows()
+    return {i: checksum if recipe == store.info.recipe_hash else "" for i, checksum, recipe in rows}
 
 
 class Gathered:

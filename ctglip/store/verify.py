@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import polars as pl
 from ctglip.errors import StoreError
 from ctglip.files import remove
 from ctglip.store.format import JOURNAL, STUDIES, SUFFIX, leftovers, study_ids, study_path
-from ctglip.store.lock import exclusive
+from ctglip.store.journal import Journal, entry_of, exclusive
 from ctglip.store.study import StudyReader
 from ctglip.store.tables import Gathered, Store, sort_table, table_path, write_tables
 from ctglip.types import Progress
@@ -24,8 +25,8 @@ class Problem:
 
     Attributes:
         study_id: the study it is about, or None for the store as a whole.
-        code: ``leftover``, ``foreign_file``, ``damaged_study``, ``invariant``, ``other_recipe``, ``stale_table``,
-            ``no_split`` or ``patient_in_two_splits``.
+        code: ``leftover``, ``foreign_file``, ``journal`` (it and the folder differ), ``damaged_study``,
+            ``invariant``, ``other_recipe``, ``stale_table``, ``no_split`` or ``patient_in_two_splits``.
         repaired: ``verify(repair=True)`` has mended it.
     """
 
@@ -36,11 +37,12 @@ class Problem:
 
 
 def verify(store: Store, repair: bool = False, progress: Progress | None = None) -> list[Problem]:
-    """Check a store, study by study and then the tables.
+    """Check a store: the journal, study by study, and then the tables.
 
     Args:
-        repair: remove what an interrupted writer left, remove studies that are damaged or of another recipe (the
-            next ``ctglip preprocess`` makes them anew), and rebuild the tables from the studies.
+        repair: remove what an interrupted writer left, bring journal and studies in line, remove studies that are
+            damaged or of another recipe (the next ``ctglip preprocess`` makes them anew), and rebuild the tables from
+            the studies.
         progress: called with (done, total).
 
     Returns:
@@ -49,34 +51,56 @@ def verify(store: Store, repair: bool = False, progress: Progress | None = None)
     Raises:
         StoreError: ``store_in_use`` when it is to be repaired while preprocessing writes to it.
     """
-    if repair:
-        with exclusive(store.path):
-            return _verify(store, True, progress)
-    return _verify(store, False, progress)
+    with ExitStack() as stack:
+        if repair:
+            stack.enter_context(exclusive(store.path))
+        is_preprocessed = (store.path / JOURNAL).is_file()
+        journal = stack.enter_context(Journal(store)) if is_preprocessed else None
+        problems = _strays(store.path, repair)
+        if journal is not None:
+            problems += [Problem(i, "journal", text, repair) for i, text in sorted(journal.disagreements().items())]
+            if repair:
+                journal.settle()
+        found, tables = _check_studies(store, journal, repair, progress)
+        stale = [name for name, table in tables.items() if not _same(store.path, name, table)]
+        if repair and stale:
+            write_tables(store, tables)
+    problems += found
+    problems += [
+        Problem(None, "stale_table", f"{name}.parquet does not hold what the studies hold.", repair) for name in stale
+    ]
+    return problems + (
+        _check_splits(store, tables["studies"]) if is_preprocessed or table_path(store.path, "splits").is_file() else []
+    )
 
 
-def _verify(store: Store, repair: bool, progress: Progress | None) -> list[Problem]:
-    problems = _strays(store.path, repair)
+def _check_studies(
+    store: Store, journal: Journal | None, repair: bool, progress: Progress | None
+) -> tuple[list[Problem], dict[str, pl.DataFrame]]:
+    """The problems of the studies one by one, and the tables as the sound ones say them."""
+    problems: list[Problem] = []
     gathered = Gathered()
     present = study_ids(store.path)
     for done, study_id in enumerate(present, start=1):
         found = _check_study(store, study_id)
         if not found:
-            gathered.add(StudyReader(study_path(store.path, study_id)))
+            study = StudyReader(study_path(store.path, study_id))
+            entry = None if journal is None else journal.entries.get(study_id)
+            if entry is None or entry.checksum:
+                gathered.add(study)
+            if journal and entry and entry.checksum not in ("", study.attributes["source_checksum"]):
+                found = [Problem(study_id, "journal", "it was made from another input than the journal says.", repair)]
+                if repair:
+                    journal.record([entry_of(study)])
         elif repair:
             remove(study_path(store.path, study_id))
+            if journal is not None:
+                journal.forget([study_id])
             found = [replace(problem, repaired=True) for problem in found]
         problems += found
         if progress is not None:
             progress(done, len(present))
-    tables = {name: sort_table(name, table) for name, table in gathered.tables().items()}
-    stale = [name for name, table in tables.items() if not _same(store.path, name, table)]
-    if repair and stale:
-        write_tables(store, tables)
-    problems += [
-        Problem(None, "stale_table", f"{name}.parquet does not hold what the studies hold.", repair) for name in stale
-    ]
-    return problems + _check_splits(store, tables["studies"])
+    return problems, {name: sort_table(name, table) for name, table in gathered.tables().items()}
 
 
 def _strays(root: Path, repair: bool) -> list[Problem]:
@@ -149,8 +173,6 @@ def _check_splits(store: Store, studies: pl.DataFrame) -> list[Problem]:
         splits = store.all_splits()
     except StoreError as error:
         return [Problem(None, "no_split", error.message)]
-    if not table_path(store.path, "splits").is_file() and not (store.path / JOURNAL).is_file():
-        return []
     problems = [
         Problem(study_id, "no_split", "has no split; run ctglip preprocess again to draw one.")
         for study_id in studies.join(splits, on="study_id", how="anti")["study_id"]

@@ -1,29 +1,43 @@
-"""One study on its way: a case in, a result out. Failures are values; nothing here knows Ray or the journal."""
+"""One study on its way: what is known of it, and the stages that it goes through, each a function ``Case -> Case``.
+
+Nothing here knows Ray, and nothing reads the journal: the case says what the store holds of the study.
+"""
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import time
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any
+
+import numpy as np
 
 from ctglip.cohort import CohortRow
-from ctglip.errors import CTGLIPError, StoreError
-from ctglip.modality import modality_of
-from ctglip.store.format import study_path
-from ctglip.store.study import SourceGrid, StudyReader
-from ctglip.types import Failure, QualityCheck
+from ctglip.ct import quality
+from ctglip.ct.segmentation import SegmentationSettings, Segmenter
+from ctglip.errors import CTGLIPError, MaskError, ReportError, ScanError
+from ctglip.files import file_checksum, files_below, value_hash
+from ctglip.modality import MODALITIES, GivenOrgans, Modality, OrganLocations, modality_of
+from ctglip.reports.cohorts import report_of
+from ctglip.reports.parser import get_parser
+from ctglip.store.journal import JournalEntry
+from ctglip.store.study import SourceGrid, StudyRecord, write_study
+from ctglip.types import Failure, Finding, QualityCheck, Report, Standardized
 from ctglip.vocabulary.organs import load_organs
 from ctglip_preprocessing.limits import TimeUp, limits
 from ctglip_preprocessing.settings import PreprocessConfig
-from ctglip_preprocessing.stages.check import refuse_errors
-from ctglip_preprocessing.stages.ingest import image_checksum, ingest, input_checksum
-from ctglip_preprocessing.stages.report import read_report
-from ctglip_preprocessing.stages.segment import locate_organs
-from ctglip_preprocessing.stages.write import write
+
+_FILES: dict[str, type[CTGLIPError]] = {
+    "image": ScanError,
+    "masks": MaskError,
+    "regions": MaskError,
+    "report_path": ReportError,
+}
+"""The files that a study may be made from, and the error of one that cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -41,119 +55,276 @@ class Plan:
     recipe_hash: str
     requires_report: bool
 
+    @property
+    def modality(self) -> Modality[Any, Any]:
+        """The kind of images that the recipe is for."""
+        return modality_of(self.config.recipe)
+
 
 @dataclass(frozen=True)
 class Case:
-    """One study to work on. ``fingerprint`` is what its input looked like from outside when it was planned."""
-
-    row: CohortRow
-    fingerprint: str
-
-
-@dataclass(frozen=True)
-class CaseResult:
-    """What became of a case.
+    """One study: what the driver knows of it, and what the stages have found so far.
 
     Attributes:
-        status: ``done``: written now; ``unchanged``: the store holds just this already; ``failed``: see ``failure``.
-        checksum: hash of the input, empty when it could not be read.
+        fingerprint: what its input looked like from outside when it was planned.
+        stored: checksum of the input that the store's study was made from; empty where the store has none.
+        checksum: hash of the input, once it was read.
+        checks: what was noticed about the image, then about its organs; ``passed``: those that did not stop it.
         seconds: time spent, by stage.
     """
 
-    study_id: str
-    fingerprint: str
-    status: Literal["done", "unchanged", "failed"]
+    row: CohortRow
+    plan: Plan
+    fingerprint: str = ""
+    stored: str = ""
     checksum: str = ""
-    failure: Failure | None = None
+    report: Report | None = None
+    findings: tuple[Finding, ...] = ()
+    image: Any = None
+    checks: tuple[QualityCheck, ...] = ()
+    passed: tuple[QualityCheck, ...] = ()
+    locations: OrganLocations = field(default_factory=OrganLocations)
+    standardized: Standardized | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
+    @property
+    def is_stored(self) -> bool:
+        """The store holds this study as it would be written now."""
+        return self.checksum != "" and self.checksum == self.stored
 
-@dataclass
-class _Progress:
-    """Where a case is, and what is known of it so far; ``noticed`` are the checks of its scan."""
+    def done(self) -> JournalEntry:
+        """The case as a line of the journal, done."""
+        return JournalEntry(
+            self.row.study_id, self.plan.recipe_hash, self.fingerprint, self.checksum, seconds=self.seconds
+        )
 
-    stage: str = "ingest"
-    checksum: str = ""
-    noticed: tuple[QualityCheck, ...] = ()
-    seconds: dict[str, float] = field(default_factory=dict)
+    def failed(self, stage: str, code: str, message: str, **details: Any) -> JournalEntry:
+        """The case as a line of the journal, failed.
 
-    def remarks(self) -> list[str]:
-        """What was noticed of the scan before the case failed at something else."""
-        return [f"Noticed before: {check.message}" for check in self.noticed if check.severity != "error"]
-
-    @contextmanager
-    def at(self, stage: str) -> Iterator[None]:
-        self.stage = stage
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
+        What the store holds of the study stays only while its input could not even be read: a drive that is away must
+        not empty the store, but input that changed must not be served as it was.
+        """
+        failure = Failure(self.row.study_id, stage, code, message, details)
+        kept = "" if self.checksum else self.stored
+        return JournalEntry(self.row.study_id, self.plan.recipe_hash, self.fingerprint, kept, failure, self.seconds)
 
 
-def run_case(case: Case, plan: Plan, hard_limits: bool = False) -> CaseResult:
+Stage = Callable[[Case], Case]
+
+
+def run_case(case: Case, hard_limits: bool = False) -> JournalEntry:
     """Take one study from its files into the store. Never raises for what a study can be guilty of.
 
     Args:
         hard_limits: end this whole process when even an interrupt does not stop an overdue study; for workers.
     """
-    progress = _Progress()
-    study_id = case.row.study_id
-
-    def failed(code: str, message: str, **details: str) -> CaseResult:
-        failure = Failure(study_id, progress.stage, code, message, dict(details))
-        return CaseResult(study_id, case.fingerprint, "failed", progress.checksum, failure, progress.seconds)
-
-    config = plan.config
+    config = case.plan.config
+    name = STAGES[0][0]
     try:
         with limits(config.study_timeout_s, config.study_memory_gb, hard_limits):
-            status = _work(case.row, plan, progress)
-        return CaseResult(study_id, case.fingerprint, status, progress.checksum, None, progress.seconds)
+            for name, stage in STAGES:
+                start = time.perf_counter()
+                try:
+                    case = stage(case)
+                finally:
+                    case.seconds[name] = case.seconds.get(name, 0.0) + time.perf_counter() - start
+                if case.is_stored:
+                    break
+        return case.done()
     except CTGLIPError as error:
-        return failed(error.code, " ".join((str(error), *progress.remarks())))
+        remarks = [f"Noticed before: {check.message}" for check in case.passed if check.severity != "error"]
+        return case.failed(name, error.code, " ".join((str(error), *remarks)))
     except TimeUp:
-        return failed("timeout", f"It took longer than {config.study_timeout_s:g} s (study_timeout_s).")
+        return case.failed(name, "timeout", f"It took longer than {config.study_timeout_s:g} s (study_timeout_s).")
     except MemoryError:
-        return failed("out_of_memory", f"It needs more than {config.study_memory_gb:g} GB (study_memory_gb).")
+        return case.failed(
+            name, "out_of_memory", f"It needs more than {config.study_memory_gb:g} GB (study_memory_gb)."
+        )
     except Exception as error:  # noqa: BLE001  (a batch job never dies of one bad case)
-        return failed("unexpected", f"{type(error).__name__}: {error}", traceback=traceback.format_exc())
+        return case.failed(name, "unexpected", f"{type(error).__name__}: {error}", traceback=traceback.format_exc())
 
 
-def _work(row: CohortRow, plan: Plan, progress: _Progress) -> Literal["done", "unchanged"]:
-    recipe, organs = plan.config.recipe, load_organs()
-    modality = modality_of(recipe)
-    with progress.at("ingest"):
-        progress.checksum = input_checksum(row)
-        if _stored(row.study_id, plan, progress.checksum):
-            return "unchanged"
-    with progress.at("report"):
-        report, findings = read_report(row, plan.requires_report)
-    with progress.at("ingest"):
-        image, noticed = ingest(row, recipe)
-        view, doubts = modality.view(image, row.view)
-        row = row.model_copy(update={"modality": modality.name, "view": view})
-    with progress.at("check"):
-        refuse_errors(noticed, plan.config)
-    progress.noticed = noticed
-    with progress.at("segment"):
-        locations = locate_organs(row, image, recipe, organs)
-    with progress.at("standardize"):
-        made = modality.standardize(image, locations, recipe, organs)
-        standardized = replace(made, checks=(*noticed, *locations.checks, *doubts, *made.checks))
-    with progress.at("check"):
-        refuse_errors(standardized.checks, plan.config)
-    with progress.at("write"):
-        image_hash = image_checksum(modality.compared(image, standardized))
-        source = SourceGrid(*image.grid)
-        write(plan.store, row, standardized, source, report, findings, progress.checksum, plan.recipe_hash, image_hash)
-    return "done"
+# -- the stages, in their order (listed at the end)
 
 
-def _stored(study_id: str, plan: Plan, checksum: str) -> bool:
-    """Whether the store holds this study as it would be written now."""
+def hash_input(case: Case) -> Case:
+    """Hash the content of all files and cells that the study is made from; paths do not count.
+
+    Raises:
+        ScanError, MaskError, ReportError: ``no_file`` for a missing file, ``unreadable`` for one that cannot be read.
+    """
+    row = case.row
+    content: dict[str, Any] = {"cells": _cells(row)}
+    for name, kind in _FILES.items():
+        path: Path | None = getattr(row, name)
+        if path is None:
+            continue
+        if not path.exists():
+            raise kind(
+                f"Study {row.study_id}: there is no {name} at {path}.",
+                code="no_file" if name == "image" else f"no_{name.removesuffix('_path')}",
+                fix="Check the path; it is relative to the cohort table.",
+            )
+        try:
+            content[name] = file_checksum(path)
+        except OSError as error:
+            raise kind(f"Study {row.study_id}: {path} cannot be read: {error}.", code="unreadable") from error
+    return replace(case, checksum=value_hash(content, 64))
+
+
+def read_report(case: Case) -> Case:
+    """Read the study's report and what it says of each organ; nothing where none is there and none is wanted.
+
+    Raises:
+        ReportError: ``report_empty`` or ``unreadable``, see ``ctglip.reports.cohorts.report_of``.
+    """
+    report = report_of(case.row, case.plan.requires_report)
+    return replace(case, report=report, findings=() if report is None else get_parser().parse(report))
+
+
+def read_image(case: Case) -> Case:
+    """Read the study's image.
+
+    Raises:
+        ScanError: from the reader of the recipe's modality; ``not_ct`` or ``not_a_radiograph`` for another modality.
+    """
+    row, modality = case.row, case.plan.modality
+    if "modality" in row.model_fields_set and row.modality != modality.name:
+        raise ScanError(
+            f"Study {row.study_id} has modality {row.modality!r}, this recipe is for {modality.images}.",
+            code=modality.other_code,
+            fix=f"Preprocess {MODALITIES[row.modality].images} with a recipe for them.",
+        )
+    image, noticed = modality.read(row.image, case.plan.config.recipe, row.scan_header())
+    return replace(case, image=image, checks=noticed)
+
+
+def refuse_errors(case: Case) -> Case:
+    """Let a study pass whose image and masks are what they claim to be.
+
+    Raises:
+        ScanError: with the code of the first check of severity ``error``, unless the settings keep such studies.
+    """
+    if case.plan.config.error_checks != "keep":
+        fix = "Look at the source; to keep such studies set error_checks: keep and run again with --retry-failed."
+        quality.refuse_errors(case.checks, fix)
+    return replace(case, passed=case.checks)
+
+
+def locate_organs(case: Case) -> Case:
+    """Find the organs of the study's image: its masks and boxes, masks made here, or nothing.
+
+    Raises:
+        MaskError: masks or boxes that cannot be laid on the image, or a segmentation that failed.
+    """
+    row, recipe, organs = case.row, case.plan.config.recipe, load_organs()
+    settings = segmentation_of(case)
+    segmenter = None if settings is None else _open_segmenter(settings).run
+    given = GivenOrgans(row.masks, row.regions, row.numbering, segmenter)
+    locations = case.plan.modality.locate(case.image, recipe, organs, given)
+    return replace(case, locations=locations, checks=(*case.checks, *locations.checks))
+
+
+def standardize(case: Case) -> Case:
+    """Put image and organs on the recipe's grid."""
+    modality = case.plan.modality
+    view, doubts = modality.view(case.image, case.row.view)
+    made = modality.standardize(case.image, case.locations, case.plan.config.recipe, load_organs())
+    row = case.row.model_copy(update={"modality": modality.name, "view": view})
+    return replace(case, row=row, standardized=made, checks=(*case.checks, *doubts, *made.checks))
+
+
+def write(case: Case) -> Case:
+    """Write the study into the store with its table rows inside, whole or not at all."""
+    row, standardized = case.row, case.standardized
+    assert standardized is not None
+    record = StudyRecord(
+        study_id=row.study_id,
+        patient_id=row.patient_id,
+        standardized=replace(standardized, checks=case.checks),
+        source_checksum=case.checksum,
+        recipe_hash=case.plan.recipe_hash,
+        report=case.report,
+        findings=case.findings,
+        row=row.model_dump(include={"modality", "view", "age", "sex", "scanner"}),
+        source=SourceGrid(*case.image.grid),
+        image_checksum=_image_checksum(case.plan.modality.compared(case.image, standardized)),
+    )
+    write_study(case.plan.store, record)
+    return case
+
+
+STAGES: tuple[tuple[str, Stage], ...] = (
+    ("ingest", hash_input),
+    ("report", read_report),
+    ("ingest", read_image),
+    ("check", refuse_errors),
+    ("segment", locate_organs),
+    ("standardize", standardize),
+    ("check", refuse_errors),
+    ("write", write),
+)
+"""All that happens to a study, each under the name that the journal has for it. A study that the store holds as it
+would be written goes no further than the first."""
+
+
+# -- what the stages and the driver need
+
+
+def fingerprint(row: CohortRow) -> str:
+    """What the input looks like without reading it: cells, and path, size and time of every file.
+
+    While it stays the same the content is taken to be the same.
+    """
+    parts: list[Any] = [_cells(row)]
+    for name in _FILES:
+        path: Path | None = getattr(row, name)
+        if path is not None:
+            parts.append([name, *(_size_and_time(file) for file in files_below(path))])
+    return value_hash(parts, 32)
+
+
+def _cells(row: CohortRow) -> dict[str, Any]:
+    """The row's cells that end up in the study. The split is not among them: it is kept by patient, apart."""
+    return row.model_dump(mode="json", exclude={*_FILES, "split", "study_id"}, exclude_none=True)
+
+
+def _size_and_time(file: Path) -> list[Any]:
     try:
-        study = StudyReader(study_path(plan.store, study_id))
-    except StoreError:
-        return False
-    known = (study.attributes.get("source_checksum"), study.attributes.get("recipe_hash"))
-    return known == (checksum, plan.recipe_hash)
+        stat = file.stat()
+    except OSError as error:
+        return [str(file), type(error).__name__]
+    return [str(file), stat.st_size, stat.st_mtime_ns]
+
+
+def _image_checksum(image: np.ndarray) -> str:
+    """Hash of an image as it was read, whatever file it came in; of every third voxel along each axis, which is enough
+    to tell images apart."""
+    few = image[tuple(slice(None, None, 3) for _ in image.shape)]
+    return value_hash([list(image.shape), hashlib.sha256(np.ascontiguousarray(few).tobytes()).hexdigest()], 32)
+
+
+def segmentation_of(case: Case) -> SegmentationSettings | None:
+    """How TotalSegmentator has to be run for this study; None where it has not."""
+    return None if case.row.masks is not None else case.plan.modality.segmentation(case.plan.config.recipe)
+
+
+def _open_segmenter(settings: SegmentationSettings) -> Segmenter:
+    """This process's TotalSegmentator: its model is loaded with the first study and stays for those that follow."""
+    opened = _opened_segmenters()
+    if settings not in opened:
+        close_segmenters()
+        opened[settings] = Segmenter(settings, load_organs())
+    return opened[settings]
+
+
+def close_segmenters() -> None:
+    """End this process's TotalSegmentator, if one was started; else it ends with this process."""
+    opened = _opened_segmenters()
+    while opened:
+        opened.popitem()[1].close()
+
+
+@functools.cache
+def _opened_segmenters() -> dict[SegmentationSettings, Segmenter]:
+    return {}

@@ -55,8 +55,10 @@ def preprocess(
     table = read_cohort(cohort, columns)
     console = Console(stderr=True)
     try:
-        with stop_on_first_signal() as stop, watching(console) as watch:
-            summary = preprocess_cohort(table, store, settings, workers or 1, ray, retry_failed, watch, stop)
+        with stop_on_first_signal() as stop:
+            summary = preprocess_cohort(
+                table, store, settings, workers or 1, ray, retry_failed, watching(console), stop
+            )
     except KeyboardInterrupt:
         console.print("Interrupted. What was finished is in the store; run the same command again to go on.")
         raise typer.Exit(130) from None

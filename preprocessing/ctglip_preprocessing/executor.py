@@ -12,15 +12,13 @@ import os
 import socket
 import time
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any
 
 from ctglip.errors import CTGLIPError
-from ctglip.modality import modality_of
-from ctglip.types import Failure
-from ctglip_preprocessing.case import Case, CaseResult, Plan, run_case
+from ctglip.store.journal import JournalEntry
+from ctglip_preprocessing.case import Case, close_segmenters, run_case, segmentation_of
 from ctglip_preprocessing.interrupt import Stop, never
-from ctglip_preprocessing.stages.segment import close_segmenter, segmentation_of
 
 OBJECT_STORE_BYTES = 100 * 2**20
 _ENVIRONMENT = {
@@ -34,10 +32,11 @@ QUEUED = 2
 """Cases handed to Ray beyond the number of its CPUs, so that no worker waits for the driver."""
 
 
-def execute(
-    cases: Sequence[Case], plan: Plan, workers: int = 1, address: str | None = None, stop: Stop = never
-) -> Generator[CaseResult, None, None]:
-    """Work on cases, in any order, and yield each result as it comes.
+Results = Generator[JournalEntry, None, None]
+
+
+def execute(cases: Sequence[Case], workers: int = 1, address: str | None = None, stop: Stop = never) -> Results:
+    """Work on cases, in any order, and yield what became of each as it comes.
 
     Args:
         workers: processes on this machine; 1 works in this process, without Ray.
@@ -48,18 +47,18 @@ def execute(
         CTGLIPError: ``no_cluster`` when no Ray cluster answers at ``address``, ``no_ray`` when none starts here.
     """
     if not cases or (address is None and workers == 1):
-        return _in_process(cases, plan, stop)
-    return _on_ray(cases, plan, workers, address, stop)
+        return _in_process(cases, stop)
+    return _on_ray(cases, workers, address, stop)
 
 
-def _in_process(cases: Sequence[Case], plan: Plan, stop: Stop) -> Generator[CaseResult, None, None]:
+def _in_process(cases: Sequence[Case], stop: Stop) -> Results:
     try:
         for case in cases:
             if stop():
                 return
-            yield run_case(case, plan)
+            yield run_case(case)
     finally:
-        close_segmenter()
+        close_segmenters()
 
 
 @dataclass
@@ -69,32 +68,21 @@ class _Job:
     case: Case
     attempts: int = 0
     started: float = 0.0
-    pool: _WorkerPool | None = field(default=None, repr=False)
-
-
-class _WorkerPool(Protocol):
-    """A kind of worker."""
-
-    def has_room(self) -> bool: ...
-
-    def submit(self, case: Case) -> Any: ...
-
-    def release(self, reference: Any) -> None: ...
 
 
 class _Tasks:
-    """Any worker with enough free CPUs and memory."""
+    """Cases for any worker with enough free CPUs and memory."""
 
-    def __init__(self, plan: Plan, gigabytes: float, cpus: int = 1) -> None:
+    def __init__(self, cases: Sequence[Case], gigabytes: float, cpus: int = 1) -> None:
         import ray
 
-        def work(case: Case, plan: Plan) -> CaseResult:
-            return run_case(case, plan, hard_limits=True)
+        def work(case: Case) -> JournalEntry:
+            return run_case(case, hard_limits=True)
 
+        self.waiting = [_Job(case) for case in reversed(cases)]
         self._cpus = _bounded("CPU", cpus)
         memory = _bounded("memory", int(gigabytes * 1e9))
         self._work: Any = ray.remote(num_cpus=self._cpus, memory=memory, max_retries=0)(work)
-        self._plan = ray.put(plan)
         self._running = 0
 
     def has_room(self) -> bool:
@@ -102,24 +90,24 @@ class _Tasks:
 
     def submit(self, case: Case) -> Any:
         self._running += 1
-        return self._work.remote(case, self._plan)
+        return self._work.remote(case)
 
     def release(self, reference: Any) -> None:  # noqa: ARG002
         self._running -= 1
 
 
 class _Actors:
-    """One process a GPU, each with its models loaded once; a process that dies is started anew."""
+    """Cases for one process a GPU, each with its models loaded once; a process that dies is started anew."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, cases: Sequence[Case]) -> None:
         import ray
 
         class CaseActor:
-            def work(self, case: Case, plan: Plan) -> CaseResult:
-                return run_case(case, plan, hard_limits=True)
+            def work(self, case: Case) -> JournalEntry:
+                return run_case(case, hard_limits=True)
 
+        self.waiting = [_Job(case) for case in reversed(cases)]
         kind: Any = ray.remote(num_cpus=1, num_gpus=1, max_restarts=-1, max_task_retries=0)(CaseActor)
-        self._plan = ray.put(plan)
         self._idle = [kind.remote() for _ in range(int(_resource("GPU")))]
         self._busy: dict[Any, Any] = {}
 
@@ -128,7 +116,7 @@ class _Actors:
 
     def submit(self, case: Case) -> Any:
         actor = self._idle.pop()
-        reference = actor.work.remote(case, self._plan)
+        reference = actor.work.remote(case)
         self._busy[reference] = actor
         return reference
 
@@ -136,65 +124,60 @@ class _Actors:
         self._idle.append(self._busy.pop(reference))
 
 
-def _on_ray(
-    cases: Sequence[Case], plan: Plan, workers: int, address: str | None, stop: Stop
-) -> Generator[CaseResult, None, None]:
+def _on_ray(cases: Sequence[Case], workers: int, address: str | None, stop: Stop) -> Results:
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     import ray
 
     ours = not ray.is_initialized()
-    running: dict[Any, _Job] = {}
-    patience = math.inf
+    running: dict[Any, tuple[_Tasks | _Actors, _Job]] = {}
+    give_up_at = math.inf
     try:
         if ours:
             _connect(workers, address)
-        waiting = _queues(cases, plan)
-        while running or any(waiting.values()):
+        pools = _pools(cases)
+        while running or any(pool.waiting for pool in pools):
             if stop():
-                waiting = {pool: [] for pool in waiting}
-                patience = min(patience, time.monotonic() + SETTLE_S)
-                if not running or time.monotonic() > patience:
+                for pool in pools:
+                    pool.waiting.clear()
+                give_up_at = min(give_up_at, time.monotonic() + SETTLE_S)
+                if not running or time.monotonic() > give_up_at:
                     break
-            for pool, jobs in waiting.items():
-                while jobs and pool.has_room():
-                    job = jobs.pop()
-                    job.pool, job.attempts, job.started = pool, job.attempts + 1, time.monotonic()
-                    running[pool.submit(job.case)] = job
+            for pool in pools:
+                while pool.waiting and pool.has_room():
+                    job = pool.waiting.pop()
+                    job.attempts, job.started = job.attempts + 1, time.monotonic()
+                    running[pool.submit(job.case)] = pool, job
             ready, _ = ray.wait(list(running), num_returns=1, timeout=1.0)
             for reference in ready:
-                job = running.pop(reference)
-                assert job.pool is not None
-                job.pool.release(reference)
-                result = _outcome(reference, job, plan)
+                pool, job = running.pop(reference)
+                pool.release(reference)
+                result = _outcome(reference, job)
                 if result is None:
-                    waiting[job.pool].append(job)
+                    pool.waiting.append(job)
                 else:
                     yield result
     finally:
-        for reference, job in running.items():
-            ray.cancel(reference, force=isinstance(job.pool, _Tasks))
+        for reference, (pool, _) in running.items():
+            ray.cancel(reference, force=isinstance(pool, _Tasks))
         if running:  # Ray can abort the whole process when a task answers while it is being shut down
             ray.wait(list(running), num_returns=len(running), timeout=SETTLE_S)
         if ours:
             ray.shutdown()
 
 
-def _queues(cases: Sequence[Case], plan: Plan) -> dict[_WorkerPool, list[_Job]]:
-    """The cases of each lane, the first one last."""
-    config, recipe = plan.config, plan.config.recipe
-    pools: dict[_WorkerPool, list[_Job]] = {}
-    slow = [case for case in cases if segmentation_of(case.row, recipe)]
-    if slow and (segmenter := modality_of(recipe).segmentation(recipe)):
+def _pools(cases: Sequence[Case]) -> list[_Tasks | _Actors]:
+    """The cases by the kind of worker that they need."""
+    config = cases[0].plan.config
+    pools: list[_Tasks | _Actors] = []
+    slow, quick = ([case for case in cases if bool(segmentation_of(case)) == is_slow] for is_slow in (True, False))
+    if slow and (segmenter := segmentation_of(slow[0])):
         if segmenter.device != "cpu" and _resource("GPU") >= 1:
-            pool = _Actors(plan)
+            pools.append(_Actors(slow))
         else:
-            pool = _Tasks(plan, config.study_memory_gb + segmenter.memory_gb, segmenter.threads or 1)
-        pools[pool] = [_Job(case) for case in reversed(slow)]
-    chosen = {case.row.study_id for case in slow}
-    quick = [case for case in cases if case.row.study_id not in chosen]
+            pools.append(_Tasks(slow, config.study_memory_gb + segmenter.memory_gb, segmenter.threads or 1))
     if quick:
-        pools[_Tasks(plan, config.study_memory_gb)] = [_Job(case) for case in reversed(quick)]
+        pools.append(_Tasks(quick, config.study_memory_gb))
     return pools
 
 
@@ -256,12 +239,12 @@ def _resource(name: str) -> float:
     return float(ray.cluster_resources().get(name, 0))
 
 
-def _outcome(reference: Any, job: _Job, plan: Plan) -> CaseResult | None:
-    """A result, or None when the study's worker died under it and the study is to be tried again."""
+def _outcome(reference: Any, job: _Job) -> JournalEntry | None:
+    """What became of a case, or None when its worker died under it and it is to be tried again."""
     import ray
     from ray.exceptions import OutOfMemoryError, RayError
 
-    config = plan.config
+    config = job.case.plan.config
     elapsed = time.monotonic() - job.started
     try:
         return ray.get(reference)
@@ -273,6 +256,5 @@ def _outcome(reference: Any, job: _Job, plan: Plan) -> CaseResult | None:
             code, message = "timeout", f"It took longer than {config.study_timeout_s:g} s (study_timeout_s)."
     if code != "timeout" and job.attempts <= config.worker_retries:
         return None
-    study_id = job.case.row.study_id
-    failure = Failure(study_id, "worker", code, message, {"attempts": job.attempts})
-    return CaseResult(study_id, job.case.fingerprint, "failed", "", failure, {"worker": elapsed})
+    job.case.seconds["worker"] = elapsed
+    return job.case.failed("worker", code, message, attempts=job.attempts)

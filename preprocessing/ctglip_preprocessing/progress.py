@@ -4,92 +4,23 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import partial
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ctglip_preprocessing.case import CaseResult
 from ctglip_preprocessing.driver import Watch
+from ctglip_preprocessing.executor import Results
 
 LINE_EVERY_S = 30.0
 
 
-class _Tally(Watch):
-    """Counts results and puts them in words."""
-
-    def __init__(self) -> None:
-        self.total = 0
-        self.finished = 0
-        self.reasons: Counter[str] = Counter()
-        self.start = time.monotonic()
-
-    def begin(self, total: int, up_to_date: int) -> None:  # noqa: ARG002
-        self.total = total
-        self.start = time.monotonic()
-
-    def advance(self, result: CaseResult) -> None:
-        self.finished += 1
-        if result.failure is not None:
-            self.reasons[result.failure.code] += 1
-
-    @property
-    def rate(self) -> str:
-        per_minute = 60 * self.finished / max(time.monotonic() - self.start, 1e-6)
-        return f"{per_minute:.0f} studies/min" if self.finished else ""
-
-    @property
-    def failures(self) -> str:
-        return ", ".join(f"{count} {code}" for code, count in self.reasons.most_common(4))
-
-
-class _Bar(_Tally):
-    def __init__(self, bar: Progress) -> None:
-        super().__init__()
-        self._bar = bar
-        self._task = bar.add_task("Preprocessing", total=None, rate="", failures="")
-
-    def begin(self, total: int, up_to_date: int) -> None:
-        super().begin(total, up_to_date)
-        self._bar.update(self._task, total=total)
-
-    def advance(self, result: CaseResult) -> None:
-        """Move the bar."""
-        super().advance(result)
-        self._bar.update(self._task, completed=self.finished, rate=self.rate, failures=self.failures)
-
-
-class _Lines(_Tally):
-    def __init__(self, console: Console) -> None:
-        super().__init__()
-        self._console = console
-        self._tenth = 0
-        self._last_line = time.monotonic()
-
-    def advance(self, result: CaseResult) -> None:
-        """A line for every tenth of the work, and now and then between."""
-        super().advance(result)
-        tenth, now = 10 * self.finished // max(self.total, 1), time.monotonic()
-        if tenth <= self._tenth and now - self._last_line < LINE_EVERY_S:
-            return
-        self._tenth, self._last_line = tenth, now
-        left = (now - self.start) / self.finished * (self.total - self.finished)
-        failures = f"; failed: {self.failures}" if self.reasons else ""
-        self._console.print(
-            f"Preprocessing: {self.finished}/{self.total}, {self.rate}, {left:.0f} s left{failures}",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
-        )
-
-
-@contextmanager
-def watching(console: Console) -> Iterator[Watch]:
+def watching(console: Console) -> Watch:
     """A live bar on a terminal; elsewhere a line at every tenth, and at least every half minute."""
-    if not console.is_terminal:
-        yield _Lines(console)
-        return
+    return partial(_bar if console.is_terminal else _lines, console)
+
+
+def _bar(console: Console, results: Results, total: int) -> Results:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -98,5 +29,47 @@ def watching(console: Console) -> Iterator[Watch]:
         TimeRemainingColumn(),
         TextColumn("[red]{task.fields[failures]}"),
     )
+    tally = _Tally()
     with Progress(*columns, console=console) as bar:
-        yield _Bar(bar)
+        task = bar.add_task("Preprocessing", total=total, rate="", failures="")
+        for result in tally.count(results):
+            yield result
+            bar.update(task, completed=tally.finished, rate=tally.rate, failures=tally.failures)
+
+
+def _lines(console: Console, results: Results, total: int) -> Results:
+    tally, tenth, last_line = _Tally(), 0, time.monotonic()
+    for result in tally.count(results):
+        yield result
+        now = time.monotonic()
+        if 10 * tally.finished // total <= tenth and now - last_line < LINE_EVERY_S:
+            continue
+        tenth, last_line = 10 * tally.finished // total, now
+        left = (now - tally.start) / tally.finished * (total - tally.finished)
+        failures = f"; failed: {tally.failures}" if tally.reasons else ""
+        line = f"Preprocessing: {tally.finished}/{total}, {tally.rate}, {left:.0f} s left{failures}"
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+class _Tally:
+    """Counts results as they pass."""
+
+    def __init__(self) -> None:
+        self.finished = 0
+        self.reasons: Counter[str] = Counter()
+        self.start = time.monotonic()
+
+    def count(self, results: Results) -> Results:
+        for result in results:
+            self.finished += 1
+            if result.failure is not None:
+                self.reasons[result.failure.code] += 1
+            yield result
+
+    @property
+    def rate(self) -> str:
+        return f"{60 * self.finished / max(time.monotonic() - self.start, 1e-6):.0f} studies/min"
+
+    @property
+    def failures(self) -> str:
+        return ", ".join(f"{count} {code}" for code, count in self.reasons.most_common(4))

@@ -79,7 +79,7 @@ def test_a_question_sees_the_very_pixels_that_preprocessing_stores(
     row = CohortRow(study_id="f", patient_id="p", image=radiograph, masks=lungs, regions=boxes, modality="cxr")
     store = create_store(tmp_path / "store", StoreInfo(modality="cxr", recipe=RECIPE.stored(), recipe_hash=RECIPE.hash))
     plan = Plan(store.path, PreprocessConfig(cxr=RECIPE), RECIPE.hash, requires_report=False)
-    assert run_case(Case(row, ""), plan).status == "done"
+    assert run_case(Case(row, plan)).status == "done"
     stored = StudyReader(study_path(store.path, "f"))
     asked = model().standardize(radiograph, lungs, boxes)
     assert_array_equal(asked.image, stored.image())

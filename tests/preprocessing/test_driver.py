@@ -11,13 +11,12 @@ import numpy as np
 import pytest
 from ctglip_preprocessing.command import describe
 from ctglip_preprocessing.driver import Summary, preprocess_cohort
-from ctglip_preprocessing.journal import Journal
 
 from ctglip.cohort import read_cohort
 from ctglip.errors import StoreError
 from ctglip.files import remove
 from ctglip.store.format import study_path
-from ctglip.store.lock import exclusive
+from ctglip.store.journal import Journal, exclusive
 from ctglip.store.tables import Store, write_parquet
 from ctglip.store.verify import verify
 from tests.preprocessing.conftest import REPORT, contents, write_scan, write_table
@@ -35,10 +34,8 @@ def run(tmp_path: Path, config):
 
 
 def _journal(store: Path) -> dict[str, tuple[str, str]]:
-    journal = Journal(store / "journal.sqlite")
-    found = {i: (entry.status, entry.code) for i, entry in journal.entries().items()}
-    journal.close()
-    return found
+    with Journal(Store.open(store)) as journal:
+        return {i: (entry.status, entry.failure.code if entry.failure else "") for i, entry in journal.entries.items()}
 
 
 def test_a_cohort_becomes_a_store(make_cohort, run, tmp_path: Path) -> None:
@@ -256,9 +253,8 @@ def test_what_a_killed_driver_left_is_taken_up(make_cohort, run, tmp_path: Path)
     run()
     whole = contents(tmp_path / "store")
     store = tmp_path / "store"
-    journal = Journal(store / "journal.sqlite")
-    journal.forget(["00001", "00002"])
-    journal.close()
+    with Journal(Store.open(store)) as journal:
+        journal.forget(["00001", "00002"])
     remove(study_path(store, "00002"))
     (store / "studies" / ".00003.zarr.0123.tmp").mkdir()
     (store / ".organs.parquet.99.tmp").write_text("x")
@@ -290,13 +286,12 @@ def test_tables_grow_in_batches_as_the_run_goes(make_cohort, run, tmp_path: Path
     monkeypatch.setattr("ctglip_preprocessing.driver.FIRST_BATCH", 2)
     seen: list[int] = []
 
-    class Watch:
-        def begin(self, total: int, up_to_date: int) -> None: ...
-
-        def advance(self, result) -> None:
+    def watch(results, total: int):
+        for result in results:
+            yield result
             seen.append(len(Store.open(tmp_path / "store").study_ids))
 
-    run(watch=Watch())
+    run(watch=watch)
     assert seen == [0, 2, 2, 4, 4]
     grown = contents(tmp_path / "store")
     verify(Store.open(tmp_path / "store"), repair=True)

@@ -41,13 +41,13 @@ def _deadly() -> None:
 
     sound = case.run_case
 
-    def run_case(one, plan, hard_limits=False):
+    def run_case(one, hard_limits=False):
         study_id = one.row.study_id
-        mark = plan.store.parent / f"died-{study_id}"
+        mark = one.plan.store.parent / f"died-{study_id}"
         if study_id == "00001" or (study_id == "00002" and not mark.exists()):
             mark.touch()
             os.kill(os.getpid(), signal.SIGKILL)
-        return sound(one, plan, hard_limits)
+        return sound(one, hard_limits)
 
     case.run_case = run_case
 
@@ -108,14 +108,10 @@ def test_a_node_that_dies_takes_no_study_along(make_cohort, config, tmp_path: Pa
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False, **memory})
     doomed = cluster.add_node(num_cpus=1, **memory)
 
-    class Watch:
-        seen = 0
-
-        def begin(self, total: int, up_to_date: int) -> None: ...
-
-        def advance(self, result) -> None:
-            self.seen += 1
-            if self.seen == 5:
+    def watch(results, total: int):
+        for number, result in enumerate(results, start=1):
+            yield result
+            if number == 5:
                 cluster.remove_node(doomed, allow_graceful=False)
 
     def alive() -> int:
@@ -123,7 +119,7 @@ def test_a_node_that_dies_takes_no_study_along(make_cohort, config, tmp_path: Pa
 
     try:
         ray.init(address=cluster.address, log_to_driver=False, logging_level="error")
-        summary = preprocess_cohort(cohort, tmp_path / "store", config, address=cluster.address, watch=Watch())
+        summary = preprocess_cohort(cohort, tmp_path / "store", config, address=cluster.address, watch=watch)
         patience = time.monotonic() + 60  # the cluster may learn of the death after the last study
         while alive() > 1 and time.monotonic() < patience:
             time.sleep(0.2)
@@ -140,17 +136,15 @@ def _stand_in_segmentation() -> None:
     """Set up in each worker: the segmentation only notes where it ran, and on which GPU."""
     from ctglip_preprocessing import case
 
-    from ctglip.modality import OrganLocations
-
-    def locate_organs(row, image, recipe, organs):
+    def locate_organs(one):
         import ray
 
         context = ray.get_runtime_context()
         where = f"{context.get_actor_id()} {os.environ.get('CUDA_VISIBLE_DEVICES')} {os.getpid()}"
-        (row.image.parent / f"{row.study_id}.where").write_text(where)
-        return OrganLocations()
+        (one.row.image.parent / f"{one.row.study_id}.where").write_text(where)
+        return one
 
-    case.locate_organs = locate_organs
+    case.STAGES = tuple((name, locate_organs if name == "segment" else stage) for name, stage in case.STAGES)
 
 
 @pytest.mark.slow

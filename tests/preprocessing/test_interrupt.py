@@ -31,25 +31,23 @@ def test_the_first_asks_and_the_second_insists(capfd) -> None:
     assert signal.getsignal(signal.SIGINT) is before
 
 
-class Pressing:
+def _pressing(after: int):
     """A watch that presses Ctrl-C after some results."""
 
-    def __init__(self, after: int) -> None:
-        self.left = after
+    def watch(results, total: int):
+        for number, result in enumerate(results, start=1):
+            yield result
+            if number == after:
+                _press()
 
-    def begin(self, total: int, up_to_date: int) -> None: ...
-
-    def advance(self, result) -> None:
-        self.left -= 1
-        if not self.left:
-            _press()
+    return watch
 
 
 def test_a_run_ends_between_studies_and_goes_on_later(make_cohort, config, tmp_path: Path) -> None:
     cohort = read_cohort(make_cohort(5)[0])
     preprocess_cohort(cohort, tmp_path / "whole", config)
     with pytest.raises(KeyboardInterrupt), stop_on_first_signal() as stop:
-        preprocess_cohort(cohort, tmp_path / "store", config, watch=Pressing(2), stop=stop)
+        preprocess_cohort(cohort, tmp_path / "store", config, watch=_pressing(2), stop=stop)
     assert Store.open(tmp_path / "store").study_ids == ["00000", "00001"]
     summary = preprocess_cohort(cohort, tmp_path / "store", config)
     assert (summary.written, summary.up_to_date) == (3, 2)
@@ -59,7 +57,7 @@ def test_a_run_ends_between_studies_and_goes_on_later(make_cohort, config, tmp_p
 def test_asked_after_the_last_study_is_too_late(make_cohort, config, tmp_path: Path) -> None:
     cohort = read_cohort(make_cohort(2)[0])
     with stop_on_first_signal() as stop:
-        summary = preprocess_cohort(cohort, tmp_path / "store", config, watch=Pressing(2), stop=stop)
+        summary = preprocess_cohort(cohort, tmp_path / "store", config, watch=_pressing(2), stop=stop)
     assert summary.written == 2
 
 
@@ -67,7 +65,7 @@ def test_asked_after_the_last_study_is_too_late(make_cohort, config, tmp_path: P
 def test_ray_finishes_what_is_at_work(make_cohort, config, tmp_path: Path) -> None:
     cohort = read_cohort(make_cohort(30)[0])
     with pytest.raises(KeyboardInterrupt), stop_on_first_signal() as stop:
-        preprocess_cohort(cohort, tmp_path / "store", config, workers=2, watch=Pressing(2), stop=stop)
+        preprocess_cohort(cohort, tmp_path / "store", config, workers=2, watch=_pressing(2), stop=stop)
     kept = len(Store.open(tmp_path / "store").study_ids)
     assert 2 <= kept < 30
     assert preprocess_cohort(cohort, tmp_path / "store", config).up_to_date == kept

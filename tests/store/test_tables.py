@@ -11,7 +11,7 @@ from ctglip.files import remove
 from ctglip.store.format import TABLES, study_path
 from ctglip.store.study import StudyReader, write_study
 from ctglip.store.summary import summarize
-from ctglip.store.tables import Gathered, Store, compact, create_store, extend, table_path
+from ctglip.store.tables import Gathered, Store, compact, create_store, table_path
 
 
 def _bytes(store: Store) -> dict[str, str]:
@@ -39,12 +39,14 @@ def test_rebuilding_gives_the_same_bytes(store: Store) -> None:
 
 def test_growing_the_tables_equals_rebuilding_them(tmp_path, store: Store, record) -> None:
     grown = create_store(tmp_path / "grown", store.info)
+    committed: dict[str, str] = {}
     for number, (study_id, labels) in enumerate([("s-b", {}), ("00123", {}), ("s-a", {"liver:hepatic_steatosis": 1})]):
         write_study(grown.path, record(study_id, "p2" if number == 0 else "p1", labels=labels))
-        extend(grown, [study_id])
+        committed[study_id] = f"sum-{study_id}"
+        compact(grown, committed)
     assert _bytes(grown) == _bytes(store)
-    write_study(grown.path, record("s-a", "p1", seed=3, labels={"new": 0}))
-    extend(grown, ["s-a"], keep={"s-a", "s-b"})
+    write_study(grown.path, record("s-a", "p1", seed=3, labels={"new": 0}, source_checksum="new"))
+    compact(grown, {"s-a": "new", "s-b": "sum-s-b"})
     remove(study_path(grown.path, "00123"))
     again = _bytes(grown)
     compact(grown)
@@ -55,7 +57,7 @@ def test_studies_of_another_recipe_stay_out(store: Store, record) -> None:
     write_study(store.path, record("old", recipe_hash="recipe-b"))
     compact(store)
     assert "old" not in store.study_ids
-    compact(store, ["s-a", "gone"])
+    compact(store, {"s-a": "sum-s-a", "gone": "sum-gone"})
     assert store.study_ids == ["s-a"]
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from ctglip.errors import StoreError
 from ctglip.store.format import study_path
-from ctglip.store.lock import exclusive
+from ctglip.store.journal import exclusive
 from ctglip.store.splits import assign_splits
 from ctglip.store.study import write_study
 from ctglip.store.tables import Store, table_path
