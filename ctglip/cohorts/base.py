@@ -53,6 +53,9 @@ class ReaderData(Settings):
         label_values: what their values mean; others are unknown and listed.
         lost: their columns that have no label of ours -> why.
         excluded: their names that are never taken -> why.
+        without_masks: their names whose masks are never taken -> why.
+        organs: what they call places -> our organ; ``null`` where it is none of ours.
+        findings: what they call findings, or their codes -> our abnormality, or null.
     """
 
     card: Card
@@ -60,6 +63,9 @@ class ReaderData(Settings):
     label_values: dict[str, int | None] = Field(default_factory=lambda: {"1": 1, "1.0": 1, "0": 0, "0.0": 0})
     lost: dict[str, str] = Field(default_factory=dict)
     excluded: dict[str, str] = Field(default_factory=dict)
+    without_masks: dict[str, str] = Field(default_factory=dict)
+    organs: dict[str, str | None] = Field(default_factory=dict)
+    findings: dict[str, str | None] = Field(default_factory=dict)
 
     def columns_of(self, label: str) -> tuple[str, ...]:
         """Their columns of one of our labels."""
@@ -179,9 +185,11 @@ class CohortReader(ABC):
     Attributes:
         name: as the command takes it; also the name of the YAML.
         Settings: what can be chosen of it.
+        leaves: names of folders whose files need not be listed (a regular expression).
     """
 
     name: str
+    leaves: ClassVar[str] = ""
     Settings: ClassVar[type[CohortSettings]] = CohortSettings
 
     @cached_property

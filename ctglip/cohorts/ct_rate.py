@@ -32,7 +32,7 @@ class CtRate(CohortReader):
         """CT-RATE in our form; see the module's text."""
         tables = CohortTables()
         volumes, version = find_volumes(disk, settings, tables)
-        metadata = _by_name(disk, "VolumeName", (), *METADATA)
+        metadata = volume_metadata(disk)
         if not metadata:
             tables.facts.append("There is no metadata table: reconstructions are chosen by their numbers.")
         volumes = self._without_excluded(volumes, disk, tables)
@@ -93,6 +93,11 @@ class CtRate(CohortReader):
                 if value is not None:
                     before[label] = max(value, before.get(label) or 0)
         return {str(row["study_id"]): by_study.get(str(row["study_id"]), {}) for row in tables.rows}
+
+
+def volume_metadata(disk: Disk) -> dict[str, CohortCells]:
+    """CT-RATE's metadata by the stem of the volume's name; empty where no table is there."""
+    return _by_name(disk, "VolumeName", (), *METADATA)
 
 
 def _by_name(disk: Disk, key: str, columns: tuple[str, ...], *names: str) -> dict[str, CohortCells]:

@@ -17,6 +17,7 @@ from ctglip.table_files import SEPARATORS, read_table
 _BULK = (".dcm", ".dicom", ".ima")
 """Files that are counted by folder and not kept by name: data sets have millions of them."""
 _UNFINISHED = (".incomplete", ".part", ".partial", ".crdownload", ".aria2", ".download", ".tmp")
+_ARCHIVES = (".tar", ".tar.gz", ".tgz", ".zip", ".tar.xz", ".7z")
 _TABLES = (".csv", ".csv.gz", ".tsv", ".xlsx", ".parquet", ".json", ".txt")
 _LISTED = 6
 
@@ -27,22 +28,30 @@ class Disk:
     Args:
         root: the folder.
         dicom_files: DICOM files are kept by name, as those of radiographs have to be.
+        leaves: names of folders that are noted and not looked into, such as those of one mask an organ.
 
     Attributes:
         root: the folder.
         series: folder -> how many DICOM files lie in it.
         empty: files without a byte.
         unfinished: files that a download left half done.
+        leaves: folders that were not looked into.
+        archives: files that are still to be unpacked.
+        renamed: columns that were found under slightly other names, in sentences.
     """
 
-    def __init__(self, root: Path, dicom_files: bool = False) -> None:
+    def __init__(self, root: Path, dicom_files: bool = False, leaves: str = "") -> None:
         if not root.is_dir():
             raise CohortError(f"There is no folder {root}.", code="no_folder", fix="Give the folder of the data set.")
         self.root = root
         self._dicom_files = dicom_files
+        self._leaves = re.compile(leaves) if leaves else None
+        self.leaves: list[str] = []
         self.series: dict[str, int] = {}
         self.empty: set[str] = set()
         self.unfinished: list[str] = []
+        self.archives: list[str] = []
+        self.renamed: list[str] = []
         self._folders: dict[str, list[str]] = {}
         self._walk()
 
@@ -60,7 +69,9 @@ class Disk:
             except OSError as error:
                 raise CohortError(f"{folder} cannot be read: {error.strerror}.", code="unreadable") from error
             for entry in entries:
-                if entry.is_dir():
+                if entry.is_dir() and self._leaves is not None and self._leaves.fullmatch(entry.name):
+                    self.leaves.append(inner + entry.name)
+                elif entry.is_dir():
                     stack.append((f"{inner}{entry.name}/", entry.path))
                 elif not entry.name.startswith("."):
                     self._take(inner, entry)
@@ -73,6 +84,8 @@ class Disk:
         if name.endswith(_UNFINISHED):
             self.unfinished.append(inner + entry.name)
             return
+        if name.endswith(_ARCHIVES):
+            self.archives.append(inner + entry.name)
         try:
             size = entry.stat().st_size
         except OSError:
@@ -98,6 +111,20 @@ class Disk:
         folder, _, name = path.rpartition("/")
         return (f"{folder}/" if folder else "") in self._folders.get(name, ()) or (self.root / path).exists()
 
+    def nothing(self, expected: str) -> CohortError:
+        """The error for a folder without an image of the data set.
+
+        Args:
+            expected: path of one that should be there.
+        """
+        packed = f" {len(self.archives)} archives are still packed, first {self.archives[0]}." if self.archives else ""
+        files = sum(map(len, self._folders.values())) + sum(self.series.values())
+        return CohortError(
+            f"{self.root} has no {expected} or any like it among {files} files.{packed}",
+            code="no_images",
+            fix="Unpack the archives." if packed else "Give the folder of the data set.",
+        )
+
     def find(self, *names: str) -> str | None:
         """The first of several relative paths that is there; else the shortest path of a file of one of the names."""
         for name in names:
@@ -108,13 +135,19 @@ class Disk:
         return min(found, key=lambda path: (path.count("/"), path), default=None)
 
     def table(
-        self, *names: str, columns: Sequence[str] = (), header: Sequence[str] = (), separator: str | None = None
+        self,
+        *names: str,
+        columns: Sequence[str] = (),
+        maybe: Sequence[str] = (),
+        header: Sequence[str] = (),
+        separator: str | None = None,
     ) -> pl.DataFrame:
         """A table by one of its names, all cells text, empty ones null.
 
         Args:
             names: relative paths; a table that was moved is found by its file's name.
-            columns: that it must have.
+            columns: that it must have; other case, blanks and underscores are the same name.
+            maybe: that it may have.
             header: its column names, where the file has none.
             separator: between its cells; the one that makes most columns when None.
 
@@ -130,7 +163,7 @@ class Disk:
                 code="no_table",
                 fix="Download it, or give the folder that holds the data set.",
             )
-        table = read_cells(self.root / path, header, separator)
+        table = self._named_as_expected(path, read_cells(self.root / path, header, separator), (*columns, *maybe))
         missing = [name for name in columns if name not in table.columns]
         if missing:
             listed = ", ".join(table.columns[:12]) + (", ..." if len(table.columns) > 12 else "")
@@ -141,9 +174,34 @@ class Disk:
             )
         return table
 
+    def _named_as_expected(self, path: str, table: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
+        """Columns that differ from the expected names in case, blanks and underscores alone, under those names."""
+        names: dict[str, str] = {}
+        for wanted in columns:
+            alike = [name for name in table.columns if _plain(name) == _plain(wanted)]
+            if wanted not in table.columns and len(alike) == 1:
+                names[alike[0]] = wanted
+                self.renamed.append(f"{path}: column {alike[0]!r} was taken as {wanted!r}.")
+        return table.rename(names) if names else table
+
     def optional(self, *names: str, columns: Sequence[str] = (), separator: str | None = None) -> pl.DataFrame | None:
         """The table, or None where none of its names is there; one that is there must be right."""
         return self.table(*names, columns=columns, separator=separator) if self.find(*names) else None
+
+    def rows_by(self, key: str, *names: str, columns: Sequence[str] = ()) -> dict[str, dict[str, str | None]]:
+        """The rows of a table by the cells of one column, the first of several; none where the table is not there."""
+        table = self.optional(*names, columns=(key, *columns))
+        found: dict[str, dict[str, str | None]] = {}
+        for row in () if table is None else table.iter_rows(named=True):
+            if row[key] is not None:
+                found.setdefault(row[key], row)
+        return found
+
+    def rows_of(self, *names: str, columns: Sequence[str] = ()) -> Iterator[dict[str, str | None]]:
+        """The rows of a table; none where it is not there. Only its file's own name is looked for."""
+        table = self.optional(*names, columns=columns)
+        if table is not None:
+            yield from table.iter_rows(named=True)
 
     def lines(self, *names: str) -> list[str] | None:
         """The lines of a text file without blanks around them, or None where none of its names is there."""
@@ -152,6 +210,10 @@ class Disk:
             return None
         text = (self.root / path).read_text(encoding="utf-8", errors="replace")
         return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
 def read_cells(path: Path, header: Sequence[str] = (), separator: str | None = None) -> pl.DataFrame:

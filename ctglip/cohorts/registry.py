@@ -5,13 +5,31 @@ from __future__ import annotations
 import difflib
 from pathlib import Path
 
+from ctglip.cohorts.abdomen_atlas import AbdomenAtlas, RadGpt
+from ctglip.cohorts.amos_mm import AmosMm
 from ctglip.cohorts.base import CohortReader
 from ctglip.cohorts.column_map import ColumnMapReader
 from ctglip.cohorts.ct_rate import CtRate
+from ctglip.cohorts.inspect_pe import Inspect
+from ctglip.cohorts.lung_nodules import Lidc, Luna16
+from ctglip.cohorts.m3d_cap import M3dCap
+from ctglip.cohorts.merlin import Merlin
+from ctglip.cohorts.nlst import Nlst
+from ctglip.cohorts.on_ct_rate import RadGenome, RexGrounding
+from ctglip.cohorts.rad_chestct import RadChestCt
+from ctglip.cohorts.rsna_pe import RsnaPe
+from ctglip.cohorts.rsna_trauma import RsnaTrauma
+from ctglip.cohorts.totalsegmentator import TotalSegmentatorData
 from ctglip.errors import CohortError
 from ctglip.resources import resource
 
-READERS: dict[str, type[CohortReader]] = {reader.name: reader for reader in (CtRate,)}
+READERS: dict[str, type[CohortReader]] = {
+    reader.name: reader
+    for reader in (
+        CtRate, RadGenome, RexGrounding, Merlin, RadChestCt, Inspect, AbdomenAtlas, RadGpt, AmosMm, M3dCap, RsnaPe,
+        RsnaTrauma, TotalSegmentatorData, Lidc, Luna16, Nlst,
+    )
+}  # fmt: skip
 
 
 def cohort_names() -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -70,8 +70,9 @@ def read_cohort_tables(reader: CohortReader, root: Path, settings: CohortSetting
         CohortError: what the reader says; ``no_images``; ``repeated_id``; ``leaking_patients`` where they are refused.
     """
     settings = settings or reader.Settings()
-    disk = Disk(root, dicom_files=reader.card.modality == "cxr")
+    disk = Disk(root, reader.card.modality == "cxr", reader.leaves)
     tables = reader.read(disk, settings)
+    tables.facts += disk.renamed
     _name_unfinished(disk, tables)
     tables.rows = _with_images(disk, tables, settings)
     tables.rows = _without_leaks(tables, settings)
@@ -117,9 +118,13 @@ def write_cohort(
     for row in tables.rows:
         for name in _PATHS:
             if row.get(name):
-                row[name] = str((out if str(row[name]) in tables.pictures else root).resolve() / str(row[name]))
+                row[name] = str(_absolute(str(row[name]), root, out, tables))
         if row["study_id"] in tables.regions:
             row["regions"] = f"regions/{row['study_id']}.csv"
+    tables.localization = [
+        one if one.mask is None else replace(one, mask=str(_absolute(one.mask, root, out, tables)))
+        for one in tables.localization
+    ]
     path = out / f"cohort.{table_format}"
     names = [name for name in (*REQUIRED, *OPTIONAL) if any(row.get(name) for row in tables.rows)]
     schema = dict.fromkeys(names, pl.String)
@@ -135,6 +140,11 @@ def write_cohort(
     summary = summarize(reader, root, settings, path, tables)
     write_json(out / "cohort.json", asdict(summary))
     return summary
+
+
+def _absolute(path: str, root: Path, out: Path, tables: CohortTables) -> Path:
+    """A path of the data set, or of a picture that was drawn from it."""
+    return (out if path in tables.pictures else root).resolve() / path
 
 
 def summarize(

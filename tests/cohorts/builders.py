@@ -18,7 +18,7 @@ from ctglip.cohorts.writing import CohortSummary, write_cohort
 from ctglip.ct.io import read_scan
 from ctglip.ct.recipe import CtRecipe
 from ctglip.types import Scan
-from tests.ct.conftest import Phantom, make_phantom
+from tests.ct.conftest import Phantom, dicom_slice, make_phantom
 from tests.label_frames import label_frame
 
 PHANTOM = make_phantom((4.0, 4.0, 6.0))
@@ -92,3 +92,19 @@ def assert_is_phantom(scan: Scan, phantom: Phantom = PHANTOM, place: bool = True
     assert np.allclose(scan.affine[:3, :3], phantom.affine[:3, :3], atol=1e-3)
     if place:
         assert np.allclose(scan.affine, phantom.affine, atol=1e-3)
+
+
+def write_dicom_series(folder: Path, phantom: Phantom = PHANTOM, slices: int | None = None, **values: Any) -> Path:
+    """One CT series of the phantom, a file a slice; ``values`` are header elements."""
+    folder.mkdir(parents=True, exist_ok=True)
+    hu, affine = flipped(phantom.hu, phantom.affine)
+    x, y, z = affine[:3, 3].tolist()
+    depth = float(np.linalg.norm(affine[:3, 2]))
+    for k in range(hu.shape[2] if slices is None else slices):
+        data = dicom_slice(
+            np.ascontiguousarray((hu[:, :, k].T + 1024).astype(np.uint16)),
+            ImagePositionPatient=[-x, -y, z + k * depth], InstanceNumber=k + 1,
+            PixelSpacing=[float(np.linalg.norm(affine[:3, 1])), float(np.linalg.norm(affine[:3, 0]))], **values,
+        )  # fmt: skip
+        data.save_as(folder / f"1-{k + 1:03d}.dcm", enforce_file_format=True)
+    return folder
