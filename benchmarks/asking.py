@@ -51,7 +51,7 @@ def random_release() -> Release:
     from ctglip.vocabulary.organs import load_organs
 
     torch.manual_seed(0)
-    config = load_settings(PretrainConfig, "demo/pretrain")
+    config = load_settings(PretrainConfig, "small/ctglip_cnn")
     organs, abnormalities = load_organs(), load_abnormalities()
     crops = CropSettings()
     inputs = ModelInputs(in_channels=crops.channels)

@@ -23,13 +23,13 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ctglip.config import find_config, load_settings
+from ctglip.data.organs import CropDataSettings
 from ctglip.models.encoders import build_encoder
 from ctglip.models.encoders.base import Encoder
-from ctglip.objectives.registry import needs_of
 from ctglip.training.recipe import PretrainConfig
 
 CONFIGS = (
-    "demo/pretrain",
+    "small/ctglip_cnn",
     "pretrain/ctglip_cnn",
     "pretrain/ctglip_vit",
     "pretrain/ctglip_pool",
@@ -79,24 +79,19 @@ def activations(mode: FakeTensorMode, encoder: Encoder, channels: int, grid: tup
     return whole.total, min(whole.total, forgotten)
 
 
-def _on_crops(config: PretrainConfig) -> bool:
-    regions = config.model.regions
-    return any(need.readers for need in needs_of(config.objective)) and (regions is None or regions.name == "crop")
-
-
 def rows(names: Sequence[str] = CONFIGS) -> list[dict[str, Any]]:
     found = []
     for name in names:
         config = load_settings(PretrainConfig, find_config(name), ())
-        crops, scans = config.data.crops, config.scans.input
-        on_crops = _on_crops(config)
-        for grid in GRIDS if on_crops else (scans.grid,):
-            settings = config.model.encoder
-            channels = crops.channels if on_crops else scans.channels
+        data, settings = config.data, config.model.encoder
+        on_crops = isinstance(data, CropDataSettings)
+        inputs = data.crops if on_crops else data.input
+        for grid in GRIDS if on_crops else (inputs.grid,):
+            channels = inputs.channels
             encoder = build_encoder(settings, channels)
             plain, checkpointed = activations(FakeTensorMode(), encoder, channels, grid)
             weights = sum(p.numel() for p in encoder.parameters())
-            batch = config.sampling.batch if on_crops else config.scans.batch
+            batch = data.sampling.batch if on_crops else data.batch
             micro = config.loop.micro_batch or batch
             each = checkpointed if settings.checkpointing else plain
             found.append(

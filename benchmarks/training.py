@@ -92,7 +92,7 @@ def make_store(folder: Path, plan: Plan) -> Path:
     return folder / "store"
 
 
-def config_of(folder: Path, keep: str, recipe: str = "demo/pretrain") -> PretrainConfig:
+def config_of(folder: Path, keep: str, recipe: str = "small/ctglip_cnn") -> PretrainConfig:
     """A recipe as it is, with crops kept in one way or another."""
     base = load_settings(PretrainConfig, find_config(recipe))
     cache = base.data.cache.model_copy(update={"keep": keep, "folder": str(folder / "crops")})
@@ -306,11 +306,9 @@ def larger(folder: Path, store_path: Path, batch: int) -> tuple[Assembly, list[R
     from ctglip.store.tables import Store
 
     config = config_of(folder, "memory", LARGE)
-    few = config.data.model_copy(update={"organs": ("liver", "aorta", "kidney_left", "heart")})
-    sampling = config.sampling.model_copy(update={"batch": batch, "organs": 4})
-    parts = assemble(
-        Store.open(store_path), folder / "large", config.model_copy(update={"data": few, "sampling": sampling}), "cpu"
-    )
+    sampling = config.data.sampling.model_copy(update={"batch": batch, "organs": 4})
+    few = config.data.model_copy(update={"organs": ("liver", "aorta", "kidney_left", "heart"), "sampling": sampling})
+    parts = assemble(Store.open(store_path), folder / "large", config.model_copy(update={"data": few}), "cpu")
     ready = [parts.batch(step) for step in range(2)]
     drawn = [batch.to("cpu") for batch in ready]
     return parts, [

@@ -45,7 +45,7 @@ def memory(rows: int, micro_batch: int | None) -> dict[str, float]:
     """Peak memory and seconds of two steps on a batch of so many crops, in this process."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    config = load_settings(PretrainConfig, find_config("demo/pretrain"))
+    config = load_settings(PretrainConfig, find_config("small/ctglip_cnn"))
     crops, texts, negatives, organs = config.data.crops, 384, config.data.negatives, 64
 
     class Bank:

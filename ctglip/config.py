@@ -1,4 +1,5 @@
-"""Settings from YAML: a base file by ``extends:``, overrides by ``--set a.b=c``, validated by pydantic.
+"""Settings from YAML: base files by ``extends:`` (of several the later one wins), overrides by ``--set a.b=c``,
+validated by pydantic.
 
 Plain data only: no code, no interpolation. Ids stay strings (``00123`` is never the number 83).
 """
@@ -6,11 +7,12 @@ Plain data only: no code, no interpolation. Ids stay strings (``00123`` is never
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import PydanticCustomError, core_schema
 
 from ctglip.errors import ConfigError
@@ -23,12 +25,37 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    def unread(self) -> Mapping[str, str]:
+        """Fields that nothing reads as the others are set, each with the reason: ``a.b`` -> why."""
+        return {}
+
+
+class RootSettings(Settings):
+    """Base of what a config file is read as: a setting that nothing reads is an error. Settings that travel inside of a
+    model are read as they are."""
+
+    @model_validator(mode="after")
+    def _all_is_read(self) -> Self:
+        for owner, position in _nodes(self, ()):
+            for path, reason in owner.unread().items():
+                *nodes, name = path.split(".")
+                node: Any = functools.reduce(getattr, nodes, owner)
+                if getattr(node, name) != type(node).model_fields[name].get_default(call_default_factory=True):
+                    at = ".".join((*position, path))
+                    raise ConfigError(f"{at} is set, and nothing reads it: {reason}.", fix="Leave it out.")
+        return self
+
+
+def _nodes(node: Any, position: tuple[str, ...]) -> Iterator[tuple[Settings, tuple[str, ...]]]:
+    """All settings inside of some, themselves first, and where they are."""
+    if isinstance(node, Settings):
+        yield node, position
+    children = node if isinstance(node, Mapping) else dict(node) if isinstance(node, Settings) else {}
+    for name, child in children.items():
+        yield from _nodes(child, (*position, name))
+
 
 S = TypeVar("S", bound=Settings)
-
-
-class _Configured(Protocol):
-    Settings: ClassVar[Any]
 
 
 class OneOf:
@@ -37,14 +64,12 @@ class OneOf:
     Entries may be registered at any time before the settings are read.
 
     Args:
-        registry: classes with ``Settings``, by the name that these have.
+        registry: classes of settings, or classes with ``Settings``, by the name that these have.
         default: the name where none is given.
         optional: null is welcome too.
     """
 
-    def __init__(
-        self, registry: Mapping[str, type[_Configured]], default: str | None = None, optional: bool = False
-    ) -> None:
+    def __init__(self, registry: Mapping[str, type[Any]], default: str | None = None, optional: bool = False) -> None:
         self.registry, self.default, self.optional = registry, default, optional
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> core_schema.CoreSchema:
@@ -58,9 +83,13 @@ class OneOf:
 
     def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> dict[str, Any]:
         """Any of the entries' settings."""
-        options = [entry.Settings.__pydantic_core_schema__ for entry in self.registry.values()]
+        options = [self.settings_of(name).__pydantic_core_schema__ for name in self.registry]
         nothing = [{"type": "null"}] if self.optional else []
         return {"oneOf": [*(handler(option) for option in options), *nothing]}
+
+    def settings_of(self, name: str) -> type[Settings]:
+        """The settings class of a registered name."""
+        return getattr(self.registry[name], "Settings", self.registry[name])
 
     def _chosen(self, value: Any) -> Any:
         if value is None and self.optional:
@@ -75,7 +104,7 @@ class OneOf:
             raise PydanticCustomError(
                 "one_of", "name is {name}, expected one of: {known}", {"name": repr(name), "known": known}
             )
-        return self.registry[name].Settings.model_validate({"name": name, **value})
+        return self.settings_of(name).model_validate({"name": name, **value})
 
 
 def find_config(name: str | Path) -> Path:
@@ -132,6 +161,10 @@ def validate(kind: type[S], tree: Any, where: str) -> S:
     try:
         return kind.model_validate(tree)
     except ValidationError as error:
+        for one in error.errors():
+            fault = one.get("ctx", {}).get("error")
+            if isinstance(fault, ConfigError):
+                raise ConfigError(f"{where}: {fault.message}", code=fault.code, fix=fault.fix) from error
         raise ConfigError(f"{where}: {'; '.join(_explain(kind, e) for e in error.errors()[:5])}.") from error
 
 
@@ -153,20 +186,30 @@ def _with_bases(path: Path, chain: tuple[Path, ...]) -> dict[str, Any]:
         tree = {}
     if not isinstance(tree, dict):
         raise ConfigError(f"{path} holds {type(tree).__name__}, expected a mapping of settings.")
-    base = tree.pop("extends", None)
-    if base is None:
-        return tree
-    neighbour = path.parent / str(base)
-    return merge(_with_bases(neighbour if neighbour.is_file() else find_config(str(base)), (*chain, path)), tree)
+    bases = tree.pop("extends", None) or []
+    trees = [
+        _with_bases(_base(path, str(name)), (*chain, path)) for name in ([bases] if isinstance(bases, str) else bases)
+    ]
+    return functools.reduce(merge, (*trees, tree))
+
+
+def _base(path: Path, name: str) -> Path:
+    """The file that a config extends: one beside it, or a config by its name."""
+    neighbour = path.parent / name
+    return neighbour if neighbour.is_file() else find_config(name)
 
 
 def _explain(kind: type[BaseModel], error: Any) -> str:
     position = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "value_error":
+        return ": ".join(filter(None, (position, str(error["ctx"]["error"]))))
     if error["type"] != "extra_forbidden":
         found = "" if isinstance(error["input"], dict | list) else f" (found {error['input']!r})"
         return f"{position}: {error['msg']}{found}"
-    known = _fields_at(kind, error["loc"][:-1])
-    near = difflib.get_close_matches(str(error["loc"][-1]), known, n=1)
+    known, name = _fields_at(kind, error["loc"][:-1]), str(error["loc"][-1])
+    if name in known:  # of another kind of what is meant
+        return f"{position}: unknown setting of this kind"
+    near = difflib.get_close_matches(name, known, n=1)
     return f"{position}: unknown setting" + (
         f", did you mean {near[0]!r}?" if near else f", known here: {', '.join(known)}"
     )

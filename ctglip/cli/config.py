@@ -72,7 +72,7 @@ def _about(file: Path) -> str:
 
 @app.command()
 def show(
-    file: Annotated[Path, typer.Argument(help="Config file, or a shipped name such as demo/pretrain.")],
+    file: Annotated[Path, typer.Argument(help="Config file, or a shipped name such as small/ctglip_cnn.")],
     changes: Changes = None,
 ) -> None:
     """Print the config with its bases merged, defaults filled in and changes applied."""

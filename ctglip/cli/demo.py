@@ -55,13 +55,12 @@ def demo(
     )  # fmt: skip
     walk.command(
         "Pretrain", "organ crops against report sentences, frozen sentence encoder",
-        "pretrain", store, run, "--config", "demo/pretrain", "--set", f"seed={seed}",
+        "pretrain", store, run, "--config", "small/ctglip_cnn", "--set", f"seed={seed}",
         *(["--resume"] if run.exists() else []),
     )  # fmt: skip
     walk.command(
         "Evaluate", "held-out patients against the truth table, with controls",
         "evaluate", run, store, evaluation, "--split", "test", "--labels", cohort / "truth.csv",
-        "--config", "demo/evaluate",
     )  # fmt: skip
     page = _ask_and_show(walk, folder, run)
     err.print(f"The whole run took {sum(seconds for _, seconds, _ in walk.steps):.0f} s. The page:", highlight=False)

@@ -15,7 +15,7 @@ from ctglip.cli.training import training_callbacks
 def pretrain(
     store: Annotated[Path, typer.Argument(help="The store to train on.")],
     run: Annotated[Path, typer.Argument(help="The run's folder: pairs.html, metrics.jsonl, checkpoints/, model/.")],
-    config: Annotated[Path, typer.Option(help="Config file, or a shipped name such as demo/pretrain.")],
+    config: Annotated[Path, typer.Option(help="Config file, or a shipped name such as small/ctglip_cnn.")],
     changes: Annotated[list[str] | None, typer.Option("--set", help="Change a setting: section.key=value.")] = None,
     resume: Annotated[
         bool, typer.Option(help="Go on from the last checkpoint; loop.steps may be more than before.")

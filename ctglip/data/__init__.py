@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ctglip.data.crops import cut_crop as cut_crop
     from ctglip.data.cxr import CxrDataSettings as CxrDataSettings
     from ctglip.data.dataset import TextDataset as TextDataset
-    from ctglip.data.organs import DataSettings as DataSettings
+    from ctglip.data.organs import CropDataSettings as CropDataSettings
     from ctglip.data.organs import OrganDataset as OrganDataset
     from ctglip.data.rendering import CropStack as CropStack
     from ctglip.data.samples import OrganSample as OrganSample

@@ -115,14 +115,19 @@ def augment_crop(
 
 
 def augment_hu(
-    hu: Num[np.ndarray, "n x y z"], settings: AugmentSettings, rng: np.random.Generator
-) -> tuple[Float[np.ndarray, "n x y z"], Float[np.ndarray, " n"]]:
-    """Images with shifted and noisy HU, and the shift of each (for whole scans; crops have ``augment_crop``)."""
-    shift = (settings.shift_hu * rng.standard_normal(len(hu))).astype(np.float32)
+    hu: Num[np.ndarray, "n x y z"], shift_hu: float, noise_hu: float, rng: np.random.Generator
+) -> Float[np.ndarray, "n x y z"]:
+    """Images with shifted and noisy HU (whole scans; crops have ``augment_crop``).
+
+    Args:
+        shift_hu: standard deviation of the shift of an image.
+        noise_hu: standard deviation of the noise on each voxel.
+    """
+    shift = (shift_hu * rng.standard_normal(len(hu))).astype(np.float32)
     out = hu.astype(np.float32) + shift[:, None, None, None]
-    if settings.noise_hu > 0:
-        out += settings.noise_hu * rng.standard_normal(out.shape, dtype=np.float32)
-    return out, shift
+    if noise_hu > 0:
+        out += noise_hu * rng.standard_normal(out.shape, dtype=np.float32)
+    return out
 
 
 def _limited_shift(extent: Extent | None, shape: tuple[int, ...], steps: tuple[int, int, int]) -> tuple[int, int, int]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -11,16 +13,18 @@ from pydantic import Field
 from ctglip.config import Settings
 from ctglip.cxr.recipe import CXR_MAX
 from ctglip.cxr.standardize import resized
+from ctglip.data.crops import CropSettings
+from ctglip.data.settings import DataSettings
+from ctglip.reports.tags import TagList
 
 
-class CxrDataSettings(Settings):
-    """Training on radiographs.
+class CxrInputSettings(Settings):
+    """How a radiograph becomes a model's input, and what training changes of it. Part of the model: inference cuts as
+    training did, and fine-tuning changes as pretraining did.
 
     Attributes:
         size: rows and columns of a model's input, a window of a slightly larger radiograph.
         margin: how much larger that radiograph is; the window's place is drawn in training and the middle otherwise.
-        batch: radiographs in a batch, over all ranks.
-        copies: independently drawn windows of each radiograph (IMITATE and view-view terms want 2).
         contrast: deviation of the factor and of the shift of the grey values, in training.
         flip: share of windows that are mirrored. It contradicts the sides that reports name (IMITATE's 0.5).
         autocontrast: share of windows whose grey values are stretched to all there are (IMITATE's 0.5).
@@ -30,17 +34,10 @@ class CxrDataSettings(Settings):
             halves of the window (IMITATE's 0.5, 0.5).
         mean, std: of the grey values (0 to 1), for a model's input; ECAMP's.
         lateral: take lateral radiographs too; frontal ones, and those of unknown projection, always count.
-        tags: which list of tags, ``tags`` (ASG's 40) or ``entities`` (ECAMP's).
-        threads: threads that read radiographs.
-        keep_gb: memory for all radiographs of the split; where they take more (two bytes a pixel, ``margin`` included)
-        they
-            are read from the store at each step, by ``loop.workers`` if there are any.
     """
 
     size: int = Field(default=128, ge=16)
     margin: float = Field(default=1.125, ge=1, le=2)
-    batch: int = Field(default=32, ge=2)
-    copies: int = Field(default=1, ge=1, le=4)
     contrast: float = Field(default=0.1, ge=0, le=1)
     flip: float = Field(default=0.0, ge=0, le=1)
     autocontrast: float = Field(default=0.0, ge=0, le=1)
@@ -50,12 +47,41 @@ class CxrDataSettings(Settings):
     mean: float = 0.4721
     std: float = Field(default=0.3037, gt=0)
     lateral: bool = False
-    tags: str = "tags"
-    threads: int = Field(default=2, ge=1)
+
+    def unread(self) -> Mapping[str, str]:
+        """Fields that nothing reads."""
+        return {} if self.perspective else {"distortion": "perspective is 0"}
+
+
+class CxrDataSettings(DataSettings, CxrInputSettings):
+    """Training on radiographs.
+
+    Attributes:
+        batch: radiographs in a batch, over all ranks.
+        copies: independently drawn windows of each radiograph (IMITATE and view-view terms want 2).
+        tags: which list of tags, ``tags`` (ASG's 40) or ``entities`` (ECAMP's).
+        keep_gb: memory for all radiographs of the split; where they take more (two bytes a pixel, ``margin`` included)
+            they are read from the store at each step, by ``loop.workers`` if there are any.
+    """
+
+    name: Literal["cxr"] = "cxr"  # pyright: ignore[reportIncompatibleVariableOverride]
+    batch: int = Field(default=32, ge=2)
+    copies: int = Field(default=1, ge=1, le=4)
+    tags: TagList = "tags"
     keep_gb: float = Field(default=4.0, ge=0)
 
+    @property
+    def input(self) -> CxrInputSettings:
+        """How a radiograph becomes an input."""
+        return CxrInputSettings(**{name: getattr(self, name) for name in CxrInputSettings.model_fields})
 
-def stored_edge(settings: CxrDataSettings) -> int:
+    @property
+    def crops(self) -> CropSettings:
+        """Radiographs have no crops."""
+        return CropSettings()
+
+
+def stored_edge(settings: CxrInputSettings) -> int:
     """Rows and columns of the radiograph that windows are taken from."""
     return round(settings.size * settings.margin)
 
@@ -66,7 +92,7 @@ def shrunk(image: np.ndarray, edge: int) -> np.ndarray:
     return np.clip(np.rint(values), 0, CXR_MAX).astype(np.uint16)
 
 
-def scaled(grey: np.ndarray, settings: CxrDataSettings) -> np.ndarray:
+def scaled(grey: np.ndarray, settings: CxrInputSettings) -> np.ndarray:
     """Grey values (0 to 1) as a model reads them, float32."""
     return np.ascontiguousarray((grey - settings.mean) / settings.std, np.float32)
 
@@ -104,7 +130,7 @@ class CxrInput:
         return matrix
 
 
-def cxr_input(image: np.ndarray, settings: CxrDataSettings) -> CxrInput:
+def cxr_input(image: np.ndarray, settings: CxrInputSettings) -> CxrInput:
     """The window of a radiograph that is not drawn.
 
     Args:

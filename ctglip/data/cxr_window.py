@@ -7,13 +7,13 @@ from jaxtyping import Float
 from scipy.ndimage import map_coordinates
 
 from ctglip.cxr.recipe import CXR_MAX
-from ctglip.data.cxr import CxrDataSettings, scaled
+from ctglip.data.cxr import CxrInputSettings, scaled
 
 Homography = Float[np.ndarray, "3 3"]
 
 
 def cxr_window(
-    radiograph: np.ndarray, boxes: Float[np.ndarray, "m 4"], settings: CxrDataSettings, rng: np.random.Generator | None
+    radiograph: np.ndarray, boxes: Float[np.ndarray, "m 4"], settings: CxrInputSettings, rng: np.random.Generator | None
 ) -> tuple[Float[np.ndarray, "1 h w"], Float[np.ndarray, "m 4"]]:
     """A window of a radiograph, as a model's input, with its boxes, clipped to it.
 
@@ -50,7 +50,7 @@ def cxr_window(
     return scaled(grey, settings)[None], placed
 
 
-def _cut(radiograph: np.ndarray, row: int, column: int, size: int, settings: CxrDataSettings) -> np.ndarray:
+def _cut(radiograph: np.ndarray, row: int, column: int, size: int, settings: CxrInputSettings) -> np.ndarray:
     return scaled(_grey(radiograph[row : row + size, column : column + size]), settings)[None]
 
 
@@ -58,7 +58,7 @@ def _grey(radiograph: np.ndarray) -> Float[np.ndarray, "h w"]:
     return radiograph.astype(np.float32) / CXR_MAX
 
 
-def _draw_warp(settings: CxrDataSettings, rng: np.random.Generator) -> Homography | None:
+def _draw_warp(settings: CxrInputSettings, rng: np.random.Generator) -> Homography | None:
     """A turn, then a warp, as torchvision's RandomRotation and RandomPerspective draw them; None where neither is."""
     found = None
     if settings.rotate:

@@ -1,6 +1,6 @@
 """What all datasets share with torch's: rows, batches of rows for a ``DataLoader``, and how samples become a batch.
 
->>> data = OrganDataset(store, "train", organs, abnormalities, DataSettings())
+>>> data = OrganDataset(store, "train", organs, abnormalities, CropDataSettings())
 >>> loader = DataLoader(data, batch_size=16, shuffle=True, num_workers=2, collate_fn=data.collate)
 >>> for batch in loader:
 ...     batch["image"], batch["text"]

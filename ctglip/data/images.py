@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from ctglip.cxr.regions import region_entries
 from ctglip.cxr.sentence_regions import SECTIONS, sentences_by_region
 from ctglip.cxr.views import FRONTAL
-from ctglip.data.augment import AugmentSettings, augment_hu
+from ctglip.data.augment import augment_hu
 from ctglip.data.cxr import CxrDataSettings, shrunk, stored_edge
 from ctglip.data.cxr_window import cxr_window
 from ctglip.data.reader import ImageReader
@@ -82,7 +82,6 @@ class ScanImages(StudyImages[ScanCut]):
         ids: the organs whose sentences count.
         organs: the dictionary.
         settings: the scans.
-        augment: of it the changes of HU count.
         reading: ``mask`` needs label maps, and an organ that has a voxel on the grid.
     """
 
@@ -94,11 +93,10 @@ class ScanImages(StudyImages[ScanCut]):
         ids: Sequence[str],
         organs: OrganDictionary,
         settings: ScanDataSettings,
-        augment: AugmentSettings,
         reading: RegionReading,
     ) -> None:
         self.reader, self.regions, self.ids, self.organs = reader, tuple(names), ids, organs
-        self.settings, self.augment, self.reading = settings, augment, reading
+        self.settings, self.reading = settings, reading
         number = {name: number for number, name in enumerate(names)}
         self.rows = {study_id: [row for row in several if row.organ in number] for study_id, several in rows.items()}
         self.numbers = {
@@ -142,7 +140,7 @@ class ScanImages(StudyImages[ScanCut]):
             hu, labels = hu[index], None if labels is None else labels[index]
             boxes = np.clip(boxes - np.repeat(steps, 2), 0, np.repeat(hu.shape, 2)).astype(np.float32)
         if rng is not None:
-            hu = augment_hu(hu[None], self.augment, rng)[0][0]
+            hu = augment_hu(hu[None], self.settings.shift_hu, self.settings.noise_hu, rng)[0]
         return render_scans(hu, self.settings.input), labels, boxes
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 import polars as pl
 from jaxtyping import Int
-from pydantic import Field
 
-from ctglip.config import Settings
 from ctglip.data.augment import AugmentationParameters, AugmentSettings, augment_crop, draw_augmentations
 from ctglip.data.cache import CropCache, instances_of
 from ctglip.data.captions import CaptionBuilder, Negatives, OrganCaptions, draw_text
@@ -22,6 +21,8 @@ from ctglip.data.mirror import Mirror
 from ctglip.data.rendering import CropStack
 from ctglip.data.samples import NO_TEXT, OrganInstance, OrganSample
 from ctglip.data.sampling import BalancedSampler, SamplingSettings, rows_of_rank
+from ctglip.data.scans import ScanDataSettings, ScansBesideCrops, ScanSettings
+from ctglip.data.settings import DataSettings
 from ctglip.data.stored import CacheSettings, StoredCrops, open_crops
 from ctglip.errors import StoreError
 from ctglip.reports.parser import get_parser
@@ -35,35 +36,39 @@ from ctglip.vocabulary.organs import OrganDictionary
 _FINDING = tuple(Finding.__dataclass_fields__)
 
 
-class DataSettings(Settings):
-    """Which organs are learned from, and what is said of them.
+class CropDataSettings(DataSettings):
+    """Training on crops of organs.
 
     Attributes:
-        organs: names; empty takes every organ that has an abnormality in the dictionary and is in the store.
         crops: how an organ becomes an input.
         cache: where crops stay between steps.
         augment: small changes of crops in training.
-        unmentioned_as_negative: an organ that a report does not mention is normal; else it teaches anatomy alone.
-        dictionary_wording: how often a finding is worded as in the dictionary rather than as in its report.
-        report_wording: how often a negative is worded as in another study's report rather than as in the dictionary.
-        negatives: dictionary negatives for each organ of a batch.
-        threads: threads that cut crops.
-        permute_texts: a control that must learn nothing: reports are exchanged between studies, organ by organ.
+        sampling: what a batch is made of.
         held_out: abnormalities that are not to be taught, to ask later about what was never seen: crops of organs in
             which a report affirms one are left out.
+        scans: whole scans beside the crops, for a mixture of which a part reads them; null: none.
     """
 
-    organs: tuple[str, ...] = ()
+    name: Literal["crops"] = "crops"  # pyright: ignore[reportIncompatibleVariableOverride]
     crops: CropSettings = CropSettings()
     cache: CacheSettings = CacheSettings()
     augment: AugmentSettings = AugmentSettings()
-    unmentioned_as_negative: bool = False
-    dictionary_wording: float = Field(default=0.5, ge=0, le=1)
-    report_wording: float = Field(default=0.5, ge=0, le=1)
-    negatives: int = Field(default=8, ge=0)
-    threads: int = Field(default=2, ge=1)
-    permute_texts: bool = False
+    sampling: SamplingSettings = SamplingSettings()
     held_out: tuple[str, ...] = ()
+    scans: ScansBesideCrops | None = None
+
+    @property
+    def channels(self) -> int:
+        """Channels of a crop; a scan beside crops has zeros in those that only crops have."""
+        return self.crops.channels
+
+    def whole_scans(self) -> ScanDataSettings | None:
+        """The scans as data of their own: the same texts, and the windows of the crops, as one encoder sees both."""
+        if self.scans is None:
+            return None
+        windows = {"input": ScanSettings(windows_hu=self.crops.windows_hu, **self.scans.input.model_dump())}
+        texts = {name: getattr(self, name) for name in DataSettings.model_fields if name != "name"}
+        return ScanDataSettings(**texts, truncated=self.crops.truncated, **{**dict(self.scans), **windows})
 
 
 class OrganTexts:
@@ -106,7 +111,8 @@ class OrganTexts:
                 code="no_texts",
                 fix="Give the cohort reports.",
             )
-        self.mirrored = _mirrored(reports, captions, builder) if settings.augment.mirror else {}
+        mirrors = isinstance(settings, CropDataSettings) and settings.augment.mirror > 0
+        self.mirrored = _mirrored(reports, captions, builder) if mirrors else {}
         self.captions = permuted(captions, np.random.default_rng(seed)) if settings.permute_texts else captions
         every = (*self.captions, *self.mirrored.values())
         pairs = dict.fromkeys((one.organ, name) for one in every for name in (*one.hard, *one.others))
@@ -142,7 +148,6 @@ class OrganDataset(TextDataset[OrganSample]):
         seed: of all that ``batch`` draws, and of the permutation, where one is asked for.
         progress: called with (studies done, studies) while crops are cut.
         strategy: which dictionary negatives are drawn.
-        sampling: what the batch of a step is made of.
         text_ids: numbers texts (see ``number_texts``).
         organ_names: what organ ids count through; all organs of the dictionary where it is None.
 
@@ -159,14 +164,14 @@ class OrganDataset(TextDataset[OrganSample]):
         split: str,
         organs: OrganDictionary,
         abnormalities: AbnormalityDictionary,
-        settings: DataSettings,
+        settings: CropDataSettings,
         seed: int = 0,
         progress: Progress | None = None,
         strategy: Strategy = "same_organ",
-        sampling: SamplingSettings | None = None,
         text_ids: TextIds | None = None,
         organ_names: Sequence[str] | None = None,
     ) -> None:
+        check_modality(store, settings)
         self.settings = settings
         study_ids = studies_of(store, split)
         names = settings.organs or trainable_organs(store, organs, abnormalities)
@@ -184,7 +189,7 @@ class OrganDataset(TextDataset[OrganSample]):
         self.organ_texts = OrganTexts(reports, organs, abnormalities, settings, strategy, seed, where, text_ids)
         self.captions, self.keys = self.organ_texts.captions, self.organ_texts.keys
         self.texts, self.text_ids = self.organ_texts.texts, self.organ_texts.text_ids
-        self.sampler = BalancedSampler(self.captions, sampling or SamplingSettings(), seed)
+        self.sampler = BalancedSampler(self.captions, settings.sampling, seed)
         numbers = {study_id: number for number, study_id in enumerate(study_ids)}
         self._study_index = np.array([numbers[instance.study_id] for instance in self.cache.instances])
         self._organ_ids = {name: number for number, name in enumerate(organ_names or organs.names)}
@@ -307,6 +312,22 @@ def _mirrored(
     pairs = [(one, (rows, builder.organs.mirror(one.organ))) for one, rows in found if rows is not None]
     others = builder.add_all([other for _, other in pairs])
     return dict(zip([one for one, _ in pairs], others, strict=True))
+
+
+def check_modality(store: Store, settings: DataSettings) -> None:
+    """Refuse a store of other images than the settings are for.
+
+    Raises:
+        StoreError: code ``other_modality``.
+    """
+    modality = "cxr" if settings.name == "cxr" else "ct"
+    if store.info.modality != modality:
+        kinds = {"ct": "crops or scans", "cxr": "cxr"}
+        raise StoreError(
+            f"{store.path} holds {store.info.modality}, and data.name is {settings.name}.",
+            code="other_modality",
+            fix=f"Take a config whose data.name is {kinds[store.info.modality]}.",
+        )
 
 
 def studies_of(store: Store, split: str) -> list[str]:

@@ -17,25 +17,35 @@ from jaxtyping import Float, Int16, Num, UInt8
 from pydantic import Field
 
 from ctglip.config import Settings
-from ctglip.data.crops import AIR_HU, axis_weights, resampled, standardised_size, window_name
+from ctglip.data.crops import AIR_HU, CropSettings, axis_weights, resampled, standardised_size, window_name
 from ctglip.data.reader import ImageReader
+from ctglip.data.settings import DataSettings
+from ctglip.reports.tags import TagList
 from ctglip.store.study import StudyReader
 from ctglip.store.tables import Store
 from ctglip.types import OrganRegion, OrganRow, spacing_of
 
 
-class ScanSettings(Settings):
-    """How a whole scan becomes a model's input. Part of the model: inference cuts as training did.
+class ScanGrid(Settings):
+    """The grid of a whole scan.
 
     Attributes:
         grid: voxels along x, y, z; the encoder's stride must divide them.
         spacing_mm: None lays the whole volume on the grid; else the volume's middle at this spacing, cropped or padded
             with air.
-        windows_hu: one channel for each (lowest, highest) HU, scaled to -1 .. 1.
     """
 
     grid: tuple[int, int, int] = (64, 64, 64)
     spacing_mm: tuple[float, float, float] | None = None
+
+
+class ScanSettings(ScanGrid):
+    """How a whole scan becomes a model's input. Part of the model: inference cuts as training did.
+
+    Attributes:
+        windows_hu: one channel for each (lowest, highest) HU, scaled to -1 .. 1.
+    """
+
     windows_hu: tuple[tuple[float, float], ...] = ((-1000.0, 1000.0), (-160.0, 240.0))
 
     @property
@@ -49,28 +59,62 @@ class ScanSettings(Settings):
         return tuple(window_name(window) for window in self.windows_hu)
 
 
-class ScanDataSettings(Settings):
-    """Training on whole scans.
+class ScanBatchSettings(Settings):
+    """Batches of whole scans.
 
     Attributes:
-        input: how a scan becomes an input.
         batch: scans in a batch, over all ranks.
         text: what a scan is paired with where it has one text: its whole report (findings and impression), or one
             sentence of it, drawn anew at each step.
         keep_gb: memory for scans that were cut; beyond it they are read from the store again.
-        copies: views of each scan, changed independently of each other (``data.augment``); for objectives that compare
-            views.
-        shift_voxels: largest shift of a view along each axis; for those objectives too.
+        copies: views of each scan, changed independently of each other; for objectives that compare views.
+        shift_voxels: largest shift of a view along each axis.
+        shift_hu: standard deviation of a shift of all HU of a view.
+        noise_hu: standard deviation of noise on each voxel.
         tags: which list of tags a report is read for, ``tags`` (ASG's 40) or ``entities`` (ECAMP's).
     """
 
-    input: ScanSettings = ScanSettings()
     batch: int = Field(default=8, ge=2)
     text: Literal["report", "sentence"] = "report"
     keep_gb: float = Field(default=4.0, ge=0)
     copies: int = Field(default=1, ge=1, le=4)
     shift_voxels: int = Field(default=0, ge=0)
-    tags: str = "tags"
+    shift_hu: float = Field(default=5.0, ge=0)
+    noise_hu: float = Field(default=0.0, ge=0)
+    tags: TagList = "tags"
+
+
+class ScansBesideCrops(ScanBatchSettings):
+    """Whole scans that one encoder sees beside crops, with the same windows.
+
+    Attributes:
+        input: how a scan becomes an input.
+    """
+
+    input: ScanGrid = ScanGrid()
+
+
+class ScanDataSettings(DataSettings, ScanBatchSettings):
+    """Training on whole scans.
+
+    Attributes:
+        input: how a scan becomes an input.
+        truncated: what to do with organs that the field of view cuts off: keep them, or leave them out.
+    """
+
+    name: Literal["scans"] = "scans"  # pyright: ignore[reportIncompatibleVariableOverride]
+    input: ScanSettings = ScanSettings()
+    truncated: Literal["keep", "drop"] = "keep"
+
+    @property
+    def channels(self) -> int:
+        """Channels of a scan."""
+        return self.input.channels
+
+    @property
+    def crops(self) -> CropSettings:
+        """Which organs of a scan count."""
+        return CropSettings(truncated=self.truncated)
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,8 @@ from ctglip.data.images import (
     region_boxes,
 )
 from ctglip.data.organs import (
-    DataSettings,
     OrganTexts,
+    check_modality,
     findings_by_study,
     no_organs,
     studies_of,
@@ -58,8 +58,7 @@ class StudyDataset(TextDataset[StudySample]):
         store: where the images and findings are.
         split: train, val or test.
         organs, abnormalities: the dictionaries.
-        data: which organs, how their texts are drawn, and the augmentation of HU.
-        settings: the scans, or the radiographs.
+        settings: which scans or radiographs, and how their texts are drawn.
         seed: of all that is drawn.
         texts: which texts go with a study.
         reading: how the model reads organs of a scan: ``mask`` needs masks and leaves out organs that are too small for
@@ -88,7 +87,6 @@ class StudyDataset(TextDataset[StudySample]):
         split: str,
         organs: OrganDictionary,
         abnormalities: AbnormalityDictionary,
-        data: DataSettings,
         settings: ScanDataSettings | CxrDataSettings,
         seed: int = 0,
         texts: TextKind = "organs",
@@ -100,14 +98,10 @@ class StudyDataset(TextDataset[StudySample]):
         progress: Progress | None = None,
         training: bool = True,
     ) -> None:
-        self.data, self.settings, self.seed, self.training, self._kind = data, settings, seed, training, texts
+        self.settings, self.seed, self.training, self._kind = settings, seed, training, texts
         self.organ_names = tuple(organ_names or organs.names)
         self.tag_names: tuple[str, ...] = ()
-        expected = "cxr" if isinstance(settings, CxrDataSettings) else "ct"
-        if store.info.modality != expected:
-            raise StoreError(
-                f"{store.path} holds {store.info.modality}, and the settings are of {expected}.", code="other_modality"
-            )
+        check_modality(store, settings)
         study_ids = studies_of(store, split)
         self._findings = findings_by_study(store, set(study_ids))
         builder = (store, organs, abnormalities)
@@ -120,13 +114,13 @@ class StudyDataset(TextDataset[StudySample]):
             if not regions:
                 raise no_organs(store, split)
             reports = [(self._findings.get(name, []), organ) for name in regions for organ in regions[name].values()]
-            organ_texts = OrganTexts(reports, organs, abnormalities, data, strategy, seed, where, text_ids)
+            organ_texts = OrganTexts(reports, organs, abnormalities, settings, strategy, seed, where, text_ids)
             self._texts, self.captions, self.keys = (
                 TextsOfOrgans(organ_texts, regions, self.organ_names), organ_texts.captions, organ_texts.keys,
             )  # fmt: skip
         else:
             self._texts = self._report_texts(store, study_ids, texts, text_ids)
-            captions = CaptionBuilder(organs, abnormalities, data.unmentioned_as_negative)
+            captions = CaptionBuilder(organs, abnormalities, settings.unmentioned_as_negative)
             self.captions = captions_of_reports(self._findings, self._texts.study_ids, captions)
         self.study_ids, self.texts, self.text_ids = self._texts.study_ids, self._texts.texts, self._texts.text_ids
         if texts != "organs" and len(self) < 1 + training:  # one report alone has nothing to be compared with
@@ -218,17 +212,17 @@ class StudyDataset(TextDataset[StudySample]):
                 settings,
             )
         else:
-            names = self.data.organs or trainable_organs(store, organs, abnormalities)
+            names = settings.organs or trainable_organs(store, organs, abnormalities)
             names = names or tuple(name for name in organs.names if abnormalities.of_organ(name))
             names = tuple(organs[name].name for name in names)
             rows: dict[str, list[OrganRow]] = {name: [] for name in study_ids}
-            for instance in instances_of(store, study_ids, names, self.data.crops):
+            for instance in instances_of(store, study_ids, names, settings.crops):
                 rows[instance.study_id].append(instance.row)
             if texts == "organs" and reading == "query":
                 self._add_mentioned(rows, names)
-            memory = (settings.keep_gb, self.data.threads)
+            memory = (settings.keep_gb, settings.threads)
             reader = reader or scan_reader(store, settings.input, len(study_ids), *memory)
-            images = ScanImages(reader, rows, self.organ_names, names, organs, settings, self.data.augment, reading)
+            images = ScanImages(reader, rows, self.organ_names, names, organs, settings, reading)
         return images, images.reader.preload(study_ids, progress)
 
     def _add_mentioned(self, rows: dict[str, list[OrganRow]], names: Sequence[str]) -> None:
@@ -243,7 +237,7 @@ class StudyDataset(TextDataset[StudySample]):
         found: dict[str, int] = {}
         for at, number in enumerate(self.images.numbers[study_id]):
             organ = self.images.organ_of(self.images.regions[number])
-            if organ is not None and (not self.data.organs or organ in self.data.organs):
+            if organ is not None and (not self.settings.organs or organ in self.settings.organs):
                 found.setdefault(organ, at)
         return {at: organ for organ, at in found.items()}
 
@@ -254,7 +248,7 @@ class StudyDataset(TextDataset[StudySample]):
         sections = sections_by_study(store, self._findings)
         names = [name for name in study_ids if sections.get(name)]
         others = names
-        if self.data.permute_texts:
+        if self.settings.permute_texts:
             others = [names[row] for row in np.random.default_rng(self.seed).permutation(len(names))]
         reports = dict(zip(names, others, strict=True))
         if kind == "pairs":

@@ -15,7 +15,7 @@ import torch
 
 from ctglip.cxr.regions import region_entries
 from ctglip.cxr.views import FRONTAL
-from ctglip.data.cxr import CxrDataSettings, CxrInput
+from ctglip.data.cxr import CxrInput, CxrInputSettings
 from ctglip.data.images import organ_of_region
 from ctglip.data.samples import OrganInstance
 from ctglip.errors import ModelError
@@ -34,7 +34,7 @@ Read = Literal["organs", "whole", "observations"]
 observe."""
 
 
-def cxr_settings(release: Release) -> CxrDataSettings:
+def cxr_settings(release: Release) -> CxrInputSettings:
     """How a release wants its radiographs.
 
     Raises:
@@ -42,7 +42,7 @@ def cxr_settings(release: Release) -> CxrDataSettings:
     """
     if release.cxr is None:
         raise ModelError("This model was trained on CT scans, not on radiographs.", code="other_modality")
-    return CxrDataSettings.model_validate(release.cxr)
+    return CxrInputSettings.model_validate(release.cxr)
 
 
 def reading_of(model: DualEncoder, read: Read = "organs") -> Reading:

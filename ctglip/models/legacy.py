@@ -69,6 +69,12 @@ def current_model(
     return settings, inputs, {current_name(name, tokens): value for name, value in state.items()}
 
 
+def current_cxr(old: dict[str, Any] | None) -> dict[str, Any] | None:
+    """How radiographs become inputs, without the settings of batches that older models name beside them."""
+    batches = ("batch", "copies", "tags", "threads", "keep_gb")
+    return old and {name: value for name, value in old.items() if name not in batches}
+
+
 def _regions(old: dict[str, Any]) -> dict[str, Any] | None:
     grounding, pooling = old["grounding"], old["pooling"]
     if grounding == "none":

@@ -19,7 +19,7 @@ from ctglip.config import validate
 from ctglip.errors import CTGLIPError, ModelError
 from ctglip.files import atomic_path, read_json
 from ctglip.models.dual_encoder import DualEncoder, DualEncoderSettings
-from ctglip.models.legacy import current_model
+from ctglip.models.legacy import current_cxr, current_model
 from ctglip.models.region_readers import ModelInputs, Regions
 from ctglip.models.text import (
     TextEncoder,
@@ -55,8 +55,8 @@ class Release:
         crops: the crop settings as plain data.
         scans: the scan settings as plain data; None for a model that reads crops alone (one that reads organs from
             crops and looks at whole scans besides has both; see ``reads_crops``).
-        cxr: how radiographs become inputs (``data.cxr``) as plain data; None for a model of scans. ``recipe`` is then
-            the radiograph recipe.
+        cxr: how radiographs become inputs (``CxrInputSettings``) as plain data; None for a model of scans. ``recipe``
+            is then the radiograph recipe.
         organ_dictionary, abnormality_dictionary: folders with the YAML files (copied on saving).
         text_settings: which text encoder.
         text_hash: its hash: embeddings made by another encoder are refused.
@@ -323,7 +323,7 @@ def _read_release(folder: Path, config: dict[str, Any]) -> Release:
         provenance=config["provenance"],
         folder=folder,
         scans=config.get("scans"),
-        cxr=config.get("cxr", config.get("radiographs")),  # "radiographs" before,
+        cxr=current_cxr(config.get("cxr", config.get("radiographs"))),
         aligned=config.get("aligned", True),
         familiarity=familiarity,
     )

@@ -101,7 +101,10 @@ class ASG(Objective):
     def needs(cls, settings: ASGSettings) -> ModelNeeds:
         """What it needs of the model."""
         readers = WHOLE_IMAGE_READERS if settings.region_sentence > 0 else ()
-        return ModelNeeds(readers, optional=True, sizes=False, image=True, tags=settings.recognition > 0)
+        labels = settings.recognition > 0 or settings.soft_labels > 0
+        return ModelNeeds(
+            readers, optional=True, sizes=False, image=True, tags=settings.recognition > 0, tag_labels=labels
+        )
 
     @classmethod
     def build(cls, context: BuildContext, settings: ASGSettings) -> ASG:

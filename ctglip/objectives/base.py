@@ -59,6 +59,8 @@ class ModelNeeds:
         sizes: regions come with their size (those of scans).
         anatomy, image, resampler, tags: heads and decoders that it trains.
         scale: how many times finer samples are than what the encoder sees.
+        views: it compares several views of an image.
+        tag_labels: it learns from the tags of reports.
     """
 
     readers: tuple[str, ...] = ()
@@ -69,6 +71,8 @@ class ModelNeeds:
     resampler: bool = False
     tags: bool = False
     scale: int = 1
+    views: bool = False
+    tag_labels: bool = False
 
 
 @dataclass(frozen=True)

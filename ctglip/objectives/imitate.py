@@ -109,7 +109,11 @@ class Imitate(Objective):
 
     Settings = ImitateSettings
     input_kind = "reports"
-    model_needs = ModelNeeds(image=True)
+
+    @classmethod
+    def needs(cls, settings: ImitateSettings) -> ModelNeeds:
+        """What it needs of the model."""
+        return ModelNeeds(image=True, views=settings.view_weight > 0)
 
     @classmethod
     def build(cls, context: BuildContext, settings: ImitateSettings) -> Imitate:

@@ -41,13 +41,7 @@ class MixtureSettings(ObjectiveSettings):
     weights: dict[str, float | tuple[tuple[float, float], ...]]
 
 
-class MixtureEntry:
-    """A mixture among the settings of objectives; what it is built from are its parts."""
-
-    Settings = MixtureSettings
-
-
-_CHOICES: Any = ChainMap[str, Any](OBJECTIVES, {"mixture": MixtureEntry})  # pyright: ignore[reportArgumentType]
+_CHOICES = ChainMap[str, Any]({"mixture": MixtureSettings}, OBJECTIVES)
 AnyObjectiveSettings = Annotated[ObjectiveSettings, OneOf(_CHOICES, default="organ_text")]
 """Those of one objective, or of a mixture; without a ``name`` organ_text's."""
 

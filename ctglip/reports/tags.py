@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from pydantic import Field
@@ -20,6 +21,7 @@ from ctglip.reports.parser import get_parser
 from ctglip.reports.sentence import Sentence
 from ctglip.types import Finding, Status
 
+TagList = Literal["tags", "entities"]
 PRESENT, ABSENT, UNSAID = 1, 0, -1
 _RANK: dict[Status, int] = {"affirmed": PRESENT, "negated": ABSENT, "normal": ABSENT}
 """What is uncertain or historical counts as unsaid."""
@@ -33,7 +35,7 @@ class TagEntry(Settings):
 
 
 @functools.cache
-def tag_entries(name: str = "tags") -> Mapping[str, TagEntry]:
+def tag_entries(name: TagList = "tags") -> Mapping[str, TagEntry]:
     """The list ``tags`` (ASG's 40) or ``entities`` (ECAMP's), in its published order."""
     tree = read_yaml(Path(regions.__file__).with_name("tags.yaml"))[name]
     return {tag: validate(TagEntry, fields or {}, f"tags.yaml: {tag}") for tag, fields in tree.items()}
@@ -46,7 +48,7 @@ class Tagger:
         name: which list, ``tags`` or ``entities``.
     """
 
-    def __init__(self, name: str = "tags") -> None:
+    def __init__(self, name: TagList = "tags") -> None:
         self.lexicon = get_parser().lexicon
         abnormalities = self.lexicon.abnormalities
         entries = tag_entries(name)

@@ -13,7 +13,7 @@ from torch import Tensor
 from ctglip.data.augment import AugmentSettings, augment_crop, augment_hu, draw_augmentations
 from ctglip.data.cache import MAX_FAILED_SHARE, CropCache, check_damage, cut_instances, instances_of
 from ctglip.data.crops import CropSettings
-from ctglip.data.cxr import CxrDataSettings, shrunk, stored_edge
+from ctglip.data.cxr import CxrInputSettings, shrunk, stored_edge
 from ctglip.data.cxr_window import cxr_window
 from ctglip.data.reader import ImageReader
 from ctglip.data.rendering import CropStack
@@ -107,7 +107,7 @@ class ScanInputs:
         assert len(known) == len(names)
         hu = np.stack([known[name].hu for name in names])
         if rng is not None:
-            hu, _ = augment_hu(hu, self.augment, rng)
+            hu = augment_hu(hu, self.augment.shift_hu, self.augment.noise_hu, rng)
         images = torch.from_numpy(render_scans(hu, self.settings))
         index = torch.tensor([names.index(instance.study_id) for instance in instances])
         needed = self.release.model.region_inputs
@@ -151,7 +151,7 @@ class CxrInputs:
     radiograph: np.ndarray
     boxes: np.ndarray
     queries: np.ndarray
-    settings: CxrDataSettings
+    settings: CxrInputSettings
     global_image: bool
     failures: tuple[Failure, ...] = ()
 
@@ -217,13 +217,13 @@ def encode_frozen(inputs: OrganInputs, release: Release, batch: int) -> CachedFe
     return CachedFeatures(bags, features.float(), inputs.failures)
 
 
-def tuning_radiographs(release: Release) -> CxrDataSettings:
+def tuning_radiographs(release: Release) -> CxrInputSettings:
     """A release's radiographs as they are drawn here: as in its pretraining, but never mirrored, turned or warped.
 
     Labels have sides, and masks are cut as windows are.
     """
     upright = {"flip": 0.0, "rotate": 0.0, "perspective": 0.0}
-    return CxrDataSettings.model_validate(release.cxr).model_copy(update=upright)
+    return CxrInputSettings.model_validate(release.cxr).model_copy(update=upright)
 
 
 def cxr_inputs(

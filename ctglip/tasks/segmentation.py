@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ctglip.cxr.standardize import resized
 from ctglip.data.cache import MAX_FAILED_SHARE, check_damage
-from ctglip.data.cxr import CxrDataSettings, shrunk, stored_edge
+from ctglip.data.cxr import CxrInputSettings, shrunk, stored_edge
 from ctglip.data.cxr_window import cxr_window
 from ctglip.errors import CohortError, ConfigError, CTGLIPError, ModelError
 from ctglip.evaluation.bootstrap import interval_of, weighted_mean
@@ -69,7 +69,7 @@ class Segmentation(Task):
         studies: Studies,
         radiographs: np.ndarray,
         masks: Bool[np.ndarray, "s e e"],
-        window: CxrDataSettings,
+        window: CxrInputSettings,
     ) -> None:
         super().__init__(config, studies)
         self.radiographs, self.masks, self.window = radiographs, masks, window
@@ -197,7 +197,7 @@ class Segmentation(Task):
 
 
 def windows(
-    radiographs: np.ndarray, masks: np.ndarray, settings: CxrDataSettings, rng: np.random.Generator | None
+    radiographs: np.ndarray, masks: np.ndarray, settings: CxrInputSettings, rng: np.random.Generator | None
 ) -> TaskBatch:
     """Windows ``[b, 1, h, w]`` of radiographs and of their masks: the middle ones, or drawn where ``rng`` is given."""
     size, room = settings.size, radiographs.shape[1] - settings.size

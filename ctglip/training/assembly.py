@@ -5,41 +5,37 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
 from ctglip.config import Settings
 from ctglip.data.captions import OrganCaptions
-from ctglip.data.crops import CropSettings
 from ctglip.data.cxr import CxrDataSettings
 from ctglip.data.dataset import TextDataset
-from ctglip.data.scans import ScanSettings
-from ctglip.errors import ConfigError, ModelError, StoreError
+from ctglip.data.organs import CropDataSettings
+from ctglip.data.reader import ImageReader
+from ctglip.data.scans import ScanDataSettings
+from ctglip.errors import ModelError, StoreError
 from ctglip.features.text_bank import TextBank
 from ctglip.files import user_cache
 from ctglip.inference.scoring import Dictionaries, Scorer
 from ctglip.models.dual_encoder import DualEncoder, DualEncoderSettings
-from ctglip.models.image_heads import PooledHeadSettings
-from ctglip.models.region_readers import REGION_READERS, CropReaderSettings, ModelInputs, RegionReaderSettings
+from ctglip.models.region_readers import REGION_READERS, ModelInputs
 from ctglip.models.release import Release, load_release
-from ctglip.models.resampler import ResamplerSettings
-from ctglip.models.tags import TagSettings
 from ctglip.models.text import TextEncoder, load_text_encoder
-from ctglip.objectives.base import BuildContext, ModelNeeds, Objective, StepContext
+from ctglip.objectives.base import BuildContext, Objective, StepContext
 from ctglip.objectives.mixture import Mixture
 from ctglip.objectives.registry import OBJECTIVES, MixtureSettings, needs_of, parts_of
 from ctglip.reports.tags import tag_entries
 from ctglip.resources import resource
 from ctglip.store.tables import Store
-from ctglip.training.recipe import PretrainConfig
-from ctglip.training.sources import SourceSettings, open_source
+from ctglip.training.recipe import DATA, PretrainConfig
+from ctglip.training.sources import open_source
 from ctglip.types import Failure, Progress
 from ctglip.vocabulary.abnormalities import load_abnormalities
 from ctglip.vocabulary.organs import OrganDictionary, load_organs
 from ctglip.vocabulary.prompts import normal_prompts
-
-S = TypeVar("S", bound=Settings)
 
 
 @dataclass
@@ -140,7 +136,7 @@ def assemble(
     organs = dictionaries.organs
     names = tuple(name for name in organs.names if organs.roi_labels(name))
     encoder = load_text_encoder(config.text)
-    settings, inputs = model_parts(config, encoder.dim, organs, names, store.info.modality == "cxr")
+    settings, inputs = model_parts(config, encoder.dim, organs, names)
     parts = parts_of(config.objective)
     bank = TextBank(run / "text_bank", encoder)
 
@@ -150,13 +146,11 @@ def assemble(
             notify(long)
         return bank.ids(texts, embedding).tolist()
 
-    source_settings = SourceSettings(
-        config.data, config.sampling, config.scans, config.cxr, settings.regions, config.seed
-    )
+    readers: list[ImageReader[Any]] = []
     sources = {
         name: open_source(
-            OBJECTIVES[part.name].input_kind, store, dictionaries, source_settings, part.dictionary_negatives, progress,
-            text_ids, names,
+            OBJECTIVES[part.name].input_kind, store, dictionaries, config.data, settings.regions, config.seed,
+            part.dictionary_negatives, readers, progress=progress, text_ids=text_ids, organ_names=names,
         )
         for name, part in parts.items()
     }  # fmt: skip
@@ -198,131 +192,60 @@ def _objective(
 
 
 def model_parts(
-    config: PretrainConfig, text_dim: int, organs: OrganDictionary, names: Sequence[str], radiographs: bool = False
+    config: PretrainConfig, text_dim: int, organs: OrganDictionary, names: Sequence[str]
 ) -> tuple[DualEncoderSettings, ModelInputs]:
     """The model's settings, completed by what the objective needs, and what follows from data and texts.
 
     Args:
         organs: the dictionary.
         names: the organs, in the order of their ids.
-        radiographs: the store holds radiographs.
-
-    Raises:
-        ConfigError: code ``objective``: the model lacks what the objective trains or has what nothing trains, crops and
-            whole scans that one encoder sees have other windows, or the encoder is not for this kind of image.
     """
-    needs, model = needs_of(config.objective), config.model
-    regions = _region_reader(config, needs, radiographs)
-    on_crops = regions is not None and regions.name == "crop"
-    needs_image = any(need.image for need in needs)
-    crops, scans = config.data.crops, config.scans.input
-    if on_crops and needs_image and crops.windows_hu != scans.windows_hu:
-        raise ConfigError(
-            f"One encoder sees crops with the windows {crops.windows_hu} and scans with {scans.windows_hu}.",
-            code="objective",
-            fix="Set scans.input.windows_hu to data.crops.windows_hu.",
-        )
-    dims, kind = (2, "cxr") if radiographs else (3, "scans")
-    if model.encoder.spatial_dims != dims:
-        raise ConfigError(
-            f"The store holds {kind}, and the encoder sees images of {model.encoder.spatial_dims} dimensions.",
-            code="objective",
-            fix=f"Set model.encoder.spatial_dims to {dims}.",
-        )
+    needs, settings, data = needs_of(config.objective), config.complete_model(), config.data
+    regions = settings.regions
     sizes = regions is not None and REGION_READERS[regions.name].knows_size and all(need.sizes for need in needs)
-    tags = _part(config, "tags", any(need.tags for need in needs), TagSettings())
-    change = {
-        "regions": regions,
-        "image": _part(config, "image", needs_image, PooledHeadSettings()),
-        "resampler": _part(config, "resampler", any(need.resampler for need in needs), ResamplerSettings()),
-        "tags": tags,
-    }
     inputs = ModelInputs(
-        in_channels=1 if radiographs else crops.channels if on_crops else scans.channels,
+        in_channels=data.channels,
         text_dim=text_dim,
-        sizes=not radiographs and sizes,
+        sizes=data.name != "cxr" and sizes,
         anatomy=regions is not None and any(need.anatomy for need in needs),
         organs=len(names),
         organ_labels=tuple(tuple(sorted(organs.roi_labels(name))) for name in names),
-        tags=() if tags is None else tuple(tag_entries(config.cxr.tags if radiographs else config.scans.tags)),
+        tags=() if settings.tags is None else tuple(tag_entries(config.whole_images().tags)),
     )
-    return model.model_copy(update=change), inputs
-
-
-def _part(config: PretrainConfig, name: str, needed: bool, default: S) -> S | None:
-    """A part of the model: as it is set, or the default where it is needed.
-
-    Raises:
-        ConfigError: code ``objective``: it is set and nothing trains it.
-    """
-    found = getattr(config.model, name)
-    if found is not None and not needed:
-        raise ConfigError(f"The objective trains no model.{name}.", code="objective", fix=f"Set model.{name} to null.")
-    return default if found is None and needed else found
-
-
-def _region_reader(
-    config: PretrainConfig, needs: Sequence[ModelNeeds], radiographs: bool
-) -> RegionReaderSettings | None:
-    """How the model reads organs or regions; None where no objective reads them.
-
-    Raises:
-        ConfigError: code ``objective``: one that is set and that nothing trains, or that the objective (or the kind of
-            image) does not have.
-    """
-    reading = [need for need in needs if need.readers]
-    needed = any(not need.optional for need in reading)
-    default = None if radiographs or not needed else CropReaderSettings()
-    if not reading:
-        unused: RegionReaderSettings = CropReaderSettings()
-        return _part(config, "regions", False, unused)
-    if config.model.regions is None and not needed:
-        return None
-    found = config.model.regions or default
-    offered = set(REGION_READERS).intersection(*(need.readers for need in reading))
-    offered -= {"crop", "mask"} if radiographs else set()
-    if found is None or found.name not in offered:
-        raise ConfigError(
-            f"The objective reads organs{' in radiographs' if radiographs else ''}, and model.regions is "
-            f"{found and found.name}.",
-            code="objective",
-            fix=f"Set model.regions.name to one of: {', '.join(name for name in REGION_READERS if name in offered)}.",
-        )
-    return found
+    return settings, inputs
 
 
 def _release(
     model: DualEncoder, organs: tuple[str, ...], store: Store, config: PretrainConfig, encoder: TextEncoder
 ) -> Release:
-    radiographs = store.info.modality == "cxr"
-    reads_scans = not radiographs and (not model.reads_crops or model.image_head is not None)
-    scales = _scales(config, model.reads_crops, radiographs)
+    data, scales = config.data, _scales(config)
+    scans = data.whole_scans() if isinstance(data, CropDataSettings) else data
     return Release(
         model=model,
         organs=organs,
         recipe=store.info.recipe,
-        crops=_input_settings(config.data.crops, scales["crops"]),
+        crops=_input_settings(data.crops, scales["crops"]),
         organ_dictionary=resource("organ_dictionary"),
         abnormality_dictionary=resource("abnormality_dictionary"),
         text_settings=config.text,
         text_hash=encoder.hash,
         text_encoder=encoder,
-        scans=_input_settings(config.scans.input, scales["scans"]) if reads_scans else None,
-        cxr=_input_settings(config.cxr, scales["cxr"]) if radiographs else None,
+        scans=_input_settings(scans.input, scales["scans"]) if isinstance(scans, ScanDataSettings) else None,
+        cxr=_input_settings(data.input, scales["cxr"]) if isinstance(data, CxrDataSettings) else None,
     )
 
 
-def _scales(config: PretrainConfig, on_crops: bool, radiographs: bool) -> dict[str, int]:
+def _scales(config: PretrainConfig) -> dict[str, int]:
     """How many times coarser than its samples each kind of input is shown to the encoder, by all objectives that read
     it."""
-    found: dict[str, int] = {}
-    for need in needs_of(config.objective):
-        kind = "cxr" if radiographs else "crops" if need.readers and on_crops else "scans"
-        found[kind] = min(found.get(kind, need.scale), need.scale)
-    return {kind: found.get(kind, 1) for kind in ("crops", "scans", "cxr")}
+    found = dict.fromkeys(DATA, 0)
+    for part in parts_of(config.objective).values():
+        kind, scale = config.reads(part), OBJECTIVES[part.name].needs(part).scale
+        found[kind] = min(found[kind] or scale, scale)
+    return {kind: scale or 1 for kind, scale in found.items()}
 
 
-def _input_settings(settings: CropSettings | ScanSettings | CxrDataSettings, scale: int) -> dict[str, Any]:
+def _input_settings(settings: Settings, scale: int) -> dict[str, Any]:
     """How inputs are made for the released model, which sees what the encoder saw."""
     tree = settings.model_dump(mode="json")
     coarser = {key: [side // scale for side in tree[key]] for key in ("grid",) if key in tree}
@@ -349,8 +272,7 @@ def _start_from(folder: Path, release: Release) -> None:
         raise ModelError(
             f"{folder} was trained with other crops or scans or radiographs, or another text encoder.",
             code="initial",
-            fix="Use its data.crops, scans.input, radiographs and text settings, or take its image encoder alone: "
-            "model.encoder.weights.",
+            fix="Use its settings of data and text, or take its image encoder alone: model.encoder.weights.",
         )
     try:
         release.model.load_state_dict(before.model.state_dict())

@@ -12,8 +12,9 @@ import torch
 
 from ctglip.data.augment import AugmentationParameters
 from ctglip.data.crops import voxel_mm
+from ctglip.data.cxr import CxrDataSettings
 from ctglip.data.dataset import TextDataset
-from ctglip.data.organs import OrganDataset
+from ctglip.data.organs import CropDataSettings, OrganDataset
 from ctglip.features.text_bank import TextBank
 from ctglip.files import write_text
 from ctglip.objectives.texts import Texts
@@ -22,7 +23,7 @@ from ctglip.pages.pairs import NegativeText, PairSample, PairsPage, render
 from ctglip.pages.parts import Fact, Picture
 from ctglip.pages.pictures import best_slice, slice_picture
 from ctglip.training.assembly import Assembly
-from ctglip.training.recipe import PretrainConfig
+from ctglip.training.recipe import AnyDataSettings, PretrainConfig
 from ctglip.types import OrganRow
 from ctglip.vocabulary.organs import OrganDictionary
 
@@ -73,7 +74,7 @@ def _samples(source: TextDataset[Any], parts: Assembly, config: PretrainConfig, 
         return [_crop(one, source, parts, config, bank) for one in _in_turn(first_batch)]
     names = source.studies(0)
     studies = names if len(names) == len(first_batch) else [""] * len(first_batch)
-    rendering = _Rendering(config, parts.release.cxr is not None, tuple(getattr(source, "regions", ())))
+    rendering = _Rendering(config.data, tuple(getattr(source, "regions", ())))
     return [
         found
         for one, study_id in zip(first_batch, studies, strict=True)
@@ -85,15 +86,16 @@ def _samples(source: TextDataset[Any], parts: Assembly, config: PretrainConfig, 
 class _Rendering:
     """How inputs were made, which their pictures undo, and the names of regions."""
 
-    config: PretrainConfig
-    radiographs: bool
+    data: AnyDataSettings
     regions: tuple[str, ...]
 
     def picture(self, image: np.ndarray, masks: Mapping[str, np.ndarray], subject: str) -> Picture | None:
         """A radiograph with boxes around what is meant, or an axial slice of a scan with its outline."""
-        if not self.radiographs:
-            return _picture(image, self.config.scans.input.windows_hu, (1.0, 1.0, 1.0), masks, subject)
-        grey = image[0] * self.config.cxr.std + self.config.cxr.mean
+        data = self.data
+        if not isinstance(data, CxrDataSettings):
+            windows = data.crops.windows_hu if isinstance(data, CropDataSettings) else data.input.windows_hu
+            return _picture(image, windows, (1.0, 1.0, 1.0), masks, subject)
+        grey = image[0] * data.std + data.mean
         boxes = [CxrBox(name, *_edges(inside)) for name, inside in masks.items() if inside.any()]
         return cxr_picture(grey, 1.0, boxes, longest_px=_PIXELS, subject=subject)
 
@@ -160,7 +162,7 @@ def _scan(
     sample: Any, study_id: str, names: Sequence[str], rendering: _Rendering, bank: TextBank, organs: OrganDictionary
 ) -> Iterator[PairSample]:
     """A whole scan or radiograph with its text, or with each of its organs."""
-    image, title = np.asarray(sample.image), "Whole radiograph" if rendering.radiographs else "Whole scan"
+    image, title = np.asarray(sample.image), "Whole radiograph" if rendering.data.name == "cxr" else "Whole scan"
     subject = f"study {study_id}" if study_id else f"a {title.split()[-1]}"
     if len(sample.tags):
         yield _report(sample, title, rendering, bank)
@@ -191,7 +193,7 @@ def _report(sample: Any, title: str, rendering: _Rendering, bank: TextBank) -> P
         rendering.regions[int(sample.organ_id[n])].replace("_", " "): _inside(image, sample.boxes[0][n])
         for n in with_text
     }
-    picture = rendering.picture(image, boxes if rendering.radiographs else {}, f"study {sample.study_id}")
+    picture = rendering.picture(image, boxes if rendering.data.name == "cxr" else {}, f"study {sample.study_id}")
     return PairSample(sample.study_id, title, text, "report", picture, facts=facts)
 
 

@@ -2,46 +2,162 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from ctglip.config import Settings
+from pydantic import model_validator
+
+from ctglip.config import OneOf, RootSettings, Settings
 from ctglip.data.cxr import CxrDataSettings
-from ctglip.data.organs import DataSettings
-from ctglip.data.sampling import SamplingSettings
+from ctglip.data.organs import CropDataSettings
 from ctglip.data.scans import ScanDataSettings
+from ctglip.errors import ConfigError
 from ctglip.models.dual_encoder import DualEncoderSettings
+from ctglip.models.image_heads import PooledHeadSettings
+from ctglip.models.region_readers import REGION_READERS, CropReaderSettings, RegionReaderSettings
+from ctglip.models.resampler import ResamplerSettings
+from ctglip.models.tags import TagSettings
 from ctglip.models.text import TextEncoderSettings
-from ctglip.objectives.registry import AnyObjectiveSettings
+from ctglip.objectives.base import ObjectiveSettings
+from ctglip.objectives.registry import OBJECTIVES, AnyObjectiveSettings, needs_of, parts_of
 from ctglip.objectives.text_contrast import OrganTextSettings
 from ctglip.training.optim import OptimSettings
 from ctglip.training.trainer import LoopSettings
 
+S = TypeVar("S", bound=Settings)
+DATA = {"crops": CropDataSettings, "scans": ScanDataSettings, "cxr": CxrDataSettings}
+"""Kinds of training data by the ``name`` of their settings."""
+AnyDataSettings = Annotated[CropDataSettings | ScanDataSettings | CxrDataSettings, OneOf(DATA, default="crops")]
 
-class PretrainConfig(Settings):
+
+class PretrainConfig(RootSettings):
     """One pretraining run.
 
     Attributes:
         seed: of weights, batches, texts and augmentations.
         initial: start from the weights of this run or model folder rather than from chance (``model.encoder.weights``
             names weights for the image encoder alone).
-        data: organs, texts and crops.
-        sampling: batches of crops.
-        scans: whole scans and their batches, for objectives that read them.
-        cxr: radiographs and their batches, for stores of radiographs.
-        model: a part that is null is there where the objective needs it (``regions``: crops of scans); one that is set
-            and that nothing trains is an error.
+        data: the images and texts that are read: crops of organs, whole scans, or radiographs, by its ``name``.
+        model: a part that is null is there where the objective needs it (``regions``: of crops); one that is set and
+            that nothing trains is an error.
         objective: one of those in ``objectives.registry``, or a ``mixture`` of them, by its ``name``.
     """
 
     kind: Literal["pretrain"] = "pretrain"
     seed: int = 0
     initial: str | None = None
-    data: DataSettings = DataSettings()
-    sampling: SamplingSettings = SamplingSettings()
-    scans: ScanDataSettings = ScanDataSettings()
-    cxr: CxrDataSettings = CxrDataSettings()
+    data: AnyDataSettings = CropDataSettings()
     text: TextEncoderSettings = TextEncoderSettings()
     model: DualEncoderSettings = DualEncoderSettings()
     objective: AnyObjectiveSettings = OrganTextSettings()
     optim: OptimSettings = OptimSettings()
     loop: LoopSettings = LoopSettings()
+
+    def reads(self, part: ObjectiveSettings) -> Literal["crops", "scans", "cxr"]:
+        """The kind of images that a part of the objective reads."""
+        if self.data.name == "crops" and OBJECTIVES[part.name].input_kind != "organs":
+            return "scans"
+        return self.data.name
+
+    def whole_images(self) -> Any:
+        """The settings of whole scans or radiographs; None where there are crops alone."""
+        return self.data.scans if isinstance(self.data, CropDataSettings) else self.data
+
+    def unread(self) -> Mapping[str, str]:
+        """Data settings that no part of the objective reads."""
+        parts, needs = parts_of(self.objective).values(), needs_of(self.objective)
+        kinds = {OBJECTIVES[part.name].input_kind for part in parts}
+        found: dict[str, str] = {}
+        if kinds <= {"pairs", "reports"}:
+            found |= dict.fromkeys(("data.dictionary_wording",), "the objective reads whole reports")
+        if all(part.dictionary_negatives in ("none", "batch") for part in parts):
+            names = ("data.negatives", "data.report_wording")
+            found |= dict.fromkeys(names, "the objective compares with no negatives of the dictionary")
+        if self.data.name == "crops" and kinds == {"organs"}:
+            found["data.scans"] = "no part of the objective reads whole scans"
+        if self.whole_images() is None or "data.scans" in found:
+            return found
+        whole = "data.scans" if self.data.name == "crops" else "data"
+        if self.data.name != "cxr" and "pairs" not in kinds:
+            found[f"{whole}.text"] = "no part of the objective takes a scan's report as one text"
+        if not any(need.views for need in needs):
+            found[f"{whole}.copies"] = "the objective compares no views"
+        if not any(need.tag_labels for need in needs):
+            found[f"{whole}.tags"] = "the objective learns no tags"
+        return found
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        """Objective, data and model suit each other.
+
+        Raises:
+            ConfigError: code ``objective``.
+        """
+        kinds = {self.reads(part) for part in parts_of(self.objective).values()}
+        if self.data.name not in kinds:
+            raise ConfigError(
+                "The objective reads whole images, and data.name is crops.",
+                code="objective",
+                fix="Set data.name to scans or cxr.",
+            )
+        if "scans" in kinds and self.whole_images() is None:
+            raise ConfigError(
+                "A part of the objective reads whole scans, and there are crops alone.",
+                code="objective",
+                fix="Set data.scans (input.grid, batch).",
+            )
+        self.complete_model()
+        return self
+
+    def complete_model(self) -> DualEncoderSettings:
+        """The model's settings with what the objective needs.
+
+        Raises:
+            ConfigError: code ``objective``: the model lacks what the objective trains or has what nothing trains, or
+                the encoder is not for this kind of image.
+        """
+        needs, dims = needs_of(self.objective), 2 if self.data.name == "cxr" else 3
+        if self.model.encoder.spatial_dims != dims:
+            raise ConfigError(
+                f"The data are {self.data.name}, and the encoder sees images of {self.model.encoder.spatial_dims} "
+                "dimensions.",
+                code="objective",
+                fix=f"Set model.encoder.spatial_dims to {dims}.",
+            )
+        change = {
+            "regions": self._region_reader(),
+            "image": self._part("image", any(need.image for need in needs), PooledHeadSettings()),
+            "resampler": self._part("resampler", any(need.resampler for need in needs), ResamplerSettings()),
+            "tags": self._part("tags", any(need.tags for need in needs), TagSettings()),
+        }
+        return self.model.model_copy(update=change)
+
+    def _part(self, name: str, needed: bool, default: S) -> S | None:
+        """A part of the model: as it is set, or the default where it is needed."""
+        found = getattr(self.model, name)
+        if found is not None and not needed:
+            raise ConfigError(
+                f"The objective trains no model.{name}.", code="objective", fix=f"Set model.{name} to null."
+            )
+        return default if found is None and needed else found
+
+    def _region_reader(self) -> RegionReaderSettings | None:
+        """How the model reads organs or regions; None where no objective reads them."""
+        reading = [need for need in needs_of(self.objective) if need.readers]
+        needed = any(not need.optional for need in reading)
+        default = CropReaderSettings() if needed and self.data.name == "crops" else None
+        if not reading:
+            unused: RegionReaderSettings = CropReaderSettings()
+            return self._part("regions", False, unused)
+        if self.model.regions is None and not needed:
+            return None
+        found = self.model.regions or default
+        kinds = {"crops": {"crop"}, "scans": {"mask", "box", "query"}, "cxr": {"box", "query"}}
+        offered = set(REGION_READERS).intersection(kinds[self.data.name], *(need.readers for need in reading))
+        if found is None or found.name not in offered:
+            raise ConfigError(
+                f"The objective reads organs of {self.data.name}, and model.regions is {found and found.name}.",
+                code="objective",
+                fix=f"Set model.regions.name to one of: {', '.join(filter(offered.__contains__, REGION_READERS))}.",
+            )
+        return found

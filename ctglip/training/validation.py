@@ -9,7 +9,7 @@ import numpy as np
 
 from ctglip.data.cache import instances_of
 from ctglip.data.cxr import cxr_input
-from ctglip.data.organs import DataSettings, findings_by_study, studies_of, trainable_organs
+from ctglip.data.organs import CropDataSettings, findings_by_study, studies_of, trainable_organs
 from ctglip.data.samples import OrganInstance
 from ctglip.data.scans import ScanCut, ScanSettings, scan_reader
 from ctglip.data.stored import open_crops
@@ -34,6 +34,7 @@ from ctglip.inference.scoring import Calibration, Dictionaries, Scorer
 from ctglip.models.release import Release
 from ctglip.parallel import worker_threads
 from ctglip.store.tables import Store
+from ctglip.training.recipe import AnyDataSettings
 from ctglip.types import OrganRegion
 from ctglip.vocabulary.organs import OrganDictionary
 
@@ -118,7 +119,7 @@ def macro_auroc(labels: Labels, scores: Scores) -> float:
 
 
 def build_validation(
-    store: Store, release: Release, dictionaries: Dictionaries, data: DataSettings
+    store: Store, release: Release, dictionaries: Dictionaries, data: AnyDataSettings
 ) -> Validation | None:
     """Cut the validation split's crops, or read its scans or radiographs; None where the store has no such split."""
     organs, abnormalities = dictionaries.organs, dictionaries.abnormalities
@@ -136,8 +137,10 @@ def build_validation(
         instances = instances_of(
             store, study_ids, data.organs or trainable_organs(store, organs, abnormalities), data.crops
         )
-        cut = _crops if release.reads_crops else _scans
-        instances, encode = cut(store, release, instances, data, organs)
+        if isinstance(data, CropDataSettings) and release.reads_crops:
+            instances, encode = _crops(store, release, instances, data, organs)
+        else:
+            instances, encode = _scans(store, release, instances, data, organs)
     if not instances:
         return None
     labels = labels_from_findings(findings, instances, organs, abnormalities, data.unmentioned_as_negative)
@@ -148,7 +151,7 @@ OrgansToEncode = tuple[Sequence[OrganInstance], Callable[[], OrganEmbeddings]]
 
 
 def _crops(
-    store: Store, release: Release, instances: list[OrganInstance], data: DataSettings, organs: OrganDictionary
+    store: Store, release: Release, instances: list[OrganInstance], data: CropDataSettings, organs: OrganDictionary
 ) -> OrgansToEncode:
     cache = open_crops(store, instances, data.crops, organs, data.cache, data.threads).readable()
     return cache.instances, lambda: encode_crops(release.model, cache, data.crops)
@@ -159,7 +162,7 @@ def _radiographs(
     release: Release,
     study_ids: Sequence[str],
     names: Sequence[str],
-    data: DataSettings,
+    data: AnyDataSettings,
     organs: OrganDictionary,
 ) -> tuple[Sequence[OrganInstance], Callable[[], OrganEmbeddings], Callable[[], OrganEmbeddings] | None]:
     """Radiographs are kept as the model reads them; organs that its window leaves out are not asked about."""
@@ -187,7 +190,7 @@ def _radiographs(
 
 
 def _scans(
-    store: Store, release: Release, instances: list[OrganInstance], data: DataSettings, organs: OrganDictionary
+    store: Store, release: Release, instances: list[OrganInstance], data: AnyDataSettings, organs: OrganDictionary
 ) -> OrgansToEncode:
     """Scans are kept on the model's grid; organs too small for it are not asked about."""
     settings = ScanSettings.model_validate(release.scans)

@@ -102,11 +102,11 @@ TAGS = {"layers": 2, "heads": 4, "hidden": 256, "dropout": 0.1}
 TOKENS = {"model.image": {"name": "tokens", "levels": [-2], "pooling": "peak"}}
 """How whole radiographs are read by all arms that do."""
 ARMS: dict[str, Arm] = {
-    "clip": ("demo/cxr_asg", {"objective": {"name": "global_pair"}, "model.tags": None, "model.regions": None}),
-    "imitate": ("demo/cxr_imitate", {"cxr.copies": 2}),
-    "asg": ("demo/cxr_asg", {"model.tags": TAGS}),
-    "ecamp": ("demo/cxr_ecamp", {}),
-    "place": ("demo/cxr_place", {}),
+    "clip": ("small/cxr_asg", {"objective": {"name": "global_pair"}, "model.tags": None, "model.regions": None}),
+    "imitate": ("small/cxr_imitate", {"data.copies": 2}),
+    "asg": ("small/cxr_asg", {"model.tags": TAGS}),
+    "ecamp": ("small/cxr_ecamp", {}),
+    "place": ("small/cxr_place", {}),
 }
 """Config and changes; ``shared`` is laid over both. ECAMP has its own encoder (a ViT) and is probed alone."""
 UNTRAINED = {"region_sentence": {"model.regions": None}, "recognition": {"model.tags": None}}
@@ -118,9 +118,9 @@ ABLATION: dict[str, Arm] = {
         for term in ("image_report", "region_sentence", "recognition", "soft_labels")
     },
     "asg, same sentences negative": (ARMS["asg"][0], {**ARMS["asg"][1], "objective.same_sentences": "negative"}),
-    "imitate - findings": ("demo/cxr_imitate", {"cxr.copies": 2, "objective.findings_weight": 0.0}),
-    "imitate - views": ("demo/cxr_imitate", {"cxr.copies": 1, "objective.view_weight": 0.0}),
-    "imitate - clinical prior": ("demo/cxr_imitate", {"cxr.copies": 2, "objective.strength": 0.0}),
+    "imitate - findings": ("small/cxr_imitate", {"data.copies": 2, "objective.findings_weight": 0.0}),
+    "imitate - views": ("small/cxr_imitate", {"data.copies": 1, "objective.view_weight": 0.0}),
+    "imitate - clinical prior": ("small/cxr_imitate", {"data.copies": 2, "objective.strength": 0.0}),
 }
 
 
@@ -132,13 +132,13 @@ def config_of(arm: Arm, size: dict[str, Any], seed: int) -> Any:
     name, changes = arm
     shared = {
         "seed": seed,
-        "cxr.size": size["pixels"],
-        "cxr.margin": 1.125,
-        "cxr.batch": min(32, size["radiographs"][0] // 2),
-        "cxr.contrast": 0.1,
-        "cxr.flip": 0.0,  # sides are asked for
-        "cxr.lateral": False,
-        "cxr.threads": 1,
+        "data.size": size["pixels"],
+        "data.margin": 1.125,
+        "data.batch": min(32, size["radiographs"][0] // 2),
+        "data.contrast": 0.1,
+        "data.flip": 0.0,  # sides are asked for
+        "data.lateral": False,
+        "data.threads": 1,
         "optim.lr": 0.001,
         "optim.warmup": max(1, size["steps"] // 10),
         "optim.weight_decay": 0.05,

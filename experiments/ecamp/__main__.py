@@ -36,7 +36,7 @@ import torch
 from torch import Tensor
 
 from ctglip.data.cxr import CxrDataSettings
-from ctglip.data.organs import DataSettings, OrganDataset
+from ctglip.data.organs import CropDataSettings, OrganDataset
 from ctglip.data.sampling import SamplingSettings
 from ctglip.data.studies import StudyDataset
 from ctglip.features.text_bank import TextBank
@@ -175,7 +175,7 @@ def radiographs(where: Path, asked: Asked, changes: Changes, seed: int = 0) -> F
 
     def opened(split: str, training: bool) -> StudyDataset:
         return StudyDataset(
-            store, split, *dictionaries, DataSettings(), own, seed,
+            store, split, *dictionaries, own, seed,
             texts="pairs", text_ids=lambda texts: bank.ids(texts).tolist(), training=training,
         )  # fmt: skip
 
@@ -196,9 +196,9 @@ def radiographs(where: Path, asked: Asked, changes: Changes, seed: int = 0) -> F
 def crops(where: Path, asked: Asked, seed: int = 0) -> Figures:
     """ECAMP on crops of organs."""
     store, dictionaries = Store.open(where), (load_organs(), load_abnormalities())
-    settings = DataSettings(organs=ORGANS, negatives=0)
+    settings = CropDataSettings(organs=ORGANS, negatives=0, sampling=SamplingSettings(batch=16, organs=8))
     bank = TextBank(asked.out / "crops", NoEncoder())  # pyright: ignore[reportArgumentType]
-    numbers = {"text_ids": lambda texts: bank.ids(texts).tolist(), "sampling": SamplingSettings(batch=16, organs=8)}
+    numbers = {"text_ids": lambda texts: bank.ids(texts).tolist()}
     learned = OrganDataset(store, "train", *dictionaries, settings, seed, **numbers)
     held = OrganDataset(store, asked.split, *dictionaries, settings, **numbers)
     count = min(len(held), 64 if asked.quick else 256)

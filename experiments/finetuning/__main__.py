@@ -160,8 +160,8 @@ def simulated(asked: argparse.Namespace) -> dict:
     seen = cohort(asked.out, "pretraining", size["pretrain"], 100)
     labelled = cohort(asked.out, "labelled", sum(size["splits"]), 200)
     runs = [
-        pretrained(asked.out, seen, "organ_grounded", "demo/pretrain", size["steps"]),
-        pretrained(asked.out, seen, "clip_global", "demo/pretrain_clip_global", size["clip_steps"]),
+        pretrained(asked.out, seen, "organ_grounded", "small/ctglip_cnn", size["steps"]),
+        pretrained(asked.out, seen, "clip_global", "small/clip_global", size["clip_steps"]),
     ]
     results = tuned(asked.out, runs, labelled, label_table(asked.out, size["splits"]), asked.mode, size)
     seconds = time.perf_counter() - start

@@ -25,7 +25,7 @@ PATIENT_A = ("ct/patient_a_abdomen/ct.nii.gz", "ct/patient_a_abdomen/totalsegmen
 HELD_OUT = ("liver_cyst", "renal_stone", "consolidation", "aortic_aneurysm")
 """Abnormalities that the open-vocabulary arm is never taught."""
 
-RECIPE = "demo/pretrain"
+RECIPE = "small/ctglip_cnn"
 """The recipe of the organ arms; chosen on a cohort of its own (``experiments/notes/2026-11-28-small-findings.md``)."""
 _BOX = (
     "data.crops.masked=false",
@@ -33,7 +33,7 @@ _BOX = (
     "model.regions.size=false",
     "objective.negatives=batch",
 )
-_SCANS = ("scans.keep_gb=6",)
+_SCANS = ("data.keep_gb=6",)
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def _crops(label: str, *changes: str, config: str = RECIPE) -> Arm:
 
 def _scans(text: str, label: str, budgets: float = 1.0) -> Arm:
     """CLIP on whole scans, by ``report`` or by ``sentence``; each has a learning rate of its own."""
-    return Arm(label, "demo/pretrain_clip_global", (*_SCANS, f"scans.text={text}"), text, budgets)
+    return Arm(label, "small/clip_global", (*_SCANS, f"data.text={text}"), text, budgets)
 
 
 LADDER: dict[str, Arm] = {
@@ -118,15 +118,15 @@ VARIANTS: dict[str, Arm] = {
     **{
         f"batch{size}_{negatives}": _crops(
             f"batch {size}, {'dictionary' if negatives == 'same_organ' else 'no dictionary'}",
-            f"sampling.batch={size}",
-            f"sampling.organs={organs}",
+            f"data.sampling.batch={size}",
+            f"data.sampling.organs={organs}",
             f"objective.negatives={negatives}",
         )
         for size, organs in BATCHES.items()
         for negatives in ("batch", "same_organ")
     },
-    "vit": _crops("ViT in place of the CNN", config="demo/pretrain_ctglip_vit"),
-    "pool": Arm("organs pooled in whole scans", "demo/pretrain_ctglip_pool", _SCANS, "same_organ"),
+    "vit": _crops("ViT in place of the CNN", config="small/ctglip_vit"),
+    "pool": Arm("organs pooled in whole scans", "small/ctglip_pool", _SCANS, "same_organ"),
 }
 
 
@@ -178,8 +178,10 @@ def config_of(folder: Path, arm: str, seed: int, rate: float, steps: int, curve:
         f"seed={seed}", f"optim.lr={rate}", f"optim.warmup={max(1, steps // 10)}", f"loop.steps={steps}",
         "loop.threads=1", "loop.pairs=0", "loop.tensorboard=false", f"loop.checkpoint_every={max(20, steps // 5)}",
         "loop.keep=1", "loop.device=cpu", f"loop.validate_every={max(1, -(-steps // 5)) if curve else 0}",
-        "data.threads=1", "data.cache.keep=disk", f"data.cache.folder={folder.resolve() / 'crops'}",
+        "data.threads=1",
     )  # fmt: skip
+    if "clip_global" not in asked.config and "pool" not in asked.config:
+        common += ("data.cache.keep=disk", f"data.cache.folder={folder.resolve() / 'crops'}")
     return load_settings(PretrainConfig, asked.config, [*asked.changes, *common])
 
 

@@ -96,15 +96,15 @@ def train(
     if (run / "model" / "config.json").is_file():
         return 0.0
     settings = [f"objective.{name}={json.dumps(value)}" for name, value in changes.items()]
-    settings += [f"loop.steps={steps}", f"seed={seed}", f"cxr.size={pixels}", "cxr.margin=1.0"]
+    settings += [f"loop.steps={steps}", f"seed={seed}", f"data.size={pixels}", "data.margin=1.0"]
     settings += ["loop.device=cpu", "loop.threads=1", "loop.tensorboard=false", f"loop.checkpoint_every={steps}"]
-    settings += ["loop.pairs=0", "optim.lr=0.002", f"cxr.batch={batch}"]
+    settings += ["loop.pairs=0", "optim.lr=0.002", f"data.batch={batch}"]
     start, bank = time.process_time(), run.parent.parent / "text_bank"
     for folder in (bank, run):
         folder.mkdir(parents=True, exist_ok=True)
     if not (run / "text_bank").exists():
         (run / "text_bank").symlink_to(bank.resolve())  # the same texts for all runs
-    pretrain(store, run, load_settings(PretrainConfig, "demo/cxr_place", settings))
+    pretrain(store, run, load_settings(PretrainConfig, "small/cxr_place", settings))
     return time.process_time() - start
 
 
@@ -113,7 +113,6 @@ def read_radiographs(
 ) -> tuple[dict[str, Radiographs], list[str]]:
     """Radiographs of training (400 at most) and of the split judged, and the names of the columns of truth."""
     from ctglip.data.cxr import CxrDataSettings
-    from ctglip.data.organs import DataSettings
     from ctglip.data.studies import StudyDataset
     from ctglip.store.tables import Store
     from ctglip.vocabulary.abnormalities import load_abnormalities
@@ -125,7 +124,7 @@ def read_radiographs(
     found: dict[str, list[tuple[np.ndarray, list[int]]]] = {"train": [], "other": []}
     for split in ("train", judged):
         radiographs = StudyDataset(
-            store, split, load_organs(), load_abnormalities(), DataSettings(), CxrDataSettings(size=pixels),
+            store, split, load_organs(), load_abnormalities(), CxrDataSettings(size=pixels),
             texts="pairs", training=False,
         )  # fmt: skip
         here = [

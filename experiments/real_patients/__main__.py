@@ -80,7 +80,7 @@ def walk(data: Path, model: Path, out: Path, steps: int) -> dict[str, Recognitio
     before, before_all = recognise(model, scan, masks, learned), recognise(model, scan, masks)
     ctglip("query", model, scan, "--masks", masks, *asked, "--out", out / "before")
     run = out / "run"
-    ctglip("pretrain", out / "store", run, "--config", "demo/pretrain", "--set", f"loop.steps={steps}",
+    ctglip("pretrain", out / "store", run, "--config", "small/ctglip_cnn", "--set", f"loop.steps={steps}",
            "--set", f"initial={model}", "--set", "data.unmentioned_as_negative=false",
            *(["--resume"] if run.exists() else []))  # fmt: skip
     after, after_all = recognise(run, scan, masks, learned), recognise(run, scan, masks)

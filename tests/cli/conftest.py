@@ -17,8 +17,8 @@ def walk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     good("simulate", folder / "cohort", "--studies", 24, "--seed", 3)
     good("preprocess", folder / "cohort" / "cohort.csv", folder / "store", "--config", "preprocess/demo_3mm",
          "--workers", 1)  # fmt: skip
-    good("pretrain", folder / "store", folder / "run", "--config", "demo/pretrain", "--set", "loop.steps=4",
-         "--set", "sampling.batch=16")  # fmt: skip
+    good("pretrain", folder / "store", folder / "run", "--config", "small/ctglip_cnn", "--set", "loop.steps=4",
+         "--set", "data.sampling.batch=16")  # fmt: skip
     good("evaluate", folder / "run", folder / "store", folder / "evaluation", "--split", "test",
-         "--labels", folder / "cohort" / "truth.csv", "--config", "demo/evaluate")  # fmt: skip
+         "--labels", folder / "cohort" / "truth.csv")  # fmt: skip
     return folder

@@ -86,9 +86,9 @@ def test_one_bad_study_never_stops_a_cohort(troubled: Path, tmp_path: Path, work
         (("preprocess", "no.csv", "store"), "There is no table no.csv"),
         (("preprocess", "bad.csv", "store"), "no column 'image'"),
         (("preprocess", "bad.csv", "store", "--config", "preprocess/demo_4mm"), "demo_3mm"),
-        (("pretrain", "nostore", "run", "--config", "demo/pretrain"), "nostore"),
+        (("pretrain", "nostore", "run", "--config", "small/ctglip_cnn"), "nostore"),
         (
-            ("pretrain", "nostore", "run", "--config", "demo/pretrain", "--set", "loop.stepz=3"),
+            ("pretrain", "nostore", "run", "--config", "small/ctglip_cnn", "--set", "loop.stepz=3"),
             "did you mean 'steps'",
         ),
         (("evaluate", "norun", "nostore", "out"), "norun"),

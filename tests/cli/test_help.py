@@ -22,5 +22,5 @@ def test_the_list_of_commands_is_whole_at_any_width(width: int, monkeypatch: pyt
 
 def test_shipped_configs_are_listed() -> None:
     shown = CliRunner().invoke(app, ["config", "list"]).output
-    for name in ("demo/pretrain", "evaluate/zero_shot", "finetune/probe", "cohorts/openi"):
+    for name in ("small/ctglip_cnn", "evaluate/zero_shot", "finetune/probe", "cohorts/openi"):
         assert any(line.startswith(f"{name} ") and len(line.split()) > 2 for line in shown.splitlines()), name

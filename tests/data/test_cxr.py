@@ -12,7 +12,6 @@ import torch
 from ctglip.cxr.recipe import CXR_MAX
 from ctglip.data.collate import collate_studies
 from ctglip.data.cxr import CxrDataSettings
-from ctglip.data.organs import DataSettings
 from ctglip.data.samples import NO_TEXT
 from ctglip.data.studies import StudyDataset
 from ctglip.errors import StoreError
@@ -168,7 +167,7 @@ def test_what_cannot_be_a_dataset_of_radiographs(store: Store, tmp_path: Path) -
 def test_organs_of_cxr_get_true_texts_and_false_ones(store: Store) -> None:
     organs, abnormalities = load_organs(), load_abnormalities(organs=load_organs())
     radiographs = radiographs_of(store, "train", SETTINGS)
-    data = StudyDataset(store, "train", organs, abnormalities, DataSettings(negatives=3), SETTINGS)
+    data = StudyDataset(store, "train", organs, abnormalities, SETTINGS.model_copy(update={"negatives": 3}))
     names = dict(enumerate(organs.names))
     false: set[tuple[str, str]] = set()
     for step in range(8):
@@ -225,7 +224,7 @@ def test_a_damaged_cxr_is_left_out(store: Store, monkeypatch: pytest.MonkeyPatch
     assert {radiograph.study_id for step in range(2) for radiograph in radiographs.batch(step)} == {"f0", "f2", "f3"}
     assert [failure.code for failure in radiographs.failures] == ["study_damaged"]
     organs = load_organs()
-    dictionaries, data = (organs, load_abnormalities(organs=organs)), DataSettings(negatives=1)
-    data = StudyDataset(store, "train", *dictionaries, data, settings, reader=radiographs.images.reader)
+    dictionaries = (organs, load_abnormalities(organs=organs))
+    data = StudyDataset(store, "train", *dictionaries, settings, reader=radiographs.images.reader)
     assert {radiograph.study_id for radiograph in data.batch(0)} <= {"f0", "f2", "f3"}
     assert [failure.study_id for failure in data.failures] == ["f1"]

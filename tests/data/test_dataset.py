@@ -15,7 +15,7 @@ from ctglip.data.augment import AugmentSettings
 from ctglip.data.crops import CropSettings
 from ctglip.data.cxr import CxrDataSettings
 from ctglip.data.dataset import TextDataset
-from ctglip.data.organs import DataSettings, OrganDataset
+from ctglip.data.organs import CropDataSettings, OrganDataset
 from ctglip.data.samples import NO_TEXT
 from ctglip.data.scans import ScanDataSettings, ScanSettings
 from ctglip.data.studies import StudyDataset
@@ -26,11 +26,11 @@ from ctglip.vocabulary.organs import load_organs
 from tests.training.tiny import write_tiny_radiographs
 
 DICTIONARIES = (load_organs(), load_abnormalities())
-ORGANS = DataSettings(
+ORGANS = CropDataSettings(
     crops=CropSettings(grid=(8, 8, 8)), negatives=3, augment=AugmentSettings(shift_voxels=1, shift_hu=5.0)
 )
-SCANS = ScanDataSettings(input=ScanSettings(grid=(16, 16, 16)), batch=4, copies=2)
-RADIOGRAPHS = CxrDataSettings(size=32, batch=4, copies=2)
+SCANS = ScanDataSettings(input=ScanSettings(grid=(16, 16, 16)), batch=4, copies=2, negatives=3)
+RADIOGRAPHS = CxrDataSettings(size=32, batch=4, copies=2, negatives=3)
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +41,7 @@ def radiographs(tmp_path_factory: pytest.TempPathFactory) -> Store:
 def studies(store: Store, texts: str, **more: Any) -> StudyDataset:
     radiographs = store.info.modality == "cxr"
     settings = RADIOGRAPHS if radiographs else SCANS
-    data = DataSettings(negatives=3) if radiographs else ORGANS
-    return StudyDataset(store, "train", *DICTIONARIES, data, settings, texts=texts, **more)  # pyright: ignore
+    return StudyDataset(store, "train", *DICTIONARIES, settings, texts=texts, **more)  # pyright: ignore
 
 
 def crops(store: Store, **more: Any) -> OrganDataset:
@@ -140,7 +139,7 @@ def test_words_belong_to_their_organ(tiny_store: Store) -> None:
 def test_a_damaged_scan_is_left_out_of_its_batch(own_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reader, "MAX_FAILED_SHARE", 0.5)
     nothing_kept = SCANS.model_copy(update={"keep_gb": 0.0})
-    data = StudyDataset(own_store, "train", *DICTIONARIES, ORGANS, nothing_kept, texts="pairs")
+    data = StudyDataset(own_store, "train", *DICTIONARIES, nothing_kept, texts="pairs")
     shutil.rmtree(own_store.path / "studies" / f"{data.study_ids[1]}.zarr")
     with pytest.raises(StoreError):
         data[1]

@@ -10,7 +10,7 @@ import pytest
 
 from ctglip.config import validate
 from ctglip.data.mirror import Mirror
-from ctglip.data.organs import DataSettings, OrganDataset
+from ctglip.data.organs import CropDataSettings, OrganDataset
 from ctglip.reports.parser import ReportParser
 from ctglip.store.tables import Store
 from ctglip.vocabulary.abnormalities import load_abnormalities
@@ -84,7 +84,7 @@ def test_image_organ_and_texts_exchange_sides_together(tiny_store: Store, tmp_pa
             "crops": {"grid": [12, 12, 12]},
             "augment": {"shift_hu": 0, "shift_voxels": 0, "mirror": mirror},
         }
-        return OrganDataset(tiny_store, "train", ORGANS, load_abnormalities(), validate(DataSettings, tree, "test"))
+        return OrganDataset(tiny_store, "train", ORGANS, load_abnormalities(), validate(CropDataSettings, tree, "test"))
 
     plain, always = dataset(0.0), dataset(1.0)
     rows = range(len(plain))

@@ -12,7 +12,7 @@ from ctglip.config import validate
 from ctglip.data import rendering
 from ctglip.data.augment import AugmentationParameters, augment_crop
 from ctglip.data.crops import CropSettings, OrganCrop
-from ctglip.data.organs import DataSettings, OrganTexts
+from ctglip.data.organs import CropDataSettings, OrganTexts
 from ctglip.data.rendering import CropStack, render
 from ctglip.data.samples import NO_TEXT, OrganBatch
 from ctglip.types import Finding
@@ -109,7 +109,7 @@ def test_of_an_organ_that_nothing_is_said_of_nothing_is_false_either() -> None:
     dictionaries = (load_organs(), load_abnormalities())
     lesion = Finding(0, "findings", "A lesion of the liver.", "liver", "lesion", "affirmed")
     reports = [([], "liver"), ([lesion], "liver")]
-    settings = validate(DataSettings, {"negatives": 3}, "test")
+    settings = validate(CropDataSettings, {"negatives": 3}, "test")
     texts, taken = OrganTexts(reports, *dictionaries, settings, "same_organ", 0, "the test"), {}
     silent, rng = texts.captions[0], np.random.default_rng(0)
     assert silent.kind == "silent"

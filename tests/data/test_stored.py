@@ -17,7 +17,7 @@ from ctglip.data.cache import CropCache, cut_instances, cut_study, instances_of
 from ctglip.data.collate import images_of
 from ctglip.data.crops import CropSettings
 from ctglip.data.loading import prefetched
-from ctglip.data.organs import DataSettings, OrganDataset
+from ctglip.data.organs import CropDataSettings, OrganDataset
 from ctglip.data.samples import OrganSample
 from ctglip.data.sampling import BalancedSampler, SamplingSettings
 from ctglip.data.stored import CacheSettings, CropFiles, StoredCrops, open_crops, resolve, slot_bytes
@@ -189,7 +189,7 @@ def dataset(store: Store, folder: Path, keep: str, max_damaged: float = 0.05, **
         "cache": {"keep": keep, "folder": str(folder), "max_damaged": max_damaged},
         "augment": augment,
     }
-    return OrganDataset(store, "train", ORGANS, load_abnormalities(), validate(DataSettings, tree, "test"))
+    return OrganDataset(store, "train", ORGANS, load_abnormalities(), validate(CropDataSettings, tree, "test"))
 
 
 def batches(data: OrganDataset) -> Callable[[int], list[OrganSample]]:

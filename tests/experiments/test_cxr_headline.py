@@ -36,11 +36,11 @@ def test_arms_differ_only_in_what_they_are_about(name: str) -> None:
     size = work.SIZES["full"]
     arm = {**work.ARMS, **work.ABLATION}[name]
     config = work.config_of(arm, size, seed=2)
-    assert (config.seed, config.loop.steps, config.cxr.size) == (2, size["steps"], size["pixels"])
-    assert (config.cxr.flip, config.cxr.rotate, config.cxr.perspective) == (0, 0, 0), "sides are asked for"
+    assert (config.seed, config.loop.steps, config.data.size) == (2, size["steps"], size["pixels"])
+    assert (config.data.flip, config.data.rotate, config.data.perspective) == (0, 0, 0), "sides are asked for"
     if name != "ecamp":
         assert (config.model.image.name, config.model.encoder.norm) == ("tokens", "batch")
-    parts, _ = model_parts(config, 384, load_organs(), ("heart", "lung_left"), radiographs=True)
+    parts, _ = model_parts(config, 384, load_organs(), ("heart", "lung_left"))
     assert (parts.tags is not None) == (name.startswith("asg") and name != "asg - recognition")
 
 

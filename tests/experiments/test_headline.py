@@ -47,7 +47,7 @@ def test_differences_are_paired_over_the_same_patients(tmp_path: Path) -> None:
 def test_each_arm_differs_from_the_one_before_by_its_ingredient() -> None:
     configs = {name: parts.config_of(Path("x"), name, 0, 0.001, 10) for name in (*parts.LADDER, *parts.EXTRA)}
     report, sentence = configs["report"], configs["sentence"]
-    assert sentence.model_copy(update={"scans": report.scans}) == report
+    assert sentence.model_copy(update={"data": report.data}) == report
     box, mask, random, full = (configs[name] for name in ("box", "mask", "random", "same_organ"))
     assert not box.data.crops.masked
     assert not box.model.regions.size

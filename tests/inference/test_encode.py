@@ -15,7 +15,7 @@ import ctglip
 from ctglip.data.augment import AugmentSettings
 from ctglip.data.cache import cut_instances
 from ctglip.data.crops import CropSettings
-from ctglip.data.organs import DataSettings, OrganDataset
+from ctglip.data.organs import CropDataSettings, OrganDataset
 from ctglip.data.scans import ScanDataSettings, ScanSettings
 from ctglip.data.studies import StudyDataset
 from ctglip.errors import ModelError, VocabularyError
@@ -92,7 +92,7 @@ def test_a_batch_of_a_loader_is_encoded_as_an_evaluation_does(trained: Trained) 
     assert isinstance(model, Pipeline)
     dictionaries = model.dictionaries
     crops = CropSettings.model_validate(model.release.crops)
-    settings = DataSettings(crops=crops, augment=PLAIN)
+    settings = CropDataSettings(crops=crops, augment=PLAIN)
     data = OrganDataset(store, "train", dictionaries.organs, dictionaries.abnormalities, settings)
     cache = cut_instances(store, data.cache.instances, crops, dictionaries.organs)
     expected = torch.from_numpy(encode_crops(model.release.model, cache, crops).diagnosis)
@@ -105,10 +105,11 @@ def test_a_batch_of_scans_is_encoded_organ_by_organ(trained: Trained, files: Fil
     release = whole_scans(trained[1], reader)
     model = Pipeline(release)
     dictionaries = model.dictionaries
-    scans = ScanDataSettings(input=ScanSettings.model_validate(release.scans))
+    own = ScanSettings.model_validate(release.scans)
+    scans = ScanDataSettings(input=own, shift_hu=0.0, organs=tuple(ORGANS))
     data = StudyDataset(
         trained[0], "train", dictionaries.organs, dictionaries.abnormalities,
-        DataSettings(augment=PLAIN, organs=tuple(ORGANS)), scans,
+        scans,
         reading=reader,  # type: ignore[arg-type]
     )  # fmt: skip
     batch = data.collate([data[data.study_ids.index("s000")], data[1]])

@@ -141,7 +141,7 @@ def cxr_release(bert: Path, seed: int = 0, trained: dict[str, list[str]] | None 
         text_hash=encoder.hash,
         text_encoder=encoder,
         provenance={"trained": TRAINED if trained is None else trained},
-        cxr=FILMS.model_dump(mode="json"),
+        cxr=FILMS.input.model_dump(mode="json"),
     )
 
 

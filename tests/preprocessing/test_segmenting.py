@@ -19,7 +19,7 @@ from ctglip.cohort import Cohort, read_cohort
 from ctglip.config import load_settings
 from ctglip.ct import segmentation
 from ctglip.ct.segmentation import SegmentationSettings
-from ctglip.data.organs import DataSettings, OrganDataset
+from ctglip.data.organs import CropDataSettings, OrganDataset
 from ctglip.errors import StoreError
 from ctglip.store.tables import Store
 from ctglip.vocabulary.abnormalities import load_abnormalities
@@ -160,7 +160,7 @@ def test_the_demos_recipe_needs_no_totalsegmentator(without_masks, config, tmp_p
     assert (summary.written, summary.failed, len(summary.without_masks)) == (2, (), 2)
     store = Store.open(tmp_path / "store")
     with pytest.raises(StoreError, match="None of the 2 studies") as caught:
-        OrganDataset(store, store.table("splits")["split"][0], load_organs(), load_abnormalities(), DataSettings())
+        OrganDataset(store, store.table("splits")["split"][0], load_organs(), load_abnormalities(), CropDataSettings())
     assert caught.value.code == "no_masks"
     assert "ct.segmentation=null" in str(caught.value)
 

@@ -23,7 +23,7 @@ from ctglip.cohorts.registry import cohort_reader
 from ctglip.cohorts.writing import write_cohort
 from ctglip.config import load_settings
 from ctglip.cxr.recipe import CxrRecipe
-from ctglip.data.cxr import CxrDataSettings
+from ctglip.data.cxr import CxrInputSettings
 from ctglip.errors import MaskError
 from ctglip.evaluation.run import evaluate
 from ctglip.evaluation.settings import EvaluateConfig
@@ -41,7 +41,7 @@ QUESTIONS = ["left lung: consolidation", "pleural effusion right?", "heart: card
 def small_model(folder: Path, **model: Any) -> Release:
     release = cxr_release(write_word_bert(folder / "bert"), trained={}, **model)
     release.recipe = RECIPE.model_dump(mode="json")
-    release.cxr = CxrDataSettings(size=96, margin=1.125).model_dump(mode="json")
+    release.cxr = CxrInputSettings(size=96, margin=1.125).model_dump(mode="json")
     return release
 
 

@@ -61,8 +61,11 @@ def store(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
 @pytest.mark.parametrize("method", list(TERMS))
 def test_a_step_on_real_radiographs(store: Store, tmp_path: Path, method: str) -> None:
     encoder = write_word_bert(tmp_path / "bert")
-    steps = ["loop.steps=1", "loop.log_every=1", "loop.threads=1", "loop.device=cpu", "cxr.size=96", "cxr.batch=6"]
-    config = load_settings(PretrainConfig, f"demo/cxr_{method}", [*steps, f"text.name={encoder}", "text.max_length=60"])
+    steps = ["loop.steps=1", "loop.log_every=1", "loop.threads=1", "loop.device=cpu", "data.size=96"]
+    steps += ["data.batch=6", "text.max_length=60"]
+    config = load_settings(
+        PretrainConfig, f"small/cxr_{method}", [*steps, f"text.name={encoder}", "text.max_length=60"]
+    )
     release = load_release(pretrain(store.path, tmp_path / "run", config))
     first = read_metrics(tmp_path / "run")[0]
     told = {name.removeprefix("loss_") for name in first if name.startswith("loss_")}

@@ -17,7 +17,7 @@ from ctglip.cohort import read_cohort
 from ctglip.cohorts.registry import cohort_reader
 from ctglip.cohorts.writing import write_cohort
 from ctglip.config import load_settings
-from ctglip.data.cxr import CxrDataSettings
+from ctglip.data.cxr import CxrInputSettings
 from ctglip.models.encoders.cnn import CNNSettings
 from ctglip.store.tables import Store
 from ctglip.table_files import read_table
@@ -63,7 +63,7 @@ def cxr_model(folder: Path, store: Store, size: int, widths: tuple[int, ...]) ->
     encoder = CNNSettings(spatial_dims=2, widths=widths, blocks=(0, *(1 for _ in widths[1:])), groups=4)
     release = cxr_release(write_word_bert(folder / "bert"), encoder=encoder)
     release.recipe = store.info.recipe
-    release.cxr = CxrDataSettings(size=size, margin=1.125).model_dump(mode="json")
+    release.cxr = CxrInputSettings(size=size, margin=1.125).model_dump(mode="json")
     return saved(folder / "model", release)
 
 

@@ -36,8 +36,8 @@ def test_the_wheel_works_away_from_the_checkout(tmp_path: Path) -> None:
     assert Path(where).is_relative_to(tmp_path)
     sound = json.loads(run(tmp_path / "venv" / "bin" / "ctglip", "doctor", "--json", cwd=tmp_path))
     assert sound["organ dictionary"]["sound"]
-    assert "demo/pretrain" in run(
-        python, "-c", "from ctglip.config import find_config; print(find_config('demo/pretrain'))", cwd=tmp_path
+    assert "small/ctglip_cnn" in run(
+        python, "-c", "from ctglip.config import find_config; print(find_config('small/ctglip_cnn'))", cwd=tmp_path
     ).replace(".yaml", "")
     help_text = run(tmp_path / "venv" / "bin" / "ctglip", "preprocess", "--help", cwd=tmp_path)
     assert "cohort" in help_text.lower()

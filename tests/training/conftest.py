@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from ctglip.config import validate
+from ctglip.config import merge, validate
 from ctglip.features.text_bank import TextBank
 from ctglip.store.tables import Store
 from ctglip.training.recipe import PretrainConfig
@@ -38,11 +41,16 @@ def config(word_bert: Path) -> PretrainConfig:
     return tiny_config(word_bert)
 
 
-def tiny_config(encoder: Path, **loop: object) -> PretrainConfig:
-    """Six steps of a very small model."""
+ORGANS = ["liver", "spleen", "kidney_left"]
+CROPS = {"name": "crops", "organs": ORGANS, "crops": {"grid": [16, 16, 16]}, "sampling": {"batch": 12, "organs": 3}}
+SCANS = {"name": "scans", "organs": ORGANS, "input": {"grid": [16, 16, 16]}, "batch": 4}
+BOTH = {**CROPS, "scans": {"input": {"grid": [16, 16, 16]}, "batch": 4}}
+
+
+def tiny_config(encoder: Path, *changes: Mapping[str, Any], **loop: object) -> PretrainConfig:
+    """Six steps of a very small model, on crops where the changes do not say otherwise."""
     tree = {
-        "data": {"organs": ["liver", "spleen", "kidney_left"], "crops": {"grid": [16, 16, 16]}, "negatives": 3},
-        "sampling": {"batch": 12, "organs": 3},
+        "data": CROPS,
         "text": {"name": str(encoder)},
         "model": {
             "encoder": {"name": "cnn", "widths": [8, 16], "blocks": [0, 1], "groups": 4},
@@ -52,7 +60,7 @@ def tiny_config(encoder: Path, **loop: object) -> PretrainConfig:
         "loop": {"steps": 6, "log_every": 1, "checkpoint_every": 2, "device": "cpu", "threads": 1, **loop},
         "optim": {"lr": 0.003, "warmup": 2},
     }
-    return validate(PretrainConfig, tree, "test")
+    return validate(PretrainConfig, functools.reduce(merge, (tree, *changes)), "test")
 
 
 @pytest.fixture

@@ -25,7 +25,8 @@ from ctglip.training.launch import pretrain
 from ctglip.training.recipe import PretrainConfig
 from ctglip.training.tracking import read_metrics
 from ctglip.vocabulary.organs import load_organs
-from tests.training.test_cxr import SCANS, cxr_config
+from tests.training.conftest import SCANS, tiny_config
+from tests.training.test_cxr import cxr_config
 from tests.training.tiny import radiographs_of, write_tiny_radiographs, write_word_bert
 
 TAGS = {"layers": 1, "heads": 2, "hidden": 32, "dropout": 0.0}
@@ -64,8 +65,7 @@ def test_texts_are_trained_along_and_tags_stay(tiny_cxr, word_bert: Path, tmp_pa
 
 @pytest.mark.parametrize("reader", ["mask", "box", "query"])
 def test_scans_reach_every_term(tiny, word_bert: Path, tmp_path: Path, reader: str) -> None:
-    three = {"cxr": {}, "model": {"regions": {"name": reader}, "encoder": {"spatial_dims": 3}}}
-    config = cxr_config(word_bert, SCANS, ASG, three)
+    config = tiny_config(word_bert, {"data": SCANS}, ASG, {"model": {"regions": {"name": reader}}})
     parts = assemble(tiny[0], tmp_path / "run", config, "cpu")
     losses, _ = parts.objective(parts.batch(0))
     assert losses.keys() == ALL
@@ -74,8 +74,8 @@ def test_scans_reach_every_term(tiny, word_bert: Path, tmp_path: Path, reader: s
 
 
 def test_regions_have_no_size(tiny, word_bert: Path, tmp_path: Path) -> None:
-    three = {"model": {"regions": {"name": "box"}, "encoder": {"spatial_dims": 3}}}
-    parts = assemble(tiny[0], tmp_path / "run", cxr_config(word_bert, SCANS, ASG, three), "cpu")
+    config = tiny_config(word_bert, {"data": SCANS}, ASG, {"model": {"regions": {"name": "box"}}})
+    parts = assemble(tiny[0], tmp_path / "run", config, "cpu")
     assert not parts.release.model.inputs.sizes
 
 
@@ -87,7 +87,7 @@ def test_a_released_model_recognises_tags_and_regions(tmp_path: Path) -> None:
     encoder = write_word_bert(tmp_path / "bert", also=tag_entries("tags"))
     changes = {
         "model": TOKEN,
-        "cxr": {"margin": 1.05, "batch": 16},
+        "data": {"margin": 1.05, "batch": 16},
         "objective": {"recognition": 50.0},
     }
     config = cxr_config(encoder, ASG, changes, steps=250, log_every=10, checkpoint_every=250)
@@ -111,14 +111,14 @@ def test_a_released_model_recognises_tags_and_regions(tmp_path: Path) -> None:
     torch.testing.assert_close(again, logits, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize(("name", "twin"), [("cxr/asg", "demo/cxr_asg")])
+@pytest.mark.parametrize(("name", "twin"), [("cxr/asg", "small/cxr_asg")])
 def test_the_recipe_of_cxr_fits_together(name: str, twin: str) -> None:
     large, small = (load_settings(PretrainConfig, at) for at in (name, twin))
     for config in (large, small):
-        settings, inputs = model_parts(config, 384, load_organs(), (), radiographs=True)
+        settings, inputs = model_parts(config, 384, load_organs(), ())
         with torch.device("meta"):
             encoder = build_encoder(settings.encoder, inputs.in_channels)
-        assert config.cxr.size % encoder.strides[-1][0] == 0
+        assert config.data.size % encoder.strides[-1][0] == 0
         assert settings.regions is not None
         assert (settings.regions.name, settings.regions.pooling) == ("box", "tokens")
     assert large.objective == small.objective
@@ -127,8 +127,8 @@ def test_the_recipe_of_cxr_fits_together(name: str, twin: str) -> None:
 @pytest.mark.slow
 def test_the_twin_trains(tiny_cxr, word_bert: Path, tmp_path: Path) -> None:
     store: Store = tiny_cxr[0]
-    steps = ["loop.steps=2", "loop.log_every=1", "loop.threads=1", "cxr.batch=6", f"text.name={word_bert}"]
-    config = load_settings(PretrainConfig, "demo/cxr_asg", [*steps, "text.max_length=60"])
+    steps = ["loop.steps=2", "loop.log_every=1", "loop.threads=1", "data.batch=6", f"text.name={word_bert}"]
+    config = load_settings(PretrainConfig, "small/cxr_asg", [*steps, "text.max_length=60"])
     release = load_release(pretrain(store.path, tmp_path / "run", config))
     assert release.provenance["trained"]
     assert all(torch.isfinite(value).all() for value in release.model.state_dict().values())

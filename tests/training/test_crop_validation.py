@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ctglip.config import merge, validate
-from ctglip.data.organs import DataSettings
+from ctglip.data.organs import CropDataSettings
 from ctglip.inference.scoring import dictionaries_of
 from ctglip.models.release import load_release
 from ctglip.store.tables import Store
@@ -19,7 +19,7 @@ from tests.training.tiny import write_tiny_store
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, word_bert: Path) -> tuple[Store, Path, DataSettings]:
+def trained(tmp_path_factory: pytest.TempPathFactory, word_bert: Path) -> tuple[Store, Path, CropDataSettings]:
     folder = tmp_path_factory.mktemp("validation")
     store, _ = write_tiny_store(folder / "store", 40, seed=5)
     config = tiny_config(word_bert, steps=2)
@@ -27,13 +27,13 @@ def trained(tmp_path_factory: pytest.TempPathFactory, word_bert: Path) -> tuple[
     return store, folder / "run", config.data
 
 
-def kept(data: DataSettings, keep: str, folder: Path, max_damaged: float = 0.05) -> DataSettings:
+def kept(data: CropDataSettings, keep: str, folder: Path, max_damaged: float = 0.05) -> CropDataSettings:
     cache = {"keep": keep, "folder": str(folder), "max_damaged": max_damaged}
-    return validate(DataSettings, merge(data.model_dump(mode="json"), {"cache": cache}), "test")
+    return validate(CropDataSettings, merge(data.model_dump(mode="json"), {"cache": cache}), "test")
 
 
 def test_answers_are_the_same_wherever_crops_are_kept(
-    trained: tuple[Store, Path, DataSettings], tmp_path: Path
+    trained: tuple[Store, Path, CropDataSettings], tmp_path: Path
 ) -> None:
     store, run, data = trained
     release = load_release(run)
@@ -48,7 +48,7 @@ def test_answers_are_the_same_wherever_crops_are_kept(
 
 
 @pytest.mark.parametrize("keep", ["memory", "none"])
-def test_a_damaged_study_is_left_out(trained: tuple[Store, Path, DataSettings], tmp_path: Path, keep: str) -> None:
+def test_a_damaged_study_is_left_out(trained: tuple[Store, Path, CropDataSettings], tmp_path: Path, keep: str) -> None:
     store, run, data = trained
     copy = tmp_path / "store"
     shutil.copytree(store.path, copy)

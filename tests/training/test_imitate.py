@@ -12,8 +12,8 @@ import polars as pl
 import pytest
 import torch
 
-from ctglip.config import load_settings, merge, validate
-from ctglip.data.cxr import CxrDataSettings
+from ctglip.config import load_settings, merge
+from ctglip.data.cxr import CxrInputSettings
 from ctglip.errors import ConfigError
 from ctglip.evaluation.bootstrap import Question, weighted_auroc
 from ctglip.models.encoders import build_encoder
@@ -27,18 +27,18 @@ from ctglip.training.launch import pretrain
 from ctglip.training.recipe import PretrainConfig
 from ctglip.training.tracking import read_metrics
 from ctglip.vocabulary.organs import load_organs
-from tests.training.conftest import tiny_config
-from tests.training.test_cxr import SCANS, cxr_config
+from tests.training.conftest import SCANS, tiny_config
+from tests.training.test_cxr import cxr_config
 from tests.training.tiny import CXR_SAYS, radiographs_of, write_tiny_radiographs
 
 SMALL = {"name": "imitate", "aggregation": {"keep": [0.5, 0.5], "grid": [4, 4], "heads": 2, "tokens": 16}}
-FILMS: dict[str, Any] = {"objective": SMALL, "cxr": {"copies": 2}}
+FILMS: dict[str, Any] = {"objective": SMALL, "data": {"copies": 2}}
 VOLUMES = {"objective": merge(SMALL, {"aggregation": {"grid": [4, 4, 2]}})}
 
 
 def scan_config(encoder: Path, **loop: object) -> PretrainConfig:
-    tree = tiny_config(encoder, **loop).model_dump(mode="json")
-    return validate(PretrainConfig, merge(merge(tree, SCANS), VOLUMES), "test")
+    views = {"data": {**SCANS, "copies": 2, "shift_voxels": 2}}
+    return tiny_config(encoder, views, VOLUMES, **loop)
 
 
 @pytest.mark.parametrize("kind", ["radiographs", "scans"])
@@ -72,7 +72,7 @@ def test_levels_that_the_encoder_has_not_are_named(tiny_cxr, word_bert: Path, tm
 
 def zero_shot(release: Release, store: Store, truth: Path) -> dict[str, float]:
     """AUROC of impressions with a finding against those without it, of the radiographs of the split test."""
-    settings = CxrDataSettings.model_validate(release.cxr)
+    settings = CxrInputSettings.model_validate(release.cxr)
     radiographs = radiographs_of(store, "test", settings.model_copy(update={"copies": 1}), training=False)
     images = torch.from_numpy(np.stack([radiographs.sampled([row], 0)[0].image for row in range(len(radiographs))]))
     labels = pl.read_csv(truth, schema_overrides={"study_id": pl.String})
@@ -99,7 +99,7 @@ def test_impressions_are_learned_from_radiographs(word_bert: Path, tmp_path: Pat
     store, truth = write_tiny_radiographs(tmp_path / "store", 240, seed=4)
     levels = {"encoder": {"widths": [16, 32, 48], "blocks": [0, 1, 1]}, "dim": 64, "embedding_dim": 32}
     own = {
-        "cxr": {"batch": 24},
+        "data": {"batch": 24},
         "model": {**levels, "head_norm": head_norm},
         "objective": {"aggregation": {"keep": [0.5, 0.5, 0.5], "tokens": 48}},
     }
@@ -127,13 +127,13 @@ def test_micro_batches_change_nothing(tiny_cxr, word_bert: Path, tmp_path: Path)
 
 
 def test_the_recipe_of_cxr_and_its_twin_fit_together() -> None:
-    large, small = (load_settings(PretrainConfig, name) for name in ("cxr/imitate", "demo/cxr_imitate"))
+    large, small = (load_settings(PretrainConfig, name) for name in ("cxr/imitate", "small/cxr_imitate"))
     for config in (large, small):
-        settings, inputs = model_parts(config, 384, load_organs(), (), radiographs=True)
+        settings, inputs = model_parts(config, 384, load_organs(), ())
         with torch.device("meta"):
             encoder = build_encoder(settings.encoder, inputs.in_channels)
-        assert config.cxr.size % encoder.strides[-1][0] == 0
-        assert config.cxr.copies == 2
+        assert config.data.size % encoder.strides[-1][0] == 0
+        assert config.data.copies == 2
         (part,) = parts_of(config.objective).values()
         assert isinstance(part, ImitateSettings)
         assert len(part.aggregation.keep) == len(encoder.level_channels)
@@ -149,8 +149,8 @@ def test_the_recipe_of_cxr_and_its_twin_fit_together() -> None:
 @pytest.mark.slow
 @pytest.mark.ci
 def test_the_twin_of_cxr_trains(tiny_cxr, word_bert: Path, tmp_path: Path) -> None:
-    steps = ["loop.steps=2", "loop.log_every=1", "loop.threads=1", "cxr.batch=6", f"text.name={word_bert}"]
-    config = load_settings(PretrainConfig, "demo/cxr_imitate", [*steps, "text.max_length=60"])
+    steps = ["loop.steps=2", "loop.log_every=1", "loop.threads=1", "data.batch=6", f"text.name={word_bert}"]
+    config = load_settings(PretrainConfig, "small/cxr_imitate", [*steps, "text.max_length=60"])
     release = load_release(pretrain(tiny_cxr[0].path, tmp_path / "run", config))
     assert release.provenance["trained"]["heart"] == ["cardiomegaly"]
     assert all(torch.isfinite(value).all() for value in release.model.state_dict().values())
@@ -164,7 +164,7 @@ def test_the_twin_of_cxr_trains(tiny_cxr, word_bert: Path, tmp_path: Path) -> No
 def test_a_part_of_a_mixture(tiny_cxr, word_bert: Path, tmp_path: Path) -> None:
     both = {
         "model": {"regions": {"name": "box"}},
-        "cxr": {"copies": 2},
+        "data": {"copies": 2},
         "objective": {
             "name": "mixture",
             "parts": {"organs": {"name": "organ_text"}, "reports": SMALL},

@@ -18,7 +18,7 @@ from ctglip.store.tables import Store
 from ctglip.training.launch import pretrain
 from ctglip.training.recipe import PretrainConfig
 from ctglip.types import Interval
-from tests.training.conftest import tiny_config
+from tests.training.conftest import ORGANS, tiny_config
 from tests.training.tiny import write_tiny_store
 
 STEPS = 120
@@ -30,11 +30,9 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Path]:
 
 
 def learning_config(encoder: Path, permute: bool, seed: int = 0, organs: tuple[str, ...] = ()) -> PretrainConfig:
-    config = tiny_config(encoder, steps=STEPS, log_every=STEPS, checkpoint_every=STEPS)
-    organs = organs or config.data.organs
-    data = config.data.model_copy(update={"permute_texts": permute, "organs": organs})
-    sampling = config.sampling.model_copy(update={"batch": 24, "organs": len(organs)})
-    return config.model_copy(update={"data": data, "sampling": sampling, "seed": seed})
+    names = organs or ORGANS
+    data = {"permute_texts": permute, "organs": names, "sampling": {"batch": 24, "organs": len(names)}}
+    return tiny_config(encoder, {"data": data, "seed": seed}, steps=STEPS, log_every=STEPS, checkpoint_every=STEPS)
 
 
 def judged(cohort: tuple[Store, Path], folder: Path, config: PretrainConfig) -> Interval:

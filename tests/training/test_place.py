@@ -20,14 +20,16 @@ from ctglip.training.launch import pretrain
 from ctglip.training.recipe import PretrainConfig
 from ctglip.training.tracking import read_metrics
 from ctglip.vocabulary.organs import load_organs
-from tests.training.test_cxr import SCANS, cxr_config
+from tests.training.conftest import BOTH, SCANS, tiny_config
+from tests.training.test_cxr import cxr_config
 
 RESAMPLER = {"queries": 4, "layers": 1, "heads": 2, "dim": 16, "levels": [-2, -1]}
 PLACE: dict[str, Any] = {"name": "place", "patches": {"dim": 16, "heads": 2, "detail": 4, "patches": 16}}
 ALONE = {"model": {"resampler": RESAMPLER}, "objective": PLACE}
 ORGANS = {**ALONE, "objective": {**PLACE, "name": "place_organs"}}
+EVERY = {**ORGANS, "data": {"organs": []}}
 TERMS = {"instance", "batch", "sentence", "correlation"}
-CROPS = {"cxr": {}, "model": {"encoder": {"spatial_dims": 3}}}
+WHOLE = {"data": SCANS}
 
 
 def mixed(reader: str) -> dict[str, Any]:
@@ -50,15 +52,15 @@ def test_cxr_reach_every_term(tiny_cxr, word_bert: Path, tmp_path: Path) -> None
 
 
 def test_scans_reach_every_term(tiny, word_bert: Path, tmp_path: Path) -> None:
-    learns(tiny[0], cxr_config(word_bert, SCANS, ALONE, CROPS), tmp_path, TERMS)
+    learns(tiny[0], tiny_config(word_bert, WHOLE, ALONE), tmp_path, TERMS)
 
 
 def test_crops_reach_every_term(tiny, word_bert: Path, tmp_path: Path) -> None:
-    learns(tiny[0], cxr_config(word_bert, ORGANS, CROPS), tmp_path, TERMS)
+    learns(tiny[0], tiny_config(word_bert, EVERY), tmp_path, TERMS)
 
 
 def test_sentences_of_a_crop_are_what_its_report_says_of_the_organ_alone(tiny, word_bert: Path, tmp_path: Path) -> None:
-    parts = assemble(tiny[0], tmp_path, cxr_config(word_bert, ORGANS, CROPS), "cpu")
+    parts = assemble(tiny[0], tmp_path, tiny_config(word_bert, EVERY), "cpu")
     source: Any = parts.sources["place_organs"]
     many = 0
     for step in range(4):
@@ -75,10 +77,9 @@ def test_sentences_of_a_crop_are_what_its_report_says_of_the_organ_alone(tiny, w
     assert many
 
 
-def test_organs_of_whole_scans_are_refused(tiny, word_bert: Path, tmp_path: Path) -> None:
-    config = cxr_config(word_bert, SCANS, ORGANS, CROPS, {"model": {"regions": {"name": "mask"}}})
-    with pytest.raises(ConfigError, match=r"reads organs, and model\.regions is mask"):
-        assemble(tiny[0], tmp_path, config, "cpu")
+def test_organs_of_whole_scans_are_refused(word_bert: Path) -> None:
+    with pytest.raises(ConfigError, match=r"reads organs of scans, and model\.regions is mask"):
+        tiny_config(word_bert, WHOLE, ORGANS, {"model": {"regions": {"name": "mask"}}})
 
 
 @pytest.mark.parametrize("reader", ["box", "query", "crop", "mask"])
@@ -86,13 +87,14 @@ def test_beside_organ_text(tiny_cxr, tiny, word_bert: Path, tmp_path: Path, read
     terms = {"organs/anatomy", "organs/diagnosis", *(f"reports/{term}" for term in TERMS)}
     if reader in ("box", "query"):
         learns(tiny_cxr[0], cxr_config(word_bert, mixed(reader)), tmp_path / "radiographs", terms)
-    learns(tiny[0], cxr_config(word_bert, SCANS, mixed(reader), CROPS), tmp_path / "scans", terms)
+    data = {"data": BOTH if reader == "crop" else SCANS}
+    learns(tiny[0], tiny_config(word_bert, data, mixed(reader)), tmp_path / "scans", terms)
 
 
 def test_a_model_observes_only_where_a_term_needs_it(tiny_cxr, word_bert: Path, tmp_path: Path) -> None:
     without = {"objective": {**PLACE, "batch_weight": 0.0, "sentence_weight": 0.0}}
     config = cxr_config(word_bert, without)
-    assert model_parts(config, 8, load_organs(), (), radiographs=True)[0].resampler is None
+    assert model_parts(config, 8, load_organs(), ())[0].resampler is None
     learns(tiny_cxr[0], config, tmp_path, {"instance", "correlation"})
 
 
@@ -104,17 +106,17 @@ def test_contrasts_of_organs_are_refused(tiny_cxr, word_bert: Path, tmp_path: Pa
 
 @pytest.mark.parametrize("name", ["place", "place_mixture"])
 def test_the_recipes_of_cxr_fit_together(name: str) -> None:
-    large, small = (load_settings(PretrainConfig, at) for at in (f"cxr/{name}", f"demo/cxr_{name}"))
+    large, small = (load_settings(PretrainConfig, at) for at in (f"cxr/{name}", f"small/cxr_{name}"))
     for config in (large, small):
-        settings, inputs = model_parts(config, 384, load_organs(), (), radiographs=True)
+        settings, inputs = model_parts(config, 384, load_organs(), ())
         with torch.device("meta"):
             encoder = build_encoder(settings.encoder, inputs.in_channels)
-        assert config.cxr.size % encoder.strides[-1][0] == 0
+        assert config.data.size % encoder.strides[-1][0] == 0
         assert settings.resampler is not None
         assert (settings.regions and settings.regions.name) == ("box" if "mixture" in name else None)
 
 
-@pytest.mark.parametrize("name", ["pretrain/place_organs", "demo/pretrain_place_organs"])
+@pytest.mark.parametrize("name", ["pretrain/place_organs", "small/place_organs"])
 def test_the_recipes_of_crops_fit_together(name: str) -> None:
     settings, inputs = model_parts(load_settings(PretrainConfig, name), 384, load_organs(), ())
     assert settings.regions is not None
@@ -124,11 +126,17 @@ def test_the_recipes_of_crops_fit_together(name: str) -> None:
 
 @pytest.mark.slow
 def test_the_twin_of_crops_answers_for_organs(tiny, word_bert: Path, tmp_path: Path) -> None:
-    steps = ["loop.steps=4", "loop.log_every=1", "loop.threads=1", "sampling.batch=8", "data.crops.grid=[16, 16, 16]"]
+    steps = [
+        "loop.steps=4",
+        "loop.log_every=1",
+        "loop.threads=1",
+        "data.sampling.batch=8",
+        "data.crops.grid=[16, 16, 16]",
+    ]
     changes = [*steps, "data.organs=[liver, spleen]", f"text.name={word_bert}", "text.max_length=60"]
     first = []
     for more in ([], ["loop.micro_batch=3"]):
-        config = load_settings(PretrainConfig, "demo/pretrain_place_organs", [*changes, *more])
+        config = load_settings(PretrainConfig, "small/place_organs", [*changes, *more])
         run = tmp_path / f"run{len(more)}"
         release = load_release(pretrain(tiny[0].path, run, config))
         assert release.aligned
@@ -143,11 +151,11 @@ def test_the_twin_of_crops_answers_for_organs(tiny, word_bert: Path, tmp_path: P
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["place", "place_mixture"])
 def test_the_twins_train_in_micro_batches_too(tiny_cxr, word_bert: Path, tmp_path: Path, name: str) -> None:
-    steps = ["loop.steps=2", "loop.log_every=1", "loop.threads=1", "cxr.batch=6", "cxr.size=64"]
+    steps = ["loop.steps=2", "loop.log_every=1", "loop.threads=1", "data.batch=6", "data.size=64"]
     changes = [*steps, f"text.name={word_bert}", "text.max_length=60"]
     first = []
     for more in ([], ["loop.micro_batch=3"]):
-        config = load_settings(PretrainConfig, f"demo/cxr_{name}", [*changes, *more])
+        config = load_settings(PretrainConfig, f"small/cxr_{name}", [*changes, *more])
         run = tmp_path / f"run{len(more)}"
         release = load_release(pretrain(tiny_cxr[0].path, run, config))
         assert release.provenance["trained"]

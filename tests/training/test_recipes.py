@@ -1,4 +1,4 @@
-"""The shipped recipes fit together, and each has a twin that a small machine can run."""
+"""The shipped recipes fit together, and each has a small config that two cores can run."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from ctglip_preprocessing.settings import PreprocessConfig
 from ctglip.cohort import read_cohort
 from ctglip.config import load_settings
 from ctglip.ct.recipe import CtRecipe
+from ctglip.data.organs import CropDataSettings
+from ctglip.data.scans import ScanDataSettings
 from ctglip.models.encoders import build_encoder
 from ctglip.models.release import load_release
-from ctglip.objectives.registry import needs_of, parts_of
+from ctglip.objectives.registry import parts_of
 from ctglip.resources import resource
 from ctglip.simulation.cohort import simulate_cohort
 from ctglip.simulation.study import SimulationSettings
@@ -27,7 +29,7 @@ from ctglip.training.tracking import read_metrics
 from ctglip.vocabulary.organs import load_organs
 
 RECIPES = sorted(path.stem for path in resource("configs").glob("pretrain/*.yaml"))
-BOTH = [f"pretrain/{name}" for name in RECIPES] + [f"demo/pretrain_{name}" for name in RECIPES]
+BOTH = [f"pretrain/{name}" for name in RECIPES] + [f"small/{name}" for name in RECIPES]
 
 
 @pytest.mark.parametrize("name", BOTH)
@@ -37,8 +39,9 @@ def test_what_the_encoder_sees_suits_it(name):
     with torch.device("meta"):
         encoder = build_encoder(settings.encoder, inputs.in_channels)
     crops = settings.regions is not None and settings.regions.name == "crop"
+    whole = config.whole_images()
     grids = [config.data.crops.grid] if crops else []
-    grids += [config.scans.input.grid] if not crops or any(need.image for need in needs_of(config.objective)) else []
+    grids += [] if whole is None else [whole.input.grid]
     for grid in grids:
         assert not any(side % step for side, step in zip(grid, encoder.strides[-1], strict=True))
     levels = getattr(settings.regions, "levels", ())
@@ -46,11 +49,11 @@ def test_what_the_encoder_sees_suits_it(name):
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_twin_is_the_same_method(name):
-    large, small = (load_settings(PretrainConfig, at) for at in (f"pretrain/{name}", f"demo/pretrain_{name}"))
+def test_a_small_config_is_the_same_method(name):
+    large, small = (load_settings(PretrainConfig, at) for at in (f"pretrain/{name}", f"small/{name}"))
     readers = [config.model.regions and config.model.regions.name for config in (large, small)]
     assert readers[0] == readers[1] or "crop" in readers
-    assert large.scans.text == small.scans.text
+    assert getattr(large.whole_images(), "text", None) == getattr(small.whole_images(), "text", None)
     parts = [
         [(key, part.name, getattr(part, "negatives", None)) for key, part in parts_of(c.objective).items()]
         for c in (large, small)
@@ -70,11 +73,13 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_twin_trains_and_its_model_can_be_read(store, word_bert, tmp_path, name):
-    steps = ["loop.steps=2", "loop.log_every=1", "loop.threads=1", "sampling.batch=12", "scans.batch=2"]
-    config = load_settings(
-        PretrainConfig, f"demo/pretrain_{name}", [*steps, f"text.name={word_bert}", "text.max_length=60"]
-    )
+def test_a_small_config_trains_and_its_model_can_be_read(store, word_bert, tmp_path, name):
+    data = load_settings(PretrainConfig, f"small/{name}").data
+    batches = {"data.batch=2": isinstance(data, ScanDataSettings)}
+    if isinstance(data, CropDataSettings):
+        batches = {"data.sampling.batch=12": True, "data.scans.batch=2": data.scans is not None}
+    steps = ["loop.steps=2", "loop.log_every=1", "loop.threads=1", *(one for one, there in batches.items() if there)]
+    config = load_settings(PretrainConfig, f"small/{name}", [*steps, f"text.name={word_bert}", "text.max_length=60"])
     folder = pretrain(store.path, tmp_path / "run", config)
     release = load_release(folder)
     assert release.provenance["trained"]

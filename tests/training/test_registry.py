@@ -32,47 +32,44 @@ from ctglip.training.recipe import PretrainConfig
 from ctglip.training.tracking import read_metrics
 from ctglip.vocabulary.abnormalities import load_abnormalities
 from ctglip.vocabulary.organs import load_organs
-from tests.training.conftest import tiny_config
+from tests.training.conftest import BOTH, SCANS, tiny_config
 from tests.training.tiny import tiny_study, write_tiny_store
 
-SCANS = {"input": {"grid": [16, 16, 16]}, "batch": 4}
+WHOLE: dict[str, Any] = {"data": SCANS}
 KINDS: dict[str, dict[str, Any]] = {
     "organ_text": {},
     "organ_text, lora": {"text": {"train": "lora"}},
     "organ_text, full": {"text": {"train": "full"}},
     "organ_text, hierarchy": {"objective": {"name": "organ_text", "targets": "hierarchy"}},
-    "organ_text, mask": {"model": {"regions": {"name": "mask", "pooling": "attention"}}},
+    "organ_text, mask": {**WHOLE, "model": {"regions": {"name": "mask", "pooling": "attention"}}},
     "organ_query, mask": {
+        **WHOLE,
         "model": {"regions": {"name": "mask"}},
         "objective": {"name": "organ_query", "negatives": "same_organ"},
     },
-    "organ_query, box": {"model": {"regions": {"name": "box"}}, "objective": {"name": "organ_query"}},
-    "organ_query, query": {"model": {"regions": {"name": "query"}}, "objective": {"name": "organ_query"}},
+    "organ_query, box": {**WHOLE, "model": {"regions": {"name": "box"}}, "objective": {"name": "organ_query"}},
+    "organ_query, query": {**WHOLE, "model": {"regions": {"name": "query"}}, "objective": {"name": "organ_query"}},
     "organ_query, crop": {"objective": {"name": "organ_query"}},
-    "global_pair": {"objective": {"name": "global_pair"}},
+    "global_pair": {**WHOLE, "objective": {"name": "global_pair"}},
     "global_pair, sentence": {
+        "data": {**SCANS, "text": "sentence"},
         "objective": {"name": "global_pair", "targets": "equal_key"},
-        "scans": {"text": "sentence"},
     },
     "mixture": {
+        "data": BOTH,
         "objective": {
             "name": "mixture",
             "parts": {"organs": {"name": "organ_text"}, "scans": {"name": "global_pair"}},
             "weights": {"organs": 1.0, "scans": [[0.0, 0.1], [0.5, 1.0]]},
-        }
+        },
     },
 }
-
-
-def config_of(encoder: Path, change: dict[str, Any], **loop: object) -> PretrainConfig:
-    base = tiny_config(encoder, **loop).model_dump(mode="json")
-    return validate(PretrainConfig, merge(merge(base, {"scans": SCANS}), change), "test")
 
 
 @pytest.fixture
 def assembled(tiny: tuple[Store, Path], word_bert: Path, tmp_path: Path):
     def make(kind: str, **changes: Any) -> Assembly:
-        return assemble(tiny[0], tmp_path / "run", config_of(word_bert, merge(KINDS[kind], changes)), "cpu")
+        return assemble(tiny[0], tmp_path / "run", tiny_config(word_bert, merge(KINDS[kind], changes)), "cpu")
 
     return make
 
@@ -129,7 +126,7 @@ def test_reports_are_read_whole_or_by_the_sentence(assembled):
 
 
 def test_a_scan_meets_its_own_report(assembled, tiny):
-    parts = assembled("global_pair", data={"augment": {"shift_hu": 0.0, "noise_hu": 0.0}})
+    parts = assembled("global_pair", data={"shift_hu": 0.0})
     table = tiny[0].table("findings")
     for name, sample in zip(parts.studies(2), parts.samples(2), strict=True):
         rows = table.filter(table["study_id"] == name)
@@ -149,7 +146,7 @@ def test_negatives_are_chosen_by_the_config(assembled, kind, negatives):
     if negatives in ("none", "batch"):
         assert batch.negative_ids.shape[1] == 0
         return
-    assert batch.negative_ids.shape[1] == 3
+    assert batch.negative_ids.shape[1] == 8
     bank = parts.objective.texts.bank
     organs = [parts.release.organs[i] for i in batch.organ_id]
     words = {"liver": ("steato", "fatty"), "spleen": ("splenomeg", "enlarg"), "kidney_left": ("cyst",)}
@@ -164,9 +161,9 @@ def test_negatives_are_chosen_by_the_config(assembled, kind, negatives):
 @pytest.mark.parametrize(("kind", "steps", "least"), [("organ_text, mask", 120, 0.8), ("organ_query, query", 400, 0.7)])
 def test_organs_are_learned_from_whole_scans(word_bert, tmp_path, kind, steps, least):
     store, _ = write_tiny_store(tmp_path / "store", 150, seed=3)
-    scans = {"scans": {"input": {"grid": [20, 20, 20]}, "batch": 12}}
+    scans = {"data": {"input": {"grid": [20, 20, 20]}, "batch": 12}}
     quiet = {"log_every": steps, "checkpoint_every": steps, "pairs": 0, "tensorboard": False}
-    pretrain(store.path, tmp_path / "run", config_of(word_bert, merge(KINDS[kind], scans), steps=steps, **quiet))
+    pretrain(store.path, tmp_path / "run", tiny_config(word_bert, merge(KINDS[kind], scans), steps=steps, **quiet))
     assert read_metrics(tmp_path / "run")[-1]["val_macro_auroc"] > least
 
 
@@ -187,8 +184,7 @@ def test_permuted_reports_belong_to_other_scans(assembled):
     "kind", ["organ_text, mask", "organ_query, mask", "organ_query, box", "organ_query, query", "global_pair"]
 )
 def test_inference_reads_what_training_read(assembled, tiny, kind):
-    still = {"augment": {"shift_hu": 0.0, "noise_hu": 0.0}}
-    parts = assembled(kind, data=still)
+    parts = assembled(kind, data={"shift_hu": 0.0})
     store, model = tiny[0], parts.release.model.eval()
     settings = ScanSettings.model_validate(parts.release.scans)
     batch, studies = parts.batch(0), parts.studies(0)
@@ -218,7 +214,7 @@ def test_scans_without_masks_are_asked_for_the_organs_that_their_reports_speak_o
         return plain(name).clear() if name == "organs" else plain(name)
 
     store.table = table  # pyright: ignore[reportAttributeAccessIssue]
-    config = config_of(word_bert, KINDS["organ_query, query"])
+    config = tiny_config(word_bert, KINDS["organ_query, query"])
     parts = assemble(store, tmp_path / "run", config, "cpu")
     sample = parts.samples(0)[0]
     names = {parts.release.organs[i] for i in sample.organ_id}
@@ -231,7 +227,7 @@ def test_scans_without_masks_are_asked_for_the_organs_that_their_reports_speak_o
 @pytest.mark.ci
 @pytest.mark.parametrize("kind", ["organ_text, mask", "organ_query, query", "global_pair", "mixture"])
 def test_a_run_ends_in_a_model_that_can_be_read(tiny, word_bert, tmp_path, kind):
-    config = config_of(word_bert, KINDS[kind], validate_every=3)
+    config = tiny_config(word_bert, KINDS[kind], validate_every=3)
     folder = pretrain(tiny[0].path, tmp_path / "run", config)
     release = load_release(folder)
     assert (release.scans is None) == (kind == "organ_text")
@@ -248,12 +244,12 @@ def test_a_run_ends_in_a_model_that_can_be_read(tiny, word_bert, tmp_path, kind)
 
 
 def test_an_organ_too_small_for_the_grid_is_not_asked_about(tiny, word_bert, tmp_path):
-    coarse = {"scans": {"input": {"grid": [4, 4, 4]}}, "model": {"encoder": {"stem_stride": 1}}}
-    config = config_of(word_bert, merge(KINDS["organ_text, mask"], coarse))
+    coarse = {"data": {"input": {"grid": [4, 4, 4]}}, "model": {"encoder": {"stem_stride": 1}}}
+    config = tiny_config(word_bert, merge(KINDS["organ_text, mask"], coarse))
     parts = assemble(tiny[0], tmp_path / "run", config, "cpu")
     study = tiny[0].study("s000")
     rows = [organ_row(row) for row in study.rows("organs") if row["organ"] in ("liver", "spleen", "kidney_left")]
-    cut = cut_scan(study.image(), study.organs(), study.affine, config.scans.input)
+    cut = cut_scan(study.image(), study.organs(), study.affine, config.data.input)
     assert cut.labels is not None
     organs = load_organs()
     there = readable(cut, rows, parts.release.model, organs)
@@ -264,20 +260,20 @@ def test_an_organ_too_small_for_the_grid_is_not_asked_about(tiny, word_bert, tmp
 
 @pytest.mark.parametrize("train", ["lora", "full"])
 def test_a_text_encoder_trained_along_travels_with_the_model(tiny, word_bert, tmp_path, train):
-    config = config_of(word_bert, {"text": {"train": train, "lora_rank": 2}}, steps=3)
+    config = tiny_config(word_bert, {"text": {"train": train, "lora_rank": 2}}, steps=3)
     folder = pretrain(tiny[0].path, tmp_path / "run", config)
     release = load_release(folder)
     assert release.text_settings.train == "frozen"
     text = next(iter(release.prompts))
     again = release.encoder().encode([text, "a text that was never seen"])
     torch.testing.assert_close(again[0], release.prompts[text], atol=1e-5, rtol=1e-5)
-    frozen = assemble(tiny[0], tmp_path / "other", config_of(word_bert, {}), "cpu").release
+    frozen = assemble(tiny[0], tmp_path / "other", tiny_config(word_bert, {}), "cpu").release
     assert not torch.allclose(release.prompts[text], frozen.prompts[text], atol=1e-6)
 
 
 def test_an_image_encoder_can_come_from_another_kind_of_run(tiny, word_bert, tmp_path):
-    before = pretrain(tiny[0].path, tmp_path / "clip", config_of(word_bert, KINDS["global_pair"], steps=2))
-    config = config_of(word_bert, {"model": {"encoder": {"weights": str(tmp_path / "clip"), "partial": True}}})
+    before = pretrain(tiny[0].path, tmp_path / "clip", tiny_config(word_bert, KINDS["global_pair"], steps=2))
+    config = tiny_config(word_bert, {"model": {"encoder": {"weights": str(tmp_path / "clip"), "partial": True}}})
     parts = assemble(tiny[0], tmp_path / "run", config, "cpu")
     trained = load_release(before).model.encoder.state_dict()
     mine = parts.release.model.encoder.state_dict()
@@ -300,16 +296,19 @@ def test_configs_without_a_name_are_organ_texts(word_bert):
 def test_models_that_do_not_suit_the_objective_are_named(tiny, word_bert, tmp_path):
     faults = {
         "trains no model.regions": merge(KINDS["global_pair"], {"model": {"regions": {"name": "crop"}}}),
-        "compares whole reports": {"objective": {"name": "global_pair", "negatives": "same_organ"}},
+        "compares whole reports": {**WHOLE, "objective": {"name": "global_pair", "negatives": "same_organ"}},
         "trains no model.image": {"model": {"image": {"name": "pooled"}}},
         "trains no model.resampler": {"model": {"resampler": {"queries": 4}}},
         "trains no model.tags": {"model": {"tags": {"layers": 1}}},
-        "with the windows": merge(KINDS["mixture"], {"scans": {"input": {"windows_hu": [[-100.0, 100.0]]}}}),
-        "has weights for": {"objective": {**KINDS["mixture"]["objective"], "weights": {"organs": 1.0}}},
+        "there are crops alone": merge(KINDS["mixture"], {"data": {"scans": None}}),
+        "data.name is crops": {"objective": {"name": "global_pair"}},
+        "data.scans is set, and nothing reads it": {"data": BOTH},
+        "data.negatives is set, and nothing reads it": merge(KINDS["global_pair"], {"data": {"negatives": 3}}),
+        "has weights for": {"data": BOTH, "objective": {**KINDS["mixture"]["objective"], "weights": {"organs": 1.0}}},
     }
     for message, change in faults.items():
         with pytest.raises(ConfigError, match=message):
-            assemble(tiny[0], tmp_path / "run", config_of(word_bert, change), "cpu")
+            assemble(tiny[0], tmp_path / "run", tiny_config(word_bert, change), "cpu")
 
 
 @pytest.mark.parametrize("name", ["in_channels", "text_dim", "organs", "anatomy", "sizes", "grounding"])

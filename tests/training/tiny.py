@@ -14,7 +14,6 @@ from ctglip.ct.recipe import CtRecipe
 from ctglip.ct.standardize import standardize
 from ctglip.cxr.recipe import CXR_MAX, CxrRecipe
 from ctglip.data.cxr import CxrDataSettings
-from ctglip.data.organs import DataSettings
 from ctglip.data.studies import StudyDataset
 from ctglip.reports.parser import ReportParser
 from ctglip.store.format import StoreInfo
@@ -158,9 +157,7 @@ def write_tiny_radiographs(path: Path, radiographs: int, seed: int = 0) -> tuple
 
 def radiographs_of(store: Store, split: str, settings: CxrDataSettings, **more: Any) -> StudyDataset:
     """Radiographs with their reports."""
-    return StudyDataset(
-        store, split, ORGANS, load_abnormalities(), DataSettings(), settings, **{"texts": "reports", **more}
-    )
+    return StudyDataset(store, split, ORGANS, load_abnormalities(), settings, **{"texts": "reports", **more})
 
 
 def write_word_bert(folder: Path, words: int = 400, also: Iterable[str] = ()) -> Path:
