@@ -43,12 +43,13 @@ def open_source(
     if strategy in ("none", "batch"):
         data = data.model_copy(update={"negatives": 0})
     split = (store, "train", dictionaries.organs, dictionaries.abnormalities)
-    if isinstance(data, CropDataSettings):
+    images = data
+    if isinstance(images, CropDataSettings):
         if kind == "organs":
-            return OrganDataset(*split, data, seed, strategy=strategy, **more)
-        data, regions = data.whole_scans(), None
-        assert data is not None
+            return OrganDataset(*split, images, seed, strategy=strategy, **more)
+        images, regions = images.whole_scans(), None
+        assert images is not None
     reading: RegionReading = cast(RegionReading, regions.name) if regions is not None else "none"
-    found = StudyDataset(*split, data, seed, kind, reading, strategy, reader=next(iter(readers), None), **more)
+    found = StudyDataset(*split, images, seed, kind, reading, strategy, reader=next(iter(readers), None), **more)
     readers.append(found.images.reader)
     return found
