@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -27,17 +27,19 @@ from ctglip.cxr.io import read_radiograph
 from ctglip.cxr.masks import read_cxr_masks
 from ctglip.cxr.picture import Radiograph
 from ctglip.cxr.recipe import CXR_MAX, CxrRecipe
-from ctglip.cxr.regions import read_regions, regions_of_masks
+from ctglip.cxr.regions import read_regions, region_entries, regions_of_masks
 from ctglip.cxr.standardize import standardize_radiograph
 from ctglip.cxr.views import view_of
 from ctglip.files import DICOM_SUFFIXES, private_name
-from ctglip.pages.cxr import CxrBox, cxr_picture
+from ctglip.pages.cxr import cxr_picture
 from ctglip.pages.parts import Picture
 from ctglip.pages.pictures import best_slice, slice_picture, window_for
 from ctglip.types import LabelMap, ModalityName, OrganRegion, QualityCheck, Region, Scan, ScanHeader, Standardized
 from ctglip.vocabulary.organs import OrganDictionary
 
 Checks = tuple[QualityCheck, ...]
+SLAB = 0.25
+"""A scan whose height is a smaller part of its longest edge than this is shown from below."""
 Image = TypeVar("Image", Scan, Radiograph)
 Recipe = TypeVar("Recipe", CtRecipe, CxrRecipe)
 MakeMasks = Callable[[Scan], tuple[LabelMap, Checks]]
@@ -89,6 +91,9 @@ class Modality(ABC, Generic[Image, Recipe]):
         other_code: code of the failure of a study of another modality.
         has_boxes: organs may be given as boxes of regions.
         has_border: an image may cut organs off.
+        needs_masks: without organ masks no organ of an image is trained on.
+        pixel_type: of standardised images.
+        marked: the organs or regions that ``overview`` marks.
     """
 
     name: ClassVar[ModalityName]
@@ -99,6 +104,9 @@ class Modality(ABC, Generic[Image, Recipe]):
     other_code: ClassVar[str]
     has_boxes: ClassVar[bool]
     has_border: ClassVar[bool]
+    needs_masks: ClassVar[bool]
+    pixel_type: ClassVar[np.dtype[Any]]
+    marked: ClassVar[tuple[str, ...]]
 
     @abstractmethod
     def read(self, image: Path | Image, recipe: Recipe, header: ScanHeader | None = None) -> tuple[Image, Checks]:
@@ -150,6 +158,22 @@ class Modality(ABC, Generic[Image, Recipe]):
         """
 
     @abstractmethod
+    def overview(self, study: Standardized, organs: OrganDictionary, subject: str) -> Picture:
+        """A standardised image for display, as a whole, with its large organs marked."""
+
+    @abstractmethod
+    def size(self, shape: Sequence[int], spacing_mm: Sequence[float]) -> dict[tuple[str, str], float]:
+        """How large an image is, as it was read: (what, unit) -> number."""
+
+    @abstractmethod
+    def grid(self, recipe: Mapping[str, Any]) -> str:
+        """The grid of a recipe's images, in words.
+
+        Args:
+            recipe: as a store has it.
+        """
+
+    @abstractmethod
     def organs_found(self, standardized: Standardized) -> dict[str, list[Any]]:
         """The organs or regions that were found, as plain data by what they are called."""
 
@@ -177,7 +201,9 @@ class Ct(Modality[Scan, CtRecipe]):
     files = "a NIfTI or NRRD file or a folder of DICOM slices"
     recipe = CtRecipe
     other_code = "not_ct"
-    has_boxes, has_border = False, True
+    has_boxes, has_border, needs_masks = False, True, True
+    pixel_type = np.dtype(np.int16)
+    marked = ("lungs", "heart", "aorta", "liver", "spleen", "kidneys", "urinary_bladder", "spine")
 
     def read(self, image: Path | Scan, recipe: CtRecipe, header: ScanHeader | None = None) -> tuple[Scan, Checks]:
         return (image, check_scan(image)) if isinstance(image, Scan) else read_scan(image, recipe, header)
@@ -214,6 +240,24 @@ class Ct(Modality[Scan, CtRecipe]):
             window_hu=window_for([region.organ]), longest_px=320, subject=subject,
         )  # fmt: skip
 
+    def overview(self, study: Standardized, organs: OrganDictionary, subject: str) -> Picture:
+        outlined = {organs[name].display: organs.labels_of(name) for name in self.marked}
+        image, spacing_mm = study.image, study.spacing_mm
+        extent = [size * edge for size, edge in zip(image.shape, spacing_mm, strict=True)]
+        plane = "coronal" if extent[2] > SLAB * max(extent) else "axial"
+        index = best_slice(image.shape, plane, study.organs, outlined)
+        return slice_picture(image, spacing_mm, plane, index, study.organs, outlined, longest_px=300, subject=subject)
+
+    def size(self, shape: Sequence[int], spacing_mm: Sequence[float]) -> dict[tuple[str, str], float]:
+        del shape
+        return {
+            ("Voxel edge in plane, as scanned", "mm"): max(spacing_mm[:2]),
+            ("Slice spacing, as scanned", "mm"): spacing_mm[2],
+        }
+
+    def grid(self, recipe: Mapping[str, Any]) -> str:
+        return " × ".join(f"{edge:g}" for edge in recipe.get("spacing_mm", ())) + " mm"
+
     def organs_found(self, standardized: Standardized) -> dict[str, list[Any]]:
         return {"organs": list(standardized.rows)}
 
@@ -233,7 +277,9 @@ class Cxr(Modality[Radiograph, CxrRecipe]):
     files = "a PNG, JPEG or DICOM radiograph"
     recipe = CxrRecipe
     other_code = "not_a_radiograph"
-    has_boxes, has_border = True, False
+    has_boxes, has_border, needs_masks = True, False, False
+    pixel_type = np.dtype(np.uint16)
+    marked = ("right_lung", "left_lung", "cardiac_silhouette", "spine", "right_hemidiaphragm", "left_hemidiaphragm")
 
     def read(
         self, image: Path | Radiograph, recipe: CxrRecipe, header: ScanHeader | None = None
@@ -281,8 +327,22 @@ class Cxr(Modality[Radiograph, CxrRecipe]):
     ) -> Picture:
         del spacing_mm, labels
         is_full_frame = tuple(region.box) == (0, image.shape[0], 0, image.shape[1])
-        boxes = () if is_full_frame else (CxrBox(organs[region.organ].display, *region.box),)
+        boxes = () if is_full_frame else (Region(organs[region.organ].display, *region.box),)
         return cxr_picture(image, CXR_MAX, boxes, longest_px=320, subject=subject)
+
+    def overview(self, study: Standardized, organs: OrganDictionary, subject: str) -> Picture:
+        del organs
+        entries, found = region_entries(), {region.name: region for region in study.regions}
+        boxes = [replace(found[name], name=entries[name].display) for name in self.marked if name in found]
+        return cxr_picture(study.image, CXR_MAX, boxes, longest_px=300, subject=subject)
+
+    def size(self, shape: Sequence[int], spacing_mm: Sequence[float]) -> dict[tuple[str, str], float]:
+        del spacing_mm
+        return {("Rows, as read", "px"): float(shape[0]), ("Columns, as read", "px"): float(shape[1])}
+
+    def grid(self, recipe: Mapping[str, Any]) -> str:
+        size = recipe.get("size")
+        return f"{size} × {size} px, {recipe.get('fit', '')}"
 
     def organs_found(self, standardized: Standardized) -> dict[str, list[Any]]:
         return {"regions": list(standardized.regions)}

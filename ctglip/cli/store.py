@@ -62,12 +62,12 @@ def export(
 ) -> None:
     """Write one study back as NIfTI with its organ table."""
     from ctglip.errors import CTGLIPError
-    from ctglip.store.export import export_nifti
+    from ctglip.store.export import export_study
     from ctglip.store.tables import Store
 
     if to != "nifti":
         raise CTGLIPError(f"--to {to!r} is not a format that can be exported.", fix="Known: nifti.")
     if grid not in ("stored", "original"):
         raise CTGLIPError(f"--grid {grid!r} is no grid.", fix="Known: stored, original.")
-    files = export_nifti(Store.open(store), study, out, "original" if grid == "original" else "stored")
+    files = export_study(Store.open(store), study, out, "original" if grid == "original" else "stored")
     result({"files": [str(f) for f in files]}, as_json, "\n".join(str(f) for f in files))

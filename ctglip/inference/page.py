@@ -16,11 +16,12 @@ from ctglip.inference.maps import resample_map
 from ctglip.inference.scoring import Pair
 from ctglip.modality import MODALITIES
 from ctglip.pages import answers as page
-from ctglip.pages.cxr import CxrBox, cxr_picture, map_picture
+from ctglip.pages.cxr import cxr_picture, map_picture
 from ctglip.pages.parts import Fact
 from ctglip.pages.pictures import heat_picture, slice_picture, slice_pictures, window_for
 from ctglip.pages.viewer import PlacedMap, make_viewer
 from ctglip.pages.wording import number
+from ctglip.types import Region
 from ctglip.vocabulary.organs import OrganDictionary, load_organs
 
 MOST_MAPS = 8
@@ -223,10 +224,10 @@ class _RadiographDisplay(_Display):
         del maps
         entries, readings = region_entries(), self.answers.readings.values()
         boxes = [
-            CxrBox(self.answers.display(one.region.organ), *one.region.box) for one in readings if one.reading == "box"
+            Region(self.answers.display(one.region.organ), *one.region.box) for one in readings if one.reading == "box"
         ] or [
-            CxrBox(entries[r.name].display if r.name in entries else r.name, r.row0, r.row1, r.column0, r.column1)
-            for r in self.standardized.regions
+            replace(region, name=entries[region.name].display if region.name in entries else region.name)
+            for region in self.standardized.regions
         ]
         picture = cxr_picture(
             self.standardized.image, CXR_MAX, boxes, longest_px=640, subject=self.answers.name,

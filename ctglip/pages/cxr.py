@@ -14,22 +14,12 @@ import numpy as np
 from ctglip.pages.document import render_template
 from ctglip.pages.parts import Fact, LegendEntry, Picture
 from ctglip.pages.pictures import PALETTE, heat_colours
+from ctglip.types import Region
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 MOST_BOXES = 24
-
-
-@dataclass(frozen=True)
-class CxrBox:
-    """A half-open box in pixels of the radiograph."""
-
-    name: str
-    row0: int
-    row1: int
-    column0: int
-    column1: int
 
 
 @dataclass(frozen=True)
@@ -90,7 +80,7 @@ def render(page: CxrPage) -> str:
 def cxr_picture(
     image: np.ndarray,
     white: float,
-    boxes: Sequence[CxrBox] = (),
+    boxes: Sequence[Region] = (),
     *,
     longest_px: int = 512,
     subject: str = "",

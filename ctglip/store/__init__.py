@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ctglip.lazy import public_names
 
 if TYPE_CHECKING:
-    from ctglip.store.export import export_nifti as export_nifti
+    from ctglip.store.export import export_study as export_study
     from ctglip.store.format import StoreInfo as StoreInfo
     from ctglip.store.splits import SplitSettings as SplitSettings
     from ctglip.store.splits import assign_splits as assign_splits

@@ -12,16 +12,18 @@ from isal import igzip
 from ctglip.ct.resample import to_grid
 from ctglip.errors import StoreError
 from ctglip.files import atomic_path
+from ctglip.modality import MODALITIES
 from ctglip.store.study import StudyReader
 from ctglip.store.tables import Store, frame, write_csv
 
 AIR_HU = -1024
 
 
-def export_nifti(store: Store, study_id: str, out: Path, grid: Literal["stored", "original"] = "stored") -> list[Path]:
-    """Write ``image.nii.gz``, ``organs.nii.gz`` (where there are masks) and ``organs.csv`` of a study.
+def export_study(store: Store, study_id: str, out: Path, grid: Literal["stored", "original"] = "stored") -> list[Path]:
+    """Write image and organs (where there are masks) of a study, and the table of where its organs lie.
 
-    A radiograph becomes ``image.png`` (16 bits) and ``organs.png`` on the stored grid, and ``regions.csv``.
+    A scan becomes ``image.nii.gz``, ``organs.nii.gz`` and ``organs.csv``; a radiograph ``image.png`` (16 bits) and
+    ``organs.png`` on the stored grid, and ``regions.csv``.
 
     Args:
         out: folder to write into.
@@ -35,28 +37,26 @@ def export_nifti(store: Store, study_id: str, out: Path, grid: Literal["stored",
         StoreError: ``no_study``, ``damaged_study``, or ``no_source_grid`` when the original grid is not known.
     """
     study = store.study(study_id)
-    if store.info.modality == "cxr":
-        return _export_radiograph(study, out)
     files: list[Path] = []
     for name, array in (("image", study.image()), ("organs", study.organs())):
-        if array is not None:
+        if array is None:
+            continue
+        if array.ndim == 2:
+            files.append(_write_png(out / f"{name}.png", array))
+        else:
             placed, affine = (array, study.affine) if grid == "stored" else _on_source(study, array, name == "organs")
             files.append(_write_nifti(out / f"{name}.nii.gz", placed, affine))
-    write_csv(frame("organs", study.rows("organs")), out / "organs.csv")
-    return [*files, out / "organs.csv"]
+    table = "regions" if MODALITIES[store.info.modality].has_boxes else "organs"
+    write_csv(frame(table, study.rows(table)), out / f"{table}.csv")
+    return [*files, out / f"{table}.csv"]
 
 
-def _export_radiograph(study: StudyReader, out: Path) -> list[Path]:
+def _write_png(path: Path, array: np.ndarray) -> Path:
     from PIL import Image
 
-    files: list[Path] = []
-    for name, array in (("image", study.image()), ("organs", study.organs())):
-        if array is not None:
-            with atomic_path(out / f"{name}.png") as temporary:
-                Image.fromarray(array).save(temporary, format="PNG")
-            files.append(out / f"{name}.png")
-    write_csv(frame("regions", study.rows("regions")), out / "regions.csv")
-    return [*files, out / "regions.csv"]
+    with atomic_path(path) as temporary:
+        Image.fromarray(array).save(temporary, format="PNG")
+    return path
 
 
 def _on_source(study: StudyReader, array: np.ndarray, labels: bool) -> tuple[np.ndarray, np.ndarray]:

@@ -15,7 +15,7 @@ from ctglip.errors import StoreError
 from ctglip.files import atomic_path, file_checksum, value_hash
 from ctglip.store.format import FORMAT_VERSION, TABLES, study_path
 from ctglip.store.shards import PixelBox, Volume, write_volume
-from ctglip.types import Box, Finding, OrganRow, Report, Standardized, spacing_of
+from ctglip.types import Box, Finding, OrganRow, Region, Report, Standardized, spacing_of
 
 _EDGES = ("x0", "x1", "y0", "y1", "z0", "z1")
 _DAMAGE = (OSError, ValueError, KeyError, TypeError, RuntimeError)
@@ -205,6 +205,11 @@ class StudyReader:
     def rows(self, table: str) -> list[dict[str, Any]]:
         """The study's rows of a table, each with its ``study_id``."""
         return [{"study_id": self.study_id, **row} for row in self._rows.get(table, [])]
+
+    def regions(self) -> tuple[Region, ...]:
+        """The boxes of a radiograph's regions."""
+        edges = ("row0", "row1", "column0", "column1")
+        return tuple(Region(row["region"], *(row[edge] for edge in edges)) for row in self.rows("regions"))
 
     @cached_property
     def _image(self) -> Volume:

@@ -12,6 +12,7 @@ import polars as pl
 
 from ctglip.errors import StoreError
 from ctglip.files import remove
+from ctglip.modality import MODALITIES
 from ctglip.store.format import JOURNAL, STUDIES, SUFFIX, leftovers, study_ids, study_path
 from ctglip.store.journal import Journal, entry_of, exclusive
 from ctglip.store.study import StudyReader
@@ -140,7 +141,7 @@ def _invariants(store: Store, study: StudyReader, study_id: str) -> list[str]:
     if study.study_id != study_id:
         wrong.append(f"it calls itself {study.study_id!r}.")
     image = study.image()
-    kind = np.dtype(np.uint16 if store.info.modality == "cxr" else np.int16)
+    kind = MODALITIES[store.info.modality].pixel_type
     if image.shape != study.shape or image.dtype != kind:
         wrong.append(f"image is {image.dtype} {image.shape}, expected {kind} {study.shape}.")
     organs = study.organs()
@@ -150,14 +151,11 @@ def _invariants(store: Store, study: StudyReader, study_id: str) -> list[str]:
         unknown = sorted({int(v) for v in np.flatnonzero(np.bincount(organs.ravel()))} - {0, *store.info.labels})
         if unknown:
             wrong.append(f"organs holds the labels {unknown}, which store.json does not know.")
-    for row in study.rows("organs"):
-        edges = zip("xyz", study.shape, strict=True)
-        if not all(0 <= row[f"{axis}0"] < row[f"{axis}1"] <= size for axis, size in edges):
-            wrong.append(f"the box of {row['organ']} is empty or outside the volume.")
-    for row in study.rows("regions"):
-        edges = zip(("row", "column"), study.shape, strict=True)
-        if not all(0 <= row[f"{axis}0"] < row[f"{axis}1"] <= size for axis, size in edges):
-            wrong.append(f"the box of {row['region']} is empty or outside the radiograph.")
+    for table, name, axes in (("organs", "organ", ("x", "y", "z")), ("regions", "region", ("row", "column"))):
+        for row in study.rows(table):
+            edges = zip(axes, study.shape, strict=True)
+            if not all(0 <= row[f"{axis}0"] < row[f"{axis}1"] <= size for axis, size in edges):
+                wrong.append(f"the box of {row[name]} is empty or outside the image.")
     return wrong
 
 

@@ -18,13 +18,13 @@ from ctglip.data.organs import CropDataSettings, OrganDataset
 from ctglip.features.text_bank import TextBank
 from ctglip.files import write_text
 from ctglip.objectives.texts import Texts
-from ctglip.pages.cxr import CxrBox, cxr_picture
+from ctglip.pages.cxr import cxr_picture
 from ctglip.pages.pairs import NegativeText, PairSample, PairsPage, render
 from ctglip.pages.parts import Fact, Picture
 from ctglip.pages.pictures import best_slice, slice_picture
 from ctglip.training.assembly import Assembly
 from ctglip.training.recipe import AnyDataSettings, PretrainConfig
-from ctglip.types import OrganRow
+from ctglip.types import OrganRow, Region
 from ctglip.vocabulary.organs import OrganDictionary
 
 _DARK_HU = -300
@@ -96,7 +96,7 @@ class _Rendering:
             windows = data.crops.windows_hu if isinstance(data, CropDataSettings) else data.input.windows_hu
             return _picture(image, windows, (1.0, 1.0, 1.0), masks, subject)
         grey = image[0] * data.std + data.mean
-        boxes = [CxrBox(name, *_edges(inside)) for name, inside in masks.items() if inside.any()]
+        boxes = [Region(name, *_edges(inside)) for name, inside in masks.items() if inside.any()]
         return cxr_picture(grey, 1.0, boxes, longest_px=_PIXELS, subject=subject)
 
 

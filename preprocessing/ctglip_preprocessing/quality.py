@@ -7,50 +7,53 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 
 from ctglip.errors import StoreError
 from ctglip.files import write_text
+from ctglip.modality import MODALITIES, Modality
 from ctglip.pages.parts import Fact, Picture
-from ctglip.pages.pictures import Plane, best_slice, slice_picture
 from ctglip.pages.quality import CheckCount, Distribution, Outlier, QualityPage, render
 from ctglip.store.tables import Store
-from ctglip.types import Failure
-from ctglip.vocabulary.organs import OrganDictionary, load_organs
-from ctglip_preprocessing.quality_cxr import cxr_quality_page, write_cxr_page
+from ctglip.types import Failure, Standardized
+from ctglip.vocabulary.organs import load_organs
+from ctglip_preprocessing.radiographs import write_cxr_page
 
 QUALITY_PAGE = "quality.html"
-SHOWN = ("lungs", "heart", "aorta", "liver", "spleen", "kidneys", "urinary_bladder", "spine")
-"""Organs whose volume, mean HU and its standard deviation (spread) are drawn, and whose outlines the montage shows."""
 MONTAGE = 12
-THIN = 0.25
-"""A scan whose height is a smaller part of its longest edge than this is a slab, and is shown from below."""
 ODD = 4.0
 """A value is an outlier when its robust z-score (by median and MAD) is beyond this."""
 MOST_OUTLIERS = 8
+_ORGAN_NOTES = (
+    "Organs that touch the border of the scan are left out of the volumes: they may be cut off.",
+    "Mean and spread (standard deviation) of HU are taken over all voxels of an organ's masks.",
+)
 
 
 def write_quality_page(store: Store, failures: Sequence[Failure] = ()) -> Path:
-    """Write ``STORE/quality.html``, by rename, and ``radiographs.html`` beside it for radiographs.
+    """Write ``STORE/quality.html``, by rename, and ``radiographs.html`` beside it where images have boxes of regions.
 
     The same store and failures give the same page.
     """
     path = store.path / QUALITY_PAGE
     write_text(path, render(quality_page(store, failures)))
-    if store.info.modality == "cxr" and store.study_ids:
+    if modality_in(store).has_boxes and store.study_ids:
         write_cxr_page(store)
     return path
+
+
+def modality_in(store: Store) -> Modality[Any, Any]:
+    """The kind of images in a store."""
+    return MODALITIES[store.info.modality]
 
 
 def quality_page(store: Store, failures: Sequence[Failure] = ()) -> QualityPage:
     """What the page says, from the store's tables."""
     studies = store.table("studies")
-    if store.info.modality == "cxr":
-        return cxr_quality_page(store, failures, (*_store_checks(store), *_checks(studies)))
-    organs = load_organs()
-    distributions = _distributions(studies, store.table("organs"), organs)
+    distributions = _distributions(store, studies)
     return QualityPage(
         title=f"Quality of {store.path.name}",
         done=studies.height,
@@ -58,22 +61,21 @@ def quality_page(store: Store, failures: Sequence[Failure] = ()) -> QualityPage:
         facts=_facts(store, studies),
         checks=(*_store_checks(store), *_checks(studies)),
         distributions=distributions,
-        montage=_montage(store, distributions, organs),
+        montage=_montage(store, distributions),
         notes=(
             "Studies with a check of severity error do not enter the store (they are among the failures), unless the "
             "settings say error_checks: keep.",
             f"Outliers lie more than {ODD:g} robust standard deviations (by median and median deviation) from the "
             "median; volumes are compared on a logarithmic scale.",
-            "Organs that touch the border of the scan are left out of the volumes: they may be cut off.",
-            "Mean and spread (standard deviation) of HU are taken over all voxels of an organ's masks.",
+            *(() if store.table("organs").is_empty() else _ORGAN_NOTES),
             "The montage shows studies with outliers first, then others at even steps through the list.",
         ),
     )
 
 
 def without_masks(store: Store) -> tuple[str, ...]:
-    """Ids of the store's scans that have no organ masks."""
-    if store.info.modality != "ct":
+    """Ids of the store's images that need organ masks and have none."""
+    if not modality_in(store).needs_masks:
         return ()
     lacking = store.table("studies").join(store.table("organs"), on="study_id", how="anti")
     return tuple(lacking["study_id"].to_list())
@@ -104,17 +106,27 @@ def _store_checks(store: Store) -> tuple[CheckCount, ...]:
 
 
 def _facts(store: Store, studies: pl.DataFrame) -> tuple[Fact, ...]:
+    modality, reports = modality_in(store), store.table("reports")
+    views = studies.drop_nulls("view").group_by("view").len().sort("view")
     splits = store.table("splits").group_by("split").len().sort("split")
-    organs = store.table("organs")
-    reports = store.table("reports")["study_id"].n_unique()
-    spacing = " × ".join(f"{edge:g}" for edge in store.info.recipe.get("spacing_mm", ()))
+
+    def studies_in(table: pl.DataFrame) -> str:
+        return str(table["study_id"].n_unique())
+
+    masks = [
+        Fact("With organ masks", studies_in(store.table("organs"))),
+        Fact("Without organ masks", str(len(without_masks(store)))),
+    ]
     return (
         Fact("Patients", str(studies["patient_id"].n_unique())),
-        Fact("Grid", f"{spacing} mm", "the recipe's voxel edges"),
+        Fact("Grid", modality.grid(store.info.recipe), "the recipe's"),
         Fact("Recipe", store.info.recipe_hash, "hash of recipe and dictionaries"),
-        Fact("With organ masks", str(organs["study_id"].n_unique())),
-        Fact("Without organ masks", str(len(without_masks(store)))),
-        Fact("With report", str(reports)),
+        *(Fact(f"View {name}", str(count)) for name, count in views.iter_rows()),
+        *(masks if modality.needs_masks else ()),
+        *([Fact("With boxes", studies_in(store.table("regions")))] if modality.has_boxes else ()),
+        Fact("With report", studies_in(reports)),
+        Fact("With findings", studies_in(reports.filter(section="findings"))),
+        Fact("With impression", studies_in(reports.filter(section="impression"))),
         Fact("Findings", str(store.table("findings").height), "rows of findings.parquet"),
         *(Fact(f"Split {name}", f"{count} studies") for name, count in splits.iter_rows()),
     )
@@ -133,18 +145,23 @@ def _checks(studies: pl.DataFrame) -> tuple[CheckCount, ...]:
     )
 
 
-def _distributions(studies: pl.DataFrame, rows: pl.DataFrame, organs: OrganDictionary) -> tuple[Distribution, ...]:
-    spacing = studies.drop_nulls("source_spacing_mm")
-    segmented = rows.filter(pl.col("organ").is_in([name for name in organs.names if organs.labels_of(name)]))
-    ids = spacing["study_id"].to_list()
-    edges = np.array(spacing["source_spacing_mm"].to_list(), dtype=float).reshape(-1, 3)
+def _distributions(store: Store, studies: pl.DataFrame) -> tuple[Distribution, ...]:
+    modality, organs, rows = modality_in(store), load_organs(), store.table("organs")
+    read = studies.drop_nulls("source_spacing_mm")
+    sizes = [modality.size(*row) for row in read.select("source_shape", "source_spacing_mm").iter_rows()]
+    ids = read["study_id"].to_list()
     made = [
-        _distribution("Voxel edge in plane, as scanned", "mm", ids, edges[:, :2].max(1) if len(ids) else edges[:, 0]),
-        _distribution("Slice spacing, as scanned", "mm", ids, edges[:, 2]),
-        _distribution("Organs found", "", *_columns(segmented.group_by("study_id").len().sort("study_id"), "len")),
+        _distribution(name, unit, ids, np.array([size[name, unit] for size in sizes], float))
+        for name, unit in (sizes[0] if sizes else ())
     ]
-    for name in SHOWN:
+    segmented = rows.filter(pl.col("organ").is_in([name for name in organs.names if organs.labels_of(name)]))
+    made.append(
+        _distribution("Organs found", "", *_columns(segmented.group_by("study_id").len().sort("study_id"), "len"))
+    )
+    for name in modality.marked:
         found = rows.filter(organ=name)
+        if found.is_empty():
+            continue
         inside = found.filter(~pl.col("touches_border"))
         display = organs[name].display.capitalize()
         made.append(_distribution(f"{display}, volume", "ml", *_columns(inside, "volume_ml"), log=True))
@@ -176,26 +193,20 @@ def oddness(values: np.ndarray) -> np.ndarray:
     return away / scale if scale > 0 else away
 
 
-def _montage(store: Store, distributions: Sequence[Distribution], organs: OrganDictionary) -> tuple[Picture, ...]:
-    """Coronal slices (axial ones of slabs): one look shows orientation, sides, and whether masks sit on organs."""
+def _montage(store: Store, distributions: Sequence[Distribution]) -> tuple[Picture, ...]:
+    """One look shows orientation, sides, and whether masks or boxes sit on organs."""
     ids = store.study_ids
     odd = Counter(outlier.study_id for d in distributions for outlier in d.outliers)
     first = [study_id for study_id, _ in sorted(odd.items(), key=lambda item: (-item[1], item[0]))][: MONTAGE // 2]
     steps = np.linspace(0, len(ids) - 1, min(len(ids), MONTAGE)).round().astype(int)
     chosen = list(dict.fromkeys((*first, *(ids[i] for i in steps))))[:MONTAGE]
-    outlined = {organs[name].display: organs.labels_of(name) for name in SHOWN}
     pictures: list[Picture] = []
     for study_id in chosen:
         try:
             study = store.study(study_id)
-            image, labels = study.image(), study.organs()
+            shown = Standardized(study.image(), study.organs(), study.affine, regions=study.regions())
         except StoreError:
             continue
-        extent = [n * edge for n, edge in zip(image.shape, study.spacing_mm, strict=True)]
-        plane: Plane = "coronal" if extent[2] > THIN * max(extent) else "axial"
-        index = best_slice(image.shape, plane, labels, outlined)
-        picture = slice_picture(
-            image, study.spacing_mm, plane, index, labels, outlined, longest_px=300, subject=f"study {study_id}"
-        )
-        pictures.append(replace(picture, caption=f"Study {study_id}. {picture.caption}"))
+        picture = modality_in(store).overview(shown, load_organs(), f"study {study_id}")
+        pictures.append(replace(picture, caption=f"Study {study_id}. {picture.caption}".rstrip()))
     return tuple(pictures)

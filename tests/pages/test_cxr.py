@@ -8,7 +8,8 @@ import io
 import numpy as np
 from PIL import Image
 
-from ctglip.pages.cxr import CxrBox, CxrPage, CxrSample, RegionSentences, Tag, cxr_picture, render
+from ctglip.pages.cxr import CxrPage, CxrSample, RegionSentences, Tag, cxr_picture, render
+from ctglip.types import Region
 
 
 def pixels(uri: str) -> np.ndarray:
@@ -18,7 +19,7 @@ def pixels(uri: str) -> np.ndarray:
 def test_a_box_is_drawn_where_it_says() -> None:
     image = np.full((50, 100), 2000, np.uint16)
     plain = cxr_picture(image, 4000, longest_px=400)
-    boxed = cxr_picture(image, 4000, [CxrBox("heart", 10, 30, 20, 60)], longest_px=400, subject="study s1")
+    boxed = cxr_picture(image, 4000, [Region("heart", 10, 30, 20, 60)], longest_px=400, subject="study s1")
     assert boxed.size == (400, 200)
     changed = np.argwhere((pixels(boxed.uri) != pixels(plain.uri)).any(2))
     np.testing.assert_allclose(changed.min(0), [40, 80], atol=2)

@@ -14,7 +14,7 @@ from PIL import Image
 
 from ctglip.cohort import read_cohort
 from ctglip.config import load_settings
-from ctglip.store.export import export_nifti
+from ctglip.store.export import export_study
 from ctglip.store.summary import summarize
 from ctglip.store.tables import Store
 from ctglip.store.verify import verify
@@ -139,7 +139,7 @@ def test_pages_of_a_cxr_store(cohort: Path, config: PreprocessConfig, tmp_path: 
 def test_cxr_are_exported_as_pictures(cohort: Path, config: PreprocessConfig, tmp_path: Path) -> None:
     preprocess_cohort(read_cohort(cohort), tmp_path / "store", config)
     store = Store.open(tmp_path / "store")
-    files = export_nifti(store, "f0", tmp_path / "out")
+    files = export_study(store, "f0", tmp_path / "out")
     assert [file.name for file in files] == ["image.png", "organs.png", "regions.csv"]
     with Image.open(files[0]) as image:
         np.testing.assert_array_equal(np.asarray(image), store.study("f0").image())

@@ -15,7 +15,7 @@ from ctglip_preprocessing.settings import PreprocessConfig
 
 from ctglip.cohort import read_cohort
 from ctglip.config import load_settings
-from ctglip.store.export import export_nifti
+from ctglip.store.export import export_study
 from ctglip.store.tables import Store
 from ctglip.store.verify import verify
 
@@ -74,7 +74,7 @@ def test_what_is_odd_about_patient_d_is_written_down(done: tuple[Summary, Store]
 
 
 def test_masks_come_back_on_the_original_grid(done: tuple[Summary, Store], real_data: Path, tmp_path: Path) -> None:
-    image, organs = export_nifti(done[1], "A", tmp_path, grid="original")[:2]
+    image, organs = export_study(done[1], "A", tmp_path, grid="original")[:2]
     source = nib.as_closest_canonical(nib.load(real_data / "ct/patient_a_abdomen/ct.nii.gz"))
     np.testing.assert_allclose(nib.load(image).affine, source.affine, atol=1e-4)
     masks = nib.as_closest_canonical(nib.load(real_data / "ct/patient_a_abdomen/totalsegmentator_v2.nii.gz"))

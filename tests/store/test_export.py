@@ -8,14 +8,14 @@ import polars as pl
 import pytest
 
 from ctglip.errors import StoreError
-from ctglip.store.export import export_nifti
+from ctglip.store.export import export_study
 from ctglip.store.study import SourceGrid, write_study
 from ctglip.store.tables import Store
 from ctglip.types import Standardized
 
 
 def test_the_stored_grid_gives_every_voxel_back(store: Store, tmp_path: Path, record) -> None:
-    files = export_nifti(store, "s-b", tmp_path / "out")
+    files = export_study(store, "s-b", tmp_path / "out")
     assert [f.name for f in files] == ["image.nii.gz", "organs.nii.gz", "organs.csv"]
     written = record("s-b", "p2").standardized
     image, organs = (nib.load(f) for f in files[:2])
@@ -37,7 +37,7 @@ def test_the_original_grid_puts_things_where_they_were(store: Store, tmp_path: P
     affine[:3, 3] = [10.5, 4.5, 0.5]
     made = record("x", standardized=Standardized(stored, masks, affine), source=SourceGrid((40, 30, 20), fine))
     write_study(store.path, made)
-    image, organs = (nib.load(f) for f in export_nifti(store, "x", tmp_path / "out", grid="original")[:2])
+    image, organs = (nib.load(f) for f in export_study(store, "x", tmp_path / "out", grid="original")[:2])
     assert image.shape == organs.shape == (40, 30, 20)
     np.testing.assert_array_equal(image.affine, fine)
     inside = np.zeros((40, 30, 20), bool)
@@ -51,7 +51,7 @@ def test_the_original_grid_puts_things_where_they_were(store: Store, tmp_path: P
 def test_an_unknown_original_grid_is_said(store: Store, tmp_path: Path, record) -> None:
     write_study(store.path, record("x", source=None))
     with pytest.raises(StoreError) as error:
-        export_nifti(store, "x", tmp_path, grid="original")
+        export_study(store, "x", tmp_path, grid="original")
     assert error.value.code == "no_source_grid"
     with pytest.raises(StoreError):
-        export_nifti(store, "absent", tmp_path)
+        export_study(store, "absent", tmp_path)
