@@ -113,8 +113,8 @@ class Row:
 
 def rows_of(folder: Path, store_path: Path) -> tuple[Assembly, list[Row]]:
     """All rows; the first is the one that the others are compared with."""
+    from ctglip.data.organ_crops import open_crops
     from ctglip.data.organs import OrganDataset
-    from ctglip.data.stored import open_crops
     from ctglip.store.tables import Store
 
     store, config = Store.open(store_path), config_of(folder, "memory")
@@ -124,13 +124,13 @@ def rows_of(folder: Path, store_path: Path) -> tuple[Assembly, list[Row]]:
     for keep in ("disk", "none"):  # the same in all but where crops are
         data, cache = copy.copy(source), config_of(folder, keep).data.cache
         organs = parts["memory"].dictionaries.organs
-        data.cache = open_crops(store, source.cache.instances, config.data.crops, organs, cache)
+        data.reader = open_crops(store, source.instances, config.data.crops, organs, cache)
         parts[keep] = replace(parts["memory"], sources={"organ_text": data})
     ready = [parts["memory"].batch(step) for step in range(4)]
     drawn = [batch.to("cpu") for batch in ready]
     warm = parts["disk"].sources["organ_text"]
     assert isinstance(warm, OrganDataset)
-    warm.cache.take(range(len(source)))  # as from the second epoch on
+    warm.reader.read(warm.instances)  # as from the second epoch on
     rows = [
         Row(TENSORS, lambda step: ready[step % len(ready)]),
         Row(CHANNELS, lambda step: drawn[step % len(drawn)]),

@@ -17,8 +17,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ctglip.inference.cxr_encoding import Read
 from ctglip.inference.pipeline import Pipeline
+from ctglip.inference.readers import Read
 from ctglip.models.release import Release, load_release
 
 

@@ -94,6 +94,9 @@ class Modality(ABC, Generic[Image, Recipe]):
         needs_masks: without organ masks no organ of an image is trained on.
         pixel_type: of standardised images.
         marked: the organs or regions that ``overview`` marks.
+        organ_size: what an organ's size is on an image, and ``size_control`` what is asked of it alone.
+        organ_hints: what tells organs apart beside their looks, with its verb.
+        without_organs: what to do where no organ is known on any image.
     """
 
     name: ClassVar[ModalityName]
@@ -107,6 +110,10 @@ class Modality(ABC, Generic[Image, Recipe]):
     needs_masks: ClassVar[bool]
     pixel_type: ClassVar[np.dtype[Any]]
     marked: ClassVar[tuple[str, ...]]
+    organ_size: ClassVar[str]
+    size_control: ClassVar[str]
+    organ_hints: ClassVar[str]
+    without_organs: ClassVar[str] = ""
 
     @abstractmethod
     def read(self, image: Path | Image, recipe: Recipe, header: ScanHeader | None = None) -> tuple[Image, Checks]:
@@ -204,6 +211,8 @@ class Ct(Modality[Scan, CtRecipe]):
     has_boxes, has_border, needs_masks = False, True, True
     pixel_type = np.dtype(np.int16)
     marked = ("lungs", "heart", "aorta", "liver", "spleen", "kidneys", "urinary_bladder", "spine")
+    organ_size, size_control = "volume", "Volume only"
+    organ_hints = "The crop's field of view and the mask give"
 
     def read(self, image: Path | Scan, recipe: CtRecipe, header: ScanHeader | None = None) -> tuple[Scan, Checks]:
         return (image, check_scan(image)) if isinstance(image, Scan) else read_scan(image, recipe, header)
@@ -280,6 +289,9 @@ class Cxr(Modality[Radiograph, CxrRecipe]):
     has_boxes, has_border, needs_masks = True, False, False
     pixel_type = np.dtype(np.uint16)
     marked = ("right_lung", "left_lung", "cardiac_silhouette", "spine", "right_hemidiaphragm", "left_hemidiaphragm")
+    organ_size, size_control = "area of the organ's box", "Box only"
+    organ_hints = "The box's place and size give"
+    without_organs = "Its radiographs have no boxes of them: try --set cxr.read=whole."
 
     def read(
         self, image: Path | Radiograph, recipe: CxrRecipe, header: ScanHeader | None = None

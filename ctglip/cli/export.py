@@ -60,10 +60,10 @@ def _also(format: Also, release: Release, out: Path) -> str:
     """Write one more form of the encoder; returns a line about it."""
     encoder = release.model.encoder
     if format is Also.onnx:
-        from ctglip.inference.model_readers import reader_class
+        from ctglip.inference.model_readers import reader_of
         from ctglip.models.onnx import export_onnx, image_shape
 
-        channels = reader_class(release).channel_names(release)
+        channels = reader_of(release, features_only=True).channel_names
         worst = export_onnx(encoder, image_shape(release), out / "encoder.onnx", channels=channels)
         listing = "\n".join(f"  {number}: {name}" for number, name in enumerate(channels))
         return (

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt16
+from numpy.typing import ArrayLike
 from pydantic import Field
 
 from ctglip.config import Settings
@@ -99,47 +100,49 @@ def scaled(grey: np.ndarray, settings: CxrInputSettings) -> np.ndarray:
 
 @dataclass(frozen=True)
 class CxrInput:
-    """The middle of one radiograph, without what training draws.
+    """A radiograph at the size that windows are taken from.
 
     Attributes:
-        image: what the model reads.
+        pixels: uint16, ``stored_edge`` rows and columns.
         shape: rows and columns of the standardised radiograph.
-        edge: rows and columns of the radiograph that the window was taken from.
-        start: first row and column of the window there.
+        settings: of the window.
     """
 
-    image: Float[np.ndarray, "1 h w"]
+    pixels: UInt16[np.ndarray, "e e"]
     shape: tuple[int, int]
-    edge: int
-    start: int
+    settings: CxrInputSettings
 
-    def boxes(self, boxes: Float[np.ndarray, "m 4"]) -> Float[np.ndarray, "m 4"]:
-        """Boxes ``(row0, row1, column0, column1)`` of the standardised radiograph in pixels of the window, clipped to
-        it."""
-        scale = np.repeat(self.edge / np.array(self.shape, np.float64), 2)
-        placed = np.asarray(boxes, np.float64).reshape(-1, 4) * scale - self.start
-        return np.clip(placed, 0, self.image.shape[-1]).astype(np.float32)
+    @property
+    def start(self) -> int:
+        """First row and column of the middle window, which the model sees without what training draws."""
+        return (len(self.pixels) - self.settings.size) // 2
+
+    @property
+    def image(self) -> Float[np.ndarray, "1 h w"]:
+        """The middle window, as the model reads it."""
+        inside = slice(self.start, self.start + self.settings.size)
+        return scaled(self.pixels[inside, inside].astype(np.float32) / CXR_MAX, self.settings)[None]
+
+    def scaled_boxes(self, boxes: ArrayLike) -> Float[np.ndarray, "m 4"]:
+        """Boxes ``(row0, row1, column0, column1)`` of the standardised radiograph in pixels of ``pixels``."""
+        scale = np.repeat(len(self.pixels) / np.array(self.shape, np.float64), 2)
+        return np.asarray(boxes, np.float64).reshape(-1, 4) * scale
+
+    def boxes(self, boxes: ArrayLike) -> Float[np.ndarray, "m 4"]:
+        """Boxes of the standardised radiograph in pixels of the middle window, clipped to it."""
+        return np.clip(self.scaled_boxes(boxes) - self.start, 0, self.settings.size).astype(np.float32)
 
     def affine(self) -> Float[np.ndarray, "4 4"]:
-        """4x4: (row, column, 0) of the window to those of the standardised radiograph."""
+        """4x4: (row, column, 0) of the middle window to those of the standardised radiograph."""
         matrix = np.eye(4)
         for axis in (0, 1):
-            step = self.shape[axis] / self.edge
+            step = self.shape[axis] / len(self.pixels)
             matrix[axis, axis] = step
             matrix[axis, 3] = (self.start + 0.5) * step - 0.5
         return matrix
 
 
 def cxr_input(image: np.ndarray, settings: CxrInputSettings) -> CxrInput:
-    """The window of a radiograph that is not drawn.
-
-    Args:
-        image: a standardised radiograph, uint16 ``[row, column]``, as the store has it.
-        settings: those that the model was trained with.
-    """
-    edge = stored_edge(settings)
-    start = (edge - settings.size) // 2
-    inside = slice(start, start + settings.size)
-    grey = shrunk(image, edge)[inside, inside].astype(np.float32) / CXR_MAX
+    """A standardised radiograph, uint16 ``[row, column]`` as the store has it, as a model wants it."""
     rows, columns = image.shape
-    return CxrInput(scaled(grey, settings)[None], (rows, columns), edge, start)
+    return CxrInput(shrunk(image, stored_edge(settings)), (rows, columns), settings)

@@ -15,11 +15,11 @@ from ctglip.cxr.regions import region_entries
 from ctglip.cxr.sentence_regions import SECTIONS, sentences_by_region
 from ctglip.cxr.views import FRONTAL
 from ctglip.data.augment import augment_hu
-from ctglip.data.cxr import CxrDataSettings, shrunk, stored_edge
+from ctglip.data.cxr import CxrDataSettings, CxrInput, cxr_input, stored_edge
 from ctglip.data.cxr_window import cxr_window
-from ctglip.data.reader import ImageReader
-from ctglip.data.scans import ScanCut, ScanDataSettings, render_scans
-from ctglip.store.study import StudyReader
+from ctglip.data.reader import CachedReader
+from ctglip.data.scans import ScanCut, ScanDataSettings, ScanSettings, cut_scan, render_scans
+from ctglip.store.shards import PixelBox
 from ctglip.store.tables import Store
 from ctglip.types import Finding, OrganRow
 from ctglip.vocabulary.organs import OrganDictionary
@@ -27,7 +27,6 @@ from ctglip.vocabulary.organs import OrganDictionary
 T = TypeVar("T")
 RegionReading = Literal["mask", "box", "query", "none"]
 """How a model reads an organ of a whole image: by its label map, its box, a learned query, or not at all."""
-GridBox = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ class StudyImages(ABC, Generic[T]):
         numbers: which regions each study has, by their place in ``regions``.
     """
 
-    reader: ImageReader[T]
+    reader: CachedReader[str, T]
     regions: tuple[str, ...]
     numbers: Mapping[str, Int[np.ndarray, " m"]]
 
@@ -87,7 +86,7 @@ class ScanImages(StudyImages[ScanCut]):
 
     def __init__(
         self,
-        reader: ImageReader[ScanCut],
+        reader: CachedReader[str, ScanCut],
         rows: Mapping[str, Sequence[OrganRow]],
         names: Sequence[str],
         ids: Sequence[str],
@@ -144,29 +143,22 @@ class ScanImages(StudyImages[ScanCut]):
         return render_scans(hu, self.settings.input), labels, boxes
 
 
-class CxrImages(StudyImages[np.ndarray]):
+class CxrImages(StudyImages[CxrInput]):
     """Radiographs in a model's window.
 
     Args:
-        reader: of the radiographs, ``stored_edge`` pixels wide.
-        boxes: of each study, (number of the region, box in pixels of the radiographs that are read).
-        settings: window and augmentation.
+        reader: of the radiographs.
+        boxes: of each study's regions, by their numbers.
     """
 
-    def __init__(
-        self,
-        reader: ImageReader[np.ndarray],
-        boxes: Mapping[str, Sequence[tuple[int, GridBox]]],
-        settings: CxrDataSettings,
-    ) -> None:
-        self.reader, self.settings, self.regions = reader, settings, tuple(region_entries())
-        self.numbers = {name: np.array([n for n, _ in several], dtype=np.int64) for name, several in boxes.items()}
-        self._boxes = {name: np.array([box for _, box in several]).reshape(-1, 4) for name, several in boxes.items()}
+    def __init__(self, reader: CachedReader[str, CxrInput], boxes: Mapping[str, Mapping[int, PixelBox]]) -> None:
+        self.reader, self.regions, self._boxes = reader, tuple(region_entries()), boxes
+        self.numbers = {name: np.array(list(several), dtype=np.int64) for name, several in boxes.items()}
 
-    def views(self, study_id: str, item: np.ndarray, count: int, rng: np.random.Generator | None) -> Views:
+    def views(self, study_id: str, item: CxrInput, count: int, rng: np.random.Generator | None) -> Views:
         """See ``StudyImages``."""
-        boxes = self._boxes[study_id]
-        views = [cxr_window(item, boxes, self.settings, rng) for _ in range(count)]
+        boxes = item.scaled_boxes(list(self._boxes[study_id].values()))
+        views = [cxr_window(item.pixels, boxes, item.settings, rng) for _ in range(count)]
         placed = np.stack([box for _, box in views])
         visible, size = has_extent(placed), np.zeros((len(boxes), 4), np.float32)
         return Views(np.stack([image for image, _ in views]), None, placed.astype(np.float32), size, visible)
@@ -194,15 +186,23 @@ def organ_of_region(region: str) -> str | None:
     return entry.organs[0] if entry.organs and not entry.level else None
 
 
-def cxr_reader(store: Store, settings: CxrDataSettings, studies: int) -> ImageReader[np.ndarray]:
-    """Reads radiographs at the size that windows are taken from, uint16."""
-    edge = stored_edge(settings)
-    memory = (2 * edge**2, settings.keep_gb, settings.threads)
-    return ImageReader(store, functools.partial(_load_radiograph, edge=edge), studies, *memory)
+def cxr_reader(store: Store, settings: CxrDataSettings, study_ids: Sequence[str]) -> CachedReader[str, CxrInput]:
+    """Reads radiographs at the size that windows are taken from."""
+    capacity = int(settings.keep_gb * 1e9 / (2 * stored_edge(settings) ** 2))
+    return CachedReader(lambda name, _: [cxr_input(store.study(name).image(), settings)], study_ids, str, capacity,
+                        settings.threads)  # fmt: skip
 
 
-def _load_radiograph(study: StudyReader, edge: int) -> np.ndarray:
-    return shrunk(study.image(), edge)
+def scan_reader(
+    store: Store, settings: ScanSettings, study_ids: Sequence[str], memory_gb: float, threads: int
+) -> CachedReader[str, ScanCut]:
+    """Reads scans on the model's grid."""
+
+    def load(study_id: str, _: Sequence[str]) -> list[ScanCut]:
+        study = store.study(study_id)
+        return [cut_scan(study.image(), study.organs(), study.affine, settings)]
+
+    return CachedReader(load, study_ids, str, int(memory_gb * 1e9 / (3 * np.prod(settings.grid))), threads)
 
 
 def frontal_studies(store: Store, study_ids: Sequence[str], lateral: bool) -> list[str]:
@@ -213,16 +213,14 @@ def frontal_studies(store: Store, study_ids: Sequence[str], lateral: bool) -> li
     return [name for name in study_ids if name in reported and (lateral or views.get(name) in (None, *FRONTAL))]
 
 
-def region_boxes(store: Store, study_ids: Sequence[str], edge: int) -> dict[str, list[tuple[int, GridBox]]]:
-    """For each radiograph its known regions: (number, box in pixels of the radiograph ``edge`` pixels wide)."""
+def region_boxes(store: Store, study_ids: Sequence[str]) -> dict[str, dict[int, PixelBox]]:
+    """For each radiograph the boxes of its known regions, by their numbers."""
     numbers = {name: number for number, name in enumerate(region_entries())}
-    sizes = dict(store.table("studies").select("study_id", "shape").iter_rows())
-    found: dict[str, list[tuple[int, GridBox]]] = {name: [] for name in study_ids}
+    found: dict[str, dict[int, PixelBox]] = {name: {} for name in study_ids}
     for row in store.table("regions").iter_rows(named=True):
         if row["region"] in numbers and row["study_id"] in found:
-            height, width = (edge / side for side in sizes[row["study_id"]])
-            box = (row["row0"] * height, row["row1"] * height, row["column0"] * width, row["column1"] * width)
-            found[row["study_id"]].append((numbers[row["region"]], box))
+            box = row["row0"], row["row1"], row["column0"], row["column1"]
+            found[row["study_id"]][numbers[row["region"]]] = box
     return found
 
 

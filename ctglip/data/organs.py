@@ -12,18 +12,17 @@ import polars as pl
 from jaxtyping import Int
 
 from ctglip.data.augment import AugmentationParameters, AugmentSettings, augment_crop, draw_augmentations
-from ctglip.data.cache import CropCache, instances_of
 from ctglip.data.captions import CaptionBuilder, Negatives, OrganCaptions, draw_text
 from ctglip.data.collate import column, integer_column
 from ctglip.data.crops import CropSettings, OrganCrop
 from ctglip.data.dataset import LoaderBatch, TextDataset, TextIds, names_of, number_texts
 from ctglip.data.mirror import Mirror
+from ctglip.data.organ_crops import CacheSettings, instances_of, open_crops
 from ctglip.data.rendering import CropStack
 from ctglip.data.samples import NO_TEXT, OrganInstance, OrganSample
 from ctglip.data.sampling import BalancedSampler, SamplingSettings, rows_of_rank
 from ctglip.data.scans import ScanDataSettings, ScansBesideCrops, ScanSettings
 from ctglip.data.settings import DataSettings
-from ctglip.data.stored import CacheSettings, StoredCrops, open_crops
 from ctglip.errors import StoreError
 from ctglip.reports.parser import get_parser
 from ctglip.store.tables import Store
@@ -152,7 +151,8 @@ class OrganDataset(TextDataset[OrganSample]):
         organ_names: what organ ids count through; all organs of the dictionary where it is None.
 
     Attributes:
-        cache: the crops.
+        reader: of the crops.
+        instances: the organs, by row.
 
     Raises:
         StoreError: the split is empty, has no wanted organ, or no report that says anything of one.
@@ -181,26 +181,25 @@ class OrganDataset(TextDataset[OrganSample]):
             instances = _without(settings.held_out, instances, findings, organs, abnormalities)
         if not instances:
             raise no_organs(store, split)
-        self.cache: CropCache | StoredCrops = open_crops(
-            store, instances, settings.crops, organs, settings.cache, settings.threads, progress
-        )
-        reports = [(findings.get(one.study_id, []), one.organ) for one in self.cache.instances]
+        self.reader = open_crops(store, instances, settings.crops, organs, settings.cache, settings.threads)
+        self.instances = self.reader.preload(progress=progress)
+        reports = [(findings.get(one.study_id, []), one.organ) for one in self.instances]
         where = f"the split {split!r} of {store.path}"
         self.organ_texts = OrganTexts(reports, organs, abnormalities, settings, strategy, seed, where, text_ids)
         self.captions, self.keys = self.organ_texts.captions, self.organ_texts.keys
         self.texts, self.text_ids = self.organ_texts.texts, self.organ_texts.text_ids
         self.sampler = BalancedSampler(self.captions, settings.sampling, seed)
         numbers = {study_id: number for number, study_id in enumerate(study_ids)}
-        self._study_index = np.array([numbers[instance.study_id] for instance in self.cache.instances])
+        self._study_index = np.array([numbers[instance.study_id] for instance in self.instances])
         self._organ_ids = {name: number for number, name in enumerate(organ_names or organs.names)}
 
     def __len__(self) -> int:
-        return len(self.cache)
+        return len(self.instances)
 
     @property
     def failures(self) -> Sequence[Failure]:
         """Studies that could not be read so far."""
-        return self.cache.failures
+        return self.reader.failures
 
     def batch(self, step: int, rank: int = 0, world: int = 1) -> list[OrganSample]:
         """A rank's share of the samples of a step."""
@@ -210,7 +209,7 @@ class OrganDataset(TextDataset[OrganSample]):
     def studies(self, step: int) -> list[str]:
         """The studies of a step's batch, of all ranks."""
         rows = self.sampler.rows(self.sampler.rng(step))
-        return list(dict.fromkeys(self.cache.instances[row].study_id for row in rows))
+        return list(dict.fromkeys(self.instances[row].study_id for row in rows))
 
     def sampled(self, rows: Sequence[int], seed: int) -> list[OrganSample]:
         """Samples of some rows; a row whose study is damaged gives its place to another of its organ."""
@@ -245,18 +244,19 @@ class OrganDataset(TextDataset[OrganSample]):
         """
         settings, rows = self.settings, list(rows)
         parameters = draw_augmentations(len(rows), settings.augment, rng)
-        share, in_batch = rows_of_rank(range(len(rows)), rank, world), set(rows)
-        found, crops = self.cache.draw(
-            [rows[number] for number in share], lambda row: (r for r in self._substitutes(row) if r not in in_batch)
-        )
-        for number, row in zip(share, found, strict=True):
-            rows[number] = row
+        share = rows_of_rank(range(len(rows)), rank, world)
+        crops = self.reader.read([self.instances[rows[number]] for number in share])
+        in_batch = set(rows)
+        for position, number in enumerate(share):
+            if crops[position] is None:
+                rows[number], crops[position] = self._substitute(rows[number], in_batch)
         captions = [self._captions(row, one) for row, one in zip(rows, parameters, strict=True)]
         taken: dict[int, int] = {}
         texts = [self.organ_texts.draw(one, rng, taken) for one, _ in captions]
         return [
             self._sample(crop, rows[number], *captions[number], *texts[number])
             for crop, number in zip(crops, share, strict=True)
+            if crop is not None
         ]
 
     def _sample(
@@ -291,11 +291,29 @@ class OrganDataset(TextDataset[OrganSample]):
             return captions, replace(parameters, mirrored=False)
         return mirrored or captions, parameters
 
-    def _substitutes(self, row: int) -> list[int]:
-        """Rows of the same organ, those of the same kind first, each kind from this row on."""
+    def _substitute(self, row: int, taken: set[int]) -> tuple[int, OrganCrop]:
+        """Another row of the same organ that can be read, and its crop: those of the same kind first, each kind from
+        this row on; it is entered in ``taken``.
+
+        Raises:
+            StoreError: code ``damaged_store``: there is none.
+        """
         kind, rows = self.captions[row].kind, self._by_organ[self.captions[row].organ]
         after = [*rows[rows > row].tolist(), *rows[rows < row].tolist()]
-        return sorted(after, key=lambda other: self.captions[other].kind != kind)
+        for other in sorted(after, key=lambda other: self.captions[other].kind != kind):
+            if other not in taken:
+                (crop,) = self.reader.read([self.instances[other]])
+                if crop is not None:
+                    taken.add(other)
+                    return other, crop
+        instance = self.instances[row]
+        reasons = {failure.study_id: failure.message for failure in self.failures}
+        raise StoreError(
+            f"The organ {instance.organ} of study {instance.study_id} cannot be read, and no other study's can "
+            f"stand in for it: {reasons[instance.study_id]}",
+            code="damaged_store",
+            fix="Run: ctglip store verify STORE --repair",
+        )
 
     @cached_property
     def _by_organ(self) -> dict[str, np.ndarray]:

@@ -1,72 +1,122 @@
-"""Images of a store as inputs are made of them: kept in memory as far as they fit, else read again each time."""
+"""What inputs are made of: crops of organs, scans on a grid, radiographs. Made when they are asked for, kept in memory
+as far as they fit."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar
+import mmap
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from itertools import chain
+from typing import Any, Generic, Protocol, TypeVar
 
-from ctglip.data.cache import MAX_FAILED_SHARE, check_damage
-from ctglip.errors import CTGLIPError
+import numpy as np
+
+from ctglip.errors import CTGLIPError, StoreError
 from ctglip.parallel import worker_threads
-from ctglip.store.study import StudyReader
-from ctglip.store.tables import Store
-from ctglip.types import Failure, Progress
+from ctglip.types import Failure, Progress, Standardized
 
+K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
+MAX_FAILED_SHARE = 0.05
 
 
-class ImageReader(Generic[T]):
-    """Whole scans or radiographs of a store.
+class StandardizedStudy(Protocol):
+    """A standardised study, stored (``StudyReader``) or in memory (``InMemory``)."""
+
+    affine: np.ndarray
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the image."""
+        ...
+
+    def image(self, box: Any = None) -> np.ndarray:
+        """int16 HU ``[x, y, z]`` or uint16 ``[row, column]``: whole, or a half-open box of it."""
+        ...
+
+    def organs(self, box: Any = None) -> np.ndarray | None:
+        """Organ labels like the image, or None."""
+        ...
+
+
+class InMemory:
+    """A standardised study that is in no store."""
+
+    def __init__(self, standardized: Standardized) -> None:
+        self._standardized, self.affine = standardized, standardized.affine
+        self.shape = standardized.image.shape
+
+    def image(self, box: Any = None) -> np.ndarray:
+        return _part(self._standardized.image, box)
+
+    def organs(self, box: Any = None) -> np.ndarray | None:
+        labels = self._standardized.organs
+        return None if labels is None else _part(labels, box)
+
+
+def _part(array: np.ndarray, box: Sequence[int] | None) -> np.ndarray:
+    return array if box is None else array[tuple(slice(*ends) for ends in zip(box[::2], box[1::2], strict=True))]
+
+
+class CachedReader(Generic[K, T]):
+    """Reads things of a store's studies by their keys: whole studies by their ids, organs by their instances.
+
+    What one process that was forked from this one cannot read, all know of.
 
     Args:
-        store: where they are.
-        load: what is made of a study.
-        studies: how many there are; a twentieth of them may be damaged.
-        item_bytes: memory that ``load`` gives for a study.
-        memory_gb: for studies that were read; the others are read again each time.
+        load: makes some things of one study: (study id, keys) to one for each key.
+        keys: all that can be asked for.
+        study_of: the study of a key.
+        capacity: how many are kept in memory; the others are made again each time.
         threads: studies read at a time.
-
-    Attributes:
-        failures: studies that could not be read so far.
+        max_damaged: share of the studies that may be unreadable.
     """
 
     def __init__(
         self,
-        store: Store,
-        load: Callable[[StudyReader], T],
-        studies: int,
-        item_bytes: int,
-        memory_gb: float,
-        threads: int,
+        load: Callable[[str, Sequence[K]], Sequence[T]],
+        keys: Sequence[K],
+        study_of: Callable[[K], str],
+        capacity: int,
+        threads: int = 2,
+        max_damaged: float = MAX_FAILED_SHARE,
     ) -> None:
-        self.store, self.load, self.studies, self.threads = store, load, studies, threads
-        self.failures: list[Failure] = []
-        self._items: dict[str, T] = {}
-        self._capacity = int(memory_gb * 1e9 / item_bytes)
+        self.keys, self.study_of, self.threads, self.max_damaged = tuple(keys), study_of, threads, max_damaged
+        self._load, self._capacity = load, capacity
+        self._items: dict[K, T] = {}
+        self._numbers = {name: number for number, name in enumerate(dict.fromkeys(map(study_of, keys)))}
+        self._damaged = np.frombuffer(mmap.mmap(-1, max(len(self._numbers), 1)), dtype=np.uint8)
+        self._reasons: dict[str, Failure] = {}
 
-    def read(self, study_ids: Sequence[str]) -> list[T | None]:
-        """Some studies, in order; None for one that cannot be read.
+    @property
+    def failures(self) -> list[Failure]:
+        """Studies that could not be read so far, by this process or its workers."""
+        return [self._reason(name) for name, number in self._numbers.items() if self._damaged[number]]
+
+    def read(self, keys: Sequence[K]) -> list[T | None]:
+        """Some of them, in order; None for one whose study cannot be read.
 
         Raises:
-            StoreError: code ``damaged_store``: more than a twentieth of the studies cannot be read.
+            StoreError: code ``damaged_store``: too many of the studies cannot be read.
         """
-        missing = [name for name in dict.fromkeys(study_ids) if name not in self._items]
-        found: dict[str, T | Failure] = {}
+        missing: dict[str, list[K]] = {}
+        for key in dict.fromkeys(keys):
+            if key not in self._items:
+                missing.setdefault(self.study_of(key), []).append(key)
+        found: dict[K, T] = {}
         if missing:  # a pool takes milliseconds
             with worker_threads(self.threads) as pool:
-                found = dict(zip(missing, pool.map(self._load, missing), strict=True))
-        known = {failure.study_id for failure in self.failures}
-        for name, item in found.items():
-            if isinstance(item, Failure):
-                self.failures += [] if name in known else [item]
-            elif len(self._items) < self._capacity:
-                self._items[name] = item
-        check_damage(self.failures, self.studies, MAX_FAILED_SHARE)
-        items = (self._items.get(name, found.get(name)) for name in study_ids)
-        return [None if isinstance(item, Failure) else item for item in items]
+                made = pool.map(self._try, missing, missing.values())
+                for several, items in zip(missing.values(), made, strict=True):
+                    found.update(zip(several, items, strict=False))
+            for key, item in found.items():
+                if len(self._items) < self._capacity:
+                    self._items[key] = item
+        if self._damaged.sum() > self.max_damaged * len(self._numbers):
+            check_damage(self.failures, len(self._numbers), self.max_damaged)
+        return [self._items.get(key, found.get(key)) for key in keys]
 
-    def preload(self, study_ids: Sequence[str], progress: Progress | None = None) -> list[str]:
-        """Read all of some studies where memory holds them, before worker processes share it.
+    def preload(self, keys: Sequence[K] | None = None, progress: Progress | None = None) -> list[K]:
+        """Read some of them (all by default) where memory holds them, before worker processes share it.
 
         Args:
             progress: called with (studies done, studies).
@@ -74,18 +124,51 @@ class ImageReader(Generic[T]):
         Returns:
             Those that can be read; all where memory does not hold them.
         """
-        if len(study_ids) > self._capacity:
-            return list(study_ids)
-        readable, step = [], 4 * self.threads
-        for start in range(0, len(study_ids), step):
-            several = study_ids[start : start + step]
-            readable += [name for name, item in zip(several, self.read(several), strict=True) if item is not None]
-            if progress is not None:
-                progress(start + len(several), len(study_ids))
-        return readable
+        keys = self.keys if keys is None else keys
+        return list(keys) if len(keys) > self._capacity else [key for key, _ in self.readable(keys, progress)]
 
-    def _load(self, study_id: str) -> T | Failure:
+    def readable(self, keys: Sequence[K] | None = None, progress: Progress | None = None) -> Iterator[tuple[K, T]]:
+        """Those of some (all by default) that can be read, a few studies at a time; ``progress`` as in ``preload``."""
+        by_study: dict[str, list[K]] = {}
+        for key in self.keys if keys is None else keys:
+            by_study.setdefault(self.study_of(key), []).append(key)
+        studies, step = list(by_study.values()), 4 * self.threads
+        groups = [list(chain.from_iterable(studies[at : at + step])) for at in range(0, len(studies), step)]
+        with worker_threads(1) as ahead:
+            coming = [ahead.submit(self.read, group) for group in groups[:1]]
+            for number, group in enumerate(groups, start=1):
+                items = coming.pop().result()
+                coming = [ahead.submit(self.read, more) for more in groups[number : number + 1]]
+                yield from ((key, item) for key, item in zip(group, items, strict=True) if item is not None)
+                if progress is not None:
+                    progress(min(number * step, len(studies)), len(studies))
+
+    def _try(self, study_id: str, keys: Sequence[K]) -> Sequence[T]:
+        """The things of one study; nothing where it cannot be read, which is remembered."""
         try:
-            return self.load(self.store.study(study_id))
+            return self._load(study_id, keys)
         except (CTGLIPError, OSError, ValueError) as error:
-            return Failure(study_id, "images", getattr(error, "code", "unreadable"), str(error))
+            self._reasons[study_id] = Failure(study_id, "images", getattr(error, "code", "unreadable"), str(error))
+            self._damaged[self._numbers[study_id]] = 1
+            return ()
+
+    def _reason(self, study_id: str) -> Failure:
+        """Why a study cannot be read; where a worker process found it out, it is read again for that."""
+        if study_id not in self._reasons:
+            self._try(study_id, [key for key in self.keys if self.study_of(key) == study_id])
+        return self._reasons.get(study_id) or Failure(study_id, "images", "unreadable", "It could not be read once.")
+
+
+def check_damage(failures: Sequence[Failure], studies: int, max_damaged: float = MAX_FAILED_SHARE) -> None:
+    """Refuse to go on when too many studies cannot be read.
+
+    Raises:
+        StoreError: code ``damaged_store``: more than the share ``max_damaged`` of ``studies`` failed.
+    """
+    if len(failures) > max_damaged * studies:
+        named = ", ".join(failure.study_id for failure in failures[:8]) + (", ..." if len(failures) > 8 else "")
+        raise StoreError(
+            f"{len(failures)} of {studies} studies cannot be read ({named}), the first because: {failures[0].message}",
+            code="damaged_store",
+            fix=f"Run: ctglip store verify STORE --repair ({max_damaged:.0%} of the studies may fail).",
+        )

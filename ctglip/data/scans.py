@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -18,11 +17,8 @@ from pydantic import Field
 
 from ctglip.config import Settings
 from ctglip.data.crops import AIR_HU, CropSettings, axis_weights, resampled, standardised_size, window_name
-from ctglip.data.reader import ImageReader
 from ctglip.data.settings import DataSettings
 from ctglip.reports.tags import TagList
-from ctglip.store.study import StudyReader
-from ctglip.store.tables import Store
 from ctglip.types import OrganRegion, OrganRow, spacing_of
 
 
@@ -196,15 +192,3 @@ def render_scans(hu: Num[np.ndarray, "*n x y z"], settings: ScanSettings) -> Flo
         scaled = (hu.astype(np.float32) - low) * (2.0 / (high - low)) - 1.0
         np.clip(scaled, -1.0, 1.0, out=out[..., channel, :, :, :])
     return out
-
-
-def scan_reader(
-    store: Store, settings: ScanSettings, studies: int, memory_gb: float, threads: int
-) -> ImageReader[ScanCut]:
-    """Reads scans on the model's grid (see ``ImageReader``)."""
-    item_bytes = 3 * int(np.prod(settings.grid))
-    return ImageReader(store, partial(_load_scan, settings=settings), studies, item_bytes, memory_gb, threads)
-
-
-def _load_scan(study: StudyReader, settings: ScanSettings) -> ScanCut:
-    return cut_scan(study.image(), study.organs(), study.affine, settings)

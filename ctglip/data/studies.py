@@ -9,10 +9,9 @@ import numpy as np
 import torch
 
 from ctglip.cxr.sentence_regions import SECTIONS
-from ctglip.data.cache import instances_of
 from ctglip.data.captions import CaptionBuilder
 from ctglip.data.collate import column, joined, owners
-from ctglip.data.cxr import CxrDataSettings, stored_edge
+from ctglip.data.cxr import CxrDataSettings
 from ctglip.data.dataset import LoaderBatch, TextDataset, TextIds
 from ctglip.data.images import (
     CxrImages,
@@ -22,7 +21,9 @@ from ctglip.data.images import (
     cxr_reader,
     frontal_studies,
     region_boxes,
+    scan_reader,
 )
+from ctglip.data.organ_crops import instances_of
 from ctglip.data.organs import (
     OrganTexts,
     check_modality,
@@ -31,11 +32,11 @@ from ctglip.data.organs import (
     studies_of,
     trainable_organs,
 )
-from ctglip.data.reader import ImageReader
+from ctglip.data.reader import CachedReader
 from ctglip.data.report_texts import captions_of_reports, sections_by_study
 from ctglip.data.samples import StudySample
 from ctglip.data.sampling import rows_of_epoch, rows_of_rank
-from ctglip.data.scans import ScanDataSettings, scan_reader
+from ctglip.data.scans import ScanDataSettings
 from ctglip.data.study_texts import StudyText, StudyTexts, TextsOfOrgans, TextsOfPairs, TextsOfReports
 from ctglip.errors import StoreError
 from ctglip.reports.tags import Tagger
@@ -94,7 +95,7 @@ class StudyDataset(TextDataset[StudySample]):
         strategy: Strategy = "same_organ",
         text_ids: TextIds | None = None,
         organ_names: Sequence[str] | None = None,
-        reader: ImageReader[Any] | None = None,
+        reader: CachedReader[str, Any] | None = None,
         progress: Progress | None = None,
         training: bool = True,
     ) -> None:
@@ -199,18 +200,14 @@ class StudyDataset(TextDataset[StudySample]):
         study_ids: list[str],
         texts: TextKind,
         reading: RegionReading,
-        reader: ImageReader[Any] | None,
+        reader: CachedReader[str, Any] | None,
         progress: Progress | None,
     ) -> tuple[StudyImages[Any], list[str]]:
         """The images, and the studies that can be read, as far as that is known."""
         settings = self.settings
         if isinstance(settings, CxrDataSettings):
             study_ids = frontal_studies(store, study_ids, settings.lateral)
-            images = CxrImages(
-                reader or cxr_reader(store, settings, len(study_ids)),
-                region_boxes(store, study_ids, stored_edge(settings)),
-                settings,
-            )
+            images = CxrImages(reader or cxr_reader(store, settings, study_ids), region_boxes(store, study_ids))
         else:
             names = settings.organs or trainable_organs(store, organs, abnormalities)
             names = names or tuple(name for name in organs.names if abnormalities.of_organ(name))
@@ -221,7 +218,7 @@ class StudyDataset(TextDataset[StudySample]):
             if texts == "organs" and reading == "query":
                 self._add_mentioned(rows, names)
             memory = (settings.keep_gb, settings.threads)
-            reader = reader or scan_reader(store, settings.input, len(study_ids), *memory)
+            reader = reader or scan_reader(store, settings.input, study_ids, *memory)
             images = ScanImages(reader, rows, self.organ_names, names, organs, settings, reading)
         return images, images.reader.preload(study_ids, progress)
 

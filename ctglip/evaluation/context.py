@@ -14,8 +14,8 @@ from ctglip.evaluation.labels import Labels
 from ctglip.evaluation.metrics import TEST_SPLIT_RULES, PairMetrics
 from ctglip.evaluation.results import ControlResult
 from ctglip.evaluation.zero_shot import Scores, evaluate_pairs, thresholds_of
-from ctglip.inference.cxr_encoding import reading_of
 from ctglip.inference.feature_cache import FeatureView
+from ctglip.inference.readers import GLOBAL
 from ctglip.inference.scoring import Pair
 
 
@@ -45,15 +45,9 @@ class Context(SplitEncoder):
     problems: tuple[str, ...] = ()
 
     @property
-    def radiographs(self) -> bool:
-        """Radiographs are evaluated, not scans."""
-        return self.release.modality == "cxr"
-
-    @property
     def one_vector_per_study(self) -> bool:
         """Every organ is read from the whole radiograph, so that all organs of a radiograph look alike."""
-        read = reading_of(self.release.model, self.config.cxr.read) if self.radiographs else "box"
-        return read in ("whole", "observations")
+        return self.reader.reading in GLOBAL
 
     def other_split(self, name: str) -> EncodedSplit | None:
         """Another split, encoded; None where the store has no such split."""

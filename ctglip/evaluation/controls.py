@@ -13,11 +13,10 @@ from ctglip.evaluation.context import Context
 from ctglip.evaluation.encoded import EncodedSplit
 from ctglip.evaluation.results import ControlResult
 from ctglip.evaluation.zero_shot import Scores
+from ctglip.modality import MODALITIES
 from ctglip.types import OrganRegion, OrganRow
 
 MASK_ONLY = "Mask only"
-VOLUME_ONLY = "Volume only"
-BOX_ONLY = "Box only"
 
 
 def controls_of(context: Context) -> tuple[ControlResult, ...]:
@@ -28,7 +27,8 @@ def controls_of(context: Context) -> tuple[ControlResult, ...]:
         found.append(context.control(MASK_ONLY, text, {pair: masks[pair] for pair in context.labels}))
     if context.validation and not context.one_vector_per_study:
         scores, unfitted = _volume_scores(context, context.validation)
-        name, what = (BOX_ONLY, "area of the organ's box") if context.radiographs else (VOLUME_ONLY, "volume")
+        modality = MODALITIES[context.release.modality]
+        name, what = modality.size_control, modality.organ_size
         text = f"A logistic score of log {what} and its square, fitted for each pair on the validation split."
         found.append(context.control(name, text, scores))
         if unfitted:

@@ -6,33 +6,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from jaxtyping import Int
 from torch import Tensor
 
-from ctglip.data.crops import CropSettings
 from ctglip.data.organs import findings_by_study, studies_of
 from ctglip.data.samples import OrganInstance
-from ctglip.data.stored import CropFiles
 from ctglip.errors import StoreError
 from ctglip.evaluation.labels import Labels, labels_from_findings, labels_from_table, pairs_of
 from ctglip.evaluation.settings import EvaluateConfig
 from ctglip.evaluation.zero_shot import Scores
 from ctglip.features.text_bank import TextBank
 from ctglip.inference.encoding import OrganEmbeddings
-from ctglip.inference.feature_cache import (
-    FOLDER,
-    MASK_ONLY,
-    OBSERVATIONS,
-    PLAIN,
-    WHOLE_RADIOGRAPH,
-    FeatureView,
-    OrganFeatures,
-    organ_features_of,
-)
+from ctglip.inference.feature_cache import FOLDER, MASK_ONLY, VIEWS, FeatureView, OrganFeatures, organ_features_of
 from ctglip.inference.model_readers import reader_of
+from ctglip.inference.readers import OrganReader
 from ctglip.inference.scoring import Scorer
 from ctglip.labels import LabelTable
 from ctglip.modality import MODALITIES
@@ -125,6 +115,11 @@ class SplitEncoder:
         """The model."""
         return self.scorer.release
 
+    @cached_property
+    def reader(self) -> OrganReader[Any]:
+        """How the model reads organs."""
+        return reader_of(self.release, self.config.cxr.read)
+
     @property
     def cache_folder(self) -> Path:
         """Where encoded organs and texts are kept."""
@@ -156,17 +151,15 @@ class SplitEncoder:
         self.begin(f"Encoding the split {name}")
         store, release, dictionaries = self.store, self.release, self.scorer.dictionaries
         study_ids = studies_of(store, name) if study_list is None else listed_studies(store, name, study_list)
-        sought = _organs_to_encode(self.scorer, self.table)
+        sought = self._organs_to_encode()
         organs = [organ for organ in dictionaries.organs.names if organ in sought]
-        features = self._features(study_ids, organs, reading_view(release, self.config))
+        features = self._features(study_ids, organs, VIEWS[self.config.cxr.read])
         instances = features.instances
         if not instances:
             raise StoreError(
                 f"The split {name!r} of {store.path} holds none of the model's organs.",
                 code="no_organs",
-                fix="Its radiographs have no boxes of them: try --set cxr.read=whole."
-                if MODALITIES[release.modality].has_boxes
-                else "",
+                fix=MODALITIES[release.modality].without_organs,
             )
         if self.table is not None:
             labels = labels_from_table(self.table, instances, dictionaries.abnormalities)
@@ -197,6 +190,13 @@ class SplitEncoder:
         masks = self.encode_view(split, MASK_ONLY)
         return replace(split, mask_only=differences_of(self.scorer, masks, labels))
 
+    def _organs_to_encode(self) -> set[str]:
+        """The organs of training, and those that the label table names."""
+        dictionaries = self.scorer.dictionaries
+        trained = set(self.release.provenance.get("trained", dictionaries.organs.names)) or set(self.reader.known)
+        pairs = pairs_of(self.table, dictionaries.abnormalities) if self.table is not None else ()
+        return trained | {pair[0] for pair in pairs if pair is not None}
+
     def encode_if_any(self, name: str) -> EncodedSplit | None:
         """A split, encoded; None where the store has no such split, or none of the organs in it."""
         try:
@@ -224,14 +224,10 @@ class SplitEncoder:
         return features.embeddings
 
     def _features(self, study_ids: Sequence[str], organs: Sequence[str], view: FeatureView) -> OrganFeatures:
-        config, release = self.config, self.release
-        if config.crops and release.reads_crops and view.cut is None:
-            settings = CropSettings.model_validate(release.crops)
-            files = CropFiles(Path(config.crops), self.store, settings, self.scorer.dictionaries.organs)
-            view = replace(view, cut=files.cut_study)
+        config = self.config
         return organ_features_of(
-            self.store, release, study_ids, organs, folder=self.cache_folder, view=view, batch=config.batch,
-            threads=config.threads, progress=self.progress,
+            self.store, self.release, study_ids, organs, folder=self.cache_folder, view=view, batch=config.batch,
+            crop_folder=Path(config.crops) if config.crops else None, threads=config.threads, progress=self.progress,
         )  # fmt: skip
 
 
@@ -252,22 +248,6 @@ def listed_studies(store: Store, split: str, path: Path) -> list[str]:
             fix="List studies of this split; the cohort's column `split` decides which those are, patient by patient.",
         )
     return listed
-
-
-def reading_view(release: Release, config: EvaluateConfig) -> FeatureView:
-    """How organs are shown to a model: as they are, or as a whole radiograph or its observations if the settings say
-    so."""
-    if config.cxr.read == "observations":
-        return OBSERVATIONS
-    return WHOLE_RADIOGRAPH if config.cxr.read == "whole" and release.model.region_reader is not None else PLAIN
-
-
-def _organs_to_encode(scorer: Scorer, table: LabelTable | None) -> set[str]:
-    """The organs of training, and those that the label table names."""
-    release, organs = scorer.release, scorer.dictionaries.organs
-    trained = set(release.provenance.get("trained", organs.names)) or set(reader_of(release).known)
-    pairs = pairs_of(table, scorer.dictionaries.abnormalities) if table is not None else ()
-    return trained | {pair[0] for pair in pairs if pair is not None}
 
 
 def differences_of(scorer: Scorer, embeddings: OrganEmbeddings, labels: Labels) -> Scores:

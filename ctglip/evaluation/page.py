@@ -12,6 +12,7 @@ from ctglip.evaluation.parts.retrieval import RetrievalResult
 from ctglip.evaluation.results import Results
 from ctglip.evaluation.zero_shot import Recognition
 from ctglip.inference.scoring import Calibration
+from ctglip.modality import MODALITIES
 from ctglip.pages import parts
 from ctglip.pages import report as page
 from ctglip.types import Interval
@@ -33,7 +34,7 @@ def evaluation_page(results: Results, context: Context) -> page.EvaluationPage:
         pairs=tuple(_row(pair, context) for pair in results.pairs),
         facts=_facts(results),
         controls=controls,
-        recognition=_recognition(results.recognition, context.radiographs),
+        recognition=_recognition(results.recognition, context),
         notes=(*(_differences(results)), *results.notes),
         reliability=_reliability(context, results),
         retrieval=retrieval.directions if isinstance(retrieval, RetrievalResult) else (),
@@ -47,11 +48,11 @@ def evaluation_page(results: Results, context: Context) -> page.EvaluationPage:
     )
 
 
-def _recognition(found: Recognition | None, radiographs: bool) -> parts.OrganRecognition | None:
+def _recognition(found: Recognition | None, context: Context) -> parts.OrganRecognition | None:
     if found is None:
         return None
     sides = "" if found.sides is None else f" Of paired organs, {found.sides:.1%} were given the right side."
-    hints = "The box's place and size give" if radiographs else "The crop's field of view and the mask give"
+    hints = MODALITIES[context.release.modality].organ_hints
     return parts.OrganRecognition(
         top1=found.top1,
         macro=found.macro,

@@ -23,13 +23,14 @@ from ctglip.evaluation.page import evaluation_page
 from ctglip.evaluation.parts import run_parts
 from ctglip.evaluation.parts.protocol import load_protocol
 from ctglip.evaluation.results import CalibrationResult, Results, tables_of
-from ctglip.evaluation.settings import CxrEvaluation, EvaluateConfig
+from ctglip.evaluation.settings import EvaluateConfig
 from ctglip.evaluation.zero_shot import Recognition, recognition
 from ctglip.files import atomic_path, write_json, write_text
 from ctglip.inference.feature_cache import check_recipe
 from ctglip.inference.prompt_file import read_prompts
 from ctglip.inference.scoring import Calibration, Scorer, dictionaries_of
 from ctglip.labels import LabelTable, read_labels
+from ctglip.modality import MODALITIES
 from ctglip.models.release import Release, load_release
 from ctglip.pages.report import render
 from ctglip.store.tables import Store
@@ -96,10 +97,13 @@ def answer_split(
     """A model's answers about a split. Arguments and errors as in ``evaluate``."""
     release.check_aligned()
     check_recipe(store, release)
-    if release.modality == "ct" and config.cxr != CxrEvaluation():
-        raise ConfigError(
-            "The settings cxr.* are for radiographs; this model was trained on CT scans.", fix="Leave them."
-        )
+    for name in MODALITIES.keys() - {release.modality} & EvaluateConfig.model_fields.keys():
+        if getattr(config, name) != EvaluateConfig.model_fields[name].default:
+            trained = MODALITIES[release.modality].images
+            raise ConfigError(
+                f"The settings {name}.* are for {MODALITIES[name].images}; this model was trained on {trained}.",
+                fix="Leave them.",
+            )
     if stage is not None:
         stage("Prompts")
     gpu = torch.cuda.is_available() and config.device != "cpu"

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from ctglip.config import Settings
-from ctglip.inference.cxr_encoding import Read
+from ctglip.inference.readers import Read
 from ctglip.inference.scoring import Wording
 
 ThresholdRule = Literal["validation_f1", "test_roc_corner", "test_f1"]

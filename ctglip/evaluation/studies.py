@@ -13,8 +13,8 @@ from ctglip.evaluation.bootstrap import Question, macro_draws
 from ctglip.evaluation.context import Context
 from ctglip.evaluation.metrics import TEST_SPLIT_RULES, BinaryMetrics, best_f1_threshold, binary_metrics
 from ctglip.evaluation.settings import ThresholdRule
-from ctglip.inference.cxr_encoding import reading_of
-from ctglip.inference.feature_cache import PLAIN, WHOLE_RADIOGRAPH, organ_features_of
+from ctglip.inference.feature_cache import VIEWS, organ_features_of
+from ctglip.inference.model_readers import reader_of
 from ctglip.store.tables import Store
 
 SECTIONS = ("findings", "impression", "report")
@@ -126,10 +126,9 @@ def radiograph_vectors(context: Context) -> tuple[list[str], Float[np.ndarray, "
         ModelError: code ``no_whole_image``: the model has no head for them.
     """
     release, config = context.release, context.config
-    reading_of(release.model, "whole")
-    view = PLAIN if release.model.region_reader is None else WHOLE_RADIOGRAPH
+    reader_of(release, "whole")
     features = organ_features_of(
-        context.store, release, list(context.split.patient_of), ["body"], folder=context.cache_folder, view=view,
-        batch=config.batch, threads=config.threads, progress=context.progress,
+        context.store, release, list(context.split.patient_of), ["body"], folder=context.cache_folder,
+        view=VIEWS["whole"], batch=config.batch, threads=config.threads, progress=context.progress,
     )  # fmt: skip
     return [instance.study_id for instance in features.instances], features.embeddings.diagnosis

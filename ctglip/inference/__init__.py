@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from ctglip.inference.answers import Answer as Answer
     from ctglip.inference.answers import Answers as Answers
     from ctglip.inference.encoding import OrganEmbeddings as OrganEmbeddings
-    from ctglip.inference.encoding import encode_crops as encode_crops
     from ctglip.inference.feature_cache import organ_features_of as organ_features_of
     from ctglip.inference.heatmap import HeatMap as HeatMap
+    from ctglip.inference.model_readers import reader_of as reader_of
     from ctglip.inference.notebook import show as show
     from ctglip.inference.pipeline import Pipeline as Pipeline
     from ctglip.inference.scoring import Calibration as Calibration

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ctglip.inference.readings import OrganReading
+from ctglip.inference.readers import OrganReading
 from ctglip.modality import MODALITIES
 from ctglip.types import ModalityName, Standardized
 

@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Iterable, Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
-from ctglip.data.cache import instances_of, stacked
-from ctglip.data.crops import CropSettings, OrganCrop, cut_crop
+from ctglip.data.augment import AugmentSettings, augment_crop, augment_hu, draw_augmentations
+from ctglip.data.collate import owners
+from ctglip.data.crops import CropSettings, OrganCrop
+from ctglip.data.organ_crops import CropFiles, cut_study, instances_of, read_crops, slot_bytes
+from ctglip.data.organs import trainable_organs
+from ctglip.data.reader import StandardizedStudy
+from ctglip.data.rendering import CropStack
 from ctglip.data.samples import OrganInstance
 from ctglip.data.scans import ScanCut, ScanSettings, cut_scan, render_scans
-from ctglip.errors import ModelError, StoreError
-from ctglip.inference.encoding import PARTS, OrganEmbeddings, concatenated, encode_crops
-from ctglip.inference.heatmap import HeatMap, crop_affine, crop_maps, grid_affine
-from ctglip.inference.readers import InMemory, OrganReader, StandardizedStudy, pairs_of
-from ctglip.inference.readings import OrganReading
-from ctglip.inference.scans import encode_scan, readable, scan_maps, scan_regions
-from ctglip.inference.scoring import Scorer
+from ctglip.errors import ModelError
+from ctglip.inference.heatmap import crop_affine, grid_affine
+from ctglip.inference.readers import OrganReader, OrganReading
+from ctglip.inference.scoring import Dictionaries
 from ctglip.models.release import Release
 from ctglip.store.tables import Store
-from ctglip.types import OrganRegion, OrganRow, Standardized
+from ctglip.types import Finding, OrganRegion, OrganRow, Standardized
 from ctglip.vocabulary.organs import Organ
 
+T = TypeVar("T")
 _OPEN_ENDED = frozenset(
     {"aorta", "arteries", "veins", "digestive", "ribs", "muscles", "body_wall", "regions", "airways"}
 )
@@ -31,19 +36,19 @@ _GRAZE = 0.1
 """A border face that holds less than this share of an organ's largest cross-section takes nothing away from it."""
 
 
-class _CtReader(OrganReader):
+class _CtReader(OrganReader[T]):
     """What both ways have in common: organs are where the masks draw them."""
 
     def __init__(self, release: Release, crops: CropSettings | None = None) -> None:
         super().__init__(release, release.model.reading)
         self.crops = crops or CropSettings.model_validate(release.crops)
 
-    @property
-    def known(self) -> Collection[str]:
-        return ()
-
     def instances(self, store: Store, study_ids: Sequence[str], names: Sequence[str]) -> list[OrganInstance]:
         return instances_of(store, study_ids, names, self.crops)
+
+    def trainable(self, store: Store, dictionaries: Dictionaries, findings: Iterable[Finding]) -> Sequence[str]:
+        del findings
+        return trainable_organs(store, dictionaries.organs, dictionaries.abnormalities)
 
     def locate(
         self, organs: Sequence[str], standardized: Standardized, trained: Collection[str], min_organ_ml: float
@@ -74,134 +79,136 @@ class _CtReader(OrganReader):
         return f"The {entry.display} {'are' if entry.plural else 'is'} cut off by the field of view."
 
 
-class CropOrganReader(_CtReader):
-    """Each organ from a crop around it."""
+class CropOrganReader(_CtReader[OrganCrop]):
+    """Each organ from a crop around it.
 
-    @staticmethod
-    def channel_names(release: Release) -> tuple[str, ...]:
-        return CropSettings.model_validate(release.crops).channel_names
+    Args:
+        crops: how organs are cut and shown, in place of the model's own settings.
+        files: where crops of stored studies are kept.
+    """
+
+    def __init__(self, release: Release, crops: CropSettings | None = None, files: CropFiles | None = None) -> None:
+        super().__init__(release, crops)
+        self.files = files
+
+    @property
+    def channel_names(self) -> tuple[str, ...]:
+        return self.crops.channel_names
+
+    @property
+    def item_bytes(self) -> int:
+        return slot_bytes(self.crops)
+
+    def split(self, regions: Sequence[OrganRegion]) -> list[Sequence[OrganRegion]]:
+        return [[region] for region in regions]
 
     def prepare(self, study: StandardizedStudy, regions: Sequence[OrganRegion]) -> list[OrganCrop]:
-        labels = study.organs()
-        if labels is None:
-            raise StoreError("The study has no organ masks.", code="no_masks")
-        image, rows = study.image(), _measured(regions)
-        return [cut_crop(image, labels, study.affine, self.organs[r.organ], r, self.organs, self.crops) for r in rows]
+        return cut_study(study, _measured(regions), self.crops, self.organs)
 
-    def encode(
+    def load(self, store: Store, study_id: str, regions: Sequence[OrganRegion]) -> list[OrganCrop]:
+        return read_crops(store, study_id, _measured(regions), self.crops, self.organs, self.files)
+
+    def visible(self, image: OrganCrop, regions: Sequence[OrganRegion], reading: str) -> Sequence[bool]:
+        del image, reading
+        return [True] * len(regions)
+
+    def inputs(
         self,
-        prepared: Sequence[list[OrganCrop]],
+        images: Sequence[OrganCrop],
         regions: Sequence[Sequence[OrganRegion]],
-        reading: str | None = None,
-        batch: int = 64,
-    ) -> OrganEmbeddings:
-        del reading  # there is one
-        instances = [OrganInstance("", row) for several in regions for row in _measured(several)]
-        cache = stacked(instances, [crop for several in prepared for crop in several], self.crops)
-        return encode_crops(self.release.model, cache, self.crops, batch)
+        reading: str,
+        device: torch.device | str = "cpu",
+        rng: np.random.Generator | None = None,
+        augment: AugmentSettings | None = None,
+    ) -> dict[str, Tensor]:
+        del regions, reading  # there is one way
+        if rng is not None and augment is not None:
+            drawn = draw_augmentations(len(images), augment, rng)
+            images = [augment_crop(crop, one, augment.noise_hu)[0] for crop, one in zip(images, drawn, strict=True)]
+        stack = CropStack.of(images, self.crops).to(device)
+        size = torch.from_numpy(np.stack([crop.size for crop in images])).to(device)
+        index = torch.arange(len(images), device=size.device)
+        return {"images": stack.image, "mask": stack.mask, "size": size, "study_index": index}
 
-    def maps(
-        self,
-        standardized: Standardized,
-        readings: Mapping[str, OrganReading],
-        questions: Mapping[str, Sequence[str]],
-        scorer: Scorer,
-    ) -> Iterator[HeatMap]:
-        for organ, names in questions.items():
-            (row,) = _measured([readings[organ].region])
-            (crop,) = self.prepare(InMemory(standardized), [row])
-            affine = crop_affine(crop, row, standardized.affine)
-            axes = scorer.axes([(organ, name) for name in names])
-            found = crop_maps(self.release.model, crop, self.crops, axes)
-            for name, values in zip(names, found, strict=True):
-                yield HeatMap(organ, name, values, affine)
+    def placed(
+        self, image: OrganCrop, region: OrganRegion, affine: Float[np.ndarray, "4 4"]
+    ) -> tuple[Float[np.ndarray, "4 4"], Float[np.ndarray, "x y z"]]:
+        return crop_affine(image, _measured([region])[0], affine), image.mask / 255.0
 
-    def model_input(self, standardized: Standardized, regions: Sequence[OrganRegion]) -> dict[str, Any]:
-        if not regions:
-            return _scan_input(self.release, standardized, (), self)
-        crops = self.prepare(InMemory(standardized), regions)
-        cache = stacked([OrganInstance("", row) for row in _measured(regions)], crops, self.crops)
-        crop_stack = cache.stack(self.crops).to("cpu")
-        return {
-            "image": crop_stack.image,
-            "mask": crop_stack.mask,
-            "organ": [region.organ for region in regions],
-            "size": torch.from_numpy(cache.size),
-            "study_index": torch.arange(len(regions)),
-        }
+    def model_input(self, standardized: Standardized, regions: Sequence[OrganRegion]) -> dict[str, torch.Tensor]:
+        """Without organs the whole scan, of a model that reads those too."""
+        return (super() if regions else ScanOrganReader(self.release)).model_input(standardized, regions)
 
 
-class ScanOrganReader(_CtReader):
-    """All organs from the whole scan."""
+class ScanOrganReader(_CtReader[ScanCut]):
+    """All organs from the whole scan.
+
+    Raises:
+        ModelError: code ``regions``: the model reads no whole scans.
+    """
+
+    at_once = 1
 
     def __init__(self, release: Release, crops: CropSettings | None = None) -> None:
         super().__init__(release, crops)
+        if release.scans is None:
+            raise ModelError("This model reads organs, not whole scans.", code="regions", fix="Name organs.")
         self.scans = ScanSettings.model_validate(release.scans)
 
-    @staticmethod
-    def channel_names(release: Release) -> tuple[str, ...]:
-        return ScanSettings.model_validate(release.scans).channel_names
+    @property
+    def channel_names(self) -> tuple[str, ...]:
+        return self.scans.channel_names
 
-    def prepare(self, study: StandardizedStudy, regions: Sequence[OrganRegion]) -> ScanCut:
+    @property
+    def item_bytes(self) -> int:
+        return 3 * int(np.prod(self.scans.grid))
+
+    def prepare(self, study: StandardizedStudy, regions: Sequence[OrganRegion]) -> list[ScanCut]:
         del regions
-        return cut_scan(study.image(), study.organs(), study.affine, self.scans)
+        return [cut_scan(study.image(), study.organs(), study.affine, self.scans)]
 
-    def encode(
+    def visible(self, image: ScanCut, regions: Sequence[OrganRegion], reading: str) -> Sequence[bool]:  # noqa: ARG002
+        """A model that pools by label maps needs a voxel of an organ on the grid."""
+        if "labels" not in self.release.model.region_inputs:
+            return [True] * len(regions)
+        labels = np.zeros(0, np.uint8) if image.labels is None else image.labels.ravel()
+        there = np.bincount(labels, minlength=256) > 0
+        return [bool(there[list(self.organs.roi_labels(region.organ))].any()) for region in regions]
+
+    def inputs(
         self,
-        prepared: Sequence[ScanCut],
+        images: Sequence[ScanCut],
         regions: Sequence[Sequence[OrganRegion]],
-        reading: str | None = None,
-        batch: int = 64,
-    ) -> OrganEmbeddings:
-        del reading, batch  # there is one way; scans are encoded one by one
-        release, parts = self.release, []
-        for cut, several in zip(prepared, regions, strict=True):
-            found = encode_scan(release.model, cut, several, release.organs, self.scans)
-            lost = ~np.array(readable(cut, several, release.model, self.organs), dtype=bool)
-            for name in PARTS:
-                getattr(found, name)[lost] = np.nan
-            parts.append(found)
-        return concatenated(release.model, parts)
+        reading: str,
+        device: torch.device | str = "cpu",
+        rng: np.random.Generator | None = None,
+        augment: AugmentSettings | None = None,
+    ) -> dict[str, Tensor]:
+        hu, model = np.stack([cut.hu for cut in images]), self.release.model
+        if rng is not None and augment is not None:
+            hu = augment_hu(hu, augment.shift_hu, augment.noise_hu, rng)
+        found = {
+            "images": torch.from_numpy(render_scans(hu, self.scans)),
+            "study_index": owners([len(several) for several in regions]),
+        }
+        if model.region_reader is not None and reading != "whole":
+            sizes = [cut.sizes(several) for cut, several in zip(images, regions, strict=True)]
+            ids = [self.release.organs.index(region.organ) for several in regions for region in several]
+            found |= {"size": torch.from_numpy(np.concatenate(sizes)), "organ_id": torch.tensor(ids)}
+            if "labels" in model.region_inputs:
+                maps = [np.zeros(cut.hu.shape, np.uint8) if cut.labels is None else cut.labels for cut in images]
+                found["labels"] = torch.from_numpy(np.stack(maps))
+            if "boxes" in model.region_inputs:
+                boxes = [cut.boxes(several) for cut, several in zip(images, regions, strict=True)]
+                found["boxes"] = torch.from_numpy(np.concatenate(boxes))
+        return {name: value.to(device) for name, value in found.items()}
 
-    def maps(
-        self,
-        standardized: Standardized,
-        readings: Mapping[str, OrganReading],
-        questions: Mapping[str, Sequence[str]],
-        scorer: Scorer,
-    ) -> Iterator[HeatMap]:
-        release = self.release
-        cut = self.prepare(InMemory(standardized), ())
-        affine = grid_affine(cut.low, (cut.high - cut.low) / np.array(cut.hu.shape), standardized.affine)
-        rows = [readings[organ].region for organ in questions]
-        axes = [scorer.axes([(organ, name) for name in names]) for organ, names in questions.items()]
-        found = scan_maps(release.model, cut, rows, self.organs, release.organs, self.scans, axes)
-        for (organ, name), values in zip(pairs_of(questions), found, strict=True):
-            yield HeatMap(organ, name, values, affine)
-
-    def model_input(self, standardized: Standardized, regions: Sequence[OrganRegion]) -> dict[str, Any]:
-        return _scan_input(self.release, standardized, regions, self)
-
-
-def _scan_input(
-    release: Release, standardized: Standardized, regions: Sequence[OrganRegion], reader: _CtReader
-) -> dict[str, Any]:
-    """A whole scan, and where organs are in it."""
-    if release.scans is None:
-        raise ModelError("This model reads organs, not whole scans.", code="regions", fix="Name organs.")
-    settings, model = ScanSettings.model_validate(release.scans), release.model
-    cut = cut_scan(standardized.image, standardized.organs, standardized.affine, settings)
-    found: dict[str, Any] = {"image": model.pad_channels(torch.from_numpy(render_scans(cut.hu, settings))[None])}
-    if not regions or model.region_reader is None:
-        return found
-    for region, visible in zip(regions, readable(cut, regions, model, reader.organs), strict=True):
-        if not visible:
-            name = reader.organs[region.organ].display
-            raise ModelError(f"The {name} is too small for the model's grid.", code="no_organ")
-    arguments = vars(scan_regions(model, cut, regions, release.organs))
-    found |= {name: arguments[name].cpu() for name in ("size", "study_index")}
-    found |= {name: arguments[name].cpu() for name in ("labels", "boxes") if arguments[name] is not None}
-    return found | {"organ": [region.organ for region in regions]}
+    def placed(
+        self, image: ScanCut, region: OrganRegion, affine: Float[np.ndarray, "4 4"]
+    ) -> tuple[Float[np.ndarray, "4 4"], Float[np.ndarray, "x y z"] | None]:
+        step, labels = (image.high - image.low) / np.array(image.hu.shape), list(self.organs.roi_labels(region.organ))
+        inside = None if image.labels is None else np.isin(image.labels, labels).astype(np.float64)
+        return grid_affine(image.low, step, affine), inside
 
 
 def _measured(regions: Sequence[OrganRegion]) -> list[OrganRow]:

@@ -14,7 +14,6 @@ import torch
 from jaxtyping import Float
 
 from ctglip.data.cxr import CxrInput
-from ctglip.inference.cxr_encoding import Reading
 from ctglip.inference.heatmap import contributions, on_pixels
 from ctglip.models.dual_encoder import DualEncoder
 from ctglip.models.region_readers import Regions
@@ -26,7 +25,7 @@ def cxr_maps(
     radiograph: CxrInput,
     row: OrganRegion,
     query: int,
-    reading: Reading,
+    reading: str,
     axes: Float[np.ndarray, "p e"],
 ) -> Float[np.ndarray, "p h w"]:
     """Maps of several answers about one organ of a radiograph, which passes the encoder once.
@@ -35,7 +34,7 @@ def cxr_maps(
         row: the organ; outside of its box the map is NaN where the model reads boxes.
         query: the number of the organ's learned query.
         axes: the directions that the answers are measured along (see ``Scorer.axes``).
-        Others as in ``cxr_encoding.encode_radiographs``.
+        reading: how the organ is read.
 
     Returns:
         On the pixels of the radiograph's window: differences of cosine similarities, with the positive minus with the

@@ -1,21 +1,24 @@
-"""Organ crops to embeddings. Each crop passes the encoder once, however many questions are asked of it."""
+"""What a model makes of the organs of images. Each image passes the encoder once, however many questions are asked."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from jaxtyping import Float
+from torch import Tensor, nn
 
-from ctglip.data.cache import CropCache
-from ctglip.data.crops import CropSettings
-from ctglip.data.stored import StoredCrops
 from ctglip.models.dual_encoder import DualEncoder
 from ctglip.models.region_readers import Regions
 
 PARTS = ("features", "anatomy", "diagnosis")
+WHOLE_INPUTS = {"images", "study_index"}
+"""What is read of images where no organ is looked for."""
+Inputs = Mapping[str, Tensor]
+"""``images``, and the fields of ``Regions`` that the model reads."""
 
 
 @dataclass(frozen=True)
@@ -24,9 +27,9 @@ class OrganEmbeddings:
 
     Attributes:
         features: raw, as the heads read them: for probes and fine-tuning.
-        anatomy: unit vectors that say which organ it is; zeros of a model without that head.
+        anatomy: unit vectors that say which organ it is; those of ``diagnosis`` of a model without that head.
         diagnosis: unit vectors that say what it shows; several of each organ where a radiograph's observations are
-        read.
+            read.
     """
 
     features: Float[np.ndarray, "m d"]
@@ -36,47 +39,62 @@ class OrganEmbeddings:
     def __len__(self) -> int:
         return len(self.features)
 
-
-def no_embeddings(model: DualEncoder, count: int = 0) -> OrganEmbeddings:
-    """Room for the embeddings of some organs."""
-    wide, narrow = model.feature_dim, model.settings.embedding_dim
-    return OrganEmbeddings(*(np.zeros((count, width), dtype=np.float32) for width in (wide, narrow, narrow)))
+    def spread(self, there: np.ndarray) -> OrganEmbeddings:
+        """The same with NaN between them, where ``there`` is False."""
+        if there.all():
+            return self
+        parts = [np.full((len(there), *getattr(self, name).shape[1:]), np.nan, np.float32) for name in PARTS]
+        for part, name in zip(parts, PARTS, strict=True):
+            part[there] = getattr(self, name)
+        return OrganEmbeddings(*parts)
 
 
 def concatenated(model: DualEncoder, parts: Sequence[OrganEmbeddings]) -> OrganEmbeddings:
     """Several embeddings one after the other."""
-    several = parts or [no_embeddings(model)]
-    return OrganEmbeddings(*(np.concatenate([getattr(part, name) for part in several]) for name in PARTS))
+    if not parts:
+        widths = (model.feature_dim, model.settings.embedding_dim, model.settings.embedding_dim)
+        return OrganEmbeddings(*(np.zeros((0, width), dtype=np.float32) for width in widths))
+    return OrganEmbeddings(*(np.concatenate([getattr(part, name) for part in parts]) for name in PARTS))
 
 
-@torch.no_grad()
-def encode_crops(
-    model: DualEncoder,
-    cache: CropCache | StoredCrops,
-    settings: CropSettings,
-    batch: int = 64,
-) -> OrganEmbeddings:
-    """Embed all crops of a cache.
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """For a while the network is in evaluation mode, and no gradient is kept."""
+    training = network.training
+    network.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        network.train(training)
+
+
+def read_organs(model: DualEncoder, inputs: Inputs) -> Float[Tensor, "m d"]:
+    """Raw features of organs; where no organ is looked for, each gets its whole image's."""
+    if inputs.keys() == WHOLE_INPUTS:
+        return model.image_features(inputs["images"])[inputs["study_index"]]
+    return model(inputs["images"], Regions(**{name: value for name, value in inputs.items() if name != "images"}))
+
+
+def diagnosis_of(model: DualEncoder, features: Float[Tensor, "m d"], inputs: Inputs) -> Float[Tensor, "m e"]:
+    """The vectors of ``read_organs``'s features that meet findings."""
+    return (model.global_head if inputs.keys() == WHOLE_INPUTS else model.diagnosis)(features)
+
+
+def encode_inputs(model: DualEncoder, inputs: Inputs, observations: bool = False) -> OrganEmbeddings:
+    """Embed the organs of a batch.
 
     Args:
-        model: put into evaluation mode for the time, left as it was.
-        cache: the crops.
-        settings: how they are rendered (a control renders the same crops in another way).
-        batch: crops at a time.
+        observations: each organ's ``diagnosis`` is all that the model's resampler observes of its image, ``[m, q, e]``.
     """
-    was_training = model.training
-    model.eval()
-    device = next(model.parameters()).device
-    out = no_embeddings(model, len(cache))
-    for start in range(0, len(cache), batch):
-        rows = np.arange(start, min(start + batch, len(cache)))
-        some = cache.take(rows)
-        crop_stack = some.stack(settings).to(device)
-        regions = Regions(mask=crop_stack.mask, size=torch.from_numpy(some.size).to(device))
-        features = model(crop_stack.image, regions)
-        out.features[rows] = features.float().cpu().numpy()
-        out.diagnosis[rows] = model.diagnosis(features).float().cpu().numpy()
-        if model.anatomy_head is not None:
-            out.anatomy[rows] = model.anatomy(features).float().cpu().numpy()
-    model.train(was_training)
-    return out
+    if observations:
+        assert model.resampler is not None
+        vision, owner = model.encode_image(inputs["images"]), inputs["study_index"]
+        observed = model.resampler.visual(model.resampler(vision).tokens)
+        found = vision.pooled[owner], observed.mean(1)[owner], observed[owner]
+    else:
+        features = read_organs(model, inputs)
+        diagnosis = diagnosis_of(model, features, inputs)
+        plain = model.anatomy_head is None or inputs.keys() == WHOLE_INPUTS
+        found = features, diagnosis if plain else model.anatomy(features), diagnosis
+    return OrganEmbeddings(*(value.float().cpu().numpy() for value in found))

@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
-from dataclasses import asdict, dataclass, field
-from itertools import islice
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,21 +20,20 @@ import polars as pl
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from ctglip.data.cache import MAX_FAILED_SHARE, check_damage
 from ctglip.data.crops import CropSettings, OrganCrop
+from ctglip.data.organ_crops import CropFiles
 from ctglip.data.samples import OrganInstance
-from ctglip.errors import CTGLIPError, ModelError
+from ctglip.errors import ModelError
 from ctglip.files import atomic_path, value_hash
-from ctglip.inference.cxr_encoding import Read
-from ctglip.inference.encoding import PARTS, OrganEmbeddings, no_embeddings
+from ctglip.inference.encoding import PARTS, OrganEmbeddings, concatenated
 from ctglip.inference.model_readers import reader_of
-from ctglip.inference.readers import OrganReader
+from ctglip.inference.readers import Read, image_batches
+from ctglip.inference.scoring import dictionaries_of
 from ctglip.modality import MODALITIES
 from ctglip.models.release import Release
-from ctglip.parallel import worker_threads
 from ctglip.store.study import StudyReader
 from ctglip.store.tables import Store
-from ctglip.types import Failure, Progress
+from ctglip.types import Failure, OrganRegion, Progress
 from ctglip.vocabulary.organs import OrganDictionary
 
 FOLDER = "features"
@@ -46,31 +43,6 @@ Vectors = dict[str, np.ndarray]
 """Of one organ: ``features [d]``, ``anatomy`` and ``diagnosis [e]``."""
 Cut = Callable[[StudyReader, Sequence[Any], CropSettings, OrganDictionary], list[OrganCrop]]
 """Cuts organs out of a study; gives one crop for each row."""
-
-
-@dataclass(frozen=True)
-class CacheEntry:
-    """One cached organ: its region, or its row of the organ table, as plain data, and its vectors."""
-
-    row: dict[str, Any]
-    vectors: Vectors
-
-
-def plain_row(instance: OrganInstance) -> dict[str, Any]:
-    """An organ's region, or its row of the organ table, as JSON keeps it."""
-    return json.loads(json.dumps(asdict(instance.row)))
-
-
-@dataclass
-class Work:
-    """One study: what is known of its organs, what is missing, and what the model reads for that."""
-
-    study_id: str
-    source: str
-    instances: list[OrganInstance]
-    entries: dict[str, CacheEntry]
-    missing: list[OrganInstance] = field(default_factory=list)
-    prepared: Any = None
 
 
 @dataclass(frozen=True)
@@ -96,8 +68,12 @@ class FeatureView:
 
 PLAIN = FeatureView()
 MASK_ONLY = FeatureView("mask_only", fill="organ_mean")
-WHOLE_RADIOGRAPH = FeatureView("whole_radiograph", read="whole")
-OBSERVATIONS = FeatureView("observations", read="observations")
+VIEWS: Mapping[Read, FeatureView] = {
+    "organs": PLAIN,
+    "whole": FeatureView("whole_radiograph", read="whole"),
+    "observations": FeatureView("observations", read="observations"),
+}
+"""By how radiographs are read."""
 
 
 @dataclass(frozen=True)
@@ -138,27 +114,30 @@ class FeatureCache:
     folder: Path
     writable: bool = True
 
-    def read(self, study_id: str, source: str) -> dict[str, CacheEntry]:
-        """All that is cached of a study, by organ; nothing where its source was another."""
+    def read(self, study_id: str, source: str, rows: Iterable[OrganRegion]) -> dict[str, Vectors]:
+        """What is cached of some organs of a study; nothing where its source was another, or an organ's row."""
         try:
             with safe_open(self._path(study_id), framework="np") as file:
                 about = file.metadata()
                 if about["source"] != source:
                     return {}
                 arrays = {name: file.get_tensor(name) for name in PARTS}
+                numbers = {json.dumps(row): number for number, row in enumerate(json.loads(about["rows"]))}
+                cached = ((row.organ, numbers.get(json.dumps(asdict(row)))) for row in rows)
                 return {
-                    row["organ"]: CacheEntry(row, {name: array[number] for name, array in arrays.items()})
-                    for number, row in enumerate(json.loads(about["rows"]))
+                    organ: {name: array[number] for name, array in arrays.items()}
+                    for organ, number in cached
+                    if number is not None
                 }
         except (OSError, SafetensorError, KeyError, IndexError, ValueError, TypeError):
             return {}
 
-    def write(self, study_id: str, source: str, entries: Mapping[str, CacheEntry]) -> None:
-        """Keep what is known of a study, by rename."""
+    def write(self, study_id: str, source: str, rows: Sequence[OrganRegion], vectors: Mapping[str, Vectors]) -> None:
+        """Keep what is known of some organs of a study, by rename."""
         if not self.writable:
             return
-        arrays = {name: np.stack([entry.vectors[name] for entry in entries.values()]) for name in PARTS}
-        about = {"source": source, "rows": json.dumps([entry.row for entry in entries.values()])}
+        arrays = {name: np.stack([vectors[row.organ][name] for row in rows]) for name in PARTS}
+        about = {"source": source, "rows": json.dumps([asdict(row) for row in rows])}
         try:
             with atomic_path(self._path(study_id)) as temporary:
                 save_file(arrays, temporary, metadata=about)
@@ -230,6 +209,7 @@ def organ_features_of(
     *,
     folder: Path | None = None,
     view: FeatureView = PLAIN,
+    crop_folder: Path | None = None,
     batch: int = 64,
     threads: int = 2,
     progress: Progress | None = None,
@@ -247,6 +227,7 @@ def organ_features_of(
         folder: where the cache lives; ``features`` inside the store by default. A folder that cannot be written to
             is read only.
         view: how the organs are shown.
+        crop_folder: where crops are kept too, for other models that cut alike.
         batch: crops encoded at a time.
         threads: threads that cut crops.
         progress: called with (organs done, organs).
@@ -257,106 +238,50 @@ def organ_features_of(
     """
     check_recipe(store, release)
     check_view(view, release)
-    reader = reader_of(release, view.read, view.crops(CropSettings.model_validate(release.crops)))
+    settings, organ_dictionary = view.crops(CropSettings.model_validate(release.crops)), dictionaries_of(release).organs
+    files = None if crop_folder is None else CropFiles(crop_folder, store, settings, organ_dictionary)
+    reader = reader_of(release, view.read, settings, files)
     names = organs if organs is not None else release.provenance.get("trained", release.organs)
     instances = reader.instances(store, study_ids, list(names))
     cache = FeatureCache((folder or store.path / FOLDER) / feature_key(release, reader.organs, view))
-    by_study: dict[str, list[OrganInstance]] = {}
+    sources = dict(store.table("studies").select("study_id", pl.col("source_checksum").fill_null("")).iter_rows())
+    rows: dict[str, list[OrganRegion]] = {}
     for instance in instances:
-        by_study.setdefault(instance.study_id, []).append(instance)
-    sources = dict(store.table("studies").select("study_id", "source_checksum").iter_rows())
+        rows.setdefault(instance.study_id, []).append(instance.row)
+    found = {study_id: cache.read(study_id, sources[study_id], several) for study_id, several in rows.items()}
+    missing = [instance for instance in instances if instance.organ not in found[instance.study_id]]
 
-    def cut(study_id: str) -> Work:
-        return _prepared(_open(cache, study_id, by_study[study_id], sources[study_id] or ""), store, reader, view)
+    def changed(store: Store, study_id: str, regions: Sequence[Any]) -> Sequence[OrganCrop]:
+        assert view.cut is not None
+        return view.cut(store.study(study_id), regions, settings, reader.organs)
 
-    pending: list[Work] = []
-    failures: list[Failure] = []
-    done = encoded = 0
-    for several in _batches(_ahead(cut, list(by_study), threads), batch):
-        good = [work for work in several if not isinstance(work.prepared, Failure)]
-        failures += [work.prepared for work in several if isinstance(work.prepared, Failure)]
-        encoded += _encode(reader, good, batch)
-        pending += [_close(cache, work) for work in good]
-        done += sum(len(work.instances) for work in several)
+    images, encoded = reader.cache(store, reader.keys(missing), 0, threads, changed if view.cut else None), 0
+    for several in image_batches(images.readable(), batch):
+        regions = [regions for (_, regions), _ in several]
+        embedded = reader.encode([image for _, image in several], regions, batch=batch)
+        owners = [(study_id, region.organ) for (study_id, regions), _ in several for region in regions]
+        for number, (study_id, organ) in enumerate(owners):
+            found[study_id][organ] = {name: getattr(embedded, name)[number] for name in PARTS}
+        for study_id in dict.fromkeys(study_id for study_id, _ in owners):
+            known = [row for row in rows[study_id] if row.organ in found[study_id]]
+            cache.write(study_id, sources[study_id], known, found[study_id])
+        encoded += len(owners)
         if progress:
-            progress(done, len(instances))
-    check_damage(failures, len(by_study), MAX_FAILED_SHARE)
-    return _gathered(release, pending, failures, encoded)
+            progress(len(instances) - len(missing) + encoded, len(instances))
+    return _gathered(release, instances, found, images.failures, encoded)
 
 
-def _prepared(work: Work, store: Store, reader: OrganReader, view: FeatureView) -> Work:
-    """A study with what the model reads for the organs that are missing, or why it cannot be read."""
-    if work.missing:
-        regions = [instance.row for instance in work.missing]
-        crops = view.crops(CropSettings.model_validate(reader.release.crops))
-        try:
-            study = store.study(work.study_id)
-            if view.cut is None:
-                work.prepared = reader.prepare(study, regions)
-            else:
-                work.prepared = view.cut(study, regions, crops, reader.organs)
-        except (CTGLIPError, OSError, ValueError) as error:
-            work.prepared = Failure(work.study_id, "features", getattr(error, "code", "unreadable"), str(error))
-    return work
-
-
-def _encode(reader: OrganReader, several: Sequence[Work], batch: int) -> int:
-    """Encode what is missing of some studies together and put it where it belongs; how many organs that were."""
-    several = [work for work in several if work.missing]
-    if not several:
-        return 0
-    regions = [[instance.row for instance in work.missing] for work in several]
-    found = reader.encode([work.prepared for work in several], regions, batch=batch)
-    owners = [(work, instance) for work in several for instance in work.missing]
-    for number, (work, instance) in enumerate(owners):
-        vectors = {name: getattr(found, name)[number] for name in PARTS}
-        work.entries[instance.organ] = CacheEntry(plain_row(instance), vectors)
-    return len(owners)
-
-
-def _open(cache: FeatureCache, study_id: str, instances: list[OrganInstance], source: str) -> Work:
-    """What is cached of a study, and what is missing."""
-    work = Work(study_id, source, instances, cache.read(study_id, source))
-    work.missing = [p for p in instances if p.organ not in work.entries or work.entries[p.organ].row != plain_row(p)]
-    return work
-
-
-def _close(cache: FeatureCache, work: Work) -> Work:
-    """Keep what was encoded, and let the voxels go."""
-    if work.missing:
-        cache.write(work.study_id, work.source, work.entries)
-    work.prepared = None
-    return work
-
-
-def _ahead(cut: Callable[[str], Work], study_ids: Sequence[str], threads: int) -> Iterator[Work]:
-    """Studies in order, cut in threads, a bounded number ahead."""
-    with worker_threads(threads) as pool:
-        rest = iter(study_ids)
-        waiting: list[Future[Work]] = [pool.submit(cut, name) for name in islice(rest, 2 * threads)]
-        while waiting:
-            work = waiting.pop(0).result()
-            waiting += [pool.submit(cut, name) for name in islice(rest, 1)]
-            yield work
-
-
-def _batches(works: Iterator[Work], least: int) -> Iterator[list[Work]]:
-    """Studies gathered until they hold at least so many organs to encode, or many that need nothing."""
-    several: list[Work] = []
-    for work in works:
-        several.append(work)
-        if sum(len(w.missing) for w in several) >= least or len(several) >= 4 * least:
-            yield several
-            several = []
-    if several:
-        yield several
-
-
-def _gathered(release: Release, works: Sequence[Work], failures: Sequence[Failure], encoded: int) -> OrganFeatures:
-    found = [(instance, work.entries[instance.organ].vectors) for work in works for instance in work.instances]
-    found = [(instance, vectors) for instance, vectors in found if not np.isnan(vectors["diagnosis"]).any()]
-    if not found:
-        return OrganFeatures((), no_embeddings(release.model), tuple(failures))
-    instances = tuple(instance for instance, _ in found)
-    arrays = {name: np.stack([vectors[name] for _, vectors in found]) for name in PARTS}
-    return OrganFeatures(instances, OrganEmbeddings(**arrays), tuple(failures), encoded)
+def _gathered(
+    release: Release,
+    instances: Sequence[OrganInstance],
+    found: Mapping[str, Mapping[str, Vectors]],
+    failures: Sequence[Failure],
+    encoded: int,
+) -> OrganFeatures:
+    """The organs that could be read."""
+    vectors = [(one, found[one.study_id][one.organ]) for one in instances if one.organ in found[one.study_id]]
+    vectors = [(instance, known) for instance, known in vectors if not np.isnan(known["diagnosis"]).any()]
+    if not vectors:
+        return OrganFeatures((), concatenated(release.model, ()), tuple(failures))
+    arrays = {name: np.stack([known[name] for _, known in vectors]) for name in PARTS}
+    return OrganFeatures(tuple(one for one, _ in vectors), OrganEmbeddings(**arrays), tuple(failures), encoded)

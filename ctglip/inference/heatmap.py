@@ -13,15 +13,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from ctglip.data.crops import CropSettings, OrganCrop, voxel_mm
-from ctglip.data.rendering import CropStack
+from ctglip.data.crops import OrganCrop, voxel_mm
 from ctglip.models.dual_encoder import DualEncoder
 from ctglip.models.encoders.base import CellAnchor, VisionFeatures
-from ctglip.models.region_readers import Regions
 from ctglip.pages.pictures import LEAST_HEAT
 from ctglip.types import OrganRow, spacing_of
 
@@ -35,12 +33,14 @@ class HeatMap:
         values: of scans float32 ``[x, y, z]``, 1 where most is added, negative where it is taken away, 0 outside the
             organ (without masks it is nonzero everywhere); of radiographs ``[h, w]``, see ``cxr_maps``.
         affine: voxel index, or (row, column, 0), to mm.
+        coverage: how much of each voxel the organ covers, 0 to 1, where that is known.
     """
 
     organ: str
     abnormality: str
     values: Float[np.ndarray, "*s"]
     affine: Float[np.ndarray, "4 4"]
+    coverage: Float[np.ndarray, "*s"] | None = None
 
     @property
     def speaks(self) -> bool:
@@ -74,35 +74,6 @@ def grid_affine(
     return affine @ inside
 
 
-def crop_maps(
-    model: DualEncoder,
-    crop: OrganCrop,
-    settings: CropSettings,
-    axes: Float[np.ndarray, "p e"],
-) -> list[Float[np.ndarray, "x y z"]]:
-    """Maps of several answers about one organ, which passes the encoder once.
-
-    Args:
-        model: a model that reads organ crops.
-        crop: the organ.
-        settings: how crops are rendered.
-        axes: the directions that the answers are measured along (see ``Scorer.axes``).
-
-    Returns:
-        ``HeatMap.values`` for each axis, on the crop's grid.
-    """
-    device = next(model.parameters()).device
-    crop_stack = CropStack.of([crop], settings).to(device)
-    size = torch.from_numpy(crop.size[None]).to(device)
-    found = contributions(
-        model,
-        lambda: model.diagnosis(model(crop_stack.image, Regions(mask=crop_stack.mask, size=size))),
-        [(0, axis) for axis in axes],
-        crop.hu.shape,
-    )
-    return [scaled(added, crop.mask > 0) for added in found]
-
-
 def contributions(
     model: DualEncoder,
     vectors: Callable[[], Float[Tensor, "m e"]],
@@ -126,9 +97,9 @@ def contributions(
         yield _added(recorded.maps, gradients, shape, model.encoder.anchor)
 
 
-def scaled(added: Float[np.ndarray, "*s"], inside: Bool[np.ndarray, "*s"] | None = None) -> Float[np.ndarray, "*s"]:
+def scaled(added: Float[np.ndarray, "*s"], coverage: Float[np.ndarray, "*s"] | None = None) -> Float[np.ndarray, "*s"]:
     """Contributions as a map: 0 outside of the organ, 1 (or -1) where most is added (or taken away)."""
-    values = np.where(inside, added, 0.0) if inside is not None and inside.any() else added
+    values = np.where(coverage > 0, added, 0.0) if coverage is not None and coverage.any() else added
     return (values / max(float(np.abs(values).max()), 1e-12)).astype(np.float32)
 
 

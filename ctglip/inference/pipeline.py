@@ -16,17 +16,16 @@ from ctglip.config import validate
 from ctglip.ct.quality import refuse_errors
 from ctglip.ct.segmentation import SegmentationSettings, segment
 from ctglip.cxr.picture import Radiograph
+from ctglip.data.reader import InMemory
 from ctglip.errors import ConfigError, MaskError, ModelError, ScanError
 from ctglip.files import private_name
 from ctglip.inference.answerer import Answerer, AnswerRequest, OrganVectors
 from ctglip.inference.answers import Answers
-from ctglip.inference.cxr_encoding import Read
 from ctglip.inference.familiarity import Verdict
 from ctglip.inference.heatmap import HeatMap
 from ctglip.inference.model_readers import reader_of
 from ctglip.inference.query_settings import changed_recipe, query_settings, with_setting
-from ctglip.inference.readers import InMemory
-from ctglip.inference.readings import OrganReading
+from ctglip.inference.readers import OrganReading, Read
 from ctglip.inference.scoring import Pair
 from ctglip.modality import Checks, GivenOrgans, OrganLocations, looks_like
 from ctglip.models.release import Release
@@ -193,7 +192,7 @@ class Pipeline(Answerer):
     @property
     def channel_names(self) -> tuple[str, ...]:
         """What each channel of ``model_input`` shows; channels beyond these are zero."""
-        return self.reader.channel_names(self.release)
+        return self.reader.channel_names
 
     def heat_maps(self, answers: Answers, pairs: Collection[Pair] | None = None) -> Iterator[HeatMap]:
         """Where each answer comes from (``inference.heatmap``): one map for each pair, one at a time, organ by organ.
@@ -209,7 +208,8 @@ class Pipeline(Answerer):
                 names = abnormalities_of.setdefault(answer.organ, [])
                 if answer.abnormality not in names:
                     names.append(answer.abnormality)
-        return self.reader.maps(answers.standardized, answers.readings, abnormalities_of, self.scorer)
+        study = InMemory(answers.standardized)
+        return self.reader.maps(study, answers.readings, abnormalities_of, self.scorer)
 
     def standardize(
         self, image: ImageLike, masks: Masks | None = None, regions: GivenBoxes | None = None
@@ -307,8 +307,8 @@ class Pipeline(Answerer):
                     found.marks[organ] = reading.cut_off
         for how in sorted({reading.reading for reading in readings.values()}):
             regions = [reading.region for reading in readings.values() if reading.reading == how]
-            prepared = self.reader.prepare(InMemory(standardized), regions)
-            encoded = self.reader.encode([prepared], [regions], how)
+            images = self.reader.prepare(InMemory(standardized), regions)
+            encoded = self.reader.encode(images, self.reader.split(regions), how)
             for region, vector, features in zip(regions, encoded.diagnosis, encoded.features, strict=True):
                 entry = self.dictionaries.organs[region.organ]
                 if np.isnan(vector).any():

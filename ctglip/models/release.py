@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -42,6 +42,10 @@ class Statistics:
 
     about: dict[str, Any]
     arrays: dict[str, Tensor]
+
+
+ReaderKind = Literal["crops", "scans", "cxr"]
+_MODALITY_OF: dict[ReaderKind, ModalityName] = {"crops": "ct", "scans": "ct", "cxr": "cxr"}
 
 
 @dataclass
@@ -89,9 +93,16 @@ class Release:
     familiarity: Statistics | None = None
 
     @property
+    def reader_kind(self) -> ReaderKind:
+        """What it reads organs from."""
+        if self.cxr is not None:
+            return "cxr"
+        return "crops" if self.model.reads_crops else "scans"
+
+    @property
     def modality(self) -> ModalityName:
         """The kind of images that it was trained on."""
-        return "ct" if self.cxr is None else "cxr"
+        return _MODALITY_OF[self.reader_kind]
 
     @property
     def reads_crops(self) -> bool:

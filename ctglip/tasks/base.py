@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -228,18 +227,6 @@ def save_tuned_release(folder: Path, release: Release, mode: str, results: TaskR
     about = {"task": results.task, "mode": mode, **results.released}
     release.provenance = {**release.provenance, "finetuned": about}
     save_release(folder, release)
-
-
-@contextmanager
-def evaluating(network: nn.Module) -> Iterator[None]:
-    """For a while the network is in evaluation mode, and no gradient is kept."""
-    training = network.training
-    network.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        network.train(training)
 
 
 def in_batches(rows: Int[np.ndarray, " n"], size: int) -> Iterator[Int[np.ndarray, " b"]]:

@@ -18,9 +18,9 @@ from jaxtyping import Float, Int
 from torch import nn
 
 from ctglip.evaluation.bootstrap import Question, weighted_auroc
-from ctglip.inference.cxr_encoding import cxr_instances, reading_of, visible_on_radiographs
+from ctglip.inference.encoding import evaluating
+from ctglip.inference.readers import OrganReader
 from ctglip.inference.scoring import Dictionaries, dictionaries_of
-from ctglip.models.release import Release
 from ctglip.pages.report import render
 from ctglip.store.tables import Store
 from ctglip.tasks.base import (
@@ -28,7 +28,6 @@ from ctglip.tasks.base import (
     Task,
     TaskBatch,
     TaskObjective,
-    evaluating,
     in_batches,
     save_head,
     save_tuned_release,
@@ -36,7 +35,7 @@ from ctglip.tasks.base import (
 from ctglip.tasks.calibration import calibrate_texts, fit_logits
 from ctglip.tasks.classification_results import ClassificationResults, ComparedColumns, classification_results
 from ctglip.tasks.classification_tables import attention_table, score_table, scores_of
-from ctglip.tasks.inputs import CachedFeatures, OrganInputs, cached_features, image_inputs, organs_of
+from ctglip.tasks.inputs import CachedFeatures, OrganInputs, cached_features, image_inputs, organs_of, tuning_reader
 from ctglip.tasks.losses import LabelLoss
 from ctglip.tasks.network import (
     BAG_ORGAN,
@@ -44,7 +43,6 @@ from ctglip.tasks.network import (
     FROZEN,
     ClassificationNetwork,
     build_network,
-    reads_global_image,
     speaks,
     tuned_release,
 )  # fmt: skip
@@ -107,8 +105,9 @@ class Classification(Task):
         """Read a label table, and the organs of each initialization."""
         assert labels is not None
         release = initializations[0].release
-        global_image = release.cxr is not None and reads_global_image(release, config)
-        organs, dictionaries = [] if global_image else _readable_organs(release, store), dictionaries_of(release)
+        reader, dictionaries = tuning_reader(release, config), dictionaries_of(release)
+        global_image = reader.reading == "whole"
+        organs = [] if global_image else _readable_organs(reader, store)
         studies = join(read_targets(labels, dictionaries, organs, config.columns, config.ignore, global_image), store)
         made: dict[tuple[int, bool], OrganInputs] = {}
         inputs: dict[str, OrganInputs] = {}
@@ -258,15 +257,11 @@ class Classification(Task):
         return render(classification_page(results, self.studies, scores, compared.labels, self.dictionaries))
 
 
-def _readable_organs(release: Release, store: Store) -> list[str]:
+def _readable_organs(reader: OrganReader[Any], store: Store) -> list[str]:
     """Organs that the model was trained on (all that it knows, where that is not written) and that the store has."""
+    release = reader.release
     known = release.provenance.get("trained") or release.organs
-    if release.cxr is None:
-        present = set(store.table("organs")["organ"].unique())
-    else:
-        visible = visible_on_radiographs(dictionaries_of(release).organs)
-        instances = cxr_instances(store, store.study_ids, visible, reading_of(release.model), release)
-        present = {instance.organ for instance in instances}
+    present = {instance.organ for instance in reader.instances(store, store.study_ids, release.organs)}
     return [name for name in release.organs if name in known and name in present]
 
 

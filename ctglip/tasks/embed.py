@@ -16,7 +16,7 @@ from ctglip.files import atomic_path, file_checksum, write_json
 from ctglip.inference.scoring import dictionaries_of
 from ctglip.models.release import Release, load_release
 from ctglip.store.tables import Store
-from ctglip.tasks.inputs import CachedFeatures, cached_features
+from ctglip.tasks.inputs import CachedFeatures, cached_features, tuning_reader
 from ctglip.tasks.network import reads_global_image, speaks
 from ctglip.tasks.settings import FinetuneConfig, FitSettings
 from ctglip.tasks.studies import Studies
@@ -87,9 +87,9 @@ def embed(
     release.model.to(resolve_device(fit.device))
     known = release.provenance.get("trained") or release.organs
     config = FinetuneConfig(fit=fit)
-    global_image = reads_global_image(release, config)
+    reader, global_image = tuning_reader(release, config), reads_global_image(release, config)
     organs = tuple(name for name in release.organs if name in known)
-    if global_image and release.cxr is not None:
+    if reader.reading == "whole":
         organs = (STUDY,)
     elif only:
         organs = _named_organs(only, organs, dictionaries_of(release).organs)

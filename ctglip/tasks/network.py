@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -12,11 +12,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ctglip.errors import ModelError
+from ctglip.inference.encoding import Inputs, read_organs
 from ctglip.inference.scoring import Scorer
 from ctglip.models.dual_encoder import DualEncoder
 from ctglip.models.lora import add_lora, merged
-from ctglip.models.region_readers import Regions
 from ctglip.models.release import Release
 from ctglip.tasks.base import Initialization
 from ctglip.tasks.head import BagHead, HeadOutput
@@ -24,11 +23,8 @@ from ctglip.tasks.settings import FinetuneConfig, TuningMode
 from ctglip.tasks.targets import Target
 
 FeatureSpace = Literal["raw", "shared"]
-Inputs = Mapping[str, Tensor]
-"""Cached features, or what a model reads, by name."""
 FEATURES, BAG_ORGAN, BAG_STUDY = "features", "bag_organ", "bag_study"
 """Of inputs: cached features; the number of the organ of each instance, and the row of its study in the batch."""
-WHOLE_INPUTS = {"images", "study_index"}
 FROZEN: frozenset[TuningMode] = frozenset({"probe", "head"})
 
 
@@ -72,14 +68,6 @@ class ClassificationNetwork(nn.Module):
         return self.answer(inputs, studies).logits
 
 
-def read_organs(model: DualEncoder, inputs: Inputs) -> Float[Tensor, "n d"]:
-    """Raw features of organs from crops, scans or radiographs; where no organ is looked for, each gets its whole
-    image's."""
-    if inputs.keys() == WHOLE_INPUTS:
-        return model.image_features(inputs["images"])[inputs["study_index"]]
-    return model(inputs["images"], Regions(**{name: value for name, value in inputs.items() if name != "images"}))
-
-
 def build_network(
     initialization: Initialization, targets: Sequence[Target], organs: Sequence[str], config: FinetuneConfig
 ) -> ClassificationNetwork:
@@ -110,17 +98,7 @@ def build_network(
 
 
 def reads_global_image(release: Release, config: FinetuneConfig) -> bool:
-    """Whether images are read as a whole.
-
-    Raises:
-        ModelError: code ``no_whole_image``: ``read: whole`` for a model of scans.
-    """
-    if config.read == "whole" and release.cxr is None:
-        raise ModelError(
-            "read: whole is for models of radiographs; this one was trained on CT scans.",
-            code="no_whole_image",
-            fix="Leave read at organs.",
-        )
+    """Whether images are read as a whole."""
     return config.read == "whole" or release.model.region_reader is None
 
 

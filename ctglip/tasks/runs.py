@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from ctglip.errors import CohortError
 from ctglip.files import atomic_path, read_json, remove, write_json
-from ctglip.tasks.base import Initialization, Task, TaskBatch, TaskObjective, evaluating
+from ctglip.inference.encoding import evaluating
+from ctglip.tasks.base import Initialization, Task, TaskBatch, TaskObjective
 from ctglip.tasks.results import FinishedRun, TaskRun
 from ctglip.training.callbacks import Callbacks, learned_state
 from ctglip.training.checkpoint import CHECKPOINTS

@@ -4,7 +4,7 @@ masks. The metric is Dice."""
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,16 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ctglip.cxr.standardize import resized
-from ctglip.data.cache import MAX_FAILED_SHARE, check_damage
-from ctglip.data.cxr import CxrInputSettings, shrunk, stored_edge
+from ctglip.data.cxr import CxrInput, CxrInputSettings, cxr_input, stored_edge
 from ctglip.data.cxr_window import cxr_window
-from ctglip.errors import CohortError, ConfigError, CTGLIPError, ModelError
+from ctglip.data.reader import CachedReader
+from ctglip.errors import CohortError, ConfigError, ModelError
 from ctglip.evaluation.bootstrap import interval_of, weighted_mean
 from ctglip.files import read_json
+from ctglip.inference.cxr_reader import RadiographOrganReader
+from ctglip.inference.encoding import evaluating
 from ctglip.inference.feature_cache import check_recipe
+from ctglip.inference.model_readers import reader_of
 from ctglip.models.dual_encoder import DualEncoder
 from ctglip.models.release import Release, load_release
 from ctglip.store.tables import Store
@@ -31,12 +34,10 @@ from ctglip.tasks.base import (
     Initialization,
     Task,
     TaskBatch,
-    evaluating,
     in_batches,
     save_head,
     save_tuned_release,
 )  # fmt: skip
-from ctglip.tasks.inputs import tuning_radiographs
 from ctglip.tasks.results import BootstrapPatients, FinishedRun, TaskResults, compare_runs
 from ctglip.tasks.segmentation_heads import MaskAgreement, SegmentationNetwork, compare_masks, mask_loss
 from ctglip.tasks.settings import FinetuneConfig, SegmentationTaskSettings
@@ -46,6 +47,8 @@ from ctglip.training.callbacks import Callbacks
 from ctglip.types import Failure, Interval
 from ctglip.vocabulary.organs import load_organs
 
+MaskedRadiograph = tuple[CxrInput, Bool[np.ndarray, "e e"] | None]
+"""A radiograph, and where an organ is on its pixels; None where it has no masks."""
 _COUNTS = ("tp", "fp", "fn", "tn")
 
 
@@ -55,9 +58,8 @@ class Segmentation(Task):
     Args:
         config: of the fine-tuning.
         studies: radiographs that have masks.
-        radiographs: uint16 ``[s, edge, edge]``, larger than the model's window.
-        masks: of the organ, ``[s, edge, edge]``.
-        window: how the model reads radiographs.
+        images: each radiograph, and where the organ is on its pixels.
+        size: of the windows that the model reads.
     """
 
     score = "dice_all"
@@ -67,12 +69,11 @@ class Segmentation(Task):
         self,
         config: FinetuneConfig,
         studies: Studies,
-        radiographs: np.ndarray,
-        masks: Bool[np.ndarray, "s e e"],
-        window: CxrInputSettings,
+        images: CachedReader[str, MaskedRadiograph],
+        size: int,
     ) -> None:
         super().__init__(config, studies)
-        self.radiographs, self.masks, self.window = radiographs, masks, window
+        self.images, self.size = images, size
 
     @classmethod
     def open(
@@ -91,22 +92,23 @@ class Segmentation(Task):
                 raise ModelError(f"{one.name} was trained on CT scans, and radiographs are segmented.",
                                  code="other_modality")  # fmt: skip
             check_recipe(store, one.release)
-        release = initializations[0].release
-        studies, masks = _masked_studies(store, release, config.segmentation.organ)
-        window = tuning_radiographs(release)
-        edge, failures = stored_edge(window), []
-        radiographs = np.zeros((len(masks), edge, edge), np.uint16)
-        small = np.zeros(radiographs.shape, bool)
-        for row, name in enumerate(studies.study_ids):
-            try:
-                radiographs[row] = shrunk(store.study(name).image(), edge)
-                small[row] = resized(masks[row].astype(np.float32), (edge, edge)) >= 0.5
-            except (CTGLIPError, OSError, ValueError) as error:
-                failures.append(Failure(name, "radiographs", getattr(error, "code", "unreadable"), str(error)))
-            callbacks.prepare("Reading radiographs", row + 1, len(masks))
-        check_damage(failures, len(masks), MAX_FAILED_SHARE)
-        studies = studies.with_problems(tuple(UnusedInput("unreadable", f.study_id, f.message) for f in failures))
-        return cls(config, studies, radiographs, small, window)
+        release, organ = initializations[0].release, config.segmentation.organ
+        numbers = sorted(load_organs(release.organ_dictionary / "organs.yaml").labels_of(organ))
+        window = _window(release)
+
+        def load(name: str, _: Sequence[str]) -> list[MaskedRadiograph]:
+            study = store.study(name)
+            image, organs = cxr_input(study.image(), window), study.organs()
+            mask = None if organs is None else resized(np.isin(organs, numbers).astype(np.float32), image.pixels.shape)
+            return [(image, None if mask is None else mask >= 0.5)]
+
+        capacity = int(config.fit.keep_gb * 1e9 / (3 * stored_edge(window) ** 2))
+        images = CachedReader(load, sorted(store.study_ids), str, capacity, config.fit.threads)
+        progress = partial(callbacks.prepare, "Reading radiographs")
+        found = {
+            name: None if mask is None else bool(mask.any()) for name, (_, mask) in images.readable(progress=progress)
+        }
+        return cls(config, _masked_studies(store, found, images.failures, organ), images, window.size)
 
     def network(self, initialization: Initialization, rows: Int[np.ndarray, " n"]) -> SegmentationNetwork:  # noqa: ARG002
         """The model's encoder, left as it is by ``mode: probe``, and a head."""
@@ -129,7 +131,8 @@ class Segmentation(Task):
         rng: np.random.Generator | None,
     ) -> TaskBatch:
         """Windows ``[b, 1, h, w]`` and their masks; drawn at random where ``rng`` is given."""
-        return windows(self.radiographs[rows], self.masks[rows], self.window, rng)
+        found = [one for one in self.images.read([self.studies.study_ids[row] for row in rows]) if one is not None]
+        return windows([(image, mask) for image, mask in found if mask is not None], rng)
 
     def predict(self, network: nn.Module, initialization: Initialization, rows: Int[np.ndarray, " n"]) -> pl.DataFrame:
         """study_id, patient_id, dice and score (the same), empty, and pixels counted, on middle windows."""
@@ -159,11 +162,11 @@ class Segmentation(Task):
             mdice = float(np.mean([MaskAgreement(dice, empty, each).mdice for each in counts]))
             return {"dice_pos": interval_of(positive), "mdice": mdice}
 
-        settings = self.config.segmentation
+        settings, size = self.config.segmentation, self.size
         compared = compare_runs(runs, lambda run: self.draws(run, patients), f"val_{self.score}", more)
         about = (
-            f"Dice of {settings.organ} by the head {settings.head}, on windows of {self.window.size} x "
-            f"{self.window.size} pixels; {int(empty.sum())} of {len(empty)} test radiographs do not show it."
+            f"Dice of {settings.organ} by the head {settings.head}, on windows of {size} x {size} pixels; "
+            f"{int(empty.sum())} of {len(empty)} test radiographs do not show it."
         )
         return TaskResults(
             task="segmentation",
@@ -196,15 +199,22 @@ class Segmentation(Task):
         return results
 
 
+def _window(release: Release) -> CxrInputSettings:
+    """How a model reads radiographs in fine-tuning."""
+    reader = reader_of(release, "whole", features_only=True)
+    assert isinstance(reader, RadiographOrganReader)
+    return reader.settings
+
+
 def windows(
-    radiographs: np.ndarray, masks: np.ndarray, settings: CxrInputSettings, rng: np.random.Generator | None
+    radiographs: Sequence[tuple[CxrInput, Bool[np.ndarray, "e e"]]], rng: np.random.Generator | None
 ) -> TaskBatch:
     """Windows ``[b, 1, h, w]`` of radiographs and of their masks: the middle ones, or drawn where ``rng`` is given."""
-    size, room = settings.size, radiographs.shape[1] - settings.size
     images, targets = [], []
-    for radiograph, mask in zip(radiographs, masks, strict=True):
+    for radiograph, mask in radiographs:
+        size, room = radiograph.settings.size, len(mask) - radiograph.settings.size
         # a box of no size in the last corner that a window can have moves as the window is drawn
-        image, corner = cxr_window(radiograph, np.full((1, 4), room, np.float64), settings, rng)
+        image, corner = cxr_window(radiograph.pixels, np.full((1, 4), room, np.float64), radiograph.settings, rng)
         top, left = room - int(corner[0, 0]), room - int(corner[0, 2])
         images.append(image)
         targets.append(mask[top : top + size, left : left + size])
@@ -212,34 +222,31 @@ def windows(
     return TaskBatch(inputs, torch.from_numpy(np.stack(targets)[:, None].astype(np.float32)))
 
 
-def _masked_studies(store: Store, release: Release, organ: str) -> tuple[Studies, list[np.ndarray]]:
-    """The radiographs of a store that have masks, and where the organ is on each."""
-    labels = sorted(load_organs(release.organ_dictionary / "organs.yaml").labels_of(organ))
+def _masked_studies(store: Store, found: Mapping[str, bool | None], failures: Sequence[Failure], organ: str) -> Studies:
+    """The radiographs that have masks.
+
+    Args:
+        found: whether each radiograph shows the organ; None where it has no masks.
+    """
     patients = dict(store.table("studies").select("study_id", "patient_id").iter_rows())
     splits = dict(store.table("splits").select("study_id", "split").iter_rows())
-    masks: dict[str, np.ndarray] = {}
-    problems = []
-    for name in sorted(patients):
-        organs = store.study(name).organs()
-        if organs is None:
-            problems.append(UnusedInput("no_mask", name, "It has no masks."))
-        elif name not in splits:
-            problems.append(UnusedInput("no_split", name, "It has masks, but is in no split."))
-        else:
-            masks[name] = np.isin(organs, labels)
-    unlabelled = np.zeros((len(masks), 0), np.float32)
-    of = tuple(patients[name] for name in masks), tuple(splits[name] for name in masks)
-    studies = Studies((), tuple(masks), unlabelled, *of, tuple(problems))
-    listed = list(masks.values())
+    problems = [UnusedInput("unreadable", failure.study_id, failure.message) for failure in failures]
+    problems += [UnusedInput("no_mask", name, "It has no masks.") for name, shown in found.items() if shown is None]
+    masked = [name for name, shown in found.items() if shown is not None]
+    problems += [
+        UnusedInput("no_split", name, "It has masks, but is in no split.") for name in masked if name not in splits
+    ]
+    names = tuple(name for name in masked if name in splits)
+    of = tuple(patients[name] for name in names), tuple(splits[name] for name in names)
     for split in (TRAIN, VAL, TEST):
-        if not any(listed[row].any() for row in studies.of(split)):
+        if not any(found[name] for name in names if splits[name] == split):
             raise CohortError(
                 f"No radiograph of the split {split!r} has a mask of {organ} ({len(problems)} radiographs could not "
                 f"be used).",
                 code="empty_split",
                 fix="Give the cohort masks before preprocessing, or name another organ (segmentation.organ).",
             )
-    return studies, listed
+    return Studies((), names, np.zeros((len(names), 0), np.float32), *of, tuple(problems))
 
 
 class OrganSegmenter:
@@ -265,12 +272,10 @@ class OrganSegmenter:
     def draw(self, store: Store, study_id: str) -> Bool[np.ndarray, "rows columns"]:
         """The organ on one radiograph, in its own pixels; nothing outside of the model's window."""
         check_recipe(store, self.release)
-        image, settings = store.study(study_id).image(), tuning_radiographs(self.release)
-        edge, size = stored_edge(settings), settings.size
-        radiograph = shrunk(image, edge)[None]
-        batch = windows(radiograph, np.zeros(radiograph.shape, bool), settings, None)
+        image = cxr_input(store.study(study_id).image(), _window(self.release))
+        mask, size = np.zeros(image.pixels.shape, np.float32), image.settings.size
+        batch = windows([(image, mask > 0)], None)
         with torch.no_grad():
             inside = torch.sigmoid(self.network(batch.inputs, 1))[0, 0].numpy() >= self.settings.threshold
-        mask, start = np.zeros((edge, edge), np.float32), (edge - size) // 2
-        mask[start : start + size, start : start + size] = inside
-        return resized(mask, (image.shape[0], image.shape[1])) >= 0.5
+        mask[image.start : image.start + size, image.start : image.start + size] = inside
+        return resized(mask, image.shape) >= 0.5

@@ -75,7 +75,7 @@ class FitSettings(Settings):
         rank: of the low-rank updates (``lora``).
         checkpoint_every: epochs between checkpoints, of runs that read images.
         encode: crops encoded at a time where nothing is learned.
-        keep_gb: memory for whole scans that were read, for models that read those.
+        keep_gb: memory for images that were read, where the encoder is trained.
         threads: threads that cut crops.
         device: ``auto`` takes a GPU where there is one.
     """

@@ -116,7 +116,7 @@ def _in_turn(samples: Sequence[Any]) -> list[Any]:
 
 
 def _crop(sample: Any, dataset: OrganDataset, parts: Assembly, config: PretrainConfig, bank: TextBank) -> PairSample:
-    caption, texts, instance = dataset.captions[sample.row], dataset.texts, dataset.cache.instances[sample.row]
+    caption, texts, instance = dataset.captions[sample.row], dataset.texts, dataset.instances[sample.row]
     organ = parts.dictionaries.organs[parts.release.organs[sample.organ_id]]
     text = _text(bank, sample.text_id)
     reported = {texts[number] for statement in caption.captions for number in statement.report}

@@ -7,7 +7,7 @@ from typing import Any, cast
 from ctglip.data.dataset import TextDataset
 from ctglip.data.images import RegionReading
 from ctglip.data.organs import CropDataSettings, OrganDataset
-from ctglip.data.reader import ImageReader
+from ctglip.data.reader import CachedReader
 from ctglip.data.studies import StudyDataset
 from ctglip.inference.scoring import Dictionaries
 from ctglip.models.region_readers import RegionReaderSettings
@@ -25,7 +25,7 @@ def open_source(
     regions: RegionReaderSettings | None,
     seed: int,
     strategy: Strategy,
-    readers: list[ImageReader[Any]],
+    readers: list[CachedReader[str, Any]],
     **more: Any,
 ) -> TextDataset[Any]:
     """The samples of a store's split ``train``.

@@ -4,40 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 
 import numpy as np
 
-from ctglip.data.cache import instances_of
-from ctglip.data.cxr import cxr_input
-from ctglip.data.organs import CropDataSettings, findings_by_study, studies_of, trainable_organs
+from ctglip.data.organ_crops import CacheSettings, CropFiles, folder_of, resolve
+from ctglip.data.organs import CropDataSettings, findings_by_study, studies_of
+from ctglip.data.reader import check_damage
 from ctglip.data.samples import OrganInstance
-from ctglip.data.scans import ScanCut, ScanSettings, scan_reader
-from ctglip.data.stored import open_crops
 from ctglip.errors import StoreError
 from ctglip.evaluation.bootstrap import Question, macro_draws
 from ctglip.evaluation.calibration import fit_calibration
 from ctglip.evaluation.encoded import differences_of
 from ctglip.evaluation.labels import Labels, labels_from_findings
 from ctglip.evaluation.zero_shot import Scores
-from ctglip.inference.cxr_encoding import (
-    cxr_instances,
-    cxr_settings,
-    encode_radiographs,
-    on_window,
-    queries_of,
-    reading_of,
-    visible_on_radiographs,
-)
-from ctglip.inference.encoding import OrganEmbeddings, encode_crops
-from ctglip.inference.scans import encode_scan, readable
+from ctglip.inference.encoding import OrganEmbeddings, concatenated
+from ctglip.inference.model_readers import reader_of
+from ctglip.inference.readers import image_batches
 from ctglip.inference.scoring import Calibration, Dictionaries, Scorer
 from ctglip.models.release import Release
-from ctglip.parallel import worker_threads
 from ctglip.store.tables import Store
 from ctglip.training.recipe import AnyDataSettings
-from ctglip.types import OrganRegion
-from ctglip.vocabulary.organs import OrganDictionary
 
+_BATCH = 64
 NEGATIVE_WEIGHTS = (1.0, 0.5, 0.0)
 """Weights of the negative prompts that are tried; the first of the best is taken."""
 
@@ -121,96 +111,42 @@ def macro_auroc(labels: Labels, scores: Scores) -> float:
 def build_validation(
     store: Store, release: Release, dictionaries: Dictionaries, data: AnyDataSettings
 ) -> Validation | None:
-    """Cut the validation split's crops, or read its scans or radiographs; None where the store has no such split."""
-    organs, abnormalities = dictionaries.organs, dictionaries.abnormalities
+    """Read the validation split as the model does; None where the store has no such split, or no organ in it.
+
+    Organs that the model cannot read are not asked about.
+    """
     try:
         study_ids = studies_of(store, "val")
     except StoreError:
         return None
     findings = findings_by_study(store, set(study_ids))
-    observe = None
-    if release.cxr is not None:
-        spoken = {row.organ for rows in findings.values() for row in rows if row.abnormality is not None}
-        names = data.organs or [name for name in visible_on_radiographs(organs) if name in spoken]
-        instances, encode, observe = _radiographs(store, release, study_ids, names, data, organs)
-    else:
-        instances = instances_of(
-            store, study_ids, data.organs or trainable_organs(store, organs, abnormalities), data.crops
-        )
-        if isinstance(data, CropDataSettings) and release.reads_crops:
-            instances, encode = _crops(store, release, instances, data, organs)
-        else:
-            instances, encode = _scans(store, release, instances, data, organs)
+    reader = reader_of(release)
+    names = data.organs or reader.trainable(store, dictionaries, chain.from_iterable(findings.values()))
+    keys = reader.keys(reader.instances(store, study_ids, names))
+    cache = data.cache if isinstance(data, CropDataSettings) else CacheSettings(memory_gb=data.keep_gb)
+    keep = resolve(cache, len(keys), reader.item_bytes, store)
+    if keep == "disk":
+        files = CropFiles(folder_of(cache, store), store, data.crops, dictionaries.organs)
+        reader = reader_of(release, files=files)
+    images = reader.cache(store, keys, len(keys) if keep == "memory" else 0, data.threads)
+    rows = {key: reader.visible(image, key[1], reader.reading) for key, image in images.readable()}
+    regions = {key: [row for row, visible in zip(key[1], there, strict=True) if visible] for key, there in rows.items()}
+    instances = [OrganInstance(key[0], row) for key, several in regions.items() for row in several]
     if not instances:
         return None
-    labels = labels_from_findings(findings, instances, organs, abnormalities, data.unmentioned_as_negative)
-    return Validation(release, instances, encode, labels, observe)
 
-
-OrgansToEncode = tuple[Sequence[OrganInstance], Callable[[], OrganEmbeddings]]
-
-
-def _crops(
-    store: Store, release: Release, instances: list[OrganInstance], data: CropDataSettings, organs: OrganDictionary
-) -> OrgansToEncode:
-    cache = open_crops(store, instances, data.crops, organs, data.cache, data.threads).readable()
-    return cache.instances, lambda: encode_crops(release.model, cache, data.crops)
-
-
-def _radiographs(
-    store: Store,
-    release: Release,
-    study_ids: Sequence[str],
-    names: Sequence[str],
-    data: AnyDataSettings,
-    organs: OrganDictionary,
-) -> tuple[Sequence[OrganInstance], Callable[[], OrganEmbeddings], Callable[[], OrganEmbeddings] | None]:
-    """Radiographs are kept as the model reads them; organs that its window leaves out are not asked about."""
-    settings, reading = cxr_settings(release), reading_of(release.model)
-    by_study: dict[str, list[OrganRegion]] = {}
-    for instance in cxr_instances(store, study_ids, names, reading, release):
-        by_study.setdefault(instance.study_id, []).append(instance.row)
-    with worker_threads(data.threads) as pool:
-        radiographs = list(pool.map(lambda name: cxr_input(store.study(name).image(), settings), by_study))
-    rows = [
-        [row for row, there in zip(several, on_window(radiograph, several, reading), strict=True) if there]
-        for radiograph, several in zip(radiographs, by_study.values(), strict=True)
-    ]
-    queries = queries_of(release.organs, organs)
-    instances = [
-        OrganInstance(study_id, row) for study_id, several in zip(by_study, rows, strict=True) for row in several
-    ]
-    model = release.model
-
-    def observe() -> OrganEmbeddings:
-        return encode_radiographs(model, radiographs, rows, queries, "observations")
-
-    found = observe if model.resampler is not None else None
-    return instances, lambda: encode_radiographs(model, radiographs, rows, queries, reading), found
-
-
-def _scans(
-    store: Store, release: Release, instances: list[OrganInstance], data: AnyDataSettings, organs: OrganDictionary
-) -> OrgansToEncode:
-    """Scans are kept on the model's grid; organs too small for it are not asked about."""
-    settings = ScanSettings.model_validate(release.scans)
-    by_study: dict[str, list[OrganInstance]] = {}
-    for instance in instances:
-        by_study.setdefault(instance.study_id, []).append(instance)
-    reader = scan_reader(store, settings, len(by_study), 0.0, data.threads)
-    encoded_scans: list[tuple[ScanCut, list[OrganInstance]]] = []
-    for (_, some), cut in zip(by_study.items(), reader.read(list(by_study)), strict=True):
-        if cut is not None:
-            keep = readable(cut, [instance.row for instance in some], release.model, organs)
-            encoded_scans.append((cut, [instance for instance, there in zip(some, keep, strict=True) if there]))
-    encoded_scans = [(cut, some) for cut, some in encoded_scans if some]
-
-    def encode() -> OrganEmbeddings:
-        found = [
-            encode_scan(release.model, cut, [instance.row for instance in some], release.organs, settings)
-            for cut, some in encoded_scans
+    def encode(reading: str | None = None) -> OrganEmbeddings:
+        parts = [
+            reader.encode([image for _, image in some], [regions[key] for key, _ in some], reading)
+            for some in image_batches(images.readable(list(regions)), _BATCH)
         ]
-        parts = ("features", "anatomy", "diagnosis")
-        return OrganEmbeddings(*(np.concatenate([getattr(one, part) for one in found]) for part in parts))
+        found = concatenated(release.model, parts)
+        if len(found) != len(instances):
+            check_damage(images.failures, 0)
+        return found
 
-    return [instance for _, some in encoded_scans for instance in some], encode
+    observes = release.model.resampler is not None and "observations" in reader.reads
+    labels = labels_from_findings(
+        findings, instances, dictionaries.organs, dictionaries.abnormalities, data.unmentioned_as_negative
+    )
+    return Validation(release, instances, encode, labels, partial(encode, "observations") if observes else None)

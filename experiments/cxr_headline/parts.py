@@ -57,10 +57,9 @@ def features(model: Any, release: Any, store: Any, study_ids: list[str]) -> np.n
     """The pooled vector of each whole radiograph."""
     import torch
 
-    from ctglip.data.cxr import cxr_input
-    from ctglip.inference.cxr_encoding import cxr_settings
+    from ctglip.data.cxr import CxrDataSettings, cxr_input
 
-    settings, out = cxr_settings(release), []
+    settings, out = CxrDataSettings.model_validate(release.cxr), []
     with torch.no_grad():
         for start in range(0, len(study_ids), 64):
             radiographs = [

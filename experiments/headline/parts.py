@@ -224,9 +224,8 @@ def _fewer_for_validation(store: Path, plan: Plan, settings: SplitSettings) -> d
 
 def cut_ahead(folder: str, anatomy: Anatomy, arm: str, share: int, shares: int) -> int:
     """Cut the training crops of an arm, study by study, for all runs that see the same; a share of the studies."""
-    from ctglip.data.cache import instances_of
+    from ctglip.data.organ_crops import CropFiles, instances_of, read_crops
     from ctglip.data.organs import studies_of
-    from ctglip.data.stored import CropFiles
     from ctglip.store.tables import Store
     from ctglip.vocabulary.organs import load_organs
 
@@ -239,7 +238,7 @@ def cut_ahead(folder: str, anatomy: Anatomy, arm: str, share: int, shares: int) 
     for instance in instances:
         by_study.setdefault(instance.study_id, []).append(instance.row)
     for study_id, rows in by_study.items():
-        files.cut_study(store.study(study_id), rows, settings.crops, organs)
+        read_crops(store, study_id, rows, settings.crops, organs, files)
     return len(instances)
 
 

@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Bool, Int16, UInt8
 from scipy import ndimage
 
-from ctglip.data.cache import cut_study
 from ctglip.data.crops import CropSettings, OrganCrop, cut_crop
+from ctglip.data.organ_crops import cut_study
 from ctglip.errors import StoreError
 from ctglip.evaluation.bootstrap import interval_of, weighted_mean
 from ctglip.evaluation.context import Context

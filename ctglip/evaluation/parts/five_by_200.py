@@ -97,16 +97,12 @@ class FiveBy200(PartResult):
 
 
 def five_by_200(context: Context) -> FiveBy200 | None:
-    """The protocol on the evaluated radiographs; None (and a note) for scans, or where a class has no radiograph of its
-    own.
+    """The protocol on the evaluated radiographs; None (and a note) where a class has no radiograph of its own.
 
     Raises:
         ModelError: code ``no_whole_image``.
     """
     settings, seed = context.config.cxr, context.config.seed
-    if not context.radiographs:
-        context.notes.append("There is no five_by_200: it is for radiographs.")
-        return None
     studies, radiographs = radiograph_vectors(context)
     columns = {name: columns_about(context, name) for name in settings.classes}
     labels = study_labels(context, studies, {name: name for name in settings.classes}, columns)

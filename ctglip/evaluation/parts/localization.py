@@ -3,34 +3,30 @@ radiographs whose organs have boxes."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import polars as pl
 from jaxtyping import Bool, Float
 
-from ctglip.data.cache import cut_study
-from ctglip.data.crops import CropSettings
-from ctglip.data.cxr import CxrInput, cxr_input
-from ctglip.data.samples import OrganInstance
 from ctglip.errors import CohortError
 from ctglip.evaluation.bootstrap import interval_of, weighted_mean
 from ctglip.evaluation.context import Context
 from ctglip.evaluation.results import PartResult, display_name, interval_cells
-from ctglip.inference.cxr_encoding import Reading, boxes_of, cxr_settings, organ_box, queries_of, reading_of
-from ctglip.inference.cxr_maps import cxr_maps
-from ctglip.inference.heatmap import crop_affine, crop_maps
+from ctglip.inference.cxr_organs import boxes_of, organ_box
+from ctglip.inference.heatmap import HeatMap
 from ctglip.inference.maps import resample_map
-from ctglip.inference.observations import observation_maps
+from ctglip.inference.readers import OrganReading
 from ctglip.inference.scoring import Dictionaries
 from ctglip.pages.parts import Table
 from ctglip.pages.wording import number
 from ctglip.store.study import StudyReader
 from ctglip.table_files import read_table
-from ctglip.types import Interval, Region
+from ctglip.types import Interval, ModalityName, Region
 
 NEAR_MM = 10.0
 NEAR_WIDTH = 0.05
@@ -109,28 +105,26 @@ def localization(context: Context) -> LocalizationResult | None:
 
     The table of lesions has ``study_id, organ, abnormality`` and, as ``ctglip simulate`` writes it, a sphere in mm
     (``x_mm, y_mm, z_mm, radius_mm``); of radiographs a disc (``row, column, radius``) or a box (``row0, row1, column0,
-    column1``, half-open) in pixels of the radiograph's file. None where nothing can be measured, or for models that
-    read whole scans.
+    column1``, half-open) in pixels of the radiograph's file. None where nothing can be measured.
 
     Raises:
         CohortError: the table lacks a column.
     """
-    path = Path(context.config.lesions) if context.config.lesions else None
-    if not context.radiographs and not context.release.reads_crops:
-        context.notes.append("There is no localization: maps are drawn for models that read organ crops.")
-        return None
-    if context.radiographs:
-        near, answers = "a twentieth of the radiograph's width", _radiographs(context, path)
-    else:
-        near, answers = f"{NEAR_MM:g} mm", _organs(context, path)
+    kind = _MEASURES[context.release.modality](context)
+    questions = kind.questions()
+    answers: list[PointedAnswer] = []
+    for done, (study_id, rows) in enumerate(questions.items(), start=1):
+        answers += _pointed(context, kind, context.store.study(study_id), rows)
+        if context.progress:
+            context.progress(done, len(questions))
+    answers = [one for one in answers if np.isfinite(one.hit).any()]
     if not answers:
-        what = ", and no radiograph a box of the finding's organ" if context.radiographs else ""
-        context.notes.append(f"There is no localization: no evaluated organ holds a lesion of the table{what}.")
+        context.notes.append(f"There is no localization: no evaluated organ holds a lesion of the table{kind.nor}.")
         return None
-    together = answers if context.radiographs else [one for one in answers if one.chance[1] < 0.5]
+    together = [one for one in answers if not kind.fills_organ(one)]
     names = sorted({one.abnormality for one in answers})
     rows = [_row(context, name, [one for one in answers if one.abnormality == name]) for name in names]
-    return LocalizationResult(near, ((_row(context, "all", together),) if together else ()) + tuple(rows))
+    return LocalizationResult(kind.near, ((_row(context, "all", together),) if together else ()) + tuple(rows))
 
 
 def _row(context: Context, name: str, answers: Sequence[PointedAnswer]) -> LocalizationRow:
@@ -162,8 +156,10 @@ def point(
         lesion, organ: how far each voxel or pixel lies outside of the nearest lesion, and of the organ's box (0 or less
             inside); None where not known.
     """
-    peak = int(np.where(covered, values, -np.inf).argmax())
     hit, chance = [np.nan] * 3, [np.nan] * 3
+    if not covered.any():
+        return PointedAnswer(abnormality, patient, tuple(hit), tuple(chance))
+    peak = int(np.where(covered, values, -np.inf).argmax())
     for position, (outside, limit) in enumerate(((lesion, 0.0), (lesion, near), (organ, 0.0))):
         if outside is not None:
             hit[position] = float(outside.reshape(-1)[peak] <= limit)
@@ -198,131 +194,124 @@ def _read_lesions(
     return found
 
 
-def _lesions_in(context: Context, organ: str, abnormality: str, lesions: StudyLesions) -> list[LesionShape]:
-    """A lesion in a part lies in the whole organ."""
-    parts = {organ, *context.scorer.dictionaries.organs.parts_of(organ)}
-    return [
-        one for (name, kind), several in lesions.items() if name in parts and kind == abnormality for one in several
-    ]
+class _Measure(ABC):
+    """How maps of one modality are measured.
+
+    Attributes:
+        near: what is near a lesion, in words.
+        nor: what else is missing where nothing can be measured, in words.
+        shapes: columns of a lesion in the table, and what they make of it.
+    """
+
+    near: ClassVar[str]
+    nor: ClassVar[str] = ""
+    shapes: ClassVar[Mapping[tuple[str, ...], Callable[..., LesionShape]]]
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self.lesions = _read_lesions(Path(context.config.lesions) if context.config.lesions else None, self.shapes)
+
+    def lesions_in(self, study_id: str, organ: str, abnormality: str) -> list[LesionShape]:
+        """Those of an organ; a lesion in a part lies in the whole organ."""
+        parts = {organ, *self.context.scorer.dictionaries.organs.parts_of(organ)}
+        lesions = self.lesions.get(study_id, {})
+        return [
+            s for (name, kind), several in lesions.items() if name in parts and kind == abnormality for s in several
+        ]
+
+    @abstractmethod
+    def questions(self) -> dict[str, dict[int, list[str]]]:
+        """Study to rows of the split to the abnormalities whose maps are measured."""
+
+    @abstractmethod
+    def point(self, study: StudyReader, one: HeatMap, patient: int) -> PointedAnswer:
+        """Where a map peaks."""
+
+    def fills_organ(self, answer: PointedAnswer) -> bool:
+        """Lesions that fill their organ say nothing about where is looked."""
+        del answer
+        return False
 
 
-def _organs(context: Context, path: Path | None) -> list[PointedAnswer]:
-    """The evaluated organs of scans that hold lesions they are asked about."""
-    if path is None:
-        return []
-    lesions_of = _read_lesions(path, {_SPHERE: lambda *sphere: sphere})
-    questions: dict[int, dict[str, list[LesionShape]]] = {}
-    for row, instance in enumerate(context.split.instances):
-        lesions = lesions_of.get(instance.study_id, {})
-        for name in dict.fromkeys(abnormality for _, abnormality in lesions):
-            several = _lesions_in(context, instance.organ, name, lesions)
-            if several and (instance.organ, name) in context.labels:
-                questions.setdefault(row, {})[name] = several
-    answers = []
-    for done, (row, lesions) in enumerate(questions.items(), start=1):
-        answers += _organ(context, row, lesions)
-        if context.progress:
-            context.progress(done, len(questions))
-    return answers
+class _Spheres(_Measure):
+    """Spheres in mm; of the evaluated organs that hold a lesion that they are asked about."""
+
+    near = f"{NEAR_MM:g} mm"
+    shapes: ClassVar = {_SPHERE: lambda *sphere: sphere}
+
+    def questions(self) -> dict[str, dict[int, list[str]]]:
+        found: dict[str, dict[int, list[str]]] = {}
+        for row, instance in enumerate(self.context.split.instances):
+            lesions = self.lesions.get(instance.study_id, {})
+            for name in dict.fromkeys(abnormality for _, abnormality in lesions):
+                asked = (instance.organ, name) in self.context.labels
+                if asked and self.lesions_in(instance.study_id, instance.organ, name):
+                    found.setdefault(instance.study_id, {}).setdefault(row, []).append(name)
+        return found
+
+    def point(self, study: StudyReader, one: HeatMap, patient: int) -> PointedAnswer:
+        index = np.stack(np.meshgrid(*[np.arange(n) for n in one.values.shape], indexing="ij"), axis=-1)
+        world = index @ one.affine[:3, :3].T + one.affine[:3, 3]
+        several = self.lesions_in(study.study_id, one.organ, one.abnormality)
+        outside = np.min([np.linalg.norm(world - lesion[:3], axis=-1) - lesion[3] for lesion in several], axis=0)
+        coverage = np.ones(one.values.shape) if one.coverage is None else one.coverage
+        covered = coverage >= 0.5 if (coverage >= 0.5).any() else coverage > 0
+        return point(one.abnormality, patient, one.values, covered, NEAR_MM, outside)
+
+    def fills_organ(self, answer: PointedAnswer) -> bool:
+        return answer.chance[1] >= 0.5
 
 
-def _organ(context: Context, row: int, lesions: Mapping[str, Sequence[LesionShape]]) -> list[PointedAnswer]:
-    release, instance = context.release, context.split.instances[row]
-    settings, study = CropSettings.model_validate(release.crops), context.store.study(instance.study_id)
-    crop = cut_study(study, [instance.row], settings, context.scorer.dictionaries.organs)[0]
-    affine = crop_affine(crop, instance.row, study.affine)
-    index = np.stack(np.meshgrid(*[np.arange(n) for n in crop.mask.shape], indexing="ij"), axis=-1)
-    world = index @ affine[:3, :3].T + affine[:3, 3]
-    inside = crop.mask >= 128 if (crop.mask >= 128).any() else crop.mask > 0
-    axes = context.scorer.axes([(instance.organ, name) for name in lesions])
-    maps = crop_maps(release.model, crop, settings, axes)
-    answers = []
-    for (name, several), values in zip(lesions.items(), maps, strict=True):
-        outside = np.min([np.linalg.norm(world - one[:3], axis=-1) - one[3] for one in several], axis=0)
-        answers.append(point(name, int(context.split.patients[row]), values, inside, NEAR_MM, outside))
-    return answers
+class _OnFile(_Measure):
+    """Discs and boxes in pixels of a radiograph's file, and the boxes of organs; of the positive answers."""
 
+    near = "a twentieth of the radiograph's width"
+    nor = ", and no radiograph a box of the finding's organ"
+    shapes: ClassVar = {
+        _DISC: lambda row, column, radius: (row, column, radius, radius, 1.0),
+        _BOX: lambda top, low, left, right: box_lesion((top, low, left, right)),
+    }
 
-def _radiographs(context: Context, path: Path | None) -> list[PointedAnswer]:
-    """The positive answers about radiographs that have lesions, or boxes of organs."""
-    lesions_of = _read_lesions(
-        path,
-        {
-            _DISC: lambda row, column, radius: (row, column, radius, radius, 1.0),
-            _BOX: lambda top, low, left, right: box_lesion((top, low, left, right)),
-        },
-    )
-    questions: dict[str, list[tuple[int, str]]] = {}
-    for (_, name), known in context.labels.items():
-        for row in known.rows[known.labels == 1]:
-            questions.setdefault(context.split.instances[int(row)].study_id, []).append((int(row), name))
-    answers: list[PointedAnswer] = []
-    for done, (study_id, several) in enumerate(questions.items(), start=1):
-        answers += _radiograph(context, study_id, several, lesions_of.get(study_id, {}))
-        if context.progress:
-            context.progress(done, len(questions))
-    return [one for one in answers if np.isfinite(one.hit).any()]
+    def questions(self) -> dict[str, dict[int, list[str]]]:
+        found: dict[str, dict[int, list[str]]] = {}
+        for (_, name), known in self.context.labels.items():
+            for row in known.rows[known.labels == 1].tolist():
+                study_id = self.context.split.instances[row].study_id
+                found.setdefault(study_id, {}).setdefault(row, []).append(name)
+        return found
 
-
-def _radiograph(
-    context: Context, study_id: str, questions: Sequence[tuple[int, str]], lesions: StudyLesions
-) -> list[PointedAnswer]:
-    release, organs = context.release, context.scorer.dictionaries.organs
-    study = context.store.study(study_id)
-    radiograph = cxr_input(study.image(), cxr_settings(release))
-    boxes = boxes_of([Region(r["region"], *(r[edge] for edge in _BOX)) for r in study.rows("regions")])
-    reading = reading_of(release.model, context.config.cxr.read)
-    stored_to_file, shape = _to_file(study, radiograph)
-    instances = [(context.split.instances[row], name) for row, name in questions]
-    answers = []
-    for (instance, name), (row, _), values in zip(
-        instances, questions, _maps(context, radiograph, instances, reading), strict=True
-    ):
-        on_file = resample_map(values, stored_to_file @ radiograph.affine(), shape)
-        covered = np.isfinite(on_file)
-        if not covered.any():
-            continue
-        several = _lesions_in(context, instance.organ, name, lesions)
-        lesion = np.min([distance_outside(shape, one) for one in several], axis=0) if several else None
+    def point(self, study: StudyReader, one: HeatMap, patient: int) -> PointedAnswer:
+        source, shape = study.source, study.shape
+        to_file = np.eye(4)  # where the file is not known, the stored radiograph is taken for it
+        if source is not None:
+            to_file, shape = np.linalg.inv(source.affine) @ study.affine, source.shape
+        rows, columns = int(shape[0]), int(shape[1])
+        on_file = resample_map(one.values, to_file @ np.linalg.inv(study.affine) @ one.affine, (rows, columns))
+        several = self.lesions_in(study.study_id, one.organ, one.abnormality)
+        lesion = np.min([distance_outside((rows, columns), one) for one in several], axis=0) if several else None
+        boxes = boxes_of([Region(r["region"], *(r[edge] for edge in _BOX)) for r in study.rows("regions")])
         # a map of a box lies in the organ's box wherever it peaks
-        region = organ_box(instance.organ, boxes, organs) if reading != "box" else None
-        organ = distance_outside(shape, _box_on_file(region[0].box, stored_to_file)) if region else None
-        patient = int(context.split.patients[row])
-        answers.append(point(name, patient, on_file, covered, NEAR_WIDTH * shape[1], lesion, organ))
-    return answers
+        boxed = self.context.reader.reading == "box"
+        region = None if boxed else organ_box(one.organ, boxes, self.context.scorer.dictionaries.organs)
+        organ = distance_outside((rows, columns), _box_on_file(region[0].box, to_file)) if region else None
+        return point(one.abnormality, patient, on_file, np.isfinite(on_file), NEAR_WIDTH * columns, lesion, organ)
 
 
-def _maps(
-    context: Context, radiograph: CxrInput, questions: Sequence[tuple[OrganInstance, str]], reading: Reading
-) -> list[Float[np.ndarray, "h w"]]:
-    """The map of each answer; a radiograph passes the encoder once where it is read as a whole, else once for each
-    organ."""
-    groups: dict[str, list[int]] = {}
-    for position, (instance, _) in enumerate(questions):
-        groups.setdefault("" if reading in ("whole", "observations") else instance.organ, []).append(position)
-    scorer, model = context.scorer, context.release.model
-    queries = queries_of(context.release.organs, scorer.dictionaries.organs)
-    found: dict[int, Float[np.ndarray, "h w"]] = {}
-    for positions in groups.values():
-        instance = questions[positions[0]][0]
-        pairs = [(questions[n][0].organ, questions[n][1]) for n in positions]
-        if reading == "observations":
-            maps = observation_maps(model, radiograph, scorer.sides(pairs)[0])
-        else:
-            query = queries.get(instance.organ, 0)
-            maps = cxr_maps(model, radiograph, instance.row, query, reading, scorer.axes(pairs))
-        found |= dict(zip(positions, maps, strict=True))
-    return [found[position] for position in range(len(questions))]
+_MEASURES: dict[ModalityName, type[_Measure]] = {"ct": _Spheres, "cxr": _OnFile}
 
 
-def _to_file(study: StudyReader, radiograph: CxrInput) -> tuple[Float[np.ndarray, "4 4"], tuple[int, int]]:
-    """The stored radiograph's pixels to those of its file, and the shape of that; the stored grid where the file is not
-    known."""
-    source = study.source
-    if source is None:
-        return np.eye(4), radiograph.shape
-    rows, columns = source.shape[:2]
-    return np.linalg.inv(source.affine) @ study.affine, (int(rows), int(columns))
+def _pointed(
+    context: Context, kind: _Measure, study: StudyReader, rows: Mapping[int, Sequence[str]]
+) -> list[PointedAnswer]:
+    """The answers about one study."""
+    instances = {context.split.instances[row].organ: row for row in rows}
+    readings = {
+        organ: OrganReading(context.split.instances[row].row, context.reader.reading)
+        for organ, row in instances.items()
+    }
+    questions = {organ: rows[row] for organ, row in instances.items()}
+    maps = context.reader.maps(study, readings, questions, context.scorer)
+    return [kind.point(study, one, int(context.split.patients[instances[one.organ]])) for one in maps]
 
 
 def box_lesion(box: Sequence[float]) -> LesionShape:

@@ -127,7 +127,7 @@ def retrieval(context: Context) -> RetrievalResult:
         for organ in organs:
             add("organ: ", "image", "text", organ.images @ organ.texts.T, organ.keys, patients[organ.studies])
         add("study: ", "image", "report", *_study_similarity(organs, len(patients)), patients)
-    if context.radiographs and context.release.model.image_head is not None:
+    if "whole" in context.reader.reads and context.release.model.image_head is not None:
         studies, radiographs = radiograph_vectors(context)
         texts, patient_of = section_texts(context.store, studies), context.split.patient_of
         context.embed_texts([text for of_study in texts.values() for text in of_study.values()])

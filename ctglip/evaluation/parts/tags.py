@@ -1,5 +1,4 @@
-"""Radiographs asked by a model's decoder of tags (ASG, KAD): a finding's name looks for it among the radiograph's
-tokens."""
+"""Images asked by a model's decoder of tags (ASG, KAD): a finding's name looks for it among the image's tokens."""
 
 from __future__ import annotations
 
@@ -10,14 +9,12 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from ctglip.data.cxr import cxr_input
 from ctglip.evaluation.bootstrap import interval_of
 from ctglip.evaluation.context import Context
 from ctglip.evaluation.encoded import EncodedSplit
 from ctglip.evaluation.metrics import BinaryMetrics
 from ctglip.evaluation.results import PartResult, display_name, interval_cells
 from ctglip.evaluation.studies import StudyScores, columns_about, evaluate_studies, study_labels
-from ctglip.inference.cxr_encoding import cxr_settings
 from ctglip.inference.scoring import Dictionaries
 from ctglip.pages.parts import Table
 from ctglip.pages.wording import DASH, number
@@ -74,8 +71,8 @@ def tag_decoder(context: Context) -> TagResult | None:
     """Ask the decoder for every abnormality that the evaluated radiographs have labels of; None for models without
     one."""
     model = context.release.model
-    if not context.radiographs or model.tag_decoder is None:
-        context.notes.append("There is no tags: this model has no decoder of tags for radiographs.")
+    if model.tag_decoder is None or context.release.reads_crops:
+        context.notes.append("There is no tags: this model has no decoder of tags for whole images.")
         return None
     tags = {name: _tag(context, name) for name in sorted({name for _, name in context.labels})}
     validation = None if context.validation is None else _tag_scores(context, context.validation, tags)
@@ -104,16 +101,16 @@ def _tag(context: Context, name: str) -> str:
 
 @torch.no_grad()
 def _tag_scores(context: Context, split: EncodedSplit, tags: Mapping[str, str]) -> StudyScores:
-    """Labels and logits of every radiograph of a split."""
-    patient, batch, model = split.patient_of, context.config.batch, context.release.model
-    studies, settings = list(patient), cxr_settings(context.release)
-    device = next(model.parameters()).device
-    embeddings = context.release.embed(list(tags.values())).to(device)
+    """Labels and logits of every image of a split."""
+    patient, reader, model = split.patient_of, context.reader, context.release.model
+    studies, batch = list(patient), min(context.config.batch, reader.at_once or context.config.batch)
+    embeddings = context.release.embed(list(tags.values())).to(reader.device)
     logits: Float[np.ndarray, "s t"] = np.zeros((len(studies), len(tags)))
     for start in range(0, len(studies), batch):
         ids = studies[start : start + batch]
-        images = np.stack([cxr_input(context.store.study(one).image(), settings).image for one in ids])
-        tokens = model.encoder(torch.from_numpy(images).to(device).to(embeddings.dtype)).tokens
+        images = [image for one in ids for image in reader.load(context.store, one, ())]
+        inputs = reader.inputs(images, [()] * len(ids), "whole", reader.device)
+        tokens = model.encode_image(inputs["images"]).tokens
         logits[start : start + batch] = model.tags(tokens, embeddings).float().cpu().numpy()
         if context.progress:
             context.progress(min(start + batch, len(studies)), len(studies))
