@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import Generic, Literal, TypeVar
 
 import numpy as np
@@ -177,7 +177,7 @@ def has_extent(boxes: Float[np.ndarray, "v m e"]) -> Bool[np.ndarray, " m"]:
     return np.all(boxes[..., 1::2] - boxes[..., ::2] >= 1, axis=(0, 2))
 
 
-@functools.cache
+@cache
 def organ_of_region(region: str) -> str | None:
     """The organ that a region shows as a whole; the pleura for a costophrenic angle, None for a zone of the lung."""
     entry = region_entries()[region]
@@ -189,20 +189,24 @@ def organ_of_region(region: str) -> str | None:
 def cxr_reader(store: Store, settings: CxrDataSettings, study_ids: Sequence[str]) -> CachedReader[str, CxrInput]:
     """Reads radiographs at the size that windows are taken from."""
     capacity = int(settings.keep_gb * 1e9 / (2 * stored_edge(settings) ** 2))
-    return CachedReader(lambda name, _: [cxr_input(store.study(name).image(), settings)], study_ids, str, capacity,
-                        settings.threads)  # fmt: skip
+    return CachedReader(partial(_load_cxr, store, settings), study_ids, str, capacity, settings.threads)
+
+
+def _load_cxr(store: Store, settings: CxrDataSettings, study_id: str, _: Sequence[str]) -> list[CxrInput]:
+    return [cxr_input(store.study(study_id).image(), settings)]
 
 
 def scan_reader(
     store: Store, settings: ScanSettings, study_ids: Sequence[str], memory_gb: float, threads: int
 ) -> CachedReader[str, ScanCut]:
     """Reads scans on the model's grid."""
+    capacity = int(memory_gb * 1e9 / (3 * np.prod(settings.grid)))
+    return CachedReader(partial(_load_scan, store, settings), study_ids, str, capacity, threads)
 
-    def load(study_id: str, _: Sequence[str]) -> list[ScanCut]:
-        study = store.study(study_id)
-        return [cut_scan(study.image(), study.organs(), study.affine, settings)]
 
-    return CachedReader(load, study_ids, str, int(memory_gb * 1e9 / (3 * np.prod(settings.grid))), threads)
+def _load_scan(store: Store, settings: ScanSettings, study_id: str, _: Sequence[str]) -> list[ScanCut]:
+    study = store.study(study_id)
+    return [cut_scan(study.image(), study.organs(), study.affine, settings)]
 
 
 def frontal_studies(store: Store, study_ids: Sequence[str], lateral: bool) -> list[str]:

@@ -11,8 +11,10 @@ import os
 import struct
 import zlib
 from collections.abc import Sequence
+from functools import partial
+from operator import attrgetter
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
@@ -91,11 +93,13 @@ def open_crops(
     keep = resolve(cache, len(instances), slot_bytes(settings), store)
     files = CropFiles(folder_of(cache, store), store, settings, organs) if keep == "disk" else None
 
-    def load(study_id: str, some: Sequence[OrganInstance]) -> list[OrganCrop]:
-        return read_crops(store, study_id, [one.row for one in some], settings, organs, files)
-
+    load = partial(_load, store=store, settings=settings, organs=organs, files=files)
     capacity = len(instances) if keep == "memory" else 0
-    return CachedReader(load, instances, lambda one: one.study_id, capacity, threads, cache.max_damaged)
+    return CachedReader(load, instances, attrgetter("study_id"), capacity, threads, cache.max_damaged)
+
+
+def _load(study_id: str, some: Sequence[OrganInstance], *, store: Store, **how: Any) -> list[OrganCrop]:
+    return read_crops(store, study_id, [one.row for one in some], **how)
 
 
 def read_crops(

@@ -68,7 +68,7 @@ class CachedReader(Generic[K, T]):
         study_of: the study of a key.
         capacity: how many are kept in memory; the others are made again each time.
         threads: studies read at a time.
-        max_damaged: share of the studies that may be unreadable.
+        max_damaged: share of the studies that may be unreadable; by default a twentieth.
     """
 
     def __init__(
@@ -78,9 +78,10 @@ class CachedReader(Generic[K, T]):
         study_of: Callable[[K], str],
         capacity: int,
         threads: int = 2,
-        max_damaged: float = MAX_FAILED_SHARE,
+        max_damaged: float | None = None,
     ) -> None:
-        self.keys, self.study_of, self.threads, self.max_damaged = tuple(keys), study_of, threads, max_damaged
+        self.keys, self.study_of, self.threads = tuple(keys), study_of, threads
+        self.max_damaged = MAX_FAILED_SHARE if max_damaged is None else max_damaged
         self._load, self._capacity = load, capacity
         self._items: dict[K, T] = {}
         self._numbers = {name: number for number, name in enumerate(dict.fromkeys(map(study_of, keys)))}
@@ -159,7 +160,7 @@ class CachedReader(Generic[K, T]):
         return self._reasons.get(study_id) or Failure(study_id, "images", "unreadable", "It could not be read once.")
 
 
-def check_damage(failures: Sequence[Failure], studies: int, max_damaged: float = MAX_FAILED_SHARE) -> None:
+def check_damage(failures: Sequence[Failure], studies: int, max_damaged: float) -> None:
     """Refuse to go on when too many studies cannot be read.
 
     Raises:

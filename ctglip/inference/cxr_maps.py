@@ -13,17 +13,16 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from ctglip.data.cxr import CxrInput
+from ctglip.inference.encoding import evaluating
 from ctglip.inference.heatmap import contributions, on_pixels
 from ctglip.models.dual_encoder import DualEncoder
 from ctglip.models.region_readers import Regions
-from ctglip.types import OrganRegion
 
 
 def cxr_maps(
     model: DualEncoder,
-    radiograph: CxrInput,
-    row: OrganRegion,
+    image: Float[np.ndarray, "1 h w"],
+    box: Float[np.ndarray, " 4"],
     query: int,
     reading: str,
     axes: Float[np.ndarray, "p e"],
@@ -31,7 +30,8 @@ def cxr_maps(
     """Maps of several answers about one organ of a radiograph, which passes the encoder once.
 
     Args:
-        row: the organ; outside of its box the map is NaN where the model reads boxes.
+        image: the window of the radiograph that the model sees.
+        box: of the organ, in pixels of the window; outside of it the map is NaN where the model reads boxes.
         query: the number of the organ's learned query.
         axes: the directions that the answers are measured along (see ``Scorer.axes``).
         reading: how the organ is read.
@@ -42,8 +42,7 @@ def cxr_maps(
         contributions times the number of tokens).
     """
     device = next(model.parameters()).device
-    images = torch.from_numpy(radiograph.image[None]).to(device)
-    size = radiograph.image.shape[1:]
+    images, size = torch.from_numpy(image[None]).to(device), image.shape[1:]
     if reading == "query":
         ids, first = torch.tensor([query], device=device), torch.zeros(1, dtype=torch.long, device=device)
         blank = torch.zeros(1, 4, device=device)
@@ -54,17 +53,16 @@ def cxr_maps(
             size,
         )
         return np.stack(list(found)).astype(np.float32)
-    was_training = model.training
-    if was_training:
-        model.eval()
-    with torch.no_grad():
+    with evaluating(model):
         patches = _tokens(model, images) if reading == "whole" else _cells(model, images, query)
-    if was_training:
-        model.train()
     cells = torch.from_numpy(axes).to(patches) @ patches.flatten(1)
     maps = cells.reshape(len(axes), *patches.shape[1:]).float()
     values = on_pixels(maps, size, model.encoder.anchor).cpu().numpy()
-    return values if reading == "whole" else np.where(_inside(radiograph, row), values, np.nan).astype(np.float32)
+    if reading == "whole":
+        return values
+    inside = np.zeros(size, bool)
+    inside[int(box[0]) : int(np.ceil(box[1])), int(box[2]) : int(np.ceil(box[3]))] = True
+    return np.where(inside, values, np.nan).astype(np.float32)
 
 
 def _tokens(model: DualEncoder, images: torch.Tensor) -> Float[torch.Tensor, "e h w"]:
@@ -94,10 +92,3 @@ def _cells(model: DualEncoder, images: torch.Tensor, query: int) -> Float[torch.
     blank = torch.zeros(len(boxes), 4, device=images.device)
     features = model(images, Regions(size=blank, organ_id=owner + query, study_index=owner, boxes=boxes), vision)
     return model.diagnosis(features).T.unflatten(1, (rows, columns))
-
-
-def _inside(radiograph: CxrInput, row: OrganRegion) -> np.ndarray:
-    row0, row1, column0, column1 = radiograph.boxes(np.array([row.box]))[0]
-    inside = np.zeros(radiograph.image.shape[1:], bool)
-    inside[int(row0) : int(np.ceil(row1)), int(column0) : int(np.ceil(column1))] = True
-    return inside

@@ -183,14 +183,14 @@ class RadiographOrganReader(OrganReader[CxrInput]):
         scorer: Scorer,
     ) -> Iterator[HeatMap]:
         model, (radiograph,) = self.release.model, self.prepare(study, ())
-        affine = study.affine @ radiograph.affine()
+        affine, image = study.affine @ radiograph.affine(), radiograph.image
         for organ, names in questions.items():
             pairs, read = [(organ, name) for name in names], readings[organ]
             if read.reading == "observations":
-                found = observation_maps(model, radiograph, scorer.sides(pairs)[0])
+                found = observation_maps(model, image, scorer.sides(pairs)[0])
             else:
-                query = self.queries.get(organ, 0)
-                found = cxr_maps(model, radiograph, read.region, query, read.reading, scorer.axes(pairs))
+                box, query = radiograph.boxes(read.region.box)[0], self.queries.get(organ, 0)
+                found = cxr_maps(model, image, box, query, read.reading, scorer.axes(pairs))
             for name, values in zip(names, found, strict=True):
                 yield HeatMap(organ, name, values, affine)
 

@@ -12,33 +12,31 @@ import torch
 from jaxtyping import Float
 from torch.nn import functional as F
 
-from ctglip.data.cxr import CxrInput
+from ctglip.inference.encoding import evaluating
 from ctglip.models.dual_encoder import DualEncoder
 
 
-@torch.no_grad()
 def observation_maps(
-    model: DualEncoder, radiograph: CxrInput, directions: Float[np.ndarray, "p e"]
+    model: DualEncoder, image: Float[np.ndarray, "1 h w"], directions: Float[np.ndarray, "p e"]
 ) -> Float[np.ndarray, "p h w"]:
     """Maps of several answers about one radiograph, which passes the encoder once.
 
     Args:
         model: with a resampler.
-        radiograph: as ``data.cxr_input.cxr_input`` gives it.
+        image: the window of the radiograph that the model sees.
         directions: of the positive prompts of each answer (``Scorer.sides``): the query whose observation is most
             like them gives the answer.
 
     Returns:
         On the pixels of the radiograph's window: attention of the answering query, 1 where it is spread evenly.
     """
-    was_training = model.training
-    model.eval()
     assert model.resampler is not None
-    found = model.resampler(model.encode_image(torch.from_numpy(radiograph.image[None]).to(next(model.parameters()))))
-    vectors = model.resampler.visual(found.tokens)[0]
-    answering = (torch.from_numpy(directions).to(vectors) @ vectors.T).argmax(1)
-    heat = _attention_map(found.attention, answering, radiograph.image.shape[1:])
-    model.train(was_training)
+    images = torch.from_numpy(image[None]).to(next(model.parameters()))
+    with evaluating(model):
+        found = model.resampler(model.encode_image(images))
+        vectors = model.resampler.visual(found.tokens)[0]
+        answering = (torch.from_numpy(directions).to(vectors) @ vectors.T).argmax(1)
+        heat = _attention_map(found.attention, answering, image.shape[1:])
     return heat.cpu().numpy().astype(np.float32)
 
 

@@ -142,7 +142,7 @@ def build_validation(
         ]
         found = concatenated(release.model, parts)
         if len(found) != len(instances):
-            check_damage(images.failures, 0)
+            check_damage(images.failures, 0, 0.0)
         return found
 
     observes = release.model.resampler is not None and "observations" in reader.reads

@@ -131,7 +131,7 @@ def test_texts_and_organs_are_numbered_as_asked(tiny_store: Store, texts: str) -
 def test_words_belong_to_their_organ(tiny_store: Store) -> None:
     data = crops(tiny_store)
     batch = data.collate(data.sampled(range(len(data)), 0))
-    instances = data.cache.instances
+    instances = data.instances
     assert batch["organ"] == [instances[int(row)].organ for row in batch["row"]]
     assert batch["mask"].shape == (len(data), 1, 8, 8, 8)
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from ctglip.data.crops import AIR_HU
-from ctglip.data.scans import ScanSettings, cut_scan, render_scans, scan_reader
+from ctglip.data.images import scan_reader
+from ctglip.data.scans import ScanSettings, cut_scan, render_scans
 from ctglip.errors import StoreError
 from ctglip.store.format import study_path
 from ctglip.types import OrganRow
@@ -84,11 +85,11 @@ def test_a_damaged_scan_is_named_and_too_many_end_it(tmp_path: Path, keep_gb: fl
     )
     data.write_bytes(b"")
     settings = ScanSettings(grid=(8, 8, 8))
-    reader = scan_reader(store, settings, studies=100, memory_gb=keep_gb, threads=2)
+    reader = scan_reader(store, settings, [*names, *map(str, range(94))], memory_gb=keep_gb, threads=2)
     for _ in range(2):
         cuts = reader.read([*names, names[0]])
         assert [cut is None for cut in cuts] == [False, True, False, False, False, False, False]
         np.testing.assert_array_equal(cuts[0].hu, cuts[-1].hu)  # pyright: ignore[reportOptionalMemberAccess]
         assert [failure.study_id for failure in reader.failures] == [names[1]]
     with pytest.raises(StoreError, match=f"1 of 6 studies cannot be read \\({names[1]}\\)"):
-        scan_reader(store, settings, 6, keep_gb, 1).read(names)
+        scan_reader(store, settings, names, keep_gb, 1).read(names)

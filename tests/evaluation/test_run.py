@@ -12,10 +12,10 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from ctglip.data.cache import cut_study
 from sklearn.metrics import roc_auc_score
 from threadpoolctl import threadpool_limits
 
-from ctglip.data.cache import cut_study
 from ctglip.data.crops import OrganCrop
 from ctglip.errors import CohortError, ConfigError, CTGLIPError, ModelError, StoreError
 from ctglip.evaluation.bootstrap import draw_patients

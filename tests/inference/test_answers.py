@@ -100,7 +100,7 @@ def test_a_sentence_of_ones_own_is_compared_and_ranked_without_a_probability(mod
     standardized = model.standardize(*files)
     row = next(row for row in standardized.rows if row.organ == "liver")
     crops = model.reader.prepare(InMemory(standardized), [row])
-    seen = model.reader.encode([crops], [[row]]).diagnosis[0]
+    seen = model.reader.encode(crops, [[row]]).diagnosis[0]
     expected = float(seen @ model.scorer.directions([(known,)])[0])
     assert own.similarity == pytest.approx(expected, abs=1e-4)
     assert own.probability is None

@@ -23,9 +23,10 @@ from ctglip.cohort import CohortRow
 from ctglip.cxr.picture import Radiograph
 from ctglip.data.cxr import cxr_input
 from ctglip.errors import ModelError, ScanError, VocabularyError
-from ctglip.inference.cxr_encoding import boxes_of, encode_radiographs, organ_box, queries_of
 from ctglip.inference.cxr_maps import cxr_maps
+from ctglip.inference.cxr_organs import boxes_of, organ_box
 from ctglip.inference.maps import resample_map
+from ctglip.inference.model_readers import reader_of
 from ctglip.inference.page import answers_page
 from ctglip.inference.pipeline import Pipeline
 from ctglip.models.region_readers import Regions
@@ -188,12 +189,12 @@ def test_each_cxr_passes_the_encoder_once_and_batches_do_not_matter(bert: Path) 
     organs = load_organs()
     rows = [[found[0] for name in names if (found := organ_box(name, boxes, organs))] for names in
             (("heart", "lung_left"), (), ("heart",), ("lung_left",), ("lung_left", "heart"))]  # fmt: skip
-    queries = queries_of(release.organs, organs)
-    whole = encode_radiographs(release.model, radiographs, rows, queries, "box")
-    parts = encode_radiographs(release.model, radiographs, rows, queries, "box", batch=2)
+    reader = reader_of(release)
+    whole = reader.encode(radiographs, rows, "box")
+    parts = reader.encode(radiographs, rows, "box", batch=2)
     assert whole.diagnosis.shape == (6, 16)
     assert_allclose(whole.diagnosis, parts.diagnosis, atol=1e-5)
-    alone = encode_radiographs(release.model, radiographs[2:3], rows[2:3], queries, "box")
+    alone = reader.encode(radiographs[2:3], rows[2:3], "box")
     assert_allclose(alone.diagnosis[0], whole.diagnosis[2], atol=1e-5)
 
 
@@ -222,10 +223,8 @@ def test_a_map_of_the_whole_cxr_is_how_similar_each_patch_is(bert: Path) -> None
     release = cxr_release(bert)
     image = np.full((64, 64), 1000, np.uint16)
     image[44:54, 44:54] = 4000
-    radiograph, row = cxr_input(image, FILMS), organ_box("heart", {"cardiac_silhouette": (0, 64, 0, 64)}, load_organs())
-    assert row is not None
     axis = np.random.default_rng(0).normal(size=(1, 16)).astype(np.float32)
-    values = cxr_maps(release.model, radiograph, row[0], 0, "whole", axis)[0]
+    values = cxr_maps(release.model, cxr_input(image, FILMS).image, np.zeros(4), 0, "whole", axis)[0]
     away = np.abs(values - np.median(values))
     peak = np.unravel_index(away.argmax(), away.shape)
     assert min(peak) > 24, "the patch that differs"

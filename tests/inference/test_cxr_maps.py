@@ -10,10 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from ctglip.data.cxr import CxrInput
 from ctglip.data.samples import StudySample, without_organs
 from ctglip.features.text_bank import TextBank
-from ctglip.inference.cxr_encoding import global_region
 from ctglip.inference.cxr_maps import cxr_maps
 from ctglip.inference.heatmap import on_pixels
 from ctglip.models.aggregation import AggregationSettings
@@ -29,6 +27,7 @@ from tests.training.tiny import write_word_bert
 
 SIZE, BLOT, SPREAD = 48, 6, 3
 CELL = 4
+FRAME = np.array([0, SIZE, 0, SIZE])
 SAID = ("there is a blot", "all is even")
 
 
@@ -83,8 +82,7 @@ def test_a_trained_models_map_peaks_in_the_blot(tmp_path: Path, pooling: str, me
     hits, answers = [], {True: [], False: []}
     for number in range(40):
         image, (row, column) = radiograph(rng, number % 2 == 0)
-        shown = CxrInput(image, (SIZE, SIZE), SIZE, 0)
-        values = cxr_maps(model, shown, global_region("lungs", (SIZE, SIZE)), 0, "whole", axis)[0]
+        values = cxr_maps(model, image, FRAME, 0, "whole", axis)[0]
         with torch.no_grad():
             vision = model.encoder(torch.from_numpy(image[None]))
             answer = float(
@@ -127,11 +125,11 @@ def test_several_answers_at_once_are_those_one_by_one() -> None:
     tree = {"encoder": CNNSettings(spatial_dims=2, widths=(8, 16), blocks=(0, 1)), "in_channels": 1, "dim": 16,
             "embedding_dim": 8, "text_dim": 8}  # fmt: skip
     rng = np.random.default_rng(0)
-    shown, row = CxrInput(radiograph(rng, True)[0], (SIZE, SIZE), SIZE, 0), global_region("lungs", (SIZE, SIZE))
+    shown = radiograph(rng, True)[0]
     axes = rng.normal(size=(3, 8)).astype(np.float32)
     for head in ("pooled", "tokens"):
         model = dual_encoder(**tree, image={"name": head})
-        together = cxr_maps(model, shown, row, 0, "whole", axes)
+        together = cxr_maps(model, shown, FRAME, 0, "whole", axes)
         assert model.training, "as it was"
         for values, axis in zip(together, axes, strict=True):
-            np.testing.assert_allclose(values, cxr_maps(model, shown, row, 0, "whole", axis[None])[0], atol=1e-5)
+            np.testing.assert_allclose(values, cxr_maps(model, shown, FRAME, 0, "whole", axis[None])[0], atol=1e-5)

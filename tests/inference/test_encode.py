@@ -13,20 +13,19 @@ from torch.utils.data import DataLoader
 
 import ctglip
 from ctglip.data.augment import AugmentSettings
-from ctglip.data.cache import cut_instances
 from ctglip.data.crops import CropSettings
 from ctglip.data.organs import CropDataSettings, OrganDataset
+from ctglip.data.reader import InMemory
 from ctglip.data.scans import ScanDataSettings, ScanSettings
 from ctglip.data.studies import StudyDataset
 from ctglip.errors import ModelError, VocabularyError
-from ctglip.inference.encoding import encode_crops
 from ctglip.inference.pipeline import Pipeline
-from ctglip.inference.readers import InMemory
 from ctglip.models.dual_encoder import DualEncoder, DualEncoderSettings
 from ctglip.models.hub import HubModel
 from ctglip.models.onnx import image_shape
 from ctglip.models.release import Release, load_release
 from ctglip.store.tables import Store
+from tests.inference.reading import encoded
 from tests.inference.tiny_cxr import FILMS, cxr_release, draw_radiograph, write_cxr_store
 from tests.training.tiny import radiographs_of, write_word_bert
 
@@ -94,8 +93,7 @@ def test_a_batch_of_a_loader_is_encoded_as_an_evaluation_does(trained: Trained) 
     crops = CropSettings.model_validate(model.release.crops)
     settings = CropDataSettings(crops=crops, augment=PLAIN)
     data = OrganDataset(store, "train", dictionaries.organs, dictionaries.abnormalities, settings)
-    cache = cut_instances(store, data.cache.instances, crops, dictionaries.organs)
-    expected = torch.from_numpy(encode_crops(model.release.model, cache, crops).diagnosis)
+    expected = torch.from_numpy(encoded(model.reader, store, data.instances).diagnosis)
     found = [model.encode_image(batch["image"], batch) for batch in DataLoader(data, 5, collate_fn=data.collate)]
     torch.testing.assert_close(torch.cat(found), expected, atol=1e-5, rtol=1e-4)
 

@@ -10,17 +10,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ctglip.data.cache import cut_instances, cut_study, instances_of
-from ctglip.data.crops import CropSettings, OrganCrop
+from ctglip.data.crops import OrganCrop
+from ctglip.data.organ_crops import cut_study
 from ctglip.errors import ModelError, StoreError
-from ctglip.inference import ct_readers, feature_cache
-from ctglip.inference.encoding import encode_crops
+from ctglip.inference import feature_cache
+from ctglip.inference.ct_readers import CropOrganReader
 from ctglip.inference.feature_cache import MASK_ONLY, FeatureCache, FeatureView, organ_features_of
+from ctglip.inference.model_readers import reader_of
 from ctglip.models.release import Release, load_release
 from ctglip.store.study import StudyRecord, write_study
 from ctglip.store.tables import Store, compact
 from ctglip.types import Standardized
 from ctglip.vocabulary.organs import load_organs
+from tests.inference.reading import encoded
 
 Trained = tuple[Store, Path]
 ORGANS = ["liver", "spleen", "kidney_left"]
@@ -36,25 +38,27 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many crops each call of the encoder was given."""
     counts: list[int] = []
 
-    def encode(model, cache, *rest, **named):
-        counts.append(len(cache))
-        return encode_crops(model, cache, *rest, **named)
+    encode = CropOrganReader.encode
 
-    monkeypatch.setattr(ct_readers, "encode_crops", encode)
+    def noted(reader, images, *rest, **named):
+        counts.append(len(images))
+        return encode(reader, images, *rest, **named)
+
+    monkeypatch.setattr(CropOrganReader, "encode", noted)
     return counts
 
 
 def test_the_cache_gives_what_the_encoder_gives(trained: Trained, release: Release, tmp_path: Path) -> None:
     store, ids = trained[0], trained[0].study_ids[:5]
-    settings = CropSettings.model_validate(release.crops)
-    cut = cut_instances(store, instances_of(store, ids, ORGANS, settings), settings, load_organs())
-    plain = encode_crops(release.model, cut, settings)
+    reader = reader_of(release)
+    instances = tuple(reader.instances(store, ids, ORGANS))
+    plain = encoded(reader, store, instances)
     for _ in range(2):
         found = organ_features_of(store, release, ids, ORGANS, folder=tmp_path, batch=4)
-        assert found.instances == cut.instances
+        assert found.instances == instances
         for part in ("features", "anatomy", "diagnosis"):
             np.testing.assert_allclose(getattr(found.embeddings, part), getattr(plain, part), atol=1e-5)
-    assert found.table()["volume_ml"].to_list() == [instance.row.volume_ml for instance in cut.instances]
+    assert found.table()["volume_ml"].to_list() == [instance.row.volume_ml for instance in instances]
 
 
 def test_every_organ_is_encoded_once(trained: Trained, release: Release, tmp_path: Path, counted: list[int]) -> None:
@@ -129,7 +133,8 @@ def test_a_folder_that_cannot_be_written_to_is_no_fault(trained: Trained, releas
     found = organ_features_of(trained[0], release, trained[0].study_ids[:2], ORGANS, folder=tmp_path / "file")
     assert len(found) == 6
     cache = FeatureCache(tmp_path / "file" / "key")
-    cache.write("s", "", {"liver": feature_cache.CacheEntry({}, dict.fromkeys(feature_cache.PARTS, np.zeros(2)))})
+    rows = [found.instances[0].row]
+    cache.write("s", "", rows, {rows[0].organ: dict.fromkeys(feature_cache.PARTS, np.zeros(2))})
     assert not cache.writable
 
 

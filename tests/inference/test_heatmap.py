@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 import torch
 
-from ctglip.data.cache import cut_study
-from ctglip.data.crops import CropSettings
 from ctglip.data.scans import ScanSettings
-from ctglip.inference.heatmap import _added, crop_affine, crop_maps
+from ctglip.inference.heatmap import _added
+from ctglip.inference.model_readers import reader_of
 from ctglip.inference.pipeline import Pipeline
+from ctglip.inference.readers import OrganReading
+from ctglip.inference.scoring import Scorer
 from ctglip.models.dual_encoder import DualEncoder, DualEncoderSettings
 from ctglip.models.encoders import build_encoder
 from ctglip.models.encoders.cnn import CNNSettings
 from ctglip.models.release import load_release
 from ctglip.store.study import organ_row
 from ctglip.store.tables import Store
-from ctglip.vocabulary.organs import load_organs
 
 
 def test_a_voxel_adds_what_a_linear_similarity_takes_from_it() -> None:
@@ -59,17 +59,18 @@ def test_maps_of_scans_lie_where_the_encoder_looks() -> None:
 
 def test_a_map_lies_on_the_organ(trained: tuple[Store, Path]) -> None:
     store, run = trained
-    release, organs = load_release(run), load_organs()
-    settings = CropSettings.model_validate(release.crops)
+    release = load_release(run)
+    reader, scorer = reader_of(release), Scorer(release)
     study = store.study(store.study_ids[0])
     row = next(organ_row(r) for r in study.rows("organs") if r["organ"] == "kidney_left")
-    crop = cut_study(study, [row], settings, organs)[0]
-    affine = crop_affine(crop, row, study.affine)
-    axes = np.random.default_rng(0).normal(size=(2, release.model.settings.embedding_dim)).astype(np.float32)
-    values, other = crop_maps(release.model, crop, settings, axes)
+    crop = reader.prepare(study, [row])[0]
+    readings, names = {row.organ: OrganReading(row, "crop")}, ["renal_cyst", "hydronephrosis"]
+    one, two = reader.maps(study, readings, {row.organ: names}, scorer)
+    values, affine = one.values, one.affine
     assert values.shape == crop.hu.shape
-    assert not np.allclose(values, other)
-    np.testing.assert_allclose(values, crop_maps(release.model, crop, settings, axes[:1])[0], atol=1e-6)
+    assert not np.allclose(values, two.values)
+    (alone,) = reader.maps(study, readings, {row.organ: names[:1]}, scorer)
+    np.testing.assert_allclose(values, alone.values, atol=1e-6)
     assert float(np.abs(values).max()) == pytest.approx(1.0)
     assert (values[crop.mask == 0] == 0).all()
     inside = np.argwhere(crop.mask >= 128)

@@ -19,11 +19,11 @@ from ctglip.data.cxr import cxr_input
 from ctglip.errors import ModelError
 from ctglip.evaluation.run import evaluate
 from ctglip.evaluation.settings import EvaluateConfig
-from ctglip.inference.cxr_encoding import Read
 from ctglip.inference.maps import resample_map
 from ctglip.inference.observations import observation_maps
 from ctglip.inference.page import answers_page
 from ctglip.inference.pipeline import Pipeline
+from ctglip.inference.readers import Read
 from ctglip.pages.answers import render
 from tests.inference.tiny_cxr import FILMS, RECIPE, cxr_release, draw_radiograph, saved, truth_of, write_cxr_store
 from tests.inference.tiny_observer import PAIRS, observing
@@ -89,7 +89,9 @@ def test_the_answer_by_hand(run: Path, there: tuple[int, int]) -> None:
             yes, no = (vectors @ F.normalize(side, dim=0) for side in sides)
             expected = torch.sigmoid(10 * (yes.max() - no.max())).item()
             assert answer.probability == pytest.approx(expected, abs=1e-5)
-            drawn = observation_maps(net, cxr_input(asked.standardized.image, FILMS), model.scorer.sides([pair])[0])
+            drawn = observation_maps(
+                net, cxr_input(asked.standardized.image, FILMS).image, model.scorer.sides([pair])[0]
+            )
             attention = seen.attention[0][0, yes.argmax()].numpy()
             assert drawn[0].mean() == pytest.approx(1, abs=0.1)
             coarse = drawn[0].reshape(8, 6, 8, 6).mean((1, 3))

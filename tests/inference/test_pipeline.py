@@ -12,7 +12,6 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from ctglip.api import load_model
-from ctglip.data.cache import cut_instances
 from ctglip.errors import MaskError, ModelError, ScanError, VocabularyError
 from ctglip.inference.page import MOST_MAPS, answers_page, most_likely
 from ctglip.inference.readers import InMemory
@@ -29,14 +28,13 @@ QUESTIONS = ["liver: fatty liver", "splenomegaly?", "cyst in the left kidney"]
 def test_a_question_sees_the_very_voxels_that_training_saw(trained: Trained, files: Files) -> None:
     store, run = trained
     model = load_model(run)
-    stored = cut_instances(
-        store, model.reader.instances(store, ["s000"], ORGANS), model.reader.crops, model.reader.organs
-    )
+    regions = [one.row for one in model.reader.instances(store, ["s000"], ORGANS)]
+    stored = model.reader.load(store, "s000", regions)
     standardized = model.standardize(*files)
     rows = {row.organ: row for row in standardized.rows}
     asked = model.reader.prepare(InMemory(standardized), [rows[organ] for organ in ORGANS])
     for name in ("hu", "mask", "size", "median_hu"):
-        assert_array_equal([getattr(crop, name) for crop in asked], getattr(stored, name))
+        assert_array_equal(*([getattr(crop, name) for crop in crops] for crops in (asked, stored)))
 
 
 def test_answers_are_probabilities_with_ranks(trained: Trained, files: Files) -> None:

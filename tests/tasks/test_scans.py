@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from ctglip.inference.scans import encode_scan
 
 from ctglip.config import validate
 from ctglip.data.scans import ScanSettings, cut_scan
-from ctglip.inference.scans import encode_scan
 from ctglip.inference.scoring import Scorer
 from ctglip.models.release import Release, load_release
 from ctglip.store.study import organ_row

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from ctglip.data.cache import instances_of
+
 from ctglip.data.crops import CropSettings
 from ctglip.errors import CohortError
 from ctglip.inference.scoring import Dictionaries

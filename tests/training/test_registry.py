@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from ctglip.inference.scans import encode_scan, readable
 
 from ctglip.api import load_model
 from ctglip.config import merge, validate
@@ -18,7 +19,6 @@ from ctglip.data.scans import ScanSettings, cut_scan, render_scans
 from ctglip.errors import ConfigError, ModelError
 from ctglip.evaluation.run import evaluate
 from ctglip.evaluation.settings import EvaluateConfig
-from ctglip.inference.scans import encode_scan, readable
 from ctglip.models.release import load_release
 from ctglip.objectives.base import total
 from ctglip.objectives.contrast import ContrastSettings, key_findings

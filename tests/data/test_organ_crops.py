@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,23 @@ import torch
 
 from ctglip.config import validate
 from ctglip.data import loading
-from ctglip.data.cache import CropCache, cut_instances, cut_study, instances_of
 from ctglip.data.collate import images_of
-from ctglip.data.crops import CropSettings
+from ctglip.data.crops import CropSettings, OrganCrop
 from ctglip.data.loading import prefetched
+from ctglip.data.organ_crops import (
+    CacheSettings,
+    CropFiles,
+    cut_study,
+    instances_of,
+    open_crops,
+    read_crops,
+    resolve,
+    slot_bytes,
+)
 from ctglip.data.organs import CropDataSettings, OrganDataset
-from ctglip.data.samples import OrganSample
+from ctglip.data.reader import CachedReader
+from ctglip.data.samples import OrganInstance, OrganSample
 from ctglip.data.sampling import BalancedSampler, SamplingSettings
-from ctglip.data.stored import CacheSettings, CropFiles, StoredCrops, open_crops, resolve, slot_bytes
 from ctglip.errors import CTGLIPError, StoreError
 from ctglip.store.study import StudyReader
 from ctglip.store.tables import Store
@@ -37,34 +47,38 @@ def instances(store: Store) -> list[Any]:
     return instances_of(store, store.study_ids, NAMES, SETTINGS)
 
 
-def same(a: CropCache, b: CropCache) -> bool:
-    arrays = ("hu", "detail", "mask", "size", "median_hu")
-    return a.instances == b.instances and all(np.array_equal(getattr(a, n), getattr(b, n)) for n in arrays)
+def same(a: Sequence[OrganCrop | None], b: Sequence[OrganCrop | None]) -> bool:
+    arrays = ("organ", "hu", "detail", "mask", "size", "median_hu")
+    return len(a) == len(b) and all(
+        np.array_equal(getattr(one, n), getattr(two, n)) for one, two in zip(a, b, strict=True) for n in arrays
+    )
+
+
+def reader(store: Store, keep: str, folder: Path | None = None) -> CachedReader[OrganInstance, OrganCrop]:
+    cache = CacheSettings(keep=keep, folder=None if folder is None else str(folder))  # type: ignore[arg-type]
+    return open_crops(store, instances(store), SETTINGS, ORGANS, cache)
 
 
 def test_crops_are_the_same_from_memory_store_and_disk(tiny_store: Store, tmp_path: Path) -> None:
-    wanted = instances(tiny_store)
-    memory = cut_instances(tiny_store, wanted, SETTINGS, ORGANS)
-    files = CropFiles(tmp_path, tiny_store, SETTINGS, ORGANS)
-    rows = np.random.default_rng(0).permutation(len(wanted))
+    memory = reader(tiny_store, "memory")
+    memory.preload()
+    rows = np.random.default_rng(0).permutation(len(memory.keys))
+    some = [memory.keys[row] for row in rows]
     assert len(rows) >= 60
-    for crops in (
-        StoredCrops(tiny_store, wanted, SETTINGS, ORGANS),
-        StoredCrops(tiny_store, wanted, SETTINGS, ORGANS, files),
-        StoredCrops(tiny_store, wanted, SETTINGS, ORGANS, files),
-    ):
-        assert same(crops.take(rows), memory.take(rows))
+    for keep in ("none", "disk", "disk"):
+        assert same(reader(tiny_store, keep, tmp_path).read(some), memory.read(some))
 
 
-def test_the_second_time_the_disk_answers_alone(
+def test_the_second_time_memory_and_disk_answer_alone(
     tiny_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wanted = instances(tiny_store)
-    before = StoredCrops(tiny_store, wanted, SETTINGS, ORGANS, CropFiles(tmp_path, tiny_store, SETTINGS, ORGANS))
-    first = before.take([3, 0, 5])
-    monkeypatch.setattr(StudyReader, "image", lambda *_: pytest.fail("the study was read again"))
-    after = StoredCrops(tiny_store, wanted, SETTINGS, ORGANS, CropFiles(tmp_path, tiny_store, SETTINGS, ORGANS))
-    assert same(after.take([3, 0, 5]), first)
+    some = [instances(tiny_store)[row] for row in (3, 0, 5)]
+    memory, disk = (reader(tiny_store, keep, tmp_path) for keep in ("memory", "disk"))
+    first = memory.read(some)
+    assert same(disk.read(some), first)
+    monkeypatch.setattr(Store, "study", lambda *_: pytest.fail("the study was read again"))
+    assert same(memory.read(some), first)
+    assert same(reader(tiny_store, "disk", tmp_path).read(some), first)
 
 
 def test_only_the_chunks_of_the_crop_are_read(tiny_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,7 +90,7 @@ def test_only_the_chunks_of_the_crop_are_read(tiny_store: Store, monkeypatch: py
         return plain(self, box)
 
     monkeypatch.setattr(StudyReader, "image", noted)
-    StoredCrops(tiny_store, instances(tiny_store), SETTINGS, ORGANS).take([1])
+    reader(tiny_store, "none").read(instances(tiny_store)[1:2])
     (x0, x1, y0, y1, z0, z1) = boxes[0]
     assert (x1 - x0) * (y1 - y0) * (z1 - z0) < 20**3 / 2
 
@@ -94,14 +108,13 @@ def test_only_the_chunks_of_the_crop_are_read(tiny_store: Store, monkeypatch: py
 def test_what_a_crash_leaves_behind_is_cut_again(
     tiny_store: Store, tmp_path: Path, change: Callable[[bytes], bytes]
 ) -> None:
-    wanted = instances(tiny_store)
-    files = CropFiles(tmp_path, tiny_store, SETTINGS, ORGANS)
-    first = StoredCrops(tiny_store, wanted, SETTINGS, ORGANS, files).take([0])
-    path = files.path(wanted[0].study_id)
+    instance, files = instances(tiny_store)[0], CropFiles(tmp_path, tiny_store, SETTINGS, ORGANS)
+    first = reader(tiny_store, "disk", tmp_path).read([instance])
+    path = files.path(instance.study_id)
     whole = path.read_bytes()
     path.write_bytes(change(whole))
-    assert files.read(wanted[0]) is None
-    assert same(StoredCrops(tiny_store, wanted, SETTINGS, ORGANS, files).take([0]), first)
+    assert files.read(instance.study_id, instance.row) is None
+    assert same(reader(tiny_store, "disk", tmp_path).read([instance]), first)
     assert path.read_bytes()[-slot_bytes(SETTINGS) :] == whole[-slot_bytes(SETTINGS) :]
 
 
@@ -122,22 +135,19 @@ def test_other_settings_recipes_and_sources_have_other_files(tiny_store: Store, 
 
 
 def test_a_box_that_moved_is_not_taken_from_disk(tiny_store: Store, tmp_path: Path) -> None:
-    from dataclasses import replace
-
     instance = instances(tiny_store)[0]
     files = CropFiles(tmp_path, tiny_store, SETTINGS, ORGANS)
-    StoredCrops(tiny_store, [instance], SETTINGS, ORGANS, files).take([0])
-    assert files.read(instance) is not None
+    reader(tiny_store, "disk", tmp_path).read([instance])
+    assert files.read(instance.study_id, instance.row) is not None
     x0, *rest = instance.row.box
-    assert files.read(replace(instance, row=replace(instance.row, box=(x0 + 1, *rest)))) is None
+    assert files.read(instance.study_id, replace(instance.row, box=(x0 + 1, *rest))) is None
 
 
 def test_a_disk_that_cannot_be_written_is_done_without(tiny_store: Store, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
-    files = CropFiles(tmp_path / "file", tiny_store, SETTINGS, ORGANS)
-    wanted = instances(tiny_store)
-    found = StoredCrops(tiny_store, wanted, SETTINGS, ORGANS, files).take([0, 1])
-    assert same(found, StoredCrops(tiny_store, wanted, SETTINGS, ORGANS).take([0, 1]))
+    some = instances(tiny_store)[:2]
+    found = reader(tiny_store, "disk", tmp_path / "file").read(some)
+    assert same(found, reader(tiny_store, "none").read(some))
 
 
 def test_a_study_is_cut_once_for_all_models_that_cut_alike(
@@ -152,31 +162,31 @@ def test_a_study_is_cut_once_for_all_models_that_cut_alike(
         asked.append([row.organ for row in some])
         return cut_study(study, some, *rest)
 
-    monkeypatch.setattr("ctglip.data.stored.cut_study", cut)
-    files.cut_study(tiny_store.study(study_id), rows[1:2], SETTINGS, ORGANS)
+    monkeypatch.setattr("ctglip.data.organ_crops.cut_study", cut)
+    read_crops(tiny_store, study_id, rows[1:2], SETTINGS, ORGANS, files)
     for _ in range(2):
-        found = files.cut_study(tiny_store.study(study_id), rows, SETTINGS, ORGANS)
-        assert [crop.organ for crop in found] == [row.organ for row in rows]
-        for crop, expected in zip(found, plain, strict=True):
-            np.testing.assert_array_equal(crop.hu, expected.hu)
-            np.testing.assert_array_equal(crop.detail, expected.detail)
-            assert crop.median_hu == expected.median_hu
+        assert same(read_crops(tiny_store, study_id, rows, SETTINGS, ORGANS, files), plain)
     assert asked == [[rows[1].organ], [row.organ for row in rows if row is not rows[1]]]
 
 
-def test_auto_takes_memory_then_disk_then_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_few_organs_and_all_of_a_study_are_cut_alike(tiny_store: Store) -> None:
+    study = tiny_store.study(tiny_store.study_ids[0])
+    rows = [one.row for one in instances(tiny_store) if one.study_id == study.study_id]
+    assert len(rows) == 4
+    one_by_one = [crop for row in rows for crop in cut_study(study, [row], SETTINGS, ORGANS)]
+    assert same(cut_study(study, rows, SETTINGS, ORGANS), one_by_one)
+
+
+def test_auto_takes_memory_then_disk_then_none(
+    tiny_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     size = slot_bytes(SETTINGS)
-    small = CacheSettings(memory_gb=10 * size / 1e9)
-    assert resolve(small, 10, SETTINGS, tmp_path) == "memory"
-    assert resolve(small, 11, SETTINGS, tmp_path / "new" / "folder") == "disk"
-    monkeypatch.setattr("ctglip.data.stored.free_bytes", lambda _: 20 * size)
-    assert resolve(small, 11, SETTINGS, tmp_path) == "none"
-    assert resolve(CacheSettings(keep="memory"), 10**9, SETTINGS, tmp_path) == "memory"
-
-
-def test_auto_keeps_a_small_cohort_in_memory(tiny_store: Store) -> None:
-    crops = open_crops(tiny_store, instances(tiny_store), SETTINGS, ORGANS, CacheSettings())
-    assert isinstance(crops, CropCache)
+    small = CacheSettings(memory_gb=10 * size / 1e9, folder=str(tmp_path / "new" / "folder"))
+    assert resolve(small, 10, size, tiny_store) == "memory"
+    assert resolve(small, 11, size, tiny_store) == "disk"
+    monkeypatch.setattr("ctglip.data.organ_crops.free_bytes", lambda _: 20 * size)
+    assert resolve(small, 11, size, tiny_store) == "none"
+    assert resolve(CacheSettings(keep="memory"), 10**9, size, tiny_store) == "memory"
 
 
 # ---- batches
@@ -262,7 +272,7 @@ def test_a_damaged_study_is_skipped_counted_and_named(
         assert len({one.row for one in batch}) == len(batch) == 9
         assert not {one.study_index for one in batch} & {named[name] for name in broken}
         assert sorted(one.organ_id for one in batch) == sorted([one.organ_id for one in batch[::3]] * 3)
-    failures = {failure.study_id: failure for failure in data.cache.failures}
+    failures = {failure.study_id: failure for failure in data.failures}
     assert set(failures) == set(broken)
     assert failures[broken[0]].code == "damaged_study"
     assert failures[broken[1]].code == "no_study"
