@@ -120,12 +120,11 @@ def test_a_second_evaluation_reads_the_cache(
     run = saved(tmp_path, cxr_release(bert, seed=3))
     config = CONFIG.model_copy(update={"parts": ("retrieval", "five_by_200"), "cache": str(tmp_path / "cache")})
     first = evaluate(run, store.path, tmp_path / "one", labels=truth, config=config)
-    from ctglip.inference import cxr_reader
 
     def never(*_: object) -> None:
         raise AssertionError("encoded again")
 
-    monkeypatch.setattr(cxr_reader, "encode_radiographs", never)
+    monkeypatch.setattr("ctglip.inference.readers.encode_inputs", never)
     second = evaluate(run, store.path, tmp_path / "two", labels=truth, config=config)
     assert first.to_json() == second.to_json()
 

@@ -12,11 +12,11 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from ctglip.data.cache import cut_study
 from sklearn.metrics import roc_auc_score
 from threadpoolctl import threadpool_limits
 
 from ctglip.data.crops import OrganCrop
+from ctglip.data.organ_crops import cut_study
 from ctglip.errors import CohortError, ConfigError, CTGLIPError, ModelError, StoreError
 from ctglip.evaluation.bootstrap import draw_patients
 from ctglip.evaluation.context import Context
@@ -110,7 +110,7 @@ def test_kept_crops_change_nothing_and_serve_the_next_model_and_the_control(
         cut.append(study.study_id)
         return cut_study(study, *rest)
 
-    monkeypatch.setattr("ctglip.data.stored.cut_study", counted)
+    monkeypatch.setattr("ctglip.data.organ_crops.cut_study", counted)
     for number in (0, 1):  # as for another model: its features are not there yet
         kept = CONFIG.model_copy(update={"crops": str(tmp_path / "crops"), "cache": str(tmp_path / f"{number}")})
         again = evaluate(run, store.path, tmp_path / f"out{number}", labels=truth, config=kept)

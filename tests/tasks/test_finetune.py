@@ -22,7 +22,7 @@ from ctglip.models.release import load_release
 from ctglip.store.tables import Store
 from ctglip.tasks.base import Initialization
 from ctglip.tasks.classification import Classification
-from ctglip.tasks.inputs import cached_features, crop_inputs
+from ctglip.tasks.inputs import cached_features, image_inputs
 from ctglip.tasks.network import build_network
 from ctglip.tasks.release import FinetunedModel
 from ctglip.tasks.settings import FinetuneConfig
@@ -219,7 +219,7 @@ def test_frozen_features_are_those_of_the_live_model(run: Path, tiny: Tiny) -> N
     store, truth = tiny
     release = load_release(run)
     studies = join(read_targets(truth, Scorer(release).dictionaries, release.organs), store)
-    kept, live = cached_features(store, release, studies, config()), crop_inputs(store, release, studies, config())
+    kept, live = cached_features(store, release, studies, config()), image_inputs(store, release, studies, config())
     np.testing.assert_array_equal(kept.bags.study, live.bags.study)
     network = build_network(
         Initialization("run", release, False, "full"), studies.targets, kept.bags.organs, config()

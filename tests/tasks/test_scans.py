@@ -7,23 +7,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from ctglip.inference.scans import encode_scan
 
 from ctglip.config import validate
-from ctglip.data.scans import ScanSettings, cut_scan
+from ctglip.data.samples import OrganInstance
+from ctglip.inference.encoding import read_organs
+from ctglip.inference.model_readers import reader_of
 from ctglip.inference.scoring import Scorer
 from ctglip.models.release import Release, load_release
 from ctglip.store.study import organ_row
 from ctglip.store.tables import Store
 from ctglip.tasks.base import Initialization
 from ctglip.tasks.inputs import cached_features, image_inputs
-from ctglip.tasks.network import build_network, read_organs
+from ctglip.tasks.network import build_network
 from ctglip.tasks.release import FinetunedModel
 from ctglip.tasks.settings import FinetuneConfig
 from ctglip.tasks.studies import join
 from ctglip.tasks.targets import read_targets
 from ctglip.tasks.tuning import finetune
 from ctglip.training.launch import pretrain
+from tests.inference.reading import encoded
 from tests.training.test_registry import KINDS, config_of
 from tests.training.tiny import write_word_bert
 
@@ -68,16 +70,13 @@ def test_a_tuned_model_reads_scans_as_inference_does(kind: str, runs, tiny: tupl
     with torch.no_grad():
         found = read_organs(release.model, live.read(rows, None))  # type: ignore[arg-type]
     torch.testing.assert_close(found, kept.features[torch.from_numpy(rows)], atol=1e-5, rtol=1e-4)
-    settings = ScanSettings.model_validate(release.scans)
     for study in (1, 4):
         name = studies.study_ids[study]
         own, _ = live.bags.rows([study])
         wanted = [live.bags.organs[live.bags.organ[row]] for row in own]
         table = {row["organ"]: organ_row(row) for row in store.table("organs").iter_rows(named=True)
                  if row["study_id"] == name}  # fmt: skip
-        reader = store.study(name)
-        cut = cut_scan(reader.image(), reader.organs(), reader.affine, settings)
-        said = encode_scan(release.model, cut, [table[o] for o in wanted], release.organs, settings)
+        said = encoded(reader_of(release), store, [OrganInstance(name, table[organ]) for organ in wanted])
         np.testing.assert_allclose(kept.features[torch.from_numpy(own)].numpy(), said.features, atol=1e-4)
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ctglip.data.cache import instances_of
 
 from ctglip.data.crops import CropSettings
+from ctglip.data.organ_crops import instances_of
 from ctglip.errors import CohortError
 from ctglip.inference.scoring import Dictionaries
 from ctglip.store.tables import Store

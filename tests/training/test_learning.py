@@ -99,7 +99,7 @@ def test_permuting_keeps_what_is_said_of_each_organ_and_changes_of_whom(cohort: 
         assert sorted(before) == sorted(after)
         same = np.mean([a == b for a, b in zip(before, after, strict=True)])
         assert same < 0.75
-    assert [instance.organ for instance in mixed.cache.instances] == [s.organ for s in mixed.captions]
+    assert [instance.organ for instance in mixed.instances] == [s.organ for s in mixed.captions]
 
 
 def test_permuted_texts_know_nothing_of_the_organs_they_are_given_to() -> None:

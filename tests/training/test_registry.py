@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from ctglip.inference.scans import encode_scan, readable
 
 from ctglip.api import load_model
 from ctglip.config import merge, validate
@@ -19,6 +18,7 @@ from ctglip.data.scans import ScanSettings, cut_scan, render_scans
 from ctglip.errors import ConfigError, ModelError
 from ctglip.evaluation.run import evaluate
 from ctglip.evaluation.settings import EvaluateConfig
+from ctglip.inference.model_readers import reader_of
 from ctglip.models.release import load_release
 from ctglip.objectives.base import total
 from ctglip.objectives.contrast import ContrastSettings, key_findings
@@ -185,7 +185,8 @@ def test_permuted_reports_belong_to_other_scans(assembled):
 )
 def test_inference_reads_what_training_read(assembled, tiny, kind):
     parts = assembled(kind, data={"shift_hu": 0.0})
-    store, model = tiny[0], parts.release.model.eval()
+    store = tiny[0]
+    parts.release.model.eval()
     settings = ScanSettings.model_validate(parts.release.scans)
     batch, studies = parts.batch(0), parts.studies(0)
     with torch.no_grad():
@@ -201,7 +202,7 @@ def test_inference_reads_what_training_read(assembled, tiny, kind):
             mine = batch.study_index == number
             asked = [rows[parts.release.organs[i]] for i in batch.organ_id[mine].tolist()]
             expected = trained["organ"][mine]
-        found = encode_scan(model, cut, asked, parts.release.organs, settings)
+        found = reader_of(parts.release).encode([cut], [asked])
         torch.testing.assert_close(torch.from_numpy(found.features), expected, atol=1e-5, rtol=1e-5)
         np.testing.assert_allclose(np.linalg.norm(found.diagnosis, axis=1), 1, atol=1e-5)
 
@@ -252,10 +253,11 @@ def test_an_organ_too_small_for_the_grid_is_not_asked_about(tiny, word_bert, tmp
     cut = cut_scan(study.image(), study.organs(), study.affine, config.data.input)
     assert cut.labels is not None
     organs = load_organs()
-    there = readable(cut, rows, parts.release.model, organs)
+    reader = reader_of(parts.release)
+    there = reader.visible(cut, rows, "mask")
     assert there == [bool(np.isin(cut.labels, list(organs.roi_labels(row.organ))).any()) for row in rows]
     gone = replace(cut, labels=np.zeros_like(cut.labels))
-    assert readable(gone, rows, parts.release.model, organs) == [False] * len(rows)
+    assert reader.visible(gone, rows, "mask") == [False] * len(rows)
 
 
 @pytest.mark.parametrize("train", ["lora", "full"])
