@@ -14,7 +14,7 @@ from ctglip.data.captions import OrganCaptions
 from ctglip.data.cxr import CxrDataSettings
 from ctglip.data.dataset import TextDataset
 from ctglip.data.organs import CropDataSettings
-from ctglip.data.reader import ImageReader
+from ctglip.data.reader import CachedReader
 from ctglip.data.scans import ScanDataSettings
 from ctglip.errors import ModelError, StoreError
 from ctglip.features.text_bank import TextBank
@@ -146,7 +146,7 @@ def assemble(
             notify(long)
         return bank.ids(texts, embedding).tolist()
 
-    readers: list[ImageReader[Any]] = []
+    readers: list[CachedReader[str, Any]] = []
     sources = {
         name: open_source(
             OBJECTIVES[part.name].input_kind, store, dictionaries, config.data, settings.regions, config.seed,
