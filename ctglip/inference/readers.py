@@ -186,13 +186,20 @@ class OrganReader(ABC, Generic[T]):
         return [(name, tuple(some)) for name, rows in by_study.items() for some in self.split(rows)]
 
     def cache(
-        self, store: Store, keys: Sequence[ImageKey], capacity: int, threads: int, load: Load[T] | None = None
+        self,
+        store: Store,
+        keys: Sequence[ImageKey],
+        capacity: int,
+        threads: int,
+        load: Load[T] | None = None,
+        max_damaged: float | None = None,
     ) -> CachedReader[ImageKey, T]:
-        """Stored images, so many of them kept in memory; ``load`` in place of the reader's own."""
+        """Stored images, so many of them kept in memory (see ``CachedReader``); ``load`` in place of the reader's
+        own."""
         make = load or self.load
         return CachedReader(
             lambda name, several: make(store, name, [region for _, regions in several for region in regions]),
-            keys, lambda key: key[0], capacity, threads,
+            keys, lambda key: key[0], capacity, threads, max_damaged,
         )  # fmt: skip
 
     def encode(

@@ -128,7 +128,9 @@ def build_validation(
     if keep == "disk":
         files = CropFiles(folder_of(cache, store), store, data.crops, dictionaries.organs)
         reader = reader_of(release, files=files)
-    images = reader.cache(store, keys, len(keys) if keep == "memory" else 0, data.threads)
+    images = reader.cache(
+        store, keys, len(keys) if keep == "memory" else 0, data.threads, max_damaged=cache.max_damaged
+    )
     rows = {key: reader.visible(image, key[1], reader.reading) for key, image in images.readable()}
     regions = {key: [row for row, visible in zip(key[1], there, strict=True) if visible] for key, there in rows.items()}
     instances = [OrganInstance(key[0], row) for key, several in regions.items() for row in several]

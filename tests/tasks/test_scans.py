@@ -26,7 +26,8 @@ from ctglip.tasks.targets import read_targets
 from ctglip.tasks.tuning import finetune
 from ctglip.training.launch import pretrain
 from tests.inference.reading import encoded
-from tests.training.test_registry import KINDS, config_of
+from tests.training.conftest import tiny_config
+from tests.training.test_registry import KINDS
 from tests.training.tiny import write_word_bert
 
 CONFIG = validate(
@@ -49,7 +50,7 @@ def runs(tiny: tuple[Store, Path], tmp_path_factory: pytest.TempPathFactory):
     def make(kind: str) -> Path:
         if kind not in made:
             made[kind] = folder / kind.replace(", ", "-")
-            pretrain(tiny[0].path, made[kind], config_of(bert, KINDS[kind], steps=2))
+            pretrain(tiny[0].path, made[kind], tiny_config(bert, KINDS[kind], steps=2))
         return made[kind]
 
     return make
