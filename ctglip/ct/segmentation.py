@@ -3,6 +3,11 @@
 It runs in a process of its own that keeps its model loaded from scan to scan, so that a time-out, a lack of memory, a
 licence exit or a crash of it ends as an error here and nowhere else. Nothing leaves the machine: usage statistics are
 off, and weights are fetched only when the settings allow it.
+
+The process is a plain one behind pipes. ``ProcessPoolExecutor`` cannot end a worker that hangs and does not say how one
+died (by signal 9: out of memory, and the smaller model is tried); its fresh processes import the caller's main module
+again, which runs a script or notebook without a guard twice, and its forked ones inherit threads and CUDA. A Ray actor
+would make Ray a need of every question that is asked of a scan without masks.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from ctglip.store.format import (
 from ctglip.store.study import StudyReader
 
 ROW_GROUP = 100_000
+BATCH = 1000
 
 
 class Store:
@@ -153,19 +155,15 @@ def compact(store: Store, committed: Mapping[str, str] | None = None) -> None:
         return
     added = [study_id for study_id, checksum in committed.items() if held.get(study_id) != checksum]
     kept = list(committed.keys() - set(added))
-    gathered = Gathered()
-    for study_id in sorted(added):
-        study = _current(store, study_id)
-        if study is not None:
-            gathered.add(study)
-    fresh = gathered.tables()
+    fresh = gather(study for study_id in sorted(added) if (study := _current(store, study_id)))
 
     def merged(name: str) -> pl.DataFrame:
         if not kept:
             return fresh[name]
-        return pl.concat([store.table(name).filter(pl.col("study_id").is_in(kept)), fresh[name]], how="diagonal")
+        old = store.table(name).filter(pl.col("study_id").is_in(kept))
+        return sort_table(name, pl.concat([old, fresh[name]], how="diagonal"))
 
-    _write_each(store, TABLES, merged)
+    write_tables(store, merged)
 
 
 def _held(store: Store) -> dict[str, str]:
@@ -180,32 +178,17 @@ def _held(store: Store) -> dict[str, str]:
     return {i: checksum if recipe == store.info.recipe_hash else "" for i, checksum, recipe in rows}
 
 
-class Gathered:
-    """The rows of many studies. They are made into tables a thousand studies at a time: as Python values they take
-    several times the room."""
+def gather(studies: Iterable[StudyReader]) -> dict[str, pl.DataFrame]:
+    """The rows of studies as tables, sorted.
 
-    def __init__(self) -> None:
-        self._rows: dict[str, list[dict[str, Any]]] = {name: [] for name in TABLES}
-        self._frames: dict[str, list[pl.DataFrame]] = {name: [frame(name, [])] for name in TABLES}
-        self._studies = 0
-
-    def add(self, study: StudyReader) -> None:
-        """Take a study's rows of every table."""
-        for name, lines in self._rows.items():
-            lines.extend(study.rows(name))
-        self._studies += 1
-        if self._studies % 1000 == 0:
-            self._flush()
-
-    def _flush(self) -> None:
-        for name, lines in self._rows.items():
-            self._frames[name].append(frame(name, lines))
-            lines.clear()
-
-    def tables(self) -> dict[str, pl.DataFrame]:
-        """All rows so far, in the order in which they came."""
-        self._flush()
-        return {name: pl.concat(frames, how="diagonal") for name, frames in self._frames.items()}
+    A thousand studies at a time: as Python values their rows take several times the room.
+    """
+    frames: dict[str, list[pl.DataFrame]] = {name: [frame(name, [])] for name in TABLES}
+    studies = iter(studies)
+    while batch := list(islice(studies, BATCH)):
+        for name, found in frames.items():
+            found.append(frame(name, [row for study in batch for row in study.rows(name)]))
+    return {name: sort_table(name, pl.concat(found, how="diagonal")) for name, found in frames.items()}
 
 
 def _current(store: Store, study_id: str) -> StudyReader | None:
@@ -233,16 +216,11 @@ def sort_table(name: str, table: pl.DataFrame) -> pl.DataFrame:
     return table.sort("study_id", maintain_order=True)
 
 
-def write_tables(store: Store, tables: dict[str, pl.DataFrame]) -> None:
-    """Write tables by rename, sorted."""
-    _write_each(store, tables, tables.__getitem__)
-
-
-def _write_each(store: Store, names: Iterable[str], table: Callable[[str], pl.DataFrame]) -> None:
-    """One table after the other, ``studies`` last: it tells which studies the tables hold, and a writer that dies
-    half-way must not have said so yet."""
-    for name in sorted(names, key="studies".__eq__):
-        write_parquet(sort_table(name, table(name)), table_path(store.path, name))
+def write_tables(store: Store, table: Callable[[str], pl.DataFrame]) -> None:
+    """Write the tables by rename, one after the other, ``studies`` last: it tells which studies the tables hold, and a
+    writer that dies half-way must not have said so yet."""
+    for name in sorted(TABLES, key="studies".__eq__):
+        write_parquet(table(name), table_path(store.path, name))
 
 
 def write_parquet(table: pl.DataFrame, path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from ctglip.modality import MODALITIES
 from ctglip.store.format import JOURNAL, STUDIES, SUFFIX, leftovers, study_ids, study_path
 from ctglip.store.journal import Journal, entry_of, exclusive
 from ctglip.store.study import StudyReader
-from ctglip.store.tables import Gathered, Store, sort_table, table_path, write_tables
+from ctglip.store.tables import Store, gather, table_path, write_tables
 from ctglip.types import Progress
 
 
@@ -62,11 +63,10 @@ def verify(store: Store, repair: bool = False, progress: Progress | None = None)
             problems += [Problem(i, "journal", text, repair) for i, text in sorted(journal.disagreements().items())]
             if repair:
                 journal.settle()
-        found, tables = _check_studies(store, journal, repair, progress)
+        tables = gather(_sound_studies(store, journal, repair, progress, problems))
         stale = [name for name, table in tables.items() if not _same(store.path, name, table)]
         if repair and stale:
-            write_tables(store, tables)
-    problems += found
+            write_tables(store, tables.__getitem__)
     problems += [
         Problem(None, "stale_table", f"{name}.parquet does not hold what the studies hold.", repair) for name in stale
     ]
@@ -75,33 +75,30 @@ def verify(store: Store, repair: bool = False, progress: Progress | None = None)
     )
 
 
-def _check_studies(
-    store: Store, journal: Journal | None, repair: bool, progress: Progress | None
-) -> tuple[list[Problem], dict[str, pl.DataFrame]]:
-    """The problems of the studies one by one, and the tables as the sound ones say them."""
-    problems: list[Problem] = []
-    gathered = Gathered()
+def _sound_studies(
+    store: Store, journal: Journal | None, repair: bool, progress: Progress | None, problems: list[Problem]
+) -> Iterator[StudyReader]:
+    """The studies whose rows belong into the tables; what is wrong with any of them is added to ``problems``."""
     present = study_ids(store.path)
     for done, study_id in enumerate(present, start=1):
         found = _check_study(store, study_id)
-        if not found:
-            study = StudyReader(study_path(store.path, study_id))
-            entry = None if journal is None else journal.entries.get(study_id)
-            if entry is None or entry.checksum:
-                gathered.add(study)
-            if journal and entry and entry.checksum not in ("", study.attributes["source_checksum"]):
-                found = [Problem(study_id, "journal", "it was made from another input than the journal says.", repair)]
-                if repair:
-                    journal.record([entry_of(study)])
-        elif repair:
+        if found and repair:
             remove(study_path(store.path, study_id))
             if journal is not None:
                 journal.forget([study_id])
             found = [replace(problem, repaired=True) for problem in found]
+        elif not found:
+            study = StudyReader(study_path(store.path, study_id))
+            entry = entry_of(study) if journal is None else journal.entries.get(study_id, entry_of(study))
+            if entry.checksum:
+                yield study
+            if journal is not None and entry.checksum not in ("", entry_of(study).checksum):
+                found = [Problem(study_id, "journal", "it was made from another input than the journal says.", repair)]
+                if repair:
+                    journal.record([entry_of(study)])
         problems += found
         if progress is not None:
             progress(done, len(present))
-    return problems, {name: sort_table(name, table) for name, table in gathered.tables().items()}
 
 
 def _strays(root: Path, repair: bool) -> list[Problem]:
@@ -123,7 +120,7 @@ def _strays(root: Path, repair: bool) -> list[Problem]:
 def _check_study(store: Store, study_id: str) -> list[Problem]:
     try:
         study = StudyReader(study_path(store.path, study_id))
-        if study.attributes.get("recipe_hash") != store.info.recipe_hash:
+        if entry_of(study).recipe_hash != store.info.recipe_hash:
             return [Problem(study_id, "other_recipe", "made with another recipe, so it is not in the tables.")]
         wrong = study.damage()
         if wrong:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 Stop = Callable[[], bool]
-_SAID = b"\nStopping when the studies at work are done; press Ctrl-C again to stop at once.\n"
+_STOPPING = b"\nStopping when the studies at work are done; press Ctrl-C again to stop at once.\n"
 
 
 def never() -> bool:
@@ -34,7 +34,7 @@ def stop_on_first_signal() -> Iterator[Stop]:
         if stopping.is_set():
             raise KeyboardInterrupt
         stopping.set()
-        os.write(2, _SAID)  # a signal must not enter a stream that is being written to
+        os.write(2, _STOPPING)  # a signal must not enter a stream that is being written to
 
     before = signal.signal(signal.SIGINT, ask)
     try:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import faulthandler
-import math
 import resource
 import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 
@@ -31,58 +30,29 @@ def limits(seconds: float, gigabytes: float, hard: bool) -> Iterator[None]:
 
     Time can be kept in the main thread alone, memory on Linux alone; elsewhere those limits do not hold.
     """
-    with _deadline(seconds), _watchdog(seconds + GRACE_S if hard else math.inf), _memory(gigabytes):
+    with ExitStack() as stack:
+        if threading.current_thread() is threading.main_thread():
+            stack.callback(signal.signal, signal.SIGALRM, signal.signal(signal.SIGALRM, _raise_time_up))
+            stack.callback(signal.setitimer, signal.ITIMER_REAL, 0)
+            signal.setitimer(signal.ITIMER_REAL, seconds)
+        if hard and sys.__stderr__ is not None:
+            stack.callback(faulthandler.cancel_dump_traceback_later)
+            faulthandler.dump_traceback_later(seconds + GRACE_S, exit=True, file=sys.__stderr__)
+        if _STATUS.is_file():
+            soft, most = resource.getrlimit(resource.RLIMIT_DATA)
+            stack.callback(resource.setrlimit, resource.RLIMIT_DATA, (soft, most))
+            ceilings = [limit for limit in (soft, most) if limit != resource.RLIM_INFINITY]
+            allowed = min([_data_bytes() + int(gigabytes * 1e9), *ceilings])
+            resource.setrlimit(resource.RLIMIT_DATA, (allowed, most))
         yield
 
 
-@contextmanager
-def _deadline(seconds: float) -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def ring(number: int, where: FrameType | None) -> None:  # noqa: ARG001
-        raise TimeUp
-
-    before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-
-
-@contextmanager
-def _watchdog(seconds: float) -> Iterator[None]:
-    if math.isinf(seconds) or sys.__stderr__ is None:
-        yield
-        return
-    faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stderr__)
-    try:
-        yield
-    finally:
-        faulthandler.cancel_dump_traceback_later()
-
-
-@contextmanager
-def _memory(gigabytes: float) -> Iterator[None]:
-    if not _STATUS.is_file():
-        yield
-        return
-    soft, most = resource.getrlimit(resource.RLIMIT_DATA)
-    bytes_allowed = _data_bytes() + int(gigabytes * 1e9)
-    ceilings = [limit for limit in (soft, most) if limit != resource.RLIM_INFINITY]
-    resource.setrlimit(resource.RLIMIT_DATA, (min([bytes_allowed, *ceilings]), most))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_DATA, (soft, most))
+def _raise_time_up(number: int, frame: FrameType | None) -> None:
+    del number, frame
+    raise TimeUp
 
 
 def _data_bytes() -> int:
     """Private memory of this process as the limit counts it."""
-    for line in _STATUS.read_text().splitlines():
-        if line.startswith("VmData:"):
-            return int(line.split()[1]) * 1024
-    return 0
+    status = dict(line.split(":", 1) for line in _STATUS.read_text().splitlines() if ":" in line)
+    return int(status.get("VmData", "0 kB").split()[0]) * 1024

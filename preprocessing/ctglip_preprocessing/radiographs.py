@@ -3,6 +3,7 @@ and the report's tags."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,10 +35,10 @@ def write_cxr_page(store: Store, most: int = SAMPLES) -> Path:
     ids = sorted(store.study_ids, key=lambda i: (i not in with_text, i not in boxed, i))
     best = [i for i in ids if i in with_text and i in boxed] or ids
     chosen = [best[n] for n in np.linspace(0, len(best) - 1, min(len(best), most)).round().astype(int).tolist()]
-    tagger = Tagger()
+    tagger, marked = Tagger(), MODALITIES[store.info.modality].marked
     page = CxrPage(
         title=f"Radiographs of {store.path.name}",
-        samples=tuple(_sample(store.study(study_id), tagger) for study_id in chosen),
+        samples=tuple(_sample(store.study(study_id), tagger, marked) for study_id in chosen),
         facts=(
             Fact("Radiographs", str(len(ids))),
             Fact("With text", str(len(with_text))),
@@ -55,11 +56,11 @@ def write_cxr_page(store: Store, most: int = SAMPLES) -> Path:
     return path
 
 
-def _sample(study: StudyReader, tagger: Tagger) -> CxrSample:
+def _sample(study: StudyReader, tagger: Tagger, marked: Sequence[str]) -> CxrSample:
     entries = region_entries()
     findings = [Finding(**{k: v for k, v in row.items() if k != "study_id"}) for row in study.rows("findings")]
     sentences_of = sentences_by_region(findings)
-    shown = sentences_of or MODALITIES["cxr"].marked
+    shown = sentences_of or marked
     boxes = [region for region in study.regions() if region.name in shown]
     sentences = {row.sentence_index: row.sentence for row in findings}
     numbers = {region.name: number for number, region in enumerate(boxes, start=1)}

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ctglip.config import Settings
 from ctglip.ct.recipe import CtRecipe
@@ -18,7 +18,7 @@ class PreprocessConfig(Settings):
     Attributes:
         ct: what a scan is turned into. A change of it makes every study anew.
         cxr: what a chest radiograph is turned into; where it is given the cohort is one of radiographs, and ``ct`` is
-        idle.
+            refused.
         splits: how patients without a split of their own are divided.
         error_checks: ``refuse`` makes a failure of a study with a quality check of severity ``error`` (its numbers are
             not what they claim to be), ``keep`` stores it with its checks. Not part of the recipe's hash.
@@ -36,6 +36,12 @@ class PreprocessConfig(Settings):
     study_timeout_s: float = Field(default=900.0, gt=0)
     study_memory_gb: float = Field(default=4.0, gt=0)
     worker_retries: int = Field(default=1, ge=0)
+
+    @model_validator(mode="after")
+    def _one_recipe(self) -> Self:
+        if self.cxr is not None and "ct" in self.model_fields_set:
+            raise ValueError("a cohort is one of CT scans (ct) or of radiographs (cxr); both are set")
+        return self
 
     @property
     def recipe(self) -> CtRecipe | CxrRecipe:

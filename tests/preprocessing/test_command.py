@@ -61,6 +61,7 @@ def test_a_table_without_a_row_leaves_no_store(make_cohort, tmp_path: Path) -> N
         (("--workers", 2, "--ray", "auto"), "exclude each other"),
         (("--set", "ct.spacings_mm=1"), "did you mean 'spacing_mm'"),
         (("--set", "splits.fractions=[0.5, 0.1, 0.1]"), "sum to 1"),
+        (("--set", "cxr.size=64"), "both are set"),
     ],
 )
 def test_the_users_faults_leave_no_store(make_cohort, tmp_path: Path, extra, message: str) -> None:

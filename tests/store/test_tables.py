@@ -9,9 +9,9 @@ import pytest
 from ctglip.errors import StoreError
 from ctglip.files import remove
 from ctglip.store.format import TABLES, study_path
-from ctglip.store.study import StudyReader, write_study
+from ctglip.store.study import write_study
 from ctglip.store.summary import summarize
-from ctglip.store.tables import Gathered, Store, compact, create_store, table_path
+from ctglip.store.tables import Store, compact, create_store, frame, table_path
 
 
 def _bytes(store: Store) -> dict[str, str]:
@@ -95,15 +95,9 @@ def test_the_summary_counts(store: Store) -> None:
 
 def test_rows_are_the_same_in_one_go_and_in_batches(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     first = _bytes(store)
-    flush, flushed = Gathered._flush, []
-    monkeypatch.setattr(Gathered, "_flush", lambda self: flushed.append(flush(self)))
-    add = Gathered.add
-
-    def add_and_flush(self: Gathered, study: StudyReader) -> None:
-        add(self, study)
-        self._flush()
-
-    monkeypatch.setattr(Gathered, "add", add_and_flush)
+    made: list[int] = []
+    monkeypatch.setattr("ctglip.store.tables.frame", lambda name, rows: made.append(len(rows)) or frame(name, rows))
+    monkeypatch.setattr("ctglip.store.tables.BATCH", 2)
     compact(store)
-    assert len(flushed) == 4
+    assert len(made) == 3 * len(TABLES), "none, then two studies, then one"
     assert _bytes(store) == first
