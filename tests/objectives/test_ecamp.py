@@ -282,10 +282,13 @@ def test_in_a_mixture_parts_draw_the_same_and_one_aligned_part_aligns(bank):
 # --- what is learned
 
 
+HELD_OUT = StepContext(9, 9)
+
+
 def held_out(objective: Ecamp, samples: list[StudySample]) -> dict[str, torch.Tensor]:
     objective.eval()
     with torch.no_grad():
-        return objective.encode(objective.collate(samples, StepContext(9, 9)))
+        return objective.encode(objective.collate(samples, HELD_OUT))
 
 
 def better_than_the_mean(found: torch.Tensor, target: torch.Tensor, where: torch.Tensor) -> float:
@@ -310,7 +313,7 @@ def test_hidden_patches_are_drawn_from_those_that_are_seen(bank):
     train(objective, lambda step: shaded(bank, 32, step), 100)
     samples = shaded(bank, 64, 10_000)
     found = held_out(objective, samples)
-    hidden = torch.ones(64, 16).scatter(1, objective.collate(samples).visible_patches, 0)[..., None]
+    hidden = torch.ones(64, 16).scatter(1, objective.collate(samples, HELD_OUT).visible_patches, 0)[..., None]
     assert hidden.mean() == 0.5
     assert better_than_the_mean(found["prediction"], found["target"], hidden) < 0.2
 

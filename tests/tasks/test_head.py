@@ -111,7 +111,7 @@ def test_a_column_of_one_organ_is_a_logistic_regression(tmp_path) -> None:
 
 
 def test_several_columns_of_different_kinds_with_holes_are_learned_together(tmp_path) -> None:
-    task, network, _ = fitted((STUDY, GRADE), tmp_path, studies=300, holes=0.3)
+    task, network, _ = fitted((STUDY, GRADE), tmp_path, studies=900, holes=0.3, epochs=60)
     test = task.studies.of(TEST)
     logits, grade = task.answer(network, TOY, test).logits, task.studies.values[test, 1]
     known = np.isfinite(grade)
