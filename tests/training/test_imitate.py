@@ -94,8 +94,8 @@ def zero_shot(release: Release, store: Store, truth: Path) -> dict[str, float]:
 @pytest.mark.slow
 @pytest.mark.parametrize("head_norm", ["layer", "batch"])
 def test_impressions_are_learned_from_radiographs(word_bert: Path, tmp_path: Path, head_norm: str) -> None:
-    """Mean over five trainings: so short a one misses a finding now and then, and one that learns nothing tells two
-    groups of radiographs apart the right way round half of the time."""
+    """Mean over five trainings: so short a one misses a finding now and then. One that learns nothing tells two groups
+    of radiographs apart the right way round half of the time: the mean of ten is above 0.75 in one of two hundred."""
     store, truth = write_tiny_radiographs(tmp_path / "store", 240, seed=4)
     levels = {"encoder": {"widths": [16, 32, 48], "blocks": [0, 1, 1]}, "dim": 64, "embedding_dim": 32}
     own = {
@@ -103,16 +103,16 @@ def test_impressions_are_learned_from_radiographs(word_bert: Path, tmp_path: Pat
         "model": {**levels, "head_norm": head_norm},
         "objective": {"aggregation": {"keep": [0.5, 0.5, 0.5], "tokens": 48}},
     }
-    quiet = {"log_every": 30, "checkpoint_every": 150, "pairs": 0, "tensorboard": False}
+    quiet = {"log_every": 30, "checkpoint_every": 200, "pairs": 0, "tensorboard": False}
     found, fell = [], []
     for seed in range(5):
         run = tmp_path / f"run{seed}"
-        config = cxr_config(word_bert, FILMS, own, {"seed": seed}, steps=150, **quiet)
+        config = cxr_config(word_bert, FILMS, own, {"seed": seed}, steps=200, **quiet)
         release = load_release(pretrain(store.path, run, config))
         found += zero_shot(release, store, truth).values()
         lines = [line for line in read_metrics(run) if "loss" in line]
         fell.append([lines[0][name] - lines[-1][name] for name in ("loss", "loss_multi_views")])
-    assert np.mean(found) > 0.8, found
+    assert np.mean(found) > 0.75, found
     assert (np.mean(fell, axis=0) > 0).all()
 
 
