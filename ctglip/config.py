@@ -34,6 +34,11 @@ class RootSettings(Settings):
     """Base of what a config file is read as: a setting that nothing reads is an error. Settings that travel inside of a
     model are read as they are."""
 
+    @classmethod
+    def variant(cls, tree: Any) -> type[Self]:  # noqa: ARG003
+        """The class that plain data are read as: this one, or one of its subclasses."""
+        return cls
+
     @model_validator(mode="after")
     def _all_is_read(self) -> Self:
         for owner, position in _nodes(self, ()):
@@ -158,6 +163,8 @@ def _overridden(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any
 
 def validate(kind: type[S], tree: Any, where: str) -> S:
     """Build settings from plain data, with errors a user can act on."""
+    if issubclass(kind, RootSettings):
+        kind = kind.variant(tree)
     try:
         return kind.model_validate(tree)
     except ValidationError as error:

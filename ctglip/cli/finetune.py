@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -38,9 +39,8 @@ def finetune(
     from ctglip.tasks.settings import FinetuneConfig
     from ctglip.tasks.tuning import finetune as run_finetuning
 
-    settings = load_settings(FinetuneConfig, config, changes or ())
-    if baseline:
-        settings = settings.model_copy(update={"baselines": tuple(baseline)})
+    named = [f"baselines={json.dumps(baseline)}"] if baseline else []
+    settings = load_settings(FinetuneConfig, config, [*(changes or ()), *named])
     with training_callbacks("Epochs") as callbacks:
         results = run_finetuning(run, store, out, labels, settings, resume, callbacks)
     what = "report" if (out / "report.html").is_file() else "model"

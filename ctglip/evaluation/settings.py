@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import Field
 
-from ctglip.config import Settings
+from ctglip.config import RootSettings, Settings
 from ctglip.inference.readers import Read
 from ctglip.inference.scoring import Wording
 
@@ -23,17 +24,25 @@ class CxrEvaluation(Settings):
             radiographs.
         composed: prompts a finding, composed of severity, kind and place (``evaluation/prompts``) and drawn by
             ``seed``; 0: the dictionary's prompts.
-        classes: abnormalities of the retrieval protocol ``five_by_200``.
-        per_class: radiographs drawn of each class, by ``seed``, that show it and none of the others.
     """
 
     read: Read = "organs"
     composed: int = Field(default=0, ge=0)
+
+
+class FiveBy200Settings(Settings):
+    """The retrieval protocol ``five_by_200``.
+
+    Attributes:
+        classes: abnormalities.
+        per_class: radiographs drawn of each class, by ``seed``, that show it and none of the others.
+    """
+
     classes: tuple[str, ...] = ("atelectasis", "cardiomegaly", "consolidation", "pulmonary_edema", "pleural_effusion")
     per_class: int = Field(default=200, ge=1)
 
 
-class EvaluateConfig(Settings):
+class EvaluateConfig(RootSettings):
     """One zero-shot evaluation.
 
     Attributes:
@@ -58,6 +67,7 @@ class EvaluateConfig(Settings):
             also plays the pointing game (part ``localization``).
         studies: file with one study id a line: evaluate these of the split alone.
         cxr: what is particular to radiographs.
+        five_by_200: of the part of that name.
         ignore: columns of the label table that are no labels.
         batch: organs encoded at a time.
         threads: threads that cut crops.
@@ -82,9 +92,14 @@ class EvaluateConfig(Settings):
     lesions: str | None = None
     studies: str | None = None
     cxr: CxrEvaluation = CxrEvaluation()
+    five_by_200: FiveBy200Settings = FiveBy200Settings()
     ignore: tuple[str, ...] = ()
     batch: int = Field(default=64, ge=1)
     threads: int = Field(default=2, ge=1)
     cache: str | None = None
     crops: str | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
+
+    def unread(self) -> Mapping[str, str]:
+        """Fields that nothing reads."""
+        return {} if "five_by_200" in self.parts else {"five_by_200": "the part five_by_200 is not asked for"}

@@ -4,9 +4,10 @@
 compares; ``FinetunedModel(folder).predict(store, study_ids)`` answers with what was tuned.
 
 A task is a head, a loss, a metric, and targets from the store. It is a subclass of ``base.Task`` and one line in
-``tuning.TASKS``, by the name that ``FinetuneConfig.task`` chooses it with::
+``tuning.TASKS``, by the name that ``FinetuneConfig.task`` chooses it with; settings of its own are one in
+``settings.CONFIGS``::
 
-    class Age(Task):
+    class Age(Task[FinetuneConfig]):
         score = "agreement"                          # higher is better; validation keeps the best epoch by it
 
         @classmethod

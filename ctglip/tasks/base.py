@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 import polars as pl
@@ -25,6 +25,8 @@ from ctglip.tasks.results import BootstrapPatients, FinishedRun, TaskResults, co
 from ctglip.tasks.settings import FinetuneConfig, TuningMode
 from ctglip.tasks.studies import TEST, VAL, Studies
 from ctglip.training.callbacks import Callbacks
+
+C = TypeVar("C", bound=FinetuneConfig)
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ class TaskObjective(Objective):
         return {"task": self.loss(features["outputs"], features["targets"])}, {}
 
 
-class Task(ABC):
+class Task(ABC, Generic[C]):
     """One thing to learn from the studies of a store; the package's docstring says how one is declared.
 
     Args:
@@ -116,7 +118,7 @@ class Task(ABC):
     from_labels: ClassVar[bool] = False
     head_file: ClassVar[str] = "head"
 
-    def __init__(self, config: FinetuneConfig, studies: Studies) -> None:
+    def __init__(self, config: C, studies: Studies) -> None:
         self.config, self.studies = config, studies
 
     @classmethod
@@ -125,7 +127,7 @@ class Task(ABC):
         cls,
         store: Store,
         initializations: Sequence[Initialization],
-        config: FinetuneConfig,
+        config: C,
         labels: Path | None,
         callbacks: Callbacks,
     ) -> Task:

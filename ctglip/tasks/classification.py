@@ -48,7 +48,7 @@ from ctglip.tasks.network import (
 )  # fmt: skip
 from ctglip.tasks.page import classification_page
 from ctglip.tasks.results import BootstrapPatients, FinishedRun, TaskResults
-from ctglip.tasks.settings import FinetuneConfig
+from ctglip.tasks.settings import ClassificationConfig
 from ctglip.tasks.studies import TEST, VAL, Studies, join, unanswerable
 from ctglip.tasks.targets import Target, UnusedInput, read_targets
 from ctglip.training.callbacks import LOSS, Callbacks
@@ -68,7 +68,7 @@ class Predictions:
     attention: Float[np.ndarray, "n t"]
 
 
-class Classification(Task):
+class Classification(Task[ClassificationConfig]):
     """Columns of a label table.
 
     Args:
@@ -84,7 +84,7 @@ class Classification(Task):
 
     def __init__(
         self,
-        config: FinetuneConfig,
+        config: ClassificationConfig,
         studies: Studies,
         inputs: Mapping[str, OrganInputs],
         label_source: str = "labels",
@@ -98,7 +98,7 @@ class Classification(Task):
         cls,
         store: Store,
         initializations: Sequence[Initialization],
-        config: FinetuneConfig,
+        config: ClassificationConfig,
         labels: Path | None,
         callbacks: Callbacks,
     ) -> Classification:

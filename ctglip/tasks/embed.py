@@ -18,7 +18,7 @@ from ctglip.models.release import Release, load_release
 from ctglip.store.tables import Store
 from ctglip.tasks.inputs import CachedFeatures, cached_features, tuning_reader
 from ctglip.tasks.network import reads_global_image, speaks
-from ctglip.tasks.settings import FinetuneConfig, FitSettings
+from ctglip.tasks.settings import ClassificationConfig, FitSettings
 from ctglip.tasks.studies import Studies
 from ctglip.tasks.targets import STUDY, Target
 from ctglip.training.launch import resolve_device
@@ -86,7 +86,7 @@ def embed(
     release, opened = load_release(run), Store.open(store)
     release.model.to(resolve_device(fit.device))
     known = release.provenance.get("trained") or release.organs
-    config = FinetuneConfig(fit=fit)
+    config = ClassificationConfig(fit=fit)
     reader, global_image = tuning_reader(release, config), reads_global_image(release, config)
     organs = tuple(name for name in release.organs if name in known)
     if reader.reading == "whole":

@@ -22,7 +22,7 @@ from ctglip.models.release import Release
 from ctglip.store.tables import Store
 from ctglip.tasks.base import in_batches
 from ctglip.tasks.network import FEATURES, raw_width, reads_global_image
-from ctglip.tasks.settings import FinetuneConfig
+from ctglip.tasks.settings import ClassificationConfig
 from ctglip.tasks.studies import Bags, Studies
 from ctglip.tasks.targets import Target
 from ctglip.types import Failure, OrganRegion, Progress
@@ -111,7 +111,7 @@ def bags_of(instances: Sequence[OrganInstance], study_ids: Sequence[str], organs
 
 
 def cached_features(
-    store: Store, release: Release, studies: Studies, config: FinetuneConfig, progress: Progress | None = None
+    store: Store, release: Release, studies: Studies, config: ClassificationConfig, progress: Progress | None = None
 ) -> CachedFeatures:
     """Raw features of all organs that are asked about, from the feature cache where they are there."""
     organs = organs_of(studies.targets)
@@ -139,14 +139,14 @@ def encode_frozen(inputs: OrganInputs, release: Release, batch: int) -> CachedFe
     return CachedFeatures(bags, features.float(), inputs.failures)
 
 
-def tuning_reader(release: Release, config: FinetuneConfig) -> OrganReader[Any]:
+def tuning_reader(release: Release, config: ClassificationConfig) -> OrganReader[Any]:
     """How a fine-tuning reads images; it needs none of the model's heads."""
     read = "whole" if reads_global_image(release, config) and config.read == "whole" else "organs"
     return reader_of(release, read, features_only=True)
 
 
 def image_inputs(
-    store: Store, release: Release, studies: Studies, config: FinetuneConfig, progress: Progress | None = None
+    store: Store, release: Release, studies: Studies, config: ClassificationConfig, progress: Progress | None = None
 ) -> ImageInputs:
     """What a model that is trained reads: each study is read once to know which can be."""
     check_recipe(store, release)
@@ -161,5 +161,4 @@ def image_inputs(
         if visible
     )
     bags = bags_of([OrganInstance(key[0], region) for key, region in owners], studies.study_ids, organs)
-    sided = config.augment.model_copy(update={"mirror": 0.0})  # a label of a left organ stays one of a left organ
-    return ImageInputs(bags, owners, reader, images, sided, tuple(images.failures))
+    return ImageInputs(bags, owners, reader, images, config.augment, tuple(images.failures))

@@ -19,7 +19,7 @@ from ctglip.models.lora import add_lora, merged
 from ctglip.models.release import Release
 from ctglip.tasks.base import Initialization
 from ctglip.tasks.head import BagHead, HeadOutput
-from ctglip.tasks.settings import FinetuneConfig, TuningMode
+from ctglip.tasks.settings import ClassificationConfig, TuningMode
 from ctglip.tasks.targets import Target
 
 FeatureSpace = Literal["raw", "shared"]
@@ -69,7 +69,7 @@ class ClassificationNetwork(nn.Module):
 
 
 def build_network(
-    initialization: Initialization, targets: Sequence[Target], organs: Sequence[str], config: FinetuneConfig
+    initialization: Initialization, targets: Sequence[Target], organs: Sequence[str], config: ClassificationConfig
 ) -> ClassificationNetwork:
     """The network before its first step, drawn with torch's generator; what is trained is marked.
 
@@ -97,7 +97,7 @@ def build_network(
     return network.to(initialization.device)
 
 
-def reads_global_image(release: Release, config: FinetuneConfig) -> bool:
+def reads_global_image(release: Release, config: ClassificationConfig) -> bool:
     """Whether images are read as a whole."""
     return config.read == "whole" or release.model.region_reader is None
 

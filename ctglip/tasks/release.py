@@ -20,7 +20,7 @@ from ctglip.tasks.classification_tables import score_table
 from ctglip.tasks.head import BagHead
 from ctglip.tasks.inputs import cached_features
 from ctglip.tasks.network import ClassificationNetwork
-from ctglip.tasks.settings import FinetuneConfig
+from ctglip.tasks.settings import ClassificationConfig
 from ctglip.tasks.studies import Studies
 from ctglip.tasks.targets import Target
 
@@ -54,7 +54,7 @@ class FinetunedModel:
         head.load_state_dict({name.replace("spread", "std"): value for name, value in state.items()})
         self.network = ClassificationNetwork(self.release.model, head, about["space"], about["whole"]).eval()
         global_image = about["whole"] and self.release.cxr is not None
-        self.config = FinetuneConfig(read="whole" if global_image else "organs")
+        self.config = ClassificationConfig(read="whole" if global_image else "organs")
 
     def predict(self, store: Store, study_ids: Sequence[str]) -> pl.DataFrame:
         """study_id, column, class, probability, yes (at the threshold, null where none was chosen).

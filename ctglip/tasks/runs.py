@@ -41,7 +41,7 @@ class EpochBatches:
     """
 
     def __init__(
-        self, task: Task, initialization: Initialization, rows: Int[np.ndarray, " n"], size: int, seed: int
+        self, task: Task[Any], initialization: Initialization, rows: Int[np.ndarray, " n"], size: int, seed: int
     ) -> None:
         self.task, self.initialization, self.rows, self.seed = task, initialization, rows, seed
         self.steps = max(round(len(rows) / size), 1)
@@ -65,7 +65,7 @@ class EpochBatches:
         return np.array_split(order, self.steps)
 
 
-def initial_network(task: Task, initialization: Initialization, run: TaskRun) -> nn.Module:
+def initial_network(task: Task[Any], initialization: Initialization, run: TaskRun) -> nn.Module:
     """A run's network before its first step: the same each time."""
     torch.manual_seed(run.seed)
     rows = task.studies.subset(run.fraction, run.seed)
@@ -73,7 +73,7 @@ def initial_network(task: Task, initialization: Initialization, run: TaskRun) ->
 
 
 def train_run(
-    task: Task, run: TaskRun, initialization: Initialization, folder: Path, callbacks: Callbacks
+    task: Task[Any], run: TaskRun, initialization: Initialization, folder: Path, callbacks: Callbacks
 ) -> FinishedRun:
     """Train one run, go on with it, or read it where it is done.
 

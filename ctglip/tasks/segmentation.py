@@ -20,7 +20,7 @@ from ctglip.cxr.standardize import resized
 from ctglip.data.cxr import CxrInput, CxrInputSettings, cxr_input, stored_edge
 from ctglip.data.cxr_window import cxr_window
 from ctglip.data.reader import CachedReader
-from ctglip.errors import CohortError, ConfigError, ModelError
+from ctglip.errors import CohortError, ModelError
 from ctglip.evaluation.bootstrap import interval_of, weighted_mean
 from ctglip.files import read_json
 from ctglip.inference.cxr_reader import RadiographOrganReader
@@ -40,7 +40,7 @@ from ctglip.tasks.base import (
 )  # fmt: skip
 from ctglip.tasks.results import BootstrapPatients, FinishedRun, TaskResults, compare_runs
 from ctglip.tasks.segmentation_heads import MaskAgreement, SegmentationNetwork, compare_masks, mask_loss
-from ctglip.tasks.settings import FinetuneConfig, SegmentationTaskSettings
+from ctglip.tasks.settings import SegmentationConfig, SegmentationTaskSettings
 from ctglip.tasks.studies import TEST, TRAIN, VAL, Studies
 from ctglip.tasks.targets import UnusedInput
 from ctglip.training.callbacks import Callbacks
@@ -52,7 +52,7 @@ MaskedRadiograph = tuple[CxrInput, Bool[np.ndarray, "e e"] | None]
 _COUNTS = ("tp", "fp", "fn", "tn")
 
 
-class Segmentation(Task):
+class Segmentation(Task[SegmentationConfig]):
     """One organ on radiographs.
 
     Args:
@@ -67,7 +67,7 @@ class Segmentation(Task):
 
     def __init__(
         self,
-        config: FinetuneConfig,
+        config: SegmentationConfig,
         studies: Studies,
         images: CachedReader[str, MaskedRadiograph],
         size: int,
@@ -80,13 +80,11 @@ class Segmentation(Task):
         cls,
         store: Store,
         initializations: Sequence[Initialization],
-        config: FinetuneConfig,
+        config: SegmentationConfig,
         labels: Path | None,  # noqa: ARG003
         callbacks: Callbacks,
     ) -> Segmentation:
         """Read radiographs and masks."""
-        if config.mode not in ("probe", "full"):
-            raise ConfigError(f"mode: {config.mode} is not for segmentation.", fix="Set mode to probe or full.")
         for one in initializations:
             if one.release.cxr is None:
                 raise ModelError(f"{one.name} was trained on CT scans, and radiographs are segmented.",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator
 
-from ctglip.config import Settings
+from ctglip.config import RootSettings, Settings
 from ctglip.data.augment import AugmentSettings
 from ctglip.training.optim import OptimSettings
 from ctglip.training.trainer import LoopSettings
@@ -63,6 +64,10 @@ class LossSettings(Settings):
 
     balance: bool = True
     most: float = Field(default=20.0, ge=1)
+
+    def unread(self) -> Mapping[str, str]:
+        """Fields that nothing reads."""
+        return {} if self.balance else {"most": "balance is false"}
 
 
 class FitSettings(Settings):
@@ -138,50 +143,60 @@ class SegmentationTaskSettings(Settings):
     threshold: float = Field(default=0.5, gt=0, lt=1)
 
 
-class FinetuneConfig(Settings):
-    """One fine-tuning.
+class FinetuneConfig(RootSettings):
+    """One fine-tuning, as far as all tasks share it; each task has a class of its own (``CONFIGS``).
 
     Attributes:
-        task: ``classification``: columns of a label table. ``segmentation``: an organ on radiographs; ``read``,
-            ``columns``, ``head``, ``loss`` and ``augment`` are of classification alone.
-        segmentation: what is segmented, and how.
+        task: what is learned: ``classification``: columns of a label table; ``segmentation``: an organ on radiographs.
         mode: ``probe``: one linear layer on frozen features. ``head``: the diagnosis head and the linear layer on
-            frozen features. ``lora``: also low-rank updates of the encoder. ``full``: everything. A segmentation has
-            ``probe`` (a head on a frozen encoder) and ``full``.
+            frozen features. ``lora``: also low-rank updates of the encoder. ``full``: everything.
         baselines: other initializations with the same labels and seeds: ``scratch`` (random weights, always trained in
             full), or a run or model folder.
         fractions: shares of the training patients whose labels are used; smaller subsets lie within larger ones. The
             validation split is kept whole.
         seeds: each is a subset of patients, a random start of what is new, and an order of batches.
-        read: ``organs``: a column is read from the organs that it is about. ``whole``: from one feature of the whole
-            radiograph, whatever it is about; so are all models of radiographs that find no organs. For models of
-            radiographs alone.
-        columns: what columns mean whose name does not say it.
-        ignore: columns that are left alone.
         scratch_optim, scratch_fit: ``optim`` and ``fit`` of random weights.
-        optim: ``layer_decay`` gives lower layers of the encoder lower rates (``full``).
-        augment: of crops and scans where the encoder is trained; radiographs are augmented as in their pretraining, but
-            never mirrored.
+        optim: ``layer_decay`` gives lower layers of the encoder lower rates (``lora``, ``full``).
     """
 
     kind: Literal["finetune"] = "finetune"
     task: str = "classification"
-    segmentation: SegmentationTaskSettings = SegmentationTaskSettings()
     mode: TuningMode = "probe"
     baselines: tuple[str, ...] = ()
     fractions: tuple[float, ...] = (1.0,)
     seeds: tuple[int, ...] = (0,)
-    read: Literal["organs", "whole"] = "organs"
-    columns: dict[str, ColumnSettings] = Field(default_factory=dict)
-    ignore: tuple[str, ...] = ()
-    head: HeadSettings = HeadSettings()
-    loss: LossSettings = LossSettings()
     optim: OptimSettings = OptimSettings(lr=0.003, warmup=0, weight_decay=0.01)
     fit: FitSettings = FitSettings()
     scratch_optim: OptimSettings = OptimSettings(lr=0.001, warmup=20, weight_decay=0.05)
     scratch_fit: FitSettings = FitSettings(epochs=40, patience=10, batch=8)
-    augment: AugmentSettings = AugmentSettings()
     evaluate: EvalSettings = EvalSettings()
+
+    @classmethod
+    def variant(cls, tree: Any) -> type[Self]:
+        """The class of a task's settings."""
+        task = tree.get("task", "classification") if isinstance(tree, dict) else ""
+        return CONFIGS.get(task, cls) if cls is FinetuneConfig else cls  # pyright: ignore[reportReturnType]
+
+    @classmethod
+    def model_json_schema(cls, *arguments: Any, **more: Any) -> dict[str, Any]:
+        """The schema of all tasks, or of one."""
+        if cls is FinetuneConfig:
+            return {"oneOf": [one.model_json_schema(*arguments, **more) for one in CONFIGS.values()]}
+        return super().model_json_schema(*arguments, **more)
+
+    @property
+    def trains_encoder(self) -> bool:
+        """Of some initialization the image encoder is trained."""
+        return self.mode in ("lora", "full") or SCRATCH in self.baselines
+
+    def unread(self) -> Mapping[str, str]:
+        """Fields that nothing reads."""
+        found = {"scratch_fit.rank": "random weights are trained in full"}
+        if self.mode != "lora":
+            found["fit.rank"] = f"mode is {self.mode}"
+        if self.mode in ("probe", "head"):
+            found["optim.layer_decay"] = f"mode is {self.mode}, and the encoder is not trained"
+        return found
 
     @field_validator("fractions")
     @classmethod
@@ -196,3 +211,56 @@ class FinetuneConfig(Settings):
         if not value or len(set(value)) != len(value):
             raise ValueError("seeds must be different numbers, at least one")
         return value
+
+
+class ClassificationConfig(FinetuneConfig):
+    """Columns of a label table.
+
+    Attributes:
+        read: ``organs``: a column is read from the organs that it is about. ``whole``: from one feature of the whole
+            radiograph, whatever it is about; so are all models of radiographs that find no organs. For models of
+            radiographs alone.
+        columns: what columns mean whose name does not say it.
+        ignore: columns that are left alone.
+        augment: of crops and scans where the encoder is trained; radiographs are augmented as in their pretraining, but
+            never mirrored.
+    """
+
+    task: Literal["classification"] = "classification"  # pyright: ignore[reportIncompatibleVariableOverride]
+    read: Literal["organs", "whole"] = "organs"
+    columns: dict[str, ColumnSettings] = Field(default_factory=dict)
+    ignore: tuple[str, ...] = ()
+    head: HeadSettings = HeadSettings()
+    loss: LossSettings = LossSettings()
+    augment: AugmentSettings = AugmentSettings()
+
+    def unread(self) -> Mapping[str, str]:
+        """Fields that nothing reads."""
+        found = {**super().unread(), "augment.mirror": "a label of a left organ stays one of a left organ"}
+        if self.mode == "probe":
+            found["head.start"] = "mode is probe"
+        if not self.trains_encoder:
+            found |= {f"augment.{name}": "no encoder is trained" for name in AugmentSettings.model_fields}
+        return found
+
+
+class SegmentationConfig(FinetuneConfig):
+    """An organ on radiographs: ``probe`` trains a head on a frozen encoder.
+
+    Attributes:
+        segmentation: what is segmented, and how.
+    """
+
+    task: Literal["segmentation"] = "segmentation"  # pyright: ignore[reportIncompatibleVariableOverride]
+    mode: Literal["probe", "full"] = "probe"  # pyright: ignore[reportIncompatibleVariableOverride]
+    segmentation: SegmentationTaskSettings = SegmentationTaskSettings()
+
+    def unread(self) -> Mapping[str, str]:
+        """Fields that nothing reads."""
+        names = [f"{fit}.{name}" for fit in ("fit", "scratch_fit") for name in ("encode", "keep_gb", "threads")]
+        unused = dict.fromkeys(names, "radiographs are segmented one by one, in memory")
+        return {**super().unread(), **unused, "evaluate.min_positives": "masks have no positives"}
+
+
+CONFIGS: dict[str, type[FinetuneConfig]] = {"classification": ClassificationConfig, "segmentation": SegmentationConfig}
+"""Settings by the name of the task; those of a task that is not here are ``FinetuneConfig``'s alone."""

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -18,13 +19,13 @@ from ctglip.tasks.initializations import open_initializations, weights_checksum
 from ctglip.tasks.results import FinishedRun, TaskResults, TaskRun, released_run
 from ctglip.tasks.runs import initial_network, train_run
 from ctglip.tasks.segmentation import Segmentation
-from ctglip.tasks.settings import FinetuneConfig
+from ctglip.tasks.settings import ClassificationConfig, FinetuneConfig
 from ctglip.training.allocator import keep_freed_memory
 from ctglip.training.callbacks import Callbacks
 from ctglip.training.launch import resolve_device
 from ctglip.training.record import begin_run, check_run, fingerprint
 
-TASKS: dict[str, type[Task]] = {"classification": Classification, "segmentation": Segmentation}
+TASKS: dict[str, type[Task[Any]]] = {"classification": Classification, "segmentation": Segmentation}
 """Tasks by the config's ``task``."""
 
 
@@ -58,7 +59,7 @@ def finetune(
         CTGLIPError: nothing can be compared.
         Stopped: ``callbacks.stop`` asked for it.
     """
-    config, callbacks = config or FinetuneConfig(), callbacks or Callbacks()
+    config, callbacks = config or ClassificationConfig(), callbacks or Callbacks()
     if config.task not in TASKS:
         raise ConfigError(f"There is no task {config.task!r}.", fix=f"There are {', '.join(sorted(TASKS))}.")
     if (labels is not None) != TASKS[config.task].from_labels:
@@ -91,7 +92,7 @@ def finetune(
 def _train(
     runs: Sequence[TaskRun],
     initializations: Mapping[str, Initialization],
-    task: Task,
+    task: Task[Any],
     folder: Path,
     callbacks: Callbacks,
 ) -> list[FinishedRun]:

@@ -45,7 +45,7 @@ from ctglip.tasks.inputs import CachedFeatures
 from ctglip.tasks.network import ClassificationNetwork
 from ctglip.tasks.results import BootstrapPatients, FinishedRun, TaskRun
 from ctglip.tasks.runs import train_run
-from ctglip.tasks.settings import EvalSettings, FinetuneConfig, FitSettings
+from ctglip.tasks.settings import ClassificationConfig, EvalSettings, FitSettings
 from ctglip.tasks.studies import TEST, VAL, Bags, Studies
 from ctglip.tasks.targets import Target
 from ctglip.training.callbacks import Callbacks
@@ -144,7 +144,7 @@ def sources_of(reports: Reports, bank: TextBank) -> dict[str, CachedFeatures]:
 def fitted(studies: Studies, name: str, source: CachedFeatures, fraction: float, seed: int) -> FinishedRun:
     """One run."""
     optim = OptimSettings(lr=0.003, warmup=0, weight_decay=0.01)
-    config = FinetuneConfig(fit=FitSettings(epochs=EPOCHS, patience=15, batch=64), optim=optim)
+    config = ClassificationConfig(fit=FitSettings(epochs=EPOCHS, patience=15, batch=64), optim=optim)
     task = TextClassification(config, studies, {name: source})
     release = SimpleNamespace(model=nn.Linear(1, 1))  # says on which device it is, and no more
     own = Initialization(name, release, False, "probe")  # pyright: ignore[reportArgumentType]

@@ -29,7 +29,7 @@ from tests.training.tiny import write_tiny_store, write_word_bert
 CLASSES = ("cardiomegaly", "pleural_effusion")
 CONFIG = EvaluateConfig.model_validate(
     {"draws": 50, "min_positives": 2, "device": "cpu", "parts": ("retrieval", "five_by_200", "localization", "tags"),
-     "cxr": {"classes": CLASSES, "per_class": 2}}
+     "five_by_200": {"classes": CLASSES, "per_class": 2}}
 )  # fmt: skip
 
 

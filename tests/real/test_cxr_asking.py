@@ -93,7 +93,7 @@ def test_nih_cxr_are_judged_by_their_labels(real_data: Path, tmp_path: Path) -> 
     assign_splits(store, SplitSettings(), dict.fromkeys(patients, "test"))
     asked = load_settings(
         EvaluateConfig, "evaluate/cxr_nih_14", ["draws=50", "min_positives=2", "parts=[five_by_200,subgroups]",
-                                                "cxr.per_class=1", "device=cpu"]
+                                                "five_by_200.per_class=1", "device=cpu"]
     )  # fmt: skip
     results = evaluate(
         saved(tmp_path, release), store.path, tmp_path / "out", labels=tmp_path / "cohort" / "labels.csv", config=asked

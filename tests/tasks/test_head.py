@@ -16,7 +16,7 @@ from ctglip.tasks.head import BagHead
 from ctglip.tasks.losses import LabelLoss
 from ctglip.tasks.results import TaskRun
 from ctglip.tasks.runs import EpochBatches, initial_network, train_run
-from ctglip.tasks.settings import FinetuneConfig, FitSettings, LossSettings
+from ctglip.tasks.settings import ClassificationConfig, FitSettings, LossSettings
 from ctglip.tasks.studies import TEST, TRAIN, VAL
 from ctglip.tasks.targets import Target
 from ctglip.training.callbacks import Callbacks
@@ -38,7 +38,7 @@ def fitted(targets, folder, seed=0, epochs=150, loss=PLAIN, holes=0.0, change=No
     if change:
         change(studies)
     optim = OptimSettings(lr=0.006, warmup=0, weight_decay=0.01)
-    config = FinetuneConfig(loss=loss, fit=FitSettings(epochs=epochs, batch=24), optim=optim)
+    config = ClassificationConfig(loss=loss, fit=FitSettings(epochs=epochs, batch=24), optim=optim)
     task = Planted(config, studies, {"toy": inputs})
     run = train_run(task, TaskRun("toy", 1.0, seed), TOY, folder, Callbacks())
     return task, run.load(initial_network(task, TOY, run.run)), run
@@ -193,7 +193,7 @@ def test_a_run_that_is_cut_short_ends_the_same(tmp_path) -> None:
             return False
 
     studies, inputs = planted((STUDY,), studies=60)
-    config = FinetuneConfig(fit=FitSettings(epochs=6, batch=16), optim=OptimSettings(lr=0.02, warmup=2))
+    config = ClassificationConfig(fit=FitSettings(epochs=6, batch=16), optim=OptimSettings(lr=0.02, warmup=2))
     task, run = Read(config, studies, {"toy": inputs}), TaskRun("toy", 1.0, 5)
     whole = train_run(task, run, TOY, tmp_path / "whole", Callbacks())
 

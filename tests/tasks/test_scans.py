@@ -20,7 +20,7 @@ from ctglip.tasks.base import Initialization
 from ctglip.tasks.inputs import cached_features, image_inputs
 from ctglip.tasks.network import build_network
 from ctglip.tasks.release import FinetunedModel
-from ctglip.tasks.settings import FinetuneConfig
+from ctglip.tasks.settings import ClassificationConfig
 from ctglip.tasks.studies import join
 from ctglip.tasks.targets import read_targets
 from ctglip.tasks.tuning import finetune
@@ -31,7 +31,7 @@ from tests.training.test_registry import KINDS
 from tests.training.tiny import write_word_bert
 
 CONFIG = validate(
-    FinetuneConfig,
+    ClassificationConfig,
     {
         "mode": "full",
         "fit": {"epochs": 2, "batch": 6, "device": "cpu", "threads": 1},

@@ -35,7 +35,7 @@ from tests.training.tiny import write_word_bert
 
 
 def config(**more) -> FinetuneConfig:
-    fit = {"epochs": 25, "patience": 0, "batch": 8, "device": "cpu", "threads": 1}
+    fit = {"epochs": 25, "patience": 0, "batch": 8, "device": "cpu"}
     tree = {
         "task": "segmentation",
         "segmentation": {"width": 16},

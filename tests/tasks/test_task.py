@@ -19,7 +19,7 @@ from ctglip.models.release import load_release
 from ctglip.store.tables import Store
 from ctglip.tasks import tuning
 from ctglip.tasks.base import Task, TaskBatch, in_batches
-from ctglip.tasks.settings import FinetuneConfig
+from ctglip.tasks.settings import ClassificationConfig, FinetuneConfig
 from ctglip.tasks.studies import Studies
 from ctglip.training.callbacks import Callbacks, Stopped
 
@@ -138,4 +138,4 @@ def test_what_there_is_is_named(config, run: Path, tiny: tuple[Store, Path], tmp
     with pytest.raises(ConfigError, match="Leave --labels out"):
         tuning.finetune(run, tiny[0].path, tmp_path, tiny[1], config)
     with pytest.raises(ConfigError, match=r"--labels labels\.csv"):
-        tuning.finetune(run, tiny[0].path, tmp_path, None, FinetuneConfig())
+        tuning.finetune(run, tiny[0].path, tmp_path, None, ClassificationConfig())

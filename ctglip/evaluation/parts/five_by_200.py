@@ -20,7 +20,7 @@ from ctglip.evaluation.composed import compose, cxr_words
 from ctglip.evaluation.context import Context
 from ctglip.evaluation.published_tables import published_tables
 from ctglip.evaluation.results import PartResult, display_name, interval_cells
-from ctglip.evaluation.settings import CxrEvaluation
+from ctglip.evaluation.settings import FiveBy200Settings
 from ctglip.evaluation.studies import columns_about, radiograph_vectors, section_texts, study_labels
 from ctglip.inference.scoring import Dictionaries
 from ctglip.pages.parts import Table
@@ -79,7 +79,7 @@ class FiveBy200(PartResult):
                 (f"{query}, precision at {at.k}", *interval_cells(at.precision), number(at.chance)) for at in several
             ]
         published = published_tables()["cxr_five_by_200"]
-        if self.complete and set(self.classes) == set(CxrEvaluation().classes) and self.image_to_report:
+        if self.complete and set(self.classes) == set(FiveBy200Settings().classes) and self.image_to_report:
             rows += [
                 (f"{row.model}, precision at {k}", number(value / 100), DASH, published.source_of(row))
                 for row in published.rows
@@ -102,7 +102,7 @@ def five_by_200(context: Context) -> FiveBy200 | None:
     Raises:
         ModelError: code ``no_whole_image``.
     """
-    settings, seed = context.config.cxr, context.config.seed
+    settings, seed = context.config.five_by_200, context.config.seed
     studies, radiographs = radiograph_vectors(context)
     columns = {name: columns_about(context, name) for name in settings.classes}
     labels = study_labels(context, studies, {name: name for name in settings.classes}, columns)
