@@ -86,6 +86,10 @@ class Statements:
             return not self.lists["introducing"].isdisjoint(self.words[start:at])
         if word == "no" and at > start and at not in self.tied:
             return self._states(start, at) and not self._leads_in(at)
+        if word == "there":
+            following = self.words[at + 1 : at + 2]
+            opens = bool(following) and following[0] in self.lists["verb"] and not self._leads_in(at)
+            return at > start and opens and self._states(start, at)
         if at > start and word not in _PARTING:
             return self._runs_on(start, at)
         return word in _PARTING and at > start and self._parts(start, at)

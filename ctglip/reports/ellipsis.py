@@ -13,20 +13,30 @@ from ctglip.reports.mentions import SIDES
 
 _LED = re.compile(
     r"^\W*(?:the\s+)?(?P<side>left|right|lt|rt|l|r)\b\s*(?:side|one)?\s*(?P<rest>(?::|(?<=\s)[–—-]).*|"
-    r"(?:is|are|was|shows?|has|contains?|demonstrates?|measures?|appears?|normal|unremarkable|clear|none|no|not|also)\b.*)$",
+    r"(?:['’]s|is|are|was|shows?|has|contains?|demonstrates?|measures?|appears?|normal|unremarkable|clear|none|no|not|also|with|resolved|moderate|small|large|trace|tiny|minimal)\b.*)$",
     re.IGNORECASE | re.DOTALL,
 )
 _ABSENT = re.compile(r"^[\s:–—-]*(?:is\s+)?(?P<answer>none|no|nil|absent|negative|not seen)[\s.]*$", re.IGNORECASE)
 _PRESENT = re.compile(
-    r"^[\s:–—-]*(?:is\s+)?(?P<answer>yes|present|positive|mild|moderate|severe|small|large|trace|minimal|massive)[\s.]*$",
-    re.IGNORECASE,
+    r"^[\s:–—-]*(?:(?:['’]s|is|are|was|has|appears|remains)\s+)?(?:(?:now|also|only|still|slightly|much|a)\s+)?"
+    r"(?P<answer>yes|present|positive|mild|moderate|severe|small|smaller|large|larger|trace|tiny|minimal|massive|new|stable|"
+    r"unchanged|resolved|gone|bigger|loculated)\b(?P<more>.*)$",
+    re.IGNORECASE | re.DOTALL,
 )
-_ON_A_SIDE = re.compile(r"^\W*on the (?:left|right)\b[^a-z]*(?:side\b)?.*\d.*$", re.IGNORECASE | re.DOTALL)
+_UNSAID = frozenset({"yes", "present", "positive"})
+_GONE = frozenset({"resolved", "gone"})
+_ON_A_SIDE = re.compile(
+    r"^\W*on the (?:left|right)\b[^a-z]*(?:side\b)?.*(?:\d|\bone\b|\btwo\b|\bthree\b).*$", re.IGNORECASE | re.DOTALL
+)
+_SIZE = frozenset({"small", "smaller", "large", "larger", "bigger", "tiny", "stable", "unchanged"})
+"""What an organ can be too."""
 _DASHES = " :–—-."
 _MEASURED = re.compile(r"\d\s*(?:mm|cm)\b", re.IGNORECASE)
 
 
-def completed(text: str, topic: str | None, last: StatedOrgan | None, heading: str | None, lexicon: Lexicon) -> str:
+def completed(
+    text: str, topic: str | None, last: StatedOrgan | None, heading: str | None, lexicon: Lexicon, of_organ: bool = False
+) -> str:
     """The sentence with what it leaves out.
 
     Args:
@@ -35,6 +45,7 @@ def completed(text: str, topic: str | None, last: StatedOrgan | None, heading: s
         last: the finding read last.
         heading: the finding that a line of its own announced ("Lung nodules:").
         lexicon: for sides and names.
+        of_organ: whether the sentence before spoke of the organ on a side ("the left kidney is small").
     """
     if (
         " the " in text[:8]
@@ -51,17 +62,31 @@ def completed(text: str, topic: str | None, last: StatedOrgan | None, heading: s
     side = {"l": "left", "r": "right"}.get(side, side)
     if side not in ("left", "right"):
         return text
-    short = _ABSENT.match(rest) or _PRESENT.match(rest)
-    if short and last is not None and last.abnormality:
-        name = lexicon.abnormalities[last.abnormality].display
-        answer = short.group("answer").lower()
-        return (
-            f"No {side} {name}." if _ABSENT.match(rest) else f"{answer if short.re is _PRESENT else ''} {side} {name}."
-        )
+    if last is not None and last.abnormality:
+        told = _of_finding(rest, side, last, lexicon, of_organ)
+        if told is not None:
+            return told
     if topic is None or lexicon.pair_of(lexicon.term_of(topic)) is None:
         return f"{rest.strip(_DASHES)} on the {side}." if rest[0] in _DASHES else text
     organ = lexicon.organs[lexicon.organs.on_side(topic, side)]
     return f"{organ.display} {rest}" if organ.side == side else text
+
+
+def _of_finding(rest: str, side: str, last: StatedOrgan, lexicon: Lexicon, of_organ: bool) -> str | None:
+    """What is said of a side alone, where it tells how much of the finding before there is, not what its organ is like."""
+    name = lexicon.abnormalities[last.abnormality or ""].display
+    if _ABSENT.match(rest):
+        return f"No {side} {name}."
+    present = _PRESENT.match(rest)
+    words = lexicon.read(present.group("more"))[0] if present else []
+    if present is None or lexicon.find_concepts(words) or lexicon.find_locations(words):
+        return None
+    answer = present.group("answer").lower()
+    if of_organ and answer in _SIZE and rest[0] not in _DASHES:
+        return None
+    if words in ([], ["."]):
+        return f"No {side} {name}." if answer in _GONE else f"{'' if answer in _UNSAID else answer} {side} {name}."
+    return None if last.laterality == side or last.laterality is None else f"{side} {name} {rest.strip(_DASHES)}"
 
 
 def announced(text: str, rows: tuple[StatedOrgan, ...]) -> str | None:

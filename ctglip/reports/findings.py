@@ -53,13 +53,15 @@ NOT_SEEN = StatedOrgan(None, None, "historical", reason="asked, scanned or compa
 class SentenceReading:
     """Rows of one sentence, the organ it leaves as the topic, and whether it speaks of the topic before it.
 
-    ``heading`` is the organ that it is headed by ("BONES: ...").
+    ``heading`` is the organ that it is headed by ("BONES: ..."); ``of_organ`` tells whether it speaks of an organ on a
+    side ("the left kidney is small"), and not of a finding alone.
     """
 
     rows: tuple[StatedOrgan, ...]
     topic: str | None
     points_back: bool = False
     heading: str | None = None
+    of_organ: bool = False
 
 
 class _RowBuilder:
@@ -326,7 +328,8 @@ def read_sentence(text: str, lexicon: Lexicon) -> SentenceReading:
     named = [row.organ for row in rows if row.organ]
     topic = named[-1] if named else next((p.term.organ for p in reversed(sentence.locations) if p.term.organ), None)
     if rows:
-        return SentenceReading(rows, topic)
+        nouns = (location for location in sentence.locations if not (location.term.adjective or location.elliptic))
+        return SentenceReading(rows, topic, of_organ=any(lexicon.sides_of(location) for location in nouns))
     row = StatedOrgan(None, None, _bare_status(sentence), reason=_reason(sentence))
     return SentenceReading((row,), topic, not sentence.locations and _points_back(sentence))
 

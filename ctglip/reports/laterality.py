@@ -60,7 +60,7 @@ def _owners(
     """What the side at a word belongs to."""
     starts: dict[int, list[Owner]] = {}
     for number, location in enumerate(locations):
-        starts.setdefault(location.start, [("location", number)])
+        starts.setdefault(location.start, [] if location.elliptic else [("location", number)])
     if words[i] == "two" and i + 1 not in starts:
         return []  # "two nodules" are not on two sides
     for start, number in {start: number for number, (start, _) in enumerate(mentions)}.items():
@@ -69,8 +69,10 @@ def _owners(
     comparing = not lexicon.lists["comparing"].isdisjoint(words[max(0, i - 3) : i])
     if not compared and comparing and "other" not in words[max(0, i - 4) : i]:
         return []
-    if i > 1 and words[i - 1] == "on" and words[i - 2] in ("none", "nil"):
-        return []
+    stands_for = words[i - 2] if i > 1 and words[i - 1] == "on" else words[i - 1] if i else ""
+    amount = i > 2 and words[i - 3] == "," and stands_for in lexicon.lists["quantity"]
+    if amount or stands_for in lexicon.lists["pronoun"]:
+        return []  # "a small one on the left", "none left", ", trace on the left": read with what is named before
     if _fronted(words, i, lexicon):
         owners = _first_after(i, locations, mentions)
     else:
@@ -147,8 +149,9 @@ def _side_follows(words: list[str], start: int, starts: dict[int, list[Owner]]) 
 def _named_behind(
     words: list[str], i: int, locations: Sequence[Location], mentions: Sequence[Span], lexicon: Lexicon
 ) -> list[Owner]:
-    ends = [(p.end, "location", n) for n, p in enumerate(locations) if p.end <= i and p.sidable]
-    ends += [(end, "mention", n) for n, (_, end) in enumerate(mentions) if end <= i]
+    parted = max((j for j in range(i) if words[j] in lexicon.lists["contrast"]), default=-1)
+    ends = [(p.end, "location", n) for n, p in enumerate(locations) if parted < p.end <= i and p.sidable]
+    ends += [(end, "mention", n) for n, (_, end) in enumerate(mentions) if parted < end <= i]
     if not ends:
         return []
     _, kind, number = max(ends)
@@ -180,6 +183,14 @@ def _listed_levels(words: list[str], number: int, locations: Sequence[Location])
     return found
 
 
+def _is_subject(words: list[str], after: int, lexicon: Lexicon) -> bool:
+    """Whether what is said behind a side is said of it: "the left is small", "left clear", "right resolved"."""
+    if after >= len(words) or words[after] in lexicon.lists["verb"]:
+        return after < len(words)
+    said = words[after] in lexicon.lists["state"] or words[after] in lexicon.lists["amount"]
+    return said and (after + 1 == len(words) or words[after + 1] in lexicon.lists["boundary"])
+
+
 def other_sides(
     words: list[str], locations: list[Location], lexicon: Lexicon, homes: Sequence[tuple[int, str]] = ()
 ) -> list[Location]:
@@ -190,15 +201,14 @@ def other_sides(
         if SIDES.get(word) not in ("left", "right") or i in inside or i == 0:
             continue
         after = i + 2 if words[i + 1 : i + 2] and words[i + 1] in ("side", "one") else i + 1
-        stands = after < len(words) and (
-            words[after] in lexicon.lists["verb"] or words[after] in lexicon.lists["state"]
-        )
-        if not stands or words[i - 1] in ("on", "in", "at", "to"):
+        if words[i - 1] in ("on", "in", "at", "to") or not _is_subject(words, after, lexicon):
             continue
         named = [(location.end, location.term) for location in locations if location.end <= i]
-        named += [(end, lexicon.term_of(home)) for end, home in homes if end <= i]
-        pairs = [(end, pair) for end, term in named if (pair := lexicon.pair_of(term))]
-        if pairs:
-            _, pair = max(pairs, key=lambda known: known[0])
-            found.append(Location(Span(i, i + 1), pair, frozenset({SIDES[word]}), elliptic=True))
+        at_home = [(end, lexicon.term_of(home)) for end, home in homes if end <= i and home != "body"]
+        for known in (named, at_home):
+            pairs = [(end, pair) for end, term in known if (pair := lexicon.pair_of(term))]
+            if pairs:
+                _, pair = max(pairs, key=lambda known: known[0])
+                found.append(Location(Span(i, i + 1), pair, frozenset({SIDES[word]}), elliptic=True))
+                break
     return found

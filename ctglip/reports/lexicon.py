@@ -45,7 +45,7 @@ class Lexicon:
             frozenset(phrase(text)[0] for text in texts)
             for texts in (measures, self.data["elliptical"], self.data["perception"])
         )
-        self.lists["deciding"] = self.lists["quantity"] | {",", "and", ";", ":", "no"}
+        self.lists["deciding"] = self.lists["quantity"] | {",", "and", ";", ":", "no", "there"}
         known = read_yaml(_FOLDER / "observations.yaml")
         self.observations: dict[str, dict[str, Any]] = known["observations"]
         self.structures: dict[str, dict[str, Any]] = {
@@ -57,6 +57,7 @@ class Lexicon:
         self._near_groups = [frozenset(groups) for groups in known["near_groups"]]
         lists = ("vague", "describing", "aspects", "topical", "proper")
         self.vague, self.describing, self.aspects, self._topical, self._proper = (frozenset(known[k]) for k in lists)
+        self._bare: dict[str, str] = {name: to for name, to in known["bare"].items() if to in abnormalities}
         self._weak = {phrase(text) for text in known["weak"]}
         self._head_words = {phrase(text)[0] for text in known["heads"]}
         self.locations, self.concepts, self.cues, self.levels, self.measures = tries = tuple(Trie() for _ in range(5))
@@ -293,7 +294,7 @@ class Lexicon:
 
     def abnormality_of(self, concept: Concept) -> str | None:
         """The abnormality that a concept means where no organ is named, if it means one."""
-        return concept.name if concept.kind == "abnormality" else self.alone.get(concept.name)
+        return self._bare.get(concept.name, concept.name) if concept.kind == "abnormality" else self.alone.get(concept.name)
 
     def home_of(self, concept: Concept) -> str | None:
         """The organ of a concept whose words name none, where it has one."""

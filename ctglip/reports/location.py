@@ -122,7 +122,7 @@ def _carry_sides(locations: list[Location], lexicon: Lexicon) -> list[Location]:
     sides_of: dict[str, set[str]] = {}
     for location in locations:
         organ = location.term.organ
-        sides = lexicon.sides_of(location) if organ else frozenset[str]()
+        sides = lexicon.sides_of(location) if organ and not location.elliptic else frozenset[str]()
         for name in (organ, *lexicon.organs.containing(organ)) if organ and sides else ():
             sides_of.setdefault(name, set()).update(sides)
     return [_with_carried_side(location, sides_of.get(location.term.organ or "", set())) for location in locations]

@@ -61,15 +61,15 @@ class ReportParser:
             head: str | None = None
             last: StatedOrgan | None = None
             heading: str | None = None
-            reported = section not in _NOT_REPORTED
+            of_organ, reported = False, section not in _NOT_REPORTED
             for sentence in split_sentences(text):
-                reading = self._read(completed(sentence, topic, last, heading, self.lexicon))
+                reading = self._read(completed(sentence, topic, last, heading, self.lexicon, of_organ))
                 head = reading.heading or head
                 rows = self._in_context(reading, topic, head)
                 for row in rows if reported else _unreported(rows):
                     found.append(self._finding(row, index, section, sentence))
                     topic, last = row.organ or topic, row if row.abnormality else last
-                topic = reading.topic or topic
+                topic, of_organ = reading.topic or topic, reading.of_organ
                 heading = announced(sentence, reading.rows) or (heading if heading and _ITEM.search(sentence) else None)
                 index += 1
         return tuple(found)

@@ -8,9 +8,10 @@ from ctglip.reports.assertion import Scopes
 from ctglip.reports.lexicon import Lexicon
 from ctglip.reports.location import find_locations
 from ctglip.reports.measures import measured, removed
-from ctglip.reports.mentions import NO_SIDE, SIDES, Concept, Cue, Mention, Span
+from ctglip.reports.mentions import NO_SIDE, SIDES, Concept, Cue, Location, Mention, Span
 
-_NONE = frozenset({"none", "nil"})
+_NONE = frozenset({"none", "nil", "nothing"})
+_NUMBERS = frozenset({"two", "three", "several", "few"})
 _SIDE_BEFORE = 6
 """Words at most between a side and the mention that it stands before."""
 
@@ -40,10 +41,13 @@ class Sentence:
         mentions = [self._mention(*parts, sides.get(n, NO_SIDE)) for n, parts in enumerate(named)]
         if not lexicon.compounded.isdisjoint(self.words):
             mentions += self._second_concepts(mentions)
+        again = self._repeated(mentions)
+        mentions += again
+        spans += [mention.span for mention in again]
         nouns = [location.span for location in self.locations if not location.term.adjective]
-        self.scopes = Scopes(self.words, self.cues, spans, lexicon, tied, nouns, lambda: lexicon.definite(text))
+        subjects = [Cue(p.start, p.start, "break") for p in self.locations if p.elliptic and self._begins(p.start)]
+        self.scopes = Scopes(self.words, [*self.cues, *subjects], spans, lexicon, tied, nouns, lambda: lexicon.definite(text))
         mentions = self._without_headings(mentions)
-        mentions += self._repeated(mentions)
         gone = removed(self.words, self.locations, mentions, lexicon)
         self.mentions = [*mentions, *measured(self.words, self.locations, mentions, self.scopes, lexicon), *gone]
 
@@ -59,6 +63,10 @@ class Sentence:
             shorter = self.lexicon.find_cues(self.words[cue.start : start])
             found += [c._replace(start=c.start + cue.start, end=c.end + cue.start) for c in shorter]
         return found
+
+    def _begins(self, i: int) -> bool:
+        """Whether a side that is a subject begins a statement, and is not the second of two."""
+        return i > 1 and not (self.words[i - 1] in ("and", "or") and self.words[i - 2] in SIDES)
 
     def _mention(self, span: Span, concept: Concept, sides: frozenset[str]) -> Mention:
         before = self.words[max(0, span.start - _SIDE_BEFORE) : span.end] if sides else ()
@@ -96,16 +104,47 @@ class Sentence:
         return self.scopes.has("normal", start, end) and not self.scopes.has("abnormal_than", start, end)
 
     def _repeated(self, mentions: Sequence[Mention]) -> list[Mention]:
-        """ "A right effusion, none on the left": the finding named before is meant again."""
+        """Words that stand for the finding named before: "none on the left", "a tiny one", "but the left is moderate"."""
         found: list[Mention] = []
-        for i in range(1, len(self.words) - 2) if "on" in self.words else ():
-            none = self.words[i] in _NONE
-            if not (none or self.words[i] in self.lexicon.lists["quantity"]) or self.words[i + 1] != "on":
-                continue
-            side = SIDES.get(self.words[i + 2])
+        pronouns = self.lexicon.lists["pronoun"] | self.lexicon.lists["quantity"]
+        for i, word in enumerate(self.words if mentions else ()):
+            side = self._side_of_pronoun(i) if i and word in pronouns else None
+            elliptic = next((p for p in self.locations if p.elliptic and p.start == i), None)
             before = [m for m in (*mentions, *found) if m.end <= i and not m.concept.silent]
-            if side is not None and before:
-                concept = max(before, key=lambda mention: mention.end).concept
-                assertion = "negated" if none else None
-                found.append(Mention(Span(i, i + 1), concept, assertion, None, frozenset({side}), side_leads=True))
+            if not before or (side is None and elliptic is None):
+                continue
+            last = max(before, key=lambda mention: mention.end)
+            if elliptic is not None and self._of_finding(last, elliptic):
+                found.append(Mention(elliptic.span, last.concept))
+            elif side is not None:
+                assertion = "negated" if word in _NONE else None
+                found.append(Mention(Span(i, i + 1), last.concept, assertion, None, side, side_leads=bool(side)))
         return found
+
+    def _side_of_pronoun(self, i: int) -> frozenset[str] | None:
+        """The side that a word which stands for a finding is on, none with another place, None where it stands for none."""
+        pronoun = self.words[i] in self.lexicon.lists["pronoun"]
+        following = self.words[i + 1 : i + 3]
+        if following and following[0] in ("on", "in", "at"):
+            side = SIDES.get(following[-1]) if len(following) > 1 and following[0] == "on" else None
+            if side is not None:
+                return frozenset({side})
+            return NO_SIDE if pronoun and any(i + 1 < p.start < i + 5 for p in self.locations) else None
+        if self.words[i] in _NONE and following and following[0] in SIDES:
+            return frozenset({SIDES[following[0]]})
+        fronted = self.words[max(0, i - 6) : i]
+        counted = pronoun or (self.words[i] in _NUMBERS and (not following or following[0] in self.lexicon.lists["boundary"]))
+        if counted and "there" in fronted and "on" in fronted and following[:1] != ["of"]:
+            sides = [SIDES[w] for at, w in enumerate(fronted) if w in SIDES and fronted[at - 1] == "on"]
+            return frozenset(sides[-1:]) or None  # "on the left there is a small one"
+        return None
+
+    def _of_finding(self, last: Mention, elliptic: Location) -> bool:
+        """Whether "the left" means the finding named before, and not its organ: how much of it there is, is told."""
+        nouns = [p.end for p in self.locations if p.end <= elliptic.start and not p.term.adjective and not p.elliptic]
+        if max(nouns, default=0) > last.start:
+            return False
+        sided = last.laterality or any(p.sides and p.end >= last.start and p.start < last.end for p in self.locations)
+        end = next((j for j in range(elliptic.end, len(self.words)) if self.words[j] in (",", ";", "but")), None)
+        told = self.words[elliptic.end : end]
+        return bool(sided) and not self.lexicon.lists["amount"].isdisjoint(told)
