@@ -89,7 +89,7 @@ class Attachment:
         inside = [p for p in free if start <= p.start < end]
         named = [p for p in in_clause if not p.term.adjective]
         best = self._nearest(mention, inside) or self._nearest(
-            mention, [p for p in free if not self._called_normal_later(p, start)]
+            mention, [p for p in free if not self._of_later(mention, p, start)]
         )
         best = best or self._nearest(mention, [*self._shared(mention), *named])
         if best is None and mention.concept.kind == "abnormality":
@@ -105,10 +105,15 @@ class Attachment:
         organ = location.term.organ
         return self.lexicon.organs.parts_of(organ) if organ else frozenset()
 
-    def _called_normal_later(self, location: Location, start: int) -> bool:
-        """Whether it is the subject of a later clause that calls it normal: "..., the airway is patent"."""
+    def _of_later(self, mention: Mention, location: Location, start: int) -> bool:
+        """Whether a later clause is about it: calls it normal ("..., the airway is patent"), or tells after a denial."""
         clause = self.scopes.clause_of(location.start)
-        return clause[0] > start and location.start - clause[0] < 3 and self.scopes.has("normal", *clause)
+        if clause[0] <= start:
+            return False
+        subject = location.start - clause[0] < 3 and self.scopes.has("normal", *clause)
+        return subject or (
+            self.scopes.assertion(*mention.span) == "negated" != self.scopes.assertion(*location.span)
+        )
 
     def _agree(self, part: Location, container: Location) -> bool:
         """Whether a part is not on another side than what it is a part of."""

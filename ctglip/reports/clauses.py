@@ -10,9 +10,10 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 
-from ctglip.reports.mentions import Cue, Span
+from ctglip.reports.mentions import SIDES, Cue, Span
 
 _PARTING = frozenset({",", "and", ";"})
+_SIZES = frozenset({"mm", "cm"})
 _ALTERNATIVE = frozenset({"or", "nor"})
 
 
@@ -87,9 +88,8 @@ class Statements:
         if word == "no" and at > start and at not in self.tied:
             return self._states(start, at) and not self._leads_in(at)
         if word == "there":
-            following = self.words[at + 1 : at + 2]
-            opens = bool(following) and following[0] in self.lists["verb"] and not self._leads_in(at)
-            return at > start and opens and self._states(start, at)
+            verb = not self.lists["verb"].isdisjoint(self.words[at + 1 : at + 2])
+            return at > start and verb and self._states(start, at) and self._complete(at)
         if at > start and word not in _PARTING:
             return self._runs_on(start, at)
         return word in _PARTING and at > start and self._parts(start, at)
@@ -97,7 +97,7 @@ class Statements:
     def _runs_on(self, start: int, at: int) -> bool:
         """Whether a statement begins without any sign: "heart is normal lungs are clear", "no mass small hernia"."""
         ended = at in self._mention_ends
-        if not ended and at - 1 not in self._normal_ends and self.words[at - 1] not in self.lists["state"]:
+        if not self._complete(at):
             return False
         predicate = self._predicate(at, min(self.locations[at] + 4, len(self.words))) if at in self.locations else None
         if predicate is not None and (self.words[at - 1] in self.lists["state"] or at - 1 in self._normal_ends):
@@ -108,6 +108,12 @@ class Statements:
         if ended and self.words[at] in self.lists["quantity"]:
             return any(i in self.mentions for i in range(at + 1, min(at + 4, len(self.words))))
         return False
+
+    def _complete(self, at: int) -> bool:
+        """Whether what stands before ends with a finding, a state or a side."""
+        before = self.words[at - 1]
+        ended = at in self._mention_ends or at - 1 in self._normal_ends
+        return ended or before in self.lists["state"] or before in SIDES
 
     def _leads_in(self, at: int) -> bool:
         """Whether the word before still belongs to what follows: "there is no", "with no", "and no"."""
@@ -146,7 +152,7 @@ class Statements:
         denied = self._denied(start, at)
         listed: set[str] = set()
         for number, (a, b, joint) in enumerate(self._pieces(at)):
-            if number == 0 and self._opens(a, b, at):
+            if number == 0 and self._opens(a, b, start, at):
                 return True
             predicate = self._predicate(a, b)
             if predicate is not None:
@@ -181,15 +187,22 @@ class Statements:
                 return
             joint, begin = self.words[i], i + 1
 
-    def _opens(self, a: int, b: int, at: int) -> bool:
+    def _opens(self, a: int, b: int, start: int, at: int) -> bool:
         """Whether a piece begins anew: "there is", "no ...", "small right effusion", "diverticula without ..."."""
         if self.words[a] == "there" or (a in self.denials and self.words[a] != "not"):
             return True
         named = [i for i in range(a, b) if i in self.mentions]
         if any(i in self.denials and named and named[0] < i for i in range(a, b)):
             return True
-        rest = self.words[at:]
-        return self.words[a] in self.lists["quantity"] and bool(named) and _ALTERNATIVE.isdisjoint(rest)
+        if not named or not _ALTERNATIVE.isdisjoint(self.words[at:]):
+            return False
+        return self.words[a] in self.lists["quantity"] or (self._denied(start, at) and self._told_of(a, b, named))
+
+    def _told_of(self, a: int, b: int, named: Sequence[int]) -> bool:
+        """Whether a piece is no item of what is denied: that it is new or noted, or its measure, is told."""
+        if not self.lists["anew"].isdisjoint(self.words[a:b]):
+            return True
+        return any(self.words[i] in _SIZES and min(abs(i - n) for n in named) < 5 for i in range(a, b))
 
     def _predicate(self, a: int, b: int) -> tuple[str, int] | None:
         """What is said of a piece's subject, and where: "verb", "seen" (a verb of perception) or "state"."""

@@ -59,6 +59,7 @@ def completed(
     if led is None:
         return f"{text} {lexicon.abnormalities[heading].display}" if heading and _MEASURED.search(text) else text
     side, rest = SIDES.get(led.group("side").lower(), led.group("side").lower()), led.group("rest")
+    rest = re.sub(r"^['’]s\b", "is", rest)
     side = {"l": "left", "r": "right"}.get(side, side)
     if side not in ("left", "right"):
         return text

@@ -14,6 +14,8 @@ _DIRECTIONS = frozenset(
 )
 _LISTED = frozenset({",", "and", "or"})
 _BETWEEN_SIDES = ("and", "or", "to", "/", ",")
+_PREPOSITIONS = frozenset({"on", "in", "at", "to", "from", "of", "with", "for", "by"})
+NONE = frozenset({"none", "nil", "nothing"})
 _REACH = 6
 """Words at most between a side and the name that it stands in front of."""
 
@@ -69,9 +71,9 @@ def _owners(
     comparing = not lexicon.lists["comparing"].isdisjoint(words[max(0, i - 3) : i])
     if not compared and comparing and "other" not in words[max(0, i - 4) : i]:
         return []
-    stands_for = words[i - 2] if i > 1 and words[i - 1] == "on" else words[i - 1] if i else ""
+    stands_for = words[i - 2] if i > 1 and words[i - 1] == "on" else ""
     amount = i > 2 and words[i - 3] == "," and stands_for in lexicon.lists["quantity"]
-    if amount or stands_for in lexicon.lists["pronoun"]:
+    if amount or stands_for in lexicon.lists["pronoun"] or (i and words[i - 1] in NONE):
         return []  # "a small one on the left", "none left", ", trace on the left": read with what is named before
     if _fronted(words, i, lexicon):
         owners = _first_after(i, locations, mentions)
@@ -201,7 +203,7 @@ def other_sides(
         if SIDES.get(word) not in ("left", "right") or i in inside or i == 0:
             continue
         after = i + 2 if words[i + 1 : i + 2] and words[i + 1] in ("side", "one") else i + 1
-        if words[i - 1] in ("on", "in", "at", "to") or not _is_subject(words, after, lexicon):
+        if words[i - 1] in _PREPOSITIONS or not _is_subject(words, after, lexicon):
             continue
         named = [(location.end, location.term) for location in locations if location.end <= i]
         at_home = [(end, lexicon.term_of(home)) for end, home in homes if end <= i and home != "body"]

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ctglip.reports.assertion import Scopes
+from ctglip.reports.laterality import NONE
 from ctglip.reports.lexicon import Lexicon
 from ctglip.reports.location import find_locations
 from ctglip.reports.measures import measured, removed
 from ctglip.reports.mentions import NO_SIDE, SIDES, Concept, Cue, Location, Mention, Span
 
-_NONE = frozenset({"none", "nil", "nothing"})
 _NUMBERS = frozenset({"two", "three", "several", "few"})
 _SIDE_BEFORE = 6
 """Words at most between a side and the mention that it stands before."""
@@ -117,7 +117,7 @@ class Sentence:
             if elliptic is not None and self._of_finding(last, elliptic):
                 found.append(Mention(elliptic.span, last.concept))
             elif side is not None:
-                assertion = "negated" if word in _NONE else None
+                assertion = "negated" if word in NONE else None
                 found.append(Mention(Span(i, i + 1), last.concept, assertion, None, side, side_leads=bool(side)))
         return found
 
@@ -130,7 +130,7 @@ class Sentence:
             if side is not None:
                 return frozenset({side})
             return NO_SIDE if pronoun and any(i + 1 < p.start < i + 5 for p in self.locations) else None
-        if self.words[i] in _NONE and following and following[0] in SIDES:
+        if self.words[i] in NONE and following and following[0] in SIDES:
             return frozenset({SIDES[following[0]]})
         fronted = self.words[max(0, i - 6) : i]
         counted = pronoun or (self.words[i] in _NUMBERS and (not following or following[0] in self.lexicon.lists["boundary"]))
