@@ -123,8 +123,8 @@ class Scopes:
         start, end = self.clause_of(cue.start)
         ahead = Span(cue.start if denies else cue.end, self._stop(kind, cue.end, end))
         behind = Span(self._back(kind, start, cue.start), cue.start)
-        if kind == "uncertainty" and direction == "after" and start > 0 and not self._names_a_mention(Span(start, end)):
-            self._doubt_before(start)  # "no pneumonia is seen, but it cannot be excluded"
+        if direction == "after" and start > 0 and not self._names_a_mention(Span(start, end)):
+            self._reach_before(kind, start)
         first, second = (ahead, behind) if direction == "before" else (behind, ahead)
         turns = not self._names_a_mention(first) and self._names_a_mention(second)
         if turns and self._may_turn(kind, direction, ahead, behind):
@@ -132,16 +132,34 @@ class Scopes:
         self._scopes[kind].append(first)
         if kind == "negation" and first == ahead:
             self._spare(*ahead)
+            self._doubt_last(*ahead)
         if self._paired(cue, start, end):
             self._scopes[kind].append(Span(start, cue.start))
         if cue.perceived and first == behind:
             self._scopes[kind].append(Span(cue.end, self._first_break(*ahead)))
 
-    def _doubt_before(self, at: int) -> None:
-        """Doubt what the clause before names last: a clause without a finding of its own speaks of that."""
+    def _reach_before(self, kind: str, at: int) -> None:
+        """Doubt or deny what the clause before names last: "no pneumonia is seen, but it cannot be excluded"."""
         start, _ = self.clause_of(at - 1)
         named = max((span for span in self.mentions if start <= span.start < at), default=None)
-        if named is not None and not any(at <= a < self.clause_of(at)[1] for a, _ in self._named):
+        end = self.clause_of(at)[1]
+        if named is None or any(at <= a < end for a, _ in self._named):
+            return
+        if kind == "uncertainty":
+            self.doubted.append(named)
+        elif kind == "negation" and not self.lists["anaphor"].isdisjoint(self.words[at : at + 2]):
+            self._scopes[kind].append(named)  # "an effusion last time, and that is gone"
+
+    def _doubt_last(self, start: int, end: int) -> None:
+        """Doubt what stands behind the last comma of a denial in a place of its own: an item, or a new statement."""
+        last = max((i for i in range(start, end) if self.words[i] == ","), default=start)
+        named = max((span for span in self.mentions if last < span.start < end), default=None)
+        if named is None or last == start or not self._names_a_mention(Span(start, last)):
+            return
+        rest = self.words[named.end : end]
+        listed = not {"or", "nor", "and"}.isdisjoint(self.words[last:end])
+        told = not self.lists["verb"].isdisjoint(rest) or not self.perception.isdisjoint(rest)
+        if rest[:1] and rest[0] in self.lists["placing"] and not listed and not told:
             self.doubted.append(named)
 
     def _paired(self, cue: Cue, start: int, end: int) -> bool:
@@ -187,6 +205,8 @@ class Scopes:
                 return i  # "the lack of contrast does not ..."
             if word == "," and kind == "negation" and self._second_of_two(start, i, end):
                 return i
+            if word == "with" and kind == "negation" and not self.lists["undoing"].isdisjoint(self.words[start - 2 : start]):
+                return i  # "removal of the drain with a small pneumothorax"
             if kind == "negation" and word in ("because", "since", "("):
                 return i
             if kind == "uncertainty" and word == ":" and self._names_a_mention(Span(start, i)):
@@ -243,23 +263,22 @@ class Scopes:
             linker = self._linker(i)
             if linker is None:
                 continue
-            length, causal = linker
+            length, kind = linker
             host = min((span for span in self.mentions if i + length <= span.start < end), default=None)
-            if host is None or not self._is_host(start, i, length, host):
+            if host is None or not (kind == "explained" or self._is_host(start, i, length, host)):
                 continue
             stop = next((j for j in range(host[1], end) if self.words[j] in ("or", "nor", ",", "into", "to")), end)
             known = any(j in self._definite() for j in range(i + length, host[0] + 1))
             known = known or not self.lists["known"].isdisjoint(self.words[i + length : host[1]])
-            self.hosts.append((i, stop, known or not causal))
+            self.hosts.append((i, stop, known or kind != "causing"))
 
-    def _linker(self, i: int) -> tuple[int, bool] | None:
-        """(words, whether it names a cause) of what ties a denied word to what it belongs to."""
-        for length in (2, 1):
+    def _linker(self, i: int) -> tuple[int, str] | None:
+        """(words, list) of what ties a denied word to what it belongs to, causes or would explain."""
+        for length in (3, 2, 1):
             text = " ".join(self.words[i : i + length])
-            if text in self.lists["tying"]:
-                return length, False
-            if text in self.lists["causing"]:
-                return length, True
+            kind = next((kind for kind in ("explained", "tying", "causing") if text in self.lists[kind]), None)
+            if kind:
+                return length, kind
         return None
 
     def _is_host(self, start: int, at: int, length: int, host: Span) -> bool:
@@ -324,6 +343,13 @@ class Scopes:
         """Whether an exception stands between two words: "no metastasis other than the lesion in the ilium"."""
         low, high = min(start, other), max(start, other)
         return any(m.kind == "exception" and low < m.start < high for m in self.cues)
+
+    def within_exception(self, start: int, other: int) -> bool:
+        """Whether a word stands in an exception that leads a clause, and another behind it: "except for the ..., no ..."."""
+        cue = next((m for m in self.cues if m.kind == "exception" and m.start <= start < other), None)
+        if cue is None or cue.start > self.clause_of(cue.start)[0] or self.words[cue.start] not in self.lists["saving"]:
+            return False
+        return "," not in self.words[cue.start : start] and "," in self.words[start:other]
 
     def is_host(self, start: int) -> bool:
         """Whether what is denied only belongs to the finding that begins there."""

@@ -196,13 +196,19 @@ class Statements:
             return True
         if not named or not _ALTERNATIVE.isdisjoint(self.words[at:]):
             return False
-        return self.words[a] in self.lists["quantity"] or (self._denied(start, at) and self._told_of(a, b, named))
+        return self.words[a] in self.lists["quantity"] or (self._denied(start, at) and self._told_of(start, a, b, named))
 
-    def _told_of(self, a: int, b: int, named: Sequence[int]) -> bool:
-        """Whether a piece is no item of what is denied: that it is new or noted, or its measure, is told."""
+    def _told_of(self, start: int, a: int, b: int, named: Sequence[int]) -> bool:
+        """Whether a piece is no item of what is denied: that it is new or noted, or its measure, is told.
+
+        Where each item has a denial of its own, one without but with a place of its own is none either.
+        """
         if not self.lists["anew"].isdisjoint(self.words[a:b]):
             return True
-        return any(self.words[i] in _SIZES and min(abs(i - n) for n in named) < 5 for i in range(a, b))
+        each = self.words[start] == "," and any(i < start for i in self.behind | self.denials)
+        if each and not self.lists["placing"].isdisjoint(self.words[named[-1] : b]):
+            return True
+        return any(self.words[i] in _SIZES and min(abs(i - n) for n in named) < 7 for i in range(a, b))
 
     def _predicate(self, a: int, b: int) -> tuple[str, int] | None:
         """What is said of a piece's subject, and where: "verb", "seen" (a verb of perception) or "state"."""
