@@ -205,7 +205,7 @@ class Scopes:
                 return i  # "the lack of contrast does not ..."
             if word == "," and kind == "negation" and self._second_of_two(start, i, end):
                 return i
-            if word == "with" and kind == "negation" and not self.lists["undoing"].isdisjoint(self.words[start - 2 : start]):
+            if word == "with" and kind == "negation" and self.words[start - 2] in self.lists["undoing"]:
                 return i  # "removal of the drain with a small pneumothorax"
             if kind == "negation" and word in ("because", "since", "("):
                 return i
@@ -345,7 +345,7 @@ class Scopes:
         return any(m.kind == "exception" and low < m.start < high for m in self.cues)
 
     def within_exception(self, start: int, other: int) -> bool:
-        """Whether a word stands in an exception that leads a clause, and another behind it: "except for the ..., no ..."."""
+        """Whether a word stands in an exception that leads a clause, another behind it: "except for the ..., no ..."."""
         cue = next((m for m in self.cues if m.kind == "exception" and m.start <= start < other), None)
         if cue is None or cue.start > self.clause_of(cue.start)[0] or self.words[cue.start] not in self.lists["saving"]:
             return False

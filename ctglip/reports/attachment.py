@@ -106,14 +106,12 @@ class Attachment:
         return self.lexicon.organs.parts_of(organ) if organ else frozenset()
 
     def _of_later(self, mention: Mention, location: Location, start: int) -> bool:
-        """Whether a later clause is about it: calls it normal ("..., the airway is patent"), or tells after a denial."""
+        """Whether a later clause is about it: calls it normal ("..., the airway is patent"), or follows a denial."""
         clause = self.scopes.clause_of(location.start)
         if clause[0] <= start:
             return False
         subject = location.start - clause[0] < 3 and self.scopes.has("normal", *clause)
-        return subject or (
-            self.scopes.assertion(*mention.span) == "negated" != self.scopes.assertion(*location.span)
-        )
+        return subject or (self.scopes.assertion(*mention.span) == "negated" != self.scopes.assertion(*location.span))
 
     def _agree(self, part: Location, container: Location) -> bool:
         """Whether a part is not on another side than what it is a part of."""

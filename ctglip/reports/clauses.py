@@ -196,7 +196,9 @@ class Statements:
             return True
         if not named or not _ALTERNATIVE.isdisjoint(self.words[at:]):
             return False
-        return self.words[a] in self.lists["quantity"] or (self._denied(start, at) and self._told_of(start, a, b, named))
+        return self.words[a] in self.lists["quantity"] or (
+            self._denied(start, at) and self._told_of(start, a, b, named)
+        )
 
     def _told_of(self, start: int, a: int, b: int, named: Sequence[int]) -> bool:
         """Whether a piece is no item of what is denied: that it is new or noted, or its measure, is told.

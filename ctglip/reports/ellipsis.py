@@ -35,7 +35,7 @@ _MEASURED = re.compile(r"\d\s*(?:mm|cm)\b", re.IGNORECASE)
 
 
 def completed(
-    text: str, topic: str | None, last: StatedOrgan | None, heading: str | None, lexicon: Lexicon, of_organ: bool = False
+    text: str, topic: str | None, last: StatedOrgan | None, heading: str | None, lexicon: Lexicon, of_organ: bool
 ) -> str:
     """The sentence with what it leaves out.
 
@@ -74,7 +74,7 @@ def completed(
 
 
 def _of_finding(rest: str, side: str, last: StatedOrgan, lexicon: Lexicon, of_organ: bool) -> str | None:
-    """What is said of a side alone, where it tells how much of the finding before there is, not what its organ is like."""
+    """What is said of a side alone, where it tells how much of the finding before there is."""
     name = lexicon.abnormalities[last.abnormality or ""].display
     if _ABSENT.match(rest):
         return f"No {side} {name}."

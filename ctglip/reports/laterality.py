@@ -13,6 +13,7 @@ _DIRECTIONS = frozenset(
     {"superior", "inferior", "anterior", "posterior", "upper", "lower", "medial", "lateral", "middle"}
 )
 _LISTED = frozenset({",", "and", "or"})
+_DESCRIBING = frozenset({"prominent", "dominant", "significant", "marked", "larger"})
 _BETWEEN_SIDES = ("and", "or", "to", "/", ",")
 _PREPOSITIONS = frozenset({"on", "in", "at", "to", "from", "of", "with", "for", "by"})
 NONE = frozenset({"none", "nil", "nothing"})
@@ -69,6 +70,7 @@ def _owners(
         starts.setdefault(start, []).append(("mention", number))
     compared = _compared(words, i, lexicon)
     comparing = not lexicon.lists["comparing"].isdisjoint(words[max(0, i - 3) : i])
+    comparing = comparing and not (words[i - 1] in _DESCRIBING and i + 1 in starts)  # "a prominent left hilar node"
     if not compared and comparing and "other" not in words[max(0, i - 4) : i]:
         return []
     stands_for = words[i - 2] if i > 1 and words[i - 1] == "on" else ""

@@ -303,7 +303,8 @@ class Lexicon:
 
     def abnormality_of(self, concept: Concept) -> str | None:
         """The abnormality that a concept means where no organ is named, if it means one."""
-        return self._bare.get(concept.name, concept.name) if concept.kind == "abnormality" else self.alone.get(concept.name)
+        named = concept.kind == "abnormality"
+        return self._bare.get(concept.name, concept.name) if named else self.alone.get(concept.name)
 
     def home_of(self, concept: Concept) -> str | None:
         """The organ of a concept whose words name none, where it has one."""

@@ -35,7 +35,8 @@ _BODY_REGIONS = (
 )
 _REGIONS = "|".join(_BODY_REGIONS)
 _REGION = re.compile(
-    rf"(?:^|(?<=[.?!][ ]))[ \t]*[-*#•]*[ \t]*(?P<name>(?:{_REGIONS})(?:[ \t]*(?:/|&|,|and)[ \t]*(?:{_REGIONS}))*)[ \t]*:",
+    r"(?:^|(?<=[.?!][ ]))[ \t]*[-*#•]*[ \t]*"
+    rf"(?P<name>(?:{_REGIONS})(?:[ \t]*(?:/|&|,|and)[ \t]*(?:{_REGIONS}))*)[ \t]*:",
     re.IGNORECASE | re.MULTILINE,
 )
 _FIRST_LINE = re.compile(r"\s*[^\n]*(?:(?<![.?!:])\n(?=[ \t]*[a-z])[^\n]*)*(?:\n|$)")

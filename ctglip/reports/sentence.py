@@ -8,7 +8,7 @@ from ctglip.reports.assertion import Scopes
 from ctglip.reports.laterality import NONE
 from ctglip.reports.lexicon import Lexicon
 from ctglip.reports.location import find_locations
-from ctglip.reports.measures import measured, removed
+from ctglip.reports.measures import enlarged, measured, removed
 from ctglip.reports.mentions import NO_SIDE, SIDES, Concept, Cue, Location, Mention, Span
 
 _NUMBERS = frozenset({"two", "three", "several", "few"})
@@ -46,8 +46,9 @@ class Sentence:
         spans += [mention.span for mention in again]
         nouns = [location.span for location in self.locations if not location.term.adjective]
         subjects = [Cue(p.start, p.start, "break") for p in self.locations if p.elliptic and self._begins(p.start)]
-        self.scopes = Scopes(self.words, [*self.cues, *subjects], spans, lexicon, tied, nouns, lambda: lexicon.definite(text))
-        mentions = self._without_headings(mentions)
+        cues = [*self.cues, *subjects]
+        self.scopes = Scopes(self.words, cues, spans, lexicon, tied, nouns, lambda: lexicon.definite(text))
+        mentions = [self._node(mention, mentions) for mention in self._without_headings(mentions)]
         gone = removed(self.words, self.locations, mentions, lexicon)
         self.mentions = [*mentions, *measured(self.words, self.locations, mentions, self.scopes, lexicon), *gone]
 
@@ -82,6 +83,14 @@ class Sentence:
                 found.append(mention._replace(concept=mention.concept._replace(name=name)))
         return found
 
+    def _node(self, mention: Mention, mentions: Sequence[Mention]) -> Mention:
+        """Lymph nodes that are measured and large are enlarged."""
+        if mention.concept.name != "visible_lymph_node" or "lymphadenopathy" not in self.lexicon.abnormalities:
+            return mention
+        clause, limiting = self.scopes.clause_of(mention.start), self.lexicon.lists["limiting"]
+        large = enlarged(self.words, mention, mentions, clause, limiting)
+        return mention._replace(concept=mention.concept._replace(name="lymphadenopathy")) if large else mention
+
     def _without_headings(self, mentions: list[Mention]) -> list[Mention]:
         """ "Lymph nodes: none enlarged." names the nodes, and does not yet say that some are seen."""
         normal = any(cue.kind == "normal" for cue in self.cues)
@@ -104,7 +113,7 @@ class Sentence:
         return self.scopes.has("normal", start, end) and not self.scopes.has("abnormal_than", start, end)
 
     def _repeated(self, mentions: Sequence[Mention]) -> list[Mention]:
-        """Words that stand for the finding named before: "none on the left", "a tiny one", "but the left is moderate"."""
+        """Words that stand for a finding named before: "none on the left", "a tiny one", "but the left is moderate"."""
         found: list[Mention] = []
         pronouns = self.lexicon.lists["pronoun"] | self.lexicon.lists["quantity"]
         for i, word in enumerate(self.words if mentions else ()):
@@ -122,7 +131,7 @@ class Sentence:
         return found
 
     def _side_of_pronoun(self, i: int) -> frozenset[str] | None:
-        """The side that a word which stands for a finding is on, none with another place, None where it stands for none."""
+        """The side of a word that stands for a finding, none with another place, None where it stands for nothing."""
         pronoun = self.words[i] in self.lexicon.lists["pronoun"]
         following = self.words[i + 1 : i + 3]
         if following and following[0] in ("on", "in", "at"):
@@ -133,7 +142,9 @@ class Sentence:
         if self.words[i] in NONE and following and following[0] in SIDES:
             return frozenset({SIDES[following[0]]})
         fronted = self.words[max(0, i - 6) : i]
-        counted = pronoun or (self.words[i] in _NUMBERS and (not following or following[0] in self.lexicon.lists["boundary"]))
+        counted = pronoun or (
+            self.words[i] in _NUMBERS and (not following or following[0] in self.lexicon.lists["boundary"])
+        )
         if counted and "there" in fronted and "on" in fronted and following[:1] != ["of"]:
             sides = [SIDES[w] for at, w in enumerate(fronted) if w in SIDES and fronted[at - 1] == "on"]
             return frozenset(sides[-1:]) or None  # "on the left there is a small one"
