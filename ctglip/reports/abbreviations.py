@@ -85,7 +85,7 @@ class Expansion:
                 frozenset(word for near in entry.only_with for word in phrase(near)),
             )
             if entry.exact:
-                spellings = {text} if text.isupper() else {text, text.capitalize(), text.upper()}
+                spellings = {text} if text[:-1].isupper() else {text, text.capitalize(), text.upper()}
                 self._exact |= spellings
                 for spelling in spellings:
                     self._found.add((spelling,), value)
@@ -149,6 +149,8 @@ def add_abbreviations(concepts: Trie, locations: Trie, findings: Container[str],
         if (entry.finding and entry.finding not in findings) or (entry.organ and entry.organ not in organs):
             continue
         trie = concepts if entry.finding else locations
+        if text.isupper() and entry.finding:
+            replaced[f"{text}s"] = entry.model_copy(update={"exact": True})  # "PEs"
         sided = entry.organ and not SIDES.keys().isdisjoint(phrase(entry.means)) and not _sided(entry.organ)
         named = entry.plain and (entry.finding or entry.organ) and not sided
         meaning = (trie.get(phrase(text)) or trie.get(phrase(entry.means))) if named else None

@@ -91,7 +91,7 @@ class Attachment:
         best = self._nearest(mention, inside) or self._nearest(
             mention, [p for p in free if not self._of_later(mention, p, start)]
         )
-        best = best or self._nearest(mention, [*self._shared(mention), *named])
+        best = best or self._nearest(mention, self._shared(mention)) or self._nearest(mention, named)
         if best is None and mention.concept.kind == "abnormality":
             mention = mention._replace(concept=mention.concept._replace(general=True))
             best = self._nearest(mention, inside) or self._nearest(mention, named)

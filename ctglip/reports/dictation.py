@@ -27,11 +27,14 @@ _NUMBERED = re.compile(r"(?<=[^\s\d,:])[ \t]+(\d{1,2}\)[ \t]+(?=[A-Z]))")
 _NUMBER = r"\d+(?:[.,]\d+)?|(?:one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve)\b"
 _SIDE = r"(?:right|left|bilateral)\b"
 _UNIT = r"(?:[ \t]+(?:mm|cm|(?:milli|centi)met(?:er|re)s?))?"
-_TAKEN_BACK = r"[ \t]*,?[ \t]+(?:correction|scratch that)[,:]?[ \t]+"
+_TAKEN_BACK = r"[ \t]*,?[ \t]+(?:correction|scratch that|strike that|make that|i mean|sorry|or rather)[,:]?[ \t]+(?:the[ ])?"
 _CORRECTED = re.compile(
-    rf"\b(?:{_SIDE}{_TAKEN_BACK}(?={_SIDE})|(?:{_NUMBER}){_UNIT}{_TAKEN_BACK}(?={_NUMBER}))", re.IGNORECASE
+    rf"\b(?:{_SIDE}{_TAKEN_BACK}(?P<side>{_SIDE}),?|{_SIDE}(?:[ ][a-z]+){{1,3}}?{_TAKEN_BACK}(?={_SIDE})|"
+    rf"(?:{_NUMBER}){_UNIT}{_TAKEN_BACK}(?={_NUMBER}))",
+    re.IGNORECASE,
 )
-"""A side or a number taken back by the one that follows; nothing else is: "attenuation correction"."""
+"""A side, with what follows it, or a number taken back by the next; nothing else is: "attenuation correction"."""
+_TAKING_BACK = re.compile(r"correction| that\b|i mean|sorry|or rather", re.IGNORECASE)
 _FRAME = re.compile(r"[\[{]([A-Za-z][^\[\]{}\n]{1,200})[\]}]")
 
 
@@ -45,8 +48,8 @@ def written(text: str) -> str:
         text = _FRAME.sub(r"\1", _TICKED.sub(" ", text))
     if ") " in text:
         text = _NUMBERED.sub(r"\n\1", text)
-    if "orrection" in text or "cratch that" in text:
-        text = _CORRECTED.sub("", text)
+    if _TAKING_BACK.search(text):
+        text = _CORRECTED.sub(lambda m: m.group("side") or "", text)
     lower = text.lower()
     spoken = any(sign in lower for sign in _SIGNS)
     return _dictated(text) if spoken and _is_dictated(text) else text

@@ -19,6 +19,11 @@ from ctglip.vocabulary.organs import OrganDictionary, load_organs
 
 _ITEM = re.compile(r"\d\s*(?:mm|cm)\b", re.IGNORECASE)
 _HEADED = re.compile(r"^\W*([A-Za-z][A-Za-z /&,-]{2,40}):")
+_BESIDE = re.compile(
+    r"^\W*(?:(?:there (?:is|are)|an?|with|small|mild|moderate|minimal|some)\s+)*"
+    r"(?:adjacent|underlying|overlying|associated|accompanying|ipsilateral|compressive)\b(?! to)",
+    re.IGNORECASE,
+)
 _NOT_REPORTED = ("indication", "technique", "comparison")
 """Sections that tell why and how, not what is seen: nothing in them is affirmed."""
 
@@ -66,6 +71,8 @@ class ReportParser:
                 reading = self._read(completed(sentence, topic, last, heading, self.lexicon, of_organ))
                 head = reading.heading or head
                 rows = self._in_context(reading, topic, head)
+                if last is not None and last.laterality and _BESIDE.match(sentence):
+                    rows = [self._beside(row, last.laterality) for row in rows]
                 for row in rows if reported else _unreported(rows):
                     found.append(self._finding(row, index, section, sentence))
                     topic, last = row.organ or topic, row if row.abnormality else last
@@ -108,6 +115,14 @@ class ReportParser:
                 yield StatedOrgan(topic, None, row.status, self.lexicon.organs[topic].side)
             else:
                 yield row
+
+    def _beside(self, row: StatedOrgan, side: Laterality) -> StatedOrgan:
+        """What is adjacent to or underlies the finding before is on its side, unless it says another."""
+        pair = self.lexicon.pair_of(self.lexicon.term_of(row.organ)) if row.organ and side != "bilateral" else None
+        if row.laterality or row.status == "negated" or pair is None:
+            return row
+        organ, laterality = members(pair, frozenset({side}))[0]
+        return replace(row, organ=organ, laterality=laterality)
 
     def _on_sides(self, organ: str, sides: frozenset[str]) -> Iterator[tuple[str, Laterality | None]]:
         """The topic's organ, or its like on the sides that the sentence itself names."""

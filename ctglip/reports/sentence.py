@@ -70,7 +70,9 @@ class Sentence:
         return i > 1 and not (self.words[i - 1] in ("and", "or") and self.words[i - 2] in SIDES)
 
     def _mention(self, span: Span, concept: Concept, sides: frozenset[str]) -> Mention:
-        before = self.words[max(0, span.start - _SIDE_BEFORE) : span.end] if sides else ()
+        before = self.words[max(0, span.start - _SIDE_BEFORE) : span.end]
+        if concept.name == "injury" and "grade" in before:
+            concept = Concept("abnormality", "laceration")
         leads = any(SIDES.get(word) in sides for word in before)
         return Mention(span, concept, laterality=sides, side_leads=leads)
 
