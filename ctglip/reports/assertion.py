@@ -157,9 +157,9 @@ class Scopes:
         if named is None or last == start or not self._names_a_mention(Span(start, last)):
             return
         rest = self.words[named.end : end]
+        placed = not self.lists["placing"].isdisjoint(self.words[named.start : named.end + 1])
         listed = not {"or", "nor", "and"}.isdisjoint(self.words[last:end])
-        told = not self.lists["verb"].isdisjoint(rest) or not self.perception.isdisjoint(rest)
-        if rest[:1] and rest[0] in self.lists["placing"] and not listed and not told:
+        if placed and not listed and (self.lists["verb"] | self.perception).isdisjoint(rest):
             self.doubted.append(named)
 
     def _paired(self, cue: Cue, start: int, end: int) -> bool:

@@ -94,6 +94,7 @@ class Attachment:
         best = best or self._nearest(mention, self._shared(mention)) or self._nearest(mention, named)
         if best is None and mention.concept.kind == "abnormality":
             mention = mention._replace(concept=mention.concept._replace(general=True))
+            inside, named = ([p for p in found if not self._region(p)] for found in (inside, named))
             best = self._nearest(mention, inside) or self._nearest(mention, named)
         if best is not None and best.term.adjective:
             parts = self._parts_of(best)

@@ -210,7 +210,7 @@ class Statements:
         each = self.words[start] == "," and any(i < start for i in self.behind | self.denials)
         if each and not self.lists["placing"].isdisjoint(self.words[named[-1] : b]):
             return True
-        return any(self.words[i] in _SIZES and min(abs(i - n) for n in named) < 7 for i in range(a, b))
+        return any(self.words[i] in _SIZES and min(abs(i - n) for n in named) < 9 for i in range(a, b))
 
     def _predicate(self, a: int, b: int) -> tuple[str, int] | None:
         """What is said of a piece's subject, and where: "verb", "seen" (a verb of perception) or "state"."""

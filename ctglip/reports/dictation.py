@@ -27,7 +27,9 @@ _NUMBERED = re.compile(r"(?<=[^\s\d,:])[ \t]+(\d{1,2}\)[ \t]+(?=[A-Z]))")
 _NUMBER = r"\d+(?:[.,]\d+)?|(?:one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve)\b"
 _SIDE = r"(?:right|left|bilateral)\b"
 _UNIT = r"(?:[ \t]+(?:mm|cm|(?:milli|centi)met(?:er|re)s?))?"
-_TAKEN_BACK = r"[ \t]*,?[ \t]+(?:correction|scratch that|strike that|make that|i mean|sorry|or rather)[,:]?[ \t]+(?:the[ ])?"
+_TAKEN_BACK = (
+    r"[ \t]*,?[ \t]+(?:correction|scratch that|strike that|make that|i mean|sorry|or rather)[,:]?[ \t]+(?:the[ ])?"
+)
 _CORRECTED = re.compile(
     rf"\b(?:{_SIDE}{_TAKEN_BACK}(?P<side>{_SIDE}),?|{_SIDE}(?:[ ][a-z]+){{1,3}}?{_TAKEN_BACK}(?={_SIDE})|"
     rf"(?:{_NUMBER}){_UNIT}{_TAKEN_BACK}(?={_NUMBER}))",

@@ -321,7 +321,10 @@ def read_sentence(text: str, lexicon: Lexicon) -> SentenceReading:
     for row in _RowBuilder(sentence).rows():
         if about == "patient":
             row = _of_patient(row, text)
-        key = (row.organ, row.abnormality, row.open_to, row.sides)
+        side = (
+            row.laterality if row.organ and row.laterality != "bilateral" and not lexicon.side_of(row.organ) else None
+        )
+        key = (row.organ, row.abnormality, row.open_to, row.sides, side)
         if key not in best or _RANK[row.status] < _RANK[best[key].status]:
             best[key] = row
     rows = tuple(best.values())
