@@ -345,7 +345,7 @@ class Scopes:
         return any(m.kind == "exception" and low < m.start < high for m in self.cues)
 
     def within_exception(self, start: int, other: int) -> bool:
-        """Whether a word stands in an exception that leads a clause, another behind it: "except for the ..., no ..."."""
+        """Whether a word stands in an exception that leads a clause, another behind: "except for the ..., no ..."."""
         cue = next((m for m in self.cues if m.kind == "exception" and m.start <= start < other), None)
         if cue is None or cue.start > self.clause_of(cue.start)[0] or self.words[cue.start] not in self.lists["saving"]:
             return False

@@ -26,7 +26,9 @@ _PRESENT = re.compile(
 _UNSAID = frozenset({"yes", "present", "positive"})
 _GONE = frozenset({"resolved", "gone"})
 _ON_A_SIDE = re.compile(
-    r"^\W*on the (?:left|right)\b[^a-z]*(?:side\b)?.*(?:\d|\bone\b|\btwo\b|\bthree\b).*$", re.IGNORECASE | re.DOTALL
+    r"^\W*(?:on the (?:left|right)\b[^a-z]*(?:side\b)?.*(?:\d|\bone\b|\btwo\b|\bthree\b)|"
+    r"(?:there is )?(?:an?\b|another)(?: \w+){0,2} one\b.* on the (?:left|right)\b)",
+    re.IGNORECASE | re.DOTALL,
 )
 _SIZE = frozenset({"small", "smaller", "large", "larger", "bigger", "tiny", "stable", "unchanged"})
 """What an organ can be too."""
@@ -48,13 +50,14 @@ def completed(
         of_organ: whether the sentence before spoke of the organ on a side ("the left kidney is small").
     """
     if (
-        " the " in text[:8]
+        "on the " in text.lower()
         and _ON_A_SIDE.match(text)
         and last is not None
         and last.abnormality
         and not lexicon.find_concepts(lexicon.read(text)[0])
     ):
-        return f"{lexicon.abnormalities[last.abnormality].display} {text}"  # "On the right 18 mm, on the left 8 mm."
+        name = lexicon.abnormalities[last.abnormality].display  # "On the right 18 mm, on the left 8 mm."
+        return re.sub(r"\bone\b", name, text, count=1) if " one" in text else f"{name} {text}"
     led = _LED.match(text)
     if led is None:
         return f"{text} {lexicon.abnormalities[heading].display}" if heading and _MEASURED.search(text) else text

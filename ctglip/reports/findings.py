@@ -132,7 +132,7 @@ class _RowBuilder:
             return location.members(sides)
         return members(pair, sides)
 
-    def _side_of_lungs(self, mention: Mention, organ: str) -> Laterality | None:
+    def _side_of_lungs(self, mention: Mention, organ: str | None) -> Laterality | None:
         """The side of an embolus by the lobes whose arteries it is in: "in the right lower lobe pulmonary arteries"."""
         if organ != "pulmonary_artery":
             return None
@@ -161,8 +161,10 @@ class _RowBuilder:
         name = lexicon.abnormality_of(concept)
         sides = mention.laterality or self.attachment.side_near(mention)
         if concept.kind != "observation" and concept.name not in lexicon.organless:
-            if not self.attachment.at_other_organ(mention):
-                yield from self._at_home(str(name), status, sides)
+            home = [] if self.attachment.at_other_organ(mention) else self._at_home(str(name), status, sides)
+            for row in home:
+                side = None if status == "negated" else self._side_of_lungs(mention, row.organ)
+                yield replace(row, laterality=row.laterality or side)
             return
         if self._at_unknown_location(mention):
             return

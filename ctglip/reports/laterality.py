@@ -73,7 +73,8 @@ def _owners(
     comparing = comparing and not (words[i - 1] in _DESCRIBING and i + 1 in starts)  # "a prominent left hilar node"
     if not compared and comparing and "other" not in words[max(0, i - 4) : i]:
         return []
-    stands_for = words[i - 2] if i > 1 and words[i - 1] == "on" else ""
+    alone = i > 1 and (words[i - 1] == "on" or (words[i - 1] == "in" and words[i + 1 : i + 2] in ([], ["."], [","])))
+    stands_for = next((w for w in reversed(words[: max(i - 1, 0)]) if w not in lexicon.perceived), "") if alone else ""
     amount = i > 2 and words[i - 3] == "," and stands_for in lexicon.lists["quantity"]
     if amount or stands_for in lexicon.lists["pronoun"] or (i and words[i - 1] in NONE):
         return []  # "a small one on the left", "none left", ", trace on the left": read with what is named before

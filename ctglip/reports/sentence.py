@@ -135,12 +135,15 @@ class Sentence:
     def _side_of_pronoun(self, i: int) -> frozenset[str] | None:
         """The side of a word that stands for a finding, none with another place, None where it stands for nothing."""
         pronoun = self.words[i] in self.lexicon.lists["pronoun"]
-        following = self.words[i + 1 : i + 3]
+        begin = i + 1
+        while self.words[begin : begin + 1] and self.words[begin] in self.lexicon.perceived:
+            begin += 1  # "a small one is seen on the left"
+        following = self.words[begin : begin + 3]
         if following and following[0] in ("on", "in", "at"):
-            side = SIDES.get(following[-1]) if len(following) > 1 and following[0] == "on" else None
-            if side is not None:
+            side = SIDES.get(following[1]) if len(following) > 1 else None
+            if side is not None and (following[0] == "on" or following[2:] in ([], ["."], [","])):
                 return frozenset({side})
-            return NO_SIDE if pronoun and any(i + 1 < p.start < i + 5 for p in self.locations) else None
+            return NO_SIDE if pronoun and any(begin < p.start < begin + 4 for p in self.locations) else None
         if self.words[i] in NONE and following and following[0] in SIDES:
             return frozenset({SIDES[following[0]]})
         fronted = self.words[max(0, i - 6) : i]
