@@ -151,13 +151,17 @@ class Scopes:
             self._scopes[kind].append(named)  # "an effusion last time, and that is gone"
 
     def _doubt_last(self, start: int, end: int) -> None:
-        """Doubt what stands behind the last comma of a denial in a place of its own: an item, or a new statement."""
+        """Doubt what stands behind the last comma of a denial, an item or a new statement.
+
+        It has a place of its own, or the denial itself is an item: "small effusion, no pneumothorax, cardiomegaly".
+        """
         last = max((i for i in range(start, end) if self.words[i] == ","), default=start)
         named = max((span for span in self.mentions if last < span.start < end), default=None)
         if named is None or last == start or not self._names_a_mention(Span(start, last)):
             return
         rest = self.words[named.end : end]
-        placed = not self.lists["placing"].isdisjoint(self.words[named.start : named.end + 1])
+        mixed = self.words[self.clause_of(start)[0]] == ","
+        placed = mixed or not self.lists["placing"].isdisjoint(self.words[named.start : named.end + 1])
         listed = not {"or", "nor", "and"}.isdisjoint(self.words[last:end])
         if placed and not listed and (self.lists["verb"] | self.perception).isdisjoint(rest):
             self.doubted.append(named)

@@ -76,7 +76,12 @@ def _owners(
     alone = i > 1 and (words[i - 1] == "on" or (words[i - 1] == "in" and words[i + 1 : i + 2] in ([], ["."], [","])))
     stands_for = next((w for w in reversed(words[: max(i - 1, 0)]) if w not in lexicon.perceived), "") if alone else ""
     amount = i > 2 and words[i - 3] == "," and stands_for in lexicon.lists["quantity"]
-    if amount or stands_for in lexicon.lists["pronoun"] or (i and words[i - 1] in NONE):
+    if (
+        amount
+        or stands_for in lexicon.lists["pronoun"]
+        or (i and words[i - 1] in NONE)
+        or words[i + 1 : i + 2] == ["one"]
+    ):
         return []  # "a small one on the left", "none left", ", trace on the left": read with what is named before
     if _fronted(words, i, lexicon):
         owners = _first_after(i, locations, mentions)

@@ -119,8 +119,8 @@ class Sentence:
         found: list[Mention] = []
         pronouns = self.lexicon.lists["pronoun"] | self.lexicon.lists["quantity"]
         for i, word in enumerate(self.words if mentions else ()):
-            side = self._side_of_pronoun(i) if i and word in pronouns else None
-            elliptic = next((p for p in self.locations if p.elliptic and p.start == i), None)
+            elliptic = next((p for p in self.locations if p.elliptic and i - 1 <= p.start <= i), None)
+            side = self._side_of_pronoun(i) if i and word in pronouns and not elliptic else None
             before = [m for m in (*mentions, *found) if m.end <= i and not m.concept.silent]
             if not before or (side is None and elliptic is None):
                 continue
@@ -144,6 +144,8 @@ class Sentence:
             if side is not None and (following[0] == "on" or following[2:] in ([], ["."], [","])):
                 return frozenset({side})
             return NO_SIDE if pronoun and any(begin < p.start < begin + 4 for p in self.locations) else None
+        if self.words[i] == "one" and self.words[i - 1] in SIDES:
+            return frozenset({SIDES[self.words[i - 1]]})  # "and a right one containing fat"
         if self.words[i] in NONE and following and following[0] in SIDES:
             return frozenset({SIDES[following[0]]})
         fronted = self.words[max(0, i - 6) : i]

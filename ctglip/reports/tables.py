@@ -19,6 +19,7 @@ _OTHERS = frozenset(
     | {"date", "nadir", "response", "target lesion", "target lesions", "non-target"}
 )
 _ABSENT = frozenset({"none", "no", "nil", "absent", "negative", "-", "0", "not seen"})
+_SIZE = re.compile(r"[\d.,x ]+(?:mm|cm)$", re.IGNORECASE)
 _SPACED = re.compile(r" {2,}|\t")
 
 
@@ -107,7 +108,8 @@ def _sentences_of_row(header: list[str], row: list[str]) -> Iterator[str]:
         location = next((i for i, name in enumerate(names) if name in _LOCATIONS), None)
         finding = next((i for i, name in enumerate(names) if name in _FINDINGS), None)
         if finding is not None and location is not None:
-            named = cells[finding] if any(c.isalpha() for c in cells[finding]) else header[finding].rstrip("s")
+            cell, named = cells[finding], header[finding].rstrip("s")
+            named = f"{cell} {named}" if _SIZE.match(cell) else cell if any(c.isalpha() for c in cell) else named
             rest = [cell for i, cell in enumerate(cells) if i not in (finding, location) and cell]
             yield f"{named} in {cells[location]}, {', '.join(rest)}." if rest else f"{named} in {cells[location]}."
         else:
