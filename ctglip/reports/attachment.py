@@ -80,7 +80,7 @@ class Attachment:
         if not self.locations:
             return Attached(mention, [])
         inside = [p for p in self.locations if p.start < mention.end and p.end > mention.start]
-        if inside and self._fits(mention, inside[-1]) and not (inside[-1].term.weak and self._fits_outside(mention)):
+        if inside and self._fits(mention, inside[-1]) and not inside[-1].term.weak:
             part = self._part_named(mention, inside[-1])
             return Attached(mention, self._group(mention, part)) if part else self._coordinated(mention, inside[-1])
         start, end = self.scopes.clause_of(mention.start)
@@ -173,12 +173,6 @@ class Attachment:
         between = self.words[start:end]
         plain = len(between) < 3 and all(w.isalpha() and w not in self.lexicon.lists["boundary"] for w in between)
         return plain or all(word in self.lexicon.lists["listing"] for word in between)
-
-    def _fits_outside(self, mention: Mention) -> bool:
-        """Whether the clause names a better location than the one in the mention ("soft tissue mass of the neck")."""
-        start, end = self.scopes.clause_of(mention.start)
-        outside = (p for p in self.locations if start <= p.start < end and not mention.start <= p.start < mention.end)
-        return any(self._fits(mention, p) and not self.in_other_mention(p, mention) for p in outside)
 
     # --- lymph nodes
 

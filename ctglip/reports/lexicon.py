@@ -62,6 +62,7 @@ class Lexicon:
         self._weak = {phrase(text) for text in known["weak"]}
         self._head_words = {phrase(text)[0] for text in known["heads"]}
         self.locations, self.concepts, self.cues, self.levels, self.measures = tries = tuple(Trie() for _ in range(5))
+        self.cues.skipped = self.lists["adverb"]
         self._in: dict[tuple[str, str], str] = {}
         self._heads: dict[tuple[str, ...], str] = {}
         self.alone: dict[str, str | None] = {}
@@ -136,17 +137,8 @@ class Lexicon:
         return sorted(named, key=lambda hit: hit[:2])
 
     def find_cues(self, words: Sequence[str]) -> list[Cue]:
-        """Cues, the longest that begins at each word, adverbs inside them read over: "cannot be entirely excluded"."""
-        found = [Cue(start, end, *value) for start, end, value in self.cues.find(words)]
-        if self.lists["adverb"].isdisjoint(words):
-            return found
-        kept = [i for i, word in enumerate(words) if word not in self.lists["adverb"]]
-        hits = self.cues.find([words[i] for i in kept])
-        whole = [Cue(kept[start], kept[end - 1] + 1, *value) for start, end, value in hits]
-        whole = [cue for cue in whole if cue.end - cue.start > sum(cue.start <= i < cue.end for i in kept)]
-        apart = [c for c in found if not any(w.start <= c.start < w.end and c.end <= w.end for w in whole)]
-        whole = [w for w in whole if not any(c.start <= w.start < c.end for c in apart)]
-        return sorted((*apart, *whole))
+        """Cues, the longest that begins at each word."""
+        return [Cue(start, end, *value) for start, end, value in self.cues.find(words)]
 
     def find_concepts(self, words: Sequence[str]) -> list[TrieMatch]:
         """Phrases of what is seen, and adjectives that share their noun: "epidural" in "epidural or subdural bleed"."""

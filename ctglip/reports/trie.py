@@ -15,11 +15,15 @@ class TrieMatch(NamedTuple):
 
 
 class Trie:
-    """Phrases to meanings; ``find`` gives the longest match at each place, left to right, without overlap."""
+    """Phrases to meanings; ``find`` gives the longest match at each place, left to right, without overlap.
+
+    Words of ``skipped`` are read over inside a phrase.
+    """
 
     def __init__(self) -> None:
         self._root: dict[Any, Any] = {}
         self.words: set[str] = set()
+        self.skipped: frozenset[str] = frozenset()
 
     def add(self, words: Sequence[str], value: Any, replace: bool = False) -> None:
         """Store a phrase; the first meaning stays unless told otherwise. Empty phrases are ignored."""
@@ -53,9 +57,9 @@ class Trie:
             while True:
                 if None in node:
                     end, value = j, node[None]
-                if j == count:
-                    break
-                node = node.get(words[j])
+                while j < count and words[j] not in node and words[j] in self.skipped:
+                    j += 1
+                node = node.get(words[j]) if j < count else None
                 if node is None:
                     break
                 j += 1
