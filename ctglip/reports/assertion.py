@@ -348,13 +348,6 @@ class Scopes:
         low, high = min(start, other), max(start, other)
         return any(m.kind == "exception" and low < m.start < high for m in self.cues)
 
-    def within_exception(self, start: int, other: int) -> bool:
-        """Whether a word stands in an exception that leads a clause, another behind: "except for the ..., no ..."."""
-        cue = next((m for m in self.cues if m.kind == "exception" and m.start <= start < other), None)
-        if cue is None or cue.start > self.clause_of(cue.start)[0] or self.words[cue.start] not in self.lists["saving"]:
-            return False
-        return "," not in self.words[cue.start : start] and "," in self.words[start:other]
-
     def is_host(self, start: int) -> bool:
         """Whether what is denied only belongs to the finding that begins there."""
         return bool(self.hosts) and any(a <= start < b for a, b, _ in self.hosts)

@@ -283,8 +283,6 @@ class Attachment:
         """Whether a finding is not there: behind "other than", or in "no extension of the thrombus into the ..."."""
         if location.start > mention.start and self.scopes.excepted(mention.start, location.start):
             return True
-        if location.start < mention.start and self.scopes.within_exception(location.start, mention.start):
-            return True
         if not self.scopes.is_host(mention.start):
             return False
         before = self.words[max(0, location.start - 2) : location.start]

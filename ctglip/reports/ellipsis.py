@@ -9,27 +9,25 @@ import re
 
 from ctglip.reports.findings import StatedOrgan
 from ctglip.reports.lexicon import Lexicon
-from ctglip.reports.mentions import SIDES
+from ctglip.vocabulary.organs import Side
 
 _LED = re.compile(
     r"^\W*(?:the\s+)?(?P<side>left|right|lt|rt|l|r)\b\s*(?:side|one)?\s*(?P<rest>(?::|(?<=\s)[–—-]).*|"
     r"(?:['’]s|is|are|was|shows?|has|contains?|demonstrates?|measures?|appears?|normal|unremarkable|clear|none|no|not|also|with|resolved|moderate|small|large|trace|tiny|minimal)\b.*)$",
     re.IGNORECASE | re.DOTALL,
 )
-_ABSENT = re.compile(r"^[\s:–—-]*(?:is\s+)?(?P<answer>none|no|nil|absent|negative|not seen)[\s.]*$", re.IGNORECASE)
-_PRESENT = re.compile(
-    r"^[\s:–—-]*(?:(?:['’]s|is|are|was|has|appears|remains)\s+)?(?:(?:now|also|only|still|slightly|much|a)\s+)?"
-    r"(?P<answer>yes|present|positive|mild|moderate|severe|small|smaller|large|larger|trace|tiny|minimal|massive|new|stable|"
-    r"unchanged|resolved|gone|bigger|loculated)\b(?P<more>.*)$",
+_TOLD = re.compile(
+    r"^[\s:–—-]*(?:(?:is|are|was|has|appears|remains)\s+)?(?:(?:now|also|only|still|slightly|much|a)\s+)?"
+    r"(?P<answer>none|no|nil|absent|negative|not seen|resolved|gone|yes|present|positive|mild|moderate|severe|smaller|"
+    r"small|larger|large|bigger|trace|tiny|minimal|massive|new|stable|unchanged|loculated)\b(?P<more>.*)$",
     re.IGNORECASE | re.DOTALL,
 )
-_UNSAID = frozenset({"yes", "present", "positive"})
-_GONE = frozenset({"resolved", "gone"})
 _ON_A_SIDE = re.compile(
     r"^\W*(?:on the (?:left|right)\b[^a-z]*(?:side\b)?.*(?:\d|\bone\b|\btwo\b|\bthree\b)|"
     r"(?:there is )?(?:an?\b|another)(?: \w+){0,2} one\b.* on the (?:left|right)\b)",
     re.IGNORECASE | re.DOTALL,
 )
+_ABSENT = frozenset({"none", "no", "nil", "absent", "negative", "not seen", "resolved", "gone"})
 _SIZE = frozenset({"small", "smaller", "large", "larger", "bigger", "tiny", "stable", "unchanged"})
 """What an organ can be too."""
 _DASHES = " :–—-."
@@ -61,11 +59,8 @@ def completed(
     led = _LED.match(text)
     if led is None:
         return f"{text} {lexicon.abnormalities[heading].display}" if heading and _MEASURED.search(text) else text
-    side, rest = SIDES.get(led.group("side").lower(), led.group("side").lower()), led.group("rest")
-    rest = re.sub(r"^['’]s\b", "is", rest)
-    side = {"l": "left", "r": "right"}.get(side, side)
-    if side not in ("left", "right"):
-        return text
+    side: Side = "left" if led.group("side")[0] in "lL" else "right"
+    rest = re.sub(r"^['’]s\b", "is", led.group("rest"))
     if last is not None and last.abnormality:
         told = _of_finding(rest, side, last, lexicon, of_organ)
         if told is not None:
@@ -76,21 +71,19 @@ def completed(
     return f"{organ.display} {rest}" if organ.side == side else text
 
 
-def _of_finding(rest: str, side: str, last: StatedOrgan, lexicon: Lexicon, of_organ: bool) -> str | None:
+def _of_finding(rest: str, side: Side, last: StatedOrgan, lexicon: Lexicon, of_organ: bool) -> str | None:
     """What is said of a side alone, where it tells how much of the finding before there is."""
+    told = _TOLD.match(rest)
+    words = lexicon.read(told.group("more"))[0] if told else []
+    if told is None or lexicon.find_concepts(words) or lexicon.find_locations(words):
+        return None
+    if of_organ and told.group("answer").lower() in _SIZE and rest[0] not in _DASHES:
+        return None
+    if words not in ([], ["."]) and last.laterality in (side, None):
+        return None
     name = lexicon.abnormalities[last.abnormality or ""].display
-    if _ABSENT.match(rest):
-        return f"No {side} {name}."
-    present = _PRESENT.match(rest)
-    words = lexicon.read(present.group("more"))[0] if present else []
-    if present is None or lexicon.find_concepts(words) or lexicon.find_locations(words):
-        return None
-    answer = present.group("answer").lower()
-    if of_organ and answer in _SIZE and rest[0] not in _DASHES:
-        return None
-    if words in ([], ["."]):
-        return f"No {side} {name}." if answer in _GONE else f"{'' if answer in _UNSAID else answer} {side} {name}."
-    return None if last.laterality == side or last.laterality is None else f"{side} {name} {rest.strip(_DASHES)}"
+    absent = told.group("answer").lower() in _ABSENT
+    return f"No {side} {name}." if absent else f"{side} {name} {rest.strip(_DASHES)}."
 
 
 def announced(text: str, rows: tuple[StatedOrgan, ...]) -> str | None:

@@ -74,7 +74,11 @@ def _owners(
     if not compared and comparing and "other" not in words[max(0, i - 4) : i]:
         return []
     alone = i > 1 and (words[i - 1] == "on" or (words[i - 1] == "in" and words[i + 1 : i + 2] in ([], ["."], [","])))
-    stands_for = next((w for w in reversed(words[: max(i - 1, 0)]) if w not in lexicon.perceived), "") if alone else ""
+    stands_for = (
+        next((w for w in reversed(words[: max(i - 1, 0)]) if w not in lexicon.perception | lexicon.lists["being"]), "")
+        if alone
+        else ""
+    )
     amount = i > 2 and words[i - 3] == "," and stands_for in lexicon.lists["quantity"]
     if (
         amount

@@ -45,7 +45,6 @@ class Lexicon:
             frozenset(phrase(text)[0] for text in texts)
             for texts in (measures, self.data["elliptical"], self.data["perception"])
         )
-        self.perceived = self.perception | {"is", "are", "was", "were"}
         self.lists["deciding"] = self.lists["quantity"] | {",", "and", ";", ":", "no", "there"}
         known = read_yaml(_FOLDER / "observations.yaml")
         self.observations: dict[str, dict[str, Any]] = known["observations"]
@@ -296,8 +295,8 @@ class Lexicon:
 
     def abnormality_of(self, concept: Concept) -> str | None:
         """The abnormality that a concept means where no organ is named, if it means one."""
-        named = concept.kind == "abnormality"
-        return self._bare.get(concept.name, concept.name) if named else self.alone.get(concept.name)
+        own = self._bare.get(concept.name, concept.name)
+        return own if concept.kind == "abnormality" else self.alone.get(concept.name)
 
     def home_of(self, concept: Concept) -> str | None:
         """The organ of a concept whose words name none, where it has one."""
@@ -392,8 +391,7 @@ class Lexicon:
         for organ, texts in self.data["levels"].items():
             for text in [*texts, *(f"{text}s" for text in texts)]:
                 roots[phrase(text)] = roots.get(phrase(text), frozenset()) | {organ}
-            roots["segment",] = frozenset({"liver", "lungs"})
-        for words, organs in roots.items():
+        for words, organs in (roots | {("segment",): frozenset({"liver", "lungs"})}).items():
             self.levels.add(words, organs)
 
 

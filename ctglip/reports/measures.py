@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from ctglip.reports.assertion import Scopes
 from ctglip.reports.lexicon import Lexicon
@@ -68,30 +68,16 @@ def removed(
     return found
 
 
-def enlarged(
-    words: Sequence[str], mention: Mention, mentions: Sequence[Mention], clause: Span, limiting: frozenset[str]
-) -> bool:
-    """Whether lymph nodes are 10 mm or more in short axis (15 in the groin), by the size behind them, else before."""
-    others = [m for m in mentions if not m.concept.silent]
-    last = min((m.start for m in others if m.start >= mention.end), default=clause.end)
-    comma = max((i + 1 for i in range(clause.start, mention.start) if words[i] == ","), default=clause.start)
-    first = max((m.end for m in others if m.end <= mention.start), default=comma)
-    sizes = [
-        *_sizes(words, mention.end, min(last, clause.end), limiting),
-        *_sizes(words, max(first, comma), mention.start, limiting),
-    ]
-    return bool(sizes) and sizes[0] >= (15 if "inguinal" in words[clause.start : clause.end] else 10)
-
-
-def _sizes(words: Sequence[str], start: int, end: int, limiting: frozenset[str]) -> Iterator[float]:
-    """Sizes in mm, of several dimensions the smallest; none that is a limit or of an earlier examination."""
-    for i in range(start, end):
-        unit, low = _UNITS.get(words[i]), i
-        while unit and low > start and (words[low - 1] in _DIMENSION or _NUMBER.match(words[low - 1])):
+def size_in(words: Sequence[str], limiting: frozenset[str]) -> float:
+    """The first size of a stretch in mm, of several dimensions the smallest: no limit, nor an earlier one; else 0."""
+    for i, word in enumerate(words):
+        unit, low = _UNITS.get(word, 0.0), i
+        while unit and low and (words[low - 1] in _DIMENSION or _NUMBER.match(words[low - 1])):
             low -= 1
-        numbers = [float(word.replace(",", ".")) for word in words[low:i] if _NUMBER.match(word)]
-        if unit and numbers and limiting.isdisjoint(words[max(low - 4, 0) : low]):
-            yield unit * min(numbers)
+        numbers = [float(number.replace(",", ".")) for number in words[low:i] if _NUMBER.match(number)]
+        if numbers and limiting.isdisjoint(words[max(low - 4, 0) : low]):
+            return unit * min(numbers)
+    return 0.0
 
 
 def _can_be(observation: str, location: Location, lexicon: Lexicon) -> bool:

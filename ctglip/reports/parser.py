@@ -118,11 +118,10 @@ class ReportParser:
 
     def _beside(self, row: StatedOrgan, side: Laterality) -> StatedOrgan:
         """What is adjacent to or underlies the finding before is on its side, unless it says another."""
-        pair = self.lexicon.pair_of(self.lexicon.term_of(row.organ)) if row.organ and side != "bilateral" else None
-        if row.laterality or row.status == "negated" or pair is None:
+        if row.laterality or row.status == "negated" or row.organ is None:
             return row
-        organ, laterality = members(pair, frozenset({side}))[0]
-        return replace(row, organ=organ, laterality=laterality)
+        sided = self._on_sides(row.organ, frozenset({side}))
+        return next((replace(row, organ=organ, laterality=side) for organ, side in sided), row)
 
     def _on_sides(self, organ: str, sides: frozenset[str]) -> Iterator[tuple[str, Laterality | None]]:
         """The topic's organ, or its like on the sides that the sentence itself names."""

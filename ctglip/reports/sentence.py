@@ -8,7 +8,7 @@ from ctglip.reports.assertion import Scopes
 from ctglip.reports.laterality import NONE
 from ctglip.reports.lexicon import Lexicon
 from ctglip.reports.location import find_locations
-from ctglip.reports.measures import enlarged, measured, removed
+from ctglip.reports.measures import measured, removed, size_in
 from ctglip.reports.mentions import NO_SIDE, SIDES, Concept, Cue, Location, Mention, Span
 
 _NUMBERS = frozenset({"two", "three", "several", "few"})
@@ -86,11 +86,17 @@ class Sentence:
         return found
 
     def _node(self, mention: Mention, mentions: Sequence[Mention]) -> Mention:
-        """Lymph nodes that are measured and large are enlarged."""
+        """Lymph nodes of 10 mm or more (15 in the groin), by the size behind them, else before, are enlarged."""
         if mention.concept.name != "visible_lymph_node" or "lymphadenopathy" not in self.lexicon.abnormalities:
             return mention
-        clause, limiting = self.scopes.clause_of(mention.start), self.lexicon.lists["limiting"]
-        large = enlarged(self.words, mention, mentions, clause, limiting)
+        start, end = self.scopes.clause_of(mention.start)
+        others = [m.span for m in mentions if not m.concept.silent]
+        end = min((span.start for span in others if mention.end <= span.start < end), default=end)
+        start = max([start, *(span.end for span in others if span.end <= mention.start)])
+        start = max([start, *(i for i in range(start, mention.start) if self.words[i] == ",")])
+        limiting = self.lexicon.lists["limiting"]
+        size = size_in(self.words[mention.end : end], limiting) or size_in(self.words[start : mention.start], limiting)
+        large = size >= (15 if "inguinal" in self.words else 10)
         return mention._replace(concept=mention.concept._replace(name="lymphadenopathy")) if large else mention
 
     def _without_headings(self, mentions: list[Mention]) -> list[Mention]:
@@ -136,7 +142,9 @@ class Sentence:
         """The side of a word that stands for a finding, none with another place, None where it stands for nothing."""
         pronoun = self.words[i] in self.lexicon.lists["pronoun"]
         begin = i + 1
-        while self.words[begin : begin + 1] and self.words[begin] in self.lexicon.perceived:
+        while (
+            self.words[begin : begin + 1] and self.words[begin] in self.lexicon.perception | self.lexicon.lists["being"]
+        ):
             begin += 1  # "a small one is seen on the left"
         following = self.words[begin : begin + 3]
         if following and following[0] in ("on", "in", "at"):

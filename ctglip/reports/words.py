@@ -19,8 +19,7 @@ SKIPPED = frozenset({"the", "a", "an", "-", "‐", "‑", "–", "'", "´", "`",
 _DEFINITE = frozenset({"the", "this", "these", "those", "that"})
 _HYPHENS = frozenset({"-", "‐", "‑", "–"})
 
-_CONTRACTED = re.compile(r"(?<=[a-z])['’](?:s(?: (?P<been>been))?|re)\b(?= )", re.IGNORECASE)
-_SHORTENING = frozenset({"there", "that", "it", "one", "here", "he", "she", "they", "this"})
+_CONTRACTED = re.compile(r"\b(there|that|it|one|here|s?he|they|this)['’](s|re)\b|['’]s(?= been\b)", re.IGNORECASE)
 _TOKEN = re.compile(r"[a-z]+n['’]t\b|[cdlts]\d{1,2}(?![^\W_])|[^\W\d_]+|\d+(?:[.,]\d+)*|\S", re.IGNORECASE)
 _FORMS: dict[str, dict[str, str]] = read_yaml(Path(__file__).with_name("words.yaml"))
 _IRREGULAR, _SPELLING = _FORMS["irregular"], tuple(_FORMS["spelling"].items())
@@ -51,15 +50,8 @@ def read_words(text: str, form: Callable[[str], str] | None = None) -> tuple[lis
 def _tokens(text: str) -> list[str]:
     """The words and signs of a text, "there's" and "gallbladder's been" with their verbs."""
     if "'" in text or "’" in text:
-        text = _CONTRACTED.sub(_spelled_out, text)
+        text = _CONTRACTED.sub(lambda m: f"{m[1]} {'is' if m[2] in 'sS' else 'are'}" if m[1] else " has", text)
     return _TOKEN.findall(text)
-
-
-def _spelled_out(match: re.Match[str]) -> str:
-    if match.group("been"):
-        return " has been"
-    before = match.string[: match.start()].rsplit(None, 1)[-1].lower()
-    return match.group() if before not in _SHORTENING else " is" if match.group()[1] in "sS" else " are"
 
 
 def definite(text: str, form: Callable[[str], str] | None = None) -> frozenset[int]:
