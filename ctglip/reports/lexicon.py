@@ -130,7 +130,7 @@ class Lexicon:
         found = self.locations.find(words)
         covered = {i for hit in found for i in range(hit.start, hit.end)}
         found += [location for hit in found for location in elided(words, hit, covered, self.locations)]
-        long = [(i, word) for i, word in enumerate(words) if len(word) > _SHORTEST_NEAR and i not in covered]
+        long = [(i, word) for i, word in enumerate(words) if len(word) > 8 and i not in covered]
         found += [TrieMatch(i, i + 1, term) for i, word in long if (term := self._near(word))]
         named = (hit for hit in found if hit.value.organs)
         return sorted(named, key=lambda hit: hit[:2])
@@ -247,7 +247,7 @@ class Lexicon:
         rest = words
         for span in reversed(self.locations.find(words)):
             rest = rest[: span.start] + rest[span.end :]
-        return self.concepts.get(tuple(word for word in rest if word not in _EMPTY)) if rest else None
+        return self.concepts.get(tuple(word for word in rest if word not in _EMPTY))
 
     def _resolve(self, kind: str, key: str, organ: str, structure: str | None = None) -> tuple[str, str] | None:
         """(abnormality, organ) of an observation or abnormality in an organ, or None when they do not fit."""
@@ -295,8 +295,8 @@ class Lexicon:
 
     def abnormality_of(self, concept: Concept) -> str | None:
         """The abnormality that a concept means where no organ is named, if it means one."""
-        own = self._bare.get(concept.name, concept.name)
-        return own if concept.kind == "abnormality" else self.alone.get(concept.name)
+        meant = self._bare if concept.kind == "abnormality" else self.alone
+        return meant.get(concept.name, concept.name if meant is self._bare else None)
 
     def home_of(self, concept: Concept) -> str | None:
         """The organ of a concept whose words name none, where it has one."""
@@ -395,7 +395,5 @@ class Lexicon:
             self.levels.add(words, organs)
 
 
-_SHORTEST_NEAR = 8
-"""Words at most this long stand for no organ next to them."""
 _PREFIXES = ("para", "peri", "retro", "supra", "infra", "sub", "inter", "intra", "trans", "juxta", "pre", "pleuro")
 _EMPTY = frozenset({"of", "in", "on", "at", "with", "and", "or", "to", "for", "left", "right", "both", "bilateral"})

@@ -4,20 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
+
+from ctglip.files import read_yaml
 
 _RULE = re.compile(r"^[ \t]*\|?[ \t]*:?-{2,}[-|: \t]*$")
-_FINDINGS = frozenset(
-    {"nodule", "nodules", "lesion", "lesions", "mass", "node", "nodes", "cyst"}
-    | {"cysts", "stone", "metastasis", "target"}
-)
-_LOCATIONS = frozenset({"location", "site", "lobe", "segment", "position", "place", "where"})
-_SIDES = frozenset({"right", "left"})
-_OTHERS = frozenset(
-    {"side", "organ", "structure", "region", "area", "system", "level", "finding", "findings", "result", "results"}
-    | {"size", "current", "prior", "previous", "baseline", "change", "comment", "comments", "status", "measurement"}
-    | {"series/image", "image", "diameter", "no", "no.", "number", "#", "today", "now", "then", "description", "vessel"}
-    | {"date", "nadir", "response", "target lesion", "target lesions", "non-target"}
-)
+_COLUMNS: dict[str, list[str]] = read_yaml(Path(__file__).with_name("columns.yaml"))
+_FINDINGS, _LOCATIONS, _SIDES, _OTHERS = (frozenset(names) for names in _COLUMNS.values())
 _ABSENT = frozenset({"none", "no", "nil", "absent", "negative", "-", "0", "not seen"})
 _SIZE = re.compile(r"[\d.,x ]+(?:mm|cm)$", re.IGNORECASE)
 _SPACED = re.compile(r" {2,}|\t")
