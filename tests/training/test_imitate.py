@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from ctglip.config import load_settings, merge
-from ctglip.data.cxr import CxrInputSettings
+from ctglip.data.cxr import CxrDataSettings
 from ctglip.errors import ConfigError
 from ctglip.evaluation.bootstrap import Question, weighted_auroc
 from ctglip.models.encoders import build_encoder
@@ -72,8 +72,8 @@ def test_levels_that_the_encoder_has_not_are_named(tiny_cxr, word_bert: Path, tm
 
 def zero_shot(release: Release, store: Store, truth: Path) -> dict[str, float]:
     """AUROC of impressions with a finding against those without it, of the radiographs of the split test."""
-    settings = CxrInputSettings.model_validate(release.cxr)
-    radiographs = radiographs_of(store, "test", settings.model_copy(update={"copies": 1}), training=False)
+    settings = CxrDataSettings.model_validate(dict(release.cxr or {}) | {"copies": 1})
+    radiographs = radiographs_of(store, "test", settings, training=False)
     images = torch.from_numpy(np.stack([radiographs.sampled([row], 0)[0].image for row in range(len(radiographs))]))
     labels = pl.read_csv(truth, schema_overrides={"study_id": pl.String})
     briefs = [[brief for _, brief in lines] for lines in CXR_SAYS.values()]
@@ -94,25 +94,25 @@ def zero_shot(release: Release, store: Store, truth: Path) -> dict[str, float]:
 @pytest.mark.slow
 @pytest.mark.parametrize("head_norm", ["layer", "batch"])
 def test_impressions_are_learned_from_radiographs(word_bert: Path, tmp_path: Path, head_norm: str) -> None:
-    """Mean over five trainings: so short a one misses a finding now and then. One that learns nothing tells two groups
-    of radiographs apart the right way round half of the time: the mean of ten is above 0.75 in one of two hundred."""
+    """Mean over three trainings: one that learns nothing tells two groups of radiographs apart the right way round half
+    of the time. Without the clinical prior, for which a random BERT's sentences are all alike."""
     store, truth = write_tiny_radiographs(tmp_path / "store", 240, seed=4)
     levels = {"encoder": {"widths": [16, 32, 48], "blocks": [0, 1, 1]}, "dim": 64, "embedding_dim": 32}
     own = {
         "data": {"batch": 24},
         "model": {**levels, "head_norm": head_norm},
-        "objective": {"aggregation": {"keep": [0.5, 0.5, 0.5], "tokens": 48}},
+        "objective": {"strength": 0.0, "aggregation": {"keep": [0.5, 0.5, 0.5], "tokens": 48}},
     }
     quiet = {"log_every": 30, "checkpoint_every": 200, "pairs": 0, "tensorboard": False}
     found, fell = [], []
-    for seed in range(5):
+    for seed in range(3):
         run = tmp_path / f"run{seed}"
         config = cxr_config(word_bert, FILMS, own, {"seed": seed}, steps=200, **quiet)
         release = load_release(pretrain(store.path, run, config))
         found += zero_shot(release, store, truth).values()
         lines = [line for line in read_metrics(run) if "loss" in line]
         fell.append([lines[0][name] - lines[-1][name] for name in ("loss", "loss_multi_views")])
-    assert np.mean(found) > 0.75, found
+    assert np.mean(found) > 0.85, found
     assert (np.mean(fell, axis=0) > 0).all()
 
 
