@@ -142,7 +142,9 @@ class Journal:
     def disagreements(self) -> dict[str, str]:
         """The studies on which journal and folder differ, and how, by id; no study is read."""
         present, committed = set(study_ids(self._store.path)), self.committed().keys()
-        found = dict.fromkeys(committed - present, "the journal has it, but its folder is gone.")
+        others = [i for i, entry in self.entries.items() if entry.recipe_hash != self._store.info.recipe_hash]
+        found = dict.fromkeys(others, "the journal has it with another recipe.")
+        found |= dict.fromkeys(committed - present, "the journal has it, but its folder is gone.")
         found |= dict.fromkeys(present - self.entries.keys(), "it is not in the journal.")
         found |= dict.fromkeys(
             present & (self.entries.keys() - committed), "the journal says that it failed, but its folder is there."

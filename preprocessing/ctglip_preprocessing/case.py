@@ -109,7 +109,7 @@ class Case:
         return JournalEntry(self.row.study_id, self.plan.recipe_hash, self.fingerprint, kept, failure, self.seconds)
 
 
-Stage = Callable[[Case], Case]
+CaseStage = Callable[[Case], Case]
 
 
 def run_case(case: Case, hard_limits: bool = False) -> JournalEntry:
@@ -254,7 +254,7 @@ def write(case: Case) -> Case:
     return case
 
 
-STAGES: tuple[tuple[str, Stage], ...] = (
+STAGES: tuple[tuple[str, CaseStage], ...] = (
     ("ingest", hash_input),
     ("report", read_report),
     ("ingest", read_image),

@@ -23,14 +23,14 @@ from ctglip.types import Failure
 from ctglip.vocabulary.abnormalities import load_abnormalities
 from ctglip.vocabulary.organs import load_organs
 from ctglip_preprocessing.case import Case, Plan, fingerprint
-from ctglip_preprocessing.executor import Results, execute
+from ctglip_preprocessing.executor import CaseResults, execute
 from ctglip_preprocessing.interrupt import Stop, never
 from ctglip_preprocessing.quality import QUALITY_PAGE, same_images, without_masks, write_quality_page
 from ctglip_preprocessing.settings import PreprocessConfig
 
 FIRST_BATCH = 200
 """Studies after which the tables are brought up to date for the first time; later a tenth of the store's."""
-Watch = Callable[[Results, int], Results]
+Watch = Callable[[CaseResults, int], CaseResults]
 """Passes a run's results on, and says how it goes; is told how many there will be."""
 
 

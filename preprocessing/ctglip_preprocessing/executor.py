@@ -32,10 +32,10 @@ QUEUED = 2
 """Cases handed to Ray beyond the number of its CPUs, so that no worker waits for the driver."""
 
 
-Results = Generator[JournalEntry, None, None]
+CaseResults = Generator[JournalEntry, None, None]
 
 
-def execute(cases: Sequence[Case], workers: int = 1, address: str | None = None, stop: Stop = never) -> Results:
+def execute(cases: Sequence[Case], workers: int = 1, address: str | None = None, stop: Stop = never) -> CaseResults:
     """Work on cases, in any order, and yield what became of each as it comes.
 
     Args:
@@ -51,7 +51,7 @@ def execute(cases: Sequence[Case], workers: int = 1, address: str | None = None,
     return _on_ray(cases, workers, address, stop)
 
 
-def _in_process(cases: Sequence[Case], stop: Stop) -> Results:
+def _in_process(cases: Sequence[Case], stop: Stop) -> CaseResults:
     try:
         for case in cases:
             if stop():
@@ -124,7 +124,7 @@ class _Actors:
         self._idle.append(self._busy.pop(reference))
 
 
-def _on_ray(cases: Sequence[Case], workers: int, address: str | None, stop: Stop) -> Results:
+def _on_ray(cases: Sequence[Case], workers: int, address: str | None, stop: Stop) -> CaseResults:
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     import ray

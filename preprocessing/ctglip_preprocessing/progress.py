@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ctglip_preprocessing.driver import Watch
-from ctglip_preprocessing.executor import Results
+from ctglip_preprocessing.executor import CaseResults
 
 LINE_EVERY_S = 30.0
 
@@ -20,7 +20,7 @@ def watching(console: Console) -> Watch:
     return partial(_bar if console.is_terminal else _lines, console)
 
 
-def _bar(console: Console, results: Results, total: int) -> Results:
+def _bar(console: Console, results: CaseResults, total: int) -> CaseResults:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -37,7 +37,7 @@ def _bar(console: Console, results: Results, total: int) -> Results:
             bar.update(task, completed=tally.finished, rate=tally.rate, failures=tally.failures)
 
 
-def _lines(console: Console, results: Results, total: int) -> Results:
+def _lines(console: Console, results: CaseResults, total: int) -> CaseResults:
     tally, tenth, last_line = _Tally(), 0, time.monotonic()
     for result in tally.count(results):
         yield result
@@ -59,7 +59,7 @@ class _Tally:
         self.reasons: Counter[str] = Counter()
         self.start = time.monotonic()
 
-    def count(self, results: Results) -> Results:
+    def count(self, results: CaseResults) -> CaseResults:
         for result in results:
             self.finished += 1
             if result.failure is not None:

@@ -10,9 +10,13 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from ctglip_preprocessing.driver import Summary, preprocess_cohort
 from ctglip_preprocessing.settings import PreprocessConfig
 
+from ctglip.cohort import read_cohort
 from ctglip.config import load_settings
+from ctglip.store.journal import Journal
+from ctglip.store.tables import Store
 
 SIZE = 24
 REPORT = "FINDINGS: The liver is enlarged. No splenomegaly.\nIMPRESSION: Hepatomegaly."
@@ -84,3 +88,20 @@ def contents(store: Path, without: tuple[str, ...] = ("journal.sqlite", ".lock",
     """Path -> hash of every file of a store, but those that need not be the same."""
     files = (path for path in store.rglob("*") if path.is_file() and path.name not in without)
     return {str(f.relative_to(store)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
+
+
+@pytest.fixture
+def run(tmp_path: Path, config):
+    """Preprocess the cohort table into ``store``."""
+
+    def go(**options) -> Summary:
+        changes = options.pop("config", config)
+        return preprocess_cohort(read_cohort(tmp_path / "cohort.csv"), tmp_path / "store", changes, **options)
+
+    return go
+
+
+def statuses(store: Path) -> dict[str, tuple[str, str]]:
+    """What the journal of a store says of each study: status, and code of the failure."""
+    with Journal(Store.open(store)) as journal:
+        return {i: (entry.status, entry.failure.code if entry.failure else "") for i, entry in journal.entries.items()}

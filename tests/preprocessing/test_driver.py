@@ -10,32 +10,14 @@ import nibabel as nib
 import numpy as np
 import pytest
 from ctglip_preprocessing.command import describe
-from ctglip_preprocessing.driver import Summary, preprocess_cohort
 
-from ctglip.cohort import read_cohort
 from ctglip.errors import StoreError
 from ctglip.files import remove
 from ctglip.store.format import study_path
 from ctglip.store.journal import Journal, exclusive
 from ctglip.store.tables import Store, write_parquet
 from ctglip.store.verify import verify
-from tests.preprocessing.conftest import REPORT, contents, write_scan, write_table
-
-
-@pytest.fixture
-def run(tmp_path: Path, config):
-    """Preprocess the cohort table into ``store``."""
-
-    def go(**options) -> Summary:
-        changes = options.pop("config", config)
-        return preprocess_cohort(read_cohort(tmp_path / "cohort.csv"), tmp_path / "store", changes, **options)
-
-    return go
-
-
-def _journal(store: Path) -> dict[str, tuple[str, str]]:
-    with Journal(Store.open(store)) as journal:
-        return {i: (entry.status, entry.failure.code if entry.failure else "") for i, entry in journal.entries.items()}
+from tests.preprocessing.conftest import REPORT, contents, statuses, write_scan, write_table
 
 
 def test_a_cohort_becomes_a_store(make_cohort, run, tmp_path: Path) -> None:
@@ -57,7 +39,7 @@ def test_a_cohort_becomes_a_store(make_cohort, run, tmp_path: Path) -> None:
     findings = store.table("findings").filter(study_id="00000", organ="liver", status="affirmed")
     assert "hepatomegaly" in findings["abnormality"].to_list()
     assert store.table("splits").height == 3
-    assert set(_journal(store.path).values()) == {("done", "")}
+    assert set(statuses(store.path).values()) == {("done", "")}
 
 
 def test_a_second_run_does_nothing(make_cohort, run, tmp_path: Path) -> None:
@@ -157,7 +139,7 @@ def test_failures_are_rows_and_the_others_finish(make_cohort, run, tmp_path: Pat
     assert failed["../../x"] == ("cohort", "bad_id")
     assert (summary.written, len(failed)) == (2, 5)
     assert Store.open(tmp_path / "store").study_ids == ["00004", "00005"]
-    assert _journal(tmp_path / "store")["00002"] == ("failed", "report_empty")
+    assert statuses(tmp_path / "store")["00002"] == ("failed", "report_empty")
     again = run()
     assert (again.worked, again.up_to_date, len(again.failed)) == (0, 2, 5)
     assert run(retry_failed=True).worked == 4
@@ -166,7 +148,7 @@ def test_failures_are_rows_and_the_others_finish(make_cohort, run, tmp_path: Pat
     write_table(table, rows)
     mended = run()
     assert (mended.written, len(mended.failed)) == (1, 3)
-    assert "../../x" not in _journal(tmp_path / "store")
+    assert "../../x" not in statuses(tmp_path / "store")
 
 
 def test_a_cohort_without_report_columns_is_images_alone(make_cohort, run, tmp_path: Path) -> None:
