@@ -16,13 +16,14 @@ from typing import Any, Literal
 from pydantic import Field
 
 from ctglip.cohort import OPTIONAL, REQUIRED
-from ctglip.cohorts.base import Card, CohortCells, CohortReader, CohortTables
+from ctglip.cohorts.base import Card, CohortCells, CohortReader, CohortTables, Localization
 from ctglip.cohorts.disk import Disk
 from ctglip.config import Settings, load_settings
 from ctglip.cxr.views import view_of
 from ctglip.errors import CohortError
 from ctglip.files import check_id
 from ctglip.types import Region
+from ctglip.vocabulary.abnormalities import load_abnormalities
 
 _SLOT = re.compile(r"\{([^{}:]+)(?::(\d+))?\}")
 _LISTED = 12
@@ -214,6 +215,9 @@ class _Reading:
             self.found.labels[study_id] = stronger(self.found.labels[study_id], labels)
         if self.map.boxes is not None and (box := _box(theirs, self.map.boxes)) is not None:
             self.found.regions.setdefault(study_id, []).append(box)
+            edges = (box.row0, box.row1, box.column0, box.column1)
+            known = box.name if box.name in load_abnormalities() else None
+            self.found.localization.append(Localization(study_id, box.name, known, edges))
 
     def _image(self, name: str) -> str:
         """The path itself; with ``**/`` in it, wherever below the folder the file lies."""

@@ -36,7 +36,8 @@ class CtRate(CohortReader):
         if not metadata:
             tables.facts.append("There is no metadata table: reconstructions are chosen by their numbers.")
         volumes = self._without_excluded(volumes, disk, tables)
-        volumes = _with_geometry(volumes, metadata, tables) if version == 1 else volumes
+        headers = _headers(volumes, metadata, tables) if version == 1 else {}
+        volumes = [volume for volume in volumes if version == 2 or volume.name in headers]
         if settings.reconstructions == "one":
             volumes = one_each(volumes, metadata, settings, tables)
         reports = _by_name(disk, "VolumeName", ("Findings_EN",), "radiology_text_reports/train_reports.csv",
@@ -47,9 +48,7 @@ class CtRate(CohortReader):
         masks = _masks(disk) if version == 2 else {}
         for volume in volumes:
             row = _row(volume, settings, metadata.get(volume.name, {}), reports, masks)
-            if version == 1:
-                row |= header_cells(metadata[volume.name])
-            tables.rows.append(row)
+            tables.rows.append(row | headers.get(volume.name, {}))
         _note_missing(tables, bool(reports), bool(masks), version)
         tables.labels = self._labels(disk, settings, tables)
         if settings.repeated_findings == "exclude":
@@ -110,11 +109,11 @@ def _by_name(disk: Disk, key: str, columns: tuple[str, ...], *names: str) -> dic
     return found
 
 
-def _with_geometry(
+def _headers(
     volumes: list[CtRateVolume], metadata: Mapping[str, CohortCells], tables: CohortTables
-) -> list[CtRateVolume]:
-    """Those volumes of version 1 that the metadata table says all of."""
-    kept = []
+) -> dict[str, CohortCells]:
+    """Scaling and geometry of the volumes of version 1 that the metadata table says all of."""
+    found: dict[str, CohortCells] = {}
     for volume in volumes:
         row = metadata.get(volume.name)
         missing = [name for name in GEOMETRY if row is not None and not row.get(name)]
@@ -123,12 +122,10 @@ def _with_geometry(
             tables.exclude(volume.name, "no_metadata", f"{detail} in the metadata table, so its HU are not known.")
             continue
         try:
-            header_cells(row)
+            found[volume.name] = header_cells(row)
         except ValueError as error:
             tables.exclude(volume.name, "bad_metadata", f"Its row in the metadata table cannot be used: {error}.")
-            continue
-        kept.append(volume)
-    return kept
+    return found
 
 
 def _masks(disk: Disk) -> dict[str, str]:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import ast
+import json
 import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 
-import numpy as np
-
 from ctglip.cohorts.base import CohortCells, CohortTables
 from ctglip.cohorts.ct_rate_volumes import CtRateSettings, CtRateVolume
-from ctglip.ct.geometry import LPS_TO_RAS
 
 GEOMETRY = (
     "RescaleSlope", "RescaleIntercept", "XYSpacing", "ZSpacing", "ImagePositionPatient", "ImageOrientationPatient",
@@ -20,8 +17,8 @@ GEOMETRY = (
 
 
 def _numbers(text: str | None, count: int) -> list[float]:
-    values = ast.literal_eval(text or "[]")
-    numbers = [float(value) for value in (values if isinstance(values, list | tuple) else [values])]
+    values = json.loads(text or "[]")
+    numbers = [float(value) for value in (values if isinstance(values, list) else [values])]
     if len(numbers) != count or not all(map(math.isfinite, numbers)):
         raise ValueError(f"{text!r}, expected {count} numbers")
     return numbers
@@ -40,21 +37,21 @@ def header_cells(row: Mapping[str, str | None]) -> CohortCells:
         slope, intercept = float(row["RescaleSlope"] or ""), float(row["RescaleIntercept"] or "")
         column_mm, row_mm = _numbers(row["XYSpacing"], 2)
         depth = float(row["ZSpacing"] or "")
-        axes = np.array(_numbers(row["ImageOrientationPatient"], 6)).reshape(2, 3)
+        axes = _numbers(row["ImageOrientationPatient"], 6)
         origin = _numbers(row["ImagePositionPatient"], 3)
-    except (SyntaxError, TypeError, KeyError) as error:
+    except (TypeError, KeyError) as error:
         raise ValueError(f"{error}") from error
-    normal = np.cross(axes[0], axes[1])
-    if not (depth > 0 and column_mm > 0 and row_mm > 0 and np.linalg.norm(normal) > 0.5):
-        raise ValueError(f"spacing {column_mm} x {row_mm} x {depth} mm, axes {axes.tolist()}")
-    affine = np.eye(4)
-    affine[:3, :3] = np.stack([axes[0] * column_mm, axes[1] * row_mm, normal * depth], axis=1)
-    affine[:3, 3] = origin
-    numbers = (LPS_TO_RAS @ affine)[:3].ravel().tolist()
+    along, down = axes[:3], axes[3:]
+    normal = [along[k - 2] * down[k - 1] - along[k - 1] * down[k - 2] for k in range(3)]
+    if not (depth > 0 and column_mm > 0 and row_mm > 0 and math.hypot(*normal) > 0.5):
+        raise ValueError(f"spacing {column_mm} x {row_mm} x {depth} mm, axes {axes}")
+    cells: list[float] = []
+    for k, sign in enumerate((-1, -1, 1)):  # from LPS to RAS
+        cells += [sign * value for value in (along[k] * column_mm, down[k] * row_mm, normal[k] * depth, origin[k])]
     return {
         "hu_slope": f"{slope:g}",
         "hu_intercept": f"{intercept:g}",
-        "affine": " ".join(f"{number + 0.0:.7g}" for number in numbers),
+        "affine": " ".join(f"{number + 0.0:.7g}" for number in cells),
     }
 
 
@@ -79,7 +76,7 @@ def _float(row: Mapping[str, str | None], name: str) -> float | None:
 def _pixel(row: Mapping[str, str | None]) -> float | None:
     try:
         return _numbers(row.get("XYSpacing"), 2)[0]
-    except (ValueError, SyntaxError):
+    except (ValueError, TypeError):
         return None
 
 

@@ -56,15 +56,15 @@ class Disk:
         self._walk()
 
     def _walk(self) -> None:
-        visited: set[str] = set()
+        visited: set[tuple[int, int]] = set()
         stack = [("", str(self.root))]
         while stack:
             inner, folder = stack.pop()
-            real = os.path.realpath(folder)
-            if real in visited:
-                continue
-            visited.add(real)
             try:
+                status = os.stat(folder)
+                if (status.st_dev, status.st_ino) in visited:
+                    continue
+                visited.add((status.st_dev, status.st_ino))
                 entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
             except OSError as error:
                 raise CohortError(f"{folder} cannot be read: {error.strerror}.", code="unreadable") from error

@@ -10,10 +10,13 @@ from ctglip.cohorts.amos_mm import AmosMm
 from ctglip.cohorts.base import CohortReader
 from ctglip.cohorts.column_map import ColumnMapReader
 from ctglip.cohorts.ct_rate import CtRate
+from ctglip.cohorts.drawn_cxr import ObjectCxr, SiimPneumothorax, Tbx11k, VinDrCxr
 from ctglip.cohorts.inspect_pe import Inspect
+from ctglip.cohorts.jsrt import Jsrt
 from ctglip.cohorts.lung_nodules import Lidc, Luna16
 from ctglip.cohorts.m3d_cap import M3dCap
 from ctglip.cohorts.merlin import Merlin
+from ctglip.cohorts.mimic_cxr import MimicCxr, MsCxr
 from ctglip.cohorts.nlst import Nlst
 from ctglip.cohorts.on_ct_rate import RadGenome, RexGrounding
 from ctglip.cohorts.rad_chestct import RadChestCt
@@ -27,7 +30,8 @@ READERS: dict[str, type[CohortReader]] = {
     reader.name: reader
     for reader in (
         CtRate, RadGenome, RexGrounding, Merlin, RadChestCt, Inspect, AbdomenAtlas, RadGpt, AmosMm, M3dCap, RsnaPe,
-        RsnaTrauma, TotalSegmentatorData, Lidc, Luna16, Nlst,
+        RsnaTrauma, TotalSegmentatorData, Lidc, Luna16, Nlst, MimicCxr,
+        MsCxr, VinDrCxr, ObjectCxr, SiimPneumothorax, Jsrt, Tbx11k,
     )
 }  # fmt: skip
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ctglip.cxr import headerless
 from ctglip.cxr.dicom import read_dicom
 from ctglip.cxr.picture import Radiograph, grey, read_picture
 from ctglip.cxr.recipe import CxrRecipe
@@ -21,7 +22,7 @@ def read_radiograph(path: Path, recipe: CxrRecipe) -> tuple[Radiograph, tuple[Qu
     """Read a radiograph.
 
     Args:
-        path: ``.png``, ``.jpg`` or a DICOM file (by its content, whatever its name).
+        path: ``.png``, ``.jpg``, a headerless ``.IMG`` of JSRT, or a DICOM file (by its content, whatever its name).
         recipe: whether a DICOM window counts.
 
     Returns:
@@ -44,6 +45,8 @@ def read_radiograph(path: Path, recipe: CxrRecipe) -> tuple[Radiograph, tuple[Qu
     elif path.name.lower().endswith(SUFFIXES):
         pixels, checks = grey(read_picture(path, ScanError, "The radiograph"))
         radiograph = Radiograph(pixels)
+    elif path.suffix.lower() == headerless.SUFFIX:
+        radiograph, checks = headerless.read_headerless(path)
     else:
         raise ScanError(
             "The radiograph is no image format that is known here.",

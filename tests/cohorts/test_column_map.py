@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from ctglip.cohort import Cohort, read_cohort
@@ -67,12 +68,6 @@ LAYOUTS: dict[str, dict[str, str]] = {
         "0004cfab-14fd-4e49-80ba-63a80b6bddd6,,,,,0\n"
         "00436515-870c-4b36-a041-de91049b9ab4,264.0,152.0,213.0,379.0,1\n"
         "00436515-870c-4b36-a041-de91049b9ab4,562.0,152.0,256.0,453.0,1\n",
-    },
-    "siim_pneumothorax": {
-        "train-rle.csv": "ImageId, EncodedPixels\n1.2.276.0.1.4.8323329.6904.1517875201.850819, -1\n"
-        "1.2.276.0.1.4.8323329.1314.1517875167.222290,175349 7 1013 12 1009 17\n"
-        "1.2.276.0.1.4.8323329.1314.1517875167.222290,400 3 1020 2\n",
-        "dicom-images-train/1.2.3/1.2.4/1.2.276.0.1.4.8323329.6904.1517875201.850819.dcm": "",
     },
     "covidx": {
         "train.txt": "3 SARS-10.1148rg.242035193-g04mr34g0-Fig8a-day0.jpeg pneumonia cohen\n"
@@ -176,13 +171,8 @@ def test_rsna(tmp_path: Path) -> None:
     assert (first.name, first.row0, first.row1, first.column0, first.column1) == ("lung_opacity", 152, 531, 264, 477)
     assert second.column0 == 562
     assert cohort.rows[0].regions is None
-
-
-def test_siim(tmp_path: Path) -> None:
-    cohort, _, out = read("siim_pneumothorax", tmp_path)
-    assert len(cohort.rows) == 2, "rows of one radiograph are one study"
-    assert label_frame(out / "labels.csv")["pneumothorax"].to_list() == [0, 1]
-    assert cohort.rows[0].image.parent.name == "1.2.4"
+    drawn = pl.read_csv(out / "localization.csv").select("row0", "row1", "column0", "column1", "abnormality").rows()
+    assert drawn == [(152, 531, 264, 477, "lung_opacity"), (152, 605, 562, 818, "lung_opacity")]
 
 
 def test_covidx(tmp_path: Path) -> None:

@@ -1,0 +1,105 @@
+"""What holds for every reader: its card, its names, what becomes of errors, and the command's list."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ctglip.cohorts.base import CohortReader, CohortTables, Exclusion
+from ctglip.cohorts.disk import Disk
+from ctglip.cohorts.registry import READERS, cohort_names, cohort_reader
+from ctglip.cohorts.writing import read_cohort_tables
+from ctglip.errors import CohortError
+from ctglip.vocabulary.abnormalities import load_abnormalities
+from ctglip.vocabulary.organs import load_organs
+from tests.cli.commands import ctglip, good
+from tests.cohorts.builders import run, write_file
+
+TESTS = "\n".join(path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_*.py"))
+
+
+@pytest.mark.parametrize("name", cohort_names())
+def test_every_reader_has_a_card_and_a_miniature(name: str) -> None:
+    card = cohort_reader(name).card
+    assert card.title
+    assert card.source
+    assert card.licence
+    assert card.size
+    assert f'"{name}"' in TESTS, "no test writes its layout"
+
+
+@pytest.mark.parametrize("name", sorted(READERS))
+def test_data_beside_readers_names_what_the_dictionaries_know(name: str) -> None:
+    data, abnormalities, organs = READERS[name]().data, load_abnormalities(), load_organs()
+    assert [label for label in data.labels if label not in abnormalities] == []
+    assert [value for value in data.findings.values() if value is not None and value not in abnormalities] == []
+    assert [value for value in data.organs.values() if value is not None and value not in organs] == []
+    columns = [column for label in data.labels for column in data.columns_of(label)]
+    assert not set(columns) & set(data.lost), "a column is either ours or lost"
+
+
+@pytest.mark.parametrize("name", [name for name in cohort_names() if name != "m3d_cap"])
+def test_an_empty_folder_is_refused_in_one_line(name: str, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CohortError) as caught:
+        run(name, tmp_path / "empty", tmp_path / "out")
+    assert caught.value.code in ("no_images", "no_table")
+    assert "\n" not in str(caught.value)
+    assert str(tmp_path / "empty") in str(caught.value)
+    assert not (tmp_path / "out" / "cohort.csv").exists()
+
+
+def test_the_list_of_the_command(tmp_path: Path) -> None:
+    cards = json.loads(good("cohort", "--list", "--json").out)
+    assert sorted(cards) == cohort_names()
+    assert cards["ct_rate"]["brings"] == ["scans", "report", "labels", "masks", "splits"]
+    assert cards["ct_rate"]["settings"]["reconstructions"] == "one"
+    assert "CT-RATE (ct): scans, report, labels, masks, splits" in good("cohort", "--list").out
+    wrong = ctglip("cohort", "ct_rat", tmp_path, tmp_path / "out")
+    assert wrong.code == 2
+    assert "ct_rate" in wrong.err
+    lacking = ctglip("cohort", "ct_rate")
+    assert lacking.code == 2
+    assert "ctglip cohort NAME ROOT OUT" in lacking.err
+    gone = ctglip("cohort", "ct_rate", tmp_path / "nowhere", tmp_path / "out")
+    assert gone.code == 2
+    assert "There is no folder" in gone.err
+
+
+class Toy(CohortReader):
+    name = "toy"
+
+    @property
+    def card(self):
+        return cohort_reader("openi").card
+
+    def read(self, disk: Disk, settings: object) -> CohortTables:
+        rows = [{"study_id": name, "patient_id": name, "image": f"{name}.png"} for name in ("a", "b", "a b", "a")]
+        return CohortTables(rows=rows[: 4 if disk.has("twice") else 3])
+
+
+def test_what_every_reader_goes_through(tmp_path: Path) -> None:
+    write_file(tmp_path / "a.png")
+    write_file(tmp_path / "c.png.part")
+    tables = read_cohort_tables(Toy(), tmp_path)
+    assert [row["study_id"] for row in tables.rows] == ["a"]
+    assert [(one.item, one.reason) for one in tables.excluded] == [
+        ("c.png.part", "download_unfinished"), ("b", "image_missing"), ("a b", "bad_id"),
+    ]  # fmt: skip
+    assert isinstance(tables.excluded[0], Exclusion)
+    with pytest.raises(CohortError, match=r"1 of 3 images that the tables name are not there, first b\.png") as caught:
+        read_cohort_tables(Toy(), tmp_path, Toy.Settings(missing="refuse"))
+    assert caught.value.code == "missing_images"
+    write_file(tmp_path / "twice")
+    with pytest.raises(CohortError, match="1 studies stand in several rows, first 'a'"):
+        read_cohort_tables(Toy(), tmp_path)
+
+
+def test_links_are_followed_and_circles_end(tmp_path: Path) -> None:
+    write_file(tmp_path / "real" / "a.png")
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "link").symlink_to(tmp_path / "real")
+    (tmp_path / "real" / "back").symlink_to(tmp_path / "root")
+    assert Disk(tmp_path / "root").paths("a.png") == ["link/a.png"]
