@@ -61,7 +61,7 @@ class Disk:
         while stack:
             inner, folder = stack.pop()
             try:
-                status = os.stat(folder)
+                status = Path(folder).stat()
                 if (status.st_dev, status.st_ino) in visited:
                     continue
                 visited.add((status.st_dev, status.st_ino))
