@@ -22,16 +22,24 @@ _PREPROCESSED = re.compile(r"(?:train|valid)_preprocessed")
 
 
 class OnCtRateSettings(CohortSettings):
-    """What can be chosen of both.
+    """What can be chosen of either.
 
     Attributes:
         ct_rate: the folder of CT-RATE: its volumes, reports and metadata are taken.
         version: of CT-RATE's volumes.
-        valid_as: the split of CT-RATE's official validation studies (RadGenome-ChestCT).
     """
 
     ct_rate: Path | None = None
     version: Literal["auto", "1", "2"] = "auto"
+
+
+class RadGenomeSettings(OnCtRateSettings):
+    """What can be chosen of RadGenome-ChestCT.
+
+    Attributes:
+        valid_as: the split of CT-RATE's official validation studies.
+    """
+
     valid_as: Literal["val", "test"] = "test"
 
 
@@ -39,7 +47,7 @@ def ct_rate_rows(settings: OnCtRateSettings, tables: CohortTables) -> dict[str, 
     """CT-RATE's rows by volume, with absolute paths; none where its folder was not given."""
     if settings.ct_rate is None:
         return {}
-    chosen = CtRateSettings(reconstructions="all", version=settings.version, valid_as=settings.valid_as)
+    chosen = CtRateSettings(reconstructions="all", version=settings.version)
     found = CtRate().read(Disk(settings.ct_rate), chosen)
     tables.facts += [f"CT-RATE: {fact}" for fact in found.facts]
     root = settings.ct_rate.resolve()
@@ -53,21 +61,21 @@ class RadGenome(CohortReader):
     """Reads RadGenome-ChestCT."""
 
     name = "radgenome"
-    Settings = OnCtRateSettings
+    Settings = RadGenomeSettings
     leaves = r"seg_(?:train|valid)_.*"
 
-    def read(self, disk: Disk, settings: OnCtRateSettings) -> CohortTables:
+    def read(self, disk: Disk, settings: RadGenomeSettings) -> CohortTables:
         """RadGenome-ChestCT in our form, on CT-RATE's own volumes where its folder is given (then with CT-RATE's masks:
         RadGenome's fit its preprocessed volumes alone), else on the preprocessed ones."""
         tables = CohortTables()
         theirs = ct_rate_rows(settings, tables)
         sentences = self._sentences(disk, tables)
         rows = [row | {"study_id": name} for name in sentences if (row := theirs.get(name))] if theirs else (
-            self._preprocessed(disk, settings, sentences, tables)
+            self._preprocessed(disk, sentences, tables)
         )  # fmt: skip
         for name in sorted(sentences.keys() - {str(row["study_id"]) for row in rows}):
             tables.exclude(name, "image_missing", "It has sentences and no volume.")
-        tables.rows = rows
+        tables.rows = [row | {"split": row["split"] if row["split"] == "train" else settings.valid_as} for row in rows]
         tables.organ_text = [text for found in sentences.values() for text in found]
         self._labels(disk, tables)
         return tables
@@ -92,7 +100,7 @@ class RadGenome(CohortReader):
         return found
 
     def _preprocessed(
-        self, disk: Disk, settings: OnCtRateSettings, sentences: dict[str, list[OrganSentence]], tables: CohortTables
+        self, disk: Disk, sentences: dict[str, list[OrganSentence]], tables: CohortTables
     ) -> list[CohortCells]:
         """Rows of the preprocessed volumes, with slope and intercept where CT-RATE's metadata table lies beside."""
         volumes = {PurePosixPath(path).name.split(".")[0]: (path, match) for path, match in disk.named(VOLUME)
@@ -120,7 +128,7 @@ class RadGenome(CohortReader):
                 "masks": masks.get(name),
                 "findings": " ".join(told) or None,
                 "modality": "ct",
-                "split": "train" if match[2] == "train" else settings.valid_as,
+                "split": "train" if match[2] == "train" else "test",
                 "hu_slope": details.get("RescaleSlope"),
                 "hu_intercept": details.get("RescaleIntercept"),
             })  # fmt: skip

@@ -12,6 +12,7 @@ from ctglip.cohorts.disk import Disk
 from ctglip.cohorts.registry import READERS, cohort_names, cohort_reader
 from ctglip.cohorts.writing import read_cohort_tables
 from ctglip.errors import CohortError
+from ctglip.resources import resource
 from ctglip.vocabulary.abnormalities import load_abnormalities
 from ctglip.vocabulary.organs import load_organs
 from tests.cli.commands import ctglip, good
@@ -28,6 +29,17 @@ def test_every_reader_has_a_card_and_a_miniature(name: str) -> None:
     assert card.licence
     assert card.size
     assert f'"{name}"' in TESTS, "no test writes its layout"
+
+
+@pytest.mark.parametrize("name", cohort_names())
+def test_every_reader_has_a_page_that_says_what_to_type(name: str) -> None:
+    page = (resource("docs", "cohorts") / f"{name}.md").read_text(encoding="utf-8")
+    card = cohort_reader(name).card
+    assert f"ctglip cohort {name} " in page
+    assert card.title in page
+    assert f"({name}.md)" in (resource("docs", "cohorts") / "README.md").read_text(encoding="utf-8")
+    for key in (*cohort_reader(name).Settings.model_fields,):
+        assert f"`{key}`" in page or f"{key}=" in page or key in ("leaks", "missing"), f"the page does not name {key}"
 
 
 @pytest.mark.parametrize("name", sorted(READERS))
