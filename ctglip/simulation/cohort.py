@@ -15,7 +15,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import polars as pl
@@ -31,8 +31,68 @@ from ctglip.simulation.study import SimulatedStudy, SimulationSettings, body_of,
 
 VERSION = 1
 """Raised when the same settings make other studies than before."""
-_LESION_COLUMNS = ("study_id", "organ", "abnormality", "x_mm", "y_mm", "z_mm", "radius_mm")
-_CXR_LESION_COLUMNS = ("study_id", "organ", "abnormality", "row", "column", "radius")
+
+
+@dataclass(frozen=True)
+class _Scans:
+    """CT scans and their masks."""
+
+    beside: ClassVar[str] = "masks"
+    suffixes: ClassVar[tuple[str, str]] = (".nii.gz", ".nii.gz")
+    lesion: ClassVar[tuple[str, ...]] = ("x_mm", "y_mm", "z_mm", "radius_mm")
+
+    def about(self) -> dict[str, Any]:
+        """What decides how images are made, beside the study."""
+        return {}
+
+    def anatomy(self, template: tuple[Path, Path]) -> Anatomy:
+        """A template as studies are made of it."""
+        return _template(template)
+
+    def write(self, job: _CohortJob, index: int, anatomy: Anatomy | None, image: Path, beside: Path) -> dict[str, Any]:
+        """Simulate a study and write it; its row of the cohort, its truth and its lesions."""
+        study = simulate_study(job.seed, index, job.settings, anatomy)
+        _write_nifti(image, study.scan.hu, study.scan.affine)
+        _write_nifti(beside, study.labels.labels, study.labels.affine)
+        return _record(study, {"report": study.report}, study.truth, study.lesions)
+
+    def lesion_row(self, lesion: dict[str, Any]) -> tuple[Any, ...]:
+        """Where a lesion lies, by the columns of ``lesion``."""
+        return *lesion["centre_mm"], round(lesion["radius_mm"], 1)
+
+    def draw_montage(self, job: _CohortJob, changed: bool) -> None:
+        """``montage.png``: each abnormality beside its absence."""
+        if changed or not (job.out / "montage.png").is_file():
+            draw_montage(job.out / "montage.png", job.seed, job.settings, _anatomy(job))
+
+
+@dataclass(frozen=True)
+class _Radiographs(_Scans):
+    """Chest radiographs and the boxes of their regions."""
+
+    settings: CxrSettings
+    beside = "regions"
+    suffixes = (".png", ".csv")
+    lesion = ("row", "column", "radius")
+
+    def about(self) -> dict[str, Any]:
+        return {"radiographs": self.settings.model_dump(mode="json")}
+
+    def anatomy(self, template: tuple[Path, Path]) -> Anatomy:
+        return _chest(template)
+
+    def write(self, job: _CohortJob, index: int, anatomy: Anatomy | None, image: Path, beside: Path) -> dict[str, Any]:
+        made = simulate_radiograph(job.seed, index, job.settings, self.settings, anatomy)
+        _write_radiograph(image, beside, made)
+        report = {"findings": made.report.findings, "impression": made.report.impression}
+        return _record(made.study, {"modality": "cxr", "view": made.view, **report}, made.truth, made.lesions)
+
+    def lesion_row(self, lesion: dict[str, Any]) -> tuple[Any, ...]:
+        return lesion["row"], lesion["column"], lesion["radius"]
+
+    def draw_montage(self, job: _CohortJob, changed: bool) -> None:
+        del changed
+        draw_cxr_montage(job.out / "montage.png", job.out / "cohort.csv")
 
 
 @dataclass(frozen=True)
@@ -44,7 +104,7 @@ class _CohortJob:
     settings: SimulationSettings
     template: tuple[Path, Path] | None
     key: str
-    radiographs: CxrSettings | None = None
+    kind: _Scans
 
 
 def simulate_cohort(
@@ -82,11 +142,13 @@ def simulate_cohort(
             f"Cannot simulate {studies} studies with {workers} workers.", fix="Ask for at least one of each."
         )
     settings = settings or SimulationSettings()
-    key = _key(seed, settings, template, radiographs)
-    job = _CohortJob(out, seed, settings, template, key, radiographs)
-    for folder in ("images", "masks" if radiographs is None else "regions", "records"):
+    kind = _Scans() if radiographs is None else _Radiographs(radiographs)
+    sums = [file_checksum(path) for path in template] if template else None
+    key = value_hash([VERSION, seed, settings.model_dump(mode="json"), sums, *kind.about().values()])
+    job = _CohortJob(out, seed, settings, template, key, kind)
+    for folder in ("images", kind.beside, "records"):
         (out / folder).mkdir(parents=True, exist_ok=True)
-    anatomy = None if template is None else _anatomy(job)
+    _anatomy(job)  # a template whose masks do not fit is a fault before the first study
     missing = [index for index in range(studies) if not _is_done(job, index)]
     done = studies - len(missing)
     if progress:
@@ -96,11 +158,8 @@ def simulate_cohort(
         if progress:
             progress(done, studies)
     records = [read_json(_record_path(out, index)) for index in range(studies)]
-    _write_tables(out, records, _LESION_COLUMNS if radiographs is None else _CXR_LESION_COLUMNS)
-    if radiographs is not None:
-        draw_cxr_montage(out / "montage.png", out / "cohort.csv")
-    elif missing or not (out / "montage.png").is_file():
-        draw_montage(out / "montage.png", seed, settings, anatomy)
+    _write_tables(out, records, kind)
+    kind.draw_montage(job, bool(missing))
     _write_about(job, studies)
     return out / "cohort.csv"
 
@@ -114,9 +173,8 @@ def _write_about(job: _CohortJob, studies: int) -> None:
         "hash": job.key,
         "settings": job.settings.model_dump(mode="json"),
         "template": [path.name for path in job.template] if job.template else None,
+        **job.kind.about(),
     }
-    if job.radiographs is not None:
-        about["radiographs"] = job.radiographs.model_dump(mode="json")
     write_json(job.out / "simulation.json", about)
 
 
@@ -125,23 +183,14 @@ def study_id(index: int) -> str:
     return f"sim-{index:05d}"
 
 
-def _key(
-    seed: int, settings: SimulationSettings, template: tuple[Path, Path] | None, radiographs: CxrSettings | None
-) -> str:
-    sums = [file_checksum(path) for path in template] if template else None
-    parts: list[Any] = [VERSION, seed, settings.model_dump(mode="json"), sums]
-    return value_hash(parts if radiographs is None else [*parts, radiographs.model_dump(mode="json")])
-
-
 def _record_path(out: Path, index: int) -> Path:
     return out / "records" / f"{study_id(index)}.json"
 
 
 def _files(job: _CohortJob, index: int) -> tuple[Path, Path]:
-    name = study_id(index)
-    if job.radiographs is None:
-        return job.out / "images" / f"{name}.nii.gz", job.out / "masks" / f"{name}.nii.gz"
-    return job.out / "images" / f"{name}.png", job.out / "regions" / f"{name}.csv"
+    name, kind = study_id(index), job.kind
+    image, beside = kind.suffixes
+    return job.out / "images" / f"{name}{image}", job.out / kind.beside / f"{name}{beside}"
 
 
 def _is_done(job: _CohortJob, index: int) -> bool:
@@ -192,65 +241,34 @@ def _chest(paths: tuple[Path, Path]) -> Anatomy:
 
 def _anatomy(job: _CohortJob) -> Anatomy | None:
     """The template as the job needs it."""
-    if job.template is None:
-        return None
-    return _template(job.template) if job.radiographs is None else _chest(job.template)
+    return None if job.template is None else job.kind.anatomy(job.template)
 
 
 def _simulate_to_disk(job: _CohortJob, indices: Sequence[int]) -> int:
     anatomy = _anatomy(job)
     for index in indices:
-        image, masks = _files(job, index)
-        if job.radiographs is not None:
-            radiograph = simulate_radiograph(job.seed, index, job.settings, job.radiographs, anatomy)
-            _write_radiograph(image, masks, radiograph)
-            write_json(_record_path(job.out, index), _cxr_record(radiograph, index, job.key))
-            continue
-        study = simulate_study(job.seed, index, job.settings, anatomy)
-        _write_nifti(image, study.scan.hu, study.scan.affine)
-        _write_nifti(masks, study.labels.labels, study.labels.affine)
-        write_json(_record_path(job.out, index), _record(study, index, job.key))
+        files = _files(job, index)
+        made = job.kind.write(job, index, anatomy, *files)
+        paths = [str(path.relative_to(job.out)) for path in files]
+        named = {"study_id": study_id(index), "patient_id": "", "image": paths[0], job.kind.beside: paths[1]}
+        row = {**named, **made.pop("row")}
+        write_json(_record_path(job.out, index), {"hash": job.key, "row": row, **made})
     return len(indices)
 
 
-def _record(study: SimulatedStudy, index: int, key: str) -> dict[str, Any]:
-    name = study_id(index)
+def _record(
+    study: SimulatedStudy, columns: dict[str, Any], truth: dict[str, Any], lesions: Sequence[Any]
+) -> dict[str, Any]:
     return {
-        "hash": key,
         "row": {
-            "study_id": name,
             "patient_id": f"patient-{study.patient:05d}",
-            "image": f"images/{name}.nii.gz",
-            "masks": f"masks/{name}.nii.gz",
-            "report": study.report,
+            **columns,
             "age": study.age,
             "sex": study.sex,
             "scanner": study.scanner,
         },
-        "truth": study.truth,
-        "lesions": [asdict(lesion) for lesion in study.lesions],
-    }
-
-
-def _cxr_record(radiograph: SimulatedCxr, index: int, key: str) -> dict[str, Any]:
-    name, study = study_id(index), radiograph.study
-    return {
-        "hash": key,
-        "row": {
-            "study_id": name,
-            "patient_id": f"patient-{study.patient:05d}",
-            "image": f"images/{name}.png",
-            "regions": f"regions/{name}.csv",
-            "modality": "cxr",
-            "view": radiograph.view,
-            "findings": radiograph.report.findings,
-            "impression": radiograph.report.impression,
-            "age": study.age,
-            "sex": study.sex,
-            "scanner": study.scanner,
-        },
-        "truth": radiograph.truth,
-        "lesions": [asdict(lesion) for lesion in radiograph.lesions],
+        "truth": truth,
+        "lesions": [asdict(lesion) for lesion in lesions],
     }
 
 
@@ -273,21 +291,20 @@ def _write_nifti(path: Path, array: np.ndarray, affine: np.ndarray) -> None:
         temporary.write_bytes(igzip.compress(image.to_bytes(), 1, mtime=0))
 
 
-def _write_tables(out: Path, records: Sequence[dict[str, Any]], columns: Sequence[str]) -> None:
+def _write_tables(out: Path, records: Sequence[dict[str, Any]], kind: _Scans) -> None:
     """Cohort, truth and lesions as CSV, from the studies' records."""
     ids = [record["row"]["study_id"] for record in records]
     _write_csv(out / "cohort.csv", pl.DataFrame([record["row"] for record in records], infer_schema_length=None))
     pairs = [kind.pair for kind in KINDS if any(kind.pair in record["truth"] for record in records)]
     truth = {pair: [record["truth"].get(pair) for record in records] for pair in sorted(pairs)}
     _write_csv(out / "truth.csv", pl.DataFrame({"study_id": ids, **truth}))
-    rows = [(name, *_lesion(m)) for name, record in zip(ids, records, strict=True) for m in record["lesions"]]
-    _write_csv(out / "lesions.csv", pl.DataFrame(rows, schema=list(columns), orient="row"))
-
-
-def _lesion(made: dict[str, Any]) -> tuple[Any, ...]:
-    if "centre_mm" in made:
-        return made["organ"], made["abnormality"], *made["centre_mm"], round(made["radius_mm"], 1)
-    return made["organ"], made["abnormality"], made["row"], made["column"], made["radius"]
+    rows = [
+        (name, lesion["organ"], lesion["abnormality"], *kind.lesion_row(lesion))
+        for name, record in zip(ids, records, strict=True)
+        for lesion in record["lesions"]
+    ]
+    schema = ["study_id", "organ", "abnormality", *kind.lesion]
+    _write_csv(out / "lesions.csv", pl.DataFrame(rows, schema=schema, orient="row"))
 
 
 def _write_csv(path: Path, table: pl.DataFrame) -> None:
