@@ -65,6 +65,10 @@ class CxrDataSettings(DataSettings, CxrInputSettings):
             they are read from the store at each step, by ``loop.workers`` if there are any.
     """
 
+    modality = "cxr"
+    spatial_dims = 2
+    knows_size = False
+
     name: Literal["cxr"] = "cxr"  # pyright: ignore[reportIncompatibleVariableOverride]
     batch: int = Field(default=32, ge=2)
     copies: int = Field(default=1, ge=1, le=4)

@@ -24,6 +24,7 @@ from ctglip.data.sampling import BalancedSampler, SamplingSettings, rows_of_rank
 from ctglip.data.scans import ScanDataSettings, ScansBesideCrops, ScanSettings
 from ctglip.data.settings import DataSettings
 from ctglip.errors import StoreError
+from ctglip.modality import MODALITIES
 from ctglip.reports.parser import get_parser
 from ctglip.store.tables import Store
 from ctglip.types import Failure, Finding, Progress
@@ -338,8 +339,7 @@ def check_modality(store: Store, settings: DataSettings) -> None:
     Raises:
         StoreError: code ``other_modality``.
     """
-    modality = "cxr" if settings.name == "cxr" else "ct"
-    if store.info.modality != modality:
+    if store.info.modality != settings.modality:
         kinds = {"ct": "crops or scans", "cxr": "cxr"}
         raise StoreError(
             f"{store.path} holds {store.info.modality}, and data.name is {settings.name}.",
@@ -366,7 +366,7 @@ def studies_of(store: Store, split: str) -> list[str]:
 
 def no_organs(store: Store, split: str) -> StoreError:
     """Why a split has no organ to train on."""
-    if store.info.modality == "ct" and store.table("organs").is_empty():
+    if MODALITIES[store.info.modality].needs_masks and store.table("organs").is_empty():
         return StoreError(
             f"None of the {len(store.study_ids)} studies of {store.path} has organ masks, so there is no organ to "
             "train on.",

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import Field
 
 from ctglip.config import Settings
+from ctglip.types import ModalityName
 
 
 class DataSettings(Settings):
@@ -20,6 +23,10 @@ class DataSettings(Settings):
         threads: threads that read studies and cut crops.
         permute_texts: a control that must learn nothing: reports are exchanged between studies, organ by organ.
     """
+
+    modality: ClassVar[ModalityName] = "ct"
+    spatial_dims: ClassVar[int] = 3
+    knows_size: ClassVar[bool] = True
 
     name: str
     organs: tuple[str, ...] = ()

@@ -205,21 +205,21 @@ class StudyDataset(TextDataset[StudySample]):
     ) -> tuple[StudyImages[Any], list[str]]:
         """The images, and the studies that can be read, as far as that is known."""
         settings = self.settings
-        if isinstance(settings, CxrDataSettings):
+        if settings.name == "cxr":
             study_ids = frontal_studies(store, study_ids, settings.lateral)
             images = CxrImages(reader or cxr_reader(store, settings, study_ids), region_boxes(store, study_ids))
-        else:
-            names = settings.organs or trainable_organs(store, organs, abnormalities)
-            names = names or tuple(name for name in organs.names if abnormalities.of_organ(name))
-            names = tuple(organs[name].name for name in names)
-            rows: dict[str, list[OrganRow]] = {name: [] for name in study_ids}
-            for instance in instances_of(store, study_ids, names, settings.crops):
-                rows[instance.study_id].append(instance.row)
-            if texts == "organs" and reading == "query":
-                self._add_mentioned(rows, names)
-            memory = (settings.keep_gb, settings.threads)
-            reader = reader or scan_reader(store, settings.input, study_ids, *memory)
-            images = ScanImages(reader, rows, self.organ_names, names, organs, settings, reading)
+            return images, images.reader.preload(study_ids, progress)
+        names = settings.organs or trainable_organs(store, organs, abnormalities)
+        names = names or tuple(name for name in organs.names if abnormalities.of_organ(name))
+        names = tuple(organs[name].name for name in names)
+        rows: dict[str, list[OrganRow]] = {name: [] for name in study_ids}
+        for instance in instances_of(store, study_ids, names, settings.crops):
+            rows[instance.study_id].append(instance.row)
+        if texts == "organs" and reading == "query":
+            self._add_mentioned(rows, names)
+        memory = (settings.keep_gb, settings.threads)
+        reader = reader or scan_reader(store, settings.input, study_ids, *memory)
+        images = ScanImages(reader, rows, self.organ_names, names, organs, settings, reading)
         return images, images.reader.preload(study_ids, progress)
 
     def _add_mentioned(self, rows: dict[str, list[OrganRow]], names: Sequence[str]) -> None:

@@ -163,7 +163,7 @@ def feature_key(release: Release, organs: OrganDictionary, view: FeatureView = P
             "scans": None if release.reads_crops else release.scans,
             "organs": organs.hash,
             "view": view.name,
-            **({"cxr": release.cxr} if release.cxr is not None else {}),
+            "cxr": release.cxr,
         }
     )
 

@@ -42,10 +42,7 @@ class _Outputs(nn.Module):
 
 def image_shape(release: Release) -> tuple[int, ...]:
     """Channels and sides of what a released model's encoder sees."""
-    if release.cxr is not None:
-        return (release.model.inputs.in_channels, release.cxr["size"], release.cxr["size"])
-    grid = (release.crops if release.reads_crops else release.scans or {})["grid"]
-    return (release.model.inputs.in_channels, *(int(side) for side in grid))
+    return (release.model.inputs.in_channels, *release.sides)
 
 
 def export_onnx(

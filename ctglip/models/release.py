@@ -105,6 +105,13 @@ class Release:
         return _MODALITY_OF[self.reader_kind]
 
     @property
+    def sides(self) -> tuple[int, ...]:
+        """Voxels or pixels along each axis of what its encoder sees."""
+        settings = {"crops": self.crops, "scans": self.scans, "cxr": self.cxr}[self.reader_kind]
+        assert settings is not None
+        return tuple(int(side) for side in settings.get("grid") or [settings["size"]] * 2)
+
+    @property
     def reads_crops(self) -> bool:
         """Organs are read from crops, not in whole scans."""
         return self.model.reads_crops

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from ctglip.errors import ModelError
 from ctglip.files import read_json
+from ctglip.inference.model_readers import reader_of
 from ctglip.models.release import load_release
 from ctglip.store.tables import Store
 from ctglip.tasks.base import Initialization
@@ -53,7 +54,7 @@ class FinetunedModel:
         head = BagHead(state["weight"].shape[1], self.targets, about["organs"], about["hidden"])
         head.load_state_dict({name.replace("spread", "std"): value for name, value in state.items()})
         self.network = ClassificationNetwork(self.release.model, head, about["space"], about["whole"]).eval()
-        global_image = about["whole"] and self.release.cxr is not None
+        global_image = about["whole"] and "whole" in reader_of(self.release, features_only=True).reads
         self.config = ClassificationConfig(read="whole" if global_image else "organs")
 
     def predict(self, store: Store, study_ids: Sequence[str]) -> pl.DataFrame:

@@ -86,7 +86,7 @@ class Segmentation(Task[SegmentationConfig]):
     ) -> Segmentation:
         """Read radiographs and masks."""
         for one in initializations:
-            if one.release.cxr is None:
+            if not isinstance(reader_of(one.release, features_only=True), RadiographOrganReader):
                 raise ModelError(f"{one.name} was trained on CT scans, and radiographs are segmented.",
                                  code="other_modality")  # fmt: skip
             check_recipe(store, one.release)

@@ -11,11 +11,9 @@ import torch
 
 from ctglip.config import Settings
 from ctglip.data.captions import OrganCaptions
-from ctglip.data.cxr import CxrDataSettings
 from ctglip.data.dataset import TextDataset
 from ctglip.data.organs import CropDataSettings
 from ctglip.data.reader import CachedReader
-from ctglip.data.scans import ScanDataSettings
 from ctglip.errors import ModelError, StoreError
 from ctglip.features.text_bank import TextBank
 from ctglip.files import user_cache
@@ -206,7 +204,7 @@ def model_parts(
     inputs = ModelInputs(
         in_channels=data.channels,
         text_dim=text_dim,
-        sizes=data.name != "cxr" and sizes,
+        sizes=data.knows_size and sizes,
         anatomy=regions is not None and any(need.anatomy for need in needs),
         organs=len(names),
         organ_labels=tuple(tuple(sorted(organs.roi_labels(name))) for name in names),
@@ -219,7 +217,9 @@ def _release(
     model: DualEncoder, organs: tuple[str, ...], store: Store, config: PretrainConfig, encoder: TextEncoder
 ) -> Release:
     data, scales = config.data, _scales(config)
-    scans = data.whole_scans() if isinstance(data, CropDataSettings) else data
+    images: dict[str, Any] = {}
+    if (whole := data.whole_scans() if isinstance(data, CropDataSettings) else data) is not None:
+        images = {whole.name: _input_settings(whole.input, scales[whole.name])}
     return Release(
         model=model,
         organs=organs,
@@ -230,8 +230,7 @@ def _release(
         text_settings=config.text,
         text_hash=encoder.hash,
         text_encoder=encoder,
-        scans=_input_settings(scans.input, scales["scans"]) if isinstance(scans, ScanDataSettings) else None,
-        cxr=_input_settings(data.input, scales["cxr"]) if isinstance(data, CxrDataSettings) else None,
+        **images,
     )
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
 from ctglip.data.augment import AugmentationParameters
 from ctglip.data.crops import voxel_mm
-from ctglip.data.cxr import CxrDataSettings
 from ctglip.data.dataset import TextDataset
 from ctglip.data.organs import CropDataSettings, OrganDataset
 from ctglip.features.text_bank import TextBank
@@ -23,8 +22,8 @@ from ctglip.pages.pairs import NegativeText, PairSample, PairsPage, render
 from ctglip.pages.parts import Fact, Picture
 from ctglip.pages.pictures import best_slice, slice_picture
 from ctglip.training.assembly import Assembly
-from ctglip.training.recipe import AnyDataSettings, PretrainConfig
-from ctglip.types import OrganRow, Region
+from ctglip.training.recipe import PretrainConfig
+from ctglip.types import ModalityName, OrganRow, Region
 from ctglip.vocabulary.organs import OrganDictionary
 
 _DARK_HU = -300
@@ -53,15 +52,13 @@ def write_pairs(path: Path, parts: Assembly, config: PretrainConfig, count: int)
     samples = [s for source in parts.sources.values() for s in _samples(source, parts, config, bank)[:share]]
     learned = [caption for caption in parts.captions if caption.captions]
     release = parts.release
-    size = [release.cxr["size"]] * 2 if release.cxr else (release.scans or release.crops)["grid"]
-    grid = release.crops["grid"] if release.reads_crops else size
     facts = (
         Fact(
             "Organs with a text",
             str(len(learned)),
             f"{sum(caption.kind == 'abnormal' for caption in learned)} abnormal",
         ),
-        Fact("Grid of a crop" if release.reads_crops else "Grid", " × ".join(map(str, grid))),
+        Fact("Grid of a crop" if release.reads_crops else "Grid", " × ".join(map(str, release.sides))),
     )
     if any(sample.negatives for sample in samples):
         facts += (Fact("Negatives of each organ", str(config.data.negatives)),)
@@ -74,7 +71,7 @@ def _samples(source: TextDataset[Any], parts: Assembly, config: PretrainConfig, 
         return [_crop(one, source, parts, config, bank) for one in _in_turn(first_batch)]
     names = source.studies(0)
     studies = names if len(names) == len(first_batch) else [""] * len(first_batch)
-    rendering = _Rendering(config.data, tuple(getattr(source, "regions", ())))
+    rendering = _RENDERINGS[config.data.modality](config.data, tuple(getattr(source, "regions", ())))
     return [
         found
         for one, study_id in zip(first_batch, studies, strict=True)
@@ -84,20 +81,37 @@ def _samples(source: TextDataset[Any], parts: Assembly, config: PretrainConfig, 
 
 @dataclass(frozen=True)
 class _Rendering:
-    """How inputs were made, which their pictures undo, and the names of regions."""
+    """How scans became inputs, which their pictures (axial slices with an outline) undo, and the names of regions.
 
-    data: AnyDataSettings
+    Attributes:
+        title: of a whole image.
+        boxed: where all regions of a report are shown.
+    """
+
+    title: ClassVar[str] = "Whole scan"
+    boxed: ClassVar[bool] = False
+    data: Any
     regions: tuple[str, ...]
 
     def picture(self, image: np.ndarray, masks: Mapping[str, np.ndarray], subject: str) -> Picture | None:
-        """A radiograph with boxes around what is meant, or an axial slice of a scan with its outline."""
-        data = self.data
-        if not isinstance(data, CxrDataSettings):
-            windows = data.crops.windows_hu if isinstance(data, CropDataSettings) else data.input.windows_hu
-            return _picture(image, windows, (1.0, 1.0, 1.0), masks, subject)
-        grey = image[0] * data.std + data.mean
+        """An image with what is meant in it."""
+        settings = self.data.crops if isinstance(self.data, CropDataSettings) else self.data.input
+        return _picture(image, settings.windows_hu, (1.0, 1.0, 1.0), masks, subject)
+
+
+class _CxrRendering(_Rendering):
+    """Radiographs with boxes."""
+
+    title = "Whole radiograph"
+    boxed = True
+
+    def picture(self, image: np.ndarray, masks: Mapping[str, np.ndarray], subject: str) -> Picture | None:
+        grey = image[0] * self.data.std + self.data.mean
         boxes = [Region(name, *_edges(inside)) for name, inside in masks.items() if inside.any()]
         return cxr_picture(grey, 1.0, boxes, longest_px=_PIXELS, subject=subject)
+
+
+_RENDERINGS: Mapping[ModalityName, type[_Rendering]] = {"ct": _Rendering, "cxr": _CxrRendering}
 
 
 def _edges(inside: np.ndarray) -> tuple[int, int, int, int]:
@@ -162,7 +176,7 @@ def _scan(
     sample: Any, study_id: str, names: Sequence[str], rendering: _Rendering, bank: TextBank, organs: OrganDictionary
 ) -> Iterator[PairSample]:
     """A whole scan or radiograph with its text, or with each of its organs."""
-    image, title = np.asarray(sample.image), "Whole radiograph" if rendering.data.name == "cxr" else "Whole scan"
+    image, title = np.asarray(sample.image), rendering.title
     subject = f"study {study_id}" if study_id else f"a {title.split()[-1]}"
     if len(sample.tags):
         yield _report(sample, title, rendering, bank)
@@ -193,7 +207,7 @@ def _report(sample: Any, title: str, rendering: _Rendering, bank: TextBank) -> P
         rendering.regions[int(sample.organ_id[n])].replace("_", " "): _inside(image, sample.boxes[0][n])
         for n in with_text
     }
-    picture = rendering.picture(image, boxes if rendering.data.name == "cxr" else {}, f"study {sample.study_id}")
+    picture = rendering.picture(image, boxes if rendering.boxed else {}, f"study {sample.study_id}")
     return PairSample(sample.study_id, title, text, "report", picture, facts=facts)
 
 

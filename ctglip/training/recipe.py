@@ -116,7 +116,7 @@ class PretrainConfig(RootSettings):
             ConfigError: code ``objective``: the model lacks what the objective trains or has what nothing trains, or
                 the encoder is not for this kind of image.
         """
-        needs, dims = needs_of(self.objective), 2 if self.data.name == "cxr" else 3
+        needs, dims = needs_of(self.objective), self.data.spatial_dims
         if self.model.encoder.spatial_dims != dims:
             raise ConfigError(
                 f"The data are {self.data.name}, and the encoder sees images of {self.model.encoder.spatial_dims} "

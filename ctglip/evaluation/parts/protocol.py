@@ -211,7 +211,7 @@ def _study_scores(context: Context, scorer: Scorer, protocol: Protocol, split: E
     patient = split.patient_of
     studies, row_of = list(patient), {(one.study_id, one.organ): row for row, one in enumerate(split.instances)}
     release = scorer.release
-    trained = set(split.organs if release.cxr is not None else release.provenance.get("trained", release.organs))
+    trained = {*release.provenance.get("trained", release.organs), *context.reader.known}
     scores = {name: np.full(len(studies), np.nan) for name in protocol.findings}
     for name, finding in protocol.findings.items():
         organs = [organ for organ in finding.organs if organ in trained]
