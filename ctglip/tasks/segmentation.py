@@ -86,9 +86,6 @@ class Segmentation(Task[SegmentationConfig]):
     ) -> Segmentation:
         """Read radiographs and masks."""
         for one in initializations:
-            if not isinstance(reader_of(one.release, features_only=True), RadiographOrganReader):
-                raise ModelError(f"{one.name} was trained on CT scans, and radiographs are segmented.",
-                                 code="other_modality")  # fmt: skip
             check_recipe(store, one.release)
         release, organ = initializations[0].release, config.segmentation.organ
         numbers = sorted(load_organs(release.organ_dictionary / "organs.yaml").labels_of(organ))
@@ -199,8 +196,11 @@ class Segmentation(Task[SegmentationConfig]):
 
 def _window(release: Release) -> CxrInputSettings:
     """How a model reads radiographs in fine-tuning."""
-    reader = reader_of(release, "whole", features_only=True)
-    assert isinstance(reader, RadiographOrganReader)
+    reader = reader_of(release, features_only=True)
+    if not isinstance(reader, RadiographOrganReader):
+        raise ModelError(
+            f"Radiographs are segmented, and this model was trained on {reader.modality.images}.", code="other_modality"
+        )
     return reader.settings
 
 
