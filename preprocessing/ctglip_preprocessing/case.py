@@ -155,10 +155,8 @@ def hash_input(case: Case) -> Case:
     """
     row = case.row
     content: dict[str, Any] = {"cells": _cells(row)}
-    for name, kind in _FILES.items():
-        path: Path | None = getattr(row, name)
-        if path is None:
-            continue
+    for name, path in _files(row):
+        kind = _FILES[name]
         if not path.exists():
             raise kind(
                 f"Study {row.study_id}: there is no {name} at {path}.",
@@ -276,12 +274,12 @@ def fingerprint(row: CohortRow) -> str:
 
     While it stays the same the content is taken to be the same.
     """
-    parts: list[Any] = [_cells(row)]
-    for name in _FILES:
-        path: Path | None = getattr(row, name)
-        if path is not None:
-            parts.append([name, *(_size_and_time(file) for file in files_below(path))])
-    return value_hash(parts, 32)
+    files = ([name, *(_size_and_time(file) for file in files_below(path))] for name, path in _files(row))
+    return value_hash([_cells(row), *files], 32)
+
+
+def _files(row: CohortRow) -> list[tuple[str, Path]]:
+    return [(name, path) for name in _FILES if (path := getattr(row, name)) is not None]
 
 
 def _cells(row: CohortRow) -> dict[str, Any]:

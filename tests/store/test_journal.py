@@ -169,6 +169,26 @@ def test_a_study_made_anew_from_other_input_replaces_its_rows(journaled: Store, 
     assert journaled.table("findings").filter(study_id="s-a").is_empty()
 
 
+@mended
+def test_an_unreadable_study_without_an_entry_is_removed(journaled: Store, mend) -> None:
+    """What the driver never entered and nobody can read is worth nothing."""
+    with Journal(journaled) as journal:
+        journal.forget(["s-a"])
+    (study_path(journaled.path, "s-a") / "zarr.json").write_text("{")
+    mend(journaled)
+    _agree(journaled)
+    assert journaled.study_ids == ["00123", "s-b"]
+
+
+def test_repair_forgets_a_study_that_it_removes(journaled: Store) -> None:
+    shard = study_path(journaled.path, "s-a") / "image" / "c.0.0.0.0"
+    shard.write_bytes(shard.read_bytes()[::-1])
+    assert ("s-a", "damaged_study") in _problems(journaled)
+    _mend_by_repair(journaled)
+    _agree(journaled)
+    assert journaled.study_ids == ["00123", "s-b"]
+
+
 def test_repair_takes_the_study_for_what_it_is(journaled: Store, record) -> None:
     write_study(journaled.path, record("s-a", "p1", source_checksum="other", seed=5))
     _mend_by_repair(journaled)
