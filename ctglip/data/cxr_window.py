@@ -1,4 +1,9 @@
-"""A window of a radiograph as a model's input, with what training draws: place, grey values, sides, turns and warps."""
+"""A window of a radiograph as a model's input, with what training draws: place, grey values, sides, turns and warps.
+
+(A turn and a warp are one interpolation of float grey values, from the radiograph around the window, with boxes that go
+along, all from numpy's generator; torchvision's ``RandomRotation`` and ``RandomPerspective`` interpolate twice, black
+beyond the window, and draw from torch's.)
+"""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from ctglip.data.samples import StudySample, without_organs
+from ctglip.data.samples import StudySample
 from ctglip.features.text_bank import TextBank
 from ctglip.inference.cxr_maps import cxr_maps
 from ctglip.inference.heatmap import on_pixels
@@ -23,6 +23,7 @@ from ctglip.objectives.base import Objective, total
 from ctglip.objectives.imitate import Imitate, ImitateSettings
 from ctglip.objectives.text_contrast import GlobalPair, GlobalPairSettings
 from tests.models.building import dual_encoder
+from tests.objectives.studies import without_organs
 from tests.training.tiny import write_word_bert
 
 SIZE, BLOT, SPREAD = 48, 6, 3

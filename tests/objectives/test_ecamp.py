@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ctglip.data.samples import StudySample, without_organs
+from ctglip.data.samples import StudySample
 from ctglip.errors import ConfigError
 from ctglip.features.text_bank import TextBank
 from ctglip.losses.masked import patchify, unpatchify
@@ -27,6 +27,7 @@ from ctglip.objectives.mixture import Mixture
 from ctglip.reports.wordpiece import WordPieceSettings, learn_pieces
 from ctglip.training.gradcache import accumulated_backward
 from tests.models.building import dual_encoder
+from tests.objectives.studies import without_organs
 from tests.objectives.toys import model as cnn_model
 from tests.objectives.toys import organ_samples
 

@@ -10,7 +10,7 @@ import torch
 
 from ctglip.data.augment import AugmentationParameters
 from ctglip.data.crops import CropSettings, OrganCrop
-from ctglip.data.samples import OrganSample, StudySample, without_organs
+from ctglip.data.samples import OrganSample, StudySample
 from ctglip.features.text_bank import TextBank
 from ctglip.models.aggregation import AggregationSettings
 from ctglip.models.dual_encoder import DualEncoder
@@ -31,6 +31,7 @@ from ctglip.objectives.text_contrast import (
     OrganTextSettings,
 )
 from tests.models.building import dual_encoder
+from tests.objectives.studies import without_organs
 
 PROMPTS = ["This is the liver.", "A spleen.", "The liver in CT.", "A CT of the spleen."]
 

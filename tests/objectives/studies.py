@@ -1,0 +1,16 @@
+"""Studies made up for tests."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float
+
+from ctglip.data.samples import StudySample
+
+
+def without_organs(study_id: str, images: Float[np.ndarray, "v c *s"], report: int) -> StudySample:
+    """A study of which the report alone counts."""
+    none = np.zeros(0, np.int64)
+    boxes = np.zeros((len(images), 0, 2 * (images.ndim - 2)), np.float32)
+    size = np.zeros((0, 4), np.float32)
+    return StudySample(study_id, images, None, boxes, size, none, none, none, none.reshape(0, 0), report=report)
