@@ -1,7 +1,7 @@
 """A moving average of the weights: steadier than the weights themselves, so it is what is validated and released.
 
-(``torch.optim.swa_utils.AveragedModel`` copies the whole objective, the text bank and a frozen text encoder with it, and
-gives nothing back into the module that is validated; of this class the state and the swap would be left.)
+(``torch.optim.swa_utils.AveragedModel`` copies the whole objective, the text bank and a frozen text encoder with it,
+and gives nothing back into the module that is validated; of this class the state and the swap would be left.)
 """
 
 from __future__ import annotations
