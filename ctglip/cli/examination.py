@@ -33,6 +33,14 @@ def examine_scan(scan: Path, masks: Path | None) -> tuple[dict[str, Any], list[s
         lines.append(f"{len(about.organs)} organs: {', '.join(volumes)}")
     if about.cut_organs:
         lines.append(f"Cut off by the field of view: {', '.join(about.cut_organs)}")
+    if about.bands:
+        bands = (f"{name} {share:.1%}" for name, share in about.bands.items())
+        lines.append(f"Voxels by HU: {', '.join(bands)}")
+    lines += [
+        f"{one.place}: {one.mean_hu:.0f} HU, expected {one.low:.0f} to {one.high:.0f}"
+        + ("" if one.is_expected else "  <- not where CT puts it")
+        for one in about.means
+    ]
     lines += [f"{check.severity:8} {check.code}: {check.message}" for check in checks]
     if not checks:
         lines.append("Nothing stands out.")

@@ -2,16 +2,46 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
+from ctglip.ct.hounsfield import Histogram
 from ctglip.ct.io import read_scan
+from ctglip.ct.mask_checks import EXPECTED_HU
 from ctglip.ct.masks import read_masks
+from ctglip.ct.quality import PADDING_HU, sample_of
 from ctglip.ct.recipe import CtRecipe
 from ctglip.ct.standardize import standardize
 from ctglip.errors import CTGLIPError
 from ctglip.types import LabelMap, QualityCheck, Scan, Standardized
 from ctglip.vocabulary.organs import OrganDictionary, load_organs
+
+BANDS_HU: Mapping[str, tuple[float, float]] = {
+    "below air": (-math.inf, -1100), "air": (-1100, -900), "lung": (-900, -400), "between lung and fat": (-400, -150),
+    "fat": (-150, -30), "soft tissue": (-30, 130), "contrast, spongy bone": (130, 400), "bone": (400, 1800),
+    "above bone": (1800, math.inf),
+}  # fmt: skip
+"""Where what a scan shows lies, in HU; together they are the whole histogram."""
+AIR_MODE_HU = (-1060, -935)
+
+
+@dataclass(frozen=True)
+class MeanHu:
+    """The mean HU of a place, and the lowest and highest that CT shows there, whatever the patient and the contrast."""
+
+    place: str
+    mean_hu: float
+    low: float
+    high: float
+
+    @property
+    def is_expected(self) -> bool:
+        """Whether it lies where CT puts it."""
+        return self.low <= self.mean_hu <= self.high
 
 
 @dataclass(frozen=True)
@@ -26,6 +56,8 @@ class ScanSummary:
         stored_shape: voxels after standardisation by the recipe.
         organs: volume in millilitres of each organ that is drawn by itself.
         cut_organs: those that reach the border of the field of view.
+        bands: share of the voxels in each of ``BANDS_HU``.
+        means: of air (the lowest mode of the histogram), and of organs whose mean HU is much the same in all people.
     """
 
     shape: tuple[int, int, int] | None = None
@@ -35,6 +67,8 @@ class ScanSummary:
     stored_shape: tuple[int, int, int] | None = None
     organs: dict[str, float] = field(default_factory=dict)
     cut_organs: tuple[str, ...] = ()
+    bands: dict[str, float] = field(default_factory=dict)
+    means: tuple[MeanHu, ...] = ()
 
 
 def examine(
@@ -85,4 +119,19 @@ def _summary(scan: Scan, study: Standardized, organs: OrganDictionary) -> ScanSu
         stored_shape=(a, b, c),
         organs={row.organ: row.volume_ml for row in rows},
         cut_organs=tuple(row.organ for row in rows if row.touches_border),
-    )
+        bands={
+            name: float(np.mean((scan.hu >= low) & (scan.hu < high))) for name, (low, high) in BANDS_HU.items()
+        },
+        means=(*_air(scan), *(
+            MeanHu(row.organ, row.mean_hu, *EXPECTED_HU[row.organ]) for row in study.rows if row.organ in EXPECTED_HU
+        )),
+    )  # fmt: skip
+
+
+def _air(scan: Scan) -> tuple[MeanHu, ...]:
+    """The lowest mode of the scan's numbers, padding left out."""
+    sample = sample_of(scan.hu)
+    histogram = Histogram.of(sample)
+    padding = {one.value for one in histogram.low if one.value < PADDING_HU}
+    modes = [mode for mode in histogram.modes if all(abs(mode - value) > 10 for value in padding)]
+    return (MeanHu("air", min(modes), *AIR_MODE_HU),) if modes else ()

@@ -18,7 +18,7 @@ _ORDERED = (
 _SLACK = 0.1
 """Organs cut by the field of view may share a centre: the order must be wrong by this share of the smaller one."""
 
-_EXPECTED_HU = {
+EXPECTED_HU = {
     "lungs": (-1000, -250), "liver": (-80, 280), "spleen": (-40, 320), "kidneys": (-40, 400), "heart": (-60, 500),
     "aorta": (-30, 800), "urinary_bladder": (-60, 600), "spine": (20, 1200), "autochthon_left": (-120, 180),
     "autochthon_right": (-120, 180), "hip_left": (20, 1200), "hip_right": (20, 1200),
@@ -69,8 +69,8 @@ def _of_order(code: str, known: Sequence[tuple[str, str]], wrong: Sequence[tuple
 
 def _density(rows: Sequence[OrganRow]) -> list[QualityCheck]:
     """Masks that lie beside their organs give themselves away by their HU."""
-    known = [row for row in rows if row.organ in _EXPECTED_HU]
-    wrong = [row for row in known if not _EXPECTED_HU[row.organ][0] <= row.mean_hu <= _EXPECTED_HU[row.organ][1]]
+    known = [row for row in rows if row.organ in EXPECTED_HU]
+    wrong = [row for row in known if not EXPECTED_HU[row.organ][0] <= row.mean_hu <= EXPECTED_HU[row.organ][1]]
     if not wrong:
         return []
     severity = "error" if len(wrong) > 1 and len(wrong) > len(known) / 2 else "warning"

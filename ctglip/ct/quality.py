@@ -37,14 +37,15 @@ def refuse_errors(checks: Iterable[QualityCheck], fix: str = "Look at the source
 
 def check_scan(scan: Scan) -> tuple[QualityCheck, ...]:
     """Doubts about HU and spacing, from a regular sample of at most 400,000 voxels."""
-    sample = _sample(scan.hu)
+    sample = sample_of(scan.hu)
     histogram = Histogram.of(sample)
     wrong = not_hounsfield(histogram)
     noticed = [wrong] if wrong else [*_cut(histogram), *_implausible(sample, Layout.under(histogram))]
     return (*noticed, *_grid(scan))
 
 
-def _sample(hu: np.ndarray) -> np.ndarray:
+def sample_of(hu: np.ndarray) -> np.ndarray:
+    """At most about 400,000 voxels, regularly spaced."""
     step = max(1, int(np.ceil((hu.size / _SAMPLE) ** (1 / 3))))
     return hu[::step, ::step, ::step].ravel()
 
