@@ -17,7 +17,7 @@ from ctglip.data.cxr_window import cxr_window
 from ctglip.data.reader import InMemory, StandardizedStudy
 from ctglip.data.samples import OrganInstance
 from ctglip.errors import ModelError
-from ctglip.inference.cxr_maps import cxr_maps
+from ctglip.inference.cxr_maps import cxr_maps, observation_maps
 from ctglip.inference.cxr_organs import (
     boxes_of,
     cxr_instances,
@@ -27,7 +27,6 @@ from ctglip.inference.cxr_organs import (
     visible_on_radiographs,
 )
 from ctglip.inference.heatmap import HeatMap
-from ctglip.inference.observations import observation_maps
 from ctglip.inference.readers import OrganReader, OrganReading, Read
 from ctglip.inference.scoring import Dictionaries, Scorer
 from ctglip.models.release import Release

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,24 +26,6 @@ from ctglip.tasks.settings import ClassificationConfig
 from ctglip.tasks.studies import Bags, Studies
 from ctglip.tasks.targets import Target
 from ctglip.types import Failure, OrganRegion, Progress
-
-
-class OrganInputs(Protocol):
-    """Organs by row."""
-
-    @property
-    def bags(self) -> Bags:
-        """Whose organs they are."""
-        ...
-
-    @property
-    def failures(self) -> tuple[Failure, ...]:
-        """Studies that could not be read, left out."""
-        ...
-
-    def read(self, rows: np.ndarray, rng: np.random.Generator | None) -> Inputs:
-        """What the network reads for some rows (ascending); augmented where ``rng`` is given."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -80,7 +62,7 @@ class ImageInputs:
     failures: tuple[Failure, ...] = ()
 
     def read(self, rows: np.ndarray, rng: np.random.Generator | None) -> Inputs:
-        """Images, and where in them the organs are.
+        """Images, and where in them the organs of some rows (ascending) are; augmented where ``rng`` is given.
 
         Raises:
             StoreError: code ``damaged_store``: a study that could be read before cannot be now.
@@ -92,6 +74,10 @@ class ImageInputs:
         if len(images) < len(regions):
             raise StoreError("A study that was read before cannot be read any more.", code="damaged_store")
         return self.reader.inputs(images, list(regions.values()), self.reader.reading, rng=rng, augment=self.augment)
+
+
+OrganInputs = CachedFeatures | ImageInputs
+"""Organs by row: ``read`` gives what the network reads for some rows (ascending)."""
 
 
 def organs_of(targets: Sequence[Target]) -> tuple[str, ...]:

@@ -19,8 +19,8 @@ from ctglip.data.cxr import cxr_input
 from ctglip.errors import ModelError
 from ctglip.evaluation.run import evaluate
 from ctglip.evaluation.settings import EvaluateConfig
+from ctglip.inference.cxr_maps import observation_maps
 from ctglip.inference.maps import resample_map
-from ctglip.inference.observations import observation_maps
 from ctglip.inference.page import answers_page
 from ctglip.inference.pipeline import Pipeline
 from ctglip.inference.readers import Read
