@@ -36,7 +36,7 @@ _CORRECTED = re.compile(
     re.IGNORECASE,
 )
 """A side, with what follows it, or a number taken back by the next; nothing else is: "attenuation correction"."""
-_TAKING_BACK = re.compile(r"correction| that\b|i mean|sorry|or rather", re.IGNORECASE)
+_TAKING_BACK = ("correction", "scratch that", "strike that", "make that", "i mean", "sorry", "or rather")
 _FRAME = re.compile(r"[\[{]([A-Za-z][^\[\]{}\n]{1,200})[\]}]")
 
 
@@ -50,9 +50,9 @@ def written(text: str) -> str:
         text = _FRAME.sub(r"\1", _TICKED.sub(" ", text))
     if ") " in text:
         text = _NUMBERED.sub(r"\n\1", text)
-    if _TAKING_BACK.search(text):
-        text = _CORRECTED.sub(lambda m: m.group("side") or "", text)
     lower = text.lower()
+    if any(phrase in lower for phrase in _TAKING_BACK):
+        text = _CORRECTED.sub(lambda m: m.group("side") or "", text)
     spoken = any(sign in lower for sign in _SIGNS)
     return _dictated(text) if spoken and _is_dictated(text) else text
 

@@ -48,7 +48,7 @@ def completed(
         of_organ: whether the sentence before spoke of the organ on a side ("the left kidney is small").
     """
     if (
-        "on the " in text.lower()
+        "n the " in text
         and _ON_A_SIDE.match(text)
         and last is not None
         and last.abnormality

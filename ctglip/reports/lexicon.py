@@ -45,6 +45,7 @@ class Lexicon:
             frozenset(phrase(text)[0] for text in texts)
             for texts in (measures, self.data["elliptical"], self.data["perception"])
         )
+        self.lists["standing"] = self.lists["quantity"] | self.lists["pronoun"]
         self.lists["deciding"] = self.lists["quantity"] | {",", "and", ";", ":", "no", "there"}
         known = read_yaml(_FOLDER / "observations.yaml")
         self.observations: dict[str, dict[str, Any]] = known["observations"]

@@ -35,10 +35,10 @@ _BODY_REGIONS = (
 )
 _REGIONS = "|".join(_BODY_REGIONS)
 _REGION = re.compile(
-    r"(?:^|(?<=[.?!][ ]))[ \t]*[-*#•]*[ \t]*"
-    rf"(?P<name>(?:{_REGIONS})(?:[ \t]*(?:/|&|,|and)[ \t]*(?:{_REGIONS}))*)[ \t]*:",
+    rf"^[ \t]*[-*#•]*[ \t]*(?P<name>(?:{_REGIONS})(?:[ \t]*(?:/|&|,|and)[ \t]*(?:{_REGIONS}))*)[ \t]*:",
     re.IGNORECASE | re.MULTILINE,
 )
+_REGION_WITHIN = re.compile(_REGION.pattern.replace("^", r"(?:^|(?<=[.?!][ ]))", 1), re.IGNORECASE)
 _FIRST_LINE = re.compile(r"\s*[^\n]*(?:(?<![.?!:])\n(?=[ \t]*[a-z])[^\n]*)*(?:\n|$)")
 _BREAK_TAG = re.compile(r"<\s*/?\s*(?:br|p|div|li|tr|h[1-6]|ul|ol|table)\b[^<>]{0,200}>", re.IGNORECASE)
 _TAG = re.compile(r"<\s*/?\s*[a-zA-Z][\w-]{0,20}(?:\s[^<>]{0,200})?/?>")
@@ -76,7 +76,7 @@ def clean(text: str) -> str:
 def _headings(text: str) -> list[tuple[int, int, Section]]:
     """(start of the heading, start of its content, section) in order of the text."""
     found: dict[int, tuple[int, int, Section]] = {}
-    for match in _REGION.finditer(text):
+    for match in (_REGION if "\n" in text else _REGION_WITHIN).finditer(text):
         found[match.start("name")] = (match.start("name"), match.start("name"), "findings")
     for pattern in (_CANDIDATE, _INLINE):
         for match in pattern.finditer(text):

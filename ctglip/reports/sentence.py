@@ -70,8 +70,8 @@ class Sentence:
         return i > 1 and not (self.words[i - 1] in ("and", "or") and self.words[i - 2] in SIDES)
 
     def _mention(self, span: Span, concept: Concept, sides: frozenset[str]) -> Mention:
-        before = self.words[max(0, span.start - _SIDE_BEFORE) : span.end]
-        if concept.name == "injury" and "grade" in before:
+        before = self.words[max(0, span.start - _SIDE_BEFORE) : span.end] if sides else ()
+        if concept.name == "injury" and "grade" in self.words[max(0, span.start - _SIDE_BEFORE) : span.start]:
             concept = Concept("abnormality", "laceration")
         leads = any(SIDES.get(word) in sides for word in before)
         return Mention(span, concept, laterality=sides, side_leads=leads)
@@ -123,10 +123,12 @@ class Sentence:
     def _repeated(self, mentions: Sequence[Mention]) -> list[Mention]:
         """Words that stand for a finding named before: "none on the left", "a tiny one", "but the left is moderate"."""
         found: list[Mention] = []
-        pronouns = self.lexicon.lists["pronoun"] | self.lexicon.lists["quantity"]
+        pronouns, subjects = self.lexicon.lists["standing"], {p.start: p for p in self.locations if p.elliptic}
         for i, word in enumerate(self.words if mentions else ()):
-            elliptic = next((p for p in self.locations if p.elliptic and i - 1 <= p.start <= i), None)
-            side = self._side_of_pronoun(i) if i and word in pronouns and not elliptic else None
+            if word not in pronouns and i not in subjects:
+                continue
+            elliptic = subjects.get(i) or subjects.get(i - 1)
+            side = self._side_of_pronoun(i) if i and not elliptic else None
             before = [m for m in (*mentions, *found) if m.end <= i and not m.concept.silent]
             if not before or (side is None and elliptic is None):
                 continue

@@ -47,7 +47,7 @@ class Trie:
 
     def find(self, words: Sequence[str]) -> list[TrieMatch]:
         """All longest matches in order."""
-        root = self._root
+        root, skipped = self._root, self.skipped
         found: list[TrieMatch] = []
         count, taken = len(words), 0
         for i in [i for i, word in enumerate(words) if word in root]:
@@ -57,12 +57,15 @@ class Trie:
             while True:
                 if None in node:
                     end, value = j, node[None]
-                while j < count and words[j] not in node and words[j] in self.skipped:
-                    j += 1
-                node = node.get(words[j]) if j < count else None
-                if node is None:
+                if j == count:
                     break
-                j += 1
+                following = node.get(words[j])
+                while following is None and skipped and j + 1 < count and words[j] in skipped:
+                    j += 1
+                    following = node.get(words[j])
+                if following is None:
+                    break
+                node, j = following, j + 1
             if end:
                 found.append(TrieMatch(i, end, value))
                 taken = end
