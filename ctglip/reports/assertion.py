@@ -280,9 +280,9 @@ class Scopes:
         """(words, list) of what ties a denied word to what it belongs to, causes or would explain."""
         for length in (3, 2, 1):
             text = " ".join(self.words[i : i + length])
-            kind = next((kind for kind in ("explained", "tying", "causing") if text in self.lists[kind]), None)
-            if kind:
-                return length, kind
+            for kind in ("explained", "tying", "causing"):
+                if text in self.lists[kind]:
+                    return length, kind
         return None
 
     def _is_host(self, start: int, at: int, length: int, host: Span) -> bool:

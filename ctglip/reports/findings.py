@@ -323,9 +323,7 @@ def read_sentence(text: str, lexicon: Lexicon) -> SentenceReading:
     for row in _RowBuilder(sentence).rows():
         if about == "patient":
             row = _of_patient(row, text)
-        side = (
-            row.laterality if row.organ and row.laterality != "bilateral" and not lexicon.side_of(row.organ) else None
-        )
+        side = row.laterality if row.laterality in ("left", "right") and not lexicon.side_of(row.organ) else None
         key = (row.organ, row.abnormality, row.open_to, row.sides, side)
         if key not in best or _RANK[row.status] < _RANK[best[key].status]:
             best[key] = row
@@ -334,7 +332,8 @@ def read_sentence(text: str, lexicon: Lexicon) -> SentenceReading:
     topic = named[-1] if named else next((p.term.organ for p in reversed(sentence.locations) if p.term.organ), None)
     if rows:
         nouns = (location for location in sentence.locations if not (location.term.adjective or location.elliptic))
-        return SentenceReading(rows, topic, of_organ=any(lexicon.sides_of(location) for location in nouns))
+        of_organ = any(row.laterality for row in rows) and any(lexicon.sides_of(location) for location in nouns)
+        return SentenceReading(rows, topic, of_organ=of_organ)
     row = StatedOrgan(None, None, _bare_status(sentence), reason=_reason(sentence))
     return SentenceReading((row,), topic, not sentence.locations and _points_back(sentence))
 

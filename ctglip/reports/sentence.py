@@ -129,8 +129,10 @@ class Sentence:
                 continue
             elliptic = subjects.get(i) or subjects.get(i - 1)
             side = self._side_of_pronoun(i) if i and not elliptic else None
+            if side is None and elliptic is None:
+                continue
             before = [m for m in (*mentions, *found) if m.end <= i and not m.concept.silent]
-            if not before or (side is None and elliptic is None):
+            if not before:
                 continue
             last = max(before, key=lambda mention: mention.end)
             if elliptic is not None and self._of_finding(last, elliptic):
