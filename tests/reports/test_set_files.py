@@ -61,8 +61,8 @@ def test_no_text_stands_twice(path: Path) -> None:
     assert [text for text, count in texts.items() if count > 1] == []
 
 
-SIZES = {"a": (300, 30, 6), "b": (300, 30, 6), "c": (300, 30, 6), "d": (200, 25, 4)}
-"""Sentences at least, sentences of each style, whole reports."""
+SIZES = {"a": (300, 30, 6), "b": (300, 30, 6), "c": (300, 30, 6), "d": (200, 25, 4), "e": (60, 7, 0)}
+"""Sentences at least, sentences of each style, whole reports (none: no file)."""
 
 
 def test_sizes() -> None:
@@ -73,6 +73,6 @@ def test_sizes() -> None:
         assert sum(counts.values()) >= sentences
         assert set(counts) == STYLES
         assert min(counts.values()) >= of_a_style
-        reports = cases(path.with_name(f"{path.stem}_reports.jsonl"))
+        reports = cases(path.with_name(f"{path.stem}_reports.jsonl")) if whole else []
         assert len(reports) >= whole
-        assert min(len(report["expected"]) for report in reports) >= 15
+        assert all(len(report["expected"]) >= 15 for report in reports)
