@@ -38,6 +38,7 @@ def test_read_as_meant(kind: str, case: dict) -> None:
         ("c_reports", 0.92, 2),
         ("d", 0.97, 1),
         ("d_reports", 0.98, 0),
+        ("e", 0.90, 3),
     ],
 )
 def test_set(name: str, least: float, forbidden: int) -> None:
