@@ -81,7 +81,7 @@ def test_a_hanging_study_ends_in_a_worker_too(make_cohort, config, tmp_path: Pat
     table, _ = make_cohort(4)
     (tmp_path / "ct00000.nii.gz").unlink()
     os.mkfifo(tmp_path / "ct00000.nii.gz")
-    quick = config.model_copy(update={"study_timeout_s": 3.0})
+    quick = config.model_copy(update={"study_timeout_s": 8.0})
     summary = preprocess_cohort(read_cohort(table), tmp_path / "store", quick, workers=2)
     assert [failure.code for failure in summary.failed] == ["timeout"]
     assert summary.written == 3
