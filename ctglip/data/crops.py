@@ -8,6 +8,7 @@ question is the same to the last bit.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -73,6 +74,13 @@ class CropSettings(Settings):
         if not 0 <= self.round_mm[0] < self.round_mm[1]:
             raise ValueError(f"round_mm {self.round_mm} must rise from 0 or more: nothing would be round")
         return self
+
+    def unread(self) -> Mapping[str, str]:
+        """Fields that nothing reads."""
+        found = {} if {"opened", "closed"} & {*self.details} else {"thick_mm": "details are neither opened nor closed"}
+        if "round" not in self.details:
+            found |= dict.fromkeys(("dense_hu", "round_mm"), "no detail is round")
+        return found
 
     @property
     def channels(self) -> int:

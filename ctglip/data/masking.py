@@ -9,7 +9,7 @@ the length of the text.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -43,6 +43,10 @@ class MaskingSettings(Settings):
     word: float = Field(default=0.75, gt=0, lt=1)
     context: float = Field(default=0.7, gt=0, lt=1)
     entity: float = Field(default=0.75, gt=0, lt=1)
+
+    def unread(self) -> Mapping[str, str]:
+        """Fields that nothing reads."""
+        return {} if self.kind == "entity" else dict.fromkeys(("descriptors", "context", "entity"), "kind is uniform")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
@@ -55,6 +55,11 @@ class CacheSettings(Settings):
     memory_gb: float = Field(default=4.0, ge=0)
     folder: str | None = None
     max_damaged: float = Field(default=MAX_FAILED_SHARE, ge=0, le=1)
+
+    def unread(self) -> Mapping[str, str]:
+        """Fields that nothing reads."""
+        found = {} if self.keep == "auto" else {"memory_gb": f"keep is {self.keep}"}
+        return found if self.keep in ("auto", "disk") else {**found, "folder": f"keep is {self.keep}"}
 
 
 def instances_of(

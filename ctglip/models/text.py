@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -52,6 +52,10 @@ class TextEncoderSettings(Settings):
     sentences: Literal["together", "mean"] = "together"
     train: Literal["frozen", "lora", "full"] = "frozen"
     lora_rank: int = 8
+
+    def unread(self) -> Mapping[str, str]:
+        """Fields that nothing reads."""
+        return {} if self.train == "lora" else {"lora_rank": f"train is {self.train}"}
 
 
 class TextEncoder(nn.Module):

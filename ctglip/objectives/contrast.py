@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -46,6 +47,13 @@ class ContrastSettings(ObjectiveSettings):
     max_scale: float = 100.0
     chunk: int | None = None
     gather: bool = True
+
+    def unread(self) -> Mapping[str, str]:
+        """Fields that nothing reads."""
+        if self.negatives == "none":
+            names = ("form", "targets", "temperature", "learn_temperature", "max_scale", "chunk")
+            return dict.fromkeys(names, "negatives is none")
+        return {} if self.form == "softmax" else dict.fromkeys(("targets", "chunk"), "form is sigmoid")
 
     @property
     def dictionary_negatives(self) -> Strategy:

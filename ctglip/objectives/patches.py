@@ -7,6 +7,7 @@ themselves. PLACE (re-implementation from the abstract, arXiv 2506.10573); every
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
@@ -48,6 +49,10 @@ class PatchSettings(Settings):
     metric: Literal["mse", "smooth_l1"] = "mse"
     off_diagonal: bool = True
     momentum: float = Field(default=0.996, ge=0, lt=1)
+
+    def unread(self) -> Mapping[str, str]:
+        """Fields that nothing reads."""
+        return {} if self.target == "teacher" else {"momentum": "target is pixels"}
 
 
 class PatchTask(nn.Module):

@@ -5,7 +5,7 @@ Knows no torch: ids are numpy integers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -45,6 +45,10 @@ class WordPieceSettings(Settings):
     vocabulary: int = Field(default=30_000, ge=64)
     least: int = Field(default=2, ge=1)
     length: int = Field(default=256, ge=8)
+
+    def unread(self) -> Mapping[str, str]:
+        """Fields that nothing reads."""
+        return {} if self.name is None else dict.fromkeys(("vocabulary", "least"), "the tokeniser of name is taken")
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from typing import Literal
 
 import torch
 from pydantic import Field
@@ -32,7 +31,6 @@ class OptimSettings(Settings):
             1 gives all the same. For encoders that start from trained weights.
     """
 
-    name: Literal["adamw"] = "adamw"
     lr: float = Field(default=1e-3, gt=0)
     final: float = Field(default=0.01, ge=0, le=1)
     warmup: int = Field(default=50, ge=0)

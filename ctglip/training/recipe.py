@@ -73,6 +73,9 @@ class PretrainConfig(RootSettings):
         if all(part.dictionary_negatives in ("none", "batch") for part in parts):
             names = ("data.negatives", "data.report_wording")
             found |= dict.fromkeys(names, "the objective compares with no negatives of the dictionary")
+        aligned = any(OBJECTIVES[part.name].aligned for part in parts)
+        if self.data.name == "cxr" and "organs" not in kinds and not aligned:
+            found["data.organs"] = "the objective reads no organs and is not validated"
         if self.data.name == "crops" and kinds == {"organs"}:
             found["data.scans"] = "no part of the objective reads whole scans"
         if self.whole_images() is None or "data.scans" in found:

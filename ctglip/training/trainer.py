@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -70,6 +70,10 @@ class LoopSettings(Settings):
     gradient_norms: bool = False
     collapse_after: int = Field(default=500, ge=0)
     pairs: int = Field(default=12, ge=0)
+
+    def unread(self) -> Mapping[str, str]:
+        """Fields that nothing reads."""
+        return {} if self.validate_every else {"patience": "validate_every is 0"}
 
 
 class Trainer:

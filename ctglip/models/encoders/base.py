@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -57,6 +58,10 @@ class EncoderSettings(Settings):
     checkpointing: bool = False
     weights: str | None = None
     partial: bool = False
+
+    def unread(self) -> Mapping[str, str]:
+        """Fields that nothing reads."""
+        return {} if self.weights else {"partial": "weights are random"}
 
 
 CellAnchor = Literal["middle", "first"]

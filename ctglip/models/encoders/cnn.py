@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import torch
@@ -33,6 +33,10 @@ class CNNSettings(EncoderSettings):
     stem_stride: int = 2
     groups: int = 8
     norm: Literal["group", "batch"] = "group"
+
+    def unread(self) -> Mapping[str, str]:
+        """Fields that nothing reads."""
+        return {**super().unread(), **({} if self.norm == "group" else {"groups": "norm is batch"})}
 
 
 class CNN(Encoder):

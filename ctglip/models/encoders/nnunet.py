@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,6 +39,14 @@ class NNUNetSettings(EncoderSettings):
     fold: str = "0"
     architecture: dict[str, Any] | None = None
     axes: tuple[int, ...] | None = None
+
+    def unread(self) -> Mapping[str, str]:
+        """Fields that nothing reads."""
+        return (
+            dict.fromkeys(("widths", "blocks"), "the folder of weights says them")
+            if self.weights
+            else {**super().unread(), **dict.fromkeys(("configuration", "fold"), "weights are random")}
+        )
 
 
 class NNUNetEncoder(Encoder):

@@ -1,0 +1,208 @@
+"""Every setting of every shipped config is read by what is built from it, or refused where nothing reads it."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+import typing
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ctglip.cli.config import settings_class
+from ctglip.config import RootSettings, Settings, load_settings, load_tree, merge, validate
+from ctglip.errors import ConfigError
+from ctglip.resources import resource
+from ctglip.store.tables import Store
+from ctglip.training.assembly import assemble
+from ctglip.training.launch import pretrain
+from ctglip.training.optim import OptimSettings, build_optimizer, learning_rate
+from ctglip.training.recipe import PretrainConfig
+from ctglip.training.trainer import LoopSettings
+from ctglip.training.validation import build_validation
+from tests.training.tiny import write_tiny_radiographs, write_tiny_store, write_word_bert
+
+ELSEWHERE: dict[str, str] = {}
+ROOT = resource("configs")
+PRETRAIN = [
+    path.relative_to(ROOT).with_suffix("").as_posix()
+    for path in sorted(ROOT.rglob("*.yaml"))
+    if load_tree(path).get("kind") == "pretrain"
+]
+SIZES: dict[str, Any] = {
+    "grid": lambda v: [32] * 3 if len(v) == 3 and max(v) > 16 else v,
+    "size": lambda v: v if isinstance(v, bool) else 32,
+    "keep": lambda v: [0.5] * len(v) if isinstance(v, list) else v,
+    "batch": lambda v: 8,
+    "widths": lambda v: [8 * (n + 1) for n in range(len(v))],
+    "blocks": lambda v: [min(n, 1) for n in v],
+    "layers": lambda v: [1] * len(v) if isinstance(v, list) else 1,
+    "patch": lambda v: 8,
+    "image_size": lambda v: 16,
+    "dim": lambda v: 32,
+    "depth": lambda v: 2,
+    "heads": lambda v: 2,
+    "hidden": lambda v: 32,
+    "width": lambda v: 32,
+    "embedding_dim": lambda v: 16,
+    "vocabulary": lambda v: 400,
+    "length": lambda v: 48,
+    "queries": lambda v: 4,
+    "patches": lambda v: 4 if isinstance(v, int) else v,
+    "tokens": lambda v: 32,
+    "detail": lambda v: 2,
+}
+
+
+def shrunk(tree: Any) -> Any:
+    """The same settings with small sizes."""
+    if not isinstance(tree, dict):
+        return tree
+    return {
+        name: SIZES[name](value) if name in SIZES and not isinstance(value, dict) else shrunk(value)
+        for name, value in tree.items()
+    }
+
+
+def nodes(node: Any, position: tuple[str, ...] = ()) -> Iterator[tuple[Settings, tuple[str, ...]]]:
+    if isinstance(node, Settings):
+        yield node, position
+    children = node if isinstance(node, dict) else dict(node) if isinstance(node, Settings) else {}
+    for name, child in children.items():
+        yield from nodes(child, (*position, name))
+
+
+class Reads:
+    """Notes which fields of settings are read, by the class that declares them."""
+
+    COPYING = ("whole_scans", "input", "unread", "_fits")
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.found: set[tuple[type, str]] = set()
+
+        def read(settings: Any, name: str) -> Any:
+            if not name.startswith("_") and sys._getframe(1).f_code.co_name not in Reads.COPYING:
+                self.found.add((home(type(settings), name), name))
+            return object.__getattribute__(settings, name)
+
+        monkeypatch.setattr(Settings, "__getattribute__", read)
+
+
+@functools.cache
+def home(kind: type, name: str) -> type:
+    """The class that declares a field: of data it is read of, whatever kinds of data share it."""
+    if not kind.__module__.startswith("ctglip.data."):
+        return kind
+    return next((base for base in reversed(kind.__mro__) if name in inspect.get_annotations(base)), kind)
+
+
+def others(value: Any, field: Any) -> list[Any]:
+    """Other values of a field, as plain data."""
+    choices = [one for one in typing.get_args(field.annotation) if isinstance(one, str)]
+    if choices:
+        return [one for one in (*choices, "other") if one != value]
+    if isinstance(value, bool):
+        return [not value]
+    if isinstance(value, int | float):
+        return [value + 1, value / 2, 0.25, 1, 2]
+    if isinstance(value, list):
+        numbers = all(isinstance(one, int | float) for one in value)
+        return [[2 * one for one in value] if numbers else value[:-1], ["liver"], [0.5]]
+    return ["other", 1, True]
+
+
+def is_refused(tree: dict[str, Any], position: Sequence[str], values: Sequence[Any]) -> bool:
+    """Each of some values is an error at a place of a config."""
+    for value in values:
+        change: Any = value
+        for name in reversed(position):
+            change = {name: change}
+        try:
+            validate(settings_class(tree["kind"]), merge(tree, change), "test")
+        except ConfigError:
+            continue
+        return False
+    return True
+
+
+def unread(config: RootSettings, reads: set[tuple[type, str]]) -> list[str]:
+    """Fields that were not read, can be set, and are not proved elsewhere."""
+    tree, found = config.model_dump(mode="json"), []
+    for node, position in nodes(config):
+        for name, field in type(node).model_fields.items():
+            value = functools.reduce(lambda part, key: part[key], (*position, name), tree)
+            at = f"{type(node).__name__}.{name}"
+            if isinstance(value, dict) or (home(type(node), name), name) in reads or at in ELSEWHERE:
+                continue
+            if not is_refused(tree, (*position, name), others(value, field)):
+                found.append(at)
+    return found
+
+
+def shape(node: Any) -> Any:
+    """What tells configs apart but for numbers: one of each shape is enough."""
+    if isinstance(node, dict):
+        return tuple((name, shape(value)) for name, value in sorted(node.items()))
+    if isinstance(node, list | tuple):
+        return tuple(map(shape, node)) if node and not isinstance(node[0], int | float | str) else bool(node)
+    return node if isinstance(node, str | bool) else None if node is None else bool(node)
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A store of each modality, and a text encoder."""
+    folder = tmp_path_factory.mktemp("settings")
+    write_tiny_store(folder / "ct", 12)
+    write_tiny_radiographs(folder / "cxr", 12)
+    return {"ct": folder / "ct", "cxr": folder / "cxr", "bert": write_word_bert(folder / "bert")}
+
+
+def small(name: str, bert: Path) -> PretrainConfig:
+    """A shipped config with small sizes."""
+    config = load_settings(PretrainConfig, name)
+    own = {"text": {"name": str(bert), "max_length": 60}, "loop": {"device": "cpu", "threads": 1, "autocast": False}}
+    return validate(PretrainConfig, merge(shrunk(config.model_dump(mode="json")), own), name)
+
+
+def built(config: PretrainConfig, store: Path, run: Path) -> None:
+    """Data, model, objective and optimizer of a config, and the losses of its first batch."""
+    parts = assemble(Store.open(store), run, config, "cpu")
+    parts.objective(parts.batch(0))
+    build_optimizer(parts.objective, config.optim)
+    learning_rate(9, 10, config.optim.model_copy(update={"warmup": 1}))
+    if parts.release.aligned:
+        build_validation(Store.open(store), parts.release, parts.dictionaries, config.data)
+
+
+@pytest.fixture(scope="module")
+def looped(stores: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> set[tuple[type, str]]:
+    """What a whole run reads of its loop and optimizer."""
+    config = small("small/crops", stores["bert"])
+    loop = config.loop.model_copy(update={"steps": 2, "validate_every": 1, "log_every": 1, "checkpoint_every": 1})
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        reads = Reads(monkeypatch)
+        folder = tmp_path_factory.mktemp("looped") / "run"
+        pretrain(stores["ct"], folder, config.model_copy(update={"loop": loop}))
+    return {(kind, name) for kind, name in reads.found if kind in (LoopSettings, OptimSettings, PretrainConfig)}
+
+
+def test_every_setting_of_pretraining_is_read_or_refused(
+    stores: dict[str, Path], looped: set[tuple[type, str]], tmp_path: Path
+) -> None:
+    left: dict[str, list[str]] = {}
+    seen = set()
+    for name in PRETRAIN:
+        config = small(name, stores["bert"])
+        key = shape(config.model_dump(mode="json", exclude={"optim", "loop", "text"}))
+        if key in seen:
+            continue
+        seen.add(key)
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            reads = Reads(monkeypatch)
+            built(config, stores["cxr" if config.data.name == "cxr" else "ct"], tmp_path / name)
+        if found := unread(config, reads.found | looped):
+            left[name] = found
+    assert left == {}, "nothing reads these settings, and they can be set"
