@@ -14,24 +14,43 @@ import pytest
 
 from ctglip.cli.config import settings_class
 from ctglip.config import RootSettings, Settings, load_settings, load_tree, merge, validate
+from ctglip.data.organs import CropDataSettings
 from ctglip.errors import ConfigError
+from ctglip.evaluation.run import evaluate
+from ctglip.evaluation.settings import EvaluateConfig
+from ctglip.models.encoders.vit import ViTSettings
 from ctglip.resources import resource
 from ctglip.store.tables import Store
+from ctglip.tasks.settings import FinetuneConfig
+from ctglip.tasks.tuning import finetune
 from ctglip.training.assembly import assemble
 from ctglip.training.launch import pretrain
 from ctglip.training.optim import OptimSettings, build_optimizer, learning_rate
-from ctglip.training.recipe import PretrainConfig
+from ctglip.training.recipe import DATA, PretrainConfig
 from ctglip.training.trainer import LoopSettings
 from ctglip.training.validation import build_validation
+from tests.inference.tiny_cxr import cxr_release, saved
+from tests.tasks.test_segmentation import write_lungs
 from tests.training.tiny import write_tiny_radiographs, write_tiny_store, write_word_bert
 
-ELSEWHERE: dict[str, str] = {}
+ELSEWHERE = {
+    ("ecamp", "MaskingSettings.word"): "of reports without an entity: these reports of CTs all name one",
+    ("finetune/head", "FitSettings.keep_gb"): "features of organs are cached; of others images are read",
+    (
+        "finetune/probe",
+        "FitSettings.keep_gb",
+    ): "features of organs are cached; of others images are read",
+    ("finetune/label_fractions", "FitSettings.keep_gb"): "features of organs are cached; of others images are read",
+    ("finetune/cxr_full", "AugmentSettings."): "refused when a model of radiographs is opened",
+    ("evaluate/cxr", "EvaluateConfig.ignore"): "of a label table: these are evaluated by their reports' findings",
+    ("evaluate/", "EvaluateConfig.unmentioned_as_negative"): "of reports: these have a label table",
+}
+"""Where a config does not read a setting that can be set: parts of both names, and why. Another reads it."""
 ROOT = resource("configs")
-PRETRAIN = [
-    path.relative_to(ROOT).with_suffix("").as_posix()
-    for path in sorted(ROOT.rglob("*.yaml"))
-    if load_tree(path).get("kind") == "pretrain"
-]
+CONFIGS = {path.relative_to(ROOT).with_suffix("").as_posix(): load_tree(path) for path in sorted(ROOT.rglob("*.yaml"))}
+PRETRAIN, FINETUNE, EVALUATE = (
+    [name for name, tree in CONFIGS.items() if tree["kind"] == kind] for kind in ("pretrain", "finetune", "evaluate")
+)
 SIZES: dict[str, Any] = {
     "grid": lambda v: [32] * 3 if len(v) == 3 and max(v) > 16 else v,
     "size": lambda v: v if isinstance(v, bool) else 32,
@@ -135,11 +154,28 @@ def unread(config: RootSettings, reads: set[tuple[type, str]]) -> list[str]:
         for name, field in type(node).model_fields.items():
             value = functools.reduce(lambda part, key: part[key], (*position, name), tree)
             at = f"{type(node).__name__}.{name}"
-            if isinstance(value, dict) or (home(type(node), name), name) in reads or at in ELSEWHERE:
+            if isinstance(value, dict) or (home(type(node), name), name) in reads:
                 continue
-            if not is_refused(tree, (*position, name), others(value, field)):
+            if not is_refused(tree, (*position, name), [one for one in others(value, field) if one != value]):
                 found.append(at)
     return found
+
+
+class Walk:
+    """What several configs leave unread, and what any of them reads."""
+
+    def __init__(self) -> None:
+        self.left: list[tuple[str, str]] = []
+        self.reads: set[str] = set()
+
+    def add(self, name: str, config: RootSettings, reads: set[tuple[type, str]]) -> None:
+        self.left += [(name, field) for field in unread(config, reads)]
+        self.reads |= {f"{kind.__name__}.{field}" for kind, field in reads}
+
+    def check(self) -> None:
+        known = [(name, field) for name, field in self.left if any(a in name and b in field for a, b in ELSEWHERE)]
+        assert set(self.left) - set(known) == set(), "nothing reads these settings, and they can be set"
+        assert {field for _, field in known} <= self.reads, "no config reads these settings, and they can be set"
 
 
 def shape(node: Any) -> Any:
@@ -155,9 +191,13 @@ def shape(node: Any) -> Any:
 def stores(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A store of each modality, and a text encoder."""
     folder = tmp_path_factory.mktemp("settings")
-    write_tiny_store(folder / "ct", 12)
-    write_tiny_radiographs(folder / "cxr", 12)
-    return {"ct": folder / "ct", "cxr": folder / "cxr", "bert": write_word_bert(folder / "bert")}
+    made = {"ct": write_tiny_store(folder / "ct", 16), "cxr": write_tiny_radiographs(folder / "cxr", 16)}
+    paths = {kind: store.path for kind, (store, _) in made.items()}
+    return (
+        paths
+        | {f"{kind}_labels": table for kind, (_, table) in made.items()}
+        | {"bert": write_word_bert(folder / "bert")}
+    )
 
 
 def small(name: str, bert: Path) -> PretrainConfig:
@@ -178,21 +218,20 @@ def built(config: PretrainConfig, store: Path, run: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def looped(stores: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> set[tuple[type, str]]:
-    """What a whole run reads of its loop and optimizer."""
+def looped(stores: dict[str, Path]) -> set[tuple[type, str]]:
+    """What a whole run (on crops) reads of its loop and optimizer."""
     config = small("small/crops", stores["bert"])
     loop = config.loop.model_copy(update={"steps": 2, "validate_every": 1, "log_every": 1, "checkpoint_every": 1})
     with pytest.MonkeyPatch.context() as monkeypatch:
         reads = Reads(monkeypatch)
-        folder = tmp_path_factory.mktemp("looped") / "run"
-        pretrain(stores["ct"], folder, config.model_copy(update={"loop": loop}))
+        pretrain(stores["ct"], stores["ct"].parent / "ct_run", config.model_copy(update={"loop": loop}))
     return {(kind, name) for kind, name in reads.found if kind in (LoopSettings, OptimSettings, PretrainConfig)}
 
 
 def test_every_setting_of_pretraining_is_read_or_refused(
     stores: dict[str, Path], looped: set[tuple[type, str]], tmp_path: Path
 ) -> None:
-    left: dict[str, list[str]] = {}
+    walk = Walk()
     seen = set()
     for name in PRETRAIN:
         config = small(name, stores["bert"])
@@ -203,6 +242,78 @@ def test_every_setting_of_pretraining_is_read_or_refused(
         with pytest.MonkeyPatch.context() as monkeypatch:
             reads = Reads(monkeypatch)
             built(config, stores["cxr" if config.data.name == "cxr" else "ct"], tmp_path / name)
-        if found := unread(config, reads.found | looped):
-            left[name] = found
-    assert left == {}, "nothing reads these settings, and they can be set"
+        walk.add(name, config, reads.found | looped)
+    walk.check()
+
+
+@pytest.fixture(scope="module")
+def runs(stores: dict[str, Path], looped: set[tuple[type, str]]) -> dict[str, Path]:
+    """A run on each store."""
+    config = small("small/cxr_asg", stores["bert"])
+    loop = config.loop.model_copy(update={"steps": 2, "pairs": 0})
+    pretrain(stores["cxr"], stores["cxr"].parent / "cxr_run", config.model_copy(update={"loop": loop}))
+    return {kind: stores[kind].parent / f"{kind}_run" for kind in ("ct", "cxr")}
+
+
+def test_every_setting_of_finetuning_is_read_or_refused(
+    stores: dict[str, Path], runs: dict[str, Path], tmp_path: Path
+) -> None:
+    walk = Walk()
+    encoder = ViTSettings(spatial_dims=2, patch=8, image_size=48, dim=32, depth=1, heads=2)
+    vit = saved(tmp_path / "vit", cxr_release(stores["bert"], encoder=encoder))
+    models = {
+        **{kind: (runs[kind], stores[kind]) for kind in runs},
+        "lungs": (vit, write_lungs(tmp_path / "l", 24).path),
+    }
+    for name in FINETUNE:
+        kind = "lungs" if "segmentation" in name else "cxr" if "cxr" in name else "ct"
+        fit = {"epochs": 1, "batch": 4, "device": "cpu"}
+        labels = None if "segmentation" in name else stores[f"{kind}_labels"]
+        results = {"draws": 10} if labels is None else {"draws": 10, "min_positives": 1}
+        own = {"seeds": [0], "fractions": [0.5, 1.0], "evaluate": results, "fit": fit, "scratch_fit": fit}
+        config = validate(FinetuneConfig, merge(CONFIGS[name], own), name)
+        config = config.model_copy(update={"optim": config.optim.model_copy(update={"warmup": 0})})
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            reads = Reads(monkeypatch)
+            finetune(*models[kind], tmp_path / name.replace("/", "-"), labels, config)
+        walk.add(name, config, reads.found)
+    walk.check()
+    shifted = validate(FinetuneConfig, {"mode": "full", "augment": {"shift_hu": 1}, "fit": {"device": "cpu"}}, "test")
+    with pytest.raises(ConfigError, match="augment is of scans"):
+        finetune(*models["cxr"], tmp_path / "shifted", stores["cxr_labels"], shifted)
+
+
+def test_every_setting_of_evaluation_is_read_or_refused(
+    stores: dict[str, Path], runs: dict[str, Path], tmp_path: Path
+) -> None:
+    walk = Walk()
+    for name in EVALUATE:
+        kind = "cxr" if "cxr" in name else "ct"
+        labels = stores["ct_labels"] if kind == "ct" else None
+        own = {"draws": 10, "min_positives": 1, "device": "cpu"}
+        config = validate(EvaluateConfig, merge(CONFIGS[name], own), name)
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            reads = Reads(monkeypatch)
+            evaluate(runs[kind], stores[kind], tmp_path / name.replace("/", "-"), "train", labels, config)
+        walk.add(name, config, reads.found)
+    walk.check()
+
+
+def test_an_ignored_setting_would_be_seen(stores: dict[str, Path], tmp_path: Path) -> None:
+    """A field that nothing reads, in a class that is read otherwise."""
+
+    class More(CropDataSettings):
+        ignored: int = 1
+
+    config = small("small/crops", stores["bert"])
+    more = config.model_copy(update={"data": More(**dict(config.data))})
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setitem(DATA, "crops", More)
+        reads = Reads(monkeypatch)
+        built(more, stores["ct"], tmp_path / "run")
+        walk = Walk()
+        walk.add("small/crops", more, reads.found)
+    assert ("small/crops", "More.ignored") in walk.left
+    assert ("small/crops", "More.negatives") not in walk.left
+    with pytest.raises(AssertionError):
+        walk.check()

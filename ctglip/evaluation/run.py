@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import torch
 
 from ctglip.data.samples import OrganInstance
 from ctglip.errors import ConfigError, CTGLIPError
@@ -31,6 +30,7 @@ from ctglip.inference.prompt_file import read_prompts
 from ctglip.inference.scoring import Calibration, Scorer, dictionaries_of
 from ctglip.labels import LabelTable, read_labels
 from ctglip.modality import MODALITIES
+from ctglip.models.device import resolve_device
 from ctglip.models.release import Release, load_release
 from ctglip.pages.report import render
 from ctglip.store.tables import Store
@@ -106,8 +106,7 @@ def answer_split(
             )
     if stage is not None:
         stage("Prompts")
-    gpu = torch.cuda.is_available() and config.device != "cpu"
-    release.model.to("cuda" if gpu else "cpu")
+    release.model.to(resolve_device(config.device))
     prompts = read_prompts(Path(config.prompts), dictionaries_of(release)) if config.prompts else {}
     if config.cxr.composed:
         prompts = composed_prompts(dictionaries_of(release), config.cxr.composed, config.seed) | prompts

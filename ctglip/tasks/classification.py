@@ -17,6 +17,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import nn
 
+from ctglip.data.augment import AugmentSettings
+from ctglip.errors import ConfigError
 from ctglip.evaluation.bootstrap import Question, weighted_auroc
 from ctglip.inference.encoding import evaluating
 from ctglip.inference.readers import OrganReader
@@ -105,6 +107,10 @@ class Classification(Task[ClassificationConfig]):
         """Read a label table, and the organs of each initialization."""
         assert labels is not None
         release = initializations[0].release
+        if release.cxr is not None and config.augment != AugmentSettings():
+            raise ConfigError(
+                "augment is of scans; radiographs are augmented as in their pretraining.", fix="Leave augment out."
+            )
         reader, dictionaries = tuning_reader(release, config), dictionaries_of(release)
         global_image = reader.reading == "whole"
         organs = [] if global_image else _readable_organs(reader, store)

@@ -14,6 +14,7 @@ import torch
 from ctglip.errors import ModelError, StoreError, VocabularyError
 from ctglip.files import atomic_path, file_checksum, write_json
 from ctglip.inference.scoring import dictionaries_of
+from ctglip.models.device import resolve_device
 from ctglip.models.release import Release, load_release
 from ctglip.store.tables import Store
 from ctglip.tasks.inputs import CachedFeatures, cached_features, tuning_reader
@@ -21,7 +22,6 @@ from ctglip.tasks.network import reads_global_image, speaks
 from ctglip.tasks.settings import ClassificationConfig, FitSettings
 from ctglip.tasks.studies import Studies
 from ctglip.tasks.targets import STUDY, Target
-from ctglip.training.launch import resolve_device
 from ctglip.types import Progress
 from ctglip.vocabulary.organs import OrganDictionary
 

@@ -191,9 +191,12 @@ class FinetuneConfig(RootSettings):
 
     def unread(self) -> Mapping[str, str]:
         """Fields that nothing reads."""
-        found = {"scratch_fit.rank": "random weights are trained in full"}
+        found: dict[str, str] = {}
+        found |= dict.fromkeys(("scratch_fit.rank", "scratch_fit.encode"), "random weights are trained in full")
         if self.mode != "lora":
             found["fit.rank"] = f"mode is {self.mode}"
+        if self.mode in ("lora", "full"):
+            found["fit.encode"] = f"mode is {self.mode}, and nothing is frozen"
         if self.mode in ("probe", "head"):
             found["optim.layer_decay"] = f"mode is {self.mode}, and the encoder is not trained"
         return found
@@ -257,9 +260,8 @@ class SegmentationConfig(FinetuneConfig):
 
     def unread(self) -> Mapping[str, str]:
         """Fields that nothing reads."""
-        names = [f"{fit}.{name}" for fit in ("fit", "scratch_fit") for name in ("encode", "keep_gb", "threads")]
-        unused = dict.fromkeys(names, "radiographs are segmented one by one, in memory")
-        return {**super().unread(), **unused, "evaluate.min_positives": "masks have no positives"}
+        unused = {"fit.encode": "encoders are not run ahead", "evaluate.min_positives": "masks have no positives"}
+        return {**super().unread(), **unused}
 
 
 CONFIGS: dict[str, type[FinetuneConfig]] = {"classification": ClassificationConfig, "segmentation": SegmentationConfig}

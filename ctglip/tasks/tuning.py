@@ -12,6 +12,7 @@ import polars as pl
 
 from ctglip.errors import ConfigError
 from ctglip.files import atomic_path, file_checksum, write_json, write_text
+from ctglip.models.device import resolve_device
 from ctglip.store.tables import Store
 from ctglip.tasks.base import Initialization, Task
 from ctglip.tasks.classification import Classification
@@ -22,7 +23,6 @@ from ctglip.tasks.segmentation import Segmentation
 from ctglip.tasks.settings import ClassificationConfig, FinetuneConfig
 from ctglip.training.allocator import keep_freed_memory
 from ctglip.training.callbacks import Callbacks
-from ctglip.training.launch import resolve_device
 from ctglip.training.record import begin_run, check_run, fingerprint
 
 TASKS: dict[str, type[Task[Any]]] = {"classification": Classification, "segmentation": Segmentation}

@@ -17,6 +17,7 @@ from ctglip.errors import ConfigError, CTGLIPError, ModelError
 from ctglip.evaluation.familiarity import measure_familiarity
 from ctglip.files import read_json
 from ctglip.inference.feature_cache import OrganFeatures
+from ctglip.models.device import resolve_device
 from ctglip.models.encoders.base import Encoder
 from ctglip.models.release import Release, save_release
 from ctglip.store.tables import Store
@@ -145,17 +146,6 @@ def _lengthening(done: int, before: int, config: PretrainConfig) -> str:
         f"of the longer schedule ({was:.3g} at step {done}, {now:.3g} now). It is not the run that {loop.steps} steps "
         "from the start would have given."
     )
-
-
-def resolve_device(requested: str) -> str:
-    """``auto`` becomes ``cuda`` where there is a GPU, else ``cpu``.
-
-    Raises:
-        ConfigError: ``cuda`` without a GPU.
-    """
-    if requested == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("The config asks for cuda, but torch sees no GPU.", fix="Set device to auto or cpu.")
-    return ("cuda" if torch.cuda.is_available() else "cpu") if requested == "auto" else requested
 
 
 def _train_run(
