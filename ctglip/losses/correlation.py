@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -25,27 +23,20 @@ def correlation(rows: Float[Tensor, "b n f"], columns: Float[Tensor, "b m f"]) -
 def patch_correlation(
     features: Float[Tensor, "b n d"],
     target: Float[Tensor, "b n f"],
-    metric: Literal["mse", "smooth_l1"] = "mse",
-    off_diagonal: bool = True,
     gather: bool = False,
 ) -> Float[Tensor, ""]:
-    """Error between the correlations of predicted features and those of the image's own patches (PLACE's patch-level
-    proxy task, re-implemented from its abstract).
+    """Squared error between the correlations of predicted features and those of the image's own patches, each
+    patch with itself left out (PLACE's patch-level proxy task, re-implemented from its abstract).
 
     Args:
         features: predicted, one row for each patch.
         target: the patches (``patchify``) or a teacher's features; takes no gradient.
-        metric: squared error, or the smooth absolute error.
-        off_diagonal: leave out each patch's correlation with itself.
         gather: mean over the entries of all ranks.
     """
     with torch.autocast(features.device.type, enabled=False):
         features, target = exact(features), exact(target.detach())
         predicted = correlation(features, features)
         expected = correlation(target, target).to(predicted.dtype)
-        kind = F.mse_loss if metric == "mse" else F.smooth_l1_loss
-        error = kind(predicted, expected, reduction="none")
-        if off_diagonal:
-            error = error * (1 - torch.eye(features.shape[1], dtype=error.dtype, device=error.device))
-        others = features.shape[1] - int(off_diagonal)
-        return ranked_mean(error.sum(), len(error) * features.shape[1] * others, gather)
+        error = F.mse_loss(predicted, expected, reduction="none")
+        error = error * (1 - torch.eye(features.shape[1], dtype=error.dtype, device=error.device))
+        return ranked_mean(error.sum(), len(error) * features.shape[1] * (features.shape[1] - 1), gather)

@@ -34,8 +34,6 @@ class PatchSettings(Settings):
         dim, layers, heads: of the decoder that joins them.
         patches: of each picture at most so many take part, drawn anew at each step (evenly spaced in evaluation).
         detail: pixels along each side of a patch as the target sees it, by averages; the patch's own where it has less.
-        metric: squared or smooth absolute error.
-        off_diagonal: leave out each patch with itself.
         momentum: of the teacher.
     """
 
@@ -46,8 +44,6 @@ class PatchSettings(Settings):
     heads: int = 4
     patches: int = Field(default=196, ge=2)
     detail: int = Field(default=8, ge=2)
-    metric: Literal["mse", "smooth_l1"] = "mse"
-    off_diagonal: bool = True
     momentum: float = Field(default=0.996, ge=0, lt=1)
 
     def unread(self) -> Mapping[str, str]:
@@ -105,10 +101,7 @@ class PatchTask(nn.Module):
 
     def loss(self, features: Float[Tensor, "b m d"], target: Float[Tensor, "b m f"], gather: bool) -> Float[Tensor, ""]:
         """Error of the correlations (``losses.correlation``)."""
-        settings = self.settings
-        return patch_correlation(
-            features, target, metric=settings.metric, off_diagonal=settings.off_diagonal, gather=gather
-        )
+        return patch_correlation(features, target, gather)
 
     @torch.no_grad()
     def follow(self, encoder: Encoder) -> None:

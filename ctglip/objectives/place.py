@@ -7,7 +7,7 @@ that is done here, and every number, is this project's own.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -72,6 +72,11 @@ class PlaceSettings(ContrastSettings):
     symmetric: bool = True
     answer_temperature: float = Field(default=0.1, gt=0)
     patches: PatchSettings = PatchSettings()
+
+    def unread(self) -> Mapping[str, str]:
+        """Fields that nothing reads."""
+        hard = {"reduce_temperature": "reduce is max"} if self.reduce == "max" else {}
+        return {**super().unread(), **hard}
 
     @property
     def observes(self) -> bool:
