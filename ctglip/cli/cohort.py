@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,6 +21,10 @@ def cohort(
     root: Annotated[Path | None, typer.Argument(help="The folder that the data set was unpacked into.")] = None,
     out: Annotated[Path | None, typer.Argument(help="Folder to write.")] = None,
     changes: Annotated[list[str] | None, typer.Option("--set", help="Change a setting: name=value.")] = None,
+    reports: Annotated[Path | None, typer.Option(help="dicom: a table of reports by accession number.")] = None,
+    key: Annotated[
+        Path | None, typer.Option(help="dicom: file of the key of ids, outside OUT; made if missing.")
+    ] = None,
     parquet: Annotated[bool, typer.Option("--parquet", help="Write tables as parquet, not as CSV.")] = False,
     show_list: Annotated[bool, typer.Option("--list", help="Say what each data set brings.")] = False,
     as_json: AsJson = False,
@@ -39,7 +44,8 @@ def cohort(
     from ctglip.config import load_settings
 
     reader = cohort_reader(name)
-    settings = load_settings(reader.Settings, None, changes or ())
+    files = [f"{option}={json.dumps(str(path))}" for option, path in (("reports", reports), ("key", key)) if path]
+    settings = load_settings(reader.Settings, None, [*(changes or ()), *files])
     summary = write_cohort(reader, root, out, settings, "parquet" if parquet else "csv")
     result(asdict(summary), as_json, _lines(summary))
 

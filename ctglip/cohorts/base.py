@@ -186,10 +186,12 @@ class CohortReader(ABC):
         name: as the command takes it; also the name of the YAML.
         Settings: what can be chosen of it.
         leaves: names of folders whose files need not be listed (a regular expression).
+        private_names: folders and files may be named by patients or UIDs: no path of them is written down.
     """
 
     name: str
     leaves: ClassVar[str] = ""
+    private_names: ClassVar[bool] = False
     Settings: ClassVar[type[CohortSettings]] = CohortSettings
 
     @cached_property
@@ -202,6 +204,15 @@ class CohortReader(ABC):
     def card(self) -> Card:
         """What the data set is."""
         return self.data.card
+
+    def for_output(self, settings: Any, root: Path, out: Path) -> Any:
+        """The settings, completed by where the data set lies and where its tables will.
+
+        Raises:
+            CohortError: the folders cannot be had together.
+        """
+        del root, out
+        return settings
 
     @abstractmethod
     def read(self, disk: Disk, settings: Any) -> CohortTables:

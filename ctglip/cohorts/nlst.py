@@ -7,7 +7,6 @@ the thickness.
 from __future__ import annotations
 
 import math
-import re
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,13 +17,13 @@ from pydicom.errors import InvalidDicomError
 
 from ctglip.cohorts.base import CohortReader, CohortSettings, CohortTables
 from ctglip.cohorts.disk import Disk
+from ctglip.cohorts.kernels import is_soft
 from ctglip.ct.dicom_headers import read_dicom
 from ctglip.files import quiet_pydicom
 
 _TAGS = ["PatientID", "StudyDate", "Modality", "ImageType", "ConvolutionKernel", "SliceThickness", "SeriesDescription"]
 _ROUND: Mapping[str, int] = {"1999": 0, "2000": 1, "2001": 2}
 _LEAST_SLICES = 20
-_SOFT = re.compile(r"standard|soft|^b[23]\d|fc(?:0\d|10)|^[abc]$", re.IGNORECASE)
 Rule = Literal["thinnest_slices", "soft_kernel", "most_slices"]
 
 
@@ -101,7 +100,7 @@ def _series(root: Path, path: str, count: int, tables: CohortTables) -> _NlstSer
         return None
     kernel = str(header.get("ConvolutionKernel", ""))
     described = str(header.get("SeriesDescription", ""))
-    soft = any(_SOFT.search(word) for word in ([kernel] if kernel else described.split(",")))
+    soft = any(is_soft(word) for word in ([kernel] if kernel else described.split(",")))
     try:
         thickness = float(header.get("SliceThickness") or math.inf)
     except (TypeError, ValueError):

@@ -10,6 +10,7 @@ from ctglip.cohorts.amos_mm import AmosMm
 from ctglip.cohorts.base import CohortReader
 from ctglip.cohorts.column_map import ColumnMapReader
 from ctglip.cohorts.ct_rate import CtRate
+from ctglip.cohorts.dicom_export import DicomExport
 from ctglip.cohorts.drawn_cxr import ObjectCxr, SiimPneumothorax, Tbx11k, VinDrCxr
 from ctglip.cohorts.inspect_pe import Inspect
 from ctglip.cohorts.jsrt import Jsrt
@@ -31,7 +32,7 @@ READERS: dict[str, type[CohortReader]] = {
     for reader in (
         CtRate, RadGenome, RexGrounding, Merlin, RadChestCt, Inspect, AbdomenAtlas, RadGpt, AmosMm, M3dCap, RsnaPe,
         RsnaTrauma, TotalSegmentatorData, Lidc, Luna16, Nlst, MimicCxr,
-        MsCxr, VinDrCxr, ObjectCxr, SiimPneumothorax, Jsrt, Tbx11k,
+        MsCxr, VinDrCxr, ObjectCxr, SiimPneumothorax, Jsrt, Tbx11k, DicomExport,
     )
 }  # fmt: skip
 

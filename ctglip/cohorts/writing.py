@@ -28,7 +28,7 @@ class CohortSummary:
     Attributes:
         name: the reader's.
         title, licence: of the data set.
-        root: its folder.
+        root: its folder; empty where its name may be private.
         settings: as they were chosen.
         cohort: the cohort table.
         studies, patients, with_report, with_masks: how many rows, and what they have.
@@ -111,7 +111,8 @@ def write_cohort(
     """
     if not isinstance(settings, CohortSettings):
         settings = validate(reader.Settings, settings or {}, f"settings of {reader.name}")
-    tables = read_cohort_tables(reader, root, settings)
+    completed: CohortSettings = reader.for_output(settings, root, out)
+    tables = read_cohort_tables(reader, root, completed)
     folders = str(root.resolve()), str(out.resolve())
     for study_id, regions in tables.regions.items():
         _write(out / "regions" / f"{study_id}.csv", pl.DataFrame([region.columns() for region in regions]))
@@ -139,7 +140,7 @@ def write_cohort(
     _write(out / "excluded.csv", pl.DataFrame(
         [asdict(one) for one in tables.excluded], schema=dict.fromkeys(("item", "reason", "detail"), pl.String)
     ))  # fmt: skip
-    summary = summarize(reader, root, settings, path, tables)
+    summary = summarize(reader, root, completed, path, tables)
     write_json(out / "cohort.json", asdict(summary))
     return summary
 
@@ -158,7 +159,7 @@ def summarize(
         name=reader.name,
         title=reader.card.title,
         licence=reader.card.licence,
-        root=str(root),
+        root="" if reader.private_names else str(root),
         settings=settings.model_dump(mode="json"),
         cohort=str(path),
         studies=len(tables.rows),

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pydicom
@@ -106,7 +107,7 @@ def choose_series(path: Path, requested: str | None) -> tuple[Series, tuple[Qual
     Raises:
         ScanError: ``folder_empty``, ``not_dicom``, ``no_ct``, ``dicom_geometry``, ``no_such_series``.
     """
-    every, others, checks = _all_series(path)
+    every, others, checks = all_series(files_below(path))
     usable = [series for series in every if series.slices]
     if not usable:
         if every:
@@ -143,8 +144,12 @@ def _series_text(series: Series) -> str:
     return f"{number} with {len(series.slices)} slices"
 
 
-def _all_series(path: Path) -> tuple[list[Series], Counter[str], list[QualityCheck]]:
-    files = files_below(path)
+def all_series(files: Sequence[Path]) -> tuple[list[Series], Counter[str], list[QualityCheck]]:
+    """The CT series of files, other DICOM objects by modality, and what was noticed.
+
+    Raises:
+        ScanError: ``folder_empty``, ``not_dicom``, ``dicom_damaged``.
+    """
     if not files:
         raise ScanError("The folder is empty.", code="folder_empty", fix="Name the folder of one DICOM series.")
     groups: dict[str, Series] = {}
@@ -156,7 +161,7 @@ def _all_series(path: Path) -> tuple[list[Series], Counter[str], list[QualityChe
                 continue
             try:
                 header = read_dicom(file, stop_before_pixels=True, specific_tags=list(_TAGS))
-                series = _add(groups, file, header) if _is_ct(header) else None
+                series = _add(groups, file, header) if is_ct(header) else None
             except (InvalidDicomError, IsADirectoryError):
                 foreign += 1
                 continue
@@ -179,18 +184,25 @@ def _all_series(path: Path) -> tuple[list[Series], Counter[str], list[QualityChe
     return list(groups.values()), others, checks
 
 
-def read_dicom(path: Path, **options: Any) -> Dataset:
+def read_dicom(path: Path, stream: BinaryIO | None = None, **options: Any) -> Dataset:
     """A DICOM file with or without its preamble and prefix, as ``pydicom.dcmread`` gives it.
+
+    Args:
+        path: of the file.
+        stream: the file, where it is open already; it is left where reading stopped.
+        options: of ``pydicom.dcmread``.
 
     Raises:
         InvalidDicomError: it is none.
     """
     try:
-        return pydicom.dcmread(path, **options)
+        return pydicom.dcmread(stream or path, **options)
     except InvalidDicomError:
         if not is_dicom(path):
             raise
-    found = pydicom.dcmread(path, force=True, **options)
+    if stream is not None:
+        stream.seek(0)
+    found = pydicom.dcmread(stream or path, force=True, **options)
     if "TransferSyntaxUID" not in found.file_meta:
         implicit, little = found.original_encoding
         known = {(True, True): ImplicitVRLittleEndian, (False, True): ExplicitVRLittleEndian}
@@ -211,7 +223,8 @@ def _ignored(foreign: int, broken: int, bare: int, others: Counter[str]) -> list
     return checks
 
 
-def _is_ct(header: Dataset) -> bool:
+def is_ct(header: Dataset) -> bool:
+    """Whether a header is that of a CT image."""
     if header.get("Rows") is None:
         return False
     return header.get("Modality") == "CT" or str(header.get("SOPClassUID", "")) in CT_CLASSES
