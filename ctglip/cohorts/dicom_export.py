@@ -87,10 +87,10 @@ class DicomExport(CohortReader):
                 fix="Give the folder of the export.",
             )
         reports = read_reports(settings.reports, settings.columns)
-        return _Reading(tree, settings, PrivateIds(load_key(settings.key)), reports).run(settings.key, disk.root)
+        return _ExportReading(tree, settings, PrivateIds(load_key(settings.key)), reports).run(settings.key, disk.root)
 
 
-class _Reading:
+class _ExportReading:
     """One reading of one export."""
 
     def __init__(self, tree: Tree, settings: DicomSettings, ids: PrivateIds, reports: ReportsByAccession) -> None:

@@ -19,7 +19,7 @@ from ctglip.errors import ScanError
 _DERIVED = frozenset({"DERIVED", "SECONDARY", "MPR", "REFORMATTED", "REFORMAT"})
 _AXIAL = 0.8
 """How far slices may be tilted (cosine): a gantry tilt of 30 degrees is axial."""
-Rule = Literal["most_slices", "thinnest_slices", "soft_kernel"]
+SeriesOrder = Literal["most_slices", "thinnest_slices", "soft_kernel"]
 
 
 class SeriesRule(Settings):
@@ -31,7 +31,7 @@ class SeriesRule(Settings):
         derived: ``exclude`` series of derived images (reformats), or ``allow`` them where they are axial.
     """
 
-    choose: tuple[Rule, ...] = ("most_slices", "thinnest_slices", "soft_kernel")
+    choose: tuple[SeriesOrder, ...] = ("most_slices", "thinnest_slices", "soft_kernel")
     least_slices: int = Field(default=10, ge=2)
     derived: Literal["exclude", "allow"] = "exclude"
 
@@ -59,7 +59,7 @@ class CtSeries:
         """What told it apart, in words."""
         return f"{self.slices} slices of {self.step_mm:.3g} mm, {'soft' if self.soft else 'other'} kernel"
 
-    def order(self, rules: Sequence[Rule]) -> tuple[float | str, ...]:
+    def order(self, rules: Sequence[SeriesOrder]) -> tuple[float | str, ...]:
         """What series are sorted by."""
         ranks = {"most_slices": -self.slices, "thinnest_slices": self.step_mm, "soft_kernel": float(not self.soft)}
         return (*(ranks[rule] for rule in rules), self.name)
