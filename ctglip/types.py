@@ -17,6 +17,9 @@ Laterality = Literal["left", "right", "bilateral"]
 ModalityName = Literal["ct", "cxr"]
 Section = Literal["findings", "impression", "indication", "technique", "comparison"]
 Severity = Literal["info", "warning", "error"]
+FindingsFrom = Literal["given", "parser", "both"]
+PARSER = "parser"
+"""The ``source`` of findings that our own rules read in a report; any other is of findings that were given."""
 Progress = Callable[[int, int], None]
 """Called with (done, total) as work goes on."""
 Box = tuple[int, int, int, int, int, int]
@@ -155,6 +158,7 @@ class Finding:
     ``organ`` is null for an unplaced sentence, and then ``reason`` says why. ``abnormality`` is null when the
     sentence speaks of the organ without naming a dictionary abnormality (``status="normal"`` for "The liver is
     unremarkable."). ``organ`` may be a group such as ``kidneys`` when the sentence names no side.
+    ``source`` says who found it: ``parser``, or the name of a data set or model whose findings were given.
     """
 
     sentence_index: int
@@ -166,6 +170,7 @@ class Finding:
     laterality: Laterality | None = None
     level: str | None = None
     reason: str | None = None
+    source: str = PARSER
 
 
 @dataclass(frozen=True)

@@ -124,6 +124,8 @@ def write_cohort(
                 row[name] = _absolute(str(row[name]), folders, tables)
         if row["study_id"] in tables.regions:
             row["regions"] = f"regions/{row['study_id']}.csv"
+        if tables.organ_text:
+            row["organ_text"] = f"organ_text.{table_format}"
     tables.localization = [
         one if one.mask is None else replace(one, mask=_absolute(one.mask, folders, tables))
         for one in tables.localization

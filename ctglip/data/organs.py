@@ -26,14 +26,13 @@ from ctglip.data.settings import DataSettings
 from ctglip.errors import StoreError
 from ctglip.modality import MODALITIES
 from ctglip.reports.parser import get_parser
+from ctglip.store.findings import findings_by_study
 from ctglip.store.tables import Store
 from ctglip.types import Failure, Finding, Progress
 from ctglip.vocabulary.abnormalities import AbnormalityDictionary
 from ctglip.vocabulary.evidence import organ_evidence
 from ctglip.vocabulary.negatives import Strategy
 from ctglip.vocabulary.organs import OrganDictionary
-
-_FINDING = tuple(Finding.__dataclass_fields__)
 
 
 class CropDataSettings(DataSettings):
@@ -381,16 +380,6 @@ def trainable_organs(store: Store, organs: OrganDictionary, abnormalities: Abnor
     """Organs of the store that have an abnormality in the dictionary, in dictionary order."""
     present = set(store.table("organs")["organ"].unique())
     return tuple(name for name in organs.names if name in present and abnormalities.of_organ(name))
-
-
-def findings_by_study(store: Store, study_ids: set[str]) -> dict[str, list[Finding]]:
-    """The findings of some studies' reports, in reading order."""
-    found: dict[str, list[Finding]] = {}
-    for columns in store.table("findings").iter_rows(named=True):
-        if columns["study_id"] in study_ids:
-            finding = Finding(**{name: columns[name] for name in _FINDING})
-            found.setdefault(columns["study_id"], []).append(finding)
-    return found
 
 
 def _without(

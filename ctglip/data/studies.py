@@ -27,7 +27,6 @@ from ctglip.data.organ_crops import instances_of
 from ctglip.data.organs import (
     OrganTexts,
     check_modality,
-    findings_by_study,
     no_organs,
     studies_of,
     trainable_organs,
@@ -40,6 +39,7 @@ from ctglip.data.scans import ScanDataSettings
 from ctglip.data.study_texts import StudyText, StudyTexts, TextsOfOrgans, TextsOfPairs, TextsOfReports
 from ctglip.errors import StoreError
 from ctglip.reports.tags import Tagger
+from ctglip.store.findings import findings_by_study
 from ctglip.store.tables import Store
 from ctglip.types import Failure, OrganRow, Progress
 from ctglip.vocabulary.abnormalities import AbnormalityDictionary

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Int
 from torch import Tensor
 
-from ctglip.data.organs import findings_by_study, studies_of
+from ctglip.data.organs import studies_of
 from ctglip.data.samples import OrganInstance
 from ctglip.errors import StoreError
 from ctglip.evaluation.labels import Labels, labels_from_findings, labels_from_table, pairs_of
@@ -28,6 +28,7 @@ from ctglip.labels import LabelTable
 from ctglip.modality import MODALITIES
 from ctglip.models.release import Release
 from ctglip.models.text import TextEncoder
+from ctglip.store.findings import findings_by_study
 from ctglip.store.tables import Store
 from ctglip.types import Progress
 

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from ctglip.data.organs import findings_by_study
 from ctglip.evaluation.bootstrap import Question, macro_draws
 from ctglip.evaluation.context import Context
 from ctglip.evaluation.metrics import TEST_SPLIT_RULES, BinaryMetrics, best_f1_threshold, binary_metrics
 from ctglip.evaluation.settings import ThresholdRule
 from ctglip.inference.feature_cache import VIEWS, organ_features_of
 from ctglip.inference.model_readers import reader_of
+from ctglip.store.findings import findings_by_study
 from ctglip.store.tables import Store
 
 SECTIONS = ("findings", "impression", "report")

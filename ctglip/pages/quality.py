@@ -47,6 +47,54 @@ class Distribution:
 
 
 @dataclass(frozen=True)
+class OrganAgreement:
+    """How far given findings and the parser's agree on one organ.
+
+    Attributes:
+        organ: display name.
+        studies: studies in which both speak of it.
+        same: studies for which both call it the same: abnormal, uncertain or normal.
+        kappa: Cohen's, of these three; None where both call it one and the same in every study.
+        other: studies in which both call it abnormal, by other abnormalities.
+    """
+
+    organ: str
+    studies: int
+    same: int
+    kappa: float | None
+    other: int
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """One organ of one study that two sources read differently: who gave it, what each reads, and from what."""
+
+    study_id: str
+    organ: str
+    source: str
+    given: str
+    parser: str
+    given_sentences: tuple[str, ...] = ()
+    parser_sentences: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class SourceAgreement:
+    """Given findings beside the parser's.
+
+    Attributes:
+        counting: which of them count.
+        compared, studies: studies that were compared, of those with given findings.
+    """
+
+    counting: str
+    compared: int
+    studies: int
+    organs: tuple[OrganAgreement, ...]
+    examples: tuple[Disagreement, ...]
+
+
+@dataclass(frozen=True)
 class QualityPage:
     """Everything on the quality page.
 
@@ -58,6 +106,7 @@ class QualityPage:
         facts: recipe, spacing, versions, time taken, rate ...
         checks: quality checks with their counts.
         distributions: histograms of spacing, HU, organ volumes.
+        sources: how far given findings agree with the parser's; None where none were given.
         montage: mid-slices with mask outlines.
         notes: what the reader must bear in mind, one sentence each.
     """
@@ -69,6 +118,7 @@ class QualityPage:
     facts: tuple[Fact, ...] = ()
     checks: tuple[CheckCount, ...] = ()
     distributions: tuple[Distribution, ...] = ()
+    sources: SourceAgreement | None = None
     montage: tuple[Picture, ...] = ()
     notes: tuple[str, ...] = ()
 

@@ -17,7 +17,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -140,7 +140,7 @@ class LLMParser:
         except LLMError as error:
             failure = Failure(study_id, "report", error.code, str(error))
             return LLMReading(by_rule, "rules", failure=failure)
-        by_model = _findings(answer, sentences)
+        by_model = _findings(answer, sentences, f"llm:{self.settings.model}")
         claims, known = _claims(by_model), _claims(by_rule)
         return LLMReading(by_model, "model", claims - known, known - claims)
 
@@ -243,7 +243,7 @@ class LLMParser:
             cache.execute("INSERT OR REPLACE INTO answers VALUES (?, ?)", (key, answer))
 
 
-def _findings(answer: _Answer, sentences: Sequence[tuple[int, str, str]]) -> tuple[Finding, ...]:
+def _findings(answer: _Answer, sentences: Sequence[tuple[int, str, str]], source: str) -> tuple[Finding, ...]:
     """The model's rows in reading order; a sentence it passes over is unplaced."""
     found: list[Finding] = []
     for number, (index, section, text) in enumerate(sentences):
@@ -252,7 +252,7 @@ def _findings(answer: _Answer, sentences: Sequence[tuple[int, str, str]]) -> tup
         if not rows:
             reason = "the model names nothing in it"
             found.append(Finding(index, section, text, None, None, "affirmed", reason=reason))
-    return tuple(found)
+    return tuple(replace(row, source=source) for row in found)
 
 
 def _claims(findings: Sequence[Finding]) -> frozenset[tuple[str, str, Status]]:

@@ -22,7 +22,7 @@ from pydantic import Field
 from ctglip.config import Settings
 from ctglip.errors import CTGLIPError, StoreError
 from ctglip.files import check_id, read_json, value_hash, write_json
-from ctglip.types import ModalityName
+from ctglip.types import FindingsFrom, ModalityName
 
 FORMAT_VERSION = 1
 INFO = "store.json"
@@ -70,6 +70,7 @@ TABLES: dict[str, dict[str, pl.DataType]] = {
         "laterality": pl.String(),
         "level": pl.String(),
         "reason": pl.String(),
+        "source": pl.String(),
     },
     "regions": {
         "study_id": pl.String(),
@@ -96,6 +97,8 @@ class StoreInfo(Settings):
         dictionaries: ``organs`` and ``abnormalities``, the hashes of the dictionaries used.
         labels: number in the ``organs`` arrays -> organ name.
         unions: larger structure (lungs, kidneys) -> the numbers it is made of.
+        findings_from: which findings count where given ones and the parser's speak of one organ, see
+            ``store.findings.counting``. Not part of the recipe: no study is made anew for it.
     """
 
     format_version: int = FORMAT_VERSION
@@ -105,6 +108,7 @@ class StoreInfo(Settings):
     dictionaries: dict[str, str] = Field(default_factory=dict)
     labels: dict[int, str] = Field(default_factory=dict)
     unions: dict[str, tuple[int, ...]] = Field(default_factory=dict)
+    findings_from: FindingsFrom = "given"
 
 
 def build_hash(recipe: dict[str, Any], dictionaries: dict[str, str]) -> str:

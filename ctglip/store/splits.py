@@ -11,6 +11,7 @@ from pydantic import field_validator
 
 from ctglip.config import Settings
 from ctglip.errors import StoreError
+from ctglip.store.findings import findings_by_study
 from ctglip.store.format import SPLITS_SCHEMA
 from ctglip.store.tables import Store, table_path, write_parquet
 
@@ -98,11 +99,10 @@ def assign_splits(
 
 
 def _findings(store: Store) -> dict[str, frozenset[str]]:
-    affirmed = store.table("findings").filter((pl.col("status") == "affirmed") & pl.col("abnormality").is_not_null())
-    joined = affirmed.join(store.table("studies").select("study_id", "patient_id"), on="study_id")
+    patients = dict(store.table("studies").select("study_id", "patient_id").iter_rows())
     found: defaultdict[str, set[str]] = defaultdict(set)
-    for patient, abnormality in joined.select("patient_id", "abnormality").iter_rows():
-        found[patient].add(abnormality)
+    for study_id, rows in findings_by_study(store, set(patients)).items():
+        found[patients[study_id]].update(r.abnormality for r in rows if r.abnormality and r.status == "affirmed")
     return {patient: frozenset(names) for patient, names in found.items()}
 
 

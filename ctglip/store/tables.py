@@ -24,6 +24,7 @@ from ctglip.store.format import (
     write_info,
 )
 from ctglip.store.study import StudyReader
+from ctglip.types import PARSER
 
 ROW_GROUP = 100_000
 BATCH = 1000
@@ -88,7 +89,7 @@ class Store:
             raise StoreError(f"A store has no table {name!r}; it has {known}.", code="no_table")
         path = table_path(self.path, name)
         try:
-            return pl.read_parquet(path) if path.is_file() else pl.DataFrame(schema=schema)
+            return _with_source(name, pl.read_parquet(path)) if path.is_file() else pl.DataFrame(schema=schema)
         except (pl.exceptions.PolarsError, OSError) as error:
             raise StoreError(
                 f"{path} cannot be read: {error}.", code="damaged_table", fix="Run: ctglip store verify --repair"
@@ -205,7 +206,15 @@ def frame(name: str, rows: list[dict[str, Any]]) -> pl.DataFrame:
     if name == "labels":
         names = sorted({key for row in rows for key in row} - {"study_id"})
         schema |= {key: pl.Int8() for key in names}
-    return pl.DataFrame(rows, schema=schema, orient="row")
+    return _with_source(name, pl.DataFrame(rows, schema=schema, orient="row"))
+
+
+def _with_source(name: str, table: pl.DataFrame) -> pl.DataFrame:
+    """Findings with their source; those of a store that was made before they had one are the parser's."""
+    if name != "findings":
+        return table
+    known = pl.col("source") if "source" in table.columns else pl.lit(None, pl.String)
+    return table.with_columns(known.fill_null(PARSER).alias("source"))
 
 
 def sort_table(name: str, table: pl.DataFrame) -> pl.DataFrame:

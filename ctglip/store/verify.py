@@ -64,7 +64,7 @@ def verify(store: Store, repair: bool = False, progress: Progress | None = None)
             if repair:
                 journal.settle()
         tables = gather(_sound_studies(store, journal, repair, progress, problems))
-        stale = [name for name, table in tables.items() if not _same(store.path, name, table)]
+        stale = [name for name, table in tables.items() if not _same(store, name, table)]
         if repair and stale:
             write_tables(store, tables.__getitem__)
     problems += [
@@ -156,10 +156,10 @@ def _invariants(store: Store, study: StudyReader, study_id: str) -> list[str]:
     return wrong
 
 
-def _same(root: Path, name: str, expected: pl.DataFrame) -> bool:
+def _same(store: Store, name: str, expected: pl.DataFrame) -> bool:
     try:
-        return pl.read_parquet(table_path(root, name)).equals(expected)
-    except (pl.exceptions.PolarsError, OSError):
+        return table_path(store.path, name).is_file() and store.table(name).equals(expected)
+    except StoreError:
         return False
 
 

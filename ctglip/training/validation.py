@@ -10,7 +10,7 @@ from itertools import chain
 import numpy as np
 
 from ctglip.data.organ_crops import CacheSettings, CropFiles, folder_of, resolve
-from ctglip.data.organs import CropDataSettings, findings_by_study, studies_of
+from ctglip.data.organs import CropDataSettings, studies_of
 from ctglip.data.reader import check_damage
 from ctglip.data.samples import OrganInstance
 from ctglip.errors import StoreError
@@ -24,6 +24,7 @@ from ctglip.inference.model_readers import reader_of
 from ctglip.inference.readers import image_batches
 from ctglip.inference.scoring import Calibration, Dictionaries, Scorer
 from ctglip.models.release import Release
+from ctglip.store.findings import findings_by_study
 from ctglip.store.tables import Store
 from ctglip.training.recipe import AnyDataSettings
 

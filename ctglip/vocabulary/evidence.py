@@ -11,7 +11,7 @@ from ctglip.vocabulary.abnormalities import Abnormality, AbnormalityDictionary
 from ctglip.vocabulary.organs import OrganDictionary
 
 _Relation = Literal["same", "part", "container"]
-_POSSIBLE = ("affirmed", "uncertain", "historical")
+POSSIBLE = ("affirmed", "uncertain", "historical")
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def organ_evidence(
         affirmed=affirmed,
         negated=frozenset(negated),
         uncertain=frozenset(uncertain),
-        elsewhere=frozenset(r.abnormality for r in findings if r.abnormality and r.status in _POSSIBLE)
+        elsewhere=frozenset(r.abnormality for r in findings if r.abnormality and r.status in POSSIBLE)
         - affirmed.keys(),
         normal=calm and not affirmed and not uncertain and not sentences,
         mentioned=bool(related),
@@ -93,7 +93,7 @@ def _affirmed(related: Iterable[tuple[_Relation, Finding]]) -> tuple[dict[str, s
             continue
         if _affirms(row) and relation != "container":
             affirmed.setdefault(row.abnormality, row.sentence)
-        elif row.status in _POSSIBLE:
+        elif row.status in POSSIBLE:
             suspected.add(row.abnormality)
     return affirmed, suspected
 
@@ -110,7 +110,7 @@ def _relations(
     row: Finding, organ: str, organs: OrganDictionary, abnormalities: AbnormalityDictionary
 ) -> tuple[_Relation, ...]:
     """How the organ that a row speaks of stands to this one; nothing where the two are strangers."""
-    for target in _targets(row, organs):
+    for target in organs_named(row, organs):
         if target == organ:
             return ("same",)
         if target in organs.parts_of(organ):
@@ -135,8 +135,8 @@ def _relations_of_shared(
     return ("same",) if organs.containing(target).isdisjoint(shared.organs) else ("part",)
 
 
-def _targets(row: Finding, organs: OrganDictionary) -> tuple[str, ...]:
-    """The organs a row speaks of, its side taken into account."""
+def organs_named(row: Finding, organs: OrganDictionary) -> tuple[str, ...]:
+    """The organs of the dictionary that a row speaks of, its side taken into account."""
     if row.organ is None or row.organ not in organs:
         return ()
     if row.laterality in ("left", "right"):
@@ -154,6 +154,6 @@ def _denied_on_both_sides(findings: Sequence[Finding], organ: str, organs: Organ
         return set()
     negated = [row for row in findings if row.abnormality and row.status == "negated"]
     on_left, on_right = (
-        {row.abnormality for row in negated if side in _targets(row, organs)} for side in (left, right)
+        {row.abnormality for row in negated if side in organs_named(row, organs)} for side in (left, right)
     )
     return {name for name in on_left & on_right if name}

@@ -9,8 +9,8 @@ import functools
 import hashlib
 import time
 import traceback
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from ctglip.store.study import SourceGrid, StudyRecord, write_study
 from ctglip.types import Failure, Finding, QualityCheck, Report, Standardized
 from ctglip.vocabulary.organs import load_organs
 from ctglip_preprocessing.limits import TimeUp, limits
+from ctglip_preprocessing.organ_text import GivenText, given_findings
 from ctglip_preprocessing.settings import PreprocessConfig
 
 _FILES: dict[str, type[CTGLIPError]] = {
@@ -66,6 +67,7 @@ class Case:
     """One study: what the driver knows of it, and what the stages have found so far.
 
     Attributes:
+        given: the sentences and findings of the cohort's organ text.
         fingerprint: what its input looked like from outside when it was planned.
         stored: checksum of the input that the store's study was made from; empty where the store has none.
         checksum: hash of the input, once it was read.
@@ -75,6 +77,7 @@ class Case:
 
     row: CohortRow
     plan: Plan
+    given: tuple[GivenText, ...] = ()
     fingerprint: str = ""
     stored: str = ""
     checksum: str = ""
@@ -155,6 +158,8 @@ def hash_input(case: Case) -> Case:
     """
     row = case.row
     content: dict[str, Any] = {"cells": _cells(row)}
+    if case.given:
+        content["organ_text"] = [astuple(text) for text in case.given]
     for name, path in _files(row):
         kind = _FILES[name]
         if not path.exists():
@@ -171,13 +176,15 @@ def hash_input(case: Case) -> Case:
 
 
 def read_report(case: Case) -> Case:
-    """Read the study's report and what it says of each organ; nothing where none is there and none is wanted.
+    """Read the study's report and what it says of each organ, and add what was given of them; nothing where none is
+    there and none is wanted.
 
     Raises:
         ReportError: ``report_empty`` or ``unreadable``, see ``ctglip.reports.cohorts.report_of``.
     """
-    report = report_of(case.row, case.plan.requires_report)
-    return replace(case, report=report, findings=() if report is None else get_parser().parse(report))
+    report = report_of(case.row, case.plan.requires_report and not case.given)
+    own = () if report is None else get_parser().parse(report)
+    return replace(case, report=report, findings=(*own, *given_findings(case.given, own)))
 
 
 def read_image(case: Case) -> Case:
@@ -269,13 +276,13 @@ would be written goes no further than the first."""
 # -- what the stages and the driver need
 
 
-def fingerprint(row: CohortRow) -> str:
-    """What the input looks like without reading it: cells, and path, size and time of every file.
+def fingerprint(row: CohortRow, given: Sequence[GivenText] = ()) -> str:
+    """What the input looks like without reading it: cells, organ text, and path, size and time of every file.
 
     While it stays the same the content is taken to be the same.
     """
     files = ([name, *(_size_and_time(file) for file in files_below(path))] for name, path in _files(row))
-    return value_hash([_cells(row), *files], 32)
+    return value_hash([_cells(row), *files, *map(astuple, given)], 32)
 
 
 def _files(row: CohortRow) -> list[tuple[str, Path]]:
@@ -284,7 +291,7 @@ def _files(row: CohortRow) -> list[tuple[str, Path]]:
 
 def _cells(row: CohortRow) -> dict[str, Any]:
     """The row's cells that end up in the study. The split is not among them: it is kept by patient, apart."""
-    return row.model_dump(mode="json", exclude={*_FILES, "split", "study_id"}, exclude_none=True)
+    return row.model_dump(mode="json", exclude={*_FILES, "organ_text", "split", "study_id"}, exclude_none=True)
 
 
 def _size_and_time(file: Path) -> list[Any]:

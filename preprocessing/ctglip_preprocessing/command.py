@@ -23,6 +23,10 @@ def preprocess(
         list[str] | None, typer.Option("--set", help="Change one setting, e.g. ct.crop_to_body=false.")
     ] = None,
     columns: Annotated[Path | None, typer.Option(help="YAML column map, our_name: their_name.")] = None,
+    organ_text: Annotated[
+        Path | None,
+        typer.Option(help="Sentences or findings by organ, for rows without a column organ_text (parse --out, --llm)."),
+    ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes on this machine (default 1).")] = None,
     ray: Annotated[str | None, typer.Option(help="Address of a Ray cluster to join, or 'auto'.")] = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed studies again.")] = False,
@@ -46,6 +50,7 @@ def preprocess(
     from ctglip.errors import ConfigError
     from ctglip_preprocessing.driver import preprocess_cohort
     from ctglip_preprocessing.interrupt import stop_on_first_signal
+    from ctglip_preprocessing.organ_text import with_organ_text
     from ctglip_preprocessing.progress import watching
     from ctglip_preprocessing.settings import PreprocessConfig
 
@@ -53,6 +58,8 @@ def preprocess(
         raise ConfigError("--workers and --ray exclude each other.", fix="Give one of them.")
     settings = load_settings(PreprocessConfig, config or "preprocess/organ_crops", changes or ())
     table = read_cohort(cohort, columns)
+    if organ_text is not None:
+        table = with_organ_text(table, organ_text)
     console = Console(stderr=True)
     try:
         with stop_on_first_signal() as stop:
@@ -97,6 +104,7 @@ def describe(summary: Summary) -> str:
         lines.append(f"... and {len(summary.same_images) - 5} more such images (--json lists them all).")
     if summary.others:
         lines.append(f"{_count(summary.others)} of earlier cohorts stay in the store.")
+    lines += summary.notes
     if summary.moved:
         moves = ", ".join(f"{p} from {old} to {new}" for p, (old, new) in list(summary.moved.items())[:5])
         lines.append(f"The cohort's split column moved {len(summary.moved)} patients: {moves}.")

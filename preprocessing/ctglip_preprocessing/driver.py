@@ -15,7 +15,7 @@ from typing import Any
 from ctglip.cohort import Cohort
 from ctglip.files import remove
 from ctglip.modality import modality_of
-from ctglip.store.format import StoreInfo, build_hash, leftovers, study_path
+from ctglip.store.format import INFO, StoreInfo, build_hash, leftovers, read_info, study_path
 from ctglip.store.journal import Journal, JournalEntry, exclusive
 from ctglip.store.splits import assign_splits, check_given
 from ctglip.store.tables import Store, compact, create_store
@@ -25,6 +25,7 @@ from ctglip.vocabulary.organs import load_organs
 from ctglip_preprocessing.case import Case, Plan, fingerprint
 from ctglip_preprocessing.executor import CaseResults, execute
 from ctglip_preprocessing.interrupt import Stop, never
+from ctglip_preprocessing.organ_text import OrganText, read_organ_text
 from ctglip_preprocessing.quality import QUALITY_PAGE, same_images, without_masks, write_quality_page
 from ctglip_preprocessing.settings import PreprocessConfig
 
@@ -48,6 +49,7 @@ class Summary:
         without_masks: the cohort's studies in the store that have no organ masks; always empty for radiographs.
         same_images: ids of the store's studies that share one image though they are of different patients, group by
             group: such an image may stand in training and in test.
+        notes: what of the cohort's organ text is not as it could be: unknown names, unknown studies.
         worked: cases that were looked into in this run, that is whose input had to be read.
     """
 
@@ -60,6 +62,7 @@ class Summary:
     moved: dict[str, tuple[str, str]]
     without_masks: tuple[str, ...]
     same_images: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...]
     worked: int
     seconds: float
 
@@ -86,6 +89,7 @@ def store_info(config: PreprocessConfig) -> StoreInfo:
         dictionaries=dictionaries,
         labels=dict(organs.label_names()),
         unions={name: labels for name, labels in unions.items() if labels},
+        findings_from=config.findings_from,
     )
 
 
@@ -109,15 +113,19 @@ def preprocess_cohort(
 
     Raises:
         KeyboardInterrupt: it was stopped with studies left to do. What was finished is in the store and its tables.
+        CohortError: an organ text that is not there or malformed, see ``organ_text.read_organ_text``.
         StoreError: not a store, in use by another process, or a patient given two splits.
     """
     start = time.monotonic()
     given = check_given((row.study_id, row.patient_id, row.split) for row in cohort.rows)
-    store = create_store(store_path, store_info(config))
+    organ_text = read_organ_text(cohort)
+    info = store_info(config)
+    chosen = is_other_choice(store_path, info)
+    store = create_store(store_path, info)
     with exclusive(store.path), Journal(store) as journal:
         _remove_leftovers(store)
         journal.settle()
-        cases = plan_cases(cohort, store, config, journal, retry_failed)
+        cases = plan_cases(cohort, store, config, journal, retry_failed, organ_text)
         written, worked, since_tables = 0, 0, 0
         try:
             results = execute(cases, workers, address, stop)
@@ -135,8 +143,8 @@ def preprocess_cohort(
             _remove_leftovers(store)
             compact(store, journal.committed())
         moved = assign_splits(store, config.splits, given)
-        if cases or moved or not (store.path / QUALITY_PAGE).is_file():
-            write_quality_page(store, journal.failures())
+        if cases or moved or chosen or not (store.path / QUALITY_PAGE).is_file():
+            write_quality_page(store, journal.failures(), organ_text.notes)
         named = {row.study_id for row in cohort.rows} | {failure.study_id for failure in cohort.bad}
         failed = tuple(failure for failure in journal.failures() if failure.study_id in named)
         return Summary(
@@ -149,13 +157,24 @@ def preprocess_cohort(
             moved=moved,
             without_masks=tuple(i for i in without_masks(store) if i in named),
             same_images=same_images(store),
+            notes=organ_text.notes,
             worked=len(cases),
             seconds=round(time.monotonic() - start, 2),
         )
 
 
+def is_other_choice(path: Path, info: StoreInfo) -> bool:
+    """Whether a store is there in which other findings counted until now."""
+    return (path / INFO).is_file() and read_info(path).findings_from != info.findings_from
+
+
 def plan_cases(
-    cohort: Cohort, store: Store, config: PreprocessConfig, journal: Journal, retry_failed: bool
+    cohort: Cohort,
+    store: Store,
+    config: PreprocessConfig,
+    journal: Journal,
+    retry_failed: bool,
+    organ_text: OrganText | None = None,
 ) -> list[Case]:
     """The studies to work on, in the order of the cohort table: those that the journal does not know with just this
     input, and failed ones that are to be tried again. Rows that cannot be worked on are entered as failures."""
@@ -165,13 +184,14 @@ def plan_cases(
         JournalEntry(failure.study_id, plan.recipe_hash, checksum=stored.get(failure.study_id, ""), failure=failure)
         for failure in cohort.bad
     )
+    given = [organ_text.texts.get(row.study_id, ()) if organ_text else () for row in cohort.rows]
     with ThreadPoolExecutor(max_workers=16) as pool:  # a network drive answers slowly but many at a time
-        fingerprints = list(pool.map(fingerprint, cohort.rows))
+        fingerprints = list(pool.map(fingerprint, cohort.rows, given))
     cases: list[Case] = []
-    for row, mark in zip(cohort.rows, fingerprints, strict=True):
+    for row, texts, mark in zip(cohort.rows, given, fingerprints, strict=True):
         entry = journal.entries.get(row.study_id)
         if entry is None or entry.fingerprint != mark or (entry.failure and retry_failed):
-            cases.append(Case(row, plan, mark, stored.get(row.study_id, "")))
+            cases.append(Case(row, plan, texts, mark, stored.get(row.study_id, "")))
     return cases
 
 

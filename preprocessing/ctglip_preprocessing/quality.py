@@ -20,6 +20,7 @@ from ctglip.pages.quality import CheckCount, Distribution, Outlier, QualityPage,
 from ctglip.store.tables import Store
 from ctglip.types import Failure, Standardized
 from ctglip.vocabulary.organs import load_organs
+from ctglip_preprocessing.disagreement import source_agreement
 from ctglip_preprocessing.radiographs import write_cxr_page
 
 QUALITY_PAGE = "quality.html"
@@ -33,13 +34,13 @@ _ORGAN_NOTES = (
 )
 
 
-def write_quality_page(store: Store, failures: Sequence[Failure] = ()) -> Path:
+def write_quality_page(store: Store, failures: Sequence[Failure] = (), notes: Sequence[str] = ()) -> Path:
     """Write ``STORE/quality.html``, by rename, and ``radiographs.html`` beside it where images have boxes of regions.
 
     The same store and failures give the same page.
     """
     path = store.path / QUALITY_PAGE
-    write_text(path, render(quality_page(store, failures)))
+    write_text(path, render(quality_page(store, failures, notes)))
     if modality_in(store).has_boxes and store.study_ids:
         write_cxr_page(store)
     return path
@@ -50,7 +51,7 @@ def modality_in(store: Store) -> Modality[Any, Any]:
     return MODALITIES[store.info.modality]
 
 
-def quality_page(store: Store, failures: Sequence[Failure] = ()) -> QualityPage:
+def quality_page(store: Store, failures: Sequence[Failure] = (), notes: Sequence[str] = ()) -> QualityPage:
     """What the page says, from the store's tables."""
     studies = store.table("studies")
     distributions = _distributions(store, studies)
@@ -61,8 +62,10 @@ def quality_page(store: Store, failures: Sequence[Failure] = ()) -> QualityPage:
         facts=_facts(store, studies),
         checks=(*_store_checks(store), *_checks(studies)),
         distributions=distributions,
+        sources=source_agreement(store),
         montage=_montage(store, distributions),
         notes=(
+            *notes,
             "Studies with a check of severity error do not enter the store (they are among the failures), unless the "
             "settings say error_checks: keep.",
             f"Outliers lie more than {ODD:g} robust standard deviations (by median and median deviation) from the "

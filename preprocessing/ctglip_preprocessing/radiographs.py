@@ -18,6 +18,7 @@ from ctglip.modality import MODALITIES
 from ctglip.pages.cxr import CxrPage, CxrSample, RegionSentences, Tag, cxr_picture, render
 from ctglip.pages.parts import Fact
 from ctglip.reports.tags import ABSENT, PRESENT, Tagger
+from ctglip.store.findings import findings_by_study
 from ctglip.store.study import StudyReader
 from ctglip.store.tables import Store
 from ctglip.types import Finding
@@ -35,10 +36,11 @@ def write_cxr_page(store: Store, most: int = SAMPLES) -> Path:
     ids = sorted(store.study_ids, key=lambda i: (i not in with_text, i not in boxed, i))
     best = [i for i in ids if i in with_text and i in boxed] or ids
     chosen = [best[n] for n in np.linspace(0, len(best) - 1, min(len(best), most)).round().astype(int).tolist()]
+    findings = findings_by_study(store, set(chosen))
     tagger, marked = Tagger(), MODALITIES[store.info.modality].marked
     page = CxrPage(
         title=f"Radiographs of {store.path.name}",
-        samples=tuple(_sample(store.study(study_id), tagger, marked) for study_id in chosen),
+        samples=tuple(_sample(store.study(name), findings.get(name, []), tagger, marked) for name in chosen),
         facts=(
             Fact("Radiographs", str(len(ids))),
             Fact("With text", str(len(with_text))),
@@ -56,9 +58,8 @@ def write_cxr_page(store: Store, most: int = SAMPLES) -> Path:
     return path
 
 
-def _sample(study: StudyReader, tagger: Tagger, marked: Sequence[str]) -> CxrSample:
+def _sample(study: StudyReader, findings: Sequence[Finding], tagger: Tagger, marked: Sequence[str]) -> CxrSample:
     entries = region_entries()
-    findings = [Finding(**{k: v for k, v in row.items() if k != "study_id"}) for row in study.rows("findings")]
     sentences_of = sentences_by_region(findings)
     shown = sentences_of or marked
     boxes = [region for region in study.regions() if region.name in shown]

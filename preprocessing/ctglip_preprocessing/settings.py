@@ -10,6 +10,7 @@ from ctglip.config import Settings
 from ctglip.ct.recipe import CtRecipe
 from ctglip.cxr.recipe import CxrRecipe
 from ctglip.store.splits import SplitSettings
+from ctglip.types import FindingsFrom
 
 
 class PreprocessConfig(Settings):
@@ -20,6 +21,9 @@ class PreprocessConfig(Settings):
         cxr: what a chest radiograph is turned into; where it is given the cohort is one of radiographs, and ``ct`` is
             refused.
         splits: how patients without a split of their own are divided.
+        findings_from: which findings of an organ count where given ones (the cohort's ``organ_text``) and the parser's
+            speak of it, see ``ctglip.store.findings.counting``: ``given``, ``parser`` or ``both``. All of them are
+            stored, so that a change holds at once and makes no study anew. Not part of the recipe's hash.
         error_checks: ``refuse`` makes a failure of a study with a quality check of severity ``error`` (its numbers are
             not what they claim to be), ``keep`` stores it with its checks. Not part of the recipe's hash.
         study_timeout_s: a study that takes longer is given up.
@@ -32,6 +36,7 @@ class PreprocessConfig(Settings):
     ct: CtRecipe = CtRecipe()
     cxr: CxrRecipe | None = None
     splits: SplitSettings = SplitSettings()
+    findings_from: FindingsFrom = "given"
     error_checks: Literal["refuse", "keep"] = "refuse"
     study_timeout_s: float = Field(default=900.0, gt=0)
     study_memory_gb: float = Field(default=4.0, gt=0)

@@ -15,7 +15,6 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.special import gammaln
 
-from ctglip.data.organs import findings_by_study
 from ctglip.evaluation.bootstrap import interval_of, weighted_mean
 from ctglip.evaluation.context import Context
 from ctglip.evaluation.results import PartResult
@@ -23,6 +22,7 @@ from ctglip.evaluation.studies import SECTIONS, radiograph_vectors, section_text
 from ctglip.inference.scoring import Dictionaries
 from ctglip.pages.parts import RecallAt, Retrieval, Table
 from ctglip.pages.wording import DASH, capitalised, number
+from ctglip.store.findings import findings_by_study
 from ctglip.types import Finding
 from ctglip.vocabulary.evidence import organ_evidence
 from ctglip.vocabulary.prompts import normal_prompts

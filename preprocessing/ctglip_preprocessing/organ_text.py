@@ -1,0 +1,232 @@
+"""What others say of each organ, as it comes in beside the parser's findings.
+
+A table has a row for each sentence (or finding) and organ: ``study_id``, ``organ``, ``sentence``, and as far as they
+are known ``theirs`` (what its maker calls the place), ``abnormality``, ``status``, ``source`` and the other columns of
+``findings.parquet``. Such are ``organ_text.csv`` of ``ctglip cohort`` and what ``ctglip parse COHORT --out`` writes.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import get_args
+
+from ctglip.cohort import Cohort
+from ctglip.cohorts.organ_names import organ_of
+from ctglip.errors import CohortError
+from ctglip.reports.parser import get_parser
+from ctglip.table_files import read_table
+from ctglip.types import PARSER, Finding, Laterality, Section, Status
+from ctglip.vocabulary.abnormalities import load_abnormalities
+from ctglip.vocabulary.evidence import organs_named
+from ctglip.vocabulary.organs import load_organs
+
+REQUIRED = ("study_id", "organ", "sentence")
+OPTIONAL = (
+    "theirs", "abnormality", "status", "source", "sentence_index", "section", "laterality", "level", "reason",
+)  # fmt: skip
+GIVEN = "given"
+"""The source of rows that name none, or the parser: read again from a table they are no longer our own reading."""
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "status": get_args(Status),
+    "laterality": get_args(Laterality),
+    "section": get_args(Section),
+}
+_LISTED = 50
+
+
+@dataclass(frozen=True)
+class GivenText:
+    """One row of an organ text, its names those of the dictionaries; what it leaves open is None.
+
+    Attributes:
+        is_finding: the row says all that a finding says, and is not read.
+    """
+
+    sentence: str
+    organ: str | None
+    abnormality: str | None
+    status: str | None
+    laterality: str | None
+    level: str | None
+    reason: str | None
+    source: str
+    sentence_index: int | None
+    section: str | None
+    is_finding: bool
+
+
+@dataclass(frozen=True)
+class OrganText:
+    """The organ text of a cohort: by study, and what the reader of the run must know, one sentence each."""
+
+    texts: dict[str, tuple[GivenText, ...]]
+    notes: tuple[str, ...] = ()
+
+
+def with_organ_text(cohort: Cohort, path: Path) -> Cohort:
+    """The cohort, with an organ text for the rows that name none."""
+    rows = (row if row.organ_text else row.model_copy(update={"organ_text": path.resolve()}) for row in cohort.rows)
+    return replace(cohort, rows=tuple(rows))
+
+
+def read_organ_text(cohort: Cohort) -> OrganText:
+    """The organ texts that the rows of a cohort name.
+
+    Raises:
+        CohortError: ``no_table``, ``bad_table`` (see ``table_files.read_table``); ``missing_column``; ``empty_table``;
+            ``bad_cell``: a row without study or sentence, or with a word that its column does not know.
+    """
+    wanted: defaultdict[Path, set[str]] = defaultdict(set)
+    for row in cohort.rows:
+        if row.organ_text is not None:
+            wanted[row.organ_text].add(row.study_id)
+    texts: dict[str, tuple[GivenText, ...]] = {}
+    notes: list[str] = []
+    for path, study_ids in wanted.items():
+        found = _Table(path)
+        texts |= {name: tuple(dict.fromkeys(rows)) for name, rows in found.texts.items() if name in study_ids}
+        notes += found.notes(study_ids | {failure.study_id for failure in cohort.bad})
+    return OrganText(texts, tuple(notes))
+
+
+class _Table:
+    """One table as it is read: its rows by study, and the names that mean nothing here."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.texts: defaultdict[str, list[GivenText]] = defaultdict(list)
+        self.organs: Counter[str] = Counter()
+        self.abnormalities: Counter[str] = Counter()
+        table = read_table(path)
+        missing = [name for name in REQUIRED if name not in table.columns]
+        if missing:
+            raise CohortError(
+                f"{path} has no column {', '.join(map(repr, missing))}; it has {', '.join(table.columns)}.",
+                code="missing_column",
+                fix="An organ text has a row for each sentence and organ: study_id, organ, sentence.",
+            )
+        if table.is_empty():
+            raise CohortError(f"{path} has headings and no row.", code="empty_table", fix="Give one row a sentence.")
+        self.unread = [name for name in table.columns if name not in (*REQUIRED, *OPTIONAL)]
+        for number, cells in enumerate(table.iter_rows(named=True), start=2):
+            self._check(number, cells)
+            self.texts[cells["study_id"]].append(self._text(cells))
+
+    def _check(self, number: int, cells: dict[str, str | None]) -> None:
+        for name in ("study_id", "sentence"):
+            if not cells[name]:
+                raise self._bad(number, f"no {name}", "Fill it in, or take the row out.")
+        for name, choices in _CHOICES.items():
+            value = cells.get(name)
+            if value is not None and value not in choices:
+                raise self._bad(number, f"{name} {value!r}", f"Write one of {', '.join(choices)}.")
+        index = cells.get("sentence_index")
+        if index is not None and not index.isdecimal():
+            raise self._bad(number, f"sentence_index {index!r}", "Write a whole number, from 0.")
+
+    def _bad(self, number: int, found: str, fix: str) -> CohortError:
+        return CohortError(f"{self.path}: row {number} has {found}.", code="bad_cell", fix=fix)
+
+    def _text(self, cells: dict[str, str | None]) -> GivenText:
+        named, abnormality = cells["organ"], cells.get("abnormality")
+        organ = _organ(named) if named else None
+        if organ is None and (named or "sentence_index" not in cells):
+            self.organs[named or cells.get("theirs") or "no place"] += 1
+        known = load_abnormalities().find(abnormality) if abnormality else None
+        if abnormality and known is None:
+            self.abnormalities[abnormality] += 1
+        status, index, source = cells.get("status"), cells.get("sentence_index"), cells.get("source")
+        return GivenText(
+            sentence=cells["sentence"] or "",
+            organ=organ,
+            abnormality=known and known.name,
+            status=status,
+            laterality=cells.get("laterality"),
+            level=cells.get("level"),
+            reason=cells.get("reason") or (None if organ else "its place is no organ of the dictionary"),
+            source=GIVEN if source in (None, PARSER) else source,
+            sentence_index=None if index is None else int(index),
+            section=cells.get("section"),
+            is_finding=status is not None and (known is not None or status == "normal" or index is not None),
+        )
+
+    def notes(self, study_ids: set[str]) -> list[str]:
+        """What was found, for the person who runs this."""
+        other = {name: len(rows) for name, rows in self.texts.items() if name not in study_ids}
+        found = [
+            f"{self.path.name}: no {what} of ours: {_listed(counts)}."
+            for what, counts in (("organ", self.organs), ("abnormality", self.abnormalities))
+            if counts
+        ]
+        if other:
+            found.append(
+                f"{self.path.name}: {sum(other.values())} rows are of {len(other)} studies that the cohort table does "
+                f"not have, first {min(other)}."
+            )
+        if self.unread:
+            found.append(f"{self.path.name}: columns that are not read: {', '.join(self.unread)}.")
+        return found
+
+
+def _listed(counts: Counter[str]) -> str:
+    names = [f"{name} ({count})" for name, count in counts.most_common(_LISTED)]
+    more = [f"{len(counts) - _LISTED} more"] if len(counts) > _LISTED else []
+    return ", ".join([*names, *more])
+
+
+@functools.lru_cache(maxsize=4096)
+def _organ(text: str) -> str | None:
+    return organ_of(text)
+
+
+def given_findings(texts: Iterable[GivenText], own: Sequence[Finding]) -> tuple[Finding, ...]:
+    """A study's organ text as findings, each sentence with the number that it has in the report.
+
+    What names neither abnormality nor status is read by the parser, with the organ as its heading; a sentence in which
+    it reads nothing of that organ stays as one that affirms something unnamed, of which nothing is taught.
+
+    Args:
+        own: the parser's findings of the study's report.
+    """
+    by_index = {row.sentence_index: (row.sentence_index, row.section, row.sentence) for row in own}
+    by_sentence = {place[2]: place for place in reversed(by_index.values())}
+    following = max(by_index, default=-1) + 1
+    found: list[Finding] = []
+    for text in texts:
+        place = by_index.get(-1 if text.sentence_index is None else text.sentence_index)
+        if place is None or place[2] != text.sentence:
+            place = by_sentence.get(text.sentence)
+        if place is None:
+            place = by_sentence[text.sentence] = (following, text.section or "findings", text.sentence)
+            following += 1
+        index, section, _ = place
+        found += [replace(row, sentence_index=index, section=section) for row in _findings(text)]
+    return tuple(dict.fromkeys(found))
+
+
+def _findings(text: GivenText) -> list[Finding]:
+    status = text.status or ("uncertain" if text.abnormality else "affirmed")
+    bare = Finding(
+        0, "findings", text.sentence, text.organ, text.abnormality, status, text.laterality, text.level, text.reason,
+        text.source,
+    )  # fmt: skip
+    return [bare] if text.is_finding or text.organ is None else _read(text, text.organ) or [bare]
+
+
+def _read(text: GivenText, organ: str) -> list[Finding]:
+    """What the parser reads in a sentence of the organ that it was given for, and of the organ's parts."""
+    organs = load_organs()
+    inside, around = {organ, *organs.parts_of(organ)}, organs.containing(organ)
+    found: list[Finding] = []
+    for row in get_parser().parse(f"FINDINGS: {organs[organ].display}: {text.sentence}"):
+        named = organs_named(row, organs)
+        row = replace(row, sentence=text.sentence, source=text.source)
+        if not inside.isdisjoint(named):
+            found.append(row)
+        elif not around.isdisjoint(named):
+            found.append(replace(row, organ=organ, laterality=organs[organ].side))
+    return [row for row in found if text.abnormality in (None, row.abnormality) and text.status in (None, row.status)]
