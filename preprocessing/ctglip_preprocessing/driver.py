@@ -25,7 +25,7 @@ from ctglip.vocabulary.organs import load_organs
 from ctglip_preprocessing.case import Case, Plan, fingerprint
 from ctglip_preprocessing.executor import CaseResults, execute
 from ctglip_preprocessing.interrupt import Stop, never
-from ctglip_preprocessing.organ_text import OrganText, read_organ_text
+from ctglip_preprocessing.organ_text import CohortOrganText, read_organ_text
 from ctglip_preprocessing.quality import QUALITY_PAGE, same_images, without_masks, write_quality_page
 from ctglip_preprocessing.settings import PreprocessConfig
 
@@ -174,7 +174,7 @@ def plan_cases(
     config: PreprocessConfig,
     journal: Journal,
     retry_failed: bool,
-    organ_text: OrganText | None = None,
+    organ_text: CohortOrganText | None = None,
 ) -> list[Case]:
     """The studies to work on, in the order of the cohort table: those that the journal does not know with just this
     input, and failed ones that are to be tried again. Rows that cannot be worked on are entered as failures."""

@@ -60,7 +60,7 @@ class GivenText:
 
 
 @dataclass(frozen=True)
-class OrganText:
+class CohortOrganText:
     """The organ text of a cohort: by study, and what the reader of the run must know, one sentence each."""
 
     texts: dict[str, tuple[GivenText, ...]]
@@ -73,7 +73,7 @@ def with_organ_text(cohort: Cohort, path: Path) -> Cohort:
     return replace(cohort, rows=tuple(rows))
 
 
-def read_organ_text(cohort: Cohort) -> OrganText:
+def read_organ_text(cohort: Cohort) -> CohortOrganText:
     """The organ texts that the rows of a cohort name.
 
     Raises:
@@ -90,7 +90,7 @@ def read_organ_text(cohort: Cohort) -> OrganText:
         found = _Table(path)
         texts |= {name: tuple(dict.fromkeys(rows)) for name, rows in found.texts.items() if name in study_ids}
         notes += found.notes(study_ids | {failure.study_id for failure in cohort.bad})
-    return OrganText(texts, tuple(notes))
+    return CohortOrganText(texts, tuple(notes))
 
 
 class _Table:

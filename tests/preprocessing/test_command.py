@@ -70,3 +70,13 @@ def test_the_users_faults_leave_no_store(make_cohort, tmp_path: Path, extra, mes
     assert isinstance(outcome.exception, ConfigError)
     assert message in str(outcome.exception)
     assert not (tmp_path / "store").exists()
+
+
+def test_a_table_that_parse_wrote_enters_beside_the_parsers(make_cohort, tmp_path: Path) -> None:
+    table, _ = make_cohort(1)
+    text, store = tmp_path / "findings.csv", tmp_path / "store"
+    assert CliRunner().invoke(app, ["parse", str(table), "--out", str(text)]).exit_code == 0
+    assert _call(table, store, *SET, "--organ-text", text).exit_code == 0
+    sources = Store.open(store).table("findings")["source"].to_list()
+    assert sources.count("given") == sources.count("parser") > 0
+    assert isinstance(_call(table, store, *SET, "--organ-text", tmp_path / "none.csv").exception, CohortError)

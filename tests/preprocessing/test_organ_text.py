@@ -130,17 +130,24 @@ def test_a_changed_sentence_makes_its_study_alone_anew(given: Path, run, tmp_pat
     assert run().written == 1
 
 
-def test_disagreement_is_what_a_count_by_hand_gives(given: Path, run, tmp_path: Path) -> None:
+def test_disagreement_is_what_a_count_by_hand_gives(make_cohort, run, tmp_path: Path) -> None:
+    table, rows = make_cohort(4)
+    rows[3]["report"] = "FINDINGS: The liver is normal. The spleen is enlarged."
+    write_table(table, [row | {"organ_text": "organ_text.csv"} for row in rows])
+    fourth = [(name, organ, text, "", "radgenome", "", "") for name, organ, text in (
+        ("00003", "liver", "The liver is normal."), ("00003", "spleen", "The spleen is enlarged."),
+    )]  # fmt: skip
+    _write(tmp_path / "organ_text.csv", [*TEXT, *fourth])
     run()
     found = source_agreement(Store.open(tmp_path / "store"))
     assert found is not None
     liver, spleen = found.organs
-    # liver: (abnormal, abnormal), (normal, abnormal), (abnormal, abnormal by another): observed 2/3, by chance 2/3
-    assert (liver.organ, liver.studies, liver.same, liver.other) == ("liver", 3, 2, 1)
-    assert liver.kappa == pytest.approx((2 / 3 - 2 / 3) / (1 - 2 / 3))
-    # spleen: (normal, normal), (abnormal, normal), (uncertain, normal): observed 1/3, by chance 1/3 * 1
-    assert (spleen.studies, spleen.same, spleen.other) == (3, 1, 0)
-    assert spleen.kappa == pytest.approx(0)
+    # liver, given and parser: (A, A) (N, A) (A, A by another) (N, N); by chance 2/4 * 3/4 + 2/4 * 1/4 = 1/2
+    assert (liver.organ, liver.studies, liver.same, liver.other) == ("liver", 4, 3, 1)
+    assert liver.kappa == pytest.approx((3 / 4 - 1 / 2) / (1 - 1 / 2))
+    # spleen: (N, N) (A, N) (uncertain, N) (A, A); by chance 1/4 * 3/4 + 2/4 * 1/4 = 5/16
+    assert (spleen.studies, spleen.same, spleen.other) == (4, 2, 0)
+    assert spleen.kappa == pytest.approx((2 / 4 - 5 / 16) / (1 - 5 / 16))
     assert {(one.study_id, one.organ, one.given, one.parser) for one in found.examples} == {
         ("00001", "liver", "normal", "abnormal: hepatomegaly"),
         ("00002", "liver", "abnormal: hepatic steatosis", "abnormal: hepatomegaly"),
