@@ -12,7 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import get_args
+from typing import cast, get_args
 
 from ctglip.cohort import Cohort
 from ctglip.cohorts.organ_names import organ_of
@@ -49,8 +49,8 @@ class GivenText:
     sentence: str
     organ: str | None
     abnormality: str | None
-    status: str | None
-    laterality: str | None
+    status: Status | None
+    laterality: Laterality | None
     level: str | None
     reason: str | None
     source: str
@@ -139,13 +139,14 @@ class _Table:
         known = load_abnormalities().find(abnormality) if abnormality else None
         if abnormality and known is None:
             self.abnormalities[abnormality] += 1
-        status, index, source = cells.get("status"), cells.get("sentence_index"), cells.get("source")
+        index, source = cells.get("sentence_index"), cells.get("source")
+        status = cast("Status | None", cells.get("status"))  # checked before
         return GivenText(
             sentence=cells["sentence"] or "",
             organ=organ,
             abnormality=known and known.name,
             status=status,
-            laterality=cells.get("laterality"),
+            laterality=cast("Laterality | None", cells.get("laterality")),
             level=cells.get("level"),
             reason=cells.get("reason") or (None if organ else "its place is no organ of the dictionary"),
             source=GIVEN if source in (None, PARSER) else source,
@@ -209,7 +210,7 @@ def given_findings(texts: Iterable[GivenText], own: Sequence[Finding]) -> tuple[
 
 
 def _findings(text: GivenText) -> list[Finding]:
-    status = text.status or ("uncertain" if text.abnormality else "affirmed")
+    status: Status = text.status or ("uncertain" if text.abnormality else "affirmed")
     bare = Finding(
         0, "findings", text.sentence, text.organ, text.abnormality, status, text.laterality, text.level, text.reason,
         text.source,
