@@ -31,7 +31,7 @@ class DicomSettings(CohortSettings, SeriesRule):
     """What can be chosen of a DICOM export.
 
     Attributes:
-        reports: a table of reports by accession number.
+        reports: a table of reports by accession number; with it, studies without a report are left out.
         key: file of the key that ids are hashed with, outside the output folder; ``OUT.private/key`` when None.
         columns: of the reports: ``accession``, ``report``, ``findings``, ``impression`` -> their name, where it is not
             one of the usual.
@@ -73,8 +73,8 @@ class DicomExport(CohortReader):
         """The export in our form: a row a study that has a CT volume.
 
         Raises:
-            CohortError: ``no_images``, ``no_key``, ``bad_key``; of the reports ``no_table``, ``bad_table``,
-                ``missing_column``.
+            CohortError: ``no_images``, ``no_key``, ``bad_key``, ``no_links``; of the reports ``no_table``,
+                ``bad_table``, ``missing_column``.
         """
         disk.unfinished.clear()  # their names may be private; a file that is cut off is found by its size
         if settings.key is None:
@@ -130,13 +130,17 @@ class _ExportReading:
                 else:
                     self.tables.exclude(item, *found)
         fit.sort(key=lambda one: one.order(self.settings.choose))
+        texts = self._texts(study)
+        if fit and self.settings.reports is not None and not texts:
+            self.tables.exclude(study_id, "no_report", "No report has its accession number, or it has none.")
+            return
         alone = self.settings.reconstructions == "one"
         for one in fit[:1] if alone else fit:
             folder = links / self.ids.make("links", str(root.resolve()), study_id, one.name)
             _link(folder, one.files)
             self.tables.rows.append({
                 "study_id": study_id if alone else f"{study_id}_{one.name}", "patient_id": self.ids.make(*patient),
-                "image": str(folder), "modality": "ct", **self._texts(study),
+                "image": str(folder), "modality": "ct", **texts,
             })  # fmt: skip
         for other in fit[1:] if alone else ():
             detail = f"{other.text}; {fit[0].text} was chosen by {', '.join(self.settings.choose)}."
@@ -156,7 +160,7 @@ class _ExportReading:
         facts.append(f"{self.tree.files} files: {series} series of {len(self.tree.studies)} studies.")
         without = len(self.tree.studies) - len({str(row["study_id"])[:16] for row in self.tables.rows})
         if without:
-            facts.append(f"{without} studies have no CT volume that is fit (excluded.csv).")
+            facts.append(f"{without} studies are not in the table: no fit CT volume, or no report.")
         if self.tree.without_patient:
             facts.append(f"{self.tree.without_patient} studies name no patient: each is a patient of its own.")
         if count := len(self.tree.without_uid):
@@ -169,8 +173,15 @@ class _ExportReading:
 
 def _link(folder: Path, files: list[Path]) -> None:
     """A folder of links to the files of one series, numbered: nobody else may look into it."""
-    folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with atomic_path(folder) as temporary:
-        temporary.mkdir(mode=0o700)
-        for number, file in enumerate(files, start=1):
-            (temporary / f"{number:06d}.dcm").symlink_to(file.resolve())
+    try:
+        folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with atomic_path(folder) as temporary:
+            temporary.mkdir(mode=0o700)
+            for number, file in enumerate(files, start=1):
+                (temporary / f"{number:06d}.dcm").symlink_to(file.resolve())
+    except OSError as error:  # its words name the original
+        raise CohortError(
+            f"Links to a series cannot be made in {folder.parent}: {error.strerror}.",
+            code="no_links",
+            fix="Give --key a file on a disk that is writable and knows links.",
+        ) from None

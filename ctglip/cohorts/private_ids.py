@@ -31,7 +31,7 @@ class PrivateIds:
     def make(self, kind: str, *values: str) -> str:
         """An id of 16 hexadecimal digits; ``kind`` keeps equal values of different meaning apart."""
         text = "\0".join((kind, *values))
-        return hmac.new(self._key, text.encode(), hashlib.sha256).hexdigest()[:_DIGITS]
+        return hmac.new(self._key, text.encode("utf-8", "surrogateescape"), hashlib.sha256).hexdigest()[:_DIGITS]
 
 
 def load_key(path: Path) -> bytes:

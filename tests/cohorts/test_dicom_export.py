@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import stat
 import subprocess
 from pathlib import Path
@@ -128,12 +129,24 @@ def test_each_study_has_its_volume_and_its_report(tree: Path, reports: Path) -> 
     before = digest(tree)
     cohort, summary, out = read(tree, reports=str(reports))
     assert digest(tree) == before, "originals are never changed"
-    rows = {frozenset(values_of(row.image)): row for row in cohort.rows}
-    assert set(rows) == {frozenset({20}), frozenset({-70})}, "the soft kernel of the first, the thin one of the second"
-    with_report, without = rows[frozenset({20})], rows[frozenset({-70})]
-    assert with_report.report == "Dr. ___ for ___ ___, ___, ___: liver is normal.\n\nAddendum: small cyst."
-    assert without.report is None
+    (row,) = cohort.rows
+    assert row.report == "Dr. ___ for ___ ___, ___, ___: liver is normal.\n\nAddendum: small cyst."
+    (lacking,) = [one["item"] for one in excluded(out) if one["reason"] == "no_report"]
+    assert values_of(row.image) == {20}, "the soft kernel"
+    facts = " ".join(summary.facts)
+    assert "1 of 2 have a study, 1 have none; 2 studies have no report" in facts
+    assert "1 rows of the reports have no accession number or no text" in facts
+    assert "2 studies are not in the table" in facts
+    alone, summary, _ = read(tree)
+    assert {one.study_id for one in alone.rows} == {row.study_id, lacking}
+    assert {one.report for one in alone.rows} == {None}
     assert summary.patients == 2
+
+
+def test_each_thing_left_out_is_named_by_our_ids(tree: Path) -> None:
+    cohort, _, out = read(tree)
+    thin, soft = sorted(cohort.rows, key=lambda row: max(values_of(row.image)))
+    assert (values_of(thin.image), values_of(soft.image)) == ({-70}, {20})
     counts = {row["reason"]: 0 for row in excluded(out)}
     for row in excluded(out):
         counts[row["reason"]] += 1
@@ -147,10 +160,6 @@ def test_each_study_has_its_volume_and_its_report(tree: Path, reports: Path) -> 
     assert kinds == {"1 files: report or dose report.", "1 files: presentation state.", "1 files: radiograph."}
     studies = {row["item"].split("/")[0] for row in excluded(out) if "/" in row["item"]}
     assert {row.study_id for row in cohort.rows} < studies, "exclusions are named by our ids"
-    facts = " ".join(summary.facts)
-    assert "1 of 2 have a study, 1 have none; 2 studies have no report" in facts
-    assert "1 rows of the reports have no accession number or no text" in facts
-    assert "1 studies have no CT volume that is fit" in facts
 
 
 def test_the_rule_can_be_set(tree: Path) -> None:
@@ -238,8 +247,12 @@ def test_an_accession_number_of_two_patients_gives_nobody_a_report(tmp_path: Pat
     series(root, FIRST, 2, 12)
     series(root, SECOND | {"AccessionNumber": "ACC0071"}, 2, 12)
     table = write_rows(tmp_path / "r.csv", [{"id": "ACC0071", "findings": "A", "conclusion": "B"}])
+    with pytest.raises(CohortError, match="2 of 2 excluded by no_report"):
+        read(root, reports=str(table), columns={"accession": "id"})
+    series(root, SECOND | {"AccessionNumber": "ACC0099", "StudyInstanceUID": f"{UID}.7"}, 2, 12)
+    table.write_text("id,findings,conclusion\nACC0071,A,B\nACC0099,F,I\n")
     cohort, summary, _ = read(root, reports=str(table), columns={"accession": "id"})
-    assert [(row.findings, row.impression) for row in cohort.rows] == [(None, None)] * 2
+    assert [(row.findings, row.impression) for row in cohort.rows] == [("F", "I")]
     assert "1 accession numbers are of several patients" in " ".join(summary.facts)
 
 
@@ -262,6 +275,30 @@ def test_files_without_uids_are_a_study_by_folder(tmp_path: Path) -> None:
     assert sorted(map(values_of, (row.image for row in cohort.rows)), key=min) == [{10}, {50}]
     assert summary.patients == 2
     assert "2 studies have no UID" in " ".join(summary.facts)
+
+
+def test_where_no_links_can_be_made_the_error_names_no_original(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    series(tmp_path / "export", FIRST, 2, 12)
+
+    def refuse(self: Path, target: Path, *_: Any) -> None:
+        raise OSError(1, "Operation not permitted", str(target), None, str(self))
+
+    monkeypatch.setattr(Path, "symlink_to", refuse)
+    with pytest.raises(CohortError, match="Operation not permitted") as caught:
+        read(tmp_path / "export")
+    assert caught.value.code == "no_links"
+    assert caught.value.__suppress_context__, "a traceback would name the file"
+    assert not [secret for secret in SECRETS if secret in str(caught.value)]
+    assert list((tmp_path / "out.private" / "key.series").iterdir()) == []
+
+
+def test_names_of_files_need_not_be_text(tmp_path: Path) -> None:
+    first, *_ = series(tmp_path / "export", FIRST, 2, 12)
+    write_file(Path(os.fsdecode(os.fsencode(first.parent) + b"/M\xfcller")), "no DICOM")
+    _, _, out = read(tmp_path / "export")
+    assert [row["reason"] for row in excluded(out)] == ["not_dicom"]
 
 
 def test_files_that_cannot_be_opened_are_named_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
