@@ -68,10 +68,12 @@ class CtSeries:
 def ct_series(name: str, files: list[Path], rule: SeriesRule) -> CtSeries | tuple[str, str]:
     """A series by its headers; or a reason and words why it is not fit."""
     try:
-        series, *more = all_series(files)[0]
-    except (ScanError, ValueError):
+        every = all_series(files)[0]
+    except ScanError:
+        every = []
+    if not every:
         return "damaged", "None of its headers can be read."
-    assert not more, "files of one series"
+    series = max(every, key=lambda one: len(one.slices))
     if not series.slices:
         if series.localizers:
             return "scout", f"{series.localizers} images that show where a scan was planned."

@@ -18,6 +18,7 @@ from ctglip.cohort import Cohort
 from ctglip.cohorts.dicom_tree import read_tree
 from ctglip.cohorts.private_ids import Masker, PrivateIds, load_key
 from ctglip.cohorts.writing import CohortSummary
+from ctglip.ct import dicom_headers
 from ctglip.ct.io import read_scan
 from ctglip.ct.recipe import CtRecipe
 from ctglip.errors import CohortError
@@ -254,6 +255,60 @@ def test_an_accession_number_of_two_patients_gives_nobody_a_report(tmp_path: Pat
     cohort, summary, _ = read(root, reports=str(table), columns={"accession": "id"})
     assert [(row.findings, row.impression) for row in cohort.rows] == [("F", "I")]
     assert "1 accession numbers are of several patients" in " ".join(summary.facts)
+
+
+@pytest.mark.parametrize(
+    ("table", "columns", "code", "named"),
+    [
+        ("ACC0071,PID-009\nACC0072,Wimborne\n", {}, "missing_column", "'accession'"),
+        ("accession,Quexley\nACC0072,Wimborne\n", {}, "missing_column", "'report'"),
+        ("accession,report\nACC0072,x\n", {"report": "bericht"}, "missing_column", "'bericht'"),
+        ("Quexley,Quexley\nACC0072,Wimborne\n", {}, "repeated_column", "headings"),
+        ("accession,report\nACC0072,a,b\n", {}, "bad_table", "line 2 has 3"),
+        (None, {}, "no_table", "There is no table"),
+    ],
+)
+def test_a_wrong_table_of_reports_is_named_without_its_words(
+    tmp_path: Path, table: str | None, columns: dict[str, str], code: str, named: str
+) -> None:
+    series(tmp_path / "export", FIRST, 2, 12)
+    path = tmp_path / "r.csv"
+    if table is not None:
+        path.write_text(table)
+    with pytest.raises(CohortError) as caught:
+        read(tmp_path / "export", reports=str(path), columns=columns)
+    assert caught.value.code == code
+    assert named in str(caught.value)
+    assert not [secret for secret in SECRETS if secret in str(caught.value)]
+    assert not (tmp_path / "out" / "cohort.csv").exists()
+
+
+def test_phases_of_one_study_are_two_series(tmp_path: Path) -> None:
+    root = tmp_path / "export"
+    series(root, FIRST, 2, 12, value=10, ContrastBolusAgent="x")
+    series(root, FIRST, 3, 16, value=90, ContrastBolusAgent="x")
+    series(root, FIRST, 4, 2, value=5)
+    cohort, _, out = read(root)
+    assert [values_of(row.image) for row in cohort.rows] == [{90}]
+    assert sorted(row["reason"] for row in excluded(out)) == ["other_series", "too_few_slices"]
+
+
+def test_images_without_a_place_or_all_damaged_are_no_volume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tmp_path / "export"
+    series(root, FIRST, 2, 12)
+    series(root, FIRST, 3, 12, ImagePositionPatient=[])
+    series(root, SECOND, 4, 12)
+    whole = dicom_headers.read_dicom
+
+    def damaged(path: Path, *rest: Any, **more: Any) -> Any:
+        if "Wimborne" in path.name:
+            raise ValueError(path.name)
+        return whole(path, *rest, **more)
+
+    monkeypatch.setattr(dicom_headers, "read_dicom", damaged)
+    cohort, _, out = read(root)
+    assert len(cohort.rows) == 1
+    assert sorted(row["reason"] for row in excluded(out)) == ["damaged", "no_geometry"]
 
 
 def test_studies_without_a_patient_are_patients_of_their_own(tmp_path: Path) -> None:
