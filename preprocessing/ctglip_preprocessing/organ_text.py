@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast, get_args
@@ -18,6 +18,7 @@ from ctglip.cohort import Cohort
 from ctglip.cohorts.organ_names import organ_of
 from ctglip.errors import CohortError
 from ctglip.reports.parser import get_parser
+from ctglip.reports.sentences import split_sentences
 from ctglip.table_files import read_table
 from ctglip.types import PARSER, Finding, Laterality, Section, Status
 from ctglip.vocabulary.abnormalities import load_abnormalities
@@ -187,8 +188,9 @@ def _organ(text: str) -> str | None:
 def given_findings(texts: Iterable[GivenText], own: Sequence[Finding]) -> tuple[Finding, ...]:
     """A study's organ text as findings, each sentence with the number that it has in the report.
 
-    What names neither abnormality nor status is read by the parser, with the organ as its heading; a sentence in which
-    it reads nothing of that organ stays as one that affirms something unnamed, of which nothing is taught.
+    What names neither abnormality nor status is read by the parser, under the organ as a heading where it names none.
+    A sentence in which it reads nothing of that organ affirms (or, where all of it is negated or normal, denies)
+    something unnamed of it. An abnormality without a status that it does not read is uncertain.
 
     Args:
         own: the parser's findings of the study's report.
@@ -197,7 +199,7 @@ def given_findings(texts: Iterable[GivenText], own: Sequence[Finding]) -> tuple[
     by_sentence = {place[2]: place for place in reversed(by_index.values())}
     following = max(by_index, default=-1) + 1
     found: list[Finding] = []
-    for text in texts:
+    for text in (sentence for one in texts for sentence in _sentences(one)):
         place = by_index.get(-1 if text.sentence_index is None else text.sentence_index)
         if place is None or place[2] != text.sentence:
             place = by_sentence.get(text.sentence)
@@ -209,25 +211,43 @@ def given_findings(texts: Iterable[GivenText], own: Sequence[Finding]) -> tuple[
     return tuple(dict.fromkeys(found))
 
 
+def _sentences(text: GivenText) -> list[GivenText]:
+    """A text that names neither abnormality nor status, sentence by sentence; else it as a whole."""
+    if text.is_finding or text.abnormality or text.status:
+        return [text]
+    return [replace(text, sentence=sentence) for sentence in split_sentences(text.sentence)] or [text]
+
+
 def _findings(text: GivenText) -> list[Finding]:
-    status: Status = text.status or ("uncertain" if text.abnormality else "affirmed")
+    """A text as findings; see ``given_findings``."""
     bare = Finding(
-        0, "findings", text.sentence, text.organ, text.abnormality, status, text.laterality, text.level, text.reason,
-        text.source,
+        0, "findings", text.sentence, text.organ, text.abnormality, text.status or "uncertain", text.laterality,
+        text.level, text.reason, text.source,
     )  # fmt: skip
-    return [bare] if text.is_finding or text.organ is None else _read(text, text.organ) or [bare]
+    if text.is_finding or text.organ is None:
+        return [bare]
+    rows = get_parser().parse(f"FINDINGS: {text.sentence}")
+    if not any(row.organ for row in rows):
+        rows = get_parser().parse(f"FINDINGS: {load_organs()[text.organ].display}: {text.sentence}")
+    found = [
+        row
+        for row in _placed(rows, text, text.organ)
+        if text.abnormality in (None, row.abnormality) and text.status in (None, row.status)
+    ]
+    if found or text.status or text.abnormality:
+        return found or [bare]
+    calm = all(row.status in ("negated", "normal") for row in rows)
+    return [replace(bare, status="negated" if calm else "affirmed")]
 
 
-def _read(text: GivenText, organ: str) -> list[Finding]:
-    """What the parser reads in a sentence of the organ that it was given for, and of the organ's parts."""
+def _placed(rows: Iterable[Finding], text: GivenText, organ: str) -> Iterator[Finding]:
+    """What is read of the organ that a text was given for, and of its parts."""
     organs = load_organs()
     inside, around = {organ, *organs.parts_of(organ)}, organs.containing(organ)
-    found: list[Finding] = []
-    for row in get_parser().parse(f"FINDINGS: {organs[organ].display}: {text.sentence}"):
+    for row in rows:
         named = organs_named(row, organs)
         row = replace(row, sentence=text.sentence, source=text.source)
         if not inside.isdisjoint(named):
-            found.append(row)
+            yield row
         elif not around.isdisjoint(named):
-            found.append(replace(row, organ=organ, laterality=organs[organ].side))
-    return [row for row in found if text.abnormality in (None, row.abnormality) and text.status in (None, row.status)]
+            yield replace(row, organ=organ, laterality=organs[organ].side)

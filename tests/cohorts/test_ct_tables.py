@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from ctglip_preprocessing.organ_text import read_organ_text
 
 from ctglip.ct.io import read_scan
 from ctglip.ct.recipe import CtRecipe
@@ -265,6 +266,9 @@ def test_radgenome(tmp_path: Path) -> None:
         "Linear band.": "lung_lower_lobe_left", "Open.": "trachea", "Supine.": None, "Old fracture.": None,
         "No effusion.": "pleura",
     }  # fmt: skip
+    given = read_organ_text(cohort)
+    assert [text.organ for text in given.texts["valid_9001_a_1"]].count(None) == 2
+    assert given.notes == ("organ_text.csv: no organ of ours: no place (2), others (2).",)
     labels = labels_in(out)["train_9001_a_1"]
     assert (labels["hiatal_hernia"], labels["pleural_effusion"], labels["bronchiectasis"]) == (1, 0, 1)
     assert labels["emphysema"] == 1, "a disorder of the case counts more than one region's answer"

@@ -9,7 +9,7 @@ import pytest
 from ctglip_preprocessing.command import describe
 from ctglip_preprocessing.disagreement import cohen_kappa, source_agreement
 from ctglip_preprocessing.driver import preprocess_cohort
-from ctglip_preprocessing.organ_text import read_organ_text, with_organ_text
+from ctglip_preprocessing.organ_text import GivenText, given_findings, read_organ_text, with_organ_text
 from ctglip_preprocessing.quality import quality_page
 
 from ctglip.cohort import read_cohort
@@ -157,6 +157,29 @@ def test_disagreement_is_what_a_count_by_hand_gives(make_cohort, run, tmp_path: 
     shown = next(one for one in found.examples if (one.study_id, one.organ) == ("00001", "spleen"))
     assert (shown.given_sentences, shown.parser_sentences) == (("The spleen is enlarged.",), ("No splenomegaly.",))
     assert quality_page(Store.open(tmp_path / "store")).sources == found
+
+
+@pytest.mark.parametrize(
+    ("organ", "sentence", "stated", "expected"),
+    [
+        ("pancreas", "It is atrophic.", (None, None), [("pancreas", "pancreatic_atrophy", "affirmed")]),
+        ("lungs", "A nodule in the right upper lobe.", (None, None),
+         [("lung_upper_lobe_right", "lung_nodule", "affirmed")]),
+        ("kidney_left", "Both kidneys are normal.", (None, None), [("kidney_left", None, "normal")]),
+        ("liver", "Fatty infiltration. The spleen is normal.", (None, None),
+         [("liver", "hepatic_steatosis", "affirmed"), ("liver", None, "negated")]),
+        ("liver", "Quite remarkable.", (None, None), [("liver", None, "affirmed")]),
+        ("lungs", "No nodule.", ("lung_nodule", None), [("lungs", "lung_nodule", "negated")]),
+        ("liver", "Quite remarkable.", ("hepatomegaly", None), [("liver", "hepatomegaly", "uncertain")]),
+        ("liver", "Quite remarkable.", ("hepatomegaly", "affirmed"), [("liver", "hepatomegaly", "affirmed")]),
+    ],
+)  # fmt: skip
+def test_a_sentence_is_read_as_one_about_its_organ(organ: str, sentence: str, stated, expected) -> None:
+    abnormality, status = stated
+    text = GivenText(sentence, organ, abnormality, status, None, None, None, "set", None, None, None not in stated)
+    found = given_findings([text], ())
+    assert [(row.organ, row.abnormality, row.status) for row in found] == expected
+    assert all(row.sentence in sentence and row.source == "set" for row in found)
 
 
 def test_kappa_is_cohens() -> None:
