@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from jaxtyping import Float
@@ -95,7 +95,8 @@ def build_context(
         fitted = {pair: known for pair, known in validation.labels.items() if pair in labels}
         thresholds = thresholds_of(fitted, {pair: probabilities(validation.differences[pair]) for pair in fitted})
     pairs, macro = evaluate_pairs(labels, scores, split.patients, weights, thresholds)
+    given = {field.name: getattr(encoder, field.name) for field in fields(SplitEncoder)}
     return Context(
-        **vars(encoder), split=split, validation=validation, labels=labels, scores=scores, thresholds=thresholds,
+        **given, split=split, validation=validation, labels=labels, scores=scores, thresholds=thresholds,
         weights=weights, pairs=pairs, macro=macro, problems=problems,
     )  # fmt: skip

@@ -82,7 +82,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
     parser.add_argument("--out", type=Path, default=Path("cxr-headline-output"), help="radiographs, store, runs")
     asked = parser.parse_args()
-    if asked.radiographs:
+    if asked.cxr:
         store_of(asked.out, SIZES[asked.size], asked.workers)
         return
     known = ABLATION if asked.what == "ablation" else ARMS

@@ -27,7 +27,7 @@ TERMS = {
     "asg": {"image_report", "region_sentence", "recognition", "soft_labels"},
     "ecamp": {"image", "words"},
     "place": {"instance", "batch", "sentence", "correlation"},
-    "place_mixture": {"organs/diagnosis", "radiographs/instance", "radiographs/batch"},
+    "place_mixture": {"organs/diagnosis", "cxr/instance", "cxr/batch"},
 }
 
 
