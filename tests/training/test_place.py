@@ -159,7 +159,9 @@ def test_the_twins_train_in_micro_batches_too(tiny_cxr, word_bert: Path, tmp_pat
         run = tmp_path / f"run{len(more)}"
         release = load_release(pretrain(tiny_cxr[0].path, run, config))
         assert release.provenance["trained"]
-        assert release.model.observe(torch.zeros(1, 1, 64, 64)).found.shape == (1, 16, 128)
+        assert release.model.resampler is not None
+        features = release.model.encode_image(torch.zeros(1, 1, 64, 64))
+        assert release.model.resampler(features).tokens.shape == (1, 16, 128)
         first.append(read_metrics(run)[0]["loss"])
     assert math.isfinite(first[0])
     assert first[1] == pytest.approx(first[0], rel=1e-4)
