@@ -210,7 +210,7 @@ def measure(
 ) -> dict[str, Any]:
     """Pairs a second and stall of each row."""
     step = _step(parts, config)
-    step(parts.batch(0), 0, False, lambda _: ())
+    step(parts.batch(0), StepContext(), False, lambda _: ())
     times: dict[str, list[tuple[float, float]]] = {row.name: [] for row in rows}
     for number in range(rounds):
         start = 1 + number * steps

@@ -78,7 +78,7 @@ def pictures(method: Ecamp, batches: Sequence[MaskedBatch], average: Tensor, gre
             ("nearest patch seen", nearest_seen(target, covered, grid)),
         ):
             note(f"hidden patches, {name}", guess, target, covered[..., None])
-        if method.sharpener is None:
+        if method.super_resolution is None:
             continue
         decoded = unpatchify(found["prediction"], method.patch, grid)
         corner = found["corner"]
@@ -91,7 +91,7 @@ def pictures(method: Ecamp, batches: Sequence[MaskedBatch], average: Tensor, gre
             ("cubic", cubic(decoded)),
         ):
             note(f"window from decoded patches, {name}", guess, found["fine"], window)
-        for name, guess in (("sharpened", method.sharpener(whole)), ("cubic", cubic(whole))):
+        for name, guess in (("sharpened", method.super_resolution(whole)), ("cubic", cubic(whole))):
             note(f"window from the whole picture, {name}", guess, found["fine"], window)
     return {name: psnr(some, grey) for name, some in errors.items()}
 
