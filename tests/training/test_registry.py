@@ -260,17 +260,17 @@ def test_an_organ_too_small_for_the_grid_is_not_asked_about(tiny, word_bert, tmp
     assert reader.visible(gone, rows, "mask") == [False] * len(rows)
 
 
-@pytest.mark.parametrize("train", ["lora", "full"])
-def test_a_text_encoder_trained_along_travels_with_the_model(tiny, word_bert, tmp_path, train):
-    config = tiny_config(word_bert, {"text": {"train": train, "lora_rank": 2}}, steps=3)
+@pytest.mark.parametrize("text", [{"train": "lora", "lora_rank": 2}, {"train": "full"}], ids=lambda text: text["train"])
+def test_a_text_encoder_trained_along_travels_with_the_model(tiny, word_bert, tmp_path, text):
+    config = tiny_config(word_bert, {"text": text}, steps=3)
     folder = pretrain(tiny[0].path, tmp_path / "run", config)
     release = load_release(folder)
     assert release.text_settings.train == "frozen"
-    text = next(iter(release.prompts))
-    again = release.encoder().encode([text, "a text that was never seen"])
-    torch.testing.assert_close(again[0], release.prompts[text], atol=1e-5, rtol=1e-5)
+    prompt = next(iter(release.prompts))
+    again = release.encoder().encode([prompt, "a text that was never seen"])
+    torch.testing.assert_close(again[0], release.prompts[prompt], atol=1e-5, rtol=1e-5)
     frozen = assemble(tiny[0], tmp_path / "other", tiny_config(word_bert, {}), "cpu").release
-    assert not torch.allclose(release.prompts[text], frozen.prompts[text], atol=1e-6)
+    assert not torch.allclose(release.prompts[prompt], frozen.prompts[prompt], atol=1e-6)
 
 
 def test_an_image_encoder_can_come_from_another_kind_of_run(tiny, word_bert, tmp_path):
