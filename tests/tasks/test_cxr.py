@@ -124,7 +124,9 @@ def test_whole_cxr_answer_any_column(model: str, mode: str, models, radiographs,
     fit = {"epochs": 4, "batch": 16, "device": "cpu", "threads": 1}
     settings = config(read="whole", mode=mode, fit=fit, optim={"lr": 0.003, "warmup": 0}, baselines=("scratch",))
     results = finetune(models[model], radiographs[0].path, tmp_path / "out", tmp_path / "labels.csv", settings)
-    assert {pair.abnormality for pair in results.pairs} == {*PAIRS, "any finding"}
+    judged = {pair.abnormality for pair in results.pairs}
+    assert judged >= set(PAIRS)
+    assert judged | set(results.left_out) == {*PAIRS, "any finding"}, "it may be true of all that are tested"
     assert {pair.organ for pair in results.pairs} == {STUDY}
     assert {point.initialization for point in results.points} == {models[model].parent.name, "scratch"}
     scores = pl.read_parquet(tmp_path / "out" / "scores.parquet").filter(pl.col("split") == "test")
