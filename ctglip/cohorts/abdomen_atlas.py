@@ -139,8 +139,8 @@ def case_row(case: str, path: str, masks: str | None) -> CohortCells:
     }
 
 
-def _report(details: CohortCells, wanted: str) -> str | None:
-    order = dict.fromkeys((wanted, "narrative", "structured"))
+def _report(details: CohortCells, style: str) -> str | None:
+    order = dict.fromkeys((style, "narrative", "structured"))
     return next((text for kind in order if (text := details.get(f"{kind} report"))), None)
 
 

@@ -63,15 +63,15 @@ class CtRate(CohortReader):
         if None in lists:
             tables.facts.append("A no-chest list (metadata/no_chest_*.txt) is missing: heads may be among the scans.")
         no_chest = {PurePosixPath(line).name.split(".")[0] for lines in lists for line in lines or ()}
-        kept = []
+        remaining = []
         for volume in volumes:
             if volume.name in no_chest:
                 tables.exclude(volume.name, "no_chest", "It stands in a no-chest list.")
             elif volume.name in self.data.excluded:
                 tables.exclude(volume.name, "known_broken", self.data.excluded[volume.name])
             else:
-                kept.append(volume)
-        return kept
+                remaining.append(volume)
+        return remaining
 
     def _labels(self, disk: Disk, settings: CtRateSettings, tables: CohortTables) -> StudyLabels:
         found: StudyLabels = {}
@@ -182,13 +182,13 @@ def _note_missing(tables: CohortTables, reports: bool, masks: bool, version: int
 
 def _drop_repeated(tables: CohortTables) -> None:
     """Without studies whose findings repeat those of an earlier study of the same split."""
-    seen: dict[tuple[str, str], str] = {}
-    kept = []
+    first_with: dict[tuple[str, str], str] = {}
+    remaining = []
     for row in tables.rows:
         key = str(row["split"]), row["findings"] or ""
-        first = seen.setdefault(key, str(row["study_id"])) if row["findings"] else str(row["study_id"])
+        first = first_with.setdefault(key, str(row["study_id"])) if row["findings"] else str(row["study_id"])
         if first == row["study_id"]:
-            kept.append(row)
+            remaining.append(row)
         else:
             tables.exclude(str(row["study_id"]), "repeated_findings", f"Its findings are those of {first}.")
-    tables.rows = kept
+    tables.rows = remaining

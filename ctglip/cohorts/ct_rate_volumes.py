@@ -74,28 +74,28 @@ def find_volumes(disk: Disk, settings: CtRateSettings, tables: CohortTables) -> 
             volume = CtRateVolume(name, path, match[1], match[2], int(match[3]))
             versions[_version_of(path)].setdefault(name, volume)
     counts = {version: len(found) for version, found in versions.items()}
-    wanted = int(settings.version) if settings.version != "auto" else 2 if versions[2] else 1
-    chosen = versions[wanted] or (versions[None] if not versions[3 - wanted] else {})
+    version = int(settings.version) if settings.version != "auto" else 2 if versions[2] else 1
+    chosen = versions[version] or (versions[None] if not versions[3 - version] else {})
     if not chosen:
-        expected = f"dataset/train{'_fixed' if wanted == 2 else ''}/train_1/train_1_a/train_1_a_1.nii.gz"
+        expected = f"dataset/train{'_fixed' if version == 2 else ''}/train_1/train_1_a/train_1_a_1.nii.gz"
         raise CohortError(
-            f"{disk.root} has no volume of version {wanted} (expected {expected}); found {counts[1]} of version 1, "
+            f"{disk.root} has no volume of version {version} (expected {expected}); found {counts[1]} of version 1, "
             f"{counts[2]} of version 2.",
             code="no_images",
             fix="Give the folder that holds dataset/, or set version.",
         )
     if chosen is versions[None]:
-        wanted = _version_by_headers(disk, list(chosen.values()), settings, tables)
-    elif counts[3 - wanted]:
-        tables.facts.append(f"{counts[3 - wanted]} volumes of version {3 - wanted} lie beside and were left alone.")
+        version = _version_by_headers(disk, list(chosen.values()), settings, tables)
+    elif counts[3 - version]:
+        tables.facts.append(f"{counts[3 - version]} volumes of version {3 - version} lie beside and were left alone.")
     if chosen is not versions[None]:
-        _check_version(disk, list(chosen.values()), wanted, settings.headers, tables)
+        _check_version(disk, list(chosen.values()), version, settings.headers, tables)
     how = (
-        "numbers are HU as stored, headers hold; nothing is rescaled" if wanted == 2
+        "numbers are HU as stored, headers hold; nothing is rescaled" if version == 2
         else "slope, intercept, spacing, origin and axes come from the metadata table"
     )  # fmt: skip
-    tables.facts.append(f"{len(chosen)} volumes of version {wanted}: {how}.")
-    return list(chosen.values()), wanted
+    tables.facts.append(f"{len(chosen)} volumes of version {version}: {how}.")
+    return list(chosen.values()), version
 
 
 def _version_of(path: str) -> int | None:

@@ -177,11 +177,11 @@ class Disk:
     def _named_as_expected(self, path: str, table: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
         """Columns that differ from the expected names in case, blanks and underscores alone, under those names."""
         names: dict[str, str] = {}
-        for wanted in columns:
-            alike = [name for name in table.columns if _plain(name) == _plain(wanted)]
-            if wanted not in table.columns and len(alike) == 1:
-                names[alike[0]] = wanted
-                self.renamed.append(f"{path}: column {alike[0]!r} was taken as {wanted!r}.")
+        for expected in columns:
+            alike = [name for name in table.columns if _plain(name) == _plain(expected)]
+            if expected not in table.columns and len(alike) == 1:
+                names[alike[0]] = expected
+                self.renamed.append(f"{path}: column {alike[0]!r} was taken as {expected!r}.")
         return table.rename(names) if names else table
 
     def optional(self, *names: str, columns: Sequence[str] = (), separator: str | None = None) -> pl.DataFrame | None:

@@ -46,7 +46,7 @@ class VinDrCxr(CohortReader):
                 tables.facts.append(f"There is no annotations_{part}.csv.")
                 continue
             readers: defaultdict[str, set[str]] = defaultdict(set)
-            said: defaultdict[str, dict[str, set[str]]] = defaultdict(dict)
+            readers_of: defaultdict[str, dict[str, set[str]]] = defaultdict(dict)
             for row in table.iter_rows(named=True):
                 name, theirs = str(row["image_id"]), str(row["class_name"])
                 reader = row.get("rad_id") or row.get("rad_ID") or "consensus"
@@ -54,14 +54,14 @@ class VinDrCxr(CohortReader):
                 known = self.data.findings.get(theirs)
                 lost[theirs] += known is None
                 if known:
-                    said[name].setdefault(known, set()).add(reader)
+                    readers_of[name].setdefault(known, set()).add(reader)
                 if (box := _edges(row, ("x_min", "y_min", "x_max", "y_max"))) is not None:
                     tables.localization.append(Localization(name, theirs, known, box))
             for name, looked in readers.items():
                 least = 1 if settings.readers == "any" else len(looked) // 2 + 1
                 tables.rows.append(_cxr_row(disk, name, part, f"{part}/{name}.dicom"))
                 tables.labels[name] = {
-                    label: int(len(said[name].get(label, ())) >= least)
+                    label: int(len(readers_of[name].get(label, ())) >= least)
                     for label in sorted({label for label in self.data.findings.values() if label})
                 }
         if not tables.rows:
@@ -208,7 +208,7 @@ class Tbx11k(CohortReader):
     ) -> dict[str, list[tuple[str, str | None, tuple[int, int, int, int]]]]:
         """Boxes by file name, from JSON in the form of COCO."""
         found: defaultdict[str, list[Any]] = defaultdict(list)
-        seen: set[tuple[Any, ...]] = set()
+        read_by: set[tuple[Any, ...]] = set()
         for path, _ in disk.named(r"(?:TBX11K|all)_\w+\.json"):
             tree: Any = read_json(disk.root / path)
             try:
@@ -219,8 +219,8 @@ class Tbx11k(CohortReader):
                     box = pixel_box("", x, y, x + width, y + height)
                     theirs = names[one["category_id"]]
                     key = (files[one["image_id"]], theirs, x, y, width, height)
-                    if box is not None and key not in seen:
-                        seen.add(key)
+                    if box is not None and key not in read_by:
+                        read_by.add(key)
                         edges = (box.row0, box.row1, box.column0, box.column1)
                         found[key[0]].append((theirs, self.data.findings.get(theirs, "tuberculosis"), edges))
             except (KeyError, TypeError, ValueError) as error:

@@ -120,13 +120,13 @@ class RadGenome(CohortReader):
         rows: list[CohortCells] = []
         for name, (path, match) in sorted(volumes.items()):
             details = metadata.get(name, {})
-            told = dict.fromkeys(text.sentence for text in sentences.get(name, ()))
+            unique = dict.fromkeys(text.sentence for text in sentences.get(name, ()))
             rows.append({
                 "study_id": name,
                 "patient_id": match[1].rsplit("_", 1)[0],
                 "image": path,
                 "masks": masks.get(name),
-                "findings": " ".join(told) or None,
+                "findings": " ".join(unique) or None,
                 "modality": "ct",
                 "split": "train" if match[2] == "train" else "test",
                 "hu_slope": details.get("RescaleSlope"),
@@ -178,15 +178,17 @@ class RexGrounding(CohortReader):
         """ReXGroundingCT in our form: the split is the list's key, whatever a name begins with; patients are those of
         CT-RATE, so that those who stand in several splits are found (``leaks`` says what becomes of them)."""
         tables = CohortTables()
-        wanted = "dataset.json" if settings.edition == "dataset" else "MICCAI_challenge_dataset.json"
-        path = disk.find(wanted)
+        file_name = "dataset.json" if settings.edition == "dataset" else "MICCAI_challenge_dataset.json"
+        path = disk.find(file_name)
         if path is None:
-            raise CohortError(f"{disk.root} has no {wanted}.", code="no_table", fix="Download it, or set edition.")
+            raise CohortError(f"{disk.root} has no {file_name}.", code="no_table", fix="Download it, or set edition.")
         tree: Any = read_json(disk.root / path)
         if not isinstance(tree, dict) or not all(isinstance(entries, list) for entries in tree.values()):
             raise CohortError(f"{disk.root / path}: expected lists of entries by split.", code="bad_table")
         theirs = ct_rate_rows(settings, tables)
-        own = {PurePosixPath(p).name.split(".")[0]: p for p, _ in disk.named(VOLUME) if "segmentations" not in p}
+        volumes_on_disk = {
+            PurePosixPath(p).name.split(".")[0]: p for p, _ in disk.named(VOLUME) if "segmentations" not in p
+        }
         masks = {PurePosixPath(p).name.split(".")[0]: p for p, _ in disk.named(VOLUME) if "segmentations" in p}
         other = 0
         for key, entries in tree.items():
@@ -200,7 +202,7 @@ class RexGrounding(CohortReader):
                     tables.exclude(name or "?", "bad_name", f"{path}: {entry.get('name')!r} is no volume of CT-RATE.")
                     continue
                 other += (match[2] == "train") != (split == "train")
-                row = dict(theirs.get(name) or _bare(name, match, own))
+                row = dict(theirs.get(name) or _bare(name, match, volumes_on_disk))
                 tables.rows.append(row | {"study_id": name, "split": split})
                 self._findings(name, entry, masks.get(name), tables)
         tables.facts.append(f"{other} names begin with another split than the list puts them into; the list counts.")
@@ -226,10 +228,10 @@ class RexGrounding(CohortReader):
             tables.localization.append(Localization(name, str(sentence), abnormality, mask=mask, layer=int(number)))
 
 
-def _bare(name: str, match: re.Match[str], own: dict[str, str]) -> CohortCells:
+def _bare(name: str, match: re.Match[str], volumes_on_disk: dict[str, str]) -> CohortCells:
     """A row without CT-RATE's tables."""
     return {
         "patient_id": match[1].rsplit("_", 1)[0],
-        "image": own.get(name, f"{name}.nii.gz"),
+        "image": volumes_on_disk.get(name, f"{name}.nii.gz"),
         "modality": "ct",
     }

@@ -84,11 +84,11 @@ def read_cohort_tables(reader: CohortReader, root: Path, settings: CohortSetting
             code="repeated_id",
             fix="Is the folder a mixture of two copies?",
         )
-    kept = {row["study_id"] for row in tables.rows}
-    tables.labels = {name: labels for name, labels in tables.labels.items() if name in kept}
-    tables.regions = {name: boxes for name, boxes in tables.regions.items() if name in kept}
-    tables.organ_text = [text for text in tables.organ_text if text.study_id in kept]
-    tables.localization = [one for one in tables.localization if one.study_id in kept]
+    remaining = {row["study_id"] for row in tables.rows}
+    tables.labels = {name: labels for name, labels in tables.labels.items() if name in remaining}
+    tables.regions = {name: boxes for name, boxes in tables.regions.items() if name in remaining}
+    tables.organ_text = [text for text in tables.organ_text if text.study_id in remaining]
+    tables.localization = [one for one in tables.localization if one.study_id in remaining]
     return tables
 
 
@@ -194,7 +194,7 @@ def _name_unfinished(disk: Disk, tables: CohortTables) -> None:
 
 def _with_images(disk: Disk, tables: CohortTables, settings: CohortSettings) -> list[CohortCells]:
     """The rows whose image is on the disk and holds something, and whose id can name a file."""
-    kept: list[CohortCells] = []
+    remaining: list[CohortCells] = []
     missing: list[str] = []
     for row in tables.rows:
         image, name = str(row["image"]), str(row["study_id"])
@@ -209,21 +209,21 @@ def _with_images(disk: Disk, tables: CohortTables, settings: CohortSettings) -> 
             missing.append(image)
             tables.exclude(name, "image_missing", f"{image} is not there.")
         else:
-            kept.append(row)
-    if missing and (not kept or settings.missing == "refuse"):
+            remaining.append(row)
+    if missing and (not remaining or settings.missing == "refuse"):
         raise CohortError(
             f"{disk.root}: {len(missing)} of {len(tables.rows)} images that the tables name are not there, "
             f"first {missing[0]}.",
-            code="no_images" if not kept else "missing_images",
+            code="no_images" if not remaining else "missing_images",
             fix="Finish the download, or give the folder above.",
         )
-    if not kept:
+    if not remaining:
         raise CohortError(
             f"{disk.root}: no study is left. {_commonest(tables)}",
             code="no_studies",
             fix="Is the download finished, and is this the folder?",
         )
-    return kept
+    return remaining
 
 
 def _commonest(tables: CohortTables) -> str:
@@ -250,20 +250,20 @@ def _without_leaks(tables: CohortTables, settings: CohortSettings) -> list[Cohor
     if settings.leaks == "refuse":
         raise CohortError(named, code="leaking_patients", fix="Set leaks to keep_test or move_to_train.")
     tables.facts.append(f"{named} Rule {settings.leaks}.")
-    kept: list[CohortCells] = []
+    remaining: list[CohortCells] = []
     for row in tables.rows:
         found = leaking.get(str(row["patient_id"]))
         if found is None or not row.get("split"):
-            kept.append(row)
+            remaining.append(row)
         elif settings.leaks == "move_to_train":
-            kept.append(row | {"split": "train"})
+            remaining.append(row | {"split": "train"})
         elif row["split"] == max(found, key=SPLITS.index):
-            kept.append(row)
+            remaining.append(row)
         else:
             tables.exclude(
                 str(row["study_id"]), "leaking_patient", f"Patient {row['patient_id']} is also in {', '.join(found)}."
             )
-    return kept
+    return remaining
 
 
 def _flat(rows: list[Any]) -> pl.DataFrame:

@@ -58,12 +58,12 @@ def with_header(raw: RawVolume, header: ScanHeader, where: str) -> RawVolume:
         raise _twice(where, f"scales by {raw.slope:g} and {raw.intercept:g} itself")
     if header.affine is None:
         return replace(raw, slope=raw.slope * header.slope, intercept=raw.intercept + header.intercept)
-    given, own = spacing_of(header.affine), spacing_of(raw.affine)
+    given, spacing = spacing_of(header.affine), spacing_of(raw.affine)
     unplaced = any(check.code == "no_orientation" for check in raw.checks)
     blank = np.allclose(np.abs(raw.affine[:3, :3]), np.eye(3), atol=1e-4)
     at_origin = unplaced or np.allclose(raw.affine[:3, 3], 0, atol=1e-4)
-    if not (blank or np.allclose(sorted(given), sorted(own), atol=1e-3)) or not (unplaced or (blank and at_origin)):
-        edges = " x ".join(f"{edge:.3g}" for edge in own)
+    if not (blank or np.allclose(sorted(given), sorted(spacing), atol=1e-3)) or not (unplaced or (blank and at_origin)):
+        edges = " x ".join(f"{edge:.3g}" for edge in spacing)
         raise _twice(where, f"places voxels of {edges} mm itself")
     checks = tuple(check for check in raw.checks if check.code != "no_orientation")
     slope, intercept = (header.slope, header.intercept) if not scaled else (raw.slope, raw.intercept)

@@ -357,3 +357,13 @@ def _worded(caption: Caption, from_report: bool, chance: float) -> int:
     """The wording that a number from 0 to 1 falls on."""
     pool = (caption.report if from_report else caption.dictionary) or caption.report or caption.dictionary
     return pool[int(chance * len(pool))]
+
+
+def permuted(captions: list[OrganCaptions], rng: np.random.Generator) -> list[OrganCaptions]:
+    """Captions exchanged between the studies of each organ."""
+    out = list(captions)
+    for organ in dict.fromkeys(s.organ for s in captions):
+        rows = [row for row, s in enumerate(captions) if s.organ == organ]
+        for row, other in zip(rows, rng.permutation(rows), strict=True):
+            out[row] = captions[int(other)]
+    return out

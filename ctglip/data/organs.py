@@ -12,7 +12,7 @@ import polars as pl
 from jaxtyping import Int
 
 from ctglip.data.augment import AugmentationParameters, AugmentSettings, augment_crop, draw_augmentations
-from ctglip.data.captions import CaptionBuilder, Negatives, OrganCaptions, draw_text
+from ctglip.data.captions import CaptionBuilder, Negatives, OrganCaptions, draw_text, permuted
 from ctglip.data.collate import column, integer_column
 from ctglip.data.crops import CropSettings, OrganCrop
 from ctglip.data.dataset import LoaderBatch, TextDataset, TextIds, names_of, number_texts
@@ -393,13 +393,3 @@ def _without(
     names = {abnormalities[name].name for name in held_out}
     pairs = ((instance, findings.get(instance.study_id, ())) for instance in instances)
     return [p for p, rows in pairs if names.isdisjoint(organ_evidence(rows, p.organ, organs, abnormalities).affirmed)]
-
-
-def permuted(captions: list[OrganCaptions], rng: np.random.Generator) -> list[OrganCaptions]:
-    """Sayings exchanged between the studies of each organ."""
-    out = list(captions)
-    for organ in dict.fromkeys(s.organ for s in captions):
-        rows = [row for row, s in enumerate(captions) if s.organ == organ]
-        for row, other in zip(rows, rng.permutation(rows), strict=True):
-            out[row] = captions[int(other)]
-    return out

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,13 @@ from safetensors.numpy import save_file
 
 from ctglip.data.crops import CropSettings, OrganCrop
 from ctglip.data.organ_crops import CropFiles
+from ctglip.data.reader import CachedReader
 from ctglip.data.samples import OrganInstance
 from ctglip.errors import ModelError
 from ctglip.files import atomic_path, value_hash
 from ctglip.inference.encoding import PARTS, OrganEmbeddings, concatenated
 from ctglip.inference.model_readers import reader_of
-from ctglip.inference.readers import Read, image_batches
+from ctglip.inference.readers import OrganReader, Read, image_batches
 from ctglip.inference.scoring import dictionaries_of
 from ctglip.modality import MODALITIES
 from ctglip.models.release import Release
@@ -64,6 +65,13 @@ class FeatureView:
     def crops(self, settings: CropSettings) -> CropSettings:
         """The model's crop settings as this view has them."""
         return settings if self.fill is None else settings.model_copy(update={"fill": self.fill})
+
+    def cutter(
+        self, settings: CropSettings, organs: OrganDictionary
+    ) -> Callable[[Store, str, Sequence[Any]], Sequence[OrganCrop]] | None:
+        """``cut`` of a stored study; None where the reader cuts."""
+        cut = self.cut
+        return None if cut is None else lambda store, name, regions: cut(store.study(name), regions, settings, organs)
 
 
 PLAIN = FeatureView()
@@ -250,25 +258,30 @@ def organ_features_of(
         rows.setdefault(instance.study_id, []).append(instance.row)
     found = {study_id: cache.read(study_id, sources[study_id], several) for study_id, several in rows.items()}
     missing = [instance for instance in instances if instance.organ not in found[instance.study_id]]
+    images, encoded = reader.cache(store, reader.keys(missing), 0, threads, view.cutter(settings, reader.organs)), 0
+    for features in _encoded(reader, images, batch):
+        for study_id, several in features.items():
+            found[study_id] |= several
+            known = [row for row in rows[study_id] if row.organ in found[study_id]]
+            cache.write(study_id, sources[study_id], known, found[study_id])
+            encoded += len(several)
+        if progress:
+            progress(len(instances) - len(missing) + encoded, len(instances))
+    return _gathered(release, instances, found, images.failures, encoded)
 
-    def changed(store: Store, study_id: str, regions: Sequence[Any]) -> Sequence[OrganCrop]:
-        assert view.cut is not None
-        return view.cut(store.study(study_id), regions, settings, reader.organs)
 
-    images, encoded = reader.cache(store, reader.keys(missing), 0, threads, changed if view.cut else None), 0
+def _encoded(
+    reader: OrganReader[Any], images: CachedReader[Any, Any], batch: int
+) -> Iterator[dict[str, dict[str, Vectors]]]:
+    """The parts of organs' features by study and organ, a batch of images at a time."""
     for several in image_batches(images.readable(), batch):
         regions = [regions for (_, regions), _ in several]
         embedded = reader.encode([image for _, image in several], regions, batch=batch)
         owners = [(study_id, region.organ) for (study_id, regions), _ in several for region in regions]
+        features: dict[str, dict[str, Vectors]] = {}
         for number, (study_id, organ) in enumerate(owners):
-            found[study_id][organ] = {name: getattr(embedded, name)[number] for name in PARTS}
-        for study_id in dict.fromkeys(study_id for study_id, _ in owners):
-            known = [row for row in rows[study_id] if row.organ in found[study_id]]
-            cache.write(study_id, sources[study_id], known, found[study_id])
-        encoded += len(owners)
-        if progress:
-            progress(len(instances) - len(missing) + encoded, len(instances))
-    return _gathered(release, instances, found, images.failures, encoded)
+            features.setdefault(study_id, {})[organ] = {name: getattr(embedded, name)[number] for name in PARTS}
+        yield features
 
 
 def _gathered(

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from ctglip.config import validate
 from ctglip.errors import CTGLIPError, ModelError
@@ -28,6 +28,7 @@ from ctglip.models.text import (
     read_text_encoder,
     stored_hash,
 )
+from ctglip.models.weights import load_unique_state, unique_state
 from ctglip.types import ModalityName
 from ctglip.vocabulary.organs import load_organs
 
@@ -360,26 +361,6 @@ def _read_statistics(folder: Path, name: str) -> Statistics | None:
     if not (folder / f"{name}.json").is_file():
         return None
     return Statistics(read_json(folder / f"{name}.json"), load_file(folder / f"{name}.safetensors"))
-
-
-def unique_state(model: nn.Module) -> dict[str, Tensor]:
-    """A model's state without the second names of tensors that have several (nnU-Net's networks list their layers
-    twice), which safetensors refuses."""
-    names = {name for name, _ in (*model.named_parameters(), *model.named_buffers())}
-    return {name: value for name, value in model.state_dict().items() if name in names}
-
-
-def load_unique_state(model: nn.Module, state: dict[str, Tensor]) -> None:
-    """Load what ``unique_state`` gave.
-
-    Raises:
-        RuntimeError: names or shapes are others.
-    """
-    unknown = state.keys() - unique_state(model).keys()
-    missing = unique_state(model).keys() - state.keys()
-    if unknown or missing:
-        raise RuntimeError(f"missing weights {sorted(missing)[:3]}, unknown weights {sorted(unknown)[:3]}")
-    model.load_state_dict(state, strict=False)
 
 
 def _config(release: Release) -> dict[str, Any]:

@@ -241,3 +241,23 @@ def layer_depths(names: Sequence[str]) -> dict[str, int]:
         else:
             depths[name] = len(layers)
     return depths
+
+
+def unique_state(model: nn.Module) -> dict[str, Tensor]:
+    """A model's state without the second names of tensors that have several (nnU-Net's networks list their layers
+    twice), which safetensors refuses."""
+    names = {name for name, _ in (*model.named_parameters(), *model.named_buffers())}
+    return {name: value for name, value in model.state_dict().items() if name in names}
+
+
+def load_unique_state(model: nn.Module, state: dict[str, Tensor]) -> None:
+    """Load what ``unique_state`` gave.
+
+    Raises:
+        RuntimeError: names or shapes are others.
+    """
+    unknown = state.keys() - unique_state(model).keys()
+    missing = unique_state(model).keys() - state.keys()
+    if unknown or missing:
+        raise RuntimeError(f"missing weights {sorted(missing)[:3]}, unknown weights {sorted(unknown)[:3]}")
+    model.load_state_dict(state, strict=False)

@@ -62,9 +62,9 @@ def completed(
     side: Side = "left" if led.group("side")[0] in "lL" else "right"
     rest = re.sub(r"^['’]s\b", "is", led.group("rest"))
     if last is not None and last.abnormality:
-        told = _of_finding(rest, side, last, lexicon, of_organ)
-        if told is not None:
-            return told
+        answer = _of_finding(rest, side, last, lexicon, of_organ)
+        if answer is not None:
+            return answer
     if topic is None or lexicon.pair_of(lexicon.term_of(topic)) is None:
         return f"{rest.strip(_DASHES)} on the {side}." if rest[0] in _DASHES else text
     organ = lexicon.organs[lexicon.organs.on_side(topic, side)]
@@ -73,16 +73,16 @@ def completed(
 
 def _of_finding(rest: str, side: Side, last: StatedOrgan, lexicon: Lexicon, of_organ: bool) -> str | None:
     """What is said of a side alone, where it tells how much of the finding before there is."""
-    told = _TOLD.match(rest)
-    words = lexicon.read(told.group("more"))[0] if told else []
-    if told is None or lexicon.find_concepts(words) or lexicon.find_locations(words):
+    answer = _TOLD.match(rest)
+    words = lexicon.read(answer.group("more"))[0] if answer else []
+    if answer is None or lexicon.find_concepts(words) or lexicon.find_locations(words):
         return None
-    if of_organ and told.group("answer").lower() in _SIZE and rest[0] not in _DASHES:
+    if of_organ and answer.group("answer").lower() in _SIZE and rest[0] not in _DASHES:
         return None
     if words not in ([], ["."]) and last.laterality in (side, None):
         return None
     name = lexicon.abnormalities[last.abnormality or ""].display
-    absent = told.group("answer").lower() in _ABSENT
+    absent = answer.group("answer").lower() in _ABSENT
     return f"No {side} {name}." if absent else f"{side} {name} {rest.strip(_DASHES)}."
 
 

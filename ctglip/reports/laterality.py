@@ -201,8 +201,8 @@ def _is_subject(words: list[str], after: int, lexicon: Lexicon) -> bool:
     """Whether what is said behind a side is said of it: "the left is small", "left clear", "right resolved"."""
     if after >= len(words) or words[after] in lexicon.lists["verb"]:
         return after < len(words)
-    said = words[after] in lexicon.lists["state"] or words[after] in lexicon.lists["amount"]
-    return said and (after + 1 == len(words) or words[after + 1] in lexicon.lists["boundary"])
+    stated = words[after] in lexicon.lists["state"] or words[after] in lexicon.lists["amount"]
+    return stated and (after + 1 == len(words) or words[after + 1] in lexicon.lists["boundary"])
 
 
 def other_sides(

@@ -176,5 +176,5 @@ class Sentence:
             return False
         sided = last.laterality or any(p.sides and p.end >= last.start and p.start < last.end for p in self.locations)
         end = next((j for j in range(elliptic.end, len(self.words)) if self.words[j] in (",", ";", "but")), None)
-        told = self.words[elliptic.end : end]
-        return bool(sided) and not self.lexicon.lists["amount"].isdisjoint(told)
+        amount = self.words[elliptic.end : end]
+        return bool(sided) and not self.lexicon.lists["amount"].isdisjoint(amount)

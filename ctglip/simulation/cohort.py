@@ -37,7 +37,7 @@ VERSION = 1
 class _Scans:
     """CT scans and their masks."""
 
-    beside: ClassVar[str] = "masks"
+    annotations: ClassVar[str] = "masks"
     suffixes: ClassVar[tuple[str, str]] = (".nii.gz", ".nii.gz")
     lesion: ClassVar[tuple[str, ...]] = ("x_mm", "y_mm", "z_mm", "radius_mm")
 
@@ -49,11 +49,13 @@ class _Scans:
         """A template as studies are made of it."""
         return _template(template)
 
-    def write(self, job: _CohortJob, index: int, anatomy: Anatomy | None, image: Path, beside: Path) -> dict[str, Any]:
+    def write(
+        self, job: _CohortJob, index: int, anatomy: Anatomy | None, image: Path, annotations: Path
+    ) -> dict[str, Any]:
         """Simulate a study and write it; its row of the cohort, its truth and its lesions."""
         study = simulate_study(job.seed, index, job.settings, anatomy)
         _write_nifti(image, study.scan.hu, study.scan.affine)
-        _write_nifti(beside, study.labels.labels, study.labels.affine)
+        _write_nifti(annotations, study.labels.labels, study.labels.affine)
         return _record(study, {"report": study.report}, study.truth, study.lesions)
 
     def lesion_row(self, lesion: dict[str, Any]) -> tuple[Any, ...]:
@@ -71,7 +73,7 @@ class _Radiographs(_Scans):
     """Chest radiographs and the boxes of their regions."""
 
     settings: CxrSettings
-    beside = "regions"
+    annotations = "regions"
     suffixes = (".png", ".csv")
     lesion = ("row", "column", "radius")
 
@@ -81,9 +83,11 @@ class _Radiographs(_Scans):
     def anatomy(self, template: tuple[Path, Path]) -> Anatomy:
         return _chest(template)
 
-    def write(self, job: _CohortJob, index: int, anatomy: Anatomy | None, image: Path, beside: Path) -> dict[str, Any]:
+    def write(
+        self, job: _CohortJob, index: int, anatomy: Anatomy | None, image: Path, annotations: Path
+    ) -> dict[str, Any]:
         made = simulate_radiograph(job.seed, index, job.settings, self.settings, anatomy)
-        _write_radiograph(image, beside, made)
+        _write_radiograph(image, annotations, made)
         report = {"findings": made.report.findings, "impression": made.report.impression}
         return _record(made.study, {"modality": "cxr", "view": made.view, **report}, made.truth, made.lesions)
 
@@ -146,7 +150,7 @@ def simulate_cohort(
     sums = [file_checksum(path) for path in template] if template else None
     key = value_hash([VERSION, seed, settings.model_dump(mode="json"), sums, *kind.about().values()])
     job = _CohortJob(out, seed, settings, template, key, kind)
-    for folder in ("images", kind.beside, "records"):
+    for folder in ("images", kind.annotations, "records"):
         (out / folder).mkdir(parents=True, exist_ok=True)
     _anatomy(job)  # a template whose masks do not fit is a fault before the first study
     missing = [index for index in range(studies) if not _is_done(job, index)]
@@ -189,8 +193,8 @@ def _record_path(out: Path, index: int) -> Path:
 
 def _files(job: _CohortJob, index: int) -> tuple[Path, Path]:
     name, kind = study_id(index), job.kind
-    image, beside = kind.suffixes
-    return job.out / "images" / f"{name}{image}", job.out / kind.beside / f"{name}{beside}"
+    image, annotations = kind.suffixes
+    return job.out / "images" / f"{name}{image}", job.out / kind.annotations / f"{name}{annotations}"
 
 
 def _is_done(job: _CohortJob, index: int) -> bool:
@@ -250,7 +254,7 @@ def _simulate_to_disk(job: _CohortJob, indices: Sequence[int]) -> int:
         files = _files(job, index)
         made = job.kind.write(job, index, anatomy, *files)
         paths = [str(path.relative_to(job.out)) for path in files]
-        named = {"study_id": study_id(index), "patient_id": "", "image": paths[0], job.kind.beside: paths[1]}
+        named = {"study_id": study_id(index), "patient_id": "", "image": paths[0], job.kind.annotations: paths[1]}
         row = {**named, **made.pop("row")}
         write_json(_record_path(job.out, index), {"hash": job.key, "row": row, **made})
     return len(indices)

@@ -48,16 +48,16 @@ def counting(findings: Sequence[Finding], choice: FindingsFrom, organs: OrganDic
     given = [row for row in findings if row.source != PARSER]
     if not given or choice == "both":
         return sorted(findings, key=lambda row: row.sentence_index)
-    own = [row for row in findings if row.source == PARSER]
+    parsed = [row for row in findings if row.source == PARSER]
     if choice == "parser":
-        return own
+        return parsed
     stated: defaultdict[str, list[Finding]] = defaultdict(list)
     for row in given:
         for organ in organs_named(row, organs):
             for name in (organ, *organs.parts_of(organ)):
                 stated[name].append(row)
-    kept = [one for row in own if (one := _beside(row, stated, organs_named(row, organs)))]
-    return sorted((*kept, *given), key=lambda row: row.sentence_index)
+    still_counting = [one for row in parsed if (one := _beside(row, stated, organs_named(row, organs)))]
+    return sorted((*still_counting, *given), key=lambda row: row.sentence_index)
 
 
 def _beside(row: Finding, stated: dict[str, list[Finding]], named: Sequence[str]) -> Finding | None:

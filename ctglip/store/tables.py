@@ -155,13 +155,13 @@ def compact(store: Store, committed: Mapping[str, str] | None = None) -> None:
     elif held == committed and table_path(store.path, "studies").is_file():
         return
     added = [study_id for study_id, checksum in committed.items() if held.get(study_id) != checksum]
-    kept = list(committed.keys() - set(added))
+    unchanged = list(committed.keys() - set(added))
     fresh = gather(study for study_id in sorted(added) if (study := _current(store, study_id)))
 
     def merged(name: str) -> pl.DataFrame:
-        if not kept:
+        if not unchanged:
             return fresh[name]
-        old = store.table(name).filter(pl.col("study_id").is_in(kept))
+        old = store.table(name).filter(pl.col("study_id").is_in(unchanged))
         return sort_table(name, pl.concat([old, fresh[name]], how="diagonal"))
 
     write_tables(store, merged)

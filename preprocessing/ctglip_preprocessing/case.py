@@ -108,8 +108,10 @@ class Case:
         not empty the store, but input that changed must not be served as it was.
         """
         failure = Failure(self.row.study_id, stage, code, message, details)
-        kept = "" if self.checksum else self.stored
-        return JournalEntry(self.row.study_id, self.plan.recipe_hash, self.fingerprint, kept, failure, self.seconds)
+        stored_checksum = "" if self.checksum else self.stored
+        return JournalEntry(
+            self.row.study_id, self.plan.recipe_hash, self.fingerprint, stored_checksum, failure, self.seconds
+        )
 
 
 CaseStage = Callable[[Case], Case]
@@ -183,8 +185,8 @@ def read_report(case: Case) -> Case:
         ReportError: ``report_empty`` or ``unreadable``, see ``ctglip.reports.cohorts.report_of``.
     """
     report = report_of(case.row, case.plan.requires_report and not case.given)
-    own = () if report is None else get_parser().parse(report)
-    return replace(case, report=report, findings=(*own, *given_findings(case.given, own)))
+    parsed = () if report is None else get_parser().parse(report)
+    return replace(case, report=report, findings=(*parsed, *given_findings(case.given, parsed)))
 
 
 def read_image(case: Case) -> Case:

@@ -69,10 +69,7 @@ def preprocess(
     except KeyboardInterrupt:
         console.print("Interrupted. What was finished is in the store; run the same command again to go on.")
         raise typer.Exit(130) from None
-    if as_json:
-        typer.echo(json.dumps(summary.as_dict(), indent=2, ensure_ascii=False))
-    else:
-        typer.echo(describe(summary))
+    typer.echo(json.dumps(summary.as_dict(), indent=2, ensure_ascii=False) if as_json else describe(summary))
     if summary.failed:
         raise typer.Exit(1)
 

@@ -34,19 +34,19 @@ class _Pair:
     study_id: str
     source: str
     given: OrganEvidence
-    own: OrganEvidence
+    parsed: OrganEvidence
     given_sentences: tuple[str, ...]
     own_sentences: tuple[str, ...]
 
     @property
     def states(self) -> tuple[str, str]:
-        return state(self.given), state(self.own)
+        return state(self.given), state(self.parsed)
 
     @property
     def is_other(self) -> bool:
         """Both find it abnormal, by other abnormalities."""
-        given, own = self.given.affirmed.keys(), self.own.affirmed.keys()
-        return bool(given and own and given != own)
+        given, parsed = self.given.affirmed.keys(), self.parsed.affirmed.keys()
+        return bool(given and parsed and given != parsed)
 
 
 def source_agreement(store: Store) -> SourceAgreement | None:
@@ -75,17 +75,17 @@ def _both_speak(study_id: str, rows: Sequence[Finding]) -> Iterator[tuple[str, _
     """The organs that a study's given findings name and the parser's speak of."""
     organs, abnormalities = load_organs(), load_abnormalities()
     given = [row for row in rows if row.source != PARSER]
-    own = [row for row in rows if row.source == PARSER]
+    parsed = [row for row in rows if row.source == PARSER]
     for organ in sorted({name for row in given for name in organs_named(row, organs)}):
-        theirs, ours = (organ_evidence(some, organ, organs, abnormalities) for some in (given, own))
+        theirs, ours = (organ_evidence(some, organ, organs, abnormalities) for some in (given, parsed))
         if ours.mentioned:
             source = next(row.source for row in given if organ in organs_named(row, organs))
             family = {organ, *organs.parts_of(organ), *organs.containing(organ)}
-            said = (
+            sentences = (
                 tuple(dict.fromkeys(row.sentence for row in some if not family.isdisjoint(organs_named(row, organs))))
-                for some in (given, own)
+                for some in (given, parsed)
             )
-            yield organ, _Pair(study_id, source, theirs, ours, *said)
+            yield organ, _Pair(study_id, source, theirs, ours, *sentences)
 
 
 def state(evidence: OrganEvidence) -> str:
@@ -119,7 +119,7 @@ def _examples(pairs: dict[str, list[_Pair]]) -> tuple[Disagreement, ...]:
         ranked += [(pair.is_other, rank, organ, pair) for rank, pair in enumerate(differing)]
     return tuple(
         Disagreement(
-            pair.study_id, organ, pair.source, _words(pair.given), _words(pair.own),
+            pair.study_id, organ, pair.source, _words(pair.given), _words(pair.parsed),
             pair.given_sentences[:3], pair.own_sentences[:3],
         )
         for _, _, organ, pair in sorted(ranked, key=lambda one: one[:3])[:EXAMPLES]

@@ -145,22 +145,36 @@ def preprocess_cohort(
         moved = assign_splits(store, config.splits, given)
         if cases or moved or chosen or not (store.path / QUALITY_PAGE).is_file():
             write_quality_page(store, journal.failures(), organ_text.notes)
-        named = {row.study_id for row in cohort.rows} | {failure.study_id for failure in cohort.bad}
-        failed = tuple(failure for failure in journal.failures() if failure.study_id in named)
-        return Summary(
-            store=str(store.path),
-            studies=len(cohort.rows) + len(cohort.bad),
-            written=written,
-            up_to_date=len(named) - len(failed) - written,
-            failed=failed,
-            others=len(journal.committed().keys() - named),
-            moved=moved,
-            without_masks=tuple(i for i in without_masks(store) if i in named),
-            same_images=same_images(store),
-            notes=organ_text.notes,
-            worked=len(cases),
-            seconds=round(time.monotonic() - start, 2),
-        )
+        return _summary(cohort, store, journal, organ_text, moved, written, len(cases), time.monotonic() - start)
+
+
+def _summary(
+    cohort: Cohort,
+    store: Store,
+    journal: Journal,
+    organ_text: CohortOrganText,
+    moved: dict[str, tuple[str, str]],
+    written: int,
+    worked: int,
+    seconds: float,
+) -> Summary:
+    """What came of a cohort, by what the journal knows."""
+    named = {row.study_id for row in cohort.rows} | {failure.study_id for failure in cohort.bad}
+    failed = tuple(failure for failure in journal.failures() if failure.study_id in named)
+    return Summary(
+        store=str(store.path),
+        studies=len(cohort.rows) + len(cohort.bad),
+        written=written,
+        up_to_date=len(named) - len(failed) - written,
+        failed=failed,
+        others=len(journal.committed().keys() - named),
+        moved=moved,
+        without_masks=tuple(i for i in without_masks(store) if i in named),
+        same_images=same_images(store),
+        notes=organ_text.notes,
+        worked=worked,
+        seconds=round(seconds, 2),
+    )
 
 
 def is_other_choice(path: Path, info: StoreInfo) -> bool:

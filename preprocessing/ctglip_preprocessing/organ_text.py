@@ -81,13 +81,13 @@ def read_organ_text(cohort: Cohort) -> CohortOrganText:
         CohortError: ``no_table``, ``bad_table`` (see ``table_files.read_table``); ``missing_column``; ``empty_table``;
             ``bad_cell``: a row without study or sentence, or with a word that its column does not know.
     """
-    wanted: defaultdict[Path, set[str]] = defaultdict(set)
+    studies_of: defaultdict[Path, set[str]] = defaultdict(set)
     for row in cohort.rows:
         if row.organ_text is not None:
-            wanted[row.organ_text].add(row.study_id)
+            studies_of[row.organ_text].add(row.study_id)
     texts: dict[str, tuple[GivenText, ...]] = {}
     notes: list[str] = []
-    for path, study_ids in wanted.items():
+    for path, study_ids in studies_of.items():
         found = _Table(path)
         texts |= {name: tuple(dict.fromkeys(rows)) for name, rows in found.texts.items() if name in study_ids}
         notes += found.notes(study_ids | {failure.study_id for failure in cohort.bad})
@@ -185,7 +185,7 @@ def _organ(text: str) -> str | None:
     return organ_of(text)
 
 
-def given_findings(texts: Iterable[GivenText], own: Sequence[Finding]) -> tuple[Finding, ...]:
+def given_findings(texts: Iterable[GivenText], parsed: Sequence[Finding]) -> tuple[Finding, ...]:
     """A study's organ text as findings, each sentence with the number that it has in the report.
 
     What names neither abnormality nor status is read by the parser, under the organ as a heading where it names none.
@@ -193,9 +193,9 @@ def given_findings(texts: Iterable[GivenText], own: Sequence[Finding]) -> tuple[
     something unnamed of it. An abnormality without a status that it does not read is uncertain.
 
     Args:
-        own: the parser's findings of the study's report.
+        parsed: the parser's findings of the study's report.
     """
-    by_index = {row.sentence_index: (row.sentence_index, row.section, row.sentence) for row in own}
+    by_index = {row.sentence_index: (row.sentence_index, row.section, row.sentence) for row in parsed}
     by_sentence = {place[2]: place for place in reversed(by_index.values())}
     following = max(by_index, default=-1) + 1
     found: list[Finding] = []

@@ -207,9 +207,9 @@ def _montage(store: Store, distributions: Sequence[Distribution]) -> tuple[Pictu
     for study_id in chosen:
         try:
             study = store.study(study_id)
-            shown = Standardized(study.image(), study.organs(), study.affine, regions=study.regions())
+            examples = Standardized(study.image(), study.organs(), study.affine, regions=study.regions())
         except StoreError:
             continue
-        picture = modality_in(store).overview(shown, load_organs(), f"study {study_id}")
+        picture = modality_in(store).overview(examples, load_organs(), f"study {study_id}")
         pictures.append(replace(picture, caption=f"Study {study_id}. {picture.caption}".rstrip()))
     return tuple(pictures)

@@ -61,8 +61,8 @@ def write_cxr_page(store: Store, most: int = SAMPLES) -> Path:
 def _sample(study: StudyReader, findings: Sequence[Finding], tagger: Tagger, marked: Sequence[str]) -> CxrSample:
     entries = region_entries()
     sentences_of = sentences_by_region(findings)
-    shown = sentences_of or marked
-    boxes = [region for region in study.regions() if region.name in shown]
+    drawn_boxes = sentences_of or marked
+    boxes = [region for region in study.regions() if region.name in drawn_boxes]
     sentences = {row.sentence_index: row.sentence for row in findings}
     numbers = {region.name: number for number, region in enumerate(boxes, start=1)}
     named = [replace(r, name=entries[r.name].display if r.name in entries else r.name.replace("_", " ")) for r in boxes]

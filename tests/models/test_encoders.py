@@ -16,7 +16,7 @@ from ctglip.models.encoders.resnet import ResNetSettings
 from ctglip.models.encoders.swin import SwinSettings
 from ctglip.models.encoders.timm2d import TimmSettings
 from ctglip.models.encoders.vit import ViTSettings
-from ctglip.models.release import unique_state
+from ctglip.models.weights import unique_state
 
 SMALL = {
     "cnn": CNNSettings(widths=(8, 16), blocks=(1, 1)),

@@ -11,8 +11,8 @@ from ctglip.models.dual_encoder import DualEncoder, DualEncoderSettings
 from ctglip.models.encoders.base import VisionFeatures
 from ctglip.models.encoders.cnn import CNNSettings
 from ctglip.models.encoders.vit import ViTSettings
-from ctglip.models.release import load_unique_state, unique_state
 from ctglip.models.resampler import Resampler, ResamplerSettings, waves
+from ctglip.models.weights import load_unique_state, unique_state
 from tests.models.building import dual_encoder
 
 SETTINGS = ResamplerSettings(queries=5, layers=2, heads=2, dim=16, levels=(0, 1))

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from ctglip.config import merge, validate
-from ctglip.data.captions import OrganCaptions
-from ctglip.data.organs import permuted
+from ctglip.data.captions import OrganCaptions, permuted
 from ctglip.evaluation.run import evaluate
 from ctglip.evaluation.settings import EvaluateConfig
 from ctglip.store.tables import Store
