@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from ctglip.errors import CohortError, CTGLIPError
 from ctglip.files import check_id, read_yaml
-from ctglip.table_files import read_table
+from ctglip.table_files import read_table, require_columns
 from ctglip.types import Failure, ModalityName, Report, ScanHeader
 
 REQUIRED = ("study_id", "patient_id", "image")
@@ -112,13 +112,7 @@ def read_cohort(path: Path, columns: Path | None = None, reports_alone: bool = F
         table = _rename(table, columns)
     if reports_alone and "study_id" in table.columns:
         table = table.with_columns(_filled(table, name) for name in REQUIRED[1:])
-    missing = [name for name in REQUIRED if name not in table.columns]
-    if missing:
-        raise CohortError(
-            f"{path} has no column {', '.join(map(repr, missing))}; it has {', '.join(table.columns)}.",
-            code="missing_column",
-            fix="Add it, or name it in a YAML column map (our_name: their_name).",
-        )
+    require_columns(path, table, REQUIRED, "Add it, or name it in a YAML column map (our_name: their_name).")
     known = [name for name in (*REQUIRED, *OPTIONAL) if name in table.columns]
     records = table.select(known).to_dicts()
     if not records:

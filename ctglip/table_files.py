@@ -23,6 +23,7 @@ from ctglip.resources import require
 SEPARATORS = (",", ";", "\t")
 ID = "study_id"
 _LISTED = 5
+_HEADINGS = 20
 _EXCEL = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
@@ -51,6 +52,19 @@ def read_table(path: Path) -> pl.DataFrame:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CohortError(f"{path} cannot be read as a table: {first}.", code="bad_table") from error
     return _table(path, rows)
+
+
+def require_columns(path: Path, table: pl.DataFrame, names: Sequence[str], fix: str) -> None:
+    """Refuse a table without some columns.
+
+    Raises:
+        CohortError: ``missing_column``, which names those of ``names`` that are missing and all that are there.
+    """
+    missing = [name for name in names if name not in table.columns]
+    if missing:
+        listed = ", ".join(table.columns[:_HEADINGS]) + (", ..." if len(table.columns) > _HEADINGS else "")
+        message = f"{path} has no column {', '.join(map(repr, missing))}; it has {listed}."
+        raise CohortError(message, code="missing_column", fix=fix)
 
 
 def _from_parquet(path: Path, content: bytes) -> pl.DataFrame:

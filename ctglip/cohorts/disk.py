@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 import polars as pl
 
 from ctglip.errors import CohortError
-from ctglip.table_files import SEPARATORS, read_table
+from ctglip.table_files import SEPARATORS, read_table, require_columns
 
 _BULK = (".dcm", ".dicom", ".ima")
 """Files that are counted by folder and not kept by name: data sets have millions of them."""
@@ -164,14 +164,7 @@ class Disk:
                 fix="Download it, or give the folder that holds the data set.",
             )
         table = self._named_as_expected(path, read_cells(self.root / path, header, separator), (*columns, *maybe))
-        missing = [name for name in columns if name not in table.columns]
-        if missing:
-            listed = ", ".join(table.columns[:12]) + (", ..." if len(table.columns) > 12 else "")
-            raise CohortError(
-                f"{self.root / path} has no column {', '.join(map(repr, missing))}; it has {listed}.",
-                code="missing_column",
-                fix="Is it the table of another version?",
-            )
+        require_columns(self.root / path, table, columns, "Is it the table of another version?")
         return table
 
     def _named_as_expected(self, path: str, table: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:

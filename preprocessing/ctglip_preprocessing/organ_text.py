@@ -19,7 +19,7 @@ from ctglip.cohorts.organ_names import organ_of
 from ctglip.errors import CohortError
 from ctglip.reports.parser import get_parser
 from ctglip.reports.sentences import split_sentences
-from ctglip.table_files import read_table
+from ctglip.table_files import read_table, require_columns
 from ctglip.types import PARSER, Finding, Laterality, Section, Status
 from ctglip.vocabulary.abnormalities import load_abnormalities
 from ctglip.vocabulary.evidence import organs_named
@@ -103,13 +103,8 @@ class _Table:
         self.organs: Counter[str] = Counter()
         self.abnormalities: Counter[str] = Counter()
         table = read_table(path)
-        missing = [name for name in REQUIRED if name not in table.columns]
-        if missing:
-            raise CohortError(
-                f"{path} has no column {', '.join(map(repr, missing))}; it has {', '.join(table.columns)}.",
-                code="missing_column",
-                fix="An organ text has a row for each sentence and organ: study_id, organ, sentence.",
-            )
+        fix = "An organ text has a row for each sentence and organ: study_id, organ, sentence."
+        require_columns(path, table, REQUIRED, fix)
         if table.is_empty():
             raise CohortError(f"{path} has headings and no row.", code="empty_table", fix="Give one row a sentence.")
         self.unread = [name for name in table.columns if name not in (*REQUIRED, *OPTIONAL)]

@@ -13,7 +13,6 @@ import numpy as np
 import polars as pl
 from jaxtyping import Bool, Float
 
-from ctglip.errors import CohortError
 from ctglip.evaluation.bootstrap import interval_of, weighted_mean
 from ctglip.evaluation.context import Context
 from ctglip.evaluation.results import PartResult, display_name, interval_cells
@@ -25,7 +24,7 @@ from ctglip.inference.scoring import Dictionaries
 from ctglip.pages.parts import Table
 from ctglip.pages.wording import number
 from ctglip.store.study import StudyReader
-from ctglip.table_files import read_table
+from ctglip.table_files import read_table, require_columns
 from ctglip.types import Interval, ModalityName, Region
 
 NEAR_MM = 10.0
@@ -182,11 +181,9 @@ def _read_lesions(
         return {}
     table = read_table(path)
     columns = next((names for names in shapes if set(names) <= set(table.columns)), tuple(shapes)[-1])
-    missing = [name for name in ("study_id", "organ", "abnormality", *columns) if name not in table.columns]
-    if missing:
-        expected = " or ".join(", ".join(names) for names in shapes)
-        fix = f"Give study_id, organ, abnormality and {expected}."
-        raise CohortError(f"{path} has no column {missing[0]!r}.", code="missing_column", fix=fix)
+    expected = " or ".join(", ".join(names) for names in shapes)
+    required = ("study_id", "organ", "abnormality", *columns)
+    require_columns(path, table, required, f"Give study_id, organ, abnormality and {expected}.")
     found: dict[str, dict[tuple[str, str], list[LesionShape]]] = {}
     for row in table.with_columns(pl.col(name).cast(pl.Float64) for name in columns).iter_rows(named=True):
         lesion = shapes[columns](*(row[name] for name in columns))
