@@ -6,6 +6,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
+import polars as pl
+
 from ctglip.store.tables import Store
 from ctglip.types import PARSER, Finding, FindingsFrom
 from ctglip.vocabulary.evidence import POSSIBLE, organs_named
@@ -23,10 +25,9 @@ def findings_by_study(
         choice: which count; the store's own (``store.json``) when None.
     """
     found: dict[str, list[Finding]] = {}
-    for columns in store.table("findings").iter_rows(named=True):
-        if columns["study_id"] in study_ids:
-            finding = Finding(**{name: columns[name] for name in _FINDING})
-            found.setdefault(columns["study_id"], []).append(finding)
+    for columns in store.table("findings").filter(pl.col("study_id").is_in(list(study_ids))).iter_rows(named=True):
+        finding = Finding(**{name: columns[name] for name in _FINDING})
+        found.setdefault(columns["study_id"], []).append(finding)
     organs = load_organs()
     return {name: counting(rows, choice or store.info.findings_from, organs) for name, rows in found.items()}
 
