@@ -131,7 +131,7 @@ def _once(pipeline: Pipeline, standardized: Any) -> float:
     start = time.perf_counter()
     for _ in range(3):
         crops = pipeline.reader.prepare(InMemory(standardized), [row])
-        pipeline.reader.encode([crops], [[row]])
+        pipeline.reader.encode(crops, pipeline.reader.split([row]))
     return (time.perf_counter() - start) / 3
 
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import ast
 import functools
+import importlib
 import inspect
+import pkgutil
 import sys
 import typing
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import ctglip_preprocessing
 import pytest
 
+import ctglip
 from ctglip.cli.config import settings_class
 from ctglip.config import RootSettings, Settings, load_settings, load_tree, merge, validate
 from ctglip.data.organs import CropDataSettings
@@ -46,6 +51,8 @@ ELSEWHERE = {
     ("evaluate/", "EvaluateConfig.unmentioned_as_negative"): "of reports: these have a label table",
 }
 """Where a config does not read a setting that can be set: parts of both names, and why. Another reads it."""
+FOR_READERS = {"Card.unconfirmed", "Card.brings", "StoreInfo.unions", "PublishedTable.unit", "Code.meaning"}
+"""Fields of shipped data and of stores that are there for people and other programs."""
 ROOT = resource("configs")
 CONFIGS = {path.relative_to(ROOT).with_suffix("").as_posix(): load_tree(path) for path in sorted(ROOT.rglob("*.yaml"))}
 PRETRAIN, FINETUNE, EVALUATE = (
@@ -317,3 +324,23 @@ def test_an_ignored_setting_would_be_seen(stores: dict[str, Path], tmp_path: Pat
     assert ("small/crops", "More.negatives") not in walk.left
     with pytest.raises(AssertionError):
         walk.check()
+
+
+def declared() -> Iterator[type[Settings]]:
+    """Every settings class of the project."""
+    for package in (ctglip, ctglip_preprocessing):
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            if not module.name.endswith("__main__"):
+                importlib.import_module(module.name)
+    found = [Settings]
+    for kind in found:
+        found += [one for one in kind.__subclasses__() if one.__module__.startswith("ctglip")]
+    yield from found
+
+
+def test_no_settings_class_has_a_field_that_no_file_names() -> None:
+    sources = [path for package in (ctglip, ctglip_preprocessing) for path in Path(package.__path__[0]).rglob("*.py")]
+    nodes_of = (ast.walk(ast.parse(path.read_text(encoding="utf-8"))) for path in sources)
+    named = {node.attr for nodes in nodes_of for node in nodes if isinstance(node, ast.Attribute)}
+    fields = {(kind.__name__, name) for kind in declared() for name in kind.model_fields}
+    assert {f"{kind}.{name}" for kind, name in fields if name not in named} == FOR_READERS
