@@ -185,7 +185,7 @@ class Report:
 
     def sections(self) -> dict[str, str]:
         """The sections that are there, in reading order."""
-        return {name: text for name, text in asdict(self).items() if text}
+        return {name: text for name, text in vars(self).items() if text}
 
 
 @dataclass(frozen=True)

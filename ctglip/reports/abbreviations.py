@@ -102,11 +102,11 @@ class Expansion:
         """Whether a word of a text is an abbreviation as it is spelled."""
         return token in self._exact
 
-    def apply(self, words: Sequence[str], tied: frozenset[int]) -> tuple[list[str], frozenset[int]]:
+    def apply(self, words: list[str], tied: frozenset[int]) -> tuple[list[str], frozenset[int]]:
         """The words with abbreviations replaced, and the indices of those tied to the word before, moved along."""
         found = self._found.find(words)
         if not found:
-            return list(words), tied
+            return words, tied
         around = frozenset(words)
         out: list[str] = []
         moved: dict[int, int] = {}

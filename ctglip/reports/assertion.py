@@ -278,6 +278,8 @@ class Scopes:
 
     def _linker(self, i: int) -> tuple[int, str] | None:
         """(words, list) of what ties a denied word to what it belongs to, causes or would explain."""
+        if self.words[i] not in self.lists["begins_tie"]:
+            return None
         for length in (3, 2, 1):
             text = " ".join(self.words[i : i + length])
             for kind in ("explained", "tying", "causing"):

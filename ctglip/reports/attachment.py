@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from ctglip.reports.mentions import NO_SIDE, SIDES, STATION, Concept, Location, Mention, OrganTerm
+from ctglip.reports.mentions import NO_SIDE, SIDES, Location, Mention, OrganTerm
 from ctglip.reports.sentence import Sentence
 
 _LISTS = frozenset({"and", "or", ",", "/", "&", "nor"})
@@ -183,7 +183,7 @@ class Attachment:
         if len(locations) == 1 and locations[0].term.organ == "lymph_nodes":
             stations, claimed = self._stations_near(locations[0])
             return stations or locations, claimed
-        if not self._nodal(mention):
+        if not self.lexicon.is_nodal(mention.concept):
             return locations, ()
         found: dict[OrganTerm, frozenset[str]] = {}
         for p in locations:
@@ -336,22 +336,8 @@ class Attachment:
                 return True
         return False
 
-    def _nodal(self, mention: Mention) -> bool:
-        return mention.concept.kind == "abnormality" and mention.concept.name in self.lexicon.nodal
-
     def _fits(self, mention: Mention, location: Location) -> bool:
-        if self._nodal(mention):
-            return self.lexicon.station(location.term) is not None or location.term.organ == "lymph_nodes"
-        if (location.term.structure or "").endswith(STATION):
-            return False
-        return any(self.resolved(mention.concept, location, organ) for organ in location.term.organs)
-
-    def resolved(self, concept: Concept, location: Location, organ: str | None) -> tuple[str, str] | None:
-        """(abnormality, organ) of a concept in an organ of a location, or None where they do not fit."""
-        if organ is None:
-            return None
-        found = self.lexicon.resolve(concept.kind, concept.name, organ, location.term.structure)
-        return found or (self.lexicon.general(concept.name, organ) if concept.general else None)
+        return self.lexicon.fits(mention.concept, location.term)
 
     # --- sides
 

@@ -32,7 +32,7 @@ def _patterns() -> dict[str, re.Pattern[str]]:
         "told": rf"^\W*{part['told']}",
         "now": rf"\b{part['now']}\b",
     }
-    return {name: re.compile(text, re.IGNORECASE) for name, text in texts.items()}
+    return {name: re.compile(text) for name, text in texts.items()}
 
 
 @cache
@@ -51,6 +51,7 @@ def background(text: str, words: Sequence[str]) -> Background | None:
         words: its normal forms.
     """
     known = _patterns()
+    text = text.lower()
     hinted = not _hints().isdisjoint(words)
     if hinted and (known["title"].match(text) or (known["made"].search(text) and not known["seen"].search(text))):
         return "examination"

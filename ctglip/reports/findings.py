@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from ctglip.reports.attachment import Attachment
 from ctglip.reports.background import background
@@ -26,8 +26,7 @@ _INTRODUCTION = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class StatedOrgan:
+class StatedOrgan(NamedTuple):
     """What a sentence states of one organ.
 
     ``open_to`` is a concept that still seeks its organ in the context, on ``sides`` where it has some of its own;
@@ -49,8 +48,7 @@ NOT_SEEN = StatedOrgan(None, None, "historical", reason="asked, scanned or compa
 """What a sentence about the patient or the question states."""
 
 
-@dataclass(frozen=True)
-class SentenceReading:
+class SentenceReading(NamedTuple):
     """Rows of one sentence, the organ it leaves as the topic, and whether it speaks of the topic before it.
 
     ``heading`` is the organ that it is headed by ("BONES: ..."); ``of_organ`` tells whether it speaks of an organ on a
@@ -106,7 +104,7 @@ class _RowBuilder:
         found: list[StatedOrgan] = []
         for location in locations:
             for organ, laterality in self._members(mention, location):
-                resolved = self.attachment.resolved(mention.concept, location, organ)
+                resolved = self.lexicon.meaning(mention.concept, organ, location.term.structure) if organ else None
                 if resolved is None:
                     continue
                 if self.scopes.clause_of(location.start) == self.scopes.clause_of(mention.start):
@@ -121,7 +119,7 @@ class _RowBuilder:
         name = self.lexicon.abnormality_of(mention.concept)
         rows = self._at_home(name, status, NO_SIDE) if name else [StatedOrgan(None, None, status)]
         doubted: Status = "uncertain" if status == "affirmed" else status
-        return [replace(row, status=doubted, laterality=None, reason="two sides are named for it") for row in rows]
+        return [row._replace(status=doubted, laterality=None, reason="two sides are named for it") for row in rows]
 
     def _members(self, mention: Mention, location: Location) -> tuple[tuple[str | None, Laterality | None], ...]:
         """The organs of a location; a mention's own side beats that of a location named for something else."""
@@ -164,7 +162,7 @@ class _RowBuilder:
             home = [] if self.attachment.at_other_organ(mention) else self._at_home(str(name), status, sides)
             for row in home:
                 side = None if status == "negated" else self._side_of_lungs(mention, row.organ)
-                yield replace(row, laterality=row.laterality or side)
+                yield row._replace(laterality=row.laterality or side)
             return
         if self._at_unknown_location(mention):
             return
@@ -342,7 +340,7 @@ def _of_patient(row: StatedOrgan, text: str) -> StatedOrgan:
     """What the patient has is not what is seen; what is asked is no finding at all."""
     if row.status == "uncertain" and row.abnormality and not text.lower().startswith("the patient"):
         return NOT_SEEN
-    return replace(row, status="historical", open_to=None, otherwise=())
+    return row._replace(status="historical", open_to=None, otherwise=())
 
 
 def _bare_status(sentence: Sentence) -> Status:

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from ctglip.files import read_yaml
 from ctglip.reports.abbreviations import add_abbreviations, add_compounds
-from ctglip.reports.mentions import NO_SIDE, SIDES, Concept, Cue, Location, OrganTerm
+from ctglip.reports.cues import add_cues, add_measures, word_lists
+from ctglip.reports.mentions import NO_SIDE, SIDES, STATION, Concept, Cue, Location, OrganTerm
 from ctglip.reports.sharing import JOINTS, elided, sharing
 from ctglip.reports.spelling import SHORTEST, Spelling
 from ctglip.reports.trie import Trie, TrieMatch
@@ -39,14 +41,12 @@ class Lexicon:
         self.organs = organs
         self.abnormalities = abnormalities
         self.data = read_yaml(_FOLDER / "cues.yaml")
-        self.lists = {name: frozenset(words) for name, words in self.data["words"].items()}
+        self.lists = word_lists(self.data)
         measures = [text for entry in self.data["measures"].values() for text in entry["words"]]
         self.measuring, self.elliptical, self.perception = (
             frozenset(phrase(text)[0] for text in texts)
             for texts in (measures, self.data["elliptical"], self.data["perception"])
         )
-        self.lists["standing"] = self.lists["quantity"] | self.lists["pronoun"]
-        self.lists["deciding"] = self.lists["quantity"] | {",", "and", ";", ":", "no", "there"}
         known = read_yaml(_FOLDER / "observations.yaml")
         self.observations: dict[str, dict[str, Any]] = known["observations"]
         self.structures: dict[str, dict[str, Any]] = {
@@ -73,8 +73,8 @@ class Lexicon:
         self._add_abnormalities()
         self.compounds = add_compounds(self.concepts, abnormalities.names)
         self.compounded = frozenset(words[0] for words in self.compounds)
-        self._add_cues()
-        self._add_measures()
+        add_cues(self.data, self.cues, self.concepts)
+        add_measures(self.data, self.measures, self.levels)
         self._expansion = add_abbreviations(self.concepts, self.locations, abnormalities.names, organs.names)
         named, spelled = {*self.locations.words, *self.concepts.words, *SIDES}, map(normal_form, self.data["spelled"])
         self.spelling = Spelling({word for trie in tries for word in trie.words}, spelled, named)
@@ -83,6 +83,8 @@ class Lexicon:
         self.term_of = lru_cache(maxsize=1024)(self.term_of)
         self.station = lru_cache(maxsize=1024)(self.station)
         self.pair_of = lru_cache(maxsize=1024)(self.pair_of)
+        self.inside = lru_cache(maxsize=4096)(self.inside)
+        self.fits = lru_cache(maxsize=65_536)(self.fits)
         self._near = lru_cache(maxsize=65_536)(self._near_organ)
 
     def _mended(self, word: str) -> str:
@@ -129,12 +131,14 @@ class Lexicon:
     def find_locations(self, words: Sequence[str]) -> list[TrieMatch]:
         """Organ phrases, and words such as "paraduodenal" that stand for what is next to an organ."""
         found = self.locations.find(words)
-        covered = {i for hit in found for i in range(hit.start, hit.end)}
-        found += [location for hit in found for location in elided(words, hit, covered, self.locations)]
+        covered = {i for start, end, _ in found for i in range(start, end)}
+        named = [hit for hit in found if hit.start and hit.end - hit.start > 1]
+        more = [location for hit in named for location in elided(words, hit, covered, self.locations)]
         long = [(i, word) for i, word in enumerate(words) if len(word) > 8 and i not in covered]
-        found += [TrieMatch(i, i + 1, term) for i, word in long if (term := self._near(word))]
-        named = (hit for hit in found if hit.value.organs)
-        return sorted(named, key=lambda hit: hit[:2])
+        more += [TrieMatch(i, i + 1, term) for i, word in long if (term := self._near(word))]
+        if more:
+            found = sorted([*found, *more], key=itemgetter(0, 1))
+        return [hit for hit in found if hit.value.organs]
 
     def find_cues(self, words: Sequence[str]) -> list[Cue]:
         """Cues, the longest that begins at each word."""
@@ -156,6 +160,10 @@ class Lexicon:
             if term is not None and term.structure is None:
                 return term._replace(near=True)
         return None
+
+    def inside(self, organs: frozenset[str]) -> frozenset[str]:
+        """The parts of some organs."""
+        return frozenset().union(*map(self.organs.parts_of, organs))
 
     def term_of(self, organ: str) -> OrganTerm:
         """What an organ of that name is by side."""
@@ -309,11 +317,9 @@ class Lexicon:
         groups = {self.organs[organ].group, self.organs[other].group}
         return len(groups) == 1 or any(groups <= near for near in self._near_groups)
 
-    @cached_property
-    def nodal(self) -> frozenset[str]:
-        """Abnormalities of lymph nodes."""
-        entries = self.abnormalities.abnormalities.values()
-        return frozenset(entry.name for entry in entries if entry.default_organ == "lymph_nodes")
+    def is_nodal(self, concept: Concept) -> bool:
+        """Whether it is an abnormality of lymph nodes."""
+        return concept.kind == "abnormality" and self.abnormalities[concept.name].default_organ == "lymph_nodes"
 
     @cached_property
     def lungs(self) -> frozenset[str]:
@@ -362,38 +368,18 @@ class Lexicon:
             return entry.default_organ
         return next((name for name in entry.organs if name in inside), None)
 
-    # --- words around them
+    def meaning(self, concept: Concept, organ: str, structure: str | None) -> tuple[str, str] | None:
+        """(abnormality, organ) of a concept in an organ or a part of it, or None where they do not fit."""
+        found = self.resolve(concept.kind, concept.name, organ, structure)
+        return found or (self.general(concept.name, organ) if concept.general else None)
 
-    def _add_cues(self) -> None:
-        data = self.data
-        cues = [(kind, *entry) for kind in ("negation", "uncertainty", "history") for entry in data[kind].items()]
-        for text in data["pathology"]:
-            self.concepts.add(phrase(text), Concept("pathology", text))
-        kinds = ("pseudo", "exception", "break", "normal", "abnormal_than", "unassessable")
-        for kind, direction, texts in [*cues, *((kind, None, data[kind]) for kind in kinds)]:
-            for text in texts:
-                self.cues.add(phrase(text), (kind, direction))
-        for text in data["normal"]:
-            if phrase(text)[0] in ("no", "without", "nothing"):
-                self.cues.add(phrase(text), ("normal", "before"), replace=True)
-
-    def _add_measures(self) -> None:
-        for name, entry in self.data["measures"].items():
-            for text in entry["words"]:
-                self.measures.add(phrase(text), ("measure", name))
-        for change in ("up", "down", "limit"):
-            for text in self.data[change]:
-                self.measures.add(phrase(text), ("change", change))
-        for text in self.data["normal"]:
-            self.measures.add(phrase(text), ("change", "normal"))
-        for text in self.data["unmeasured"]:
-            self.measures.add(phrase(text), ("location", text))
-        roots: dict[tuple[str, ...], frozenset[str]] = {}
-        for organ, texts in self.data["levels"].items():
-            for text in [*texts, *(f"{text}s" for text in texts)]:
-                roots[phrase(text)] = roots.get(phrase(text), frozenset()) | {organ}
-        for words, organs in (roots | {("segment",): frozenset({"liver", "lungs"})}).items():
-            self.levels.add(words, organs)
+    def fits(self, concept: Concept, term: OrganTerm) -> bool:
+        """Whether a concept can be in one of the organs of a term."""
+        if self.is_nodal(concept):
+            return self.station(term) is not None or term.organ == "lymph_nodes"
+        if (term.structure or "").endswith(STATION):
+            return False
+        return any(self.meaning(concept, organ, term.structure) for organ in term.organs)
 
 
 _PREFIXES = ("para", "peri", "retro", "supra", "infra", "sub", "inter", "intra", "trans", "juxta", "pre", "pleuro")

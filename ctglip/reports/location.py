@@ -44,13 +44,16 @@ def find_locations(
     if sided:
         locations = [_with_named_side(words, location) for location in locations]
     levels = vertebrae(words, tied, lexicon, locations)
-    at_levels = {location.start for location in levels}
-    named = [location for location in locations if location.start not in at_levels or location.end - location.start > 1]
-    locations = sorted([*levels, *named], key=_start)
+    if levels:
+        at_levels = {location.start for location in levels}
+        named = [p for p in locations if p.start not in at_levels or p.end - p.start > 1]
+        locations = sorted([*levels, *named], key=_start)
     mention_sides: dict[int, frozenset[str]] = {}
     if sided:
         locations = sorted([*locations, *other_sides(words, locations, lexicon, homes)], key=_start)
         locations, mention_sides = give_sides(words, locations, mentions, lexicon)
+    if not locations:
+        return [], mention_sides
     locations = _carry_sides(_merge(words, locations, lexicon), lexicon)
     return _with_levels(words, ribs(words, tied, locations, lexicon), lexicon), mention_sides
 
@@ -82,8 +85,10 @@ def _merge(words: list[str], locations: list[Location], lexicon: Lexicon) -> lis
 
 def _joined(words: list[str], first: Location, second: Location, lexicon: Lexicon) -> Location | None:
     """Two neighbours as one location, where one is a part of the other."""
-    between = words[first.end : second.start]
-    if len(between) > 3 or not all(word in lexicon.lists["linking"] or word in SIDES for word in between):
+    if second.start - first.end > 3:
+        return None
+    between, linking = words[first.end : second.start], lexicon.lists["linking"]
+    if not all(word in linking or word in SIDES for word in between):
         return None
     if "," in between and second.end < len(words) and words[second.end] in lexicon.lists["verb"]:
         return None  # "..., the lungs are clear" begins a statement
@@ -94,8 +99,7 @@ def _joined(words: list[str], first: Location, second: Location, lexicon: Lexico
 def _part_of(part: Location, container: Location, lexicon: Lexicon) -> Location | None:
     """The part, with the side that the container has, when it is a part of it."""
     candidates, around = part.term.organs, container.term.organs
-    inside = frozenset().union(*(lexicon.organs.parts_of(organ) for organ in around))
-    if not candidates or not (candidates - {part.term.organ} or candidates) <= inside:
+    if not candidates or not (candidates - {part.term.organ} or candidates) <= lexicon.inside(around):
         return None
     if part.term.organ in around and not part.sidable:
         return None
@@ -135,8 +139,6 @@ def _with_carried_side(location: Location, sides: set[str]) -> Location:
 
 def _with_levels(words: list[str], locations: list[Location], lexicon: Lexicon) -> list[Location]:
     """The locations, each word for a part ("apical segment 2") given to the nearest organ that has such parts."""
-    if not locations:
-        return locations
     located = list(locations)
     for hit in lexicon.levels.find(words):
         span = Span(hit.start, hit.end)

@@ -30,15 +30,14 @@ def vertebrae(
     words: list[str], tied: frozenset[int], lexicon: Lexicon, locations: Sequence[Location]
 ) -> list[Location]:
     """ "L1", "T12-L2", "L4-5", "fifth lumbar vertebra", each level a location of its own."""
-    if not any(word[-1].isdecimal() for word in words) and _SPINE.keys().isdisjoint(words):
+    telling = [i for i, word in enumerate(words) if word[-1].isdecimal() or word in _SPINE]
+    if not telling:
         return []
     taken = {i for location in locations if location.end - location.start > 1 for i in range(*location.span)}
     found: list[Location] = []
     last: tuple[Level, int] | None = None
-    for i, word in enumerate(words):
-        if not word[-1].isdecimal() and word not in _SPINE:
-            continue
-        level = _level(words, i)
+    for i in telling:
+        word, level = words[i], _level(words, i)
         joined = last is not None and _ranged(words, tied, last[1], i)
         if level is None and joined and last and word.isdecimal() and len(word) < 3:
             level = (last[0][0], int(word))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from functools import lru_cache
 
 from ctglip.reports.ellipsis import announced, completed
@@ -50,7 +49,7 @@ class ReportParser:
     def _read_sentence(self, text: str) -> SentenceReading:
         reading = read_sentence(text, self.lexicon)
         heading = self._heading(text) if ":" in text else None
-        return replace(reading, heading=heading) if heading else reading
+        return reading._replace(heading=heading) if heading else reading
 
     def parse(self, report: Report | str) -> tuple[Finding, ...]:
         """Findings of a report in reading order; empty only for a report without a letter or digit.
@@ -121,7 +120,7 @@ class ReportParser:
         if row.laterality or row.status == "negated" or row.organ is None:
             return row
         sided = self._on_sides(row.organ, frozenset({side}))
-        return next((replace(row, organ=organ, laterality=side) for organ, side in sided), row)
+        return next((row._replace(organ=organ, laterality=side) for organ, side in sided), row)
 
     def _on_sides(self, organ: str, sides: frozenset[str]) -> Iterator[tuple[str, Laterality | None]]:
         """The topic's organ, or its like on the sides that the sentence itself names."""

@@ -22,7 +22,9 @@ _INTRODUCTION = re.compile(
 _OPEN_LINE = re.compile(r"(?:[,/(-]|\b(?:and|or|of|in|the|with|to|a|an|no|is|are|was|were|by))$", re.IGNORECASE)
 _NEXT_ITEM = re.compile(r"\s*(?:[-*•>·–]|\(?\d{1,2}[.)](?=\s|[A-Za-z])|[A-Z][A-Za-z /&,-]{1,40}:)")
 _BULLET = re.compile(r"^[\s\-*•>·–\"“”]*(?:\(?\d{1,2}[.)](?=\s|[A-Za-z]))?[\s\-*•>·–\"“”]*")
-_STOP = re.compile(r"[.!?]+[\"'”)\]]*|;|\n|[•·]|(?<=[^\S\n])[\"“”](?=\s*\S)|[\"”](?=\s+[A-Z•])")
+_STOP = re.compile(  # begins with one set of signs: what is none of them is passed over at once
+    r"[.!?;\n•·\"“”](?:(?<=[.!?])[.!?]*[\"'”)\]]*|(?<=[;\n•·])|(?<=[^\S\n][\"“”])(?=\s*\S)|(?<=[\"”])(?=\s+[A-Z•]))"
+)
 _SHORT_ANSWER = re.compile(
     r"\s*(?:none|nil|no|absent|negative|normal|unremarkable|present|yes)[\s.]*(?:\n|$)", re.IGNORECASE
 )

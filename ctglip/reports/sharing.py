@@ -14,7 +14,7 @@ def elided(words: Sequence[str], hit: TrieMatch, covered: set[int], locations: T
     """Names that share their last words with a location: "ascending" in "ascending and descending aorta"."""
     rest = tuple(words[hit.start + 1 : hit.end])
     i = hit.start - 1
-    if i < 0 or words[i] in SIDES:
+    if words[i] in SIDES:
         return  # "right main pulmonary artery"
     while rest and i >= 0:
         if words[i] in JOINTS:

@@ -49,11 +49,13 @@ class Trie:
         """All longest matches in order."""
         root, skipped = self._root, self.skipped
         found: list[TrieMatch] = []
+        if root.keys().isdisjoint(words):
+            return found
         count, taken = len(words), 0
-        for i in [i for i, word in enumerate(words) if word in root]:
-            if i < taken:
+        for i, word in enumerate(words):
+            if word not in root or i < taken:
                 continue
-            node, j, end, value = root[words[i]], i + 1, 0, None
+            node, j, end, value = root[word], i + 1, 0, None
             while True:
                 if None in node:
                     end, value = j, node[None]

@@ -14,13 +14,14 @@ from pathlib import Path
 
 from ctglip.files import read_yaml
 
-SKIPPED = frozenset({"the", "a", "an", "-", "‐", "‑", "–", "'", "´", "`", "’"})
+SKIPPED = frozenset({"", "the", "a", "an", "-", "‐", "‑", "–", "'", "´", "`", "’"})
 """Words and signs that phrases read over: "lobe of the lung" is "lobe of lung", "ground-glass" is "ground glass"."""
 _DEFINITE = frozenset({"the", "this", "these", "those", "that"})
 _HYPHENS = frozenset({"-", "‐", "‑", "–"})
 
 _CONTRACTED = re.compile(r"\b(there|that|it|one|here|s?he|they|this)['’](s|re)\b|['’]s(?= been\b)", re.IGNORECASE)
-_TOKEN = re.compile(r"[a-z]+n['’]t\b|[cdlts]\d{1,2}(?![^\W_])|[^\W\d_]+|\d+(?:[.,]\d+)*|\S", re.IGNORECASE)
+_TOKEN = re.compile(r"[CDLTScdlts]\d{1,2}(?![^\W_])|[^\W\d_]+|\d+(?:[.,]\d+)*|\S")
+_DENIED = re.compile(rf"[A-Za-z]+[Nn]['’][Tt]\b|{_TOKEN.pattern}")
 _FORMS: dict[str, dict[str, str]] = read_yaml(Path(__file__).with_name("words.yaml"))
 _IRREGULAR, _SPELLING = _FORMS["irregular"], tuple(_FORMS["spelling"].items())
 
@@ -36,22 +37,26 @@ def read_words(text: str, form: Callable[[str], str] | None = None) -> tuple[lis
         the words, and the indices of those that a hyphen ties to the word before ("L1-L3").
     """
     form = form or normal_form
-    words: list[str] = []
+    forms = list(map(form, _tokens(text)))
+    words = [word for word in forms if word not in SKIPPED]
+    if _HYPHENS.isdisjoint(forms):
+        return words, frozenset()
     tied: list[int] = []
-    for token in _tokens(text):
-        word = form(token)
-        if word and word not in SKIPPED:
-            words.append(word)
+    count = 0
+    for word in forms:
+        if word not in SKIPPED:
+            count += 1
         elif word in _HYPHENS:
-            tied.append(len(words))
+            tied.append(count)
     return words, frozenset(tied)
 
 
 def _tokens(text: str) -> list[str]:
     """The words and signs of a text, "there's" and "gallbladder's been" with their verbs."""
-    if "'" in text or "’" in text:
-        text = _CONTRACTED.sub(lambda m: f"{m[1]} {'is' if m[2] in 'sS' else 'are'}" if m[1] else " has", text)
-    return _TOKEN.findall(text)
+    if "'" not in text and "’" not in text:
+        return _TOKEN.findall(text)
+    text = _CONTRACTED.sub(lambda m: f"{m[1]} {'is' if m[2] in 'sS' else 'are'}" if m[1] else " has", text)
+    return _DENIED.findall(text)
 
 
 def definite(text: str, form: Callable[[str], str] | None = None) -> frozenset[int]:
@@ -61,7 +66,7 @@ def definite(text: str, form: Callable[[str], str] | None = None) -> frozenset[i
     count, known = 0, False
     for token in _tokens(text):
         word = form(token)
-        if word and word not in SKIPPED:
+        if word not in SKIPPED:
             if known:
                 found.add(count)
             count, known = count + 1, False
