@@ -67,6 +67,12 @@ class StoreError(CTGLIPError):
     default_code = "store"
 
 
+class OutputError(CTGLIPError):
+    """A place that cannot be written: no fault of what was to be written there, so a batch job stops at it."""
+
+    default_code = "cannot_write"
+
+
 class VocabularyError(CTGLIPError):
     """An organ or abnormality that the dictionaries do not know, or a dictionary that contradicts itself."""
 

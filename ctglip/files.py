@@ -19,7 +19,7 @@ from typing import Any
 
 import yaml
 
-from ctglip.errors import ConfigError, CTGLIPError
+from ctglip.errors import ConfigError, CTGLIPError, OutputError
 
 DICOM_SUFFIXES = (".dcm", ".dicom")
 _FIRST_ELEMENT = re.compile(rb"[\x02\x08]\0.\0(?:[A-Z]{2}|..\0\0)", re.DOTALL)
@@ -47,18 +47,55 @@ def check_id(value: str) -> str:
 def atomic_path(target: Path) -> Iterator[Path]:
     """A temporary path beside ``target``, renamed onto it when the block ends well and removed when it does not.
 
-    Works for files and folders; an existing target is replaced.
+    Works for files and folders; an existing target is replaced. What a name stands for is on the disk before the name
+    is, so that a power cut leaves the old, or the new, and no empty file.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.parent / f".{target.name}.{uuid.uuid4().hex[:12]}.tmp"
     try:
         yield temporary
+        flush(temporary)
         if target.is_dir():
             _replace_folder(temporary, target)
         else:
             temporary.replace(target)
+        _flush_one(target.parent)
     finally:
         remove(temporary)
+
+
+_CANNOT_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.EROFS, errno.EACCES, errno.EPERM)
+"""What file systems and rights answer where flushing is not theirs to give."""
+
+
+def flush(path: Path) -> None:
+    """Wait until a file, or a folder with all that is below it, is on the disk; links are not followed.
+
+    A file system that cannot promise it (some network drives) is written without.
+
+    Raises:
+        OSError: the disk is full or broken.
+    """
+    for folder, _, names in os.walk(path, topdown=False):
+        for name in names:
+            _flush_one(Path(folder, name))
+        _flush_one(Path(folder))
+    if path.is_file():
+        _flush_one(path)
+
+
+def _flush_one(path: Path) -> None:
+    if path.is_symlink():
+        return
+    try:
+        number = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
+    except OSError as error:
+        if error.errno not in _CANNOT_FLUSH:
+            raise
 
 
 def _replace_folder(temporary: Path, target: Path) -> None:
@@ -214,14 +251,45 @@ _SHORT_WRITE = re.compile(r"^\d+ requested and \d+ written$")
 
 def is_disk_full(error: BaseException) -> bool:
     """Whether an error, or one that led to it, says that no space is left (some libraries have that in words alone)."""
-    chain: BaseException | None = error
-    while chain is not None:
-        if isinstance(chain, OSError) and chain.errno in (errno.ENOSPC, errno.EDQUOT):
-            return True
-        if os.strerror(errno.ENOSPC) in str(chain) or _SHORT_WRITE.search(str(chain)):
-            return True
-        chain = chain.__cause__ or chain.__context__
-    return False
+    return any(
+        (isinstance(one, OSError) and one.errno in (errno.ENOSPC, errno.EDQUOT))
+        or os.strerror(errno.ENOSPC) in str(one)
+        or _SHORT_WRITE.search(str(one))
+        for one in error_chain(error)
+    )
+
+
+def error_chain(error: BaseException) -> list[BaseException]:
+    """An error and those that led to it, the first one last."""
+    found: list[BaseException] = []
+    one: BaseException | None = error
+    while one is not None and one not in found:
+        found.append(one)
+        one = one.__cause__ or one.__context__
+    return found
+
+
+@contextmanager
+def writing(place: Path) -> Iterator[None]:
+    """Around code that does nothing but write to ``place``.
+
+    Raises:
+        OutputError: the disk is full or broken, or the place may not be written.
+    """
+    try:
+        yield
+    except Exception as error:
+        systems = [one for one in error_chain(error) if isinstance(one, OSError) and one.errno in _OF_THE_PLACE]
+        if not systems and not is_disk_full(error):
+            raise
+        reason = os.strerror((systems[0].errno if systems else None) or errno.ENOSPC)
+        raise OutputError(
+            f"{place} cannot be written: {reason}.",
+            fix="What was finished is kept: see to the disk, and run the same command again.",
+        ) from error
+
+
+_OF_THE_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM)
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import os
 import pickle
 from pathlib import Path
 
@@ -32,6 +34,64 @@ def test_a_folder_replaces_a_folder(tmp_path: Path) -> None:
             (temporary / name).write_text(name)
     assert [p.name for p in target.iterdir()] == ["two"]
     assert [p.name for p in tmp_path.iterdir()] == ["store"]
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """What reaches the disk, in order: names that are flushed, and names that files and folders are renamed to."""
+    found: list[tuple[str, str]] = []
+    fsync = os.fsync
+
+    def flushed(number: int) -> None:
+        found.append(("flush", Path(f"/proc/self/fd/{number}").readlink().name))
+        fsync(number)
+
+    monkeypatch.setattr(os, "fsync", flushed)
+    for name in ("rename", "replace"):
+        move = getattr(Path, name)
+
+        def moved(path: Path, target: Path, move=move) -> Path:
+            found.append(("name", target.name))
+            return move(path, target)
+
+        monkeypatch.setattr(Path, name, moved)
+    return found
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+def test_a_name_counts_when_what_it_stands_for_is_on_the_disk(tmp_path: Path, calls, is_there: bool) -> None:
+    target = tmp_path / "study"
+    if is_there:
+        target.mkdir()
+    with atomic_path(target) as temporary:
+        (temporary / "inner").mkdir(parents=True)
+        (temporary / "inner" / "a").write_text("a")
+        (temporary / "b").write_text("b")
+    named = calls.index(("name", "study"))
+    assert {name for kind, name in calls[:named] if kind == "flush"} == {"a", "b", "inner", temporary.name}
+    assert calls.index(("flush", "a")) < calls.index(("flush", "inner")) < calls.index(("flush", temporary.name))
+    assert calls[named + 1 :] == [("flush", tmp_path.name)]
+
+
+def test_a_disk_that_fails_while_flushing_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(number: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    write_json(tmp_path / "a.json", 1)
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_json(tmp_path / "a.json", 2)
+    assert (tmp_path / "a.json").read_text() == "1\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_a_file_system_that_cannot_flush_is_written_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unable(number: int) -> None:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    monkeypatch.setattr(os, "fsync", unable)
+    write_json(tmp_path / "a.json", 1)
+    assert (tmp_path / "a.json").read_text() == "1\n"
 
 
 @pytest.mark.parametrize("bad", ["", "..", "a..b", "../x", "a/b", "a b", ".a", "-a", "a\n", "x" * 129, "ü"])

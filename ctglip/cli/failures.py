@@ -8,7 +8,7 @@ import traceback
 from pathlib import Path
 
 from ctglip.errors import CTGLIPError
-from ctglip.files import is_disk_full
+from ctglip.files import error_chain, is_disk_full
 
 USERS, OURS = 2, 70
 """Exit codes: a fault of the input or of the machine, and one of the program."""
@@ -30,20 +30,10 @@ def failure(error: Exception) -> tuple[str, int]:
         return str(error), USERS
     if is_disk_full(error):
         return "no space is left on the disk; what was finished is kept. Make room and go on.", USERS
-    for one in _chain(error):
+    for one in error_chain(error):
         if (known := _known(one)) is not None:
             return known, USERS
     return f"{_line(error)} This is a fault of ctglip{_report_file(error)}.", OURS
-
-
-def _chain(error: BaseException) -> list[BaseException]:
-    """An error and those that led to it, the first one last."""
-    found: list[BaseException] = []
-    one: BaseException | None = error
-    while one is not None and one not in found:
-        found.append(one)
-        one = one.__cause__ or one.__context__
-    return found
 
 
 def _known(error: BaseException) -> str | None:

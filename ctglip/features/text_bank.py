@@ -1,7 +1,9 @@
 """Embeddings of texts under a frozen encoder: computed once, kept on disk, read by index.
 
 A bank is a folder of parts (``part-00000/texts.json`` and ``vectors.npy``); a part is written whole and renamed into
-place, and never changes. An index counts through the parts, so it stays the same for ever.
+place, and never changes. An index counts through the parts, so it stays the same for ever. ``texts.json`` holds the
+texts and the CRC-32C of the vectors' file, which is checked when a part is opened; parts that were made before have
+the texts alone.
 """
 
 from __future__ import annotations
@@ -9,15 +11,18 @@ from __future__ import annotations
 import contextlib
 import json
 import uuid
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import google_crc32c
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ctglip.files import atomic_path, read_json, remove, value_hash
+from ctglip.errors import StoreError
+from ctglip.files import atomic_path, flush, read_json, remove, value_hash
 from ctglip.models.text import TextEncoder
 from ctglip.types import Progress
 
@@ -28,6 +33,9 @@ class TextBank:
     Args:
         folder: where banks live; one folder inside it for each encoder.
         encoder: the frozen text encoder.
+
+    Raises:
+        StoreError: ``damaged_bank``: embeddings have changed on the disk.
     """
 
     def __init__(self, folder: Path, encoder: TextEncoder) -> None:
@@ -93,8 +101,10 @@ class TextBank:
         temporary = self.folder / f".{uuid.uuid4().hex[:12]}.tmp"
         temporary.mkdir()
         try:
-            (temporary / "texts.json").write_text(json.dumps(texts, ensure_ascii=False), encoding="utf-8")
             np.save(temporary / "vectors.npy", vectors)
+            about = {"texts": texts, "crc32c": _crc32c(temporary / "vectors.npy")}
+            (temporary / "texts.json").write_text(json.dumps(about, ensure_ascii=False), encoding="utf-8")
+            flush(temporary)
             temporary.rename(self._path(len(self._parts)))  # fails when another process has committed that part
         except FileExistsError:
             pass
@@ -109,19 +119,26 @@ class TextBank:
         """Embeddings from the cache, or encoded and put there if the folder can be written."""
         if cache is None:
             return self.encoder.encode(texts, progress=progress).numpy()
-        file = cache / self.encoder.hash / f"{value_hash(texts, 32)}.npy"
-        with contextlib.suppress(OSError, ValueError, EOFError):
-            found = np.load(file, allow_pickle=False)
+        file = cache / self.encoder.hash / f"{value_hash(texts, 32)}.npz"  # zip files check what they hold
+        with contextlib.suppress(OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
+            found = np.load(file, allow_pickle=False)["vectors"]
             if found.shape == (len(texts), self.dim) and found.dtype == np.float32:
                 return found
         vectors = self.encoder.encode(texts, progress=progress).numpy()
         with contextlib.suppress(OSError), atomic_path(file) as temporary, temporary.open("wb") as stream:
-            np.save(stream, vectors)
+            np.savez(stream, vectors=vectors)
         return vectors
 
     def _read_new_parts(self) -> None:
         while (path := self._path(len(self._parts))).exists():
-            texts = read_json(path / "texts.json")
+            about = read_json(path / "texts.json")
+            texts = about["texts"] if isinstance(about, dict) else about
+            if isinstance(about, dict) and about["crc32c"] != _crc32c(path / "vectors.npy"):
+                raise StoreError(
+                    f"The embeddings in {path} have changed since they were written.",
+                    code="damaged_bank",
+                    fix=f"Remove {self.folder}; its texts are embedded again.",
+                )
             mapped = np.load(path / "vectors.npy", mmap_mode="r")
             self._parts.append(np.asarray(mapped))  # still on disk, but indexed as fast as any array
             for position, text in enumerate(texts, start=self._starts[-1]):
@@ -131,3 +148,12 @@ class TextBank:
 
     def _path(self, part: int) -> Path:
         return self.folder / f"part-{part:05d}"
+
+
+def _crc32c(file: Path) -> int:
+    """The CRC-32C of a file."""
+    checksum = google_crc32c.Checksum()
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            checksum.update(block)
+    return int.from_bytes(checksum.digest(), "big")

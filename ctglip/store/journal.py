@@ -155,8 +155,8 @@ class Journal:
         """Bring journal and folder in line, as it is due after a driver died or files were removed by hand.
 
         Entries of another recipe, of unusable rows of a cohort table, and of studies that are gone are dropped. A study
-        that is not entered was written whole before its driver died, and is entered (one that cannot be read is
-        removed). One whose input has changed into something that fails is removed: what is outdated is not served.
+        that is not entered was written before its driver died, and is entered if it is as it was written, and else
+        removed. One whose input has changed into something that fails is removed: what is outdated is not served.
         """
         recipe_hash = self._store.info.recipe_hash
         self.forget(
@@ -170,10 +170,11 @@ class Journal:
         for study_id in self.disagreements():
             path = study_path(self._store.path, study_id)
             if study_id not in self.entries:
-                try:
-                    found.append(entry_of(StudyReader(path)))
-                except (StoreError, KeyError):
+                entry = _whole(path)
+                if entry is None:
                     remove(path)
+                else:
+                    found.append(entry)
             elif path.exists():
                 remove(path)
             else:
@@ -184,6 +185,15 @@ class Journal:
 def entry_of(study: StudyReader) -> JournalEntry:
     """The entry of a study that is in the store and not in the journal, by the study's own attributes."""
     return JournalEntry(study.study_id, study.attributes["recipe_hash"], checksum=study.attributes["source_checksum"])
+
+
+def _whole(path: Path) -> JournalEntry | None:
+    """The entry of a study that is not in the journal; None where the study is not as it was written."""
+    try:
+        study = StudyReader(path)
+        return None if study.damage() else entry_of(study)
+    except (StoreError, KeyError, OSError):
+        return None
 
 
 def _entry(study_id: str, status: str, recipe_hash: str, fingerprint: str, checksum: str, *rest: str) -> JournalEntry:

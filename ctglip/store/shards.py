@@ -2,10 +2,11 @@
 one.
 
 The files are plain zarr 3 (``sharding_indexed``; inside, Blosc zstd level 1 with bit-shuffling: level 3 takes
-two thirds longer for 1 % fewer bytes) and zarr reads and
+two thirds longer for 1 % fewer bytes; then the CRC-32C of the packed chunk) and zarr reads and
 writes the same. A shard is its chunks one after the other, then an index with (offset, bytes) of every chunk in C
 order as little-endian uint64, then the CRC-32C of the index (zarr's specification of the sharding codec, version 1.0).
-A chunk of nothing but zeros is not stored; its index entry is all ones.
+A chunk of nothing but zeros is not stored; its index entry is all ones. Shards whose chunks have no checksum, as they
+were written before, are read.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import google_crc32c
 import numpy as np
 import zarr
 from numcodecs import blosc  # pyright: ignore[reportAttributeAccessIssue]
-from zarr.codecs import BloscCodec
+from zarr.codecs import BloscCodec, Crc32cCodec
 
 from ctglip.types import Box
 
@@ -32,6 +33,10 @@ CXR_CHUNK = 256
 """The same for the two axes of a radiograph."""
 _EMPTY = np.uint64(2**64 - 1)
 _ENTRY = np.dtype("<u8")
+_WITHOUT_CHECKSUMS = ["bytes", "blosc"]
+"""The codecs of chunks as they were written before."""
+_CHECKSUM = 4
+"""Bytes of a CRC-32C."""
 _AXES = {2: ("row", "column"), 3: ("x", "y", "z")}
 
 
@@ -59,7 +64,7 @@ def write_volume(group: zarr.Group, path: Path, name: str, volume: np.ndarray) -
         dtype=volume.dtype,
         chunks=(1, *chunks),
         shards=(1, *(chunk * count for chunk, count in zip(chunks, counts, strict=True))),
-        compressors=BloscCodec(cname="zstd", clevel=LEVEL, shuffle="bitshuffle"),
+        compressors=(BloscCodec(cname="zstd", clevel=LEVEL, shuffle="bitshuffle"), Crc32cCodec()),
         fill_value=0,
         chunk_key_encoding={"name": "default", "separator": "."},  # a file in place of five nested folders
         dimension_names=("channel", *_AXES[volume.ndim]),
@@ -74,11 +79,27 @@ def write_volume(group: zarr.Group, path: Path, name: str, volume: np.ndarray) -
                 continue
             chunk = np.zeros(chunks, dtype=volume.dtype.newbyteorder("<"))
             chunk[tuple(slice(0, size) for size in piece.shape)] = piece
-            packed = blosc.compress(chunk, b"zstd", LEVEL, blosc.BITSHUFFLE, 0)
+            packed = _with_checksum(blosc.compress(chunk, b"zstd", LEVEL, blosc.BITSHUFFLE, 0))
             index[position] = offset, len(packed)
             offset += stream.write(packed)
-        stream.write(index.tobytes())
-        stream.write(google_crc32c.value(index.tobytes()).to_bytes(4, "little"))
+        stream.write(_with_checksum(index.tobytes()))
+
+
+def _with_checksum(data: bytes) -> bytes:
+    """Some bytes and their CRC-32C."""
+    return data + google_crc32c.value(data).to_bytes(_CHECKSUM, "little")
+
+
+def _checked(data: bytes, what: str) -> bytes:
+    """The bytes that ``_with_checksum`` was given.
+
+    Raises:
+        ValueError: they have changed.
+    """
+    content, checksum = data[:-_CHECKSUM], int.from_bytes(data[-_CHECKSUM:], "little")
+    if google_crc32c.value(content) != checksum:
+        raise ValueError(f"{what} has changed since it was written")
+    return content
 
 
 class Volume:
@@ -96,7 +117,9 @@ class Volume:
         meta = json.loads((path / "zarr.json").read_bytes())
         (codec,) = meta["codecs"]
         inner = [step["name"] for step in codec["configuration"]["codecs"]]
-        if (codec["name"], inner) != ("sharding_indexed", ["bytes", "blosc"]) or meta["shape"][0] != 1:
+        self._checksums = inner == [*_WITHOUT_CHECKSUMS, "crc32c"]
+        known = self._checksums or inner == _WITHOUT_CHECKSUMS
+        if codec["name"] != "sharding_indexed" or not known or meta["shape"][0] != 1:
             raise ValueError(f"{path} is stored by {codec['name']} {inner}, expected one shard of Blosc chunks")
         self.shape: tuple[int, ...] = tuple(meta["shape"][1:])
         self.dtype = np.dtype(meta["data_type"])
@@ -108,13 +131,10 @@ class Volume:
         counts = [-(-size // chunk) for size, chunk in zip(self.shape, self._chunks, strict=True)]
         size = int(np.prod(counts)) * 2 * _ENTRY.itemsize
         with self._shard.open("rb") as stream:
-            if stream.seek(0, os.SEEK_END) < size + 4:
+            if stream.seek(0, os.SEEK_END) < size + _CHECKSUM:
                 raise ValueError(f"{self._shard} is cut off")
-            stream.seek(-size - 4, os.SEEK_END)
-            data = stream.read(size)
-            checksum = int.from_bytes(stream.read(4), "little")
-        if google_crc32c.value(data) != checksum:
-            raise ValueError(f"the index of {self._shard} is damaged")
+            stream.seek(-size - _CHECKSUM, os.SEEK_END)
+            data = _checked(stream.read(), f"the index of {self._shard}")
         return np.frombuffer(data, dtype=_ENTRY).reshape(*counts, 2)
 
     def read(self, box: Box | PixelBox | None = None) -> np.ndarray:
@@ -132,6 +152,8 @@ class Volume:
                 offset, size = (int(v) for v in self._index[position])
                 if offset != int(_EMPTY):
                     packed = os.pread(stream.fileno(), size, offset)
+                    if self._checksums:
+                        packed = _checked(packed, f"chunk {position} of {self._shard}")
                     chunk = np.frombuffer(blosc.decompress(packed), dtype=self.dtype).reshape(self._chunks)
                     found[target] = chunk[source]
         return found

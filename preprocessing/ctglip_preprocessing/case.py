@@ -19,8 +19,8 @@ import numpy as np
 from ctglip.cohort import CohortRow
 from ctglip.ct import quality
 from ctglip.ct.segmentation import SegmentationSettings, Segmenter
-from ctglip.errors import CTGLIPError, MaskError, ReportError, ScanError
-from ctglip.files import file_checksum, files_below, value_hash
+from ctglip.errors import CTGLIPError, MaskError, OutputError, ReportError, ScanError
+from ctglip.files import file_checksum, files_below, value_hash, writing
 from ctglip.modality import MODALITIES, GivenOrgans, Modality, OrganLocations, modality_of
 from ctglip.reports.cohorts import report_of
 from ctglip.reports.parser import get_parser
@@ -122,6 +122,9 @@ def run_case(case: Case, hard_limits: bool = False) -> JournalEntry:
 
     Args:
         hard_limits: end this whole process when even an interrupt does not stop an overdue study; for workers.
+
+    Raises:
+        OutputError: the store cannot be written.
     """
     config = case.plan.config
     name = STAGES[0][0]
@@ -136,6 +139,8 @@ def run_case(case: Case, hard_limits: bool = False) -> JournalEntry:
                 if case.is_stored:
                     break
         return case.done()
+    except OutputError:
+        raise
     except CTGLIPError as error:
         remarks = [f"Noticed before: {check.message}" for check in case.passed if check.severity != "error"]
         return case.failed(name, error.code, " ".join((str(error), *remarks)))
@@ -257,7 +262,8 @@ def write(case: Case) -> Case:
         source=SourceGrid(*case.image.grid),
         image_checksum=_image_checksum(case.plan.modality.compared(case.image, standardized)),
     )
-    write_study(case.plan.store, record)
+    with writing(case.plan.store):
+        write_study(case.plan.store, record)
     return case
 
 

@@ -15,7 +15,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ctglip.errors import CTGLIPError
+from ctglip.errors import CTGLIPError, OutputError
 from ctglip.store.journal import JournalEntry
 from ctglip_preprocessing.case import Case, close_segmenters, run_case, segmentation_of
 from ctglip_preprocessing.interrupt import Stop, never
@@ -45,6 +45,7 @@ def execute(cases: Sequence[Case], workers: int = 1, address: str | None = None,
 
     Raises:
         CTGLIPError: ``no_cluster`` when no Ray cluster answers at ``address``, ``no_ray`` when none starts here.
+        OutputError: the store cannot be written; the study at hand is not entered.
     """
     if not cases or (address is None and workers == 1):
         return _in_process(cases, stop)
@@ -240,9 +241,13 @@ def _resource(name: str) -> float:
 
 
 def _outcome(reference: Any, job: _Job) -> JournalEntry | None:
-    """What became of a case, or None when its worker died under it and it is to be tried again."""
+    """What became of a case, or None when its worker died under it and it is to be tried again.
+
+    Raises:
+        OutputError: the store cannot be written.
+    """
     import ray
-    from ray.exceptions import OutOfMemoryError, RayError
+    from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
 
     config = job.case.plan.config
     elapsed = time.monotonic() - job.started
@@ -251,6 +256,8 @@ def _outcome(reference: Any, job: _Job) -> JournalEntry | None:
     except OutOfMemoryError:
         code, message = "out_of_memory", "The machine ran out of memory while this study was worked on."
     except RayError as error:
+        if isinstance(error, RayTaskError) and isinstance(error.cause, OutputError):
+            raise error.cause from error
         code, message = "worker_died", f"Its worker died: {type(error).__name__}."
         if elapsed > config.study_timeout_s:
             code, message = "timeout", f"It took longer than {config.study_timeout_s:g} s (study_timeout_s)."

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
 
+from ctglip.errors import StoreError
 from ctglip.features.text_bank import TextBank
+from ctglip.files import value_hash
 
 
 class CountingEncoder:
@@ -85,6 +88,28 @@ def test_a_half_written_part_is_never_read(tmp_path):
     assert len(TextBank(tmp_path, CountingEncoder())) == 0
 
 
+def test_a_changed_embedding_is_an_error(tmp_path):
+    bank = TextBank(tmp_path, CountingEncoder())
+    bank.ids(TEXTS)
+    (vectors,) = tmp_path.rglob("vectors.npy")
+    whole = vectors.read_bytes()
+    for place in range(0, len(whole), 7):
+        vectors.write_bytes(whole[:place] + bytes([whole[place] ^ 16]) + whole[place + 1 :])
+        with pytest.raises(StoreError, match="have changed since they were written") as caught:
+            TextBank(tmp_path, CountingEncoder())
+        assert caught.value.code == "damaged_bank"
+    vectors.write_bytes(whole)
+    assert len(TextBank(tmp_path, CountingEncoder())) == 4
+
+
+def test_parts_that_were_made_before_checksums_are_read(tmp_path):
+    bank = TextBank(tmp_path, CountingEncoder())
+    ids = bank.ids(TEXTS)
+    (texts,) = tmp_path.rglob("texts.json")
+    texts.write_text(json.dumps(json.loads(texts.read_text())["texts"]))
+    torch.testing.assert_close(TextBank(tmp_path, CountingEncoder()).vectors(ids), bank.vectors(ids), atol=0, rtol=0)
+
+
 def test_unknown_indices_are_errors(tmp_path):
     bank = TextBank(tmp_path, CountingEncoder())
     bank.ids(TEXTS)
@@ -102,10 +127,13 @@ def test_texts_in_a_cache_are_encoded_once_for_all_banks(tmp_path):
     bank = TextBank(tmp_path / "b", second)
     torch.testing.assert_close(bank.vectors(bank.ids(TEXTS, cache=cache)), one, atol=0, rtol=0)
     assert second.asked == []
-    for harm in (b"", b"noise", (next(cache.rglob("*.npy"))).read_bytes()[:-4]):
-        next(cache.rglob("*.npy")).write_bytes(harm)
+    (kept,) = cache.rglob("*.npz")
+    whole = kept.read_bytes()
+    middle = len(whole) // 2
+    for harm in (b"", b"noise", whole[:-4], whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]):
+        kept.write_bytes(harm)
         other = CountingEncoder()
-        again = TextBank(tmp_path / str(len(harm)), other)
+        again = TextBank(tmp_path / value_hash(harm.hex()), other)
         torch.testing.assert_close(again.vectors(again.ids(TEXTS, cache=cache)), one, atol=0, rtol=0)
         assert other.asked, "a broken file is made anew"
     for others, texts in ((CountingEncoder("xyz"), TEXTS), (CountingEncoder(), TEXTS[1:])):

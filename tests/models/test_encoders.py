@@ -360,6 +360,31 @@ def test_nnunet_folders_that_cannot_be_used_say_why(tmp_path):
         build_encoder(NNUNetSettings(architecture={**evil, "arch_kwargs": {"kernel_sizes": [], "strides": []}}), 1)
 
 
+@pytest.mark.parametrize(
+    ("key", "name"),
+    [
+        ("conv_op", "torch.nn.modules.module.register_module_forward_hook"),
+        ("conv_op", "torch.nn.functional.torch.serialization.load"),
+        ("norm_op", "torch.nn.modules.lazy.itertools.count"),
+        ("norm_op", "own_module.InstanceNorm3d"),
+        ("nonlin", "torch.nnx.ReLU"),
+        ("network", "dynamic_network_architectures.architectures.unet.torch.load"),
+        ("network", "dynamic_network_architectures.architectures.own.PlainConvUNet"),
+        ("network", "own_module.PlainConvUNet"),
+    ],
+)
+def test_plans_name_layers_and_networks_of_a_fixed_list_alone(tmp_path, monkeypatch, key, name):
+    (tmp_path / "own_module.py").write_text("raise SystemExit('code of a file was run')")
+    monkeypatch.syspath_prepend(tmp_path)
+    known = build_encoder(SMALL["nnunet"], 1).settings.architecture
+    architecture = json.loads(json.dumps(known))
+    place = architecture if key == "network" else architecture["arch_kwargs"]
+    place["network_class_name" if key == "network" else key] = name
+    with pytest.raises(ModelError, match="The plans name") as caught:
+        build_encoder(NNUNetSettings(architecture=architecture, axes=(0, 1, 2)), 1)
+    assert caught.value.code == "nnunet"
+
+
 def saved(folder: Path, encoder) -> Path:
     """What a model folder holds of its image encoder."""
     folder.mkdir(parents=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import os
 from pathlib import Path
@@ -9,12 +10,14 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from ctglip_preprocessing import case
 from ctglip_preprocessing.command import describe
 
-from ctglip.errors import StoreError
+from ctglip.errors import OutputError, StoreError
 from ctglip.files import remove
 from ctglip.store.format import study_path
 from ctglip.store.journal import Journal, exclusive
+from ctglip.store.study import StudyRecord
 from ctglip.store.tables import Store, write_parquet
 from ctglip.store.verify import verify
 from tests.preprocessing.conftest import REPORT, contents, statuses, write_scan, write_table
@@ -254,6 +257,29 @@ def test_a_lost_journal_costs_no_study(make_cohort, run, tmp_path: Path) -> None
     (tmp_path / "store" / "journal.sqlite").write_text("no journal")
     with pytest.raises(StoreError, match="Remove it"):
         run()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES])
+def test_a_store_that_cannot_be_written_is_no_fault_of_the_study(
+    make_cohort, run, tmp_path: Path, monkeypatch, number: int
+) -> None:
+    make_cohort(3)
+    write, written = case.write_study, []
+
+    def fails_once(root: Path, record: StudyRecord) -> Path:
+        written.append(record.study_id)
+        if len(written) == 2:
+            raise OSError(number, os.strerror(number), str(root))
+        return write(root, record)
+
+    monkeypatch.setattr(case, "write_study", fails_once)
+    with pytest.raises(OutputError, match=os.strerror(number)) as caught:
+        run()
+    assert len(str(caught.value).splitlines()) == 1
+    assert statuses(tmp_path / "store") == {written[0]: ("done", "")}
+    assert run().failed == ()
+    assert set(statuses(tmp_path / "store").values()) == {("done", "")}
+    assert len(statuses(tmp_path / "store")) == 3
 
 
 def test_two_writers_exclude_each_other(make_cohort, run, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import time
@@ -12,8 +13,8 @@ import pytest
 from ctglip_preprocessing.driver import preprocess_cohort
 
 from ctglip.cohort import read_cohort
-from ctglip.errors import CTGLIPError
-from tests.preprocessing.conftest import contents, write_table
+from ctglip.errors import CTGLIPError, OutputError
+from tests.preprocessing.conftest import contents, statuses, write_table
 
 
 def test_two_workers_give_the_same_store_as_one(make_cohort, config, tmp_path: Path) -> None:
@@ -52,21 +53,51 @@ def _deadly() -> None:
     case.run_case = run_case
 
 
+def _full() -> None:
+    """Set up in each worker: the disk is full for study 00002 while ``full`` lies beside the store."""
+    from ctglip_preprocessing import case
+
+    write = case.write_study
+
+    def write_study(root, record):
+        if record.study_id == "00002" and (root.parent / "full").exists():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(root, record)
+
+    case.write_study = write_study
+
+
 @pytest.fixture
-def deadly_ray() -> Iterator[None]:
+def ray_with(request: pytest.FixtureRequest) -> Iterator[None]:
     import ray
 
     ray.init(
         address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error",
-        runtime_env={"worker_process_setup_hook": _deadly},
+        runtime_env={"worker_process_setup_hook": request.param},
     )  # fmt: skip
     yield
     ray.shutdown()
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("ray_with", [_full], indirect=True)
+@pytest.mark.usefixtures("ray_with")
+def test_a_full_disk_under_a_worker_ends_the_run_and_costs_no_study(make_cohort, config, tmp_path: Path) -> None:
+    table, _ = make_cohort(5)
+    (tmp_path / "full").touch()
+    with pytest.raises(OutputError, match="No space left"):
+        preprocess_cohort(read_cohort(table), tmp_path / "store", config, workers=2)
+    assert "00002" not in statuses(tmp_path / "store")
+    (tmp_path / "full").unlink()
+    summary = preprocess_cohort(read_cohort(table), tmp_path / "store", config, workers=2)
+    assert summary.failed == ()
+    assert len(statuses(tmp_path / "store")) == 5
+
+
+@pytest.mark.slow
 @pytest.mark.ci
-@pytest.mark.usefixtures("deadly_ray")
+@pytest.mark.parametrize("ray_with", [_deadly], indirect=True)
+@pytest.mark.usefixtures("ray_with")
 def test_a_study_that_kills_its_worker_is_tried_again_and_then_a_row(make_cohort, config, tmp_path: Path) -> None:
     table, _ = make_cohort(5)
     summary = preprocess_cohort(read_cohort(table), tmp_path / "store", config, workers=2)

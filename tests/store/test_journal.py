@@ -75,6 +75,19 @@ def test_entries_survive_a_round_trip(journaled: Store) -> None:
         assert journal.committed() == {"00123": "sum-00123", "s-a": "sum-s-a", "s-b": "sum-s-b", "y": "sum"}
 
 
+@pytest.mark.parametrize("harm", [b"", b"noise"])
+def test_a_study_whose_files_a_power_cut_emptied_is_not_entered(journaled: Store, harm: bytes) -> None:
+    with Journal(journaled) as journal:
+        journal.forget(["s-a", "s-b"])
+    image = study_path(journaled.path, "s-a") / "image"
+    shard = next(file for file in image.rglob("*") if file.is_file() and file.name != "zarr.json")
+    shard.write_bytes(harm)
+    with Journal(journaled) as journal:
+        journal.settle()
+        assert journal.committed().keys() == {"00123", "s-b"}
+    assert study_ids(journaled.path) == ["00123", "s-b"]
+
+
 def test_a_journal_of_before_is_read(journaled: Store) -> None:
     with sqlite3.connect(journaled.path / "journal.sqlite") as connection:
         connection.execute(

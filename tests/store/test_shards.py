@@ -9,10 +9,11 @@ import pytest
 import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from zarr.codecs import BloscCodec
+from zarr.codecs import BloscCodec, Crc32cCodec
 
 from ctglip.store.shards import Volume, chunk_edge, write_volume
 
+BLOSC = BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle")
 SHAPES = [(26, 19, 15), (41, 80, 3), (97, 50, 49), (1, 1, 1), (8, 40, 120)]
 
 
@@ -41,17 +42,39 @@ def test_zarr_reads_what_is_written(tmp_path: Path, shape, dtype) -> None:
     np.testing.assert_array_equal(np.asarray(array[0]), volume)
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-def test_what_zarr_writes_is_read(tmp_path: Path, shape) -> None:
-    volume = _volume(shape)
+def _write_by_zarr(tmp_path: Path, volume: np.ndarray, codecs: tuple) -> int:
+    """Writes ``theirs`` beside ``ours.zarr``, and reads it; its bytes less those of ours."""
     ours = zarr.open_array(_write(tmp_path / "ours.zarr", volume), mode="r")
     theirs = zarr.create_array(
         tmp_path / "theirs", shape=ours.shape, dtype=ours.dtype, chunks=ours.chunks, shards=ours.shards,
-        compressors=BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle"), fill_value=0,
+        compressors=codecs, fill_value=0,
     )  # fmt: skip
     theirs[0] = volume
     np.testing.assert_array_equal(Volume(tmp_path / "theirs").read(), volume)
-    assert _stored_bytes(tmp_path / "theirs") == _stored_bytes(tmp_path / "ours.zarr" / "image")
+    return _stored_bytes(tmp_path / "theirs") - _stored_bytes(tmp_path / "ours.zarr" / "image")
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_what_zarr_writes_is_read(tmp_path: Path, shape) -> None:
+    assert _write_by_zarr(tmp_path, _volume(shape), (BLOSC, Crc32cCodec())) == 0
+
+
+def test_shards_whose_chunks_have_no_checksum_are_read(tmp_path: Path) -> None:
+    assert _write_by_zarr(tmp_path, _volume((41, 80, 3)), (BLOSC,)) < 0
+
+
+def test_no_changed_bit_is_read_as_another_value(tmp_path: Path) -> None:
+    array = _write(tmp_path / "s.zarr", _volume((26, 19, 15)))
+    shard = next(file for file in array.rglob("*") if file.is_file() and file.name != "zarr.json")
+    whole = shard.read_bytes()
+    for place in np.random.default_rng(0).choice(len(whole) * 8, 400, replace=False).tolist():
+        changed = bytearray(whole)
+        changed[place // 8] ^= 1 << place % 8
+        shard.write_bytes(changed)
+        with pytest.raises(ValueError, match="has changed since it was written"):
+            Volume(array).read()
+        with pytest.raises(ValueError, match="checksum"):
+            zarr.open_array(array, mode="r")[:]
 
 
 @pytest.fixture(scope="module")

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from ctglip.errors import ModelError
 from ctglip.files import read_json
 from ctglip.models.encoders.base import Encoder, EncoderSettings, inflated, model_folder
 from ctglip.models.weights import State, fill, read_state
 
-_NETWORKS = "dynamic_network_architectures.architectures."
-_OLD_NETWORKS = {"PlainConvUNet": "unet.PlainConvUNet", "ResidualEncoderUNet": "unet.ResidualEncoderUNet"}
+_NETWORKS = "dynamic_network_architectures.architectures.unet"
+_KNOWN_NETWORKS = ("PlainConvUNet", "ResidualEncoderUNet", "ResidualUNet")
+_LAYERS = (
+    *(f"{layer}{dims}d" for layer in ("Conv", "BatchNorm", "InstanceNorm", "Dropout") for dims in (2, 3)),
+    *("LeakyReLU", "ReLU", "GELU", "SiLU", "ELU", "PReLU"),
+)
+"""Layers of torch.nn that plans may name."""
 _AXIS_KEYS = ("kernel_sizes", "strides")
 
 
@@ -167,22 +172,24 @@ def build_unet(architecture: dict[str, Any], in_channels: int, axes: tuple[int, 
     """The whole network that the plans describe, its kernels and strides turned to another axis order."""
     arguments = dict(architecture["arch_kwargs"])
     for key in architecture["_kw_requires_import"]:
-        arguments[key] = None if arguments[key] is None else _locate(str(arguments[key]), "torch.nn.")
+        arguments[key] = None if arguments[key] is None else getattr(nn, _known(arguments[key], "torch.nn", _LAYERS))
     for key in _AXIS_KEYS:
         arguments[key] = [size if isinstance(size, int) else [size[axis] for axis in axes] for size in arguments[key]]
-    network = _locate(str(architecture["network_class_name"]), _NETWORKS)
+    networks = importlib.import_module(_NETWORKS)
+    network = getattr(networks, _known(architecture["network_class_name"], _NETWORKS, _KNOWN_NETWORKS))
     return network(input_channels=in_channels, num_classes=classes, deep_supervision=False, **arguments)
 
 
-def _locate(name: str, prefix: str) -> Any:
-    """Import a class by its dotted name, from where it is allowed to come."""
-    module, _, attribute = name.rpartition(".")
-    if not name.startswith(prefix):
-        raise ModelError(f"The plans name {name!r}, expected something of {prefix}*.", code="nnunet")
-    try:
-        return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ModelError(f"The plans name {name!r}, which is not installed.", code="nnunet") from error
+def _known(dotted: Any, package: str, names: Collection[str]) -> str:
+    """The last part of a dotted name that is of a package (or a module of it) and one of those that plans may name.
+
+    Raises:
+        ModelError: code ``nnunet``: another name. Nothing is imported by a name that a file gives.
+    """
+    module, _, name = str(dotted).rpartition(".")
+    if name not in names or not f"{module}.".startswith(f"{package}."):
+        raise ModelError(f"The plans name {dotted!r}, expected one of {package}: {', '.join(names)}.", code="nnunet")
+    return name
 
 
 def _configuration(plans: dict[str, Any], name: str, folder: Path) -> dict[str, Any]:
@@ -213,9 +220,8 @@ def _old_architecture(plan: dict[str, Any]) -> dict[str, Any]:
         "n_blocks_per_stage" if residual else "n_conv_per_stage": plan["n_conv_per_stage_encoder"],
         "n_conv_per_stage_decoder": plan["n_conv_per_stage_decoder"],
     }
-    if plan["UNet_class_name"] not in _OLD_NETWORKS:
-        raise ModelError(f"The plans name the network {plan['UNet_class_name']!r}, which is unknown.", code="nnunet")
-    return _architecture(plan["UNet_class_name"], dims, arguments)
+    name = _known(f"{_NETWORKS}.{plan['UNet_class_name']}", _NETWORKS, _KNOWN_NETWORKS)
+    return _architecture(name, dims, arguments)
 
 
 def _architecture(network: str, dims: int, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -231,7 +237,7 @@ def _architecture(network: str, dims: int, arguments: dict[str, Any]) -> dict[st
         "nonlin_kwargs": {"inplace": True},
     }
     return {
-        "network_class_name": _NETWORKS + _OLD_NETWORKS[network],
+        "network_class_name": f"{_NETWORKS}.{network}",
         "arch_kwargs": {**arguments, **common},
         "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
     }
