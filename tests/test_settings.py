@@ -30,8 +30,9 @@ from ctglip.tasks.settings import FinetuneConfig
 from ctglip.tasks.tuning import finetune
 from ctglip.training.assembly import assemble
 from ctglip.training.launch import pretrain
-from ctglip.training.optim import OptimSettings, build_optimizer, learning_rate
+from ctglip.training.optim import OptimSettings, build_optimizer
 from ctglip.training.recipe import DATA, PretrainConfig
+from ctglip.training.schedule import learning_rate
 from ctglip.training.trainer import LoopSettings
 from ctglip.training.validation import build_validation
 from tests.inference.tiny_cxr import cxr_release, saved
@@ -210,7 +211,7 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def small(name: str, bert: Path) -> PretrainConfig:
     """A shipped config with small sizes."""
     config = load_settings(PretrainConfig, name)
-    own = {"text": {"name": str(bert), "max_length": 60}, "loop": {"device": "cpu", "threads": 1, "autocast": False}}
+    own = {"text": {"name": str(bert), "max_length": 60}, "loop": {"device": "cpu", "threads": 1, "precision": "fp32"}}
     return validate(PretrainConfig, merge(shrunk(config.model_dump(mode="json")), own), name)
 
 

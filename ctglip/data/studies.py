@@ -148,6 +148,11 @@ class StudyDataset(TextDataset[StudySample]):
         """The studies of a step's batch, of all ranks, by their place in ``study_ids``."""
         return rows_of_epoch(len(self), self.settings.batch, self.seed, step)
 
+    @property
+    def steps(self) -> int:
+        """Steps in which every study is seen once."""
+        return len(self) // min(self.settings.batch, len(self))
+
     def studies(self, step: int) -> list[str]:
         """The studies of a step's batch, of all ranks."""
         return [self.study_ids[row] for row in self.rows(step)]

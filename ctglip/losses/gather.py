@@ -7,6 +7,9 @@ one process on the joined batch. A rank without rows still takes part in every c
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -14,9 +17,23 @@ import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor
 
+_alone: ContextVar[bool] = ContextVar("alone", default=False)
+
+
+@contextmanager
+def one_rank() -> Iterator[None]:
+    """Losses of this rank alone, which no other rank computes at the same time (a validation)."""
+    token = _alone.set(True)
+    try:
+        yield
+    finally:
+        _alone.reset(token)
+
 
 def world_size() -> int:
-    """Number of ranks; 1 outside of a process group."""
+    """Number of ranks; 1 outside of a process group, and where a rank computes alone."""
+    if _alone.get():
+        return 1
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 

@@ -24,6 +24,7 @@ from ctglip.tasks.base import Initialization, Task, TaskBatch, TaskObjective
 from ctglip.tasks.results import FinishedRun, TaskRun
 from ctglip.training.callbacks import Callbacks, learned_state
 from ctglip.training.checkpoint import CHECKPOINTS
+from ctglip.training.schedule import timed
 from ctglip.training.trainer import Trainer
 
 
@@ -108,6 +109,7 @@ def train_run(
             with evaluating(network):
                 return task.measure(objective, initialization)
 
+        optim = timed(optim, fit.epochs * batches.steps, batches.steps)
         trainer = Trainer(objective, optim, fit.loop(batches.steps), None if cached else target, seed=run.seed,
                           callbacks=_by_epoch(callbacks, batches.steps), validate=validate, score=f"val_{task.score}",
                           studies=batches.studies)  # fmt: skip

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -14,10 +14,13 @@ from ctglip.data.captions import OrganCaptions
 from ctglip.data.dataset import TextDataset
 from ctglip.data.organs import CropDataSettings
 from ctglip.data.reader import CachedReader
+from ctglip.data.studies import StudyDataset
 from ctglip.errors import ModelError, StoreError
 from ctglip.features.text_bank import TextBank
 from ctglip.files import user_cache
+from ctglip.inference.encoding import evaluating
 from ctglip.inference.scoring import Dictionaries, Scorer
+from ctglip.losses.gather import one_rank
 from ctglip.models.dual_encoder import DualEncoder, DualEncoderSettings
 from ctglip.models.region_readers import REGION_READERS, ModelInputs
 from ctglip.models.release import Release, load_release
@@ -47,6 +50,7 @@ class Assembly:
         dictionaries: those that the store was made with.
         seed: of the run.
         rank, world: which share of each batch is made here.
+        held_out: the sources of the split val, where the loss is measured on it.
     """
 
     sources: dict[str, TextDataset[Any]]
@@ -56,6 +60,7 @@ class Assembly:
     seed: int = 0
     rank: int = 0
     world: int = 1
+    held_out: dict[str, StudyDataset] = field(default_factory=dict)
 
     def samples(self, step: int) -> Any:
         """The samples of a step (this rank's share): a list; of a mixture one for each part, by its name."""
@@ -65,6 +70,21 @@ class Assembly:
     def batch(self, step: int) -> Any:
         """The batch of a step (this rank's share): the same for the same seed, whatever came before."""
         return self.objective.collate(self.samples(step), StepContext(self.seed, step))
+
+    @torch.no_grad()
+    def validation_loss(self, device: str) -> dict[str, float]:
+        """The loss of the split val, ``val_loss``, and its terms: the mean over batches as large as in training, images
+        as they are."""
+        count = max(source.steps for source in self.held_out.values())
+        terms: dict[str, float] = {}
+        with evaluating(self.objective), one_rank():
+            for step in range(count):
+                by_source = {name: source.batch(step, 0, self.world) for name, source in self.held_out.items()}
+                samples: Any = by_source if isinstance(self.objective, Mixture) else next(iter(by_source.values()))
+                context = StepContext(self.seed, step)
+                losses, _ = self.objective(self.objective.collate(samples, context).to(device), context)
+                terms = {name: terms.get(name, 0.0) + float(loss) / count for name, loss in losses.items()}
+        return {"val_loss": sum(terms.values()), **{f"val_loss_{name}": value for name, value in terms.items()}}
 
     def studies(self, step: int) -> list[str]:
         """The studies of a step's batch, of all ranks."""
@@ -144,14 +164,19 @@ def assemble(
             notify(long)
         return bank.ids(texts, embedding).tolist()
 
-    readers: list[CachedReader[str, Any]] = []
-    sources = {
-        name: open_source(
-            OBJECTIVES[part.name].input_kind, store, dictionaries, config.data, settings.regions, config.seed,
-            part.dictionary_negatives, readers, progress=progress, text_ids=text_ids, organ_names=names,
-        )
-        for name, part in parts.items()
-    }  # fmt: skip
+    def opened(split: str) -> dict[str, TextDataset[Any]]:
+        readers: list[CachedReader[str, Any]] = []
+        return {
+            name: open_source(
+                OBJECTIVES[part.name].input_kind, store, dictionaries, config.data, settings.regions, config.seed,
+                part.dictionary_negatives, readers, split, progress=progress, text_ids=text_ids, organ_names=names,
+            )
+            for name, part in parts.items()
+        }  # fmt: skip
+
+    sources = opened("train")
+    measured = config.loop.compares and config.loop.score == "loss"
+    held_out = {name: cast(StudyDataset, source) for name, source in opened("val").items()} if measured else {}
     torch.manual_seed(config.seed)
     model = DualEncoder(settings, inputs)
     model.encoder.load_pretrained()
@@ -161,7 +186,7 @@ def assemble(
     _fill_prompts(release, bank, [caption for source in sources.values() for caption in source.captions], embedding)
     objective = _objective(config, sources, release, bank, dictionaries, run).to(device)
     release.aligned = objective.aligned
-    return Assembly(sources, objective, release, dictionaries, config.seed)
+    return Assembly(sources, objective, release, dictionaries, config.seed, held_out=held_out)
 
 
 def _objective(

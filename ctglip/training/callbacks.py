@@ -9,7 +9,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-LOSS = "val_loss"
+AUROC, LOSS = "val_macro_auroc", "val_loss"
+"""Numbers of a validation that say which weights are the best."""
 _TIE = 1e-6
 
 
@@ -65,8 +66,9 @@ class BestWeights:
 
     Args:
         module: what is trained.
-        score: the number of a validation that decides, higher is better; equal ones (to 1e-6) are decided by
-            ``val_loss`` where there is one. The newest weights are the best where no validation has the number.
+        score: the number of a validation that decides, higher is better (of ``val_loss`` lower); equal ones (to 1e-6)
+            are decided by ``val_loss`` where there is one. The newest weights are the best where no validation has the
+            number.
         patience: 0 never ends early.
 
     Attributes:
@@ -90,7 +92,7 @@ class BestWeights:
     def _better(self, values: Mapping[str, float], best: Mapping[str, float]) -> bool:
         if self.score not in values or self.score not in best:
             return True
-        gain = values[self.score] - best[self.score]
+        gain = (values[self.score] - best[self.score]) * (-1 if self.score == LOSS else 1)
         return gain > _TIE or (abs(gain) <= _TIE and values.get(LOSS, math.inf) < best.get(LOSS, math.inf))
 
     @property

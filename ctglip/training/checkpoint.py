@@ -23,6 +23,7 @@ from ctglip.files import atomic_path, file_checksum, read_json, remove, write_js
 from ctglip.models.weights import load_unique_state, unique_state
 from ctglip.training.callbacks import BestWeights
 from ctglip.training.ema import EMA
+from ctglip.training.precision import PLAIN, Precision
 
 CHECKPOINTS = "checkpoints"
 """The folder of a run that holds them."""
@@ -39,12 +40,14 @@ class TrainingState:
         optimizer: over its parameters.
         ema: the average of its weights, where one is kept.
         best: the weights that validate best, and the validations, where they are kept.
+        precision: with the scale of the loss.
     """
 
     objective: nn.Module
     optimizer: torch.optim.Optimizer
     ema: EMA | None = None
     best: BestWeights | None = None
+    precision: Precision = PLAIN
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
@@ -70,6 +73,7 @@ def save_checkpoint(folder: Path, step: int, state: TrainingState, keep: int = 2
             "step": step,
             "checksum": file_checksum(temporary / _TENSORS),
             **validated,
+            "loss_scale": state.precision.scaler.state_dict(),
         }
         write_json(temporary / _STATE, about)
     for old in checkpoints(folder)[:-keep]:
@@ -122,6 +126,8 @@ def restore(path: Path, about: dict[str, Any], state: TrainingState) -> None:
             average = _part(found, "ema")
             for name, value in state.ema.state.items():
                 value.copy_(average[name])
+        if scale := about.get("loss_scale"):
+            state.precision.scaler.load_state_dict(scale)
         if state.best is not None:
             state.best.weights = _part(found, "best")
             state.best.validations, state.best.index = about["validations"], about["best"]

@@ -20,6 +20,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ctglip.errors import ModelError
 from ctglip.objectives.base import START, Features, Losses, Objective, StepContext, StepReport, join, total
 from ctglip.objectives.mixture import MixtureBatch
+from ctglip.training.precision import PLAIN, Precision
 
 _State = tuple[Tensor, list[Tensor]]
 
@@ -37,7 +38,7 @@ def cached_backward(
     objective: Objective,
     micro_batches: Sequence[Any],
     context: StepContext = START,
-    autocast: bool = False,
+    precision: Precision = PLAIN,
     by_term: bool = False,
 ) -> tuple[Losses, StepReport]:
     """Add the gradient of the joined batch to the parameters' ``grad``, with the memory of one micro-batch.
@@ -50,7 +51,7 @@ def cached_backward(
         micro_batches: what ``Objective.collate`` gives; each is moved to the objective's device, and its crops drawn,
             when it is encoded (both times): no two are there at once.
         context: the step.
-        autocast: bfloat16 in the forward passes.
+        precision: of the forward passes, and the scale of the loss.
         by_term: report the norm of each loss's gradient at the features.
 
     Returns:
@@ -64,26 +65,26 @@ def cached_backward(
     with torch.no_grad(), _no_batch_statistics(objective):
         for batch in micro_batches:
             states.append(_random_state(device))
-            parts.append(_encode(objective, batch, autocast))
+            parts.append(_encode(objective, batch, precision))
     leaves = {name: value.detach() for name, value in join(parts).items()}
     for value in leaves.values():
         if value.is_floating_point():
             value.requires_grad_()
-    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=autocast):
+    with precision.autocast():
         losses, report = objective.compute(leaves, context)
     if by_term:
         report = report | gradient_by_term(losses, leaves)
-    total(losses).backward()
+    precision.backward(total(losses))
     after, starts = _random_state(device), dict.fromkeys(leaves, 0)
     for batch, state in zip(micro_batches, states, strict=True):
         _restore(state, device)
-        _push(_encode(objective, batch, autocast), leaves, starts)
+        _push(_encode(objective, batch, precision), leaves, starts)
     _restore(after, device)
     return losses, report
 
 
 def accumulated_backward(
-    objective: Objective, micro_batches: Sequence[Any], context: StepContext = START, autocast: bool = False
+    objective: Objective, micro_batches: Sequence[Any], context: StepContext = START, precision: Precision = PLAIN
 ) -> tuple[Losses, StepReport]:
     """Add up the gradients of micro-batches, each by its share of the rows: for losses that look at each row alone.
 
@@ -91,7 +92,7 @@ def accumulated_backward(
         objective: one that is not ``batch_coupled``.
         micro_batches: what ``Objective.collate`` gives; each is moved to the objective's device when its turn comes.
         context: the step.
-        autocast: bfloat16 in the forward passes.
+        precision: of the forward passes, and the scale of the loss.
 
     Returns:
         The losses of the joined batch (exact where all rows count), and the report of the first micro-batch.
@@ -101,11 +102,11 @@ def accumulated_backward(
     summed: Losses = {}
     first: StepReport | None = None
     for batch, count in zip(micro_batches, rows, strict=True):
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=autocast):
+        with precision.autocast():
             losses, report = objective(batch.to(device), context)
         first = report if first is None else first
         shares = {name: loss * (count / max(sum(rows), 1)) for name, loss in losses.items()}
-        total(shares).backward()
+        precision.backward(total(shares))
         summed = {name: summed.get(name, 0) + share.detach() for name, share in shares.items()}
     return summed, first or {}
 
@@ -134,9 +135,9 @@ def _cut(batch: Any, count: int) -> list[Any]:
     return [batch.piece(*ends) for ends in pairwise(bounds)]
 
 
-def _encode(objective: Objective, batch: Any, autocast: bool) -> Features:
+def _encode(objective: Objective, batch: Any, precision: Precision) -> Features:
     device = next(objective.parameters()).device
-    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=autocast):
+    with precision.autocast():
         return objective.encode(batch.to(device))
 
 

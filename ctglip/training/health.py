@@ -19,7 +19,7 @@ _LISTED = 8
 def not_finite(losses: Mapping[str, Tensor], step: int, studies: Sequence[str], half: str | None = None) -> ModelError:
     """The error of a batch whose loss or gradient is not a number, code ``not_finite``; ``step`` steps were done.
 
-    ``half``: the kind of device that counted in bfloat16, if one did.
+    ``half``: the kind of device that counted in half precision, if one did.
     """
     values = {name: float(value.detach()) for name, value in losses.items()}
     return ModelError(
@@ -27,7 +27,7 @@ def not_finite(losses: Mapping[str, Tensor], step: int, studies: Sequence[str], 
         code="not_finite",
         fix="Lower optim.lr, or look at those studies."
         if half is None
-        else f"bfloat16 may be at fault (on a {half.upper()}): set loop.autocast=false; else lower optim.lr.",
+        else f"Half precision may be at fault (on a {half.upper()}): set loop.precision=fp32; else lower optim.lr.",
     )
 
 

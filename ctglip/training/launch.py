@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,13 +23,14 @@ from ctglip.models.release import Release, save_release
 from ctglip.store.tables import Store
 from ctglip.training.allocator import keep_freed_memory
 from ctglip.training.assembly import Assembly, assemble
-from ctglip.training.callbacks import Callbacks
+from ctglip.training.callbacks import AUROC, LOSS, Callbacks
 from ctglip.training.checkpoint import CHECKPOINTS, checkpoints
 from ctglip.training.distributed import DistributedContext, joined, share_batch_statistics
-from ctglip.training.optim import learning_rate
 from ctglip.training.pairs import write_pairs
 from ctglip.training.recipe import PretrainConfig
 from ctglip.training.record import ENVIRONMENT, begin_run, check_run, fingerprint, steps_before
+from ctglip.training.schedule import counted, learning_rate
+from ctglip.training.sources import steps_of_epoch
 from ctglip.training.tracking import read_metrics
 from ctglip.training.trainer import Trainer
 from ctglip.training.validation import Validation, build_validation
@@ -77,6 +78,8 @@ def pretrain(
         raise ConfigError(f"{workers} workers are for --launch ray.", fix=fix)
     callbacks = callbacks or Callbacks()
     opened = Store.open(store)
+    if config.needs_epochs:
+        config = config.timed(steps_of_epoch(opened, config))
     device = resolve_device(config.loop.device)
     inputs = {"studies": fingerprint(opened)}
     if launch == "ray":
@@ -106,7 +109,7 @@ def failed_studies(run: Path) -> list[str]:
 def _finished(run: Path, config: PretrainConfig) -> bool:
     """The model of a run was written after as many steps as are asked for."""
     about = run / "model" / "config.json"
-    return about.is_file() and read_json(about)["provenance"]["steps"] >= config.loop.steps
+    return about.is_file() and read_json(about)["provenance"]["steps"] >= counted(config.loop.steps)
 
 
 def _begin(
@@ -139,11 +142,11 @@ def _begin(
 
 def _lengthening(done: int, before: int, config: PretrainConfig) -> str:
     """What it means for the learning rate that a run is given more steps."""
-    loop, optim = config.loop, config.optim
-    was, now = learning_rate(max(done - 1, 0), before, optim), learning_rate(done, loop.steps, optim)
+    steps, optim = counted(config.loop.steps), config.optim
+    was, now = learning_rate(max(done - 1, 0), before, optim), learning_rate(done, steps, optim)
     return (
-        f"The run is lengthened from {before} to {loop.steps} steps: from step {done + 1} on the learning rate is that "
-        f"of the longer schedule ({was:.3g} at step {done}, {now:.3g} now). It is not the run that {loop.steps} steps "
+        f"The run is lengthened from {before} to {steps} steps: from step {done + 1} on the learning rate is that "
+        f"of the longer schedule ({was:.3g} at step {done}, {now:.3g} now). It is not the run that {steps} steps "
         "from the start would have given."
     )
 
@@ -162,9 +165,11 @@ def _train_run(
     validates = context.first and parts.release.aligned
     validation = build_validation(store, parts.release, parts.dictionaries, config.data) if validates else None
     share_batch_statistics(parts.objective, context)
-    measure = validation.measure if validation else None
+    measure, score = validation.measure if validation else None, AUROC
+    if parts.held_out:
+        measure, score = partial(_measured, parts, measure, context.device), LOSS
     trainer = Trainer(parts.objective, config.optim, loop, run, seed=config.seed, context=context, callbacks=callbacks,
-                      validate=measure, studies=parts.studies)  # fmt: skip
+                      validate=measure, score=score, studies=parts.studies)  # fmt: skip
     trainer.resume()
     if context.first and loop.pairs and not (run / "pairs.html").exists():
         write_pairs(run / "pairs.html", parts, config, loop.pairs)
@@ -177,6 +182,11 @@ def _train_run(
         with trainer.released():
             _release(store, run, config, parts, trainer.steps, validation)
     context.wait()
+
+
+def _measured(parts: Assembly, answers: Callable[[], dict[str, float]] | None, device: str) -> dict[str, float]:
+    """The loss of the split val, and how well its organs are asked about."""
+    return parts.validation_loss(device) | (answers() if answers else {})
 
 
 def _release(
@@ -238,7 +248,9 @@ def _with_ray(store: Path, run: Path, config: PretrainConfig, workers: int, prog
         cpus = None if "RAY_ADDRESS" in os.environ else max(workers, os.cpu_count() or 1)
         ray.init(num_cpus=cpus, include_dashboard=False, log_to_driver=False, configure_logging=False)
     finished = threading.Event()
-    reader = threading.Thread(target=_read_progress, args=(run, config.loop.steps, finished, progress), daemon=True)
+    reader = threading.Thread(
+        target=_read_progress, args=(run, counted(config.loop.steps), finished, progress), daemon=True
+    )
     reader.start()
     try:
         with tempfile.TemporaryDirectory(prefix="ctglip-ray-") as scratch:

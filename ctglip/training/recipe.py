@@ -22,6 +22,7 @@ from ctglip.objectives.base import ObjectiveSettings
 from ctglip.objectives.registry import OBJECTIVES, AnyObjectiveSettings, needs_of, parts_of
 from ctglip.objectives.text_contrast import OrganTextSettings
 from ctglip.training.optim import OptimSettings
+from ctglip.training.schedule import Duration, in_steps, timed
 from ctglip.training.trainer import LoopSettings
 
 S = TypeVar("S", bound=Settings)
@@ -62,6 +63,22 @@ class PretrainConfig(RootSettings):
     def whole_images(self) -> Any:
         """The settings of whole scans or radiographs; None where there are crops alone."""
         return self.data.scans if isinstance(self.data, CropDataSettings) else self.data
+
+    @property
+    def needs_epochs(self) -> bool:
+        """Some length of it is known only once it is known how long an epoch is."""
+        lengths = (*dict(self.optim).values(), *dict(self.loop).values())
+        return any(isinstance(value, Duration) for value in lengths)
+
+    def timed(self, epoch: int) -> PretrainConfig:
+        """The same with all lengths in steps.
+
+        Args:
+            epoch: steps of an epoch.
+        """
+        steps = max(in_steps(self.loop.steps, 0, epoch), 1)
+        loop = self.loop.model_copy(update={"steps": steps})
+        return self.model_copy(update={"loop": timed(loop, steps, epoch), "optim": timed(self.optim, steps, epoch)})
 
     def unread(self) -> Mapping[str, str]:
         """Data settings that no part of the objective reads."""
@@ -109,8 +126,19 @@ class PretrainConfig(RootSettings):
                 code="objective",
                 fix="Set data.scans (input.grid, batch).",
             )
+        if self.loop.compares and self.loop.score == "loss" and self.reads_organs:
+            raise ConfigError(
+                "loop.score is loss, and the objective reads organs, of which answers are validated.",
+                code="objective",
+                fix="Set loop.score to auroc.",
+            )
         self.complete_model()
         return self
+
+    @property
+    def reads_organs(self) -> bool:
+        """A part of the objective reads organs with a text of each."""
+        return any(OBJECTIVES[part.name].input_kind == "organs" for part in parts_of(self.objective).values())
 
     def complete_model(self) -> DualEncoderSettings:
         """The model's settings with what the objective needs.

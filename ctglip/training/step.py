@@ -14,6 +14,7 @@ from ctglip.training.checkpoint import TrainingState
 from ctglip.training.distributed import DistributedContext
 from ctglip.training.gradcache import accumulated_backward, cached_backward, gradient_by_term, micro_batches
 from ctglip.training.health import not_finite
+from ctglip.training.optim import OptimSettings, hold_encoder
 
 
 class Clock:
@@ -57,11 +58,10 @@ class Stepper:
     """Takes the steps of a run.
 
     Args:
-        state: what is trained; its objective is an ``Objective``.
+        state: what is trained, and in which precision; its objective is an ``Objective``.
         context: this process among the others.
         micro_batch: images that are encoded at a time; None: all of the batch.
-        autocast: bfloat16 in the forward pass.
-        clip: largest norm of the gradient; 0 does not clip.
+        optim: how the gradient is clipped, and how long the image encoder stays frozen.
         by_term: report each loss's gradient norm at log steps.
     """
 
@@ -70,15 +70,14 @@ class Stepper:
         state: TrainingState,
         context: DistributedContext,
         micro_batch: int | None,
-        autocast: bool,
-        clip: float,
+        optim: OptimSettings,
         by_term: bool,
     ) -> None:
         assert isinstance(state.objective, Objective)
         self.objective, self.optimizer = state.objective, state.optimizer
-        self.parameters: Sequence[nn.Parameter] = [p for p in self.objective.parameters() if p.requires_grad]
-        self.context, self.micro_batch, self.autocast = context, micro_batch, autocast
-        self.clip, self.by_term = clip, by_term
+        self.parameters: list[nn.Parameter] = [p for p in self.objective.parameters() if p.requires_grad]
+        self.context, self.micro_batch, self.precision = context, micro_batch, state.precision
+        self.optim, self.by_term = optim, by_term
         self._forward = _Forward(self.objective)
         self._wrapped = context.wrapped(self._forward) if micro_batch is None else None
 
@@ -102,12 +101,14 @@ class Stepper:
         clock = Clock(self.context.device) if log else None
         self.optimizer.zero_grad(set_to_none=True)
         losses, report = self._backward(batch, step, self.by_term and log, clock)
-        norm = nn.utils.clip_grad_norm_(self.parameters, self.clip or float("inf"))
+        hold_encoder(self.optimizer, step.step, self.optim)
+        norm = self.precision.clip(self.optimizer, self.parameters, self.optim.clip or float("inf"))
         loss = total({name: value.detach() for name, value in losses.items()})
-        if not (bool(torch.isfinite(loss)) and bool(torch.isfinite(norm))):
-            half = torch.device(self.context.device).type if self.autocast else None
+        rescaled = self.precision.name == "fp16"  # a gradient beyond float16 only lowers the loss's scale
+        if not (bool(torch.isfinite(loss)) and (rescaled or bool(torch.isfinite(norm)))):
+            half = self.precision.kind if self.precision.name != "fp32" else None
             raise not_finite(losses, step.step, studies(step.step), half)
-        self.optimizer.step()
+        self.precision.step(self.optimizer)
         if clock is None:
             return {}
         clock.mark("update")
@@ -121,18 +122,18 @@ class Stepper:
             on_device = batch.to(self.context.device)  # crops are drawn there
             if clock:
                 clock.mark("draw")
-            with torch.autocast(torch.device(self.context.device).type, dtype=torch.bfloat16, enabled=self.autocast):
+            with self.precision.autocast():
                 losses, report = self._wrapped(on_device, step)
             if clock:
                 clock.mark("loss")
-            total(losses).backward()
+            self.precision.backward(total(losses))
         else:
             assert self.micro_batch is not None
             parts = micro_batches(batch, self.micro_batch)
             if self.objective.batch_coupled:
-                losses, report = cached_backward(self.objective, parts, step, self.autocast, by_term)
+                losses, report = cached_backward(self.objective, parts, step, self.precision, by_term)
             else:
-                losses, report = accumulated_backward(self.objective, parts, step, self.autocast)
+                losses, report = accumulated_backward(self.objective, parts, step, self.precision)
             self.context.average_gradients(self.parameters)
         if clock:
             clock.mark("backward" if self._wrapped is not None else "encode_loss_backward")

@@ -6,39 +6,40 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ctglip.config import Settings
 from ctglip.data.loading import Batches, prefetched
 from ctglip.objectives.base import Objective, StepContext
-from ctglip.training.callbacks import BestWeights, Callbacks, Stopped
+from ctglip.training.callbacks import AUROC, BestWeights, Callbacks, Stopped
 from ctglip.training.checkpoint import CHECKPOINTS, TrainingState, load_checkpoint, save_checkpoint
 from ctglip.training.distributed import DistributedContext
 from ctglip.training.ema import EMA
 from ctglip.training.health import Collapse
 from ctglip.training.optim import OptimSettings, build_optimizer, set_learning_rate
+from ctglip.training.precision import Precision, PrecisionName
+from ctglip.training.schedule import Duration, Length, counted
 from ctglip.training.step import Stepper, rows_of
 from ctglip.training.tracking import Metrics
-
-SCORE = "val_macro_auroc"
-"""The number of a validation that says which weights are the best."""
 
 
 class LoopSettings(Settings):
     """How long, on what, and how often something is written.
 
     Attributes:
-        steps: optimiser steps of the whole run.
+        steps: optimiser steps of the whole run; or its epochs, from which they follow for a store.
         log_every: steps between lines of ``metrics.jsonl``.
-        checkpoint_every: steps between checkpoints; the last step is always one.
+        checkpoint_every: steps (or epochs) between checkpoints; the last step is always one.
         keep: checkpoints that are kept: the last so many.
-        validate_every: steps between validations; 0 validates at the end alone.
+        validate_every: steps (or epochs) between validations; 0 validates at the end alone.
+        score: what says which weights are the best: the ``auroc`` of zero-shot answers on the split val, or the
+            objective's ``loss`` there.
         release: the weights of the last step, or those of the best validation (checkpoints hold both).
         patience: validations without a better one before training ends early; 0 never does.
         device: ``auto`` takes a GPU where there is one.
-        autocast: bfloat16 in the forward pass (GPUs).
+        precision: of the forward pass: ``fp32``, ``bf16``, or ``fp16`` with a scaled loss (GPUs).
         compile: compile the encoder (``torch.compile``); the first steps are slow.
         threads: torch threads on a CPU; 0 leaves torch's own choice.
         workers: worker processes that make batches; 0 makes them in the process that trains, beside a GPU's work in a
@@ -52,15 +53,16 @@ class LoopSettings(Settings):
         pairs: samples on the page that shows what is learned (``pairs.html``); 0 writes none.
     """
 
-    steps: int = Field(default=1000, ge=1)
+    steps: Length = Field(default=1000, union_mode="left_to_right")
     log_every: int = Field(default=10, ge=1)
-    checkpoint_every: int = Field(default=250, ge=1)
+    checkpoint_every: Length = Field(default=250, union_mode="left_to_right")
     keep: int = Field(default=2, ge=1)
-    validate_every: int = Field(default=0, ge=0)
+    validate_every: Length = Field(default=0, union_mode="left_to_right")
+    score: Literal["auroc", "loss"] = "auroc"
     release: Literal["last", "best"] = "last"
     patience: int = Field(default=0, ge=0)
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    autocast: bool = False
+    precision: PrecisionName = "fp32"
     compile: bool = False
     threads: int = Field(default=0, ge=0)
     workers: int = Field(default=0, ge=0)
@@ -73,7 +75,22 @@ class LoopSettings(Settings):
 
     def unread(self) -> Mapping[str, str]:
         """Fields that nothing reads."""
-        return {} if self.validate_every else {"patience": "validate_every is 0"}
+        found = {} if self.validate_every else {"patience": "validate_every is 0"}
+        return found if self.compares else {**found, "score": "no weights are compared (release, patience)"}
+
+    @property
+    def compares(self) -> bool:
+        """Validations decide which weights are kept, or when training ends."""
+        return self.release == "best" or self.patience > 0
+
+    @model_validator(mode="after")
+    def _lasts(self) -> Self:
+        steps, saves, validates = self.steps, self.checkpoint_every, self.validate_every
+        if any(isinstance(one, int) and one < least for one, least in ((steps, 1), (saves, 1), (validates, 0))):
+            raise ValueError("steps and checkpoint_every are at least 1, validate_every is at least 0")
+        if isinstance(steps, Duration) and not steps.epochs:
+            raise ValueError("steps is a number, or {epochs: N}")
+        return self
 
 
 class Trainer:
@@ -88,12 +105,13 @@ class Trainer:
         context: this process among those that train together; rank 0 validates and writes.
         callbacks: what to call.
         validate: numbers of a validation.
-        score: the one that says which weights are best, higher is better.
+        score: the one that says which weights are best: higher is better, but of ``val_loss``.
         studies: names of the studies of a step's batch, for messages.
 
     Attributes:
         state: all that training changes.
         steps: steps done.
+        total: steps of the run.
     """
 
     def __init__(
@@ -107,20 +125,20 @@ class Trainer:
         context: DistributedContext | None = None,
         callbacks: Callbacks | None = None,
         validate: Callable[[], dict[str, float]] | None = None,
-        score: str = SCORE,
+        score: str = AUROC,
         studies: Callable[[int], Sequence[str]] | None = None,
     ) -> None:
         self.objective, self.optim, self.loop, self.folder, self.seed = objective, optim, loop, folder, seed
         self.context, self.callbacks = context or DistributedContext(), callbacks or Callbacks()
         self.validate, self.studies = validate, studies or (lambda _: ())
-        compares = loop.release == "best" or loop.patience
         self.state = TrainingState(
             objective,
             build_optimizer(objective, optim),
             EMA(objective, loop.ema) if loop.ema else None,
-            BestWeights(objective, score, loop.patience) if compares else None,
+            BestWeights(objective, score, loop.patience) if loop.compares else None,
+            Precision(loop.precision, self.context.device),
         )
-        self.steps = 0
+        self.steps, self.total = 0, counted(loop.steps)
         self._metrics: Metrics | None = None
         self._clock, self._waited, self._timed = time.perf_counter(), 0.0, 0
 
@@ -146,23 +164,23 @@ class Trainer:
             Stopped: ``callbacks.stop`` asked for it; the state is saved.
         """
         loop, state, context, start = self.loop, self.state, self.context, self.steps
-        step = Stepper(state, context, loop.micro_batch, loop.autocast, self.optim.clip, loop.gradient_norms)
+        step = Stepper(state, context, loop.micro_batch, self.optim, loop.gradient_norms)
         if self.folder is not None and context.first:
             self._metrics = Metrics(self.folder, start, loop.tensorboard, self.callbacks.metrics)
         collapse = Collapse(loop.collapse_after)
         self.objective.train()
         if state.best is not None and not state.best.validations:
             self._validate(start)
-        coming = prefetched(batches, start, loop.steps, loop.workers, ahead=context.device != "cpu")
+        coming = prefetched(batches, start, self.total, loop.workers, ahead=context.device != "cpu")
         self._restart_clock()
         try:
-            while self.steps < loop.steps and not self._exhausted():
+            while self.steps < self.total and not self._exhausted():
                 batch, waited = next(coming)
                 done = self.steps
                 context.seed(self.seed, done)
-                rate = set_learning_rate(state.optimizer, done, loop.steps, self.optim)
-                log = (done + 1) % loop.log_every == 0 or done + 1 == loop.steps
-                values = step(batch, StepContext(self.seed, done, done / loop.steps), log, self.studies)
+                rate = set_learning_rate(state.optimizer, done, self.total, self.optim)
+                log = (done + 1) % loop.log_every == 0 or done + 1 == self.total
+                values = step(batch, StepContext(self.seed, done, done / self.total), log, self.studies)
                 if state.ema is not None:
                     state.ema.update(self.objective, done)
                 self.steps, self._waited, self._timed = done + 1, self._waited + waited, self._timed + 1
@@ -189,15 +207,16 @@ class Trainer:
 
     def _after_step(self) -> None:
         """Validate, save and report where it is time; stop where it is asked for."""
-        loop, done, last = self.loop, self.steps, self.steps == self.loop.steps
-        if last or (loop.validate_every and done % loop.validate_every == 0):
+        loop, done, last = self.loop, self.steps, self.steps == self.total
+        every = counted(loop.validate_every)
+        if last or (every and done % every == 0):
             self._validate(done)
         stop = self.callbacks.stop is not None and self.context.any(self.callbacks.stop())
-        save = stop or last or self._exhausted() or done % loop.checkpoint_every == 0
+        save = stop or last or self._exhausted() or done % counted(loop.checkpoint_every) == 0
         if save and self.context.first and self.folder is not None:
             save_checkpoint(self.folder / CHECKPOINTS, done, self.state, loop.keep)
         if self.callbacks.progress and self.context.first:
-            self.callbacks.progress(done, loop.steps)
+            self.callbacks.progress(done, self.total)
         if stop and not last:
             raise Stopped(done)
 

@@ -262,7 +262,7 @@ def measure(folder: str, arm: str, repeats: int = 5) -> dict[str, float]:
     parts = assemble(Store.open(home / "built_in" / "store"), run, config, "cpu")
     parts.objective.train()
     training = TrainingState(parts.objective, build_optimizer(parts.objective, config.optim))
-    step = Stepper(training, DistributedContext(), None, False, config.optim.clip, False)
+    step = Stepper(training, DistributedContext(), None, config.optim, False)
     seconds = []
     for number in range(repeats + 2):
         clock = time.process_time()

@@ -8,12 +8,14 @@ import pytest
 import torch
 from torch import nn
 
+from ctglip.errors import ConfigError
 from ctglip.models.encoders import build_encoder
 from ctglip.models.encoders.cnn import CNNSettings
 from ctglip.models.encoders.resnet import ResNetSettings
 from ctglip.models.encoders.vit import ViTSettings
 from ctglip.objectives.base import LogitScale
-from ctglip.training.optim import OptimSettings, build_optimizer, layer_scales, learning_rate, set_learning_rate
+from ctglip.training.optim import OptimSettings, build_optimizer, hold_encoder, layer_scales, set_learning_rate
+from ctglip.training.schedule import learning_rate
 
 
 class Net(nn.Module):
@@ -89,3 +91,44 @@ def test_a_step_moves_what_has_a_gradient():
     net(torch.ones(1, 2)).sum().backward()
     optimizer.step()
     assert not torch.equal(net.weight, before)
+
+
+def test_all_or_all_but_vectors_decay_where_that_is_published():
+    everything = decay_of(Net(), OptimSettings(weight_decay=0.1, decayed="all"))
+    assert set(everything.values()) == {0.1}
+    but_vectors = decay_of(Net(), OptimSettings(weight_decay=0.1, decayed="not_1d"))
+    assert {name for name, decay in but_vectors.items() if decay} == {
+        name for name, parameter in Net().named_parameters() if parameter.ndim > 1
+    }
+
+
+def test_the_patch_embedding_learns_at_a_rate_of_its_own():
+    settings = OptimSettings(lr=0.1, warmup=0, layer_decay=0.5, patch_rate=0.2)
+    net = Net()
+    names = {parameter: name for name, parameter in net.named_parameters()}
+    scale = {names[p]: group["scale"] for group in build_optimizer(net, settings).param_groups for p in group["params"]}
+    assert scale["encoder.embed.weight"] == scale["encoder.embed.bias"] == pytest.approx(0.2 * 0.5**3)
+    assert scale["encoder.positions"] == 0.5**3
+    assert scale["queries.weight"] == scale["head.weight"] == 1
+
+
+def test_a_frozen_encoder_stays_until_its_time():
+    net, settings = Net(), OptimSettings(lr=0.1, warmup=0, encoder_frozen=3)
+    optimizer = build_optimizer(net, settings)
+    before = {name: value.detach().clone() for name, value in net.named_parameters()}
+
+    def step(number: int) -> set[str]:
+        for parameter in net.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        hold_encoder(optimizer, number, settings)
+        optimizer.step()
+        return {name for name, value in net.named_parameters() if not torch.equal(value, before[name])}
+
+    assert not any(name.startswith("encoder") for name in step(2))
+    assert any(name.startswith("encoder") for name in step(3))
+
+
+def test_a_rate_of_patches_that_nothing_embeds_is_refused():
+    net = nn.ModuleDict({"encoder": build_encoder(CNNSettings(widths=(8, 16), blocks=(0, 1), groups=4), 1)})
+    with pytest.raises(ConfigError, match="embeds no patches"):
+        build_optimizer(net, OptimSettings(patch_rate=0.5))
