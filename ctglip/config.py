@@ -134,18 +134,22 @@ def load_tree(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]
     return _overridden(_with_bases(find_config(path), ()), overrides)
 
 
-def load_settings(kind: type[S], path: str | Path | None, overrides: Sequence[str] = ()) -> S:
+def load_settings(
+    kind: type[S], path: str | Path | None, overrides: Sequence[str] = (), given: Mapping[str, Any] | None = None
+) -> S:
     """Read, merge and validate a config.
 
     Args:
         kind: the settings class to build.
         path: file, shipped name, or None for the defaults.
         overrides: ``a.b=c`` strings, later ones win.
+        given: settings that replace those of the file; the overrides replace them.
 
     Raises:
         ConfigError: names the key, what was found and what was expected; unknown keys get the nearest known one.
     """
-    tree = load_tree(path, overrides) if path is not None else _overridden({}, overrides)
+    tree = load_tree(path) if path is not None else {}
+    tree = _overridden(merge(tree, dict(given or {})), overrides)
     return validate(kind, tree, str(path or "defaults"))
 
 

@@ -36,6 +36,10 @@ def settings_class(kind: str) -> type[Settings]:
         from ctglip.cohorts.column_map import CohortMap
 
         return CohortMap
+    if kind == "encoder":
+        from ctglip.encoder_cards import EncoderCard
+
+        return EncoderCard
     if kind == "preprocess":
         from importlib.metadata import entry_points
 

@@ -122,7 +122,7 @@ class DualEncoder(nn.Module):
     @property
     def image_dim(self) -> int:
         """Width of a whole image's feature."""
-        return self.encoder.token_dim if self.image_head is None else self.image_head.dim
+        return self.encoder.pooled_dim if self.image_head is None else self.image_head.dim
 
     @property
     def global_head(self) -> PooledHead | TokenHead:

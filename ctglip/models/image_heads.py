@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ctglip.config import OneOf, Settings
+from ctglip.errors import ModelError
 from ctglip.models.encoders.base import Encoder, VisionFeatures
 from ctglip.models.heads import ProjectionHead
 
@@ -78,7 +79,7 @@ class PooledHead(nn.Module):
 
     def __init__(self, settings: PooledHeadSettings, encoder: Encoder, head: Callable[[int], ProjectionHead]) -> None:  # noqa: ARG002
         super().__init__()
-        self.dim = encoder.token_dim
+        self.dim = encoder.pooled_dim
         self.head = head(self.dim)
 
     def select(self, vision: VisionFeatures) -> Float[Tensor, "b c"]:
@@ -94,8 +95,20 @@ class PooledHead(nn.Module):
         return self.head(features)
 
     def contributions(self, vision: VisionFeatures) -> Float[Tensor, "b e *s"]:
-        """Each token as if it were a whole image: what it adds to the image's vector is not known."""
-        return self.head(vision.tokens).transpose(1, 2).unflatten(2, vision.grid)
+        """Each token as if it were a whole image: what it adds to the image's vector is not known.
+
+        Where the pooled vector is wider than a token, it ends with the mean of the tokens, and the token stands there.
+
+        Raises:
+            ModelError: code ``maps``: the encoder pools its tokens into something narrower.
+        """
+        rest = vision.pooled.shape[1] - vision.tokens.shape[2]
+        if rest < 0:
+            raise ModelError(
+                "This encoder's pooled vector holds no mean of its tokens, so there is no map.", code="maps"
+            )
+        first = vision.pooled[:, None, :rest].expand(-1, vision.tokens.shape[1], -1)
+        return self.head(torch.cat([first, vision.tokens], dim=2)).transpose(1, 2).unflatten(2, vision.grid)
 
 
 class TokenHead(nn.Module):

@@ -19,6 +19,7 @@ from ctglip.config import validate
 from ctglip.errors import CTGLIPError, ModelError
 from ctglip.files import atomic_path, read_json
 from ctglip.models.dual_encoder import DualEncoder, DualEncoderSettings
+from ctglip.models.encoders.probe import check_probe, encoder_probe
 from ctglip.models.legacy import current_cxr, current_model
 from ctglip.models.region_readers import ModelInputs, Regions
 from ctglip.models.text import (
@@ -28,7 +29,7 @@ from ctglip.models.text import (
     read_text_encoder,
     stored_hash,
 )
-from ctglip.models.weights import load_unique_state, unique_state
+from ctglip.models.weights.matching import load_unique_state, unique_state
 from ctglip.types import ModalityName
 from ctglip.vocabulary.organs import load_organs
 
@@ -327,6 +328,8 @@ def _read_release(folder: Path, config: dict[str, Any]) -> Release:
         familiarity.about["reading"] = "mask"  # its name in format version 2
     model = DualEncoder(validate(DualEncoderSettings, tree, where), validate(ModelInputs, inputs, where))
     load_unique_state(model, state)
+    if config.get("probe"):
+        check_probe(model.encoder, model.inputs.in_channels, config["probe"], str(folder))
     table = load_file(folder / "prompts.safetensors")["embeddings"]
     return Release(
         model=model.eval(),
@@ -369,6 +372,7 @@ def _config(release: Release) -> dict[str, Any]:
         "format_version": FORMAT_VERSION,
         "model": release.model.settings.model_copy(update={"encoder": encoder}).model_dump(mode="json"),
         "inputs": release.model.inputs.model_dump(mode="json"),
+        "probe": encoder_probe(release.model.encoder, release.model.inputs.in_channels),
         "organs": list(release.organs),
         "recipe": release.recipe,
         "crops": release.crops,

@@ -13,7 +13,7 @@ from ctglip.files import atomic_path
 from ctglip.models.encoders.base import Encoder
 from ctglip.models.encoders.nnunet import NNUNetSettings, build_unet
 from ctglip.models.encoders.timm2d import TimmSettings
-from ctglip.models.weights import State
+from ctglip.models.weights.reading import State
 from ctglip.resources import require
 
 S = TypeVar("S")

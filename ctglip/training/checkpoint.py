@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from ctglip.errors import CTGLIPError, ModelError
 from ctglip.files import atomic_path, file_checksum, read_json, remove, write_json
-from ctglip.models.weights import load_unique_state, unique_state
+from ctglip.models.weights.matching import load_unique_state, unique_state
 from ctglip.training.callbacks import BestWeights
 from ctglip.training.ema import EMA
 from ctglip.training.precision import PLAIN, Precision

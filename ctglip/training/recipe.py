@@ -13,6 +13,8 @@ from ctglip.data.organs import CropDataSettings
 from ctglip.data.scans import ScanDataSettings
 from ctglip.errors import ConfigError
 from ctglip.models.dual_encoder import DualEncoderSettings
+from ctglip.models.encoders.base import EncoderSettings
+from ctglip.models.encoders.released import ReleasedSettings, channel_of, released_window
 from ctglip.models.image_heads import PooledHeadSettings
 from ctglip.models.region_readers import REGION_READERS, CropReaderSettings, RegionReaderSettings
 from ctglip.models.resampler import ResamplerSettings
@@ -161,7 +163,22 @@ class PretrainConfig(RootSettings):
             "resampler": self._part("resampler", any(need.resampler for need in needs), ResamplerSettings()),
             "tags": self._part("tags", any(need.tags for need in needs), TagSettings()),
         }
-        return self.model.model_copy(update=change)
+        return self.model.model_copy(update={**change, "encoder": self._encoder()})
+
+    def _encoder(self) -> EncoderSettings:
+        """The encoder's settings; of a released one with the channel of the data that it sees."""
+        encoder = self.model.encoder
+        if not isinstance(encoder, ReleasedSettings) or self.data.name == "cxr":
+            return encoder
+        windows = self.data.crops.windows_hu if isinstance(self.data, CropDataSettings) else self.data.input.windows_hu
+        try:
+            return encoder.model_copy(update={"channel": channel_of(encoder.name, windows)})
+        except ValueError as error:
+            low, high = released_window(encoder.name)
+            at = "data.crops" if isinstance(self.data, CropDataSettings) else "data.input"
+            raise ConfigError(
+                f"model.encoder: {error}.", code="objective", fix=f"Set {at}.windows_hu to [[{low:g}, {high:g}]]."
+            ) from error
 
     def _part(self, name: str, needed: bool, default: S) -> S | None:
         """A part of the model: as it is set, or the default where it is needed."""

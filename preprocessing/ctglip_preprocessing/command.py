@@ -22,6 +22,10 @@ def preprocess(
     changes: Annotated[
         list[str] | None, typer.Option("--set", help="Change one setting, e.g. ct.crop_to_body=false.")
     ] = None,
+    encoder: Annotated[
+        str | None,
+        typer.Option("--for", help="A released encoder (spectre, ct_fm, ...): spacing and HU as it wants them."),
+    ] = None,
     columns: Annotated[Path | None, typer.Option(help="YAML column map, our_name: their_name.")] = None,
     organ_text: Annotated[
         Path | None,
@@ -47,6 +51,7 @@ def preprocess(
 
     from ctglip.cohort import read_cohort
     from ctglip.config import load_settings
+    from ctglip.encoder_cards import encoder_card
     from ctglip.errors import ConfigError
     from ctglip_preprocessing.driver import preprocess_cohort
     from ctglip_preprocessing.interrupt import stop_on_first_signal
@@ -56,7 +61,9 @@ def preprocess(
 
     if workers is not None and ray is not None:
         raise ConfigError("--workers and --ray exclude each other.", fix="Give one of them.")
-    settings = load_settings(PreprocessConfig, config or "preprocess/organ_crops", changes or ())
+    expected = {} if encoder is None else encoder_card(encoder).preprocess()
+    default = "preprocess/cxr" if "cxr" in expected else "preprocess/organ_crops"
+    settings = load_settings(PreprocessConfig, config or default, changes or (), expected)
     table = read_cohort(cohort, columns)
     if organ_text is not None:
         table = with_organ_text(table, organ_text)

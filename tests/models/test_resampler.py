@@ -12,7 +12,7 @@ from ctglip.models.encoders.base import VisionFeatures
 from ctglip.models.encoders.cnn import CNNSettings
 from ctglip.models.encoders.vit import ViTSettings
 from ctglip.models.resampler import Resampler, ResamplerSettings, waves
-from ctglip.models.weights import load_unique_state, unique_state
+from ctglip.models.weights.matching import load_unique_state, unique_state
 from tests.models.building import dual_encoder
 
 SETTINGS = ResamplerSettings(queries=5, layers=2, heads=2, dim=16, levels=(0, 1))

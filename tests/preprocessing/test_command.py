@@ -38,6 +38,18 @@ def test_exit_codes_and_words(make_cohort, tmp_path: Path) -> None:
     assert "nowhere.nii.gz" in value["failed"][0]["message"]
 
 
+def test_a_store_for_a_released_encoder(make_cohort, tmp_path: Path) -> None:
+    table, _ = make_cohort(1)
+    done = _call(table, tmp_path / "store", "--config", "preprocess/demo_3mm", "--for", "ct_fm")
+    assert done.exit_code == 0, done.output
+    recipe = Store.open(tmp_path / "store").info.recipe
+    assert recipe["spacing_mm"] == [1, 1, 3]
+    assert recipe["hu_clip"] == [-1024, 3071]
+    unknown = _call(table, tmp_path / "store", "--for", "ctfm")
+    assert isinstance(unknown.exception, ConfigError)
+    assert "no released encoder 'ctfm'. Known: " in str(unknown.exception)
+
+
 def test_a_table_with_other_headings(make_cohort, tmp_path: Path) -> None:
     table, rows = make_cohort(1)
     write_table(table, [{"AccessionNo" if key == "study_id" else key: v for key, v in row.items()} for row in rows])

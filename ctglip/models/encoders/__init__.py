@@ -8,11 +8,18 @@ from ctglip.config import OneOf
 from ctglip.errors import CTGLIPError, ModelError
 from ctglip.models.encoders.base import Encoder, EncoderSettings
 from ctglip.models.encoders.cnn import CNN
+from ctglip.models.encoders.ct_fm import CTFMEncoder
 from ctglip.models.encoders.nnunet import NNUNetEncoder
+from ctglip.models.encoders.released import ReleasedEncoder
 from ctglip.models.encoders.resnet import ResNetEncoder
 from ctglip.models.encoders.swin import SwinEncoder
 from ctglip.models.encoders.timm2d import TimmEncoder
 from ctglip.models.encoders.vit import ViTEncoder
+
+RELEASED: dict[str, type[ReleasedEncoder]] = {
+    "ct_fm": CTFMEncoder,
+}
+"""Encoders that others released, by the ``name`` of their settings; each has a card in ``configs/encoders``."""
 
 ENCODERS: dict[str, type[Encoder]] = {
     "cnn": CNN,
@@ -21,6 +28,7 @@ ENCODERS: dict[str, type[Encoder]] = {
     "vit": ViTEncoder,
     "swin": SwinEncoder,
     "timm": TimmEncoder,
+    **RELEASED,
 }
 """Encoders by the ``name`` of their settings."""
 

@@ -20,7 +20,8 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from ctglip.config import Settings
-from ctglip.models.weights import State, fill, layer_depths, read_state
+from ctglip.models.weights.matching import fill, layer_depths
+from ctglip.models.weights.reading import State, read_state
 from ctglip.resources import require
 
 
@@ -32,13 +33,13 @@ class VisionFeatures:
         levels: feature maps ``[B, C_l, *S_l]``, fine to coarse.
         tokens: the last level as a sequence ``[B, N, C]``, N = product of ``grid``.
         grid: spatial shape of the last level.
-        pooled: one vector for each image ``[B, C]``.
+        pooled: one vector for each image ``[B, P]`` (P = C unless the encoder pools in a way of its own).
     """
 
     levels: tuple[Tensor, ...]
     tokens: Float[Tensor, "b n c"]
     grid: tuple[int, ...]
-    pooled: Float[Tensor, "b c"]
+    pooled: Float[Tensor, "b p"]
 
 
 class EncoderSettings(Settings):
@@ -75,7 +76,7 @@ class Encoder(nn.Module, ABC):
         Settings: what it is built from, with a ``name`` of its own.
         settings: the same, complete: building from them again needs no other file.
         level_channels: channels of each level, fine to coarse.
-        token_dim: width of the tokens and of the pooled vector.
+        token_dim: width of the tokens.
         strides: voxels of the input for one step on each level's grid, along each axis.
         anchor: where the middle of what a cell i sees lies: in the ``middle`` of its stride (patches), or at the
             ``first`` voxel of it, which is where odd kernels with padding on both sides are centred.
@@ -94,12 +95,26 @@ class Encoder(nn.Module, ABC):
         Raises:
             ValueError: sides that the encoder's stride does not divide.
         """
-        steps = self.strides[-1]
-        if any(side % step for side, step in zip(image.shape[2:], steps, strict=True)):
-            raise ValueError(f"Image sides {tuple(image.shape[2:])} must be multiples of {steps}.")
+        self.check_sides(image)
         levels = self.maps(image)
         tokens = levels[-1].flatten(2).transpose(1, 2)
         return VisionFeatures(levels, tokens, tuple(levels[-1].shape[2:]), tokens.mean(1))
+
+    def check_sides(self, image: Float[Tensor, "b c *s"]) -> None:
+        """The encoder's stride divides the image's sides; see ``forward``."""
+        steps = self.strides[-1]
+        if any(side % step for side, step in zip(image.shape[2:], steps, strict=True)):
+            raise ValueError(f"Image sides {tuple(image.shape[2:])} must be multiples of {steps}.")
+
+    def probe_sides(self) -> tuple[int, ...]:
+        """Sides of the smallest image with more than one cell on the last level."""
+        first, *rest = self.strides[-1]
+        return (2 * first, *rest)
+
+    @property
+    def pooled_dim(self) -> int:
+        """Width of the pooled vector: that of the tokens, unless an encoder says otherwise."""
+        return self.token_dim
 
     @abstractmethod
     def maps(self, image: Tensor) -> tuple[Tensor, ...]:

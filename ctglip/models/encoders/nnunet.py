@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from ctglip.errors import ModelError
 from ctglip.files import read_json
 from ctglip.models.encoders.base import Encoder, EncoderSettings, inflated, model_folder
-from ctglip.models.weights import State, fill, read_state
+from ctglip.models.weights.matching import fill
+from ctglip.models.weights.reading import State, read_state
 
 _NETWORKS = "dynamic_network_architectures.architectures.unet"
 _KNOWN_NETWORKS = ("PlainConvUNet", "ResidualEncoderUNet", "ResidualUNet")
@@ -143,7 +144,7 @@ def checkpoint_state(encoder: NNUNetEncoder) -> State:
         raise ModelError(f"{fold} holds no checkpoint_final.pth.", code="nnunet", fix="Name another fold.")
     axes = settings.axes or (0, 1, 2)[: settings.spatial_dims]
     order = (0, 1, *(2 + axis for axis in axes))
-    state = read_state(file, _numpy_scalars())
+    state = read_state(file)
     state = {name: value for name, value in state.items() if name.startswith("network_weights.")}
     return {name: value.permute(order) if value.dim() == len(order) else value for name, value in state.items()}
 
@@ -241,13 +242,3 @@ def _architecture(network: str, dims: int, arguments: dict[str, Any]) -> dict[st
         "arch_kwargs": {**arguments, **common},
         "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
     }
-
-
-def _numpy_scalars() -> list[Any]:
-    """What nnU-Net's checkpoints hold beside tensors and plain values, under the names of NumPy 1 and 2."""
-    import numpy as np
-
-    scalar = np.float64(0).__reduce__()[0]
-    names = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
-    kinds = (np.float64, np.float32, np.int64, np.bool_)
-    return [*((scalar, name) for name in names), np.dtype, *{type(np.dtype(kind)) for kind in kinds}]

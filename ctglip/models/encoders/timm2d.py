@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ctglip.errors import ModelError
 from ctglip.models.encoders.base import Encoder, EncoderSettings, inflated, read_weights
-from ctglip.models.weights import fill
+from ctglip.models.weights.matching import fill
 from ctglip.resources import require
 
 

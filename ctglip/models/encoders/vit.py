@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ctglip.models.encoders.base import Encoder, EncoderSettings, inflated, read_weights
-from ctglip.models.weights import fill
+from ctglip.models.weights.matching import fill
 
 _TIMM_NAMES = (
     ("patch_embed.proj.", "embed."),

@@ -1,4 +1,4 @@
-"""Weights from elsewhere, laid on an encoder: read without pickles, names brought together, and nothing left unsaid.
+"""Weights from elsewhere, copied into an encoder: names brought together by rule, and nothing left unsaid.
 
 Checkpoints wrap their weights: in dictionaries (``state_dict``, ``model_ema``) and under prefixes (``module.``,
 ``encoder.``, ``visual.``). Whatever they are called, the prefix under which most of the encoder's own names are found
@@ -8,66 +8,25 @@ is taken away.
 from __future__ import annotations
 
 import logging
-import pickle
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ctglip.errors import ModelError
+from ctglip.models.weights.reading import State
 
-State = dict[str, Tensor]
 LEAST_SHARE = 0.9
 """Of an encoder's parameters, even where a part of them is enough."""
 _LOG = logging.getLogger(__name__)
 _SHOWN = 6
 _AVERAGED = re.compile(r"(?:^|[._])(?:ema|teacher|averaged|swa)(?:[._]|$)")
-_COUNTERS = ("num_batches_tracked",)
+COUNTERS = ("num_batches_tracked",)
 _LAYER = re.compile(r"(?:layers?|stages?|blocks?)[._]?\d+(?:\.(?:blocks\.)?\d+)?(?=\.)")
 """``stages.1.0``, ``layer3.5``, ``blocks.7``, ``stages_2.blocks.0``, ``encoder.layer.11``: one layer of an encoder."""
-
-
-def read_state(path: Path, allowed: Sequence[Any] = ()) -> State:
-    """All tensors of a safetensors or PyTorch file, nested dictionaries under dotted names. Pickled code never runs.
-
-    Args:
-        path: the file.
-        allowed: harmless classes that a PyTorch file may hold beside tensors and plain values.
-
-    Raises:
-        ModelError: code ``weights``: missing, broken, or something other than weights.
-    """
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        with torch.serialization.safe_globals(list(allowed)) if allowed else nullcontext():
-            found = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ModelError(
-            f"The weights {path} cannot be read: they are broken, or hold more than tensors and plain values.",
-            code="weights",
-            fix="Copy the file again, or save its state dict alone (best as safetensors).",
-        ) from error
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError, SafetensorError) as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ModelError(f"The weights {path} cannot be read: {first}", code="weights", fix="Copy it again.") from error
-    return dict(_tensors(found, ""))
-
-
-def _tensors(value: Any, prefix: str) -> Iterator[tuple[str, Tensor]]:
-    if isinstance(value, Tensor):
-        yield prefix.removesuffix("."), value
-    elif isinstance(value, Mapping):
-        for name, inner in value.items():
-            yield from _tensors(inner, f"{prefix}{name}.")
 
 
 @dataclass(frozen=True)
@@ -108,7 +67,7 @@ def match(body: nn.Module, state: State, fit: FitWeight, source: str, flat: bool
     """
     mine = dict((*body.named_parameters(), *body.named_buffers()))
     saved_names = body.state_dict().keys()
-    mine = {name: value for name, value in mine.items() if name in saved_names and not name.endswith(_COUNTERS)}
+    mine = {name: value for name, value in mine.items() if name in saved_names and not name.endswith(COUNTERS)}
     key: Callable[[str], str] = (lambda name: name.replace("_", ".")) if flat else str
     head = _common(list(mine))
     expected = {key(name.removeprefix(head)): name for name in mine}
@@ -133,7 +92,7 @@ def match(body: nn.Module, state: State, fit: FitWeight, source: str, flat: bool
                 found[parameter] = fitted
     missing = tuple(parameter for name, parameter in expected.items() if prefix + name not in theirs)
     rest = (name.removeprefix(prefix) for name in theirs if name.startswith(prefix))
-    unexpected = tuple(name for name in rest if name not in expected and not name.endswith(_COUNTERS))
+    unexpected = tuple(name for name in rest if name not in expected and not name.endswith(COUNTERS))
     return Match(found, missing, tuple(misfits), unexpected, prefix)
 
 
@@ -182,7 +141,11 @@ def fill(
         ModelError: code ``weights``: a key of the encoder is missing or does not fit; with ``partial``, less than nine
             tenths are filled; weights are not finite.
     """
-    found = match(body, state, fit or _same_shape, source, flat)
+    return copy_matched(body, match(body, state, fit or same_shape, source, flat), source, partial)
+
+
+def copy_matched(body: nn.Module, found: Match, source: str, partial: bool = False) -> float:
+    """Copy what was found of a checkpoint into an encoder; arguments, result and errors as those of ``fill``."""
     parameters = dict(body.named_parameters())
     total = sum(value.numel() for value in parameters.values())
     share = sum(parameters[name].numel() for name in found.found if name in parameters) / max(total, 1)
@@ -190,7 +153,7 @@ def fill(
         raise _misfit(found, share, source, partial)
     odd = [name for name, value in found.found.items() if not torch.isfinite(value).all()]
     if odd:
-        raise ModelError(f"{source}: the weights {_some(odd)} hold NaN or infinite numbers.", code="weights")
+        raise ModelError(f"{source}: the weights {listed(odd)} hold NaN or infinite numbers.", code="weights")
     targets = {**parameters, **dict(body.named_buffers())}
     with torch.no_grad():
         for name, value in found.found.items():
@@ -198,12 +161,12 @@ def fill(
     if found.missing or found.misfits:
         _LOG.warning(
             "%s: %.1f %% of the encoder's parameters are loaded; drawn at random stay: %s.",
-            source, 100 * share, _some((*found.missing, *found.misfits)),
+            source, 100 * share, listed((*found.missing, *found.misfits)),
         )  # fmt: skip
     return share
 
 
-def _same_shape(_: str, new: Tensor, mine: Tensor) -> Tensor | None:
+def same_shape(_: str, new: Tensor, mine: Tensor) -> Tensor | None:
     return new if new.shape == mine.shape else None
 
 
@@ -213,7 +176,7 @@ def _misfit(found: Match, share: float, source: str, partial: bool) -> ModelErro
     for label, names in (("missing", found.missing), ("of another shape", found.misfits),
                          ("unexpected", found.unexpected)):  # fmt: skip
         if names:
-            sentences.append(f"{label[0].upper()}{label[1:]} ({len(names)}): {_some(names)}.")
+            sentences.append(f"{label[0].upper()}{label[1:]} ({len(names)}): {listed(names)}.")
     enough = share >= LEAST_SHARE and not partial
     return ModelError(
         " ".join(sentences),
@@ -223,7 +186,7 @@ def _misfit(found: Match, share: float, source: str, partial: bool) -> ModelErro
     )
 
 
-def _some(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
     return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
 
 

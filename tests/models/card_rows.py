@@ -1,0 +1,16 @@
+"""Write the table of docs/weights.md anew from the cards: ``python -m tests.models.card_rows``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ctglip.models.encoders import RELEASED
+from tests.models.test_released import card_row
+
+PAGE = Path(__file__).parents[2] / "docs" / "weights.md"
+
+if __name__ == "__main__":
+    lines = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if not line.startswith(("| `", "<!--"))]
+    start = lines.index("|---|---|---|---|---|") + 1
+    rows = [card_row(name) for name in RELEASED]
+    PAGE.write_text("\n".join([*lines[:start], *rows, *lines[start:]]) + "\n", encoding="utf-8")

@@ -1,0 +1,56 @@
+"""Made-up weights of released encoders, the same on every machine, and small sizes of each."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+GOLDENS = Path(__file__).parents[1] / "parity"
+SIZES: dict[str, dict[str, Any]] = {
+    "ct_fm": {"filters": 4, "blocks": (1, 2, 1)},
+}
+"""Settings of each encoder at a size that tests can afford."""
+SIDES: dict[str, tuple[int, int, int]] = {"ct_fm": (16, 8, 12)}
+"""Of the image that its answer was written down for; not the same along any two axes."""
+
+
+def made_up(name: str, shape: tuple[int, ...]) -> Tensor:
+    """A weight that its name and shape decide, in the range that trained ones have."""
+    draw = torch.from_numpy(np.random.default_rng(zlib.crc32(name.encode())).standard_normal(shape)).float()
+    if name.endswith("running_var"):
+        return 0.5 + draw.abs()
+    if len(shape) > 1:
+        return draw / max(np.prod(shape[1:]), 1) ** 0.5
+    return 1 + 0.1 * draw if name.endswith(("weight", "gamma", "gamma_1", "gamma_2")) else 0.1 * draw
+
+
+def made_up_state(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
+    """Weights of these names and shapes."""
+    return {name: made_up(name, tuple(shape)) for name, shape in shapes.items()}
+
+
+def float_shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the weights of a state dict (its counters and tables of indices left out)."""
+    return {name: tuple(value.shape) for name, value in state.items() if value.is_floating_point()}
+
+
+def save_golden(name: str, shapes: Mapping[str, tuple[int, ...]], **outputs: Any) -> None:
+    """Write down what another implementation answered."""
+    arrays = {key: np.asarray(value, dtype=np.float32) for key, value in outputs.items()}
+    about = np.frombuffer(json.dumps({key: list(shape) for key, shape in shapes.items()}).encode(), dtype=np.uint8)
+    np.savez_compressed(GOLDENS / f"encoder_{name}.npz", shapes=about, **arrays)
+
+
+def load_golden(name: str) -> tuple[dict[str, tuple[int, ...]], dict[str, Tensor]]:
+    """Names and shapes of the weights, and the answers."""
+    with np.load(GOLDENS / f"encoder_{name}.npz") as file:
+        shapes = json.loads(bytes(file["shapes"]).decode())
+        outputs = {key: torch.from_numpy(file[key]) for key in file.files if key != "shapes"}
+    return {key: tuple(shape) for key, shape in shapes.items()}, outputs

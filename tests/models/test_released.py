@@ -1,0 +1,296 @@
+"""Encoders that others released: their names and sizes, what they answer, how they look at a scan, and bad files."""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from huggingface_hub import constants
+from safetensors.torch import save_file
+
+from ctglip.encoder_cards import encoder_card, encoder_names
+from ctglip.errors import ConfigError, ModelError
+from ctglip.models.encoders import ENCODERS, RELEASED, build_encoder
+from ctglip.models.encoders.probe import check_probe, encoder_probe, probe_image
+from ctglip.models.encoders.released import ReleasedEncoder, axes_of, channel_of, in_range
+from ctglip.models.region_readers import Regions
+from tests.models.building import LABELS, dual_encoder
+from tests.models.released import SIDES, SIZES, float_shapes, load_golden, made_up_state
+
+FULL = {"ct_fm": (161, 77.76)}
+"""Entries of the released state dict, and its millions of parameters."""
+WRAPPED = {"ct_fm": lambda state: {f"encoder.{name}": value for name, value in state.items()}}
+"""Released files, from the names of our network: prefixes, outer keys, and heads that are dropped."""
+
+
+def small(name: str, **changes: Any) -> ReleasedEncoder:
+    """An encoder at the tests' size."""
+    torch.manual_seed(0)
+    settings = ENCODERS[name].Settings.model_validate({"name": name, **SIZES[name], **changes})
+    encoder = build_encoder(settings, changes.get("channel", 0) + 1)
+    assert isinstance(encoder, ReleasedEncoder)
+    return encoder.eval()
+
+
+def released_state(name: str) -> dict[str, Any]:
+    """Made-up weights under the released names."""
+    state = small(name).network.state_dict()
+    return state | made_up_state(float_shapes(state))
+
+
+def test_every_released_encoder_has_a_card_and_is_tested() -> None:
+    assert set(encoder_names()) == set(RELEASED) == set(SIZES) == set(FULL) == set(SIDES)
+
+
+@pytest.mark.parametrize("name", list(RELEASED))
+def test_the_released_size_has_the_released_weights(name: str) -> None:
+    entries, millions = FULL[name]
+    with torch.device("meta"):
+        encoder = build_encoder(ENCODERS[name].Settings.model_validate({"name": name}), 1)
+    assert isinstance(encoder, ReleasedEncoder)
+    assert len(encoder.network.state_dict()) == entries
+    assert sum(value.numel() for value in encoder.network.parameters()) / 1e6 == pytest.approx(millions, abs=0.006)
+
+
+@pytest.mark.parametrize("name", list(RELEASED))
+def test_it_answers_as_the_package_that_released_it(name: str, tmp_path: Path) -> None:
+    shapes, answers = load_golden(name)
+    state = small(name).network.state_dict()
+    whole = {key: value for key, value in state.items() if not value.is_floating_point()} | made_up_state(shapes)
+    torch.save(whole, tmp_path / "weights.pth")
+    encoder = small(name, weights=str(tmp_path / "weights.pth"))
+    assert encoder.load_pretrained() == 1
+    with torch.no_grad():
+        found = encoder(probe_image(1, SIDES[name]))
+    torch.testing.assert_close(found.pooled, answers["pooled"], atol=1e-5, rtol=1e-5)
+    level = next(one for one in reversed(found.levels) if one.shape == answers["level"].shape)
+    torch.testing.assert_close(level, answers["level"], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", list(RELEASED))
+def test_released_files_are_read_by_their_names(name: str, tmp_path: Path) -> None:
+    state = released_state(name)
+    torch.save(WRAPPED[name](state), tmp_path / "weights.pth")
+    encoder = small(name, weights=str(tmp_path / "weights.pth"))
+    assert encoder.load_pretrained() == 1
+    for key, value in encoder.network.state_dict().items():
+        assert torch.equal(value, state[key]), key
+
+
+@pytest.mark.parametrize("name", list(RELEASED))
+def test_levels_tokens_and_pooled_belong_together(name: str) -> None:
+    encoder = small(name).train()
+    sides = SIDES[name]
+    image = torch.randn(2, 1, *sides).clamp(-1, 1).requires_grad_()
+    out = encoder(image)
+    assert [level.shape[1] for level in out.levels] == list(encoder.level_channels)
+    for level, steps in zip(out.levels, encoder.strides, strict=True):
+        assert tuple(level.shape[2:]) == tuple(side // step for side, step in zip(sides, steps, strict=True))
+    assert torch.equal(out.tokens, out.levels[-1].flatten(2).transpose(1, 2))
+    assert out.tokens.shape[2] == encoder.token_dim
+    assert out.pooled.shape == (2, encoder.pooled_dim)
+    (out.pooled.sum() + sum(level.sum() for level in out.levels)).backward()
+    assert image.grad is not None
+    assert image.grad.abs().sum() > 0
+    with pytest.raises(ValueError, match="multiples"):
+        encoder(torch.zeros(1, 1, *(side + 1 for side in sides)))
+
+
+@pytest.mark.parametrize("name", list(RELEASED))
+def test_a_spot_is_found_where_it_is(name: str) -> None:
+    """The map of what a spot changes is densest at the spot: axes come back in our order and direction."""
+    encoder = small(name)
+    encoder.network.load_state_dict(released_state(name))
+    sides = SIDES[name]
+    blank = torch.zeros(1, 1, *sides)
+    steps = encoder.strides[0]
+    for corner in ((0.1, 0.9, 0.1), (0.9, 0.1, 0.9), (0.9, 0.9, 0.1)):
+        at = [min(int(part * side), side - 1) for part, side in zip(corner, sides, strict=True)]
+        spot = blank.clone()
+        spot[0, 0, at[0], at[1], at[2]] = 1
+        with torch.no_grad():
+            changed = (encoder(spot).levels[0] - encoder(blank).levels[0]).abs().sum((0, 1))
+        found = np.unravel_index(int(changed.argmax()), changed.shape)
+        wanted = [place // step for place, step in zip(at, steps, strict=True)]
+        assert all(abs(a - b) <= 1 for a, b in zip(found, wanted, strict=True)), (found, wanted)
+
+
+@pytest.mark.parametrize("reading", ["crop", "mask", "box", "query"])
+@pytest.mark.parametrize("name", list(RELEASED))
+def test_regions_are_read_from_its_tokens(name: str, reading: str) -> None:
+    encoder = {"name": name, **SIZES[name]}
+    regions = {"name": reading} | ({} if reading == "query" else {"levels": [-1]})
+    model = dual_encoder(
+        encoder=encoder, regions=regions, image={"name": "pooled"}, dim=8, embedding_dim=8, in_channels=1, text_dim=4,
+        organs=3, organ_labels=LABELS,
+    )  # fmt: skip
+    sides = SIDES[name]
+    images, rows = torch.rand(2, 1, *sides), torch.arange(2)
+    labels = torch.ones(2, *sides, dtype=torch.long)
+    boxes = torch.tensor([[0, side] for side in sides]).flatten().expand(2, -1).float()
+    features = model(
+        images,
+        Regions(size=torch.zeros(2, 4), organ_id=rows, study_index=rows, mask=labels[:, None].float(), labels=labels,
+                boxes=boxes),
+    )  # fmt: skip
+    assert model.diagnosis(features).shape == (2, 8)
+    assert model.global_head(model.image_features(images)).shape == (2, 8)
+    assert model.global_head.contributions(model.encode_image(images)).shape[:2] == (2, 8)
+
+
+def test_orientations_are_those_of_nibabel() -> None:
+    import nibabel as nib
+
+    image = np.arange(2 * 3 * 4).reshape(2, 3, 4)
+    encoder = small("ct_fm")
+    for letters in ("RAS", "SPL", "LPS", "SAR", "IPR", "PSL"):
+        here, there = (nib.orientations.axcodes2ornt(one) for one in ("RAS", letters))
+        turn = nib.orientations.ornt_transform(here, there)
+        expected = nib.orientations.apply_orientation(image, turn)
+        order, flips = axes_of(letters)
+        assert np.array_equal(np.flip(image.transpose(order), flips), expected), letters
+    x = torch.randn(1, 2, 2, 3, 4)
+    assert torch.equal(encoder.restored(encoder.turned_image(x)), x)
+    with pytest.raises(ValueError, match="three axes"):
+        axes_of("RLS")
+
+
+def test_ranges_windows_and_channels() -> None:
+    wanted = encoder_card("ct_fm").ct
+    assert wanted is not None
+    shown = torch.tensor([-1.0, 0.0, 1.0]).view(1, 1, 3, 1, 1)
+    assert in_range(shown, wanted).flatten().tolist() == [0, 0.5, 1]
+    scaled = wanted.model_copy(update={"range": (-1024.0, 2048.0), "mean": 512.0, "std": 2.0})
+    assert in_range(shown, scaled).flatten().tolist() == [-768, 0, 768]
+    z = in_range(torch.randn(2, 1, 4, 4, 4), wanted.model_copy(update={"per_image": "z_score"}))
+    torch.testing.assert_close(z.flatten(1).mean(1), torch.zeros(2), atol=1e-5, rtol=0)
+    torch.testing.assert_close(z.flatten(1).std(1), torch.ones(2))
+    flat = in_range(torch.zeros(1, 1, 2, 2, 2), wanted.model_copy(update={"per_image": "min_max"}))
+    assert torch.equal(flat, torch.zeros_like(flat))
+    assert channel_of("ct_fm", [(-160.0, 240.0), (-1024.0, 2048.0)]) == 1
+    with pytest.raises(ValueError, match="sees HU -1024 to 2048, which no window shows"):
+        channel_of("ct_fm", [(-160.0, 240.0)])
+    second = small("ct_fm", channel=1)
+    both = torch.randn(1, 2, *SIDES["ct_fm"])
+    assert torch.equal(second(both).pooled, small("ct_fm")(both[:, 1:]).pooled)
+    with pytest.raises(ModelError, match="channel 3 of images with 1 channels"):
+        build_encoder(second.settings.model_copy(update={"channel": 3}), 1)
+
+
+def test_cards_say_what_preprocessing_must_make() -> None:
+    assert encoder_card("ct_fm").preprocess() == {"ct": {"spacing_mm": [1.0, 1.0, 3.0], "hu_clip": [-1024, 3071]}}
+    with pytest.raises(ConfigError, match=r"no released encoder 'ctfm'. Known: .*ct_fm"):
+        encoder_card("ctfm")
+
+
+def start(path: str | Path, **changes: Any) -> float:
+    return small("ct_fm", weights=str(path), **changes).load_pretrained()
+
+
+def test_files_of_other_models_broken_and_harmful_ones_end_with_one_line(tmp_path: Path) -> None:
+    state = released_state("ct_fm")
+    path = tmp_path / "weights.pth"
+    torch.save({"cls_token": torch.zeros(1, 1, 8), "blocks.0.norm1.weight": torch.zeros(8)}, path)
+    with pytest.raises(ModelError, match=r"None of the weights .* Missing \(\d+\): conv_init.*Unexpected \(2\): cls"):
+        start(path)
+    torch.save(state | {"layers.3.blocks.0.conv1.weight": torch.zeros(2)}, path)
+    with pytest.raises(ModelError, match=r"no place for \(1\): layers\.3\.blocks\.0\.conv1\.weight"):
+        start(path)
+    torch.save(state, path)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(ModelError, match="cannot be read") as broken:
+        start(path)
+    assert "\n" not in str(broken.value)
+    torch.save({"state_dict": state, "hook": Runs(tmp_path / "ran")}, path)
+    with pytest.raises(ModelError, match=r"more than tensors and plain values \(\S*open\).*safetensors") as refused:
+        start(path)
+    assert "\n" not in str(refused.value)
+    assert not (tmp_path / "ran").exists()
+
+
+class Runs:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (open, (str(self.path), "w"))
+
+
+def test_harmless_values_beside_the_weights_are_read(tmp_path: Path) -> None:
+    beside = {"args": Namespace(lr=np.float64(1e-3), out=Path("a/b")), "seen": np.arange(3), "best": np.float32(0.5)}
+    torch.save({"state_dict": released_state("ct_fm"), **beside}, tmp_path / "weights.pth")
+    assert start(tmp_path / "weights.pth") == 1
+
+
+def test_a_part_of_the_weights_is_named_or_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    state = released_state("ct_fm")
+    gone = "layers.0.blocks.0.norm1.weight"
+    torch.save({name: value for name, value in state.items() if name != gone}, tmp_path / "weights.pth")
+    with pytest.raises(ModelError, match=rf"Missing \(1\): {gone}"):
+        start(tmp_path / "weights.pth")
+    assert 0.9 < start(tmp_path / "weights.pth", partial=True) < 1
+    assert gone in caplog.text
+    torch.save({name: value for name, value in state.items() if "layers.2" not in name}, tmp_path / "weights.pth")
+    with pytest.raises(ModelError, match="Not all weights"):
+        start(tmp_path / "weights.pth", partial=True)
+
+
+def test_hub_names_are_read_from_this_machine_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.file_download.constants.HF_HUB_CACHE", str(tmp_path))
+    repository = encoder_card("ct_fm").hub
+    assert repository is not None
+    with pytest.raises(ModelError, match=rf"in the hub's cache .* hf download {repository} model\.safetensors"):
+        start(repository)
+    folder = tmp_path / f"models--{repository.replace('/', '--')}"
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs" / "main").write_text("abc")
+    (folder / "snapshots" / "abc").mkdir(parents=True)
+    state = {name: value.contiguous() for name, value in released_state("ct_fm").items()}
+    save_file(state, folder / "snapshots" / "abc" / "model.safetensors")
+    assert start(repository) == 1
+    assert start(folder / "snapshots" / "abc") == 1
+    with pytest.raises(ModelError, match=r"has no other\.pth"):
+        start(f"{repository}/other.pth")
+    with pytest.raises(ModelError, match=r"holds none of model\.safetensors"):
+        start(tmp_path)
+    with pytest.raises(ModelError, match=r"cannot be read: .*No such file"):
+        start(tmp_path / "none.pth")
+
+
+def test_an_encoder_that_answers_otherwise_is_found_out() -> None:
+    encoder = small("ct_fm")
+    stored = json.loads(json.dumps(encoder_probe(encoder, 1)))
+    check_probe(encoder, 1, stored, "here")
+    with torch.no_grad():
+        encoder.network.layers[0]["blocks"][0].norm1.bias += 0.05  # pyright: ignore
+    with pytest.raises(ModelError, match="gives another answer than when it was saved"):
+        check_probe(encoder, 1, stored, "here")
+    rounded = {**stored, "values": [value * (1 + 1e-6) for value in stored["values"]]}
+    check_probe(small("ct_fm"), 1, rounded, "here")
+    encoder.network.layers[0]["blocks"][0].norm1.bias.data.fill_(float("nan"))  # pyright: ignore
+    assert encoder_probe(encoder, 1) == {}
+
+
+def test_the_docs_list_every_card() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "weights.md").read_text(encoding="utf-8")
+    rows = [line for line in page.splitlines() if line.startswith("| `")]
+    assert rows == [card_row(name) for name in RELEASED]
+
+
+def card_row(name: str) -> str:
+    """A card as a row of the table in docs/weights.md."""
+    card = encoder_card(name)
+    wanted = card.ct
+    assert wanted is not None
+    spacing, size = (" × ".join(f"{edge:g}" for edge in edges) for edges in (wanted.spacing_mm, wanted.size))
+    seen = f"{spacing}; {wanted.window_hu[0]:g} to {wanted.window_hu[1]:g}; {size}"
+    return f"| `{name}` | {card.licence} | {card.where or f'hub `{card.hub}`'} | {seen} | {card.compared} |"
