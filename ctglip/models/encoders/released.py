@@ -33,7 +33,7 @@ class ReleasedSettings(EncoderSettings):
 class ReleasedEncoder(Encoder):
     """Base of encoders that others released: a new one names its ``Settings`` and ``scheme``, sets ``network`` (whose
     weights have the scheme's names), ``level_channels``, ``token_dim`` and ``strides`` (of our axes: ``turned``), and
-    has ``features``. Its card is ``configs/encoders/NAME.yaml``.
+    has ``features``. Its card is a file of its name in ``configs/encoders/``.
 
     Args:
         settings: sizes, those of the released one by default.
