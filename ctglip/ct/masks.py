@@ -10,6 +10,7 @@ import numpy as np
 from ctglip.ct import nifti, nrrd
 from ctglip.ct.geometry import canonical
 from ctglip.ct.mask_anatomy import body_of, check_anatomy, regions_of
+from ctglip.ct.masks_nnunet import dataset_file, dataset_names
 from ctglip.ct.masks_numbers import Names, compact, integer_values, names_of, one_organ, present_in
 from ctglip.ct.placing import on_scan
 from ctglip.ct.raw import RawVolume
@@ -54,8 +55,9 @@ def read_masks(
 
     Args:
         path: a multilabel NIfTI or NRRD (numbers by ``numbering``, else by the recipe's ``label_map``, else by the
-            file's own label table, else TotalSegmentator v2's), a folder of one file per organ, a ``.seg.nrrd`` with
-            named or coded segments, or a DICOM segmentation or RTSTRUCT (the file, or its folder).
+            file's own label table, else by nnU-Net's ``dataset.json`` beside it, else TotalSegmentator v2's), a folder
+            of one file per organ, a ``.seg.nrrd`` with named or coded segments, or a DICOM segmentation or RTSTRUCT
+            (the file, or its folder).
         scan: as ``read_scan`` gives it.
         recipe: ``label_map`` and ``align_masks_by_index``.
         organs: names to label numbers.
@@ -137,8 +139,7 @@ def _dicom(path: Path) -> Path | None:
 def _ignored(unknown: list[str]) -> list[QualityCheck]:
     if not unknown:
         return []
-    listed = ", ".join(unknown[:5]) + (", ..." if len(unknown) > 5 else "")
-    message = f"{len(unknown)} mask names are not in the organ dictionary and were ignored: {listed}."
+    message = f"{len(unknown)} mask names are not in the organ dictionary and were ignored: {', '.join(unknown)}."
     return [QualityCheck("unknown_masks", "info", message, len(unknown))]
 
 
@@ -171,6 +172,8 @@ def _multilabel(
 ) -> _Source:
     """A file of numbers; of one organ where its name says so and nothing else is said."""
     _placed(path, volume)
+    if not stated_names and numbering is None and recipe.label_map is None and (beside := dataset_file(path)):
+        stated_names = dataset_names(beside, organs)
     single = organs.from_source(_stem(path))
     if single is not None and recipe.label_map is None and numbering is None and not stated_names and _of_one(volume):
         inside, checks = one_organ(path.name, volume)

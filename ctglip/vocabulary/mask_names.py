@@ -37,9 +37,9 @@ MaskKey = tuple[Side | None, tuple[str, ...]]
 def key_of(name: str) -> MaskKey | None:
     """The side and the words of a mask's name, in no order; None for a name of both sides or without words."""
     words: list[str] = [word.lower() for word in _WORD.findall(name)]
-    stems = sorted(
-        _SAME.get(word, word.lstrip("0") or word) for word in words if word not in _SIDES and word not in _EMPTY
-    )
+    unsided = [word for word in words if word not in _SIDES]
+    telling = [word for word in unsided if word not in _EMPTY] or unsided
+    stems = sorted(_SAME.get(word, word.lstrip("0") or word) for word in telling)
     if len({_SIDES[word] for word in words if word in _SIDES}) > 1 or not stems:
         return None
     return (side_of(name), tuple(stems))

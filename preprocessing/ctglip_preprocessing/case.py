@@ -18,6 +18,7 @@ import numpy as np
 
 from ctglip.cohort import CohortRow
 from ctglip.ct import quality
+from ctglip.ct.masks_nnunet import dataset_file
 from ctglip.ct.segmentation import SegmentationSettings, Segmenter
 from ctglip.errors import CTGLIPError, MaskError, OutputError, ReportError, ScanError
 from ctglip.files import file_checksum, files_below, value_hash, writing
@@ -35,6 +36,7 @@ from ctglip_preprocessing.settings import PreprocessConfig
 _FILES: dict[str, type[CTGLIPError]] = {
     "image": ScanError,
     "masks": MaskError,
+    "mask_names": MaskError,
     "regions": MaskError,
     "report_path": ReportError,
 }
@@ -294,7 +296,9 @@ def fingerprint(row: CohortRow, given: Sequence[GivenText] = ()) -> str:
 
 
 def _files(row: CohortRow) -> list[tuple[str, Path]]:
-    return [(name, path) for name in _FILES if (path := getattr(row, name)) is not None]
+    names = None if row.masks is None else dataset_file(row.masks)
+    named = [(name, path) for name in _FILES if (path := getattr(row, name, None)) is not None]
+    return named if names is None else [*named, ("mask_names", names)]
 
 
 def _cells(row: CohortRow) -> dict[str, Any]:

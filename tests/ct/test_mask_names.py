@@ -32,10 +32,25 @@ NAMES = {
     "heart_myocardium": "heart_myocardium", "vertebrae_L6": "vertebrae_L6", "iliac_vena_left": "iliac_vena_left",
     "LIVER": "liver", "kidney-right": "kidney_right", "gall_bladder": "gallbladder", "postcava": "inferior_vena_cava",
     "liver_mask": "liver", "Left Kidney": "kidney_left", "LungLeft": "lung_left",
+    # SAT, whose files lie in RadGenome-ChestCT's folders; regions and leaves
+    "thoracic vertebrae 1 (t1)": "vertebrae_T1", "cervical vertebrae 7 (c7)": "vertebrae_C7",
+    "lumbar vertebrae 6 (l6)": "vertebrae_L6", "sacral vertebrae 1 (s1)": "vertebrae_S1",
+    "thoracic vertebrae": "thoracic_spine", "vertebrae": "spine", "left rib 12": "rib_left_12", "left rib": "ribs_left",
+    "rib": "ribs", "rib cartilage": "costal_cartilages", "left heart atrium": "heart_atrium_left",
+    "right heart ventricle": "heart_ventricle_right", "left auricle of heart": "atrial_appendage_left",
+    "myocardium": "heart_myocardium", "left lung lower lobe": "lung_lower_lobe_left", "clavicle": "clavicles",
+    "femur": "femurs", "iliac vena": "iliac_veins", "intestine": "bowel", "adrenal gland": "adrenal_glands",
+    "right kidney cyst": "kidney_cyst_right", "left breast": "breast_left", "breast": "breasts", "bone": "bones",
+    "trachea and bronchie": "trachea", "thyroid": "thyroid_gland", "lung": "lungs", "esophagus": "esophagus",
+    # MOOSE
+    "vertebra_T5": "vertebrae_T5", "clavicle_left": "clavicula_left", "bladder": "urinary_bladder",
+    "portal_splenic_vein": "portal_vein_and_splenic_vein", "heart_atrium_right": "heart_atrium_right",
 }  # fmt: skip
 FOREIGN = (
     "mass", "lesion", "Liver lesion", "liver_tumor", "apex", "bases", "left base", "hemithorax", "tissue", "lingula",
     "Kidney_Cortex_L", "Femur_Head_L", "PTV", "GTV_liver", "body", "left and right kidney", "",
+    "lung nodule", "liver tumor", "kidney cyst", "pulmonary embolism", "head of left femur", "lung lower lobe",
+    "left lobe of liver", "rib 1", "spinal canal", "mediastinum", "pleura", "abdomen", "organ",
 )  # fmt: skip
 
 

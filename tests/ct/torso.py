@@ -27,6 +27,7 @@ ORGANS: dict[str, tuple[tuple[float, float, float], tuple[float, float, float], 
     "aorta": ((-10, -30, 20), (12, 12, 175), 180),
     "inferior_vena_cava": ((20, -15, -60), (12, 12, 100), 130),
     "urinary_bladder": ((0, 20, -245), (40, 35, 25), 5),
+    "bowel": ((0, 45, -155), (105, 45, 55), 15),
 }
 BOTH = {"kidneys": ("kidney_left", "kidney_right"), "lungs": ("lung_left", "lung_right")}
 
@@ -66,7 +67,8 @@ def scan(mirrored: bool = False) -> Scan:
 def drawn(names: dict[int, str], only: tuple[str, ...] = ()) -> np.ndarray:
     """The labels of a numbering: every organ of the torso that it has (a pair where it has no sides)."""
     labels = np.zeros(SHAPE, np.uint8)
-    members = {member: number for number, organ in names.items() for member in BOTH.get(organ, (organ,))}
+    pairs = {member: number for number, organ in names.items() for member in BOTH.get(organ, ())}
+    members = pairs | {organ: number for number, organ in names.items() if organ not in BOTH}
     for organ in ORGANS:
         if organ in members and (not only or organ in only):
             labels[inside(organ) & (labels == 0)] = members[organ]
