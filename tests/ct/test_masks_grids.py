@@ -70,7 +70,8 @@ def test_headers_that_allow_it(phantom: Any, organs: OrganDictionary, tmp_path: 
     ("change", "code"),
     [
         ("shifted_origin", "mask_elsewhere"), ("far_away", "mask_elsewhere"), ("other_spacing", "mask_geometry"),
-        ("flipped_axis", "mask_elsewhere"), ("identity", "mask_geometry"), ("identity_other_size", "mask_geometry"), ("no_affine", "no_orientation"),
+        ("flipped_axis", "mask_elsewhere"), ("identity", "mask_geometry"), ("identity_other_size", "mask_geometry"),
+        ("no_affine", "no_orientation"),
     ],
 )  # fmt: skip
 def test_headers_that_lie(phantom: Any, organs: OrganDictionary, tmp_path: Path, change: str, code: str) -> None:
