@@ -64,7 +64,7 @@ VISTA = {  # label_dict.json, of which the names have a word for each side in fr
     1: "liver", 5: "right kidney", 9: "left adrenal gland", 14: "left kidney", 15: "bladder",
     28: "left lung upper lobe", 32: "right lung lower lobe", 33: "vertebrae L5", 56: "vertebrae C1",
     58: "left iliac artery", 63: "left rib 1", 75: "right rib 1", 88: "right humerus", 95: "left hip", 97: "sacrum",
-    104: "left autochthon", 108: "left atrial appendage", 115: "heart", 124: "right subclavian artery", 131: "vertebrae L6",
+    104: "left autochthon", 108: "left atrial appendage", 115: "heart", 131: "vertebrae L6",
 }  # fmt: skip
 
 
