@@ -66,6 +66,8 @@ S = TypeVar("S", bound=Settings)
 class OneOf:
     """``Annotated[Base, OneOf(registry)]``: a field with the settings of one of the registry's classes, by ``name``.
 
+    The name alone stands for those with all defaults.
+
     Entries may be registered at any time before the settings are read.
 
     Args:
@@ -101,8 +103,10 @@ class OneOf:
             return None
         if isinstance(value, Settings):
             value = value.model_dump()
+        if isinstance(value, str):
+            value = {"name": value}
         if not isinstance(value, dict):
-            raise PydanticCustomError("dict_type", "Input should be a mapping of settings")
+            raise PydanticCustomError("dict_type", "Input should be a mapping of settings, or a name")
         name = value.get("name", self.default)
         if name not in self.registry:
             known = ", ".join(self.registry)

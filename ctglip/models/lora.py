@@ -15,23 +15,32 @@ from ctglip.errors import ModelError
 
 QUERY_AND_VALUE = ("query", "value", "q_proj", "v_proj", "q_lin", "v_lin", "q", "v")
 """Names of the query and value projections in Hugging Face's encoders."""
-_ALPHA = 16.0
-"""An update counts this / rank times."""
+ALPHA = 16.0
+"""An update counts this / rank times, if nothing else is said."""
 
 
 class LowRank(nn.Module):
-    """A frozen linear layer plus a trained update of low rank, zero at the start."""
+    """A frozen linear layer plus a trained update of low rank, zero at the start.
 
-    def __init__(self, base: nn.Linear, rank: int) -> None:
+    Args:
+        base: the layer.
+        rank: of the update.
+        alpha: the update counts ``alpha / rank`` times.
+        dropout: of what the update reads.
+    """
+
+    def __init__(self, base: nn.Linear, rank: int, alpha: float = ALPHA, dropout: float = 0.0) -> None:
         super().__init__()
         self.base = base.requires_grad_(False)
-        self.down = nn.Parameter(torch.randn(rank, base.in_features) / rank)
+        self.down = nn.Parameter(torch.empty(rank, base.in_features))
+        nn.init.kaiming_uniform_(self.down, a=5**0.5)
         self.up = nn.Parameter(torch.zeros(base.out_features, rank))
-        self.factor = _ALPHA / rank
+        self.factor = alpha / rank
+        self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """As the layer, with the update."""
-        return self.base(x) + (x @ self.down.T) @ self.up.T * self.factor
+        return self.base(x) + (self.dropout(x) @ self.down.T) @ self.up.T * self.factor
 
     def merged(self) -> nn.Module:
         """One plain layer that does the same."""
@@ -52,7 +61,7 @@ class LowRankConv(nn.Module):
         )  # fmt: skip
         nn.init.normal_(self.down.weight, std=1 / self.down.weight[0].numel() ** 0.5)
         self.up = nn.Parameter(torch.zeros(base.out_channels, rank))
-        self.factor = _ALPHA / rank
+        self.factor = ALPHA / rank
 
     def forward(self, x: Tensor) -> Tensor:
         """As the convolution, with the update."""
@@ -66,13 +75,16 @@ class LowRankConv(nn.Module):
         return layer
 
 
-def add_lora(model: nn.Module, rank: int, names: tuple[str, ...] | None = None) -> None:
+def add_lora(
+    model: nn.Module, rank: int, names: tuple[str, ...] | None = None, alpha: float = ALPHA, dropout: float = 0.0
+) -> None:
     """Put low-rank updates on linear layers and convolutions, in place; everything else is frozen.
 
     Args:
         model: any.
         rank: of the updates.
         names: only layers of these names; None for all.
+        alpha, dropout: of linear layers' updates.
 
     Raises:
         ModelError: code ``lora``: there is no such layer.
@@ -83,7 +95,7 @@ def add_lora(model: nn.Module, rank: int, names: tuple[str, ...] | None = None) 
         if names is not None and path.rpartition(".")[2] not in names:
             continue
         if isinstance(module, nn.Linear):
-            new[module] = LowRank(module, rank)
+            new[module] = LowRank(module, rank, alpha, dropout)
         elif isinstance(module, nn.Conv2d | nn.Conv3d) and module.groups == 1:
             new[module] = LowRankConv(module, rank)
     if not new:

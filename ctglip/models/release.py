@@ -248,7 +248,7 @@ def save_release(folder: Path, release: Release, reference_text_encoder: bool = 
         ModelError: code ``text_encoder``: a reference to an encoder that was trained along.
     """
     release.refresh()
-    if reference_text_encoder and release.text_settings.train != "frozen":
+    if reference_text_encoder and release.text_settings.train.name != "frozen":
         raise ModelError(
             "A text encoder that was trained along is nowhere else: its weights must be stored.", code="text_encoder"
         )
@@ -338,7 +338,7 @@ def _read_release(folder: Path, config: dict[str, Any]) -> Release:
         crops=config["crops"],
         organ_dictionary=folder / "organ_dictionary",
         abnormality_dictionary=folder / "abnormality_dictionary",
-        text_settings=validate(TextEncoderSettings, config["text"], where),
+        text_settings=TextEncoderSettings.saved(config["text"]),
         text_hash=config["text_hash"],
         prompts=dict(zip(read_json(folder / "prompts.json"), table, strict=True)),
         calibration=read_json(folder / "calibration.json"),
@@ -379,7 +379,7 @@ def _config(release: Release) -> dict[str, Any]:
         "scans": release.scans,
         "cxr": release.cxr,
         "aligned": release.aligned,
-        "text": release.text_settings.model_copy(update={"train": "frozen"}).model_dump(mode="json"),
+        "text": release.text_settings.frozen().model_dump(mode="json"),
         "text_hash": release.text_hash,
         "provenance": release.provenance,
     }

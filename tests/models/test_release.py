@@ -140,7 +140,7 @@ def test_what_is_no_model_is_refused(release, tmp_path):
 
 
 def test_a_text_encoder_that_was_trained_along_travels_with_its_prompts(release, tmp_path, tiny_bert):
-    settings = TextEncoderSettings(name=str(tiny_bert), max_length=16, train="lora", lora_rank=2)
+    settings = TextEncoderSettings(name=str(tiny_bert), max_length=16, train={"name": "lora", "rank": 2})
     trained = load_text_encoder(settings)
     release.text_settings, release.text_encoder, release.text_hash = settings, trained, trained.hash
     for name, value in trained.named_parameters():
@@ -149,7 +149,7 @@ def test_a_text_encoder_that_was_trained_along_travels_with_its_prompts(release,
     again = load_release(save_release(tmp_path / "model", release))
     torch.testing.assert_close(again.prompts["the liver"], trained.encode(["the liver"])[0])
     torch.testing.assert_close(again.embed(["a cyst"]), trained.encode(["a cyst"]), atol=1e-5, rtol=0)
-    assert again.text_settings.train == "frozen"
+    assert again.text_settings.train.name == "frozen"
     with pytest.raises(ModelError, match="must be stored"):
         save_release(tmp_path / "other", release, reference_text_encoder=True)
 

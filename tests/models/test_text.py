@@ -7,8 +7,8 @@ import torch
 from torch.nn import functional as F
 
 from ctglip.errors import ModelError
-from ctglip.models.lora import add_lora
-from ctglip.models.text import TextEncoderSettings, load_text_encoder, read_text_encoder
+from ctglip.models.lora import LowRank, add_lora
+from ctglip.models.text import TextEncoder, TextEncoderSettings, load_text_encoder, read_text_encoder
 
 TEXTS = ["liver", "the liver is normal", "a large cyst", "the spleen is large the spleen is large"]
 
@@ -105,10 +105,12 @@ def test_sentences_are_encoded_alone_and_averaged(tiny_bert):
     assert alone.hash != together.hash
 
 
-@pytest.mark.parametrize("mode", ["lora", "full"])
+@pytest.mark.parametrize(
+    "mode", [{"name": "lora", "rank": 2, "dropout": 0.1}, "full", "norms", {"name": "last", "layers": 1}], ids=str
+)
 def test_a_trained_encoder_learns_saves_and_loads_frozen(tiny_bert, tmp_path, mode):
     torch.manual_seed(0)
-    encoder = load_text_encoder(settings(tiny_bert, train=mode, lora_rank=2)).train()
+    encoder = load_text_encoder(settings(tiny_bert, train=mode)).train()
     before, first = encoder.encode(TEXTS), encoder.hash
     torch.testing.assert_close(before, load_text_encoder(settings(tiny_bert)).encode(TEXTS), atol=1e-5, rtol=0)
     optimizer = torch.optim.SGD([p for p in encoder.parameters() if p.requires_grad], lr=0.1)
@@ -127,7 +129,7 @@ def test_a_trained_encoder_learns_saves_and_loads_frozen(tiny_bert, tmp_path, mo
 
 
 def test_low_rank_updates_train_few_weights_and_names_must_fit(tiny_bert):
-    encoder = load_text_encoder(settings(tiny_bert, train="lora", lora_rank=2))
+    encoder = load_text_encoder(settings(tiny_bert, train={"name": "lora", "rank": 2}))
     trained = {name for name, p in encoder.named_parameters() if p.requires_grad}
     assert all(name.endswith((".down", ".up")) for name in trained)
     assert len(trained) == 4  # query and value of the one layer
@@ -202,3 +204,73 @@ def test_long_texts_are_counted(minilm):
     assert minilm["windows"].describe_long(["short"], "texts") is None
     with pytest.raises(ModelError, match="reads 512 tokens"):
         load_text_encoder(TextEncoderSettings(max_length=513))
+
+
+def deep_bert(folder: Path, layers: int = 3) -> Path:
+    """The tiny BERT with more layers."""
+    from transformers import AutoTokenizer, BertConfig, BertModel
+
+    from tests.models.conftest import write_tiny_bert
+
+    small = write_tiny_bert(folder / "small")
+    config = BertConfig.from_pretrained(small)
+    config.num_hidden_layers = layers
+    torch.manual_seed(1)
+    BertModel(config).save_pretrained(folder / "deep")
+    AutoTokenizer.from_pretrained(small).save_pretrained(folder / "deep")
+    return folder / "deep"
+
+
+def learned(encoder: TextEncoder) -> set[str]:
+    return {name for name, p in encoder.model.named_parameters() if p.requires_grad}
+
+
+def test_the_last_layers_or_the_norms_alone_are_trained(tmp_path):
+    folder = deep_bert(tmp_path)
+    last = learned(load_text_encoder(settings(folder, train={"name": "last", "layers": 2})))
+    assert {name.split(".")[2] for name in last} == {"1", "2"}
+    assert all(name.startswith("encoder.layer.") for name in last)
+    norms = learned(load_text_encoder(settings(folder, train="norms")))
+    assert norms
+    assert all("LayerNorm" in name for name in norms)
+    with pytest.raises(ModelError, match="has 3 layers"):
+        load_text_encoder(settings(folder, train={"name": "last", "layers": 4}))
+
+
+def test_a_cut_encoder_is_what_its_first_layers_give_and_is_saved_cut(tmp_path):
+    folder = deep_bert(tmp_path)
+    whole = load_text_encoder(settings(folder))
+    cut = load_text_encoder(settings(folder, train={"name": "first", "layers": 2}))
+    assert len(cut.model.encoder.layer) == 2  # pyright: ignore[reportAttributeAccessIssue, reportArgumentType]
+    assert learned(cut) == {name for name, _ in cut.model.named_parameters() if not name.startswith("pooler.")}
+    hidden = whole.model(**whole.tokenizer([TEXTS[1]], return_tensors="pt"), output_hidden_states=True).hidden_states[2]
+    torch.testing.assert_close(cut.encode([TEXTS[1]])[0], hidden[0].mean(0), atol=1e-5, rtol=0)
+    cut.save(tmp_path / "saved")
+    torch.testing.assert_close(
+        read_text_encoder(tmp_path / "saved").encode(TEXTS), cut.encode(TEXTS), atol=1e-6, rtol=0
+    )
+
+
+def test_the_last_token_is_the_last_of_the_text_on_either_side_of_the_padding(tiny_bert):
+    encoder = load_text_encoder(settings(tiny_bert, pooling="last"))
+    tokens = encoder.tokenizer(["liver cyst"], return_tensors="pt")
+    last = encoder.model(**tokens).last_hidden_state[0, -1]
+    torch.testing.assert_close(encoder.encode(["liver cyst", TEXTS[3]])[0], last, atol=1e-5, rtol=0)
+    mask = torch.tensor([[False, True, True], [True, True, False]])
+    hidden = torch.arange(6.0).view(2, 3, 1)
+    assert encoder._pooled(hidden, mask).flatten().tolist() == [2.0, 4.0]
+
+
+def test_a_text_is_cut_off_where_it_is_told(tiny_bert):
+    long = " ".join(["liver"] * 30)
+    cut, read = (load_text_encoder(settings(tiny_bert, long=long_)) for long_ in ("cut", "windows"))
+    assert cut.tokenize([long, "liver"]).shape[1] == 1 < read.tokenize([long, "liver"]).shape[1]
+    torch.testing.assert_close(cut.tokenize([long])[:, 0], read.tokenize([long])[:, 0])
+    assert "cut off" in str(cut.describe_long([long], "texts"))
+
+
+def test_low_rank_updates_count_by_alpha_and_only_where_they_are_named(tiny_bert):
+    tuning = {"name": "lora", "rank": 2, "alpha": 8, "layers": ["query", "key", "value"]}
+    encoder = load_text_encoder(settings(tiny_bert, train=tuning))
+    assert len(learned(encoder)) == 6
+    assert {m.factor for m in encoder.modules() if isinstance(m, LowRank)} == {4.0}

@@ -55,7 +55,7 @@ def test_an_abnormality_of_size_alone_is_learned(bank):
 
 def test_a_text_encoder_is_trained_along(tmp_path):
     folder = write_tiny_bert(tmp_path / "bert")
-    encoder = load_text_encoder(TextEncoderSettings(name=str(folder), max_length=16, train="lora", lora_rank=2))
+    encoder = load_text_encoder(TextEncoderSettings(name=str(folder), max_length=16, train={"name": "lora", "rank": 2}))
     bank = TextBank(tmp_path / "bank", encoder)
     texts = [
         "liver normal",

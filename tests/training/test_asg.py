@@ -47,7 +47,7 @@ def test_cxr_reach_every_term(tiny_cxr, word_bert: Path, tmp_path: Path, model: 
 
 
 def test_texts_are_trained_along_and_tags_stay(tiny_cxr, word_bert: Path, tmp_path: Path) -> None:
-    lora = {"model": TOKEN, "text": {"train": "lora", "lora_rank": 2}}
+    lora = {"model": TOKEN, "text": {"train": {"name": "lora", "rank": 2}}}
     parts = assemble(tiny_cxr[0], tmp_path / "run", cxr_config(word_bert, ASG, lora), "cpu")
     batch = parts.batch(0)
     assert not batch.pool.is_floating_point()

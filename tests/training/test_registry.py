@@ -260,12 +260,21 @@ def test_an_organ_too_small_for_the_grid_is_not_asked_about(tiny, word_bert, tmp
     assert reader.visible(gone, rows, "mask") == [False] * len(rows)
 
 
-@pytest.mark.parametrize("text", [{"train": "lora", "lora_rank": 2}, {"train": "full"}], ids=lambda text: text["train"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        {"train": {"name": "lora", "rank": 2}},
+        {"train": "full"},
+        {"train": {"name": "last", "layers": 1}},
+        {"train": "norms"},
+    ],
+    ids=str,
+)
 def test_a_text_encoder_trained_along_travels_with_the_model(tiny, word_bert, tmp_path, text):
     config = tiny_config(word_bert, {"text": text}, steps=3)
     folder = pretrain(tiny[0].path, tmp_path / "run", config)
     release = load_release(folder)
-    assert release.text_settings.train == "frozen"
+    assert release.text_settings.train.name == "frozen"
     prompt = next(iter(release.prompts))
     again = release.encoder().encode([prompt, "a text that was never seen"])
     torch.testing.assert_close(again[0], release.prompts[prompt], atol=1e-5, rtol=1e-5)

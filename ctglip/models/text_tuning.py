@@ -1,0 +1,155 @@
+"""What of a text encoder is trained: nothing, some of its layers, its norms, low-rank updates, or all of it."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+from torch import nn
+
+from ctglip.config import OneOf, Settings
+from ctglip.errors import ModelError
+from ctglip.models.lora import ALPHA, QUERY_AND_VALUE, add_lora
+
+_UNREAD = "pooler."
+"""BERT's pooler, which nothing reads."""
+
+
+class TextTuning(Settings):
+    """What all kinds have: a ``name``."""
+
+    name: str
+
+    @abstractmethod
+    def apply(self, model: nn.Module) -> None:
+        """Choose what is trained of a Hugging Face model, in place.
+
+        Raises:
+            ModelError: code ``text_encoder``: it has no such part.
+        """
+
+
+class FrozenText(TextTuning):
+    """Nothing is trained, so each text is embedded once."""
+
+    name: Literal["frozen"] = "frozen"  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    def apply(self, model: nn.Module) -> None:
+        """See ``TextTuning``."""
+        model.requires_grad_(False)
+
+
+class FullText(TextTuning):
+    """All of it is trained."""
+
+    name: Literal["full"] = "full"  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    def apply(self, model: nn.Module) -> None:
+        """See ``TextTuning``."""
+        for name, value in model.named_parameters():
+            value.requires_grad_(not name.startswith(_UNREAD))
+
+
+class LastLayersText(TextTuning):
+    """The last layers are trained.
+
+    Attributes:
+        layers: how many.
+    """
+
+    name: Literal["last"] = "last"  # pyright: ignore[reportIncompatibleVariableOverride]
+    layers: int = Field(default=4, ge=1)
+
+    def apply(self, model: nn.Module) -> None:
+        """See ``TextTuning``."""
+        model.requires_grad_(False)
+        for layer in _layers(model, self.layers)[-self.layers :]:
+            layer.requires_grad_(True)
+
+
+class FirstLayersText(TextTuning):
+    """The encoder is cut after its first layers (ASG's six), and all that is left is trained.
+
+    Attributes:
+        layers: how many are kept.
+    """
+
+    name: Literal["first"] = "first"  # pyright: ignore[reportIncompatibleVariableOverride]
+    layers: int = Field(default=6, ge=1)
+
+    def apply(self, model: nn.Module) -> None:
+        """See ``TextTuning``."""
+        config: Any = model.config
+        del _layers(model, self.layers)[self.layers :]
+        config.num_hidden_layers = self.layers
+        if getattr(config, "layer_types", None):
+            config.layer_types = config.layer_types[: self.layers]
+        FullText().apply(model)
+
+
+class NormsText(TextTuning):
+    """Layer norms alone are trained (HLIP's locked text encoder)."""
+
+    name: Literal["norms"] = "norms"  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    def apply(self, model: nn.Module) -> None:
+        """See ``TextTuning``."""
+        model.requires_grad_(False)
+        norms = [module for module in model.modules() if type(module).__name__.endswith("Norm")]
+        if not norms:
+            raise ModelError("The text encoder has no layer norm.", code="text_encoder", fix="Set text.train to full.")
+        for norm in norms:
+            norm.requires_grad_(True)
+
+
+class LowRankText(TextTuning):
+    """Low-rank updates of linear layers are trained (LoRA, arXiv 2106.09685).
+
+    Attributes:
+        rank: of the updates.
+        alpha: an update counts ``alpha / rank`` times.
+        dropout: of what an update reads.
+        layers: names of the linear layers; by default the projections to queries and values, whatever they are called.
+    """
+
+    name: Literal["lora"] = "lora"  # pyright: ignore[reportIncompatibleVariableOverride]
+    rank: int = Field(default=8, ge=1)
+    alpha: float = Field(default=ALPHA, gt=0)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    layers: tuple[str, ...] = QUERY_AND_VALUE
+
+    def apply(self, model: nn.Module) -> None:
+        """See ``TextTuning``."""
+        add_lora(model, self.rank, self.layers, self.alpha, self.dropout)
+
+
+TEXT_TUNINGS: dict[str, type[TextTuning]] = {
+    "frozen": FrozenText,
+    "last": LastLayersText,
+    "first": FirstLayersText,
+    "norms": NormsText,
+    "lora": LowRankText,
+    "full": FullText,
+}
+"""What is trained of a text encoder, by the ``name`` of the settings."""
+
+AnyTextTuning = Annotated[TextTuning, OneOf(TEXT_TUNINGS)]
+
+
+def _layers(model: nn.Module, wanted: int) -> nn.ModuleList:
+    """The transformer's layers, in their order."""
+    config: Any = model.config
+    count = int(getattr(config, "num_hidden_layers", 0))
+    for module in model.modules():
+        if isinstance(module, nn.ModuleList) and len(module) == count:
+            if wanted > count:
+                raise ModelError(
+                    f"text.train.layers is {wanted}, and the text encoder has {count} layers.",
+                    code="text_encoder",
+                    fix=f"Set text.train.layers to {count} or less.",
+                )
+            return module
+    raise ModelError(
+        "The layers of this text encoder are not known.", code="text_encoder", fix="Set text.train to full or frozen."
+    )
