@@ -26,14 +26,16 @@ def measured(
         return []
     found: list[Mention] = []
     hits = lexicon.measures.find(words)
-    for hit in hits:
-        span, change = Span(hit.start, hit.end), _change(hit, hits, scopes)
-        if hit.value[0] != "measure" or change is None:
+    changes = [hit for hit in hits if hit.value[0] == "change"]
+    for hit in hits if changes else ():
+        change = _change(hit, changes, scopes) if hit.value[0] == "measure" else None
+        if change is None:
             continue
         direction = change.value[1]
         observation = lexicon.data["measures"][hit.value[1]].get("up" if direction == "limit" else direction)
         if observation is None:
             continue
+        span = Span(hit.start, hit.end)
         fitting = [location for location in locations if _can_be(observation, location, lexicon)]
         location = _location(span, fitting or locations, mentions, scopes)
         if location is None:
@@ -85,14 +87,16 @@ def _can_be(observation: str, location: Location, lexicon: Lexicon) -> bool:
     return any(lexicon.resolve("observation", observation, organ, term.structure) for organ in term.organs)
 
 
-def _change(hit: TrieMatch, hits: Sequence[TrieMatch], scopes: Scopes) -> TrieMatch | None:
+def _change(hit: TrieMatch, changes: Sequence[TrieMatch], scopes: Scopes) -> TrieMatch | None:
     """The nearest change in the measure's clause."""
     start, end = scopes.clause_of(hit.start)
-    span = Span(hit.start, hit.end)
-    near = [m for m in hits if m.value[0] == "change" and start <= m.start < end]
-    distances = [(span.gap(Span(m.start, m.end)), n) for n, m in enumerate(near)]
-    distance, number = min(distances, default=(_REACH + 1, 0))
-    return near[number] if distance <= _REACH else None
+    near = [
+        (max(hit.start - change.end, change.start - hit.end, 0), n)
+        for n, change in enumerate(changes)
+        if start <= change.start < end
+    ]
+    distance, number = min(near, default=(_REACH + 1, 0))
+    return changes[number] if distance <= _REACH else None
 
 
 def _location(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import NamedTuple
 
 from ctglip.types import Laterality, Status
@@ -75,15 +76,8 @@ class Location(NamedTuple):
     level: str | None = None
     elliptic: bool = False
 
-    @property
-    def start(self) -> int:
-        """First word."""
-        return self.span.start
-
-    @property
-    def end(self) -> int:
-        """Word behind the last."""
-        return self.span.end
+    start = property(attrgetter("span.start"), doc="First word.")
+    end = property(attrgetter("span.end"), doc="Word behind the last.")
 
     @property
     def sidable(self) -> bool:
@@ -145,15 +139,8 @@ class Mention(NamedTuple):
     laterality: frozenset[str] = NO_SIDE
     side_leads: bool = False
 
-    @property
-    def start(self) -> int:
-        """First word."""
-        return self.span.start
-
-    @property
-    def end(self) -> int:
-        """Word behind the last."""
-        return self.span.end
+    start = property(attrgetter("span.start"), doc="First word.")
+    end = property(attrgetter("span.end"), doc="Word behind the last.")
 
 
 class Cue(NamedTuple):

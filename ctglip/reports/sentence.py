@@ -124,7 +124,9 @@ class Sentence:
         """Words that stand for a finding named before: "none on the left", "a tiny one", "but the left is moderate"."""
         found: list[Mention] = []
         pronouns, subjects = self.lexicon.lists["standing"], {p.start: p for p in self.locations if p.elliptic}
-        for i, word in enumerate(self.words if mentions else ()):
+        if not mentions or not (subjects or not pronouns.isdisjoint(self.words)):
+            return found
+        for i, word in enumerate(self.words):
             if word not in pronouns and i not in subjects:
                 continue
             elliptic = subjects.get(i) or subjects.get(i - 1)

@@ -29,7 +29,7 @@ _SHORT_ANSWER = re.compile(
     r"\s*(?:none|nil|no|absent|negative|normal|unremarkable|present|yes)[\s.]*(?:\n|$)", re.IGNORECASE
 )
 _LIST_GOES_ON = re.compile(r"\s*(?:[^.;:\n]{1,60};\s*)*(?:or|nor|and/or)\b", re.IGNORECASE)
-_LAST_WORD = re.compile(r"([A-Za-z][A-Za-z.]*|\d+)$")
+_LAST_WORD = re.compile(r"([A-Za-z][A-Za-z.]*+|\d++)$")
 
 
 def split_sentences(text: str) -> tuple[str, ...]:
@@ -56,8 +56,9 @@ def _add(found: list[str], piece: str) -> None:
         cut = max(piece.rfind(sign, 0, LONGEST) for sign in (", ", " ")) + 1 or LONGEST
         _add(found, piece[:cut])
         piece = piece[cut:]
-    piece = " ".join(_BULLET.sub("", piece, count=1).split()).rstrip(' "“”')
-    if any(c.isalnum() for c in piece):
+    bullet = _BULLET.match(piece)
+    piece = " ".join(piece[bullet.end() if bullet else 0 :].split()).rstrip(' "“”')
+    if piece[:1].isalnum() or any(c.isalnum() for c in piece):
         found.append(piece)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import compress
 from typing import Any, NamedTuple
 
 
@@ -49,13 +50,11 @@ class Trie:
         """All longest matches in order."""
         root, skipped = self._root, self.skipped
         found: list[TrieMatch] = []
-        if root.keys().isdisjoint(words):
-            return found
         count, taken = len(words), 0
-        for i, word in enumerate(words):
-            if word not in root or i < taken:
+        for i in compress(range(count), map(root.__contains__, words)):
+            if i < taken:
                 continue
-            node, j, end, value = root[word], i + 1, 0, None
+            node, j, end, value = root[words[i]], i + 1, 0, None
             while True:
                 if None in node:
                     end, value = j, node[None]
