@@ -52,6 +52,7 @@ class Scopes:
         self.bounds = Statements(words, self.cues, mentions, locations, self.lists, self.perception, tied).bounds()
         self._named = frozenset(locations)
         self._scopes: dict[str, list[Span]] = {"negation": [], "uncertainty": [], "history": []}
+        self._exceptions = [m.start for m in self.cues if m.kind == "exception"]
         self._ahead = [m.end for m in self.cues if m.kind == "negation" and m.direction == "before"]
         self.doubted: list[Span] = []
         self.hosts: list[tuple[int, int, bool]] = []
@@ -59,7 +60,7 @@ class Scopes:
         for cue in self.cues:
             self._spread(cue)
         if not DOUBTING.isdisjoint(words):
-            excepted = min((m.start for m in self.cues if m.kind == "exception"), default=len(words))
+            excepted = min(self._exceptions, default=len(words))
             known = [mention for mention in mentions if mention[0] < excepted]
             self._scopes["uncertainty"] += doubts(words, known, self.clause_of, self.lists)
         self._earlier_examinations()
@@ -163,7 +164,7 @@ class Scopes:
         mixed = self.words[self.clause_of(start)[0]] == ","
         placed = mixed or not self.lists["placing"].isdisjoint(self.words[named.start : named.end + 1])
         listed = not {"or", "nor", "and"}.isdisjoint(self.words[last:end])
-        if placed and not listed and (self.lists["verb"] | self.perception).isdisjoint(rest):
+        if placed and not listed and self.lists["verb"].isdisjoint(rest) and self.perception.isdisjoint(rest):
             self.doubted.append(named)
 
     def _paired(self, cue: Cue, start: int, end: int) -> bool:
@@ -196,9 +197,7 @@ class Scopes:
 
     def _stop(self, kind: str, start: int, end: int) -> int:
         """Where a cue that looks ahead stops short of its clause's end."""
-        for cue in self.cues:
-            if start <= cue.start < end and cue.kind == "exception":
-                end = cue.start
+        end = min((i for i in self._exceptions if start <= i < end), default=end)
         for i in range(start, end):
             word = self.words[i]
             if word == "," and i + 1 < end:
@@ -247,8 +246,8 @@ class Scopes:
 
     def _back(self, kind: str, start: int, end: int) -> int:
         """How far a cue that looks back reaches: past an exception, and for doubts past the last comma."""
-        for cue in self.cues:
-            if start <= cue.start < end and cue.kind == "exception" and cue.start > start:
+        for cue in self.cues if self._exceptions else ():
+            if start < cue.start < end and cue.kind == "exception":
                 start = cue.end
         if kind == "negation":
             return start
@@ -263,8 +262,9 @@ class Scopes:
 
     def _spare(self, start: int, end: int) -> None:
         """Take out of a denial what its object only belongs to: "no rupture of the aneurysm"."""
+        ties = self.lists["begins_tie"]
         for i in range(start, end):
-            linker = self._linker(i)
+            linker = self._linker(i) if self.words[i] in ties else None
             if linker is None:
                 continue
             length, kind = linker
@@ -278,8 +278,6 @@ class Scopes:
 
     def _linker(self, i: int) -> tuple[int, str] | None:
         """(words, list) of what ties a denied word to what it belongs to, causes or would explain."""
-        if self.words[i] not in self.lists["begins_tie"]:
-            return None
         for length in (3, 2, 1):
             text = " ".join(self.words[i : i + length])
             for kind in ("explained", "tying", "causing"):
@@ -347,8 +345,10 @@ class Scopes:
 
     def excepted(self, start: int, other: int) -> bool:
         """Whether an exception stands between two words: "no metastasis other than the lesion in the ilium"."""
+        if not self._exceptions:
+            return False
         low, high = min(start, other), max(start, other)
-        return any(m.kind == "exception" and low < m.start < high for m in self.cues)
+        return any(low < i < high for i in self._exceptions)
 
     def is_host(self, start: int) -> bool:
         """Whether what is denied only belongs to the finding that begins there."""
@@ -371,14 +371,13 @@ class Scopes:
         return start - last < 3 and "," not in self.words[last:start] and not self._names_a_mention(Span(last, start))
 
     def _cue_inside(self, start: int, end: int) -> bool:
-        return any(start < m.start < end and m.kind == "uncertainty" for m in self.cues)
+        return end - start > 1 and any(start < m.start < end and m.kind == "uncertainty" for m in self.cues)
 
     def _within(self, kind: str, index: int) -> bool:
         scopes = self._scopes[kind]
-        return bool(scopes) and any(start <= index < end for start, end in scopes)
+        return any(start <= index < end for start, end in scopes) if scopes else False
 
     def has(self, kind: str, start: int, end: int) -> bool:
         """Whether a cue of a kind ("normal", "unassessable") stands in a stretch, not denied itself."""
-        if not self.cues:
-            return False
-        return any(m.kind == kind and start <= m.start < end and not self.denies_normal(m.start) for m in self.cues)
+        at = [m.start for m in self.cues if m.kind == kind and start <= m.start < end]
+        return any(not self.denies_normal(i) for i in at) if at else False

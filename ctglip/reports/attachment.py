@@ -79,7 +79,8 @@ class Attachment:
             return Attached(mention, self._group(mention, mention.location))
         if not self.locations:
             return Attached(mention, [])
-        inside = [p for p in self.locations if p.start < mention.end and p.end > mention.start]
+        first, last = mention.span
+        inside = [p for p in self.locations if p.start < last and p.end > first]
         if inside and self._fits(mention, inside[-1]) and not inside[-1].term.weak:
             part = self._part_named(mention, inside[-1])
             return Attached(mention, self._group(mention, part)) if part else self._coordinated(mention, inside[-1])
@@ -221,6 +222,8 @@ class Attachment:
         return [p for p in listed if p is location or (self._fits(mention, p) and not self.adjacent(p))]
 
     def _listed_with(self, location: Location) -> Sequence[Location]:
+        if len(self.locations) == 1:
+            return self.locations
         low = high = self._index(location)
         while low > 0 and self._joined(self.locations[low - 1], self.locations[low]):
             low -= 1
@@ -229,7 +232,8 @@ class Attachment:
         return self.locations[low : high + 1]
 
     def _index(self, location: Location) -> int:
-        return next(n for n, other in enumerate(self.locations) if other[:2] == location[:2])
+        span, term = location.span, location.term
+        return next(n for n, other in enumerate(self.locations) if other.span == span and other.term == term)
 
     def _joined(self, first: Location, second: Location) -> bool:
         if self.scopes.clause_of(first.start) != self.scopes.clause_of(second.start):
@@ -315,14 +319,19 @@ class Attachment:
         """Whether it is named for what lies next to it ("adjacent to the heart")."""
         if location.term.near:
             return True
-        last = max((p.end for p in self.locations if p.end <= location.start), default=0)
+        start, end = location.span
         lists, words = self.lexicon.lists, self.words
-        for i in range(max(last, location.start - 4), location.start):
-            if words[i] in lists["beside"] and words[i + 1] not in lists["portion"]:
-                return True
-            if words[i] in _FRONT_OR_BACK and words[i + 1] == "to":
-                return True
-        return location.end < len(words) and words[location.end] in lists["based"]
+        if end < len(words) and words[end] in lists["based"]:
+            return True
+        before = words[max(start - 4, 0) : start]
+        if lists["beside"].isdisjoint(before) and _FRONT_OR_BACK.isdisjoint(before):
+            return False
+        last = max((p.end for p in self.locations if p.end <= start), default=0)
+        return any(
+            (words[i] in lists["beside"] and words[i + 1] not in lists["portion"])
+            or (words[i] in _FRONT_OR_BACK and words[i + 1] == "to")
+            for i in range(max(last, start - 4), start)
+        )
 
     def _region(self, location: Location) -> bool:
         return location.term.organ is not None and self.lexicon.organs[location.term.organ].group == "regions"

@@ -126,7 +126,7 @@ class Statements:
         return self._denied(start, at) and not _ALTERNATIVE.isdisjoint(rest) and self.lists["verb"].isdisjoint(rest)
 
     def _denied(self, start: int, at: int) -> bool:
-        return bool(self.denials) and any(start <= i < at for i in self.denials)
+        return any(start <= i < at for i in self.denials) if self.denials else False
 
     def _states(self, start: int, at: int) -> bool:
         """Whether a stretch says something by itself: it names a finding, or a state."""

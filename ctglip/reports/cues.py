@@ -14,6 +14,7 @@ def word_lists(data: dict[str, Any]) -> dict[str, frozenset[str]]:
     lists = {name: frozenset(words) for name, words in data["words"].items()}
     lists["standing"] = lists["quantity"] | lists["pronoun"]
     lists["deciding"] = lists["quantity"] | {",", "and", ";", ":", "no", "there"}
+    lists["perceiving"] = lists["being"] | {phrase(text)[0] for text in data["perception"]}
     ties = (text for name in ("explained", "tying", "causing") for text in lists[name])
     lists["begins_tie"] = frozenset(text.split()[0] for text in ties)
     return lists

@@ -238,7 +238,9 @@ class _RowBuilder:
             (named, other)
             for named, other in self.found
             if other.organ and lexicon.organs[other.organ].group == group and other.status in _STATED
-            if other.abnormality and other.abnormality not in lexicon.vague | lexicon.describing
+            if other.abnormality
+            and other.abnormality not in lexicon.vague
+            and other.abnormality not in lexicon.describing
             if self.scopes.clause_of(named.start) == clause
         ]
 

@@ -36,6 +36,7 @@ def give_sides(
     given: dict[int, frozenset[str]] = {}
     inside = {i for location in locations for i in range(*location.span)}
     elliptic = {location.start for location in locations if location.elliptic}
+    starts = _starts(locations, mentions)
     for i, word in enumerate(words):
         side = SIDES.get(word)
         if side is None or i in elliptic or (i in inside and word not in ("both", "bilateral")):
@@ -44,7 +45,7 @@ def give_sides(
         if holder is not None:
             located[holder] = located[holder]._replace(sides=located[holder].sides | {side})
             continue
-        for kind, number in _owners(words, i, located, mentions, lexicon):
+        for kind, number in _owners(words, i, located, mentions, lexicon, starts):
             if kind == "location":
                 located[number] = _with_side(located[number], side, lexicon)
             else:
@@ -57,17 +58,27 @@ def _holder(i: int, locations: Sequence[Location]) -> int | None:
     return next((n for n, p in enumerate(locations) if p.start < i < p.end and p.sidable), None)
 
 
-def _owners(
-    words: list[str], i: int, locations: Sequence[Location], mentions: Sequence[Span], lexicon: Lexicon
-) -> list[Owner]:
-    """What the side at a word belongs to."""
+def _starts(locations: Sequence[Location], mentions: Sequence[Span]) -> dict[int, list[Owner]]:
+    """What begins at each word that a name begins at."""
     starts: dict[int, list[Owner]] = {}
     for number, location in enumerate(locations):
         starts.setdefault(location.start, [] if location.elliptic else [("location", number)])
-    if words[i] == "two" and i + 1 not in starts:
-        return []  # "two nodules" are not on two sides
     for start, number in {start: number for number, (start, _) in enumerate(mentions)}.items():
         starts.setdefault(start, []).append(("mention", number))
+    return starts
+
+
+def _owners(
+    words: list[str],
+    i: int,
+    locations: Sequence[Location],
+    mentions: Sequence[Span],
+    lexicon: Lexicon,
+    starts: dict[int, list[Owner]],
+) -> list[Owner]:
+    """What the side at a word belongs to."""
+    if words[i] == "two" and not any(location.start == i + 1 for location in locations):
+        return []  # "two nodules" are not on two sides
     compared = _compared(words, i, lexicon)
     comparing = not lexicon.lists["comparing"].isdisjoint(words[max(0, i - 3) : i])
     comparing = comparing and not (words[i - 1] in _DESCRIBING and i + 1 in starts)  # "a prominent left hilar node"
@@ -75,9 +86,7 @@ def _owners(
         return []
     alone = i > 1 and (words[i - 1] == "on" or (words[i - 1] == "in" and words[i + 1 : i + 2] in ([], ["."], [","])))
     stands_for = (
-        next((w for w in reversed(words[: max(i - 1, 0)]) if w not in lexicon.perception | lexicon.lists["being"]), "")
-        if alone
-        else ""
+        next((w for w in reversed(words[: max(i - 1, 0)]) if w not in lexicon.lists["perceiving"]), "") if alone else ""
     )
     amount = i > 2 and words[i - 3] == "," and stands_for in lexicon.lists["quantity"]
     if (

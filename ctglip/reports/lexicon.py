@@ -84,6 +84,9 @@ class Lexicon:
         self.station = lru_cache(maxsize=1024)(self.station)
         self.pair_of = lru_cache(maxsize=1024)(self.pair_of)
         self.inside = lru_cache(maxsize=4096)(self.inside)
+        self.side_of = {None: None, **{name: organ.side for name, organ in organs.organs.items()}}.__getitem__
+        self.home_of = lru_cache(maxsize=4096)(self.home_of)
+        self.is_nodal = lru_cache(maxsize=4096)(self.is_nodal)
         self.fits = lru_cache(maxsize=65_536)(self.fits)
         self._near = lru_cache(maxsize=65_536)(self._near_organ)
 
@@ -292,10 +295,6 @@ class Lexicon:
         home = self.abnormalities[abnormality].default_organ
         side = self.organs[organ].side
         return self.organs.on_side(home, side) if side else home
-
-    def side_of(self, organ: str | None) -> Side | None:
-        """The side of an organ."""
-        return self.organs[organ].side if organ else None
 
     def sides_of(self, location: Location) -> frozenset[str]:
         """The sides that the words give a location, else the side of its organ."""

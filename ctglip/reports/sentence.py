@@ -56,8 +56,10 @@ class Sentence:
         """The cues, each without the words of a concept: "no contrast extravasation" denies, "no contrast" does not."""
         found: list[Cue] = []
         for cue in self.lexicon.find_cues(self.words):
-            within = (start for start, end in spans if cue.start < start < cue.end < end)
-            start = next(within, None) if cue.kind == "pseudo" else None
+            if cue.kind != "pseudo":
+                found.append(cue)
+                continue
+            start = next((start for start, end in spans if cue.start < start < cue.end < end), None)
             if start is None:
                 found.append(cue)
                 continue
@@ -148,9 +150,7 @@ class Sentence:
         """The side of a word that stands for a finding, none with another place, None where it stands for nothing."""
         pronoun = self.words[i] in self.lexicon.lists["pronoun"]
         begin = i + 1
-        while (
-            self.words[begin : begin + 1] and self.words[begin] in self.lexicon.perception | self.lexicon.lists["being"]
-        ):
+        while self.words[begin : begin + 1] and self.words[begin] in self.lexicon.lists["perceiving"]:
             begin += 1  # "a small one is seen on the left"
         following = self.words[begin : begin + 3]
         if following and following[0] in ("on", "in", "at"):
