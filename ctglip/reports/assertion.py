@@ -50,7 +50,7 @@ class Scopes:
         self.cues = list(self._with_denials([m for m in cues if m not in covered] if covered else cues, inside))
         self.telling = [m for m in cues if m.kind == "history" and m.direction == "still"]
         self.bounds = Statements(words, self.cues, mentions, locations, self.lists, self.perception, tied).bounds()
-        self._named = frozenset(locations)
+        self._named = locations
         self._scopes: dict[str, list[Span]] = {"negation": [], "uncertainty": [], "history": []}
         self._exceptions = [m.start for m in self.cues if m.kind == "exception"]
         self._ahead = [m.end for m in self.cues if m.kind == "negation" and m.direction == "before"]

@@ -94,7 +94,7 @@ class _RowBuilder:
     def _claim(self, locations: Sequence[Location]) -> None:
         """Mark locations as spoken for; a station that was made for a mention is none of the sentence's."""
         for location in locations:
-            self.claimed.add(next((n for n, p in enumerate(self.locations) if p is location), None))
+            self.claimed.add(_number_of(location, self.locations))
 
     def _rows_of(self, mention: Mention, locations: Sequence[Location]) -> list[StatedOrgan]:
         status = mention.assertion or self.scopes.assertion(mention.start, mention.end)
@@ -102,16 +102,18 @@ class _RowBuilder:
             return self._on_no_side(mention, status)
         reason = self.scopes.reason(mention.start) if status == "uncertain" else None
         found: list[StatedOrgan] = []
+        clause = self.scopes.clause_of(mention.start)
         for location in locations:
+            before = len(found)
             for organ, laterality in self._members(mention, location):
                 resolved = self.lexicon.meaning(mention.concept, organ, location.term.structure) if organ else None
                 if resolved is None:
                     continue
-                if self.scopes.clause_of(location.start) == self.scopes.clause_of(mention.start):
-                    self._claim([location])
                 side = laterality or self.lexicon.side_of(resolved[1])
                 side = side or self._side_of_lungs(mention, resolved[1])
                 found.append(StatedOrgan(resolved[1], resolved[0], status, side, location.level, reason))
+            if len(found) > before and self.scopes.clause_of(location.start) == clause:
+                self._claim([location])
         return found or self._with_last_mention(mention, status) or list(self._unplaced(mention, status))
 
     def _on_no_side(self, mention: Mention, status: Status) -> list[StatedOrgan]:
@@ -311,6 +313,13 @@ class _RowBuilder:
         if self.sentence.text.endswith(":") or _INTRODUCTION.match(self.sentence.text):
             return None
         return self.scopes.assertion(location.start, location.end)
+
+
+def _number_of(location: Location, locations: Sequence[Location]) -> int | None:
+    for number, other in enumerate(locations):
+        if other is location:
+            return number
+    return None
 
 
 def read_sentence(text: str, lexicon: Lexicon) -> SentenceReading:

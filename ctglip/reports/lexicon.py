@@ -8,7 +8,7 @@ in an organ: "effusion" in the pleura is a pleural effusion, since the dictionar
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property, lru_cache
+from functools import cache, cached_property
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,9 @@ from ctglip.reports.mentions import NO_SIDE, SIDES, STATION, Concept, Cue, Locat
 from ctglip.reports.sharing import JOINTS, elided, sharing
 from ctglip.reports.spelling import SHORTEST, Spelling
 from ctglip.reports.trie import Trie, TrieMatch
-from ctglip.reports.words import definite, normal_form, phrase, read_words
+from ctglip.reports.words import Forms, definite, normal_form, phrase, read_words
 from ctglip.vocabulary.abnormalities import AbnormalityDictionary
-from ctglip.vocabulary.organs import Organ, OrganDictionary, Side
+from ctglip.vocabulary.organs import Organ, OrganDictionary
 
 _FOLDER = Path(__file__).parent
 
@@ -78,17 +78,17 @@ class Lexicon:
         self._expansion = add_abbreviations(self.concepts, self.locations, abnormalities.names, organs.names)
         named, spelled = {*self.locations.words, *self.concepts.words, *SIDES}, map(normal_form, self.data["spelled"])
         self.spelling = Spelling({word for trie in tries for word in trie.words}, spelled, named)
-        self._form = lru_cache(maxsize=100_000)(self._mended)
-        self.resolve = lru_cache(maxsize=65_536)(self._resolve)
-        self.term_of = lru_cache(maxsize=1024)(self.term_of)
-        self.station = lru_cache(maxsize=1024)(self.station)
-        self.pair_of = lru_cache(maxsize=1024)(self.pair_of)
-        self.inside = lru_cache(maxsize=4096)(self.inside)
+        self._form = Forms(self._mended).__getitem__
+        self.resolve = cache(self._resolve)
+        self.term_of = cache(self.term_of)
+        self.station = cache(self.station)
+        self.pair_of = cache(self.pair_of)
+        self.inside = cache(self.inside)
         self.side_of = {None: None, **{name: organ.side for name, organ in organs.organs.items()}}.__getitem__
-        self.home_of = lru_cache(maxsize=4096)(self.home_of)
-        self.is_nodal = lru_cache(maxsize=4096)(self.is_nodal)
-        self.fits = lru_cache(maxsize=65_536)(self.fits)
-        self._near = lru_cache(maxsize=65_536)(self._near_organ)
+        self.home_of = cache(self.home_of)
+        self.is_nodal = cache(self.is_nodal)
+        self.fits = cache(self.fits)
+        self._near = self._near_organs()
 
     def _mended(self, word: str) -> str:
         if self._expansion.is_exact(word):
@@ -134,13 +134,17 @@ class Lexicon:
     def find_locations(self, words: Sequence[str]) -> list[TrieMatch]:
         """Organ phrases, and words such as "paraduodenal" that stand for what is next to an organ."""
         found = self.locations.find(words)
-        covered = {i for start, end, _ in found for i in range(start, end)}
         named = [hit for hit in found if hit.start and hit.end - hit.start > 1]
-        more = [location for hit in named for location in elided(words, hit, covered, self.locations)]
-        long = [(i, word) for i, word in enumerate(words) if len(word) > 8 and i not in covered]
-        more += [TrieMatch(i, i + 1, term) for i, word in long if (term := self._near(word))]
-        if more:
-            found = sorted([*found, *more], key=itemgetter(0, 1))
+        near = not self._near.keys().isdisjoint(words)
+        if named or near:
+            covered = {i for start, end, _ in found for i in range(start, end)}
+            more = [location for hit in named for location in elided(words, hit, covered, self.locations)]
+            beside = (
+                [(i, word) for i, word in enumerate(words) if word in self._near and i not in covered] if near else ()
+            )
+            more += [TrieMatch(i, i + 1, self._near[word]) for i, word in beside]
+            if more:
+                found = sorted([*found, *more], key=itemgetter(0, 1))
         return [hit for hit in found if hit.value.organs]
 
     def find_cues(self, words: Sequence[str]) -> list[Cue]:
@@ -157,12 +161,15 @@ class Lexicon:
         shared = [m for hit in listed for m in sharing(words, hit, covered, self.concepts, self.locations)]
         return sorted((*found, *shared), key=lambda hit: hit[:2]) if shared else found
 
-    def _near_organ(self, word: str) -> OrganTerm | None:
+    def _near_organs(self) -> dict[str, OrganTerm]:
+        """Long words such as "paraduodenal" that stand for what is next to an organ."""
+        found: dict[str, OrganTerm] = {}
+        single = {word: term for word in self.locations.words if (term := self.locations.get((word,))) is not None}
         for prefix in _PREFIXES:
-            term = self.locations.get((word[len(prefix) :],)) if word.startswith(prefix) else None
-            if term is not None and term.structure is None:
-                return term._replace(near=True)
-        return None
+            for word, term in single.items():
+                if term.structure is None and len(prefix) + len(word) > 8:
+                    found.setdefault(prefix + word, term._replace(near=True))
+        return found
 
     def inside(self, organs: frozenset[str]) -> frozenset[str]:
         """The parts of some organs."""

@@ -72,10 +72,10 @@ class Sentence:
         return i > 1 and not (self.words[i - 1] in ("and", "or") and self.words[i - 2] in SIDES)
 
     def _mention(self, span: Span, concept: Concept, sides: frozenset[str]) -> Mention:
-        before = self.words[max(0, span.start - _SIDE_BEFORE) : span.end] if sides else ()
+        before = self.words[max(0, span.start - _SIDE_BEFORE) : span.end]
         if concept.name == "injury" and "grade" in self.words[max(0, span.start - _SIDE_BEFORE) : span.start]:
             concept = Concept("abnormality", "laceration")
-        leads = any(SIDES.get(word) in sides for word in before)
+        leads = any(SIDES.get(word) in sides for word in before) if sides else False
         return Mention(span, concept, laterality=sides, side_leads=leads)
 
     def _second_concepts(self, mentions: Sequence[Mention]) -> list[Mention]:
