@@ -47,7 +47,7 @@ class Scopes:
         self.perception = lexicon.perception
         inside = {i for a, b in mentions if b - a > 1 for i in range(a, b)}
         covered = [m for m in cues if m.start in inside and any(a <= m.start and m.end <= b for a, b in mentions)]
-        self.cues = list(self._with_denials([m for m in cues if m not in covered] if covered else cues, inside))
+        self.cues = self._with_denials([m for m in cues if m not in covered] if covered else cues, inside)
         self.telling = [m for m in cues if m.kind == "history" and m.direction == "still"]
         self.bounds = Statements(words, self.cues, mentions, locations, self.lists, self.perception, tied).bounds()
         self._named = locations
@@ -73,17 +73,19 @@ class Scopes:
         if len(self.bounds) == 1:
             return self.bounds[0]
         for span in self.bounds:
-            if span.start <= index < span.end:
+            if span[0] <= index < span[1]:
                 return span
         return Span(0, len(self.words))
 
     # --- cues
 
-    def _with_denials(self, cues: Sequence[Cue], inside: AbstractSet[int]) -> Iterator[Cue]:
+    def _with_denials(self, cues: Sequence[Cue], inside: AbstractSet[int]) -> Sequence[Cue]:
         """ "not" (or "cannot be", "no longer") and a word of perception become one denial of what stands before."""
         if self.lists["deny"].isdisjoint(self.words) and "longer" not in self.words:
-            yield from cues
-            return
+            return cues
+        return list(self._denials(cues, inside))
+
+    def _denials(self, cues: Sequence[Cue], inside: AbstractSet[int]) -> Iterator[Cue]:
         taken = -1
         starts = {cue.start: cue for cue in cues}
         for i, word in enumerate(self.words):

@@ -15,6 +15,7 @@ from ctglip.reports.mentions import SIDES, Cue, Span
 _PARTING = frozenset({",", "and", ";"})
 _SIZES = frozenset({"mm", "cm"})
 _ALTERNATIVE = frozenset({"or", "nor"})
+_JOINTS = _PARTING | _ALTERNATIVE
 
 
 class Statements:
@@ -54,6 +55,7 @@ class Statements:
         self._mention_ends = {end for _, end in mentions}
         for cue in cues:
             self._sort(cue)
+        self._joints = [i for i, word in enumerate(words) if word in _JOINTS or i in self.breaks]
 
     def _sort(self, cue: Cue) -> None:
         kind, direction = cue.kind, cue.direction
@@ -172,20 +174,16 @@ class Statements:
     def _pieces(self, at: int) -> Iterator[tuple[int, int, str]]:
         """(start, end, what joins it) of the stretches between commas, "and" and "or" from the joint ``at`` on."""
         begin, joint = at + 1, self.words[at]
-        for i in range(at + 1, len(self.words) + 1):
-            last = i == len(self.words)
-            if (
-                not last
-                and self.words[i] not in _PARTING
-                and self.words[i] not in _ALTERNATIVE
-                and i not in self.breaks
-            ):
+        for i in self._joints:
+            if i <= at:
                 continue
             if i > begin:
                 yield begin, i, joint
-            if last or i in self.breaks or self.words[i] == ";":
+            if i in self.breaks or self.words[i] == ";":
                 return
             joint, begin = self.words[i], i + 1
+        if len(self.words) > begin:
+            yield begin, len(self.words), joint
 
     def _opens(self, a: int, b: int, start: int, at: int) -> bool:
         """Whether a piece begins anew: "there is", "no ...", "small right effusion", "diverticula without ..."."""

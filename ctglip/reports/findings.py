@@ -75,7 +75,7 @@ class _RowBuilder:
         self.claimed: set[int | None] = set()
         self.found: list[tuple[Mention, StatedOrgan]] = []
 
-    def rows(self) -> Iterator[StatedOrgan]:
+    def rows(self) -> list[StatedOrgan]:
         """All rows of the sentence."""
         mentions = [mention for mention in self.sentence.mentions if not mention.concept.silent]
         for mention in mentions:
@@ -84,10 +84,12 @@ class _RowBuilder:
             if attached.sided is not None:
                 self.locations = [attached.sided if p[:2] == attached.sided[:2] else p for p in self.locations]
                 self.attachment = Attachment(self.sentence, self.locations)
-            self._claim(attached.claimed)
+            if attached.claimed:
+                self._claim(attached.claimed)
             self.found += [(attached.mention, row) for row in self._rows_of(attached.mention, attached.locations)]
-        yield from (row for mention, row in self.found if not self._named_better(mention, row))
-        yield from self._organ_rows()
+        rows = [row for mention, row in self.found if not self._named_better(mention, row)]
+        rows += self._organ_rows()
+        return rows
 
     # --- one mention
 

@@ -25,9 +25,9 @@ Owner = tuple[Literal["location", "mention"], int]
 
 
 def give_sides(
-    words: list[str], locations: Sequence[Location], mentions: Sequence[Span], lexicon: Lexicon
+    words: list[str], sided: Sequence[int], locations: Sequence[Location], mentions: Sequence[Span], lexicon: Lexicon
 ) -> tuple[list[Location], dict[int, frozenset[str]]]:
-    """Each side word goes to the name it stands in front of, else to the nearest name before it.
+    """Each side word (at the indices ``sided``) goes to the name it stands in front of, else to the nearest before it.
 
     Returns:
         the locations with their sides, and for the index of each mention its sides.
@@ -37,9 +37,9 @@ def give_sides(
     inside = {i for location in locations for i in range(*location.span)}
     elliptic = {location.start for location in locations if location.elliptic}
     starts = _starts(locations, mentions)
-    for i, word in enumerate(words):
-        side = SIDES.get(word)
-        if side is None or i in elliptic or (i in inside and word not in ("both", "bilateral")):
+    for i in sided:
+        side = SIDES[words[i]]
+        if i in elliptic or (i in inside and words[i] not in ("both", "bilateral")):
             continue
         holder = _holder(i, located) if i in inside else None
         if holder is not None:
@@ -215,13 +215,18 @@ def _is_subject(words: list[str], after: int, lexicon: Lexicon) -> bool:
 
 
 def other_sides(
-    words: list[str], locations: list[Location], lexicon: Lexicon, homes: Sequence[tuple[int, str]] = ()
+    words: list[str],
+    sided: Sequence[int],
+    locations: list[Location],
+    lexicon: Lexicon,
+    homes: Sequence[tuple[int, str]] = (),
 ) -> list[Location]:
     """ "The right kidney is normal, the left is small": a side that stands for the organ named before."""
     inside = {i for location in locations for i in range(*location.span)}
     found: list[Location] = []
-    for i, word in enumerate(words):
-        if SIDES.get(word) not in ("left", "right") or i in inside or i == 0:
+    for i in sided:
+        word = words[i]
+        if SIDES[word] not in ("left", "right") or i in inside or i == 0:
             continue
         after = i + 2 if words[i + 1 : i + 2] and words[i + 1] in ("side", "one") else i + 1
         if words[i - 1] in _PREPOSITIONS or not _is_subject(words, after, lexicon):

@@ -87,6 +87,7 @@ class Lexicon:
         self.side_of = {None: None, **{name: organ.side for name, organ in organs.organs.items()}}.__getitem__
         self.home_of = cache(self.home_of)
         self.is_nodal = cache(self.is_nodal)
+        self.head_of = cache(self.head_of)
         self.fits = cache(self.fits)
         self._near = self._near_organs()
 

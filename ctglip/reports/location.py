@@ -39,8 +39,8 @@ def find_locations(
     Returns:
         locations in order, and for the index of each mention its sides.
     """
-    sided = not SIDES.keys().isdisjoint(words)
-    locations = [Location(Span(m.start, m.end), m.value) for m in lexicon.find_locations(words)]
+    sided = [i for i, word in enumerate(words) if word in SIDES]
+    locations = [Location(Span(start, end), term) for start, end, term in lexicon.find_locations(words)]
     if sided:
         locations = [_with_named_side(words, location) for location in locations]
     levels = vertebrae(words, tied, lexicon, locations)
@@ -50,8 +50,8 @@ def find_locations(
         locations = sorted([*levels, *named], key=_start)
     mention_sides: dict[int, frozenset[str]] = {}
     if sided:
-        locations = sorted([*locations, *other_sides(words, locations, lexicon, homes)], key=_start)
-        locations, mention_sides = give_sides(words, locations, mentions, lexicon)
+        locations = sorted([*locations, *other_sides(words, sided, locations, lexicon, homes)], key=_start)
+        locations, mention_sides = give_sides(words, sided, locations, mentions, lexicon)
     if not locations:
         return [], mention_sides
     locations = _carry_sides(_merge(words, locations, lexicon), lexicon)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from ctglip.reports.lexicon import Lexicon
@@ -13,6 +14,7 @@ _SUFFIXES = frozenset({"th", "st", "nd", "rd"})
 _REGION = {"c": "C", "t": "T", "d": "T", "l": "L", "s": "S"}
 _SPINE = {"cervical": "C", "thoracic": "T", "dorsal": "T", "lumbar": "L"}
 _COLUMN = [(r, n) for r, count in (("C", 7), ("T", 12), ("L", 5), ("S", 1)) for n in range(1, count + 1)]
+_DIGIT = re.compile(r"\d")
 _SKELETON = frozenset({"bones", "vertebrae", "vertebrae_soft", "nervous", "regions", "body_wall"})
 _SEQUENCES = ("weighted", "signal", "hyperintense", "hypointense", "sequence")
 """Words behind "T1" that make it one of MRI's."""
@@ -30,9 +32,9 @@ def vertebrae(
     words: list[str], tied: frozenset[int], lexicon: Lexicon, locations: Sequence[Location]
 ) -> list[Location]:
     """ "L1", "T12-L2", "L4-5", "fifth lumbar vertebra", each level a location of its own."""
-    telling = [i for i, word in enumerate(words) if word[-1].isdecimal() or word in _SPINE]
-    if not telling:
+    if not (_DIGIT.search(" ".join(words)) or not _SPINE.keys().isdisjoint(words)):
         return []
+    telling = [i for i, word in enumerate(words) if word[-1].isdecimal() or word in _SPINE]
     taken = {i for location in locations if location.end - location.start > 1 for i in range(*location.span)}
     found: list[Location] = []
     last: tuple[Level, int] | None = None

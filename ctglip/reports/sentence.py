@@ -12,6 +12,7 @@ from ctglip.reports.measures import measured, removed, size_in
 from ctglip.reports.mentions import NO_SIDE, SIDES, Concept, Cue, Location, Mention, Span
 
 _NUMBERS = frozenset({"two", "three", "several", "few"})
+_NODE = "visible_lymph_node"
 _SIDE_BEFORE = 6
 """Words at most between a side and the mention that it stands before."""
 
@@ -38,7 +39,9 @@ class Sentence:
         if not SIDES.keys().isdisjoint(self.words):
             homes = [(span.end, home) for span, concept in named if (home := lexicon.home_of(concept))]
         self.locations, sides = find_locations(self.words, tied, lexicon, spans, homes)
-        mentions = [self._mention(*parts, sides.get(n, NO_SIDE)) for n, parts in enumerate(named)]
+        mentions = [Mention(span, concept) for span, concept in named]
+        if sides or "grade" in self.words:
+            mentions = [self._sided(mention, sides.get(n, NO_SIDE)) for n, mention in enumerate(mentions)]
         if not lexicon.compounded.isdisjoint(self.words):
             mentions += self._second_concepts(mentions)
         again = self._repeated(mentions)
@@ -48,7 +51,10 @@ class Sentence:
         subjects = [Cue(p.start, p.start, "break") for p in self.locations if p.elliptic and self._begins(p.start)]
         cues = [*self.cues, *subjects]
         self.scopes = Scopes(self.words, cues, spans, lexicon, tied, nouns, lambda: lexicon.definite(text))
-        mentions = [self._node(mention, mentions) for mention in self._without_headings(mentions)]
+        mentions = [
+            self._node(mention, mentions) if mention.concept.name == _NODE else mention
+            for mention in self._without_headings(mentions)
+        ]
         gone = removed(self.words, self.locations, mentions, lexicon)
         self.mentions = [*mentions, *measured(self.words, self.locations, mentions, self.scopes, lexicon), *gone]
 
@@ -71,12 +77,14 @@ class Sentence:
         """Whether a side that is a subject begins a statement, and is not the second of two."""
         return i > 1 and not (self.words[i - 1] in ("and", "or") and self.words[i - 2] in SIDES)
 
-    def _mention(self, span: Span, concept: Concept, sides: frozenset[str]) -> Mention:
-        before = self.words[max(0, span.start - _SIDE_BEFORE) : span.end]
-        if concept.name == "injury" and "grade" in self.words[max(0, span.start - _SIDE_BEFORE) : span.start]:
+    def _sided(self, mention: Mention, sides: frozenset[str]) -> Mention:
+        """A mention with its sides; an injury with a grade is a laceration."""
+        (start, end), concept = mention.span, mention.concept
+        before = self.words[max(0, start - _SIDE_BEFORE) : end]
+        if concept.name == "injury" and "grade" in self.words[max(0, start - _SIDE_BEFORE) : start]:
             concept = Concept("abnormality", "laceration")
-        leads = any(SIDES.get(word) in sides for word in before) if sides else False
-        return Mention(span, concept, laterality=sides, side_leads=leads)
+        leads = any(SIDES.get(word) in sides for word in before)
+        return Mention(mention.span, concept, laterality=sides, side_leads=leads)
 
     def _second_concepts(self, mentions: Sequence[Mention]) -> list[Mention]:
         """The other finding of each word for two: a "hydropneumothorax" is an effusion too."""
@@ -89,7 +97,7 @@ class Sentence:
 
     def _node(self, mention: Mention, mentions: Sequence[Mention]) -> Mention:
         """Lymph nodes of 10 mm or more (15 in the groin), by the size behind them, else before, are enlarged."""
-        if mention.concept.name != "visible_lymph_node" or "lymphadenopathy" not in self.lexicon.abnormalities:
+        if "lymphadenopathy" not in self.lexicon.abnormalities:
             return mention
         start, end = self.scopes.clause_of(mention.start)
         others = [m.span for m in mentions if not m.concept.silent]
@@ -103,8 +111,10 @@ class Sentence:
 
     def _without_headings(self, mentions: list[Mention]) -> list[Mention]:
         """ "Lymph nodes: none enlarged." names the nodes, and does not yet say that some are seen."""
+        if not self.locations or not mentions:
+            return mentions
         normal = any(cue.kind == "normal" for cue in self.cues)
-        if not self.locations or not (normal or ":" in self.words):
+        if not (normal or ":" in self.words):
             return mentions
         return [
             mention._replace(concept=mention.concept._replace(kind="mute"))

@@ -56,8 +56,10 @@ def _add(found: list[str], piece: str) -> None:
         cut = max(piece.rfind(sign, 0, LONGEST) for sign in (", ", " ")) + 1 or LONGEST
         _add(found, piece[:cut])
         piece = piece[cut:]
-    bullet = _BULLET.match(piece)
-    piece = " ".join(piece[bullet.end() if bullet else 0 :].split()).rstrip(' "“”')
+    piece = " ".join(piece.split())
+    if not piece[:1].isalpha():
+        piece = _BULLET.sub("", piece, count=1)
+    piece = piece.rstrip(' "“”')
     if piece[:1].isalnum() or any(c.isalnum() for c in piece):
         found.append(piece)
 
@@ -65,19 +67,24 @@ def _add(found: list[str], piece: str) -> None:
 def _ends(text: str, start: int, match: re.Match[str]) -> bool:
     """Whether the sign at ``match`` ends the sentence that began at ``start``."""
     sign = text[match.start()]
+    if sign in ".!?":
+        return _stop_ends(text, start, match)
     if sign == "\n":
         return _line_ends(text, start, match)
-    if sign in "•·" or match.group().strip() in ('"', "“", "”"):
-        return True
     if sign == ";":
         listed = _LIST_GOES_ON.match(text, match.end())
         return not listed and not _INTRODUCTION.match(text[start : match.start()])
+    return True
+
+
+def _stop_ends(text: str, start: int, match: re.Match[str]) -> bool:
+    """Whether ".", "!" or "?" ends the sentence."""
     following = text[match.end() : match.end() + 3]
-    if not following.strip():
+    after = following.strip()[:1]
+    if not after:
         return True
     spaced = following[0].isspace()
-    after = following.strip()[0]
-    if sign in "!?":
+    if match.group()[0] in "!?":
         return spaced and not after.islower() and ")" not in match.group()
     return _period_ends(text, start, match, spaced, after)
 

@@ -68,6 +68,6 @@ class Trie:
                     break
                 node, j = following, j + 1
             if end:
-                found.append(TrieMatch(i, end, value))
+                found.append(tuple.__new__(TrieMatch, (i, end, value)))  # half the time of TrieMatch()
                 taken = end
         return found
