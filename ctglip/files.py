@@ -4,6 +4,7 @@ headers that stay out of logs."""
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import json
 import logging
@@ -21,6 +22,7 @@ import yaml
 
 from ctglip.errors import ConfigError, CTGLIPError, OutputError
 
+LOCK = ".lock"
 DICOM_SUFFIXES = (".dcm", ".dicom")
 _FIRST_ELEMENT = re.compile(rb"[\x02\x08]\0.\0(?:[A-Z]{2}|..\0\0)", re.DOTALL)
 """Group 2 or 8, then a value's type, or its length where types are not written."""
@@ -116,6 +118,24 @@ def remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+
+
+@contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Hold a folder for writing; the operating system takes the lock back when its holder dies.
+
+    Raises:
+        OutputError: ``in_use`` when another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK).open("a") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise OutputError(
+                f"Another process is writing to {folder}.", code="in_use", fix="Wait until it has finished."
+            ) from error
+        yield
 
 
 def write_text(path: Path, text: str) -> None:

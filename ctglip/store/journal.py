@@ -7,11 +7,9 @@ holds the store writes it.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Self
@@ -23,7 +21,6 @@ from ctglip.store.study import StudyReader
 from ctglip.store.tables import Store
 from ctglip.types import Failure
 
-LOCK = ".lock"
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS studies (
     study_id TEXT PRIMARY KEY,
@@ -38,23 +35,6 @@ CREATE TABLE IF NOT EXISTS studies (
     seconds TEXT NOT NULL
 ) WITHOUT ROWID
 """
-
-
-@contextmanager
-def exclusive(root: Path) -> Iterator[None]:
-    """Hold the store ``root`` for writing; the operating system takes the lock back when its holder dies.
-
-    Raises:
-        StoreError: ``store_in_use`` when another process holds it.
-    """
-    with (root / LOCK).open("a") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise StoreError(
-                f"Another process is writing to {root}.", code="store_in_use", fix="Wait until it has finished."
-            ) from error
-        yield
 
 
 @dataclass(frozen=True)

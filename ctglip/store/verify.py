@@ -12,10 +12,10 @@ import numpy as np
 import polars as pl
 
 from ctglip.errors import StoreError
-from ctglip.files import remove
+from ctglip.files import exclusive, remove
 from ctglip.modality import MODALITIES
 from ctglip.store.format import JOURNAL, STUDIES, SUFFIX, leftovers, study_ids, study_path
-from ctglip.store.journal import Journal, entry_of, exclusive
+from ctglip.store.journal import Journal, entry_of
 from ctglip.store.study import StudyReader
 from ctglip.store.tables import Store, gather, table_path, write_tables
 from ctglip.types import Progress
@@ -51,7 +51,7 @@ def verify(store: Store, repair: bool = False, progress: Progress | None = None)
         The problems found; empty for a sound store.
 
     Raises:
-        StoreError: ``store_in_use`` when it is to be repaired while preprocessing writes to it.
+        OutputError: ``in_use`` when it is to be repaired while preprocessing writes to it.
     """
     with ExitStack() as stack:
         if repair:

@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 
 from ctglip.errors import ConfigError
-from ctglip.files import atomic_path, file_checksum, write_json, write_text
+from ctglip.files import atomic_path, exclusive, file_checksum, write_json, write_text
 from ctglip.models.device import resolve_device
 from ctglip.store.tables import Store
 from ctglip.tasks.base import Initialization, Task
@@ -57,6 +57,7 @@ def finetune(
         CohortError: faults of the label table, or there is nothing to learn from.
         ModelError, StoreError: no model or store, or they do not fit.
         CTGLIPError: nothing can be compared.
+        OutputError: another process is writing to ``out``.
         Stopped: ``callbacks.stop`` asked for it.
     """
     config, callbacks = config or ClassificationConfig(), callbacks or Callbacks()
@@ -72,7 +73,14 @@ def finetune(
     inputs |= {f"weights of {one.name}": weights_checksum(one) for one in initializations}
     check_run(out, config, inputs, resume)
     task = TASKS[config.task].open(opened, initializations, config, labels, callbacks)
-    begin_run(out, config, inputs, device)
+    with exclusive(out):
+        begin_run(out, config, inputs, device)
+        return _tune(task, initializations, out, callbacks)
+
+
+def _tune(task: Task[Any], initializations: Sequence[Initialization], out: Path, callbacks: Callbacks) -> TaskResults:
+    """Train what is not yet trained, choose the best by its validation, save it and what was measured."""
+    config = task.config
     runs = [
         TaskRun(one.name, fraction, seed)
         for one in initializations

@@ -6,6 +6,7 @@ import os
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import torch
 from ctglip.data.captions import OrganCaptions
 from ctglip.errors import ConfigError, CTGLIPError, ModelError
 from ctglip.evaluation.familiarity import measure_familiarity
-from ctglip.files import read_json
+from ctglip.files import exclusive, read_json
 from ctglip.inference.feature_cache import OrganFeatures
 from ctglip.models.device import resolve_device
 from ctglip.models.encoders.base import Encoder
@@ -69,6 +70,7 @@ def pretrain(
         ConfigError: an unknown ``launch``; the run exists and is not resumed, or is resumed with another config.
         StoreError: no store, an empty split, or the run belongs to other studies.
         ModelError: the text encoder cannot be loaded, or training went astray.
+        OutputError: another process is writing to the run.
         Stopped: ``callbacks.stop`` asked for it; a checkpoint was saved.
     """
     if launch not in ("local", "ray"):
@@ -84,16 +86,18 @@ def pretrain(
     inputs = {"studies": fingerprint(opened)}
     if launch == "ray":
         check_run(run, config, inputs, resume)
-        finished = _finished(run, config)
-        _begin(run, config, inputs, resume, DistributedContext(0, workers, device), callbacks)
-        if not finished:
-            _with_ray(store, run, config, workers, callbacks.progress)
+        with exclusive(run):
+            finished = _finished(run, config)
+            _begin(run, config, inputs, resume, DistributedContext(0, workers, device), callbacks)
+            if not finished:
+                _with_ray(store, run, config, workers, callbacks.progress)
         return run / "model"
-    with joined(device) as context:
+    with joined(device) as context, ExitStack() as stack:
         check_run(run, config, inputs, resume)
         finished = _finished(run, config)
         context.wait()  # every rank has looked before the first one writes
         if context.first:
+            stack.enter_context(exclusive(run))
             _begin(run, config, inputs, resume, context, callbacks)
         if not finished:
             _train_run(opened, run, config, context, callbacks)

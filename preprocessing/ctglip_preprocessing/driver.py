@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from ctglip.cohort import Cohort
-from ctglip.files import remove
+from ctglip.files import exclusive, remove
 from ctglip.modality import modality_of
 from ctglip.store.format import INFO, StoreInfo, build_hash, leftovers, read_info, study_path
-from ctglip.store.journal import Journal, JournalEntry, exclusive
+from ctglip.store.journal import Journal, JournalEntry
 from ctglip.store.splits import assign_splits, check_given
 from ctglip.store.tables import Store, compact, create_store
 from ctglip.types import Failure

@@ -14,9 +14,9 @@ from ctglip_preprocessing import case
 from ctglip_preprocessing.command import describe
 
 from ctglip.errors import OutputError, StoreError
-from ctglip.files import remove
+from ctglip.files import exclusive, remove
 from ctglip.store.format import study_path
-from ctglip.store.journal import Journal, exclusive
+from ctglip.store.journal import Journal
 from ctglip.store.study import StudyRecord
 from ctglip.store.tables import Store, write_parquet
 from ctglip.store.verify import verify
@@ -285,7 +285,7 @@ def test_a_store_that_cannot_be_written_is_no_fault_of_the_study(
 def test_two_writers_exclude_each_other(make_cohort, run, tmp_path: Path) -> None:
     make_cohort(1)
     run()
-    with exclusive(tmp_path / "store"), pytest.raises(StoreError, match="Another process"):
+    with exclusive(tmp_path / "store"), pytest.raises(OutputError, match="Another process"):
         run()
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from ctglip.errors import StoreError
+from ctglip.errors import OutputError
+from ctglip.files import exclusive
 from ctglip.store.format import study_path
-from ctglip.store.journal import exclusive
 from ctglip.store.splits import assign_splits
 from ctglip.store.study import write_study
 from ctglip.store.tables import Store, table_path
@@ -101,6 +101,6 @@ def test_splits_are_checked(store: Store, record) -> None:
 
 
 def test_a_store_in_use_is_not_repaired(store: Store) -> None:
-    with exclusive(store.path), pytest.raises(StoreError, match="Another process"):
+    with exclusive(store.path), pytest.raises(OutputError, match="Another process"):
         verify(store, repair=True)
     assert verify(store, repair=True) == []

@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ctglip.errors import ConfigError, CTGLIPError, ModelError
-from ctglip.files import read_json
+from ctglip.errors import ConfigError, CTGLIPError, ModelError, OutputError
+from ctglip.files import exclusive, read_json
 from ctglip.models.release import load_release
 from ctglip.store.tables import Store
 from ctglip.training.callbacks import Callbacks
@@ -57,7 +57,7 @@ def run(tiny: tuple[Store, Path], word_bert: Path, tmp_path_factory: pytest.Temp
 def test_a_run_holds_what_it_should(run: Path, tiny: tuple[Store, Path]) -> None:
     names = {path.name for path in run.iterdir()}
     written = {"config.resolved.yaml", "environment.json", "metrics.jsonl", "checkpoints", "text_bank", "model"}
-    assert names == written | {"tensorboard", "pairs.html"}
+    assert names == written | {"tensorboard", "pairs.html", ".lock"}
     assert [line["step"] for line in read_metrics(run)] == [1, 2, 3, 4, 5, 6, 6]
     assert {"loss_anatomy", "loss_diagnosis", "lr", "seconds"} <= read_metrics(run)[0].keys()
     assert "val_macro_auroc" in read_metrics(run)[-1]
@@ -159,6 +159,13 @@ def test_resuming_says_where_it_begins_and_stops_where_nothing_is_whole(
     shutil.rmtree(tmp_path / "new" / "model")
     pretrain(tiny[0].path, tmp_path / "new", config, resume=True, callbacks=Callbacks(message=told.append))
     assert "There is no checkpoint yet" in told[-1]
+
+
+def test_two_processes_do_not_train_one_run(tiny: tuple[Store, Path], word_bert: Path, tmp_path: Path) -> None:
+    with exclusive(tmp_path / "run"), pytest.raises(OutputError, match="Another process is writing"):
+        pretrain(tiny[0].path, tmp_path / "run", tiny_config(word_bert, steps=2))
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {".lock"}
+    pretrain(tiny[0].path, tmp_path / "run", tiny_config(word_bert, steps=2))
 
 
 def test_a_finished_run_is_left_alone(run: Path, tiny: tuple[Store, Path], word_bert: Path) -> None:
