@@ -106,7 +106,13 @@ def hierarchy_aware(related: Tensor) -> PairTarget:
 Kernel = Literal["exp", "gau", "lap", "sigmoid"]
 
 
-def clinical_prior(tau: float, kernel: Kernel = "exp", lam: float = 0.2) -> PairTarget:
+def mass_as_among(columns: int | None, block: Block) -> float:
+    """The factor that gives the soft positives of a row the mass that they have among so many columns; 1 where there
+    are no more of them than that, or no number is given."""
+    return 1.0 if columns is None else min(1.0, (columns - 1) / max(block.columns - 1, 1))
+
+
+def clinical_prior(tau: float, kernel: Kernel = "exp", lam: float = 0.2, columns: int | None = None) -> PairTarget:
     """Clinical-informed targets of IMITATE (arXiv 2310.07355): identity plus tau times a kernel of the correlation of
     the frozen text embeddings. Not normalised; the kernel is applied after the diagonal was set to zero.
 
@@ -116,6 +122,7 @@ def clinical_prior(tau: float, kernel: Kernel = "exp", lam: float = 0.2) -> Pair
         tau: the contrast's temperature, by which the soft part is multiplied.
         kernel: ``exp``: 1 - exp(-lam c); ``gau``, ``lap``: the standard densities of c; ``sigmoid``.
         lam: strength of ``exp``.
+        columns: the soft part weighs as among so many columns, however many there are (``mass_as_among``).
     """
     kernels: dict[str, Callable[[Tensor], Tensor]] = {
         "exp": lambda c: 1 - torch.exp(-lam * c),
@@ -128,21 +135,29 @@ def clinical_prior(tau: float, kernel: Kernel = "exp", lam: float = 0.2) -> Pair
         query, key = (F.normalize(x - x.mean(1, keepdim=True), dim=1) for x in block.contexts())
         paired = block.is_paired()
         correlation = (query @ key.T).clamp(min=0).masked_fill(paired, 0)
-        return paired.to(correlation.dtype) + tau * kernels[kernel](correlation)
+        soft = tau * mass_as_among(columns, block) * kernels[kernel](correlation)
+        return paired.to(correlation.dtype) + soft
 
     return target
 
 
-def tag_overlap(alpha: float = 0.2, eps: float = 1e-6) -> PairTarget:
+def tag_overlap(alpha: float = 0.2, eps: float = 1e-6, columns: int | None = None) -> PairTarget:
     """External soft labels of ASG (arXiv 2403.09294): (1 - alpha) identity + alpha cosine of tags + eps, rows summing
     to one.
 
     Context: 0/1 tags ``[M, T]``; a row without tags overlaps with nothing.
+
+    Args:
+        alpha: share of the overlap.
+        eps: added to every pair.
+        columns: other rows weigh as among so many columns, however many there are (``mass_as_among``).
     """
 
     def target(block: Block) -> Tensor:
         query, key = (F.normalize(x, dim=1) for x in _floats(block))
-        weights = (1 - alpha) * block.is_paired().to(query.dtype) + alpha * (query @ key.T) + eps
+        paired = block.is_paired()
+        weights = (1 - alpha) * paired.to(query.dtype) + alpha * (query @ key.T) + eps
+        weights = torch.where(paired, weights, weights * mass_as_among(columns, block))
         return weights / weights.sum(1, keepdim=True)
 
     return target

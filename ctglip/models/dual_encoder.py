@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -36,8 +37,11 @@ class DualEncoderSettings(Settings):
             abstract).
         tags: the decoder of tags.
         dim: width of an organ's feature, and hidden width of the heads.
+        head_hidden: hidden width of the images' and organs' heads, where it is another; 0 for one linear layer.
+        text_hidden: that of the texts' head; where it is not set, ``dim`` of heads with ``batch`` or ``weight`` norm,
+            and one linear layer of others.
         embedding_dim: width of the common space.
-        head_norm: ``layer``, or the heads with ``batch`` norm that radiographs are published with.
+        head_norm: kind of the heads (``models.heads.ProjectionHead``).
     """
 
     encoder: AnyEncoderSettings = CNNSettings()
@@ -46,6 +50,8 @@ class DualEncoderSettings(Settings):
     resampler: ResamplerSettings | None = None
     tags: TagSettings | None = None
     dim: int = 256
+    head_hidden: int | None = Field(default=None, ge=0)
+    text_hidden: int | None = Field(default=None, ge=0)
     embedding_dim: int = 128
     head_norm: HeadNorm = "layer"
 
@@ -79,7 +85,8 @@ class DualEncoder(nn.Module):
         self.image_head: PooledHead | TokenHead | None = None
         if settings.image is not None:
             self.image_head = IMAGE_HEADS[settings.image.name](settings.image, self.encoder, self._head)
-        hidden = settings.dim if settings.head_norm == "batch" else 0
+        hidden = settings.dim if settings.head_norm in ("batch", "weight") else 0
+        hidden = hidden if settings.text_hidden is None else settings.text_hidden
         self.text_head = ProjectionHead(inputs.text_dim, settings.embedding_dim, hidden, settings.head_norm)
         self.resampler = self.tag_decoder = None
         if settings.resampler is not None:
@@ -90,7 +97,8 @@ class DualEncoder(nn.Module):
 
     def _head(self, width: int) -> ProjectionHead:
         settings = self.settings
-        return ProjectionHead(width, settings.embedding_dim, settings.dim, settings.head_norm)
+        hidden = settings.dim if settings.head_hidden is None else settings.head_hidden
+        return ProjectionHead(width, settings.embedding_dim, hidden, settings.head_norm)
 
     @property
     def reads_crops(self) -> bool:

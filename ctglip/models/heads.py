@@ -7,8 +7,11 @@ from typing import Literal
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.parametrizations import weight_norm
 
-HeadNorm = Literal["layer", "batch"]
+HeadNorm = Literal["layer", "batch", "none", "weight"]
+_BOTTLENECK = 256
+"""Width before the weight-normed layer (DINO, arXiv 2104.14294)."""
 
 
 class ProjectionHead(nn.Module):
@@ -19,7 +22,9 @@ class ProjectionHead(nn.Module):
         out_dim: width of the embedding.
         hidden: width between; 0 for one linear layer.
         norm: ``layer``: the input is normalised. ``batch``: linear, batch norm, ReLU, linear, batch norm without
-            weights (MGCA, IMITATE, ASG); of tokens the statistics are those of all tokens of all images.
+            weights (MGCA, IMITATE, ASG); of tokens the statistics are those of all tokens of all images. ``none``:
+            linear layers without a bias at the end (CLIP). ``weight``: two hidden layers, 256 features of length one,
+            and a linear layer whose rows have length one (DINO, SPECTRE).
     """
 
     def __init__(self, in_dim: int, out_dim: int, hidden: int = 0, norm: HeadNorm = "layer") -> None:
@@ -28,8 +33,11 @@ class ProjectionHead(nn.Module):
         layers: list[nn.Module] = [nn.LayerNorm(in_dim)] if norm == "layer" else []
         if hidden:
             layers.append(nn.Linear(in_dim, hidden))
-            layers += [nn.GELU()] if norm == "layer" else [RowBatchNorm(hidden), nn.ReLU()]
-        layers.append(nn.Linear(hidden or in_dim, out_dim))
+            layers += [RowBatchNorm(hidden), nn.ReLU()] if norm == "batch" else [nn.GELU()]
+        if norm == "weight":
+            layers += _weight_normed(hidden or in_dim, out_dim)
+        else:
+            layers.append(nn.Linear(hidden or in_dim, out_dim, bias=norm != "none"))
         if norm == "batch":
             layers.append(RowBatchNorm(out_dim, affine=False))
         self.layers = nn.Sequential(*layers)
@@ -42,6 +50,23 @@ class ProjectionHead(nn.Module):
         """The vectors before they are made unit vectors."""
         rows = self.layers(x.reshape(-1, x.shape[-1]))  # rows alone: so the norm that ranks share wants them
         return rows.view(*x.shape[:-1], rows.shape[1])
+
+
+class UnitRows(nn.Module):
+    """Rows of length one."""
+
+    def forward(self, rows: Float[Tensor, "n c"]) -> Float[Tensor, "n c"]:
+        """The rows, each divided by its length."""
+        return F.normalize(rows, dim=-1)
+
+
+def _weight_normed(in_dim: int, out_dim: int) -> list[nn.Module]:
+    """A second hidden layer of the same width, the bottleneck, and a layer whose rows keep length one."""
+    last = weight_norm(nn.Linear(_BOTTLENECK, out_dim, bias=False))
+    length = last.parametrizations.weight.original0  # pyright: ignore[reportAttributeAccessIssue]
+    nn.init.ones_(length)  # pyright: ignore[reportArgumentType]
+    length.requires_grad_(False)  # pyright: ignore[reportCallIssue]
+    return [nn.Linear(in_dim, in_dim), nn.GELU(), nn.Linear(in_dim, _BOTTLENECK), UnitRows(), last]
 
 
 class RowBatchNorm(nn.BatchNorm1d):

@@ -65,7 +65,9 @@ class ASGSettings(ObjectiveSettings):
         same_sentences: regions of one image that have the same sentences are positives, ``ignored``, or negatives as
             in the released code.
         unsaid: a tag that the report does not speak of is ``absent``, as published, or ``ignored``.
-        gather: images are compared with the reports of all ranks (the released code: each rank's own).
+        gather: images are compared with the reports of all ranks (the released code: each rank's own). The hard share
+            of the soft targets is then less; ``soft_columns`` keeps it, which is this project's own way.
+        soft_columns: other reports weigh as among so many (72 a rank in the released code); null: as many as there are.
     """
 
     name: Literal["asg"] = "asg"  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -79,6 +81,7 @@ class ASGSettings(ObjectiveSettings):
     same_sentences: Literal["positive", "ignored", "negative"] = "positive"
     unsaid: Literal["absent", "ignored"] = "absent"
     gather: bool = True
+    soft_columns: int | None = Field(default=None, ge=2)
 
 
 class ASG(Objective):
@@ -211,7 +214,7 @@ class ASG(Objective):
         if settings.soft_labels > 0:
             soft = soft_contrastive(
                 *pairs,
-                target=tag_overlap(settings.overlap),
+                target=tag_overlap(settings.overlap, columns=settings.soft_columns),
                 context=tags.to(image.dtype),
                 valid=has_report,
                 divergence="jeffreys",

@@ -188,17 +188,20 @@ class LogitScale(nn.Module):
     Args:
         start: temperature at the start.
         learn: whether it changes.
-        max_scale: largest inverse temperature (CLIP: 100).
+        max_scale: largest inverse temperature (CLIP: 100); None: none is too large.
+        min_scale: smallest inverse temperature.
     """
 
-    def __init__(self, start: float = 0.07, learn: bool = True, max_scale: float = 100.0) -> None:
+    def __init__(
+        self, start: float = 0.07, learn: bool = True, max_scale: float | None = 100.0, min_scale: float = 0.0
+    ) -> None:
         super().__init__()
-        self.max_scale = max_scale
+        self.max_scale, self.min_scale = max_scale, min_scale
         self.log_scale = nn.Parameter(torch.tensor(-math.log(start)), requires_grad=learn)
 
     def forward(self) -> Float[Tensor, ""]:
         """The factor on similarities, 1 / temperature."""
-        return self.log_scale.exp().clamp(max=self.max_scale)
+        return self.log_scale.exp().clamp(self.min_scale, self.max_scale)
 
     def value(self) -> float:
         """The temperature as a number to log."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from jaxtyping import Bool, Float, Int
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from ctglip.errors import ConfigError
@@ -27,6 +28,7 @@ class ContrastSettings(ObjectiveSettings):
 
     Attributes:
         form: ``softmax`` (CLIP) or ``sigmoid`` (SigLIP; in-batch negatives alone).
+        bias: of the sigmoid's logits at the start; it is learned.
         targets: positives: the own text alone (``identity``), all texts with its key, or those while texts that may
             be true of the image too are left out (``hierarchy``).
         negatives: nothing but positives (``none``, a control that collapses), the texts of the ``batch``, or those
@@ -34,26 +36,39 @@ class ContrastSettings(ObjectiveSettings):
             mistaken for what the report affirms (``hierarchy``); never what the report affirms or suspects.
         temperature: at the start, or for good where it is not learned.
         learn_temperature: whether it is learned.
-        max_scale: largest inverse temperature.
+        max_scale: largest inverse temperature; null: none is too large.
+        min_scale: smallest inverse temperature.
         chunk: rows at a time, for large batches; the same value and gradient.
         gather: compare with the texts of all ranks.
     """
 
     form: Literal["softmax", "sigmoid"] = "softmax"
+    bias: float = -10.0
     targets: Literal["identity", "equal_key", "hierarchy"] = "equal_key"
     negatives: NegativeKind = "same_organ"
     temperature: float = 0.07
     learn_temperature: bool = True
-    max_scale: float = 100.0
+    max_scale: float | None = 100.0
+    min_scale: float = Field(default=0.0, ge=0)
     chunk: int | None = None
     gather: bool = True
 
     def unread(self) -> Mapping[str, str]:
         """Fields that nothing reads."""
         if self.negatives == "none":
-            names = ("form", "targets", "temperature", "learn_temperature", "max_scale", "chunk")
+            names = ("form", "bias", "targets", "temperature", "learn_temperature", "max_scale", "min_scale", "chunk")
             return dict.fromkeys(names, "negatives is none")
-        return {} if self.form == "softmax" else dict.fromkeys(("targets", "chunk"), "form is sigmoid")
+        return {"chunk": "form is sigmoid"} if self.form == "sigmoid" else {"bias": "form is softmax"}
+
+    @model_validator(mode="after")
+    def _sigmoid(self) -> Self:
+        if self.form == "sigmoid" and self.targets == "hierarchy":
+            raise ValueError("form: sigmoid has targets: identity or equal_key")
+        return self
+
+    def logit_scale(self) -> LogitScale:
+        """A temperature as it is at the start."""
+        return LogitScale(self.temperature, self.learn_temperature, self.max_scale, self.min_scale)
 
     @property
     def dictionary_negatives(self) -> Strategy:
@@ -120,8 +135,8 @@ class Contrast(nn.Module):
         if settings.targets == "hierarchy" and findings is None:
             raise ValueError("targets: hierarchy needs the findings of the text keys.")
         self.settings = settings
-        self.scale = LogitScale(settings.temperature, settings.learn_temperature, settings.max_scale)
-        self.bias = nn.Parameter(torch.tensor(-10.0)) if settings.form == "sigmoid" else None
+        self.scale = settings.logit_scale()
+        self.bias = nn.Parameter(torch.tensor(settings.bias)) if settings.form == "sigmoid" else None
         self.findings = findings
         chosen: dict[str, PairTarget] = {"identity": identity, "equal_key": equal_key}
         self.target = hierarchy_aware(findings.related) if findings else chosen[settings.targets]
@@ -141,7 +156,8 @@ class Contrast(nn.Module):
         if settings.negatives == "none":
             return alignment(image, text, valid, settings.gather)
         if self.bias is not None:
-            return sigmoid_pairs(image, text, self.scale(), self.bias, match=key, valid=valid, gather=settings.gather)
+            match = None if settings.targets == "identity" else key
+            return sigmoid_pairs(image, text, self.scale(), self.bias, match=match, valid=valid, gather=settings.gather)
         return soft_contrastive(
             image,
             text,

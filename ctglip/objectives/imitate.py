@@ -66,7 +66,10 @@ class ImitateSettings(ObjectiveSettings):
         view_weight: of the comparison of views, which counts in either order, as in the released code; 0 leaves it out
             (and one copy of each image is enough).
         aggregation: of several levels.
-        gather: compare with the reports of all ranks (the released code: each rank's own).
+        gather: compare with the reports of all ranks (the released code: each rank's own). The soft positives of a row
+            then add up to more; ``soft_columns`` keeps their sum, which is this project's own way.
+        soft_columns: soft positives weigh as among so many reports (128 a rank in the released code); null: as many as
+            there are.
         chunk: rows at a time, for large batches; the same value and gradient.
     """
 
@@ -79,6 +82,7 @@ class ImitateSettings(ObjectiveSettings):
     view_weight: float = Field(default=1.0, ge=0)
     aggregation: AggregationSettings = AggregationSettings()
     gather: bool = True
+    soft_columns: int | None = Field(default=None, ge=2)
     chunk: int | None = None
 
 
@@ -266,7 +270,11 @@ def clinical_contrast(
         prior: frozen embeddings of the reports; none: plain InfoNCE.
         valid: False removes the row and its column.
     """
-    target = identity if prior is None else clinical_prior(temperature, settings.kernel, settings.strength)
+    target = (
+        identity
+        if prior is None
+        else clinical_prior(temperature, settings.kernel, settings.strength, settings.soft_columns)
+    )
     return 2 * soft_contrastive(
         one,
         other,

@@ -135,9 +135,8 @@ class Place(Objective):
         self.contrast = Contrast(self.settings)
         terms = self.settings
         self.aligned = terms.instance_weight > 0
-        start = (terms.temperature, terms.learn_temperature, terms.max_scale)
-        self.batch_scale = LogitScale(*start) if terms.batch_weight > 0 else None
-        self.sentence_scale = LogitScale(*start) if terms.sentence_weight > 0 else None
+        self.batch_scale = terms.logit_scale() if terms.batch_weight > 0 else None
+        self.sentence_scale = terms.logit_scale() if terms.sentence_weight > 0 else None
         self.similarity = SetSimilarity(terms.reduce, terms.reduce_temperature, terms.symmetric)
         self.patches = None
         if terms.correlation_weight > 0:

@@ -161,8 +161,7 @@ class OrganText(OrganContrast):
         self.register_buffer("prompts", pool[positions(prompt_ids, pool_ids)], persistent=False)
         self.register_buffer("prompt_organ", prompt_organ.clone(), persistent=False)
         self.organs = int(prompt_organ.max()) + 1
-        scale = (self.settings.temperature, self.settings.learn_temperature, self.settings.max_scale)
-        self.anatomy_scale = LogitScale(*scale)
+        self.anatomy_scale = self.settings.logit_scale()
 
     @classmethod
     def build(cls, context: BuildContext, settings: OrganTextSettings) -> OrganText:
