@@ -22,7 +22,7 @@ from ctglip.types import Failure, ModalityName, Report, ScanHeader
 REQUIRED = ("study_id", "patient_id", "image")
 OPTIONAL = (
     "masks", "report", "findings", "impression", "report_path", "modality", "view", "regions", "split", "age", "sex",
-    "scanner", "numbering", "hu_slope", "hu_intercept", "affine", "organ_text",
+    "scanner", "numbering", "hu_slope", "hu_intercept", "affine", "organ_text", "localization",
 )  # fmt: skip
 SPLITS = ("train", "val", "test")
 
@@ -34,7 +34,8 @@ class CohortRow(BaseModel):
     ``numbering`` says what the numbers of multilabel masks mean, where the recipe does not hold for them. ``hu_slope``
     and ``hu_intercept`` are for scans that are stored as other numbers than HU and whose header does not say so,
     ``affine`` (12 numbers, the upper three rows of voxel index to RAS+ millimetres) for those whose header is blank.
-    ``organ_text`` is a table of sentences or findings by organ, most often one for all studies.
+    ``organ_text`` is a table of sentences or findings by organ, ``localization`` one of findings that others drew; most
+    often each is one for all studies.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -59,6 +60,7 @@ class CohortRow(BaseModel):
     hu_intercept: float | None = Field(default=None, allow_inf_nan=False)
     affine: tuple[float, ...] | None = Field(default=None, min_length=12, max_length=12)
     organ_text: Path | None = None
+    localization: Path | None = None
 
     @field_validator("affine", mode="before")
     @classmethod
@@ -167,7 +169,7 @@ def _row(record: dict[str, str | None], counts: Counter[str | None], folder: Pat
     if not record["image"]:
         raise CohortError(f"Study {study_id} names no image.", code="missing_image")
     values = {key: value for key, value in record.items() if value is not None}
-    for key in ("image", "masks", "report_path", "regions", "organ_text"):
+    for key in ("image", "masks", "report_path", "regions", "organ_text", "localization"):
         if key in values:
             values[key] = str(folder / str(values[key]))
     if values.get("split", "train") not in SPLITS:

@@ -152,6 +152,28 @@ class Region:
 
 
 @dataclass(frozen=True)
+class DrawnLesion:
+    """A finding where others drew it, on the stored grid: a row of ``lesions.parquet``.
+
+    Attributes:
+        organ: that it lies in, where its maker says so.
+        abnormality: name in the dictionary, None where it has none for it.
+        theirs: what its maker calls it.
+        box: half-open, (x0, x1, y0, y1, z0, z1) in voxels of a scan, (row0, row1, column0, column1) in pixels of a
+            radiograph.
+        layer: its voxels are those of the array ``lesions_<layer>`` that hold ``number``; None where only the box is
+            known.
+    """
+
+    organ: str | None
+    abnormality: str | None
+    theirs: str
+    box: tuple[int, ...]
+    layer: int | None = None
+    number: int | None = None
+
+
+@dataclass(frozen=True)
 class Finding:
     """One row of ``findings.parquet``: what one sentence says of one organ and one abnormality.
 

@@ -105,7 +105,7 @@ class RadGpt(CohortReader):
     def _drawn(self, disk: Disk) -> list[Localization]:
         """Lesions are drawn beside the organs."""
         return [
-            Localization(case[0], match[1], "lesion", mask=path)
+            Localization(case[0], match[1], "lesion", mask=path, organ=self.data.organs.get(match[1].split("_")[0]))
             for path, match in disk.named(r"([a-z]+_(?:lesion|tumor))s?\.nii\.gz")
             if (case := re.search(_CASE, path))
         ]

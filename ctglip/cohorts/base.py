@@ -131,10 +131,11 @@ class Localization:
     Attributes:
         theirs: what they call it, or their sentence.
         abnormality: name in the abnormality dictionary, None where it has none for it.
+        organ: that it lies in, name in the organ dictionary, where they say so.
         box: rows from and to, columns from and to, in pixels of a radiograph, half-open.
         centre_mm: x, y, z in RAS millimetres of a scan.
         diameter_mm: of the lesion.
-        mask: file that it is drawn in, relative to the data set's folder, and which layer of it.
+        mask: file that it is drawn in, relative to the data set's folder, and which layer (or outline) of it.
     """
 
     study_id: str
@@ -145,6 +146,7 @@ class Localization:
     diameter_mm: float | None = None
     mask: str | None = None
     layer: int | None = None
+    organ: str | None = None
 
 
 @dataclass

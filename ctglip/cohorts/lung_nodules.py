@@ -130,4 +130,6 @@ def _nodule(row: dict[str, str | None]) -> Localization:
         x, y, z, size = (float(row[name] or "") for name in ("coordX", "coordY", "coordZ", "diameter_mm"))
     except ValueError as error:
         raise CohortError(f"annotations.csv: {row['seriesuid']} has no numbers: {error}.", code="bad_table") from error
-    return Localization(str(row["seriesuid"]), "nodule", "lung_nodule", centre_mm=(-x, -y, z), diameter_mm=size)
+    return Localization(
+        str(row["seriesuid"]), "nodule", "lung_nodule", centre_mm=(-x, -y, z), diameter_mm=size, organ="lungs"
+    )

@@ -210,6 +210,10 @@ class RexGrounding(CohortReader):
             tables.facts.append(
                 "CT-RATE's folder was not given (ct_rate): volumes below this folder, no whole reports."
             )
+        if without := sum(len(labels) > 0 and name not in masks for name, labels in tables.labels.items()):
+            tables.facts.append(
+                f"{without} volumes with findings have no mask (segmentations/): nothing is drawn there."
+            )
         tables.lost |= self.data.lost
         return tables
 
@@ -225,7 +229,9 @@ class RexGrounding(CohortReader):
             tables.organ_text.append(
                 OrganSentence(name, organ, str(sentence), code, "rexgroundingct", abnormality, "affirmed")
             )
-            tables.localization.append(Localization(name, str(sentence), abnormality, mask=mask, layer=int(number)))
+            if mask is not None:
+                drawn = Localization(name, str(sentence), abnormality, mask=mask, layer=int(number), organ=organ)
+                tables.localization.append(drawn)
 
 
 def _bare(name: str, match: re.Match[str], volumes_on_disk: dict[str, str]) -> CohortCells:

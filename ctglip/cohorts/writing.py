@@ -126,6 +126,8 @@ def write_cohort(
             row["regions"] = f"regions/{row['study_id']}.csv"
         if tables.organ_text:
             row["organ_text"] = f"organ_text.{table_format}"
+        if tables.localization:
+            row["localization"] = f"localization.{table_format}"
     tables.localization = [
         one if one.mask is None else replace(one, mask=_absolute(one.mask, folders, tables))
         for one in tables.localization

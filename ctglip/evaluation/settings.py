@@ -64,7 +64,8 @@ class EvaluateConfig(RootSettings):
         protocol: also evaluate whole studies by a public protocol: ct_rate_18, ct_rate_four_organs, fvlm_16,
             merlin_30, cxr_nih_14, cxr_rsna (see ``evaluation.parts.protocol``).
         lesions: table of lesions with their places, as ``ctglip simulate`` writes it (of radiographs: or of boxes):
-            also plays the pointing game (part ``localization``).
+            also plays the pointing game (part ``localization``, which without a table takes the store's own drawn
+            findings).
         studies: file with one study id a line: evaluate these of the split alone.
         cxr: what is particular to radiographs.
         five_by_200: of the part of that name.

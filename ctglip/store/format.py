@@ -77,6 +77,16 @@ TABLES: dict[str, dict[str, pl.DataType]] = {
         "region": pl.String(),
         **{edge: pl.Int32() for edge in ("row0", "row1", "column0", "column1")},
     },
+    "lesions": {
+        "study_id": pl.String(),
+        "organ": pl.String(),
+        "abnormality": pl.String(),
+        "theirs": pl.String(),
+        **{edge: pl.Int32() for edge in ("x0", "x1", "y0", "y1", "z0", "z1")},
+        **{edge: pl.Int32() for edge in ("row0", "row1", "column0", "column1")},
+        "layer": pl.Int32(),
+        "number": pl.Int32(),
+    },
     "labels": {"study_id": pl.String()},
 }
 """Column types of the tables that come from the studies. ``labels`` gets one more Int8 column for each label."""

@@ -15,9 +15,10 @@ from ctglip.errors import StoreError
 from ctglip.files import atomic_path, file_checksum, value_hash
 from ctglip.store.format import FORMAT_VERSION, TABLES, study_path
 from ctglip.store.shards import PixelBox, Volume, write_volume
-from ctglip.types import Box, Finding, OrganRow, Region, Report, Standardized, spacing_of
+from ctglip.types import Box, DrawnLesion, Finding, OrganRow, Region, Report, Standardized, spacing_of
 
 _EDGES = ("x0", "x1", "y0", "y1", "z0", "z1")
+_PIXEL_EDGES = ("row0", "row1", "column0", "column1")
 _DAMAGE = (OSError, ValueError, KeyError, TypeError, RuntimeError)
 
 
@@ -40,6 +41,7 @@ class StudyRecord:
         row: further columns of ``studies.parquet`` (modality, split, view, age, sex, scanner); None is left out.
         labels: label name -> 0 or 1.
         source: the grid before standardisation, where known.
+        lesions: findings that others drew; lesion_layers: uint8 arrays like the image that hold their numbers.
         image_checksum: hash of the image alone: the same for the same image under other ids; empty where not known.
     """
 
@@ -54,6 +56,8 @@ class StudyRecord:
     labels: dict[str, int] = field(default_factory=dict)
     source: SourceGrid | None = None
     image_checksum: str = ""
+    lesions: tuple[DrawnLesion, ...] = ()
+    lesion_layers: tuple[np.ndarray, ...] = ()
 
 
 def write_study(root: Path, record: StudyRecord) -> Path:
@@ -70,6 +74,8 @@ def write_study(root: Path, record: StudyRecord) -> Path:
         write_volume(group, temporary, "image", record.standardized.image)
         if record.standardized.organs is not None:
             write_volume(group, temporary, "organs", record.standardized.organs)
+        for number, layer in enumerate(record.lesion_layers):
+            write_volume(group, temporary, f"lesions_{number}", layer)
         attributes = _attributes(record)
         attributes["checksums"] = {
             "rows": value_hash(attributes["rows"], 64),
@@ -107,6 +113,7 @@ def _attributes(record: StudyRecord) -> dict[str, Any]:
             ],
             "findings": [asdict(finding) for finding in record.findings],
             "regions": [region.columns() for region in standardized.regions],
+            "lesions": [lesion_columns(lesion) for lesion in record.lesions],
             "labels": [{name: int(value) for name, value in sorted(record.labels.items())}] if record.labels else [],
         },
     }
@@ -156,6 +163,21 @@ def organ_row(columns: dict[str, Any]) -> OrganRow:
         touches_border=columns["touches_border"],
         sd_hu=columns.get("sd_hu"),
     )
+
+
+def lesion_columns(lesion: DrawnLesion) -> dict[str, Any]:
+    """A lesion as columns of ``lesions.parquet``."""
+    values = asdict(lesion)
+    box = values.pop("box")
+    return values | dict(zip(_EDGES if len(box) == 6 else _PIXEL_EDGES, map(int, box), strict=True))
+
+
+def drawn_lesion(columns: dict[str, Any]) -> DrawnLesion:
+    """The lesion that ``lesion_columns`` made columns of."""
+    edges = _PIXEL_EDGES if columns.get("row0") is not None else _EDGES
+    layer, number = columns.get("layer"), columns.get("number")
+    box = tuple(int(columns[edge]) for edge in edges)
+    return DrawnLesion(columns["organ"], columns["abnormality"], columns["theirs"], box, layer, number)
 
 
 class StudyReader:
@@ -210,6 +232,27 @@ class StudyReader:
         """The boxes of a radiograph's regions."""
         edges = ("row0", "row1", "column0", "column1")
         return tuple(Region(row["region"], *(row[edge] for edge in edges)) for row in self.rows("regions"))
+
+    def lesions(self) -> tuple[DrawnLesion, ...]:
+        """The findings that others drew."""
+        return tuple(drawn_lesion(row) for row in self.rows("lesions"))
+
+    def lesion_mask(self, lesion: DrawnLesion) -> np.ndarray:
+        """The voxels or pixels of a lesion within its box, bool; the whole box where only that is known."""
+        shape = [high - low for low, high in zip(lesion.box[::2], lesion.box[1::2], strict=True)]
+        if lesion.layer is None:
+            return np.ones(shape, bool)
+        box: Any = lesion.box
+        return self._read(self._lesion_layer(lesion.layer), box) == lesion.number
+
+    def _lesion_layer(self, layer: int) -> Volume:
+        if layer not in self._layers:
+            self._layers[layer] = self._open(f"lesions_{layer}")
+        return self._layers[layer]
+
+    @cached_property
+    def _layers(self) -> dict[int, Volume]:
+        return {}
 
     @cached_property
     def _image(self) -> Volume:

@@ -18,7 +18,7 @@ from ctglip.store.format import JOURNAL, STUDIES, SUFFIX, leftovers, study_ids, 
 from ctglip.store.journal import Journal, entry_of
 from ctglip.store.study import StudyReader
 from ctglip.store.tables import Store, gather, table_path, write_tables
-from ctglip.types import Progress
+from ctglip.types import DrawnLesion, Progress
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,14 @@ def _invariants(store: Store, study: StudyReader, study_id: str) -> list[str]:
             edges = zip(axes, study.shape, strict=True)
             if not all(0 <= row[f"{axis}0"] < row[f"{axis}1"] <= size for axis, size in edges):
                 wrong.append(f"the box of {row[name]} is empty or outside the image.")
-    return wrong
+    return wrong + [text for lesion in study.lesions() if (text := _lesion_fault(study, lesion))]
+
+
+def _lesion_fault(study: StudyReader, lesion: DrawnLesion) -> str | None:
+    edges = zip(lesion.box[::2], lesion.box[1::2], study.shape, strict=True)
+    if not all(0 <= low < high <= size for low, high, size in edges):
+        return f"the box of a lesion ({lesion.theirs}) is empty or outside the image."
+    return None if study.lesion_mask(lesion).any() else f"a lesion ({lesion.theirs}) has no voxel in its layer."
 
 
 def _same(store: Store, name: str, expected: pl.DataFrame) -> bool:

@@ -29,6 +29,8 @@ from ctglip.store.journal import JournalEntry
 from ctglip.store.study import SourceGrid, StudyRecord, write_study
 from ctglip.types import Failure, Finding, QualityCheck, Report, Standardized
 from ctglip.vocabulary.organs import load_organs
+from ctglip_preprocessing.lesion_masks import PlacedLesions, place_lesions
+from ctglip_preprocessing.lesions import GivenLesion
 from ctglip_preprocessing.limits import TimeUp, limits
 from ctglip_preprocessing.organ_text import GivenText, given_findings
 from ctglip_preprocessing.settings import PreprocessConfig
@@ -69,7 +71,7 @@ class Case:
     """One study: what the driver knows of it, and what the stages have found so far.
 
     Attributes:
-        given: the sentences and findings of the cohort's organ text.
+        given: the sentences and findings of the cohort's organ text; drawn: its drawn findings.
         fingerprint: what its input looked like from outside when it was planned.
         stored: checksum of the input that the store's study was made from; empty where the store has none.
         checksum: hash of the input, once it was read.
@@ -80,6 +82,7 @@ class Case:
     row: CohortRow
     plan: Plan
     given: tuple[GivenText, ...] = ()
+    drawn: tuple[GivenLesion, ...] = ()
     fingerprint: str = ""
     stored: str = ""
     checksum: str = ""
@@ -90,6 +93,7 @@ class Case:
     passed: tuple[QualityCheck, ...] = ()
     locations: OrganLocations = field(default_factory=OrganLocations)
     standardized: Standardized | None = None
+    lesions: PlacedLesions = field(default_factory=PlacedLesions)
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -169,6 +173,9 @@ def hash_input(case: Case) -> Case:
     content: dict[str, Any] = {"cells": _cells(row)}
     if case.given:
         content["organ_text"] = [astuple(text) for text in case.given]
+    if case.drawn:
+        files = [file_checksum(path) for path in _drawn_in(case.drawn) if path.is_file()]
+        content["localization"] = [_plain(case.drawn), files]
     for name, path in _files(row):
         kind = _FILES[name]
         if not path.exists():
@@ -240,12 +247,18 @@ def locate_organs(case: Case) -> Case:
 
 
 def standardize(case: Case) -> Case:
-    """Put image and organs on the recipe's grid."""
+    """Put image, organs and drawn findings on the recipe's grid."""
     modality = case.plan.modality
     view, doubts = modality.view(case.image, case.row.view)
     made = modality.standardize(case.image, case.locations, case.plan.config.recipe, load_organs())
     row = case.row.model_copy(update={"modality": modality.name, "view": view})
-    return replace(case, row=row, standardized=made, checks=(*case.checks, *doubts, *made.checks))
+    lesions = PlacedLesions()
+    if case.drawn:
+        header = case.row.scan_header()
+        stated = None if header is None else header.affine
+        lesions = place_lesions(case.drawn, case.row.image, stated, case.image.grid, made)
+    checks = (*case.checks, *doubts, *made.checks, *lesions.checks)
+    return replace(case, row=row, standardized=made, lesions=lesions, checks=checks)
 
 
 def write(case: Case) -> Case:
@@ -263,6 +276,8 @@ def write(case: Case) -> Case:
         row=row.model_dump(include={"modality", "view", "age", "sex", "scanner"}),
         source=SourceGrid(*case.image.grid),
         image_checksum=_image_checksum(case.plan.modality.compared(case.image, standardized)),
+        lesions=case.lesions.lesions,
+        lesion_layers=case.lesions.layers,
     )
     with writing(case.plan.store):
         write_study(case.plan.store, record)
@@ -286,13 +301,15 @@ would be written goes no further than the first."""
 # -- what the stages and the driver need
 
 
-def fingerprint(row: CohortRow, given: Sequence[GivenText] = ()) -> str:
-    """What the input looks like without reading it: cells, organ text, and path, size and time of every file.
+def fingerprint(row: CohortRow, given: Sequence[GivenText] = (), drawn: Sequence[GivenLesion] = ()) -> str:
+    """What the input looks like without reading it: cells, organ text, drawn findings, and path, size and time of every
+    file.
 
     While it stays the same the content is taken to be the same.
     """
     files = ([name, *(_size_and_time(file) for file in files_below(path))] for name, path in _files(row))
-    return value_hash([_cells(row), *files, *map(astuple, given)], 32)
+    masks = [[_plain(drawn), [_size_and_time(path) for path in _drawn_in(drawn)]]] if drawn else []
+    return value_hash([_cells(row), *files, *map(astuple, given), *masks], 32)
 
 
 def _files(row: CohortRow) -> list[tuple[str, Path]]:
@@ -301,9 +318,21 @@ def _files(row: CohortRow) -> list[tuple[str, Path]]:
     return named if names is None else [*named, ("mask_names", names)]
 
 
+def _drawn_in(drawn: Sequence[GivenLesion]) -> list[Path]:
+    """The files that findings are drawn in."""
+    return sorted({lesion.mask for lesion in drawn if lesion.mask is not None})
+
+
+def _plain(drawn: Sequence[GivenLesion]) -> list[list[Any]]:
+    """Drawn findings without the paths of their files."""
+    return [[*astuple(replace(lesion, mask=None)), lesion.mask is not None] for lesion in drawn]
+
+
 def _cells(row: CohortRow) -> dict[str, Any]:
     """The row's cells that end up in the study. The split is not among them: it is kept by patient, apart."""
-    return row.model_dump(mode="json", exclude={*_FILES, "organ_text", "split", "study_id"}, exclude_none=True)
+    return row.model_dump(
+        mode="json", exclude={*_FILES, "organ_text", "localization", "split", "study_id"}, exclude_none=True
+    )
 
 
 def _size_and_time(file: Path) -> list[Any]:

@@ -25,6 +25,7 @@ from ctglip.vocabulary.organs import load_organs
 from ctglip_preprocessing.case import Case, Plan, fingerprint
 from ctglip_preprocessing.executor import CaseResults, execute
 from ctglip_preprocessing.interrupt import Stop, never
+from ctglip_preprocessing.lesions import CohortLesions, read_localization
 from ctglip_preprocessing.organ_text import CohortOrganText, read_organ_text
 from ctglip_preprocessing.quality import QUALITY_PAGE, same_images, without_masks, write_quality_page
 from ctglip_preprocessing.settings import PreprocessConfig
@@ -49,7 +50,7 @@ class Summary:
         without_masks: the cohort's studies in the store that have no organ masks; always empty for radiographs.
         same_images: ids of the store's studies that share one image though they are of different patients, group by
             group: such an image may stand in training and in test.
-        notes: what of the cohort's organ text is not as it could be: unknown names, unknown studies.
+        notes: what of the cohort's organ text and drawn findings is not as it could be: unknown names, unknown studies.
         worked: cases that were looked into in this run, that is whose input had to be read.
     """
 
@@ -113,19 +114,21 @@ def preprocess_cohort(
 
     Raises:
         KeyboardInterrupt: it was stopped with studies left to do. What was finished is in the store and its tables.
-        CohortError: an organ text that is not there or malformed, see ``organ_text.read_organ_text``.
+        CohortError: an organ text or a localization table that is not there or malformed, see
+            ``organ_text.read_organ_text``, ``lesions.read_localization``.
         StoreError: not a store, in use by another process, or a patient given two splits.
     """
     start = time.monotonic()
     given = check_given((row.study_id, row.patient_id, row.split) for row in cohort.rows)
-    organ_text = read_organ_text(cohort)
+    organ_text, drawn = read_organ_text(cohort), read_localization(cohort)
+    notes = (*organ_text.notes, *drawn.notes)
     info = store_info(config)
     chosen = is_other_choice(store_path, info)
     store = create_store(store_path, info)
     with exclusive(store.path), Journal(store) as journal:
         _remove_leftovers(store)
         journal.settle()
-        cases = plan_cases(cohort, store, config, journal, retry_failed, organ_text)
+        cases = plan_cases(cohort, store, config, journal, retry_failed, organ_text, drawn)
         written, worked, since_tables = 0, 0, 0
         try:
             results = execute(cases, workers, address, stop)
@@ -144,15 +147,15 @@ def preprocess_cohort(
             compact(store, journal.committed())
         moved = assign_splits(store, config.splits, given)
         if cases or moved or chosen or not (store.path / QUALITY_PAGE).is_file():
-            write_quality_page(store, journal.failures(), organ_text.notes)
-        return _summary(cohort, store, journal, organ_text, moved, written, len(cases), time.monotonic() - start)
+            write_quality_page(store, journal.failures(), notes)
+        return _summary(cohort, store, journal, notes, moved, written, len(cases), time.monotonic() - start)
 
 
 def _summary(
     cohort: Cohort,
     store: Store,
     journal: Journal,
-    organ_text: CohortOrganText,
+    notes: tuple[str, ...],
     moved: dict[str, tuple[str, str]],
     written: int,
     worked: int,
@@ -171,7 +174,7 @@ def _summary(
         moved=moved,
         without_masks=tuple(i for i in without_masks(store) if i in named),
         same_images=same_images(store),
-        notes=organ_text.notes,
+        notes=notes,
         worked=worked,
         seconds=round(seconds, 2),
     )
@@ -189,6 +192,7 @@ def plan_cases(
     journal: Journal,
     retry_failed: bool,
     organ_text: CohortOrganText | None = None,
+    drawn: CohortLesions | None = None,
 ) -> list[Case]:
     """The studies to work on, in the order of the cohort table: those that the journal does not know with just this
     input, and failed ones that are to be tried again. Rows that cannot be worked on are entered as failures."""
@@ -199,13 +203,14 @@ def plan_cases(
         for failure in cohort.bad
     )
     given = [organ_text.texts.get(row.study_id, ()) if organ_text else () for row in cohort.rows]
+    lesions = [drawn.lesions.get(row.study_id, ()) if drawn else () for row in cohort.rows]
     with ThreadPoolExecutor(max_workers=16) as pool:  # a network drive answers slowly but many at a time
-        fingerprints = list(pool.map(fingerprint, cohort.rows, given))
+        fingerprints = list(pool.map(fingerprint, cohort.rows, given, lesions))
     cases: list[Case] = []
-    for row, texts, mark in zip(cohort.rows, given, fingerprints, strict=True):
+    for row, texts, findings, mark in zip(cohort.rows, given, lesions, fingerprints, strict=True):
         entry = journal.entries.get(row.study_id)
         if entry is None or entry.fingerprint != mark or (entry.failure and retry_failed):
-            cases.append(Case(row, plan, texts, mark, stored.get(row.study_id, "")))
+            cases.append(Case(row, plan, texts, findings, mark, stored.get(row.study_id, "")))
     return cases
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from ctglip.store.format import StoreInfo
 from ctglip.store.splits import SplitSettings, assign_splits
 from ctglip.store.study import StudyRecord, write_study
 from ctglip.store.tables import Store, compact, create_store
-from ctglip.types import LabelMap, Region, Report, Scan, Standardized
+from ctglip.types import DrawnLesion, LabelMap, Region, Report, Scan, Standardized
 from ctglip.vocabulary.abnormalities import load_abnormalities
 from ctglip.vocabulary.organs import load_organs
 
@@ -66,8 +67,20 @@ def tiny_study(rng: np.random.Generator) -> tuple[Scan, LabelMap, str, dict[str,
     return Scan(image, affine), LabelMap(labels, affine), f"FINDINGS: {report}", truth
 
 
-def write_tiny_store(path: Path, studies: int, seed: int = 0) -> tuple[Store, Path]:
-    """A store of tiny studies (each of its own patient) and the label table of what is true of them."""
+def drawn_cyst(scan: Scan, labels: LabelMap) -> tuple[tuple[DrawnLesion, ...], tuple[np.ndarray, ...]]:
+    """The cyst of a left kidney as a drawn lesion and its layer: its dark voxels."""
+    inside = (labels.labels == ORGANS["kidney_left"].label) & (scan.hu < -20)
+    edges = [np.flatnonzero(inside.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
+    box = tuple(int(edge) for span in edges for edge in (span[0], span[-1] + 1))
+    return (DrawnLesion("kidney_left", "renal_cyst", "cyst", box, 0, 1),), (inside.astype(np.uint8),)
+
+
+def write_tiny_store(path: Path, studies: int, seed: int = 0, drawn: bool = False) -> tuple[Store, Path]:
+    """A store of tiny studies (each of its own patient) and the label table of what is true of them.
+
+    Args:
+        drawn: cysts are drawn.
+    """
     abnormalities = load_abnormalities()
     dictionaries = {"organs": ORGANS.hash, "abnormalities": abnormalities.hash}
     info = StoreInfo(
@@ -84,6 +97,9 @@ def write_tiny_store(path: Path, studies: int, seed: int = 0) -> tuple[Store, Pa
         findings = parser.parse(report)
         name = f"s{number:03d}"
         record = StudyRecord(name, f"p{number:03d}", standardized, name, RECIPE.hash, findings=findings)
+        if drawn and truth["kidney_left:renal_cyst"]:
+            lesions, layers = drawn_cyst(scan, labels)
+            record = replace(record, lesions=lesions, lesion_layers=layers)
         write_study(path, record)
         rows.append({"study_id": name, **truth})
     compact(store)

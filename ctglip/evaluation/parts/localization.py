@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float
 
 from ctglip.evaluation.bootstrap import interval_of, weighted_mean
 from ctglip.evaluation.context import Context
+from ctglip.evaluation.parts.stored_lesions import ANY_ORGAN, outside_mm, outside_px, stored_lesions
 from ctglip.evaluation.results import PartResult, display_name, interval_cells
 from ctglip.inference.cxr_organs import boxes_of, organ_box
 from ctglip.inference.heatmap import HeatMap
@@ -25,7 +26,7 @@ from ctglip.pages.parts import Table
 from ctglip.pages.wording import number
 from ctglip.store.study import StudyReader
 from ctglip.table_files import read_table, require_columns
-from ctglip.types import Interval, ModalityName, Region
+from ctglip.types import DrawnLesion, Interval, ModalityName, Region
 
 NEAR_MM = 10.0
 NEAR_WIDTH = 0.05
@@ -99,8 +100,8 @@ class PointedAnswer:
 
 
 def localization(context: Context) -> LocalizationResult | None:
-    """Maps of the answers about organs that hold a lesion, measured by ``config.lesions``; of radiographs also by the
-    boxes of organs.
+    """Maps of the answers about organs that hold a lesion, measured by ``config.lesions``, or by the store's own drawn
+    findings (``lesions.parquet``) where no table is given; of radiographs also by the boxes of organs.
 
     The table of lesions has ``study_id, organ, abnormality`` and, as ``ctglip simulate`` writes it, a sphere in mm
     (``x_mm, y_mm, z_mm, radius_mm``); of radiographs a disc (``row, column, radius``) or a box (``row0, row1, column0,
@@ -118,7 +119,7 @@ def localization(context: Context) -> LocalizationResult | None:
             context.progress(done, len(questions))
     answers = [one for one in answers if np.isfinite(one.hit).any()]
     if not answers:
-        context.notes.append(f"There is no localization: no evaluated organ holds a lesion of the table{kind.nor}.")
+        context.notes.append(f"There is no localization: no evaluated organ holds a lesion of {kind.source}{kind.nor}.")
         return None
     together = [one for one in answers if not kind.fills_organ(one)]
     names = sorted({one.abnormality for one in answers})
@@ -174,11 +175,9 @@ StudyLesions = Mapping[tuple[str, str], Sequence[LesionShape]]
 
 
 def _read_lesions(
-    path: Path | None, shapes: Mapping[tuple[str, ...], Callable[..., LesionShape]]
+    path: Path, shapes: Mapping[tuple[str, ...], Callable[..., LesionShape]]
 ) -> dict[str, dict[tuple[str, str], list[LesionShape]]]:
     """The lesions of each study; the first of the shapes whose columns are there."""
-    if path is None:
-        return {}
     table = read_table(path)
     columns = next((names for names in shapes if set(names) <= set(table.columns)), tuple(shapes)[-1])
     expected = " or ".join(", ".join(names) for names in shapes)
@@ -206,11 +205,15 @@ class _Measure(ABC):
 
     def __init__(self, context: Context) -> None:
         self.context = context
-        self.lesions = _read_lesions(Path(context.config.lesions) if context.config.lesions else None, self.shapes)
+        path = Path(context.config.lesions) if context.config.lesions else None
+        self.source = "the store" if path is None else "the table"
+        self.lesions: Mapping[str, Mapping[tuple[str, str], Sequence[Any]]] = (
+            stored_lesions(context.store) if path is None else _read_lesions(path, self.shapes)
+        )
 
-    def lesions_in(self, study_id: str, organ: str, abnormality: str) -> list[LesionShape]:
-        """Those of an organ; a lesion in a part lies in the whole organ."""
-        parts = {organ, *self.context.scorer.dictionaries.organs.parts_of(organ)}
+    def lesions_in(self, study_id: str, organ: str, abnormality: str) -> list[Any]:
+        """Those of an organ, shapes of a table or lesions of the store; one in a part lies in the whole organ."""
+        parts = {organ, ANY_ORGAN, *self.context.scorer.dictionaries.organs.parts_of(organ)}
         lesions = self.lesions.get(study_id, {})
         return [
             s for (name, kind), several in lesions.items() if name in parts and kind == abnormality for s in several
@@ -250,7 +253,10 @@ class _Spheres(_Measure):
         index = np.stack(np.meshgrid(*[np.arange(n) for n in one.values.shape], indexing="ij"), axis=-1)
         world = index @ one.affine[:3, :3].T + one.affine[:3, 3]
         several = self.lesions_in(study.study_id, one.organ, one.abnormality)
-        outside = np.min([np.linalg.norm(world - lesion[:3], axis=-1) - lesion[3] for lesion in several], axis=0)
+        if isinstance(several[0], DrawnLesion):
+            outside = outside_mm(study, several, world)
+        else:
+            outside = np.min([np.linalg.norm(world - lesion[:3], axis=-1) - lesion[3] for lesion in several], axis=0)
         coverage = np.ones(one.values.shape) if one.coverage is None else one.coverage
         covered = coverage >= 0.5 if (coverage >= 0.5).any() else coverage > 0
         return point(one.abnormality, patient, one.values, covered, NEAR_MM, outside)
@@ -285,7 +291,11 @@ class _OnFile(_Measure):
         rows, columns = int(shape[0]), int(shape[1])
         on_file = resample_map(one.values, to_file @ np.linalg.inv(study.affine) @ one.affine, (rows, columns))
         several = self.lesions_in(study.study_id, one.organ, one.abnormality)
-        lesion = np.min([distance_outside((rows, columns), one) for one in several], axis=0) if several else None
+        lesion = None
+        if several and isinstance(several[0], DrawnLesion):
+            lesion = outside_px(study, several, (rows, columns), to_file)
+        elif several:
+            lesion = np.min([distance_outside((rows, columns), one) for one in several], axis=0)
         boxes = boxes_of([Region(r["region"], *(r[edge] for edge in _BOX)) for r in study.rows("regions")])
         # a map of a box lies in the organ's box wherever it peaks
         boxed = self.context.reader.reading == "box"
