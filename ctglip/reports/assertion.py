@@ -20,6 +20,9 @@ from ctglip.types import Status
 class Scopes:
     """The clauses of one sentence and the scope of every cue in it.
 
+    Attributes:
+        vocabulary: its words as a set.
+
     Args:
         words: normal forms of the sentence.
         cues: cues found in it (``Lexicon.cues``).
@@ -41,6 +44,7 @@ class Scopes:
         definite: Callable[[], frozenset[int]] = frozenset,
     ) -> None:
         self.words = words
+        self.vocabulary = frozenset(words)
         self.mentions = mentions
         self.tied = tied
         self.lists = lexicon.lists
@@ -48,22 +52,26 @@ class Scopes:
         inside = {i for a, b in mentions if b - a > 1 for i in range(a, b)}
         covered = [m for m in cues if m.start in inside and any(a <= m.start and m.end <= b for a, b in mentions)]
         self.cues = self._with_denials([m for m in cues if m not in covered] if covered else cues, inside)
-        self.telling = [m for m in cues if m.kind == "history" and m.direction == "still"]
         self.bounds = Statements(words, self.cues, mentions, locations, self.lists, self.perception, tied).bounds()
         self._named = locations
         self._scopes: dict[str, list[Span]] = {"negation": [], "uncertainty": [], "history": []}
-        self._exceptions = [m.start for m in self.cues if m.kind == "exception"]
-        self._ahead = [m.end for m in self.cues if m.kind == "negation" and m.direction == "before"]
+        self._exceptions: list[int] = []
+        self._ahead: list[int] = []
+        for start, end, kind, direction, _ in self.cues:
+            if kind == "exception":
+                self._exceptions.append(start)
+            elif kind == "negation" and direction == "before":
+                self._ahead.append(end)
         self.doubted: list[Span] = []
         self.hosts: list[tuple[int, int, bool]] = []
         self._definite = definite
         for cue in self.cues:
             self._spread(cue)
-        if not DOUBTING.isdisjoint(words):
+        if not DOUBTING.isdisjoint(self.vocabulary):
             excepted = min(self._exceptions, default=len(words))
             known = [mention for mention in mentions if mention[0] < excepted]
             self._scopes["uncertainty"] += doubts(words, known, self.clause_of, self.lists)
-        self._earlier_examinations()
+        self._earlier_examinations(cues)
         self._operated()
 
     # --- clauses
@@ -81,7 +89,7 @@ class Scopes:
 
     def _with_denials(self, cues: Sequence[Cue], inside: AbstractSet[int]) -> Sequence[Cue]:
         """ "not" (or "cannot be", "no longer") and a word of perception become one denial of what stands before."""
-        if self.lists["deny"].isdisjoint(self.words) and "longer" not in self.words:
+        if self.lists["deny"].isdisjoint(self.vocabulary) and "longer" not in self.vocabulary:
             return cues
         return list(self._denials(cues, inside))
 
@@ -302,13 +310,14 @@ class Scopes:
             return named and any(j in self._definite() for j in range(at + 1, host[0] + 1))
         return before or any(span not in self._named for span in denied)
 
-    def _earlier_examinations(self) -> None:
+    def _earlier_examinations(self, cues: Sequence[Cue]) -> None:
         """What an earlier examination showed is history, unless the sentence tells how it is now."""
         earlier = [m for m in self.cues if m.kind == "history" and m.direction == "seen_before"]
         if not earlier or any(word.startswith("compar") for word in self.words):
             return
         covered = {i for m in earlier for i in range(m.start, m.end)}
-        now = [m.start for m in self.telling if m.start not in covered]
+        still = (m.start for m in cues if m.kind == "history" and m.direction == "still")
+        now = [start for start in still if start not in covered]
         for hit in earlier:
             start, end = self.clause_of(hit.start)
             if not any(start <= i < end for i in now):
@@ -316,7 +325,7 @@ class Scopes:
 
     def _operated(self) -> None:
         """ "Nephrectomy for renal cell carcinoma": what was operated is history."""
-        if "for" not in self.words and self.lists["operation"].isdisjoint(self.words):
+        if "for" not in self.vocabulary and self.lists["operation"].isdisjoint(self.vocabulary):
             return
         for i, word in enumerate(self.words):
             if word in ("for", "of") and any(self._operation(w, word) for w in self.words[max(0, i - 5) : i]):

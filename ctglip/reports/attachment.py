@@ -49,7 +49,7 @@ class Attachment:
         self.locations = locations
         self.cues = sentence.cues
         self.scopes = sentence.scopes
-        self.compares = not self.lexicon.lists["largest"].isdisjoint(self.words)
+        self.compares = not self.lexicon.lists["largest"].isdisjoint(self.scopes.vocabulary)
 
     def attach(self, mention: Mention) -> Attached:
         """The locations that a mention is in."""

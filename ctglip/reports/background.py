@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -40,7 +40,7 @@ def _hints() -> frozenset[str]:
     return frozenset(read_yaml(_DATA)["hint"])
 
 
-def background(text: str, words: Sequence[str]) -> Background | None:
+def background(text: str, words: Collection[str]) -> Background | None:
     """What a sentence tells of, where it is not of what is seen.
 
     ``patient``: age, complaint, history, the question asked. ``examination``: its name, how it was made, what it is

@@ -55,7 +55,6 @@ class Statements:
         self._mention_ends = {end for _, end in mentions}
         for cue in cues:
             self._sort(cue)
-        self._joints = [i for i, word in enumerate(words) if word in _JOINTS or i in self.breaks]
 
     def _sort(self, cue: Cue) -> None:
         kind, direction = cue.kind, cue.direction
@@ -174,8 +173,8 @@ class Statements:
     def _pieces(self, at: int) -> Iterator[tuple[int, int, str]]:
         """(start, end, what joins it) of the stretches between commas, "and" and "or" from the joint ``at`` on."""
         begin, joint = at + 1, self.words[at]
-        for i in self._joints:
-            if i <= at:
+        for i in range(at + 1, len(self.words)):
+            if self.words[i] not in _JOINTS and i not in self.breaks:
                 continue
             if i > begin:
                 yield begin, i, joint

@@ -327,7 +327,7 @@ def _number_of(location: Location, locations: Sequence[Location]) -> int | None:
 def read_sentence(text: str, lexicon: Lexicon) -> SentenceReading:
     """Read one sentence without its context; never empty, never an exception on odd text."""
     sentence = Sentence(text, lexicon)
-    about = background(text, sentence.words)
+    about = background(text, sentence.scopes.vocabulary)
     if about == "examination":
         return SentenceReading((StatedOrgan(None, None, "historical", reason="tells how the scan was made"),), None)
     best: dict[tuple[object, ...], StatedOrgan] = {}
@@ -342,9 +342,9 @@ def read_sentence(text: str, lexicon: Lexicon) -> SentenceReading:
     named = [row.organ for row in rows if row.organ]
     topic = named[-1] if named else next((p.term.organ for p in reversed(sentence.locations) if p.term.organ), None)
     if rows:
-        nouns = (location for location in sentence.locations if not (location.term.adjective or location.elliptic))
-        of_organ = any(row.laterality for row in rows) and any(lexicon.sides_of(location) for location in nouns)
-        return SentenceReading(rows, topic, of_organ=of_organ)
+        sided = any(row.laterality for row in rows)
+        nouns = [p for p in sentence.locations if not (p.term.adjective or p.elliptic)] if sided else ()
+        return SentenceReading(rows, topic, of_organ=any(lexicon.sides_of(location) for location in nouns))
     row = StatedOrgan(None, None, _bare_status(sentence), reason=_reason(sentence))
     return SentenceReading((row,), topic, not sentence.locations and _points_back(sentence))
 

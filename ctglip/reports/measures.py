@@ -22,7 +22,7 @@ def measured(
     words: Sequence[str], locations: Sequence[Location], mentions: Sequence[Mention], scopes: Scopes, lexicon: Lexicon
 ) -> list[Mention]:
     """What attributes and their changes say of organs: an observation each, denied where the measure is normal."""
-    if lexicon.measuring.isdisjoint(words):
+    if lexicon.measuring.isdisjoint(scopes.vocabulary):
         return []
     found: list[Mention] = []
     hits = lexicon.measures.find(words)
@@ -50,10 +50,10 @@ def measured(
 
 
 def removed(
-    words: Sequence[str], locations: Sequence[Location], mentions: Sequence[Mention], lexicon: Lexicon
+    words: Sequence[str], locations: Sequence[Location], mentions: Sequence[Mention], scopes: Scopes, lexicon: Lexicon
 ) -> list[Mention]:
     """Organs that are not there any more: "the gallbladder is absent", "not seen, presumably removed"."""
-    if lexicon.lists["removed"].isdisjoint(words):
+    if lexicon.lists["removed"].isdisjoint(scopes.vocabulary):
         return []
     found: list[Mention] = []
     for i, word in enumerate(words):

@@ -32,7 +32,7 @@ class Sentence:
         self.text = text
         self.lexicon = lexicon
         self.words, tied = lexicon.read(text)
-        named = [(Span(m.start, m.end), m.value) for m in lexicon.find_concepts(self.words)]
+        named = [(Span(start, end), concept) for start, end, concept in lexicon.find_concepts(self.words)]
         spans = [span for span, _ in named]
         self.cues = self._cues(spans)
         homes: list[tuple[int, str]] = []
@@ -55,7 +55,7 @@ class Sentence:
             self._node(mention, mentions) if mention.concept.name == _NODE else mention
             for mention in self._without_headings(mentions)
         ]
-        gone = removed(self.words, self.locations, mentions, lexicon)
+        gone = removed(self.words, self.locations, mentions, self.scopes, lexicon)
         self.mentions = [*mentions, *measured(self.words, self.locations, mentions, self.scopes, lexicon), *gone]
 
     def _cues(self, spans: Sequence[Span]) -> list[Cue]:
@@ -114,7 +114,7 @@ class Sentence:
         if not self.locations or not mentions:
             return mentions
         normal = any(cue.kind == "normal" for cue in self.cues)
-        if not (normal or ":" in self.words):
+        if not (normal or ":" in self.scopes.vocabulary):
             return mentions
         return [
             mention._replace(concept=mention.concept._replace(kind="mute"))
