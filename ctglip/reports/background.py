@@ -26,7 +26,8 @@ def _patterns() -> dict[str, re.Pattern[str]]:
     )
     texts = {
         "title": title,
-        "made": part["made"],
+        "made": rf"\b{part['made']}",
+        "begun": rf"^\W*{part['begun']}",
         "seen": rf"\b{part['seen']}\b",
         "aged": part["aged"],
         "told": rf"^\W*{part['told']}",
@@ -52,9 +53,10 @@ def background(text: str, words: Collection[str]) -> Background | None:
     """
     known = _patterns()
     text = text.lower()
-    hinted = not _hints().isdisjoint(words)
-    if hinted and (known["title"].match(text) or (known["made"].search(text) and not known["seen"].search(text))):
-        return "examination"
+    if not _hints().isdisjoint(words):
+        made = known["begun"].match(text) or known["made"].search(text)
+        if known["title"].match(text) or (made and not known["seen"].search(text)):
+            return "examination"
     if known["aged"].match(text):
         return "patient"
     return "patient" if known["told"].match(text) and not known["now"].search(text) else None
