@@ -189,7 +189,7 @@ class Statements:
         if self.words[a] == "there" or (a in self.denials and self.words[a] != "not"):
             return True
         named = [i for i in range(a, b) if i in self.mentions]
-        if any(i in self.denials and named and named[0] < i for i in range(a, b)):
+        if named and any(named[0] < i < b for i in self.denials):
             return True
         if not named or not _ALTERNATIVE.isdisjoint(self.words[at:]):
             return False

@@ -18,7 +18,7 @@ _DIGIT = re.compile(r"\d")
 _SKELETON = frozenset({"bones", "vertebrae", "vertebrae_soft", "nervous", "regions", "body_wall"})
 _SEQUENCES = ("weighted", "signal", "hyperintense", "hypointense", "sequence")
 """Words behind "T1" that make it one of MRI's."""
-_RIBS = ("ribs", "ribs_left", "ribs_right")
+_RIBS = frozenset({"ribs", "ribs_left", "ribs_right"})
 _RIB_LINKS = (
     frozenset({"and", ",", "to", "through", "or", "&", "lateral", "posterior", "anterior", "left", "right", "on"})
     | _SUFFIXES
@@ -88,7 +88,7 @@ def _between(first: Level, last: Level) -> list[Level]:
 
 def ribs(words: list[str], tied: frozenset[int], locations: list[Location], lexicon: Lexicon) -> list[Location]:
     """The locations of a sentence, with each rib that has a number a location of its own."""
-    if not any(location.term.organ in _RIBS for location in locations):
+    if _RIBS.isdisjoint([location.term.organ for location in locations]):
         return locations
     found: list[Location] = []
     for location in locations:

@@ -73,7 +73,9 @@ class ReportParser:
                 if last is not None and last.laterality and _BESIDE.match(sentence):
                     rows = [self._beside(row, last.laterality) for row in rows]
                 for row in rows if reported else _unreported(rows):
-                    found.append(self._finding(row, index, section, sentence))
+                    status = row.status if reported else _as_told(row.status)
+                    found.append(Finding(index, section, sentence, row.organ, row.abnormality, status, row.laterality,
+                                         row.level, row.reason))  # fmt: skip
                     topic, last = row.organ or topic, row if row.abnormality else last
                 topic, of_organ = reading.topic or topic, reading.of_organ
                 heading = announced(sentence, reading.rows) or (heading if heading and _ITEM.search(sentence) else None)
@@ -129,14 +131,10 @@ class ReportParser:
             if name:
                 yield name, side or self.lexicon.side_of(name)
 
-    @staticmethod
-    def _finding(row: StatedOrgan, index: int, section: str, sentence: str) -> Finding:
-        status: Status = row.status
-        if section in _NOT_REPORTED and status in ("affirmed", "normal"):
-            status = "historical"
-        return Finding(
-            index, section, sentence, row.organ, row.abnormality, status, row.laterality, row.level, row.reason
-        )
+
+def _as_told(status: Status) -> Status:
+    """The status of a row in a section that reports nothing."""
+    return "historical" if status in ("affirmed", "normal") else status
 
 
 def _unreported(rows: Iterable[StatedOrgan]) -> list[StatedOrgan]:
