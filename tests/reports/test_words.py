@@ -2,7 +2,7 @@ import pytest
 
 from ctglip.reports.spelling import Spelling
 from ctglip.reports.trie import Trie
-from ctglip.reports.words import normal_form, phrase, read_words
+from ctglip.reports.words import Forms, normal_form, phrase, read_words
 
 
 @pytest.mark.parametrize(
@@ -69,3 +69,18 @@ def test_the_longest_phrase_wins():
     assert trie.find(["liver"]) == []
     assert trie.get(("renal",)) == "organ"
     assert trie.get(("cyst",)) is None
+
+
+@pytest.mark.parametrize("text", ["L1-L3 and 5 mm", "1.5 x 2,5cm (T2)", "cT1 N0", "a;b/c 3x4", "C10 ct s1x L123"])
+def test_a_sign_beyond_ascii_changes_no_other_word(text: str) -> None:
+    words, tied = read_words(text)
+    assert read_words(f"{text} é") == ([*words, "e"], tied)
+
+
+def test_forms_are_made_once_and_begin_anew() -> None:
+    made: list[str] = []
+    forms = Forms(lambda word: made.append(word) or word.lower(), most=2)
+    assert [forms[word] for word in ("A", "B", "A")] == ["a", "b", "a"]
+    assert made == ["A", "B"]
+    assert forms["C"] == "c"
+    assert len(forms) == 1
