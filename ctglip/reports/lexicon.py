@@ -35,6 +35,7 @@ class Lexicon:
         measuring: first words of the attributes that are measured: "size", "wall thickness".
         elliptical: words that point back to the sentence before.
         perception: words such as "seen", that deny what stands before them when "not" does.
+        side_of: gives the side of an organ, None for None and where it has none.
     """
 
     def __init__(self, organs: OrganDictionary, abnormalities: AbnormalityDictionary) -> None:
