@@ -116,6 +116,17 @@ class OneOf:
         return self.settings_of(name).model_validate({"name": name, **value})
 
 
+FACTS = ".facts.yaml"
+"""How the files end that say where a recipe's settings come from."""
+
+
+def shipped_configs() -> dict[str, Path]:
+    """The shipped configs by the names that ``--config`` takes."""
+    root = resource("configs")
+    files = (file for file in sorted(root.rglob("*.yaml")) if not file.name.endswith(FACTS))
+    return {file.relative_to(root).with_suffix("").as_posix(): file for file in files}
+
+
 def find_config(name: str | Path) -> Path:
     """A config by path, or a shipped one by its name below ``configs/`` (``preprocess/demo_3mm``)."""
     path = Path(name)
@@ -125,7 +136,7 @@ def find_config(name: str | Path) -> Path:
     shipped = (root / f"{name}.yaml").resolve()
     if shipped.is_file() and shipped.is_relative_to(root.resolve()):
         return shipped
-    known = sorted(str(p.relative_to(root).with_suffix("")) for p in root.rglob("*.yaml"))
+    known = list(shipped_configs())
     near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.4)
     raise ConfigError(
         f"There is no config file {str(name)!r} and no shipped config of that name.",

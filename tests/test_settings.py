@@ -18,7 +18,7 @@ import pytest
 
 import ctglip
 from ctglip.cli.config import settings_class
-from ctglip.config import RootSettings, Settings, load_settings, load_tree, merge, validate
+from ctglip.config import RootSettings, Settings, load_settings, load_tree, merge, shipped_configs, validate
 from ctglip.data.organs import CropDataSettings
 from ctglip.errors import ConfigError
 from ctglip.evaluation.run import evaluate
@@ -55,7 +55,7 @@ ELSEWHERE = {
 FOR_READERS = {"Card.unconfirmed", "Card.brings", "StoreInfo.unions", "PublishedTable.unit", "Code.meaning"}
 """Fields of shipped data and of stores that are there for people and other programs."""
 ROOT = resource("configs")
-CONFIGS = {path.relative_to(ROOT).with_suffix("").as_posix(): load_tree(path) for path in sorted(ROOT.rglob("*.yaml"))}
+CONFIGS = {name: load_tree(path) for name, path in shipped_configs().items()}
 PRETRAIN, FINETUNE, EVALUATE = (
     [name for name, tree in CONFIGS.items() if tree["kind"] == kind] for kind in ("pretrain", "finetune", "evaluate")
 )

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from ctglip.cli.console import AsJson, out, result
 from ctglip.cli.group import CommandGroup
-from ctglip.config import Settings, load_tree, validate
+from ctglip.cli.origin import facts_of, origins
+from ctglip.config import Settings, load_tree, shipped_configs, validate
 from ctglip.errors import ConfigError
-from ctglip.resources import resource
 
 app = typer.Typer(cls=CommandGroup, help="Show, validate and describe config files.", no_args_is_help=True)
 Changes = Annotated[list[str] | None, typer.Option("--set", help="Change a setting: section.key=value.")]
@@ -56,9 +57,7 @@ def _resolved(file: Path, changes: list[str] | None) -> Settings:
 @app.command("list")
 def list_command(as_json: AsJson = False) -> None:
     """List the shipped configs by the names that --config takes, with what each is."""
-    folder = resource("configs")
-    files = {file.relative_to(folder).with_suffix("").as_posix(): file for file in folder.rglob("*.yaml")}
-    known = {name: _about(file) for name, file in sorted(files.items())}
+    known = {name: _about(file) for name, file in shipped_configs().items()}
     width = max(map(len, known)) + 2
     result(known, as_json, "\n".join(f"{name:<{width}}{about}".rstrip() for name, about in known.items()))
 
@@ -78,12 +77,31 @@ def _about(file: Path) -> str:
 def show(
     file: Annotated[Path, typer.Argument(help="Config file, or a shipped name such as small/ctglip_cnn.")],
     changes: Changes = None,
+    origin: Annotated[
+        bool,
+        typer.Option("--origin", help="Of a paper's recipe: say where each value is published, or that it differs."),
+    ] = False,
 ) -> None:
     """Print the config with its bases merged, defaults filled in and changes applied."""
     import yaml
 
     tree = _resolved(file, changes).model_dump(mode="json")
+    if origin:
+        out.print(_with_origins(file, tree), markup=False, highlight=False, soft_wrap=True)
+        return
     out.print(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True), markup=False, highlight=False, end="")
+
+
+def _with_origins(file: Path, tree: dict[str, Any]) -> str:
+    """A line for each setting, and what no setting says."""
+    facts = facts_of(file)
+    found = origins(tree, facts)
+    lines = [f"# {facts.paper}", f"# code: {facts.code or 'none is public'}", *(one.line() for one in found)]
+    for one in facts.beyond:
+        unsure = ", unconfirmed" if one.state == "unconfirmed" else ""
+        lines.append(f"no setting: {one.what}   [differs{unsure}] {one.here} ({one.source})")
+    counts = Counter(one.state for one in found if one.fact is not None)
+    return "\n".join([*lines, f"# {', '.join(f'{count} {state}' for state, count in sorted(counts.items()))}"])
 
 
 @app.command("validate")

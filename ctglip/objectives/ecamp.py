@@ -185,6 +185,8 @@ class Ecamp(Objective):
         self.masker = EntityMasker(pieces, entity_words(self.settings.entities.entities), self.settings.masking)
         decoding, vit = self.settings.image, self.encoder.settings
         assert isinstance(vit, ViTSettings)
+        if not isinstance(vit.patch, int):
+            raise ConfigError("ECAMP's patches have one edge.", code="objective", fix="Set model.encoder.patch to one.")
         self.patch, self.dims = vit.patch, vit.spatial_dims
         self.decoder = MaskedDecoder(decoding, vit.dim, vit.patch, self.channels, vit.spatial_dims)
         self.super_resolution = None
