@@ -15,16 +15,17 @@ from torch import Tensor
 GOLDENS = Path(__file__).parents[1] / "parity"
 SIZES: dict[str, dict[str, Any]] = {
     "ct_fm": {"filters": 4, "blocks": (1, 2, 1)},
+    "spectre": {"patch": (4, 4, 2), "dim": 24, "depth": 3, "heads": 2, "crop": (8, 8, 4), "combiner_depth": 1},
 }
 """Settings of each encoder at a size that tests can afford."""
-SIDES: dict[str, tuple[int, int, int]] = {"ct_fm": (16, 8, 12)}
+SIDES: dict[str, tuple[int, int, int]] = {"ct_fm": (16, 8, 12), "spectre": (8, 16, 8)}
 """Of the image that its answer was written down for; not the same along any two axes."""
 
 
 def made_up(name: str, shape: tuple[int, ...]) -> Tensor:
     """A weight that its name and shape decide, in the range that trained ones have."""
     draw = torch.from_numpy(np.random.default_rng(zlib.crc32(name.encode())).standard_normal(shape)).float()
-    if name.endswith("running_var"):
+    if name.endswith(("running_var", "periods")):
         return 0.5 + draw.abs()
     if len(shape) > 1:
         return draw / max(np.prod(shape[1:]), 1) ** 0.5

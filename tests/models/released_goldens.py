@@ -59,7 +59,41 @@ def ct_fm() -> None:
     save_golden("ct_fm", float_shapes(module.state_dict()), pooled=levels[-1].mean((2, 3, 4)), level=back(levels[-2]))
 
 
-GOLDENS: dict[str, Callable[[], None]] = {"ct_fm": ct_fm}
+def spectre() -> None:
+    """spectre-fm's backbone on each crop, and its feature combiner over them."""
+    from spectre.models.vision_transformer import VisionTransformer
+    from spectre.models.vision_transformer_features import FeatureVisionTransformer
+    from spectre.presets import BACKBONE_KWARGS, COMBINER_KWARGS
+
+    sizes, crop = SIZES["spectre"], SIZES["spectre"]["crop"]
+    common = {"embed_dim": sizes["dim"], "num_heads": sizes["heads"], "qkv_bias": True, "norm_layer": nn.LayerNorm}
+    module = filled(
+        VisionTransformer(
+            img_size=crop, patch_size=sizes["patch"], depth=sizes["depth"], mlp_ratio=4, **common, **BACKBONE_KWARGS
+        )
+    )
+    image = tensor(scaled(hounsfield("spectre", -1000, 1000), -1000, 1000))
+    counts = [side // step for side, step in zip(SIDES["spectre"], crop, strict=True)]
+    assert counts == [1, 2, 2]
+    crops = [image[:, :, :, y : y + crop[1], z : z + crop[2]] for y in (0, crop[1]) for z in (0, crop[2])]
+    tokens = [module(one) for one in crops]
+    vectors = torch.stack([torch.cat([one[:, 0], one[:, 1:].mean(1)], dim=1) for one in tokens], dim=1)
+    grid = [c // p for c, p in zip(crop, sizes["patch"], strict=True)]
+    maps = [one[:, 1:].transpose(1, 2).unflatten(2, grid) for one in tokens]
+    level = torch.cat([torch.cat(maps[:2], dim=4), torch.cat(maps[2:], dim=4)], dim=3)
+    combiner = filled(
+        FeatureVisionTransformer(
+            patch_dim=2 * sizes["dim"], depth=sizes["combiner_depth"], mlp_ratio=4, **common, **COMBINER_KWARGS
+        )
+    )
+    whole = combiner(vectors, grid_size=counts)
+    save_golden(
+        "spectre", float_shapes(module.state_dict()), pooled=vectors.mean(1), level=level,
+        combined=torch.cat([whole[:, 0], whole[:, 1:].mean(1)], dim=1),
+    )  # fmt: skip
+
+
+GOLDENS: dict[str, Callable[[], None]] = {"ct_fm": ct_fm, "spectre": spectre}
 
 if __name__ == "__main__":
     with torch.no_grad():

@@ -12,12 +12,14 @@ from ctglip.models.encoders.ct_fm import CTFMEncoder
 from ctglip.models.encoders.nnunet import NNUNetEncoder
 from ctglip.models.encoders.released import ReleasedEncoder
 from ctglip.models.encoders.resnet import ResNetEncoder
+from ctglip.models.encoders.spectre import SpectreEncoder
 from ctglip.models.encoders.swin import SwinEncoder
 from ctglip.models.encoders.timm2d import TimmEncoder
 from ctglip.models.encoders.vit import ViTEncoder
 
 RELEASED: dict[str, type[ReleasedEncoder]] = {
     "ct_fm": CTFMEncoder,
+    "spectre": SpectreEncoder,
 }
 """Encoders that others released, by the ``name`` of their settings; each has a card in ``configs/encoders``."""
 

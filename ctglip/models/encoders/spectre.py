@@ -1,0 +1,143 @@
+"""SPECTRE (arXiv 2511.17209): a ViT with rotary positions over crops of a scan, and one over the crops of a scan."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ctglip.models.encoders.released import ReleasedEncoder, ReleasedSettings
+from ctglip.models.encoders.tokens import AxialRotation, PatchEmbedding, TokenBlock, as_maps, middle_and_last
+from ctglip.models.weights.reading import find_weights, read_state
+from ctglip.models.weights.scheme import KeyScheme, fill_by_scheme
+
+COMBINER_FILE = "spectre_combiner_feature_vit_large.pt"
+_EPS = 1e-5
+
+
+class SpectreSettings(ReleasedSettings):
+    """SPECTRE's large model.
+
+    Attributes:
+        patch: voxels of a patch.
+        dim, depth, heads: of the transformer.
+        crop: an image is cut into crops of so many voxels (less at its end), each of which is encoded by itself, as
+            the model was trained; null: an image is encoded as a whole.
+        combine: the pooled vector is that of the second transformer, over the crops; its file is looked for beside that
+            of the first one.
+        combiner_depth: blocks of the second transformer.
+    """
+
+    name: Literal["spectre"] = "spectre"  # pyright: ignore[reportIncompatibleVariableOverride]
+    spatial_dims: Literal[3] = 3  # pyright: ignore[reportIncompatibleVariableOverride]
+    patch: tuple[int, int, int] = (16, 16, 8)
+    dim: int = 1080
+    depth: int = 24
+    heads: int = 12
+    crop: tuple[int, int, int] | None = (128, 128, 64)
+    combine: bool = False
+    combiner_depth: int = 4
+
+
+class SpectreNetwork(nn.Module):
+    """The transformer, from patches of an image or from vectors of crops.
+
+    Args:
+        settings: width and heads.
+        depth: blocks.
+        base: of the rotary positions.
+        first: name of the part that makes tokens, and the part.
+    """
+
+    def __init__(self, settings: SpectreSettings, depth: int, base: float, first: tuple[str, nn.Module]) -> None:
+        super().__init__()
+        self.add_module(*first)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, settings.dim))
+        self.rope = AxialRotation(settings.dim // settings.heads, base)
+        self.blocks = nn.ModuleList(
+            TokenBlock(settings.dim, settings.heads, 1.0, _EPS, split=True) for _ in range(depth)
+        )
+        self.norm = nn.LayerNorm(settings.dim, _EPS)
+
+    def with_class(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b m d"]:
+        """The class token before the others."""
+        return torch.cat([self.cls_token.expand(len(tokens), -1, -1), tokens], dim=1)
+
+
+class SpectreEncoder(ReleasedEncoder):
+    """Tokens of all patches; pooled: class token and mean of the patches, over crops or from the combiner."""
+
+    Settings = SpectreSettings
+    scheme = KeyScheme(outer=("state_dict", "model"), strip=("module.", "backbone."), drop=(r"(?:fc_norm|head)\..*",))
+    network: SpectreNetwork  # pyright: ignore[reportIncompatibleVariableOverride]
+    settings: SpectreSettings  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    def __init__(self, settings: SpectreSettings, in_channels: int) -> None:
+        super().__init__(settings, in_channels)
+        if settings.crop is not None and any(c % p for c, p in zip(settings.crop, settings.patch, strict=True)):
+            raise ValueError(f"crop {settings.crop} must be a multiple of patch {settings.patch}")
+        embed = PatchEmbedding(settings.dim, settings.patch)
+        self.network = SpectreNetwork(settings, settings.depth, 1000.0, ("patch_embed", embed))
+        self.combiner: SpectreNetwork | None = None
+        if settings.combine:
+            project = nn.Linear(2 * settings.dim, settings.dim)
+            self.combiner = SpectreNetwork(settings, settings.combiner_depth, 100.0, ("patch_proj", project))
+        self.level_channels, self.token_dim = (settings.dim,) * 2, settings.dim
+        self.strides = (settings.patch,) * 2
+
+    @property
+    def pooled_dim(self) -> int:
+        """The class token and the mean."""
+        return 2 * self.token_dim
+
+    def features(self, image: Tensor) -> tuple[tuple[Tensor, ...], Tensor | None]:
+        """Two levels of one grid, after half of the blocks and after all."""
+        crops, counts = self._crops(image)
+        found = [self._encoded(crop) for crop in crops]
+        levels = [_joined([one[level] for one in found], counts) for level in (0, 1)]
+        vectors = torch.stack([torch.cat([one[2], one[1].flatten(2).mean(-1)], dim=1) for one in found], dim=1)
+        if self.combiner is None:
+            return tuple(levels), vectors.mean(1)
+        network = self.combiner
+        x = network.with_class(network.get_submodule("patch_proj")(vectors))
+        x = network.norm(middle_and_last(network.blocks, x, network.rope(counts), self.stage)[1])
+        return tuple(levels), torch.cat([x[:, 0], x[:, 1:].mean(1)], dim=1)
+
+    def _encoded(self, crop: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Maps after half of the blocks and after all, and the class token."""
+        network = self.network
+        patches = network.get_submodule("patch_embed")(crop)
+        grid = tuple(patches.shape[2:])
+        x = network.with_class(patches.flatten(2).transpose(1, 2))
+        half, x = middle_and_last(network.blocks, x, network.rope(grid), self.stage)
+        x = network.norm(x)
+        return as_maps(half, grid), as_maps(x, grid), x[:, 0]
+
+    def _crops(self, image: Tensor) -> tuple[list[Tensor], tuple[int, ...]]:
+        """Crops of an image, the last axis fastest, and how many there are along each axis."""
+        if self.settings.crop is None:
+            return [image], (1, 1, 1)
+        crops = [image]
+        for axis, side in enumerate(self.settings.crop, 2):
+            crops = [part for crop in crops for part in crop.split(side, dim=axis)]
+        return crops, tuple(-(-n // side) for n, side in zip(image.shape[2:], self.settings.crop, strict=True))
+
+    def fill_from(self, source: str) -> float:
+        """From the released file; the combiner from the file beside it."""
+        share = super().fill_from(source)
+        if self.combiner is not None:
+            path = find_weights(source, self.card.hub, self.card.files).with_name(COMBINER_FILE)
+            if not path.is_file() and not Path(source).exists():
+                path = find_weights("/".join([*source.split("/")[:2], COMBINER_FILE]))
+            fill_by_scheme(self.combiner, read_state(path), self.scheme, str(path), self.settings.partial)
+        return share
+
+
+def _joined(parts: list[Tensor], counts: tuple[int, ...]) -> Tensor:
+    """Maps of crops side by side, as ``_crops`` cut them."""
+    for axis, count in zip((4, 3, 2), reversed(counts), strict=True):
+        parts = [torch.cat(parts[start : start + count], dim=axis) for start in range(0, len(parts), count)]
+    return parts[0]
