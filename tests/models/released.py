@@ -16,9 +16,18 @@ GOLDENS = Path(__file__).parents[1] / "parity"
 SIZES: dict[str, dict[str, Any]] = {
     "ct_fm": {"filters": 4, "blocks": (1, 2, 1)},
     "spectre": {"patch": (4, 4, 2), "dim": 24, "depth": 3, "heads": 2, "crop": (8, 8, 4), "combiner_depth": 1},
+    "tangerine": {"patch": 4, "image_size": 8, "dim": 24, "depth": 2, "heads": 2},
+    "voxelfm": {"patch": 4, "dim": 24, "depth": 2, "heads": 2, "registers": 2},
+    "m3d_clip": {"patch": (2, 4, 4), "image_size": (8, 8, 12), "dim": 24, "depth": 2, "heads": 2},
 }
 """Settings of each encoder at a size that tests can afford."""
-SIDES: dict[str, tuple[int, int, int]] = {"ct_fm": (16, 8, 12), "spectre": (8, 16, 8)}
+SIDES: dict[str, tuple[int, int, int]] = {
+    "ct_fm": (16, 8, 12),
+    "spectre": (8, 16, 8),
+    "tangerine": (8, 8, 8),
+    "voxelfm": (8, 12, 16),
+    "m3d_clip": (12, 8, 8),
+}
 """Of the image that its answer was written down for; not the same along any two axes."""
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ctglip.models.encoders import ENCODERS, build_encoder
 from ctglip.models.encoders.probe import probe_image
 from tests.models.released import SIDES, SIZES, float_shapes, made_up_state, save_golden
 
@@ -93,7 +94,125 @@ def spectre() -> None:
     )  # fmt: skip
 
 
-GOLDENS: dict[str, Callable[[], None]] = {"ct_fm": ct_fm, "spectre": spectre}
+class Twin(nn.Module):
+    """A pre-norm transformer from PyTorch's own parts, its weights taken from a state dict with timm's names."""
+
+    def __init__(self, state: dict[str, Tensor], heads: int, eps: float) -> None:
+        super().__init__()
+        self.weights, self.heads, self.eps = state, heads, eps
+
+    def norm(self, x: Tensor, name: str) -> Tensor:
+        """A layer norm."""
+        return nn.functional.layer_norm(
+            x, x.shape[-1:], self.weights[f"{name}.weight"], self.weights[f"{name}.bias"], self.eps
+        )
+
+    def linear(self, x: Tensor, name: str) -> Tensor:
+        """A linear layer, with or without a bias."""
+        return nn.functional.linear(x, self.weights[f"{name}.weight"], self.weights.get(f"{name}.bias"))
+
+    def block(self, x: Tensor, number: int, turn: Callable[[Tensor], Tensor]) -> Tensor:
+        """One block; ``turn`` changes queries and keys ``[b, n, heads, d]``."""
+        at = f"blocks.{number}"
+        gamma = [self.weights.get(f"{at}.ls{n}.gamma", torch.ones(())) for n in (1, 2)]
+        found = self.linear(self.norm(x, f"{at}.norm1"), f"{at}.attn.qkv")
+        query, key, value = (part.unflatten(2, (self.heads, -1)) for part in found.chunk(3, dim=2))
+        query, key = turn(query), turn(key)
+        weights = (torch.einsum("bnhd,bmhd->bhnm", query, key) / query.shape[-1] ** 0.5).softmax(-1)
+        seen = torch.einsum("bhnm,bmhd->bnhd", weights, value).flatten(2)
+        x = x + gamma[0] * self.linear(seen, f"{at}.attn.proj")
+        hidden = nn.functional.gelu(self.linear(self.norm(x, f"{at}.norm2"), f"{at}.mlp.fc1"))
+        return x + gamma[1] * self.linear(hidden, f"{at}.mlp.fc2")
+
+    def patches(self, image: Tensor) -> Tensor:
+        """Patches as a sequence, by a matrix product ``[b, n, d]``."""
+        kernel = self.weights["patch_embed.proj.weight"]
+        for axis, step in enumerate(kernel.shape[2:], 2):
+            image = image.unfold(axis, step, step)
+        return (
+            torch.einsum("bcxyzijk,dcijk->bxyzd", image, kernel).flatten(1, 3) + self.weights["patch_embed.proj.bias"]
+        )
+
+
+def twin_of(name: str, heads: int, eps: float) -> Twin:
+    """The twin of an encoder, with made-up weights."""
+    encoder = build_encoder(ENCODERS[name].Settings.model_validate({"name": name, **SIZES[name]}), 1)
+    return Twin(made_up_state(float_shapes(encoder.body.state_dict())), heads, eps)
+
+
+def tangerine() -> None:
+    """A twin."""
+    twin = twin_of("tangerine", 2, 1e-6)
+    x = twin.patches(tensor(slices_first(scaled(hounsfield("tangerine", -1200, 800), -1200, 800))))
+    x = torch.cat([twin.weights["cls_token"], x], dim=1) + twin.weights["pos_embed"]
+    for number in range(2):
+        x = twin.block(x, number, lambda one: one)
+    level = x[:, 1:].transpose(1, 2).unflatten(2, (2, 2, 2))
+    pooled = torch.cat([x[:, 0], x[:, 1:].mean(1)], dim=1)
+    save_golden("tangerine", float_shapes(twin.weights), pooled=pooled, level=back(level))
+
+
+def voxelfm() -> None:
+    """A twin; neighbouring numbers are turned as complex numbers."""
+    twin = twin_of("voxelfm", 2, 1e-5)
+    image = (np.clip(hounsfield("voxelfm", -1000, 1900), -1000, 1900) + 573.8) / 461.3
+    grid = (4, 3, 2)
+    axes = torch.meshgrid(*(torch.arange(n) + 0.5 for n in grid), indexing="ij")
+    places = torch.stack([2 * axis / n - 1 for axis, n in zip(axes, grid, strict=True)], dim=-1).reshape(-1, 3)
+    angles = 2 * torch.pi * places[:, :, None] / twin.weights["rope_embed.periods"]
+    factors = torch.polar(torch.ones(len(places), 6), angles.reshape(len(places), 6))
+
+    def turn(x: Tensor) -> Tensor:
+        rest = torch.view_as_complex(x[:, 3:].unflatten(-1, (-1, 2)).contiguous())
+        return torch.cat([x[:, :3], torch.view_as_real(rest * factors[None, :, None]).flatten(-2)], dim=1)
+
+    x = twin.patches(tensor(slices_first(image)))
+    x = torch.cat([twin.weights["cls_token"], twin.weights["register_tokens"], x], dim=1)
+    for number in range(2):
+        x = twin.block(x, number, turn)
+    x = twin.norm(x, "norm")
+    level = x[:, 3:].transpose(1, 2).unflatten(2, grid)
+    pooled = torch.cat([x[:, 0], x[:, 3:].mean(1)], dim=1)
+    save_golden("voxelfm", float_shapes(twin.weights), pooled=pooled, level=back(level))
+
+
+def m3d_clip() -> None:
+    """MONAI's patch embedding and blocks."""
+    from monai.networks.blocks.patchembedding import PatchEmbeddingBlock
+    from monai.networks.blocks.transformerblock import TransformerBlock
+
+    names = float_shapes(twin_of("m3d_clip", 2, 1e-5).weights)
+    state = made_up_state(names)
+    hu = hounsfield("m3d_clip", -1024, 3071)
+    image = tensor(slices_first((hu - hu.min()) / (hu.max() - hu.min())))
+    embed = PatchEmbeddingBlock(1, (8, 8, 12), (2, 4, 4), 24, 2, "perceptron", "learnable")
+    embed.load_state_dict({
+        "patch_embeddings.1.weight": state["patch_embed.proj.weight"].flatten(1),
+        "patch_embeddings.1.bias": state["patch_embed.proj.bias"], "position_embeddings": state["positions"],
+    })  # fmt: skip
+    x = torch.cat([state["cls_token"], embed(image)], dim=1)
+    for number in range(2):
+        block = TransformerBlock(24, 96, 2, 0.0, qkv_bias=False)
+        at = f"blocks.{number}."
+        mine = {name.removeprefix(at): value for name, value in state.items() if name.startswith(at)}
+        mine = {name.replace("attn.proj", "attn.out_proj").replace("mlp.fc", "mlp.linear"): value
+                for name, value in mine.items()}  # fmt: skip
+        missing = block.load_state_dict(mine, strict=False)
+        assert not missing.unexpected_keys
+        assert all("cross_attn" in name for name in missing.missing_keys)
+        x = block(x)
+    x = nn.functional.layer_norm(x, (24,), state["norm.weight"], state["norm.bias"])
+    level = x[:, 1:].transpose(1, 2).unflatten(2, (4, 2, 3))
+    save_golden("m3d_clip", names, pooled=torch.cat([x[:, 0], x[:, 1:].mean(1)], dim=1), level=back(level))
+
+
+GOLDENS: dict[str, Callable[[], None]] = {
+    "ct_fm": ct_fm,
+    "spectre": spectre,
+    "tangerine": tangerine,
+    "voxelfm": voxelfm,
+    "m3d_clip": m3d_clip,
+}
 
 if __name__ == "__main__":
     with torch.no_grad():

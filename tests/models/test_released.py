@@ -24,11 +24,22 @@ from ctglip.models.region_readers import Regions
 from tests.models.building import LABELS, dual_encoder
 from tests.models.released import SIDES, SIZES, float_shapes, load_golden, made_up_state
 
-FULL = {"ct_fm": (161, 77.76), "spectre": (390, 338.5)}
+FULL = {
+    "ct_fm": (161, 77.76),
+    "spectre": (390, 338.5),
+    "tangerine": (294, 310.7),
+    "voxelfm": (176, 110.03),
+    "m3d_clip": (138, 87.4),
+}
 """Entries of the released state dict, and its millions of parameters."""
 WRAPPED: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "ct_fm": lambda state: under("encoder.", state) | {"up_layers.0.blocks.0.conv1.weight": torch.zeros(2)},
     "spectre": dict,
+    "tangerine": lambda state: {
+        "model": state | {"decoder_embed.weight": torch.zeros(2), "mask_token": torch.zeros(2)}
+    },
+    "voxelfm": lambda state: {"teacher": under("module.backbone.", state) | {"dino_head.mlp.0.weight": torch.zeros(2)}},
+    "m3d_clip": lambda state: under("vision_encoder.", as_monai(state)) | {"logit_scale": torch.ones(())},
 }
 """Released files, from the names of our network: prefixes, outer keys, and heads that are dropped."""
 
@@ -36,6 +47,18 @@ WRAPPED: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
 def under(prefix: str, state: dict[str, Any]) -> dict[str, Any]:
     """The same weights below a prefix."""
     return {f"{prefix}{name}": value for name, value in state.items()}
+
+
+def as_monai(state: dict[str, Any]) -> dict[str, Any]:
+    """M3D-CLIP's names, the first layer as a matrix."""
+    names = (("patch_embed.proj.", "patch_embedding.patch_embeddings.1."), (".attn.proj.", ".attn.out_proj."),
+             ("positions", "patch_embedding.position_embeddings"), (".mlp.fc", ".mlp.linear"))  # fmt: skip
+    found = {}
+    for name, value in state.items():
+        for ours, theirs in names:
+            name = name.replace(ours, theirs)
+        found[name] = value.flatten(1) if name.endswith("patch_embeddings.1.weight") else value
+    return found
 
 
 def small(name: str, **changes: Any) -> ReleasedEncoder:

@@ -9,17 +9,23 @@ from ctglip.errors import CTGLIPError, ModelError
 from ctglip.models.encoders.base import Encoder, EncoderSettings
 from ctglip.models.encoders.cnn import CNN
 from ctglip.models.encoders.ct_fm import CTFMEncoder
+from ctglip.models.encoders.m3d_clip import M3DClipEncoder
 from ctglip.models.encoders.nnunet import NNUNetEncoder
 from ctglip.models.encoders.released import ReleasedEncoder
 from ctglip.models.encoders.resnet import ResNetEncoder
 from ctglip.models.encoders.spectre import SpectreEncoder
 from ctglip.models.encoders.swin import SwinEncoder
+from ctglip.models.encoders.tangerine import TangerineEncoder
 from ctglip.models.encoders.timm2d import TimmEncoder
 from ctglip.models.encoders.vit import ViTEncoder
+from ctglip.models.encoders.voxelfm import VoxelFMEncoder
 
 RELEASED: dict[str, type[ReleasedEncoder]] = {
     "ct_fm": CTFMEncoder,
     "spectre": SpectreEncoder,
+    "tangerine": TangerineEncoder,
+    "voxelfm": VoxelFMEncoder,
+    "m3d_clip": M3DClipEncoder,
 }
 """Encoders that others released, by the ``name`` of their settings; each has a card in ``configs/encoders``."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from torch import Tensor
 
@@ -46,9 +46,8 @@ class CTFMEncoder(ReleasedEncoder):
 
     def features(self, image: Tensor) -> tuple[tuple[Tensor, ...], Tensor | None]:
         """Each stage before it is halved; pooled is the mean of the last."""
-        network: Any = self.network
-        levels, x = [], network.conv_init(image)
-        for part in network.layers:
+        levels, x = [], self.network.conv_init(image)
+        for part in self.network.layers:
             x = self.stage(part["blocks"], x)
             levels.append(x)
             x = part["downsample"](x)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from ctglip.encoder_cards import CtEncoderInput, EncoderCard, encoder_card
 from ctglip.models.encoders.base import Encoder, EncoderSettings, VisionFeatures
+from ctglip.models.weights.matching import same_shape
 from ctglip.models.weights.reading import find_weights, read_state
 from ctglip.models.weights.scheme import KeyScheme, fill_by_scheme
 
@@ -45,7 +46,7 @@ class ReleasedEncoder(Encoder):
 
     Settings: ClassVar[type[ReleasedSettings]]  # pyright: ignore[reportIncompatibleVariableOverride]
     scheme: ClassVar[KeyScheme]
-    network: nn.Module
+    network: Any
 
     def __init__(self, settings: ReleasedSettings, in_channels: int) -> None:
         super().__init__()
@@ -113,7 +114,12 @@ class ReleasedEncoder(Encoder):
     def fill_from(self, source: str) -> float:
         """From the released file."""
         path = find_weights(source, self.card.hub, self.card.files)
-        return fill_by_scheme(self.network, read_state(path), self.scheme, source, self.settings.partial)
+        return fill_by_scheme(self.network, read_state(path), self.scheme, source, self.settings.partial, self.fit)
+
+    @staticmethod
+    def fit(name: str, new: Tensor, mine: Tensor) -> Tensor | None:
+        """A released weight in the shape of ours, or None where that cannot be; see ``weights.match``."""
+        return same_shape(name, new, mine)
 
 
 def axes_of(orientation: str) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -72,7 +72,6 @@ class SpectreEncoder(ReleasedEncoder):
 
     Settings = SpectreSettings
     scheme = KeyScheme(outer=("state_dict", "model"), strip=("module.", "backbone."), drop=(r"(?:fc_norm|head)\..*",))
-    network: SpectreNetwork  # pyright: ignore[reportIncompatibleVariableOverride]
     settings: SpectreSettings  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def __init__(self, settings: SpectreSettings, in_channels: int) -> None:
@@ -91,7 +90,7 @@ class SpectreEncoder(ReleasedEncoder):
     @property
     def pooled_dim(self) -> int:
         """The class token and the mean."""
-        return 2 * self.token_dim
+        return 2 * self.settings.dim
 
     def features(self, image: Tensor) -> tuple[tuple[Tensor, ...], Tensor | None]:
         """Two levels of one grid, after half of the blocks and after all."""

@@ -1,0 +1,80 @@
+"""M3D-CLIP's image encoder: MONAI's ViT-B over patches of 4 slices (arXiv 2404.00578; Apache-2.0)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from ctglip.models.encoders.released import ReleasedEncoder, ReleasedSettings
+from ctglip.models.encoders.tokens import PatchTransformer, as_maps, middle_and_last, positions_on
+from ctglip.models.weights.scheme import KeyScheme
+
+
+class M3DClipSettings(ReleasedSettings):
+    """M3D-CLIP's ViT-B.
+
+    Attributes:
+        patch: voxels of a patch: slices, rows, columns.
+        image_size: of the image that its positions are of, likewise; they are interpolated to other images.
+        dim, depth, heads: of the transformer.
+    """
+
+    name: Literal["m3d_clip"] = "m3d_clip"  # pyright: ignore[reportIncompatibleVariableOverride]
+    spatial_dims: Literal[3] = 3  # pyright: ignore[reportIncompatibleVariableOverride]
+    patch: tuple[int, int, int] = (4, 16, 16)
+    image_size: tuple[int, int, int] = (32, 256, 256)
+    dim: int = 768
+    depth: int = 12
+    heads: int = 12
+
+
+class M3DClipEncoder(ReleasedEncoder):
+    """Tokens of all patches, normalised; pooled: class token and mean of the patches."""
+
+    Settings = M3DClipSettings
+    scheme = KeyScheme(
+        outer=("state_dict", "model"),
+        drop=(r"language_encoder\..*", r"mm_.*_proj\..*", r"logit_scale", r".*cross_attn\..*"),
+        root=("vision_encoder.", "vision_tower."),
+        rename=(
+            (r"^patch_embedding\.patch_embeddings\.1\.", "patch_embed.proj."),
+            (r"^patch_embedding\.position_embeddings$", "positions"),
+            (r"\.attn\.out_proj\.", ".attn.proj."),
+            (r"\.mlp\.linear([12])\.", r".mlp.fc\1."),
+        ),
+    )
+    settings: M3DClipSettings  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    def __init__(self, settings: M3DClipSettings, in_channels: int) -> None:
+        super().__init__(settings, in_channels)
+        sizes = (settings.dim, settings.depth, settings.heads)
+        self.network = PatchTransformer(*sizes, settings.patch, 1e-5, bias=False)
+        self.known = tuple(side // step for side, step in zip(settings.image_size, settings.patch, strict=True))
+        cells = self.known[0] * self.known[1] * self.known[2]
+        self.network.positions = nn.Parameter(torch.zeros(1, cells, settings.dim))
+        self.level_channels, self.token_dim = (settings.dim,) * 2, settings.dim
+        self.strides = (self.turned(settings.patch),) * 2
+
+    @property
+    def pooled_dim(self) -> int:
+        """The class token and the mean."""
+        return 2 * self.settings.dim
+
+    @staticmethod
+    def fit(name: str, new: Tensor, mine: Tensor) -> Tensor | None:
+        """The first layer is released as a matrix over a patch's voxels."""
+        if name == "patch_embed.proj.weight" and new.shape == (len(mine), mine[0].numel()):
+            return new.reshape(mine.shape)
+        return new if new.shape == mine.shape else None
+
+    def features(self, image: Tensor) -> tuple[tuple[Tensor, ...], Tensor | None]:
+        """Two levels of one grid, after half of the blocks and after all."""
+        network = self.network
+        patches = network.patch_embed(image)
+        grid = tuple(patches.shape[2:])
+        tokens = patches.flatten(2).transpose(1, 2) + positions_on(network.positions, self.known, grid)
+        half, x = middle_and_last(network.blocks, network.with_first(tokens), None, self.stage)
+        x = network.norm(x)
+        return (as_maps(half, grid), as_maps(x, grid)), torch.cat([x[:, 0], x[:, 1:].mean(1)], dim=1)
