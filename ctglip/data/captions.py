@@ -12,7 +12,6 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -21,8 +20,8 @@ from jaxtyping import Float, Int
 from ctglip.data.samples import NO_TEXT
 from ctglip.types import Finding
 from ctglip.vocabulary.abnormalities import AbnormalityDictionary
-from ctglip.vocabulary.evidence import OrganEvidence, organ_evidence
-from ctglip.vocabulary.negatives import CONFUSABLE_WEIGHT, Strategy, allowed_negatives, confusable
+from ctglip.vocabulary.evidence import OrganEvidence, ReportEvidence
+from ctglip.vocabulary.negatives import CONFUSABLE_WEIGHT, Strategy, allowed_negatives, confusable, related
 from ctglip.vocabulary.organs import OrganDictionary
 from ctglip.vocabulary.prompts import negative_prompts, normal_prompts, positive_prompts
 
@@ -31,7 +30,7 @@ _REMEMBERED = 10_000
 """Captions whose false texts are remembered."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Caption:
     """One thing that is true of an organ, in the words of its report and in those of the dictionary.
 
@@ -48,7 +47,7 @@ class Caption:
     names: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class OrganCaptions:
     """All that a report lets us say of one organ.
 
@@ -72,7 +71,7 @@ class OrganCaptions:
     near: frozenset[str] = frozenset()
     possible: frozenset[str] = frozenset()
 
-    @cached_property
+    @property
     def sentences(self) -> tuple[int, ...]:
         """Every text of the organ alone; in the dictionary's words where the report has none."""
         single = (caption for caption in self.captions if len(caption.names) < 2)
@@ -136,6 +135,9 @@ class CaptionBuilder:
         self._finding_texts: dict[tuple[str, str], list[FindingTexts]] | None = None
         self._affirmed: dict[str, set[str]] = defaultdict(set)
         self._prompts: dict[tuple[bool, str, str], tuple[str, ...]] = {}
+        self._false: dict[Hashable, tuple[tuple[str, ...], tuple[str, ...], frozenset[str]]] = {}
+        self._kin: dict[frozenset[str], frozenset[str]] = {}
+        self._normal_prompts: dict[str, tuple[tuple[int, ...], ...]] = {}
 
     @property
     def keys(self) -> tuple[tuple[str, frozenset[str]], ...]:
@@ -148,10 +150,15 @@ class CaptionBuilder:
 
     def add_all(self, reports: Sequence[tuple[Sequence[Finding], str]]) -> list[OrganCaptions]:
         """Captions of many (findings, organ). What is affirmed in any of them is denied more often in the others."""
-        found = [(organ_evidence(rows, organ, self.organs, self.abnormalities), rows) for rows, organ in reports]
+        found, report = [], None
+        for rows, organ in reports:
+            if report is None or report[0] is not rows:
+                report = rows, ReportEvidence(rows, self.organs, self.abnormalities)
+            found.append((report[1].of(organ), rows))
         for evidence, _ in found:
             self._affirmed[evidence.organ].update(evidence.affirmed)
         self._finding_texts = None
+        self._normal_prompts.clear()  # they tell apart what is affirmed of other studies
         return [self._captions(evidence, rows) for evidence, rows in found]
 
     def paraphrases(self, organ: str, abnormality: str) -> Paraphrases:
@@ -175,21 +182,29 @@ class CaptionBuilder:
         return self._finding_texts
 
     def _captions(self, evidence: OrganEvidence, findings: Sequence[Finding]) -> OrganCaptions:
-        allowed = allowed_negatives(evidence, self.organs, self.abnormalities)
         affirmed = tuple(evidence.affirmed)
         suspected = bool(evidence.uncertain) or bool(evidence.sentences)
+        key = (evidence.organ, frozenset(affirmed) | evidence.uncertain, evidence.negated)
+        if key not in self._false:
+            self._false[key] = self._false_names(evidence)
+        hard, others, near = self._false[key]
         kind: CaptionKind = "silent"
         several: tuple[Caption, ...] = ()
         if affirmed:
             kind, several = "abnormal", self._abnormal(evidence, findings)
         elif not suspected and (evidence.mentioned or self.unmentioned_as_negative):
-            kind, several = "normal", self._normal(evidence, findings, allowed)
+            kind, several = "normal", self._normal(evidence, findings)
+        maybe = evidence.elsewhere.union(affirmed) if affirmed else evidence.elsewhere
+        if maybe not in self._kin:
+            self._kin[maybe] = related(maybe, self.abnormalities)
+        return OrganCaptions(evidence.organ, kind, affirmed, several, hard, others, near, self._kin[maybe])
+
+    def _false_names(self, evidence: OrganEvidence) -> tuple[tuple[str, ...], tuple[str, ...], frozenset[str]]:
+        """What the report denies, what it passes over, and which is easily mistaken for what is there."""
+        allowed = allowed_negatives(evidence, self.organs, self.abnormalities)
         hard = tuple(name for name in allowed if name in evidence.negated)
         others = tuple(name for name in allowed if name not in evidence.negated)
-        near = confusable(evidence, self.abnormalities)
-        maybe = (*evidence.affirmed, *evidence.uncertain, *evidence.elsewhere)
-        possible = frozenset().union(*(self.abnormalities.related(n) for n in maybe if n in self.abnormalities))
-        return OrganCaptions(evidence.organ, kind, affirmed, several, hard, others, near, possible)
+        return hard, others, confusable(evidence, self.abnormalities)
 
     def _abnormal(self, evidence: OrganEvidence, findings: Sequence[Finding]) -> tuple[Caption, ...]:
         organ = evidence.organ
@@ -209,20 +224,23 @@ class CaptionBuilder:
             self._captions_by_names[organ, caption.names].append((caption, 1 / len(several)))
         return tuple(several)
 
-    def _normal(
-        self, evidence: OrganEvidence, findings: Sequence[Finding], allowed: Iterable[str]
-    ) -> tuple[Caption, ...]:
+    def _normal(self, evidence: OrganEvidence, findings: Sequence[Finding]) -> tuple[Caption, ...]:
+        organ = evidence.organ
+        calm = [f.sentence for f in findings if f.organ == organ and f.status in ("normal", "negated")]
+        alone = self._number(dict.fromkeys(s for s in calm if _organs_of(findings, s) == {organ}))
+        if organ not in self._normal_prompts:
+            self._normal_prompts[organ] = self._prompts_of_normal(evidence)
+        key = self._key(organ, ())
+        return tuple(Caption(key, alone, prompts) for prompts in self._normal_prompts[organ])
+
+    def _prompts_of_normal(self, evidence: OrganEvidence) -> tuple[tuple[int, ...], ...]:
+        """The dictionary's words for a normal organ: that it is, and what it has not, what others have first."""
         organ = self.organs[evidence.organ]
-        calm = [f.sentence for f in findings if f.organ == organ.name and f.status in ("normal", "negated")]
-        alone = tuple(dict.fromkeys(s for s in calm if _organs_of(findings, s) == {organ.name}))
-        affirmed_names = self._affirmed[organ.name]
-        key = self._key(organ.name, ())
-        several = [Caption(key, self._number(alone), self._number(normal_prompts(organ)))]
-        for names in ([n for n in allowed if n in affirmed_names], [n for n in allowed if n not in affirmed_names]):
-            denials = [text for name in names for text in self._prompts_of(False, name, organ.name)]
-            if denials:
-                several.append(Caption(key, self._number(alone), self._number(denials)))
-        return tuple(several)
+        allowed = allowed_negatives(evidence, self.organs, self.abnormalities)
+        common = self._affirmed[organ.name]
+        several = ([n for n in allowed if n in common], [n for n in allowed if n not in common])
+        denials = ([text for name in names for text in self._prompts_of(False, name, organ.name)] for names in several)
+        return tuple(self._number(texts) for texts in (normal_prompts(organ), *denials) if texts)
 
     def _prompts_of(self, affirmed: bool, abnormality: str, organ: str) -> tuple[str, ...]:
         """The dictionary's prompts, filled in once."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Literal
 
 from ctglip.types import Finding
@@ -43,41 +44,75 @@ class OrganEvidence:
 def organ_evidence(
     findings: Sequence[Finding], organ: str, organs: OrganDictionary, abnormalities: AbnormalityDictionary
 ) -> OrganEvidence:
-    """Gather a report's findings for one organ.
+    """What one report's findings say of one organ; of many organs ``ReportEvidence`` is faster."""
+    return ReportEvidence(findings, organs, abnormalities).of(organ)
+
+
+class ReportEvidence:
+    """One report's findings, sorted by the organs that they say something of.
 
     Affirmed or uncertain in a part counts for its container. Negated or normal of a container counts for its parts;
     negated on both sides counts for the pair. Affirmed in a container that does not say where leaves its parts
     uncertain. What organs share ("hiatal hernia") is affirmed of one as of the other.
 
     Args:
-        findings: rows of one report; those that speak of no organ, or of unrelated ones, are passed over.
-        organ: name in the organ dictionary.
+        findings: rows of one report; those that speak of no organ are passed over.
+        organs, abnormalities: the dictionaries.
     """
-    related: list[tuple[_Relation, Finding]] = [
-        (relation, row) for row in findings for relation in _relations(row, organ, organs, abnormalities)
-    ]
-    affirmed, suspected = _affirmed(related)
-    uncertain = suspected - affirmed.keys()
-    denied = {
-        r.abnormality for relation, r in related if r.abnormality and r.status == "negated" and relation != "part"
-    }
-    denied |= _denied_on_both_sides(findings, organ, organs)
-    negated = {kind for name in denied for kind in (name, *_kinds(abnormalities, name, organ))}
-    for name in (*affirmed, *uncertain):
-        negated -= {name, *(abnormalities.ancestors(name) if name in abnormalities else ())}
-    sentences = tuple(dict.fromkeys(r.sentence for relation, r in related if relation != "container" and _affirms(r)))
-    calm = any(r.status == "normal" and relation != "part" for relation, r in related)
-    return OrganEvidence(
-        organ=organ,
-        affirmed=affirmed,
-        negated=frozenset(negated),
-        uncertain=frozenset(uncertain),
-        elsewhere=frozenset(r.abnormality for r in findings if r.abnormality and r.status in POSSIBLE)
-        - affirmed.keys(),
-        normal=calm and not affirmed and not uncertain and not sentences,
-        mentioned=bool(related),
-        sentences=sentences,
-    )
+
+    def __init__(
+        self, findings: Sequence[Finding], organs: OrganDictionary, abnormalities: AbnormalityDictionary
+    ) -> None:
+        self._organs, self._abnormalities = organs, abnormalities
+        self._related: dict[str, list[tuple[_Relation, Finding]]] = {}
+        self._negated: dict[str, set[str]] = {}
+        for row in findings:
+            named = organs_named(row, organs)
+            for organ, relation in _relations(named, row.abnormality, organs, abnormalities).items():
+                self._related.setdefault(organ, []).append((relation, row))
+            if row.abnormality and row.status == "negated":
+                for organ in named:
+                    self._negated.setdefault(organ, set()).add(row.abnormality)
+        self._possible = frozenset(r.abnormality for r in findings if r.abnormality and r.status in POSSIBLE)
+
+    def of(self, organ: str) -> OrganEvidence:
+        """What the report says of an organ, by its name in the dictionary."""
+        abnormalities, related = self._abnormalities, self._related.get(organ, [])
+        affirmed, suspected = _affirmed(related)
+        uncertain = suspected - affirmed.keys()
+        denied = {
+            r.abnormality for relation, r in related if r.abnormality and r.status == "negated" and relation != "part"
+        }
+        denied |= self._denied_on_both_sides(organ)
+        negated = {kind for name in denied for kind in (name, *_kinds(abnormalities, name, organ))}
+        for name in (*affirmed, *uncertain):
+            negated -= {name, *(abnormalities.ancestors(name) if name in abnormalities else ())}
+        affirming = (r.sentence for relation, r in related if relation != "container" and _affirms(r))
+        sentences = tuple(dict.fromkeys(affirming))
+        calm = any(r.status == "normal" and relation != "part" for relation, r in related)
+        return OrganEvidence(
+            organ=organ,
+            affirmed=affirmed,
+            negated=frozenset(negated),
+            uncertain=frozenset(uncertain),
+            elsewhere=self._possible.difference(affirmed),
+            normal=calm and not affirmed and not uncertain and not sentences,
+            mentioned=bool(related),
+            sentences=sentences,
+        )
+
+    def _denied_on_both_sides(self, organ: str) -> set[str]:
+        """What is negated in the left and in the right member of a pair."""
+        left, right = _sides(organ, self._organs)
+        if organ in (left, right) or left not in self._negated or right not in self._negated:
+            return set()
+        return self._negated[left] & self._negated[right]
+
+
+@lru_cache(maxsize=1 << 12)
+def _sides(organ: str, organs: OrganDictionary) -> tuple[str, str]:
+    """The left and the right member of a pair; of other organs both are the organ, or the two of its kind."""
+    return organs.on_side(organ, "left"), organs.on_side(organ, "right")
 
 
 def _affirms(row: Finding) -> bool:
@@ -98,6 +133,7 @@ def _affirmed(related: Iterable[tuple[_Relation, Finding]]) -> tuple[dict[str, s
     return affirmed, suspected
 
 
+@lru_cache(maxsize=1 << 14)
 def _kinds(abnormalities: AbnormalityDictionary, name: str, organ: str) -> tuple[str, ...]:
     """Kinds of an abnormality that the organ can have: none of them is there when it is not."""
     if name not in abnormalities:
@@ -107,32 +143,45 @@ def _kinds(abnormalities: AbnormalityDictionary, name: str, organ: str) -> tuple
 
 
 def _relations(
-    row: Finding, organ: str, organs: OrganDictionary, abnormalities: AbnormalityDictionary
-) -> tuple[_Relation, ...]:
-    """How the organ that a row speaks of stands to this one; nothing where the two are strangers."""
-    for target in organs_named(row, organs):
+    targets: tuple[str, ...], abnormality: str | None, organs: OrganDictionary, abnormalities: AbnormalityDictionary
+) -> Mapping[str, _Relation]:
+    """How the organs that a row speaks of stand to each organ of the dictionary; strangers are left out."""
+    shared = abnormality if abnormality in abnormalities and abnormalities[abnormality].shared else None
+    return _relations_by_organ(targets, shared, organs, abnormalities) if targets else {}
+
+
+@lru_cache(maxsize=1 << 12)
+def _relations_by_organ(
+    targets: tuple[str, ...], shared: str | None, organs: OrganDictionary, abnormalities: AbnormalityDictionary
+) -> Mapping[str, _Relation]:
+    entry = None if shared is None else abnormalities[shared]
+    found = {organ: _relation(targets, organ, entry, organs) for organ in organs.names}
+    return {organ: relation for organ, relation in found.items() if relation is not None}
+
+
+def _relation(
+    targets: tuple[str, ...], organ: str, shared: Abnormality | None, organs: OrganDictionary
+) -> _Relation | None:
+    for target in targets:
         if target == organ:
-            return ("same",)
+            return "same"
         if target in organs.parts_of(organ):
-            return ("part",)
+            return "part"
         if organ in organs.parts_of(target):
-            return ("container",)
-        name = row.abnormality
-        if name is not None and name in abnormalities and abnormalities[name].shared:
-            return _relations_of_shared(target, organ, abnormalities[name], organs)
-    return ()
+            return "container"
+        if shared is not None:
+            return _relation_of_shared(target, organ, shared, organs)
+    return None
 
 
-def _relations_of_shared(
-    target: str, organ: str, shared: Abnormality, organs: OrganDictionary
-) -> tuple[_Relation, ...]:
+def _relation_of_shared(target: str, organ: str, shared: Abnormality, organs: OrganDictionary) -> _Relation | None:
     """How two organs stand to each other that share an abnormality: as one organ, as far as their sides agree."""
     if not {target, organ} <= set(shared.organs):
-        return ()
+        return None
     theirs, ours = organs[target].side, organs[organ].side
     if ours is not None and ours != theirs:
-        return ("container",) if theirs is None else ()
-    return ("same",) if organs.containing(target).isdisjoint(shared.organs) else ("part",)
+        return "container" if theirs is None else None
+    return "same" if organs.containing(target).isdisjoint(shared.organs) else "part"
 
 
 def organs_named(row: Finding, organs: OrganDictionary) -> tuple[str, ...]:
@@ -145,15 +194,3 @@ def organs_named(row: Finding, organs: OrganDictionary) -> tuple[str, ...]:
         sides = (organs.on_side(row.organ, "left"), organs.on_side(row.organ, "right"))
         return sides if organs[row.organ].side is None else (row.organ,)
     return (row.organ,)
-
-
-def _denied_on_both_sides(findings: Sequence[Finding], organ: str, organs: OrganDictionary) -> set[str]:
-    """What is negated in the left and in the right member of a pair."""
-    left, right = organs.on_side(organ, "left"), organs.on_side(organ, "right")
-    if organ in (left, right):
-        return set()
-    negated = [row for row in findings if row.abnormality and row.status == "negated"]
-    on_left, on_right = (
-        {row.abnormality for row in negated if side in organs_named(row, organs)} for side in (left, right)
-    )
-    return {name for name in on_left & on_right if name}

@@ -18,7 +18,8 @@ CONFUSABLE_WEIGHT = 4.0
 """How much likelier than the rest the strategy ``hierarchy`` draws a sibling or rival of an affirmed finding."""
 
 
-def _related(names: Iterable[str], abnormalities: AbnormalityDictionary) -> frozenset[str]:
+def related(names: Iterable[str], abnormalities: AbnormalityDictionary) -> frozenset[str]:
+    """Abnormalities with all their kin; names that the dictionary does not know are passed over."""
     return frozenset().union(*(abnormalities.related(name) for name in names if name in abnormalities))
 
 
@@ -33,7 +34,7 @@ def allowed_negatives(
         VocabularyError: the organ is unknown.
     """
     organ = organs[evidence.organ].name
-    blocked = _related((*evidence.affirmed, *evidence.uncertain), abnormalities)
+    blocked = related((*evidence.affirmed, *evidence.uncertain), abnormalities)
     return tuple(entry.name for entry in abnormalities.of_organ(organ) if entry.name not in blocked)
 
 

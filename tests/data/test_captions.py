@@ -16,6 +16,7 @@ from ctglip.vocabulary.abnormalities import load_abnormalities
 from ctglip.vocabulary.evidence import organ_evidence
 from ctglip.vocabulary.negatives import Strategy
 from ctglip.vocabulary.organs import load_organs
+from ctglip.vocabulary.prompts import negative_prompts
 
 ORGANS, ABNORMALITIES = load_organs(), load_abnormalities()
 PARSER = ReportParser()
@@ -66,6 +67,17 @@ def test_a_normal_organ_is_called_normal_and_free_of_what_it_could_have(book: Ca
     assert any("splenomegaly" in text.lower() or "enlarge" in text.lower() for text in texts)
     assert not any("gall" in text.lower() for text in texts)
     assert len({statement.key for statement in captions.captions}) == 1
+
+
+def test_what_is_denied_of_a_normal_organ_follows_what_is_affirmed_of_others_so_far(book: CaptionBuilder) -> None:
+    normal = (PARSER.parse("FINDINGS: The liver is normal."), "liver")
+    (alone,) = book.add_all([normal])
+    (beside, _) = book.add_all([normal, (PARSER.parse("FINDINGS: Fatty liver."), "liver")])
+    denials = [[{book.texts[n] for n in caption.dictionary} for caption in one.captions[1:]] for one in (alone, beside)]
+    denied = set(negative_prompts(ABNORMALITIES["hepatic_steatosis"], ORGANS["liver"]))
+    assert len(denials[0]) == 1
+    assert denied < denials[0][0]
+    assert denials[1] == [denied, denials[0][0] - denied]
 
 
 def test_silence_gives_no_text_unless_it_means_normal(book: CaptionBuilder) -> None:
