@@ -146,8 +146,8 @@ def _relations(
     targets: tuple[str, ...], abnormality: str | None, organs: OrganDictionary, abnormalities: AbnormalityDictionary
 ) -> Mapping[str, _Relation]:
     """How the organs that a row speaks of stand to each organ of the dictionary; strangers are left out."""
-    shared = abnormality if abnormality in abnormalities and abnormalities[abnormality].shared else None
-    return _relations_by_organ(targets, shared, organs, abnormalities) if targets else {}
+    known = abnormality is not None and abnormality in abnormalities and abnormalities[abnormality].shared
+    return _relations_by_organ(targets, abnormality if known else None, organs, abnormalities) if targets else {}
 
 
 @lru_cache(maxsize=1 << 12)
@@ -155,8 +155,12 @@ def _relations_by_organ(
     targets: tuple[str, ...], shared: str | None, organs: OrganDictionary, abnormalities: AbnormalityDictionary
 ) -> Mapping[str, _Relation]:
     entry = None if shared is None else abnormalities[shared]
-    found = {organ: _relation(targets, organ, entry, organs) for organ in organs.names}
-    return {organ: relation for organ, relation in found.items() if relation is not None}
+    found: dict[str, _Relation] = {}
+    for organ in organs.names:
+        relation = _relation(targets, organ, entry, organs)
+        if relation is not None:
+            found[organ] = relation
+    return found
 
 
 def _relation(

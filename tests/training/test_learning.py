@@ -44,6 +44,7 @@ def judged(cohort: tuple[Store, Path], folder: Path, config: PretrainConfig) -> 
 PLACE = {
     "objective": {"name": "place_organs", "patches": {"dim": 16, "heads": 2, "detail": 2, "patches": 16}},
     "model": {"resampler": {"queries": 4, "layers": 1, "heads": 2, "dim": 16, "levels": [-2, -1]}},
+    "loop": {"steps": 2 * STEPS},  # after STEPS a pair is upside down in one training of six
 }
 
 
