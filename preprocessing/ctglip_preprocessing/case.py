@@ -18,6 +18,7 @@ import numpy as np
 
 from ctglip.cohort import CohortRow
 from ctglip.ct import quality
+from ctglip.ct.detached import detached_files
 from ctglip.ct.masks_nnunet import dataset_file
 from ctglip.ct.segmentation import SegmentationSettings, Segmenter
 from ctglip.errors import CTGLIPError, MaskError, OutputError, ReportError, ScanError
@@ -186,6 +187,8 @@ def hash_input(case: Case) -> Case:
             )
         try:
             content[name] = file_checksum(path)
+            if detached := detached_files(path):
+                content[f"{name}_data"] = [file_checksum(file) for file in detached]
         except OSError as error:
             raise kind(f"Study {row.study_id}: {path} cannot be read: {error}.", code="unreadable") from error
     return replace(case, checksum=value_hash(content, 64))
@@ -307,7 +310,9 @@ def fingerprint(row: CohortRow, given: Sequence[GivenText] = (), drawn: Sequence
 
     While it stays the same the content is taken to be the same.
     """
-    files = ([name, *(_size_and_time(file) for file in files_below(path))] for name, path in _files(row))
+    files = (
+        [name, *map(_size_and_time, (*files_below(path), *detached_files(path)))] for name, path in _files(row)
+    )
     masks = [[_plain(drawn), [_size_and_time(path) for path in _drawn_in(drawn)]]] if drawn else []
     return value_hash([_cells(row), *files, *map(astuple, given), *masks], 32)
 
