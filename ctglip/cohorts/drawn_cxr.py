@@ -168,17 +168,27 @@ def _drawn(texts: tuple[str, ...]) -> np.ndarray:
     return np.maximum.reduce([decode_runs(text) for text in texts])
 
 
+class Tbx11kSettings(CohortSettings):
+    """What can be chosen of TBX11K.
+
+    Attributes:
+        valid_as: the split of the official validation; the labels of the official test were never published.
+    """
+
+    valid_as: Literal["val", "test"] = "test"
+
+
 class Tbx11k(CohortReader):
     """Reads TBX11K."""
 
     name = "tbx11k"
+    Settings = Tbx11kSettings
 
-    def read(self, disk: Disk, settings: CohortSettings) -> CohortTables:
+    def read(self, disk: Disk, settings: Tbx11kSettings) -> CohortTables:
         """TBX11K in our form: tuberculosis by the folder, boxes from the JSON of its boxes where it is there."""
-        del settings
         tables = CohortTables()
         splits = {
-            line: split
+            line: settings.valid_as if split == "val" else split
             for split in ("train", "val", "test")
             for line in disk.lines(f"lists/TBX11K_{split}.txt", f"lists/all_{split}.txt") or ()
         }

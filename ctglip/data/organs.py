@@ -22,7 +22,7 @@ from ctglip.data.rendering import CropStack
 from ctglip.data.samples import NO_TEXT, OrganInstance, OrganSample
 from ctglip.data.sampling import BalancedSampler, SamplingSettings, rows_of_rank
 from ctglip.data.scans import ScanDataSettings, ScansBesideCrops, ScanSettings
-from ctglip.data.settings import DataSettings
+from ctglip.data.settings import WITHOUT_TEXTS, DataSettings
 from ctglip.errors import StoreError
 from ctglip.modality import MODALITIES
 from ctglip.reports.parser import get_parser
@@ -105,11 +105,8 @@ class OrganTexts:
         builder = CaptionBuilder(organs, abnormalities, settings.unmentioned_as_negative)
         captions = builder.add_all(reports)
         if all(one.kind == "silent" for one in captions):
-            raise StoreError(
-                f"No report of {where} says anything of the wanted organs.",
-                code="no_texts",
-                fix="Give the cohort reports.",
-            )
+            message = f"No report of {where} says anything of the wanted organs."
+            raise StoreError(message, code="no_texts", fix=WITHOUT_TEXTS)
         mirrors = isinstance(settings, CropDataSettings) and settings.augment.mirror > 0
         self.mirrored = _mirrored(reports, captions, builder) if mirrors else {}
         self.captions = permuted(captions, np.random.default_rng(seed)) if settings.permute_texts else captions
@@ -366,9 +363,11 @@ def studies_of(store: Store, split: str) -> list[str]:
 def no_organs(store: Store, split: str) -> StoreError:
     """Why a split has no organ to train on."""
     if MODALITIES[store.info.modality].needs_masks and store.table("organs").is_empty():
+        who = f"None of the {len(store.study_ids)} studies of {store.path} has"
+        if store.table("findings").is_empty():
+            return StoreError(f"{who} a report or organ masks.", code="no_texts", fix=WITHOUT_TEXTS)
         return StoreError(
-            f"None of the {len(store.study_ids)} studies of {store.path} has organ masks, so there is no organ to "
-            "train on.",
+            f"{who} organ masks, so there is no organ to train on.",
             code="no_masks",
             fix="Preprocess into a new store with masks (the cohort's column masks), or without the setting "
             "ct.segmentation=null, so that TotalSegmentator draws them.",

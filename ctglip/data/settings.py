@@ -9,6 +9,12 @@ from pydantic import Field
 from ctglip.config import Settings
 from ctglip.types import ModalityName
 
+WITHOUT_TEXTS = (
+    "Give the cohort reports; with labels alone fine-tune a model that was pretrained on others: "
+    "ctglip finetune RUN STORE OUT --labels FILE."
+)
+"""What to do with a store that there is nothing to read in."""
+
 
 class DataSettings(Settings):
     """Which organs are learned from, and what is said of them.

@@ -36,6 +36,7 @@ from ctglip.data.report_texts import captions_of_reports, sections_by_study
 from ctglip.data.samples import StudySample
 from ctglip.data.sampling import rows_of_epoch, rows_of_rank
 from ctglip.data.scans import ScanDataSettings
+from ctglip.data.settings import WITHOUT_TEXTS
 from ctglip.data.study_texts import StudyText, StudyTexts, TextsOfOrgans, TextsOfPairs, TextsOfReports
 from ctglip.errors import StoreError
 from ctglip.reports.tags import Tagger
@@ -125,11 +126,8 @@ class StudyDataset(TextDataset[StudySample]):
             self.captions = captions_of_reports(self._findings, self._texts.study_ids, captions)
         self.study_ids, self.texts, self.text_ids = self._texts.study_ids, self._texts.texts, self._texts.text_ids
         if texts != "organs" and len(self) < 1 + training:  # one report alone has nothing to be compared with
-            raise StoreError(
-                f"{len(self)} studies of {where} have a findings or impression section.",
-                code="no_texts",
-                fix="Give the cohort reports.",
-            )
+            message = f"{len(self)} studies of {where} have a findings or impression section."
+            raise StoreError(message, code="no_texts", fix=WITHOUT_TEXTS)
 
     def __len__(self) -> int:
         return len(self.study_ids)

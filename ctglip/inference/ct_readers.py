@@ -163,6 +163,27 @@ class ScanOrganReader(_CtReader[ScanCut]):
     def item_bytes(self) -> int:
         return 3 * int(np.prod(self.scans.grid))
 
+    @property
+    def needs_masks(self) -> bool:
+        """Whether the model reads organs where masks or their boxes say."""
+        return bool({"mask", "labels", "boxes"} & {*self.release.model.region_inputs})
+
+    def instances(self, store: Store, study_ids: Sequence[str], names: Sequence[str]) -> list[OrganInstance]:
+        """Where masks draw them; in a scan without masks each may be anywhere, for a model that needs none."""
+        found = super().instances(store, study_ids, names)
+        with_masks = set() if self.needs_masks else set(store.table("organs")["study_id"])
+        without = {} if self.needs_masks else dict.fromkeys(name for name in study_ids if name not in with_masks)
+        if not without:
+            return found
+        by_study: dict[str, list[OrganInstance]] = {name: [] for name in dict.fromkeys(study_ids)}
+        for instance in found:
+            by_study[instance.study_id].append(instance)
+        shapes = dict(store.table("studies").select("study_id", "shape").iter_rows())
+        for name in without:
+            box = tuple(edge for side in shapes[name] for edge in (0, side))
+            by_study[name] = [OrganInstance(name, OrganRegion(organ, box)) for organ in names]
+        return [instance for several in by_study.values() for instance in several]
+
     def prepare(self, study: StandardizedStudy, regions: Sequence[OrganRegion]) -> list[ScanCut]:
         del regions
         return [cut_scan(study.image(), study.organs(), study.affine, self.scans)]

@@ -147,7 +147,10 @@ def _organ_target(
     readable = tuple(organ for organ in named if organ in organs)
     if not readable:
         listed = ", ".join(named[:4])
-        return f"column {name!r} is about {listed}, and the model or the store has none of them"
+        return (
+            f"column {name!r} is about {listed}, and the model or the store has none of them: leave it out (ignore), "
+            "or say in the config (columns) which organs it is read from, [all] for all that the model has learned"
+        )
     return Target(name, readable, abnormality, column.classes)
 
 

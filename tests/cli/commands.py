@@ -1,7 +1,9 @@
-"""Running the command line as a user does: one process a command."""
+"""Running the command line as a user does: one process a command, or (for many in a row) all in this one."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import subprocess
 import sys
@@ -33,3 +35,19 @@ def good(*arguments: object, **environment: str) -> Outcome:
     outcome = ctglip(*arguments, **environment)
     assert outcome.code == 0, outcome.out + outcome.err
     return outcome
+
+
+def here(*arguments: object) -> Outcome:
+    """Run one command through the entry point in this process: what it imports and loads stays for the next."""
+    from ctglip.cli.main import run
+
+    out, err, before, code = io.StringIO(), io.StringIO(), sys.argv, 0
+    sys.argv = ["ctglip", *map(str, arguments)]
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            run()
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    finally:
+        sys.argv = before
+    return Outcome(code, out.getvalue(), err.getvalue())

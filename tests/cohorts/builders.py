@@ -11,6 +11,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import polars as pl
+import SimpleITK as sitk
 
 from ctglip.cohort import Cohort, read_cohort
 from ctglip.cohorts.registry import cohort_reader
@@ -49,6 +50,18 @@ def write_scan(path: Path, phantom: Phantom = PHANTOM, labels: bool = False) -> 
     path.parent.mkdir(parents=True, exist_ok=True)
     values, affine = flipped(phantom.labels if labels else phantom.hu, phantom.affine)
     nib.save(nib.Nifti1Image(values, affine), path)
+    return path
+
+
+def write_meta_image(path: Path, phantom: Phantom = PHANTOM) -> Path:
+    """HU in a header alone and its ``.raw``, LPS."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    hu, affine = flipped(phantom.hu, phantom.affine)
+    image = sitk.GetImageFromArray(np.ascontiguousarray(hu.transpose(2, 1, 0)))
+    x, y, z = affine[:3, 3].tolist()
+    image.SetSpacing([float(edge) for edge in np.linalg.norm(affine[:3, :3], axis=0)])
+    image.SetOrigin([-x, -y, z])
+    sitk.WriteImage(image, str(path))
     return path
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-import SimpleITK as sitk
 
 from ctglip.ct.masks import read_masks
 from ctglip.ct.recipe import CtRecipe
@@ -17,13 +16,13 @@ from tests.cohorts.builders import (
     PHANTOM,
     assert_is_phantom,
     excluded_in,
-    flipped,
     labels_in,
     run,
     scan_of,
     write_dicom_series,
     write_file,
     write_json_file,
+    write_meta_image,
     write_rows,
     write_scan,
 )
@@ -235,17 +234,6 @@ def test_lidc(tmp_path: Path) -> None:
     assert_is_phantom(scan_of(cohort, "LIDC-IDRI-0001"))
     _, _, out = run("lidc_idri", root, tmp_path / "three", readers=3)
     assert [row["lung_nodule"] for row in labels_in(out).values()] == [0, 1, 0, None]
-
-
-def write_meta_image(path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    hu, affine = flipped(PHANTOM.hu, PHANTOM.affine)
-    image = sitk.GetImageFromArray(np.ascontiguousarray(hu.transpose(2, 1, 0)))
-    x, y, z = affine[:3, 3].tolist()
-    image.SetSpacing([float(edge) for edge in np.linalg.norm(affine[:3, :3], axis=0)])
-    image.SetOrigin([-x, -y, z])
-    sitk.WriteImage(image, str(path))
-    return path
 
 
 def test_luna16(tmp_path: Path) -> None:

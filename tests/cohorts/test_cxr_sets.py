@@ -180,11 +180,13 @@ def test_tbx11k(tmp_path: Path) -> None:
     write_json_file(root / "annotations/json/all_train.json", {"images": []})
     cohort, summary, out = run("tbx11k", root)
     rows = {row.study_id: row.split for row in cohort.rows}
-    assert rows == {"h0001": "train", "s0001": "val", "tb0001": "train", "t0001": None, "da_db_train_p0001": None}
+    assert rows == {"h0001": "train", "s0001": "test", "tb0001": "train", "t0001": None, "da_db_train_p0001": None}
     labels = {name: row["tuberculosis"] for name, row in labels_in(out).items()}
     assert (labels["h0001"], labels["s0001"], labels["tb0001"], labels["t0001"]) == (0, 0, 1, None)
     assert boxes_in(out) == [("tb0001", "tuberculosis", 20, 60, 10, 41)], "a box in two lists is one"
     assert any("all_train.json has not the form of COCO" in fact for fact in summary.facts)
+    cohort, _, _ = run("tbx11k", root, tmp_path / "val", valid_as="val")
+    assert {row.study_id: row.split for row in cohort.rows}["s0001"] == "val"
 
 
 def jsrt_pixels(white_is_zero: bool) -> np.ndarray:

@@ -10,6 +10,9 @@ import torch
 
 from ctglip.config import validate
 from ctglip.data.samples import OrganInstance
+from ctglip.errors import StoreError
+from ctglip.evaluation.run import evaluate
+from ctglip.evaluation.settings import EvaluateConfig
 from ctglip.inference.encoding import read_organs
 from ctglip.inference.model_readers import reader_of
 from ctglip.inference.scoring import Scorer
@@ -28,7 +31,7 @@ from ctglip.training.launch import pretrain
 from tests.inference.reading import encoded
 from tests.training.conftest import tiny_config
 from tests.training.test_registry import KINDS
-from tests.training.tiny import write_word_bert
+from tests.training.tiny import write_tiny_store, write_word_bert
 
 CONFIG = validate(
     ClassificationConfig,
@@ -119,3 +122,32 @@ def test_a_model_without_organs_starts_from_its_own_zero_shot_answer(runs, tiny:
         axis = scorer.differences(whole[first], [(target.organs[0], target.abnormality)])[:, 0]
         expected = scorer.calibration.scale * axis + scorer.calibration.bias
         np.testing.assert_allclose(logits[:, number].numpy(), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["global_pair", "organ_query, query"])
+def test_scans_without_masks_are_read_by_models_that_need_none(
+    kind: str, runs, tiny: tuple[Store, Path], tmp_path: Path
+) -> None:
+    """Each organ may be anywhere: the same scans with and without masks give the same vectors."""
+    bare, truth = write_tiny_store(tmp_path / "bare", len(tiny[0].study_ids), masks=False)
+    release = load_release(runs(kind))
+    reader, organs = reader_of(release), sorted(release.provenance["trained"])
+    found = reader.instances(bare, bare.study_ids[:2], organs)
+    assert [(one.study_id, one.organ) for one in found] == [(n, o) for n in bare.study_ids[:2] for o in organs]
+    masked = reader.instances(tiny[0], bare.study_ids[:2], organs)
+    there = {(one.study_id, one.organ) for one in masked}
+    kept = encoded(reader, bare, [one for one in found if (one.study_id, one.organ) in there])
+    np.testing.assert_allclose(kept.diagnosis, encoded(reader, tiny[0], masked).diagnosis, atol=1e-5)
+    settings = EvaluateConfig(draws=20, min_positives=1, device="cpu", controls=False)
+    results = evaluate(runs(kind), bare.path, tmp_path / "evaluation", labels=truth, config=settings)
+    assert results.macro_auroc.value is not None
+    tuned = finetune(runs(kind), bare.path, tmp_path / "tuned", truth, CONFIG.model_copy(update={"mode": "probe"}))
+    assert tuned.score.value is not None
+
+
+@pytest.mark.parametrize("kind", ["organ_query, mask", "organ_query, box"])
+def test_scans_without_masks_are_refused_by_models_that_need_them(kind: str, runs, tmp_path: Path) -> None:
+    bare, truth = write_tiny_store(tmp_path / "bare", 10, masks=False)
+    assert reader_of(load_release(runs(kind))).instances(bare, bare.study_ids, ["liver"]) == []
+    with pytest.raises(StoreError, match="holds none of the model's organs"):
+        evaluate(runs(kind), bare.path, tmp_path / "evaluation", labels=truth)

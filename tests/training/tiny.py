@@ -75,11 +75,14 @@ def drawn_cyst(scan: Scan, labels: LabelMap) -> tuple[tuple[DrawnLesion, ...], t
     return (DrawnLesion("kidney_left", "renal_cyst", "cyst", box, 0, 1),), (inside.astype(np.uint8),)
 
 
-def write_tiny_store(path: Path, studies: int, seed: int = 0, drawn: bool = False) -> tuple[Store, Path]:
+def write_tiny_store(
+    path: Path, studies: int, seed: int = 0, drawn: bool = False, masks: bool = True
+) -> tuple[Store, Path]:
     """A store of tiny studies (each of its own patient) and the label table of what is true of them.
 
     Args:
         drawn: cysts are drawn.
+        masks: organs are known.
     """
     abnormalities = load_abnormalities()
     dictionaries = {"organs": ORGANS.hash, "abnormalities": abnormalities.hash}
@@ -93,7 +96,7 @@ def write_tiny_store(path: Path, studies: int, seed: int = 0, drawn: bool = Fals
     rng, parser, rows = np.random.default_rng(seed), ReportParser(), []
     for number in range(studies):
         scan, labels, report, truth = tiny_study(rng)
-        standardized = standardize(scan, labels, RECIPE, ORGANS)
+        standardized = standardize(scan, labels if masks else None, RECIPE, ORGANS)
         findings = parser.parse(report)
         name = f"s{number:03d}"
         record = StudyRecord(name, f"p{number:03d}", standardized, name, RECIPE.hash, findings=findings)

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from ctglip.config import Settings
+from ctglip.errors import ConfigError
 from ctglip.models.weights.matching import fill, layer_depths
 from ctglip.models.weights.reading import State, read_state
 from ctglip.resources import require
@@ -93,7 +94,7 @@ class Encoder(nn.Module, ABC):
         """Features of a batch of images.
 
         Raises:
-            ValueError: sides that the encoder's stride does not divide.
+            ConfigError: sides that the encoder's stride does not divide.
         """
         self.check_sides(image)
         levels = self.maps(image)
@@ -104,7 +105,10 @@ class Encoder(nn.Module, ABC):
         """The encoder's stride divides the image's sides; see ``forward``."""
         steps = self.strides[-1]
         if any(side % step for side, step in zip(image.shape[2:], steps, strict=True)):
-            raise ValueError(f"Image sides {tuple(image.shape[2:])} must be multiples of {steps}.")
+            raise ConfigError(
+                f"Image sides {tuple(image.shape[2:])} must be multiples of {steps}, the encoder's stride.",
+                fix="Change the grid (data.input.grid, data.crops.grid; of radiographs data.size) or the encoder.",
+            )
 
     def probe_sides(self) -> tuple[int, ...]:
         """Sides of the smallest image with more than one cell on the last level."""
