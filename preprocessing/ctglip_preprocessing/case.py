@@ -310,9 +310,7 @@ def fingerprint(row: CohortRow, given: Sequence[GivenText] = (), drawn: Sequence
 
     While it stays the same the content is taken to be the same.
     """
-    files = (
-        [name, *map(_size_and_time, (*files_below(path), *detached_files(path)))] for name, path in _files(row)
-    )
+    files = ([name, *map(_size_and_time, (*files_below(path), *detached_files(path)))] for name, path in _files(row))
     masks = [[_plain(drawn), [_size_and_time(path) for path in _drawn_in(drawn)]]] if drawn else []
     return value_hash([_cells(row), *files, *map(astuple, given), *masks], 32)
 
