@@ -96,7 +96,8 @@ class MultiLevelAggregator(nn.Module):
         tokens, start = [], 0
         for level, count in zip(levels, self.channels, strict=True):
             selected = chosen[(chosen >= start) & (chosen < start + count)] - start
-            tokens.append(self._on_grid(level[:, selected]).flatten(2))
+            if len(selected):
+                tokens.append(self._on_grid(level[:, selected]).flatten(2))
             start += count
         found = torch.cat(tokens, dim=1)
         found = F.pad(found, (0, 0, 0, len(chosen) - found.shape[1])) + self.positions[:, 1:]
