@@ -308,7 +308,7 @@ class Cxr(Modality[Radiograph, CxrRecipe]):
         source: list[str] = []
         if isinstance(masks, Path):
             rows, columns = image.pixels.shape
-            labels, checks = read_cxr_masks(masks, (rows, columns), recipe, organs)
+            labels, checks = read_cxr_masks(masks, (rows, columns), recipe, organs, given.numbering)
             source.append(private_name(masks))
             masks = LabelMap(labels, image.affine)
         elif masks is not None:

@@ -161,6 +161,7 @@ class CohortTables:
         localization: where findings were drawn.
         pictures: masks that are no files of the data set, by the path below the output folder that they are
             written to; each is drawn when it is written, uint8 ``[row, column]``.
+        documents: JSON files likewise, each made when it is written.
         excluded: what is not taken, and why.
         facts: what was found and taken, in sentences: layouts, versions, HU, tables that are not there.
         lost: their labels that have none of ours -> why.
@@ -172,6 +173,7 @@ class CohortTables:
     organ_text: list[OrganSentence] = field(default_factory=list)
     localization: list[Localization] = field(default_factory=list)
     pictures: dict[str, Callable[[], np.ndarray]] = field(default_factory=dict)
+    documents: dict[str, Callable[[], Any]] = field(default_factory=dict)
     excluded: list[Exclusion] = field(default_factory=list)
     facts: list[str] = field(default_factory=list)
     lost: dict[str, str] = field(default_factory=dict)

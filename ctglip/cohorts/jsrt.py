@@ -1,13 +1,21 @@
-"""JSRT: 247 radiographs as headerless files, 154 of them with one nodule."""
+"""JSRT: 247 radiographs as headerless files, 154 of them with one nodule; and SCR's outlines of lungs, heart and
+clavicles."""
 
 from __future__ import annotations
 
+import functools
 import re
+from pathlib import Path
+
+import numpy as np
 
 from ctglip.cohorts.base import CohortCells, CohortReader, CohortSettings, CohortTables, Localization
 from ctglip.cohorts.disk import Disk
 
 _EDGE_MM = 0.175
+_STRUCTURES = {"right_lung": 1, "left_lung": 2, "heart": 3, "right_clavicle": 4, "left_clavicle": 5}
+"""SCR's folders and their number in the numbering ``jsrt_scr``; what overlaps is the later one's."""
+NUMBERING = "jsrt_scr"
 _IMAGE = re.compile(r"(JPC(?:LN|NN)\d{3})\.IMG", re.IGNORECASE)
 
 
@@ -21,6 +29,7 @@ class Jsrt(CohortReader):
         del settings
         tables = CohortTables()
         details = _details(disk, tables)
+        outlines = _outlines(disk, tables)
         for path, match in disk.named(r"(?i:jpc(?:ln|nn)\d{3}\.(?:img|png|dcm))"):
             name = match[0].split(".")[0].upper()
             fields = details.get(name, {})
@@ -28,14 +37,79 @@ class Jsrt(CohortReader):
                 "study_id": name, "patient_id": name, "image": path, "modality": "cxr", "view": "pa",
                 "age": fields.get("age"), "sex": fields.get("sex"),
             })  # fmt: skip
+            if name in outlines:
+                mask = f"masks/{name}.png"
+                tables.rows[-1] |= {"masks": mask, "numbering": NUMBERING}
+                tables.pictures[mask] = functools.partial(draw_structures, outlines[name])
             nodule = "LN" in name
             tables.labels[name] = {"lung_nodule": int(nodule)}
             if nodule and (box := _box(fields)) is not None:
                 tables.localization.append(Localization(name, "nodule", "lung_nodule", box))
         if not tables.rows:
             raise disk.nothing("JPCLN001.IMG")
-        tables.facts.append("Each radiograph counts as a patient of its own. SCR's outlines are not taken.")
+        tables.facts.append("Each radiograph counts as a patient of its own.")
         return tables
+
+
+def _outlines(disk: Disk, tables: CohortTables) -> dict[str, dict[int, Path]]:
+    """SCR's masks by radiograph: number of the structure -> file. Those whose lungs lie on each other's side, as in a
+    mirrored copy, are left out."""
+    found: dict[str, dict[int, Path]] = {}
+    for path, match in disk.named(r"(?i:(jpc(?:ln|nn)\d{3})\.(?:gif|png|bmp))"):
+        folder = path.split("/")[-2].lower().replace(" ", "_") if "/" in path else ""
+        if folder in _STRUCTURES:
+            found.setdefault(match[1].upper(), {}).setdefault(_STRUCTURES[folder], disk.root / path)
+    for name in sorted(found):
+        fault = _fault_of(found[name])
+        if fault:
+            del found[name]
+            tables.exclude(f"{name} (SCR)", "bad_outlines", fault)
+    if found:
+        some = sum(len(files) < len(_STRUCTURES) for files in found.values())
+        tables.facts.append(
+            f"{len(found)} radiographs have SCR's outlines, {some} of them not of all five structures. The patient's "
+            "right is on the picture's left; a clavicle covers the lung behind it."
+        )
+    else:
+        tables.facts.append("There are no outlines of SCR (fold1/masks/left lung/JPCLN001.gif).")
+    return found
+
+
+def _fault_of(files: dict[int, Path]) -> str | None:
+    """What is wrong with a radiograph's outlines."""
+    drawn: dict[int, np.ndarray] = {}
+    for number, path in files.items():
+        try:
+            drawn[number] = _inside(path)
+        except (OSError, ValueError, SyntaxError) as error:
+            return f"{path.name} cannot be read ({type(error).__name__})."
+    shapes = {one.shape for one in drawn.values()}
+    if len(shapes) > 1 or any(rows != columns for rows, columns in shapes):
+        sizes = ", ".join(f"{rows} x {columns}" for rows, columns in sorted(shapes))
+        return f"Pictures of {sizes} pixels are no JSRT radiograph's."
+    centres = {number: np.argwhere(one)[:, 1].mean() for number, one in drawn.items() if one.any()}
+    if 1 in centres and 2 in centres and centres[1] >= centres[2]:
+        return "The right lung lies on the right of the picture: it is mirrored, or the folders are exchanged."
+    return None if len(centres) == len(drawn) else "An outline is empty."
+
+
+def _inside(path: Path) -> np.ndarray:
+    from PIL import Image
+
+    with Image.open(path) as picture:
+        grey = np.asarray(picture.convert("L"))
+    return grey > grey.max(initial=0) / 2
+
+
+def draw_structures(files: dict[int, Path]) -> np.ndarray:
+    """One picture of the structures' numbers, uint8 ``[row, column]``."""
+    drawn: np.ndarray | None = None
+    for number, path in sorted(files.items()):
+        inside = _inside(path)
+        drawn = np.zeros(inside.shape, np.uint8) if drawn is None else drawn
+        drawn[inside] = number
+    assert drawn is not None
+    return drawn
 
 
 def _details(disk: Disk, tables: CohortTables) -> dict[str, CohortCells]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import re
-import xml.etree.ElementTree as ET
 from pathlib import Path, PurePosixPath
+
+from pydantic import Field
 
 from ctglip.cohorts.base import CohortReader, CohortSettings, CohortTables, Localization
 from ctglip.cohorts.disk import Disk
+from ctglip.cohorts.lidc_outlines import has_nodule, outlines_in, parse_xml, sessions_of
 from ctglip.errors import CohortError
 
 _LEAST_SLICES = 20
@@ -17,10 +20,13 @@ class LidcSettings(CohortSettings):
     """What can be chosen of LIDC-IDRI.
 
     Attributes:
-        readers: how many of the four must have marked a nodule of 3 mm or more for the scan to have one.
+        readers: how many of the four must have marked a nodule of 3 mm or more for the scan to have one, and for its
+            outline to be taken.
+        agreement: the share of a nodule's readers who must have enclosed a voxel.
     """
 
-    readers: int = 1
+    readers: int = Field(default=1, ge=1, le=4)
+    agreement: float = Field(default=0.5, gt=0, le=1)
 
 
 class Lidc(CohortReader):
@@ -48,34 +54,43 @@ class Lidc(CohortReader):
             number = counts[patient]
             study_id = patient if number == 1 else f"{patient}-{number}"
             tables.rows.append({"study_id": study_id, "patient_id": patient, "image": path, "modality": "ct"})
-            readers = _readers_with_nodules(disk.root, xml.get(path, []), tables)
+            readers = _take_outlines(disk.root, path, xml.get(path, []), study_id, settings, tables)
             label = None if readers is None else int(readers >= settings.readers)
             tables.labels[study_id] = {"lung_nodule": label}
         two = [patient for patient, count in counts.items() if count > 1]
         tables.facts.append(f"{len(two)} patients have several scans (numbered -2, ...), never in two splits.")
         tables.facts.append(
-            f"A scan has a nodule where {settings.readers} of four readers marked one of 3 mm or more. Outlines are in "
-            "pixels of DICOM slices and were not taken."
+            f"A scan has a nodule where {settings.readers} of four readers marked one of 3 mm or more. Marks whose "
+            f"boxes meet are one nodule; its voxels are those that {settings.agreement:.0%} of its readers enclosed, "
+            "without what they left out (inclusion FALSE)."
         )
         return tables
 
 
-def _readers_with_nodules(root: Path, paths: list[str], tables: CohortTables) -> int | None:
-    """How many readers marked a nodule with characteristics; None without a readable file."""
+def _take_outlines(
+    root: Path, series: str, paths: list[str], study_id: str, settings: LidcSettings, tables: CohortTables
+) -> int | None:
+    """Note a scan's outlined nodules; how many readers marked one of 3 mm or more, None without a readable file."""
     for path in paths:
-        text = (root / path).read_text(encoding="utf-8", errors="replace")
-        if "<!ENTITY" in text or "<!DOCTYPE" in text:
-            tables.exclude(path, "bad_xml", "It declares entities.")
-            continue
         try:
-            tree = ET.fromstring(text)  # noqa: S314  (without entities)
-        except ET.ParseError as error:
-            tables.exclude(path, "bad_xml", f"It cannot be read: {error}.")
+            sessions = sessions_of(parse_xml(root / path))
+        except CohortError as error:
+            tables.exclude(path, error.code, error.message)
             continue
-        sessions = [one for one in tree.iter() if one.tag.rsplit("}", 1)[-1] == "readingSession"]
-        if sessions:
-            return sum(any(one.tag.rsplit("}", 1)[-1] == "characteristics" and len(one) for one in session.iter())
-                       for session in sessions)  # fmt: skip
+        if not sessions:
+            continue
+        read = functools.partial(outlines_in, root / path, root / series, settings.readers, settings.agreement)
+        outlines = read()
+        file = f"outlines/{study_id}.json"
+        if outlines:
+            tables.documents[file] = read
+        elif any(one.tag.endswith("edgeMap") for session in sessions for one in session.iter()):
+            tables.exclude(path, "outlines_not_taken", "Too few readers, or a series whose slices are not axial.")
+        tables.localization += [
+            Localization(study_id, "nodule", "lung_nodule", mask=file, layer=number, organ="lungs")
+            for number in range(len(outlines))
+        ]
+        return sum(map(has_nodule, sessions))
     return None
 
 

@@ -11,19 +11,22 @@ from ctglip.cxr.picture import read_picture
 from ctglip.cxr.recipe import CxrRecipe
 from ctglip.errors import MaskError
 from ctglip.types import QualityCheck
+from ctglip.vocabulary.numberings import numbering
 from ctglip.vocabulary.organs import OrganDictionary
 
 _ASPECT = 0.02
 
 
 def read_cxr_masks(
-    path: Path, shape: tuple[int, int], recipe: CxrRecipe, organs: OrganDictionary
+    path: Path, shape: tuple[int, int], recipe: CxrRecipe, organs: OrganDictionary, numbering_name: str | None = None
 ) -> tuple[np.ndarray, tuple[QualityCheck, ...]]:
     """Organ labels on a radiograph's pixels.
 
     Args:
-        path: PNG or JPEG. With ``recipe.label_map`` its numbers are organs; without one everything bright is lung,
-            and the two largest parts are the patient's right lung (on the picture's left) and left lung.
+        path: PNG or JPEG. With a numbering or ``recipe.label_map`` its numbers are organs; without one everything
+            bright is lung, and the two largest parts are the patient's right lung (on the picture's left) and left
+            lung.
+        numbering_name: what the numbers mean by the study's row; it comes before the recipe's.
         shape: (rows, columns) of the radiograph; a mask of other size but the same proportions is scaled to it.
 
     Returns:
@@ -31,7 +34,7 @@ def read_cxr_masks(
 
     Raises:
         MaskError: ``no_masks``, ``not_an_image``, ``file_truncated``, ``mask_grid``, ``masks_empty``,
-            ``unknown_class``.
+            ``unknown_class``, ``unknown_numbering``.
     """
     if not path.is_file():
         raise MaskError("There is no mask at the path given.", code="no_masks", fix="Check the path.")
@@ -46,10 +49,11 @@ def read_cxr_masks(
         )
     if not picture.any():
         raise MaskError("The mask is empty.", code="masks_empty", fix="Leave the cell empty where there is no mask.")
-    if recipe.label_map is None:
+    names = recipe.label_map if numbering_name is None else numbering(numbering_name).organs
+    if names is None:
         labels, checks = _lungs(picture > picture.max() / 2, organs)
     else:
-        labels, checks = _numbered(picture, recipe.label_map, organs), ()
+        labels, checks = _numbered(picture, names, organs), ()
     if (rows, columns) == shape:
         return labels, checks
     picks = [((np.arange(n) + 0.5) * m / n).astype(int) for n, m in zip(shape, labels.shape, strict=True)]

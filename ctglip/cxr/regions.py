@@ -136,8 +136,9 @@ def regions_of_masks(labels: np.ndarray, names: Mapping[int, str]) -> tuple[Regi
 
 @functools.cache
 def region_of_organ(organ: str) -> str | None:
-    """The region that an organ fills as a whole: the first one whose first organ it is."""
+    """The region that an organ fills as a whole: the first one whose first organ it is; no part of another region that
+    words of a report choose."""
     for name, entry in region_entries().items():
-        if entry.organs[:1] == (organ,) and not entry.level:
+        if entry.organs[:1] == (organ,) and not (entry.level and entry.inside):
             return name
     return None

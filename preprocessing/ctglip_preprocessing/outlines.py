@@ -8,6 +8,10 @@ import numpy as np
 
 from ctglip.ct.masks_contours import fill_polygon
 
+_HAIR = 1e-4
+_CORNERS = ((-_HAIR, -_HAIR), (-_HAIR, _HAIR), (_HAIR, -_HAIR), (_HAIR, _HAIR))
+"""A place on an edge is outside when the contour is moved by a hair in one of these ways."""
+
 
 def draw_outline(
     outline: dict[str, Any], shape: tuple[int, ...], affine: np.ndarray
@@ -72,8 +76,11 @@ def _enclosed(contours: list[tuple[np.ndarray, bool]], low: np.ndarray, high: np
 
 
 def _filled(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A contour's inside; one of a single pixel, or too thin for the grid, is the pixel of its middle."""
-    filled = fill_polygon(points, size) if len(points) > 2 else np.zeros(size, bool)
+    """What lies strictly inside a contour, whose own pixels are outside; one of a single pixel, or too thin for the
+    grid, is the pixel of its middle."""
+    filled = np.full(size, len(points) > 2)
+    for x, y in _CORNERS:
+        filled &= fill_polygon(points + np.array([x, y]), size) if len(points) > 2 else False
     if not filled.any():
         x, y = np.rint(points.mean(0)).astype(int)
         if 0 <= x < size[0] and 0 <= y < size[1]:

@@ -35,6 +35,7 @@ FACTS = {
     "moose": {3: "urinary_bladder", 6: "kidney_left", 8: "liver", 15: "spleen"},
     "vista3d": {1: "liver", 3: "spleen", 14: "kidney_left", 115: "heart"},
     "radar": {1: "adrenal_glands", 14: "pelvic_bones", 21: "liver", 36: "thoracic_spine"},
+    "jsrt_scr": {1: "lung_right", 2: "lung_left", 3: "heart", 5: "clavicula_left"},
     "fvlm": {1: "lungs", 2: "heart", 3: "esophagus", 4: "aorta"},
     "rsna_trauma": {1: "liver", 2: "spleen", 3: "kidneys", 5: "bowel"},
     "moose_cardiac": {2: "heart_atrium_left", 3: "heart_atrium_right", 6: "aorta", 13: "pulmonary_artery"},
