@@ -1,4 +1,4 @@
-"""RSNA abdominal trauma detection: up to two series a patient, labels of patients."""
+"""RSNA abdominal trauma detection: up to two series a patient, labels of patients; masks of a few."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from ctglip.cohorts.disk import Disk
 from ctglip.cohorts.label_names import labels_of
 
 _PATIENT, _SERIES = "patient_id", "series_id"
+_MASKS = "segmentations"
 
 
 class RsnaTraumaSettings(CohortSettings):
@@ -31,6 +32,7 @@ class RsnaTrauma(CohortReader):
         folders = {tuple(path.split("/")[-2:]): path for path in disk.series if path.count("/") >= 1}
         if not folders:
             raise disk.nothing("train_images/PATIENT/SERIES/1.dcm")
+        masks = {match[1]: path for path, match in disk.named(r"(\d+)(?:\.nii(?:\.gz)?)?") if _MASKS in path.split("/")}
         series = disk.table("train_series_meta.csv", columns=(_PATIENT, _SERIES, "incomplete_organ"))
         labels = labels_of(disk.table("train.csv", columns=(_PATIENT,)), _PATIENT, self.data, tables)
         for row in series.iter_rows(named=True):
@@ -40,11 +42,19 @@ class RsnaTrauma(CohortReader):
                 continue
             study_id = f"{patient}_{name}"
             path = folders.get((patient, name), f"train_images/{patient}/{name}")
-            tables.rows.append({"study_id": study_id, "patient_id": patient, "image": path, "modality": "ct"})
+            mask = masks.get(name)
+            tables.rows.append({
+                "study_id": study_id, "patient_id": patient, "image": path, "modality": "ct", "masks": mask,
+                "numbering": None if mask is None else self.name,
+            })  # fmt: skip
             tables.labels[study_id] = dict(labels.get(patient, {}))
         if disk.find("image_level_labels.csv"):
             tables.facts.append("image_level_labels.csv (slices with an injury) was not taken.")
-        masks = [path for path, _ in disk.named(r"\d+\.nii(?:\.gz)?")]
-        if masks:
-            tables.facts.append(f"{len(masks)} files of segmentations/ have numbers of their own and were not taken.")
+        tables.facts.append(
+            "Low and high grades of an injury are one label (liver:laceration and its like): which of the two is lost."
+        )
+        tables.facts.append(
+            f"{sum(bool(row['masks']) for row in tables.rows)} series have masks ({_MASKS}/, made by a program); their "
+            "kidneys are not told apart."
+        )
         return tables

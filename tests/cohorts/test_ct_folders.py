@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import polars as pl
 import pytest
 
+from ctglip.ct.io import read_scan
 from ctglip.ct.masks import read_masks
 from ctglip.ct.recipe import CtRecipe
 from ctglip.errors import CohortError
+from ctglip.labels import read_labels
+from ctglip.vocabulary.abnormalities import load_abnormalities
 from ctglip.vocabulary.organs import load_organs
 from tests.cohorts.builders import (
     PHANTOM,
@@ -162,18 +166,35 @@ def test_rsna_abdominal_trauma(tmp_path: Path) -> None:
     ])  # fmt: skip
     write_rows(root / "train.csv", [
         {"patient_id": p, "bowel_healthy": 1 - b, "bowel_injury": b, "extravasation_healthy": 1,
-         "extravasation_injury": 0, "liver_healthy": 1, "liver_low": 0, "liver_high": 0, "any_injury": b}
+         "extravasation_injury": 0, "liver_healthy": 1, "liver_low": 0, "liver_high": 0, "spleen_healthy": 1 - b,
+         "spleen_low": 0, "spleen_high": b, "kidney_healthy": 1 - b, "kidney_low": b, "kidney_high": 0,
+         "any_injury": b}
         for p, b in (("10004", 1), ("10005", 0))
     ])  # fmt: skip
-    write_file(root / "segmentations" / "21057.nii")
+    numbers = np.select([PHANTOM.labels == n for n in (5, 1, 2)], [1, 2, 4]).astype(np.uint8)
+    (root / "segmentations").mkdir()
+    nib.save(nib.Nifti1Image(numbers, PHANTOM.affine), root / "segmentations" / "21057.nii")
     cohort, summary, out = run("rsna_trauma", root)
     assert [(row.study_id, row.patient_id) for row in cohort.rows] == [
         ("10004_21057", "10004"), ("10004_51033", "10004"), ("10005_18667", "10005"),
     ]  # fmt: skip
-    assert labels_in(out)["10004_51033"] == {"bowel_injury": 1, "active_extravasation": 0}
+    assert labels_in(out)["10004_51033"] == {
+        "bowel_injury": 1, "active_extravasation": 0, "liver:laceration": 0, "spleen:laceration": 1,
+        "kidneys:laceration": 1,
+    }  # fmt: skip
+    assert read_labels(out / "labels.csv", load_organs(), load_abnormalities()).columns[0].organ in ("liver", None)
     assert excluded_in(out) == {"10007_47578": "image_missing"}
-    assert {"liver_low", "any_injury"} <= summary.lost.keys()
-    assert any("1 files of segmentations/" in fact for fact in summary.facts)
+    assert {"liver_healthy", "any_injury"} <= summary.lost.keys()
+    assert not {"liver_low", "spleen_high"} & summary.lost.keys()
+    assert any("1 series have masks" in fact for fact in summary.facts)
+    first = cohort.rows[0]
+    assert first.masks is not None
+    organs = load_organs()
+    whole = write_dicom_series(tmp_path / "whole_series")
+    scan, _ = read_scan(whole, CtRecipe())
+    found, _ = read_masks(first.masks, scan, CtRecipe(), organs, first.numbering)
+    assert {organs.label_names()[int(n)] for n in np.unique(found.labels) if n} == {"liver", "spleen", "kidneys"}
+    assert np.array_equal(found.labels == organs["liver"].label, PHANTOM.labels == 5)
     cohort, _, _ = run("rsna_trauma", root, tmp_path / "whole", incomplete=False)
     assert "10004_51033" not in {row.study_id for row in cohort.rows}
 
