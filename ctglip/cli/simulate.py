@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -14,6 +14,10 @@ def simulate(
     out: Annotated[Path, typer.Argument(help="Folder to write: cohort.csv, truth.csv, images/, masks/, montage.png.")],
     studies: Annotated[int, typer.Option(min=1, help="How many studies.")] = 100,
     seed: Annotated[int, typer.Option(help="Same seed, same cohort.")] = 0,
+    level: Annotated[
+        Literal["easy", "hard"],
+        typer.Option(help="hard: all that real scans, masks and reports are troubled by; easy: none of it."),
+    ] = "easy",
     template: Annotated[
         tuple[Path, Path] | None,
         typer.Option(help="A real CT and its TotalSegmentator masks to deform, in place of the built-in anatomy."),
@@ -27,12 +31,11 @@ def simulate(
     as_json: AsJson = False,
 ) -> None:
     """Simulate CT studies, or chest radiographs, with reports and a truth table."""
-    from ctglip.config import load_settings
     from ctglip.simulation.cohort import simulate_cohort
     from ctglip.simulation.cxr import CxrSettings
-    from ctglip.simulation.study import SimulationSettings
+    from ctglip.simulation.levels import level_settings
 
-    settings = load_settings(SimulationSettings, config, changes or ())
+    settings = level_settings(level, config, changes or ())
     with progress("Simulating studies") as report:
         table = simulate_cohort(
             out, studies, seed, settings, template, workers, report, CxrSettings() if radiographs else None

@@ -15,8 +15,11 @@ if TYPE_CHECKING:
     from ctglip.simulation.cxr import CxrSettings as CxrSettings
     from ctglip.simulation.cxr import SimulatedCxr as SimulatedCxr
     from ctglip.simulation.cxr import simulate_radiograph as simulate_radiograph
+    from ctglip.simulation.levels import judged_pairs as judged_pairs
+    from ctglip.simulation.levels import level_settings as level_settings
     from ctglip.simulation.study import SimulatedStudy as SimulatedStudy
     from ctglip.simulation.study import SimulationSettings as SimulationSettings
     from ctglip.simulation.study import simulate_study as simulate_study
+    from ctglip.simulation.torso import built_in_anatomy as built_in_anatomy
 
 __getattr__, __dir__ = public_names(__name__)

@@ -38,6 +38,13 @@ def smooth_noise(shape: tuple[int, ...], cell: float, rng: np.random.Generator) 
     return field * np.float32(1.4)
 
 
+def periodic_piece(field: np.ndarray, shape: Sequence[int], rng: np.random.Generator) -> np.ndarray:
+    """A piece of a periodic field, from a random voxel on."""
+    start = [int(rng.integers(n)) for n in field.shape]
+    rows = [(np.arange(n) + first) % full for n, first, full in zip(shape, start, field.shape, strict=True)]
+    return field[np.ix_(*rows)]
+
+
 def upsample(field: np.ndarray, axis: int, n: int, cell: float, offset: float = 0.0) -> np.ndarray:
     """Linear interpolation of ``field`` along one axis to ``n`` samples, ``cell`` of them to a step."""
     at = np.arange(n, dtype=np.float32) / np.float32(cell) + np.float32(offset)
@@ -84,6 +91,7 @@ class Canvas:
         hu: float32 ``[x, y, z]``.
         labels: uint8 ``[x, y, z]``, TotalSegmentator v2 numbers, 0 where a tissue has none.
         zone: uint8 ``[x, y, z]``, which cavity a voxel lies in; shapes can be kept within zones.
+        tissue: uint8 ``[x, y, z]``, number of the tissue whose HU depends on the contrast phase, 0 for all others.
         bumps: float32 ``[x, y, z]``, smooth noise that roughens surfaces.
     """
 
@@ -94,6 +102,7 @@ class Canvas:
         self.hu = np.full(shape, -1000, np.float32)
         self.labels = np.zeros(shape, np.uint8)
         self.zone = np.zeros(shape, np.uint8)
+        self.tissue = np.zeros(shape, np.uint8)
         self.bumps = smooth_noise(shape, 14 / spacing_mm, rng)
         self.grain = ndimage.gaussian_filter(rng.standard_normal(shape, np.float32), 1.2, truncate=2.5) * np.float32(5)
 
@@ -141,6 +150,7 @@ class Canvas:
         hu: float | np.ndarray,
         zones: Sequence[int] = (),
         over: Sequence[int] = (),
+        tissue: int = 0,
     ) -> None:
         """Paint a patch; ``label`` None keeps the labels, ``zones`` and ``over`` (labels) limit where it goes."""
         where = patch.inside
@@ -149,11 +159,18 @@ class Canvas:
         if over:
             where = where & np.isin(self.labels[patch.slices], over)
         self.hu[patch.slices][where] = hu[where] if isinstance(hu, np.ndarray) else hu
+        self.tissue[patch.slices][where] = tissue
         if label is not None:
             self.labels[patch.slices][where] = label
 
     def stamp(
-        self, points: np.ndarray, label: int | None, hu: float, over: Sequence[int] = (), gas_y: float | None = None
+        self,
+        points: np.ndarray,
+        label: int | None,
+        hu: float,
+        over: Sequence[int] = (),
+        gas_y: float | None = None,
+        tissue: int = 0,
     ) -> None:
         """Paint balls ``[n, 4]`` (x, y, z, radius in mm), so close together that they make a tube or a sheet.
 
@@ -171,6 +188,7 @@ class Canvas:
             allowed = np.isin(self.labels[where], over)
             where = (where[0][allowed], where[1][allowed], where[2][allowed])
         self.hu[where] = hu
+        self.tissue[where] = tissue
         if gas_y is not None:
             level = (gas_y - self.origin[1]) / self.spacing
             front = where[1] > level

@@ -2,15 +2,18 @@
 
 ``OUT/cohort.csv`` is a cohort table, ``truth.csv`` a label table, ``lesions.csv`` says where each lesion lies (in
 millimetres of the scan, on radiographs in pixels), ``montage.png`` shows each abnormality beside its absence (of
-radiographs, the first ones), ``simulation.json`` how all of it was made. Each study is committed by its record in
-``records/``; what has one from the same settings is kept when a run is taken up again.
+radiographs, the first ones), ``simulation.json`` how all of it was made. Above the easy level the cohort table also
+names each study's anatomy, contrast phase, kernel and slice thickness (truth of the simulation: no reader of cohorts
+takes them up), ``mask_faults.csv`` says what is wrong with its masks, ``report_errors.csv`` with its report, and
+``gallery.png`` shows the first scans. Each study is committed by its record in ``records/``; what has one from the same
+settings is kept when a run is taken up again.
 """
 
 from __future__ import annotations
 
 import functools
 import multiprocessing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -26,7 +29,7 @@ from ctglip.parallel import count_on_one_thread
 from ctglip.simulation.anatomy import Anatomy, load_template
 from ctglip.simulation.cxr import CxrSettings, SimulatedCxr, chest_of, simulate_radiograph
 from ctglip.simulation.lesions import KINDS
-from ctglip.simulation.montage import draw_cxr_montage, draw_montage
+from ctglip.simulation.montage import draw_cxr_montage, draw_gallery, draw_montage
 from ctglip.simulation.study import SimulatedStudy, SimulationSettings, body_of, simulate_study
 
 VERSION = 1
@@ -56,7 +59,8 @@ class _Scans:
         study = simulate_study(job.seed, index, job.settings, anatomy)
         _write_nifti(image, study.scan.hu, study.scan.affine)
         _write_nifti(annotations, study.labels.labels, study.labels.affine)
-        return _record(study, {"report": study.report}, study.truth, study.lesions)
+        errors = {"mask_faults": study.mask_faults, "report_errors": study.report_errors}
+        return _record(study, {"report": study.report, **study.about}, study.truth, study.lesions, errors)
 
     def lesion_row(self, lesion: dict[str, Any]) -> tuple[Any, ...]:
         """Where a lesion lies, by the columns of ``lesion``."""
@@ -66,6 +70,8 @@ class _Scans:
         """``montage.png``: each abnormality beside its absence."""
         if changed or not (job.out / "montage.png").is_file():
             draw_montage(job.out / "montage.png", job.seed, job.settings, _anatomy(job))
+        if not job.settings.easy and (changed or not (job.out / "gallery.png").is_file()):
+            draw_gallery(job.out / "gallery.png", job.out / "cohort.csv")
 
 
 @dataclass(frozen=True)
@@ -89,7 +95,9 @@ class _Radiographs(_Scans):
         made = simulate_radiograph(job.seed, index, job.settings, self.settings, anatomy)
         _write_radiograph(image, annotations, made)
         report = {"findings": made.report.findings, "impression": made.report.impression}
-        return _record(made.study, {"modality": "cxr", "view": made.view, **report}, made.truth, made.lesions)
+        about = {name: value for name, value in made.study.about.items() if name == "anatomy"}
+        columns = {"modality": "cxr", "view": made.view, **report, **about}
+        return _record(made.study, columns, made.truth, made.lesions, {"report_errors": made.report_errors})
 
     def lesion_row(self, lesion: dict[str, Any]) -> tuple[Any, ...]:
         return lesion["row"], lesion["column"], lesion["radius"]
@@ -163,6 +171,8 @@ def simulate_cohort(
             progress(done, studies)
     records = [read_json(_record_path(out, index)) for index in range(studies)]
     _write_tables(out, records, kind)
+    if not settings.easy:
+        _write_errors(out, records)
     kind.draw_montage(job, bool(missing))
     _write_about(job, studies)
     return out / "cohort.csv"
@@ -261,7 +271,11 @@ def _simulate_to_disk(job: _CohortJob, indices: Sequence[int]) -> int:
 
 
 def _record(
-    study: SimulatedStudy, columns: dict[str, Any], truth: dict[str, Any], lesions: Sequence[Any]
+    study: SimulatedStudy,
+    columns: dict[str, Any],
+    truth: dict[str, Any],
+    lesions: Sequence[Any],
+    errors: Mapping[str, Sequence[tuple[str, str]]],
 ) -> dict[str, Any]:
     return {
         "row": {
@@ -273,6 +287,7 @@ def _record(
         },
         "truth": truth,
         "lesions": [asdict(lesion) for lesion in lesions],
+        **errors,
     }
 
 
@@ -308,7 +323,19 @@ def _write_tables(out: Path, records: Sequence[dict[str, Any]], kind: _Scans) ->
         for lesion in record["lesions"]
     ]
     schema = ["study_id", "organ", "abnormality", *kind.lesion]
-    _write_csv(out / "lesions.csv", pl.DataFrame(rows, schema=schema, orient="row"))
+    table = pl.DataFrame(rows, schema=schema, orient="row")
+    densities = [lesion.get("density", "") for record in records for lesion in record["lesions"]]
+    if any(densities):
+        table = table.with_columns(pl.Series("density", densities, pl.String))
+    _write_csv(out / "lesions.csv", table)
+
+
+def _write_errors(out: Path, records: Sequence[dict[str, Any]]) -> None:
+    """What masks and reports have wrong, as CSV."""
+    for name, what in (("mask_faults", "organ"), ("report_errors", "pair")):
+        rows = [(record["row"]["study_id"], *one) for record in records for one in record.get(name, ())]
+        schema = {"study_id": pl.String, what: pl.String, name.rsplit("_", 1)[1].rstrip("s"): pl.String}
+        _write_csv(out / f"{name}.csv", pl.DataFrame(rows, schema=schema, orient="row"))
 
 
 def _write_csv(path: Path, table: pl.DataFrame) -> None:

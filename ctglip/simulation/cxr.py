@@ -11,19 +11,23 @@ from pydantic import Field
 
 from ctglip.config import Settings
 from ctglip.errors import CTGLIPError
-from ctglip.simulation.anatomy import Anatomy, built_in_anatomy
+from ctglip.simulation.anatomy import Anatomy
 from ctglip.simulation.labels import lookup
 from ctglip.simulation.lesions import KINDS
+from ctglip.simulation.phases import PhaseSettings
 from ctglip.simulation.projection import BeamSettings, Geometry, View, expose, line_integrals, set_up
+from ctglip.simulation.reader import Reading, read
 from ctglip.simulation.reports import report_sections, wording
 from ctglip.simulation.scene import Lesion
+from ctglip.simulation.segmenter import MaskSettings
 from ctglip.simulation.study import SimulatedStudy, SimulationSettings, body_of, simulate_study
+from ctglip.simulation.torso import built_in_anatomy
 from ctglip.types import LabelMap, Region, Report, Scan
 from ctglip.vocabulary.organs import load_organs
 
 SHOWN = ("pleural_effusion", "lung_nodule", "consolidation", "emphysema", "cardiomegaly")
 """The abnormalities that a radiograph shows and its report may speak of."""
-_CXR, _TEXT, _MISSING = 11, 12, 13
+_CXR, _TEXT, _MISSING, _READ = 11, 12, 13, 14
 _BODY_HU = -300
 _MARGIN_MM = 75.0
 
@@ -73,7 +77,8 @@ class LesionOnCxr:
 
 @dataclass(frozen=True)
 class SimulatedCxr:
-    """A radiograph and everything that is known about it; ``truth`` holds what radiographs show."""
+    """A radiograph and everything that is known about it; ``truth`` holds what radiographs show, ``report_errors``
+    where the report says otherwise."""
 
     radiograph: Projected
     report: Report
@@ -81,12 +86,14 @@ class SimulatedCxr:
     lesions: tuple[LesionOnCxr, ...]
     study: SimulatedStudy
     view: View
+    report_errors: tuple[tuple[str, str], ...] = ()
 
 
 def cxr_bodies(settings: SimulationSettings) -> SimulationSettings:
-    """The settings with only those abnormalities that a radiograph shows."""
+    """The settings with only those abnormalities that a radiograph shows, of bodies without a scanner's traces."""
     others = {kind.abnormality: 0.0 for kind in KINDS if kind.abnormality not in SHOWN}
-    return settings.model_copy(update={"rates": {**settings.rates, **others}})
+    bare = {"acquisition": None, "masks": MaskSettings(), "phases": PhaseSettings()}
+    return settings.model_copy(update={"rates": {**settings.rates, **others}, **bare})
 
 
 def simulate_radiograph(
@@ -106,7 +113,7 @@ def simulate_radiograph(
     """
     radiographs = radiographs or CxrSettings()
     settings = cxr_bodies(settings or SimulationSettings())
-    chest = template or _built_in_chest(*body_of(seed, index, settings))
+    chest = template or _built_in_chest(*body_of(seed, index, settings), settings.anatomies)
     study = simulate_study(seed, index, settings, chest, pairs)
     rng = np.random.default_rng([seed, index, _CXR])
     view: View = "lateral" if rng.random() < radiographs.lateral else "pa"
@@ -117,11 +124,12 @@ def simulate_radiograph(
         for pair, present in truth.items()
         if present
     }
-    report = _report(truth, by_pair, chest, settings, radiographs, view, seed, index)
+    reading = read(truth, by_pair, settings.reader, np.random.default_rng([seed, index, _READ]))
+    report = _report(reading, chest, settings, radiographs, view, seed, index)
     lesions = tuple(
         _on_radiograph(m, pair.split(":")[0], study.scan, radiograph) for pair, found in by_pair.items() for m in found
     )
-    return SimulatedCxr(radiograph, report, truth, lesions, study, view)
+    return SimulatedCxr(radiograph, report, truth, lesions, study, view, reading.departures)
 
 
 def _belongs(lesion: Lesion, pair: str) -> bool:
@@ -138,8 +146,7 @@ def _on_radiograph(lesion: Lesion, organ: str, scan: Scan, radiograph: Projected
 
 
 def _report(
-    truth: dict[str, int],
-    lesions: dict[str, list[Lesion]],
+    reading: Reading,
     chest: Anatomy,
     settings: SimulationSettings,
     radiographs: CxrSettings,
@@ -148,7 +155,7 @@ def _report(
     index: int,
 ) -> Report:
     rng = np.random.default_rng([seed, index, _TEXT])
-    made = report_sections(truth, lesions, chest, settings.reports, rng, wording("cxr_wording.yaml"), view)
+    made = report_sections(reading, chest, settings.reports, rng, wording("cxr_wording.yaml"), view)
     sections = {name: " ".join(sentences) for name, sentences in made.items()}
     chance = np.random.default_rng([seed, index, _MISSING]).random()
     if chance < radiographs.no_findings:
@@ -163,8 +170,8 @@ def _report(
 
 
 @functools.lru_cache(maxsize=16)
-def _built_in_chest(body: int, contrast: bool) -> Anatomy:
-    return chest_of(built_in_anatomy(body, contrast))
+def _built_in_chest(body: int, contrast: bool, kinds: tuple[str, ...]) -> Anatomy:
+    return chest_of(built_in_anatomy(body, contrast, kinds[body % len(kinds)]))
 
 
 def chest_of(anatomy: Anatomy) -> Anatomy:
@@ -177,7 +184,7 @@ def chest_of(anatomy: Anatomy) -> Anatomy:
     if len(heights) < 10 or anatomy.volume_ml("lungs") < 500:
         raise CTGLIPError("The body has no lungs, so no chest radiograph can be made of it.", code="no_lungs")
     low = max(0, int(heights[0]) - round(_MARGIN_MM / anatomy.spacing_mm[2]))
-    return replace(anatomy, hu=anatomy.hu[:, :, low:].copy(), labels=anatomy.labels[:, :, low:].copy())
+    return replace(anatomy, hu=anatomy.hu[:, :, low:].copy(), labels=anatomy.labels[:, :, low:].copy(), tissue=None)
 
 
 def project(

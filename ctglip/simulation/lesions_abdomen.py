@@ -22,14 +22,14 @@ def hepatic_steatosis(scene: Scene, organ: str, rng: np.random.Generator) -> lis
     share = share * (1 + 0.06 * smooth_noise(hu.shape, 9, rng))
     hu -= (drop * share * mask).astype(np.float32)
     centre = np.argwhere(mask).mean(0) + [part.start for part in box]
-    return [scene.lesion("hepatic_steatosis", organ, centre, _reach(mask, scene.spacing_mm))]
+    return [scene.lesion("hepatic_steatosis", organ, centre, scene.reach_mm(mask))]
 
 
 def liver_cyst(scene: Scene, organ: str, rng: np.random.Generator) -> list[Lesion]:
     """One to three sharp, round, water-dense cysts."""
     median, found = scene.median_hu(organ), []
     for _ in range(int(rng.choice([1, 1, 2, 3]))):
-        radius = float(rng.uniform(9, 25))
+        radius = scene.size_mm(rng, 9, 25)
         centre = scene.spot([organ], radius, rng, 0.95)
         if centre is None:
             continue
@@ -47,7 +47,7 @@ def liver_metastasis(scene: Scene, organ: str, rng: np.random.Generator) -> list
     difference = float(rng.uniform(20, 31)) * (1.5 if scene.contrast else 1.0)
     value = median - difference if median > 34 else median + difference
     for _ in range(int(rng.integers(3, 8))):
-        radius = float(rng.uniform(8, 18))
+        radius = scene.size_mm(rng, 8, 18)
         centre = scene.spot([organ], radius, rng, 0.9)
         if centre is None:
             continue
@@ -85,8 +85,8 @@ def _dependent_stones(
     low = voxels[voxels[:, 1] <= np.quantile(voxels[:, 1], 0.15)] + [part.start for part in box]
     value, found = float(rng.uniform(*hu)), []
     for _ in range(count):
-        radius = float(rng.uniform(*radii_mm))
-        centre = low[rng.integers(len(low))] + np.array([0, radius * 0.4 / scene.spacing_mm, 0])
+        radius = scene.size_mm(rng, *radii_mm)
+        centre = low[rng.integers(len(low))] + np.array([0, radius * 0.4 / scene.spacing_mm[1], 0])
         scene.paint(centre, radius, value, rng, edge_mm=1.5, rough=0.05, over=lookup([organ]))
         found.append(scene.lesion(abnormality, organ, centre, radius))
     return found
@@ -97,7 +97,7 @@ def renal_stone(scene: Scene, organ: str, rng: np.random.Generator) -> list[Lesi
     middle, half, _ = _kidney(scene, organ)
     value, found = float(rng.uniform(450, 1100)), []
     for _ in range(int(rng.choice([1, 1, 2, 3]))):
-        radius = float(rng.uniform(2.6, 5.5))
+        radius = scene.size_mm(rng, 2.6, 5.5)
         centre = middle + rng.uniform(-1, 1, 3) * half * [0.25, 0.2, 0.6]
         scene.paint(centre, radius, value, rng, edge_mm=1.5, over=soft_tissue())
         found.append(scene.lesion("renal_stone", organ, centre, radius))
@@ -111,10 +111,10 @@ def renal_cyst(scene: Scene, organ: str, rng: np.random.Generator) -> list[Lesio
     free = lookup([organ])
     free[0] = True
     for _ in range(int(rng.choice([1, 1, 2]))):
-        radius = float(rng.uniform(8, 19))
+        radius = scene.size_mm(rng, 8, 19)
         ways = rng.normal(0, 1, (16, 3)) - [0.5 * inward, 0, 0]
         ways /= np.linalg.norm(ways, axis=1, keepdims=True)
-        positions = middle + ways * np.maximum(half - 0.55 * radius / scene.spacing_mm, 0.3 * half)
+        positions = middle + ways * np.maximum(half - 0.55 * radius / scene.edges, 0.3 * half)
         room = [scene.share(position, radius, free) for position in positions]
         centre = positions[int(np.argmax(np.minimum(room, 0.9)))]
         if max(room) < 0.6:
@@ -128,7 +128,7 @@ def renal_cyst(scene: Scene, organ: str, rng: np.random.Generator) -> list[Lesio
 def hydronephrosis(scene: Scene, organ: str, rng: np.random.Generator) -> list[Lesion]:
     """A wide water-dense renal pelvis that opens into wide calyces and the upper ureter."""
     middle, half, inward = _kidney(scene, organ)
-    value, mm = float(rng.uniform(3, 11)), 1 / scene.spacing_mm
+    value, mm = float(rng.uniform(3, 11)), 1 / scene.edges
     free = lookup([organ])
     free[0] = True
     grade = float(rng.uniform(1.0, 1.5))
@@ -139,7 +139,7 @@ def hydronephrosis(scene: Scene, organ: str, rng: np.random.Generator) -> list[L
         calyx = middle + np.array([inward * half[0] * 0.05, 0, up * half[2]]) + rng.normal(0, 1, 3) * mm * 2
         scene.paint(calyx, np.array([9.0, 8.0, 8.0]) * grade, value, rng, edge_mm=2, over=free)
     for step in range(12):
-        ureter = pelvis + np.array([inward * 2 * mm, 1.0 * step * mm, -(10 + 4.5 * step) * mm])
+        ureter = pelvis + np.array([inward * 2, 1.0 * step, -(10 + 4.5 * step)]) * mm
         scene.paint(ureter, 4.5 * grade, value, rng, edge_mm=2, over=free)
     return [scene.lesion("hydronephrosis", organ, pelvis, 15 * grade)]
 
@@ -164,12 +164,8 @@ def aortic_calcification(scene: Scene, organ: str, rng: np.random.Generator) -> 
     only[number(organ)] = True
     for seed in wall[rng.integers(len(wall), size=int(rng.integers(6, 15)))]:
         radius = float(rng.uniform(4, 9))
-        near = wall[(((wall - seed) * scene.spacing_mm) ** 2).sum(1) <= radius**2]
+        near = wall[(((wall - seed) * scene.edges) ** 2).sum(1) <= radius**2]
         a, b, c = near.T
         scene.hu[a, b, c] = np.maximum(scene.hu[a, b, c], rng.uniform(280, 750, len(near)))
         found.append(scene.lesion("aortic_calcification", organ, seed.astype(float), radius))
     return found
-
-
-def _reach(mask: np.ndarray, spacing_mm: float) -> float:
-    return max(mask.shape) * spacing_mm / 2

@@ -8,6 +8,7 @@ from scipy import ndimage
 from ctglip.simulation.canvas import smooth_noise
 from ctglip.simulation.labels import lookup, number
 from ctglip.simulation.lungs import LOBES
+from ctglip.simulation.nodules import nodules
 from ctglip.simulation.scene import Lesion, Scene, depth_mm
 
 
@@ -21,19 +22,19 @@ def pleural_effusion(scene: Scene, organ: str, rng: np.random.Generator) -> list
     box = scene.box(LOBES[side])
     assert box is not None
     mask = scene.mask(LOBES[side], box)
-    x, y, z = (np.arange(n, dtype=np.float32) * scene.spacing_mm for n in mask.shape)
+    x, y, z = (np.arange(n, dtype=np.float32) * mm for n, mm in zip(mask.shape, scene.spacing_mm, strict=True))
     base = np.clip(1 - z / (0.75 * z[-1]), 0, 1)
     lateral = x if side == "left" else x[::-1]
     rise = 14 * np.exp(-lateral / 25)
     wave = 3 * smooth_noise(mask.shape, 6, rng)
     height = (y[None, :, None] - 45 * base[None, None, :] - rise[:, None, None] + wave)[mask]
-    share = float(rng.uniform(0.06, 0.32))
+    share = scene.size_mm(rng, 0.06, 0.32)
     level = np.quantile(height, share)
     fluid = np.zeros(mask.shape, bool)
     fluid[mask] = height < level
     fluid = ndimage.binary_opening(fluid) & mask
     hu, labels = scene.hu[box], scene.labels[box]
-    squeezed = ndimage.binary_dilation(fluid, iterations=round(7 / scene.spacing_mm)) & mask & ~fluid
+    squeezed = ndimage.binary_dilation(fluid, iterations=round(7 / scene.spacing_mm[0])) & mask & ~fluid
     hu[squeezed] += (float(rng.uniform(-60, 10)) - hu[squeezed]) * 0.75
     hu[fluid] = float(rng.uniform(3, 16))
     labels[fluid] = 0
@@ -42,7 +43,7 @@ def pleural_effusion(scene: Scene, organ: str, rng: np.random.Generator) -> list
     if not len(voxels):
         return []
     centre = voxels.mean(0) + [part.start for part in box]
-    depth = float(np.ptp(voxels[:, 1]) + 1) * scene.spacing_mm / 2
+    depth = float(np.ptp(voxels[:, 1]) + 1) * scene.spacing_mm[1] / 2
     return [scene.lesion("pleural_effusion", organ, centre, depth, _amount(share))]
 
 
@@ -51,7 +52,9 @@ def _amount(share: float) -> str:
 
 
 def lung_nodule(scene: Scene, organ: str, rng: np.random.Generator) -> list[Lesion]:
-    """One or two solid nodules, 12 to 28 mm across."""
+    """One or two solid nodules, 12 to 28 mm across, or what ``NoduleSettings`` asks for."""
+    if scene.style.nodules is not None:
+        return nodules(scene, LOBES[_side(organ)], scene.style.nodules, rng)
     found = []
     for _ in range(int(rng.choice([1, 1, 2]))):
         radius = float(rng.uniform(6, 14))
@@ -68,7 +71,7 @@ def consolidation(scene: Scene, organ: str, rng: np.random.Generator) -> list[Le
     """Patchy opacity of one lobe with air bronchograms left open; the mask of the lobe does not change."""
     lobes = [lobe for lobe in LOBES[_side(organ)] if scene.box([lobe]) is not None]
     lobe = str(rng.choice(lobes))
-    radius = float(rng.uniform(24, 40))
+    radius = scene.size_mm(rng, 24, 40)
     centre = scene.spot([lobe], radius, rng, 0.45)
     if centre is None:
         return []
@@ -94,7 +97,7 @@ def emphysema(scene: Scene, organ: str, rng: np.random.Generator) -> list[Lesion
     hu[tissue & holes] = float(rng.uniform(-985, -965))
     np.clip(hu, -1000, None, out=hu)
     centre = np.argwhere(mask).mean(0) + [part.start for part in box]
-    return [scene.lesion("emphysema", organ, centre, max(mask.shape) * scene.spacing_mm / 2)]
+    return [scene.lesion("emphysema", organ, centre, scene.reach_mm(mask))]
 
 
 def pericardial_effusion(scene: Scene, organ: str, rng: np.random.Generator) -> list[Lesion]:
@@ -110,7 +113,7 @@ def pericardial_effusion(scene: Scene, organ: str, rng: np.random.Generator) -> 
     lungs = lookup(["lungs"])[labels]
     room = lungs | ((labels == 0) & (hu < -20)) | (labels == number("pulmonary_vein"))
     fluid = ~heart & (away < thick * (1 + y + low) + 1.5 * smooth_noise(heart.shape, 6, rng)) & room
-    hu[fluid] = np.where(away[fluid] < 1.2 * scene.spacing_mm, -55, float(rng.uniform(4, 18)))
+    hu[fluid] = np.where(away[fluid] < 1.2 * scene.spacing_mm[0], -55, float(rng.uniform(4, 18)))
     labels[fluid] = 0
     scene.soften(box, fluid)
     centre = np.argwhere(heart).mean(0) + [part.start for part in box]

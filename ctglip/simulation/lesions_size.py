@@ -64,12 +64,12 @@ def aortic_aneurysm(scene: Scene, organ: str, rng: np.random.Generator) -> list[
     mask = scene.mask([organ], lower)
     areas = ndimage.uniform_filter1d(mask.sum((0, 1)).astype(float), 3)
     top = int(areas.argmax())
-    radius = float(np.sqrt(areas[top] / np.pi)) * scene.spacing_mm
+    radius = float(np.sqrt(areas[top] / np.pi)) * scene.spacing_mm[0]
     x, y = np.argwhere(mask[:, :, top]).mean(0)
     centre = np.array([x, y, top]) + [part.start for part in lower]
     if scene.contrast and rng.random() < 0.5:
         deep = depth_mm(mask, scene.spacing_mm)
-        wide = np.sqrt(areas / np.pi) * scene.spacing_mm > 0.75 * radius
+        wide = np.sqrt(areas / np.pi) * scene.spacing_mm[0] > 0.75 * radius
         scene.hu[lower][mask & (deep < 0.35 * radius) & wide[None, None, :]] = 42
     return [scene.lesion("aortic_aneurysm", organ, centre, radius)]
 
@@ -85,7 +85,9 @@ def compression_fracture(scene: Scene, organ: str, rng: np.random.Generator) -> 
     scene.hu[box][body] += np.float32(rng.uniform(70, 150))
     voxels = np.argwhere(body)
     centre = voxels.mean(0) + [part.start for part in box]
-    return [scene.lesion("compression_fracture", vertebra, centre, np.ptp(voxels[:, 0]) * scene.spacing_mm / 2, level)]
+    return [
+        scene.lesion("compression_fracture", vertebra, centre, np.ptp(voxels[:, 0]) * scene.spacing_mm[0] / 2, level)
+    ]
 
 
 def fracture_levels(anatomy: Anatomy, organ: str) -> list[str]:
@@ -109,7 +111,7 @@ def _measured(scene: Scene, abnormality: str, organ: str) -> Lesion:
     box = scene.box([organ])
     assert box is not None
     mask = scene.mask([organ], box)
-    extent = np.array(mask.shape) * scene.spacing_mm
+    extent = np.array(mask.shape) * scene.edges
     centre = np.argwhere(mask).mean(0) + [part.start for part in box]
     size = extent[2] if organ == "spleen" else extent[0]
     return scene.lesion(abnormality, organ, centre, float(size) / 2)

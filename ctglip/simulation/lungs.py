@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -16,19 +16,26 @@ LOBES = {
 }
 
 
-def diaphragm_mm(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Height in mm of the diaphragm above the point (x, y): two domes, the right one higher, low at the back."""
-    base = 256 + 0.28 * (y + 75)
-    right = 62 * np.exp(-((((x - 60) / 62) ** 2 + ((y - 6) / 72) ** 2) ** 1.4))
-    left = 54 * np.exp(-((((x + 66) / 58) ** 2 + ((y - 2) / 74) ** 2) ** 1.4))
+def diaphragm_mm(x: np.ndarray, y: np.ndarray, raised_mm: float = 0.0, dome: float = 1.0) -> np.ndarray:
+    """Height in mm of the diaphragm above the point (x, y): two domes, the right one higher, low at the back.
+
+    Args:
+        raised_mm: how much higher it stands than the standard one.
+        dome: height of the domes, as a share of the standard one's.
+    """
+    base = 256 + raised_mm + 0.28 * (y + 75)
+    right = dome * 62 * np.exp(-((((x - 60) / 62) ** 2 + ((y - 6) / 72) ** 2) ** 1.4))
+    left = dome * 54 * np.exp(-((((x + 66) / 58) ** 2 + ((y - 2) / 74) ** 2) ** 1.4))
     return (base + right + left).astype(np.float32)
 
 
-def carve_lungs(canvas: Canvas, zones: Mapping[str, int], rng: np.random.Generator) -> None:
+def carve_lungs(
+    canvas: Canvas, zones: Mapping[str, int], roof_mm: Callable[..., np.ndarray], rng: np.random.Generator
+) -> None:
     """Turn the chest cavity into mediastinum and two lungs with lobes, darker in front than at the back."""
     _mark_mediastinum(canvas, zones)
     x, y, z = canvas.axes()
-    lung = (canvas.zone == zones["chest"]) & (z > diaphragm_mm(x, y) + 2.5)
+    lung = (canvas.zone == zones["chest"]) & (z > roof_mm(x, y) + 2.5)
     canvas.zone[(canvas.zone == zones["chest"]) & ~lung] = zones["mediastinum"]
     air = -858 + 0.45 * (60 - y) + 0.10 * (340 - z) + 7 * canvas.grain
     canvas.hu[lung] = np.broadcast_to(air, canvas.shape)[lung]
@@ -62,14 +69,14 @@ def _mark_mediastinum(canvas: Canvas, zones: Mapping[str, int]) -> None:
         box[patch.inside & (box == zones["chest"])] = zones["mediastinum"]
 
 
-def paint_airways_and_vessels(canvas: Canvas, rng: np.random.Generator) -> None:
+def paint_airways_and_vessels(canvas: Canvas, tissue: int, rng: np.random.Generator) -> None:
     """A branching tree from each hilum into its lung: vessels with airways beside the larger ones."""
     for side, word in ((1, "right"), (-1, "left")):
         lobes = [number(name) for name in LOBES[word]]
         hilum = np.array([side * 40.0, -14.0, 388.0])
         for heading in rng.normal(0, 1, (14, 3)):
             way = heading * [0.6, 1, 1.3] + [side * 0.9, 0, -0.2]
-            _branch(canvas, hilum, way / np.linalg.norm(way), 4.4, 42.0, lobes, rng)
+            _branch(canvas, hilum, way / np.linalg.norm(way), 4.4, 42.0, (lobes, tissue), rng)
 
 
 def _branch(
@@ -78,7 +85,7 @@ def _branch(
     way: np.ndarray,
     radius: float,
     length: float,
-    lobes: list[int],
+    target: tuple[list[int], int],
     rng: np.random.Generator,
 ) -> None:
     if radius < 1.1:
@@ -87,11 +94,12 @@ def _branch(
     middle = start + bend * length / 2
     end = middle + (bend + rng.normal(0, 0.25, 3)) * length / 2
     line = curve([[*start, radius], [*middle, radius * 0.9], [*end, radius * 0.72]])
-    canvas.stamp(line, None, 38, over=lobes)
+    lobes, tissue = target
+    canvas.stamp(line, None, 38, over=lobes, tissue=tissue)
     if radius > 3:
         airway = line + np.array([0, radius + 2.4, 0, 0])
         airway[:, 3] = radius * 0.7
         canvas.stamp(airway, None, -975, over=lobes)
     for _ in range(3 if radius > 2 else 2):
         turn = bend + rng.normal(0, 0.6, 3)
-        _branch(canvas, end, turn / np.linalg.norm(turn), radius * 0.66, length * 0.8, lobes, rng)
+        _branch(canvas, end, turn / np.linalg.norm(turn), radius * 0.66, length * 0.8, target, rng)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
+from scipy import ndimage
 
 from ctglip.files import atomic_path
 from ctglip.simulation.anatomy import Anatomy
+from ctglip.simulation.labels import number
 from ctglip.simulation.lesions import Kind, possible_kinds
 from ctglip.simulation.scene import Lesion
 from ctglip.simulation.study import SimulatedStudy, SimulationSettings, anatomy_of, simulate_study
@@ -90,13 +93,14 @@ def _tile(normal: SimulatedStudy, ill: SimulatedStudy, lesion: Lesion) -> np.nda
     half = 85.0 if lesion.abnormality in _WIDE else float(np.clip(3.2 * lesion.radius_mm, 55, 110))
     pictures = []
     for study in (normal, ill):
-        spacing = study.scan.spacing_mm[0]
+        spacing = np.array(study.scan.spacing_mm)
         voxel = np.rint((position - ill.scan.affine[:3, 3]) / spacing).astype(int)
-        size = round(half / spacing)
         plane = np.take(study.scan.hu, int(np.clip(voxel[axis], 0, study.scan.hu.shape[axis] - 1)), axis)
-        centre = np.delete(voxel, axis)
-        padded = np.pad(plane, size, constant_values=-1024)
-        cut = padded[centre[0] : centre[0] + 2 * size, centre[1] : centre[1] + 2 * size]
+        centre, sizes = np.delete(voxel, axis), np.rint(half / np.delete(spacing, axis)).astype(int)
+        padded = np.pad(plane, [(size, size) for size in sizes], constant_values=-1024)
+        cut = padded[centre[0] : centre[0] + 2 * sizes[0], centre[1] : centre[1] + 2 * sizes[1]]
+        if sizes[0] != sizes[1]:
+            cut = np.asarray(ndimage.zoom(cut.astype(np.float32), sizes.max() / sizes, order=1))
         grey = np.clip((cut.T[::-1].astype(float) - low) / (high - low), 0, 1)
         pictures.append(grey if axis == 0 else grey[:, ::-1])
     return np.hstack([pictures[0], np.ones((len(pictures[0]), 2)), pictures[1]])
@@ -118,6 +122,50 @@ def _render(path: Path, tiles: Sequence[tuple[str, np.ndarray]]) -> None:
     figure.tight_layout(pad=0.4)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=110)
+
+
+def draw_gallery(path: Path, cohort: Path, most: int = 12) -> Path:
+    """Write a PNG of the first scans of a simulated cohort: the middle of the body from the front, and a slice through
+    the liver or the heart with the borders of its masks.
+
+    Args:
+        path: where to.
+        cohort: ``cohort.csv`` of the cohort.
+        most: scans to show.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    rows = pl.read_csv(cohort, n_rows=most).to_dicts()
+    figure = Figure(figsize=(14, 3.1 * -(-len(rows) // 4)), facecolor="white")
+    FigureCanvasAgg(figure)
+    lines = -(-len(rows) // 4)
+    for n, row in enumerate(rows):
+        (hu, mm), (labels, _) = (_read(cohort.parent / row[name]) for name in ("image", "masks"))
+        heights = np.flatnonzero((labels == number("liver" if n % 2 else "heart")).any((0, 1)))
+        z = int(heights.mean()) if len(heights) else hu.shape[2] // 2
+        front, across = hu[::-1, hu.shape[1] // 2].T[::-1], hu[::-1, :, z].T[::-1]
+        panels = [figure.add_subplot(lines, 8, 2 * n + column) for column in (1, 2)]
+        for axes, picture, aspect in zip(panels, (front, across), (mm[2] / mm[0], 1.0), strict=True):
+            axes.imshow(picture, cmap="gray", vmin=_SOFT[0], vmax=_SOFT[1], aspect=aspect)
+            axes.axis("off")
+        outline = labels[::-1, :, z].T[::-1]
+        border = outline != ndimage.minimum_filter(outline, 2)
+        panels[1].contour(border, [0.5], colors="#ff7a59", linewidths=0.4)
+        words = (row.get(name) for name in ("anatomy", "phase", "kernel", "slice_thickness_mm"))
+        panels[1].set_title(", ".join(str(word) for word in words if word), fontsize=7, loc="right")
+    figure.tight_layout(pad=0.3)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=100)
+    return path
+
+
+def _read(path: Path) -> tuple[np.ndarray, tuple[float, ...]]:
+    """Voxels and edges of a NIfTI file."""
+    import nibabel as nib
+
+    image: Any = nib.load(path)  # type: ignore[attr-defined]
+    return np.asarray(image.dataobj), image.header.get_zooms()
 
 
 def draw_cxr_montage(path: Path, cohort: Path, most: int = 12) -> Path:

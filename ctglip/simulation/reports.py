@@ -14,7 +14,9 @@ from pydantic import Field
 from ctglip.config import Settings
 from ctglip.files import read_yaml
 from ctglip.simulation.anatomy import Anatomy
+from ctglip.simulation.reader import Reading
 from ctglip.simulation.scene import Lesion
+from ctglip.simulation.torso import body_plan, body_plans
 
 _REGIONS = (
     "lungs",
@@ -63,29 +65,24 @@ def wording(file: str = "wording.yaml") -> dict[str, Any]:
 
 
 def write_report(
-    truth: Mapping[str, int],
-    lesions: Mapping[str, Sequence[Lesion]],
-    anatomy: Anatomy,
-    rates: ReportRates,
-    rng: np.random.Generator,
+    reading: Reading, anatomy: Anatomy, rates: ReportRates, rng: np.random.Generator, technique: str = ""
 ) -> str:
     """Free text with a technique, a findings and an impression section.
 
     Args:
-        truth: 0 or 1 for each ``organ:abnormality`` that could be there.
-        lesions: what was painted, for each pair that is there.
+        reading: what is believed to be there.
         anatomy: for its contrast phase and the other organs it holds.
         rates: how much is said.
         rng: draws what is said and how.
+        technique: which of the techniques of ``wording.yaml``; by default that of the anatomy's phase.
     """
-    phase = {True: "contrast", False: "native", None: "unknown"}[anatomy.contrast]
-    sections = report_sections(truth, lesions, anatomy, rates, rng, wording(), phase)
+    technique = technique or {True: "contrast", False: "native", None: "unknown"}[anatomy.contrast]
+    sections = report_sections(reading, anatomy, rates, rng, wording(), technique)
     return "\n\n".join(f"{name.upper()}: {' '.join(sentences)}" for name, sentences in sections.items())
 
 
 def report_sections(
-    truth: Mapping[str, int],
-    lesions: Mapping[str, Sequence[Lesion]],
+    reading: Reading,
     anatomy: Anatomy,
     rates: ReportRates,
     rng: np.random.Generator,
@@ -95,10 +92,12 @@ def report_sections(
     """The sentences of the sections technique, findings and impression.
 
     Args:
+        reading: what is believed to be there.
         words: sentences as in ``wording.yaml``.
         technique: which of its techniques.
         Others as in :func:`write_report`.
     """
+    truth, lesions = reading.truth, reading.lesions
     sentences_of: dict[str, list[str]] = {region: [] for region in _REGIONS}
     conclusion: list[str] = []
     for abnormality, organs in _by_abnormality(truth).items():
@@ -106,8 +105,12 @@ def report_sections(
         region = _GROUP.get(organs[0], organs[0])
         there = [organ for organ in organs if truth[f"{organ}:{abnormality}"]]
         absent = [organ for organ in organs if organ not in there]
-        reported = [organ for organ in there if rng.random() < rates.affirm]
+        silent = {pair.split(":")[0] for pair in reading.silent if pair.endswith(f":{abnormality}")}
+        mentioned = [organ for organ in there if organ not in silent and rng.random() < rates.affirm]
+        doubted = [organ for organ in mentioned if f"{organ}:{abnormality}" in reading.hedged]
+        reported = [organ for organ in mentioned if organ not in doubted]
         sentences_of[region] += _affirmed(phrases, abnormality, reported, lesions, rng)
+        sentences_of[region] += _doubted(phrases, abnormality, doubted, lesions, rng)
         sentences_of[region] += _denied(phrases, absent, both=len(absent) == len(organs), rates=rates, rng=rng)
         if reported and rng.random() < rates.conclude:
             conclusion += _concluded(phrases, abnormality, reported, lesions, rng)
@@ -118,6 +121,7 @@ def report_sections(
     for organ, choices in words["asides"].items():
         if anatomy.volume_ml(organ) > 0 and rng.random() < rates.asides:
             body.append(_pick(choices, rng))
+    body += reading.history
     rng.shuffle(conclusion)
     nothing = words["nothing"]
     return {
@@ -125,6 +129,13 @@ def report_sections(
         "findings": body or [_pick(nothing, rng)],
         "impression": conclusion or [_pick(["See findings."] if any(truth.values()) else nothing, rng)],
     }
+
+
+def operations(anatomy: Anatomy, share: float, rng: np.random.Generator) -> tuple[str, ...]:
+    """What is told of organs that a built-in body lacks, of each with a chance of ``share``."""
+    lacks = body_plan(anatomy.kind).without if anatomy.kind in body_plans() else ()
+    removed = [organ for organ in wording()["removed"] if organ in lacks]
+    return tuple(_pick(wording()["removed"][organ], rng) for organ in removed if rng.random() < share)
 
 
 def _by_abnormality(truth: Mapping[str, int]) -> dict[str, list[str]]:
@@ -151,6 +162,24 @@ def _affirmed(
         found = lesions[f"{organ}:{abnormality}"]
         choices = words["many"] if len(found) > 1 and "many" in words else words["one"]
         sentences.append(_filled(_pick(choices, rng), organ, found, rng))
+    return sentences
+
+
+def _doubted(
+    words: Mapping[str, Any],
+    abnormality: str,
+    organs: Sequence[str],
+    lesions: Mapping[str, Sequence[Lesion]],
+    rng: np.random.Generator,
+) -> list[str]:
+    """The short form of each, in words of doubt."""
+    sentences = []
+    for organ in organs:
+        short = _filled(_pick(words["impression"], rng), organ, lesions[f"{organ}:{abnormality}"], rng)
+        short = re.split(r"[.;]", short)[0]
+        doubt = _pick(wording()["doubt"], rng)
+        inner = short[0].lower() + short[1:]
+        sentences.append(doubt.format(finding=short if doubt.startswith("{") else inner))
     return sentences
 
 
@@ -207,9 +236,10 @@ def _filled(sentence: str, organ: str, lesions: Sequence[Lesion], rng: np.random
     }
     if lesions:
         largest = max(lesions, key=lambda lesion: lesion.radius_mm)
-        size = round(2 * largest.radius_mm)
+        size = max(1, round(2 * largest.radius_mm))
         slots["size"] = f"{size / 10:.1f} cm" if size >= 100 or rng.random() < 0.4 else f"{size} mm"
         slots |= {"amount": largest.detail, "level": largest.detail, "lobe": _lobe(largest.detail)}
+        slots["density"] = largest.density or "solid"
     text = re.sub(r"\b([Aa]) (?=8|1[18]\b)", r"\1n ", sentence.format(**slots))
     return text[0].upper() + text[1:]
 

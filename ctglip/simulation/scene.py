@@ -5,13 +5,50 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
+from pydantic import Field
 from scipy import ndimage
 
+from ctglip.config import Settings
 from ctglip.simulation.anatomy import Anatomy
 from ctglip.simulation.canvas import Slices, smooth_noise
 from ctglip.simulation.labels import lookup
+
+
+class NoduleSettings(Settings):
+    """Lung nodules over the classes of the Fleischner Society's guideline (2017): below 6, 6 to 8, above 8 mm.
+
+    Attributes:
+        sizes: share of nodules in each class; diameters are even within the lower two, their logarithms above.
+        densities: share of solid, part-solid and pure ground-glass ones.
+        pleura, vessel: share that sits on the pleura or a fissure, or on a vessel.
+        spiculated: share of solid ones of 10 mm or more with spikes.
+    """
+
+    sizes: dict[Literal["4-6", "6-8", "8-30"], float]
+    densities: dict[Literal["solid", "part-solid", "ground-glass"], float]
+    pleura: float = Field(ge=0, le=1)
+    vessel: float = Field(ge=0, le=1)
+    spiculated: float = Field(ge=0, le=1)
+
+
+class LesionSettings(Settings):
+    """How lesions look.
+
+    Attributes:
+        supersample_mm: what is painted is averaged over each voxel from points this far apart, so that small lesions
+            lose contrast as they do in thick slices; 0 takes each voxel's middle.
+        irregular: how much rougher and less round than a ball.
+        least: the smallest lesions, as a share of the smallest of the easy level.
+        nodules: lung nodules of all sizes and densities; null for solid ones of 12 to 28 mm inside of a lobe.
+    """
+
+    supersample_mm: float = Field(default=0.0, ge=0)
+    irregular: float = Field(default=0.0, ge=0, le=2)
+    least: float = Field(default=1.0, gt=0, le=1)
+    nodules: NoduleSettings | None = None
 
 
 @dataclass(frozen=True)
@@ -24,6 +61,7 @@ class Lesion:
         centre_mm: x, y, z in the scan's own millimetres once the study is done (voxels times spacing before).
         radius_mm: half the largest diameter.
         detail: what a report would say of it beside its size (a lobe, a level).
+        density: of a nodule, where they differ.
     """
 
     abnormality: str
@@ -31,6 +69,7 @@ class Lesion:
     centre_mm: tuple[float, float, float]
     radius_mm: float
     detail: str = ""
+    density: str = ""
 
 
 @dataclass
@@ -40,14 +79,16 @@ class Scene:
     Attributes:
         hu: float32 ``[x, y, z]``, changed in place.
         labels: uint8 ``[x, y, z]``, TotalSegmentator v2 numbers, changed in place where a lesion takes an organ's room.
-        spacing_mm: edge of a voxel.
+        spacing_mm: edges of a voxel.
         anatomy: what the study was deformed from.
+        style: how lesions look.
     """
 
     hu: np.ndarray
     labels: np.ndarray
-    spacing_mm: float
+    spacing_mm: tuple[float, float, float]
     anatomy: Anatomy
+    style: LesionSettings = field(default_factory=LesionSettings)
     boxes: list[Slices | None] = field(init=False)
 
     @property
@@ -55,8 +96,17 @@ class Scene:
         """Portal venous phase; None where unknown."""
         return self.anatomy.contrast
 
+    @property
+    def edges(self) -> np.ndarray:
+        """``spacing_mm`` as float64 ``[3]``."""
+        return np.array(self.spacing_mm)
+
     def __post_init__(self) -> None:
         self.boxes = ndimage.find_objects(self.labels, max_label=117)
+
+    def reach_mm(self, mask: np.ndarray) -> float:
+        """Half of the longest edge of a mask's grid."""
+        return float(max(n * mm for n, mm in zip(mask.shape, self.spacing_mm, strict=True))) / 2
 
     def box(self, organs: Sequence[str], margin_mm: float = 0) -> Slices | None:
         """The box around organs with a margin, clipped to the grid; None where none of them is there."""
@@ -64,13 +114,13 @@ class Scene:
         found = [box for label, box in enumerate(self.boxes, start=1) if table[label] and box is not None]
         if not found:
             return None
-        margin = round(margin_mm / self.spacing_mm)
+        margins = [round(margin_mm / mm) for mm in self.spacing_mm]
         a, b, c = (
             slice(
                 max(0, min(box[axis].start for box in found) - margin),
                 min(n, max(box[axis].stop for box in found) + margin),
             )
-            for axis, n in enumerate(self.hu.shape)
+            for axis, (n, margin) in enumerate(zip(self.hu.shape, margins, strict=True))
         )
         return a, b, c
 
@@ -100,7 +150,7 @@ class Scene:
 
     def share(self, centre: np.ndarray, radius_mm: float, labels: np.ndarray) -> float:
         """Which share of a ball around a voxel has one of ``labels`` (bool ``[256]``)."""
-        around = np.rint(centre).astype(int) + _ball(radius_mm / self.spacing_mm)
+        around = np.rint(centre).astype(int) + _ball(radius_mm, self.spacing_mm)
         a, b, c = around[((around >= 0) & (around < self.hu.shape)).all(1)].T
         return float(labels[self.labels[a, b, c]].sum() / len(around))
 
@@ -136,35 +186,62 @@ class Scene:
         Returns:
             the box that was touched, and which of its voxels are more lesion than not.
         """
-        radii = np.broadcast_to(np.asarray(radii_mm, float), 3) / self.spacing_mm
-        reach = radii * (1 + 2 * rough) + edge_mm / self.spacing_mm + 1
+        radii = np.broadcast_to(np.asarray(radii_mm, float), 3) / self.edges
+        if self.style.irregular:
+            radii = radii * np.exp(rng.normal(0, 0.12 * self.style.irregular, 3))
+            rough *= 1 + self.style.irregular * float(rng.uniform(0, 2))
+        reach = radii * (1 + 2 * rough) + edge_mm / self.edges + 1
         low = np.maximum(np.floor(centre - reach), 0).astype(int)
         high = np.minimum(np.ceil(centre + reach) + 1, self.hu.shape).astype(int)
         i, j, k = (slice(a, max(a, b)) for a, b in zip(low, high, strict=True))
         box = (i, j, k)
-        grids = [((np.arange(a, max(a, b)) - c) / r) for a, b, c, r in zip(low, high, centre, radii, strict=True)]
+        parts = self._parts(radii)
+        grids = [
+            ((np.arange(a * n, max(a, b) * n) + 0.5) / n - 0.5 - c) / r
+            for a, b, c, r, n in zip(low, high, centre, radii, parts, strict=True)
+        ]
         level = np.sqrt(grids[0][:, None, None] ** 2 + grids[1][None, :, None] ** 2 + grids[2][None, None, :] ** 2)
         if rough and level.size:
-            level = level + rough * smooth_noise(level.shape, max(2.0, float(radii.min()) * 0.8), rng)
-        weight = np.clip((1 - level) * float(radii.min()) * self.spacing_mm / edge_mm + 0.5, 0, 1) * strength
+            cell = max(2.0, float((radii * parts).min()) * 0.8)
+            level = level + rough * smooth_noise(level.shape, cell, rng)
+            if self.style.irregular:
+                level = level + 0.5 * rough * smooth_noise(level.shape, max(1.5, 0.4 * cell), rng)
+        weight = np.clip((1 - level) * float((radii * self.edges).min()) / edge_mm + 0.5, 0, 1) * strength
+        if max(parts) > 1:
+            sizes = [part for n, parts_n in zip(level.shape, parts, strict=True) for part in (n // parts_n, parts_n)]
+            weight = weight.reshape(sizes).mean((1, 3, 5))
         if over is not None:
             weight = weight * over[self.labels[box]]
         self.hu[box] += (weight * (hu - self.hu[box])).astype(np.float32)
         return box, weight > 0.5 * strength
 
-    def lesion(self, abnormality: str, organ: str, centre: np.ndarray, radius_mm: float, detail: str = "") -> Lesion:
+    def _parts(self, radii: np.ndarray) -> np.ndarray:
+        """How many points a voxel is averaged from, along each axis; large lesions need fewer."""
+        if not self.style.supersample_mm:
+            return np.ones(3, int)
+        wanted = np.ceil(self.edges / max(self.style.supersample_mm, float((radii * self.edges).min()) / 8))
+        return np.maximum(wanted, 1).astype(int)
+
+    def size_mm(self, rng: np.random.Generator, low: float, high: float) -> float:
+        """A radius between the smallest and the largest of a kind of lesion."""
+        return float(rng.uniform(low * self.style.least, high))
+
+    def lesion(
+        self, abnormality: str, organ: str, centre: np.ndarray, radius_mm: float, detail: str = "", density: str = ""
+    ) -> Lesion:
         """A record of what was painted; ``centre`` in voxels."""
-        x, y, z = (float(c) * self.spacing_mm for c in centre)
-        return Lesion(abnormality, organ, (x, y, z), float(radius_mm), detail)
+        x, y, z = (float(c) * mm for c, mm in zip(centre, self.spacing_mm, strict=True))
+        return Lesion(abnormality, organ, (x, y, z), float(radius_mm), detail, density)
 
 
 @functools.lru_cache(maxsize=64)
-def _ball(radius: float) -> np.ndarray:
-    """Voxel offsets ``[n, 3]`` within ``radius`` voxels."""
-    reach = int(np.ceil(radius))
-    steps = np.arange(-reach, reach + 1)
-    offsets = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), -1).reshape(-1, 3)
-    return offsets[(offsets**2).sum(1) <= radius**2]
+def _ball(radius_mm: float, spacing_mm: tuple[float, float, float]) -> np.ndarray:
+    """Voxel offsets ``[n, 3]`` within a radius."""
+    reaches = [int(np.ceil(radius_mm / mm)) for mm in spacing_mm]
+    steps = [np.arange(-reach, reach + 1) for reach in reaches]
+    offsets = np.stack(np.meshgrid(*steps, indexing="ij"), -1).reshape(-1, 3)
+    shares = np.array(spacing_mm) / spacing_mm[0]
+    return offsets[((offsets * shares) ** 2).sum(1) <= (radius_mm / spacing_mm[0]) ** 2]
 
 
 def soft_tissue() -> np.ndarray:
@@ -178,6 +255,6 @@ def eroded(mask: np.ndarray) -> np.ndarray:
     return np.asarray(ndimage.binary_erosion(mask), bool)
 
 
-def depth_mm(mask: np.ndarray, spacing_mm: float) -> np.ndarray:
+def depth_mm(mask: np.ndarray, spacing_mm: tuple[float, float, float]) -> np.ndarray:
     """Distance in mm of each voxel of a mask to the nearest voxel outside it; float32."""
     return np.asarray(ndimage.distance_transform_edt(mask, sampling=spacing_mm), np.float32)

@@ -1,11 +1,14 @@
-"""One simulated study: drawn from a seed, deformed, made ill, photographed with noise, and reported."""
+"""One simulated study: drawn from a seed, deformed, made ill, photographed with noise, and reported.
+
+Every field of ``SimulationSettings`` below ``organ_hu`` is off by default: the easy level. ``hard.yaml`` sets them.
+"""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Collection
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 from zlib import crc32
 
 import numpy as np
@@ -13,15 +16,21 @@ from pydantic import Field
 from scipy import ndimage
 
 from ctglip.config import Settings
-from ctglip.simulation.anatomy import Anatomy, built_in_anatomy
+from ctglip.simulation.acquisition import Acquisition, AcquisitionSettings, acquire
+from ctglip.simulation.anatomy import Anatomy
+from ctglip.simulation.canvas import periodic_piece
 from ctglip.simulation.lesions import Kind, possible_kinds
-from ctglip.simulation.reports import ReportRates, write_report
-from ctglip.simulation.scene import Lesion, Scene
-from ctglip.simulation.warp import Pose, draw_pose, sample
+from ctglip.simulation.phases import Phase, PhaseSettings, in_phase, timing_hu
+from ctglip.simulation.reader import ReaderSettings, read, slips
+from ctglip.simulation.reports import ReportRates, operations, write_report
+from ctglip.simulation.scene import Lesion, LesionSettings, Scene
+from ctglip.simulation.segmenter import MaskSettings, draw_masks
+from ctglip.simulation.torso import STANDARD, built_in_anatomy
+from ctglip.simulation.warp import Pose, Spacing, draw_pose, sample
 from ctglip.types import LabelMap, Scan
 
 SCANNERS = ("Simulated A", "Simulated B", "Simulated C")
-_FIRST, _PATIENT, _ILLNESS, _LESION, _IMAGE, _REPORT = range(6)
+_FIRST, _PATIENT, _ILLNESS, _LESION, _IMAGE, _REPORT, _SCAN = range(7)
 
 
 class SimulationSettings(Settings):
@@ -37,6 +46,14 @@ class SimulationSettings(Settings):
         bodies: how many built-in bodies studies are deformed from.
         noise_hu: least and largest deviation of the image noise.
         organ_hu: deviation of each soft organ's own HU between patients.
+        anatomies: kinds of built-in torsos (``anatomies.yaml``); the bodies are dealt out among them.
+        habitus: how much more than usual patients differ in size and fat.
+        phases: contrast phases, in place of ``contrast``.
+        lesions: how lesions look.
+        acquisition: how scans are acquired (``spacing_mm`` is then the edge within a slice); null for cubes with
+            ``noise_hu``.
+        masks: faults of the masks.
+        reader: errors of the reports.
     """
 
     spacing_mm: float = Field(default=3.0, gt=0.5, le=10)
@@ -48,6 +65,19 @@ class SimulationSettings(Settings):
     bodies: int = Field(default=8, ge=1, le=64)
     noise_hu: tuple[float, float] = (8.0, 16.0)
     organ_hu: float = Field(default=3.0, ge=0)
+    anatomies: tuple[str, ...] = Field(default=(STANDARD,), min_length=1)
+    habitus: float = Field(default=1.0, gt=0, le=3)
+    phases: PhaseSettings = PhaseSettings()
+    lesions: LesionSettings = LesionSettings()
+    acquisition: AcquisitionSettings | None = None
+    masks: MaskSettings = MaskSettings()
+    reader: ReaderSettings = ReaderSettings()
+
+    @property
+    def easy(self) -> bool:
+        """Whether everything that makes studies hard is off."""
+        names = ("anatomies", "habitus", "phases", "lesions", "acquisition", "masks", "reader")
+        return all(getattr(self, name) == type(self).model_fields[name].get_default() for name in names)
 
 
 @dataclass(frozen=True)
@@ -56,12 +86,15 @@ class SimulatedStudy:
 
     Attributes:
         scan: int16 HU, RAS+.
-        labels: TotalSegmentator v2 numbers on the same grid.
+        labels: TotalSegmentator v2 numbers on the same grid, as a segmenter draws them.
         report: text with a technique, a findings and an impression section.
         truth: 0 or 1 for each ``organ:abnormality`` that the anatomy has the organ for: what is in the image.
         lesions: where it is, in the scan's millimetres.
         patient: number of the patient's first study.
         age: in years.
+        about: columns of the cohort table on anatomy, phase and acquisition; empty at the easy level.
+        mask_faults: (organ, fault) of the masks.
+        report_errors: (pair, error) where the report says other than the truth.
     """
 
     scan: Scan
@@ -73,6 +106,9 @@ class SimulatedStudy:
     age: int
     sex: Literal["M", "F"]
     scanner: str
+    about: dict[str, Any]
+    mask_faults: tuple[tuple[str, str], ...] = ()
+    report_errors: tuple[tuple[str, str], ...] = ()
 
 
 def _rng(seed: int, index: int, stream: int, extra: int = 0) -> np.random.Generator:
@@ -93,12 +129,13 @@ def patient_of(seed: int, index: int, settings: SimulationSettings) -> int:
 def body_of(seed: int, index: int, settings: SimulationSettings) -> tuple[int, bool]:
     """Number of the built-in body that study ``index`` is deformed from, and whether that body has contrast."""
     body = int(_rng(seed, patient_of(seed, index, settings), _PATIENT, 1).integers(settings.bodies))
-    return body, body < round(settings.bodies * settings.contrast)
+    return body, not settings.phases.shares and body < round(settings.bodies * settings.contrast)
 
 
 def anatomy_of(seed: int, index: int, settings: SimulationSettings) -> Anatomy:
     """The built-in anatomy that study ``index`` is deformed from."""
-    return built_in_anatomy(*body_of(seed, index, settings))
+    body, contrast = body_of(seed, index, settings)
+    return built_in_anatomy(body, contrast, settings.anatomies[body % len(settings.anatomies)])
 
 
 def simulate_study(
@@ -119,25 +156,58 @@ def simulate_study(
     """
     settings = settings or SimulationSettings()
     patient = patient_of(seed, index, settings)
-    rng = _rng(seed, patient, _PATIENT)
+    rng, scan_rng = _rng(seed, patient, _PATIENT), _rng(seed, index, _SCAN)
+    phase, plan = settings.phases.draw(scan_rng), settings.acquisition and settings.acquisition.draw(scan_rng)
     anatomy = template or anatomy_of(seed, index, settings)
-    pose, age = draw_pose(anatomy, rng), int(rng.integers(28, 90))
+    pose, age = draw_pose(anatomy, rng, settings.habitus), int(rng.integers(*anatomy.age))
     sex = anatomy.sex or ("M" if rng.random() < 0.5 else "F")
     kinds = possible_kinds(anatomy)
     chosen = _sampled_pairs(kinds, seed, index, patient, settings) if pairs is None else set(pairs)
     ill = tuple(kind for kind in kinds if kind.pair in chosen)
-    scene, lesions = _make(anatomy, pose, ill, seed, index, patient, settings.spacing_mm)
+    anatomy = in_phase(anatomy, phase) if phase else anatomy
+    scene, lesions = _make(anatomy, pose, ill, seed, index, patient, settings, _grid(settings, plan), phase)
     truth = {kind.pair: int(kind.pair in lesions) for kind in kinds}
-    scan, labels = _photograph(scene, _rng(seed, index, _IMAGE, 1), _rng(seed, patient, _IMAGE, 2), settings)
-    report = write_report(truth, lesions, anatomy, settings.reports, _rng(seed, index, _REPORT))
-    origin = scan.affine[:3, 3]
+    scan, labels, origin = _photograph(scene, seed, index, patient, settings, plan)
+    masks, faults = draw_masks(labels, scan.hu, scan.spacing_mm, settings.masks, _rng(seed, index, _SCAN, 1))
+    report, errors = _report(truth, lesions, anatomy, settings, phase, seed, index)
     placed = tuple(
-        Lesion(m.abnormality, m.organ, _moved(m.centre_mm, origin), m.radius_mm, m.detail)
-        for found in lesions.values()
-        for m in found
+        replace(lesion, centre_mm=_moved(lesion.centre_mm, origin)) for found in lesions.values() for lesion in found
     )
     scanner = SCANNERS[int(_rng(seed, index, _IMAGE, 3).integers(len(SCANNERS)))]
-    return SimulatedStudy(scan, labels, report, truth, placed, patient, age + (index > patient), sex, scanner)
+    columns = {} if settings.easy else {"anatomy": anatomy.kind, "phase": phase or _phase_of(anatomy)}
+    columns |= plan.columns() if plan else {}
+    return SimulatedStudy(
+        scan, LabelMap(masks, scan.affine), report, truth, placed, patient, age + (index > patient), sex, scanner,
+        columns, tuple(faults), errors,
+    )  # fmt: skip
+
+
+def _phase_of(anatomy: Anatomy) -> str:
+    return {True: "portal", False: "native", None: "unknown"}[anatomy.contrast]
+
+
+def _grid(settings: SimulationSettings, plan: Acquisition | None) -> Spacing:
+    """Edges of the voxels that the scene is made of: a part of a slice thick."""
+    mm = settings.spacing_mm
+    return (mm, mm, plan.slice_mm / plan.parts) if plan else (mm, mm, mm)
+
+
+def _report(
+    truth: dict[str, int],
+    lesions: dict[str, list[Lesion]],
+    anatomy: Anatomy,
+    settings: SimulationSettings,
+    phase: Phase | None,
+    seed: int,
+    index: int,
+) -> tuple[str, tuple[tuple[str, str], ...]]:
+    """The report, and where it says other than the truth."""
+    reader, rng = settings.reader, _rng(seed, index, _SCAN, 2)
+    reading = read(truth, lesions, reader, rng)
+    reading = replace(reading, history=operations(anatomy, reader.history, rng))
+    technique = "unknown" if rng.random() >= reader.phase else "arterial" if phase == "arterial" else ""
+    text = write_report(reading, anatomy, settings.reports, _rng(seed, index, _REPORT), technique)
+    return slips(text, reader.slip, rng), reading.departures
 
 
 def _moved(point: tuple[float, float, float], origin: np.ndarray) -> tuple[float, float, float]:
@@ -162,7 +232,15 @@ def _sampled_pairs(
 
 
 def _make(
-    anatomy: Anatomy, pose: Pose, ill: tuple[Kind, ...], seed: int, index: int, patient: int, spacing_mm: float
+    anatomy: Anatomy,
+    pose: Pose,
+    ill: tuple[Kind, ...],
+    seed: int,
+    index: int,
+    patient: int,
+    settings: SimulationSettings,
+    spacing_mm: Spacing,
+    phase: Phase | None,
 ) -> tuple[Scene, dict[str, list[Lesion]]]:
     """Deform, then paint each abnormality from its own random numbers, so that one does not move another."""
     streams = {kind.pair: crc32(kind.pair.encode()) for kind in ill}
@@ -170,7 +248,9 @@ def _make(
         kind.warp(anatomy, kind.organ, _rng(seed, patient, _LESION, streams[kind.pair])) for kind in ill if kind.warp
     ]
     hu, labels = sample(anatomy, pose, warps, spacing_mm, _rng(seed, index, _IMAGE, 4))
-    scene = Scene(hu, labels, spacing_mm, anatomy)
+    if phase and settings.phases.timing:
+        hu += timing_hu(phase, float(_rng(seed, index, _SCAN, 3).normal(0, settings.phases.timing)))[labels]
+    scene = Scene(hu, labels, spacing_mm, anatomy, settings.lesions)
     lesions: dict[str, list[Lesion]] = {}
     for kind in ill:
         found = kind.paint(scene, kind.organ, _rng(seed, patient, _LESION, streams[kind.pair]))
@@ -180,23 +260,34 @@ def _make(
 
 
 def _photograph(
-    scene: Scene, rng: np.random.Generator, patient: np.random.Generator, settings: SimulationSettings
-) -> tuple[Scan, LabelMap]:
-    """Each organ's own HU, noise, rounding, and a place in scanner space."""
-    offset_hu = patient.normal(0, settings.organ_hu, 256).astype(np.float32)
+    scene: Scene, seed: int, index: int, patient: int, settings: SimulationSettings, plan: Acquisition | None
+) -> tuple[Scan, np.ndarray, np.ndarray]:
+    """Each organ's own HU, noise, rounding, and a place in scanner space.
+
+    Returns:
+        the scan, its true labels, and the place in mm of the scene's first voxel.
+    """
+    rng, own = _rng(seed, index, _IMAGE, 1), _rng(seed, patient, _IMAGE, 2)
+    offset_hu = own.normal(0, settings.organ_hu, 256).astype(np.float32)
     offset_hu[0] = 0
-    offset_hu[10:15] = patient.normal(0, 14)
-    offset_hu[25:51] = offset_hu[92:117] = patient.normal(0, 12)
-    hu = scene.hu + offset_hu[scene.labels]
-    noise = _noise()
-    sigma = float(rng.uniform(*settings.noise_hu)) * scene.anatomy.noise
-    start = [int(rng.integers(n)) for n in noise.shape]
-    rows = [(np.arange(n) + first) % full for n, first, full in zip(hu.shape, start, noise.shape, strict=True)]
-    hu += sigma * noise[np.ix_(*rows)]
-    affine = np.diag([settings.spacing_mm] * 3 + [1.0])
+    offset_hu[10:15] = own.normal(0, 14)
+    offset_hu[25:51] = offset_hu[92:117] = own.normal(0, 12)
+    scene.hu = hu = scene.hu + offset_hu[scene.labels]
+    labels, spacing = scene.labels, scene.spacing_mm
+    if plan is None:
+        hu = _with_noise(hu, float(rng.uniform(*settings.noise_hu)) * scene.anatomy.noise, rng)
+    else:
+        shot = acquire(scene, plan, _rng(seed, index, _SCAN, 4))
+        hu, labels, spacing = shot.hu, shot.labels, shot.spacing_mm
+    affine = np.diag([*spacing, 1.0])
     affine[:3, 3] = np.round(rng.uniform(-30, 30, 3) - np.array([*hu.shape[:2], 0]) * settings.spacing_mm / 2, 1)
     image = np.clip(np.rint(hu), -1024, 3071).astype(np.int16)
-    return Scan(image, affine), LabelMap(scene.labels, affine)
+    first = affine[:3, 3] - [0, 0, (spacing[2] - scene.spacing_mm[2]) / 2]
+    return Scan(image, affine), labels, first
+
+
+def _with_noise(hu: np.ndarray, sigma: float, rng: np.random.Generator) -> np.ndarray:
+    return hu + sigma * periodic_piece(_noise(), hu.shape, rng)
 
 
 @functools.cache

@@ -14,8 +14,16 @@ import numpy as np
 from ctglip.simulation.anatomy import Anatomy
 from ctglip.simulation.canvas import rotation, smooth_noise, upsample
 
-COARSE = 3
-"""Study voxels between two points of the coarse grid."""
+COARSE, COARSE_MM = 3, 9.0
+"""Study voxels between two points of the coarse grid: this many, or as many as make up so many millimetres."""
+
+Spacing = tuple[float, float, float]
+
+
+def coarse_steps(spacing_mm: Spacing) -> tuple[int, int, int]:
+    """Voxels between two points of the coarse grid, by axis."""
+    x, y, z = (max(COARSE, round(COARSE_MM / mm)) for mm in spacing_mm)
+    return x, y, z
 
 
 class Warp(Protocol):
@@ -165,10 +173,14 @@ class Pose:
     wave_mm: float
 
 
-def draw_pose(anatomy: Anatomy, rng: np.random.Generator) -> Pose:
-    """A pose for one patient: size, build, tilt, and organs of 90 to 110 % of their diameter."""
-    size = rng.normal(1, 0.035)
-    scale = np.clip(size + rng.normal(0, 0.025, 3), 0.9, 1.1)
+def draw_pose(anatomy: Anatomy, rng: np.random.Generator, habitus: float = 1.0) -> Pose:
+    """A pose for one patient: size, build, tilt, and organs of 90 to 110 % of their diameter.
+
+    Args:
+        habitus: how much more than usual patients differ in size and fat.
+    """
+    size = rng.normal(1, 0.035 * habitus)
+    scale = np.clip(size + rng.normal(0, 0.025, 3), 1 - 0.1 * habitus, 1 + 0.1 * habitus)
     organs = []
     for organ, spread in (
         ("spleen", 0.06), ("heart", 0.035), ("liver", 0.03), ("kidney_left", 0.05), ("kidney_right", 0.05),
@@ -178,13 +190,12 @@ def draw_pose(anatomy: Anatomy, rng: np.random.Generator) -> Pose:
         position = anatomy.position(organ)
         if position is not None:
             organs.append(Swelling(position[0], position[1], factor))
-    return Pose(
-        scale, rng.normal(0, 1.6, 3), float(rng.uniform(0.75, 1.35)), tuple(organs), int(rng.integers(2**31)), 3.0
-    )
+    tilt, fat = rng.normal(0, 1.6, 3), float(rng.uniform(0.75, 1.35)) ** habitus
+    return Pose(scale, tilt, fat, tuple(organs), int(rng.integers(2**31)), 3.0)
 
 
 def sample(
-    anatomy: Anatomy, pose: Pose, warps: Sequence[Warp], spacing_mm: float, breath: np.random.Generator
+    anatomy: Anatomy, pose: Pose, warps: Sequence[Warp], spacing_mm: Spacing, breath: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """The anatomy in a pose on a new grid.
 
@@ -198,23 +209,25 @@ def sample(
     for warp in (*pose.swellings, *warps):
         if not warp.fine:
             points = warp.apply(points)
-    full = np.stack([_fine(component, shape) for component in points])
+    steps = coarse_steps(spacing_mm)
+    full = np.stack([_fine(component, shape, steps) for component in points])
     for warp in warps:
         if warp.fine:
-            box = _box_around(points, warp, shape)
+            box = _box_around(points, warp, shape, steps)
             full[:, *box] = warp.apply(full[:, *box])
-    return _read(anatomy, full)
+    return read_anatomy(anatomy, full)
 
 
 def _coarse_points(
-    anatomy: Anatomy, pose: Pose, shape: tuple[int, int, int], spacing_mm: float, breath: np.random.Generator
+    anatomy: Anatomy, pose: Pose, shape: tuple[int, int, int], spacing_mm: Spacing, breath: np.random.Generator
 ) -> np.ndarray:
     """Anatomy points in mm for the coarse grid of a study, ``[3, ...]``."""
-    sizes = [n // COARSE + 2 for n in shape]
+    steps = coarse_steps(spacing_mm)
+    sizes = [n // step + 2 for n, step in zip(shape, steps, strict=True)]
     extent = np.array(anatomy.hu.shape) * anatomy.spacing_mm
     axes = [
-        ((np.arange(n) * COARSE - (full - 1) / 2) * spacing_mm / s)
-        for n, full, s in zip(sizes, shape, pose.scale, strict=True)
+        ((np.arange(n) * step - (full - 1) / 2) * mm / s)
+        for n, full, s, step, mm in zip(sizes, shape, pose.scale, steps, spacing_mm, strict=True)
     ]
     grid = np.stack(np.meshgrid(*axes, indexing="ij")).astype(np.float32)
     points = np.tensordot(rotation(pose.tilt_deg).astype(np.float32), grid, 1)
@@ -230,24 +243,26 @@ def _coarse_points(
     return points
 
 
-def _fine(component: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
-    for axis, n in enumerate(shape):
-        component = upsample(component, axis, n, COARSE)
+def _fine(component: np.ndarray, shape: tuple[int, int, int], steps: tuple[int, int, int]) -> np.ndarray:
+    for axis, (n, step) in enumerate(zip(shape, steps, strict=True)):
+        component = upsample(component, axis, n, step)
     return component
 
 
-def _box_around(points: np.ndarray, warp: Warp, shape: tuple[int, int, int]) -> tuple[slice, slice, slice]:
+def _box_around(
+    points: np.ndarray, warp: Warp, shape: tuple[int, int, int], steps: tuple[int, int, int]
+) -> tuple[slice, slice, slice]:
     """Study voxels that a warp can change, found on the coarse grid."""
     near = (np.abs(points - _column(warp.centre, points)) <= _column(warp.reach_mm, points) + COARSE * 4).all(0)
     where = np.nonzero(near)
     a, b, c = (
-        slice(max(0, int(w.min()) * COARSE), min(n, (int(w.max()) + 1) * COARSE)) if len(w) else slice(0, 0)
-        for w, n in zip(where, shape, strict=True)
+        slice(max(0, int(w.min()) * step), min(n, (int(w.max()) + 1) * step)) if len(w) else slice(0, 0)
+        for w, n, step in zip(where, shape, steps, strict=True)
     )
     return a, b, c
 
 
-def _read(anatomy: Anatomy, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def read_anatomy(anatomy: Anatomy, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """HU (trilinear) and labels (nearest) of an anatomy at points in mm; outside it, its border.
 
     Works slab by slab, so that what it holds at once stays in the processor's cache.

@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
-from ctglip.simulation.anatomy import Anatomy, built_in_anatomy
+from ctglip.simulation.anatomy import Anatomy
 from ctglip.simulation.study import SimulatedStudy, SimulationSettings, simulate_study
+from ctglip.simulation.torso import built_in_anatomy
 
 
 @pytest.fixture(scope="session")

@@ -13,12 +13,13 @@ from ctglip.cohort import read_cohort
 from ctglip.cxr.regions import read_regions, region_entries
 from ctglip.errors import CTGLIPError
 from ctglip.reports.parser import get_parser
-from ctglip.simulation.anatomy import built_in_anatomy
 from ctglip.simulation.cohort import simulate_cohort
 from ctglip.simulation.cxr import CxrSettings, SimulatedCxr, chest_of, project, simulate_radiograph
 from ctglip.simulation.labels import number
 from ctglip.simulation.projection import BeamSettings, line_integrals, set_up
+from ctglip.simulation.reader import Reading
 from ctglip.simulation.study import SimulationSettings
+from ctglip.simulation.torso import built_in_anatomy
 from ctglip.types import LabelMap, Report, Scan
 from ctglip.vocabulary.abnormalities import load_abnormalities
 from ctglip.vocabulary.evidence import organ_evidence
@@ -140,7 +141,7 @@ def test_reports_are_read_back_and_impressions_are_short(monkeypatch: pytest.Mon
     asked = wrong = long = missing = 0
     for index in range(150):
         truth, lesions = _patient(index)
-        report = radiographs._report(truth, lesions, chest, settings, CxrSettings(), "pa", 1, index)
+        report = radiographs._report(Reading(truth, lesions), chest, settings, CxrSettings(), "pa", 1, index)
         if report.findings is None or report.impression is None:
             missing += 1
             assert report.findings or report.impression, "one of the two is always there"

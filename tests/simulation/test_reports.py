@@ -12,6 +12,7 @@ from ctglip.simulation.anatomy import Anatomy
 from ctglip.simulation.lesions import KINDS
 from ctglip.simulation.lesions_size import LEVELS
 from ctglip.simulation.lungs import LOBES
+from ctglip.simulation.reader import Reading
 from ctglip.simulation.reports import ReportRates, wording, write_report
 from ctglip.simulation.scene import Lesion
 from ctglip.vocabulary.abnormalities import load_abnormalities
@@ -67,6 +68,7 @@ def test_no_sentence_is_one_of_the_dictionarys() -> None:
         theirs |= {_plain(text) for text in negative_prompts(entry, organs[organ])}
     theirs |= {_plain(text) for organ in organs.names for text in normal_prompts(organs[organ])}
     slots = {"size": "24 mm", "lobe": "left upper lobe", "level": "L1", "amount": "small", "region": "lumbar"}
+    slots["density"] = "solid"
     ours = {
         _plain(text.format(**slots, side=side))
         for group in ("findings", "normal")
@@ -82,7 +84,7 @@ def test_the_parser_reads_the_reports_back(torso: Anatomy) -> None:
     asked, wrong = 0, []
     for seed in range(100):
         truth, lesions, rng = _patient(seed)
-        rows = parser.parse(write_report(truth, lesions, torso, ReportRates(affirm=1), rng))
+        rows = parser.parse(write_report(Reading(truth, lesions), torso, ReportRates(affirm=1), rng))
         for pair, here in truth.items():
             organ, name = pair.split(":")
             affirmed = organ_evidence(rows, organ, organs, abnormalities).affirmed
@@ -95,7 +97,7 @@ def test_the_parser_reads_the_reports_back(torso: Anatomy) -> None:
 def test_only_what_is_absent_is_denied(torso: Anatomy) -> None:
     for seed in range(30):
         truth, lesions, rng = _patient(seed)
-        text = write_report(truth, lesions, torso, ReportRates(deny=1, normal=0, asides=0), rng)
+        text = write_report(Reading(truth, lesions), torso, ReportRates(deny=1, normal=0, asides=0), rng)
         for sentence in re.split(r"(?<=[.;])\s+", text):
             denied = re.search(r"\b(no|not|neither|free of)\b", sentence, re.IGNORECASE)
             if not denied:
@@ -120,11 +122,11 @@ def _names(sentence: str, organ: str) -> bool:
 
 def test_rates_say_how_much_is_told(torso: Anatomy) -> None:
     truth, lesions, rng = _patient(3)
-    silent = write_report(truth, lesions, torso, ReportRates(affirm=0, deny=0, normal=0, asides=0), rng)
+    silent = write_report(Reading(truth, lesions), torso, ReportRates(affirm=0, deny=0, normal=0, asides=0), rng)
     sections = split_sections(silent)
     assert sections.findings in wording()["nothing"]
     assert sections.impression == "See findings."
-    denied = write_report(dict.fromkeys(truth, 0), {}, torso, ReportRates(deny=1), rng)
+    denied = write_report(Reading(dict.fromkeys(truth, 0), {}), torso, ReportRates(deny=1), rng)
     assert split_sections(denied).impression in wording()["nothing"]
 
 
@@ -133,7 +135,8 @@ def test_sizes_and_sides_are_those_of_the_lesions(torso: Anatomy) -> None:
     lesion = Lesion("renal_stone", "kidney_left", (0, 0, 0), 5.5)
     for seed in range(20):
         rng = np.random.default_rng(seed)
-        text = write_report(truth, {"kidney_left:renal_stone": [lesion]}, torso, ReportRates(affirm=1, deny=0), rng)
+        reading = Reading(truth, {"kidney_left:renal_stone": [lesion]})
+        text = write_report(reading, torso, ReportRates(affirm=1, deny=0), rng)
         findings = split_sections(text).findings or ""
         assert re.search(r"\b11 mm|1\.1 cm", findings)
         assert "left" in findings
@@ -143,5 +146,5 @@ def test_sizes_and_sides_are_those_of_the_lesions(torso: Anatomy) -> None:
 @pytest.mark.parametrize("contrast", [True, False])
 def test_the_technique_names_the_phase(torso: Anatomy, contrast: bool) -> None:
     anatomy = Anatomy(torso.hu, torso.labels, torso.spacing_mm, "x", contrast)
-    text = write_report({"liver:liver_cyst": 0}, {}, anatomy, ReportRates(), np.random.default_rng(0))
+    text = write_report(Reading({"liver:liver_cyst": 0}, {}), anatomy, ReportRates(), np.random.default_rng(0))
     assert ("portal venous" in (split_sections(text).technique or "")) == contrast
