@@ -16,7 +16,7 @@ from ctglip.simulation.artefacts import METALS, double_contours, insert_metal, s
 from ctglip.simulation.canvas import periodic_piece
 from ctglip.simulation.scene import Scene
 
-Kernel = Literal["soft", "sharp"]
+ScanKernel = Literal["soft", "sharp"]
 _FINEST_PART_MM = 3.0
 _USUAL_MM, _USUAL_BODY_MM, _WATER_PER_MM = 3.0, 290.0, 0.019
 _SHARP_NOISE = 2.0
@@ -36,7 +36,7 @@ class AcquisitionSettings(Settings):
     """
 
     slice_mm: dict[str, float] = Field(min_length=1)
-    kernels: dict[Kernel, float] = Field(min_length=1)
+    kernels: dict[ScanKernel, float] = Field(min_length=1)
     dose: tuple[float, float] = (1.0, 1.0)
     noise_hu: float = Field(ge=0)
     modulation: float = Field(ge=0, le=1)
@@ -46,7 +46,7 @@ class AcquisitionSettings(Settings):
     def draw(self, rng: np.random.Generator) -> Acquisition:
         """The acquisition of one study."""
         thick = float(_choose(self.slice_mm, rng))
-        kernel: Kernel = _choose(self.kernels, rng)
+        kernel: ScanKernel = _choose(self.kernels, rng)
         dose = float(np.exp(rng.uniform(*np.log(self.dose))))
         metal = str(rng.choice(METALS)) if rng.random() < self.metal else ""
         return Acquisition(thick, kernel, dose, metal, bool(rng.random() < self.motion), self)
@@ -63,7 +63,7 @@ class Acquisition:
     """
 
     slice_mm: float
-    kernel: Kernel
+    kernel: ScanKernel
     dose: float
     metal: str
     motion: bool
@@ -98,7 +98,7 @@ class Shot:
     share: float
 
 
-Step = Callable[[Shot, np.random.Generator], None]
+ScanStep = Callable[[Shot, np.random.Generator], None]
 
 
 def acquire(scene: Scene, plan: Acquisition, rng: np.random.Generator) -> Shot:
@@ -154,7 +154,7 @@ def _noise(shot: Shot, rng: np.random.Generator) -> None:
     shot.hu = shot.hu + by_slice.astype(np.float32) * periodic_piece(_field(plan.kernel), shot.hu.shape, rng)
 
 
-STEPS: tuple[Step, ...] = (_implant, _slices, _motion, _kernel, _streaks, _noise)
+STEPS: tuple[ScanStep, ...] = (_implant, _slices, _motion, _kernel, _streaks, _noise)
 
 
 def body_width_mm(hu: np.ndarray, spacing_mm: tuple[float, float, float]) -> np.ndarray:
@@ -164,7 +164,7 @@ def body_width_mm(hu: np.ndarray, spacing_mm: tuple[float, float, float]) -> np.
 
 
 @functools.cache
-def _field(kernel: Kernel) -> np.ndarray:
+def _field(kernel: ScanKernel) -> np.ndarray:
     """Noise of deviation 1, float32, periodic; studies take shifted pieces of it."""
     white = np.random.default_rng(13).standard_normal((150, 120, 200), np.float32)
     smooth = ndimage.gaussian_filter(white, (0.75, 0.75, 0.35), mode="wrap", truncate=3)

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
+from ctglip.simulation.canvas import Spacing
 from ctglip.simulation.labels import lookup, number
 
-Spacing = tuple[float, float, float]
 METALS = ("hip", "screws", "pacemaker")
 METAL_HU = 2900.0
 _STREAK_HU, _STREAK_MM = 260.0, 22.0

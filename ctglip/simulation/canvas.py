@@ -12,6 +12,7 @@ import numpy as np
 from scipy import ndimage
 
 Slices = tuple[slice, slice, slice]
+Spacing = tuple[float, float, float]
 
 
 @dataclass(frozen=True)

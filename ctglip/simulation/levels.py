@@ -15,12 +15,12 @@ from ctglip.simulation.labels import lookup
 from ctglip.simulation.lesions import Kind, possible_kinds
 from ctglip.simulation.study import SimulationSettings
 
-Level = Literal["easy", "hard"]
+Difficulty = Literal["easy", "hard"]
 _CUT = 0.01
 """How much of a whole organ may lie on the grid's faces: the tip of a process, a stray voxel."""
 
 
-def level_settings(level: Level, config: Path | None = None, changes: Sequence[str] = ()) -> SimulationSettings:
+def level_settings(level: Difficulty, config: Path | None = None, changes: Sequence[str] = ()) -> SimulationSettings:
     """The settings of a level (``hard.yaml``), changed by a config file and by ``a.b=c``, in this order.
 
     Raises:

@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from ctglip.config import Settings
 from ctglip.simulation.anatomy import Anatomy
-from ctglip.simulation.canvas import Slices, smooth_noise
+from ctglip.simulation.canvas import Slices, Spacing, smooth_noise
 from ctglip.simulation.labels import lookup
 
 
@@ -86,7 +86,7 @@ class Scene:
 
     hu: np.ndarray
     labels: np.ndarray
-    spacing_mm: tuple[float, float, float]
+    spacing_mm: Spacing
     anatomy: Anatomy
     style: LesionSettings = field(default_factory=LesionSettings)
     boxes: list[Slices | None] = field(init=False)
@@ -235,7 +235,7 @@ class Scene:
 
 
 @functools.lru_cache(maxsize=64)
-def _ball(radius_mm: float, spacing_mm: tuple[float, float, float]) -> np.ndarray:
+def _ball(radius_mm: float, spacing_mm: Spacing) -> np.ndarray:
     """Voxel offsets ``[n, 3]`` within a radius."""
     reaches = [int(np.ceil(radius_mm / mm)) for mm in spacing_mm]
     steps = [np.arange(-reach, reach + 1) for reach in reaches]
@@ -255,6 +255,6 @@ def eroded(mask: np.ndarray) -> np.ndarray:
     return np.asarray(ndimage.binary_erosion(mask), bool)
 
 
-def depth_mm(mask: np.ndarray, spacing_mm: tuple[float, float, float]) -> np.ndarray:
+def depth_mm(mask: np.ndarray, spacing_mm: Spacing) -> np.ndarray:
     """Distance in mm of each voxel of a mask to the nearest voxel outside it; float32."""
     return np.asarray(ndimage.distance_transform_edt(mask, sampling=spacing_mm), np.float32)

@@ -11,11 +11,10 @@ from pydantic import Field
 from scipy import ndimage
 
 from ctglip.config import Settings
-from ctglip.simulation.canvas import Slices, periodic_piece
+from ctglip.simulation.canvas import Slices, Spacing, periodic_piece
 from ctglip.simulation.labels import lookup, number
 from ctglip.simulation.scene import eroded
 
-Spacing = tuple[float, float, float]
 SOFT_ORGANS = (
     "liver", "spleen", "kidney_left", "kidney_right", "stomach", "pancreas", "gallbladder", "urinary_bladder", "colon",
     "small_bowel", "duodenum", "heart", "aorta", "inferior_vena_cava", "portal_vein_and_splenic_vein",
@@ -200,5 +199,5 @@ def _miscount(drawing: Drawing, rng: np.random.Generator) -> None:
     drawing.faults.append(("spine", "levels"))
 
 
-Fault = Callable[[Drawing, np.random.Generator], None]
-FAULTS: tuple[Fault, ...] = (_leave_out_dense_lung, _leak, _hole, _miss, _fray, _miscount)
+MaskStep = Callable[[Drawing, np.random.Generator], None]
+FAULTS: tuple[MaskStep, ...] = (_leave_out_dense_lung, _leak, _hole, _miss, _fray, _miscount)

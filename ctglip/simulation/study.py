@@ -18,7 +18,7 @@ from scipy import ndimage
 from ctglip.config import Settings
 from ctglip.simulation.acquisition import Acquisition, AcquisitionSettings, acquire
 from ctglip.simulation.anatomy import Anatomy
-from ctglip.simulation.canvas import periodic_piece
+from ctglip.simulation.canvas import Spacing, periodic_piece
 from ctglip.simulation.lesions import Kind, possible_kinds
 from ctglip.simulation.phases import Phase, PhaseSettings, in_phase, timing_hu
 from ctglip.simulation.reader import ReaderSettings, read, slips
@@ -26,7 +26,7 @@ from ctglip.simulation.reports import ReportRates, operations, write_report
 from ctglip.simulation.scene import Lesion, LesionSettings, Scene
 from ctglip.simulation.segmenter import MaskSettings, draw_masks
 from ctglip.simulation.torso import STANDARD, built_in_anatomy
-from ctglip.simulation.warp import Pose, Spacing, draw_pose, sample
+from ctglip.simulation.warp import Pose, draw_pose, sample
 from ctglip.types import LabelMap, Scan
 
 SCANNERS = ("Simulated A", "Simulated B", "Simulated C")

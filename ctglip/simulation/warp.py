@@ -12,12 +12,10 @@ from typing import Protocol
 import numpy as np
 
 from ctglip.simulation.anatomy import Anatomy
-from ctglip.simulation.canvas import rotation, smooth_noise, upsample
+from ctglip.simulation.canvas import Spacing, rotation, smooth_noise, upsample
 
 COARSE, COARSE_MM = 3, 9.0
 """Study voxels between two points of the coarse grid: this many, or as many as make up so many millimetres."""
-
-Spacing = tuple[float, float, float]
 
 
 def coarse_steps(spacing_mm: Spacing) -> tuple[int, int, int]:
