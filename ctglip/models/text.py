@@ -160,20 +160,18 @@ class TextEncoder(nn.Module):
         mask = ids >= 0
         pad = self.tokenizer.pad_token_id or 0
         found = self.model(input_ids=ids.where(mask, pad), attention_mask=attention_mask(self.model, mask))
-        pooled = self._pooled(found, mask)
+        projected = self.settings.pooling == "projection"
+        pooled = found.projected if projected else self._pooled(found.last_hidden_state, mask)
         vectors = pooled.new_zeros(*present.shape, pooled.shape[-1])
         vectors[present] = pooled
         return vectors.sum(1) / present.sum(1, keepdim=True).clamp(min=1)
 
-    def _pooled(self, found: Any, mask: Tensor) -> Tensor:
-        """One vector for each window; what is not padding comes first."""
-        hidden, pooling = found.last_hidden_state, self.settings.pooling
-        if pooling == "projection":
-            return found.projected
-        if pooling == "cls":
+    def _pooled(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        if self.settings.pooling == "cls":
             return hidden[:, 0]
-        if pooling == "last":
-            return hidden[torch.arange(len(hidden), device=hidden.device), mask.sum(1) - 1]
+        if self.settings.pooling == "last":
+            place = torch.arange(mask.shape[1], device=mask.device)
+            return hidden[torch.arange(len(mask), device=mask.device), (place * mask).argmax(1)]
         weights = mask.to(hidden.dtype)
         if self.attention is not None:
             weights = self.attention(hidden)[..., 0].masked_fill(~mask, -1e4).softmax(1)
