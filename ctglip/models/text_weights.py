@@ -111,12 +111,12 @@ def _architecture(source: str) -> tuple[Any, Any]:
 
 def _tokenizer(source: str, config: Any) -> Any:
     """Its tokeniser; CXR-BERT's is BERT's own class with the files' vocabulary."""
-    from transformers import AutoTokenizer, BertTokenizerFast
+    from transformers import AutoTokenizer, BertTokenizer
 
     from ctglip.models.cxr_bert import CXRBertConfig
 
     if isinstance(config, CXRBertConfig):
-        return BertTokenizerFast.from_pretrained(source)
+        return BertTokenizer.from_pretrained(source)
     return AutoTokenizer.from_pretrained(source, trust_remote_code=False)
 
 
