@@ -19,7 +19,7 @@ from ctglip.errors import ModelError
 from ctglip.files import atomic_path, read_json
 from ctglip.models.lora import merged
 from ctglip.models.text_tuning import AnyTextTuning, FrozenText
-from ctglip.models.text_weights import attention_mask, load_text_model, most_tokens, quiet
+from ctglip.models.text_weights import attention_mask, load_text_model, positions, quiet
 from ctglip.models.weights.matching import layer_depths
 from ctglip.resources import require
 
@@ -72,6 +72,7 @@ class TextEncoder(nn.Module):
 
     Attributes:
         dim: width of its embeddings.
+        max_length: tokens that are read at a time; fewer than the settings say where it has positions for fewer.
     """
 
     def __init__(self, settings: TextEncoderSettings, model: nn.Module, tokenizer: Any) -> None:
@@ -80,6 +81,7 @@ class TextEncoder(nn.Module):
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self.dim = _width(settings, model)
+        self.max_length = min(settings.max_length, positions(model) or settings.max_length)
         self.attention = nn.Linear(self.dim, 1, bias=False) if settings.pooling == "attention" else None
         settings.train.apply(self.model)
         self._hash: str | None = None
@@ -123,7 +125,7 @@ class TextEncoder(nn.Module):
     def _windows(self, texts: Sequence[str]) -> tuple[Int[Tensor, "w l"], Int[Tensor, " w"]]:
         """Token ids of the windows of some texts, -1 where nothing is, and the text of each."""
         found = self.tokenizer(
-            list(texts), padding=True, truncation=True, max_length=self.settings.max_length, return_tensors="pt",
+            list(texts), padding=True, truncation=True, max_length=self.max_length, return_tensors="pt",
             return_overflowing_tokens=True,
         )  # fmt: skip
         ids = found["input_ids"].masked_fill(found["attention_mask"] == 0, -1)
@@ -135,7 +137,7 @@ class TextEncoder(nn.Module):
         if not unique:
             return frozenset()
         lengths = (len(ids) for ids in self.tokenizer(unique, verbose=False)["input_ids"])
-        return frozenset(t for t, count in zip(unique, lengths, strict=True) if count > self.settings.max_length)
+        return frozenset(t for t, count in zip(unique, lengths, strict=True) if count > self.max_length)
 
     def describe_long(self, texts: Collection[str], what: str) -> str | None:
         """How many texts are longer than is read at a time, and what becomes of them, as a sentence; None for none."""
@@ -149,7 +151,7 @@ class TextEncoder(nn.Module):
             "cut": "are cut off there",
         }[self.settings.long]
         return (
-            f"{len(long):,} of {len(unique):,} {what} are longer than the {self.settings.max_length} tokens that the "
+            f"{len(long):,} of {len(unique):,} {what} are longer than the {self.max_length} tokens that the "
             f"text encoder reads at a time: they {how} (text.long)."
         )
 
@@ -283,7 +285,7 @@ def _source(name: str) -> str:
 
 def _load(source: str, settings: TextEncoderSettings) -> TextEncoder:
     model, tokenizer = load_text_model(source, settings.name)
-    most = most_tokens(model, tokenizer)
+    most = tokenizer.model_max_length
     if settings.max_length > most:
         raise ModelError(
             f"text.max_length is {settings.max_length}, and {settings.name!r} reads {most} tokens.",

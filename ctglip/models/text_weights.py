@@ -21,6 +21,8 @@ _LOG = logging.getLogger(__name__)
 _FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 _COUNTERS = ("position_ids", "token_type_ids", "inv_freq", "masked_bias", "attn.bias")
 """Buffers that older versions saved and that are computed anew."""
+_PADDED_FIRST = ("roberta", "xlm-roberta", "camembert", "longformer", "mpnet")
+"""Models whose first position is the one after the padding's."""
 _SHOWN = 6
 
 
@@ -56,13 +58,13 @@ def load_text_model(source: str, name: str) -> tuple[nn.Module, Any]:
     return model, tokenizer
 
 
-def most_tokens(model: nn.Module, tokenizer: Any) -> int:
-    """How many tokens a text model reads at a time: what its tokeniser says, and what it has positions for."""
-    config: Any = model.config
-    positions = getattr(config, "max_position_embeddings", None) or tokenizer.model_max_length
-    if config.model_type in ("roberta", "xlm-roberta", "camembert", "longformer", "mpnet"):
-        positions -= (config.pad_token_id or 0) + 1  # their first position is after that of the padding
-    return int(min(positions, tokenizer.model_max_length))
+def positions(model: nn.Module) -> int | None:
+    """How many tokens a text model has positions for; None for any number."""
+    config = model.config
+    count = getattr(config, "max_position_embeddings", None)
+    if count and config.model_type in _PADDED_FIRST:  # pyright: ignore[reportAttributeAccessIssue]
+        count -= (config.pad_token_id or 0) + 1  # pyright: ignore
+    return count
 
 
 def attention_mask(model: nn.Module, mask: Bool[Tensor, "n l"]) -> Int[Tensor, "n l"]:

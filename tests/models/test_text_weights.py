@@ -227,15 +227,17 @@ def test_broken_and_harmful_files_and_other_folders_end_with_one_line(tmp_path):
         load(Path("somebody/something"))
 
 
-def test_lengths_end_where_positions_do(tmp_path):
-    released(tmp_path / "bert", "bert")
-    with pytest.raises(ModelError, match=r"reads 32 tokens"):
-        load(tmp_path / "bert", max_length=64)
-    released(tmp_path / "longformer", "longformer")
-    with pytest.raises(ModelError, match=r"reads 33 tokens"):
-        load(tmp_path / "longformer", max_length=64)
+@pytest.mark.parametrize(("kind", "positions"), [("bert", 32), ("longformer", 33), ("roberta", 33)])
+def test_windows_end_where_positions_do(tmp_path, kind, positions):
+    released(tmp_path, kind)
+    encoder = load(tmp_path, max_length=64, pooling="cls")
     text = "the liver is normal " * 20
-    assert torch.isfinite(load(tmp_path / "longformer", max_length=33, pooling="cls").encode([text])).all()
+    assert encoder.tokenize([text]).shape[2] == positions == encoder.max_length
+    assert f"longer than the {positions} tokens" in str(encoder.describe_long([text], "texts"))
+    assert torch.isfinite(encoder.encode([text])).all()
+    assert load(tmp_path, max_length=8).max_length == 8
+    with pytest.raises(ModelError, match="reads 512 tokens"):
+        load(tmp_path, max_length=1024)
 
 
 def cxr_bert(folder: Path, **change: Any) -> dict[str, np.ndarray]:
