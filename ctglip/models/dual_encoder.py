@@ -78,7 +78,7 @@ class DualEncoder(nn.Module):
         self.region_reader: RegionReader | None = None
         self.anatomy_head = self.diagnosis_head = None
         if settings.regions is not None:
-            parts = ReaderParts(self.encoder, inputs, settings.dim, self._head)
+            parts = ReaderParts(self.encoder, inputs, settings.dim, self._head, settings.embedding_dim)
             reader = self.region_reader = REGION_READERS[settings.regions.name](settings.regions, parts)
             self.anatomy_head = self._head(reader.dim) if inputs.anatomy else None
             self.diagnosis_head = None if reader.aligned else self._head(reader.dim)

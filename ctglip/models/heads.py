@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -77,6 +78,30 @@ class RowBatchNorm(nn.BatchNorm1d):
         if self.training and len(input) < 2:
             return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
         return super().forward(input)
+
+
+class RegionProjection(nn.Module):
+    """What was pooled over a region, and its size, as one feature.
+
+    Args:
+        width: of what was pooled.
+        dim: of the feature.
+        sizes: the region's scale and volume are an input.
+    """
+
+    def __init__(self, width: int, dim: int, sizes: bool) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.linear = nn.Linear(width, dim)
+        self.size = nn.Sequential(nn.Linear(4, 64), nn.GELU(), nn.Linear(64, dim)) if sizes else None
+
+    def forward(self, pooled: list[Tensor], size: Float[Tensor, "m 4"] | None) -> Float[Tensor, "m d"]:
+        """``pooled``: one tensor for each level, joined along channels."""
+        features = self.linear(self.norm(torch.cat(pooled, dim=1)))
+        if self.size is None:
+            return features
+        assert size is not None
+        return features + self.size(size.to(features.dtype))
 
 
 def group_directions(vectors: Float[Tensor, "n e"], group: Int[Tensor, " n"], groups: int) -> Float[Tensor, "g e"]:

@@ -84,7 +84,7 @@ def pool_organs(
         weights: coverage of each organ; a row of zeros reads the whole map.
         study_index: the study of each organ, 0 .. b - 1.
     """
-    slot, most = _slots(study_index, len(features))
+    slot, most = organ_slots(study_index, len(features))
     padded = features.new_zeros(len(features), most, weights.shape[1])
     padded[study_index, slot] = _shares(weights.to(features.dtype))
     return (padded @ features.flatten(2).transpose(1, 2))[study_index, slot]
@@ -112,7 +112,7 @@ def pool_labels(
     filled = label_coverage(labels, count, grid).to(features.dtype)
     sums, sizes = flat @ filled.transpose(1, 2), filled.sum(2)
     member = member.to(features.dtype)
-    slot, most = _slots(study_index, len(features))
+    slot, most = organ_slots(study_index, len(features))
     padded = member.new_zeros(len(features), most, count)
     padded[study_index, slot] = member
     total = (padded @ sums.transpose(1, 2))[study_index, slot]
@@ -204,7 +204,7 @@ class AttentionPool(nn.Module):
         weights: Float[Tensor, "m n"] | None = None,
     ) -> Float[Tensor, "m c"]:
         """One vector for each organ; coverage enters as the logarithm of a prior on where to look."""
-        slot, most = _slots(study_index, len(features))
+        slot, most = organ_slots(study_index, len(features))
         tokens = features.flatten(2).transpose(1, 2)
         query = tokens.new_zeros(len(features), most, tokens.shape[2])
         query[study_index, slot] = self.queries(organ_id).to(query.dtype)
@@ -225,7 +225,7 @@ def _shares(weights: Tensor) -> Tensor:
     return (weights / total.clamp(min=1e-12)).where(total > 0, 1.0 / weights.shape[-1])
 
 
-def _slots(study_index: Tensor, studies: int) -> tuple[Tensor, int]:
+def organ_slots(study_index: Tensor, studies: int) -> tuple[Tensor, int]:
     """The position of each organ among those of its study, and the largest number of organs in a study."""
     counts = torch.bincount(study_index, minlength=studies)
     order = study_index.argsort(stable=True)

@@ -6,7 +6,7 @@ A new reader is a class with its settings, and a line in ``REGION_READERS``.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from ctglip.config import OneOf, Settings
 from ctglip.models.decoders import QueryDecoder
 from ctglip.models.encoders.base import Encoder, VisionFeatures
-from ctglip.models.heads import ProjectionHead
+from ctglip.models.heads import ProjectionHead, RegionProjection
 from ctglip.models.image_heads import joined_levels
 from ctglip.models.intensity_histogram import IntensityHistogram
+from ctglip.models.organ_attention import load_organ_attention, organ_attention
 from ctglip.models.pooling import (
     AttentionPool,
     BoxPooling,
@@ -86,13 +87,14 @@ class RegionReaderSettings(Settings):
 
 @dataclass(frozen=True)
 class ReaderParts:
-    """What a reader is built from: the encoder, what is known of the inputs, the width of a feature, and what builds
-    a projection head for a width."""
+    """What a reader is built from: the encoder, what is known of the inputs, the widths of a feature and of the common
+    space, and what builds a projection head for a width."""
 
     encoder: Encoder
     inputs: ModelInputs
     dim: int
     head: Callable[[int], ProjectionHead]
+    embedding_dim: int
 
     def widths(self, levels: tuple[int, ...]) -> list[int]:
         """Channels of some levels of the encoder."""
@@ -128,6 +130,9 @@ class RegionReader(nn.Module, ABC):
             regions: what is read.
         """
 
+    def load_pretrained(self, organs: Sequence[str]) -> None:
+        """Fill it with weights that its settings name; ``organs``: their names, in the order of their ids."""
+
     def finish(self, prepared: Mapping[str, Tensor], study_index: Int[Tensor, " m"]) -> Float[Tensor, "m d"]:  # noqa: ARG002
         """Features from what was prepared; ``study_index`` is the row of each region's image."""
         return prepared["region"]
@@ -136,30 +141,6 @@ class RegionReader(nn.Module, ABC):
         """One feature for each region."""
         study_index = torch.arange(len(images)) if regions.study_index is None else regions.study_index
         return self.finish(self.prepare(images, vision, regions), study_index)
-
-
-class RegionProjection(nn.Module):
-    """What was pooled over a region, and its size, as one feature.
-
-    Args:
-        width: of what was pooled.
-        dim: of the feature.
-        sizes: the region's scale and volume are an input.
-    """
-
-    def __init__(self, width: int, dim: int, sizes: bool) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(width)
-        self.linear = nn.Linear(width, dim)
-        self.size = nn.Sequential(nn.Linear(4, 64), nn.GELU(), nn.Linear(64, dim)) if sizes else None
-
-    def forward(self, pooled: list[Tensor], size: Float[Tensor, "m 4"] | None) -> Float[Tensor, "m d"]:
-        """``pooled``: one tensor for each level, joined along channels."""
-        features = self.linear(self.norm(torch.cat(pooled, dim=1)))
-        if self.size is None:
-            return features
-        assert size is not None
-        return features + self.size(size.to(features.dtype))
 
 
 class CropReaderSettings(RegionReaderSettings):
@@ -218,13 +199,22 @@ class MapReaderSettings(RegionReaderSettings):
     """Regions of whole images, each image encoded once.
 
     Attributes:
-        pooling: the ``mean`` over a region's voxels; ``attention`` with the organ's own query; or ``tokens``: each is
-            projected into the common space before it is averaged (ASG).
-        levels: levels of the encoder that are pooled; ``tokens`` joins them on the grid of the finest.
+        pooling: the ``mean`` over a region's voxels; ``attention`` with the organ's own query; ``tokens``: each is
+            projected into the common space before it is averaged (ASG); ``organ_attention``: the organ's query reads
+            the voxels of all levels, and the organ has its own projection into the common space (fVLM).
+        levels: levels of the encoder that are pooled; ``tokens`` joins them on the finest grid, and
+            ``organ_attention`` wants one grid.
+        weights: fVLM's released file, for its organ attention; none: random.
     """
 
-    pooling: Literal["mean", "attention", "tokens"] = "mean"
+    pooling: Literal["mean", "attention", "tokens", "organ_attention"] = "mean"
     levels: tuple[int, ...] = (-2, -1)
+    weights: str | None = None
+
+    def unread(self) -> Mapping[str, str]:
+        """Fields that nothing reads."""
+        read = self.weights is None or self.pooling == "organ_attention"
+        return {} if read else {"weights": f"pooling is {self.pooling}"}
 
 
 class MapReader(RegionReader):
@@ -234,12 +224,14 @@ class MapReader(RegionReader):
         super().__init__()
         self.settings, self.levels = settings, settings.levels
         widths = parts.widths(settings.levels)
-        self.aligned = settings.pooling == "tokens"
-        if self.aligned:
+        self.aligned = settings.pooling in ("tokens", "organ_attention")
+        self.dim = parts.embedding_dim if self.aligned else parts.dim
+        if settings.pooling == "organ_attention":
+            self.organ_attention = organ_attention(parts.encoder, settings.levels, parts.inputs.organs, self.dim)
+        elif self.aligned:
             self.head = parts.head(sum(widths))
-            self.dim = self.head.out_dim
+        if self.aligned:
             return
-        self.dim = parts.dim
         if settings.pooling == "attention":
             self.attention = nn.ModuleList(AttentionPool(width, parts.inputs.organs) for width in widths)
         self.project = RegionProjection(sum(widths), parts.dim, parts.inputs.sizes)
@@ -255,6 +247,9 @@ class MapReader(RegionReader):
     def prepare(self, images: Tensor, vision: VisionFeatures, regions: Regions) -> dict[str, Tensor]:
         """``region``: the features; or the ``level`` and the ``weights`` of each region's voxels (``tokens``)."""
         levels = [vision.levels[level] for level in self.levels]
+        if self.settings.pooling == "organ_attention":
+            inside = self.weights(levels[-1], images, regions) > 0
+            return {"region": self.organ_attention(levels, inside, regions.organ_id, regions.study_index)}
         if self.aligned:
             level = joined_levels(levels)
             return {"level": level, "weights": self.weights(level, images, regions)}
@@ -267,9 +262,14 @@ class MapReader(RegionReader):
             ]
         return {"region": self.project(pooled, regions.size)}
 
+    def load_pretrained(self, organs: Sequence[str]) -> None:
+        """Fill the organ attention; see ``organ_attention.load_organ_attention``."""
+        if self.settings.weights:
+            load_organ_attention(self.organ_attention, self.settings.weights, organs)
+
     def finish(self, prepared: Mapping[str, Tensor], study_index: Int[Tensor, " m"]) -> Float[Tensor, "m d"]:
         """Features; of ``tokens`` the mean of unit vectors."""
-        if not self.aligned:
+        if "region" in prepared:
             return prepared["region"]
         tokens = self.head(prepared["level"].movedim(1, -1)).movedim(-1, 1)
         return pool_organs(tokens, prepared["weights"], study_index)
@@ -335,7 +335,7 @@ class BoxReader(MapReader):
 
     def __init__(self, settings: BoxReaderSettings, parts: ReaderParts) -> None:
         super().__init__(settings, parts)
-        if settings.pooling == "attention":
+        if settings.pooling in ("attention", "organ_attention"):
             self.reads = (*BoxReader.reads, "organ_id")  # pyright: ignore[reportAttributeAccessIssue]
 
     def weights(self, level: Float[Tensor, "b d *s"], images: Tensor, regions: Regions) -> Float[Tensor, "m n"]:

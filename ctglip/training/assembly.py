@@ -180,6 +180,8 @@ def assemble(
     torch.manual_seed(config.seed)
     model = DualEncoder(settings, inputs)
     model.encoder.load_pretrained()
+    if model.region_reader is not None:
+        model.region_reader.load_pretrained(names)
     release = _release(model, names, store, config, encoder)
     if config.initial is not None:
         _start_from(Path(config.initial), release)

@@ -19,6 +19,19 @@ SIZES: dict[str, dict[str, Any]] = {
     "tangerine": {"patch": 4, "image_size": 8, "dim": 24, "depth": 2, "heads": 2},
     "voxelfm": {"patch": 4, "dim": 24, "depth": 2, "heads": 2, "registers": 2},
     "m3d_clip": {"patch": (2, 4, 4), "image_size": (8, 8, 12), "dim": 24, "depth": 2, "heads": 2},
+    "fvlm": {"image_size": (32, 256, 352), "dim": 16, "depth": 11, "heads": 4},
+    "ct_clip": {
+        "image_size": 40,
+        "patch": 10,
+        "slices": 5,
+        "dim": 24,
+        "heads": 2,
+        "head_dim": 8,
+        "spatial_depth": 2,
+        "temporal_depth": 2,
+        "codebook": 16,
+    },
+    "hlip": {"image_size": (16, 48, 48), "dim": 24, "heads": 4, "depth": 3, "slice_blocks": (0, 1)},
 }
 """Settings of each encoder at a size that tests can afford."""
 SIDES: dict[str, tuple[int, int, int]] = {
@@ -27,6 +40,9 @@ SIDES: dict[str, tuple[int, int, int]] = {
     "tangerine": (8, 8, 8),
     "voxelfm": (8, 12, 16),
     "m3d_clip": (12, 8, 8),
+    "fvlm": (96, 64, 48),
+    "ct_clip": (40, 40, 15),
+    "hlip": (72, 48, 24),
 }
 """Of the image that its answer was written down for; not the same along any two axes."""
 

@@ -30,6 +30,9 @@ FULL = {
     "tangerine": (294, 310.7),
     "voxelfm": (176, 110.03),
     "m3d_clip": (138, 87.4),
+    "fvlm": (149, 92.29),
+    "ct_clip": (122, 174.42),
+    "hlip": (150, 90.70),
 }
 """Entries of the released state dict, and its millions of parameters."""
 WRAPPED: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
@@ -40,7 +43,19 @@ WRAPPED: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     },
     "voxelfm": lambda state: {"teacher": under("module.backbone.", state) | {"dino_head.mlp.0.weight": torch.zeros(2)}},
     "m3d_clip": lambda state: under("vision_encoder.", as_monai(state)) | {"logit_scale": torch.ones(())},
-}
+    "fvlm": lambda state: {"model": {**under("visual_encoder.", state), **heads("text_proj.weight", "query_tokens",
+                           "vision_projs.0.bias", "attention.in_proj_weight", "temp"), **text("text_encoder.")}},
+    "ct_clip": lambda state: state | text("text_transformer.") | heads(
+        "to_text_latent.weight", "to_visual_latent_extra.weight", "temperature",
+        "visual_transformer.to_pixels.0.weight",
+        "visual_transformer.to_patch_emb_first_frame.1.weight", "visual_transformer.vq._codebook.initted",
+        "visual_transformer.enc_spatial_transformer.layers.0.1.context_norm.gamma",
+        "visual_transformer.enc_spatial_transformer.layers.0.1.null_kv",
+    ),
+    "hlip": lambda state: {"epoch": 20, "name": "run", "optimizer": {"state": {0: {"exp_avg": torch.ones(2)}}},
+                           "state_dict": under("module.", {**under("visual.", state), **text("text.transformer."),
+                                                           **heads("visual.head.proj.weight", "logit_scale")})},
+}  # fmt: skip
 """Released files, from the names of our network: prefixes, outer keys, and heads that are dropped."""
 
 
@@ -59,6 +74,16 @@ def as_monai(state: dict[str, Any]) -> dict[str, Any]:
             name = name.replace(ours, theirs)
         found[name] = value.flatten(1) if name.endswith("patch_embeddings.1.weight") else value
     return found
+
+
+def heads(*names: str) -> dict[str, Any]:
+    """Weights that the encoder has no part in."""
+    return {name: torch.zeros(2) for name in names}
+
+
+def text(prefix: str) -> dict[str, Any]:
+    """A weight of a text encoder."""
+    return {f"{prefix}encoder.layer.0.output.dense.weight": torch.zeros(2, 2)}
 
 
 def small(name: str, **changes: Any) -> ReleasedEncoder:

@@ -8,8 +8,11 @@ from ctglip.config import OneOf
 from ctglip.errors import CTGLIPError, ModelError
 from ctglip.models.encoders.base import Encoder, EncoderSettings
 from ctglip.models.encoders.cnn import CNN
+from ctglip.models.encoders.ct_clip import CTCLIPEncoder
 from ctglip.models.encoders.ct_fm import CTFMEncoder
 from ctglip.models.encoders.m3d_clip import M3DClipEncoder
+from ctglip.models.encoders.fvlm import FVLMEncoder
+from ctglip.models.encoders.hlip import HLIPEncoder
 from ctglip.models.encoders.nnunet import NNUNetEncoder
 from ctglip.models.encoders.released import ReleasedEncoder
 from ctglip.models.encoders.resnet import ResNetEncoder
@@ -21,11 +24,14 @@ from ctglip.models.encoders.vit import ViTEncoder
 from ctglip.models.encoders.voxelfm import VoxelFMEncoder
 
 RELEASED: dict[str, type[ReleasedEncoder]] = {
+    "ct_clip": CTCLIPEncoder,
     "ct_fm": CTFMEncoder,
     "spectre": SpectreEncoder,
     "tangerine": TangerineEncoder,
     "voxelfm": VoxelFMEncoder,
     "m3d_clip": M3DClipEncoder,
+    "fvlm": FVLMEncoder,
+    "hlip": HLIPEncoder,
 }
 """Encoders that others released, by the ``name`` of their settings; each has a card in ``configs/encoders``."""
 

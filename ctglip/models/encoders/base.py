@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -124,11 +124,11 @@ class Encoder(nn.Module, ABC):
     def maps(self, image: Tensor) -> tuple[Tensor, ...]:
         """The levels, fine to coarse."""
 
-    def stage(self, module: nn.Module, x: Tensor) -> Tensor:
+    def stage(self, module: nn.Module, *inputs: Any) -> Tensor:
         """Run a part of the encoder, without keeping what is inside where the settings say so."""
         if self.settings.checkpointing and torch.is_grad_enabled():
-            return checkpoint(module, x, use_reentrant=False)  # pyright: ignore[reportReturnType]
-        return module(x)
+            return checkpoint(module, *inputs, use_reentrant=False)  # pyright: ignore[reportReturnType]
+        return module(*inputs)
 
     def load_pretrained(self) -> float:
         """Fill the encoder with the weights that its settings name; nothing happens where they name none.

@@ -78,11 +78,14 @@ class ReleasedEncoder(Encoder):
     def forward(self, image: Float[Tensor, "b c *s"]) -> VisionFeatures:
         """Features of a batch of images; see ``Encoder``."""
         self.check_sides(image)
-        channel = self.settings.channel
-        found, pooled = self.features(self.standardize(image[:, channel : channel + 1]))
+        found, pooled = self.features(self.standardize(self.seen(image)))
         levels = tuple(self.restored(level) for level in found)
         tokens = levels[-1].flatten(2).transpose(1, 2)
         return VisionFeatures(levels, tokens, tuple(levels[-1].shape[2:]), tokens.mean(1) if pooled is None else pooled)
+
+    def seen(self, image: Float[Tensor, "b c *s"]) -> Float[Tensor, "b d *s"]:
+        """The channel that it sees."""
+        return image[:, self.settings.channel : self.settings.channel + 1]
 
     def standardize(self, image: Float[Tensor, "b 1 *s"]) -> Float[Tensor, "b 1 *t"]:
         """The network's input from a channel that shows its window as -1 to 1."""
