@@ -1,4 +1,4 @@
-"""What fVLM, CT-CLIP and HLIP do that no other encoder does: a latent of whole slices, codes, several scans of a study."""
+"""What fVLM, CT-CLIP and HLIP have alone: organ queries, a latent of whole slices and codes, scans of a study."""
 
 from __future__ import annotations
 

@@ -10,9 +10,9 @@ from ctglip.models.encoders.base import Encoder, EncoderSettings
 from ctglip.models.encoders.cnn import CNN
 from ctglip.models.encoders.ct_clip import CTCLIPEncoder
 from ctglip.models.encoders.ct_fm import CTFMEncoder
-from ctglip.models.encoders.m3d_clip import M3DClipEncoder
 from ctglip.models.encoders.fvlm import FVLMEncoder
 from ctglip.models.encoders.hlip import HLIPEncoder
+from ctglip.models.encoders.m3d_clip import M3DClipEncoder
 from ctglip.models.encoders.nnunet import NNUNetEncoder
 from ctglip.models.encoders.released import ReleasedEncoder
 from ctglip.models.encoders.resnet import ResNetEncoder
