@@ -105,7 +105,7 @@ class CTViT(nn.Module):
     def __init__(self, settings: CTCLIPSettings) -> None:
         super().__init__()
         width, shape = settings.dim, (settings.dim, settings.heads, settings.head_dim)
-        self.to_patch_emb = PatchEmbedding(1, (settings.slices, settings.patch, settings.patch), width)
+        self.to_patch_emb = VoxelEmbedding(1, (settings.slices, settings.patch, settings.patch), width)
         self.spatial_rel_pos_bias = PositionBias(width, settings.heads)
         self.enc_spatial_transformer = CTTransformer(settings.spatial_depth, *shape)
         self.enc_temporal_transformer = CTTransformer(settings.temporal_depth, *shape)
@@ -125,7 +125,7 @@ class CTViT(nn.Module):
         return within, self.vq["_codebook"](along)
 
 
-class PatchEmbedding(nn.Sequential):
+class VoxelEmbedding(nn.Sequential):
     """Voxels of a patch, normalised, to a token, normalised; numbered from 1 as released.
 
     Args:

@@ -44,7 +44,7 @@ class FVLMEncoder(ReleasedEncoder):
     """MONAI's blocks over patches of 16 x 16 x 32 voxels; levels are the tokens after some blocks and after all."""
 
     Settings = FVLMSettings
-    network: PatchTransformer
+    network: FVLMTransformer
     settings: FVLMSettings  # pyright: ignore[reportIncompatibleVariableOverride]
     scheme = KeyScheme(
         outer=("model", "state_dict"),
@@ -54,7 +54,7 @@ class FVLMEncoder(ReleasedEncoder):
 
     def __init__(self, settings: FVLMSettings, in_channels: int) -> None:
         super().__init__(settings, in_channels)
-        self.network = PatchTransformer(settings)
+        self.network = FVLMTransformer(settings)
         levels = len(settings.read) + 1
         self.level_channels, self.token_dim = (settings.dim,) * levels, settings.dim
         self.strides = (self.turned(settings.patch),) * levels
@@ -72,7 +72,7 @@ class FVLMEncoder(ReleasedEncoder):
         return tuple(tokens.transpose(1, 2).unflatten(2, grid) for tokens in found), None
 
 
-class PatchTransformer(nn.Module):
+class FVLMTransformer(nn.Module):
     """The parts of fVLM's ViT under the released names.
 
     Args:
