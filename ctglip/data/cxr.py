@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, UInt16
 from numpy.typing import ArrayLike
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from ctglip.config import Settings
 from ctglip.cxr.recipe import CXR_MAX
@@ -26,21 +26,28 @@ class CxrInputSettings(Settings):
     Attributes:
         size: rows and columns of a model's input, a window of a slightly larger radiograph.
         margin: how much larger that radiograph is; the window's place is drawn in training and the middle otherwise.
+        resized_crop: in training a part of that radiograph, of a share of its area between these two, enlarged or
+            shrunk to the window (torchvision's RandomResizedCrop; ECAMP's 0.2 to 1); null: windows alone.
         contrast: deviation of the factor and of the shift of the grey values, in training.
+        jitter: how far brightness and contrast are changed, each by a factor between 1 - and 1 + this (ColorJitter).
         flip: share of windows that are mirrored. It contradicts the sides that reports name (IMITATE's 0.5).
+        flip_vertical: share of windows that are turned upside down (IMITATE's 0.5).
         autocontrast: share of windows whose grey values are stretched to all there are (IMITATE's 0.5).
         rotate: largest turn in degrees, either way (IMITATE's 30). The box of a turned region is that around it, larger
             than the region; so leave turns and warps out where regions are compared (ASG).
         perspective, distortion: share of windows that are warped, and how far their corners move inwards at most, in
-            halves of the window (IMITATE's 0.5, 0.5).
+            halves of the window (IMITATE's 0.5, 0.5). What is turned or warped in is black.
         mean, std: of the grey values (0 to 1), for a model's input; ECAMP's.
         lateral: take lateral radiographs too; frontal ones, and those of unknown projection, always count.
     """
 
     size: int = Field(default=128, ge=16)
     margin: float = Field(default=1.125, ge=1, le=2)
+    resized_crop: tuple[float, float] | None = None
     contrast: float = Field(default=0.1, ge=0, le=1)
+    jitter: float = Field(default=0.0, ge=0, lt=1)
     flip: float = Field(default=0.0, ge=0, le=1)
+    flip_vertical: float = Field(default=0.0, ge=0, le=1)
     autocontrast: float = Field(default=0.0, ge=0, le=1)
     rotate: float = Field(default=0.0, ge=0, le=180)
     perspective: float = Field(default=0.0, ge=0, le=1)
@@ -52,6 +59,13 @@ class CxrInputSettings(Settings):
     def unread(self) -> Mapping[str, str]:
         """Fields that nothing reads."""
         return {} if self.perspective else {"distortion": "perspective is 0"}
+
+    @field_validator("resized_crop")
+    @classmethod
+    def _shares(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
+        if value is not None and not 0 < value[0] <= value[1] <= 1:
+            raise ValueError("expected two shares of the area, 0 < least <= largest <= 1")
+        return value
 
 
 class CxrDataSettings(DataSettings, CxrInputSettings):

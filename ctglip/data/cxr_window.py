@@ -1,20 +1,33 @@
-"""A window of a radiograph as a model's input, with what training draws: place, grey values, sides, turns and warps.
-
-(A turn and a warp are one interpolation of float grey values, from the radiograph around the window, with boxes that go
-along, all from numpy's generator; torchvision's ``RandomRotation`` and ``RandomPerspective`` interpolate twice, black
-beyond the window, and draw from torch's.)
-"""
+"""A window of a radiograph as a model's input, with what training draws: torchvision's transforms, drawn from numpy's
+generator so that a seed and a step decide them."""
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import numpy as np
+import torch
 from jaxtyping import Float
-from scipy.ndimage import map_coordinates
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as vision
 
 from ctglip.cxr.recipe import CXR_MAX
 from ctglip.data.cxr import CxrInputSettings, scaled
 
-Homography = Float[np.ndarray, "3 3"]
+_RATIO = (3 / 4, 4 / 3)
+_TRIES = 10
+_XYXY = [2, 0, 3, 1]
+"""``(row0, row1, column0, column1)`` as torchvision's ``(x0, y0, x1, y1)``."""
+_ROWS_FIRST = [1, 3, 0, 2]
+_STILL = {"flip": 0.0, "flip_vertical": 0.0, "rotate": 0.0, "perspective": 0.0, "resized_crop": None}
+
+
+def upright(settings: CxrInputSettings) -> CxrInputSettings:
+    """The same without what turns, mirrors, warps or enlarges: for labels that have sides, and for masks."""
+    return settings.model_copy(update=_STILL)
 
 
 def cxr_window(
@@ -22,112 +35,90 @@ def cxr_window(
 ) -> tuple[Float[np.ndarray, "1 h w"], Float[np.ndarray, "m 4"]]:
     """A window of a radiograph, as a model's input, with its boxes, clipped to it.
 
+    In the order of torchvision's published uses: crop, mirrors, turn, warp (black beyond the window), autocontrast,
+    brightness and contrast.
+
     Args:
         radiograph: uint16, ``cxr.stored_edge`` rows and columns.
         boxes: ``(row0, row1, column0, column1)`` in its pixels.
         settings: window and changes.
-        rng: draws window, contrast, flip, turn and warp; None takes the middle as it is.
+        rng: draws them; None takes the middle as it is.
 
     Returns:
         The image, and the boxes in its pixels; of what was turned or warped the box around its corners.
     """
-    size, room = settings.size, len(radiograph) - settings.size
-    row, column = (room // 2, room // 2) if rng is None else rng.integers(0, room + 1, 2)
-    position = np.array([row, row, column, column])
+    size, edge = settings.size, len(radiograph)
+    room = edge - size
+    row, column = (room // 2, room // 2) if rng is None else rng.integers(0, room + 1, 2).tolist()
+    grey = torch.from_numpy(radiograph.astype(np.float32) / CXR_MAX)[None]
+    corners = torch.as_tensor(np.ascontiguousarray(boxes, np.float32).reshape(-1, 4)[:, _XYXY])
+    image: Any = tv_tensors.Image(grey)
+    placed: Any = tv_tensors.BoundingBoxes(corners, format="XYXY", canvas_size=(edge, edge))  # pyright: ignore[reportCallIssue]
     if rng is None:
-        return _cut(radiograph, row, column, size, settings), np.clip(boxes - position, 0, size)
+        image, placed = (vision.crop(one, row, column, size, size) for one in (image, placed))
+        return _finished(image, placed, settings)
     factor, shift = rng.normal([1, 0], settings.contrast)
     mirrored = rng.random() < settings.flip
-    warp = _draw_warp(settings, rng)
-    if warp is None:
-        grey, placed = _grey(radiograph[row : row + size, column : column + size]), boxes - position
+    if settings.resized_crop is None:
+        image, placed = (vision.crop(one, row, column, size, size) for one in (image, placed))
     else:
-        grey, placed = warped(_grey(radiograph), warp, (row, column), size), warped_boxes(boxes - position, warp)
-    if settings.autocontrast and rng.random() < settings.autocontrast:
-        low, high = float(grey.min()), float(grey.max())
-        grey = (grey - low) / max(high - low, 1e-6)
-    middle = float(grey.mean())
-    grey = np.clip((grey - middle) * max(factor, 0.2) + middle + 0.5 * shift, 0, 1)
-    placed = np.clip(placed, 0, size)
+        part = _part(edge, settings.resized_crop, rng)
+        image = vision.resized_crop(image, *part, [size, size], InterpolationMode.BICUBIC, antialias=True)
+        placed = vision.resized_crop(placed, *part, [size, size])
     if mirrored:
-        grey = grey[:, ::-1]
-        placed[:, 2:] = size - placed[:, [3, 2]]
-    return scaled(grey, settings)[None], placed
+        image, placed = (vision.horizontal_flip(one) for one in (image, placed))
+    image, placed = _turned(image, placed, settings, rng)
+    image = image.clamp(0, 1)
+    if settings.autocontrast and rng.random() < settings.autocontrast:
+        image = vision.autocontrast(image)
+    if settings.jitter:
+        brightness, contrast = rng.uniform(1 - settings.jitter, 1 + settings.jitter, 2)
+        image = vision.adjust_contrast(vision.adjust_brightness(image, float(brightness)), float(contrast))
+    middle = image.mean()
+    image = ((image - middle) * max(factor, 0.2) + middle + 0.5 * shift).clamp(0, 1)
+    return _finished(image, placed, settings)
 
 
-def _cut(radiograph: np.ndarray, row: int, column: int, size: int, settings: CxrInputSettings) -> np.ndarray:
-    return scaled(_grey(radiograph[row : row + size, column : column + size]), settings)[None]
+def _finished(
+    image: Tensor, boxes: Tensor, settings: CxrInputSettings
+) -> tuple[Float[np.ndarray, "1 h w"], Float[np.ndarray, "m 4"]]:
+    placed = np.clip(boxes.numpy()[:, _ROWS_FIRST].astype(np.float64), 0, settings.size)
+    return scaled(image.numpy(), settings), placed
 
 
-def _grey(radiograph: np.ndarray) -> Float[np.ndarray, "h w"]:
-    return radiograph.astype(np.float32) / CXR_MAX
-
-
-def _draw_warp(settings: CxrInputSettings, rng: np.random.Generator) -> Homography | None:
-    """A turn, then a warp, as torchvision's RandomRotation and RandomPerspective draw them; None where neither is."""
-    found = None
+def _turned(image: Any, boxes: Any, settings: CxrInputSettings, rng: np.random.Generator) -> tuple[Any, Any]:
+    """Upside down, turned, warped: as often and as far as the settings say."""
+    if settings.flip_vertical and rng.random() < settings.flip_vertical:
+        image, boxes = (vision.vertical_flip(one) for one in (image, boxes))
     if settings.rotate:
-        found = turn(float(rng.uniform(-settings.rotate, settings.rotate)), settings.size)
+        angle = float(rng.uniform(-settings.rotate, settings.rotate))
+        image, boxes = (vision.rotate(one, angle) for one in (image, boxes))
     if settings.perspective and rng.random() < settings.perspective:
-        reach = settings.distortion * settings.size / 2
-        corners = _corners(settings.size)
-        inwards = rng.uniform(0, reach, (4, 2)) * np.where(corners > 0, -1, 1)
-        bent = between(corners, corners + inwards)
-        found = bent if found is None else bent @ found
-    return found
+        start, end = _warp(settings.size, settings.distortion, rng)
+        image = vision.perspective(image, start, end, InterpolationMode.BILINEAR)
+        boxes = vision.perspective(boxes, start, end)
+    return image, boxes
 
 
-def _corners(size: float) -> Float[np.ndarray, "4 2"]:
-    """(row, column) of the corners of a window."""
-    return np.array([[0, 0], [0, size], [size, 0], [size, size]], np.float64)
+def _part(edge: int, share: tuple[float, float], rng: np.random.Generator) -> tuple[int, int, int, int]:
+    """Top, left, height and width of a part of the radiograph, as torchvision's ``RandomResizedCrop`` draws it."""
+    for _ in range(_TRIES):
+        area = edge * edge * rng.uniform(*share)
+        ratio = math.exp(rng.uniform(math.log(_RATIO[0]), math.log(_RATIO[1])))
+        width, height = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < width <= edge and 0 < height <= edge:
+            top, left = (int(rng.integers(0, edge - side + 1)) for side in (height, width))
+            return top, left, height, width
+    return 0, 0, edge, edge
 
 
-def turn(degrees: float, size: int) -> Homography:
-    """Turns a picture about the middle of a window, counterclockwise as it is seen (rows count downwards)."""
-    cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
-    middle = size / 2
-    matrix = np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1.0]])
-    matrix[:2, 2] = middle - matrix[:2, :2] @ [middle, middle]
-    return matrix
-
-
-def between(start: Float[np.ndarray, "4 2"], end: Float[np.ndarray, "4 2"]) -> Homography:
-    """The homography that takes four points to four others."""
-    rows, targets = [], []
-    for (x, y), (u, v) in zip(start, end, strict=True):
-        rows += [[x, y, 1, 0, 0, 0, -u * x, -u * y], [0, 0, 0, x, y, 1, -v * x, -v * y]]
-        targets += [u, v]
-    return np.append(np.linalg.solve(np.array(rows), np.array(targets)), 1.0).reshape(3, 3)
-
-
-def mapped(points: Float[np.ndarray, "n 2"], matrix: Homography) -> Float[np.ndarray, "n 2"]:
-    """Where (row, column) points come to lie; the middle of pixel i is i + 0.5."""
-    there = np.concatenate([points, np.ones((len(points), 1))], axis=1) @ matrix.T
-    return there[:, :2] / there[:, 2:]
-
-
-def warped(
-    radiograph: Float[np.ndarray, "h w"], matrix: Homography, start: tuple[int, int], size: int
-) -> Float[np.ndarray, "s s"]:
-    """A window of a radiograph that was turned or warped, interpolated linearly; black beyond the radiograph.
-
-    Args:
-        radiograph: of any size around the window.
-        matrix: takes points of the window, as it lies on the radiograph, to where they are seen.
-        start: first row and column of the window on the radiograph.
-        size: rows and columns of the window.
-    """
-    steps = np.arange(size) + 0.5
-    pixels = np.stack(np.meshgrid(steps, steps, indexing="ij"), axis=-1).reshape(-1, 2)
-    from_radiograph = mapped(pixels, np.linalg.inv(matrix)) + np.array(start) - 0.5
-    return map_coordinates(radiograph, from_radiograph.T, order=1, cval=0.0).reshape(size, size)
-
-
-def warped_boxes(boxes: Float[np.ndarray, "m 4"], matrix: Homography) -> Float[np.ndarray, "m 4"]:
-    """The boxes around the corners of some boxes ``(row0, row1, column0, column1)`` after a warp."""
-    if not len(boxes):
-        return boxes
-    corners = boxes[:, [[0, 2], [0, 3], [1, 2], [1, 3]]].reshape(-1, 2)
-    there = mapped(corners, matrix).reshape(-1, 4, 2)
-    low, high = there.min(1), there.max(1)
-    return np.stack([low[:, 0], high[:, 0], low[:, 1], high[:, 1]], axis=1)
+def _warp(size: int, distortion: float, rng: np.random.Generator) -> tuple[list[list[int]], list[list[int]]]:
+    """Corners before and after, as torchvision's ``RandomPerspective`` draws them: each up to ``distortion / 2`` of
+    the window inwards."""
+    last = size - 1
+    start = [[0, 0], [last, 0], [last, last], [0, last]]
+    reach = int(distortion * (size // 2)) + 1
+    inwards = rng.integers(0, reach, (4, 2)).tolist()
+    signs = [[1, 1], [-1, 1], [-1, -1], [1, -1]]
+    end = [[x + a * sx, y + b * sy] for (x, y), (a, b), (sx, sy) in zip(start, inwards, signs, strict=True)]
+    return start, end

@@ -13,7 +13,7 @@ from ctglip.cxr.regions import region_entries
 from ctglip.data.augment import AugmentSettings
 from ctglip.data.collate import owners
 from ctglip.data.cxr import CxrInput, CxrInputSettings, cxr_input, stored_edge
-from ctglip.data.cxr_window import cxr_window
+from ctglip.data.cxr_window import cxr_window, upright
 from ctglip.data.reader import InMemory, StandardizedStudy
 from ctglip.data.samples import OrganInstance
 from ctglip.errors import ModelError
@@ -55,8 +55,7 @@ class RadiographOrganReader(OrganReader[CxrInput]):
         elif "boxes" in model.region_inputs:
             reading = "box"
         super().__init__(release, reading)
-        upright = {"flip": 0.0, "rotate": 0.0, "perspective": 0.0}
-        self.settings = CxrInputSettings.model_validate(release.cxr).model_copy(update=upright)
+        self.settings = upright(CxrInputSettings.model_validate(release.cxr))
         self.queries = queries_of(release.organs, self.organs)
 
     def check_heads(self) -> None:

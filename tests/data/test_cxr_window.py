@@ -6,76 +6,100 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
-from torchvision.transforms.v2 import functional as vision
+from pydantic import ValidationError
+from torchvision.transforms import v2
 
 from ctglip.cxr.recipe import CXR_MAX
 from ctglip.data.cxr import CxrDataSettings
-from ctglip.data.cxr_window import between, cxr_window, mapped, turn, warped, warped_boxes
+from ctglip.data.cxr_window import cxr_window, upright
 
 SIZE = 32
 SETTINGS = CxrDataSettings(size=SIZE, margin=1.25, contrast=0.0, mean=0.0, std=1.0)
 
 
-def spot(row: int, column: int, edge: int = SIZE) -> np.ndarray:
-    radiograph = np.zeros((edge, edge), np.float32)
-    radiograph[row, column] = 1
+def bright(boxes: np.ndarray, edge: int = 40) -> np.ndarray:
+    """A radiograph that is white inside of a box."""
+    radiograph = np.zeros((edge, edge), np.uint16)
+    row0, row1, column0, column1 = boxes[0].astype(int)
+    radiograph[row0:row1, column0:column1] = CXR_MAX
     return radiograph
 
 
-def test_a_quarter_turn_moves_a_known_pixel() -> None:
-    seen = warped(spot(3, 10), turn(90, SIZE), (0, 0), SIZE)
-    assert np.unravel_index(seen.argmax(), seen.shape) == (SIZE - 1 - 10, 3), "counterclockwise: the right goes up"
-    assert seen.max() == pytest.approx(1)
-    assert_allclose(seen, np.rot90(spot(3, 10)), atol=1e-6)
+CHANGES = [
+    {"rotate": 30.0, "perspective": 0.5},
+    {"resized_crop": (0.3, 1.0)},
+    {"flip": 0.5, "flip_vertical": 0.5},
+    {"rotate": 30.0, "perspective": 0.5, "flip": 0.5, "flip_vertical": 0.5, "resized_crop": (0.5, 1.0)},
+]
 
 
-def test_a_turn_is_torchvisions() -> None:
-    rng = np.random.default_rng(0)
-    radiograph = rng.random((SIZE, SIZE)).astype(np.float32)
-    expected = vision.rotate(torch.from_numpy(radiograph)[None], 17.0, vision.InterpolationMode.BILINEAR)[0].numpy()
-    inner = slice(8, 24)  # at the border the two blend with black in their own ways
-    assert_allclose(warped(radiograph, turn(17.0, SIZE), (0, 0), SIZE)[inner, inner], expected[inner, inner], atol=1e-3)
-
-
-def test_a_warp_takes_corners_to_corners_and_is_torchvisions() -> None:
-    start = np.array([[0, 0], [0, SIZE], [SIZE, 0], [SIZE, SIZE]], np.float64)
-    end = start + np.array([[3, 2], [4, -5], [-1, 6], [-2, -3]])
-    matrix = between(start, end)
-    assert_allclose(mapped(start, matrix), end, atol=1e-9)
-    radiograph = np.add.outer(np.arange(SIZE), 2 * np.arange(SIZE)).astype(np.float32)
-    order = [0, 1, 3, 2]  # torchvision: (x, y) of top left, top right, bottom right, bottom left
-    points = [[[float(c), float(r)] for r, c in corners[order]] for corners in (start, end)]
-    expected = vision.perspective(
-        torch.from_numpy(radiograph)[None], points[0], points[1], vision.InterpolationMode.BILINEAR  # type: ignore[arg-type]
-    )[0].numpy()  # fmt: skip
-    inner = slice(8, 24)
-    assert_allclose(warped(radiograph, matrix, (0, 0), SIZE)[inner, inner], expected[inner, inner], atol=0.2)
-
-
-def test_a_turned_window_shows_the_cxr_around_it() -> None:
-    radiograph = np.ones((SIZE + 20, SIZE + 20), np.float32)
-    assert warped(radiograph, turn(30, SIZE), (10, 10), SIZE).min() == pytest.approx(1), (
-        "no black corner inside of the radiograph"
-    )
-    assert warped(radiograph[10:-10, 10:-10], turn(30, SIZE), (0, 0), SIZE)[0, 0] == 0
-
-
-def test_boxes_lie_around_what_was_turned() -> None:
-    box = np.array([[4.0, 8.0, 10.0, 20.0]])
-    assert_allclose(warped_boxes(box, turn(90, SIZE)), [[12, 22, 4, 8]])
-    assert warped_boxes(np.zeros((0, 4)), turn(90, SIZE)).shape == (0, 4)
-    settings = SETTINGS.model_copy(update={"rotate": 30.0, "perspective": 0.5})
-    radiograph = np.zeros((40, 40), np.uint16)
-    radiograph[16:24, 14:27] = CXR_MAX
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: "+".join(change))
+def test_boxes_lie_around_what_was_changed(change: dict) -> None:
+    settings, box = SETTINGS.model_copy(update=change), np.array([[16.0, 24, 14, 27]])
     for seed in range(20):
-        image, boxes = cxr_window(radiograph, np.array([[16.0, 24, 14, 27]]), settings, np.random.default_rng(seed))
+        image, boxes = cxr_window(bright(box), box, settings, np.random.default_rng(seed))
         rows, columns = np.nonzero(image[0] > 0.5)
         row0, row1, column0, column1 = boxes[0]
-        assert row0 - 0.5 <= rows.min()
-        assert rows.max() + 1 <= row1 + 0.5
-        assert column0 - 0.5 <= columns.min()
-        assert columns.max() + 1 <= column1 + 0.5
-        assert (row1 - row0) * (column1 - column0) < 4 * 8 * 13, "near what it holds"
+        if not len(rows):
+            continue
+        assert row0 - 1 <= rows.min()
+        assert rows.max() + 1 <= row1 + 1
+        assert column0 - 1 <= columns.min()
+        assert columns.max() + 1 <= column1 + 1
+
+
+def test_a_window_may_stand_upside_down_and_no_box_is_fine() -> None:
+    radiograph = np.random.default_rng(0).integers(0, CXR_MAX, (SIZE, SIZE)).astype(np.uint16)
+    settings = SETTINGS.model_copy(update={"margin": 1.0, "flip_vertical": 1.0})
+    image, boxes = cxr_window(radiograph, np.zeros((0, 4)), settings, np.random.default_rng(0))
+    assert_allclose(image[0], radiograph[::-1] / np.float32(CXR_MAX), atol=1e-6)
+    assert boxes.shape == (0, 4)
+
+
+def test_parts_of_a_radiograph_are_as_large_as_torchvisions() -> None:
+    ramp = np.broadcast_to(np.linspace(0, CXR_MAX, 64), (64, 64)).astype(np.uint16)
+    settings = CxrDataSettings(size=SIZE, margin=2.0, contrast=0.0, mean=0.0, std=1.0, resized_crop=(0.2, 1.0))
+    spans = []
+    for seed in range(200):
+        image, _ = cxr_window(ramp, np.zeros((0, 4)), settings, np.random.default_rng(seed))
+        spans.append(float(image[0, 0, -2] - image[0, 0, 1]) * SIZE / (SIZE - 3))
+    torch.manual_seed(0)
+    crop = v2.RandomResizedCrop(SIZE, scale=(0.2, 1.0))
+    theirs = [crop.make_params([torch.zeros(1, 64, 64)])["width"] / 64 for _ in range(2000)]
+    assert np.mean(spans) == pytest.approx(np.mean(theirs), abs=0.05)
+    assert (min(spans), max(spans)) == pytest.approx((min(theirs), 1.0), abs=0.1)
+
+
+def test_warped_corners_stay_within_the_distortion() -> None:
+    white = np.full((SIZE, SIZE), CXR_MAX, np.uint16)
+    settings = SETTINGS.model_copy(update={"margin": 1.0, "perspective": 1.0, "distortion": 0.5})
+    for seed in range(20):
+        image, _ = cxr_window(white, np.zeros((0, 4)), settings, np.random.default_rng(seed))
+        inner = slice(SIZE // 4 + 1, -SIZE // 4 - 1)
+        assert image[0, inner, inner].min() > 0.99, "corners move a quarter of the window at most"
+
+
+def test_brightness_and_contrast_are_changed_by_a_factor() -> None:
+    grey = np.full((SIZE, SIZE), CXR_MAX // 2, np.uint16)
+    settings = SETTINGS.model_copy(update={"margin": 1.0, "jitter": 0.2})
+    found = [
+        float(cxr_window(grey, np.zeros((0, 4)), settings, np.random.default_rng(seed))[0].mean()) for seed in range(50)
+    ]
+    assert 0.4 <= min(found) < 0.45
+    assert 0.55 < max(found) <= 0.6
+
+
+def test_labels_that_have_sides_see_upright_windows() -> None:
+    wild = SETTINGS.model_copy(update={**CHANGES[-1], "autocontrast": 0.5})
+    still = upright(wild)
+    assert (still.flip, still.flip_vertical, still.rotate, still.perspective, still.resized_crop) == (0, 0, 0, 0, None)
+    assert still.autocontrast == 0.5
+
+
+@pytest.mark.parametrize("shares", [(0.0, 1.0), (0.5, 0.2), (0.5, 1.5)])
+def test_shares_of_a_radiograph_are_between_none_and_all(shares: tuple[float, float]) -> None:
+    with pytest.raises(ValidationError, match="shares of the area"):
+        CxrDataSettings(resized_crop=shares)
 
 
 def test_the_same_seed_draws_the_same_cxr_and_another_another() -> None:
