@@ -237,7 +237,8 @@ class _Reading:
             for name, words in entry.names.items():
                 labels[name] = None if items is None else int(any(word.lower() in items for word in words))
             if items:
-                self.unnamed.update(items - {word.lower() for words in entry.names.values() for word in words})
+                named = {word.lower() for words in (*entry.names.values(), self.map.lost) for word in words}
+                self.unnamed.update(items - named)
         return labels
 
 

@@ -89,6 +89,8 @@ class RadChestCt(CohortReader):
             organ = self.data.organs.get(where)
             if by_organ and organ:
                 groups.setdefault(f"{organ}:{label}", []).append(column)
+            elif by_organ:
+                tables.lost[f"*{where}"] = "a location that is no organ of ours"
         tables.lost |= {name: self.data.lost.get(name, "no abnormality of ours") for name in lost}
         highest = [
             pl.max_horizontal(pl.col(c).cast(pl.Float32, strict=False) for c in columns).cast(pl.Int8).alias(label)
