@@ -81,11 +81,12 @@ OF_ITS_OWN = {
     "abdomen_atlas_3", "radgenome", "padchest", "openi",  # open lists: what means none of ours is listed by every run
 }  # fmt: skip
 RAD_CHESTCT_PLACES = (
-    "left_upper left_mid left_lower right_upper right_mid right_lower right_lung left_lung lung airways heart "
-    "mitral_valve aortic_valve tricuspid_valve pulmonary_valve aorta svc ivc pulmonary_artery pulmonary_vein right left "
-    "anterior posterior superior inferior medial lateral interstitial subpleural centrilobular thyroid breast axilla "
-    "chest_wall rib spine bone mediastinum diaphragm hilum abdomen esophagus stomach intestine liver gallbladder kidney "
-    "adrenal_gland spleen pancreas other_location"
+    "left_upper left_mid left_lower right_upper right_mid right_lower right_lung left_lung lung airways "
+    "heart mitral_valve aortic_valve tricuspid_valve pulmonary_valve aorta svc ivc pulmonary_artery "
+    "pulmonary_vein right left anterior posterior superior inferior medial lateral interstitial "
+    "subpleural centrilobular thyroid breast axilla chest_wall rib spine bone mediastinum diaphragm hilum "
+    "abdomen esophagus stomach intestine liver gallbladder kidney adrenal_gland spleen pancreas "
+    "other_location"
 )
 RADGENOME_REGIONS = "abdomen bone breast esophagus heart lung mediastinum pleura thyroid"
 
