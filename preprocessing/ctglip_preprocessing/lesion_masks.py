@@ -201,13 +201,21 @@ def _pictured(placing: _Placing, path: Path, lesions: Sequence[GivenLesion]) -> 
         place = np.floor(edge * held / placing.shape[axis]).astype(int)
         picks.append(np.clip(place, 0, held - 1))
         seen.append((place >= 0) & (place < held))
-    inside = (picture > picture.max() / 2)[np.ix_(*picks)] & seen[0][:, None] & seen[1][None, :]
+    bright = picture > picture.max() / 2
     boxed = [lesion for lesion in lesions if lesion.box is not None]
     for lesion in boxed or lesions[:1]:
-        part, start = inside, [0, 0]
-        if lesion.box is not None and (edges := _box(placing, lesion.box)) is not None:
-            part, start = inside[edges[0] : edges[1], edges[2] : edges[3]], [edges[0], edges[2]]
-        if not _add(placing, lesion, part, start):
+        chosen = bright
+        if lesion.box is not None:  # in pixels of the picture
+            row0, row1, column0, column1 = (round(edge) for edge in lesion.box)
+            chosen = np.zeros_like(bright)
+            chosen[row0:row1, column0:column1] = bright[row0:row1, column0:column1]
+        inside = chosen[np.ix_(*picks)] & seen[0][:, None] & seen[1][None, :]
+        if chosen.any() and not inside.any():
+            on_file = (np.argwhere(chosen).mean(0) + 0.5) * placing.shape / np.array(chosen.shape) - 0.5
+            nearest = np.rint((on_file - to_file[:2, 3]) / np.diag(to_file)[:2]).astype(int)
+            if ((nearest >= 0) & (nearest < inside.shape)).all():
+                inside[tuple(nearest)] = True
+        if not _add(placing, lesion, inside, [0, 0]):
             placing.left.append(f"{path.name} marks nothing on the radiograph.")
 
 

@@ -1,0 +1,91 @@
+"""What others drew reaches the store with the sets that bring it, and lies where it was drawn."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from ctglip.store.tables import Store
+from ctglip.store.verify import verify
+from ctglip.vocabulary.organs import load_organs
+from tests.cli.commands import good
+from tests.cohorts.builders import PHANTOM
+from tests.cohorts.miniatures_ct import CT_MINIATURES
+from tests.cohorts.miniatures_cxr import CXR_MINIATURES
+from tests.cohorts.patients import phantom_patients
+
+MINIATURES = CT_MINIATURES | CXR_MINIATURES
+CT = ("--set", "ct.spacing_mm=[4,4,6]", "--set", "ct.crop_to_body=false", "--set", "ct.segmentation=null")
+CXR = ("--config", "preprocess/cxr", "--set", "cxr.size=64", "--set", "cxr.crop_borders=false")
+EDGES = ("row0", "row1", "column0", "column1")
+DRAWN = {"rsna_pneumonia": "lung_opacity", "siim_pneumothorax": "pneumothorax", "object_cxr": "foreign_body"}
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Callable[[str], tuple[Path, Store]]:
+    """A set's miniature, its cohort and its store."""
+
+    def make(name: str) -> tuple[Path, Store]:
+        settings = MINIATURES[name](tmp_path / "data", phantom_patients()) or {}
+        changes = [part for key, value in settings.items() for part in ("--set", f"{key}={json.dumps(value)}")]
+        good("cohort", name, tmp_path / "data", tmp_path / "cohort", *changes)
+        recipe = CT if name in CT_MINIATURES else CXR
+        good("preprocess", tmp_path / "cohort" / "cohort.csv", tmp_path / "store", *recipe, "--json")
+        return tmp_path / "cohort", Store.open(tmp_path / "store")
+
+    return make
+
+
+def test_layers_of_rexgrounding_lie_on_what_they_were_drawn_on(made: Callable[[str], tuple[Path, Store]]) -> None:
+    cohort, store = made("rexgrounding")
+    assert verify(store) == []
+    table = pl.read_csv(cohort / "localization.csv")
+    assert sorted(store.table("lesions")["study_id"]) == sorted(table["study_id"]), "a row a finding"
+    heart = PHANTOM.labels == load_organs()["heart"].label
+    for study_id in store.study_ids:
+        study = store.study(study_id)
+        for lesion in study.lesions():
+            whole = np.zeros(study.shape, bool)
+            whole[tuple(slice(*edges) for edges in zip(lesion.box[::2], lesion.box[1::2], strict=True))] = (
+                study.lesion_mask(lesion)
+            )
+            assert np.array_equal(whole, heart)
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_boxes_and_run_lengths_of_radiographs(made: Callable[[str], tuple[Path, Store]], name: str) -> None:
+    cohort, store = made(name)
+    assert verify(store) == []
+    drawn = pl.read_csv(cohort / "localization.csv", infer_schema=False)
+    lesions = store.table("lesions")
+    assert set(lesions["abnormality"]) == {DRAWN[name]}
+    is_mask = name == "siim_pneumothorax"
+    assert (lesions["layer"].null_count() == 0) is is_mask
+    for row in drawn.to_dicts():
+        study = store.study(row["study_id"])
+        scale = 64 / (1024 if is_mask else max(study.source.shape if study.source else study.shape))
+        expected = [float(row[edge]) * scale for edge in EDGES]
+        if min(expected[1] - expected[0], expected[3] - expected[2]) < 1:
+            continue  # thinner than a stored pixel
+        found = [lesion.box for lesion in study.lesions()]
+        assert any(np.abs(np.subtract(box, expected)).max() <= 1.01 for box in found), (row, found)
+        assert all(study.lesion_mask(lesion).any() for lesion in study.lesions())
+
+
+def test_spheres_of_luna16_are_in_millimetres_of_the_world(made: Callable[[str], tuple[Path, Store]]) -> None:
+    cohort, store = made("luna16")
+    row = pl.read_csv(cohort / "localization.csv").to_dicts()[0]
+    lesions = [lesion for study_id in store.study_ids for lesion in store.study(study_id).lesions()]
+    centre = np.linalg.solve(PHANTOM.affine, [row["x_mm"], row["y_mm"], row["z_mm"], 1])[:3]
+    if ((centre < -0.5) | (centre > np.array(PHANTOM.hu.shape) - 0.5)).any():
+        assert lesions == []
+        said = " ".join(store.table("studies")["checks"])
+        assert "lie outside the image" in said
+    else:
+        assert all(low <= c <= high for lesion in lesions
+                   for low, high, c in zip(lesion.box[::2], lesion.box[1::2], centre, strict=True))  # fmt: skip
