@@ -53,17 +53,25 @@ class CxrEncoderInput(Settings):
     """What an encoder of chest radiographs wants to see.
 
     Attributes:
-        size: rows and columns of what it was trained on.
+        size: rows and columns of what it sees (``data.size``).
+        resize: rows and columns of the radiograph that this is the middle of (``data.margin`` times ``size``); none:
+            ``size``.
+        fit: how a radiograph becomes a square (``CxrRecipe.fit``).
+        min_max: its darkest value becomes black and its brightest white.
         mean, std: of grey values between 0 and 1, one for each of its channels (which all show the same).
     """
 
     size: int = Field(ge=16)
+    resize: int | None = None
+    fit: Literal["letterbox", "stretch", "cover"] = "letterbox"
+    min_max: bool = False
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
 
     def preprocess(self) -> dict[str, Any]:
         """The part ``cxr`` of a config of preprocessing."""
-        return {"cxr": {"size": self.size}}
+        window = {"window": "percentile", "percentiles": [0, 100]} if self.min_max else {}
+        return {"cxr": {"size": self.resize or self.size, "fit": self.fit, "crop_borders": False, **window}}
 
 
 class EncoderCard(RootSettings):

@@ -19,7 +19,8 @@ class CxrRecipe(Settings):
     Attributes:
         trained: settings that decide what a model sees: those of its training, and no others.
         size: rows and columns of the standardised radiograph, a square.
-        fit: ``letterbox`` keeps the proportions and fills up with black, ``stretch`` does not.
+        fit: ``letterbox`` keeps the proportions and fills up with black, ``cover`` keeps them and cuts the longer side
+            down to its middle, ``stretch`` does not keep them.
         crop_borders: cut away black or white frames around the radiograph; letters burned into it stay.
         window: which grey values become black and white: those that the DICOM file proposes (``voi``; radiographs
             without a proposal by percentile), or always ``percentile``.
@@ -30,7 +31,7 @@ class CxrRecipe(Settings):
     trained: ClassVar = ("size", "fit", "crop_borders", "window", "percentiles")
 
     size: int = Field(default=512, ge=32, le=4096)
-    fit: Literal["letterbox", "stretch"] = "letterbox"
+    fit: Literal["letterbox", "cover", "stretch"] = "letterbox"
     crop_borders: bool = True
     window: Literal["voi", "percentile"] = "voi"
     percentiles: tuple[float, float] = (0.5, 99.5)

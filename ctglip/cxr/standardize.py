@@ -62,6 +62,8 @@ def standardize_radiograph(
     """
     values, checks = _windowed(radiograph, recipe)
     rows, columns = _inner_box(values) if recipe.crop_borders else (slice(0, None), slice(0, None))
+    if recipe.fit == "cover":
+        rows, columns = _middle_square(values[rows, columns].shape, (rows.start or 0, columns.start or 0))
     inside = values[rows, columns]
     placing = _position(inside.shape, (rows.start, columns.start), recipe)
     image = np.zeros((recipe.size, recipe.size), np.uint16)
@@ -124,6 +126,13 @@ def _inner_box(values: np.ndarray) -> tuple[slice, slice]:
         deepest = int(_DEEPEST * count)
         spans.append(slice(first, last) if first <= deepest and count - last <= deepest else slice(0, count))
     return spans[0], spans[1]
+
+
+def _middle_square(shape: tuple[int, ...], start: tuple[int, int]) -> tuple[slice, slice]:
+    """The middle of the longer side, as long as the shorter."""
+    side = min(shape)
+    first = [begin + (length - side) // 2 for begin, length in zip(start, shape, strict=True)]
+    return slice(first[0], first[0] + side), slice(first[1], first[1] + side)
 
 
 def _run(flat: np.ndarray, level: np.ndarray) -> int:

@@ -168,8 +168,16 @@ class PretrainConfig(RootSettings):
     def _encoder(self) -> EncoderSettings:
         """The encoder's settings; of a released one with the channel of the data that it sees."""
         encoder = self.model.encoder
-        if not isinstance(encoder, ReleasedSettings) or self.data.name == "cxr":
+        if not isinstance(encoder, ReleasedSettings):
             return encoder
+        if isinstance(self.data, CxrDataSettings):
+            if (self.data.mean, self.data.std) == (0, 1):
+                return encoder
+            raise ConfigError(
+                f"model.encoder: {encoder.name} takes its own mean and deviation from grey values between 0 and 1.",
+                code="objective",
+                fix="Set data.mean=0 data.std=1.",
+            )
         windows = self.data.crops.windows_hu if isinstance(self.data, CropDataSettings) else self.data.input.windows_hu
         try:
             return encoder.model_copy(update={"channel": channel_of(encoder.name, windows)})

@@ -33,6 +33,27 @@ def test_stretch_fills_the_square(phantom: np.ndarray) -> None:
     assert made.image[:, -1].any()
 
 
+@pytest.mark.parametrize("tall", [True, False])
+def test_cover_cuts_the_longer_side_down_to_its_middle(tall: bool) -> None:
+    rng = np.random.default_rng(0)
+    wide = rng.uniform(100, 200, (40, 70)).astype(np.float32)
+    pixels = np.ascontiguousarray(wide.T) if tall else wide
+    recipe = CxrRecipe(size=32, fit="cover", crop_borders=False, window="percentile", percentiles=(0, 100))
+    box = (20, 35, 10, 30) if tall else (10, 30, 20, 35)
+    outside = Region("edge", 0, 10, 0, 40) if tall else Region("edge", 0, 40, 0, 10)
+    made = standardize_radiograph(Radiograph(pixels), recipe, None, [Region("middle", *box), outside])
+    middle = pixels[15:55] if tall else pixels[:, 15:55]
+    low, high = pixels.min(), pixels.max()
+    from PIL import Image
+
+    square = Image.fromarray(((middle - low) / (high - low)).astype(np.float32))
+    expected = np.asarray(square.resize((32, 32), Image.Resampling.BILINEAR)) * CXR_MAX
+    assert np.abs(made.image.astype(float) - expected).max() <= 1
+    (region,) = made.regions
+    expected_box = (4, 16, 8, 24) if tall else (8, 24, 4, 16)
+    assert (region.row0, region.row1, region.column0, region.column1) == expected_box
+
+
 @pytest.mark.parametrize("value", [0, 4095])
 def test_borders_go_but_what_is_written_into_them_stays(phantom: np.ndarray, value: int) -> None:
     framed = np.full((160, 150), value, np.float32)

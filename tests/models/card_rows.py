@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ctglip.models.encoders import RELEASED
+from ctglip.models.encoders import RELEASED, RELEASED_CXR
 from tests.models.test_released import card_row
 
 PAGE = Path(__file__).parents[2] / "docs" / "weights.md"
 
 if __name__ == "__main__":
     lines = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if not line.startswith(("| `", "<!--"))]
-    start = lines.index("|---|---|---|---|---|") + 1
-    rows = [card_row(name) for name in RELEASED]
-    PAGE.write_text("\n".join([*lines[:start], *rows, *lines[start:]]) + "\n", encoding="utf-8")
+    rules = [number + 1 for number, line in enumerate(lines) if line == "|---|---|---|---|---|"]
+    for start, kind in reversed(list(zip(rules, (RELEASED, RELEASED_CXR), strict=True))):
+        lines[start:start] = [card_row(name) for name in kind]
+    PAGE.write_text("\n".join(lines) + "\n", encoding="utf-8")

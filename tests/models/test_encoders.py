@@ -9,12 +9,13 @@ from safetensors.torch import save_file
 from torch import nn
 
 from ctglip.errors import ModelError
-from ctglip.models.encoders import ENCODERS, RELEASED, build_encoder
+from ctglip.models.encoders import ENCODERS, RELEASED, RELEASED_CXR, build_encoder
 from ctglip.models.encoders.cnn import CNNSettings
 from ctglip.models.encoders.nnunet import NNUNetSettings
 from ctglip.models.encoders.resnet import ResNetSettings
 from ctglip.models.encoders.swin import SwinSettings
 from ctglip.models.encoders.timm2d import TimmSettings
+from ctglip.models.encoders.torchvision2d import TorchvisionSettings
 from ctglip.models.encoders.vit import ViTSettings
 from ctglip.models.weights.matching import unique_state
 
@@ -25,9 +26,12 @@ SMALL = {
     "vit": ViTSettings(patch=8, image_size=16, dim=24, depth=2, heads=2),
     "swin": SwinSettings(dim=12, depths=(1, 1, 1, 1), heads=(1, 1, 2, 2), window=2, patch=2),
     "timm": TimmSettings(model="test_resnet"),
+    "torchvision": TorchvisionSettings(model="resnet18"),
 }
-OWN = [name for name in ENCODERS if name not in RELEASED]
-PAIRS = [(name, dims) for name in OWN for dims in (2, 3) if (name, dims) != ("timm", 3)]
+OWN = [name for name in ENCODERS if name not in {*RELEASED, *RELEASED_CXR}]
+FLAT = ("timm", "torchvision")
+"""For radiographs alone, with batch norm."""
+PAIRS = [(name, dims) for name in OWN for dims in (2, 3) if dims == 2 or name not in FLAT]
 
 
 def small(name: str, dims: int = 3, **changes):
@@ -58,7 +62,7 @@ def test_levels_tokens_and_pooled_belong_together(name, dims):
         encoder(torch.zeros(1, 3, *[side + 1 for side in shape]))
 
 
-@pytest.mark.parametrize("name", [name for name in OWN if name != "timm"])
+@pytest.mark.parametrize("name", [name for name in OWN if name not in FLAT])
 def test_no_image_sees_another(name):
     encoder = build_encoder(small(name, 2), in_channels=1)
     images = torch.randn(3, 1, *sides(encoder, 2))
@@ -67,7 +71,7 @@ def test_no_image_sees_another(name):
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", [name for name in OWN if name != "timm"])
+@pytest.mark.parametrize("name", [name for name in OWN if name not in FLAT])
 def test_checkpointing_changes_neither_value_nor_gradient(name):
     encoders = []
     for checkpointing in (False, True):
@@ -119,6 +123,42 @@ def test_timm_is_for_cxr_and_names_near_models():
         build_encoder(TimmSettings(spatial_dims=3), 1)
     with pytest.raises(ModelError, match="resnet18"):
         build_encoder(TimmSettings(model="resnet18x"), 1)
+
+
+def test_torchvisions_networks_are_read_from_their_own_weights_or_say_why_not(tmp_path, monkeypatch):
+    from torchvision.models import ResNet18_Weights, densenet121, resnet18
+
+    torch.manual_seed(0)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    image = torch.randn(1, 3, 64, 32)
+    for name, model in (("resnet18", resnet18(weights=None)), ("densenet121", densenet121(weights=None))):
+        torch.save(model.eval().state_dict(), tmp_path / f"{name}.pth")
+        settings = TorchvisionSettings(model=name, weights=str(tmp_path / f"{name}.pth"))
+        encoder = build_encoder(settings, 3).eval()
+        assert encoder.load_pretrained() == 1
+        found, last = encoder(image), "fc" if name == "resnet18" else "classifier"
+        setattr(model, last, nn.Identity())
+        torch.testing.assert_close(found.pooled, model(image), atol=1e-5, rtol=1e-5)
+    settings = TorchvisionSettings(model="resnet18", weights="torchvision:IMAGENET1K_V1")
+    with pytest.raises(ModelError, match=r"no copy of torchvision:IMAGENET1K_V1 .* https://\S+resnet18"):
+        build_encoder(settings, 3).load_pretrained()
+    copy = tmp_path / "hub" / "checkpoints" / ResNet18_Weights.IMAGENET1K_V1.url.rpartition("/")[2]
+    copy.parent.mkdir(parents=True)
+    copy.write_bytes((tmp_path / "resnet18.pth").read_bytes())
+    assert build_encoder(settings, 1).load_pretrained() == 1
+    with pytest.raises(ModelError, match=r"no weights 'V9' of resnet18.*IMAGENET1K_V1"):
+        build_encoder(settings.model_copy(update={"weights": "torchvision:V9"}), 3).load_pretrained()
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [("resnet", "no model 'resnet'.*resnet18"), ("vit_b_16", "has no feature maps"), ("swin_t", "has no feature maps")],
+)
+def test_torchvision_is_for_cxr_and_maps(model, message):
+    with pytest.raises(ModelError, match=message):
+        build_encoder(TorchvisionSettings(model=model), 1)
+    with pytest.raises(ModelError, match="radiographs"):
+        build_encoder(TorchvisionSettings(spatial_dims=3), 1)
 
 
 def flat(image: torch.Tensor, depth: int) -> torch.Tensor:

@@ -7,19 +7,24 @@ from typing import Annotated
 from ctglip.config import OneOf
 from ctglip.errors import CTGLIPError, ModelError
 from ctglip.models.encoders.base import Encoder, EncoderSettings
+from ctglip.models.encoders.biovil import BioViLEncoder, BioViLTEncoder
 from ctglip.models.encoders.cnn import CNN
 from ctglip.models.encoders.ct_clip import CTCLIPEncoder
 from ctglip.models.encoders.ct_fm import CTFMEncoder
 from ctglip.models.encoders.fvlm import FVLMEncoder
 from ctglip.models.encoders.hlip import HLIPEncoder
 from ctglip.models.encoders.m3d_clip import M3DClipEncoder
+from ctglip.models.encoders.masked_autoencoders import ECAMPEncoder, MAEEncoder, MRMEncoder
+from ctglip.models.encoders.mgca import MGCAEncoder, MGCAResNetEncoder
 from ctglip.models.encoders.nnunet import NNUNetEncoder
+from ctglip.models.encoders.rad_dino import RadDinoEncoder
 from ctglip.models.encoders.released import ReleasedEncoder
 from ctglip.models.encoders.resnet import ResNetEncoder
 from ctglip.models.encoders.spectre import SpectreEncoder
 from ctglip.models.encoders.swin import SwinEncoder
 from ctglip.models.encoders.tangerine import TangerineEncoder
 from ctglip.models.encoders.timm2d import TimmEncoder
+from ctglip.models.encoders.torchvision2d import TorchvisionEncoder
 from ctglip.models.encoders.vit import ViTEncoder
 from ctglip.models.encoders.voxelfm import VoxelFMEncoder
 
@@ -35,6 +40,18 @@ RELEASED: dict[str, type[ReleasedEncoder]] = {
 }
 """Encoders that others released, by the ``name`` of their settings; each has a card in ``configs/encoders``."""
 
+RELEASED_CXR: dict[str, type[ReleasedEncoder]] = {
+    "rad_dino": RadDinoEncoder,
+    "mae": MAEEncoder,
+    "mrm": MRMEncoder,
+    "ecamp": ECAMPEncoder,
+    "mgca": MGCAEncoder,
+    "mgca_resnet50": MGCAResNetEncoder,
+    "biovil": BioViLEncoder,
+    "biovil_t": BioViLTEncoder,
+}
+"""The same for chest radiographs."""
+
 ENCODERS: dict[str, type[Encoder]] = {
     "cnn": CNN,
     "resnet": ResNetEncoder,
@@ -42,7 +59,9 @@ ENCODERS: dict[str, type[Encoder]] = {
     "vit": ViTEncoder,
     "swin": SwinEncoder,
     "timm": TimmEncoder,
+    "torchvision": TorchvisionEncoder,
     **RELEASED,
+    **RELEASED_CXR,
 }
 """Encoders by the ``name`` of their settings."""
 
