@@ -140,7 +140,7 @@ def test_torchvisions_networks_are_read_from_their_own_weights_or_say_why_not(tm
         setattr(model, last, nn.Identity())
         torch.testing.assert_close(found.pooled, model(image), atol=1e-5, rtol=1e-5)
     settings = TorchvisionSettings(model="resnet18", weights="torchvision:IMAGENET1K_V1")
-    with pytest.raises(ModelError, match=r"no copy of torchvision:IMAGENET1K_V1 .* https://\S+resnet18"):
+    with pytest.raises(ModelError, match=r"no copy of torchvision's IMAGENET1K_V1 of resnet18 .* https://\S+resnet18"):
         build_encoder(settings, 3).load_pretrained()
     copy = tmp_path / "hub" / "checkpoints" / ResNet18_Weights.IMAGENET1K_V1.url.rpartition("/")[2]
     copy.parent.mkdir(parents=True)
@@ -148,6 +148,28 @@ def test_torchvisions_networks_are_read_from_their_own_weights_or_say_why_not(tm
     assert build_encoder(settings, 1).load_pretrained() == 1
     with pytest.raises(ModelError, match=r"no weights 'V9' of resnet18.*IMAGENET1K_V1"):
         build_encoder(settings.model_copy(update={"weights": "torchvision:V9"}), 3).load_pretrained()
+
+
+def test_weights_of_timm_and_torchvision_that_cannot_be_had_end_with_one_line(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    cases = (
+        (
+            TimmSettings(model="resnet18", weights="timm"),
+            "timm's weights of 'resnet18' cannot be had: .*Fetch them once",
+        ),
+        (ResNetSettings(spatial_dims=2, weights="timm:nothing"), "timm's weights of 'nothing' cannot be had"),
+        (
+            ResNetSettings(spatial_dims=2, weights="torchvision:resnet50"),
+            "no copy of torchvision's IMAGENET1K_V2 of resnet50",
+        ),
+        (ResNetSettings(spatial_dims=2, weights="torchvision:resnet9"), "torchvision has no model 'resnet9'"),
+        (ResNetSettings(spatial_dims=2, weights="torchvision:resnet50.V7"), "no weights 'V7' of resnet50"),
+    )
+    for settings, message in cases:
+        with pytest.raises(ModelError, match=message) as caught:
+            build_encoder(settings, 3).load_pretrained()
+        assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

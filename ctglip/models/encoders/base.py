@@ -23,7 +23,7 @@ from ctglip.config import Settings
 from ctglip.errors import ConfigError
 from ctglip.models.weights.matching import fill, layer_depths
 from ctglip.models.weights.reading import State, read_state
-from ctglip.resources import require
+from ctglip.models.weights.zoo import timm_weights, torchvision_weights
 
 
 @dataclass
@@ -176,9 +176,13 @@ def model_folder(folder: Path) -> Path | None:
 
 
 def read_weights(source: str) -> State:
-    """A state dict from a safetensors or PyTorch file, or from timm (``timm:NAME``, which downloads)."""
-    if source.startswith("timm:"):
-        return require("timm", extra="cxr").create_model(source.removeprefix("timm:"), pretrained=True).state_dict()
+    """A state dict from a safetensors or PyTorch file, from timm (``timm:NAME``, which downloads), or from torchvision
+    (``torchvision:MODEL`` or ``torchvision:MODEL.WEIGHTS``, of which there is a copy)."""
+    project, _, name = source.partition(":")
+    if project == "timm":
+        return timm_weights(name)
+    if project == "torchvision":
+        return torchvision_weights(*name.split(".", 1))
     return read_state(Path(source))
 
 

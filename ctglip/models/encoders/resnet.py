@@ -12,7 +12,7 @@ from ctglip.models.encoders.base import Encoder, EncoderSettings
 
 class ResNetSettings(EncoderSettings):
     """MONAI's ResNet. ``weights``: a file with the weights of a 2D ResNet (torchvision's names), inflated in 3D, or
-    ``timm:NAME``, which downloads.
+    ``timm:NAME``, which downloads (``torchvision:NAME``: a copy).
 
     Attributes:
         layers, widths: blocks and planes of the four stages (34 layers; 50 layers: the same with ``bottleneck``).

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from ctglip.errors import ModelError
-from ctglip.models.encoders.base import Encoder, EncoderSettings, inflated
+from ctglip.models.encoders.base import Encoder, EncoderSettings, inflated, read_weights
 from ctglip.models.weights.matching import fill
-from ctglip.models.weights.reading import State, read_state
+from ctglip.models.weights.zoo import torchvision_weights
 
 _OWN = "torchvision:"
 
@@ -39,7 +38,6 @@ class TorchvisionEncoder(Encoder):
     """
 
     Settings = TorchvisionSettings
-    settings: TorchvisionSettings  # pyright: ignore[reportIncompatibleVariableOverride]
     anchor = "first"
 
     def __init__(self, settings: TorchvisionSettings, in_channels: int) -> None:
@@ -63,8 +61,9 @@ class TorchvisionEncoder(Encoder):
 
     def fill_from(self, source: str) -> float:
         """From a file, or torchvision's own."""
-        state = _own_weights(self.settings.model, source) if source.startswith(_OWN) else read_state(Path(source))
-        return fill(self.net, state, source, self.settings.partial, inflated)
+        assert isinstance(self.settings, TorchvisionSettings)
+        own = torchvision_weights(self.settings.model, source.removeprefix(_OWN)) if source.startswith(_OWN) else None
+        return fill(self.net, own or read_weights(source), source, self.settings.partial, inflated)
 
 
 def _convolutions(name: str) -> nn.Module:
@@ -141,27 +140,3 @@ def _no_maps(name: str) -> ModelError:
         code="torchvision",
         fix="Take a ResNet, DenseNet, ConvNeXt, EfficientNet or MobileNet, or {name: timm}.",
     )
-
-
-def _own_weights(model: str, source: str) -> State:
-    """torchvision's own weights of a model, where there is a copy.
-
-    Raises:
-        ModelError: code ``weights``: no such weights, or no copy of them.
-    """
-    from torchvision.models import get_model_weights
-
-    names = get_model_weights(model)
-    wanted = source.removeprefix(_OWN)
-    if wanted not in names.__members__:
-        known = ", ".join(names.__members__)
-        raise ModelError(f"torchvision has no weights {wanted!r} of {model}.", code="weights", fix=f"Known: {known}.")
-    url = names[wanted].url
-    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
-    if not path.is_file():
-        raise ModelError(
-            f"There is no copy of {source} on this machine ({path}).",
-            code="weights",
-            fix=f"Fetch it where there is a network: {url}",
-        )
-    return read_state(path)
