@@ -15,7 +15,6 @@ from ctglip.data.organs import studies_of
 from ctglip.errors import StoreError
 from ctglip.inference.familiarity import Familiarity, FamiliaritySettings, HURange, OrganRange
 from ctglip.inference.feature_cache import OrganFeatures, organ_features_of
-from ctglip.inference.model_readers import reader_of
 from ctglip.models.release import Release, Statistics
 from ctglip.store.tables import Store
 from ctglip.types import OrganRow
@@ -36,36 +35,24 @@ Measured = Mapping[str, Float[np.ndarray, " n"]]
 """Organ to the distances of the validation split."""
 
 
-def measure_familiarity(
-    store: Store, release: Release, organs: Sequence[str], val: OrganFeatures | None = None, threads: int = 2
-) -> Statistics | None:
-    """Encode organs of training (and of validation) with the model as it is, and fit what is stored with it.
-
-    Args:
-        store: where both splits are.
-        release: the model.
-        organs: names.
-        val: organs of the validation split, where they are encoded already.
-        threads: threads that read the store.
-
-    Returns:
-        None where the store has no such splits, or too few organs in them.
-    """
+def familiarity_studies(store: Store) -> list[str]:
+    """Training studies whose organs are encoded to measure how far others lie from them: none without the split."""
     try:
-        ids = {split: studies_of(store, split) for split in ("train", "val") if val is None or split == "train"}
+        found = studies_of(store, "train")
     except StoreError:
-        return None
-    if len(ids["train"]) > MOST_STUDIES:
-        rows = np.random.default_rng(0).choice(len(ids["train"]), MOST_STUDIES, replace=False)
-        ids["train"] = [ids["train"][row] for row in sorted(rows)]
+        return []
+    if len(found) <= MOST_STUDIES:
+        return found
+    rows = np.random.default_rng(0).choice(len(found), MOST_STUDIES, replace=False)
+    return [found[row] for row in sorted(rows)]
+
+
+def encode_anew(
+    store: Store, release: Release, study_ids: Sequence[str], organs: Sequence[str], threads: int = 2
+) -> OrganFeatures:
+    """Organs of some studies by the model as it is now; nothing of it is kept."""
     with tempfile.TemporaryDirectory(prefix="ctglip-familiarity-") as folder:
-        found = {
-            split: organ_features_of(store, release, several, organs, folder=Path(folder), threads=threads)
-            for split, several in ids.items()
-        }
-    reading = reader_of(release).reading
-    fitted = fit_familiarity(found["train"], found["val"] if val is None else val, reading)
-    return None if fitted is None else as_statistics(fitted)
+        return organ_features_of(store, release, study_ids, organs, folder=Path(folder), threads=threads)
 
 
 def as_statistics(found: Familiarity) -> Statistics:

@@ -31,6 +31,7 @@ from ctglip.inference.model_readers import reader_of
 from ctglip.inference.readers import OrganReader, Read, image_batches
 from ctglip.inference.scoring import dictionaries_of
 from ctglip.modality import MODALITIES
+from ctglip.models.dual_encoder import DualEncoder
 from ctglip.models.release import Release
 from ctglip.store.study import StudyReader
 from ctglip.store.tables import Store
@@ -108,6 +109,14 @@ class OrganFeatures:
         names = ("organ", "volume_ml", "mean_hu", "touches_border")
         columns = {name: [getattr(instance.row, name, None) for instance in self.instances] for name in names}
         return pl.DataFrame({"study_id": [instance.study_id for instance in self.instances], **columns})
+
+
+def joined_features(model: DualEncoder, parts: Sequence[OrganFeatures]) -> OrganFeatures:
+    """Features of several groups of studies as one."""
+    instances = tuple(instance for part in parts for instance in part.instances)
+    embeddings = concatenated(model, [part.embeddings for part in parts if len(part)])
+    failures = tuple(failure for part in parts for failure in part.failures)
+    return OrganFeatures(instances, embeddings, failures, sum(part.encoded for part in parts))
 
 
 @dataclass

@@ -73,13 +73,13 @@ class Assembly:
 
     @torch.no_grad()
     def validation_loss(self, device: str) -> dict[str, float]:
-        """The loss of the split val, ``val_loss``, and its terms: the mean over batches as large as in training, images
-        as they are."""
+        """The loss of the split val, ``val_loss``, and its terms: the mean over this rank's shares of batches as large
+        as in training, images as they are."""
         count = max(source.steps for source in self.held_out.values())
         terms: dict[str, float] = {}
         with evaluating(self.objective), one_rank():
             for step in range(count):
-                by_source = {name: source.batch(step, 0, self.world) for name, source in self.held_out.items()}
+                by_source = {name: source.batch(step, self.rank, self.world) for name, source in self.held_out.items()}
                 samples: Any = by_source if isinstance(self.objective, Mixture) else next(iter(by_source.values()))
                 context = StepContext(self.seed, step)
                 losses, _ = self.objective(self.objective.collate(samples, context).to(device), context)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -20,10 +20,11 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ctglip.errors import ConfigError, ModelError
+from ctglip.errors import ConfigError, CTGLIPError, ModelError
 
+T = TypeVar("T")
 PATIENCE = timedelta(hours=1)
-"""How long a rank waits for another: the first cuts crops, embeds texts and validates while the others wait."""
+"""How long a rank waits for another: one may find texts embedded and crops cut that the next has yet to make."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,32 @@ class DistributedContext:
         flags = torch.tensor(int(flag), device=self.device)
         dist.all_reduce(flags, dist.ReduceOp.MAX)
         return bool(flags)
+
+    def shared(self, make: Callable[[], T]) -> list[T]:
+        """What every rank makes, in the order of the ranks, on every rank.
+
+        Raises:
+            Exception: what one of them met, on all of them: none waits for one that has ended.
+        """
+        if self.world == 1:
+            return [make()]
+        mine: tuple[T | None, Exception | None]
+        try:
+            mine = make(), None
+        except CTGLIPError as error:
+            mine = None, error
+        except Exception as error:  # noqa: BLE001  (the others must hear of it; not every exception travels)
+            mine = None, ModelError(f"Rank {self.rank} met {type(error).__name__}: {error}", code="rank")
+        every: list[Any] = [None] * self.world
+        dist.all_gather_object(every, mine)
+        for _, error in every:
+            if error is not None:
+                raise error
+        return [value for value, _ in every]
+
+    def share(self, items: Sequence[T]) -> list[T]:
+        """Those of some items that this rank works on."""
+        return list(items[self.rank :: self.world])
 
     def mean(self, values: dict[str, float]) -> dict[str, float]:
         """Numbers of all ranks, averaged by name; a rank that has none of a name, or no number, is left out."""

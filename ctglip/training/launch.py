@@ -15,9 +15,10 @@ import torch
 
 from ctglip.data.captions import OrganCaptions
 from ctglip.errors import ConfigError, CTGLIPError, ModelError
-from ctglip.evaluation.familiarity import measure_familiarity
+from ctglip.evaluation.familiarity import as_statistics, encode_anew, familiarity_studies, fit_familiarity
 from ctglip.files import exclusive, read_json
-from ctglip.inference.feature_cache import OrganFeatures
+from ctglip.inference.feature_cache import OrganFeatures, joined_features
+from ctglip.inference.model_readers import reader_of
 from ctglip.models.device import resolve_device
 from ctglip.models.encoders.base import Encoder
 from ctglip.models.release import Release, save_release
@@ -166,12 +167,14 @@ def _train_run(
     preparing = [partial(callbacks.prepare, what) for what in ("Cutting crops", "Embedding texts")]
     parts = assemble(store, run, config, context.device, *preparing, notify=callbacks.send if context.first else None)
     parts.rank, parts.world = context.rank, context.world
-    validates = context.first and parts.release.aligned
-    validation = build_validation(store, parts.release, parts.dictionaries, config.data) if validates else None
+    validation = None
+    if parts.release.aligned:
+        asked = loop.validation_studies
+        validation = build_validation(store, parts.release, parts.dictionaries, config.data, asked, context)
     share_batch_statistics(parts.objective, context)
     measure, score = validation.measure if validation else None, AUROC
     if parts.held_out:
-        measure, score = partial(_measured, parts, measure, context.device), LOSS
+        measure, score = partial(_measured, parts, measure, context), LOSS
     trainer = Trainer(parts.objective, config.optim, loop, run, seed=config.seed, context=context, callbacks=callbacks,
                       validate=measure, score=score, studies=parts.studies)  # fmt: skip
     trainer.resume()
@@ -182,28 +185,43 @@ def _train_run(
             if isinstance(module, Encoder):
                 module.compile()
     trainer.run(parts.batch)
-    if context.first:
-        with trainer.released():
+    with trainer.released():
+        if validation:
+            _calibrate(store, config, parts, validation, context)
+        if context.first:
             _release(store, run, config, parts, trainer.steps, validation)
     context.wait()
 
 
-def _measured(parts: Assembly, answers: Callable[[], dict[str, float]] | None, device: str) -> dict[str, float]:
+def _measured(
+    parts: Assembly, answers: Callable[[], dict[str, float]] | None, context: DistributedContext
+) -> dict[str, float]:
     """The loss of the split val, and how well its organs are asked about."""
-    return parts.validation_loss(device) | (answers() if answers else {})
+    return context.mean(parts.validation_loss(context.device)) | (answers() if answers else {})
+
+
+def _calibrate(
+    store: Store, config: PretrainConfig, parts: Assembly, validation: Validation, context: DistributedContext
+) -> None:
+    """Fit what turns scores into probabilities, and how far from training a scan may lie; every rank encodes a part."""
+    release = parts.release
+    release.calibration = validation.calibration(parts.learned_scale()).model_dump(mode="json")
+    organs = list(dict.fromkeys(instance.organ for instance in validation.instances))
+    if not (studies := familiarity_studies(store)):
+        return
+    some = context.share(studies)
+    parts_of_train = context.shared(lambda: encode_anew(store, release, some, organs, config.data.threads))
+    train = joined_features(release.model, parts_of_train)
+    val = OrganFeatures(tuple(validation.instances), validation.encode())
+    fitted = fit_familiarity(train, val, reader_of(release).reading)
+    release.familiarity = None if fitted is None else as_statistics(fitted)
 
 
 def _release(
     store: Store, run: Path, config: PretrainConfig, parts: Assembly, steps: int, validation: Validation | None
 ) -> None:
-    """Calibrate and write ``model/``."""
+    """Write ``model/``."""
     release = parts.release
-    if validation:
-        scale = parts.learned_scale()
-        release.calibration = validation.calibration(scale).model_dump(mode="json")
-        organs = list(dict.fromkeys(instance.organ for instance in validation.instances))
-        features = OrganFeatures(tuple(validation.instances), validation.encode())
-        release.familiarity = measure_familiarity(store, release, organs, features, config.data.threads)
     release.provenance = {
         "kind": config.kind,
         "seed": config.seed,
@@ -220,7 +238,8 @@ def _release(
 def _validated(release: Release, validation: Validation | None) -> str:
     """What the run was validated on, or why it was not."""
     if validation is not None:
-        return "split val"
+        used, there = validation.studies
+        return "split val" if used == there else f"{used} of the {there} studies of the split val"
     if not release.aligned:
         return "none: images and texts are not aligned"
     return "none: no organ in a split val"

@@ -34,6 +34,7 @@ class LoopSettings(Settings):
         checkpoint_every: steps (or epochs) between checkpoints; the last step is always one.
         keep: checkpoints that are kept: the last so many.
         validate_every: steps (or epochs) between validations; 0 validates at the end alone.
+        validation_studies: studies of the split val that are asked about, drawn once where there are more.
         score: what says which weights are the best: the ``auroc`` of zero-shot answers on the split val, or the
             objective's ``loss`` there.
         release: the weights of the last step, or those of the best validation (checkpoints hold both).
@@ -58,6 +59,7 @@ class LoopSettings(Settings):
     checkpoint_every: Length = Field(default=250, union_mode="left_to_right")
     keep: int = Field(default=2, ge=1)
     validate_every: Length = Field(default=0, union_mode="left_to_right")
+    validation_studies: int = Field(default=300, ge=1)
     score: Literal["auroc", "loss"] = "auroc"
     release: Literal["last", "best"] = "last"
     patience: int = Field(default=0, ge=0)
@@ -102,9 +104,9 @@ class Trainer:
         loop: how long, and how often something is written.
         folder: of ``metrics.jsonl`` and ``checkpoints/``; None writes nothing.
         seed: of what is random inside of the model.
-        context: this process among those that train together; rank 0 validates and writes.
+        context: this process among those that train together; rank 0 writes.
         callbacks: what to call.
-        validate: numbers of a validation.
+        validate: numbers of a validation, called by every rank.
         score: the one that says which weights are best: higher is better, but of ``val_loss``.
         studies: names of the studies of a step's batch, for messages.
 
@@ -221,9 +223,9 @@ class Trainer:
             raise Stopped(done)
 
     def _validate(self, step: int) -> None:
-        if self.validate is not None and self.context.first:
+        if self.validate is not None:
             with self.state.averaged():
-                values = self.validate()
+                values = self.context.shared(self.validate)[0]
                 if self.state.best is not None:
                     self.state.best.update(step, values)
             if self._metrics:
@@ -232,7 +234,7 @@ class Trainer:
         self._restart_clock()
 
     def _exhausted(self) -> bool:
-        """Patience is at its end, on the rank that validates."""
+        """Patience is at its end."""
         if not self.loop.patience or self.state.best is None:
             return False
         return self.context.any(self.state.best.exhausted)

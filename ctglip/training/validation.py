@@ -1,11 +1,15 @@
-"""Zero-shot answers on the validation split, judged by its reports' findings."""
+"""Zero-shot answers on the validation split, judged by its reports' findings.
+
+Every rank reads and encodes its share of the studies, and has what all of them encoded.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +30,9 @@ from ctglip.inference.scoring import Calibration, Dictionaries, Scorer
 from ctglip.models.release import Release
 from ctglip.store.findings import findings_by_study
 from ctglip.store.tables import Store
+from ctglip.training.distributed import DistributedContext
 from ctglip.training.recipe import AnyDataSettings
+from ctglip.types import Failure, Finding
 
 _BATCH = 64
 NEGATIVE_WEIGHTS = (1.0, 0.5, 0.0)
@@ -35,13 +41,14 @@ NEGATIVE_WEIGHTS = (1.0, 0.5, 0.0)
 
 @dataclass(frozen=True)
 class Validation:
-    """The validation split, ready to be asked again and again.
+    """The validation split, ready to be asked again and again, by all ranks together.
 
     Attributes:
         release: the model in training, with its prompts.
         instances: the organs that it is asked about.
         encode: what the model makes of them now.
         labels: what the reports say.
+        studies: how many studies it has, and how many the split has.
         observe: the same radiographs by their observations, of models that have some.
     """
 
@@ -49,6 +56,7 @@ class Validation:
     instances: Sequence[OrganInstance]
     encode: Callable[[], OrganEmbeddings]
     labels: Labels
+    studies: tuple[int, int]
     observe: Callable[[], OrganEmbeddings] | None = None
 
     def measure(self) -> dict[str, float]:
@@ -110,46 +118,90 @@ def macro_auroc(labels: Labels, scores: Scores) -> float:
 
 
 def build_validation(
-    store: Store, release: Release, dictionaries: Dictionaries, data: AnyDataSettings
+    store: Store,
+    release: Release,
+    dictionaries: Dictionaries,
+    data: AnyDataSettings,
+    most: int = 300,
+    ranks: DistributedContext | None = None,
 ) -> Validation | None:
     """Read the validation split as the model does; None where the store has no such split, or no organ in it.
 
     Organs that the model cannot read are not asked about.
+
+    Args:
+        most: studies; where the split has more, so many are drawn, the same for every run.
+        ranks: the processes that train together, all of which call this.
     """
     try:
-        study_ids = studies_of(store, "val")
+        every = studies_of(store, "val")
     except StoreError:
         return None
+    ranks, study_ids = ranks or DistributedContext(), every
+    if len(every) > most:
+        rows = np.random.default_rng(0).choice(len(every), most, replace=False)
+        study_ids = [every[row] for row in sorted(rows)]
     findings = findings_by_study(store, set(study_ids))
-    reader = reader_of(release)
-    names = data.organs or reader.trainable(store, dictionaries, chain.from_iterable(findings.values()))
-    keys = reader.keys(reader.instances(store, study_ids, names))
-    cache = data.cache if isinstance(data, CropDataSettings) else CacheSettings(memory_gb=data.keep_gb)
-    keep = resolve(cache, len(keys), reader.item_bytes, store)
-    if keep == "disk":
-        files = CropFiles(folder_of(cache, store), store, data.crops, dictionaries.organs)
-        reader = reader_of(release, files=files)
-    images = reader.cache(
-        store, keys, len(keys) if keep == "memory" else 0, data.threads, max_damaged=cache.max_damaged
-    )
-    rows = {key: reader.visible(image, key[1], reader.reading) for key, image in images.readable()}
-    regions = {key: [row for row, visible in zip(key[1], there, strict=True) if visible] for key, there in rows.items()}
-    instances = [OrganInstance(key[0], row) for key, several in regions.items() for row in several]
+    share = _Share(store, release, dictionaries, data, findings)
+    read = ranks.shared(lambda: share.read(ranks.share(study_ids)))
+    check_damage([one for _, failures in read for one in failures], len(study_ids), share.max_damaged)
+    instances = [instance for several, _ in read for instance in several]
     if not instances:
         return None
 
     def encode(reading: str | None = None) -> OrganEmbeddings:
-        parts = [
-            reader.encode([image for _, image in some], [regions[key] for key, _ in some], reading)
-            for some in image_batches(images.readable(list(regions)), _BATCH)
-        ]
-        found = concatenated(release.model, parts)
-        if len(found) != len(instances):
-            check_damage(images.failures, 0, 0.0)
-        return found
+        parts = ranks.shared(lambda: share.encode(reading))
+        return concatenated(release.model, [part for part in parts if len(part)])
 
-    observes = release.model.resampler is not None and "observations" in reader.reads
+    observes = release.model.resampler is not None and "observations" in share.reader.reads
     labels = labels_from_findings(
         findings, instances, dictionaries.organs, dictionaries.abnormalities, data.unmentioned_as_negative
     )
-    return Validation(release, instances, encode, labels, partial(encode, "observations") if observes else None)
+    observe = partial(encode, "observations") if observes else None
+    return Validation(release, instances, encode, labels, (len(study_ids), len(every)), observe)
+
+
+class _Share:
+    """What one rank reads and encodes of the validation split."""
+
+    def __init__(
+        self,
+        store: Store,
+        release: Release,
+        dictionaries: Dictionaries,
+        data: AnyDataSettings,
+        findings: Mapping[str, Sequence[Finding]],
+    ) -> None:
+        self.store, self.release, self.data = store, release, data
+        self.reader = reader_of(release)
+        self.names = data.organs or self.reader.trainable(store, dictionaries, chain.from_iterable(findings.values()))
+        self.cache = data.cache if isinstance(data, CropDataSettings) else CacheSettings(memory_gb=data.keep_gb)
+        self.max_damaged = self.cache.max_damaged
+        self.organs = dictionaries.organs
+
+    def read(self, study_ids: Sequence[str]) -> tuple[list[OrganInstance], list[Failure]]:
+        """Read the images of some studies: the organs that the model can read, and studies that cannot be read."""
+        keys = self.reader.keys(self.reader.instances(self.store, study_ids, self.names)) if study_ids else []
+        keep = resolve(self.cache, len(keys), self.reader.item_bytes, self.store)
+        if keep == "disk":
+            files = CropFiles(folder_of(self.cache, self.store), self.store, self.data.crops, self.organs)
+            self.reader = reader_of(self.release, files=files)
+        capacity = len(keys) if keep == "memory" else 0
+        self._images = self.reader.cache(self.store, keys, capacity, self.data.threads, max_damaged=1.0)
+        self._regions: dict[Any, list[Any]] = {}
+        for key, image in self._images.readable():
+            there = self.reader.visible(image, key[1], self.reader.reading)
+            self._regions[key] = [row for row, visible in zip(key[1], there, strict=True) if visible]
+        instances = [OrganInstance(key[0], row) for key, several in self._regions.items() for row in several]
+        return instances, self._images.failures
+
+    def encode(self, reading: str | None) -> OrganEmbeddings:
+        """What the model makes of its organs now."""
+        parts = [
+            self.reader.encode([image for _, image in some], [self._regions[key] for key, _ in some], reading)
+            for some in image_batches(self._images.readable(list(self._regions)), _BATCH)
+        ]
+        found = concatenated(self.release.model, parts)
+        if len(found) != sum(map(len, self._regions.values())):
+            check_damage(self._images.failures, 0, 0.0)
+        return found

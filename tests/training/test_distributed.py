@@ -16,6 +16,7 @@ from torch import nn
 
 from ctglip.errors import ConfigError, ModelError
 from ctglip.files import read_json
+from ctglip.models.release import load_release
 from ctglip.store.tables import Store
 from ctglip.training.callbacks import Callbacks, Stopped
 from ctglip.training.checkpoint import checkpoints
@@ -40,12 +41,12 @@ def assert_close(run: Path, whole: Path) -> None:
         torch.testing.assert_close(one[name], value, atol=1e-3, rtol=0)
 
 
-def torchrun(store: Path, run: Path, config: Any, *more: str) -> None:
+def torchrun(store: Path, run: Path, config: Any, *more: str, program: tuple[str, ...] = ("-m", "ctglip")) -> None:
     """Two processes on this machine."""
     file = run.parent / "config.yaml"
     file.write_text(yaml.safe_dump(config.model_dump(mode="json")))
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [*launcher, "-m", "ctglip", "pretrain", str(store), str(run), "--config", str(file), *more]
+    command = [*launcher, *program, "pretrain", str(store), str(run), "--config", str(file), *more]
     done = subprocess.run(
         command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False
     )
@@ -70,6 +71,57 @@ def test_two_processes_under_torchrun_make_the_run_of_one(
     assert len(read_metrics(tmp_path / "run")) == STEPS + 1
     last = read_metrics(whole)[-1], read_metrics(tmp_path / "run")[-1]
     assert last[0] == pytest.approx(last[1], abs=0.05)
+
+
+SLOW_READING = """
+import time
+from datetime import timedelta
+
+from ctglip.cli.main import run
+from ctglip.inference import ct_readers
+from ctglip.training import distributed
+
+read = ct_readers.read_crops
+
+
+def slowly(*given):
+    time.sleep(5)
+    return read(*given)
+
+
+ct_readers.read_crops = slowly
+distributed.PATIENCE = timedelta(seconds=15)
+run()
+"""
+
+
+@pytest.mark.slow
+def test_no_rank_waits_for_what_another_reads_alone(
+    tiny: tuple[Store, Path], word_bert: Path, tmp_path: Path, whole: Path
+) -> None:
+    """Eight studies of the split val take two threads 20 s, and so would end ranks that wait for 15 s."""
+    program = tmp_path / "slow.py"
+    program.write_text(SLOW_READING)
+    config = tiny_config(word_bert, steps=STEPS, ema=0.5)
+    torchrun(tiny[0].path, tmp_path / "run", config, program=(str(program),))
+    alone, shared = (load_release(one) for one in (whole, tmp_path / "run"))
+    assert shared.calibration["thresholds"].keys() == alone.calibration["thresholds"].keys()
+    assert shared.provenance["validation"] == "split val"
+    assert read_metrics(whole)[-1]["val_pairs"] == read_metrics(tmp_path / "run")[-1]["val_pairs"]
+
+
+def test_so_many_studies_validate(tiny: tuple[Store, Path], word_bert: Path, tmp_path: Path) -> None:
+    config = tiny_config(word_bert, steps=1, validation_studies=3)
+    pretrain(tiny[0].path, tmp_path / "run", config)
+    about = read_json(tmp_path / "run" / "model" / "config.json")
+    assert about["provenance"]["validation"] == "3 of the 8 studies of the split val"
+
+
+def test_every_study_is_one_rank_s() -> None:
+    names = [f"s{number}" for number in range(7)]
+    shares = [DistributedContext(rank, 2).share(names) for rank in (0, 1)]
+    assert sorted(shares[0] + shares[1]) == names
+    assert [len(share) for share in shares] == [4, 3]
 
 
 @pytest.mark.slow

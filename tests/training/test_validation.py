@@ -47,7 +47,8 @@ POINTS = (np.stack([CYST, 3 * OTHER], axis=1) + RNG.normal(0, 0.3, (200, 2))).as
 
 def told(negative: list[float], rows: int = 200) -> Calibration:
     release = type("Nothing", (), {})()
-    split = Told(release, (), lambda: None, {PAIR: PairLabels(np.arange(rows), CYST[:rows])})  # pyright: ignore
+    labels = {PAIR: PairLabels(np.arange(rows), CYST[:rows])}
+    split = Told(release, (), lambda: None, labels, (1, 1))  # pyright: ignore
     object.__setattr__(split, "negative", np.array(negative))
     return split.calibration(14.0)
 
