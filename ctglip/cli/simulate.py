@@ -17,7 +17,7 @@ def simulate(
     level: Annotated[
         Literal["easy", "hard"],
         typer.Option(help="hard: all that real scans, masks and reports are troubled by; easy: none of it."),
-    ] = "easy",
+    ] = "hard",
     template: Annotated[
         tuple[Path, Path] | None,
         typer.Option(help="A real CT and its TotalSegmentator masks to deform, in place of the built-in anatomy."),

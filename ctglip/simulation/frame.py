@@ -59,7 +59,8 @@ class Frame(Settings):
         hu, labels = read_anatomy(anatomy, points)
         tissue = None
         if anatomy.tissue is not None:
-            _, tissue = read_anatomy(replace(anatomy, labels=anatomy.tissue), points)
+            sizes = np.array(anatomy.tissue.shape).reshape(3, 1, 1, 1) - 1
+            tissue = anatomy.tissue[tuple(np.clip(np.rint(points / np.float32(mm)), 0, sizes).astype(np.int32))]
         spacing = (mm * self.size, mm * self.size, mm * self.size)
         return replace(anatomy, hu=hu, labels=labels, tissue=tissue, spacing_mm=spacing)
 

