@@ -18,6 +18,7 @@ from tests.cohorts.builders import PHANTOM
 from tests.cohorts.miniatures_ct import CT_MINIATURES
 from tests.cohorts.miniatures_cxr import CXR_MINIATURES
 from tests.cohorts.patients import phantom_patients
+from tests.training.tiny import write_word_bert
 
 MINIATURES = CT_MINIATURES | CXR_MINIATURES
 CT = ("--set", "ct.spacing_mm=[4,4,6]", "--set", "ct.crop_to_body=false", "--set", "ct.segmentation=null")
@@ -89,3 +90,33 @@ def test_spheres_of_luna16_are_in_millimetres_of_the_world(made: Callable[[str],
     else:
         assert all(low <= c <= high for lesion in lesions
                    for low, high, c in zip(lesion.box[::2], lesion.box[1::2], centre, strict=True))  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_trained_model_is_asked_where_it_looks(tmp_path: Path) -> None:
+    """From a cohort's drawn findings to the pointing game, by the commands; a table of the same lesions agrees."""
+    good("simulate", tmp_path / "cohort", "--studies", 16, "--seed", 5)
+    spheres = pl.read_csv(tmp_path / "cohort" / "lesions.csv")
+    spheres.with_columns(diameter_mm=2 * pl.col("radius_mm")).write_csv(tmp_path / "cohort" / "localization.csv")
+    cohort = pl.read_csv(tmp_path / "cohort" / "cohort.csv", infer_schema=False)
+    cohort.with_columns(localization=pl.lit("localization.csv")).write_csv(tmp_path / "cohort" / "cohort.csv")
+    good("preprocess", tmp_path / "cohort" / "cohort.csv", tmp_path / "store", "--set", "ct.spacing_mm=[6,6,6]",
+         "--set", "ct.segmentation=null", "--set", "splits.fractions=[0.5,0,0.5]", "--json")  # fmt: skip
+    store = Store.open(tmp_path / "store")
+    assert verify(store) == []
+    assert store.table("lesions").height == spheres.height
+    bert = write_word_bert(tmp_path / "bert")
+    good("pretrain", tmp_path / "store", tmp_path / "run", "--config", "small/ctglip_cnn", "--set", f"text.name={bert}",
+         "--set", "text.max_length=60", "--set", "loop.steps=20", "--set", "loop.threads=1", "--set", "optim.warmup=2",
+         "--set", "data.sampling.batch=6", "--set", "data.crops.grid=[16,16,16]")  # fmt: skip
+    rows = {}
+    for name, more in (("store", ()), ("table", ("--set", f"lesions={tmp_path / 'cohort' / 'lesions.csv'}"))):
+        good("evaluate", tmp_path / "run", tmp_path / "store", tmp_path / name, "--labels",
+             tmp_path / "cohort" / "truth.csv", "--set", "parts=[localization]", "--set", "min_positives=1",
+             "--set", "draws=20", "--set", "controls=false", *more)  # fmt: skip
+        found = json.loads((tmp_path / name / "results.json").read_text())["parts"]["localization"]["rows"]
+        rows[name] = {row["abnormality"]: row for row in found}
+    assert rows["store"].keys() == rows["table"].keys() > {"all"}
+    for name, row in rows["store"].items():
+        assert row["answers"] == rows["table"][name]["answers"] or name == "all"
+        assert row["lesion_chance"] == pytest.approx(rows["table"][name]["lesion_chance"], abs=0.15)
