@@ -14,10 +14,10 @@ from ctglip.config import FACTS, Settings, find_config, validate
 from ctglip.errors import ConfigError
 from ctglip.files import read_yaml
 
-State = Literal["confirmed", "unconfirmed", "ours"]
+FactState = Literal["confirmed", "unconfirmed", "ours"]
 
 
-class Fact(Settings):
+class SourcedFact(Settings):
     """What is known of one setting.
 
     Attributes:
@@ -30,7 +30,7 @@ class Fact(Settings):
 
     value: Any
     source: str = ""
-    state: State = "confirmed"
+    state: FactState = "confirmed"
     differs: str | None = None
 
     @model_validator(mode="after")
@@ -48,13 +48,13 @@ class Beyond(Settings):
     Attributes:
         what: the published way.
         here: how it is done here.
-        source, state: as of ``Fact``.
+        source, state: as of ``SourcedFact``.
     """
 
     what: str
     here: str
     source: str
-    state: State = "confirmed"
+    state: FactState = "confirmed"
 
 
 class PaperFacts(Settings):
@@ -69,7 +69,7 @@ class PaperFacts(Settings):
 
     paper: str
     code: str | None = None
-    facts: dict[str, Fact]
+    facts: dict[str, SourcedFact]
     beyond: tuple[Beyond, ...] = ()
 
 
@@ -85,7 +85,7 @@ class Origin:
 
     path: str
     value: Any
-    fact: Fact | None
+    fact: SourcedFact | None
     equal: bool
 
     @property
@@ -154,7 +154,7 @@ def is_equal(value: Any, other: Any) -> bool:
     return value == other
 
 
-def _leaves(node: Any, position: str, named: Mapping[str, Fact]) -> Iterator[tuple[str, Any]]:
+def _leaves(node: Any, position: str, named: Mapping[str, SourcedFact]) -> Iterator[tuple[str, Any]]:
     """Paths and values: of mappings that no fact names as a whole those inside."""
     if not isinstance(node, Mapping) or not node or position in named:
         yield position, node

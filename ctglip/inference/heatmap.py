@@ -148,4 +148,6 @@ def on_pixels(cells: Float[Tensor, "p ..."], shape: tuple[int, ...], anchor: Cel
     reach = [(count - 1) * (side // count) + 1 for count, side in zip(cells.shape[1:], shape, strict=True)]
     interpolated = F.interpolate(cells[None], size=reach, mode=mode, align_corners=True)
     rest = [side - end for side, end in zip(shape, reach, strict=True)]
-    return F.pad(interpolated, [part for left in reversed(rest) for part in (0, left)], mode="replicate")[0]
+    ends = (anchor,) * len(shape) if isinstance(anchor, str) else anchor
+    pads = [(0, left) if end == "first" else (left, 0) for end, left in zip(ends, rest, strict=True)]
+    return F.pad(interpolated, [part for pad in reversed(pads) for part in pad], mode="replicate")[0]

@@ -106,6 +106,8 @@ def test_cells_are_laid_where_they_are_centred() -> None:
     cells = torch.zeros(1, 4, 4)
     cells[0, 1, 2] = 1
     first, middle = (on_pixels(cells, (16, 16), anchor)[0].numpy() for anchor in ("first", "middle"))
+    turned = on_pixels(cells.flip(2), (16, 16), ("first", "last"))[0].numpy()
+    assert np.array_equal(turned, first[:, ::-1]), "an axis that is seen backwards"
     assert np.unravel_index(first.argmax(), (16, 16)) == (4, 8)
     assert first[4, 8] == 1
     at = np.argwhere(middle == middle.max())

@@ -32,6 +32,14 @@ SIZES: dict[str, dict[str, Any]] = {
         "codebook": 16,
     },
     "hlip": {"image_size": (16, 48, 48), "dim": 24, "heads": 4, "depth": 3, "slice_blocks": (0, 1)},
+    "colipri": {"patch": 4, "image_size": 8, "dim": 24, "depth": 2, "heads": 2, "embedding": 16, "drop_path": 0.0},
+    "merlin": {"blocks": (1, 2, 1, 1), "width": 4},
+    "suprem": {"dim": 8, "depths": (1, 1, 1, 1)},
+    "voco": {"dim": 12, "depths": (1, 1, 1, 1), "heads": (1, 1, 2, 2)},
+    "medicalnet": {"depth": 18, "widths": (8, 8, 16, 16)},
+    "stunet": {"width": 4},
+    "nnssl": {"widths": (4, 8, 8), "blocks": (1, 2, 1)},
+    "totalsegmentator": {"widths": (4, 8, 8), "convolutions": (2, 1, 1)},
 }
 """Settings of each encoder at a size that tests can afford."""
 SIDES: dict[str, tuple[int, int, int]] = {
@@ -43,8 +51,16 @@ SIDES: dict[str, tuple[int, int, int]] = {
     "fvlm": (96, 64, 48),
     "ct_clip": (40, 40, 15),
     "hlip": (72, 48, 24),
+    "colipri": (12, 4, 8),
+    "merlin": (32, 64, 48),
+    "suprem": (16, 8, 24),
+    "voco": (32, 64, 32),
+    "medicalnet": (16, 24, 32),
+    "stunet": (64, 32, 32),
+    "nnssl": (8, 16, 12),
+    "totalsegmentator": (8, 16, 12),
 }
-"""Of the image that its answer was written down for; not the same along any two axes."""
+"""Of the image that its answer was written down for; not the same along all axes where positions are not learned."""
 
 
 def made_up(name: str, shape: tuple[int, ...]) -> Tensor:

@@ -206,15 +206,154 @@ def m3d_clip() -> None:
     save_golden("m3d_clip", names, pooled=torch.cat([x[:, 0], x[:, 1:].mean(1)], dim=1), level=back(level))
 
 
-GOLDENS: dict[str, Callable[[], None]] = {
-    "ct_fm": ct_fm,
-    "spectre": spectre,
-    "tangerine": tangerine,
-    "voxelfm": voxelfm,
-    "m3d_clip": m3d_clip,
-}
+def up_first(image: np.ndarray) -> np.ndarray:
+    """Axes to head, front and right."""
+    return np.ascontiguousarray(image.transpose(2, 1, 0))
+
+
+def z_scores(image: np.ndarray) -> np.ndarray:
+    """A mean of 0 and a deviation of 1."""
+    return (image - image.mean()) / image.std(ddof=1)
+
+
+def colipri() -> None:
+    """colipri's image encoder, pooled and dense, its rotary positions scaled to another grid than it was made for."""
+    from colipri.model.image import ImageEncoder
+    from colipri.pooling import AttentionPool1D
+    from dynamic_network_architectures.architectures.primus import Primus
+
+    sizes = SIZES["colipri"]
+    dim = sizes["dim"]
+    primus = Primus(
+        1, dim, (4, 4, 4), 1, sizes["depth"], sizes["heads"], (8, 8, 8), use_abs_pos_embed=False, init_values=0.1,
+        scale_attn_inner=True,
+    )  # fmt: skip
+    module = filled(ImageEncoder(primus, nn.Conv3d(dim, 16, 1), AttentionPool1D(16, sizes["heads"])))
+    primus.eva.rope.update_feat_shape([side // sizes["patch"] for side in SIDES["colipri"]])
+    image = tensor(2 * scaled(hounsfield("colipri", -1000, 1000), -1000, 1000) - 1)
+    dense, pooled = (module(image, project=True, pool=pool, normalize=False) for pool in (False, True))
+    save_golden("colipri", float_shapes(module.state_dict()), pooled=pooled, level=dense)
+
+
+def merlin() -> None:
+    """merlin-vlm's inflated ResNet of a small 2D one; it turns the axes itself."""
+    from merlin.models.i3res import I3ResNet
+    from torchvision.models.resnet import Bottleneck, ResNet
+
+    class Narrow(ResNet):
+        """torchvision's ResNet, a sixteenth as wide."""
+
+        def __init__(self) -> None:
+            super().__init__(Bottleneck, [1, 1, 1, 1])
+            self.inplanes = 4
+            self.conv1, self.bn1 = nn.Conv2d(3, 4, 7, 2, 3, bias=False), nn.BatchNorm2d(4)
+            for stage, blocks in enumerate(SIZES["merlin"]["blocks"]):
+                layer = self._make_layer(Bottleneck, 4 * 2**stage, blocks, stride=2 if stage else 1)
+                setattr(self, f"layer{stage + 1}", layer)
+
+    module = I3ResNet(Narrow(), class_nb=2, conv_class=True, return_skips=True)
+    module.classifier, module.contrastive_head = nn.Conv3d(128, 2, 1), nn.Conv3d(128, 3, 1)
+    module = filled(module)
+    skips = module(tensor(scaled(hounsfield("merlin", -1000, 1000), -1000, 1000)))[2]
+    shapes = {name: shape for name, shape in float_shapes(module.state_dict()).items() if name[:2] != "cl"}
+    shapes = {name: shape for name, shape in shapes.items() if not name.startswith("contrastive")}
+    save_golden("merlin", shapes, pooled=skips[-1].mean((2, 3, 4)), level=skips[-1])
+
+
+def suprem() -> None:
+    """MONAI's SegResNet."""
+    from monai.networks.nets import SegResNet
+
+    module = filled(SegResNet(init_filters=8, in_channels=1, out_channels=3, blocks_down=(1,) * 4, dropout_prob=0.0))
+    last, levels = module.encode(tensor(scaled(hounsfield("suprem", -175, 250), -175, 250)))
+    shapes = {name: shape for name, shape in float_shapes(module.state_dict()).items()
+              if name.startswith(("convInit", "down_layers"))}  # fmt: skip
+    save_golden("suprem", shapes, pooled=last.mean((2, 3, 4)), level=levels[-2])
+
+
+def voco() -> None:
+    """The transformer inside of MONAI's SwinUNETR, second version."""
+    from monai.networks.nets import SwinUNETR
+
+    module = SwinUNETR(1, 2, depths=(1,) * 4, num_heads=(1, 1, 2, 2), feature_size=12, use_v2=True)
+    swin = filled(module.swinViT)
+    levels = swin(tensor(scaled(hounsfield("voco", -175, 250), -175, 250)), module.normalize)
+    save_golden("voco", float_shapes(swin.state_dict()), pooled=levels[-1].mean((2, 3, 4)), level=levels[-1])
+
+
+def medicalnet() -> None:
+    """A twin of MedicalNet's ResNet-18: shortcuts of type A, stages 3 and 4 dilated by 2 and 4."""
+    encoder = build_encoder(
+        ENCODERS["medicalnet"].Settings.model_validate({"name": "medicalnet", **SIZES["medicalnet"]}), 1
+    )
+    names = float_shapes(encoder.body.state_dict())
+    weights = made_up_state(names)
+
+    def norm(x: Tensor, name: str) -> Tensor:
+        parts = [weights[f"{name}.{part}"] for part in ("running_mean", "running_var", "weight", "bias")]
+        return nn.functional.batch_norm(x, *parts)
+
+    conv = nn.functional.conv3d
+    x = tensor(slices_first(z_scores(hounsfield("medicalnet", -1024, 3071))))
+    x = nn.functional.max_pool3d(norm(conv(x, weights["conv1.weight"], stride=2, padding=3), "bn1").relu(), 3, 2, 1)
+    for stage, (step, far) in enumerate(((1, 1), (2, 1), (1, 2), (1, 4)), 1):
+        for number in range(2):
+            at, stride = f"layer{stage}.{number}", step if number == 0 else 1
+            y = conv(x, weights[f"{at}.conv1.weight"], stride=stride, padding=far, dilation=far)
+            y = conv(norm(y, f"{at}.bn1").relu(), weights[f"{at}.conv2.weight"], padding=far, dilation=far)
+            rest = nn.functional.avg_pool3d(x, 1, stride)
+            rest = torch.cat([rest, rest.new_zeros(1, y.shape[1] - x.shape[1], *y.shape[2:])], dim=1)
+            x = (norm(y, f"{at}.bn2") + rest).relu()
+    save_golden("medicalnet", names, pooled=x.mean((2, 3, 4)), level=back(x))
+
+
+def stunet() -> None:
+    """medim's STU-Net, its encoder."""
+    from medim.models.stu_net import DEFAULT_STRIDES, STUNet
+
+    module = STUNet(1, 2, [1] * 6, [4 * n for n in (1, 2, 4, 8, 16, 16)], DEFAULT_STRIDES, [[3, 3, 3]] * 6)
+    stages = filled(module.conv_blocks_context)
+    x = tensor(up_first(z_scores(hounsfield("stunet", -1024, 3071))))
+    levels = []
+    for stage in stages:
+        x = stage(x)
+        levels.append(x)
+    level = levels[-2].permute(0, 1, 4, 3, 2)
+    save_golden("stunet", float_shapes(stages.state_dict()), pooled=x.mean((2, 3, 4)), level=level)
+
+
+def nnunet(name: str, network: str, **arguments: object) -> None:
+    """The encoder of a network of nnU-Net's."""
+    from dynamic_network_architectures.architectures import unet
+
+    module = getattr(unet, network)(
+        1, 3, SIZES[name]["widths"], nn.Conv3d, 3, [1, 2, 2], num_classes=2, n_conv_per_stage_decoder=[1, 1],
+        conv_bias=True, norm_op=nn.InstanceNorm3d, norm_op_kwargs={"eps": 1e-5, "affine": True}, nonlin=nn.LeakyReLU,
+        nonlin_kwargs={"inplace": True}, **arguments,
+    )  # fmt: skip
+    unique = {name: tuple(value.shape) for name, value in module.encoder.named_parameters()}
+    module.encoder.load_state_dict(made_up_state(unique), strict=False)
+    levels = module.eval().encoder(tensor(up_first(z_scores(hounsfield(name, -1024, 3071)))))
+    save_golden(name, unique, pooled=levels[-1].mean((2, 3, 4)), level=levels[-2].permute(0, 1, 4, 3, 2))
+
+
+def nnssl() -> None:
+    """nnU-Net's residual encoder."""
+    nnunet("nnssl", "ResidualEncoderUNet", n_blocks_per_stage=list(SIZES["nnssl"]["blocks"]))
+
+
+def totalsegmentator() -> None:
+    """nnU-Net's plain encoder."""
+    nnunet("totalsegmentator", "PlainConvUNet", n_conv_per_stage=list(SIZES["totalsegmentator"]["convolutions"]))
+
+
+GOLDENS: tuple[Callable[[], None], ...] = (
+    ct_fm, spectre, tangerine, voxelfm, m3d_clip, colipri, merlin, suprem, voco, medicalnet, stunet, nnssl,
+    totalsegmentator,
+)  # fmt: skip
 
 if __name__ == "__main__":
     with torch.no_grad():
-        for name in sys.argv[1:] or list(GOLDENS):
-            GOLDENS[name]()
+        for answer in GOLDENS:
+            if answer.__name__ in (sys.argv[1:] or answer.__name__):
+                answer()

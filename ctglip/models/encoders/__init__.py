@@ -9,22 +9,29 @@ from ctglip.errors import CTGLIPError, ModelError
 from ctglip.models.encoders.base import Encoder, EncoderSettings
 from ctglip.models.encoders.biovil import BioViLEncoder, BioViLTEncoder
 from ctglip.models.encoders.cnn import CNN
+from ctglip.models.encoders.colipri import ColipriEncoder
 from ctglip.models.encoders.ct_clip import CTCLIPEncoder
 from ctglip.models.encoders.ct_fm import CTFMEncoder
 from ctglip.models.encoders.fvlm import FVLMEncoder
 from ctglip.models.encoders.hlip import HLIPEncoder
 from ctglip.models.encoders.m3d_clip import M3DClipEncoder
 from ctglip.models.encoders.masked_autoencoders import ECAMPEncoder, MAEEncoder, MRMEncoder
+from ctglip.models.encoders.medicalnet import MedicalNetEncoder
+from ctglip.models.encoders.merlin import MerlinEncoder
 from ctglip.models.encoders.mgca import MGCAEncoder, MGCAResNetEncoder
+from ctglip.models.encoders.nnssl import NNSSLEncoder
 from ctglip.models.encoders.nnunet import NNUNetEncoder
 from ctglip.models.encoders.rad_dino import RadDinoEncoder
 from ctglip.models.encoders.released import ReleasedEncoder
 from ctglip.models.encoders.resnet import ResNetEncoder
 from ctglip.models.encoders.spectre import SpectreEncoder
+from ctglip.models.encoders.stunet import STUNetEncoder
 from ctglip.models.encoders.swin import SwinEncoder
+from ctglip.models.encoders.swin_unetr import SuPreMEncoder, VoCoEncoder
 from ctglip.models.encoders.tangerine import TangerineEncoder
 from ctglip.models.encoders.timm2d import TimmEncoder
 from ctglip.models.encoders.torchvision2d import TorchvisionEncoder
+from ctglip.models.encoders.totalsegmentator import TotalSegmentatorEncoder
 from ctglip.models.encoders.vit import ViTEncoder
 from ctglip.models.encoders.voxelfm import VoxelFMEncoder
 
@@ -37,6 +44,14 @@ RELEASED: dict[str, type[ReleasedEncoder]] = {
     "m3d_clip": M3DClipEncoder,
     "fvlm": FVLMEncoder,
     "hlip": HLIPEncoder,
+    "colipri": ColipriEncoder,
+    "merlin": MerlinEncoder,
+    "suprem": SuPreMEncoder,
+    "voco": VoCoEncoder,
+    "medicalnet": MedicalNetEncoder,
+    "stunet": STUNetEncoder,
+    "nnssl": NNSSLEncoder,
+    "totalsegmentator": TotalSegmentatorEncoder,
 }
 """Encoders that others released, by the ``name`` of their settings; each has a card in ``configs/encoders``."""
 

@@ -66,7 +66,8 @@ class EncoderSettings(Settings):
         return {} if self.weights else {"partial": "weights are random"}
 
 
-CellAnchor = Literal["middle", "first"]
+EndOfStride = Literal["first", "last"]
+CellAnchor = Literal["middle", "first"] | tuple[EndOfStride, ...]
 """Where the middle of what a cell sees lies in its stride."""
 
 
@@ -80,7 +81,8 @@ class Encoder(nn.Module, ABC):
         token_dim: width of the tokens.
         strides: voxels of the input for one step on each level's grid, along each axis.
         anchor: where the middle of what a cell i sees lies: in the ``middle`` of its stride (patches), or at the
-            ``first`` voxel of it, which is where odd kernels with padding on both sides are centred.
+            ``first`` voxel of it, which is where odd kernels with padding on both sides are centred; or for each axis
+            the first or, where the network sees it backwards, the ``last``.
     """
 
     Settings: ClassVar[type[EncoderSettings]]

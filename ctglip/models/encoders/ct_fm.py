@@ -40,6 +40,7 @@ class CTFMEncoder(ReleasedEncoder):
         from monai.networks.nets.segresnet_ds import SegResEncoder
 
         self.network = SegResEncoder(init_filters=settings.filters, in_channels=1, blocks_down=settings.blocks)
+        self.anchor = self.kernel_anchor()
         self.level_channels = tuple(settings.filters * 2**level for level in range(len(settings.blocks)))
         self.token_dim = self.level_channels[-1]
         self.strides = tuple((2**level,) * 3 for level in range(len(settings.blocks)))

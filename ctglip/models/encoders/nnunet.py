@@ -160,7 +160,7 @@ def _residual(settings: NNUNetSettings) -> NNUNetSettings:
         "n_blocks_per_stage": list(settings.blocks),
         "n_conv_per_stage_decoder": [1] * (stages - 1),
     }
-    architecture = _architecture("ResidualEncoderUNet", dims, arguments)
+    architecture = unet_plan("ResidualEncoderUNet", dims, arguments)
     return settings.model_copy(update={"architecture": architecture, "axes": tuple(range(dims))})
 
 
@@ -222,10 +222,10 @@ def _old_architecture(plan: dict[str, Any]) -> dict[str, Any]:
         "n_conv_per_stage_decoder": plan["n_conv_per_stage_decoder"],
     }
     name = _known(f"{_NETWORKS}.{plan['UNet_class_name']}", _NETWORKS, _KNOWN_NETWORKS)
-    return _architecture(name, dims, arguments)
+    return unet_plan(name, dims, arguments)
 
 
-def _architecture(network: str, dims: int, arguments: dict[str, Any]) -> dict[str, Any]:
+def unet_plan(network: str, dims: int, arguments: dict[str, Any]) -> dict[str, Any]:
     """A network as plans of nnU-Net 2.5 write it: what differs, and what all of nnU-Net's networks have in common."""
     common = {
         "conv_op": f"torch.nn.modules.conv.Conv{dims}d",

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from ctglip.encoder_cards import CtEncoderInput, EncoderCard, encoder_card
-from ctglip.models.encoders.base import Encoder, EncoderSettings, VisionFeatures
+from ctglip.models.encoders.base import CellAnchor, Encoder, EncoderSettings, EndOfStride, VisionFeatures
 from ctglip.models.weights.matching import same_shape
 from ctglip.models.weights.reading import find_weights, read_state
 from ctglip.models.weights.scheme import KeyScheme, fill_by_scheme
@@ -29,6 +29,10 @@ class ReleasedSettings(EncoderSettings):
     """
 
     channel: int = 0
+
+    def unread(self) -> Mapping[str, str]:
+        """Fields that nothing reads."""
+        return {**super().unread(), **({"channel": "its window says which"} if self.spatial_dims == 3 else {})}
 
 
 class ReleasedEncoder(Encoder):
@@ -58,6 +62,11 @@ class ReleasedEncoder(Encoder):
     def card(self) -> EncoderCard:
         """What is known of the released encoder."""
         return encoder_card(self.settings.name)
+
+    @property
+    def released_files(self) -> tuple[str, ...]:
+        """Names of files with weights of this size, the usual one first."""
+        return self.card.files
 
     @property
     def body(self) -> nn.Module:
@@ -103,6 +112,12 @@ class ReleasedEncoder(Encoder):
         image = image.permute(0, 1, *(2 + axis for axis in order))
         return image.flip([2 + axis for axis in flips]) if flips else image
 
+    def kernel_anchor(self) -> CellAnchor:
+        """Where the cells of odd kernels are centred, along our axes (``Encoder.anchor``)."""
+        order, flips = axes_of(self.ct_input.orientation)
+        ends: list[EndOfStride] = ["last" if order.index(axis) in flips else "first" for axis in range(3)]
+        return tuple(ends)
+
     def turned(self, sizes: tuple[int, int, int]) -> tuple[int, ...]:
         """Sizes along the network's axes in the order of ours."""
         order, _ = axes_of(self.ct_input.orientation)
@@ -116,7 +131,7 @@ class ReleasedEncoder(Encoder):
 
     def fill_from(self, source: str) -> float:
         """From the released file."""
-        path = find_weights(source, self.card.hub, self.card.files)
+        path = find_weights(source, self.card.hub, self.released_files)
         return fill_by_scheme(self.network, read_state(path), self.scheme, source, self.settings.partial, self.fit)
 
     @staticmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -40,6 +41,10 @@ class SpectreSettings(ReleasedSettings):
     crop: tuple[int, int, int] | None = (128, 128, 64)
     combine: bool = False
     combiner_depth: int = 4
+
+    def unread(self) -> Mapping[str, str]:
+        """Fields that nothing reads."""
+        return {**super().unread(), **({} if self.combine else {"combiner_depth": "combine is false"})}
 
 
 class SpectreNetwork(nn.Module):

@@ -30,7 +30,7 @@ class PatchEmbedding(nn.Module):
 
 
 @dataclass(frozen=True)
-class Rotation:
+class TokenRotation:
     """Sines and cosines of the angles that each token is turned by, ``[n, d]``, and which numbers are turned."""
 
     sin: Tensor
@@ -70,13 +70,13 @@ class AxialRotation(nn.Module):
         powers = 2 * torch.arange(head_dim // 6, dtype=torch.float32) / (head_dim // 3)
         self.register_buffer("periods", base**powers)
 
-    def forward(self, grid: tuple[int, ...]) -> Rotation:
+    def forward(self, grid: tuple[int, ...]) -> TokenRotation:
         """The angles of a grid's cells."""
         axes = [(torch.arange(n, device=self.periods.device) + 0.5) * 2 / n - 1 for n in grid]
         position = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).flatten(0, 2)
         angles = (2 * math.pi * position[:, :, None] / self.periods.float()).flatten(1)
         angles = angles.tile(2) if self.pairs == "halves" else angles.repeat_interleave(2, dim=1)
-        return Rotation(angles.sin(), angles.cos(), self.pairs)
+        return TokenRotation(angles.sin(), angles.cos(), self.pairs)
 
 
 class TokenAttention(nn.Module):
@@ -98,7 +98,7 @@ class TokenAttention(nn.Module):
             self.qkv = nn.Linear(width, 3 * width, bias)
         self.proj = nn.Linear(width, width)
 
-    def forward(self, x: Float[Tensor, "b n d"], rotation: Rotation | None = None) -> Float[Tensor, "b n d"]:
+    def forward(self, x: Float[Tensor, "b n d"], rotation: TokenRotation | None = None) -> Float[Tensor, "b n d"]:
         """Tokens that looked at each other."""
         joined = torch.cat([self.q(x), self.kv(x)], dim=-1) if self.split else self.qkv(x)
         query, key, value = joined.unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
@@ -153,14 +153,14 @@ class TokenBlock(nn.Module):
         self.ls1 = nn.Identity() if scale is None else LayerScale(width, scale)
         self.ls2 = nn.Identity() if scale is None else LayerScale(width, scale)
 
-    def forward(self, x: Float[Tensor, "b n d"], rotation: Rotation | None = None) -> Float[Tensor, "b n d"]:
+    def forward(self, x: Float[Tensor, "b n d"], rotation: TokenRotation | None = None) -> Float[Tensor, "b n d"]:
         """Tokens in, tokens out."""
         x = x + self.ls1(self.attn(self.norm1(x), rotation))
         return x + self.ls2(self.mlp(self.norm2(x)))
 
 
 def middle_and_last(
-    blocks: nn.ModuleList, x: Tensor, rotation: Rotation | None, run: RunStage, middle: int | None = None
+    blocks: nn.ModuleList, x: Tensor, rotation: TokenRotation | None, run: RunStage, middle: int | None = None
 ) -> tuple[Tensor, Tensor]:
     """Tokens after half of some blocks (or so many), and after all; a block may be run with checkpointing."""
     half = x
@@ -174,7 +174,7 @@ def middle_and_last(
 class _Turned(nn.Module):
     """A block with its rotation, as a function of the tokens alone."""
 
-    def __init__(self, block: nn.Module, rotation: Rotation) -> None:
+    def __init__(self, block: nn.Module, rotation: TokenRotation) -> None:
         super().__init__()
         self.block, self.rotation = block, rotation
 

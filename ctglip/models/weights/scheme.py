@@ -100,12 +100,16 @@ def fill_by_scheme(
     share = copy_matched(network, found, source, partial)
     unknown = [name for name in (*outside, *found.unexpected) if not name.endswith(COUNTERS)]
     if dropped or unknown:
-        _LOG.info("%s: left out: %s.", source, listed((*dropped, *unknown)))
+        _LOG.log(
+            logging.WARNING if unknown else logging.INFO, "%s: left out: %s.", source, listed((*unknown, *dropped))
+        )
     return share
 
 
 def _exact(network: nn.Module, given: State, fit: FitWeight) -> Match:
-    mine = {name: value for name, value in network.state_dict().items() if not name.endswith(COUNTERS)}
+    saved = network.state_dict().keys()
+    mine = dict((*network.named_parameters(), *network.named_buffers()))  # each once, though some have two names
+    mine = {name: value for name, value in mine.items() if name in saved and not name.endswith(COUNTERS)}
     found, misfits = {}, []
     for name, value in given.items():
         if name in mine:
