@@ -17,6 +17,7 @@ from ctglip.ct.recipe import CtRecipe
 from ctglip.errors import MaskError
 from ctglip.types import LabelMap, QualityCheck, Scan
 from ctglip.vocabulary.organs import OrganDictionary
+from tests.ct import torso
 
 STRUCTURES = {"liver": 5, "spleen": 1, "heart": 51, "lumbar vertebrae 3 (l3)": 29, "right kidney": 2}
 
@@ -104,3 +105,18 @@ def test_an_axis_that_was_turned_without_its_header_is_caught_by_anatomy(
     rows = organ_table(masks.labels, phantom.hu, phantom.affine, organs)
     found = {check.code for check in (*checks, *check_masks(rows)) if check.severity == "error"}
     assert found & {"left_right", "organ_hu", "masks_unlike_anatomy"}
+
+
+def test_a_scan_and_masks_that_both_lost_their_headers_are_refused_by_anatomy(
+    organs: OrganDictionary, tmp_path: Path
+) -> None:
+    """Slices first and voxels of 1 mm, as preprocessed volumes have been published: their grids agree, and are wrong."""
+    whole = torso.scan()
+    folder = tmp_path / "seg_a"
+    folder.mkdir()
+    for organ in ("liver", "spleen", "heart", "kidney_left", "kidney_right", "aorta"):
+        mask = np.moveaxis(torso.inside(organ), 2, 0).astype(np.uint8)
+        nib.save(nib.Nifti1Image(np.ascontiguousarray(mask), np.eye(4)), folder / f"{organ}.nii.gz")
+    scan = Scan(np.ascontiguousarray(np.moveaxis(whole.hu, 2, 0)), np.eye(4))
+    _, checks = read_masks(folder, scan, CtRecipe(), organs)
+    assert [check.code for check in checks if check.severity == "error"] == ["masks_unlike_anatomy"]
