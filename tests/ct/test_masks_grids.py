@@ -110,7 +110,7 @@ def test_an_axis_that_was_turned_without_its_header_is_caught_by_anatomy(
 def test_a_scan_and_masks_that_both_lost_their_headers_are_refused_by_anatomy(
     organs: OrganDictionary, tmp_path: Path
 ) -> None:
-    """Slices first and voxels of 1 mm, as preprocessed volumes have been published: their grids agree, and are wrong."""
+    """Slices first and voxels of 1 mm, as preprocessed volumes were published: their grids agree, and are wrong."""
     whole = torso.scan()
     folder = tmp_path / "seg_a"
     folder.mkdir()
