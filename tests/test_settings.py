@@ -67,10 +67,12 @@ SIZES: dict[str, Any] = {
     "widths": lambda v: [8 * (n + 1) for n in range(len(v))],
     "blocks": lambda v: [min(n, 1) for n in v],
     "layers": lambda v: [1] * len(v) if isinstance(v, list) else 1,
-    "patch": lambda v: 8,
-    "image_size": lambda v: v if v == 32 else 16,
+    "patch": lambda v: 8 if isinstance(v, int) else [8] * len(v),
+    "slices": lambda v: 8,
+    "image_size": lambda v: 32 if isinstance(v, int) else [32] * len(v),
     "dim": lambda v: 48,
-    "depth": lambda v: 2,
+    "depth": lambda v: 4,
+    "read": lambda v: [0, 1, 2],
     "heads": lambda v: 2,
     "hidden": lambda v: 32,
     "width": lambda v: 32,
@@ -211,8 +213,21 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def small(name: str, bert: Path) -> PretrainConfig:
     """A shipped config with small sizes."""
     config = load_settings(PretrainConfig, name)
-    own = {"text": {"name": str(bert), "max_length": 60}, "loop": {"device": "cpu", "threads": 1, "precision": "fp32"}}
-    return validate(PretrainConfig, merge(shrunk(config.model_dump(mode="json")), own), name)
+    return validate(PretrainConfig, without_downloads(shrunk(config.model_dump(mode="json")), bert), name)
+
+
+def without_downloads(tree: dict[str, Any], bert: Path) -> dict[str, Any]:
+    """A config with a text encoder that is there, no weights, and organs of tiny stores."""
+    own: dict[str, Any] = {
+        "text": {"name": str(bert), "max_length": 60},
+        "model": {"encoder": {"weights": None}},
+        "loop": {"device": "cpu", "threads": 1, "precision": "fp32"},
+    }
+    if tree["text"]["train"]["name"] == "lora":
+        own["text"]["train"] = {"name": "lora", "layers": ["query", "key", "value", "dense"]}
+    if tree["data"]["organs"] and "liver" not in tree["data"]["organs"]:
+        own["data"] = {"organs": ["liver", "spleen", "kidney_left"]}
+    return merge(tree, own)
 
 
 def built(config: PretrainConfig, store: Path, run: Path) -> None:

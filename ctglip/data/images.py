@@ -18,7 +18,7 @@ from ctglip.data.augment import augment_hu
 from ctglip.data.cxr import CxrDataSettings, CxrInput, cxr_input, stored_edge
 from ctglip.data.cxr_window import cxr_window
 from ctglip.data.reader import CachedReader
-from ctglip.data.scans import ScanCut, ScanDataSettings, ScanSettings, cut_scan, render_scans
+from ctglip.data.scans import ScanBatchSettings, ScanCut, ScanDataSettings, ScanSettings, cut_scan, render_scans
 from ctglip.store.shards import PixelBox
 from ctglip.store.tables import Store
 from ctglip.types import Finding, OrganRow
@@ -132,13 +132,8 @@ class ScanImages(StudyImages[ScanCut]):
         self, hu: np.ndarray, labels: np.ndarray | None, boxes: np.ndarray, rng: np.random.Generator | None
     ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
         """A scan, shifted (what comes in at a face repeats that face), with its labels and boxes."""
-        reach = self.settings.shift_voxels
-        if rng is not None and reach:
-            steps = rng.integers(-reach, reach + 1, 3)
-            index = np.ix_(*(np.clip(np.arange(n) + by, 0, n - 1) for n, by in zip(hu.shape, steps, strict=True)))
-            hu, labels = hu[index], None if labels is None else labels[index]
-            boxes = np.clip(boxes - np.repeat(steps, 2), 0, np.repeat(hu.shape, 2)).astype(np.float32)
         if rng is not None:
+            hu, labels, boxes = moved(hu, labels, boxes, self.settings, rng)
             hu = augment_hu(hu[None], self.settings.shift_hu, self.settings.noise_hu, rng)[0]
         return render_scans(hu, self.settings.input), labels, boxes
 
@@ -170,6 +165,35 @@ class CxrImages(StudyImages[CxrInput]):
     def sentences(self, findings: Sequence[Finding]) -> dict[str, tuple[int, ...]]:
         """See ``StudyImages``."""
         return sentences_by_region(findings)
+
+
+def moved(
+    hu: np.ndarray,
+    labels: np.ndarray | None,
+    boxes: Float[np.ndarray, "m 6"],
+    settings: ScanBatchSettings,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray | None, Float[np.ndarray, "m 6"]]:
+    """A scan shifted and mirrored, with its labels and boxes.
+
+    Args:
+        hu, labels: of one grid.
+        boxes: ``(x0, x1, y0, y1, z0, z1)`` in its voxels.
+        settings: how far, and how often.
+        rng: draws it.
+    """
+    reach = np.broadcast_to(settings.shift_voxels, 3)
+    if reach.any():
+        steps = rng.integers(-reach, reach + 1)
+        index = np.ix_(*(np.clip(np.arange(n) + by, 0, n - 1) for n, by in zip(hu.shape, steps, strict=True)))
+        hu, labels = hu[index], None if labels is None else labels[index]
+        boxes = np.clip(boxes - np.repeat(steps, 2), 0, np.repeat(hu.shape, 2)).astype(np.float32)
+    mirrored: list[int] = np.flatnonzero(rng.random(3) < settings.flip).tolist() if settings.flip else []
+    for axis in mirrored:
+        hu, labels = np.flip(hu, axis), None if labels is None else np.flip(labels, axis)
+        boxes = boxes.copy()
+        boxes[:, 2 * axis : 2 * axis + 2] = hu.shape[axis] - boxes[:, [2 * axis + 1, 2 * axis]]
+    return hu, None if labels is None else np.ascontiguousarray(labels), boxes
 
 
 def has_extent(boxes: Float[np.ndarray, "v m e"]) -> Bool[np.ndarray, " m"]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from jaxtyping import Float, Int16, Num, UInt8
@@ -64,7 +64,10 @@ class ScanBatchSettings(Settings):
             sentence of it, drawn anew at each step.
         keep_gb: memory for scans that were cut; beyond it they are read from the store again.
         copies: views of each scan, changed independently of each other; for objectives that compare views.
-        shift_voxels: largest shift of a view along each axis.
+        shift_voxels: largest shift of a view along each axis, or along x, y, z (SPECTRE's 64, 64, 32). What comes in at
+            a face repeats that face.
+        flip: share of views that are mirrored along each axis. It contradicts the sides that reports name (fVLM's 0.2,
+            SPECTRE's 0.5).
         shift_hu: standard deviation of a shift of all HU of a view.
         noise_hu: standard deviation of noise on each voxel.
         tags: which list of tags a report is read for, ``tags`` (ASG's 40) or ``entities`` (ECAMP's).
@@ -74,7 +77,8 @@ class ScanBatchSettings(Settings):
     text: Literal["report", "sentence"] = "report"
     keep_gb: float = Field(default=4.0, ge=0)
     copies: int = Field(default=1, ge=1, le=4)
-    shift_voxels: int = Field(default=0, ge=0)
+    shift_voxels: Annotated[int, Field(ge=0)] | tuple[int, int, int] = 0
+    flip: float = Field(default=0.0, ge=0, le=1)
     shift_hu: float = Field(default=5.0, ge=0)
     noise_hu: float = Field(default=0.0, ge=0)
     tags: TagList = "tags"

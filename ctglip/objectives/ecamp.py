@@ -63,6 +63,7 @@ from ctglip.objectives.base import (
 )
 from ctglip.objectives.texts import Texts
 from ctglip.reports.entities import EntityContext, EntitySettings, entity_templates, entity_words, with_context
+from ctglip.reports.released_sentences import read_released
 from ctglip.reports.wordpiece import WordPieces, WordPieceSettings, pieces_for
 
 
@@ -181,7 +182,9 @@ class Ecamp(Objective):
         self.channels = model.inputs.in_channels
         self.texts = Texts(bank)
         self.pieces = pieces
-        self.context = EntityContext(self.settings.entities, folder)
+        entities = self.settings.entities
+        self.context = EntityContext(entities, folder)
+        self.released = None if entities.released is None else read_released(entities.released, entities.cohort)
         self.masker = EntityMasker(pieces, entity_words(self.settings.entities.entities), self.settings.masking)
         decoding, vit = self.settings.image, self.encoder.settings
         assert isinstance(vit, ViTSettings)
@@ -209,7 +212,7 @@ class Ecamp(Objective):
         grid = self._grid(tuple(image.shape[2:]))
         ratio = self.settings.image.ratio
         visible_patches = [torch.from_numpy(draw_patches(prod(grid), ratio, rng)) for rng in generators]
-        words, found = self._words(ids, generators)
+        words, found = self._words(ids, generators, [_study(sample) for sample in samples])
         number, used = torch.tensor(ids), slice(self._length(words))
         return MaskedBatch(
             text_id=number,
@@ -234,17 +237,22 @@ class Ecamp(Objective):
         return max(int((one != self.pieces.pad).sum()) for one in words)
 
     def _words(
-        self, ids: Sequence[int], generators: Sequence[np.random.Generator]
+        self, ids: Sequence[int], generators: Sequence[np.random.Generator], names: Sequence[str]
     ) -> tuple[list[np.ndarray], list[MaskedWords]]:
         """Each text with its entities' sentences put in, and with its holes."""
         there = [number for number in ids if number >= 0]
         text_of = dict(zip(there, self.texts.bank.texts(torch.tensor(there, dtype=torch.long)), strict=True))
-        context = dict(zip(text_of, self.context(list(text_of.values())), strict=True))
+        sentences: dict[int, list[str]] = {}
+        if self.released is None:
+            distilled = self.context(list(text_of.values()))
+            sentences = {number: list(one.values()) for number, one in zip(text_of, distilled, strict=True)}
         words, found = [], []
-        for number, rng in zip(ids, generators, strict=True):
+        for number, rng, name in zip(ids, generators, names, strict=True):
             text = ""
             if number >= 0:
-                text = with_context(text_of[number], context[number].values(), rng, self.settings.context)
+                of_others = self.released and [self.released.get(name, "")]
+                put_in = sentences[number] if of_others is None else of_others
+                text = with_context(text_of[number], put_in, rng, self.settings.context)
             cut = self.pieces(text)
             words.append(cut.ids)
             found.append(self.masker(cut, rng))
@@ -365,6 +373,11 @@ class EcampOrgans(Ecamp):
 def _name(sample: OrganSample | StudySample) -> str:
     """What tells a sample from the others of its batch, whatever the ranks."""
     return sample.study_id if isinstance(sample, StudySample) else f"{sample.study_index}/{sample.organ_id}"
+
+
+def _study(sample: OrganSample | StudySample) -> str:
+    """The study of a whole image; nothing for crops, which released sentences do not name."""
+    return sample.study_id if isinstance(sample, StudySample) else ""
 
 
 def _stacked(values: Sequence[np.ndarray]) -> Tensor:

@@ -53,10 +53,21 @@ class EntitySettings(Settings):
     Attributes:
         entities: ``cxr`` (ECAMP's 44) or ``ct``.
         llm: a language model on your own machine; the rule parser reads where it is None.
+        released: file of sentences that others distilled, by study (``reports.released_sentences``), in place of
+            either; studies that it does not name have none.
+        cohort: cohort table whose image paths name the studies of that file (MIMIC-CXR).
     """
 
     entities: Literal["cxr", "ct"] = "cxr"
     llm: LLMSettings | None = None
+    released: Path | None = None
+    cohort: Path | None = None
+
+    def unread(self) -> Mapping[str, str]:
+        """Fields that nothing reads."""
+        if self.released is None:
+            return {"cohort": "released is not set"}
+        return {"llm": "released is set"}
 
 
 @functools.cache

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from ctglip.data.crops import AIR_HU
-from ctglip.data.images import scan_reader
-from ctglip.data.scans import ScanSettings, cut_scan, render_scans
+from ctglip.data.images import moved, scan_reader
+from ctglip.data.scans import ScanDataSettings, ScanSettings, cut_scan, render_scans
 from ctglip.errors import StoreError
 from ctglip.store.format import study_path
 from ctglip.types import OrganRow
@@ -93,3 +93,20 @@ def test_a_damaged_scan_is_named_and_too_many_end_it(tmp_path: Path, keep_gb: fl
         assert [failure.study_id for failure in reader.failures] == [names[1]]
     with pytest.raises(StoreError, match=f"1 of 6 studies cannot be read \\({names[1]}\\)"):
         scan_reader(store, settings, names, keep_gb, 1).read(names)
+
+
+def test_boxes_and_labels_go_along_when_a_scan_is_shifted_and_mirrored():
+    hu, labels = np.zeros((2, 16, 12, 10), np.int16)
+    hu[5:9, 3:6, 2:7] = labels[5:9, 3:6, 2:7] = 1
+    settings = ScanDataSettings(shift_voxels=(2, 1, 0), flip=0.5)
+    seen = set()
+    for seed in range(30):
+        box = np.array([[5, 9, 3, 6, 2, 7]], np.float32)
+        moved_hu, moved_labels, boxes = moved(hu, labels, box, settings, np.random.default_rng(seed))
+        assert moved_labels is not None
+        np.testing.assert_array_equal(moved_hu, moved_labels)
+        for axis, place in enumerate(np.nonzero(moved_hu)):
+            assert (place.min(), place.max() + 1) == tuple(boxes[0, 2 * axis : 2 * axis + 2])
+        seen.add(tuple(boxes[0]))
+    assert {box[4:] for box in seen} == {(2, 7), (3, 8)}, "mirrored along z, and not shifted"
+    assert len({box[0] for box in seen}) > 5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -375,3 +376,15 @@ def test_entities_descriptors_are_told_from_the_picture(bank):
         right[name] = (said == found["words"])[asked].float().mean().item()
     assert right["own"] > 0.85
     assert right["another's"] < 0.35
+
+
+def test_released_sentences_are_put_into_the_report_of_their_study(bank, tmp_path):
+    samples = studies(bank, 2, 2)
+    (tmp_path / "released.json").write_text(json.dumps({samples[0].study_id: text_of(3)}))
+    entities = {"entities": {"released": tmp_path / "released.json"}, "context": 1.0}
+    objective = ecamp(bank, 2, **entities)
+    plain = ecamp(bank, 2, context=0.0)
+    longer, same = ((objective.collate(samples).words[i] != objective.pieces.pad).sum() for i in (0, 1))
+    before = (plain.collate(samples).words != plain.pieces.pad).sum(1)
+    assert longer > before[0], "its sentences stand in the report"
+    assert same == before[1], "the file does not name it"

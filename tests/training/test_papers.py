@@ -19,7 +19,7 @@ from ctglip.training.launch import pretrain
 from ctglip.training.recipe import PretrainConfig
 from ctglip.training.tracking import read_metrics
 from ctglip.vocabulary.organs import load_organs
-from tests.test_settings import shrunk
+from tests.test_settings import shrunk, without_downloads
 from tests.training.conftest import ORGANS
 
 PAPERS = [name for name in shipped_configs() if name.startswith("papers/")]
@@ -105,18 +105,14 @@ def test_values_are_compared_as_what_they_mean() -> None:
 
 def shrunken(name: str, bert: Path) -> PretrainConfig:
     """The recipe with small sizes, without weights and texts that would be fetched."""
-    tree = shrunk(resolved(name))
+    full = resolved(name)
     own = {
-        "text": {"name": str(bert), "max_length": 60},
-        "model": {"encoder": {"weights": None}},
-        "loop": {"steps": 2, "log_every": 1, "device": "cpu", "threads": 1, "pairs": 0, "tensorboard": False},
-        "data": {"organs": ORGANS} if tree["data"]["name"] == "scans" else {},
+        "loop": {"steps": 2, "log_every": 1, "pairs": 0, "tensorboard": False, "precision": full["loop"]["precision"]},
+        "data": {"organs": ORGANS} if full["data"]["name"] == "scans" else {},
     }
     if name == "papers/imitate":
         own["objective"] = {"aggregation": {"tokens": 200}}
-    if tree["text"]["train"]["name"] == "lora":
-        own["text"]["train"] = {"name": "lora", "layers": ["query", "key", "value", "dense"]}
-    return validate(PretrainConfig, merge(tree, own), name)
+    return validate(PretrainConfig, merge(without_downloads(shrunk(full), bert), own), name)
 
 
 @pytest.mark.parametrize("name", PAPERS)
