@@ -32,7 +32,7 @@ from ctglip.training.assembly import assemble
 from ctglip.training.launch import pretrain
 from ctglip.training.optim import OptimSettings, build_optimizer
 from ctglip.training.recipe import DATA, PretrainConfig
-from ctglip.training.schedule import learning_rate
+from ctglip.training.schedule import learning_rate, timed
 from ctglip.training.trainer import LoopSettings
 from ctglip.training.validation import build_validation
 from tests.inference.tiny_cxr import cxr_release, saved
@@ -235,7 +235,7 @@ def built(config: PretrainConfig, store: Path, run: Path) -> None:
     parts = assemble(Store.open(store), run, config, "cpu")
     parts.objective(parts.batch(0))
     build_optimizer(parts.objective, config.optim)
-    learning_rate(9, 10, config.optim.model_copy(update={"warmup": 1}))
+    learning_rate(9, 10, timed(config.optim, 10, 5).model_copy(update={"warmup": 1}))
     if parts.release.aligned:
         build_validation(Store.open(store), parts.release, parts.dictionaries, config.data)
 
