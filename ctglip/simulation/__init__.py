@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ctglip.simulation.cxr import CxrSettings as CxrSettings
     from ctglip.simulation.cxr import SimulatedCxr as SimulatedCxr
     from ctglip.simulation.cxr import simulate_radiograph as simulate_radiograph
-    from ctglip.simulation.levels import judged_pairs as judged_pairs
+    from ctglip.simulation.levels import comparable_pairs as comparable_pairs
     from ctglip.simulation.levels import level_settings as level_settings
     from ctglip.simulation.study import SimulatedStudy as SimulatedStudy
     from ctglip.simulation.study import SimulationSettings as SimulationSettings

@@ -104,8 +104,8 @@ ScanStep = Callable[[Shot, np.random.Generator], None]
 def acquire(scene: Scene, plan: Acquisition, rng: np.random.Generator) -> Shot:
     """A scan of a scene. Each step draws from its own random numbers, so that none moves another."""
     shot = Shot(scene.hu, scene.labels, scene.spacing_mm, plan, scene.anatomy.noise)
-    for step, own in zip(STEPS, rng.spawn(len(STEPS)), strict=True):
-        step(shot, own)
+    for step, stream in zip(STEPS, rng.spawn(len(STEPS)), strict=True):
+        step(shot, stream)
     return shot
 
 
@@ -120,8 +120,8 @@ def _slices(shot: Shot, _rng: np.random.Generator) -> None:
     if parts == 1:
         return
     x, y, z = shot.hu.shape
-    whole = shot.hu[:, :, : z // parts * parts]
-    shot.hu = whole.reshape(x, y, z // parts, parts).mean(3)
+    layers = shot.hu[:, :, : z // parts * parts]
+    shot.hu = layers.reshape(x, y, z // parts, parts).mean(3)
     shot.labels = np.ascontiguousarray(shot.labels[:, :, parts // 2 :: parts][:, :, : z // parts])
     shot.spacing_mm = (*shot.spacing_mm[:2], shot.spacing_mm[2] * parts)
 

@@ -33,16 +33,16 @@ def level_settings(level: Difficulty, config: Path | None = None, changes: Seque
     return validate(SimulationSettings, tree, str(config or f"level {level}"))
 
 
-def judged_pairs(held_out: Anatomy, training: Sequence[Anatomy]) -> tuple[str, ...]:
+def comparable_pairs(held_out: Anatomy, training: Sequence[Anatomy]) -> tuple[str, ...]:
     """The ``organ:abnormality`` pairs that can be judged on an anatomy after training on others.
 
     A pair counts where its organ stands whole in the anatomy held out and in at least one of the training anatomies.
     """
-    taught = {kind.pair for anatomy in training for kind in possible_kinds(anatomy) if _whole(anatomy, kind)}
-    return tuple(kind.pair for kind in possible_kinds(held_out) if kind.pair in taught and _whole(held_out, kind))
+    taught = {kind.pair for anatomy in training for kind in possible_kinds(anatomy) if _is_complete(anatomy, kind)}
+    return tuple(kind.pair for kind in possible_kinds(held_out) if kind.pair in taught and _is_complete(held_out, kind))
 
 
-def _whole(anatomy: Anatomy, kind: Kind) -> bool:
+def _is_complete(anatomy: Anatomy, kind: Kind) -> bool:
     """Whether the pair's organ ends inside of the anatomy's grid, but for a few voxels."""
     table = lookup([kind.needs or kind.organ])
     cut = sum(int(table[face].sum()) for face in _faces(anatomy.labels))

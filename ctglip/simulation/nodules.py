@@ -53,8 +53,8 @@ def _spot(
     if chance < rates.pleura + rates.vessel:
         mask = scene.mask([lobe], box)
         inner = eroded(mask)
-        wanted = mask & ~inner if chance < rates.pleura else eroded(inner) & (scene.hu[box] > -450)
-        voxels = np.argwhere(wanted)
+        chosen = mask & ~inner if chance < rates.pleura else eroded(inner) & (scene.hu[box] > -450)
+        voxels = np.argwhere(chosen)
         if len(voxels):
             return (voxels[rng.integers(len(voxels))] + [part.start for part in box]).astype(float)
     return scene.spot([lobe], radius, rng, 0.95)

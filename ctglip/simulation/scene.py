@@ -219,8 +219,8 @@ class Scene:
         """How many points a voxel is averaged from, along each axis; large lesions need fewer."""
         if not self.style.supersample_mm:
             return np.ones(3, int)
-        wanted = np.ceil(self.edges / max(self.style.supersample_mm, float((radii * self.edges).min()) / 8))
-        return np.maximum(wanted, 1).astype(int)
+        counts = np.ceil(self.edges / max(self.style.supersample_mm, float((radii * self.edges).min()) / 8))
+        return np.maximum(counts, 1).astype(int)
 
     def size_mm(self, rng: np.random.Generator, low: float, high: float) -> float:
         """A radius between the smallest and the largest of a kind of lesion."""

@@ -97,8 +97,8 @@ def draw_masks(
     if settings == MaskSettings():
         return labels, []
     drawing = Drawing(labels.copy(), hu, spacing_mm, settings)
-    for fault, own in zip(FAULTS, rng.spawn(len(FAULTS)), strict=True):
-        fault(drawing, own)
+    for fault, stream in zip(FAULTS, rng.spawn(len(FAULTS)), strict=True):
+        fault(drawing, stream)
     return drawing.labels, drawing.faults
 
 

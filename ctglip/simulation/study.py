@@ -267,11 +267,11 @@ def _photograph(
     Returns:
         the scan, its true labels, and the place in mm of the scene's first voxel.
     """
-    rng, own = _rng(seed, index, _IMAGE, 1), _rng(seed, patient, _IMAGE, 2)
-    offset_hu = own.normal(0, settings.organ_hu, 256).astype(np.float32)
+    rng, personal = _rng(seed, index, _IMAGE, 1), _rng(seed, patient, _IMAGE, 2)
+    offset_hu = personal.normal(0, settings.organ_hu, 256).astype(np.float32)
     offset_hu[0] = 0
-    offset_hu[10:15] = own.normal(0, 14)
-    offset_hu[25:51] = offset_hu[92:117] = own.normal(0, 12)
+    offset_hu[10:15] = personal.normal(0, 14)
+    offset_hu[25:51] = offset_hu[92:117] = personal.normal(0, 12)
     scene.hu = hu = scene.hu + offset_hu[scene.labels]
     labels, spacing = scene.labels, scene.spacing_mm
     if plan is None:

@@ -11,7 +11,9 @@ import pytest
 from ctglip.simulation.anatomy import load_template
 from ctglip.simulation.cohort import simulate_cohort
 from ctglip.simulation.labels import number
+from ctglip.simulation.levels import comparable_pairs, level_settings
 from ctglip.simulation.study import SimulationSettings, simulate_study
+from ctglip.simulation.torso import built_in_anatomy
 
 DATA = Path(os.environ.get("CTGLIP_REAL_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
 PATIENT_A = DATA / "ct" / "patient_a_abdomen"
@@ -36,3 +38,21 @@ def test_patient_a_as_a_template() -> None:
 def test_a_cohort_from_patient_a(tmp_path: Path) -> None:
     simulate_cohort(tmp_path, 2, seed=1, template=TEMPLATE)
     assert (tmp_path / "montage.png").stat().st_size > 50_000
+
+
+def test_patient_a_at_the_hard_level() -> None:
+    template = load_template(*TEMPLATE)
+    settings = level_settings("hard")
+    studies = [simulate_study(4, index, settings, template, pairs=()) for index in range(4)]
+    assert {study.about["anatomy"] for study in studies} == {"template"}
+    aorta: dict[str, list[float]] = {"native": [], "arterial": [], "portal": []}
+    for study in studies:
+        inside = study.labels.labels == number("aorta")
+        aorta[study.about["phase"]].append(float(np.median(study.scan.hu[inside])))
+    assert max(aorta["native"]) < 80 < 150 < min(aorta["arterial"])
+
+
+def test_pairs_judged_on_patient_a_are_those_of_her_whole_organs() -> None:
+    pairs = comparable_pairs(load_template(*TEMPLATE), [built_in_anatomy(0, False)])
+    assert "kidney_left:renal_stone" in pairs
+    assert not [pair for pair in pairs if pair.startswith(("liver:", "spleen:", "aorta:", "heart:", "lung"))]

@@ -12,7 +12,7 @@ from ctglip.errors import CTGLIPError
 from ctglip.simulation.anatomy import Anatomy
 from ctglip.simulation.labels import number
 from ctglip.simulation.lesions import possible_kinds
-from ctglip.simulation.levels import judged_pairs, level_settings
+from ctglip.simulation.levels import comparable_pairs, level_settings
 from ctglip.simulation.study import SimulationSettings, anatomy_of, simulate_study
 from ctglip.simulation.torso import body_plans, built_in_anatomy
 
@@ -78,14 +78,14 @@ def test_bodies_stay_human(bodies: dict[str, Anatomy], kind: str) -> None:
 
 def test_pairs_are_judged_where_the_organ_stands_whole_in_both(bodies: dict[str, Anatomy]) -> None:
     training = [bodies["standard"], bodies["obese"]]
-    everything = judged_pairs(bodies["standard"], [bodies["obese"]])
+    everything = comparable_pairs(bodies["standard"], [bodies["obese"]])
     assert len(everything) == 25
-    assert "kidney_left:renal_cyst" not in judged_pairs(bodies["missing_organs"], training)
-    assert "kidney_right:renal_cyst" in judged_pairs(bodies["missing_organs"], training)
-    assert "gallbladder:gallstone" not in judged_pairs(bodies["standard"], [bodies["missing_organs"]])
+    assert "kidney_left:renal_cyst" not in comparable_pairs(bodies["missing_organs"], training)
+    assert "kidney_right:renal_cyst" in comparable_pairs(bodies["missing_organs"], training)
+    assert "gallbladder:gallstone" not in comparable_pairs(bodies["standard"], [bodies["missing_organs"]])
     top = int(_centre(bodies["standard"], "liver")[2] / 2.5)
     cut = replace(bodies["standard"], hu=bodies["standard"].hu[..., :top], labels=bodies["standard"].labels[..., :top])
-    pairs = judged_pairs(cut, training)
+    pairs = comparable_pairs(cut, training)
     assert not [pair for pair in pairs if pair.startswith(("liver:", "aorta:"))]
     assert "urinary_bladder:bladder_stone" in pairs
 
