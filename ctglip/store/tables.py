@@ -14,6 +14,7 @@ from ctglip.errors import StoreError
 from ctglip.files import atomic_path
 from ctglip.store.format import (
     INFO,
+    LATER,
     SPLITS_SCHEMA,
     STUDIES,
     TABLES,
@@ -171,7 +172,8 @@ def _held(store: Store) -> dict[str, str]:
     """The studies that the tables hold, id -> checksum (empty for those of another recipe); none where a table is
     missing or damaged."""
     try:
-        if any(store.table(name).is_empty() and not table_path(store.path, name).is_file() for name in TABLES):
+        needed = [name for name in TABLES if name not in LATER]
+        if any(store.table(name).is_empty() and not table_path(store.path, name).is_file() for name in needed):
             return {}
     except StoreError:
         return {}

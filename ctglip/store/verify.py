@@ -14,7 +14,7 @@ import polars as pl
 from ctglip.errors import StoreError
 from ctglip.files import exclusive, remove
 from ctglip.modality import MODALITIES
-from ctglip.store.format import JOURNAL, STUDIES, SUFFIX, leftovers, study_ids, study_path
+from ctglip.store.format import JOURNAL, LATER, STUDIES, SUFFIX, leftovers, study_ids, study_path
 from ctglip.store.journal import Journal, entry_of
 from ctglip.store.study import StudyReader
 from ctglip.store.tables import Store, gather, table_path, write_tables
@@ -165,6 +165,8 @@ def _lesion_fault(study: StudyReader, lesion: DrawnLesion) -> str | None:
 
 def _same(store: Store, name: str, expected: pl.DataFrame) -> bool:
     try:
+        if name in LATER and expected.is_empty() and not table_path(store.path, name).is_file():
+            return True
         return table_path(store.path, name).is_file() and store.table(name).equals(expected)
     except StoreError:
         return False

@@ -252,3 +252,8 @@ def test_rows_of_the_cohort_without_a_table_are_as_before(scans: Path, run: Call
     store = Store.open(scans / "store")
     assert store.table("lesions").is_empty()
     assert not list((scans / "store").rglob("lesions_*"))
+    (scans / "store" / "lesions.parquet").unlink()  # as a store has it that was made before
+    store = Store.open(scans / "store")
+    assert verify(store) == []
+    assert store.table("lesions").is_empty()
+    assert run().worked == 0
