@@ -92,7 +92,7 @@ TABLES: dict[str, dict[str, pl.DataType]] = {
 """Column types of the tables that come from the studies. ``labels`` gets one more Int8 column for each label."""
 
 LATER = frozenset({"lesions"})
-"""Tables that a store made before they were there does not have: their files may be missing while they would be empty."""
+"""Tables that stores of before do not have: their files may be missing while they would be empty."""
 
 SPLITS_SCHEMA: dict[str, pl.DataType] = {
     "study_id": pl.String(),
