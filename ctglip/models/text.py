@@ -84,6 +84,9 @@ class TextEncoder(nn.Module):
         self.max_length = min(settings.max_length, positions(model) or settings.max_length)
         self.attention = nn.Linear(self.dim, 1, bias=False) if settings.pooling == "attention" else None
         settings.train.apply(self.model)
+        unread = getattr(self.model, "cls_projection_head", None)
+        if unread is not None and settings.pooling != "projection":
+            unread.requires_grad_(False)
         self._hash: str | None = None
 
     @property

@@ -83,8 +83,9 @@ class FirstLayersText(TextTuning):
         config: Any = model.config
         del _layers(model, self.layers)[self.layers :]
         config.num_hidden_layers = self.layers
-        if getattr(config, "layer_types", None):
-            config.layer_types = config.layer_types[: self.layers]
+        for name in ("layer_types", "attention_window"):  # lists with an entry for each layer
+            if isinstance(entries := getattr(config, name, None), list):
+                setattr(config, name, entries[: self.layers])
         FullText().apply(model)
 
 

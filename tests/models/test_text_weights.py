@@ -288,6 +288,28 @@ def test_projections_are_of_models_that_have_one(tmp_path):
         load(tmp_path, pooling="projection")
 
 
+def test_cxr_bert_trains_what_is_read_of_it(tmp_path):
+    golden = cxr_bert(tmp_path)
+    texts = [str(text) for text in golden["texts"]]
+    for pooling in ("cls", "projection"):
+        encoder = load(tmp_path, pooling=pooling, train={"name": "full"}).train()
+        encoder(encoder.tokenize(texts)).square().sum().backward()
+        idle = {name for name, value in encoder.named_parameters() if value.requires_grad and value.grad is None}
+        assert not idle
+    last = load(tmp_path, train={"name": "last", "layers": 1})
+    trained = {name for name, value in last.named_parameters() if value.requires_grad}
+    assert trained
+    assert all(name.startswith("model.bert.encoder.layer.1.") for name in trained)
+
+
+def test_a_longformer_cut_short_is_saved_and_read_again(tmp_path):
+    released(tmp_path / "whole", "longformer")
+    encoder = load(tmp_path / "whole", pooling="cls", train={"name": "first", "layers": 1})
+    encoder.save(tmp_path / "saved")
+    again = read_text_encoder(tmp_path / "saved")
+    torch.testing.assert_close(again.encode(TEXTS), encoder.encode(TEXTS), atol=1e-6, rtol=0)
+
+
 @pytest.mark.parametrize(
     ("config", "entries", "millions"),
     [

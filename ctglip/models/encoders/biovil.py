@@ -62,27 +62,27 @@ class BioViLEncoder(ReleasedCxrEncoder):
 
     def __init__(self, settings: ProjectedResNetSettings, in_channels: int) -> None:
         super().__init__(settings, in_channels)
-        self.stages = ResNetStages(settings.blocks)
-        self.projector = None
-        parts: dict[str, nn.Module] = {"encoder": self._encoder()}
+        parts: dict[str, nn.Module] = {"encoder": self._encoder(ResNetStages(settings.blocks))}
         if settings.projected:
-            self.projector = nn.Sequential(
-                nn.Conv2d(self.last_channels, _JOINT, 1, bias=False), nn.BatchNorm2d(_JOINT), nn.ReLU(),
-                nn.Conv2d(_JOINT, _JOINT, 1),
-            )  # fmt: skip
-            parts["projector"] = nn.ModuleDict({"model": self.projector})
+            layers = (nn.Conv2d(self.last_channels, _JOINT, 1, bias=False), nn.BatchNorm2d(_JOINT), nn.ReLU(),
+                      nn.Conv2d(_JOINT, _JOINT, 1))  # fmt: skip
+            parts["projector"] = nn.ModuleDict({"model": nn.Sequential(*layers)})
         self.network = nn.ModuleDict(parts)
         self.token_dim = _JOINT if settings.projected else self.last_channels
         self.level_channels, self.strides = (*RESNET_WIDTHS[:-1], self.token_dim), RESNET_STRIDES
 
-    def _encoder(self) -> nn.Module:
-        return nn.ModuleDict({"encoder": self.stages})
+    def _encoder(self, stages: ResNetStages) -> nn.Module:
+        return nn.ModuleDict({"encoder": stages})
 
     def features(self, image: Tensor) -> tuple[tuple[Tensor, ...], Tensor | None]:
         """What the four stages give; the pooled vector is the mean of the last."""
-        *fine, last = self.stages.levels(image, self.stage)
+        stages = self.network.get_submodule("encoder.encoder")
+        assert isinstance(stages, ResNetStages)
+        *fine, last = stages.levels(image, self.stage)
         last = self._last(last)
-        return (*fine, last if self.projector is None else self.projector(last)), None
+        if self.settings.projected:
+            last = self.network.get_submodule("projector.model")(last)
+        return (*fine, last), None
 
     def _last(self, level: Tensor) -> Tensor:
         return level
@@ -95,8 +95,8 @@ class BioViLTEncoder(BioViLEncoder):
     Settings = BioViLTSettings
     last_channels = 2 * _HALF
 
-    def _encoder(self) -> nn.Module:
-        return AloneOfTwo(self.stages)
+    def _encoder(self, stages: ResNetStages) -> nn.Module:
+        return AloneOfTwo(stages)
 
     def _last(self, level: Tensor) -> Tensor:
         found = self.network["encoder"](level)
