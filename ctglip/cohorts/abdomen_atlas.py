@@ -62,6 +62,11 @@ class RadGpt(CohortReader):
     name = "abdomen_atlas_3"
     Settings = RadGptSettings
 
+    def expects(self, settings: RadGptSettings) -> tuple[tuple[str, ...], ...]:
+        """The official lists that are asked for."""
+        kinds = () if settings.split == "none" else (settings.split,)
+        return tuple((f"TrainTestIDS/{kind}_{part}.csv",) for kind in kinds for part in ("train", "test"))
+
     def read(self, disk: Disk, settings: RadGptSettings) -> CohortTables:
         """AbdomenAtlas 3.0 in our form: reports, lesion counts as labels, lesion masks as localization."""
         tables = CohortTables(facts=[_POOLED, "Reports are made from masks by a program."])

@@ -8,7 +8,6 @@ from typing import Any
 
 from ctglip.cohorts.base import CohortReader, CohortSettings, CohortTables
 from ctglip.cohorts.disk import Disk
-from ctglip.errors import CTGLIPError
 from ctglip.files import read_json
 
 _FOLDERS = (("Tr", "train"), ("train", "train"), ("Va", "val"), ("val", "val"), ("Ts", "test"), ("test", "test"))
@@ -57,10 +56,7 @@ def _reports(disk: Disk, tables: CohortTables) -> tuple[dict[str, str], dict[str
     texts: dict[str, str] = {}
     splits: dict[str, str] = {}
     for path, _ in disk.named(r".*\.json"):
-        try:
-            _collect(read_json(disk.root / path), None, texts, splits)
-        except CTGLIPError as error:
-            tables.facts.append(f"{path} cannot be read: {error}")
+        _collect(read_json(disk.root / path), None, texts, splits)
     if not texts:
         tables.facts.append("No JSON has findings by file (amos_0001.nii.gz): images alone.")
     return texts, splits

@@ -54,6 +54,7 @@ class ReaderData(Settings):
         lost: their columns that have no label of ours -> why.
         excluded: their names that are never taken -> why.
         without_masks: their names whose masks are never taken -> why.
+        expects: the tables that it comes with, each by its names; in those ``*`` stands for anything.
         organs: what they call places -> our organ; ``null`` where it is none of ours.
         findings: what they call findings, or their codes -> our abnormality, or null.
     """
@@ -64,6 +65,7 @@ class ReaderData(Settings):
     lost: dict[str, str] = Field(default_factory=dict)
     excluded: dict[str, str] = Field(default_factory=dict)
     without_masks: dict[str, str] = Field(default_factory=dict)
+    expects: tuple[tuple[str, ...], ...] = ()
     organs: dict[str, str | None] = Field(default_factory=dict)
     findings: dict[str, str | None] = Field(default_factory=dict)
 
@@ -81,10 +83,13 @@ class CohortSettings(Settings):
             them (test before val before train) and their other studies are excluded; ``move_to_train``: all of theirs
             goes to train; ``refuse``: an error that names them.
         missing: what becomes of rows whose image is not on the disk: they are excluded, or an error.
+        lacking: what becomes of tables of the set that are not there: an error that names the first, or they are done
+            without (a fact says so where what they bring is left out).
     """
 
     leaks: Literal["keep_test", "move_to_train", "refuse"] = "keep_test"
     missing: Literal["exclude", "refuse"] = "exclude"
+    lacking: Literal["refuse", "allow"] = "refuse"
 
 
 @dataclass(frozen=True)
@@ -208,6 +213,11 @@ class CohortReader(ABC):
     def card(self) -> Card:
         """What the data set is."""
         return self.data.card
+
+    def expects(self, settings: Any) -> tuple[tuple[str, ...], ...]:
+        """The tables that the set comes with, each by its names, as these settings need them."""
+        del settings
+        return self.data.expects
 
     def for_output(self, settings: Any, root: Path, out: Path) -> Any:
         """The settings, completed by where the data set lies and where its tables will.

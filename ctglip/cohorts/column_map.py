@@ -93,6 +93,7 @@ class CohortMap(Settings):
 
     Attributes:
         card: what the data set is.
+        expects: tables that it comes with beside one of ``tables``, each by its names.
         tables: file -> split of its rows, or None; a file that is not there is passed over.
         header, separator: for files without a header; what is between cells, where it is not found by itself.
         joins: further files.
@@ -106,6 +107,7 @@ class CohortMap(Settings):
 
     kind: Literal["cohort_map"] = "cohort_map"
     card: Card
+    expects: tuple[tuple[str, ...], ...] = ()
     tables: dict[str, str | None]
     header: tuple[str, ...] = ()
     separator: str | None = None
@@ -135,6 +137,11 @@ class ColumnMapReader(CohortReader):
         """What the data set is."""
         return self.map.card
 
+    def expects(self, settings: Any) -> tuple[tuple[str, ...], ...]:
+        """The tables that the map names as those of the set."""
+        del settings
+        return self.map.expects
+
     def read(self, disk: Disk, settings: Any) -> CohortTables:
         """The data set in our form. Radiographs with several rows (boxes) become one study: its labels are 1 where any
         row says so.
@@ -153,6 +160,7 @@ class _Reading:
         self.disk, self.map = disk, mapping
         self.found = CohortTables(lost=dict(mapping.lost))
         self.unnamed: Counter[str] = Counter()
+        self.columns: set[str] = set()
 
     def run(self) -> CohortTables:
         unknown = sorted(set(self.map.columns) - {*REQUIRED, *OPTIONAL})
@@ -165,7 +173,8 @@ class _Reading:
             raise CohortError(
                 f"{self.disk.root} has none of the tables {names}.", code="no_table", fix="Check the folder."
             )
-        self._check_columns(there[0][0])
+        for name, _ in there:
+            self._check_columns(name)
         for name, split in there:
             for theirs in self._joined(name):
                 if all(theirs.get(column) in values for column, values in self.map.where.items()):
@@ -183,18 +192,36 @@ class _Reading:
         self.disk.table(name, columns=sorted(names), header=self.map.header, separator=self.map.separator)
 
     def _joined(self, name: str) -> list[CohortCells]:
-        rows = self.disk.table(name, header=self.map.header, separator=self.map.separator).to_dicts()
+        first = self.disk.table(name, header=self.map.header, separator=self.map.separator)
+        self.columns = {*first.columns}
+        rows = first.to_dicts()
         for join in self.map.joins:
             if not self.disk.has(join.table):
                 continue
             others: dict[tuple[str | None, ...], CohortCells] = {}
-            table = self.disk.table(join.table, header=join.header, separator=join.separator)
+            keys = () if join.header else tuple(join.on.values())
+            table = self.disk.table(join.table, columns=keys, header=join.header, separator=join.separator)
             for other in table.to_dicts():
                 others.setdefault(tuple(other.get(column) for column in join.on.values()), other | dict(join.add))
             for row in rows:
                 other = others.get(tuple(_filled(text, row, {}, False) for text in join.on), {})
                 row |= {column: value for column, value in other.items() if column not in row}
+            self.columns |= {*table.columns}
+        self._check_labels(name)
         return rows
+
+    def _check_labels(self, name: str) -> None:
+        """Labels are made of columns that one of the tables has; the table that would bring them may be lacking."""
+        wanted = {*(f"{{{cell}}}" if isinstance(cell, str) else cell.text for cell in self.map.labels.values()),
+                  *(f"{{{entry.column}}}" for entry in self.map.lists)}  # fmt: skip
+        lacking = sorted({column for text in wanted for column in _slots(text)} - self.columns)
+        if lacking and not self.disk.first_lacking(self.map.expects):
+            raise CohortError(
+                f"{self.disk.root / name} and the tables beside it have no column {', '.join(map(repr, lacking))}; "
+                f"they have {', '.join(sorted(self.columns))}.",
+                code="missing_column",
+                fix="Is it the table of another version?",
+            )
 
     def _take(self, theirs: CohortCells, split: str | None) -> None:
         ours = {name: _cell(cell, theirs) for name, cell in self.map.columns.items()}

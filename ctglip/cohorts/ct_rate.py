@@ -57,7 +57,7 @@ class CtRate(CohortReader):
 
     def _without_excluded(self, volumes: list[CtRateVolume], disk: Disk, tables: CohortTables) -> list[CtRateVolume]:
         """Without the volumes that are no chests or known to be broken."""
-        lists = [disk.lines(*names) for names in (
+        lists = [disk.lines(*names, may_be_empty=True) for names in (
             ("metadata/no_chest_train.txt",), ("metadata/no_chest_valid.txt", "metadata/no_chest_validation.txt")
         )]  # fmt: skip
         if None in lists:

@@ -3,6 +3,7 @@ names, with errors that say which file, what was expected and what was found."""
 
 from __future__ import annotations
 
+import fnmatch
 import gzip
 import os
 import re
@@ -20,6 +21,9 @@ _UNFINISHED = (".incomplete", ".part", ".partial", ".crdownload", ".aria2", ".do
 _ARCHIVES = (".tar", ".tar.gz", ".tgz", ".zip", ".tar.xz", ".7z")
 _TABLES = (".csv", ".csv.gz", ".tsv", ".xlsx", ".parquet", ".json", ".txt")
 _LISTED = 6
+_AGAIN = "Its download did not end; download it again."
+_TAIL = 1 << 16
+"""Bytes of a table's end that are looked at."""
 
 
 class Disk:
@@ -156,16 +160,33 @@ class Disk:
         """
         path = self.find(*names)
         if path is None:
-            near = sorted({p for name in self._folders if name.endswith(_TABLES) for p in self.paths(name)})
-            listed = ", ".join(near[:_LISTED]) + (", ..." if len(near) > _LISTED else "")
-            raise CohortError(
-                f"{self.root} has no table {' or '.join(names)}; the tables that are there: {listed or 'none'}.",
-                code="no_table",
-                fix="Download it, or give the folder that holds the data set.",
-            )
+            raise self.no_table(names, "Download it, or give the folder that holds the data set.")
         table = self._named_as_expected(path, read_cells(self.root / path, header, separator), (*columns, *maybe))
         require_columns(self.root / path, table, columns, "Is it the table of another version?")
+        if table.is_empty():
+            raise CohortError(f"{self.root / path} has headings and no row.", code="bad_table", fix=_AGAIN)
         return table
+
+    def no_table(self, names: Sequence[str], fix: str) -> CohortError:
+        """The error for a table that is there under none of its names, with the tables that are."""
+        beside = {PurePosixPath(name).parent.name for name in names}
+        found = {path for name in self._folders if name.endswith(_TABLES) for path in self.paths(name)}
+        near = sorted(found, key=lambda path: (PurePosixPath(path).parent.name not in beside, path))
+        listed = ", ".join(near[:_LISTED]) + (", ..." if len(near) > _LISTED else "")
+        return CohortError(
+            f"{self.root} has no table {' or '.join(names)}; the tables that are there: {listed or 'none'}.",
+            code="no_table",
+            fix=fix,
+        )
+
+    def first_lacking(self, groups: Sequence[Sequence[str]]) -> Sequence[str]:
+        """The names of the first table that is there under none of them (``*`` stands for anything); empty where all
+        are there."""
+        for names in groups:
+            patterns = [f"(?i){fnmatch.translate(name)}" for name in names if "*" in name]
+            if not self.find(*names) and not any(path for pattern in patterns for path in self.named(pattern)):
+                return names
+        return ()
 
     def _named_as_expected(self, path: str, table: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
         """Columns that differ from the expected names in case, blanks and underscores alone, under those names."""
@@ -196,11 +217,17 @@ class Disk:
         if table is not None:
             yield from table.iter_rows(named=True)
 
-    def lines(self, *names: str) -> list[str] | None:
-        """The lines of a text file without blanks around them, or None where none of its names is there."""
+    def lines(self, *names: str, may_be_empty: bool = False) -> list[str] | None:
+        """The lines of a text file without blanks around them, or None where none of its names is there.
+
+        Raises:
+            CohortError: ``bad_table``: it has no byte, and needs some.
+        """
         path = self.find(*names)
         if path is None:
             return None
+        if path in self.empty and not may_be_empty:
+            raise CohortError(f"{self.root / path} is empty.", code="bad_table", fix=_AGAIN)
         text = (self.root / path).read_text(encoding="utf-8", errors="replace")
         return [line.strip() for line in text.splitlines() if line.strip()]
 
@@ -218,7 +245,7 @@ def read_cells(path: Path, header: Sequence[str] = (), separator: str | None = N
     if not path.name.lower().endswith((".csv", ".csv.gz", ".tsv", ".txt")):
         return read_table(path)
     if path.stat().st_size == 0:
-        raise CohortError(f"{path} is empty.", code="bad_table", fix="Download it again.")
+        raise CohortError(f"{path} is empty.", code="bad_table", fix=_AGAIN)
     try:
         table = pl.read_csv(
             path,
@@ -233,9 +260,25 @@ def read_cells(path: Path, header: Sequence[str] = (), separator: str | None = N
         raise CohortError(
             f"{path} cannot be read as a table: {first}.", code="bad_table", fix="Download it again."
         ) from error
+    _check_end(path, len(table.columns), separator or _separator(path))
     names = tuple(header) or tuple(name.strip() for name in table.columns)
     table = table[:, : len(names)].rename(dict(zip(table.columns, names, strict=False)))
     return table.select(pl.all().str.strip_chars().replace("", None))
+
+
+def _check_end(path: Path, columns: int, separator: str) -> None:
+    """A table whose last line has neither an end nor all of its cells was cut off; with quotes nobody can tell."""
+    if path.suffix == ".gz":
+        return
+    with path.open("rb") as stream:
+        stream.seek(max(0, path.stat().st_size - _TAIL))
+        last = stream.read().rsplit(b"\n", 1)[-1].decode("utf-8", "replace")
+    if last.strip() and '"' not in last and last.count(separator) + 1 < columns:
+        raise CohortError(
+            f"{path} ends in the middle of a line: {last.count(separator) + 1} of {columns} cells.",
+            code="bad_table",
+            fix=_AGAIN,
+        )
 
 
 def _separator(path: Path) -> str:

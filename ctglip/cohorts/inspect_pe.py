@@ -66,13 +66,21 @@ def _image(disk: Disk, name: str) -> str:
 
 
 def _optional(disk: Disk, stem: str, columns: tuple[str, ...]) -> pl.DataFrame | None:
-    """A table whose name begins with the stem and that has the columns."""
+    """A table whose name begins with the stem and that has the columns; None where no name does.
+
+    Raises:
+        CohortError: ``missing_column``: none of those of the name has them.
+    """
+    other: CohortError | None = None
     for path, _ in disk.named(f"(?i:{stem})(?:{_ENDING}|.*{_ENDING})"):
         try:
             return disk.table(path, columns=columns, maybe=(_IMAGE, _REPORT, _PATIENT))
         except CohortError as error:
             if error.code != "missing_column":
                 raise
+            other = other or error
+    if other is not None:
+        raise other
     return None
 
 

@@ -10,7 +10,6 @@ from ctglip.cohorts.base import CohortCells, CohortReader, CohortSettings, Cohor
 from ctglip.cohorts.disk import Disk
 from ctglip.cohorts.label_names import labels_of
 from ctglip.cohorts.organ_names import organ_of
-from ctglip.errors import CTGLIPError
 from ctglip.files import read_json
 
 _ID = "study id"
@@ -126,6 +125,6 @@ def _organ_text(disk: Disk, tables: CohortTables) -> list[OrganSentence]:
                         OrganSentence(study_id, organ_of(theirs), text.strip(), theirs, PurePosixPath(path).stem,
                                       status=status)
                     )  # fmt: skip
-        except (CTGLIPError, AttributeError) as error:
+        except AttributeError as error:
             tables.facts.append(f"{path} is not {{study: {{organ: text}}}} and was left alone ({error}).")
     return found

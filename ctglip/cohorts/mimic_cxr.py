@@ -21,6 +21,10 @@ class MimicCxr(CohortReader):
 
     name = "mimic_cxr"
 
+    def expects(self, settings: CohortSettings) -> tuple[tuple[str, ...], ...]:
+        """The tables of MIMIC-CXR-JPG."""
+        return ColumnMapReader("cohorts/mimic_cxr_jpg").expects(settings)
+
     def read(self, disk: Disk, settings: CohortSettings) -> CohortTables:
         """MIMIC-CXR-JPG as its column map has it; ``regions`` names the scene graph of each radiograph that has one."""
         tables = ColumnMapReader("cohorts/mimic_cxr_jpg").read(disk, settings)
@@ -35,6 +39,8 @@ class MimicCxr(CohortReader):
             tables.facts.append(f"{packed[0]} is still packed: no radiograph has boxes of regions.")
         else:
             tables.facts.append(f"{graphs} of {len(tables.rows)} radiographs have a scene graph of Chest ImaGenome.")
+        if not any(disk.named(_MS_CXR)):
+            tables.facts.append("There is no MS_CXR*.csv: no phrases with boxes.")
         known = {row["study_id"] for row in tables.rows}
         tables.localization = [one for one in phrases(disk, self.data.findings) if one.study_id in known]
         return tables
@@ -55,6 +61,10 @@ class MsCxr(CohortReader):
 
     name = "ms_cxr"
     Settings = MsCxrSettings
+
+    def expects(self, settings: MsCxrSettings) -> tuple[tuple[str, ...], ...]:
+        """MIMIC-CXR's split, unless it is looked for in the folder of MIMIC-CXR, where it is read defensively."""
+        return () if settings.mimic is not None else self.data.expects
 
     def read(self, disk: Disk, settings: MsCxrSettings) -> CohortTables:
         """MS-CXR in our form. MIMIC-CXR's own split counts where its table is there: its patients must not cross."""

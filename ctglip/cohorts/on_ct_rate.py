@@ -64,6 +64,11 @@ class RadGenome(CohortReader):
     Settings = RadGenomeSettings
     leaves = r"seg_(?:train|valid)_.*"
 
+    def expects(self, settings: RadGenomeSettings) -> tuple[tuple[str, ...], ...]:
+        """Its own tables, and CT-RATE's metadata where CT-RATE itself is not given."""
+        own = settings.ct_rate is not None
+        return tuple(names for names in self.data.expects if not (own and names[0].startswith("metadata/")))
+
     def read(self, disk: Disk, settings: RadGenomeSettings) -> CohortTables:
         """RadGenome-ChestCT in our form, on CT-RATE's own volumes where its folder is given (then with CT-RATE's masks:
         RadGenome's fit its preprocessed volumes alone), else on the preprocessed ones."""

@@ -69,7 +69,8 @@ def read_cohort_tables(reader: CohortReader, root: Path, settings: CohortSetting
         settings: an instance of the reader's ``Settings``; the defaults when None.
 
     Raises:
-        CohortError: what the reader says; ``no_images``; ``repeated_id``; ``leaking_patients`` where they are refused.
+        CohortError: what the reader says; ``no_images``, ``no_table``, ``repeated_id``; ``leaking_patients`` where they
+            are refused.
     """
     settings = settings or reader.Settings()
     disk = Disk(root, reader.card.modality == "cxr", reader.leaves)
@@ -77,6 +78,8 @@ def read_cohort_tables(reader: CohortReader, root: Path, settings: CohortSetting
     tables.facts += disk.renamed
     _name_unfinished(disk, tables)
     tables.rows = _with_images(disk, tables, settings)
+    if settings.lacking == "refuse" and (names := disk.first_lacking(reader.expects(settings))):
+        raise disk.no_table(names, "Download it, or go on without what it brings: --set lacking=allow.")
     tables.rows = _without_leaks(tables, settings)
     repeated = [name for name, count in Counter(row["study_id"] for row in tables.rows).items() if count > 1]
     if repeated:

@@ -113,7 +113,10 @@ def ct_rate_1(root: Path, patients: Patients) -> None:
 
 def radgenome(root: Path, patients: Patients) -> None:
     """Preprocessed volumes that lack slope and intercept, a mask a region, sentences by place, questions."""
-    write_rate_tables(root, patients, -1024)
+    write_rate_tables(root.with_name("tables"), patients, -1024)
+    for part in ("train", "validation"):
+        table = (root.with_name("tables") / f"metadata/{part}_metadata.csv").read_bytes()
+        write_file(root / f"metadata/{part}_metadata.csv", table)
     for patient in patients:
         name = rate_name(patient)
         split, number, scan, _ = name.split("_")

@@ -12,7 +12,7 @@ import pytest
 from ctglip.ct.io import read_scan
 from ctglip.ct.masks import read_masks
 from ctglip.ct.recipe import CtRecipe
-from ctglip.errors import CohortError
+from ctglip.errors import CohortError, CTGLIPError
 from ctglip.labels import read_labels
 from ctglip.vocabulary.abnormalities import load_abnormalities
 from ctglip.vocabulary.organs import load_organs
@@ -298,9 +298,9 @@ def test_nlst(tmp_path: Path) -> None:
     assert [row.study_id for row in every.rows] == ["100002_T0_1", "100002_T0_2", "100002_T1_1"]
 
 
-def test_a_json_that_cannot_be_read_is_said(tmp_path: Path) -> None:
+def test_a_json_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     write_scan(tmp_path / "amos/imagesTr/amos_0001.nii.gz")
     write_file(tmp_path / "amos/reports.json", "{")
     write_json_file(tmp_path / "amos/dataset.json", {"labels": {"0": "background"}})
-    _, summary, _ = run("amos_mm", tmp_path / "amos")
-    assert any("reports.json cannot be read" in fact for fact in summary.facts)
+    with pytest.raises(CTGLIPError, match=r"reports\.json cannot be read as JSON"):
+        run("amos_mm", tmp_path / "amos")

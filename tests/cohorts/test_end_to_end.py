@@ -12,7 +12,7 @@ import pytest
 
 from ctglip.store.tables import Store
 from tests.cli.commands import ctglip, good
-from tests.cohorts.builders import PHANTOM, write_rows, write_scan
+from tests.cohorts.builders import PHANTOM, write_file, write_rows, write_scan
 from tests.cohorts.test_ct_rate import LABELS, VOLUMES, folder_of, write_tables, write_v1
 
 SETTINGS = (
@@ -117,6 +117,7 @@ def simulated_ct_rate(folder: Path, studies: int) -> Path:
                  f"multi_abnormality_labels/{split}_predicted_labels")  # fmt: skip
         for name, lines in zip(names, tables[split], strict=True):
             write_rows(root / f"{name}.csv", lines)
+        write_file(root / f"metadata/no_chest_{split}.txt", "")
     return root
 
 

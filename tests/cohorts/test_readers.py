@@ -39,7 +39,9 @@ def test_every_reader_has_a_page_that_says_what_to_type(name: str) -> None:
     assert card.title in page
     assert f"({name}.md)" in (resource("docs", "cohorts") / "README.md").read_text(encoding="utf-8")
     for key in (*cohort_reader(name).Settings.model_fields,):
-        assert f"`{key}`" in page or f"{key}=" in page or key in ("leaks", "missing"), f"the page does not name {key}"
+        assert f"`{key}`" in page or f"{key}=" in page or key in ("leaks", "missing", "lacking"), (
+            f"the page does not name {key}"
+        )
 
 
 @pytest.mark.parametrize("name", sorted(READERS))
@@ -89,6 +91,9 @@ class Toy(CohortReader):
     @property
     def card(self):
         return cohort_reader("openi").card
+
+    def expects(self, settings: object) -> tuple[tuple[str, ...], ...]:
+        return ()
 
     def read(self, disk: Disk, settings: object) -> CohortTables:
         rows = [{"study_id": name, "patient_id": name, "image": f"{name}.png"} for name in ("a", "b", "a b", "a")]

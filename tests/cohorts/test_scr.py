@@ -44,7 +44,7 @@ def jsrt(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_outlines(folder / "root", "JPCLN001")
     write_outlines(folder / "root", "JPCLN002", mirrored=True)
     write_outlines(folder / "root", "JPCNN001", size=(1024, 900))
-    good("cohort", "jsrt", folder / "root", folder / "cohort")
+    good("cohort", "jsrt", folder / "root", folder / "cohort", "--set", "lacking=allow")
     return folder
 
 

@@ -52,7 +52,7 @@ OTHER_ORGANS = {
     name: ("--set", f"columns={{{label}: {{organs: [all]}}}}")
     for name, label in (("rsna_pe", "pulmonary_embolism"), ("rsna_trauma", "bowel_injury"))
 }  # fmt: skip
-OTHER_ORGANS["rsna_trauma"] += ("--set", "ignore=['kidneys:laceration']")
+OTHER_ORGANS["rsna_trauma"] += ("--set", "ignore=['liver:laceration', 'spleen:laceration', 'kidneys:laceration']")
 """Labels of organs that the ten reports of the other set do not speak of."""
 TUNING = ("--set", "fit.epochs=3", "--set", "evaluate.min_positives=1", "--set", "evaluate.draws=20")
 
