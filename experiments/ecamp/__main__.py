@@ -93,7 +93,17 @@ def command(*arguments: object) -> None:
 
 def simulated(out: Path, studies: int, radiographs: bool) -> Path:
     """A store of simulated patients."""
-    command("simulate", out / "cohort", "--studies", studies, "--seed", 11, *(["--cxr"] if radiographs else []))
+    command(
+        "simulate",
+        out / "cohort",
+        "--level",
+        "easy",
+        "--studies",
+        studies,
+        "--seed",
+        11,
+        *(["--cxr"] if radiographs else []),
+    )
     config = ["preprocess/cxr", "--set", "cxr.size=160"] if radiographs else ["preprocess/demo_3mm"]
     command("preprocess", out / "cohort" / "cohort.csv", out / "store", "--config", *config)
     return out / "store"

@@ -63,7 +63,7 @@ def cohort(out: Path, name: str, studies: int, seed: int) -> Path:
     """A simulated cohort and its store."""
     folder = out / name
     if not (folder / "cohort" / "cohort.csv").is_file():
-        command("simulate", folder / "cohort", "--studies", studies, "--seed", seed)
+        command("simulate", folder / "cohort", "--level", "easy", "--studies", studies, "--seed", seed)
     table = made(folder / "cohort" / "cohort.csv")
     if not (folder / "store" / "splits.parquet").is_file():
         command("preprocess", table, folder / "store", "--config", "preprocess/demo_3mm", "--workers", 1)
