@@ -32,7 +32,7 @@ from ctglip.training.assembly import assemble
 from ctglip.training.launch import pretrain
 from ctglip.training.optim import OptimSettings, build_optimizer
 from ctglip.training.recipe import DATA, PretrainConfig
-from ctglip.training.schedule import learning_rate, timed
+from ctglip.training.schedule import learning_rate
 from ctglip.training.trainer import LoopSettings
 from ctglip.training.validation import build_validation
 from tests.inference.tiny_cxr import cxr_release, saved
@@ -40,6 +40,8 @@ from tests.tasks.test_segmentation import write_lungs
 from tests.training.tiny import write_tiny_radiographs, write_tiny_store, write_word_bert
 
 ELSEWHERE = {
+    ("papers/", "DualEncoderSettings.dim"): "of organs' features, and of heads that set no width of their own",
+    ("papers/fvlm", "DualEncoderSettings.head_hidden"): "its organs have projections of their own",
     ("ecamp", "MaskingSettings.word"): "of reports without an entity: these reports of CTs all name one",
     ("finetune/head", "FitSettings.keep_gb"): "features of organs are cached; of others images are read",
     (
@@ -223,6 +225,8 @@ def without_downloads(tree: dict[str, Any], bert: Path) -> dict[str, Any]:
         "model": {"encoder": {"weights": None}},
         "loop": {"device": "cpu", "threads": 1, "precision": "fp32"},
     }
+    if tree["model"]["encoder"]["name"] == "hlip":
+        own["model"]["encoder"]["embedding_dim"] = 512  # which nothing reads
     if tree["text"]["train"]["name"] == "lora":
         own["text"]["train"] = {"name": "lora", "layers": ["query", "key", "value", "dense"]}
     if tree["data"]["organs"] and "liver" not in tree["data"]["organs"]:
@@ -235,7 +239,7 @@ def built(config: PretrainConfig, store: Path, run: Path) -> None:
     parts = assemble(Store.open(store), run, config, "cpu")
     parts.objective(parts.batch(0))
     build_optimizer(parts.objective, config.optim)
-    learning_rate(9, 10, timed(config.optim, 10, 5).model_copy(update={"warmup": 1}))
+    learning_rate(9, 10, config.timed(5).optim.model_copy(update={"warmup": 1}))
     if parts.release.aligned:
         build_validation(Store.open(store), parts.release, parts.dictionaries, config.data)
 
@@ -295,7 +299,7 @@ def test_every_setting_of_finetuning_is_read_or_refused(
         results = {"draws": 10} if labels is None else {"draws": 10, "min_positives": 1}
         own = {"seeds": [0], "fractions": [0.5, 1.0], "evaluate": results, "fit": fit, "scratch_fit": fit}
         config = validate(FinetuneConfig, merge(CONFIGS[name], own), name)
-        config = config.model_copy(update={"optim": config.optim.model_copy(update={"warmup": 0})})
+        config = config.model_copy(update={"optim": config.optim.model_copy(update={"warmup": 1})})
         with pytest.MonkeyPatch.context() as monkeypatch:
             reads = Reads(monkeypatch)
             finetune(*models[kind], tmp_path / name.replace("/", "-"), labels, config)

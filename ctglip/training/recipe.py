@@ -92,6 +92,8 @@ class PretrainConfig(RootSettings):
         if all(part.dictionary_negatives in ("none", "batch") for part in parts):
             names = ("data.negatives", "data.report_wording")
             found |= dict.fromkeys(names, "the objective compares with no negatives of the dictionary")
+        if all(part.name.startswith("ecamp") for part in parts) and hasattr(self.model.encoder, "patch_dropout"):
+            found["model.encoder.patch_dropout"] = "the objective hides patches itself"
         aligned = any(OBJECTIVES[part.name].aligned for part in parts)
         if self.data.name == "cxr" and "organs" not in kinds and not aligned:
             found["data.organs"] = "the objective reads no organs and is not validated"

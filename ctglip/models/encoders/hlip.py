@@ -5,6 +5,7 @@ Zhao et al., "Towards scalable language-image pre-training for 3D medical imagin
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Literal
 
@@ -48,6 +49,11 @@ class HLIPSettings(ReleasedSettings):
     drop_path: float = 0.2
     projected: bool = False
     embedding_dim: int = 512
+
+    def unread(self) -> Mapping[str, str]:
+        """Fields that nothing reads."""
+        found = {} if self.projected else {"embedding_dim": "tokens are not projected"}
+        return {**super().unread(), **found}
 
 
 class HLIPEncoder(ReleasedEncoder):
