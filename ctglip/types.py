@@ -152,7 +152,7 @@ class Region:
 
 
 @dataclass(frozen=True)
-class DrawnLesion:
+class LesionAnnotation:
     """A finding where others drew it, on the stored grid: a row of ``lesions.parquet``.
 
     Attributes:

@@ -77,20 +77,20 @@ def _outlines(disk: Disk, tables: CohortTables) -> dict[str, dict[int, Path]]:
 
 def _fault_of(files: dict[int, Path]) -> str | None:
     """What is wrong with a radiograph's outlines."""
-    drawn: dict[int, np.ndarray] = {}
+    masks: dict[int, np.ndarray] = {}
     for number, path in files.items():
         try:
-            drawn[number] = _inside(path)
+            masks[number] = _inside(path)
         except (OSError, ValueError, SyntaxError) as error:
             return f"{path.name} cannot be read ({type(error).__name__})."
-    shapes = {one.shape for one in drawn.values()}
+    shapes = {one.shape for one in masks.values()}
     if len(shapes) > 1 or any(rows != columns for rows, columns in shapes):
         sizes = ", ".join(f"{rows} x {columns}" for rows, columns in sorted(shapes))
         return f"Pictures of {sizes} pixels are no JSRT radiograph's."
-    centres = {number: np.argwhere(one)[:, 1].mean() for number, one in drawn.items() if one.any()}
+    centres = {number: np.argwhere(one)[:, 1].mean() for number, one in masks.items() if one.any()}
     if 1 in centres and 2 in centres and centres[1] >= centres[2]:
         return "The right lung lies on the right of the picture: it is mirrored, or the folders are exchanged."
-    return None if len(centres) == len(drawn) else "An outline is empty."
+    return None if len(centres) == len(masks) else "An outline is empty."
 
 
 def _inside(path: Path) -> np.ndarray:
@@ -103,13 +103,13 @@ def _inside(path: Path) -> np.ndarray:
 
 def draw_structures(files: dict[int, Path]) -> np.ndarray:
     """One picture of the structures' numbers, uint8 ``[row, column]``."""
-    drawn: np.ndarray | None = None
+    masks: np.ndarray | None = None
     for number, path in sorted(files.items()):
         inside = _inside(path)
-        drawn = np.zeros(inside.shape, np.uint8) if drawn is None else drawn
-        drawn[inside] = number
-    assert drawn is not None
-    return drawn
+        masks = np.zeros(inside.shape, np.uint8) if masks is None else masks
+        masks[inside] = number
+    assert masks is not None
+    return masks
 
 
 def _details(disk: Disk, tables: CohortTables) -> dict[str, CohortCells]:

@@ -15,7 +15,7 @@ from ctglip.errors import StoreError
 from ctglip.files import atomic_path, file_checksum, value_hash
 from ctglip.store.format import FORMAT_VERSION, TABLES, study_path
 from ctglip.store.shards import PixelBox, Volume, write_volume
-from ctglip.types import Box, DrawnLesion, Finding, OrganRow, Region, Report, Standardized, spacing_of
+from ctglip.types import Box, Finding, LesionAnnotation, OrganRow, Region, Report, Standardized, spacing_of
 
 _EDGES = ("x0", "x1", "y0", "y1", "z0", "z1")
 _PIXEL_EDGES = ("row0", "row1", "column0", "column1")
@@ -56,7 +56,7 @@ class StudyRecord:
     labels: dict[str, int] = field(default_factory=dict)
     source: SourceGrid | None = None
     image_checksum: str = ""
-    lesions: tuple[DrawnLesion, ...] = ()
+    lesions: tuple[LesionAnnotation, ...] = ()
     lesion_layers: tuple[np.ndarray, ...] = ()
 
 
@@ -165,19 +165,19 @@ def organ_row(columns: dict[str, Any]) -> OrganRow:
     )
 
 
-def lesion_columns(lesion: DrawnLesion) -> dict[str, Any]:
+def lesion_columns(lesion: LesionAnnotation) -> dict[str, Any]:
     """A lesion as columns of ``lesions.parquet``."""
     values = asdict(lesion)
     box = values.pop("box")
     return values | dict(zip(_EDGES if len(box) == 6 else _PIXEL_EDGES, map(int, box), strict=True))
 
 
-def drawn_lesion(columns: dict[str, Any]) -> DrawnLesion:
+def lesion_of(columns: dict[str, Any]) -> LesionAnnotation:
     """The lesion that ``lesion_columns`` made columns of."""
     edges = _PIXEL_EDGES if columns.get("row0") is not None else _EDGES
     layer, number = columns.get("layer"), columns.get("number")
     box = tuple(int(columns[edge]) for edge in edges)
-    return DrawnLesion(columns["organ"], columns["abnormality"], columns["theirs"], box, layer, number)
+    return LesionAnnotation(columns["organ"], columns["abnormality"], columns["theirs"], box, layer, number)
 
 
 class StudyReader:
@@ -233,11 +233,11 @@ class StudyReader:
         edges = ("row0", "row1", "column0", "column1")
         return tuple(Region(row["region"], *(row[edge] for edge in edges)) for row in self.rows("regions"))
 
-    def lesions(self) -> tuple[DrawnLesion, ...]:
+    def lesions(self) -> tuple[LesionAnnotation, ...]:
         """The findings that others drew."""
-        return tuple(drawn_lesion(row) for row in self.rows("lesions"))
+        return tuple(lesion_of(row) for row in self.rows("lesions"))
 
-    def lesion_mask(self, lesion: DrawnLesion) -> np.ndarray:
+    def lesion_mask(self, lesion: LesionAnnotation) -> np.ndarray:
         """The voxels or pixels of a lesion within its box, bool; the whole box where only that is known."""
         shape = [high - low for low, high in zip(lesion.box[::2], lesion.box[1::2], strict=True)]
         if lesion.layer is None:

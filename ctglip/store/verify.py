@@ -18,7 +18,7 @@ from ctglip.store.format import JOURNAL, LATER, STUDIES, SUFFIX, leftovers, stud
 from ctglip.store.journal import Journal, entry_of
 from ctglip.store.study import StudyReader
 from ctglip.store.tables import Store, gather, table_path, write_tables
-from ctglip.types import DrawnLesion, Progress
+from ctglip.types import LesionAnnotation, Progress
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ def _invariants(store: Store, study: StudyReader, study_id: str) -> list[str]:
     return wrong + [text for lesion in study.lesions() if (text := _lesion_fault(study, lesion))]
 
 
-def _lesion_fault(study: StudyReader, lesion: DrawnLesion) -> str | None:
+def _lesion_fault(study: StudyReader, lesion: LesionAnnotation) -> str | None:
     edges = zip(lesion.box[::2], lesion.box[1::2], study.shape, strict=True)
     if not all(0 <= low < high <= size for low, high, size in edges):
         return f"the box of a lesion ({lesion.theirs}) is empty or outside the image."

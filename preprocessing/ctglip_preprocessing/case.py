@@ -72,7 +72,7 @@ class Case:
     """One study: what the driver knows of it, and what the stages have found so far.
 
     Attributes:
-        given: the sentences and findings of the cohort's organ text; drawn: its drawn findings.
+        given: the sentences and findings of the cohort's organ text; lesions_given: its drawn findings.
         fingerprint: what its input looked like from outside when it was planned.
         stored: checksum of the input that the store's study was made from; empty where the store has none.
         checksum: hash of the input, once it was read.
@@ -83,7 +83,7 @@ class Case:
     row: CohortRow
     plan: Plan
     given: tuple[GivenText, ...] = ()
-    drawn: tuple[GivenLesion, ...] = ()
+    lesions_given: tuple[GivenLesion, ...] = ()
     fingerprint: str = ""
     stored: str = ""
     checksum: str = ""
@@ -174,9 +174,9 @@ def hash_input(case: Case) -> Case:
     content: dict[str, Any] = {"cells": _cells(row)}
     if case.given:
         content["organ_text"] = [astuple(text) for text in case.given]
-    if case.drawn:
-        files = [file_checksum(path) for path in _drawn_in(case.drawn) if path.is_file()]
-        content["localization"] = [_plain(case.drawn), files]
+    if case.lesions_given:
+        files = [file_checksum(path) for path in _lesion_files(case.lesions_given) if path.is_file()]
+        content["localization"] = [_plain(case.lesions_given), files]
     for name, path in _files(row):
         kind = _FILES[name]
         if not path.exists():
@@ -256,10 +256,10 @@ def standardize(case: Case) -> Case:
     made = modality.standardize(case.image, case.locations, case.plan.config.recipe, load_organs())
     row = case.row.model_copy(update={"modality": modality.name, "view": view})
     lesions = PlacedLesions()
-    if case.drawn:
+    if case.lesions_given:
         header = case.row.scan_header()
         stated = None if header is None else header.affine
-        lesions = place_lesions(case.drawn, case.row.image, stated, case.image.grid, made)
+        lesions = place_lesions(case.lesions_given, case.row.image, stated, case.image.grid, made)
     checks = (*case.checks, *doubts, *made.checks, *lesions.checks)
     return replace(case, row=row, standardized=made, lesions=lesions, checks=checks)
 
@@ -304,14 +304,14 @@ would be written goes no further than the first."""
 # -- what the stages and the driver need
 
 
-def fingerprint(row: CohortRow, given: Sequence[GivenText] = (), drawn: Sequence[GivenLesion] = ()) -> str:
+def fingerprint(row: CohortRow, given: Sequence[GivenText] = (), lesions: Sequence[GivenLesion] = ()) -> str:
     """What the input looks like without reading it: cells, organ text, drawn findings, and path, size and time of every
     file.
 
     While it stays the same the content is taken to be the same.
     """
     files = ([name, *map(_size_and_time, (*files_below(path), *detached_files(path)))] for name, path in _files(row))
-    masks = [[_plain(drawn), [_size_and_time(path) for path in _drawn_in(drawn)]]] if drawn else []
+    masks = [[_plain(lesions), [_size_and_time(path) for path in _lesion_files(lesions)]]] if lesions else []
     return value_hash([_cells(row), *files, *map(astuple, given), *masks], 32)
 
 
@@ -321,14 +321,14 @@ def _files(row: CohortRow) -> list[tuple[str, Path]]:
     return named if names is None else [*named, ("mask_names", names)]
 
 
-def _drawn_in(drawn: Sequence[GivenLesion]) -> list[Path]:
+def _lesion_files(lesions: Sequence[GivenLesion]) -> list[Path]:
     """The files that findings are drawn in."""
-    return sorted({lesion.mask for lesion in drawn if lesion.mask is not None})
+    return sorted({lesion.mask for lesion in lesions if lesion.mask is not None})
 
 
-def _plain(drawn: Sequence[GivenLesion]) -> list[list[Any]]:
+def _plain(lesions: Sequence[GivenLesion]) -> list[list[Any]]:
     """Drawn findings without the paths of their files."""
-    return [[*astuple(replace(lesion, mask=None)), lesion.mask is not None] for lesion in drawn]
+    return [[*astuple(replace(lesion, mask=None)), lesion.mask is not None] for lesion in lesions]
 
 
 def _cells(row: CohortRow) -> dict[str, Any]:

@@ -120,15 +120,15 @@ def preprocess_cohort(
     """
     start = time.monotonic()
     given = check_given((row.study_id, row.patient_id, row.split) for row in cohort.rows)
-    organ_text, drawn = read_organ_text(cohort), read_localization(cohort)
-    notes = (*organ_text.notes, *drawn.notes)
+    organ_text, localization = read_organ_text(cohort), read_localization(cohort)
+    notes = (*organ_text.notes, *localization.notes)
     info = store_info(config)
     chosen = is_other_choice(store_path, info)
     store = create_store(store_path, info)
     with exclusive(store.path), Journal(store) as journal:
         _remove_leftovers(store)
         journal.settle()
-        cases = plan_cases(cohort, store, config, journal, retry_failed, organ_text, drawn)
+        cases = plan_cases(cohort, store, config, journal, retry_failed, organ_text, localization)
         written, worked, since_tables = 0, 0, 0
         try:
             results = execute(cases, workers, address, stop)
@@ -192,7 +192,7 @@ def plan_cases(
     journal: Journal,
     retry_failed: bool,
     organ_text: CohortOrganText | None = None,
-    drawn: CohortLesions | None = None,
+    localization: CohortLesions | None = None,
 ) -> list[Case]:
     """The studies to work on, in the order of the cohort table: those that the journal does not know with just this
     input, and failed ones that are to be tried again. Rows that cannot be worked on are entered as failures."""
@@ -203,7 +203,7 @@ def plan_cases(
         for failure in cohort.bad
     )
     given = [organ_text.texts.get(row.study_id, ()) if organ_text else () for row in cohort.rows]
-    lesions = [drawn.lesions.get(row.study_id, ()) if drawn else () for row in cohort.rows]
+    lesions = [localization.lesions.get(row.study_id, ()) if localization else () for row in cohort.rows]
     with ThreadPoolExecutor(max_workers=16) as pool:  # a network drive answers slowly but many at a time
         fingerprints = list(pool.map(fingerprint, cohort.rows, given, lesions))
     cases: list[Case] = []

@@ -21,7 +21,7 @@ from ctglip.ct.resample import to_grid
 from ctglip.cxr.picture import read_picture
 from ctglip.errors import CTGLIPError, MaskError
 from ctglip.files import read_json
-from ctglip.types import DrawnLesion, QualityCheck, Standardized
+from ctglip.types import LesionAnnotation, QualityCheck, Standardized
 from ctglip.vocabulary.organs import load_organs
 from ctglip_preprocessing.lesions import GivenLesion
 from ctglip_preprocessing.outlines import draw_outline
@@ -34,7 +34,7 @@ _ASPECT = 0.02
 class PlacedLesions:
     """What became of a study's drawn findings: rows, the arrays that hold their numbers, and what was left out."""
 
-    lesions: tuple[DrawnLesion, ...] = ()
+    lesions: tuple[LesionAnnotation, ...] = ()
     layers: tuple[np.ndarray, ...] = ()
     checks: tuple[QualityCheck, ...] = ()
 
@@ -48,7 +48,7 @@ class _Placing:
     stated: np.ndarray | None
     shape: tuple[int, ...]
     affine: np.ndarray
-    lesions: list[DrawnLesion] = field(default_factory=list)
+    lesions: list[LesionAnnotation] = field(default_factory=list)
     layers: list[np.ndarray] = field(default_factory=list)
     counts: list[int] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
@@ -113,7 +113,9 @@ def _add(placing: _Placing, lesion: GivenLesion, inside: np.ndarray, start: Sequ
     placing.layers[layer][at][inside] = placing.counts[layer]
     edges = tuple(edge for pair in box for edge in pair)
     organ = lesion.organ or _organ_at(placing, at, inside)
-    placing.lesions.append(DrawnLesion(organ, lesion.abnormality, lesion.theirs, edges, layer, placing.counts[layer]))
+    placing.lesions.append(
+        LesionAnnotation(organ, lesion.abnormality, lesion.theirs, edges, layer, placing.counts[layer])
+    )
     return True
 
 
@@ -137,7 +139,7 @@ def _without_file(placing: _Placing, lesions: Sequence[GivenLesion]) -> None:
             edges = _box(placing, lesion.box)
             outside += edges is None
             if edges is not None:
-                placing.lesions.append(DrawnLesion(lesion.organ, lesion.abnormality, lesion.theirs, edges))
+                placing.lesions.append(LesionAnnotation(lesion.organ, lesion.abnormality, lesion.theirs, edges))
         else:
             outside += 1
     if outside:
@@ -178,8 +180,8 @@ def _outlined(placing: _Placing, path: Path, lesions: Sequence[GivenLesion]) -> 
     missing = 0
     for lesion in lesions:
         outline = found[lesion.layer or 0] if (lesion.layer or 0) < len(found) else None
-        drawn = None if outline is None else draw_outline(outline, placing.made.image.shape, placing.made.affine)
-        missing += drawn is None or not _add(placing, lesion, *drawn)
+        marked = None if outline is None else draw_outline(outline, placing.made.image.shape, placing.made.affine)
+        missing += marked is None or not _add(placing, lesion, *marked)
     if missing:
         placing.left.append(f"{missing} outlines of {path.name} lie outside the scan.")
 

@@ -109,7 +109,7 @@ def _store_checks(store: Store) -> tuple[CheckCount, ...]:
 
 
 def _facts(store: Store, studies: pl.DataFrame) -> tuple[Fact, ...]:
-    modality, reports, drawn = modality_in(store), store.table("reports"), store.table("lesions").height
+    modality, reports, lesions = modality_in(store), store.table("reports"), store.table("lesions").height
     views = studies.drop_nulls("view").group_by("view").len().sort("view")
     splits = store.table("splits").group_by("split").len().sort("split")
 
@@ -131,7 +131,7 @@ def _facts(store: Store, studies: pl.DataFrame) -> tuple[Fact, ...]:
         Fact("With findings", studies_in(reports.filter(section="findings"))),
         Fact("With impression", studies_in(reports.filter(section="impression"))),
         Fact("Findings", str(store.table("findings").height), "rows of findings.parquet"),
-        *([Fact("Drawn findings", str(drawn), "rows of lesions.parquet")] if drawn else ()),
+        *([Fact("Drawn findings", str(lesions), "rows of lesions.parquet")] if lesions else ()),
         *(Fact(f"Split {name}", f"{count} studies") for name, count in splits.iter_rows()),
     )
 

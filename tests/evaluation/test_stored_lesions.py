@@ -13,14 +13,16 @@ from ctglip.evaluation.run import evaluate
 from ctglip.store.format import StoreInfo
 from ctglip.store.study import StudyRecord, write_study
 from ctglip.store.tables import Store, compact, create_store
-from ctglip.types import DrawnLesion, Standardized
+from ctglip.types import LesionAnnotation, Standardized
 from tests.evaluation.test_run import CONFIG
 from tests.training.tiny import write_tiny_store
 
 Tiny = tuple[Store, Path, Path]
 
 
-def store_of(path: Path, image: np.ndarray, affine: np.ndarray, lesions: list[DrawnLesion], layer: np.ndarray) -> Store:
+def store_of(
+    path: Path, image: np.ndarray, affine: np.ndarray, lesions: list[LesionAnnotation], layer: np.ndarray
+) -> Store:
     modality = "cxr" if image.ndim == 2 else "ct"
     store = create_store(path, StoreInfo(modality=modality, recipe={}, recipe_hash="r"))
     record = StudyRecord(
@@ -38,9 +40,9 @@ def test_distances_from_voxels_and_boxes_of_a_scan(tmp_path: Path) -> None:
     layer[4:7, 5:8, 6:9] = 2
     layer[4, 5, 6] = 1
     lesions = [
-        DrawnLesion("liver", "liver_cyst", "cyst", (4, 7, 5, 8, 6, 9), 0, 2),
-        DrawnLesion(None, "liver_cyst", "another", (12, 14, 12, 14, 1, 3)),
-        DrawnLesion("liver", None, "unnamed", (0, 1, 0, 1, 0, 1)),
+        LesionAnnotation("liver", "liver_cyst", "cyst", (4, 7, 5, 8, 6, 9), 0, 2),
+        LesionAnnotation(None, "liver_cyst", "another", (12, 14, 12, 14, 1, 3)),
+        LesionAnnotation("liver", None, "unnamed", (0, 1, 0, 1, 0, 1)),
     ]
     store = store_of(tmp_path / "s", np.zeros(layer.shape, np.int16), affine, lesions, layer)
     found = stored_lesions(store)["a"]
@@ -60,7 +62,7 @@ def test_distances_from_voxels_and_boxes_of_a_scan(tmp_path: Path) -> None:
 def test_distances_on_a_radiographs_file(tmp_path: Path) -> None:
     layer = np.zeros((32, 32), np.uint8)
     layer[10:14, 20:25] = 1
-    lesion = DrawnLesion(None, "pneumothorax", "p", (10, 14, 20, 25), 0, 1)
+    lesion = LesionAnnotation(None, "pneumothorax", "p", (10, 14, 20, 25), 0, 1)
     store = store_of(tmp_path / "s", np.zeros((32, 32), np.uint16), np.eye(4), [lesion], layer)
     to_file = np.diag([2.0, 2.0, 1.0, 1.0])
     to_file[:2, 3] = 0.5

@@ -21,7 +21,7 @@ from ctglip.store.format import StoreInfo
 from ctglip.store.splits import SplitSettings, assign_splits
 from ctglip.store.study import StudyRecord, write_study
 from ctglip.store.tables import Store, compact, create_store
-from ctglip.types import DrawnLesion, LabelMap, Region, Report, Scan, Standardized
+from ctglip.types import LabelMap, LesionAnnotation, Region, Report, Scan, Standardized
 from ctglip.vocabulary.abnormalities import load_abnormalities
 from ctglip.vocabulary.organs import load_organs
 
@@ -67,12 +67,12 @@ def tiny_study(rng: np.random.Generator) -> tuple[Scan, LabelMap, str, dict[str,
     return Scan(image, affine), LabelMap(labels, affine), f"FINDINGS: {report}", truth
 
 
-def drawn_cyst(scan: Scan, labels: LabelMap) -> tuple[tuple[DrawnLesion, ...], tuple[np.ndarray, ...]]:
+def drawn_cyst(scan: Scan, labels: LabelMap) -> tuple[tuple[LesionAnnotation, ...], tuple[np.ndarray, ...]]:
     """The cyst of a left kidney as a drawn lesion and its layer: its dark voxels."""
     inside = (labels.labels == ORGANS["kidney_left"].label) & (scan.hu < -20)
     edges = [np.flatnonzero(inside.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
     box = tuple(int(edge) for span in edges for edge in (span[0], span[-1] + 1))
-    return (DrawnLesion("kidney_left", "renal_cyst", "cyst", box, 0, 1),), (inside.astype(np.uint8),)
+    return (LesionAnnotation("kidney_left", "renal_cyst", "cyst", box, 0, 1),), (inside.astype(np.uint8),)
 
 
 def write_tiny_store(

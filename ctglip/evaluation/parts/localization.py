@@ -26,7 +26,7 @@ from ctglip.pages.parts import Table
 from ctglip.pages.wording import number
 from ctglip.store.study import StudyReader
 from ctglip.table_files import read_table, require_columns
-from ctglip.types import DrawnLesion, Interval, ModalityName, Region
+from ctglip.types import Interval, LesionAnnotation, ModalityName, Region
 
 NEAR_MM = 10.0
 NEAR_WIDTH = 0.05
@@ -253,7 +253,7 @@ class _Spheres(_Measure):
         index = np.stack(np.meshgrid(*[np.arange(n) for n in one.values.shape], indexing="ij"), axis=-1)
         world = index @ one.affine[:3, :3].T + one.affine[:3, 3]
         several = self.lesions_in(study.study_id, one.organ, one.abnormality)
-        if isinstance(several[0], DrawnLesion):
+        if isinstance(several[0], LesionAnnotation):
             outside = outside_mm(study, several, world)
         else:
             outside = np.min([np.linalg.norm(world - lesion[:3], axis=-1) - lesion[3] for lesion in several], axis=0)
@@ -292,7 +292,7 @@ class _OnFile(_Measure):
         on_file = resample_map(one.values, to_file @ np.linalg.inv(study.affine) @ one.affine, (rows, columns))
         several = self.lesions_in(study.study_id, one.organ, one.abnormality)
         lesion = None
-        if several and isinstance(several[0], DrawnLesion):
+        if several and isinstance(several[0], LesionAnnotation):
             lesion = outside_px(study, several, (rows, columns), to_file)
         elif several:
             lesion = np.min([distance_outside((rows, columns), one) for one in several], axis=0)

@@ -11,16 +11,16 @@ from scipy.spatial import KDTree
 
 from ctglip.store.study import StudyReader
 from ctglip.store.tables import Store
-from ctglip.types import DrawnLesion
+from ctglip.types import LesionAnnotation
 
 ANY_ORGAN = ""
 """The organ of a lesion whose maker names none: it counts for every organ that is asked about its abnormality."""
-DrawnByPair = dict[tuple[str, str], list[DrawnLesion]]
+LesionsByPair = dict[tuple[str, str], list[LesionAnnotation]]
 
 
-def stored_lesions(store: Store) -> dict[str, DrawnByPair]:
+def stored_lesions(store: Store) -> dict[str, LesionsByPair]:
     """The lesions of each study by (organ, abnormality); those without an abnormality of ours are left out."""
-    found: dict[str, DrawnByPair] = {}
+    found: dict[str, LesionsByPair] = {}
     for study_id in store.table("lesions")["study_id"].unique(maintain_order=True):
         for lesion in store.study(study_id).lesions():
             if lesion.abnormality is not None:
@@ -29,13 +29,13 @@ def stored_lesions(store: Store) -> dict[str, DrawnByPair]:
     return found
 
 
-def voxels_of(study: StudyReader, lesions: Sequence[DrawnLesion]) -> np.ndarray:
+def voxels_of(study: StudyReader, lesions: Sequence[LesionAnnotation]) -> np.ndarray:
     """The voxels or pixels of lesions on the stored grid ``[n, axes]``."""
     return np.concatenate([np.argwhere(study.lesion_mask(one)) + one.box[::2] for one in lesions])
 
 
 def outside_mm(
-    study: StudyReader, lesions: Sequence[DrawnLesion], world: Float[np.ndarray, "x y z 3"]
+    study: StudyReader, lesions: Sequence[LesionAnnotation], world: Float[np.ndarray, "x y z 3"]
 ) -> Float[np.ndarray, "x y z"]:
     """How far places (RAS mm) lie from the nearest voxel of a scan's lesions; 0 inside of one."""
     voxels = voxels_of(study, lesions)
@@ -51,7 +51,7 @@ def outside_mm(
 
 
 def outside_px(
-    study: StudyReader, lesions: Sequence[DrawnLesion], shape: tuple[int, int], to_file: Float[np.ndarray, "4 4"]
+    study: StudyReader, lesions: Sequence[LesionAnnotation], shape: tuple[int, int], to_file: Float[np.ndarray, "4 4"]
 ) -> Float[np.ndarray, "r c"]:
     """How far each pixel of a radiograph's file lies from its lesions, in pixels; 0 inside of one.
 
