@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 import torch
 from jaxtyping import Float
 from pydantic import Field
@@ -99,6 +101,12 @@ class DualEncoder(nn.Module):
         settings = self.settings
         hidden = settings.dim if settings.head_hidden is None else settings.head_hidden
         return ProjectionHead(width, settings.embedding_dim, hidden, settings.head_norm)
+
+    def train(self, mode: bool = True) -> Self:
+        """Training or evaluation mode; a frozen encoder stays in evaluation mode."""
+        super().train(mode)
+        self.settings.encoder.train.hold(self.encoder)
+        return self
 
     @property
     def reads_crops(self) -> bool:

@@ -20,6 +20,7 @@ from ctglip.errors import CTGLIPError, ModelError
 from ctglip.files import atomic_path, read_json
 from ctglip.models.dual_encoder import DualEncoder, DualEncoderSettings
 from ctglip.models.encoders.probe import check_probe, encoder_probe
+from ctglip.models.encoders.tuning import FullEncoder
 from ctglip.models.legacy import current_cxr, current_model
 from ctglip.models.region_readers import ModelInputs, Regions
 from ctglip.models.text import (
@@ -367,7 +368,9 @@ def _read_statistics(folder: Path, name: str) -> Statistics | None:
 
 
 def _config(release: Release) -> dict[str, Any]:
-    encoder = release.model.settings.encoder.model_copy(update={"weights": None, "partial": False})
+    encoder = release.model.settings.encoder.model_copy(
+        update={"weights": None, "partial": False, "train": FullEncoder()}
+    )
     return {
         "format_version": FORMAT_VERSION,
         "model": release.model.settings.model_copy(update={"encoder": encoder}).model_dump(mode="json"),

@@ -185,6 +185,7 @@ def assemble(
     release = _release(model, names, store, config, encoder)
     if config.initial is not None:
         _start_from(Path(config.initial), release)
+    settings.encoder.train.apply(model.encoder)
     _fill_prompts(release, bank, [caption for source in sources.values() for caption in source.captions], embedding)
     objective = _objective(config, sources, release, bank, dictionaries, run).to(device)
     release.aligned = objective.aligned

@@ -21,6 +21,7 @@ from ctglip.inference.feature_cache import OrganFeatures, joined_features
 from ctglip.inference.model_readers import reader_of
 from ctglip.models.device import resolve_device
 from ctglip.models.encoders.base import Encoder
+from ctglip.models.lora import merged
 from ctglip.models.release import Release, save_release
 from ctglip.store.tables import Store
 from ctglip.training.allocator import keep_freed_memory
@@ -231,6 +232,8 @@ def _release(
         "failed_studies": [failure.study_id for failure in parts.failures],
         "validation": _validated(release, validation),
     }
+    if release.model.settings.encoder.train.name == "lora":
+        release.model = merged(release.model)
     release.model.eval()
     save_release(run / "model", release)
 

@@ -87,6 +87,8 @@ class PretrainConfig(RootSettings):
         parts, needs = parts_of(self.objective).values(), needs_of(self.objective)
         kinds = {OBJECTIVES[part.name].input_kind for part in parts}
         found: dict[str, str] = {}
+        if self.model.encoder.train.name == "frozen":
+            found |= dict.fromkeys(("optim.encoder_frozen", "optim.patch_rate"), "model.encoder.train is frozen")
         if kinds <= {"pairs", "reports"}:
             found |= dict.fromkeys(("data.dictionary_wording",), "the objective reads whole reports")
         if all(part.dictionary_negatives in ("none", "batch") for part in parts):

@@ -21,6 +21,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ctglip.config import Settings
 from ctglip.errors import ConfigError
+from ctglip.models.encoders.tuning import AnyEncoderTuning, FullEncoder
 from ctglip.models.weights.matching import fill, layer_depths
 from ctglip.models.weights.reading import State, read_state
 from ctglip.models.weights.zoo import timm_weights, torchvision_weights
@@ -53,6 +54,7 @@ class EncoderSettings(Settings):
             encoder says of itself; none: random. A saved model does not name them.
         partial: go on where keys of the encoder are missing in them or do not fit, as long as nine tenths of its
             parameters are filled; the share is printed.
+        train: what of it is trained: ``full``, ``frozen`` or ``lora`` (``models.encoders.tuning``).
     """
 
     name: str
@@ -60,6 +62,7 @@ class EncoderSettings(Settings):
     checkpointing: bool = False
     weights: str | None = None
     partial: bool = False
+    train: AnyEncoderTuning = FullEncoder()
 
     def unread(self) -> Mapping[str, str]:
         """Fields that nothing reads."""
