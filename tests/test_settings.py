@@ -15,6 +15,7 @@ from typing import Any
 
 import ctglip_preprocessing
 import pytest
+import yaml
 
 import ctglip
 from ctglip.cli.config import settings_class
@@ -26,6 +27,7 @@ from ctglip.evaluation.settings import EvaluateConfig
 from ctglip.models.encoders.vit import ViTSettings
 from ctglip.resources import resource
 from ctglip.store.tables import Store
+from ctglip.tasks.dense import embed_dense
 from ctglip.tasks.settings import FinetuneConfig
 from ctglip.tasks.tuning import finetune
 from ctglip.training.assembly import assemble
@@ -234,6 +236,15 @@ def without_downloads(tree: dict[str, Any], bert: Path) -> dict[str, Any]:
     return merge(tree, own)
 
 
+def with_tokens(config: PretrainConfig, store: Path, folder: Path) -> PretrainConfig:
+    """The same, with the tokens that its encoder makes of a store."""
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    embed_dense(folder / "config.yaml", store, folder / "tokens")
+    data = config.data.model_copy(update={"folder": str(folder / "tokens")})
+    return config.model_copy(update={"data": data})
+
+
 def built(config: PretrainConfig, store: Path, run: Path) -> None:
     """Data, model, objective and optimizer of a config, and the losses of its first batch."""
     parts = assemble(Store.open(store), run, config, "cpu")
@@ -266,6 +277,8 @@ def test_every_setting_of_pretraining_is_read_or_refused(
         if key in seen:
             continue
         seen.add(key)
+        if config.data.name == "tokens":
+            config = with_tokens(config, stores["ct"], tmp_path / name / "made")
         with pytest.MonkeyPatch.context() as monkeypatch:
             reads = Reads(monkeypatch)
             built(config, stores["cxr" if config.data.name == "cxr" else "ct"], tmp_path / name)

@@ -32,5 +32,6 @@ if TYPE_CHECKING:
     from ctglip.data.scans import cut_scan as cut_scan
     from ctglip.data.scans import render_scans as render_scans
     from ctglip.data.studies import StudyDataset as StudyDataset
+    from ctglip.data.tokens import TokenDataSettings as TokenDataSettings
 
 __getattr__, __dir__ = public_names(__name__)

@@ -6,10 +6,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Num
 
 from ctglip.cxr.regions import region_entries
 from ctglip.cxr.sentence_regions import SECTIONS, sentences_by_region
@@ -18,7 +18,16 @@ from ctglip.data.augment import augment_hu
 from ctglip.data.cxr import CxrDataSettings, CxrInput, cxr_input, stored_edge
 from ctglip.data.cxr_window import cxr_window
 from ctglip.data.reader import CachedReader
-from ctglip.data.scans import ScanBatchSettings, ScanCut, ScanDataSettings, ScanSettings, cut_scan, render_scans
+from ctglip.data.scans import (
+    PlacedScan,
+    ScanBatchSettings,
+    ScanCut,
+    ScanDataSettings,
+    ScanSettings,
+    cut_scan,
+    render_scans,
+)
+from ctglip.data.tokens import TokenDataSettings
 from ctglip.store.shards import PixelBox
 from ctglip.store.tables import Store
 from ctglip.types import Finding, OrganRow
@@ -39,7 +48,7 @@ class Views:
     """
 
     images: Float[np.ndarray, "v c *s"]
-    labels: Int[np.ndarray, ...] | None
+    labels: Num[np.ndarray, ...] | None
     boxes: Float[np.ndarray, "v m e"]
     size: Float[np.ndarray, "m 4"]
     visible: Bool[np.ndarray, " m"]
@@ -71,8 +80,8 @@ class StudyImages(ABC, Generic[T]):
         """The sentences of a report that belong to each region, by their ``sentence_index``."""
 
 
-class ScanImages(StudyImages[ScanCut]):
-    """Whole scans on the model's grid.
+class ScanImages(StudyImages[PlacedScan]):
+    """Whole scans on the model's grid, or what a frozen encoder made of them.
 
     Args:
         reader: of the scans.
@@ -86,16 +95,17 @@ class ScanImages(StudyImages[ScanCut]):
 
     def __init__(
         self,
-        reader: CachedReader[str, ScanCut],
+        reader: CachedReader[str, Any],
         rows: Mapping[str, Sequence[OrganRow]],
         names: Sequence[str],
         ids: Sequence[str],
         organs: OrganDictionary,
-        settings: ScanDataSettings,
+        settings: ScanDataSettings | TokenDataSettings,
         reading: RegionReading,
     ) -> None:
         self.reader, self.regions, self.ids, self.organs = reader, tuple(names), ids, organs
         self.settings, self.reading = settings, reading
+        self._labels = 1 + max((label for name in names for label in organs.roi_labels(name)), default=0)
         number = {name: number for number, name in enumerate(names)}
         self.rows = {study_id: [row for row in several if row.organ in number] for study_id, several in rows.items()}
         self.numbers = {
@@ -103,16 +113,17 @@ class ScanImages(StudyImages[ScanCut]):
             for study_id, several in self.rows.items()
         }
 
-    def views(self, study_id: str, item: ScanCut, count: int, rng: np.random.Generator | None) -> Views:
+    def views(self, study_id: str, item: PlacedScan, count: int, rng: np.random.Generator | None) -> Views:
         """See ``StudyImages``."""
         rows = self.rows[study_id]
-        labels, boxes = item.labels if self.reading == "mask" else None, item.boxes(rows)
-        views = [self._view(item.hu, labels, boxes, rng) for _ in range(count)]
+        labels, boxes = item.location(self._labels) if self.reading == "mask" else None, item.boxes(rows)
+        views = [self._view(item, labels, boxes, rng) for _ in range(count)]
         located = np.array([row.volume_ml > 0 for row in rows], dtype=bool)
         placed = np.stack([box for _, _, box in views])
         visible = ~located | has_extent(placed)
         if self.reading == "mask":
-            visible = self._on_labels(labels, rows)
+            present = item.present
+            visible = np.array([present[list(self.organs.roi_labels(row.organ))].any() for row in rows], dtype=bool)
         size = item.sizes(rows) * located[:, None].astype(np.float32)
         return Views(np.stack([image for image, _, _ in views]), views[0][1], placed, size, visible)
 
@@ -124,14 +135,14 @@ class ScanImages(StudyImages[ScanCut]):
         """See ``StudyImages``."""
         return sentences_by_organ(findings, self.ids, self.organs)
 
-    def _on_labels(self, labels: np.ndarray | None, rows: Sequence[OrganRow]) -> Bool[np.ndarray, " m"]:
-        present = np.zeros(256, bool) if labels is None else np.bincount(labels.ravel(), minlength=256) > 0
-        return np.array([present[list(self.organs.roi_labels(row.organ))].any() for row in rows], dtype=bool)
-
     def _view(
-        self, hu: np.ndarray, labels: np.ndarray | None, boxes: np.ndarray, rng: np.random.Generator | None
+        self, item: PlacedScan, labels: np.ndarray | None, boxes: np.ndarray, rng: np.random.Generator | None
     ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
-        """A scan, shifted (what comes in at a face repeats that face), with its labels and boxes."""
+        """A scan, shifted (what comes in at a face repeats that face), with its labels and boxes; tokens as they
+        are."""
+        if not isinstance(item, ScanCut) or isinstance(self.settings, TokenDataSettings):
+            return item.image(self.settings.input), labels, boxes
+        hu = item.hu
         if rng is not None:
             hu, labels, boxes = moved(hu, labels, boxes, self.settings, rng)
             hu = augment_hu(hu[None], self.settings.shift_hu, self.settings.noise_hu, rng)[0]

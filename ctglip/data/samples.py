@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, Int8, Shaped
+from jaxtyping import Bool, Float, Int, Int8, Num, Shaped
 from torch import Tensor
 
 from ctglip.data.augment import AugmentationParameters
@@ -93,7 +93,7 @@ class StudySample:
     Attributes:
         study_id: of the store.
         images: independently augmented views.
-        labels: organ labels of the first view, or None.
+        labels: organ labels of the first view; of cached tokens the share of each cell that each label fills; or None.
         boxes: of the organs in each view, half-open ``(low, high)`` along each axis, in voxels or pixels.
         size: as for ``OrganSample``; zeros where it is not known.
         organ_id: of a scan as for ``OrganSample``; of a radiograph the index of a region in the dataset's ``regions``
@@ -107,7 +107,7 @@ class StudySample:
 
     study_id: str
     images: Float[np.ndarray, "v c *s"]
-    labels: Int[np.ndarray, ...] | None
+    labels: Num[np.ndarray, ...] | None
     boxes: Float[np.ndarray, "v m e"]
     size: Float[np.ndarray, "m 4"]
     organ_id: Int[np.ndarray, " m"]
@@ -206,7 +206,7 @@ class StudyBatch(Batch):
     """B images with M organs, one image's after the other's; ``study_index`` says whose; see ``StudySample``."""
 
     image: Float[Tensor, "b c *s"]
-    labels: Int[Tensor, "b ..."] | None
+    labels: Num[Tensor, "b ..."] | None
     boxes: Float[Tensor, "m e"]
     size: Float[Tensor, "m 4"]
     organ_id: Int[Tensor, " m"]

@@ -7,12 +7,13 @@ fixed spacing, padded with air, as most published models have it.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import numpy as np
-from jaxtyping import Float, Int16, Num, UInt8
+from jaxtyping import Bool, Float, Int16, Num, UInt8
 from pydantic import Field
 
 from ctglip.config import Settings
@@ -117,22 +118,37 @@ class ScanDataSettings(DataSettings, ScanBatchSettings):
         return CropSettings(truncated=self.truncated)
 
 
-@dataclass(frozen=True)
-class ScanCut:
-    """A scan on the fixed grid, before windows.
+@dataclass(frozen=True, kw_only=True)
+class PlacedScan:
+    """Where a grid lies in a scan.
 
     Attributes:
-        hu: int16 ``[x, y, z]``; air where the grid leaves the scan.
-        labels: uint8 ``[x, y, z]``, or None where the scan has no masks.
         low, high: lower and upper faces of the grid in voxels of the volume (a voxel i reaches from i to i + 1).
         voxel_mm: edge lengths of the grid's voxels.
     """
 
-    hu: Int16[np.ndarray, "x y z"]
-    labels: UInt8[np.ndarray, "x y z"] | None
     low: Float[np.ndarray, " 3"]
     high: Float[np.ndarray, " 3"]
     voxel_mm: Float[np.ndarray, " 3"]
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, ...]:
+        """Voxels of the grid."""
+
+    @abstractmethod
+    def image(self, settings: ScanSettings) -> Float[np.ndarray, ...]:
+        """What a model sees, as it is."""
+
+    @abstractmethod
+    def location(self, count: int) -> Num[np.ndarray, ...]:
+        """What a model finds organs by (``models.region_readers.Regions.labels``), of labels below ``count``; nothing
+        is anywhere where the scan has no masks."""
+
+    @property
+    @abstractmethod
+    def present(self) -> Bool[np.ndarray, " 256"]:
+        """Which labels are on the grid."""
 
     def sizes(self, rows: Sequence[OrganRegion]) -> Float[np.ndarray, "m 4"]:
         """What a model is told of the size of some organs (see ``data.crops``); 0 of those that nobody measured."""
@@ -145,9 +161,41 @@ class ScanCut:
     def boxes(self, rows: Sequence[OrganRegion]) -> Float[np.ndarray, "m 6"]:
         """The boxes of some organs, half-open ``(x0, x1, y0, y1, z0, z1)`` in voxels of the grid."""
         corners = np.array([row.box for row in rows], dtype=np.float64).reshape(len(rows), 3, 2)
-        scale = np.array(self.hu.shape) / (self.high - self.low)
+        scale = np.array(self.shape) / (self.high - self.low)
         placed = (corners - self.low[:, None]) * scale[:, None]
-        return np.clip(placed, 0, np.array(self.hu.shape)[:, None]).reshape(len(rows), 6).astype(np.float32)
+        return np.clip(placed, 0, np.array(self.shape)[:, None]).reshape(len(rows), 6).astype(np.float32)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScanCut(PlacedScan):
+    """A scan on the fixed grid, before windows.
+
+    Attributes:
+        hu: int16 ``[x, y, z]``; air where the grid leaves the scan.
+        labels: uint8 ``[x, y, z]``, or None where the scan has no masks.
+    """
+
+    hu: Int16[np.ndarray, "x y z"]
+    labels: UInt8[np.ndarray, "x y z"] | None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """See ``PlacedScan``."""
+        return self.hu.shape
+
+    def image(self, settings: ScanSettings) -> Float[np.ndarray, "c x y z"]:
+        """Its windows."""
+        return render_scans(self.hu, settings)
+
+    def location(self, count: int) -> UInt8[np.ndarray, "x y z"]:  # noqa: ARG002
+        """The label map."""
+        return np.zeros(self.hu.shape, np.uint8) if self.labels is None else self.labels
+
+    @property
+    def present(self) -> Bool[np.ndarray, " 256"]:
+        """See ``PlacedScan``."""
+        labels = np.zeros(0, np.uint8) if self.labels is None else self.labels.ravel()
+        return np.bincount(labels, minlength=256) > 0
 
 
 def cut_scan(
@@ -170,7 +218,13 @@ def cut_scan(
     weights = [axis_weights(a, b, n, 0, full) for a, b, n, full in zip(low, high, grid, shape, strict=True)]
     hu = np.rint(resampled(image.astype(np.float32) - AIR_HU, weights)).astype(np.int32) + AIR_HU
     stored = np.clip(hu, -32768, 32767).astype(np.int16)
-    return ScanCut(stored, _nearest(labels, low, high, grid), low, high, (high - low) * spacing / grid)
+    return ScanCut(
+        hu=stored,
+        labels=_nearest(labels, low, high, grid),
+        low=low,
+        high=high,
+        voxel_mm=(high - low) * spacing / grid,
+    )
 
 
 def _nearest(labels: np.ndarray | None, low: np.ndarray, high: np.ndarray, grid: np.ndarray) -> np.ndarray | None:

@@ -38,6 +38,7 @@ from ctglip.data.sampling import rows_of_epoch, rows_of_rank
 from ctglip.data.scans import ScanDataSettings
 from ctglip.data.settings import WITHOUT_TEXTS
 from ctglip.data.study_texts import StudyText, StudyTexts, TextsOfOrgans, TextsOfPairs, TextsOfReports
+from ctglip.data.tokens import TokenDataSettings, open_tokens
 from ctglip.errors import StoreError
 from ctglip.reports.tags import Tagger
 from ctglip.store.findings import findings_by_study
@@ -89,7 +90,7 @@ class StudyDataset(TextDataset[StudySample]):
         split: str,
         organs: OrganDictionary,
         abnormalities: AbnormalityDictionary,
-        settings: ScanDataSettings | CxrDataSettings,
+        settings: ScanDataSettings | TokenDataSettings | CxrDataSettings,
         seed: int = 0,
         texts: TextKind = "organs",
         reading: RegionReading = "mask",
@@ -221,6 +222,8 @@ class StudyDataset(TextDataset[StudySample]):
         if texts == "organs" and reading == "query":
             self._add_mentioned(rows, names)
         memory = (settings.keep_gb, settings.threads)
+        if reader is None and isinstance(settings, TokenDataSettings):
+            reader = open_tokens(settings, store).reader(study_ids, *memory)
         reader = reader or scan_reader(store, settings.input, study_ids, *memory)
         images = ScanImages(reader, rows, self.organ_names, names, organs, settings, reading)
         return images, images.reader.preload(study_ids, progress)
@@ -254,6 +257,7 @@ class StudyDataset(TextDataset[StudySample]):
         if kind == "pairs":
             by_sentence = isinstance(self.settings, ScanDataSettings) and self.settings.text == "sentence"
             return TextsOfPairs(reports, sections, self._findings, by_sentence, text_ids)
+        assert not isinstance(self.settings, TokenDataSettings)  # which are for organs and pairs
         tagger = Tagger(self.settings.tags)
         self.tag_names = tagger.names
         return TextsOfReports(reports, sections, self._findings, self.images, tagger, text_ids)

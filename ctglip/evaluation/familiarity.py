@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from ctglip.data.organs import studies_of
 from ctglip.errors import StoreError
 from ctglip.inference.familiarity import Familiarity, FamiliaritySettings, HURange, OrganRange
 from ctglip.inference.feature_cache import OrganFeatures, organ_features_of
+from ctglip.inference.readers import OrganReader
 from ctglip.models.release import Release, Statistics
 from ctglip.store.tables import Store
 from ctglip.types import OrganRow
@@ -48,11 +50,17 @@ def familiarity_studies(store: Store) -> list[str]:
 
 
 def encode_anew(
-    store: Store, release: Release, study_ids: Sequence[str], organs: Sequence[str], threads: int = 2
+    store: Store,
+    release: Release,
+    study_ids: Sequence[str],
+    organs: Sequence[str],
+    threads: int = 2,
+    reader: OrganReader[Any] | None = None,
 ) -> OrganFeatures:
-    """Organs of some studies by the model as it is now; nothing of it is kept."""
+    """Organs of some studies by the model as it is now; nothing of it is kept. ``reader`` reads them in place of the
+    model's own."""
     with tempfile.TemporaryDirectory(prefix="ctglip-familiarity-") as folder:
-        return organ_features_of(store, release, study_ids, organs, folder=Path(folder), threads=threads)
+        return organ_features_of(store, release, study_ids, organs, folder=Path(folder), threads=threads, reader=reader)
 
 
 def as_statistics(found: Familiarity) -> Statistics:

@@ -18,7 +18,8 @@ from ctglip.data.organs import trainable_organs
 from ctglip.data.reader import StandardizedStudy
 from ctglip.data.rendering import CropStack
 from ctglip.data.samples import OrganInstance
-from ctglip.data.scans import ScanCut, ScanSettings, cut_scan, render_scans
+from ctglip.data.scans import PlacedScan, ScanCut, ScanSettings, cut_scan, render_scans
+from ctglip.data.tokens import TokenFiles
 from ctglip.errors import ModelError
 from ctglip.inference.heatmap import crop_affine, grid_affine
 from ctglip.inference.readers import OrganReader, OrganReading
@@ -140,8 +141,11 @@ class CropOrganReader(_CtReader[OrganCrop]):
         return (super() if regions else ScanOrganReader(self.release)).model_input(standardized, regions)
 
 
-class ScanOrganReader(_CtReader[ScanCut]):
+class ScanOrganReader(_CtReader[PlacedScan]):
     """All organs from the whole scan.
+
+    Args:
+        tokens: what the frozen encoder made of stored studies; its model has a ``CachedEncoder``.
 
     Raises:
         ModelError: code ``regions``: the model reads no whole scans.
@@ -149,11 +153,11 @@ class ScanOrganReader(_CtReader[ScanCut]):
 
     at_once = 1
 
-    def __init__(self, release: Release, crops: CropSettings | None = None) -> None:
+    def __init__(self, release: Release, crops: CropSettings | None = None, tokens: TokenFiles | None = None) -> None:
         super().__init__(release, crops)
         if release.scans is None:
             raise ModelError("This model reads organs, not whole scans.", code="regions", fix="Name organs.")
-        self.scans = ScanSettings.model_validate(release.scans)
+        self.scans, self.tokens = ScanSettings.model_validate(release.scans), tokens
 
     @property
     def channel_names(self) -> tuple[str, ...]:
@@ -161,7 +165,7 @@ class ScanOrganReader(_CtReader[ScanCut]):
 
     @property
     def item_bytes(self) -> int:
-        return 3 * int(np.prod(self.scans.grid))
+        return 3 * int(np.prod(self.scans.grid)) if self.tokens is None else self.tokens.item_bytes
 
     @property
     def needs_masks(self) -> bool:
@@ -184,32 +188,37 @@ class ScanOrganReader(_CtReader[ScanCut]):
             by_study[name] = [OrganInstance(name, OrganRegion(organ, box)) for organ in names]
         return [instance for several in by_study.values() for instance in several]
 
-    def prepare(self, study: StandardizedStudy, regions: Sequence[OrganRegion]) -> list[ScanCut]:
+    def prepare(self, study: StandardizedStudy, regions: Sequence[OrganRegion]) -> list[PlacedScan]:
         del regions
         return [cut_scan(study.image(), study.organs(), study.affine, self.scans)]
 
-    def visible(self, image: ScanCut, regions: Sequence[OrganRegion], reading: str) -> Sequence[bool]:  # noqa: ARG002
+    def load(self, store: Store, study_id: str, regions: Sequence[OrganRegion]) -> list[PlacedScan]:
+        return super().load(store, study_id, regions) if self.tokens is None else [self.tokens.read(study_id)]
+
+    def visible(self, image: PlacedScan, regions: Sequence[OrganRegion], reading: str) -> Sequence[bool]:  # noqa: ARG002
         """A model that pools by label maps needs a voxel of an organ on the grid."""
         if "labels" not in self.release.model.region_inputs:
             return [True] * len(regions)
-        labels = np.zeros(0, np.uint8) if image.labels is None else image.labels.ravel()
-        there = np.bincount(labels, minlength=256) > 0
+        there = image.present
         return [bool(there[list(self.organs.roi_labels(region.organ))].any()) for region in regions]
 
     def inputs(
         self,
-        images: Sequence[ScanCut],
+        images: Sequence[PlacedScan],
         regions: Sequence[Sequence[OrganRegion]],
         reading: str,
         device: torch.device | str = "cpu",
         rng: np.random.Generator | None = None,
         augment: AugmentSettings | None = None,
     ) -> dict[str, Tensor]:
-        hu, model = np.stack([cut.hu for cut in images]), self.release.model
+        model = self.release.model
         if rng is not None and augment is not None:
-            hu = augment_hu(hu, augment.shift_hu, augment.noise_hu, rng)
+            hu = np.stack([cut.hu for cut in images if isinstance(cut, ScanCut)])
+            rendered = render_scans(augment_hu(hu, augment.shift_hu, augment.noise_hu, rng), self.scans)
+        else:
+            rendered = np.stack([cut.image(self.scans) for cut in images])
         found = {
-            "images": torch.from_numpy(render_scans(hu, self.scans)),
+            "images": torch.from_numpy(rendered),
             "study_index": owners([len(several) for several in regions]),
         }
         if model.region_reader is not None and reading != "whole":
@@ -217,16 +226,17 @@ class ScanOrganReader(_CtReader[ScanCut]):
             ids = [self.release.organs.index(region.organ) for several in regions for region in several]
             found |= {"size": torch.from_numpy(np.concatenate(sizes)), "organ_id": torch.tensor(ids)}
             if "labels" in model.region_inputs:
-                maps = [np.zeros(cut.hu.shape, np.uint8) if cut.labels is None else cut.labels for cut in images]
-                found["labels"] = torch.from_numpy(np.stack(maps))
+                count = 1 + max((label for labels in model.inputs.organ_labels for label in labels), default=0)
+                found["labels"] = torch.from_numpy(np.stack([cut.location(count) for cut in images]))
             if "boxes" in model.region_inputs:
                 boxes = [cut.boxes(several) for cut, several in zip(images, regions, strict=True)]
                 found["boxes"] = torch.from_numpy(np.concatenate(boxes))
         return {name: value.to(device) for name, value in found.items()}
 
     def placed(
-        self, image: ScanCut, region: OrganRegion, affine: Float[np.ndarray, "4 4"]
+        self, image: PlacedScan, region: OrganRegion, affine: Float[np.ndarray, "4 4"]
     ) -> tuple[Float[np.ndarray, "4 4"], Float[np.ndarray, "x y z"] | None]:
+        assert isinstance(image, ScanCut)
         step, labels = (image.high - image.low) / np.array(image.hu.shape), list(self.organs.roi_labels(region.organ))
         inside = None if image.labels is None else np.isin(image.labels, labels).astype(np.float64)
         return grid_affine(image.low, step, affine), inside

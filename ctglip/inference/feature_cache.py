@@ -230,6 +230,7 @@ def organ_features_of(
     batch: int = 64,
     threads: int = 2,
     progress: Progress | None = None,
+    reader: OrganReader[Any] | None = None,
 ) -> OrganFeatures:
     """The features of some studies' organs, from the cache where they are there, encoded and kept where not.
 
@@ -248,6 +249,7 @@ def organ_features_of(
         batch: crops encoded at a time.
         threads: threads that cut crops.
         progress: called with (organs done, organs).
+        reader: reads organs in place of the model's own reader.
 
     Raises:
         ModelError: the store was made by another recipe; a view other than ``PLAIN`` for a model of whole scans.
@@ -257,7 +259,7 @@ def organ_features_of(
     check_view(view, release)
     settings, organ_dictionary = view.crops(CropSettings.model_validate(release.crops)), dictionaries_of(release).organs
     files = None if crop_folder is None else CropFiles(crop_folder, store, settings, organ_dictionary)
-    reader = reader_of(release, view.read, settings, files)
+    reader = reader or reader_of(release, view.read, settings, files)
     names = organs if organs is not None else release.provenance.get("trained", release.organs)
     instances = reader.instances(store, study_ids, list(names))
     cache = FeatureCache((folder or store.path / FOLDER) / feature_key(release, reader.organs, view))

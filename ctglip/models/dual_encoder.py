@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 from ctglip.config import Settings
 from ctglip.models.encoders import AnyEncoderSettings, build_encoder
-from ctglip.models.encoders.base import VisionFeatures
+from ctglip.models.encoders.base import Encoder, VisionFeatures
+from ctglip.models.encoders.cached import CachedEncoder
 from ctglip.models.encoders.cnn import CNNSettings
 from ctglip.models.heads import HeadNorm, ProjectionHead
 from ctglip.models.image_heads import IMAGE_HEADS, AnyImageHeadSettings, PooledHead, TokenHead
@@ -75,7 +76,7 @@ class DualEncoder(nn.Module):
     def __init__(self, settings: DualEncoderSettings, inputs: ModelInputs | None = None) -> None:
         super().__init__()
         inputs = inputs or ModelInputs()
-        self.encoder = build_encoder(settings.encoder, inputs.in_channels)
+        self.encoder: Encoder = build_encoder(settings.encoder, inputs.in_channels)
         self.settings, self.inputs = settings.model_copy(update={"encoder": self.encoder.settings}), inputs
         self.region_reader: RegionReader | None = None
         self.anatomy_head = self.diagnosis_head = None
@@ -153,7 +154,7 @@ class DualEncoder(nn.Module):
     def pad_channels(self, images: Float[Tensor, "b c *s"]) -> Float[Tensor, "b d *s"]:
         """Images with all channels that the encoder reads, in the weights' type."""
         missing = self.inputs.in_channels - images.shape[1]
-        if missing:
+        if missing and not isinstance(self.encoder, CachedEncoder):
             images = torch.cat([images, images.new_zeros(len(images), missing, *images.shape[2:])], dim=1)
         return images.to(self._dtype)
 

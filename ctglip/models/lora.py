@@ -7,12 +7,14 @@ folds into the frozen kernel.
 from __future__ import annotations
 
 import copy
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from ctglip.errors import ModelError
 
+M = TypeVar("M", bound=nn.Module)
 QUERY_AND_VALUE = ("query", "value", "q_proj", "v_proj", "q_lin", "v_lin", "q", "v")
 """Names of the query and value projections in Hugging Face's encoders."""
 ALPHA = 16.0
@@ -104,7 +106,7 @@ def add_lora(
     _replace_modules(model, new)
 
 
-def merged(model: nn.Module) -> nn.Module:
+def merged(model: M) -> M:
     """A copy of the model with plain layers in place of updated ones."""
     model = copy.deepcopy(model)
     _replace_modules(model, {m: m.merged() for m in list(model.modules()) if isinstance(m, LowRank | LowRankConv)})

@@ -10,15 +10,15 @@ import math
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Num
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 BoxPooling = Literal["area", "roi_align"]
 
 
-def coverage(mask: Float[Tensor, "m 1 *S"], grid: tuple[int, ...]) -> Float[Tensor, "m 1 *s"]:
-    """The part of each feature voxel that a mask covers, 0 to 1 (area-weighted, so nothing small is lost).
+def coverage(mask: Float[Tensor, "m k *S"], grid: tuple[int, ...]) -> Float[Tensor, "m k *s"]:
+    """The part of each feature voxel that masks cover, 0 to 1 (area-weighted, so nothing small is lost).
 
     A mask that is on the features' grid already is its own coverage.
     """
@@ -58,6 +58,13 @@ def label_coverage(labels: Int[Tensor, "b ..."], count: int, grid: tuple[int, ..
     return filled / filled.sum(1, keepdim=True).clamp(min=1)
 
 
+def label_shares(labels: Num[Tensor, "b ..."], count: int, grid: tuple[int, ...]) -> Float[Tensor, "b l n"]:
+    """``label_coverage`` of label maps; or of what it gave on a grid ``[b, l, *s]`` whose cells these are groups of."""
+    if labels.is_floating_point():
+        return coverage(labels, grid).flatten(2)
+    return label_coverage(labels.long().where(labels < count, 0), count, grid)
+
+
 def box_coverage(boxes: Float[Tensor, "m e"], grid: tuple[int, ...]) -> Float[Tensor, "m n"]:
     """How much of each feature voxel a box fills.
 
@@ -92,7 +99,7 @@ def pool_organs(
 
 def pool_labels(
     features: Float[Tensor, "b c *s"],
-    labels: Int[Tensor, "b ..."],
+    labels: Num[Tensor, "b ..."],
     member: Float[Tensor, "m l"],
     study_index: Int[Tensor, " m"],
 ) -> Float[Tensor, "m c"]:
@@ -100,7 +107,8 @@ def pool_labels(
 
     Args:
         features: one map for each study.
-        labels: label maps of the images.
+        labels: label maps of the images, where numbers that no organ has count as background; or the share of each
+            cell that each label fills (``label_shares``).
         member: which labels make up each organ (a group has several), 0 or 1.
         study_index: the study of each organ.
 
@@ -109,7 +117,7 @@ def pool_labels(
     """
     grid, count = tuple(features.shape[2:]), member.shape[1]
     flat = features.flatten(2)
-    filled = label_coverage(labels, count, grid).to(features.dtype)
+    filled = label_shares(labels, count, grid).to(features.dtype)
     sums, sizes = flat @ filled.transpose(1, 2), filled.sum(2)
     member = member.to(features.dtype)
     slot, most = organ_slots(study_index, len(features))

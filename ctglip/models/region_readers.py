@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Num
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -28,7 +28,7 @@ from ctglip.models.pooling import (
     PeakPool,
     box_weights,
     coverage,
-    label_coverage,
+    label_shares,
     masked_pool,
     pool_boxes,
     pool_labels,
@@ -67,7 +67,7 @@ class Regions:
         organ_id: which organ each is.
         study_index: the image of each.
         mask: the organ in each crop, 0 to 1.
-        labels: label maps of the images.
+        labels: label maps; or the share of each cell that each label fills, ``[b, l, *s]`` (``pooling.label_shares``).
         boxes: half-open ``(x0, x1, y0, y1, ...)`` in image voxels.
     """
 
@@ -75,7 +75,7 @@ class Regions:
     organ_id: Int[Tensor, " m"] | None = None
     study_index: Int[Tensor, " m"] | None = None
     mask: Float[Tensor, "m 1 *s"] | None = None
-    labels: Int[Tensor, "b ..."] | None = None
+    labels: Num[Tensor, "b ..."] | None = None
     boxes: Float[Tensor, "m e"] | None = None
 
 
@@ -299,7 +299,7 @@ class MaskReader(MapReader):
     def weights(self, level: Float[Tensor, "b d *s"], images: Tensor, regions: Regions) -> Float[Tensor, "m n"]:  # noqa: ARG002
         """How much of each voxel the organ's labels fill."""
         labels, members, study_index = self._labels(regions)
-        filled = label_coverage(labels, members.shape[1], tuple(level.shape[2:]))
+        filled = label_shares(labels, members.shape[1], tuple(level.shape[2:]))
         return torch.einsum("ml,mln->mn", members.to(filled.dtype), filled[study_index])
 
     def mean(self, level: Float[Tensor, "b d *s"], images: Tensor, regions: Regions) -> Float[Tensor, "m d"]:  # noqa: ARG002
@@ -307,12 +307,11 @@ class MaskReader(MapReader):
         return pool_labels(level, *self._labels(regions))
 
     def _labels(self, regions: Regions) -> tuple[Tensor, Tensor, Tensor]:
-        """Label maps (labels of no organ become background), and members and image of each region."""
+        """Label maps, and members and image of each region."""
         assert regions.labels is not None
         assert regions.organ_id is not None
         assert regions.study_index is not None
-        labels = regions.labels.long()
-        return labels.where(labels < self.members.shape[1], 0), self.members[regions.organ_id], regions.study_index
+        return regions.labels, self.members[regions.organ_id], regions.study_index
 
 
 class BoxReaderSettings(MapReaderSettings):

@@ -15,6 +15,7 @@ from ctglip.data.dataset import TextDataset
 from ctglip.data.organs import CropDataSettings
 from ctglip.data.reader import CachedReader
 from ctglip.data.studies import StudyDataset
+from ctglip.data.tokens import TokenDataSettings, open_tokens
 from ctglip.errors import ModelError, StoreError
 from ctglip.features.text_bank import TextBank
 from ctglip.files import user_cache
@@ -22,6 +23,9 @@ from ctglip.inference.encoding import evaluating
 from ctglip.inference.scoring import Dictionaries, Scorer
 from ctglip.losses.gather import one_rank
 from ctglip.models.dual_encoder import DualEncoder, DualEncoderSettings
+from ctglip.models.encoders.base import Encoder
+from ctglip.models.encoders.cached import CachedEncoder, encoder_hash
+from ctglip.models.encoders.probe import check_probe
 from ctglip.models.region_readers import REGION_READERS, ModelInputs
 from ctglip.models.release import Release, load_release
 from ctglip.models.text import TextEncoder, load_text_encoder
@@ -31,7 +35,7 @@ from ctglip.objectives.registry import OBJECTIVES, MixtureSettings, needs_of, pa
 from ctglip.reports.tags import tag_entries
 from ctglip.resources import resource
 from ctglip.store.tables import Store
-from ctglip.training.recipe import DATA, PretrainConfig
+from ctglip.training.recipe import DATA, AnyDataSettings, PretrainConfig
 from ctglip.training.sources import open_source
 from ctglip.types import Failure, Progress
 from ctglip.vocabulary.abnormalities import load_abnormalities
@@ -51,6 +55,7 @@ class Assembly:
         seed: of the run.
         rank, world: which share of each batch is made here.
         held_out: the sources of the split val, where the loss is measured on it.
+        encoder: the frozen encoder of cached tokens, which is no part of the model while that is trained.
     """
 
     sources: dict[str, TextDataset[Any]]
@@ -61,6 +66,7 @@ class Assembly:
     rank: int = 0
     world: int = 1
     held_out: dict[str, StudyDataset] = field(default_factory=dict)
+    encoder: Encoder | None = None
 
     def samples(self, step: int) -> Any:
         """The samples of a step (this rank's share): a list; of a mixture one for each part, by its name."""
@@ -186,10 +192,42 @@ def assemble(
     if config.initial is not None:
         _start_from(Path(config.initial), release)
     settings.encoder.train.apply(model.encoder)
+    frozen = _with_cached_tokens(model, config.data, store)
     _fill_prompts(release, bank, [caption for source in sources.values() for caption in source.captions], embedding)
     objective = _objective(config, sources, release, bank, dictionaries, run).to(device)
     release.aligned = objective.aligned
-    return Assembly(sources, objective, release, dictionaries, config.seed, held_out=held_out)
+    return Assembly(sources, objective, release, dictionaries, config.seed, held_out=held_out, encoder=frozen)
+
+
+def _with_cached_tokens(model: DualEncoder, data: AnyDataSettings, store: Store) -> Encoder | None:
+    """Let a model read cached tokens in place of images, where its data are such; returns its frozen encoder.
+
+    Raises:
+        StoreError: code ``no_tokens``: they were made by another encoder, or lack a level that is read.
+        ModelError: code ``probe``: the encoder gives another answer than when they were made.
+    """
+    if not isinstance(data, TokenDataSettings):
+        return None
+    source, encoder = open_tokens(data, store).source, model.encoder
+    if source.weights != encoder_hash(encoder):
+        raise StoreError(
+            f"The tokens in {data.folder} were made by another encoder ({source.encoder['name']}, weights "
+            f"{source.weights}) than model.encoder ({encoder.settings.name}, weights {encoder_hash(encoder)}).",
+            code="no_tokens",
+            fix="Set model.encoder and its weights to those that ctglip embed --dense was given.",
+        )
+    check_probe(encoder, model.inputs.in_channels, source.probe, str(data.folder))
+    count = len(encoder.level_channels)
+    grids = {level.level: tuple(level.grid) for level in source.levels}
+    missing = sorted({level % count for level in model.read_levels} - grids.keys())
+    if missing:
+        raise StoreError(
+            f"The tokens in {data.folder} lack level {missing[0]} of the encoder, which model.regions reads.",
+            code="no_tokens",
+            fix=f"Set model.regions.levels to some of {sorted(grids)}, or make them again with this config.",
+        )
+    model.encoder = CachedEncoder(encoder, grids)
+    return encoder
 
 
 def _objective(
@@ -247,7 +285,8 @@ def _release(
     data, scales = config.data, _scales(config)
     images: dict[str, Any] = {}
     if (whole := data.whole_scans() if isinstance(data, CropDataSettings) else data) is not None:
-        images = {whole.name: _input_settings(whole.input, scales[whole.name])}
+        kind = "scans" if whole.name == "tokens" else whole.name
+        images = {kind: _input_settings(whole.input, scales[whole.name])}
     return Release(
         model=model,
         organs=organs,

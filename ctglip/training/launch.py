@@ -18,7 +18,6 @@ from ctglip.errors import ConfigError, CTGLIPError, ModelError
 from ctglip.evaluation.familiarity import as_statistics, encode_anew, familiarity_studies, fit_familiarity
 from ctglip.files import exclusive, read_json
 from ctglip.inference.feature_cache import OrganFeatures, joined_features
-from ctglip.inference.model_readers import reader_of
 from ctglip.models.device import resolve_device
 from ctglip.models.encoders.base import Encoder
 from ctglip.models.lora import merged
@@ -36,7 +35,7 @@ from ctglip.training.schedule import counted, learning_rate
 from ctglip.training.sources import steps_of_epoch
 from ctglip.training.tracking import read_metrics
 from ctglip.training.trainer import Trainer
-from ctglip.training.validation import Validation, build_validation
+from ctglip.training.validation import Validation, build_validation, training_reader
 from ctglip.types import Progress
 
 
@@ -210,11 +209,11 @@ def _calibrate(
     organs = list(dict.fromkeys(instance.organ for instance in validation.instances))
     if not (studies := familiarity_studies(store)):
         return
-    some = context.share(studies)
-    parts_of_train = context.shared(lambda: encode_anew(store, release, some, organs, config.data.threads))
+    some, reader = context.share(studies), training_reader(store, release, config.data)
+    parts_of_train = context.shared(lambda: encode_anew(store, release, some, organs, config.data.threads, reader))
     train = joined_features(release.model, parts_of_train)
     val = OrganFeatures(tuple(validation.instances), validation.encode())
-    fitted = fit_familiarity(train, val, reader_of(release).reading)
+    fitted = fit_familiarity(train, val, reader.reading)
     release.familiarity = None if fitted is None else as_statistics(fitted)
 
 
@@ -232,6 +231,8 @@ def _release(
         "failed_studies": [failure.study_id for failure in parts.failures],
         "validation": _validated(release, validation),
     }
+    if parts.encoder is not None:
+        release.model.encoder = parts.encoder
     if release.model.settings.encoder.train.name == "lora":
         release.model = merged(release.model)
     release.model.eval()

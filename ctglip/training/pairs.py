@@ -71,7 +71,8 @@ def _samples(source: TextDataset[Any], parts: Assembly, config: PretrainConfig, 
         return [_crop(one, source, parts, config, bank) for one in _in_turn(first_batch)]
     names = source.studies(0)
     studies = names if len(names) == len(first_batch) else [""] * len(first_batch)
-    rendering = _RENDERINGS[config.data.modality](config.data, tuple(getattr(source, "regions", ())))
+    kind = _TokenRendering if config.data.name == "tokens" else _RENDERINGS[config.data.modality]
+    rendering = kind(config.data, tuple(getattr(source, "regions", ())))
     return [
         found
         for one, study_id in zip(first_batch, studies, strict=True)
@@ -97,6 +98,13 @@ class _Rendering:
         """An image with what is meant in it."""
         settings = self.data.crops if isinstance(self.data, CropDataSettings) else self.data.input
         return _picture(image, settings.windows_hu, (1.0, 1.0, 1.0), masks, subject)
+
+
+class _TokenRendering(_Rendering):
+    """Cached tokens have no pictures."""
+
+    def picture(self, image: np.ndarray, masks: Mapping[str, np.ndarray], subject: str) -> Picture | None:  # noqa: ARG002
+        return None
 
 
 class _CxrRendering(_Rendering):
@@ -213,9 +221,11 @@ def _report(sample: Any, title: str, rendering: _Rendering, bank: TextBank) -> P
 
 def _found(sample: Any, number: int, organ: str, organs: OrganDictionary) -> np.ndarray:
     """Where an organ is, by its labels or its box."""
+    image = np.asarray(sample.image)
+    if image.ndim == 1:  # cached tokens
+        return np.zeros(0, dtype=bool)
     if sample.labels is not None:
         return np.isin(np.asarray(sample.labels), list(organs.roi_labels(organ)))
-    image = np.asarray(sample.image)
     return _inside(image, sample.boxes[0][number])
 
 

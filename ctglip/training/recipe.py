@@ -11,6 +11,7 @@ from ctglip.config import OneOf, RootSettings, Settings
 from ctglip.data.cxr import CxrDataSettings
 from ctglip.data.organs import CropDataSettings
 from ctglip.data.scans import ScanDataSettings
+from ctglip.data.tokens import TokenDataSettings
 from ctglip.errors import ConfigError
 from ctglip.models.dual_encoder import DualEncoderSettings
 from ctglip.models.encoders.base import EncoderSettings
@@ -28,9 +29,18 @@ from ctglip.training.schedule import Duration, in_steps, timed
 from ctglip.training.trainer import LoopSettings
 
 S = TypeVar("S", bound=Settings)
-DATA = {"crops": CropDataSettings, "scans": ScanDataSettings, "cxr": CxrDataSettings}
+DATA = {"crops": CropDataSettings, "scans": ScanDataSettings, "tokens": TokenDataSettings, "cxr": CxrDataSettings}
 """Kinds of training data by the ``name`` of their settings."""
-AnyDataSettings = Annotated[CropDataSettings | ScanDataSettings | CxrDataSettings, OneOf(DATA, default="crops")]
+AnyDataSettings = Annotated[
+    CropDataSettings | ScanDataSettings | TokenDataSettings | CxrDataSettings, OneOf(DATA, default="crops")
+]
+
+_READERS = {
+    "crops": {"crop"},
+    "scans": {"mask", "box", "query"},
+    "tokens": {"mask", "query"},
+    "cxr": {"box", "query"},
+}
 
 
 class PretrainConfig(RootSettings):
@@ -56,7 +66,7 @@ class PretrainConfig(RootSettings):
     optim: OptimSettings = OptimSettings()
     loop: LoopSettings = LoopSettings()
 
-    def reads(self, part: ObjectiveSettings) -> Literal["crops", "scans", "cxr"]:
+    def reads(self, part: ObjectiveSettings) -> Literal["crops", "scans", "tokens", "cxr"]:
         """The kind of images that a part of the objective reads."""
         if self.data.name == "crops" and OBJECTIVES[part.name].input_kind != "organs":
             return "scans"
@@ -101,7 +111,7 @@ class PretrainConfig(RootSettings):
             found["data.organs"] = "the objective reads no organs and is not validated"
         if self.data.name == "crops" and kinds == {"organs"}:
             found["data.scans"] = "no part of the objective reads whole scans"
-        if self.whole_images() is None or "data.scans" in found:
+        if self.whole_images() is None or "data.scans" in found or self.data.name == "tokens":
             return found
         whole = "data.scans" if self.data.name == "crops" else "data"
         if self.data.name != "cxr" and "pairs" not in kinds:
@@ -132,6 +142,8 @@ class PretrainConfig(RootSettings):
                 code="objective",
                 fix="Set data.scans (input.grid, batch).",
             )
+        if self.data.name == "tokens":
+            self._check_tokens()
         if self.loop.compares and self.loop.score == "loss" and self.reads_organs:
             raise ConfigError(
                 "loop.score is loss, and the objective reads organs, of which answers are validated.",
@@ -140,6 +152,22 @@ class PretrainConfig(RootSettings):
             )
         self.complete_model()
         return self
+
+    def _check_tokens(self) -> None:
+        """Cached tokens are of a frozen encoder, of one view of whole scans."""
+        kinds = {OBJECTIVES[part.name].input_kind for part in parts_of(self.objective).values()}
+        if kinds - {"organs", "pairs"}:
+            raise ConfigError(
+                "The objective reads reports with views of images, and data.name is tokens.",
+                code="objective",
+                fix="Set data.name to scans, or take an objective such as organ_text.",
+            )
+        if self.model.encoder.train.name != "frozen":
+            raise ConfigError(
+                f"model.encoder.train is {self.model.encoder.train.name}, and cached tokens are of a frozen encoder.",
+                code="objective",
+                fix="Set model.encoder.train to frozen, or data.name to scans.",
+            )
 
     @property
     def reads_organs(self) -> bool:
@@ -212,8 +240,7 @@ class PretrainConfig(RootSettings):
         if self.model.regions is None and not needed:
             return None
         found = self.model.regions or default
-        kinds = {"crops": {"crop"}, "scans": {"mask", "box", "query"}, "cxr": {"box", "query"}}
-        offered = set(REGION_READERS).intersection(kinds[self.data.name], *(need.readers for need in reading))
+        offered = set(REGION_READERS).intersection(_READERS[self.data.name], *(need.readers for need in reading))
         if found is None or found.name not in offered:
             raise ConfigError(
                 f"The objective reads organs of {self.data.name}, and model.regions is {found and found.name}.",

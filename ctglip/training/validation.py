@@ -17,15 +17,17 @@ from ctglip.data.organ_crops import CacheSettings, CropFiles, folder_of, resolve
 from ctglip.data.organs import CropDataSettings, studies_of
 from ctglip.data.reader import check_damage
 from ctglip.data.samples import OrganInstance
+from ctglip.data.tokens import TokenDataSettings, open_tokens
 from ctglip.errors import StoreError
 from ctglip.evaluation.bootstrap import Question, macro_draws
 from ctglip.evaluation.calibration import fit_calibration
 from ctglip.evaluation.encoded import differences_of
 from ctglip.evaluation.labels import Labels, labels_from_findings
 from ctglip.evaluation.zero_shot import Scores
+from ctglip.inference.ct_readers import ScanOrganReader
 from ctglip.inference.encoding import OrganEmbeddings, concatenated
 from ctglip.inference.model_readers import reader_of
-from ctglip.inference.readers import image_batches
+from ctglip.inference.readers import OrganReader, image_batches
 from ctglip.inference.scoring import Calibration, Dictionaries, Scorer
 from ctglip.models.release import Release
 from ctglip.store.findings import findings_by_study
@@ -111,6 +113,13 @@ class Validation:
         return differences_of(scorer, embeddings, labels)
 
 
+def training_reader(store: Store, release: Release, data: AnyDataSettings) -> OrganReader[Any]:
+    """Reads organs of stored studies for a model in training: from its cached tokens where its data are such."""
+    if isinstance(data, TokenDataSettings):
+        return ScanOrganReader(release, tokens=open_tokens(data, store))
+    return reader_of(release)
+
+
 def macro_auroc(labels: Labels, scores: Scores) -> float:
     """Mean AUROC over pairs, without intervals."""
     questions = [Question(known.labels, scores[p], np.zeros_like(known.rows)) for p, known in labels.items()]
@@ -173,7 +182,7 @@ class _Share:
         findings: Mapping[str, Sequence[Finding]],
     ) -> None:
         self.store, self.release, self.data = store, release, data
-        self.reader = reader_of(release)
+        self.reader = training_reader(store, release, data)
         self.names = data.organs or self.reader.trainable(store, dictionaries, chain.from_iterable(findings.values()))
         self.cache = data.cache if isinstance(data, CropDataSettings) else CacheSettings(memory_gb=data.keep_gb)
         self.max_damaged = self.cache.max_damaged
