@@ -141,7 +141,7 @@ class CachedTokens(PlacedScan):
         """The share of each cell that each label fills."""
         found = np.zeros((count, *self.counts.shape[1:]), dtype=np.float32)
         known = self.labels < count
-        found[self.labels[known]] = self.counts[known] / np.maximum(self.counts.sum(0), 1)
+        found[self.labels[known]] = self.counts[known] / np.maximum(self.counts.sum(0, dtype=np.int64), 1)
         return found
 
     @property

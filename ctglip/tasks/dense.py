@@ -298,4 +298,5 @@ def _label_counts(cut: ScanCut, grid: tuple[int, int, int]) -> tuple[np.ndarray,
     sides = [part for cells, side in zip(grid, there.shape, strict=True) for part in (cells, side // cells)]
     blocks = there.reshape(sides)
     counts = np.stack([(blocks == label).sum((1, 3, 5), dtype=np.int32) for label in labels])
-    return labels.astype(np.uint8), counts
+    small = counts.max(initial=0) <= np.iinfo(np.uint16).max
+    return labels.astype(np.uint8), counts.astype(np.uint16) if small else counts
