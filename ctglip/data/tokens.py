@@ -91,7 +91,7 @@ class TokenSource(Settings):
         probe: its answer to a made-up image.
         levels: those that are cached, fine to coarse; the last one is.
         pooled: width of the pooled vector.
-        anchor: where the middle of what a cell sees lies in its stride.
+        anchor: where the middle of what a cell sees lies in its stride, along each axis.
         precision: of the tokens.
     """
 
@@ -103,7 +103,7 @@ class TokenSource(Settings):
     probe: dict[str, Any]
     levels: tuple[TokenLevel, ...] = Field(min_length=1)
     pooled: int
-    anchor: Literal["middle", "first"]
+    anchor: tuple[Literal["middle", "first", "last"], ...]
     precision: Literal["fp16", "fp32"] = "fp16"
 
     @property

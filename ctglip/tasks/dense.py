@@ -32,6 +32,8 @@ from ctglip.training.recipe import PretrainConfig
 from ctglip.types import Failure, Progress
 
 _THREADS = 2
+_SIDE = {"middle": 0.0, "first": 1.0, "last": -1.0}
+"""Which way the middle of what a cell sees lies from the middle of its stride."""
 
 
 @dataclass(frozen=True)
@@ -194,7 +196,7 @@ def _token_source(found: ScanEncoder, store: Store, precision: Literal["fp16", "
             for level in found.levels
         ),
         pooled=encoder.pooled_dim,
-        anchor=encoder.anchor,
+        anchor=(encoder.anchor,) * 3 if isinstance(encoder.anchor, str) else encoder.anchor,
         precision=precision,
     )
 
@@ -275,7 +277,7 @@ def _tokens(
     finest = source.levels[0]
     step = (cut.high - cut.low) / np.array(cut.shape)
     cell = step * np.array(finest.strides)
-    low = cut.low + (0.5 * (step - cell) if source.anchor == "first" else 0.0)
+    low = cut.low + 0.5 * (step - cell) * np.array([_SIDE[one] for one in source.anchor])
     labels, counts = _label_counts(cut, finest.grid)
     placed = {"low": cut.low, "high": cut.high, "voxel_mm": cut.voxel_mm, "affine": grid_affine(low, cell, affine)}
     return {**arrays, "labels": labels, "counts": counts} | {

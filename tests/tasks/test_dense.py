@@ -86,7 +86,7 @@ def test_the_affine_leads_from_a_cell_to_its_middle(store: Store, config: Path, 
     step = (arrays["high"] - arrays["low"]) / 16
     voxels = grid_affine(arrays["low"], step, study.affine)
     cell = np.array([1, 2, 3])
-    inside = cell * finest.strides[0] + (0 if files.source.anchor == "first" else (finest.strides[0] - 1) / 2)
+    inside = cell * finest.strides[0] + (0 if files.source.anchor == ("first",) * 3 else (finest.strides[0] - 1) / 2)
     np.testing.assert_allclose(arrays["affine"] @ [*cell, 1], voxels @ [*inside, 1], atol=1e-6)
 
 

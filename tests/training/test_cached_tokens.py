@@ -140,9 +140,9 @@ def test_checkpoints_hold_no_frozen_encoder(tiny: tuple[Store, Path], word_bert:
     """A run that was stopped goes on, and its files stay small however large the encoder is."""
     store = tiny[0]
     folder = written(store, word_bert, READERS["query"], tmp_path / "made")
-    config = config_of(word_bert, READERS["query"], folder, pairs=4)
+    config, begun = config_of(word_bert, READERS["query"], folder, pairs=4), tmp_path / "run" / "metrics.jsonl"
     with pytest.raises(Stopped):
-        pretrain(store.path, tmp_path / "run", config, callbacks=Callbacks(stop=lambda: True))
+        pretrain(store.path, tmp_path / "run", config, callbacks=Callbacks(stop=begun.is_file))
     (checkpoint,) = checkpoints(tmp_path / "run" / CHECKPOINTS)
     names = load_file(checkpoint / "state.safetensors")
     assert any("region_reader" in name for name in names)
