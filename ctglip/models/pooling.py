@@ -65,6 +65,22 @@ def label_shares(labels: Num[Tensor, "b ..."], count: int, grid: tuple[int, ...]
     return label_coverage(labels.long().where(labels < count, 0), count, grid)
 
 
+def label_weights(
+    filled: Float[Tensor, "b l n"], member: Float[Tensor, "m l"], study_index: Int[Tensor, " m"]
+) -> Float[Tensor, "m n"]:
+    """How much of each feature voxel of its study each organ fills.
+
+    Args:
+        filled: how much each label fills (``label_shares``).
+        member: which labels make up each organ, 0 or 1.
+        study_index: the study of each organ.
+    """
+    slot, most = organ_slots(study_index, len(filled))
+    padded = filled.new_zeros(len(filled), most, filled.shape[1])
+    padded[study_index, slot] = member.to(filled.dtype)
+    return (padded @ filled)[study_index, slot]
+
+
 def box_coverage(boxes: Float[Tensor, "m e"], grid: tuple[int, ...]) -> Float[Tensor, "m n"]:
     """How much of each feature voxel a box fills.
 

@@ -29,6 +29,7 @@ from ctglip.models.pooling import (
     box_weights,
     coverage,
     label_shares,
+    label_weights,
     masked_pool,
     pool_boxes,
     pool_labels,
@@ -300,7 +301,7 @@ class MaskReader(MapReader):
         """How much of each voxel the organ's labels fill."""
         labels, members, study_index = self._labels(regions)
         filled = label_shares(labels, members.shape[1], tuple(level.shape[2:]))
-        return torch.einsum("ml,mln->mn", members.to(filled.dtype), filled[study_index])
+        return label_weights(filled, members, study_index)
 
     def mean(self, level: Float[Tensor, "b d *s"], images: Tensor, regions: Regions) -> Float[Tensor, "m d"]:  # noqa: ARG002
         """The mean over the organ's labels; over the whole map for an organ that is not there."""

@@ -160,23 +160,24 @@ def judged(store: Store, truth: Path, folder: Path, config: PretrainConfig) -> f
 
 
 def test_heads_on_a_frozen_encoder_learn(word_bert: Path, tmp_path: Path) -> None:
-    """Of three seeds each finds on held-out studies what reports say; with exchanged reports none does."""
+    """Of three seeds each finds on held-out studies what reports say; exchanged reports teach chance, which may point
+    either way for each of the three findings."""
     store, truth = write_tiny_store(tmp_path / "store", 150, seed=3)
+    found: dict[bool, list[float]] = {False: [], True: []}
     for seed in range(3):
         made = config_of(word_bert, READERS["mask"]).model_copy(update={"seed": seed})
         folder = tmp_path / f"made{seed}"
         folder.mkdir()
         (folder / "config.yaml").write_text(yaml.safe_dump({**made.model_dump(mode="json"), "kind": "pretrain"}))
         embed_dense(folder / "config.yaml", store.path, folder / "tokens")
-        found = {}
         for permute in (False, True):
             loop = {"steps": 150, "log_every": 150, "checkpoint_every": 150, "pairs": 0}
             config = config_of(word_bert, READERS["mask"], folder / "tokens", **loop)
             data = config.data.model_copy(update={"permute_texts": permute, "batch": 16})
             config = config.model_copy(update={"seed": seed, "data": data})
-            found[permute] = judged(store, truth, tmp_path / f"{seed}{permute}", config)
-        assert found[False] > 0.8
-        assert found[False] > found[True] + 0.15
+            found[permute].append(judged(store, truth, tmp_path / f"{seed}{permute}", config))
+    assert min(found[False]) > 0.8
+    assert np.mean(found[False]) > np.mean(found[True]) + 0.15
 
 
 def test_faults_are_named(tiny: tuple[Store, Path], word_bert: Path, tmp_path: Path) -> None:
