@@ -277,10 +277,10 @@ def test_every_setting_of_pretraining_is_read_or_refused(
         if key in seen:
             continue
         seen.add(key)
-        if config.data.name == "tokens":
-            config = with_tokens(config, stores["ct"], tmp_path / name / "made")
         with pytest.MonkeyPatch.context() as monkeypatch:
             reads = Reads(monkeypatch)
+            if config.data.name == "tokens":
+                config = with_tokens(config, stores["ct"], tmp_path / name / "made")
             built(config, stores["cxr" if config.data.name == "cxr" else "ct"], tmp_path / name)
         walk.add(name, config, reads.found | looped)
     walk.check()
