@@ -22,7 +22,7 @@ from ctglip.types import Failure, ModalityName, Report, ScanHeader
 REQUIRED = ("study_id", "patient_id", "image")
 OPTIONAL = (
     "masks", "report", "findings", "impression", "report_path", "modality", "view", "regions", "split", "age", "sex",
-    "scanner", "numbering", "hu_slope", "hu_intercept", "affine", "organ_text", "localization",
+    "scanner", "numbering", "hu_slope", "hu_intercept", "affine", "organ_text", "phase", "localization",
 )  # fmt: skip
 SPLITS = ("train", "val", "test")
 
@@ -34,6 +34,7 @@ class CohortRow(BaseModel):
     ``numbering`` says what the numbers of multilabel masks mean, where the recipe does not hold for them. ``hu_slope``
     and ``hu_intercept`` are for scans that are stored as other numbers than HU and whose header does not say so,
     ``affine`` (12 numbers, the upper three rows of voxel index to RAS+ millimetres) for those whose header is blank.
+    ``phase`` is that of the contrast agent, where it is known.
     ``organ_text`` is a table of sentences or findings by organ, ``localization`` one of findings that others drew; most
     often each is one for all studies.
     """
@@ -60,6 +61,7 @@ class CohortRow(BaseModel):
     hu_intercept: float | None = Field(default=None, allow_inf_nan=False)
     affine: tuple[float, ...] | None = Field(default=None, min_length=12, max_length=12)
     organ_text: Path | None = None
+    phase: str | None = None
     localization: Path | None = None
 
     @field_validator("affine", mode="before")

@@ -129,7 +129,7 @@ class _ExportReading:
                     fit.append(found)
                 else:
                     self.tables.exclude(item, *found)
-        fit.sort(key=lambda one: one.order(self.settings.choose))
+        fit.sort(key=lambda one: one.order(self.settings.choose, self.settings.phases))
         texts = self._texts(study)
         if fit and self.settings.reports is not None and not texts:
             self.tables.exclude(study_id, "no_report", "No report has its accession number, or it has none.")
@@ -140,10 +140,11 @@ class _ExportReading:
             _link(folder, one.files)
             self.tables.rows.append({
                 "study_id": study_id if alone else f"{study_id}_{one.name}", "patient_id": self.ids.make(*patient),
-                "image": str(folder), "modality": "ct", **texts,
+                "image": str(folder), "modality": "ct", "phase": one.phase, **texts,
             })  # fmt: skip
         for other in fit[1:] if alone else ():
-            detail = f"{other.text}; {fit[0].text} was chosen by {', '.join(self.settings.choose)}."
+            rules = (*(("phases",) if self.settings.phases else ()), *self.settings.choose)
+            detail = f"{other.text}; {fit[0].text} was chosen by {', '.join(rules)}."
             self.tables.exclude(f"{study_id}/{other.name}", "other_series", detail)
 
     def _texts(self, study: TreeStudy) -> dict[str, str | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,14 @@ _DERIVED = frozenset({"DERIVED", "SECONDARY", "MPR", "REFORMATTED", "REFORMAT"})
 _AXIAL = 0.8
 """How far slices may be tilted (cosine): a gantry tilt of 30 degrees is axial."""
 SeriesOrder = Literal["most_slices", "thinnest_slices", "soft_kernel"]
+Phase = Literal["native", "arterial", "portal_venous", "venous", "delayed"]
+_PHASES: dict[Phase, re.Pattern[str]] = {
+    "native": re.compile(r"\b(?:nativ\w*|unenhanced|non.?contrast|without contrast|ohne km)\b", re.IGNORECASE),
+    "arterial": re.compile(r"\b(?:arteri\w*)\b", re.IGNORECASE),
+    "portal_venous": re.compile(r"\b(?:porto?.?ven\w*|portal\w*)\b", re.IGNORECASE),
+    "venous": re.compile(r"\b(?:ven(?:ous|oes|ös)\w*)\b", re.IGNORECASE),
+    "delayed": re.compile(r"\b(?:delayed|late|excretory|urograph\w*|nephrograph\w*)\b", re.IGNORECASE),
+}
 
 
 class SeriesRule(Settings):
@@ -28,10 +37,13 @@ class SeriesRule(Settings):
     Attributes:
         choose: by the first rule that tells two series apart.
         least_slices: series with fewer are left out.
+        phases: series of these phases come first, in this order, before ``choose`` is asked; those whose phase is not
+            known come after them.
         derived: ``exclude`` series of derived images (reformats), or ``allow`` them where they are axial.
     """
 
     choose: tuple[SeriesOrder, ...] = ("most_slices", "thinnest_slices", "soft_kernel")
+    phases: tuple[Phase, ...] = ()
     least_slices: int = Field(default=10, ge=2)
     derived: Literal["exclude", "allow"] = "exclude"
 
@@ -46,6 +58,7 @@ class CtSeries:
         slices: of its volume, at different places.
         step_mm: from slice to slice.
         soft: whether the kernel is one for soft tissue.
+        phase: of the contrast agent, where the headers say it; see ``phase_of``.
     """
 
     name: str
@@ -53,16 +66,19 @@ class CtSeries:
     slices: int
     step_mm: float
     soft: bool
+    phase: Phase | None = None
 
     @property
     def text(self) -> str:
         """What told it apart, in words."""
-        return f"{self.slices} slices of {self.step_mm:.3g} mm, {'soft' if self.soft else 'other'} kernel"
+        said = f", {self.phase.replace('_', ' ')} phase" if self.phase else ""
+        return f"{self.slices} slices of {self.step_mm:.3g} mm, {'soft' if self.soft else 'other'} kernel{said}"
 
-    def order(self, rules: Sequence[SeriesOrder]) -> tuple[float | str, ...]:
+    def order(self, rules: Sequence[SeriesOrder], phases: Sequence[Phase] = ()) -> tuple[float | str, ...]:
         """What series are sorted by."""
+        wanted = phases.index(self.phase) if self.phase in phases else len(phases)
         ranks = {"most_slices": -self.slices, "thinnest_slices": self.step_mm, "soft_kernel": float(not self.soft)}
-        return (*(ranks[rule] for rule in rules), self.name)
+        return (wanted, *(ranks[rule] for rule in rules), self.name)
 
 
 def ct_series(name: str, files: list[Path], rule: SeriesRule) -> CtSeries | tuple[str, str]:
@@ -90,7 +106,22 @@ def ct_series(name: str, files: list[Path], rule: SeriesRule) -> CtSeries | tupl
     heights = np.unique(np.round([float(one.position @ normal) for one in volume], 2))
     if len(heights) < rule.least_slices:
         return "too_few_slices", f"{len(heights)} slices, expected {rule.least_slices} at least."
-    return CtSeries(name, files, len(heights), round(float(np.median(np.diff(heights))), 3), _is_soft(volume[0]))
+    step = round(float(np.median(np.diff(heights))), 3)
+    return CtSeries(name, files, len(heights), step, _is_soft(volume[0]), phase_of(volume))
+
+
+def phase_of(volume: Sequence[Slice]) -> Phase | None:
+    """The phase that the series' description names; None where it names none or several, or contradicts the header's
+    contrast agent. It is never guessed: an agent alone does not say when the scan was made."""
+    described = {one.traits.get("the series description", "").replace("_", " ") for one in volume}
+    named = {phase for phase, words_of in _PHASES.items() if any(words_of.search(text) for text in described)}
+    if named == {"portal_venous", "venous"}:
+        named = {"portal_venous"}
+    if len(named) != 1:
+        return None
+    (phase,) = named
+    agent = any(one.traits.get("the contrast agent", "") for one in volume)
+    return None if phase == "native" and agent else phase
 
 
 def _is_soft(one: Slice) -> bool:

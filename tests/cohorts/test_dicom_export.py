@@ -293,6 +293,28 @@ def test_phases_of_one_study_are_two_series(tmp_path: Path) -> None:
     assert sorted(row["reason"] for row in excluded(out)) == ["other_series", "too_few_slices"]
 
 
+def test_phases_are_written_where_they_are_known_and_can_be_asked_for(tmp_path: Path) -> None:
+    root = tmp_path / "export"
+    said = {2: "Abdomen nativ", 3: "ABD_arterial 3.0", 4: "portal venous phase", 5: "HEIMLICH", 6: "native"}
+    for number, words in said.items():
+        agent = {} if number == 2 else {"ContrastBolusAgent": "x"}
+        series(root, FIRST, number, 10 + number, value=10 * number, SeriesDescription=words, **agent)
+
+    def phases(**settings: Any) -> dict[int, str | None]:
+        cohort = read(root, **settings)[0]
+        return {max(values_of(row.image)): row.phase for row in cohort.rows}
+
+    assert phases(reconstructions="all") == {20: "native", 30: "arterial", 40: "portal_venous", 50: None, 60: None}
+    assert phases() == {60: None}, "most slices; native with an agent is not believed"
+    assert phases(phases=["arterial", "native"]) == {30: "arterial"}
+    assert phases(phases=["venous", "native"]) == {20: "native"}
+    assert phases(phases=["delayed"]) == {60: None}
+    details = " ".join(row["detail"] for row in excluded(tmp_path / "out") if row["reason"] == "other_series")
+    assert "portal venous phase" in details
+    assert "Abdomen" not in details
+    assert "chosen by phases, most_slices" in details
+
+
 def test_images_without_a_place_or_all_damaged_are_no_volume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = tmp_path / "export"
     series(root, FIRST, 2, 12)

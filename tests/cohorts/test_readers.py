@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
+import polars as pl
 import pytest
 
+from ctglip.cohort import read_cohort
 from ctglip.cohorts.base import CohortReader, CohortTables, Exclusion
 from ctglip.cohorts.disk import Disk
 from ctglip.cohorts.registry import READERS, cohort_names, cohort_reader
-from ctglip.cohorts.writing import read_cohort_tables
+from ctglip.cohorts.writing import read_cohort_tables, write_cohort
 from ctglip.errors import CohortError
 from ctglip.resources import resource
 from ctglip.vocabulary.abnormalities import load_abnormalities
 from ctglip.vocabulary.organs import load_organs
-from tests.cli.commands import ctglip, good
+from tests.cli.commands import ctglip, good, here
 from tests.cohorts.builders import run, write_file
+from tests.cohorts.miniatures_ct import CT_MINIATURES
+from tests.cohorts.miniatures_cxr import CXR_MINIATURES, nih_chestxray14
+from tests.cohorts.patients import phantom_patients
 
 TESTS = "\n".join(path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_*.py"))
 
@@ -123,3 +129,31 @@ def test_links_are_followed_and_circles_end(tmp_path: Path) -> None:
     (tmp_path / "root" / "link").symlink_to(tmp_path / "real")
     (tmp_path / "real" / "back").symlink_to(tmp_path / "root")
     assert Disk(tmp_path / "root").paths("a.png") == ["link/a.png"]
+
+
+def test_tables_as_parquet_keep_ids_as_text(tmp_path: Path) -> None:
+    """Ids of digits stay what they are, and the table is read as the CSV is."""
+    nih_chestxray14(tmp_path / "data", phantom_patients())
+    for option, name in (("--parquet", "parquet"), ("--json", "csv")):
+        done = here("cohort", "nih_chestxray14", tmp_path / "data", tmp_path / name, option)
+        assert done.code == 0, done.err
+    assert not list((tmp_path / "parquet").glob("cohort.csv"))
+    table = pl.read_parquet(tmp_path / "parquet" / "cohort.parquet")
+    assert table.schema["study_id"] == table.schema["patient_id"] == pl.String
+    assert table["patient_id"][0] == "00000001"
+    one, other = (read_cohort(tmp_path / kind / f"cohort.{kind}") for kind in ("parquet", "csv"))
+    assert one.rows == other.rows
+    labels = pl.read_parquet(tmp_path / "parquet" / "labels.parquet")
+    assert labels["study_id"].to_list() == [row.study_id for row in one.rows]
+    assert labels.schema["study_id"] == pl.String
+
+
+@pytest.mark.parametrize("name", sorted({*CT_MINIATURES, *CXR_MINIATURES}))
+def test_ids_that_are_uids_are_the_sets_own_and_its_page_says_so(name: str, tmp_path: Path) -> None:
+    settings = {**CT_MINIATURES, **CXR_MINIATURES}[name](tmp_path / "data", phantom_patients(5)) or {}
+    write_cohort(cohort_reader(name), tmp_path / "data", tmp_path / "out", settings)
+    rows = read_cohort(tmp_path / "out" / "cohort.csv").rows
+    uids = [one for row in rows for one in (row.study_id, row.patient_id) if re.fullmatch(r"\d+(?:\.\d+){3,}", one)]
+    page = (resource("docs", "cohorts") / f"{name}.md").read_text(encoding="utf-8")
+    assert bool(uids) is ("the set's own key" in page)
+    assert not (uids and name == "dicom")
