@@ -154,7 +154,7 @@ def _splits(disk: Disk, kind: str, tables: CohortTables) -> dict[str, str]:
     if kind == "none":
         return found
     for part in ("train", "test"):
-        table: pl.DataFrame | None = disk.optional(f"TrainTestIDS/{kind}_{part}.csv")
+        table: pl.DataFrame | None = disk.optional(f"TrainTestIDS/{kind}_{part}.csv", bare=True)
         if table is None:
             tables.facts.append(f"There is no TrainTestIDS/{kind}_{part}.csv: no official split.")
             continue

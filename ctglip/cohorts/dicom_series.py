@@ -114,9 +114,11 @@ def phase_of(volume: Sequence[Slice]) -> Phase | None:
     """The phase that the series' description names; None where it names none or several, or contradicts the header's
     contrast agent. It is never guessed: an agent alone does not say when the scan was made."""
     described = {one.traits.get("the series description", "").replace("_", " ") for one in volume}
-    named = {phase for phase, words_of in _PHASES.items() if any(words_of.search(text) for text in described)}
-    if named == {"portal_venous", "venous"}:
-        named = {"portal_venous"}
+    named: set[Phase] = {
+        phase for phase, words_of in _PHASES.items() if any(words_of.search(text) for text in described)
+    }
+    if "portal_venous" in named:
+        named.discard("venous")
     if len(named) != 1:
         return None
     (phase,) = named

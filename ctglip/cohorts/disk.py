@@ -145,6 +145,7 @@ class Disk:
         maybe: Sequence[str] = (),
         header: Sequence[str] = (),
         separator: str | None = None,
+        bare: bool = False,
     ) -> pl.DataFrame:
         """A table by one of its names, all cells text, empty ones null.
 
@@ -154,6 +155,7 @@ class Disk:
             maybe: that it may have.
             header: its column names, where the file has none.
             separator: between its cells; the one that makes most columns when None.
+            bare: it may be a list without a heading, so that its only line is a row.
 
         Raises:
             CohortError: ``no_table``, ``bad_table``, ``missing_column``.
@@ -163,7 +165,7 @@ class Disk:
             raise self.no_table(names, "Download it, or give the folder that holds the data set.")
         table = self._named_as_expected(path, read_cells(self.root / path, header, separator), (*columns, *maybe))
         require_columns(self.root / path, table, columns, "Is it the table of another version?")
-        if table.is_empty():
+        if table.is_empty() and not bare:
             raise CohortError(f"{self.root / path} has headings and no row.", code="bad_table", fix=_AGAIN)
         return table
 
@@ -198,9 +200,9 @@ class Disk:
                 self.renamed.append(f"{path}: column {alike[0]!r} was taken as {expected!r}.")
         return table.rename(names) if names else table
 
-    def optional(self, *names: str, columns: Sequence[str] = (), separator: str | None = None) -> pl.DataFrame | None:
+    def optional(self, *names: str, columns: Sequence[str] = (), bare: bool = False) -> pl.DataFrame | None:
         """The table, or None where none of its names is there; one that is there must be right."""
-        return self.table(*names, columns=columns, separator=separator) if self.find(*names) else None
+        return self.table(*names, columns=columns, bare=bare) if self.find(*names) else None
 
     def rows_by(self, key: str, *names: str, columns: Sequence[str] = ()) -> dict[str, dict[str, str | None]]:
         """The rows of a table by the cells of one column, the first of several; none where the table is not there."""

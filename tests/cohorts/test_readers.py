@@ -150,7 +150,7 @@ def test_tables_as_parquet_keep_ids_as_text(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", sorted({*CT_MINIATURES, *CXR_MINIATURES}))
 def test_ids_that_are_uids_are_the_sets_own_and_its_page_says_so(name: str, tmp_path: Path) -> None:
-    settings = {**CT_MINIATURES, **CXR_MINIATURES}[name](tmp_path / "data", phantom_patients(5)) or {}
+    settings = {**CT_MINIATURES, **CXR_MINIATURES}[name](tmp_path / "data", phantom_patients(6)) or {}
     write_cohort(cohort_reader(name), tmp_path / "data", tmp_path / "out", settings)
     rows = read_cohort(tmp_path / "out" / "cohort.csv").rows
     uids = [one for row in rows for one in (row.study_id, row.patient_id) if re.fullmatch(r"\d+(?:\.\d+){3,}", one)]
