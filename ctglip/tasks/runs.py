@@ -22,7 +22,7 @@ from ctglip.files import atomic_path, read_json, remove, write_json
 from ctglip.inference.encoding import evaluating
 from ctglip.tasks.base import Initialization, Task, TaskBatch, TaskObjective
 from ctglip.tasks.results import FinishedRun, TaskRun
-from ctglip.training.callbacks import Callbacks, learned_state
+from ctglip.training.callbacks import BestWeights, Callbacks, learned_state
 from ctglip.training.checkpoint import CHECKPOINTS
 from ctglip.training.schedule import timed
 from ctglip.training.trainer import Trainer
@@ -73,6 +73,12 @@ def initial_network(task: Task[Any], initialization: Initialization, run: TaskRu
     return task.network(initialization, rows).to(initialization.device)
 
 
+def _validated(best: BestWeights, steps: int) -> dict[str, Any]:
+    """The numbers of each epoch's validation, and which was the best."""
+    validations = [{"epoch": int(one.pop("step")) // steps, **one} for one in map(dict, best.validations)]
+    return {"best": best.index, "epochs": len(validations) - 1, "validations": validations}
+
+
 def train_run(
     task: Task[Any], run: TaskRun, initialization: Initialization, folder: Path, callbacks: Callbacks
 ) -> FinishedRun:
@@ -119,17 +125,12 @@ def train_run(
         with trainer.released(), evaluating(network):
             tables, facts = task.finish(network, initialization)
     assert trainer.state.best is not None
-    validations = [
-        {"epoch": int(one.pop("step")) // batches.steps, **one} for one in map(dict, trainer.state.best.validations)
-    ]
     about = {
         **asdict(run),
         "mode": initialization.mode,
         "studies": len(rows),
         "patients": len({task.studies.patients[row] for row in rows}),
-        "best": trainer.state.best.index,
-        "epochs": len(validations) - 1,
-        "validations": validations,
+        **_validated(trainer.state.best, batches.steps),
         **facts,
     }
     _write_run(target, about, tables, learned_state(network))

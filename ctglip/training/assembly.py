@@ -183,12 +183,7 @@ def assemble(
     sources = opened("train")
     measured = config.loop.compares and config.loop.score == "loss"
     held_out = {name: cast(StudyDataset, source) for name, source in opened("val").items()} if measured else {}
-    torch.manual_seed(config.seed)
-    model = DualEncoder(settings, inputs)
-    model.encoder.load_pretrained()
-    if model.region_reader is not None:
-        model.region_reader.load_pretrained(names)
-    release = _release(model, names, store, config, encoder)
+    release = _release(_model(settings, inputs, names, config.seed), names, store, config, encoder)
     if config.initial is not None:
         _start_from(Path(config.initial), release)
     settings.encoder.train.apply(model.encoder)
@@ -228,6 +223,16 @@ def _with_cached_tokens(model: DualEncoder, data: AnyDataSettings, store: Store)
         )
     model.encoder = CachedEncoder(encoder, grids)
     return encoder
+
+
+def _model(settings: DualEncoderSettings, inputs: ModelInputs, organ_names: Sequence[str], seed: int) -> DualEncoder:
+    """The model with its first weights: drawn by the seed, or those that its parts name."""
+    torch.manual_seed(seed)
+    model = DualEncoder(settings, inputs)
+    model.encoder.load_pretrained()
+    if model.region_reader is not None:
+        model.region_reader.load_pretrained(organ_names)
+    return model
 
 
 def _objective(

@@ -74,11 +74,7 @@ def pretrain(
         OutputError: another process is writing to the run.
         Stopped: ``callbacks.stop`` asked for it; a checkpoint was saved.
     """
-    if launch not in ("local", "ray"):
-        raise ConfigError(f"launch is {launch!r}, expected local or ray.")
-    if launch == "local" and workers != 1:
-        fix = f"On one machine: torchrun --standalone --nproc-per-node {workers} -m ctglip pretrain ..."
-        raise ConfigError(f"{workers} workers are for --launch ray.", fix=fix)
+    _check_launch(launch, workers)
     callbacks = callbacks or Callbacks()
     opened = Store.open(store)
     if config.needs_epochs:
@@ -104,6 +100,14 @@ def pretrain(
             _train_run(opened, run, config, context, callbacks)
         context.wait()
     return run / "model"
+
+
+def _check_launch(launch: str, workers: int) -> None:
+    if launch not in ("local", "ray"):
+        raise ConfigError(f"launch is {launch!r}, expected local or ray.")
+    if launch == "local" and workers != 1:
+        fix = f"On one machine: torchrun --standalone --nproc-per-node {workers} -m ctglip pretrain ..."
+        raise ConfigError(f"{workers} workers are for --launch ray.", fix=fix)
 
 
 def failed_studies(run: Path) -> list[str]:

@@ -10,6 +10,7 @@ import typer
 
 if TYPE_CHECKING:
     from ctglip_preprocessing.driver import Summary
+    from ctglip_preprocessing.settings import PreprocessConfig
 
 
 def preprocess(
@@ -50,20 +51,15 @@ def preprocess(
     from rich.console import Console
 
     from ctglip.cohort import read_cohort
-    from ctglip.config import load_settings
-    from ctglip.encoder_cards import encoder_card
     from ctglip.errors import ConfigError
     from ctglip_preprocessing.driver import preprocess_cohort
     from ctglip_preprocessing.interrupt import stop_on_first_signal
     from ctglip_preprocessing.organ_text import with_organ_text
     from ctglip_preprocessing.progress import watching
-    from ctglip_preprocessing.settings import PreprocessConfig
 
     if workers is not None and ray is not None:
         raise ConfigError("--workers and --ray exclude each other.", fix="Give one of them.")
-    expected = {} if encoder is None else encoder_card(encoder).preprocess()
-    default = "preprocess/cxr" if "cxr" in expected else "preprocess/organ_crops"
-    settings = load_settings(PreprocessConfig, config or default, changes or (), expected)
+    settings = _settings(config, changes or (), encoder)
     table = read_cohort(cohort, columns)
     if organ_text is not None:
         table = with_organ_text(table, organ_text)
@@ -79,6 +75,17 @@ def preprocess(
     typer.echo(json.dumps(summary.as_dict(), indent=2, ensure_ascii=False) if as_json else describe(summary))
     if summary.failed:
         raise typer.Exit(1)
+
+
+def _settings(config: str | None, changes: Sequence[str], encoder: str | None) -> PreprocessConfig:
+    """The settings of a config, as a released encoder wants them where one is named."""
+    from ctglip.config import load_settings
+    from ctglip.encoder_cards import encoder_card
+    from ctglip_preprocessing.settings import PreprocessConfig
+
+    expected = {} if encoder is None else encoder_card(encoder).preprocess()
+    default = "preprocess/cxr" if "cxr" in expected else "preprocess/organ_crops"
+    return load_settings(PreprocessConfig, config or default, changes, expected)
 
 
 def describe(summary: Summary) -> str:
