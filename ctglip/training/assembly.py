@@ -183,7 +183,8 @@ def assemble(
     sources = opened("train")
     measured = config.loop.compares and config.loop.score == "loss"
     held_out = {name: cast(StudyDataset, source) for name, source in opened("val").items()} if measured else {}
-    release = _release(_model(settings, inputs, names, config.seed), names, store, config, encoder)
+    model = _model(settings, inputs, names, config.seed)
+    release = _release(model, names, store, config, encoder)
     if config.initial is not None:
         _start_from(Path(config.initial), release)
     settings.encoder.train.apply(model.encoder)
