@@ -260,13 +260,11 @@ def organ_features_of(
     settings, organ_dictionary = view.crops(CropSettings.model_validate(release.crops)), dictionaries_of(release).organs
     files = None if crop_folder is None else CropFiles(crop_folder, store, settings, organ_dictionary)
     reader = reader or reader_of(release, view.read, settings, files)
-    names = organs if organs is not None else release.provenance.get("trained", release.organs)
-    instances = reader.instances(store, study_ids, list(names))
+    names = list(release.provenance.get("trained", release.organs) if organs is None else organs)
+    instances = reader.instances(store, study_ids, names)
     cache = FeatureCache((folder or store.path / FOLDER) / feature_key(release, reader.organs, view))
     sources = dict(store.table("studies").select("study_id", pl.col("source_checksum").fill_null("")).iter_rows())
-    rows: dict[str, list[OrganRegion]] = {}
-    for instance in instances:
-        rows.setdefault(instance.study_id, []).append(instance.row)
+    rows = _rows_by_study(instances)
     found = {study_id: cache.read(study_id, sources[study_id], several) for study_id, several in rows.items()}
     missing = [instance for instance in instances if instance.organ not in found[instance.study_id]]
     images, encoded = reader.cache(store, reader.keys(missing), 0, threads, view.cutter(settings, reader.organs)), 0
@@ -279,6 +277,13 @@ def organ_features_of(
         if progress:
             progress(len(instances) - len(missing) + encoded, len(instances))
     return _gathered(release, instances, found, images.failures, encoded)
+
+
+def _rows_by_study(instances: Sequence[OrganInstance]) -> dict[str, list[OrganRegion]]:
+    rows: dict[str, list[OrganRegion]] = {}
+    for instance in instances:
+        rows.setdefault(instance.study_id, []).append(instance.row)
+    return rows
 
 
 def _encoded(

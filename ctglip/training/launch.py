@@ -50,8 +50,7 @@ def pretrain(
 ) -> Path:
     """Train a model on a store's split ``train``.
 
-    Under ``torchrun`` every process calls this with the same arguments: they share each batch,
-    and the first one writes.
+    Under ``torchrun`` every process calls this with the same arguments: they share each batch, the first one writes.
 
     Args:
         store: the store.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -46,8 +47,6 @@ def preprocess(
     Exit code 0: every study of the cohort is in the store; 1: some failed, and the summary says why; 2: the command, a
     setting or the table is wrong, and nothing was done; 130: interrupted.
     """
-    import json
-
     from rich.console import Console
 
     from ctglip.cohort import read_cohort
@@ -66,9 +65,8 @@ def preprocess(
     console = Console(stderr=True)
     try:
         with stop_on_first_signal() as stop:
-            summary = preprocess_cohort(
-                table, store, settings, workers or 1, ray, retry_failed, watching(console), stop
-            )
+            watch = watching(console)
+            summary = preprocess_cohort(table, store, settings, workers or 1, ray, retry_failed, watch, stop)
     except KeyboardInterrupt:
         console.print("Interrupted. What was finished is in the store; run the same command again to go on.")
         raise typer.Exit(130) from None
