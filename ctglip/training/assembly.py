@@ -181,7 +181,7 @@ def assemble(
         }  # fmt: skip
 
     sources = opened("train")
-    held_out = opened("val") if config.loop.compares and config.loop.score == "loss" else {}
+    held_out = cast(Any, opened("val") if config.loop.compares and config.loop.score == "loss" else {})
     model = _model(settings, inputs, names, config.seed)
     release = _release(model, names, store, config, encoder)
     if config.initial is not None:
@@ -191,15 +191,7 @@ def assemble(
     _fill_prompts(release, bank, [caption for source in sources.values() for caption in source.captions], embedding)
     objective = _objective(config, sources, release, bank, dictionaries, run).to(device)
     release.aligned = objective.aligned
-    return Assembly(
-        sources,
-        objective,
-        release,
-        dictionaries,
-        config.seed,
-        held_out=cast(dict[str, StudyDataset], held_out),
-        encoder=frozen,
-    )
+    return Assembly(sources, objective, release, dictionaries, config.seed, held_out=held_out, encoder=frozen)
 
 
 def _with_cached_tokens(model: DualEncoder, data: AnyDataSettings, store: Store) -> Encoder | None:
