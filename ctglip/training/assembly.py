@@ -143,7 +143,6 @@ def assemble(
     """Build everything; the same config and store give the same weights and batches.
 
     Args:
-        store: the store to train on.
         run: the run's folder; embeddings of texts are kept in its ``text_bank/``.
         config: the run's config.
         device: where the objective lives.
