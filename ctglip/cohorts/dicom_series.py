@@ -21,8 +21,8 @@ _DERIVED = frozenset({"DERIVED", "SECONDARY", "MPR", "REFORMATTED", "REFORMAT"})
 _AXIAL = 0.8
 """How far slices may be tilted (cosine): a gantry tilt of 30 degrees is axial."""
 SeriesOrder = Literal["most_slices", "thinnest_slices", "soft_kernel"]
-Phase = Literal["native", "arterial", "portal_venous", "venous", "delayed"]
-_PHASES: dict[Phase, re.Pattern[str]] = {
+ContrastPhase = Literal["native", "arterial", "portal_venous", "venous", "delayed"]
+_PHASES: dict[ContrastPhase, re.Pattern[str]] = {
     "native": re.compile(r"\b(?:nativ\w*|unenhanced|non.?contrast|without contrast|ohne km)\b", re.IGNORECASE),
     "arterial": re.compile(r"\b(?:arteri\w*)\b", re.IGNORECASE),
     "portal_venous": re.compile(r"\b(?:porto?.?ven\w*|portal\w*)\b", re.IGNORECASE),
@@ -43,7 +43,7 @@ class SeriesRule(Settings):
     """
 
     choose: tuple[SeriesOrder, ...] = ("most_slices", "thinnest_slices", "soft_kernel")
-    phases: tuple[Phase, ...] = ()
+    phases: tuple[ContrastPhase, ...] = ()
     least_slices: int = Field(default=10, ge=2)
     derived: Literal["exclude", "allow"] = "exclude"
 
@@ -66,7 +66,7 @@ class CtSeries:
     slices: int
     step_mm: float
     soft: bool
-    phase: Phase | None = None
+    phase: ContrastPhase | None = None
 
     @property
     def text(self) -> str:
@@ -74,7 +74,7 @@ class CtSeries:
         said = f", {self.phase.replace('_', ' ')} phase" if self.phase else ""
         return f"{self.slices} slices of {self.step_mm:.3g} mm, {'soft' if self.soft else 'other'} kernel{said}"
 
-    def order(self, rules: Sequence[SeriesOrder], phases: Sequence[Phase] = ()) -> tuple[float | str, ...]:
+    def order(self, rules: Sequence[SeriesOrder], phases: Sequence[ContrastPhase] = ()) -> tuple[float | str, ...]:
         """What series are sorted by."""
         wanted = phases.index(self.phase) if self.phase in phases else len(phases)
         ranks = {"most_slices": -self.slices, "thinnest_slices": self.step_mm, "soft_kernel": float(not self.soft)}
@@ -110,11 +110,11 @@ def ct_series(name: str, files: list[Path], rule: SeriesRule) -> CtSeries | tupl
     return CtSeries(name, files, len(heights), step, _is_soft(volume[0]), phase_of(volume))
 
 
-def phase_of(volume: Sequence[Slice]) -> Phase | None:
+def phase_of(volume: Sequence[Slice]) -> ContrastPhase | None:
     """The phase that the series' description names; None where it names none or several, or contradicts the header's
     contrast agent. It is never guessed: an agent alone does not say when the scan was made."""
     described = {one.traits.get("the series description", "").replace("_", " ") for one in volume}
-    named: set[Phase] = {
+    named: set[ContrastPhase] = {
         phase for phase, words_of in _PHASES.items() if any(words_of.search(text) for text in described)
     }
     if "portal_venous" in named:

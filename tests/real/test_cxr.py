@@ -44,7 +44,8 @@ def config() -> PreprocessConfig:
 
 
 def test_nih_radiographs(real_data: Path, tmp_path: Path, config: PreprocessConfig) -> None:
-    found = write_cohort(cohort_reader("nih_chestxray14"), real_data / "cxr" / "nih_films", tmp_path / "cohort")
+    reader, root = cohort_reader("nih_chestxray14"), real_data / "cxr" / "nih_films"
+    found = write_cohort(reader, root, tmp_path / "cohort", {"lacking": "allow"})
     assert found.studies == 31
     assert found.labels["cardiomegaly"][0] >= 1
     summary = preprocess_cohort(read_cohort(Path(found.cohort)), tmp_path / "store", config)
