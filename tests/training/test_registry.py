@@ -158,13 +158,20 @@ def test_negatives_are_chosen_by_the_config(assembled, kind, negatives):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "steps", "least"), [("organ_text, mask", 120, 0.8), ("organ_query, query", 400, 0.7)])
+@pytest.mark.parametrize(("kind", "steps", "least"), [("organ_text, mask", 240, 0.8), ("organ_query, query", 400, 0.7)])
 def test_organs_are_learned_from_whole_scans(word_bert, tmp_path, kind, steps, least):
+    """The median of three small trainings: single ones vary by what their batches hold."""
     store, _ = write_tiny_store(tmp_path / "store", 150, seed=3)
     scans = {"data": {"input": {"grid": [20, 20, 20]}, "batch": 12}}
     quiet = {"log_every": steps, "checkpoint_every": steps, "pairs": 0, "tensorboard": False}
-    pretrain(store.path, tmp_path / "run", tiny_config(word_bert, merge(KINDS[kind], scans), steps=steps, **quiet))
-    assert read_metrics(tmp_path / "run")[-1]["val_macro_auroc"] > least
+    found = []
+    for seed in range(3):
+        run = tmp_path / f"run{seed}"
+        pretrain(
+            store.path, run, tiny_config(word_bert, merge(KINDS[kind], scans), {"seed": seed}, steps=steps, **quiet)
+        )
+        found.append(read_metrics(run)[-1]["val_macro_auroc"])
+    assert sorted(found)[1] > least, found
 
 
 def test_permuted_reports_belong_to_other_scans(assembled):
