@@ -3,6 +3,7 @@
 A table has a row for each sentence (or finding) and organ: ``study_id``, ``organ``, ``sentence``, and as far as they
 are known ``theirs`` (what its maker calls the place), ``abnormality``, ``status``, ``source`` and the other columns of
 ``findings.parquet``. Such are ``organ_text.csv`` of ``ctglip cohort`` and what ``ctglip parse COHORT --out`` writes.
+A JSON file has the text of each study's organs, as fVLM's ``desc_info.json``: ``{"train_1_a": {"lung": "A nodule."}}``.
 """
 
 from __future__ import annotations
@@ -14,9 +15,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast, get_args
 
+import polars as pl
+
 from ctglip.cohort import Cohort
 from ctglip.cohorts.organ_names import organ_of
-from ctglip.errors import CohortError
+from ctglip.errors import CohortError, CTGLIPError
+from ctglip.files import read_json
 from ctglip.reports.parser import get_parser
 from ctglip.reports.sentences import split_sentences
 from ctglip.table_files import read_table, require_columns
@@ -102,7 +106,7 @@ class _Table:
         self.texts: defaultdict[str, list[GivenText]] = defaultdict(list)
         self.organs: Counter[str] = Counter()
         self.abnormalities: Counter[str] = Counter()
-        table = read_table(path)
+        table = _json_table(path) if path.suffix.lower() == ".json" else read_table(path)
         fix = "An organ text has a row for each sentence and organ: study_id, organ, sentence."
         require_columns(path, table, REQUIRED, fix)
         if table.is_empty():
@@ -167,6 +171,32 @@ class _Table:
         if self.unread:
             found.append(f"{self.path.name}: columns that are not read: {', '.join(self.unread)}.")
         return found
+
+
+def _json_table(path: Path) -> pl.DataFrame:
+    """A row for each organ of each study of a JSON file.
+
+    Raises:
+        CohortError: ``no_table``; ``bad_table``: not ``{study: {organ: text}}``, as HLIP's lists, which name no organ.
+    """
+    if not path.is_file():
+        raise CohortError(f"There is no {path}.", code="no_table", fix="Check the path.")
+    try:
+        studies = read_json(path)
+    except CTGLIPError as error:
+        raise CohortError(str(error), code="bad_table", fix="Copy or download it again.") from error
+    rows = [
+        {"study_id": str(study), "organ": str(organ), "sentence": text}
+        for study, organs in (studies.items() if isinstance(studies, dict) else ())
+        for organ, text in (organs.items() if isinstance(organs, dict) else [("", None)])
+    ]
+    if wrong := next((row for row in rows if not isinstance(row["sentence"], str)), None):
+        raise CohortError(
+            f"{path}: study {wrong['study_id']!r} has no text by organ, expected {{study: {{organ: text}}}}.",
+            code="bad_table",
+            fix="Lists of texts name no organ: give them as the cohort's column report.",
+        )
+    return pl.DataFrame(rows, schema=dict.fromkeys(REQUIRED, pl.String))
 
 
 def _listed(counts: Counter[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import polars as pl
@@ -51,6 +52,38 @@ def given(make_cohort, tmp_path: Path) -> Path:
     table, rows = make_cohort(3)
     _write(tmp_path / "organ_text.csv", TEXT)
     return write_table(table, [row | {"organ_text": "organ_text.csv"} for row in rows])
+
+
+def test_the_organ_texts_of_fvlm_are_read(make_cohort, tmp_path: Path) -> None:
+    table, _ = make_cohort(2)
+    file = tmp_path / "desc_info.json"
+    file.write_text(
+        json.dumps({"00000": {"liver": "The liver is enlarged.", "glove": "Torn."}, "00001": {"spleen": "No lesion."}})
+    )
+    found = read_organ_text(with_organ_text(read_cohort(table), file))
+    assert [(text.organ, text.sentence) for text in found.texts["00000"]] == [
+        ("liver", "The liver is enlarged."),
+        (None, "Torn."),
+    ]
+    assert [text.organ for text in found.texts["00001"]] == ["spleen"]
+    assert any("glove (1)" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"00000": {"recons": ["a.nii.gz"], "report": ["A nodule."]}}', "no text by organ"),
+        ('{"00000": ["A nodule."]}', "no text by organ"),
+        ('{"00000": {"liver": "The', "cannot be read as JSON"),
+        ("[]", "no row"),
+    ],
+)
+def test_other_json_is_refused_in_one_line(make_cohort, tmp_path: Path, text: str, message: str) -> None:
+    table, _ = make_cohort(1)
+    (tmp_path / "organs.json").write_text(text)
+    with pytest.raises(CohortError, match=message) as caught:
+        read_organ_text(with_organ_text(read_cohort(table), tmp_path / "organs.json"))
+    assert len(str(caught.value).splitlines()) == 1
 
 
 def _rows(store: Store, study_id: str, organ: str) -> set[tuple[str | None, str, str]]:
