@@ -13,7 +13,7 @@ import argparse
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,8 @@ REAL = {  # scan, masks, phase, {number: organ} where the masks are not TotalSeg
     "H": ("patient_h_liver/ct_3mm.nii.gz", "patient_h_liver/eight_organs_3mm.nii.gz", "portal",
           {1: "spleen", 3: "kidney_left", 6: "liver"}),
 }  # fmt: skip
-GRID_MM, SQUARE = 2.5, 12
+Spacing = tuple[float, float, float]
+GRID_MM, SQUARE, _SHRUNK_MM = 2.5, 12, 3
 
 
 @dataclass(frozen=True)
@@ -46,28 +47,22 @@ class Measured:
     fine: float | None
 
 
-def measure(name: str, phase: str, hu: np.ndarray, labels: np.ndarray, spacing: tuple[float, ...]) -> Measured:
+def measure(name: str, phase: str, hu: np.ndarray, labels: np.ndarray, spacing: Spacing) -> Measured:
     """Measure a scan ``[x, y, z]`` with TotalSegmentator v2 numbers on its grid."""
-    from ctglip.simulation.labels import number
+    from ctglip.simulation.labels import lookup, number
+    from ctglip.simulation.scene import depth_mm
 
     found = {}
     for organ in ORGANS:
-        inside = shrunk(labels == number(organ), spacing)
+        inside = depth_mm(labels == number(organ), spacing) > _SHRUNK_MM
         if inside.sum() * np.prod(spacing) > 3000:
             found[organ] = (float(hu[inside].mean()), float(hu[inside].std()))
     liver = labels == number("liver")
-    tissue = liver if liver.sum() * np.prod(spacing) > 1e5 else np.isin(labels, (10, 11, 12, 13, 14))
-    return Measured(name, phase, found, *noise(hu, shrunk(tissue, spacing), spacing))
+    tissue = liver if liver.sum() * np.prod(spacing) > 1e5 else lookup(["lungs"])[labels]
+    return Measured(name, phase, found, *noise(hu, depth_mm(tissue, spacing) > _SHRUNK_MM, spacing))
 
 
-def shrunk(mask: np.ndarray, spacing: tuple[float, ...]) -> np.ndarray:
-    """What lies at least 3 mm inside of a mask."""
-    if not mask.any():
-        return mask
-    return np.asarray(ndimage.distance_transform_edt(mask, sampling=spacing)) > 3
-
-
-def noise(hu: np.ndarray, mask: np.ndarray, spacing: tuple[float, ...]) -> tuple[float | None, float | None]:
+def noise(hu: np.ndarray, mask: np.ndarray, spacing: Spacing) -> tuple[float | None, float | None]:
     """Deviation of the noise, and the share of its power above 0.1 cycles/mm."""
     squares = list(_squares(hu, mask, spacing))
     if len(squares) < 5:
@@ -75,11 +70,10 @@ def noise(hu: np.ndarray, mask: np.ndarray, spacing: tuple[float, ...]) -> tuple
     power = np.mean([np.abs(np.fft.fft2(square)) ** 2 for square in squares], axis=0)
     frequency = np.abs(np.fft.fftfreq(SQUARE, GRID_MM))
     above = np.hypot(frequency[:, None], frequency[None, :]) > 0.1
-    quiet = np.quantile([square.std() for square in squares], 0.5)
-    return float(quiet), float(power[above].sum() / power.sum())
+    return float(np.median([square.std() for square in squares])), float(power[above].sum() / power.sum())
 
 
-def _squares(hu: np.ndarray, mask: np.ndarray, spacing: tuple[float, ...]) -> Iterator[np.ndarray]:
+def _squares(hu: np.ndarray, mask: np.ndarray, spacing: Spacing) -> Iterator[np.ndarray]:
     """Squares of a slice that lie inside of the mask, a plane subtracted."""
     factors = (spacing[0] / GRID_MM, spacing[1] / GRID_MM)
     plane = np.stack([np.ones(SQUARE**2), *np.mgrid[:SQUARE, :SQUARE].reshape(2, -1)], 1)
@@ -169,7 +163,7 @@ def main() -> None:
     found = [*real(asked.data), *(one for level in ("easy", "hard") for one in simulated(level, studies))]
     print("\n".join(summary(found)))
     if asked.json:
-        asked.json.write_text(json.dumps([one.__dict__ for one in found], indent=1), encoding="utf-8")
+        asked.json.write_text(json.dumps([asdict(one) for one in found], indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":
