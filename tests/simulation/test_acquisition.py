@@ -16,6 +16,7 @@ from ctglip.simulation.scene import Scene
 from ctglip.simulation.study import SimulationSettings, simulate_study
 
 SETTINGS = AcquisitionSettings(slice_mm={"3": 1}, kernels={"soft": 1}, noise_hu=10, modulation=1, metal=0, motion=0)
+SILENT = SETTINGS.model_copy(update={"noise_hu": 0.0})
 PLAN = Acquisition(3.0, "soft", 1.0, "", False, SETTINGS)
 
 
@@ -64,9 +65,8 @@ def test_a_sharp_kernel_has_more_and_finer_noise(torso: Anatomy) -> None:
 
 
 def test_a_soft_kernel_blurs_and_a_sharp_one_overshoots(torso: Anatomy) -> None:
-    silent = SETTINGS.model_copy(update={"noise_hu": 0.0})
     soft, sharp = (
-        acquire(_water(torso), replace(PLAN, kernel=kernel, settings=silent), np.random.default_rng(0)).hu[:, 70, 20]
+        acquire(_water(torso), replace(PLAN, kernel=kernel, settings=SILENT), np.random.default_rng(0)).hu[:, 70, 20]
         for kernel in ("soft", "sharp")
     )
     assert np.abs(np.diff(soft)).max() < 0.95 * np.abs(np.diff(sharp)).max()
@@ -75,11 +75,10 @@ def test_a_soft_kernel_blurs_and_a_sharp_one_overshoots(torso: Anatomy) -> None:
 
 
 def test_thick_slices_are_means_of_layers(torso: Anatomy) -> None:
-    silent = SETTINGS.model_copy(update={"noise_hu": 0.0})
     body = _water(torso)
     body.hu[60:80, 60:80, 11] = 600
     body.labels[60:80, 60:80, 11] = 5
-    shot = acquire(body, replace(PLAN, slice_mm=6.0, settings=silent), np.random.default_rng(0))
+    shot = acquire(body, replace(PLAN, slice_mm=6.0, settings=SILENT), np.random.default_rng(0))
     assert shot.spacing_mm == (2.5, 2.5, 6.0)
     assert shot.hu.shape == shot.labels.shape == (140, 140, 20)
     assert shot.hu[70, 70, 5] == pytest.approx(300, abs=1)
@@ -101,13 +100,11 @@ def test_lesions_keep_their_place_in_thick_slices() -> None:
 
 @pytest.mark.parametrize("metal", METALS)
 def test_metal_is_dense_and_streaks(torso: Anatomy, metal: str) -> None:
-    silent = SETTINGS.model_copy(update={"noise_hu": 0.0})
-
     def shot(plan: Acquisition) -> np.ndarray:
         body = Scene(torso.hu.copy(), torso.labels, torso.spacing_mm, torso)
         return acquire(body, plan, np.random.default_rng(0)).hu
 
-    bare, ill = (shot(replace(PLAN, settings=silent, metal=name)) for name in ("", metal))
+    bare, ill = (shot(replace(PLAN, settings=SILENT, metal=name)) for name in ("", metal))
     slices = (ill > 1800).any((0, 1))
     assert 2 <= slices.sum() < 90
     change = np.abs(ill - bare)
@@ -117,11 +114,10 @@ def test_metal_is_dense_and_streaks(torso: Anatomy, metal: str) -> None:
 
 
 def test_motion_doubles_contours_around_the_diaphragm(torso: Anatomy) -> None:
-    silent = SETTINGS.model_copy(update={"noise_hu": 0.0})
     still, moved = (
         acquire(
             Scene(torso.hu.copy(), torso.labels, torso.spacing_mm, torso),
-            replace(PLAN, settings=silent, motion=motion),
+            replace(PLAN, settings=SILENT, motion=motion),
             np.random.default_rng(0),
         ).hu
         for motion in (False, True)

@@ -24,13 +24,15 @@ TALKATIVE = ReportRates(affirm=1, deny=0, normal=0, asides=0, conclude=0)
 def _patient(seed: int, radius: float = 9.0) -> tuple[dict[str, int], dict[str, list[Lesion]]]:
     rng = np.random.default_rng(seed)
     truth = {kind.pair: int(rng.random() < 0.25) for kind in KINDS}
-    lesions = {}
-    for kind in (kind for kind in KINDS if truth[kind.pair]):
-        detail = {"pleural_effusion": "small", "compression_fracture": "T10"}.get(kind.abnormality, "")
-        if kind.organ.startswith("lung_"):
-            detail = LOBES[kind.organ.removeprefix("lung_")][0]
-        lesions[kind.pair] = [Lesion(kind.abnormality, kind.organ, (0, 0, 0), radius, detail)]
-    return truth, lesions
+    return truth, {pair: _one(pair, radius) for pair, present in truth.items() if present}
+
+
+def _one(pair: str, radius: float = 9.0) -> list[Lesion]:
+    organ, abnormality = pair.split(":")
+    detail = {"pleural_effusion": "small", "compression_fracture": "T10"}.get(abnormality, "")
+    if organ.startswith("lung_"):
+        detail = LOBES[organ.removeprefix("lung_")][0]
+    return [Lesion(abnormality, organ, (0, 0, 0), radius, detail)]
 
 
 def test_a_faultless_reader_believes_the_truth() -> None:
@@ -97,29 +99,17 @@ def test_the_wrong_side_is_told() -> None:
     assert truth["kidney_left:renal_stone"] == 1
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.pair)
-def test_doubt_is_read_as_doubt(torso: Anatomy, kind: object) -> None:
+@pytest.mark.parametrize("pair", [kind.pair for kind in KINDS])
+def test_doubt_is_read_as_doubt(torso: Anatomy, pair: str) -> None:
     parser = get_parser()
-    pair = kind.pair  # pyright: ignore[reportAttributeAccessIssue]
     doubted = 0
+    reading = Reading({pair: 1}, {pair: _one(pair)}, hedged=frozenset({pair}))
     for seed in range(6):
-        _, lesions = _patient(seed)
-        if pair not in lesions:
-            lesions = {pair: _one(pair)}
-        reading = Reading({pair: 1}, {pair: lesions[pair]}, hedged=frozenset({pair}))
         report = write_report(reading, torso, TALKATIVE, np.random.default_rng(seed))
         rows = [row for row in parser.parse(report) if row.section == "findings" and row.abnormality]
         assert not any(row.status == "absent" for row in rows), report
         doubted += any(row.status == "uncertain" for row in rows)
     assert doubted >= 5
-
-
-def _one(pair: str) -> list[Lesion]:
-    organ, abnormality = pair.split(":")
-    detail = {"pleural_effusion": "small", "compression_fracture": "T10"}.get(abnormality, "")
-    if organ.startswith("lung_"):
-        detail = LOBES[organ.removeprefix("lung_")][0]
-    return [Lesion(abnormality, organ, (0, 0, 0), 9, detail)]
 
 
 def test_the_silent_say_nothing(torso: Anatomy) -> None:
@@ -145,9 +135,8 @@ def test_operations_are_told_of_removed_organs(torso: Anatomy) -> None:
     assert len(operations(removed, 1, rng)) == 3
     assert operations(removed, 0, rng) == ()
     reading = Reading({}, {}, history=operations(removed, 1, rng))
-    assert "nephrectomy" in write_report(reading, removed, TALKATIVE, rng) or "surgically" in write_report(
-        reading, removed, TALKATIVE, rng
-    )
+    report = write_report(reading, removed, TALKATIVE, rng)
+    assert all(sentence in report for sentence in reading.history)
 
 
 def test_slips_exchange_two_letters() -> None:
