@@ -10,14 +10,17 @@ import difflib
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError, core_schema
 
 from ctglip.errors import ConfigError
 from ctglip.files import parse_yaml, read_yaml
 from ctglip.resources import resource
+
+Share = Annotated[float, Field(ge=0, le=1)]
+"""A setting from 0 to 1: how many of all, or how likely."""
 
 
 class Settings(BaseModel):

@@ -11,9 +11,10 @@ import numpy as np
 from pydantic import Field
 from scipy import ndimage
 
-from ctglip.config import Settings
+from ctglip.config import Settings, Share
 from ctglip.simulation.artefacts import METALS, double_contours, insert_metal, streaks
 from ctglip.simulation.canvas import periodic_piece
+from ctglip.simulation.draws import choose
 from ctglip.simulation.scene import Scene
 
 ScanKernel = Literal["soft", "sharp"]
@@ -39,14 +40,14 @@ class AcquisitionSettings(Settings):
     kernels: dict[ScanKernel, float] = Field(min_length=1)
     dose: tuple[float, float] = (1.0, 1.0)
     noise_hu: float = Field(ge=0)
-    modulation: float = Field(ge=0, le=1)
-    metal: float = Field(ge=0, le=1)
-    motion: float = Field(ge=0, le=1)
+    modulation: Share
+    metal: Share
+    motion: Share
 
     def draw(self, rng: np.random.Generator) -> Acquisition:
         """The acquisition of one study."""
-        thick = float(_choose(self.slice_mm, rng))
-        kernel: ScanKernel = _choose(self.kernels, rng)
+        thick = float(choose(self.slice_mm, rng))
+        kernel = choose(self.kernels, rng)
         dose = float(np.exp(rng.uniform(*np.log(self.dose))))
         metal = str(rng.choice(METALS)) if rng.random() < self.metal else ""
         return Acquisition(thick, kernel, dose, metal, bool(rng.random() < self.motion), self)
@@ -88,14 +89,14 @@ class Shot:
         labels: uint8 like it.
         spacing_mm: voxel edges.
         plan: how it is made.
-        share: of the noise that is added.
+        noise: share of the simulated noise that is added.
     """
 
     hu: np.ndarray
     labels: np.ndarray
     spacing_mm: tuple[float, float, float]
     plan: Acquisition
-    share: float
+    noise: float
 
 
 ScanStep = Callable[[Shot, np.random.Generator], None]
@@ -147,7 +148,7 @@ def _streaks(shot: Shot, rng: np.random.Generator) -> None:
 def _noise(shot: Shot, rng: np.random.Generator) -> None:
     """Noise in the kernel's colour: more in thin slices, at a low dose, and where the body is wide."""
     settings, plan = shot.plan.settings, shot.plan
-    sigma = settings.noise_hu * shot.share * np.sqrt(_USUAL_MM / plan.slice_mm / plan.dose)
+    sigma = settings.noise_hu * shot.noise * np.sqrt(_USUAL_MM / plan.slice_mm / plan.dose)
     sigma *= _SHARP_NOISE if plan.kernel == "sharp" else 1.0
     wide = body_width_mm(shot.hu, shot.spacing_mm)
     by_slice = sigma * np.exp((1 - settings.modulation) * _WATER_PER_MM * (wide - _USUAL_BODY_MM) / 2)
@@ -170,8 +171,3 @@ def _field(kernel: ScanKernel) -> np.ndarray:
     smooth = ndimage.gaussian_filter(white, (0.75, 0.75, 0.35), mode="wrap", truncate=3)
     field = smooth if kernel == "soft" else white - smooth
     return field / field.std()
-
-
-def _choose(shares: dict[Any, float], rng: np.random.Generator) -> Any:
-    weights = np.array(list(shares.values()), float)
-    return list(shares)[int(rng.choice(len(weights), p=weights / weights.sum()))]

@@ -14,6 +14,8 @@ from ctglip.errors import MaskError, ScanError
 from ctglip.simulation.labels import lookup, number, numbers_of
 from ctglip.types import spacing_of
 
+Phase = Literal["native", "portal", "arterial"]
+
 
 @dataclass(frozen=True)
 class Anatomy:
@@ -24,7 +26,7 @@ class Anatomy:
         labels: uint8 ``[x, y, z]``, TotalSegmentator v2 numbers.
         spacing_mm: voxel edges.
         name: which body or template, for the records.
-        contrast: with contrast medium (True), native (False) or unknown (None).
+        phase: of the contrast medium; None where unknown.
         sex: "M", "F" or None.
         noise: share of the simulated noise that is added (a real template has its own).
         kind: the name in ``anatomies.yaml``, ``template`` for a real one.
@@ -36,15 +38,20 @@ class Anatomy:
     labels: np.ndarray
     spacing_mm: tuple[float, float, float]
     name: str
-    contrast: bool | None = None
+    phase: Phase | None = None
     sex: Literal["M", "F"] | None = None
     noise: float = 1.0
     kind: str = "template"
     tissue: np.ndarray | None = None
     age: tuple[int, int] = (28, 90)
 
+    @property
+    def contrast(self) -> bool | None:
+        """With contrast medium; None where unknown."""
+        return None if self.phase is None else self.phase != "native"
+
     @functools.cached_property
-    def phases(self) -> dict[str, Anatomy]:
+    def enhanced(self) -> dict[Phase, Anatomy]:
         """What has been made of it, by contrast phase (``phases.in_phase``)."""
         return {}
 
@@ -84,7 +91,7 @@ def load_template(scan: Path, masks: Path) -> Anatomy:
         ScanError: a file that cannot be read.
         MaskError: the two are on different grids, or the masks hold none of TotalSegmentator v2's numbers.
     """
-    (hu, affine), (labels, other) = (_read_nifti(path) for path in (scan, masks))
+    (hu, affine), (labels, other) = (read_nifti(path) for path in (scan, masks))
     if hu.shape != labels.shape or not np.allclose(affine, other, atol=0.1):
         raise MaskError(
             f"Template {masks} has shape {labels.shape}, its scan {scan} has {hu.shape}, or their affines differ.",
@@ -100,8 +107,12 @@ def load_template(scan: Path, masks: Path) -> Anatomy:
     return Anatomy(hu, labels, spacing_of(affine), scan.name, noise=0.25)
 
 
-def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Values (float32) and affine of a NIfTI file, RAS+."""
+def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Values (float32) and affine of a NIfTI file, RAS+.
+
+    Raises:
+        ScanError: a file that cannot be read.
+    """
     import nibabel as nib
     from nibabel.filebasedimages import ImageFileError
 
@@ -109,7 +120,7 @@ def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
         image = nib.as_closest_canonical(nib.load(path))  # type: ignore[attr-defined]
         return np.asarray(image.dataobj, np.float32), np.asarray(image.affine)
     except (OSError, EOFError, ValueError, ImageFileError) as error:
-        raise ScanError(f"Template {path} cannot be read as NIfTI: {error}.", fix="Check the file.") from error
+        raise ScanError(f"{path} cannot be read as NIfTI: {error}.", fix="Check the file.") from error
 
 
 def _remove_dense_spots(hu: np.ndarray, labels: np.ndarray) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from ctglip.simulation.canvas import Spacing
+from ctglip.simulation.canvas import Spacing, distance
 from ctglip.simulation.labels import lookup, number
 
 METALS = ("hip", "screws", "pacemaker")
@@ -68,8 +68,7 @@ def _ball(hu: np.ndarray, centre: np.ndarray, radius_mm: float, spacing_mm: Spac
     if any(b <= a for a, b in zip(low, high, strict=True)):
         return
     axes = [(np.arange(a, b) - c) * mm for a, b, c, mm in zip(low, high, centre, spacing_mm, strict=True)]
-    away = np.sqrt(axes[0][:, None, None] ** 2 + axes[1][None, :, None] ** 2 + axes[2][None, None, :] ** 2)
-    share = np.clip(radius_mm - away + 0.5, 0, 1)
+    share = np.clip(radius_mm - distance(axes) + 0.5, 0, 1)
     piece = hu[low[0] : high[0], low[1] : high[1], low[2] : high[2]]
     piece += (share * (METAL_HU - piece)).astype(np.float32)
 
@@ -96,7 +95,7 @@ def streaks(hu: np.ndarray, spacing_mm: Spacing, rng: np.random.Generator) -> No
 
 def double_contours(hu: np.ndarray, labels: np.ndarray, spacing_mm: Spacing, rng: np.random.Generator) -> None:
     """Breathing during the scan, in place: slices around the diaphragm hold two positions of the body at once."""
-    heights = np.flatnonzero((lookup(["lungs"])[labels]).any((0, 1)))
+    heights = np.flatnonzero(lookup(["lungs"])[labels].any((0, 1)))
     if not len(heights):
         return
     middle = int(heights[0]) + round(float(rng.uniform(10, 50)) / spacing_mm[2])

@@ -46,6 +46,42 @@ def periodic_piece(field: np.ndarray, shape: Sequence[int], rng: np.random.Gener
     return field[np.ix_(*rows)]
 
 
+def distance(axes: Sequence[np.ndarray]) -> np.ndarray:
+    """Distance from the origin, ``[x, y, z]``, of every point of a grid with these coordinates along its axes."""
+    x, y, z = axes
+    return np.sqrt(x[:, None, None] ** 2 + y[None, :, None] ** 2 + z[None, None, :] ** 2)
+
+
+def box_around(
+    boxes: Sequence[Slices | None],
+    wanted: np.ndarray,
+    shape: Sequence[int],
+    spacing_mm: Spacing,
+    margin_mm: float = 0,
+) -> Slices | None:
+    """The box around labels with a margin, clipped to the grid; None where none of them is there.
+
+    Args:
+        boxes: of each label, 1 first.
+        wanted: bool ``[256]``, which labels.
+        shape: voxels of the grid.
+        spacing_mm: edges of a voxel.
+        margin_mm: on every side.
+    """
+    found = [box for label, box in enumerate(boxes, start=1) if wanted[label] and box is not None]
+    if not found:
+        return None
+    margins = [round(margin_mm / mm) for mm in spacing_mm]
+    a, b, c = (
+        slice(
+            max(0, min(box[axis].start for box in found) - margin),
+            min(n, max(box[axis].stop for box in found) + margin),
+        )
+        for axis, (n, margin) in enumerate(zip(shape, margins, strict=True))
+    )
+    return a, b, c
+
+
 def upsample(field: np.ndarray, axis: int, n: int, cell: float, offset: float = 0.0) -> np.ndarray:
     """Linear interpolation of ``field`` along one axis to ``n`` samples, ``cell`` of them to a step."""
     at = np.arange(n, dtype=np.float32) / np.float32(cell) + np.float32(offset)

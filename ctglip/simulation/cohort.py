@@ -223,10 +223,10 @@ def _run(job: _CohortJob, missing: Sequence[int], workers: int) -> Iterator[int]
     Studies of one body are kept together, and each worker has its own share of the bodies: a body is painted once.
     """
 
-    def body(index: int) -> tuple[int, bool]:
-        return (0, False) if job.template else body_of(job.seed, index, job.settings)
+    def body(index: int) -> tuple[int, bool, str] | tuple[()]:
+        return () if job.template else body_of(job.seed, index, job.settings)
 
-    ordered = sorted(missing, key=lambda index: (body(index), index))
+    ordered = sorted(missing, key=lambda index: (*body(index), index))
     workers = min(workers, len(ordered))
     if workers < 2:
         for index in ordered:
@@ -332,9 +332,9 @@ def _write_tables(out: Path, records: Sequence[dict[str, Any]], kind: _Scans) ->
 
 def _write_errors(out: Path, records: Sequence[dict[str, Any]]) -> None:
     """What masks and reports have wrong, as CSV."""
-    for name, what in (("mask_faults", "organ"), ("report_errors", "pair")):
+    for name, what, error in (("mask_faults", "organ", "fault"), ("report_errors", "pair", "error")):
         rows = [(record["row"]["study_id"], *one) for record in records for one in record.get(name, ())]
-        schema = {"study_id": pl.String, what: pl.String, name.rsplit("_", 1)[1].rstrip("s"): pl.String}
+        schema = dict.fromkeys(("study_id", what, error), pl.String)
         _write_csv(out / f"{name}.csv", pl.DataFrame(rows, schema=schema, orient="row"))
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from pydantic import Field
 
-from ctglip.config import Settings
+from ctglip.config import Settings, Share
 from ctglip.errors import CTGLIPError
 from ctglip.simulation.anatomy import Anatomy
 from ctglip.simulation.labels import lookup
@@ -43,7 +43,7 @@ class CxrSettings(Settings):
     """
 
     beam: BeamSettings = BeamSettings()
-    lateral: float = Field(default=0.0, ge=0, le=1)
+    lateral: Share = 0.0
     shift_mm: float = Field(default=4.0, ge=0)
     no_findings: float = Field(default=0.05, ge=0, le=0.5)
     no_impression: float = Field(default=0.05, ge=0, le=0.5)
@@ -113,7 +113,7 @@ def simulate_radiograph(
     """
     radiographs = radiographs or CxrSettings()
     settings = cxr_bodies(settings or SimulationSettings())
-    chest = template or _built_in_chest(*body_of(seed, index, settings), settings.anatomies)
+    chest = template or _built_in_chest(*body_of(seed, index, settings))
     study = simulate_study(seed, index, settings, chest, pairs)
     rng = np.random.default_rng([seed, index, _CXR])
     view: View = "lateral" if rng.random() < radiographs.lateral else "pa"
@@ -170,8 +170,8 @@ def _report(
 
 
 @functools.lru_cache(maxsize=16)
-def _built_in_chest(body: int, contrast: bool, kinds: tuple[str, ...]) -> Anatomy:
-    return chest_of(built_in_anatomy(body, contrast, kinds[body % len(kinds)]))
+def _built_in_chest(body: int, contrast: bool, kind: str) -> Anatomy:
+    return chest_of(built_in_anatomy(body, contrast, kind))
 
 
 def chest_of(anatomy: Anatomy) -> Anatomy:

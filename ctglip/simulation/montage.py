@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,12 @@ import polars as pl
 from scipy import ndimage
 
 from ctglip.files import atomic_path
-from ctglip.simulation.anatomy import Anatomy
+from ctglip.simulation.anatomy import Anatomy, read_nifti
 from ctglip.simulation.labels import number
 from ctglip.simulation.lesions import Kind, possible_kinds
 from ctglip.simulation.scene import Lesion
 from ctglip.simulation.study import SimulatedStudy, SimulationSettings, anatomy_of, simulate_study
+from ctglip.types import spacing_of
 
 _LUNG, _SOFT, _BONE = (-1100, 300), (-110, 190), (-250, 750)
 _WINDOWS = {
@@ -106,22 +108,29 @@ def _tile(normal: SimulatedStudy, ill: SimulatedStudy, lesion: Lesion) -> np.nda
     return np.hstack([pictures[0], np.ones((len(pictures[0]), 2)), pictures[1]])
 
 
-def _render(path: Path, tiles: Sequence[tuple[str, np.ndarray]]) -> None:
+@contextmanager
+def _figure(path: Path, wide: float, high: float, pad: float = 0.4, dpi: int = 110) -> Iterator[Any]:
+    """A matplotlib figure of so many inches to draw on, written as PNG in the end."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    figure = Figure(figsize=(wide, high), facecolor="white")
+    FigureCanvasAgg(figure)
+    yield figure
+    figure.tight_layout(pad=pad)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=dpi)
+
+
+def _render(path: Path, tiles: Sequence[tuple[str, np.ndarray]]) -> None:
     columns = 3
     rows = max(1, -(-len(tiles) // columns))
-    figure = Figure(figsize=(columns * 4.2, rows * 2.35), facecolor="white")
-    FigureCanvasAgg(figure)
-    for position, (name, tile) in enumerate(tiles, start=1):
-        axes = figure.add_subplot(rows, columns, position)
-        axes.imshow(tile, cmap="gray", vmin=0, vmax=1, interpolation="bilinear")
-        axes.set_title(f"normal | {name.replace('_', ' ')}", fontsize=9)
-        axes.axis("off")
-    figure.tight_layout(pad=0.4)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=110)
+    with _figure(path, columns * 4.2, rows * 2.35) as figure:
+        for position, (name, tile) in enumerate(tiles, start=1):
+            axes = figure.add_subplot(rows, columns, position)
+            axes.imshow(tile, cmap="gray", vmin=0, vmax=1, interpolation="bilinear")
+            axes.set_title(f"normal | {name.replace('_', ' ')}", fontsize=9)
+            axes.axis("off")
 
 
 def draw_gallery(path: Path, cohort: Path, most: int = 12) -> Path:
@@ -133,39 +142,25 @@ def draw_gallery(path: Path, cohort: Path, most: int = 12) -> Path:
         cohort: ``cohort.csv`` of the cohort.
         most: scans to show.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     rows = pl.read_csv(cohort, n_rows=most).to_dicts()
-    figure = Figure(figsize=(14, 3.1 * -(-len(rows) // 4)), facecolor="white")
-    FigureCanvasAgg(figure)
     lines = -(-len(rows) // 4)
-    for n, row in enumerate(rows):
-        (hu, mm), (labels, _) = (_read(cohort.parent / row[name]) for name in ("image", "masks"))
-        heights = np.flatnonzero((labels == number("liver" if n % 2 else "heart")).any((0, 1)))
-        z = int(heights.mean()) if len(heights) else hu.shape[2] // 2
-        front, across = hu[::-1, hu.shape[1] // 2].T[::-1], hu[::-1, :, z].T[::-1]
-        panels = [figure.add_subplot(lines, 8, 2 * n + column) for column in (1, 2)]
-        for axes, picture, aspect in zip(panels, (front, across), (mm[2] / mm[0], 1.0), strict=True):
-            axes.imshow(picture, cmap="gray", vmin=_SOFT[0], vmax=_SOFT[1], aspect=aspect)
-            axes.axis("off")
-        outline = labels[::-1, :, z].T[::-1]
-        border = outline != ndimage.minimum_filter(outline, 2)
-        panels[1].contour(border, [0.5], colors="#ff7a59", linewidths=0.4)
-        words = (row.get(name) for name in ("anatomy", "phase", "kernel", "slice_thickness_mm"))
-        panels[1].set_title(", ".join(str(word) for word in words if word), fontsize=7, loc="right")
-    figure.tight_layout(pad=0.3)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=100)
+    with _figure(path, 14, 3.1 * lines, pad=0.3, dpi=100) as figure:
+        for n, row in enumerate(rows):
+            (hu, affine), (labels, _) = (read_nifti(cohort.parent / row[name]) for name in ("image", "masks"))
+            mm = spacing_of(affine)
+            heights = np.flatnonzero((labels == number("liver" if n % 2 else "heart")).any((0, 1)))
+            z = int(heights.mean()) if len(heights) else hu.shape[2] // 2
+            front, across = hu[::-1, hu.shape[1] // 2].T[::-1], hu[::-1, :, z].T[::-1]
+            panels = [figure.add_subplot(lines, 8, 2 * n + column) for column in (1, 2)]
+            for axes, picture, aspect in zip(panels, (front, across), (mm[2] / mm[0], 1.0), strict=True):
+                axes.imshow(picture, cmap="gray", vmin=_SOFT[0], vmax=_SOFT[1], aspect=aspect)
+                axes.axis("off")
+            outline = labels[::-1, :, z].T[::-1]
+            border = outline != ndimage.minimum_filter(outline, 2)
+            panels[1].contour(border, [0.5], colors="#ff7a59", linewidths=0.4)
+            words = (row.get(name) for name in ("anatomy", "phase", "kernel", "slice_thickness_mm"))
+            panels[1].set_title(", ".join(str(word) for word in words if word), fontsize=7, loc="right")
     return path
-
-
-def _read(path: Path) -> tuple[np.ndarray, tuple[float, ...]]:
-    """Voxels and edges of a NIfTI file."""
-    import nibabel as nib
-
-    image: Any = nib.load(path)  # type: ignore[attr-defined]
-    return np.asarray(image.dataobj), image.header.get_zooms()
 
 
 def draw_cxr_montage(path: Path, cohort: Path, most: int = 12) -> Path:
@@ -176,29 +171,23 @@ def draw_cxr_montage(path: Path, cohort: Path, most: int = 12) -> Path:
         cohort: ``cohort.csv`` of the cohort; ``truth.csv`` stands beside it.
         most: radiographs to show.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
     from PIL import Image
 
     rows = pl.read_csv(cohort, n_rows=most).to_dicts()
     truth = {row.pop("study_id"): row for row in pl.read_csv(cohort.with_name("truth.csv"), n_rows=most).to_dicts()}
     columns = min(4, len(rows))
     lines = -(-len(rows) // columns)
-    figure = Figure(figsize=(columns * 3.0, lines * 3.3), facecolor="white")
-    FigureCanvasAgg(figure)
-    for position, row in enumerate(rows, start=1):
-        axes = figure.add_subplot(lines, columns, position)
-        with Image.open(cohort.parent / row["image"]) as radiograph:
-            axes.imshow(np.asarray(radiograph), cmap="gray", vmin=0, vmax=255)
-        boxes = {box["region"]: box for box in pl.read_csv(cohort.parent / row["regions"]).to_dicts()}
-        for name, colour in _BOXES.items():
-            if box := boxes.get(name):
-                ends = (box["column0"], box["column1"], box["column1"], box["column0"], box["column0"])
-                axes.plot(ends, [box[f"row{n}"] for n in (0, 0, 1, 1, 0)], color=colour, linewidth=1)
-        ill = [pair.split(":")[1].replace("_", " ") for pair, present in truth[row["study_id"]].items() if present]
-        axes.set_title(", ".join(dict.fromkeys(ill)) or "nothing", fontsize=7, wrap=True)
-        axes.axis("off")
-    figure.tight_layout(pad=0.4)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=110)
+    with _figure(path, columns * 3.0, lines * 3.3) as figure:
+        for position, row in enumerate(rows, start=1):
+            axes = figure.add_subplot(lines, columns, position)
+            with Image.open(cohort.parent / row["image"]) as radiograph:
+                axes.imshow(np.asarray(radiograph), cmap="gray", vmin=0, vmax=255)
+            boxes = {box["region"]: box for box in pl.read_csv(cohort.parent / row["regions"]).to_dicts()}
+            for name, colour in _BOXES.items():
+                if box := boxes.get(name):
+                    ends = (box["column0"], box["column1"], box["column1"], box["column0"], box["column0"])
+                    axes.plot(ends, [box[f"row{n}"] for n in (0, 0, 1, 1, 0)], color=colour, linewidth=1)
+            ill = [pair.split(":")[1].replace("_", " ") for pair, present in truth[row["study_id"]].items() if present]
+            axes.set_title(", ".join(dict.fromkeys(ill)) or "nothing", fontsize=7, wrap=True)
+            axes.axis("off")
     return path

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Sequence
 
 import numpy as np
 
+from ctglip.simulation.draws import choose
 from ctglip.simulation.labels import lookup
 from ctglip.simulation.scene import Lesion, NoduleSettings, Scene, eroded
-
-T = TypeVar("T", bound=str)
 
 
 def nodules(scene: Scene, lobes: Sequence[str], rates: NoduleSettings, rng: np.random.Generator) -> list[Lesion]:
     """One to three nodules in a lung's lobes. The mask of the lobe does not change."""
     found = []
     for _ in range(int(rng.choice([1, 1, 2, 3]))):
-        density = _choose(rates.densities, rng)
-        radius = _diameter_mm(_choose(rates.sizes, rng), rng) / 2
+        density = choose(rates.densities, rng)
+        radius = _diameter_mm(choose(rates.sizes, rng), rng) / 2
         lobe, chance = str(rng.choice(lobes)), float(rng.random())
         centre = _spot(scene, lobe, radius, chance, rates, rng)
         if centre is None:
@@ -31,11 +29,6 @@ def nodules(scene: Scene, lobes: Sequence[str], rates: NoduleSettings, rng: np.r
             _subsolid(scene, centre, radius, lobe, density, rng)
         found.append(scene.lesion("lung_nodule", lobe, centre, radius, lobe, density))
     return found
-
-
-def _choose(shares: Mapping[T, float], rng: np.random.Generator) -> T:
-    weights = np.array(list(shares.values()), float)
-    return list(shares)[int(rng.choice(len(weights), p=weights / weights.sum()))]
 
 
 def _diameter_mm(size: str, rng: np.random.Generator) -> float:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal
 
 import numpy as np
 from pydantic import Field
 from scipy import ndimage
 
 from ctglip.config import Settings
-from ctglip.simulation.anatomy import Anatomy
+from ctglip.simulation.anatomy import Anatomy, Phase
+from ctglip.simulation.draws import choose
 from ctglip.simulation.labels import numbers_of
 from ctglip.simulation.scene import depth_mm
 from ctglip.simulation.torso import Tissues, tissue_table, tissues_of_labels
 
-Phase = Literal["native", "portal", "arterial"]
 PHASES: tuple[Phase, ...] = ("native", "portal", "arterial")
 """In the order of the columns of ``tissues`` in ``body.yaml``."""
 _CORTEX_MM = 6.0
@@ -36,18 +35,18 @@ class PhaseSettings(Settings):
         """The phase of one study; None where phases are off."""
         if not self.shares:
             return None
-        shares = np.array([self.shares.get(phase, 0.0) for phase in PHASES])
-        return PHASES[int(rng.choice(len(PHASES), p=shares / shares.sum()))]
+        shares: dict[Phase, float] = {phase: self.shares.get(phase, 0.0) for phase in PHASES}
+        return choose(shares, rng)
 
 
 def in_phase(anatomy: Anatomy, phase: Phase) -> Anatomy:
     """A native anatomy with every tissue enhanced as in a phase; made once for each anatomy."""
-    made: dict[str, Anatomy] = anatomy.phases
+    made = anatomy.enhanced
     if phase not in made:
         table = tissue_table()
         gain = (table[:, PHASES.index(phase)] - table[:, 0])[_tissue(anatomy)]
         hu = anatomy.hu + ndimage.gaussian_filter(gain, 0.55) if gain.any() else anatomy.hu
-        made[phase] = replace(anatomy, hu=hu, contrast=phase != "native")
+        made[phase] = replace(anatomy, hu=hu, phase=phase)
     return made[phase]
 
 

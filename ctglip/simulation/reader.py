@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from pydantic import Field
 
-from ctglip.config import Settings
+from ctglip.config import Settings, Share
 from ctglip.simulation.lesions_size import LEVELS
 from ctglip.simulation.lungs import LOBES
 from ctglip.simulation.scene import Lesion
@@ -33,15 +32,15 @@ class ReaderSettings(Settings):
         slip: share of longer words with two letters exchanged.
     """
 
-    overlook: float = Field(default=0.0, ge=0, le=1)
-    overlook_small: float = Field(default=0.0, ge=0, le=1)
-    silent: float = Field(default=0.0, ge=0, le=1)
-    hedge: float = Field(default=0.0, ge=0, le=1)
-    invent: float = Field(default=0.0, ge=0, le=1)
-    wrong_side: float = Field(default=0.0, ge=0, le=1)
-    phase: float = Field(default=1.0, ge=0, le=1)
-    history: float = Field(default=1.0, ge=0, le=1)
-    slip: float = Field(default=0.0, ge=0, le=1)
+    overlook: Share = 0.0
+    overlook_small: Share = 0.0
+    silent: Share = 0.0
+    hedge: Share = 0.0
+    invent: Share = 0.0
+    wrong_side: Share = 0.0
+    phase: Share = 1.0
+    history: Share = 1.0
+    slip: Share = 0.0
 
 
 @dataclass(frozen=True)

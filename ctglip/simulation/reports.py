@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from ctglip.config import Settings
+from ctglip.config import Settings, Share
 from ctglip.files import read_yaml
 from ctglip.simulation.anatomy import Anatomy
 from ctglip.simulation.reader import Reading
@@ -37,6 +37,9 @@ _GROUP = {
     "kidney_left": "kidneys", "kidney_right": "kidneys", "thoracic_spine": "spine", "lumbar_spine": "spine",
 }  # fmt: skip
 
+LesionsOfOrgans = Mapping[str, Sequence[Lesion]]
+"""Lesions of one abnormality by organ."""
+
 
 class ReportRates(Settings):
     """How much a simulated radiologist says.
@@ -50,11 +53,11 @@ class ReportRates(Settings):
         shuffle: deviation of a region's place in the reading order.
     """
 
-    affirm: float = Field(default=0.95, ge=0, le=1)
-    conclude: float = Field(default=0.7, ge=0, le=1)
-    deny: float = Field(default=0.3, ge=0, le=1)
-    normal: float = Field(default=0.5, ge=0, le=1)
-    asides: float = Field(default=0.3, ge=0, le=1)
+    affirm: Share = 0.95
+    conclude: Share = 0.7
+    deny: Share = 0.3
+    normal: Share = 0.5
+    asides: Share = 0.3
     shuffle: float = Field(default=1.0, ge=0)
 
 
@@ -65,7 +68,7 @@ def wording(file: str = "wording.yaml") -> dict[str, Any]:
 
 
 def write_report(
-    reading: Reading, anatomy: Anatomy, rates: ReportRates, rng: np.random.Generator, technique: str = ""
+    reading: Reading, anatomy: Anatomy, rates: ReportRates, rng: np.random.Generator, *, names_phase: bool = True
 ) -> str:
     """Free text with a technique, a findings and an impression section.
 
@@ -74,9 +77,9 @@ def write_report(
         anatomy: for its contrast phase and the other organs it holds.
         rates: how much is said.
         rng: draws what is said and how.
-        technique: which of the techniques of ``wording.yaml``; by default that of the anatomy's phase.
+        names_phase: whether the technique names the anatomy's contrast phase.
     """
-    technique = technique or {True: "contrast", False: "native", None: "unknown"}[anatomy.contrast]
+    technique = (anatomy.phase if names_phase else None) or "unknown"
     sections = report_sections(reading, anatomy, rates, rng, wording(), technique)
     return "\n\n".join(f"{name.upper()}: {' '.join(sentences)}" for name, sentences in sections.items())
 
@@ -97,23 +100,25 @@ def report_sections(
         technique: which of its techniques.
         Others as in :func:`write_report`.
     """
-    truth, lesions = reading.truth, reading.lesions
+    truth = reading.truth
     sentences_of: dict[str, list[str]] = {region: [] for region in _REGIONS}
     conclusion: list[str] = []
     for abnormality, organs in _by_abnormality(truth).items():
         phrases = words["findings"][abnormality]
         region = _GROUP.get(organs[0], organs[0])
-        there = [organ for organ in organs if truth[f"{organ}:{abnormality}"]]
-        absent = [organ for organ in organs if organ not in there]
-        silent = {pair.split(":")[0] for pair in reading.silent if pair.endswith(f":{abnormality}")}
-        mentioned = [organ for organ in there if organ not in silent and rng.random() < rates.affirm]
-        doubted = [organ for organ in mentioned if f"{organ}:{abnormality}" in reading.hedged]
-        reported = [organ for organ in mentioned if organ not in doubted]
-        sentences_of[region] += _affirmed(phrases, abnormality, reported, lesions, rng)
-        sentences_of[region] += _doubted(phrases, abnormality, doubted, lesions, rng)
+        pairs = {organ: f"{organ}:{abnormality}" for organ in organs}
+        absent = [organ for organ, pair in pairs.items() if not truth[pair]]
+        told = [pair for pair in pairs.values() if truth[pair] and pair not in reading.silent]
+        mentioned = {pair for pair in told if rng.random() < rates.affirm}
+        reported, doubted = (
+            {organ: reading.lesions[pair] for organ, pair in pairs.items() if pair in some}
+            for some in (mentioned - reading.hedged, mentioned & reading.hedged)
+        )
+        sentences_of[region] += _affirmed(phrases, reported, rng)
+        sentences_of[region] += _doubted(phrases, doubted, rng)
         sentences_of[region] += _denied(phrases, absent, both=len(absent) == len(organs), rates=rates, rng=rng)
         if reported and rng.random() < rates.conclude:
-            conclusion += _concluded(phrases, abnormality, reported, lesions, rng)
+            conclusion += _concluded(phrases, reported, rng)
     for region, sentence in _normal(truth, rates, rng, words["normal"]):
         sentences_of[region].insert(0, sentence)
     order = sorted(_REGIONS, key=lambda region: _REGIONS.index(region) + rng.normal(0, rates.shuffle))
@@ -147,35 +152,22 @@ def _by_abnormality(truth: Mapping[str, int]) -> dict[str, list[str]]:
     return found
 
 
-def _affirmed(
-    words: Mapping[str, Any],
-    abnormality: str,
-    organs: Sequence[str],
-    lesions: Mapping[str, Sequence[Lesion]],
-    rng: np.random.Generator,
-) -> list[str]:
-    if len(organs) == 2 and "both" in words and rng.random() < 0.5:
-        every = [lesion for organ in organs for lesion in lesions[f"{organ}:{abnormality}"]]
-        return [_filled(_pick(words["both"], rng), organs[0], every, rng)]
+def _affirmed(words: Mapping[str, Any], reported: LesionsOfOrgans, rng: np.random.Generator) -> list[str]:
+    if len(reported) == 2 and "both" in words and rng.random() < 0.5:
+        every = [lesion for found in reported.values() for lesion in found]
+        return [_filled(_pick(words["both"], rng), next(iter(reported)), every, rng)]
     sentences = []
-    for organ in organs:
-        found = lesions[f"{organ}:{abnormality}"]
+    for organ, found in reported.items():
         choices = words["many"] if len(found) > 1 and "many" in words else words["one"]
         sentences.append(_filled(_pick(choices, rng), organ, found, rng))
     return sentences
 
 
-def _doubted(
-    words: Mapping[str, Any],
-    abnormality: str,
-    organs: Sequence[str],
-    lesions: Mapping[str, Sequence[Lesion]],
-    rng: np.random.Generator,
-) -> list[str]:
+def _doubted(words: Mapping[str, Any], doubted: LesionsOfOrgans, rng: np.random.Generator) -> list[str]:
     """The short form of each, in words of doubt."""
     sentences = []
-    for organ in organs:
-        short = _filled(_pick(words["impression"], rng), organ, lesions[f"{organ}:{abnormality}"], rng)
+    for organ, found in doubted.items():
+        short = _filled(_pick(words["impression"], rng), organ, found, rng)
         short = re.split(r"[.;]", short)[0]
         doubt = _pick(wording()["doubt"], rng)
         inner = short[0].lower() + short[1:]
@@ -195,16 +187,10 @@ def _denied(
     return [_filled(_pick(words["none_side"], rng), organ, (), rng) for organ in organs]
 
 
-def _concluded(
-    words: Mapping[str, Any],
-    abnormality: str,
-    organs: Sequence[str],
-    lesions: Mapping[str, Sequence[Lesion]],
-    rng: np.random.Generator,
-) -> list[str]:
-    if len(organs) == 2 and "impression_both" in words:
+def _concluded(words: Mapping[str, Any], reported: LesionsOfOrgans, rng: np.random.Generator) -> list[str]:
+    if len(reported) == 2 and "impression_both" in words:
         return [_pick(words["impression_both"], rng)]
-    return [_filled(_pick(words["impression"], rng), organ, lesions[f"{organ}:{abnormality}"], rng) for organ in organs]
+    return [_filled(_pick(words["impression"], rng), organ, found, rng) for organ, found in reported.items()]
 
 
 def _normal(

@@ -11,9 +11,9 @@ import numpy as np
 from pydantic import Field
 from scipy import ndimage
 
-from ctglip.config import Settings
+from ctglip.config import Settings, Share
 from ctglip.simulation.anatomy import Anatomy
-from ctglip.simulation.canvas import Slices, Spacing, smooth_noise
+from ctglip.simulation.canvas import Slices, Spacing, box_around, distance, smooth_noise
 from ctglip.simulation.labels import lookup
 
 
@@ -29,9 +29,9 @@ class NoduleSettings(Settings):
 
     sizes: dict[Literal["4-6", "6-8", "8-30"], float]
     densities: dict[Literal["solid", "part-solid", "ground-glass"], float]
-    pleura: float = Field(ge=0, le=1)
-    vessel: float = Field(ge=0, le=1)
-    spiculated: float = Field(ge=0, le=1)
+    pleura: Share
+    vessel: Share
+    spiculated: Share
 
 
 class LesionSettings(Settings):
@@ -93,7 +93,7 @@ class Scene:
 
     @property
     def contrast(self) -> bool | None:
-        """Portal venous phase; None where unknown."""
+        """With contrast medium; None where unknown."""
         return self.anatomy.contrast
 
     @property
@@ -110,19 +110,7 @@ class Scene:
 
     def box(self, organs: Sequence[str], margin_mm: float = 0) -> Slices | None:
         """The box around organs with a margin, clipped to the grid; None where none of them is there."""
-        table = lookup(organs)
-        found = [box for label, box in enumerate(self.boxes, start=1) if table[label] and box is not None]
-        if not found:
-            return None
-        margins = [round(margin_mm / mm) for mm in self.spacing_mm]
-        a, b, c = (
-            slice(
-                max(0, min(box[axis].start for box in found) - margin),
-                min(n, max(box[axis].stop for box in found) + margin),
-            )
-            for axis, (n, margin) in enumerate(zip(self.hu.shape, margins, strict=True))
-        )
-        return a, b, c
+        return box_around(self.boxes, lookup(organs), self.hu.shape, self.spacing_mm, margin_mm)
 
     def mask(self, organs: Sequence[str], box: Slices) -> np.ndarray:
         """Which voxels of a box belong to any of the organs."""
@@ -200,7 +188,7 @@ class Scene:
             ((np.arange(a * n, max(a, b) * n) + 0.5) / n - 0.5 - c) / r
             for a, b, c, r, n in zip(low, high, centre, radii, parts, strict=True)
         ]
-        level = np.sqrt(grids[0][:, None, None] ** 2 + grids[1][None, :, None] ** 2 + grids[2][None, None, :] ** 2)
+        level = distance(grids)
         if rough and level.size:
             cell = max(2.0, float((radii * parts).min()) * 0.8)
             level = level + rough * smooth_noise(level.shape, cell, rng)

@@ -10,8 +10,8 @@ import numpy as np
 from pydantic import Field
 from scipy import ndimage
 
-from ctglip.config import Settings
-from ctglip.simulation.canvas import Slices, Spacing, periodic_piece
+from ctglip.config import Settings, Share
+from ctglip.simulation.canvas import Slices, Spacing, box_around, distance, periodic_piece
 from ctglip.simulation.labels import lookup, number
 from ctglip.simulation.scene import eroded
 
@@ -40,12 +40,12 @@ class MaskSettings(Settings):
         levels: share of studies whose vertebrae are miscounted by one from some level upwards.
     """
 
-    opacity: float = Field(default=0.0, ge=0, le=1)
-    leak: float = Field(default=0.0, ge=0, le=1)
-    hole: float = Field(default=0.0, ge=0, le=1)
-    missed: float = Field(default=0.0, ge=0, le=1)
+    opacity: Share = 0.0
+    leak: Share = 0.0
+    hole: Share = 0.0
+    missed: Share = 0.0
     ragged_mm: float = Field(default=0.0, ge=0, le=10)
-    levels: float = Field(default=0.0, ge=0, le=1)
+    levels: Share = 0.0
 
 
 @dataclass
@@ -66,19 +66,12 @@ class Drawing:
     settings: MaskSettings
     faults: list[tuple[str, str]] = field(default_factory=list)
 
-    def box(self, organ: str, margin_mm: float = 0) -> Slices | None:
-        """Voxels around an organ."""
-        found = self._boxes[number(organ) - 1]
-        if found is None:
-            return None
-        a, b, c = (
-            slice(max(0, part.start - round(margin_mm / mm)), min(n, part.stop + round(margin_mm / mm)))
-            for part, n, mm in zip(found, self.labels.shape, self.spacing_mm, strict=True)
-        )
-        return a, b, c
-
     def __post_init__(self) -> None:
         self._boxes = ndimage.find_objects(self.labels, max_label=117)
+
+    def box(self, *organs: str, margin_mm: float = 0) -> Slices | None:
+        """The box around organs as they were before any fault; None where none of them is there."""
+        return box_around(self._boxes, lookup(organs), self.labels.shape, self.spacing_mm, margin_mm)
 
     def ball(self, box: Slices, centre: np.ndarray, radius_mm: float) -> np.ndarray:
         """Which voxels of a box lie within a radius of a voxel (counted from the box)."""
@@ -86,8 +79,7 @@ class Drawing:
             (np.arange(part.stop - part.start) - c) * mm
             for part, c, mm in zip(box, centre, self.spacing_mm, strict=True)
         ]
-        away = axes[0][:, None, None] ** 2 + axes[1][None, :, None] ** 2 + axes[2][None, None, :] ** 2
-        return away <= radius_mm**2
+        return distance(axes) <= radius_mm
 
 
 def draw_masks(
@@ -107,13 +99,9 @@ def _leave_out_dense_lung(drawing: Drawing, rng: np.random.Generator) -> None:
         return
     table = lookup(["lungs"])
     for side in ("left", "right"):
-        boxes = [drawing.box(f"lung_{lobe}_lobe_{side}") for lobe in ("upper", "lower")]
-        if any(box is None for box in boxes):
+        box = drawing.box(f"lung_upper_lobe_{side}", f"lung_lower_lobe_{side}")
+        if box is None:
             continue
-        box = tuple(
-            slice(min(one[axis].start for one in boxes if one), max(one[axis].stop for one in boxes if one))
-            for axis in range(3)
-        )
         labels = drawing.labels[box]
         lung = table[labels]
         hu = np.where(lung, drawing.hu[box], -850).astype(np.float32)
@@ -131,7 +119,7 @@ def _mean_around(hu: np.ndarray, spacing_mm: Spacing) -> np.ndarray:
 
 def _leak(drawing: Drawing, rng: np.random.Generator) -> None:
     for organ in SOFT_ORGANS:
-        radius, box = float(rng.uniform(8, 20)), drawing.box(organ, 22)
+        radius, box = float(rng.uniform(8, 20)), drawing.box(organ, margin_mm=22)
         if rng.random() >= drawing.settings.leak or box is None:
             continue
         mask, hu = drawing.labels[box] == number(organ), drawing.hu[box]

@@ -15,12 +15,12 @@ import numpy as np
 from pydantic import Field
 from scipy import ndimage
 
-from ctglip.config import Settings
+from ctglip.config import Settings, Share
 from ctglip.simulation.acquisition import Acquisition, AcquisitionSettings, acquire
 from ctglip.simulation.anatomy import Anatomy
 from ctglip.simulation.canvas import Spacing, periodic_piece
 from ctglip.simulation.lesions import Kind, possible_kinds
-from ctglip.simulation.phases import Phase, PhaseSettings, in_phase, timing_hu
+from ctglip.simulation.phases import PhaseSettings, in_phase, timing_hu
 from ctglip.simulation.reader import ReaderSettings, read, slips
 from ctglip.simulation.reports import ReportRates, operations, write_report
 from ctglip.simulation.scene import Lesion, LesionSettings, Scene
@@ -57,10 +57,10 @@ class SimulationSettings(Settings):
     """
 
     spacing_mm: float = Field(default=3.0, gt=0.5, le=10)
-    prevalence: float = Field(default=0.25, ge=0, le=1)
+    prevalence: Share = 0.25
     rates: dict[str, float] = Field(default_factory=dict)
     reports: ReportRates = Field(default_factory=ReportRates)
-    contrast: float = Field(default=0.3, ge=0, le=1)
+    contrast: Share = 0.3
     second_studies: float = Field(default=0.1, ge=0, lt=0.5)
     bodies: int = Field(default=8, ge=1, le=64)
     noise_hu: tuple[float, float] = (8.0, 16.0)
@@ -126,16 +126,16 @@ def patient_of(seed: int, index: int, settings: SimulationSettings) -> int:
     return index - 1 if second(index) and not second(index - 1) else index
 
 
-def body_of(seed: int, index: int, settings: SimulationSettings) -> tuple[int, bool]:
-    """Number of the built-in body that study ``index`` is deformed from, and whether that body has contrast."""
+def body_of(seed: int, index: int, settings: SimulationSettings) -> tuple[int, bool, str]:
+    """What ``built_in_anatomy`` makes the body of study ``index`` from: number, whether with contrast, kind."""
     body = int(_rng(seed, patient_of(seed, index, settings), _PATIENT, 1).integers(settings.bodies))
-    return body, not settings.phases.shares and body < round(settings.bodies * settings.contrast)
+    contrast = not settings.phases.shares and body < round(settings.bodies * settings.contrast)
+    return body, contrast, settings.anatomies[body % len(settings.anatomies)]
 
 
 def anatomy_of(seed: int, index: int, settings: SimulationSettings) -> Anatomy:
     """The built-in anatomy that study ``index`` is deformed from."""
-    body, contrast = body_of(seed, index, settings)
-    return built_in_anatomy(body, contrast, settings.anatomies[body % len(settings.anatomies)])
+    return built_in_anatomy(*body_of(seed, index, settings))
 
 
 def simulate_study(
@@ -165,25 +165,21 @@ def simulate_study(
     chosen = _sampled_pairs(kinds, seed, index, patient, settings) if pairs is None else set(pairs)
     ill = tuple(kind for kind in kinds if kind.pair in chosen)
     anatomy = in_phase(anatomy, phase) if phase else anatomy
-    scene, lesions = _make(anatomy, pose, ill, seed, index, patient, settings, _grid(settings, plan), phase)
+    scene, lesions = _make(anatomy, pose, ill, seed, index, patient, settings, _grid(settings, plan))
     truth = {kind.pair: int(kind.pair in lesions) for kind in kinds}
     scan, labels, origin = _photograph(scene, seed, index, patient, settings, plan)
     masks, faults = draw_masks(labels, scan.hu, scan.spacing_mm, settings.masks, _rng(seed, index, _SCAN, 1))
-    report, errors = _report(truth, lesions, anatomy, settings, phase, seed, index)
+    report, errors = _report(truth, lesions, anatomy, settings, seed, index)
     placed = tuple(
         replace(lesion, centre_mm=_moved(lesion.centre_mm, origin)) for found in lesions.values() for lesion in found
     )
     scanner = SCANNERS[int(_rng(seed, index, _IMAGE, 3).integers(len(SCANNERS)))]
-    columns = {} if settings.easy else {"anatomy": anatomy.kind, "phase": phase or _phase_of(anatomy)}
+    columns = {} if settings.easy else {"anatomy": anatomy.kind, "phase": anatomy.phase or "unknown"}
     columns |= plan.columns() if plan else {}
     return SimulatedStudy(
         scan, LabelMap(masks, scan.affine), report, truth, placed, patient, age + (index > patient), sex, scanner,
         columns, tuple(faults), errors,
     )  # fmt: skip
-
-
-def _phase_of(anatomy: Anatomy) -> str:
-    return {True: "portal", False: "native", None: "unknown"}[anatomy.contrast]
 
 
 def _grid(settings: SimulationSettings, plan: Acquisition | None) -> Spacing:
@@ -197,7 +193,6 @@ def _report(
     lesions: dict[str, list[Lesion]],
     anatomy: Anatomy,
     settings: SimulationSettings,
-    phase: Phase | None,
     seed: int,
     index: int,
 ) -> tuple[str, tuple[tuple[str, str], ...]]:
@@ -205,8 +200,8 @@ def _report(
     reader, rng = settings.reader, _rng(seed, index, _SCAN, 2)
     reading = read(truth, lesions, reader, rng)
     reading = replace(reading, history=operations(anatomy, reader.history, rng))
-    technique = "unknown" if rng.random() >= reader.phase else "arterial" if phase == "arterial" else ""
-    text = write_report(reading, anatomy, settings.reports, _rng(seed, index, _REPORT), technique)
+    named = bool(rng.random() < reader.phase)
+    text = write_report(reading, anatomy, settings.reports, _rng(seed, index, _REPORT), names_phase=named)
     return slips(text, reader.slip, rng), reading.departures
 
 
@@ -240,7 +235,6 @@ def _make(
     patient: int,
     settings: SimulationSettings,
     spacing_mm: Spacing,
-    phase: Phase | None,
 ) -> tuple[Scene, dict[str, list[Lesion]]]:
     """Deform, then paint each abnormality from its own random numbers, so that one does not move another."""
     streams = {kind.pair: crc32(kind.pair.encode()) for kind in ill}
@@ -248,8 +242,8 @@ def _make(
         kind.warp(anatomy, kind.organ, _rng(seed, patient, _LESION, streams[kind.pair])) for kind in ill if kind.warp
     ]
     hu, labels = sample(anatomy, pose, warps, spacing_mm, _rng(seed, index, _IMAGE, 4))
-    if phase and settings.phases.timing:
-        hu += timing_hu(phase, float(_rng(seed, index, _SCAN, 3).normal(0, settings.phases.timing)))[labels]
+    if anatomy.phase and settings.phases.timing:
+        hu += timing_hu(anatomy.phase, float(_rng(seed, index, _SCAN, 3).normal(0, settings.phases.timing)))[labels]
     scene = Scene(hu, labels, spacing_mm, anatomy, settings.lesions)
     lesions: dict[str, list[Lesion]] = {}
     for kind in ill:

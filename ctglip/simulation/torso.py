@@ -15,7 +15,7 @@ from scipy import ndimage
 from ctglip.config import Settings
 from ctglip.errors import CTGLIPError
 from ctglip.files import read_yaml
-from ctglip.simulation.anatomy import Anatomy
+from ctglip.simulation.anatomy import Anatomy, Phase
 from ctglip.simulation.canvas import Canvas, Patch, curve
 from ctglip.simulation.frame import Frame
 from ctglip.simulation.labels import number
@@ -149,7 +149,8 @@ def built_in_anatomy(body: int, contrast: bool, kind: str = STANDARD) -> Anatomy
     hu = ndimage.gaussian_filter(canvas.hu, 0.55)
     spacing = (SPACING_MM, SPACING_MM, SPACING_MM)
     name = f"body-{body}" if kind == STANDARD else f"{kind}-{body}"
-    anatomy = Anatomy(hu, canvas.labels, spacing, name, contrast, sex, kind=kind, tissue=canvas.tissue, age=plan.age)
+    phase: Phase = "portal" if contrast else "native"
+    anatomy = Anatomy(hu, canvas.labels, spacing, name, phase, sex, kind=kind, tissue=canvas.tissue, age=plan.age)
     return plan.frame.apply(anatomy, (_SKIN_Z, _SKIN_WIDTH, _SKIN_DEPTH))
 
 

@@ -145,6 +145,6 @@ def test_sizes_and_sides_are_those_of_the_lesions(torso: Anatomy) -> None:
 
 @pytest.mark.parametrize("contrast", [True, False])
 def test_the_technique_names_the_phase(torso: Anatomy, contrast: bool) -> None:
-    anatomy = Anatomy(torso.hu, torso.labels, torso.spacing_mm, "x", contrast)
+    anatomy = Anatomy(torso.hu, torso.labels, torso.spacing_mm, "x", "portal" if contrast else "native")
     text = write_report(Reading({"liver:liver_cyst": 0}, {}), anatomy, ReportRates(), np.random.default_rng(0))
     assert ("portal venous" in (split_sections(text).technique or "")) == contrast
