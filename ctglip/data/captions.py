@@ -136,7 +136,7 @@ class CaptionBuilder:
         self._affirmed: dict[str, set[str]] = defaultdict(set)
         self._prompts: dict[tuple[bool, str, str], tuple[str, ...]] = {}
         self._false: dict[Hashable, tuple[tuple[str, ...], tuple[str, ...], frozenset[str]]] = {}
-        self._kin: dict[frozenset[str], frozenset[str]] = {}
+        self._related: dict[frozenset[str], frozenset[str]] = {}
         self._normal_prompts: dict[str, tuple[tuple[int, ...], ...]] = {}
 
     @property
@@ -195,9 +195,9 @@ class CaptionBuilder:
         elif not suspected and (evidence.mentioned or self.unmentioned_as_negative):
             kind, several = "normal", self._normal(evidence, findings)
         maybe = evidence.elsewhere.union(affirmed) if affirmed else evidence.elsewhere
-        if maybe not in self._kin:
-            self._kin[maybe] = related(maybe, self.abnormalities)
-        return OrganCaptions(evidence.organ, kind, affirmed, several, hard, others, near, self._kin[maybe])
+        if maybe not in self._related:
+            self._related[maybe] = related(maybe, self.abnormalities)
+        return OrganCaptions(evidence.organ, kind, affirmed, several, hard, others, near, self._related[maybe])
 
     def _false_names(self, evidence: OrganEvidence) -> tuple[tuple[str, ...], tuple[str, ...], frozenset[str]]:
         """What the report denies, what it passes over, and which is easily mistaken for what is there."""

@@ -24,8 +24,8 @@ from ctglip.data.scans import (
     ScanCut,
     ScanDataSettings,
     ScanSettings,
-    cut_scan,
     render_scans,
+    scan_on_grid,
 )
 from ctglip.data.tokens import TokenDataSettings
 from ctglip.store.shards import PixelBox
@@ -240,14 +240,18 @@ def scan_reader(
 
 
 def _load_scan(store: Store, settings: ScanSettings, study_id: str, _: Sequence[str]) -> list[ScanCut]:
-    study = store.study(study_id)
-    return [cut_scan(study.image(), study.organs(), study.affine, settings)]
+    return [scan_on_grid(store.study(study_id), settings)]
+
+
+def reported_studies(store: Store) -> set[str]:
+    """Studies with a findings or an impression section."""
+    reports = store.table("reports")
+    return set(reports.filter(reports["section"].is_in(list(SECTIONS)))["study_id"])
 
 
 def frontal_studies(store: Store, study_ids: Sequence[str], lateral: bool) -> list[str]:
     """Radiographs with a findings or an impression section: frontal ones and those of unknown projection, or all."""
-    reports = store.table("reports")
-    reported = set(reports.filter(reports["section"].is_in(list(SECTIONS)))["study_id"])
+    reported = reported_studies(store)
     views = dict(store.table("studies").select("study_id", "view").iter_rows())
     return [name for name in study_ids if name in reported and (lateral or views.get(name) in (None, *FRONTAL))]
 

@@ -18,6 +18,7 @@ from pydantic import Field
 
 from ctglip.config import Settings
 from ctglip.data.crops import AIR_HU, CropSettings, axis_weights, resampled, standardised_size, window_name
+from ctglip.data.reader import StandardizedStudy
 from ctglip.data.settings import DataSettings
 from ctglip.reports.tags import TagList
 from ctglip.types import OrganRegion, OrganRow, spacing_of
@@ -95,15 +96,14 @@ class ScansBesideCrops(ScanBatchSettings):
     input: ScanGrid = ScanGrid()
 
 
-class ScanDataSettings(DataSettings, ScanBatchSettings):
-    """Training on whole scans.
+class ScanInputSettings(DataSettings):
+    """How scans are read, themselves or as cached tokens.
 
     Attributes:
         input: how a scan becomes an input.
         truncated: what to do with organs that the field of view cuts off: keep them, or leave them out.
     """
 
-    name: Literal["scans"] = "scans"  # pyright: ignore[reportIncompatibleVariableOverride]
     input: ScanSettings = ScanSettings()
     truncated: Literal["keep", "drop"] = "keep"
 
@@ -116,6 +116,12 @@ class ScanDataSettings(DataSettings, ScanBatchSettings):
     def crops(self) -> CropSettings:
         """Which organs of a scan count."""
         return CropSettings(truncated=self.truncated)
+
+
+class ScanDataSettings(ScanInputSettings, ScanBatchSettings):
+    """Training on whole scans."""
+
+    name: Literal["scans"] = "scans"  # pyright: ignore[reportIncompatibleVariableOverride]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,6 +231,11 @@ def cut_scan(
         high=high,
         voxel_mm=(high - low) * spacing / grid,
     )
+
+
+def scan_on_grid(study: StandardizedStudy, settings: ScanSettings) -> ScanCut:
+    """A whole standardised study on the model's grid."""
+    return cut_scan(study.image(), study.organs(), study.affine, settings)
 
 
 def _nearest(labels: np.ndarray | None, low: np.ndarray, high: np.ndarray, grid: np.ndarray) -> np.ndarray | None:

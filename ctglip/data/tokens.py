@@ -20,10 +20,8 @@ from pydantic import Field
 from safetensors import SafetensorError, safe_open
 
 from ctglip.config import Settings, validate
-from ctglip.data.crops import CropSettings
 from ctglip.data.reader import CachedReader
-from ctglip.data.scans import PlacedScan, ScanSettings
-from ctglip.data.settings import DataSettings
+from ctglip.data.scans import PlacedScan, ScanInputSettings, ScanSettings
 from ctglip.errors import StoreError
 from ctglip.files import read_json, value_hash
 from ctglip.store.tables import Store
@@ -32,35 +30,21 @@ ABOUT = "tokens.json"
 FORMAT_VERSION = 1
 
 
-class TokenDataSettings(DataSettings):
+class TokenDataSettings(ScanInputSettings):
     """Training on cached tokens of whole scans: a step costs no encoder, which is frozen.
 
     Attributes:
         folder: what ``ctglip embed --dense`` wrote.
-        input: how a scan becomes the encoder's input; the released model reads new scans so.
         batch: scans in a batch, over all ranks.
         keep_gb: memory for tokens; beyond it they are read from the folder again.
-        truncated: what to do with organs that the field of view cuts off: keep them, or leave them out.
     """
 
     copies: ClassVar[int] = 1
 
     name: Literal["tokens"] = "tokens"  # pyright: ignore[reportIncompatibleVariableOverride]
     folder: str | None = None
-    input: ScanSettings = ScanSettings()
     batch: int = Field(default=8, ge=2)
     keep_gb: float = Field(default=4.0, ge=0)
-    truncated: Literal["keep", "drop"] = "keep"
-
-    @property
-    def channels(self) -> int:
-        """Channels of a scan."""
-        return self.input.channels
-
-    @property
-    def crops(self) -> CropSettings:
-        """Which organs of a scan count."""
-        return CropSettings(truncated=self.truncated)
 
 
 class TokenLevel(Settings):
@@ -256,9 +240,9 @@ def open_tokens(settings: TokenDataSettings, store: Store) -> TokenFiles:
             fix="Make them with ctglip embed CONFIG STORE FOLDER --dense, then --set data.folder=FOLDER",
         )
     files = TokenFiles(Path(settings.folder), store)
-    made, wanted = (one.model_dump(mode="json") for one in (files.source.input, settings.input))
-    if made != wanted:
-        found = {name: value for name, value in made.items() if wanted[name] != value}
+    made, expected = (one.model_dump(mode="json") for one in (files.source.input, settings.input))
+    if made != expected:
+        found = {name: value for name, value in made.items() if expected[name] != value}
         raise StoreError(
             f"The tokens in {settings.folder} were made with another input: {found}.",
             code="no_tokens",

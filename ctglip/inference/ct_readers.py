@@ -18,7 +18,7 @@ from ctglip.data.organs import trainable_organs
 from ctglip.data.reader import StandardizedStudy
 from ctglip.data.rendering import CropStack
 from ctglip.data.samples import OrganInstance
-from ctglip.data.scans import PlacedScan, ScanCut, ScanSettings, cut_scan, render_scans
+from ctglip.data.scans import PlacedScan, ScanCut, ScanSettings, render_scans, scan_on_grid
 from ctglip.data.tokens import TokenFiles
 from ctglip.errors import ModelError
 from ctglip.inference.heatmap import crop_affine, grid_affine
@@ -190,7 +190,7 @@ class ScanOrganReader(_CtReader[PlacedScan]):
 
     def prepare(self, study: StandardizedStudy, regions: Sequence[OrganRegion]) -> list[PlacedScan]:
         del regions
-        return [cut_scan(study.image(), study.organs(), study.affine, self.scans)]
+        return [scan_on_grid(study, self.scans)]
 
     def load(self, store: Store, study_id: str, regions: Sequence[OrganRegion]) -> list[PlacedScan]:
         return super().load(store, study_id, regions) if self.tokens is None else [self.tokens.read(study_id)]

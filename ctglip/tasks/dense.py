@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,8 +13,8 @@ from safetensors.numpy import save_file
 
 from ctglip.config import load_settings
 from ctglip.data.reader import CachedReader
-from ctglip.data.scans import ScanCut, ScanDataSettings, ScanSettings, cut_scan
-from ctglip.data.tokens import ABOUT, TokenDataSettings, TokenFiles, TokenLevel, TokenSource
+from ctglip.data.scans import ScanCut, ScanInputSettings, ScanSettings, scan_on_grid
+from ctglip.data.tokens import ABOUT, TokenFiles, TokenLevel, TokenSource
 from ctglip.encoder_cards import encoder_card
 from ctglip.errors import ConfigError, CTGLIPError, OutputError, StoreError
 from ctglip.files import atomic_path, exclusive, read_json, write_json, writing
@@ -43,7 +42,7 @@ class ScanEncoder:
     Attributes:
         encoder: in evaluation mode.
         scans: how a scan becomes its input.
-        levels: those that are wanted, by their number; the last one is among them.
+        levels: those that are encoded, by their number; the last one is among them.
     """
 
     encoder: Encoder
@@ -82,7 +81,6 @@ def embed_dense(
     weights: str | None = None,
     changes: Sequence[str] = (),
     precision: Literal["fp16", "fp32"] = "fp16",
-    device: str = "auto",
     progress: Progress | None = None,
 ) -> DenseTokens:
     """Encode each scan of a store once. What is there already is kept; a study that cannot be encoded is left out and
@@ -96,7 +94,6 @@ def embed_dense(
         encoder, weights: a released encoder and its file in place of the config's, with the window of its card.
         changes: ``a.b=c``, of the config.
         precision: of the tokens.
-        device: auto, cpu or cuda.
         progress: called with (studies done, studies).
 
     Raises:
@@ -117,7 +114,7 @@ def embed_dense(
     with exclusive(out):
         _begin(out, about)
         files = TokenFiles(out, opened)
-        found.encoder.to(resolve_device(device))
+        found.encoder.to(resolve_device("auto"))
         return _encode(found, files, opened, progress)
 
 
@@ -153,7 +150,7 @@ def _of_config(source: str | Path, encoder: str | None, weights: str | None, cha
         }
     config = load_settings(PretrainConfig, source, changes, given)
     data = config.data
-    if not isinstance(data, ScanDataSettings | TokenDataSettings):
+    if not isinstance(data, ScanInputSettings):
         raise ConfigError(
             f"data.name is {data.name}, and tokens are of whole scans.", fix="Set data.name to tokens or scans."
         )
@@ -213,7 +210,7 @@ def _begin(out: Path, about: TokenSource) -> None:
         OutputError: code ``other_tokens``.
     """
     path = out / ABOUT
-    mine = json.loads(about.model_dump_json())
+    mine = about.model_dump(mode="json")
     if path.is_file():
         before = read_json(path)
         differs = [name for name, value in mine.items() if name != "probe" and before.get(name) != value]
@@ -232,7 +229,12 @@ def _encode(found: ScanEncoder, files: TokenFiles, store: Store, progress: Progr
     study_ids = list(store.study_ids)
     missing = [study_id for study_id in study_ids if not files.has(study_id)]
     reader: CachedReader[str, ScanCut] = CachedReader(
-        lambda study_id, _: [_cut(store, study_id, found.scans)], missing, str, 0, _THREADS, max_damaged=1.0
+        lambda study_id, _: [scan_on_grid(store.study(study_id), found.scans)],
+        missing,
+        str,
+        0,
+        _THREADS,
+        max_damaged=1.0,
     )
     failures, already = [], len(study_ids) - len(missing)
     for done, (study_id, cut) in enumerate(reader.readable(missing), start=already + 1):
@@ -250,11 +252,6 @@ def _encode(found: ScanEncoder, files: TokenFiles, store: Store, progress: Progr
         str(files.folder), len(missing) - len(failures), already, levels,
         tuple(asdict(failure) for failure in failures),
     )  # fmt: skip
-
-
-def _cut(store: Store, study_id: str, scans: ScanSettings) -> ScanCut:
-    study = store.study(study_id)
-    return cut_scan(study.image(), study.organs(), study.affine, scans)
 
 
 @torch.no_grad()

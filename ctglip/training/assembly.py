@@ -54,7 +54,7 @@ class Assembly:
         dictionaries: those that the store was made with.
         seed: of the run.
         rank, world: which share of each batch is made here.
-        held_out: the sources of the split val, where the loss is measured on it.
+        validation_sources: those of the split val, where the loss is measured on it.
         encoder: the frozen encoder of cached tokens, which is no part of the model while that is trained.
     """
 
@@ -65,30 +65,32 @@ class Assembly:
     seed: int = 0
     rank: int = 0
     world: int = 1
-    held_out: dict[str, StudyDataset] = field(default_factory=dict)
+    validation_sources: dict[str, StudyDataset] = field(default_factory=dict)
     encoder: Encoder | None = None
 
     def samples(self, step: int) -> Any:
         """The samples of a step (this rank's share): a list; of a mixture one for each part, by its name."""
-        by_source = {name: source.batch(step, self.rank, self.world) for name, source in self.sources.items()}
-        return by_source if isinstance(self.objective, Mixture) else next(iter(by_source.values()))
+        return self._samples(self.sources, step)
 
     def batch(self, step: int) -> Any:
         """The batch of a step (this rank's share): the same for the same seed, whatever came before."""
         return self.objective.collate(self.samples(step), StepContext(self.seed, step))
 
+    def _samples(self, sources: Mapping[str, TextDataset[Any]], step: int) -> Any:
+        by_source = {name: source.batch(step, self.rank, self.world) for name, source in sources.items()}
+        return by_source if isinstance(self.objective, Mixture) else next(iter(by_source.values()))
+
     @torch.no_grad()
     def validation_loss(self, device: str) -> dict[str, float]:
         """The loss of the split val, ``val_loss``, and its terms: the mean over this rank's shares of batches as large
         as in training, images as they are."""
-        count = max(source.steps for source in self.held_out.values())
+        count = max(source.steps for source in self.validation_sources.values())
         terms: dict[str, float] = {}
         with evaluating(self.objective), one_rank():
             for step in range(count):
-                by_source = {name: source.batch(step, self.rank, self.world) for name, source in self.held_out.items()}
-                samples: Any = by_source if isinstance(self.objective, Mixture) else next(iter(by_source.values()))
                 context = StepContext(self.seed, step)
-                losses, _ = self.objective(self.objective.collate(samples, context).to(device), context)
+                batch = self.objective.collate(self._samples(self.validation_sources, step), context)
+                losses, _ = self.objective(batch.to(device), context)
                 terms = {name: terms.get(name, 0.0) + float(loss) / count for name, loss in losses.items()}
         return {"val_loss": sum(terms.values()), **{f"val_loss_{name}": value for name, value in terms.items()}}
 
@@ -180,7 +182,7 @@ def assemble(
         }  # fmt: skip
 
     sources = opened("train")
-    held_out = cast(Any, opened("val") if config.loop.compares and config.loop.score == "loss" else {})
+    validating = cast(Any, opened("val") if config.loop.compares and config.loop.score == "loss" else {})
     model = _model(settings, inputs, names, config.seed)
     release = _release(model, names, store, config, encoder)
     if config.initial is not None:
@@ -190,7 +192,9 @@ def assemble(
     _fill_prompts(release, bank, [caption for source in sources.values() for caption in source.captions], embedding)
     objective = _objective(config, sources, release, bank, dictionaries, run).to(device)
     release.aligned = objective.aligned
-    return Assembly(sources, objective, release, dictionaries, config.seed, held_out=held_out, encoder=frozen)
+    return Assembly(
+        sources, objective, release, dictionaries, config.seed, validation_sources=validating, encoder=frozen
+    )
 
 
 def _with_cached_tokens(model: DualEncoder, data: AnyDataSettings, store: Store) -> Encoder | None:

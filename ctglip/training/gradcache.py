@@ -30,7 +30,7 @@ def micro_batches(batch: Any, size: int) -> list[Any]:
 
     The parts of a mixture are cut into equally many pieces, none of them empty.
     """
-    images = [part.image_count for part in _parts(batch)]
+    images = [part.image_count for part in parts_of_batch(batch)]
     return _cut(batch, min(math.ceil(max(images) / size), *images))
 
 
@@ -98,7 +98,7 @@ def accumulated_backward(
         The losses of the joined batch (exact where all rows count), and the report of the first micro-batch.
     """
     device = next(objective.parameters()).device
-    rows = [sum(len(part) for part in _parts(batch)) for batch in micro_batches]
+    rows = [sum(len(part) for part in parts_of_batch(batch)) for batch in micro_batches]
     summed: Losses = {}
     first: StepReport | None = None
     for batch, count in zip(micro_batches, rows, strict=True):
@@ -123,7 +123,8 @@ def gradient_by_term(losses: Losses, features: Features) -> StepReport:
     return found
 
 
-def _parts(batch: Any) -> list[Any]:
+def parts_of_batch(batch: Any) -> list[Any]:
+    """The batches of a mixture's parts, or the one batch of another objective."""
     return list(batch.parts.values()) if isinstance(batch, MixtureBatch) else [batch]
 
 

@@ -176,7 +176,7 @@ def _train_run(
         validation = build_validation(store, parts.release, parts.dictionaries, config.data, asked, context)
     share_batch_statistics(parts.objective, context)
     measure, score = validation.measure if validation else None, AUROC
-    if parts.held_out:
+    if parts.validation_sources:
         measure, score = partial(_measured, parts, measure, context), LOSS
     trainer = Trainer(parts.objective, config.optim, loop, run, seed=config.seed, context=context, callbacks=callbacks,
                       validate=measure, score=score, studies=parts.studies)  # fmt: skip

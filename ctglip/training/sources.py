@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from ctglip.cxr.sentence_regions import SECTIONS
 from ctglip.data.dataset import TextDataset
-from ctglip.data.images import RegionReading, frontal_studies
+from ctglip.data.images import RegionReading, frontal_studies, reported_studies
 from ctglip.data.organs import CropDataSettings, OrganDataset, studies_of
 from ctglip.data.reader import CachedReader
 from ctglip.data.studies import StudyDataset
@@ -77,8 +76,7 @@ def steps_of_epoch(store: Store, config: PretrainConfig) -> int:
         if data.name == "cxr":
             study_ids = frontal_studies(store, study_ids, data.lateral)
         elif all(OBJECTIVES[part.name].input_kind != "organs" for part in parts_of(config.objective).values()):
-            reports = store.table("reports")
-            reported = set(reports.filter(reports["section"].is_in(list(SECTIONS)))["study_id"])
+            reported = reported_studies(store)
             study_ids = [name for name in study_ids if name in reported]
         count, batch = len(study_ids), data.batch
     return max(1, count // min(batch, max(count, 1)))

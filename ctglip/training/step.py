@@ -12,7 +12,13 @@ from torch import nn
 from ctglip.objectives.base import Losses, Objective, StepContext, StepReport, total
 from ctglip.training.checkpoint import TrainingState
 from ctglip.training.distributed import DistributedContext
-from ctglip.training.gradcache import accumulated_backward, cached_backward, gradient_by_term, micro_batches
+from ctglip.training.gradcache import (
+    accumulated_backward,
+    cached_backward,
+    gradient_by_term,
+    micro_batches,
+    parts_of_batch,
+)
 from ctglip.training.health import not_finite
 from ctglip.training.optim import OptimSettings, hold_encoder
 
@@ -142,5 +148,4 @@ class Stepper:
 
 def rows_of(batch: Any) -> int:
     """Rows of a batch; of the smallest part of a mixture."""
-    parts: Sequence[Any] = list(batch.parts.values()) if hasattr(batch, "parts") else [batch]
-    return min(len(part) for part in parts)
+    return min(map(len, parts_of_batch(batch)))

@@ -21,7 +21,7 @@ STOP = {"loop": {"score": "loss", "patience": 2, "validate_every": 1, "release":
 def test_the_loss_of_the_split_val_is_that_of_its_batches(tiny_cxr, word_bert: Path, tmp_path: Path) -> None:
     config = cxr_config(word_bert, FILMS, STOP)
     parts = assemble(tiny_cxr[0], tmp_path / "run", config, "cpu")
-    (source,) = parts.held_out.values()
+    (source,) = parts.validation_sources.values()
     assert set(source.study_ids).isdisjoint(parts.sources["imitate"].study_ids)
     found = parts.validation_loss("cpu")
     assert found == parts.validation_loss("cpu"), "nothing but the model changes it"
