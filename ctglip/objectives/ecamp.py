@@ -240,19 +240,16 @@ class Ecamp(Objective):
         self, ids: Sequence[int], generators: Sequence[np.random.Generator], names: Sequence[str]
     ) -> tuple[list[np.ndarray], list[MaskedWords]]:
         """Each text with its entities' sentences put in, and with its holes."""
-        there = [number for number in ids if number >= 0]
-        text_of = dict(zip(there, self.texts.bank.texts(torch.tensor(there, dtype=torch.long)), strict=True))
-        sentences: dict[int, list[str]] = {}
+        known = [number for number in ids if number >= 0]
+        text_of = dict(zip(known, self.texts.bank.texts(torch.tensor(known, dtype=torch.long)), strict=True))
         if self.released is None:
-            distilled = self.context(list(text_of.values()))
-            sentences = {number: list(one.values()) for number, one in zip(text_of, distilled, strict=True)}
+            distilled = dict(zip(text_of, self.context(list(text_of.values())), strict=True))
+            sentences = [list(distilled.get(number, {}).values()) for number in ids]
+        else:
+            sentences = [[self.released.get(name, "")] for name in names]
         words, found = [], []
-        for number, rng, name in zip(ids, generators, names, strict=True):
-            text = ""
-            if number >= 0:
-                of_others = self.released and [self.released.get(name, "")]
-                put_in = sentences[number] if of_others is None else of_others
-                text = with_context(text_of[number], put_in, rng, self.settings.context)
+        for number, rng, several in zip(ids, generators, sentences, strict=True):
+            text = with_context(text_of[number], several, rng, self.settings.context) if number >= 0 else ""
             cut = self.pieces(text)
             words.append(cut.ids)
             found.append(self.masker(cut, rng))

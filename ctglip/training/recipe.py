@@ -88,7 +88,7 @@ class PretrainConfig(RootSettings):
         Args:
             epoch: steps of an epoch.
         """
-        steps = max(in_steps(self.loop.steps, 0, epoch), 1)
+        steps = in_steps(self.loop.steps, 0, epoch)
         loop = self.loop.model_copy(update={"steps": steps})
         return self.model_copy(update={"loop": timed(loop, steps, epoch), "optim": timed(self.optim, steps, epoch)})
 

@@ -30,6 +30,9 @@ class Duration(Settings):
             raise ValueError("set one of epochs and share")
         return self
 
+    def __bool__(self) -> bool:
+        return bool(self.epochs or self.share)
+
 
 Length = int | Duration
 """Steps, or a part of the training."""
@@ -72,7 +75,7 @@ class ScheduleSettings(Settings):
 
     @model_validator(mode="after")
     def _lasts(self) -> Self:
-        if self.period == 0:
+        if not self.period:
             raise ValueError("period must be at least 1 step")
         if any(isinstance(one, int) and one < 0 for one in (self.warmup, self.period, self.length)):
             raise ValueError("warmup, period and length are not negative")
@@ -80,7 +83,7 @@ class ScheduleSettings(Settings):
 
 
 def in_steps(length: Length, total: int, epoch: int) -> int:
-    """A length in whole steps.
+    """A length in whole steps; a part of the training that is not 0 is at least one.
 
     Args:
         length: of anything.
@@ -89,7 +92,8 @@ def in_steps(length: Length, total: int, epoch: int) -> int:
     """
     if isinstance(length, int):
         return length
-    return round(length.epochs * epoch if length.epochs is not None else (length.share or 0) * total)
+    steps = length.epochs * epoch if length.epochs is not None else (length.share or 0) * total
+    return max(round(steps), 1) if length else 0
 
 
 def timed(settings: S, total: int, epoch: int) -> S:

@@ -88,7 +88,8 @@ class LoopSettings(Settings):
     @model_validator(mode="after")
     def _lasts(self) -> Self:
         steps, saves, validates = self.steps, self.checkpoint_every, self.validate_every
-        if any(isinstance(one, int) and one < least for one, least in ((steps, 1), (saves, 1), (validates, 0))):
+        negative = any(isinstance(one, int) and one < 0 for one in (steps, saves, validates))
+        if negative or not (steps and saves):
             raise ValueError("steps and checkpoint_every are at least 1, validate_every is at least 0")
         if isinstance(steps, Duration) and not steps.epochs:
             raise ValueError("steps is a number, or {epochs: N}")

@@ -61,6 +61,15 @@ def test_lengths_become_steps():
     assert not PretrainConfig().needs_epochs
 
 
+def test_a_short_part_of_a_training_is_a_step():
+    """A cosine of no steps would never end, and no step is divided by checkpoints of none."""
+    short = Duration(share=0.001)
+    found = timed(OptimSettings(schedule="restarts", period=short, warmup=Duration(share=0)), total=10, epoch=5)
+    assert (found.period, found.warmup) == (1, 0)
+    tree = {"loop": {"steps": {"epochs": 1}, "checkpoint_every": {"epochs": 0.001}}}
+    assert validate(PretrainConfig, tree, "test").timed(7).loop.checkpoint_every == 1
+
+
 @pytest.mark.parametrize("wrong", [{}, {"epochs": 1, "share": 0.5}, {"share": 1.5}, {"epochs": -1}])
 def test_a_length_is_one_thing(wrong):
     with pytest.raises(ValidationError):
@@ -78,6 +87,10 @@ def test_a_length_is_one_thing(wrong):
         ({"loop": {"score": "loss"}}, "loop.score is set"),
         ({"loop": {"score": "loss", "patience": 2, "validate_every": 1}}, "the objective reads organs"),
         ({"loop": {"checkpoint_every": 0}}, "at least 1"),
+        ({"loop": {"checkpoint_every": {"epochs": 0}}}, "at least 1"),
+        ({"loop": {"checkpoint_every": -1}}, "at least 1"),
+        ({"optim": {"schedule": "restarts", "period": {"share": 0}}}, "period must be at least 1"),
+        ({"optim": {"warmup": {"share": 0}, "warmup_start": 0.5}}, "there is no warm-up"),
     ],
 )
 def test_lengths_that_make_no_sense_are_refused(tree, message):
