@@ -12,7 +12,7 @@ come from the model in training (``models.masked.spread_attention``).
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -107,6 +107,10 @@ class EcampOrganSettings(EcampSettings):
     """The same for crops of organs with what is said of each."""
 
     name: Literal["ecamp_organs"] = "ecamp_organs"  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    def unread(self) -> Mapping[str, str]:
+        """Fields that nothing reads."""
+        return dict.fromkeys(("entities.released", "entities.cohort"), "released sentences are of whole reports")
 
 
 @dataclass(frozen=True)

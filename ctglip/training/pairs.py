@@ -23,7 +23,7 @@ from ctglip.pages.parts import Fact, Picture
 from ctglip.pages.pictures import best_slice, slice_picture
 from ctglip.training.assembly import Assembly
 from ctglip.training.recipe import PretrainConfig
-from ctglip.types import ModalityName, OrganRow, Region
+from ctglip.types import OrganRow, Region
 from ctglip.vocabulary.organs import OrganDictionary
 
 _DARK_HU = -300
@@ -71,8 +71,7 @@ def _samples(source: TextDataset[Any], parts: Assembly, config: PretrainConfig, 
         return [_crop(one, source, parts, config, bank) for one in _in_turn(first_batch)]
     names = source.studies(0)
     studies = names if len(names) == len(first_batch) else [""] * len(first_batch)
-    kind = _TokenRendering if config.data.name == "tokens" else _RENDERINGS[config.data.modality]
-    rendering = kind(config.data, tuple(getattr(source, "regions", ())))
+    rendering = _RENDERINGS[config.data.name](config.data, tuple(getattr(source, "regions", ())))
     return [
         found
         for one, study_id in zip(first_batch, studies, strict=True)
@@ -119,7 +118,13 @@ class _CxrRendering(_Rendering):
         return cxr_picture(grey, 1.0, boxes, longest_px=_PIXELS, subject=subject)
 
 
-_RENDERINGS: Mapping[ModalityName, type[_Rendering]] = {"ct": _Rendering, "cxr": _CxrRendering}
+_RENDERINGS: Mapping[str, type[_Rendering]] = {
+    "crops": _Rendering,
+    "scans": _Rendering,
+    "tokens": _TokenRendering,
+    "cxr": _CxrRendering,
+}
+"""By the ``name`` of the data's settings."""
 
 
 def _edges(inside: np.ndarray) -> tuple[int, int, int, int]:

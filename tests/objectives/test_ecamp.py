@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from ctglip.config import load_settings
 from ctglip.data.samples import StudySample
 from ctglip.errors import ConfigError
 from ctglip.features.text_bank import TextBank
@@ -27,6 +28,7 @@ from ctglip.objectives.ecamp import Ecamp, EcampOrganSettings, EcampSettings
 from ctglip.objectives.mixture import Mixture
 from ctglip.reports.wordpiece import WordPieceSettings, learn_pieces
 from ctglip.training.gradcache import accumulated_backward
+from ctglip.training.recipe import PretrainConfig
 from tests.models.building import dual_encoder
 from tests.objectives.studies import without_organs
 from tests.objectives.toys import model as cnn_model
@@ -388,3 +390,9 @@ def test_released_sentences_are_put_into_the_report_of_their_study(bank, tmp_pat
     before = (plain.collate(samples).words != plain.pieces.pad).sum(1)
     assert longer > before[0], "its sentences stand in the report"
     assert same == before[1], "the file does not name it"
+
+
+def test_crops_of_organs_refuse_released_sentences():
+    """They are of whole reports: no crop would ever be given one."""
+    with pytest.raises(ConfigError, match=r"objective\.entities\.released is set"):
+        load_settings(PretrainConfig, "pretrain/ecamp_organs", ["objective.entities.released=sentences.json"])
