@@ -344,8 +344,8 @@ def check_modality(store: Store, settings: DataSettings) -> None:
         )
 
 
-def studies_of(store: Store, split: str) -> list[str]:
-    """Ids of a split's studies, sorted.
+def studies_of(store: Store, split: str, most: int | None = None) -> list[str]:
+    """Ids of a split's studies, sorted: all, or where there are more than ``most`` so many, the same each time.
 
     Raises:
         StoreError: there are none.
@@ -357,7 +357,9 @@ def studies_of(store: Store, split: str) -> list[str]:
             code="empty_split",
             fix="Give studies a split in the cohort table, or preprocess more patients.",
         )
-    return found
+    if most is None or len(found) <= most:
+        return found
+    return [found[row] for row in sorted(np.random.default_rng(0).choice(len(found), most, replace=False))]
 
 
 def no_organs(store: Store, split: str) -> StoreError:

@@ -131,7 +131,7 @@ def build_validation(
     release: Release,
     dictionaries: Dictionaries,
     data: AnyDataSettings,
-    most: int = 300,
+    most: int | None = None,
     ranks: DistributedContext | None = None,
 ) -> Validation | None:
     """Read the validation split as the model does; None where the store has no such split, or no organ in it.
@@ -139,17 +139,14 @@ def build_validation(
     Organs that the model cannot read are not asked about.
 
     Args:
-        most: studies; where the split has more, so many are drawn, the same for every run.
+        most: studies that are asked about, see ``studies_of``.
         ranks: the processes that train together, all of which call this.
     """
     try:
-        every = studies_of(store, "val")
+        every, study_ids = studies_of(store, "val"), studies_of(store, "val", most)
     except StoreError:
         return None
-    ranks, study_ids = ranks or DistributedContext(), every
-    if len(every) > most:
-        rows = np.random.default_rng(0).choice(len(every), most, replace=False)
-        study_ids = [every[row] for row in sorted(rows)]
+    ranks = ranks or DistributedContext()
     findings = findings_by_study(store, set(study_ids))
     share = _Share(store, release, dictionaries, data, findings)
     read = ranks.shared(lambda: share.read(ranks.share(study_ids)))

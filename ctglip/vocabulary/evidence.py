@@ -11,7 +11,7 @@ from ctglip.types import Finding
 from ctglip.vocabulary.abnormalities import Abnormality, AbnormalityDictionary
 from ctglip.vocabulary.organs import OrganDictionary
 
-_Relation = Literal["same", "part", "container"]
+OrganRelation = Literal["same", "part", "container"]
 POSSIBLE = ("affirmed", "uncertain", "historical")
 
 
@@ -64,14 +64,13 @@ class ReportEvidence:
         self, findings: Sequence[Finding], organs: OrganDictionary, abnormalities: AbnormalityDictionary
     ) -> None:
         self._organs, self._abnormalities = organs, abnormalities
-        self._related: dict[str, list[tuple[_Relation, Finding]]] = {}
+        self._related: dict[str, list[tuple[OrganRelation, Finding]]] = {}
         self._negated: dict[str, set[str]] = {}
         for row in findings:
-            named = organs_named(row, organs)
-            for organ, relation in _relations(named, row.abnormality, organs, abnormalities).items():
+            for organ, relation in related_organs(row, organs, abnormalities).items():
                 self._related.setdefault(organ, []).append((relation, row))
             if row.abnormality and row.status == "negated":
-                for organ in named:
+                for organ in organs_named(row, organs):
                     self._negated.setdefault(organ, set()).add(row.abnormality)
         self._possible = frozenset(r.abnormality for r in findings if r.abnormality and r.status in POSSIBLE)
 
@@ -119,7 +118,7 @@ def _affirms(row: Finding) -> bool:
     return row.status == "affirmed"
 
 
-def _affirmed(related: Iterable[tuple[_Relation, Finding]]) -> tuple[dict[str, str], set[str]]:
+def _affirmed(related: Iterable[tuple[OrganRelation, Finding]]) -> tuple[dict[str, str], set[str]]:
     """Affirmed abnormalities with their sentences, and those that are merely possible."""
     affirmed: dict[str, str] = {}
     suspected: set[str] = set()
@@ -142,10 +141,12 @@ def _kinds(abnormalities: AbnormalityDictionary, name: str, organ: str) -> tuple
     return tuple(entry.name for entry in abnormalities.of_organ(organ) if entry.name in kinds)
 
 
-def _relations(
-    targets: tuple[str, ...], abnormality: str | None, organs: OrganDictionary, abnormalities: AbnormalityDictionary
-) -> Mapping[str, _Relation]:
-    """How the organs that a row speaks of stand to each organ of the dictionary; strangers are left out."""
+def related_organs(
+    row: Finding, organs: OrganDictionary, abnormalities: AbnormalityDictionary
+) -> Mapping[str, OrganRelation]:
+    """The organs that a row says something of: it speaks of the ``same``, of a ``part``, or of what holds it
+    (``container``). What organs share is said of each of them."""
+    targets, abnormality = organs_named(row, organs), row.abnormality
     known = abnormality is not None and abnormality in abnormalities and abnormalities[abnormality].shared
     return _relations_by_organ(targets, abnormality if known else None, organs, abnormalities) if targets else {}
 
@@ -153,9 +154,9 @@ def _relations(
 @lru_cache(maxsize=1 << 12)
 def _relations_by_organ(
     targets: tuple[str, ...], shared: str | None, organs: OrganDictionary, abnormalities: AbnormalityDictionary
-) -> Mapping[str, _Relation]:
+) -> Mapping[str, OrganRelation]:
     entry = None if shared is None else abnormalities[shared]
-    found: dict[str, _Relation] = {}
+    found: dict[str, OrganRelation] = {}
     for organ in organs.names:
         relation = _relation(targets, organ, entry, organs)
         if relation is not None:
@@ -165,7 +166,7 @@ def _relations_by_organ(
 
 def _relation(
     targets: tuple[str, ...], organ: str, shared: Abnormality | None, organs: OrganDictionary
-) -> _Relation | None:
+) -> OrganRelation | None:
     for target in targets:
         if target == organ:
             return "same"
@@ -178,7 +179,7 @@ def _relation(
     return None
 
 
-def _relation_of_shared(target: str, organ: str, shared: Abnormality, organs: OrganDictionary) -> _Relation | None:
+def _relation_of_shared(target: str, organ: str, shared: Abnormality, organs: OrganDictionary) -> OrganRelation | None:
     """How two organs stand to each other that share an abnormality: as one organ, as far as their sides agree."""
     if not {target, organ} <= set(shared.organs):
         return None

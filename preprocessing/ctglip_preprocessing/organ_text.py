@@ -26,7 +26,7 @@ from ctglip.reports.sentences import split_sentences
 from ctglip.table_files import read_table, require_columns
 from ctglip.types import PARSER, Finding, Laterality, Section, Status
 from ctglip.vocabulary.abnormalities import load_abnormalities
-from ctglip.vocabulary.evidence import organs_named
+from ctglip.vocabulary.evidence import organs_named, related_organs
 from ctglip.vocabulary.organs import load_organs
 
 REQUIRED = ("study_id", "organ", "sentence")
@@ -266,13 +266,14 @@ def _findings(text: GivenText) -> list[Finding]:
 
 
 def _placed(rows: Iterable[Finding], text: GivenText, organ: str) -> Iterator[Finding]:
-    """What is read of the organ that a text was given for, and of its parts."""
-    organs = load_organs()
-    inside, around = {organ, *organs.parts_of(organ)}, organs.containing(organ)
+    """What is read of the organ that a text was given for, and of its parts; what is read of what holds it, or of an
+    organ that shares the abnormality, is said of the organ."""
+    organs, abnormalities = load_organs(), load_abnormalities()
+    inside = {organ, *organs.parts_of(organ)}
     for row in rows:
-        named = organs_named(row, organs)
+        if organ not in related_organs(row, organs, abnormalities):
+            continue
         row = replace(row, sentence=text.sentence, source=text.source)
-        if not inside.isdisjoint(named):
-            yield row
-        elif not around.isdisjoint(named):
-            yield replace(row, organ=organ, laterality=organs[organ].side)
+        if inside.isdisjoint(organs_named(row, organs)):
+            row = replace(row, organ=organ, laterality=organs[organ].side)
+        yield row

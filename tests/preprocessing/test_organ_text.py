@@ -70,6 +70,22 @@ def test_the_organ_texts_of_fvlm_are_read(make_cohort, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("organ", "sentence", "expected"),
+    [
+        ("esophagus", "Hiatal hernia.", ("esophagus", "hiatal_hernia", "affirmed")),
+        ("stomach", "Hiatal hernia.", ("stomach", "hiatal_hernia", "affirmed")),
+        ("esophagus", "No hiatal hernia.", ("esophagus", "hiatal_hernia", "negated")),
+        ("spleen", "Hiatal hernia.", ("spleen", None, "affirmed")),
+    ],
+)
+def test_what_organs_share_is_read_of_the_one_that_it_is_given_for(
+    organ: str, sentence: str, expected: tuple[str, str | None, str]
+) -> None:
+    text = GivenText(sentence, organ, None, None, None, None, None, "radgenome", None, None, False)
+    assert [(row.organ, row.abnormality, row.status) for row in given_findings([text], ())] == [expected]
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ('{"00000": {"recons": ["a.nii.gz"], "report": ["A nodule."]}}', "no text by organ"),
