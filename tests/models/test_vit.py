@@ -9,7 +9,7 @@ import torch
 
 from ctglip.errors import ModelError
 from ctglip.models.encoders import build_encoder
-from ctglip.models.encoders.rotary import rotation, turned
+from ctglip.models.encoders.tokens import AxialRotation, TokenRotation
 from ctglip.models.encoders.vit import ViTSettings
 
 SMALL = {"dim": 24, "depth": 2, "heads": 2}
@@ -54,12 +54,12 @@ def test_an_image_is_the_mean_of_its_patches_its_class_token_or_both(pooling):
 def test_turned_queries_and_keys_know_distances_alone():
     torch.manual_seed(0)
     query, key = torch.randn(1, 1, 1, 12).double(), torch.randn(1, 1, 1, 12).double()
-    cos, sin = rotation((4, 3, 2), 12, 50.0, 0, query)
+    turn = AxialRotation(12, 50.0)((4, 3, 2))
     cells = torch.cartesian_prod(*map(torch.arange, (4, 3, 2))).tolist()
 
     def product(one: list[int], other: list[int]) -> float:
         a, b = (cells.index(cell) for cell in (one, other))
-        q, k = (turned(x, (cos[:, :, [i]], sin[:, :, [i]])) for x, i in ((query, a), (key, b)))
+        q, k = (TokenRotation(turn.sin[[i]], turn.cos[[i]], "halves")(x) for x, i in ((query, a), (key, b)))
         return float((q * k).sum())
 
     assert product([0, 0, 0], [1, 1, 0]) == pytest.approx(product([2, 1, 1], [3, 2, 1]))
@@ -67,14 +67,15 @@ def test_turned_queries_and_keys_know_distances_alone():
 
 
 def test_turns_are_those_of_the_formula_and_the_class_token_has_none():
-    like = torch.zeros(1, dtype=torch.float64)
-    cos, sin = rotation((2, 1), 8, 100.0, 1, like)
-    assert cos.shape == (1, 1, 3, 8)
-    assert (cos[0, 0, 0].tolist(), sin[0, 0, 0].tolist()) == ([1.0] * 8, [0.0] * 8)
+    turn = AxialRotation(8, 100.0, axes=2)((2, 1))
+    assert turn.cos.shape == (2, 8)
+    x = torch.randn(1, 1, 3, 8)
+    assert torch.equal(turn(x)[:, :, 0], x[:, :, 0])
+    assert not torch.allclose(turn(x)[:, :, 1:], x[:, :, 1:])
     angles = [2 * math.pi * -0.5 / period for period in (1, 10)] + [0.0, 0.0]  # periods 100 ** (2 i / 4)
-    assert sin[0, 0, 1].tolist() == pytest.approx([math.sin(a) for a in angles * 2], abs=1e-6)
-    with pytest.raises(ValueError, match="must divide"):
-        rotation((2, 2, 2), 8, 100.0, 0, like)
+    assert turn.sin[0].tolist() == pytest.approx([math.sin(a) for a in angles * 2], abs=1e-6)
+    with pytest.raises(ModelError, match="heads of width 8 cannot be turned along 3 axes: 6 must divide it"):
+        vit(positions="rope", dim=16)
 
 
 def test_rotary_attention_without_turns_is_monais():

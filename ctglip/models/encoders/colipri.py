@@ -76,7 +76,7 @@ class ColipriEncoder(ReleasedEncoder):
         backbone.eva.rope.update_feat_shape(list(grid))
         rotation = backbone.eva.rope.get_embed()
         for block in backbone.eva.blocks:
-            x = self.stage(_Rotated(block, rotation), x)
+            x = self.stage(block, x, rotation)
         level = as_maps(backbone.eva.norm(x), grid)
         projected = self.network["projector"](level).flatten(2).transpose(1, 2)
         pooler = self.network["pooler"]
@@ -122,15 +122,3 @@ class JoinedProjections(nn.Module):
     def part(self, number: int, x: Tensor) -> Tensor:
         """Queries (0), keys (1) or values (2)."""
         return F.linear(x, self.in_proj_weight.chunk(3)[number], self.in_proj_bias.chunk(3)[number])
-
-
-class _Rotated(nn.Module):
-    """A block with its rotary positions, as a function of the tokens alone."""
-
-    def __init__(self, block: nn.Module, rotation: Tensor) -> None:
-        super().__init__()
-        self.block, self.rotation = block, rotation
-
-    def forward(self, x: Tensor) -> Tensor:
-        """As the block."""
-        return self.block(x, rope=self.rotation)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ctglip.models.encoders.released import ReleasedEncoder, ReleasedSettings
-from ctglip.models.encoders.tokens import PatchTransformer, as_maps, middle_and_last, positions_on
+from ctglip.models.encoders.tokens import PatchTransformer, as_maps, middle_and_last, positions_on, with_first
 from ctglip.models.weights.scheme import KeyScheme
 
 
@@ -75,6 +75,6 @@ class M3DClipEncoder(ReleasedEncoder):
         patches = network.patch_embed(image)
         grid = tuple(patches.shape[2:])
         tokens = patches.flatten(2).transpose(1, 2) + positions_on(network.positions, self.known, grid)
-        half, x = middle_and_last(network.blocks, network.with_first(tokens), None, self.stage)
+        half, x = middle_and_last(network.blocks, with_first(tokens, network.cls_token), self.stage)
         x = network.norm(x)
         return (as_maps(half, grid), as_maps(x, grid)), torch.cat([x[:, 0], x[:, 1:].mean(1)], dim=1)

@@ -7,11 +7,17 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from ctglip.models.encoders.released import ReleasedEncoder, ReleasedSettings
-from ctglip.models.encoders.tokens import AxialRotation, PatchEmbedding, TokenBlock, as_maps, middle_and_last
+from ctglip.models.encoders.tokens import (
+    AxialRotation,
+    PatchEmbedding,
+    TokenBlock,
+    as_maps,
+    middle_and_last,
+    with_first,
+)
 from ctglip.models.weights.reading import find_weights, read_state
 from ctglip.models.weights.scheme import KeyScheme, fill_by_scheme
 
@@ -67,10 +73,6 @@ class SpectreNetwork(nn.Module):
         )
         self.norm = nn.LayerNorm(settings.dim, _EPS)
 
-    def with_class(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b m d"]:
-        """The class token before the others."""
-        return torch.cat([self.cls_token.expand(len(tokens), -1, -1), tokens], dim=1)
-
 
 class SpectreEncoder(ReleasedEncoder):
     """Tokens of all patches; pooled: class token and mean of the patches, over crops or from the combiner."""
@@ -106,8 +108,8 @@ class SpectreEncoder(ReleasedEncoder):
         if self.combiner is None:
             return tuple(levels), vectors.mean(1)
         network = self.combiner
-        x = network.with_class(network.get_submodule("patch_proj")(vectors))
-        x = network.norm(middle_and_last(network.blocks, x, network.rope(counts), self.stage)[1])
+        x = with_first(network.get_submodule("patch_proj")(vectors), network.cls_token)
+        x = network.norm(middle_and_last(network.blocks, x, self.stage, network.rope(counts))[1])
         return tuple(levels), torch.cat([x[:, 0], x[:, 1:].mean(1)], dim=1)
 
     def _encoded(self, crop: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -115,8 +117,8 @@ class SpectreEncoder(ReleasedEncoder):
         network = self.network
         patches = network.get_submodule("patch_embed")(crop)
         grid = tuple(patches.shape[2:])
-        x = network.with_class(patches.flatten(2).transpose(1, 2))
-        half, x = middle_and_last(network.blocks, x, network.rope(grid), self.stage)
+        x = with_first(patches.flatten(2).transpose(1, 2), network.cls_token)
+        half, x = middle_and_last(network.blocks, x, self.stage, network.rope(grid))
         x = network.norm(x)
         return as_maps(half, grid), as_maps(x, grid), x[:, 0]
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ctglip.models.encoders.released import ReleasedEncoder, ReleasedSettings
-from ctglip.models.encoders.tokens import PatchTransformer, as_maps, middle_and_last, positions_on
+from ctglip.models.encoders.tokens import PatchTransformer, as_maps, middle_and_last, positions_on, with_first
 from ctglip.models.weights.scheme import KeyScheme
 
 
@@ -62,6 +62,6 @@ class TangerineEncoder(ReleasedEncoder):
         patches = network.patch_embed(image)
         grid = tuple(patches.shape[2:])
         first, rest = network.pos_embed[:, :1], positions_on(network.pos_embed[:, 1:], self.known, grid)
-        x = network.with_first(patches.flatten(2).transpose(1, 2)) + torch.cat([first, rest], dim=1)
-        half, x = middle_and_last(network.blocks, x, None, self.stage)
+        x = with_first(patches.flatten(2).transpose(1, 2), network.cls_token) + torch.cat([first, rest], dim=1)
+        half, x = middle_and_last(network.blocks, x, self.stage)
         return (as_maps(half, grid), as_maps(x, grid)), torch.cat([x[:, 0], x[:, 1:].mean(1)], dim=1)

@@ -1,20 +1,20 @@
-"""The transformer over patches of a scan that several released encoders share, under timm's names of weights."""
+"""What transformers over patches have in common (rotary positions, tokens and maps), and the one over patches of a scan
+that several released encoders share, under timm's names of weights."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 Pairs = Literal["halves", "neighbours"]
 """Which numbers of a head are turned together: the first of each half and so on, or each with its neighbour."""
-RunStage = Callable[[nn.Module, Tensor], Tensor]
 
 
 class PatchEmbedding(nn.Module):
@@ -31,16 +31,18 @@ class PatchEmbedding(nn.Module):
 
 @dataclass(frozen=True)
 class TokenRotation:
-    """Sines and cosines of the angles that each token is turned by, ``[n, d]``, and which numbers are turned."""
+    """Sines and cosines of the angles that each token is turned by, ``[n, d]`` or ``[b, 1, n, d]``, and which numbers
+    are turned."""
 
     sin: Tensor
     cos: Tensor
     pairs: Pairs
 
     def __call__(self, x: Float[Tensor, "b h n d"]) -> Float[Tensor, "b h n d"]:
-        """Queries or keys turned by their positions, in float32; the first ones (classes, registers) are not."""
-        start = x.shape[2] - len(self.sin)
-        first, rest = x[:, :, :start], x[:, :, start:].float()
+        """Queries or keys turned by their positions, in float32 at least; the first ones (classes, registers) are
+        not."""
+        start = x.shape[2] - self.sin.shape[-2]
+        first, rest = x[:, :, :start], x[:, :, start:]
         if self.pairs == "halves":
             low, high = rest.chunk(2, dim=-1)
             other = torch.cat([-high, low], dim=-1)
@@ -51,31 +53,38 @@ class TokenRotation:
 
 
 class AxialRotation(nn.Module):
-    """Rotary positions along three axes (DINOv3, arXiv 2508.10104, in 3D): coordinates from -1 to 1, one third of the
-    angles for each axis.
+    """Rotary positions along two or three axes (RoPE, arXiv 2104.09864; DINOv3, arXiv 2508.10104): coordinates from -1
+    to 1 along each axis, an equal share of the angles for each.
 
     Args:
-        head_dim: width of an attention head, a multiple of 6.
-        base: of the geometric row of periods.
+        head_dim: width of an attention head.
+        base: period i of an axis is ``base ** (2 i / (head_dim / axes))``.
+        axes: of the grid.
         pairs: which numbers are turned together.
+        saved: the periods are among the weights, as released.
+
+    Raises:
+        ValueError: the axes cannot share the head's numbers in pairs.
     """
 
     periods: Tensor
 
-    def __init__(self, head_dim: int, base: float, pairs: Pairs = "halves") -> None:
+    def __init__(self, head_dim: int, base: float, axes: int = 3, pairs: Pairs = "halves", saved: bool = True) -> None:
         super().__init__()
         self.pairs: Pairs = pairs
-        if head_dim % 6:
-            raise ValueError(f"heads of width {head_dim} cannot be turned along three axes (6 divides it not)")
-        powers = 2 * torch.arange(head_dim // 6, dtype=torch.float32) / (head_dim // 3)
-        self.register_buffer("periods", base**powers)
+        if head_dim % (2 * axes):
+            raise ValueError(f"heads of width {head_dim} cannot be turned along {axes} axes: {2 * axes} must divide it")
+        powers = 2 * torch.arange(head_dim // (2 * axes), dtype=torch.float32) / (head_dim // axes)
+        self.register_buffer("periods", base**powers, persistent=saved)
 
-    def forward(self, grid: tuple[int, ...]) -> TokenRotation:
-        """The angles of a grid's cells."""
+    def forward(self, grid: tuple[int, ...], patches: Int[Tensor, "b k"] | None = None) -> TokenRotation:
+        """The angles of a grid's cells, or of some of them for each image."""
         axes = [(torch.arange(n, device=self.periods.device) + 0.5) * 2 / n - 1 for n in grid]
-        position = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).flatten(0, 2)
+        position = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).flatten(0, -2)
         angles = (2 * math.pi * position[:, :, None] / self.periods.float()).flatten(1)
         angles = angles.tile(2) if self.pairs == "halves" else angles.repeat_interleave(2, dim=1)
+        if patches is not None:
+            angles = angles[patches][:, None]
         return TokenRotation(angles.sin(), angles.cos(), self.pairs)
 
 
@@ -160,27 +169,27 @@ class TokenBlock(nn.Module):
 
 
 def middle_and_last(
-    blocks: nn.ModuleList, x: Tensor, rotation: TokenRotation | None, run: RunStage, middle: int | None = None
+    blocks: nn.ModuleList, x: Float[Tensor, "b n d"], run: Callable[..., Tensor], *inputs: Any
 ) -> tuple[Tensor, Tensor]:
-    """Tokens after half of some blocks (or so many), and after all; a block may be run with checkpointing."""
+    """Tokens after half of some blocks, and after all.
+
+    Args:
+        blocks: called with the tokens and ``inputs``.
+        x: the tokens.
+        run: runs a block (``Encoder.stage``).
+        inputs: what each block sees beside the tokens.
+    """
     half = x
     for number, block in enumerate(blocks, 1):
-        x = run(block, x) if rotation is None else run(_Turned(block, rotation), x)
-        if number == (len(blocks) // 2 if middle is None else middle):
+        x = run(block, x, *inputs)
+        if number == len(blocks) // 2:
             half = x
     return half, x
 
 
-class _Turned(nn.Module):
-    """A block with its rotation, as a function of the tokens alone."""
-
-    def __init__(self, block: nn.Module, rotation: TokenRotation) -> None:
-        super().__init__()
-        self.block, self.rotation = block, rotation
-
-    def forward(self, x: Tensor) -> Tensor:
-        """As the block."""
-        return self.block(x, self.rotation)
+def with_first(tokens: Float[Tensor, "b n d"], *first: Float[Tensor, "1 k d"]) -> Float[Tensor, "b m d"]:
+    """Tokens of no patch (classes, registers), then those of the patches."""
+    return torch.cat([one.expand(len(tokens), -1, -1) for one in first] + [tokens], dim=1)
 
 
 def as_maps(tokens: Float[Tensor, "b n d"], grid: tuple[int, ...]) -> Float[Tensor, "b d *g"]:
@@ -214,10 +223,6 @@ class PatchTransformer(nn.Module):
         self.patch_embed = PatchEmbedding(width, patch)
         self.blocks = nn.ModuleList(TokenBlock(width, heads, scale, eps, bias) for _ in range(depth))
         self.norm = nn.LayerNorm(width, eps)
-
-    def with_first(self, tokens: Float[Tensor, "b n d"], *more: Tensor) -> Float[Tensor, "b m d"]:
-        """The class token, and others, before the patches."""
-        return torch.cat([one.expand(len(tokens), -1, -1) for one in (self.cls_token, *more)] + [tokens], dim=1)
 
 
 def positions_on(table: Float[Tensor, "1 n d"], known: tuple[int, ...], grid: tuple[int, ...]) -> Tensor:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -14,10 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ctglip.models.encoders.base import Encoder, EncoderSettings, VisionFeatures, inflated, read_weights
+from ctglip.models.encoders.tokens import AxialRotation, middle_and_last, with_first
 from ctglip.models.weights.matching import fill
-
-if TYPE_CHECKING:
-    from ctglip.models.encoders.rotary import Rotation
 
 _TIMM_NAMES = (
     ("patch_embed.proj.", "embed."),
@@ -114,6 +111,9 @@ class ViTEncoder(Encoder):
         self.registers = None
         if settings.registers:
             self.registers = nn.Parameter(torch.randn(1, settings.registers, width) * 0.02)
+        self.rope = None
+        if settings.positions == "rope":
+            self.rope = AxialRotation(width // settings.heads, settings.rope_base, dims, saved=False)
         self.blocks = _blocks(settings)
         self.norm = nn.LayerNorm(width)
         for module in self.modules():
@@ -183,24 +183,10 @@ class ViTEncoder(Encoder):
 
     def _run(self, x: Tensor, grid: tuple[int, ...], patches: Tensor | None) -> tuple[Tensor, Tensor]:
         """All tokens after half of the blocks, and after all and the norm."""
-        first = [part.expand(len(x), -1, -1) for part in (self.cls_token, self.registers) if part is not None]
-        x = torch.cat([*first, x], dim=1)
-        turned = self._rotation(grid, patches, x)
-        middle = x
-        for index, block in enumerate(self.blocks):
-            run = block if turned is None else partial(block, attn_mask=turned)
-            x = self.stage(run, x)  # pyright: ignore[reportArgumentType]
-            if index == len(self.blocks) // 2 - 1:
-                middle = x
-        return middle, self.norm(x)
-
-    def _rotation(self, grid: tuple[int, ...], patches: Tensor | None, x: Tensor) -> Rotation | None:
-        from ctglip.models.encoders.rotary import rotation
-
-        settings = self._vit
-        if settings.positions != "rope":
-            return None
-        return rotation(grid, settings.dim // settings.heads, settings.rope_base, self._prefix, x, patches)
+        x = with_first(x, *(part for part in (self.cls_token, self.registers) if part is not None))
+        rotation = None if self.rope is None else self.rope(grid, patches)
+        middle, last = middle_and_last(self.blocks, x, self.stage, None, rotation)  # MONAI's blocks: context, mask
+        return middle, self.norm(last)
 
     def _pooled(self, first: Tensor, patches: Tensor) -> Tensor:
         if self._vit.pooling == "mean":

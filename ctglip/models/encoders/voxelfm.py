@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ctglip.models.encoders.released import ReleasedEncoder, ReleasedSettings
-from ctglip.models.encoders.tokens import AxialRotation, PatchTransformer, as_maps, middle_and_last
+from ctglip.models.encoders.tokens import AxialRotation, PatchTransformer, as_maps, middle_and_last, with_first
 from ctglip.models.weights.scheme import KeyScheme
 
 
@@ -47,7 +47,7 @@ class VoxelFMEncoder(ReleasedEncoder):
         network = PatchTransformer(settings.dim, settings.depth, settings.heads, patch, 1e-5, 1e-5)
         network.register_tokens = nn.Parameter(torch.zeros(1, settings.registers, settings.dim))
         network.mask_token = nn.Parameter(torch.zeros(1, settings.dim), requires_grad=False)
-        network.rope_embed = AxialRotation(settings.dim // settings.heads, 100.0, "neighbours")
+        network.rope_embed = AxialRotation(settings.dim // settings.heads, 100.0, pairs="neighbours")
         self.network = network
         self.level_channels, self.token_dim = (settings.dim,) * 2, settings.dim
         self.strides = (patch,) * 2
@@ -62,8 +62,8 @@ class VoxelFMEncoder(ReleasedEncoder):
         network = self.network
         patches = network.patch_embed(image)
         grid = tuple(patches.shape[2:])
-        x = network.with_first(patches.flatten(2).transpose(1, 2), network.register_tokens)
-        half, x = middle_and_last(network.blocks, x, network.rope_embed(grid), self.stage)
+        x = with_first(patches.flatten(2).transpose(1, 2), network.cls_token, network.register_tokens)
+        half, x = middle_and_last(network.blocks, x, self.stage, network.rope_embed(grid))
         x = network.norm(x)
         level = as_maps(x, grid)
         return (as_maps(half, grid), level), torch.cat([x[:, 0], level.flatten(2).mean(-1)], dim=1)
