@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ctglip.config import Settings
+from ctglip.models.encoders.tokens import monai_block
 
 
 class MaskedImageSettings(Settings):
@@ -92,16 +93,9 @@ class MaskedDecoder(nn.Module):
 
     def __init__(self, settings: MaskedImageSettings, dim: int, patch: int, channels: int, dims: int) -> None:
         super().__init__()
-        from monai.networks.blocks.transformerblock import TransformerBlock
-
         self.proj_in = nn.Linear(dim, settings.width)
         self.mask_token = nn.Parameter(torch.randn(settings.width) * 0.02)
-        self.blocks = nn.ModuleList(
-            TransformerBlock(settings.width, 4 * settings.width, settings.heads, qkv_bias=True)
-            for _ in range(settings.depth)
-        )
-        for block in self.blocks:
-            block.norm_cross_attn = nn.Identity()  # MONAI builds it also where there is no cross-attention
+        self.blocks = nn.ModuleList(monai_block(settings.width, settings.heads) for _ in range(settings.depth))
         self.norm = nn.LayerNorm(settings.width)
         self.proj_out = nn.Linear(settings.width, patch**dims * channels)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -134,6 +134,14 @@ class Encoder(nn.Module, ABC):
         if self.settings.checkpointing and torch.is_grad_enabled():
             return checkpoint(module, *inputs, use_reentrant=False)  # pyright: ignore[reportReturnType]
         return module(*inputs)
+
+    def after_each(self, parts: Iterable[nn.Module], x: Tensor) -> tuple[Tensor, ...]:
+        """What each of some parts gives, one after the other."""
+        found = []
+        for part in parts:
+            x = self.stage(part, x)
+            found.append(x)
+        return tuple(found)
 
     def load_pretrained(self) -> float:
         """Fill the encoder with the weights that its settings name; nothing happens where they name none.

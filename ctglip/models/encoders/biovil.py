@@ -78,7 +78,7 @@ class BioViLEncoder(ReleasedCxrEncoder):
         """What the four stages give; the pooled vector is the mean of the last."""
         stages = self.network.get_submodule("encoder.encoder")
         assert isinstance(stages, ResNetStages)
-        *fine, last = stages.levels(image, self.stage)
+        *fine, last = stages.levels(image, self.after_each)
         last = self._last(last)
         if self.settings.projected:
             last = self.network.get_submodule("projector.model")(last)

@@ -83,11 +83,7 @@ class CNN(Encoder):
     def maps(self, image: Tensor) -> tuple[Tensor, ...]:
         """All stages' maps."""
         x = self.stem(image.contiguous(memory_format=self.memory_format))
-        levels = []
-        for stage in self.stages:
-            x = self.stage(stage, x)
-            levels.append(x)
-        return tuple(levels)
+        return self.after_each(self.stages, x)
 
 
 class ResidualBlock(nn.Module):

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ctglip.models.encoders.released import ReleasedEncoder, ReleasedSettings
+from ctglip.models.encoders.released import ReleasedCtSettings, ReleasedEncoder
 from ctglip.models.encoders.tokens import as_maps
 from ctglip.models.weights.scheme import KeyScheme
 from ctglip.resources import require
 
 
-class ColipriSettings(ReleasedSettings):
+class ColipriSettings(ReleasedCtSettings):
     """COLIPRI's Primus-M.
 
     Attributes:
@@ -26,7 +26,6 @@ class ColipriSettings(ReleasedSettings):
     """
 
     name: Literal["colipri"] = "colipri"  # pyright: ignore[reportIncompatibleVariableOverride]
-    spatial_dims: Literal[3] = 3  # pyright: ignore[reportIncompatibleVariableOverride]
     patch: int = 8
     image_size: int = 192
     dim: int = 864

@@ -14,14 +14,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ctglip.models.encoders.released import ReleasedEncoder, ReleasedSettings
+from ctglip.models.encoders.released import ReleasedCtSettings, ReleasedEncoder
 from ctglip.models.weights.scheme import KeyScheme
 
 _SCALE = 8
 """The attention's fixed factor on cosines."""
 
 
-class CTCLIPSettings(ReleasedSettings):
+class CTCLIPSettings(ReleasedCtSettings):
     """CT-CLIP's CT-ViT.
 
     Attributes:

@@ -6,11 +6,11 @@ from typing import Literal
 
 from torch import Tensor
 
-from ctglip.models.encoders.released import ReleasedEncoder, ReleasedSettings
+from ctglip.models.encoders.released import ReleasedCtSettings, ReleasedEncoder
 from ctglip.models.weights.scheme import KeyScheme
 
 
-class CTFMSettings(ReleasedSettings):
+class CTFMSettings(ReleasedCtSettings):
     """CT-FM: a residual encoder whose stages double the width and halve the grid.
 
     Attributes:
@@ -19,7 +19,6 @@ class CTFMSettings(ReleasedSettings):
     """
 
     name: Literal["ct_fm"] = "ct_fm"  # pyright: ignore[reportIncompatibleVariableOverride]
-    spatial_dims: Literal[3] = 3  # pyright: ignore[reportIncompatibleVariableOverride]
     filters: int = 32
     blocks: tuple[int, ...] = (1, 2, 2, 4, 4)
 

@@ -12,13 +12,13 @@ from typing import Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from ctglip.models.encoders.released import ReleasedEncoder, ReleasedSettings
+from ctglip.models.encoders.released import ReleasedCtSettings, ReleasedEncoder
+from ctglip.models.encoders.tokens import as_maps, monai_block, positions_on
 from ctglip.models.weights.scheme import KeyScheme
 
 
-class FVLMSettings(ReleasedSettings):
+class FVLMSettings(ReleasedCtSettings):
     """fVLM's ViT-B.
 
     Attributes:
@@ -69,7 +69,7 @@ class FVLMEncoder(ReleasedEncoder):
             if index in self.settings.read:
                 found.append(x)
         found.append(net.norm(x))
-        return tuple(tokens.transpose(1, 2).unflatten(2, grid) for tokens in found), None
+        return tuple(as_maps(tokens, grid) for tokens in found), None
 
 
 class FVLMTransformer(nn.Module):
@@ -81,23 +81,16 @@ class FVLMTransformer(nn.Module):
 
     def __init__(self, settings: FVLMSettings) -> None:
         super().__init__()
-        from monai.networks.blocks.transformerblock import TransformerBlock
-
         width = settings.dim
         self.patch_embedding = PatchesWithPositions(settings)
         self.dropout = nn.Dropout(settings.dropout)
-        self.blocks = nn.ModuleList(
-            TransformerBlock(width, 4 * width, settings.heads, settings.dropout, qkv_bias=True)
-            for _ in range(settings.depth)
-        )
-        for block in self.blocks:
-            block.norm_cross_attn = nn.Identity()  # MONAI builds it also where there is no cross-attention
+        self.blocks = nn.ModuleList(monai_block(width, settings.heads, settings.dropout) for _ in range(settings.depth))
         self.norm = nn.LayerNorm(width)
 
     def embedded(self, image: Float[Tensor, "b 1 *s"]) -> tuple[Float[Tensor, "b n c"], tuple[int, ...]]:
         """Patches with their positions, and their grid."""
-        x = self.patch_embedding(image)
-        return self.dropout(x.flatten(2).transpose(1, 2)), tuple(x.shape[2:])
+        x, grid = self.patch_embedding(image)
+        return self.dropout(x), grid
 
 
 class PatchesWithPositions(nn.Module):
@@ -114,10 +107,8 @@ class PatchesWithPositions(nn.Module):
         self.position_embeddings = nn.Parameter(torch.zeros(1, math.prod(self.grid), settings.dim))
         nn.init.trunc_normal_(self.position_embeddings, std=0.02)
 
-    def forward(self, image: Float[Tensor, "b 1 *s"]) -> Float[Tensor, "b c *g"]:
-        """Patches with their positions, interpolated to other grids."""
+    def forward(self, image: Float[Tensor, "b 1 *s"]) -> tuple[Float[Tensor, "b n c"], tuple[int, ...]]:
+        """Patches with their positions, interpolated to other grids, and their grid."""
         x = self.patch_embeddings(image)
-        table = self.position_embeddings.transpose(1, 2).unflatten(2, self.grid)
-        if tuple(x.shape[2:]) != self.grid:
-            table = F.interpolate(table, size=x.shape[2:], mode="trilinear", align_corners=False)
-        return x + table
+        grid = tuple(x.shape[2:])
+        return x.flatten(2).transpose(1, 2) + positions_on(self.position_embeddings, self.grid, grid), grid

@@ -15,12 +15,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ctglip.models.encoders.released import ReleasedEncoder, ReleasedSettings
+from ctglip.models.encoders.released import ReleasedCtSettings, ReleasedEncoder
 from ctglip.models.weights.scheme import KeyScheme
 from ctglip.resources import require
 
 
-class HLIPSettings(ReleasedSettings):
+class HLIPSettings(ReleasedCtSettings):
     """HLIP's ViT-B, for chest CT or MRI.
 
     Attributes:

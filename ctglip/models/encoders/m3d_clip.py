@@ -7,12 +7,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ctglip.models.encoders.released import ReleasedEncoder, ReleasedSettings
+from ctglip.models.encoders.released import ReleasedCtSettings, ReleasedEncoder
 from ctglip.models.encoders.tokens import PatchTransformer, as_maps, middle_and_last, positions_on, with_first
 from ctglip.models.weights.scheme import KeyScheme
 
 
-class M3DClipSettings(ReleasedSettings):
+class M3DClipSettings(ReleasedCtSettings):
     """M3D-CLIP's ViT-B.
 
     Attributes:
@@ -22,7 +22,6 @@ class M3DClipSettings(ReleasedSettings):
     """
 
     name: Literal["m3d_clip"] = "m3d_clip"  # pyright: ignore[reportIncompatibleVariableOverride]
-    spatial_dims: Literal[3] = 3  # pyright: ignore[reportIncompatibleVariableOverride]
     patch: tuple[int, int, int] = (4, 16, 16)
     image_size: tuple[int, int, int] = (32, 256, 256)
     dim: int = 768

@@ -9,7 +9,14 @@ from __future__ import annotations
 
 from typing import Literal
 
-from ctglip.models.encoders.released_cxr import MAE_SCHEME, ReleasedViT, ReleasedViTSettings
+from ctglip.models.encoders.released_cxr import ReleasedViT, ReleasedViTSettings
+from ctglip.models.weights.scheme import KeyScheme
+
+_SCHEME = KeyScheme(
+    outer=("model", "state_dict"),
+    drop=(r"decoder_.*", "mask_token", r"bert_.*", r"super_res\..*", r"(head|fc_norm)\..*"),
+)
+"""Masked autoencoders' names: timm's, with a decoder and, where reports are decoded too, their transformer."""
 
 
 class MAESettings(ReleasedViTSettings):
@@ -34,18 +41,18 @@ class MAEEncoder(ReleasedViT):
     """MAE's encoder; its decoder is left out."""
 
     Settings = MAESettings
-    scheme = MAE_SCHEME
+    scheme = _SCHEME
 
 
 class MRMEncoder(ReleasedViT):
     """MRM's encoder; its decoder and the reports' transformer are left out."""
 
     Settings = MRMSettings
-    scheme = MAE_SCHEME
+    scheme = _SCHEME
 
 
 class ECAMPEncoder(ReleasedViT):
     """ECAMP's encoder; its decoders and the reports' transformer are left out."""
 
     Settings = ECAMPSettings
-    scheme = MAE_SCHEME
+    scheme = _SCHEME

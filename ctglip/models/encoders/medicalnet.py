@@ -7,7 +7,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ctglip.models.encoders.released import ReleasedEncoder, ReleasedSettings
+from ctglip.models.encoders.released import ReleasedCtSettings, ReleasedEncoder
 from ctglip.models.weights.scheme import KeyScheme
 
 _BLOCKS = {
@@ -18,7 +18,7 @@ _PADDED = (18, 34)
 """Depths whose shortcuts have no weights: channels are filled with zeros (type A)."""
 
 
-class MedicalNetSettings(ReleasedSettings):
+class MedicalNetSettings(ReleasedCtSettings):
     """MedicalNet's ResNets.
 
     Attributes:
@@ -27,7 +27,6 @@ class MedicalNetSettings(ReleasedSettings):
     """
 
     name: Literal["medicalnet"] = "medicalnet"  # pyright: ignore[reportIncompatibleVariableOverride]
-    spatial_dims: Literal[3] = 3  # pyright: ignore[reportIncompatibleVariableOverride]
     depth: Literal[10, 18, 34, 50, 101, 152, 200] = 50
     widths: tuple[int, int, int, int] = (64, 128, 256, 512)
 
@@ -68,11 +67,7 @@ class MedicalNetEncoder(ReleasedEncoder):
         """All stages' maps."""
         net = self.network
         x = net.maxpool(net.act(net.bn1(net.conv1(image))))
-        levels = []
-        for part in (net.layer1, net.layer2, net.layer3, net.layer4):
-            x = self.stage(part, x)
-            levels.append(x)
-        return tuple(levels), None
+        return self.after_each((net.layer1, net.layer2, net.layer3, net.layer4), x), None
 
 
 class PaddedShortcut(nn.Module):

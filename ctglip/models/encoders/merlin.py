@@ -6,11 +6,11 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from ctglip.models.encoders.released import ReleasedEncoder, ReleasedSettings
+from ctglip.models.encoders.released import ReleasedCtSettings, ReleasedEncoder
 from ctglip.models.weights.scheme import KeyScheme
 
 
-class MerlinSettings(ReleasedSettings):
+class MerlinSettings(ReleasedCtSettings):
     """Merlin's ResNet-152.
 
     Attributes:
@@ -19,7 +19,6 @@ class MerlinSettings(ReleasedSettings):
     """
 
     name: Literal["merlin"] = "merlin"  # pyright: ignore[reportIncompatibleVariableOverride]
-    spatial_dims: Literal[3] = 3  # pyright: ignore[reportIncompatibleVariableOverride]
     blocks: tuple[int, int, int, int] = (3, 8, 36, 3)
     width: int = 64
 
@@ -47,11 +46,7 @@ class MerlinEncoder(ReleasedEncoder):
         """All stages' maps; the network sees three equal channels."""
         network = self.network
         x = network.maxpool(network.relu(network.bn1(network.conv1(image.expand(-1, 3, -1, -1, -1)))))
-        levels = []
-        for part in (network.layer1, network.layer2, network.layer3, network.layer4):
-            x = self.stage(part, x)
-            levels.append(x)
-        return tuple(levels), None
+        return self.after_each((network.layer1, network.layer2, network.layer3, network.layer4), x), None
 
 
 class InflatedResNet(nn.Module):

@@ -67,4 +67,4 @@ class MGCAResNetEncoder(ReleasedCxrEncoder):
 
     def features(self, image: Tensor) -> tuple[tuple[Tensor, ...], Tensor | None]:
         """What the four stages give."""
-        return tuple(self.network.levels(image, self.stage)), None
+        return self.network.levels(image, self.after_each), None

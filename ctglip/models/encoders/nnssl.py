@@ -6,12 +6,12 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from ctglip.models.encoders.released import ReleasedEncoder, ReleasedSettings
+from ctglip.models.encoders.released import ReleasedCtSettings, ReleasedEncoder
 from ctglip.models.weights.scheme import KeyScheme
 from ctglip.resources import require
 
 
-class NNSSLSettings(ReleasedSettings):
+class NNSSLSettings(ReleasedCtSettings):
     """nnssl's ResEnc-L.
 
     Attributes:
@@ -19,7 +19,6 @@ class NNSSLSettings(ReleasedSettings):
     """
 
     name: Literal["nnssl"] = "nnssl"  # pyright: ignore[reportIncompatibleVariableOverride]
-    spatial_dims: Literal[3] = 3  # pyright: ignore[reportIncompatibleVariableOverride]
     widths: tuple[int, ...] = (32, 64, 128, 256, 320, 320)
     blocks: tuple[int, ...] = (1, 3, 4, 6, 6, 6)
 
@@ -54,8 +53,4 @@ class NNSSLEncoder(ReleasedEncoder):
 
     def features(self, image: Tensor) -> tuple[tuple[Tensor, ...], Tensor | None]:
         """All stages' maps."""
-        levels, x = [], self.network.stem(image)
-        for part in self.network.stages:
-            x = self.stage(part, x)
-            levels.append(x)
-        return tuple(levels), None
+        return self.after_each(self.network.stages, self.network.stem(image)), None

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal
 
@@ -78,26 +79,22 @@ class NNUNetEncoder(Encoder):
         self.encoder = _build(settings.architecture, in_channels, settings.axes or tuple(range(dims)))
         self.level_channels = tuple(int(width) for width in self.encoder.output_channels)
         self.token_dim = self.level_channels[-1]
-        total = [1] * dims
-        strides = []
-        for step in self.encoder.strides:
-            each = [int(step)] * dims if isinstance(step, int) else [int(s) for s in step]
-            total = [a * b for a, b in zip(total, each, strict=True)]
-            strides.append(tuple(total))
-        self.strides = tuple(strides)
+        self.strides = total_strides(self.encoder.strides, dims)
 
     def maps(self, image: Tensor) -> tuple[Tensor, ...]:
         """All stages' maps."""
         x = image if getattr(self.encoder, "stem", None) is None else self.encoder.stem(image)
-        levels = []
-        for stage in self.encoder.stages:
-            x = self.stage(stage, x)
-            levels.append(x)
-        return tuple(levels)
+        return self.after_each(self.encoder.stages, x)
 
     def fill_from(self, source: str) -> float:
         """From the folder of a trained nnU-Net."""
         return fill(self.encoder, checkpoint_state(self), source, self.settings.partial, inflated)
+
+
+def total_strides(steps: Iterable[int | Sequence[int]], dims: int) -> tuple[tuple[int, ...], ...]:
+    """Voxels of the input for one step on each level's grid, from the step of each stage on the one before."""
+    each = ((step,) * dims if isinstance(step, int) else tuple(step) for step in steps)
+    return tuple(accumulate(each, lambda total, step: tuple(a * b for a, b in zip(total, step, strict=True))))
 
 
 def read_plans(settings: NNUNetSettings) -> NNUNetSettings:

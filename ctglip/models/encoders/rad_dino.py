@@ -7,9 +7,17 @@ from __future__ import annotations
 
 from typing import Literal
 
-from ctglip.models.encoders.released_cxr import ReleasedViT, ReleasedViTSettings, joined_qkv
-from ctglip.models.weights.reading import find_weights, read_state
+import torch
+
+from ctglip.models.encoders.released_cxr import ReleasedViT, ReleasedViTSettings
+from ctglip.models.weights.reading import State, find_weights, read_state
 from ctglip.models.weights.scheme import KeyScheme, fill_by_scheme
+
+_QUERY_KEY_VALUE = (
+    ("attention.attention.query.", "attention.attention.key.", "attention.attention.value."),
+    ("attention.q_proj.", "attention.k_proj.", "attention.v_proj."),
+)
+"""Names of three layers of an attention in transformers before and since version 5."""
 
 
 class RadDinoSettings(ReleasedViTSettings):
@@ -43,5 +51,16 @@ class RadDinoEncoder(ReleasedViT):
 
     def fill_from(self, source: str) -> float:
         """From the released file."""
-        state = joined_qkv(read_state(find_weights(source, self.card.hub, self.card.files)))
+        state = joined_qkv(read_state(find_weights(source, self.card.hub, self.released_files)))
         return fill_by_scheme(self.network, state, self.scheme, source, self.settings.partial)
+
+
+def joined_qkv(state: State) -> State:
+    """Queries, keys and values of an attention as the one layer that timm has (``...attn.qkv``)."""
+    found = dict(state)
+    for query, *others in _QUERY_KEY_VALUE:
+        for name in state:
+            names = [name, *(name.replace(query, other) for other in others)]
+            if query in name and all(one in state for one in names):
+                found[name.replace(query, "attn.qkv.")] = torch.cat([found.pop(one) for one in names])
+    return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -30,9 +30,15 @@ class ReleasedSettings(EncoderSettings):
 
     channel: int = 0
 
+
+class ReleasedCtSettings(ReleasedSettings):
+    """A released encoder of scans."""
+
+    spatial_dims: Literal[3] = 3  # pyright: ignore[reportIncompatibleVariableOverride]
+
     def unread(self) -> Mapping[str, str]:
         """Fields that nothing reads."""
-        return {**super().unread(), **({"channel": "its window says which"} if self.spatial_dims == 3 else {})}
+        return {**super().unread(), "channel": "its window says which"}
 
 
 class ReleasedEncoder(Encoder):
@@ -118,7 +124,7 @@ class ReleasedEncoder(Encoder):
         ends: list[EndOfStride] = ["last" if order.index(axis) in flips else "first" for axis in range(3)]
         return tuple(ends)
 
-    def turned(self, sizes: tuple[int, int, int]) -> tuple[int, ...]:
+    def turned(self, sizes: tuple[int, ...]) -> tuple[int, ...]:
         """Sizes along the network's axes in the order of ours."""
         order, _ = axes_of(self.ct_input.orientation)
         return tuple(sizes[order.index(axis)] for axis in range(3))

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Literal
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from ctglip.encoder_cards import CxrEncoderInput
 from ctglip.models.encoders.released import ReleasedEncoder, ReleasedSettings
-from ctglip.models.weights.scheme import KeyScheme
 from ctglip.resources import require
+
+RunParts = Callable[[Iterable[nn.Module], Tensor], tuple[Tensor, ...]]
+"""Runs parts one after the other and gives what each of them gives (``Encoder.after_each``)."""
 
 
 class ReleasedCxrSettings(ReleasedSettings):
@@ -120,51 +121,11 @@ class ResNetStages(nn.Module):
             if name not in ("avgpool", "fc"):
                 self.add_module(name, child)
 
-    def levels(self, image: Float[Tensor, "b c h w"], run: Callable[..., Tensor]) -> list[Tensor]:
-        """What the four stages give; ``run`` runs a stage (``Encoder.stage``)."""
-        parts = dict(self.named_children())
-        x = image
-        for name in ("conv1", "bn1", "relu", "maxpool"):
-            x = parts[name](x)
-        found = []
-        for name in ("layer1", "layer2", "layer3", "layer4"):
-            x = run(parts[name], x)
-            found.append(x)
-        return found
+    def levels(self, image: Float[Tensor, "b c h w"], run: RunParts) -> tuple[Tensor, ...]:
+        """What the four stages give."""
+        *stem, first, second, third, fourth = self.children()
+        return run((first, second, third, fourth), nn.Sequential(*stem)(image))
 
 
 RESNET_WIDTHS = (256, 512, 1024, 2048)
 RESNET_STRIDES = ((4, 4), (8, 8), (16, 16), (32, 32))
-
-MAE_SCHEME = KeyScheme(
-    outer=("model", "state_dict"),
-    drop=(r"decoder_.*", "mask_token", r"bert_.*", r"super_res\..*", r"(head|fc_norm)\..*"),
-)
-"""Masked autoencoders' names: timm's, with a decoder and, where reports are decoded too, their transformer."""
-
-
-def joined_qkv(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Queries, keys and values of an attention (``...attention.attention.query``, ``...attention.q_proj``) as the one
-    layer that timm has (``...attn.qkv``)."""
-    found: dict[str, Tensor] = {}
-    for name, value in state.items():
-        for query in ("attention.attention.query.", "attention.q_proj."):
-            if query in name:
-                keys = (query, *(query.replace(*change) for change in _OTHERS[query]))
-                parts = [state.get(name.replace(query, key)) for key in keys]
-                if all(part is not None for part in parts):
-                    found[name.replace(query, "attn.qkv.")] = torch.cat([part for part in parts if part is not None])
-                break
-        else:
-            if not any(key in name for key in _KEYS_AND_VALUES):
-                found[name] = value
-    return found
-
-
-_OTHERS = {
-    "attention.attention.query.": (("query", "key"), ("query", "value")),
-    "attention.q_proj.": (("q_proj", "k_proj"), ("q_proj", "v_proj")),
-}
-_KEYS_AND_VALUES = (
-    "attention.attention.key.", "attention.attention.value.", "attention.k_proj.", "attention.v_proj.",
-)  # fmt: skip

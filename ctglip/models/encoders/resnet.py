@@ -69,11 +69,7 @@ class ResNetEncoder(Encoder):
         net = self.net
         x = net.act(net.bn1(net.conv1(image)))
         x = x if net.no_max_pool else net.maxpool(x)
-        levels = []
-        for layer in (net.layer1, net.layer2, net.layer3, net.layer4):
-            x = self.stage(layer, x)
-            levels.append(x)
-        return tuple(levels)
+        return self.after_each((net.layer1, net.layer2, net.layer3, net.layer4), x)
 
     @property
     def body(self) -> nn.Module:

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ctglip.models.encoders.released import ReleasedEncoder, ReleasedSettings
+from ctglip.models.encoders.released import ReleasedCtSettings, ReleasedEncoder
 from ctglip.models.encoders.tokens import (
     AxialRotation,
     PatchEmbedding,
@@ -25,7 +25,7 @@ COMBINER_FILE = "spectre_combiner_feature_vit_large.pt"
 _EPS = 1e-5
 
 
-class SpectreSettings(ReleasedSettings):
+class SpectreSettings(ReleasedCtSettings):
     """SPECTRE's large model.
 
     Attributes:
@@ -39,7 +39,6 @@ class SpectreSettings(ReleasedSettings):
     """
 
     name: Literal["spectre"] = "spectre"  # pyright: ignore[reportIncompatibleVariableOverride]
-    spatial_dims: Literal[3] = 3  # pyright: ignore[reportIncompatibleVariableOverride]
     patch: tuple[int, int, int] = (16, 16, 8)
     dim: int = 1080
     depth: int = 24

@@ -6,14 +6,15 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from ctglip.models.encoders.released import ReleasedEncoder, ReleasedSettings
+from ctglip.models.encoders.nnunet import total_strides
+from ctglip.models.encoders.released import ReleasedCtSettings, ReleasedEncoder
 from ctglip.models.weights.scheme import KeyScheme
 
 _SIZES = {"small": (16, 1), "base": (32, 1), "large": (64, 2), "huge": (96, 3)}
 _STEPS = ((1, 1, 1), (2, 2, 2), (2, 2, 2), (2, 2, 2), (2, 2, 2), (1, 1, 2))
 
 
-class STUNetSettings(ReleasedSettings):
+class STUNetSettings(ReleasedCtSettings):
     """STU-Net.
 
     Attributes:
@@ -22,7 +23,6 @@ class STUNetSettings(ReleasedSettings):
     """
 
     name: Literal["stunet"] = "stunet"  # pyright: ignore[reportIncompatibleVariableOverride]
-    spatial_dims: Literal[3] = 3  # pyright: ignore[reportIncompatibleVariableOverride]
     size: Literal["small", "base", "large", "huge"] = "base"
     width: int | None = None
 
@@ -42,17 +42,17 @@ class STUNetEncoder(ReleasedEncoder):
         super().__init__(settings, in_channels)
         width, depth = _SIZES[settings.size]
         widths = [(settings.width or width) * times for times in (1, 2, 4, 8, 16, 16)]
-        stages, before, strides, total = [], 1, [], (1, 1, 1)
+        stages, before = [], 1
         for after, step in zip(widths, _STEPS, strict=True):
             first = STUNetBlock(before, after, step, True)
             stages.append(
                 nn.Sequential(first, *(STUNetBlock(after, after, (1, 1, 1), False) for _ in range(depth - 1)))
             )
-            before, total = after, (total[0] * step[0], total[1] * step[1], total[2] * step[2])
-            strides.append(self.turned(total))
+            before = after
         self.network = nn.ModuleList(stages)
         self.anchor = self.kernel_anchor()
-        self.level_channels, self.token_dim, self.strides = tuple(widths), widths[-1], tuple(strides)
+        self.level_channels, self.token_dim = tuple(widths), widths[-1]
+        self.strides = tuple(self.turned(steps) for steps in total_strides(_STEPS, 3))
 
     @property
     def released_files(self) -> tuple[str, ...]:
@@ -61,11 +61,7 @@ class STUNetEncoder(ReleasedEncoder):
 
     def features(self, image: Tensor) -> tuple[tuple[Tensor, ...], Tensor | None]:
         """All stages' maps."""
-        levels, x = [], image
-        for part in self.network:
-            x = self.stage(part, x)
-            levels.append(x)
-        return tuple(levels), None
+        return self.after_each(self.network, image), None
 
 
 class STUNetBlock(nn.Module):

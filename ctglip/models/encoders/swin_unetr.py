@@ -8,14 +8,14 @@ from typing import Any, Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ctglip.models.encoders.released import ReleasedEncoder, ReleasedSettings
+from ctglip.models.encoders.released import ReleasedCtSettings, ReleasedEncoder
 from ctglip.models.weights.scheme import KeyScheme
 
 _WIDTHS = {"segresnet": 16, "unet": 64}
 _DECODER = r"(?:encoder\d+|decoder\d+|out)\..*"
 
 
-class VoCoSettings(ReleasedSettings):
+class VoCoSettings(ReleasedCtSettings):
     """VoCo's Swin transformer.
 
     Attributes:
@@ -24,13 +24,12 @@ class VoCoSettings(ReleasedSettings):
     """
 
     name: Literal["voco"] = "voco"  # pyright: ignore[reportIncompatibleVariableOverride]
-    spatial_dims: Literal[3] = 3  # pyright: ignore[reportIncompatibleVariableOverride]
     dim: int = 48
     depths: tuple[int, int, int, int] = (2, 2, 2, 2)
     heads: tuple[int, int, int, int] = (3, 6, 12, 24)
 
 
-class SuPreMSettings(ReleasedSettings):
+class SuPreMSettings(ReleasedCtSettings):
     """SuPreM's encoders.
 
     Attributes:
@@ -40,7 +39,6 @@ class SuPreMSettings(ReleasedSettings):
     """
 
     name: Literal["suprem"] = "suprem"  # pyright: ignore[reportIncompatibleVariableOverride]
-    spatial_dims: Literal[3] = 3  # pyright: ignore[reportIncompatibleVariableOverride]
     architecture: Literal["swinunetr", "segresnet", "unet"] = "segresnet"
     dim: int | None = None
     depths: tuple[int, int, int, int] | None = None
@@ -122,11 +120,7 @@ class SuPreMEncoder(ReleasedEncoder):
                 image = self.stage(part["ops"], F.max_pool3d(image, 2) if number else image)
                 levels.append(image)
             return tuple(levels), None
-        levels, x = [], self.network.convInit(image)
-        for part in self.network.down_layers:
-            x = self.stage(part, x)
-            levels.append(x)
-        return tuple(levels), None
+        return self.after_each(self.network.down_layers, self.network.convInit(image)), None
 
 
 def _build_swin(encoder: ReleasedEncoder, dim: int, depths: Any, heads: Any, v2: bool) -> None:

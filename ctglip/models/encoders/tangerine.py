@@ -7,12 +7,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ctglip.models.encoders.released import ReleasedEncoder, ReleasedSettings
+from ctglip.models.encoders.released import ReleasedCtSettings, ReleasedEncoder
 from ctglip.models.encoders.tokens import PatchTransformer, as_maps, middle_and_last, positions_on, with_first
 from ctglip.models.weights.scheme import KeyScheme
 
 
-class TangerineSettings(ReleasedSettings):
+class TangerineSettings(ReleasedCtSettings):
     """TANGERINE's ViT-L.
 
     Attributes:
@@ -22,7 +22,6 @@ class TangerineSettings(ReleasedSettings):
     """
 
     name: Literal["tangerine"] = "tangerine"  # pyright: ignore[reportIncompatibleVariableOverride]
-    spatial_dims: Literal[3] = 3  # pyright: ignore[reportIncompatibleVariableOverride]
     patch: int = 16
     image_size: int = 256
     dim: int = 1024

@@ -168,6 +168,15 @@ class TokenBlock(nn.Module):
         return x + self.ls2(self.mlp(self.norm2(x)))
 
 
+def monai_block(width: int, heads: int, dropout: float = 0.0) -> Any:
+    """MONAI's block, without the norm that it builds also where there is no cross-attention."""
+    from monai.networks.blocks.transformerblock import TransformerBlock
+
+    block = TransformerBlock(width, 4 * width, heads, dropout, qkv_bias=True)
+    block.add_module("norm_cross_attn", nn.Identity())
+    return block
+
+
 def middle_and_last(
     blocks: nn.ModuleList, x: Float[Tensor, "b n d"], run: Callable[..., Tensor], *inputs: Any
 ) -> tuple[Tensor, Tensor]:

@@ -12,15 +12,15 @@ from torch import Tensor
 from ctglip.errors import ModelError
 from ctglip.files import read_json
 from ctglip.models.encoders.base import model_folder
-from ctglip.models.encoders.nnunet import NNUNetSettings, build_unet, read_plans, unet_plan
-from ctglip.models.encoders.released import ReleasedEncoder, ReleasedSettings
+from ctglip.models.encoders.nnunet import NNUNetSettings, build_unet, read_plans, total_strides, unet_plan
+from ctglip.models.encoders.released import ReleasedCtSettings, ReleasedEncoder
 from ctglip.models.weights.reading import read_state
 from ctglip.models.weights.scheme import KeyScheme, fill_by_scheme
 
 _CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth")
 
 
-class TotalSegmentatorEncoderSettings(ReleasedSettings):
+class TotalSegmentatorEncoderSettings(ReleasedCtSettings):
     """An encoder of TotalSegmentator's. ``weights``: the folder of a task, with ``plans.json`` and ``fold_0``.
 
     Attributes:
@@ -32,7 +32,6 @@ class TotalSegmentatorEncoderSettings(ReleasedSettings):
     """
 
     name: Literal["totalsegmentator"] = "totalsegmentator"  # pyright: ignore[reportIncompatibleVariableOverride]
-    spatial_dims: Literal[3] = 3  # pyright: ignore[reportIncompatibleVariableOverride]
     widths: tuple[int, ...] = (32, 64, 128, 256, 320, 320)
     convolutions: tuple[int, ...] = (2, 2, 2, 2, 2, 2)
     configuration: str = "3d_fullres"
@@ -71,12 +70,7 @@ class TotalSegmentatorEncoder(ReleasedEncoder):
         self.anchor = self.kernel_anchor()
         self.level_channels = tuple(int(width) for width in self.network.output_channels)
         self.token_dim = self.level_channels[-1]
-        total, strides = (1, 1, 1), []
-        for step in self.network.strides:
-            x, y, z = [int(step)] * 3 if isinstance(step, int) else [int(one) for one in step]
-            total = (total[0] * x, total[1] * y, total[2] * z)
-            strides.append(self.turned(total))
-        self.strides = tuple(strides)
+        self.strides = tuple(self.turned(steps) for steps in total_strides(self.network.strides, 3))
 
     def standardize(self, image: Float[Tensor, "b 1 *s"]) -> Float[Tensor, "b 1 *t"]:
         """HU clipped and scaled as the plans say; z-scores of each image where there are none."""
@@ -90,11 +84,7 @@ class TotalSegmentatorEncoder(ReleasedEncoder):
     def features(self, image: Tensor) -> tuple[tuple[Tensor, ...], Tensor | None]:
         """All stages' maps."""
         x = image if getattr(self.network, "stem", None) is None else self.network.stem(image)
-        levels = []
-        for part in self.network.stages:
-            x = self.stage(part, x)
-            levels.append(x)
-        return tuple(levels), None
+        return self.after_each(self.network.stages, x), None
 
     def fill_from(self, source: str) -> float:
         """From the fold of a task's folder, or from its checkpoint alone (then ``widths`` and ``convolutions`` count).

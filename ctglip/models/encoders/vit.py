@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ctglip.models.encoders.base import Encoder, EncoderSettings, VisionFeatures, inflated, read_weights
-from ctglip.models.encoders.tokens import AxialRotation, middle_and_last, with_first
+from ctglip.models.encoders.tokens import AxialRotation, middle_and_last, monai_block, with_first
 from ctglip.models.weights.matching import fill
 
 _TIMM_NAMES = (
@@ -214,15 +214,13 @@ class ViTEncoder(Encoder):
 
 def _blocks(settings: ViTSettings) -> nn.ModuleList:
     """MONAI's blocks; branches are skipped more often the later they are."""
-    from monai.networks.blocks.transformerblock import TransformerBlock
     from torchvision.ops import StochasticDepth
 
     from ctglip.models.encoders.rotary import RotaryAttention
 
     width, blocks = settings.dim, nn.ModuleList()
     for index in range(settings.depth):
-        block = TransformerBlock(width, 4 * width, settings.heads, settings.dropout, qkv_bias=True)
-        setattr(block, "norm_cross_attn", nn.Identity())  # noqa: B010  MONAI builds it also where there is no cross-attention
+        block = monai_block(width, settings.heads, settings.dropout)
         if settings.positions == "rope":
             block.attn = RotaryAttention(width, settings.heads, settings.dropout, qkv_bias=True)
         share = settings.drop_path * index / max(settings.depth - 1, 1)

@@ -7,12 +7,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ctglip.models.encoders.released import ReleasedEncoder, ReleasedSettings
+from ctglip.models.encoders.released import ReleasedCtSettings, ReleasedEncoder
 from ctglip.models.encoders.tokens import AxialRotation, PatchTransformer, as_maps, middle_and_last, with_first
 from ctglip.models.weights.scheme import KeyScheme
 
 
-class VoxelFMSettings(ReleasedSettings):
+class VoxelFMSettings(ReleasedCtSettings):
     """VoxelFM's ViT-B; ``config.yaml`` beside the released weights says the sizes.
 
     Attributes:
@@ -22,7 +22,6 @@ class VoxelFMSettings(ReleasedSettings):
     """
 
     name: Literal["voxelfm"] = "voxelfm"  # pyright: ignore[reportIncompatibleVariableOverride]
-    spatial_dims: Literal[3] = 3  # pyright: ignore[reportIncompatibleVariableOverride]
     patch: int = 14
     dim: int = 864
     depth: int = 12
