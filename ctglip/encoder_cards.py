@@ -1,8 +1,7 @@
 """Cards of released encoders: where their weights are, under which licence, and what they want to see.
 
 A card is a file of ``configs/encoders/`` with the name of the encoder. Preprocessing makes the store that an encoder
-wants of it (``ctglip preprocess
---for NAME``), and the encoder turns a model's input into its own by the same numbers.
+wants of it (``ctglip preprocess --for NAME``), and the encoder turns a model's input into its own by the same numbers.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ctglip.encoder_cards import encoder_card
 from ctglip.errors import ModelError
 from ctglip.models.encoders.base import Encoder
 from ctglip.models.pooling import organ_slots
@@ -135,4 +136,5 @@ def organ_attention(encoder: Encoder, levels: Sequence[int], organs: int, embedd
 
 def load_organ_attention(attention: OrganAttention, source: str, names: Sequence[str]) -> tuple[str, ...]:
     """Fill an organ attention from fVLM's released file; see ``OrganAttention.load_released``."""
-    return attention.load_released(read_state(find_weights(source)), names, source)
+    card = encoder_card("fvlm")
+    return attention.load_released(read_state(find_weights(source, card.hub, card.files)), names, source)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
 from ctglip.errors import ModelError
+from ctglip.models.weights.matching import listed
 from ctglip.models.weights.reading import State, read_state
 
 _LOG = logging.getLogger(__name__)
@@ -23,7 +24,6 @@ _COUNTERS = ("position_ids", "token_type_ids", "inv_freq", "masked_bias", "attn.
 """Buffers that older versions saved and that are computed anew."""
 _PADDED_FIRST = ("roberta", "xlm-roberta", "camembert", "longformer", "mpnet")
 """Models whose first position is the one after the padding's."""
-_SHOWN = 6
 
 
 def load_text_model(source: str, name: str) -> tuple[nn.Module, Any]:
@@ -134,7 +134,7 @@ def _state(source: str) -> State:
         files = [(part, _file(source, part)) for part in parts]
         lacking = [part for part, file in files if file is None]
         if lacking:
-            raise OSError(f"{source} lacks {', '.join(lacking[:_SHOWN])}, which its {name} names.")
+            raise OSError(f"{source} lacks {listed(lacking)}, which its {name} names.")
         return {key: value for _, file in files if file is not None for key, value in read_state(file).items()}
     raise OSError(f"{source} has no weights ({_FILES[0]} or {_FILES[2]}).")
 
@@ -156,7 +156,7 @@ def _filled(model_class: Any, config: Any, state: State, name: str) -> nn.Module
     prefix = f"{model.base_model_prefix}."
     inside = {key for key in unexpected if key.removeprefix(prefix).partition(".")[0] in parts}
     lists = (("missing", missing), ("of another shape", misfits), ("without a place", _weights(inside)))
-    sentences = [f"{len(keys)} {what}: {_listed(keys)}" for what, keys in lists if keys]
+    sentences = [f"{len(keys)} {what}: {listed(sorted(keys))}" for what, keys in lists if keys]
     if sentences:
         raise ModelError(
             f"The weights of the text encoder {name!r} do not fit its config: {'; '.join(sentences)}.",
@@ -164,17 +164,12 @@ def _filled(model_class: Any, config: Any, state: State, name: str) -> nn.Module
             fix="Copy config.json and the weights of one and the same model.",
         )
     if heads := _weights(unexpected - inside):
-        _LOG.info("%s: heads that are left out: %s.", name, _listed(heads))
+        _LOG.info("%s: heads that are left out: %s.", name, listed(sorted(heads)))
     return model
 
 
 def _weights(keys: set[str]) -> set[str]:
     return {key for key in keys if not key.endswith(_COUNTERS)}
-
-
-def _listed(keys: Sequence[str] | set[str]) -> str:
-    names = sorted(keys)
-    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
 
 
 @contextmanager

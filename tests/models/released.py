@@ -12,6 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ctglip.models.encoders import ENCODERS, build_encoder
+from ctglip.models.encoders.released import ReleasedEncoder
+
 GOLDENS = Path(__file__).parents[1] / "parity"
 SIZES: dict[str, dict[str, Any]] = {
     "ct_fm": {"filters": 4, "blocks": (1, 2, 1)},
@@ -96,3 +99,22 @@ def load_golden(name: str) -> tuple[dict[str, tuple[int, ...]], dict[str, Tensor
         shapes = json.loads(bytes(file["shapes"]).decode())
         outputs = {key: torch.from_numpy(file[key]) for key in file.files if key != "shapes"}
     return {key: tuple(shape) for key, shape in shapes.items()}, outputs
+
+
+def under(prefix: str, state: dict[str, Any]) -> dict[str, Any]:
+    """The same weights below a prefix."""
+    return {f"{prefix}{name}": value for name, value in state.items()}
+
+
+def heads(*names: str) -> dict[str, Any]:
+    """Weights that the encoder has no part in."""
+    return {name: torch.zeros(2) for name in names}
+
+
+def size_of(name: str) -> tuple[int, float]:
+    """Entries of the state dict of a released encoder at its released size, and millions of parameters."""
+    with torch.device("cpu" if name == "voco" else "meta"):  # MONAI's Swin transformer reads numbers of a tensor
+        encoder = build_encoder(ENCODERS[name].Settings.model_validate({"name": name}), 1)
+    assert isinstance(encoder, ReleasedEncoder)
+    parameters = sum(value.numel() for value in encoder.network.parameters())
+    return len(encoder.network.state_dict()), parameters / 1e6

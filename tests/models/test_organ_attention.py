@@ -72,7 +72,8 @@ def test_released_queries_and_projections_go_to_the_organs_of_their_names(tmp_pa
     state, pool = released(), attention()
     kept = pool.weight[0].clone()
     torch.save({"model": state, "optimizer": {}}, tmp_path / "model.pth")
-    assert load_organ_attention(pool, str(tmp_path / "model.pth"), NAMES) == RELEASED_ORGANS
+    for source in (tmp_path, tmp_path / "model.pth"):
+        assert load_organ_attention(pool, str(source), NAMES) == RELEASED_ORGANS
     shared = nn.MultiheadAttention(WIDTH, 4, batch_first=True).eval()
     shared.load_state_dict({n.removeprefix("attention."): v for n, v in state.items() if n.startswith("attention.")})
     levels = [torch.randn(1, WIDTH, 2, 2, 3) for _ in range(4)]

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from ctglip.errors import ModelError
 from ctglip.models.encoders import ENCODERS, build_encoder
 from ctglip.models.encoders.probe import probe_image
 from ctglip.models.encoders.released import ReleasedEncoder
+from tests.models.bad_files import check_bad_files
 from tests.models.released import GOLDENS, SIDES, SIZES, float_shapes, made_up_state
-from tests.models.test_released import WRAPPED, Runs, released_state, small
+from tests.models.test_released import WRAPPED, released_state, small
 
 
 def test_scans_of_a_study_are_read_as_hlips_own_code_reads_them() -> None:
@@ -59,25 +59,8 @@ def test_the_choice_of_a_code_lets_the_gradient_through() -> None:
 
 @pytest.mark.parametrize("name", ["fvlm", "ct_clip", "hlip"])
 def test_other_models_halves_and_harmful_files_end_with_one_line(name: str, tmp_path: Path) -> None:
-    path = tmp_path / "weights.pth"
-
-    def refused(match: str) -> None:
-        with pytest.raises(ModelError, match=match) as caught:
-            small(name, weights=str(path)).load_pretrained()
-        assert "\n" not in str(caught.value)
-
     other = {"fvlm": "hlip", "ct_clip": "fvlm", "hlip": "ct_clip"}[name]
-    torch.save(WRAPPED[other](released_state(other)), path)
-    refused("None of the weights .* Missing")
-    state = released_state(name)
-    torch.save(WRAPPED[name](dict(list(state.items())[: len(state) // 2])), path)
-    refused("Not all weights .* Missing")
-    torch.save(WRAPPED[name](state), path)
-    content = path.read_bytes()
-    path.write_bytes(content[: len(content) // 2])
-    refused("cannot be read")
-    torch.save({"state_dict": state, "hook": Runs(tmp_path / "ran")}, path)
-    refused("more than tensors and plain values")
-    assert not (tmp_path / "ran").exists()
-    with pytest.raises(ModelError, match=r"in the hub's cache .* hf download somebody/something"):
-        small(name, weights="somebody/something").load_pretrained()
+    check_bad_files(
+        lambda weights: small(name, weights=weights), released_state(name), WRAPPED[name],
+        WRAPPED[other](released_state(other)), tmp_path,
+    )  # fmt: skip

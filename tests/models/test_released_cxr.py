@@ -24,8 +24,8 @@ from ctglip.models.encoders import ENCODERS, RELEASED_CXR, build_encoder
 from ctglip.models.encoders.probe import check_probe, encoder_probe, probe_image
 from ctglip.models.encoders.released_cxr import ReleasedCxrEncoder, ReleasedViT
 from ctglip.training.recipe import PretrainConfig
-from tests.models.released import float_shapes, load_golden, made_up_state
-from tests.models.test_released import heads, under
+from tests.models.bad_files import check_bad_files
+from tests.models.released import float_shapes, heads, load_golden, made_up_state, size_of, under
 
 VIT = {"image_size": 32, "patch": 8, "dim": 24, "depth": 3, "heads": 4}
 RESNET = {"blocks": (1, 1, 1, 1)}
@@ -106,11 +106,7 @@ def test_every_released_encoder_has_a_card_and_is_tested() -> None:
 @pytest.mark.parametrize("name", list(RELEASED_CXR))
 def test_the_released_size_has_the_released_weights(name: str) -> None:
     entries, millions = FULL[name]
-    with torch.device("meta"):
-        encoder = build_encoder(ENCODERS[name].Settings.model_validate({"name": name}), 1)
-    assert isinstance(encoder, ReleasedCxrEncoder)
-    assert len(encoder.network.state_dict()) == entries
-    assert sum(value.numel() for value in encoder.network.parameters()) / 1e6 == pytest.approx(millions, abs=0.006)
+    assert size_of(name) == (entries, pytest.approx(millions, abs=0.006))
 
 
 @pytest.mark.parametrize("name", list(RELEASED_CXR))
@@ -255,39 +251,7 @@ def test_a_run_wants_grey_values_as_they_are() -> None:
     assert load_settings(PretrainConfig, "cxr/place", [*changes, *whole]).model.encoder.name == "rad_dino"
 
 
-class Runs:
-    """Writes a file when it is unpickled."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (open, (str(self.path), "w"))
-
-
 @pytest.mark.parametrize("name", ["rad_dino", "mgca", "biovil"])
 def test_other_models_halves_and_harmful_files_end_with_one_line(name: str, tmp_path: Path) -> None:
-    path = tmp_path / "weights.pth"
-
-    def refused(match: str) -> None:
-        with pytest.raises(ModelError, match=match) as caught:
-            small(name, weights=str(path)).load_pretrained()
-        assert "\n" not in str(caught.value)
-
-    state = released_state(name)
-    torch.save({"embeddings.word_embeddings.weight": torch.zeros(3, 2)}, path)
-    refused("None of the weights .* Missing")
-    names = list(state)
-    torch.save(WRAPPED[name]({key: state[key] for key in names[: len(names) // 2]}), path)
-    refused("Not all weights .* Missing")
-    torch.save(WRAPPED[name](state), path)
-    content = path.read_bytes()
-    path.write_bytes(content[: len(content) // 2])
-    refused("cannot be read")
-    torch.save({**WRAPPED[name](state), "hook": Runs(tmp_path / "ran")}, path)
-    refused("more than tensors and plain values")
-    assert not (tmp_path / "ran").exists()
-    path.unlink()
-    refused("cannot be read: .*No such file")
-    with pytest.raises(ModelError, match=r"in the hub's cache .* hf download somebody/something"):
-        small(name, weights="somebody/something").load_pretrained()
+    other = {"embeddings.word_embeddings.weight": torch.zeros(3, 2)}
+    check_bad_files(lambda weights: small(name, weights=weights), released_state(name), WRAPPED[name], other, tmp_path)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ctglip.models.encoders.released import ReleasedCtSettings, ReleasedEncoder
 from ctglip.models.encoders.tokens import PatchTransformer, as_maps, middle_and_last, positions_on, with_first
+from ctglip.models.weights.matching import same_shape
 from ctglip.models.weights.scheme import KeyScheme
 
 
@@ -66,7 +67,7 @@ class M3DClipEncoder(ReleasedEncoder):
         """The first layer is released as a matrix over a patch's voxels."""
         if name == "patch_embed.proj.weight" and new.shape == (len(mine), mine[0].numel()):
             return new.reshape(mine.shape)
-        return new if new.shape == mine.shape else None
+        return same_shape(name, new, mine)
 
     def features(self, image: Tensor) -> tuple[tuple[Tensor, ...], Tensor | None]:
         """Two levels of one grid, after half of the blocks and after all."""

@@ -65,9 +65,7 @@ def match(body: nn.Module, state: State, fit: FitWeight, source: str, flat: bool
     Raises:
         ModelError: code ``weights``: two prefixes fit equally well and hold other numbers.
     """
-    mine = dict((*body.named_parameters(), *body.named_buffers()))
-    saved_names = body.state_dict().keys()
-    mine = {name: value for name, value in mine.items() if name in saved_names and not name.endswith(COUNTERS)}
+    mine = saved_weights(body)
     key: Callable[[str], str] = (lambda name: name.replace("_", ".")) if flat else str
     head = _common(list(mine))
     expected = {key(name.removeprefix(head)): name for name in mine}
@@ -81,18 +79,39 @@ def match(body: nn.Module, state: State, fit: FitWeight, source: str, flat: bool
     if not counts:
         return Match({}, tuple(mine), (), tuple(state)[:_SHOWN], "")
     prefix = _chosen(counts, expected, theirs, source)
+    given = {name.removeprefix(prefix): value for name, value in theirs.items() if name.startswith(prefix)}
+    return matched(mine, given, fit, expected, prefix)
+
+
+def saved_weights(body: nn.Module) -> State:
+    """Parameters and buffers that are saved, each once though some have two names; without counters."""
+    mine, saved = (*body.named_parameters(), *body.named_buffers()), body.state_dict().keys()
+    return {name: value for name, value in mine if name in saved and not name.endswith(COUNTERS)}
+
+
+def matched(
+    mine: State, given: State, fit: FitWeight, expected: Mapping[str, str] | None = None, prefix: str = ""
+) -> Match:
+    """How weights meet an encoder's, name by name.
+
+    Args:
+        mine: the encoder's (``saved_weights``).
+        given: the checkpoint's.
+        fit: see ``match``.
+        expected: the encoder's name of each name in the checkpoint; None: they are the same.
+        prefix: what was taken away from the checkpoint's names.
+    """
+    expected = {name: name for name in mine} if expected is None else expected
     found, misfits = {}, []
     for name, parameter in expected.items():
-        value = theirs.get(prefix + name)
-        if value is not None:
-            fitted = fit(parameter, value, mine[parameter])
+        if name in given:
+            fitted = fit(parameter, given[name], mine[parameter])
             if fitted is None:
-                misfits.append(f"{parameter} {tuple(value.shape)} for {tuple(mine[parameter].shape)}")
+                misfits.append(f"{parameter} {tuple(given[name].shape)} for {tuple(mine[parameter].shape)}")
             else:
                 found[parameter] = fitted
-    missing = tuple(parameter for name, parameter in expected.items() if prefix + name not in theirs)
-    rest = (name.removeprefix(prefix) for name in theirs if name.startswith(prefix))
-    unexpected = tuple(name for name in rest if name not in expected and not name.endswith(COUNTERS))
+    missing = tuple(parameter for name, parameter in expected.items() if name not in given)
+    unexpected = tuple(name for name in given if name not in expected and not name.endswith(COUNTERS))
     return Match(found, missing, tuple(misfits), unexpected, prefix)
 
 
@@ -167,6 +186,7 @@ def copy_matched(body: nn.Module, found: Match, source: str, partial: bool = Fal
 
 
 def same_shape(_: str, new: Tensor, mine: Tensor) -> Tensor | None:
+    """A weight of equal shape; see ``match``."""
     return new if new.shape == mine.shape else None
 
 
@@ -187,6 +207,7 @@ def _misfit(found: Match, share: float, source: str, partial: bool) -> ModelErro
 
 
 def listed(names: Sequence[str]) -> str:
+    """The first of some names, and how many more there are."""
     return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
 
 

@@ -10,7 +10,15 @@ from dataclasses import dataclass
 from torch import nn
 
 from ctglip.errors import ModelError
-from ctglip.models.weights.matching import COUNTERS, FitWeight, Match, copy_matched, listed, same_shape
+from ctglip.models.weights.matching import (
+    COUNTERS,
+    FitWeight,
+    copy_matched,
+    listed,
+    matched,
+    same_shape,
+    saved_weights,
+)
 from ctglip.models.weights.reading import State
 
 _LOG = logging.getLogger(__name__)
@@ -89,7 +97,7 @@ def fill_by_scheme(
             file has more layers than the network.
     """
     given, dropped, outside = scheme.apply(state)
-    found = _exact(network, given, fit or same_shape)
+    found = matched(saved_weights(network), given, fit or same_shape)
     rest = [name for name in found.unexpected if name.partition(".")[0] in _parts(network)]
     if rest and not partial and not (found.missing or found.misfits):
         raise ModelError(
@@ -104,23 +112,6 @@ def fill_by_scheme(
             logging.WARNING if unknown else logging.INFO, "%s: left out: %s.", source, listed((*unknown, *dropped))
         )
     return share
-
-
-def _exact(network: nn.Module, given: State, fit: FitWeight) -> Match:
-    saved = network.state_dict().keys()
-    mine = dict((*network.named_parameters(), *network.named_buffers()))  # each once, though some have two names
-    mine = {name: value for name, value in mine.items() if name in saved and not name.endswith(COUNTERS)}
-    found, misfits = {}, []
-    for name, value in given.items():
-        if name in mine:
-            fitted = fit(name, value, mine[name])
-            if fitted is None:
-                misfits.append(f"{name} {tuple(value.shape)} for {tuple(mine[name].shape)}")
-            else:
-                found[name] = fitted
-    missing = tuple(name for name in mine if name not in given)
-    unexpected = tuple(name for name in given if name not in mine and not name.endswith(COUNTERS))
-    return Match(found, missing, tuple(misfits), unexpected, "")
 
 
 def _parts(network: nn.Module) -> Sequence[str]:
