@@ -1,5 +1,4 @@
-"""The two kinds of images, CT scans and chest radiographs, behind one interface: read, standardize, locate organs,
-render for display.
+"""Two kinds of images, CT scans and chest radiographs, behind one interface: read, standardize, locate, display.
 
 Nothing outside of ``ctglip.ct`` and ``ctglip.cxr`` needs to know which of the two it works on: it takes a ``Modality``
 from ``MODALITIES`` (by the name that a store, a cohort or a model has) and calls it.
@@ -174,11 +173,7 @@ class Modality(ABC, Generic[Image, Recipe]):
 
     @abstractmethod
     def grid(self, recipe: Mapping[str, Any]) -> str:
-        """The grid of a recipe's images, in words.
-
-        Args:
-            recipe: as a store has it.
-        """
+        """The grid of a recipe's images, in words; ``recipe`` as a store has it."""
 
     @abstractmethod
     def organs_found(self, standardized: Standardized) -> dict[str, list[Any]]:
@@ -215,9 +210,11 @@ class Ct(Modality[Scan, CtRecipe]):
     organ_hints = "The crop's field of view and the mask give"
 
     def read(self, image: Path | Scan, recipe: CtRecipe, header: ScanHeader | None = None) -> tuple[Scan, Checks]:
+        """Read a scan; ``header`` counts where its file's is blank."""
         return (image, check_scan(image)) if isinstance(image, Scan) else read_scan(image, recipe, header)
 
     def locate(self, image: Scan, recipe: CtRecipe, organs: OrganDictionary, given: GivenOrgans) -> OrganLocations:
+        """Organs of given masks, else of a segmenter's; none without either."""
         if isinstance(given.masks, LabelMap):
             return OrganLocations(given.masks, source="label map in memory")
         if given.masks is not None:
@@ -231,6 +228,7 @@ class Ct(Modality[Scan, CtRecipe]):
     def standardize(
         self, image: Scan, locations: OrganLocations, recipe: CtRecipe, organs: OrganDictionary
     ) -> Standardized:
+        """Hounsfield units and masks on voxels of the recipe's spacing."""
         return standardize(image, locations.masks, recipe, organs)
 
     def picture(
@@ -242,6 +240,7 @@ class Ct(Modality[Scan, CtRecipe]):
         organs: OrganDictionary,
         subject: str,
     ) -> Picture:
+        """The axial slice that shows most of the organ, in its window and outlined."""
         outlined = {organs[region.organ].display: sorted(organs.roi_labels(region.organ))}
         index = best_slice(image.shape, "axial", labels, outlined)
         return slice_picture(
@@ -250,6 +249,7 @@ class Ct(Modality[Scan, CtRecipe]):
         )  # fmt: skip
 
     def overview(self, study: Standardized, organs: OrganDictionary, subject: str) -> Picture:
+        """A coronal slice through the large organs, an axial one of a thin slab."""
         outlined = {organs[name].display: organs.labels_of(name) for name in self.marked}
         image, spacing_mm = study.image, study.spacing_mm
         extent = [size * edge for size, edge in zip(image.shape, spacing_mm, strict=True)]
@@ -258,6 +258,7 @@ class Ct(Modality[Scan, CtRecipe]):
         return slice_picture(image, spacing_mm, plane, index, study.organs, outlined, longest_px=300, subject=subject)
 
     def size(self, shape: Sequence[int], spacing_mm: Sequence[float]) -> dict[tuple[str, str], float]:
+        """Edges of a voxel in plane and along z, in mm."""
         del shape
         return {
             ("Voxel edge in plane, as scanned", "mm"): max(spacing_mm[:2]),
@@ -265,16 +266,20 @@ class Ct(Modality[Scan, CtRecipe]):
         }
 
     def grid(self, recipe: Mapping[str, Any]) -> str:
+        """Edges of a voxel in mm."""
         return " × ".join(f"{edge:g}" for edge in recipe.get("spacing_mm", ())) + " mm"
 
     def organs_found(self, standardized: Standardized) -> dict[str, list[Any]]:
+        """``organs``: the rows of organs."""
         return {"organs": list(standardized.rows)}
 
     def compared(self, image: Scan, standardized: Standardized) -> np.ndarray:
+        """Hounsfield units as read: equal scans are found before any recipe."""
         del standardized
         return image.hu
 
     def segmentation(self, recipe: CtRecipe) -> SegmentationSettings | None:
+        """As the recipe has it."""
         return recipe.segmentation
 
 
@@ -296,12 +301,14 @@ class Cxr(Modality[Radiograph, CxrRecipe]):
     def read(
         self, image: Path | Radiograph, recipe: CxrRecipe, header: ScanHeader | None = None
     ) -> tuple[Radiograph, Checks]:
+        """Read a radiograph; no header from a table counts."""
         del header
         return (image, ()) if isinstance(image, Radiograph) else read_radiograph(image, recipe)
 
     def locate(
         self, image: Radiograph, recipe: CxrRecipe, organs: OrganDictionary, given: GivenOrgans
     ) -> OrganLocations:
+        """Boxes of given masks and of given regions; a given region replaces that of a mask."""
         masks, regions = given.masks, given.regions
         found: dict[str, Region] = {}
         checks: Checks = ()
@@ -324,6 +331,7 @@ class Cxr(Modality[Radiograph, CxrRecipe]):
     def standardize(
         self, image: Radiograph, locations: OrganLocations, recipe: CxrRecipe, organs: OrganDictionary
     ) -> Standardized:
+        """Grey values, masks and boxes on the recipe's square."""
         del organs
         labels = None if locations.masks is None else locations.masks.labels
         return standardize_radiograph(image, recipe, labels, locations.regions)
@@ -337,29 +345,34 @@ class Cxr(Modality[Radiograph, CxrRecipe]):
         organs: OrganDictionary,
         subject: str,
     ) -> Picture:
+        """The whole radiograph with the organ's box, unless that is all of it."""
         del spacing_mm, labels
         is_full_frame = tuple(region.box) == (0, image.shape[0], 0, image.shape[1])
         boxes = () if is_full_frame else (Region(organs[region.organ].display, *region.box),)
         return cxr_picture(image, CXR_MAX, boxes, longest_px=320, subject=subject)
 
     def overview(self, study: Standardized, organs: OrganDictionary, subject: str) -> Picture:
+        """The whole radiograph with the boxes of its large regions."""
         del organs
         entries, found = region_entries(), {region.name: region for region in study.regions}
         boxes = [replace(found[name], name=entries[name].display) for name in self.marked if name in found]
         return cxr_picture(study.image, CXR_MAX, boxes, longest_px=300, subject=subject)
 
     def size(self, shape: Sequence[int], spacing_mm: Sequence[float]) -> dict[tuple[str, str], float]:
+        """Rows and columns in pixels."""
         del spacing_mm
         return {("Rows, as read", "px"): float(shape[0]), ("Columns, as read", "px"): float(shape[1])}
 
     def grid(self, recipe: Mapping[str, Any]) -> str:
-        size = recipe.get("size")
-        return f"{size} × {size} px, {recipe.get('fit', '')}"
+        """Pixels of the square, and how radiographs fit into it."""
+        return f"{recipe.get('size')} × {recipe.get('size')} px, {recipe.get('fit', '')}"
 
     def organs_found(self, standardized: Standardized) -> dict[str, list[Any]]:
+        """``regions``: the boxes of regions."""
         return {"regions": list(standardized.regions)}
 
     def view(self, image: Radiograph, stated: str | None) -> tuple[str | None, Checks]:
+        """The table's projection, else the file's; the two may disagree whether it is frontal."""
         view = view_of(stated) or image.view
         if view is None:
             return None, (QualityCheck("view_unknown", "info", "Nobody says which projection the radiograph is."),)

@@ -139,6 +139,7 @@ class Layout:
 
     @cached_property
     def smooth(self) -> np.ndarray:
+        """The density without its noise."""
         return np.convolve(self.density, _SMOOTH, "same")
 
     @cached_property

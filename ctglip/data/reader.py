@@ -46,9 +46,11 @@ class InMemory:
         self.shape = standardized.image.shape
 
     def image(self, box: Any = None) -> np.ndarray:
+        """The image, or a box of it."""
         return _part(self._standardized.image, box)
 
     def organs(self, box: Any = None) -> np.ndarray | None:
+        """Organ labels, or a box of them; None where it has no masks."""
         labels = self._standardized.organs
         return None if labels is None else _part(labels, box)
 

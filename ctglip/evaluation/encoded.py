@@ -77,13 +77,16 @@ class _LazyTextEncoder:
 
     @property
     def hash(self) -> str:
+        """That of the release's text encoder."""
         return self.release.text_hash
 
     @property
     def dim(self) -> int:
+        """Width of a text's embedding."""
         return self.release.model.inputs.text_dim
 
     def encode(self, texts: Sequence[str], progress: Progress | None = None) -> Tensor:
+        """Embeddings ``[texts, dim]``; the first call loads the encoder."""
         return self.release.encoder().encode(list(texts), progress=progress)
 
 

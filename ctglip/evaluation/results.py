@@ -44,6 +44,7 @@ class ControlResult(PartResult):
     pairs: dict[str, float | None]
 
     def tables(self, _: Dictionaries, /) -> tuple[Table, ...]:
+        """One row of the table ``changed``, which all controls share."""
         row = (
             self.name,
             f"{self.explanation}{self.remark()}",

@@ -40,6 +40,7 @@ class SwapResult(ControlResult):
     n: int
 
     def remark(self) -> str:
+        """How many organs with a side are named for the other side."""
         if not self.n:
             return ""
         return f" {share(self.turned.value)} of {self.n} organs that have a side are then named for the other side."
@@ -58,6 +59,7 @@ class TruncationResult(ControlResult):
     flipped: float | None
 
     def remark(self) -> str:
+        """How many of the yes or no answers turn over."""
         return "" if self.flipped is None else f" {share(self.flipped)} of the yes or no answers turn over."
 
 

@@ -66,6 +66,7 @@ class FiveBy200(PartResult):
     complete: bool
 
     def tables(self, dictionaries: Dictionaries, /) -> tuple[Table, ...]:
+        """Accuracy and precision at k; published figures where the same classes were asked in full."""
         names = ", ".join(display_name(name, dictionaries).lower() for name in self.classes)
         rows = [
             ("Radiographs whose class is right", *interval_cells(self.accuracy), number(1 / len(self.classes))),

@@ -67,6 +67,7 @@ class LocalizationResult(PartResult):
     rows: tuple[LocalizationRow, ...]
 
     def tables(self, dictionaries: Dictionaries, /) -> tuple[Table, ...]:
+        """A row an abnormality: where its maps peak, and where they would by chance."""
         by_organ = any(row.organ for row in self.rows)
         shares = "In a lesion", "95 % interval", "By chance", "Near", "95 % interval", "By chance"
         table = Table(
@@ -240,6 +241,7 @@ class _Spheres(_Measure):
     shapes: ClassVar = {_SPHERE: lambda *sphere: sphere}
 
     def questions(self) -> dict[str, dict[int, list[str]]]:
+        """Organs that are asked about a lesion that they hold."""
         found: dict[str, dict[int, list[str]]] = {}
         for row, instance in enumerate(self.context.split.instances):
             lesions = self.lesions.get(instance.study_id, {})
@@ -250,6 +252,7 @@ class _Spheres(_Measure):
         return found
 
     def point(self, study: StudyReader, one: HeatMap, patient: int) -> PointedAnswer:
+        """Where a map ``[x, y, z]`` peaks, in mm from the nearest lesion."""
         index = np.stack(np.meshgrid(*[np.arange(n) for n in one.values.shape], indexing="ij"), axis=-1)
         world = index @ one.affine[:3, :3].T + one.affine[:3, 3]
         several = self.lesions_in(study.study_id, one.organ, one.abnormality)
@@ -262,6 +265,7 @@ class _Spheres(_Measure):
         return point(one.abnormality, patient, one.values, covered, NEAR_MM, outside)
 
     def fills_organ(self, answer: PointedAnswer) -> bool:
+        """Half of the places of the map are near a lesion."""
         return answer.chance[1] >= 0.5
 
 
@@ -276,6 +280,7 @@ class _OnFile(_Measure):
     }
 
     def questions(self) -> dict[str, dict[int, list[str]]]:
+        """Organs whose label is positive, lesion or none."""
         found: dict[str, dict[int, list[str]]] = {}
         for (_, name), known in self.context.labels.items():
             for row in known.rows[known.labels == 1].tolist():
@@ -284,6 +289,7 @@ class _OnFile(_Measure):
         return found
 
     def point(self, study: StudyReader, one: HeatMap, patient: int) -> PointedAnswer:
+        """Where a map peaks on the file, in pixels from lesions and from the organ's box, whichever are known."""
         source, shape = study.source, study.shape
         to_file = np.eye(4)  # where the file is not known, the stored radiograph is taken for it
         if source is not None:

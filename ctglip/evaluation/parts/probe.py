@@ -37,6 +37,7 @@ class ProbeResult(ControlResult):
     published: tuple[str, str] | None
 
     def tables(self, dictionaries: Dictionaries, /) -> tuple[Table, ...]:
+        """Zero-shot against the probe, and published probes on the same labels."""
         return super().tables(dictionaries) if self.published is None else (
             *super().tables(dictionaries), self._published(*self.published)
         )  # fmt: skip

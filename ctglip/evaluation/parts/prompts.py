@@ -59,6 +59,7 @@ class PromptVariance(PartResult):
     pairs: tuple[PairPrompts, ...]
 
     def tables(self, dictionaries: Dictionaries, /) -> tuple[Table, ...]:
+        """The pairs whose AUROC depends most on their words."""
         rows = []
         for p in self.pairs[:_ROWS]:
             organ, name = p.pair.split(":")

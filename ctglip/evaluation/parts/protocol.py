@@ -113,6 +113,7 @@ class ProtocolResult(PartResult):
     published: tuple[dict[str, Any], ...]
 
     def tables(self, _: Dictionaries, /) -> tuple[Table, ...]:
+        """This model, published ones, then each finding."""
         left_out = f" Not evaluated: {', '.join(self.left_out)}." if self.left_out else ""
         # F1 and accuracy, where others report them
         more = any(p.get("accuracy") is not None for p in self.published)

@@ -40,6 +40,7 @@ class RetrievalResult(PartResult):
     directions: tuple[Retrieval, ...]
 
     def tables(self, _: Dictionaries, /) -> tuple[Table, ...]:
+        """A row a direction: recall at k, and by chance."""
         if not self.directions:
             return ()
         rows = []

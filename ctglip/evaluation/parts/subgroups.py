@@ -51,6 +51,7 @@ class Subgroups(PartResult):
     groups: tuple[Subgroup, ...]
 
     def tables(self, _: Dictionaries, /) -> tuple[Table, ...]:
+        """A row a group, with its difference from everybody else."""
         if not self.groups:
             return ()
         table = Table(

@@ -44,6 +44,7 @@ class TagResult(PartResult):
     macro_auroc: Interval
 
     def tables(self, dictionaries: Dictionaries, /) -> tuple[Table, ...]:
+        """All abnormalities together, then each with the tag that asked for it."""
         rows = [("All", "", *interval_cells(self.macro_auroc), DASH, DASH)]
         rows += [
             (
