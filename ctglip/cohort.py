@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
@@ -97,6 +97,15 @@ class Cohort:
     def has_reports(self) -> bool:
         """Whether the table has a column for reports, so that a row without one lacks something."""
         return not {"report", "findings", "impression", "report_path"}.isdisjoint(self.columns)
+
+    def tables_in(self, column: Literal["organ_text", "localization"]) -> dict[Path, set[str]]:
+        """The tables that rows name in a column, each with the ids of the studies that name it."""
+        found: dict[Path, set[str]] = {}
+        for row in self.rows:
+            path: Path | None = getattr(row, column)
+            if path is not None:
+                found.setdefault(path, set()).add(row.study_id)
+        return found
 
 
 def read_cohort(path: Path, columns: Path | None = None, reports_alone: bool = False) -> Cohort:

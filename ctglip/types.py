@@ -32,6 +32,13 @@ def spacing_of(affine: np.ndarray) -> tuple[float, float, float]:
     return float(x), float(y), float(z)
 
 
+def box_around(mask: np.ndarray) -> tuple[int, ...] | None:
+    """The smallest half-open box around a mask, first and last edge axis by axis; None where nothing is marked."""
+    axes = range(mask.ndim)
+    spans = [np.flatnonzero(mask.any(axis=tuple(k for k in axes if k != axis))) for axis in axes]
+    return tuple(int(edge) for span in spans for edge in (span[0], span[-1] + 1)) if len(spans[0]) else None
+
+
 @dataclass(frozen=True)
 class Interval:
     """An estimate with its 95 % interval; None where it cannot be computed."""

@@ -146,7 +146,7 @@ class Localization:
     study_id: str
     theirs: str
     abnormality: str | None = None
-    box: tuple[int, int, int, int] | None = None
+    box: tuple[int, ...] | None = None
     centre_mm: tuple[float, float, float] | None = None
     diameter_mm: float | None = None
     mask: str | None = None

@@ -15,6 +15,7 @@ from ctglip.cohorts.column_map import pixel_box
 from ctglip.cohorts.disk import Disk
 from ctglip.errors import CohortError
 from ctglip.files import read_json
+from ctglip.types import box_around
 
 _SIDE = 1024
 _ENDINGS = (".dicom", ".dcm", ".png", ".jpg", ".jpeg")
@@ -130,8 +131,7 @@ class SiimPneumothorax(CohortReader):
                 tables.exclude(name, "bad_run_lengths", f"Its outline was not taken: {error}.")
                 continue
             for one in drawn:
-                rows, columns = (np.flatnonzero(one.any(axis=axis)) for axis in (1, 0))
-                box = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
+                box = box_around(one)
                 tables.localization.append(Localization(name, "pneumothorax", "pneumothorax", box, mask=mask))
             if drawn:
                 tables.pictures[mask] = functools.partial(_drawn, tuple(texts))

@@ -11,6 +11,8 @@ import numpy as np
 
 from ctglip.cohorts.base import CohortCells, CohortReader, CohortSettings, CohortTables, Localization
 from ctglip.cohorts.disk import Disk
+from ctglip.cxr.picture import grey, read_picture
+from ctglip.errors import CohortError
 
 _EDGE_MM = 0.175
 _STRUCTURES = {"right_lung": 1, "left_lung": 2, "heart": 3, "right_clavicle": 4, "left_clavicle": 5}
@@ -81,8 +83,8 @@ def _fault_of(files: dict[int, Path]) -> str | None:
     for number, path in files.items():
         try:
             masks[number] = _inside(path)
-        except (OSError, ValueError, SyntaxError) as error:
-            return f"{path.name} cannot be read ({type(error).__name__})."
+        except CohortError as error:
+            return error.message
     shapes = {one.shape for one in masks.values()}
     if len(shapes) > 1 or any(rows != columns for rows, columns in shapes):
         sizes = ", ".join(f"{rows} x {columns}" for rows, columns in sorted(shapes))
@@ -94,22 +96,18 @@ def _fault_of(files: dict[int, Path]) -> str | None:
 
 
 def _inside(path: Path) -> np.ndarray:
-    from PIL import Image
-
-    with Image.open(path) as picture:
-        grey = np.asarray(picture.convert("L"))
-    return grey > grey.max(initial=0) / 2
+    """The bright side of a picture, bool ``[row, column]``."""
+    pixels, _ = grey(read_picture(path, CohortError, path.name))
+    return pixels > pixels.max(initial=0) / 2
 
 
 def draw_structures(files: dict[int, Path]) -> np.ndarray:
     """One picture of the structures' numbers, uint8 ``[row, column]``."""
-    masks: np.ndarray | None = None
-    for number, path in sorted(files.items()):
-        inside = _inside(path)
-        masks = np.zeros(inside.shape, np.uint8) if masks is None else masks
-        masks[inside] = number
-    assert masks is not None
-    return masks
+    masks = {number: _inside(path) for number, path in sorted(files.items())}
+    picture = np.zeros(next(iter(masks.values())).shape, np.uint8)
+    for number, inside in masks.items():
+        picture[inside] = number
+    return picture
 
 
 def _details(disk: Disk, tables: CohortTables) -> dict[str, CohortCells]:

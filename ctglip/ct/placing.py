@@ -54,7 +54,7 @@ def on_scan(
 def _check_geometry(shape: tuple[int, ...], affine: np.ndarray, scan: Scan) -> None:
     """Refuse masks whose header lost its geometry, or that have the scan's voxels in other places."""
     copy = "Give the masks the scan's header (in nibabel: Nifti1Image(labels, scan.affine)), or segment the scan again."
-    if _trivial(shape, affine) and not _trivial(scan.hu.shape, scan.affine):
+    if is_trivial(shape, affine) and not is_trivial(scan.hu.shape, scan.affine):
         raise MaskError(
             f"The masks' header has lost its geometry (voxels of 1 mm from the origin on), so that their "
             f"{_size(shape)} voxels cannot be laid on the scan's {_size(scan.hu.shape)}.",
@@ -82,7 +82,7 @@ def _check_geometry(shape: tuple[int, ...], affine: np.ndarray, scan: Scan) -> N
         )
 
 
-def _trivial(shape: tuple[int, ...], affine: np.ndarray) -> bool:
+def is_trivial(shape: tuple[int, ...], affine: np.ndarray) -> bool:
     """Whether an affine says nothing: voxels of 1 mm along the axes, the first or last one at the origin."""
     if np.abs(np.abs(affine[:3, :3]) - np.eye(3)).max() > 1e-6:
         return False

@@ -12,7 +12,7 @@ from ctglip.ct.quality import PADDING_HU
 from ctglip.ct.recipe import CtRecipe
 from ctglip.ct.resample import to_grid
 from ctglip.errors import MaskError
-from ctglip.types import Box, LabelMap, QualityCheck, Scan, Standardized
+from ctglip.types import Box, LabelMap, QualityCheck, Scan, Standardized, box_around
 from ctglip.vocabulary.organs import OrganDictionary
 
 BODY_HU = -300
@@ -77,16 +77,14 @@ def _body(scan: Scan, labels: np.ndarray | None) -> tuple[Box, tuple[QualityChec
     sizes[0] = 0
     largest = int(sizes.argmax())
     share = float(sizes[largest] / dense.size)
-    if share < 0.01:
+    body = parts == largest if labels is None else (parts == largest) | (labels[coarse] > 0)
+    box = box_around(body)
+    if share < 0.01 or box is None:
         message = f"No body was found to crop to (largest dense thing: {share:.2%} of the volume)."
         return _full_box(scan.hu.shape), (QualityCheck("no_body", "warning", message, share),)
-    largest_part = parts == largest
-    if labels is not None:
-        largest_part |= labels[coarse] > 0
     sides: list[int] = []
     for axis, (n, edge, stride) in enumerate(zip(scan.hu.shape, scan.spacing_mm, step, strict=True)):
-        positions = np.flatnonzero(largest_part.any(axis=tuple(k for k in range(3) if k != axis)))
         margin = int(np.ceil(_MARGIN_MM / edge)) + stride
-        sides += [max(0, int(positions[0]) * stride - margin), min(n, int(positions[-1]) * stride + margin + 1)]
+        sides += [max(0, box[2 * axis] * stride - margin), min(n, (box[2 * axis + 1] - 1) * stride + margin + 1)]
     x0, x1, y0, y1, z0, z1 = sides
     return (x0, x1, y0, y1, z0, z1), ()

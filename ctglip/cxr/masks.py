@@ -36,17 +36,8 @@ def read_cxr_masks(
         MaskError: ``no_masks``, ``not_an_image``, ``file_truncated``, ``mask_grid``, ``masks_empty``,
             ``unknown_class``, ``unknown_numbering``.
     """
-    if not path.is_file():
-        raise MaskError("There is no mask at the path given.", code="no_masks", fix="Check the path.")
-    picture = read_picture(path, MaskError, "The mask")
-    picture = picture[..., 0] if picture.ndim == 3 else picture
+    picture = read_mask_picture(path, shape)
     rows, columns = picture.shape
-    if abs(rows * shape[1] / (columns * shape[0]) - 1) > _ASPECT:
-        raise MaskError(
-            f"The mask has {rows} x {columns} pixels, the radiograph {shape[0]} x {shape[1]}.",
-            code="mask_grid",
-            fix="Give a mask of the radiograph's proportions.",
-        )
     if not picture.any():
         raise MaskError("The mask is empty.", code="masks_empty", fix="Leave the cell empty where there is no mask.")
     names = recipe.label_map if numbering_name is None else numbering(numbering_name).organs
@@ -59,6 +50,26 @@ def read_cxr_masks(
     picks = [((np.arange(n) + 0.5) * m / n).astype(int) for n, m in zip(shape, labels.shape, strict=True)]
     message = f"The mask has {rows} x {columns} pixels, the radiograph {shape[0]} x {shape[1]}; it was scaled to it."
     return labels[np.ix_(*picks)], (*checks, QualityCheck("mask_scaled", "warning", message, shape[0] / rows))
+
+
+def read_mask_picture(path: Path, shape: tuple[int, int]) -> np.ndarray:
+    """The first channel of a mask's picture ``[row, column]``, of its own size and the radiograph's proportions.
+
+    Raises:
+        MaskError: ``no_masks``, ``not_an_image``, ``file_truncated``, ``mask_grid``.
+    """
+    if not path.is_file():
+        raise MaskError("There is no mask at the path given.", code="no_masks", fix="Check the path.")
+    picture = read_picture(path, MaskError, "The mask")
+    picture = picture[..., 0] if picture.ndim == 3 else picture
+    rows, columns = picture.shape
+    if abs(rows * shape[1] / (columns * shape[0]) - 1) > _ASPECT:
+        raise MaskError(
+            f"The mask has {rows} x {columns} pixels, the radiograph {shape[0]} x {shape[1]}.",
+            code="mask_grid",
+            fix="Give a mask of the radiograph's proportions.",
+        )
+    return picture
 
 
 def _numbered(picture: np.ndarray, names: dict[int, str], organs: OrganDictionary) -> np.ndarray:

@@ -19,7 +19,7 @@ from pydantic import Field
 from ctglip.config import Settings, validate
 from ctglip.errors import MaskError
 from ctglip.files import read_json, read_yaml
-from ctglip.types import Region
+from ctglip.types import Region, box_around
 
 COLUMNS = ("region", "row0", "row1", "column0", "column1")
 
@@ -126,10 +126,8 @@ def regions_of_masks(labels: np.ndarray, names: Mapping[int, str]) -> tuple[Regi
     for number in np.unique(labels).tolist():
         if number == 0 or number not in names:
             continue
-        rows, columns = (np.flatnonzero((labels == number).any(axis=axis)) for axis in (1, 0))
-        name = region_of_organ(names[number])
-        if name is not None:
-            box = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
+        name, box = region_of_organ(names[number]), box_around(labels == number)
+        if name is not None and box is not None:
             found.append(Region(name, *box))
     return tuple(found)
 

@@ -20,7 +20,7 @@ from scipy import ndimage
 
 from ctglip.config import Settings
 from ctglip.data.details import Detail, detail_maps
-from ctglip.types import Box, OrganRow, spacing_of
+from ctglip.types import Box, OrganRow, box_around, spacing_of
 from ctglip.vocabulary.organs import Organ, OrganDictionary
 
 AIR_HU = -1024
@@ -129,11 +129,8 @@ class OrganCrop:
     @cached_property
     def extent(self) -> Extent | None:
         """First and last voxel of the organ along each axis; None where it covers half of no voxel."""
-        organ = self.mask >= ORGAN_COVER
-        inside = [np.flatnonzero(organ.any(axis=others)) for others in ((1, 2), (0, 2), (0, 1))]
-        if not len(inside[0]):
-            return None
-        return tuple((int(positions[0]), int(positions[-1])) for positions in inside)
+        box = box_around(self.mask >= ORGAN_COVER)
+        return None if box is None else tuple((low, high - 1) for low, high in zip(box[::2], box[1::2], strict=True))
 
 
 def cut_crop(

@@ -230,8 +230,7 @@ class StudyReader:
 
     def regions(self) -> tuple[Region, ...]:
         """The boxes of a radiograph's regions."""
-        edges = ("row0", "row1", "column0", "column1")
-        return tuple(Region(row["region"], *(row[edge] for edge in edges)) for row in self.rows("regions"))
+        return tuple(Region(row["region"], *(row[edge] for edge in _PIXEL_EDGES)) for row in self.rows("regions"))
 
     def lesions(self) -> tuple[LesionAnnotation, ...]:
         """The findings that others drew."""

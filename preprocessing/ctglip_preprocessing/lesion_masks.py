@@ -16,18 +16,17 @@ from nibabel.nifti1 import Nifti1Image
 from nibabel.orientations import inv_ornt_aff, io_orientation
 
 from ctglip.ct.geometry import canonical, overlap
-from ctglip.ct.placing import MIN_OVERLAP
+from ctglip.ct.placing import MIN_OVERLAP, is_trivial
 from ctglip.ct.resample import to_grid
-from ctglip.cxr.picture import read_picture
+from ctglip.cxr.masks import read_mask_picture
 from ctglip.errors import CTGLIPError, MaskError
 from ctglip.files import read_json
-from ctglip.types import LesionAnnotation, QualityCheck, Standardized
+from ctglip.types import LesionAnnotation, QualityCheck, Standardized, box_around
 from ctglip.vocabulary.organs import load_organs
 from ctglip_preprocessing.lesions import GivenLesion
-from ctglip_preprocessing.outlines import draw_outline
+from ctglip_preprocessing.outlines import draw_outline, mark_nearest
 
 _NUMBERS = 255
-_ASPECT = 0.02
 
 
 @dataclass(frozen=True)
@@ -95,13 +94,12 @@ def place_lesions(
 
 def _add(placing: _Placing, lesion: GivenLesion, inside: np.ndarray, start: Sequence[int]) -> bool:
     """Keep the voxels of one lesion, ``inside`` from voxel ``start`` on; False where there are none."""
-    axes = range(inside.ndim)
-    spans = [np.flatnonzero(inside.any(axis=tuple(k for k in axes if k != axis))) for axis in axes]
-    if not len(spans[0]):
+    around = box_around(inside)
+    if around is None:
         return False
-    cut = tuple(slice(int(span[0]), int(span[-1]) + 1) for span in spans)
-    box = [(start[axis] + part.start, start[axis] + part.stop) for axis, part in enumerate(cut)]
-    inside, at = inside[cut], tuple(slice(*edges) for edges in box)
+    pairs = list(zip(start, around[::2], around[1::2], strict=True))
+    inside = inside[tuple(slice(low, high) for _, low, high in pairs)]
+    at = tuple(slice(first + low, first + high) for first, low, high in pairs)
     layer = next(
         (n for n, array in enumerate(placing.layers) if placing.counts[n] < _NUMBERS and not array[at][inside].any()),
         len(placing.layers),
@@ -111,7 +109,7 @@ def _add(placing: _Placing, lesion: GivenLesion, inside: np.ndarray, start: Sequ
         placing.counts.append(0)
     placing.counts[layer] += 1
     placing.layers[layer][at][inside] = placing.counts[layer]
-    edges = tuple(edge for pair in box for edge in pair)
+    edges = tuple(edge for part in at for edge in (part.start, part.stop))
     organ = lesion.organ or _organ_at(placing, at, inside)
     placing.lesions.append(
         LesionAnnotation(organ, lesion.abnormality, lesion.theirs, edges, layer, placing.counts[layer])
@@ -155,9 +153,7 @@ def _sphere(placing: _Placing, sphere: tuple[float, float, float, float]) -> tup
     high = np.clip(np.ceil(middle + reach) + 1, 0, shape).astype(int)
     index = np.moveaxis(np.indices(np.maximum(high - low, 0)), 0, -1) + low
     inside = np.linalg.norm((index - middle) @ affine[:3, :3].T, axis=-1) <= sphere[3] / 2
-    nearest = np.rint(middle).astype(int)
-    if ((nearest >= 0) & (nearest < shape)).all():
-        inside[tuple(nearest - low)] = True
+    mark_nearest(inside, np.rint(middle) - low)
     return inside, low.tolist()
 
 
@@ -188,13 +184,8 @@ def _outlined(placing: _Placing, path: Path, lesions: Sequence[GivenLesion]) -> 
 
 def _pictured(placing: _Placing, path: Path, lesions: Sequence[GivenLesion]) -> None:
     """A picture of the radiograph's proportions, bright where the finding is."""
-    if not path.is_file():
-        raise MaskError(f"there is no {path.name}.", code="no_file")
-    picture = read_picture(path, MaskError, "The mask")
-    picture = picture[..., 0] if picture.ndim == 3 else picture
     rows, columns = placing.shape
-    if abs(picture.shape[0] * columns / (picture.shape[1] * rows) - 1) > _ASPECT:
-        raise MaskError(f"{picture.shape[0]} x {picture.shape[1]} pixels for {rows} x {columns}.", code="mask_grid")
+    picture = read_mask_picture(path, (rows, columns))
     to_file = np.linalg.inv(placing.affine) @ placing.made.affine
     picks: list[np.ndarray] = []
     seen: list[np.ndarray] = []
@@ -214,9 +205,7 @@ def _pictured(placing: _Placing, path: Path, lesions: Sequence[GivenLesion]) -> 
         inside = chosen[np.ix_(*picks)] & seen[0][:, None] & seen[1][None, :]
         if chosen.any() and not inside.any():
             on_file = (np.argwhere(chosen).mean(0) + 0.5) * placing.shape / np.array(chosen.shape) - 0.5
-            nearest = np.rint((on_file - to_file[:2, 3]) / np.diag(to_file)[:2]).astype(int)
-            if ((nearest >= 0) & (nearest < inside.shape)).all():
-                inside[tuple(nearest)] = True
+            mark_nearest(inside, (on_file - to_file[:2, 3]) / np.diag(to_file)[:2])
         if not _add(placing, lesion, inside, [0, 0]):
             placing.left.append(f"{path.name} marks nothing on the radiograph.")
 
@@ -230,12 +219,20 @@ def _masked(placing: _Placing, path: Path, lesions: Sequence[GivenLesion]) -> No
         values = np.asanyarray(file.dataobj)
     except (OSError, EOFError, ValueError, ImageFileError) as error:
         raise MaskError(f"it cannot be read ({type(error).__name__}).", code="unreadable") from error
+    stored, header = _stored(placing)
     for lesion in lesions:
-        layer = _layer_of(values, lesion.layer, _stored(placing)[0])
+        layer = _layer_of(values, lesion.layer, stored)
         if layer is None:
             placing.left.append(f"{path.name} has no layer {lesion.layer} (its shape is {values.shape}).")
             continue
-        affine = _affine_of(placing, np.asarray(file.affine, np.float64), layer.shape)
+        affine = np.asarray(file.affine, np.float64)
+        if header is not None and layer.shape == stored and is_trivial(stored, affine):
+            affine = _as_read(placing, header, stored)
+        elif overlap(layer.shape, affine, placing.shape, placing.affine) < MIN_OVERLAP:
+            raise MaskError(
+                f"its layers of {layer.shape} voxels lie elsewhere than the scan of {stored}: they were not laid on.",
+                code="mask_elsewhere",
+            )
         marked = 0
         for inside in _numbered(layer):
             marked += _add(placing, lesion, _moved(placing, inside, affine), [0, 0, 0])
@@ -262,20 +259,6 @@ def _layer_of(values: np.ndarray, layer: int | None, shape: tuple[int, ...]) -> 
     return values.take(layer or 0, axis=axis) if (layer or 0) < values.shape[axis] else None
 
 
-def _affine_of(placing: _Placing, affine: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Where a layer lies: by its header, or voxel on voxel of the scan's file where the header is blank."""
-    stored, header = _stored(placing)
-    blank = np.allclose(np.abs(affine[:3, :3]), np.eye(3), atol=1e-4) and np.allclose(affine[:3, 3], 0, atol=1e-3)
-    if blank and header is not None and shape == stored:
-        return _as_read(placing, header, stored)
-    if overlap(shape, affine, placing.shape, placing.affine) < MIN_OVERLAP:
-        raise MaskError(
-            f"its layers of {shape} voxels lie elsewhere than the scan of {stored}: they were not laid on.",
-            code="mask_elsewhere",
-        )
-    return affine
-
-
 def _as_read(placing: _Placing, header: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """The affine of the scan's file as the scan was read: that of its row, where its own header is blank."""
     orientation = io_orientation(header)
@@ -297,7 +280,5 @@ def _moved(placing: _Placing, inside: np.ndarray, affine: np.ndarray) -> np.ndar
     moved = to_grid(np.ascontiguousarray(held), held_affine, (x, y, z), placing.made.affine, labels=True) > 0
     if not moved.any():
         middle = np.append(np.argwhere(inside).mean(0), 1.0)
-        nearest = np.rint(np.linalg.solve(placing.made.affine, affine @ middle)[:3]).astype(int)
-        if ((nearest >= 0) & (nearest < (x, y, z))).all():
-            moved[tuple(nearest)] = True
+        mark_nearest(moved, np.linalg.solve(placing.made.affine, affine @ middle)[:3])
     return moved

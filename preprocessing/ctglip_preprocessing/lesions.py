@@ -20,10 +20,10 @@ from ctglip.errors import CohortError
 from ctglip.reports.parser import get_parser
 from ctglip.table_files import read_table, require_columns
 from ctglip.vocabulary.abnormalities import load_abnormalities
+from ctglip_preprocessing.organ_text import listed, rows_of_others
 
 _BOX = ("row0", "row1", "column0", "column1")
 _SPHERE = ("x_mm", "y_mm", "z_mm", "diameter_mm")
-_LISTED = 50
 
 
 @dataclass(frozen=True)
@@ -60,24 +60,14 @@ def read_localization(cohort: Cohort) -> CohortLesions:
         CohortError: ``no_table``, ``bad_table`` (see ``table_files.read_table``); ``missing_column``; ``bad_cell``: a
             row that says nowhere where its finding is, or with a word where a number belongs.
     """
-    studies_of: defaultdict[Path, set[str]] = defaultdict(set)
-    for row in cohort.rows:
-        if row.localization is not None:
-            studies_of[row.localization].add(row.study_id)
     found: dict[str, tuple[GivenLesion, ...]] = {}
     notes: list[str] = []
-    for path, study_ids in studies_of.items():
+    for path, study_ids in cohort.tables_in("localization").items():
         lesions, unnamed = _read(path)
         found |= {name: tuple(dict.fromkeys(rows)) for name, rows in lesions.items() if name in study_ids}
         if unnamed:
-            listed = ", ".join(f"{name} ({count})" for name, count in unnamed.most_common(_LISTED))
-            notes.append(f"{path.name}: no abnormality of ours, so that nothing is asked about: {listed}.")
-        others = lesions.keys() - study_ids - {failure.study_id for failure in cohort.bad}
-        if others:
-            notes.append(
-                f"{path.name}: {sum(len(lesions[name]) for name in others)} rows are of {len(others)} studies that the "
-                f"cohort table does not have, first {min(others)}."
-            )
+            notes.append(f"{path.name}: no abnormality of ours, so that nothing is asked about: {listed(unnamed)}.")
+        notes += rows_of_others(path, lesions, study_ids | {failure.study_id for failure in cohort.bad})
     return CohortLesions(found, tuple(notes))
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast, get_args
@@ -85,13 +85,9 @@ def read_organ_text(cohort: Cohort) -> CohortOrganText:
         CohortError: ``no_table``, ``bad_table`` (see ``table_files.read_table``); ``missing_column``; ``empty_table``;
             ``bad_cell``: a row without study or sentence, or with a word that its column does not know.
     """
-    studies_of: defaultdict[Path, set[str]] = defaultdict(set)
-    for row in cohort.rows:
-        if row.organ_text is not None:
-            studies_of[row.organ_text].add(row.study_id)
     texts: dict[str, tuple[GivenText, ...]] = {}
     notes: list[str] = []
-    for path, study_ids in studies_of.items():
+    for path, study_ids in cohort.tables_in("organ_text").items():
         found = _Table(path)
         texts |= {name: tuple(dict.fromkeys(rows)) for name, rows in found.texts.items() if name in study_ids}
         notes += found.notes(study_ids | {failure.study_id for failure in cohort.bad})
@@ -157,17 +153,12 @@ class _Table:
 
     def notes(self, study_ids: set[str]) -> list[str]:
         """What was found, for the person who runs this."""
-        other = {name: len(rows) for name, rows in self.texts.items() if name not in study_ids}
         found = [
-            f"{self.path.name}: no {what} of ours: {_listed(counts)}."
+            f"{self.path.name}: no {what} of ours: {listed(counts)}."
             for what, counts in (("organ", self.organs), ("abnormality", self.abnormalities))
             if counts
         ]
-        if other:
-            found.append(
-                f"{self.path.name}: {sum(other.values())} rows are of {len(other)} studies that the cohort table does "
-                f"not have, first {min(other)}."
-            )
+        found += rows_of_others(self.path, self.texts, study_ids)
         if self.unread:
             found.append(f"{self.path.name}: columns that are not read: {', '.join(self.unread)}.")
         return found
@@ -199,7 +190,19 @@ def _json_table(path: Path) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=dict.fromkeys(REQUIRED, pl.String))
 
 
-def _listed(counts: Counter[str]) -> str:
+def rows_of_others(path: Path, rows: Mapping[str, Sequence[object]], study_ids: Collection[str]) -> list[str]:
+    """A sentence about the rows of a table (by study) whose studies are not among those of the cohort, if any."""
+    other = {name: len(several) for name, several in rows.items() if name not in study_ids}
+    if not other:
+        return []
+    return [
+        f"{path.name}: {sum(other.values())} rows are of {len(other)} studies that the cohort table does not have, "
+        f"first {min(other)}."
+    ]
+
+
+def listed(counts: Counter[str]) -> str:
+    """The most common names with their counts, and how many more there are."""
     names = [f"{name} ({count})" for name, count in counts.most_common(_LISTED)]
     more = [f"{len(counts) - _LISTED} more"] if len(counts) > _LISTED else []
     return ", ".join([*names, *more])

@@ -82,7 +82,12 @@ def _filled(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     for x, y in _CORNERS:
         filled &= fill_polygon(points + np.array([x, y]), size) if len(points) > 2 else False
     if not filled.any():
-        x, y = np.rint(points.mean(0)).astype(int)
-        if 0 <= x < size[0] and 0 <= y < size[1]:
-            filled[x, y] = True
+        mark_nearest(filled, points.mean(0))
     return filled
+
+
+def mark_nearest(inside: np.ndarray, place: np.ndarray) -> None:
+    """Mark the voxel nearest to a place, where it is one of the array."""
+    nearest = np.rint(place).astype(int)
+    if ((nearest >= 0) & (nearest < inside.shape)).all():
+        inside[tuple(nearest)] = True

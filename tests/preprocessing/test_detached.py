@@ -60,34 +60,24 @@ def header(path: Path, text: str) -> Path:
     return path
 
 
-def meta_one(folder: Path) -> Path:
-    raw_files(folder / "deep", 1)
-    return header(folder / "a.mhd", META + "ElementDataFile = deep/part01.raw\n")
+def one_file(name: str, text: str) -> Callable[[Path], Path]:
+    """Writes a header whose voxels lie in a file of another folder."""
+
+    def write(folder: Path) -> Path:
+        raw_files(folder / "deep", 1)
+        return header(folder / name, text)
+
+    return write
 
 
-def meta_list(folder: Path) -> Path:
-    names = "\n".join(path.name for path in raw_files(folder, 24))
-    return header(folder / "a.mhd", META + f"ElementDataFile = LIST 2D\n{names}\n")
+def many_files(name: str, text: str, listed: bool = False) -> Callable[[Path], Path]:
+    """Writes a header whose voxels lie slice by slice in files beside it, by a pattern or ``listed`` after ``text``."""
 
+    def write(folder: Path) -> Path:
+        paths = raw_files(folder, 24)
+        return header(folder / name, text + "".join(f"{path.name}\n" for path in paths if listed))
 
-def meta_pattern(folder: Path) -> Path:
-    raw_files(folder, 24)
-    return header(folder / "a.mhd", META + "ElementDataFile = part%02d.raw 1 24 1\n")
-
-
-def nrrd_one(folder: Path) -> Path:
-    raw_files(folder / "deep", 1)
-    return header(folder / "a.nhdr", NRRD + "data file: deep/part01.raw\n")
-
-
-def nrrd_list(folder: Path) -> Path:
-    names = "\n".join(path.name for path in raw_files(folder, 24))
-    return header(folder / "a.nhdr", NRRD + f"data file: LIST 2\n{names}\n")
-
-
-def nrrd_pattern(folder: Path) -> Path:
-    raw_files(folder, 24)
-    return header(folder / "a.nhdr", NRRD + "data file: ./part%02d.raw 1 24 1 2\n")
+    return write
 
 
 def dicom(folder: Path) -> Path:
@@ -101,7 +91,17 @@ def linked_dicom(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    "write", [meta_one, meta_list, meta_pattern, nrrd_one, nrrd_list, nrrd_pattern, dicom, linked_dicom]
+    "write",
+    [
+        pytest.param(one_file("a.mhd", META + "ElementDataFile = deep/part01.raw\n"), id="meta one"),
+        pytest.param(many_files("a.mhd", META + "ElementDataFile = LIST 2D\n", listed=True), id="meta list"),
+        pytest.param(many_files("a.mhd", META + "ElementDataFile = part%02d.raw 1 24 1\n"), id="meta pattern"),
+        pytest.param(one_file("a.nhdr", NRRD + "data file: deep/part01.raw\n"), id="nrrd one"),
+        pytest.param(many_files("a.nhdr", NRRD + "data file: LIST 2\n", listed=True), id="nrrd list"),
+        pytest.param(many_files("a.nhdr", NRRD + "data file: ./part%02d.raw 1 24 1 2\n"), id="nrrd pattern"),
+        dicom,
+        linked_dicom,
+    ],
 )
 def test_a_changed_byte_makes_the_study_anew(write: Callable[[Path], Path], tmp_path: Path) -> None:
     image = write(tmp_path / "data")

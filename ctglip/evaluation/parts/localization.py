@@ -26,7 +26,7 @@ from ctglip.pages.parts import Table
 from ctglip.pages.wording import number
 from ctglip.store.study import StudyReader
 from ctglip.table_files import read_table, require_columns
-from ctglip.types import Interval, LesionAnnotation, ModalityName, Region
+from ctglip.types import Interval, LesionAnnotation, ModalityName
 
 NEAR_MM = 10.0
 NEAR_WIDTH = 0.05
@@ -302,7 +302,7 @@ class _OnFile(_Measure):
             lesion = outside_px(study, several, (rows, columns), to_file)
         elif several:
             lesion = np.min([distance_outside((rows, columns), one) for one in several], axis=0)
-        boxes = boxes_of([Region(r["region"], *(r[edge] for edge in _BOX)) for r in study.rows("regions")])
+        boxes = boxes_of(study.regions())
         # a map of a box lies in the organ's box wherever it peaks
         boxed = self.context.reader.reading == "box"
         region = None if boxed else organ_box(one.organ, boxes, self.context.scorer.dictionaries.organs)
