@@ -354,7 +354,9 @@ def luna16(root: Path, patients: Patients) -> dict[str, Any]:
         uid, fold = f"1.3.6.1.7.{patient.number}", 1 if patient.split == "test" else 0
         write_meta_image(root / f"subset{fold}/{uid}.mhd", patient.scan)
         if patient.odd:
-            nodules.append({"seriesuid": uid, "coordX": -24.0, "coordY": 12.1, "coordZ": -391.1, "diameter_mm": 8.1})
+            place = np.array(patient.scan.hu.shape) * (0.7, 0.3, 0.4)
+            x, y, z = (patient.scan.affine @ [*place, 1])[:3].tolist()
+            nodules.append({"seriesuid": uid, "coordX": -x, "coordY": -y, "coordZ": z, "diameter_mm": 8.1})
     write_meta_image(root / "subset0/1.3.6.1.7.99.mhd", patients[0].scan).with_suffix(".raw").unlink()
     write_rows(root / "annotations.csv", [*nodules, nodules[0] | {"seriesuid": "1.3.6.1.7.98"}])
     return {"test_subset": 1}

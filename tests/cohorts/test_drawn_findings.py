@@ -71,8 +71,6 @@ def test_boxes_and_run_lengths_of_radiographs(made: Callable[[str], tuple[Path, 
         study = store.study(row["study_id"])
         scale = 64 / (1024 if is_mask else max(study.source.shape if study.source else study.shape))
         expected = [float(row[edge]) * scale for edge in EDGES]
-        if min(expected[1] - expected[0], expected[3] - expected[2]) < 1:
-            continue  # thinner than a stored pixel
         found = [lesion.box for lesion in study.lesions()]
         assert any(np.abs(np.subtract(box, expected)).max() <= 1.01 for box in found), (row, found)
         assert all(study.lesion_mask(lesion).any() for lesion in study.lesions())
@@ -80,16 +78,12 @@ def test_boxes_and_run_lengths_of_radiographs(made: Callable[[str], tuple[Path, 
 
 def test_spheres_of_luna16_are_in_millimetres_of_the_world(made: Callable[[str], tuple[Path, Store]]) -> None:
     cohort, store = made("luna16")
-    row = pl.read_csv(cohort / "localization.csv").to_dicts()[0]
-    lesions = [lesion for study_id in store.study_ids for lesion in store.study(study_id).lesions()]
-    centre = np.linalg.solve(PHANTOM.affine, [row["x_mm"], row["y_mm"], row["z_mm"], 1])[:3]
-    if ((centre < -0.5) | (centre > np.array(PHANTOM.hu.shape) - 0.5)).any():
-        assert lesions == []
-        said = " ".join(store.table("studies")["checks"])
-        assert "lie outside the image" in said
-    else:
-        assert all(low <= c <= high for lesion in lesions
-                   for low, high, c in zip(lesion.box[::2], lesion.box[1::2], centre, strict=True))  # fmt: skip
+    drawn = pl.read_csv(cohort / "localization.csv").to_dicts()
+    assert {row["study_id"] for row in drawn} == set(store.table("lesions")["study_id"])
+    for row in drawn:
+        (lesion,) = store.study(row["study_id"]).lesions()
+        low, high = np.reshape(lesion.box, (3, 2)).T
+        assert (low + high - 1) / 2 == pytest.approx(np.array(PHANTOM.hu.shape) * (0.7, 0.3, 0.4), abs=1)
 
 
 @pytest.mark.slow
@@ -118,5 +112,5 @@ def test_a_trained_model_is_asked_where_it_looks(tmp_path: Path) -> None:
         rows[name] = {row["abnormality"]: row for row in found}
     assert rows["store"].keys() == rows["table"].keys() > {"all"}
     for name, row in rows["store"].items():
-        assert row["answers"] == rows["table"][name]["answers"] or name == "all"
+        assert name == "all" or row["answers"] == rows["table"][name]["answers"]
         assert row["lesion_chance"] == pytest.approx(rows["table"][name]["lesion_chance"], abs=0.15)
