@@ -235,10 +235,8 @@ class Trainer:
         self._restart_clock()
 
     def _exhausted(self) -> bool:
-        """Patience is at its end."""
-        if not self.loop.patience or self.state.best is None:
-            return False
-        return self.context.any(self.state.best.exhausted)
+        """Patience is at its end: on all ranks at once, as their validations are the same numbers."""
+        return self.state.best is not None and self.state.best.exhausted
 
     def _log(self, values: dict[str, float], rows: int) -> None:
         seconds, steps = time.perf_counter() - self._clock, max(self._timed, 1)

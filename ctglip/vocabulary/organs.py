@@ -9,14 +9,12 @@ from __future__ import annotations
 import difflib
 import functools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
-import numpy as np
-from jaxtyping import Float
 from pydantic import Field, field_validator
 
 from ctglip.config import Settings, validate
@@ -289,14 +287,6 @@ def load_organs(path: Path | None = None) -> OrganDictionary:
     """
     path = (path or default_organs_path()).resolve()
     return _load(path, path.stat().st_mtime_ns if path.is_file() else 0)
-
-
-def label_members(organs: OrganDictionary, names: Sequence[str]) -> Float[np.ndarray, "o l"]:
-    """0/1, which labels of a label map are in the ROI of each of some organs; a shell is read as what it surrounds."""
-    member = np.zeros((len(names), 1 + max(organs.label_names())), dtype=np.float32)
-    for row, name in enumerate(names):
-        member[row, list(organs.roi_labels(name))] = 1
-    return member
 
 
 @functools.lru_cache(maxsize=8)

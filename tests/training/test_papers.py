@@ -55,7 +55,7 @@ def test_what_a_recipe_sets_has_a_source_or_is_called_ours(name: str) -> None:
     tree.pop("extends", None)
     known = facts_of(name).facts
     silent = [path for path in paths(tree) if path.startswith(("optim.", "text.train")) and not covered(path, known)]
-    assert not silent or name in ("papers/place", "papers/ct_glip", "papers/merlin")
+    assert not silent
 
 
 def covered(path: str, known: dict) -> bool:
