@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ctglip.errors import ConfigError
+from ctglip.errors import ConfigError, ModelError
 from ctglip.models.release import load_release
 from ctglip.store.tables import Store
 from ctglip.training.assembly import Assembly, assemble
@@ -64,7 +64,7 @@ def test_low_rank_updates_alone_are_trained(tiny: tuple[Store, Path], word_bert:
 
 def test_a_released_model_holds_plain_layers(tiny: tuple[Store, Path], word_bert: Path, tmp_path: Path) -> None:
     config = tiny_config(word_bert, MASKS, {"model": {"encoder": {**NORMED, "train": {"name": "lora", "rank": 2}}}})
-    pretrain(tiny[0].path, tmp_path / "run", config.model_copy(update={"optim": config.optim}))
+    pretrain(tiny[0].path, tmp_path / "run", config)
     release = load_release(tmp_path / "run")
     assert release.model.settings.encoder.train.name == "full"
     assert not [name for name in release.model.state_dict() if ".up" in name or ".down" in name]
@@ -83,5 +83,5 @@ def test_what_a_frozen_encoder_does_not_read_is_refused(word_bert: Path, setting
 
 
 def test_a_layer_that_is_not_there_is_named(tiny: tuple[Store, Path], word_bert: Path, tmp_path: Path) -> None:
-    with pytest.raises(Exception, match="named nowhere"):
+    with pytest.raises(ModelError, match="named nowhere"):
         trained_steps(tiny[0], tmp_path, word_bert, {"name": "lora", "layers": ["nowhere"]})
