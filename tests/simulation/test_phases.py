@@ -80,3 +80,14 @@ def test_phases_and_timing_reach_the_scan() -> None:
     strengths = [liver("portal", 0.2, index) for index in range(8)]
     assert np.std(strengths) > 4
     assert np.std([liver("portal", 0, index) for index in range(8)]) < 2
+
+
+def test_timing_acts_on_bodies_that_were_painted_in_a_phase() -> None:
+    def spread(timing: float) -> float:
+        settings = SimulationSettings(
+            bodies=1, contrast=1, spacing_mm=8, noise_hu=(1, 1.001), organ_hu=0, phases=PhaseSettings(timing=timing)
+        )
+        studies = [simulate_study(0, index, settings, pairs=()) for index in range(8)]
+        return float(np.std([np.median(one.scan.hu[one.labels.labels == number("liver")]) for one in studies]))
+
+    assert spread(0.2) > 4 > 2 > spread(0)
