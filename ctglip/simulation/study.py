@@ -81,6 +81,21 @@ class SimulationSettings(Settings):
 
 
 @dataclass(frozen=True)
+class _Streams:
+    """Random numbers of one study: those of its own, and those that a patient's studies have in common."""
+
+    seed: int
+    index: int
+    patient: int
+
+    def of_study(self, stream: int, extra: int = 0) -> np.random.Generator:
+        return _rng(self.seed, self.index, stream, extra)
+
+    def of_patient(self, stream: int, extra: int = 0) -> np.random.Generator:
+        return _rng(self.seed, self.patient, stream, extra)
+
+
+@dataclass(frozen=True)
 class SimulatedStudy:
     """A study and everything that is known about it.
 
@@ -156,24 +171,25 @@ def simulate_study(
     """
     settings = settings or SimulationSettings()
     patient = patient_of(seed, index, settings)
-    rng, scan_rng = _rng(seed, patient, _PATIENT), _rng(seed, index, _SCAN)
+    streams = _Streams(seed, index, patient)
+    rng, scan_rng = streams.of_patient(_PATIENT), streams.of_study(_SCAN)
     phase, plan = settings.phases.draw(scan_rng), settings.acquisition and settings.acquisition.draw(scan_rng)
     anatomy = template or anatomy_of(seed, index, settings)
     pose, age = draw_pose(anatomy, rng, settings.habitus), int(rng.integers(*anatomy.age))
     sex = anatomy.sex or ("M" if rng.random() < 0.5 else "F")
     kinds = possible_kinds(anatomy)
-    chosen = _sampled_pairs(kinds, seed, index, patient, settings) if pairs is None else set(pairs)
+    chosen = _sampled_pairs(kinds, streams, settings) if pairs is None else set(pairs)
     ill = tuple(kind for kind in kinds if kind.pair in chosen)
     anatomy = in_phase(anatomy, phase) if phase else anatomy
-    scene, lesions = _make(anatomy, pose, ill, seed, index, patient, settings, _grid(settings, plan))
+    scene, lesions = _make(anatomy, pose, ill, streams, settings, _grid(settings, plan))
     truth = {kind.pair: int(kind.pair in lesions) for kind in kinds}
-    scan, labels, origin = _photograph(scene, seed, index, patient, settings, plan)
-    masks, faults = draw_masks(labels, scan.hu, scan.spacing_mm, settings.masks, _rng(seed, index, _SCAN, 1))
-    report, errors = _report(truth, lesions, anatomy, settings, seed, index)
+    scan, labels, origin = _photograph(scene, streams, settings, plan)
+    masks, faults = draw_masks(labels, scan.hu, scan.spacing_mm, settings.masks, streams.of_study(_SCAN, 1))
+    report, errors = _report(truth, lesions, anatomy, streams, settings)
     placed = tuple(
         replace(lesion, centre_mm=_moved(lesion.centre_mm, origin)) for found in lesions.values() for lesion in found
     )
-    scanner = SCANNERS[int(_rng(seed, index, _IMAGE, 3).integers(len(SCANNERS)))]
+    scanner = SCANNERS[int(streams.of_study(_IMAGE, 3).integers(len(SCANNERS)))]
     columns = {} if settings.easy else {"anatomy": anatomy.kind, "phase": anatomy.phase or "unknown"}
     columns |= plan.columns() if plan else {}
     return SimulatedStudy(
@@ -192,16 +208,15 @@ def _report(
     truth: dict[str, int],
     lesions: dict[str, list[Lesion]],
     anatomy: Anatomy,
+    streams: _Streams,
     settings: SimulationSettings,
-    seed: int,
-    index: int,
 ) -> tuple[str, tuple[tuple[str, str], ...]]:
     """The report, and where it says other than the truth."""
-    reader, rng = settings.reader, _rng(seed, index, _SCAN, 2)
+    reader, rng = settings.reader, streams.of_study(_SCAN, 2)
     reading = read(truth, lesions, reader, rng)
     reading = replace(reading, history=operations(anatomy, reader.history, rng))
     named = bool(rng.random() < reader.phase)
-    text = write_report(reading, anatomy, settings.reports, _rng(seed, index, _REPORT), names_phase=named)
+    text = write_report(reading, anatomy, settings.reports, streams.of_study(_REPORT), names_phase=named)
     return slips(text, reader.slip, rng), reading.departures
 
 
@@ -210,19 +225,13 @@ def _moved(point: tuple[float, float, float], origin: np.ndarray) -> tuple[float
     return x, y, z
 
 
-def _sampled_pairs(
-    kinds: tuple[Kind, ...], seed: int, index: int, patient: int, settings: SimulationSettings
-) -> set[str]:
+def _sampled_pairs(kinds: tuple[Kind, ...], streams: _Streams, settings: SimulationSettings) -> set[str]:
     """Pairs of one study. A second study keeps most of what the first one had."""
-
-    def draws(study: int) -> np.ndarray:
-        return _rng(seed, study, _ILLNESS).random(len(kinds))
-
     limits = np.array([settings.rates.get(kind.abnormality, settings.prevalence) for kind in kinds])
-    has = draws(patient) < limits
-    if index != patient:
-        anew = _rng(seed, index, _ILLNESS, 1).random(len(kinds)) < 0.3
-        has = np.where(anew, draws(index) < limits, has)
+    has = streams.of_patient(_ILLNESS).random(len(kinds)) < limits
+    if streams.index != streams.patient:
+        anew = streams.of_study(_ILLNESS, 1).random(len(kinds)) < 0.3
+        has = np.where(anew, streams.of_study(_ILLNESS).random(len(kinds)) < limits, has)
     return {kind.pair for kind, present in zip(kinds, has, strict=True) if present}
 
 
@@ -230,38 +239,38 @@ def _make(
     anatomy: Anatomy,
     pose: Pose,
     ill: tuple[Kind, ...],
-    seed: int,
-    index: int,
-    patient: int,
+    streams: _Streams,
     settings: SimulationSettings,
     spacing_mm: Spacing,
 ) -> tuple[Scene, dict[str, list[Lesion]]]:
     """Deform, then paint each abnormality from its own random numbers, so that one does not move another."""
-    streams = {kind.pair: crc32(kind.pair.encode()) for kind in ill}
-    warps = [
-        kind.warp(anatomy, kind.organ, _rng(seed, patient, _LESION, streams[kind.pair])) for kind in ill if kind.warp
-    ]
-    hu, labels = sample(anatomy, pose, warps, spacing_mm, _rng(seed, index, _IMAGE, 4))
+
+    def chance(kind: Kind) -> np.random.Generator:
+        return streams.of_patient(_LESION, crc32(kind.pair.encode()))
+
+    warps = [kind.warp(anatomy, kind.organ, chance(kind)) for kind in ill if kind.warp]
+    hu, labels = sample(anatomy, pose, warps, spacing_mm, streams.of_study(_IMAGE, 4))
     if anatomy.phase and settings.phases.timing:
-        hu += timing_hu(anatomy.phase, float(_rng(seed, index, _SCAN, 3).normal(0, settings.phases.timing)))[labels]
+        amount = float(streams.of_study(_SCAN, 3).normal(0, settings.phases.timing))
+        hu += timing_hu(anatomy.phase, amount)[labels]
     scene = Scene(hu, labels, spacing_mm, anatomy, settings.lesions)
     lesions: dict[str, list[Lesion]] = {}
     for kind in ill:
-        found = kind.paint(scene, kind.organ, _rng(seed, patient, _LESION, streams[kind.pair]))
+        found = kind.paint(scene, kind.organ, chance(kind))
         if found:
             lesions[kind.pair] = found
     return scene, lesions
 
 
 def _photograph(
-    scene: Scene, seed: int, index: int, patient: int, settings: SimulationSettings, plan: Acquisition | None
+    scene: Scene, streams: _Streams, settings: SimulationSettings, plan: Acquisition | None
 ) -> tuple[Scan, np.ndarray, np.ndarray]:
     """Each organ's own HU, noise, rounding, and a place in scanner space.
 
     Returns:
         the scan, its true labels, and the place in mm of the scene's first voxel.
     """
-    rng, personal = _rng(seed, index, _IMAGE, 1), _rng(seed, patient, _IMAGE, 2)
+    rng, personal = streams.of_study(_IMAGE, 1), streams.of_patient(_IMAGE, 2)
     offset_hu = personal.normal(0, settings.organ_hu, 256).astype(np.float32)
     offset_hu[0] = 0
     offset_hu[10:15] = personal.normal(0, 14)
@@ -269,19 +278,16 @@ def _photograph(
     scene.hu = hu = scene.hu + offset_hu[scene.labels]
     labels, spacing = scene.labels, scene.spacing_mm
     if plan is None:
-        hu = _with_noise(hu, float(rng.uniform(*settings.noise_hu)) * scene.anatomy.noise, rng)
+        sigma = float(rng.uniform(*settings.noise_hu)) * scene.anatomy.noise
+        hu = hu + sigma * periodic_piece(_noise(), hu.shape, rng)
     else:
-        shot = acquire(scene, plan, _rng(seed, index, _SCAN, 4))
+        shot = acquire(scene, plan, streams.of_study(_SCAN, 4))
         hu, labels, spacing = shot.hu, shot.labels, shot.spacing_mm
     affine = np.diag([*spacing, 1.0])
     affine[:3, 3] = np.round(rng.uniform(-30, 30, 3) - np.array([*hu.shape[:2], 0]) * settings.spacing_mm / 2, 1)
     image = np.clip(np.rint(hu), -1024, 3071).astype(np.int16)
     first = affine[:3, 3] - [0, 0, (spacing[2] - scene.spacing_mm[2]) / 2]
     return Scan(image, affine), labels, first
-
-
-def _with_noise(hu: np.ndarray, sigma: float, rng: np.random.Generator) -> np.ndarray:
-    return hu + sigma * periodic_piece(_noise(), hu.shape, rng)
 
 
 @functools.cache
