@@ -175,8 +175,10 @@ class ScanOrganReader(_CtReader[PlacedScan]):
     def instances(self, store: Store, study_ids: Sequence[str], names: Sequence[str]) -> list[OrganInstance]:
         """Where masks draw them; in a scan without masks each may be anywhere, for a model that needs none."""
         found = super().instances(store, study_ids, names)
-        with_masks = set() if self.needs_masks else set(store.table("organs")["study_id"])
-        without = {} if self.needs_masks else dict.fromkeys(name for name in study_ids if name not in with_masks)
+        if self.needs_masks:
+            return found
+        with_masks = set(store.table("organs")["study_id"])
+        without = dict.fromkeys(name for name in study_ids if name not in with_masks)
         if not without:
             return found
         by_study: dict[str, list[OrganInstance]] = {name: [] for name in dict.fromkeys(study_ids)}

@@ -43,6 +43,12 @@ class VisionFeatures:
     grid: tuple[int, ...]
     pooled: Float[Tensor, "b p"]
 
+    @classmethod
+    def of(cls, levels: tuple[Tensor, ...], pooled: Float[Tensor, "b p"] | None = None) -> VisionFeatures:
+        """Features from the levels; pooled is the mean of the tokens if nothing else is given."""
+        tokens = levels[-1].flatten(2).transpose(1, 2)
+        return cls(levels, tokens, tuple(levels[-1].shape[2:]), tokens.mean(1) if pooled is None else pooled)
+
 
 class EncoderSettings(Settings):
     """What all encoders have.
@@ -102,9 +108,7 @@ class Encoder(nn.Module, ABC):
             ConfigError: sides that the encoder's stride does not divide.
         """
         self.check_sides(image)
-        levels = self.maps(image)
-        tokens = levels[-1].flatten(2).transpose(1, 2)
-        return VisionFeatures(levels, tokens, tuple(levels[-1].shape[2:]), tokens.mean(1))
+        return VisionFeatures.of(self.maps(image))
 
     def check_sides(self, image: Float[Tensor, "b c *s"]) -> None:
         """The encoder's stride divides the image's sides; see ``forward``."""

@@ -49,8 +49,7 @@ class CachedEncoder(Encoder):
             found[number] if number in found else torch.zeros(len(image), width, 0, 0, 0, device=image.device)
             for number, width in enumerate(self.level_channels)
         )
-        tokens = levels[-1].flatten(2).transpose(1, 2)
-        return VisionFeatures(levels, tokens, tuple(levels[-1].shape[2:]), pooled)
+        return VisionFeatures.of(levels, pooled)
 
     def maps(self, image: Tensor) -> tuple[Tensor, ...]:
         """The levels."""

@@ -23,6 +23,7 @@ _LAYERS = (
     *("LeakyReLU", "ReLU", "GELU", "SiLU", "ELU", "PReLU"),
 )
 """Layers of torch.nn that plans may name."""
+_CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth")
 _AXIS_KEYS = ("kernel_sizes", "strides")
 
 
@@ -134,16 +135,25 @@ def checkpoint_state(encoder: NNUNetEncoder) -> State:
     """
     settings = encoder.settings
     assert isinstance(settings, NNUNetSettings)
-    fold = Path(settings.weights or "") / f"fold_{settings.fold}"
-    names = ("checkpoint_final.pth", "checkpoint_best.pth")
-    file = next((fold / name for name in names if (fold / name).is_file()), None)
-    if file is None:
-        raise ModelError(f"{fold} holds no checkpoint_final.pth.", code="nnunet", fix="Name another fold.")
+    file = fold_checkpoint(Path(settings.weights or ""), settings.fold)
     axes = settings.axes or (0, 1, 2)[: settings.spatial_dims]
     order = (0, 1, *(2 + axis for axis in axes))
     state = read_state(file)
     state = {name: value for name, value in state.items() if name.startswith("network_weights.")}
     return {name: value.permute(order) if value.dim() == len(order) else value for name, value in state.items()}
+
+
+def fold_checkpoint(folder: Path, fold: str) -> Path:
+    """The checkpoint of one fold of a trained folder.
+
+    Raises:
+        ModelError: code ``nnunet``: there is none.
+    """
+    inside = folder / f"fold_{fold}"
+    for name in _CHECKPOINTS:
+        if (inside / name).is_file():
+            return inside / name
+    raise ModelError(f"{inside} holds no {_CHECKPOINTS[0]}.", code="nnunet", fix="Name another fold.")
 
 
 def _residual(settings: NNUNetSettings) -> NNUNetSettings:

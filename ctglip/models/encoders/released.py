@@ -94,9 +94,7 @@ class ReleasedEncoder(Encoder):
         """Features of a batch of images; see ``Encoder``."""
         self.check_sides(image)
         found, pooled = self.features(self.standardize(self.seen(image)))
-        levels = tuple(self.restored(level) for level in found)
-        tokens = levels[-1].flatten(2).transpose(1, 2)
-        return VisionFeatures(levels, tokens, tuple(levels[-1].shape[2:]), tokens.mean(1) if pooled is None else pooled)
+        return VisionFeatures.of(tuple(self.restored(level) for level in found), pooled)
 
     def seen(self, image: Float[Tensor, "b c *s"]) -> Float[Tensor, "b d *s"]:
         """The channel that it sees."""

@@ -9,15 +9,19 @@ from typing import Any, Literal
 from jaxtyping import Float
 from torch import Tensor
 
-from ctglip.errors import ModelError
 from ctglip.files import read_json
 from ctglip.models.encoders.base import model_folder
-from ctglip.models.encoders.nnunet import NNUNetSettings, build_unet, read_plans, total_strides, unet_plan
+from ctglip.models.encoders.nnunet import (
+    NNUNetSettings,
+    build_unet,
+    fold_checkpoint,
+    read_plans,
+    total_strides,
+    unet_plan,
+)
 from ctglip.models.encoders.released import ReleasedCtSettings, ReleasedEncoder
 from ctglip.models.weights.reading import read_state
 from ctglip.models.weights.scheme import KeyScheme, fill_by_scheme
-
-_CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth")
 
 
 class TotalSegmentatorEncoderSettings(ReleasedCtSettings):
@@ -90,14 +94,10 @@ class TotalSegmentatorEncoder(ReleasedEncoder):
         """From the fold of a task's folder, or from its checkpoint alone (then ``widths`` and ``convolutions`` count).
 
         Raises:
-            ModelError: code ``weights``: no checkpoint, or it does not fit.
+            ModelError: code ``nnunet``: no checkpoint; ``weights``: it does not fit.
         """
         path = Path(source)
-        fold = path / f"fold_{self.settings.fold}"
-        files = [path] if path.is_file() else [fold / name for name in _CHECKPOINTS]
-        file = next((one for one in files if one.is_file()), None)
-        if file is None:
-            raise ModelError(f"{fold} holds no {_CHECKPOINTS[0]}.", code="weights", fix="Name another fold.")
+        file = path if path.is_file() else fold_checkpoint(path, self.settings.fold)
         return fill_by_scheme(self.network, read_state(file), self.scheme, source, self.settings.partial)
 
 

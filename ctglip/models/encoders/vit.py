@@ -132,8 +132,7 @@ class ViTEncoder(Encoder):
         """Features of a batch of images; see ``Encoder.forward``."""
         self.check_sides(image)
         levels, first, kept = self._levels(image)
-        tokens = levels[-1].flatten(2).transpose(1, 2)
-        return VisionFeatures(levels, tokens, tuple(levels[-1].shape[2:]), self._pooled(first, kept))
+        return VisionFeatures.of(levels, self._pooled(first, kept))
 
     def maps(self, image: Tensor) -> tuple[Tensor, ...]:
         """Two levels of the same grid: the tokens after half of the blocks and after all."""
