@@ -8,14 +8,13 @@ question is the same to the last bit.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Int16, Num, UInt8
-from pydantic import Field, model_validator
+from pydantic import Field
 from scipy import ndimage
 
 from ctglip.config import Settings
@@ -38,49 +37,28 @@ class CropSettings(Settings):
         grid: voxels of a crop along x, y, z.
         windows_hu: one channel for each (lowest, highest) HU, scaled to -1 .. 1.
         relative_hu: one more channel: HU above or below the organ's own median, inside the organ alone (its border
-            holds the fat around it, which would drown a faint lesion).
-        details: one more channel for each: what is brightest or darkest within each voxel of the grid, thicker than
-            ``thick_mm`` or round (see ``data.details``).
-        thick_mm: of the details ``opened`` and ``closed``.
-        dense_hu: of the detail ``round``: voxels denser than this make up pieces. -100 is what is solid in a lung.
-        round_mm: shortest and longest pieces that can be round: a lung nodule is up to 30 mm wide (Fleischner Society).
+            holds the fat around it, which would drown a faint lesion). Off, as in every shipped recipe.
+        details: one more channel for each: what is brightest or darkest within each voxel of the grid (see
+            ``data.details``). None, as in every shipped recipe.
         mask_channel: one more channel: the organ itself.
         truncated: what to do with organs that the field of view cuts off: keep them, or leave them out.
         fill: ``organ_mean`` gives every voxel of the organ the organ's mean HU and everything else that of air, so
             that shape and mean density alone are left (a control).
         masked: False withholds the mask: the organ's box is all that is told of it. The whole crop then counts as the
-            organ (for pooling, the relative HU and its median), no volume is told, and there is no mask channel.
+            organ (for pooling, the mask's channel, the relative HU and its median), and no volume is told.
         field_mm: a common field of view: every crop shows so many mm around the middle of the organ's box, whatever
             the organ's size; None shows the box and the organ's margin.
     """
 
     grid: tuple[int, int, int] = (32, 32, 32)
     windows_hu: tuple[tuple[float, float], ...] = ((-1000.0, 1000.0), (-160.0, 240.0))
-    relative_hu: bool = True
+    relative_hu: bool = False
     details: tuple[Detail, ...] = ()
-    thick_mm: float = Field(default=9.0, gt=0)
-    dense_hu: float = -100.0
-    round_mm: tuple[float, float] = (9.0, 36.0)
     mask_channel: bool = True
     truncated: Literal["keep", "drop"] = "keep"
     fill: Literal["none", "organ_mean"] = Field(default="none")
     masked: bool = True
     field_mm: tuple[float, float, float] | None = None
-
-    @model_validator(mode="after")
-    def _consistent(self) -> CropSettings:
-        if self.mask_channel and not self.masked:
-            raise ValueError("masked: false withholds the mask, so mask_channel must be false too")
-        if not 0 <= self.round_mm[0] < self.round_mm[1]:
-            raise ValueError(f"round_mm {self.round_mm} must rise from 0 or more: nothing would be round")
-        return self
-
-    def unread(self) -> Mapping[str, str]:
-        """Fields that nothing reads."""
-        found = {} if {"opened", "closed"} & {*self.details} else {"thick_mm": "details are neither opened nor closed"}
-        if "round" not in self.details:
-            found |= dict.fromkeys(("dense_hu", "round_mm"), "no detail is round")
-        return found
 
     @property
     def channels(self) -> int:
@@ -208,8 +186,7 @@ def cut_region(
     detail = np.zeros((0, *settings.grid), np.int8)
     if settings.details:
         faces = [np.linspace(a, b, n + 1) - s for a, b, n, s in zip(low, high, settings.grid, starts, strict=True)]
-        limits = (settings.thick_mm, settings.dense_hu, settings.round_mm)
-        detail = detail_maps(image, inside, median, faces, spacing, settings.details, *limits)
+        detail = detail_maps(image, inside, median, faces, settings.details)
     return OrganCrop(organ.name, stored, detail, mask, size, median)
 
 

@@ -1,4 +1,4 @@
-"""What the same questions score when something is taken away: volume alone, and the mask alone."""
+"""What the same questions score when something is taken away: volume alone, the mask alone, plain numbers of HU."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from sklearn.linear_model import LogisticRegression
 from ctglip.data.samples import OrganInstance
 from ctglip.evaluation.context import Context
 from ctglip.evaluation.encoded import EncodedSplit
+from ctglip.evaluation.hand_features import fitted_scores, hand_features, report_labels, training_organs
 from ctglip.evaluation.results import ControlResult
 from ctglip.evaluation.zero_shot import Scores
+from ctglip.inference.scoring import dictionaries_of
 from ctglip.modality import MODALITIES
 from ctglip.types import OrganRegion, OrganRow
 
 MASK_ONLY = "Mask only"
+HAND_FEATURES = "Hand features"
 
 
 def controls_of(context: Context) -> tuple[ControlResult, ...]:
@@ -33,7 +36,34 @@ def controls_of(context: Context) -> tuple[ControlResult, ...]:
         found.append(context.control(name, text, scores))
         if unfitted:
             context.notes.append(f"{name}: {unfitted} pairs could not be fitted on the split val and count as 0.5.")
+    if masks is not None and (hand := _hand_scores(context)):
+        text = (
+            "Volume, mean, deviation and percentiles of HU of each organ; for each pair a logistic regression on the "
+            "labels that the reports of the training split give."
+        )
+        found.append(context.control(HAND_FEATURES, text, hand))
     return tuple(found)
+
+
+def _hand_scores(context: Context) -> Scores | None:
+    """Scores of the evaluated pairs; None where the store has no training split, or no reports in it."""
+    store, dictionaries = context.store, dictionaries_of(context.release)
+    organs, abnormalities = dictionaries.organs, dictionaries.abnormalities
+    splits = store.table("splits")
+    studies = splits.filter(splits["split"] == "train")["study_id"].sort().to_list()
+    instances = training_organs(store, studies, sorted({organ for organ, _ in context.labels}))
+    taught = report_labels(store, instances, organs, abnormalities)
+    if not taught:
+        return None
+    context.begin("Hand features")
+    used, numbers = np.unique(np.concatenate([known.rows for known in context.labels.values()]), return_inverse=True)
+    ends = np.cumsum([len(known.rows) for known in context.labels.values()])[:-1]
+    asked = dict(zip(context.labels, np.split(numbers, ends), strict=True))
+    features = hand_features(store, [context.split.instances[row] for row in used], organs)
+    scores, unfitted = fitted_scores((hand_features(store, instances, organs), taught), (features, asked))
+    if unfitted:
+        context.notes.append(f"{HAND_FEATURES}: {unfitted} pairs have no labels of both kinds and count as 0.5.")
+    return scores
 
 
 def _volume_scores(context: Context, validation: EncodedSplit) -> tuple[Scores, int]:

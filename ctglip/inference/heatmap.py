@@ -2,8 +2,8 @@
 
 To first order, a feature voxel adds ``(f - mean f) . d s / d f`` to the similarity s of the organ with the question's
 axis (positive minus negative prompts): exact where pooling and heads are linear, and defined for every pooling. The
-contributions of the pooled levels are laid on the input's voxels and summed. What an organ's size and histogram add has
-no place, and is not on the map.
+contributions of the pooled levels are laid on the input's voxels and summed. What an organ's size adds has no
+place, and is not on the map.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Model folders of format version 2, as this version has them: other settings, other names of weights."""
+"""Model folders of before, as this version has them: other settings, other names of weights, inputs that are gone."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ _MODULES = (
     ("decoder.", "region_reader.decoder."),
     ("attention.", "region_reader.attention."),
     ("peaks.", "region_reader.peaks."),
-    ("histogram.", "region_reader.histogram."),
     ("organ_norm.", "region_reader.project.norm."),
     ("organ.", "region_reader.project.linear."),
     ("size.", "region_reader.project.size."),
@@ -24,13 +23,15 @@ _MODULES = (
 )
 _PARTS = ((".among.", ".self_attn."), (".across.", ".cross_attn."), (".feed.", ".ffn."))
 _DEFAULTS = {
-    "grounding": "crop", "pooling": "mean", "context": False, "histogram": 0, "pool_levels": (-2, -1),
+    "grounding": "crop", "pooling": "mean", "context": False, "pool_levels": (-2, -1),
     "box_pooling": "area", "project": "pooled", "organs": 0, "query_layers": 2, "use_size": True, "anatomy": True,
     "whole_image": False, "image_project": "pooled", "image_levels": (-1,), "image_pooling": "mean",
     "observations": None, "tags": None, "head_norm": "layer", "in_channels": 4, "dim": 256, "embedding_dim": 128,
     "text_dim": 384,
 }  # fmt: skip
 """Of settings that an older model does not name."""
+_FORMER_DETAILS = ("opened", "closed", "round")
+_FORMER_CROPS = ("thick_mm", "dense_hu", "round_mm")
 _READERS = {"pool": "mask", "box": "box"}
 
 
@@ -69,6 +70,28 @@ def current_model(
     return settings, inputs, {current_name(name, tokens): value for name, value in state.items()}
 
 
+def without_former_inputs(config: dict[str, Any]) -> dict[str, Any]:
+    """A model's ``config.json`` without the settings of inputs that no model has any more.
+
+    Raises:
+        ModelError: code ``old_model``: the model was trained with one of them.
+    """
+    crops, model = config.get("crops") or {}, config["model"]
+    regions = model.get("regions") or {}
+    used = [name for name in crops.get("details", ()) if name in _FORMER_DETAILS]
+    used += ["histogram"] if model.get("histogram") or regions.get("histogram") else []
+    if used:
+        raise ModelError(
+            f"This model was trained with inputs that are not made any more: {', '.join(used)}.",
+            code="old_model",
+            fix="Train it again with the recipe as it is now, or use the ctglip that wrote it.",
+        )
+    kept = {name: value for name, value in crops.items() if name not in _FORMER_CROPS}
+    named = {"regions": {name: value for name, value in regions.items() if name != "histogram"}} if regions else {}
+    model = {name: value for name, value in model.items() if name != "histogram"}
+    return config | {"crops": kept, "model": model | named}
+
+
 def current_cxr(old: dict[str, Any] | None) -> dict[str, Any] | None:
     """How radiographs become inputs, without the settings of batches that older models name beside them."""
     batches = ("batch", "copies", "tags", "threads", "keep_gb")
@@ -88,7 +111,7 @@ def _regions(old: dict[str, Any]) -> dict[str, Any] | None:
                 code="old_model",
                 fix="Train it again with model.regions.pooling mean or mean_peak.",
             )
-        names = ("pooling", "context", "histogram")
+        names = ("pooling", "context")
         return {"name": "crop", "levels": old["pool_levels"], **{name: old[name] for name in names}}
     reader = {"name": _READERS[grounding], "levels": old["pool_levels"]}
     reader["pooling"] = "tokens" if old["project"] == "token" else pooling

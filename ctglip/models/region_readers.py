@@ -12,7 +12,6 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int, Num
-from pydantic import Field
 from torch import Tensor, nn
 
 from ctglip.config import OneOf, Settings
@@ -20,7 +19,6 @@ from ctglip.models.decoders import QueryDecoder
 from ctglip.models.encoders.base import Encoder, VisionFeatures
 from ctglip.models.heads import ProjectionHead, RegionProjection
 from ctglip.models.image_heads import joined_levels
-from ctglip.models.intensity_histogram import IntensityHistogram
 from ctglip.models.organ_attention import load_organ_attention, organ_attention
 from ctglip.models.pooling import (
     AttentionPool,
@@ -151,7 +149,6 @@ class CropReaderSettings(RegionReaderSettings):
         pooling: the mean over voxels; or ``mean_peak``, beside it a soft maximum.
         context: what lies around the organ is pooled as well, over its whole crop: fluid beside a kidney, the muscle
             that a liver's density is compared with.
-        histogram: bins of the histogram of each channel over the organ, one more input; 0: none.
         size: the organ's scale and volume are an input.
         levels: levels of the encoder that are pooled.
     """
@@ -159,7 +156,6 @@ class CropReaderSettings(RegionReaderSettings):
     name: Literal["crop"] = "crop"  # pyright: ignore[reportIncompatibleVariableOverride]
     pooling: Literal["mean", "mean_peak"] = "mean"
     context: bool = False
-    histogram: int = Field(default=0, ge=0)
     size: bool = True
     levels: tuple[int, ...] = (-2, -1)
 
@@ -178,8 +174,6 @@ class CropReader(RegionReader):
             self.peaks = nn.ModuleList(PeakPool(width) for width in widths)
         repeats = 2 if settings.pooling == "mean_peak" else 1
         self.project = RegionProjection(repeats * sum(widths), parts.dim, parts.inputs.sizes and settings.size)
-        if settings.histogram:
-            self.histogram = IntensityHistogram(parts.inputs.in_channels, settings.histogram, parts.dim)
 
     def prepare(self, images: Tensor, vision: VisionFeatures, regions: Regions) -> dict[str, Tensor]:
         """``region``: the features."""
@@ -192,8 +186,7 @@ class CropReader(RegionReader):
         pooled = [masked_pool(*pair) for pair in pairs]
         if self.settings.pooling == "mean_peak":
             pooled += [peak(*pair) for peak, pair in zip(self.peaks, pairs, strict=True)]
-        features = self.project(pooled, regions.size)
-        return {"region": features + self.histogram(images, masks) if self.settings.histogram else features}
+        return {"region": self.project(pooled, regions.size)}
 
 
 class MapReaderSettings(RegionReaderSettings):

@@ -21,7 +21,7 @@ from ctglip.files import atomic_path, read_json
 from ctglip.models.dual_encoder import DualEncoder, DualEncoderSettings
 from ctglip.models.encoders.probe import check_probe, encoder_probe
 from ctglip.models.encoders.tuning import FullEncoder
-from ctglip.models.legacy import current_cxr, current_model
+from ctglip.models.legacy import current_cxr, current_model, without_former_inputs
 from ctglip.models.region_readers import ModelInputs, Regions
 from ctglip.models.text import (
     TextEncoder,
@@ -319,6 +319,7 @@ def load_release(folder: Path) -> Release:
 
 
 def _read_release(folder: Path, config: dict[str, Any]) -> Release:
+    config = without_former_inputs(config)
     state, organs = load_file(folder / "model.safetensors"), tuple(config["organs"])
     tree, inputs = config["model"], config.get("inputs", {})
     if config["format_version"] != FORMAT_VERSION:

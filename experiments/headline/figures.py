@@ -1,9 +1,10 @@
-"""Answers of many runs judged together: intervals over the same drawn patients, differences draw by draw, plots."""
+"""Answers of many runs judged together: intervals over the same drawn patients, paired differences, aims, a plot."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,188 +14,243 @@ import polars as pl
 from ctglip.evaluation.bootstrap import Question, draw_patients, interval_of, macro_draws
 from ctglip.files import read_json
 from ctglip.types import Interval
+from experiments.headline.arms import ARMS, FEATURES, HELD_OUT, LABELS
+from experiments.headline.work import KEYS, Bench, Job, jobs_of
 
-KEYS = ("study_id", "organ", "abnormality")
-
-
-@dataclass(frozen=True)
-class Judged:
-    """The answers of some runs of one arm about one test split.
-
-    Attributes:
-        macro: macro AUROC of each bootstrap draw (row 0 is the sample itself), the mean over the runs.
-        pairs: the same of each ``organ:abnormality``.
-        numbers: means over the runs of what each evaluation found: macro F1, recognition, effective rank.
-        seeds: macro AUROC of each run.
-    """
-
-    macro: np.ndarray
-    pairs: dict[str, np.ndarray]
-    numbers: dict[str, float | None]
-    seeds: tuple[float, ...]
+Cell = tuple[str, int]
+"""Anatomy left out, seed."""
 
 
-def judge(folders: Sequence[Path], patients: Mapping[str, str], draws: int) -> Judged:
-    """Judge the evaluations of one arm's runs.
+def pairs_by_fold(anatomies: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """The pairs that can be judged on each anatomy after training on the others."""
+    from ctglip.simulation import comparable_pairs
+    from ctglip.simulation.torso import built_in_anatomy
 
-    Args:
-        folders: of the evaluations.
-        patients: study to patient; the same patients are drawn whatever the arm, so draws can be subtracted.
-        draws: bootstrap draws.
-    """
-    names = sorted(set(patients.values()))
-    index = {name: number for number, name in enumerate(names)}
-    weights = draw_patients(len(names), draws, np.random.default_rng(0))
-    macros, each = [], []
-    for folder in folders:
-        table = pl.read_parquet(folder / "scores.parquet").sort(KEYS)
-        questions = {}
-        for (organ, name), rows in sorted(table.group_by("organ", "abnormality")):
-            who = np.array([index[patients[study]] for study in rows["study_id"]])
-            questions[f"{organ}:{name}"] = Question(rows["label"].to_numpy(), rows["difference"].to_numpy(), who)
-        by_pair, macro = macro_draws(list(questions.values()), weights)
-        macros.append(macro)
-        each.append(dict(zip(questions, by_pair, strict=True)))
-    pairs = {pair: np.mean([found[pair] for found in each], axis=0) for pair in each[0]}
-    seeds = tuple(float(macro[0]) for macro in macros)
-    return Judged(np.mean(macros, axis=0), pairs, _numbers(folders), seeds)
-
-
-def _numbers(folders: Sequence[Path]) -> dict[str, float | None]:
-    found: dict[str, list[float]] = {}
-    for folder in folders:
-        result = read_json(folder / "results.json")
-        seen = result["recognition"]
-        values = {
-            "macro_f1": result["macro_f1"],
-            "effective_rank": result["effective_rank"],
-            "organ_top1": seen["top1"]["value"],
-            "organ_macro": seen["macro"]["value"],
-            "right_side": seen["sides"],
-        }
-        for name, value in values.items():
-            found.setdefault(name, []).extend([] if value is None else [value])
-    return {name: float(np.mean(values)) if values else None for name, values in found.items()}
-
-
-def row_of(judged: Judged) -> dict[str, Any]:
-    """An arm's line of the results."""
-    pairs = {pair: asdict(interval_of(draws)) for pair, draws in judged.pairs.items()}
-    worst = min(pairs, key=lambda pair: pairs[pair]["value"])
+    bodies = {kind: built_in_anatomy(0, False, kind) for kind in anatomies}
     return {
-        "macro_auroc": asdict(interval_of(judged.macro)),
-        "by_seed": judged.seeds,
-        "worst_pair": [worst, pairs[worst]["value"]],
-        **judged.numbers,
-        "pairs": pairs,
+        kind: comparable_pairs(body, [other for name, other in bodies.items() if name != kind])
+        for kind, body in bodies.items()
     }
 
 
-def difference(more: Judged, less: Judged, pairs: Sequence[str] = ()) -> Interval:
-    """Macro AUROC of one arm minus another's, on the same draws of patients; over some pairs, or all."""
-    if not pairs:
-        return interval_of(more.macro - less.macro)
-    return interval_of(np.mean([more.pairs[pair] - less.pairs[pair] for pair in pairs], axis=0))
+@dataclass(frozen=True)
+class Answers:
+    """All answers that there are so far.
 
-
-# ---- plots
-
-
-def plot(out: Path, found: dict[str, Any], curves: Mapping[str, Mapping[str, Any]]) -> list[Path]:
-    """Learning curves, the ladder with effective ranks, and bars by abnormality, as PNG and SVG.
-
-    Args:
-        found: the results, as they are written.
-        curves: label of an arm to its run's ``val`` and ``loss`` points.
+    Attributes:
+        bench: where they are.
+        comparable: the pairs that are judged on each anatomy left out.
     """
+
+    bench: Bench
+    comparable: Mapping[str, Collection[str]]
+
+    @cached_property
+    def cells(self) -> dict[str, list[Cell]]:
+        """The folds and seeds that each arm has been judged in."""
+        found: dict[str, list[Cell]] = {}
+        for job in jobs_of(self.bench.plan):
+            if self.bench.result(job).is_file():
+                seeds = self.bench.plan.seeds if job.arm in FEATURES else (job.seed,)  # these have no seed
+                found.setdefault(job.arm, []).extend((job.fold, seed) for seed in seeds)
+        return found
+
+    @cached_property
+    def weights(self) -> np.ndarray:
+        """Draws of patients, the same for every arm, fold and seed."""
+        return draw_patients(len(self.patients), self.bench.plan.draws, np.random.default_rng(0))
+
+    @cached_property
+    def patients(self) -> dict[str, int]:
+        """Number of each patient."""
+        return {name: number for number, name in enumerate(self.bench.cohort["patient_id"].unique().sort())}
+
+    @cached_property
+    def shared(self) -> dict[str, pl.DataFrame]:
+        """The questions of each fold that every arm has answered."""
+        found: dict[str, pl.DataFrame] = {}
+        for arm, cells in self.cells.items():
+            for fold, seed in cells:
+                keys = self._table(arm, fold, seed).select(KEYS)
+                found[fold] = keys if fold not in found else found[fold].join(keys, on=KEYS, how="semi")
+        return found
+
+    def _table(self, arm: str, fold: str, seed: int) -> pl.DataFrame:
+        seed = self.bench.plan.seeds[0] if arm in FEATURES else seed
+        return pl.read_parquet(self.bench.scores(Job(arm, fold, seed)))
+
+    def macro(self, arm: str, cell: Cell, abroad: bool, names: Collection[str] = ()) -> np.ndarray:
+        """Macro AUROC of each draw for one run.
+
+        Args:
+            arm: which.
+            cell: its fold and seed.
+            abroad: judged on the anatomy left out, or on other patients of the anatomies of training.
+            names: abnormalities; all where there are none.
+        """
+        fold, seed = cell
+        table = self._table(arm, fold, seed).join(self.shared[fold], on=KEYS, how="semi")
+        table = table.join(self.bench.cohort, on="study_id")
+        table = table.filter((pl.col("anatomy") == fold) == abroad)
+        questions = []
+        for (organ, name), rows in sorted(table.group_by("organ", "abnormality")):
+            asked = not abroad or f"{organ}:{name}" in self.comparable[fold]
+            if not asked or (names and name not in names) or rows["label"].n_unique() < 2:
+                continue
+            who = np.array([self.patients[patient] for patient in rows["patient_id"]])
+            questions.append(Question(rows["label"].to_numpy(), rows["difference"].to_numpy(), who))
+        if not questions:
+            return np.full(len(self.weights), np.nan)
+        return macro_draws(questions, self.weights)[1]
+
+    def mean(self, arm: str, cells: Sequence[Cell], abroad: bool, names: Collection[str] = ()) -> np.ndarray:
+        """Its mean over runs: folds count alike, and so do the seeds of a fold."""
+        folds: dict[str, list[np.ndarray]] = {}
+        for cell in cells:
+            folds.setdefault(cell[0], []).append(self.macro(arm, cell, abroad, names))
+        return np.mean([np.mean(some, axis=0) for some in folds.values()], axis=0)
+
+    def difference(self, more: str, less: str, abroad: bool, names: Collection[str] = ()) -> dict[str, Any] | None:
+        """Macro AUROC of an arm minus another's, over the runs that both have."""
+        both = [cell for cell in self.cells.get(more, ()) if cell in self.cells.get(less, ())]
+        if not both:
+            return None
+        draws = self.mean(more, both, abroad, names) - self.mean(less, both, abroad, names)
+        return {**asdict(interval_of(draws)), "folds": len({fold for fold, _ in both}), "runs": len(both)}
+
+
+def judge(bench: Bench) -> dict[str, Any]:
+    """The results so far, as they are written."""
+    answers = Answers(bench, pairs_by_fold(bench.plan.anatomies))
+    found: dict[str, Any] = {
+        "plan": asdict(bench.plan),
+        "pairs_judged": {fold: len(pairs) for fold, pairs in answers.comparable.items()},
+        "jobs": {"done": sum(bench.result(job).is_file() for job in jobs_of(bench.plan)),
+                 "of": sum(1 for _ in jobs_of(bench.plan))},
+        "arms": {arm: _row(answers, arm) for arm in bench.plan.arms if arm in answers.cells},
+    }  # fmt: skip
+    untaught = {
+        "untaught": _interval(answers, "untaught", HELD_OUT),
+        "taught": _interval(answers, "recipe", HELD_OUT),
+        "difference": answers.difference("untaught", "recipe", True, HELD_OUT),
+    }
+    found["never_taught"] = untaught
+    found["aims"] = aims(answers, found)
+    return found
+
+
+def _interval(answers: Answers, arm: str, names: Collection[str]) -> dict[str, Any] | None:
+    cells = answers.cells.get(arm)
+    return asdict(interval_of(answers.mean(arm, cells, True, names))) if cells else None
+
+
+def _row(answers: Answers, arm: str) -> dict[str, Any]:
+    cells = answers.cells[arm]
+    results = [read_json(answers.bench.result(job)) for job in jobs_of(answers.bench.plan) if job.arm == arm
+               and answers.bench.result(job).is_file()]  # fmt: skip
+    seconds = [one["train_cpu_s"] for one in results if "train_cpu_s" in one]
+    parent = ARMS[arm].parent if arm in ARMS else None
+    by_fold = {
+        fold: float(np.mean([answers.macro(arm, cell, True)[0] for cell in cells if cell[0] == fold]))
+        for fold in dict.fromkeys(fold for fold, _ in cells)
+    }
+    return {
+        "label": LABELS[arm],
+        "folds": len(by_fold),
+        "seeds": len({job.seed for job in jobs_of(answers.bench.plan) if job.arm == arm
+                      and answers.bench.result(job).is_file()}),
+        "steps": results[0].get("steps"),
+        "cpu_s": float(np.median(seconds)) if seconds else None,
+        "left_out": asdict(interval_of(answers.mean(arm, cells, True))),
+        "by_fold": by_fold,
+        "in_domain": asdict(interval_of(answers.mean(arm, cells, False))),
+        "parent": parent,
+        "difference": answers.difference(arm, parent, True) if parent else None,
+        "over_report": answers.difference(arm, "report", True) if arm != "report" else None,
+        "over_hand_features": answers.difference(arm, "hand_features", True) if arm != "hand_features" else None,
+    }  # fmt: skip
+
+
+def aims(answers: Answers, found: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What was aimed at, what came out, and whether it is met; None where it can't be said yet."""
+    own = found["arms"].get("recipe", {}).get("left_out")
+    asked: list[tuple[str, Mapping[str, Any] | None, float, bool]] = [
+        ("organ crops with masks (recipe): at least 0.80", own, 0.80, False),
+        ("recipe minus report-level CLIP: at least +0.20", answers.difference("recipe", "report", True), 0.20, True),
+        ("recipe minus boxes: at least +0.10", answers.difference("recipe", "box", True), 0.10, True),
+        ("recipe minus hand features: at least +0.05", answers.difference("recipe", "hand_features", True), 0.05, True),
+        ("abnormalities never taught: at least 0.65", found["never_taught"]["untaught"], 0.65, False),
+        (
+            "dictionary negatives at batch 8: a gain",
+            answers.difference("same_organ_8", "recipe_8", True),
+            0.0,
+            True,
+        ),
+    ]
+    return [
+        {"aim": aim, "found": value, "met": None if value is None else _met(value, least, above_zero)}
+        for aim, value, least, above_zero in asked
+    ]
+
+
+def _met(value: Mapping[str, Any], least: float, above_zero: bool) -> bool:
+    interval = Interval(value["value"], value["low"], value["high"])
+    if interval.value is None or interval.value < least:
+        return False
+    return not above_zero or (interval.low is not None and interval.low > 0)
+
+
+# ---- shown
+
+
+def shown(value: Mapping[str, Any] | None, sign: bool = False) -> str:
+    """``0.812 [0.790, 0.834]``; nothing where there is nothing."""
+    if value is None or value["value"] is None:
+        return ""
+    form = "+.3f" if sign else ".3f"
+    ends = [value["low"], value["high"]]
+    return f"{value['value']:{form}} [{', '.join('' if end is None else format(end, form) for end in ends)}]"
+
+
+def lines(found: Mapping[str, Any]) -> Iterable[str]:
+    """The table, in Markdown."""
+    pairs = ", ".join(f"{fold} {count}" for fold, count in found["pairs_judged"].items())
+    yield f"{found['jobs']['done']} of {found['jobs']['of']} runs. Pairs judged on the anatomy left out: {pairs}."
+    yield ""
+    yield "| | folds, seeds | anatomy left out | minus the arm it differs from | in domain | steps; CPU s |"
+    yield "|---|---|---|---|---|---|"
+    for row in found["arms"].values():
+        change = shown(row["difference"], sign=True)
+        change += f" ({LABELS[row['parent']]})" if change else ""
+        cost = "" if row["steps"] is None else f"{row['steps']}; {'' if row['cpu_s'] is None else round(row['cpu_s'])}"
+        cells = f"{row['folds']}, {row['seeds']}"
+        yield f"| {row['label']} | {cells} | {shown(row['left_out'])} | {change} | {shown(row['in_domain'])} | {cost} |"
+    yield ""
+    never = found["never_taught"]
+    yield f"Never taught: {shown(never['untaught'])}; taught: {shown(never['taught'])}."
+    for one in found["aims"]:
+        state = {None: "not judged yet", True: "met", False: "missed"}[one["met"]]
+        yield f"- {one['aim']}: {state}. {shown(one['found'])}"
+
+
+def plot(found: Mapping[str, Any], path: Path) -> Path:
+    """The arms with their intervals on the anatomy left out, as PNG."""
     import matplotlib as mpl
 
     mpl.use("Agg")
-    mpl.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
-    paths = []
-    for anatomy, arms in found["arms"].items():
-        paths += _saved(_ladder(arms, found["labels"]), out / f"ladder_{anatomy}")
-        paths += _saved(_bars(arms, found["labels"]), out / f"abnormalities_{anatomy}")
-    if curves:
-        paths += _saved(_curves(curves), out / "learning_curves")
-    return paths
-
-
-def _saved(figure: Any, path: Path) -> list[Path]:
     import matplotlib.pyplot as plt
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    paths = [path.with_suffix(kind) for kind in (".png", ".svg")]
-    for each in paths:
-        figure.savefig(each, dpi=130, bbox_inches="tight")
+    rows = list(found["arms"].values())[::-1]
+    figure, axes = plt.subplots(figsize=(8, 0.4 * len(rows) + 1))
+    for number, row in enumerate(rows):
+        for name, colour, shift in (("left_out", "C0", 0.0), ("in_domain", "0.6", 0.22)):
+            value = row[name]
+            if value["value"] is not None:
+                axes.plot([value["low"], value["high"]], [number + shift] * 2, color=colour, lw=2)
+                axes.plot(value["value"], number + shift, "o", color=colour, ms=4)
+    axes.axvline(0.5, color="0.7", ls=":")
+    axes.set_yticks(range(len(rows)), [f"{row['label']} ({row['folds']} folds)" for row in rows], fontsize=8)
+    axes.set_xlabel("macro AUROC, zero-shot: blue on the anatomy left out, grey on those of training")
+    figure.savefig(path, dpi=130, bbox_inches="tight")
     plt.close(figure)
-    return paths
-
-
-def _ladder(arms: Mapping[str, Any], labels: Mapping[str, str]) -> Any:
-    import matplotlib.pyplot as plt
-
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 0.55 * len(arms) + 1.2), sharey=True, width_ratios=(2, 1))
-    instances = np.arange(len(arms))[::-1]
-    for instance, row in zip(instances, arms.values(), strict=True):
-        macro = row["macro_auroc"]
-        left.plot([macro["low"], macro["high"]], [instance, instance], color="C0", lw=2)
-        left.plot(macro["value"], instance, "o", color="C0")
-        left.plot(row["by_seed"], [instance + 0.22] * len(row["by_seed"]), "|", color="0.4")
-        left.annotate(
-            f"{macro['value']:.3f}", (macro["value"], instance), (0, -13), textcoords="offset points", ha="center"
-        )
-    left.axvline(0.5, color="0.7", ls=":")
-    left.set_yticks(instances, [labels[name] for name in arms])
-    left.set_xlabel("macro AUROC, zero-shot (95 % over patients; ticks: seeds)")
-    right.barh(instances, [row["effective_rank"] or 0 for row in arms.values()], color="C1", height=0.5)
-    right.set_xlabel("effective rank of the embeddings")
-    return figure
-
-
-def _bars(arms: Mapping[str, Any], labels: Mapping[str, str]) -> Any:
-    import matplotlib.pyplot as plt
-
-    shown = [name for name in ("report", "sentence", "box", "same_organ") if name in arms] or list(arms)
-    last = arms[shown[-1]]["pairs"]
-    pairs = sorted(last, key=lambda pair: -last[pair]["value"])
-    figure, axes = plt.subplots(figsize=(max(6.0, 0.42 * len(pairs)), 4))
-    width = 0.8 / len(shown)
-    for number, name in enumerate(shown):
-        values = [arms[name]["pairs"][pair] for pair in pairs]
-        where = np.arange(len(pairs)) + (number - (len(shown) - 1) / 2) * width
-        spread = [[v["value"] - (v["low"] or 0) for v in values], [(v["high"] or 1) - v["value"] for v in values]]
-        axes.bar(where, [v["value"] for v in values], width, color=f"C{number}", label=labels[name])
-        axes.errorbar(where, [v["value"] for v in values], np.maximum(spread, 0), fmt="none", ecolor="0.4", lw=0.6)
-    axes.axhline(0.5, color="0.5", ls=":")
-    axes.axhline(0.7, color="0.5", ls="--", lw=0.7)
-    axes.set_ylim(0.2, 1.02)
-    axes.set_xticks(
-        range(len(pairs)), [pair.replace("_", " ").replace(":", ": ") for pair in pairs], rotation=60, ha="right"
-    )
-    axes.set_ylabel("AUROC, zero-shot")
-    axes.legend(ncols=2, loc="lower left", bbox_to_anchor=(0, 1.0), frameon=False)
-    return figure
-
-
-def _curves(curves: Mapping[str, Mapping[str, Any]]) -> Any:
-    import matplotlib.pyplot as plt
-
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8))
-    for number, (label, points) in enumerate(curves.items()):
-        last = max(step for step, _ in points["loss"])
-        for axes, name in ((left, "val"), (right, "loss")):
-            steps, values = zip(*points[name], strict=True)
-            axes.plot(
-                np.array(steps) / last, values, color=f"C{number}", label=label, marker="o" if axes is left else ""
-            )
-    left.set_ylabel("macro AUROC on the validation split (its reports)")
-    right.set_ylabel("training loss (scales differ by objective)")
-    for axes in (left, right):
-        axes.set_xlabel("share of the budget")
-    left.axhline(0.5, color="0.7", ls=":")
-    figure.legend(
-        *left.get_legend_handles_labels(), loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False
-    )
-    figure.tight_layout()
-    return figure
+    return path

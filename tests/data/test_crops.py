@@ -122,7 +122,7 @@ def test_large_organs_are_averaged_not_skipped() -> None:
 
 def test_channels_are_windows_relative_hu_and_mask() -> None:
     crop, _ = cut(*phantom("liver"), ORGANS["liver"])
-    settings = CropSettings(grid=(16, 16, 16), windows_hu=((-100, 100), (0, 50)))
+    settings = CropSettings(grid=(16, 16, 16), windows_hu=((-100, 100), (0, 50)), relative_hu=True)
     seen = render([crop], settings)[0].numpy()
     assert seen.shape == (settings.channels, 16, 16, 16)
     np.testing.assert_allclose(seen[0], np.clip(crop.hu / 100.0, -1, 1), atol=1e-6)
@@ -152,7 +152,7 @@ def test_the_mask_only_control_shows_shape_and_mean_alone() -> None:
 def test_without_the_mask_the_box_is_all_that_is_told() -> None:
     """Another organ shape in the same box, and another volume, make no difference; the box and the HU do."""
     image, labels, affine = phantom("liver")
-    settings = CropSettings(grid=(16, 16, 16), mask_channel=False, masked=False)
+    settings = CropSettings(grid=(16, 16, 16), masked=False, relative_hu=True)
     row = next(r for r in organ_table(labels, image, affine, ORGANS) if r.organ == "liver")
     whole = cut_crop(image, labels, affine, ORGANS["liver"], row, ORGANS, settings)
     labels[12:20, 6:18, 10:20] = 0
@@ -164,14 +164,16 @@ def test_without_the_mask_the_box_is_all_that_is_told() -> None:
     assert whole.median_hu == other.median_hu == np.median(whole.hu)
     seen, again = render([whole, other], settings).numpy()
     assert np.array_equal(seen, again)
-    assert len(seen) == settings.channels == 3
+    assert len(seen) == settings.channels == 4
+    assert (seen[-1] == 1).all()
     masked = cut(image, labels, affine, ORGANS["liver"])[0]
     assert np.array_equal(masked.hu, whole.hu)
 
 
-def test_a_mask_that_is_withheld_cannot_be_a_channel() -> None:
-    with pytest.raises(ValueError, match="mask_channel"):
-        CropSettings(masked=False)
+def test_the_inputs_of_a_recipe_that_asks_for_nothing_more_are_windows_and_the_mask() -> None:
+    settings = CropSettings()
+    assert settings.channels == len(settings.windows_hu) + 1
+    assert not settings.details
 
 
 def test_a_common_field_of_view_shows_every_organ_at_one_scale() -> None:

@@ -38,7 +38,7 @@ from ctglip.vocabulary.abnormalities import load_abnormalities
 from ctglip.vocabulary.organs import load_organs
 
 ORGANS = load_organs()
-SETTINGS = CropSettings(grid=(12, 12, 12), details=("highest", "closed"))
+SETTINGS = CropSettings(grid=(12, 12, 12), details=("highest", "lowest"))
 
 NAMES = ["liver", "spleen", "kidney_left", "kidneys"]
 
@@ -125,7 +125,7 @@ def test_other_settings_recipes_and_sources_have_other_files(tiny_store: Store, 
     here = path(tiny_store)
     assert path(tiny_store, windows_hu=((-100.0, 300.0),)) == here
     assert path(tiny_store, grid=(8, 8, 8)).parent != here.parent
-    assert path(tiny_store, details=("highest", "opened")).parent != here.parent
+    assert path(tiny_store, details=("lowest", "highest")).parent != here.parent
     other = Store(tiny_store.path, tiny_store.info.model_copy(update={"recipe_hash": "other"}))
     assert path(other).parent != here.parent
     files = CropFiles(tmp_path, tiny_store, SETTINGS, ORGANS)

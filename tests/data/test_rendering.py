@@ -20,7 +20,9 @@ from ctglip.vocabulary.abnormalities import load_abnormalities
 from ctglip.vocabulary.organs import load_organs
 
 GRID = (9, 10, 11)
-SETTINGS = CropSettings(grid=GRID, windows_hu=((-1000, 1000), (-160, 240)), details=("highest", "lowest", "round"))
+SETTINGS = CropSettings(
+    grid=GRID, windows_hu=((-1000, 1000), (-160, 240)), relative_hu=True, details=("highest", "lowest")
+)
 CHANGES = (
     AugmentationParameters(),
     AugmentationParameters(shift_voxels=(1, 0, -1), shift_hu=4.5),
@@ -33,7 +35,7 @@ CHANGES = (
 def crop(seed: int) -> OrganCrop:
     rng = np.random.default_rng(seed)
     hu = rng.integers(-1100, 1200, GRID).astype(np.int16)
-    detail = rng.integers(-127, 128, (3, *GRID)).astype(np.int8)
+    detail = rng.integers(-127, 128, (2, *GRID)).astype(np.int8)
     mask = np.zeros(GRID, np.uint8)
     mask[2:7, 2:8, 2:9] = rng.integers(0, 256, (5, 6, 7))
     return OrganCrop("liver", hu, detail, mask, np.zeros(4, np.float32), float(np.median(hu)))

@@ -69,7 +69,7 @@ def test_the_files_agree_with_each_other_and_with_scikit_learn(done: tuple[Resul
 
 def test_the_controls_are_measured_on_the_same_answers(done: tuple[Results, Path]) -> None:
     results, _ = done
-    assert [control.name for control in results.controls] == ["Mask only", "Volume only"]
+    assert [control.name for control in results.controls] == ["Mask only", "Volume only", "Hand features"]
     volume = results.controls[1]
     assert (volume.pairs["spleen:splenomegaly"] or 0) > 0.95
     assert abs((volume.pairs["liver:hepatic_steatosis"] or 0) - 0.5) < 0.5
@@ -327,7 +327,8 @@ def test_every_stage_is_named_before_it_is_counted(tiny: Tiny, tmp_path: Path) -
     )
     names = [name for name, _ in seen]
     assert names == [
-        "Prompts", "Encoding the split test", "Encoding the split val", "Intervals", "Controls", "Retrieval",
+        "Prompts", "Encoding the split test", "Encoding the split val", "Intervals", "Controls", "Hand features",
+        "Retrieval",
         "Linear probe", "Encoding the split train", "Linear probe", "Erased organs", "Recognition and calibration",
         "Tables and page",
     ]  # fmt: skip

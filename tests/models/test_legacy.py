@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ctglip.errors import ModelError
-from ctglip.models.legacy import current_model, current_name
+from ctglip.models.legacy import current_model, current_name, without_former_inputs
 from ctglip.models.region_readers import Regions
 from ctglip.models.release import Release, load_release, save_release
 from ctglip.models.text import TextEncoderSettings, load_text_encoder
@@ -27,8 +27,8 @@ RESAMPLER = {"queries": 3, "layers": 1, "heads": 2, "dim": 16, "levels": (-1,), 
 SHAPE = {"in_channels": 2, "dim": 16, "embedding_dim": 8, "text_dim": 16, "head_norm": "layer"}
 OLD: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "crops": (
-        {"grounding": "crop", "pooling": "mean_peak", "context": True, "histogram": 8, "pool_levels": (-1,)},
-        {"regions": {"name": "crop", "pooling": "mean_peak", "context": True, "histogram": 8, "levels": (-1,)}},
+        {"grounding": "crop", "pooling": "mean_peak", "context": True, "histogram": 0, "pool_levels": (-1,)},
+        {"regions": {"name": "crop", "pooling": "mean_peak", "context": True, "levels": (-1,)}},
     ),
     "masks": (
         {"grounding": "pool", "pooling": "attention", "organs": 2, "use_size": False},
@@ -116,6 +116,36 @@ def test_an_older_model_answers_as_before(kind: str, tiny_bert: Path, tmp_path: 
 def test_crops_pooled_by_attention_are_refused_by_name() -> None:
     with pytest.raises(ModelError, match="pools crops by attention"):
         current_model({"encoder": ENCODER, "grounding": "crop", "pooling": "attention"}, {}, 2, ())
+
+
+NOW = {"crops": {"details": ["highest"], "grid": [8, 8, 8]}, "model": {"dim": 8, "regions": {"name": "crop"}}}
+
+
+def test_settings_of_inputs_that_are_gone_are_left_out_where_they_were_off() -> None:
+    before = {
+        "crops": {**NOW["crops"], "thick_mm": 9.0, "dense_hu": -100.0, "round_mm": [9, 36]},
+        "model": {"dim": 8, "regions": {"name": "crop", "histogram": 0}},
+    }
+    assert without_former_inputs(before) == NOW
+    assert without_former_inputs(NOW) == NOW
+    assert without_former_inputs({"crops": {}, "model": {"regions": None}})["model"] == {"regions": None}
+
+
+@pytest.mark.parametrize(
+    ("crops", "model", "named"),
+    [
+        ({"details": ["highest", "round"]}, {}, "round"),
+        ({"details": ["opened", "closed"]}, {}, "opened, closed"),
+        ({}, {"regions": {"name": "crop", "histogram": 32}}, "histogram"),
+        ({}, {"grounding": "crop", "histogram": 32}, "histogram"),
+    ],
+)
+def test_models_trained_with_inputs_that_are_gone_are_refused_by_name(
+    crops: dict[str, Any], model: dict[str, Any], named: str
+) -> None:
+    with pytest.raises(ModelError, match=f"not made any more: {named}") as refused:
+        without_former_inputs({"crops": crops, "model": model})
+    assert refused.value.code == "old_model"
 
 
 def test_other_names_stay() -> None:
