@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from ctglip.models.encoders.released import ReleasedCtSettings, ReleasedEncoder
-from ctglip.models.encoders.tokens import PatchTransformer, as_maps, middle_and_last, positions_on, with_first
+from ctglip.models.encoders.patch_transformer import (
+    PatchTransformer,
+    PatchTransformerEncoder,
+    PatchTransformerSettings,
+)
+from ctglip.models.encoders.tokens import positions_on, with_first
 from ctglip.models.weights.matching import same_shape
 from ctglip.models.weights.scheme import KeyScheme
 
 
-class M3DClipSettings(ReleasedCtSettings):
+class M3DClipSettings(PatchTransformerSettings):
     """M3D-CLIP's ViT-B.
 
     Attributes:
         patch: voxels of a patch: slices, rows, columns.
         image_size: of the image that its positions are of, likewise; they are interpolated to other images.
-        dim, depth, heads: of the transformer.
     """
 
     name: Literal["m3d_clip"] = "m3d_clip"  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -30,7 +33,7 @@ class M3DClipSettings(ReleasedCtSettings):
     heads: int = 12
 
 
-class M3DClipEncoder(ReleasedEncoder):
+class M3DClipEncoder(PatchTransformerEncoder):
     """Tokens of all patches, normalised; pooled: class token and mean of the patches."""
 
     Settings = M3DClipSettings
@@ -54,13 +57,7 @@ class M3DClipEncoder(ReleasedEncoder):
         self.known = tuple(side // step for side, step in zip(settings.image_size, settings.patch, strict=True))
         cells = self.known[0] * self.known[1] * self.known[2]
         self.network.positions = nn.Parameter(torch.zeros(1, cells, settings.dim))
-        self.level_channels, self.token_dim = (settings.dim,) * 2, settings.dim
         self.strides = (self.turned(settings.patch),) * 2
-
-    @property
-    def pooled_dim(self) -> int:
-        """The class token and the mean."""
-        return 2 * self.settings.dim
 
     @staticmethod
     def fit(name: str, new: Tensor, mine: Tensor) -> Tensor | None:
@@ -69,12 +66,7 @@ class M3DClipEncoder(ReleasedEncoder):
             return new.reshape(mine.shape)
         return same_shape(name, new, mine)
 
-    def features(self, image: Tensor) -> tuple[tuple[Tensor, ...], Tensor | None]:
-        """Two levels of one grid, after half of the blocks and after all."""
+    def before_blocks(self, patches: Tensor, grid: tuple[int, ...]) -> tuple[Tensor, tuple[Any, ...]]:
+        """Patches have positions, which are interpolated to other grids; the class token has none."""
         network = self.network
-        patches = network.patch_embed(image)
-        grid = tuple(patches.shape[2:])
-        tokens = patches.flatten(2).transpose(1, 2) + positions_on(network.positions, self.known, grid)
-        half, x = middle_and_last(network.blocks, with_first(tokens, network.cls_token), self.stage)
-        x = network.norm(x)
-        return (as_maps(half, grid), as_maps(x, grid)), torch.cat([x[:, 0], x[:, 1:].mean(1)], dim=1)
+        return with_first(patches + positions_on(network.positions, self.known, grid), network.cls_token), ()

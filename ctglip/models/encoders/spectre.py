@@ -4,20 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from ctglip.models.encoders.released import ReleasedCtSettings, ReleasedEncoder
-from ctglip.models.encoders.tokens import (
-    AxialRotation,
-    PatchEmbedding,
-    TokenBlock,
-    as_maps,
-    middle_and_last,
-    with_first,
-)
+from ctglip.models.encoders.patch_transformer import PatchTransformerEncoder, PatchTransformerSettings
+from ctglip.models.encoders.tokens import AxialRotation, PatchEmbedding, TokenBlock, middle_and_last, with_first
 from ctglip.models.weights.reading import find_weights, read_state
 from ctglip.models.weights.scheme import KeyScheme, fill_by_scheme
 
@@ -25,12 +18,11 @@ COMBINER_FILE = "spectre_combiner_feature_vit_large.pt"
 _EPS = 1e-5
 
 
-class SpectreSettings(ReleasedCtSettings):
+class SpectreSettings(PatchTransformerSettings):
     """SPECTRE's large model.
 
     Attributes:
         patch: voxels of a patch.
-        dim, depth, heads: of the transformer.
         crop: an image is cut into crops of so many voxels (less at its end), each of which is encoded by itself, as
             the model was trained; null: an image is encoded as a whole.
         combine: the pooled vector is that of the second transformer, over the crops; its file is looked for beside that
@@ -73,7 +65,7 @@ class SpectreNetwork(nn.Module):
         self.norm = nn.LayerNorm(settings.dim, _EPS)
 
 
-class SpectreEncoder(ReleasedEncoder):
+class SpectreEncoder(PatchTransformerEncoder):
     """Tokens of all patches; pooled: class token and mean of the patches, over crops or from the combiner."""
 
     Settings = SpectreSettings
@@ -90,18 +82,12 @@ class SpectreEncoder(ReleasedEncoder):
         if settings.combine:
             project = nn.Linear(2 * settings.dim, settings.dim)
             self.combiner = SpectreNetwork(settings, settings.combiner_depth, 100.0, ("patch_proj", project))
-        self.level_channels, self.token_dim = (settings.dim,) * 2, settings.dim
         self.strides = (settings.patch,) * 2
-
-    @property
-    def pooled_dim(self) -> int:
-        """The class token and the mean."""
-        return 2 * self.settings.dim
 
     def features(self, image: Tensor) -> tuple[tuple[Tensor, ...], Tensor | None]:
         """Two levels of one grid, after half of the blocks and after all."""
         crops, counts = self._crops(image)
-        found = [self._encoded(crop) for crop in crops]
+        found = [self.encoded(crop) for crop in crops]
         levels = [_joined([one[level] for one in found], counts) for level in (0, 1)]
         vectors = torch.stack([torch.cat([one[2], one[1].flatten(2).mean(-1)], dim=1) for one in found], dim=1)
         if self.combiner is None:
@@ -111,15 +97,9 @@ class SpectreEncoder(ReleasedEncoder):
         x = network.norm(middle_and_last(network.blocks, x, self.stage, network.rope(counts))[1])
         return tuple(levels), torch.cat([x[:, 0], x[:, 1:].mean(1)], dim=1)
 
-    def _encoded(self, crop: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Maps after half of the blocks and after all, and the class token."""
-        network = self.network
-        patches = network.get_submodule("patch_embed")(crop)
-        grid = tuple(patches.shape[2:])
-        x = with_first(patches.flatten(2).transpose(1, 2), network.cls_token)
-        half, x = middle_and_last(network.blocks, x, self.stage, network.rope(grid))
-        x = network.norm(x)
-        return as_maps(half, grid), as_maps(x, grid), x[:, 0]
+    def before_blocks(self, patches: Tensor, grid: tuple[int, ...]) -> tuple[Tensor, tuple[Any, ...]]:
+        """Each block turns queries and keys by their positions."""
+        return with_first(patches, self.network.cls_token), (self.network.rope(grid),)
 
     def _crops(self, image: Tensor) -> tuple[list[Tensor], tuple[int, ...]]:
         """Crops of an image, the last axis fastest, and how many there are along each axis."""

@@ -1,5 +1,5 @@
-"""What transformers over patches have in common (rotary positions, tokens and maps), and the one over patches of a scan
-that several released encoders share, under timm's names of weights."""
+"""What transformers over patches have in common: rotary positions, blocks under timm's names of weights, tokens and
+maps."""
 
 from __future__ import annotations
 
@@ -204,34 +204,6 @@ def with_first(tokens: Float[Tensor, "b n d"], *first: Float[Tensor, "1 k d"]) -
 def as_maps(tokens: Float[Tensor, "b n d"], grid: tuple[int, ...]) -> Float[Tensor, "b d *g"]:
     """The last tokens, one for each cell of a grid, as a map."""
     return tokens[:, tokens.shape[1] - math.prod(grid) :].transpose(1, 2).unflatten(2, grid)
-
-
-class PatchTransformer(nn.Module):
-    """A class token, registers where there are some, and patches through blocks, under timm's names.
-
-    Args:
-        width, depth, heads: of the transformer.
-        patch: voxels of a patch.
-        eps: of the layer norms.
-        scale: start of the layer scale; None: none.
-        bias: queries, keys and values have one.
-    """
-
-    def __init__(
-        self,
-        width: int,
-        depth: int,
-        heads: int,
-        patch: tuple[int, int, int],
-        eps: float,
-        scale: float | None = None,
-        bias: bool = True,
-    ) -> None:
-        super().__init__()
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
-        self.patch_embed = PatchEmbedding(width, patch)
-        self.blocks = nn.ModuleList(TokenBlock(width, heads, scale, eps, bias) for _ in range(depth))
-        self.norm = nn.LayerNorm(width, eps)
 
 
 def positions_on(table: Float[Tensor, "1 n d"], known: tuple[int, ...], grid: tuple[int, ...]) -> Tensor:

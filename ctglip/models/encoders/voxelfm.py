@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from ctglip.models.encoders.released import ReleasedCtSettings, ReleasedEncoder
-from ctglip.models.encoders.tokens import AxialRotation, PatchTransformer, as_maps, middle_and_last, with_first
+from ctglip.models.encoders.patch_transformer import (
+    PatchTransformer,
+    PatchTransformerEncoder,
+    PatchTransformerSettings,
+)
+from ctglip.models.encoders.tokens import AxialRotation, with_first
 from ctglip.models.weights.scheme import KeyScheme
 
 
-class VoxelFMSettings(ReleasedCtSettings):
+class VoxelFMSettings(PatchTransformerSettings):
     """VoxelFM's ViT-B; ``config.yaml`` beside the released weights says the sizes.
 
     Attributes:
         patch: sides of a patch.
-        dim, depth, heads: of the transformer.
         registers: tokens of no patch.
     """
 
@@ -29,7 +32,7 @@ class VoxelFMSettings(ReleasedCtSettings):
     registers: int = 4
 
 
-class VoxelFMEncoder(ReleasedEncoder):
+class VoxelFMEncoder(PatchTransformerEncoder):
     """Tokens of all patches, normalised; pooled: class token and mean of the patches."""
 
     Settings = VoxelFMSettings
@@ -48,21 +51,9 @@ class VoxelFMEncoder(ReleasedEncoder):
         network.mask_token = nn.Parameter(torch.zeros(1, settings.dim), requires_grad=False)
         network.rope_embed = AxialRotation(settings.dim // settings.heads, 100.0, pairs="neighbours")
         self.network = network
-        self.level_channels, self.token_dim = (settings.dim,) * 2, settings.dim
         self.strides = (patch,) * 2
 
-    @property
-    def pooled_dim(self) -> int:
-        """The class token and the mean."""
-        return 2 * self.settings.dim
-
-    def features(self, image: Tensor) -> tuple[tuple[Tensor, ...], Tensor | None]:
-        """Two levels of one grid, after half of the blocks and after all."""
+    def before_blocks(self, patches: Tensor, grid: tuple[int, ...]) -> tuple[Tensor, tuple[Any, ...]]:
+        """Each block turns queries and keys by their positions."""
         network = self.network
-        patches = network.patch_embed(image)
-        grid = tuple(patches.shape[2:])
-        x = with_first(patches.flatten(2).transpose(1, 2), network.cls_token, network.register_tokens)
-        half, x = middle_and_last(network.blocks, x, self.stage, network.rope_embed(grid))
-        x = network.norm(x)
-        level = as_maps(x, grid)
-        return (as_maps(half, grid), level), torch.cat([x[:, 0], level.flatten(2).mean(-1)], dim=1)
+        return with_first(patches, network.cls_token, network.register_tokens), (network.rope_embed(grid),)
