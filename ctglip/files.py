@@ -21,6 +21,7 @@ from typing import Any
 import yaml
 
 from ctglip.errors import ConfigError, CTGLIPError, OutputError
+from ctglip.limits import MOST_TEXT_BYTES, check_nesting, check_yaml_nesting, read_at_most
 
 LOCK = ".lock"
 DICOM_SUFFIXES = (".dcm", ".dicom")
@@ -152,9 +153,13 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """Read a JSON file; the error names the file."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        found = json.loads(read_at_most(path, MOST_TEXT_BYTES, CTGLIPError).decode("utf-8"))
+        check_nesting(found, str(path), CTGLIPError)
+    except CTGLIPError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
         raise CTGLIPError(f"{path} cannot be read as JSON: {error}.", code="bad_json") from error
+    return found
 
 
 _Base: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's parser where it is built in
@@ -164,7 +169,7 @@ class _Loader(_Base):
     """YAML 1.2's core rules where they matter here: only true/false are booleans, a leading zero makes a string."""
 
 
-_REPLACED = {f"tag:yaml.org,2002:{name}" for name in ("bool", "int", "float", "timestamp")}
+_REPLACED = {f"tag:yaml.org,2002:{name}" for name in ("bool", "int", "float", "timestamp", "merge", "value")}
 _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag not in _REPLACED]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
@@ -179,21 +184,28 @@ for _name, _pattern, _first in (
 
 
 def parse_yaml(text: str, where: str = "text") -> Any:
-    """Parse YAML as plain data.
+    """Parse YAML as plain data; ``<<`` is a key like any other.
 
     Raises:
-        ConfigError: with the file and the line.
+        ConfigError: with the file and the line; ``too_deep`` where it is nested without end.
     """
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506  (derived from SafeLoader)
+        check_yaml_nesting(text, _Loader, where, ConfigError)
+        found = yaml.load(text, Loader=_Loader)  # noqa: S506  (derived from SafeLoader)
     except yaml.YAMLError as error:
         raise ConfigError(f"{where} is not valid YAML: {' '.join(str(error).split())}.") from error
+    except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError) as error:
+        if isinstance(error, CTGLIPError):
+            raise
+        raise ConfigError(f"{where} holds a value that YAML cannot: {' '.join(str(error).split())}.") from error
+    check_nesting(found, where, ConfigError)
+    return found
 
 
 def read_yaml(path: Path) -> Any:
     """Parse one YAML file as plain data, or raise a ConfigError that names it."""
     try:
-        return parse_yaml(path.read_text(encoding="utf-8"), str(path))
+        return parse_yaml(read_at_most(path, MOST_TEXT_BYTES, ConfigError).decode("utf-8"), str(path))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read: {error}.") from error
 

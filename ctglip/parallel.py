@@ -7,9 +7,11 @@ threads wait for each other: two that cut organ crops on two cores took twice as
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 
 from threadpoolctl import threadpool_limits
 
@@ -35,3 +37,14 @@ def count_on_one_thread() -> None:
     """For a worker process to begin with: libraries that are loaded already, and those that are yet to be."""
     os.environ["OMP_NUM_THREADS"] = "1"
     threadpool_limits(1)
+
+
+def python_module(name: str) -> tuple[str, ...]:
+    """The command that runs a module in a process of its own; files of the working folder are none of its modules."""
+    return sys.executable, "-P", "-m", name
+
+
+def python_environment() -> dict[str, str]:
+    """This process's environment, and where a process of ``python_module`` finds this package."""
+    here = str(Path(__file__).parents[1])
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH", ""))))}

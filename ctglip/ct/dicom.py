@@ -18,8 +18,10 @@ from ctglip.ct.geometry import LPS_TO_RAS
 from ctglip.ct.intensity import AIR_HU, beyond_int16, scale_to_int16
 from ctglip.ct.raw import RawVolume
 from ctglip.ct.recipe import CtRecipe
+from ctglip.dicom_pixels import pixels_of
 from ctglip.errors import ScanError
 from ctglip.files import quiet_pydicom
+from ctglip.limits import check_grid, check_voxels
 from ctglip.types import QualityCheck
 
 SAME_PLACE_MM = 0.02
@@ -43,7 +45,7 @@ def read_series(path: Path, recipe: CtRecipe) -> RawVolume:
     slices, doubled = _without_doubles(slices)
     points = np.stack([one.position for one in slices])
     positions = points @ _normal(slices)
-    source, gaps = _spacing(positions, recipe)
+    source, gaps = _spacing(positions, slices, recipe)
     _check_line(positions, points)
     hu, numbers = _pixels(slices)
     if source is not None:
@@ -165,7 +167,9 @@ def _affine(slices: list[Slice], positions: np.ndarray) -> np.ndarray:
     return LPS_TO_RAS @ affine
 
 
-def _spacing(positions: np.ndarray, recipe: CtRecipe) -> tuple[np.ndarray | None, list[QualityCheck]]:
+def _spacing(
+    positions: np.ndarray, slices: list[Slice], recipe: CtRecipe
+) -> tuple[np.ndarray | None, list[QualityCheck]]:
     """None when the slices are even, else the index of each on the regular grid, with what was found."""
     steps = np.diff(positions)
     median = float(np.median(steps))
@@ -188,6 +192,8 @@ def _spacing(positions: np.ndarray, recipe: CtRecipe) -> tuple[np.ndarray | None
             + (", or set slice_gaps: resample in the recipe." if recipe.slice_gaps == "refuse" else "."),
         )
     source = (positions - positions[0]) / _step(positions)
+    grid = (*slices[0].shape, int(source[-1]) + 1)
+    check_grid(grid, (*slices[0].shape, len(slices)), "The DICOM series, on evenly spaced slices,", ScanError)
     check = QualityCheck("slice_gap", "warning", f"{found} They were interpolated onto a regular grid.", widest)
     return source, [check]
 
@@ -208,6 +214,7 @@ def _regular(hu: np.ndarray, source: np.ndarray) -> np.ndarray:
 
 def _pixels(slices: list[Slice]) -> tuple[np.ndarray, list[QualityCheck]]:
     """int16 HU ``[n, rows, columns]``."""
+    check_voxels((len(slices), *slices[0].shape), "The DICOM series", ScanError)
     hu = np.empty((len(slices), *slices[0].shape), np.int16)
     beyond = padded = 0
     frames_of: dict[Path, list[int]] = defaultdict(list)
@@ -246,7 +253,9 @@ def _decode(path: Path, which: str) -> np.ndarray:
         with quiet_pydicom():
             dataset = read_dicom(path)
             syntax = syntax_name(dataset.file_meta.get("TransferSyntaxUID"))
-            pixels = dataset.pixel_array
+            pixels = pixels_of(dataset)
+    except ScanError:
+        raise
     except Exception as problem:  # noqa: BLE001  decoders raise anything; their words may quote the header
         raise ScanError(
             f"The pixels of slice {which} cannot be decoded ({type(problem).__name__}, stored as {syntax}).",

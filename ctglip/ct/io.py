@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ctglip.ct import arrays, nifti, nrrd
+from ctglip.ct import arrays, meta_image, nifti, nrrd
 from ctglip.ct.geometry import canonical, check_affine, shear_degrees, slice_axis_after, upright_grid
 from ctglip.ct.intensity import AIR_HU, to_hu
 from ctglip.ct.quality import check_scan
@@ -15,11 +15,14 @@ from ctglip.ct.recipe import CtRecipe
 from ctglip.ct.resample import to_grid
 from ctglip.errors import ScanError
 from ctglip.files import is_dicom
+from ctglip.gate import reads
+from ctglip.limits import check_grid
 from ctglip.types import QualityCheck, Scan, ScanHeader
 
-_NAMED = (*nifti.SUFFIXES, *nrrd.SUFFIXES, *arrays.SUFFIXES, *arrays.META_IMAGE)
+_NAMED = (*nifti.SUFFIXES, *nrrd.SUFFIXES, *arrays.SUFFIXES, *meta_image.SUFFIXES)
 
 
+@reads(ScanError, "scan_damaged", "Export or copy it again.")
 def read_scan(path: Path, recipe: CtRecipe, header: ScanHeader | None = None) -> tuple[Scan, tuple[QualityCheck, ...]]:
     """Read a CT scan.
 
@@ -69,8 +72,8 @@ def _read_raw(path: Path, recipe: CtRecipe) -> RawVolume:
         return next(iter(file.layers))
     if name.endswith(arrays.SUFFIXES):
         return arrays.read_npz(path)
-    if name.endswith(arrays.META_IMAGE):
-        return arrays.read_meta_image(path)
+    if name.endswith(meta_image.SUFFIXES):
+        return meta_image.read_meta_image(path)
     raise ScanError(
         f"{path.name} is no image format that is known here.",
         code="not_an_image",
@@ -92,6 +95,7 @@ def _straightened(scan: Scan) -> tuple[Scan, tuple[QualityCheck, ...]]:
         return scan, ()
     x, y, z = scan.hu.shape
     shape, affine = upright_grid((x, y, z), scan.affine)
+    check_grid(shape, (x, y, z), "The scan, resampled upright,", ScanError)
     hu = to_grid(scan.hu, scan.affine, shape, affine, fill=AIR_HU)
     message = f"The slices are stacked at {degrees:.1f} degrees (gantry tilt) and were resampled upright."
     return Scan(hu, affine), (QualityCheck("gantry_tilt", "info", message, degrees),)

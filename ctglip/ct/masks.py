@@ -17,6 +17,7 @@ from ctglip.ct.raw import RawVolume
 from ctglip.ct.recipe import CtRecipe
 from ctglip.errors import MaskError
 from ctglip.files import is_dicom
+from ctglip.gate import reads
 from ctglip.types import LabelMap, QualityCheck, Scan
 from ctglip.vocabulary.organs import Organ, OrganDictionary
 
@@ -48,6 +49,7 @@ class _Source:
     checks: list[QualityCheck] = field(default_factory=list)
 
 
+@reads(MaskError, "masks_damaged", "Export or copy them again.")
 def read_masks(
     path: Path, scan: Scan, recipe: CtRecipe, organs: OrganDictionary, numbering: str | None = None
 ) -> tuple[LabelMap, tuple[QualityCheck, ...]]:
@@ -275,7 +277,7 @@ def _segments(path: Path, recipe: CtRecipe, organs: OrganDictionary, numbering: 
     if not known:
         raise _no_known(path, source.unknown)
     for segment, organ in sorted(known, key=lambda pair: -len(organs.parts_of(pair[1].name))):
-        if segment.layer >= len(file.layers):
+        if not 0 <= segment.layer < len(file.layers):
             raise MaskError(f"{path.name}: a segment names a layer that is not there.", code="bad_header")
         labels[file.layers[segment.layer].values == segment.value] = organ.label or 0
     source.label_maps = [_label_map(labels, first)]

@@ -18,8 +18,10 @@ from ctglip.ct.dicom_tags import frame_sources, integer, look_up, number, plane
 from ctglip.ct.geometry import LPS_TO_RAS
 from ctglip.ct.masks_codes import SegmentCodes, organ_of
 from ctglip.ct.masks_contours import draw_contours
+from ctglip.dicom_pixels import pixels_of
 from ctglip.errors import MaskError
 from ctglip.files import is_dicom, quiet_pydicom
+from ctglip.limits import check_voxels
 from ctglip.types import QualityCheck, Scan
 from ctglip.vocabulary.mask_names import CodedConcept
 from ctglip.vocabulary.organs import Organ, OrganDictionary
@@ -161,7 +163,7 @@ def _segmentation(
     frames = _frames(dataset)
     if len(planes) != len(frames):
         raise MaskError("The frames of the DICOM masks say no position.", code="dicom_geometry")
-    stack = _resampled(planes, sources[0], scan)
+    stack = _resampled(planes, sources[0], scan, (frames.shape[1], frames.shape[2]))
     filled = [k for k in range(len(frames)) if frames[k].any()]
     outside = np.intersect1d(stack.outside, filled)
     if filled and len(outside) > len(filled) / 2:
@@ -191,7 +193,7 @@ def _frames(dataset: Dataset) -> np.ndarray:
     """``[frames, rows, columns]``."""
     try:
         with quiet_pydicom():
-            pixels = dataset.pixel_array
+            pixels = pixels_of(dataset)
     except Exception as problem:  # noqa: BLE001  decoders raise anything
         raise MaskError(
             f"The pixels of the DICOM masks cannot be decoded ({type(problem).__name__}).", code="dicom_pixels"
@@ -209,7 +211,10 @@ class _Stack:
 
 
 def _resampled(
-    planes: list[tuple[np.ndarray, np.ndarray, tuple[float, float]]], source: list[Dataset], scan: Scan
+    planes: list[tuple[np.ndarray, np.ndarray, tuple[float, float]]],
+    source: list[Dataset],
+    scan: Scan,
+    size: tuple[int, int],
 ) -> _Stack:
     """Where the frames lie: on the scan's slices where these are parallel, else on a stack of their own."""
     axes, pixel_mm = planes[0][1], planes[0][2]
@@ -224,12 +229,12 @@ def _resampled(
     plain[:3, 0], plain[:3, 1] = axes[:3] * pixel_mm[1], axes[3:] * pixel_mm[0]
     within = positions - heights[:, None] * normal
     if np.abs(within - within[0]).max() > 0.5 * min(pixel_mm):
-        return _regular_stack(positions, heights, plain, normal)
+        return _regular_stack(positions, heights, plain, normal, size)
     slices = LPS_TO_RAS @ scan.affine
     cosine = normal @ (slices[:3, :3] / np.linalg.norm(slices[:3, :3], axis=0))
     axis = int(np.abs(cosine).argmax())
     if abs(cosine[axis]) < 0.9999:
-        return _regular_stack(positions, heights, plain, normal)
+        return _regular_stack(positions, heights, plain, normal, size)
     step = slices[:3, axis]
     plane_heights = (slices[:3, 3] + np.arange(scan.hu.shape[axis])[:, None] * step) @ normal
     between = float(np.linalg.norm(step))
@@ -259,10 +264,13 @@ def _gaps(heights: np.ndarray) -> np.ndarray:
     return gaps[gaps > 0.1]
 
 
-def _regular_stack(positions: np.ndarray, heights: np.ndarray, plain: np.ndarray, normal: np.ndarray) -> _Stack:
+def _regular_stack(
+    positions: np.ndarray, heights: np.ndarray, plain: np.ndarray, normal: np.ndarray, size: tuple[int, int]
+) -> _Stack:
     """A regular stack of the frames' own, for slices that are not the scan's (oblique or sheared)."""
     gaps = _gaps(heights)
     step = float(gaps.min()) if len(gaps) else 1.0
+    check_voxels((*size, int(np.ptp(heights) / step) + 1), "The stack of the DICOM masks' frames", MaskError)
     index = np.rint((heights - heights.min()) / step).astype(np.intp)
     top, bottom = int(heights.argmax()), int(heights.argmin())
     plain[:3, 2] = (positions[top] - positions[bottom]) / index[top] if index[top] > 0 else normal * step

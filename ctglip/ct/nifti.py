@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import re
 import zlib
@@ -18,6 +19,8 @@ from nibabel.wrapstruct import WrapStructError
 
 from ctglip.ct.raw import RawVolume
 from ctglip.errors import CTGLIPError
+from ctglip.gate import reads
+from ctglip.limits import check_voxels
 from ctglip.types import QualityCheck
 
 _GZIP_ERRORS: tuple[type[Exception], ...] = (cast("type[Exception]", igzip_lib.error),)
@@ -27,6 +30,11 @@ _LEAST = 18
 """Bytes of a gzip file's head and tail."""
 _MOST = 1032
 """Bytes that one byte of deflate can become."""
+_HEAD = 540
+"""Bytes of the longer of the two headers."""
+_BEYOND = 1 << 26
+"""Bytes that a file may hold beside its voxels."""
+_AGAIN = "Copy or download it again."
 _LABEL = re.compile(rb'<Label\b[^>]*\bKey="(\d+)"[^>]*>\s*(?:<!\[CDATA\[)?([^<\]]+)')
 
 
@@ -88,8 +96,12 @@ def read_nifti(path: Path, error: type[CTGLIPError]) -> NiftiFile:
 
     Raises:
         CTGLIPError: ``unreadable``, ``file_empty``, ``file_truncated``, ``file_damaged``, ``not_an_image``,
-            ``bad_header``, ``image_2d``, ``image_4d``.
+            ``bad_header``, ``image_2d``, ``image_4d``, ``too_large``.
     """
+    return reads(error, "bad_header", _AGAIN)(_read)(path, error)
+
+
+def _read(path: Path, error: type[CTGLIPError]) -> NiftiFile:
     data = _bytes(path, error)
     header, offset = _header(path, data, error)
     shape = tuple(int(n) for n in header.get_data_shape())
@@ -101,15 +113,16 @@ def read_nifti(path: Path, error: type[CTGLIPError]) -> NiftiFile:
             code="image_4d" if len(shape) > 3 else "image_2d",
             fix="Give one file for each volume." if len(shape) > 3 else "",
         )
+    check_voxels(shape, path.name, error)
     dtype = header.get_data_dtype()
-    expected = offset + int(np.prod(shape)) * dtype.itemsize
+    expected = offset + math.prod(shape) * dtype.itemsize
     if len(data) < expected:
         raise error(
             f"{path.name} is truncated: {len(data)} bytes of {expected}.",
             code="file_truncated",
-            fix="Copy or download it again.",
+            fix=_AGAIN,
         )
-    values = np.frombuffer(data, dtype, count=int(np.prod(shape)), offset=offset).reshape(shape, order="F")
+    values = np.frombuffer(data, dtype, count=math.prod(shape), offset=offset).reshape(shape, order="F")
     if not dtype.isnative:
         values = values.astype(dtype.newbyteorder("="))
     try:
@@ -127,50 +140,75 @@ def _bytes(path: Path, error: type[CTGLIPError]) -> memoryview:
     size = 0
     try:
         with path.open("rb", buffering=0) as stream:
-            zipped = stream.read(2) == b"\x1f\x8b"
+            start = stream.read(_HEAD) or b""
             size = stream.seek(0, os.SEEK_END)
-            data = _gunzip(stream, size) if zipped else np.fromfile(path, np.uint8)
+            if start[:2] == b"\x1f\x8b":
+                data = _gunzip(stream, size, path, error)
+            else:
+                data = np.fromfile(path, np.uint8, count=min(size, _needed(memoryview(start), path, error) or size))
     except EOFError as problem:
         raise error(
             f"{path.name} is truncated: its gzip stream of {size} bytes ends too early.",
             code="file_truncated",
-            fix="Copy or download it again.",
+            fix=_AGAIN,
         ) from problem
     except _GZIP_ERRORS as problem:
-        raise error(
-            f"{path.name} is a damaged gzip file.", code="file_damaged", fix="Copy or download it again."
-        ) from problem
+        raise error(f"{path.name} is a damaged gzip file.", code="file_damaged", fix=_AGAIN) from problem
     except OSError as problem:
         raise error(f"{path} cannot be read: {problem.strerror}.", code="unreadable") from problem
     if not size:
-        raise error(f"{path.name} is an empty file.", code="file_empty", fix="Copy or download it again.")
+        raise error(f"{path.name} is an empty file.", code="file_empty", fix=_AGAIN)
     return data.data
 
 
-def _gunzip(stream: io.RawIOBase, size: int) -> np.ndarray:
+def _gunzip(stream: io.RawIOBase, size: int, path: Path, error: type[CTGLIPError]) -> np.ndarray:
     """The content of a gzip file of ``size`` bytes, block by block into one array: no block leaves the cache.
 
-    The last four bytes say how much is in a file of one member; room for more members is made as they come.
+    The last four bytes say how much is in a file of one member; room for more members is made as they come, and none
+    for what the header does not speak of. What is no NIfTI file ends with its first blocks.
     """
     if size < _LEAST:
         raise EOFError
     stream.seek(-4, os.SEEK_END)
-    stated = int.from_bytes(stream.read(4) or b"", "little")
+    stated = min(int.from_bytes(stream.read(4) or b"", "little"), _MOST * size)
     stream.seek(0)
-    room, used, member = np.empty(min(stated, _MOST * size), np.uint8), 0, None
+    room, used, member, needed = np.empty(_HEAD, np.uint8), 0, None, None
     while block := stream.read(_BLOCK):
         while block := block if member else block.lstrip(b"\0"):
             member = member or igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
             part = np.frombuffer(member.decompress(block), np.uint8)
             if used + len(part) > len(room):
-                room = np.concatenate([room[:used], np.empty(used + len(part), np.uint8)])
+                wanted = used + len(part) if needed is None else max(used + len(part), min(stated, needed + _BEYOND))
+                room = np.concatenate([room[:used], np.empty(wanted - used, np.uint8)])
             room[used : used + len(part)] = part
             used, block = used + len(part), b""
             if member.eof:
                 block, member = member.unused_data, None
+            if needed is None and used >= _HEAD and (needed := _needed(room[:used].data, path, error)) is None:
+                return room[:used]
+            if needed is not None and used > needed + _BEYOND:
+                raise error(f"{path.name} unzips to far more than its header says.", code="too_large", fix=_AGAIN)
     if member is not None:
         raise EOFError
     return room[:used]
+
+
+def _needed(data: memoryview, path: Path, error: type[CTGLIPError]) -> int | None:
+    """Bytes of the header and all voxels that it speaks of, None where there is no sound header.
+
+    Raises:
+        CTGLIPError: ``too_large``.
+    """
+    try:
+        header, offset = _header(path, data, error)
+        shape = tuple(int(n) for n in header.get_data_shape())
+        size = header.get_data_dtype().itemsize
+    except (CTGLIPError, HeaderDataError, ValueError, KeyError):
+        return None
+    if min(shape, default=0) < 0:
+        return None
+    check_voxels(shape, path.name, error)
+    return min(max(offset, 0), _BEYOND) + math.prod(shape) * size
 
 
 def _header(path: Path, data: memoryview, error: type[CTGLIPError]) -> tuple[nib.Nifti1Header, int]:

@@ -1,24 +1,54 @@
-"""NRRD files and 3D Slicer's segmentations in them, read by SimpleITK."""
+"""NRRD files and 3D Slicer's segmentations in them (the format: teem.sourceforge.net/nrrd/format.html).
+
+Headers are read here and not by ITK, so that a broken one ends in an error of ours and nothing else.
+"""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from ctglip.ct.detached import HEADER_BYTES, named_files
 from ctglip.ct.geometry import LPS_TO_RAS
 from ctglip.ct.masks_codes import SegmentCodes
 from ctglip.ct.raw import RawVolume
+from ctglip.ct.voxels import Coding, StoredVoxels, beside, read_voxels
 from ctglip.errors import CTGLIPError
+from ctglip.gate import reads
 from ctglip.types import QualityCheck
 
 SUFFIXES = (".nrrd", ".nhdr")
-_HEADER_BYTES = 1 << 20
-_SEGMENT = re.compile(r"Segment(\d+)_(Name|LabelValue|Layer|Tags)")
+_SEGMENT = re.compile(r"Segment(\d{1,6})_(Name|LabelValue|Layer|Tags)")
 _TERMINOLOGY = re.compile(r"TerminologyEntry:([^|]*)")
-_SPACES = {"right-anterior-superior", "left-anterior-superior", "left-posterior-superior", "ras", "las", "lps"}
+_TO_RAS = {
+    **dict.fromkeys(("right-anterior-superior", "ras"), np.eye(4)),
+    **dict.fromkeys(("left-anterior-superior", "las"), np.diag([-1.0, 1, 1, 1])),
+    **dict.fromkeys(("left-posterior-superior", "lps"), LPS_TO_RAS),
+}
+_TYPES = {
+    name: code
+    for code, names in {
+        "i1": "signed char|int8|int8_t", "u1": "uchar|unsigned char|uint8|uint8_t",
+        "i2": "short|short int|signed short|signed short int|int16|int16_t",
+        "u2": "ushort|unsigned short|unsigned short int|uint16|uint16_t",
+        "i4": "int|signed int|int32|int32_t", "u4": "uint|unsigned int|uint32|uint32_t",
+        "i8": "longlong|long long|long long int|signed long long|signed long long int|int64|int64_t",
+        "u8": "ulonglong|unsigned long long|unsigned long long int|uint64|uint64_t",
+        "f4": "float", "f8": "double",
+    }.items()
+    for name in names.split("|")
+}  # fmt: skip
+_CODINGS: dict[str, Coding] = {
+    "raw": "raw", "gz": "gzip", "gzip": "gzip", "bz2": "bzip2", "bzip2": "bzip2", "txt": "text", "text": "text",
+    "ascii": "text", "hex": "hex",
+}  # fmt: skip
+_IN_SPACE = ("domain", "space", "time", "???", "none")
+"""Kinds of axes along which voxels lie; all others hold several numbers of one voxel."""
+_MOST_AXES = 16
+_VECTOR = re.compile(r"none|\([^()]*\)")
 
 
 @dataclass(frozen=True)
@@ -39,98 +69,149 @@ class NrrdFile:
     segments: tuple[Segment, ...]
 
 
+@dataclass(frozen=True)
+class _Header:
+    """Fields by their lower-case names, pairs of keys and values, the byte after the header, the lines of a list."""
+
+    fields: dict[str, str] = field(default_factory=dict)
+    pairs: dict[str, str] = field(default_factory=dict)
+    end: int = 0
+    listed: tuple[str, ...] = ()
+
+
 def read_nrrd(path: Path, error: type[CTGLIPError]) -> NrrdFile:
     """Read one NRRD file.
 
     Raises:
-        CTGLIPError: of the class ``error``: ``file_empty``, ``bad_header``, ``file_truncated``, ``no_data_file``,
-            ``not_an_image``, ``image_2d``, ``image_4d``.
+        CTGLIPError: of the class ``error``: ``file_empty``, ``bad_header``, ``file_truncated``, ``file_damaged``,
+            ``no_data_file``, ``outside_folder``, ``too_large``, ``not_an_image``, ``image_2d``, ``image_4d``.
     """
-    import SimpleITK as sitk
+    return reads(error, "bad_header", "Copy or download it again.")(_read)(path, error)
 
+
+def _read(path: Path, error: type[CTGLIPError]) -> NrrdFile:
     header = _header(path, error)
-    _check_data(path, header, error)
-    reader = sitk.ImageFileReader()
-    reader.SetImageIO("NrrdImageIO")
-    reader.SetFileName(str(path))
-    again = "Copy or download it again."
+    files = _data_files(path, header, error)
+    fields = header.fields
     try:
-        reader.ReadImageInformation()
-    except RuntimeError as problem:
-        raise error(f"{path.name} has a broken NRRD header.", code="bad_header", fix=again) from problem
-    try:
-        image = reader.Execute()
-    except RuntimeError as problem:
-        raise error(f"{path.name}: its data end too early.", code="file_truncated", fix=again) from problem
-    if image.GetDimension() != 3:
+        dtype = _dtype(fields)
+        sizes = tuple(int(size) for size in fields["sizes"].split())
+        coding = _CODINGS[fields["encoding"].lower()]
+        lines, skip = (int(fields.get(f"{unit} skip", fields.get(f"{unit}skip", "0"))) for unit in ("line", "byte"))
+        if len(sizes) != int(fields["dimension"]) or not 1 <= len(sizes) <= _MOST_AXES or lines < 0:
+            raise ValueError("sizes")
+        values_axis, axes = _axes(fields, len(sizes))
+        affine = _affine(fields, axes)
+    except (KeyError, ValueError, OverflowError) as problem:
+        raise error(f"{path.name} has a broken NRRD header.", code="bad_header", fix="Copy it again.") from problem
+    if len(axes) != 3:
         raise error(
-            f"{path.name} has {image.GetDimension()} dimensions, expected one 3D volume.",
-            code="image_4d" if image.GetDimension() > 3 else "image_2d",
+            f"{path.name} has {len(axes)} dimensions, expected one 3D volume.",
+            code="image_4d" if len(axes) > 3 else "image_2d",
         )
-    affine = np.eye(4)
-    affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * np.asarray(image.GetSpacing())
-    affine[:3, 3] = image.GetOrigin()
-    affine = LPS_TO_RAS @ affine
-    values = sitk.GetArrayFromImage(image)
-    count = image.GetNumberOfComponentsPerPixel()
-    layers = [values] if count == 1 else [values[..., k] for k in range(count)]
-    segments = _segments({key: image.GetMetaData(key) for key in image.GetMetaDataKeys()})
-    if count > 1 and not segments:
-        raise error(f"{path.name} holds {count} numbers a voxel, expected one.", code="image_4d")
-    checks = _placed(header)
-    return NrrdFile(tuple(RawVolume(layer.T, affine, checks=checks) for layer in layers), segments)
+    stored = StoredVoxels(sizes, dtype, files or (path,), coding, 0 if files else header.end, lines, skip)
+    values = read_voxels(stored, path.name, error)
+    layers = [values] if values_axis is None else list(np.moveaxis(values, values_axis, 0))
+    segments = _segments(header.pairs)
+    if len(layers) > 1 and not segments:
+        raise error(f"{path.name} holds {len(layers)} numbers a voxel, expected one.", code="image_4d")
+    checks = _placed(fields)
+    return NrrdFile(tuple(RawVolume(layer, affine, checks=checks) for layer in layers), segments)
 
 
-def _header(path: Path, error: type[CTGLIPError]) -> dict[str, str]:
-    """The fields of the header's text, lower-case names."""
+def _header(path: Path, error: type[CTGLIPError]) -> _Header:
     try:
         with path.open("rb") as stream:
-            start = stream.read(4)
-            text = stream.read(_HEADER_BYTES)
+            text = stream.read(HEADER_BYTES)
     except OSError as problem:
         raise error(f"{path} cannot be read: {problem.strerror}.", code="unreadable") from problem
-    if not start:
+    if not text:
         raise error(f"{path.name} is an empty file.", code="file_empty", fix="Copy or download it again.")
-    if start != b"NRRD":
+    if not text.startswith(b"NRRD"):
         raise error(f"{path.name} is not an NRRD file.", code="not_an_image")
     fields: dict[str, str] = {}
-    for raw in text.split(b"\n")[1:]:
-        line = raw.decode("utf-8", "replace").strip("\r")
+    pairs: dict[str, str] = {}
+    position = text.find(b"\n") + 1 or len(text)
+    while position < len(text):
+        end = text.find(b"\n", position)
+        line = text[position : end if end >= 0 else len(text)].decode("utf-8", "replace").strip("\r")
+        position = end + 1 if end >= 0 else len(text)
         if not line.strip():
             break
+        if line.startswith("#"):
+            continue
         name, found, value = line.partition(":")
-        if found and not line.startswith("#"):
-            fields[name.strip().lower()] = value.removeprefix("=").strip()
-            if name.strip().lower().replace(" ", "") == "datafile" and value.strip().upper().startswith("LIST"):
-                break
-    return fields
+        if found and value.startswith("="):
+            pairs[name] = value[1:]
+        if found:
+            fields.setdefault(name.strip().lower(), value.removeprefix("=").strip())
+        if found and name.strip().lower().replace(" ", "") == "datafile" and value.strip().upper().startswith("LIST"):
+            rest = text[position:].decode("utf-8", "replace").split("\n")
+            return _Header(fields, pairs, position, tuple(one.strip() for one in rest))
+    return _Header(fields, pairs, position)
 
 
-def _check_data(path: Path, header: dict[str, str], error: type[CTGLIPError]) -> None:
-    """Whether the file that a detached header names is there."""
-    name = header.get("data file", header.get("datafile"))
-    if name is None and path.suffix.lower() == ".nhdr":
+def _data_files(path: Path, header: _Header, error: type[CTGLIPError]) -> tuple[Path, ...]:
+    """The files of a detached header, none where the voxels follow it."""
+    value = header.fields.get("data file", header.fields.get("datafile"))
+    if value is not None:
+        return beside(path, named_files(value, list(header.listed)), error)
+    if path.suffix.lower() == ".nhdr":
         raise error(
             f"{path.name} is a header alone and names no data file.",
             code="no_data_file",
             fix="Give the whole NRRD file.",
         )
-    if name is None or name.upper().startswith("LIST") or "%" in name:
-        return
-    data = path.parent / name
-    if not data.is_file():
-        raise error(
-            f"{path.name} is a header alone: its data file {data.name} is not beside it.",
-            code="no_data_file",
-            fix="Copy the data file to where the header says, or save both as one .nrrd file.",
-        )
-    if not data.stat().st_size:
-        raise error(f"{data.name}, the data file of {path.name}, is empty.", code="file_empty", fix="Copy it again.")
+    return ()
 
 
-def _placed(header: dict[str, str]) -> tuple[QualityCheck, ...]:
+def _dtype(fields: dict[str, str]) -> np.dtype:
+    order = {"little": "<", "big": ">"}.get(fields.get("endian", "little").lower())
+    if order is None:
+        raise ValueError("endian")
+    return np.dtype(order + _TYPES[" ".join(fields["type"].lower().split())])
+
+
+def _axes(fields: dict[str, str], count: int) -> tuple[int | None, tuple[int, ...]]:
+    """The axis of several numbers of one voxel, if there is one, and those along which voxels lie."""
+    kinds = fields.get("kinds", "").lower().split() or ["domain"] * count
+    if len(kinds) != count:
+        raise ValueError("kinds")
+    axes = tuple(k for k, kind in enumerate(kinds) if kind in _IN_SPACE)
+    others = [k for k in range(count) if k not in axes]
+    if len(others) > 1:
+        raise ValueError("kinds")
+    return (others[0] if others else None), axes
+
+
+def _affine(fields: dict[str, str], axes: tuple[int, ...]) -> np.ndarray:
+    """Voxel index to RAS+ millimetres; a space that is not a patient's is taken as LPS, as ITK does."""
+    affine = np.eye(4)
+    if len(axes) != 3:
+        return affine
+    if "space directions" in fields:
+        vectors = _VECTOR.findall(fields["space directions"].lower())
+        columns = [_numbers(vectors[axis]) for axis in axes]
+        affine[:3, :3] = np.transpose(columns)
+    elif "spacings" in fields:
+        spacings = [float(word) for word in fields["spacings"].split()]
+        affine[:3, :3] = np.diag([spacings[axis] for axis in axes])
+    if "space origin" in fields:
+        affine[:3, 3] = _numbers(fields["space origin"])
+    return _TO_RAS.get(fields.get("space", "").lower(), LPS_TO_RAS) @ affine
+
+
+def _numbers(vector: str) -> list[float]:
+    """The three numbers of ``(a,b,c)``."""
+    numbers = [float(word) for word in vector.strip("() ").split(",")]
+    if len(numbers) != 3:
+        raise ValueError("vector")
+    return numbers
+
+
+def _placed(fields: dict[str, str]) -> tuple[QualityCheck, ...]:
     """A header that names no patient space places the voxels nowhere."""
-    if header.get("space", "").lower() in _SPACES and "space directions" in header:
+    if fields.get("space", "").lower() in _TO_RAS and "space directions" in fields:
         return ()
     message = "The header names no patient space (such as left-posterior-superior): left and right are a guess."
     return (QualityCheck("no_orientation", "error", message),)

@@ -16,7 +16,6 @@ import json
 import os
 import queue
 import subprocess
-import sys
 import tempfile
 import threading
 from pathlib import Path
@@ -27,6 +26,7 @@ from pydantic import Field
 
 from ctglip.config import Settings
 from ctglip.errors import MaskError
+from ctglip.parallel import python_environment, python_module
 from ctglip.types import LabelMap, QualityCheck, Scan
 from ctglip.vocabulary.organs import OrganDictionary, totalsegmentator_classes
 
@@ -213,7 +213,7 @@ def _numbering(organs: OrganDictionary) -> np.ndarray:
 class _Worker:
     """The process that holds the model: one line of JSON asks, one answers, arrays go through files beside them."""
 
-    command: tuple[str, ...] = (sys.executable, "-m", "ctglip.ct.segmentation_worker")
+    command: tuple[str, ...] = python_module("ctglip.ct.segmentation_worker")
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="ctglip_segmentation_")
@@ -221,7 +221,7 @@ class _Worker:
         _private_home(home)
         self._log = (home / "log.txt").open("wb")
         environment = {
-            **os.environ,
+            **python_environment(),
             "TOTALSEG_WEIGHTS_PATH": str(weights_folder()),
             "TOTALSEG_HOME_DIR": str(home),
             "CTGLIP_WORKER_FOLDER": str(home),

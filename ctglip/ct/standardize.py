@@ -11,7 +11,8 @@ from ctglip.ct.organs import organ_table
 from ctglip.ct.quality import PADDING_HU
 from ctglip.ct.recipe import CtRecipe
 from ctglip.ct.resample import to_grid
-from ctglip.errors import MaskError
+from ctglip.errors import MaskError, ScanError
+from ctglip.limits import check_grid
 from ctglip.types import Box, LabelMap, QualityCheck, Scan, Standardized, box_around
 from ctglip.vocabulary.organs import OrganDictionary
 
@@ -31,12 +32,14 @@ def standardize(scan: Scan, masks: LabelMap | None, recipe: CtRecipe, organs: Or
 
     Raises:
         MaskError: ``mask_grid`` when the masks are not on the scan's grid.
+        ScanError: ``too_large`` when the recipe's spacing makes far more voxels of it than there are.
     """
     if masks is not None and not same_grid(masks.labels.shape, masks.affine, scan.hu.shape, scan.affine):
         raise MaskError("The masks are not on the scan's grid.", code="mask_grid", fix="Read them with read_masks.")
     labels = None if masks is None else masks.labels
     box, checks = _body(scan, labels) if recipe.crop_to_body else (_full_box(scan.hu.shape), ())
     shape, affine = regrid(scan.affine, box, recipe.spacing_mm)
+    check_grid(shape, scan.hu.shape, "The scan, at the recipe's spacing,", ScanError)
     low, high = recipe.hu_clip
     image = to_grid(scan.hu, scan.affine, shape, affine, fill=low, clip=(low, high))
     if labels is None:

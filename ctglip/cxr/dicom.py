@@ -18,6 +18,7 @@ from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 from ctglip.cxr.picture import Radiograph, grey
 from ctglip.cxr.recipe import CxrRecipe
 from ctglip.cxr.views import view_of
+from ctglip.dicom_pixels import pixels_of
 from ctglip.errors import ScanError
 from ctglip.files import quiet_pydicom
 from ctglip.types import QualityCheck
@@ -74,7 +75,9 @@ def _header(path: Path) -> Dataset:
 
 def _pixels(header: Dataset) -> np.ndarray:
     try:
-        return header.pixel_array
+        return pixels_of(header)
+    except ScanError:
+        raise
     except Exception as problem:  # noqa: BLE001  decoders raise anything; their words may quote the header
         raise ScanError(
             f"The radiograph's pixels cannot be decoded ({type(problem).__name__}).",

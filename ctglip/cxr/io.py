@@ -12,12 +12,14 @@ from ctglip.cxr.picture import Radiograph, grey, read_picture
 from ctglip.cxr.recipe import CxrRecipe
 from ctglip.errors import ScanError
 from ctglip.files import DICOM_SUFFIXES, is_dicom
+from ctglip.gate import reads
 from ctglip.types import QualityCheck
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 SMALLEST = 32
 
 
+@reads(ScanError, "scan_damaged", "Export or copy it again.")
 def read_radiograph(path: Path, recipe: CxrRecipe) -> tuple[Radiograph, tuple[QualityCheck, ...]]:
     """Read a radiograph.
 

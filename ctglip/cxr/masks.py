@@ -10,6 +10,7 @@ from scipy import ndimage
 from ctglip.cxr.picture import read_picture
 from ctglip.cxr.recipe import CxrRecipe
 from ctglip.errors import MaskError
+from ctglip.gate import reads
 from ctglip.types import QualityCheck
 from ctglip.vocabulary.numberings import numbering
 from ctglip.vocabulary.organs import OrganDictionary
@@ -17,6 +18,7 @@ from ctglip.vocabulary.organs import OrganDictionary
 _ASPECT = 0.02
 
 
+@reads(MaskError, "masks_damaged", "Export or copy them again.")
 def read_cxr_masks(
     path: Path, shape: tuple[int, int], recipe: CxrRecipe, organs: OrganDictionary, numbering_name: str | None = None
 ) -> tuple[np.ndarray, tuple[QualityCheck, ...]]:

@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from ctglip.errors import CTGLIPError
+from ctglip.limits import MOST_PIXELS
 from ctglip.types import QualityCheck
 
-LARGEST_PIXELS = 120_000_000
+FORMATS = ("PNG", "JPEG")
+"""What pictures are opened as, whatever else Pillow knows: some formats start other programs."""
 _GREY_TOLERANCE = 12
 """How far the colours of a grey JPEG may differ by its compression."""
 
@@ -51,8 +53,8 @@ def read_picture(path: Path, kind: type[CTGLIPError], what: str) -> np.ndarray:
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
-        with Image.open(path) as image:
-            if image.width * image.height > LARGEST_PIXELS:
+        with Image.open(path, formats=FORMATS) as image:
+            if image.width * image.height > MOST_PIXELS:
                 raise kind(f"{what} has {image.width} x {image.height} pixels.", code="cxr_size", fix="Scale it down.")
             image = ImageOps.exif_transpose(image)
             if image.mode in ("P", "PA"):

@@ -19,6 +19,7 @@ from pydantic import Field
 from ctglip.config import Settings, validate
 from ctglip.errors import MaskError
 from ctglip.files import read_json, read_yaml
+from ctglip.gate import reads
 from ctglip.types import Region, box_around
 
 COLUMNS = ("region", "row0", "row1", "column0", "column1")
@@ -74,6 +75,7 @@ def region_name(text: str) -> str:
     return _by_name().get(_plain(text), _plain(text).replace(" ", "_"))
 
 
+@reads(MaskError, "bad_regions", f"Give a CSV with the columns {', '.join(COLUMNS)}, or a Chest ImaGenome scene graph.")
 def read_regions(path: Path) -> tuple[Region, ...]:
     """Boxes of one radiograph, in its own pixels.
 
