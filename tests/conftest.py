@@ -33,6 +33,14 @@ def pytest_configure(config: pytest.Config) -> None:
         perturb(patch, *asked)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_waiting_for_disks() -> Iterator[None]:
+    """What is written is not waited for: nothing here cuts the power (``tests/test_files.py`` asserts the waiting)."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda number: None)
+        yield
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of real scans, radiographs and reports; tests that need it skip where it is absent."""

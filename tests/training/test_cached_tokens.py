@@ -160,6 +160,7 @@ def judged(store: Store, truth: Path, folder: Path, config: PretrainConfig) -> f
     return evaluate(folder / "run", store.path, folder / "out", labels=truth, config=asked).macro_auroc.value
 
 
+@pytest.mark.slow
 def test_heads_on_a_frozen_encoder_learn(word_bert: Path, tmp_path: Path) -> None:
     """Of three seeds each finds on held-out studies what reports say; exchanged reports teach chance, which may point
     either way for each of the three findings."""

@@ -112,6 +112,8 @@ def shrunken(name: str, bert: Path) -> PretrainConfig:
     }
     if name == "papers/imitate":
         own["objective"] = {"aggregation": {"tokens": 200}}
+    if name == "papers/merlin":  # its levels are 4 to 32 times as wide
+        own["model"] = {"encoder": {"width": 4}}
     return validate(PretrainConfig, merge(without_downloads(shrunk(full), bert), own), name)
 
 
