@@ -200,7 +200,7 @@ def test_layers_further_down_are_trained_more_slowly(run: Path, tiny: Tiny) -> N
 
 def test_low_rank_updates_start_at_nothing_and_fold_into_the_weights(run: Path) -> None:
     encoder = load_release(run).model.encoder
-    image = torch.randn(2, 4, 16, 16, 16)
+    image = torch.randn(2, 3, 16, 16, 16)
     plain = encoder(image).pooled
     add_lora(encoder, 2)
     torch.testing.assert_close(encoder(image).pooled, plain)
