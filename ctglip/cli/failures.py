@@ -27,7 +27,7 @@ _SYSTEM = {
 def failure(error: Exception) -> tuple[str, int]:
     """The line for an error, and the exit code. Of a fault of the program the traceback goes to a file."""
     if isinstance(error, CTGLIPError):
-        return str(error), USERS
+        return _with_code(error), USERS
     if is_disk_full(error):
         return "no space is left on the disk; what was finished is kept. Make room and go on.", USERS
     for one in error_chain(error):
@@ -36,11 +36,16 @@ def failure(error: Exception) -> tuple[str, int]:
     return f"{_line(error)} This is a fault of ctglip{_report_file(error)}.", OURS
 
 
+def _with_code(error: CTGLIPError) -> str:
+    """The line for a fault of the input, with the code that ``ctglip explain`` takes, where it has one of its own."""
+    return str(error) if error.code == error.default_code else f"{error} [{error.code}]"
+
+
 def _known(error: BaseException) -> str | None:
     """The line for what machines and files do; None for what only a mistake of ours does."""
     name = type(error).__name__
     if isinstance(error, CTGLIPError):
-        return str(error)
+        return _with_code(error)
     if isinstance(error, OSError):
         return _of_system(error)
     if isinstance(error, MemoryError) or name == "ArrayMemoryError":
