@@ -18,7 +18,7 @@ $(READY): pyproject.toml constraints.txt
 
 setup: $(READY)  ## make .venv from the pinned constraints.txt
 
-demo: setup  ## simulate, preprocess, pretrain, evaluate, ask; prints the path of one page
+demo: setup  ## simulate, preprocess, pretrain, evaluate, ask; prints the path of one page and how to serve the model
 	$(BIN)/ctglip demo demo-output
 
 real: setup  ## the same path on real patients, from CTGLIP_REAL_DATA (default ../shared/data)

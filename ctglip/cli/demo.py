@@ -66,6 +66,8 @@ def demo(
     page = _ask_and_show(walk, folder, run)
     err.print(f"The whole run took {sum(seconds for _, seconds, _ in walk.steps):.0f} s. The page:", highlight=False)
     out.print(str(page), soft_wrap=True, highlight=False)
+    ask = shlex.join(["ctglip", "serve", str(run), "--store", str(store)])
+    err.print(f"Drop a scan on a page and ask this model about it:\n$ {ask}", highlight=False, soft_wrap=True)
 
 
 def _ask_and_show(walk: Walk, folder: Path, run: Path) -> Path:

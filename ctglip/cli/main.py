@@ -26,6 +26,7 @@ from ctglip.cli import (
     parse,
     pretrain,
     query,
+    serve,
     simulate,
     store,
 )
@@ -94,6 +95,7 @@ for _command in (
     finetune.finetune,
     embed.embed,
     query.query,
+    serve.serve,
 ):
     app.command()(_command)
 for _entry in entry_points(group="ctglip.commands"):

@@ -13,6 +13,9 @@ from ctglip.lazy import public_names
 if TYPE_CHECKING:
     from ctglip.inference.answers import Answer as Answer
     from ctglip.inference.answers import Answers as Answers
+    from ctglip.inference.encoded_study import EncodedStudy as EncodedStudy
+    from ctglip.inference.encoded_study import load_study as load_study
+    from ctglip.inference.encoded_study import save_study as save_study
     from ctglip.inference.encoding import OrganEmbeddings as OrganEmbeddings
     from ctglip.inference.feature_cache import organ_features_of as organ_features_of
     from ctglip.inference.heatmap import HeatMap as HeatMap

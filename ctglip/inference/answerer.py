@@ -66,6 +66,19 @@ class OrganVectors:
     verdicts: dict[str, Verdict | None] = field(default_factory=dict)
     marks: dict[str, str] = field(default_factory=dict)
 
+    def knows(self, organ: str) -> bool:
+        """Whether an organ is encoded, or known not to be readable."""
+        return organ in self.vectors or organ in self.reasons
+
+    def joined(self, more: OrganVectors) -> OrganVectors:
+        """These and those of other organs."""
+        return OrganVectors(
+            self.vectors | more.vectors,
+            self.reasons | more.reasons,
+            self.verdicts | more.verdicts,
+            self.marks | more.marks,
+        )
+
 
 @dataclass(frozen=True)
 class _OrganScores:

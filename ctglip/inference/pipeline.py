@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from ctglip.errors import ConfigError, MaskError, ModelError, ScanError
 from ctglip.files import private_name
 from ctglip.inference.answerer import Answerer, AnswerRequest, OrganVectors
 from ctglip.inference.answers import Answers
+from ctglip.inference.encoded_study import EncodedStudy
 from ctglip.inference.familiarity import Verdict
 from ctglip.inference.heatmap import HeatMap
 from ctglip.inference.model_readers import reader_of
@@ -34,15 +35,6 @@ from ctglip.types import LabelMap, OrganRow, Region, Scan, Standardized
 ImageLike = Path | str | Scan | Radiograph
 Masks = Path | str | LabelMap
 GivenBoxes = Path | str | Sequence[Region]
-
-
-@dataclass(frozen=True)
-class _Study:
-    """An image as it was read, as the model sees it, and where its organs are known from."""
-
-    original: Any
-    standardized: Standardized
-    source: str
 
 
 class Pipeline(Answerer):
@@ -107,26 +99,84 @@ class Pipeline(Answerer):
             ModelError: nothing was asked.
         """
         requests = self.understood(questions, everything, prompts)
+        organs = list(dict.fromkeys(one.organ for one in requests if one.organ))
+        return self._answered(requests, self.encode_study(image, organs, masks, regions, settings))
+
+    def encode_study(
+        self,
+        image: ImageLike,
+        organs: Sequence[str] | None = None,
+        masks: Masks | None = None,
+        regions: GivenBoxes | None = None,
+        settings: Sequence[str] = (),
+        begin: Callable[[str], object] = str,
+    ) -> EncodedStudy:
+        """Read one image and encode its organs, so that ``answer`` can be called as often as one likes.
+
+        Args:
+            image, masks, regions, settings: as for ``query``.
+            organs: names of the organs to encode; by default all that the model knows.
+            begin: called with the name of each step as it begins: ``read``, ``segment`` (or masks are read),
+                ``encode``.
+
+        Raises:
+            ConfigError, ScanError, MaskError: as ``query``.
+        """
         changes = query_settings(settings, self.modality)
         recipe = changed_recipe(self.recipe, getattr(changes, self.modality.name), self.modality.name)
         try:
-            study = self._study(image, masks, regions, recipe)
+            study = self._study(image, masks, regions, recipe, begin=begin)
         except (ScanError, MaskError) as error:
             raise with_setting(error, recipe, self.modality.name) from error
-        vectors, readings = self._vectors(requests, study.standardized, recipe, changes.cut_off == "answer")
+        begin("encode")
+        return self.encode_organs(study, organs, recipe, changes.cut_off == "answer")
+
+    def encode_organs(
+        self, study: EncodedStudy, organs: Sequence[str] | None = None, recipe: Any = None, cut_off: bool = False
+    ) -> EncodedStudy:
+        """An image that is standardised, with more of its organs encoded.
+
+        Args:
+            organs: names; by default all that the model knows.
+            recipe: how the image was read; the model's own by default.
+            cut_off: encode organs that the field of view cuts off too; answers about them are marked.
+        """
+        names = list(self.known if organs is None else organs)
+        vectors, readings = self._vectors(names, study.standardized, recipe or self.recipe, cut_off)
+        return replace(study, vectors=study.vectors.joined(vectors), readings=study.readings | readings)
+
+    def answer(
+        self, study: EncodedStudy, questions: Sequence[str], everything: bool = False, prompts: Sequence[str] = ()
+    ) -> Answers:
+        """Answer questions about an image that is encoded; an organ that was not yet is encoded now.
+
+        Args:
+            study: as ``encode_study`` gave it, or ``load_study``.
+            questions, everything, prompts: as for ``query``.
+
+        Raises:
+            VocabularyError: no question is understood.
+            ModelError: nothing was asked.
+        """
+        return self._answered(self.understood(questions, everything, prompts), study)
+
+    def _answered(self, requests: Sequence[AnswerRequest], study: EncodedStudy) -> Answers:
+        named = dict.fromkeys(one.organ for one in requests if one.organ)
+        study = self.encode_organs(study, [organ for organ in named if not study.vectors.knows(organ)])
+        vectors, readings, made = study.vectors, study.readings, study.standardized
         answers = [
             replace(answer, read_from=readings[answer.organ].read_from) if answer.organ in readings else answer
             for answer in self._answers(requests, vectors)
         ]
         return Answers(
-            name=private_name(Path(image)) if isinstance(image, Path | str) else f"{self.modality.image} in memory",
-            masks=study.source,
+            name=study.name,
+            masks=study.masks,
             answers=tuple(answers),
-            standardized=study.standardized,
+            standardized=made,
             modality=self.modality.name,
-            displays=self._displays(answers, study.standardized),
+            displays=self._displays(answers, made),
             original=study.original,
-            path=Path(image) if isinstance(image, Path | str) else None,
+            path=study.path,
             notes=self._notes(vectors),
             readings=readings,
         )
@@ -156,8 +206,7 @@ class Pipeline(Answerer):
             return self._encode_channels(self.model_input(images)["image"], None)
         names = [self.dictionaries.organs[name].name for name in regions]
         standardized = self._study(images, masks, boxes, self.recipe).standardized
-        requests = [AnswerRequest("", name) for name in names]
-        found = self._vectors(requests, standardized, self.recipe, cut_off=True)[0]
+        found = self._vectors(names, standardized, self.recipe, cut_off=True)[0]
         for name in names:
             if name in found.reasons:
                 raise ModelError(found.reasons[name], code="no_organ", fix="Leave it out, or say where it is.")
@@ -219,16 +268,24 @@ class Pipeline(Answerer):
         return self._study(image, masks, regions, self.recipe).standardized
 
     def _study(
-        self, image: ImageLike, masks: Masks | None, regions: GivenBoxes | None, recipe: Any, segmented: bool = True
-    ) -> _Study:
+        self,
+        image: ImageLike,
+        masks: Masks | None,
+        regions: GivenBoxes | None,
+        recipe: Any,
+        segmented: bool = True,
+        begin: Callable[[str], object] = str,
+    ) -> EncodedStudy:
         """An image and its organs; refused as preprocessing would refuse it, a scan before its masks are looked at."""
         if regions is not None and not self.modality.has_boxes:
             raise ConfigError(
                 "Boxes of regions are for radiographs; this model was trained on scans.", fix="Give --masks."
             )
         organs, modality = self.dictionaries.organs, self.modality
+        begin("read")
         original, checks = modality.read(self._path(image) if isinstance(image, Path | str) else image, recipe)
         refuse_errors(checks)
+        begin("segment")
         locations = self._locations(
             original,
             recipe,
@@ -239,7 +296,15 @@ class Pipeline(Answerer):
         found = modality.standardize(original, locations, recipe, organs)
         refuse_errors((*locations.checks, *found.checks), "Look at the masks.")
         noticed = (*checks, *locations.checks, *found.checks)
-        return _Study(original, replace(found, checks=noticed), locations.source)
+        path = Path(image) if isinstance(image, Path | str) else None
+        return EncodedStudy(
+            name=private_name(path) if path is not None else f"{modality.image} in memory",
+            masks=locations.source,
+            standardized=replace(found, checks=noticed),
+            original=original,
+            label_map=locations.masks,
+            path=path,
+        )
 
     def _path(self, path: Path | str) -> Path:
         """The path of an image, unless it is one of another kind."""
@@ -286,14 +351,13 @@ class Pipeline(Answerer):
         return self.reader.locate(organs, standardized, self.trained, getattr(recipe, "min_organ_ml", 0.0))
 
     def _vectors(
-        self, requests: Sequence[AnswerRequest], standardized: Standardized, recipe: Any, cut_off: bool
+        self, organs: Sequence[str], standardized: Standardized, recipe: Any, cut_off: bool
     ) -> tuple[OrganVectors, dict[str, OrganReading]]:
-        """Encode the organs that are asked about and can be read, each once; and how each is read.
+        """Encode those organs that can be read, each once; and how each is read.
 
         Args:
             cut_off: read organs that the field of view cuts off too.
         """
-        organs = list(dict.fromkeys(one.organ for one in requests if one.organ))
         found = OrganVectors()
         readings: dict[str, OrganReading] = {}
         for organ, reading in self._located(organs, standardized, recipe).items():

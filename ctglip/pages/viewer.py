@@ -126,12 +126,16 @@ def make_viewer(
         organs=tuple(viewed),
         window_hu=window_hu,
         module=module,
-        maps=tuple(_viewed(one, affine, (x, y, z)) for one in maps),
+        maps=tuple(viewed_map(one, affine, (x, y, z)) for one in maps),
     )
 
 
-def _viewed(placed: PlacedMap, affine: np.ndarray, shape: tuple[int, int, int]) -> ViewedMap:
-    """A map packed, its highest value found as fractions of the volume that it is laid over."""
+def viewed_map(placed: PlacedMap, affine: np.ndarray, shape: tuple[int, int, int]) -> ViewedMap:
+    """A map packed, its highest value found as fractions of the volume that it is laid over.
+
+    Args:
+        affine, shape: of that volume.
+    """
     heat = np.round(np.clip(placed.values, 0, 1) * 255).astype(np.uint8)
     highest = np.unravel_index(int(placed.values.argmax()), placed.values.shape)
     position = np.linalg.solve(affine, placed.affine @ [*highest, 1.0])[:3]
@@ -170,10 +174,16 @@ def _packed(data: bytes) -> str:
 
 @cache
 def _module() -> str | None:
-    """The installed NiiVue module, packed; the package itself is not imported."""
+    """The installed NiiVue module, packed."""
+    path = niivue_module()
+    return None if path is None else _packed(path.read_bytes())
+
+
+def niivue_module() -> Path | None:
+    """The file of the installed NiiVue module, or None without it; the package itself is not imported."""
     found = find_spec("ipyniivue")
     for folder in (found and found.submodule_search_locations) or ():
         path = Path(folder) / "static" / "widget.js"
         if path.is_file():
-            return _packed(path.read_bytes())
+            return path
     return None

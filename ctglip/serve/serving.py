@@ -1,0 +1,102 @@
+"""All that the web application works with."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ctglip.errors import CTGLIPError
+from ctglip.serve.asking import Asking
+from ctglip.serve.folder import ServeFolder, new_scan_id
+from ctglip.serve.jobs import JobStore
+from ctglip.serve.security import Guard
+from ctglip.serve.uploads import Intake, UploadLimits
+
+_DAY_H = 24.0
+_MINUTE_S = 60.0
+
+
+@dataclass
+class Serving:
+    """All that the application works with.
+
+    Attributes:
+        folder, jobs: of the server.
+        asking: answers questions; None until the models are loaded.
+        limits: of uploads.
+        guard: of requests.
+        keep_hours: after which uploads are deleted; None: never.
+        store: whose studies can be opened, or None.
+        failure: why the models cannot be loaded.
+    """
+
+    folder: ServeFolder
+    jobs: JobStore
+    limits: UploadLimits
+    guard: Guard
+    keep_hours: float | None = _DAY_H
+    store: Path | None = None
+    asking: Asking | None = None
+    failure: str = ""
+    ended: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self.intake = Intake(self.limits)
+
+    def answers(self) -> Asking:
+        """What answers questions.
+
+        Raises:
+            CTGLIPError: code ``not_ready``: the models are being loaded, or cannot be.
+        """
+        if self.asking is None:
+            message = self.failure or "The models are being loaded."
+            raise CTGLIPError(message, code="not_ready", fix="" if self.failure else "Try again in a few seconds.")
+        return self.asking
+
+    def new_scan(self, kind: str = "upload", about: dict[str, Any] | None = None) -> str:
+        """The id of a new upload.
+
+        Raises:
+            CTGLIPError: code ``busy``: there are too many.
+        """
+        if len(self.jobs.all()) >= self.limits.kept:
+            raise CTGLIPError(f"There are {self.limits.kept} scans.", code="busy", fix="Delete some.")
+        scan_id = new_scan_id()
+        self.folder.scan(scan_id).mkdir(mode=0o700)
+        self.jobs.add(scan_id, kind, about)
+        return scan_id
+
+    def check_queue(self) -> None:
+        """There is room for another upload to wait.
+
+        Raises:
+            CTGLIPError: code ``busy``: there is none.
+        """
+        if self.jobs.count("queued") >= self.limits.queued:
+            raise CTGLIPError(f"{self.limits.queued} scans wait already.", code="busy", fix="Try again later.")
+
+    def delete(self, scan_id: str) -> bool:
+        """Delete an upload and all that was made of it."""
+        folder = self.folder.scan(scan_id)
+        known = self.jobs.delete(scan_id)
+        if self.asking is not None:
+            self.asking.forget(scan_id)
+        self.intake.forget(folder / "uploaded")
+        if folder.is_dir():
+            self.folder.remove(scan_id)
+        return known
+
+    def tidy(self) -> None:
+        """Delete uploads that are older than they are kept, and what is left of others."""
+        if self.keep_hours is not None:
+            for scan_id in self.jobs.older_than(self.keep_hours * 3600):
+                self.delete(scan_id)
+        there = list(self.folder.scans.iterdir())
+        known = {job.id for job in self.jobs.all()}
+        for folder in there:
+            if folder.name not in known and time.time() - folder.stat().st_mtime > _MINUTE_S:
+                self.folder.remove(folder.name)

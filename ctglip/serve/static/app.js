@@ -1,0 +1,37 @@
+// Which page is shown: by what stands behind # in the address.
+import { cohortPage } from "./cohort.js";
+import { about, fault, h } from "./dom.js";
+import { home } from "./home.js";
+import { ready, scanPage } from "./scan.js";
+
+const main = document.getElementById("main");
+let leave = () => {};
+let turn = 0;
+
+async function navigation() {
+  const server = await about();
+  const links = [["#/", "Scans"], ...(server.store ? [["#/cohort", "Cohort"]] : [])];
+  document.getElementById("nav").replaceChildren(...links.map(([address, name]) => h("a", { href: address }, name)));
+}
+
+async function route() {
+  leave();
+  leave = () => {};
+  const mine = ++turn;
+  const [page, ...rest] = location.hash.replace(/^#\/?/, "").split("/");
+  document.documentElement.dataset.page = "loading";
+  try {
+    await navigation();
+    const show = page === "scan" ? () => scanPage(main, rest[0], rest[1]) : page === "cohort" ? () => cohortPage(main)
+      : page === "beside" ? () => ready(main, [[rest[0], rest[1]], [rest[2], rest[3]]]) : () => home(main);
+    const left = await show();
+    if (mine === turn) leave = left; else left();
+    if (!["scan", "beside", "cohort"].includes(page)) document.documentElement.dataset.page = "home";
+  } catch (error) {
+    main.replaceChildren(fault(error));
+  }
+}
+
+addEventListener("hashchange", () => { route(); main.focus({ preventScroll: true }); scrollTo(0, 0); });
+document.querySelector(".skip").addEventListener("click", (event) => { event.preventDefault(); main.focus(); });
+route();

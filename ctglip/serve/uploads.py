@@ -1,0 +1,293 @@
+"""What comes in: files that are streamed to disk under names of our own, archives that are opened with suspicion.
+
+No file keeps its name: names of files may be those of patients. A mask's file keeps the name of the organ that it
+stands for, where the dictionary knows it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import shutil
+import stat
+import zipfile
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from ctglip.ct.dicom_headers import Series, all_series
+from ctglip.errors import CTGLIPError, ScanError
+from ctglip.files import files_below, free_bytes, is_dicom
+from ctglip.types import ModalityName
+from ctglip.vocabulary.organs import load_organs
+
+FileRole = Literal["scan", "masks"]
+VOLUMES = (".nii.gz", ".nii", ".seg.nrrd", ".nrrd", ".mha")
+PICTURES = (".png", ".jpg", ".jpeg")
+_KEPT = (*VOLUMES, *PICTURES, ".zip", ".dcm")
+_BLOCK = 1 << 20
+_FEW_SLICES = 2
+
+
+@dataclass(frozen=True)
+class UploadLimits:
+    """What one upload, and all of them, may take.
+
+    Attributes:
+        scan_bytes: of all files of one upload.
+        files: of one upload, archives opened.
+        expanded_bytes: of what archives hold.
+        growth: how many times larger than an archive its content may be.
+        queued: uploads that may wait at a time.
+        kept: uploads that may lie in the folder at a time.
+        free_bytes: that stay free on the disk.
+        silence_s: seconds after which an upload that sends nothing is given up.
+    """
+
+    scan_bytes: int = 8 << 30
+    files: int = 20_000
+    expanded_bytes: int = 16 << 30
+    growth: int = 200
+    queued: int = 100
+    kept: int = 1000
+    free_bytes: int = 1 << 30
+    silence_s: float = 60.0
+
+
+def too_large(what: str, fix: str = "Give one series without other files.") -> CTGLIPError:
+    """The error of an upload beyond a limit."""
+    return CTGLIPError(what, code="upload_too_large", fix=fix)
+
+
+def stored_name(name: str, number: int, role: FileRole) -> str:
+    """What an uploaded file is called here: its number and its suffix, or the organ whose mask it is."""
+    lower = name.lower()
+    suffix = next((one for one in sorted(_KEPT, key=len, reverse=True) if lower.endswith(one)), "")
+    if role == "masks" and suffix in VOLUMES:
+        stem = name.replace("\\", "/").rpartition("/")[2][: -len(suffix)]
+        organ = load_organs().from_source(stem)
+        if organ is not None:
+            return f"{organ.name}{suffix}"
+    return f"{number:05d}{suffix}"
+
+
+class Intake:
+    """Writes files as they come, and counts what each upload has.
+
+    Args:
+        limits: of uploads.
+    """
+
+    def __init__(self, limits: UploadLimits) -> None:
+        self.limits = limits
+        self._tallies: dict[Path, _Tally] = {}
+
+    async def receive(self, stream: AsyncIterator[bytes], folder: Path, name: str, role: FileRole) -> int:
+        """Write one file; nothing is left of one that is too large or cut off.
+
+        Args:
+            stream: its bytes.
+            folder: of all files of the upload's role.
+            name: as the sender calls it.
+
+        Returns:
+            Its size in bytes.
+
+        Raises:
+            CTGLIPError: ``upload_too_large``, ``disk_full``, ``upload_stopped``.
+        """
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        tally = self._tallies.setdefault(folder.parent, _Tally.of(folder.parent))
+        tally.files += 1
+        if tally.files > self.limits.files:
+            raise too_large(f"An upload may have {self.limits.files} files.")
+        target = folder / stored_name(name, tally.files, role)
+        partial, size = target.with_name(f".{tally.files}.part"), 0
+        try:
+            with partial.open("wb") as file:
+                while block := await _next(stream, self.limits.silence_s):
+                    size += len(block)
+                    tally.bytes += len(block)
+                    self._check(tally, folder, len(block))
+                    file.write(block)
+            partial.rename(target)
+        except BaseException:
+            tally.bytes -= size
+            raise
+        finally:
+            partial.unlink(missing_ok=True)
+        return size
+
+    def forget(self, folder: Path) -> None:
+        """An upload is deleted."""
+        self._tallies.pop(folder, None)
+
+    def _check(self, tally: _Tally, folder: Path, block: int) -> None:
+        if tally.bytes > self.limits.scan_bytes:
+            raise too_large(f"An upload may have {self.limits.scan_bytes >> 20} MiB.")
+        check_room(folder, block, self.limits)
+
+
+@dataclass
+class _Tally:
+    """What an upload has so far."""
+
+    files: int = 0
+    bytes: int = 0
+
+    @classmethod
+    def of(cls, folder: Path) -> _Tally:
+        sizes = [file.stat().st_size for file in folder.rglob("*") if file.is_file()]
+        return cls(len(sizes), sum(sizes))
+
+
+def check_room(folder: Path, size: int, limits: UploadLimits) -> None:
+    """The disk has room for some more bytes.
+
+    Raises:
+        CTGLIPError: code ``disk_full``.
+    """
+    if free_bytes(folder) - size < limits.free_bytes:
+        raise CTGLIPError("The disk is full.", code="disk_full", fix="Delete scans that are done with.")
+
+
+async def _next(stream: AsyncIterator[bytes], silence_s: float) -> bytes:
+    """The next bytes; none at the end."""
+    try:
+        while True:
+            block = await asyncio.wait_for(anext(stream), silence_s)
+            if block:
+                return block
+    except StopAsyncIteration:
+        return b""
+    except TimeoutError:
+        raise CTGLIPError("The upload stopped.", code="upload_stopped", fix="Send the file again.") from None
+
+
+def expand(folder: Path, role: FileRole, limits: UploadLimits) -> None:
+    """Open the archives of an upload in place: their files are numbered, and no path in them counts.
+
+    Raises:
+        CTGLIPError: ``bad_archive``: damaged, encrypted, or with links or paths that lead elsewhere;
+            ``upload_too_large``: more files or bytes than allowed, or a bomb.
+    """
+    for archive in sorted(folder.glob("*.zip")):
+        try:
+            with zipfile.ZipFile(archive) as opened:
+                _check_members(opened, archive.stat().st_size, limits)
+                number = sum(1 for _ in folder.iterdir())
+                for member in opened.infolist():
+                    if not member.is_dir() and not _is_rubbish(member.filename):
+                        number += 1
+                        _extract(opened, member, folder / stored_name(member.filename, number, role), limits)
+        except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError, ValueError) as error:
+            if isinstance(error, CTGLIPError):
+                raise
+            raise _bad_archive(f"The archive cannot be opened ({type(error).__name__}).") from error
+        archive.unlink()
+
+
+def _bad_archive(what: str) -> CTGLIPError:
+    return CTGLIPError(what, code="bad_archive", fix="Pack the folder of one series again, or drop the folder itself.")
+
+
+def _is_rubbish(name: str) -> bool:
+    """Whether a file of an archive is what a desktop left there, or another archive."""
+    last = name.replace("\\", "/").rpartition("/")[2]
+    return last.startswith(".") or "__MACOSX/" in name or last == "Thumbs.db" or last.lower().endswith(".zip")
+
+
+def _check_members(opened: zipfile.ZipFile, packed: int, limits: UploadLimits) -> None:
+    members = opened.infolist()
+    if len(members) > limits.files:
+        raise too_large(f"The archive holds {len(members)} files, at most {limits.files} are taken.")
+    for member in members:
+        parts = member.filename.replace("\\", "/").split("/")
+        if ".." in parts or member.filename.startswith(("/", "\\")) or ":" in parts[0]:
+            raise _bad_archive("The archive holds paths that lead out of it.")
+        if stat.S_ISLNK(member.external_attr >> 16):
+            raise _bad_archive("The archive holds links.")
+        if member.flag_bits & 1:
+            raise _bad_archive("The archive is encrypted.")
+    expanded = sum(member.file_size for member in members)
+    if expanded > min(limits.expanded_bytes, max(limits.growth * packed, _BLOCK)):
+        raise too_large(f"The archive would grow from {packed} to {expanded} bytes.", "Check what it is.")
+
+
+def _extract(opened: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, limits: UploadLimits) -> None:
+    """Write one file, never more than its header says."""
+    written = 0
+    with opened.open(member) as source, target.open("wb") as file:
+        while block := source.read(_BLOCK):
+            written += len(block)
+            if written > member.file_size:
+                raise too_large("The archive holds more than it says.", "Check what it is.")
+            check_room(target, len(block), limits)
+            file.write(block)
+
+
+def image_path(folder: Path, modality: ModalityName) -> Path:
+    """The image among an upload's files: the one volume or picture, or the folder of DICOM files.
+
+    Raises:
+        ScanError: ``no_file``: nothing was uploaded; ``several_files``: several images that are no series.
+    """
+    files = files_below(folder) if folder.is_dir() else []
+    if not files:
+        raise ScanError("No scan was uploaded.", code="no_file", fix="Drop a file or a folder.")
+    named = [file for file in files if file.name.lower().endswith((*VOLUMES, *PICTURES))]
+    if len(named) > 1 or (named and any(is_dicom(file) for file in files)):
+        raise ScanError(
+            f"{len(files)} files were uploaded, expected one volume, one radiograph or one DICOM folder.",
+            code="several_files",
+            fix="Drop one scan at a time; masks have a place of their own.",
+        )
+    if named:
+        return named[0]
+    return files[0] if modality == "cxr" and len(files) == 1 else folder
+
+
+def masks_path(folder: Path) -> Path | None:
+    """The masks among an upload's files: one file, or the folder of one for each organ; None without any."""
+    files = files_below(folder) if folder.is_dir() else []
+    return None if not files else files[0] if len(files) == 1 else folder
+
+
+def usable_series(folder: Path) -> list[Series]:
+    """The CT series of a folder of DICOM files that make a volume, the largest first.
+
+    Raises:
+        ScanError: as ``all_series``.
+    """
+    found = [one for one in all_series(files_below(folder))[0] if len(one.slices) >= _FEW_SLICES]
+    return sorted(found, key=lambda one: (-len(one.slices), one.number or 0))
+
+
+def series_row(series: Series) -> dict[str, object]:
+    """What a table of series says of one: numbers alone, no text of a header."""
+    first = series.slices[0]
+    normal = np.cross(first.axes[:3], first.axes[3:])
+    heights = sorted({round(float(one.position @ normal), 2) for one in series.slices})
+    steps = sorted(b - a for a, b in itertools.pairwise(heights))
+    return {
+        "number": series.number,
+        "slices": len(series.slices),
+        "rows": first.shape[0],
+        "columns": first.shape[1],
+        "pixel_mm": round(float(first.pixel_mm[0]), 3),
+        "slice_mm": round(steps[len(steps) // 2], 3) if steps else None,
+        "height_mm": round(heights[-1] - heights[0], 1),
+    }
+
+
+def set_aside(series: Series, folder: Path) -> Path:
+    """A folder with the files of one series alone (hard links)."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(mode=0o700, parents=True)
+    for path in dict.fromkeys(one.path for one in series.slices):
+        os.link(path, folder / path.name)
+    return folder
