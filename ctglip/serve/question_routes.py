@@ -17,7 +17,7 @@ _Model = Annotated[str, Query(pattern=r"^(m\d{1,3})?$", description="key of a mo
 _VIEWS = {"image.nii.gz": "application/gzip", "labels.nii.gz": "application/gzip", "image.png": "image/png"}
 
 
-class Questions(BaseModel):
+class AskedQuestions(BaseModel):
     """What is asked of an upload.
 
     Attributes:
@@ -36,11 +36,11 @@ def question_routes(serving: Serving) -> APIRouter:
     router = APIRouter(prefix="/api", tags=["questions"])
 
     @router.post("/scans/{scan_id}/ask", summary="Answer questions about an upload that is encoded")
-    def ask(scan_id: str, asked: Questions) -> dict[str, Any]:
+    def ask(scan_id: str, asked: AskedQuestions) -> dict[str, Any]:
         serving.jobs.get(scan_id)
         return serving.answers().ask(scan_id, asked.model, asked.questions, asked.sentences)
 
-    @router.get("/completions", summary="Questions that a model was taught")
+    @router.get("/completions", summary="AskedQuestions that a model was taught")
     def completions(model: _Model = "") -> list[str]:
         return serving.answers().completions(model)
 

@@ -84,7 +84,7 @@ class Intake:
 
     def __init__(self, limits: UploadLimits) -> None:
         self.limits = limits
-        self._tallies: dict[Path, _Tally] = {}
+        self._tallies: dict[Path, _UploadTally] = {}
 
     async def receive(self, stream: AsyncIterator[bytes], folder: Path, name: str, role: FileRole) -> int:
         """Write one file; nothing is left of one that is too large or cut off.
@@ -101,7 +101,7 @@ class Intake:
             CTGLIPError: ``upload_too_large``, ``disk_full``, ``upload_stopped``.
         """
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        tally = self._tallies.setdefault(folder.parent, _Tally.of(folder.parent))
+        tally = self._tallies.setdefault(folder.parent, _UploadTally.of(folder.parent))
         tally.files += 1
         if tally.files > self.limits.files:
             raise too_large(f"An upload may have {self.limits.files} files.")
@@ -126,21 +126,21 @@ class Intake:
         """An upload is deleted."""
         self._tallies.pop(folder, None)
 
-    def _check(self, tally: _Tally, folder: Path, block: int) -> None:
+    def _check(self, tally: _UploadTally, folder: Path, block: int) -> None:
         if tally.bytes > self.limits.scan_bytes:
             raise too_large(f"An upload may have {self.limits.scan_bytes >> 20} MiB.")
         check_room(folder, block, self.limits)
 
 
 @dataclass
-class _Tally:
+class _UploadTally:
     """What an upload has so far."""
 
     files: int = 0
     bytes: int = 0
 
     @classmethod
-    def of(cls, folder: Path) -> _Tally:
+    def of(cls, folder: Path) -> _UploadTally:
         sizes = [file.stat().st_size for file in folder.rglob("*") if file.is_file()]
         return cls(len(sizes), sum(sizes))
 
