@@ -51,7 +51,6 @@ def _add_reading(router: APIRouter, serving: Serving) -> None:
             "token": serving.guard.csrf,
             "models": [] if asking is None else [model.about() for model in asking.models.values()],
             "ready": asking is not None,
-            "failure": serving.failure,
             "store": serving.store is not None,
             "keep_hours": serving.keep_hours,
             "limits": asdict(serving.limits),

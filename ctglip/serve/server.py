@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 
 import uvicorn
 
@@ -128,6 +129,12 @@ def _run(serving: Serving, listening: socket.socket, started: Callable[[str], ob
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             started(f"http://{f'[{host}]' if ':' in host else host}:{port}/")
+
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            """Ends by itself: a signal is not raised again once all is closed; a second one does not wait."""
+            del sig, frame
+            self.force_exit = self.should_exit
+            self.should_exit = True
 
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             serving.ended.set()

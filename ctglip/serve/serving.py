@@ -30,7 +30,6 @@ class Serving:
         guard: of requests.
         keep_hours: after which uploads are deleted; None: never.
         store: whose studies can be opened, or None.
-        failure: why the models cannot be loaded.
     """
 
     folder: ServeFolder
@@ -40,7 +39,6 @@ class Serving:
     keep_hours: float | None = _DAY_H
     store: Path | None = None
     asking: Asking | None = None
-    failure: str = ""
     ended: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
@@ -50,11 +48,10 @@ class Serving:
         """What answers questions.
 
         Raises:
-            CTGLIPError: code ``not_ready``: the models are being loaded, or cannot be.
+            CTGLIPError: code ``not_ready``: the models are being loaded.
         """
         if self.asking is None:
-            message = self.failure or "The models are being loaded."
-            raise CTGLIPError(message, code="not_ready", fix="" if self.failure else "Try again in a few seconds.")
+            raise CTGLIPError("The models are being loaded.", code="not_ready", fix="Try again in a few seconds.")
         return self.asking
 
     def new_scan(self, kind: str = "upload", about: dict[str, Any] | None = None) -> str:

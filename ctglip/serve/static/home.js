@@ -142,7 +142,6 @@ export async function home(main) {
   };
   main.replaceChildren(
     h("h1", {}, "Ask about a scan"),
-    ...(server.failure ? [fault({ message: server.failure })] : []),
     h("p", { class: "lead" }, "What is dropped here stays on this machine, in one private folder",
       server.keep_hours ? `, and is deleted after ${number(server.keep_hours)} hours` : "", "."),
     places, h("p", { class: "go" }, button, bar), said,
