@@ -69,7 +69,8 @@ def server(run: Path, folder: Path) -> Iterator[tuple[ServeClient, str, int]]:
 
 def children(process: int) -> list[int]:
     """Processes that a process started."""
-    return [int(one) for one in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+    tasks = Path(f"/proc/{process}/task").glob("*/children")
+    return [int(one) for task in tasks for one in task.read_text().split()]
 
 
 def memory_mb(process: int) -> float:

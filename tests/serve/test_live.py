@@ -43,8 +43,8 @@ def start(trained: tuple[Store, Path], tmp_path: Path) -> Iterator[Starter]:
 
 
 def children(process: int) -> list[int]:
-    found = Path(f"/proc/{process}/task/{process}/children").read_text().split()
-    return [int(one) for one in found]
+    tasks = Path(f"/proc/{process}/task").glob("*/children")
+    return [int(one) for task in tasks for one in task.read_text().split()]
 
 
 def until(condition: Callable[[], Any], seconds: float = 60) -> Any:

@@ -229,9 +229,9 @@ export async function ready(main, pairs) {
   });
   const total = panels[0].scan.step_seconds;
   main.replaceChildren(h("h1", {}, several ? "Side by side" : titles[0]),
-    h("p", { class: "soft facts-line" }, several ? "" : `Read in ${seconds(total)}. Organs from ${panels[0].organs.masks}. `, several ? null : await choices(panels[0], server)),
+    h("p", { class: "soft facts-line" }, several ? "" : `Read in ${seconds(total)}. ${panels[0].organs.masks === "none" ? "" : `Organs from ${panels[0].organs.masks}. `}`, several ? null : await choices(panels[0], server)),
     several ? h("div", { class: "pair-of" }, box, ...columns) : columns[0],
-    h("p", { class: "small soft keys" }, "Keys: / ask, o organs, 1 to 7 windows, v view. Click the scan to choose an organ, scroll for other slices, drag with the right button for contrast."));
+    h("p", { class: "small soft keys" }, panels[0].modality === "cxr" ? "Keys: / ask, o organs." : "Keys: / ask, o organs, 1 to 7 windows, v view. Click the scan to choose an organ, scroll for other slices, drag with the right button for contrast."));
   document.documentElement.dataset.page = "drawing";
   for (const panel of panels) await panel.start();
   document.documentElement.dataset.page = "ready";
