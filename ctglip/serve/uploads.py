@@ -21,7 +21,7 @@ import numpy as np
 
 from ctglip.ct.dicom_headers import Series, all_series
 from ctglip.errors import CTGLIPError, ScanError
-from ctglip.files import files_below, free_bytes, is_dicom
+from ctglip.files import atomic_path, files_below, free_bytes, is_dicom
 from ctglip.types import ModalityName
 from ctglip.vocabulary.organs import load_organs
 
@@ -169,26 +169,35 @@ async def _next(stream: AsyncIterator[bytes], silence_s: float) -> bytes:
 
 
 def expand(folder: Path, role: FileRole, limits: UploadLimits) -> None:
-    """Open the archives of an upload in place: their files are numbered, and no path in them counts.
+    """Open the archives of an upload: a folder of numbered files in place of each; no path in them counts.
+
+    An archive is opened whole or not at all, whenever the process ends.
 
     Raises:
         CTGLIPError: ``bad_archive``: damaged, encrypted, or with links or paths that lead elsewhere;
             ``upload_too_large``: more files or bytes than allowed, or a bomb.
     """
     for archive in sorted(folder.glob("*.zip")):
-        try:
-            with zipfile.ZipFile(archive) as opened:
-                _check_members(opened, archive.stat().st_size, limits)
-                number = sum(1 for _ in folder.iterdir())
-                for member in opened.infolist():
-                    if not member.is_dir() and not _is_rubbish(member.filename):
-                        number += 1
-                        _extract(opened, member, folder / stored_name(member.filename, number, role), limits)
-        except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError, ValueError) as error:
-            if isinstance(error, CTGLIPError):
+        target = archive.with_suffix("")
+        for left in folder.glob(f".{target.name}.*.tmp"):
+            shutil.rmtree(left, ignore_errors=True)
+        if not target.is_dir():
+            try:
+                with atomic_path(target) as temporary, zipfile.ZipFile(archive) as opened:
+                    temporary.mkdir(mode=0o700)
+                    _open_archive(opened, archive.stat().st_size, temporary, role, limits)
+            except CTGLIPError:
                 raise
-            raise _bad_archive(f"The archive cannot be opened ({type(error).__name__}).") from error
+            except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError, ValueError) as error:
+                raise _bad_archive(f"The archive cannot be opened ({type(error).__name__}).") from error
         archive.unlink()
+
+
+def _open_archive(opened: zipfile.ZipFile, packed: int, target: Path, role: FileRole, limits: UploadLimits) -> None:
+    _check_members(opened, packed, limits)
+    members = [one for one in opened.infolist() if not one.is_dir() and not _is_rubbish(one.filename)]
+    for number, member in enumerate(members, start=1):
+        _extract(opened, member, target / stored_name(member.filename, number, role), limits)
 
 
 def _bad_archive(what: str) -> CTGLIPError:
@@ -236,7 +245,7 @@ def image_path(folder: Path, modality: ModalityName) -> Path:
     Raises:
         ScanError: ``no_file``: nothing was uploaded; ``several_files``: several images that are no series.
     """
-    files = files_below(folder) if folder.is_dir() else []
+    files = _whole_files(folder)
     if not files:
         raise ScanError("No scan was uploaded.", code="no_file", fix="Drop a file or a folder.")
     named = [file for file in files if file.name.lower().endswith((*VOLUMES, *PICTURES))]
@@ -253,8 +262,17 @@ def image_path(folder: Path, modality: ModalityName) -> Path:
 
 def masks_path(folder: Path) -> Path | None:
     """The masks among an upload's files: one file, or the folder of one for each organ; None without any."""
+    files = _whole_files(folder)
+    if len(files) <= 1:
+        return files[0] if files else None
+    parents = {file.parent for file in files}
+    return parents.pop() if len(parents) == 1 else folder
+
+
+def _whole_files(folder: Path) -> list[Path]:
+    """The files of an upload that came whole."""
     files = files_below(folder) if folder.is_dir() else []
-    return None if not files else files[0] if len(files) == 1 else folder
+    return [file for file in files if not file.name.startswith(".")]
 
 
 def usable_series(folder: Path) -> list[Series]:

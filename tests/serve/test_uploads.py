@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from ctglip.errors import CTGLIPError
-from ctglip.serve.uploads import Intake, UploadLimits, expand, image_path, stored_name
+from ctglip.serve import uploads
+from ctglip.serve.uploads import Intake, UploadLimits, expand, image_path, masks_path, stored_name
 from ctglip.store.tables import Store
 from tests.serve.conftest import make_ward
 
@@ -31,7 +32,7 @@ def test_paths_that_lead_out_are_refused(tmp_path: Path, name: str) -> None:
     inside.mkdir()
     with pytest.raises(CTGLIPError, match="lead out"):
         expand(archive(inside, name), "scan", LIMITS)
-    assert [path.name for path in tmp_path.rglob("*")] == ["inside", "a.zip"]
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["a.zip", "inside"]
 
 
 def test_links_are_refused(tmp_path: Path) -> None:
@@ -77,7 +78,29 @@ def test_damaged_and_encrypted_archives_say_so(tmp_path: Path) -> None:
 
 def test_archives_in_archives_and_rubbish_stay_closed(tmp_path: Path) -> None:
     expand(archive(tmp_path, "a/1.dcm", "a/inner.zip", "__MACOSX/1.dcm", "a/.DS_Store", "a/"), "scan", LIMITS)
-    assert [path.suffix for path in tmp_path.iterdir()] == [".dcm"]
+    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["a", "a/00001.dcm"]
+
+
+def test_an_archive_is_opened_whole_whenever_the_process_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive(tmp_path, "liver.nii.gz", "spleen.nii.gz")
+
+    def ended(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(uploads, "_extract", ended)
+        with pytest.raises(KeyboardInterrupt):
+            expand(tmp_path, "masks", LIMITS)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.zip"]
+    (tmp_path / ".a.0123.tmp").mkdir()
+    (tmp_path / ".a.0123.tmp" / "liver.nii.gz").write_bytes(b"half")
+    expand(tmp_path, "masks", LIMITS)
+    found = masks_path(tmp_path)
+    assert found == tmp_path / "a"
+    assert sorted(path.name for path in found.iterdir()) == ["liver.nii.gz", "spleen.nii.gz"]
+    archive(tmp_path, "liver.nii.gz")
+    expand(tmp_path, "masks", LIMITS)
+    assert len(list(tmp_path.rglob("*.nii.gz"))) == 2, "it was opened already"
 
 
 def test_no_file_keeps_its_name_but_for_masks_of_known_organs() -> None:
