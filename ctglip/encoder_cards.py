@@ -9,13 +9,16 @@ from __future__ import annotations
 from functools import cache
 from typing import Any, Literal
 
+import numpy as np
 from pydantic import Field
 
 from ctglip.config import RootSettings, Settings, load_settings
 from ctglip.errors import ConfigError
 from ctglip.resources import resource
+from ctglip.types import GridRule
 
 _AIR_HU, _BONE_HU = -1024, 3071
+_INT16 = np.iinfo(np.int16)
 
 
 class CtEncoderInput(Settings):
@@ -30,6 +33,11 @@ class CtEncoderInput(Settings):
         mean, std: taken away and divided by at last.
         orientation: where each axis of its tensors leads, in the letters of nibabel (``RAS``, ``SPL``).
         size: voxels (x, y, z) of what it was trained on.
+        grid: how its own preprocessing resamples a scan (``CtRecipe.grid``). Other than ``smooth``: a store that is
+            made for it holds whole scans with HU beyond the window.
+        clip_first: its own preprocessing clips HU to the window before it resamples.
+        round_up: of an odd number of voxels too many or too few the larger half is at the beginning of its axes.
+        pad: what is put around smaller scans: the lower end of the window, or the scan's own ``minimum``.
     """
 
     spacing_mm: tuple[float, float, float]
@@ -40,12 +48,20 @@ class CtEncoderInput(Settings):
     std: float = Field(default=1.0, gt=0)
     orientation: str = Field(default="RAS", pattern="^[RLAPSI]{3}$")
     size: tuple[int, int, int]
+    grid: GridRule = "smooth"
+    clip_first: bool = False
+    round_up: bool = False
+    pad: Literal["window", "minimum"] = "window"
 
     def preprocess(self) -> dict[str, Any]:
-        """The part ``ct`` of a config of preprocessing: the spacing, and HU that reach as far as the window."""
-        low, high = self.window_hu
-        clip = [min(_AIR_HU, int(low)), max(_BONE_HU, int(high))]
-        return {"ct": {"spacing_mm": list(self.spacing_mm), "hu_clip": clip}}
+        """The part ``ct`` of a config of preprocessing: the spacing, and HU that reach as far as the window; or what
+        its own preprocessing does up to there."""
+        low, high = (int(end) for end in self.window_hu)
+        made: dict[str, Any] = {"spacing_mm": list(self.spacing_mm)}
+        if self.grid == "smooth":
+            return {"ct": made | {"hu_clip": [min(_AIR_HU, low), max(_BONE_HU, high)]}}
+        clip = [low, high] if self.clip_first else [int(_INT16.min), int(_INT16.max)]
+        return {"ct": made | {"hu_clip": clip, "crop_to_body": False, "grid": self.grid}}
 
 
 class CxrEncoderInput(Settings):

@@ -24,6 +24,11 @@ Progress = Callable[[int, int], None]
 """Called with (done, total) as work goes on."""
 Box = tuple[int, int, int, int, int, int]
 """Half-open voxel box (x0, x1, y0, y1, z0, z1)."""
+GridRule = Literal["smooth", "centres", "middle", "stretched"]
+"""How a resampled grid lies on the one before. ``smooth``: edge to edge at its low end, and images are smoothed where
+voxels get larger. The others are those of public models' preprocessing, without smoothing: ``centres``: first voxel on
+first voxel (MONAI's ``Spacing``); ``middle``: as many whole voxels as fit, in the middle (TorchIO's ``Resample``);
+``stretched``: as many as fit, stretched to both ends (PyTorch's ``interpolate`` to a size)."""
 
 
 def spacing_of(affine: np.ndarray) -> tuple[float, float, float]:

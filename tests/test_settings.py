@@ -56,7 +56,7 @@ ELSEWHERE = {
     ("evaluate/", "EvaluateConfig.unmentioned_as_negative"): "of reports: these have a label table",
 }
 """Where a config does not read a setting that can be set: parts of both names, and why. Another reads it."""
-FOR_READERS = {"Card.unconfirmed", "EncoderCard.unconfirmed", "Card.brings", "StoreInfo.unions", "PublishedTable.unit"}
+FOR_READERS = {"Card.brings", "StoreInfo.unions", "PublishedTable.unit"}
 """Fields of shipped data and of stores that are there for people and other programs."""
 ROOT = resource("configs")
 CONFIGS = {name: load_tree(path) for name, path in shipped_configs().items()}

@@ -29,6 +29,14 @@ def settings_class(kind: str) -> type[Settings]:
         from ctglip.evaluation.settings import EvaluateConfig
 
         return EvaluateConfig
+    if kind == "evaluate_peer":
+        from ctglip.evaluation.peers.settings import PeerEvaluateConfig
+
+        return PeerEvaluateConfig
+    if kind == "peer":
+        from ctglip.evaluation.peers.card import PeerCard
+
+        return PeerCard
     if kind == "finetune":
         from ctglip.tasks.settings import FinetuneConfig
 

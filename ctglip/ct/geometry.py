@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 
 from ctglip.errors import ScanError
-from ctglip.types import Box, spacing_of
+from ctglip.types import Box, GridRule, spacing_of
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -89,17 +89,29 @@ def crop_affine(affine: np.ndarray, start: tuple[int, int, int]) -> np.ndarray:
 
 
 def regrid(
-    affine: np.ndarray, box: Box, spacing_mm: tuple[float, float, float]
+    affine: np.ndarray, box: Box, spacing_mm: tuple[float, float, float], rule: GridRule = "smooth"
 ) -> tuple[tuple[int, int, int], np.ndarray]:
-    """Shape and affine of a grid with the given spacing that covers a voxel box, edge to edge at its low end."""
+    """Shape and affine of a grid with the given spacing (of ``stretched``: about) that covers a voxel box."""
     old = np.asarray(spacing_of(affine))
-    new = np.asarray(spacing_mm, float)
     low, high = np.asarray(box[::2], float), np.asarray(box[1::2], float)
-    x, y, z = (max(1, round(extent)) for extent in ((high - low) * old / new).tolist())
-    scale = new / old
+    scale = np.asarray(spacing_mm, float) / old
+    count = (high - low) / scale
+    if rule == "smooth":
+        shape = np.rint(count)
+    elif rule == "centres":
+        shape = np.rint((high - low - 1) / scale) + 1
+    else:
+        shape = np.floor(count + 1e-9)
+    shape = np.maximum(shape, 1)
+    if rule == "stretched":
+        scale = (high - low) / shape
+    first = low if rule == "centres" else low - 0.5 + 0.5 * scale
+    if rule == "middle":
+        first = (low + high - 1) / 2 - (shape - 1) / 2 * scale
     result = affine.copy()
     result[:3, :3] = affine[:3, :3] * scale
-    result[:3, 3] = affine[:3, :3] @ (low - 0.5 + 0.5 * scale) + affine[:3, 3]
+    result[:3, 3] = affine[:3, :3] @ first + affine[:3, 3]
+    x, y, z = (int(n) for n in shape.tolist())
     return (x, y, z), result
 
 

@@ -10,6 +10,7 @@ from ctglip.config import Settings
 from ctglip.ct.segmentation import WHERE_IT_RUNS, SegmentationSettings
 from ctglip.errors import MaskError
 from ctglip.files import value_hash
+from ctglip.types import GridRule
 from ctglip.vocabulary.numberings import numbering
 
 
@@ -21,6 +22,8 @@ class CtRecipe(Settings):
         spacing_mm: voxel edges (x, y, z) of the standardised volume.
         hu_clip: lowest and highest HU kept; padding such as -3024 ends up at the lowest.
         crop_to_body: cut away the air around the largest body.
+        grid: how voxels of the new spacing lie on the scan's, and whether these are smoothed: ``smooth``, or as public
+            models have it (``types.GridRule``).
         min_organ_ml: organs with less than this are not listed.
         slice_gaps: what to do with a DICOM series whose slices are unevenly spaced: interpolate them onto a regular
             grid, or refuse the series.
@@ -33,11 +36,12 @@ class CtRecipe(Settings):
         segmentation: run TotalSegmentator with these settings on scans that come without masks.
     """
 
-    trained: ClassVar = ("spacing_mm", "hu_clip", "crop_to_body")
+    trained: ClassVar = ("spacing_mm", "hu_clip", "crop_to_body", "grid")
 
     spacing_mm: tuple[float, float, float] = (1.5, 1.5, 1.5)
     hu_clip: tuple[int, int] = (-1024, 3071)
     crop_to_body: bool = True
+    grid: GridRule = "smooth"
     min_organ_ml: float = Field(default=0.05, ge=0)
     slice_gaps: Literal["resample", "refuse"] = "resample"
     series: str | None = None
@@ -75,5 +79,7 @@ class CtRecipe(Settings):
         return value_hash(self.stored())
 
     def stored(self) -> dict[str, Any]:
-        """As plain data, without what does not change the result: where TotalSegmentator runs."""
-        return self.model_dump(mode="json", exclude={"segmentation": WHERE_IT_RUNS})
+        """As plain data, without what does not change the result: where TotalSegmentator runs, and the usual grid,
+        which stores of before do not name."""
+        found = self.model_dump(mode="json", exclude={"segmentation": WHERE_IT_RUNS})
+        return {name: value for name, value in found.items() if (name, value) != ("grid", "smooth")}

@@ -22,7 +22,8 @@ _LINES = 4
 class _Axis:
     """Where the voxels of one output axis lie on an input axis: index = offset + scale * output index.
 
-    ``backwards``: the input is held the other way round, and indices on it count from its end.
+    ``backwards``: the input is held the other way round, and indices on it count from its end. ``smooth``: values are
+    averaged where steps are longer than a voxel.
     """
 
     n_in: int
@@ -30,6 +31,7 @@ class _Axis:
     scale: float
     offset: float
     backwards: bool
+    smooth: bool
 
     @property
     def positions(self) -> np.ndarray:
@@ -54,7 +56,7 @@ class _Axis:
             index = self._held(np.rint(positions).astype(np.intp))
             if (np.diff(index) == 1).all():
                 return slice(int(index[0]), int(index[-1]) + 1), None
-        half = max(step, 1.0)
+        half = max(step, 1.0) if self.smooth else 1.0
         taps = np.arange(int(np.floor(-half)), int(np.ceil(half)) + 1)
         index = np.rint(positions).astype(np.intp)[:, None] + taps
         weight = np.clip(1 - np.abs(index - positions[:, None]) / half, 0, None)
@@ -75,8 +77,9 @@ def to_grid(
     target: np.ndarray,
     *,
     labels: bool = False,
-    fill: float = 0,
+    fill: float | None = 0,
     clip: tuple[int, int] | None = None,
+    smooth: bool = True,
 ) -> np.ndarray:
     """An array on another grid.
 
@@ -86,8 +89,9 @@ def to_grid(
         shape: of the result.
         target: ``[4, 4]`` of the result.
         labels: take the nearest voxel, so that no value is made up; else interpolate.
-        fill: value of voxels outside the array.
+        fill: value of voxels outside the array; None: that of its nearest voxel.
         clip: limits applied to the values before they are interpolated (images only).
+        smooth: against aliasing, where voxels get larger (images only).
 
     Returns:
         C-ordered array of the input's type (integers are rounded).
@@ -96,16 +100,18 @@ def to_grid(
     axes = _matching_axes(mapping[:3, :3])
     if axes is None:
         source = array if clip is None else np.clip(array, *clip)
-        return _general(source, mapping, shape, labels=labels, fill=fill)
+        return _general(source, mapping, shape, labels=labels, fill=fill, smooth=smooth)
     view = array.transpose(axes)
     held = view[tuple(slice(None, None, -1 if step < 0 else 1) for step in view.strides)]  # forwards in memory
     plan = [
-        _Axis(view.shape[k], shape[k], float(mapping[axes[k], k]), float(mapping[axes[k], 3]), view.strides[k] < 0)
+        _Axis(
+            view.shape[k], shape[k], float(mapping[axes[k], k]), float(mapping[axes[k], 3]), view.strides[k] < 0, smooth
+        )
         for k in range(3)
     ]
     result = _nearest(held, plan) if labels else _linear(held, plan, clip)
     for k, axis in enumerate(plan):
-        if (outside := axis.outside).any():
+        if fill is not None and (outside := axis.outside).any():
             result[(slice(None),) * k + (outside,)] = fill
     return result
 
@@ -178,7 +184,13 @@ def _like(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 
 def _general(
-    array: np.ndarray, mapping: np.ndarray, shape: tuple[int, int, int], *, labels: bool, fill: float
+    array: np.ndarray,
+    mapping: np.ndarray,
+    shape: tuple[int, int, int],
+    *,
+    labels: bool,
+    fill: float | None,
+    smooth: bool,
 ) -> np.ndarray:
     """Any affine, by scipy: slower, for turned and sheared grids."""
     if labels:
@@ -187,7 +199,8 @@ def _general(
         step = np.linalg.norm(mapping[:3, :3], axis=1)
         sigma = [float(np.sqrt(max(s * s - 1, 0) / 6)) for s in step]
         source, order = array.astype(np.float32), 1
-        if max(sigma) > 0.1:
+        if smooth and max(sigma) > 0.1:
             source = ndimage.gaussian_filter(source, sigma, truncate=3)
-    result = ndimage.affine_transform(source, mapping, output_shape=shape, order=order, mode="constant", cval=fill)
+    beyond = "nearest" if fill is None else "constant"
+    result = ndimage.affine_transform(source, mapping, output_shape=shape, order=order, mode=beyond, cval=fill or 0)
     return np.ascontiguousarray(result if labels else _like(result, array.dtype))

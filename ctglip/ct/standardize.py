@@ -38,10 +38,12 @@ def standardize(scan: Scan, masks: LabelMap | None, recipe: CtRecipe, organs: Or
         raise MaskError("The masks are not on the scan's grid.", code="mask_grid", fix="Read them with read_masks.")
     labels = None if masks is None else masks.labels
     box, checks = _body(scan, labels) if recipe.crop_to_body else (_full_box(scan.hu.shape), ())
-    shape, affine = regrid(scan.affine, box, recipe.spacing_mm)
+    shape, affine = regrid(scan.affine, box, recipe.spacing_mm, recipe.grid)
     check_grid(shape, scan.hu.shape, "The scan, at the recipe's spacing,", ScanError)
     low, high = recipe.hu_clip
-    image = to_grid(scan.hu, scan.affine, shape, affine, fill=low, clip=(low, high))
+    smooth = recipe.grid == "smooth"
+    fill = low if smooth else None
+    image = to_grid(scan.hu, scan.affine, shape, affine, fill=fill, clip=(low, high), smooth=smooth)
     if labels is None:
         return Standardized(image, None, affine, checks=checks)
     moved = to_grid(labels, scan.affine, shape, affine, labels=True)

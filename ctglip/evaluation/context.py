@@ -16,7 +16,7 @@ from ctglip.evaluation.results import ControlResult
 from ctglip.evaluation.zero_shot import Scores, evaluate_pairs, thresholds_of
 from ctglip.inference.feature_cache import FeatureView
 from ctglip.inference.readers import GLOBAL
-from ctglip.inference.scoring import Pair
+from ctglip.inference.scoring import Dictionaries, Pair
 
 
 @dataclass(kw_only=True)
@@ -43,6 +43,16 @@ class Context(SplitEncoder):
     pairs: list[PairMetrics]
     macro: Float[np.ndarray, " draws"]
     problems: tuple[str, ...] = ()
+
+    @property
+    def dictionaries(self) -> Dictionaries:
+        """Those of the model."""
+        return self.scorer.dictionaries
+
+    @property
+    def min_positives(self) -> int:
+        """A pair or finding with fewer positives, or fewer negatives, is not evaluated."""
+        return self.config.min_positives
 
     @property
     def one_vector_per_study(self) -> bool:

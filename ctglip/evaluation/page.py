@@ -32,7 +32,7 @@ def evaluation_page(results: Results, context: Context) -> page.EvaluationPage:
         label_source=results.label_source,
         auroc=results.macro_auroc,
         pairs=tuple(_row(pair, context) for pair in results.pairs),
-        facts=_facts(results),
+        facts=evaluation_facts(results),
         controls=controls,
         recognition=_recognition(results.recognition, context),
         notes=(*(_differences(results)), *results.notes),
@@ -95,12 +95,13 @@ def pair_row(pair: PairMetrics, organ: str, abnormality: str, curve: parts.Curve
     )
 
 
-def _facts(results: Results) -> tuple[parts.Fact, ...]:
+def evaluation_facts(results: Results, encoded: str = "Organs encoded") -> tuple[parts.Fact, ...]:
+    """What there is to know of an evaluation beside its scores. ``encoded``: what ``crops`` counts."""
     calibration = results.calibration
     f1 = "unknown" if results.macro_f1 is None else f"{results.macro_f1:.3f}"
     facts = [
         parts.Fact("Studies", str(results.studies), f"{results.patients} patients"),
-        parts.Fact("Organs encoded", str(results.crops), "each once"),
+        parts.Fact(encoded, str(results.crops), "each once"),
         parts.Fact("Thresholds", results.threshold_source),
         parts.Fact("Macro F1", f1, "at those thresholds"),
         parts.Fact("Effective rank", f"{results.effective_rank:.1f}", f"of {results.embedding_dim} dimensions"),
@@ -130,14 +131,15 @@ def _reliability(context: Context, results: Results) -> tuple[page.Reliability, 
     truth = np.concatenate([context.labels[pair].labels for pair in sorted(context.labels)])
     differences = np.concatenate([context.split.differences[pair] for pair in sorted(context.labels)])
     learned = Calibration(scale=calibration.learned_scale).probabilities(differences)
-    found = [page.Reliability("Learned temperature", _bins(truth, learned), results.calibration.ece_learned)]
+    found = [page.Reliability("Learned temperature", reliability_bins(truth, learned), results.calibration.ece_learned)]
     if calibration.fitted_on:
         fitted, ece = calibration.probabilities(differences), results.calibration.ece_fitted
-        found.append(page.Reliability("Fitted on the validation split", _bins(truth, fitted), ece))
+        found.append(page.Reliability("Fitted on the validation split", reliability_bins(truth, fitted), ece))
     return tuple(found)
 
 
-def _bins(truth: np.ndarray, probabilities: np.ndarray) -> tuple[parts.ReliabilityBin, ...]:
+def reliability_bins(truth: np.ndarray, probabilities: np.ndarray) -> tuple[parts.ReliabilityBin, ...]:
+    """Shares of positives in equally wide bins of probabilities, empty bins left out."""
     bin_of = np.minimum((probabilities * _BINS).astype(int), _BINS - 1)
     found = []
     for number in range(_BINS):

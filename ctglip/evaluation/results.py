@@ -98,6 +98,7 @@ class Results:
         notes: what the reader must bear in mind.
         problems: what of the label table could not be used.
         tables: the parts' tables; not in the JSON.
+        asked: what ``pairs`` are, in words.
     """
 
     split: str
@@ -121,6 +122,7 @@ class Results:
     notes: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
     tables: tuple[Table, ...] = ()
+    asked: str = "(organ, abnormality) pairs"
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -129,7 +131,7 @@ class Results:
     def headline(self) -> str:
         """The result in a few lines, and the tables of the parts."""
         lines = [
-            f"Macro AUROC {format_interval(self.macro_auroc)} over {len(self.pairs)} (organ, abnormality) pairs, "
+            f"Macro AUROC {format_interval(self.macro_auroc)} over {len(self.pairs)} {self.asked}, "
             f"{self.patients} patients of the split {self.split}, labels: {self.label_source}."
         ]
         if self.left_out:

@@ -20,21 +20,20 @@ from ctglip.evaluation.labels import check_studies, pairs_of
 from ctglip.evaluation.metrics import TEST_SPLIT_RULES, expected_calibration_error
 from ctglip.evaluation.page import evaluation_page
 from ctglip.evaluation.parts import run_parts
-from ctglip.evaluation.parts.protocol import load_protocol
+from ctglip.evaluation.parts.protocol import load_protocol, read_protocol_labels
 from ctglip.evaluation.results import CalibrationResult, Results, tables_of
-from ctglip.evaluation.settings import EvaluateConfig
+from ctglip.evaluation.settings import EvaluateConfig, ThresholdRule
 from ctglip.evaluation.zero_shot import Recognition, recognition
 from ctglip.files import atomic_path, write_json, write_text
 from ctglip.inference.feature_cache import check_recipe
 from ctglip.inference.prompt_file import read_prompts
 from ctglip.inference.scoring import Calibration, Scorer, dictionaries_of
-from ctglip.labels import LabelTable, read_labels
+from ctglip.labels import LabelTable
 from ctglip.modality import MODALITIES
 from ctglip.models.device import resolve_device
 from ctglip.models.release import Release, load_release
 from ctglip.pages.report import render
 from ctglip.store.tables import Store
-from ctglip.table_files import read_table
 from ctglip.types import Progress
 
 _LISTED = 10
@@ -115,7 +114,8 @@ def answer_split(
     encoder.embed_texts([text for sides in prompts.values() for side in sides for text in side])
     problems = ()
     if labels is not None:
-        encoder.table = read_label_table(labels, release, config)
+        protocol = load_protocol(config.protocol) if config.protocol else None
+        encoder.table = read_protocol_labels(labels, dictionaries_of(release), protocol, config.ignore)
         problems = check_studies(encoder.table, store, split)
     evaluated = encoder.encode(split, config.controls, Path(config.studies) if config.studies else None)
     known = {pair: one for pair, one in evaluated.labels.items() if one.both(config.min_positives)}
@@ -127,15 +127,6 @@ def answer_split(
         )
     validation = encoder.encode_if_any("val") if split != "val" else None
     return build_context(encoder, evaluated, validation, known, problems)
-
-
-def read_label_table(path: Path, release: Release, config: EvaluateConfig) -> LabelTable:
-    """A label table as an evaluation reads it: a column of a public protocol may have the protocol's own name."""
-    dictionaries = dictionaries_of(release)
-    findings = load_protocol(config.protocol).findings if config.protocol else ()
-    headings = read_table(path).columns
-    explained = {name: () for name in findings if name in headings and dictionaries.abnormalities.find(name) is None}
-    return read_labels(path, dictionaries.organs, dictionaries.abnormalities, explained, config.ignore)
 
 
 def results_of(context: Context, source: str) -> Results:
@@ -163,7 +154,7 @@ def results_of(context: Context, source: str) -> Results:
     return Results(
         split=split.name,
         label_source=source,
-        threshold_source=_threshold_source(context),
+        threshold_source=threshold_source(context.config.threshold, context.validation is not None),
         studies=len(split.patient_of),
         patients=split.patient_count,
         crops=len(split.instances),
@@ -202,11 +193,12 @@ def _unused_labels(context: Context, table: LabelTable) -> list[str]:
     return notes
 
 
-def _threshold_source(context: Context) -> str:
-    if context.config.threshold in TEST_SPLIT_RULES:
-        what = "nearest to the ROC corner" if context.config.threshold == "test_roc_corner" else "best F1"
+def threshold_source(rule: ThresholdRule, validated: bool) -> str:
+    """Where thresholds come from, in words. ``validated``: there is a split to choose them on."""
+    if rule in TEST_SPLIT_RULES:
+        what = "nearest to the ROC corner" if rule == "test_roc_corner" else "best F1"
         return f"{what} on the evaluated labels themselves: flatters, for comparison with public scripts"
-    return "best F1 on the split val" if context.validation else "none: the store has no split val"
+    return "best F1 on the split val" if validated else "none: the store has no split val"
 
 
 def _prompt_source(context: Context) -> str:

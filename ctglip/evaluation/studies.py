@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -14,11 +15,39 @@ from ctglip.evaluation.metrics import TEST_SPLIT_RULES, BinaryMetrics, best_f1_t
 from ctglip.evaluation.settings import ThresholdRule
 from ctglip.inference.feature_cache import VIEWS, organ_features_of
 from ctglip.inference.model_readers import reader_of
+from ctglip.inference.scoring import Dictionaries
+from ctglip.labels import LabelTable
 from ctglip.store.findings import findings_by_study
 from ctglip.store.tables import Store
 
 SECTIONS = ("findings", "impression", "report")
 """Texts of a study; ``report`` is both sections together."""
+
+
+class StudyContext(Protocol):
+    """What whole studies are evaluated with, of whatever model.
+
+    Attributes:
+        store: the store; table: the label table, None takes the store's findings.
+        dictionaries: what organs and abnormalities are.
+        weights: bootstrap draws of the evaluated patients.
+        min_positives: a finding with fewer positives, or fewer negatives, is not evaluated.
+    """
+
+    @property
+    def store(self) -> Store: ...
+
+    @property
+    def table(self) -> LabelTable | None: ...
+
+    @property
+    def dictionaries(self) -> Dictionaries: ...
+
+    @property
+    def weights(self) -> Float[np.ndarray, "draws patients"]: ...
+
+    @property
+    def min_positives(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -37,7 +66,7 @@ class StudyScores:
 
 
 def evaluate_studies(
-    context: Context, found: StudyScores, validation: StudyScores | None, rule: ThresholdRule
+    context: StudyContext, found: StudyScores, validation: StudyScores | None, rule: ThresholdRule
 ) -> tuple[dict[str, BinaryMetrics], Float[np.ndarray, " draws"]]:
     """Metrics of each finding that has enough positives and negatives, and the draws of their macro AUROC (empty
     without such a finding).
@@ -49,7 +78,7 @@ def evaluate_studies(
     for name in found.labels:
         question = found.known(name)
         positives = int(question.labels.sum())
-        if min(positives, len(question.labels) - positives) >= context.config.min_positives:
+        if min(positives, len(question.labels) - positives) >= context.min_positives:
             questions[name] = question
     if not questions:
         return {}, np.zeros(0)
@@ -68,7 +97,7 @@ def evaluate_studies(
 
 
 def study_labels(
-    context: Context,
+    context: StudyContext,
     studies: Sequence[str],
     abnormalities: Mapping[str, str],
     columns: Mapping[str, Sequence[int]],
@@ -89,7 +118,7 @@ def study_labels(
     affirmed = {
         study: {row.abnormality for row in rows if row.status == "affirmed"} for study, rows in findings.items()
     }
-    dictionary = context.scorer.dictionaries.abnormalities
+    dictionary = context.dictionaries.abnormalities
     out = {}
     for name, abnormality in abnormalities.items():
         subtypes = {abnormality, *dictionary.descendants(abnormality)}
@@ -99,11 +128,11 @@ def study_labels(
     return out
 
 
-def columns_about(context: Context, abnormality: str) -> list[int]:
+def columns_about(context: StudyContext, abnormality: str) -> list[int]:
     """The label table's columns about an abnormality or a subtype of it, of whatever organ; none without a table."""
     if context.table is None:
         return []
-    subtypes = {abnormality, *context.scorer.dictionaries.abnormalities.descendants(abnormality)}
+    subtypes = {abnormality, *context.dictionaries.abnormalities.descendants(abnormality)}
     return [number for number, column in enumerate(context.table.columns) if column.abnormality in subtypes]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ _PADDED_FIRST = ("roberta", "xlm-roberta", "camembert", "longformer", "mpnet")
 """Models whose first position is the one after the padding's."""
 
 
-def load_text_model(source: str, name: str) -> tuple[nn.Module, Any]:
+def load_text_model(source: str, name: str, state: Callable[[], State] | None = None) -> tuple[nn.Module, Any]:
     """A text model and its tokeniser, on the CPU.
 
     Heads for words and classes are left out and named in the log; a pooler, which nothing reads, and CXR-BERT's
@@ -35,16 +35,23 @@ def load_text_model(source: str, name: str) -> tuple[nn.Module, Any]:
     Args:
         source: a folder, or a name on the hub.
         name: what it is called in messages.
+        state: gives its weights in place of those of ``source``; of CXR-BERT without its projection.
 
     Raises:
         ModelError: code ``text_encoder``: nothing loadable there, a weight of the model is missing or of another shape,
             or the file has more layers than its config says; ``weights``: a file that cannot be read.
     """
+    from transformers import BertModel
+
+    from ctglip.models.cxr_bert import CXRBertModel
+
     try:
         with quiet():
             config, model_class = _architecture(source)
             tokenizer = _tokenizer(source, config)
-            model = _filled(model_class, config, _state(source), name)
+            if state is not None and issubclass(model_class, CXRBertModel):
+                model_class = BertModel
+            model = _filled(model_class, config, text_state(source) if state is None else state(), name)
     except ModelError:
         raise
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
@@ -122,8 +129,12 @@ def _tokenizer(source: str, config: Any) -> Any:
     return AutoTokenizer.from_pretrained(source, trust_remote_code=False)
 
 
-def _state(source: str) -> State:
-    """All weights, of one file or of several."""
+def text_state(source: str) -> State:
+    """All weights of a folder or of the hub's copy, of one file or of several.
+
+    Raises:
+        OSError: there are none.
+    """
     for name in _FILES:
         path = _file(source, name)
         if path is None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 from pydantic import Field
 
 from ctglip.config import Settings, validate
@@ -22,13 +23,14 @@ from ctglip.evaluation.encoded import EncodedSplit
 from ctglip.evaluation.metrics import BinaryMetrics
 from ctglip.evaluation.results import PartResult, interval_cells
 from ctglip.evaluation.settings import ThresholdRule
-from ctglip.evaluation.studies import StudyScores, evaluate_studies, study_labels
+from ctglip.evaluation.studies import StudyContext, StudyScores, evaluate_studies, study_labels
 from ctglip.files import read_yaml
 from ctglip.inference.scoring import Dictionaries, Scorer, Wording
-from ctglip.labels import LabelTable
+from ctglip.labels import LabelTable, read_labels
 from ctglip.models.release import Release
 from ctglip.pages.parts import Table
 from ctglip.pages.wording import DASH, number
+from ctglip.table_files import read_table
 from ctglip.types import Interval
 
 _FOLDER = Path(__file__).parents[1] / "protocols"
@@ -51,6 +53,7 @@ class Published(Settings):
     """A number that others published; AUROC 0 to 1.
 
     Attributes:
+        peer: the peer whose number it is, by its card's name (``evaluation.peers``).
         macro_f1, accuracy: means over findings, at thresholds chosen as the protocol says.
         source: author, place, and number or address of the publication.
         note: over how many findings, and where the number was read if not in the publication itself.
@@ -62,6 +65,7 @@ class Published(Settings):
     note: str = ""
     macro_f1: float | None = None
     accuracy: float | None = None
+    peer: str | None = None
 
 
 class Protocol(Settings):
@@ -100,6 +104,7 @@ class ProtocolResult(PartResult):
         macro_f1, accuracy: means over findings at their thresholds.
         left_out: finding to the reason why it is not evaluated.
         published: what others report; other patients or scans than yours, so beside and not against.
+        model: whose answers these are.
     """
 
     name: str
@@ -111,6 +116,7 @@ class ProtocolResult(PartResult):
     accuracy: float | None
     left_out: dict[str, str]
     published: tuple[dict[str, Any], ...]
+    model: str = "This model"
 
     def tables(self, _: Dictionaries, /) -> tuple[Table, ...]:
         """This model, published ones, then each finding."""
@@ -122,7 +128,7 @@ class ProtocolResult(PartResult):
             return (who, *auroc, *((number(f1), number(accuracy)) if more else ()), on)
 
         on = f"{len(self.findings)} findings, this store's patients"
-        rows = [row("This model", interval_cells(self.macro_auroc), self.macro_f1, self.accuracy, on)]
+        rows = [row(self.model, interval_cells(self.macro_auroc), self.macro_f1, self.accuracy, on)]
         for p in self.published:
             source = "; ".join(str(p[key]) for key in ("source", "note") if p[key])
             auroc = number(p["macro_auroc"]), DASH
@@ -130,7 +136,7 @@ class ProtocolResult(PartResult):
         for f in self.findings:
             f1, accuracy = (f.at.f1, f.at.accuracy) if f.at else (None, None)
             on = f"{f.positives:,} of {f.n:,} studies"
-            rows.append(row(f"This model: {f.finding}", interval_cells(f.auroc), f1, accuracy, on))
+            rows.append(row(f"{self.model}: {f.finding}", interval_cells(f.auroc), f1, accuracy, on))
         table = Table(
             "protocol",
             self.name,
@@ -177,9 +183,27 @@ def public_protocol(context: Context) -> ProtocolResult | None:
     scorer = protocol_scorer(context.release, protocol)
     found = _study_scores(context, scorer, protocol, context.split)
     validation = _study_scores(context, scorer, protocol, context.validation) if context.validation else None
+    result = protocol_result(context, protocol, found, validation)
+    if result is None:
+        context.notes.append(f"{protocol.name}: none of its findings can be evaluated here.")
+    return result
+
+
+def protocol_result(
+    context: StudyContext,
+    protocol: Protocol,
+    found: StudyScores,
+    validation: StudyScores | None,
+    model: str = "This model",
+) -> ProtocolResult | None:
+    """A protocol's metrics of scores, whatever model gave them; None where no finding can be evaluated.
+
+    Args:
+        found: of the evaluated studies; validation: of those on which thresholds are chosen, if the protocol does.
+        model: whose scores these are.
+    """
     metrics, macro = evaluate_studies(context, found, validation, protocol.threshold)
     if not metrics:
-        context.notes.append(f"{protocol.name}: none of its findings can be evaluated here.")
         return None
     findings = tuple(FindingMetrics(finding=name, **vars(one)) for name, one in metrics.items())
     return ProtocolResult(
@@ -192,7 +216,35 @@ def public_protocol(context: Context) -> ProtocolResult | None:
         accuracy=_mean([one.at.accuracy for one in findings if one.at]),
         left_out={name: _reason(found, name) for name in protocol.findings if name not in metrics},
         published=tuple(one.model_dump() for one in protocol.published),
+        model=model,
     )
+
+
+def finding_labels(
+    context: StudyContext, protocol: Protocol, studies: Sequence[str]
+) -> dict[str, Float[np.ndarray, " s"]]:
+    """What is true of each of a protocol's findings in some studies, see ``study_labels``."""
+    abnormalities = {name: finding.abnormality for name, finding in protocol.findings.items()}
+    table = context.table
+    columns = {} if table is None else {name: _columns(table, name, one) for name, one in abnormalities.items()}
+    return study_labels(context, studies, abnormalities, columns)
+
+
+def read_protocol_labels(
+    path: Path, dictionaries: Dictionaries, protocol: Protocol | None, ignore: Sequence[str]
+) -> LabelTable:
+    """A label table as an evaluation reads it: a column of a public protocol may have the protocol's own name.
+
+    Args:
+        path: the table.
+        dictionaries: what its headings mean.
+        protocol: that is evaluated, if any.
+        ignore: columns that are no labels.
+    """
+    findings = protocol.findings if protocol is not None else ()
+    headings = read_table(path).columns
+    explained = {name: () for name in findings if name in headings and dictionaries.abnormalities.find(name) is None}
+    return read_labels(path, dictionaries.organs, dictionaries.abnormalities, explained, tuple(ignore))
 
 
 def _reason(found: StudyScores, name: str) -> str:
@@ -223,9 +275,8 @@ def _study_scores(context: Context, scorer: Scorer, protocol: Protocol, split: E
         for number_of_study, study in enumerate(studies):
             cells = [table[row_of[study, organ], n] for n, organ in enumerate(organs) if (study, organ) in row_of]
             scores[name][number_of_study] = max(cells, default=np.nan)
-    abnormalities = {name: finding.abnormality for name, finding in protocol.findings.items()}
-    columns = {name: _columns(context.table, name, one) for name, one in abnormalities.items()} if context.table else {}
-    return StudyScores(np.array(list(patient.values())), study_labels(context, studies, abnormalities, columns), scores)
+    labels = finding_labels(context, protocol, studies)
+    return StudyScores(np.array(list(patient.values())), labels, scores)
 
 
 def _columns(table: LabelTable, name: str, abnormality: str) -> list[int]:

@@ -53,10 +53,7 @@ class KeyScheme:
         Returns:
             The encoder's weights, the names of heads that were dropped, and names that belong to neither.
         """
-        outer = next((f"{key}." for key in self.outer if any(name.startswith(f"{key}.") for name in state)), "")
-        state = {name.removeprefix(outer): value for name, value in state.items() if name.startswith(outer)}
-        for prefix in self.strip:
-            state = {name.removeprefix(prefix): value for name, value in state.items()}
+        state = self.unwrapped(state)
         dropped = tuple(name for name in state if any(re.fullmatch(pattern, name) for pattern in self.drop))
         state = {name: value for name, value in state.items() if name not in set(dropped)}
         root = next((one for one in self.root if any(name.startswith(one) for name in state)), "")
@@ -64,6 +61,14 @@ class KeyScheme:
         renamed = {self._renamed(name.removeprefix(root)): value for name, value in state.items() if
                    name.startswith(root)}  # fmt: skip
         return renamed, dropped, outside
+
+    def unwrapped(self, state: State) -> State:
+        """The whole model's weights without the dictionary and the prefixes that they were saved under."""
+        outer = next((f"{key}." for key in self.outer if any(name.startswith(f"{key}.") for name in state)), "")
+        state = {name.removeprefix(outer): value for name, value in state.items() if name.startswith(outer)}
+        for prefix in self.strip:
+            state = {name.removeprefix(prefix): value for name, value in state.items()}
+        return state
 
     def _renamed(self, name: str) -> str:
         for pattern, replacement in self.rename:
