@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest
 
-.PHONY: help setup demo real test test-slow test-ci check format clean
+.PHONY: help setup demo real test test-slow test-ci fuzz check format clean
 
 help:  ## what there is to call
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -33,6 +33,10 @@ test-slow: setup  ## wheel install, browser, kill campaigns, learning
 test-ci: setup  ## the slow tests that every change must pass
 	$(PYTEST) -n 2 -m ci
 
+MINUTES ?= 60
+fuzz: setup  ## read changed files of every kind for MINUTES (60) and count what goes wrong
+	PYTHONPATH=. $(BIN)/python -m tests.fuzz.campaign --minutes $(MINUTES) --out fuzz-output
+
 check: setup  ## formatting, lint, types, layers
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -44,4 +48,4 @@ format: setup  ## let ruff put the code in order
 	$(BIN)/ruff format .
 
 clean:  ## remove what the demo made (not .venv)
-	rm -rf demo-output real-output .pytest_cache .ruff_cache
+	rm -rf demo-output real-output fuzz-output .pytest_cache .ruff_cache

@@ -180,6 +180,11 @@ def _row(record: dict[str, str | None], counts: Counter[str | None], folder: Pat
     if not record["image"]:
         raise CohortError(f"Study {study_id} names no image.", code="missing_image")
     values = {key: value for key, value in record.items() if value is not None}
+    for key, value in values.items():
+        if "\0" in value:
+            raise CohortError(
+                f"Study {study_id}: column {key!r} holds a NUL byte.", code="bad_cell", fix="Write it anew."
+            )
     for key in ("image", "masks", "report_path", "regions", "organ_text", "localization"):
         if key in values:
             values[key] = str(folder / str(values[key]))

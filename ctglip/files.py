@@ -27,6 +27,7 @@ LOCK = ".lock"
 DICOM_SUFFIXES = (".dcm", ".dicom")
 _FIRST_ELEMENT = re.compile(rb"[\x02\x08]\0.\0(?:[A-Z]{2}|..\0\0)", re.DOTALL)
 """Group 2 or 8, then a value's type, or its length where types are not written."""
+_SAID = 400
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
@@ -215,7 +216,7 @@ def file_checksum(path: Path) -> str:
     digest = hashlib.sha256()
     for file in files_below(path):
         if file != path:
-            digest.update(str(file.relative_to(path)).encode())
+            digest.update(str(file.relative_to(path)).encode("utf-8", "surrogateescape"))
         with file.open("rb") as stream:
             while block := stream.read(1 << 20):
                 digest.update(block)
@@ -241,7 +242,7 @@ def files_below(path: Path) -> list[Path]:
 def value_hash(value: Any, length: int = 16) -> str:
     """Hex hash of a JSON-able value, the same for equal values whatever the order of their keys."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:length]
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:length]
 
 
 def is_dicom(path: Path) -> bool:
@@ -260,6 +261,16 @@ def private_name(path: Path) -> str:
     if any(is_dicom(file) or file.suffix.lower() in DICOM_SUFFIXES for file in files):
         return "DICOM series" if path.is_dir() else "DICOM file"
     return path.name
+
+
+def one_line(error: BaseException) -> str:
+    """What an error says, on one line and without its last full stop; its kind where it says nothing."""
+    return " ".join(str(error).split())[:_SAID].rstrip(".") or type(error).__name__
+
+
+def encodable(text: str) -> str:
+    """Text that UTF-8 can hold: bytes of file names that are none are written in figures."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def user_cache() -> Path:

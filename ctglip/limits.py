@@ -19,12 +19,14 @@ MOST_GROWTH = 512
 """How many voxels one voxel may become on a finer or an upright grid, 8 along each axis."""
 FREE_VOXELS = 1 << 24
 """A grid up to this size may be any number of times larger than its source."""
-MOST_PIXELS = 120_000_000
+MOST_PIXELS = 64_000_000
 """Of a radiograph or a picture."""
 MOST_TEXT_BYTES = 1 << 28
 """Of a file of JSON or YAML."""
 MOST_TABLE_BYTES = 1 << 32
 """Of a table, unzipped."""
+MOST_REPORT = 1 << 18
+"""Characters of a report."""
 MOST_DEPTH = 64
 """Of lists and mappings inside one another."""
 MOST_NODES = 20_000_000
@@ -74,11 +76,14 @@ def read_at_most(path: Path, most: int, kind: type[CTGLIPError]) -> bytes:
         CTGLIPError: ``too_large``.
         OSError: it cannot be read.
     """
+    data = bytearray()
     with path.open("rb") as stream:
-        data = stream.read(most + 1)
-    if len(data) > most:
-        raise kind(f"{path} has more than {most >> 20} MiB.", code="too_large", fix="Split it, or check what it is.")
-    return data
+        while block := stream.read(1 << 20):
+            data += block
+            if len(data) > most:
+                fix = "Split it, or check what it is."
+                raise kind(f"{path} has more than {most >> 20} MiB.", code="too_large", fix=fix)
+    return bytes(data)
 
 
 def unzipped(data: bytes, most: int, where: str, kind: type[CTGLIPError]) -> bytes:

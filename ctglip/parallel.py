@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -37,6 +39,23 @@ def count_on_one_thread() -> None:
     """For a worker process to begin with: libraries that are loaded already, and those that are yet to be."""
     os.environ["OMP_NUM_THREADS"] = "1"
     threadpool_limits(1)
+
+
+def begin_worker() -> None:
+    """For a process of a pool to begin with: it counts on one thread, and ends with its parent."""
+    count_on_one_thread()
+    end_with_parent()
+
+
+def end_with_parent() -> None:
+    """End this process within about a second once its parent is gone (killed, too)."""
+    threading.Thread(target=_watch, args=(os.getppid(),), daemon=True).start()
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 def python_module(name: str) -> tuple[str, ...]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import gzip
 import io
 import zlib
 from collections import Counter
@@ -18,16 +17,21 @@ from pathlib import Path
 import polars as pl
 
 from ctglip.errors import CohortError
+from ctglip.gate import reads
+from ctglip.limits import MOST_TABLE_BYTES, read_at_most, unzipped
 from ctglip.resources import require
 
 SEPARATORS = (",", ";", "\t")
 ID = "study_id"
 _LISTED = 5
 _HEADINGS = 20
+_FEW_NULS = 0.01
+"""The part of a text that may be NUL: a cell or two that are broken, which is for the reader of rows to refuse."""
 _EXCEL = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
+@reads(CohortError, "bad_table")
 def read_table(path: Path) -> pl.DataFrame:
     """Read a table with every column as text, blanks around cells taken away, empty cells as null.
 
@@ -42,9 +46,9 @@ def read_table(path: Path) -> pl.DataFrame:
     if not path.is_file():
         raise CohortError(f"There is no table {path}.", code="no_table", fix="Check the path.")
     try:
-        content = path.read_bytes()
+        content = read_at_most(path, MOST_TABLE_BYTES, CohortError)
         if content[:2] == b"\x1f\x8b":
-            content = gzip.decompress(content)
+            content = unzipped(content, MOST_TABLE_BYTES, str(path), CohortError)
         if content[:4] == b"PAR1":
             return _from_parquet(path, content)
         rows = _sheet(path, content) if content.startswith(_EXCEL) else _text_rows(path, content)
@@ -119,7 +123,7 @@ def _check_headings(path: Path, names: Sequence[str]) -> None:
 def _text_rows(path: Path, content: bytes) -> list[tuple[int, list[str]]]:
     """Line number and cells of each line that is not blank."""
     text = _decoded(content)
-    if "\0" in text:
+    if text.count("\0") > _FEW_NULS * len(text) or "\0" in text[: text.find("\n")]:
         raise CohortError(f"{path} is no table of text, Excel or parquet.", code="bad_table", fix="Write it as CSV.")
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=_separator(text), strict=True)
     return [(reader.line_num, cells) for cells in reader if any(cell.strip() for cell in cells)]

@@ -1,8 +1,12 @@
 """Work side by side counts on one thread each."""
 
 import os
+import subprocess
+import sys
+import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
+from pathlib import Path
 
 import numpy as np
 from threadpoolctl import threadpool_info, threadpool_limits
@@ -30,3 +34,31 @@ def test_a_worker_process_counts_on_one_thread_whatever_it_loads_later(monkeypat
         assert free.submit(_threads).result() == {min(2, os.cpu_count() or 1)}
     with ProcessPoolExecutor(1, get_context("spawn"), count_on_one_thread) as bound:
         assert bound.submit(_threads).result() == {1}  # numpy is loaded for this, after the beginning
+
+
+CHILD = """
+import time
+from ctglip.parallel import end_with_parent
+end_with_parent()
+print(1, flush=True)
+time.sleep(60)
+"""
+PARENT = f"""
+import subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", {CHILD!r}], stdout=subprocess.PIPE)
+child.stdout.readline()
+print(child.pid, flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_worker_ends_with_its_parent() -> None:
+    parent = subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    child = int(parent.stdout.readline())
+    parent.kill()
+    parent.communicate()
+    until = time.monotonic() + 20
+    while Path(f"/proc/{child}").exists() and "Z" not in Path(f"/proc/{child}/stat").read_text().split()[2]:
+        assert time.monotonic() < until
+        time.sleep(0.1)

@@ -11,6 +11,7 @@ import typer
 
 from ctglip.cli.console import AsJson, result
 from ctglip.errors import CohortError
+from ctglip.places import writable_folder
 
 if TYPE_CHECKING:
     from ctglip.cohorts.writing import CohortSummary
@@ -39,6 +40,7 @@ def cohort(
             "The name of a data set, its folder and the folder to write are needed.",
             fix="ctglip cohort NAME ROOT OUT; ctglip cohort --list shows the names.",
         )
+    writable_folder(out)
     from ctglip.cohorts.registry import cohort_reader
     from ctglip.cohorts.writing import write_cohort
     from ctglip.config import load_settings

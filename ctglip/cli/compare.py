@@ -8,13 +8,14 @@ from typing import Annotated
 import typer
 
 from ctglip.cli.console import AsJson, Stages, print_problems, result
+from ctglip.places import writable_folder
 
 
 def compare(
     run_a: Annotated[Path, typer.Argument(help="A run or its model/ folder.")],
     run_b: Annotated[Path, typer.Argument(help="Another, compared with the first.")],
     store: Annotated[Path, typer.Argument(help="The store to compare them on.")],
-    out: Annotated[Path, typer.Argument(help="Folder for compare.json and compare.html.")],
+    out: Annotated[Path, typer.Argument(callback=writable_folder, help="Folder for compare.json and compare.html.")],
     split: Annotated[str, typer.Option(help="Which patients: train, val or test.")] = "test",
     labels: Annotated[
         Path | None, typer.Option(help="Label table; without it the store's findings are the labels.")

@@ -15,6 +15,7 @@ import typer
 
 from ctglip.cli.console import err, out
 from ctglip.errors import CTGLIPError
+from ctglip.places import writable_folder
 
 
 @dataclass
@@ -35,7 +36,9 @@ class Walk:
 
 
 def demo(
-    folder: Annotated[Path, typer.Argument(help="Folder for everything the demo makes.")] = Path("demo-output"),
+    folder: Annotated[
+        Path, typer.Argument(callback=writable_folder, help="Folder for everything the demo makes.")
+    ] = Path("demo-output"),
     studies: Annotated[int, typer.Option(min=60, help="Simulated studies.")] = 300,
     workers: Annotated[int, typer.Option(min=1, help="Processes for simulation and preprocessing.")] = min(
         os.cpu_count() or 1, 8

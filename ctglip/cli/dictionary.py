@@ -10,6 +10,7 @@ import typer
 
 from ctglip.cli.console import AsJson, progress, result
 from ctglip.cli.group import CommandGroup
+from ctglip.places import writable_file
 
 if TYPE_CHECKING:
     from ctglip.reports.parser import ReportParser
@@ -26,7 +27,7 @@ AbnormalitiesPath = Annotated[
 @app.command()
 def build(
     cohort: Annotated[Path, typer.Argument(help="A cohort table with reports.")],
-    out: Annotated[Path, typer.Option(help="The YAML file of proposals to write.")],
+    out: Annotated[Path, typer.Option(callback=writable_file, help="The YAML file of proposals to write.")],
     fewest: Annotated[int, typer.Option(min=1, help="Reports that must hold a phrase.")] = 3,
     organs: OrgansPath = None,
     abnormalities: AbnormalitiesPath = None,

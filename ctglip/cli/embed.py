@@ -11,6 +11,7 @@ import typer
 
 from ctglip.cli.console import AsJson, err, progress, result
 from ctglip.errors import CTGLIPError
+from ctglip.places import writable_folder
 
 
 class TokenType(StrEnum):
@@ -33,7 +34,12 @@ def embed(
         Path, typer.Argument(help="A run or its model/ folder; with --dense also a config, whose encoder is taken.")
     ],
     store: Annotated[Path, typer.Argument(help="The store that is embedded.")],
-    out: Annotated[Path, typer.Argument(help="Folder for embeddings.parquet and embeddings.json, or for tokens.")],
+    out: Annotated[
+        Path,
+        typer.Argument(
+            callback=writable_folder, help="Folder for embeddings.parquet and embeddings.json, or for tokens."
+        ),
+    ],
     space: Annotated[
         Space, typer.Option(help="features: raw, for probes; diagnosis, anatomy: unit vectors beside texts.")
     ] = Space.features,

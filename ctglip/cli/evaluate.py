@@ -10,6 +10,7 @@ import typer
 
 from ctglip.cli.console import AsJson, Stages, err, print_problems, result
 from ctglip.errors import ConfigError
+from ctglip.places import writable_folder
 
 if TYPE_CHECKING:
     from ctglip.evaluation.results import Results
@@ -85,6 +86,7 @@ def _of_run(
     from ctglip.evaluation.settings import EvaluateConfig
 
     run, store, out = folders
+    writable_folder(out)
     settings = load_settings(EvaluateConfig, config, changes)
     with Stages() as stages:
         return run_evaluation(
@@ -108,6 +110,7 @@ def _of_peer(
     from ctglip.evaluation.peers.settings import PeerEvaluateConfig
 
     store, out = folders
+    writable_folder(out)
     settings = load_settings(PeerEvaluateConfig, config, changes)
     with Stages() as stages:
         return evaluate_peer(

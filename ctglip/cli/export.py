@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ctglip.cli.console import AsJson, result
+from ctglip.places import writable_folder
 
 if TYPE_CHECKING:
     from ctglip.models.release import Release
@@ -25,7 +26,12 @@ class Also(StrEnum):
 
 def export(
     run: Annotated[Path, typer.Argument(help="A run or its model/ folder.")],
-    out: Annotated[Path, typer.Argument(help="Folder to write; it loads on another machine with nothing else.")],
+    out: Annotated[
+        Path,
+        typer.Argument(
+            callback=writable_folder, help="Folder to write; it loads on another machine with nothing else."
+        ),
+    ],
     reference_text_encoder: Annotated[
         bool, typer.Option("--reference-text-encoder", help="Store the text encoder's name and hash, not its weights.")
     ] = False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 import traceback
 from pathlib import Path
@@ -15,6 +16,8 @@ USERS, OURS = 2, 70
 TRACEBACK = "CTGLIP_TRACEBACK"
 """Set in the environment, tracebacks are printed."""
 _SHOWN = 300
+_LOST = re.compile(r"\bgloo\b|\bNCCL\b|Connection (?:closed|reset) by peer", re.IGNORECASE)
+"""What the libraries under torch.distributed say when a rank has gone."""
 _SYSTEM = {
     FileNotFoundError: "is not there",
     PermissionError: "may not be read or written: permission denied",
@@ -54,6 +57,11 @@ def _known(error: BaseException) -> str | None:
         return "the GPU's memory ran out. Use a smaller batch, or set loop.micro_batch."
     if name in ("BrokenProcessPool", "BrokenExecutor") or "DataLoader worker" in str(error):
         return "a worker process was killed, most often because memory ran out. Use fewer workers, and go on."
+    if name in ("DistBackendError", "DistNetworkError", "DistStoreError") or _LOST.search(str(error)):
+        return (
+            "another of the processes that train together has ended or answers no more; what was saved is kept. Start "
+            "all of them again with --resume."
+        )
     if name == "SafetensorError":
         return f"a safetensors file is broken or cut off ({_line(error)}) Copy it again."
     if name in ("UnpicklingError", "BadZipFile", "EOFError"):

@@ -10,12 +10,18 @@ import typer
 
 from ctglip.cli.console import AsJson, err, result
 from ctglip.cli.training import training_callbacks
+from ctglip.places import writable_folder
 
 
 def finetune(
     run: Annotated[Path, typer.Argument(help="A run or its model/ folder.")],
     store: Annotated[Path, typer.Argument(help="The store that holds the labelled studies.")],
-    out: Annotated[Path, typer.Argument(help="Folder for the tuned model, results.json, scores.parquet, report.html.")],
+    out: Annotated[
+        Path,
+        typer.Argument(
+            callback=writable_folder, help="Folder for the tuned model, results.json, scores.parquet, report.html."
+        ),
+    ],
     labels: Annotated[
         Path | None,
         typer.Option(

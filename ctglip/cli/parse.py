@@ -99,12 +99,14 @@ def _parse_cohort(path: Path, out: Path | None, as_json: bool, llm: str | None, 
     from ctglip.cohort import read_cohort
     from ctglip.errors import CTGLIPError
     from ctglip.files import atomic_path
+    from ctglip.places import writable_file
     from ctglip.reports.cohorts import by_rules, cohort_findings, with_reports
 
     if out is None or out.suffix not in (".csv", ".parquet"):
         raise CTGLIPError(
             "A whole cohort needs --out FILE, a .parquet or .csv file.", fix="For example --out findings.parquet."
         )
+    writable_file(out)
     cohort = with_reports(read_cohort(path, reports_alone=True), path)
     with progress("Parsing reports") as report:
         read = _model(llm, url, out.with_suffix(".llm.sqlite")).read if llm else by_rules

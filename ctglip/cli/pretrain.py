@@ -10,11 +10,17 @@ import typer
 
 from ctglip.cli.console import AsJson, err, result
 from ctglip.cli.training import training_callbacks
+from ctglip.places import writable_folder
 
 
 def pretrain(
     store: Annotated[Path, typer.Argument(help="The store to train on.")],
-    run: Annotated[Path, typer.Argument(help="The run's folder: pairs.html, metrics.jsonl, checkpoints/, model/.")],
+    run: Annotated[
+        Path,
+        typer.Argument(
+            callback=writable_folder, help="The run's folder: pairs.html, metrics.jsonl, checkpoints/, model/."
+        ),
+    ],
     config: Annotated[Path, typer.Option(help="Config file, or a shipped name such as small/ctglip_cnn.")],
     changes: Annotated[list[str] | None, typer.Option("--set", help="Change a setting: section.key=value.")] = None,
     resume: Annotated[

@@ -10,6 +10,7 @@ import typer
 from rich.markup import escape
 
 from ctglip.cli.console import result
+from ctglip.places import writable_folder
 
 
 class Reads(StrEnum):
@@ -50,7 +51,9 @@ def query(
         Path,
         typer.Argument(help="NIfTI or NRRD file, folder of DICOM slices, or a radiograph: PNG, JPEG or DICOM file."),
     ],
-    out: Annotated[Path, typer.Option(help="Folder for scan.html (radiograph.html) and answers.json.")],
+    out: Annotated[
+        Path, typer.Option(callback=writable_folder, help="Folder for scan.html (radiograph.html) and answers.json.")
+    ],
     masks: Annotated[
         Path | None,
         typer.Option(help="Organ masks; without them TotalSegmentator is run. Of a radiograph: lung masks."),

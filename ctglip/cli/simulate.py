@@ -8,10 +8,16 @@ from typing import Annotated, Literal
 import typer
 
 from ctglip.cli.console import AsJson, progress, result
+from ctglip.places import writable_folder
 
 
 def simulate(
-    out: Annotated[Path, typer.Argument(help="Folder to write: cohort.csv, truth.csv, images/, masks/, montage.png.")],
+    out: Annotated[
+        Path,
+        typer.Argument(
+            callback=writable_folder, help="Folder to write: cohort.csv, truth.csv, images/, masks/, montage.png."
+        ),
+    ],
     studies: Annotated[int, typer.Option(min=1, help="How many studies.")] = 100,
     seed: Annotated[int, typer.Option(help="Same seed, same cohort.")] = 0,
     level: Annotated[

@@ -10,6 +10,7 @@ import typer
 
 from ctglip.cli.console import AsJson, progress, result
 from ctglip.cli.group import CommandGroup
+from ctglip.places import writable_folder
 
 app = typer.Typer(cls=CommandGroup, help="Look into a store, verify it, export from it.", no_args_is_help=True)
 StorePath = Annotated[Path, typer.Argument(help="The store's folder.")]
@@ -55,7 +56,9 @@ def verify(
 def export(
     store: StorePath,
     study: Annotated[str, typer.Argument(help="study_id")],
-    out: Annotated[Path, typer.Option(help="Folder for image.nii.gz, organs.nii.gz and organs.csv.")],
+    out: Annotated[
+        Path, typer.Option(callback=writable_folder, help="Folder for image.nii.gz, organs.nii.gz and organs.csv.")
+    ],
     to: Annotated[str, typer.Option(help="Format.")] = "nifti",
     grid: Annotated[str, typer.Option(help="stored, or original: that of the scan as it came.")] = "stored",
     as_json: AsJson = False,

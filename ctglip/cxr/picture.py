@@ -13,6 +13,8 @@ from ctglip.types import QualityCheck
 
 FORMATS = ("PNG", "JPEG")
 """What pictures are opened as, whatever else Pillow knows: some formats start other programs."""
+_PIXELS_A_BYTE = 8 * 1032
+"""What a byte can unfold to: pixels of one bit by deflate."""
 _GREY_TOLERANCE = 12
 """How far the colours of a grey JPEG may differ by its compression."""
 
@@ -56,6 +58,8 @@ def read_picture(path: Path, kind: type[CTGLIPError], what: str) -> np.ndarray:
         with Image.open(path, formats=FORMATS) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise kind(f"{what} has {image.width} x {image.height} pixels.", code="cxr_size", fix="Scale it down.")
+            if image.width * image.height > _PIXELS_A_BYTE * path.stat().st_size:
+                raise kind(f"{what} is far larger than its file can hold.", code="file_truncated", fix="Copy it again.")
             image = ImageOps.exif_transpose(image)
             if image.mode in ("P", "PA"):
                 image = image.convert("RGB")

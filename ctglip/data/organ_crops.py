@@ -26,6 +26,7 @@ from ctglip.data.reader import MAX_FAILED_SHARE, CachedReader, StandardizedStudy
 from ctglip.data.samples import OrganInstance
 from ctglip.errors import StoreError
 from ctglip.files import check_id, free_bytes, value_hash
+from ctglip.places import cache_of
 from ctglip.store.study import organ_row
 from ctglip.store.tables import Store
 from ctglip.types import OrganRow
@@ -156,7 +157,7 @@ def cut_study(
 
 def folder_of(cache: CacheSettings, store: Store) -> Path:
     """Where crops are kept on disk."""
-    return Path(cache.folder) if cache.folder else store.path / "cache" / "crops"
+    return Path(cache.folder) if cache.folder else cache_of(store.path, "cache/crops")
 
 
 def resolve(cache: CacheSettings, items: int, item_bytes: int, store: Store) -> CacheMode:

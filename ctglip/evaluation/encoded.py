@@ -28,6 +28,7 @@ from ctglip.labels import LabelTable
 from ctglip.modality import MODALITIES
 from ctglip.models.release import Release
 from ctglip.models.text import TextEncoder
+from ctglip.places import cache_of
 from ctglip.store.findings import findings_by_study
 from ctglip.store.tables import Store
 from ctglip.types import Progress
@@ -127,7 +128,7 @@ class SplitEncoder:
     @property
     def cache_folder(self) -> Path:
         """Where encoded organs and texts are kept."""
-        return Path(self.config.cache) if self.config.cache else self.store.path / FOLDER
+        return Path(self.config.cache) if self.config.cache else cache_of(self.store.path, FOLDER)
 
     def embed_texts(self, texts: Sequence[str]) -> None:
         """Embed texts once and for all, in a text bank next to the cached features."""

@@ -33,6 +33,7 @@ from ctglip.inference.scoring import dictionaries_of
 from ctglip.modality import MODALITIES
 from ctglip.models.dual_encoder import DualEncoder
 from ctglip.models.release import Release
+from ctglip.places import cache_of
 from ctglip.store.study import StudyReader
 from ctglip.store.tables import Store
 from ctglip.types import Failure, OrganRegion, Progress
@@ -262,7 +263,7 @@ def organ_features_of(
     reader = reader or reader_of(release, view.read, settings, files)
     names = list(release.provenance.get("trained", release.organs) if organs is None else organs)
     instances = reader.instances(store, study_ids, names)
-    cache = FeatureCache((folder or store.path / FOLDER) / feature_key(release, reader.organs, view))
+    cache = FeatureCache((folder or cache_of(store.path, FOLDER)) / feature_key(release, reader.organs, view))
     sources = dict(store.table("studies").select("study_id", pl.col("source_checksum").fill_null("")).iter_rows())
     rows = _rows_by_study(instances)
     found = {study_id: cache.read(study_id, sources[study_id], several) for study_id, several in rows.items()}

@@ -31,6 +31,7 @@ from ctglip.models.text import (
     stored_hash,
 )
 from ctglip.models.weights.matching import load_unique_state, unique_state
+from ctglip.places import lies_within
 from ctglip.types import ModalityName
 from ctglip.vocabulary.organs import load_organs
 
@@ -261,6 +262,7 @@ def save_release(folder: Path, release: Release, reference_text_encoder: bool = 
         for name in _DICTIONARIES:
             (temporary / name).mkdir()
             for file in sorted(getattr(release, name).glob("*.yaml")):
+                _check_own(getattr(release, name), file)
                 shutil.copyfile(file, temporary / name / file.name)
         texts = sorted(release.prompts)
         rows = [release.prompts[text].cpu() for text in texts]
@@ -284,9 +286,21 @@ def _save_text_encoder(folder: Path, release: Release, reference: bool) -> None:
         return
     stored = None if release.folder is None else release.folder / "text_encoder"
     if release.text_encoder is None and stored is not None and stored_hash(stored) == release.text_hash:
+        for file in stored.rglob("*"):
+            _check_own(stored.parent, file)
         shutil.copytree(stored, folder)
         return
     release.encoder().save(folder)
+
+
+def _check_own(folder: Path, file: Path) -> None:
+    """Refuse to copy what a link in a model folder points at elsewhere: it is no part of the model."""
+    if not lies_within(folder, file):
+        raise ModelError(
+            f"{file} is a link to a file outside of {folder}, which is not copied.",
+            code="link_in_model",
+            fix="Put the file itself there.",
+        )
 
 
 def load_release(folder: Path) -> Release:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ctglip.config import Settings
 from ctglip.errors import ModelError
 from ctglip.files import atomic_path, read_json
+from ctglip.gate import reads
 from ctglip.models.lora import merged
 from ctglip.models.text_tuning import AnyTextTuning, FrozenText
 from ctglip.models.text_weights import attention_mask, load_text_model, positions, quiet
@@ -246,6 +247,7 @@ def load_text_encoder(settings: TextEncoderSettings) -> TextEncoder:
     return _load(_source(settings.name), settings)
 
 
+@reads(ModelError, "text_encoder", "Copy the model folder again.")
 def read_text_encoder(folder: Path) -> TextEncoder:
     """Load what ``TextEncoder.save`` wrote.
 

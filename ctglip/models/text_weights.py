@@ -15,6 +15,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
 from ctglip.errors import ModelError
+from ctglip.files import one_line
 from ctglip.models.weights.matching import listed
 from ctglip.models.weights.reading import State, read_state
 
@@ -54,10 +55,9 @@ def load_text_model(source: str, name: str, state: Callable[[], State] | None = 
             model = _filled(model_class, config, text_state(source) if state is None else state(), name)
     except ModelError:
         raise
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+    except Exception as error:  # transformers and tokenizers raise anything
         raise ModelError(
-            f"The text encoder {name!r} cannot be loaded: {first}",
+            f"The text encoder {name!r} cannot be loaded: {one_line(error)}.",
             code="text_encoder",
             fix="Name a folder of a Hugging Face model (config.json, tokeniser, safetensors or .bin), or a hub's.",
         ) from error

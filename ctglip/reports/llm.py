@@ -9,6 +9,7 @@ dictionaries and text. Nothing is sent unless settings name a server.
 from __future__ import annotations
 
 import hashlib
+import http.client
 import json
 import os
 import sqlite3
@@ -19,12 +20,13 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from ctglip.config import Settings
 from ctglip.errors import CTGLIPError
+from ctglip.files import one_line
 from ctglip.reports.parser import ReportParser
 from ctglip.types import Failure, Finding, Laterality, Report, Status
 
@@ -69,6 +71,17 @@ class LLMSettings(Settings):
         if not url.startswith(("http://", "https://")):
             raise ValueError("must begin with http:// or https://")
         return url.rstrip("/")
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """A server that sends its callers elsewhere is not followed: the key and the reports are for it alone."""
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> None:
+        """Answer none, so that the redirect is an error."""
+
+
+_OPENER = urllib.request.build_opener(_NoRedirects)
+_MOST_ANSWER = 1 << 24
 
 
 class LLMError(CTGLIPError):
@@ -195,15 +208,16 @@ class LLMParser:
         address = f"{self.settings.url}/chat/completions"
         request = urllib.request.Request(address, json.dumps(body).encode(), headers)  # noqa: S310  (http only, checked)
         try:
-            with urllib.request.urlopen(request, timeout=self.settings.timeout_s) as reply:  # noqa: S310
-                return str(json.load(reply)["choices"][0]["message"]["content"])
+            with _OPENER.open(request, timeout=self.settings.timeout_s) as reply:
+                answer = json.loads(reply.read(_MOST_ANSWER))
+            return str(answer["choices"][0]["message"]["content"])
         except urllib.error.HTTPError as error:
             code = "llm_busy" if error.code in (408, 409, 429) or error.code >= 500 else "llm_refused"
             raise LLMError(f"{address} answered {error.code} {error.reason}.", code=code) from error
-        except (OSError, TimeoutError) as error:
+        except (OSError, TimeoutError, http.client.HTTPException) as error:
             fix = "Start the server, or leave the model out: the rule parser needs none."
             raise LLMError(f"{address} cannot be reached: {error}.", code="llm_unreachable", fix=fix) from error
-        except (ValueError, KeyError, IndexError, TypeError) as error:
+        except (ValueError, KeyError, IndexError, TypeError, RecursionError) as error:
             raise LLMError(f"{address} did not answer as a chat completion: {error!r}.", code="llm_answer") from error
 
     def _checked(self, text: str, count: int) -> _Answer:
@@ -230,17 +244,30 @@ class LLMParser:
     def _recall(self, key: str) -> str | None:
         if self.settings.cache is None or not self.settings.cache.is_file():
             return None
-        with closing(sqlite3.connect(self.settings.cache)) as cache:
-            row = cache.execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone()
-        return row[0] if row else None
+        try:
+            with closing(sqlite3.connect(self.settings.cache)) as cache:
+                row = cache.execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone()
+        except sqlite3.Error as error:
+            raise self._bad_cache(error) from error
+        return str(row[0]) if row else None
+
+    def _bad_cache(self, error: sqlite3.Error) -> LLMError:
+        return LLMError(
+            f"{self.settings.cache} is no cache of answers that can be used: {one_line(error)}.",
+            code="llm_cache",
+            fix="Remove it, or name another in the settings (cache).",
+        )
 
     def _remember(self, key: str, answer: str) -> None:
         if self.settings.cache is None:
             return
         self.settings.cache.parent.mkdir(parents=True, exist_ok=True)
-        with closing(sqlite3.connect(self.settings.cache, timeout=30)) as cache, cache:
-            cache.execute("CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, answer TEXT NOT NULL)")
-            cache.execute("INSERT OR REPLACE INTO answers VALUES (?, ?)", (key, answer))
+        try:
+            with closing(sqlite3.connect(self.settings.cache, timeout=30)) as cache, cache:
+                cache.execute("CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, answer TEXT NOT NULL)")
+                cache.execute("INSERT OR REPLACE INTO answers VALUES (?, ?)", (key, answer))
+        except sqlite3.Error as error:
+            raise self._bad_cache(error) from error
 
 
 def _findings(answer: _Answer, sentences: Sequence[tuple[int, str, str]], source: str) -> tuple[Finding, ...]:

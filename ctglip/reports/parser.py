@@ -10,7 +10,7 @@ from ctglip.reports.ellipsis import announced, completed
 from ctglip.reports.findings import NOT_SEEN, SentenceReading, StatedOrgan, read_sentence
 from ctglip.reports.lexicon import Lexicon
 from ctglip.reports.mentions import members
-from ctglip.reports.sections import split_sections
+from ctglip.reports.sections import short_runs, split_sections
 from ctglip.reports.sentences import split_sentences
 from ctglip.types import Finding, Laterality, Report, Status
 from ctglip.vocabulary.abnormalities import AbnormalityDictionary, load_abnormalities
@@ -55,6 +55,9 @@ class ReportParser:
         """Findings of a report in reading order; empty only for a report without a letter or digit.
 
         ``sentence_index`` counts through all sections. A text is split into its sections first.
+
+        Raises:
+            ReportError: ``too_large``, see ``sections.clean``.
         """
         if isinstance(report, str):
             report = split_sections(report)
@@ -66,7 +69,7 @@ class ReportParser:
             last: StatedOrgan | None = None
             heading: str | None = None
             of_organ, reported = False, section not in _NOT_REPORTED
-            for sentence in split_sentences(text):
+            for sentence in split_sentences(short_runs(text)):
                 reading = self._read(completed(sentence, topic, last, heading, self.lexicon, of_organ))
                 head = reading.heading or head
                 rows = self._in_context(reading, topic, head)

@@ -12,7 +12,9 @@ import re
 from functools import lru_cache
 from pathlib import Path
 
+from ctglip.errors import ReportError
 from ctglip.files import read_yaml
+from ctglip.limits import MOST_REPORT
 from ctglip.reports.dictation import written
 from ctglip.types import Report, Section
 
@@ -42,6 +44,9 @@ _REGION_WITHIN = re.compile(_REGION.pattern.replace("^", r"(?:^|(?<=[.?!][ ]))",
 _FIRST_LINE = re.compile(r"\s*[^\n]*(?:(?<![.?!:])\n(?=[ \t]*[a-z])[^\n]*)*(?:\n|$)")
 _BREAK_TAG = re.compile(r"<\s*/?\s*(?:br|p|div|li|tr|h[1-6]|ul|ol|table)\b[^<>]{0,200}>", re.IGNORECASE)
 _TAG = re.compile(r"<\s*/?\s*[a-zA-Z][\w-]{0,20}(?:\s[^<>]{0,200})?/?>")
+_BLANKS = re.compile(r"[ \t]{41,}")
+_RUN = re.compile(r"([^\w\s])\1{40,}")
+"""Longer runs of one character say no more, and take time that grows with their square."""
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u200b\ufeff]")
 
 
@@ -65,12 +70,29 @@ def split_sections(text: str) -> Report:
 
 
 def clean(text: str) -> str:
-    """Text without HTML remains and control characters; the words stay as they are."""
+    """Text without HTML remains and control characters; the words stay as they are, runs of blanks and of one sign are
+    cut to 40.
+
+    Raises:
+        ReportError: ``too_large``: more than ``limits.MOST_REPORT`` characters.
+    """
+    if len(text) > MOST_REPORT:
+        raise ReportError(
+            f"The report has {len(text)} characters, at most {MOST_REPORT} are read.",
+            code="too_large",
+            fix="Give each study its own report.",
+        )
     if "<" in text:
         text = _TAG.sub(" ", _BREAK_TAG.sub("\n", text))
     if "&" in text:
         text = html.unescape(text)
-    return _CONTROL.sub(" ", text).replace("\r\n", "\n").replace("\r", "\n").replace("\xa0", " ")
+    text = _CONTROL.sub(" ", text).replace("\r\n", "\n").replace("\r", "\n").replace("\xa0", " ")
+    return short_runs(text)
+
+
+def short_runs(text: str) -> str:
+    """Text whose runs of blanks, and of one sign, are cut to 40."""
+    return _RUN.sub(lambda run: run[1] * 40, _BLANKS.sub(" " * 40, text))
 
 
 def _headings(text: str) -> list[tuple[int, int, Section]]:

@@ -25,7 +25,7 @@ import polars as pl
 
 from ctglip.errors import CTGLIPError
 from ctglip.files import atomic_path, file_checksum, read_json, value_hash, write_json
-from ctglip.parallel import count_on_one_thread
+from ctglip.parallel import begin_worker
 from ctglip.simulation.anatomy import Anatomy, load_template
 from ctglip.simulation.cxr import CxrSettings, SimulatedCxr, chest_of, simulate_radiograph
 from ctglip.simulation.lesions import KINDS
@@ -235,7 +235,7 @@ def _run(job: _CohortJob, missing: Sequence[int], workers: int) -> Iterator[int]
     with ExitStack() as stack:
         waiting = []
         for share in np.array_split(np.array(ordered), workers):
-            pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), count_on_one_thread)
+            pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), begin_worker)
             stack.callback(pool.shutdown, cancel_futures=True)
             chunks = np.array_split(share, -(-len(share) // 4))
             waiting += [pool.submit(_simulate_to_disk, job, chunk.tolist()) for chunk in chunks]

@@ -21,7 +21,7 @@ from pydantic import Field
 
 from ctglip.config import Settings
 from ctglip.errors import CTGLIPError, StoreError
-from ctglip.files import check_id, read_json, value_hash, write_json
+from ctglip.files import check_id, one_line, read_json, value_hash, write_json
 from ctglip.types import FindingsFrom, ModalityName
 
 FORMAT_VERSION = 1
@@ -174,7 +174,7 @@ def read_info(root: Path) -> StoreInfo:
     except StoreError:
         raise
     except (ValueError, KeyError, TypeError, CTGLIPError) as error:
-        raise StoreError(f"{path} cannot be read: {error}.", code="bad_store_info") from error
+        raise StoreError(f"{path} cannot be read: {one_line(error)}.", code="bad_store_info") from error
 
 
 def write_info(root: Path, info: StoreInfo) -> None:

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Self
 
-from ctglip.errors import StoreError
-from ctglip.files import remove
+from ctglip.errors import OutputError, StoreError
+from ctglip.files import encodable, one_line, remove
 from ctglip.store.format import JOURNAL, study_ids, study_path
 from ctglip.store.study import StudyReader
 from ctglip.store.tables import Store
@@ -80,13 +80,14 @@ class Journal:
         try:
             self._connection.execute(_SCHEMA)
             rows = self._connection.execute("SELECT * FROM studies ORDER BY study_id").fetchall()
-        except sqlite3.DatabaseError as error:
+            self.entries: dict[str, JournalEntry] = {row[0]: _entry(*row) for row in rows}
+        except (sqlite3.Error, ValueError, TypeError, LookupError, ArithmeticError, RecursionError) as error:
+            self._connection.close()
             raise StoreError(
-                f"{path} cannot be read: {error}.",
+                f"{path} cannot be read: {one_line(error)}.",
                 code="damaged_journal",
                 fix="Remove it; the next run checks every study against its input again.",
             ) from error
-        self.entries: dict[str, JournalEntry] = {row[0]: _entry(*row) for row in rows}
 
     def __enter__(self) -> Self:
         return self
@@ -103,19 +104,32 @@ class Journal:
         return [entry.failure for _, entry in sorted(self.entries.items()) if entry.failure]
 
     def record(self, entries: Iterable[JournalEntry]) -> None:
-        """Write entries, all or none: the commit point of their studies."""
+        """Write entries, all or none: the commit point of their studies.
+
+        Raises:
+            OutputError: the disk is full, or the journal may not be written.
+        """
         fresh = {entry.study_id: entry for entry in entries}
-        with self._connection:
-            self._connection.executemany(
-                "INSERT OR REPLACE INTO studies VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", map(_row, fresh.values())
-            )
+        self._change(
+            "INSERT OR REPLACE INTO studies VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            [_row(one) for one in fresh.values()],
+        )
         self.entries |= fresh
+
+    def _change(self, statement: str, values: list[tuple[str, ...]]) -> None:
+        try:
+            with self._connection:
+                self._connection.executemany(statement, values)
+        except sqlite3.OperationalError as error:  # a full disk, a place that may not be written
+            raise OutputError(
+                f"{self._store.path / JOURNAL} cannot be written: {one_line(error)}.",
+                fix="What was finished is kept: see to the disk, and run the same command again.",
+            ) from error
 
     def forget(self, ids: Iterable[str]) -> None:
         """Drop entries."""
         ids = list(ids)
-        with self._connection:
-            self._connection.executemany("DELETE FROM studies WHERE study_id = ?", [(i,) for i in ids])
+        self._change("DELETE FROM studies WHERE study_id = ?", [(i,) for i in ids])
         for study_id in ids:
             self.entries.pop(study_id, None)
 
@@ -187,7 +201,8 @@ def _row(entry: JournalEntry) -> tuple[str, ...]:
     details, seconds = (
         json.dumps(value, ensure_ascii=False, default=str) for value in (failure.details, entry.seconds)
     )
-    return (
+    texts = (
         entry.study_id, entry.status, entry.recipe_hash, entry.fingerprint, entry.checksum,
         failure.stage, failure.code, failure.message, details, seconds,
     )  # fmt: skip
+    return tuple(map(encodable, texts))

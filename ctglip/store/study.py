@@ -12,14 +12,14 @@ import numpy as np
 import zarr
 
 from ctglip.errors import StoreError
-from ctglip.files import atomic_path, file_checksum, value_hash
+from ctglip.files import atomic_path, file_checksum, one_line, value_hash
 from ctglip.store.format import FORMAT_VERSION, TABLES, study_path
 from ctglip.store.shards import PixelBox, Volume, write_volume
 from ctglip.types import Box, Finding, LesionAnnotation, OrganRow, Region, Report, Standardized, spacing_of
 
 _EDGES = ("x0", "x1", "y0", "y1", "z0", "z1")
 _PIXEL_EDGES = ("row0", "row1", "column0", "column1")
-_DAMAGE = (OSError, ValueError, KeyError, TypeError, RuntimeError)
+_DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError)
 
 
 @dataclass(frozen=True)
@@ -195,6 +195,7 @@ class StudyReader:
             self.patient_id: str = self.attributes["patient_id"]
             self.affine = np.array(self.attributes["affine"], dtype=np.float64)
             self._rows: dict[str, list[dict[str, Any]]] = self.attributes["rows"]
+            self._check()
         except FileNotFoundError as error:
             name = path.name.removesuffix(".zarr")
             raise StoreError(f"There is no study {name!r} in {path.parent.parent}.", code="no_study") from error
@@ -203,10 +204,20 @@ class StudyReader:
 
     def _damaged(self, error: Exception) -> StoreError:
         return StoreError(
-            f"{self.path} is damaged: {type(error).__name__}: {error}.",
+            f"{self.path} is damaged: {type(error).__name__}: {one_line(error)}.",
             code="damaged_study",
             fix="Run: ctglip store verify STORE --repair, then preprocess again.",
         )
+
+    def _check(self) -> None:
+        """Whether the attributes are of the form that is written, so that what reads them need not ask."""
+        if self.affine.shape != (4, 4) or not isinstance(self.study_id, str) or not isinstance(self.patient_id, str):
+            raise ValueError("the attributes are not those of a study")
+        if any(not isinstance(row, dict) for rows in self._rows.values() for row in rows):
+            raise ValueError("its rows are no rows")
+        if len(self._rows["studies"]) != 1:
+            raise ValueError("it has not one row of its own")
+        _ = self.shape, self.source, self.regions(), self.lesions(), [organ_row(row) for row in self.rows("organs")]
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:

@@ -11,9 +11,12 @@ from typing import Any
 import polars as pl
 
 from ctglip.errors import StoreError
-from ctglip.files import atomic_path
+from ctglip.files import LOCK, atomic_path
+from ctglip.gate import reads
+from ctglip.places import check_no_links
 from ctglip.store.format import (
     INFO,
+    JOURNAL,
     LATER,
     SPLITS_SCHEMA,
     STUDIES,
@@ -90,11 +93,23 @@ class Store:
             raise StoreError(f"A store has no table {name!r}; it has {known}.", code="no_table")
         path = table_path(self.path, name)
         try:
-            return _with_source(name, pl.read_parquet(path)) if path.is_file() else pl.DataFrame(schema=schema)
-        except (pl.exceptions.PolarsError, OSError) as error:
-            raise StoreError(
-                f"{path} cannot be read: {error}.", code="damaged_table", fix="Run: ctglip store verify --repair"
-            ) from error
+            there = path.is_file()
+        except OSError as error:
+            raise StoreError(f"{path} cannot be read: {error.strerror}.", code="unreadable") from error
+        return _with_source(name, read_parquet(path, schema)) if there else pl.DataFrame(schema=schema)
+
+
+@reads(StoreError, "damaged_table", "Run: ctglip store verify STORE --repair")
+def read_parquet(path: Path, schema: Mapping[str, pl.DataType]) -> pl.DataFrame:
+    """A table of a store as it is, its columns of the types that the format has; tables of before have fewer columns.
+
+    Raises:
+        StoreError: ``damaged_table``.
+    """
+    table = pl.read_parquet(path)
+    if "study_id" not in table.columns:
+        raise ValueError("study_id")
+    return table.cast({name: schema[name] for name in table.columns if name in schema})
 
 
 def table_path(root: Path, name: str) -> Path:
@@ -114,6 +129,7 @@ def create_store(path: Path, info: StoreInfo) -> Store:
         raise StoreError(
             f"{path} exists and is not a store.", code="not_a_store", fix="Name a new or empty folder as the store."
         )
+    check_no_links(path, STUDIES, JOURNAL, LOCK, INFO)
     if (path / INFO).is_file():
         _check_recipe(path, read_info(path), info)
     (path / STUDIES).mkdir(parents=True, exist_ok=True)

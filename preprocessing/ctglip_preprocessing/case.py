@@ -22,7 +22,7 @@ from ctglip.ct.detached import detached_files
 from ctglip.ct.masks_nnunet import dataset_file
 from ctglip.ct.segmentation import SegmentationSettings, Segmenter
 from ctglip.errors import CTGLIPError, MaskError, OutputError, ReportError, ScanError
-from ctglip.files import file_checksum, files_below, value_hash, writing
+from ctglip.files import encodable, file_checksum, files_below, value_hash, writing
 from ctglip.modality import MODALITIES, GivenOrgans, Modality, OrganLocations, modality_of
 from ctglip.reports.cohorts import report_of
 from ctglip.reports.parser import get_parser
@@ -114,7 +114,7 @@ class Case:
         What the store holds of the study stays only while its input could not even be read: a drive that is away must
         not empty the store, but input that changed must not be served as it was.
         """
-        failure = Failure(self.row.study_id, stage, code, message, details)
+        failure = Failure(self.row.study_id, stage, code, encodable(message), details)
         stored_checksum = "" if self.checksum else self.stored
         return JournalEntry(
             self.row.study_id, self.plan.recipe_hash, self.fingerprint, stored_checksum, failure, self.seconds
@@ -170,28 +170,41 @@ def hash_input(case: Case) -> Case:
     Raises:
         ScanError, MaskError, ReportError: ``no_file`` for a missing file, ``unreadable`` for one that cannot be read.
     """
-    row = case.row
-    content: dict[str, Any] = {"cells": _cells(row)}
+    content: dict[str, Any] = {"cells": _cells(case.row)}
     if case.given:
         content["organ_text"] = [astuple(text) for text in case.given]
-    if case.lesions_given:
-        files = [file_checksum(path) for path in _lesion_files(case.lesions_given) if path.is_file()]
-        content["localization"] = [_plain(case.lesions_given), files]
-    for name, path in _files(row):
-        kind = _FILES[name]
+    try:
+        if case.lesions_given:
+            files = [file_checksum(path) for path in _lesion_files(case.lesions_given) if path.is_file()]
+            content["localization"] = [_plain(case.lesions_given), files]
+        files_of_row = _files(case.row)
+    except (OSError, ValueError) as error:
+        raise ScanError(f"Study {case.row.study_id}: its files cannot be read: {error}.", code="unreadable") from error
+    for name, path in files_of_row:
+        content |= _content_of(case.row, name, path)
+    return replace(case, checksum=value_hash(content, 64))
+
+
+def _content_of(row: CohortRow, name: str, path: Path) -> dict[str, Any]:
+    """The checksums of one of a row's files, and of those that it names as its voxels."""
+    kind = _FILES[name]
+    try:
         if not path.exists():
             raise kind(
                 f"Study {row.study_id}: there is no {name} at {path}.",
                 code="no_file" if name == "image" else f"no_{name.removesuffix('_path')}",
                 fix="Check the path; it is relative to the cohort table.",
             )
-        try:
-            content[name] = file_checksum(path)
-            if detached := detached_files(path):
-                content[f"{name}_data"] = [file_checksum(file) for file in detached]
-        except OSError as error:
-            raise kind(f"Study {row.study_id}: {path} cannot be read: {error}.", code="unreadable") from error
-    return replace(case, checksum=value_hash(content, 64))
+        if not (path.is_file() or path.is_dir()):
+            raise kind(f"Study {row.study_id}: {path} is no file and no folder.", code="unreadable", fix="Name a file.")
+        found: dict[str, Any] = {name: file_checksum(path)}
+        if detached := detached_files(path):
+            found[f"{name}_data"] = [file_checksum(file) for file in detached]
+    except (OSError, ValueError) as error:
+        if isinstance(error, CTGLIPError):
+            raise
+        raise kind(f"Study {row.study_id}: {path} cannot be read: {error}.", code="unreadable") from error
+    return found
 
 
 def read_report(case: Case) -> Case:
@@ -310,7 +323,11 @@ def fingerprint(row: CohortRow, given: Sequence[GivenText] = (), lesions: Sequen
 
     While it stays the same the content is taken to be the same.
     """
-    files = ([name, *map(_size_and_time, (*files_below(path), *detached_files(path)))] for name, path in _files(row))
+    try:
+        named = _files(row)
+        files = [[name, *map(_size_and_time, (*files_below(path), *detached_files(path)))] for name, path in named]
+    except (OSError, ValueError) as error:  # names that no file can have, folders that may not be read
+        files = [[type(error).__name__, str(error)]]
     masks = [[_plain(lesions), [_size_and_time(path) for path in _lesion_files(lesions)]]] if lesions else []
     return value_hash([_cells(row), *files, *map(astuple, given), *masks], 32)
 
@@ -341,7 +358,7 @@ def _cells(row: CohortRow) -> dict[str, Any]:
 def _size_and_time(file: Path) -> list[Any]:
     try:
         stat = file.stat()
-    except OSError as error:
+    except (OSError, ValueError) as error:
         return [str(file), type(error).__name__]
     return [str(file), stat.st_size, stat.st_mtime_ns]
 

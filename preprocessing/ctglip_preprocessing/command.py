@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ctglip.places import writable_folder
+
 if TYPE_CHECKING:
     from ctglip_preprocessing.driver import Summary
     from ctglip_preprocessing.settings import PreprocessConfig
@@ -16,7 +18,9 @@ if TYPE_CHECKING:
 
 def preprocess(
     cohort: Annotated[Path, typer.Argument(help="The cohort table: CSV or parquet, one row a study.")],
-    store: Annotated[Path, typer.Argument(help="The store's folder; made when it is not there.")],
+    store: Annotated[
+        Path, typer.Argument(callback=writable_folder, help="The store's folder; made when it is not there.")
+    ],
     config: Annotated[
         str | None,
         typer.Option(help="A file, or a shipped config (default preprocess/organ_crops; see: ctglip config show)."),

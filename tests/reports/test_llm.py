@@ -44,6 +44,8 @@ class Stub:
                 code, content = stub.replies[min(len(stub.requests), len(stub.replies)) - 1]
                 self.send_response(code)
                 self.send_header("Content-Type", "application/json")
+                if code in (301, 302, 303, 307, 308):
+                    self.send_header("Location", content)
                 self.end_headers()
                 self.wfile.write(content if isinstance(content, bytes) else json.dumps(content).encode())
 
@@ -231,3 +233,32 @@ def test_a_wrong_address_is_named() -> None:
     done = ctglip("parse", "-", "--llm", "tiny", "--llm-url", "ftp://here", stdin=REPORT)
     assert done.code == 2
     assert "http://" in done.err
+
+
+@pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
+def test_a_redirect_is_not_followed_and_takes_no_key_along(
+    code: int, stub: Stub, parser: Callable[..., LLMParser], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CTGLIP_LLM_KEY", "secret")
+    other = Stub()
+    try:
+        other.says(answer(ROWS))
+        stub.says((code, f"{other.url}/chat/completions"))
+        reading = parser().parse(REPORT)
+        assert reading.failure is not None
+        assert reading.failure.code == "llm_refused"
+        assert stub.headers == ["Bearer secret"]
+        assert other.headers == []
+    finally:
+        other.server.shutdown()
+        other.server.server_close()
+
+
+@pytest.mark.parametrize("content", [b"no database", b"SQLite format 3\0" + bytes(200)])
+def test_a_broken_cache_is_named(content: bytes, stub: Stub, parser: Callable[..., LLMParser], tmp_path: Path) -> None:
+    (tmp_path / "cache.sqlite").write_bytes(content)
+    stub.says(answer(ROWS))
+    reading = parser(cache=tmp_path / "cache.sqlite").parse(REPORT)
+    assert reading.source == "rules"
+    assert reading.failure is not None
+    assert reading.failure.code == "llm_cache"

@@ -78,7 +78,7 @@ def test_an_empty_store_has_typed_empty_tables(tmp_path, store: Store) -> None:
 
 def test_a_damaged_table_says_so(store: Store) -> None:
     table_path(store.path, "organs").write_bytes(b"PAR1")
-    with pytest.raises(StoreError, match="verify --repair"):
+    with pytest.raises(StoreError, match="verify STORE --repair"):
         store.table("organs")
 
 

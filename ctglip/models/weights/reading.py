@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ctglip.errors import ModelError
+from ctglip.gate import reads
 
 State = dict[str, Tensor]
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(/.+)?")
@@ -76,6 +77,7 @@ def find_weights(source: str, repository: str | None = None, files: Sequence[str
     )
 
 
+@reads(ModelError, "weights", "Copy it again.")
 def read_state(path: Path) -> State:
     """All tensors of a safetensors or PyTorch file, nested dictionaries under dotted names. Pickled code never runs.
 
