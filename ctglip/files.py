@@ -8,6 +8,7 @@ import fcntl
 import hashlib
 import json
 import logging
+import math
 import os
 import re
 import shutil
@@ -28,6 +29,7 @@ DICOM_SUFFIXES = (".dcm", ".dicom")
 _FIRST_ELEMENT = re.compile(rb"[\x02\x08]\0.\0(?:[A-Z]{2}|..\0\0)", re.DOTALL)
 """Group 2 or 8, then a value's type, or its length where types are not written."""
 _SAID = 400
+_FOLDERS = re.compile(r"(?<![\w.<:/])(?:/[^/\s'\"<>]+)+/(?=[^/\s])")
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
@@ -151,6 +153,19 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def plain_json(value: Any, indent: int | None = None) -> str:
+    """JSON text in which numbers that are not finite are null: ``NaN`` is no JSON."""
+    return json.dumps(_finite(value), indent=indent, ensure_ascii=False, allow_nan=False, default=str)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def read_json(path: Path) -> Any:
     """Read a JSON file; the error names the file."""
     try:
@@ -266,6 +281,11 @@ def private_name(path: Path) -> str:
 def one_line(error: BaseException) -> str:
     """What an error says, on one line and without its last full stop; its kind where it says nothing."""
     return " ".join(str(error).split())[:_SAID].rstrip(".") or type(error).__name__
+
+
+def without_folders(text: str) -> str:
+    """Text whose paths are cut to their last name, for pages that go further than the machine they are made on."""
+    return _FOLDERS.sub("", text)
 
 
 def encodable(text: str) -> str:

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from threadpoolctl import threadpool_limits
@@ -56,6 +56,14 @@ def _watch(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)
+
+
+def private_ray_token() -> None:
+    """Keep the file of a Ray cluster's token, where there is one, from other users of the machine."""
+    named = os.environ.get("RAY_AUTH_TOKEN_PATH")
+    for path in filter(None, (named, Path.home() / ".ray" / "auth_token")):
+        with suppress(OSError):
+            Path(path).chmod(0o600)
 
 
 def python_module(name: str) -> tuple[str, ...]:

@@ -25,6 +25,8 @@ SEPARATORS = (",", ";", "\t")
 ID = "study_id"
 _LISTED = 5
 _HEADINGS = 20
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_LIKE_FORMULA = r"^[=+\-@\t\r]"
 _FEW_NULS = 0.01
 """The part of a text that may be NUL: a cell or two that are broken, which is for the reader of rows to refuse."""
 _EXCEL = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
@@ -104,8 +106,27 @@ def _table(path: Path, rows: Sequence[tuple[int, list[str]]]) -> pl.DataFrame:
             code="bad_table",
             fix="Put cells that hold the separator, or a line break, in quotation marks.",
         )
-    columns = {name: [cells[position].strip() or None for _, cells in body] for position, name in enumerate(names)}
+    columns = {name: [_plain(cells[position]) for _, cells in body] for position, name in enumerate(names)}
     return pl.DataFrame(columns, schema=dict.fromkeys(names, pl.String))
+
+
+def _plain(cell: str) -> str | None:
+    """A cell's text, without the apostrophe of ``no_formulas``."""
+    text = cell.strip()
+    return (text[1:] if text[:1] == "'" and text[1:2] in _FORMULA else text) or None
+
+
+def no_formulas(table: pl.DataFrame) -> pl.DataFrame:
+    """A table for CSV whose texts no spreadsheet takes for a formula: an apostrophe stands before those that begin
+    like one, and are no number. ``read_table`` takes it away again."""
+    return table.with_columns(
+        pl.when(pl.col(name).str.contains(_LIKE_FORMULA) & pl.col(name).cast(pl.Float64, strict=False).is_null())
+        .then("'" + pl.col(name))
+        .otherwise(pl.col(name))
+        .alias(name)
+        for name, kind in table.schema.items()
+        if kind == pl.String
+    )
 
 
 def _check_headings(path: Path, names: Sequence[str]) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import pickle
 from pathlib import Path
@@ -8,7 +9,16 @@ from pathlib import Path
 import pytest
 
 from ctglip.errors import CTGLIPError, ScanError
-from ctglip.files import atomic_path, check_id, file_checksum, private_name, value_hash, write_json
+from ctglip.files import (
+    atomic_path,
+    check_id,
+    file_checksum,
+    plain_json,
+    private_name,
+    value_hash,
+    without_folders,
+    write_json,
+)
 
 
 def _write_half(target: Path) -> None:
@@ -146,3 +156,18 @@ def test_names_of_dicom_are_not_told(tmp_path: Path) -> None:
     assert [private_name(path) for path in told] == [
         "DICOM series", "DICOM file", "DICOM file", "segmentations", "liver.nii.gz"
     ]  # fmt: skip
+
+
+def test_pages_name_files_without_their_folders() -> None:
+    text = "Study 1: there is no image at /home/jane/ct/a.nii.gz. See https://example.org/x/y and 1/2, and/or."
+    assert (
+        without_folders(text) == "Study 1: there is no image at a.nii.gz. See https://example.org/x/y and 1/2, and/or."
+    )
+    assert without_folders("'/a/b c/d.nii' and /etc/passwd") == "'b c/d.nii' and passwd"
+
+
+def test_json_of_numbers_that_are_none() -> None:
+    assert json.loads(plain_json({"a": [float("nan"), float("-inf"), 1.5], "b": ("x", None)})) == {
+        "a": [None, None, 1.5],
+        "b": ["x", None],
+    }

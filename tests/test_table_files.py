@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from ctglip.errors import CohortError
-from ctglip.table_files import read_table
+from ctglip.table_files import no_formulas, read_table
 
 ROWS = [{"study_id": "00123", "Größe": "1,5", "note": "a, b"}, {"study_id": "7", "Größe": None, "note": "c"}]
 COMMA = 'study_id,Größe,note\n00123,"1,5","a, b"\n7,,c\n'
@@ -70,3 +70,16 @@ def test_what_is_no_table_is_said(tmp_path: Path) -> None:
             read_table(tmp_path / name)
     with pytest.raises(CohortError, match="no table"):
         read_table(tmp_path)
+
+
+FORMULAS = ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", '=HYPERLINK("http://x")', "- no effusion"]
+
+
+def test_no_cell_is_a_formula_and_each_is_read_as_it_was(tmp_path: Path) -> None:
+    plain = ["liver", "'quoted'", "-3.5", "+2", "1e-3", "a=b", "x-y"]
+    texts = [*FORMULAS, *plain]
+    table = pl.DataFrame({"study_id": [f"s{n}" for n in range(len(texts))], "text": texts, "number": range(len(texts))})
+    no_formulas(table).write_csv(tmp_path / "a.csv")
+    written = pl.read_csv(tmp_path / "a.csv", schema_overrides={"text": pl.String})["text"].to_list()
+    assert written == [*(f"'{text}" for text in FORMULAS), *plain]
+    assert read_table(tmp_path / "a.csv")["text"].to_list() == texts

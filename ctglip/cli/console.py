@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import threading
 import time
@@ -25,6 +24,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.text import Text
+
+from ctglip.files import plain_json
 
 if TYPE_CHECKING:
     from ctglip.types import Progress as Advance
@@ -151,7 +152,7 @@ class _Rate(ProgressColumn):
 def result(value: dict[str, Any], as_json: bool, text: str) -> None:
     """Print a command's result: JSON on stdout, or lines for people."""
     if as_json:
-        sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+        sys.stdout.write(plain_json(value, indent=2) + "\n")
     else:
         out.print(text, soft_wrap=True, highlight=False)
 

@@ -101,6 +101,7 @@ def _parse_cohort(path: Path, out: Path | None, as_json: bool, llm: str | None, 
     from ctglip.files import atomic_path
     from ctglip.places import writable_file
     from ctglip.reports.cohorts import by_rules, cohort_findings, with_reports
+    from ctglip.table_files import no_formulas
 
     if out is None or out.suffix not in (".csv", ".parquet"):
         raise CTGLIPError(
@@ -113,7 +114,10 @@ def _parse_cohort(path: Path, out: Path | None, as_json: bool, llm: str | None, 
         table, failures = cohort_findings(cohort.rows, report, read)
     failures = (*cohort.bad, *failures)
     with atomic_path(out) as temporary:
-        (table.write_csv if out.suffix == ".csv" else table.write_parquet)(temporary)
+        if out.suffix == ".csv":
+            no_formulas(table).write_csv(temporary)
+        else:
+            table.write_parquet(temporary)
     lines = [f"{table.height} findings in {out}.", *(f"{f.study_id}: {f.message}" for f in failures)]
     result(
         {"out": str(out), "findings": table.height, "failed": [asdict(f) for f in failures]}, as_json, "\n".join(lines)

@@ -17,6 +17,7 @@ from ctglip.cohorts.disk import Disk
 from ctglip.config import validate
 from ctglip.errors import CohortError, CTGLIPError
 from ctglip.files import atomic_path, check_id, write_json, write_text
+from ctglip.table_files import no_formulas
 
 _PATHS = ("image", "masks", "report_path", "regions")
 TableFormat = Literal["csv", "parquet"]
@@ -293,7 +294,7 @@ def _write(path: Path, table: pl.DataFrame) -> None:
         if path.suffix == ".parquet":
             table.write_parquet(temporary)
         else:
-            table.write_csv(temporary)
+            no_formulas(table).write_csv(temporary)
 
 
 def _write_picture(path: Path, pixels: Any) -> None:

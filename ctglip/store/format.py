@@ -29,6 +29,7 @@ INFO = "store.json"
 STUDIES = "studies"
 JOURNAL = "journal.sqlite"
 SUFFIX = ".zarr"
+_CHECKSUM = "checksum"
 TABLES: dict[str, dict[str, pl.DataType]] = {
     "studies": {
         "study_id": pl.String(),
@@ -170,6 +171,12 @@ def read_info(root: Path) -> StoreInfo:
                 code="store_version",
                 fix="Preprocess the cohort into a new store.",
             )
+        if value.pop(_CHECKSUM, None) not in (None, value_hash(value, 64)):
+            raise StoreError(
+                f"{path} has changed since it was written.",
+                code="bad_store_info",
+                fix="Copy it again from where it is whole.",
+            )
         return StoreInfo.model_validate(value)
     except StoreError:
         raise
@@ -179,4 +186,5 @@ def read_info(root: Path) -> StoreInfo:
 
 def write_info(root: Path, info: StoreInfo) -> None:
     """Write ``store.json`` by rename."""
-    write_json(root / INFO, info.model_dump(mode="json"))
+    value = info.model_dump(mode="json")
+    write_json(root / INFO, {**value, _CHECKSUM: value_hash(value, 64)})

@@ -10,12 +10,13 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Self
 
 from ctglip.errors import OutputError, StoreError
-from ctglip.files import encodable, one_line, remove
+from ctglip.files import encodable, one_line, plain_json, remove
 from ctglip.store.format import JOURNAL, study_ids, study_path
 from ctglip.store.study import StudyReader
 from ctglip.store.tables import Store
@@ -35,6 +36,10 @@ CREATE TABLE IF NOT EXISTS studies (
     seconds TEXT NOT NULL
 ) WITHOUT ROWID
 """
+
+
+VERSION = 1
+"""Of the journal's form; those of before say 0 and are of the same form."""
 
 
 @dataclass(frozen=True)
@@ -78,9 +83,22 @@ class Journal:
         path = store.path / JOURNAL
         self._connection = sqlite3.connect(path)
         try:
+            (version,) = self._connection.execute("PRAGMA user_version").fetchone()
+            if version > VERSION:
+                raise StoreError(
+                    f"{path} has format version {version}, this program reads {VERSION}.",
+                    code="store_version",
+                    fix="Use the ctglip version that wrote it.",
+                )
             self._connection.execute(_SCHEMA)
+            if version < VERSION:
+                with suppress(sqlite3.OperationalError):  # a store that is only read stays as it is
+                    self._connection.execute(f"PRAGMA user_version = {VERSION}")
             rows = self._connection.execute("SELECT * FROM studies ORDER BY study_id").fetchall()
             self.entries: dict[str, JournalEntry] = {row[0]: _entry(*row) for row in rows}
+        except StoreError:
+            self._connection.close()
+            raise
         except (sqlite3.Error, ValueError, TypeError, LookupError, ArithmeticError, RecursionError) as error:
             self._connection.close()
             raise StoreError(
@@ -198,9 +216,7 @@ def _entry(study_id: str, status: str, recipe_hash: str, fingerprint: str, check
 
 def _row(entry: JournalEntry) -> tuple[str, ...]:
     failure = entry.failure or Failure(entry.study_id, "", "", "")
-    details, seconds = (
-        json.dumps(value, ensure_ascii=False, default=str) for value in (failure.details, entry.seconds)
-    )
+    details, seconds = plain_json(failure.details), plain_json(entry.seconds)
     texts = (
         entry.study_id, entry.status, entry.recipe_hash, entry.fingerprint, entry.checksum,
         failure.stage, failure.code, failure.message, details, seconds,

@@ -12,13 +12,14 @@ import numpy as np
 import zarr
 
 from ctglip.errors import StoreError
-from ctglip.files import atomic_path, file_checksum, one_line, value_hash
+from ctglip.files import atomic_path, file_checksum, one_line, plain_json, value_hash
 from ctglip.store.format import FORMAT_VERSION, TABLES, study_path
 from ctglip.store.shards import PixelBox, Volume, write_volume
 from ctglip.types import Box, Finding, LesionAnnotation, OrganRow, Region, Report, Standardized, spacing_of
 
 _EDGES = ("x0", "x1", "y0", "y1", "z0", "z1")
 _PIXEL_EDGES = ("row0", "row1", "column0", "column1")
+_ATTRIBUTES = "attributes"
 _DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError)
 
 
@@ -79,10 +80,15 @@ def write_study(root: Path, record: StudyRecord) -> Path:
         attributes = _attributes(record)
         attributes["checksums"] = {
             "rows": value_hash(attributes["rows"], 64),
+            _ATTRIBUTES: _attributes_hash(attributes),
             **{name: file_checksum(temporary / name) for name in _data_files(temporary)},
         }
         group.update_attributes(attributes)
     return target
+
+
+def _attributes_hash(attributes: dict[str, Any]) -> str:
+    return value_hash({name: value for name, value in attributes.items() if name not in ("rows", "checksums")}, 64)
 
 
 def _data_files(folder: Path) -> list[str]:
@@ -128,7 +134,7 @@ def _study_row(record: StudyRecord, affine: list[list[float]]) -> dict[str, Any]
         "affine": [v for line in affine for v in line],
         "source_checksum": record.source_checksum,
         "recipe_hash": record.recipe_hash,
-        "checks": json.dumps([asdict(check) for check in record.standardized.checks], ensure_ascii=False),
+        "checks": plain_json([asdict(check) for check in record.standardized.checks]),
     }
     if record.source is not None:
         row["source_shape"] = [int(n) for n in record.source.shape]
@@ -195,7 +201,16 @@ class StudyReader:
             self.patient_id: str = self.attributes["patient_id"]
             self.affine = np.array(self.attributes["affine"], dtype=np.float64)
             self._rows: dict[str, list[dict[str, Any]]] = self.attributes["rows"]
+            version = self.attributes.get("format_version", FORMAT_VERSION)
+            if version != FORMAT_VERSION:
+                raise StoreError(
+                    f"{path} has format version {version!r}, this program reads {FORMAT_VERSION}.",
+                    code="store_version",
+                    fix="Use the ctglip version that wrote it.",
+                )
             self._check()
+        except StoreError:
+            raise
         except FileNotFoundError as error:
             name = path.name.removesuffix(".zarr")
             raise StoreError(f"There is no study {name!r} in {path.parent.parent}.", code="no_study") from error
@@ -298,6 +313,8 @@ class StudyReader:
         stored: dict[str, str] = self.attributes.get("checksums", {})
         found = {name: file_checksum(self.path / name) for name in _data_files(self.path)}
         found["rows"] = value_hash(self._rows, 64)
+        if _ATTRIBUTES in stored:  # studies of before have none
+            found[_ATTRIBUTES] = _attributes_hash(self.attributes)
         wrong = [f"{name} is missing" for name in sorted(stored.keys() - found.keys())]
         wrong += [f"{name} is not part of it" for name in sorted(found.keys() - stored.keys())]
         wrong += [f"{name} has changed" for name in sorted(stored) if name in found and stored[name] != found[name]]

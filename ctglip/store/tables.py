@@ -28,6 +28,7 @@ from ctglip.store.format import (
     write_info,
 )
 from ctglip.store.study import StudyReader
+from ctglip.table_files import no_formulas
 from ctglip.types import PARSER
 
 ROW_GROUP = 100_000
@@ -259,4 +260,4 @@ def write_parquet(table: pl.DataFrame, path: Path) -> None:
 def write_csv(table: pl.DataFrame, path: Path) -> None:
     """Write a CSV file by rename."""
     with atomic_path(path) as temporary:
-        table.write_csv(temporary)
+        no_formulas(table).write_csv(temporary)

@@ -14,6 +14,7 @@ from ctglip.errors import ConfigError
 from ctglip.files import atomic_path, exclusive, file_checksum, write_json, write_text
 from ctglip.models.device import resolve_device
 from ctglip.store.tables import Store
+from ctglip.table_files import no_formulas
 from ctglip.tasks.base import Initialization, Task
 from ctglip.tasks.classification import Classification
 from ctglip.tasks.initializations import open_initializations, weights_checksum
@@ -126,6 +127,6 @@ def _write(out: Path, results: TaskResults, finished: Sequence[FinishedRun], bes
             best.table(file.stem).write_parquet(temporary)
     with atomic_path(out / "problems.csv") as temporary:
         schema = {"code": pl.String, "subject": pl.String, "message": pl.String}
-        pl.DataFrame([asdict(problem) for problem in results.problems], schema=schema).write_csv(temporary)
+        no_formulas(pl.DataFrame([asdict(problem) for problem in results.problems], schema=schema)).write_csv(temporary)
     lines = [{"run": one.run.key, **values} for one in finished for values in one.about["validations"]]
     write_text(out / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ctglip.files import plain_json
 from ctglip.places import writable_folder
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def preprocess(
     except KeyboardInterrupt:
         console.print("Interrupted. What was finished is in the store; run the same command again to go on.")
         raise typer.Exit(130) from None
-    typer.echo(json.dumps(summary.as_dict(), indent=2, ensure_ascii=False) if as_json else describe(summary))
+    typer.echo(plain_json(summary.as_dict(), indent=2) if as_json else describe(summary))
     if summary.failed:
         raise typer.Exit(1)
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ctglip.errors import CTGLIPError, OutputError
+from ctglip.parallel import private_ray_token
 from ctglip.store.journal import JournalEntry
 from ctglip_preprocessing.case import Case, close_segmenters, run_case, segmentation_of
 from ctglip_preprocessing.interrupt import Stop, never
@@ -136,6 +137,7 @@ def _on_ray(cases: Sequence[Case], workers: int, address: str | None, stop: Stop
     try:
         if ours:
             _connect(workers, address)
+            private_ray_token()
         pools = _pools(cases)
         while running or any(pool.waiting for pool in pools):
             if stop():

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from ctglip.errors import StoreError
-from ctglip.files import write_text
+from ctglip.files import without_folders, write_text
 from ctglip.modality import MODALITIES, Modality
 from ctglip.pages.parts import Fact, Picture
 from ctglip.pages.quality import CheckCount, Distribution, Outlier, QualityPage, render
@@ -58,7 +58,7 @@ def quality_page(store: Store, failures: Sequence[Failure] = (), notes: Sequence
     return QualityPage(
         title=f"Quality of {store.path.name}",
         done=studies.height,
-        failures=tuple(failures),
+        failures=tuple(replace(one, message=without_folders(one.message)) for one in failures),
         facts=_facts(store, studies),
         checks=(*_store_checks(store), *_checks(studies)),
         distributions=distributions,

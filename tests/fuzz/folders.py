@@ -100,19 +100,23 @@ def _weights(folder: Path) -> list[Target]:
 
 def _checkpoint(folder: Path) -> Path:
     from ctglip.files import file_checksum, write_json
+    from ctglip.training.checkpoint import _STATE, _TENSORS, FORMAT_VERSION
 
     path = folder / "checkpoints" / "step-0000003"
     path.mkdir(parents=True)
-    save_file({"objective/weight": torch.ones(2, 3)}, path / "state.safetensors")
-    about = {"format_version": 1, "step": 3, "checksum": file_checksum(path / "state.safetensors")}
-    write_json(path / "state.json", about)
+    save_file({"objective/weight": torch.ones(2, 3)}, path / _TENSORS)
+    about = {"format_version": FORMAT_VERSION, "step": 3, "checksum": file_checksum(path / _TENSORS)}
+    write_json(path / _STATE, about)
     return path.parent
 
 
 def _read_checkpoint(path: Path) -> None:
+    from ctglip.errors import ModelError
     from ctglip.training.checkpoint import _complete
 
-    _complete(path / "step-0000003")
+    about = _complete(path / "step-0000003")
+    if isinstance(about, str):
+        raise ModelError(about)
 
 
 def _cache(folder: Path) -> tuple[Path, Any]:
@@ -154,7 +158,7 @@ def folder_targets(folder: Path) -> list[Target]:
     checkpoint = _checkpoint(folder)
     targets += [
         folder_target(f"checkpoint {name}", checkpoint, f"step-0000003/{name}", _read_checkpoint)
-        for name in ("state.json", "state.safetensors")
+        for name in sorted(file.name for file in (checkpoint / "step-0000003").iterdir())
     ]
     cache, read = _cache(folder)
     return [*targets, folder_target("llm cache", cache, "answers.sqlite", read), *_weights(folder)]

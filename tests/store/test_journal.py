@@ -10,7 +10,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from ctglip.errors import StoreError
+from ctglip.errors import OutputError, StoreError
 from ctglip.files import remove
 from ctglip.store.format import StoreInfo, study_ids, study_path
 from ctglip.store.journal import Journal, JournalEntry
@@ -257,3 +257,24 @@ def test_what_is_no_journal_says_so(journaled: Store) -> None:
     with pytest.raises(StoreError, match="Remove it") as error:
         Journal(journaled)
     assert error.value.code == "damaged_journal"
+
+
+def test_a_full_disk_is_no_fault_of_a_study(store: Store) -> None:
+    with Journal(store) as journal:
+        journal.record([JournalEntry("s-a", "recipe-a", checksum="x")])
+        (pages,) = journal._connection.execute("PRAGMA page_count").fetchone()
+        journal._connection.execute(f"PRAGMA max_page_count = {pages}")
+        many = [JournalEntry(f"s{n}", "recipe-a", checksum="y" * 500) for n in range(100)]
+        with pytest.raises(OutputError, match="cannot be written"):
+            journal.record(many)
+        assert set(journal.entries) == {"s-a"}
+    with Journal(store) as journal:
+        assert set(journal.entries) == {"s-a"}
+
+
+def test_a_journal_of_a_later_version_is_refused_by_name(store: Store) -> None:
+    with Journal(store) as journal:
+        journal._connection.execute("PRAGMA user_version = 99")
+    with pytest.raises(StoreError, match="format version 99") as caught:
+        Journal(store)
+    assert caught.value.code == "store_version"
