@@ -243,6 +243,11 @@ def _raised(scope: ast.AST, defaults: Mapping[str, str]) -> Iterator[tuple[str, 
             for one in _texts(node.args[position], values):
                 fix = next(iter(node.args[position + 2 :]), None)
                 yield one, "", _sentence(node.args[position + 1], values), _sentence(fix, values)
+        elif name == "reads" and len(node.args) > 1:
+            kind = ast.unparse(node.args[0])
+            for one in _texts(node.args[1], values):
+                fix = _sentence(next(iter(node.args[2:]), None), values)
+                yield one, kind if kind in defaults else "", "INPUT cannot be read (REASON).", fix
         elif name == "QualityCheck" and len(node.args) > 2:
             code, severity, message = node.args[:3]
             kinds = [one for one in _texts(severity, values) if one in _SEVERITIES] or ["warning"]

@@ -37,6 +37,11 @@ def test_one_code_is_explained_as_among_all() -> None:
         assert one.cases
 
 
+def test_codes_of_the_gate_around_readers_are_known() -> None:
+    for code in ("scan_damaged", "masks_damaged"):
+        assert ("INPUT cannot be read (REASON).") in dict(error_code(code).cases)
+
+
 def test_what_depends_is_in_capital_letters_and_a_message_of_two_lines_is_joined() -> None:
     cases = dict(error_code("missing_file").cases)
     assert cases["There is no file or folder PATH."] == "Check the path."
