@@ -50,8 +50,7 @@ def demo(
     walk = Walk()
     walk.command(
         "Simulate", f"{studies} studies, {workers} processes",
-        "simulate", cohort, "--level", "easy",
-        "--studies", str(studies), "--seed", str(seed), "--workers", str(workers),
+        "simulate", cohort, "--studies", str(studies), "--seed", str(seed), "--workers", str(workers),
     )  # fmt: skip
     walk.command(
         "Preprocess", f"on local Ray, {workers} workers",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 
 import numpy as np
 from jaxtyping import Float
@@ -10,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 
 from ctglip.data.samples import OrganInstance
 from ctglip.evaluation.context import Context
-from ctglip.evaluation.encoded import EncodedSplit
+from ctglip.evaluation.encoded import EncodedSplit, differences_of
 from ctglip.evaluation.hand_features import fitted_scores, hand_features, report_labels, training_organs
 from ctglip.evaluation.results import ControlResult
 from ctglip.evaluation.zero_shot import Scores
@@ -20,6 +21,7 @@ from ctglip.types import OrganRegion, OrganRow
 
 MASK_ONLY = "Mask only"
 HAND_FEATURES = "Hand features"
+IN_FULL = "Negative prompts in full"
 
 
 def controls_of(context: Context) -> tuple[ControlResult, ...]:
@@ -42,7 +44,18 @@ def controls_of(context: Context) -> tuple[ControlResult, ...]:
             "labels that the reports of the training split give."
         )
         found.append(context.control(HAND_FEATURES, text, hand))
+    if context.scorer.negative_weight != 1:
+        found.append(_in_full(context))
     return tuple(found)
+
+
+def _in_full(context: Context) -> ControlResult:
+    """The same answers without the weight of the negative prompts that was fitted on the validation split."""
+    scorer = copy(context.scorer)
+    fitted = scorer.negative_weight
+    scorer.calibration = scorer.calibration.model_copy(update={"negative_weight": 1.0})
+    text = f"The same answers with negative prompts at a weight of 1; the model's {fitted:g} was fitted on validation."
+    return context.control(IN_FULL, text, differences_of(scorer, context.split.embeddings, context.labels))
 
 
 def _hand_scores(context: Context) -> Scores | None:

@@ -1,6 +1,7 @@
 """The ladder: what does each ingredient of organ grounding bring, one change a rung, on an anatomy never trained on?
 
-    python -m experiments.headline [--quick] [--minutes N] [--json FILE] [--folder KEEP] [--workers N] [--so-far]
+    python -m experiments.headline [--quick] [--minutes N] [--steps N] [--json FILE] [--folder KEEP] [--workers N]
+                                   [--so-far]
 
 Patients are simulated at the hard level, of six anatomies. Every arm is trained without each anatomy in turn and judged
 on it (first number) and on other patients of the anatomies of training (second number), with the steps, inputs, encoder
@@ -16,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,7 @@ def main() -> int:
     )
     parser.add_argument("--quick", action="store_true", help="the mechanics on few patients: under three minutes")
     parser.add_argument("--minutes", type=float, metavar="N", help="end this call after so long; call again to go on")
+    parser.add_argument("--steps", type=int, metavar="N", help="of every run, fixed for the folder (1500; quick: 12)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
     parser.add_argument("--folder", type=Path, help="where everything is kept (headline-output, quick: -quick)")
     parser.add_argument("--workers", type=int, default=min(os.cpu_count() or 1, 8), help="runs at a time")
@@ -148,7 +150,9 @@ def main() -> int:
     asked = parser.parse_args()
     minutes = asked.minutes or (_QUICK_MINUTES if asked.quick else None)
     folder = asked.folder or Path("headline-output-quick" if asked.quick else "headline-output")
-    found = run(work.QUICK if asked.quick else work.FULL, folder, asked.workers, minutes, asked.so_far)
+    plan = work.QUICK if asked.quick else work.FULL
+    plan = replace(plan, steps=asked.steps) if asked.steps else plan
+    found = run(plan, folder, asked.workers, minutes, asked.so_far)
     for path in (folder / "ladder.json", asked.json):
         if path is not None:
             write_json(path, found)

@@ -59,7 +59,7 @@ ORDER = (
     "finer", "report_long", "report_rate_low", "report_rate_high",
 )  # fmt: skip
 ANATOMIES = ("standard", "child", "obese", "scoliotic", "long_chest", "missing_organs")
-FULL = Plan(480, ANATOMIES, ORDER, (0, 1, 2), 600, 1000)
+FULL = Plan(480, ANATOMIES, ORDER, (0, 1, 2), 1500, 1000)
 QUICK = Plan(48, ("standard", "obese"), ("hand_features", "volume_alone", "recipe", "report"), (0,), 12, 50)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,8 @@ def test_the_files_agree_with_each_other_and_with_scikit_learn(done: tuple[Resul
 
 def test_the_controls_are_measured_on_the_same_answers(done: tuple[Results, Path]) -> None:
     results, _ = done
-    assert [control.name for control in results.controls] == ["Mask only", "Volume only", "Hand features"]
+    names = [control.name for control in results.controls if control.name != "Negative prompts in full"]
+    assert names == ["Mask only", "Volume only", "Hand features"]
     volume = results.controls[1]
     assert (volume.pairs["spleen:splenomegaly"] or 0) > 0.95
     assert abs((volume.pairs["liver:hepatic_steatosis"] or 0) - 0.5) < 0.5
@@ -311,6 +313,27 @@ def test_own_prompts_and_public_rules_are_named(tiny: Tiny, tmp_path: Path) -> N
     assert "on the evaluated labels themselves" in results.threshold_source
     with pytest.raises(ConfigError, match="no part 'magic'"):
         evaluate(run, store.path, tmp_path, labels=truth, config=CONFIG.model_copy(update={"parts": ("magic",)}))
+
+
+@pytest.mark.parametrize("weight", [0.25, 1.0])
+def test_a_fitted_weight_of_negative_prompts_stands_beside_a_weight_of_one(
+    tiny: Tiny, tmp_path: Path, weight: float
+) -> None:
+    store, truth, run = tiny
+    config = CONFIG.model_copy(update={"parts": (), "pictures": False, "cache": str(tmp_path / "cache")})
+    plain, fitted = tmp_path / "one", tmp_path / "fitted"
+    for folder, value in ((plain, 1.0), (fitted, weight)):
+        shutil.copytree(run / "model", folder)
+        calibration = json.loads((folder / "calibration.json").read_text())
+        (folder / "calibration.json").write_text(json.dumps({**calibration, "negative_weight": value}))
+    results = evaluate(fitted, store.path, tmp_path / "out", labels=truth, config=config)
+    in_full = [control for control in results.controls if control.name == "Negative prompts in full"]
+    if weight == 1:
+        assert not in_full
+        return
+    other = evaluate(plain, store.path, tmp_path / "other", labels=truth, config=config)
+    assert in_full[0].macro_auroc == other.macro_auroc
+    assert "0.25 was fitted" in in_full[0].explanation
 
 
 def test_every_stage_is_named_before_it_is_counted(tiny: Tiny, tmp_path: Path) -> None:
