@@ -110,10 +110,32 @@ def demo_about(found: Found) -> Iterator[str]:
     )
 
 
+def ladder_about(found: Found) -> Iterator[str]:
+    """How much of the ladder there is."""
+    plan = found["plan"]
+    yield (
+        f"So far: runs of {plan['steps']} steps, {plan['studies']} patients, {found['jobs']['done']} of "
+        f"{found['jobs']['of']} runs."
+    )
+
+
+def ladder_short(found: Found) -> Iterator[str]:
+    """The rungs and the controls beside them, on the anatomy left out."""
+    yield "| what is trained | anatomies, seeds | anatomy left out | in domain |"
+    yield "|---|---|---|---|"
+    for row in found["arms"].values():
+        yield (
+            f"| {row['label']} | {row['folds']}, {row['seeds']} | {ladder.shown(row['left_out'])} | "
+            f"{ladder.shown(row['in_domain'])} |"
+        )
+
+
 TABLES: dict[str, tuple[str, Callable[[Found], Iterator[str]]]] = {
     "demo": ("demo.json", demo_table),
     "demo-about": ("demo.json", demo_about),
     "ladder": ("ladder.json", ladder_table),
+    "ladder-about": ("ladder.json", ladder_about),
+    "ladder-short": ("ladder.json", ladder_short),
 }
 """Blocks by name: the file that they are made from, and how."""
 

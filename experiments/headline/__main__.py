@@ -96,7 +96,7 @@ class Runner:
                 elif process.poll() is None:
                     continue
                 elif process.returncode == 0:
-                    self.took.append(time.monotonic() - begun)
+                    self.took += [time.monotonic() - begun] * (name != PREPARE)
                 else:
                     self.failed.append(name)
                     say(f"{name} failed: see {self.bench.folder / 'logs' / f'{name}.log'}")

@@ -21,13 +21,13 @@ import polars as pl
 
 from ctglip.files import read_json, write_json
 from experiments.headline.arms import ARMS, FEATURES, LABELS, config_of
+from experiments.headline.splits import split_of
 from experiments.side_by_side import share_texts, tied_to_the_parent
 
 KEYS = ("study_id", "organ", "abnormality")
 SCORES = (*KEYS, "label", "difference")
 PREPARE = "prepare"
-TRAIN, VALIDATION = 0.7, 0.1
-"""Shares of the patients of every anatomy that is not left out; the rest is the in-domain test."""
+ABOUT = ("study_id", "patient_id", "anatomy", "phase", "kernel", "scanner")
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ class Plan:
         steps: of every arm with one budget.
         draws: bootstrap draws of patients.
         cohort_seed: of the simulation.
+        folds: other ones than each anatomy left out (``splits``).
     """
 
     studies: int
@@ -51,6 +52,12 @@ class Plan:
     steps: int
     draws: int
     cohort_seed: int = 71
+    folds: tuple[str, ...] = ()
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """The folds, by their names."""
+        return self.folds or self.anatomies
 
 
 ORDER = (
@@ -90,7 +97,7 @@ def jobs_of(plan: Plan) -> Iterator[Job]:
             first_alone = arm in ARMS and ARMS[arm].folds == "first"
             if seed != plan.seeds[0] and (first_alone or arm in FEATURES):
                 continue
-            for fold in plan.anatomies[:1] if first_alone else plan.anatomies:
+            for fold in plan.left_out[:1] if first_alone else plan.left_out:
                 yield Job(arm, fold, seed)
 
 
@@ -129,15 +136,14 @@ class Bench:
 
     @cached_property
     def cohort(self) -> pl.DataFrame:
-        """study_id, patient_id and anatomy of every study."""
-        return pl.read_csv(self.folder / "cohort" / "cohort.csv", infer_schema=False).select(
-            "study_id", "patient_id", "anatomy"
-        )
+        """The studies, without their texts and files."""
+        table = pl.read_csv(self.folder / "cohort" / "cohort.csv", infer_schema=False)
+        return table.select(name for name in ABOUT if name in table.columns)
 
     @property
     def prepared(self) -> bool:
         """Patients and folds are there."""
-        return all((self.store(fold) / "splits.parquet").is_file() for fold in self.plan.anatomies)
+        return all((self.store(fold) / "splits.parquet").is_file() for fold in self.plan.left_out)
 
 
 # ---- patients
@@ -157,7 +163,7 @@ def prepare(bench: Bench) -> None:
     changes = () if plan.anatomies == ANATOMIES else (f"anatomies=[{','.join(plan.anatomies)}]",)
     table = simulate_cohort(folder / "cohort", plan.studies, plan.cohort_seed, level_settings("hard", changes=changes))
     preprocess_cohort(read_cohort(table), folder / "store", load_settings(PreprocessConfig, "preprocess/demo_3mm"), 1)
-    for fold in plan.anatomies:
+    for fold in plan.left_out:
         divide(bench, fold)
 
 
@@ -168,15 +174,8 @@ def divide(bench: Bench, fold: str) -> None:
     for entry in home.iterdir():
         if entry.name not in ("splits.parquet", "features", "cache") and not (out / entry.name).exists():
             (out / entry.name).symlink_to(entry.resolve())
-    anatomies = bench.cohort.select("patient_id", "anatomy").unique().sort("patient_id")
-    split: dict[str, str] = {}
-    rng = np.random.default_rng(0)
-    for anatomy in bench.plan.anatomies:  # each patient has the same place in all folds that train on his anatomy
-        patients = rng.permutation(anatomies.filter(pl.col("anatomy") == anatomy)["patient_id"].to_numpy())
-        ends = [round(share * len(patients)) for share in (TRAIN, TRAIN + VALIDATION)]
-        for number, patient in enumerate(patients):
-            name = "train" if number < ends[0] else "val" if number < ends[1] else "test"
-            split[patient] = "test" if anatomy == fold else name
+    truth = pl.read_csv(bench.truth, schema_overrides={"study_id": pl.String})
+    split = split_of(fold, bench.cohort, truth)
     from ctglip.store.tables import write_parquet
 
     splits = pl.read_parquet(home / "splits.parquet")
