@@ -104,6 +104,24 @@ class Runner:
             time.sleep(_LOOK_S)
 
 
+def begin(plan: Plan, folder: Path) -> Bench:
+    """A folder with its plan: a new one, or one that was begun with the same plan."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "plan.json"
+    begun = read_json(path) if path.is_file() else None
+    fixed = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(plan).items()}
+    if begun is not None and begun != fixed:
+        raise SystemExit(f"{folder} was begun with another plan; name another folder, or delete it.")
+    write_json(path, fixed)
+    return Bench(folder, plan)
+
+
+def deadline(minutes: float | None, quick: bool = False) -> float:
+    """When a call ends, by ``time.monotonic``."""
+    minutes = minutes or (_QUICK_MINUTES if quick else None)
+    return time.monotonic() + 60 * minutes if minutes else float("inf")
+
+
 def run(plan: Plan, folder: Path, workers: int = 1, minutes: float | None = None, so_far: bool = False) -> Any:
     """Do what is not done, then judge what is.
 
@@ -117,15 +135,8 @@ def run(plan: Plan, folder: Path, workers: int = 1, minutes: float | None = None
     Returns:
         the results (``figures.judge``), with the names of jobs that failed.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "plan.json"
-    begun = read_json(path) if path.is_file() else None
-    fixed = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(plan).items()}
-    if begun is not None and begun != fixed:
-        raise SystemExit(f"{folder} was begun with another plan; name another folder, or delete it.")
-    write_json(path, fixed)
-    bench = Bench(folder, plan)
-    runner = Runner(bench, workers, time.monotonic() + 60 * minutes if minutes else float("inf"))
+    bench = begin(plan, folder)
+    runner = Runner(bench, workers, deadline(minutes))
     if so_far and not bench.prepared:
         raise SystemExit(f"{folder} holds no patients yet; leave out --so-far.")
     if not so_far and runner.prepare():
