@@ -65,6 +65,8 @@ ORDER = (
     "sentence", "same_organ", "permuted", "mask_alone", "peak", "random_8", "random", "pool", "extremes", "no_size",
     "finer", "report_long", "report_rate_low", "report_rate_high",
 )  # fmt: skip
+CORE = ("recipe", "report", "box", "mask")
+"""Compared first."""
 ANATOMIES = ("standard", "child", "obese", "scoliotic", "long_chest", "missing_organs")
 FULL = Plan(480, ANATOMIES, ORDER, (0, 1, 2), 1500, 1000)
 QUICK = Plan(48, ("standard", "obese"), ("hand_features", "volume_alone", "recipe", "report"), (0,), 12, 50)
@@ -91,14 +93,19 @@ class Job:
 
 
 def jobs_of(plan: Plan) -> Iterator[Job]:
-    """All jobs in the order in which they are done: seed by seed, arm by arm, anatomy by anatomy."""
+    """All jobs in the order in which they are done: seed by seed; first what trains no network, then the arms of ``CORE``
+    anatomy by anatomy (so that they can be compared early), then the others arm by arm."""
     for seed in plan.seeds:
-        for arm in plan.arms:
-            first_alone = arm in ARMS and ARMS[arm].folds == "first"
-            if seed != plan.seeds[0] and (first_alone or arm in FEATURES):
-                continue
-            for fold in plan.left_out[:1] if first_alone else plan.left_out:
-                yield Job(arm, fold, seed)
+        jobs = [
+            Job(arm, fold, seed)
+            for arm in plan.arms
+            for fold in (plan.left_out[:1] if arm in ARMS and ARMS[arm].folds == "first" else plan.left_out)
+            if seed == plan.seeds[0] or (arm in ARMS and ARMS[arm].folds == "all")
+        ]
+        yield from (job for job in jobs if job.arm in FEATURES)
+        core = [job for job in jobs if job.arm in CORE]
+        yield from sorted(core, key=lambda job: plan.left_out.index(job.fold))
+        yield from (job for job in jobs if job.arm not in (*FEATURES, *CORE))
 
 
 @dataclass(frozen=True)
