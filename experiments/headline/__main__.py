@@ -23,7 +23,8 @@ from typing import Any
 
 from ctglip.files import read_json, write_json
 from experiments.headline import figures, work
-from experiments.headline.work import PREPARE, Bench, Job, Plan, jobs_of
+from experiments.headline.arms import FEATURES
+from experiments.headline.work import PLAIN, PREPARE, Bench, Job, Plan, jobs_of
 
 _LOOK_S = 0.2
 _QUICK_MINUTES = 3.0
@@ -62,6 +63,11 @@ class Runner:
     def do(self, jobs: Iterator[Job]) -> None:
         """All jobs that are not done."""
         waiting = [job for job in jobs if not self.bench.result(job).is_file()]
+        if any(job.arm in FEATURES for job in waiting):
+            say("plain numbers of organs are measured and fitted")
+            self._start(PLAIN)
+            self._wait(0)
+            waiting = [job for job in waiting if job.arm not in FEATURES]
         total = len(waiting)
         for number, job in enumerate(waiting):
             self._wait(self.workers - 1)
@@ -96,7 +102,7 @@ class Runner:
                 elif process.poll() is None:
                     continue
                 elif process.returncode == 0:
-                    self.took += [time.monotonic() - begun] * (name != PREPARE)
+                    self.took += [time.monotonic() - begun] * (name not in (PREPARE, PLAIN))
                 else:
                     self.failed.append(name)
                     say(f"{name} failed: see {self.bench.folder / 'logs' / f'{name}.log'}")

@@ -26,7 +26,8 @@ from experiments.side_by_side import share_texts, tied_to_the_parent
 
 KEYS = ("study_id", "organ", "abnormality")
 SCORES = (*KEYS, "label", "difference")
-PREPARE = "prepare"
+PREPARE, PLAIN = "prepare", "plain"
+"""In the place of a job: the patients, and all jobs that train no network."""
 ABOUT = ("study_id", "patient_id", "anatomy", "phase", "kernel", "scanner")
 
 
@@ -93,8 +94,10 @@ class Job:
 
 
 def jobs_of(plan: Plan) -> Iterator[Job]:
-    """All jobs in the order in which they are done: seed by seed; first what trains no network, then the arms of ``CORE``
-    anatomy by anatomy (so that they can be compared early), then the others arm by arm."""
+    """All jobs in the order in which they are done.
+
+    Seed by seed; first what trains no network, then the arms of ``CORE`` anatomy by anatomy, then the others arm by arm.
+    """
     for seed in plan.seeds:
         jobs = [
             Job(arm, fold, seed)
@@ -300,8 +303,10 @@ def main() -> None:
     bench = Bench.open(folder)
     if asked == PREPARE:
         prepare(bench)
-    else:
-        do(bench, Job.of(asked))
+        return
+    plain = [job for job in jobs_of(bench.plan) if job.arm in FEATURES]
+    for job in plain if asked == PLAIN else [Job.of(asked)]:
+        do(bench, job)
 
 
 if __name__ == "__main__":
