@@ -96,7 +96,8 @@ class Job:
 def jobs_of(plan: Plan) -> Iterator[Job]:
     """All jobs in the order in which they are done.
 
-    Seed by seed; first what trains no network, then the arms of ``CORE`` anatomy by anatomy, then the others arm by arm.
+    Seed by seed; first what trains no network, then the arms of ``CORE`` anatomy by anatomy, then the others arm by
+    arm.
     """
     for seed in plan.seeds:
         jobs = [
