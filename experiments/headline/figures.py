@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -40,10 +40,12 @@ class Answers:
     Attributes:
         bench: where they are.
         comparable: the pairs that are judged on each anatomy left out.
+        known: draws of runs that were judged before.
     """
 
     bench: Bench
     comparable: Mapping[str, Collection[str]]
+    known: dict[tuple[Any, ...], np.ndarray] = field(default_factory=dict)
 
     @cached_property
     def cells(self) -> dict[str, list[Cell]]:
@@ -88,6 +90,12 @@ class Answers:
             abroad: judged on the anatomy left out, or on other patients of the anatomies of training.
             names: abnormalities; all where there are none.
         """
+        key = (arm, cell, abroad, *sorted(names))
+        if key not in self.known:
+            self.known[key] = self._macro(arm, cell, abroad, names)
+        return self.known[key]
+
+    def _macro(self, arm: str, cell: Cell, abroad: bool, names: Collection[str]) -> np.ndarray:
         fold, seed = cell
         table = self._table(arm, fold, seed).join(self.shared[fold], on=KEYS, how="semi")
         table = table.join(self.bench.cohort, on="study_id")
