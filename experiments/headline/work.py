@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -236,27 +236,28 @@ def _trained_and_judged(bench: Bench, job: Job) -> dict[str, Any]:
 def _features_judged(bench: Bench, job: Job) -> dict[str, Any]:
     """Plain numbers of organs, fitted to the reports of the fold's training patients."""
     from ctglip.data.organs import studies_of
-    from ctglip.evaluation.hand_features import NAMES, VOLUME, fitted_scores, report_labels
+    from ctglip.evaluation.hand_features import NAMES, VOLUME, fitted_scores
+    from ctglip.evaluation.labels import PairLabels
     from ctglip.store.tables import Store
-    from ctglip.vocabulary.abnormalities import load_abnormalities
-    from ctglip.vocabulary.organs import load_organs
 
     clock = time.monotonic()
-    store, organs = Store.open(bench.store(job.fold)), load_organs()
-    truth = _asked(bench, studies_of(store, "test"))
-    wanted = sorted(truth["organ"].unique())
-    training, features = _measured(bench, store, studies_of(store, "train"), wanted)
-    asked, others = _measured(bench, store, studies_of(store, "test"), wanted)
-    place = {(one.study_id, one.organ): number for number, one in enumerate(asked)}
+    store = Store.open(bench.store(job.fold))
+    instances, features, labels = _everything(bench.folder)
+    learned = set(studies_of(store, "train"))
+    inside = np.array([one.study_id in learned for one in instances])
+    taught = {
+        pair: PairLabels(known.rows[inside[known.rows]], known.labels[inside[known.rows]])
+        for pair, known in labels.items()
+    }
+    place = {(one.study_id, one.organ): number for number, one in enumerate(instances)}
     rows: dict[tuple[str, str], np.ndarray] = {}
     kept = []
-    for (organ, name), some in truth.group_by("organ", "abnormality", maintain_order=True):
+    for (organ, name), some in _asked(bench, studies_of(store, "test")).group_by("organ", "abnormality"):
         found = some.filter(pl.Series([(study, organ) in place for study in some["study_id"]]))
         rows[str(organ), str(name)] = np.array([place[study, organ] for study in found["study_id"]], np.int64)
         kept.append(found)
-    labels = report_labels(store, training, organs, load_abnormalities())
     columns = VOLUME if job.arm == "volume_alone" else tuple(range(len(NAMES)))
-    scores, unfitted = fitted_scores((features, labels), (others, rows), columns)
+    scores, unfitted = fitted_scores((features, taught), (features, rows), columns)
     table = pl.concat(kept).with_columns(difference=pl.Series(np.concatenate([scores[pair] for pair in rows])))
     _write(bench, job, table)
     return {"pairs_without_labels": unfitted, "train_wall_s": time.monotonic() - clock}
@@ -270,23 +271,28 @@ def _asked(bench: Bench, studies: Sequence[str]) -> pl.DataFrame:
     return table.with_columns(both.alias("both")).unnest("both").drop("variable", strict=True).drop_nulls("label")
 
 
-def _measured(bench: Bench, store: Any, studies: Sequence[str], wanted: Sequence[str]) -> tuple[list[Any], np.ndarray]:
-    """Organs of some studies and their features, which are measured once for all folds."""
-    from ctglip.evaluation.hand_features import hand_features, training_organs
+@cache
+def _everything(folder: Path) -> tuple[list[Any], np.ndarray, Any]:
+    """The judged organs of all studies, their features (measured once and kept), and what the reports say of them."""
+    from ctglip.evaluation.hand_features import hand_features, report_labels, training_organs
+    from ctglip.store.tables import Store
+    from ctglip.vocabulary.abnormalities import load_abnormalities
     from ctglip.vocabulary.organs import load_organs
 
-    folder, organs = bench.folder / "hand_features", load_organs()
-    folder.mkdir(exist_ok=True)
+    bench, kept = Bench.open(folder), folder / "hand_features"
+    store, organs = Store.open(folder / "store"), load_organs()
+    wanted = sorted(_asked(bench, store.study_ids)["organ"].unique())
+    kept.mkdir(exist_ok=True)
     instances, features = [], []
-    for study in studies:
+    for study in store.study_ids:
         some = training_organs(store, [study], wanted)
-        path = folder / f"{study}.json"
+        path = kept / f"{study}.json"
         if not path.is_file():
             rows = hand_features(store, some, organs)
             write_json(path, [[None if np.isnan(value) else value for value in row] for row in rows.tolist()])
         instances += some
         features += read_json(path)
-    return instances, np.array(features, np.float64)
+    return instances, np.array(features, np.float64), report_labels(store, instances, organs, load_abnormalities())
 
 
 def _write(bench: Bench, job: Job, table: pl.DataFrame) -> None:
