@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, cached_property
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -283,14 +284,12 @@ def _everything(folder: Path) -> tuple[list[Any], np.ndarray, Any]:
     store, organs = Store.open(folder / "store"), load_organs()
     wanted = sorted(_asked(bench, store.study_ids)["organ"].unique())
     kept.mkdir(exist_ok=True)
-    instances, features = [], []
-    for study in store.study_ids:
-        some = training_organs(store, [study], wanted)
-        path = kept / f"{study}.json"
+    instances, features = training_organs(store, store.study_ids, wanted), []
+    for study, group in groupby(instances, key=lambda one: one.study_id):
+        some, path = list(group), kept / f"{study}.json"
         if not path.is_file():
             rows = hand_features(store, some, organs)
             write_json(path, [[None if np.isnan(value) else value for value in row] for row in rows.tolist()])
-        instances += some
         features += read_json(path)
     return instances, np.array(features, np.float64), report_labels(store, instances, organs, load_abnormalities())
 
