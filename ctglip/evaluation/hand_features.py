@@ -6,7 +6,8 @@ asked the same questions about the same organs as the model. What it answers as 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 
 import numpy as np
 from jaxtyping import Bool, Float, Int16, UInt8
@@ -16,11 +17,12 @@ from sklearn.linear_model import LogisticRegression
 from ctglip.data.crops import CropSettings, crop_region
 from ctglip.data.organ_crops import instances_of
 from ctglip.data.samples import OrganInstance
-from ctglip.evaluation.labels import Labels, labels_from_findings
+from ctglip.evaluation.labels import Labels, PairLabels, labels_from_findings
 from ctglip.evaluation.zero_shot import Scores
 from ctglip.store.findings import findings_by_study
+from ctglip.store.study import StudyReader
 from ctglip.store.tables import Store
-from ctglip.types import OrganRow, spacing_of
+from ctglip.types import OrganRegion, OrganRow, spacing_of
 from ctglip.vocabulary.abnormalities import AbnormalityDictionary
 from ctglip.vocabulary.organs import Organ, OrganDictionary
 
@@ -34,7 +36,9 @@ def organ_voxels(
     labels: UInt8[np.ndarray, "x y z"], organ: Organ, organs: OrganDictionary, spacing_mm: Sequence[float]
 ) -> Bool[np.ndarray, "x y z"]:
     """Where an organ is read from: its masks, grown or the shell around them as its definition says."""
-    inside = np.isin(labels, list(organs.roi_labels(organ.name)))
+    member = np.zeros(256, bool)
+    member[list(organs.roi_labels(organ.name))] = True
+    inside = member[labels]
     if organ.roi.dilate_mm <= 0 or not inside.any():
         return inside
     near = np.asarray(ndimage.distance_transform_edt(~inside, sampling=spacing_mm)) <= organ.roi.dilate_mm
@@ -49,18 +53,26 @@ def hand_features(
     Raises:
         StoreError: a study is damaged.
     """
-    return np.array([_measured(store, one, organs) for one in instances], np.float64).reshape(-1, len(NAMES))
+    rows = [
+        row
+        for study_id, some in groupby(instances, key=lambda one: one.study_id)
+        for row in _measured(store.study(study_id), [one.row for one in some], organs)
+    ]
+    return np.array(rows, np.float64).reshape(-1, len(NAMES))
 
 
-def _measured(store: Store, instance: OrganInstance, organs: OrganDictionary) -> list[float]:
-    assert isinstance(instance.row, OrganRow)
-    study, organ = store.study(instance.study_id), organs[instance.organ]
-    region = crop_region(study.shape, study.affine, organ, instance.row, CropSettings())
-    image, labels = study.image(region), study.organs(region)
-    volume = float(np.log(instance.row.volume_ml + 1e-3))
-    if labels is None:
-        return [volume, *[np.nan] * (len(NAMES) - 1)]
-    return [volume, *_intensities(image[organ_voxels(labels, organ, organs, spacing_of(study.affine))])]
+def _measured(study: StudyReader, rows: Sequence[OrganRegion], organs: OrganDictionary) -> Iterator[list[float]]:
+    """The numbers of some organs of one study, which is read once."""
+    image, labels = study.image(), study.organs()
+    for row in rows:
+        assert isinstance(row, OrganRow)
+        volume, organ = float(np.log(row.volume_ml + 1e-3)), organs[row.organ]
+        if labels is None:
+            yield [volume, *[np.nan] * (len(NAMES) - 1)]
+            continue
+        x0, x1, y0, y1, z0, z1 = crop_region(study.shape, study.affine, organ, row, CropSettings())
+        part = (slice(x0, x1), slice(y0, y1), slice(z0, z1))
+        yield [volume, *_intensities(image[part][organ_voxels(labels[part], organ, organs, spacing_of(study.affine))])]
 
 
 def _intensities(hu: Int16[np.ndarray, " n"]) -> list[float]:
@@ -72,9 +84,22 @@ def _intensities(hu: Int16[np.ndarray, " n"]) -> list[float]:
 def report_labels(
     store: Store, instances: Sequence[OrganInstance], organs: OrganDictionary, abnormalities: AbnormalityDictionary
 ) -> Labels:
-    """What the reports say of some organs; what they do not mention counts as normal, as in training."""
+    """What the reports say of some organs.
+
+    What is not mentioned counts as normal; what is of a kind affirms the kind (an aneurysm of the abdominal aorta).
+    """
     findings = findings_by_study(store, {one.study_id for one in instances})
-    return labels_from_findings(findings, instances, organs, abnormalities, unmentioned_as_negative=True)
+    told = labels_from_findings(findings, instances, organs, abnormalities, unmentioned_as_negative=True)
+    found: dict[tuple[str, str], dict[int, int]] = {}
+    for (organ, name), known in told.items():
+        for kind in {name} | (abnormalities.ancestors(name) if name in abnormalities else set()):
+            labels = found.setdefault((organ, kind), {})
+            for row, label in zip(known.rows.tolist(), known.labels.tolist(), strict=True):
+                labels[row] = max(label, labels.get(row, 0))
+    return {
+        pair: PairLabels(np.array(list(labels), np.int64), np.array([*labels.values()], np.int64))
+        for pair, labels in found.items()
+    }
 
 
 def training_organs(store: Store, studies: Sequence[str], organs: Sequence[str]) -> list[OrganInstance]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from ctglip.data.organs import studies_of
+from ctglip.evaluation import hand_features as hand
 from ctglip.evaluation.hand_features import (
     NAMES,
     VOLUME,
@@ -16,6 +19,7 @@ from ctglip.evaluation.hand_features import (
     training_organs,
 )
 from ctglip.evaluation.labels import PairLabels
+from ctglip.reports.parser import get_parser
 from ctglip.store.tables import Store
 from ctglip.vocabulary.abnormalities import load_abnormalities
 from ctglip.vocabulary.organs import load_organs
@@ -73,3 +77,18 @@ def test_pairs_without_labels_of_both_kinds_score_nothing_and_are_counted() -> N
     assert np.isfinite(scores[PAIR]).all()
     assert np.ptp(scores[PAIR]) > 0
     assert not scores["spleen", "splenomegaly"].any()
+
+
+def test_what_is_of_a_kind_affirms_the_kind(
+    tiny: tuple[Store, object, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reports name the abdominal aorta's aneurysm where the aorta is asked about."""
+    store = tiny[0]
+    studies = studies_of(store, "train")[:3]
+    livers = training_organs(store, studies, ("liver",))
+    instances = [replace(one, row=replace(one.row, organ="aorta")) for one in livers]
+    sentences = ("Abdominal aortic aneurysm.", "The aorta is normal.", "Possible abdominal aortic aneurysm.")
+    told = {study: list(get_parser().parse(text)) for study, text in zip(studies, sentences, strict=True)}
+    monkeypatch.setattr(hand, "findings_by_study", lambda *_: told)
+    labels = report_labels(store, instances, ORGANS, load_abnormalities())["aorta", "aortic_aneurysm"]
+    assert dict(zip(labels.rows.tolist(), labels.labels.tolist(), strict=True)) == {0: 1, 1: 0}
