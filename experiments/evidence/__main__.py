@@ -105,7 +105,7 @@ def demo_about(found: Found) -> Iterator[str]:
     patients = sorted(run["patients"] for run in runs)
     held_out = f"{patients[0]} to {patients[-1]}" if patients[0] != patients[-1] else str(patients[0])
     yield (
-        f"`ctglip demo FOLDER --seed N`, seeds {seeds} (other patients, other weights): {runs[0]['studies']} simulated "
+        f"`ctglip demo FOLDER --seed N`, {'seeds' if len(runs) > 1 else 'seed'} {seeds}: {runs[0]['studies']} simulated "
         f"studies at the {runs[0]['level']} level, {held_out} held-out patients."
     )
 
