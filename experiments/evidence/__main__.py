@@ -106,7 +106,8 @@ def demo_about(found: Found) -> Iterator[str]:
     held_out = f"{patients[0]} to {patients[-1]}" if patients[0] != patients[-1] else str(patients[0])
     which = f"seed{'s' * (len(runs) > 1)} {seeds}"
     yield (
-        f"`ctglip demo FOLDER --seed N`, {which}: {runs[0]['studies']} simulated studies at the {runs[0]['level']} level, {held_out} held-out patients."
+        f"`ctglip demo FOLDER --seed N`, {which}: {runs[0]['studies']} simulated studies at the "
+        f"{runs[0]['level']} level, {held_out} held-out patients."
     )
 
 
