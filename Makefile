@@ -25,13 +25,13 @@ real: setup  ## the same path on real patients, from CTGLIP_REAL_DATA (default .
 	$(BIN)/python -m experiments.real_patients --model demo-output/run --out real-output
 
 test: setup  ## unit tests and one of each kind, under 8 minutes
-	$(PYTEST) -n 2 -m "not slow" --cov --cov-report=term:skip-covered
+	$(PYTEST) -n 2 --dist loadfile -m "not slow" --cov --cov-report=term:skip-covered
 
 test-slow: setup  ## wheel install, browser, kill campaigns, learning
-	$(PYTEST) -n 2 -m slow
+	$(PYTEST) -n 2 --dist loadfile -m slow
 
 test-ci: setup  ## the slow tests that every change must pass
-	$(PYTEST) -n 2 -m ci
+	$(PYTEST) -n 2 --dist loadfile -m ci
 
 MINUTES ?= 60
 fuzz: setup  ## read changed files of every kind for MINUTES (60) and count what goes wrong

@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 
 from ctglip.api import load_model
 from ctglip.inference.pipeline import Pipeline
-from tests.cli.commands import ctglip, good
+from tests.cli.commands import good_here, here
 from tests.inference.tiny_cxr import cxr_release, draw_radiograph, saved, truth_of
 from tests.training.tiny import write_word_bert
 
@@ -49,7 +49,7 @@ def test_a_dicom_cxr_is_asked(tmp_path: Path) -> None:
     radiograph = write_dicom(tmp_path / UID, drawn, negative=True)
     ask = ("--ask", "heart: cardiomegaly", "--ask", "pleural effusion left?", "--json")
     out, maps = tmp_path / "out", tmp_path / "maps"
-    told = json.loads(good("query", model, radiograph, "--out", out, "--maps", maps, *ask).out)
+    told = json.loads(good_here("query", model, radiograph, "--out", out, "--maps", maps, *ask).out)
     asked = load_model(model)
     assert isinstance(asked, Pipeline)
     expected = asked.query(tmp_path / "radiograph.png", [ask[1], ask[3]]).answers
@@ -65,7 +65,7 @@ def test_a_dicom_cxr_is_asked(tmp_path: Path) -> None:
     header = pydicom.dcmread(scan)
     header.Modality = "CT"
     header.save_as(scan)
-    refused = ctglip("query", model, scan, "--out", tmp_path / "refused", "--ask", "heart: cardiomegaly")
+    refused = here("query", model, scan, "--out", tmp_path / "refused", "--ask", "heart: cardiomegaly")
     assert refused.code == 2
     assert "expected a radiograph" in refused.err
 
@@ -78,10 +78,10 @@ def test_a_public_dataset(tmp_path: Path) -> None:
     image = data / "images" / "images_normalized" / "1_IM-0001-4001.dcm.png"
     image.parent.mkdir(parents=True)
     image.write_bytes(b"pixels")
-    made = json.loads(good("cohort", "openi", data, tmp_path / "out", "--json").out)
+    made = json.loads(good_here("cohort", "openi", data, tmp_path / "out", "--json").out)
     assert made["studies"] == made["with_report"] == 1
     assert "The heart is enlarged." in (tmp_path / "out" / "cohort.csv").read_text()
-    empty = ctglip("cohort", "chexpert", data, tmp_path / "other")
+    empty = here("cohort", "chexpert", data, tmp_path / "other")
     assert empty.code == 2
     assert "train.csv" in empty.err
 
@@ -89,11 +89,11 @@ def test_a_public_dataset(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.ci
 def test_simulated_cxr_become_a_store(tmp_path: Path) -> None:
-    good("simulate", tmp_path / "radiographs", "--studies", 3, "--seed", 1, "--cxr", "--set", "bodies=1")
+    good_here("simulate", tmp_path / "radiographs", "--studies", 3, "--seed", 1, "--cxr", "--set", "bodies=1")
     made = json.loads((tmp_path / "radiographs" / "simulation.json").read_text())
     assert made["radiographs"]["beam"]["source_mm"] == 1800
     config = ("--config", "preprocess/cxr", "--set", "cxr.size=64", "--workers", 1)
-    good("preprocess", tmp_path / "radiographs" / "cohort.csv", tmp_path / "store", *config)
+    good_here("preprocess", tmp_path / "radiographs" / "cohort.csv", tmp_path / "store", *config)
     assert (tmp_path / "store" / "radiographs.html").is_file()
-    assert good("store", "verify", tmp_path / "store").code == 0
-    assert "cxr" in good("store", "info", tmp_path / "store").out
+    assert good_here("store", "verify", tmp_path / "store").code == 0
+    assert "cxr" in good_here("store", "info", tmp_path / "store").out

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 
 from ctglip.cli import main
 from ctglip.errors import ConfigError
-from tests.cli.commands import ctglip
+from tests.cli.commands import here
 
 REPORT = "FINDINGS: The liver is enlarged. No gallstones."
 
@@ -66,7 +66,7 @@ def troubled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("workers", [1, 2])
 def test_one_bad_study_never_stops_a_cohort(troubled: Path, tmp_path: Path, workers: int) -> None:
     store = tmp_path / "store"
-    outcome = ctglip("preprocess", troubled / "cohort.csv", store, "--config", "preprocess/demo_3mm",
+    outcome = here("preprocess", troubled / "cohort.csv", store, "--config", "preprocess/demo_3mm",
                      "--workers", workers, "--json")  # fmt: skip
     assert outcome.code == 1, outcome.err
     assert sorted(pl.read_parquet(store / "studies.parquet")["study_id"]) == ["00001", "good-2"]
@@ -106,7 +106,7 @@ def test_faults_end_with_one_line_and_exit_code_2(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "bad.csv").write_text("study_id,patient_id\n1,2\n")
-    outcome = ctglip(*arguments)
+    outcome = here(*arguments)
     assert outcome.code == 2, outcome.err
     assert message in outcome.err
     assert "Traceback" not in outcome.err

@@ -14,7 +14,7 @@ import polars as pl
 import zarr
 from safetensors import safe_open
 
-from tests.cli.commands import ctglip, good
+from tests.cli.commands import good, good_here, here
 
 NO_NETWORK = """
 import socket
@@ -100,7 +100,7 @@ def test_a_copied_model_answers_alone_and_offline(walk: Path, tmp_path: Path) ->
                  "--ask", "liver: fatty liver", "--ask", "gallstones?", "--json")  # fmt: skip
     alone = good("query", tmp_path / "model", *arguments, "--out", tmp_path / "a",
                  PYTHONPATH=str(tmp_path), HF_HOME=str(tmp_path / "empty"), HOME=str(tmp_path))  # fmt: skip
-    beside = good("query", walk / "run", *arguments, "--out", tmp_path / "b")
+    beside = good_here("query", walk / "run", *arguments, "--out", tmp_path / "b")
     first, second = json.loads(alone.out)["answers"], json.loads(beside.out)["answers"]
     assert [answer["probability"] for answer in first] == [answer["probability"] for answer in second]
     assert all(0 <= answer["probability"] <= 1 for answer in first)
@@ -108,27 +108,28 @@ def test_a_copied_model_answers_alone_and_offline(walk: Path, tmp_path: Path) ->
 
 
 def test_export_can_leave_the_text_weights_behind(walk: Path, tmp_path: Path) -> None:
-    whole = json.loads(good("export", walk / "run", tmp_path / "whole", "--json").out)
-    slim = json.loads(good("export", walk / "run", tmp_path / "slim", "--reference-text-encoder", "--json").out)
+    whole = json.loads(good_here("export", walk / "run", tmp_path / "whole", "--json").out)
+    slim = json.loads(good_here("export", walk / "run", tmp_path / "slim", "--reference-text-encoder", "--json").out)
     assert slim["bytes"] < whole["bytes"] / 4
     cohort = pl.read_csv(walk / "cohort" / "cohort.csv", infer_schema=False).row(0, named=True)
-    good("query", tmp_path / "slim", walk / "cohort" / cohort["image"], "--masks", walk / "cohort" / cohort["masks"],
-         "--ask", "liver: fatty liver", "--out", tmp_path / "answers")  # fmt: skip
+    image, masks = walk / "cohort" / cohort["image"], walk / "cohort" / cohort["masks"]
+    good_here("query", tmp_path / "slim", image, "--masks", masks,
+              "--ask", "liver: fatty liver", "--out", tmp_path / "answers")  # fmt: skip
 
 
 def test_a_second_preprocessing_does_nothing(walk: Path) -> None:
     before = {p: p.stat().st_mtime_ns for p in (walk / "store" / "studies").rglob("*") if p.is_file()}
-    good(
+    good_here(
         "preprocess", walk / "cohort" / "cohort.csv", walk / "store", "--config", "preprocess/demo_3mm", "--workers", 1
     )
     assert before == {p: p.stat().st_mtime_ns for p in (walk / "store" / "studies").rglob("*") if p.is_file()}
 
 
 def test_store_commands(walk: Path, tmp_path: Path) -> None:
-    assert json.loads(good("store", "info", walk / "store", "--json").out)["studies"] == 24
-    good("store", "verify", walk / "store")
+    assert json.loads(good_here("store", "info", walk / "store", "--json").out)["studies"] == 24
+    good_here("store", "verify", walk / "store")
     study = pl.read_parquet(walk / "store" / "studies.parquet")["study_id"][0]
-    files = json.loads(good("store", "export", walk / "store", study, "--out", tmp_path, "--json").out)["files"]
+    files = json.loads(good_here("store", "export", walk / "store", study, "--out", tmp_path, "--json").out)["files"]
     assert all(Path(file).is_file() for file in files)
 
 
@@ -158,4 +159,4 @@ except SystemExit:
         "config",
     ):
         assert command in done.stdout
-        assert ctglip(command, "--help").code == 0
+        assert here(command, "--help").code == 0

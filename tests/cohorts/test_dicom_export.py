@@ -22,7 +22,7 @@ from ctglip.ct import dicom_headers
 from ctglip.ct.io import read_scan
 from ctglip.ct.recipe import CtRecipe
 from ctglip.errors import CohortError
-from tests.cli.commands import ctglip, good
+from tests.cli.commands import good_here, here
 from tests.cohorts.builders import run, write_file, write_rows
 from tests.ct.conftest import dicom_slice
 
@@ -223,10 +223,10 @@ def test_a_weak_or_open_key_is_refused(tmp_path: Path) -> None:
 def test_nothing_of_the_patients_comes_out(tree: Path, reports: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     out = tree.parent / "out"
-    done = good("cohort", NAME, tree, out, "--reports", reports)
-    json = good("cohort", NAME, tree, out, "--reports", reports, "--json", "--parquet")
+    done = good_here("cohort", NAME, tree, out, "--reports", reports)
+    json = good_here("cohort", NAME, tree, out, "--reports", reports, "--json", "--parquet")
     heads = write_rows(tree.parent / "bare.csv", [{"ACC0071": "ACC0072", "Quexley": "Wimborne"}])
-    failed = ctglip("cohort", NAME, tree, out, "--reports", heads)
+    failed = here("cohort", NAME, tree, out, "--reports", heads)
     assert failed.code == 2
     assert "has no column 'accession'" in failed.err
     said = done.out + done.err + json.out + json.err + failed.out + failed.err + caplog.text

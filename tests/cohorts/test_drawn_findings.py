@@ -13,7 +13,7 @@ import pytest
 from ctglip.store.tables import Store
 from ctglip.store.verify import verify
 from ctglip.vocabulary.organs import load_organs
-from tests.cli.commands import good
+from tests.cli.commands import good_here
 from tests.cohorts.builders import PHANTOM
 from tests.cohorts.miniatures_ct import CT_MINIATURES
 from tests.cohorts.miniatures_cxr import CXR_MINIATURES
@@ -34,9 +34,9 @@ def made(tmp_path: Path) -> Callable[[str], tuple[Path, Store]]:
     def make(name: str) -> tuple[Path, Store]:
         settings = MINIATURES[name](tmp_path / "data", phantom_patients()) or {}
         changes = [part for key, value in settings.items() for part in ("--set", f"{key}={json.dumps(value)}")]
-        good("cohort", name, tmp_path / "data", tmp_path / "cohort", *changes)
+        good_here("cohort", name, tmp_path / "data", tmp_path / "cohort", *changes)
         recipe = CT if name in CT_MINIATURES else CXR
-        good("preprocess", tmp_path / "cohort" / "cohort.csv", tmp_path / "store", *recipe, "--json")
+        good_here("preprocess", tmp_path / "cohort" / "cohort.csv", tmp_path / "store", *recipe, "--json")
         return tmp_path / "cohort", Store.open(tmp_path / "store")
 
     return make
@@ -89,25 +89,25 @@ def test_spheres_of_luna16_are_in_millimetres_of_the_world(made: Callable[[str],
 @pytest.mark.slow
 def test_a_trained_model_is_asked_where_it_looks(tmp_path: Path) -> None:
     """From a cohort's drawn findings to the pointing game, by the commands; a table of the same lesions agrees."""
-    good("simulate", tmp_path / "cohort", "--studies", 16, "--seed", 5)
+    good_here("simulate", tmp_path / "cohort", "--studies", 16, "--seed", 5)
     spheres = pl.read_csv(tmp_path / "cohort" / "lesions.csv")
     spheres.with_columns(diameter_mm=2 * pl.col("radius_mm")).write_csv(tmp_path / "cohort" / "localization.csv")
     cohort = pl.read_csv(tmp_path / "cohort" / "cohort.csv", infer_schema=False)
     cohort.with_columns(localization=pl.lit("localization.csv")).write_csv(tmp_path / "cohort" / "cohort.csv")
-    good("preprocess", tmp_path / "cohort" / "cohort.csv", tmp_path / "store", "--set", "ct.spacing_mm=[6,6,6]",
-         "--set", "ct.segmentation=null", "--set", "splits.fractions=[0.5,0,0.5]", "--json")  # fmt: skip
+    good_here("preprocess", tmp_path / "cohort" / "cohort.csv", tmp_path / "store", "--set", "ct.spacing_mm=[6,6,6]",
+              "--set", "ct.segmentation=null", "--set", "splits.fractions=[0.5,0,0.5]", "--json")  # fmt: skip
     store = Store.open(tmp_path / "store")
     assert verify(store) == []
     assert store.table("lesions").height == spheres.height
     bert = write_word_bert(tmp_path / "bert")
-    good("pretrain", tmp_path / "store", tmp_path / "run", "--config", "small/ctglip_cnn", "--set", f"text.name={bert}",
-         "--set", "text.max_length=60", "--set", "loop.steps=20", "--set", "loop.threads=1", "--set", "optim.warmup=2",
-         "--set", "data.sampling.batch=6", "--set", "data.crops.grid=[16,16,16]")  # fmt: skip
+    good_here("pretrain", tmp_path / "store", tmp_path / "run", "--config", "small/ctglip_cnn",
+              "--set", f"text.name={bert}", "--set", "text.max_length=60", "--set", "loop.steps=20",
+              "--set", "loop.threads=1", "--set", "optim.warmup=2", "--set", "data.sampling.batch=6", "--set", "data.crops.grid=[16,16,16]")  # fmt: skip
     rows = {}
     for name, more in (("store", ()), ("table", ("--set", f"lesions={tmp_path / 'cohort' / 'lesions.csv'}"))):
-        good("evaluate", tmp_path / "run", tmp_path / "store", tmp_path / name, "--labels",
-             tmp_path / "cohort" / "truth.csv", "--set", "parts=[localization]", "--set", "min_positives=1",
-             "--set", "draws=20", "--set", "controls=false", *more)  # fmt: skip
+        good_here("evaluate", tmp_path / "run", tmp_path / "store", tmp_path / name, "--labels",
+                  tmp_path / "cohort" / "truth.csv", "--set", "parts=[localization]", "--set", "min_positives=1",
+                  "--set", "draws=20", "--set", "controls=false", *more)  # fmt: skip
         found = json.loads((tmp_path / name / "results.json").read_text())["parts"]["localization"]["rows"]
         rows[name] = {row["abnormality"]: row for row in found}
     assert rows["store"].keys() == rows["table"].keys() > {"all"}

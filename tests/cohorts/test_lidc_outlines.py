@@ -11,7 +11,7 @@ import pytest
 from ctglip.cohorts.lidc_outlines import marks_of, nodules_of, parse_xml
 from ctglip.errors import CohortError
 from ctglip.store.tables import Store
-from tests.cli.commands import good
+from tests.cli.commands import good_here
 from tests.cohorts.builders import PHANTOM, write_dicom_series, write_file
 
 SHAPE = PHANTOM.hu.shape
@@ -63,14 +63,14 @@ def lidc(tmp_path_factory: pytest.TempPathFactory) -> Path:
     series = write_dicom_series(folder / "root" / "LIDC-IDRI-0002" / "study" / "a",
                                 ImageOrientationPatient=[0, 1, 0, 0, 0, -1])  # fmt: skip
     write_file(series / "070.xml", xml(session(LARGE)))
-    good("cohort", "lidc_idri", folder / "root", folder / "cohort")
+    good_here("cohort", "lidc_idri", folder / "root", folder / "cohort")
     return folder
 
 
 def test_outlines_lie_where_they_were_drawn(lidc: Path) -> None:
     cohort = pl.read_csv(lidc / "cohort" / "cohort.csv", infer_schema=False)
     cohort.filter(study_id="LIDC-IDRI-0001").write_csv(lidc / "cohort" / "one.csv")
-    good("preprocess", lidc / "cohort" / "one.csv", lidc / "store", *SETTINGS)
+    good_here("preprocess", lidc / "cohort" / "one.csv", lidc / "store", *SETTINGS)
     study = Store.open(lidc / "store").study("LIDC-IDRI-0001")
     first, second = study.lesions()
     assert (first.box, first.abnormality, first.organ) == ((5, 12, 8, 15, 10, 13), "lung_nodule", "lungs")
@@ -82,12 +82,12 @@ def test_outlines_lie_where_they_were_drawn(lidc: Path) -> None:
 
 
 def test_how_many_must_agree_can_be_chosen(lidc: Path) -> None:
-    good("cohort", "lidc_idri", lidc / "root", lidc / "both", "--set", "agreement=1.0", "--set", "readers=2")
+    good_here("cohort", "lidc_idri", lidc / "root", lidc / "both", "--set", "agreement=1.0", "--set", "readers=2")
     table = pl.read_csv(lidc / "both" / "localization.csv")
     assert table["study_id"].to_list() == ["LIDC-IDRI-0001"], "the other nodule has one reader"
     cohort = pl.read_csv(lidc / "both" / "cohort.csv", infer_schema=False).filter(study_id="LIDC-IDRI-0001")
     cohort.write_csv(lidc / "both" / "one.csv")
-    good("preprocess", lidc / "both" / "one.csv", lidc / "store2", *SETTINGS)
+    good_here("preprocess", lidc / "both" / "one.csv", lidc / "store2", *SETTINGS)
     (lesion,) = Store.open(lidc / "store2").study("LIDC-IDRI-0001").lesions()
     assert lesion.box == (5, 9, 8, 15, 10, 12), "what both enclosed"
 

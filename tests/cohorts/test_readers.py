@@ -18,7 +18,7 @@ from ctglip.errors import CohortError
 from ctglip.resources import resource
 from ctglip.vocabulary.abnormalities import load_abnormalities
 from ctglip.vocabulary.organs import load_organs
-from tests.cli.commands import ctglip, good, here
+from tests.cli.commands import good_here, here
 from tests.cohorts.builders import run, write_file
 from tests.cohorts.miniatures_ct import CT_MINIATURES
 from tests.cohorts.miniatures_cxr import CXR_MINIATURES, nih_chestxray14
@@ -75,18 +75,18 @@ def test_an_empty_folder_is_refused_in_one_line(name: str, tmp_path: Path) -> No
 
 
 def test_the_list_of_the_command(tmp_path: Path) -> None:
-    cards = json.loads(good("cohort", "--list", "--json").out)
+    cards = json.loads(good_here("cohort", "--list", "--json").out)
     assert sorted(cards) == cohort_names()
     assert cards["ct_rate"]["brings"] == ["scans", "report", "labels", "masks", "splits"]
     assert cards["ct_rate"]["settings"]["reconstructions"] == "one"
-    assert "CT-RATE (ct): scans, report, labels, masks, splits" in good("cohort", "--list").out
-    wrong = ctglip("cohort", "ct_rat", tmp_path, tmp_path / "out")
+    assert "CT-RATE (ct): scans, report, labels, masks, splits" in good_here("cohort", "--list").out
+    wrong = here("cohort", "ct_rat", tmp_path, tmp_path / "out")
     assert wrong.code == 2
     assert "ct_rate" in wrong.err
-    lacking = ctglip("cohort", "ct_rate")
+    lacking = here("cohort", "ct_rate")
     assert lacking.code == 2
     assert "ctglip cohort NAME ROOT OUT" in lacking.err
-    gone = ctglip("cohort", "ct_rate", tmp_path / "nowhere", tmp_path / "out")
+    gone = here("cohort", "ct_rate", tmp_path / "nowhere", tmp_path / "out")
     assert gone.code == 2
     assert "There is no folder" in gone.err
 

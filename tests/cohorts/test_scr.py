@@ -14,7 +14,7 @@ from ctglip.cxr.masks import read_cxr_masks
 from ctglip.cxr.recipe import CxrRecipe
 from ctglip.store.tables import Store
 from ctglip.vocabulary.organs import load_organs
-from tests.cli.commands import good
+from tests.cli.commands import good_here
 from tests.cohorts.builders import write_file
 from tests.cohorts.test_cxr_sets import jsrt_pixels
 
@@ -44,7 +44,7 @@ def jsrt(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_outlines(folder / "root", "JPCLN001")
     write_outlines(folder / "root", "JPCLN002", mirrored=True)
     write_outlines(folder / "root", "JPCNN001", size=(1024, 900))
-    good("cohort", "jsrt", folder / "root", folder / "cohort", "--set", "lacking=allow")
+    good_here("cohort", "jsrt", folder / "root", folder / "cohort", "--set", "lacking=allow")
     return folder
 
 
@@ -59,8 +59,8 @@ def test_the_cohort_has_masks_where_they_can_be_trusted(jsrt: Path) -> None:
 
 
 def test_masks_become_organs_and_boxes_on_their_sides(jsrt: Path) -> None:
-    good("preprocess", jsrt / "cohort" / "cohort.csv", jsrt / "store", "--config", "preprocess/cxr",
-         "--set", "cxr.size=256", "--set", "cxr.crop_borders=false", "--json")  # fmt: skip
+    good_here("preprocess", jsrt / "cohort" / "cohort.csv", jsrt / "store", "--config", "preprocess/cxr",
+              "--set", "cxr.size=256", "--set", "cxr.crop_borders=false", "--json")  # fmt: skip
     study = Store.open(jsrt / "store").study("JPCLN001")
     boxes = {region.name: (region.row0, region.row1, region.column0, region.column1) for region in study.regions()}
     expected = {name: tuple(edge // 4 for edge in box) for name, box in STRUCTURES.items()}

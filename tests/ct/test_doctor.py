@@ -11,7 +11,7 @@ import pytest
 
 from ctglip.ct.doctor import BANDS_HU, ScanSummary, examine
 from ctglip.vocabulary.numberings import numbering
-from tests.cli.commands import ctglip
+from tests.cli.commands import here
 from tests.ct.torso import affine, drawn, scan
 
 V2 = {n: organ for n, organ in numbering("totalsegmentator_v2").organs.items() if organ != "heart"}
@@ -67,7 +67,7 @@ def test_means_give_away_what_is_not(
 
 def test_the_command_shows_them_side_by_side(tmp_path: Path) -> None:
     path, masks = saved(tmp_path, lambda hu: hu + 1024)
-    done = ctglip("doctor", path, "--masks", masks)
+    done = here("doctor", path, "--masks", masks)
     assert done.code == 1
     assert "expected -80 to 280  <- not where CT puts it" in done.out
     assert "Voxels by HU: below air 0.0%" in done.out

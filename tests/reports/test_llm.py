@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from ctglip.reports.llm import LLMParser, LLMSettings
 from ctglip.reports.parser import get_parser
-from tests.cli.commands import ctglip, good
+from tests.cli.commands import good_here, here
 
 REPORT = "The liver contains a cyst. No gallstones. It rains."
 ROWS = [
@@ -214,14 +214,14 @@ def test_on_the_command_line(stub: Stub, tmp_path: Path) -> None:
     report = tmp_path / "report.txt"
     report.write_text(REPORT)
     asked = ("--llm", "tiny", "--llm-url", stub.url)
-    one = good("parse", report, *asked)
+    one = good_here("parse", report, *asked)
     assert "liver: hepatic cyst, affirmed" in one.out
     assert "the rules alone: gallbladder, gallstone, negated" in one.out
     table = tmp_path / "cohort.csv"
     table.write_text(f"study_id,patient_id,image,report\na,p,a.nii.gz,{REPORT}\nb,q,b.nii.gz,Gallstones.\n")
     stub.says(answer(ROWS), (404, {}))
     stub.requests.clear()
-    done = ctglip("parse", table, "--out", tmp_path / "findings.csv", "--json", *asked)
+    done = here("parse", table, "--out", tmp_path / "findings.csv", "--json", *asked)
     assert done.code == 1
     told = json.loads(done.out)["failed"]
     assert [(row["study_id"], row["code"]) for row in told if row["stage"] == "report"] == [("b", "llm_refused")]
@@ -230,7 +230,7 @@ def test_on_the_command_line(stub: Stub, tmp_path: Path) -> None:
 
 
 def test_a_wrong_address_is_named() -> None:
-    done = ctglip("parse", "-", "--llm", "tiny", "--llm-url", "ftp://here", stdin=REPORT)
+    done = here("parse", "-", "--llm", "tiny", "--llm-url", "ftp://here", stdin=REPORT)
     assert done.code == 2
     assert "http://" in done.err
 
