@@ -102,7 +102,8 @@ def test_a_trained_model_is_asked_where_it_looks(tmp_path: Path) -> None:
     bert = write_word_bert(tmp_path / "bert")
     good_here("pretrain", tmp_path / "store", tmp_path / "run", "--config", "small/ctglip_cnn",
               "--set", f"text.name={bert}", "--set", "text.max_length=60", "--set", "loop.steps=20",
-              "--set", "loop.threads=1", "--set", "optim.warmup=2", "--set", "data.sampling.batch=6", "--set", "data.crops.grid=[16,16,16]")  # fmt: skip
+              "--set", "loop.threads=1", "--set", "optim.warmup=2",
+              "--set", "data.sampling.batch=6", "--set", "data.crops.grid=[16,16,16]")  # fmt: skip
     rows = {}
     for name, more in (("store", ()), ("table", ("--set", f"lesions={tmp_path / 'cohort' / 'lesions.csv'}"))):
         good_here("evaluate", tmp_path / "run", tmp_path / "store", tmp_path / name, "--labels",
