@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ctglip.cli.console import AsJson, out, result
+from ctglip.cli.console import AsJson, out, print_line, result
 from ctglip.cli.group import CommandGroup
 from ctglip.cli.origin import facts_of, origins
 from ctglip.config import Settings, load_tree, shipped_configs, validate
@@ -95,7 +95,7 @@ def show(
 
     tree = _resolved(file, changes).model_dump(mode="json")
     if origin:
-        out.print(_with_origins(file, tree), markup=False, highlight=False, soft_wrap=True)
+        print_line(_with_origins(file, tree))
         return
     out.print(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True), markup=False, highlight=False, end="")
 

@@ -157,11 +157,21 @@ def result(value: dict[str, Any], as_json: bool, text: str) -> None:
         out.print(text, soft_wrap=True, highlight=False)
 
 
+def print_line(text: str) -> None:
+    """Print text on stdout as it is."""
+    out.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def print_note(text: str) -> None:
+    """Print text on stderr as it is: progress, and what is said beside a result."""
+    err.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
 def print_problems(*problems: str) -> None:
     """Name what could not be used, and end with 1 if there was something."""
     for problem in problems[:_LISTED]:
-        err.print(problem, markup=False, highlight=False, soft_wrap=True)
+        print_note(problem)
     if len(problems) > _LISTED:
-        err.print(f"... and {len(problems) - _LISTED} more.", markup=False, highlight=False)
+        print_note(f"... and {len(problems) - _LISTED} more.")
     if problems:
         raise typer.Exit(1)

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from ctglip.cli.console import err, out
+from ctglip.cli.console import err, print_line
 from ctglip.errors import CTGLIPError
 from ctglip.places import writable_folder
 
@@ -67,7 +67,7 @@ def demo(
     )  # fmt: skip
     page = _ask_and_show(walk, folder, run)
     err.print(f"The whole run took {sum(seconds for _, seconds, _ in walk.steps):.0f} s. The page:", highlight=False)
-    out.print(str(page), soft_wrap=True, highlight=False)
+    print_line(str(page))
     ask = shlex.join(["ctglip", "serve", str(run), "--store", str(store)])
     err.print(f"Drop a scan on a page and ask this model about it:\n$ {ask}", highlight=False, soft_wrap=True)
 

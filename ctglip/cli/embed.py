@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ctglip.cli.console import AsJson, err, progress, result
+from ctglip.cli.console import AsJson, print_note, progress, result
 from ctglip.errors import CTGLIPError
 from ctglip.places import writable_folder
 
@@ -98,6 +98,6 @@ def _dense(
 def _print_failures(failures: Sequence[Mapping[str, Any]]) -> None:
     """Name what could not be read, and end with 1 if there was something."""
     for failure in failures:
-        err.print(f"{failure['study_id']}: {failure['message']}", markup=False, highlight=False)
+        print_note(f"{failure['study_id']}: {failure['message']}")
     if failures:
         raise typer.Exit(1)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ctglip.cli.console import AsJson, Stages, err, print_problems, result
+from ctglip.cli.console import AsJson, Stages, print_note, print_problems, result
 from ctglip.errors import ConfigError
 from ctglip.places import writable_folder
 
@@ -65,7 +65,7 @@ def evaluate(
         results = _of_peer(folders, model, weights, text, split, labels, config, changes or ())
     result(results.to_json(), as_json, f"{results.headline()}\nThe report is in {folders[-1] / 'report.html'}.")
     for note in results.notes:
-        err.print(f"Note: {note}", markup=False, highlight=False, soft_wrap=True)
+        print_note(f"Note: {note}")
     print_problems(*results.problems, *(f"{study}: it cannot be read." for study in results.failures))
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ctglip.cli.console import AsJson, err, result
+from ctglip.cli.console import AsJson, print_note, result
 from ctglip.cli.training import training_callbacks
 from ctglip.places import writable_folder
 
@@ -55,8 +55,8 @@ def finetune(
     expected = ("no_labels", "few_labels", "no_organ", "no_mask")
     unused = [problem for problem in results.problems if problem.code not in expected]
     for problem in results.problems[:10]:
-        err.print(f"{problem.subject}: {problem.message}", markup=False, highlight=False)
+        print_note(f"{problem.subject}: {problem.message}")
     if len(results.problems) > 10:
-        err.print(f"... and {len(results.problems) - 10} more, all in {out / 'problems.csv'}.", markup=False)
+        print_note(f"... and {len(results.problems) - 10} more, all in {out / 'problems.csv'}.")
     if unused:
         raise typer.Exit(1)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ctglip.cli.console import err, progress, result
+from ctglip.cli.console import print_note, progress, result
 from ctglip.cli.console import out as console
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def _ask_model(text: str, llm: str, url: str, as_json: bool) -> None:
         console.print(readable(reading.findings) or _EMPTY, highlight=False)
         console.print("\n".join(lines), highlight=False, markup=False)
     if reading.failure:
-        err.print(f"The rules read this report: {reading.failure.message}", highlight=False, markup=False)
+        print_note(f"The rules read this report: {reading.failure.message}")
         raise typer.Exit(1)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from ctglip.cli.console import err, progress
+from ctglip.cli.console import err, print_note, progress
 
 if TYPE_CHECKING:
     from ctglip.training.callbacks import Callbacks
@@ -53,7 +53,7 @@ def training_callbacks(label: str, signals: bool = True) -> Iterator[Callbacks]:
 
 
 def _print(text: str) -> None:
-    err.print(text, markup=False, highlight=False, soft_wrap=True)
+    print_note(text)
 
 
 class _Bars:

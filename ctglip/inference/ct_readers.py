@@ -45,15 +45,18 @@ class _CtReader(OrganReader[T]):
         self.crops = crops or CropSettings.model_validate(release.crops)
 
     def instances(self, store: Store, study_ids: Sequence[str], names: Sequence[str]) -> list[OrganInstance]:
+        """Those that masks draw."""
         return instances_of(store, study_ids, names, self.crops)
 
     def trainable(self, store: Store, dictionaries: Dictionaries, findings: Iterable[Finding]) -> Sequence[str]:
+        """Those that the dictionaries ask about and that some masks draw."""
         del findings
         return trainable_organs(store, dictionaries.organs, dictionaries.abnormalities)
 
     def locate(
         self, organs: Sequence[str], standardized: Standardized, trained: Collection[str], min_organ_ml: float
     ) -> dict[str, OrganReading | str]:
+        """From the rows of the masks; without masks each organ may be anywhere."""
         rows = {row.organ: row for row in standardized.rows}
         box = tuple(edge for n in standardized.image.shape for edge in (0, n))
         found: dict[str, OrganReading | str] = {}
@@ -94,22 +97,28 @@ class CropOrganReader(_CtReader[OrganCrop]):
 
     @property
     def channel_names(self) -> tuple[str, ...]:
+        """Those of crops."""
         return self.crops.channel_names
 
     @property
     def item_bytes(self) -> int:
+        """Of one crop with its mask."""
         return slot_bytes(self.crops)
 
     def split(self, regions: Sequence[OrganRegion]) -> list[Sequence[OrganRegion]]:
+        """Each organ from a crop of its own."""
         return [[region] for region in regions]
 
     def prepare(self, study: StandardizedStudy, regions: Sequence[OrganRegion]) -> list[OrganCrop]:
+        """Crops cut from the study."""
         return cut_study(study, _measured(regions), self.crops, self.organs)
 
     def load(self, store: Store, study_id: str, regions: Sequence[OrganRegion]) -> list[OrganCrop]:
+        """Crops of a stored study, from files of crops where there are some."""
         return read_crops(store, study_id, _measured(regions), self.crops, self.organs, self.files)
 
     def visible(self, image: OrganCrop, regions: Sequence[OrganRegion], reading: str) -> Sequence[bool]:
+        """All: a crop is of an organ that masks draw."""
         del image, reading
         return [True] * len(regions)
 
@@ -122,6 +131,7 @@ class CropOrganReader(_CtReader[OrganCrop]):
         rng: np.random.Generator | None = None,
         augment: AugmentSettings | None = None,
     ) -> dict[str, Tensor]:
+        """Crops as channels, with masks and sizes; an augmentation moves and changes each by itself."""
         del regions, reading  # there is one way
         if rng is not None and augment is not None:
             drawn = draw_augmentations(len(images), augment, rng)
@@ -134,6 +144,7 @@ class CropOrganReader(_CtReader[OrganCrop]):
     def placed(
         self, image: OrganCrop, region: OrganRegion, affine: Float[np.ndarray, "4 4"]
     ) -> tuple[Float[np.ndarray, "4 4"], Float[np.ndarray, "x y z"]]:
+        """The crop's grid and the organ's mask on it."""
         return crop_affine(image, _measured([region])[0], affine), image.mask / 255.0
 
     def model_input(self, standardized: Standardized, regions: Sequence[OrganRegion]) -> dict[str, torch.Tensor]:
@@ -161,10 +172,12 @@ class ScanOrganReader(_CtReader[PlacedScan]):
 
     @property
     def channel_names(self) -> tuple[str, ...]:
+        """Those of whole scans."""
         return self.scans.channel_names
 
     @property
     def item_bytes(self) -> int:
+        """HU and labels of a grid, or the tokens of a study."""
         return 3 * int(np.prod(self.scans.grid)) if self.tokens is None else self.tokens.item_bytes
 
     @property
@@ -191,10 +204,12 @@ class ScanOrganReader(_CtReader[PlacedScan]):
         return [instance for several in by_study.values() for instance in several]
 
     def prepare(self, study: StandardizedStudy, regions: Sequence[OrganRegion]) -> list[PlacedScan]:
+        """The scan on the grid, whatever the organs."""
         del regions
         return [scan_on_grid(study, self.scans)]
 
     def load(self, store: Store, study_id: str, regions: Sequence[OrganRegion]) -> list[PlacedScan]:
+        """From files of tokens where the model reads those."""
         return super().load(store, study_id, regions) if self.tokens is None else [self.tokens.read(study_id)]
 
     def visible(self, image: PlacedScan, regions: Sequence[OrganRegion], reading: str) -> Sequence[bool]:  # noqa: ARG002
@@ -213,6 +228,7 @@ class ScanOrganReader(_CtReader[PlacedScan]):
         rng: np.random.Generator | None = None,
         augment: AugmentSettings | None = None,
     ) -> dict[str, Tensor]:
+        """Scans as channels, with what the region reader wants to know of their organs."""
         model = self.release.model
         if rng is not None and augment is not None:
             hu = np.stack([cut.hu for cut in images if isinstance(cut, ScanCut)])
@@ -238,6 +254,7 @@ class ScanOrganReader(_CtReader[PlacedScan]):
     def placed(
         self, image: PlacedScan, region: OrganRegion, affine: Float[np.ndarray, "4 4"]
     ) -> tuple[Float[np.ndarray, "4 4"], Float[np.ndarray, "x y z"] | None]:
+        """The scan's grid, and the organ's voxels where there are masks."""
         assert isinstance(image, ScanCut)
         step, labels = (image.high - image.low) / np.array(image.hu.shape), list(self.organs.roi_labels(region.organ))
         inside = None if image.labels is None else np.isin(image.labels, labels).astype(np.float64)

@@ -59,6 +59,7 @@ class RadiographOrganReader(OrganReader[CxrInput]):
         self.queries = queries_of(release.organs, self.organs)
 
     def check_heads(self) -> None:
+        """Reading observations takes queries, reading whole radiographs a head of its own."""
         if self.reading == "observations" and self.release.model.resampler is None:
             raise ModelError(
                 "This model has no queries that observe radiographs.",
@@ -70,14 +71,17 @@ class RadiographOrganReader(OrganReader[CxrInput]):
 
     @property
     def channel_names(self) -> tuple[str, ...]:
+        """One, of grey values."""
         return (f"grey values from 0 to 1, minus {self.settings.mean:g}, by {self.settings.std:g}",)
 
     @property
     def known(self) -> Collection[str]:
+        """Whatever a radiograph shows."""
         return visible_on_radiographs(self.organs)
 
     @property
     def item_bytes(self) -> int:
+        """Of the square that is stored, in 16 bits."""
         return 2 * stored_edge(self.settings) ** 2
 
     def instances(self, store: Store, study_ids: Sequence[str], names: Sequence[str]) -> list[OrganInstance]:
@@ -88,6 +92,7 @@ class RadiographOrganReader(OrganReader[CxrInput]):
         return cxr_instances(store, study_ids, names, self.organs, self.reading == "box", self.settings.lateral)
 
     def trainable(self, store: Store, dictionaries: Dictionaries, findings: Iterable[Finding]) -> Sequence[str]:
+        """Those of which a report says something."""
         del store, dictionaries
         mentioned = {row.organ for row in findings if row.abnormality is not None}
         return [name for name in self.known if name in mentioned]
@@ -95,6 +100,7 @@ class RadiographOrganReader(OrganReader[CxrInput]):
     def locate(
         self, organs: Sequence[str], standardized: Standardized, trained: Collection[str], min_organ_ml: float
     ) -> dict[str, OrganReading | str]:
+        """From boxes, by queries or from the whole radiograph, as the model reads."""
         del min_organ_ml
         (radiograph,) = self.prepare(InMemory(standardized), ())
         boxes = boxes_of(standardized.regions)
@@ -135,6 +141,7 @@ class RadiographOrganReader(OrganReader[CxrInput]):
         return f"The middle of the radiograph, which the model sees, leaves out the {entry.display}."
 
     def prepare(self, study: StandardizedStudy, regions: Sequence[OrganRegion]) -> list[CxrInput]:
+        """The radiograph, whatever the organs."""
         del regions
         return [cxr_input(study.image(), self.settings)]
 
@@ -180,6 +187,7 @@ class RadiographOrganReader(OrganReader[CxrInput]):
         questions: Mapping[str, Sequence[str]],
         scorer: Scorer,
     ) -> Iterator[HeatMap]:
+        """Similarity of the places of a radiograph, or where its observations look."""
         model, (radiograph,) = self.release.model, self.prepare(study, ())
         affine, image = study.affine @ radiograph.affine(), radiograph.image
         for organ, names in questions.items():
@@ -193,6 +201,7 @@ class RadiographOrganReader(OrganReader[CxrInput]):
                 yield HeatMap(organ, name, values, affine)
 
     def placed(self, image: CxrInput, region: OrganRegion, affine: np.ndarray) -> tuple[np.ndarray, None]:
+        """The pixels that the model sees; organs have no mask there."""
         del region
         return affine @ image.affine(), None
 

@@ -139,6 +139,7 @@ class _ScanDisplay(_Display):
         self.organ_rows = [row for row in self.standardized.rows if organs.labels_of(row.organ)]
 
     def facts(self) -> tuple[Fact, ...]:
+        """Masks, voxels and the number of organs."""
         shape = " x ".join(str(n) for n in self.standardized.image.shape)
         spacing = " x ".join(f"{edge:g}" for edge in np.round(self.standardized.spacing_mm, 3))
         return (
@@ -149,6 +150,7 @@ class _ScanDisplay(_Display):
         )
 
     def completed(self, common: page.AnswersPage, maps: Sequence[HeatMap]) -> page.AnswersPage:
+        """With organs, slices and the viewer."""
         made, answers = self.standardized, self.answers
         layers = [self._layer(one) for one in maps if one.speaks]
         return replace(
@@ -212,6 +214,7 @@ class _RadiographDisplay(_Display):
     """The radiograph with the boxes that were read, or with all that are known where none was."""
 
     def facts(self) -> tuple[Fact, ...]:
+        """Boxes and pixels."""
         (rows, columns), answers = self.answers.original.pixels.shape, self.answers
         size = self.standardized.image.shape[0]
         return (
@@ -221,6 +224,7 @@ class _RadiographDisplay(_Display):
         )
 
     def completed(self, common: page.AnswersPage, maps: Sequence[HeatMap]) -> page.AnswersPage:
+        """With the radiograph and its boxes."""
         del maps
         entries, readings = region_entries(), self.answers.readings.values()
         boxes = [
@@ -236,6 +240,7 @@ class _RadiographDisplay(_Display):
         return replace(common, pictures=(picture,))
 
     def where(self, one: HeatMap) -> page.Where:
+        """The radiograph under a map."""
         made, answers = self.standardized, self.answers
         rows, columns = made.image.shape
         values = resample_map(one.values, np.linalg.inv(made.affine) @ one.affine, (rows, columns))

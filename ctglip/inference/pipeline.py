@@ -63,6 +63,7 @@ class Pipeline(Answerer):
 
     @property
     def known(self) -> Collection[str]:
+        """The organs of the model's training, else those of its reader."""
         return self.trained or self.reader.known
 
     def query(

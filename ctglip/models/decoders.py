@@ -40,6 +40,8 @@ class QueryDecoder(nn.Module):
 
 
 class QueryDecoderLayer(nn.Module):
+    """Queries look at each other, then at the tokens; norms come first."""
+
     def __init__(self, dim: int, heads: int, hidden: int, dropout: float) -> None:
         super().__init__()
         self.self_attn = nn.MultiheadAttention(dim, heads, dropout, batch_first=True)
@@ -50,6 +52,7 @@ class QueryDecoderLayer(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(3))
 
     def forward(self, x: Tensor, tokens: Tensor, ignored: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Queries after the layer, and where each looked."""
         y = self.norms[0](x)
         x = x + self.self_attn(y, y, y, need_weights=False)[0]
         found, where = self.cross_attn(self.norms[1](x), tokens, tokens, key_padding_mask=ignored)

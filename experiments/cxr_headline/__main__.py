@@ -28,6 +28,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from ctglip.cli.console import print_line
 from experiments.cxr_headline.parts import SHOWN, about, differences, pointed, rows
 from experiments.cxr_headline.work import ABLATION, ARMS, SIZES, Job, do, embedded, say, store_of
 from experiments.side_by_side import tied_to_the_parent
@@ -88,7 +89,7 @@ def main() -> None:
     known = ABLATION if asked.what == "ablation" else ARMS
     names = asked.arms or (list(known) if asked.all or asked.what == "ablation" else SHOWN)
     figures = compared(asked, names)
-    print(about(figures))
+    print_line(about(figures))
     if asked.json:
         asked.json.write_text(json.dumps(figures, indent=1))
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import random
 import resource
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 
 import polars as pl
 
+from ctglip.cli.console import print_note
 from ctglip.files import read_json, write_json
 from experiments.cxr_headline.parts import judged, probed, run_of
 from experiments.side_by_side import share_texts
@@ -35,7 +35,7 @@ model's input and of the store. A step at 128 pixels takes 0.18 s of a core (CLI
 
 def say(text: str) -> None:
     """Progress, with the time of day."""
-    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+    print_note(f"{time.strftime('%H:%M:%S')} {text}")
 
 
 def cpu_seconds() -> float:

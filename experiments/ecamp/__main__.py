@@ -35,6 +35,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ctglip.cli.console import print_line, print_note
 from ctglip.data.cxr import CxrDataSettings
 from ctglip.data.organs import CropDataSettings, OrganDataset
 from ctglip.data.sampling import SamplingSettings
@@ -151,7 +152,7 @@ def train(method: Ecamp, batch: Callable[[int], Sequence[Any]], steps: int, seed
         optimizer.step()
         if step % 100 == 0 or step + 1 == steps:
             told = ", ".join(f"{key} {value:.3f}" for key, value in report.items())
-            print(f"  step {step + 1}: {told}", file=sys.stderr, flush=True)
+            print_note(f"  step {step + 1}: {told}")
     method.eval()
     return time.process_time() - clock
 
@@ -232,7 +233,7 @@ def measured(part: str | None, asked: Asked, seeds: Sequence[int], arms: Sequenc
     def note(name: str, found: Figures) -> None:
         results.setdefault(name, []).append(found)
         line = ", ".join(f"{key} {value:.3f}" for key, value in found.items())
-        print(f"{name}: {line}", flush=True)
+        print_line(f"{name}: {line}")
 
     wanted = {"radiographs": ["ECAMP"], "words": ["plain masked words"], "crops": [], "ablation": list(arms)}
     chosen = wanted[part] if part else ["ECAMP", "plain masked words"]
@@ -282,7 +283,7 @@ def main() -> None:
 
         about = Asked(asked.steps or (20 if asked.quick else 450), asked.quick, asked.split, out)
         results = measured(asked.part, about, asked.seeds, asked.arms, stores)
-    print(f"\n{table(results)}")
+    print_line(f"\n{table(results)}")
     if asked.json:
         told = {"steps": about.steps, "split": about.split, "seeds": asked.seeds, "results": results}
         asked.json.write_text(json.dumps(told, indent=2))

@@ -24,6 +24,8 @@ from pathlib import Path
 
 import polars as pl
 
+from ctglip.cli.console import print_line
+
 SIZES = {
     "quick": {"pretrain": 30, "splits": (18, 8, 16), "steps": 12, "clip_steps": 4, "epochs": 20, "scratch": 1,
               "seeds": 1},
@@ -169,7 +171,7 @@ def simulated(asked: argparse.Namespace) -> dict:
     best = still_better(asked.out, asked.mode)
     counts = f"{results['patients']} test patients, {len(results['pairs'])} columns"
     took = f"{seconds:.0f} s, {cpu.ru_utime + cpu.ru_stime:.0f} s of a core"
-    print(f"{table(results)}\n\n{counts}; the last pass was the best in {best}; {took} this time.")
+    print_line(f"{table(results)}\n\n{counts}; the last pass was the best in {best}; {took} this time.")
     kept = {key: results[key] for key in ("points", "differences", "patients", "studies", "calibration")}
     about = {"mode": asked.mode, "size": size, "last_pass_best": best, "seconds": seconds}
     return {**about, "cpu_seconds": cpu.ru_utime + cpu.ru_stime, **kept}

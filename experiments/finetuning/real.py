@@ -29,6 +29,7 @@ import polars as pl
 import torch
 from torch import nn
 
+from ctglip.cli.console import print_line
 from ctglip.evaluation.bootstrap import interval_of
 from ctglip.evaluation.zero_shot import evaluate_pairs, thresholds_of
 from ctglip.features.text_bank import TextBank
@@ -222,5 +223,5 @@ def real(out: Path, quick: bool = False) -> dict[str, Any]:
             reports = Reports(reports.name, reports.ids[:300], reports.texts[:300], reports.patients[:300],
                               reports.labels.head(300))  # fmt: skip
         found.append(measured(reports, bank, (1.0,) if quick else FRACTIONS, (0,) if quick else SEEDS))
-        print(shown(found[-1]), flush=True)
+        print_line(shown(found[-1]))
     return {"tables": found}

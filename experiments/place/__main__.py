@@ -39,6 +39,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from ctglip.cli.console import print_line
+
 OFF = {"batch_weight": 0.0, "sentence_weight": 0.0, "correlation_weight": 0.0}
 ARMS: dict[str, dict[str, Any]] = {
     "all": {},
@@ -251,7 +253,7 @@ def measured(out: Path, arms: list[str], seeds: list[int], sizes: tuple[int, int
             found = {**figures(load_release(run), table, pairs), "cpu_s": seconds}
             results["arms"].setdefault(arm, []).append(found)
             line = ", ".join(f"{name} {value:.3f}" for name, value in found.items())
-            print(f"{arm}, seed {seed}: {line}", flush=True)
+            print_line(f"{arm}, seed {seed}: {line}")
     return results
 
 
@@ -277,10 +279,10 @@ def main() -> None:
     if asked.json:
         asked.json.write_text(json.dumps(results, indent=2))
     names = list(dict.fromkeys(name for runs in results["arms"].values() for name in runs[0]))
-    print("\n| | " + " | ".join(names) + " |\n|" + "---|" * (len(names) + 1))
+    print_line("\n| | " + " | ".join(names) + " |\n|" + "---|" * (len(names) + 1))
     for arm, runs in results["arms"].items():
         means = [np.mean([run[name] for run in runs]) if name in runs[0] else None for name in names]
-        print(f"| {arm} | " + " | ".join("" if mean is None else f"{mean:.3f}" for mean in means) + " |")
+        print_line(f"| {arm} | " + " | ".join("" if mean is None else f"{mean:.3f}" for mean in means) + " |")
 
 
 if __name__ == "__main__":

@@ -21,6 +21,8 @@ from pathlib import Path
 
 import polars as pl
 
+from ctglip.cli.console import print_line, print_note
+
 ROOT = Path(__file__).resolve().parents[2]
 PATIENTS = {
     "A": ("patient_a_abdomen/ct.nii.gz", "patient_a_abdomen/totalsegmentator_v2.nii.gz"),
@@ -58,10 +60,10 @@ def main() -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
     options = parser.parse_args()
     if not (options.data / "ct").is_dir():
-        print(f"There is no real data at {options.data}; set CTGLIP_REAL_DATA.", file=sys.stderr)
+        print_note(f"There is no real data at {options.data}; set CTGLIP_REAL_DATA.")
         return 2
     if not (options.model / "model").is_dir():
-        print(f"There is no trained run at {options.model}; run `make demo` first.", file=sys.stderr)
+        print_note(f"There is no trained run at {options.model}; run `make demo` first.")
         return 2
     found = walk(options.data, options.model, options.out, 2 if options.quick else options.steps)
     if options.json:
@@ -85,23 +87,23 @@ def walk(data: Path, model: Path, out: Path, steps: int) -> dict[str, Recognitio
            *(["--resume"] if run.exists() else []))  # fmt: skip
     after, after_all = recognise(run, scan, masks, learned), recognise(run, scan, masks)
     ctglip("query", run, scan, "--masks", masks, *asked, "--out", out / "after")
-    print("\nTop-1 organ recognition on patient A, among all names of the dictionary:")
-    print(f"  organs that the demo's model was trained on:   before {before}, after {after}")
-    print(f"  every organ, group and shell that is present:  before {before_all}, after {after_all}")
-    print(
+    print_line("\nTop-1 organ recognition on patient A, among all names of the dictionary:")
+    print_line(f"  organs that the demo's model was trained on:   before {before}, after {after}")
+    print_line(f"  every organ, group and shell that is present:  before {before_all}, after {after_all}")
+    print_line(
         f"Before: simulated bodies alone. After: {steps} steps on patients A, B and D, so this shows a fit, not skill."
     )
-    print(f"Confused before: {', '.join(f'{true} for {said}' for true, said in before.wrong[:6]) or 'none'}")
-    print(f"Pages with the real masks: {out / 'before' / 'scan.html'} and {out / 'after' / 'scan.html'}")
+    print_line(f"Confused before: {', '.join(f'{true} for {said}' for true, said in before.wrong[:6]) or 'none'}")
+    print_line(f"Pages with the real masks: {out / 'before' / 'scan.html'} and {out / 'after' / 'scan.html'}")
     return {"before": before, "after": after, "before, every organ": before_all, "after, every organ": after_all}
 
 
 def write_cohort(data: Path, out: Path) -> Path:
     """The cohort table of patients A, B and D, with stand-in reports."""
     reports = stand_in_reports(data)
-    print("Patients A, B and D come without reports of their own. Stand-in text, real reports of OTHER patients:")
+    print_line("Patients A, B and D come without reports of their own. Stand-in text, real reports of OTHER patients:")
     for name, text in reports.items():
-        print(f"  {name}: {text[:90].strip()!r} ...")
+        print_line(f"  {name}: {text[:90].strip()!r} ...")
     rows = [
         {"study_id": f"patient-{name}", "patient_id": name, "image": str((data / "ct" / image).resolve()),
          "masks": str((data / "ct" / masks).resolve()), "report": reports[name], "split": "train"}
@@ -145,7 +147,7 @@ def recognise(model: Path, scan: Path, masks: Path, wanted: frozenset[str] = fro
 def ctglip(*arguments: object) -> None:
     """Run one command as a user would."""
     words = [str(argument) for argument in arguments]
-    print(f"\n$ {shlex.join(['ctglip', *words])}", flush=True)
+    print_line(f"\n$ {shlex.join(['ctglip', *words])}")
     subprocess.run([sys.executable, "-m", "ctglip", *words], check=True)
 
 

@@ -20,6 +20,8 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
+from ctglip.cli.console import print_line
+
 ROOT = Path(__file__).resolve().parents[2]
 ORGANS = ("liver", "spleen", "kidney_left", "kidney_right", "aorta", "heart", "lung_lower_lobe_left", "vertebrae_L1",
           "autochthon_left")  # fmt: skip
@@ -161,7 +163,7 @@ def main() -> None:
     asked = parser.parse_args()
     studies = 4 if asked.quick else asked.studies
     found = [*real(asked.data), *(one for level in ("easy", "hard") for one in simulated(level, studies))]
-    print("\n".join(summary(found)))
+    print_line("\n".join(summary(found)))
     if asked.json:
         asked.json.write_text(json.dumps([asdict(one) for one in found], indent=1), encoding="utf-8")
 

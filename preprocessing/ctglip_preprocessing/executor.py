@@ -106,6 +106,7 @@ class _Actors:
 
         class CaseActor:
             def work(self, case: Case) -> JournalEntry:
+                """Take one case through all stages."""
                 return run_case(case, hard_limits=True)
 
         self.waiting = [_Job(case) for case in reversed(cases)]
