@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ctglip.cli.console import print_note, progress, result
 from ctglip.cli.console import out as console
+from ctglip.cli.console import print_note, progress, result
 
 if TYPE_CHECKING:
     from ctglip.reports.llm import LLMParser
