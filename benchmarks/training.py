@@ -320,7 +320,7 @@ def larger(folder: Path, store_path: Path, batch: int) -> tuple[Assembly, list[R
 
 def _step(parts: Assembly, config: PretrainConfig) -> Stepper:
     training = TrainingState(parts.objective, build_optimizer(parts.objective, config.optim))
-    return Stepper(training, DistributedContext(), None, config.optim, False)
+    return Stepper(training, DistributedContext(), None, config.optim)
 
 
 def show(found: dict[str, Any]) -> None:

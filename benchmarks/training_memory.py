@@ -78,7 +78,7 @@ def memory(rows: int, micro_batch: int | None) -> dict[str, float]:
         pool=torch.randn(len(pool), texts),
     )
     optimizer = build_optimizer(objective, config.optim)
-    step = Stepper(TrainingState(objective, optimizer), DistributedContext(), micro_batch, config.optim, False)
+    step = Stepper(TrainingState(objective, optimizer), DistributedContext(), micro_batch, config.optim)
     Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the most it had is from now on
     before, clock = _status_mb("VmRSS"), time.perf_counter()
     for number in range(2):

@@ -7,9 +7,9 @@ apart at a glance. A batch is a function of (seed, step), so a run can go on at 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from pydantic import Field
@@ -28,16 +28,12 @@ class SamplingSettings(Settings):
         organs: different organs in a batch.
         abnormal: share of abnormal ones, where the organ has any.
         silent: share of organs that no text can be given of (they teach anatomy alone).
-        duplicates: what may meet in a batch. ``keep``: anything, losses know what means the same. ``text``: two
-            organs of one kind never meet whose reports say the same of them, word by word. ``findings``: nor such
-            with the same findings, so at most one normal one (batches of few studies of an organ are then smaller).
     """
 
     batch: int = Field(default=48, ge=2)
     organs: int = Field(default=6, ge=1)
     abnormal: float = Field(default=0.5, ge=0, le=1)
     silent: float = Field(default=0.0, ge=0, le=1)
-    duplicates: Literal["keep", "text", "findings"] = "keep"
 
 
 def rows_of_rank(rows: Sequence[T], rank: int, world: int) -> list[T]:
@@ -92,7 +88,6 @@ class BalancedSampler:
             elif one.kind == "silent":
                 self._silent[one.organ].append(row)
         self._abnormal = {organ: list(by_name.values()) for organ, by_name in abnormal.items()}
-        self._contents = [_content(one, settings.duplicates) for one in captions]
         self.organs = sorted({one.organ for one in captions})
 
     def rng(self, step: int) -> np.random.Generator:
@@ -112,52 +107,30 @@ class BalancedSampler:
 
     def _of_organ(self, organ: str, count: int, rng: np.random.Generator) -> list[int]:
         """Rows of one organ; where a kind runs out, the others fill up."""
-        contents: set[Hashable] = set()
-        silent = self._some(self._silent[organ], round(self.settings.silent * count), rng, contents)
+        silent = _some(self._silent[organ], round(self.settings.silent * count), rng)
         room = count - len(silent)
-        abnormal = self._abnormal_rows(organ, round(self.settings.abnormal * room), rng, contents)
-        normal = self._some(self._normal[organ], room - len(abnormal), rng, contents)
+        abnormal = self._abnormal_rows(organ, round(self.settings.abnormal * room), rng, ())
+        normal = _some(self._normal[organ], room - len(abnormal), rng)
         missing = room - len(abnormal) - len(normal)
-        more = self._abnormal_rows(organ, missing, rng, contents, set(abnormal))
+        more = self._abnormal_rows(organ, missing, rng, abnormal)
         missing -= len(more)
         others = [row for row in self._silent[organ] if row not in silent] if missing else []
-        return [*abnormal, *normal, *more, *silent, *self._some(others, missing, rng, contents)]
+        return [*abnormal, *normal, *more, *silent, *_some(others, missing, rng)]
 
-    def _abnormal_rows(
-        self, organ: str, count: int, rng: np.random.Generator, contents: set[Hashable], taken: set[int] | None = None
-    ) -> list[int]:
-        taken = set(taken or ())
+    def _abnormal_rows(self, organ: str, count: int, rng: np.random.Generator, taken: Iterable[int]) -> list[int]:
+        taken = set(taken)
         pools = self._abnormal.get(organ, [])
         out: list[int] = []
         for which, position in rng.random((4 * count if pools else 0, 2)).tolist():
             pool = pools[int(which * len(pools))]
             row = pool[int(position * len(pool))]
-            if row not in taken and self._is_new(row, contents):
+            if row not in taken:
                 taken.add(row)
                 out.append(row)
             if len(out) == count:
                 break
         return out
 
-    def _some(self, rows: Sequence[int], count: int, rng: np.random.Generator, contents: set[Hashable]) -> list[int]:
-        new = (row for row in in_random_order(rows, rng) if self._is_new(row, contents))
-        return list(islice(new, count))
 
-    def _is_new(self, row: int, contents: set[Hashable]) -> bool:
-        """Whether nothing chosen so far has the same content; notes that of this row."""
-        key = self._contents[row]
-        if key is None:
-            return True
-        new = key not in contents
-        contents.add(key)
-        return new
-
-
-def _content(captions: OrganCaptions, duplicates: str) -> Hashable | None:
-    """What must not come twice in a batch; None where the organ is not mentioned, or anything may come."""
-    if duplicates == "keep" or captions.kind == "silent":
-        return None
-    if duplicates == "findings":
-        return frozenset(captions.affirmed)
-    texts = frozenset(text for caption in captions.captions for text in caption.report)
-    return texts or None
+def _some(rows: Sequence[int], count: int, rng: np.random.Generator) -> list[int]:
+    return list(islice(in_random_order(rows, rng), count))

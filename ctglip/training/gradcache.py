@@ -39,7 +39,6 @@ def cached_backward(
     micro_batches: Sequence[Any],
     context: StepContext = START,
     precision: Precision = PLAIN,
-    by_term: bool = False,
 ) -> tuple[Losses, StepReport]:
     """Add the gradient of the joined batch to the parameters' ``grad``, with the memory of one micro-batch.
 
@@ -52,7 +51,6 @@ def cached_backward(
             when it is encoded (both times): no two are there at once.
         context: the step.
         precision: of the forward passes, and the scale of the loss.
-        by_term: report the norm of each loss's gradient at the features.
 
     Returns:
         The losses and the report of the joined batch.
@@ -72,8 +70,6 @@ def cached_backward(
             value.requires_grad_()
     with precision.autocast():
         losses, report = objective.compute(leaves, context)
-    if by_term:
-        report = report | gradient_by_term(losses, leaves)
     precision.backward(total(losses))
     after, starts = _random_state(device), dict.fromkeys(leaves, 0)
     for batch, state in zip(micro_batches, states, strict=True):
@@ -109,18 +105,6 @@ def accumulated_backward(
         precision.backward(total(shares))
         summed = {name: summed.get(name, 0) + share.detach() for name, share in shares.items()}
     return summed, first or {}
-
-
-def gradient_by_term(losses: Losses, features: Features) -> StepReport:
-    """How hard each loss pulls at the features: the norm of its gradient there, all features together."""
-    learned = [value for value in features.values() if value.requires_grad]
-    found = {}
-    for name, loss in losses.items():
-        if learned and loss.requires_grad:
-            gradients = torch.autograd.grad(loss, learned, retain_graph=True, allow_unused=True)
-            squares = [gradient.float().square().sum() for gradient in gradients if gradient is not None]
-            found[f"gradient_{name}"] = float(torch.stack(squares).sum().sqrt()) if squares else 0.0
-    return found
 
 
 def parts_of_batch(batch: Any) -> list[Any]:

@@ -15,7 +15,6 @@ from ctglip.training.distributed import DistributedContext
 from ctglip.training.gradcache import (
     accumulated_backward,
     cached_backward,
-    gradient_by_term,
     micro_batches,
     parts_of_batch,
 )
@@ -50,14 +49,12 @@ class _Forward(nn.Module):
         super().__init__()
         self.objective = objective
         self.clock: Clock | None = None
-        self.by_term = False
 
     def forward(self, batch: Any, step: StepContext) -> tuple[Losses, StepReport]:
         features = self.objective.encode(batch)
         if self.clock:
             self.clock.mark("encode")
-        losses, report = self.objective.compute(features, step)
-        return losses, report | (gradient_by_term(losses, features) if self.by_term else {})
+        return self.objective.compute(features, step)
 
 
 class Stepper:
@@ -68,7 +65,6 @@ class Stepper:
         context: this process among the others.
         micro_batch: images that are encoded at a time; None: all of the batch.
         optim: how the gradient is clipped, and how long the image encoder stays frozen.
-        by_term: report each loss's gradient norm at log steps.
     """
 
     def __init__(
@@ -77,13 +73,12 @@ class Stepper:
         context: DistributedContext,
         micro_batch: int | None,
         optim: OptimSettings,
-        by_term: bool,
     ) -> None:
         assert isinstance(state.objective, Objective)
         self.objective, self.optimizer = state.objective, state.optimizer
         self.parameters: list[nn.Parameter] = [p for p in self.objective.parameters() if p.requires_grad]
         self.context, self.micro_batch, self.precision = context, micro_batch, state.precision
-        self.optim, self.by_term = optim, by_term
+        self.optim = optim
         self._forward = _Forward(self.objective)
         self._wrapped = context.wrapped(self._forward) if micro_batch is None else None
 
@@ -106,7 +101,7 @@ class Stepper:
         """
         clock = Clock(self.context.device) if log else None
         self.optimizer.zero_grad(set_to_none=True)
-        losses, report = self._backward(batch, step, self.by_term and log, clock)
+        losses, report = self._backward(batch, step, clock)
         hold_encoder(self.optimizer, step.step, self.optim)
         norm = self.precision.clip(self.optimizer, self.parameters, self.optim.clip or float("inf"))
         loss = total({name: value.detach() for name, value in losses.items()})
@@ -122,9 +117,9 @@ class Stepper:
         values = {"loss": float(loss), **named, **report, "gradient_norm": float(norm)}
         return self.context.mean({**values, **clock.seconds})
 
-    def _backward(self, batch: Any, step: StepContext, by_term: bool, clock: Clock | None) -> tuple[Losses, StepReport]:
+    def _backward(self, batch: Any, step: StepContext, clock: Clock | None) -> tuple[Losses, StepReport]:
         if self._wrapped is not None:
-            self._forward.clock, self._forward.by_term = clock, by_term
+            self._forward.clock = clock
             on_device = batch.to(self.context.device)  # crops are drawn there
             if clock:
                 clock.mark("draw")
@@ -137,7 +132,7 @@ class Stepper:
             assert self.micro_batch is not None
             parts = micro_batches(batch, self.micro_batch)
             if self.objective.batch_coupled:
-                losses, report = cached_backward(self.objective, parts, step, self.precision, by_term)
+                losses, report = cached_backward(self.objective, parts, step, self.precision)
             else:
                 losses, report = accumulated_backward(self.objective, parts, step, self.precision)
             self.context.average_gradients(self.parameters)

@@ -49,7 +49,6 @@ class LoopSettings(Settings):
             that of the whole batch (GradCache), for about a third more time.
         ema: decay of the weights' moving average, which is then what is validated and released; 0 keeps none.
         tensorboard: write event files besides ``metrics.jsonl``.
-        gradient_norms: log how hard each loss pulls at the features.
         collapse_after: stop when embeddings have been collapsed for so many steps; 0 never stops.
         pairs: samples on the page that shows what is learned (``pairs.html``); 0 writes none.
     """
@@ -71,7 +70,6 @@ class LoopSettings(Settings):
     micro_batch: int | None = Field(default=None, ge=1)
     ema: float = Field(default=0.0, ge=0, lt=1)
     tensorboard: bool = True
-    gradient_norms: bool = False
     collapse_after: int = Field(default=500, ge=0)
     pairs: int = Field(default=12, ge=0)
 
@@ -167,7 +165,7 @@ class Trainer:
             Stopped: ``callbacks.stop`` asked for it; the state is saved.
         """
         loop, state, context, start = self.loop, self.state, self.context, self.steps
-        step = Stepper(state, context, loop.micro_batch, self.optim, loop.gradient_norms)
+        step = Stepper(state, context, loop.micro_batch, self.optim)
         if self.folder is not None and context.first:
             self._metrics = Metrics(self.folder, start, loop.tensorboard, self.callbacks.metrics)
         collapse = Collapse(loop.collapse_after)

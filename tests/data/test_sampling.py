@@ -7,7 +7,7 @@ from itertools import islice
 
 import numpy as np
 
-from ctglip.data.captions import Caption, OrganCaptions
+from ctglip.data.captions import OrganCaptions
 from ctglip.data.sampling import BalancedSampler, SamplingSettings, in_random_order, rows_of_rank
 
 
@@ -68,41 +68,6 @@ def test_a_batch_larger_than_the_data_holds_everything_once() -> None:
     small = [row("liver", "cyst"), row("liver"), row("liver", silent=True)]
     draws = BalancedSampler(small, SamplingSettings(batch=16, organs=4), seed=0)
     assert sorted(draws.rows(np.random.default_rng(0))) == [0, 1, 2]
-
-
-def said(organ: str, own: tuple[int, ...], *affirmed: str) -> OrganCaptions:
-    statement = Caption(0, own, (99,))
-    return OrganCaptions(organ, "abnormal" if affirmed else "normal", affirmed, (statement,), (), ())
-
-
-REPEATED = [
-    *[said("liver", (1,), "cyst")] * 10,
-    *[said("liver", (2,), "cyst")] * 10,
-    *[said("liver", (3,), "fat")] * 10,
-    *[said("liver", (number,)) for number in (4, 4, 5, 5, 6, 7)],
-    *[said("spleen", (number,)) for number in (4, 4, 5, 5, 6, 7)],
-    *[row("spleen", silent=True)] * 10,
-]
-
-
-def test_duplicates_are_kept_apart_as_asked() -> None:
-    def batches(duplicates: str) -> list[list[OrganCaptions]]:
-        settings = SamplingSettings.model_validate({"batch": 16, "organs": 2, "duplicates": duplicates})
-        draws = BalancedSampler(REPEATED, settings, seed=3)
-        return [[REPEATED[r] for r in draws.rows(draws.rng(step))] for step in range(50)]
-
-    def texts(batch: list[OrganCaptions]) -> list[tuple[str, tuple[int, ...]]]:
-        return [(one.organ, one.captions[0].report) for one in batch if one.captions]
-
-    def findings(batch: list[OrganCaptions]) -> list[tuple[str, tuple[str, ...]]]:
-        return [(one.organ, one.affirmed) for one in batch if one.captions]
-
-    kept, by_text, by_findings = (batches(how) for how in ("keep", "text", "findings"))
-    assert any(len(texts(batch)) > len(set(texts(batch))) for batch in kept)
-    assert all(len(texts(batch)) == len(set(texts(batch))) for batch in by_text)
-    assert any(len(findings(batch)) > len(set(findings(batch))) for batch in by_text)
-    assert all(len(findings(batch)) == len(set(findings(batch))) for batch in by_findings)
-    assert all({one.organ for one in batch} == {"liver", "spleen"} for batch in by_findings)
 
 
 def test_ranks_share_all_rows_and_every_organ() -> None:

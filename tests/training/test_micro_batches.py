@@ -12,7 +12,7 @@ from ctglip.data.samples import Batch, StudyBatch
 from ctglip.features.text_bank import TextBank
 from ctglip.objectives.base import START, Features, Losses, Objective, StepContext, StepReport, total
 from ctglip.objectives.texts import positions
-from ctglip.training.gradcache import accumulated_backward, cached_backward, gradient_by_term, micro_batches
+from ctglip.training.gradcache import accumulated_backward, cached_backward, micro_batches
 from tests.objectives.toys import EVERY
 from tests.training.conftest import gradients
 
@@ -75,10 +75,3 @@ def test_losses_of_rows_alone_are_added_up() -> None:
     torch.testing.assert_close(found["square"], losses["square"].detach())
     for key, gradient in gradients(objective).items():
         torch.testing.assert_close(gradient, whole[key])
-
-
-def test_each_loss_is_told_how_hard_it_pulls() -> None:
-    x = torch.tensor([3.0, 4.0], requires_grad=True)
-    found = gradient_by_term({"half": (x * x).sum() / 2, "none": torch.zeros(()), "twice": 2 * x[0]}, {"x": x})
-    assert found == pytest.approx({"gradient_half": 5.0, "gradient_twice": 2.0})
-    assert x.grad is None
