@@ -19,8 +19,9 @@ from ctglip.errors import ModelError
 from ctglip.files import atomic_path, read_json
 from ctglip.gate import reads
 from ctglip.models.lora import merged
-from ctglip.models.text_tuning import AnyTextTuning, FrozenText
+from ctglip.models.text_tuning import AnyTextTuning
 from ctglip.models.text_weights import attention_mask, load_text_model, positions, quiet
+from ctglip.models.tuning import FrozenTuning
 from ctglip.models.weights.matching import layer_depths
 from ctglip.resources import require
 
@@ -51,7 +52,7 @@ class TextEncoderSettings(Settings):
     max_length: int = 256
     long: Literal["windows", "impression", "cut"] = "windows"
     sentences: Literal["together", "mean"] = "together"
-    train: AnyTextTuning = FrozenText()
+    train: AnyTextTuning = FrozenTuning()
 
     @classmethod
     def saved(cls, tree: Mapping[str, Any]) -> Self:
@@ -60,7 +61,7 @@ class TextEncoderSettings(Settings):
 
     def frozen(self) -> Self:
         """The same encoder as it is saved, its training done."""
-        return self.model_copy(update={"train": FrozenText()})
+        return self.model_copy(update={"train": FrozenTuning()})
 
 
 class TextEncoder(nn.Module):

@@ -2,56 +2,32 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 from torch import nn
 
-from ctglip.config import OneOf, Settings
+from ctglip.config import OneOf
 from ctglip.errors import ModelError
-from ctglip.models.lora import ALPHA, QUERY_AND_VALUE, add_lora
+from ctglip.models.lora import QUERY_AND_VALUE, add_lora
+from ctglip.models.tuning import FrozenTuning, LowRankTuning, Tuning
 
 _UNREAD = "pooler."
 """BERT's pooler, which nothing reads."""
 
 
-class TextTuning(Settings):
-    """What all kinds have: a ``name``."""
-
-    name: str
-
-    @abstractmethod
-    def apply(self, model: nn.Module) -> None:
-        """Choose what is trained of a Hugging Face model, in place.
-
-        Raises:
-            ModelError: code ``text_encoder``: it has no such part.
-        """
-
-
-class FrozenText(TextTuning):
-    """Nothing is trained, so each text is embedded once."""
-
-    name: Literal["frozen"] = "frozen"  # pyright: ignore[reportIncompatibleVariableOverride]
-
-    def apply(self, model: nn.Module) -> None:
-        """See ``TextTuning``."""
-        model.requires_grad_(False)
-
-
-class FullText(TextTuning):
+class FullText(Tuning):
     """All of it is trained."""
 
     name: Literal["full"] = "full"  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def apply(self, model: nn.Module) -> None:
-        """See ``TextTuning``."""
+        """All but what nothing reads."""
         for name, value in model.named_parameters():
             value.requires_grad_(not name.startswith(_UNREAD))
 
 
-class LastLayersText(TextTuning):
+class LastLayersText(Tuning):
     """The last layers are trained.
 
     Attributes:
@@ -62,13 +38,13 @@ class LastLayersText(TextTuning):
     layers: int = Field(default=4, ge=1)
 
     def apply(self, model: nn.Module) -> None:
-        """See ``TextTuning``."""
+        """The last layers alone."""
         model.requires_grad_(False)
         for layer in _layers(model, self.layers)[-self.layers :]:
             layer.requires_grad_(True)
 
 
-class FirstLayersText(TextTuning):
+class FirstLayersText(Tuning):
     """The encoder is cut after its first layers (ASG's six), and all that is left is trained.
 
     Attributes:
@@ -79,7 +55,7 @@ class FirstLayersText(TextTuning):
     layers: int = Field(default=6, ge=1)
 
     def apply(self, model: nn.Module) -> None:
-        """See ``TextTuning``."""
+        """Take the later layers off."""
         config: Any = model.config
         del _layers(model, self.layers)[self.layers :]
         config.num_hidden_layers = self.layers
@@ -89,13 +65,13 @@ class FirstLayersText(TextTuning):
         FullText().apply(model)
 
 
-class NormsText(TextTuning):
+class NormsText(Tuning):
     """Layer norms alone are trained (HLIP's locked text encoder)."""
 
     name: Literal["norms"] = "norms"  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def apply(self, model: nn.Module) -> None:
-        """See ``TextTuning``."""
+        """Layer norms alone."""
         model.requires_grad_(False)
         norms = [module for module in model.modules() if type(module).__name__.endswith("Norm")]
         if not norms:
@@ -104,29 +80,22 @@ class NormsText(TextTuning):
             norm.requires_grad_(True)
 
 
-class LowRankText(TextTuning):
-    """Low-rank updates of linear layers are trained (LoRA, arXiv 2106.09685).
+class LowRankText(LowRankTuning):
+    """Low-rank updates of linear layers.
 
     Attributes:
-        rank: of the updates.
-        alpha: an update counts ``alpha / rank`` times.
-        dropout: of what an update reads.
         layers: names of the linear layers; by default the projections to queries and values, whatever they are called.
     """
 
-    name: Literal["lora"] = "lora"  # pyright: ignore[reportIncompatibleVariableOverride]
-    rank: int = Field(default=8, ge=1)
-    alpha: float = Field(default=ALPHA, gt=0)
-    dropout: float = Field(default=0.0, ge=0, lt=1)
     layers: tuple[str, ...] = QUERY_AND_VALUE
 
     def apply(self, model: nn.Module) -> None:
-        """See ``TextTuning``."""
+        """The updates are all that has a gradient."""
         add_lora(model, self.rank, self.layers, self.alpha, self.dropout)
 
 
-TEXT_TUNINGS: dict[str, type[TextTuning]] = {
-    "frozen": FrozenText,
+TEXT_TUNINGS: dict[str, type[Tuning]] = {
+    "frozen": FrozenTuning,
     "last": LastLayersText,
     "first": FirstLayersText,
     "norms": NormsText,
@@ -135,7 +104,7 @@ TEXT_TUNINGS: dict[str, type[TextTuning]] = {
 }
 """What is trained of a text encoder, by the ``name`` of the settings."""
 
-AnyTextTuning = Annotated[TextTuning, OneOf(TEXT_TUNINGS)]
+AnyTextTuning = Annotated[Tuning, OneOf(TEXT_TUNINGS)]
 
 
 def _layers(model: nn.Module, wanted: int) -> nn.ModuleList:
