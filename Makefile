@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest
 
-.PHONY: help setup demo real test test-slow test-ci fuzz check format clean
+.PHONY: help setup demo real test test-slow test-ci fuzz check format docs docs-notebooks clean
 
 help:  ## what there is to call
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -46,6 +46,14 @@ check: setup  ## formatting, lint, types, layers
 format: setup  ## let ruff put the code in order
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: setup  ## build the site into build/site, offline and strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+docs-notebooks: setup  ## run the tutorials (ten minutes); the next `make docs` shows what they print
+	mkdir -p build/notebooks
+	for one in docs/tutorials/*.py; do \
+	  $(BIN)/jupytext --to ipynb --execute --output build/notebooks/$$(basename $$one .py).ipynb $$one || exit 1; done
 
 clean:  ## remove what the demo made (not .venv)
 	rm -rf demo-output real-output fuzz-output .pytest_cache .ruff_cache

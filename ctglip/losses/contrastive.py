@@ -56,6 +56,15 @@ def soft_contrastive(
 
     Returns:
         A scalar; zero with a gradient when no row is valid.
+
+    Examples:
+        >>> import torch
+        >>> from ctglip.losses import soft_contrastive
+        >>> rows = torch.eye(3)
+        >>> round(soft_contrastive(rows, rows, scale=10.0).item(), 4)
+        0.0001
+        >>> round(soft_contrastive(rows, rows.flip(0), scale=10.0).item(), 4)
+        6.6668
     """
     with torch.autocast(query.device.type, enabled=False):
         query, key = exact(query), exact(key)

@@ -61,6 +61,14 @@ def equal_key(block: Block) -> Tensor:
     """All keys with the row's integer context share the positive mass, and so does the row's own key.
 
     Context: int64 ``[M]`` (fVLM's targets with a key for each text and one for each "normal, same organ").
+
+    Examples:
+        >>> import torch
+        >>> from ctglip.losses import equal_key, soft_contrastive
+        >>> rows = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
+        >>> same = torch.tensor([7, 7])
+        >>> round(soft_contrastive(rows, rows, scale=10.0, target=equal_key, context=same).item(), 4)
+        0.6931
     """
     query, key = block.contexts()
     same = ((query[:, None] == key[None, :]) | block.is_paired()).float()

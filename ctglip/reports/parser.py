@@ -34,6 +34,12 @@ class ReportParser:
         organs: organ dictionary, the shipped one by default.
         abnormalities: abnormality dictionary, the shipped one by default.
         remember: how many distinct sentences are kept read (reports repeat themselves).
+
+    Examples:
+        >>> import ctglip
+        >>> findings = ctglip.ReportParser().parse("The liver shows steatosis. No gallstones.")
+        >>> [(one.organ, one.abnormality, str(one.status)) for one in findings]
+        [('liver', 'hepatic_steatosis', 'affirmed'), ('gallbladder', 'gallstone', 'negated')]
     """
 
     def __init__(

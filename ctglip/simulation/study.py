@@ -168,6 +168,16 @@ def simulate_study(
         settings: what the cohort is like.
         template: anatomy to deform; None for the built-in torso.
         pairs: the ``organ:abnormality`` pairs to make, in place of drawing them.
+
+    Examples:
+        >>> import ctglip
+        >>> from ctglip.simulation import level_settings
+        >>> easy = level_settings("easy", None, ())
+        >>> study = ctglip.simulate_study(seed=0, index=0, settings=easy, pairs=["gallbladder:gallstone"])
+        >>> study.scan.hu.shape == study.labels.labels.shape
+        True
+        >>> study.truth["gallbladder:gallstone"]
+        1
     """
     settings = settings or SimulationSettings()
     patient = patient_of(seed, index, settings)

@@ -269,6 +269,14 @@ def load_abnormalities(path: Path | None = None, organs: OrganDictionary | None 
     Raises:
         ConfigError: a field is missing, unknown or of the wrong type.
         VocabularyError: entries contradict each other or the organ dictionary.
+
+    Examples:
+        >>> import ctglip
+        >>> abnormalities = ctglip.load_abnormalities()
+        >>> abnormalities.find("fatty liver").name
+        'hepatic_steatosis'
+        >>> "gallstone" in {one.name for one in abnormalities.of_organ("gallbladder")}
+        True
     """
     path = (path or resource("abnormality_dictionary", "abnormalities.yaml")).resolve()
     return _load(path, path.stat().st_mtime_ns if path.is_file() else 0, organs or load_organs())

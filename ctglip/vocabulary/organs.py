@@ -284,6 +284,12 @@ def load_organs(path: Path | None = None) -> OrganDictionary:
     Raises:
         ConfigError: a field is missing, unknown or of the wrong type.
         VocabularyError: entries contradict each other.
+
+    Examples:
+        >>> import ctglip
+        >>> organs = ctglip.load_organs()
+        >>> organs.find("left kidney").name, organs.mirror("kidney_left")
+        ('kidney_left', 'kidney_right')
     """
     path = (path or default_organs_path()).resolve()
     return _load(path, path.stat().st_mtime_ns if path.is_file() else 0)
