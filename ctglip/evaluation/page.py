@@ -4,27 +4,29 @@ from __future__ import annotations
 
 import numpy as np
 
+from ctglip.data.samples import OrganInstance
+from ctglip.errors import CTGLIPError
 from ctglip.evaluation.context import Context
-from ctglip.evaluation.examples import best_and_worst
 from ctglip.evaluation.metrics import PairMetrics, roc_band, roc_points
 from ctglip.evaluation.parts.embedding_map import EmbeddingMap
 from ctglip.evaluation.parts.retrieval import RetrievalResult
 from ctglip.evaluation.results import Results
 from ctglip.evaluation.zero_shot import Recognition
-from ctglip.inference.scoring import Calibration
+from ctglip.inference.scoring import Calibration, Pair
 from ctglip.modality import MODALITIES
 from ctglip.pages import parts
 from ctglip.pages import report as page
-from ctglip.types import Interval
+from ctglip.types import Interval, OrganRow
 
 _BINS = 8
 _BAND_DRAWS = 200
+_EXAMPLES = 4
 
 
 def evaluation_page(results: Results, context: Context) -> page.EvaluationPage:
     """The page of one evaluation: what was found, and the context it was found in for curves and pictures."""
     retrieval, organs = results.parts.get("retrieval"), results.parts.get("map")
-    best, worst = best_and_worst(context) if context.config.pictures else ((), ())
+    best, worst = _best_and_worst(context) if context.config.pictures else ((), ())
     controls = tuple(parts.Control(c.name, c.explanation, c.macro_auroc) for c in results.controls)
     return page.EvaluationPage(
         title="Zero-shot evaluation",
@@ -151,3 +153,53 @@ def reliability_bins(truth: np.ndarray, probabilities: np.ndarray) -> tuple[part
             score = Interval(share, max(share - half, 0.0), min(share + half, 1.0))
             found.append(parts.ReliabilityBin(float(probabilities[rows].mean()), score, n))
     return tuple(found)
+
+
+def _best_and_worst(context: Context) -> tuple[tuple[page.ExampleAnswer, ...], tuple[page.ExampleAnswer, ...]]:
+    """Up to four positives found with the highest probability, and four answers that were furthest from the truth, each
+    of another (organ, abnormality)."""
+    found: list[tuple[float, Pair, int]] = []
+    missed: list[tuple[float, Pair, int]] = []
+    for pair, known in context.labels.items():
+        scores = context.scores[pair]
+        surest = int(np.where(known.labels == 1, scores, -1.0).argmax())
+        found.append((1 - float(scores[surest]), pair, surest))
+        furthest = int(np.abs(known.labels - scores).argmax())
+        missed.append((-float(abs(known.labels[furthest] - scores[furthest])), pair, furthest))
+    best, worst = (
+        tuple(_example(context, pair, number) for _, pair, number in sorted(several)[:_EXAMPLES])
+        for several in (found, missed)
+    )
+    return best, worst
+
+
+def _example(context: Context, pair: Pair, number: int) -> page.ExampleAnswer:
+    dictionaries, known = context.scorer.dictionaries, context.labels[pair]
+    instance = context.split.instances[int(known.rows[number])]
+    organ, abnormality = dictionaries.organs[pair[0]], dictionaries.abnormalities[pair[1]]
+    return page.ExampleAnswer(
+        title=f"{abnormality.display}, {organ.display}",
+        truth=bool(known.labels[number]),
+        probability=float(context.scores[pair][number]),
+        picture=_picture(context, instance),
+        note=_note(instance),
+    )
+
+
+def _note(instance: OrganInstance) -> str:
+    row = instance.row
+    if not isinstance(row, OrganRow):
+        return f"Study {instance.study_id}."
+    return f"Study {instance.study_id}, {row.volume_ml:.0f} ml{', cut off' if row.touches_border else ''}."
+
+
+def _picture(context: Context, instance: OrganInstance) -> parts.Picture | None:
+    """The image with the organ that was read."""
+    modality, organs = MODALITIES[context.release.modality], context.scorer.dictionaries.organs
+    try:
+        study = context.store.study(instance.study_id)
+        image, labels = study.image(), study.organs()
+    except CTGLIPError:
+        return None
+    subject = f"study {instance.study_id}"
+    return modality.picture(image, study.spacing_mm, labels, instance.row, organs, subject)

@@ -39,20 +39,19 @@ def most_likely(answers: Answers) -> set[Pair]:
 
 
 def answers_page(
-    answers: Answers, title: str = "", organs: OrganDictionary | None = None, maps: Iterable[HeatMap] = ()
+    answers: Answers, organs: OrganDictionary | None = None, maps: Iterable[HeatMap] = ()
 ) -> page.AnswersPage:
     """The page of one image.
 
     Args:
         answers: as ``Pipeline.query`` gives them.
-        title: heading; the image's name by default.
         organs: the dictionary that numbers the labels.
         maps: of answers, see ``most_likely``.
     """
     display = _DISPLAYS[answers.modality](answers, organs or load_organs())
     maps = list(maps)
     common = page.AnswersPage(
-        title=title or answers.name,
+        title=answers.name,
         answers=page_answers(answers),
         facts=display.facts(),
         checks=answers.standardized.checks,

@@ -208,13 +208,13 @@ class AttentionPool(nn.Module):
 
     Args:
         channels: of the feature map.
-        heads: attention heads.
         organs: number of learned queries.
     """
 
-    def __init__(self, channels: int, organs: int, heads: int = 4) -> None:
+    heads = 4
+
+    def __init__(self, channels: int, organs: int) -> None:
         super().__init__()
-        self.heads = heads
         self.queries = nn.Embedding(organs, channels)
         nn.init.normal_(self.queries.weight, std=0.02)
         self.key_value = nn.Linear(channels, 2 * channels)

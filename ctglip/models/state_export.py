@@ -37,7 +37,7 @@ def nnunet_state(encoder: Encoder) -> State:
     return found
 
 
-def save_nnunet(encoder: Encoder, path: Path, classes: int = 2) -> Path:
+def save_nnunet(encoder: Encoder, path: Path) -> Path:
     """A checkpoint for ``nnUNetv2_train ... -pretrained_weights``: the trained encoder, and a decoder that is drawn.
 
     The plans must ask for the same architecture and as many input channels; the last layers may have any classes, since
@@ -50,7 +50,7 @@ def save_nnunet(encoder: Encoder, path: Path, classes: int = 2) -> Path:
     state = nnunet_state(encoder)
     first = next(value for value in state.values() if value.dim() == 2 + settings.spatial_dims)
     assert settings.architecture is not None
-    network = build_unet(settings.architecture, first.shape[1], tuple(range(settings.spatial_dims)), classes)
+    network = build_unet(settings.architecture, first.shape[1], tuple(range(settings.spatial_dims)), classes=2)
     missing = network.load_state_dict(state, strict=False)
     assert not missing.unexpected_keys
     with atomic_path(path) as temporary:

@@ -18,6 +18,9 @@ def known(value: float | None) -> TypeGuard[float]:
     return value is not None and math.isfinite(value)
 
 
+_TEXT_ROWS = 8
+
+
 @dataclass(frozen=True)
 class Fact:
     """One thing to know, as name and value: ``Fact("Studies", "240", "60 held out")``."""
@@ -161,9 +164,9 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     words: int = 1
 
-    def plain_text(self, most: int = 8) -> str:
+    def plain_text(self) -> str:
         """The heading and the first rows as plain text, in columns; cells are cut at 40 characters."""
-        lines = [tuple(cell[:40] for cell in row) for row in (self.columns, *self.rows[:most])]
+        lines = [tuple(cell[:40] for cell in row) for row in (self.columns, *self.rows[:_TEXT_ROWS])]
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         cells = [
             "  ".join(
@@ -172,7 +175,7 @@ class Table:
             ).rstrip()
             for row in lines
         ]
-        more = [f"({len(self.rows) - most} more rows)"] if len(self.rows) > most else []
+        more = [f"({len(self.rows) - _TEXT_ROWS} more rows)"] if len(self.rows) > _TEXT_ROWS else []
         return "\n".join(["", self.heading, *cells, *more])
 
 

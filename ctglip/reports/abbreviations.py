@@ -61,9 +61,9 @@ class AbbreviationFile(Settings):
     left_out: dict[str, str] = Field(default_factory=dict)
 
 
-def load_abbreviations(path: Path = _FILE) -> AbbreviationFile:
-    """Read abbreviations, by default the shipped ones."""
-    return validate(AbbreviationFile, read_yaml(path), str(path))
+def load_abbreviations() -> AbbreviationFile:
+    """Read the shipped abbreviations."""
+    return validate(AbbreviationFile, read_yaml(_FILE), str(_FILE))
 
 
 class Expansion:

@@ -30,6 +30,8 @@ from ctglip.tasks.targets import Target
 
 _OFFSET_DEVIATION = 2.0
 _STEPS = 60
+_ROWS = 64
+"""Organs that are asked about at a time."""
 
 
 @dataclass(frozen=True)
@@ -178,7 +180,6 @@ def _text_answers(
     studies: Studies,
     rows: Int[np.ndarray, " s"],
     scorer: Scorer,
-    batch: int = 64,
 ) -> tuple[Labels, Scores]:
     """For each pair its known labels of some studies, and the model's answers about them."""
     network.eval()
@@ -190,7 +191,7 @@ def _text_answers(
         return labels, scores  # asked in words, the model looks for organs
     instances, parts = bags.rows(rows)[0], []
     head = model.image_head if network.global_image and model.image_head is not None else model.diagnosis
-    for some in in_batches(instances, batch):
+    for some in in_batches(instances, _ROWS):
         features = network.read({name: value.to(device) for name, value in inputs.read(some, None).items()})
         parts.append(head(features).float().cpu().numpy())
     for number, target in enumerate(studies.targets):

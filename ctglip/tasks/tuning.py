@@ -13,15 +13,15 @@ import polars as pl
 from ctglip.errors import ConfigError
 from ctglip.files import atomic_path, exclusive, file_checksum, write_json, write_text
 from ctglip.models.device import resolve_device
+from ctglip.models.release import load_release
 from ctglip.store.tables import Store
 from ctglip.table_files import no_formulas
 from ctglip.tasks.base import Initialization, Task
 from ctglip.tasks.classification import Classification
-from ctglip.tasks.initializations import open_initializations, weights_checksum
 from ctglip.tasks.results import FinishedRun, TaskResults, TaskRun, released_run
 from ctglip.tasks.runs import initial_network, train_run
 from ctglip.tasks.segmentation import Segmentation
-from ctglip.tasks.settings import ClassificationConfig, FinetuneConfig
+from ctglip.tasks.settings import SCRATCH, ClassificationConfig, FinetuneConfig
 from ctglip.training.allocator import keep_freed_memory
 from ctglip.training.callbacks import Callbacks
 from ctglip.training.record import begin_run, check_run, fingerprint
@@ -69,9 +69,9 @@ def finetune(
                           fix="Leave --labels out." if labels else "Name one: --labels labels.csv")  # fmt: skip
     opened, device = Store.open(store), resolve_device(config.fit.device)
     keep_freed_memory(device)
-    initializations = open_initializations(run, config, device)
+    initializations = _initializations(run, config, device)
     inputs = {"studies": fingerprint(opened)} | ({"labels": file_checksum(labels)} if labels else {})
-    inputs |= {f"weights of {one.name}": weights_checksum(one) for one in initializations}
+    inputs |= {f"weights of {one.name}": _weights_checksum(one) for one in initializations}
     check_run(out, config, inputs, resume)
     task = TASKS[config.task].open(opened, initializations, config, labels, callbacks)
     with exclusive(out):
@@ -130,3 +130,32 @@ def _write(out: Path, results: TaskResults, finished: Sequence[FinishedRun], bes
         no_formulas(pl.DataFrame([asdict(problem) for problem in results.problems], schema=schema)).write_csv(temporary)
     lines = [{"run": one.run.key, **values} for one in finished for values in one.about["validations"]]
     write_text(out / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+
+
+def _initializations(run: Path, config: FinetuneConfig, device: str) -> list[Initialization]:
+    """The model's own, then the baselines; each has a name of its own."""
+    trained = load_release(run)
+    trained.model.to(device)
+    found = [Initialization(_name(run), trained, False, config.mode)]
+    for baseline in config.baselines:
+        if baseline == SCRATCH:
+            found.append(Initialization(SCRATCH, trained, True, "full"))
+            continue
+        release = load_release(Path(baseline))
+        release.model.to(device)
+        name, taken = _name(Path(baseline)), {one.name for one in found}
+        name = next(n for n in (name, *(f"{name}_{k}" for k in range(2, 99))) if n not in taken | {SCRATCH})
+        found.append(Initialization(name, release, False, config.mode))
+    return found
+
+
+def _name(run: Path) -> str:
+    run = run.resolve()
+    return run.parent.name if run.name == "model" else run.name
+
+
+def _weights_checksum(initialization: Initialization) -> str:
+    """Of the weights that it has, or whose shape it takes."""
+    folder = initialization.release.folder
+    assert folder is not None
+    return file_checksum(folder / "model.safetensors")

@@ -8,7 +8,6 @@ from __future__ import annotations
 import difflib
 import functools
 from collections.abc import Mapping
-from pathlib import Path
 from types import MappingProxyType
 
 from pydantic import Field
@@ -41,13 +40,13 @@ class Numbering(Settings):
 
 
 @functools.cache
-def load_numberings(path: Path | None = None) -> Mapping[str, Numbering]:
-    """The numberings of a file (by default the shipped one) by name.
+def load_numberings() -> Mapping[str, Numbering]:
+    """The shipped numberings by name.
 
     Raises:
         ConfigError, VocabularyError: the file is not what it should be.
     """
-    path = path or resource("organ_dictionary", "numberings.yaml")
+    path = resource("organ_dictionary", "numberings.yaml")
     tree = read_yaml(path)
     entries = tree.get("numberings") if isinstance(tree, dict) else None
     if not isinstance(entries, dict):

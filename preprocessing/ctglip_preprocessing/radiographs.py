@@ -27,7 +27,7 @@ CXR_PAGE = "radiographs.html"
 SAMPLES = 12
 
 
-def write_cxr_page(store: Store, most: int = SAMPLES) -> Path:
+def write_cxr_page(store: Store) -> Path:
     """Write ``STORE/radiographs.html``, by rename: radiographs at even steps through the list, those with boxes and
     text first."""
     reports = store.table("reports")
@@ -35,7 +35,7 @@ def write_cxr_page(store: Store, most: int = SAMPLES) -> Path:
     boxed = set(store.table("regions")["study_id"])
     ids = sorted(store.study_ids, key=lambda i: (i not in with_text, i not in boxed, i))
     best = [i for i in ids if i in with_text and i in boxed] or ids
-    chosen = [best[n] for n in np.linspace(0, len(best) - 1, min(len(best), most)).round().astype(int).tolist()]
+    chosen = [best[n] for n in np.linspace(0, len(best) - 1, min(len(best), SAMPLES)).round().astype(int).tolist()]
     findings = findings_by_study(store, set(chosen))
     tagger, marked = Tagger(), MODALITIES[store.info.modality].marked
     page = CxrPage(
