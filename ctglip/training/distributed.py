@@ -21,6 +21,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ctglip.errors import ConfigError, CTGLIPError, ModelError
+from ctglip.training.heartbeat import heartbeat
 
 T = TypeVar("T")
 PATIENCE = timedelta(hours=1)
@@ -159,7 +160,8 @@ def joined(device: str) -> Iterator[DistributedContext]:
     rank_device = _rank_device(device)
     dist.init_process_group("nccl" if rank_device.startswith("cuda") else "gloo", timeout=PATIENCE)
     try:
-        yield DistributedContext(dist.get_rank(), world, rank_device)
+        with heartbeat(dist.get_rank(), world):
+            yield DistributedContext(dist.get_rank(), world, rank_device)
     finally:
         dist.destroy_process_group()
 
