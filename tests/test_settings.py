@@ -87,6 +87,10 @@ SIZES: dict[str, Any] = {
     "patches": lambda v: 4 if isinstance(v, int) else v,
     "tokens": lambda v: 32,
     "detail": lambda v: 2,
+    "part": lambda v: v and [16] * len(v),
+    "global_size": lambda v: 16,
+    "local_size": lambda v: 8,
+    "count": lambda v: 8,
 }
 
 

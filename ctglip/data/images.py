@@ -249,11 +249,15 @@ def reported_studies(store: Store) -> set[str]:
     return set(reports.filter(reports["section"].is_in(list(SECTIONS)))["study_id"])
 
 
-def frontal_studies(store: Store, study_ids: Sequence[str], lateral: bool) -> list[str]:
-    """Radiographs with a findings or an impression section: frontal ones and those of unknown projection, or all."""
-    reported = reported_studies(store)
+def frontal_studies(store: Store, study_ids: Sequence[str], lateral: bool, reported: bool = True) -> list[str]:
+    """Radiographs: frontal ones and those of unknown projection, or all.
+
+    Args:
+        reported: those with a findings or an impression section alone.
+    """
+    counted = reported_studies(store) if reported else set(study_ids)
     views = dict(store.table("studies").select("study_id", "view").iter_rows())
-    return [name for name in study_ids if name in reported and (lateral or views.get(name) in (None, *FRONTAL))]
+    return [name for name in study_ids if name in counted and (lateral or views.get(name) in (None, *FRONTAL))]
 
 
 def region_boxes(store: Store, study_ids: Sequence[str]) -> dict[str, dict[int, PixelBox]]:

@@ -37,7 +37,7 @@ from ctglip.data.samples import StudySample
 from ctglip.data.sampling import rows_of_epoch, rows_of_rank
 from ctglip.data.scans import ScanDataSettings
 from ctglip.data.settings import WITHOUT_TEXTS
-from ctglip.data.study_texts import StudyText, StudyTexts, TextsOfOrgans, TextsOfPairs, TextsOfReports
+from ctglip.data.study_texts import NoTexts, StudyText, StudyTexts, TextsOfOrgans, TextsOfPairs, TextsOfReports
 from ctglip.data.tokens import TokenDataSettings, open_tokens
 from ctglip.errors import StoreError
 from ctglip.reports.tags import Tagger
@@ -48,8 +48,9 @@ from ctglip.vocabulary.abnormalities import AbnormalityDictionary
 from ctglip.vocabulary.negatives import Strategy
 from ctglip.vocabulary.organs import OrganDictionary
 
-TextKind = Literal["organs", "pairs", "reports"]
-"""A text of each organ; the whole report (or one sentence of it) as one text; all texts of the report."""
+TextKind = Literal["organs", "pairs", "reports", "images"]
+"""A text of each organ; the whole report (or one sentence of it) as one text; all texts of the report; none, of all
+studies, with or without a report."""
 
 
 class StudyDataset(TextDataset[StudySample]):
@@ -106,7 +107,7 @@ class StudyDataset(TextDataset[StudySample]):
         self.tag_names: tuple[str, ...] = ()
         check_modality(store, settings)
         study_ids = studies_of(store, split)
-        self._findings = findings_by_study(store, set(study_ids))
+        self._findings = {} if texts == "images" else findings_by_study(store, set(study_ids))
         builder = (store, organs, abnormalities)
         self.images, study_ids = self._open(*builder, study_ids, texts, reading, reader, progress)
         where = f"the split {split!r} of {store.path}"
@@ -121,12 +122,16 @@ class StudyDataset(TextDataset[StudySample]):
             self._texts, self.captions, self.keys = (
                 TextsOfOrgans(organ_texts, regions, self.organ_names), organ_texts.captions, organ_texts.keys,
             )  # fmt: skip
+        elif texts == "images":
+            self._texts, self.captions = NoTexts(study_ids), ()
         else:
             self._texts = self._report_texts(store, study_ids, texts, text_ids)
             captions = CaptionBuilder(organs, abnormalities, settings.unmentioned_as_negative)
             self.captions = captions_of_reports(self._findings, self._texts.study_ids, captions)
         self.study_ids, self.texts, self.text_ids = self._texts.study_ids, self._texts.texts, self._texts.text_ids
-        if texts != "organs" and len(self) < 1 + training:  # one report alone has nothing to be compared with
+        if not study_ids:
+            raise StoreError(f"There is no frontal radiograph in {where}.", code="no_images", fix="Set data.lateral.")
+        if texts in ("pairs", "reports") and len(self) < 1 + training:  # one report alone has nothing to compare with
             message = f"{len(self)} studies of {where} have a findings or impression section."
             raise StoreError(message, code="no_texts", fix=WITHOUT_TEXTS)
 
@@ -210,15 +215,16 @@ class StudyDataset(TextDataset[StudySample]):
         """The images, and the studies that can be read, as far as that is known."""
         settings = self.settings
         if settings.name == "cxr":
-            study_ids = frontal_studies(store, study_ids, settings.lateral)
+            study_ids = frontal_studies(store, study_ids, settings.lateral, reported=texts != "images")
             images = CxrImages(reader or cxr_reader(store, settings, study_ids), region_boxes(store, study_ids))
             return images, images.reader.preload(study_ids, progress)
         names = settings.organs or trainable_organs(store, organs, abnormalities)
         names = names or tuple(name for name in organs.names if abnormalities.of_organ(name))
         names = tuple(organs[name].name for name in names)
         rows: dict[str, list[OrganRow]] = {name: [] for name in study_ids}
-        for instance in instances_of(store, study_ids, names, settings.crops):
-            rows[instance.study_id].append(instance.row)
+        if texts != "images":
+            for instance in instances_of(store, study_ids, names, settings.crops):
+                rows[instance.study_id].append(instance.row)
         if texts == "organs" and reading == "query":
             self._add_mentioned(rows, names)
         memory = (settings.keep_gb, settings.threads)

@@ -97,6 +97,23 @@ class TextsOfOrgans(StudyTexts):
         return found
 
 
+class NoTexts(StudyTexts):
+    """Images alone.
+
+    Args:
+        study_ids: of the images.
+    """
+
+    def __init__(self, study_ids: Sequence[str]) -> None:
+        self.study_ids, self.texts, self.text_ids = list(study_ids), (), number_texts((), None)
+
+    def draw(self, study_ids: Sequence[str], rng: np.random.Generator) -> list[StudyText]:
+        """See ``StudyTexts``; nothing is drawn."""
+        del rng
+        none = np.zeros(0, np.int64)
+        return [StudyText(none, none, none, none, none.reshape(0, 0)) for _ in study_ids]
+
+
 class TextsOfPairs(StudyTexts):
     """The whole report as one text, or one sentence of it.
 

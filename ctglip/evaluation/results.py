@@ -97,6 +97,7 @@ class Results:
         failures: studies that could not be read.
         notes: what the reader must bear in mind.
         problems: what of the label table could not be used.
+        model: checksum of the model's weights, where they are a file.
         tables: the parts' tables; not in the JSON.
         asked: what ``pairs`` are, in words.
     """
@@ -121,6 +122,7 @@ class Results:
     failures: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
+    model: str = ""
     tables: tuple[Table, ...] = ()
     asked: str = "(organ, abnormality) pairs"
 

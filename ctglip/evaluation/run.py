@@ -24,7 +24,7 @@ from ctglip.evaluation.parts.protocol import load_protocol, read_protocol_labels
 from ctglip.evaluation.results import CalibrationResult, Results, tables_of
 from ctglip.evaluation.settings import EvaluateConfig, ThresholdRule
 from ctglip.evaluation.zero_shot import Recognition, recognition
-from ctglip.files import atomic_path, write_json, write_text
+from ctglip.files import atomic_path, file_checksum, write_json, write_text
 from ctglip.inference.feature_cache import check_recipe
 from ctglip.inference.prompt_file import read_prompts
 from ctglip.inference.scoring import Calibration, Scorer, dictionaries_of
@@ -172,8 +172,14 @@ def results_of(context: Context, source: str) -> Results:
         failures=split.failures,
         notes=tuple(notes),
         problems=context.problems,
+        model=_weights(context.scorer.release),
         tables=tables_of(parts, context.scorer.dictionaries),
     )
+
+
+def _weights(release: Release) -> str:
+    """The checksum of a model's weights."""
+    return "" if release.folder is None else file_checksum(release.folder / "model.safetensors")
 
 
 def _unused_labels(context: Context, table: LabelTable) -> list[str]:

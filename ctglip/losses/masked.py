@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -43,11 +44,24 @@ def weighted_mlm(
         return ranked_mean((weight * terms).sum(), count, gather)
 
 
-def patchify(image: Float[Tensor, "b c *s"], patch: int) -> Float[Tensor, "b n f"]:
-    """Non-overlapping patches, flattened with the channel last (as MAE has them): F = patch^d x C."""
+def patchify(image: Float[Tensor, "b c *s"], patch: int | Sequence[int]) -> Float[Tensor, "b n f"]:
+    """Non-overlapping patches, flattened with the channel last (as MAE has them): F = patch^d x C.
+
+    Args:
+        image: sides that the patch divides.
+        patch: its edge, or that along each axis.
+    """
+    edges = (patch,) * (image.dim() - 2) if isinstance(patch, int) else patch
     if image.dim() == 4:
-        return rearrange(image, "b c (h p) (w q) -> b (h w) (p q c)", p=patch, q=patch)
-    return rearrange(image, "b c (x p) (y q) (z r) -> b (x y z) (p q r c)", p=patch, q=patch, r=patch)
+        p, q = edges
+        return rearrange(image, "b c (h p) (w q) -> b (h w) (p q c)", p=p, q=q)
+    p, q, r = edges
+    return rearrange(image, "b c (x p) (y q) (z r) -> b (x y z) (p q r c)", p=p, q=q, r=r)
+
+
+def normalized_patches(patches: Float[Tensor, "b n f"]) -> Float[Tensor, "b n f"]:
+    """Each patch with mean 0 and deviation 1 over its pixels and channels (MAE's targets, arXiv 2111.06377)."""
+    return (patches - patches.mean(-1, keepdim=True)) / (patches.var(-1, keepdim=True) + 1e-6).sqrt()
 
 
 def unpatchify(patches: Float[Tensor, "b n f"], patch: int, grid: tuple[int, ...]) -> Float[Tensor, "b c *s"]:

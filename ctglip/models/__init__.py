@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 from ctglip.lazy import public_names
 
 if TYPE_CHECKING:
+    from ctglip.models.card import write_card as write_card
     from ctglip.models.dual_encoder import DualEncoder as DualEncoder
     from ctglip.models.dual_encoder import DualEncoderSettings as DualEncoderSettings
     from ctglip.models.encoders import build_encoder as build_encoder
     from ctglip.models.encoders.base import Encoder as Encoder
     from ctglip.models.encoders.base import VisionFeatures as VisionFeatures
     from ctglip.models.hub import HubModel as HubModel
-    from ctglip.models.hub import write_card as write_card
     from ctglip.models.onnx import export_onnx as export_onnx
     from ctglip.models.release import Release as Release
     from ctglip.models.release import load_release as load_release

@@ -11,10 +11,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from huggingface_hub import ModelHubMixin, snapshot_download
 from jaxtyping import Float
 from torch import Tensor
 
+from ctglip.models.card import write_card
+from ctglip.models.encoders.base import VisionFeatures
 from ctglip.models.release import Release, load_release, save_release
 
 
@@ -59,6 +62,11 @@ class HubModel(
         """As ``models.release.Release.encode_image``."""
         return self.release.encode_image(images, regions)
 
+    @torch.no_grad()
+    def image_features(self, images: Float[Tensor, "b c *s"]) -> VisionFeatures:
+        """What the image encoder makes of images: maps, tokens and one vector each; of models without texts too."""
+        return self.release.model.encode_image(images)
+
     def encode_text(self, texts: Sequence[str]) -> Float[Tensor, "n e"]:
         """As ``models.release.Release.encode_text``."""
         return self.release.encode_text(texts)
@@ -67,6 +75,7 @@ class HubModel(
         """Write the files of ``model/`` beside what is there."""
         with tempfile.TemporaryDirectory() as scratch:
             written = save_release(Path(scratch) / "model", self.release)
+            write_card(self.release, written)
             shutil.copytree(written, save_directory, dirs_exist_ok=True)
 
     @classmethod
@@ -95,9 +104,3 @@ class HubModel(
                 )
             )  # fmt: skip
         return cls(load_release(folder))
-
-
-def write_card(release: Release, folder: Path) -> Path:
-    """A README with the tags that the hub reads; fill in what the model was trained on."""
-    HubModel(release).generate_model_card().save(folder / "README.md")
-    return folder / "README.md"

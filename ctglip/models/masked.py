@@ -3,6 +3,9 @@ result (ECAMP)."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from jaxtyping import Float, Int
@@ -14,20 +17,29 @@ from ctglip.config import Settings
 from ctglip.models.encoders.tokens import monai_block
 
 
-class MaskedImageSettings(Settings):
-    """How images are masked and decoded; ECAMP's numbers.
+class MaskedPatchSettings(Settings):
+    """How patches are hidden and decoded; MAE's numbers.
 
     Attributes:
         ratio: share of the patches that are hidden.
         width, depth, heads: of the decoder.
-        window: side of the window that is sharpened, in sides of the patch grid's shortest (12 of 14 patches).
-        final_relu: the sharpened image passes a ReLU (as released; negative greys are then out of reach).
     """
 
     ratio: float = Field(default=0.75, gt=0, lt=1)
     width: int = 512
-    depth: int = Field(default=4, ge=1)
+    depth: int = Field(default=8, ge=1)
     heads: int = 16
+
+
+class MaskedImageSettings(MaskedPatchSettings):
+    """How images are masked, decoded and sharpened; ECAMP's numbers.
+
+    Attributes:
+        window: side of the window that is sharpened, in sides of the patch grid's shortest (12 of 14 patches).
+        final_relu: the sharpened image passes a ReLU (as released; negative greys are then out of reach).
+    """
+
+    depth: int = Field(default=4, ge=1)
     window: float = Field(default=12 / 14, gt=0, le=1)
     final_relu: bool = False
 
@@ -86,18 +98,17 @@ class MaskedDecoder(nn.Module):
     Args:
         settings: width, depth, heads.
         dim: width of the encoder's tokens.
-        patch: side of a patch.
+        patch: edges of a patch along each axis.
         channels: of the image.
-        dims: its number of axes.
     """
 
-    def __init__(self, settings: MaskedImageSettings, dim: int, patch: int, channels: int, dims: int) -> None:
+    def __init__(self, settings: MaskedPatchSettings, dim: int, patch: Sequence[int], channels: int) -> None:
         super().__init__()
         self.proj_in = nn.Linear(dim, settings.width)
         self.mask_token = nn.Parameter(torch.randn(settings.width) * 0.02)
         self.blocks = nn.ModuleList(monai_block(settings.width, settings.heads) for _ in range(settings.depth))
         self.norm = nn.LayerNorm(settings.width)
-        self.proj_out = nn.Linear(settings.width, patch**dims * channels)
+        self.proj_out = nn.Linear(settings.width, math.prod(patch) * channels)
 
     def forward(
         self, tokens: Float[Tensor, "b n d"], visible: Int[Tensor, "b n"], grid: tuple[int, ...]

@@ -33,9 +33,9 @@ WHOLE_IMAGE_READERS = ("mask", "box", "query")
 StepReport = dict[str, float]
 
 
-InputKind = Literal["organs", "pairs", "reports"]
+InputKind = Literal["organs", "pairs", "reports", "images"]
 """What an objective reads: organs with texts (as crops, or in whole images); images with their report as one text;
-images with all that their report says (``data.samples.StudySample``)."""
+images with all that their report says; images alone (``data.samples.StudySample``)."""
 
 
 class ObjectiveSettings(Settings):
@@ -61,6 +61,7 @@ class ModelNeeds:
         scale: how many times finer samples are than what the encoder sees.
         views: it compares several views of an image.
         tag_labels: it learns from the tags of reports.
+        patches: it hides patches from a transformer over patches, which the encoder must be (``vit``).
     """
 
     readers: tuple[str, ...] = ()
@@ -73,6 +74,7 @@ class ModelNeeds:
     scale: int = 1
     views: bool = False
     tag_labels: bool = False
+    patches: bool = False
 
 
 @dataclass(frozen=True)
@@ -176,6 +178,9 @@ class Objective(nn.Module, ABC):
     @abstractmethod
     def compute(self, features: Features, context: StepContext = START) -> tuple[Losses, StepReport]:
         """Weighted losses and numbers to log, from the features of the whole batch."""
+
+    def finish(self) -> None:
+        """Put into the model what is to be released, after the last step; by default it is there."""
 
     def forward(self, batch: Any, context: StepContext = START) -> tuple[Losses, StepReport]:
         """``compute(encode(batch))``: what a training step of one batch calls, also through DDP."""

@@ -195,7 +195,7 @@ class Ecamp(Objective):
         if not isinstance(vit.patch, int):
             raise ConfigError("ECAMP's patches have one edge.", code="objective", fix="Set model.encoder.patch to one.")
         self.patch, self.dims = vit.patch, vit.spatial_dims
-        self.decoder = MaskedDecoder(decoding, vit.dim, vit.patch, self.channels, vit.spatial_dims)
+        self.decoder = MaskedDecoder(decoding, vit.dim, vit.sides("patch"), self.channels)
         self.super_resolution = None
         if self.settings.sharp_weight > 0:
             self.super_resolution = SuperResolutionHead(self.channels, vit.spatial_dims, decoding.final_relu)

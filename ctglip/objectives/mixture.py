@@ -83,6 +83,11 @@ class Mixture(Objective):
             report |= {prefix + key: number for key, number in numbers.items()} | {f"{prefix}weight": weight}
         return losses, report
 
+    def finish(self) -> None:
+        """That of all parts."""
+        for name in self.parts:
+            self._part(name).finish()
+
     def _part(self, name: str) -> Objective:
         part = self.parts[name]
         assert isinstance(part, Objective)

@@ -8,8 +8,10 @@ from typing import Annotated, Any, Literal
 from ctglip.config import OneOf
 from ctglip.objectives.asg import ASG
 from ctglip.objectives.base import ModelNeeds, Objective, ObjectiveSettings
+from ctglip.objectives.dino import Dino
 from ctglip.objectives.ecamp import Ecamp, EcampOrgans
 from ctglip.objectives.imitate import Imitate
+from ctglip.objectives.mim import Mim
 from ctglip.objectives.place import Place
 from ctglip.objectives.place_organs import PlaceOrgans
 from ctglip.objectives.text_contrast import GlobalPair, OrganQuery, OrganText
@@ -24,6 +26,8 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "ecamp": Ecamp,
     "ecamp_organs": EcampOrgans,
     "imitate": Imitate,
+    "mim": Mim,
+    "dino": Dino,
 }
 """Objectives by the ``name`` of their settings."""
 

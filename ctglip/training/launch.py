@@ -14,14 +14,17 @@ from typing import Any
 import torch
 
 from ctglip.data.captions import OrganCaptions
+from ctglip.data.organs import studies_of
 from ctglip.errors import ConfigError, CTGLIPError, ModelError
 from ctglip.evaluation.familiarity import as_statistics, encode_anew, familiarity_studies, fit_familiarity
 from ctglip.files import exclusive, read_json
 from ctglip.inference.feature_cache import OrganFeatures, joined_features
+from ctglip.models.card import started_from
 from ctglip.models.device import resolve_device
 from ctglip.models.encoders.base import Encoder
 from ctglip.models.lora import merged
 from ctglip.models.release import Release, save_release
+from ctglip.objectives.registry import parts_of
 from ctglip.store.tables import Store
 from ctglip.training.allocator import keep_freed_memory
 from ctglip.training.assembly import Assembly, assemble
@@ -189,6 +192,7 @@ def _train_run(
                 module.compile()
     trainer.run(parts.batch)
     with trainer.released():
+        parts.objective.finish()
         if validation:
             _calibrate(store, config, parts, validation, context)
         if context.first:
@@ -229,7 +233,10 @@ def _release(
         "kind": config.kind,
         "seed": config.seed,
         "steps": steps,
+        "objective": ", ".join(part.name for part in parts_of(config.objective).values()),
         "studies": fingerprint(store),
+        "training_studies": len(studies_of(store, "train")),
+        "started_from": started_from(config.model.encoder, config.text, config.initial),
         "trained": trained_pairs(parts.captions),
         "failed_studies": [failure.study_id for failure in parts.failures],
         "validation": _validated(release, validation),

@@ -47,7 +47,8 @@ def write_pairs(path: Path, parts: Assembly, config: PretrainConfig, count: int)
         config: the run's.
         count: samples at most, shared by the parts of a mixture.
     """
-    bank = next(module.bank for module in parts.objective.modules() if isinstance(module, Texts))
+    banks = [module.bank for module in parts.objective.modules() if isinstance(module, Texts)]
+    bank = banks[0] if banks else None
     share = -(-count // len(parts.sources))
     samples = [s for source in parts.sources.values() for s in _samples(source, parts, config, bank)[:share]]
     learned = [caption for caption in parts.captions if caption.captions]
@@ -65,7 +66,9 @@ def write_pairs(path: Path, parts: Assembly, config: PretrainConfig, count: int)
     write_text(path, render(PairsPage("What this run learns from", tuple(samples[:count]), facts, _NOTES)))
 
 
-def _samples(source: TextDataset[Any], parts: Assembly, config: PretrainConfig, bank: TextBank) -> list[PairSample]:
+def _samples(
+    source: TextDataset[Any], parts: Assembly, config: PretrainConfig, bank: TextBank | None
+) -> list[PairSample]:
     first_batch = source.batch(0, parts.rank, parts.world)
     if isinstance(source, OrganDataset):
         return [_crop(one, source, parts, config, bank) for one in _in_turn(first_batch)]
@@ -142,7 +145,9 @@ def _in_turn(samples: Sequence[Any]) -> list[Any]:
     return [several[turn] for turn in range(turns) for several in by_organ.values() if turn < len(several)]
 
 
-def _crop(sample: Any, dataset: OrganDataset, parts: Assembly, config: PretrainConfig, bank: TextBank) -> PairSample:
+def _crop(
+    sample: Any, dataset: OrganDataset, parts: Assembly, config: PretrainConfig, bank: TextBank | None
+) -> PairSample:
     caption, texts, instance = dataset.captions[sample.row], dataset.texts, dataset.instances[sample.row]
     organ = parts.dictionaries.organs[parts.release.organs[sample.organ_id]]
     text = _text(bank, sample.text_id)
@@ -186,7 +191,12 @@ def _facts(row: OrganRow, change: AugmentationParameters) -> tuple[Fact, ...]:
 
 
 def _scan(
-    sample: Any, study_id: str, names: Sequence[str], rendering: _Rendering, bank: TextBank, organs: OrganDictionary
+    sample: Any,
+    study_id: str,
+    names: Sequence[str],
+    rendering: _Rendering,
+    bank: TextBank | None,
+    organs: OrganDictionary,
 ) -> Iterator[PairSample]:
     """A whole scan or radiograph with its text, or with each of its organs."""
     image, title = np.asarray(sample.image), rendering.title
@@ -196,6 +206,8 @@ def _scan(
     elif sample.report >= 0:
         picture = rendering.picture(image, {}, subject)
         yield PairSample(study_id, title, _text(bank, sample.report), "report", picture)
+    elif bank is None:
+        yield PairSample(study_id, title, "", "", rendering.picture(image, {}, subject))
     else:
         for number, organ_id in enumerate(sample.organ_id[:3]):
             organ = organs[names[int(organ_id)]]
@@ -206,7 +218,7 @@ def _scan(
             yield PairSample(study_id, organ.display, text, "", picture, negatives)
 
 
-def _report(sample: Any, title: str, rendering: _Rendering, bank: TextBank) -> PairSample:
+def _report(sample: Any, title: str, rendering: _Rendering, bank: TextBank | None) -> PairSample:
     """A whole scan or radiograph with both sections of its report."""
     sections = {name: _text(bank, getattr(sample, name)) for name in ("findings", "impression")}
     text = " ".join(f"{name.capitalize()}: {section or 'none.'}" for name, section in sections.items())
@@ -273,5 +285,6 @@ def _hu(image: np.ndarray, windows: Sequence[tuple[float, float]], channel: int)
     return low + (image[channel].astype(np.float32) + 1) / 2 * (high - low)
 
 
-def _text(bank: TextBank, number: Any) -> str:
-    return bank.texts(torch.tensor([int(number)]))[0] if int(number) >= 0 else ""
+def _text(bank: TextBank | None, number: Any) -> str:
+    """A text by its number; nothing where there is none, or where the objective reads images alone."""
+    return bank.texts(torch.tensor([int(number)]))[0] if bank is not None and int(number) >= 0 else ""

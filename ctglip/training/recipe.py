@@ -35,6 +35,8 @@ AnyDataSettings = Annotated[
     CropDataSettings | ScanDataSettings | TokenDataSettings | CxrDataSettings, OneOf(DATA, default="crops")
 ]
 
+_OF_TEXTS = ("organs", "truncated", "unmentioned_as_negative", "permute_texts")
+"""Settings of data that count where texts are read."""
 _READERS = {
     "crops": {"crop"},
     "scans": {"mask", "box", "query"},
@@ -99,12 +101,16 @@ class PretrainConfig(RootSettings):
         found: dict[str, str] = {}
         if self.model.encoder.train.name == "frozen":
             found |= dict.fromkeys(("optim.encoder_frozen", "optim.patch_rate"), "model.encoder.train is frozen")
-        if kinds <= {"pairs", "reports"}:
-            found |= dict.fromkeys(("data.dictionary_wording",), "the objective reads whole reports")
+        if "organs" not in kinds:
+            found["data.dictionary_wording"] = "the objective reads no organs"
+        if kinds == {"images"}:
+            names = [name for name in _OF_TEXTS if hasattr(self.data, name)]
+            found |= dict.fromkeys((f"data.{name}" for name in names), "the objective reads images alone")
         if all(part.dictionary_negatives in ("none", "batch") for part in parts):
             names = ("data.negatives", "data.report_wording")
             found |= dict.fromkeys(names, "the objective compares with no negatives of the dictionary")
-        if all(part.name.startswith("ecamp") for part in parts) and hasattr(self.model.encoder, "patch_dropout"):
+        hides = all(part.name.startswith(("ecamp", "mim")) for part in parts)
+        if hides and hasattr(self.model.encoder, "patch_dropout"):
             found["model.encoder.patch_dropout"] = "the objective hides patches itself"
         aligned = any(OBJECTIVES[part.name].aligned for part in parts)
         if self.data.name == "cxr" and "organs" not in kinds and not aligned:
@@ -188,6 +194,13 @@ class PretrainConfig(RootSettings):
                 "dimensions.",
                 code="objective",
                 fix=f"Set model.encoder.spatial_dims to {dims}.",
+            )
+        if any(need.patches for need in needs) and self.model.encoder.name != "vit":
+            raise ConfigError(
+                f"The objective hides patches from a transformer over patches, and model.encoder is "
+                f"{self.model.encoder.name}.",
+                code="objective",
+                fix="Set model.encoder.name to vit, or take an objective for any encoder (objective.name: dino).",
             )
         change = {
             "regions": self._region_reader(),

@@ -67,6 +67,7 @@ def steps_of_epoch(store: Store, config: PretrainConfig) -> int:
         StoreError: the split is empty.
     """
     data, study_ids = config.data, studies_of(store, "train")
+    kinds = {OBJECTIVES[part.name].input_kind for part in parts_of(config.objective).values()}
     if isinstance(data, CropDataSettings):
         wanted, rows = set(data.organs), store.table("organs").select("study_id", "organ").iter_rows()
         studies = set(study_ids)
@@ -74,8 +75,8 @@ def steps_of_epoch(store: Store, config: PretrainConfig) -> int:
         batch = data.sampling.batch
     else:
         if data.name == "cxr":
-            study_ids = frontal_studies(store, study_ids, data.lateral)
-        elif all(OBJECTIVES[part.name].input_kind != "organs" for part in parts_of(config.objective).values()):
+            study_ids = frontal_studies(store, study_ids, data.lateral, reported=kinds != {"images"})
+        elif kinds.isdisjoint(("organs", "images")):
             reported = reported_studies(store)
             study_ids = [name for name in study_ids if name in reported]
         count, batch = len(study_ids), data.batch

@@ -14,6 +14,7 @@ from ctglip.losses.contrastive import alignment, class_prompts, sigmoid_pairs, s
 from ctglip.losses.correlation import patch_correlation
 from ctglip.losses.masked import masked_pixel, weighted_mlm, window_error
 from ctglip.losses.observations import SetSimilarity, answers, query_overlap, sentence_contrast, set_contrast
+from ctglip.losses.self_distillation import moved_center, self_distillation, teacher_answer
 from ctglip.losses.tags import tag_bce
 from ctglip.losses.targets import clinical_prior, equal_key, hierarchy_aware, tag_overlap
 
@@ -94,6 +95,13 @@ def _sentences(rows: Data, p: Weights, gather: bool) -> Tensor:
     return sentence_contrast(answers(textual, visual, 0.3), textual, told, p["scale"], gather)
 
 
+def _distilled(rows: Data, p: Weights, gather: bool) -> Tensor:
+    """Four views, two of them the teacher's, whose center moves first."""
+    teacher = (rows["tokens"][:, :2] @ p["v"]).detach()
+    center = moved_center(torch.ones(DIM, dtype=torch.float64), teacher, 0.5, gather)
+    return self_distillation(rows["tokens"] @ p["w"], teacher_answer(teacher, center, 0.5), 0.7, gather)
+
+
 CASES: dict[str, Callable[[Data, Weights, bool], Tensor]] = {
     "identity": contrast(),
     "equal key": contrast(target=equal_key, context="key", extra=True),
@@ -127,6 +135,7 @@ CASES: dict[str, Callable[[Data, Weights, bool], Tensor]] = {
     "sets, soft, chunk": _set_contrast(similarity=SetSimilarity("logsumexp", 0.2, symmetric=False), chunk=2),
     "sets, keys": lambda r, p, g: set_contrast(*_sets(r, p), p["scale"], key=r["key"], gather=g),
     "sentences": _sentences,
+    "self-distillation": _distilled,
     "overlap": lambda r, p, g: query_overlap(_sets(r, p)[0], gather=g),
 }  # fmt: skip
 

@@ -17,7 +17,7 @@ from ctglip.objectives.base import Objective, total
 from ctglip.objectives.text_contrast import OrganText
 from ctglip.training.gradcache import cached_backward
 from tests.objectives.conftest import ToyEncoder
-from tests.objectives.toys import EVERY, organ_samples, organ_text
+from tests.objectives.toys import EVERY, IMAGES_ALONE, organ_samples, organ_text
 
 OTHERS = (
     "organ_text, mask",
@@ -29,6 +29,7 @@ OTHERS = (
     "imitate",
     "place",
     "mixture",
+    *IMAGES_ALONE,
 )
 CUTS = (3, 5)
 """Rank 0 takes so many of the eight samples; of the second cut's rank 1 nothing is said."""
@@ -47,7 +48,7 @@ def silenced(samples: list[OrganSample], cut: int) -> list[OrganSample]:
 def other(folder: Path, name: str) -> tuple[Objective, Any]:
     """An objective of another kind and its samples."""
     bank = TextBank(folder, ToyEncoder())  # pyright: ignore[reportArgumentType]
-    objective, samples = EVERY[name](bank, 2)
+    objective, samples = IMAGES_ALONE[name](2) if name in IMAGES_ALONE else EVERY[name](bank, 2)
     return objective.double(), samples
 
 

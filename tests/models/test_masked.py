@@ -42,7 +42,7 @@ def test_all_patches_seen_are_the_plain_encoder_in_any_order(dims):
 @pytest.mark.parametrize("dims", [2, 3])
 def test_hidden_patches_do_not_reach_the_tokens_and_all_pixels_are_decoded(dims):
     encoder, side = vit(dims), 8
-    decoder = MaskedDecoder(SMALL, 24, 4, 3, dims)
+    decoder = MaskedDecoder(SMALL, 24, (4,) * dims, 3)
     image = torch.randn(1, 1, *[side] * dims)
     kept = torch.tensor([[0, 2]])
     other = image.clone()

@@ -10,8 +10,9 @@ from ctglip.objectives.mixture import Mixture
 from ctglip.objectives.registry import OBJECTIVES
 from tests.objectives.toys import EVERY
 
-ELSEWHERE = {"ecamp", "ecamp_organs", "place_organs"}
-"""Their losses are never zero or need other samples: ``test_ecamp``, ``test_place`` and ``tests/training``."""
+ELSEWHERE = {"ecamp", "ecamp_organs", "place_organs", "mim", "dino"}
+"""Their losses are never zero or need other samples: ``test_ecamp``, ``test_place``, ``test_mim``, ``test_dino``
+and ``tests/training``."""
 
 
 def test_every_objective_is_tested(bank):
@@ -30,4 +31,4 @@ def test_each_says_what_it_is(name):
     assert isinstance(needs, ModelNeeds)
     assert set(needs.readers) <= set(REGION_READERS)
     assert bool(needs.readers) or needs.image
-    assert kind.input_kind in ("organs", "pairs", "reports")
+    assert kind.input_kind in ("organs", "pairs", "reports", "images")

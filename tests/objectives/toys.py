@@ -15,11 +15,14 @@ from ctglip.features.text_bank import TextBank
 from ctglip.models.aggregation import AggregationSettings
 from ctglip.models.dual_encoder import DualEncoder
 from ctglip.models.encoders.cnn import CNNSettings
+from ctglip.models.encoders.vit import ViTSettings
 from ctglip.models.resampler import ResamplerSettings
 from ctglip.models.tags import TagSettings
 from ctglip.objectives.asg import ASG, ASGSettings
 from ctglip.objectives.base import Objective
+from ctglip.objectives.dino import Dino, DinoSettings
 from ctglip.objectives.imitate import Imitate, ImitateSettings
+from ctglip.objectives.mim import Mim, MimSettings
 from ctglip.objectives.mixture import Mixture
 from ctglip.objectives.place import Place, PlaceSettings
 from ctglip.objectives.text_contrast import (
@@ -31,7 +34,7 @@ from ctglip.objectives.text_contrast import (
     OrganTextSettings,
 )
 from tests.models.building import dual_encoder
-from tests.objectives.studies import without_organs
+from tests.objectives.studies import image_samples, without_organs
 
 PROMPTS = ["This is the liver.", "A spleen.", "The liver in CT.", "A CT of the spleen."]
 
@@ -224,7 +227,32 @@ def mixture(bank: TextBank, dims: int) -> Mixture:
     return Mixture(parts, {"organ_text": 1.0, "global_pair": [(0.0, 0.2), (0.5, 1.0)]})
 
 
+def mim(dims: int, depth: int = 2, **settings: Any) -> Mim:
+    """Over patches of 4 of a transformer with a class token and a register."""
+    torch.manual_seed(0)
+    vit = {"patch": 4, "image_size": 16, "dim": 48, "depth": depth, "heads": 4, "class_token": True, "registers": 1}
+    net = dual_encoder(encoder=ViTSettings(spatial_dims=dims, **vit), in_channels=2)  # pyright: ignore[reportArgumentType]
+    return Mim(net, MimSettings.model_validate({"image": {"width": 48, "depth": 1, "heads": 4}, **settings}))
+
+
+def dino(dims: int, encoder: str = "vit", **settings: Any) -> Dino:
+    """Two global and three local views of a transformer, or of a CNN."""
+    torch.manual_seed(0)
+    kinds = {
+        "vit": ViTSettings(spatial_dims=dims, patch=4, image_size=8, dim=24, depth=2, heads=2),  # pyright: ignore[reportArgumentType]
+        "cnn": CNNSettings(spatial_dims=dims, widths=(8, 16), blocks=(0, 1)),  # pyright: ignore[reportArgumentType]
+    }
+    views = {"global_size": 8, "local_size": 4, "local_views": 3, **settings.pop("views", {})}
+    tree = {"views": views, "head": {"hidden": 16, "bottleneck": 8, "count": 12}, "frozen_prototypes": 0.0, **settings}
+    return Dino(dual_encoder(encoder=kinds[encoder], in_channels=2), DinoSettings.model_validate(tree))
+
+
 Made = tuple[Objective, Any]
+IMAGES_ALONE: dict[str, Callable[[int], Made]] = {
+    "mim": lambda d: (mim(d), image_samples(d, 8)),
+    "dino": lambda d: (dino(d), image_samples(d, 8)),
+}
+"""Objectives without texts."""
 EVERY: dict[str, Callable[[TextBank, int], Made]] = {
     "organ_text": lambda b, d: (organ_text(b, 3), organ_samples(b)),
     "organ_text, mask": lambda b, d: (organ_text_pooled(b, d), study_samples(b, d)),

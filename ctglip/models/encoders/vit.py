@@ -198,17 +198,22 @@ class ViTEncoder(Encoder):
         x = self.embed(image)
         grid = tuple(x.shape[2:])
         x = x.flatten(2).transpose(1, 2)
-        if self._vit.positions == "learned":
-            x = x + self._positions(grid).flatten(2).transpose(1, 2)
-        elif self._vit.positions == "sine":
-            x = x + _sines(grid, self.token_dim).to(x)
-        return x, grid
+        table = self.position_table(grid)
+        if table is None:
+            return x, grid
+        return x + (table.to(x) if self._vit.positions == "sine" else table), grid
 
-    def _positions(self, grid: tuple[int, ...]) -> Tensor:
-        if tuple(self.positions.shape[2:]) == grid:
-            return self.positions
-        mode = "trilinear" if len(grid) == 3 else "bilinear"
-        return F.interpolate(self.positions, size=grid, mode=mode, align_corners=False)
+    def position_table(self, grid: tuple[int, ...]) -> Float[Tensor, "1 n c"] | None:
+        """What is added to the patches of a grid; None where queries and keys are turned instead."""
+        if self._vit.positions == "rope":
+            return None
+        if self._vit.positions == "sine":
+            return _sines(grid, self.token_dim)
+        table = self.positions
+        if tuple(table.shape[2:]) != grid:
+            mode = "trilinear" if len(grid) == 3 else "bilinear"
+            table = F.interpolate(table, size=grid, mode=mode, align_corners=False)
+        return table.flatten(2).transpose(1, 2)
 
 
 def _blocks(settings: ViTSettings) -> nn.ModuleList:
