@@ -54,7 +54,10 @@ def settings_class(kind: str) -> type[Settings]:
 
         (entry,) = entry_points(group="ctglip.settings", name="preprocess")
         return entry.load()
-    raise ConfigError(f"The config's kind is {kind!r}.", fix="Known kinds: preprocess, pretrain, evaluate, finetune.")
+    raise ConfigError(
+        f"The config's kind is {kind!r}.",
+        fix="Known kinds: preprocess, pretrain, evaluate, evaluate_peer, finetune, peer, encoder.",
+    )
 
 
 def _resolved(file: Path, changes: list[str] | None) -> Settings:
@@ -126,6 +129,8 @@ def validate_command(
 
 
 @app.command()
-def schema(kind: Annotated[str, typer.Argument(help="preprocess, pretrain, evaluate or finetune.")]) -> None:
+def schema(
+    kind: Annotated[str, typer.Argument(help="preprocess, pretrain, evaluate, evaluate_peer, finetune ...")],
+) -> None:
     """Print the JSON schema of a kind of config, for editors."""
     out.print_json(json.dumps(settings_class(kind).model_json_schema()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from ctglip.evaluation.peers.images import lowest
 from ctglip.evaluation.peers.model import Peer, load_peer_model
 from ctglip.evaluation.peers.run import evaluate_peer
 from ctglip.evaluation.peers.settings import PeerEvaluateConfig
-from ctglip.evaluation.peers.text import TextSide
+from ctglip.evaluation.peers.text import TextSide, local_source
 from ctglip.models.organ_attention import OrganAttention
 from ctglip.vocabulary.abnormalities import load_abnormalities
 from ctglip.vocabulary.organs import load_organs
@@ -306,13 +307,21 @@ def without(state: dict[str, Tensor], name: str) -> dict[str, Tensor]:
 
 
 def test_names_and_places_that_are_wrong_are_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    def network(*_: object) -> None:
+        raise AssertionError("the network is asked")
+
+    monkeypatch.setattr(socket, "getaddrinfo", network)
     whole = command("ct_clip", tmp_path)
     assert "Did you mean 'merlin'?" in refused("evaluate", "--model", "merlim", *whole[3:])
     assert "Did you mean 'ct_clip'?" in refused("evaluate", "--model", "CT-CLIP", *whole[3:])
     assert "hf download somebody/something" in refused(*whole[:4], "somebody/something", *whole[5:])
     nowhere = refused(*whole[:6], "somebody/texts", *whole[7:])
     assert "no copy of a model of that name" in nowhere
+    assert "hf download somebody/texts" in nowhere
+    copy = str(tmp_path / "text" / "config.json")
+    with monkeypatch.context() as hub:
+        hub.setattr("ctglip.evaluation.peers.text.try_to_load_from_cache", lambda *_: copy)
+        assert local_source("somebody/texts") == str(tmp_path / "text")
     other = [*whole, "--set", "protocol=ct_rate_19"]
     assert "There is no protocol 'ct_rate_19'" in refused(*other)
     assert "are of --model" in refused("evaluate", "--weights", "x", "run", "store", "out")

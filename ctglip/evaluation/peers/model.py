@@ -22,7 +22,7 @@ from ctglip.evaluation.peers.images import (
     tokens_inside,
     whole_input,
 )
-from ctglip.evaluation.peers.text import Projection, StateOf, TextSide, below, file_beside
+from ctglip.evaluation.peers.text import Projection, StateOf, TextSide, below, file_beside, local_source
 from ctglip.models.encoders import build_encoder
 from ctglip.models.encoders.released import ReleasedEncoder
 from ctglip.models.organ_attention import RELEASED_ORGANS, OrganAttention, organ_attention
@@ -133,6 +133,7 @@ def load_peer_model(card: PeerCard, weights: str, text_source: str | None = None
         ModelError: code ``weights`` or ``text_encoder``: something is missing, broken, or of another model.
         ConfigError: a size that the encoder's stride does not divide.
     """
+    source = local_source(text_source or card.text.source)
     encoder = build_encoder(card.encoder.model_copy(update={"weights": weights}), 1)
     assert isinstance(encoder, ReleasedEncoder)
     size = card.size or encoder.ct_input.size
@@ -144,7 +145,7 @@ def load_peer_model(card: PeerCard, weights: str, text_source: str | None = None
     encoder.load_pretrained()
     encoder.eval().requires_grad_(False)
     state_of = _reader(encoder, weights)
-    text = TextSide(card.text, text_source or card.text.source, state_of, card.title)
+    text = TextSide(card.text, source, state_of, card.title)
     attention = None
     if card.organs is not None:
         state = state_of(None)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import try_to_load_from_cache
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -154,6 +155,28 @@ _WHOLE = "Name the released file of the whole model, image and text side."
 def below(key: str, state: State) -> State:
     """The weights whose names begin with a key, without it."""
     return {name.removeprefix(key): value for name, value in state.items() if name.startswith(key)}
+
+
+def local_source(source: str) -> str:
+    """The folder of a text model's config and tokeniser: itself, or the hub's copy on this machine. Nothing is fetched.
+
+    Raises:
+        ModelError: code ``text_encoder``: there is none.
+    """
+    if Path(source).is_dir():
+        return source
+    try:
+        copy = try_to_load_from_cache(source, "config.json")
+    except ValueError:  # no name that a hub could have
+        copy = None
+    if isinstance(copy, str):
+        return str(Path(copy).parent)
+    raise ModelError(
+        f"{source} is no folder, and no copy of a model of that name is on this machine.",
+        code="text_encoder",
+        fix=f"Fetch it where there is a network: hf download {source}; or name a folder with its config and tokeniser "
+        "(--text FOLDER).",
+    )
 
 
 def file_beside(path: Path, name: str) -> Path:
