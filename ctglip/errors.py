@@ -15,6 +15,7 @@ class CTGLIPError(ValueError):
     default_code = "error"
 
     def __init__(self, message: str, *, code: str | None = None, fix: str = "") -> None:
+        message = " ".join(message.splitlines())  # what is quoted may hold line breaks
         super().__init__(message)
         self.message = message
         self.code = code or self.default_code

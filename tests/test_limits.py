@@ -45,6 +45,11 @@ def test_what_is_no_fault_of_the_input_stays_what_it_is(problem: BaseException) 
         read(Path("scan.nii"))
 
 
+def test_an_error_is_one_line_whatever_it_quotes() -> None:
+    error = CTGLIPError("There is no column 'a\nb'\r\n.", fix="Add it.")
+    assert str(error) == "There is no column 'a b' . Add it."
+
+
 def test_errors_of_ours_pass() -> None:
     @reads(ScanError, "scan_damaged")
     def read(path: Path) -> None:

@@ -324,7 +324,16 @@ def load_release(folder: Path) -> Release:
         )
     try:
         return _read_release(folder, config)
-    except (OSError, RuntimeError, SafetensorError, KeyError, TypeError, ValueError) as error:
+    except (
+        OSError,
+        RuntimeError,
+        SafetensorError,
+        LookupError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        MemoryError,
+    ) as error:
         if isinstance(error, CTGLIPError):
             raise
         first = (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,10 @@ _COUNTERS = ("position_ids", "token_type_ids", "inv_freq", "masked_bias", "attn.
 """Buffers that older versions saved and that are computed anew."""
 _PADDED_FIRST = ("roberta", "xlm-roberta", "camembert", "longformer", "mpnet")
 """Models whose first position is the one after the padding's."""
+
+
+_SMALL = 10_000_000
+"""Numbers of a model that may be built whatever its weights hold: its embeddings may be new."""
 
 
 def load_text_model(source: str, name: str, state: Callable[[], State] | None = None) -> tuple[nn.Module, Any]:
@@ -152,6 +156,7 @@ def text_state(source: str) -> State:
 
 def _filled(model_class: Any, config: Any, state: State, name: str) -> nn.Module:
     """The model with the file's weights, all of them."""
+    _check_size(model_class, config, state, name)
     model, report = model_class.from_pretrained(
         None, config=config, state_dict=state, output_loading_info=True, ignore_mismatched_sizes=True,
         dtype=torch.float32,
@@ -177,6 +182,21 @@ def _filled(model_class: Any, config: Any, state: State, name: str) -> nn.Module
     if heads := _weights(unexpected - inside):
         _LOG.info("%s: heads that are left out: %s.", name, listed(sorted(heads)))
     return model
+
+
+def _check_size(model_class: Any, config: Any, state: State, name: str) -> None:
+    """Refuse a config whose model is far larger than its weights, before room is made for it."""
+    held, layers = sum(value.numel() for value in state.values()), getattr(config, "num_hidden_layers", None) or 0
+    made = 0
+    if layers <= len(state):
+        with suppress(NotImplementedError, AttributeError), torch.device("meta"):
+            made = sum(parameter.numel() for parameter in model_class(config).parameters())
+    if layers > len(state) or made > 2 * held + _SMALL:
+        raise ModelError(
+            f"The config of the text encoder {name!r} is of a far larger model than its weights ({held} numbers).",
+            code="text_encoder",
+            fix="Copy config.json and the weights of one and the same model.",
+        )
 
 
 def _weights(keys: set[str]) -> set[str]:

@@ -328,3 +328,15 @@ def test_transformers_builds_the_released_sizes(config, entries, millions):
         model = AutoModel.from_config(config)
     assert len(model.state_dict()) == entries
     assert sum(value.numel() for value in model.parameters()) / 1e6 == pytest.approx(millions, abs=0.006)
+
+
+@pytest.mark.parametrize("change", [{"vocab_size": 2**31}, {"num_hidden_layers": 2**31}, {"intermediate_size": 2**40}])
+def test_a_config_of_a_far_larger_model_is_refused_before_room_is_made(tmp_path, change):
+    from tests.models.conftest import write_tiny_bert
+
+    folder = write_tiny_bert(tmp_path / "bert")
+    about = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(about | change))
+    with pytest.raises(ModelError) as caught:
+        load_text_encoder(TextEncoderSettings(name=str(folder), max_length=16))
+    assert caught.value.code == "text_encoder"
