@@ -121,7 +121,7 @@ def _uploaded(job: Job, place: Workplace) -> bool:
     pixels, spacing_mm = (image.hu, image.spacing_mm) if isinstance(image, Scan) else (image.pixels, (1.0, 1.0, 1.0))
     write_pictures(stills(pixels, spacing_mm), place.folder.pictures(job.id))
     begin("check")
-    place.jobs.tell(job.id, checks=_plain(checks), image=_size_of(image))
+    place.jobs.tell(job.id, checks=_plain(checks), image=_size_of(pixels, spacing_mm))
     refuse_errors(checks)
     begin("segment")
     _encode_each(job, place, image, checks, masks_path(folders["masks"]), begin)
@@ -172,6 +172,7 @@ def _stored(job: Job, place: Workplace) -> bool:
     rows = tuple(organ_row(row) for row in reader.rows("organs"))
     made = Standardized(reader.image(), reader.organs(), reader.affine, rows, regions=reader.regions())
     write_pictures(stills(made.image, made.spacing_mm), place.folder.pictures(job.id))
+    place.jobs.tell(job.id, image=_size_of(made.image, made.spacing_mm))
     begin("encode")
     for key, model in place.models.items():
         study = EncodedStudy("stored study", "the store", made)
@@ -179,10 +180,10 @@ def _stored(job: Job, place: Workplace) -> bool:
     return True
 
 
-def _size_of(image: Any) -> dict[str, Any]:
-    if isinstance(image, Scan):
-        return {"voxels": list(image.hu.shape), "spacing_mm": [round(edge, 3) for edge in image.spacing_mm]}
-    return {"pixels": list(image.pixels.shape)}
+def _size_of(pixels: np.ndarray, spacing_mm: tuple[float, float, float]) -> dict[str, Any]:
+    if pixels.ndim == 3:
+        return {"voxels": list(pixels.shape), "spacing_mm": [round(edge, 3) for edge in spacing_mm]}
+    return {"pixels": list(pixels.shape)}
 
 
 def stills(image: np.ndarray, spacing_mm: tuple[float, float, float]) -> Sequence[Picture]:
