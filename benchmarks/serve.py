@@ -26,8 +26,10 @@ import numpy as np
 
 from benchmarks.asking import random_release
 from ctglip.api import load_model
-from ctglip.models.release import save_release
+from ctglip.inference.pipeline import Pipeline
+from ctglip.models.release import Release, save_release
 from ctglip.serve.client import ServeClient
+from ctglip.vocabulary.prompts import normal_prompts
 
 QUESTIONS = ("liver: fatty liver", "spleen", "gallstones?", "left kidney: cyst", "any abnormality?")
 
@@ -51,6 +53,17 @@ def write_scan(folder: Path, shape: tuple[int, int, int], seed: int = 0) -> tupl
     for path, values in zip(paths, (hu, labels), strict=True):
         nib.save(nib.Nifti1Image(values, affine), path)
     return paths
+
+
+def random_model() -> Release:
+    """A small model of random weights, with all the prompts that its questions need."""
+    release = random_release()
+    pipeline = Pipeline(release)
+    pipeline.scorer.sides(pipeline.screened())
+    for organ in pipeline.dictionaries.organs.organs.values():
+        release.embed(normal_prompts(organ, pipeline.scorer.templates))
+    release.prompts = dict(release.prompts)
+    return release
 
 
 @contextmanager
@@ -166,7 +179,7 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     run = options.run
     if run is None:
         run = folder / "run"
-        save_release(run / "model", random_release())
+        save_release(run / "model", random_model(), reference_text_encoder=True)
     small = write_scan(folder, (128, 128, 60), 1)
     large = small if options.quick else write_scan(folder, (512, 512, 300))
     if options.scan is not None:

@@ -42,6 +42,7 @@ _REWORDED = {
         "Give organ masks; or get the weights where there is a network (totalseg_download_weights -t total_fast), name "
         "their folder in TOTALSEG_WEIGHTS_PATH, and start the server again.",
     ),
+    "mask_slice_spacing": ("", "Save the masks with the geometry of their scan."),
 }
 """Messages that quote names of masks or folders, or speak to a command line, and what is said in their place."""
 
@@ -207,10 +208,12 @@ def _plain(checks: Checks) -> list[dict[str, Any]]:
 
 def _quiet(checks: Checks) -> Checks:
     return tuple(
-        QualityCheck(one.code, one.severity, _REWORDED.get(one.code, (one.message,))[0], one.value) for one in checks
+        QualityCheck(one.code, one.severity, _REWORDED.get(one.code, ("",))[0] or one.message, one.value)
+        for one in checks
     )
 
 
 def _reworded(error: CTGLIPError) -> CTGLIPError:
-    message, fix = _REWORDED.get(error.code, (error.message, error.fix))
-    return CTGLIPError(message, code=error.code, fix=fix)
+    """As it is said to people who look at a page."""
+    message, fix = _REWORDED.get(error.code, ("", error.fix.partition(" For one query:")[0]))
+    return CTGLIPError(message or error.message, code=error.code, fix=fix)

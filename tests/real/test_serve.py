@@ -39,7 +39,7 @@ def test_a_dicom_series_is_dropped_and_asked(ward: Ward, real_data: Path) -> Non
     assert not answer["calibrated"], "a model of boxes has not seen people"
 
 
-def test_an_irregular_series_comes_as_an_archive_with_masks_of_each_organ(
+def test_an_irregular_series_whose_masks_say_another_spacing_is_refused_in_words(
     ward: Ward, real_data: Path, tmp_path: Path
 ) -> None:
     folder = real_data / "ct" / "patient_d_chest_v1"
@@ -47,9 +47,12 @@ def test_an_irregular_series_comes_as_an_archive_with_masks_of_each_organ(
         for path in files_of(folder / "dicom"):
             archive.write(path, f"study/{path.name}")
     scan = ward.read([tmp_path / "study.zip"], files_of(folder / "totalsegmentator_v1_one_file_per_organ"))
-    assert scan["state"] == "ready", scan["error"]
+    assert scan["state"] == "failed"
+    assert scan["error"]["code"] == "mask_slice_spacing"
+    assert "0.8 mm" in scan["error"]["message"]
+    assert "--set" not in scan["error"]["fix"]
     assert any(check["code"] == "slice_gap" for check in scan["about"]["checks"])
-    assert "heart" in organs_of(ward, scan["id"]) or "aorta" in organs_of(ward, scan["id"])
+    assert ward.client.get(f"/api/scans/{scan['id']}/pictures/coronal.png").status_code == 200
 
 
 def test_a_nifti_of_the_abdomen_is_shown_with_its_organs(ward: Ward, real_data: Path) -> None:
