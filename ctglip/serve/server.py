@@ -12,6 +12,7 @@ from types import FrameType
 
 import uvicorn
 
+from ctglip.config import validate
 from ctglip.errors import CTGLIPError
 from ctglip.serve.app import create_app
 from ctglip.serve.asking import Asking
@@ -100,11 +101,14 @@ def check_store(path: Path | None, models: dict[str, ServedModel]) -> None:
         return
     info = Store.open(path).info
     for model in models.values():
-        recipe = model.pipeline.recipe.model_dump(mode="json")
-        differs = [name for name in model.pipeline.recipe.trained if info.recipe.get(name) != recipe[name]]
-        if info.modality != model.pipeline.modality.name or differs:
+        modality, recipe = model.pipeline.modality, model.pipeline.recipe
+        differs = ["modality"]
+        if info.modality == modality.name:
+            stored = validate(modality.recipe, info.recipe, "the store's recipe")  # of before it may lack a setting
+            differs = [name for name in recipe.trained if getattr(stored, name) != getattr(recipe, name)]
+        if differs:
             raise CTGLIPError(
-                f"The store's studies are not as {model.name} reads them ({', '.join(differs) or 'modality'}).",
+                f"The store's studies are not as {model.name} reads them ({', '.join(differs)}).",
                 code="other_recipe",
                 fix="Serve the store that the run was trained on, or one of the same recipe.",
             )

@@ -12,6 +12,7 @@ from ctglip.errors import CTGLIPError
 from ctglip.serve.cohort_routes import StudyTable
 from ctglip.serve.models import load_models
 from ctglip.serve.server import check_store
+from ctglip.store.format import write_info
 from ctglip.store.tables import Store
 from tests.inference.tiny_cxr import write_cxr_store
 from tests.serve.conftest import Ward, make_ward
@@ -52,6 +53,12 @@ def test_the_store_must_be_as_the_models_read(trained: tuple[Store, Path], tmp_p
     models = load_models([trained[1]])
     check_store(None, models)
     check_store(trained[0].path, models)
+    older = trained[0].info.model_copy(update={"recipe": {"spacing_mm": [6.0, 6.0, 6.0], "crop_to_body": False}})
+    write_info(tmp_path, older)
+    check_store(tmp_path, models)
+    write_info(tmp_path, older.model_copy(update={"recipe": {"spacing_mm": [3.0, 3.0, 3.0], "crop_to_body": False}}))
+    with pytest.raises(CTGLIPError, match="spacing_mm"):
+        check_store(tmp_path, models)
     other, _ = write_cxr_store(tmp_path / "cxr", 2)
     with pytest.raises(CTGLIPError, match="not as"):
         check_store(other.path, models)
