@@ -19,7 +19,7 @@ def test_eight_pairs_are_learned_by_heart(bank, name, dims):
     objective, samples = EVERY[name](bank, dims)
     end = StepContext(progress=1.0)
     batch = objective.collate(samples)
-    optimizer = torch.optim.AdamW(objective.parameters(), lr=5e-3, weight_decay=0)
+    optimizer = torch.optim.AdamW(objective.parameters(), lr=1e-2, weight_decay=0)
     first = total(objective(batch, end)[0]).item()
     for _ in range(150):
         loss = total(objective(batch, end)[0])
