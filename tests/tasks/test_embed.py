@@ -16,6 +16,7 @@ from sklearn.metrics import roc_auc_score
 from ctglip.errors import CTGLIPError
 from ctglip.inference.feature_cache import organ_features_of
 from ctglip.models.release import load_release
+from ctglip.store.format import read_info, write_info
 from ctglip.store.tables import Store
 from ctglip.tasks.embed import embed
 
@@ -69,8 +70,7 @@ def test_only_the_organs_asked_for_are_encoded(run: Path, tiny: tuple[Store, Pat
 
 def test_another_recipe_is_refused(run: Path, tiny: tuple[Store, Path], tmp_path: Path) -> None:
     copied = shutil.copytree(tiny[0].path, tmp_path / "other")
-    info = json.loads((copied / "store.json").read_text())
-    info["recipe"]["spacing_mm"] = [3.0, 3.0, 3.0]
-    (copied / "store.json").write_text(json.dumps(info))
+    info = read_info(copied)
+    write_info(copied, info.model_copy(update={"recipe": {**info.recipe, "spacing_mm": [3.0, 3.0, 3.0]}}))
     with pytest.raises(CTGLIPError, match="another recipe"):
         embed(run, copied, tmp_path / "out")
