@@ -2,6 +2,7 @@
 
     python -m experiments.evidence demo DEMO_FOLDER...    # runs of `ctglip demo`, a seed each: docs/figures/demo.json
     python -m experiments.evidence ladder LADDER_JSON     # what experiments.headline wrote: docs/figures/ladder.json
+    python -m experiments.evidence shortcuts SHORTCUTS_JSON    # the same of experiments.shortcuts
     python -m experiments.evidence pages                  # writes the tables of the pages anew
 
 A table stands between `<!-- figures: NAME -->` and `<!-- end of figures -->`; a test compares the pages with the JSON.
@@ -18,6 +19,7 @@ from typing import Any
 
 from ctglip.files import read_json, write_json, write_text
 from experiments.headline import figures as ladder
+from experiments.shortcuts import __main__ as shortcuts
 
 ROOT = Path(__file__).resolve().parents[2]
 FIGURES = ROOT / "docs" / "figures"
@@ -136,6 +138,7 @@ TABLES: dict[str, tuple[str, Callable[[Found], Iterator[str]]]] = {
     "demo-about": ("demo.json", demo_about),
     "ladder": ("ladder.json", ladder_table),
     "ladder-about": ("ladder.json", ladder_about),
+    "shortcuts": ("shortcuts.json", shortcuts.lines),
     "ladder-short": ("ladder.json", ladder_short),
 }
 """Blocks by name: the file that they are made from, and how."""
@@ -160,7 +163,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m experiments.evidence", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("demo", "ladder", "pages"))
+    parser.add_argument("what", choices=("demo", "ladder", "shortcuts", "pages"))
     parser.add_argument("paths", nargs="*", type=Path)
     asked = parser.parse_args()
     if asked.what != "pages" and not asked.paths:
@@ -169,6 +172,9 @@ def main() -> None:
         write_json(FIGURES / "demo.json", gather_demo(asked.paths))
     elif asked.what == "ladder":
         write_json(FIGURES / "ladder.json", gather_ladder(read_json(asked.paths[0])))
+    elif asked.what == "shortcuts":
+        found = read_json(asked.paths[0])
+        write_json(FIGURES / "shortcuts.json", {name: found[name] for name in ("jobs", "left_out", "confounded")})
     for page in PAGES:
         text = (ROOT / page).read_text(encoding="utf-8")
         if rendered(text) != text:

@@ -100,7 +100,7 @@ def _macros(bench: Bench, parts: Mapping[str, pl.DataFrame]) -> dict[str, Any]:
 
 def lines(found: Mapping[str, Any]) -> Iterator[str]:
     """Two tables, in Markdown."""
-    yield f"{found['jobs']['done']} of {found['jobs']['of']} runs of {found['plan']['steps']} steps."
+    yield f"{found['jobs']['done']} of {found['jobs']['of']} runs."
     yield ""
     yield "| never trained on | model | on it | on other patients of what was trained on |"
     yield "|---|---|---|---|"
