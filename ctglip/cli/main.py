@@ -59,7 +59,7 @@ ctglip learns from CT scans and their reports, organ by organ. Five steps:
   5. Ask about one scan:
        ctglip query run SCAN --masks MASKS --ask "liver: fatty liver" --out answers
 
-All five at once, in 6 to 18 minutes on two cores:  ctglip demo OUT
+All five at once, on two cores:                     ctglip demo OUT
 What an error means:                                ctglip explain CODE
 Is everything installed?                            ctglip doctor
 All commands:                                       ctglip --help
