@@ -197,7 +197,8 @@ def error_code(code: str) -> ErrorCode:
 def _joined(code: str, rows: list[tuple[str, str, str]]) -> ErrorCode:
     kinds = tuple(sorted({kind for kind, _, _ in rows if kind}))
     cases = dict.fromkeys((cause, cure or CURES.get(code) or _ANY.get(kind, _ANY[""])) for kind, cause, cure in rows)
-    return ErrorCode(code, kinds, tuple(case for case in cases if case[0]))
+    told = tuple(case for case in cases if case[0]) or (("The message says what was found.", next(iter(cases))[1]),)
+    return ErrorCode(code, kinds, told)
 
 
 def _sources() -> Iterator[Path]:

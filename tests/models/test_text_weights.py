@@ -340,3 +340,17 @@ def test_a_config_of_a_far_larger_model_is_refused_before_room_is_made(tmp_path,
     with pytest.raises(ModelError) as caught:
         load_text_encoder(TextEncoderSettings(name=str(folder), max_length=16))
     assert caught.value.code == "text_encoder"
+
+
+def test_weights_that_ask_for_more_memory_than_there_is_are_named(tmp_path, monkeypatch):
+    from ctglip.models.weights.reading import read_state
+
+    def load(*given, **options):
+        raise MemoryError
+
+    torch.save({"a": torch.ones(2)}, tmp_path / "w.pt")
+    assert read_state(tmp_path / "w.pt")["a"].tolist() == [1, 1]
+    monkeypatch.setattr(torch, "load", load)
+    with pytest.raises(ModelError, match="more memory than there is") as caught:
+        read_state(tmp_path / "w.pt")
+    assert caught.value.code == "weights"

@@ -94,6 +94,13 @@ def read_state(path: Path) -> State:
             found = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         raise _refused(path, error) from error
+    except MemoryError as error:
+        size = path.stat().st_size
+        raise ModelError(
+            f"The weights {path} ask for more memory than there is, and the file has {size} bytes.",
+            code="weights",
+            fix="Copy it again, or take a machine with more memory.",
+        ) from error
     except (OSError, RuntimeError, ValueError, EOFError, KeyError, SafetensorError) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelError(f"The weights {path} cannot be read: {first}", code="weights", fix="Copy it again.") from error
