@@ -95,11 +95,11 @@ class RadGenome(CohortReader):
             table = disk.table(f"radgenome_files/{name}", columns=(_KEY, "Anatomy", "Sentence"))
             for volume, anatomy, sentence in table.select(_KEY, "Anatomy", "Sentence").iter_rows():
                 if volume and sentence:
-                    stem, place = str(volume).split(".")[0], anatomy or ""
-                    organ = organ_of(place, self.data.organs)
-                    unknown[place] += organ is None
-                    found[stem].append(OrganSentence(stem, organ, sentence, place, "radgenome"))
-        lost = [f"{place or 'the whole scan'} ({count})" for place, count in unknown.most_common(_LISTED) if count]
+                    stem, region = str(volume).split(".")[0], anatomy or ""
+                    organ = organ_of(region, self.data.organs)
+                    unknown[region] += organ is None
+                    found[stem].append(OrganSentence(stem, organ, sentence, region, "radgenome"))
+        lost = [f"{region or 'the whole scan'} ({count})" for region, count in unknown.most_common(_LISTED) if count]
         if lost:
             tables.facts.append(f"Regions that are no organ of ours: {', '.join(lost)}.")
         return found

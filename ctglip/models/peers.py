@@ -158,9 +158,9 @@ def spectre_peer(encoder: Encoder, shape: tuple[int, ...]) -> PeerNetwork:
     settings = encoder.settings
     if isinstance(encoder, SpectreEncoder) and isinstance(settings, SpectreSettings):
         state: State = dict(encoder.network.state_dict())
-        own = settings.model_copy(update={"crop": None, "combine": False, "channel": 0, "weights": None})
+        spectre = settings.model_copy(update={"crop": None, "combine": False, "channel": 0, "weights": None})
         whole = settings.crop is None or all(s <= c for s, c in zip(shape[1:], settings.crop, strict=True))
-        own = own if whole else own.model_copy(update={"crop": settings.crop})
+        spectre = spectre if whole else spectre.model_copy(update={"crop": settings.crop})
     else:
         vit, settings = _vit(encoder, "SPECTRE", 3)
         _differing({
@@ -169,17 +169,17 @@ def spectre_peer(encoder: Encoder, shape: tuple[int, ...]) -> PeerNetwork:
             "registers": (settings.registers, 0), "eps": (settings.eps, 1e-5),
         }, "SPECTRE")  # fmt: skip
         state = _spectre_state(vit)
-        own = SpectreSettings(
+        spectre = SpectreSettings(
             patch=_three(settings.sides("patch")), dim=settings.dim, depth=settings.depth, heads=settings.heads,
             crop=None,
         )  # fmt: skip
-    arguments = {name: getattr(own, name) for name in ("patch", "dim", "depth", "heads")}
+    arguments = {name: getattr(spectre, name) for name in ("patch", "dim", "depth", "heads")}
 
     def build() -> nn.Module:
-        return SpectreEncoder(own, 1).network
+        return SpectreEncoder(spectre, 1).network
 
     def last_level(network: nn.Module, image: Tensor) -> Tensor:
-        reader = SpectreEncoder(own, 1).eval()
+        reader = SpectreEncoder(spectre, 1).eval()
         reader.network = network
         return reader(image).levels[-1]
 

@@ -34,7 +34,7 @@ class Asking:
 
     def __init__(self, folder: ServeFolder, models: Mapping[str, ServedModel]) -> None:
         self.folder, self.models = folder, models
-        self._kept: OrderedDict[tuple[str, str], EncodedStudy] = OrderedDict()
+        self._encoded: OrderedDict[tuple[str, str], EncodedStudy] = OrderedDict()
         self._lock, self._maps = threading.Lock(), threading.Lock()
 
     def warm(self) -> None:
@@ -64,19 +64,19 @@ class Asking:
         """
         key = self.model(key).key
         with self._lock:
-            found = self._kept.pop((scan_id, key), None)
+            found = self._encoded.pop((scan_id, key), None)
             if found is None:
                 found = load_study(self.folder.encoded(scan_id, key))
-            self._kept[scan_id, key] = found
-            while len(self._kept) > _KEPT:
-                self._kept.popitem(last=False)
+            self._encoded[scan_id, key] = found
+            while len(self._encoded) > _KEPT:
+                self._encoded.popitem(last=False)
         return found
 
     def forget(self, scan_id: str) -> None:
         """An upload is deleted."""
         with self._lock:
-            for known in [known for known in self._kept if known[0] == scan_id]:
-                del self._kept[known]
+            for known in [known for known in self._encoded if known[0] == scan_id]:
+                del self._encoded[known]
 
     def ask(self, scan_id: str, key: str, questions: Sequence[str], sentences: Sequence[str] = ()) -> dict[str, Any]:
         """Answer questions, and compare sentences of one's own.

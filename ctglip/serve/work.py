@@ -69,72 +69,72 @@ class Workplace:
     store: Store | None = None
 
 
-def work_on(job: Job, place: Workplace) -> None:
+def work_on(job: Job, workplace: Workplace) -> None:
     """Do all that is to be done with an upload; whatever goes wrong becomes its error."""
     try:
-        done = _stored(job, place) if job.kind == "stored" else _uploaded(job, place)
+        done = _stored(job, workplace) if job.kind == "stored" else _uploaded(job, workplace)
     except Cancelled:
         return
     except CTGLIPError as error:
-        place.jobs.end(job.id, "failed", _reworded(error))
+        workplace.jobs.end(job.id, "failed", _reworded(error))
     except MemoryError:
         message = "There is too little memory for this scan."
-        place.jobs.end(job.id, "failed", CTGLIPError(message, code="memory", fix="Give a smaller one."))
+        workplace.jobs.end(job.id, "failed", CTGLIPError(message, code="memory", fix="Give a smaller one."))
     except Exception as error:  # noqa: BLE001  one bad upload ends no server; its text may quote a header
         message = f"The scan cannot be used ({type(error).__name__})."
-        place.jobs.end(job.id, "failed", CTGLIPError(message, code="unexpected", fix="Export it again."))
+        workplace.jobs.end(job.id, "failed", CTGLIPError(message, code="unexpected", fix="Export it again."))
     else:
-        place.jobs.end(job.id, "ready" if done else "choose")
+        workplace.jobs.end(job.id, "ready" if done else "choose")
     finally:
         gc.collect()
 
 
-def _begin(job: Job, place: Workplace) -> Callable[[str], None]:
+def _begin(job: Job, workplace: Workplace) -> Callable[[str], None]:
     def begin(step: str) -> None:
         try:
-            wanted = place.jobs.get(job.id).state == "running"
+            running = workplace.jobs.get(job.id).state == "running"
         except CTGLIPError:
-            wanted = False
-        if not wanted:
+            running = False
+        if not running:
             raise Cancelled
-        place.jobs.begin(job.id, step)
+        workplace.jobs.begin(job.id, step)
 
     return begin
 
 
-def _uploaded(job: Job, place: Workplace) -> bool:
+def _uploaded(job: Job, workplace: Workplace) -> bool:
     """Whether it is done, not to be chosen from."""
-    begin, first = _begin(job, place), next(iter(place.models.values())).pipeline
+    begin, first = _begin(job, workplace), next(iter(workplace.models.values())).pipeline
     begin("read")
-    folders = {role: place.folder.uploaded(job.id, role) for role in ("scan", "masks")}
+    folders = {role: workplace.folder.uploaded(job.id, role) for role in ("scan", "masks")}
     for role, folder in folders.items():
         if folder.is_dir():
-            expand(folder, "masks" if role == "masks" else "scan", place.limits)
+            expand(folder, "masks" if role == "masks" else "scan", workplace.limits)
     path = image_path(folders["scan"], first.modality.name)
     if path.is_dir():
         series = usable_series(path)
-        place.jobs.tell(job.id, series=[series_row(one) for one in series])
+        workplace.jobs.tell(job.id, series=[series_row(one) for one in series])
         if len(series) > 1:
             if job.choice is None:
                 return False
-            path = set_aside(series[min(job.choice, len(series) - 1)], place.folder.scan(job.id) / "series")
+            path = set_aside(series[min(job.choice, len(series) - 1)], workplace.folder.scan(job.id) / "series")
     image, checks = first.modality.read(path, first.recipe)
     pixels, spacing_mm = (image.hu, image.spacing_mm) if isinstance(image, Scan) else (image.pixels, (1.0, 1.0, 1.0))
-    write_pictures(stills(pixels, spacing_mm), place.folder.pictures(job.id))
+    write_pictures(stills(pixels, spacing_mm), workplace.folder.pictures(job.id))
     begin("check")
-    place.jobs.tell(job.id, checks=_plain(checks), image=_size_of(pixels, spacing_mm))
+    workplace.jobs.tell(job.id, checks=_plain(checks), image=_size_of(pixels, spacing_mm))
     refuse_errors(checks)
     begin("segment")
-    _encode_each(job, place, image, checks, masks_path(folders["masks"]), begin)
+    _encode_each(job, workplace, image, checks, masks_path(folders["masks"]), begin)
     return True
 
 
 def _encode_each(
-    job: Job, place: Workplace, image: Any, checks: Checks, masks: Any, begin: Callable[[str], None]
+    job: Job, workplace: Workplace, image: Any, checks: Checks, masks: Any, begin: Callable[[str], None]
 ) -> None:
     """Each model reads the image; organs that TotalSegmentator found for one serve those with the same dictionary."""
     found: dict[str, EncodedStudy] = {}
-    for key, model in place.models.items():
+    for key, model in workplace.models.items():
         pipeline = model.pipeline
         same = found.get(pipeline.dictionaries.organs.hash)
         given = masks if masks is not None or same is None else same.label_map
@@ -149,35 +149,35 @@ def _encode_each(
             masks="uploaded masks" if masks is not None else same.masks if same else study.masks,
             standardized=replace(study.standardized, checks=noticed),
         )
-        _keep(job, place, key, study)
+        _keep(job, workplace, key, study)
 
 
-def _keep(job: Job, place: Workplace, key: str, study: EncodedStudy) -> None:
+def _keep(job: Job, workplace: Workplace, key: str, study: EncodedStudy) -> None:
     """Write what questions and the page need."""
-    organs = place.models[key].pipeline.dictionaries.organs
+    organs = workplace.models[key].pipeline.dictionaries.organs
     study = replace(study, standardized=replace(study.standardized, checks=_quiet(study.standardized.checks)))
-    save_study(study, place.folder.encoded(job.id, key))
-    write_views(study.standardized, organs, place.folder.encoded(job.id, key))
+    save_study(study, workplace.folder.encoded(job.id, key))
+    write_views(study.standardized, organs, workplace.folder.encoded(job.id, key))
     rows = [row for row in study.standardized.rows if organs.labels_of(row.organ)]
-    place.jobs.note(job.id, "segment", study.masks)
-    place.jobs.note(job.id, "encode", f"{len(study.vectors.vectors)} organs")
-    place.jobs.tell(job.id, organs=len(rows), checks=_plain(study.standardized.checks))
+    workplace.jobs.note(job.id, "segment", study.masks)
+    workplace.jobs.note(job.id, "encode", f"{len(study.vectors.vectors)} organs")
+    workplace.jobs.tell(job.id, organs=len(rows), checks=_plain(study.standardized.checks))
 
 
-def _stored(job: Job, place: Workplace) -> bool:
+def _stored(job: Job, workplace: Workplace) -> bool:
     """A study of the server's store: it is standardised already."""
-    begin = _begin(job, place)
+    begin = _begin(job, workplace)
     begin("read")
-    assert place.store is not None
-    reader = place.store.study(job.about["study"])
+    assert workplace.store is not None
+    reader = workplace.store.study(job.about["study"])
     rows = tuple(organ_row(row) for row in reader.rows("organs"))
     made = Standardized(reader.image(), reader.organs(), reader.affine, rows, regions=reader.regions())
-    write_pictures(stills(made.image, made.spacing_mm), place.folder.pictures(job.id))
-    place.jobs.tell(job.id, image=_size_of(made.image, made.spacing_mm))
+    write_pictures(stills(made.image, made.spacing_mm), workplace.folder.pictures(job.id))
+    workplace.jobs.tell(job.id, image=_size_of(made.image, made.spacing_mm))
     begin("encode")
-    for key, model in place.models.items():
+    for key, model in workplace.models.items():
         study = EncodedStudy("stored study", "the store", made)
-        _keep(job, place, key, model.pipeline.encode_organs(study, cut_off=model.pipeline.modality.has_border))
+        _keep(job, workplace, key, model.pipeline.encode_organs(study, cut_off=model.pipeline.modality.has_border))
     return True
 
 

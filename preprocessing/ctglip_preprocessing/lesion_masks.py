@@ -188,12 +188,12 @@ def _pictured(placing: _Placing, path: Path, lesions: Sequence[GivenLesion]) -> 
     picture = read_mask_picture(path, (rows, columns))
     to_file = np.linalg.inv(placing.affine) @ placing.made.affine
     picks: list[np.ndarray] = []
-    seen: list[np.ndarray] = []
+    within: list[np.ndarray] = []
     for axis, (size, held) in enumerate(zip(placing.made.image.shape, picture.shape, strict=True)):
         edge = to_file[axis, axis] * np.arange(size) + to_file[axis, 3] + 0.5
-        place = np.floor(edge * held / placing.shape[axis]).astype(int)
-        picks.append(np.clip(place, 0, held - 1))
-        seen.append((place >= 0) & (place < held))
+        index = np.floor(edge * held / placing.shape[axis]).astype(int)
+        picks.append(np.clip(index, 0, held - 1))
+        within.append((index >= 0) & (index < held))
     bright = picture > picture.max() / 2
     boxed = [lesion for lesion in lesions if lesion.box is not None]
     for lesion in boxed or lesions[:1]:
@@ -202,7 +202,7 @@ def _pictured(placing: _Placing, path: Path, lesions: Sequence[GivenLesion]) -> 
             row0, row1, column0, column1 = (round(edge) for edge in lesion.box)
             chosen = np.zeros_like(bright)
             chosen[row0:row1, column0:column1] = bright[row0:row1, column0:column1]
-        inside = chosen[np.ix_(*picks)] & seen[0][:, None] & seen[1][None, :]
+        inside = chosen[np.ix_(*picks)] & within[0][:, None] & within[1][None, :]
         if chosen.any() and not inside.any():
             on_file = (np.argwhere(chosen).mean(0) + 0.5) * placing.shape / np.array(chosen.shape) - 0.5
             mark_nearest(inside, (on_file - to_file[:2, 3]) / np.diag(to_file)[:2])

@@ -224,17 +224,17 @@ def given_findings(texts: Iterable[GivenText], parsed: Sequence[Finding]) -> tup
         parsed: the parser's findings of the study's report.
     """
     by_index = {row.sentence_index: (row.sentence_index, row.section, row.sentence) for row in parsed}
-    by_sentence = {place[2]: place for place in reversed(by_index.values())}
+    by_sentence = {position[2]: position for position in reversed(by_index.values())}
     following = max(by_index, default=-1) + 1
     found: list[Finding] = []
     for text in (sentence for one in texts for sentence in _sentences(one)):
-        place = by_index.get(-1 if text.sentence_index is None else text.sentence_index)
-        if place is None or place[2] != text.sentence:
-            place = by_sentence.get(text.sentence)
-        if place is None:
-            place = by_sentence[text.sentence] = (following, text.section or "findings", text.sentence)
+        position = by_index.get(-1 if text.sentence_index is None else text.sentence_index)
+        if position is None or position[2] != text.sentence:
+            position = by_sentence.get(text.sentence)
+        if position is None:
+            position = by_sentence[text.sentence] = (following, text.section or "findings", text.sentence)
             following += 1
-        index, section, _ = place
+        index, section, _ = position
         found += [replace(row, sentence_index=index, section=section) for row in _findings(text)]
     return tuple(dict.fromkeys(found))
 

@@ -76,10 +76,10 @@ def organ_region(
     size: Sequence[int],
 ) -> tuple[Float[Tensor, "1 1 d2 h2 w2"], Bool[Tensor, "o d2 h2 w2"]]:
     """A scan and its organs' masks, cut to the organs with a margin and filled up to a size at least (x, y, z)."""
-    places = organs.any(0).nonzero()
+    voxels = organs.any(0).nonzero()
     margin = torch.tensor(on_its_axes(encoder, settings.margin))
-    low = (places.amin(0) - margin).clamp(min=0)
-    high = torch.minimum(places.amax(0) + margin, torch.tensor(organs.shape[1:]))
+    low = (voxels.amin(0) - margin).clamp(min=0)
+    high = torch.minimum(voxels.amax(0) + margin, torch.tensor(organs.shape[1:]))
     cut = tuple(slice(a, b) for a, b in zip(low.tolist(), high.tolist(), strict=True))
     image, organs = image[(..., *cut)], organs[(..., *cut)]
     least = [max(have, want) for have, want in zip(organs.shape[1:], on_its_axes(encoder, size), strict=True)]
@@ -93,8 +93,8 @@ def organ_window(
     settings: PeerOrgans,
 ) -> tuple[Float[Tensor, "1 1 d2 h2 w2"], Bool[Tensor, "d2 h2 w2"]]:
     """The window around an organ, moved inside of the image, and the organ's mask in it; filled up at its ends."""
-    places = organ.nonzero()
-    low, high = places.amin(0).tolist(), places.amax(0).tolist()
+    voxels = organ.nonzero()
+    low, high = voxels.amin(0).tolist(), voxels.amax(0).tolist()
     cut = []
     sizes = zip(organ.shape, low, high, on_its_axes(encoder, settings.window), strict=True)
     for have, first, last, least in sizes:

@@ -67,16 +67,16 @@ class TextSide(nn.Module):
         if not low_rank:
             return state
         updated = {name.removesuffix(_LOW_RANK[0]) for name in low_rank if name.endswith(_LOW_RANK[0])}
-        whole = {name: value for name, value in state.items() if name not in low_rank}
-        if any(f"{name}.weight" not in whole for name in updated):
-            whole = text_state(source) | whole
-        lacking = [name for name in updated if f"{name}.weight" not in whole or f"{name}.lora_B" not in low_rank]
+        merged = {name: value for name, value in state.items() if name not in low_rank}
+        if any(f"{name}.weight" not in merged for name in updated):
+            merged = text_state(source) | merged
+        lacking = [name for name in updated if f"{name}.weight" not in merged or f"{name}.lora_B" not in low_rank]
         if lacking:
             raise ModelError(f"Low-rank updates of {listed(sorted(lacking))} have no weight.", code="text_encoder")
         for name in updated:
             down, up = (state[name + part].float() for part in _LOW_RANK)
-            whole[f"{name}.weight"] = whole[f"{name}.weight"].float() + settings.lora_scale * (up @ down)
-        return whole
+            merged[f"{name}.weight"] = merged[f"{name}.weight"].float() + settings.lora_scale * (up @ down)
+        return merged
 
     @torch.inference_mode()
     def forward(self, texts: Sequence[str]) -> Float[Tensor, "n d"]:

@@ -163,8 +163,8 @@ class PositionBias(nn.Module):
     def forward(self, rows: int, columns: int) -> Float[Tensor, "heads n n"]:
         """The bias of each pair of patches, row by row."""
         weight = next(self.net.parameters())
-        places = torch.cartesian_prod(*(torch.arange(side, device=weight.device) for side in (rows, columns)))
-        distance = (places[:, None] - places[None, :]).to(weight.dtype)
+        positions = torch.cartesian_prod(*(torch.arange(side, device=weight.device) for side in (rows, columns)))
+        distance = (positions[:, None] - positions[None, :]).to(weight.dtype)
         found = distance.sign() * distance.abs().log1p()
         for layer in self.net:
             found = layer(found)
@@ -227,9 +227,9 @@ class CTLayer(nn.Module):
     def __init__(self, width: int, heads: int, head_dim: int) -> None:
         super().__init__()
         inner = int(4 * (2 / 3) * width)
-        place = nn.Module()
-        place.dsconv = nn.Conv3d(width, width, 3, groups=width)
-        self.add_module("0", place)
+        grouped = nn.Module()
+        grouped.dsconv = nn.Conv3d(width, width, 3, groups=width)
+        self.add_module("0", grouped)
         self.add_module("1", CosineAttention(width, heads, head_dim))
         ffn = (nn.LayerNorm(width), nn.Linear(width, 2 * inner, bias=False), GatedGELU(), nn.Identity(),
                nn.Linear(inner, width, bias=False))  # fmt: skip
@@ -238,9 +238,9 @@ class CTLayer(nn.Module):
     def forward(self, x: Float[Tensor, "m n d"], shape: Sequence[int], bias: Tensor | None) -> Float[Tensor, "m n d"]:
         """The layer's output. ``shape``: studies, slices, rows and columns of the grid; along slices the tokens are
         laid on it in the order they come in, as released."""
-        place, attention, ffn = self.children()
+        grouped, attention, ffn = self.children()
         grid = x.reshape(*shape, -1).movedim(-1, 1)
-        moved = place.dsconv(F.pad(grid, (1, 1, 1, 1, 2, 0)))  # a slice sees those below it  # pyright: ignore[reportCallIssue]
+        moved = grouped.dsconv(F.pad(grid, (1, 1, 1, 1, 2, 0)))  # a slice sees those below it  # pyright: ignore[reportCallIssue]
         x = x + moved.movedim(1, -1).reshape(x.shape)
         x = x + attention(x, bias)
         return x + ffn(x)

@@ -131,8 +131,8 @@ class ViTEncoder(Encoder):
     def forward(self, image: Float[Tensor, "b c *s"]) -> VisionFeatures:
         """Features of a batch of images; see ``Encoder.forward``."""
         self.check_sides(image)
-        levels, first, kept = self._levels(image)
-        return VisionFeatures.of(levels, self._pooled(first, kept))
+        levels, first, patches = self._levels(image)
+        return VisionFeatures.of(levels, self._pooled(first, patches))
 
     def maps(self, image: Tensor) -> tuple[Tensor, ...]:
         """Two levels of the same grid: the tokens after half of the blocks and after all."""
@@ -169,14 +169,14 @@ class ViTEncoder(Encoder):
     def _levels(self, image: Tensor) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
         """The levels, the normalised prefix, and the patches that were looked at."""
         x, grid = self._embedded(image)
-        kept = None
+        patches = None
         if self.training and self._vit.patch_dropout:
             count = max(1, round(x.shape[1] * (1 - self._vit.patch_dropout)))
-            kept = torch.rand(x.shape[:2], device=x.device).argsort(1)[:, :count]
-            x = _chosen(x, kept)
-        middle, last = self._run(x, grid, kept)
+            patches = torch.rand(x.shape[:2], device=x.device).argsort(1)[:, :count]
+            x = _chosen(x, patches)
+        middle, last = self._run(x, grid, patches)
         parts = [tokens[:, self._prefix :] for tokens in (middle, last)]
-        levels = parts if kept is None else [_scattered(part, kept, math.prod(grid)) for part in parts]
+        levels = parts if patches is None else [_scattered(part, patches, math.prod(grid)) for part in parts]
         maps = tuple(tokens.transpose(1, 2).unflatten(2, grid) for tokens in levels)
         return maps, last[:, : self._prefix], parts[-1]
 
