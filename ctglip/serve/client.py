@@ -20,11 +20,12 @@ _WAIT_S = 0.2
 class ServeClient:
     """Talks to one server.
 
-    >>> client = ServeClient("http://127.0.0.1:8765")
-    >>> scan = client.upload("ct.nii.gz", masks="masks.nii.gz")
-    >>> client.wait(scan)["state"]
-    'ready'
-    >>> client.ask(scan, ["gallstones?"])["answers"][0]["probability"]
+    Examples:
+        >>> client = ServeClient("http://127.0.0.1:8765")
+        >>> scan = client.upload("ct.nii.gz", masks="masks.nii.gz")
+        >>> client.wait(scan)["state"]
+        'ready'
+        >>> client.ask(scan, ["gallstones?"])["answers"][0]["probability"]
 
     Args:
         address: of the server.

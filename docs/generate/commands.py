@@ -54,7 +54,11 @@ def _row(one: Any) -> str:
     choices = getattr(getattr(one, "type", None), "choices", None)
     said = (one.help or "") + (f" One of: {', '.join(map(str, choices))}." if choices else "")
     default = (
-        "needed" if one.required else "" if one.default in (None, False, ()) or callable(one.default) else one.default
+        "needed"
+        if one.required
+        else ""
+        if one.default is None or one.default is False or one.default == () or callable(one.default)
+        else one.default
     )
     return f"| `{name}` | {_cell(said)} | {_cell(str(default))} |"
 
