@@ -116,8 +116,8 @@ def organ_features(encoder: Encoder, store: Store, scans: ScanSettings, organs: 
     return {name: np.stack(several) for name, several in rows.items()}
 
 
-def probed(features: Features, truth: pl.DataFrame, split: np.ndarray) -> dict[str, Question]:
-    """What a linear probe of each column says of the split test."""
+def probed(features: Features, truth: pl.DataFrame, split: np.ndarray, patients: np.ndarray) -> dict[str, Question]:
+    """What a linear probe of each column says of the split test; ``patients`` numbers the patient of each study."""
     found = {}
     for pair in truth.columns:
         x, y = features[pair.split(":")[0]], truth[pair].to_numpy()
@@ -127,8 +127,7 @@ def probed(features: Features, truth: pl.DataFrame, split: np.ndarray) -> dict[s
             continue
         probe = make_pipeline(StandardScaler(), LogisticRegression(C=STRENGTH, max_iter=2000))
         probe.fit(x[train], y[train])
-        patients = np.flatnonzero(test[split == "test"])
-        found[pair] = Question(y[test], probe.decision_function(x[test]), patients)
+        found[pair] = Question(y[test], probe.decision_function(x[test]), patients[test])
     return found
 
 
@@ -160,11 +159,15 @@ def run(out: Path, objective: str, size: str) -> dict[str, Any]:
     dictionary = load_organs()
     organs = {name: sorted(dictionary.roi_labels(name)) for name in {pair.split(":")[0] for pair in truth.columns}}
     split = np.array([splits[name] for name in ids])
+    owner = dict(store.table("studies").select("study_id", "patient_id").iter_rows())
+    tested = list(dict.fromkeys(owner[name] for name in ids if splits[name] == "test"))
+    number = {patient: number for number, patient in enumerate(tested)}
+    patients = np.array([number.get(owner[name], -1) for name in ids])
     arms = {
-        name: probed(organ_features(encoder, store, scans, organs), truth, split)
+        name: probed(organ_features(encoder, store, scans, organs), truth, split, patients)
         for name, encoder in ((objective, release.model.encoder), ("random weights", start))
     }
-    figures = compared(arms, int((split == "test").sum()))
+    figures = compared(arms, len(tested))
     return {**figures, "size": asked, "studies": len(ids), "seconds": time.perf_counter() - began}
 
 
@@ -188,7 +191,7 @@ def main() -> None:
     figures = run(asked.out, asked.objective, "quick" if asked.quick else "full")
     arm = figures["arm"]
     sys.stdout.write(
-        f"macro AUROC of {len(figures['columns'][arm])} columns, {figures['patients']} test studies: "
+        f"macro AUROC of {len(figures['columns'][arm])} columns, {figures['patients']} test patients: "
         f"{arm} {shown(figures[arm])}, random weights {shown(figures['random weights'])}, "
         f"difference {shown(figures['difference'])}; {figures['seconds']:.0f} s\n"
     )
