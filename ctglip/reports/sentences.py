@@ -28,7 +28,7 @@ _STOP = re.compile(  # begins with one set of signs: what is none of them is pas
 _SHORT_ANSWER = re.compile(
     r"\s*(?:none|nil|no|absent|negative|normal|unremarkable|present|yes)[\s.]*(?:\n|$)", re.IGNORECASE
 )
-_LIST_GOES_ON = re.compile(r"\s*(?:[^.;:\n]{1,60};\s*)*(?:or|nor|and/or)\b", re.IGNORECASE)
+_LIST_GOES_ON = re.compile(r"\s*+(?:[^.;:\n]{0,60}+;\s*+)*(?:or|nor|and/or)\b", re.IGNORECASE)  # one way to match
 _LAST_WORD = re.compile(r"([A-Za-z][A-Za-z.]*+|\d++)$")
 
 
