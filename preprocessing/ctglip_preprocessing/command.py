@@ -12,6 +12,7 @@ from ctglip.files import plain_json
 from ctglip.places import writable_folder
 
 if TYPE_CHECKING:
+    from ctglip.cohort import Cohort
     from ctglip_preprocessing.driver import Summary
     from ctglip_preprocessing.settings import PreprocessConfig
 
@@ -40,6 +41,7 @@ def preprocess(
     workers: Annotated[int | None, typer.Option(min=1, help="Processes on this machine (default 1).")] = None,
     ray: Annotated[str | None, typer.Option(help="Address of a Ray cluster to join, or 'auto'.")] = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed studies again.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Bring a store up to date with a cohort. What is there already is not done again.
@@ -51,14 +53,10 @@ def preprocess(
     Exit code 0: every study of the cohort is in the store; 1: some failed, and the summary says why; 2: the command, a
     setting or the table is wrong, and nothing was done; 130: interrupted.
     """
-    from rich.console import Console
-
     from ctglip.cohort import read_cohort
     from ctglip.errors import ConfigError
-    from ctglip_preprocessing.driver import preprocess_cohort
-    from ctglip_preprocessing.interrupt import stop_on_first_signal
+    from ctglip_preprocessing.forecast import show_forecast
     from ctglip_preprocessing.organ_text import with_organ_text
-    from ctglip_preprocessing.progress import watching
 
     if workers is not None and ray is not None:
         raise ConfigError("--workers and --ray exclude each other.", fix="Give one of them.")
@@ -66,17 +64,32 @@ def preprocess(
     table = read_cohort(cohort, columns)
     if organ_text is not None:
         table = with_organ_text(table, organ_text)
-    console = Console(stderr=True)
-    try:
-        with stop_on_first_signal() as stop:
-            watch = watching(console)
-            summary = preprocess_cohort(table, store, settings, workers or 1, ray, retry_failed, watch, stop)
-    except KeyboardInterrupt:
-        console.print("Interrupted. What was finished is in the store; run the same command again to go on.")
-        raise typer.Exit(130) from None
+    if dry_run:
+        show_forecast(table, store, as_json)
+        return
+    summary = _run(table, store, settings, workers or 1, ray, retry_failed)
     typer.echo(plain_json(summary.as_dict(), indent=2) if as_json else describe(summary))
     if summary.failed:
         raise typer.Exit(1)
+
+
+def _run(
+    table: Cohort, store: Path, settings: PreprocessConfig, workers: int, ray: str | None, retry_failed: bool
+) -> Summary:
+    """The whole run under a progress bar; the first Ctrl-C ends it with 130."""
+    from rich.console import Console
+
+    from ctglip_preprocessing.driver import preprocess_cohort
+    from ctglip_preprocessing.interrupt import stop_on_first_signal
+    from ctglip_preprocessing.progress import watching
+
+    console = Console(stderr=True)
+    try:
+        with stop_on_first_signal() as stop:
+            return preprocess_cohort(table, store, settings, workers, ray, retry_failed, watching(console), stop)
+    except KeyboardInterrupt:
+        console.print("Interrupted. What was finished is in the store; run the same command again to go on.")
+        raise typer.Exit(130) from None
 
 
 def _settings(config: str | None, changes: Sequence[str], encoder: str | None) -> PreprocessConfig:
