@@ -39,8 +39,8 @@ from ctglip.models.release import load_release
 from ctglip.store.tables import Store
 from ctglip.vocabulary.organs import load_organs
 
-SIZES = {"quick": {"studies": 40, "steps": 20}, "full": {"studies": 400, "steps": 800}}
-"""Simulated studies, and steps of pretraining."""
+SIZES = {"quick": {"studies": 30, "steps": 10, "least": 1}, "full": {"studies": 400, "steps": 800, "least": 5}}
+"""Simulated studies, steps of pretraining, answers of each kind that a column needs in the splits train and test."""
 SEED = 0
 SIDE, GRID, PATCH = 16, 64, 4
 """Voxels of what is encoded at once, of a scan's grid, and of a patch."""
@@ -57,8 +57,8 @@ VIEWS = {
     "dino": {"objective.views": {"global_size": SIDE, "global_share": [0.01, 0.03], "local_size": 8,
                                  "local_share": [0.002, 0.01], "local_views": 4, "contrast": 0.1}},
 }  # fmt: skip
-LEAST, STRENGTH, DRAWS = 5, 0.1, 2000
-"""Answers of each kind that a column needs in the split test; inverse strength of the penalty; draws of patients."""
+STRENGTH, DRAWS = 0.1, 2000
+"""Inverse strength of the penalty, and draws of patients."""
 Features = dict[str, np.ndarray]
 """Organ -> ``[studies, dim]``, NaN where a study lacks it."""
 
@@ -116,14 +116,21 @@ def organ_features(encoder: Encoder, store: Store, scans: ScanSettings, organs: 
     return {name: np.stack(several) for name, several in rows.items()}
 
 
-def probed(features: Features, truth: pl.DataFrame, split: np.ndarray, patients: np.ndarray) -> dict[str, Question]:
-    """What a linear probe of each column says of the split test; ``patients`` numbers the patient of each study."""
+def probed(
+    features: Features, truth: pl.DataFrame, split: np.ndarray, patients: np.ndarray, least: int
+) -> dict[str, Question]:
+    """What a linear probe of each column says of the split test.
+
+    Args:
+        patients: numbers the patient of each study.
+        least: answers of each kind that a column needs in both splits.
+    """
     found = {}
     for pair in truth.columns:
         x, y = features[pair.split(":")[0]], truth[pair].to_numpy()
         there = np.isfinite(x).all(1)
         train, test = there & (split == "train"), there & (split == "test")
-        if min(np.bincount(y[train], minlength=2)) < LEAST or min(np.bincount(y[test], minlength=2)) < LEAST:
+        if min(np.bincount(y[part], minlength=2).min() for part in (train, test)) < least:
             continue
         probe = make_pipeline(StandardScaler(), LogisticRegression(C=STRENGTH, max_iter=2000))
         probe.fit(x[train], y[train])
@@ -164,7 +171,7 @@ def run(out: Path, objective: str, size: str) -> dict[str, Any]:
     number = {patient: number for number, patient in enumerate(tested)}
     patients = np.array([number.get(owner[name], -1) for name in ids])
     arms = {
-        name: probed(organ_features(encoder, store, scans, organs), truth, split, patients)
+        name: probed(organ_features(encoder, store, scans, organs), truth, split, patients, asked["least"])
         for name, encoder in ((objective, release.model.encoder), ("random weights", start))
     }
     figures = compared(arms, len(tested))

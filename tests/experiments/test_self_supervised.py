@@ -34,7 +34,7 @@ def truth() -> pl.DataFrame:
 
 def test_a_planted_finding_is_read_and_rare_ones_are_left_out() -> None:
     found = {
-        name: experiment.probed(planted(signal), truth(), SPLIT, OWNERS)
+        name: experiment.probed(planted(signal), truth(), SPLIT, OWNERS, 5)
         for name, signal in (("with", 8.0), ("none", 0.0))
     }
     assert list(found["with"]) == ["liver:hepatic_steatosis"]
