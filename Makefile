@@ -51,9 +51,7 @@ docs: setup  ## build the site into build/site, offline and strict
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 docs-notebooks: setup  ## run the tutorials (ten minutes); the next `make docs` shows what they print
-	mkdir -p build/notebooks
-	for one in docs/tutorials/*.py; do \
-	  $(BIN)/jupytext --to ipynb --execute --output build/notebooks/$$(basename $$one .py).ipynb $$one || exit 1; done
+	$(BIN)/python docs/run_notebooks.py
 
 clean:  ## remove what the demo made (not .venv)
 	rm -rf demo-output real-output fuzz-output .pytest_cache .ruff_cache
