@@ -55,12 +55,12 @@ def export(
 
     if out.exists() and not (out / "model.safetensors").is_file() and (out.is_file() or any(out.iterdir())):
         raise CTGLIPError(f"{out} exists and is no model folder; it is left alone.", fix="Name a new folder.")
-    wanted = tuple(dict.fromkeys(also or ()))
-    if evaluation is not None and Also.hub not in wanted:
+    formats = tuple(dict.fromkeys(also or ()))
+    if evaluation is not None and Also.hub not in formats:
         raise CTGLIPError("--evaluation is for the card of --also hub.", fix="Add --also hub, or leave it out.")
     release = load_release(run)
     save_release(out, release, reference_text_encoder=reference_text_encoder)
-    notes = [note for format in wanted for note in _also(format, release, out, evaluation)]
+    notes = [note for format in formats for note in _also(format, release, out, evaluation)]
     files = sorted(file for file in out.rglob("*") if file.is_file())
     size = sum(file.stat().st_size for file in files)
     result(

@@ -115,14 +115,14 @@ def facts_of(name: str | Path) -> PaperFacts:
         ConfigError: code ``no_facts``: there are none.
     """
     path = find_config(name)
-    beside = path.with_name(path.stem + FACTS)
-    if not beside.is_file():
+    facts_file = path.with_name(path.stem + FACTS)
+    if not facts_file.is_file():
         raise ConfigError(
-            f"There is no {beside.name} beside {path.name}, so nothing is known of where its settings come from.",
+            f"There is no {facts_file.name} beside {path.name}, so nothing is known of where its settings come from.",
             code="no_facts",
             fix="--origin is for the recipes of papers: ctglip config list shows papers/*.",
         )
-    return validate(PaperFacts, read_yaml(beside), str(beside))
+    return validate(PaperFacts, read_yaml(facts_file), str(facts_file))
 
 
 def origins(tree: Mapping[str, Any], facts: PaperFacts) -> list[Origin]:

@@ -14,7 +14,7 @@ from ctglip.losses.gather import ranked_mean, world_size
 
 def self_distillation(
     student: Float[Tensor, "b v k"],
-    told: Float[Tensor, "b g k"],
+    teacher: Float[Tensor, "b g k"],
     temperature: float,
     gather: bool = False,
 ) -> Float[Tensor, ""]:
@@ -22,16 +22,16 @@ def self_distillation(
 
     Args:
         student: similarities of v views with k prototypes; the first g views are the teacher's, in its order.
-        told: the teacher's probabilities (``teacher_answer``) of g views; they take no gradient.
+        teacher: the teacher's probabilities (``teacher_answer``) of g views; they take no gradient.
         temperature: what the student's similarities are divided by.
         gather: the mean is over the images of all ranks.
     """
     with torch.autocast(student.device.type, enabled=False):
-        said = (exact(student) / temperature).log_softmax(-1)
-        terms = -torch.einsum("bgk,bvk->bgv", told.detach().to(said.dtype), said)
-        shown, views = terms.shape[1:]
-        other = 1 - torch.eye(shown, views, dtype=terms.dtype, device=terms.device)
-        return ranked_mean((terms * other).sum(), len(said) * shown * (views - 1), gather)
+        log_student = (exact(student) / temperature).log_softmax(-1)
+        terms = -torch.einsum("bgk,bvk->bgv", teacher.detach().to(log_student.dtype), log_student)
+        teachers, views = terms.shape[1:]
+        other = 1 - torch.eye(teachers, views, dtype=terms.dtype, device=terms.device)
+        return ranked_mean((terms * other).sum(), len(log_student) * teachers * (views - 1), gather)
 
 
 @torch.no_grad()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from ctglip.errors import ModelError
+from ctglip.vocabulary.organs import load_organs
 
 _MODULES = (
     ("queries.", "region_reader.queries."),
@@ -133,3 +135,11 @@ def current_name(name: str, tokens: bool = False) -> str:
         for old, new in _PARTS:
             name = name.replace(old, new)
     return name
+
+
+def organ_label_numbers(folder: Path, tree: dict[str, Any], organs: Sequence[str]) -> list[list[int]]:
+    """The label numbers of each organ, where a model of format version 2 reads label maps."""
+    if tree.get("grounding") != "pool":
+        return []
+    dictionary = load_organs(folder / "organ_dictionary" / "organs.yaml")
+    return [sorted(dictionary.roi_labels(name)) for name in organs]

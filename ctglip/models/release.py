@@ -21,7 +21,7 @@ from ctglip.files import atomic_path, read_json
 from ctglip.models.dual_encoder import DualEncoder, DualEncoderSettings
 from ctglip.models.encoders.probe import check_probe, encoder_probe
 from ctglip.models.encoders.tuning import FullEncoder
-from ctglip.models.legacy import current_cxr, current_model, without_former_inputs
+from ctglip.models.legacy import current_cxr, current_model, organ_label_numbers, without_former_inputs
 from ctglip.models.region_readers import ModelInputs, Regions
 from ctglip.models.text import (
     TextEncoder,
@@ -33,11 +33,11 @@ from ctglip.models.text import (
 from ctglip.models.weights.matching import load_unique_state, unique_state
 from ctglip.places import lies_within
 from ctglip.types import ModalityName
-from ctglip.vocabulary.organs import load_organs
 
 FORMAT_VERSION = 3
 _READ_VERSIONS = (2, FORMAT_VERSION)
 _DICTIONARIES = ("organ_dictionary", "abnormality_dictionary")
+_DAMAGE = (OSError, RuntimeError, SafetensorError, LookupError, TypeError, ValueError, AttributeError, MemoryError)
 
 
 @dataclass(frozen=True)
@@ -324,16 +324,7 @@ def load_release(folder: Path) -> Release:
         )
     try:
         return _read_release(folder, config)
-    except (
-        OSError,
-        RuntimeError,
-        SafetensorError,
-        LookupError,
-        TypeError,
-        ValueError,
-        AttributeError,
-        MemoryError,
-    ) as error:
+    except _DAMAGE as error:
         if isinstance(error, CTGLIPError):
             raise
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -346,7 +337,7 @@ def _read_release(folder: Path, config: dict[str, Any]) -> Release:
     state, organs = load_file(folder / "model.safetensors"), tuple(config["organs"])
     tree, inputs = config["model"], config.get("inputs", {})
     if config["format_version"] != FORMAT_VERSION:
-        tree, inputs, state = current_model(tree, state, len(organs), _organ_labels(folder, tree, organs))
+        tree, inputs, state = current_model(tree, state, len(organs), organ_label_numbers(folder, tree, organs))
     where = str(folder / "config.json")
     familiarity = _read_statistics(folder, "familiarity")
     if familiarity is not None and familiarity.about.get("reading") == "pool":
@@ -374,14 +365,6 @@ def _read_release(folder: Path, config: dict[str, Any]) -> Release:
         aligned=config.get("aligned", True),
         familiarity=familiarity,
     )
-
-
-def _organ_labels(folder: Path, tree: dict[str, Any], organs: Sequence[str]) -> list[list[int]]:
-    """The label numbers of each organ, where a model of format version 2 reads label maps."""
-    if tree.get("grounding") != "pool":
-        return []
-    dictionary = load_organs(folder / "organ_dictionary" / "organs.yaml")
-    return [sorted(dictionary.roi_labels(name)) for name in organs]
 
 
 def _read_statistics(folder: Path, name: str) -> Statistics | None:

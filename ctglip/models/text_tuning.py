@@ -107,15 +107,15 @@ TEXT_TUNINGS: dict[str, type[Tuning]] = {
 AnyTextTuning = Annotated[Tuning, OneOf(TEXT_TUNINGS)]
 
 
-def _layers(model: nn.Module, wanted: int) -> nn.ModuleList:
+def _layers(model: nn.Module, number: int) -> nn.ModuleList:
     """The transformer's layers, in their order."""
     config: Any = model.config
     count = int(getattr(config, "num_hidden_layers", 0))
     for module in model.modules():
         if isinstance(module, nn.ModuleList) and len(module) == count:
-            if wanted > count:
+            if number > count:
                 raise ModelError(
-                    f"text.train.layers is {wanted}, and the text encoder has {count} layers.",
+                    f"text.train.layers is {number}, and the text encoder has {count} layers.",
                     code="text_encoder",
                     fix=f"Set text.train.layers to {count} or less.",
                 )

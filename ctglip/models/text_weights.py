@@ -164,10 +164,10 @@ def _filled(model_class: Any, config: Any, state: State, name: str) -> nn.Module
     missing, unexpected = set(report["missing_keys"]), {*report["unexpected_keys"]}
     misfits = {entry if isinstance(entry, str) else entry[0] for entry in report["mismatched_keys"]}
     for part in ("pooler", "cls_projection_head"):
-        own = {key for key, _ in model.named_parameters() if key.startswith(f"{part}.")}
-        if own and own <= missing:
+        of_part = {key for key, _ in model.named_parameters() if key.startswith(f"{part}.")}
+        if of_part and of_part <= missing:
             setattr(model, part, None)
-            missing -= own
+            missing -= of_part
     parts = {key for key, _ in model.named_children()}
     prefix = f"{model.base_model_prefix}."
     inside = {key for key in unexpected if key.removeprefix(prefix).partition(".")[0] in parts}

@@ -157,8 +157,8 @@ class Dino(Objective):
         share: tuple[float, float],
     ) -> Float[Tensor, "n c *s"]:
         image = sample.image
-        drawn = [random_view(image, sides, share, self.settings.views, rng) for _ in range(count)]
-        return torch.stack(drawn) if drawn else torch.zeros(0, len(image), *sides)
+        views = [random_view(image, sides, share, self.settings.views, rng) for _ in range(count)]
+        return torch.stack(views) if views else torch.zeros(0, len(image), *sides)
 
     # --- networks
 
@@ -169,10 +169,10 @@ class Dino(Objective):
         vectors = [self._pooled(self.encoder, views) for views in kinds]
         with torch.no_grad():
             encoder, head = self.teacher.eval()
-            told = head(self._pooled(encoder, batch.global_views))
+            averaged = head(self._pooled(encoder, batch.global_views))
         return {
             "student": torch.cat([self.head(one) for one in vectors], dim=1),
-            "teacher": told,
+            "teacher": averaged,
             "image": vectors[0][:, 0].detach(),
         }
 
@@ -191,10 +191,12 @@ class Dino(Objective):
         student = self.head.similarities(features["student"], learn=progress >= settings.frozen_prototypes)
         with torch.no_grad():
             teacher = self.teacher.get_submodule("1").similarities(features["teacher"])  # pyright: ignore
-        told = teacher_answer(teacher, self.center, temperature)
-        loss = self_distillation(student, told, settings.student_temperature, settings.gather)
+        probabilities = teacher_answer(teacher, self.center, temperature)
+        loss = self_distillation(student, probabilities, settings.student_temperature, settings.gather)
         report = {
-            "teacher_entropy": float(torch.special.entr(told).sum(-1).mean()) if len(told) else math.nan,
+            "teacher_entropy": float(torch.special.entr(probabilities).sum(-1).mean())
+            if len(probabilities)
+            else math.nan,
             "image_rank": effective_rank(features["image"].float()),
         }
         if self.training:
@@ -205,11 +207,11 @@ class Dino(Objective):
     @torch.no_grad()
     def _follow(self, momentum: float) -> None:
         """The teacher moves a little towards the student; called once a step."""
-        for theirs, own in zip(self.teacher, self._student, strict=True):
-            for mine, value in zip(theirs.parameters(), own.parameters(), strict=True):
-                mine.lerp_(value, 1 - momentum)
-            for mine, value in zip(theirs.buffers(), own.buffers(), strict=True):
-                mine.copy_(value)
+        for averaged, trained in zip(self.teacher, self._student, strict=True):
+            for target, value in zip(averaged.parameters(), trained.parameters(), strict=True):
+                target.lerp_(value, 1 - momentum)
+            for target, value in zip(averaged.buffers(), trained.buffers(), strict=True):
+                target.copy_(value)
 
     def finish(self) -> None:
         """The teacher's encoder is what is released, where the settings say so."""

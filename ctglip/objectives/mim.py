@@ -128,10 +128,10 @@ class Mim(Objective):
         image, grid = batch.image, self._grid(batch.image)
         tokens = self.encoder.visible(all_channels(image, self.channels, self.encoder), batch.visible_patches)
         decoded = self.decoder(tokens, batch.visible_patches, grid)
-        told = decoded.unflatten(2, (-1, self.channels))[..., : image.shape[1]].flatten(2)
+        prediction = decoded.unflatten(2, (-1, self.channels))[..., : image.shape[1]].flatten(2)
         target = patchify(image.float(), self.patch)
         return {
-            "prediction": told,
+            "prediction": prediction,
             "target": normalized_patches(target) if self.settings.normalize else target,
             "covered": hidden_patches(batch.visible_patches, prod(grid)),
             "seen": tokens.mean(1).detach(),

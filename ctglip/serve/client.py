@@ -146,6 +146,6 @@ class ServeClient:
         finally:
             connection.close()
         if answer.status >= http.client.BAD_REQUEST:
-            said = json.loads(found)["error"]
-            raise CTGLIPError(said["message"], code=said["code"], fix=said["fix"])
+            problem = json.loads(found)["error"]
+            raise CTGLIPError(problem["message"], code=problem["code"], fix=problem["fix"])
         return found

@@ -51,16 +51,16 @@ def write_views(made: Standardized, organs: OrganDictionary, folder: Path) -> No
     centres = {numbers[one.name]: one.centre for one in viewer.organs}
     view: dict[str, Any] = {"shape": viewer.shape, "window": window_for(list(drawn)), "organs": []}
     for name, labels in drawn.items():
-        shown = sorted(of_label[label] for label in labels if label in of_label)
-        if shown:
-            colour = viewer.organs[shown[0] - 1].colour
-            view["organs"].append({"organ": name, "numbers": shown, "colour": colour, "centre": centres[shown[0]]})
+        numbers = sorted(of_label[label] for label in labels if label in of_label)
+        if numbers:
+            colour = viewer.organs[numbers[0] - 1].colour
+            view["organs"].append({"organ": name, "numbers": numbers, "colour": colour, "centre": centres[numbers[0]]})
     write_json(folder / "view.json", view | {"affine": _thinned(made, viewer.shape).tolist()})
 
 
 def _thinned(made: Standardized, shape: tuple[int, int, int]) -> np.ndarray:
     """The affine of the volume that is shown, which may hold every second voxel only."""
-    steps = [-(-full // shown) for full, shown in zip(made.image.shape, shape, strict=True)]
+    steps = [-(-full // numbers) for full, numbers in zip(made.image.shape, shape, strict=True)]
     return made.affine @ np.diag([*steps, 1.0])
 
 

@@ -229,8 +229,8 @@ def _masked_studies(store: Store, found: Mapping[str, bool | None], failures: Se
     patients = dict(store.table("studies").select("study_id", "patient_id").iter_rows())
     splits = dict(store.table("splits").select("study_id", "split").iter_rows())
     problems = [UnusedInput("unreadable", failure.study_id, failure.message) for failure in failures]
-    problems += [UnusedInput("no_mask", name, "It has no masks.") for name, shown in found.items() if shown is None]
-    masked = [name for name, shown in found.items() if shown is not None]
+    problems += [UnusedInput("no_mask", name, "It has no masks.") for name, mask in found.items() if mask is None]
+    masked = [name for name, mask in found.items() if mask is not None]
     problems += [
         UnusedInput("no_split", name, "It has masks, but is in no split.") for name in masked if name not in splits
     ]

@@ -148,8 +148,8 @@ def assemble(
         run: the run's folder; embeddings of texts are kept in its ``text_bank/``.
         config: the run's config.
         device: where the objective lives.
-        progress: called with (studies done, studies) while crops are cut.
-        embedding: called with (texts done, texts) while texts are embedded.
+        progress, embedding: called with (studies done, studies) while crops are cut, (texts done, texts) while texts
+            are embedded.
         notify: called with a sentence about texts that are longer than the text encoder reads at a time.
 
     Raises:
@@ -192,9 +192,8 @@ def assemble(
     _fill_prompts(release, bank, [caption for source in sources.values() for caption in source.captions], embedding)
     objective = _objective(config, sources, release, bank, dictionaries, run).to(device)
     release.aligned = objective.aligned
-    return Assembly(
-        sources, objective, release, dictionaries, config.seed, validation_sources=validating, encoder=frozen
-    )
+    seed = config.seed
+    return Assembly(sources, objective, release, dictionaries, seed, validation_sources=validating, encoder=frozen)
 
 
 def _with_cached_tokens(model: DualEncoder, data: AnyDataSettings, store: Store) -> Encoder | None:

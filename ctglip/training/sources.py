@@ -69,9 +69,9 @@ def steps_of_epoch(store: Store, config: PretrainConfig) -> int:
     data, study_ids = config.data, studies_of(store, "train")
     kinds = {OBJECTIVES[part.name].input_kind for part in parts_of(config.objective).values()}
     if isinstance(data, CropDataSettings):
-        wanted, rows = set(data.organs), store.table("organs").select("study_id", "organ").iter_rows()
+        chosen, rows = set(data.organs), store.table("organs").select("study_id", "organ").iter_rows()
         studies = set(study_ids)
-        count = sum(study_id in studies and (not wanted or organ in wanted) for study_id, organ in rows)
+        count = sum(study_id in studies and (not chosen or organ in chosen) for study_id, organ in rows)
         batch = data.sampling.batch
     else:
         if data.name == "cxr":

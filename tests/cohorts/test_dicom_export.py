@@ -26,7 +26,6 @@ from tests.cli.commands import good_here, here
 from tests.cohorts.builders import run, write_file, write_rows
 from tests.ct.conftest import dicom_slice
 
-NAME = "dicom"
 UID = "1.2.826.77.4711"
 SECRETS = (
     "Quexley", "Zebediah", "Wimborne", "PID-009", "PID-008", "ACC0071", "ACC0072", "ACC0099", "19570314", "20190823",
@@ -108,7 +107,7 @@ def reports(tmp_path: Path) -> Path:
 
 
 def read(tree: Path, **settings: Any) -> tuple[Cohort, CohortSummary, Path]:
-    return run(NAME, tree, tree.parent / "out", **settings)
+    return run("dicom", tree, tree.parent / "out", **settings)
 
 
 def excluded(out: Path) -> list[dict[str, str]]:
@@ -187,11 +186,11 @@ def test_the_same_key_gives_the_same_ids(tree: Path, tmp_path: Path) -> None:
     key = tmp_path / "out.private" / "key"
     assert stat.S_IMODE(key.stat().st_mode) == 0o600
     assert stat.S_IMODE(first.rows[0].image.stat().st_mode) == 0o700
-    again = run(NAME, tree, tmp_path / "elsewhere", key=str(key))[0]
+    again = run("dicom", tree, tmp_path / "elsewhere", key=str(key))[0]
     assert [(row.study_id, row.patient_id) for row in again.rows] == [
         (row.study_id, row.patient_id) for row in first.rows
     ]
-    other = run(NAME, tree, tmp_path / "third", key=str(tmp_path / "other.key"))[0]
+    other = run("dicom", tree, tmp_path / "third", key=str(tmp_path / "other.key"))[0]
     assert not {row.study_id for row in other.rows} & {row.study_id for row in first.rows}
     assert PrivateIds(b"k" * 32).make("patient", "1") != PrivateIds(b"k" * 32).make("study", "1")
 
@@ -223,10 +222,10 @@ def test_a_weak_or_open_key_is_refused(tmp_path: Path) -> None:
 def test_nothing_of_the_patients_comes_out(tree: Path, reports: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     out = tree.parent / "out"
-    done = good_here("cohort", NAME, tree, out, "--reports", reports)
-    json = good_here("cohort", NAME, tree, out, "--reports", reports, "--json", "--parquet")
+    done = good_here("cohort", "dicom", tree, out, "--reports", reports)
+    json = good_here("cohort", "dicom", tree, out, "--reports", reports, "--json", "--parquet")
     heads = write_rows(tree.parent / "bare.csv", [{"ACC0071": "ACC0072", "Quexley": "Wimborne"}])
-    failed = here("cohort", NAME, tree, out, "--reports", heads)
+    failed = here("cohort", "dicom", tree, out, "--reports", heads)
     assert failed.code == 2
     assert "has no column 'accession'" in failed.err
     said = done.out + done.err + json.out + json.err + failed.out + failed.err + caplog.text
@@ -379,8 +378,7 @@ def test_names_of_files_need_not_be_text(tmp_path: Path) -> None:
 
 
 def test_files_that_cannot_be_opened_are_named_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first, *others = series(tmp_path / "export", FIRST, 2, 12)
-    opened = Path.open
+    (first, *others), opened = series(tmp_path / "export", FIRST, 2, 12), Path.open
 
     def refuse(self: Path, *rest: Any, **more: Any) -> Any:
         if self == first:

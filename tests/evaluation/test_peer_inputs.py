@@ -14,13 +14,13 @@ from ctglip.ct.geometry import canonical
 from ctglip.ct.recipe import CtRecipe
 from ctglip.ct.standardize import standardize
 from ctglip.encoder_cards import encoder_card
-from ctglip.evaluation.peers.card import PeerOrgans, PeerText, load_peer
+from ctglip.evaluation.peers.card import PeerOrgans, PeerText, load_peer, peer_names
 from ctglip.evaluation.peers.images import organ_region, organ_window, peer_input, tokens_inside, whole_input
 from ctglip.evaluation.peers.text import Projection, TextSide
 from ctglip.models.encoders.colipri import AttentionPooler
 from ctglip.types import Scan
 from tests.evaluation.peer_scans import SENTENCES, STEP, scan
-from tests.evaluation.small_peers import ORGANS, encoder_of, siglip_head, text_folder
+from tests.evaluation.small_peers import ORGANS, PEERS, encoder_of, siglip_head, text_folder
 from tests.models.released import float_shapes, made_up, made_up_state
 
 PARITY = Path(__file__).parents[1] / "parity"
@@ -170,3 +170,13 @@ def test_merlin_takes_words_apart(tmp_path: Path) -> None:
     side.tokenizer = recorder = Recorder(side.tokenizer)
     side(SENTENCES)
     assert recorder.seen == expected
+
+
+def test_every_peer_is_tested_and_documented() -> None:
+    assert set(peer_names()) == set(PEERS)
+    docs = (Path(__file__).parents[2] / "docs" / "peers.md").read_text()
+    for name in PEERS:
+        card = load_peer(name)
+        assert f"| `{name}` | {card.title} |" in docs
+        assert card.protocol in docs
+        assert card.encoder.name == name

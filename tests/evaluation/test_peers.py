@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from ctglip.cli.main import app
 from ctglip.encoder_cards import encoder_card
 from ctglip.errors import CTGLIPError
-from ctglip.evaluation.peers.card import PeerCard, load_peer, peer_names
+from ctglip.evaluation.peers.card import PeerCard, load_peer
 from ctglip.evaluation.peers.images import lowest
 from ctglip.evaluation.peers.model import Peer, load_peer_model
 from ctglip.evaluation.peers.run import evaluate_peer
@@ -395,13 +395,3 @@ def test_thresholds_come_from_the_split_val_where_the_protocol_says_so(tmp_path:
     assert results["studies"] == 12
     assert results["threshold_source"] == "best F1 on the split val"
     assert all(pair["at"]["threshold"] is not None for pair in results["pairs"])
-
-
-def test_every_peer_is_tested_and_documented() -> None:
-    assert set(peer_names()) == set(PEERS)
-    docs = (Path(__file__).parents[2] / "docs" / "peers.md").read_text()
-    for name in PEERS:
-        card = load_peer(name)
-        assert f"| `{name}` | {card.title} |" in docs
-        assert card.protocol in docs
-        assert card.encoder.name == name

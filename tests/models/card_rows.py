@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ctglip.models.encoders import RELEASED, RELEASED_CXR
-from tests.models.test_released import card_row
+from tests.models.test_released_files import card_row
 
 PAGE = Path(__file__).parents[2] / "docs" / "weights.md"
 

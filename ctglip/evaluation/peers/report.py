@@ -102,12 +102,7 @@ def peer_results(
     questions = [found.known(one.finding) for one in result.findings]
     truth = np.concatenate([question.labels for question in questions])
     scores = np.concatenate([question.scores for question in questions])
-    notes = [*notes]
     parts_of: dict[str, PartResult] = {"protocol": result, "peer": about}
-    if about.unconfirmed:
-        notes.append(f"Unconfirmed of {about.title}: {'; '.join(about.unconfirmed)}.")
-    if not about.released:
-        notes.append(f"No released number of {about.title}'s own by this protocol is known here.")
     return Results(
         split=split,
         label_source=sources[0],
@@ -131,11 +126,19 @@ def peer_results(
         prompts=f"{about.title}'s own, read in {about.source}",
         parts=parts_of,
         failures=failures,
-        notes=tuple(notes),
+        notes=(*notes, *_notes_on(about)),
         problems=problems,
         tables=tables_of(parts_of, dictionaries),
         asked="findings of whole studies",
     )  # fmt: skip
+
+
+def _notes_on(peer: PeerResult) -> list[str]:
+    """What is not certain of a peer."""
+    notes = [f"Unconfirmed of {peer.title}: {'; '.join(peer.unconfirmed)}."] if peer.unconfirmed else []
+    if not peer.released:
+        notes.append(f"No released number of {peer.title}'s own by this protocol is known here.")
+    return notes
 
 
 def peer_page(

@@ -94,14 +94,12 @@ def evaluate_peer(
         split: which patients.
         labels: label table; without it the findings of the store's reports are the labels.
         config: how it is done.
-        progress: called with (done, of) as a stage goes on.
-        stage: called with the name of each stage that begins.
+        progress, stage: called with (done, of) as a stage goes on, and with the name of each that begins.
         load: makes the peer of its card, the weights and the source of its text model.
 
     Raises:
         ConfigError: no such peer or protocol.
-        ModelError: weights of another model, broken or absent (``weights``, ``text_encoder``); a store of another
-            recipe (``other_recipe``) or modality.
+        ModelError: weights that are of another model, broken or absent; a store of another recipe or modality.
         StoreError: no store, or an empty split.
         CohortError: faults of the label table, or studies that the store does not have.
         CTGLIPError: no finding of the protocol has enough positives and negatives.
@@ -110,35 +108,18 @@ def evaluate_peer(
     begin = stage or (lambda _: None)
     protocol = load_protocol(config.protocol or card.protocol)
     check_made_for(opened, card)
-    organs = load_organs()
-    dictionaries = Dictionaries(organs, load_abnormalities(organs=organs))
+    dictionaries = _dictionaries()
     table = None if labels is None else read_protocol_labels(labels, dictionaries, protocol, config.ignore)
     problems = () if table is None else check_studies(table, opened, split)
     study_ids = listed_studies(opened, split, Path(config.studies)) if config.studies else studies_of(opened, split)
     begin("Weights")
     peer = load(card, weights, text_source).to(resolve_device(config.device))
-    begin("Prompts")
-    axes = prompt_axes(peer, protocol, dictionaries)
     patients, patient_of = _patients(opened, study_ids)
     draws = draw_patients(len(patients), config.draws, np.random.default_rng(config.seed))
     context = PeerContext(peer, opened, table, dictionaries, draws, config.min_positives, protocol)
-    begin(f"Encoding the split {split}")
-    vectors = encode_studies(context, study_ids, progress)
-    found = _scores(context, axes, vectors, patient_of)
-    validation = None
-    if protocol.threshold == "validation_f1" and split != "val":
-        validation = _validation(context, axes, begin, progress)
-    begin("Intervals")
-    result = protocol_result(context, protocol, found, validation, f"{card.title}, here")
-    if result is None:
-        raise CTGLIPError(
-            f"{protocol.name}: none of its findings has {config.min_positives} positives and negatives in the split "
-            f"{split!r}.",
-            code="nothing_to_evaluate",
-            fix="Give more patients or labels, another protocol (--set protocol=NAME), or lower min_positives.",
-        )
+    vectors, found, result, validated = _scored(context, study_ids, patient_of, split, begin, progress)
     about = PeerResult.of(card, weights, text_source or card.text.source, peer.size, protocol)
-    sources = label_source(labels), threshold_source(protocol.threshold, validation is not None)
+    sources = label_source(labels), threshold_source(protocol.threshold, validated)
     results = peer_results(
         result, about, found, vectors, split, sources, dictionaries, context.notes, problems, tuple(context.failures)
     )
@@ -148,6 +129,42 @@ def evaluate_peer(
         _score_table(context, list(vectors), result, found).write_parquet(temporary)
     write_text(out / "report.html", render(peer_page(results, result, about, found, context.weights)))
     return results
+
+
+def _dictionaries() -> Dictionaries:
+    """The shipped ones: what a peer is asked does not hang on the store's."""
+    organs = load_organs()
+    return Dictionaries(organs, load_abnormalities(organs=organs))
+
+
+def _scored(
+    context: PeerContext,
+    study_ids: Sequence[str],
+    patient_of: Mapping[str, int],
+    split: str,
+    begin: Stage,
+    progress: Progress | None,
+) -> tuple[dict[str, PeerVectors], StudyScores, ProtocolResult, bool]:
+    """Vectors of the studies, their scores, what the protocol makes of them, and whether thresholds are of ``val``."""
+    protocol = context.protocol
+    begin("Prompts")
+    axes = prompt_axes(context.peer, protocol, context.dictionaries)
+    begin(f"Encoding the split {split}")
+    vectors = encode_studies(context, study_ids, progress)
+    found = _scores(context, axes, vectors, patient_of)
+    validation = None
+    if protocol.threshold == "validation_f1" and split != "val":
+        validation = _validation(context, axes, begin, progress)
+    begin("Intervals")
+    result = protocol_result(context, protocol, found, validation, f"{context.peer.card.title}, here")
+    if result is None:
+        raise CTGLIPError(
+            f"{protocol.name}: none of its findings has {context.min_positives} positives and negatives in the split "
+            f"{split!r}.",
+            code="nothing_to_evaluate",
+            fix="Give more patients or labels, another protocol (--set protocol=NAME), or lower min_positives.",
+        )
+    return vectors, found, result, validation is not None
 
 
 def check_made_for(store: Store, card: PeerCard) -> None:
@@ -163,12 +180,12 @@ def check_made_for(store: Store, card: PeerCard) -> None:
             code="other_modality",
             fix="Name a store of scans.",
         )
-    wanted = encoder_card(name).preprocess()["ct"]
+    expected = encoder_card(name).preprocess()["ct"]
     usual = {"grid": "smooth"}
-    made = {key: store.info.recipe.get(key, usual.get(key)) for key in wanted}
-    if made == wanted:
+    made = {key: store.info.recipe.get(key, usual.get(key)) for key in expected}
+    if made == expected:
         return
-    differs = ", ".join(f"{key} {made[key]} for {wanted[key]}" for key in wanted if made[key] != wanted[key])
+    differs = ", ".join(f"{key} {made[key]} for {expected[key]}" for key in expected if made[key] != expected[key])
     masks = "" if card.organs is not None else " --set ct.segmentation=null"
     raise ModelError(
         f"{store.path} was not made by {card.title}'s own preprocessing: {differs}.",
@@ -243,8 +260,8 @@ def _scores(
     peer, protocol = context.peer, context.protocol
     scores = {}
     for name, finding in protocol.findings.items():
-        sides, places = axes[name], (WHOLE,) if not peer.organs else finding.organs
-        rows = [[(one[place] @ sides.T) for place in places if place in one] for one in vectors.values()]
+        sides, regions = axes[name], (WHOLE,) if not peer.organs else finding.organs
+        rows = [[(one[region] @ sides.T) for region in regions if region in one] for one in vectors.values()]
         differences = [max((float(a - b) for a, b in row), default=np.nan) for row in rows]
         scores[name] = 1.0 / (1.0 + np.exp(-peer.scale * np.array(differences, dtype=np.float64)))
     labels = finding_labels(context, protocol, list(vectors))
