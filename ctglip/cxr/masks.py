@@ -25,7 +25,7 @@ def read_cxr_masks(
     """Organ labels on a radiograph's pixels.
 
     Args:
-        path: PNG or JPEG. With a numbering or ``recipe.label_map`` its numbers are organs; without one everything
+        path: a picture. With a numbering or ``recipe.label_map`` its numbers are organs; without one everything
             bright is lung, and the two largest parts are the patient's right lung (on the picture's left) and left
             lung.
         numbering_name: what the numbers mean by the study's row; it comes before the recipe's.

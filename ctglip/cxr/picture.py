@@ -1,4 +1,4 @@
-"""A radiograph in memory, and the pixels of PNG and JPEG files."""
+"""A radiograph in memory, and the pixels of PNG, JPEG, GIF and BMP files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ctglip.errors import CTGLIPError
 from ctglip.limits import MOST_PIXELS
 from ctglip.types import QualityCheck
 
-FORMATS = ("PNG", "JPEG")
+FORMATS = ("PNG", "JPEG", "GIF", "BMP")
 """What pictures are opened as, whatever else Pillow knows: some formats start other programs."""
 _PIXELS_A_BYTE = 8 * 1032
 """What a byte can unfold to: pixels of one bit by deflate."""
@@ -47,7 +47,7 @@ class Radiograph:
 
 
 def read_picture(path: Path, kind: type[CTGLIPError], what: str) -> np.ndarray:
-    """The pixels of a PNG or JPEG, ``[row, column]`` or ``[row, column, channel]``, as the file holds them.
+    """The pixels of a picture (the first of a GIF), ``[row, column]`` or ``[row, column, channel]``, as stored.
 
     Raises:
         CTGLIPError of the given kind: ``not_an_image``, ``file_truncated`` or ``cxr_size``.

@@ -282,7 +282,7 @@ def test_what_cannot_be_used_ends_with_one_line_and_runs_nothing(tmp_path: Path)
     assert "None of the weights" in with_weights(released_state("merlin"))
     assert "Not all weights" in with_weights({"state_dict": dict(list(state.items())[:20])})
     texts = {name: value for name, value in state.items() if not name.startswith("text.")}
-    assert "do not fit its config" in with_weights({"state_dict": texts})
+    assert "is of a far larger model than its weights (0 numbers)" in with_weights({"state_dict": texts})
     assert "text projection is missing" in with_weights({"state_dict": without(state, "text.proj.weight")})
     assert "hold no number 'logit_scale'" in with_weights({"state_dict": without(state, "logit_scale")})
     wide = state | {"text.proj.weight": torch.zeros(16, 25)}
