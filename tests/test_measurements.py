@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 STARTED_BY_ANOTHER = {"preprocessing_parts.py", "training_memory.py"}
-WRITES_DATA = {"dictionary_words"}
+WRITES_DATA = {"dictionary_words", "evidence"}
 BENCHMARKS = [path for path in sorted((ROOT / "benchmarks").glob("*.py")) if path.name not in STARTED_BY_ANOTHER]
 EXPERIMENTS = [
     path for path in sorted((ROOT / "experiments").glob("*/__main__.py")) if path.parent.name not in WRITES_DATA
