@@ -25,7 +25,7 @@ MOST_TEXT_BYTES = 1 << 28
 """Of a file of JSON or YAML."""
 MOST_TABLE_BYTES = 1 << 32
 """Of a table, unzipped."""
-MOST_REPORT = 1 << 18
+MOST_REPORT = 1 << 20
 """Characters of a report."""
 MOST_DEPTH = 64
 """Of lists and mappings inside one another."""

@@ -129,11 +129,11 @@ class StudyDataset(TextDataset[StudySample]):
             captions = CaptionBuilder(organs, abnormalities, settings.unmentioned_as_negative)
             self.captions = captions_of_reports(self._findings, self._texts.study_ids, captions)
         self.study_ids, self.texts, self.text_ids = self._texts.study_ids, self._texts.texts, self._texts.text_ids
-        if not study_ids:
-            raise StoreError(f"There is no frontal radiograph in {where}.", code="no_images", fix="Set data.lateral.")
         if texts in ("pairs", "reports") and len(self) < 1 + training:  # one report alone has nothing to compare with
             message = f"{len(self)} studies of {where} have a findings or impression section."
             raise StoreError(message, code="no_texts", fix=WITHOUT_TEXTS)
+        if not study_ids:
+            raise StoreError(f"There is no frontal radiograph in {where}.", code="no_images", fix="Set data.lateral.")
 
     def __len__(self) -> int:
         return len(self.study_ids)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
@@ -11,6 +10,7 @@ from ctglip_preprocessing.driver import preprocess_cohort
 from ctglip_preprocessing.limits import TimeUp, limits
 
 from ctglip.cohort import read_cohort
+from ctglip.modality import MODALITIES
 from tests.preprocessing.conftest import write_table
 
 STUCK = """
@@ -66,10 +66,17 @@ def test_memory_runs_out_and_comes_back() -> None:
     subprocess.run([sys.executable, "-c", HUNGRY], check=True, timeout=60)
 
 
-def test_a_study_that_hangs_is_a_row(make_cohort, config, tmp_path: Path) -> None:
+def test_a_study_that_hangs_is_a_row(make_cohort, config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table, rows = make_cohort(2)
-    (tmp_path / "ct00000.nii.gz").unlink()
-    os.mkfifo(tmp_path / "ct00000.nii.gz")
+    modality = type(MODALITIES["ct"])
+    read = modality.read
+
+    def stuck(self: object, path: Path, *more: object) -> object:
+        if path.name == "ct00000.nii.gz":
+            time.sleep(60)
+        return read(self, path, *more)  # pyright: ignore
+
+    monkeypatch.setattr(modality, "read", stuck)
     quick = config.model_copy(update={"study_timeout_s": 1.0})
     summary = preprocess_cohort(read_cohort(table), tmp_path / "store", quick)
     assert [(failure.study_id, failure.code) for failure in summary.failed] == [("00000", "timeout")]
@@ -82,8 +89,8 @@ def test_a_study_that_wants_too_much_memory_is_a_row(make_cohort, config, tmp_pa
     preprocess_cohort(read_cohort(table), tmp_path / "warm", config)
     fine = config.model_copy(
         update={
-            "study_memory_gb": 0.3,
-            "ct": config.ct.model_copy(update={"spacing_mm": (0.15, 0.15, 0.15)}),
+            "study_memory_gb": 0.03,
+            "ct": config.ct.model_copy(update={"spacing_mm": (0.4, 0.4, 0.4)}),
         }
     )
     summary = preprocess_cohort(read_cohort(table), tmp_path / "store", fine)
