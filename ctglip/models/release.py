@@ -37,7 +37,10 @@ from ctglip.types import ModalityName
 FORMAT_VERSION = 3
 _READ_VERSIONS = (2, FORMAT_VERSION)
 _DICTIONARIES = ("organ_dictionary", "abnormality_dictionary")
-_DAMAGE = (OSError, RuntimeError, SafetensorError, LookupError, TypeError, ValueError, AttributeError, MemoryError)
+_DAMAGE = (
+    OSError, RuntimeError, SafetensorError, LookupError, TypeError, ValueError, ArithmeticError, AttributeError,
+    MemoryError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -281,8 +284,9 @@ def _save_text_encoder(folder: Path, release: Release, reference: bool) -> None:
     """The text encoder's weights, copied where nobody has loaded them yet (loading takes seconds); or a reference."""
     if reference:
         folder.mkdir()
-        about = {**release.text_settings.model_dump(mode="json"), "hash": release.text_hash}
-        _write_json(folder / "reference.json", about)
+        _write_json(
+            folder / "reference.json", release.text_settings.model_dump(mode="json") | {"hash": release.text_hash}
+        )
         return
     stored = None if release.folder is None else release.folder / "text_encoder"
     if release.text_encoder is None and stored is not None and stored_hash(stored) == release.text_hash:
@@ -375,9 +379,8 @@ def _read_statistics(folder: Path, name: str) -> Statistics | None:
 
 
 def _config(release: Release) -> dict[str, Any]:
-    encoder = release.model.settings.encoder.model_copy(
-        update={"weights": None, "partial": False, "train": FullEncoder()}
-    )
+    plain = {"weights": None, "partial": False, "train": FullEncoder()}
+    encoder = release.model.settings.encoder.model_copy(update=plain)
     return {
         "format_version": FORMAT_VERSION,
         "model": release.model.settings.model_copy(update={"encoder": encoder}).model_dump(mode="json"),

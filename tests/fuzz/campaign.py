@@ -78,8 +78,9 @@ def _where(error: BaseException) -> str:
     return f"{Path(last.filename).name}:{last.lineno}"
 
 
-def work(seconds: float, seed: int, out: Path, only: str) -> None:
-    """Read changed files for some seconds, round and round the kinds; every result is a line of ``out/results``."""
+def work(seconds: float, seed: int, out: Path, only: str, inputs: int | None = None) -> None:
+    """Read changed files for some seconds (at most ``inputs``), round and round the kinds; every result is a line of
+    ``out/results``."""
     signal.signal(signal.SIGALRM, _too_long)
     signal.signal(signal.SIGPROF, _too_long)
     warnings.simplefilter("ignore")
@@ -95,7 +96,7 @@ def work(seconds: float, seed: int, out: Path, only: str) -> None:
                 print(json.dumps([target.name, "fault", f"{target.name}: its sound file is not read"]), file=results)
         resource.setrlimit(resource.RLIMIT_DATA, (BYTES, resource.getrlimit(resource.RLIMIT_DATA)[1]))
         until = time.monotonic() + seconds
-        for target in itertools.cycle(targets):
+        for target in itertools.islice(itertools.cycle(targets), inputs):
             if time.monotonic() > until:
                 return
             data = mutated(target.seeds, chance)
@@ -117,8 +118,8 @@ def _keep(out: Path, kind: str, data: bytes) -> None:
         path.with_suffix(".txt").write_text(kind + "\n")
 
 
-def campaign(seconds: float, out: Path, seed: int = 0, only: str = "") -> dict[str, Any]:
-    """Run for some seconds.
+def campaign(seconds: float, out: Path, seed: int = 0, only: str = "", inputs: int | None = None) -> dict[str, Any]:
+    """Run for some seconds, or until so many inputs were read: then the files are the same on every machine.
 
     Returns:
         ``inputs``, ``read``, ``refused``: how many; ``deaths``: kinds of input whose process ended, and by what;
@@ -131,9 +132,12 @@ def campaign(seconds: float, out: Path, seed: int = 0, only: str = "") -> dict[s
     while (rest := until - time.monotonic()) > 0:
         command = [sys.executable, "-m", "tests.fuzz.campaign", "--worker", "--minutes", str(rest / 60)]
         command += ["--seed", str(seed), "--out", str(out), "--only", only]
+        command += [] if inputs is None else ["--inputs", str(inputs)]
         with (out / "log").open("ab") as log:
             done = subprocess.run(command, cwd=ROOT, check=False, stdout=log, stderr=log)
         seed += 1
+        if not done.returncode and inputs is not None:
+            break
         if done.returncode:
             name = (out / "last.name").read_text() if (out / "last.name").is_file() else "before the first input"
             kind = f"{name}: its process ended with {done.returncode}"
@@ -160,12 +164,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("fuzz-output"))
     parser.add_argument("--only", default="", help="kinds of input whose name holds this")
+    parser.add_argument("--inputs", type=int, help="at most so many")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        work(options.minutes * 60, options.seed, options.out, options.only)
+        work(options.minutes * 60, options.seed, options.out, options.only, options.inputs)
         return
-    found = campaign(options.minutes * 60, options.out, options.seed, options.only)
+    found = campaign(options.minutes * 60, options.out, options.seed, options.only, options.inputs)
     print(json.dumps(found, indent=2))
     sys.exit(bool(found["deaths"] or found["faults"]))
 
