@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from ctglip.config import validate
 from ctglip.errors import CTGLIPError, ModelError
-from ctglip.files import atomic_path, read_json
+from ctglip.files import atomic_path, read_json, write_json
 from ctglip.models.dual_encoder import DualEncoder, DualEncoderSettings
 from ctglip.models.encoders.probe import check_probe, encoder_probe
 from ctglip.models.encoders.tuning import FullEncoder
@@ -261,7 +260,7 @@ def save_release(folder: Path, release: Release, reference_text_encoder: bool = 
         temporary.mkdir()
         weights = {name: value.detach().cpu().contiguous() for name, value in unique_state(release.model).items()}
         save_file(weights, temporary / "model.safetensors")
-        _write_json(temporary / "config.json", _config(release))
+        write_json(temporary / "config.json", _config(release))
         for name in _DICTIONARIES:
             (temporary / name).mkdir()
             for file in sorted(getattr(release, name).glob("*.yaml")):
@@ -271,10 +270,10 @@ def save_release(folder: Path, release: Release, reference_text_encoder: bool = 
         rows = [release.prompts[text].cpu() for text in texts]
         table = torch.stack(rows) if rows else torch.zeros(0, release.model.inputs.text_dim)
         save_file({"embeddings": table.contiguous()}, temporary / "prompts.safetensors")
-        _write_json(temporary / "prompts.json", texts)
-        _write_json(temporary / "calibration.json", release.calibration)
+        write_json(temporary / "prompts.json", texts)
+        write_json(temporary / "calibration.json", release.calibration)
         if release.familiarity is not None:
-            _write_json(temporary / "familiarity.json", release.familiarity.about)
+            write_json(temporary / "familiarity.json", release.familiarity.about)
             save_file(release.familiarity.arrays, temporary / "familiarity.safetensors")
         _save_text_encoder(temporary / "text_encoder", release, reference_text_encoder)
     return folder
@@ -284,7 +283,7 @@ def _save_text_encoder(folder: Path, release: Release, reference: bool) -> None:
     """The text encoder's weights, copied where nobody has loaded them yet (loading takes seconds); or a reference."""
     if reference:
         folder.mkdir()
-        _write_json(
+        write_json(
             folder / "reference.json", release.text_settings.model_dump(mode="json") | {"hash": release.text_hash}
         )
         return
@@ -396,7 +395,3 @@ def _config(release: Release) -> dict[str, Any]:
         "text_hash": release.text_hash,
         "provenance": release.provenance,
     }
-
-
-def _write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
