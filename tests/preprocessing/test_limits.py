@@ -93,5 +93,5 @@ def test_a_study_that_wants_too_much_memory_is_a_row(make_cohort, config, tmp_pa
             "ct": config.ct.model_copy(update={"spacing_mm": (0.4, 0.4, 0.4)}),
         }
     )
-    summary = preprocess_cohort(read_cohort(table), tmp_path / "store", fine)
+    summary = preprocess_cohort(read_cohort(table), tmp_path / "store", fine, workers=2)  # new processes: no old memory
     assert {failure.code for failure in summary.failed} == {"out_of_memory"}
