@@ -84,14 +84,27 @@ def test_a_study_that_hangs_is_a_row(make_cohort, config, tmp_path: Path, monkey
     write_table(table, rows[1:])
 
 
-def test_a_study_that_wants_too_much_memory_is_a_row(make_cohort, config, tmp_path: Path) -> None:
+# A process of its own, as above.
+GREEDY = """
+import sys
+from pathlib import Path
+from ctglip_preprocessing.driver import preprocess_cohort
+from ctglip_preprocessing.settings import PreprocessConfig
+from ctglip.cohort import read_cohort
+from ctglip.config import load_settings
+
+def run(*changes):
+    config = load_settings(PreprocessConfig, "preprocess/demo_3mm", ["ct.spacing_mm=[4.0, 4.0, 4.0]", *changes])
+    return preprocess_cohort(read_cohort(Path(sys.argv[1])), Path(sys.argv[2]) / str(len(changes)), config)
+
+assert run().written == 2  # all modules are loaded now
+summary = run("ct.spacing_mm=[0.4, 0.4, 0.4]", "study_memory_gb=0.03")
+print(sorted({failure.code for failure in summary.failed}), summary.written)
+"""
+
+
+def test_a_study_that_wants_too_much_memory_is_a_row(make_cohort, tmp_path: Path) -> None:
     table, _ = make_cohort(2)
-    preprocess_cohort(read_cohort(table), tmp_path / "warm", config)
-    fine = config.model_copy(
-        update={
-            "study_memory_gb": 0.03,
-            "ct": config.ct.model_copy(update={"spacing_mm": (0.4, 0.4, 0.4)}),
-        }
-    )
-    summary = preprocess_cohort(read_cohort(table), tmp_path / "store", fine, workers=2)  # new processes: no old memory
-    assert {failure.code for failure in summary.failed} == {"out_of_memory"}
+    command = [sys.executable, "-c", GREEDY, str(table), str(tmp_path / "store")]
+    done = subprocess.run(command, check=True, timeout=120, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "['out_of_memory'] 0"
