@@ -87,10 +87,8 @@ class WorkerHold:
         self._process = self._start()
         while not self._ended.wait(POLL_S):
             if self._process.poll() is not None:
-                if held is not None:
-                    self.jobs.give_up(held)
-                    held = None
-                self._process = self._start()
+                self._replace()
+                held, unwanted = None, None
             running = self.jobs.running()
             if running is not None:
                 held, unwanted = running.id, None
@@ -100,7 +98,15 @@ class WorkerHold:
                     held, unwanted = None, None
                 elif time.monotonic() - unwanted > GRACE_S:
                     self._kill()
-                    self._process, held, unwanted = self._start(), None, None
+                    self._replace()
+                    held, unwanted = None, None
+
+    def _replace(self) -> None:
+        """A new worker for one that has ended. What it had, however short, the list knows: that is tried again."""
+        lost = self.jobs.running()
+        if lost is not None:
+            self.jobs.give_up(lost.id)
+        self._process = self._start()
 
     def _is_stopped(self, scan_id: str) -> bool:
         """Whether somebody stopped the work on an upload, which then may still go on."""

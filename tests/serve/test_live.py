@@ -88,6 +88,7 @@ def test_a_killed_server_goes_on_and_an_interrupted_one_ends_cleanly(start: Star
 
 
 @pytest.mark.slow
+@pytest.mark.ci
 def test_a_worker_that_dies_is_replaced_and_others_are_served(start: Starter, files: tuple[Path, Path]) -> None:
     process, address = start()
     client = ServeClient(address)

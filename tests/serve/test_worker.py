@@ -77,6 +77,29 @@ def test_a_worker_that_ends_is_started_again_and_its_scan_waits(hold: WorkerHold
     assert jobs.get("a").state == "queued", "what was being read waits for the next start"
 
 
+def test_a_scan_waits_again_whose_worker_ended_as_soon_as_it_had_it(
+    hold: WorkerHold, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sooner than the server looks: between two looks a worker takes a scan and ends."""
+    jobs, started = hold.jobs, []
+    jobs.add("a")
+    jobs.queue("a")
+
+    def start(_: WorkerHold) -> subprocess.Popen[str]:
+        started.append(jobs.claim())
+        code = "pass" if len(started) == 1 else "import time; time.sleep(60)"
+        process = subprocess.Popen([sys.executable, "-c", code], text=True)
+        if len(started) == 1:
+            process.wait()
+        return process
+
+    monkeypatch.setattr(WorkerHold, "_start", start)
+    hold.start()
+    until(lambda: len(started) == 2)
+    hold.close()
+    assert [job.id for job in started] == ["a", "a"], "the second worker is given it"
+
+
 def test_a_tree_of_processes_ends_as_a_whole() -> None:
     code = (
         "import subprocess, sys, time; p = subprocess.Popen(['sleep', '60']); print(p.pid, flush=True); time.sleep(60)"
