@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import json
+import math
 import os
 import select
 import subprocess
@@ -34,7 +35,9 @@ from ctglip.limits import check_voxels
 from ctglip.parallel import python_environment, python_module
 
 DECODE_S = 60.0
-"""Seconds that a file's pixels may take."""
+"""Seconds that a file's pixels may take, and as many for each further ``_PIXELS_IN_TIME``."""
+_PIXELS_IN_TIME = 1 << 26
+"""256 frames of 512 x 512; the slower decoders take some ten million pixels a second."""
 DECODER_BYTES = 8 << 30
 """Memory that the decoding process may have."""
 _PLAIN = (
@@ -67,13 +70,15 @@ def pixels_of(dataset: Dataset) -> np.ndarray:
         DecodingError: an unknown transfer syntax, a decoder that died or took too long, or any error of pydicom.
     """
     shape = [int(dataset.get(name) or 1) for name in ("NumberOfFrames", "Rows", "Columns", "SamplesPerPixel")]
-    check_voxels(shape, "The DICOM file", ScanError)
+    check_voxels(shape[1:], "The DICOM file", ScanError)
+    bits = 8 if dataset.get("BitsAllocated") in (1, 8) else 64  # masks have a frame for each slice and organ
+    check_voxels(shape, "The DICOM file", ScanError, bits)
     syntax = dataset.file_meta.get("TransferSyntaxUID")
     if syntax in _PLAIN:
         return dataset.pixel_array
     if syntax not in _NATIVE:
         raise DecodingError("the transfer syntax is not known")
-    return _decoder.decode(dataset)
+    return _decoder.decode(dataset, DECODE_S * (1 + math.prod(shape) // _PIXELS_IN_TIME))
 
 
 class _Decoder:
@@ -84,22 +89,27 @@ class _Decoder:
         self._process: subprocess.Popen[bytes] | None = None
         self._owner = 0
 
-    def decode(self, dataset: Dataset) -> np.ndarray:
+    def decode(self, dataset: Dataset, seconds: float) -> np.ndarray:
+        """The pixels of a dataset, within so many seconds. An answer that is not read to its end, for whatever reason,
+        ends the process: the next file must not be given it."""
         data = bytes(dataset.PixelData)
         head: dict[str, Any] = {name: _plain(dataset[name].value) for name in _FIELDS if name in dataset}
         head |= {"syntax": str(dataset.file_meta.TransferSyntaxUID), "bytes": len(data)}
         with self._lock:
             process = self._running()
             try:
-                answer, pixels = _asked(process, head, data)
-            except (OSError, EOFError, ValueError) as problem:
+                answer, pixels = _asked(process, head, data, seconds)
+            except BaseException as problem:
                 self.close()
+                if not isinstance(problem, (OSError, EOFError, ValueError)):
+                    raise
                 raise DecodingError("its decoder died or took too long") from problem
         if "error" in answer:
             raise DecodingError(answer["error"])
         return np.frombuffer(pixels, answer["dtype"]).reshape(answer["shape"])
 
     def close(self) -> None:
+        """End the process, if there is one of ours."""
         process, self._process = self._process, None
         if process is None or self._owner != os.getpid():
             return
@@ -132,10 +142,12 @@ def _plain(value: Any) -> int | str:
     return str(value) if isinstance(value, str) else int(value)
 
 
-def _asked(process: subprocess.Popen[bytes], head: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytearray]:
+def _asked(
+    process: subprocess.Popen[bytes], head: dict[str, Any], data: bytes, seconds: float
+) -> tuple[dict[str, Any], bytearray]:
     assert process.stdin is not None
     assert process.stdout is not None
-    until = time.monotonic() + DECODE_S
+    until = time.monotonic() + seconds
     _send(process.stdin.fileno(), json.dumps(head).encode() + b"\n" + data, until)
     line = bytearray()
     while not line.endswith(b"\n"):

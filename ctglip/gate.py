@@ -24,6 +24,8 @@ def reads(
     """
 
     def wrap(reader: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
+        """The reader within the gate."""
+
         @functools.wraps(reader)
         def read(*args: _Arguments.args, **options: _Arguments.kwargs) -> _Result:
             try:

@@ -34,17 +34,24 @@ MOST_NODES = 20_000_000
 _SURELY_SHALLOW = 1000
 
 
-def check_voxels(shape: Sequence[int], where: str, kind: type[CTGLIPError]) -> None:
+def check_voxels(shape: Sequence[int], where: str, kind: type[CTGLIPError], bits: int = 64) -> None:
     """Refuse (``too_large``) a shape with more voxels than any scan has; sizes may not be negative.
+
+    Args:
+        shape: of one volume, or of a stack of masks.
+        where: what the error calls it.
+        kind: of the error.
+        bits: of a number of a stack: of smaller numbers than a scan may have, so many more are read.
 
     Raises:
         CTGLIPError: ``too_large``, or ``bad_header`` for a negative size.
     """
     if any(size < 0 for size in shape):
         raise kind(f"{where} states the shape {_shape(shape)}.", code="bad_header", fix="Copy it again.")
-    if math.prod(shape) > MOST_VOXELS:
+    most = MOST_VOXELS * 64 // bits
+    if math.prod(shape) > most:
         raise kind(
-            f"{where} states {_shape(shape)} voxels, at most {MOST_VOXELS} are read.",
+            f"{where} states {_shape(shape)} voxels, at most {most} are read.",
             code="too_large",
             fix="Check its header; cut a scan that is really so large into parts.",
         )
@@ -135,6 +142,7 @@ def check_nesting(value: Any, where: str, kind: type[CTGLIPError]) -> None:
     counts: dict[int, int] = {}
 
     def count(node: Any, depth: int) -> int:
+        """How many values a node holds, itself included."""
         if not isinstance(node, (dict, list)):
             return 1
         if depth > MOST_DEPTH:

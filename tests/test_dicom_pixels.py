@@ -16,23 +16,27 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import ExplicitVRLittleEndian, JPEGBaseline8Bit
 
-from ctglip import dicom_pixels
+from ctglip import dicom_pixels, limits
 from ctglip.dicom_pixels import DecodingError, pixels_of
 from ctglip.errors import ScanError
 
 PIXELS = np.add.outer(np.arange(48), np.arange(64)).astype(np.uint8)
 
 
-def coded(**changes: Any) -> Dataset:
+def jpeg(pixels: np.ndarray) -> bytes:
     stream = io.BytesIO()
-    Image.fromarray(PIXELS).save(stream, "JPEG", quality=100)
+    Image.fromarray(pixels).save(stream, "JPEG", quality=100)
+    return encapsulate([stream.getvalue()])
+
+
+def coded(**changes: Any) -> Dataset:
     found = Dataset()
     found.file_meta = FileMetaDataset()
     found.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
     found.Rows, found.Columns = PIXELS.shape
     found.SamplesPerPixel, found.PhotometricInterpretation, found.PixelRepresentation = 1, "MONOCHROME2", 0
     found.BitsAllocated, found.BitsStored, found.HighBit = 8, 8, 7
-    found.add_new(0x7FE00010, "OB", encapsulate([stream.getvalue()]))
+    found.add_new(0x7FE00010, "OB", jpeg(PIXELS))
     found["PixelData"].is_undefined_length = True
     for name, value in changes.items():
         setattr(found, name, value)
@@ -78,6 +82,42 @@ def test_a_decoder_that_hangs_costs_one_file_and_a_bounded_time(monkeypatch: pyt
     assert pixels_of(coded()).shape == PIXELS.shape
 
 
+def test_larger_files_may_take_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels_of(coded())
+    decoder().send_signal(signal.SIGSTOP)
+    monkeypatch.setattr(dicom_pixels, "DECODE_S", 0.02)
+    monkeypatch.setattr(dicom_pixels, "_PIXELS_IN_TIME", PIXELS.size // 50)
+    start = time.monotonic()
+    with pytest.raises(DecodingError):
+        pixels_of(coded())
+    assert time.monotonic() - start > 0.9
+
+
+class Over(BaseException):
+    """As a study's time that is over."""
+
+
+def test_no_file_gets_the_answer_to_the_one_before() -> None:
+    """The clock of a study rings while its pixels are decoded; the process goes on with the next study."""
+
+    def ring(number: int, frame: Any) -> None:
+        raise Over
+
+    pixels_of(coded())
+    first = decoder()
+    first.send_signal(signal.SIGSTOP)
+    previous = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, 0.3)
+    try:
+        with pytest.raises(Over):
+            pixels_of(coded())
+    finally:
+        signal.signal(signal.SIGALRM, previous)
+        first.send_signal(signal.SIGCONT)
+    other = coded(PixelData=jpeg(PIXELS[::-1]))
+    np.testing.assert_array_equal(pixels_of(other), other.pixel_array)
+
+
 def test_broken_codes_and_unknown_ones_are_errors() -> None:
     for data in (b"", b"\xff\xd8\xff", bytes(400)):
         with pytest.raises(DecodingError):
@@ -94,6 +134,20 @@ def test_what_a_header_states_is_bounded() -> None:
     with pytest.raises(ScanError) as caught:
         pixels_of(plain)
     assert caught.value.code == "too_large"
+
+
+def test_masks_may_have_more_pixels_than_a_scan(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A frame for each slice of each organ: those of a whole body have more pixels than any scan."""
+    monkeypatch.setattr(limits, "MOST_VOXELS", 100)
+    drawn = np.random.default_rng(0).integers(0, 2, (5, 8, 8))
+    masks = coded(NumberOfFrames=5, Rows=8, Columns=8, BitsAllocated=1, BitsStored=1, HighBit=0)
+    masks.PixelData = np.packbits(drawn.ravel(), bitorder="little").tobytes()
+    masks["PixelData"].is_undefined_length = False
+    masks.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    np.testing.assert_array_equal(pixels_of(masks), drawn)
+    masks.NumberOfFrames = 13
+    with pytest.raises(ScanError):
+        pixels_of(masks)
 
 
 def test_files_of_the_working_folder_are_no_modules_of_the_decoder(

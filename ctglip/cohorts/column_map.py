@@ -163,6 +163,7 @@ class _Reading:
         self.columns: set[str] = set()
 
     def run(self) -> CohortTables:
+        """Every table's rows, as the map has them."""
         unknown = sorted(set(self.map.columns) - {*REQUIRED, *OPTIONAL})
         missing = sorted({*REQUIRED} - set(self.map.columns))
         if unknown or missing:

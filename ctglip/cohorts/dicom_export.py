@@ -99,6 +99,7 @@ class _ExportReading:
         self.masked = 0
 
     def run(self, key: Path, root: Path) -> CohortTables:
+        """The cohort of all studies; links to the files of each series are made beside the key."""
         links = key.with_name(f"{key.name}.series")
         for path, reason in self.tree.unusable.items():
             name = self.ids.make("file", path.relative_to(root).as_posix())

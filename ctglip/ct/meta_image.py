@@ -12,6 +12,7 @@ from ctglip.ct.raw import RawVolume
 from ctglip.ct.voxels import StoredVoxels, beside, read_voxels
 from ctglip.errors import ScanError
 from ctglip.gate import reads
+from ctglip.limits import check_voxels
 
 SUFFIXES = (".mha", ".mhd")
 _TYPES = {
@@ -44,6 +45,7 @@ def read_meta_image(path: Path) -> RawVolume:
     if len(shape) != 3 or channels != 1:
         code = "image_2d" if len(shape) < 3 else "image_4d"
         raise ScanError(f"{path.name} has the size {shape} x {channels}, expected one 3D volume.", code=code)
+    check_voxels(shape, path.name, ScanError)
     coding = "gzip" if zipped else "raw" if fields.get("binarydata", "true").lower() == "true" else "text"
     files = beside(path, named_files(value, rest), ScanError)
     stored = StoredVoxels(shape, dtype, files or (path,), coding, 0 if files else end, skip_bytes=skip if files else 0)

@@ -164,13 +164,11 @@ def _bytes(path: Path, error: type[CTGLIPError]) -> memoryview:
 def _gunzip(stream: io.RawIOBase, size: int, path: Path, error: type[CTGLIPError]) -> np.ndarray:
     """The content of a gzip file of ``size`` bytes, block by block into one array: no block leaves the cache.
 
-    The last four bytes say how much is in a file of one member; room for more members is made as they come, and none
-    for what the header does not speak of. What is no NIfTI file ends with its first blocks.
+    Room is made for what the header speaks of, as far as so small a file can hold it, and once more for what comes
+    behind. What is no NIfTI file ends with its first blocks.
     """
     if size < _LEAST:
         raise EOFError
-    stream.seek(-4, os.SEEK_END)
-    stated = min(int.from_bytes(stream.read(4) or b"", "little"), _MOST * size)
     stream.seek(0)
     room, used, member, needed = np.empty(_HEAD, np.uint8), 0, None, None
     while block := stream.read(_BLOCK):
@@ -178,7 +176,9 @@ def _gunzip(stream: io.RawIOBase, size: int, path: Path, error: type[CTGLIPError
             member = member or igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
             part = np.frombuffer(member.decompress(block), np.uint8)
             if used + len(part) > len(room):
-                wanted = used + len(part) if needed is None else max(used + len(part), min(stated, needed + _BEYOND))
+                wanted = used + len(part)
+                if needed is not None:
+                    wanted = max(wanted, min(needed if wanted <= needed else needed + _BEYOND, _MOST * size))
                 room = np.concatenate([room[:used], np.empty(wanted - used, np.uint8)])
             room[used : used + len(part)] = part
             used, block = used + len(part), b""

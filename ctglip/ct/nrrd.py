@@ -18,6 +18,7 @@ from ctglip.ct.raw import RawVolume
 from ctglip.ct.voxels import Coding, StoredVoxels, beside, read_voxels
 from ctglip.errors import CTGLIPError
 from ctglip.gate import reads
+from ctglip.limits import check_voxels
 from ctglip.types import QualityCheck
 
 SUFFIXES = (".nrrd", ".nhdr")
@@ -109,6 +110,7 @@ def _read(path: Path, error: type[CTGLIPError]) -> NrrdFile:
             f"{path.name} has {len(axes)} dimensions, expected one 3D volume.",
             code="image_4d" if len(axes) > 3 else "image_2d",
         )
+    check_voxels([sizes[axis] for axis in axes], path.name, error)
     stored = StoredVoxels(sizes, dtype, files or (path,), coding, 0 if files else header.end, lines, skip)
     values = read_voxels(stored, path.name, error)
     layers = [values] if values_axis is None else list(np.moveaxis(values, values_axis, 0))

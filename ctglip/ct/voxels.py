@@ -56,9 +56,11 @@ def beside(header: Path, names: Sequence[str], error: type[CTGLIPError]) -> tupl
 
 
 def lies_beside(header: Path, name: str) -> bool:
-    """Whether a name that a header gives is that of a file in its folder or below, links followed."""
+    """Whether a name that a header gives is that of a file in its folder or below, links followed: a folder of links to
+    headers and their data, which lie elsewhere together, is one too."""
     try:
-        return (header.parent / name).resolve().is_relative_to(header.parent.resolve())
+        target = (header.parent / name).resolve()
+        return any(target.is_relative_to(home) for home in (header.parent.resolve(), header.resolve().parent))
     except (OSError, ValueError, RuntimeError):
         return False
 
@@ -88,7 +90,7 @@ def read_voxels(stored: StoredVoxels, where: str, error: type[CTGLIPError]) -> n
     Raises:
         CTGLIPError: ``too_large``, ``bad_header`` (no voxels), ``file_truncated``, ``file_damaged``.
     """
-    check_voxels(stored.shape, where, error)
+    check_voxels(stored.shape, where, error, 8 * stored.dtype.itemsize)
     count = math.prod(stored.shape)
     if count == 0 or not stored.files or count % len(stored.files):
         raise error(f"{where} says no size, or one that its files cannot share.", code="bad_header")

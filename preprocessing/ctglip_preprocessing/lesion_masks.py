@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
 from nibabel.nifti1 import Nifti1Image
 from nibabel.orientations import inv_ornt_aff, io_orientation
 
@@ -21,6 +20,8 @@ from ctglip.ct.resample import to_grid
 from ctglip.cxr.masks import read_mask_picture
 from ctglip.errors import CTGLIPError, MaskError
 from ctglip.files import read_json
+from ctglip.gate import reads
+from ctglip.limits import check_voxels
 from ctglip.types import LesionAnnotation, QualityCheck, Standardized, box_around
 from ctglip.vocabulary.organs import load_organs
 from ctglip_preprocessing.lesions import GivenLesion
@@ -214,11 +215,7 @@ def _masked(placing: _Placing, path: Path, lesions: Sequence[GivenLesion]) -> No
     """A NIfTI file of one volume, or of several layers (first or last axis); each of its numbers is a lesion."""
     if not path.is_file():
         raise MaskError(f"there is no {path.name}.", code="no_file")
-    try:
-        file = Nifti1Image.from_filename(path)
-        values = np.asanyarray(file.dataobj)
-    except (OSError, EOFError, ValueError, ImageFileError) as error:
-        raise MaskError(f"it cannot be read ({type(error).__name__}).", code="unreadable") from error
+    file, values = _read(path)
     stored, header = _stored(placing)
     for lesion in lesions:
         layer = _layer_of(values, lesion.layer, stored)
@@ -238,6 +235,13 @@ def _masked(placing: _Placing, path: Path, lesions: Sequence[GivenLesion]) -> No
             marked += _add(placing, lesion, _moved(placing, inside, affine), [0, 0, 0])
         if not marked:
             placing.left.append(f"{path.name} marks nothing of the scan in layer {lesion.layer or 0}.")
+
+
+@reads(MaskError, "unreadable")
+def _read(path: Path) -> tuple[Nifti1Image, np.ndarray]:
+    file = Nifti1Image.from_filename(path)
+    check_voxels(file.shape, path.name, MaskError, 8 * file.get_data_dtype().itemsize)
+    return file, np.asanyarray(file.dataobj)
 
 
 def _stored(placing: _Placing) -> tuple[tuple[int, ...], np.ndarray | None]:

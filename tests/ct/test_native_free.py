@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from ctglip import limits
 from ctglip.ct.detached import data_files
 from ctglip.ct.geometry import LPS_TO_RAS
 from ctglip.ct.meta_image import read_meta_image
@@ -136,6 +137,37 @@ def test_no_header_names_a_file_outside_of_its_folder(suffix: str, name: str, tm
         read()
     assert caught.value.code == "outside_folder"
     assert data_files(path) == [], "nor is it hashed"
+
+
+@pytest.mark.parametrize("suffix", [".nhdr", ".mhd"])
+def test_a_folder_of_links_to_headers_and_their_data(suffix: str, tmp_path: Path) -> None:
+    away, cohort = tmp_path / "away", tmp_path / "cohort"
+    away.mkdir()
+    cohort.mkdir()
+    sitk.WriteImage(image("i2"), str(away / f"a{suffix}"))
+    for file in away.iterdir():
+        (cohort / file.name).symlink_to(file)
+    path = cohort / f"a{suffix}"
+    volume = read_meta_image(path) if suffix == ".mhd" else read_nrrd(path, ScanError).layers[0]
+    np.testing.assert_array_equal(volume.values, as_itk(path)[0])
+    assert [file.parent for file in data_files(path)] == [cohort], "they are hashed"
+
+
+def test_layers_may_hold_more_than_a_scan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "MOST_VOXELS", VALUES.size)
+    layers = np.stack([VALUES % 2] * 5).astype(np.uint8)
+    fields = {
+        "type": "uchar", "dimension": "4", "kinds": "list domain domain domain", "Segment0_Name": "=liver",
+        "space directions": "none (2,0,0) (0,3,0) (0,0,4)",
+    }  # fmt: skip
+    path = nrrd(tmp_path / "a.seg.nrrd", layers.tobytes("F"), sizes="5 5 6 7", **fields)
+    path.write_bytes(path.read_bytes().replace(b"Segment0_Name: =", b"Segment0_Name:="))
+    assert len(read_nrrd(path, ScanError).layers) == 5
+    for sizes in ("5 5 6 8", "9 5 6 7"):
+        nrrd(path, layers.tobytes("F"), sizes=sizes, **fields)
+        with pytest.raises(ScanError) as caught:
+            read_nrrd(path, ScanError)
+        assert caught.value.code == "too_large"
 
 
 def test_headers_that_ask_for_more_than_there_is(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import shutil
 import zipfile
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,7 @@ class Target:
         suffix: of the file that is changed.
         seeds: sound contents of it.
         read: reads the file at a path.
+        packed: what is done to changed content before it is written.
         folder: files that belong beside it, under the name of the file within.
     """
 
@@ -56,7 +57,6 @@ class Target:
     packed: Callable[[bytes], bytes] = bytes
     folder: Path | None = None
     inner: str = ""
-    about: dict[str, Any] = field(default_factory=dict)
 
 
 def voxels() -> np.ndarray:

@@ -3,6 +3,7 @@ of several readers; what lies about its place is left out and said."""
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -112,7 +113,9 @@ def test_spheres_and_what_is_too_small_or_outside(scans: Path, run: Callable[...
     assert "lie outside the image" in said
 
 
-@pytest.mark.parametrize("fault", ["missing", "other_shape", "elsewhere", "no_layer", "empty", "broken"])
+@pytest.mark.parametrize(
+    "fault", ["missing", "other_shape", "elsewhere", "no_layer", "empty", "broken", "damaged", "huge"]
+)
 def test_masks_that_lie_are_left_out_and_the_study_is_not(scans: Path, run: Callable[..., Any], fault: str) -> None:
     path = scans / "seg.nii.gz"
     values = np.zeros((SIZE,) * 3, np.uint8)
@@ -127,6 +130,14 @@ def test_masks_that_lie_are_left_out_and_the_study_is_not(scans: Path, run: Call
         nib.save(nib.Nifti1Image(values * np.uint8(fault != "empty"), AFFINE), path)
     elif fault == "broken":
         path.write_bytes(b"no gzip")
+    elif fault == "damaged":
+        noise = np.random.default_rng(0).integers(0, 9, values.shape).astype(np.uint8)
+        sound = gzip.compress(nib.Nifti1Image(noise, AFFINE).to_bytes())
+        path.write_bytes(sound[:2000] + bytes(200) + sound[2200:])
+    elif fault == "huge":
+        header = nib.Nifti1Image(values, AFFINE).header
+        header["dim"][1:4] = 30_000
+        path.write_bytes(gzip.compress(header.binaryblock + bytes(5000)))
     layer = 3 if fault == "no_layer" else None
     localize(scans, [{"study_id": "00000", "theirs": "nodule", "mask": "seg.nii.gz", "layer": layer}])
     assert run().failed == ()
