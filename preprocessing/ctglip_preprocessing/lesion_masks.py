@@ -240,7 +240,7 @@ def _masked(placing: _Placing, path: Path, lesions: Sequence[GivenLesion]) -> No
 @reads(MaskError, "unreadable")
 def _read(path: Path) -> tuple[Nifti1Image, np.ndarray]:
     file = Nifti1Image.from_filename(path)
-    check_voxels(file.shape, path.name, MaskError, 8 * file.get_data_dtype().itemsize)
+    check_voxels(file.shape, path.name, MaskError, 8 * np.dtype(file.get_data_dtype()).itemsize)
     return file, np.asanyarray(file.dataobj)
 
 
