@@ -29,8 +29,9 @@ from pathlib import Path
 from typing import Any
 
 from ctglip.cli.console import print_line
+from experiments.command import keep, parser_of, say
 from experiments.cxr_headline.parts import SHOWN, about, differences, pointed, rows
-from experiments.cxr_headline.work import ABLATION, ARMS, SIZES, Job, do, embedded, say, store_of
+from experiments.cxr_headline.work import ABLATION, ARMS, SIZES, Job, do, embedded, store_of
 from experiments.side_by_side import tied_to_the_parent
 
 
@@ -67,22 +68,18 @@ def compared(asked: argparse.Namespace, names: list[str]) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.cxr_headline",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    """Measure, show, and write."""
+    parser = parser_of("cxr_headline", __doc__, "does it run: --size quick")
     parser.add_argument("what", nargs="?", default="headline", choices=["headline", "ablation"])
     parser.add_argument("--size", default="core", choices=list(SIZES), help="full: what is to be reported")
-    parser.add_argument("--quick", action="store_const", const="quick", dest="size", help="does it run: --size quick")
     parser.add_argument("--all", action="store_true", help="ECAMP and PLACE too")
     parser.add_argument("--arms", nargs="+", choices=list(dict.fromkeys([*ARMS, *ABLATION])), help="these alone")
     parser.add_argument("--seeds", type=int, help="in place of the size's own number")
     parser.add_argument("--workers", type=int, default=min(2, os.cpu_count() or 1), help="processes")
     parser.add_argument("--cxr", action="store_true", help="make the radiographs and their store, and nothing else")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
     parser.add_argument("--out", type=Path, default=Path("cxr-headline-output"), help="radiographs, store, runs")
     asked = parser.parse_args()
+    asked.size = "quick" if asked.quick else asked.size
     if asked.cxr:
         store_of(asked.out, SIZES[asked.size], asked.workers)
         return
@@ -90,8 +87,7 @@ def main() -> None:
     names = asked.arms or (list(known) if asked.all or asked.what == "ablation" else SHOWN)
     figures = compared(asked, names)
     print_line(about(figures))
-    if asked.json:
-        asked.json.write_text(json.dumps(figures, indent=1))
+    keep(figures, asked.json)
 
 
 if __name__ == "__main__":

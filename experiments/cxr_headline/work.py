@@ -15,8 +15,8 @@ from typing import Any
 
 import polars as pl
 
-from ctglip.cli.console import print_note
 from ctglip.files import read_json, write_json
+from experiments.command import say
 from experiments.cxr_headline.parts import judged, probed, run_of
 from experiments.side_by_side import share_texts
 
@@ -31,11 +31,6 @@ SIZES: dict[str, dict[str, Any]] = {
 """Radiographs of the splits (at least, but for those for choices), steps of 32 radiographs, rows and columns of a
 model's input and of the store. A step at 128 pixels takes 0.18 s of a core (CLIP), 0.47 (IMITATE, two views) or 0.31
 (ASG); with a ResNet 18, 1.5 s, which 45 minutes of two cores do not allow for three arms and seeds."""
-
-
-def say(text: str) -> None:
-    """Progress, with the time of day."""
-    print_note(f"{time.strftime('%H:%M:%S')} {text}")
 
 
 def cpu_seconds() -> float:

@@ -19,11 +19,7 @@ Figures say how well the machinery learns, nothing about clinical use.
 
 from __future__ import annotations
 
-import argparse
 import functools
-import json
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -54,6 +50,7 @@ from ctglip.store.tables import Store
 from ctglip.training.optim import OptimSettings, build_optimizer, set_learning_rate
 from ctglip.vocabulary.abnormalities import load_abnormalities
 from ctglip.vocabulary.organs import load_organs
+from experiments.command import keep, parser_of, run_ctglip
 from experiments.ecamp.figures import Figures, labelled, pictures, tested, told
 
 ORGANS = ("liver", "spleen", "kidney_left", "kidney_right", "lung_left", "lung_right", "heart", "aorta")
@@ -85,16 +82,9 @@ class NoEncoder:
         return torch.zeros(len(texts), 1)
 
 
-def command(*arguments: object) -> None:
-    """One ctglip command; what it says goes to stderr."""
-    done = subprocess.run([sys.executable, "-m", "ctglip", *map(str, arguments)], stdout=sys.stderr, check=False)
-    if done.returncode not in (0, 1):
-        sys.exit(done.returncode)
-
-
 def simulated(out: Path, studies: int, radiographs: bool) -> Path:
     """A store of simulated patients."""
-    command(
+    run_ctglip(
         "simulate",
         out / "cohort",
         "--level",
@@ -106,7 +96,7 @@ def simulated(out: Path, studies: int, radiographs: bool) -> Path:
         *(["--cxr"] if radiographs else []),
     )
     config = ["preprocess/cxr", "--set", "cxr.size=160"] if radiographs else ["preprocess/demo_3mm"]
-    command("preprocess", out / "cohort" / "cohort.csv", out / "store", "--config", *config)
+    run_ctglip("preprocess", out / "cohort" / "cohort.csv", out / "store", "--config", *config)
     return out / "store"
 
 
@@ -256,12 +246,11 @@ def table(results: Results) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m experiments.ecamp", description=(__doc__ or "").splitlines()[0])
+    """Measure, show, and write."""
+    parser = parser_of("ecamp", __doc__, "few studies, few steps, narrow networks")
     parser.add_argument(
         "part", nargs="?", choices=("radiographs", "words", "crops", "ablation"), help="one of these alone"
     )
-    parser.add_argument("--quick", action="store_true", help="few studies, few steps, narrow networks")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
     parser.add_argument("--cxr", type=Path, metavar="STORE", help="a store of radiographs")
     parser.add_argument("--scans", type=Path, metavar="STORE", help="a store of CTs with masks")
     parser.add_argument("--steps", type=int, help="training steps of each")
@@ -275,18 +264,16 @@ def main() -> None:
             {"radiographs": 60, "scans": 30} if asked.quick else {"radiographs": 700, "scans": 60},
         )
 
+        given = {"radiographs": asked.cxr, "scans": asked.scans}
+
         @functools.cache
         def stores(kind: str) -> Path:
-            return getattr(asked, kind) or simulated(
-                out / f"{kind}-made", studies[kind], radiographs=kind == "radiographs"
-            )
+            return given[kind] or simulated(out / f"{kind}-made", studies[kind], radiographs=kind == "radiographs")
 
         about = Asked(asked.steps or (20 if asked.quick else 450), asked.quick, asked.split, out)
         results = measured(asked.part, about, asked.seeds, asked.arms, stores)
     print_line(f"\n{table(results)}")
-    if asked.json:
-        told = {"steps": about.steps, "split": about.split, "seeds": asked.seeds, "results": results}
-        asked.json.write_text(json.dumps(told, indent=2))
+    keep({"steps": about.steps, "split": about.split, "seeds": asked.seeds, "results": results}, asked.json)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ import argparse
 import json
 import random
 import resource
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -25,6 +24,7 @@ from pathlib import Path
 import polars as pl
 
 from ctglip.cli.console import print_line
+from experiments.command import keep, parser_of, run_ctglip
 
 SIZES = {
     "quick": {"pretrain": 30, "splits": (18, 8, 16), "steps": 12, "clip_steps": 4, "epochs": 20, "scratch": 1,
@@ -47,13 +47,6 @@ COLUMNS = (
 """One side of each pair of organs: random weights are trained in full, and time goes with the organs."""
 
 
-def command(*arguments: object) -> None:
-    """One ctglip command; what it says goes to stderr. 1 (something could not be used) is told by what is missing."""
-    done = subprocess.run([sys.executable, "-m", "ctglip", *map(str, arguments)], stdout=sys.stderr, check=False)
-    if done.returncode not in (0, 1):
-        sys.exit(done.returncode)
-
-
 def made(path: Path) -> Path:
     """What a command had to write."""
     if not path.is_file():
@@ -65,10 +58,10 @@ def cohort(out: Path, name: str, studies: int, seed: int) -> Path:
     """A simulated cohort and its store."""
     folder = out / name
     if not (folder / "cohort" / "cohort.csv").is_file():
-        command("simulate", folder / "cohort", "--level", "easy", "--studies", studies, "--seed", seed)
+        run_ctglip("simulate", folder / "cohort", "--level", "easy", "--studies", studies, "--seed", seed)
     table = made(folder / "cohort" / "cohort.csv")
     if not (folder / "store" / "splits.parquet").is_file():
-        command("preprocess", table, folder / "store", "--config", "preprocess/demo_3mm", "--workers", 1)
+        run_ctglip("preprocess", table, folder / "store", "--config", "preprocess/demo_3mm", "--workers", 1)
     made(folder / "store" / "splits.parquet")
     return folder / "store"
 
@@ -94,7 +87,7 @@ def pretrained(out: Path, store: Path, name: str, config: str, steps: int) -> Pa
     run = out / name
     if not (run / "model" / "config.json").is_file():
         resume = ["--resume"] if (run / "environment.json").is_file() else []
-        command("pretrain", store, run, "--config", config, "--set", f"loop.steps={steps}", *resume)
+        run_ctglip("pretrain", store, run, "--config", config, "--set", f"loop.steps={steps}", *resume)
     made(run / "model" / "config.json")
     return run
 
@@ -112,8 +105,8 @@ def tuned(out: Path, runs: list[Path], store: Path, labels: Path, mode: str, siz
     arguments = [argument for key, value in changes.items() for argument in ("--set", f"{key}={json.dumps(value)}")]
     starts = [argument for run in ("scratch", *runs[1:]) for argument in ("--baseline", run)]
     resume = ["--resume"] if (folder / "environment.json").is_file() else []
-    command("finetune", runs[0], store, folder, "--labels", labels, "--config", f"finetune/{mode}", *arguments, *starts,
-            *resume)  # fmt: skip
+    run_ctglip("finetune", runs[0], store, folder, "--labels", labels, "--config", f"finetune/{mode}", *arguments,
+               *starts, *resume)  # fmt: skip
     return json.loads(made(folder / "results.json").read_text())
 
 
@@ -178,28 +171,23 @@ def simulated(asked: argparse.Namespace) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.finetuning",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    """Measure, show, and write."""
+    parser = parser_of("finetuning", __doc__, "does it run: --size quick")
     parser.add_argument("what", nargs="?", default="simulated", choices=["simulated", "real"])
     parser.add_argument("--size", default="core", choices=list(SIZES), help="core: about 20 minutes of one core")
-    parser.add_argument("--quick", action="store_const", const="quick", dest="size", help="does it run: --size quick")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
     parser.add_argument("--out", type=Path, default=Path("finetuning-output"), help="cohorts and runs")
     parser.add_argument(
         "--mode", default="head", choices=["probe", "head", "lora", "full"], help="of pretrained starts"
     )
     asked = parser.parse_args()
+    asked.size = "quick" if asked.quick else asked.size
     if asked.what == "real":
         from experiments.finetuning.real import real
 
         figures = real(asked.out, quick=asked.size == "quick")
     else:
         figures = simulated(asked)
-    if asked.json:
-        asked.json.write_text(json.dumps(figures, indent=1))
+    keep(figures, asked.json)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ most 90 minutes a call; each run's result is a file in KEEP/results. Two cores n
 
 from __future__ import annotations
 
-import argparse
 import os
 import subprocess
 import sys
@@ -21,19 +20,15 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ctglip.cli.console import print_line
 from ctglip.files import read_json, write_json
+from experiments.command import keep, parser_of, say
 from experiments.headline import figures, work
 from experiments.headline.arms import FEATURES
 from experiments.headline.work import PLAIN, PREPARE, Bench, Job, Plan, jobs_of
 
 _LOOK_S = 0.2
 _QUICK_MINUTES = 3.0
-
-
-def say(what: str) -> None:
-    """Progress, with the time of day."""
-    sys.stderr.write(f"{time.strftime('%H:%M:%S')} {what}\n")
-    sys.stderr.flush()
 
 
 @dataclass
@@ -154,13 +149,9 @@ def run(plan: Plan, folder: Path, workers: int = 1, minutes: float | None = None
 
 def main() -> int:
     """Run, show, and write."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.headline", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="the mechanics on few patients: under three minutes")
+    parser = parser_of("headline", __doc__, "the mechanics on few patients: under three minutes")
     parser.add_argument("--minutes", type=float, metavar="N", help="end this call after so long; call again to go on")
     parser.add_argument("--steps", type=int, metavar="N", help="of every run, fixed for the folder (1500; quick: 12)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
     parser.add_argument("--folder", type=Path, help="where everything is kept (headline-output, quick: -quick)")
     parser.add_argument("--workers", type=int, default=min(os.cpu_count() or 1, 8), help="runs at a time")
     parser.add_argument("--so-far", action="store_true", help="train nothing more: judge and show what is done")
@@ -171,10 +162,9 @@ def main() -> int:
     plan = replace(plan, steps=asked.steps) if asked.steps else plan
     found = run(plan, folder, asked.workers, minutes, asked.so_far)
     for path in (folder / "ladder.json", asked.json):
-        if path is not None:
-            write_json(path, found)
+        keep(found, path)
     if found["arms"]:
-        sys.stdout.write("\n".join(figures.lines(found)) + "\n")
+        print_line("\n".join(figures.lines(found)))
         figures.plot(found, folder / "ladder.png")
     left = found["jobs"]["of"] - found["jobs"]["done"]
     say(f"{left} runs are left; the same command goes on." if left else "All runs are done.")

@@ -235,10 +235,12 @@ def lines(found: Mapping[str, Any]) -> Iterable[str]:
         yield f"| {row['label']} | {cells} | {shown(row['left_out'])} | {change} | {shown(row['in_domain'])} | {cost} |"
     yield ""
     never = found["never_taught"]
-    yield f"Never taught: {shown(never['untaught'])}; taught: {shown(never['taught'])}."
+    if never["untaught"]:
+        yield f"Never taught: {shown(never['untaught'])}; taught: {shown(never['taught'])}."
+        yield ""
     for one in found["aims"]:
         state = {None: "not judged yet", True: "met", False: "missed"}[one["met"]]
-        yield f"- {one['aim']}: {state}. {shown(one['found'])}"
+        yield f"- {one['aim']}: {state}. {shown(one['found'])}".rstrip()
 
 
 def plot(found: Mapping[str, Any], path: Path) -> Path:

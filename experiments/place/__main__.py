@@ -27,7 +27,6 @@ about clinical use.
 
 from __future__ import annotations
 
-import argparse
 import json
 import tempfile
 import time
@@ -40,6 +39,7 @@ import numpy as np
 import polars as pl
 
 from ctglip.cli.console import print_line
+from experiments.command import keep, parser_of
 
 OFF = {"batch_weight": 0.0, "sentence_weight": 0.0, "correlation_weight": 0.0}
 ARMS: dict[str, dict[str, Any]] = {
@@ -259,25 +259,20 @@ def measured(out: Path, arms: list[str], seeds: list[int], sizes: tuple[int, int
 
 def main() -> None:
     """Measure, and print one table."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.place", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="few radiographs and steps: does it run?")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
+    parser = parser_of("place", __doc__, "few radiographs and steps: does it run?")
     parser.add_argument("--out", type=Path, help="keep radiographs and runs here")
     parser.add_argument("--steps", type=int)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--split", choices=("val", "test"), default="test")
-    parser.add_argument("--cxr", type=int)
+    parser.add_argument("--cxr", type=int, metavar="N", help="so many radiographs")
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), help="all by default; three with --quick")
     asked = parser.parse_args()
     arms = asked.arms or ([*ARMS][:2] + [*ARMS][-1:] if asked.quick else list(ARMS))
     radiographs, steps = (40, 4) if asked.quick else (1000, 300)
     with tempfile.TemporaryDirectory() as folder:
-        sizes = (asked.steps or steps, asked.radiographs or radiographs, 64)
+        sizes = (asked.steps or steps, asked.cxr or radiographs, 64)
         results = measured(asked.out or Path(folder), arms, asked.seeds, sizes, asked.split)
-    if asked.json:
-        asked.json.write_text(json.dumps(results, indent=2))
+    keep(results, asked.json)
     names = list(dict.fromkeys(name for runs in results["arms"].values() for name in runs[0]))
     print_line("\n| | " + " | ".join(names) + " |\n|" + "---|" * (len(names) + 1))
     for arm, runs in results["arms"].items():

@@ -10,8 +10,6 @@ trained on simulated bodies makes of a real one. The second figure is on a patie
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import shlex
 import subprocess
@@ -22,6 +20,7 @@ from pathlib import Path
 import polars as pl
 
 from ctglip.cli.console import print_line, print_note
+from experiments.command import keep, parser_of
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENTS = {
@@ -46,18 +45,13 @@ class Recognition:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.real_patients",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    """Walk the path on real patients."""
+    parser = parser_of("real_patients", __doc__, "two steps: does it run?")
     default = os.environ.get("CTGLIP_REAL_DATA", ROOT / ".." / "shared" / "data")
     parser.add_argument("--data", type=Path, default=Path(default), help="folder of real data")
     parser.add_argument("--model", type=Path, default=ROOT / "demo-output" / "run", help="a trained run")
     parser.add_argument("--out", type=Path, default=ROOT / "real-output")
     parser.add_argument("--steps", type=int, default=60, help="steps of training on the real patients")
-    parser.add_argument("--quick", action="store_true", help="two steps: does it run?")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
     options = parser.parse_args()
     if not (options.data / "ct").is_dir():
         print_note(f"There is no real data at {options.data}; set CTGLIP_REAL_DATA.")
@@ -66,8 +60,7 @@ def main() -> int:
         print_note(f"There is no trained run at {options.model}; run `make demo` first.")
         return 2
     found = walk(options.data, options.model, options.out, 2 if options.quick else options.steps)
-    if options.json:
-        options.json.write_text(json.dumps({name: asdict(one) for name, one in found.items()}, indent=2))
+    keep({name: asdict(one) for name, one in found.items()}, options.json)
     return 0
 
 

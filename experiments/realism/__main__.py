@@ -9,8 +9,6 @@ at 2.5 mm, a plane subtracted from each; the deviation, and the share of the pow
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -21,6 +19,7 @@ import numpy as np
 from scipy import ndimage
 
 from ctglip.cli.console import print_line
+from experiments.command import keep, parser_of
 
 ROOT = Path(__file__).resolve().parents[2]
 ORGANS = ("liver", "spleen", "kidney_left", "kidney_right", "aorta", "heart", "lung_lower_lobe_left", "vertebrae_L1",
@@ -154,9 +153,7 @@ def summary(found: list[Measured]) -> list[str]:
 
 def main() -> None:
     """Measure, print the table, keep the figures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="four studies a level")
-    parser.add_argument("--json", type=Path, help="file for the figures")
+    parser = parser_of("realism", __doc__, "four studies a level")
     default = Path(os.environ.get("CTGLIP_REAL_DATA", ROOT.parent / "shared" / "data"))
     parser.add_argument("--data", type=Path, default=default, help="folder of real data")
     parser.add_argument("--studies", type=int, default=40, help="simulated studies of each level")
@@ -164,8 +161,7 @@ def main() -> None:
     studies = 4 if asked.quick else asked.studies
     found = [*real(asked.data), *(one for level in ("easy", "hard") for one in simulated(level, studies))]
     print_line("\n".join(summary(found)))
-    if asked.json:
-        asked.json.write_text(json.dumps([asdict(one) for one in found], indent=1), encoding="utf-8")
+    keep([asdict(one) for one in found], asked.json)
 
 
 if __name__ == "__main__":

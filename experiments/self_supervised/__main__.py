@@ -13,10 +13,7 @@ What is already in DIR is not made again, and a run that was stopped goes on.
 
 from __future__ import annotations
 
-import argparse
 import json
-import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,14 +27,15 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch.nn import functional as F
 
+from ctglip.cli.console import print_line
 from ctglip.data.scans import ScanSettings, scan_on_grid
 from ctglip.evaluation.bootstrap import Question, draw_patients, interval_of, macro_draws
-from ctglip.files import write_json
 from ctglip.models.encoders import build_encoder
 from ctglip.models.encoders.base import Encoder
 from ctglip.models.release import load_release
 from ctglip.store.tables import Store
 from ctglip.vocabulary.organs import load_organs
+from experiments.command import keep, parser_of, run_ctglip
 
 SIZES = {"quick": {"studies": 30, "steps": 10, "least": 1}, "full": {"studies": 400, "steps": 800, "least": 5}}
 """Simulated studies, steps of pretraining, answers of each kind that a column needs in the splits train and test."""
@@ -63,20 +61,13 @@ Features = dict[str, np.ndarray]
 """Organ -> ``[studies, dim]``, NaN where a study lacks it."""
 
 
-def command(*arguments: object) -> None:
-    """One ctglip command; what it says goes to stderr."""
-    done = subprocess.run([sys.executable, "-m", "ctglip", *map(str, arguments)], stdout=sys.stderr, check=False)
-    if done.returncode not in (0, 1):
-        sys.exit(done.returncode)
-
-
 def simulated(out: Path, studies: int) -> Store:
     """A simulated cohort at 6 mm, as a store."""
     if not (out / "cohort" / "cohort.csv").is_file():
-        command("simulate", out / "cohort", "--level", "easy", "--studies", studies, "--seed", SEED,
+        run_ctglip("simulate", out / "cohort", "--level", "easy", "--studies", studies, "--seed", SEED,
                 "--set", "spacing_mm=6")  # fmt: skip
     if not (out / "store" / "splits.parquet").is_file():
-        command("preprocess", out / "cohort" / "cohort.csv", out / "store", "--config", "preprocess/demo_3mm",
+        run_ctglip("preprocess", out / "cohort" / "cohort.csv", out / "store", "--config", "preprocess/demo_3mm",
                 "--set", "ct.spacing_mm=[6,6,6]", "--workers", 1)  # fmt: skip
     return Store.open(out / "store")
 
@@ -88,7 +79,7 @@ def pretrained(out: Path, objective: str, steps: int) -> Path:
         changes = {**CONFIG, **VIEWS[objective], "loop.steps": steps}
         given = [part for key, value in changes.items() for part in ("--set", f"{key}={json.dumps(value)}")]
         resume = ["--resume"] if (run / "environment.json").is_file() else []
-        command("pretrain", out / "store", run, "--config", f"small/{objective}_ct", *given, *resume)
+        run_ctglip("pretrain", out / "store", run, "--config", f"small/{objective}_ct", *given, *resume)
     return run
 
 
@@ -185,25 +176,19 @@ def shown(interval: list[float]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.self_supervised",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--quick", action="store_true", help="does it run: a few studies and steps")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
+    """Measure, show, and write."""
+    parser = parser_of("self_supervised", __doc__, "does it run: a few studies and steps")
     parser.add_argument("--out", type=Path, default=Path("self-supervised-output"), help="cohort, store and runs")
     parser.add_argument("--objective", default="mim", choices=list(VIEWS), help="of pretraining")
     asked = parser.parse_args()
     figures = run(asked.out, asked.objective, "quick" if asked.quick else "full")
     arm = figures["arm"]
-    sys.stdout.write(
+    print_line(
         f"macro AUROC of {len(figures['columns'][arm])} columns, {figures['patients']} test patients: "
         f"{arm} {shown(figures[arm])}, random weights {shown(figures['random weights'])}, "
-        f"difference {shown(figures['difference'])}; {figures['seconds']:.0f} s\n"
+        f"difference {shown(figures['difference'])}; {figures['seconds']:.0f} s"
     )
-    if asked.json:
-        write_json(asked.json, figures)
+    keep(figures, asked.json)
 
 
 if __name__ == "__main__":

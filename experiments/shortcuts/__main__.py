@@ -13,7 +13,6 @@ was trained on as many patients of whom half are of the group either way.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
@@ -23,10 +22,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from ctglip.cli.console import print_line
 from ctglip.evaluation.bootstrap import Question, draw_patients, interval_of, macro_draws
-from ctglip.files import write_json
+from experiments.command import keep, parser_of, say
 from experiments.headline import work
-from experiments.headline.__main__ import Runner, begin, deadline, say
+from experiments.headline.__main__ import Runner, begin, deadline
 from experiments.headline.arms import LABELS
 from experiments.headline.figures import shown
 from experiments.headline.splits import parsed
@@ -134,15 +134,9 @@ def share_patients(folder: Path, patients: Path) -> None:
 
 def main() -> int:
     """Run, show, and write."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.shortcuts",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--quick", action="store_true", help="the mechanics on few patients: under three minutes")
+    parser = parser_of("shortcuts", __doc__, "the mechanics on few patients: under three minutes")
     parser.add_argument("--minutes", type=float, metavar="N", help="end this call after so long; call again to go on")
     parser.add_argument("--steps", type=int, metavar="N", help="of every run, fixed for the folder (1500; quick: 12)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
     parser.add_argument("--folder", type=Path, default=None, help="where everything is kept (shortcuts-output)")
     parser.add_argument("--patients", type=Path, help="a folder of experiments.headline, for its patients")
     parser.add_argument("--arms", nargs="+", choices=sorted(LABELS), help="which models (hand_features recipe)")
@@ -158,9 +152,8 @@ def main() -> int:
         runner.do(jobs_of(plan))
         found = {**judge(runner.bench), "failed": runner.failed}
         for path in (folder / "shortcuts.json", asked.json):
-            if path is not None:
-                write_json(path, found)
-        sys.stdout.write("\n".join(lines(found)) + "\n")
+            keep(found, path)
+        print_line("\n".join(lines(found)))
     left = [job for job in jobs_of(plan) if not runner.bench.result(job).is_file()]
     say(f"{len(left)} runs are left; the same command goes on." if left else "All runs are done.")
     return 1 if runner.failed else 0
