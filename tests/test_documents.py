@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,32 @@ def test_links_and_paths_of_a_page_exist(page: Path) -> None:
     assert missing_paths(page.read_text(encoding="utf-8")) == []
 
 
+def missing_names(text: str) -> list[str]:
+    """Names of the library in code style, `ctglip.a.b`, that are not there."""
+    named = re.findall(r"`(ctglip(?:\.\w+)+)(?:\([^`]*\))?`", text)
+    return [name for name in dict.fromkeys(named) if not there(name)]
+
+
+def there(name: str) -> bool:
+    """Whether a dotted name leads to something."""
+    parts = name.split(".")
+    found = import_module(parts[0])
+    for number, part in enumerate(parts[1:], start=2):
+        if not hasattr(found, part):
+            try:
+                import_module(".".join(parts[:number]))
+            except ImportError:
+                return False
+        found = getattr(found, part)
+    return True
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_names_of_the_library_on_a_page_exist(page: Path) -> None:
+    if not page.name.startswith("20"):  # dated notes tell of their day
+        assert missing_names(page.read_text(encoding="utf-8")) == []
+
+
 def test_paths_in_code_exist() -> None:
     code = [path for name in ("ctglip", "preprocessing", "benchmarks", "experiments", "abnormality_dictionary")
             for kind in ("py", "yaml") for path in (ROOT / name).rglob(f"*.{kind}")]  # fmt: skip
@@ -81,3 +108,7 @@ def test_a_broken_link_and_a_missing_path_are_seen(tmp_path: Path) -> None:
     assert broken_links(page) == ["gone.md", "page.md#none"]
     text = "`docs/gone.md`, `python benchmarks/gone.py` and `python -m experiments.gone`; `docs/store.md` is there"
     assert missing_paths(text) == ["docs/gone.md", "benchmarks/gone.py", "experiments/gone"]
+    assert missing_names("`ctglip.Store`, `ctglip.data.gone`, `ctglip.gone.x(3)`") == [
+        "ctglip.data.gone",
+        "ctglip.gone.x",
+    ]

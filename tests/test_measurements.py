@@ -60,11 +60,14 @@ def test_an_option_by_another_name_is_seen() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "script", [path for path in BENCHMARKS if path.name != "report_parsing.py"], ids=lambda path: path.name
+    "script",
+    [[str(path)] for path in BENCHMARKS if path.name != "report_parsing.py"]
+    + [["-m", f"experiments.{name}"] for name in ("place", "ecamp")],
+    ids=lambda words: words[-1].rpartition("/")[2],
 )
-def test_its_quick_form_runs(script: Path, tmp_path: Path) -> None:
+def test_its_quick_form_runs(script: list[str], tmp_path: Path) -> None:
     figures = tmp_path / "figures.json"
-    command = [sys.executable, str(script), "--quick", "--json", str(figures)]
+    command = [sys.executable, *script, "--quick", "--json", str(figures)]
     done = subprocess.run(
         command, capture_output=True, text=True, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}
     )

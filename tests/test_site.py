@@ -13,8 +13,9 @@ from types import ModuleType
 import pytest
 
 from ctglip.cli.config import settings_class
-from ctglip.config import shipped_configs
+from ctglip.config import load_tree, shipped_configs
 from ctglip.error_codes import error_codes
+from ctglip.tasks.settings import CONFIGS
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -68,6 +69,8 @@ def test_the_reference_covers_every_command_config_setting_and_code(pages: dict[
         assert {option for option in options if option not in part} == set(), name
     written = "".join(text for page, text in pages.items() if page.startswith("reference/configs/"))
     assert [name for name in shipped_configs() if f"\n## {name}\n" not in written] == []
+    assert {str(load_tree(name)["kind"]) for name in shipped_configs()} <= set(configs.KINDS)
+    assert set(CONFIGS.values()) <= set(configs.classes("finetune"))
     for kind in configs.KINDS:
         page = pages[f"reference/settings/{kind}.md"]
         assert settings_class(kind) in configs.classes(kind)

@@ -92,6 +92,7 @@ class _Radiographs(_Scans):
     def write(
         self, job: _CohortJob, index: int, anatomy: Anatomy | None, image: Path, annotations: Path
     ) -> dict[str, Any]:
+        """Simulate a radiograph, write it and its boxes, and give its record."""
         made = simulate_radiograph(job.seed, index, job.settings, self.settings, anatomy)
         _write_radiograph(image, annotations, made)
         report = {"findings": made.report.findings, "impression": made.report.impression}

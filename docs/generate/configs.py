@@ -15,13 +15,14 @@ from ctglip.cli.config import settings_class
 from ctglip.config import FACTS, OneOf, Settings, load_tree, shipped_configs, validate
 from ctglip.resources import resource
 
-KINDS = ("preprocess", "pretrain", "evaluate", "finetune", "cohort_map", "encoder")
+KINDS = ("preprocess", "pretrain", "evaluate", "evaluate_peer", "finetune", "cohort_map", "encoder", "peer")
 _ATTRIBUTE = re.compile(r"^ {4}(?P<names>[\w, `.]+):\s+(?P<text>.*)$")
 
 
 def classes(kind: str) -> list[type[Settings]]:
     """The settings classes of a kind of config, the root first."""
-    found = [settings_class(kind)]
+    root = settings_class(kind)
+    found = [root, *root.__subclasses__()]  # of tasks
     for one in found:
         for field in one.model_fields.values():
             for other in _inside(field.annotation, field.metadata):

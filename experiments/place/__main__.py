@@ -33,7 +33,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
@@ -41,18 +41,22 @@ import polars as pl
 from ctglip.cli.console import print_line
 from experiments.command import keep, parser_of
 
-OFF = {"batch_weight": 0.0, "sentence_weight": 0.0, "correlation_weight": 0.0}
+if TYPE_CHECKING:
+    from ctglip.training.recipe import PretrainConfig
+
+OFF = {f"objective.{name}_weight": 0.0 for name in ("batch", "sentence", "correlation")}
 ARMS: dict[str, dict[str, Any]] = {
     "all": {},
-    "instance alone": OFF,
-    "- instance": {"instance_weight": 0.0},
-    "- batch": {"batch_weight": 0.0},
-    "- sentence": {"sentence_weight": 0.0},
-    "- correlation": {"correlation_weight": 0.0},
-    "+ diversity": {"diversity_weight": 1.0},
-    "sentences alone ask": {"symmetric": False},
-    "correlation without report": {"patches.condition": "none"},
+    "instance alone": {**OFF, "model.resampler": None},
+    "- instance": {"objective.instance_weight": 0.0},
+    "- batch": {"objective.batch_weight": 0.0},
+    "- sentence": {"objective.sentence_weight": 0.0},
+    "- correlation": {"objective.correlation_weight": 0.0},
+    "+ diversity": {"objective.diversity_weight": 1.0},
+    "sentences alone ask": {"objective.symmetric": False},
+    "correlation without report": {"objective.patches.condition": "none"},
 }
+"""What each changes in ``small/cxr_place``."""
 DRAWS = 200
 
 
@@ -87,26 +91,30 @@ def cxr_store(folder: Path, radiographs: int) -> Path:
     return folder / "store"
 
 
-def train(
-    store: Path, run: Path, changes: dict[str, Any], steps: int, seed: int, pixels: int, batch: int = 24
-) -> float:
-    """Seconds of CPU of one run; none where it is there."""
+def config_of(arm: str, steps: int, seed: int, pixels: int) -> PretrainConfig:
+    """The config of one run."""
     from ctglip.config import load_settings
-    from ctglip.training.launch import pretrain
     from ctglip.training.recipe import PretrainConfig
+
+    settings = [f"{name}={json.dumps(value)}" for name, value in ARMS[arm].items()]
+    settings += [f"loop.steps={steps}", f"seed={seed}", f"data.size={pixels}", "data.margin=1.0"]
+    settings += ["loop.device=cpu", "loop.threads=1", "loop.tensorboard=false", f"loop.checkpoint_every={steps}"]
+    settings += ["loop.pairs=0", "optim.lr=0.002", "data.batch=24"]
+    return load_settings(PretrainConfig, "small/cxr_place", settings)
+
+
+def train(store: Path, run: Path, config: PretrainConfig) -> float:
+    """Seconds of CPU of one run; none where it is there."""
+    from ctglip.training.launch import pretrain
 
     if (run / "model" / "config.json").is_file():
         return 0.0
-    settings = [f"objective.{name}={json.dumps(value)}" for name, value in changes.items()]
-    settings += [f"loop.steps={steps}", f"seed={seed}", f"data.size={pixels}", "data.margin=1.0"]
-    settings += ["loop.device=cpu", "loop.threads=1", "loop.tensorboard=false", f"loop.checkpoint_every={steps}"]
-    settings += ["loop.pairs=0", "optim.lr=0.002", f"data.batch={batch}"]
     start, bank = time.process_time(), run.parent.parent / "text_bank"
     for folder in (bank, run):
         folder.mkdir(parents=True, exist_ok=True)
     if not (run / "text_bank").exists():
         (run / "text_bank").symlink_to(bank.resolve())  # the same texts for all runs
-    pretrain(store, run, load_settings(PretrainConfig, "small/cxr_place", settings))
+    pretrain(store, run, config)
     return time.process_time() - start
 
 
@@ -249,7 +257,7 @@ def measured(out: Path, arms: list[str], seeds: list[int], sizes: tuple[int, int
     for seed in seeds:
         for arm in arms:
             run = out / "runs" / f"{arm.replace(' ', '_').replace(',', '')}-{seed}-{steps}"
-            seconds = train(store, run, ARMS[arm], steps, seed, pixels)
+            seconds = train(store, run, config_of(arm, steps, seed, pixels))
             found = {**figures(load_release(run), table, pairs), "cpu_s": seconds}
             results["arms"].setdefault(arm, []).append(found)
             line = ", ".join(f"{name} {value:.3f}" for name, value in found.items())
