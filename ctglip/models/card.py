@@ -101,7 +101,7 @@ def _about(release: Release) -> str:
     text = release.text_settings.name
     rows = {
         "image encoder": f"{encoder}, {count / 1e6:.1f} M parameters",
-        "input": f"{model.inputs.in_channels} channels of {sides}, made as `{kind}` of `config.json` says",
+        "input": f"{model.inputs.in_channels} x {sides} (channels first), made as `{kind}` of `config.json` says",
         "organs are read by": model.reading,
         "text encoder": text if release.aligned else f"not used ({text} travels along)",
         "compares images with words": "yes" if release.aligned else "no: images and texts were not brought together",

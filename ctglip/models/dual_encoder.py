@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ctglip.config import Settings
+from ctglip.errors import ModelError
 from ctglip.models.encoders import AnyEncoderSettings, build_encoder
 from ctglip.models.encoders.base import Encoder, VisionFeatures
 from ctglip.models.encoders.cached import CachedEncoder
@@ -152,9 +153,19 @@ class DualEncoder(nn.Module):
         return self.encoder(self.pad_channels(images))
 
     def pad_channels(self, images: Float[Tensor, "b c *s"]) -> Float[Tensor, "b d *s"]:
-        """Images with all channels that the encoder reads, in the weights' type."""
+        """Images with all channels that the encoder reads, in the weights' type.
+
+        Raises:
+            ModelError: code ``channels``: more than it reads.
+        """
         missing = self.inputs.in_channels - images.shape[1]
         if missing and not isinstance(self.encoder, CachedEncoder):
+            if missing < 0:
+                raise ModelError(
+                    f"The images have {images.shape[1]} channels, the model reads {self.inputs.in_channels}.",
+                    code="channels",
+                    fix="Make them as the model's config says (model_input of a loaded model).",
+                )
             images = torch.cat([images, images.new_zeros(len(images), missing, *images.shape[2:])], dim=1)
         return images.to(self._dtype)
 

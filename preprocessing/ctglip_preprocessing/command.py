@@ -55,6 +55,7 @@ def preprocess(
     """
     from ctglip.cohort import read_cohort
     from ctglip.errors import ConfigError
+    from ctglip.modality import modality_of
     from ctglip_preprocessing.forecast import show_forecast
     from ctglip_preprocessing.organ_text import with_organ_text
 
@@ -65,7 +66,7 @@ def preprocess(
     if organ_text is not None:
         table = with_organ_text(table, organ_text)
     if dry_run:
-        show_forecast(table, store, as_json)
+        show_forecast(table, store, modality_of(settings.recipe).name, as_json)
         return
     summary = _run(table, store, settings, workers or 1, ray, retry_failed)
     typer.echo(plain_json(summary.as_dict(), indent=2) if as_json else describe(summary))

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from ctglip.errors import ModelError
 from ctglip.models.dual_encoder import DualEncoder
 from ctglip.models.encoders.cnn import CNNSettings
 from ctglip.models.region_readers import Regions
@@ -75,3 +76,8 @@ def test_what_lies_around_an_organ_is_read_where_the_settings_say_so(pooling):
         model.encoder.stem[1] = torch.nn.Identity()  # group normalisation sees the whole crop
         before, after = (features(model, which, mask, size) for which in (image, changed))
         assert torch.allclose(before, after, atol=1e-2) == (not context)
+
+
+def test_images_of_more_channels_than_it_reads_are_named():
+    with pytest.raises(ModelError, match="have 3 channels, the model reads 2"):
+        made().encode_image(torch.zeros(1, 3, 16, 16, 16))

@@ -26,3 +26,12 @@ def test_a_dry_run_counts_and_writes_nothing(tmp_path: Path) -> None:
     shown = CliRunner().invoke(app, arguments, catch_exceptions=False).stdout
     assert "1 new, 1 in the store" in shown
     assert "Nothing was done." in shown
+
+
+def test_radiographs_are_not_reckoned_as_scans(tmp_path: Path) -> None:
+    (tmp_path / "cohort.csv").write_text("study_id,patient_id,image\n1,p,a.png\n2,q,b.png\n")
+    arguments = ["preprocess", str(tmp_path / "cohort.csv"), str(tmp_path / "store"), "--dry-run"]
+    scans = CliRunner().invoke(app, arguments, catch_exceptions=False).stdout
+    radiographs = CliRunner().invoke(app, [*arguments, "--for", "rad_dino"], catch_exceptions=False).stdout
+    assert "0.017 GB, where each is a CT of 300 slices with masks" in scans
+    assert "0.001 GB, where each is a radiograph of about 2544 x 3056 pixels" in radiographs
