@@ -86,10 +86,9 @@ def write_card(release: Release, folder: Path, evaluation: Path | None = None) -
 
 
 def _loading(release: Release) -> str:
-    asked = 'model.query("scan.nii.gz", ["liver: fatty liver"])' if release.aligned else ""
     lines = ["```python", "from ctglip.models.hub import HubModel", 'model = HubModel.from_pretrained("FOLDER")', "```"]
     lines += ["", "`model.image_features(images)` gives the image encoder's features."]
-    if asked:
+    if release.aligned:
         lines[-1] += " `ctglip.load_model` of the same folder answers questions about a file."
     return "\n".join(lines)
 
