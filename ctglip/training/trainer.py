@@ -40,7 +40,8 @@ class LoopSettings(Settings):
         release: the weights of the last step, or those of the best validation (checkpoints hold both).
         patience: validations without a better one before training ends early; 0 never does.
         device: ``auto`` takes a GPU where there is one.
-        precision: of the forward pass: ``fp32``, ``bf16``, or ``fp16`` with a scaled loss (GPUs).
+        precision: of the forward pass: ``fp32``, ``bf16`` (on GPUs; a CPU counts in float32), or ``fp16`` with a
+            scaled loss (GPUs).
         compile: compile the encoder (``torch.compile``); the first steps are slow.
         threads: torch threads on a CPU; 0 leaves torch's own choice.
         workers: worker processes that make batches; 0 makes them in the process that trains, beside a GPU's work in a

@@ -223,7 +223,6 @@ def test_a_compiled_encoder_learns_the_same(
     assert weights(tmp_path / "run").keys() == weights(run).keys()
 
 
-def test_bfloat16_stays_close(run: Path, tiny: tuple[Store, Path], word_bert: Path, tmp_path: Path) -> None:
+def test_bfloat16_on_a_cpu_is_float32(run: Path, tiny: tuple[Store, Path], word_bert: Path, tmp_path: Path) -> None:
     pretrain(tiny[0].path, tmp_path / "run", changed(word_bert, loop={"precision": "bf16"}))
-    assert losses(tmp_path / "run") == pytest.approx(losses(run), rel=0.05)
-    assert losses(tmp_path / "run") != losses(run)
+    assert losses(tmp_path / "run") == losses(run)

@@ -107,8 +107,7 @@ def shrunken(name: str, bert: Path) -> PretrainConfig:
     """The recipe with small sizes, without weights and texts that would be fetched."""
     full = resolved(name)
     own = {
-        # not in bf16: its gradients were NaN in one run of four on a CPU without instructions for it
-        "loop": {"steps": 2, "log_every": 1, "pairs": 0, "tensorboard": False, "precision": "fp32"},
+        "loop": {"steps": 2, "log_every": 1, "pairs": 0, "tensorboard": False, "precision": full["loop"]["precision"]},
         "data": {"organs": ORGANS} if full["data"]["name"] == "scans" else {},
     }
     if name == "papers/imitate":

@@ -61,3 +61,18 @@ def test_the_scale_goes_on_from_a_checkpoint(tmp_path):
     other, its_optimizer, fresh = made()
     load_checkpoint(tmp_path, TrainingState(other, its_optimizer, precision=fresh))
     assert fresh.scaler.get_scale() == precision.scaler.get_scale()
+
+
+def test_gradients_of_small_maps_on_a_cpu_are_those_of_float32():
+    """oneDNN's in bfloat16 hold what lay in memory before, here large numbers."""
+    image, weight = torch.randn(2, 32, 2, 2, 2), torch.randn(32, 32, 3, 3, 3)
+    found = []
+    for name in ("fp32", "bf16"):
+        precision, learned = Precision(name), weight.clone().requires_grad_()
+        freed = [torch.full((size,), 3e38) for size in range(200, 400_000, 3000)]
+        del freed
+        with precision.autocast():
+            maps = nn.functional.conv3d(image, learned, padding=1)
+        precision.backward(maps.float().square().mean())
+        found.append(learned.grad)
+    assert torch.equal(*found)
