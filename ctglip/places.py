@@ -91,10 +91,9 @@ def check_no_links(root: Path, *names: str | Path) -> None:
 
 def lies_within(folder: Path, file: Path) -> bool:
     """Whether a file of a folder is its own, links followed: one that leads elsewhere is not, but for a snapshot of
-    Hugging Face's cache, whose files are links to the blobs beside it."""
+    Hugging Face's cache and folders in it, whose files are links to the blobs beside the snapshots."""
     home = folder.resolve()
-    allowed = [home]
-    if home.parent.name == "snapshots":
-        allowed.append(home.parents[1] / "blobs")
+    snapshots = [one for one in home.parents if one.name == "snapshots"]
+    allowed = [home, *(one.parent / "blobs" for one in snapshots)]
     target = file.resolve()
     return any(target.is_relative_to(one) for one in allowed)

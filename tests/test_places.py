@@ -67,15 +67,17 @@ def test_caches_behind_links_are_not_written(link: str, tmp_path: Path) -> None:
 def test_files_of_a_folder_and_of_a_snapshot(tmp_path: Path) -> None:
     home = tmp_path / "models--a--b"
     snapshot, blobs, model = home / "snapshots" / "abc", home / "blobs", tmp_path / "model"
-    for folder in (snapshot, blobs, model):
+    for folder in (snapshot / "inner", blobs, model):
         folder.mkdir(parents=True)
     (blobs / "1").write_text("weights")
     (tmp_path / "secret").write_text("secret")
     for folder, target in ((snapshot, "../../blobs/1"), (snapshot, tmp_path / "secret"), (model, "../secret")):
         (folder / f"to_{Path(target).name}").symlink_to(target)
+    (snapshot / "inner" / "to_1").symlink_to("../../../blobs/1")
     (model / "own").write_text("x")
     (model / "to_own").symlink_to("own")
     assert lies_within(snapshot, snapshot / "to_1")
+    assert lies_within(snapshot / "inner", snapshot / "inner" / "to_1")
     assert not lies_within(snapshot, snapshot / "to_secret")
     assert not lies_within(model, model / "to_secret")
     assert lies_within(model, model / "own")

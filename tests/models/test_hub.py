@@ -37,6 +37,20 @@ def test_an_upload_is_the_whole_model(release, tmp_path: Path, monkeypatch: pyte
     torch.testing.assert_close(answer(load_release(up)), answer(release), atol=1e-6, rtol=0)
 
 
+def test_a_download_whose_files_are_links_is_saved_again(release, tmp_path: Path) -> None:  # noqa: F811
+    """The hub's cache keeps blobs, and snapshots of links to them."""
+    cache = tmp_path / "models--me--model"
+    snapshot, blobs = cache / "snapshots" / "0123", cache / "blobs"
+    HubModel(release).save_pretrained(snapshot)
+    blobs.mkdir()
+    for number, file in enumerate(sorted(one for one in snapshot.rglob("*") if one.is_file())):
+        file.rename(blobs / str(number))
+        file.symlink_to(blobs / str(number))
+    HubModel.from_pretrained(str(snapshot)).save_pretrained(tmp_path / "again")
+    torch.testing.assert_close(answer(load_release(tmp_path / "again")), answer(release), atol=1e-6, rtol=0)
+    assert not [file for file in (tmp_path / "again").rglob("*") if file.is_symlink()]
+
+
 def test_another_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="not a model folder"):
         HubModel.from_pretrained(str(tmp_path))
