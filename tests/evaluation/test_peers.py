@@ -354,6 +354,21 @@ def test_studies_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "out" / "results.json").read_text())["studies"] == 11
 
 
+def test_a_broken_study_of_the_split_val_is_no_failure_of_the_split_that_is_evaluated(tmp_path: Path) -> None:
+    whole, store = command("merlin", tmp_path), tmp_path / "store"
+    splits = pl.read_parquet(store / "splits.parquet")
+    held_out = pl.col("study_id").is_in(["s00", "s01", "s02", "s03"])
+    splits.with_columns(split=pl.when(held_out).then(pl.lit("val")).otherwise("split")).write_parquet(
+        store / "splits.parquet"
+    )
+    shutil.rmtree(store / "studies" / "s01.zarr" / "image")
+    found = RUN.invoke(app, whole)
+    assert found.exit_code == 0, found.output
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert (results["studies"], results["failures"]) == (8, [])
+    assert results["threshold_source"] == "best F1 on the split val"
+
+
 def test_the_text_side_answers_with_the_files_own_weights(tmp_path: Path) -> None:
     """Another text model in the file is another answer, SPECTRE's updates are added to its folder's weights."""
     whole, scores = command("ct_clip", tmp_path), []

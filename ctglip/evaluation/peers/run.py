@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -247,7 +247,8 @@ def _patients(store: Store, study_ids: Sequence[str]) -> tuple[list[str], dict[s
     """Patients, and the number of each study's."""
     patient = dict(store.table("studies").select("study_id", "patient_id").iter_rows())
     names = sorted({patient[study] for study in study_ids})
-    return names, {study: names.index(patient[study]) for study in study_ids}
+    numbers = {name: number for number, name in enumerate(names)}
+    return names, {study: numbers[patient[study]] for study in study_ids}
 
 
 def _scores(
@@ -277,7 +278,7 @@ def _validation(
     except StoreError:
         return None
     begin("Encoding the split val")
-    vectors = encode_studies(context, study_ids, progress)
+    vectors = encode_studies(replace(context, failures=[]), study_ids, progress)  # those that count are of the split
     return _scores(context, axes, vectors, _patients(context.store, study_ids)[1])
 
 
