@@ -162,7 +162,6 @@ def assemble(
     names = tuple(name for name in organs.names if organs.roi_labels(name))
     encoder = load_text_encoder(config.text)
     settings, inputs = model_parts(config, encoder.dim, organs, names)
-    parts = parts_of(config.objective)
     bank = TextBank(run / "text_bank", encoder)
 
     def text_ids(texts: Sequence[str]) -> list[int]:
@@ -172,17 +171,18 @@ def assemble(
         return bank.ids(texts, embedding).tolist()
 
     def opened(split: str) -> dict[str, TextDataset[Any]]:
+        """The data of each part of the objective."""
         readers: list[CachedReader[str, Any]] = []
         return {
             name: open_source(
                 OBJECTIVES[part.name].input_kind, store, dictionaries, config.data, settings.regions, config.seed,
                 part.dictionary_negatives, readers, split, progress=progress, text_ids=text_ids, organ_names=names,
             )
-            for name, part in parts.items()
+            for name, part in parts_of(config.objective).items()
         }  # fmt: skip
 
     sources = opened("train")
-    validating = cast(Any, opened("val") if config.loop.compares and config.loop.score == "loss" else {})
+    val = cast(Any, opened("val") if config.loop.compares and config.loop.score == "loss" else {})
     model = _model(settings, inputs, names, config.seed)
     release = _release(model, names, store, config, encoder)
     if config.initial is not None:
@@ -192,8 +192,7 @@ def assemble(
     _fill_prompts(release, bank, [caption for source in sources.values() for caption in source.captions], embedding)
     objective = _objective(config, sources, release, bank, dictionaries, run).to(device)
     release.aligned = objective.aligned
-    seed = config.seed
-    return Assembly(sources, objective, release, dictionaries, seed, validation_sources=validating, encoder=frozen)
+    return Assembly(sources, objective, release, dictionaries, config.seed, validation_sources=val, encoder=frozen)
 
 
 def _with_cached_tokens(model: DualEncoder, data: AnyDataSettings, store: Store) -> Encoder | None:
