@@ -40,7 +40,7 @@ def training_callbacks(label: str, signals: bool = True) -> Iterator[Callbacks]:
             progress=(lambda done, of: bars.show(label, done, of)) if bars else None,
             preparing=bars.show if bars else None,
             stop=stop.requested if stop else None,
-            message=_print if first else None,
+            message=print_note if first else None,
         )
         try:
             yield callbacks
@@ -50,10 +50,6 @@ def training_callbacks(label: str, signals: bool = True) -> Iterator[Callbacks]:
                 saved = f"after step {stopped.step}, which is saved" if stopped.step else "before the first step"
                 err.print(f"ctglip: stopped {saved}; add --resume to go on.", highlight=False)
             raise typer.Exit(128 + (stop.number if stop else signal.SIGTERM)) from None
-
-
-def _print(text: str) -> None:
-    print_note(text)
 
 
 class _Bars:
