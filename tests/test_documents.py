@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("abnormality_dictionary", "configs", "docs", "experiments", "organ_dictionary", "preprocessing")
 PAGES = sorted(ROOT.glob("*.md")) + [page for name in FOLDERS for page in sorted((ROOT / name).rglob("*.md"))]
-ROOTED = r"(?:benchmarks|configs|docs|experiments|preprocessing|tests|abnormality_dictionary|organ_dictionary)/"
+ROOTED = r"(?:benchmarks|configs|ctglip|docs|experiments|preprocessing|tests|abnormality_dictionary|organ_dictionary)/"
 
 
 def without_blocks(text: str) -> str:

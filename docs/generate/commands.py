@@ -8,6 +8,7 @@ from typing import Any
 import typer
 
 from ctglip.cli.main import app
+from generate.tables import cell
 
 
 def commands() -> Iterator[tuple[str, Any]]:
@@ -60,8 +61,4 @@ def _row(one: Any) -> str:
         if one.default is None or one.default is False or one.default == () or callable(one.default)
         else one.default
     )
-    return f"| `{name}` | {_cell(said)} | {_cell(str(default))} |"
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*")
+    return f"| `{name}` | {cell(said)} | {cell(str(default))} |"

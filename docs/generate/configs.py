@@ -14,6 +14,7 @@ import yaml
 from ctglip.cli.config import settings_class
 from ctglip.config import FACTS, OneOf, Settings, load_tree, shipped_configs, validate
 from ctglip.resources import resource
+from generate.tables import cell
 
 KINDS = ("preprocess", "pretrain", "evaluate", "evaluate_peer", "finetune", "cohort_map", "encoder", "peer")
 _ATTRIBUTE = re.compile(r"^ {4}(?P<names>[\w, `.]+):\s+(?P<text>.*)$")
@@ -69,10 +70,10 @@ def _settings_page(kind: str) -> str:
     for one in classes(kind):
         first = (inspect.getdoc(one) or "").split("\n\n")[0]
         said = described(one)
-        lines += [f"## {one.__name__}", "", _cell(first), "", "| field | type | default | what |", "|---|---|---|---|"]
+        lines += [f"## {one.__name__}", "", cell(first), "", "| field | type | default | what |", "|---|---|---|---|"]
         for name, field in one.model_fields.items():
             default = "needed" if field.is_required() else f"`{_default(field.get_default(call_default_factory=True))}`"
-            what = _cell(said.get(name, ""))
+            what = cell(said.get(name, ""))
             lines.append(f"| `{name}` | `{_type(field)}` | {default} | {what} |")
         lines.append("")
     return "\n".join(lines)
@@ -95,11 +96,6 @@ def _type(field: Any) -> str:
 def _code(text: str) -> str:
     text = " ".join(text.split()).replace("|", "or").replace("`", "'")
     return text if len(text) < 120 else f"{text[:117]}..."
-
-
-def _cell(text: str) -> str:
-    text = " ".join(text.split()).replace("``", "`")
-    return text.replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*").replace("[", "\\[")
 
 
 def _shipped() -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ctglip.error_codes import error_codes
+from generate.tables import cell
 
 
 def pages() -> dict[str, str]:
@@ -11,10 +12,6 @@ def pages() -> dict[str, str]:
              "the command line: `ctglip explain CODE`. Words in capital letters are filled in.", ""]  # fmt: skip
     for code, one in error_codes().items():
         lines += [f"## {code}", "", ", ".join(one.kinds), "", "| cause | cure |", "|---|---|"]
-        lines += [f"| {_cell(cause)} | {_cell(cure)} |" for cause, cure in one.cases]
+        lines += [f"| {cell(cause)} | {cell(cure)} |" for cause, cure in one.cases]
         lines.append("")
     return {"reference/errors.md": "\n".join(lines)}
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*").replace("[", "\\[")

@@ -100,11 +100,10 @@ def nav(pages: Mapping[str, str]) -> list[dict[str, object]]:
     """The site's menu: every page in one place."""
     below = {folder: _entries(pages, folder) for folder in ("start", "tutorials", "how-to", "concepts", "papers")}
     depth = ("pretraining", "asking", "finetuning", "cxr", "report_parsing", "weights", "simulation", "scale", "serve")
-    proof_names, other = ("evidence", "results", "controls"), ("index", "files", "store", "api", "changelog", "faq")
+    proof, other = ("evidence", "results"), ("index", "files", "store", "api", "changelog", "faq")
     rest = [name.removesuffix(".md") for name in sorted(pages) if "/" not in name]
-    rest = [name for name in rest if name not in (*depth, *proof_names, *other, "contributing")]
-    guides = [_entry(pages, f"{name}.md") for name in (*depth, *rest) if f"{name}.md" in pages]
-    proof = [f"{name}.md" for name in proof_names if f"{name}.md" in pages]
+    rest = [name for name in rest if name not in (*depth, *proof, *other, "contributing")]
+    guides = [_entry(pages, f"{name}.md") for name in (*depth, *rest)]
     return [
         {"Home": "index.md"},
         {"Get started": below["start"]},
@@ -114,7 +113,7 @@ def nav(pages: Mapping[str, str]) -> list[dict[str, object]]:
         {"Reference": _reference(pages)},
         {"Cohorts": _entries(pages, "cohorts")},
         {"Papers": below["papers"]},
-        {"Evidence": [*(_entry(pages, page) for page in proof), *_entries(pages, "experiments")]},
+        {"Evidence": [*(_entry(pages, f"{name}.md") for name in proof), *_entries(pages, "experiments")]},
         {"Changelog": "changelog.md"},
         {"FAQ": "faq.md"},
         {"Contributing": "contributing.md"},

@@ -143,13 +143,13 @@ def leaves(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]
             yield path, value
 
 
-def difference(arm: str, seed: int = 0, steps: int = 100) -> set[str]:
+def difference(arm: str) -> set[str]:
     """The settings in which an arm differs from its parent; those that differ by its budget are no setting of it."""
     parent = ARMS[arm].parent
     if parent is None:
         return set()
     own, other = (
-        dict(leaves(config_of(name, seed, steps, Path("crops")).model_dump(mode="json"))) for name in (arm, parent)
+        dict(leaves(config_of(name, 0, 100, Path("crops")).model_dump(mode="json"))) for name in (arm, parent)
     )
     missing = object()
     return {name for name in own.keys() | other.keys() if own.get(name, missing) != other.get(name, missing)}
