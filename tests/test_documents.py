@@ -44,7 +44,7 @@ def missing_paths(text: str) -> list[str]:
     modules = [
         name.replace(".", "/") for name in re.findall(r"-m (experiments\.\w+)", text) if name != "experiments.NAME"
     ]
-    return [name for name in named if not (ROOT / name).is_file()] + [
+    return [name for name in named if "NAME" not in name and not (ROOT / name).is_file()] + [
         name for name in modules if not (ROOT / name / "__main__.py").is_file()
     ]
 
