@@ -51,9 +51,12 @@ def real_data() -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """A Chromium under Playwright, of which one process runs one at a time; tests that need it skip without."""
+    """A Chromium under Playwright; tests that need it skip without.
+
+    It ends with the module: while it lives, an event loop runs in this thread, and ``asyncio.run`` refuses.
+    """
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if found is None:

@@ -163,7 +163,9 @@ class Pipeline(Answerer):
 
     def _answered(self, requests: Sequence[AnswerRequest], study: EncodedStudy) -> Answers:
         named = dict.fromkeys(one.organ for one in requests if one.organ)
-        study = self.encode_organs(study, [organ for organ in named if not study.vectors.knows(organ)])
+        missing = [organ for organ in named if not study.vectors.knows(organ)]
+        if missing:
+            study = self.encode_organs(study, missing)
         vectors, readings, made = study.vectors, study.readings, study.standardized
         answers = [
             replace(answer, read_from=readings[answer.organ].read_from) if answer.organ in readings else answer

@@ -27,7 +27,7 @@ _HREF = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(?:/[A-Za-z0-9_-][A-Za-z0-9._-]
 
 def render_template(name: str, **values: Any) -> str:
     """Fill a template of ``pages/templates`` with values; the result is one self-contained HTML document."""
-    style, script = _bundled("style.css"), _bundled("viewer.js")
+    style, script = _bundled("style.css"), _bundled("niivue.js") + _bundled("viewer.js")
     return (
         _environment()
         .get_template(name)

@@ -1,7 +1,7 @@
 """The viewer of a scan page: NiiVue, taken from the installed ``ipyniivue`` when the page is written.
 
 ``ipyniivue`` ships NiiVue as one ES module behind anywidget's front-end interface; the page hosts it with a small
-model object (``templates/viewer.js``). Without the package, or in a browser without WebGL 2, the page shows its still
+model object (``templates/niivue.js``). Without the package, or in a browser without WebGL 2, the page shows its still
 pictures; on paper it always does.
 """
 

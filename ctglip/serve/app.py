@@ -6,13 +6,13 @@ import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse, Response
 from fastapi.staticfiles import StaticFiles
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from starlette.exceptions import HTTPException
 
 from ctglip import __version__
 from ctglip.errors import CTGLIPError
@@ -26,7 +26,7 @@ from ctglip.serve.security import COOKIE, refused
 from ctglip.serve.serving import Serving
 
 _HERE = Path(__file__).parent
-_STYLE = Path(pages_file).parent / "templates" / "style.css"
+_PAGES = Path(pages_file).parent / "templates"
 _MOST_LOGIN_BYTES = 4096
 
 
@@ -57,6 +57,7 @@ def create_app(serving: Serving) -> FastAPI:
     app.middleware("http")(serving.guard)
     app.add_exception_handler(CTGLIPError, _said)
     app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _unknown)
     app.add_exception_handler(Exception, _ours)
     app.include_router(scan_routes(serving))
     app.include_router(question_routes(serving))
@@ -89,7 +90,11 @@ def _add_pages(app: FastAPI, serving: Serving) -> None:
 
     @app.get("/pages.css", include_in_schema=False)
     def style() -> Response:
-        return FileResponse(_STYLE, media_type="text/css")
+        return FileResponse(_PAGES / "style.css", media_type="text/css")
+
+    @app.get("/niivue-host.js", include_in_schema=False)
+    def niivue_host() -> Response:
+        return FileResponse(_PAGES / "niivue.js", media_type="text/javascript")
 
     @app.get("/niivue.js", include_in_schema=False)
     def niivue() -> Response:
@@ -99,8 +104,8 @@ def _add_pages(app: FastAPI, serving: Serving) -> None:
         return FileResponse(path, media_type="text/javascript", headers={"Cache-Control": "max-age=86400"})
 
     @app.get("/health", include_in_schema=False)
-    def health() -> dict[str, Any]:
-        return {"alive": True, "ready": serving.asking is not None}
+    def health() -> dict[str, bool]:
+        return {"alive": True}
 
     @app.get("/login", include_in_schema=False)
     def login_page() -> Response:
@@ -110,6 +115,7 @@ def _add_pages(app: FastAPI, serving: Serving) -> None:
 
     @app.post("/login", include_in_schema=False)
     async def login(request: Request) -> Response:
+        """The token for the cookie of a browser; over TLS the cookie stays there."""
         body = b""
         async for block in request.stream():
             body += block
@@ -119,7 +125,8 @@ def _add_pages(app: FastAPI, serving: Serving) -> None:
         if cookie is None:
             return refused(403, "This is not the token.", "bad_token")
         response = JSONResponse({"known": True})
-        response.set_cookie(COOKIE, cookie, httponly=True, samesite="strict", path="/")
+        secure = request.scope["scheme"] == "https"
+        response.set_cookie(COOKIE, cookie, httponly=True, samesite="strict", secure=secure)
         return response
 
 
@@ -133,6 +140,11 @@ async def _invalid(_request: Request, error: Exception) -> Response:
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
     return refused(422, f"{where}: {first['msg']}.", "bad_request", "See /api.")
+
+
+async def _unknown(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return refused(error.status_code, f"{error.detail}.", "not_found", "See /api.")
 
 
 async def _ours(_request: Request, _error: Exception) -> Response:

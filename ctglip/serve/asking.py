@@ -215,5 +215,5 @@ def status_of(error: CTGLIPError) -> int:
 _STATUS = {
     "no_scan": 404, "no_map": 404, "no_model": 404, "no_organ": 404, "no_study": 404, "not_encoded": 409,
     "wrong_state": 409, "upload_too_large": 413, "unknown_question": 422, "no_question": 422, "vocabulary": 422,
-    "busy": 503, "not_ready": 503, "disk_full": 507, "upload_stopped": 408,
+    "busy": 503, "disk_full": 507, "upload_stopped": 408,
 }  # fmt: skip

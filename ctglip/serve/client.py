@@ -5,15 +5,15 @@ from __future__ import annotations
 import http.client
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
 from ctglip.errors import CTGLIPError
 from ctglip.files import files_below
+from ctglip.serve.jobs import ENDED
 
-_ENDED = ("choose", "ready", "failed", "cancelled")
 _WAIT_S = 0.2
 
 
@@ -54,9 +54,9 @@ class ServeClient:
         self._call("POST", f"/api/scans/{scan_id}/start")
         return scan_id
 
-    def send(self, scan_id: str, file: Path, role: str = "scan") -> None:
-        """Send one more file of an upload: of the ``scan``, or its ``masks``."""
-        query = urlencode({"role": role, "name": file.name})
+    def send(self, scan_id: str, file: Path, role: str = "scan", replace: bool = False) -> None:
+        """Send one more file of an upload: of the ``scan``, or its ``masks``; or in place of those of this role."""
+        query = urlencode({"role": role, "name": file.name, "replace": replace})
         with file.open("rb") as stream:
             self._call("PUT", f"/api/scans/{scan_id}/files?{query}", stream, file.stat().st_size)
 
@@ -74,16 +74,13 @@ class ServeClient:
         Raises:
             CTGLIPError: code ``timeout``.
         """
-        for job in self._watch(scan_id, timeout_s):
-            if job["state"] in _ENDED:
-                return job
-        raise CTGLIPError(f"The scan was not read in {timeout_s:g} s.", code="timeout", fix="Wait longer.")
-
-    def _watch(self, scan_id: str, timeout_s: float) -> Iterator[dict[str, Any]]:
         end = time.monotonic() + timeout_s
         while time.monotonic() < end:
-            yield self.scan(scan_id)
+            job = self.scan(scan_id)
+            if job["state"] in ENDED:
+                return job
             time.sleep(_WAIT_S)
+        raise CTGLIPError(f"The scan was not read in {timeout_s:g} s.", code="timeout", fix="Wait longer.")
 
     def choose(self, scan_id: str, series: int) -> dict[str, Any]:
         """Choose one of an upload's series, by its place in ``scan(...)["about"]["series"]``."""
@@ -146,6 +143,14 @@ class ServeClient:
         finally:
             connection.close()
         if answer.status >= http.client.BAD_REQUEST:
-            problem = json.loads(found)["error"]
-            raise CTGLIPError(problem["message"], code=problem["code"], fix=problem["fix"])
+            raise _refusal(answer.status, found)
         return found
+
+
+def _refusal(status: int, body: bytes) -> CTGLIPError:
+    """What the server says is wrong; a server that is too busy to, or a proxy before it, says only a number."""
+    try:
+        problem = json.loads(body)["error"]
+        return CTGLIPError(problem["message"], code=problem["code"], fix=problem["fix"])
+    except (ValueError, LookupError, TypeError):
+        return CTGLIPError(f"The server answers {status}.", code="refused", fix="Try again in a few seconds.")

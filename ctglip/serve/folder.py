@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import re
@@ -68,6 +69,15 @@ class ServeFolder:
         if not _SCAN_ID.fullmatch(scan_id):
             raise CTGLIPError("There is no such scan.", code="no_scan", fix="It may have been deleted.")
         return self.scans / scan_id
+
+    def scan_ids(self, before: float) -> list[str]:
+        """The uploads whose folders last changed before a time (seconds since 1970); other entries are nobody's."""
+        found = []
+        for entry in self.scans.iterdir():
+            with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
+                if _SCAN_ID.fullmatch(entry.name) and entry.stat().st_mtime < before:
+                    found.append(entry.name)
+        return found
 
     def uploaded(self, scan_id: str, role: str) -> Path:
         """Where the uploaded files of a role (``scan`` or ``masks``) lie."""

@@ -9,6 +9,7 @@ from fastapi.responses import FileResponse, Response
 from pydantic import BaseModel, Field
 
 from ctglip.errors import CTGLIPError
+from ctglip.serve.asking import Asking
 from ctglip.serve.serving import Serving
 
 _Text = Annotated[str, Field(min_length=1, max_length=500)]
@@ -35,40 +36,40 @@ def question_routes(serving: Serving) -> APIRouter:
     """The routes of one server."""
     router = APIRouter(prefix="/api", tags=["questions"])
 
+    def encoded(scan_id: str) -> Asking:
+        """Answers about an upload that all models have encoded: what is read again later is never asked before."""
+        if serving.jobs.get(scan_id).state != "ready":
+            raise CTGLIPError("The scan is not encoded.", code="not_encoded", fix="Wait until it is.")
+        return serving.asking
+
     @router.post("/scans/{scan_id}/ask", summary="Answer questions about an upload that is encoded")
     def ask(scan_id: str, asked: AskedQuestions) -> dict[str, Any]:
-        serving.jobs.get(scan_id)
-        return serving.answers().ask(scan_id, asked.model, asked.questions, asked.sentences)
+        return encoded(scan_id).ask(scan_id, asked.model, asked.questions, asked.sentences)
 
-    @router.get("/completions", summary="AskedQuestions that a model was taught")
+    @router.get("/completions", summary="Questions that a model was taught")
     def completions(model: _Model = "") -> list[str]:
-        return serving.answers().completions(model)
+        return serving.asking.completions(model)
 
     @router.get("/scans/{scan_id}/organs", summary="The organs of an upload: volume, HU, where they are")
     def organs(scan_id: str, model: _Model = "") -> dict[str, Any]:
-        serving.jobs.get(scan_id)
-        return serving.answers().organs(scan_id, model)
+        return encoded(scan_id).organs(scan_id, model)
 
     @router.get("/scans/{scan_id}/findings", summary="All that a model was taught of an organ, ranked")
     def findings(scan_id: str, organ: _Name, model: _Model = "") -> dict[str, Any]:
-        serving.jobs.get(scan_id)
-        return serving.answers().findings(scan_id, model, organ)
+        return encoded(scan_id).findings(scan_id, model, organ)
 
     @router.get("/scans/{scan_id}/map", summary="Where an answer comes from: the peak of its heat map")
     def about_map(scan_id: str, organ: _Name, abnormality: _Name, model: _Model = "") -> dict[str, Any]:
-        serving.jobs.get(scan_id)
-        return serving.answers().heat_map(scan_id, model, organ, abnormality)[1]
+        return encoded(scan_id).heat_map(scan_id, model, organ, abnormality)[1]
 
     @router.get("/scans/{scan_id}/map/file", summary="The heat map: gzipped NIfTI 0 to 255; of a radiograph PNG")
     def map_file(scan_id: str, organ: _Name, abnormality: _Name, model: _Model = "") -> Response:
-        serving.jobs.get(scan_id)
-        path = serving.answers().heat_map(scan_id, model, organ, abnormality)[0]
+        path = encoded(scan_id).heat_map(scan_id, model, organ, abnormality)[0]
         return FileResponse(path, media_type="image/png" if path.suffix == ".png" else "application/gzip")
 
     @router.get("/scans/{scan_id}/views/{name}", summary="image.nii.gz, labels.nii.gz; of a radiograph image.png")
     def view(scan_id: str, name: str, model: _Model = "") -> Response:
-        serving.jobs.get(scan_id)
-        key = serving.answers().model(model).key
+        key = encoded(scan_id).model(model).key
         path = serving.folder.encoded(scan_id, key) / name
         if name not in _VIEWS or not path.is_file():
             raise CTGLIPError("There is no such view.", code="no_map")

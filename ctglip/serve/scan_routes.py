@@ -44,13 +44,12 @@ def _add_reading(router: APIRouter, serving: Serving) -> None:
 
     @router.get("/server", summary="What this server is, its models, and the token of changes")
     def server() -> dict[str, Any]:
-        asking = serving.asking
+        """All that the page wants to know before it shows anything."""
         return {
             "version": __version__,
             "reminder": REMINDER,
             "token": serving.guard.csrf,
-            "models": [] if asking is None else [model.about() for model in asking.models.values()],
-            "ready": asking is not None,
+            "models": [model.about() for model in serving.asking.models.values()],
             "store": serving.store is not None,
             "keep_hours": serving.keep_hours,
             "limits": asdict(serving.limits),
@@ -99,9 +98,11 @@ def _add_changing(router: APIRouter, serving: Serving) -> None:
         request: Request,
         name: Annotated[str, Query(max_length=1000, description="of the file; only its suffix is kept")],
         role: FileRole = "scan",
+        replace: Annotated[bool, Query(description="delete the files of the role that were sent before")] = False,
     ) -> dict[str, Any]:
+        """Files come in any order; those of an upload that failed or was cancelled are read at its next start."""
         await asyncio.to_thread(in_state, scan_id, "uploading", "failed", "cancelled")
-        size = await serving.intake.receive(request.stream(), folder.uploaded(scan_id, role), name, role)
+        size = await serving.intake.receive(request.stream(), folder.uploaded(scan_id, role), name, role, replace)
         return {"bytes": size}
 
     @router.post("/scans/{scan_id}/start", summary="All files are there: wait to be read")

@@ -18,7 +18,6 @@ COOKIE = "ctglip_session"
 HEADER = "X-CTGLIP-Token"
 SAFE = ("GET", "HEAD", "OPTIONS")
 _SHORTEST = 16
-_LOCAL = ("localhost", "127.0.0.1", "::1")
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
     "worker-src 'self' blob:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
@@ -81,7 +80,7 @@ class Guard:
     def __init__(self, token: str | None) -> None:
         self._token = token
         self.csrf = secrets.token_urlsafe(24)
-        self._sessions = {secrets.token_urlsafe(24)}
+        self._session = secrets.token_urlsafe(24)
 
     @property
     def asks_for_token(self) -> bool:
@@ -92,7 +91,7 @@ class Guard:
         """The cookie of a browser that knows the token; None for a wrong one."""
         if self._token is None or not hmac.compare_digest(token.strip().encode(), self._token.encode()):
             return None
-        return next(iter(self._sessions))
+        return self._session
 
     async def __call__(self, request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
         """Answer a request, or refuse it."""
@@ -104,8 +103,8 @@ class Guard:
         return response
 
     def _refusal(self, request: Request) -> Response | None:
-        path = request.url.path
-        if self._token is None and (request.url.hostname or "") not in _LOCAL:
+        path = request.scope["path"]  # as it is routed; what request.url says may rest on the Host header
+        if self._token is None and not is_loopback(_host_name(request)):
             return refused(421, "This server answers to 127.0.0.1 and localhost alone.", "bad_host")
         if path in ("/login", "/health", "/pages.css") or path.startswith("/static/"):
             return None if request.method in SAFE or self._is_ours(request) else _foreign()
@@ -125,15 +124,22 @@ class Guard:
         kind, _, token = request.headers.get("Authorization", "").partition(" ")
         if kind.lower() == "bearer" and self.login(token) is not None:
             return True
-        cookie = request.cookies.get(COOKIE, "")
-        return any(hmac.compare_digest(cookie.encode(), one.encode()) for one in self._sessions)
+        return hmac.compare_digest(request.cookies.get(COOKIE, "").encode(), self._session.encode())
 
     def _is_ours(self, request: Request) -> bool:
         """Not from another site's page; programs send neither header."""
         if request.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
             return False
         origin = request.headers.get("Origin")
-        return origin is None or urlsplit(origin).netloc == request.headers.get("Host", "")
+        return origin is None or origin.partition("://")[2] == request.headers.get("Host")
+
+
+def _host_name(request: Request) -> str:
+    """What the Host header names; nothing where it is missing or damaged, for which ``request.url`` has our own."""
+    try:
+        return urlsplit(f"//{request.headers.get('Host', '')}").hostname or ""
+    except ValueError:
+        return ""
 
 
 def refused(status: int, message: str, code: str, fix: str = "") -> JSONResponse:

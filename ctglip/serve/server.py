@@ -77,8 +77,9 @@ def serve(options: ServeOptions, started: Callable[[str], object] = str) -> None
         check_store(options.store, models)
         jobs = JobStore(folder.jobs)
         worker = WorkerHold(folder, jobs, options.runs, options.store, options.limits)
-        serving = Serving(folder, jobs, options.limits, guard, options.keep_hours, options.store)
-        serving.asking = Asking(folder, models)
+        serving = Serving(
+            folder, jobs, Asking(folder, models), options.limits, guard, options.keep_hours, options.store
+        )
         threading.Thread(target=serving.asking.warm, daemon=True).start()
         worker.start()
         try:
@@ -130,6 +131,8 @@ def _run(serving: Serving, listening: socket.socket, started: Callable[[str], ob
     host, port = listening.getsockname()[:2]
 
     class Server(uvicorn.Server):
+        """Says where it listens once it does, and ends all event streams when it is told to end."""
+
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             started(f"http://{f'[{host}]' if ':' in host else host}:{port}/")

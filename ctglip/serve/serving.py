@@ -25,7 +25,7 @@ class Serving:
 
     Attributes:
         folder, jobs: of the server.
-        asking: answers questions; None until the models are loaded.
+        asking: answers questions.
         limits: of uploads.
         guard: of requests.
         keep_hours: after which uploads are deleted; None: never.
@@ -34,25 +34,15 @@ class Serving:
 
     folder: ServeFolder
     jobs: JobStore
+    asking: Asking
     limits: UploadLimits
     guard: Guard
     keep_hours: float | None = _DAY_H
     store: Path | None = None
-    asking: Asking | None = None
     ended: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
         self.intake = Intake(self.limits)
-
-    def answers(self) -> Asking:
-        """What answers questions.
-
-        Raises:
-            CTGLIPError: code ``not_ready``: the models are being loaded.
-        """
-        if self.asking is None:
-            raise CTGLIPError("The models are being loaded.", code="not_ready", fix="Try again in a few seconds.")
-        return self.asking
 
     def new_scan(self, kind: str = "upload", about: dict[str, Any] | None = None) -> str:
         """The id of a new upload.
@@ -80,11 +70,9 @@ class Serving:
         """Delete an upload and all that was made of it."""
         folder = self.folder.scan(scan_id)
         known = self.jobs.delete(scan_id)
-        if self.asking is not None:
-            self.asking.forget(scan_id)
+        self.asking.forget(scan_id)
         self.intake.forget(folder / "uploaded")
-        if folder.is_dir():
-            self.folder.remove(scan_id)
+        self.folder.remove(scan_id)
         return known
 
     def tidy(self) -> None:
@@ -92,8 +80,8 @@ class Serving:
         if self.keep_hours is not None:
             for scan_id in self.jobs.older_than(self.keep_hours * 3600):
                 self.delete(scan_id)
-        there = list(self.folder.scans.iterdir())
+        there = self.folder.scan_ids(time.time() - _MINUTE_S)
         known = {job.id for job in self.jobs.all()}
-        for folder in there:
-            if folder.name not in known and time.time() - folder.stat().st_mtime > _MINUTE_S:
-                self.folder.remove(folder.name)
+        for scan_id in there:
+            if scan_id not in known:
+                self.folder.remove(scan_id)

@@ -86,13 +86,16 @@ class Intake:
         self.limits = limits
         self._tallies: dict[Path, _UploadTally] = {}
 
-    async def receive(self, stream: AsyncIterator[bytes], folder: Path, name: str, role: FileRole) -> int:
+    async def receive(
+        self, stream: AsyncIterator[bytes], folder: Path, name: str, role: FileRole, replace: bool = False
+    ) -> int:
         """Write one file; nothing is left of one that is too large or cut off.
 
         Args:
             stream: its bytes.
             folder: of all files of the upload's role.
             name: as the sender calls it.
+            replace: all files of the role that came before it go.
 
         Returns:
             Its size in bytes.
@@ -100,8 +103,13 @@ class Intake:
         Raises:
             CTGLIPError: ``upload_too_large``, ``disk_full``, ``upload_stopped``.
         """
+        if replace:
+            shutil.rmtree(folder, ignore_errors=True)
+            self.forget(folder.parent)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        tally = self._tallies.setdefault(folder.parent, _UploadTally.of(folder.parent))
+        tally = self._tallies.get(folder.parent)
+        if tally is None:
+            tally = self._tallies[folder.parent] = _UploadTally.of(folder.parent)
         tally.files += 1
         if tally.files > self.limits.files:
             raise too_large(f"An upload may have {self.limits.files} files.")
@@ -123,7 +131,7 @@ class Intake:
         return size
 
     def forget(self, folder: Path) -> None:
-        """An upload is deleted."""
+        """Count what an upload has anew when more of it comes."""
         self._tallies.pop(folder, None)
 
     def _check(self, tally: _UploadTally, folder: Path, block: int) -> None:
@@ -134,15 +142,17 @@ class Intake:
 
 @dataclass
 class _UploadTally:
-    """What an upload has so far."""
+    """What an upload has so far; ``files`` is also the last number given to one."""
 
     files: int = 0
     bytes: int = 0
 
     @classmethod
     def of(cls, folder: Path) -> _UploadTally:
-        sizes = [file.stat().st_size for file in folder.rglob("*") if file.is_file()]
-        return cls(len(sizes), sum(sizes))
+        entries = list(folder.rglob("*"))
+        sizes = [file.stat().st_size for file in entries if file.is_file()]
+        numbers = [int(stem) for entry in entries if (stem := entry.name.partition(".")[0]).isdecimal()]
+        return cls(max([len(sizes), *numbers]), sum(sizes))
 
 
 def check_room(folder: Path, size: int, limits: UploadLimits) -> None:
@@ -177,6 +187,7 @@ def expand(folder: Path, role: FileRole, limits: UploadLimits) -> None:
         CTGLIPError: ``bad_archive``: damaged, encrypted, or with links or paths that lead elsewhere;
             ``upload_too_large``: more files or bytes than allowed, or a bomb.
     """
+    taken = _UploadTally()
     for archive in sorted(folder.glob("*.zip")):
         target = archive.with_suffix("")
         for left in folder.glob(f".{target.name}.*.tmp"):
@@ -185,7 +196,8 @@ def expand(folder: Path, role: FileRole, limits: UploadLimits) -> None:
             try:
                 with atomic_path(target) as temporary, zipfile.ZipFile(archive) as opened:
                     temporary.mkdir(mode=0o700)
-                    _open_archive(opened, archive.stat().st_size, temporary, role, limits)
+                    _check_members(opened, archive.stat().st_size, limits, taken)
+                    _open_archive(opened, temporary, role, limits)
             except CTGLIPError:
                 raise
             except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError, ValueError) as error:
@@ -193,8 +205,7 @@ def expand(folder: Path, role: FileRole, limits: UploadLimits) -> None:
         archive.unlink()
 
 
-def _open_archive(opened: zipfile.ZipFile, packed: int, target: Path, role: FileRole, limits: UploadLimits) -> None:
-    _check_members(opened, packed, limits)
+def _open_archive(opened: zipfile.ZipFile, target: Path, role: FileRole, limits: UploadLimits) -> None:
     members = [one for one in opened.infolist() if not one.is_dir() and not _is_rubbish(one.filename)]
     for number, member in enumerate(members, start=1):
         _extract(opened, member, target / stored_name(member.filename, number, role), limits)
@@ -210,10 +221,12 @@ def _is_rubbish(name: str) -> bool:
     return last.startswith(".") or "__MACOSX/" in name or last == "Thumbs.db" or last.lower().endswith(".zip")
 
 
-def _check_members(opened: zipfile.ZipFile, packed: int, limits: UploadLimits) -> None:
+def _check_members(opened: zipfile.ZipFile, packed: int, limits: UploadLimits, taken: _UploadTally) -> None:
+    """An archive may be opened beside those that were; it is added to what they have taken."""
     members = opened.infolist()
-    if len(members) > limits.files:
-        raise too_large(f"The archive holds {len(members)} files, at most {limits.files} are taken.")
+    taken.files += len(members)
+    if taken.files > limits.files:
+        raise too_large(f"The archives hold {taken.files} files, at most {limits.files} are taken.")
     for member in members:
         parts = member.filename.replace("\\", "/").split("/")
         if ".." in parts or member.filename.startswith(("/", "\\")) or ":" in parts[0]:
@@ -223,7 +236,8 @@ def _check_members(opened: zipfile.ZipFile, packed: int, limits: UploadLimits) -
         if member.flag_bits & 1:
             raise _bad_archive("The archive is encrypted.")
     expanded = sum(member.file_size for member in members)
-    if expanded > min(limits.expanded_bytes, max(limits.growth * packed, _BLOCK)):
+    taken.bytes += expanded
+    if taken.bytes > limits.expanded_bytes or expanded > max(limits.growth * packed, _BLOCK):
         raise too_large(f"The archive would grow from {packed} to {expanded} bytes.", "Check what it is.")
 
 
@@ -306,6 +320,6 @@ def set_aside(series: Series, folder: Path) -> Path:
     """A folder with the files of one series alone (hard links)."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(mode=0o700, parents=True)
-    for path in dict.fromkeys(one.path for one in series.slices):
-        os.link(path, folder / path.name)
+    for number, path in enumerate(dict.fromkeys(one.path for one in series.slices), start=1):
+        os.link(path, folder / f"{number:05d}{path.suffix}")  # two archives may each have a 00001.dcm
     return folder

@@ -90,6 +90,8 @@ def work_on(job: Job, workplace: Workplace) -> None:
 
 
 def _begin(job: Job, workplace: Workplace) -> Callable[[str], None]:
+    begun: set[str] = set()
+
     def begin(step: str) -> None:
         try:
             running = workplace.jobs.get(job.id).state == "running"
@@ -97,7 +99,9 @@ def _begin(job: Job, workplace: Workplace) -> Callable[[str], None]:
             running = False
         if not running:
             raise Cancelled
-        workplace.jobs.begin(job.id, step)
+        if step not in begun:  # each of several models encodes, in one step
+            begun.add(step)
+            workplace.jobs.begin(job.id, step)
 
     return begin
 

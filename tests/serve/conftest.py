@@ -55,9 +55,10 @@ class Ward:
                 self.send(scan_id, file.read_bytes(), file.name, role)
         return scan_id
 
-    def send(self, scan_id: str, data: bytes, name: str, role: str = "scan", status: int = 201) -> Any:
-        answer = self.client.put(f"/api/scans/{scan_id}/files", params={"name": name, "role": role}, content=data)
-        assert answer.status_code == status, answer.text
+    def send(self, scan_id: str, data: bytes, name: str, role: str = "scan", replace: bool = False) -> Any:
+        query = {"name": name, "role": role, "replace": replace}
+        answer = self.client.put(f"/api/scans/{scan_id}/files", params=query, content=data)
+        assert answer.status_code == 201, answer.text
         return answer.json()
 
     def work(self) -> int:
@@ -82,7 +83,7 @@ def make_ward(
     """A server that is not started, whose worker is called by hand."""
     home, models = ServeFolder(folder), load_models(runs)
     jobs, bounds = JobStore(home.jobs), UploadLimits(**limits)
-    serving = Serving(home, jobs, bounds, Guard(token), store=store, asking=Asking(home, models))
+    serving = Serving(home, jobs, Asking(home, models), bounds, Guard(token), store=store)
     place = Workplace(home, jobs, models, bounds, None if store is None else Store.open(store))
     client = TestClient(create_app(serving), base_url=HOME, raise_server_exceptions=False)
     client.headers[HEADER] = serving.guard.csrf

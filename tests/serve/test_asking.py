@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from ctglip.api import load_model
+from ctglip.inference.encoded_study import EncodedStudy
+from ctglip.serve import work
 from ctglip.serve.asking import REMINDER
+from ctglip.serve.jobs import Job, JobStore
+from ctglip.serve.work import Workplace
 from ctglip.store.tables import Store
 from tests.inference.tiny_cxr import cxr_release, draw_radiograph, saved
 from tests.serve.conftest import Ward, make_ward
@@ -72,7 +78,7 @@ def test_two_models_answer_about_one_scan(read_ward: tuple[Ward, str]) -> None:
 
 def test_answers_are_quick_once_a_scan_is_encoded(read_ward: tuple[Ward, str]) -> None:
     ward, _ = read_ward
-    ward.serving.answers().warm()
+    ward.serving.asking.warm()
     took = []
     for _ in range(5):
         start = time.perf_counter()
@@ -123,11 +129,37 @@ def test_events_tell_the_state(read_ward: tuple[Ward, str]) -> None:
     assert ward.client.get("/api/scans/0123456789abcdef/events").status_code == 404
 
 
-def test_without_models_the_page_waits(trained: tuple[Store, Path], tmp_path: Path) -> None:
-    ward = make_ward(tmp_path / "serve", [trained[1]])
-    ward.serving.asking = None
-    assert ward.get("/api/completions", status=503)["error"]["code"] == "not_ready"
-    assert not ward.get("/api/server")["ready"]
+def test_a_scan_that_one_model_has_encoded_is_not_asked_before_all_have(
+    trained: tuple[Store, Path], files: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(trained[1] / "model", tmp_path / "other" / "model")
+    ward = make_ward(tmp_path / "serve", [trained[1], tmp_path / "other"])
+    keep, begun = work._keep, []
+
+    def broken(job: Job, place: Workplace, key: str, study: EncodedStudy) -> None:
+        keep(job, place, key, study)
+        if key == "m1":
+            raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(work, "_keep", broken)
+        scan_id = ward.read([files[0]], [files[1]])["id"]
+    address = f"/api/scans/{scan_id}"
+    assert ward.post(f"{address}/ask", {"questions": ["liver"]}, status=409)["error"]["code"] == "not_encoded"
+    ward.get(f"{address}/organs", status=409)
+    masks = nib.load(files[1])
+    values = np.asarray(masks.dataobj).copy()
+    values[:, :, : values.shape[2] // 2] = 0
+    nib.save(nib.Nifti1Image(values, masks.affine), tmp_path / "half.nii.gz")
+    ward.send(scan_id, (tmp_path / "half.nii.gz").read_bytes(), "half.nii.gz", "masks", replace=True)
+    begin = JobStore.begin
+    monkeypatch.setattr(JobStore, "begin", lambda jobs, scan, step: begun.append(step) or begin(jobs, scan, step))
+    ward.post(f"{address}/start")
+    ward.work()
+    assert begun == ["read", "check", "segment", "encode"], "both models encode in one step"
+    volumes = {one["organ"]: one["volume_ml"] for one in ward.get(f"{address}/organs")["organs"]}
+    wanted = load_model(trained[1]).standardize(files[0], tmp_path / "half.nii.gz").rows
+    assert volumes["liver"] == pytest.approx(next(row.volume_ml for row in wanted if row.organ == "liver"), abs=0.1)
 
 
 def test_radiographs_are_read_and_asked(tmp_path: Path) -> None:

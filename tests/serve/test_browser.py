@@ -138,6 +138,21 @@ def test_a_scan_is_dropped_read_and_asked(opened: Opener, files: tuple[Path, Pat
     state(page, "home")
 
 
+def test_a_scan_that_comes_after_it_was_left_stays_away(opened: Opener, scan_id: str) -> None:
+    page = opened()
+    late: list[Any] = []
+    page.route("**/organs?*", lambda route: late.append(route))
+    page.evaluate(f"location.hash = '#/scan/{scan_id}'")
+    while not late:
+        page.wait_for_timeout(50)
+    page.evaluate("location.hash = '#/'")
+    state(page, "home")
+    for route in late:
+        route.continue_()
+    page.wait_for_timeout(1500)
+    assert page.locator("h1").inner_text() == "Ask about a scan"
+
+
 def test_a_heat_map_is_laid_over_the_scan_and_taken_off(opened: Opener, scan_id: str) -> None:
     page = opened(f"/#/scan/{scan_id}", "ready")
     page.get_by_role("button", name="liver", exact=True).click()

@@ -6,7 +6,7 @@ import json
 import shutil
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import nibabel as nib
@@ -15,7 +15,7 @@ import pytest
 
 from ctglip.api import load_model
 from ctglip.serve import work
-from ctglip.serve.uploads import series_row
+from ctglip.serve.uploads import series_row, set_aside, usable_series
 from ctglip.store.tables import Store
 from tests.ct.conftest import SECRETS, make_phantom, write_series
 from tests.serve.conftest import Ward
@@ -99,6 +99,20 @@ def test_of_several_series_one_is_chosen(ward: Ward, write_series: SERIES, dicom
     assert chosen["about"]["image"]["voxels"][2] == 12, chosen
 
 
+def test_a_series_that_two_archives_share_is_whole(ward: Ward, dicom: Path, dicom_masks: Path, tmp_path: Path) -> None:
+    sent = [tmp_path / "a.zip", tmp_path / "b.zip"]
+    for path, several in zip(sent, (sorted(dicom.iterdir())[::2], sorted(dicom.iterdir())[1::2]), strict=True):
+        with zipfile.ZipFile(path, "w") as archive:
+            for file in several:
+                archive.write(file, file.name)
+    few = tmp_path / "few"
+    few.mkdir()
+    scan = ward.read(sent, [dicom_masks])
+    assert scan["about"]["series"][0]["slices"] == 32
+    (series,) = usable_series(ward.serving.folder.uploaded(scan["id"], "scan"))
+    assert len(list(set_aside(series, few).iterdir())) == 32
+
+
 def test_a_scan_without_masks_is_read_once_they_are_given(
     ward: Ward, files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -114,6 +128,19 @@ def test_a_scan_without_masks_is_read_once_they_are_given(
     ward.post(f"/api/scans/{scan['id']}/start")
     ward.work()
     assert ward.get(f"/api/scans/{scan['id']}")["state"] == "ready"
+
+
+def test_masks_that_do_not_fit_are_replaced_by_better_ones(
+    ward: Ward, files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    nib.save(nib.Nifti1Image(np.zeros((20, 20, 20), np.uint8), nib.load(files[1]).affine), tmp_path / "m.nii.gz")
+    scan = ward.read([files[0]], [tmp_path / "m.nii.gz"])
+    assert scan["state"] == "failed"
+    ward.send(scan["id"], files[1].read_bytes(), "masks.nii.gz", "masks", replace=True)
+    ward.post(f"/api/scans/{scan['id']}/start")
+    ward.work()
+    found = ward.get(f"/api/scans/{scan['id']}")
+    assert found["state"] == "ready", found["error"]
 
 
 def test_what_cannot_be_used_says_why_and_harms_nobody(ward: Ward, files: tuple[Path, Path], tmp_path: Path) -> None:
@@ -201,6 +228,27 @@ def test_scans_go_when_their_time_is_over(
     ward.get(f"/api/scans/{scan_id}", status=404)
 
 
+def test_tidying_goes_on_whatever_lies_in_the_folder(ward: Ward, monkeypatch: pytest.MonkeyPatch) -> None:
+    scans = ward.serving.folder.scans
+    (scans / ".DS_Store").write_bytes(b"x")
+    left, vanishing = scans / "0123456789abcdef", scans / "fedcba9876543210"
+    left.mkdir()
+    vanishing.mkdir()
+    there = Path.iterdir
+
+    def deleted_meanwhile(folder: Path) -> Iterator[Path]:
+        entries = list(there(folder))
+        vanishing.rmdir()
+        return iter(entries)
+
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 120)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "iterdir", deleted_meanwhile)
+        ward.serving.tidy()
+    assert [path.name for path in scans.iterdir()] == [".DS_Store"]
+
+
 def test_nothing_but_the_uploaded_files_holds_names_ids_or_dates(
     ward: Ward, dicom: Path, dicom_masks: Path, tmp_path: Path
 ) -> None:
@@ -232,7 +280,5 @@ def test_the_folder_is_private(ward: Ward) -> None:
 
 
 def test_a_table_of_series_says_numbers_alone(dicom: Path) -> None:
-    from ctglip.serve.uploads import usable_series
-
     (row,) = [series_row(one) for one in usable_series(dicom)]
     assert all(value is None or isinstance(value, int | float) for value in row.values())

@@ -22,6 +22,7 @@ def test_changes_need_our_own_origin_and_the_token(ward: Ward) -> None:
     for headers in (
         {"Origin": "http://evil.example"},
         {"Origin": "null"},
+        {"Origin": "http://[::1"},
         {"Sec-Fetch-Site": "cross-site"},
         {"Sec-Fetch-Site": "same-site"},
     ):
@@ -36,7 +37,17 @@ def test_changes_need_our_own_origin_and_the_token(ward: Ward) -> None:
 
 def test_other_names_of_this_machine_are_refused(ward: Ward) -> None:
     assert ward.client.get("/api/scans", headers={"Host": "evil.example"}).status_code == 421
-    assert ward.client.get("/api/scans", headers={"Host": "localhost:8765"}).status_code == 200
+    for host in ("localhost:8765", "127.0.0.2", "[::1]:8765"):
+        assert ward.client.get("/api/scans", headers={"Host": host}).status_code == 200
+
+
+@pytest.mark.parametrize("host", [b"\xe4.example", b"me@evil.example", b"[::1", b"", b"evil.example/static/?"])
+def test_a_damaged_host_is_no_name_of_ours_and_no_way_in(
+    ward: Ward, trained: tuple[Store, Path], tmp_path: Path, host: bytes
+) -> None:
+    assert ward.client.get("/api/scans", headers={b"Host": host}).status_code == 421
+    with_token = make_ward(tmp_path / "other", [trained[1]], token=TOKEN).client
+    assert with_token.get("/api/scans", headers={b"Host": host}).status_code == 401
 
 
 def test_pages_may_load_nothing_from_elsewhere(ward: Ward) -> None:
@@ -60,7 +71,7 @@ def test_with_a_token_nothing_is_seen_without_it(trained: tuple[Store, Path], tm
     assert client.get("/api/scans").json()["error"]["code"] == "no_token"
     assert client.get("/", follow_redirects=False).headers["Location"] == "/login"
     assert client.get("/login").status_code == 200
-    assert client.get("/health").json()["ready"]
+    assert client.get("/health").json() == {"alive": True}
     assert client.post("/api/scans").status_code == 401
     assert client.post("/login", content="wrong").status_code == 403
     assert client.post("/login", content="x" * 100_000).status_code == 403
@@ -71,9 +82,11 @@ def test_with_a_token_nothing_is_seen_without_it(trained: tuple[Store, Path], tm
     assert "HttpOnly" in answer.headers["Set-Cookie"]
     assert "SameSite=strict" in answer.headers["Set-Cookie"]
     assert TOKEN not in answer.headers["Set-Cookie"]
+    assert "Secure" not in answer.headers["Set-Cookie"]
     assert client.get("/api/scans").status_code == 200
     assert client.get("/api/scans", headers={"Host": "ward.example"}).status_code == 200
     assert client.post("/api/scans").status_code == 201
+    assert "Secure" in client.post("https://127.0.0.1/login", content=TOKEN).headers["Set-Cookie"]
 
 
 def test_without_a_token_there_is_no_login(ward: Ward) -> None:
@@ -130,3 +143,8 @@ def test_odd_requests_are_the_senders_fault(ward: Ward, method: str, path: str) 
     for body in (None, b"", b"{", b"[]", b'{"questions": 3}', b"\xff" * 100):
         answer = ward.client.request(method, path, content=body)
         assert 400 <= answer.status_code < 500, (answer.status_code, answer.text)
+
+
+def test_what_is_not_there_is_an_error_as_all_are(ward: Ward) -> None:
+    assert ward.get("/api/nothing", 404)["error"]["code"] == "not_found"
+    assert ward.client.patch("/api/scans").json()["error"]["message"] == "Method Not Allowed."

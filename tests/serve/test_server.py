@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from dataclasses import asdict
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -57,11 +58,27 @@ def test_a_server_answers_until_it_is_interrupted(
 
     options = ServeOptions([trained[1]], trained[0].path, port=0, folder=tmp_path / "serve")
     serve(options, lambda address: threading.Thread(target=use, args=(address,)).start())
-    assert found["server"]["ready"]
+    assert found["server"]["models"]
     assert found["server"]["store"]
     assert [scan["id"] for scan in found["scans"]] == [found["scan"]]
     assert found["refused"] == "wrong_state"
     ServeFolder(tmp_path / "serve").lock()
+
+
+def test_a_client_is_told_of_a_server_that_says_nothing() -> None:
+    class Busy(BaseHTTPRequestHandler):
+        """Answers as a server at its limit does."""
+
+        def do_GET(self) -> None:
+            self.send_error(503)
+
+        def log_message(self, *_: object) -> None:
+            """Keeps quiet."""
+
+    with HTTPServer(("127.0.0.1", 0), Busy) as busy:
+        threading.Thread(target=busy.handle_request).start()
+        with pytest.raises(CTGLIPError, match="answers 503"):
+            ServeClient(f"http://127.0.0.1:{busy.server_port}")
 
 
 def test_a_port_that_is_taken_is_named(trained: tuple[Store, Path], tmp_path: Path) -> None:

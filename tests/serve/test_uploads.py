@@ -53,6 +53,15 @@ def test_bombs_are_refused_before_they_are_opened(tmp_path: Path) -> None:
         expand(archive(tmp_path, *(f"{n}.dcm" for n in range(21))), "scan", LIMITS)
 
 
+def test_archives_are_bounded_together(tmp_path: Path) -> None:
+    archive(tmp_path, *(f"{n}.dcm" for n in range(11))).joinpath("a.zip").rename(tmp_path / "b.zip")
+    archive(tmp_path, *(f"{n}.dcm" for n in range(10)), data=b"ab")
+    with pytest.raises(CTGLIPError, match="21 files"):
+        expand(tmp_path, "scan", LIMITS)
+    with pytest.raises(CTGLIPError, match="would grow"):
+        expand(tmp_path, "scan", UploadLimits(expanded_bytes=10, free_bytes=0))
+
+
 def test_an_archive_that_holds_more_than_it_says_is_refused(tmp_path: Path) -> None:
     archive(tmp_path, "a.dcm", data=b"abc" * 1000)
     data = bytearray((tmp_path / "a.zip").read_bytes())
@@ -131,6 +140,24 @@ def test_what_is_too_large_or_stops_leaves_nothing(tmp_path: Path) -> None:
     full = Intake(UploadLimits(free_bytes=1 << 60))
     with pytest.raises(CTGLIPError, match="disk is full"):
         asyncio.run(full.receive(_bytes(b"a"), tmp_path / "other" / "scan", "a.dcm", "scan"))
+
+
+def test_what_an_upload_has_is_counted_once_and_no_number_is_given_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, counted, of = tmp_path / "uploaded" / "scan", [], uploads._UploadTally.of
+
+    def receive(intake: Intake, *names: str) -> list[str]:
+        for name in names:
+            asyncio.run(intake.receive(_bytes(b"x"), folder, name, "scan"))
+        return sorted(path.name for path in folder.iterdir())
+
+    monkeypatch.setattr(uploads._UploadTally, "of", lambda one: counted.append(one) or of(one))
+    first = Intake(UploadLimits(free_bytes=0))
+    assert receive(first, "a.dcm", "b.dcm", "c.dcm") == ["00001.dcm", "00002.dcm", "00003.dcm"]
+    assert len(counted) == 1
+    (folder / "00002.dcm").unlink()
+    assert receive(Intake(first.limits), "d.dcm") == ["00001.dcm", "00003.dcm", "00004.dcm"], "after a restart"
 
 
 def test_the_queue_is_bounded(trained: tuple[Store, Path], files: tuple[Path, Path], tmp_path: Path) -> None:

@@ -1,35 +1,12 @@
-"use strict";
-// Hosts the NiiVue widget of the installed ipyniivue (an anywidget front end) with plain objects in the place of
-// notebook models. Whatever goes wrong, the still pictures stay.
+// The viewer of a scan page, hosted by niivue.js. Whatever goes wrong, the still pictures stay.
 (() => {
   const place = document.getElementById("viewer");
   const data = JSON.parse(document.getElementById("viewer-data").textContent);
 
-  class Model {
-    constructor(state) {
-      this.state = state;
-      this.handlers = {};
-      this._comm_live = false;
-      this.widget_manager = { get_model: (id) => Promise.resolve(volumes[id]) };
-    }
-    get(key) { return this.state[key]; }
-    set(key, value) { this.state[key] = value; }
-    change(key, value) { this.state[key] = value; this.emit("change:" + key); }
-    emit(name, ...values) { (this.handlers[name] || []).forEach((handler) => handler(...values)); }
-    on(name, handler) { (this.handlers[name] ||= []).push(handler); }
-    off(name, handler) { this.handlers[name] = handler ? (this.handlers[name] || []).filter((h) => h !== handler) : []; }
-    save_changes() {}
-    send_sync_message() { return ""; }
-    send(message) { if (message.event === "location_change") located(message.data.frac); }
-  }
-  const options = {
-    isRadiologicalConvention: true, sagittalNoseLeft: true, isSliceMM: true, multiplanarShowRender: 0,
-    multiplanarPadPixels: 4, crosshairColor: [0.72, 0.76, 0.8, 0.6], crosshairWidth: 0.6, fontColor: [0.8, 0.83, 0.85, 1],
-    atlasOutline: 1, dragAndDropEnabled: false, logLevel: "silent", showLegend: false, scrollRequiresFocus: true,
-    loadingText: "",
-  };
+  const options = { ...NIIVUE_OPTIONS, multiplanarShowRender: 0 };
   const volumes = {};
   const voxels = {};
+  const host = { volumes, moved: located };
   let main = null;
   let ground = [];
   let chosen = 0;
@@ -44,12 +21,7 @@
 
   function volume(id, bytes, rest) {
     voxels[id] = new DataView(bytes.buffer);
-    volumes[id] = new Model({
-      id: id + "_py", name: id + ".nii", data: bytes, path: {}, url: "", paired_img_path: {}, paired_img_url: "",
-      paired_img_data: null, opacity: 1, colormap: "gray", colormap_negative: "", cal_min: null, cal_max: null,
-      cal_min_neg: null, cal_max_neg: null, frame_4d: 0, colorbar_visible: false, colormap_type: 0,
-      colormap_label: null, colormap_invert: false, modulation_image: null, modulate_alpha: 0, ...rest,
-    });
+    volumes[id] = niivueVolume(host, id, bytes, rest);
   }
 
   // Colours of the label overlay, [R, G, B, A] a label: every organ is outlined, the chosen one is filled too
@@ -69,8 +41,6 @@
     volumes.labels.change("colormap_label", colours());
   }
 
-  const shown = (ids) => ids.map((id) => "IPY_MODEL_" + id);
-
   // Lays one heat map over the scan, or none (0), and goes to its highest value.
   async function lay(number) {
     mapped = number;
@@ -81,7 +51,7 @@
     }
     if (mapped !== number) return; // another was asked for meanwhile
     if (number) volumes[id].state.opacity = data.heat.opacity;
-    main.change("volumes", shown([...ground, ...(number ? [id] : [])]));
+    main.change("volumes", niivueNames([...ground, ...(number ? [id] : [])]));
     if (number) {
       const map = data.maps[number - 1];
       const organ = 1 + data.organs.findIndex((one) => one.name === map.organ);
@@ -163,11 +133,7 @@
     volume("image", image, { cal_min: data.window[0], cal_max: data.window[1] });
     if (labels) volume("labels", labels, { opacity: 0.3, colormap_label: colours() });
     ground = Object.keys(volumes);
-    main = new Model({
-      height: 400, volumes: shown(ground), meshes: [],
-      background_masks_overlays: 0, draw_lut: null, draw_opacity: 0.8, draw_fill_overwrites: true, graph: null,
-      scene: null, overlay_outline_width: 0, overlay_alpha_shader: 1, opts: options,
-    });
+    main = niivueViewer(host, niivueNames(ground), 400, options);
     place.hidden = false;
     await widget.initialize({ model: main });
     await widget.render({ model: main, el: place.querySelector(".canvas") });

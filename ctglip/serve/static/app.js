@@ -18,18 +18,22 @@ async function route() {
   leave();
   leave = () => {};
   const mine = ++turn;
+  const place = h("div"); // each page its own: one that was left while it loaded writes where nobody looks
+  main.replaceChildren(place);
   const [page, ...rest] = location.hash.replace(/^#\/?/, "").split("/");
   document.documentElement.dataset.page = "loading";
   try {
     await navigation();
-    const show = page === "scan" ? () => scanPage(main, rest[0], rest[1]) : page === "cohort" ? () => cohortPage(main)
-      : page === "beside" ? () => ready(main, [[rest[0], rest[1]], [rest[2], rest[3]]]) : () => home(main);
+    const show = page === "scan" ? () => scanPage(place, rest[0], rest[1]) : page === "cohort" ? () => cohortPage(place)
+      : page === "beside" ? () => ready(place, [[rest[0], rest[1]], [rest[2], rest[3]]]) : () => home(place);
     const left = await show();
-    if (mine === turn) leave = left; else left();
+    if (mine !== turn) return left();
+    leave = left;
     if (!["scan", "beside", "cohort"].includes(page)) document.documentElement.dataset.page = "home";
   } catch (error) {
-    main.replaceChildren(fault(error));
+    place.replaceChildren(fault(error));
   }
+  return undefined;
 }
 
 addEventListener("hashchange", () => { route(); main.focus({ preventScroll: true }); scrollTo(0, 0); });

@@ -69,14 +69,14 @@ function send(address, file, token, progressed) {
   });
 }
 
-// Sends files to an upload, one after the other.
+// Sends files to an upload, one after the other, in place of those of their role that it has.
 export async function sendAll(id, parts, progressed) {
-  const all = parts.flatMap(([role, files]) => files.map((file) => [role, file]));
+  const all = parts.flatMap(([role, files]) => files.map((file, n) => [role, file, n === 0]));
   const total = all.reduce((sum, [, file]) => sum + file.size, 0);
   const { token } = await about(true);
   let sent = 0;
-  for (const [role, file] of all) {
-    const address = `/api/scans/${id}/files?role=${role}&name=${encodeURIComponent(file.name)}`;
+  for (const [role, file, replace] of all) {
+    const address = `/api/scans/${id}/files?${new URLSearchParams({ role, name: file.name, replace })}`;
     await send(address, file, token, (loaded) => progressed(sent + loaded, total));
     sent += file.size;
     progressed(sent, total);

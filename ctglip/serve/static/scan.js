@@ -261,7 +261,11 @@ export async function scanPage(main, id, key) {
   let gone = false;
   const show = async (scan) => {
     if (gone) return;
-    if (scan.state === "ready") { leave = await ready(main, [[id, key]]); return; }
+    if (scan.state === "ready") {
+      const left = await ready(main, [[id, key]]);
+      if (gone) left(); else leave = left;
+      return;
+    }
     const busy = ["queued", "running", "uploading"].includes(scan.state);
     const cancel = busy ? h("button", { type: "button", onclick: () => call("POST", `/api/scans/${id}/cancel`) }, "Cancel") : null;
     const retry = scan.state === "cancelled" ? h("button", { type: "button", onclick: async () => { await call("POST", `/api/scans/${id}/start`); location.reload(); } }, "Read it after all") : null;

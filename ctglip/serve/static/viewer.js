@@ -1,10 +1,6 @@
-// NiiVue of the installed ipyniivue (an anywidget front end) hosted with plain objects in the place of notebook models.
-const OPTIONS = {
-  isRadiologicalConvention: true, sagittalNoseLeft: true, isSliceMM: true, multiplanarShowRender: 1, multiplanarLayout: 2, sliceType: 3,
-  multiplanarPadPixels: 4, crosshairColor: [0.72, 0.76, 0.8, 0.6], crosshairWidth: 0.6, fontColor: [0.8, 0.83, 0.85, 1],
-  atlasOutline: 1, dragAndDropEnabled: false, logLevel: "silent", showLegend: false, scrollRequiresFocus: true,
-  loadingText: "",
-};
+// The viewer of a scan, hosted by /niivue-host.js: a classic script that the page loads first.
+/* global NIIVUE_OPTIONS, niivueNames, niivueViewer, niivueVolume */
+const OPTIONS = { ...NIIVUE_OPTIONS, multiplanarShowRender: 1, multiplanarLayout: 2, sliceType: 3 };
 export const WINDOWS = [
   ["Soft tissue", -160, 240], ["Lung", -1350, 150], ["Bone", -450, 1050], ["Liver", -45, 105],
   ["Mediastinum", -125, 225], ["Vessels", 0, 600], ["Brain", 0, 80],
@@ -17,25 +13,6 @@ async function unpacked(address) {
   if (!answer.ok) throw new Error("The volume is not there.");
   const stream = answer.body.pipeThrough(new DecompressionStream("gzip"));
   return new Uint8Array(await new Response(stream).arrayBuffer());
-}
-
-class Model {
-  constructor(state, viewer) {
-    this.state = state;
-    this.handlers = {};
-    this._comm_live = false;
-    this.viewer = viewer;
-    this.widget_manager = { get_model: (id) => Promise.resolve(viewer.volumes[id]) };
-  }
-  get(key) { return this.state[key]; }
-  set(key, value) { this.state[key] = value; }
-  change(key, value) { this.state[key] = value; this.emit("change:" + key); }
-  emit(name, ...values) { (this.handlers[name] || []).forEach((handler) => handler(...values)); }
-  on(name, handler) { (this.handlers[name] ||= []).push(handler); }
-  off(name, handler) { this.handlers[name] = handler ? (this.handlers[name] || []).filter((h) => h !== handler) : []; }
-  save_changes() {}
-  send_sync_message() { return ""; }
-  send(message) { if (message.event === "location_change") this.viewer.moved(message.data.frac); }
 }
 
 // One scan: planes and 3D, organs outlined, one filled, one heat map laid over.
@@ -56,11 +33,7 @@ export class Viewer {
     ]);
     this.add("image", image, { cal_min: window[0], cal_max: window[1] });
     if (labels) this.add("labels", labels, { opacity: 0.3, colormap_label: this.colours() });
-    this.main = new Model({
-      height: this.element.clientHeight || 400, volumes: this.shown(), meshes: [], background_masks_overlays: 0, draw_lut: null,
-      draw_opacity: 0.8, draw_fill_overwrites: true, graph: null, scene: null, overlay_outline_width: 0,
-      overlay_alpha_shader: 1, opts: this.options,
-    }, this);
+    this.main = niivueViewer(this, this.shown(), this.element.clientHeight || 400, this.options);
     await widget.default.initialize({ model: this.main });
     this.end = await widget.default.render({ model: this.main, el: this.element });
     const canvas = this.element.querySelector("canvas");
@@ -76,17 +49,11 @@ export class Viewer {
 
   add(id, bytes, rest) {
     this.voxels[id] = new DataView(bytes.buffer);
-    this.volumes[id] = new Model({
-      id: id + "_py", name: id + ".nii", data: bytes, path: {}, url: "", paired_img_path: {}, paired_img_url: "",
-      paired_img_data: null, opacity: 1, colormap: "gray", colormap_negative: "", cal_min: null, cal_max: null,
-      cal_min_neg: null, cal_max_neg: null, frame_4d: 0, colorbar_visible: false, colormap_type: 0,
-      colormap_label: null, colormap_invert: false, modulation_image: null, modulate_alpha: 0, ...rest,
-    }, this);
+    this.volumes[id] = niivueVolume(this, id, bytes, rest);
   }
 
   shown() {
-    const ids = ["image", ...(this.voxels.labels ? ["labels"] : []), ...(this.map ? [this.map] : [])];
-    return ids.map((id) => "IPY_MODEL_" + id);
+    return niivueNames(["image", ...(this.voxels.labels ? ["labels"] : []), ...(this.map ? [this.map] : [])]);
   }
 
   // [R, G, B, A] a label: every organ is outlined, the chosen one is filled unless a heat map lies on it.
