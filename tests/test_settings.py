@@ -310,7 +310,7 @@ def test_every_setting_of_finetuning_is_read_or_refused(
         "lungs": (vit, write_lungs(tmp_path / "l", 24).path),
     }
     for name in FINETUNE:
-        kind = "lungs" if "segmentation" in name else "cxr" if "cxr" in name else "ct"
+        kind = "lungs" if "cxr_segmentation" in name else "cxr" if "cxr" in name else "ct"
         fit = {"epochs": 1, "batch": 4, "device": "cpu"}
         labels = None if "segmentation" in name else stores[f"{kind}_labels"]
         results = {"draws": 10} if labels is None else {"draws": 10, "min_positives": 1}

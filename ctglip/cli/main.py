@@ -26,6 +26,7 @@ from ctglip.cli import (
     parse,
     pretrain,
     query,
+    segment,
     serve,
     simulate,
     store,
@@ -95,6 +96,7 @@ for _command in (
     finetune.finetune,
     embed.embed,
     query.query,
+    segment.segment,
     serve.serve,
 ):
     app.command()(_command)

@@ -40,9 +40,7 @@ def read_series(path: Path, recipe: CtRecipe) -> RawVolume:
         ScanError: no usable series (see ``choose_series``), ``no_volume``, ``mixed_orientation``, ``slice_sizes``,
             ``same_position``, ``single_slice``, ``slice_gap``, ``slices_shifted``, ``dicom_pixels``.
     """
-    series, checks = choose_series(path, recipe.series)
-    slices, dropped = _one_stack(series)
-    slices, doubled = _without_doubles(slices)
+    slices, checks = _slices(path, recipe)
     points = np.stack([one.position for one in slices])
     positions = points @ _normal(slices)
     source, gaps = _spacing(positions, slices, recipe)
@@ -50,8 +48,24 @@ def read_series(path: Path, recipe: CtRecipe) -> RawVolume:
     hu, numbers = _pixels(slices)
     if source is not None:
         hu = _regular(hu, source)
-    noticed = (*checks, *dropped, *doubled, *gaps, *numbers)
+    noticed = (*checks, *gaps, *numbers)
     return RawVolume(hu.transpose(2, 1, 0), _affine(slices, positions), slices=source, checks=noticed)
+
+
+def series_files(path: Path, recipe: CtRecipe) -> list[Path]:
+    """The file of each slice of the series that ``read_series`` takes, in the order of its third axis.
+
+    Raises:
+        ScanError: as ``read_series``.
+    """
+    return [one.path for one in _slices(path, recipe)[0]]
+
+
+def _slices(path: Path, recipe: CtRecipe) -> tuple[list[Slice], tuple[QualityCheck, ...]]:
+    series, checks = choose_series(path, recipe.series)
+    slices, dropped = _one_stack(series)
+    slices, doubled = _without_doubles(slices)
+    return slices, (*checks, *dropped, *doubled)
 
 
 def _one_stack(series: Series) -> tuple[list[Slice], list[QualityCheck]]:

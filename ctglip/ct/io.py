@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,18 +23,40 @@ from ctglip.types import QualityCheck, Scan, ScanHeader
 _NAMED = (*nifti.SUFFIXES, *nrrd.SUFFIXES, *arrays.SUFFIXES, *meta_image.SUFFIXES)
 
 
-@reads(ScanError, "scan_damaged", "Export or copy it again.")
+@dataclass(frozen=True)
+class SourceScan:
+    """A scan, and the voxels that it came on.
+
+    Attributes:
+        scan: int16 HU ``[x, y, z]``, RAS+ with perpendicular axes.
+        checks: what was noticed about it.
+        shape: of the source, in its own order of axes; a series that lacks slices has them here.
+        affine: ``[4, 4]``, index of the source to RAS+ millimetres.
+        even: the source's slices lie as evenly as its affine says.
+    """
+
+    scan: Scan
+    checks: tuple[QualityCheck, ...]
+    shape: tuple[int, int, int]
+    affine: np.ndarray
+    even: bool
+
+
 def read_scan(path: Path, recipe: CtRecipe, header: ScanHeader | None = None) -> tuple[Scan, tuple[QualityCheck, ...]]:
-    """Read a CT scan.
+    """Read a CT scan: the scan, and what was noticed about it; see ``read_source``."""
+    found = read_source(path, recipe, header)
+    return found.scan, found.checks
+
+
+@reads(ScanError, "scan_damaged", "Export or copy it again.")
+def read_source(path: Path, recipe: CtRecipe, header: ScanHeader | None = None) -> SourceScan:
+    """Read a CT scan with the grid that it came on.
 
     Args:
         path: ``.nii``, ``.nii.gz``, ``.nrrd``, ``.nhdr``, ``.npz``, ``.mha``, ``.mhd``, one DICOM file, or a folder of
             DICOM slices.
         recipe: which series to take, what to do with slice gaps.
         header: scaling and geometry from a table, for a file whose own header is blank.
-
-    Returns:
-        The scan (int16 HU ``[x, y, z]``, RAS+ with perpendicular axes), and what was noticed about it.
 
     Raises:
         ScanError: with a code for each way in which the input cannot become a volume.
@@ -52,7 +75,9 @@ def read_scan(path: Path, recipe: CtRecipe, header: ScanHeader | None = None) ->
     if raw.slices is not None:
         scan = _uneven(raw, scan)
     scan, tilt = _straightened(scan)
-    return scan, (*raw.checks, *numbers, *tilt, *check_scan(scan))
+    i, j, k = raw.values.shape
+    checks = (*raw.checks, *numbers, *tilt, *check_scan(scan))
+    return SourceScan(scan, checks, (i, j, k), np.asarray(raw.affine, np.float64), raw.slices is None)
 
 
 def _read_raw(path: Path, recipe: CtRecipe) -> RawVolume:

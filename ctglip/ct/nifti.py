@@ -13,12 +13,13 @@ from typing import cast
 
 import nibabel as nib
 import numpy as np
-from isal import igzip_lib
+from isal import igzip, igzip_lib
 from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
 
 from ctglip.ct.raw import RawVolume
 from ctglip.errors import CTGLIPError
+from ctglip.files import atomic_path
 from ctglip.gate import reads
 from ctglip.limits import check_voxels
 from ctglip.types import QualityCheck
@@ -247,3 +248,14 @@ def _placed(header: nib.Nifti1Header) -> tuple[QualityCheck, ...]:
 def _names(head: bytes) -> dict[int, str]:
     """The label table that TotalSegmentator and Connectome Workbench write into the extended header."""
     return {int(key): name.decode("utf-8", "replace").strip() for key, name in _LABEL.findall(head)}
+
+
+def write_nifti(path: Path, array: np.ndarray, affine: np.ndarray) -> Path:
+    """Write a volume ``[x, y, z]`` with its affine (mm), compressed, by rename."""
+    image = nib.Nifti1Image(array, affine)
+    image.header.set_xyzt_units("mm")
+    image.set_qform(affine, code=1)
+    image.set_sform(affine, code=1)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(igzip.compress(image.to_bytes(), 1))
+    return path

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-import nibabel as nib
 import numpy as np
-from isal import igzip
 
+from ctglip.ct.nifti import write_nifti
 from ctglip.ct.resample import to_grid
 from ctglip.errors import StoreError
 from ctglip.files import atomic_path
@@ -45,7 +44,7 @@ def export_study(store: Store, study_id: str, out: Path, grid: Literal["stored",
             files.append(_write_png(out / f"{name}.png", array))
         else:
             placed, affine = (array, study.affine) if grid == "stored" else _on_source(study, array, name == "organs")
-            files.append(_write_nifti(out / f"{name}.nii.gz", placed, affine))
+            files.append(write_nifti(out / f"{name}.nii.gz", placed, affine))
     table = "regions" if MODALITIES[store.info.modality].has_boxes else "organs"
     write_csv(frame(table, study.rows(table)), out / f"{table}.csv")
     return [*files, out / f"{table}.csv"]
@@ -70,13 +69,3 @@ def _on_source(study: StudyReader, array: np.ndarray, labels: bool) -> tuple[np.
     x, y, z = source.shape
     fill = 0 if labels else AIR_HU
     return to_grid(array, study.affine, (x, y, z), source.affine, labels=labels, fill=fill), source.affine
-
-
-def _write_nifti(path: Path, array: np.ndarray, affine: np.ndarray) -> Path:
-    image = nib.Nifti1Image(array, affine)
-    image.header.set_xyzt_units("mm")
-    image.set_qform(affine, code=1)
-    image.set_sform(affine, code=1)
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(igzip.compress(image.to_bytes(), 1))
-    return path

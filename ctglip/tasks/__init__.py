@@ -40,6 +40,7 @@ from ctglip.lazy import public_names
 
 if TYPE_CHECKING:
     from ctglip.tasks.base import Task as Task
+    from ctglip.tasks.ct_segmenter import ScanSegmenter as ScanSegmenter
     from ctglip.tasks.embed import EmbeddingTable as EmbeddingTable
     from ctglip.tasks.release import FinetunedModel as FinetunedModel
     from ctglip.tasks.results import TaskResults as TaskResults

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import torch
@@ -82,36 +83,52 @@ class SETRHead(nn.Module):
         return _enlarged(self.end(x), shape)
 
 
-class SegmentationNetwork(nn.Module):
-    """An encoder and a head.
+class HeadOnEncoder(nn.Module):
+    """An encoder, which learns or is left as it is, and a head on its features.
 
     Args:
-        encoder: of a radiograph model.
-        settings: which head, and whether the encoder learns.
+        encoder: of images.
+        head: reads features.
         frozen: the encoder is left as it is, batch statistics too.
     """
 
-    def __init__(self, encoder: Encoder, settings: SegmentationTaskSettings, frozen: bool) -> None:
+    def __init__(self, encoder: Encoder, head: nn.Module, frozen: bool) -> None:
         super().__init__()
         self.encoder = encoder.requires_grad_(not frozen)
+        self.head = head
         self.frozen = frozen
-        unet = settings.head == "unet"
-        width = settings.width
-        self.head = UNetHead(encoder.level_channels, width) if unet else SETRHead(encoder.token_dim, width)
 
-    def train(self, mode: bool = True) -> SegmentationNetwork:
+    def train(self, mode: bool = True) -> Self:
         """A frozen encoder stays in evaluation mode."""
         super().train(mode)
         if self.frozen:
             self.encoder.eval()
         return self
 
+    def features(self, images: Float[Tensor, "b c *s"]) -> VisionFeatures:
+        """What the encoder makes of images."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            return self.encoder(images)
+
+
+class SegmentationNetwork(HeadOnEncoder):
+    """An encoder of radiographs and a head.
+
+    Args:
+        encoder: of a radiograph model.
+        settings: which head.
+        frozen: the encoder is left as it is.
+    """
+
+    def __init__(self, encoder: Encoder, settings: SegmentationTaskSettings, frozen: bool) -> None:
+        width, unet = settings.width, settings.head == "unet"
+        head = UNetHead(encoder.level_channels, width) if unet else SETRHead(encoder.token_dim, width)
+        super().__init__(encoder, head, frozen)
+
     def forward(self, inputs: Mapping[str, Tensor], studies: int) -> Float[Tensor, "b 1 h w"]:  # noqa: ARG002
         """Logits of every pixel of ``images``."""
         images = inputs["images"]
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            features = self.encoder(images)
-        return self.head(features, tuple(images.shape[2:]))
+        return self.head(self.features(images), tuple(images.shape[2:]))
 
 
 def mask_loss(

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator
 
 from ctglip.config import RootSettings, Settings
 from ctglip.data.augment import AugmentSettings
+from ctglip.store.mask_classes import Undrawn
 from ctglip.training.optim import OptimSettings
 from ctglip.training.trainer import LoopSettings
 
@@ -143,11 +144,63 @@ class SegmentationTaskSettings(Settings):
     threshold: float = Field(default=0.5, gt=0, lt=1)
 
 
+class CtSegmentationTaskSettings(Settings):
+    """What is segmented on scans, and how.
+
+    Attributes:
+        targets: the classes, numbered from 1 in this order: organs of the dictionary, whose voxels the store's masks
+            draw, and findings that the cohort has drawn (``lesions.parquet``): an abnormality, ``organ:abnormality``,
+            or what their maker calls them. A later one lies on an earlier one.
+        undrawn: what a study without any drawn finding means: ``empty``: it has none; ``leave_out``: nobody looked.
+        spacing_mm: of the voxels that the network sees; none: the spacing that the model reads whole scans at, or that
+            of the store.
+        patch: voxels of a patch; none: as many as the model's input has.
+        patches: of each scan in a step.
+        foreground: share of the patches whose middle lies in a target (each of a scan's targets as often as the
+            others); the other patches lie anywhere.
+        width: channels of the decoder at full resolution; they double with each coarser step, up to 320.
+        supervision: coarser steps of the decoder that the loss looks at too, each half as much as the finer one.
+        dice, ce: weights of the Dice loss and of the cross entropy.
+        overlap: of neighbouring windows, where a whole scan is segmented; their answers are weighed by a Gaussian.
+        windows: windows of a whole scan that are looked at together.
+        val_scans: scans of the validation split that are segmented after each epoch, at most.
+        tolerance_mm: distance up to which surfaces agree (NSD).
+        lesion_iou: intersection over union from which a drawn finding counts as found (lesion F1).
+        shift_hu, noise_hu: standard deviations of a shift of all HU of a training patch, and of noise on each voxel.
+    """
+
+    targets: tuple[str, ...] = ("liver", "spleen", "kidneys")
+    undrawn: Undrawn = "empty"
+    spacing_mm: tuple[float, float, float] | None = None
+    patch: tuple[int, int, int] | None = None
+    patches: int = Field(default=2, ge=1)
+    foreground: float = Field(default=0.5, ge=0, le=1)
+    width: int = Field(default=32, ge=8, multiple_of=8)
+    supervision: int = Field(default=2, ge=0, le=4)
+    dice: float = Field(default=1.0, ge=0)
+    ce: float = Field(default=1.0, ge=0)
+    overlap: float = Field(default=0.5, ge=0, lt=1)
+    windows: int = Field(default=4, ge=1)
+    val_scans: int = Field(default=20, ge=1)
+    tolerance_mm: float = Field(default=2.0, gt=0)
+    lesion_iou: float = Field(default=0.1, gt=0, lt=1)
+    shift_hu: float = Field(default=10.0, ge=0)
+    noise_hu: float = Field(default=5.0, ge=0)
+
+    @field_validator("spacing_mm", "patch")
+    @classmethod
+    def _positive(cls, value: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        if value is not None and min(value) <= 0:
+            raise ValueError("sizes are above 0")
+        return value
+
+
 class FinetuneConfig(RootSettings):
     """One fine-tuning, as far as all tasks share it; each task has a class of its own (``CONFIGS``).
 
     Attributes:
-        task: what is learned: ``classification``: columns of a label table; ``segmentation``: an organ on radiographs.
+        task: what is learned: ``classification``: columns of a label table; ``segmentation``: an organ on radiographs;
+            ``ct_segmentation``: organs and drawn findings on scans.
         mode: ``probe``: one linear layer on frozen features. ``head``: the diagnosis head and the linear layer on
             frozen features. ``lora``: also low-rank updates of the encoder. ``full``: everything.
         baselines: other initializations with the same labels and seeds: ``scratch`` (random weights, always trained in
@@ -264,5 +317,26 @@ class SegmentationConfig(FinetuneConfig):
         return {**super().unread(), **unused}
 
 
-CONFIGS: dict[str, type[FinetuneConfig]] = {"classification": ClassificationConfig, "segmentation": SegmentationConfig}
+class CtSegmentationConfig(FinetuneConfig):
+    """Organs and drawn findings on scans: ``probe`` trains a decoder on a frozen encoder.
+
+    Attributes:
+        segmentation: what is segmented, and how.
+    """
+
+    task: Literal["ct_segmentation"] = "ct_segmentation"  # pyright: ignore[reportIncompatibleVariableOverride]
+    mode: Literal["probe", "full"] = "full"  # pyright: ignore[reportIncompatibleVariableOverride]
+    segmentation: CtSegmentationTaskSettings = CtSegmentationTaskSettings()
+
+    def unread(self) -> Mapping[str, str]:
+        """Fields that nothing reads."""
+        unused = {"fit.encode": "encoders are not run ahead", "evaluate.min_positives": "masks have no positives"}
+        return {**super().unread(), **unused}
+
+
+CONFIGS: dict[str, type[FinetuneConfig]] = {
+    "classification": ClassificationConfig,
+    "segmentation": SegmentationConfig,
+    "ct_segmentation": CtSegmentationConfig,
+}
 """Settings by the name of the task; those of a task that is not here are ``FinetuneConfig``'s alone."""

@@ -18,6 +18,7 @@ from ctglip.store.tables import Store
 from ctglip.table_files import no_formulas
 from ctglip.tasks.base import Initialization, Task
 from ctglip.tasks.classification import Classification
+from ctglip.tasks.ct_segmentation import CtSegmentation
 from ctglip.tasks.results import FinishedRun, TaskResults, TaskRun, released_run
 from ctglip.tasks.runs import initial_network, train_run
 from ctglip.tasks.segmentation import Segmentation
@@ -26,7 +27,11 @@ from ctglip.training.allocator import keep_freed_memory
 from ctglip.training.callbacks import Callbacks
 from ctglip.training.record import begin_run, check_run, fingerprint
 
-TASKS: dict[str, type[Task[Any]]] = {"classification": Classification, "segmentation": Segmentation}
+TASKS: dict[str, type[Task[Any]]] = {
+    "classification": Classification,
+    "segmentation": Segmentation,
+    "ct_segmentation": CtSegmentation,
+}
 """Tasks by the config's ``task``."""
 
 

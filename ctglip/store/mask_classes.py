@@ -1,0 +1,114 @@
+"""Classes of voxels that a store's masks draw: organs, and findings that others drew, as one label map a study."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import UInt8
+
+from ctglip.errors import VocabularyError
+from ctglip.store.study import StudyReader
+from ctglip.store.tables import Store
+from ctglip.types import LesionAnnotation
+from ctglip.vocabulary.organs import OrganDictionary
+
+Undrawn = Literal["empty", "leave_out"]
+
+
+@dataclass(frozen=True)
+class MaskClass:
+    """One class.
+
+    Attributes:
+        name: as it was asked for.
+        labels: numbers in the ``organs`` arrays; none of drawn findings.
+        organ: that a drawn finding lies in; None: anywhere.
+        finding: an abnormality of the dictionary, or what its maker calls it; None of an organ.
+    """
+
+    name: str
+    labels: tuple[int, ...] = ()
+    organ: str | None = None
+    finding: str | None = None
+
+    @property
+    def is_organ(self) -> bool:
+        """Its truth is the organ masks."""
+        return self.finding is None
+
+    def draws(self, lesion: LesionAnnotation) -> bool:
+        """Whether a drawn finding is of this class; boxes alone draw no voxels."""
+        named = self.finding in (lesion.abnormality, lesion.theirs)
+        return named and lesion.layer is not None and self.organ in (None, lesion.organ)
+
+
+def mask_classes(names: Sequence[str], store: Store, organs: OrganDictionary) -> tuple[MaskClass, ...]:
+    """The classes of some names: organs of the dictionary, then findings that the store has drawn, by abnormality, by
+    ``organ:abnormality``, or by what their maker calls them.
+
+    Raises:
+        VocabularyError: code ``unknown_target``: neither, with the nearest names; a name twice; an organ that no mask
+            draws.
+    """
+    if len(set(names)) != len(names) or not names:
+        raise VocabularyError("Name at least one target, and each once.", code="unknown_target")
+    return tuple(_mask_class(name, store, organs) for name in names)
+
+
+def _mask_class(name: str, store: Store, organs: OrganDictionary) -> MaskClass:
+    if name in organs:
+        if not (labels := organs.labels_of(name)):
+            raise VocabularyError(f"No masks draw the organ {name!r}.", code="unknown_target",
+                                  fix="Name an organ that has a label in organ_dictionary/organs.yaml.")  # fmt: skip
+        return MaskClass(name, tuple(sorted(labels)))
+    organ, _, finding = name.rpartition(":")
+    drawn = drawn_findings(store)
+    if finding in drawn and (not organ or organ in organs):
+        return MaskClass(name, (), organ or None, finding)
+    near = difflib.get_close_matches(name, (*organs.names, *drawn), n=3, cutoff=0.5)
+    has = f"it has drawn {', '.join(sorted(drawn)[:6])}" if drawn else "it has none that are drawn"
+    raise VocabularyError(
+        f"{name!r} is neither an organ of the dictionary nor a drawn finding of the store ({has}).",
+        code="unknown_target",
+        fix=f"Nearest names: {', '.join(near)}." if near else "Name organs, or findings of lesions.parquet.",
+    )
+
+
+def drawn_findings(store: Store) -> frozenset[str]:
+    """What the store's drawn findings are called, by the dictionary and by their makers."""
+    lesions = store.table("lesions")
+    drawn = lesions.filter(lesions["layer"].is_not_null())
+    return frozenset(name for column in ("abnormality", "theirs") for name in drawn[column].drop_nulls())
+
+
+def class_map(
+    study: StudyReader, classes: Sequence[MaskClass], undrawn: Undrawn = "empty"
+) -> UInt8[np.ndarray, "x y z"] | None:
+    """The class of each voxel of a study, from 1 in their order, 0 elsewhere; a later class lies on an earlier one.
+
+    Args:
+        undrawn: of a study without any drawn finding: none is there (``empty``), or nobody looked (``leave_out``).
+
+    Returns:
+        None where its masks say nothing of a class.
+    """
+    lesions = study.lesions()
+    finding_asked = any(not one.is_organ for one in classes)
+    if finding_asked and undrawn == "leave_out" and not lesions:
+        return None
+    organs = study.organs() if any(one.is_organ for one in classes) else None
+    if organs is None and any(one.is_organ for one in classes):
+        return None
+    found = np.zeros(study.shape, np.uint8)
+    for number, one in enumerate(classes, start=1):
+        if one.is_organ:
+            assert organs is not None
+            found[np.isin(organs, one.labels)] = number
+        for lesion in filter(one.draws, lesions):
+            x0, x1, y0, y1, z0, z1 = lesion.box
+            found[x0:x1, y0:y1, z0:z1][study.lesion_mask(lesion)] = number
+    return found
