@@ -50,18 +50,21 @@ def check_id(value: str) -> str:
 
 
 @contextmanager
-def atomic_path(target: Path) -> Iterator[Path]:
+def atomic_path(target: Path, folder: Path | None = None) -> Iterator[Path]:
     """A temporary path beside ``target``, renamed onto it when the block ends well and removed when it does not.
+
+    Args:
+        folder: where the temporary path is instead, on the same disk.
 
     Works for files and folders; an existing target is replaced. What a name stands for is on the disk before the name
     is, so that a power cut leaves the old, or the new, and no empty file.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.parent / f".{target.name}.{uuid.uuid4().hex[:12]}.tmp"
+    temporary = (folder or target.parent) / f".{target.name}.{uuid.uuid4().hex[:12]}.tmp"
     try:
         yield temporary
         flush(temporary)
-        if target.is_dir():
+        if target.is_dir() or (temporary.is_dir() and target.is_file()):
             _replace_folder(temporary, target)
         else:
             temporary.replace(target)
@@ -105,7 +108,7 @@ def _flush_one(path: Path) -> None:
 
 
 def _replace_folder(temporary: Path, target: Path) -> None:
-    """Swap a folder for another; a reader sees the old one or the new one, or for an instant none."""
+    """Swap a folder, or a file, for a folder; a reader sees the old one or the new one, or for an instant none."""
     old = target.parent / f".{target.name}.{uuid.uuid4().hex[:12]}.old.tmp"
     target.rename(old)
     try:

@@ -9,9 +9,11 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from ctglip.parallel import count_on_one_thread, worker_threads
+from ctglip.errors import StoreError
+from ctglip.parallel import QUEUED, count_on_one_thread, spread, worker_threads
 
 
 def _threads() -> set[int]:
@@ -34,6 +36,28 @@ def test_a_worker_process_counts_on_one_thread_whatever_it_loads_later(monkeypat
         assert free.submit(_threads).result() == {min(2, os.cpu_count() or 1)}
     with ProcessPoolExecutor(1, get_context("spawn"), count_on_one_thread) as bound:
         assert bound.submit(_threads).result() == {1}  # numpy is loaded for this, after the beginning
+
+
+def _square(number: int) -> int:
+    if number < 0:
+        raise StoreError(f"{number} is no side.", code="no_study")
+    return number * number
+
+
+@pytest.mark.parametrize("options", [{"workers": 1}, {"workers": 2}, {"address": "local"}])
+def test_results_come_in_order_wherever_they_are_made(options: dict) -> None:
+    assert list(spread(_square, range(40), **options)) == [number * number for number in range(40)]
+    with pytest.raises(StoreError, match="-3 is no side") as caught:
+        list(spread(_square, [1, -3, 2], **options))
+    assert caught.value.code == "no_study"
+
+
+def test_work_is_handed_out_a_little_at_a_time() -> None:
+    taken: list[int] = []
+    results = spread(_square, (taken.append(number) or number for number in range(1000)), 2)
+    assert [next(results), next(results)] == [0, 1]
+    assert len(taken) <= 2 * QUEUED + 3
+    results.close()  # type: ignore[attr-defined]
 
 
 CHILD = """

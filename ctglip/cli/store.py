@@ -14,14 +14,16 @@ from ctglip.places import writable_folder
 
 app = typer.Typer(cls=CommandGroup, help="Look into a store, verify it, export from it.", no_args_is_help=True)
 StorePath = Annotated[Path, typer.Argument(help="The store's folder.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Processes on this machine (default 1).")]
+RayAddress = Annotated[str | None, typer.Option("--ray", help="Address of a Ray cluster to join, or 'auto'.")]
 
 
 @app.command()
-def info(store: StorePath, as_json: AsJson = False) -> None:
+def info(store: StorePath, workers: Workers = None, ray: RayAddress = None, as_json: AsJson = False) -> None:
     """Say what a store holds."""
     from ctglip.store.summary import summarize
 
-    value = summarize(store)
+    value = summarize(store, _workers(workers, ray), ray)
     lines = [f"{key:24} {entry}" for key, entry in value.items()]
     result(value, as_json, "\n".join(lines))
 
@@ -32,6 +34,8 @@ def verify(
     repair: Annotated[
         bool, typer.Option(help="Rebuild the tables from the studies and drop half-written files.")
     ] = False,
+    workers: Workers = None,
+    ray: RayAddress = None,
     as_json: AsJson = False,
 ) -> None:
     """Re-check every checksum and invariant; exit code 1 when something is wrong and was not repaired."""
@@ -39,7 +43,7 @@ def verify(
     from ctglip.store.verify import verify as verify_store
 
     with progress("Verifying studies") as report:
-        problems = verify_store(Store.open(store), repair=repair, progress=report)
+        problems = verify_store(Store.open(store), repair, report, _workers(workers, ray), ray)
     lines = [f"{p.study_id or '-'}: {p.code}: {p.message}{' Repaired.' * p.repaired}" for p in problems]
     if not problems:
         lines = ["The store is sound."]
@@ -50,6 +54,33 @@ def verify(
     result({"problems": [asdict(p) for p in problems], "repaired": repair}, as_json, "\n".join(lines))
     if any(not p.repaired for p in problems):
         raise typer.Exit(1)
+
+
+def _workers(workers: int | None, ray: str | None) -> int:
+    """How many processes work here.
+
+    Raises:
+        ConfigError: both were named.
+    """
+    from ctglip.errors import ConfigError
+
+    if workers is not None and ray is not None:
+        raise ConfigError("--workers and --ray exclude each other.", fix="Give one of them.")
+    return workers or 1
+
+
+@app.command()
+def upgrade(store: StorePath, as_json: AsJson = False) -> None:
+    """Divide the tables of a store of before, each of which is one file, into parts; other stores stay as they are."""
+    from ctglip.files import exclusive
+    from ctglip.store.tables import Store
+    from ctglip.store.tables import upgrade as divide_tables
+
+    opened = Store.open(store)
+    with exclusive(store):
+        divided = divide_tables(opened)
+    text = f"The tables of {store} are in parts now." if divided else f"The tables of {store} are in parts already."
+    result({"upgraded": divided}, as_json, text)
 
 
 @app.command()

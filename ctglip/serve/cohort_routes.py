@@ -11,7 +11,7 @@ from fastapi import APIRouter, Query
 from ctglip.errors import CTGLIPError
 from ctglip.files import check_id
 from ctglip.serve.serving import Serving
-from ctglip.store.tables import table_path
+from ctglip.store.parts import scan_table, stamp
 
 _SHOWN = ("study_id", "patient_id", "split", "age", "sex", "scanner", "view", "phase", "organs", "warnings", "findings")
 _MOST_NAMED = 12
@@ -34,10 +34,9 @@ class StudyTable:
 
     def frame(self) -> pl.DataFrame:
         """One row a study; made anew when the store has changed."""
-        files = [table_path(self.path, name) for name in ("studies", "organs", "findings", "splits")]
-        stamp = tuple(file.stat().st_mtime if file.is_file() else 0.0 for file in files)
-        if stamp != self._stamp:
-            self._frame, self._stamp = _joined(*files), stamp
+        seen = stamp(self.path)
+        if seen != self._stamp:
+            self._frame, self._stamp = _joined(self.path), seen
         return self._frame
 
     def holds(self, study_id: str) -> bool:
@@ -71,25 +70,19 @@ class StudyTable:
         return {"total": total, "page": page, "size": size, "columns": frame.columns, "rows": rows.to_dicts()}
 
 
-def _joined(studies: Path, organs: Path, findings: Path, splits: Path) -> pl.DataFrame:
-    frame = pl.scan_parquet(studies) if studies.is_file() else pl.LazyFrame(schema={"study_id": pl.String()})
-    if organs.is_file():
-        frame = frame.join(pl.scan_parquet(organs).group_by("study_id").agg(organs=pl.len()), on="study_id", how="left")
-    if splits.is_file():
-        known = pl.scan_parquet(splits).select("study_id", "split")
-        frame = frame.drop("split", strict=False).join(known, on="study_id", how="left")
-    if findings.is_file():
-        affirmed = pl.scan_parquet(findings).filter(
-            (pl.col("status") == "affirmed") & pl.col("abnormality").is_not_null() & pl.col("organ").is_not_null()
-        )
-        named = (pl.col("organ") + ": " + pl.col("abnormality")).str.replace_all("_", " ")
-        lists = affirmed.group_by("study_id").agg(findings=named.unique().sort().head(_MOST_NAMED).str.join("; "))
-        frame = frame.join(lists, on="study_id", how="left")
-    else:
-        frame = frame.with_columns(findings=pl.lit(""))
-    if "checks" in frame.collect_schema().names():
-        frame = frame.with_columns(warnings=pl.col("checks").fill_null("").str.count_matches(_WARNING))
-    found = frame.with_columns(pl.col("findings").fill_null("")).collect()
+def _joined(root: Path) -> pl.DataFrame:
+    counts = scan_table(root, "organs").group_by("study_id").agg(organs=pl.len())
+    splits = scan_table(root, "splits").select("study_id", stored_split="split")
+    affirmed = scan_table(root, "findings").filter(
+        (pl.col("status") == "affirmed") & pl.col("abnormality").is_not_null() & pl.col("organ").is_not_null()
+    )
+    named = (pl.col("organ") + ": " + pl.col("abnormality")).str.replace_all("_", " ")
+    lists = affirmed.group_by("study_id").agg(findings=named.unique().sort().head(_MOST_NAMED).str.join("; "))
+    frame = scan_table(root, "studies").join(counts, on="study_id", how="left")
+    frame = frame.join(splits, on="study_id", how="left").join(lists, on="study_id", how="left")
+    frame = frame.with_columns(split=pl.coalesce("stored_split", "split"))
+    warnings = pl.col("checks").fill_null("").str.count_matches(_WARNING)
+    found = frame.with_columns(pl.col("findings").fill_null(""), warnings=warnings).collect()
     told = [name for name in _SHOWN if name in found.columns and not found[name].is_null().all()]
     return found.select(told or ["study_id"])
 

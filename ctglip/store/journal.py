@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
+
+import polars as pl
 
 from ctglip.errors import OutputError, StoreError
 from ctglip.files import encodable, one_line, plain_json, remove
@@ -38,6 +40,14 @@ CREATE TABLE IF NOT EXISTS studies (
 """
 
 
+_ROWS = 50_000
+"""Rows that are read at a time."""
+_DAMAGE = (
+    sqlite3.Error, pl.exceptions.PolarsError, ValueError, TypeError, LookupError, ArithmeticError, RecursionError,
+)  # fmt: skip
+"""What a file that is no journal makes its readers raise."""
+_REMOVE = "Remove it; the next run checks every study against its input again."
+_FAILED_AND_THERE = "the journal says that it failed, but its folder is there."
 VERSION = 1
 """Of the journal's form; those of before say 0 and are of the same form."""
 
@@ -68,44 +78,85 @@ class JournalEntry:
         return "failed" if self.failure else "done"
 
 
+class _Entries(Mapping[str, JournalEntry]):
+    """The entries of a journal, each read when it is asked for."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._rows = journal.rows
+
+    def __getitem__(self, study_id: str) -> JournalEntry:
+        for row in self._rows("SELECT * FROM studies WHERE study_id = ?", study_id):
+            return _entry(*row)
+        raise KeyError(study_id)
+
+    def __iter__(self) -> Iterator[str]:
+        return (row[0] for row in self._rows("SELECT study_id FROM studies ORDER BY study_id"))
+
+    def __len__(self) -> int:
+        return next(self._rows("SELECT COUNT(*) FROM studies"))[0]
+
+
 class Journal:
-    """The journal of a store; use it as a context manager.
+    """The journal of a store; use it as a context manager. Nothing of it is kept in memory.
 
     Attributes:
         entries: every study's last entry, by id.
 
     Raises:
-        StoreError: ``damaged_journal`` when the file is no journal.
+        StoreError: ``damaged_journal`` when the file is no journal, from whatever reads it.
     """
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        path = store.path / JOURNAL
-        self._connection = sqlite3.connect(path)
+        self._path = store.path / JOURNAL
+        self._connection = sqlite3.connect(self._path)
+        self.entries: Mapping[str, JournalEntry] = _Entries(self)
         try:
-            (version,) = self._connection.execute("PRAGMA user_version").fetchone()
+            with self._readable():
+                (version,) = self._connection.execute("PRAGMA user_version").fetchone()
             if version > VERSION:
                 raise StoreError(
-                    f"{path} has format version {version}, this program reads {VERSION}.",
+                    f"{self._path} has format version {version}, this program reads {VERSION}.",
                     code="store_version",
                     fix="Use the ctglip version that wrote it.",
                 )
-            self._connection.execute(_SCHEMA)
-            if version < VERSION:
-                with suppress(sqlite3.OperationalError):  # a store that is only read stays as it is
-                    self._connection.execute(f"PRAGMA user_version = {VERSION}")
-            rows = self._connection.execute("SELECT * FROM studies ORDER BY study_id").fetchall()
-            self.entries: dict[str, JournalEntry] = {row[0]: _entry(*row) for row in rows}
+            with self._readable():
+                self._connection.execute(_SCHEMA)
+                if version < VERSION:
+                    with suppress(sqlite3.OperationalError):  # a store that is only read stays as it is
+                        self._connection.execute(f"PRAGMA user_version = {VERSION}")
+                for row in self.rows("SELECT * FROM studies LIMIT 1"):
+                    _entry(*row)
         except StoreError:
             self._connection.close()
             raise
-        except (sqlite3.Error, ValueError, TypeError, LookupError, ArithmeticError, RecursionError) as error:
-            self._connection.close()
+
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        """Around what reads the file: it may be anything."""
+        try:
+            yield
+        except _DAMAGE as error:
             raise StoreError(
-                f"{path} cannot be read: {one_line(error)}.",
+                f"{self._path} cannot be read: {one_line(error)}.",
                 code="damaged_journal",
-                fix="Remove it; the next run checks every study against its input again.",
+                fix=_REMOVE,
             ) from error
+
+    def rows(self, statement: str, *values: str) -> Iterator[tuple[Any, ...]]:
+        """The answer to a question in SQL, row by row."""
+        with self._readable():
+            yield from self._connection.execute(statement, values)
+
+    def _table(self, statement: str, *values: str) -> pl.DataFrame:
+        """The answer to a question as a table of text."""
+        found: list[pl.DataFrame] = []
+        with self._readable():
+            cursor = self._connection.execute(statement, values)
+            schema = {column[0]: pl.String() for column in cursor.description}
+            while rows := cursor.fetchmany(_ROWS):
+                found.append(pl.DataFrame(rows, schema=schema, orient="row"))
+            return pl.concat([pl.DataFrame(schema=schema), *found])
 
     def __enter__(self) -> Self:
         return self
@@ -115,11 +166,20 @@ class Journal:
 
     def committed(self) -> dict[str, str]:
         """The studies that the store serves: id -> checksum of the input that each was made from."""
-        return {i: entry.checksum for i, entry in self.entries.items() if entry.checksum}
+        return dict(self.committed_table().iter_rows())
+
+    def committed_table(self) -> pl.DataFrame:
+        """The same as a table of ``study_id`` and ``checksum``, for stores of many studies."""
+        return self._table("SELECT study_id, checksum FROM studies WHERE checksum != '' ORDER BY study_id")
+
+    def unserved(self) -> list[str]:
+        """The studies that failed and of which the store has nothing from earlier."""
+        return [row[0] for row in self.rows("SELECT study_id FROM studies WHERE checksum = '' ORDER BY study_id")]
 
     def failures(self) -> list[Failure]:
         """The failed studies, by id."""
-        return [entry.failure for _, entry in sorted(self.entries.items()) if entry.failure]
+        rows = self.rows("SELECT * FROM studies WHERE status = 'failed' ORDER BY study_id")
+        return [entry.failure for row in rows if (entry := _entry(*row)).failure]
 
     def record(self, entries: Iterable[JournalEntry]) -> None:
         """Write entries, all or none: the commit point of their studies.
@@ -132,7 +192,6 @@ class Journal:
             "INSERT OR REPLACE INTO studies VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             [_row(one) for one in fresh.values()],
         )
-        self.entries |= fresh
 
     def _change(self, statement: str, values: list[tuple[str, ...]]) -> None:
         try:
@@ -140,28 +199,27 @@ class Journal:
                 self._connection.executemany(statement, values)
         except sqlite3.OperationalError as error:  # a full disk, a place that may not be written
             raise OutputError(
-                f"{self._store.path / JOURNAL} cannot be written: {one_line(error)}.",
+                f"{self._path} cannot be written: {one_line(error)}.",
                 fix="What was finished is kept: see to the disk, and run the same command again.",
             ) from error
 
     def forget(self, ids: Iterable[str]) -> None:
         """Drop entries."""
-        ids = list(ids)
         self._change("DELETE FROM studies WHERE study_id = ?", [(i,) for i in ids])
-        for study_id in ids:
-            self.entries.pop(study_id, None)
 
     def disagreements(self) -> dict[str, str]:
         """The studies on which journal and folder differ, and how, by id; no study is read."""
-        present, committed = set(study_ids(self._store.path)), self.committed().keys()
-        others = [i for i, entry in self.entries.items() if entry.recipe_hash != self._store.info.recipe_hash]
-        found = dict.fromkeys(others, "the journal has it with another recipe.")
-        found |= dict.fromkeys(committed - present, "the journal has it, but its folder is gone.")
-        found |= dict.fromkeys(present - self.entries.keys(), "it is not in the journal.")
-        found |= dict.fromkeys(
-            present & (self.entries.keys() - committed), "the journal says that it failed, but its folder is there."
+        present = pl.DataFrame({"study_id": study_ids(self._store.path)}, schema={"study_id": pl.String})
+        committed, failed = self.committed_table(), self._table("SELECT study_id FROM studies WHERE checksum = ''")
+        known = self._table("SELECT study_id FROM studies")
+        others = self._table("SELECT study_id FROM studies WHERE recipe_hash != ?", self._store.info.recipe_hash)
+        kinds = (
+            (others, "the journal has it with another recipe."),
+            (committed.join(present, on="study_id", how="anti"), "the journal has it, but its folder is gone."),
+            (present.join(known, on="study_id", how="anti"), "it is not in the journal."),
+            (present.join(failed, on="study_id", how="semi"), _FAILED_AND_THERE),
         )
-        return found
+        return {study_id: text for table, text in kinds for study_id in table["study_id"]}
 
     def settle(self) -> None:
         """Bring journal and folder in line, as it is due after a driver died or files were removed by hand.
@@ -171,13 +229,8 @@ class Journal:
         removed. One whose input has changed into something that fails is removed: what is outdated is not served.
         """
         recipe_hash = self._store.info.recipe_hash
-        self.forget(
-            [
-                study_id
-                for study_id, entry in self.entries.items()
-                if entry.recipe_hash != recipe_hash or (entry.failure and entry.failure.stage == "cohort")
-            ]
-        )
+        outdated = "SELECT study_id FROM studies WHERE recipe_hash != ? OR (status = 'failed' AND stage = 'cohort')"
+        self.forget([row[0] for row in self.rows(outdated, recipe_hash)])
         found: list[JournalEntry] = []
         for study_id in self.disagreements():
             path = study_path(self._store.path, study_id)
@@ -208,7 +261,18 @@ def _whole(path: Path) -> JournalEntry | None:
         return None
 
 
-def _entry(study_id: str, status: str, recipe_hash: str, fingerprint: str, checksum: str, *rest: str) -> JournalEntry:
+def _entry(*row: str) -> JournalEntry:
+    try:
+        return _read_entry(*row)
+    except _DAMAGE as error:
+        raise StoreError(
+            f"{JOURNAL} cannot be read: {one_line(error)}.", code="damaged_journal", fix=_REMOVE
+        ) from error
+
+
+def _read_entry(
+    study_id: str, status: str, recipe_hash: str, fingerprint: str, checksum: str, *rest: str
+) -> JournalEntry:
     stage, code, message, details, seconds = rest
     failure = Failure(study_id, stage, code, message, json.loads(details)) if status == "failed" else None
     return JournalEntry(study_id, recipe_hash, fingerprint, checksum, failure, json.loads(seconds))

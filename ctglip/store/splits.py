@@ -13,7 +13,8 @@ from ctglip.config import Settings
 from ctglip.errors import StoreError
 from ctglip.store.findings import findings_by_study
 from ctglip.store.format import SPLITS_SCHEMA
-from ctglip.store.tables import Store, table_path, write_parquet
+from ctglip.store.parts import table_path, write_parquet
+from ctglip.store.tables import Store
 
 NAMES: tuple[str, ...] = ("train", "val", "test")
 

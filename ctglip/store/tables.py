@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -12,13 +12,11 @@ import polars as pl
 
 from ctglip.errors import StoreError
 from ctglip.files import LOCK, atomic_path
-from ctglip.gate import reads
 from ctglip.places import check_no_links
 from ctglip.store.format import (
     INFO,
     JOURNAL,
     LATER,
-    SPLITS_SCHEMA,
     STUDIES,
     TABLES,
     StoreInfo,
@@ -27,11 +25,28 @@ from ctglip.store.format import (
     study_path,
     write_info,
 )
+from ctglip.store.parts import (
+    FULL,
+    OPEN,
+    divide,
+    drop_part,
+    drop_strays,
+    holds_others,
+    is_of_before,
+    numbers,
+    part_path,
+    read_part,
+    read_table,
+    scan_table,
+    size_of,
+    sort_table,
+    table_path,
+    write_part,
+)
 from ctglip.store.study import StudyReader
 from ctglip.table_files import no_formulas
 from ctglip.types import PARSER
 
-ROW_GROUP = 100_000
 BATCH = 1000
 
 
@@ -80,42 +95,20 @@ class Store:
             StoreError: unknown or unreadable table.
         """
         if name == "splits":
-            return self.all_splits().join(self.table("studies"), on="study_id", how="semi")
-        return self._read(name)
+            return self.all_splits().join(self.scan("studies").select("study_id").collect(), on="study_id", how="semi")
+        return read_table(self.path, name)
+
+    def scan(self, name: str) -> pl.LazyFrame:
+        """The same rows in no order, read as far as it is asked for: what to use where there may be a million studies.
+
+        Raises:
+            StoreError: unknown or unreadable table.
+        """
+        return scan_table(self.path, name)
 
     def all_splits(self) -> pl.DataFrame:
         """``splits.parquet`` as it is, with patients whose studies are not in the store at present."""
-        return self._read("splits")
-
-    def _read(self, name: str) -> pl.DataFrame:
-        schema = SPLITS_SCHEMA if name == "splits" else TABLES.get(name)
-        if schema is None:
-            known = ", ".join((*TABLES, "splits"))
-            raise StoreError(f"A store has no table {name!r}; it has {known}.", code="no_table")
-        path = table_path(self.path, name)
-        try:
-            there = path.is_file()
-        except OSError as error:
-            raise StoreError(f"{path} cannot be read: {error.strerror}.", code="unreadable") from error
-        return _with_source(name, read_parquet(path, schema)) if there else pl.DataFrame(schema=schema)
-
-
-@reads(StoreError, "damaged_table", "Run: ctglip store verify STORE --repair")
-def read_parquet(path: Path, schema: Mapping[str, pl.DataType]) -> pl.DataFrame:
-    """A table of a store as it is, its columns of the types that the format has; tables of before have fewer columns.
-
-    Raises:
-        StoreError: ``damaged_table``.
-    """
-    table = pl.read_parquet(path)
-    if "study_id" not in table.columns:
-        raise ValueError("study_id")
-    return table.cast({name: schema[name] for name in table.columns if name in schema})
-
-
-def table_path(root: Path, name: str) -> Path:
-    """Where a table is."""
-    return root / f"{name}.parquet"
+        return read_table(self.path, "splits")
 
 
 def create_store(path: Path, info: StoreInfo) -> Store:
@@ -130,7 +123,7 @@ def create_store(path: Path, info: StoreInfo) -> Store:
         raise StoreError(
             f"{path} exists and is not a store.", code="not_a_store", fix="Name a new or empty folder as the store."
         )
-    check_no_links(path, STUDIES, JOURNAL, LOCK, INFO)
+    check_no_links(path, STUDIES, JOURNAL, LOCK, INFO, *(table_path(path, name).name for name in TABLES))
     if (path / INFO).is_file():
         _check_recipe(path, read_info(path), info)
     (path / STUDIES).mkdir(parents=True, exist_ok=True)
@@ -157,45 +150,124 @@ def _check_recipe(path: Path, stored: StoreInfo, info: StoreInfo) -> None:
     )
 
 
-def compact(store: Store, committed: Mapping[str, str] | None = None) -> None:
+def compact(
+    store: Store, committed: Mapping[str, str] | pl.DataFrame | None = None, again: Collection[int] = ()
+) -> None:
     """Bring the tables in line with the studies, whose rows they repeat.
 
     Args:
-        committed: id -> checksum of the studies that they are to hold, see ``journal.Journal.committed``; only the
-            studies that they lack are read. None takes every study in the folder, and reads all of them.
+        committed: id -> checksum of the studies that they are to hold, or a table of both, see ``journal.Journal``;
+            only the studies that they lack are read. None takes every study in the folder, and reads all of them.
+        again: the numbers of parts that are made anew from their studies.
 
-    Studies made with another recipe, and those that cannot be read, are left out (``verify`` names them). The tables
-    are sorted by ``study_id`` and each is replaced by rename: the same studies give the same bytes.
+    Studies made with another recipe, and those that cannot be read, are left out (``verify`` names them). Parts in
+    which nothing has changed stay as they are; each of the others is replaced by rename.
     """
-    held = {} if committed is None else _held(store)
-    if committed is None:
-        committed = dict.fromkeys(study_ids(store.path), "")
-    elif held == committed and table_path(store.path, "studies").is_file():
-        return
-    added = [study_id for study_id, checksum in committed.items() if held.get(study_id) != checksum]
-    unchanged = list(committed.keys() - set(added))
-    fresh = gather(study for study_id in sorted(added) if (study := _current(store, study_id)))
+    upgrade(store)
+    wanted = _wanted(store, committed)
+    held, broken = _held(store, numbers(store.path) if committed is None else again)
+    same = held.join(wanted, on=["study_id", "checksum"], how="semi")
+    stays = held.join(wanted, on="study_id", how="semi")
+    counts = held.group_by("part").len().join(same.group_by("part").len("same"), on="part", how="left")
+    stale = counts.filter(pl.col("len") != pl.col("same").fill_null(0))["part"].to_list()
+    for number in sorted({*stale, *broken}):
+        of_part = pl.col("part") == number
+        ids, unchanged = stays.filter(of_part)["study_id"], same.filter(of_part)["study_id"]
+        _rewrite(store, number, ids.to_list(), [] if number in broken else unchanged.to_list())
+    add_studies(store, wanted.join(held, on="study_id", how="anti")["study_id"].to_list())
+    drop_strays(store.path)
+    if not numbers(store.path):
+        write_part(store.path, 0, lambda name: frame(name, []))
 
-    def merged(name: str) -> pl.DataFrame:
-        if not unchanged:
-            return fresh[name]
-        old = store.table(name).filter(pl.col("study_id").is_in(unchanged))
-        return sort_table(name, pl.concat([old, fresh[name]], how="diagonal"))
 
-    write_tables(store, merged)
+def add_studies(store: Store, ids: Sequence[str]) -> None:
+    """Append studies that the tables do not hold yet, as new parts; those that cannot be read are left out."""
+    sizes = {number: size_of(part_path(store.path, "studies", number)) for number in numbers(store.path)}
+    empty = [number for number, size in sizes.items() if not size]
+    small = [number for number, size in sizes.items() if 0 < size < FULL // 2]
+    following = max(sizes, default=-1) + 1
+    for chunk in chunks(sorted(ids), FULL):
+        fresh = gather(study for study_id in chunk if (study := _current(store, study_id)))
+        if fresh["studies"].is_empty():
+            continue
+        if len(small) >= OPEN and not empty:
+            number, held = small.pop(), fresh
+            fresh = {
+                name: pl.concat([read_part(store.path, name, number), held[name]], how="diagonal") for name in held
+            }
+        elif empty:
+            number = empty.pop()
+        else:
+            number, following = following, following + 1
+        write_part(store.path, number, fresh.__getitem__)
 
 
-def _held(store: Store) -> dict[str, str]:
-    """The studies that the tables hold, id -> checksum (empty for those of another recipe); none where a table is
-    missing or damaged."""
+def chunks(ids: Sequence[str], size: int) -> Iterator[list[str]]:
+    """Ids in groups of a size."""
+    return (list(ids[start : start + size]) for start in range(0, len(ids), size))
+
+
+def _rewrite(store: Store, number: int, ids: list[str], unchanged: list[str]) -> None:
+    """Write a part anew with some studies, of which those that have changed are read."""
     try:
-        needed = [name for name in TABLES if name not in LATER]
-        if any(store.table(name).is_empty() and not table_path(store.path, name).is_file() for name in needed):
-            return {}
+        old = {name: read_part(store.path, name, number) for name in (TABLES if unchanged else ())}
     except StoreError:
-        return {}
-    rows = store.table("studies").select("study_id", "source_checksum", "recipe_hash").iter_rows()
-    return {i: checksum if recipe == store.info.recipe_hash else "" for i, checksum, recipe in rows}
+        old, unchanged = {}, []
+    changed = sorted(set(ids) - set(unchanged))
+    tables = gather(study for study_id in changed if (study := _current(store, study_id)))
+    for name, table in old.items():
+        tables[name] = pl.concat([table.filter(pl.col("study_id").is_in(unchanged)), tables[name]], how="diagonal")
+    if tables["studies"].is_empty():
+        drop_part(store.path, number)
+    else:
+        write_part(store.path, number, tables.__getitem__)
+
+
+def _wanted(store: Store, committed: Mapping[str, str] | pl.DataFrame | None) -> pl.DataFrame:
+    """The studies that the tables are to hold, with their checksums."""
+    if isinstance(committed, pl.DataFrame):
+        return committed
+    known = dict.fromkeys(study_ids(store.path), "") if committed is None else committed
+    columns = {"study_id": list(known), "checksum": list(known.values())}
+    return pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.String))
+
+
+def _held(store: Store, again: Collection[int]) -> tuple[pl.DataFrame, set[int]]:
+    """The studies that the tables hold, each once, with their checksum (null for those of another recipe) and the
+    number of their part; and the parts that are made anew: named, unreadable, or with a table that is missing or holds
+    other studies, as a writer leaves it that dies half-way."""
+    found = [pl.DataFrame(schema={"study_id": pl.String, "checksum": pl.String, "part": pl.Int64})]
+    complete = set.intersection(*(set(numbers(store.path, name)) for name in TABLES if name not in LATER))
+    broken = (set(numbers(store.path)) - complete).union(again)
+    current = pl.col("recipe_hash") == store.info.recipe_hash
+    for number in numbers(store.path):
+        try:
+            studies = read_part(store.path, "studies", number)
+        except StoreError:
+            broken.add(number)
+            continue
+        if number not in broken and holds_others(store.path, number, studies["study_id"]):
+            broken.add(number)
+        checksum = pl.when(current).then("source_checksum")
+        found.append(studies.select("study_id", checksum=checksum, part=pl.lit(number, pl.Int64)))
+    held = pl.concat(found)
+    once = held.unique("study_id", keep="first", maintain_order=True)
+    broken |= set(held.join(once, on=["study_id", "part"], how="anti")["part"])
+    return once, broken
+
+
+def upgrade(store: Store) -> bool:
+    """Divide tables that are one file, as they were written before, into parts; returns whether there were any."""
+    if not is_of_before(store.path):
+        return False
+    if table_path(store.path, "studies").is_file():
+        ids = read_table(store.path, "studies")["study_id"].to_list()
+        parts = dict(enumerate(chunks(ids, FULL)))
+    else:
+        parts = {n: read_part(store.path, "studies", n)["study_id"].to_list() for n in numbers(store.path)}
+    for name in sorted(TABLES, key="studies".__eq__):
+        divide(store.path, name, parts)
+    return True
 
 
 def gather(studies: Iterable[StudyReader]) -> dict[str, pl.DataFrame]:
@@ -225,36 +297,8 @@ def frame(name: str, rows: list[dict[str, Any]]) -> pl.DataFrame:
     if name == "labels":
         names = sorted({key for row in rows for key in row} - {"study_id"})
         schema |= {key: pl.Int8() for key in names}
-    return _with_source(name, pl.DataFrame(rows, schema=schema, orient="row"))
-
-
-def _with_source(name: str, table: pl.DataFrame) -> pl.DataFrame:
-    """Findings with their source; those of a store that was made before they had one are the parser's."""
-    if name != "findings":
-        return table
-    known = pl.col("source") if "source" in table.columns else pl.lit(None, pl.String)
-    return table.with_columns(known.fill_null(PARSER).alias("source"))
-
-
-def sort_table(name: str, table: pl.DataFrame) -> pl.DataFrame:
-    """Rows in the order of ``study_id`` (kept within a study), the columns of ``labels`` by name."""
-    if name == "labels":
-        used = sorted(c for c in table.columns if c != "study_id" and table[c].null_count() < table.height)
-        table = table.select("study_id", *used)
-    return table.sort("study_id", maintain_order=True)
-
-
-def write_tables(store: Store, table: Callable[[str], pl.DataFrame]) -> None:
-    """Write the tables by rename, one after the other, ``studies`` last: it tells which studies the tables hold, and a
-    writer that dies half-way must not have said so yet."""
-    for name in sorted(TABLES, key="studies".__eq__):
-        write_parquet(table(name), table_path(store.path, name))
-
-
-def write_parquet(table: pl.DataFrame, path: Path) -> None:
-    """Write a parquet file by rename; equal tables give equal bytes."""
-    with atomic_path(path) as temporary:
-        table.rechunk().write_parquet(temporary, compression="zstd", compression_level=3, row_group_size=ROW_GROUP)
+    table = pl.DataFrame(rows, schema=schema, orient="row")
+    return table.with_columns(pl.col("source").fill_null(PARSER)) if name == "findings" else table
 
 
 def write_csv(table: pl.DataFrame, path: Path) -> None:

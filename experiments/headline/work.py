@@ -188,7 +188,7 @@ def divide(bench: Bench, fold: str) -> None:
             (out / entry.name).symlink_to(entry.resolve())
     truth = pl.read_csv(bench.truth, schema_overrides={"study_id": pl.String})
     split = split_of(fold, bench.cohort, truth)
-    from ctglip.store.tables import write_parquet
+    from ctglip.store.parts import write_parquet
 
     splits = pl.read_parquet(home / "splits.parquet")
     names = pl.Series("split", [split[patient] for patient in splits["patient_id"]], dtype=splits["split"].dtype)
@@ -295,7 +295,7 @@ def _everything(folder: Path) -> tuple[list[Any], np.ndarray, Any]:
 
 
 def _write(bench: Bench, job: Job, table: pl.DataFrame) -> None:
-    from ctglip.store.tables import write_parquet
+    from ctglip.store.parts import write_parquet
 
     path = bench.scores(job)
     path.parent.mkdir(parents=True, exist_ok=True)

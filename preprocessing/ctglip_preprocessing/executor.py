@@ -1,4 +1,4 @@
-"""Where cases are worked on: here, one after the other, or by Ray. The only file that knows Ray.
+"""Where cases are worked on: here, one after the other, or by Ray.
 
 Only paths and small results travel through Ray's object store; a worker reads and writes voxels itself. Studies that
 need TotalSegmentator go to a pool of actors, one a GPU, where there are GPUs; all others are tasks. A worker that has
@@ -8,25 +8,17 @@ started TotalSegmentator keeps it, its model loaded, for the studies that follow
 from __future__ import annotations
 
 import math
-import os
-import socket
 import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ctglip.errors import CTGLIPError, OutputError
-from ctglip.parallel import private_ray_token
+from ctglip.errors import OutputError
+from ctglip.parallel import connect_ray, prepare_ray
 from ctglip.store.journal import JournalEntry
 from ctglip_preprocessing.case import Case, close_segmenters, run_case, segmentation_of
 from ctglip_preprocessing.interrupt import Stop, never
 
-OBJECT_STORE_BYTES = 100 * 2**20
-_ENVIRONMENT = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_raylet_start_wait_time_s": "120",
-}
 SETTLE_S = 15.0
 """How long studies at work may take to end, once the run is to stop, before they are cancelled, and after."""
 QUEUED = 2
@@ -128,8 +120,7 @@ class _Actors:
 
 
 def _on_ray(cases: Sequence[Case], workers: int, address: str | None, stop: Stop) -> CaseResults:
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
+    prepare_ray()
     import ray
 
     ours = not ray.is_initialized()
@@ -137,8 +128,7 @@ def _on_ray(cases: Sequence[Case], workers: int, address: str | None, stop: Stop
     give_up_at = math.inf
     try:
         if ours:
-            _connect(workers, address)
-            private_ray_token()
+            connect_ray(workers, address)
         pools = _pools(cases)
         while running or any(pool.waiting for pool in pools):
             if stop():
@@ -183,50 +173,6 @@ def _pools(cases: Sequence[Case]) -> list[_Tasks | _Actors]:
     if quick:
         pools.append(_Tasks(quick, config.study_memory_gb))
     return pools
-
-
-def _connect(workers: int, address: str | None) -> None:
-    import ray
-
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
-    if address is None:
-        quiet |= {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
-        _start(workers, quiet)
-        return
-    try:
-        _probe(address)
-        ray.init(address=address, **quiet)
-    except (OSError, RuntimeError, ValueError) as error:
-        raise CTGLIPError(
-            f"No Ray cluster answers at {address!r}: {error}.",
-            code="no_cluster",
-            fix="Start one with: ray start --head, or use --workers N here. RAY_AUTH_MODE=token if it asks for one.",
-        ) from error
-
-
-def _start(workers: int, options: dict[str, Any]) -> None:
-    """A Ray of our own on this machine; a busy machine gets a second chance."""
-    import ray
-
-    for attempt in (1, 2):
-        try:
-            ray.init(address="local", num_cpus=workers, **options)
-            return
-        except Exception as error:  # Ray raises bare exceptions here
-            ray.shutdown()
-            if attempt == 2:
-                raise CTGLIPError(
-                    f"Ray did not start: {error}",
-                    code="no_ray",
-                    fix="Try again, or use --workers 1, which needs no Ray.",
-                ) from error
-
-
-def _probe(address: str) -> None:
-    """Raise an OSError when nobody listens at ``host:port``; Ray itself would try for many minutes."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if host and port.isdigit():
-        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def _bounded(name: str, most: int) -> int:

@@ -18,7 +18,11 @@ from safetensors import SafetensorError
 
 from ctglip.cli import main
 from ctglip.errors import ConfigError
-from tests.cli.commands import here
+from ctglip.store.study import write_study
+from ctglip.store.tables import compact, create_store
+from tests.cli.commands import good_here, here
+from tests.store.conftest import INFO, make_record
+from tests.store.tables_of import as_before
 
 REPORT = "FINDINGS: The liver is enlarged. No gallstones."
 
@@ -202,3 +206,16 @@ def test_what_fails_while_things_are_tidied_up_shows_no_traceback(
     with pytest.raises(SystemExit):
         main.run()
     assert capsys.readouterr().err.strip() == "ctglip: Two words."
+
+
+def test_a_store_of_before_is_upgraded_once_and_checked_by_two(tmp_path: Path) -> None:
+    store = create_store(tmp_path / "store", INFO)
+    write_study(store.path, make_record("00123"))
+    compact(store)
+    as_before(store)
+    assert json.loads(good_here("store", "upgrade", store.path, "--json").out) == {"upgraded": True}
+    assert "already" in good_here("store", "upgrade", store.path).out
+    assert "sound" in good_here("store", "verify", store.path, "--workers", 2).out
+    assert json.loads(good_here("store", "info", store.path, "--workers", 2, "--json").out)["studies"] == 1
+    refused = here("store", "verify", store.path, "--workers", 2, "--ray", "auto")
+    assert (refused.code, "exclude each other" in refused.err) == (2, True)

@@ -24,6 +24,7 @@ from ctglip.models.tags import TagSettings
 from ctglip.store.tables import Store
 from ctglip.vocabulary.abnormalities import load_abnormalities
 from tests.inference.tiny_cxr import cxr_release, saved, write_cxr_store
+from tests.store.tables_of import change_table
 from tests.training.tiny import write_tiny_store, write_word_bert
 
 CLASSES = ("cardiomegaly", "pleural_effusion")
@@ -159,8 +160,7 @@ def test_models_and_stores_of_other_modalities(radiographs: tuple[Store, Path], 
 
 def test_without_boxes_the_message_says_what_to_do(bert: Path, tmp_path: Path) -> None:
     store, truth = write_cxr_store(tmp_path / "store", 8)
-    regions = store.path / "regions.parquet"
-    pl.read_parquet(regions).clear().write_parquet(regions)
+    change_table(store, "regions", pl.DataFrame.clear)
     with pytest.raises(StoreError, match=r"cxr\.read=whole"):
         evaluate(
             saved(tmp_path, cxr_release(bert, regions={"name": "box"})), store.path, tmp_path / "out", labels=truth

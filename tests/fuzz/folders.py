@@ -146,7 +146,7 @@ def folder_targets(folder: Path) -> list[Target]:
     store, model = _make_store(folder), _make_model(folder)
     with closing(sqlite3.connect(store / "journal.sqlite")) as journal:
         journal.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    inner = ["store.json", *(f"{name}.parquet" for name in ("studies", "organs", "findings"))]
+    inner = ["store.json", *(f"{name}.parquet/part-000000.parquet" for name in ("studies", "organs", "findings"))]
     inner += [
         f"studies/00123.zarr/{name}" for name in ("zarr.json", "image/zarr.json", "image/c.0.0.0.0", "organs/c.0.0.0.0")
     ]

@@ -15,8 +15,10 @@ from ctglip_preprocessing.settings import PreprocessConfig
 
 from ctglip.cohort import read_cohort
 from ctglip.config import load_settings
+from ctglip.store.format import INFO, TABLES
 from ctglip.store.journal import Journal
 from ctglip.store.tables import Store
+from tests.store.tables_of import part_files, table_hashes
 
 SIZE = 24
 REPORT = "FINDINGS: The liver is enlarged. No splenomegaly.\nIMPRESSION: Hepatomegaly."
@@ -85,9 +87,12 @@ def config() -> PreprocessConfig:
 
 
 def contents(store: Path, without: tuple[str, ...] = ("journal.sqlite", ".lock", "quality.html")) -> dict[str, str]:
-    """Path -> hash of every file of a store, but those that need not be the same."""
-    files = (path for path in store.rglob("*") if path.is_file() and path.name not in without)
-    return {str(f.relative_to(store)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
+    """Path -> hash of every file of a store, but those that need not be the same; of a table, whose parts tell how it
+    grew, the hash of its rows."""
+    parts = {path for name in TABLES for path in part_files(store, name)}
+    files = (path for path in store.rglob("*") if path.is_file() and path.name not in without and path not in parts)
+    hashes = {str(f.relative_to(store)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
+    return hashes | (table_hashes(Store.open(store)) if (store / INFO).is_file() else {})
 
 
 @pytest.fixture

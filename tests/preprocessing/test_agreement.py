@@ -14,10 +14,11 @@ from ctglip_preprocessing.case import Case
 from ctglip.files import remove
 from ctglip.store.format import study_path
 from ctglip.store.journal import Journal, JournalEntry
-from ctglip.store.tables import Store, table_path, write_parquet
+from ctglip.store.tables import Store
 from ctglip.store.verify import verify
 from ctglip.types import Failure
 from tests.preprocessing.conftest import contents, statuses
+from tests.store.tables_of import change_table
 
 
 def _forgotten(store: Store) -> None:
@@ -52,14 +53,12 @@ def _made_from_other_input(store: Store) -> None:
 
 def _tables_lack_it(store: Store) -> None:
     for name in ("organs", "studies"):
-        write_parquet(store.table(name).filter(pl.col("study_id") != "00001"), table_path(store.path, name))
+        change_table(store, name, lambda table: table.filter(pl.col("study_id") != "00001"))
 
 
 def _tables_have_another(store: Store) -> None:
-    studies = store.table("studies")
-    write_parquet(
-        pl.concat([studies, studies.tail(1).with_columns(study_id=pl.lit("x"))]), table_path(store.path, "studies")
-    )
+    another = store.table("studies").tail(1).with_columns(study_id=pl.lit("x"))
+    change_table(store, "studies", lambda studies: pl.concat([studies, another]))
 
 
 @pytest.mark.parametrize(

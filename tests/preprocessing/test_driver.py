@@ -17,8 +17,9 @@ from ctglip.errors import OutputError, StoreError
 from ctglip.files import exclusive, remove
 from ctglip.store.format import study_path
 from ctglip.store.journal import Journal
+from ctglip.store.parts import write_parquet
 from ctglip.store.study import StudyRecord
-from ctglip.store.tables import Store, write_parquet
+from ctglip.store.tables import Store
 from ctglip.store.verify import verify
 from tests.preprocessing.conftest import REPORT, contents, statuses, write_scan, write_table
 
@@ -243,7 +244,7 @@ def test_what_a_killed_driver_left_is_taken_up(make_cohort, run, tmp_path: Path)
     remove(study_path(store, "00002"))
     (store / "studies" / ".00003.zarr.0123.tmp").mkdir()
     (store / ".organs.parquet.99.tmp").write_text("x")
-    (store / "organs.parquet").unlink()
+    remove(store / "organs.parquet")
     summary = run()
     assert (summary.written, summary.up_to_date) == (1, 3)
     assert contents(store) == whole
@@ -304,7 +305,7 @@ def test_tables_grow_in_batches_as_the_run_goes(make_cohort, run, tmp_path: Path
     grown = contents(tmp_path / "store")
     verify(Store.open(tmp_path / "store"), repair=True)
     for name in ("studies", "organs"):
-        (tmp_path / "store" / f"{name}.parquet").unlink()
+        remove(tmp_path / "store" / f"{name}.parquet")
     run()
     assert contents(tmp_path / "store") == grown
 
@@ -362,7 +363,7 @@ def test_a_driver_that_dies_among_the_tables_is_made_up_for(
         write_parquet(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr("ctglip.store.tables.write_parquet", dying)
+        patch.setattr("ctglip.store.parts.write_parquet", dying)
         patch.setattr("ctglip.store.splits.write_parquet", dying)
         with pytest.raises(Died):
             run()

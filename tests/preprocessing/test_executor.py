@@ -32,7 +32,7 @@ def test_two_workers_give_the_same_store_as_one(make_cohort, config, tmp_path: P
 def test_nothing_to_do_starts_no_ray(make_cohort, config, tmp_path: Path, monkeypatch) -> None:
     table, _ = make_cohort(2)
     preprocess_cohort(read_cohort(table), tmp_path / "store", config)
-    monkeypatch.setattr("ctglip_preprocessing.executor._connect", lambda *_: pytest.fail("Ray was started"))
+    monkeypatch.setattr("ctglip_preprocessing.executor.connect_ray", lambda *_: pytest.fail("Ray was started"))
     assert preprocess_cohort(read_cohort(table), tmp_path / "store", config, workers=2).worked == 0
 
 

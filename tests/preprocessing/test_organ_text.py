@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import polars as pl
 import pytest
 from ctglip_preprocessing.command import describe
 from ctglip_preprocessing.disagreement import cohen_kappa, source_agreement
@@ -20,12 +19,13 @@ from ctglip.reports.cohorts import by_rules, cohort_findings
 from ctglip.reports.parser import get_parser
 from ctglip.store.findings import findings_by_study
 from ctglip.store.study import StudyReader
-from ctglip.store.tables import Store, table_path, write_parquet
+from ctglip.store.tables import Store
 from ctglip.store.verify import verify
 from ctglip.types import Failure, Finding, Report
 from ctglip.vocabulary.abnormalities import load_abnormalities
 from ctglip.vocabulary.organs import load_organs
 from tests.preprocessing.conftest import write_table
+from tests.store.tables_of import change_table
 
 NAMES = ("study_id", "organ", "sentence", "theirs", "source", "abnormality", "status")
 # The reports all say: the liver is enlarged, no splenomegaly.
@@ -266,9 +266,7 @@ def test_a_store_made_before_there_was_a_source_reads_as_the_parsers(
     run()
     store = Store.open(tmp_path / "store")
     expected = findings_by_study(store, set(store.study_ids))
-    write_parquet(
-        pl.read_parquet(table_path(store.path, "findings")).drop("source"), table_path(store.path, "findings")
-    )
+    change_table(store, "findings", lambda table: table.drop("source"))
     stored = StudyReader.rows
 
     def without(study: StudyReader, table: str) -> list[dict]:

@@ -15,9 +15,10 @@ from ctglip.files import remove
 from ctglip.store.format import StoreInfo, study_ids, study_path
 from ctglip.store.journal import Journal, JournalEntry
 from ctglip.store.study import write_study
-from ctglip.store.tables import Store, compact, create_store, table_path
+from ctglip.store.tables import Store, compact, create_store
 from ctglip.store.verify import verify
 from ctglip.types import Failure
+from tests.store.tables_of import change_table
 
 RECIPE = "recipe-a"
 
@@ -228,12 +229,10 @@ def test_entries_of_another_recipe_stand_for_nothing(journaled: Store, tmp_path:
 
 
 def test_tables_with_the_same_ids_and_rows_of_another_recipe_are_made_anew(journaled: Store, record) -> None:
-    before = pl.read_parquet(table_path(journaled.path, "studies"))
-    before.with_columns(recipe_hash=pl.lit("recipe-z"), age=pl.lit(1.0)).write_parquet(
-        table_path(journaled.path, "studies")
-    )
+    before = journaled.table("studies")
+    change_table(journaled, "studies", lambda t: t.with_columns(recipe_hash=pl.lit("recipe-z"), age=pl.lit(1.0)))
     _mend_by_run(journaled)
-    assert pl.read_parquet(table_path(journaled.path, "studies")).equals(before)
+    assert journaled.table("studies").equals(before)
 
 
 def test_a_study_of_another_recipe_is_not_entered(journaled: Store, record) -> None:

@@ -7,8 +7,9 @@ import pytest
 
 from ctglip.config import validate
 from ctglip.errors import ConfigError, StoreError
+from ctglip.store.parts import write_part
 from ctglip.store.splits import SplitSettings, assign_splits, check_given
-from ctglip.store.tables import Store, create_store, frame, write_tables
+from ctglip.store.tables import Store, create_store, frame
 
 
 def _fill(store: Store, patients: int, studies_each: int = 2, findings: dict[str, list[str]] | None = None) -> None:
@@ -23,7 +24,7 @@ def _fill(store: Store, patients: int, studies_each: int = 2, findings: dict[str
         for name in names
     ]
     tables = {"studies": frame("studies", rows), "findings": frame("findings", found)}
-    write_tables(store, lambda name: tables.get(name, frame(name, [])))
+    write_part(store.path, 0, lambda name: tables.get(name, frame(name, [])))
 
 
 @pytest.fixture

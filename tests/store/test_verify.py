@@ -9,11 +9,14 @@ import pytest
 from ctglip.errors import OutputError
 from ctglip.files import exclusive
 from ctglip.store.format import study_path
+from ctglip.store.parts import part_path, table_path
 from ctglip.store.splits import assign_splits
 from ctglip.store.study import write_study
-from ctglip.store.tables import Store, table_path
+from ctglip.store.summary import summarize
+from ctglip.store.tables import Store
 from ctglip.store.verify import verify
 from ctglip.types import OrganRow, Standardized
+from tests.store.tables_of import change_table
 
 
 def _codes(store: Store) -> list[tuple[str | None, str]]:
@@ -58,12 +61,12 @@ def test_leftovers_and_strangers_are_named(store: Store) -> None:
 
 
 def test_tables_that_differ_from_the_studies_are_rebuilt(store: Store, record) -> None:
-    before = table_path(store.path, "organs").read_bytes()
-    table_path(store.path, "organs").write_bytes(b"")
-    table_path(store.path, "findings").unlink()
+    before = part_path(store.path, "organs", 0).read_bytes()
+    part_path(store.path, "organs", 0).write_bytes(b"")
+    part_path(store.path, "findings", 0).unlink()
     assert _codes(store) == [(None, "stale_table")] * 2
     assert _mends(store)
-    assert table_path(store.path, "organs").read_bytes() == before
+    assert part_path(store.path, "organs", 0).read_bytes() == before
     write_study(store.path, record("new"))
     assert (None, "stale_table") in _codes(store)
     assert _mends(store)
@@ -104,3 +107,22 @@ def test_a_store_in_use_is_not_repaired(store: Store) -> None:
     with exclusive(store.path), pytest.raises(OutputError, match="Another process"):
         verify(store, repair=True)
     assert verify(store, repair=True) == []
+
+
+@pytest.mark.parametrize("options", [{"workers": 2}, {"address": "local"}])
+def test_several_workers_find_and_mend_the_same(store: Store, monkeypatch: pytest.MonkeyPatch, options: dict) -> None:
+    monkeypatch.setattr("ctglip.store.check.SHARD", 1)
+    shard = study_path(store.path, "s-a") / "organs" / "c.0.0.0.0"
+    shard.write_bytes(shard.read_bytes()[::-1])
+    change_table(store, "organs", lambda table: table.filter(pl.col("study_id") != "s-b"))
+    change_table(store, "reports", lambda table: pl.concat([table, table.with_columns(study_id=pl.lit("zz"))]))
+    alone = verify(store)
+    assert {(problem.study_id, problem.code) for problem in alone} >= {("s-a", "damaged_study"), (None, "stale_table")}
+    assert [one.message[:7] for one in alone if one.code == "stale_table"][1:3] == ["organs.", "reports"]
+    seen: list[tuple[int, int]] = []
+    assert verify(store, progress=lambda *done: seen.append(done), **options) == alone
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+    assert all(problem.repaired for problem in verify(store, repair=True, **options))
+    assert verify(store, **options) == []
+    assert store.study_ids == ["00123", "s-b"]
+    assert summarize(store.path, **options) == summarize(store.path)

@@ -23,6 +23,7 @@ from ctglip.training.recipe import PretrainConfig
 from ctglip.training.sources import steps_of_epoch
 from ctglip.training.tracking import read_metrics
 from ctglip.vocabulary.organs import load_organs
+from tests.store.tables_of import change_table
 from tests.training.conftest import SCANS, tiny_config
 from tests.training.test_cxr import cxr_config
 from tests.training.tiny import write_tiny_radiographs, write_tiny_store
@@ -55,10 +56,8 @@ def test_scans_and_radiographs_reach_the_loss_by_step_alone(tiny, tiny_cxr, word
 
 def without_reports(store: Store) -> Store:
     """The same with no word of half of its reports."""
-    table = store.path / "reports.parquet"
-    reports = pl.read_parquet(table)
-    odd = [f"{name[0]}{number:03d}" for name in reports["study_id"][:1] for number in range(1, 40, 2)]
-    reports.filter(~pl.col("study_id").is_in(odd)).write_parquet(table)
+    odd = [f"{name[0]}{number:03d}" for name in store.table("reports")["study_id"][:1] for number in range(1, 40, 2)]
+    change_table(store, "reports", lambda reports: reports.filter(~pl.col("study_id").is_in(odd)))
     return Store.open(store.path)
 
 
@@ -78,8 +77,7 @@ def test_images_without_a_report_and_without_masks_are_seen_too(word_bert, tmp_p
 
 def test_only_lateral_radiographs_end_with_one_line(word_bert, tmp_path):
     store, _ = write_tiny_radiographs(tmp_path / "store", 8)
-    studies = store.path / "studies.parquet"
-    pl.read_parquet(studies).with_columns(view=pl.lit("lateral")).write_parquet(studies)
+    change_table(store, "studies", lambda studies: studies.with_columns(view=pl.lit("lateral")))
     with pytest.raises(StoreError, match="no frontal radiograph"):
         assemble(Store.open(store.path), tmp_path / "run", cxr_config(word_bert, CXR), "cpu")
 
