@@ -92,13 +92,14 @@ def _check_studies(
 
 def _entered(store: Store, checked: CheckedShard, journal: Journal | None, repair: bool) -> Iterator[Problem]:
     """The problems of a shard's studies, and what the journal says otherwise; mended where they are to be."""
-    gone = {problem.study_id for problem in checked.problems if problem.study_id} if repair else set[str]()
+    gone = {one.study_id for one in checked.problems if one.study_id} if repair else set[str]()
     for study_id in sorted(gone):
         remove(study_path(store.path, study_id))
-    if journal is not None and gone:
-        journal.forget(gone)
     yield from (replace(problem, repaired=problem.study_id in gone) for problem in checked.problems)
-    for entry in checked.sound if journal is not None else ():
+    if journal is None:
+        return
+    journal.forget(gone)
+    for entry in checked.sound:
         known = journal.entries.get(entry.study_id, entry)
         if known.checksum not in ("", entry.checksum):
             yield Problem(entry.study_id, "journal", "it was made from another input than the journal says.", repair)
