@@ -14,7 +14,13 @@ from ctglip.places import writable_folder
 
 
 def finetune(
-    run: Annotated[Path, typer.Argument(help="A run or its model/ folder.")],
+    run: Annotated[
+        Path,
+        typer.Argument(
+            help="A run or its model/ folder; of scans also released weights (suprem=FILE, nnunet=FOLDER), or an "
+            "encoder that is drawn (cnn)."
+        ),
+    ],
     store: Annotated[Path, typer.Argument(help="The store that holds the labelled studies.")],
     out: Annotated[
         Path,
@@ -32,7 +38,7 @@ def finetune(
     changes: Annotated[list[str] | None, typer.Option("--set", help="Change a setting: section.key=value.")] = None,
     baseline: Annotated[
         list[str] | None,
-        typer.Option(help="Another initialization beside it: scratch, or a run. Repeatable."),
+        typer.Option(help="Another initialization beside it: scratch, a run, or NAME=WEIGHTS. Repeatable."),
     ] = None,
     resume: Annotated[bool, typer.Option(help="Go on with what is missing.")] = False,
     as_json: AsJson = False,

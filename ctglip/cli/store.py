@@ -105,3 +105,63 @@ def export(
         raise CTGLIPError(f"--grid {grid!r} is no grid.", fix="Known: stored, original.")
     files = export_study(Store.open(store), study, out, "original" if grid == "original" else "stored")
     result({"files": [str(f) for f in files]}, as_json, "\n".join(str(f) for f in files))
+
+
+@app.command()
+def nnunet(
+    store: StorePath,
+    out: Annotated[Path, typer.Argument(callback=writable_folder, help="nnUNet_raw: DatasetNNN_NAME is made in it.")],
+    target: Annotated[
+        list[str],
+        typer.Option(help="A class: an organ, or a drawn finding (liver:liver_metastasis). Repeatable, in order."),
+    ],
+    number: Annotated[int, typer.Option(min=1, max=999, help="Of the data set.")] = 501,
+    name: Annotated[str, typer.Option(help="Of the data set.")] = "ctglip",
+    run: Annotated[
+        Path | None,
+        typer.Option(help="Write the channels that this run's encoder sees, so that nnU-Net can start from it."),
+    ] = None,
+    undrawn: Annotated[
+        str, typer.Option(help="A study without drawn findings: empty (it has none), or leave_out.")
+    ] = "empty",
+    as_json: AsJson = False,
+) -> None:
+    """Write a store of scans as nnU-Net's raw data, with the store's splits."""
+    from ctglip.errors import CTGLIPError, ModelError
+    from ctglip.files import check_id
+    from ctglip.store.mask_classes import mask_classes
+    from ctglip.store.nnunet import SPLITS, export_nnunet
+    from ctglip.store.tables import Store
+    from ctglip.vocabulary.organs import load_organs
+
+    if undrawn not in ("empty", "leave_out"):
+        raise CTGLIPError(f"--undrawn {undrawn!r} is neither empty nor leave_out.")
+    windows = ()
+    if run is not None:
+        from ctglip.models.release import load_release
+
+        release = load_release(run)
+        if release.scans is None or release.reads_crops:
+            raise ModelError(f"{run} reads crops of organs, and nnU-Net has no channel of their masks.",
+                             code="channels", fix="Leave --run out, or name a run of whole scans.")  # fmt: skip
+        windows = tuple((float(low), float(high)) for low, high in release.scans["windows_hu"])
+    opened = Store.open(store)
+    classes = mask_classes(target, opened, load_organs())
+    with progress("Writing studies") as report:
+        found = export_nnunet(
+            opened,
+            out,
+            classes,
+            number,
+            check_id(name),
+            windows,
+            "empty" if undrawn == "empty" else "leave_out",
+            report,
+        )
+    lines = [
+        f"{found.folder}: {found.train} studies to train on, {found.val} to validate, {found.test} in imagesTs, "
+        f"{len(found.left_out)} left out.",
+        f"After nnUNetv2_plan_and_preprocess copy {SPLITS} into nnUNet_preprocessed/{Path(found.folder).name}: fold 0 "
+        "is the store's split.",
+    ]
+    result(found.to_json(), as_json, "\n".join(lines))

@@ -225,10 +225,10 @@ def save_head(folder: Path, name: str, head: nn.Module, about: Mapping[str, Any]
 
 
 def save_tuned_release(folder: Path, release: Release, mode: str, results: TaskResults) -> None:
-    """Write a tuned model, which says what it was tuned for."""
+    """Write a tuned model, which says what it was tuned for; one that never knew texts names a text encoder alone."""
     about = {"task": results.task, "mode": mode, **results.released}
     release.provenance = {**release.provenance, "finetuned": about}
-    save_release(folder, release)
+    save_release(folder, release, reference_text_encoder=not release.text_hash)
 
 
 def in_batches(rows: Int[np.ndarray, " n"], size: int) -> Iterator[Int[np.ndarray, " b"]]:

@@ -204,7 +204,7 @@ class FinetuneConfig(RootSettings):
         mode: ``probe``: one linear layer on frozen features. ``head``: the diagnosis head and the linear layer on
             frozen features. ``lora``: also low-rank updates of the encoder. ``full``: everything.
         baselines: other initializations with the same labels and seeds: ``scratch`` (random weights, always trained in
-            full), or a run or model folder.
+            full), a run or model folder, or of scans ``NAME=WEIGHTS`` of an encoder (``tasks.starts``).
         fractions: shares of the training patients whose labels are used; smaller subsets lie within larger ones. The
             validation split is kept whole.
         seeds: each is a subset of patients, a random start of what is new, and an order of batches.

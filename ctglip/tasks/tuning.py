@@ -13,6 +13,7 @@ import polars as pl
 from ctglip.errors import ConfigError
 from ctglip.files import atomic_path, exclusive, file_checksum, write_json, write_text
 from ctglip.models.device import resolve_device
+from ctglip.models.encoders.cached import encoder_hash
 from ctglip.models.release import load_release
 from ctglip.store.tables import Store
 from ctglip.table_files import no_formulas
@@ -23,6 +24,7 @@ from ctglip.tasks.results import FinishedRun, TaskResults, TaskRun, released_run
 from ctglip.tasks.runs import initial_network, train_run
 from ctglip.tasks.segmentation import Segmentation
 from ctglip.tasks.settings import SCRATCH, ClassificationConfig, FinetuneConfig
+from ctglip.tasks.starts import encoder_release, names_encoder
 from ctglip.training.allocator import keep_freed_memory
 from ctglip.training.callbacks import Callbacks
 from ctglip.training.record import begin_run, check_run, fingerprint
@@ -47,7 +49,8 @@ def finetune(
     """Fine-tune a model, and compare it with other initializations.
 
     Args:
-        run: a run, or its ``model/`` folder.
+        run: a run, or its ``model/`` folder; of scans also ``NAME=WEIGHTS`` or ``NAME`` of an encoder, see
+            ``ctglip.tasks.starts``.
         store: made by the model's recipe.
         out: folder to write: config.resolved.yaml, environment.json, metrics.jsonl, runs/, model/ (which
             ``load_model`` reads), head/, results.json, the released run's tables (scores.parquet), problems.csv, and
@@ -74,7 +77,7 @@ def finetune(
                           fix="Leave --labels out." if labels else "Name one: --labels labels.csv")  # fmt: skip
     opened, device = Store.open(store), resolve_device(config.fit.device)
     keep_freed_memory(device)
-    initializations = _initializations(run, config, device)
+    initializations = _initializations(run, opened, config, device)
     inputs = {"studies": fingerprint(opened)} | ({"labels": file_checksum(labels)} if labels else {})
     inputs |= {f"weights of {one.name}": _weights_checksum(one) for one in initializations}
     check_run(out, config, inputs, resume)
@@ -137,21 +140,30 @@ def _write(out: Path, results: TaskResults, finished: Sequence[FinishedRun], bes
     write_text(out / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
 
 
-def _initializations(run: Path, config: FinetuneConfig, device: str) -> list[Initialization]:
+def _initializations(run: Path, store: Store, config: FinetuneConfig, device: str) -> list[Initialization]:
     """The model's own, then the baselines; each has a name of its own."""
-    trained = load_release(run)
-    trained.model.to(device)
-    found = [Initialization(_name(run), trained, False, config.mode)]
+    first = _initialization(str(run), store, config, device)
+    found = [first]
     for baseline in config.baselines:
         if baseline == SCRATCH:
-            found.append(Initialization(SCRATCH, trained, True, "full"))
+            found.append(Initialization(SCRATCH, first.release, True, "full"))
             continue
-        release = load_release(Path(baseline))
-        release.model.to(device)
-        name, taken = _name(Path(baseline)), {one.name for one in found}
+        one = _initialization(baseline, store, config, device)
+        name, taken = one.name, {other.name for other in found}
         name = next(n for n in (name, *(f"{name}_{k}" for k in range(2, 99))) if n not in taken | {SCRATCH})
-        found.append(Initialization(name, release, False, config.mode))
+        found.append(replace(one, name=name))
     return found
+
+
+def _initialization(source: str, store: Store, config: FinetuneConfig, device: str) -> Initialization:
+    """A run, released weights, or an encoder that is drawn and trained in full."""
+    encoder = names_encoder(source)
+    release = encoder_release(source, store) if encoder else load_release(Path(source))
+    release.model.to(device)
+    if not encoder:
+        return Initialization(_name(Path(source)), release, False, config.mode)
+    name, _, weights = source.partition("=")
+    return Initialization(name, release, not weights, config.mode if weights else "full")
 
 
 def _name(run: Path) -> str:
@@ -162,5 +174,6 @@ def _name(run: Path) -> str:
 def _weights_checksum(initialization: Initialization) -> str:
     """Of the weights that it has, or whose shape it takes."""
     folder = initialization.release.folder
-    assert folder is not None
+    if folder is None:
+        return "drawn" if initialization.random else encoder_hash(initialization.release.model.encoder)
     return file_checksum(folder / "model.safetensors")
