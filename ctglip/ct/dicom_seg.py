@@ -20,6 +20,11 @@ _LESION = ("49755003", "SCT", "Morphologically Abnormal Structure")
 _SOME_LESION = ("52988006", "SCT", "Lesion")
 _AI = ("123110", "DCM", "Artificial Intelligence")
 _SERIES = 9000
+_MAY_BE_EMPTY = (
+    "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID",
+    "AccessionNumber", "ReferringPhysicianName", "PositionReferenceIndicator",
+)  # fmt: skip
+"""What a segmentation repeats of its series and may be empty (type 2): de-identified files often lack it."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,13 @@ def write_dicom_seg(
                         fix="Use segmentation.nii.gz.")  # fmt: skip
     with quiet_pydicom():
         slices = [pydicom.dcmread(file, stop_before_pixels=True) for file in files]
+        for one in slices:
+            for keyword in _MAY_BE_EMPTY:
+                if keyword not in one:
+                    setattr(one, keyword, "")
+        if len({str(one.get("SOPInstanceUID") or "") for one in slices} - {""}) < len(slices):
+            raise ScanError("The series' slices have no UIDs of their own that a DICOM segmentation could refer to.",
+                            code="no_dicom_seg", fix="Use segmentation.nii.gz.")  # fmt: skip
         frames = np.ascontiguousarray(labels.transpose(2, 1, 0))
         try:
             made = _segmentation(hd, slices, frames, segments)

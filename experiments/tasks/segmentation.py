@@ -11,17 +11,17 @@ from ctglip.cli.console import print_line
 from experiments.command import run_ctglip
 
 SIZES: dict[bool, dict[str, Any]] = {
-    True: {"pretrain": 12, "labelled": 16, "steps": 6, "epochs": 2, "seeds": [0]},
-    False: {"pretrain": 150, "labelled": 80, "steps": 400, "epochs": 15, "seeds": [0, 1, 2]},
+    True: {"pretrain": 10, "labelled": 14, "steps": 4, "epochs": 2, "seeds": [0], "fractions": [1.0]},
+    False: {"pretrain": 60, "labelled": 48, "steps": 150, "epochs": 10, "seeds": [0, 1, 2], "fractions": [0.25, 1.0]},
 }
-"""Studies of the two cohorts, steps of the pretraining, epochs of every fit, and seeds; by ``--quick``."""
+"""Studies of the two cohorts, steps of the pretraining, epochs of every fit, seeds, and shares of the labels; by
+``--quick``."""
 TARGETS = ["liver", "spleen", "kidneys", "gallbladder", "urinary_bladder"]
-FRACTIONS = [0.05, 0.2, 1.0]
 SPACING = [6, 6, 6]
 GRID = [48, 48, 48]
 ORGANS = ["liver", "spleen", "kidney_left", "kidney_right", "gallbladder", "urinary_bladder"]
-FIT = {"patience": 0, "batch": 4}
-OPTIM = {"lr": 0.002, "warmup": 5, "weight_decay": 0.01}
+FIT = {"patience": 0, "batch": 2}
+OPTIM = {"lr": 0.004, "warmup": 5, "weight_decay": 0.01}
 
 
 def flags(changes: dict[str, Any]) -> list[str]:
@@ -59,8 +59,8 @@ def tuned(out: Path, run: Path, store: Path, size: dict[str, Any]) -> dict[str, 
     if not (folder / "results.json").is_file():
         own = {
             "segmentation.targets": TARGETS, "segmentation.width": 8, "segmentation.overlap": 0.25,
-            "segmentation.val_scans": 4, "fractions": FRACTIONS, "seeds": size["seeds"], "fit": fit, "scratch_fit": fit,
-            "optim": OPTIM, "scratch_optim": OPTIM,
+            "segmentation.val_scans": 2, "fractions": size["fractions"], "seeds": size["seeds"],
+            "fit": fit, "scratch_fit": fit, "optim": OPTIM, "scratch_optim": OPTIM,
         }  # fmt: skip
         resume = ["--resume"] if (folder / "environment.json").is_file() else []
         run_ctglip("finetune", run, store, folder, "--config", "finetune/ct_segmentation", "--baseline", "scratch",
